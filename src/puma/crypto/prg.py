@@ -1,0 +1,152 @@
+"""Pseudorandom streams for one pair of parties: AES-128 in counter mode, keyed by HKDF-SHA256 from the
+pair's secret, one independent stream for every purpose and lane. It must not know what the numbers mask;
+all it promises is that equal secrets, purposes, lanes and positions give equal numbers, and that nobody
+else can tell them from random ones. A position must never serve twice for two different values: that is
+the caller's duty."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from cryptography.hazmat.primitives.ciphers import Cipher, CipherContext, algorithms, modes
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+BLOCK = 16
+SECRET_BYTES = 32
+# Far below the 2^64 blocks at which counter mode shows itself, and far above what any session draws.
+MAX_POSITION = 1 << 48
+
+Shape = int | Sequence[int]
+Device = str | torch.device
+
+# Counter mode xors its output onto an input; zeros in, the bare stream out. One chunk stays in the cache.
+_ZEROS = memoryview(bytes(1 << 20))
+
+
+def fresh_secret() -> bytes:
+    """A new pair secret from the operating system."""
+    return os.urandom(SECRET_BYTES)
+
+
+class PairKey:
+    """The secret that two parties hold in common, and the way to its streams."""
+
+    __slots__ = ("_secret",)
+
+    def __init__(self, secret: bytes) -> None:
+        if len(secret) != SECRET_BYTES:
+            raise ValueError(f"a pair secret has {SECRET_BYTES} bytes, not {len(secret)}")
+        self._secret = bytes(secret)
+
+    def stream(self, purpose: str, lane: int = 0) -> Stream:
+        """The stream of this purpose and lane, from its start; asking again gives the same numbers again."""
+        # The separator inside a purpose could make two different pairs (purpose, lane) share one key.
+        if not purpose or "|" in purpose or lane < 0:
+            raise ValueError(f"not a stream name: {purpose!r}, lane {lane}")
+        info = f"puma/1|{purpose}|{lane}".encode()
+        key = HKDF(algorithm=SHA256(), length=16, salt=None, info=info).derive(self._secret)
+        return Stream(key, purpose, lane)
+
+    def __repr__(self) -> str:
+        return "PairKey(...)"
+
+
+class Stream:
+    """Uniform numbers in a fixed order; `position` counts the 16-byte blocks drawn so far. For one thread."""
+
+    __slots__ = ("_cipher", "_key", "_position", "lane", "purpose")
+
+    def __init__(self, key: bytes, purpose: str, lane: int = 0, position: int = 0) -> None:
+        self._key = key
+        self.purpose = purpose
+        self.lane = lane
+        self._position = position
+        self._cipher: CipherContext | None = None
+
+    @property
+    def position(self) -> int:
+        """Where the next draw starts, in blocks."""
+        return self._position
+
+    def at(self, position: int) -> Stream:
+        """Another stream of the same key, standing at `position`."""
+        if not 0 <= position <= MAX_POSITION:
+            raise ValueError(f"a stream position lies in 0..2^48, not at {position}")
+        return Stream(self._key, self.purpose, self.lane, position)
+
+    def bytes(self, n: int, device: Device = "cpu") -> torch.Tensor:
+        """n uniform bytes, a 1-D uint8 tensor."""
+        if _is_meta(device):
+            self._skip(n)
+            return torch.empty(n, dtype=torch.uint8, device="meta")
+        return _tensor(self._draw(n)[:n], device)
+
+    def words(self, shape: Shape, device: Device = "cpu") -> torch.Tensor:
+        """Uniform 64-bit words, an int64 tensor."""
+        dims, n = _counted(shape)
+        if _is_meta(device):
+            self._skip(8 * n)
+            return torch.empty(dims, dtype=torch.int64, device="meta")
+        return _tensor(self._draw(8 * n).view(np.int64)[:n].reshape(dims), device)
+
+    def bits(self, shape: Shape, device: Device = "cpu") -> torch.Tensor:
+        """Uniform bits as 0/1 int64 words; eight are spent per byte, lowest first."""
+        dims, n = _counted(shape)
+        size = (n + 7) // 8
+        if _is_meta(device):
+            self._skip(size)
+            return torch.empty(dims, dtype=torch.int64, device="meta")
+        bits = np.unpackbits(self._draw(size), count=n, bitorder="little")
+        return _tensor(bits.astype(np.int64).reshape(dims), device)
+
+    def _draw(self, size: int) -> np.ndarray:
+        """Whole blocks, at least `size` bytes: the next draw then starts at a block that `at` can name."""
+        blocks = _blocks(size)
+        # numpy asks the system for huge pages where torch does not: large draws are twice as fast.
+        buffer = np.empty(blocks * BLOCK, dtype=np.uint8)
+        if not blocks:
+            return buffer
+        if self._cipher is None:
+            start = modes.CTR(self._position.to_bytes(BLOCK, "big"))
+            self._cipher = Cipher(algorithms.AES(self._key), start).encryptor()
+        self._advance(blocks)
+        out = buffer.data
+        for low in range(0, len(out), len(_ZEROS)):
+            piece = out[low : low + len(_ZEROS)]
+            self._cipher.update_into(_ZEROS[: len(piece)], piece)
+        return buffer
+
+    def _skip(self, size: int) -> None:
+        self._advance(_blocks(size))
+        self._cipher = None
+
+    def _advance(self, blocks: int) -> None:
+        self._position += blocks
+        if self._position > MAX_POSITION:
+            raise OverflowError(f"the stream {self.purpose!r} is used up; open a new session")
+
+    def __repr__(self) -> str:
+        return f"Stream({self.purpose!r}, lane={self.lane}, position={self._position})"
+
+
+def _counted(shape: Shape) -> tuple[tuple[int, ...], int]:
+    dims = (shape,) if isinstance(shape, int) else tuple(shape)
+    return dims, math.prod(dims)
+
+
+def _is_meta(device: Device) -> bool:
+    return device == "meta" if isinstance(device, str) else device.type == "meta"
+
+
+def _tensor(array: np.ndarray, device: Device) -> torch.Tensor:
+    tensor = torch.from_numpy(array)
+    return tensor if device == "cpu" else tensor.to(device)
+
+
+def _blocks(size: int) -> int:
+    return (size + BLOCK - 1) // BLOCK

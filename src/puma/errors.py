@@ -1,0 +1,90 @@
+"""Every error a user of Puma can meet, drawn as a tree; ground floor, knows nothing of the rest.
+
+    PumaError                    exit code 1
+    |-- UsageError               2   an option or argument that makes no sense
+    |   `-- InputError           2   the prompt or text cannot be served (empty, too long, not a token)
+    |-- CheckpointError          3   the model's files
+    |   |-- UnsupportedModel     3   an architecture, activation or option that is not implemented
+    |   |-- TensorError          3   a tensor is missing, misshapen, NaN or infinite
+    |   `-- RangeError           3   weights so large that fixed point could overflow
+    |-- ProtocolError            4   the three parties no longer agree
+    |   |-- FrameError           4   bytes on a link that are not a valid frame, or not the expected one
+    |   |-- HandshakeError       4   version, role, session or configuration mismatch, failed authentication
+    |   |-- PeerLost             4   a peer closed its link or died
+    |   `-- PeerTimeout          4   a peer stayed silent longer than the deadline
+    `-- NumericError             5   a value outside the range a protocol was promised
+
+A message says in lower case what happened; the hint says what to do about it.
+"""
+
+from __future__ import annotations
+
+
+class PumaError(Exception):
+    """What happened, and a hint that can be acted on."""
+
+    exit_code = 1
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message} (hint: {self.hint})" if self.hint else self.message
+
+
+class UsageError(PumaError):
+    """An option or argument that makes no sense."""
+
+    exit_code = 2
+
+
+class InputError(UsageError):
+    """The prompt or text cannot be served."""
+
+
+class CheckpointError(PumaError):
+    """The model's files cannot be used."""
+
+    exit_code = 3
+
+
+class UnsupportedModel(CheckpointError):
+    """An architecture, activation or option that is not implemented."""
+
+
+class TensorError(CheckpointError):
+    """A tensor is missing, misshapen, NaN or infinite."""
+
+
+class RangeError(CheckpointError):
+    """Weights so large that fixed-point arithmetic could overflow."""
+
+
+class ProtocolError(PumaError):
+    """The three parties no longer agree; the session is over."""
+
+    exit_code = 4
+
+
+class FrameError(ProtocolError):
+    """Bytes on a link that are not a valid frame, or not the expected one."""
+
+
+class HandshakeError(ProtocolError):
+    """Version, role, session or configuration mismatch, or failed authentication."""
+
+
+class PeerLost(ProtocolError):
+    """A peer closed its link or died."""
+
+
+class PeerTimeout(ProtocolError):
+    """A peer stayed silent longer than the deadline."""
+
+
+class NumericError(PumaError):
+    """A value outside the range a protocol was promised."""
+
+    exit_code = 5

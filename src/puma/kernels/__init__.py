@@ -1,0 +1,113 @@
+"""Local arithmetic on words: what one party computes by itself. Each kernel is picked by where its tensor
+lives: `cpu` runs compiled code (loaded at the first use), everything else, `meta` above all, runs the plain
+torch text. This room must not know what a share, a party or a link is.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+from puma.kernels import plain
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = [
+    "above",
+    "hot_bit",
+    "lookup",
+    "matmul",
+    "member",
+    "onehot",
+    "pack",
+    "pack_bits",
+    "parity",
+    "reduce",
+    "shift_right",
+    "signed",
+    "unpack",
+    "unpack_bits",
+]
+
+
+def matmul(a: Tensor, b: Tensor, bits: int = 64, out: Tensor | None = None) -> Tensor:
+    """(..., n, k) @ (..., k, m), right modulo 2^bits; with `out`, added into it and `out` returned."""
+    return _for(a).matmul(a, b, bits, out)
+
+
+def reduce(x: Tensor, bits: int) -> Tensor:
+    """The representative in 0 .. 2^bits - 1; at 64 bits the words as they are (the same tensor)."""
+    return _for(x).reduce(x, bits)
+
+
+def shift_right(x: Tensor, shift: int, bits: int) -> Tensor:
+    """(x mod 2^bits) >> shift, an element of the ring of bits - shift bits."""
+    return _for(x).shift_right(x, shift, bits)
+
+
+def signed(x: Tensor, bits: int) -> Tensor:
+    """The representative in -2^(bits-1) .. 2^(bits-1) - 1."""
+    return _for(x).signed(x, bits)
+
+
+def pack(x: Tensor, bits: int) -> Tensor:
+    """Reduced words as bytes, ceil(bits / 8) little-endian ones each: a fresh row of uint8."""
+    return _for(x).pack(x, bits)
+
+
+def unpack(buffer: Tensor, bits: int, shape: tuple[int, ...]) -> Tensor:
+    """The words that `pack` wrote, reduced whatever the bytes say."""
+    return _for(buffer).unpack(buffer, bits, shape)
+
+
+def pack_bits(b: Tensor) -> Tensor:
+    """The lowest bit of every word, eight to a byte."""
+    return _for(b).pack_bits(b)
+
+
+def unpack_bits(buffer: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """The 0/1 words that `pack_bits` wrote."""
+    return _for(buffer).unpack_bits(buffer, shape)
+
+
+def parity(x: Tensor) -> Tensor:
+    """The xor of the 64 bits of every word."""
+    return _for(x).parity(x)
+
+
+def onehot(digit: Tensor, width: int) -> Tensor:
+    """One-hot words of every digit: (..., 1) up to width 6, (..., 2^(width-6)) above."""
+    return _for(digit).onehot(digit, width)
+
+
+def hot_bit(e: Tensor, digit: Tensor, width: int) -> Tensor:
+    """The bit of e at position digit."""
+    return _for(e).hot_bit(e, digit, width)
+
+
+def lookup(e: Tensor, digit: Tensor, width: int, table: Tensor) -> Tensor:
+    """(T, ...): for each table t the sum over j of table[t, (digit - j) mod 2^width] e[j], modulo 2^64."""
+    return _for(e).lookup(e, digit, width, table)
+
+
+def member(e: Tensor, digit: Tensor, width: int, members: Tensor) -> Tensor:
+    """The xor over j of members[(digit - j) mod 2^width] and e[j]."""
+    return _for(e).member(e, digit, width, members)
+
+
+def above(e: Tensor, digit: Tensor, width: int) -> Tensor:
+    """The xor of e[j] over j > digit."""
+    return _for(e).above(e, digit, width)
+
+
+def _for(x: Tensor) -> ModuleType:
+    return _cpu() if x.is_cpu else plain
+
+
+@cache
+def _cpu() -> ModuleType:
+    from puma.kernels import cpu
+
+    return cpu

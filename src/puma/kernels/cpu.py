@@ -1,0 +1,65 @@
+"""Every kernel compiled for the CPU: one thread, Python's lock released, bit for bit what `plain` says (a
+matmul only in the bits its ring keeps). The cpu_* files beside it do the work; this one is their surface, and
+must not know shares, parties or links.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from puma.kernels.cpu_matmul import matmul
+from puma.kernels.cpu_onehot import above, hot_bit, lookup, member, onehot, parity
+from puma.kernels.cpu_wire import pack, pack_bits, unpack, unpack_bits
+from puma.kernels.plain import reduce
+from puma.kernels.views import compiled, words
+
+__all__ = [
+    "above",
+    "hot_bit",
+    "lookup",
+    "matmul",
+    "member",
+    "onehot",
+    "pack",
+    "pack_bits",
+    "parity",
+    "reduce",
+    "shift_right",
+    "signed",
+    "unpack",
+    "unpack_bits",
+]
+
+
+def shift_right(x: Tensor, shift: int, bits: int) -> Tensor:
+    """The reduced word shifted right: an element of the ring of bits - shift bits."""
+    if shift == bits:
+        return torch.zeros_like(x)
+    x = x.contiguous()
+    out = torch.empty_like(x)
+    if x.numel():
+        _shift_right(words(x), words(out), 64 - bits, 64 - bits + shift)
+    return out
+
+
+def signed(x: Tensor, bits: int) -> Tensor:
+    """The representative in -2^(bits-1) .. 2^(bits-1) - 1."""
+    x = x.contiguous()
+    out = torch.empty_like(x)
+    if x.numel():
+        _signed(words(x), words(out), 64 - bits)
+    return out
+
+
+@compiled
+def _shift_right(x, out, left, right):
+    for i in range(x.size):
+        out[i] = np.int64((np.uint64(x[i]) << np.uint64(left)) >> np.uint64(right))
+
+
+@compiled
+def _signed(x, out, places):
+    for i in range(x.size):
+        out[i] = (x[i] << places) >> places

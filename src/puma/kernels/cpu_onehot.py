@@ -1,0 +1,252 @@
+"""One-hot digits on a CPU: membership, borrow and table lookup against a public digit. It must not know whose
+digit it is.
+
+Instead of turning the table by the digit d, the one-hot is turned: after a rotation by d its position i
+stands for the table's entry -i, whatever d was. Sets become fixed masks, and the sums over every subset of
+five neighbouring entries are made once per call, so that a lookup adds 13 of them per word. Below 64 positions
+the pattern is repeated to fill its word: one rotation serves every width.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+from torch import Tensor
+
+from puma.kernels.views import compiled, words
+
+_GROUP = 5  # entries per group: the sums for two tables of 256 entries still fit a 32 kB cache
+_GROUPS = -(-64 // _GROUP)
+_SUMS = _GROUPS << _GROUP  # sums per 64 entries of a table
+_U = np.uint64
+_ONES = np.uint64(0xFFFF_FFFF_FFFF_FFFF)
+
+
+def onehot(digit: Tensor, width: int) -> Tensor:
+    """The one-hot words of every digit, along a new last dimension."""
+    out = torch.zeros(*digit.shape, _per(width), dtype=torch.int64)
+    if digit.numel():
+        _onehot(words(digit), width, words(out))
+    return out
+
+
+def hot_bit(e: Tensor, digit: Tensor, width: int) -> Tensor:
+    """e[digit]."""
+    e, digit = _aligned(e, digit, width)
+    out = torch.empty_like(digit)
+    if out.numel():
+        _hot_bit(words(e), words(digit), width, words(out))
+    return out
+
+
+def lookup(e: Tensor, digit: Tensor, width: int, table: Tensor) -> Tensor:
+    """For every table t the sum over j of table[t, digit - j] e[j], modulo 2^64; the tables come first."""
+    e, digit = _aligned(e, digit, width)
+    if table.dim() != 2 or table.shape[1] != 1 << width:
+        raise ValueError(f"a table of shape {tuple(table.shape)} does not fit a digit of {width} bits")
+    out = torch.empty(table.shape[0], *digit.shape, dtype=torch.int64)
+    if out.numel():
+        _lookup(words(e), words(digit), width, words(table), words(out))
+    return out
+
+
+def member(e: Tensor, digit: Tensor, width: int, members: Tensor) -> Tensor:
+    """The xor over j of members[digit - j] and e[j]: is the hidden digit's difference in the set?"""
+    e, digit = _aligned(e, digit, width)
+    if members.shape != (1 << width,):
+        raise ValueError(f"a set of shape {tuple(members.shape)} does not fit a digit of {width} bits")
+    out = torch.empty_like(digit)
+    if out.numel():
+        _member(words(e), words(digit), width, words(members.to(torch.int64)), words(out))
+    return out
+
+
+def above(e: Tensor, digit: Tensor, width: int) -> Tensor:
+    """The xor of e[j] over j > digit: the borrow of digit - hidden digit."""
+    e, digit = _aligned(e, digit, width)
+    out = torch.empty_like(digit)
+    if out.numel():
+        _above(words(e), words(digit), width, words(out))
+    return out
+
+
+def parity(x: Tensor) -> Tensor:
+    """The xor of the 64 bits of every word."""
+    x = x.contiguous()
+    out = torch.empty_like(x)
+    if x.numel():
+        _parity(words(x), words(out))
+    return out
+
+
+def _per(width: int) -> int:
+    """Words per one-hot."""
+    return 1 << max(width - 6, 0)
+
+
+def _aligned(e: Tensor, digit: Tensor, width: int) -> tuple[Tensor, Tensor]:
+    if e.shape[-1:] != (_per(width),):
+        raise ValueError(f"a one-hot of width {width} has {_per(width)} words, not shape {tuple(e.shape)}")
+    lead = e.shape[:-1]
+    if lead != digit.shape:
+        lead = torch.broadcast_shapes(lead, digit.shape)
+        e, digit = e.expand(*lead, e.shape[-1]), digit.expand(lead)
+    return e, digit.contiguous()
+
+
+def _sum_of_groups(tables: int) -> Any:
+    """An intrinsic: for each of `tables` tables the sum of the entries that the bits of a word choose."""
+    lanes, word_type = ir.VectorType(ir.IntType(64), tables), ir.IntType(64)
+
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        array = context.make_array(signature.args[0])(context, builder, values[0])
+        base = builder.gep(array.data, [values[1]])
+        parts = []
+        for g in range(_GROUPS):
+            bits = builder.lshr(values[2], word_type(g * _GROUP))
+            subset = builder.and_(bits, word_type((1 << _GROUP) - 1))
+            at = builder.mul(builder.or_(subset, word_type(g << _GROUP)), word_type(tables))
+            pointer = builder.bitcast(builder.gep(base, [at]), lanes.as_pointer())
+            parts.append(builder.load(pointer, align=8))
+        total = parts[0]
+        for part in parts[1:]:
+            total = builder.add(total, part)
+        sums = [builder.extract_element(total, ir.IntType(32)(t)) for t in range(tables)]
+        return context.make_tuple(builder, signature.return_type, sums)
+
+    @intrinsic
+    def sum_of_groups(typing: Any, sums, at, word):  # type: ignore
+        return types.UniTuple(types.int64, tables)(sums, types.uint64, types.uint64), generate
+
+    return sum_of_groups
+
+
+_one_sum, _two_sums = _sum_of_groups(1), _sum_of_groups(2)
+
+
+@compiled
+def _shape(width):
+    """Words per one-hot, the bits of a word that mean something, and the factor that repeats them in it."""
+    if width >= 6:
+        return _U(1) << _U(width - 6), _ONES, _U(1)
+    full = (_U(1) << _U(1 << width)) - _U(1)
+    return _U(1), full, _ONES // full
+
+
+@compiled
+def _turned(e, at, per, digit, k, full, spread):
+    """Word k of the one-hot that begins at `at`, rotated so that its position `digit` comes first."""
+    place, shift = k + (digit >> _U(6)), digit & _U(63)
+    low = (_U(e[at + (place & (per - _U(1)))]) & full) * spread
+    high = (_U(e[at + ((place + _U(1)) & (per - _U(1)))]) & full) * spread
+    return (low >> shift) | ((high << _U(1)) << (_U(63) - shift))
+
+
+@compiled
+def _subsums(table, first, count, size):
+    """For `count` tables from the `first` on, side by side, the sums over the subsets of each group of entries."""
+    per = (size + 63) // 64
+    sums = np.zeros(per * _SUMS * count, np.int64)
+    for i in range(size):
+        k, place = i >> 6, i & 63
+        base, bit = (k * _SUMS + ((place // _GROUP) << _GROUP)) * count, 1 << (place % _GROUP)
+        entry = -i & (size - 1)
+        for subset in range(1 << _GROUP):
+            if subset & bit:
+                for t in range(count):
+                    sums[base + subset * count + t] += table[(first + t) * size + entry]
+    return sums
+
+
+@compiled
+def _lookup(e, digit, width, table, out):
+    size, n = 1 << width, digit.size
+    per, full, spread = _shape(width)
+    for t in range(0, out.size // n - 1, 2):
+        sums = _subsums(table, t, 2, size)
+        for i in range(n):
+            first, second = np.int64(0), np.int64(0)
+            for k in range(per):
+                word = _turned(e, _U(i) * per, per, _U(digit[i]), _U(k), full, spread)
+                x, y = _two_sums(sums, _U(k) * _U(2 * _SUMS), word)
+                first += x
+                second += y
+            out[t * n + i] = first
+            out[(t + 1) * n + i] = second
+    if out.size // n % 2:
+        t = out.size // n - 1
+        sums = _subsums(table, t, 1, size)
+        for i in range(n):
+            total = np.int64(0)
+            for k in range(per):
+                word = _turned(e, _U(i) * per, per, _U(digit[i]), _U(k), full, spread)
+                total += _one_sum(sums, _U(k) * _U(_SUMS), word)[0]
+            out[t * n + i] = total
+
+
+@compiled
+def _member(e, digit, width, members, out):
+    per, full, spread = _shape(width)
+    mask = np.zeros(per, np.uint64)
+    for i in range(members.size):
+        if members[-i & (members.size - 1)]:
+            mask[i >> 6] |= _U(1) << _U(i & 63)
+    for i in range(digit.size):
+        word = _U(0)
+        for k in range(per):
+            word ^= _turned(e, _U(i) * per, per, _U(digit[i]), _U(k), full, spread) & mask[_U(k)]
+        out[i] = _folded(word)
+
+
+@compiled
+def _above(e, digit, width, out):
+    per, full, _ = _shape(width)
+    for i in range(digit.size):
+        place = _U(digit[i]) & _U((1 << width) - 1)
+        word = _U(0)
+        for k in range(per):
+            rest = (_ONES << (place & _U(63))) << _U(1)
+            if _U(k) > place >> _U(6):
+                rest = _ONES
+            if _U(k) < place >> _U(6):
+                rest = _U(0)
+            word ^= _U(e[_U(i) * per + _U(k)]) & full & rest
+        out[i] = _folded(word)
+
+
+@compiled
+def _hot_bit(e, digit, width, out):
+    per = _shape(width)[0]
+    for i in range(digit.size):
+        place = _U(digit[i]) & _U((1 << width) - 1)
+        out[i] = (_U(e[_U(i) * per + (place >> _U(6))]) >> (place & _U(63))) & _U(1)
+
+
+@compiled
+def _onehot(digit, width, out):
+    per = _shape(width)[0]
+    for i in range(digit.size):
+        place = _U(digit[i]) & _U((1 << width) - 1)
+        out[_U(i) * per + (place >> _U(6))] = np.int64(_U(1) << (place & _U(63)))
+
+
+@compiled
+def _parity(x, out):
+    for i in range(x.size):
+        out[i] = _folded(_U(x[i]))
+
+
+@compiled
+def _folded(word):
+    word ^= word >> _U(32)
+    word ^= word >> _U(16)
+    word ^= word >> _U(8)
+    word ^= word >> _U(4)
+    word ^= word >> _U(2)
+    word ^= word >> _U(1)
+    return np.int64(word & _U(1))

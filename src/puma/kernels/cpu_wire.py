@@ -1,0 +1,132 @@
+"""Words to bytes and back on a CPU. It writes and reads eight bytes at a time, each word over the end of the
+one before, so that one loop serves every ring; little-endian, as x86-64 and arm64 are. It must not know where
+the bytes go.
+"""
+
+from __future__ import annotations
+
+from math import prod
+from typing import Any
+
+import numpy as np
+import torch
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+from torch import Tensor
+
+from puma.kernels.views import compiled, octets, words
+
+_ONES = np.uint64(0xFFFF_FFFF_FFFF_FFFF)
+
+
+def pack(x: Tensor, bits: int) -> Tensor:
+    """The reduced words, ceil(bits / 8) little-endian bytes each, as one row of uint8."""
+    width = (bits + 7) // 8
+    out = torch.empty(x.numel() * width, dtype=torch.uint8)
+    if x.numel():
+        _pack(words(x), out.numpy(), width, 64 - bits)
+    return out
+
+
+def unpack(buffer: Tensor, bits: int, shape: tuple[int, ...]) -> Tensor:
+    """The words that `pack` wrote, reduced whatever the bytes say."""
+    width, count = (bits + 7) // 8, prod(shape)
+    if buffer.numel() != count * width:
+        raise ValueError(f"{buffer.numel()} bytes are not {count} words of {width} bytes")
+    out = torch.empty(count, dtype=torch.int64)
+    if count:
+        _unpack(octets(buffer), out.numpy(), width, 64 - bits)
+    return out.view(shape)
+
+
+def pack_bits(b: Tensor) -> Tensor:
+    """The lowest bit of every word, eight to a byte, the first in the lowest place, zeros after the last."""
+    out = torch.empty((b.numel() + 7) // 8, dtype=torch.uint8)
+    if b.numel():
+        _pack_bits(words(b), out.numpy())
+    return out
+
+
+def unpack_bits(buffer: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """The 0/1 words that `pack_bits` wrote."""
+    count = prod(shape)
+    if buffer.numel() != (count + 7) // 8:
+        raise ValueError(f"{buffer.numel()} bytes do not hold {count} bits")
+    out = torch.empty(count, dtype=torch.int64)
+    if count:
+        _unpack_bits(octets(buffer), out.numpy())
+    return out.view(shape)
+
+
+def _access(write: bool) -> Any:
+    """An intrinsic that reads or writes the eight bytes from a place on, wherever it is."""
+
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        data = context.make_array(signature.args[0])(context, builder, values[0]).data
+        pointer = builder.bitcast(builder.gep(data, [values[1]]), ir.IntType(64).as_pointer())
+        if not write:
+            return builder.load(pointer, align=1)
+        builder.store(values[2], pointer, align=1)
+        return context.get_dummy_value()
+
+    @intrinsic
+    def access(typing: Any, buffer, at, value):  # type: ignore
+        return (types.void if write else types.uint64)(buffer, at, types.uint64), generate
+
+    return access
+
+
+_read, _write = _access(write=False), _access(write=True)
+
+
+@compiled
+def _pack(x, out, width, spare):
+    mask = _ONES >> np.uint64(spare)
+    # the last words byte by byte: a whole one would end behind the buffer
+    safe = max(x.size - 7, 0) if width < 8 else x.size
+    for i in range(safe):
+        _write(out, i * width, np.uint64(x[i]) & mask)
+    for i in range(safe, x.size):
+        value = np.uint64(x[i]) & mask
+        for j in range(width):
+            out[i * width + j] = np.uint8((value >> np.uint64(8 * j)) & np.uint64(255))
+
+
+@compiled
+def _unpack(buffer, out, width, spare):
+    mask = _ONES >> np.uint64(spare)
+    safe = max(out.size - 7, 0) if width < 8 else out.size
+    for i in range(safe):
+        out[i] = np.int64(_read(buffer, i * width, mask) & mask)
+    for i in range(safe, out.size):
+        value = np.uint64(0)
+        for j in range(width):
+            value |= np.uint64(buffer[i * width + j]) << np.uint64(8 * j)
+        out[i] = np.int64(value & mask)
+
+
+@compiled
+def _pack_bits(b, out):
+    whole = b.size // 8
+    for i in range(whole):
+        value = np.int64(0)
+        for j in range(8):
+            value |= (b[8 * i + j] & 1) << j
+        out[i] = value
+    if whole < out.size:
+        value = np.int64(0)
+        for j in range(b.size - 8 * whole):
+            value |= (b[8 * whole + j] & 1) << j
+        out[whole] = value
+
+
+@compiled
+def _unpack_bits(buffer, out):
+    whole = out.size // 8
+    for i in range(whole):
+        value = np.int64(buffer[i])
+        for j in range(8):
+            out[8 * i + j] = (value >> j) & 1
+    for j in range(8 * whole, out.size):
+        out[j] = (np.int64(buffer[whole]) >> (j - 8 * whole)) & 1

@@ -1,0 +1,146 @@
+"""Every kernel in its most obvious torch form: the specification that the fast ones are tested against bit
+for bit, and the one that gives shapes on torch's `meta` device. It knows words and rings; it must not know
+shares, parties or links, and no value in it steers the control flow.
+
+Words are int64 and wrap modulo 2^64; in a ring of `bits` bits only the low `bits` mean anything. A one-hot of
+width w has 2^w positions, stored 64 to a word (one word below width 6): bit j % 64 of word j // 64 is
+position j, and whatever lies above position 2^w is ignored.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def matmul(a: Tensor, b: Tensor, bits: int = 64, out: Tensor | None = None) -> Tensor:
+    """a @ b, right modulo 2^bits; with `out`, added into it."""
+    product = torch.matmul(a, b)
+    return product if out is None else out.add_(product)
+
+
+def reduce(x: Tensor, bits: int) -> Tensor:
+    """The representative in 0 .. 2^bits - 1; at 64 bits the words as they are."""
+    return x if bits == 64 else x & _mask(bits)
+
+
+def shift_right(x: Tensor, shift: int, bits: int) -> Tensor:
+    """The reduced word shifted right: an element of the ring of bits - shift bits."""
+    if shift == bits:
+        return torch.zeros_like(x)
+    return reduce(x >> shift, bits - shift)
+
+
+def signed(x: Tensor, bits: int) -> Tensor:
+    """The representative in -2^(bits-1) .. 2^(bits-1) - 1."""
+    return (x << (64 - bits)) >> (64 - bits)
+
+
+def pack(x: Tensor, bits: int) -> Tensor:
+    """The reduced words, ceil(bits / 8) little-endian bytes each, as one row of uint8."""
+    octets = _octets(bits)
+    shifts = torch.arange(0, 8 * octets, 8, device=x.device)
+    return ((reduce(x, bits).unsqueeze(-1) >> shifts) & 255).to(torch.uint8).reshape(-1)
+
+
+def unpack(buffer: Tensor, bits: int, shape: tuple[int, ...]) -> Tensor:
+    """The words that `pack` wrote, reduced whatever the bytes say."""
+    octets = _octets(bits)
+    shifts = torch.arange(0, 8 * octets, 8, device=buffer.device)
+    return reduce((buffer.reshape(*shape, octets).to(torch.int64) << shifts).sum(-1), bits)
+
+
+def pack_bits(b: Tensor) -> Tensor:
+    """The lowest bit of every word, eight to a byte, the first in the lowest place, zeros after the last."""
+    flat = (b & 1).reshape(-1)
+    count = -(-flat.numel() // 8)
+    padded = torch.zeros(count * 8, dtype=torch.int64, device=b.device)
+    padded[: flat.numel()] = flat
+    return (padded.view(count, 8) << torch.arange(8, device=b.device)).sum(-1).to(torch.uint8)
+
+
+def unpack_bits(buffer: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """The 0/1 words that `pack_bits` wrote."""
+    bits = (buffer.to(torch.int64).unsqueeze(-1) >> torch.arange(8, device=buffer.device)) & 1
+    return bits.reshape(-1)[: _count(shape)].reshape(shape)
+
+
+def parity(x: Tensor) -> Tensor:
+    """The xor of the 64 bits of every word."""
+    for shift in (32, 16, 8, 4, 2, 1):
+        x = x ^ (x >> shift)
+    return x & 1
+
+
+def onehot(digit: Tensor, width: int) -> Tensor:
+    """The one-hot words of every digit, along a new last dimension."""
+    word = torch.arange(_words(width), device=digit.device)
+    digit = _reduced(digit, width)
+    return torch.where(word == digit >> 6, torch.ones_like(digit) << (digit & 63), 0)
+
+
+def hot_bit(e: Tensor, digit: Tensor, width: int) -> Tensor:
+    """e[digit]."""
+    digit = _reduced(digit, width)
+    bits = _positions(e, width)
+    bits, digit = _together(bits, digit)
+    return bits.gather(-1, digit).squeeze(-1)
+
+
+def lookup(e: Tensor, digit: Tensor, width: int, table: Tensor) -> Tensor:
+    """For every table t the sum over j of table[t, digit - j] e[j], modulo 2^64; the tables come first."""
+    bits, index = _differences(e, digit, width)
+    return (table.to(e.device)[:, index] * bits).sum(-1)
+
+
+def member(e: Tensor, digit: Tensor, width: int, members: Tensor) -> Tensor:
+    """The xor over j of members[digit - j] and e[j]: is the hidden digit's difference in the set?"""
+    bits, index = _differences(e, digit, width)
+    return (members.to(e.device, torch.int64)[index] * bits).sum(-1) & 1
+
+
+def above(e: Tensor, digit: Tensor, width: int) -> Tensor:
+    """The xor of e[j] over j > digit: the borrow of digit - hidden digit."""
+    digit = _reduced(digit, width)
+    position = torch.arange(1 << width, device=e.device)
+    return ((position > digit) * _positions(e, width)).sum(-1) & 1
+
+
+def _mask(bits: int) -> int:
+    return (1 << bits) - 1
+
+
+def _octets(bits: int) -> int:
+    return (bits + 7) // 8
+
+
+def _words(width: int) -> int:
+    return 1 << max(width - 6, 0)
+
+
+def _count(shape: tuple[int, ...]) -> int:
+    count = 1
+    for size in shape:
+        count *= size
+    return count
+
+
+def _reduced(digit: Tensor, width: int) -> Tensor:
+    return (digit & _mask(width)).unsqueeze(-1)
+
+
+def _positions(e: Tensor, width: int) -> Tensor:
+    """The one-hot words as 0/1 words, one per position."""
+    bits = (e.unsqueeze(-1) >> torch.arange(min(1 << width, 64), device=e.device)) & 1
+    return bits.reshape(*e.shape[:-1], 1 << width)
+
+
+def _together(bits: Tensor, digit: Tensor) -> tuple[Tensor, Tensor]:
+    lead = torch.broadcast_shapes(bits.shape[:-1], digit.shape[:-1])
+    return bits.expand(*lead, bits.shape[-1]), digit.expand(*lead, 1)
+
+
+def _differences(e: Tensor, digit: Tensor, width: int) -> tuple[Tensor, Tensor]:
+    """e as 0/1 words by position j, and (digit - j) mod 2^width beside them."""
+    index = (_reduced(digit, width) - torch.arange(1 << width, device=e.device)) & _mask(width)
+    return torch.broadcast_tensors(_positions(e, width), index)

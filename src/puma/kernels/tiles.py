@@ -1,0 +1,206 @@
+"""The innermost loops of the ring matmul, written as LLVM vectors of eight words so that they stay in
+registers. Each is a numba intrinsic over flat int64 arrays and offsets, checks no bound, and adds into c. It
+must not know tensors or shapes.
+
+A product needs only its low words, so any CPU's vector multiply will do; in a ring of at most 52 bits the
+AVX-512 IFMA instruction, where the host has it, multiplies and adds at once (exact modulo 2^52, whatever lies
+above in its inputs). `narrow` says that the ring allows it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from llvmlite import binding, ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+LANES = 8
+NARROW_BITS = 52
+_FUSED = bool(binding.get_host_cpu_features().get("avx512ifma", False))
+_I1, _I32, _I64 = ir.IntType(1), ir.IntType(32), ir.IntType(64)
+_VECTOR = ir.VectorType(_I64, LANES)
+_FLAGS = ir.VectorType(_I1, LANES)
+_ZERO = ir.Constant(_VECTOR, [0] * LANES)
+
+Values = list[Any]
+
+
+def column_tile(rows: int, vectors: int) -> Any:
+    """c[r, j] += sum_k a[r, k] b[k, j] for 8 x vectors columns j: b has unit stride along its columns."""
+
+    def emit(tile: _Tile) -> None:
+        a_rows = tile.rows("a", rows)
+
+        def step(k: Any, sums: Values) -> Values:
+            b_row = tile.at("b", k, tile.b_stride)
+            lanes = [tile.load(tile.after(b_row, LANES * v)) for v in range(vectors)]
+            scalars = [tile.spread(tile.after(row, k)) for row in a_rows]
+            return [
+                tile.multiply_add(sums[r * vectors + v], scalars[r], lanes[v])
+                for r in range(rows)
+                for v in range(vectors)
+            ]
+
+        sums = tile.loop(tile.count, 1, [_ZERO] * (rows * vectors), step)
+        for r, row in enumerate(tile.rows("c", rows)):
+            for v in range(vectors):
+                tile.add_into(tile.after(row, LANES * v), sums[r * vectors + v])
+
+    return _intrinsic(emit)
+
+
+def dot_tile(rows: int, columns: int) -> Any:
+    """c[r, j] += sum_k a[r, k] b[j, k]: rows x columns dot products, both with unit stride along k."""
+
+    def emit(tile: _Tile) -> None:
+        a_rows, b_rows, c_rows = tile.rows("a", rows), tile.rows("b", columns), tile.rows("c", rows)
+
+        def step(load: Callable[[Any], Any], k: Any, sums: Values) -> Values:
+            right = [load(tile.after(row, k)) for row in b_rows]
+            left = [load(tile.after(row, k)) for row in a_rows]
+            return [
+                tile.multiply_add(sums[r * columns + j], left[r], right[j])
+                for r in range(rows)
+                for j in range(columns)
+            ]
+
+        whole = tile.builder.and_(tile.count, _I64(-LANES))
+        sums = tile.loop(whole, LANES, [_ZERO] * (rows * columns), lambda k, s: step(tile.load, k, s))
+        rest = tile.builder.sub(tile.count, whole)
+        sums = tile.loop(rest, LANES, sums, lambda _, s: step(tile.load_first(rest), whole, s))
+        for r in range(rows):
+            for j in range(columns):
+                tile.add_into(tile.after(c_rows[r], j), tile.total(sums[r * columns + j]))
+
+    return _intrinsic(emit)
+
+
+def stream_tile(rows: int, depth: int) -> Any:
+    """c[r, :] += the sum of a[r, k] b[k, :] over `depth` k: b goes by in order; columns come in eights."""
+
+    def emit(tile: _Tile) -> None:
+        b_rows, c_rows = tile.rows("b", depth), tile.rows("c", rows)
+        factors = [[tile.spread(tile.after(row, k)) for k in range(depth)] for row in tile.rows("a", rows)]
+
+        def step(j: Any, _: Values) -> Values:
+            sums: Values = [tile.load(tile.after(row, j)) for row in c_rows]
+            for k in range(depth):
+                lanes = tile.load(tile.after(b_rows[k], j))
+                sums = [tile.multiply_add(sums[r], factors[r][k], lanes) for r in range(rows)]
+            for row, value in zip(c_rows, sums):
+                tile.store(value, tile.after(row, j))
+            return []
+
+        tile.loop(tile.count, LANES, [], step)
+
+    return _intrinsic(emit)
+
+
+def _intrinsic(emit: Callable[[_Tile], None]) -> Any:
+    """A numba intrinsic around both versions of a tile; `narrow` picks one when it runs."""
+
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        data = {i: context.make_array(signature.args[i])(context, builder, values[i]).data for i in (2, 5, 8)}
+        firsts = {i: builder.gep(data[i], [values[i + 1]]) for i in data}
+        places = {name: (firsts[i], values[i + 2]) for name, i in (("a", 2), ("b", 5), ("c", 8))}
+        if not _FUSED:
+            emit(_Tile(builder, places, values[1], fused=False))
+            return context.get_dummy_value()
+        with builder.if_else(values[0]) as (narrow, wide):
+            with narrow:
+                emit(_Tile(builder, places, values[1], fused=True))
+            with wide:
+                emit(_Tile(builder, places, values[1], fused=False))
+        return context.get_dummy_value()
+
+    @intrinsic
+    def tile(typing: Any, narrow, count, a, a_at, a_stride, b, b_at, b_stride, c, c_at, c_stride):  # type: ignore
+        arrays = (a, a_at, a_stride, b, b_at, b_stride, c, c_at, c_stride)
+        return types.void(types.boolean, types.int64, *arrays), generate
+
+    return tile
+
+
+class _Tile:
+    """The LLVM builder with the handful of vector operations the tiles are written in."""
+
+    def __init__(self, builder: Any, places: dict[str, tuple[Any, Any]], count: Any, fused: bool) -> None:
+        self.builder, self.places, self.count, self.fused = builder, places, count, fused
+        self.b_stride = places["b"][1]
+
+    def at(self, name: str, row: Any, stride: Any) -> Any:
+        return self.builder.gep(self.places[name][0], [self.builder.mul(row, stride)])
+
+    def rows(self, name: str, count: int) -> Values:
+        return [self.at(name, _I64(r), self.places[name][1]) for r in range(count)]
+
+    def after(self, pointer: Any, offset: Any) -> Any:
+        return self.builder.gep(pointer, [_I64(offset) if isinstance(offset, int) else offset])
+
+    def load(self, pointer: Any) -> Any:
+        return self.builder.load(self.builder.bitcast(pointer, _VECTOR.as_pointer()), align=8)
+
+    def load_first(self, count: Any) -> Callable[[Any], Any]:
+        """A load of the first `count` lanes, zeros in the others, that touches no memory behind them."""
+        lanes = ir.Constant(_VECTOR, list(range(LANES)))
+        flags = self.builder.icmp_unsigned("<", lanes, self._everywhere(count))
+        kind = ir.FunctionType(_VECTOR, [_VECTOR.as_pointer(), _I32, _FLAGS, _VECTOR])
+        masked = self._external(kind, "llvm.masked.load.v8i64.p0")
+        cast = self.builder.bitcast
+        return lambda pointer: self.builder.call(
+            masked, [cast(pointer, _VECTOR.as_pointer()), _I32(8), flags, _ZERO]
+        )
+
+    def store(self, value: Any, pointer: Any) -> None:
+        self.builder.store(value, self.builder.bitcast(pointer, _VECTOR.as_pointer()), align=8)
+
+    def add_into(self, pointer: Any, value: Any) -> None:
+        if value.type == _VECTOR:
+            self.store(self.builder.add(self.load(pointer), value), pointer)
+        else:
+            self.builder.store(self.builder.add(self.builder.load(pointer), value), pointer)
+
+    def spread(self, pointer: Any) -> Any:
+        return self._everywhere(self.builder.load(pointer))
+
+    def total(self, value: Any) -> Any:
+        kind = ir.FunctionType(_I64, [_VECTOR])
+        return self.builder.call(self._external(kind, "llvm.vector.reduce.add.v8i64"), [value])
+
+    def multiply_add(self, total: Any, x: Any, y: Any) -> Any:
+        if self.fused:
+            kind = ir.FunctionType(_VECTOR, [_VECTOR] * 3)
+            return self.builder.call(self._external(kind, "llvm.x86.avx512.vpmadd52l.uq.512"), [total, x, y])
+        return self.builder.add(total, self.builder.mul(x, y))
+
+    def loop(self, count: Any, step: int, carried: Values, body: Callable[[Any, Values], Values]) -> Values:
+        """for i in range(0, count, step): carried = body(i, carried)."""
+        before = self.builder.block
+        head, inside, after = (self.builder.append_basic_block(name) for name in ("head", "inside", "after"))
+        self.builder.branch(head)
+        self.builder.position_at_end(head)
+        index = self.builder.phi(_I64)
+        index.add_incoming(_I64(0), before)
+        phis = [self.builder.phi(_VECTOR) for _ in carried]
+        self.builder.cbranch(self.builder.icmp_signed("<", index, count), inside, after)
+        self.builder.position_at_end(inside)
+        results = body(index, phis)
+        index.add_incoming(self.builder.add(index, _I64(step)), self.builder.block)
+        for phi, start, result in zip(phis, carried, results):
+            phi.add_incoming(start, before)
+            phi.add_incoming(result, self.builder.block)
+        self.builder.branch(head)
+        self.builder.position_at_end(after)
+        return phis
+
+    def _everywhere(self, scalar: Any) -> Any:
+        nothing = ir.Constant(_VECTOR, ir.Undefined)
+        first = self.builder.insert_element(nothing, scalar, _I32(0))
+        zeros = ir.Constant(ir.VectorType(_I32, LANES), [0] * LANES)
+        return self.builder.shuffle_vector(first, nothing, zeros)
+
+    def _external(self, kind: Any, name: str) -> Any:
+        return cgutils.get_or_insert_function(self.builder.module, kind, name)

@@ -1,0 +1,147 @@
+"""BERT: an encoder with LayerNorm after each half of a layer, a pooler, and perhaps a classification head.
+
+`Model` is what the parties run on shares, and anybody on tensors; `fold` is what the owner does to the
+checkpoint, in the clear, before sharing it.  Nothing here knows whether a value is secret.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import puma.nn.modules as nn
+from puma.errors import UsageError
+from puma.models.config import Bert as Config
+from puma.nn import functional as F
+from puma.nn.modules import Value
+
+
+class Normed(NamedTuple):
+    """A hidden state as a norm left it: matrices, having absorbed the affine, read n; residuals `full`."""
+
+    n: Value
+    affine: nn.Affine
+
+    @property
+    def full(self) -> Value:
+        return self.affine(self.n)
+
+
+class Attention(nn.Module):
+    def __init__(self, c: Config) -> None:
+        self.head_dim = c.head_dim
+        self.query = nn.Linear(c.hidden_size, c.hidden_size)
+        self.key = nn.Linear(c.hidden_size, c.hidden_size)
+        self.value = nn.Linear(c.hidden_size, c.hidden_size)
+
+    def __call__(self, x: Value, mask: Value) -> Value:
+        q, k, v = (nn.split_heads(p(x), self.head_dim) for p in (self.query, self.key, self.value))
+        return nn.join_heads(nn.attend(q, k, v, mask))
+
+
+class Output(nn.Module):
+    """The end of either half of a layer: a matrix, and the norm of its sum with the residual."""
+
+    def __init__(self, c: Config, inputs: int) -> None:
+        self.eps = c.eps
+        self.dense = nn.Linear(inputs, c.hidden_size)
+        self.LayerNorm = nn.Affine(c.hidden_size)
+
+    def norm(self, x: Value) -> Normed:
+        with F.component("norm", x):
+            return Normed(F.layer_norm(x, self.eps), self.LayerNorm)
+
+
+class Layer(nn.Module):
+    def __init__(self, c: Config) -> None:
+        self.approximate = "none" if c.activation == "gelu" else "tanh"
+        self.attention: Any = nn.Module(self=Attention(c), output=Output(c, c.hidden_size))
+        self.intermediate: Any = nn.Module(dense=nn.Linear(c.hidden_size, c.intermediate_size))
+        self.output = Output(c, c.intermediate_size)
+
+    def __call__(self, h: Normed, mask: Value) -> Normed:
+        with F.component("attention", h.n):
+            x = self.attention.output.dense(self.attention.self(h.n, mask)) + h.full
+        h = self.attention.output.norm(x)
+        with F.component("mlp", h.n):
+            x = self.output.dense(F.gelu(self.intermediate.dense(h.n), self.approximate)) + h.full
+        return self.output.norm(x)
+
+
+class Embeddings(nn.Module):
+    def __init__(self, c: Config) -> None:
+        self.eps = c.eps
+        self.word_embeddings = nn.Embedding(c.vocab_size, c.hidden_size)
+        self.position_embeddings = nn.Embedding(c.context, c.hidden_size)
+        self.token_type_embeddings = nn.Embedding(c.type_vocab_size, c.hidden_size)
+        self.LayerNorm = nn.Affine(c.hidden_size)
+
+    def __call__(self, one_hot: Value, types: list[int]) -> Normed:
+        with F.component("embedding", one_hot):
+            x = self.word_embeddings(one_hot) + self.position_embeddings.weight[: len(types)]
+            x = x + self.token_type_embeddings.weight[types]
+        with F.component("norm", x):
+            return Normed(F.layer_norm(x, self.eps), self.LayerNorm)
+
+
+class Encoder(nn.Module):
+    def __init__(self, c: Config) -> None:
+        self.embeddings = Embeddings(c)
+        self.encoder: Any = nn.Module(layer=[Layer(c) for _ in range(c.layers)])
+        self.pooler: Any = nn.Module(dense=nn.Linear(c.hidden_size, c.hidden_size)) if c.pooler else None
+
+    def __call__(self, one_hot: Value, types: list[int]) -> Value:
+        mask = nn.full_mask(one_hot.shape[0], one_hot.device)
+        h = self.embeddings(one_hot, types)
+        for layer in self.encoder.layer:
+            h = layer(h, mask)
+        return h.full
+
+
+class Model(nn.Module):
+    """BertModel, and BertForSequenceClassification where the config names labels."""
+
+    def __init__(self, config: Config, params: Mapping[str, Value] | None = None) -> None:
+        self.config = config
+        self.bert = Encoder(config)
+        self.classifier = nn.Linear(config.hidden_size, len(config.labels)) if config.labels else None
+        self.fill(params)
+
+    def __call__(self, one_hot: Value, types: list[int] | None = None) -> Value:
+        """The last hidden states (tokens, hidden_size); types: public token types, 0 unless given."""
+        return self.bert(one_hot, types or [0] * one_hot.shape[0])
+
+    def pool(self, hidden: Value) -> Value:
+        """The pooled first token (hidden_size,)."""
+        if self.bert.pooler is None:
+            raise UsageError("the model has no pooler", "use its hidden states")
+        with F.component("head", hidden):
+            return F.tanh(self.bert.pooler.dense(hidden[:1]))[0]
+
+    def classify(self, hidden: Value) -> Value:
+        """The logits (labels,) of the classification head."""
+        if self.classifier is None:
+            raise UsageError(
+                "the model has no classification head", "use a BertForSequenceClassification checkpoint"
+            )
+        pooled = self.pool(hidden)
+        with F.component("head", pooled):
+            return self.classifier(pooled.reshape(1, -1))[0]
+
+
+def fold(config: Config, state: Mapping[str, Value]) -> dict[str, Value]:
+    """Fold the affine of norms and 1/sqrt(head_dim) into the matrices; residuals still need the affine."""
+    folded = dict(state)
+    norm = "bert.embeddings.LayerNorm"
+    for i in range(config.layers):
+        layer = f"bert.encoder.layer.{i}."
+        nn.absorb(folded, norm, [f"{layer}attention.self.{name}" for name in ("query", "key", "value")])
+        nn.rescale(folded, f"{layer}attention.self.query", config.head_dim**-0.5)
+        nn.absorb(folded, f"{layer}attention.output.LayerNorm", [f"{layer}intermediate.dense"])
+        norm = f"{layer}output.LayerNorm"
+    return {name: folded[name] for name in Model(config).shapes()}
+
+
+def tensors(config: Config) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of what a checkpoint must hold."""
+    return Model(config).shapes()

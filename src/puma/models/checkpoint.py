@@ -1,0 +1,242 @@
+"""The owner's and client's side of a model: a folder or hub name in, checked tensors in the clear out.
+
+It reads Hugging Face folders (config.json, safetensors, tokenizer.json) and refuses, with the reason, what
+would be computed wrongly.  It must not know of shares or parties.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+
+from puma.errors import CheckpointError, RangeError, TensorError, UnsupportedModel
+from puma.models import ARCHITECTURES
+from puma.models.config import Bert, Config, Gpt2, Llama, read
+from puma.mpc.fixed import WEIGHT_LIMIT
+
+HUB_FILES = ["*.json", "*.txt", "*.model"]
+HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
+FLOATS = ("F64", "F32", "F16", "BF16")
+PREFIX = {Llama: "model.", Gpt2: "transformer.", Bert: "bert."}  # a bare encoder lacks it
+HEADS = ("lm_head.", "classifier.", "cls.")
+OLD_NAMES = {".gamma": ".weight", ".beta": ".bias"}
+# Buffers that are computed, and heads of BERT's pre-training that are not used.
+IGNORED = re.compile(r".*\.position_ids|.*\.attn\.(masked_)?bias|.*\.rotary_emb\.inv_freq|cls\..*")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A model in the clear; `state` holds float32 tensors under the checkpoint's names."""
+
+    folder: Path
+    name: str
+    architecture: str
+    config: Config
+    tokenizer: Path | None
+    bos: int | None
+    eos: tuple[int, ...]
+    state: Mapping[str, torch.Tensor] = field(default_factory=dict, repr=False)
+
+    def fold(self) -> dict[str, torch.Tensor]:
+        """The parameters that the owner shares."""
+        params = ARCHITECTURES[self.architecture].fold(self.config, dict(self.state))
+        for name, tensor in params.items():
+            largest = float(tensor.abs().max())
+            if not largest < WEIGHT_LIMIT:
+                raise RangeError(
+                    f"{name} holds a {largest:.4g}, but weights must stay below {WEIGHT_LIMIT:g}",
+                    "fixed-point numbers would overflow; use a checkpoint with smaller weights",
+                )
+        return params
+
+
+def embedded() -> Path:
+    """The folder of the model that travels with the package."""
+    return Path(__file__).parent / "stories"
+
+
+def load(source: str | Path, weights: bool = True) -> Checkpoint:
+    """Read a checkpoint from a folder or from the hub; a client, who needs no weights, goes without."""
+    folder = locate(source, weights)
+    raw = read_json(folder / "config.json")
+    architecture = architecture_of(raw)
+    files = weight_files(folder) if weights else []
+    config = configure(architecture, raw, names_in(files))
+    generation = folder / "generation_config.json"
+    special = raw | (read_json(generation) if generation.is_file() else {})
+    eos = special.get("eos_token_id")
+    tokenizer = folder / "tokenizer.json"
+    checkpoint = Checkpoint(
+        folder=folder,
+        name=str(source) if Path(source) != folder else folder.resolve().name,
+        architecture=architecture,
+        config=config,
+        tokenizer=tokenizer if tokenizer.is_file() else None,
+        bos=special.get("bos_token_id"),
+        eos=tuple(eos) if isinstance(eos, list) else () if eos is None else (eos,),
+    )
+    return replace(checkpoint, state=read_state(checkpoint, files)) if weights else checkpoint
+
+
+# Where the files are.
+
+
+def locate(source: str | Path, weights: bool) -> Path:
+    """The folder of a checkpoint; folders first, then the hub."""
+    folder = Path(source).expanduser()
+    if not folder.exists() and isinstance(source, str) and HUB_NAME.fullmatch(source):
+        folder = download(source, weights)
+    if not folder.exists():
+        raise CheckpointError(f"there is no folder {source}", "pass a checkpoint's folder or a hub name")
+    if not (folder / "config.json").is_file():
+        hint = "a checkpoint's folder holds config.json, model.safetensors and tokenizer.json"
+        raise CheckpointError(f"{source} is no checkpoint: it holds no config.json", hint)
+    return folder
+
+
+def download(name: str, weights: bool) -> Path:
+    """Fetch a model's files from the hub, or find them in its cache."""
+    import huggingface_hub
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
+
+    patterns = [*HUB_FILES, "*.safetensors"] if weights else HUB_FILES
+    try:
+        return Path(huggingface_hub.snapshot_download(name, allow_patterns=patterns, ignore_patterns=["*/*"]))
+    except (RepositoryNotFoundError, GatedRepoError) as error:
+        raise CheckpointError(
+            f"there is no folder {name}, and the hub gives no access to a model of that name",
+            "check the spelling; for a gated or private model, log in with `hf auth login`",
+        ) from error
+    except Exception as error:  # the hub's client raises what its many transports raise
+        raise CheckpointError(
+            f"there is no folder {name}, and the hub cannot be reached ({type(error).__name__})",
+            "download the model where there is a network, and pass its folder",
+        ) from error
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The safetensors files of a checkpoint, one or several."""
+    index, single = folder / "model.safetensors.index.json", folder / "model.safetensors"
+    if index.is_file():
+        names = sorted(set(read_json(index).get("weight_map", {}).values()))
+    elif single.is_file():
+        names = [single.name]
+    elif any(folder.glob("pytorch_model*.bin*")):
+        raise CheckpointError(
+            f"{folder} holds its weights in pytorch_model.bin only, which could run code when opened",
+            "convert it: AutoModel.from_pretrained(folder).save_pretrained(folder) in transformers",
+        )
+    else:
+        raise CheckpointError(f"{folder} holds no model.safetensors", "export the model as safetensors")
+    for name in names:
+        if Path(name).name != name or not (folder / name).is_file():
+            raise CheckpointError(f"{folder} lacks {name}, which its index names", "download the model again")
+    return [folder / name for name in names]
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object in a file."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path} cannot be read: {error}", "download the model again") from error
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path} holds no JSON object", "download the model again")
+    return content
+
+
+# What the model is.
+
+
+def architecture_of(raw: dict[str, Any]) -> str:
+    """The name of the architecture, if it is implemented and its weights are plain numbers."""
+    name = (raw.get("architectures") or ["no architecture"])[0]
+    if name not in ARCHITECTURES:
+        raise UnsupportedModel(f"config.json names {name}", f"puma implements {', '.join(ARCHITECTURES)}")
+    if raw.get("quantization_config"):
+        method = raw["quantization_config"].get("quant_method", "unknown method")
+        raise UnsupportedModel(
+            f"the checkpoint is quantised ({method})", "use the original one, in fp32, fp16 or bf16"
+        )
+    return name
+
+
+def configure(architecture: str, raw: dict[str, Any], names: set[str]) -> Config:
+    """The config; what of BERT is there besides its layers shows in the checkpoint, not in config.json."""
+    kind = ARCHITECTURES[architecture].config
+    settings = raw | {"model_type": kind.__struct_config__.tag}
+    if kind is Bert:
+        labels = {int(key): label for key, label in (raw.get("id2label") or {}).items()}
+        labels = [labels[key] for key in sorted(labels)] or ["LABEL_0", "LABEL_1"]
+        settings["labels"] = labels if architecture == "BertForSequenceClassification" else []
+        settings["pooler"] = not names or any(name.endswith("pooler.dense.weight") for name in names)
+    return read(settings)
+
+
+# The tensors.
+
+
+def names_in(files: list[Path]) -> set[str]:
+    """The names of all tensors of a checkpoint."""
+    return {name for _, name, _ in slices(files)}
+
+
+def slices(files: list[Path]) -> Iterator[tuple[Path, str, Any]]:
+    """Every tensor, not yet read: its file, its name, its safetensors slice."""
+    for path in files:
+        try:
+            with safe_open(path, framework="pt") as file:
+                for name in file.keys():  # noqa: SIM118
+                    yield path, name, file.get_slice(name)
+        except (SafetensorError, OSError) as error:
+            raise CheckpointError(f"{path} cannot be read: {error}", "download the model again") from error
+
+
+def read_state(checkpoint: Checkpoint, files: list[Path]) -> dict[str, torch.Tensor]:
+    """All tensors that the architecture needs, in float32 and checked."""
+    expected = ARCHITECTURES[checkpoint.architecture].tensors(checkpoint.config)
+    prefix = PREFIX[type(checkpoint.config)]
+    bare = not any(name.startswith(prefix) for name in names_in(files))
+    state: dict[str, torch.Tensor] = {}
+    for path, stored, content in slices(files):
+        name = canonical(stored, prefix if bare else "")
+        if name in expected:
+            state[name] = read_tensor(f"{stored} in {path.name}", content, expected[name])
+        elif not IGNORED.fullmatch(name) and name != "lm_head.weight":
+            raise TensorError(
+                f"{path.name} holds {stored}, which {checkpoint.architecture} with this config.json has not",
+                "weights and config.json do not belong together, or the model is a variant of it",
+            )
+    for name, shape in expected.items():
+        if name not in state:
+            raise TensorError(f"{name} of shape {list(shape)} is missing", "the checkpoint is not complete")
+    return state
+
+
+def canonical(name: str, prefix: str) -> str:
+    """A tensor's name as the model files write it."""
+    for old, new in OLD_NAMES.items():
+        name = name.removesuffix(old) + new if name.endswith(f"LayerNorm{old}") else name
+    return name if name.startswith(HEADS) else prefix + name
+
+
+def read_tensor(where: str, content: Any, shape: tuple[int, ...]) -> torch.Tensor:
+    """One tensor in float32, if it has the right shape and holds finite numbers."""
+    if tuple(content.get_shape()) != shape:
+        raise TensorError(
+            f"{where} has shape {content.get_shape()}, expected {list(shape)}",
+            "weights and config.json do not belong together",
+        )
+    if content.get_dtype() not in FLOATS:
+        raise TensorError(f"{where} holds {content.get_dtype()} numbers", f"puma reads {', '.join(FLOATS)}")
+    tensor = content[:].to(torch.float32)
+    if not bool(torch.isfinite(tensor).all()):
+        raise TensorError(f"{where} holds NaN or infinite numbers", "the checkpoint is damaged")
+    return tensor

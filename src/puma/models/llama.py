@@ -1,0 +1,120 @@
+"""LLaMA: grouped-query attention, rotary positions, RMSNorm, SwiGLU.
+
+`Model` is what the parties run on shares, and anybody on tensors; `fold` is what the owner does, in the
+clear, to the tensors of a checkpoint before sharing them.  Nothing here knows whether a value is secret.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import puma.nn.modules as nn
+from puma.models.cache import Cache, LayerCache
+from puma.models.config import Llama as Config
+from puma.nn import functional as F
+from puma.nn.modules import Value
+
+READERS = {  # norm: the matrices that read it, and so take its scale
+    "input_layernorm": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
+    "post_attention_layernorm": ("mlp.gate_proj", "mlp.up_proj"),
+}
+
+
+class Attention(nn.Module):
+    def __init__(self, c: Config) -> None:
+        self.head_dim = c.head_dim
+        self.q_proj = nn.Linear(c.hidden_size, c.heads * c.head_dim, c.attention_bias)
+        self.k_proj = nn.Linear(c.hidden_size, c.kv_heads * c.head_dim, c.attention_bias)
+        self.v_proj = nn.Linear(c.hidden_size, c.kv_heads * c.head_dim, c.attention_bias)
+        self.o_proj = nn.Linear(c.heads * c.head_dim, c.hidden_size, c.attention_bias)
+
+    def __call__(self, x: Value, rope: tuple, mask: Value, cache: LayerCache) -> Value:
+        q, k, v = (nn.split_heads(p(x), self.head_dim) for p in (self.q_proj, self.k_proj, self.v_proj))
+        k, v = cache.append(F.rotary(k, *rope), v)
+        return self.o_proj(nn.join_heads(nn.attend(F.rotary(q, *rope), k, v, mask)))
+
+
+class MLP(nn.Module):
+    def __init__(self, c: Config) -> None:
+        self.gate_proj = nn.Linear(c.hidden_size, c.intermediate_size, c.mlp_bias)
+        self.up_proj = nn.Linear(c.hidden_size, c.intermediate_size, c.mlp_bias)
+        self.down_proj = nn.Linear(c.intermediate_size, c.hidden_size, c.mlp_bias)
+
+    def __call__(self, x: Value) -> Value:
+        return self.down_proj(F.mul(F.silu(self.gate_proj(x)), self.up_proj(x)))
+
+
+class Block(nn.Module):
+    def __init__(self, c: Config) -> None:
+        self.eps = c.eps
+        self.self_attn = Attention(c)
+        self.mlp = MLP(c)
+
+    def __call__(self, x: Value, rope: tuple, mask: Value, cache: LayerCache) -> Value:
+        with F.component("norm", x):
+            n = F.rms_norm(x, self.eps)
+        with F.component("attention", n):
+            x = x + self.self_attn(n, rope, mask, cache)
+        with F.component("norm", x):
+            n = F.rms_norm(x, self.eps)
+        with F.component("mlp", n):
+            return x + self.mlp(n)
+
+
+class Decoder(nn.Module):
+    def __init__(self, c: Config) -> None:
+        self.c = c
+        self.embed_tokens = nn.Embedding(c.vocab_size, c.hidden_size)
+        self.layers = [Block(c) for _ in range(c.layers)]
+        self.norm = nn.Affine(c.hidden_size, bias=False)
+
+    def __call__(self, one_hot: Value, cache: Cache) -> Value:
+        start, rows = cache.length, one_hot.shape[0]
+        rope = nn.rotary_angles(start, rows, self.c.head_dim, self.c.rope_theta, one_hot.device)
+        mask = nn.causal_mask(rows, start + rows, one_hot.device)
+        with F.component("embedding", one_hot):
+            x = self.embed_tokens(one_hot)
+        for layer, layer_cache in zip(self.layers, cache.layers, strict=True):
+            x = layer(x, rope, mask, layer_cache)
+        return x
+
+    def final(self, x: Value) -> Value:
+        with F.component("norm", x):
+            return self.norm(F.rms_norm(x, self.c.eps))
+
+
+class Model(nn.Module):
+    """LlamaForCausalLM."""
+
+    def __init__(self, config: Config, params: Mapping[str, Value] | None = None) -> None:
+        self.config = config
+        self.model = Decoder(config)
+        self.lm_head = None if config.tied else nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.fill(params)
+
+    def __call__(self, one_hot: Value, cache: Cache | None = None) -> Value:
+        """The logits (vocab_size,) of the token that follows one_hot (tokens, vocab_size)."""
+        h = self.model.final(self.model(one_hot, cache or Cache(self.config.layers))[-1:])
+        with F.component("head", h):
+            return F.linear(h, (self.lm_head or self.model.embed_tokens).weight)[0]
+
+    def hidden(self, one_hot: Value, cache: Cache | None = None) -> Value:
+        """The last hidden states (tokens, hidden_size)."""
+        return self.model.final(self.model(one_hot, cache or Cache(self.config.layers)))
+
+
+def fold(config: Config, state: Mapping[str, Value]) -> dict[str, Value]:
+    """Fold the scales of norms and 1/sqrt(head_dim) into the matrices."""
+    folded = dict(state)
+    for i in range(config.layers):
+        layer = f"model.layers.{i}."
+        for norm, readers in READERS.items():
+            nn.absorb(folded, layer + norm, [layer + reader for reader in readers])
+        nn.rescale(folded, f"{layer}self_attn.q_proj", config.head_dim**-0.5)
+    return {name: folded[name] for name in Model(config).shapes()}
+
+
+def tensors(config: Config) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of what a checkpoint must hold."""
+    norms = [f"model.layers.{i}.{norm}.weight" for i in range(config.layers) for norm in READERS]
+    return Model(config).shapes() | dict.fromkeys(norms, (config.hidden_size,))

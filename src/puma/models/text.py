@@ -1,0 +1,77 @@
+"""Text to token ids and back, at the client; refuses what the model could not serve.
+
+It knows the checkpoint's tokenizer and the public config, and must not know of shares or parties.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from tokenizers import Tokenizer
+
+from puma.errors import CheckpointError, InputError
+from puma.models.config import Config
+
+
+class Tokens(NamedTuple):
+    """Token ids of a text, and which of two texts each belongs to."""
+
+    ids: list[int]
+    types: list[int]
+
+
+def open_tokenizer(path: Path | None) -> Tokenizer:
+    """The tokenizer in a tokenizer.json, without its padding and truncation."""
+    if path is None:
+        raise CheckpointError(
+            "the checkpoint holds no tokenizer.json",
+            "write one: AutoTokenizer.from_pretrained(folder).save_pretrained(folder) in transformers",
+        )
+    try:
+        tokenizer = Tokenizer.from_file(str(path))
+    except Exception as error:  # the library raises plain Exception
+        raise CheckpointError(f"{path} cannot be read: {error}", "download the model again") from error
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    return tokenizer
+
+
+def encode(tokenizer: Tokenizer, config: Config, text: str, pair: str | None = None) -> Tokens:
+    """Token ids with the special tokens that the checkpoint puts around a text or a pair of texts."""
+    if not text.strip() or (pair is not None and not pair.strip()):
+        raise InputError("the prompt is empty", "write at least one word")
+    try:
+        encoding = tokenizer.encode(text, pair)
+    except Exception as error:  # the library raises plain Exception, for a character without a token
+        raise InputError(f"the prompt has a character that is no token ({error})", "leave it out") from error
+    if not encoding.ids:
+        raise InputError("no character of the prompt is a token of this model", "use the model's alphabet")
+    if max(encoding.ids) >= config.vocab_size:
+        raise InputError(
+            f"token {max(encoding.ids)} lies outside the vocabulary of {config.vocab_size}",
+            "tokenizer.json and config.json do not belong together",
+        )
+    return Tokens(encoding.ids, encoding.type_ids)
+
+
+def decode(tokenizer: Tokenizer, ids: Sequence[int]) -> str:
+    """The text of token ids, without special tokens."""
+    return tokenizer.decode(list(ids), skip_special_tokens=True)
+
+
+def check_length(config: Config, prompt: int, tokens: int = 1) -> None:
+    """Refuse a prompt that with its new tokens goes beyond the context; the last one is never fed back."""
+    if prompt < 1:
+        raise InputError("the prompt is empty", "write at least one word")
+    if prompt > config.context:
+        raise InputError(
+            f"the prompt has {prompt} tokens, and the model's context {config.context}", "shorten the prompt"
+        )
+    room = config.context - prompt + 1
+    if tokens > room:
+        raise InputError(
+            f"{tokens} new tokens after a prompt of {prompt} exceed the model's context of {config.context}",
+            f"ask for at most {room} tokens, or shorten the prompt",
+        )

@@ -1,0 +1,197 @@
+"""Arithmetic on shares: products, resharing, truncation into a smaller ring, lifting into a larger one.
+
+Products are local and give an Additive; one round turns it back into a Share. Every word sent is padded with a fresh
+word of a stream the receiver lacks. This file must not know what the numbers stand for.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from puma import kernels
+from puma.mpc.cost import Cost, declares, wire_bits, wire_bytes
+from puma.mpc.party import DEALER, FIRST, SECOND, Message, Party, Piece, Protocol
+from puma.mpc.share import Additive, Share
+
+Bilinear = Callable[[Tensor, Tensor], Tensor]
+
+
+def deal(party: Party, value: Tensor | None, shape: tuple[int, ...], bits: int, purpose: str = "deal") -> Tensor:
+    """A value known to the dealer as (2,2) words: P1 draws its half from k01, P2 is sent the difference.
+
+    Offline `bits` a word. Safe: what P2 receives is padded by the k01 words. Returns this evaluator's half, and the
+    dealer's own value at the dealer.
+    """
+    half = party.words(FIRST, purpose, shape)
+    if party.rank == FIRST:
+        return half  # type: ignore[return-value]
+    count = math.prod(shape) * wire_bytes(bits)
+    if party.is_dealer:
+        party.correction(value if party.dry else kernels.pack(value - half, bits), count)  # type: ignore[operator]
+        return value  # type: ignore[return-value]
+    return kernels.unpack(party.correction(None, count), bits, shape)
+
+
+def product(x: Share, y: Share, op: Bilinear) -> Additive:
+    """x o y for any bilinear op (section 3 of docs/protocol.md); local.
+
+    P0: (l1x + l2x) o (l1y + l2y).  P1: mx o (my - l1y) - l1x o my.  P2: -(mx o l2y) - l2x o my.
+    """
+    rank = x.party.rank
+    if rank == DEALER:
+        part = op(x.mask, y.mask)
+    elif rank == FIRST:
+        part = op(x.m, y.m - y.mask) - op(x.mask, y.m)
+    else:
+        part = -(op(x.m, y.mask) + op(x.mask, y.m))
+    return Additive(x.party, part, min(x.bits, y.bits), x.frac + y.frac, dealt=True)
+
+
+def multiply(x: Share, y: Share) -> Additive:
+    """Elementwise product, broadcasting; local."""
+    return product(x, y, torch.mul)
+
+
+def square(x: Share) -> Additive:
+    """Elementwise square; local, one product a party instead of two."""
+    if x.party.rank == DEALER:
+        part = x.mask * x.mask
+    elif x.party.rank == FIRST:
+        part = x.m * (x.m - 2 * x.mask)
+    else:
+        part = -2 * x.m * x.mask
+    return Additive(x.party, part, x.bits, 2 * x.frac, dealt=True)
+
+
+def matmul(x: Share, y: Share) -> Additive:
+    """Batched matrix product (..., n, k) @ (..., k, m); local, two ring products an evaluator, one at the dealer."""
+    bits = min(x.bits, y.bits)
+    if x.party.is_dealer:
+        part = kernels.matmul(x.mask, y.mask, bits)
+    elif x.party.rank == FIRST:
+        part = kernels.matmul(x.m, y.m - y.mask, bits)
+        part = kernels.matmul(-x.mask, y.m, bits, out=part)
+    else:
+        part = kernels.matmul(-x.m, y.mask, bits)
+        part = kernels.matmul(-x.mask, y.m, bits, out=part)
+    return Additive(x.party, part, bits, x.frac + y.frac, dealt=True)
+
+
+def _masked(z: Additive) -> tuple[Message, Tensor | tuple[Tensor, Tensor]]:
+    """This party's padded part of z, ready to swap, and its fresh masks; deals the dealer's part first."""
+    party, shape = z.party, tuple(z.shape)
+    part = z.part
+    if z.dealt:
+        dealt = deal(party, z.part if party.is_dealer else None, shape, z.bits)
+        part = part if party.is_dealer else part + dealt
+    pads = party.own_words("mask", shape)
+    if party.is_dealer:
+        return [Piece(None, z.bits)], pads
+    return [Piece(part + pads, z.bits)], pads  # type: ignore[operator]
+
+
+def _opened(zs: tuple[Additive, ...]) -> Protocol[list[tuple[Tensor, Tensor]]]:
+    """Open z + r1 + r2 for each z; returns (c, own pad) at evaluators and (r1, r2) at the dealer."""
+    masked = [_masked(z) for z in zs]
+    theirs = yield [piece for message, _ in masked for piece in message]
+    results = []
+    for (message, pads), other in zip(masked, theirs, strict=True):
+        results.append(pads if other is None else (message[0].words + other, pads))
+    return results
+
+
+def _opening_cost(*zs: Additive) -> Cost:
+    online = sum(2 * z.numel() * wire_bits(z.bits) for z in zs)
+    return Cost(1, online, sum(z.numel() * wire_bits(z.bits) for z in zs if z.dealt))
+
+
+@declares("online 2k, offline k if dealt", "sections 2 and 3", _opening_cost)
+def reshare(*zs: Additive) -> Protocol[list[Share]]:
+    """Additives back to Shares of the same rings, all in one round.
+
+    Draw l1 from k01 and l2 from k02; P1 sends z1 + l1, P2 sends z2 + l2; the sum is m. Safe: each message is padded
+    by words the receiver lacks.
+    """
+    opened = yield from _opened(zs)
+    return [Share(z.party, a, b, z.bits, z.frac) for z, (a, b) in zip(zs, opened, strict=True)]
+
+
+@declares("online 2k, offline k if dealt", "section 3", lambda *pairs: _opening_cost(*(z for z, _ in pairs)))
+def open_truncate(*pairs: tuple[Additive, int]) -> Protocol[list[Share]]:
+    """Additives z to Shares of z / 2^s in the smaller ring k - s, all in one round; off by less than one unit.
+
+    c = z + r1 + r2 is opened and every component loses its low bits: what a wrap of c would change lies above the
+    smaller ring. Carries of the low parts (0 to 2, mean 1/2 after flooring) are centred by half a unit before and one
+    unit after. Safe: as reshare.
+    """
+    centred = tuple(z.shifted(1 << (s - 1)) if s else z for z, s in pairs)
+    opened = yield from _opened(centred)
+    results = []
+    for (z, s), (a, b) in zip(pairs, opened, strict=True):
+        share = Share(z.party, kernels.shift_right(a, s, z.bits), kernels.shift_right(b, s, z.bits), z.bits - s, z.frac - s)
+        results.append(share.shifted(-1) if s else share)
+    return results
+
+
+def _lift_cost(*pairs: tuple[Share, int]) -> Cost:
+    bits = sum(2 * x.numel() * wire_bits(k - x.bits) for x, k in pairs)
+    return Cost(1, bits, bits)
+
+
+@declares("online 2(k-j), offline 2(k-j)", "section 3", _lift_cost)
+def lift(*pairs: tuple[Share, int]) -> Protocol[list[Share]]:
+    """Shares from ring j into larger rings k, exactly, if |x| < 2^(j-2); all in one round.
+
+    Add 2^(j-2), so that 0 <= x < 2^(j-1). With l = l1 + l2 over the integers, w = l >> j and t the top bit of l mod 2^j,
+    x = m - l1 - l2 + 2^j (w + t (1 - top bit of m)). The dealer deals both candidates of the wrap in ring k - j, the
+    evaluators pick by the top bit of m, which both know, and reshare. Safe: picked words are dealt, sums are padded.
+    """
+    prepared = [_wrap(x, k) for x, k in pairs]
+    tops = yield from reshare(*(top for _, _, top in prepared))
+    results = []
+    for (x, k), (low, high, _), top in zip(pairs, prepared, tops, strict=True):
+        j, (a, b) = x.bits, top.components
+        lifted = x.like(low + (a << j), high + (b << j), bits=k)
+        results.append(lifted.shifted(-(1 << (j - 2))))
+    return results
+
+
+def _wrap(x: Share, bits: int) -> tuple[Tensor, Tensor, Additive]:
+    """Canonical components of x + 2^(j-2), and its wrap count as an Additive in ring bits - j."""
+    party, j, shape = x.party, x.bits, tuple(x.shape)
+    assert 2 <= j < bits <= 64
+    a, b = (kernels.reduce(t, j) for t in x.shifted(1 << (j - 2)).components)
+    if party.is_dealer:
+        total = a + b
+        carry, top = total >> j, (total >> (j - 1)) & 1
+        deal(party, carry + top, shape, bits - j)
+        deal(party, carry, shape, bits - j)
+        part = torch.empty(shape, dtype=torch.int64, device="meta")
+    else:
+        if_low = deal(party, None, shape, bits - j)
+        if_high = deal(party, None, shape, bits - j)
+        part = torch.where(((a >> (j - 1)) & 1).bool(), if_high, if_low)
+    return a, b, Additive(party, part, bits - j, 0, dealt=False)
+
+
+def masked_input(party: Party, m: Tensor | None, shape: tuple[int, ...], bits: int, frac: int, purpose: str) -> Share:
+    """A share whose masks both sides derive from streams: m at the evaluators, nothing but seeds at the dealer."""
+    pads = party.own_words(purpose, shape)
+    if party.is_dealer:
+        return Share(party, pads[0], pads[1], bits, frac)
+    return Share(party, m, pads, bits, frac)  # type: ignore[arg-type]
+
+
+@declares("online 2k", "section 2", lambda x: Cost(1, 2 * x.numel() * wire_bits(x.bits), 0))
+def reveal(x: Share) -> Protocol[Tensor | None]:
+    """Open x to both evaluators (a deliberate opening: for tests and diagnosis only). None at the dealer."""
+    party = x.party
+    if party.is_dealer:
+        yield [Piece(None, x.bits)]
+        return None
+    (other,) = yield [Piece(x.mask, x.bits)]
+    return kernels.signed(x.m - x.mask - other, x.bits)  # type: ignore[operator]

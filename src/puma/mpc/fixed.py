@@ -1,0 +1,52 @@
+"""Fixed-point formats, and the one function that brings any secret into the format an operation needs.
+
+Stay in the small ring as long as the numbers fit: truncation shrinks the ring for free, only what enters the next
+matrix product is lifted. Limits are stated here and checked by the model owner before anything is shared.
+"""
+
+from __future__ import annotations
+
+from puma.mpc.arithmetic import lift, open_truncate
+from puma.mpc.party import Protocol
+from puma.mpc.share import Additive, Share, truncated
+
+RING = 48  # matrix products: 31 fraction bits leave |z| < 2^16
+ACTIVATION = 14  # fraction bits of what enters a matrix product
+WEIGHT = 17  # fraction bits of weights
+RESIDUAL = 17  # fraction bits of the residual stream, in ring RING - ACTIVATION: |x| < 2^15
+RESIDUAL_RING = RING - ACTIVATION
+NONLINEAR = 12  # fraction bits of what enters a spline
+ACTIVATION_REACH = 8  # gelu, silu and their like take |x| < 2^8
+SCORE_REACH = 10  # attention scores of one row lie within 2^10 of each other
+WEIGHT_LIMIT = 128.0  # |w| a matrix entry may have
+LOGIT_RING = 28  # argmax: logits with ACTIVATION fraction bits, |x - y| < 2^13
+
+Want = tuple["Share | Additive", int, int]
+
+
+def formatted(*wants: Want) -> Protocol[list[Share]]:
+    """Shares with the wanted fraction bits in the wanted ring: at most one round to open and one to lift.
+
+    Each want is (secret, fraction bits, ring bits). Additives are opened, with truncation into the smaller ring, once
+    per precision; Shares are truncated locally; rings too small are lifted, rings too large reduced.
+    """
+    opening = [(i, x, frac) for i, (x, frac, _) in enumerate(wants) if isinstance(x, Additive) and frac not in x.opened]
+    if opening:
+        opened = yield from open_truncate(*(_to_open(x, frac) for _, x, frac in opening))
+        for (_, x, frac), share in zip(opening, opened, strict=True):
+            x.opened[frac] = share
+    shares = [x.opened[frac] if isinstance(x, Additive) else _rescaled(x, frac) for x, frac, _ in wants]
+    short = [i for i, (_, _, bits) in enumerate(wants) if shares[i].bits < bits]
+    if short:
+        lifted = yield from lift(*((shares[i], wants[i][2]) for i in short))
+        for i, share in zip(short, lifted, strict=True):
+            shares[i] = share
+    return [share.reduced(bits) for share, (_, _, bits) in zip(shares, wants, strict=True)]
+
+
+def _to_open(x: Additive, frac: int) -> tuple[Additive, int]:
+    return (x, x.frac - frac) if x.frac >= frac else (x.scaled(frac - x.frac), 0)
+
+
+def _rescaled(x: Share, frac: int) -> Share:
+    return truncated(x, x.frac - frac) if x.frac >= frac else x.scaled(frac - x.frac)

@@ -1,0 +1,119 @@
+"""One-hot digits: digits of a masked value, without opening anything.
+
+The dealer knows l = l1 + l2, the evaluators know m. For a w-bit digit it deals the one-hot vector of l's digit, xor-
+shared; set membership and table lookups at the public digit of m are then local. This file must not know what is
+looked up.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from puma import kernels
+from puma.mpc.cost import Cost, declares
+from puma.mpc.party import FIRST, Party
+from puma.mpc.share import Additive, Bits, Share
+
+
+def _placeholder(shape: Sequence[int]) -> Tensor:
+    return torch.empty(tuple(shape), dtype=torch.int64, device="meta")
+
+
+class Digit:
+    """One digit of a masked value: `hot` are this party's one-hot words, `public` the digit of m (of l at the dealer).
+
+    The tested quantity is (digit of m - digit of l) modulo 2^width; a borrow from lower digits is the caller's.
+    """
+
+    def __init__(self, party: Party, hot: Tensor, public: Tensor, width: int) -> None:
+        self.party, self.hot, self.public, self.width = party, hot, public, width
+
+    def __repr__(self) -> str:
+        return f"Digit(shape={tuple(self.public.shape)}, width={self.width})"
+
+    @property
+    def size(self) -> int:
+        return 1 << self.width
+
+    def is_in(self, members: Sequence[int]) -> Bits:
+        """Whether the difference lies in a public set; local (a xor of the one-hot over the set)."""
+        if self.party.is_dealer:
+            return Bits(self.party, _placeholder(self.public.shape))
+        flags = torch.zeros(self.size, dtype=torch.int64)
+        flags[torch.tensor([v % self.size for v in members], dtype=torch.int64)] = 1
+        return Bits(self.party, kernels.member(self.hot, self.public, self.width, flags))
+
+    def borrows(self) -> Bits:
+        """Whether m's digit is below l's: the borrow into the next digit; local."""
+        if self.party.is_dealer:
+            return Bits(self.party, _placeholder(self.public.shape))
+        return Bits(self.party, kernels.above(self.hot, self.public, self.width))
+
+    def sign(self) -> Tensor:
+        """The dealer's +1 or -1 that `lookup` leaves on its results: P1's bit at the hit (dealer only)."""
+        return 2 * kernels.hot_bit(self.hot, self.public, self.width) - 1
+
+    def lookup(self, tables: Tensor, bits: int, fracs: Sequence[int]) -> list[Additive]:
+        """sign * tables[t][difference] as Additives in ring `bits`; local. tables: (T, 2^width) words.
+
+        Away from the hit both one-hot halves agree, so the difference of the two sums is the entry at the hit, up to
+        a sign that the dealer knows.
+        """
+        shape = self.public.shape
+        if self.party.is_dealer:
+            return [Additive(self.party, _placeholder(shape), bits, f, dealt=False) for f in fracs]
+        sums = kernels.lookup(self.hot, self.public, self.width, tables)
+        if self.party.rank != FIRST:
+            sums = -sums
+        return [Additive(self.party, sums[t], bits, f, dealt=False) for t, f in enumerate(fracs)]
+
+
+def _digit_cost(x: Share, low: int, width: int) -> Cost:
+    return Cost(0, 0, 8 * _hot_bytes(x.numel(), width))
+
+
+def _hot_bytes(count: int, width: int) -> int:
+    """Bytes of `count` one-hot vectors: whole bytes each from width 3 on, packed below."""
+    return count * (1 << width) // 8 if width >= 3 else (count * (1 << width) + 7) // 8
+
+
+@declares("offline 2^w", "section 4", _digit_cost)
+def digit(x: Share, low: int, width: int) -> Digit:
+    """Bits low .. low+width-1 of m and of l = l1 + l2 mod 2^bits; offline 2^width bits an element.
+
+    Safe: P2's half of the one-hot vector is padded by P1's, drawn from k01.
+    """
+    party, shape = x.party, tuple(x.shape)
+    words = kernels.shift_right(x.mask if party.is_dealer else x.m, low, x.bits) & ((1 << width) - 1)
+    count = _hot_bytes(math.prod(shape), width)
+    half = party.random_bytes(FIRST, "one-hot", count)
+    if party.is_dealer:
+        hot = _placeholder((*shape, 1)) if party.dry else _unpack_hot(half, shape, width)
+        payload = half if party.dry else _pack_hot(hot ^ kernels.onehot(words, width), width)
+        party.correction(payload, count)
+        return Digit(party, hot, words, width)
+    received = half if party.rank == FIRST else party.correction(None, count)
+    return Digit(party, _unpack_hot(received, shape, width), words, width)
+
+
+def _unpack_hot(buffer: Tensor | None, shape: tuple[int, ...], width: int) -> Tensor:
+    assert buffer is not None
+    if width >= 6:
+        return buffer.view(torch.int64).reshape(*shape, 1 << (width - 6))
+    if width >= 3:
+        return kernels.unpack(buffer, 1 << width, (*shape, 1))
+    bits = kernels.unpack_bits(buffer, (*shape, 1 << width))
+    weights = torch.tensor([1 << j for j in range(1 << width)], dtype=torch.int64, device=bits.device)
+    return (bits * weights).sum(-1, keepdim=True)
+
+
+def _pack_hot(hot: Tensor, width: int) -> Tensor:
+    if width >= 6:
+        return hot.contiguous().view(-1).view(torch.uint8)
+    if width >= 3:
+        return kernels.pack(hot, 1 << width)
+    return kernels.pack_bits(torch.stack([(hot.squeeze(-1) >> j) & 1 for j in range(1 << width)], dim=-1))

@@ -1,0 +1,182 @@
+"""One computing party: its rank, its key streams, its links and the ledger of what crossed them.
+
+A protocol is a generator written from this party's view. It yields the pieces it wants to swap with the other
+evaluator and is resumed with the pieces that came back; `Party.run` drives one protocol, `together` runs several in
+lockstep so that they share every message. P0, the dealer, never swaps: it only sends corrections to P2 and runs ahead.
+This file must not know what the words mean.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Generator, Sequence
+from typing import Any, NamedTuple, TypeVar
+
+import torch
+from torch import Tensor
+
+from puma import kernels
+from puma.crypto.prg import PairKey, Stream
+from puma.mpc.cost import Ledger, wire_bytes
+from puma.net import Link
+
+T = TypeVar("T")
+
+DEALER, FIRST, SECOND = 0, 1, 2
+
+
+class Piece(NamedTuple):
+    """Part of a message: words of `bits` bits each (1: single bits, eight to a byte); no words at the dealer."""
+
+    words: Tensor | None
+    bits: int
+
+
+Message = list[Piece]
+Protocol = Generator[Message, list[Any], T]
+
+
+class Party:
+    """Rank 0 is the dealer (holds masks only), 1 and 2 are the evaluators.
+
+    `links` maps a peer's rank to its link and `keys` to the secret shared with it; both are None for a dry run on
+    torch's meta device, which counts exactly what a real run would send without computing anything.
+    """
+
+    def __init__(
+        self, rank: int, links: dict[int, Link] | None = None, keys: dict[int, PairKey] | None = None, lane: int = 0
+    ) -> None:
+        self.rank = rank
+        self.lane = lane
+        self.links = links or {}
+        self.dry = links is None
+        self.device = "meta" if self.dry else "cpu"
+        self.ledger = Ledger()
+        self._keys = keys or {}
+        self._streams: dict[tuple[int, str], Stream] = {}
+
+    def __repr__(self) -> str:
+        return f"Party(rank={self.rank}{', dry' if self.dry else ''})"
+
+    @property
+    def is_dealer(self) -> bool:
+        return self.rank == DEALER
+
+    # -- randomness ---------------------------------------------------------------------------------------------
+
+    def words(self, evaluator: int, purpose: str, shape: Sequence[int]) -> Tensor | None:
+        """Fresh uniform 64-bit words common to the dealer and `evaluator`; None at the other evaluator."""
+        if self.rank not in (DEALER, evaluator):
+            return None
+        if self.dry:
+            return torch.empty(tuple(shape), dtype=torch.int64, device="meta")
+        return self._stream(evaluator, purpose).words(tuple(shape))
+
+    def own_words(self, purpose: str, shape: Sequence[int]) -> Tensor | tuple[Tensor, Tensor]:
+        """Fresh words: the dealer gets the pair (with P1, with P2), an evaluator its own."""
+        if self.is_dealer:
+            return self.words(FIRST, purpose, shape), self.words(SECOND, purpose, shape)  # type: ignore[return-value]
+        return self.words(self.rank, purpose, shape)  # type: ignore[return-value]
+
+    def random_bytes(self, evaluator: int, purpose: str, count: int) -> Tensor | None:
+        """Fresh uniform bytes (uint8) common to the dealer and `evaluator`; None at the other evaluator."""
+        if self.rank not in (DEALER, evaluator):
+            return None
+        if self.dry:
+            return torch.empty(count, dtype=torch.uint8, device="meta")
+        return self._stream(evaluator, purpose).bytes(count)
+
+    def _stream(self, evaluator: int, purpose: str) -> Stream:
+        stream = self._streams.get((evaluator, purpose))
+        if stream is None:
+            peer = evaluator if self.is_dealer else DEALER
+            stream = self._keys[peer].stream(purpose, self.lane)
+            self._streams[evaluator, purpose] = stream
+        return stream
+
+    # -- messages -----------------------------------------------------------------------------------------------
+
+    def correction(self, payload: Tensor | None, count: int) -> Tensor | None:
+        """Offline, dealer to P2: `count` bytes. Returns them at P2 and None elsewhere.
+
+        The caller pads the payload with a stream that P2 lacks (k01).
+        """
+        if self.rank == FIRST or count == 0:
+            return torch.empty(0, dtype=torch.uint8, device=self.device) if count == 0 and self.rank == SECOND else None
+        if self.is_dealer:
+            self.ledger.sent(count, online=False)
+            if not self.dry:
+                self.links[SECOND].send(payload.numpy())  # type: ignore[union-attr]
+            return None
+        if self.dry:
+            return torch.empty(count, dtype=torch.uint8, device="meta")
+        return torch.frombuffer(self.links[DEALER].recv(count), dtype=torch.uint8)
+
+    def exchange(self, pieces: Message) -> list[Tensor | None]:
+        """Online, both evaluators at once: one message each way, pieces of the same shapes back. One round."""
+        if self.is_dealer:
+            return [None] * len(pieces)
+        sizes = [_size(piece) for piece in pieces]
+        self.ledger.sent(sum(sizes), online=True)
+        self.ledger.round()
+        if self.dry:
+            return [torch.empty_like(p.words) for p in pieces]  # type: ignore[arg-type]
+        packed = [_pack(piece) for piece in pieces]
+        link = self.links[SECOND if self.rank == FIRST else FIRST]
+        link.send(*[p.numpy() for p in packed if p.numel()])
+        received = torch.frombuffer(link.recv(sum(sizes)), dtype=torch.uint8) if sum(sizes) else torch.empty(0)
+        parts = torch.split(received, sizes)
+        return [_unpack(part, piece) for part, piece in zip(parts, pieces, strict=True)]
+
+    def run(self, protocol: Protocol[T]) -> T:
+        """Drive one protocol to its end, exchanging a message for each of its rounds."""
+        reply: Any = None
+        while True:
+            try:
+                pieces = protocol.send(reply)
+            except StopIteration as stop:
+                return stop.value
+            reply = self.exchange(pieces)
+
+
+def together(*protocols: Protocol[Any]) -> Protocol[list[Any]]:
+    """Run protocols in lockstep: what they send in the same round travels in one message."""
+    results: list[Any] = [None] * len(protocols)
+    replies: dict[int, Any] = {i: None for i in range(len(protocols))}
+    while replies:
+        waiting: list[tuple[int, int]] = []
+        message: Message = []
+        for i, reply in replies.items():
+            try:
+                pieces = protocols[i].send(reply)
+            except StopIteration as stop:
+                results[i] = stop.value
+                continue
+            waiting.append((i, len(pieces)))
+            message.extend(pieces)
+        if not waiting:
+            break
+        received = yield message
+        replies, start = {}, 0
+        for i, count in waiting:
+            replies[i] = received[start : start + count]
+            start += count
+    return results
+
+
+def _size(piece: Piece) -> int:
+    count = math.prod(piece.words.shape)  # type: ignore[union-attr]
+    return (count + 7) // 8 if piece.bits == 1 else count * wire_bytes(piece.bits)
+
+
+def _pack(piece: Piece) -> Tensor:
+    if piece.bits == 1:
+        return kernels.pack_bits(piece.words)
+    return kernels.pack(piece.words, piece.bits)
+
+
+def _unpack(part: Tensor, piece: Piece) -> Tensor:
+    shape = tuple(piece.words.shape)  # type: ignore[union-attr]
+    if piece.bits == 1:
+        return kernels.unpack_bits(part, shape)
+    return kernels.unpack(part, piece.bits, shape)

@@ -1,0 +1,310 @@
+"""The three ways a secret lies with the parties: Share, Additive and Bits.
+
+A Share reads replicated sharing as a masked value, x = m - l1 - l2 (mod 2^bits): P0 holds l1 and l2, P1 holds m and l1,
+P2 holds m and l2. An Additive is the untruncated result of a product, z = z0 + z1 + z2 with one part each; P0's part
+is dealt when it is opened. Bits are xor-shared between P1 and P2. Linear operations are local on each of them.
+No value here may steer control flow, so conversions to bool, int and float raise, and repr shows shapes only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from puma import kernels
+from puma.mpc.party import DEALER, FIRST, Party
+
+Number = int | float
+
+
+class Secret:
+    """What Share, Additive and Bits have in common: a shape, and no way to look inside."""
+
+    party: Party
+
+    def __bool__(self) -> bool:
+        raise TypeError("a secret cannot decide control flow")
+
+    def __int__(self) -> int:
+        raise TypeError("a secret has no public value; only reveal shows one")
+
+    __float__ = __index__ = __int__  # type: ignore[assignment]
+
+    def __iter__(self) -> Any:
+        raise TypeError("a secret cannot be iterated; index it instead")
+
+    __array__ = __iter__
+
+    @property
+    def shape(self) -> torch.Size:
+        raise NotImplementedError
+
+    @property
+    def device(self) -> torch.device:
+        return torch.device(self.party.device)
+
+    @property
+    def ndim(self) -> int:
+        return len(self.shape)
+
+    def numel(self) -> int:
+        return self.shape.numel()
+
+    def apply(self, function: Callable[[Tensor], Tensor]) -> Any:
+        """The same secret with `function`, which must be linear and move words only, on each component."""
+        raise NotImplementedError
+
+    def reshape(self, *shape: int) -> Any:
+        return self.apply(lambda t: t.reshape(*shape))
+
+    def transpose(self, a: int, b: int) -> Any:
+        return self.apply(lambda t: t.transpose(a, b))
+
+    def expand(self, *shape: int) -> Any:
+        return self.apply(lambda t: t.expand(*shape))
+
+    def unsqueeze(self, dim: int) -> Any:
+        return self.apply(lambda t: t.unsqueeze(dim))
+
+    def __getitem__(self, index: Any) -> Any:
+        return self.apply(lambda t: t[index])
+
+
+class Share(Secret):
+    """x = m - l1 - l2 mod 2^bits, value = signed(x) / 2^frac. Components: (l1, l2), (m, l1) or (m, l2) by rank."""
+
+    def __init__(self, party: Party, a: Tensor, b: Tensor, bits: int, frac: int) -> None:
+        self.party, self._a, self._b, self.bits, self.frac = party, a, b, bits, frac
+
+    def __repr__(self) -> str:
+        return f"Share(shape={tuple(self.shape)}, bits={self.bits}, frac={self.frac})"
+
+    @property
+    def components(self) -> tuple[Tensor, Tensor]:
+        return self._a, self._b
+
+    @property
+    def shape(self) -> torch.Size:
+        return self._a.shape
+
+    @property
+    def m(self) -> Tensor:
+        """The masked value (evaluators only)."""
+        assert self.party.rank != DEALER
+        return self.components[0]
+
+    @property
+    def mask(self) -> Tensor:
+        """l1 + l2 at the dealer, the evaluator's own half elsewhere."""
+        a, b = self.components
+        return a + b if self.party.is_dealer else b
+
+    def like(self, a: Tensor, b: Tensor, bits: int | None = None, frac: int | None = None) -> Share:
+        bits = self.bits if bits is None else bits
+        return Share(self.party, a, b, bits, self.frac if frac is None else frac)
+
+    def apply(self, function: Callable[[Tensor], Tensor]) -> Share:
+        a, b = self.components
+        return self.like(function(a), function(b))
+
+    def shifted(self, constant: Tensor | Number) -> Share:
+        """Add a public constant, in units of the last place: to m alone."""
+        a, b = self.components
+        if self.party.is_dealer:
+            return self if not isinstance(constant, Tensor) else self.like(*_broadcast(a, b, constant))
+        return self.like(a + constant, b if not isinstance(constant, Tensor) else b.expand_as(a + constant))
+
+    def scaled(self, shift: int) -> Share:
+        """The same value with `shift` more fraction bits; the ring grows with it, at no cost."""
+        a, b = self.components
+        bits = min(64, self.bits + shift)
+        return self.like(a << shift, b << shift, bits, self.frac + shift)
+
+    def times(self, constant: Tensor | int, frac: int = 0) -> Share:
+        """Multiply by public integer words that stand for constant / 2^frac."""
+        a, b = self.components
+        return self.like(a * constant, b * constant, frac=self.frac + frac)
+
+    def reduced(self, bits: int) -> Share:
+        """The same value in a smaller ring."""
+        assert bits <= self.bits
+        return self.like(*self.components, bits=bits)
+
+    def sum(self, dim: int, keepdim: bool = False) -> Share:
+        return self.apply(lambda t: t.sum(dim, keepdim=keepdim))
+
+    def additive(self) -> Additive:
+        """P1: m - l1, P2: -l2; nothing at the dealer."""
+        a, b = self.components
+        if self.party.is_dealer:
+            return Additive(self.party, torch.empty_like(a, device="meta"), self.bits, self.frac, dealt=False)
+        part = a - b if self.party.rank == FIRST else -b
+        return Additive(self.party, part, self.bits, self.frac, dealt=False)
+
+    def __neg__(self) -> Share:
+        return self.apply(torch.neg)
+
+    def __add__(self, other: Any) -> Any:
+        if isinstance(other, Additive):
+            return other + self
+        if isinstance(other, Share):
+            x, y = aligned(self, other)
+            (a, b), (c, d) = x.components, y.components
+            return x.like(a + c, b + d, bits=min(x.bits, y.bits))
+        return self.shifted(encode(other, self.frac, self.device))
+
+    def __sub__(self, other: Any) -> Any:
+        if isinstance(other, Secret):
+            return self + (-other)  # type: ignore[operator]
+        return self.shifted(-encode(other, self.frac, self.device))
+
+    __radd__ = __add__
+
+
+class Additive(Secret):
+    """z = z0 + z1 + z2 mod 2^bits, one part a party. `dealt` says, publicly, whether the dealer has a part.
+
+    Shares made from it are remembered, so that one value is never opened twice at the same precision.
+    """
+
+    def __init__(self, party: Party, part: Tensor, bits: int, frac: int, dealt: bool) -> None:
+        self.party, self.part, self.bits, self.frac, self.dealt = party, part, bits, frac, dealt
+        self.opened: dict[int, Share] = {}
+
+    def __repr__(self) -> str:
+        return f"Additive(shape={tuple(self.shape)}, bits={self.bits}, frac={self.frac})"
+
+    @property
+    def shape(self) -> torch.Size:
+        return self.part.shape
+
+    @property
+    def silent(self) -> bool:
+        """Whether this party's part is an implied zero (a dealer without a part)."""
+        return self.party.is_dealer and not self.dealt
+
+    def like(self, part: Tensor, bits: int | None = None, frac: int | None = None) -> Additive:
+        bits = self.bits if bits is None else bits
+        return Additive(self.party, part, bits, self.frac if frac is None else frac, self.dealt)
+
+    def apply(self, function: Callable[[Tensor], Tensor]) -> Additive:
+        return self.like(function(self.part))
+
+    def scaled(self, shift: int) -> Additive:
+        return self.like(self.part << shift, min(64, self.bits + shift), self.frac + shift)
+
+    def times(self, constant: Tensor | int, frac: int = 0) -> Additive:
+        if isinstance(constant, Tensor) and self.silent:
+            constant = constant.to("meta")
+        return self.like(self.part * constant, frac=self.frac + frac)
+
+    def sum(self, dim: int, keepdim: bool = False) -> Additive:
+        return self.apply(lambda t: t.sum(dim, keepdim=keepdim))
+
+    def shifted(self, constant: Tensor | int) -> Additive:
+        """Add a public constant in units of the last place: at P1."""
+        if self.party.rank == FIRST:
+            return self.like(self.part + constant)
+        if isinstance(constant, Tensor):
+            return self.like(self.part.expand(torch.broadcast_shapes(self.shape, constant.shape)))
+        return self.like(self.part)
+
+    def __neg__(self) -> Additive:
+        return self.like(-self.part)
+
+    def __add__(self, other: Any) -> Additive:
+        if isinstance(other, Share):
+            other = other.additive()
+        if not isinstance(other, Additive):
+            return self.shifted(encode(other, self.frac, self.device))
+        x, y = aligned(self, other)
+        bits, dealt = min(x.bits, y.bits), x.dealt or y.dealt
+        if x.silent or y.silent:
+            shape = torch.broadcast_shapes(x.shape, y.shape)
+            part = y.part if x.silent else x.part
+            return Additive(self.party, part.expand(shape), bits, x.frac, dealt)
+        return Additive(self.party, x.part + y.part, bits, x.frac, dealt)
+
+    def __sub__(self, other: Any) -> Additive:
+        return self + (-other)
+
+    __radd__ = __add__
+
+
+class Bits(Secret):
+    """Bits xor-shared by the evaluators, as 0/1 words; at the dealer only the shape (a meta tensor)."""
+
+    def __init__(self, party: Party, part: Tensor) -> None:
+        self.party, self.part = party, part
+
+    def __repr__(self) -> str:
+        return f"Bits(shape={tuple(self.shape)})"
+
+    @property
+    def shape(self) -> torch.Size:
+        return self.part.shape
+
+    def apply(self, function: Callable[[Tensor], Tensor]) -> Bits:
+        return Bits(self.party, function(self.part))
+
+    def __xor__(self, other: Bits | int) -> Bits:
+        if isinstance(other, Bits):
+            return Bits(self.party, self.part ^ other.part)
+        return Bits(self.party, self.part ^ other if self.party.rank == FIRST else self.part)
+
+    __rxor__ = __xor__
+
+    def __invert__(self) -> Bits:
+        return self ^ 1
+
+
+def encode(value: Tensor | Number, frac: int, device: torch.device | str = "cpu") -> Tensor | int:
+    """Public number(s) as words with `frac` fraction bits, rounded to nearest."""
+    if isinstance(value, Tensor):
+        return torch.round(value.to(torch.float64) * 2.0**frac).to(torch.int64).to(device)
+    return round(value * 2**frac)
+
+
+def aligned(x: Any, y: Any) -> tuple[Any, Any]:
+    """Both with the larger of the two fractions."""
+    if x.frac < y.frac:
+        x = x.scaled(y.frac - x.frac)
+    elif y.frac < x.frac:
+        y = y.scaled(x.frac - y.frac)
+    return x, y
+
+
+def cat(shares: Sequence[Share], dim: int) -> Share:
+    """Concatenate shares of one ring and fraction."""
+    first = shares[0]
+    if any((s.bits, s.frac) != (first.bits, first.frac) for s in shares):
+        raise ValueError("cat needs shares of one ring and fraction")
+    pairs = [s.components for s in shares]
+    return first.like(torch.cat([p[0] for p in pairs], dim), torch.cat([p[1] for p in pairs], dim))
+
+
+def public(party: Party, value: Tensor | Number, shape: Sequence[int], bits: int, frac: int) -> Share:
+    """A public constant as a share with zero masks."""
+    zero = torch.zeros(tuple(shape), dtype=torch.int64, device=party.device)
+    return Share(party, zero, zero, bits, frac).shifted(encode(value, frac, party.device))
+
+
+def truncated(x: Share, shift: int) -> Share:
+    """Drop `shift` low bits locally: the ring shrinks by as much, the value errs by at most 1 unit either way.
+
+    floor(m / 2^s) - floor(l1 / 2^s) - floor(l2 / 2^s) exceeds floor(x / 2^s) by the carry of the low parts, 0 to 2;
+    the carry's mean is taken off by adding half a unit first and one unit last.
+    """
+    if shift == 0:
+        return x
+    y = x.shifted(1 << (shift - 1))
+    a, b = (kernels.shift_right(t, shift, x.bits) for t in y.components)
+    return x.like(a, b, x.bits - shift, x.frac - shift).shifted(-1)
+
+
+def _broadcast(a: Tensor, b: Tensor, constant: Tensor) -> tuple[Tensor, Tensor]:
+    shape = torch.broadcast_shapes(a.shape, constant.shape)
+    return a.expand(shape), b.expand(shape)

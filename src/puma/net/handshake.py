@@ -1,0 +1,293 @@
+"""How two processes that meet on a port agree to be a link: version, session, configuration, who each
+one is, proof that both hold the launcher's cookie, and a fresh pair secret. It sees one byte stream and
+a deadline; it opens no socket and does not know whether TLS runs below. A refusal is told to the other
+side, so both raise the same reason.
+
+    dialer -> listener   Hello            who I am, my X25519 key, a nonce
+    listener -> dialer   Hello            the same of the listener
+    dialer -> listener   proof            HMAC(cookie, "dialer" and both hellos)
+    listener -> dialer   proof            HMAC(cookie, "listener" and both hellos)
+
+    pair secret = HKDF-SHA256(X25519, salt = session, info = hash of both hellos)
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import os
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from time import monotonic
+from typing import Annotated, Literal
+
+import msgspec
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+from puma.errors import FrameError, HandshakeError, ProtocolError
+from puma.net import frame
+from puma.net.endpoint import printable
+from puma.net.frame import HEADER_BYTES, MAX_TEXT, Kind, header_bytes, parse_header
+
+SESSION_BYTES = 16
+DIGEST_BYTES = COOKIE_BYTES = 32
+PROTOCOL = 1
+
+Role = Literal["party", "owner", "client"]
+Bytes16 = Annotated[bytes, msgspec.Meta(min_length=16, max_length=16)]
+Bytes32 = Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
+
+_HINTS = {
+    "version": "run the same version of Puma everywhere",
+    "session": "the other side belongs to another session; start all of them again",
+    "config": "compare the cluster files: they must be the same everywhere",
+    "cookie": "the other side was not started by this launcher",
+    "rank": "two processes claim one place, or an address points to the wrong one; compare the cluster files",
+}
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Who this process is in which session, and the cookie that shows it belongs here."""
+
+    role: Role
+    rank: int
+    session: bytes
+    config: bytes
+    cookie: bytes = field(repr=False)
+
+    def __post_init__(self) -> None:
+        sizes = (len(self.session), len(self.config), len(self.cookie))
+        if sizes != (SESSION_BYTES, DIGEST_BYTES, COOKIE_BYTES):
+            raise ValueError(f"session, config digest and cookie have 16, 32 and 32 bytes, not {sizes}")
+
+    @property
+    def name(self) -> str:
+        return name_of(self.role, self.rank)
+
+
+class Hello(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="hello"):
+    """What each side says first."""
+
+    version: int
+    role: Role
+    rank: Annotated[int, msgspec.Meta(ge=0, le=65535)]
+    session: Bytes16
+    config: Bytes32
+    key: Bytes32
+    nonce: Bytes32
+
+
+class Attach(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="attach"):
+    """What the dialer says on the second socket of a link it has already agreed on."""
+
+    link: Bytes16
+    proof: Bytes32
+
+
+class _Version(msgspec.Struct):
+    version: int = PROTOCOL
+
+
+@dataclass(frozen=True)
+class Agreed:
+    """The outcome: who the other side is, and what only the two of us know."""
+
+    role: Role
+    rank: int
+    link: bytes
+    secret: bytes = field(repr=False)
+
+    @property
+    def name(self) -> str:
+        return name_of(self.role, self.rank)
+
+    def attach(self) -> Attach:
+        """Shows on a second socket that it belongs to this link."""
+        return Attach(self.link, hmac.digest(self.secret, b"puma/1|attach|" + self.link, "sha256"))
+
+    def holds(self, words: Attach) -> bool:
+        """Whether these words come from the other side of this agreement."""
+        return hmac.compare_digest(self.attach().proof, words.proof)
+
+
+def name_of(role: str, rank: int) -> str:
+    """P0, owner, client, client 3: how errors call a process."""
+    return f"P{rank}" if role == "party" else f"{role} {rank}" if rank else role
+
+
+class Wire:
+    """A byte stream during the handshake: small frames, one deadline for everything."""
+
+    def __init__(self, sock: socket.socket, deadline: float) -> None:
+        self.sock = sock
+        self.deadline = deadline
+        self._begun = False
+
+    def send(self, payload: bytes, kind: Kind = Kind.HELLO) -> None:
+        self._begun = True
+        self.sock.settimeout(self._left())
+        self.sock.sendall(header_bytes(kind, 0, len(payload)) + payload)
+
+    def recv(self) -> bytes:
+        """The next payload; HandshakeError if it is the other side's refusal."""
+        head = self._exactly(HEADER_BYTES)
+        version = int.from_bytes(head[4:6], "little")
+        if head[:4] == frame.MAGIC and version != frame.VERSION:
+            raise _other_version("frame", version, frame.VERSION)
+        header = parse_header(head, {**frame.DEFAULT_LIMITS, Kind.DATA: 0, Kind.CONTROL: 0})
+        payload = self._exactly(header.length)
+        if header.kind is Kind.ERROR and self._begun:
+            raise _told(payload)
+        self._begun = True
+        if header.kind is not Kind.HELLO:
+            raise FrameError(f"a {header.kind.name.lower()} frame during the handshake")
+        return payload
+
+    def refuse(self, error: HandshakeError) -> None:
+        """Tell the other side and leave it time to read: closing over unread bytes destroys our words."""
+        try:
+            self.send(error.message.encode()[:MAX_TEXT], Kind.ERROR)
+            self.sock.shutdown(socket.SHUT_WR)
+            end = min(self.deadline, monotonic() + 0.5)
+            while monotonic() < end:
+                self.sock.settimeout(max(0.01, end - monotonic()))
+                if not self.sock.recv(4096):
+                    break
+        except OSError:
+            pass
+
+    def _exactly(self, size: int) -> bytes:
+        data = b""
+        while len(data) < size:
+            self.sock.settimeout(self._left())
+            piece = self.sock.recv(size - len(data))
+            if not piece:
+                raise FrameError(f"the connection ended after {len(data)} of {size} bytes of the handshake")
+            data += piece
+        return data
+
+    def _left(self) -> float:
+        left = self.deadline - monotonic()
+        if left <= 0:
+            raise TimeoutError("handshake deadline")
+        return left
+
+
+def refusal(what: str, detail: str) -> HandshakeError:
+    """A refusal whose wording is the same on both sides."""
+    return HandshakeError(f"handshake refused: {what} mismatch ({detail})", _HINTS[what])
+
+
+def _other_version(what: str, a: int, b: int) -> HandshakeError:
+    return refusal("version", f"{what} versions {min(a, b)} and {max(a, b)}")
+
+
+def _told(payload: bytes) -> HandshakeError:
+    message = printable(payload)
+    hint = next((text for what, text in _HINTS.items() if f": {what} mismatch" in message), "")
+    return HandshakeError(message, hint)
+
+
+def decode_first(payload: bytes) -> Hello | Attach:
+    """The first message on a socket; FrameError if it is none."""
+    try:
+        version = msgspec.msgpack.decode(payload, type=_Version, strict=True).version
+        if version != PROTOCOL:
+            raise _other_version("protocol", version, PROTOCOL)
+        return msgspec.msgpack.decode(payload, type=Hello | Attach)
+    except msgspec.MsgspecError as error:
+        raise FrameError(f"not a hello: {error}") from None
+
+
+def dialer(wire: Wire, me: Identity, expect: tuple[Role, int]) -> Agreed:
+    """The dialer's half; raises HandshakeError, having told the listener."""
+    try:
+        private, mine = _hello(me)
+        wire.send(mine)
+        theirs = wire.recv()
+        hello = _their_hello(theirs, me)
+        if (hello.role, hello.rank) != expect:
+            raise refusal(
+                "rank", f"{name_of(*expect)} was dialed, {name_of(hello.role, hello.rank)} answered"
+            )
+        wire.send(_proof(me, "dialer", mine, theirs))
+        _check_proof(wire.recv(), me, "listener", mine, theirs)
+        return _agree(private, hello, me, mine, theirs)
+    except HandshakeError as error:
+        wire.refuse(error)
+        raise
+
+
+def listener(
+    wire: Wire, me: Identity, theirs: bytes, admit: Callable[[Role, int], HandshakeError | None]
+) -> Agreed:
+    """The listener's half, from the dialer's hello on; `admit` may object to a role and rank."""
+    try:
+        hello = _their_hello(theirs, me)
+        problem = admit(hello.role, hello.rank)
+        if problem is not None:
+            raise problem
+        private, mine = _hello(me)
+        wire.send(mine)
+        _check_proof(wire.recv(), me, "dialer", theirs, mine)
+        wire.send(_proof(me, "listener", theirs, mine))
+        return _agree(private, hello, me, theirs, mine)
+    except HandshakeError as error:
+        wire.refuse(error)
+        raise
+
+
+def _hello(me: Identity) -> tuple[X25519PrivateKey, bytes]:
+    private = X25519PrivateKey.generate()
+    key = private.public_key().public_bytes_raw()
+    hello = Hello(PROTOCOL, me.role, me.rank, me.session, me.config, key, os.urandom(32))
+    return private, msgspec.msgpack.encode(hello)
+
+
+def _their_hello(payload: bytes, me: Identity) -> Hello:
+    hello = decode_first(payload)
+    if not isinstance(hello, Hello):
+        raise FrameError("not a hello")
+    if hello.session != me.session:
+        raise refusal("session", "the two sides belong to different sessions")
+    if hello.config != me.config:
+        raise refusal("config", "the two sides have different configurations")
+    return hello
+
+
+def _transcript(dialed: bytes, listened: bytes) -> bytes:
+    """Binds both hellos, each with its length, in an order both sides know."""
+    framed = b"".join(len(part).to_bytes(4, "big") + part for part in (dialed, listened))
+    return hashlib.sha256(b"puma/1|transcript|" + framed).digest()
+
+
+def _proof(me: Identity, side: str, dialed: bytes, listened: bytes) -> bytes:
+    return hmac.digest(me.cookie, f"puma/1|{side}|".encode() + _transcript(dialed, listened), "sha256")
+
+
+def _check_proof(proof: bytes, me: Identity, side: str, dialed: bytes, listened: bytes) -> None:
+    # The side is part of what is proved: a proof sent back to its author proves nothing.
+    if not hmac.compare_digest(proof, _proof(me, side, dialed, listened)):
+        raise refusal("cookie", "the two sides were started with different cookies")
+
+
+def _agree(private: X25519PrivateKey, hello: Hello, me: Identity, dialed: bytes, listened: bytes) -> Agreed:
+    try:
+        shared = private.exchange(X25519PublicKey.from_public_bytes(hello.key))
+    except ValueError:
+        raise FrameError("a hello with an invalid public key") from None
+    transcript = _transcript(dialed, listened)
+    secret = HKDF(SHA256(), 32, salt=me.session, info=b"puma/1|pair|" + transcript).derive(shared)
+    return Agreed(hello.role, hello.rank, transcript[:16], secret)
+
+
+def handshake_failed(peer: str, error: Exception) -> ProtocolError:
+    """A handshake that ended without a word of refusal."""
+    if isinstance(error, TimeoutError):
+        return HandshakeError(f"{peer} did not finish the handshake in time", "look at the log of that party")
+    why = error.message if isinstance(error, ProtocolError) else str(error)
+    return HandshakeError(f"{peer} broke off the handshake: {why}", "is another program on that port?")

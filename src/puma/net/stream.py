@@ -1,0 +1,301 @@
+"""A link over two one-way sockets, one for each direction, so that no two threads ever use one socket at
+the same time. It must not know how the sockets came to be (tcp.py) nor who may speak on them
+(handshake.py).
+
+Two ways lead from the inbound socket to the caller. While the parties exchange small frames, the caller
+of `recv` reads the socket itself, which saves the two thread switches that would double a round trip.
+Whenever it does not read for some milliseconds, or is about to send much, a receiving thread takes over
+and drains the socket into the bounded inbox, so that two parties that send at once never wait for each
+other."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import socket
+import ssl
+import struct
+import threading
+
+from puma.errors import FrameError, PeerLost, PeerTimeout, ProtocolError, PumaError
+from puma.net.endpoint import QUEUE_BYTES, TIMEOUT, Endpoint, again, ended, owned, printable, stopped, stuck
+from puma.net.frame import HEADER_BYTES, Kind, header_bytes, parse_header
+
+SOCKET_BYTES = 4 << 20
+# Pieces below this are joined with the header into one write; a larger one is not worth a copy.
+JOIN_BYTES = 64 << 10
+# A frame nobody has asked for yet is given memory in growing steps, each paid for by bytes that arrived.
+STEP_BYTES = 1 << 20
+# How long a caller may stay away from recv before the receiving thread takes over.
+TICK = 0.005
+# How long an ending link waits for its own threads and for its last frame to leave.
+GRACE = 1.0
+
+_SILENCE = (BlockingIOError, TimeoutError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
+_DEAD_HINT = "look at the log of that party; start the session again"
+
+
+class StreamLink(Endpoint):
+    """One end of a link over an outbound and an inbound socket, both past the handshake."""
+
+    def __init__(
+        self,
+        name: str,
+        peer: str,
+        outbound: socket.socket,
+        inbound: socket.socket,
+        timeout: float = TIMEOUT,
+        queue_bytes: int = QUEUE_BYTES,
+    ) -> None:
+        super().__init__(name, peer, timeout, queue_bytes)
+        self._outbound = outbound
+        self._inbound = inbound
+        self._arrived = {Kind.DATA: 0, Kind.CONTROL: 0}
+        self._head = memoryview(bytearray(HEADER_BYTES))
+        self._reader = threading.Lock()  # whoever holds it, and nobody else, reads the inbound socket
+        self._takeover = threading.Event()
+        self._awaited = False  # a caller waits for the receiving thread to bring a data frame
+        self._leaving = False  # the receiving thread is about to leave the socket to that caller
+        self._direct_reads = 0
+        self._finishing = threading.Lock()
+        self._finished = False
+        for sock in (outbound, inbound):
+            sock.settimeout(None)
+            set_timeout(sock, timeout)
+        self._roomy = outbound.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) // 2
+        self._thread = threading.Thread(target=self._receive, name=f"puma {name} from {peer}", daemon=True)
+        self._thread.start()
+
+    def set_timeout(self, seconds: float) -> None:
+        super().set_timeout(seconds)
+        if not self._finished:
+            set_timeout(self._outbound, seconds)
+            set_timeout(self._inbound, seconds)
+
+    # sending
+
+    def _transmit(self, kind: Kind, sequence: int, pieces: list[memoryview], size: int) -> None:
+        if size > self._roomy:
+            self._takeover.set()
+        joined = [header_bytes(kind, sequence, size)]
+        for piece in pieces:
+            if len(piece) < JOIN_BYTES:
+                joined.append(piece)  # type: ignore[arg-type]
+            else:
+                self._write(b"".join(joined))
+                self._write(piece)
+                joined = []
+        if joined:
+            self._write(b"".join(joined))
+
+    def _write(self, data: bytes | memoryview) -> None:
+        try:
+            done = self._outbound.send(data)
+            if done < len(data):
+                view = memoryview(data)
+                while done < len(view):
+                    done += self._outbound.send(view[done:])
+        except _SILENCE:
+            # Part of a frame may be out: nothing sensible can follow it.
+            raise self._over(stuck(self.peer, self.timeout)) from None
+        except OSError as error:
+            raise self._why_lost(error) from None
+
+    def _why_lost(self, error: OSError) -> PumaError:
+        """A peer that stops says why on the other socket; prefer that to the bare error of this one."""
+        self._takeover.set()
+        with self.inbox.changed:
+            self.inbox.changed.wait_for(lambda: self.inbox.over is not None, GRACE / 2)
+        return self._over(PeerLost(f"{self.peer} is gone ({error.strerror or error})", _DEAD_HINT))
+
+    # receiving
+
+    def _next(self, kind: Kind, size: int | None) -> memoryview | None:
+        inbox = self.inbox
+        if inbox.holds(kind) or inbox.over is not None:
+            return inbox.take(kind, 0)
+        if kind is Kind.CONTROL:
+            self._takeover.set()
+            return inbox.take(kind, self.timeout)
+        if self._reader.acquire(timeout=TICK if self._leaving else 0):
+            try:
+                return self._read_directly(kind, size)
+            finally:
+                self._direct_reads += 1
+                self._reader.release()
+        return self._wait_for_thread(kind)
+
+    def _wait_for_thread(self, kind: Kind) -> memoryview | None:
+        self._awaited = True
+        if not self._reader.locked():
+            self._takeover.set()
+        try:
+            return self.inbox.take(kind, self.timeout)
+        finally:
+            self._awaited = False
+
+    def _read_directly(self, kind: Kind, size: int | None) -> memoryview | None:
+        while not self.inbox.holds(kind):
+            frame = self._read_frame(size)
+            if frame is None:
+                return None
+            if frame[0] is kind:
+                return frame[1]
+            self.inbox.put(*frame)
+        return self.inbox.take(kind, 0)
+
+    def _receive(self) -> None:
+        """The receiving thread: drains the socket unless the caller reads it."""
+        try:
+            while self.inbox.over is None:
+                with self._reader:
+                    self._drain()
+                self._park()
+        except ProtocolError:
+            pass  # the inbox holds it for whoever asks next
+        except Exception as error:
+            self.inbox.end(ProtocolError(f"receiving from {self.peer} failed: {error!r}"))
+
+    def _drain(self) -> None:
+        self._leaving = False
+        while not self._leaving and self.inbox.over is None:
+            frame = self._read_frame(None)
+            if frame is not None:
+                # Said before the frame is handed over: its taker may ask for the next one at once.
+                self._leaving = self._awaited
+                self.inbox.put(*frame)
+
+    def _park(self) -> None:
+        """Wait until nobody has read directly for a whole tick, or until called."""
+        seen = -1
+        while self.inbox.over is None and not (self._awaited and not self.inbox.holds(Kind.DATA)):
+            if self._takeover.wait(TICK) or (seen == self._direct_reads and not self._reader.locked()):
+                break
+            seen = self._direct_reads
+        self._takeover.clear()
+
+    def _read_frame(self, expected: int | None) -> tuple[Kind, memoryview] | None:
+        """The next data or control frame; None after a silence; the link's end is raised and kept."""
+        if not self._fill(self._head, begun=False):
+            return None
+        try:
+            header = parse_header(self._head, self.limits)
+            if header.kind is Kind.HELLO:
+                raise FrameError(f"{self.peer} sent a hello in the middle of a session", _DEAD_HINT)
+        except FrameError as error:
+            raise self._over(FrameError(f"{self.peer}: {error.message}", error.hint)) from None
+        kind = header.kind
+        if kind in (Kind.ERROR, Kind.BYE):
+            text = self._payload(header.length, False)
+            raise self._over(stopped(self.peer, printable(text) if kind is Kind.ERROR else None))
+        due = self._arrived[kind]
+        if header.sequence != due:
+            what = f"{self.peer} sent {kind.name.lower()} frame {header.sequence} where {due} was due"
+            raise self._over(FrameError(f"bad sequence in a frame header: {what}", _DEAD_HINT))
+        self._arrived[kind] = due + 1
+        return kind, self._payload(header.length, header.length == expected)
+
+    def _payload(self, length: int, expected: bool) -> memoryview:
+        if expected or length <= STEP_BYTES:
+            buffer = owned(length)
+            self._fill(buffer, begun=True)
+            return buffer
+        buffer, done = owned(STEP_BYTES), 0
+        while True:
+            self._fill(buffer[done:], begun=True)
+            done = len(buffer)
+            if done == length:
+                return buffer
+            larger = owned(min(length, 8 * done))
+            larger[:done] = buffer
+            buffer = larger
+
+    def _fill(self, view: memoryview, begun: bool) -> bool:
+        """Read until the view is full; False if nothing at all came and no frame had begun."""
+        size = len(view)
+        done = 0
+        while done < size:
+            try:
+                count = self._inbound.recv_into(view[done:] if done else view)
+            except _SILENCE:
+                if not begun and not done:
+                    return False
+                what = f"{self.peer} fell silent for {self.timeout:g} s in the middle of a frame"
+                raise self._over(PeerTimeout(what, _DEAD_HINT)) from None
+            except OSError as error:
+                what = f"{self.peer} is gone ({error.strerror or error})"
+                raise self._over(PeerLost(what, _DEAD_HINT)) from None
+            if not count:
+                what = f"{self.peer} is gone: its connection ended without a goodbye"
+                raise self._over(PeerLost(what, _DEAD_HINT))
+            done += count
+        return True
+
+    # ending
+
+    def _over(self, reason: PumaError) -> PumaError:
+        """End the link for this reason unless it has already ended for another; what to raise."""
+        self.inbox.end(reason)
+        return again(self.inbox.over or reason)
+
+    def _finish(self, message: str | None) -> None:
+        with self._finishing:
+            if self._finished:
+                return
+            self._finished = True
+            lost = self.inbox.over is not None
+            self.inbox.end(ended(self.peer, message))
+            if not lost:
+                self._last_frame(message)
+            self._takeover.set()
+            for sock in (self._outbound, self._inbound):
+                with contextlib.suppress(OSError):
+                    socket.socket.shutdown(sock, socket.SHUT_RDWR)
+            # Only when no thread is left inside a socket may its number be given back to the system.
+            for lock in (self._sending, self._reader):
+                if lock.acquire(timeout=GRACE):
+                    lock.release()
+            self._outbound.close()
+            self._inbound.close()
+        if threading.current_thread() is not self._thread:
+            self._thread.join(GRACE)
+
+    def _last_frame(self, message: str | None) -> None:
+        """An error frame or a goodbye, unless a frame is stuck half-way."""
+        text = b"" if message is None else message.encode()
+        kind = Kind.BYE if message is None else Kind.ERROR
+        if self._sending.acquire(timeout=GRACE):
+            try:
+                set_timeout(self._outbound, GRACE)
+                self._outbound.sendall(header_bytes(kind, 0, len(text)) + text)
+            except OSError:
+                pass
+            finally:
+                self._sending.release()
+
+
+def set_timeout(sock: socket.socket, seconds: float) -> None:
+    """Let the system keep the deadline: Python's own would ask for readiness before every read and write."""
+    whole = int(seconds)
+    value = struct.pack("ll", whole, max(1, int((seconds - whole) * 1e6)))
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, value)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, value)
+
+
+def tune(sock: socket.socket) -> None:
+    """Small frames leave at once; large ones find room."""
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    if _large_buffers_granted():
+        for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
+            sock.setsockopt(socket.SOL_SOCKET, option, SOCKET_BYTES)
+
+
+@functools.cache
+def _large_buffers_granted() -> bool:
+    """Asking for more than the system grants would be worse than leaving the sizes to the system."""
+    with socket.socket() as probe:
+        for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
+            probe.setsockopt(socket.SOL_SOCKET, option, SOCKET_BYTES)
+            if probe.getsockopt(socket.SOL_SOCKET, option) < SOCKET_BYTES:
+                return False
+    return True

@@ -1,0 +1,300 @@
+"""Listening and dialing: how a link comes to be between two processes. The dialer opens two sockets to
+one port, shows on the first who it is and on the second that it belongs to the first; then each socket
+carries one direction. A stranger on the port costs the listener one short-lived thread and is forgotten.
+TLS, when there is one, is a `wrap` around each socket before its first byte; nothing else here would
+change."""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import socket
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from time import monotonic, sleep
+
+import msgspec
+
+from puma.errors import FrameError, HandshakeError, PeerLost, PeerTimeout, ProtocolError, UsageError
+from puma.net import handshake
+from puma.net.endpoint import QUEUE_BYTES, TIMEOUT, remaining
+from puma.net.handshake import Agreed, Attach, Identity, Role, Wire
+from puma.net.stream import StreamLink, tune
+
+Wrap = Callable[[socket.socket], socket.socket]
+
+# From the first byte to a finished link; strangers who say nothing are cut off after it.
+GREETING_SECONDS = 10.0
+MAX_GREETINGS = 64
+ATTACH_SECONDS = 2.0
+RETRY_SECONDS = 0.05
+
+
+@dataclass(frozen=True)
+class Met:
+    """A link that has just come to be: who is at the other end, and the secret of this pair."""
+
+    link: StreamLink
+    role: Role
+    rank: int
+    secret: bytes = field(repr=False)
+
+
+def plain(sock: socket.socket) -> socket.socket:
+    """The wrap of a socket that needs none, as on the loopback."""
+    return sock
+
+
+def listen(
+    host: str = "127.0.0.1", port: int = 0, wrap: Wrap = plain, greeting: float = GREETING_SECONDS
+) -> Listener:
+    """Bind a port (0: any free one). Dialers wait from now on; `welcome` lets them in."""
+    try:
+        sock = socket.create_server((host, port), backlog=128)
+    except OSError as error:
+        what = f"cannot listen on {host} port {port}: {error.strerror or error}"
+        raise UsageError(what, "pick another port") from None
+    return Listener(sock, wrap, greeting)
+
+
+def dial(
+    host: str,
+    port: int,
+    me: Identity,
+    expect: tuple[Role, int],
+    deadline: float = 30.0,
+    timeout: float = TIMEOUT,
+    wrap: Wrap = plain,
+    queue_bytes: int = QUEUE_BYTES,
+) -> Met:
+    """A link to `expect` at this address; a port not open yet is tried again for `deadline` seconds."""
+    end = monotonic() + deadline
+    peer = handshake.name_of(*expect)
+    with contextlib.ExitStack() as opened:
+        try:
+            first = _connect(host, port, peer, end, wrap, opened)
+            agreed = handshake.dialer(Wire(first, end), me, expect)
+            second = _connect(host, port, peer, end, wrap, opened)
+            wire = Wire(second, end)
+            wire.send(msgspec.msgpack.encode(agreed.attach()))
+            wire.recv()
+        except HandshakeError:
+            raise
+        except (OSError, ProtocolError) as error:
+            if isinstance(error, PeerLost | PeerTimeout):
+                raise
+            raise handshake.handshake_failed(peer, error) from None
+        opened.pop_all()
+    link = StreamLink(me.name, peer, first, second, timeout, queue_bytes)
+    return Met(link, agreed.role, agreed.rank, agreed.secret)
+
+
+def _connect(
+    host: str, port: int, peer: str, end: float, wrap: Wrap, opened: contextlib.ExitStack
+) -> socket.socket:
+    while True:
+        try:
+            sock = socket.create_connection((host, port), timeout=max(0.01, remaining(end)))
+            break
+        except OSError as error:
+            if monotonic() + RETRY_SECONDS >= end:
+                what = f"{peer} does not answer at {host} port {port}: {error.strerror or error}"
+                raise PeerLost(what, "is that party running, and is the address right?") from None
+            sleep(RETRY_SECONDS)
+    opened.callback(sock.close)
+    tune(sock)
+    sock.settimeout(max(0.01, remaining(end)))
+    wrapped = wrap(sock)
+    opened.callback(wrapped.close)
+    return wrapped
+
+
+class Listener:
+    """An open port. `welcome` says who we are and whom we expect; `accept` gives the links as they come."""
+
+    def __init__(self, sock: socket.socket, wrap: Wrap, greeting: float) -> None:
+        self._socket = sock
+        self._wrap = wrap
+        self._greeting = greeting
+        self.refused: deque[str] = deque(maxlen=100)  # what strangers did, for a log
+        self._met: queue.SimpleQueue[Met | HandshakeError] = queue.SimpleQueue()
+        self._lock = threading.Condition()
+        self._greetings: dict[threading.Thread, socket.socket] = {}
+        self._seats: dict[tuple[str, int], StreamLink | None] = {}  # None: being greeted
+        self._waiting: dict[bytes, tuple[Agreed, queue.SimpleQueue[socket.socket]]] = {}
+        self._closed = False
+        self._thread: threading.Thread | None = None
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Host and port, the real ones."""
+        return self._socket.getsockname()[:2]
+
+    def welcome(
+        self,
+        me: Identity,
+        expect: Iterable[tuple[Role, int | None]],
+        timeout: float = TIMEOUT,
+        queue_bytes: int = QUEUE_BYTES,
+    ) -> None:
+        """From now on let in whoever is expected; rank None stands for any rank of that role."""
+        self._me = me
+        self._expect = frozenset(expect)
+        self._timeout = timeout
+        self._queue_bytes = queue_bytes
+        self._thread = threading.Thread(target=self._listen, name=f"puma {me.name} listens", daemon=True)
+        self._thread.start()
+
+    def accept(self, timeout: float = 30.0) -> Met:
+        """The next link; HandshakeError if a peer came that may not come in, and the port stays open."""
+        try:
+            met = self._met.get(timeout=timeout)
+        except queue.Empty:
+            seats = sorted(handshake.name_of(*seat) for seat, link in self._seats.items() if link is not None)
+            here = ", ".join(seats) or "nobody"
+            host, port = self.address
+            what = f"nobody else came to {host} port {port} for {timeout:g} s ({here} is here)"
+            raise PeerTimeout(what, "are all parties started, with the same cluster file?") from None
+        if isinstance(met, HandshakeError):
+            raise met
+        return met
+
+    def close(self) -> None:
+        """Close the port; links that were accepted stay, links that nobody accepted end."""
+        with self._lock:
+            self._closed = True
+            greetings = dict(self._greetings)
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
+        self._socket.close()
+        for sock in greetings.values():
+            with contextlib.suppress(OSError):
+                socket.socket.shutdown(sock, socket.SHUT_RDWR)
+        for thread in (self._thread, *greetings):
+            if thread is not None:
+                thread.join(2.0)
+        with contextlib.suppress(queue.Empty):
+            while True:
+                met = self._met.get_nowait()
+                if isinstance(met, Met):
+                    met.link.fail("nobody accepted this link")
+
+    def __enter__(self) -> Listener:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _listen(self) -> None:
+        while True:
+            try:
+                sock, _ = self._socket.accept()
+            except OSError:
+                if self._closed:
+                    return
+                sleep(RETRY_SECONDS)  # out of file descriptors, or a dialer that was gone at once
+                continue
+            with self._lock:
+                busy = self._closed or len(self._greetings) >= MAX_GREETINGS
+                if not busy:
+                    thread = threading.Thread(
+                        target=self._greet, args=(sock,), name="puma greets", daemon=True
+                    )
+                    self._greetings[thread] = sock
+                    thread.start()
+            if busy:
+                sock.close()
+
+    def _greet(self, raw: socket.socket) -> None:
+        end = monotonic() + self._greeting
+        sock = raw
+        kept = False
+        try:
+            tune(raw)
+            raw.settimeout(self._greeting)
+            sock = self._wrap(raw)
+            kept = self._first_words(Wire(sock, end))
+        except HandshakeError as error:
+            self._met.put(error)
+        except (OSError, ProtocolError) as error:
+            self.refused.append(str(error) or type(error).__name__)
+        finally:
+            if not kept:
+                sock.close()
+                raw.close()
+            with self._lock:
+                self._greetings.pop(threading.current_thread(), None)
+
+    def _first_words(self, wire: Wire) -> bool:
+        """True if the socket now belongs to a link, or to the greeting that waits for it."""
+        try:
+            payload = wire.recv()
+            words = handshake.decode_first(payload)
+        except HandshakeError as error:
+            wire.refuse(error)
+            raise
+        if isinstance(words, Attach):
+            return self._attach(wire, words)
+        return self._seat(wire, payload)
+
+    def _attach(self, wire: Wire, words: Attach) -> bool:
+        # The dialer may be here before the thread that greeted it has said that it waits.
+        with self._lock:
+            self._lock.wait_for(lambda: words.link in self._waiting, ATTACH_SECONDS)
+            waiting = self._waiting.get(words.link)
+            if waiting is None or not waiting[0].holds(words):
+                raise FrameError("no link waits for this socket")
+            del self._waiting[words.link]
+        wire.send(b"")
+        waiting[1].put(wire.sock)
+        return True
+
+    def _seat(self, wire: Wire, payload: bytes) -> bool:
+        seat: list[tuple[str, int]] = []
+
+        def admit(role: Role, rank: int) -> HandshakeError | None:
+            problem = self._reserve(role, rank)
+            if problem is None:
+                seat.append((role, rank))
+            return problem
+
+        link: StreamLink | None = None
+        try:
+            agreed = handshake.listener(wire, self._me, payload, admit)
+            link = self._join(wire, agreed)
+            self._met.put(Met(link, agreed.role, agreed.rank, agreed.secret))
+        finally:
+            with self._lock:
+                for key in seat:
+                    if link is None:
+                        del self._seats[key]
+                    else:
+                        self._seats[key] = link
+        return True
+
+    def _join(self, wire: Wire, agreed: Agreed) -> StreamLink:
+        """Wait for the second socket; the first one carries the dialer's words, the second one ours."""
+        handover: queue.SimpleQueue[socket.socket] = queue.SimpleQueue()
+        with self._lock:
+            self._waiting[agreed.link] = (agreed, handover)
+            self._lock.notify_all()
+        try:
+            outbound = handover.get(timeout=remaining(wire.deadline))
+        except queue.Empty:
+            with self._lock:
+                self._waiting.pop(agreed.link, None)
+            raise FrameError(f"{agreed.name} opened one socket and no second") from None
+        return StreamLink(self._me.name, agreed.name, outbound, wire.sock, self._timeout, self._queue_bytes)
+
+    def _reserve(self, role: Role, rank: int) -> HandshakeError | None:
+        name, mine = handshake.name_of(role, rank), self._me.name
+        if not self._expect & {(role, rank), (role, None)}:
+            return handshake.refusal("rank", f"{mine} does not expect {name}")
+        with self._lock:
+            taken = self._seats.get((role, rank), self)
+            if taken is None or (isinstance(taken, StreamLink) and taken.inbox.over is None):
+                return handshake.refusal("rank", f"{mine} has a link to {name} already")
+            self._seats[role, rank] = None
+        return None

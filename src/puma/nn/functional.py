@@ -1,0 +1,222 @@
+"""The functions models are written in: torch's names, on torch tensors (the plain run) or on secrets (the secure run).
+
+On tensors each calls torch in float. On secrets each runs its protocol for the party that the secret belongs to.
+Knows formats and ranges; touches no socket, key or kernel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+import torch.nn.functional as tf
+from torch import Tensor
+
+from puma.mpc import arithmetic, compare
+from puma.mpc.arithmetic import deal, multiply, reshare
+from puma.mpc.boolean import open_masked, select
+from puma.mpc.fixed import ACTIVATION, ACTIVATION_REACH, LOGIT_RING, NONLINEAR, RESIDUAL_RING, RING, formatted
+from puma.mpc.party import Protocol
+from puma.mpc.share import Additive, Secret, Share, cat as cat_shares, encode, public, truncated
+from puma.nn import attention, roots, splines
+
+Value = Any  # a torch tensor, a Share or an Additive
+
+ROTARY = 14  # fraction bits of cos and sin
+NONLINEAR_RING = NONLINEAR + ACTIVATION_REACH + 1
+
+
+def component(name: str, x: Value) -> AbstractContextManager[None]:
+    """Book the costs of the block under `name` at the party of x; nothing on the plain run."""
+    return x.party.ledger.scope(name) if isinstance(x, Secret) else nullcontext()
+
+
+def linear(x: Value, weight: Value, bias: Value | None = None) -> Value:
+    """x @ weight^T + bias, weight (out, in). The secure result is untruncated: adding to it is free."""
+    if isinstance(x, Tensor):
+        return tf.linear(x, weight, bias)
+    (x,) = x.party.run(formatted((x, ACTIVATION, RING)))
+    result = arithmetic.matmul(x, weight.transpose(-1, -2))
+    return result if bias is None else result + bias
+
+
+def matmul(a: Value, b: Value) -> Value:
+    """Batched matrix product of two secrets."""
+    if isinstance(a, Tensor):
+        return a @ b
+    a, b = a.party.run(formatted((a, ACTIVATION, RING), (b, ACTIVATION, RING)))
+    return arithmetic.matmul(a, b)
+
+
+def mul(a: Value, b: Value) -> Value:
+    """Elementwise product of two secrets."""
+    if isinstance(a, Tensor):
+        return a * b
+    return multiply(*a.party.run(formatted((a, ACTIVATION, RING), (b, ACTIVATION, RING))))
+
+
+def affine(x: Value, weight: Value, bias: Value | None = None) -> Value:
+    """x * weight + bias along the last dimension."""
+    if isinstance(x, Tensor):
+        return x * weight if bias is None else x * weight + bias
+    result = multiply(x.party.run(formatted((x, ACTIVATION, RING)))[0], weight)
+    return result if bias is None else result + bias
+
+
+def embedding(one_hot: Value, table: Value) -> Value:
+    """Rows of a table (V, d) by one-hot rows (..., V)."""
+    if isinstance(one_hot, Tensor):
+        return one_hot @ table
+    return arithmetic.matmul(one_hot, table.reduced(one_hot.bits))
+
+
+def layer_norm(x: Value, eps: float) -> Value:
+    """(x - mean) / sqrt(var + eps) over the last dimension, without scale and bias."""
+    if isinstance(x, Tensor):
+        return tf.layer_norm(x, (x.shape[-1],), eps=eps)
+    return x.party.run(roots.normalised(x, eps, centre=True))
+
+
+def rms_norm(x: Value, eps: float) -> Value:
+    """x / sqrt(mean(x^2) + eps) over the last dimension, without scale."""
+    if isinstance(x, Tensor):
+        return x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + eps)
+    return x.party.run(roots.normalised(x, eps, centre=False))
+
+
+def softmax(scores: Value, mask: Tensor) -> Value:
+    """Softmax over the last dimension; mask public, True where allowed, at least one entry a row."""
+    if isinstance(scores, Tensor):
+        return scores.masked_fill(~mask, float("-inf")).softmax(-1)
+    return scores.party.run(attention.softmax(scores, mask))
+
+
+def softmax_matmul(scores: Value, v: Value, mask: Tensor) -> Value:
+    """softmax(scores, mask) @ v."""
+    if isinstance(scores, Tensor):
+        return softmax(scores, mask) @ v
+    return scores.party.run(attention.attend(scores, v, mask))
+
+
+def gelu(x: Value, approximate: str = "none") -> Value:
+    """GeLU, exact ("none") or the "tanh" form; |x| < 2^8."""
+    if isinstance(x, Tensor):
+        return tf.gelu(x, approximate=approximate)
+    return _spline({"none": splines.GELU, "tanh": splines.GELU_TANH}[approximate], x)
+
+
+def silu(x: Value) -> Value:
+    """x * sigmoid(x); |x| < 2^8."""
+    return tf.silu(x) if isinstance(x, Tensor) else _spline(splines.SILU, x)
+
+
+def sigmoid(x: Value) -> Value:
+    """1 / (1 + exp(-x)); |x| < 2^8."""
+    return torch.sigmoid(x) if isinstance(x, Tensor) else _spline(splines.SIGMOID, x)
+
+
+def tanh(x: Value) -> Value:
+    """2 sigmoid(2x) - 1; |x| < 2^8."""
+    if isinstance(x, Tensor):
+        return torch.tanh(x)
+    half = _spline(splines.TANH_HALF, x)
+    return half.times(2) - 1
+
+
+def exp(x: Value) -> Value:
+    """exp(x) for -2^10 < x <= 0."""
+    if isinstance(x, Tensor):
+        return torch.exp(x)
+    (x,) = x.party.run(formatted((x, NONLINEAR, attention.SCORE_RING)))
+    return x.party.run(splines.piecewise(splines.EXP, x))
+
+
+def relu(x: Value) -> Value:
+    """max(x, 0)."""
+    if isinstance(x, Tensor):
+        return torch.relu(x)
+    (x,) = x.party.run(formatted((x, ACTIVATION, min(x.bits - x.frac + ACTIVATION, RESIDUAL_RING))))
+
+    def protocol() -> Protocol[Share]:
+        negative = yield from compare.sign(x, width=4)
+        (bit,) = yield from open_masked(~negative)
+        return (yield from reshare(select(bit, x)))[0]
+
+    return x.party.run(protocol())
+
+
+def reciprocal(x: Value) -> Value:
+    """1 / x for 2^-12 <= x < 2^15; relative error RECIPROCAL_BOUND and one unit of 2^-17."""
+    if isinstance(x, Tensor):
+        return torch.reciprocal(x)
+    (x,) = x.party.run(formatted((x, roots.ROW, 33)))
+    inverse = x.party.run(roots.reciprocal(x, roots.ROW - 12, 31))
+    return truncated(inverse, inverse.frac - roots.RESIDUAL)
+
+
+def rsqrt(x: Value) -> Value:
+    """1 / sqrt(x) for 2^-12 <= x < 2^31; relative error RSQRT_BOUND and one unit of 2^-17."""
+    if isinstance(x, Tensor):
+        return torch.rsqrt(x)
+    (x,) = x.party.run(formatted((x, roots.ROW, roots.ROW_RING)))
+    root = x.party.run(roots.rsqrt(x, 23))
+    return truncated(root, root.frac - roots.RESIDUAL)
+
+
+def rotary(x: Value, cos: Tensor, sin: Tensor) -> Value:
+    """Rotary position embedding, halves rotated: x * cos + rotate_half(x) * sin; cos and sin public (T, head_dim)."""
+    if isinstance(x, Tensor):
+        half = x.shape[-1] // 2
+        return x * cos + torch.cat([-x[..., half:], x[..., :half]], -1) * sin
+    (x,) = x.party.run(formatted((x, ACTIVATION, RING + ROTARY)))
+    half = x.shape[-1] // 2
+    turned = x.apply(lambda t: torch.cat([-t[..., half:], t[..., :half]], -1))
+    c, s = (encode(t, ROTARY, x.device) for t in (cos, sin))
+    return truncated(x.times(c, ROTARY) + turned.times(s, ROTARY), ROTARY)
+
+
+def argmax(x: Value) -> Value:
+    """Index of the largest entry of the last dimension; a Share of ring ceil(log2 V) for secrets."""
+    if isinstance(x, Tensor):
+        return x.argmax(-1)
+    (x,) = x.party.run(formatted((x, ACTIVATION, LOGIT_RING)))
+    bits = max(1, (x.shape[-1] - 1).bit_length())
+    index = public(x.party, torch.arange(x.shape[-1]), x.shape[-1:], bits, 0).expand(*x.shape)
+    return x.party.run(compare.argmax(x, index))[1]
+
+
+def one_hot(index: Value, size: int) -> Value:
+    """One-hot rows (..., size) of an index; for secrets from a dealt one-hot of the index's mask.
+
+    The dealer deals the vector for l, the evaluators turn it by the public m and reshare: offline 2^bits words.
+    """
+    if isinstance(index, Tensor):
+        return tf.one_hot(index, size).to(torch.float32)
+    party, bits, count = index.party, index.bits, 1 << index.bits
+    shape = (*index.shape, count)
+    public_digit = (index.mask if party.is_dealer else index.m) & (count - 1)
+    if party.is_dealer:
+        hot = (torch.arange(count, device=index.device) == public_digit.unsqueeze(-1)).to(torch.int64)
+        deal(party, hot, shape, RESIDUAL_RING)
+        part = torch.empty((*index.shape, size), dtype=torch.int64, device="meta")
+    else:
+        dealt = deal(party, None, shape, RESIDUAL_RING)
+        turned = (public_digit.unsqueeze(-1) - torch.arange(size, device=index.device)) & (count - 1)
+        part = dealt.gather(-1, turned)
+    assert size <= count and bits == index.bits
+    return party.run(reshare(Additive(party, part, RESIDUAL_RING, 0, dealt=False)))[0]
+
+
+def cat(items: Sequence[Value], dim: int) -> Value:
+    """Concatenate along a dimension."""
+    if isinstance(items[0], Tensor):
+        return torch.cat(list(items), dim)
+    shares = items[0].party.run(formatted(*((x, ACTIVATION, RING) for x in items)))
+    return cat_shares(shares, dim)
+
+
+def _spline(spline: splines.Spline, x: Share | Additive) -> Share:
+    (x,) = x.party.run(formatted((x, NONLINEAR, NONLINEAR_RING)))
+    return x.party.run(splines.piecewise(spline, x))

@@ -1,0 +1,150 @@
+"""Piecewise linear functions on secret inputs: coefficients, error bounds and the protocol that evaluates them.
+
+f(x) = A[i] + B[i] u with 2^width segments of length h. The segment index i and the offset u come from the public high
+and low bits of m and l, without communication: i may be one too high, then u is negative, so each line is fitted over
+two segments, [c_i - h, c_i + h). Outside the table f is 0 below, and 0, 1 or x above. Section 5 of docs/protocol.md.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from puma.mpc.arithmetic import deal, open_truncate, reshare
+from puma.mpc.boolean import MaskedBit, and_, open_masked, select, to_arithmetic
+from puma.mpc.fixed import ACTIVATION, NONLINEAR
+from puma.mpc.lookup import Digit, digit
+from puma.mpc.party import Party, Protocol, together
+from puma.mpc.share import Additive, Bits, Share
+
+
+@dataclass(frozen=True)
+class Spline:
+    """A function, its table's range [low, low + 2^width * h), h = 2^(low_bits - frac), and how it goes on outside.
+
+    `bound` is the largest error over all inputs, approximation and fixed point together, held by a test.
+    `bits` is the ring of A + B u and `slope` the fraction bits of B. `above`: None (the input never is), 0, 1 or "x".
+    """
+
+    name: str
+    function: Callable[[Tensor], Tensor]
+    low: float
+    width: int
+    low_bits: int
+    bound: float
+    above: str | int | None = None
+    checked: bool = True
+    frac: int = NONLINEAR
+    slope: int = 8
+    bits: int = 32
+    out_frac: int = ACTIVATION
+
+    @property
+    def step(self) -> float:
+        return 2.0 ** (self.low_bits - self.frac)
+
+    @property
+    def high(self) -> float:
+        return self.low + self.step * 2**self.width
+
+    @cached_property
+    def tables(self) -> Tensor:
+        """(2, 2^width) words: A with slope + frac fraction bits, B with slope; B is rounded first, then A fitted."""
+        starts = self.low + self.step * torch.arange(2**self.width, dtype=torch.float64)
+        offsets = self.step * torch.linspace(-1, 1, 257, dtype=torch.float64)
+        values = self.function(starts[:, None] + offsets)
+        slopes = (values[:, -1] - values[:, 0]) / (2 * self.step)
+        b = torch.round(slopes * 2.0**self.slope)
+        rest = values - (b / 2.0**self.slope)[:, None] * offsets
+        a = torch.round((rest.max(1).values + rest.min(1).values) / 2 * 2.0 ** (self.slope + self.frac))
+        return torch.stack([a, b]).to(torch.int64)
+
+
+def _gelu(x: Tensor) -> Tensor:
+    return x * 0.5 * torch.erfc(-x / math.sqrt(2))
+
+
+def _gelu_tanh(x: Tensor) -> Tensor:
+    return 0.5 * x * (1 + torch.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
+
+
+# Bounds: fit error h^2 max|f''| / 4, plus one unit of the input (2^-12) times the slope, plus one unit of the output.
+GELU = Spline("gelu", _gelu, -4.0, 8, 7, bound=5e-4, above="x")
+GELU_TANH = Spline("gelu_tanh", _gelu_tanh, -4.0, 8, 7, bound=6e-4, above="x")
+SILU = Spline("silu", lambda x: x * torch.sigmoid(x), -16.0, 9, 8, bound=9e-4, above="x")
+SIGMOID = Spline("sigmoid", torch.sigmoid, -16.0, 9, 8, bound=3e-4, above=1, bits=24)
+TANH_HALF = Spline("tanh_half", lambda x: torch.sigmoid(2 * x), -8.0, 9, 7, bound=3e-4, above=1, bits=24)
+EXP = Spline("exp", torch.exp, -15.0, 8, 8, bound=4e-3, bits=24)
+
+
+def piecewise(spline: Spline, x: Share) -> Protocol[Share]:
+    """spline(x) with spline.out_frac fraction bits; x has spline.frac fraction bits, its ring is the allowed range.
+
+    Three rounds (two if unchecked). The dealer knows the one-hot's sign s, the masks of the looked-up A and B, and
+    l's low bits; the evaluators' in-range bit p arrives as v = p ^ rho. So s p (A + B u) needs the dealt products of
+    {1, lB, lu, lB lu - lA} with s rho and with s (1 - rho): the evaluators take the set that v names.
+    """
+    assert x.frac == spline.frac
+    party, top = x.party, x.bits - spline.low_bits - spline.width
+    x = x.shifted(-round(spline.low * 2**spline.frac))
+    index = digit(x, spline.low_bits, spline.width)
+    looked = index.lookup(spline.tables, spline.bits, (spline.slope + spline.frac, spline.slope))
+    offset = (x.mask if party.is_dealer else x.m) & ((1 << spline.low_bits) - 1)
+    if not spline.checked:
+        a, b = yield from reshare(*looked)
+        result = _line(spline, index, a, b, offset, None)
+    else:
+        flags = _range_flags(index, digit(x, spline.low_bits + spline.width, top), spline.above is not None)
+        (a, b), ranges = yield from together(reshare(*looked), flags)
+        masked = yield from open_masked(*ranges)
+        result = _line(spline, index, a, b, offset, masked[0])
+        if spline.above == "x":
+            whole = x.shifted(round(spline.low * 2**spline.frac)).reduced(min(x.bits, spline.bits - spline.slope))
+            result = result + select(masked[1], whole).scaled(spline.slope)
+        elif spline.above == 1:
+            result = result + to_arithmetic(masked[1], spline.bits).times(1 << result.frac, result.frac)
+    (opened,) = yield from open_truncate((result, result.frac - spline.out_frac))
+    return opened
+
+
+def _range_flags(index: Digit, top: Digit, above: bool) -> Protocol[list[Bits]]:
+    """Whether the top digit less the index's borrow is 0 (in range), and whether it is positive (above)."""
+    borrow = index.borrows()
+    sets: list[range] = [range(0, 1)]
+    if above:
+        sets.append(range(1, top.size // 2))
+    without = [top.is_in(s) for s in sets]
+    change = [w ^ top.is_in([v + 1 for v in s]) for w, s in zip(without, sets, strict=True)]
+    moved = yield from and_(*((borrow, c) for c in change))
+    return [w ^ m for w, m in zip(without, moved, strict=True)]
+
+
+def _line(spline: Spline, index: Digit, a: Share, b: Share, offset: Tensor, inside: MaskedBit | None) -> Additive:
+    """s p (A + B u), or s (A + B u) without a range bit; local once A, B and the masked p are open."""
+    party, shape, bits = a.party, tuple(a.shape), spline.bits
+    if party.is_dealer:
+        _deal_line(party, index.sign(), a.mask, b.mask, offset, inside, bits)
+        part = torch.empty(shape, dtype=torch.int64, device="meta")
+        return Additive(party, part, bits, spline.slope + spline.frac, dealt=False)
+    sets = [[deal(party, None, shape, bits) for _ in range(4)] for _ in range(1 if inside is None else 2)]
+    first = sets[0]
+    if inside is not None:
+        chosen = inside.word.bool()
+        first = [torch.where(chosen, one, zero) for zero, one in zip(*sets, strict=True)]
+    s, s_lb, s_lu, rest = first
+    part = s * (a.m + b.m * offset) - s_lb * offset - s_lu * b.m + rest
+    return Additive(party, part, bits, spline.slope + spline.frac, dealt=False)
+
+
+def _deal_line(
+    party: Party, s: Tensor, la: Tensor, lb: Tensor, lu: Tensor, inside: MaskedBit | None, bits: int
+) -> None:
+    factors = [s] if inside is None else [s * inside.word, s * (1 - inside.word)]
+    for factor in factors:
+        for value in (factor, factor * lb, factor * lu, factor * (lb * lu - la)):
+            deal(party, value, tuple(la.shape), bits)

@@ -1,0 +1,121 @@
+"""Streams: known answers from independent code, positions, domains, shapes, and nothing secret in a repr."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+from hypothesis import given
+from hypothesis import strategies as st
+
+from puma.crypto.prg import BLOCK, MAX_POSITION, PairKey, Stream, fresh_secret
+
+VECTORS = json.loads((Path(__file__).parents[1] / "vectors" / "prg.json").read_text())
+SECRET = bytes(range(32))
+
+
+def stream(purpose: str = "mask", lane: int = 0, secret: bytes = SECRET) -> Stream:
+    return PairKey(secret).stream(purpose, lane)
+
+
+def by_hand(secret: bytes, purpose: str, lane: int, position: int, blocks: int) -> bytes:
+    """HKDF as RFC 5869 writes it, then counter mode as single blocks."""
+    extracted = hmac.digest(bytes(32), secret, hashlib.sha256)
+    key = hmac.digest(extracted, f"puma/1|{purpose}|{lane}".encode() + b"\x01", hashlib.sha256)[:16]
+    cipher = Cipher(algorithms.AES(key), modes.ECB()).encryptor()
+    return b"".join(cipher.update((position + i).to_bytes(16, "big")) for i in range(blocks))
+
+
+@pytest.mark.parametrize("vector", VECTORS)
+def test_known_answers(vector):
+    secret, expected = bytes.fromhex(vector["secret"]), bytes.fromhex(vector["bytes"])
+    name = vector["purpose"], vector["lane"]
+    drawn = PairKey(secret).stream(*name).at(vector["position"]).bytes(len(expected))
+    assert drawn.numpy().tobytes() == expected
+    assert by_hand(secret, *name, vector["position"], len(expected) // BLOCK) == expected
+
+
+def test_words_and_bits_read_the_same_bytes():
+    octets = stream().bytes(48).numpy().tobytes()
+    words = stream().words((2, 3))
+    assert words.dtype == torch.int64 and words.shape == (2, 3)
+    assert [w.to_bytes(8, "little", signed=True) for w in words.flatten().tolist()] == [
+        octets[i : i + 8] for i in range(0, 48, 8)
+    ]
+    bits = stream().bits((5, 7))
+    assert bits.dtype == torch.int64 and bits.shape == (5, 7)
+    assert bits.flatten().tolist() == [octets[i // 8] >> (i % 8) & 1 for i in range(35)]
+
+
+@given(st.lists(st.tuples(st.sampled_from(["bytes", "words", "bits"]), st.integers(0, 70)), max_size=6))
+def test_every_draw_can_be_repeated_at_its_position(draws):
+    running = stream()
+    for what, n in draws:
+        start = running.position
+        assert torch.equal(getattr(running, what)(n), getattr(stream().at(start), what)(n))
+        size = {"bytes": n, "words": 8 * n, "bits": (n + 7) // 8}[what]
+        assert running.position == start + -(-size // BLOCK)
+
+
+def test_large_draws_cross_the_chunks():
+    n = (3 << 20) // 8 + 5
+    drawn = stream().words(n)
+    assert torch.equal(drawn[-6:], stream().at((n - 6) * 8 // BLOCK).words(6 + (n - 6) % 2)[-6:])
+    assert len(drawn.unique()) == n
+
+
+def test_meta_draws_advance_as_real_ones_do():
+    real, dry = stream(), stream()
+    for what, shape in (("words", (3, 5)), ("bits", (9,)), ("words", (0, 4)), ("bytes", 17)):
+        a, b = getattr(real, what)(shape), getattr(dry, what)(shape, device="meta")
+        assert b.is_meta and a.shape == b.shape and a.dtype == b.dtype
+        assert real.position == dry.position
+    assert torch.equal(real.words(4), dry.words(4, torch.device("cpu")))
+
+
+def test_domains_differ():
+    streams = [stream(), stream("deal"), stream(lane=1), stream("mas", 0), stream(secret=bytes(32))]
+    drawn = {s.words(2).numpy().tobytes() for s in streams}
+    assert len(drawn) == len(streams)
+    assert torch.equal(stream().words(8), stream().words(8))
+
+
+def test_draws_do_not_share_memory():
+    s = stream()
+    a, b = s.words(4), s.words(4)
+    b.zero_()
+    assert torch.equal(a, stream().words(4))
+
+
+def test_nothing_secret_is_shown():
+    key, s = PairKey(SECRET), stream("mask", 3)
+    s.words(3)
+    assert repr(key) == "PairKey(...)"
+    assert repr(s) == "Stream('mask', lane=3, position=2)"
+
+
+@pytest.mark.parametrize("purpose, lane", [("", 0), ("a|b", 0), ("a", -1)])
+def test_ambiguous_names_are_refused(purpose, lane):
+    with pytest.raises(ValueError, match="not a stream name"):
+        stream(purpose, lane)
+
+
+def test_ends_are_guarded():
+    with pytest.raises(ValueError, match="32 bytes"):
+        PairKey(b"short")
+    with pytest.raises(ValueError, match="position"):
+        stream().at(-1)
+    last = stream().at(MAX_POSITION)
+    with pytest.raises(OverflowError, match="used up"):
+        last.words(1)
+    with pytest.raises(OverflowError, match="used up"):
+        last.words(1, "meta")
+
+
+def test_fresh_secrets_are_fresh():
+    assert len({fresh_secret() for _ in range(4)}) == 4 and len(fresh_secret()) == 32

@@ -1,0 +1,292 @@
+"""A checkpoint is read in all its dialects, and refused with the reason where it would be computed wrongly."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import huggingface_hub
+import msgspec
+import pytest
+import torch
+from huggingface_hub.errors import LocalEntryNotFoundError
+from safetensors.torch import load_file, save_file
+from torch.testing import assert_close
+
+from puma.errors import CheckpointError, PumaError, RangeError, TensorError, UnsupportedModel
+from puma.models.checkpoint import embedded, load
+from puma.models.config import Config
+from tests.models import tiny
+from tests.models.tiny import State
+
+
+def refused(kind: type[PumaError], source: Path | str, *words: str, fold: bool = False) -> None:
+    """Loading fails with an error of exactly this kind, with a hint, that says all these words."""
+    with pytest.raises(kind) as caught:
+        checkpoint = load(source)
+        if fold:
+            checkpoint.fold()
+    assert type(caught.value) is kind
+    assert caught.value.hint
+    for word in words:
+        assert word in str(caught.value)
+
+
+# What is read.
+
+
+def test_what_a_checkpoint_says(tmp_path: Path) -> None:
+    folder = tiny.llama(tmp_path / "story")
+    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": [2, 4], "bos_token_id": 3}))
+    checkpoint = load(str(folder))
+    assert checkpoint.architecture == "LlamaForCausalLM"
+    assert (checkpoint.bos, checkpoint.eos) == (3, (2, 4))
+    assert checkpoint.tokenizer == folder / "tokenizer.json"
+    assert "state" not in repr(checkpoint)
+    assert all(tensor.dtype == torch.float32 for tensor in checkpoint.state.values())
+
+
+def test_a_client_needs_no_weights(tmp_path: Path) -> None:
+    folder = tiny.llama(tmp_path)
+    (folder / "model.safetensors").unlink()
+    checkpoint = load(folder, weights=False)
+    assert checkpoint.config.layers == 2
+    assert not checkpoint.state
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_number_formats(dtype: torch.dtype, tmp_path: Path) -> None:
+    before = load(tiny.gpt2(tmp_path)).state
+    tiny.edit(
+        tmp_path, lambda state: state.update({name: tensor.to(dtype) for name, tensor in state.items()})
+    )
+    for name, tensor in load(tmp_path).state.items():
+        assert_close(tensor, before[name].to(dtype).float(), atol=0, rtol=0)
+
+
+def test_shards(tmp_path: Path) -> None:
+    before = load(tiny.llama(tmp_path)).state
+    state = load_file(tmp_path / "model.safetensors")
+    names = sorted(state)
+    weight_map = {name: f"part-{i % 2}.safetensors" for i, name in enumerate(names)}
+    for file in set(weight_map.values()):
+        save_file({name: state[name] for name in names if weight_map[name] == file}, tmp_path / file)
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
+    (tmp_path / "model.safetensors").unlink()
+    after = load(tmp_path).state
+    assert after.keys() == before.keys()
+    assert all(torch.equal(after[name], before[name]) for name in before)
+    (tmp_path / "part-1.safetensors").unlink()
+    refused(CheckpointError, tmp_path, "part-1.safetensors")
+
+
+def test_an_index_stays_in_its_folder(tmp_path: Path) -> None:
+    folder = tiny.llama(tmp_path / "inner")
+    (folder / "model.safetensors").rename(tmp_path / "outer.safetensors")
+    (folder / "model.safetensors.index.json").write_text('{"weight_map": {"x": "../outer.safetensors"}}')
+    refused(CheckpointError, folder, "outer.safetensors")
+
+
+@pytest.mark.parametrize(
+    "write,prefix", [(tiny.llama, "model."), (tiny.gpt2, "transformer."), (tiny.bert, "bert.")]
+)
+def test_names_without_prefix(write: Callable[..., Path], prefix: str, tmp_path: Path) -> None:
+    before = load(write(tmp_path)).state
+
+    def strip(state: State) -> None:
+        for name in list(state):
+            state[name.removeprefix(prefix)] = state.pop(name)
+
+    assert load(tiny.edit(tmp_path, strip)).state.keys() == before.keys()
+
+
+def test_old_names_of_layer_norm(tmp_path: Path) -> None:
+    before = load(tiny.bert(tmp_path)).state
+
+    def rename(state: State) -> None:
+        for name in [name for name in state if "LayerNorm" in name]:
+            state[name.replace("Norm.weight", "Norm.gamma").replace("Norm.bias", "Norm.beta")] = state.pop(
+                name
+            )
+
+    assert load(tiny.edit(tmp_path, rename)).state.keys() == before.keys()
+
+
+@pytest.mark.parametrize(
+    "write,names",
+    [
+        (tiny.llama, ["model.layers.0.self_attn.rotary_emb.inv_freq"]),
+        (tiny.gpt2, ["transformer.h.0.attn.bias", "transformer.h.1.attn.masked_bias", "lm_head.weight"]),
+        (tiny.bert, ["bert.embeddings.position_ids", "cls.predictions.bias"]),
+    ],
+)
+def test_buffers_are_ignored(write: Callable[..., Path], names: list[str], tmp_path: Path) -> None:
+    before = load(write(tmp_path)).state
+    tiny.edit(tmp_path, lambda state: state.update({name: torch.zeros(3) for name in names}))
+    assert load(tmp_path).state.keys() == before.keys()
+
+
+def test_an_encoder_may_lack_its_pooler(tmp_path: Path) -> None:
+    def drop(state: State) -> None:
+        del state["bert.pooler.dense.weight"], state["bert.pooler.dense.bias"]
+
+    assert not load(tiny.edit(tiny.bert(tmp_path / "bert"), drop)).config.pooler
+    refused(UnsupportedModel, tiny.edit(tiny.classifier(tmp_path / "classifier"), drop), "pooler")
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"rope_theta": 500.0},
+        {"rope_theta": None, "rope_parameters": {"rope_theta": 500.0, "rope_type": "default"}},
+        {"rope_theta": 500.0, "rope_scaling": {"type": "default"}},
+    ],
+)
+def test_rotary_settings(settings: dict[str, Any], tmp_path: Path) -> None:
+    assert load(tiny.llama(tmp_path, **settings)).config.rope_theta == 500.0
+
+
+@pytest.mark.parametrize("write", [tiny.llama, tiny.gpt2, tiny.bert, tiny.classifier])
+def test_configs_travel(write: Callable[..., Path], tmp_path: Path) -> None:
+    config = load(write(tmp_path)).config
+    assert msgspec.json.decode(msgspec.json.encode(config), type=Config) == config
+    assert msgspec.msgpack.decode(msgspec.msgpack.encode(config), type=Config) == config
+
+
+def test_a_received_config_is_checked(tmp_path: Path) -> None:
+    config = msgspec.to_builtins(load(tiny.llama(tmp_path)).config)
+    for change in (
+        {"hidden_size": 0},
+        {"vocab_size": 1 << 40},
+        {"num_key_value_heads": 3},
+        {"model_type": "t5"},
+    ):
+        with pytest.raises(msgspec.ValidationError):
+            msgspec.convert(config | change, Config)
+
+
+# Where it is.
+
+
+def test_folders_that_are_no_checkpoint(tmp_path: Path) -> None:
+    refused(CheckpointError, tmp_path / "nowhere", "no folder")
+    refused(CheckpointError, "./nowhere", "no folder")
+    refused(CheckpointError, tmp_path, "config.json")
+    (tmp_path / "config.json").write_text("{")
+    refused(CheckpointError, tmp_path, "config.json", "cannot be read")
+    (tmp_path / "config.json").write_text("[]")
+    refused(CheckpointError, tmp_path, "no JSON object")
+
+
+def test_weights_that_cannot_be_read(tmp_path: Path) -> None:
+    path = tiny.llama(tmp_path) / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-10])
+    refused(CheckpointError, tmp_path, "model.safetensors", "cannot be read")
+    path.unlink()
+    refused(CheckpointError, tmp_path, "no model.safetensors")
+    (tmp_path / "pytorch_model.bin").write_bytes(b"")
+    refused(CheckpointError, tmp_path, "pytorch_model.bin", "convert it")
+
+
+def test_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, list[str]]] = []
+
+    def snapshot(name: str, allow_patterns: list[str], ignore_patterns: list[str]) -> str:
+        asked.append((name, allow_patterns))
+        return str(tiny.llama(tmp_path))
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot)
+    assert load("someone/story").name == "someone/story"
+    load("someone/story", weights=False)
+    assert asked[0] == ("someone/story", ["*.json", "*.txt", "*.model", "*.safetensors"])
+    assert "*.safetensors" not in asked[1][1]
+
+
+def test_hub_out_of_reach(monkeypatch: pytest.MonkeyPatch) -> None:
+    def snapshot(*args: Any, **kwargs: Any) -> str:
+        raise LocalEntryNotFoundError("no connection")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot)
+    refused(
+        CheckpointError,
+        "someone/story",
+        "no folder someone/story",
+        "hub cannot be reached",
+        "pass its folder",
+    )
+
+
+def test_embedded_is_a_folder_of_the_package() -> None:
+    assert embedded().parent.name == "models"
+
+
+# What is refused.
+
+
+@pytest.mark.parametrize(
+    "write,settings,words",
+    [
+        (
+            tiny.llama,
+            {"architectures": ["T5ForConditionalGeneration"]},
+            ["T5For", "LlamaForCausalLM", "BertModel"],
+        ),
+        (tiny.llama, {"architectures": None}, ["no architecture"]),
+        (tiny.llama, {"quantization_config": {"quant_method": "gptq"}}, ["gptq", "fp16"]),
+        (tiny.llama, {"quantization_config": {"quant_method": "awq"}}, ["awq"]),
+        (
+            tiny.llama,
+            {"rope_scaling": {"rope_type": "llama3", "factor": 8.0}},
+            ["rope_type", "llama3", "default"],
+        ),
+        (tiny.llama, {"rope_parameters": {"rope_type": "yarn"}}, ["yarn"]),
+        (tiny.llama, {"rope_scaling": {"type": "linear", "factor": 2.0}}, ["linear"]),
+        (tiny.llama, {"hidden_act": "gelu"}, ["hidden_act", "silu"]),
+        (tiny.llama, {"num_key_value_heads": 3}, ["num_key_value_heads"]),
+        (tiny.llama, {"head_dim": 5}, ["head_dim"]),
+        (tiny.llama, {"hidden_size": "wide"}, ["hidden_size"]),
+        (tiny.gpt2, {"activation_function": "relu"}, ["activation_function", "gelu_new"]),
+        (tiny.gpt2, {"scale_attn_by_inverse_layer_idx": True}, ["scale_attn_by_inverse_layer_idx"]),
+        (tiny.gpt2, {"n_head": 5}, ["n_head"]),
+        (tiny.bert, {"hidden_act": "relu"}, ["hidden_act"]),
+        (tiny.bert, {"position_embedding_type": "relative_key"}, ["relative_key", "absolute"]),
+        (tiny.bert, {"is_decoder": True}, ["is_decoder"]),
+    ],
+)
+def test_unsupported(
+    write: Callable[..., Path], settings: dict[str, Any], words: list[str], tmp_path: Path
+) -> None:
+    refused(UnsupportedModel, tiny.configure_folder(write(tmp_path), **settings), *words)
+
+
+@pytest.mark.parametrize(
+    "change,words",
+    [
+        (lambda s: s.pop("model.norm.weight"), ["model.norm.weight", "missing", "24"]),
+        (
+            lambda s: s.update({"model.layers.1.mlp.up_proj.weight": torch.zeros(5, 24)}),
+            ["model.layers.1.mlp.up_proj.weight", "[5, 24]", "expected [20, 24]"],
+        ),
+        (lambda s: s["lm_head.weight"][0].fill_(float("nan")), ["lm_head.weight", "NaN"]),
+        (lambda s: s["lm_head.weight"][0].fill_(float("-inf")), ["lm_head.weight", "infinite"]),
+        (
+            lambda s: s.update({"lm_head.weight": s["lm_head.weight"].to(torch.int8)}),
+            ["lm_head.weight", "I8"],
+        ),
+        (lambda s: s.update({"model.layers.0.self_attn.q_proj.bias": torch.zeros(24)}), ["q_proj.bias"]),
+        (lambda s: s.update({"model.layers.2.input_layernorm.weight": torch.zeros(24)}), ["layers.2"]),
+    ],
+)
+def test_bad_tensors(change: Callable[[State], object], words: list[str], tmp_path: Path) -> None:
+    refused(TensorError, tiny.edit(tiny.llama(tmp_path), change), *words)
+
+
+def test_weights_out_of_range(tmp_path: Path) -> None:
+    def enlarge(state: State) -> None:
+        # Each is in range; their product, which is what fixed point sees, is not.
+        state["model.layers.0.input_layernorm.weight"].fill_(100.0)
+        state["model.layers.0.self_attn.v_proj.weight"].fill_(-2.0)
+
+    refused(RangeError, tiny.edit(tiny.llama(tmp_path), enlarge), "v_proj.weight", "200", "128", fold=True)

@@ -1,0 +1,67 @@
+"""Text becomes the checkpoint's tokens; what cannot be served is refused with a hint."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from puma.errors import CheckpointError, InputError
+from puma.models import presets
+from puma.models.checkpoint import load
+from puma.models.text import check_length, decode, encode, open_tokenizer
+from tests.models import tiny
+
+
+def test_special_tokens_are_the_checkpoints(tmp_path: Path) -> None:
+    llama = load(tiny.llama(tmp_path / "llama"))
+    tokenizer = open_tokenizer(llama.tokenizer)
+    tokens = encode(tokenizer, llama.config, "the cat sat")
+    assert tokens.ids == [1, 5, 7, 9]
+    assert decode(tokenizer, [*tokens.ids, 2]) == "the cat sat"
+    bert = load(tiny.bert(tmp_path / "bert"))
+    tokens = encode(open_tokenizer(bert.tokenizer), bert.config, "the cat", "a dog sat")
+    assert tokens.ids == [3, 5, 7, 4, 6, 8, 9, 4]
+    assert tokens.types == [0, 0, 0, 0, 1, 1, 1, 1]
+
+
+def test_padding_and_truncation_are_switched_off(tmp_path: Path) -> None:
+    checkpoint = load(tiny.bert(tmp_path))
+    tokenizer = open_tokenizer(checkpoint.tokenizer)
+    tokenizer.enable_padding(length=8)
+    tokenizer.enable_truncation(4)
+    tokenizer.save(str(checkpoint.tokenizer))
+    tokenizer = open_tokenizer(checkpoint.tokenizer)
+    assert len(encode(tokenizer, checkpoint.config, "the").ids) == 3
+    assert len(encode(tokenizer, checkpoint.config, "the cat sat on the mat").ids) == 8
+
+
+@pytest.mark.parametrize("prompt", ["", "  \n"])
+def test_empty_prompt(prompt: str, tmp_path: Path) -> None:
+    checkpoint = load(tiny.llama(tmp_path))
+    with pytest.raises(InputError, match="empty"):
+        encode(open_tokenizer(checkpoint.tokenizer), checkpoint.config, prompt)
+
+
+def test_tokens_outside_the_vocabulary(tmp_path: Path) -> None:
+    checkpoint = load(tiny.llama(tmp_path, vocab_size=10))
+    with pytest.raises(InputError, match="vocabulary of 10"):
+        encode(open_tokenizer(checkpoint.tokenizer), checkpoint.config, "the mat")
+
+
+def test_length() -> None:
+    config = presets.preset("bert-base")
+    check_length(config, 512)
+    check_length(config, 500, 13)  # the thirteenth is answered, and not fed back
+    for prompt, tokens in ((0, 1), (513, 1), (500, 14)):
+        with pytest.raises(InputError) as caught:
+            check_length(config, prompt, tokens)
+        assert caught.value.hint
+
+
+def test_tokenizer_that_cannot_be_read(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"no tokenizer\.json"):
+        open_tokenizer(None)
+    (tmp_path / "tokenizer.json").write_text("{}")
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        open_tokenizer(tmp_path / "tokenizer.json")

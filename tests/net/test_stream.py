@@ -1,0 +1,146 @@
+"""A link over raw sockets whose other side misbehaves: every lie is named, and nothing hangs."""
+
+from __future__ import annotations
+
+import socket
+import struct
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from puma.errors import FrameError, PeerLost, PeerTimeout
+from puma.net import stream
+from puma.net.frame import MAGIC, Kind, header_bytes
+from puma.net.stream import StreamLink
+
+pytestmark = pytest.mark.usefixtures("no_threads_left")
+
+
+@pytest.fixture
+def raw():
+    """A link, and the sockets at the other side of it: the one to write into and the one to read from."""
+    outbound, reads = socket.socketpair()
+    inbound, writes = socket.socketpair()
+    link = StreamLink("P1", "P2", outbound, inbound, timeout=0.5)
+    yield link, writes, reads
+    link.close()
+    for sock in (reads, writes):
+        sock.close()
+
+
+@pytest.mark.parametrize(
+    "sent, error, message",
+    [
+        (b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n", FrameError, "P2: bad magic"),
+        (MAGIC + b"\x09\x00" + bytes(26), FrameError, "P2: bad version in a frame header: 9, here 1"),
+        (header_bytes(99, 0, 0), FrameError, "P2: bad kind"),
+        (header_bytes(Kind.DATA, 0, (1 << 30) + 1), FrameError, "P2: bad length .* at most 1073741824"),
+        (header_bytes(Kind.CONTROL, 0, 1 << 25), FrameError, "P2: bad length"),
+        (header_bytes(Kind.DATA, 3, 0), FrameError, "bad sequence .* P2 sent data frame 3 where 0 was due"),
+        (header_bytes(Kind.HELLO, 0, 0), FrameError, "P2 sent a hello in the middle"),
+        (header_bytes(Kind.ERROR, 0, 9) + b"why \x1b[2J", PeerLost, r"P2 stopped: why \?\[2J"),
+        (header_bytes(Kind.BYE, 0, 0), PeerLost, "P2 closed its link"),
+        (header_bytes(Kind.DATA, 0, 4) + b"ab", PeerTimeout, "P2 fell silent for 0.5 s in the middle"),
+        (header_bytes(Kind.DATA, 0, 4)[:20], PeerTimeout, "P2 fell silent for 0.5 s in the middle"),
+    ],
+)
+@pytest.mark.parametrize("before", [True, False], ids=["thread reads", "caller reads"])
+def test_lies_are_named(raw, sent, error, message, before):
+    link, writes, _ = raw
+    if not before:
+        # One exchange first: the receiving thread has then left the socket to the caller.
+        writes.sendall(header_bytes(Kind.CONTROL, 0, 0))
+        link.recv_control()
+        link._park_for_test = None
+    writes.sendall(sent)
+    for _ in range(2):
+        with pytest.raises(error, match=message):
+            link.recv(4)
+
+
+@pytest.mark.parametrize("sent", [b"", MAGIC, header_bytes(Kind.DATA, 0, 9), header_bytes(Kind.DATA, 0, 9) + b"x"])
+def test_an_end_without_a_goodbye_is_a_loss(raw, sent):
+    link, writes, _ = raw
+    writes.sendall(sent)
+    writes.close()
+    with pytest.raises(PeerLost, match="P2 is gone: its connection ended without a goodbye"):
+        link.recv(9)
+
+
+def test_an_announced_gigabyte_is_not_allocated(raw, monkeypatch):
+    link, writes, _ = raw
+    asked = []
+    monkeypatch.setattr(stream, "owned", lambda size: asked.append(size) or memoryview(bytearray(size)))
+    writes.sendall(header_bytes(Kind.DATA, 0, 1 << 30) + bytes(1000))
+    with pytest.raises(PeerTimeout, match="middle of a frame"):
+        link.recv(4)
+    assert asked == [stream.STEP_BYTES]
+
+
+def test_memory_grows_with_what_arrives(raw):
+    link, writes, _ = raw
+    data = np.arange(11 << 20).astype(np.uint8).tobytes()
+    time.sleep(0.02)
+    writes.sendall(header_bytes(Kind.DATA, 0, len(data)) + data)
+    assert bytes(link.recv(len(data))) == data
+
+
+def test_the_reason_on_one_socket_explains_the_loss_of_the_other(raw):
+    link, writes, reads = raw
+    writes.sendall(header_bytes(Kind.ERROR, 0, 8) + b"the disk")
+    reads.close()
+    with pytest.raises(PeerLost, match="P2 stopped: the disk"):
+        for _ in range(3):
+            link.send(bytes(1 << 16))
+
+
+def test_a_lost_reader_is_a_loss(raw):
+    link, _, reads = raw
+    reads.close()
+    with pytest.raises(PeerLost, match="P2 is gone"):
+        link.send(b"x")
+
+
+def test_ends_are_framed(raw):
+    link, _, reads = raw
+    link.fail("no")
+    assert reads.recv(100) == header_bytes(Kind.ERROR, 0, 2) + b"no"
+    assert reads.recv(100) == b""
+
+
+DIES = """
+import os, sys
+from puma.net.handshake import Identity
+from puma.net.tcp import dial
+me = Identity("party", 2, b"s" * 16, b"c" * 32, b"k" * 32)
+link = dial("127.0.0.1", int(sys.argv[1]), me, ("party", 1)).link
+for _ in range(int(sys.argv[2])):
+    link.send(link.recv(64))
+link.send(bytes(link.recv(64))[:32])
+os.kill(os.getpid(), 9)
+"""
+
+
+@pytest.mark.parametrize("rounds", [0, 50])
+def test_a_killed_process_is_noticed_at_once(identity, rounds):
+    from puma.net.tcp import listen
+
+    with listen() as port:
+        port.welcome(identity(), [("party", 2)])
+        with subprocess.Popen([sys.executable, "-c", DIES, str(port.address[1]), str(rounds)]) as process:
+            with port.accept(20).link as link:
+                for _ in range(rounds):
+                    link.send(struct.pack("<Q", 1) * 8)
+                    link.recv(64)
+                link.send(bytes(64))
+                link.recv(32)
+                start = time.monotonic()
+                with pytest.raises(PeerLost, match="P2 is gone"):
+                    link.recv(64)
+                with pytest.raises(PeerLost, match="P2 is gone"):
+                    link.send(bytes(64))
+                assert time.monotonic() - start < 2
+            process.wait(5)
