@@ -1,4 +1,4 @@
-"""A checkpoint is read in all its dialects, and refused with the reason where it would be computed wrongly."""
+"""A checkpoint is read in all its dialects, and refused, with the reason, where it cannot be used."""
 
 from __future__ import annotations
 

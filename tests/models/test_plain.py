@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from puma.errors import TensorError, UsageError
 from puma.models import Cache, architecture
 from tests.models import tiny
 from tests.models.plain import one_hot, open_model
@@ -85,14 +86,23 @@ def test_folded_parameters_are_those_declared(write: Callable[..., Path], tmp_pa
     assert {name: tuple(tensor.shape) for name, tensor in checkpoint.fold().items()} == declared
 
 
-@pytest.mark.parametrize("write", [tiny.llama, tiny.gpt2, tiny.bert])
-def test_meta_device_gives_shapes(write: Callable[..., Path], tmp_path: Path) -> None:
-    checkpoint, _ = open_model(write(tmp_path))
-    kind = architecture(checkpoint.config)
-    params = {
-        name: torch.empty(shape, device="meta") for name, shape in kind.parameters(checkpoint.config).items()
-    }
-    rows = torch.empty(4, checkpoint.config.vocab_size, device="meta")
-    answer = kind.model(checkpoint.config, params)(rows)
-    assert answer.device.type == "meta"
-    assert tuple(answer.shape) == ((28,) if kind.family == "causal" else (4, 24))
+def test_parameters_must_fit_the_config(tmp_path: Path) -> None:
+    checkpoint, _ = open_model(tiny.llama(tmp_path))
+    make, params = architecture(checkpoint.config).model, checkpoint.fold()
+    name = "model.layers.1.mlp.up_proj.weight"
+    with pytest.raises(TensorError, match=r"up_proj\.weight has shape .20, 23., expected .20, 24."):
+        make(checkpoint.config, params | {name: params[name][:, 1:]})
+    del params[name]
+    with pytest.raises(TensorError, match=r"up_proj\.weight is missing"):
+        make(checkpoint.config, params)
+
+
+def test_heads_that_are_not_there(tmp_path: Path) -> None:
+    def drop_pooler(state: tiny.State) -> None:
+        del state["bert.pooler.dense.weight"], state["bert.pooler.dense.bias"]
+
+    checkpoint, model = open_model(tiny.edit(tiny.bert(tmp_path), drop_pooler))
+    hidden = model(one_hot(IDS, checkpoint.config.vocab_size))
+    for head in (model.pool, model.classify):
+        with pytest.raises(UsageError):
+            head(hidden)

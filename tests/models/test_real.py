@@ -1,4 +1,4 @@
-"""Real checkpoints, where PUMA_TEST_DATA names a folder that holds them: the plain run equals transformers."""
+"""Real checkpoints, if PUMA_TEST_DATA names a folder that holds them: the plain run equals transformers."""
 
 from __future__ import annotations
 

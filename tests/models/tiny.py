@@ -3,8 +3,8 @@
     folder = tiny.llama(tmp_path)                     # or tiny.gpt2, tiny.bert, tiny.classifier
     folder = tiny.llama(tmp_path, num_hidden_layers=1, tie_word_embeddings=True)
 
-Every keyword is a setting of config.json.  The tokenizer knows the words of `WORDS`; the text "the cat sat" is
-three tokens, after <s> for LLaMA, between [CLS] and [SEP] for BERT.
+Every keyword is a setting of config.json.  The tokenizer knows the words in `WORDS`; "the cat sat" is three
+tokens, after <s> for LLaMA, between [CLS] and [SEP] for BERT.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, pre_tokenizers, processors
 from tokenizers import models as tokenizer_models
 
@@ -24,9 +24,8 @@ from puma.models.checkpoint import configure
 
 State = dict[str, torch.Tensor]
 SPECIAL = ["<unk>", "<s>", "</s>", "[CLS]", "[SEP]"]
-WORDS = (
-    "the a cat dog sat ran on under mat hat and it was red big little one day saw then they went home".split()
-)
+SENTENCE = "the a cat dog sat ran on under mat hat and it was red big little one day saw then they went home"
+WORDS = SENTENCE.split()
 VOCABULARY = len(SPECIAL) + len(WORDS)  # 28
 
 LLAMA = {
@@ -135,8 +134,6 @@ def tokenizer(template: str) -> Tokenizer:
 
 def edit(folder: Path, change: Callable[[State], object]) -> Path:
     """Change the tensors of a checkpoint in place."""
-    from safetensors.torch import load_file
-
     state = load_file(folder / "model.safetensors")
     change(state)
     save_file({name: tensor.contiguous() for name, tensor in state.items()}, folder / "model.safetensors")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -40,10 +42,8 @@ def test_any_bytes_parse_or_raise(data):
 def test_no_flipped_bit_goes_unnoticed_by_the_encoding(bit):
     data = bytearray(GOOD)
     data[bit // 8] ^= 1 << bit % 8
-    try:
+    with contextlib.suppress(FrameError):
         assert encode_header(parse_header(data)) == data != GOOD
-    except FrameError:
-        pass
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""What every link must do, in memory and over TCP alike."""
+"""What every link must do, in memory, over TCP and over TLS alike."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from puma.net import Link
 from puma.net.endpoint import Inbox
 from puma.net.frame import HEADER_BYTES, Kind
 
-both = pytest.mark.parametrize("make_links", ["memory", "tcp"], indirect=True)
+every_kind = pytest.mark.parametrize("make_links", ["memory", "tcp", "tls"], indirect=True)
 
 
-@both
+@every_kind
 def test_pieces_become_one_frame(make_links):
     a, b = make_links()
     assert isinstance(a, Link)
@@ -25,12 +25,14 @@ def test_pieces_become_one_frame(make_links):
     a.send(b"head", words.numpy(), memoryview(b""), bytearray(b"tail"), np.zeros((0, 4)))
     got = b.recv(56)
     assert bytes(got[:4]) == b"head" and bytes(got[-4:]) == b"tail"
-    assert torch.equal(torch.frombuffer(got[4:52], dtype=torch.uint8).clone().view(torch.int64), words.flatten())
+    assert torch.equal(
+        torch.frombuffer(got[4:52], dtype=torch.uint8).clone().view(torch.int64), words.flatten()
+    )
     a.send()
     assert len(b.recv(0)) == 0
 
 
-@both
+@every_kind
 @pytest.mark.parametrize("size", [1, 5000, 70_000, 3_000_000])
 def test_received_buffers_belong_to_the_caller(make_links, size):
     a, b = make_links()
@@ -45,7 +47,7 @@ def test_received_buffers_belong_to_the_caller(make_links, size):
     assert bytes(b.recv(size)) == expected and not any(first)
 
 
-@both
+@every_kind
 def test_counters_count_payloads_and_headers(make_links):
     a, b = make_links()
     a.send(b"12345678", b"9")
@@ -56,7 +58,7 @@ def test_counters_count_payloads_and_headers(make_links):
     assert b.received_bytes == a.sent_bytes and b.sent_bytes == 0
 
 
-@both
+@every_kind
 def test_control_and_data_do_not_wait_for_each_other(make_links):
     a, b = make_links()
     a.send(b"one")
@@ -69,7 +71,7 @@ def test_control_and_data_do_not_wait_for_each_other(make_links):
     assert bytes(b.recv(3)) == b"two"
 
 
-@both
+@every_kind
 def test_two_threads_may_wait_for_the_two_kinds(make_links, aside):
     a, b = make_links()
     control = aside(b.recv_control)
@@ -81,7 +83,7 @@ def test_two_threads_may_wait_for_the_two_kinds(make_links, aside):
     assert control.result() == b"control"
 
 
-@both
+@every_kind
 def test_another_size_is_an_error_with_numbers(make_links):
     a, b = make_links()
     a.send(b"1234")
@@ -91,7 +93,7 @@ def test_another_size_is_an_error_with_numbers(make_links):
         b.recv(8)
 
 
-@both
+@every_kind
 def test_silence_names_the_frame_waited_for(make_links):
     a, b = make_links()
     a.send(b"x")
@@ -106,7 +108,7 @@ def test_silence_names_the_frame_waited_for(make_links):
     assert bytes(b.recv(1)) == b"y"
 
 
-@both
+@every_kind
 def test_close_lets_what_was_sent_arrive(make_links):
     a, b = make_links()
     a.send(b"last")
@@ -125,7 +127,7 @@ def test_close_lets_what_was_sent_arrive(make_links):
         a.recv(1)
 
 
-@both
+@every_kind
 def test_a_failure_is_told_in_its_own_words(make_links, aside):
     a, b = make_links()
     waiting = aside(b.recv, 4)
@@ -139,7 +141,7 @@ def test_a_failure_is_told_in_its_own_words(make_links, aside):
         b.send(b"anything")
 
 
-@both
+@every_kind
 def test_leaving_a_with_block_by_an_error_tells_it(make_links):
     a, b = make_links()
     with pytest.raises(RuntimeError), a:
@@ -148,7 +150,7 @@ def test_leaving_a_with_block_by_an_error_tells_it(make_links):
         b.recv(1)
 
 
-@both
+@every_kind
 def test_closing_frees_a_thread_that_waits(make_links, aside):
     a, _ = make_links()
     data, control = aside(a.recv, 1), aside(a.recv_control)
@@ -159,7 +161,7 @@ def test_closing_frees_a_thread_that_waits(make_links, aside):
             waiting.result(2)
 
 
-@both
+@every_kind
 def test_both_may_send_frames_far_beyond_every_bound_at_once(make_links, aside):
     a, b = make_links(queue_bytes=1 << 16)
     big = np.arange(3 << 20).astype(np.uint8)
@@ -174,8 +176,8 @@ def test_both_may_send_frames_far_beyond_every_bound_at_once(make_links, aside):
     other.result()
 
 
-@both
-def test_small_frames_both_ways_then_many_one_way(make_links, aside):
+@every_kind
+def test_small_frames_every_kind_ways_then_many_one_way(make_links, aside):
     a, b = make_links()
 
     def echo():
@@ -194,7 +196,7 @@ def test_small_frames_both_ways_then_many_one_way(make_links, aside):
     assert other.result() == list(range(2000))
 
 
-@both
+@every_kind
 def test_a_peer_that_does_not_read_holds_the_sender_back(make_links):
     a, b = make_links(timeout=0.2, queue_bytes=1 << 20)
     with pytest.raises(PeerTimeout, match=r"P2 took no data for 0\.2 s"):
@@ -203,7 +205,7 @@ def test_a_peer_that_does_not_read_holds_the_sender_back(make_links):
     assert b.inbox.bytes <= 2 << 20
 
 
-@both
+@every_kind
 def test_limits_hold_before_anything_leaves(make_links):
     a, b = make_links()
     a.limits[Kind.DATA] = 1000

@@ -3,8 +3,9 @@ digit it is.
 
 Instead of turning the table by the digit d, the one-hot is turned: after a rotation by d its position i
 stands for the table's entry -i, whatever d was. Sets become fixed masks, and the sums over every subset of
-five neighbouring entries are made once per call, so that a lookup adds 13 of them per word. Below 64 positions
-the pattern is repeated to fill its word: one rotation serves every width.
+five neighbouring entries are made once per call, so that a lookup adds 13 of them per word. (Which of them it
+reads follows the one-hot: a process that watches this machine's caches learns about this party's own words.)
+Below 64 positions the pattern is repeated to fill its word: one rotation serves every width.
 """
 
 from __future__ import annotations
@@ -149,7 +150,7 @@ def _turned(e, at, per, digit, k, full, spread):
 
 @compiled
 def _subsums(table, first, count, size):
-    """For `count` tables from the `first` on, side by side, the sums over the subsets of each group of entries."""
+    """For `count` tables from the `first` on, side by side, the sums over every subset of each group."""
     per = (size + 63) // 64
     sums = np.zeros(per * _SUMS * count, np.int64)
     for i in range(size):

@@ -1,8 +1,4 @@
-"""BERT: an encoder with LayerNorm after each half of a layer, a pooler, and perhaps a classification head.
-
-`Model` is what the parties run on shares, and anybody on tensors; `fold` is what the owner does to the
-checkpoint, in the clear, before sharing it.  Nothing here knows whether a value is secret.
-"""
+"""BERT: LayerNorm after each half of a layer, pooler, perhaps classifier; must not know tensors from shares."""
 
 from __future__ import annotations
 
@@ -29,13 +25,14 @@ class Normed(NamedTuple):
 
 class Attention(nn.Module):
     def __init__(self, c: Config) -> None:
-        self.head_dim = c.head_dim
+        self.heads, self.head_dim = c.heads, c.head_dim
         self.query = nn.Linear(c.hidden_size, c.hidden_size)
         self.key = nn.Linear(c.hidden_size, c.hidden_size)
         self.value = nn.Linear(c.hidden_size, c.hidden_size)
 
     def __call__(self, x: Value, mask: Value) -> Value:
-        q, k, v = (nn.split_heads(p(x), self.head_dim) for p in (self.query, self.key, self.value))
+        heads = nn.split_heads([self.query(x), self.key(x), self.value(x)], self.head_dim)
+        q, k, v = (heads[i * self.heads : (i + 1) * self.heads] for i in range(3))
         return nn.join_heads(nn.attend(q, k, v, mask))
 
 
@@ -91,7 +88,7 @@ class Encoder(nn.Module):
         self.pooler: Any = nn.Module(dense=nn.Linear(c.hidden_size, c.hidden_size)) if c.pooler else None
 
     def __call__(self, one_hot: Value, types: list[int]) -> Value:
-        mask = nn.full_mask(one_hot.shape[0], one_hot.device)
+        mask = nn.full_mask(one_hot.shape[0])
         h = self.embeddings(one_hot, types)
         for layer in self.encoder.layer:
             h = layer(h, mask)
@@ -130,7 +127,7 @@ class Model(nn.Module):
 
 
 def fold(config: Config, state: Mapping[str, Value]) -> dict[str, Value]:
-    """Fold the affine of norms and 1/sqrt(head_dim) into the matrices; residuals still need the affine."""
+    """At the owner: fold norms and 1/sqrt(head_dim) into the matrices; residuals still need the norms."""
     folded = dict(state)
     norm = "bert.embeddings.LayerNorm"
     for i in range(config.layers):

@@ -1,8 +1,4 @@
-"""GPT-2: learned positions, LayerNorm before each half of a block, GeLU.
-
-`Model` is what the parties run on shares, and anybody on tensors; `fold` is what the owner does to the
-checkpoint, in the clear, before sharing it.  Nothing here knows whether a value is secret.
-"""
+"""GPT-2: learned positions, LayerNorm before each half of a layer; must not know tensors from shares."""
 
 from __future__ import annotations
 
@@ -19,14 +15,15 @@ READERS = {"ln_1": ("attn.q", "attn.k", "attn.v"), "ln_2": ("mlp.c_fc",)}  # nor
 
 class Attention(nn.Module):
     def __init__(self, c: Config) -> None:
-        self.head_dim = c.head_dim
+        self.heads, self.head_dim = c.heads, c.head_dim
         self.q = nn.Linear(c.width, c.width)
         self.k = nn.Linear(c.width, c.width)
         self.v = nn.Linear(c.width, c.width)
         self.c_proj = nn.Linear(c.width, c.width)
 
     def __call__(self, x: Value, mask: Value, cache: LayerCache) -> Value:
-        q, k, v = (nn.split_heads(p(x), self.head_dim) for p in (self.q, self.k, self.v))
+        heads = nn.split_heads([self.q(x), self.k(x), self.v(x)], self.head_dim)
+        q, k, v = (heads[i * self.heads : (i + 1) * self.heads] for i in range(3))
         return self.c_proj(nn.join_heads(nn.attend(q, *cache.append(k, v), mask)))
 
 
@@ -67,7 +64,7 @@ class Decoder(nn.Module):
 
     def __call__(self, one_hot: Value, cache: Cache) -> Value:
         start, end = cache.length, cache.length + one_hot.shape[0]
-        mask = nn.causal_mask(end - start, end, one_hot.device)
+        mask = nn.causal_mask(end - start, end)
         with F.component("embedding", one_hot):
             x = self.wte(one_hot) + self.wpe.weight[start:end]
         for layer, layer_cache in zip(self.h, cache.layers, strict=True):
@@ -100,7 +97,7 @@ class Model(nn.Module):
 
 
 def fold(config: Config, state: Mapping[str, Value]) -> dict[str, Value]:
-    """Turn matrices from (in, out) to (out, in), split q, k, v, and fold norms and 1/sqrt(head_dim)."""
+    """At the owner: matrices to (out, in), q, k, v split, norms and 1/sqrt(head_dim) folded in."""
     folded = dict(state)
     for i in range(config.layers):
         layer = f"transformer.h.{i}."

@@ -1,8 +1,4 @@
-"""LLaMA: grouped-query attention, rotary positions, RMSNorm, SwiGLU.
-
-`Model` is what the parties run on shares, and anybody on tensors; `fold` is what the owner does, in the
-clear, to the tensors of a checkpoint before sharing them.  Nothing here knows whether a value is secret.
-"""
+"""LLaMA: grouped-query attention, rotary positions, RMSNorm, SwiGLU; must not know tensors from shares."""
 
 from __future__ import annotations
 
@@ -22,16 +18,17 @@ READERS = {  # norm: the matrices that read it, and so take its scale
 
 class Attention(nn.Module):
     def __init__(self, c: Config) -> None:
-        self.head_dim = c.head_dim
+        self.head_dim, self.kv_heads = c.head_dim, c.kv_heads
         self.q_proj = nn.Linear(c.hidden_size, c.heads * c.head_dim, c.attention_bias)
         self.k_proj = nn.Linear(c.hidden_size, c.kv_heads * c.head_dim, c.attention_bias)
         self.v_proj = nn.Linear(c.hidden_size, c.kv_heads * c.head_dim, c.attention_bias)
         self.o_proj = nn.Linear(c.heads * c.head_dim, c.hidden_size, c.attention_bias)
 
     def __call__(self, x: Value, rope: tuple, mask: Value, cache: LayerCache) -> Value:
-        q, k, v = (nn.split_heads(p(x), self.head_dim) for p in (self.q_proj, self.k_proj, self.v_proj))
-        k, v = cache.append(F.rotary(k, *rope), v)
-        return self.o_proj(nn.join_heads(nn.attend(F.rotary(q, *rope), k, v, mask)))
+        heads = nn.split_heads([self.q_proj(x), self.k_proj(x), self.v_proj(x)], self.head_dim)
+        qk, v = F.rotary(heads[: -self.kv_heads], *rope), heads[-self.kv_heads :]
+        k, v = cache.append(qk[-self.kv_heads :], v)
+        return self.o_proj(nn.join_heads(nn.attend(qk[: -self.kv_heads], k, v, mask)))
 
 
 class MLP(nn.Module):
@@ -71,7 +68,7 @@ class Decoder(nn.Module):
     def __call__(self, one_hot: Value, cache: Cache) -> Value:
         start, rows = cache.length, one_hot.shape[0]
         rope = nn.rotary_angles(start, rows, self.c.head_dim, self.c.rope_theta, one_hot.device)
-        mask = nn.causal_mask(rows, start + rows, one_hot.device)
+        mask = nn.causal_mask(rows, start + rows)
         with F.component("embedding", one_hot):
             x = self.embed_tokens(one_hot)
         for layer, layer_cache in zip(self.layers, cache.layers, strict=True):
@@ -104,7 +101,7 @@ class Model(nn.Module):
 
 
 def fold(config: Config, state: Mapping[str, Value]) -> dict[str, Value]:
-    """Fold the scales of norms and 1/sqrt(head_dim) into the matrices."""
+    """At the owner: fold the scales of norms and 1/sqrt(head_dim) into the matrices."""
     folded = dict(state)
     for i in range(config.layers):
         layer = f"model.layers.{i}."

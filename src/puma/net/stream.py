@@ -68,7 +68,7 @@ class StreamLink(Endpoint):
 
     def set_timeout(self, seconds: float) -> None:
         super().set_timeout(seconds)
-        if not self._finished:
+        with contextlib.suppress(OSError):  # closed meanwhile: then the deadline no longer matters
             set_timeout(self._outbound, seconds)
             set_timeout(self._inbound, seconds)
 
@@ -90,11 +90,10 @@ class StreamLink(Endpoint):
 
     def _write(self, data: bytes | memoryview) -> None:
         try:
-            done = self._outbound.send(data)
-            if done < len(data):
-                view = memoryview(data)
-                while done < len(view):
-                    done += self._outbound.send(view[done:])
+            # In steps, so that a deadline speaks of the peer and not of the size.
+            done = self._outbound.send(data if len(data) <= STEP_BYTES else memoryview(data)[:STEP_BYTES])
+            while done < len(data):
+                done += self._outbound.send(memoryview(data)[done : done + STEP_BYTES])
         except _SILENCE:
             # Part of a frame may be out: nothing sensible can follow it.
             raise self._over(stuck(self.peer, self.timeout)) from None
@@ -276,6 +275,9 @@ class StreamLink(Endpoint):
 
 def set_timeout(sock: socket.socket, seconds: float) -> None:
     """Let the system keep the deadline: Python's own would ask for readiness before every read and write."""
+    if isinstance(sock, ssl.SSLSocket):  # hides the system's deadline by trying again for ever
+        sock.settimeout(seconds)
+        return
     whole = int(seconds)
     value = struct.pack("ll", whole, max(1, int((seconds - whole) * 1e6)))
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, value)

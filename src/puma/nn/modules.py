@@ -6,7 +6,7 @@ parameter is a torch tensor or a share, nor anything about parties, links or fil
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -88,8 +88,9 @@ class Affine(Module):
         return F.affine(x, self.weight, self.bias)
 
 
-def split_heads(x: Value, size: int) -> Value:
-    """(rows, heads * size) -> (heads, rows, size)."""
+def split_heads(projections: Sequence[Value], size: int) -> Value:
+    """Each (rows, heads * size) -> (all heads, rows, size); joined, so that they are opened in one round."""
+    x = F.cat(projections, -1)
     return x.reshape(x.shape[0], -1, size).transpose(0, 1)
 
 
@@ -110,14 +111,17 @@ def attend(q: Value, k: Value, v: Value, mask: torch.Tensor) -> Value:
     return context.reshape(heads, rows, size)
 
 
-def causal_mask(rows: int, length: int, device: torch.device) -> torch.Tensor:
-    """The mask of the last `rows` positions of `length`: each attends to itself and what came before."""
-    return torch.ones(rows, length, dtype=torch.bool, device=device).tril(length - rows)
+def causal_mask(rows: int, length: int) -> torch.Tensor:
+    """The mask of the last `rows` positions of `length`: each attends to itself and what came before.
+
+    Masks stay on the CPU: they say which scores are computed at all, on the meta device too.
+    """
+    return torch.ones(rows, length, dtype=torch.bool).tril(length - rows)
 
 
-def full_mask(rows: int, device: torch.device) -> torch.Tensor:
+def full_mask(rows: int) -> torch.Tensor:
     """The mask of an encoder without padding: all attend to all."""
-    return torch.ones(rows, rows, dtype=torch.bool, device=device)
+    return torch.ones(rows, rows, dtype=torch.bool)
 
 
 def rotary_angles(

@@ -1,0 +1,195 @@
+"""The two outsiders: the owner, who shares a model, and the client, who shares a prompt and joins the answer.
+
+Both see plaintext, their own. A session holds one link to each party; every output component comes from two parties and
+the two copies must agree. This file must not know where the parties run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from puma import errors, kernels
+from puma.crypto.prg import PairKey, fresh_secret
+from puma.errors import ProtocolError, TensorError
+from puma.models.config import Config
+from puma.mpc.cost import wire_bytes
+from puma.serving import messages as msg
+from puma.serving.engine import TOKEN_RING, tensor_specs
+
+KEEP_MASKS_BELOW = 50_000_000  # parameters; larger models draw their masks again at every use
+
+Progress = Callable[[str, int, int], None]  # what, done, of
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one request cost: all parties, and the client's upload of its shares."""
+
+    seconds: float
+    prefill: float
+    rounds: int
+    online: int
+    offline: int
+    per_party: list[int]
+    client: int
+    cpu_seconds: float
+    peak_rss_mib: list[float]
+    breakdown: list[dict[str, Any]] = field(repr=False)
+
+    @property
+    def total(self) -> int:
+        """Bytes sent by the three parties and by the client."""
+        return self.online + self.offline
+
+    def bytes(self) -> dict[str, Any]:
+        return {
+            "total": self.total, "online": self.online, "offline": self.offline, "per_party": self.per_party,
+            "client": self.client,
+        }  # fmt: skip
+
+
+def cost_of(reports: Sequence[msg.Report], client: int) -> Cost:
+    """Join three parties' reports; the client's upload counts as online."""
+    names = list(dict.fromkeys(s.name for r in reports for s in r.spent))
+    parts = {n: [next((s for s in r.spent if s.name == n), None) for r in reports] for n in names}
+    breakdown = [
+        {
+            "name": name,
+            "seconds": max(s.seconds for s in spent if s),
+            "rounds": max(s.rounds for s in spent if s),
+            "bytes": sum(s.online + s.offline for s in spent if s),
+        }
+        for name, spent in parts.items()
+    ]
+    return Cost(
+        seconds=max(r.seconds for r in reports),
+        prefill=max(r.prefill for r in reports),
+        rounds=max(sum(s.rounds for s in r.spent) for r in reports),
+        online=sum(s.online for r in reports for s in r.spent) + client,
+        offline=sum(s.offline for r in reports for s in r.spent),
+        per_party=[sum(s.online + s.offline for s in r.spent) for r in reports],
+        client=client,
+        cpu_seconds=sum(r.cpu_seconds for r in reports),
+        peak_rss_mib=[r.peak_rss_mib for r in reports],
+        breakdown=[b for b in breakdown if b["bytes"] or b["seconds"] > 1e-3],
+    )
+
+
+def upload_bytes(tokens: int, vocabulary: int) -> int:
+    """Bytes of a prompt's shares: one-hot rows to each evaluator, nothing but seeds to the dealer."""
+    return 2 * tokens * vocabulary * wire_bytes(TOKEN_RING)
+
+
+class Session:
+    """One link to each of P0, P1, P2, in this order."""
+
+    def __init__(self, links: Sequence[Any]) -> None:
+        self.links = list(links)
+        self.config: Config | None = None
+        self.cost: Cost | None = None
+
+    # -- owner --------------------------------------------------------------------------------------------------
+
+    def share(self, config: Config, params: Mapping[str, Tensor], progress: Progress | None = None) -> None:
+        """Send each evaluator the masked words of every parameter, one tensor at a time, and everyone the seeds."""
+        specs = tensor_specs(config)
+        seeds = [fresh_secret(), fresh_secret()]
+        keep = sum(torch.Size(s.shape).numel() for s in specs) < KEEP_MASKS_BELOW
+        self._send(lambda mine: msg.Load(config, specs, mine, keep), seeds)
+        for i, spec in enumerate(specs):
+            if tuple(params[spec.name].shape) != tuple(spec.shape):
+                raise TensorError(f"parameter {spec.name} is misshapen", "fold the checkpoint first")
+            words = torch.round(params[spec.name].double() * 2.0**spec.frac).to(torch.int64)
+            self._masked(words, seeds, f"weight {spec.name}", spec.bits)
+            if progress:
+                progress("sharing the model", i + 1, len(specs))
+        self._reports()
+        self.config = config
+
+    # -- client -------------------------------------------------------------------------------------------------
+
+    def generate(self, ids: Sequence[int], tokens: int) -> Iterator[int]:
+        """Yield each new token as it is decided; `cost` is set when the last one has come."""
+        sent = self._ask(lambda job: msg.Generate(job, tokens), ids, [])
+        for _ in range(tokens):
+            yield int(self._result()) % (1 << self._bits)  # an index is unsigned
+        self.cost = cost_of(self._reports(), sent)
+
+    def encode(self, ids: Sequence[int], output: str, types: Sequence[int] = ()) -> Tensor:
+        """Hidden states, their sum over the tokens, or class logits, as float64."""
+        sent = self._ask(lambda job: msg.Encode(job, output), ids, types)
+        result = self._result()
+        self.cost = cost_of(self._reports(), sent)
+        return result
+
+    def selftest(self) -> Tensor:
+        """The parties' answer to the built-in self-test."""
+        self._send(lambda _: msg.SelfTest(), [b"", b""])
+        result = self._result()
+        self.cost = cost_of(self._reports(), 0)
+        return result
+
+    def close(self) -> None:
+        """Let the parties go."""
+        for link in self.links:
+            try:
+                link.send_control(msg.encode(msg.Quit()))
+            except errors.PumaError:
+                pass
+            link.close()
+
+    def _ask(self, request: Callable[[msg.Input], msg.Request], ids: Sequence[int], types: Sequence[int]) -> int:
+        assert self.config is not None
+        seeds = [fresh_secret(), fresh_secret()]
+        self._send(lambda mine: request(msg.Input(len(ids), mine, list(types))), seeds)
+        one_hot = torch.zeros((len(ids), self.config.vocab_size), dtype=torch.int64)
+        one_hot[torch.arange(len(ids)), torch.tensor(ids)] = 1
+        self._masked(one_hot, seeds, "input", TOKEN_RING)
+        return upload_bytes(len(ids), self.config.vocab_size)
+
+    def _send(self, request: Callable[[list[bytes]], msg.Request], seeds: list[bytes]) -> None:
+        for link, mine in zip(self.links, (seeds, seeds[:1], seeds[1:]), strict=True):
+            link.send_control(msg.encode(request(mine)))
+
+    def _masked(self, words: Tensor, seeds: list[bytes], purpose: str, bits: int) -> None:
+        """m = words + l1 + l2 to both evaluators. Safe: each lacks one of the two seeds, and each purpose is used once."""
+        for seed in seeds:
+            words = words + PairKey(seed).stream(purpose).words(tuple(words.shape))
+        packed = kernels.pack(words, bits).numpy()
+        for link in self.links[1:]:
+            link.send(packed)
+
+    def _result(self) -> Tensor:
+        """Join the next output; (l1, l2), (m, l1) and (m, l2) must agree on every component."""
+        (l1, l2), (m, one), (m2, two) = (self._components(link) for link in self.links)
+        if not (torch.equal(l1, one) and torch.equal(l2, two) and torch.equal(m, m2)):
+            raise ProtocolError("two parties sent different copies of one component", "one of the parties misbehaves")
+        return kernels.signed(m - l1 - l2, self._bits).double() / 2.0**self._frac
+
+    def _components(self, link: Any) -> tuple[Tensor, Tensor]:
+        reply = self._reply(link)
+        if not isinstance(reply, msg.Result):
+            raise ProtocolError(f"{link.peer} sent a report where a result was expected")
+        count = torch.Size(reply.shape).numel() * wire_bytes(reply.bits)
+        self._bits, self._frac = reply.bits, reply.frac
+        parts = torch.frombuffer(link.recv(2 * count), dtype=torch.uint8).split(count)
+        a, b = (kernels.unpack(part, reply.bits, tuple(reply.shape)) for part in parts)
+        return a, b
+
+    def _reports(self) -> list[msg.Report]:
+        reports = [self._reply(link) for link in self.links]
+        if not all(isinstance(r, msg.Report) for r in reports):
+            raise ProtocolError("a party sent a result where a report was expected")
+        return reports  # type: ignore[return-value]
+
+    def _reply(self, link: Any) -> msg.Reply:
+        reply = msg.decode_reply(link.recv_control())
+        if isinstance(reply, msg.Failed):
+            kind = getattr(errors, reply.kind, ProtocolError)
+            raise kind(reply.message, reply.hint)
+        return reply

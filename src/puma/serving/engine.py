@@ -1,0 +1,121 @@
+"""The work of one party on one request: shares in, model, shares out. The same text serves a real party and a dry one.
+
+It knows models and requests; it must not know links, addresses or processes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import torch
+
+from puma.errors import UsageError
+from puma.models import Cache, architecture
+from puma.models.config import Config
+from puma.mpc.cost import wire_bytes
+from puma.mpc.fixed import ACTIVATION, RESIDUAL_RING, RING, WEIGHT, formatted
+from puma.mpc.party import Party
+from puma.mpc.seeded import Seeded
+from puma.mpc.share import Additive, Share, public
+from puma.nn import functional as F
+from puma.serving.messages import Encode, Generate, Spent, TensorSpec
+
+Emit = Callable[[Share], None]
+TOKEN_RING = RESIDUAL_RING  # of one-hot rows: products with the embedding table stay in the residual's ring
+
+
+def tensor_specs(config: Config) -> list[TensorSpec]:
+    """Names, shapes and formats of the parameters that the owner shares."""
+    shapes = architecture(config).parameters(config)
+    return [TensorSpec(name, shape, RING, parameter_frac(name)) for name, shape in shapes.items()]
+
+
+def parameter_frac(name: str) -> int:
+    """Biases are added to untruncated products, everything else is a factor or a table."""
+    return ACTIVATION + WEIGHT if name.endswith(".bias") else WEIGHT
+
+
+class Engine:
+    """One party's copy of a shared model."""
+
+    def __init__(self, party: Party, config: Config, params: Mapping[str, Share]) -> None:
+        self.party = party
+        self.config = config
+        self.model = architecture(config).model(config, params)
+
+    def generate(self, one_hot: Share, job: Generate, emit: Emit, prefilled: Callable[[], None]) -> None:
+        """Emit the index of each new token as it is decided; it is fed back without being opened."""
+        cache = Cache(self.config.layers)
+        for step in range(job.tokens):
+            logits = self.model(one_hot, cache)
+            with F.component("head", one_hot):
+                token = F.argmax(logits.reshape(1, -1))
+                self._emit(token, emit)
+            if step == 0:
+                prefilled()
+            if step + 1 < job.tokens:
+                with F.component("embedding", one_hot):
+                    one_hot = F.one_hot(token, self.config.vocab_size)
+
+    def encode(self, one_hot: Share, job: Encode, emit: Emit) -> None:
+        """Emit hidden states (tokens, d), their sum over the tokens (d,), or logits (labels,)."""
+        if architecture(self.config).family == "causal":
+            hidden = self.model.hidden(one_hot)
+        else:
+            hidden = self.model(one_hot, job.input.types or None)
+        if job.output == "hidden":
+            result = hidden
+        elif job.output == "pooled":
+            result = hidden.sum(0)
+        elif job.output == "logits":
+            result = self.model.classify(hidden)
+        else:
+            raise UsageError(f"there is no output {job.output}", "choose hidden, pooled or logits")
+        with F.component("head", one_hot):
+            self._emit(result, emit)
+
+    def _emit(self, x: Share | Additive, emit: Emit) -> None:
+        share = settled(x)
+        self.party.ledger.sent(2 * share.numel() * wire_bytes(share.bits), online=not self.party.is_dealer)
+        emit(share)
+
+
+def settled(x: Share | Additive) -> Share:
+    """Open an untruncated result into a share of ACTIVATION fraction bits."""
+    if isinstance(x, Additive):
+        (x,) = x.party.run(formatted((x, ACTIVATION, x.bits - x.frac + ACTIVATION)))
+    return x
+
+
+def selftest(party: Party) -> Share:
+    """GeLU of a few public numbers, so that every kind of message crosses every link."""
+    x = public(party, torch.tensor(SELFTEST), (len(SELFTEST),), RING, ACTIVATION)
+    return F.gelu(x)
+
+
+SELFTEST = (-300.0 / 2, -1.0, 0.0, 0.5, 1.0, 100.0)
+
+
+def dry_run(config: Config, job: Generate | Encode) -> list[list[Spent]]:
+    """What a request would cost each party, counted on torch's meta device; no arithmetic, no link."""
+    return [_dry_party(rank, config, job) for rank in range(3)]
+
+
+def _dry_party(rank: int, config: Config, job: Generate | Encode) -> list[Spent]:
+    party = Party(rank)
+    params = {t.name: Seeded(party, None, [], t.shape, t.bits, t.frac) for t in tensor_specs(config)}
+    engine = Engine(party, config, params)
+    words = torch.empty((job.input.length, config.vocab_size), dtype=torch.int64, device="meta")
+    one_hot = Share(party, words, words, TOKEN_RING, 0)
+    if isinstance(job, Generate):
+        engine.generate(one_hot, job, lambda share: None, lambda: None)
+    else:
+        engine.encode(one_hot, job, lambda share: None)
+    return spent(party)
+
+
+def spent(party: Party) -> list[Spent]:
+    """The party's ledger by component, bytes with frame headers."""
+    party.ledger.total()
+    entries = party.ledger.entries.items()
+    return [Spent(name, e.seconds, e.rounds, e.online_bytes, e.offline_bytes) for name, e in entries]

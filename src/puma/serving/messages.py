@@ -1,0 +1,116 @@
+"""What owner, client and parties say to each other besides words of shares; strict msgspec structs.
+
+Tensors follow as data frames. Nothing here is secret except the mask seeds, which go to the two parties that share them.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from puma.models.config import Config
+
+
+class TensorSpec(msgspec.Struct, frozen=True, array_like=True):
+    """Name, shape and fixed-point format of one shared parameter."""
+
+    name: str
+    shape: tuple[int, ...]
+    bits: int
+    frac: int
+
+
+class Load(msgspec.Struct, frozen=True, tag="load", forbid_unknown_fields=True):
+    """A model follows: to each evaluator one data frame a tensor, to the dealer nothing but the seeds."""
+
+    config: Config
+    tensors: list[TensorSpec]
+    seeds: list[bytes]
+    keep_masks: bool
+
+
+class Input(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A prompt of `length` tokens follows as shared one-hot rows (one data frame to each evaluator)."""
+
+    length: int
+    seeds: list[bytes]
+    types: list[int] = []
+
+
+class Generate(msgspec.Struct, frozen=True, tag="generate", forbid_unknown_fields=True):
+    """Greedy generation of a public number of tokens."""
+
+    input: Input
+    tokens: int
+
+
+class Encode(msgspec.Struct, frozen=True, tag="encode", forbid_unknown_fields=True):
+    """One pass: "hidden" states of all tokens, their sum ("pooled"), or class "logits"."""
+
+    input: Input
+    output: str
+
+
+class SelfTest(msgspec.Struct, frozen=True, tag="selftest", forbid_unknown_fields=True):
+    """Multiply and compare a few public numbers under masks, and return the results."""
+
+
+class Quit(msgspec.Struct, frozen=True, tag="quit"):
+    """End of the session."""
+
+
+Request = Load | Generate | Encode | SelfTest | Quit
+
+
+class Spent(msgspec.Struct, frozen=True, array_like=True):
+    """A party's ledger under one name."""
+
+    name: str
+    seconds: float
+    rounds: int
+    online: int
+    offline: int
+
+
+class Report(msgspec.Struct, frozen=True, tag="report"):
+    """What a request cost this party."""
+
+    spent: list[Spent]
+    seconds: float
+    prefill: float
+    cpu_seconds: float
+    peak_rss_mib: float
+
+
+class Result(msgspec.Struct, frozen=True, tag="result"):
+    """One output share; its two components follow as one data frame."""
+
+    shape: tuple[int, ...]
+    bits: int
+    frac: int
+
+
+class Failed(msgspec.Struct, frozen=True, tag="failed"):
+    """The party gave up; the class of error, what happened and the hint."""
+
+    kind: str
+    message: str
+    hint: str
+
+
+Reply = Report | Result | Failed
+
+_encoder = msgspec.msgpack.Encoder()
+_requests: msgspec.msgpack.Decoder[Request] = msgspec.msgpack.Decoder(Request)
+_replies: msgspec.msgpack.Decoder[Reply] = msgspec.msgpack.Decoder(Reply)
+
+
+def encode(message: Request | Reply) -> bytes:
+    return _encoder.encode(message)
+
+
+def decode_request(payload: bytes) -> Request:
+    return _requests.decode(payload)
+
+
+def decode_reply(payload: bytes) -> Reply:
+    return _replies.decode(payload)

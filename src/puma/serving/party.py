@@ -1,0 +1,180 @@
+"""A party's process: meet the two peers and the client, then serve the client's requests until it quits.
+
+Started by a launcher that writes one JSON line to standard input (who we are, the session, the cookie) and later the
+peers' ports. When standard input closes the launcher is gone, and so are we. What comes in over links is checked by the
+frame and message layers; this file must not look at words.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+import signal
+import sys
+import threading
+import time
+import traceback
+from typing import Any
+
+import msgspec
+import torch
+
+from puma import kernels
+from puma.crypto.prg import PairKey
+from puma.errors import ProtocolError, PumaError
+from puma.mpc.cost import wire_bytes
+from puma.mpc.party import Party
+from puma.mpc.seeded import Seeded
+from puma.mpc.share import Share
+from puma.net.handshake import Identity
+from puma.net.tcp import dial, listen
+from puma.serving import messages as msg
+from puma.serving.engine import TOKEN_RING, Engine, selftest, spent
+
+SILENCE = 600.0  # a peer may compute this long between two messages; a dead one is noticed at once
+
+
+class Start(msgspec.Struct, frozen=True):
+    """First line on standard input."""
+
+    rank: int
+    session: bytes
+    config: bytes
+    cookie: bytes
+
+
+class Ports(msgspec.Struct, frozen=True):
+    """Second line: where the parties of lower rank listen."""
+
+    ports: list[int]
+
+
+class Server:
+    """Serves one client over one link, as one party."""
+
+    def __init__(self, party: Party, client: Any) -> None:
+        self.party, self.client = party, client
+        self.engine: Engine | None = None
+
+    def serve(self) -> None:
+        """Answer requests until Quit; a failed request ends the session everywhere."""
+        while True:
+            request = msg.decode_request(self.client.recv_control())
+            if isinstance(request, msg.Quit):
+                return
+            self._answer(request)
+
+    def _answer(self, request: msg.Request) -> None:
+        self.party.ledger.reset()
+        started, cpu = time.perf_counter(), _cpu_seconds()
+        prefill = [0.0]
+
+        def prefilled() -> None:
+            prefill[0] = time.perf_counter() - started
+
+        if isinstance(request, msg.Load):
+            self.engine = self._load(request)
+        elif isinstance(request, msg.Generate):
+            self._ready().generate(self._input(request.input), request, self._emit, prefilled)
+        elif isinstance(request, msg.Encode):
+            self._ready().encode(self._input(request.input), request, self._emit)
+        elif isinstance(request, msg.SelfTest):
+            self._emit(selftest(self.party))
+        seconds = time.perf_counter() - started
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        report = msg.Report(spent(self.party), seconds, prefill[0] or seconds, _cpu_seconds() - cpu, peak)
+        self.client.send_control(msg.encode(report))
+
+    def _ready(self) -> Engine:
+        if self.engine is None:
+            raise ProtocolError("a request came before a model", "load a model first")
+        return self.engine
+
+    def _load(self, request: msg.Load) -> Engine:
+        keys = [PairKey(seed) for seed in request.seeds]
+        params: dict[str, Share] = {}
+        for spec in request.tensors:
+            streams = [key.stream(f"weight {spec.name}") for key in keys]
+            m = None if self.party.is_dealer else self._words(spec.shape, spec.bits)
+            params[spec.name] = Seeded(
+                self.party, m, streams, spec.shape, spec.bits, spec.frac, keep=request.keep_masks
+            )
+        return Engine(self.party, request.config, params)
+
+    def _input(self, job: msg.Input) -> Share:
+        shape = (job.length, self._ready().config.vocab_size)
+        m = None if self.party.is_dealer else self._words(shape, TOKEN_RING)
+        masks = [PairKey(seed).stream("input").words(shape) for seed in job.seeds]
+        components = masks if m is None else [m, *masks]
+        return Share(self.party, components[0], components[1], TOKEN_RING, 0)
+
+    def _words(self, shape: tuple[int, ...], bits: int) -> torch.Tensor:
+        count = torch.Size(shape).numel() * wire_bytes(bits)
+        return kernels.unpack(torch.frombuffer(self.client.recv(count), dtype=torch.uint8), bits, tuple(shape))
+
+    def _emit(self, share: Share) -> None:
+        self.client.send_control(msg.encode(msg.Result(tuple(share.shape), share.bits, share.frac)))
+        self.client.send(*(kernels.pack(c, share.bits).numpy() for c in share.components))
+
+
+def _cpu_seconds() -> float:
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    return usage.ru_utime + usage.ru_stime
+
+
+def meet(start: Start) -> tuple[Party, Any]:
+    """Listen, tell the launcher the port, dial the parties of lower rank, wait for the others and the client."""
+    me = Identity("party", start.rank, start.session, start.config, start.cookie)
+    listener = listen()
+    higher = range(start.rank + 1, 3)
+    listener.welcome(me, [("client", 0), *(("party", r) for r in higher)], timeout=SILENCE)
+    print(listener.address[1], flush=True)
+    ports = msgspec.json.decode(sys.stdin.readline(), type=Ports).ports
+    met = [dial("127.0.0.1", ports[r], me, ("party", r), timeout=SILENCE) for r in range(start.rank)]
+    met += [listener.accept(60.0) for _ in range(len(higher) + 1)]
+    listener.close()
+    links: dict[int, Any] = {m.rank: m.link for m in met if m.role == "party"}
+    keys = {m.rank: PairKey(m.secret) for m in met if m.role == "party"}
+    client = next(m.link for m in met if m.role == "client")
+    client.timeout = 7 * 24 * 3600.0  # a client may think as long as it likes
+    return Party(start.rank, links, keys), client
+
+
+def run(start: Start) -> int:
+    """Serve; on an error tell everybody why, by name."""
+    party, client = meet(start)
+    threading.Thread(target=_leave_with_launcher, daemon=True).start()
+    try:
+        Server(party, client).serve()
+        for link in (*party.links.values(), client):
+            link.close()
+        return 0
+    except PumaError as error:
+        failure = msg.Failed(type(error).__name__, error.message, error.hint)
+    except Exception as error:
+        failure = msg.Failed("ProtocolError", f"P{start.rank} failed: {type(error).__name__}: {error}", "")
+        if os.environ.get("PUMA_DEBUG"):
+            traceback.print_exc()
+    for link in party.links.values():
+        link.fail(failure.message)
+    with contextlib.suppress(PumaError):
+        client.send_control(msg.encode(failure))
+    client.close()
+    return 1
+
+
+def _leave_with_launcher() -> None:
+    while sys.stdin.readline():
+        pass
+    os._exit(0)
+
+
+def main() -> int:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the launcher ends us
+    torch.set_num_threads(1)
+    return run(msgspec.json.decode(sys.stdin.readline(), type=Start))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,81 @@
+"""Words to bytes and back: the compiled kernels against the plain ones, and against Python's own integers."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from puma import kernels
+from puma.kernels import plain
+from tests.kernels.words import views, words
+
+
+@pytest.mark.parametrize("bits", range(1, 65))
+def test_words_cross_the_wire_in_every_ring(bits: int) -> None:
+    for count in (0, 1, 2, 7, 8, 9, 100):
+        x = words(count)
+        sent = kernels.pack(x, bits)
+        assert sent.numel() == count * ((bits + 7) // 8)
+        assert torch.equal(sent, plain.pack(x, bits))
+        got = kernels.unpack(sent, bits, (count,))
+        assert torch.equal(got, plain.unpack(sent, bits, (count,)))
+        assert torch.equal(got, plain.reduce(x, bits))
+
+
+@pytest.mark.parametrize("bits", [3, 8, 20, 48, 63])
+def test_bytes_are_those_of_the_reduced_integer(bits: int) -> None:
+    for word in words(40).tolist():
+        sent = bytes(kernels.pack(torch.tensor([word]), bits).tolist())
+        assert sent == (word % (1 << bits)).to_bytes((bits + 7) // 8, "little")
+
+
+@pytest.mark.parametrize("bits", [12, 64])
+def test_layouts_and_shapes(bits: int) -> None:
+    for layout, x in views(3, 5, 6).items():
+        assert torch.equal(kernels.pack(x, bits), plain.pack(x, bits)), layout
+        assert torch.equal(kernels.pack_bits(x), plain.pack_bits(x)), layout
+    sent = kernels.pack(words(), bits)
+    assert torch.equal(kernels.unpack(sent, bits, ()), plain.reduce(words(), bits))
+    assert kernels.unpack(sent[:0], bits, (2, 0)).shape == (2, 0)
+
+
+def test_garbage_above_the_ring_is_dropped() -> None:
+    noise = words(30).view(torch.uint8)[: 30 * 2]
+    assert int(kernels.unpack(noise, 12, (30,)).max()) < 1 << 12
+
+
+def test_packing_never_shares_memory() -> None:
+    x = words(10)
+    sent = kernels.pack(x, 64)
+    x.zero_()
+    assert int(sent.sum()) > 0
+    got = kernels.unpack(sent, 64, (10,))
+    sent.zero_()
+    assert bool(got.any())
+
+
+@pytest.mark.parametrize("count", [0, 1, 7, 8, 9, 64, 1001])
+def test_bits(count: int) -> None:
+    x = words(count)
+    sent = kernels.pack_bits(x)
+    assert torch.equal(sent, plain.pack_bits(x))
+    assert torch.equal(kernels.unpack_bits(sent, (count,)), x & 1)
+    assert torch.equal(plain.unpack_bits(sent, (count,)), x & 1)
+
+
+def test_unaligned_and_strided_buffers() -> None:
+    x = words(20)
+    sent = kernels.pack(x, 40)
+    behind = torch.cat([torch.zeros(3, dtype=torch.uint8), sent])[3:]
+    spread = torch.stack([sent, sent], 1)[:, 0]
+    for buffer in (behind, spread):
+        assert torch.equal(kernels.unpack(buffer, 40, (4, 5)), plain.reduce(x, 40).view(4, 5))
+
+
+def test_refusals() -> None:
+    with pytest.raises(ValueError, match="11 bytes are not 2 words"):
+        kernels.unpack(torch.zeros(11, dtype=torch.uint8), 48, (2,))
+    with pytest.raises(ValueError, match="do not hold"):
+        kernels.unpack_bits(torch.zeros(3, dtype=torch.uint8), (2,))
+    with pytest.raises(TypeError, match="uint8"):
+        kernels.unpack(words(2), 8, (2,))
