@@ -177,7 +177,7 @@ def test_both_may_send_frames_far_beyond_every_bound_at_once(make_links, aside):
 
 
 @every_kind
-def test_small_frames_every_kind_ways_then_many_one_way(make_links, aside):
+def test_small_frames_both_ways_then_many_one_way(make_links, aside):
     a, b = make_links()
 
     def echo():

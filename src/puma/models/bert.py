@@ -1,4 +1,4 @@
-"""BERT: LayerNorm after each half of a layer, pooler, perhaps classifier; must not know tensors from shares."""
+"""BERT: LayerNorm after each half of a layer, pooler and classifier; must not know tensors from shares."""
 
 from __future__ import annotations
 

@@ -13,18 +13,23 @@ import torch
 from torch import Tensor
 
 from puma import kernels
-from puma.mpc.cost import Cost, declares, wire_bits, wire_bytes
+from puma.mpc.cost import Cost, Size, declares, local, message_bits, wire_bits, wire_bytes
 from puma.mpc.party import DEALER, FIRST, SECOND, Message, Party, Piece, Protocol
 from puma.mpc.share import Additive, Share
 
 Bilinear = Callable[[Tensor, Tensor], Tensor]
 
 
+def _deal_cost(party: Party, value: Tensor | None, shape: tuple[int, ...], bits: int, purpose: str = "deal") -> Cost:
+    return Cost(0, 0, math.prod(shape) * wire_bits(bits))
+
+
+@declares("offline k", "section 2", _deal_cost)
 def deal(party: Party, value: Tensor | None, shape: tuple[int, ...], bits: int, purpose: str = "deal") -> Tensor:
     """A value known to the dealer as (2,2) words: P1 draws its half from k01, P2 is sent the difference.
 
-    Offline `bits` a word. Safe: what P2 receives is padded by the k01 words. Returns this evaluator's half, and the
-    dealer's own value at the dealer.
+    Safe: what P2 receives is padded by the k01 words. Returns this evaluator's half, and the dealer's own value at the
+    dealer.
     """
     half = party.words(FIRST, purpose, shape)
     if party.rank == FIRST:
@@ -36,6 +41,7 @@ def deal(party: Party, value: Tensor | None, shape: tuple[int, ...], bits: int, 
     return kernels.unpack(party.correction(None, count), bits, shape)
 
 
+@declares("local", "section 3", local)
 def product(x: Share, y: Share, op: Bilinear) -> Additive:
     """x o y for any bilinear op (section 3 of docs/protocol.md); local.
 
@@ -51,11 +57,13 @@ def product(x: Share, y: Share, op: Bilinear) -> Additive:
     return Additive(x.party, part, min(x.bits, y.bits), x.frac + y.frac, dealt=True)
 
 
+@declares("local", "section 3", local)
 def multiply(x: Share, y: Share) -> Additive:
     """Elementwise product, broadcasting; local."""
     return product(x, y, torch.mul)
 
 
+@declares("local", "section 3", local)
 def square(x: Share) -> Additive:
     """Elementwise square; local, one product a party instead of two."""
     if x.party.rank == DEALER:
@@ -67,6 +75,7 @@ def square(x: Share) -> Additive:
     return Additive(x.party, part, x.bits, 2 * x.frac, dealt=True)
 
 
+@declares("local", "section 3", local)
 def matmul(x: Share, y: Share) -> Additive:
     """Batched matrix product (..., n, k) @ (..., k, m); local, two ring products an evaluator, one at the dealer."""
     bits = min(x.bits, y.bits)
@@ -104,12 +113,13 @@ def _opened(zs: tuple[Additive, ...]) -> Protocol[list[tuple[Tensor, Tensor]]]:
     return results
 
 
-def _opening_cost(*zs: Additive) -> Cost:
-    online = sum(2 * z.numel() * wire_bits(z.bits) for z in zs)
+def opening_cost(*zs: Additive | Size) -> Cost:
+    """One round that opens padded products: the cost of `reshare` and `open_truncate`."""
+    online = sum(2 * message_bits(z.numel(), z.bits) for z in zs)
     return Cost(1, online, sum(z.numel() * wire_bits(z.bits) for z in zs if z.dealt))
 
 
-@declares("online 2k, offline k if dealt", "sections 2 and 3", _opening_cost)
+@declares("online 2k, offline k if dealt; 1 round", "sections 2 and 3", opening_cost)
 def reshare(*zs: Additive) -> Protocol[list[Share]]:
     """Additives back to Shares of the same rings, all in one round.
 
@@ -120,13 +130,13 @@ def reshare(*zs: Additive) -> Protocol[list[Share]]:
     return [Share(z.party, a, b, z.bits, z.frac) for z, (a, b) in zip(zs, opened, strict=True)]
 
 
-@declares("online 2k, offline k if dealt", "section 3", lambda *pairs: _opening_cost(*(z for z, _ in pairs)))
+@declares("online 2k, offline k if dealt; 1 round", "section 3", lambda *pairs: opening_cost(*(z for z, _ in pairs)))
 def open_truncate(*pairs: tuple[Additive, int]) -> Protocol[list[Share]]:
-    """Additives z to Shares of z / 2^s in the smaller ring k - s, all in one round; off by less than one unit.
+    """Additives z to Shares of z / 2^s in the smaller ring k - s, all in one round; off by less than 1.5 units.
 
     c = z + r1 + r2 is opened and every component loses its low bits: what a wrap of c would change lies above the
-    smaller ring. Carries of the low parts (0 to 2, mean 1/2 after flooring) are centred by half a unit before and one
-    unit after. Safe: as reshare.
+    smaller ring. The result exceeds the floor by the carry of the low parts, 0 to 2; half a unit before and one unit
+    after centre the error, whose standard deviation is half a unit. Safe: as reshare.
     """
     centred = tuple(z.shifted(1 << (s - 1)) if s else z for z, s in pairs)
     opened = yield from _opened(centred)
@@ -137,12 +147,13 @@ def open_truncate(*pairs: tuple[Additive, int]) -> Protocol[list[Share]]:
     return results
 
 
-def _lift_cost(*pairs: tuple[Share, int]) -> Cost:
-    bits = sum(2 * x.numel() * wire_bits(k - x.bits) for x, k in pairs)
-    return Cost(1, bits, bits)
+def lift_cost(*pairs: tuple[Share | Size, int]) -> Cost:
+    """The cost of `lift`."""
+    online = sum(2 * message_bits(x.numel(), k - x.bits) for x, k in pairs)
+    return Cost(1, online, sum(2 * x.numel() * wire_bits(k - x.bits) for x, k in pairs))
 
 
-@declares("online 2(k-j), offline 2(k-j)", "section 3", _lift_cost)
+@declares("online 2(k-j), offline 2(k-j); 1 round", "section 3", lift_cost)
 def lift(*pairs: tuple[Share, int]) -> Protocol[list[Share]]:
     """Shares from ring j into larger rings k, exactly, if |x| < 2^(j-2); all in one round.
 
@@ -178,6 +189,7 @@ def _wrap(x: Share, bits: int) -> tuple[Tensor, Tensor, Additive]:
     return a, b, Additive(party, part, bits - j, 0, dealt=False)
 
 
+@declares("local: m comes from the owner, masks from streams", "section 2", local)
 def masked_input(party: Party, m: Tensor | None, shape: tuple[int, ...], bits: int, frac: int, purpose: str) -> Share:
     """A share whose masks both sides derive from streams: m at the evaluators, nothing but seeds at the dealer."""
     pads = party.own_words(purpose, shape)
@@ -186,7 +198,7 @@ def masked_input(party: Party, m: Tensor | None, shape: tuple[int, ...], bits: i
     return Share(party, m, pads, bits, frac)  # type: ignore[arg-type]
 
 
-@declares("online 2k", "section 2", lambda x: Cost(1, 2 * x.numel() * wire_bits(x.bits), 0))
+@declares("online 2k; 1 round", "section 2", lambda x: Cost(1, 2 * message_bits(x.numel(), x.bits), 0))
 def reveal(x: Share) -> Protocol[Tensor | None]:
     """Open x to both evaluators (a deliberate opening: for tests and diagnosis only). None at the dealer."""
     party = x.party

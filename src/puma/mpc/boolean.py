@@ -6,6 +6,7 @@ Bits are xor-shared between the evaluators; the dealer knows masks only. This fi
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from puma import kernels
 from puma.mpc.arithmetic import deal
-from puma.mpc.cost import Cost, declares, wire_bits
+from puma.mpc.cost import Cost, Size, declares, message_bits, wire_bits
 from puma.mpc.party import FIRST, Party, Piece, Protocol
 from puma.mpc.share import Additive, Bits, Share
 
@@ -33,8 +34,9 @@ def own_bits(party: Party, shape: tuple[int, ...]) -> Tensor:
     return words[0] ^ words[1] if len(words) == 2 else words[0]
 
 
+@declares("offline 1", "section 2", lambda party, value, shape: Cost(0, 0, message_bits(math.prod(shape), 1)))
 def deal_bits(party: Party, value: Tensor | None, shape: tuple[int, ...]) -> Tensor:
-    """Bits known to the dealer, xor-shared: P1's half from k01, the rest sent to P2; offline one bit each."""
+    """Bits known to the dealer, xor-shared: P1's half from k01, the rest sent to P2."""
     count = (math.prod(shape) + 7) // 8
     half = party.random_bytes(FIRST, "bit-deal", count)
     if party.is_dealer:
@@ -43,16 +45,12 @@ def deal_bits(party: Party, value: Tensor | None, shape: tuple[int, ...]) -> Ten
     return kernels.unpack_bits(half if party.rank == FIRST else party.correction(None, count), shape)  # type: ignore[arg-type]
 
 
-def _eighths(count: int) -> int:
-    return 8 * ((count + 7) // 8)
+def and_cost(*counts: int) -> Cost:
+    """The cost of `and_` on pairs of so many bits each."""
+    return Cost(1, sum(4 * message_bits(c, 1) for c in counts), sum(message_bits(c, 1) for c in counts))
 
 
-def _and_cost(*pairs: tuple[Bits, Bits]) -> Cost:
-    counts = [_eighths(x.numel()) for x, _ in pairs]
-    return Cost(1, sum(4 * c for c in counts), sum(counts))
-
-
-@declares("online 4, offline 1", "section 4", _and_cost)
+@declares("online 4, offline 1; 1 round", "section 4", lambda *pairs: and_cost(*(x.numel() for x, _ in pairs)))
 def and_(*pairs: tuple[Bits, Bits]) -> Protocol[list[Bits]]:
     """x and y for each pair of Bits of one shape, all in one round.
 
@@ -80,7 +78,12 @@ def and_(*pairs: tuple[Bits, Bits]) -> Protocol[list[Bits]]:
     return results
 
 
-@declares("online 2", "section 4", lambda *bs: Cost(1, sum(2 * _eighths(b.numel()) for b in bs), 0))
+def open_masked_cost(*bs: Bits | Size) -> Cost:
+    """The cost of `open_masked`."""
+    return Cost(1, sum(2 * message_bits(b.numel(), 1) for b in bs), 0)
+
+
+@declares("online 2; 1 round", "section 4", open_masked_cost)
 def open_masked(*bs: Bits) -> Protocol[list[MaskedBit]]:
     """v = b ^ rho public to the evaluators, rho known to the dealer; all in one round. Safe: rho is fresh."""
     party = bs[0].party
@@ -93,8 +96,15 @@ def open_masked(*bs: Bits) -> Protocol[list[MaskedBit]]:
     return [MaskedBit(party, s ^ t) for s, t in zip(sent, theirs, strict=True)]
 
 
+def select_cost(bit_shape: Sequence[int], x: Share | Size) -> Cost:
+    """The cost of `select` for a bit of this shape."""
+    shape = torch.broadcast_shapes(tuple(bit_shape), tuple(x.shape))
+    return Cost(0, 0, 2 * math.prod(shape) * wire_bits(x.bits))
+
+
+@declares("offline 2k", "section 4", lambda bit, x: select_cost(bit.word.shape, x))
 def select(bit: MaskedBit, x: Share) -> Additive:
-    """b * x, local once b is open under its mask; offline 2k.
+    """b * x, local once b is open under its mask.
 
     b = v + (1 - 2v) rho, so b x = v x + (1 - 2v)(rho m - rho l); the dealer deals rho and rho l.
     """
@@ -110,8 +120,9 @@ def select(bit: MaskedBit, x: Share) -> Additive:
     return Additive(party, v * own + flip * (rho * x.m - rho_l), x.bits, x.frac, dealt=False)
 
 
+@declares("offline k", "section 4", lambda bit, bits: Cost(0, 0, bit.word.numel() * wire_bits(bits)))
 def to_arithmetic(bit: MaskedBit, bits: int) -> Additive:
-    """b as an integer in ring `bits`, local once b is open under its mask; offline k."""
+    """b as an integer in ring `bits`, local once b is open under its mask."""
     party, shape = bit.party, tuple(bit.word.shape)
     if party.is_dealer:
         deal(party, bit.word, shape, bits)
@@ -119,8 +130,3 @@ def to_arithmetic(bit: MaskedBit, bits: int) -> Additive:
     rho, v = deal(party, None, shape, bits), bit.word
     part = (1 - 2 * v) * rho
     return Additive(party, part + v if party.rank == FIRST else part, bits, 0, dealt=False)
-
-
-def select_cost(x: Share) -> Cost:
-    """Declared cost of `select`: offline 2k."""
-    return Cost(0, 0, 2 * x.numel() * wire_bits(x.bits))

@@ -6,10 +6,14 @@ This file must not know the meaning of a number beyond its ring.
 
 from __future__ import annotations
 
-from puma.mpc.arithmetic import reshare
-from puma.mpc.boolean import and_, open_masked, select
-from puma.mpc.cost import Cost, declares
-from puma.mpc.lookup import Digit, digit
+from dataclasses import replace
+
+import torch
+
+from puma.mpc.arithmetic import opening_cost, reshare
+from puma.mpc.boolean import and_, and_cost, open_masked, open_masked_cost, select, select_cost
+from puma.mpc.cost import FREE, Cost, Size, declares
+from puma.mpc.lookup import Digit, digit, digit_cost
 from puma.mpc.party import Protocol
 from puma.mpc.share import Bits, Share, cat
 
@@ -65,16 +69,25 @@ def _joins(digit_count: int) -> tuple[int, int]:
     return ands, rounds
 
 
-def _sign_cost(x: Share, width: int = 6) -> Cost:
+def sign_cost(x: Share | Size, width: int = 6) -> Cost:
+    """The cost of `sign`."""
     widths = split(x.bits, width)
     ands, rounds = _joins(len(widths))
-    count = x.numel()
-    packed = 8 * ((count + 7) // 8)
-    hot = sum(count << w if w >= 3 else 8 * (((count << w) + 7) // 8) for w in widths)
-    return Cost(rounds, 4 * packed * ands, hot + packed * ands)
+    return digit_cost(x.numel(), *widths) + replace(and_cost(*[x.numel()] * ands), rounds=rounds)
 
 
-@declares("12 bits: online 4, offline 129; 32 bits in 4-bit digits: online 48, offline 140", "section 4", _sign_cost)
+def _difference(x: Share | Size, y: Share | Size) -> Size:
+    """The size of x - y."""
+    frac = max(x.frac, y.frac)
+    bits = min(min(64, z.bits + frac - z.frac) for z in (x, y))
+    return Size(tuple(torch.broadcast_shapes(tuple(x.shape), tuple(y.shape))), bits, frac)
+
+
+@declares(
+    "digits of w bits: offline 2^w each; a tree of ands over them, ceil(log2(digits - 1)) + 1 rounds",
+    "section 4",
+    sign_cost,
+)
 def sign(x: Share, width: int = 6) -> Protocol[Bits]:
     """The top bit of x in its ring (1: negative); exact. Digits of at most `width` bits."""
     ds = digits(x, width)
@@ -89,11 +102,20 @@ def sign(x: Share, width: int = 6) -> Protocol[Bits]:
     return without ^ change
 
 
+@declares("sign", "section 4", lambda x, y, width=6: sign_cost(_difference(x, y), width))
 def less(x: Share, y: Share, width: int = 6) -> Protocol[Bits]:
     """x < y, if |x - y| < 2^(bits-1)."""
     return sign(x - y, width)
 
 
+def _equal_cost(x: Share, y: Share, width: int = 4) -> Cost:
+    size = _difference(x, y)
+    widths = split(size.bits, width)
+    ands, rounds = len(widths) - 1, (len(widths) - 1).bit_length()
+    return digit_cost(size.numel(), *widths) + replace(and_cost(*[size.numel()] * ands), rounds=rounds)
+
+
+@declares("digits of w bits: offline 2^w each; a tree of ands, ceil(log2 digits) rounds", "section 4", _equal_cost)
 def equal(x: Share, y: Share, width: int = 4) -> Protocol[Bits]:
     """x == y in their ring, exact: every digit of the difference is zero."""
     level = [d.is_in([0]) for d in digits(x - y, width)]
@@ -103,13 +125,43 @@ def equal(x: Share, y: Share, width: int = 4) -> Protocol[Bits]:
     return level[0]
 
 
+def choose_cost(condition: Bits | Size, *pairs: tuple[Share | Size, Share | Size]) -> Cost:
+    """The cost of `choose`."""
+    cost, chosen = open_masked_cost(condition), []
+    for x, y in pairs:
+        size = _difference(x, y)
+        shape = tuple(torch.broadcast_shapes(tuple(condition.shape), size.shape))
+        cost += select_cost(shape, size)
+        chosen.append(replace(size, shape=shape))
+    return cost + opening_cost(*chosen)
+
+
+@declares("online 2 + 2k, offline 2k; 2 rounds", "section 4", choose_cost)
 def choose(condition: Bits, *pairs: tuple[Share, Share]) -> Protocol[list[Share]]:
-    """x where the condition holds, else y, for each pair (x, y); two rounds. Online 2 + 2k, offline 2k."""
+    """x where the condition holds, else y, for each pair (x, y)."""
     (bit,) = yield from open_masked(condition)
     chosen = [select(bit, x - y) + y for x, y in pairs]
     return (yield from reshare(*chosen))
 
 
+def _tournament_cost(lead: tuple[int, ...], entries: int, width: int, *bits: int) -> Cost:
+    """Rounds of `less` on the first of these rings and `choose` on all of them, until one entry a row is left."""
+    cost = FREE
+    while entries > 1:
+        pairs = [Size((*lead, entries // 2), k) for k in bits]
+        cost += sign_cost(pairs[0], width) + choose_cost(Size(pairs[0].shape, 1), *((p, p) for p in pairs))
+        entries -= entries // 2
+    return cost
+
+
+def maximum_cost(x: Share | Size, dim: int = -1, width: int = 6) -> Cost:
+    """The cost of `maximum`."""
+    lead = list(x.shape)
+    entries = lead.pop(dim)
+    return _tournament_cost(tuple(lead), entries, width, x.bits)
+
+
+@declares("n - 1 times less and choose, in ceil(log2 n) turns", "section 5", maximum_cost)
 def maximum(x: Share, dim: int = -1, width: int = 6) -> Protocol[Share]:
     """Largest element along a dimension, by tournament; differences must stay below 2^(bits-1)."""
     x = x.transpose(dim, -1)
@@ -119,11 +171,17 @@ def maximum(x: Share, dim: int = -1, width: int = 6) -> Protocol[Share]:
         smaller = yield from less(left, right, width)
         (won,) = yield from choose(smaller, (right, left))
         x = cat([won, rest], -1) if rest.shape[-1] else won
-    return x[..., 0]
+    return x.transpose(dim, -1).apply(lambda t: t.select(dim, 0))
 
 
+def argmax_cost(x: Share | Size, index: Share | Size, width: int = 4) -> Cost:
+    """The cost of `argmax`."""
+    return _tournament_cost(tuple(x.shape[:-1]), x.shape[-1], width, x.bits, index.bits)
+
+
+@declares("n - 1 times less and choose of both, in ceil(log2 n) turns", "section 5", argmax_cost)
 def argmax(x: Share, index: Share, width: int = 4) -> Protocol[tuple[Share, Share]]:
-    """Largest element along the last dimension and its entry of `index` (same shape)."""
+    """Largest element along the last dimension and its entry of `index` (same shape); any one of equals."""
     while x.shape[-1] > 1:
         half = (x.shape[-1] + 1) // 2
         pairs = x.shape[-1] - half

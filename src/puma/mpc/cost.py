@@ -1,16 +1,18 @@
 """What a protocol costs: declared beside it, and counted where bytes leave a party.
 
 Every primitive carries `@declares(...)`: its rounds and the bits of all three parties, online and offline, as functions
-of its arguments. Tests compare the declaration with the ledger; the table in docs/protocol.md is generated from it.
-This file knows sizes, never words.
+of its arguments. Tests compare the declaration with the ledger; the table in docs/protocol.md is generated from it by
+`python -m puma.mpc.cost`. This file knows sizes, never words.
 """
 
 from __future__ import annotations
 
+import importlib
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -26,6 +28,16 @@ def wire_bytes(bits: int) -> int:
 def wire_bits(bits: int) -> int:
     """Bits that one word of a `bits`-bit ring takes on the wire."""
     return 8 * wire_bytes(bits)
+
+
+def message_bytes(count: int, bits: int) -> int:
+    """Bytes of `count` words in a message of the evaluators, where single bits travel eight to a byte."""
+    return (count + 7) // 8 if bits == 1 else count * wire_bytes(bits)
+
+
+def message_bits(count: int, bits: int) -> int:
+    """Bits of `count` words in a message of the evaluators."""
+    return 8 * message_bytes(count, bits)
 
 
 @dataclass
@@ -113,10 +125,40 @@ class Cost:
     online: int
     offline: int
 
+    def __add__(self, other: Cost) -> Cost:
+        """One after the other."""
+        return Cost(self.rounds + other.rounds, self.online + other.online, self.offline + other.offline)
+
+    def beside(self, other: Cost) -> Cost:
+        """Both in lockstep, sharing their messages."""
+        return replace(self + other, rounds=max(self.rounds, other.rounds))
+
+
+FREE = Cost(0, 0, 0)
+
+
+def local(*_: Any, **__: Any) -> Cost:
+    """The cost of what each party does alone."""
+    return FREE
+
+
+@dataclass(frozen=True)
+class Size:
+    """What a cost function sees of a secret that does not exist yet: a share, or a product if `dealt` is set."""
+
+    shape: tuple[int, ...]
+    bits: int
+    frac: int = 0
+    dealt: bool | None = None
+    opened: tuple[int, ...] = ()
+
+    def numel(self) -> int:
+        return math.prod(self.shape)
+
 
 @dataclass(frozen=True)
 class Declaration:
-    """A primitive's declared cost: a formula to compute it and the same formula to print."""
+    """A primitive's declared cost: a function of its arguments, and a formula to print."""
 
     name: str
     cost: Callable[..., Cost]
@@ -131,8 +173,26 @@ def declares(formula: str, source: str, cost: Callable[..., Cost]) -> Callable[[
     """Attach the declared cost to a primitive; `cost` takes the primitive's own arguments."""
 
     def attach(function: F) -> F:
-        name = function.__name__
+        name = f"{function.__module__.rpartition('.')[2]}.{function.__name__}"
         DECLARED[name] = Declaration(name, cost, formula, source)
         return function
 
     return attach
+
+
+def table() -> str:
+    """Everything declared by the modules loaded so far, as a Markdown table."""
+    lines = ["| primitive | bits an element, all parties together | source |", "|---|---|---|"]
+    lines += [f"| `{d.name}` | {d.formula} | {d.source} |" for d in DECLARED.values()]
+    return "\n".join(lines)
+
+
+def documented() -> str:
+    """The whole table, as docs/protocol.md shows it. The floor above is loaded by name: nothing here depends on it."""
+    for name in ("puma.mpc.compare", "puma.nn.functional"):
+        importlib.import_module(name)
+    return importlib.import_module("puma.mpc.cost").table()
+
+
+if __name__ == "__main__":
+    print(documented())

@@ -72,8 +72,9 @@ class Digit:
         return [Additive(self.party, sums[t], bits, f, dealt=False) for t, f in enumerate(fracs)]
 
 
-def _digit_cost(x: Share, low: int, width: int) -> Cost:
-    return Cost(0, 0, 8 * _hot_bytes(x.numel(), width))
+def digit_cost(count: int, *widths: int) -> Cost:
+    """The cost of digits of these widths of `count` elements."""
+    return Cost(0, 0, 8 * sum(_hot_bytes(count, width) for width in widths))
 
 
 def _hot_bytes(count: int, width: int) -> int:
@@ -81,9 +82,9 @@ def _hot_bytes(count: int, width: int) -> int:
     return count * (1 << width) // 8 if width >= 3 else (count * (1 << width) + 7) // 8
 
 
-@declares("offline 2^w", "section 4", _digit_cost)
+@declares("offline 2^w", "section 4", lambda x, low, width: digit_cost(x.numel(), width))
 def digit(x: Share, low: int, width: int) -> Digit:
-    """Bits low .. low+width-1 of m and of l = l1 + l2 mod 2^bits; offline 2^width bits an element.
+    """Bits low .. low+width-1 of m and of l = l1 + l2 mod 2^bits.
 
     Safe: P2's half of the one-hot vector is padded by P1's, drawn from k01.
     """
@@ -92,7 +93,7 @@ def digit(x: Share, low: int, width: int) -> Digit:
     count = _hot_bytes(math.prod(shape), width)
     half = party.random_bytes(FIRST, "one-hot", count)
     if party.is_dealer:
-        hot = _placeholder((*shape, 1)) if party.dry else _unpack_hot(half, shape, width)
+        hot = _placeholder((*shape, 1 << max(0, width - 6))) if party.dry else _unpack_hot(half, shape, width)
         payload = half if party.dry else _pack_hot(hot ^ kernels.onehot(words, width), width)
         party.correction(payload, count)
         return Digit(party, hot, words, width)

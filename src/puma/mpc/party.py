@@ -17,7 +17,7 @@ from torch import Tensor
 
 from puma import kernels
 from puma.crypto.prg import PairKey, Stream
-from puma.mpc.cost import Ledger, wire_bytes
+from puma.mpc.cost import Ledger, message_bytes
 from puma.net import Link
 
 T = TypeVar("T")
@@ -124,7 +124,8 @@ class Party:
         packed = [_pack(piece) for piece in pieces]
         link = self.links[SECOND if self.rank == FIRST else FIRST]
         link.send(*[p.numpy() for p in packed if p.numel()])
-        received = torch.frombuffer(link.recv(sum(sizes)), dtype=torch.uint8) if sum(sizes) else torch.empty(0)
+        payload = link.recv(sum(sizes))
+        received = torch.frombuffer(payload, dtype=torch.uint8) if payload else torch.empty(0, dtype=torch.uint8)
         parts = torch.split(received, sizes)
         return [_unpack(part, piece) for part, piece in zip(parts, pieces, strict=True)]
 
@@ -165,8 +166,7 @@ def together(*protocols: Protocol[Any]) -> Protocol[list[Any]]:
 
 
 def _size(piece: Piece) -> int:
-    count = math.prod(piece.words.shape)  # type: ignore[union-attr]
-    return (count + 7) // 8 if piece.bits == 1 else count * wire_bytes(piece.bits)
+    return message_bytes(math.prod(piece.words.shape), piece.bits)  # type: ignore[union-attr]
 
 
 def _pack(piece: Piece) -> Tensor:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from puma import kernels
+from puma.mpc.cost import declares, local
 from puma.mpc.party import DEALER, FIRST, Party
 
 Number = int | float
@@ -292,11 +293,12 @@ def public(party: Party, value: Tensor | Number, shape: Sequence[int], bits: int
     return Share(party, zero, zero, bits, frac).shifted(encode(value, frac, party.device))
 
 
+@declares("local", "section 3", local)
 def truncated(x: Share, shift: int) -> Share:
-    """Drop `shift` low bits locally: the ring shrinks by as much, the value errs by at most 1 unit either way.
+    """Drop `shift` low bits locally: the ring shrinks by as much, the value errs by less than 1.5 units.
 
     floor(m / 2^s) - floor(l1 / 2^s) - floor(l2 / 2^s) exceeds floor(x / 2^s) by the carry of the low parts, 0 to 2;
-    the carry's mean is taken off by adding half a unit first and one unit last.
+    adding half a unit first and taking one off last centres the error, whose standard deviation is half a unit.
     """
     if shift == 0:
         return x

@@ -140,7 +140,10 @@ class StreamLink(Endpoint):
                 return None
             if frame[0] is kind:
                 return frame[1]
-            self.inbox.put(*frame)
+            if not self.inbox.put(*frame, self.timeout):
+                raise self._over(
+                    FrameError(f"{self.peer} sent more control frames than anybody reads", _DEAD_HINT)
+                )
         return self.inbox.take(kind, 0)
 
     def _receive(self) -> None:

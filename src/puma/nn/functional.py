@@ -89,7 +89,7 @@ def rms_norm(x: Value, eps: float) -> Value:
 def softmax(scores: Value, mask: Tensor) -> Value:
     """Softmax over the last dimension; mask public, True where allowed, at least one entry a row."""
     if isinstance(scores, Tensor):
-        return scores.masked_fill(~mask, float("-inf")).softmax(-1)
+        return scores.masked_fill(~mask.to(scores.device), float("-inf")).softmax(-1)
     return scores.party.run(attention.softmax(scores, mask))
 
 

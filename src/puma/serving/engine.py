@@ -11,7 +11,7 @@ import torch
 
 from puma.errors import UsageError
 from puma.models import Cache, architecture
-from puma.models.config import Config
+from puma.models.config import Config, with_layers
 from puma.mpc.cost import wire_bytes
 from puma.mpc.fixed import ACTIVATION, RESIDUAL_RING, RING, WEIGHT, formatted
 from puma.mpc.party import Party
@@ -97,8 +97,27 @@ SELFTEST = (-300.0 / 2, -1.0, 0.0, 0.5, 1.0, 100.0)
 
 
 def dry_run(config: Config, job: Generate | Encode) -> list[list[Spent]]:
-    """What a request would cost each party, counted on torch's meta device; no arithmetic, no link."""
-    return [_dry_party(rank, config, job) for rank in range(3)]
+    """What a request would cost each party, counted on torch's meta device; no arithmetic, no link.
+
+    All layers cost the same, so models of one and two layers are counted; the evaluators send the same.
+    """
+    one, two = ([_dry_party(rank, with_layers(config, n), job) for rank in (0, 1)] for n in (1, 2))
+    dealer, first = (_extended(a, b, config.layers - 1) for a, b in zip(one, two, strict=True))
+    return [dealer, first, first]
+
+
+def _extended(one: list[Spent], two: list[Spent], layers: int) -> list[Spent]:
+    """The cost of one layer's model and `layers` times what the second layer added."""
+    before = {s.name: s for s in one}
+    result = []
+    for s in two:
+        base = before.get(s.name, Spent(s.name, 0.0, 0, 0, 0))
+        rounds, online, offline = (
+            a + layers * (b - a)
+            for a, b in ((base.rounds, s.rounds), (base.online, s.online), (base.offline, s.offline))
+        )
+        result.append(Spent(s.name, 0.0, rounds, online, offline))
+    return result
 
 
 def _dry_party(rank: int, config: Config, job: Generate | Encode) -> list[Spent]:
