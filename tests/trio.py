@@ -1,4 +1,7 @@
-"""Three parties in three threads of one process, over memory links: what most tests stand on."""
+"""Three parties in three threads of one process, over memory links: what most tests stand on.
+
+Inputs are shared openly: every party computes the same masks from `SECRETS`, whatever the keys of its own streams are.
+"""
 
 from __future__ import annotations
 
@@ -9,45 +12,37 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from puma import kernels
 from puma.crypto.prg import PairKey
-from puma.mpc.arithmetic import masked_input
+from puma.mpc.boolean import MaskedBit
+from puma.mpc.cost import Cost, Entry
 from puma.mpc.party import Party
-from puma.mpc.share import Share
+from puma.mpc.share import Additive, Bits, Share
 from puma.net.memory import pair
 
 SECRETS = {(0, 1): b"\x01" * 32, (0, 2): b"\x02" * 32, (1, 2): b"\x03" * 32}
 
 
-class Recorder:
-    """A link that remembers every payload it received."""
-
-    def __init__(self, link: Any) -> None:
-        self.link, self.received = link, []
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.link, name)
-
-    def recv(self, size: int) -> Any:
-        data = self.link.recv(size)
-        self.received.append(bytes(data))
-        return data
-
-
-def trio(secrets: dict[tuple[int, int], bytes] | None = None, record: bool = False) -> list[Party]:
+def trio(secrets: dict[tuple[int, int], bytes] | None = None, kind: type[Party] = Party) -> list[Party]:
     """Fresh parties with test keys, linked in memory."""
     secrets = SECRETS | (secrets or {})
     links: list[dict[int, Any]] = [{}, {}, {}]
     for a, b in secrets:
         links[a][b], links[b][a] = pair(f"P{a}", f"P{b}")
-    if record:
-        links = [{peer: Recorder(link) for peer, link in mine.items()} for mine in links]
     keys = [{b if a == r else a: PairKey(s) for (a, b), s in secrets.items() if r in (a, b)} for r in range(3)]
-    return [Party(r, links[r], keys[r]) for r in range(3)]
+    return [kind(r, links[r], keys[r]) for r in range(3)]
+
+
+def dry() -> list[Party]:
+    """Three parties that only count."""
+    return [Party(rank) for rank in range(3)]
 
 
 def parties(function: Callable[[Party], Any], trio_: list[Party] | None = None, timeout: float = 60) -> list[Any]:
-    """function(party) in three threads; the three results, or the first error raised."""
+    """function(party) in three threads; the three results, or the first error raised. Dry parties go in turn."""
     members = trio_ or trio()
+    if all(party.dry for party in members):
+        return [function(party) for party in members]
     results: list[Any] = [None] * 3
     errors: list[BaseException] = []
 
@@ -74,18 +69,62 @@ def parties(function: Callable[[Party], Any], trio_: list[Party] | None = None, 
     return results
 
 
-_inputs = iter(range(1, 1 << 60))
+def spent(entries: list[Entry]) -> Cost:
+    """What three parties spent: rounds between the evaluators, bits of all."""
+    assert entries[0].rounds == 0 and entries[1].rounds == entries[2].rounds
+    return Cost(entries[1].rounds, 8 * sum(e.online for e in entries), 8 * sum(e.offline for e in entries))
+
+
+# -- inputs ---------------------------------------------------------------------------------------------------------
+
+
+def drawn(party: Party, rank: int, name: str, shape: tuple[int, ...]) -> Tensor:
+    """Words that every party can compute, as the dealer and `rank` would draw them."""
+    if party.dry:
+        return torch.empty(shape, dtype=torch.int64, device="meta")
+    return PairKey(SECRETS[0, rank]).stream(f"test {name}").words(shape)
 
 
 def given(party: Party, value: Tensor, bits: int = 64, frac: int = 0, name: str = "x") -> Share:
     """A share of `value` (integers if frac is 0): every party calls it alike; masks are drawn, m is computed openly."""
     words = torch.round(value.double() * 2.0**frac).long() if frac else value.long()
-    if party.dry:
-        return masked_input(party, torch.empty(words.shape, dtype=torch.int64, device="meta"), tuple(words.shape), bits, frac, f"test {name}")
-    masks = [PairKey(SECRETS[0, r]).stream(f"test {name}").words(tuple(words.shape)) for r in (1, 2)]
-    m = words + masks[0] + masks[1]
-    own = {0: (masks[0], masks[1]), 1: (m, masks[0]), 2: (m, masks[1])}[party.rank]
-    return Share(party, *own, bits, frac)
+    shape = tuple(words.shape)
+    return held(party, words, drawn(party, 1, name, shape), drawn(party, 2, name, shape), bits, frac)
+
+
+def held(party: Party, words: Tensor, l1: Tensor, l2: Tensor, bits: int = 64, frac: int = 0) -> Share:
+    """A share of these words under these masks."""
+    own = {0: (l1, l2), 1: (words.to(l1.device) + l1 + l2, l1), 2: (words.to(l1.device) + l1 + l2, l2)}
+    return Share(party, *own[party.rank], bits, frac)
+
+
+def given_additive(
+    party: Party, value: Tensor, bits: int = 64, frac: int = 0, name: str = "z", dealt: bool = True
+) -> Additive:
+    """A product of `value`: parts of the evaluators are drawn, and the dealer's is if it has one."""
+    words = torch.round(value.double() * 2.0**frac).long() if frac else value.long()
+    parts = [drawn(party, rank, name, tuple(words.shape)) for rank in (1, 2)]
+    rest = words.to(parts[0].device) - sum(parts)
+    if not dealt:
+        parts[0] = parts[0] + rest
+        rest = torch.empty_like(parts[0], device="meta")
+    return Additive(party, [rest, *parts][party.rank], bits, frac, dealt)
+
+
+def given_bits(party: Party, value: Tensor, name: str = "b") -> Bits:
+    """Xor-shared bits of `value`, 0 or 1."""
+    half = drawn(party, 1, name, tuple(value.shape)) & 1
+    parts = [torch.empty(value.shape, dtype=torch.int64, device="meta"), half, half ^ value.to(half.device)]
+    return Bits(party, parts[party.rank])
+
+
+def given_masked(party: Party, value: Tensor, name: str = "v") -> MaskedBit:
+    """Bits of `value`, open under a mask of the dealer's."""
+    rho = drawn(party, 1, name, tuple(value.shape)) & 1
+    return MaskedBit(party, rho if party.is_dealer else rho ^ value.to(rho.device))
+
+
+# -- results --------------------------------------------------------------------------------------------------------
 
 
 def joined(shares: list[Share]) -> Tensor:
@@ -93,12 +132,30 @@ def joined(shares: list[Share]) -> Tensor:
     (l1, l2), (m1, one), (m2, two) = (s.components for s in shares)
     bits = shares[0].bits
     assert all(s.bits == bits and s.frac == shares[0].frac for s in shares)
-    low = 64 - bits
     for x, y in ((l1, one), (l2, two), (m1, m2)):
-        assert torch.equal(x << low, y << low)
-    return ((m1 - l1 - l2) << low) >> low
+        assert torch.equal(kernels.signed(x, bits), kernels.signed(y, bits))
+    return kernels.signed(m1 - l1 - l2, bits)
 
 
 def value(shares: list[Share]) -> Tensor:
     """The decoded result of three parties' shares."""
     return joined(shares).double() / 2.0 ** shares[0].frac
+
+
+def added(products: list[Additive]) -> Tensor:
+    """The signed words of a product, from the three parties' parts."""
+    zero, one, two = products
+    assert all((z.bits, z.dealt, z.frac) == (one.bits, one.dealt, one.frac) for z in products)
+    return kernels.signed(one.part + two.part + (zero.part if one.dealt else 0), one.bits)
+
+
+def bits_of(shares: list[Bits]) -> Tensor:
+    """The bits that two evaluators hold."""
+    assert shares[0].shape == shares[1].shape == shares[2].shape
+    return shares[1].part ^ shares[2].part
+
+
+def unmasked(bits: list[MaskedBit]) -> Tensor:
+    """The bits that evaluators see under the dealer's mask."""
+    assert torch.equal(bits[1].word, bits[2].word)
+    return bits[0].word ^ bits[1].word

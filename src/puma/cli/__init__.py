@@ -1,1 +1,1 @@
-"""Puma."""
+"""The command line: parse, call one floor down, print."""

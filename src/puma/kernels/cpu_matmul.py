@@ -12,18 +12,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from puma.kernels.tiles import LANES, NARROW_BITS, column_tile, dot_tile, stream_tile
+from puma.kernels.tiles import LANES, NARROW_BITS, dot_tile, stream_tile
 from puma.kernels.views import compiled, span
 
-_ROWS = 4
-_PANEL = 4 * LANES
-_DEPTH = 512  # of b rows in a packed panel: with a's rows beside it, it stays in the second-level cache
-_STREAM = 8  # up to so many rows of a, packing b would cost more than it saves
-_COLUMNS = 1024  # of c that stay in the first-level cache while b streams by
+_DEPTH = 1024  # of dot products at a time, so that four rows of b stay in the first-level cache
+_ROWS, _COLUMNS = 64, 1024  # of c that stay in the second-level cache while b streams by
 
-_columns_4, _columns_1 = column_tile(_ROWS, 4), column_tile(1, 4)
-_dots_4, _dots_1, _dots_single = dot_tile(_ROWS, 4), dot_tile(1, 4), dot_tile(1, 1)
-_stream_4, _stream_1, _stream_single = stream_tile(_ROWS, 4), stream_tile(1, 8), stream_tile(1, 1)
+_dots_4x4, _dots_1x4, _dots_1x1 = dot_tile(4, 4), dot_tile(1, 4), dot_tile(1, 1)
+_stream_4x4, _stream_1x8, _stream_1x1 = stream_tile(4, 4), stream_tile(1, 8), stream_tile(1, 1)
 
 
 def matmul(a: Tensor, b: Tensor, bits: int = 64, out: Tensor | None = None) -> Tensor:
@@ -80,102 +76,55 @@ def _starts(sizes: tuple[int, ...], strides: tuple[int, ...]) -> np.ndarray:
 
 @compiled
 def _batch(a, a_starts, a_stride, b, b_starts, b_stride, along_k, c, n, k, m, narrow):
-    panel = np.empty(min(k, _DEPTH) * _PANEL if n > _STREAM and not along_k else 0, np.int64)
     for i in range(a_starts.size):
         if along_k:
             _dots(narrow, a, a_starts[i], a_stride, b, b_starts[i], b_stride, c, i * n * m, n, k, m)
-        elif n > _STREAM:
-            _panels(narrow, a, a_starts[i], a_stride, b, b_starts[i], b_stride, c, i * n * m, n, k, m, panel)
-        else:
-            _streams(narrow, a, a_starts[i], a_stride, b, b_starts[i], b_stride, c, i * n * m, n, k, m)
+            continue
+        for row in range(0, n, _ROWS):
+            x, z = a_starts[i] + row * a_stride, (i * n + row) * m
+            _streams(narrow, a, x, a_stride, b, b_starts[i], b_stride, c, z, min(_ROWS, n - row), k, m)
 
 
 @compiled
 def _dots(narrow, a, a_at, a_stride, b, b_at, b_stride, c, c_at, n, k, m):
-    """b unit-stride along k: dot products, straight from where the factors lie."""
-    for start in range(0, k, 2 * _DEPTH):
-        depth = min(2 * _DEPTH, k - start)
+    """b with unit stride along k: dot products, straight from where the factors lie."""
+    for start in range(0, k, _DEPTH):
+        depth = min(_DEPTH, k - start)
         for j in range(0, m - m % 4, 4):
             y = b_at + j * b_stride + start
-            for i in range(0, n - n % _ROWS, _ROWS):
+            for i in range(0, n - n % 4, 4):
                 x, z = a_at + i * a_stride + start, c_at + i * m + j
-                _dots_4(narrow, depth, a, x, a_stride, b, y, b_stride, c, z, m)
-            for i in range(n - n % _ROWS, n):
+                _dots_4x4(narrow, depth, a, x, a_stride, b, y, b_stride, c, z, m)
+            for i in range(n - n % 4, n):
                 x, z = a_at + i * a_stride + start, c_at + i * m + j
-                _dots_1(narrow, depth, a, x, a_stride, b, y, b_stride, c, z, m)
+                _dots_1x4(narrow, depth, a, x, a_stride, b, y, b_stride, c, z, m)
         for j in range(m - m % 4, m):
             y = b_at + j * b_stride + start
             for i in range(n):
                 x, z = a_at + i * a_stride + start, c_at + i * m + j
-                _dots_single(narrow, depth, a, x, a_stride, b, y, b_stride, c, z, m)
-
-
-@compiled
-def _panels(narrow, a, a_at, a_stride, b, b_at, b_stride, c, c_at, n, k, m, panel):
-    """b unit-stride along its columns, many rows: 32 columns at a time, laid out tightly so that no two rows
-    of b compete for one place in the cache."""
-    edge = np.zeros(_ROWS * _PANEL, np.int64)
-    for start in range(0, k, _DEPTH):
-        depth = min(_DEPTH, k - start)
-        for j in range(0, m, _PANEL):
-            width = min(_PANEL, m - j)
-            _gather(b, b_at + start * b_stride + j, b_stride, panel, depth, width)
-            target, step = (c, m) if width == _PANEL else (edge, _PANEL)
-            for i in range(0, n - n % _ROWS, _ROWS):
-                z = c_at + i * m + j if width == _PANEL else 0
-                x = a_at + i * a_stride + start
-                _columns_4(narrow, depth, a, x, a_stride, panel, 0, _PANEL, target, z, step)
-                if width < _PANEL:
-                    _scatter(edge, c, c_at + i * m + j, m, _ROWS, width)
-            for i in range(n - n % _ROWS, n):
-                z = c_at + i * m + j if width == _PANEL else 0
-                x = a_at + i * a_stride + start
-                _columns_1(narrow, depth, a, x, a_stride, panel, 0, _PANEL, target, z, step)
-                if width < _PANEL:
-                    _scatter(edge, c, c_at + i * m + j, m, 1, width)
-
-
-@compiled
-def _gather(b, b_at, b_stride, panel, depth, width):
-    for k in range(depth):
-        source, target = b_at + k * b_stride, k * _PANEL
-        if width == _PANEL:
-            for x in range(_PANEL):
-                panel[target + x] = b[source + x]
-        else:
-            for x in range(width):
-                panel[target + x] = b[source + x]
-            for x in range(width, _PANEL):
-                panel[target + x] = 0
-
-
-@compiled
-def _scatter(edge, c, c_at, c_stride, rows, width):
-    for r in range(rows):
-        for x in range(width):
-            c[c_at + r * c_stride + x] += edge[r * _PANEL + x]
-    edge[:] = 0
+                _dots_1x1(narrow, depth, a, x, a_stride, b, y, b_stride, c, z, m)
 
 
 @compiled
 def _streams(narrow, a, a_at, a_stride, b, b_at, b_stride, c, c_at, n, k, m):
-    """b unit-stride along its columns, few rows: its rows go by once, in order; a stretch of c stays."""
-    for j in range(0, m - m % LANES, _COLUMNS):
-        count = min(_COLUMNS, m - m % LANES - j)
+    """b with unit stride along its columns: its rows go by once, in order, over a block of c that stays."""
+    whole = m - m % LANES
+    for j in range(0, whole, _COLUMNS):
+        count = min(_COLUMNS, whole - j)
         for start in range(0, k - k % 8, 8):
             y = b_at + start * b_stride + j
-            for i in range(0, n - n % _ROWS, _ROWS):
+            for i in range(0, n - n % 4, 4):
                 x, z = a_at + i * a_stride + start, c_at + i * m + j
-                _stream_4(narrow, count, a, x, a_stride, b, y, b_stride, c, z, m)
-                _stream_4(narrow, count, a, x + 4, a_stride, b, y + 4 * b_stride, b_stride, c, z, m)
-            for i in range(n - n % _ROWS, n):
+                _stream_4x4(narrow, count, a, x, a_stride, b, y, b_stride, c, z, m)
+                _stream_4x4(narrow, count, a, x + 4, a_stride, b, y + 4 * b_stride, b_stride, c, z, m)
+            for i in range(n - n % 4, n):
                 x, z = a_at + i * a_stride + start, c_at + i * m + j
-                _stream_1(narrow, count, a, x, a_stride, b, y, b_stride, c, z, m)
+                _stream_1x8(narrow, count, a, x, a_stride, b, y, b_stride, c, z, m)
         for start in range(k - k % 8, k):
             for i in range(n):
                 x, y, z = a_at + i * a_stride + start, b_at + start * b_stride + j, c_at + i * m + j
-                _stream_single(narrow, count, a, x, a_stride, b, y, b_stride, c, z, m)
+                _stream_1x1(narrow, count, a, x, a_stride, b, y, b_stride, c, z, m)
     for i in range(n):
         for start in range(k):
-            for j in range(m - m % LANES, m):
+            for j in range(whole, m):
                 c[c_at + i * m + j] += a[a_at + i * a_stride + start] * b[b_at + start * b_stride + j]

@@ -13,13 +13,15 @@ from collections.abc import Callable
 from typing import Any
 
 from llvmlite import binding, ir
-from numba import types
+from numba import config, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
 LANES = 8
 NARROW_BITS = 52
-_FUSED = bool(binding.get_host_cpu_features().get("avx512ifma", False))
+# numba may be told to compile for another CPU than this one
+_OTHER_CPU = getattr(config, "CPU_NAME", None)
+_FUSED = not _OTHER_CPU and bool(binding.get_host_cpu_features().get("avx512ifma", False))
 _I1, _I32, _I64 = ir.IntType(1), ir.IntType(32), ir.IntType(64)
 _VECTOR = ir.VectorType(_I64, LANES)
 _FLAGS = ir.VectorType(_I1, LANES)
@@ -28,32 +30,8 @@ _ZERO = ir.Constant(_VECTOR, [0] * LANES)
 Values = list[Any]
 
 
-def column_tile(rows: int, vectors: int) -> Any:
-    """c[r, j] += sum_k a[r, k] b[k, j] for 8 x vectors columns j: b has unit stride along its columns."""
-
-    def emit(tile: _Tile) -> None:
-        a_rows = tile.rows("a", rows)
-
-        def step(k: Any, sums: Values) -> Values:
-            b_row = tile.at("b", k, tile.b_stride)
-            lanes = [tile.load(tile.after(b_row, LANES * v)) for v in range(vectors)]
-            scalars = [tile.spread(tile.after(row, k)) for row in a_rows]
-            return [
-                tile.multiply_add(sums[r * vectors + v], scalars[r], lanes[v])
-                for r in range(rows)
-                for v in range(vectors)
-            ]
-
-        sums = tile.loop(tile.count, 1, [_ZERO] * (rows * vectors), step)
-        for r, row in enumerate(tile.rows("c", rows)):
-            for v in range(vectors):
-                tile.add_into(tile.after(row, LANES * v), sums[r * vectors + v])
-
-    return _intrinsic(emit)
-
-
 def dot_tile(rows: int, columns: int) -> Any:
-    """c[r, j] += sum_k a[r, k] b[j, k]: rows x columns dot products, both with unit stride along k."""
+    """c[r, j] += sum_k a[r, k] b[j, k]: rows x 1 or 4 dot products, both factors with unit stride along k."""
 
     def emit(tile: _Tile) -> None:
         a_rows, b_rows, c_rows = tile.rows("a", rows), tile.rows("b", columns), tile.rows("c", rows)
@@ -71,9 +49,9 @@ def dot_tile(rows: int, columns: int) -> Any:
         sums = tile.loop(whole, LANES, [_ZERO] * (rows * columns), lambda k, s: step(tile.load, k, s))
         rest = tile.builder.sub(tile.count, whole)
         sums = tile.loop(rest, LANES, sums, lambda _, s: step(tile.load_first(rest), whole, s))
-        for r in range(rows):
-            for j in range(columns):
-                tile.add_into(tile.after(c_rows[r], j), tile.total(sums[r * columns + j]))
+        for r, row in enumerate(c_rows):
+            totals = tile.totals(sums[r * columns : (r + 1) * columns])
+            tile.store(tile.builder.add(tile.load(row, totals.type), totals), row)
 
     return _intrinsic(emit)
 
@@ -129,19 +107,16 @@ class _Tile:
 
     def __init__(self, builder: Any, places: dict[str, tuple[Any, Any]], count: Any, fused: bool) -> None:
         self.builder, self.places, self.count, self.fused = builder, places, count, fused
-        self.b_stride = places["b"][1]
-
-    def at(self, name: str, row: Any, stride: Any) -> Any:
-        return self.builder.gep(self.places[name][0], [self.builder.mul(row, stride)])
 
     def rows(self, name: str, count: int) -> Values:
-        return [self.at(name, _I64(r), self.places[name][1]) for r in range(count)]
+        first, stride = self.places[name]
+        return [self.builder.gep(first, [self.builder.mul(stride, _I64(r))]) for r in range(count)]
 
     def after(self, pointer: Any, offset: Any) -> Any:
         return self.builder.gep(pointer, [_I64(offset) if isinstance(offset, int) else offset])
 
-    def load(self, pointer: Any) -> Any:
-        return self.builder.load(self.builder.bitcast(pointer, _VECTOR.as_pointer()), align=8)
+    def load(self, pointer: Any, kind: Any = _VECTOR) -> Any:
+        return self.builder.load(self.builder.bitcast(pointer, kind.as_pointer()), align=8)
 
     def load_first(self, count: Any) -> Callable[[Any], Any]:
         """A load of the first `count` lanes, zeros in the others, that touches no memory behind them."""
@@ -155,20 +130,21 @@ class _Tile:
         )
 
     def store(self, value: Any, pointer: Any) -> None:
-        self.builder.store(value, self.builder.bitcast(pointer, _VECTOR.as_pointer()), align=8)
-
-    def add_into(self, pointer: Any, value: Any) -> None:
-        if value.type == _VECTOR:
-            self.store(self.builder.add(self.load(pointer), value), pointer)
-        else:
-            self.builder.store(self.builder.add(self.builder.load(pointer), value), pointer)
+        self.builder.store(value, self.builder.bitcast(pointer, value.type.as_pointer()), align=8)
 
     def spread(self, pointer: Any) -> Any:
         return self._everywhere(self.builder.load(pointer))
 
-    def total(self, value: Any) -> Any:
-        kind = ir.FunctionType(_I64, [_VECTOR])
-        return self.builder.call(self._external(kind, "llvm.vector.reduce.add.v8i64"), [value])
+    def totals(self, vectors: Values) -> Any:
+        """The sum of the lanes of one vector, or of each of four, side by side."""
+        if len(vectors) == 1:
+            kind = ir.FunctionType(_I64, [_VECTOR])
+            return self.builder.call(self._external(kind, "llvm.vector.reduce.add.v8i64"), vectors)
+        # in pairs: each step halves the lanes that a sum is spread over, and puts two sums into one vector
+        low = self._folded(vectors[0], vectors[1], [0, 8, 2, 10, 4, 12, 6, 14], 1)
+        high = self._folded(vectors[2], vectors[3], [0, 8, 2, 10, 4, 12, 6, 14], 1)
+        four = self._folded(low, high, [0, 1, 8, 9, 4, 5, 12, 13], 2)
+        return self._folded(four, four, [0, 1, 2, 3], 4)
 
     def multiply_add(self, total: Any, x: Any, y: Any) -> Any:
         if self.fused:
@@ -201,6 +177,14 @@ class _Tile:
         first = self.builder.insert_element(nothing, scalar, _I32(0))
         zeros = ir.Constant(ir.VectorType(_I32, LANES), [0] * LANES)
         return self.builder.shuffle_vector(first, nothing, zeros)
+
+    def _folded(self, x: Any, y: Any, places: list[int], distance: int) -> Any:
+        """The lanes of x and y (counted on) at `places`, plus those at `distance` from them."""
+        kind = ir.VectorType(_I32, len(places))
+        first = self.builder.shuffle_vector(x, y, ir.Constant(kind, places))
+        return self.builder.add(
+            first, self.builder.shuffle_vector(x, y, ir.Constant(kind, [p + distance for p in places]))
+        )
 
     def _external(self, kind: Any, name: str) -> Any:
         return cgutils.get_or_insert_function(self.builder.module, kind, name)

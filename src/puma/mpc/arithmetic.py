@@ -181,7 +181,7 @@ def _wrap(x: Share, bits: int) -> tuple[Tensor, Tensor, Additive]:
         carry, top = total >> j, (total >> (j - 1)) & 1
         deal(party, carry + top, shape, bits - j)
         deal(party, carry, shape, bits - j)
-        part = torch.empty(shape, dtype=torch.int64, device="meta")
+        part = party.nothing(shape)
     else:
         if_low = deal(party, None, shape, bits - j)
         if_high = deal(party, None, shape, bits - j)

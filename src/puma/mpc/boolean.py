@@ -70,7 +70,7 @@ def and_(*pairs: tuple[Bits, Bits]) -> Protocol[list[Bits]]:
     results = []
     for i, ((x, _), (a, b, ab)) in enumerate(zip(pairs, masks, strict=True)):
         if party.is_dealer:
-            results.append(Bits(party, torch.empty(x.shape, dtype=torch.int64, device="meta")))
+            results.append(Bits(party, party.nothing(x.shape)))
             continue
         va, vb = (pieces[2 * i + j].words ^ theirs[2 * i + j] for j in (0, 1))  # type: ignore[operator]
         part = (va & b) ^ (vb & a) ^ ab
@@ -113,7 +113,7 @@ def select(bit: MaskedBit, x: Share) -> Additive:
         rho = bit.word.expand(shape)
         deal(party, rho, shape, x.bits)
         deal(party, rho * x.mask, shape, x.bits)
-        return Additive(party, torch.empty(shape, dtype=torch.int64, device="meta"), x.bits, x.frac, dealt=False)
+        return Additive(party, party.nothing(shape), x.bits, x.frac, dealt=False)
     rho, rho_l = deal(party, None, shape, x.bits), deal(party, None, shape, x.bits)
     v, flip = bit.word, 1 - 2 * bit.word
     own = x.m - x.mask if party.rank == FIRST else -x.mask
@@ -126,7 +126,7 @@ def to_arithmetic(bit: MaskedBit, bits: int) -> Additive:
     party, shape = bit.party, tuple(bit.word.shape)
     if party.is_dealer:
         deal(party, bit.word, shape, bits)
-        return Additive(party, torch.empty(shape, dtype=torch.int64, device="meta"), bits, 0, dealt=False)
+        return Additive(party, party.nothing(shape), bits, 0, dealt=False)
     rho, v = deal(party, None, shape, bits), bit.word
     part = (1 - 2 * v) * rho
     return Additive(party, part + v if party.rank == FIRST else part, bits, 0, dealt=False)

@@ -138,7 +138,7 @@ FREE = Cost(0, 0, 0)
 
 
 def local(*_: Any, **__: Any) -> Cost:
-    """The cost of what each party does alone."""
+    """The cost of what each party does by itself."""
     return FREE
 
 

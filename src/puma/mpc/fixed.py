@@ -6,7 +6,8 @@ matrix product is lifted. Limits are stated here and checked by the model owner 
 
 from __future__ import annotations
 
-from puma.mpc.arithmetic import lift, open_truncate
+from puma.mpc.arithmetic import lift, lift_cost, open_truncate, opening_cost
+from puma.mpc.cost import FREE, Cost, Size, declares
 from puma.mpc.party import Protocol
 from puma.mpc.share import Additive, Share, truncated
 
@@ -16,7 +17,7 @@ WEIGHT = 17  # fraction bits of weights
 RESIDUAL = 17  # fraction bits of the residual stream, in ring RING - ACTIVATION: |x| < 2^15
 RESIDUAL_RING = RING - ACTIVATION
 NONLINEAR = 12  # fraction bits of what enters a spline
-ACTIVATION_REACH = 8  # gelu, silu and their like take |x| < 2^8
+ACTIVATION_REACH = 8  # gelu, silu and their like take |x| < 240: 2^8 less the lower end of the widest table
 SCORE_REACH = 10  # attention scores of one row lie within 2^10 of each other
 WEIGHT_LIMIT = 128.0  # |w| a matrix entry may have
 LOGIT_RING = 28  # argmax: logits with ACTIVATION fraction bits, |x - y| < 2^13
@@ -24,6 +25,24 @@ LOGIT_RING = 28  # argmax: logits with ACTIVATION fraction bits, |x - y| < 2^13
 Want = tuple["Share | Additive", int, int]
 
 
+def _ring_at(x: Share | Additive | Size, frac: int) -> int:
+    """The ring of x once it has these fraction bits."""
+    return min(64, x.bits + frac - x.frac)
+
+
+def formatted_cost(*wants: tuple[Share | Additive | Size, int, int]) -> Cost:
+    """The cost of `formatted`."""
+    opening, short = [], []
+    for x, frac, bits in wants:
+        if not isinstance(x, Share) and x.dealt is not None and frac not in x.opened:
+            opening.append(Size(tuple(x.shape), max(x.bits, _ring_at(x, frac)), frac, x.dealt))
+        if _ring_at(x, frac) < bits:
+            short.append((Size(tuple(x.shape), _ring_at(x, frac)), bits))
+    cost = opening_cost(*opening) if opening else FREE
+    return cost + lift_cost(*short) if short else cost
+
+
+@declares("2k to open a product, then lift; at most 2 rounds", "section 3", formatted_cost)
 def formatted(*wants: Want) -> Protocol[list[Share]]:
     """Shares with the wanted fraction bits in the wanted ring: at most one round to open and one to lift.
 

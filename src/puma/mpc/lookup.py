@@ -19,10 +19,6 @@ from puma.mpc.party import FIRST, Party
 from puma.mpc.share import Additive, Bits, Share
 
 
-def _placeholder(shape: Sequence[int]) -> Tensor:
-    return torch.empty(tuple(shape), dtype=torch.int64, device="meta")
-
-
 class Digit:
     """One digit of a masked value: `hot` are this party's one-hot words, `public` the digit of m (of l at the dealer).
 
@@ -42,7 +38,7 @@ class Digit:
     def is_in(self, members: Sequence[int]) -> Bits:
         """Whether the difference lies in a public set; local (a xor of the one-hot over the set)."""
         if self.party.is_dealer:
-            return Bits(self.party, _placeholder(self.public.shape))
+            return Bits(self.party, self.party.nothing(self.public.shape))
         flags = torch.zeros(self.size, dtype=torch.int64)
         flags[torch.tensor([v % self.size for v in members], dtype=torch.int64)] = 1
         return Bits(self.party, kernels.member(self.hot, self.public, self.width, flags))
@@ -50,7 +46,7 @@ class Digit:
     def borrows(self) -> Bits:
         """Whether m's digit is below l's: the borrow into the next digit; local."""
         if self.party.is_dealer:
-            return Bits(self.party, _placeholder(self.public.shape))
+            return Bits(self.party, self.party.nothing(self.public.shape))
         return Bits(self.party, kernels.above(self.hot, self.public, self.width))
 
     def sign(self) -> Tensor:
@@ -65,7 +61,7 @@ class Digit:
         """
         shape = self.public.shape
         if self.party.is_dealer:
-            return [Additive(self.party, _placeholder(shape), bits, f, dealt=False) for f in fracs]
+            return [Additive(self.party, self.party.nothing(shape), bits, f, dealt=False) for f in fracs]
         sums = kernels.lookup(self.hot, self.public, self.width, tables)
         if self.party.rank != FIRST:
             sums = -sums
@@ -93,7 +89,7 @@ def digit(x: Share, low: int, width: int) -> Digit:
     count = _hot_bytes(math.prod(shape), width)
     half = party.random_bytes(FIRST, "one-hot", count)
     if party.is_dealer:
-        hot = _placeholder((*shape, 1 << max(0, width - 6))) if party.dry else _unpack_hot(half, shape, width)
+        hot = party.nothing((*shape, 1 << max(0, width - 6))) if party.dry else _unpack_hot(half, shape, width)
         payload = half if party.dry else _pack_hot(hot ^ kernels.onehot(words, width), width)
         party.correction(payload, count)
         return Digit(party, hot, words, width)
@@ -103,6 +99,8 @@ def digit(x: Share, low: int, width: int) -> Digit:
 
 def _unpack_hot(buffer: Tensor | None, shape: tuple[int, ...], width: int) -> Tensor:
     assert buffer is not None
+    if not buffer.numel():
+        return torch.zeros((*shape, 1 << max(0, width - 6)), dtype=torch.int64, device=buffer.device)
     if width >= 6:
         return buffer.view(torch.int64).reshape(*shape, 1 << (width - 6))
     if width >= 3:

@@ -23,6 +23,7 @@ from puma.net import Link
 T = TypeVar("T")
 
 DEALER, FIRST, SECOND = 0, 1, 2
+_ZERO = torch.zeros((), dtype=torch.int64)
 
 
 class Piece(NamedTuple):
@@ -61,6 +62,10 @@ class Party:
     @property
     def is_dealer(self) -> bool:
         return self.rank == DEALER
+
+    def nothing(self, shape: Sequence[int]) -> Tensor:
+        """A stand-in of this shape for words that this party does not hold; takes no memory and no time."""
+        return torch.empty(tuple(shape), dtype=torch.int64, device="meta") if self.dry else _ZERO.expand(tuple(shape))
 
     # -- randomness ---------------------------------------------------------------------------------------------
 

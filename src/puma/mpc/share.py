@@ -141,7 +141,7 @@ class Share(Secret):
         """P1: m - l1, P2: -l2; nothing at the dealer."""
         a, b = self.components
         if self.party.is_dealer:
-            return Additive(self.party, torch.empty_like(a, device="meta"), self.bits, self.frac, dealt=False)
+            return Additive(self.party, self.party.nothing(a.shape), self.bits, self.frac, dealt=False)
         part = a - b if self.party.rank == FIRST else -b
         return Additive(self.party, part, self.bits, self.frac, dealt=False)
 
@@ -195,14 +195,23 @@ class Additive(Secret):
         return self.like(function(self.part))
 
     def scaled(self, shift: int) -> Additive:
-        return self.like(self.part << shift, min(64, self.bits + shift), self.frac + shift)
+        part = self.part if self.silent else self.part << shift
+        return self.like(part, min(64, self.bits + shift), self.frac + shift)
 
     def times(self, constant: Tensor | int, frac: int = 0) -> Additive:
-        if isinstance(constant, Tensor) and self.silent:
-            constant = constant.to("meta")
+        """Multiply by public integer words that stand for constant / 2^frac."""
+        if self.silent:
+            shape = self.shape
+            if isinstance(constant, Tensor):
+                shape = torch.broadcast_shapes(shape, constant.shape)
+            return self.like(self.part.expand(shape), frac=self.frac + frac)
         return self.like(self.part * constant, frac=self.frac + frac)
 
     def sum(self, dim: int, keepdim: bool = False) -> Additive:
+        if self.silent:
+            shape = list(self.shape)
+            shape[dim : dim + 1 or None] = [1] if keepdim else []
+            return self.like(self.party.nothing(shape))
         return self.apply(lambda t: t.sum(dim, keepdim=keepdim))
 
     def shifted(self, constant: Tensor | int) -> Additive:
@@ -214,7 +223,7 @@ class Additive(Secret):
         return self.like(self.part)
 
     def __neg__(self) -> Additive:
-        return self.like(-self.part)
+        return self.like(self.part if self.silent else -self.part)
 
     def __add__(self, other: Any) -> Additive:
         if isinstance(other, Share):
@@ -236,7 +245,7 @@ class Additive(Secret):
 
 
 class Bits(Secret):
-    """Bits xor-shared by the evaluators, as 0/1 words; at the dealer only the shape (a meta tensor)."""
+    """Bits xor-shared by the evaluators, as 0/1 words; at the dealer only the shape."""
 
     def __init__(self, party: Party, part: Tensor) -> None:
         self.party, self.part = party, part
@@ -252,6 +261,9 @@ class Bits(Secret):
         return Bits(self.party, function(self.part))
 
     def __xor__(self, other: Bits | int) -> Bits:
+        if self.party.is_dealer:
+            shape = other.shape if isinstance(other, Bits) else self.shape
+            return Bits(self.party, self.part.expand(torch.broadcast_shapes(self.shape, shape)))
         if isinstance(other, Bits):
             return Bits(self.party, self.part ^ other.part)
         return Bits(self.party, self.part ^ other if self.party.rank == FIRST else self.part)

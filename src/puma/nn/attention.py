@@ -7,23 +7,25 @@ over the allowed pairs only, and the row is divided once, after the product with
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from puma.mpc.arithmetic import matmul, multiply, open_truncate
-from puma.mpc.compare import maximum
-from puma.mpc.fixed import ACTIVATION, NONLINEAR, RING, SCORE_REACH, formatted
+from puma.mpc.arithmetic import matmul, multiply, open_truncate, opening_cost
+from puma.mpc.compare import maximum, maximum_cost
+from puma.mpc.cost import Cost, Size, declares
+from puma.mpc.fixed import ACTIVATION, NONLINEAR, RING, SCORE_REACH, formatted, formatted_cost
 from puma.mpc.party import Protocol, together
 from puma.mpc.share import Additive, Share, truncated
-from puma.nn.roots import reciprocal
-from puma.nn.splines import EXP, piecewise
+from puma.nn.roots import INVERSE_RING, UNIT, reciprocal, reciprocal_cost
+from puma.nn.splines import EXP, piecewise, piecewise_cost
 
 COARSE = 1  # fraction bits of the maximum: within 1 of the true one
 SCORE_RING = NONLINEAR + SCORE_REACH + 1
-LEAST_SUM = 13  # the largest score gives at least exp(-0.5) with ACTIVATION fraction bits, more than 2^13
+LEAST_SUM = 13  # the largest score gives at least exp(-0.75) with ACTIVATION fraction bits, more than 2^12.9
 INVERSE = 26  # fraction bits of 1 / row sum
-QUOTIENT_RING = 56
+QUOTIENT_RING = 52  # leaves 26 bits of the quotient: |softmax(scores) @ values| < 2^10
 
 
 def exponentials(scores: Share | Additive, mask: Tensor) -> Protocol[tuple[Share, Share]]:
@@ -54,28 +56,72 @@ def _filled(x: Share, mask: Tensor) -> Share:
     return x.apply(lambda t: t.gather(-1, index.to(t.device)))
 
 
+def _highest(count: int) -> int:
+    """The sum of so many exponentials stays below 2^this."""
+    return ACTIVATION + math.ceil(math.log2(count * math.e)) + 1
+
+
 def _inverse(sums: Share, count: int) -> Protocol[Share]:
-    high = ACTIVATION + math.ceil(math.log2(count * math.e)) + 1
+    high = _highest(count)
     inverse = yield from reciprocal(sums.reduced(high + 2), LEAST_SUM, high)
-    return truncated(inverse, inverse.frac - INVERSE) if inverse.frac > INVERSE else inverse
+    return (yield from formatted((inverse, min(inverse.frac, INVERSE), QUOTIENT_RING)))[0]
 
 
+def _exponentials_cost(scores: Share | Additive | Size, mask: Tensor) -> Cost:
+    shape = tuple(scores.shape)
+    allowed = (int(mask.expand(shape).sum()),)
+    cost = formatted_cost((scores, NONLINEAR, SCORE_RING))
+    cost += maximum_cost(Size(shape, SCORE_RING - (NONLINEAR - COARSE))) + piecewise_cost(EXP, Size(allowed, SCORE_RING))
+    return cost + formatted_cost((Size(allowed, EXP.result_bits, ACTIVATION), ACTIVATION, RING))
+
+
+def _inverse_cost(shape: tuple[int, ...], count: int) -> Cost:
+    high = _highest(count)
+    frac = UNIT + high - ACTIVATION
+    inverse = Size(shape, INVERSE_RING, frac)
+    return reciprocal_cost(Size(shape, high + 2), LEAST_SUM, high) + formatted_cost(
+        (inverse, min(frac, INVERSE), QUOTIENT_RING)
+    )
+
+
+def attend_cost(scores: Share | Additive | Size, values: Share | Additive | Size, mask: Tensor) -> Cost:
+    """The cost of `attend`."""
+    lead = torch.broadcast_shapes(tuple(scores.shape[:-2]), tuple(values.shape[:-2]))
+    weighted = Size((*lead, scores.shape[-2], values.shape[-1]), RING, 2 * ACTIVATION, dealt=True)
+    cost = formatted_cost((values, ACTIVATION, RING)) + _exponentials_cost(scores, mask)
+    inverse = _inverse_cost(tuple(scores.shape[:-1]), scores.shape[-1])
+    cost += formatted_cost((weighted, ACTIVATION, QUOTIENT_RING)).beside(inverse)
+    return cost + opening_cost(replace(weighted, bits=QUOTIENT_RING))
+
+
+@declares("a maximum, an exp a score, a reciprocal a row, 2 products", "section 5", attend_cost)
 def attend(scores: Share | Additive, values: Share | Additive, mask: Tensor) -> Protocol[Share]:
-    """softmax(scores) @ values; scores (..., n, s), values (..., s, d), mask broadcasts to the scores."""
+    """softmax(scores) @ values; scores (..., n, s), values (..., s, d), mask broadcasts to the scores.
+
+    The sum of a row's values, each times at most 2, stays below 2^18, and so its average below 2^10.
+    """
     (values,) = yield from formatted((values, ACTIVATION, RING))
     e, sums = yield from exponentials(scores, mask)
     weighted = matmul(e, values)
     weighted, inverse = yield from together(
-        formatted((weighted, ACTIVATION, QUOTIENT_RING)), _inverse(sums, mask.shape[-1])
+        formatted((weighted, ACTIVATION, QUOTIENT_RING)), _inverse(sums, e.shape[-1])
     )
     return (yield from _quotient(weighted[0], inverse))
 
 
+def softmax_cost(scores: Share | Additive | Size, mask: Tensor) -> Cost:
+    """The cost of `softmax`."""
+    shape = tuple(scores.shape)
+    cost = _exponentials_cost(scores, mask) + _inverse_cost(shape[:-1], shape[-1])
+    return cost + opening_cost(Size(shape, RING, dealt=True))
+
+
+@declares("a maximum, an exp a score, a reciprocal a row, 1 product", "section 5", softmax_cost)
 def softmax(scores: Share | Additive, mask: Tensor) -> Protocol[Share]:
     """softmax(scores) over the last dimension."""
     e, sums = yield from exponentials(scores, mask)
-    lifted, inverse = yield from together(formatted((e, ACTIVATION, RING)), _inverse(sums, mask.shape[-1]))
-    return (yield from _quotient(lifted[0], inverse))
+    inverse = yield from _inverse(sums, e.shape[-1])
+    return (yield from _quotient(e, inverse))
 
 
 def _quotient(x: Share, inverse: Share) -> Protocol[Share]:

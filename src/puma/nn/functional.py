@@ -15,17 +15,20 @@ import torch.nn.functional as tf
 from torch import Tensor
 
 from puma.mpc import arithmetic, compare
-from puma.mpc.arithmetic import deal, multiply, reshare
-from puma.mpc.boolean import open_masked, select
-from puma.mpc.fixed import ACTIVATION, ACTIVATION_REACH, LOGIT_RING, NONLINEAR, RESIDUAL_RING, RING, formatted
+from puma.mpc.arithmetic import deal, multiply, opening_cost, reshare
+from puma.mpc.boolean import open_masked, open_masked_cost, select, select_cost
+from puma.mpc.cost import Cost, Size, declares, local, wire_bits
+from puma.mpc.fixed import ACTIVATION, LOGIT_RING, RESIDUAL_RING, RING, formatted, formatted_cost
 from puma.mpc.party import Protocol
+from puma.mpc.retrieval import Choice, retrieve
 from puma.mpc.share import Additive, Secret, Share, cat as cat_shares, encode, public, truncated
 from puma.nn import attention, roots, splines
 
 Value = Any  # a torch tensor, a Share or an Additive
 
+GELUS = {"none": splines.GELU, "tanh": splines.GELU_TANH}
+ROW_ARGUMENT_RING = 33  # of a general reciprocal, with roots.ROW fraction bits
 ROTARY = 14  # fraction bits of cos and sin
-NONLINEAR_RING = NONLINEAR + ACTIVATION_REACH + 1
 
 
 def component(name: str, x: Value) -> AbstractContextManager[None]:
@@ -33,6 +36,7 @@ def component(name: str, x: Value) -> AbstractContextManager[None]:
     return x.party.ledger.scope(name) if isinstance(x, Secret) else nullcontext()
 
 
+@declares("formatted", "section 3", lambda x, weight, bias=None: formatted_cost((x, ACTIVATION, RING)))
 def linear(x: Value, weight: Value, bias: Value | None = None) -> Value:
     """x @ weight^T + bias, weight (out, in). The secure result is untruncated: adding to it is free."""
     if isinstance(x, Tensor):
@@ -42,6 +46,11 @@ def linear(x: Value, weight: Value, bias: Value | None = None) -> Value:
     return result if bias is None else result + bias
 
 
+def _both_cost(a: Value, b: Value) -> Cost:
+    return formatted_cost((a, ACTIVATION, RING), (b, ACTIVATION, RING))
+
+
+@declares("formatted, both", "section 3", _both_cost)
 def matmul(a: Value, b: Value) -> Value:
     """Batched matrix product of two secrets."""
     if isinstance(a, Tensor):
@@ -50,6 +59,7 @@ def matmul(a: Value, b: Value) -> Value:
     return arithmetic.matmul(a, b)
 
 
+@declares("formatted, both", "section 3", _both_cost)
 def mul(a: Value, b: Value) -> Value:
     """Elementwise product of two secrets."""
     if isinstance(a, Tensor):
@@ -57,6 +67,7 @@ def mul(a: Value, b: Value) -> Value:
     return multiply(*a.party.run(formatted((a, ACTIVATION, RING), (b, ACTIVATION, RING))))
 
 
+@declares("formatted", "section 3", lambda x, weight, bias=None: formatted_cost((x, ACTIVATION, RING)))
 def affine(x: Value, weight: Value, bias: Value | None = None) -> Value:
     """x * weight + bias along the last dimension."""
     if isinstance(x, Tensor):
@@ -65,13 +76,17 @@ def affine(x: Value, weight: Value, bias: Value | None = None) -> Value:
     return result if bias is None else result + bias
 
 
+@declares("local", "section 6", local)
 def embedding(one_hot: Value, table: Value) -> Value:
-    """Rows of a table (V, d) by one-hot rows (..., V)."""
+    """Rows of a table (V, d) by one-hot rows (..., V), or by an outsider's choice."""
     if isinstance(one_hot, Tensor):
         return one_hot @ table
+    if isinstance(one_hot, Choice):
+        return one_hot.party.run(retrieve(one_hot, table))
     return arithmetic.matmul(one_hot, table.reduced(one_hot.bits))
 
 
+@declares("normalised", "section 5", lambda x, eps: roots.normalised_cost(x, eps, centre=True))
 def layer_norm(x: Value, eps: float) -> Value:
     """(x - mean) / sqrt(var + eps) over the last dimension, without scale and bias."""
     if isinstance(x, Tensor):
@@ -79,6 +94,7 @@ def layer_norm(x: Value, eps: float) -> Value:
     return x.party.run(roots.normalised(x, eps, centre=True))
 
 
+@declares("normalised", "section 5", lambda x, eps: roots.normalised_cost(x, eps, centre=False))
 def rms_norm(x: Value, eps: float) -> Value:
     """x / sqrt(mean(x^2) + eps) over the last dimension, without scale."""
     if isinstance(x, Tensor):
@@ -86,6 +102,7 @@ def rms_norm(x: Value, eps: float) -> Value:
     return x.party.run(roots.normalised(x, eps, centre=False))
 
 
+@declares("softmax", "section 5", attention.softmax_cost)
 def softmax(scores: Value, mask: Tensor) -> Value:
     """Softmax over the last dimension; mask public, True where allowed, at least one entry a row."""
     if isinstance(scores, Tensor):
@@ -93,6 +110,7 @@ def softmax(scores: Value, mask: Tensor) -> Value:
     return scores.party.run(attention.softmax(scores, mask))
 
 
+@declares("attend", "section 5", attention.attend_cost)
 def softmax_matmul(scores: Value, v: Value, mask: Tensor) -> Value:
     """softmax(scores, mask) @ v."""
     if isinstance(scores, Tensor):
@@ -100,44 +118,67 @@ def softmax_matmul(scores: Value, v: Value, mask: Tensor) -> Value:
     return scores.party.run(attention.attend(scores, v, mask))
 
 
+def _spline_cost(spline: splines.Spline, x: Value) -> Cost:
+    ready = Size(tuple(x.shape), spline.ring, spline.frac)
+    return formatted_cost((x, spline.frac, spline.ring)) + splines.piecewise_cost(spline, ready)
+
+
+@declares(
+    "formatted, piecewise", "section 5", lambda x, approximate="none": _spline_cost(GELUS[approximate], x)
+)
 def gelu(x: Value, approximate: str = "none") -> Value:
-    """GeLU, exact ("none") or the "tanh" form; |x| < 2^8."""
+    """GeLU, exact ("none") or the "tanh" form; |x| < 240."""
     if isinstance(x, Tensor):
         return tf.gelu(x, approximate=approximate)
-    return _spline({"none": splines.GELU, "tanh": splines.GELU_TANH}[approximate], x)
+    return _spline(GELUS[approximate], x)
 
 
+@declares("formatted, piecewise", "section 5", lambda x: _spline_cost(splines.SILU, x))
 def silu(x: Value) -> Value:
-    """x * sigmoid(x); |x| < 2^8."""
+    """x * sigmoid(x); |x| < 240."""
     return tf.silu(x) if isinstance(x, Tensor) else _spline(splines.SILU, x)
 
 
+@declares("formatted, piecewise", "section 5", lambda x: _spline_cost(splines.SIGMOID, x))
 def sigmoid(x: Value) -> Value:
-    """1 / (1 + exp(-x)); |x| < 2^8."""
+    """1 / (1 + exp(-x)); |x| < 240."""
     return torch.sigmoid(x) if isinstance(x, Tensor) else _spline(splines.SIGMOID, x)
 
 
+@declares("formatted, piecewise", "section 5", lambda x: _spline_cost(splines.TANH_HALF, x))
 def tanh(x: Value) -> Value:
-    """2 sigmoid(2x) - 1; |x| < 2^8."""
+    """2 sigmoid(2x) - 1; |x| < 240."""
     if isinstance(x, Tensor):
         return torch.tanh(x)
     half = _spline(splines.TANH_HALF, x)
     return half.times(2) - 1
 
 
+@declares("formatted, piecewise", "section 5", lambda x: _spline_cost(splines.EXP, x))
 def exp(x: Value) -> Value:
     """exp(x) for -2^10 < x <= 0."""
     if isinstance(x, Tensor):
         return torch.exp(x)
-    (x,) = x.party.run(formatted((x, NONLINEAR, attention.SCORE_RING)))
-    return x.party.run(splines.piecewise(splines.EXP, x))
+    return _spline(splines.EXP, x)
 
 
+def _relu_bits(x: Value) -> int:
+    return min(x.bits - x.frac + ACTIVATION, RESIDUAL_RING)
+
+
+def _relu_cost(x: Value) -> Cost:
+    bits = _relu_bits(x)
+    ready = Size(tuple(x.shape), bits, ACTIVATION, dealt=False)
+    cost = formatted_cost((x, ACTIVATION, bits)) + compare.sign_cost(ready, 4) + open_masked_cost(ready)
+    return cost + select_cost(ready.shape, ready) + opening_cost(ready)
+
+
+@declares("formatted, sign, online 2 + 2k, offline 2k", "section 4", _relu_cost)
 def relu(x: Value) -> Value:
     """max(x, 0)."""
     if isinstance(x, Tensor):
         return torch.relu(x)
-    (x,) = x.party.run(formatted((x, ACTIVATION, min(x.bits - x.frac + ACTIVATION, RESIDUAL_RING))))
+    (x,) = x.party.run(formatted((x, ACTIVATION, _relu_bits(x))))
 
     def protocol() -> Protocol[Share]:
         negative = yield from compare.sign(x, width=4)
@@ -147,15 +188,28 @@ def relu(x: Value) -> Value:
     return x.party.run(protocol())
 
 
+def _reciprocal_cost(x: Value) -> Cost:
+    ready = Size(tuple(x.shape), ROW_ARGUMENT_RING, roots.ROW)
+    cost = formatted_cost((x, roots.ROW, ready.bits))
+    return cost + roots.reciprocal_cost(ready, roots.ROW - 12, ready.bits - 2)
+
+
+@declares("formatted, reciprocal", "section 5", _reciprocal_cost)
 def reciprocal(x: Value) -> Value:
     """1 / x for 2^-12 <= x < 2^15; relative error RECIPROCAL_BOUND and one unit of 2^-17."""
     if isinstance(x, Tensor):
         return torch.reciprocal(x)
-    (x,) = x.party.run(formatted((x, roots.ROW, 33)))
-    inverse = x.party.run(roots.reciprocal(x, roots.ROW - 12, 31))
+    (x,) = x.party.run(formatted((x, roots.ROW, ROW_ARGUMENT_RING)))
+    inverse = x.party.run(roots.reciprocal(x, roots.ROW - 12, ROW_ARGUMENT_RING - 2))
     return truncated(inverse, inverse.frac - roots.RESIDUAL)
 
 
+def _rsqrt_cost(x: Value) -> Cost:
+    ready = Size(tuple(x.shape), roots.ROW_RING, roots.ROW)
+    return formatted_cost((x, roots.ROW, roots.ROW_RING)) + roots.rsqrt_cost(ready, 23)
+
+
+@declares("formatted, rsqrt", "section 5", _rsqrt_cost)
 def rsqrt(x: Value) -> Value:
     """1 / sqrt(x) for 2^-12 <= x < 2^31; relative error RSQRT_BOUND and one unit of 2^-17."""
     if isinstance(x, Tensor):
@@ -165,6 +219,9 @@ def rsqrt(x: Value) -> Value:
     return truncated(root, root.frac - roots.RESIDUAL)
 
 
+@declares(
+    "formatted", "section 3", lambda x, cos, sin: formatted_cost((x, ACTIVATION, RING + ROTARY))
+)
 def rotary(x: Value, cos: Tensor, sin: Tensor) -> Value:
     """Rotary position embedding, halves rotated: x * cos + rotate_half(x) * sin; cos and sin public (T, head_dim)."""
     if isinstance(x, Tensor):
@@ -177,16 +234,32 @@ def rotary(x: Value, cos: Tensor, sin: Tensor) -> Value:
     return truncated(x.times(c, ROTARY) + turned.times(s, ROTARY), ROTARY)
 
 
+def _argmax_cost(x: Value) -> Cost:
+    ready, index = Size(tuple(x.shape), LOGIT_RING, ACTIVATION), Size(tuple(x.shape), _index_bits(x.shape[-1]))
+    return formatted_cost((x, ACTIVATION, LOGIT_RING)) + compare.argmax_cost(ready, index)
+
+
+def _index_bits(size: int) -> int:
+    return max(1, (size - 1).bit_length())
+
+
+@declares("formatted, argmax", "section 5", _argmax_cost)
 def argmax(x: Value) -> Value:
     """Index of the largest entry of the last dimension; a Share of ring ceil(log2 V) for secrets."""
     if isinstance(x, Tensor):
         return x.argmax(-1)
     (x,) = x.party.run(formatted((x, ACTIVATION, LOGIT_RING)))
-    bits = max(1, (x.shape[-1] - 1).bit_length())
+    bits = _index_bits(x.shape[-1])
     index = public(x.party, torch.arange(x.shape[-1]), x.shape[-1:], bits, 0).expand(*x.shape)
     return x.party.run(compare.argmax(x, index))[1]
 
 
+def _one_hot_cost(index: Value, size: int) -> Cost:
+    result = Size((*index.shape, size), RESIDUAL_RING, dealt=False)
+    return Cost(0, 0, (index.numel() << index.bits) * wire_bits(RESIDUAL_RING)) + opening_cost(result)
+
+
+@declares("online 2k, offline 2^bits k an index; 1 round", "section 6", _one_hot_cost)
 def one_hot(index: Value, size: int) -> Value:
     """One-hot rows (..., size) of an index; for secrets from a dealt one-hot of the index's mask.
 
@@ -200,7 +273,7 @@ def one_hot(index: Value, size: int) -> Value:
     if party.is_dealer:
         hot = (torch.arange(count, device=index.device) == public_digit.unsqueeze(-1)).to(torch.int64)
         deal(party, hot, shape, RESIDUAL_RING)
-        part = torch.empty((*index.shape, size), dtype=torch.int64, device="meta")
+        part = party.nothing((*index.shape, size))
     else:
         dealt = deal(party, None, shape, RESIDUAL_RING)
         turned = (public_digit.unsqueeze(-1) - torch.arange(size, device=index.device)) & (count - 1)
@@ -209,6 +282,9 @@ def one_hot(index: Value, size: int) -> Value:
     return party.run(reshare(Additive(party, part, RESIDUAL_RING, 0, dealt=False)))[0]
 
 
+@declares(
+    "formatted, all", "section 3", lambda items, dim: formatted_cost(*((x, ACTIVATION, RING) for x in items))
+)
 def cat(items: Sequence[Value], dim: int) -> Value:
     """Concatenate along a dimension."""
     if isinstance(items[0], Tensor):
@@ -218,5 +294,5 @@ def cat(items: Sequence[Value], dim: int) -> Value:
 
 
 def _spline(spline: splines.Spline, x: Share | Additive) -> Share:
-    (x,) = x.party.run(formatted((x, NONLINEAR, NONLINEAR_RING)))
+    (x,) = x.party.run(formatted((x, spline.frac, spline.ring)))
     return x.party.run(splines.piecewise(spline, x))

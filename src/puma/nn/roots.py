@@ -12,18 +12,21 @@ from functools import cache
 
 import torch
 
-from puma.mpc.arithmetic import lift, multiply, open_truncate, reshare, square
-from puma.mpc.boolean import open_masked, to_arithmetic
-from puma.mpc.compare import sign
-from puma.mpc.fixed import ACTIVATION, RESIDUAL, RING, formatted
+from puma.mpc.arithmetic import lift, lift_cost, multiply, open_truncate, opening_cost, reshare, square
+from puma.mpc.boolean import open_masked, open_masked_cost, to_arithmetic
+from puma.mpc.compare import sign, sign_cost
+from puma.mpc.cost import Cost, Size, declares
+from puma.mpc.fixed import ACTIVATION, RESIDUAL, RING, formatted, formatted_cost
 from puma.mpc.party import Protocol
 from puma.mpc.share import Additive, Share, truncated
-from puma.nn.splines import Spline, piecewise
+from puma.nn.splines import Spline, piecewise, piecewise_cost
 
 UNIT = 20  # fraction bits of the normalised value
 ROW = 16  # fraction bits of a general argument of reciprocal and rsqrt, in ring ROW_RING: 2^-16 to 2^32
 ROW_RING = 50
-# Relative bounds: fit 4e-6 and 6e-6, one unit of the table's input and of its output each.
+INVERSE_RING = 56  # what the table's 8 slope bits leave of 64
+MEAN = 28  # fraction bits of 1 / n
+# Relative bounds: fit, and 1.5 units (2^-20) of the table's input and of its output each.
 RECIPROCAL_BOUND = 1e-5
 RSQRT_BOUND = 1.5e-5
 
@@ -63,6 +66,12 @@ def _binade(x: Share, first: int, last: int, radix: int) -> Protocol[tuple[Share
     return factor.reduced(x.bits), (roots[0] if roots else factor)
 
 
+def _binade_cost(x: Share | Size, first: int, last: int, radix: int) -> Cost:
+    row, all_rows = Size(tuple(x.shape), 64, dealt=False), Size((*x.shape, last - first), x.bits)
+    located = sign_cost(all_rows, 4) + open_masked_cost(all_rows) + Cost(0, 0, 64 * all_rows.numel())
+    return located + opening_cost(*[row] * (1 if radix == 2 else 2))
+
+
 def _inverted(x: Share, factor: Share, root: Share, high: int, spline: Spline) -> Protocol[Share]:
     """spline(x factor / 2^high) * root: words of ring 56 with UNIT fraction bits more than root's."""
     y = multiply(x, factor)
@@ -73,16 +82,35 @@ def _inverted(x: Share, factor: Share, root: Share, high: int, spline: Spline) -
     return result
 
 
+def _inverted_cost(x: Share | Size, high: int) -> Cost:
+    shape = tuple(x.shape)
+    moved = opening_cost(Size(shape, min(64, x.bits + max(0, UNIT - high)), dealt=True))
+    inverted = piecewise_cost(_reciprocal_spline(), Size(shape, UNIT))
+    return moved + inverted + opening_cost(Size(shape, INVERSE_RING, dealt=True))
+
+
+def reciprocal_cost(x: Share | Size, low: int, high: int) -> Cost:
+    """The cost of `reciprocal`."""
+    return _binade_cost(x, low, high - 1, 2) + _inverted_cost(x, high)
+
+
+@declares("high - low - 1 signs, 3 products, 1 lookup; rounds of sign + 6", "section 5", reciprocal_cost)
 def reciprocal(x: Share, low: int, high: int) -> Protocol[Share]:
     """1 / x for words 2^low <= x < 2^high, in ring 56; relative error RECIPROCAL_BOUND. x's ring holds high + 1 bits.
 
-    Words below 2^low give a finite but wrong result.
+    The table reaches down to words of 2^(low - 1), at 1.4 times the bound; below, the result is finite but wrong.
     """
     factor, root = yield from _binade(x, low, high - 1, 2)
     result = yield from _inverted(x, factor, root, high, _reciprocal_spline())
     return result.like(*result.components, frac=UNIT + high - x.frac)
 
 
+def rsqrt_cost(x: Share | Size, last: int, scale: float = 1.0) -> Cost:
+    """The cost of `rsqrt`."""
+    return _binade_cost(x, 0, last, 4) + _inverted_cost(x, 2 * (last + 1))
+
+
+@declares("`last` signs, 4 products, 1 lookup; rounds of sign + 6", "section 5", rsqrt_cost)
 def rsqrt(x: Share, last: int, scale: float = 1.0) -> Protocol[Share]:
     """scale / sqrt(x) for words 1 <= x < 4^(last+1), in ring 56; relative error RSQRT_BOUND. x.frac must be even."""
     assert x.frac % 2 == 0 and x.bits > 2 * (last + 1)
@@ -91,6 +119,19 @@ def rsqrt(x: Share, last: int, scale: float = 1.0) -> Protocol[Share]:
     return result.like(*result.components, frac=UNIT + last + 1 - x.frac // 2)
 
 
+def normalised_cost(x: Share | Additive | Size, eps: float, centre: bool) -> Cost:
+    """The cost of `normalised`."""
+    rows, n = tuple(x.shape[:-1]), x.shape[-1]
+    cost = formatted_cost((x, RESIDUAL, 64))
+    if centre:
+        cost += lift_cost((Size(rows, 64 - MEAN), 64))
+    squares = Size(rows, 60, 2 * (RESIDUAL - 4), dealt=True)
+    cost += opening_cost(squares) + rsqrt_cost(Size(rows, squares.bits + ROW - squares.frac), 23)
+    frac = RESIDUAL + UNIT + 24 - ROW // 2 - math.ceil(math.log2(n) / 2)
+    return cost + formatted_cost((Size(tuple(x.shape), INVERSE_RING, frac, dealt=True), ACTIVATION, RING))
+
+
+@declares("lift, 2k + k, lift, and an rsqrt a row", "section 5", normalised_cost)
 def normalised(x: Share | Additive, eps: float, centre: bool) -> Protocol[Share]:
     """Rows of x over their root mean square, less their mean first if `centre`: layer norm and RMS norm, no affine.
 
@@ -100,7 +141,7 @@ def normalised(x: Share | Additive, eps: float, centre: bool) -> Protocol[Share]
     (x,) = yield from formatted((x, RESIDUAL, 64))
     n = x.shape[-1]
     if centre:
-        mean = truncated(x.sum(-1, keepdim=True).times(round(2**20 / n), 20), 20)
+        mean = truncated(x.sum(-1, keepdim=True).times(round(2**MEAN / n), MEAN), MEAN)
         (mean,) = yield from lift((mean, 64))
         x = x - mean
     squares = square(truncated(x, 4)).sum(-1) + n * eps

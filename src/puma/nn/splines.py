@@ -9,16 +9,26 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
 from torch import Tensor
 
-from puma.mpc.arithmetic import deal, open_truncate, reshare
-from puma.mpc.boolean import MaskedBit, and_, open_masked, select, to_arithmetic
-from puma.mpc.fixed import ACTIVATION, NONLINEAR
-from puma.mpc.lookup import Digit, digit
+from puma.mpc.arithmetic import deal, open_truncate, opening_cost, reshare
+from puma.mpc.boolean import (
+    MaskedBit,
+    and_,
+    and_cost,
+    open_masked,
+    open_masked_cost,
+    select,
+    select_cost,
+    to_arithmetic,
+)
+from puma.mpc.cost import Cost, Size, declares, wire_bits
+from puma.mpc.fixed import ACTIVATION, ACTIVATION_REACH, NONLINEAR, SCORE_REACH
+from puma.mpc.lookup import Digit, digit, digit_cost
 from puma.mpc.party import Party, Protocol, together
 from puma.mpc.share import Additive, Bits, Share
 
@@ -29,6 +39,7 @@ class Spline:
 
     `bound` is the largest error over all inputs, approximation and fixed point together, held by a test.
     `bits` is the ring of A + B u and `slope` the fraction bits of B. `above`: None (the input never is), 0, 1 or "x".
+    Inputs that are `checked` against the table's range lie in [-2^reach, 2^reach + low).
     """
 
     name: str
@@ -43,6 +54,7 @@ class Spline:
     slope: int = 8
     bits: int = 32
     out_frac: int = ACTIVATION
+    reach: int = ACTIVATION_REACH
 
     @property
     def step(self) -> float:
@@ -51,6 +63,21 @@ class Spline:
     @property
     def high(self) -> float:
         return self.low + self.step * 2**self.width
+
+    @property
+    def range_bits(self) -> int:
+        """The ring that spans the reach."""
+        return self.frac + self.reach + 1
+
+    @property
+    def ring(self) -> int:
+        """The ring to bring x in: its reach and, where f is x itself, the ring of the result, to be lifted later."""
+        return max(self.range_bits, self.bits - self.slope) if self.above == "x" else self.range_bits
+
+    @property
+    def result_bits(self) -> int:
+        """The ring of the result, unless x itself has a part in it."""
+        return self.bits - (self.slope + self.frac - self.out_frac)
 
     @cached_property
     def tables(self) -> Tensor:
@@ -73,24 +100,49 @@ def _gelu_tanh(x: Tensor) -> Tensor:
     return 0.5 * x * (1 + torch.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
 
 
-# Bounds: fit error h^2 max|f''| / 4, plus one unit of the input (2^-12) times the slope, plus one unit of the output.
-GELU = Spline("gelu", _gelu, -4.0, 8, 7, bound=5e-4, above="x")
+# Bounds: fit error h^2 max|f''| / 4, plus 1.5 units of the input (2^-12) times the slope, plus 1.5 of the output (2^-14).
+GELU = Spline("gelu", _gelu, -4.0, 8, 7, bound=6e-4, above="x")
 GELU_TANH = Spline("gelu_tanh", _gelu_tanh, -4.0, 8, 7, bound=6e-4, above="x")
 SILU = Spline("silu", lambda x: x * torch.sigmoid(x), -16.0, 9, 8, bound=9e-4, above="x")
-SIGMOID = Spline("sigmoid", torch.sigmoid, -16.0, 9, 8, bound=3e-4, above=1, bits=24)
-TANH_HALF = Spline("tanh_half", lambda x: torch.sigmoid(2 * x), -8.0, 9, 7, bound=3e-4, above=1, bits=24)
-EXP = Spline("exp", torch.exp, -15.0, 8, 8, bound=4e-3, bits=24)
+SIGMOID = Spline("sigmoid", torch.sigmoid, -16.0, 9, 8, bound=3.3e-4, above=1, bits=24)
+TANH_HALF = Spline("tanh_half", lambda x: torch.sigmoid(2 * x), -8.0, 9, 7, bound=3.6e-4, above=1, bits=24)
+EXP = Spline("exp", torch.exp, -15.0, 8, 8, bound=4e-3, bits=24, reach=SCORE_REACH)
 
 
+def piecewise_cost(spline: Spline, x: Share | Size) -> Cost:
+    """The cost of `piecewise`."""
+    count, word = x.numel(), Size(tuple(x.shape), spline.bits, dealt=False)
+    words = wire_bits(spline.bits) * count
+    index, looked = digit_cost(count, spline.width), opening_cost(word, word)
+    if not spline.checked:
+        return index + looked + Cost(0, 0, 4 * words) + opening_cost(word)
+    flags = 1 if spline.above is None else 2
+    cost = index + digit_cost(count, spline.range_bits - spline.low_bits - spline.width)
+    cost += looked.beside(and_cost(*[count] * flags)) + open_masked_cost(*[word] * flags) + Cost(0, 0, 8 * words)
+    if spline.above == "x":
+        whole = Size(word.shape, min(x.bits, spline.bits - spline.slope))
+        cost += select_cost(word.shape, whole)
+        word = replace(word, bits=min(spline.bits, whole.bits + spline.slope))
+    elif spline.above == 1:
+        cost += Cost(0, 0, words)
+    return cost + opening_cost(word)
+
+
+@declares(
+    "online 6k + 12, offline 2^w + 2^top + 8k + 2 and, above the table, k or 2k; 3 rounds; if unchecked, "
+    "online 6k, offline 2^w + 4k; 2 rounds",
+    "section 5",
+    piecewise_cost,
+)
 def piecewise(spline: Spline, x: Share) -> Protocol[Share]:
-    """spline(x) with spline.out_frac fraction bits; x has spline.frac fraction bits, its ring is the allowed range.
+    """spline(x) with spline.out_frac fraction bits; x has spline.frac fraction bits.
 
     Three rounds (two if unchecked). The dealer knows the one-hot's sign s, the masks of the looked-up A and B, and
     l's low bits; the evaluators' in-range bit p arrives as v = p ^ rho. So s p (A + B u) needs the dealt products of
     {1, lB, lu, lB lu - lA} with s rho and with s (1 - rho): the evaluators take the set that v names.
     """
     assert x.frac == spline.frac
-    party, top = x.party, x.bits - spline.low_bits - spline.width
+    party, whole = x.party, x
     x = x.shifted(-round(spline.low * 2**spline.frac))
     index = digit(x, spline.low_bits, spline.width)
     looked = index.lookup(spline.tables, spline.bits, (spline.slope + spline.frac, spline.slope))
@@ -99,12 +151,14 @@ def piecewise(spline: Spline, x: Share) -> Protocol[Share]:
         a, b = yield from reshare(*looked)
         result = _line(spline, index, a, b, offset, None)
     else:
-        flags = _range_flags(index, digit(x, spline.low_bits + spline.width, top), spline.above is not None)
+        low = spline.low_bits + spline.width
+        top = digit(x.reduced(spline.range_bits), low, spline.range_bits - low)
+        flags = _range_flags(index, top, spline.above is not None)
         (a, b), ranges = yield from together(reshare(*looked), flags)
         masked = yield from open_masked(*ranges)
         result = _line(spline, index, a, b, offset, masked[0])
         if spline.above == "x":
-            whole = x.shifted(round(spline.low * 2**spline.frac)).reduced(min(x.bits, spline.bits - spline.slope))
+            whole = whole.reduced(min(whole.bits, spline.bits - spline.slope))
             result = result + select(masked[1], whole).scaled(spline.slope)
         elif spline.above == 1:
             result = result + to_arithmetic(masked[1], spline.bits).times(1 << result.frac, result.frac)
@@ -129,7 +183,7 @@ def _line(spline: Spline, index: Digit, a: Share, b: Share, offset: Tensor, insi
     party, shape, bits = a.party, tuple(a.shape), spline.bits
     if party.is_dealer:
         _deal_line(party, index.sign(), a.mask, b.mask, offset, inside, bits)
-        part = torch.empty(shape, dtype=torch.int64, device="meta")
+        part = party.nothing(shape)
         return Additive(party, part, bits, spline.slope + spline.frac, dealt=False)
     sets = [[deal(party, None, shape, bits) for _ in range(4)] for _ in range(1 if inside is None else 2)]
     first = sets[0]

@@ -7,6 +7,7 @@ the two copies must agree. This file must not know where the parties run.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,11 +16,12 @@ from torch import Tensor
 
 from puma import errors, kernels
 from puma.crypto.prg import PairKey, fresh_secret
-from puma.errors import ProtocolError, TensorError
+from puma.errors import InputError, ProtocolError, PumaError, TensorError, UsageError
 from puma.models.config import Config
 from puma.mpc.cost import wire_bytes
 from puma.serving import messages as msg
-from puma.serving.engine import TOKEN_RING, tensor_specs
+from puma.serving.engine import tensor_specs
+from puma.serving.prompt import seal, upload_bytes
 
 KEEP_MASKS_BELOW = 50_000_000  # parameters; larger models draw their masks again at every use
 
@@ -80,18 +82,29 @@ def cost_of(reports: Sequence[msg.Report], client: int) -> Cost:
     )
 
 
-def upload_bytes(tokens: int, vocabulary: int) -> int:
-    """Bytes of a prompt's shares: one-hot rows to each evaluator, nothing but seeds to the dealer."""
-    return 2 * tokens * vocabulary * wire_bytes(TOKEN_RING)
+def fixed_point(x: Tensor, frac: int) -> Tensor:
+    """The nearest whole numbers of x * 2^frac."""
+    return torch.round(x.double() * 2.0**frac).to(torch.int64)
+
+
+def masked(words: Tensor, seeds: Sequence[bytes], purpose: str) -> Tensor:
+    """m = words + l1 + l2. Safe: each evaluator lacks one of the two seeds, and each purpose is used once."""
+    for seed in seeds:
+        words = words + PairKey(seed).stream(purpose).words(tuple(words.shape))
+    return words
 
 
 class Session:
-    """One link to each of P0, P1, P2, in this order."""
+    """One link to each of P0, P1, P2, in this order. One request at a time; an error ends it."""
 
     def __init__(self, links: Sequence[Any]) -> None:
         self.links = list(links)
         self.config: Config | None = None
         self.cost: Cost | None = None
+        self._requests = 0
+        self._unread = 0  # results of the present request
+        self._reported = True
+        self._over = False
 
     # -- owner --------------------------------------------------------------------------------------------------
 
@@ -99,15 +112,18 @@ class Session:
         """Send each evaluator the masked words of every parameter, one tensor at a time, and everyone the seeds."""
         specs = tensor_specs(config)
         seeds = [fresh_secret(), fresh_secret()]
+        self._begin()
         keep = sum(torch.Size(s.shape).numel() for s in specs) < KEEP_MASKS_BELOW
         self._send(lambda mine: msg.Load(config, specs, mine, keep), seeds)
-        for i, spec in enumerate(specs):
-            if tuple(params[spec.name].shape) != tuple(spec.shape):
-                raise TensorError(f"parameter {spec.name} is misshapen", "fold the checkpoint first")
-            words = torch.round(params[spec.name].double() * 2.0**spec.frac).to(torch.int64)
-            self._masked(words, seeds, f"weight {spec.name}", spec.bits)
-            if progress:
-                progress("sharing the model", i + 1, len(specs))
+        with self._talking():
+            for i, spec in enumerate(specs):
+                tensor = params[spec.name]
+                if tuple(tensor.shape) != tuple(spec.shape):
+                    raise TensorError(f"parameter {spec.name} is misshapen", "fold the checkpoint first")
+                words = fixed_point(tensor, spec.frac)
+                self._masked(words, seeds, f"weight {spec.name}", spec.bits)
+                if progress:
+                    progress("sharing the model", i + 1, len(specs))
         self._reports()
         self.config = config
 
@@ -115,20 +131,24 @@ class Session:
 
     def generate(self, ids: Sequence[int], tokens: int) -> Iterator[int]:
         """Yield each new token as it is decided; `cost` is set when the last one has come."""
-        sent = self._ask(lambda job: msg.Generate(job, tokens), ids, [])
-        for _ in range(tokens):
+        sent = self._ask(lambda job: msg.Generate(job, tokens), ids, [], tokens)
+        mine = self._requests
+        while self._unread:
             yield int(self._result()) % (1 << self._bits)  # an index is unsigned
+            if mine != self._requests:
+                raise UsageError("a new request came before this one was read", "read a stream to its end")
         self.cost = cost_of(self._reports(), sent)
 
     def encode(self, ids: Sequence[int], output: str, types: Sequence[int] = ()) -> Tensor:
         """Hidden states, their sum over the tokens, or class logits, as float64."""
-        sent = self._ask(lambda job: msg.Encode(job, output), ids, types)
+        sent = self._ask(lambda job: msg.Encode(job, output), ids, types, 1)
         result = self._result()
         self.cost = cost_of(self._reports(), sent)
         return result
 
     def selftest(self) -> Tensor:
         """The parties' answer to the built-in self-test."""
+        self._begin(1)
         self._send(lambda _: msg.SelfTest(), [b"", b""])
         result = self._result()
         self.cost = cost_of(self._reports(), 0)
@@ -139,42 +159,78 @@ class Session:
         for link in self.links:
             try:
                 link.send_control(msg.encode(msg.Quit()))
-            except errors.PumaError:
+            except PumaError:
                 pass
             link.close()
 
-    def _ask(self, request: Callable[[msg.Input], msg.Request], ids: Sequence[int], types: Sequence[int]) -> int:
+    def _ask(
+        self,
+        request: Callable[[msg.Input], msg.Request],
+        ids: Sequence[int],
+        types: Sequence[int],
+        results: int,
+    ) -> int:
         assert self.config is not None
-        seeds = [fresh_secret(), fresh_secret()]
-        self._send(lambda mine: request(msg.Input(len(ids), mine, list(types))), seeds)
-        one_hot = torch.zeros((len(ids), self.config.vocab_size), dtype=torch.int64)
-        one_hot[torch.arange(len(ids)), torch.tensor(ids)] = 1
-        self._masked(one_hot, seeds, "input", TOKEN_RING)
-        return upload_bytes(len(ids), self.config.vocab_size)
+        vocabulary = self.config.vocab_size
+        if not ids or min(ids) < 0 or max(ids) >= vocabulary:
+            raise InputError(f"not a prompt of a vocabulary of {vocabulary}", "pass token ids, at least one")
+        self._begin(results)
+        with self._talking():
+            for link, part in zip(self.links, seal(ids, vocabulary), strict=True):
+                job = msg.Input(len(ids), part.masks, part.choices, list(types))
+                link.send_control(msg.encode(request(job)))
+                if part.payload.numel():
+                    link.send(part.payload.numpy())
+        return upload_bytes(len(ids), vocabulary)
+
+    def _begin(self, results: int = 0) -> None:
+        """Read what an abandoned request still sends, so that no answer is taken for another's."""
+        if self._over:
+            raise ProtocolError("the session has ended with an earlier error", "start a new one")
+        while self._unread:
+            self._result()
+        if not self._reported:
+            self._reports()
+        self._requests += 1
+        self._unread, self._reported = results, False
+
+    @contextmanager
+    def _talking(self) -> Iterator[None]:
+        """Whatever breaks off a message, an interrupt too, leaves links that no later request can use."""
+        try:
+            yield
+        except BaseException:
+            self._over = True
+            raise
 
     def _send(self, request: Callable[[list[bytes]], msg.Request], seeds: list[bytes]) -> None:
-        for link, mine in zip(self.links, (seeds, seeds[:1], seeds[1:]), strict=True):
-            link.send_control(msg.encode(request(mine)))
+        with self._talking():
+            for link, mine in zip(self.links, (seeds, seeds[:1], seeds[1:]), strict=True):
+                link.send_control(msg.encode(request(mine)))
 
     def _masked(self, words: Tensor, seeds: list[bytes], purpose: str, bits: int) -> None:
-        """m = words + l1 + l2 to both evaluators. Safe: each lacks one of the two seeds, and each purpose is used once."""
-        for seed in seeds:
-            words = words + PairKey(seed).stream(purpose).words(tuple(words.shape))
-        packed = kernels.pack(words, bits).numpy()
-        for link in self.links[1:]:
-            link.send(packed)
+        packed = kernels.pack(masked(words, seeds, purpose), bits).numpy()
+        with self._talking():
+            for link in self.links[1:]:
+                link.send(packed)
 
     def _result(self) -> Tensor:
         """Join the next output; (l1, l2), (m, l1) and (m, l2) must agree on every component."""
-        (l1, l2), (m, one), (m2, two) = (self._components(link) for link in self.links)
-        if not (torch.equal(l1, one) and torch.equal(l2, two) and torch.equal(m, m2)):
-            raise ProtocolError("two parties sent different copies of one component", "one of the parties misbehaves")
+        with self._talking():
+            (l1, l2), (m, one), (m2, two) = (self._components(link) for link in self.links)
+            if not (torch.equal(l1, one) and torch.equal(l2, two) and torch.equal(m, m2)):
+                raise ProtocolError(
+                    "two parties sent different copies of one component", "one of the parties misbehaves"
+                )
+        self._unread -= 1
         return kernels.signed(m - l1 - l2, self._bits).double() / 2.0**self._frac
 
     def _components(self, link: Any) -> tuple[Tensor, Tensor]:
         reply = self._reply(link)
         if not isinstance(reply, msg.Result):
-            raise ProtocolError(f"{link.peer} sent a report where a result was expected")
+            raise ProtocolError(
+                f"{link.peer} sent a report where a result was expected", "one of the parties misbehaves"
+            )
         count = torch.Size(reply.shape).numel() * wire_bytes(reply.bits)
         self._bits, self._frac = reply.bits, reply.frac
         parts = torch.frombuffer(link.recv(2 * count), dtype=torch.uint8).split(count)
@@ -182,14 +238,20 @@ class Session:
         return a, b
 
     def _reports(self) -> list[msg.Report]:
-        reports = [self._reply(link) for link in self.links]
-        if not all(isinstance(r, msg.Report) for r in reports):
-            raise ProtocolError("a party sent a result where a report was expected")
+        with self._talking():
+            reports = [self._reply(link) for link in self.links]
+            if not all(isinstance(r, msg.Report) for r in reports):
+                raise ProtocolError(
+                    "a party sent a result instead of a report", "one of the parties misbehaves"
+                )
+        self._reported = True
         return reports  # type: ignore[return-value]
 
     def _reply(self, link: Any) -> msg.Reply:
         reply = msg.decode_reply(link.recv_control())
         if isinstance(reply, msg.Failed):
-            kind = getattr(errors, reply.kind, ProtocolError)
+            kind = getattr(errors, reply.kind, None)
+            if not (isinstance(kind, type) and issubclass(kind, PumaError)):
+                kind = ProtocolError
             raise kind(reply.message, reply.hint)
         return reply

@@ -9,19 +9,22 @@ from collections.abc import Callable, Mapping
 
 import torch
 
-from puma.errors import UsageError
+from puma.errors import InputError, UsageError
 from puma.models import Cache, architecture
 from puma.models.config import Config, with_layers
+from puma.models.text import check_length
 from puma.mpc.cost import wire_bytes
-from puma.mpc.fixed import ACTIVATION, RESIDUAL_RING, RING, WEIGHT, formatted
+from puma.mpc.fixed import ACTIVATION, RING, WEIGHT, formatted
 from puma.mpc.party import Party
+from puma.mpc.retrieval import Choice
 from puma.mpc.seeded import Seeded
 from puma.mpc.share import Additive, Share, public
 from puma.nn import functional as F
-from puma.serving.messages import Encode, Generate, Spent, TensorSpec
+from puma.serving.messages import Encode, Generate, Input, Spent, TensorSpec
+from puma.serving.prompt import imagined
 
 Emit = Callable[[Share], None]
-TOKEN_RING = RESIDUAL_RING  # of one-hot rows: products with the embedding table stay in the residual's ring
+OUTPUTS = ("hidden", "pooled", "logits")
 
 
 def tensor_specs(config: Config) -> list[TensorSpec]:
@@ -43,8 +46,9 @@ class Engine:
         self.config = config
         self.model = architecture(config).model(config, params)
 
-    def generate(self, one_hot: Share, job: Generate, emit: Emit, prefilled: Callable[[], None]) -> None:
+    def generate(self, one_hot: Choice | Share, job: Generate, emit: Emit, prefilled: Callable[[], None]) -> None:
         """Emit the index of each new token as it is decided; it is fed back without being opened."""
+        self._admit(job.input, job.tokens)
         cache = Cache(self.config.layers)
         for step in range(job.tokens):
             logits = self.model(one_hot, cache)
@@ -57,8 +61,11 @@ class Engine:
                 with F.component("embedding", one_hot):
                     one_hot = F.one_hot(token, self.config.vocab_size)
 
-    def encode(self, one_hot: Share, job: Encode, emit: Emit) -> None:
+    def encode(self, one_hot: Choice, job: Encode, emit: Emit) -> None:
         """Emit hidden states (tokens, d), their sum over the tokens (d,), or logits (labels,)."""
+        self._admit(job.input, 1)
+        if job.output not in OUTPUTS:
+            raise UsageError(f"there is no output {job.output}", f"choose one of {', '.join(OUTPUTS)}")
         if architecture(self.config).family == "causal":
             hidden = self.model.hidden(one_hot)
         else:
@@ -67,12 +74,17 @@ class Engine:
             result = hidden
         elif job.output == "pooled":
             result = hidden.sum(0)
-        elif job.output == "logits":
-            result = self.model.classify(hidden)
         else:
-            raise UsageError(f"there is no output {job.output}", "choose hidden, pooled or logits")
+            result = self.model.classify(hidden)
         with F.component("head", one_hot):
             self._emit(result, emit)
+
+    def _admit(self, job: Input, tokens: int) -> None:
+        """The client checked this too; a party trusts nobody to have done so."""
+        check_length(self.config, job.length, tokens)
+        kinds = getattr(self.config, "type_vocab_size", 1)
+        if job.types and (len(job.types) != job.length or not all(0 <= t < kinds for t in job.types)):
+            raise InputError("the token types do not fit the prompt or the model", "leave them out")
 
     def _emit(self, x: Share | Additive, emit: Emit) -> None:
         share = settled(x)
@@ -124,12 +136,11 @@ def _dry_party(rank: int, config: Config, job: Generate | Encode) -> list[Spent]
     party = Party(rank)
     params = {t.name: Seeded(party, None, [], t.shape, t.bits, t.frac) for t in tensor_specs(config)}
     engine = Engine(party, config, params)
-    words = torch.empty((job.input.length, config.vocab_size), dtype=torch.int64, device="meta")
-    one_hot = Share(party, words, words, TOKEN_RING, 0)
+    prompt = imagined(party, job.input.length, config.vocab_size)
     if isinstance(job, Generate):
-        engine.generate(one_hot, job, lambda share: None, lambda: None)
+        engine.generate(prompt, job, lambda share: None, lambda: None)
     else:
-        engine.encode(one_hot, job, lambda share: None)
+        engine.encode(prompt, job, lambda share: None)
     return spent(party)
 
 

@@ -11,21 +11,19 @@ import hashlib
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import msgspec
-import torch
 from torch import Tensor
 
 from puma.errors import PumaError, UsageError
-from puma.models import architecture, text
-from puma.models.checkpoint import Checkpoint, embedded, load
-from puma.models.config import Config
 from puma.net.handshake import Identity
 from puma.net.tcp import dial
+from puma.serving import warm
+from puma.serving.clear import ClearModel
 from puma.serving.client import Cost, Progress, Session
 from puma.serving.party import SILENCE, Ports, Start
 
@@ -52,35 +50,40 @@ class Encoding:
 class Trio:
     """The three processes and a session with them."""
 
-    def __init__(self) -> None:
+    def __init__(self, progress: Progress | None = None) -> None:
         self._processes: list[subprocess.Popen[str]] = []
         try:
-            self.session = Session(self._start())
+            self.session = Session(self._start(progress or _silent))
         except BaseException:
             self.kill()
             raise
 
-    def _start(self) -> list[Any]:
+    def _start(self, progress: Progress) -> list[Any]:
+        progress("starting the parties", 0, 3)
         session, cookie = os.urandom(16), os.urandom(32)
         digest = hashlib.sha256(b"puma local trio").digest()
-        command = [sys.executable, "-m", "puma.serving.party"]
-        pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-        env = os.environ | {"OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}
         for rank in range(3):
-            process = subprocess.Popen(command, start_new_session=True, env=env, **pipes)
-            self._processes.append(process)
-            _tell(process, Start(rank, session, digest, cookie))
+            self._processes.append(_spawn())
+            _tell(self._processes[rank], Start(rank, session, digest, cookie))
+        if not warm.state().ready:
+            progress("compiling the kernels, for the first use", 0, 1)
+            warm.compile_kernels()
         ports = [self._port(rank) for rank in range(3)]
         for process in self._processes:
             _tell(process, Ports(ports))
         me = Identity("client", 0, session, digest, cookie)
-        met = [dial("127.0.0.1", port, me, ("party", r), START_SECONDS, SILENCE) for r, port in enumerate(ports)]
-        return [m.link for m in met]
+        links = []
+        for rank, port in enumerate(ports):
+            links.append(dial("127.0.0.1", port, me, ("party", rank), START_SECONDS, SILENCE).link)
+            progress("starting the parties", rank + 1, 3)
+        return links
 
     def _port(self, rank: int) -> int:
         line = self._processes[rank].stdout.readline()  # type: ignore[union-attr]
         if not line.strip().isdigit():
-            raise PumaError(f"P{rank} did not start", "run `puma doctor`; PUMA_DEBUG=1 shows the parties' errors")
+            raise PumaError(
+                f"P{rank} did not start", "run `puma doctor`; PUMA_DEBUG=1 shows the parties' errors"
+            )
         return int(line)
 
     @property
@@ -114,6 +117,23 @@ class Trio:
         self.close() if kind is None else self.kill()
 
 
+def _silent(what: str, done: int, of: int) -> None:
+    """No progress wanted."""
+
+
+def _spawn() -> subprocess.Popen[str]:
+    """A party; out of reach of the terminal's Ctrl-C, and quiet: what went wrong comes as a message."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "puma.serving.party"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=None if os.environ.get("PUMA_DEBUG") else subprocess.DEVNULL,
+        text=True,
+        start_new_session=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"},
+    )
+
+
 def _tell(process: subprocess.Popen[str], words: msgspec.Struct) -> None:
     assert process.stdin is not None
     try:
@@ -124,21 +144,27 @@ def _tell(process: subprocess.Popen[str], words: msgspec.Struct) -> None:
 
 
 class LocalCluster:
-    """A checkpoint served by three processes on this machine.
+    """A model served by three processes on this machine.
 
-    `source` is a folder, a hub name or None for the embedded model. Raises the errors of puma.errors.
+    `source` is a folder, a hub name, a model already opened, or None for the embedded model; `trio` are processes
+    already started, which stay. Raises the errors of puma.errors.
     """
 
-    def __init__(self, source: str | Path | None = None, progress: Progress | None = None) -> None:
-        self.checkpoint: Checkpoint = load(embedded() if source is None else source)
-        self.config: Config = self.checkpoint.config
-        self.params: Mapping[str, Tensor] = self.checkpoint.fold()
-        self.tokenizer = text.open_tokenizer(self.checkpoint.tokenizer)
-        self._trio = Trio()
+    def __init__(
+        self,
+        source: str | Path | ClearModel | None = None,
+        progress: Progress | None = None,
+        trio: Trio | None = None,
+    ) -> None:
+        self.model = source if isinstance(source, ClearModel) else ClearModel(source)
+        params = self.model.params
+        self._own = trio is None
+        self._trio = trio or Trio(progress)
         try:
-            self.session.share(self.config, self.params, progress)
+            self.session.share(self.model.config, params, progress)
         except BaseException:
-            self._trio.kill()
+            if self._own:
+                self._trio.kill()
             raise
 
     @property
@@ -150,19 +176,9 @@ class LocalCluster:
         """Process ids of P0, P1, P2."""
         return self._trio.pids
 
-    def prompt_ids(self, prompt: str, tokens: int) -> list[int]:
-        """Token ids of a prompt, checked against the context."""
-        if architecture(self.config).family != "causal":
-            raise UsageError(f"{self.checkpoint.name} does not generate text", "use encode, or a LLaMA or GPT-2 model")
-        if tokens < 1:
-            raise UsageError(f"cannot generate {tokens} tokens", "ask for at least one")
-        ids = text.encode(self.tokenizer, self.config, prompt).ids
-        text.check_length(self.config, len(ids), tokens)
-        return ids
-
     def stream(self, prompt: str, tokens: int = 32) -> Iterator[int]:
         """Token ids as they are decided; `cost` afterwards."""
-        return self.session.generate(self.prompt_ids(prompt, tokens), tokens)
+        return self.session.generate(self.model.prompt_ids(prompt, tokens), tokens)
 
     def generate(self, prompt: str, tokens: int = 32) -> Answer:
         """Greedy continuation of a prompt by a public number of tokens."""
@@ -171,16 +187,12 @@ class LocalCluster:
 
     def encode(self, sentence: str) -> Encoding:
         """Class logits if the model has a classification head, else the mean of the token states, normalised."""
-        if architecture(self.config).family != "encoder":
-            raise UsageError(f"{self.checkpoint.name} is no encoder", "use generate, or a BERT model")
-        tokens = text.encode(self.tokenizer, self.config, sentence)
-        text.check_length(self.config, len(tokens.ids))
-        labels = bool(self.config.labels)  # type: ignore[union-attr]
-        values = self.session.encode(tokens.ids, "logits" if labels else "pooled", tokens.types)
-        return Encoding(values if labels else normalised(values), self.cost)
+        tokens = self.model.sentence_ids(sentence)
+        values = self.session.encode(tokens.ids, self.model.output, tokens.types)
+        return Encoding(self.model.finished(values), self.cost)
 
     def decode(self, ids: Sequence[int]) -> str:
-        return text.decode(self.tokenizer, ids)
+        return self.model.decode(ids)
 
     @property
     def cost(self) -> Cost:
@@ -190,15 +202,12 @@ class LocalCluster:
         return self.session.cost
 
     def close(self) -> None:
-        self._trio.close()
+        if self._own:
+            self._trio.close()
 
     def __enter__(self) -> LocalCluster:
         return self
 
-    def __exit__(self, *error: Any) -> None:
-        self._trio.__exit__(*error)
-
-
-def normalised(x: Tensor) -> Tensor:
-    """x over its Euclidean norm."""
-    return x / torch.linalg.vector_norm(x)
+    def __exit__(self, kind: object, *_: object) -> None:
+        if self._own:
+            self._trio.__exit__(kind)

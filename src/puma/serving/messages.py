@@ -29,10 +29,11 @@ class Load(msgspec.Struct, frozen=True, tag="load", forbid_unknown_fields=True):
 
 
 class Input(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A prompt of `length` tokens follows as shared one-hot rows (one data frame to each evaluator)."""
+    """A prompt of `length` tokens, as serving/prompt.py seals it; its payload follows, a data frame to each evaluator."""
 
     length: int
-    seeds: list[bytes]
+    masks: list[bytes]
+    choices: list[bytes] = []
     types: list[int] = []
 
 

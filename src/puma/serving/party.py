@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 import traceback
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 import torch
@@ -25,12 +25,16 @@ from puma.crypto.prg import PairKey
 from puma.errors import ProtocolError, PumaError
 from puma.mpc.cost import wire_bytes
 from puma.mpc.party import Party
+from puma.mpc.retrieval import Choice
 from puma.mpc.seeded import Seeded
 from puma.mpc.share import Share
 from puma.net.handshake import Identity
 from puma.net.tcp import dial, listen
 from puma.serving import messages as msg
-from puma.serving.engine import TOKEN_RING, Engine, selftest, spent
+from puma.serving.engine import Engine, selftest, spent
+from puma.serving.prompt import Sealed, payload_bytes, unseal
+
+T = TypeVar("T")
 
 SILENCE = 600.0  # a peer may compute this long between two messages; a dead one is noticed at once
 
@@ -102,16 +106,21 @@ class Server:
             )
         return Engine(self.party, request.config, params)
 
-    def _input(self, job: msg.Input) -> Share:
-        shape = (job.length, self._ready().config.vocab_size)
-        m = None if self.party.is_dealer else self._words(shape, TOKEN_RING)
-        masks = [PairKey(seed).stream("input").words(shape) for seed in job.seeds]
-        components = masks if m is None else [m, *masks]
-        return Share(self.party, components[0], components[1], TOKEN_RING, 0)
+    def _input(self, job: msg.Input) -> Choice:
+        vocabulary = self._ready().config.vocab_size
+        count = payload_bytes(self.party.rank, job.length, vocabulary)
+        payload = (
+            torch.frombuffer(self.client.recv(count), dtype=torch.uint8)
+            if count
+            else torch.empty(0, dtype=torch.uint8)
+        )
+        return unseal(self.party, Sealed(job.masks, job.choices, payload), job.length, vocabulary)
 
     def _words(self, shape: tuple[int, ...], bits: int) -> torch.Tensor:
         count = torch.Size(shape).numel() * wire_bytes(bits)
-        return kernels.unpack(torch.frombuffer(self.client.recv(count), dtype=torch.uint8), bits, tuple(shape))
+        return kernels.unpack(
+            torch.frombuffer(self.client.recv(count), dtype=torch.uint8), bits, tuple(shape)
+        )
 
     def _emit(self, share: Share) -> None:
         self.client.send_control(msg.encode(msg.Result(tuple(share.shape), share.bits, share.frac)))
@@ -130,7 +139,8 @@ def meet(start: Start) -> tuple[Party, Any]:
     higher = range(start.rank + 1, 3)
     listener.welcome(me, [("client", 0), *(("party", r) for r in higher)], timeout=SILENCE)
     print(listener.address[1], flush=True)
-    ports = msgspec.json.decode(sys.stdin.readline(), type=Ports).ports
+    ports = _told(Ports).ports
+    threading.Thread(target=_leave_with_launcher, daemon=True).start()
     met = [dial("127.0.0.1", ports[r], me, ("party", r), timeout=SILENCE) for r in range(start.rank)]
     met += [listener.accept(60.0) for _ in range(len(higher) + 1)]
     listener.close()
@@ -144,7 +154,6 @@ def meet(start: Start) -> tuple[Party, Any]:
 def run(start: Start) -> int:
     """Serve; on an error tell everybody why, by name."""
     party, client = meet(start)
-    threading.Thread(target=_leave_with_launcher, daemon=True).start()
     try:
         Server(party, client).serve()
         for link in (*party.links.values(), client):
@@ -164,6 +173,14 @@ def run(start: Start) -> int:
     return 1
 
 
+def _told(kind: type[T]) -> T:
+    """The launcher's next line; without a launcher there is nothing to do."""
+    line = sys.stdin.readline()
+    if not line:
+        raise SystemExit(0)
+    return msgspec.json.decode(line, type=kind)
+
+
 def _leave_with_launcher() -> None:
     while sys.stdin.readline():
         pass
@@ -173,7 +190,7 @@ def _leave_with_launcher() -> None:
 def main() -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the launcher ends us
     torch.set_num_threads(1)
-    return run(msgspec.json.decode(sys.stdin.readline(), type=Start))
+    return run(_told(Start))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,62 @@
+# Each target works alone on a fresh clone: the first run sets up a virtual environment, later ones find it.
+#   make demo     a story from the model in the package, by three party processes on this machine
+#   make test     the tests (ARGS="-k name" and so on for pytest; ARGS="-m slow" for the long ones)
+#   make check    style, types, and which part of the code may import which
+#   make format   let ruff rewrite what it can
+#   make clean    remove the environment and what tools left behind
+
+PYTHON ?= python3
+VENV ?= .venv
+ARGS ?=
+
+# PyPI's torch for Linux brings gigabytes of CUDA, PyTorch's own index has a CPU build, which pip prefers.
+# A pip that is already told where to look (a mirror, wheels on disk) is left alone. `make TORCH_INDEX= demo`
+# takes whatever torch pip finds by itself.
+TORCH_INDEX ?= $(if $(shell $(BIN)/pip config list 2>/dev/null | grep -E 'index-url|find-links'),,$(CPU_INDEX))
+CPU_INDEX := https://download.pytorch.org/whl/cpu
+
+BIN := $(VENV)/bin
+INSTALL = $(BIN)/pip install -q -c constraints.txt $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) -e
+WANTED := pyproject.toml constraints.txt Makefile
+
+.PHONY: demo test check format clean
+
+demo: $(VENV)/.puma
+	$(BIN)/puma demo
+
+test: $(VENV)/.test
+	$(BIN)/pytest $(ARGS)
+
+check: $(VENV)/.check
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright --pythonpath $(BIN)/python
+	$(BIN)/lint-imports
+
+format: $(VENV)/.check
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) .pytest_cache .hypothesis .ruff_cache .import_linter_cache
+	find src tests benchmarks examples -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(BIN)/pip:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo 'puma needs Python 3.11 or later: make PYTHON=/path/to/python3.11 ...'; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.puma: $(WANTED) | $(BIN)/pip
+	@echo 'installing into $(VENV), once; torch takes a while'
+	$(INSTALL) .
+	@touch $@
+
+$(VENV)/.test: $(WANTED) | $(BIN)/pip
+	@echo 'installing into $(VENV), once; torch takes a while'
+	$(INSTALL) '.[test]'
+	@touch $@ $(VENV)/.puma
+
+$(VENV)/.check: $(WANTED) | $(BIN)/pip
+	@echo 'installing into $(VENV), once; torch takes a while'
+	$(INSTALL) '.[check]'
+	@touch $@ $(VENV)/.puma

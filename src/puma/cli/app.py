@@ -1,0 +1,95 @@
+"""The command line's front door: parse the words, run one command, turn every error into a line and a hint.
+
+It must answer `puma --help` at once, so commands are loaded when they are called; it must not know models or
+parties.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+from cyclopts import App
+from cyclopts.exceptions import CycloptsError, MissingArgumentError, UnknownCommandError
+
+import puma
+from puma.cli import ui
+from puma.errors import PumaError, UsageError
+
+INTERRUPTED = 130
+EXIT_CODES = """\
+Exit codes: 0 done; 1 failed; 2 an option, argument or prompt that makes no sense; 3 the model's files \
+cannot be used; 4 the parties no longer agree, or one is lost; 5 a number outside its promised range; \
+130 interrupted.
+
+Errors are one line and a hint; `--debug` adds the stack. `puma COMMAND --help` explains a command.\
+"""
+COMMANDS = {  # name: where it lives, its arguments, what it does
+    "generate": ("commands", "[MODEL] PROMPT", "Continue a prompt; tokens appear as they are decided."),
+    "encode": ("commands", "MODEL TEXT...", "Embed or classify texts, by a BERT model."),
+    "bench": ("commands", "MODEL --prompt N", "Time a request on a published shape or a checkpoint."),
+    "cost": ("commands", "MODEL --prompt N", "Count the rounds and bytes of a request without running it."),
+    "doctor": ("doctor", "", "Look at this machine, and let three parties test themselves."),
+    "demo": ("demo", "", "See what each party sees, while three of them write a story."),
+}
+
+app = App(
+    name="puma",
+    help="Private inference for Transformers: three parties answer; none sees the prompt or the weights.",
+    help_epilogue=EXIT_CODES,
+    version=f"puma {puma.__version__}",
+    print_error=False,
+    exit_on_error=False,
+    result_action="return_value",
+)
+for _name, (_file, _words, _help) in COMMANDS.items():
+    _usage = " ".join(filter(None, ["Usage: puma", _name, _words, "[OPTIONS]"]))
+    app.command(f"puma.cli.{_file}:{_name}", name=_name, help=_help, usage=_usage)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command line and return its exit code."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    flags = words[: words.index("--")] if "--" in words else words
+    debug = "--debug" in flags or bool(os.environ.get("PUMA_DEBUG"))
+    try:
+        return int(app(words) or 0)
+    except KeyboardInterrupt:
+        ui.interrupted("--json" in flags)
+        return INTERRUPTED
+    except BrokenPipeError:
+        # Nobody reads on; Python would complain once more when it flushes at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except Exception as error:
+        if debug:
+            import traceback
+
+            traceback.print_exc()
+        failure = named(error)
+        ui.failed(failure, "--json" in flags)
+        return failure.exit_code
+
+
+def named(error: Exception) -> PumaError:
+    """The error as one of ours."""
+    if isinstance(error, PumaError):
+        return error
+    if isinstance(error, CycloptsError):
+        return UsageError(*misread(error))
+    what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    return PumaError(f"this should not have happened: {what}", "please report it, with what --debug prints")
+
+
+def misread(error: CycloptsError) -> tuple[str, str]:
+    """What is wrong with the command line, and a hint."""
+    command = " ".join(["puma", *(error.command_chain or ())])
+    hint = f"see `{command} --help`"
+    if isinstance(error, UnknownCommandError) and error.unused_tokens:
+        return f"there is no command {error.unused_tokens[0]}", f"choose one of {', '.join(COMMANDS)}"
+    if isinstance(error, MissingArgumentError) and error.argument is not None and not error.argument.tokens:
+        return f"{command} needs {error.argument.name}", hint
+    error.verbose = False
+    text = " ".join(str(error).split()).rstrip(".")
+    return text[:1].lower() + text[1:], hint

@@ -1,0 +1,283 @@
+"""The commands: read the options, call serving, print. Each loads what it needs when it runs.
+
+Nothing is computed here; what a number means is said where it is made.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
+
+import puma
+from puma.cli import ui
+from puma.cli.ui import HUMAN, Flag, Output
+
+if TYPE_CHECKING:
+    from puma.serving.clear import ClearModel
+    from puma.serving.client import Cost
+    from puma.serving.local import LocalCluster
+
+
+def generate(
+    model: str,
+    prompt: str | None = None,
+    /,
+    *,
+    tokens: int = 32,
+    compare: Flag = False,
+    output: Output = HUMAN,
+) -> None:
+    """Continue a prompt by a public number of tokens, greedily; they appear as they are decided.
+
+    Parameters
+    ----------
+    model
+        A checkpoint's folder or a hub name; the embedded model if left out.
+    prompt
+        The text to be continued.
+    tokens
+        How many tokens to generate.
+    compare
+        Run the plain model on the same prompt, too, and say whether it agrees.
+    """
+    from puma.serving.clear import ClearModel
+    from puma.serving.local import LocalCluster
+
+    source, prompt = (None, model) if prompt is None else (model, prompt)
+    started = time.perf_counter()
+    with ui.progress(output.json) as progress:
+        clear = ClearModel(source)
+        ids = clear.prompt_ids(prompt, tokens)
+        cluster = LocalCluster(clear, progress)
+    loaded = time.perf_counter() - started
+    with cluster:
+        found = _streamed(cluster, ids, tokens, output.json)
+        cost = cluster.cost
+    agreement = _agreement(clear, ids, found) if compare else None
+    if output.json:
+        seconds = {"load": loaded, "prefill": cost.prefill, "decode": cost.seconds - cost.prefill}
+        answer = {"text": clear.decode(found), "token_ids": found, "seconds": seconds, "rounds": cost.rounds}
+        ui.answer(answer | {"bytes": cost.bytes()} | ({"compare": agreement} if agreement else {}))
+        return
+    if agreement:
+        ui.say(_comparison(agreement, found))
+    ui.say(ui.cost_line(cost, len(found)))
+    ui.say(ui.LOCAL)
+
+
+def _streamed(cluster: LocalCluster, ids: list[int], tokens: int, as_json: bool) -> list[int]:
+    """The tokens, shown as they come."""
+    found: list[int] = []
+    stream = cluster.session.generate(ids, tokens)
+    with ui.progress(as_json) as progress:
+        progress("the parties read the prompt", 0, 1)
+        found.append(next(stream))
+    writer = ui.Typewriter()
+    while True:
+        if not as_json:
+            writer.show(cluster.decode([*ids, *found]))
+        token = next(stream, None)
+        if token is None:
+            break
+        found.append(token)
+    if not as_json:
+        writer.show(cluster.decode([*ids, *found]) + "\n", last=True)
+    return found
+
+
+def _agreement(clear: ClearModel, ids: list[int], found: list[int]) -> dict[str, Any]:
+    """The plain model's answer, and whether it is the same."""
+    plain = clear.generate(ids, len(found))
+    return {"text": clear.decode(plain), "token_ids": plain, "agree": plain == found}
+
+
+def _comparison(agreement: dict[str, Any], found: list[int]) -> str:
+    if agreement["agree"]:
+        return f"The plain model gives the same {len(found)} tokens."
+    first = next(i for i, (a, b) in enumerate(zip(agreement["token_ids"], found)) if a != b)
+    return f"The plain model differs from token {first + 1} on: {agreement['text']}"
+
+
+def encode(
+    model: str,
+    text: str,
+    /,
+    *more: str,
+    compare: Flag = False,
+    output: Output = HUMAN,
+) -> None:
+    """Embed texts (mean of the token states, normalised), or classify them if the model has a head for that.
+
+    Parameters
+    ----------
+    model
+        A BERT checkpoint's folder or a hub name.
+    text
+        A text to encode.
+    more
+        Further texts.
+    compare
+        Run the plain model, too, and print how far the answers lie apart.
+    """
+    from puma.serving.clear import ClearModel
+    from puma.serving.local import LocalCluster
+
+    with ui.progress(output.json) as progress:
+        clear = ClearModel(model)
+        texts = [text, *more]
+        ids = [clear.sentence_ids(text) for text in texts]
+        results, costs = [], []
+        with LocalCluster(clear, progress) as cluster:
+            for i, text in enumerate(texts):
+                progress("encoding", i, len(texts))
+                encoding = cluster.encode(text)
+                costs.append(encoding.cost)
+                plain = clear.encode(ids[i]) if compare else None
+                results.append(_encoded(clear, text, encoding.values, plain))
+    if output.json:
+        alone = {key: value for key, value in results[0].items() if key != "text"} if len(texts) == 1 else {}
+        ui.answer({"results": results} | alone | _sum(costs))
+        return
+    for result in results:
+        _show_encoded(result)
+    for cost in costs[-1:]:
+        ui.say(ui.cost_line(cost) + (" for the last text" if len(costs) > 1 else ""))
+    ui.say(ui.LOCAL)
+
+
+def _encoded(clear: ClearModel, text: str, values: Any, plain: Any) -> dict[str, Any]:
+    """One text's answer, and how far it lies from the plain model's."""
+    key = "logits" if clear.labels else "embedding"
+    result = {"text": text, key: values.tolist()} | ({"labels": list(clear.labels)} if clear.labels else {})
+    if plain is not None:
+        from torch import nn
+
+        cosine = float(nn.functional.cosine_similarity(values, plain, dim=0))
+        result["compare"] = {"max_abs_error": float((values - plain).abs().max()), "cosine": cosine}
+    return result
+
+
+def _show_encoded(result: dict[str, Any]) -> None:
+    ui.say(result["text"])
+    if "logits" in result:
+        best = max(result["logits"])
+        for label, value in zip(result["labels"], result["logits"]):
+            ui.say(f"  {label:<16} {value:9.4f}{'  <' if value == best else ''}")
+    else:
+        first = ", ".join(f"{value:.4f}" for value in result["embedding"][:6])
+        ui.say(f"  {len(result['embedding'])} numbers: {first}, ... (--json prints all)")
+    if "compare" in result:
+        far, cosine = result["compare"]["max_abs_error"], result["compare"]["cosine"]
+        ui.say(f"  plain model: largest difference {far:.2g}, cosine {cosine:.6f}")
+
+
+def _sum(costs: list[Cost]) -> dict[str, Any]:
+    """Several requests together."""
+    per_party = [sum(parts) for parts in zip(*(cost.per_party for cost in costs))]
+    kinds = ("total", "online", "offline", "client")
+    spent = {kind: sum(getattr(cost, kind) for cost in costs) for kind in kinds} | {"per_party": per_party}
+    return {"seconds": sum(c.seconds for c in costs), "rounds": sum(c.rounds for c in costs), "bytes": spent}
+
+
+def bench(
+    model: str,
+    /,
+    *,
+    prompt: int,
+    tokens: int | None = None,
+    layers: int | None = None,
+    error: Annotated[bool, Parameter(negative="--no-error")] = True,
+    output: Output = HUMAN,
+) -> None:
+    """Time one request with three processes on this machine, after loading and a short warm-up request.
+
+    Parameters
+    ----------
+    model
+        A preset (random weights of a published model's shape) or a checkpoint's folder.
+    prompt
+        Length of the prompt in tokens.
+    tokens
+        New tokens of a causal model (1 if left out).
+    layers
+        Only so many layers.
+    error
+        Also compare all hidden states with the plain run.
+    """
+    from puma.cli.machine import summary
+    from puma.serving.bench import configured, measure
+    from puma.serving.forecast import job
+
+    with ui.progress(output.json) as progress:
+        name, config, params = configured(model, layers)
+        request = job(config, prompt, tokens)
+        found = measure(config, params, request, error, progress)
+    cost, new = found.cost, getattr(request, "tokens", 0)
+    if output.json:
+        asked = {"model": name, "layers": config.layers, "prompt": prompt, "tokens": new}
+        spent = {"seconds": found.seconds, "cpu_seconds": cost.cpu_seconds, "peak_rss_mib": cost.peak_rss_mib}
+        sent = {"rounds": cost.rounds, "bytes": cost.bytes(), "max_abs_error": found.max_abs_error}
+        where = {"machine": summary(), "version": puma.__version__}
+        ui.answer(asked | spent | sent | {"breakdown": cost.breakdown} | where)
+        return
+    ui.say(f"{name}, {config.layers} layers, {prompt} tokens in, {new} out")
+    ui.say(f"{summary()}; puma {puma.__version__}")
+    ui.breakdown(cost.breakdown)
+    ui.say(f"{ui.cost_line(cost, new)}; {cost.cpu_seconds:.2f} CPU seconds")
+    ui.say("peak memory of P0, P1, P2: " + ", ".join(f"{mib:.0f} MiB" for mib in cost.peak_rss_mib))
+    if found.max_abs_error is not None:
+        ui.say(f"largest error of a hidden state: {found.max_abs_error:.2g}")
+
+
+def cost(
+    model: str,
+    /,
+    *,
+    prompt: int,
+    tokens: int | None = None,
+    layers: int | None = None,
+    network: str | None = None,
+    output: Output = HUMAN,
+) -> None:
+    """Rounds and bytes of a request, exactly, from the model's shape: nothing is run, no weights are read.
+
+    Parameters
+    ----------
+    model
+        A preset or a checkpoint's folder, of which only config.json is read.
+    prompt
+        Length of the prompt in tokens.
+    tokens
+        New tokens of a causal model (1 if left out).
+    layers
+        Only so many layers.
+    network
+        lan, wan, or a rate and a round-trip time such as 1Gbps,5ms: predict the time that the bytes take.
+    """
+    from puma.serving.bench import configured
+    from puma.serving.forecast import Network, forecast, job
+
+    net = Network.parse(network) if network is not None else None
+    with ui.progress(output.json) as progress:
+        name, config, _ = configured(model, layers, weights=False)
+        request = job(config, prompt, tokens)
+        progress("counting", 0, 1)
+        found = forecast(config, request)
+    predicted = net.predict(found) if net else None
+    new = getattr(request, "tokens", 0)
+    parts = [{key: part[key] for key in ("name", "rounds", "bytes")} for part in found.breakdown]
+    if output.json:
+        asked = {"model": name, "layers": config.layers, "prompt": prompt, "tokens": new}
+        sent = {"rounds": found.rounds, "bytes": found.bytes(), "breakdown": parts}
+        ui.answer(asked | sent | ({"network": predicted} if predicted else {}))
+        return
+    ui.say(f"{name}, {config.layers} layers, {prompt} tokens in, {new} out")
+    ui.breakdown(parts)
+    online, offline = ui.amount(found.online), ui.amount(found.offline)
+    ui.say(f"{found.rounds:,} rounds, {online} online, {offline} offline, by all parties and the client")
+    if predicted:
+        ui.say(f"{predicted['seconds']:.2f} s on {predicted['name']}; assumed:")
+        for line in predicted["assumptions"]:
+            ui.say(f"  {line}")

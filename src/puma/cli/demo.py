@@ -1,0 +1,114 @@
+"""`puma demo`: what each role sees, shown on words that were really shared, and a story by three parties."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from puma.cli import ui
+from puma.cli.commands import generate
+from puma.cli.ui import Flag
+
+if TYPE_CHECKING:
+    from puma.serving.clear import ClearModel
+
+PROMPT = "Once upon a time, there was a little girl named"
+WORDS, BYTES = 4, 4  # of a row that are shown
+HELD = (("P0", "l1", "l2"), ("P1", "m", "l1"), ("P2", "m", "l2"))
+
+OPENING = """\
+Puma lets three parties run a Transformer on a prompt that none of them can read, with weights
+that none of them knows. The model here writes children's stories.
+"""
+WEIGHTS = """\
+The model's owner turns every weight into three whole numbers modulo 2^{ring}, with m - l1 - l2 the
+weight times 2^{frac}. Each party gets two of the three; any two are just random numbers.
+The first weights of {name}:
+"""
+ROW = """\
+Each party now holds two of three tables, and each table lies at two parties. Your prompt is
+
+  {prompt!r}
+
+of {count} tokens. For each of them you give the two holders of a table random bits, one bit a row, the
+same bits to both but for one: that of the token. They add up the rows whose bit is 1, and the
+difference of their sums is the token's row. Here is the first token, {token!r}, number {index};
+the bits of rows {start} to {end}:
+"""
+CLOSING = """\
+Whoever holds one copy sees coins. Two parties who put their heads together would see it all:
+that they do not is what Puma asks of you to arrange, by giving them to different hands.
+
+Now three processes continue the prompt. You alone put their answers together:
+"""
+
+
+def demo(*, tokens: int = 40, debug: Flag = False) -> None:
+    """Show what each party sees of a prompt, then let three of them continue it with the embedded model.
+
+    Parameters
+    ----------
+    tokens
+        How many tokens to generate.
+    debug
+        Show the stack of an error.
+    """
+    from puma.serving.clear import ClearModel
+
+    clear = ClearModel()
+    ids = clear.prompt_ids(PROMPT, tokens)
+    ui.say(OPENING)
+    _weights(clear)
+    _prompt(clear, ids)
+    ui.say(CLOSING)
+    generate(PROMPT, tokens=tokens, compare=True)
+
+
+def _weights(clear: ClearModel) -> None:
+    """Share a few weights as the owner does, under fresh seeds."""
+    from puma import kernels
+    from puma.crypto.prg import PairKey, fresh_secret
+    from puma.serving.client import fixed_point, masked
+    from puma.serving.engine import tensor_specs
+
+    spec = tensor_specs(clear.config)[0]
+    weights = clear.params[spec.name].reshape(-1)[:WORDS]
+    seeds = [fresh_secret(), fresh_secret()]
+    share = {"m": masked(fixed_point(weights, spec.frac), seeds, "demo")}
+    for name, seed in zip(("l1", "l2"), seeds):
+        share[name] = PairKey(seed).stream("demo").words(WORDS)
+    ui.say(WEIGHTS.format(ring=spec.bits, frac=spec.frac, name=spec.name))
+    _line("owner", "", " ".join(f"{float(weight):>16.6f}" for weight in weights))
+    for party, *names in HELD:
+        for i, name in enumerate(names):
+            words = kernels.reduce(share[name], spec.bits)
+            _line(party if i == 0 else "", name, " ".join(f"{int(word):>16}" for word in words))
+    ui.say()
+
+
+def _prompt(clear: ClearModel, ids: list[int]) -> None:
+    """Seal the prompt as a client does, under fresh seeds, and let each party open its part."""
+    from puma.mpc.party import Party
+    from puma.serving.prompt import seal, unseal
+
+    size, index = clear.config.vocab_size, ids[0]
+    parts = [
+        unseal(Party(rank, {}, {}), part, len(ids), size).bits for rank, part in enumerate(seal(ids, size))
+    ]
+    first = max(0, min(index // 8 - BYTES // 2, parts[0][0].shape[1] - BYTES))
+    rows = range(8 * first, 8 * (first + BYTES))
+    token = clear.tokenizer.id_to_token(index)
+    names = {"prompt": PROMPT, "count": len(ids), "token": token, "index": index}
+    ui.say(ROW.format(**names, start=rows.start, end=rows.stop - 1))
+    _line("you", "", "".join("1" if row == index else "." for row in rows))
+    for (party, *tables), held in zip(HELD, parts):
+        for i, (name, bits) in enumerate(zip(tables, held)):
+            _line(party if i == 0 else "", name, _bits(bits[0], rows))
+    ui.say()
+
+
+def _bits(packed: Any, rows: range) -> str:
+    return "".join(str(int(packed[row // 8]) >> row % 8 & 1) for row in rows)
+
+
+def _line(who: str, what: str, content: str) -> None:
+    ui.say(f"  {who:<6} {what:<3} {content}".rstrip())

@@ -1,0 +1,140 @@
+"""How the command line speaks: progress and errors on standard error, one JSON object or plain lines on
+standard output.
+
+It must not import torch, nor know what a command does.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
+
+from puma.errors import PumaError
+
+if TYPE_CHECKING:
+    from puma.serving.client import Cost
+
+Flag = Annotated[bool, Parameter(negative="")]
+Progress = Callable[[str, int, int], None]  # what, done, of
+
+LOCAL = "All three parties ran on this one machine: good for trying, not for secrets."
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Output:
+    """How a command answers."""
+
+    json: Flag = False
+    """Print one JSON object on standard output, and nothing else."""
+
+    debug: Flag = False
+    """Show the stack of an error."""
+
+
+HUMAN = Output()
+
+
+def say(text: str = "", end: str = "\n") -> None:
+    """One line, or a piece of one, on standard output, at once."""
+    print(text, end=end, flush=True)
+
+
+def answer(content: Mapping[str, Any]) -> None:
+    """The one JSON object."""
+    say(json.dumps(content, ensure_ascii=False))
+
+
+def failed(error: PumaError, as_json: bool) -> None:
+    """What happened and what can be done about it."""
+    if as_json:
+        answer({"error": {"kind": type(error).__name__, "message": error.message, "hint": error.hint}})
+        return
+    print(f"error: {error.message}", file=sys.stderr)
+    if error.hint:
+        print(f"hint: {error.hint}", file=sys.stderr)
+
+
+def interrupted(as_json: bool) -> None:
+    """The user wants to leave."""
+    if as_json:
+        answer({"error": {"kind": "Interrupted", "message": "interrupted", "hint": ""}})
+    else:
+        print("\ninterrupted", file=sys.stderr)
+
+
+@contextmanager
+def progress(as_json: bool) -> Iterator[Progress]:
+    """A line that says what is going on, gone when it is over; nothing where nobody would see it."""
+    if as_json or not sys.stderr.isatty():
+        yield lambda what, done, of: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, SpinnerColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import Progress as Bars
+
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    with Bars(*columns, console=Console(stderr=True), transient=True) as bars:
+        task, doing = bars.add_task("loading", total=None), "loading"
+
+        def show(what: str, done: int, of: int) -> None:
+            nonlocal doing
+            if what != doing:
+                bars.reset(task)
+                doing = what
+            bars.update(task, description=what, completed=done, total=of if of > 1 else None)
+
+        yield show
+
+
+class Typewriter:
+    """Prints a text that grows; holds back a character of which only some bytes have come."""
+
+    def __init__(self) -> None:
+        self._printed = 0
+
+    def show(self, text: str, last: bool = False) -> None:
+        ready = text if last else text.rstrip("\ufffd")
+        say(ready[self._printed :], end="")
+        self._printed = max(self._printed, len(ready))
+
+
+def table(rows: Sequence[Sequence[str]]) -> None:
+    """Columns under the titles in the first row; words to the left, numbers to the right."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    for row in rows:
+        first, *rest = (cell.rjust(w) if i else cell.ljust(w) for i, (cell, w) in enumerate(zip(row, widths)))
+        say("  ".join([first, *rest]).rstrip())
+
+
+def amount(count: float) -> str:
+    """Bytes for people."""
+    for unit in ("B", "KiB", "MiB"):
+        if abs(count) < 1024:
+            return f"{count:.0f} B" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1024
+    return f"{count:.2f} GiB"
+
+
+def cost_line(cost: Cost, tokens: int = 0) -> str:
+    """Seconds, tokens a second, rounds and bytes in one line."""
+    speed = [f"{tokens / cost.seconds:.2f} tokens/s"] if tokens and cost.seconds else []
+    seconds = f"{cost.seconds:.2f} s" + (f" ({cost.prefill:.2f} s to the first token)" if tokens else "")
+    sent = [f"{amount(cost.online)} online", f"{amount(cost.offline)} offline"]
+    return ", ".join([seconds, *speed, f"{cost.rounds:,} rounds", *sent])
+
+
+def breakdown(parts: Sequence[Mapping[str, Any]]) -> None:
+    """What each component cost, the largest first."""
+    timed = any(part.get("seconds") for part in parts)
+    rows = [["component", "seconds", "rounds", "bytes"]]
+    for part in sorted(parts, key=lambda part: -part["bytes"]):
+        seconds = f"{part['seconds']:.2f}" if timed else ""
+        rows.append([part["name"], seconds, f"{part['rounds']:,}", amount(part["bytes"])])
+    table(rows if timed else [[first, *rest] for first, _, *rest in rows])

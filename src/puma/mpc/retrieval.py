@@ -1,0 +1,78 @@
+"""Rows of a shared table by an index that an outsider knows and no party does: retrieval from two copies.
+
+Each component of the table lies at two parties. The outsider gives one of them random bits (a seed) and the other the
+same bits with one flipped at the wanted row; the difference of their sums of chosen rows is that row, up to a sign. The
+outsider knows the three signs and shares them, so a product puts them right. Per row the outsider sends three bits a
+table row instead of two words, and the parties need no one-hot vector. This file must not know what the rows mean.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from puma import kernels
+from puma.mpc.arithmetic import multiply, opening_cost, reshare
+from puma.mpc.cost import Cost, Size, declares
+from puma.mpc.party import DEALER, FIRST, Party, Protocol
+from puma.mpc.share import Additive, Secret, Share
+
+COMPONENTS = 3  # m, l1 and l2, in this order
+
+
+def choice_bytes(rows: int) -> int:
+    """Bytes of one choice among so many rows."""
+    return (rows + 7) // 8
+
+
+class Choice(Secret):
+    """Rows chosen by an outsider: this party's bits for its two components, and the signs (n, 3) as a Share.
+
+    Bits are (n, choice_bytes(size)), lowest first: for (l1, l2) at the dealer, (m, l1) at P1 and (m, l2) at P2.
+    """
+
+    def __init__(self, party: Party, bits: tuple[Tensor, Tensor], signs: Share, size: int) -> None:
+        self.party, self.bits, self.signs, self.size = party, bits, signs, size
+
+    def __repr__(self) -> str:
+        return f"Choice(shape={tuple(self.shape)})"
+
+    @property
+    def shape(self) -> torch.Size:
+        """That of the one-hot rows it stands for: (n, size)."""
+        return torch.Size((self.bits[0].shape[0], self.size))
+
+
+def _sums(bits: Tensor, table: Tensor, ring: int) -> Tensor:
+    """Sums of the rows that the bits choose."""
+    n, rows = bits.shape[0], table.shape[0]
+    words = kernels.unpack_bits(bits.reshape(-1), (n, 8 * bits.shape[1]))[:, :rows]
+    return kernels.matmul(words, table, ring)
+
+
+def _retrieve_cost(choice: Choice, table: Share | Size) -> Cost:
+    n, d = choice.shape[0], table.shape[1]
+    parts = [Size((n, d), choice.signs.bits, 0, dealt) for dealt in (False, True, True)]
+    return opening_cost(*parts)
+
+
+@declares("online 6k, offline 2k, a word of a row", "section 6", _retrieve_cost)
+def retrieve(choice: Choice, table: Share) -> Protocol[Additive]:
+    """The chosen rows (n, d) of a table (size, d) in the ring of the signs; one round.
+
+    For each component c the two holders' sums differ by s_c c[row]; reshared and multiplied by the shared sign.
+    Safe: a holder's bits are uniform by themselves, and what the evaluators send is padded as in reshare.
+    """
+    party, ring = choice.party, choice.signs.bits
+    a, b = (_sums(x, t, ring) for x, t in zip(choice.bits, table.components, strict=True))
+    zero = party.nothing(a.shape)
+    if party.rank == DEALER:
+        parts = (zero, a, b)
+    elif party.rank == FIRST:
+        parts = (a, -b, torch.zeros_like(a))
+    else:
+        parts = (-a, torch.zeros_like(a), -b)
+    dealt = (False, True, True)
+    rows = yield from reshare(*(Additive(party, p, ring, table.frac, d) for p, d in zip(parts, dealt, strict=True)))
+    m, l1, l2 = (multiply(row, choice.signs[:, i : i + 1]) for i, row in enumerate(rows))
+    return m - l1 - l2

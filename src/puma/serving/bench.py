@@ -1,0 +1,133 @@
+"""Measuring a request: a model of any published shape with public random weights, three processes.
+
+The weights come from a public key, so that everybody measures the same numbers and nobody downloads any. They
+hide nothing; in the run the owner's fresh randomness hides them. This file must not know how a party works.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from puma.crypto.prg import PairKey
+from puma.errors import UsageError
+from puma.models import architecture
+from puma.models.checkpoint import load
+from puma.models.config import Config, with_layers
+from puma.models.presets import PRESETS
+from puma.serving import clear
+from puma.serving.client import Cost, Progress, Session
+from puma.serving.local import Trio
+from puma.serving.messages import Encode, Generate
+
+PUBLIC = PairKey(b"puma bench: public random number")
+STD = 0.02  # of matrices and tables, as models are initialised
+QUERIES = (".q_proj.", ".attn.q.", ".query.")  # these have absorbed 1/sqrt(head_dim)
+WARM_UP = 2  # tokens of the request before the timed one
+
+
+def random_tensor(config: Config, name: str, shape: tuple[int, ...]) -> Tensor:
+    """Uniform numbers; the same name and shape always give the same tensor."""
+    raw = PUBLIC.stream(f"weight {name}").bytes(4 * math.prod(shape)).view(torch.int32)
+    uniform = raw.to(torch.float32).mul_(STD * math.sqrt(3) / 2**31).reshape(shape)
+    if any(query in name for query in QUERIES):
+        return uniform.mul_(config.head_dim**-0.5)
+    return uniform.add_(1.0) if len(shape) == 1 and name.endswith(".weight") else uniform
+
+
+class RandomParams(Mapping[str, Tensor]):
+    """Parameters drawn when asked for and not kept: sharing them needs the memory of one tensor."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._shapes = architecture(config).parameters(config)
+
+    def __getitem__(self, name: str) -> Tensor:
+        return random_tensor(self._config, name, self._shapes[name])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._shapes)
+
+    def __len__(self) -> int:
+        return len(self._shapes)
+
+
+def random_ids(config: Config, count: int) -> list[int]:
+    """Token ids from the same public key."""
+    return (PUBLIC.stream("tokens").words(count) & (2**62 - 1)).remainder(config.vocab_size).tolist()
+
+
+def configured(
+    source: str, layers: int | None, weights: bool = True
+) -> tuple[str, Config, Mapping[str, Tensor]]:
+    """Name, config and parameters of a preset or a checkpoint, perhaps of its first layers only."""
+    if layers is not None and layers < 1:
+        raise UsageError(f"a model of {layers} layers makes no sense", "pass --layers 1 or more")
+    if source in PRESETS:
+        config = with_layers(PRESETS[source], layers or PRESETS[source].layers)
+        return source, config, RandomParams(config)
+    if not _names_a_checkpoint(source):
+        raise UsageError(
+            f"there is no preset {source}",
+            f"choose one of {', '.join(PRESETS)}, or pass a checkpoint's folder",
+        )
+    checkpoint = load(source, weights)
+    config, full = checkpoint.config, checkpoint.config.layers
+    if layers is not None and layers > full:
+        raise UsageError(f"{checkpoint.name} has {full} layers, not {layers}", "ask for fewer")
+    checkpoint = replace(checkpoint, config=with_layers(config, layers or full))
+    return checkpoint.name, checkpoint.config, checkpoint.fold() if weights else {}
+
+
+def _names_a_checkpoint(source: str) -> bool:
+    """A path, or a hub name with its owner; a bare word that is no folder is a mistyped preset."""
+    return "/" in source or Path(source).exists()
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """Wall-clock seconds at the client, what it cost, and the largest error of a hidden state."""
+
+    seconds: float
+    cost: Cost
+    max_abs_error: float | None
+
+
+def measure(
+    config: Config, params: Mapping[str, Tensor], request: Generate | Encode, error: bool, progress: Progress
+) -> Measurement:
+    """Share the model, warm up, time one request, then compare hidden states with the plain run."""
+    ids = random_ids(config, request.input.length)
+    tokens = request.tokens if isinstance(request, Generate) else None
+    with Trio(progress) as trio:
+        trio.session.share(config, params, progress)
+        progress("warming up", 0, 1)
+        _ask(trio.session, ids[:WARM_UP], min(tokens, WARM_UP) if tokens else None)
+        progress("the timed request", 0, 1)
+        started = time.perf_counter()
+        states = _ask(trio.session, ids, tokens)
+        seconds, cost = time.perf_counter() - started, trio.session.cost
+        assert cost is not None
+        if error and states is None:
+            progress("hidden states", 0, 1)
+            states = trio.session.encode(ids, "hidden")
+    if not error or states is None:
+        return Measurement(seconds, cost, None)
+    progress("the plain run", 0, 1)
+    plain = clear.hidden(config, params, ids)
+    return Measurement(seconds, cost, float((states - plain.double()).abs().max()))
+
+
+def _ask(session: Session, ids: list[int], tokens: int | None) -> Tensor | None:
+    """Hidden states of an encoder, or new tokens, which nobody reads."""
+    if tokens is None:
+        return session.encode(ids, "hidden")
+    for _ in session.generate(ids, tokens):
+        pass
+    return None

@@ -1,0 +1,97 @@
+"""A prompt on its way from the client to the parties: token ids become choices of rows of the embedding table.
+
+Of each component of the table one holder gets a seed for random choice bits, the other the same bits with one flipped,
+and the signs that this leaves are shared like any secret (mpc/retrieval.py). Without two parties' knowledge the bits are
+uniform. This file must not know links or models.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from puma import kernels
+from puma.crypto.prg import PairKey, fresh_secret
+from puma.mpc.cost import wire_bytes
+from puma.mpc.fixed import RESIDUAL_RING
+from puma.mpc.party import DEALER, Party
+from puma.mpc.retrieval import COMPONENTS, Choice, choice_bytes
+from puma.mpc.share import Share
+
+RING = RESIDUAL_RING  # retrieved rows stay in the residual's ring
+EXPLICIT = (0, 1, 2)  # components whose bits P0, P1 and P2 are sent in full, not as a seed
+
+
+@dataclass(frozen=True)
+class Sealed:
+    """What one party gets: seeds of the signs' masks, seeds of its choice bits, and a payload (empty at the dealer)."""
+
+    masks: list[bytes]
+    choices: list[bytes]
+    payload: Tensor
+
+
+def payload_bytes(rank: int, tokens: int, vocabulary: int) -> int:
+    """Bytes of the payload for one party: choices in full, and masked signs."""
+    if rank == DEALER:
+        return 0
+    return tokens * (EXPLICIT[rank] * choice_bytes(vocabulary) + COMPONENTS * wire_bytes(RING))
+
+
+def upload_bytes(tokens: int, vocabulary: int) -> int:
+    """Bytes of the payloads for all parties."""
+    return sum(payload_bytes(rank, tokens, vocabulary) for rank in range(3))
+
+
+def seal(ids: Sequence[int], vocabulary: int) -> list[Sealed]:
+    """Shares of token ids for P0, P1 and P2, under fresh seeds."""
+    n, width = len(ids), choice_bytes(vocabulary)
+    token = torch.tensor(list(ids))
+    rows, byte, place = torch.arange(n), token // 8, (token % 8).to(torch.uint8)
+    flip = torch.zeros((n, width), dtype=torch.uint8)
+    flip[rows, byte] = torch.tensor(1, dtype=torch.uint8) << place
+    seeds = [fresh_secret() for _ in range(COMPONENTS)]  # of m at P1, l1 at P0, l2 at P0
+    random = [_choice(seed, n, width) for seed in seeds]
+    signs = torch.stack([2 * ((r[rows, byte] >> place) & 1).to(torch.int64) - 1 for r in random], dim=1)
+    masks = [fresh_secret(), fresh_secret()]
+    for mask in masks:
+        signs = signs + _sign_masks(mask, n)
+    packed = kernels.pack(signs, RING)
+    m, l1, l2 = ((r ^ flip).reshape(-1) for r in random)
+    return [
+        Sealed(masks, seeds[1:], torch.empty(0, dtype=torch.uint8)),
+        Sealed(masks[:1], seeds[:1], torch.cat([l1, packed])),
+        Sealed(masks[1:], [], torch.cat([m, l2, packed])),
+    ]
+
+
+def unseal(party: Party, sealed: Sealed, tokens: int, vocabulary: int) -> Choice:
+    """What a party makes of its part."""
+    width = choice_bytes(vocabulary)
+    explicit, packed = sealed.payload.split(
+        [EXPLICIT[party.rank] * tokens * width, sealed.payload.numel() - EXPLICIT[party.rank] * tokens * width]
+    )
+    bits = [_choice(seed, tokens, width) for seed in sealed.choices]
+    bits += list(explicit.reshape(EXPLICIT[party.rank], tokens, width))
+    components = [_sign_masks(seed, tokens) for seed in sealed.masks]
+    if not party.is_dealer:
+        components = [kernels.unpack(packed, RING, (tokens, COMPONENTS)), *components]
+    return Choice(party, (bits[0], bits[1]), Share(party, components[0], components[1], RING, 0), vocabulary)
+
+
+def imagined(party: Party, tokens: int, vocabulary: int) -> Choice:
+    """A prompt of a dry run: shapes only."""
+    bits = torch.empty((tokens, choice_bytes(vocabulary)), dtype=torch.uint8, device="meta")
+    words = party.nothing((tokens, COMPONENTS))
+    return Choice(party, (bits, bits), Share(party, words, words, RING, 0), vocabulary)
+
+
+def _choice(seed: bytes, tokens: int, width: int) -> Tensor:
+    return PairKey(seed).stream("choice").bytes(tokens * width).reshape(tokens, width)
+
+
+def _sign_masks(seed: bytes, tokens: int) -> Tensor:
+    return PairKey(seed).stream("sign").words((tokens, COMPONENTS))

@@ -1,0 +1,65 @@
+"""Whether this machine has compiled the kernels yet, and how to do so once instead of in three processes.
+
+It knows the kernels' surface and the compiler's cache on disk; it must not know models, parties or processes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from puma import kernels
+
+
+@dataclass(frozen=True)
+class Kernels:
+    """How many of the compiled functions lie on disk; `folder` is None where no place can be written."""
+
+    compiled: int
+    total: int
+    folder: str | None
+
+    @property
+    def ready(self) -> bool:
+        return self.compiled == self.total
+
+
+def state() -> Kernels:
+    """Look into the cache: loads the compiler, compiles nothing."""
+    functions = _functions()
+    folders = [f.stats.cache_path for f in functions if f.stats.cache_path]
+    return Kernels(sum(map(_on_disk, functions)), len(functions), folders[0] if folders else None)
+
+
+def compile_kernels() -> None:
+    """Call each kernel once, on a few words; what it leaves on disk the parties load in a moment."""
+    x = torch.arange(8)
+    hot, table = kernels.onehot(x, 3), torch.ones((1, 8), dtype=torch.int64)
+    kernels.lookup(hot, x, 3, table)
+    kernels.member(hot, x, 3, table[0])
+    kernels.above(hot, x, 3)
+    kernels.hot_bit(hot, x, 3)
+    kernels.parity(x)
+    kernels.matmul(x.reshape(2, 4), x.reshape(4, 2))
+    kernels.signed(kernels.shift_right(x, 1, 34), 33)
+    kernels.unpack(kernels.pack(x, 34), 34, (8,))
+    kernels.unpack_bits(kernels.pack_bits(x), (8,))
+
+
+def _functions() -> list[Any]:
+    from numba.core.registry import CPUDispatcher
+
+    from puma.kernels import cpu, cpu_matmul, cpu_onehot, cpu_wire
+
+    found = [f for room in (cpu, cpu_matmul, cpu_onehot, cpu_wire) for f in vars(room).values()]
+    return list({id(f): f for f in found if isinstance(f, CPUDispatcher)}.values())
+
+
+def _on_disk(function: Any) -> bool:
+    """Whether the index of the cache lists this function as it stands now; no public way tells."""
+    with contextlib.suppress(Exception):
+        return bool(function._cache._cache_file._load_index())
+    return False

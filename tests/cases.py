@@ -1,0 +1,215 @@
+"""One call of everything that declares a cost: run in full, in a dry run, under changed keys and against vectors.
+
+The arguments are made without a message, so that what a run sends is the primitive's own.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from puma.mpc import arithmetic, boolean, compare, cost, fixed, lookup, share
+from puma.mpc.fixed import ACTIVATION, RESIDUAL, RESIDUAL_RING, RING, WEIGHT
+from puma.mpc.party import Party
+from puma.mpc.share import Additive, Bits, Secret, Share
+from puma.nn import attention, functional as F, roots, splines
+from tests.trio import given, given_additive, given_bits, given_masked
+
+
+def sample(*shape: int, scale: float = 1.0, seed: int = 0) -> Tensor:
+    """Normal numbers, always the same."""
+    return scale * torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def coins(*shape: int, seed: int = 0) -> Tensor:
+    """Random bits, always the same."""
+    return torch.randint(0, 2, shape, generator=torch.Generator().manual_seed(seed))
+
+
+@dataclass(frozen=True)
+class Case:
+    """A call of a declared function: `arguments` makes them for one party."""
+
+    function: Callable[..., Any]
+    arguments: Callable[[Party], tuple[Any, ...]]
+    note: str = ""
+
+    @property
+    def declared(self) -> str:
+        return f"{self.function.__module__.rpartition('.')[2]}.{self.function.__name__}"
+
+    @property
+    def name(self) -> str:
+        return f"{self.declared}({self.note})" if self.note else self.declared
+
+    def run(self, party: Party) -> Any:
+        return finished(party, self.function(*self.arguments(party)))
+
+    def cost(self, party: Party) -> cost.Cost:
+        return cost.DECLARED[self.declared].cost(*self.arguments(party))
+
+
+def finished(party: Party, result: Any) -> Any:
+    """The result of a protocol, or of what was no protocol."""
+    return party.run(result) if inspect.isgenerator(result) else result
+
+
+def secrets_in(result: Any) -> Iterator[Any]:
+    """The secrets of a result, in order."""
+    if isinstance(result, lookup.Digit | boolean.MaskedBit | Secret | Tensor):
+        yield result
+    elif isinstance(result, list | tuple):
+        for item in result:
+            yield from secrets_in(item)
+
+
+def parts(result: Any) -> list[Tensor | None]:
+    """What this party holds of every secret in a result, None where it holds nothing."""
+    found: list[Tensor | None] = []
+    for secret in secrets_in(result):
+        if isinstance(secret, Share):
+            found += secret.components
+        elif isinstance(secret, Additive):
+            found.append(None if secret.silent else secret.part)
+        elif isinstance(secret, Bits):
+            found.append(None if secret.party.is_dealer else secret.part)
+        elif isinstance(secret, boolean.MaskedBit):
+            found.append(secret.word)
+        elif isinstance(secret, lookup.Digit):
+            found += [secret.hot, secret.public]
+        else:
+            found.append(secret)
+    return found
+
+
+N = (9, 8)
+X, Y = sample(*N, scale=3), sample(*N, scale=2, seed=1)
+
+
+def _x(p: Party, bits: int = 32, frac: int = 12, name: str = "x", value: Tensor = X) -> Share:
+    return given(p, value, bits, frac, name)
+
+
+def _z(p: Party, bits: int = 40, frac: int = 24, name: str = "z", dealt: bool = True) -> Additive:
+    return given_additive(p, Y, bits, frac, name, dealt)
+
+
+def _dealt(p: Party, bits: int) -> tuple[Party, Tensor | None, tuple[int, ...], int]:
+    return p, (coins(*N).to(p.device) if p.is_dealer else None), N, bits
+
+
+MPC = [
+    Case(share.truncated, lambda p: (_x(p), 7)),
+    Case(arithmetic.deal, lambda p: _dealt(p, 24)),
+    Case(arithmetic.deal, lambda p: _dealt(p, 13), "odd ring"),
+    Case(arithmetic.product, lambda p: (_x(p), _x(p, name="y", value=Y), torch.mul)),
+    Case(arithmetic.multiply, lambda p: (_x(p), _x(p, name="y", value=Y))),
+    Case(arithmetic.square, lambda p: (_x(p),)),
+    Case(arithmetic.matmul, lambda p: (_x(p), _x(p, name="y", value=Y).transpose(0, 1))),
+    Case(arithmetic.reshare, lambda p: (_z(p, 64), _z(p, 24, 10, "z2", dealt=False))),
+    Case(arithmetic.reshare, lambda p: (_z(p, 1, 0, dealt=False),), "one-bit ring"),
+    Case(arithmetic.open_truncate, lambda p: ((_z(p), 16), (_z(p, 35, 20, "z2"), 0))),
+    Case(arithmetic.lift, lambda p: ((_x(p, 24), 48), (_x(p, 17, 3, "y"), 64))),
+    Case(arithmetic.lift, lambda p: ((_x(p, 63, 12), 64),), "one bit"),
+    Case(arithmetic.masked_input, lambda p: (p, X.long().to(p.device), N, 32, 0, "input")),
+    Case(arithmetic.reveal, lambda p: (_x(p, 23),)),
+    Case(boolean.deal_bits, lambda p: (p, coins(*N).to(p.device) if p.is_dealer else None, N)),
+    Case(boolean.and_, lambda p: ((given_bits(p, coins(*N)), given_bits(p, coins(*N, seed=1), "c")),)),
+    Case(boolean.open_masked, lambda p: (given_bits(p, coins(*N)), given_bits(p, coins(5, 13), "c"))),
+    Case(boolean.select, lambda p: (given_masked(p, coins(*N)), _x(p, 24))),
+    Case(boolean.select, lambda p: (given_masked(p, coins(9, 1)), _x(p, 24)), "broadcast"),
+    Case(boolean.to_arithmetic, lambda p: (given_masked(p, coins(*N)), 48)),
+    *(Case(lookup.digit, lambda p, w=w: (_x(p), 5, w), f"{w} bits") for w in range(1, 11)),
+    *(Case(compare.sign, lambda p, b=b, w=w: (_x(p, b, 2), w), f"{b} bits by {w}") for b, w in
+      ((4, 6), (12, 6), (13, 4), (28, 4), (32, 4), (50, 4), (64, 8))),
+    Case(compare.less, lambda p: (_x(p), _x(p, 30, 8, "y", Y), 4)),
+    Case(compare.equal, lambda p: (_x(p), _x(p, 32, 12, "y", X.where(Y > 0, Y)), 5)),
+    Case(compare.equal, lambda p: (_x(p, 3, 0), _x(p, 3, 0, "y", Y)), "one digit"),
+    Case(compare.choose, lambda p: (given_bits(p, coins(9, 1)), (_x(p), _x(p, 36, 14, "y", Y)), (_x(p, 16, 4), _x(p, 16, 4, "w", Y)))),
+    Case(compare.maximum, lambda p: (_x(p, 12, 4),)),
+    Case(compare.maximum, lambda p: (_x(p, 20, 4), 0, 5), "first dimension"),
+    Case(compare.argmax, lambda p: (_x(p), _x(p, 5, 0, "index", torch.arange(8).expand(9, 8)))),
+    Case(fixed.formatted, lambda p: ((_x(p, 40, 20), 14, 48), (_z(p, 48, 31), 14, 48), (_z(p, 30, 8, "z2", False), 12, 20))),
+]  # fmt: skip
+
+
+def _mask(rows: int, keys: int) -> Tensor:
+    return torch.ones(rows, keys, dtype=torch.bool).tril(keys - rows)
+
+
+def _hidden(p: Party, *shape: int, bits: int = RESIDUAL_RING, frac: int = RESIDUAL) -> Share:
+    return given(p, sample(*shape), bits, frac, "hidden")
+
+
+def _product(p: Party, value: Tensor = X, name: str = "product") -> Additive:
+    return given_additive(p, value, RING, ACTIVATION + WEIGHT, name)
+
+
+def _weight(p: Party, *shape: int) -> Share:
+    return given(p, sample(*shape, seed=2), RING, WEIGHT, "weight")
+
+
+def _scores(p: Party) -> Additive:
+    return _product(p, sample(2, 5, 9, scale=3), "scores")
+
+
+def _one_hot(p: Party) -> Share:
+    return given(p, torch.eye(11)[[3, 0, 10]], RESIDUAL_RING, 0, "rows")
+
+
+POSITIVE = torch.exp(sample(64, scale=2))
+
+NN = [
+    *(Case(splines.piecewise, lambda p, s=s: (s, given(p, X, s.ring, s.frac)), s.name) for s in
+      (splines.GELU, splines.SILU, splines.SIGMOID, splines.EXP)),
+    Case(roots.reciprocal, lambda p: (given(p, POSITIVE, 24, 12), 4, 22)),
+    Case(roots.reciprocal, lambda p: (given(p, POSITIVE, 19, 8), 4, 17), "short"),
+    Case(roots.rsqrt, lambda p: (given(p, POSITIVE, 40, 16), 15, 0.75)),
+    Case(roots.normalised, lambda p: (_hidden(p, 8, 24), 1e-5, True)),
+    Case(attention.attend, lambda p: (_scores(p), _product(p, sample(2, 9, 8)), _mask(5, 9))),
+    Case(attention.softmax, lambda p: (_scores(p), _mask(5, 9))),
+    Case(F.linear, lambda p: (_hidden(p, 8, 24), _weight(p, 10, 24), _weight(p, 10))),
+    Case(F.linear, lambda p: (_product(p), _weight(p, 10, 8)), "product"),
+    Case(F.matmul, lambda p: (_product(p), _x(p, 40, 20).transpose(0, 1))),
+    Case(F.mul, lambda p: (_product(p), _x(p, 26, 14))),
+    Case(F.affine, lambda p: (_hidden(p, 8, 24), _weight(p, 24), _weight(p, 24))),
+    Case(F.embedding, lambda p: (_one_hot(p), _weight(p, 11, 8))),
+    Case(F.layer_norm, lambda p: (_hidden(p, 8, 24), 1e-5)),
+    Case(F.layer_norm, lambda p: (_product(p), 1e-5), "product"),
+    Case(F.rms_norm, lambda p: (_hidden(p, 8, 24), 1e-5)),
+    Case(F.softmax, lambda p: (_scores(p), torch.ones(5, 9, dtype=torch.bool))),
+    Case(F.softmax, lambda p: (given(p, sample(1, 512), 30, 12), _mask(1, 512)), "long row"),
+    Case(F.softmax_matmul, lambda p: (_scores(p), _x(p, RING, ACTIVATION, value=sample(9, 8)), _mask(5, 9))),
+    *(Case(f, lambda p: (_product(p),)) for f in (F.gelu, F.silu, F.sigmoid, F.tanh, F.relu)),
+    Case(F.gelu, lambda p: (_x(p, 34, 17), "tanh"), "tanh"),
+    Case(F.relu, lambda p: (_x(p, 60, 20),), "wide"),
+    Case(F.exp, lambda p: (given(p, -X.abs(), 40, 14),)),
+    Case(F.reciprocal, lambda p: (given(p, POSITIVE, 40, 16),)),
+    Case(F.rsqrt, lambda p: (given(p, POSITIVE, 40, 16),)),
+    Case(F.rotary, lambda p: (_product(p, sample(2, 4, 8)), *angles(4, 8))),
+    Case(F.argmax, lambda p: (_product(p, sample(3, 37)),)),
+    Case(F.argmax, lambda p: (given(p, sample(64, 2), 48, 14),), "of two"),
+    Case(F.one_hot, lambda p: (given(p, torch.tensor([3, 0, 10]), 4, 0), 11)),
+    Case(F.cat, lambda p: ([_product(p), _x(p, 40, 20), _x(p, 40, 20)], -1)),
+]  # fmt: skip
+
+
+def angles(rows: int, size: int) -> tuple[Tensor, Tensor]:
+    """Cosine and sine of rotary angles (rows, size)."""
+    turns = torch.arange(rows)[:, None] * 100.0 ** -(torch.arange(0, size, 2) / size)
+    turns = torch.cat([turns, turns], -1)
+    return turns.cos(), turns.sin()
+
+
+def elements(case: Case, party: Party) -> int:
+    """How many elements the first secret among the arguments has."""
+    return next(math.prod(s.shape) for s in secrets_in(case.arguments(party)) if not isinstance(s, Tensor))
+
+
+CASES = MPC + NN
