@@ -2,6 +2,7 @@
 #   make demo     a story from the model in the package, by three party processes on this machine
 #   make test     the tests (ARGS="-k name" and so on for pytest; ARGS="-m slow" for the long ones)
 #   make check    style, types, and which part of the code may import which
+#   make bench    the README's measurements; long, and wants the machine for itself
 #   make format   let ruff rewrite what it can
 #   make clean    remove the environment and what tools left behind
 
@@ -19,7 +20,7 @@ BIN := $(VENV)/bin
 INSTALL = $(BIN)/pip install -q -c constraints.txt $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) -e
 WANTED := pyproject.toml constraints.txt Makefile
 
-.PHONY: demo test check format clean
+.PHONY: demo test check bench format clean
 
 demo: $(VENV)/.puma
 	$(BIN)/puma demo
@@ -32,6 +33,12 @@ check: $(VENV)/.check
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright --pythonpath $(BIN)/python
 	$(BIN)/lint-imports
+
+bench: $(VENV)/.puma
+	$(BIN)/python benchmarks/kernels.py
+	$(BIN)/puma bench bert-base --prompt 128
+	$(BIN)/puma bench gpt2 --prompt 32 --tokens 1
+	$(BIN)/puma bench llama-7b --prompt 8 --tokens 1 --layers 1
 
 format: $(VENV)/.check
 	$(BIN)/ruff check --fix .

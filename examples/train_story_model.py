@@ -63,16 +63,17 @@ Transformer.  It knows nothing but its stories; do not ask it for facts.
 * Data: `{source}`, an excerpt of the validation split of
   [TinyStories](https://huggingface.co/datasets/roneneldan/TinyStories) (Ronen Eldan and Yuanzhi Li), licence
   [CDLA-Sharing-1.0](https://cdla.dev/sharing-1-0/): {trained} stories for training, {held} held out.
-* Loss: {train_loss:.3f} nats per token in training (with dropout and renaming), {val_loss:.3f} on the
-  held-out stories, a perplexity of {perplexity:.1f} per token.
+* Loss: {train:.3f} nats per token in training (with dropout and renaming), {validation:.3f} on the held-out
+  stories; the lowest validation loss on the way was {best:.3f}.  Training goes on beyond it on purpose: the
+  model knows its training stories partly by heart, and does worse on openings that are unlike theirs.
 
-Made by
+Made in {steps} of {planned} planned steps (the schedule shrinks to fit the time limit) by
 
 ```
 {command}
 ```
 
-Greedy continuations of {length} tokens:
+Greedy continuations of 60 tokens:
 
 {samples}
 """
@@ -167,14 +168,6 @@ def encode(tokenizer: Tokenizer, stories: list[str], context: int) -> list[list[
     return [[*encoding.ids, end][: context + 1] for encoding in tokenizer.encode_batch(stories)]
 
 
-def batches(rows: list[list[int]], size: int, rng: random.Random) -> list[list[list[int]]]:
-    """Shuffled batches of rows of similar length."""
-    rows = sorted(rows, key=lambda row: len(row) * rng.uniform(0.85, 1.15))
-    groups = [rows[start : start + size] for start in range(0, len(rows), size)]
-    rng.shuffle(groups)
-    return groups
-
-
 def loss_of(model: LlamaForCausalLM, rows: list[list[int]], reduction: str = "mean") -> torch.Tensor:
     """Cross-entropy of the next token; padding comes last, so causal attention needs no mask."""
     width = max(map(len, rows))
@@ -194,7 +187,7 @@ def evaluate(model: LlamaForCausalLM, rows: list[list[int]]) -> float:
 
 
 @torch.no_grad()
-def sample(model: LlamaForCausalLM, tokenizer: Tokenizer, prompt: str, length: int) -> str:
+def sample(model: LlamaForCausalLM, tokenizer: Tokenizer, prompt: str, length: int = 60) -> str:
     """The prompt with its greedy continuation."""
     model.eval()
     inputs = torch.tensor([tokenizer.encode(prompt).ids])
@@ -202,31 +195,37 @@ def sample(model: LlamaForCausalLM, tokenizer: Tokenizer, prompt: str, length: i
     return tokenizer.decode(model.generate(inputs, max_new_tokens=length, **options)[0].tolist())
 
 
-def passes(stories: list[str], tokenizer: Tokenizer, args: Namespace) -> Iterator[list[list[int]]]:
-    """The batches of all epochs, every epoch with other names."""
+def batches(stories: list[str], tokenizer: Tokenizer, args: Namespace) -> Iterator[list[list[int]]]:
+    """Shuffled batches of stories of similar length, in every epoch with other names."""
     rng = random.Random(args.seed)
     for _ in range(args.epochs):
         varied = [rename(story, rng) if rng.random() < args.rename else story for story in stories]
-        yield from batches(encode(tokenizer, varied, args.context), args.batch, rng)
+        rows = encode(tokenizer, varied, args.context)
+        rows.sort(key=lambda row: len(row) * rng.uniform(0.85, 1.15))
+        groups = [rows[start : start + args.batch] for start in range(0, len(rows), args.batch)]
+        rng.shuffle(groups)
+        yield from groups
 
 
 def train(
     model: LlamaForCausalLM, tokenizer: Tokenizer, stories: list[str], held: list[str], args: Namespace
-) -> tuple[float, float]:
-    """Train with a warm-up and a cosine schedule; return the last training and validation losses."""
+) -> dict[str, float | str]:
+    """Train with a warm-up and a cosine schedule; return the losses and the numbers of steps."""
     matrices = [weight for weight in model.parameters() if weight.ndim > 1]
     norms = [weight for weight in model.parameters() if weight.ndim == 1]
     groups = [{"params": matrices, "weight_decay": args.weight_decay}, {"params": norms, "weight_decay": 0.0}]
     optimizer = torch.optim.AdamW(groups, lr=args.lr, betas=(0.9, 0.99))
     held_rows = encode(tokenizer, held, args.context)
     per_epoch = math.ceil(len(stories) / args.batch)
-    steps, begin, recent = args.epochs * per_epoch, time.monotonic(), math.nan
+    steps = args.epochs * per_epoch
+    begin, done, recent, losses = time.monotonic(), 0, math.nan, [math.inf]
     model.train()
-    for step, rows in enumerate(passes(stories, tokenizer, args), 1):
+    for step, rows in enumerate(batches(stories, tokenizer, args), 1):
         minutes = (time.monotonic() - begin) / 60
         progress = max(step / steps, minutes / args.minutes)
         if progress > 1:
             break
+        done = step
         for group in optimizer.param_groups:
             group["lr"] = args.lr * min(step / 200, 0.02 + 0.98 * (1 + math.cos(math.pi * progress)) / 2)
         loss = loss_of(model, rows)
@@ -236,9 +235,12 @@ def train(
         optimizer.step()
         recent = loss.item() if math.isnan(recent) else 0.98 * recent + 0.02 * loss.item()
         if step % (2 * per_epoch) == 0:
-            losses = f"train {recent:.3f}  validation {evaluate(model, held_rows):.3f}"
-            print(f"step {step}/{steps}  {minutes:.1f} min  {losses}", flush=True)
-    return recent, evaluate(model, held_rows)
+            losses.append(evaluate(model, held_rows))
+            report = f"train {recent:.3f}  validation {losses[-1]:.3f}"
+            print(f"step {step}/{steps}  {minutes:.1f} min  {report}", flush=True)
+    losses.append(evaluate(model, held_rows))
+    final = {"train": recent, "validation": losses[-1], "best": min(losses)}
+    return {**final, "steps": done, "planned": steps}
 
 
 def command_line(args: Namespace) -> str:
@@ -254,9 +256,8 @@ def save(model: LlamaForCausalLM, tokenizer: Tokenizer, out: Path) -> None:
     """Write the Hugging Face folder, without its model card."""
     model.half().save_pretrained(out)
     tokenizer.save(str(out / "tokenizer.json"))
-    settings = {"tokenizer_class": "PreTrainedTokenizerFast", "bos_token": BOS, "eos_token": EOS}
-    settings |= {"model_max_length": model.config.max_position_embeddings}
-    settings |= {"clean_up_tokenization_spaces": False}
+    marks = {"bos_token": BOS, "eos_token": EOS, "model_max_length": model.config.max_position_embeddings}
+    settings = {"tokenizer_class": "PreTrainedTokenizerFast", **marks, "clean_up_tokenization_spaces": False}
     (out / "tokenizer_config.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
 
 
@@ -273,24 +274,14 @@ def main() -> None:
     model = build_model(args, tokenizer)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     print(f"{len(stories)} stories to train on, {len(held)} held out, {parameters:,} parameters", flush=True)
-    train_loss, val_loss = train(model, tokenizer, stories, held, args)
-    length = 60
-    samples = [sample(model, tokenizer, prompt, length) for prompt in PROMPTS]
-    print(f"train {train_loss:.3f}  validation {val_loss:.3f}", *samples, sep="\n\n")
+    results = train(model, tokenizer, stories, held, args)
+    samples = [sample(model, tokenizer, prompt) for prompt in PROMPTS]
+    print("train {train:.3f}  validation {validation:.3f}".format(**results), *samples, sep="\n\n")
     save(model, tokenizer, args.out)
-    card = CARD.format(
-        parameters=parameters,
-        trained=len(stories),
-        held=len(held),
-        train_loss=train_loss,
-        val_loss=val_loss,
-        perplexity=math.exp(val_loss),
-        command=command_line(args),
-        length=length,
-        samples="\n\n".join("> " + text.replace("\n", "\n> ") for text in samples),
-        source=args.stories.name,
-        **vars(args),
-    )
+    counts = {"parameters": parameters, "trained": len(stories), "held": len(held)}
+    results |= {**counts, "source": args.stories.name}
+    quotes = "\n\n".join("> " + text.replace("\n", "\n> ") for text in samples)
+    card = CARD.format(command=command_line(args), samples=quotes, **results, **vars(args))
     (args.out / "README.md").write_text(card, encoding="utf-8")
 
 

@@ -17,6 +17,7 @@ from puma.crypto.prg import PairKey
 from puma.mpc.boolean import MaskedBit
 from puma.mpc.cost import Cost, Entry
 from puma.mpc.party import Party
+from puma.mpc.retrieval import Choice
 from puma.mpc.share import Additive, Bits, Share
 from puma.net.memory import pair
 
@@ -122,6 +123,21 @@ def given_masked(party: Party, value: Tensor, name: str = "v") -> MaskedBit:
     """Bits of `value`, open under a mask of the dealer's."""
     rho = drawn(party, 1, name, tuple(value.shape)) & 1
     return MaskedBit(party, rho if party.is_dealer else rho ^ value.to(rho.device))
+
+
+def given_choice(party: Party, rows: list[int], size: int, bits: int, name: str = "choice") -> Choice:
+    """An outsider's choice of rows of a table: for each component, two holders' bits that differ in one place."""
+    width = (size + 7) // 8
+    base = drawn(party, 1, name, (3, len(rows), width)).to(torch.uint8)
+    flip = torch.zeros(len(rows), width, dtype=torch.uint8)
+    for i, row in enumerate(rows):
+        flip[i, row // 8] = 1 << (row % 8)
+    flip = flip.to(base.device)
+    signs = (2 * ((base & flip) != 0).any(-1).long() - 1).transpose(0, 1)
+    bits_of_rank = {0: (base[1], base[2]), 1: (base[0], base[1] ^ flip), 2: (base[0] ^ flip, base[2] ^ flip)}
+    shape = (len(rows), 3)
+    shared = held(party, signs, *(drawn(party, r, f"{name} signs", shape) for r in (1, 2)), bits, 0)
+    return Choice(party, bits_of_rank[party.rank], shared, size)
 
 
 # -- results --------------------------------------------------------------------------------------------------------

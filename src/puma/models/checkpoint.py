@@ -16,10 +16,10 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 
-from puma.errors import CheckpointError, RangeError, TensorError, UnsupportedModel
+from puma.errors import CheckpointError, TensorError, UnsupportedModel
 from puma.models import ARCHITECTURES
+from puma.models.ranges import check
 from puma.models.config import Bert, Config, Gpt2, Llama, read
-from puma.mpc.fixed import WEIGHT_LIMIT
 
 HUB_FILES = ["*.json", "*.txt", "*.model"]
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
@@ -47,13 +47,7 @@ class Checkpoint:
     def fold(self) -> dict[str, torch.Tensor]:
         """The parameters that the owner shares."""
         params = ARCHITECTURES[self.architecture].fold(self.config, dict(self.state))
-        for name, tensor in params.items():
-            largest = float(tensor.abs().max())
-            if not largest < WEIGHT_LIMIT:
-                raise RangeError(
-                    f"{name} holds a {largest:.4g}, but weights must stay below {WEIGHT_LIMIT:g}",
-                    "fixed-point numbers would overflow; use a checkpoint with smaller weights",
-                )
+        check(self.config, params)
         return params
 
 

@@ -11,14 +11,16 @@ from puma.mpc.cost import FREE, Cost, Size, declares
 from puma.mpc.party import Protocol
 from puma.mpc.share import Additive, Share, truncated
 
-RING = 48  # matrix products: 31 fraction bits leave |z| < 2^16
+RING = 48  # matrix products: 32 fraction bits leave |z| < 2^15
 ACTIVATION = 14  # fraction bits of what enters a matrix product
-WEIGHT = 17  # fraction bits of weights
-RESIDUAL = 17  # fraction bits of the residual stream, in ring RING - ACTIVATION: |x| < 2^15
+WEIGHT = 18  # fraction bits of weights
+RESIDUAL = 17  # fraction bits of the residual stream, |x| < 2^14
 RESIDUAL_RING = RING - ACTIVATION
-NONLINEAR = 12  # fraction bits of what enters a spline
-ACTIVATION_REACH = 8  # gelu, silu and their like take |x| < 240: 2^8 less the lower end of the widest table
-SCORE_REACH = 10  # attention scores of one row lie within 2^10 of each other
+NONLINEAR = 13  # fraction bits of what enters a spline
+ACTIVATION_REACH = 10  # gelu, silu and their like take |x| < 1008: 2^10 less the lower end of the widest table
+ACTIVATION_LIMIT = 1008.0
+VALUE_LIMIT = 750.0  # |v| of attention: a row's sum of exponentials times it stays below 2^19
+SCORE_REACH = 14  # attention scores of one row lie within 2^14 of each other
 WEIGHT_LIMIT = 128.0  # |w| a matrix entry may have
 LOGIT_RING = 28  # argmax: logits with ACTIVATION fraction bits, |x - y| < 2^13
 

@@ -49,6 +49,16 @@ class Digit:
             return Bits(self.party, self.party.nothing(self.public.shape))
         return Bits(self.party, kernels.above(self.hot, self.public, self.width))
 
+    def exceeds_by_one(self) -> tuple[Bits, Bits]:
+        """Whether the difference is 1: without a wrap, and with one (m's digit 0, l's the largest); local."""
+        one = self.is_in([1])
+        if self.party.is_dealer:
+            return one, one
+        digit = self.public & (self.size - 1)
+        last = kernels.hot_bit(self.hot, torch.full_like(digit, self.size - 1), self.width)
+        wrapped = Bits(self.party, last * (digit == 0))
+        return one ^ wrapped, wrapped
+
     def sign(self) -> Tensor:
         """The dealer's +1 or -1 that `lookup` leaves on its results: P1's bit at the hit (dealer only)."""
         return 2 * kernels.hot_bit(self.hot, self.public, self.width) - 1

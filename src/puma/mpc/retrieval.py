@@ -50,13 +50,14 @@ def _sums(bits: Tensor, table: Tensor, ring: int) -> Tensor:
     return kernels.matmul(words, table, ring)
 
 
-def _retrieve_cost(choice: Choice, table: Share | Size) -> Cost:
+def retrieve_cost(choice: Choice, table: Share | Size) -> Cost:
+    """The cost of `retrieve`."""
     n, d = choice.shape[0], table.shape[1]
     parts = [Size((n, d), choice.signs.bits, 0, dealt) for dealt in (False, True, True)]
     return opening_cost(*parts)
 
 
-@declares("online 6k, offline 2k, a word of a row", "section 6", _retrieve_cost)
+@declares("online 6k, offline 2k; 1 round", "section 6", retrieve_cost)
 def retrieve(choice: Choice, table: Share) -> Protocol[Additive]:
     """The chosen rows (n, d) of a table (size, d) in the ring of the signs; one round.
 

@@ -19,11 +19,10 @@ from puma.mpc.fixed import ACTIVATION, NONLINEAR, RING, SCORE_REACH, formatted, 
 from puma.mpc.party import Protocol, together
 from puma.mpc.share import Additive, Share, truncated
 from puma.nn.roots import INVERSE_RING, UNIT, reciprocal, reciprocal_cost
-from puma.nn.splines import EXP, piecewise, piecewise_cost
+from puma.nn.splines import EXP, exponential, piecewise, piecewise_cost
 
 COARSE = 1  # fraction bits of the maximum: within 1 of the true one
 SCORE_RING = NONLINEAR + SCORE_REACH + 1
-LEAST_SUM = 13  # the largest score gives at least exp(-0.75) with ACTIVATION fraction bits, more than 2^12.9
 INVERSE = 26  # fraction bits of 1 / row sum
 QUOTIENT_RING = 52  # leaves 26 bits of the quotient: |softmax(scores) @ values| < 2^10
 
@@ -39,8 +38,9 @@ def exponentials(scores: Share | Additive, mask: Tensor) -> Protocol[tuple[Share
     top = yield from maximum(_filled(coarse, mask))
     x = x - top.unsqueeze(-1).scaled(NONLINEAR - COARSE)
     where = None if bool(mask.all()) else mask.reshape(-1).nonzero().squeeze(-1)
-    e = yield from piecewise(EXP, x.reshape(-1) if where is None else x.reshape(-1)[where])
-    (e,) = yield from formatted((e, ACTIVATION, RING))
+    frac = _fraction(mask.shape[-1])
+    e = yield from piecewise(exponential(frac), x.reshape(-1) if where is None else x.reshape(-1)[where])
+    (e,) = yield from formatted((e, frac, RING))
     if where is not None:
         e = e.apply(lambda t: torch.zeros(mask.numel(), dtype=t.dtype, device=t.device).index_copy(0, where.to(t.device), t))
     e = e.reshape(*mask.shape)
@@ -56,14 +56,19 @@ def _filled(x: Share, mask: Tensor) -> Share:
     return x.apply(lambda t: t.gather(-1, index.to(t.device)))
 
 
+def _fraction(count: int) -> int:
+    """Fraction bits of the exponentials in a row of so many: beyond 256 the row sum would need the place."""
+    return ACTIVATION - max(0, math.ceil(math.log2(count)) - 8)
+
+
 def _highest(count: int) -> int:
-    """The sum of so many exponentials stays below 2^this."""
-    return ACTIVATION + math.ceil(math.log2(count * math.e)) + 1
+    """The words of a sum of so many exponentials stay below 2^this; the largest alone is about 2^_fraction or more."""
+    return _fraction(count) + math.ceil(math.log2(count * math.e)) + 1
 
 
 def _inverse(sums: Share, count: int) -> Protocol[Share]:
     high = _highest(count)
-    inverse = yield from reciprocal(sums.reduced(high + 2), LEAST_SUM, high)
+    inverse = yield from reciprocal(sums.reduced(high + 2), _fraction(count) - 1, high)
     return (yield from formatted((inverse, min(inverse.frac, INVERSE), QUOTIENT_RING)))[0]
 
 
@@ -71,15 +76,16 @@ def _exponentials_cost(scores: Share | Additive | Size, mask: Tensor) -> Cost:
     shape = tuple(scores.shape)
     allowed = (int(mask.expand(shape).sum()),)
     cost = formatted_cost((scores, NONLINEAR, SCORE_RING))
-    cost += maximum_cost(Size(shape, SCORE_RING - (NONLINEAR - COARSE))) + piecewise_cost(EXP, Size(allowed, SCORE_RING))
-    return cost + formatted_cost((Size(allowed, EXP.result_bits, ACTIVATION), ACTIVATION, RING))
+    spline = exponential(_fraction(shape[-1]))
+    cost += maximum_cost(Size(shape, SCORE_RING - (NONLINEAR - COARSE))) + piecewise_cost(spline, Size(allowed, SCORE_RING))
+    return cost + formatted_cost((Size(allowed, spline.result_bits, spline.out_frac), spline.out_frac, RING))
 
 
 def _inverse_cost(shape: tuple[int, ...], count: int) -> Cost:
     high = _highest(count)
-    frac = UNIT + high - ACTIVATION
+    frac = UNIT + high - _fraction(count)
     inverse = Size(shape, INVERSE_RING, frac)
-    return reciprocal_cost(Size(shape, high + 2), LEAST_SUM, high) + formatted_cost(
+    return reciprocal_cost(Size(shape, high + 2), _fraction(count) - 1, high) + formatted_cost(
         (inverse, min(frac, INVERSE), QUOTIENT_RING)
     )
 
@@ -87,7 +93,8 @@ def _inverse_cost(shape: tuple[int, ...], count: int) -> Cost:
 def attend_cost(scores: Share | Additive | Size, values: Share | Additive | Size, mask: Tensor) -> Cost:
     """The cost of `attend`."""
     lead = torch.broadcast_shapes(tuple(scores.shape[:-2]), tuple(values.shape[:-2]))
-    weighted = Size((*lead, scores.shape[-2], values.shape[-1]), RING, 2 * ACTIVATION, dealt=True)
+    frac = _fraction(scores.shape[-1]) + ACTIVATION
+    weighted = Size((*lead, scores.shape[-2], values.shape[-1]), RING, frac, dealt=True)
     cost = formatted_cost((values, ACTIVATION, RING)) + _exponentials_cost(scores, mask)
     inverse = _inverse_cost(tuple(scores.shape[:-1]), scores.shape[-1])
     cost += formatted_cost((weighted, ACTIVATION, QUOTIENT_RING)).beside(inverse)
@@ -98,7 +105,7 @@ def attend_cost(scores: Share | Additive | Size, values: Share | Additive | Size
 def attend(scores: Share | Additive, values: Share | Additive, mask: Tensor) -> Protocol[Share]:
     """softmax(scores) @ values; scores (..., n, s), values (..., s, d), mask broadcasts to the scores.
 
-    The sum of a row's values, each times at most 2, stays below 2^18, and so its average below 2^10.
+    Values stay below fixed.VALUE_LIMIT, so that a row's sum of up to 256 of them, each times at most e, stays below 2^19.
     """
     (values,) = yield from formatted((values, ACTIVATION, RING))
     e, sums = yield from exponentials(scores, mask)

@@ -17,10 +17,10 @@ from torch import Tensor
 from puma.mpc import arithmetic, compare
 from puma.mpc.arithmetic import deal, multiply, opening_cost, reshare
 from puma.mpc.boolean import open_masked, open_masked_cost, select, select_cost
-from puma.mpc.cost import Cost, Size, declares, local, wire_bits
+from puma.mpc.cost import FREE, Cost, Size, declares, wire_bits
 from puma.mpc.fixed import ACTIVATION, LOGIT_RING, RESIDUAL_RING, RING, formatted, formatted_cost
 from puma.mpc.party import Protocol
-from puma.mpc.retrieval import Choice, retrieve
+from puma.mpc.retrieval import Choice, retrieve, retrieve_cost
 from puma.mpc.share import Additive, Secret, Share, cat as cat_shares, encode, public, truncated
 from puma.nn import attention, roots, splines
 
@@ -76,7 +76,11 @@ def affine(x: Value, weight: Value, bias: Value | None = None) -> Value:
     return result if bias is None else result + bias
 
 
-@declares("local", "section 6", local)
+def _embedding_cost(one_hot: Value, table: Value) -> Cost:
+    return retrieve_cost(one_hot, table) if isinstance(one_hot, Choice) else FREE
+
+
+@declares("local; retrieve for an outsider's choice", "section 6", _embedding_cost)
 def embedding(one_hot: Value, table: Value) -> Value:
     """Rows of a table (V, d) by one-hot rows (..., V), or by an outsider's choice."""
     if isinstance(one_hot, Tensor):

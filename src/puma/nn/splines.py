@@ -10,7 +10,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cache, cached_property
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -26,6 +27,7 @@ from puma.mpc.boolean import (
     select_cost,
     to_arithmetic,
 )
+from puma.mpc.compare import split
 from puma.mpc.cost import Cost, Size, declares, wire_bits
 from puma.mpc.fixed import ACTIVATION, ACTIVATION_REACH, NONLINEAR, SCORE_REACH
 from puma.mpc.lookup import Digit, digit, digit_cost
@@ -35,10 +37,10 @@ from puma.mpc.share import Additive, Bits, Share
 
 @dataclass(frozen=True)
 class Spline:
-    """A function, its table's range [low, low + 2^width * h), h = 2^(low_bits - frac), and how it goes on outside.
+    """A function, its table's range [low, low + 2^width * h), h = 2^-per_unit, and how it goes on outside.
 
     `bound` is the largest error over all inputs, approximation and fixed point together, held by a test.
-    `bits` is the ring of A + B u and `slope` the fraction bits of B. `above`: None (the input never is), 0, 1 or "x".
+    `fit` makes the largest error least, or the mean error zero, for sums over many inputs. `bits` is the ring of A + B u and `slope` the fraction bits of B. `above`: None (the input never is), 0, 1 or "x".
     Inputs that are `checked` against the table's range lie in [-2^reach, 2^reach + low).
     """
 
@@ -46,7 +48,7 @@ class Spline:
     function: Callable[[Tensor], Tensor]
     low: float
     width: int
-    low_bits: int
+    per_unit: int
     bound: float
     above: str | int | None = None
     checked: bool = True
@@ -55,10 +57,16 @@ class Spline:
     bits: int = 32
     out_frac: int = ACTIVATION
     reach: int = ACTIVATION_REACH
+    fit: Literal["largest", "mean"] = "largest"
 
     @property
     def step(self) -> float:
-        return 2.0 ** (self.low_bits - self.frac)
+        return 2.0**-self.per_unit
+
+    @property
+    def low_bits(self) -> int:
+        """Bits of the offset in a segment."""
+        return self.frac - self.per_unit
 
     @property
     def high(self) -> float:
@@ -68,6 +76,12 @@ class Spline:
     def range_bits(self) -> int:
         """The ring that spans the reach."""
         return self.frac + self.reach + 1
+
+    @property
+    def top_widths(self) -> list[int]:
+        """Digits above the index, low to high: those of the reach, at most two."""
+        bits = self.range_bits - self.low_bits - self.width
+        return split(bits, max(3, (bits + 1) // 2))
 
     @property
     def ring(self) -> int:
@@ -88,8 +102,12 @@ class Spline:
         slopes = (values[:, -1] - values[:, 0]) / (2 * self.step)
         b = torch.round(slopes * 2.0**self.slope)
         rest = values - (b / 2.0**self.slope)[:, None] * offsets
-        a = torch.round((rest.max(1).values + rest.min(1).values) / 2 * 2.0 ** (self.slope + self.frac))
-        return torch.stack([a, b]).to(torch.int64)
+        if self.fit == "largest":
+            a = (rest.max(1).values + rest.min(1).values) / 2
+        else:  # offsets are the difference of two uniform numbers: a triangle
+            weights = 1 - offsets.abs() / self.step
+            a = (rest * weights).sum(1) / weights.sum()
+        return torch.stack([torch.round(a * 2.0 ** (self.slope + self.frac)), b]).to(torch.int64)
 
 
 def _gelu(x: Tensor) -> Tensor:
@@ -100,13 +118,19 @@ def _gelu_tanh(x: Tensor) -> Tensor:
     return 0.5 * x * (1 + torch.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
 
 
-# Bounds: fit error h^2 max|f''| / 4, plus 1.5 units of the input (2^-12) times the slope, plus 1.5 of the output (2^-14).
-GELU = Spline("gelu", _gelu, -4.0, 8, 7, bound=6e-4, above="x")
-GELU_TANH = Spline("gelu_tanh", _gelu_tanh, -4.0, 8, 7, bound=6e-4, above="x")
-SILU = Spline("silu", lambda x: x * torch.sigmoid(x), -16.0, 9, 8, bound=9e-4, above="x")
-SIGMOID = Spline("sigmoid", torch.sigmoid, -16.0, 9, 8, bound=3.3e-4, above=1, bits=24)
-TANH_HALF = Spline("tanh_half", lambda x: torch.sigmoid(2 * x), -8.0, 9, 7, bound=3.6e-4, above=1, bits=24)
-EXP = Spline("exp", torch.exp, -15.0, 8, 8, bound=4e-3, bits=24, reach=SCORE_REACH)
+# Bounds: fit error h^2 max|f''| / 4, plus 1.5 units of the input (2^-13) times the slope, plus 1.5 of the output (2^-14).
+GELU = Spline("gelu", _gelu, -4.0, 8, 5, bound=5e-4, above="x", fit="mean")
+GELU_TANH = Spline("gelu_tanh", _gelu_tanh, -4.0, 8, 5, bound=5e-4, above="x", fit="mean")
+SILU = Spline("silu", lambda x: x * torch.sigmoid(x), -16.0, 9, 4, bound=1e-3, above="x", fit="mean")
+SIGMOID = Spline("sigmoid", torch.sigmoid, -16.0, 9, 4, bound=3e-4, above=1, bits=24)
+TANH_HALF = Spline("tanh_half", lambda x: torch.sigmoid(2 * x), -8.0, 9, 5, bound=3e-4, above=1, bits=24)
+EXP = Spline("exp", torch.exp, -15.0, 8, 4, bound=4e-3, bits=24, reach=SCORE_REACH)
+
+
+@cache
+def exponential(out_frac: int) -> Spline:
+    """EXP with its result rounded to so many fraction bits."""
+    return replace(EXP, out_frac=out_frac)
 
 
 def piecewise_cost(spline: Spline, x: Share | Size) -> Cost:
@@ -117,8 +141,13 @@ def piecewise_cost(spline: Spline, x: Share | Size) -> Cost:
     if not spline.checked:
         return index + looked + Cost(0, 0, 4 * words) + opening_cost(word)
     flags = 1 if spline.above is None else 2
-    cost = index + digit_cost(count, spline.range_bits - spline.low_bits - spline.width)
-    cost += looked.beside(and_cost(*[count] * flags)) + open_masked_cost(*[word] * flags) + Cost(0, 0, 8 * words)
+    cost = index
+    for width in spline.top_widths:
+        cost += digit_cost(count, width)
+    ands = and_cost(*[count] * flags)
+    if len(spline.top_widths) == 2:
+        ands += and_cost(*[count] * (1 + 2 * flags))
+    cost += looked.beside(ands) + open_masked_cost(*[word] * flags) + Cost(0, 0, 8 * words)
     if spline.above == "x":
         whole = Size(word.shape, min(x.bits, spline.bits - spline.slope))
         cost += select_cost(word.shape, whole)
@@ -129,7 +158,7 @@ def piecewise_cost(spline: Spline, x: Share | Size) -> Cost:
 
 
 @declares(
-    "online 6k + 12, offline 2^w + 2^top + 8k + 2 and, above the table, k or 2k; 3 rounds; if unchecked, "
+    "online 6k + 22, offline 2^w + 2^tops + 8k + 4 and, above the table, k or 2k; 4 rounds; if unchecked, "
     "online 6k, offline 2^w + 4k; 2 rounds",
     "section 5",
     piecewise_cost,
@@ -137,7 +166,7 @@ def piecewise_cost(spline: Spline, x: Share | Size) -> Cost:
 def piecewise(spline: Spline, x: Share) -> Protocol[Share]:
     """spline(x) with spline.out_frac fraction bits; x has spline.frac fraction bits.
 
-    Three rounds (two if unchecked). The dealer knows the one-hot's sign s, the masks of the looked-up A and B, and
+    Four rounds (two if unchecked). The dealer knows the one-hot's sign s, the masks of the looked-up A and B, and
     l's low bits; the evaluators' in-range bit p arrives as v = p ^ rho. So s p (A + B u) needs the dealt products of
     {1, lB, lu, lB lu - lA} with s rho and with s (1 - rho): the evaluators take the set that v names.
     """
@@ -151,9 +180,7 @@ def piecewise(spline: Spline, x: Share) -> Protocol[Share]:
         a, b = yield from reshare(*looked)
         result = _line(spline, index, a, b, offset, None)
     else:
-        low = spline.low_bits + spline.width
-        top = digit(x.reduced(spline.range_bits), low, spline.range_bits - low)
-        flags = _range_flags(index, top, spline.above is not None)
+        flags = _range_flags(index, _tops(spline, x), spline.above is not None)
         (a, b), ranges = yield from together(reshare(*looked), flags)
         masked = yield from open_masked(*ranges)
         result = _line(spline, index, a, b, offset, masked[0])
@@ -166,16 +193,39 @@ def piecewise(spline: Spline, x: Share) -> Protocol[Share]:
     return opened
 
 
-def _range_flags(index: Digit, top: Digit, above: bool) -> Protocol[list[Bits]]:
-    """Whether the top digit less the index's borrow is 0 (in range), and whether it is positive (above)."""
-    borrow = index.borrows()
-    sets: list[range] = [range(0, 1)]
-    if above:
-        sets.append(range(1, top.size // 2))
-    without = [top.is_in(s) for s in sets]
-    change = [w ^ top.is_in([v + 1 for v in s]) for w, s in zip(without, sets, strict=True)]
-    moved = yield from and_(*((borrow, c) for c in change))
-    return [w ^ m for w, m in zip(without, moved, strict=True)]
+def _tops(spline: Spline, x: Share) -> list[Digit]:
+    """The digits above the index, low to high."""
+    low, tops = spline.low_bits + spline.width, []
+    for width in spline.top_widths:
+        tops.append(digit(x.reduced(spline.range_bits), low, width))
+        low += width
+    return tops
+
+
+def _range_flags(index: Digit, tops: list[Digit], above: bool) -> Protocol[list[Bits]]:
+    """Whether the number T formed by the top digits, less the index's borrow b, is 0 (in range), and positive (above).
+
+    p = [T = 0] ^ b ([T = 0] ^ [T = 1]); the sign of T - b changes with a borrow c into the top digit, c = b if there is
+    one digit, else [low < 0] ^ [low = 0] b. Above is what is neither in range nor negative.
+    """
+    borrow, top = index.borrows(), tops[-1]
+    negative = range(top.size // 2, top.size)
+    minus = top.is_in(negative)
+    turns = minus ^ top.is_in([v + 1 for v in negative])
+    if len(tops) == 1:
+        zero, one, fixed, moving = top.is_in([0]), top.is_in([1]), minus, turns
+    else:
+        low, top_zero = tops[0], top.is_in([0])
+        plain, wrapped = low.exceeds_by_one()
+        pairs = [(low.is_in([0]), top_zero), (plain, top_zero), (wrapped, top.is_in([1]))]
+        if above:
+            pairs += [(low.borrows(), turns), (low.is_in([0]), turns)]
+        zero, first, second, *signs = yield from and_(*pairs)
+        one = first ^ second
+        fixed, moving = (minus ^ signs[0], signs[1]) if above else (minus, turns)
+    moved = yield from and_(*((borrow, c) for c in ([zero ^ one, moving] if above else [zero ^ one])))
+    inside = zero ^ moved[0]
+    return [inside, ~(fixed ^ moved[1] ^ inside)] if above else [inside]
 
 
 def _line(spline: Spline, index: Digit, a: Share, b: Share, offset: Tensor, inside: MaskedBit | None) -> Additive:

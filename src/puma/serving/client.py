@@ -1,13 +1,13 @@
 """The two outsiders: the owner, who shares a model, and the client, who shares a prompt and joins the answer.
 
-Both see plaintext, their own. A session holds one link to each party; every output component comes from two parties and
-the two copies must agree. This file must not know where the parties run.
+Both see plaintext, their own. A session holds one link to each party; every output component comes from two
+parties and the two copies must agree. This file must not know where the parties run.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -106,10 +106,10 @@ class Session:
         self._reported = True
         self._over = False
 
-    # -- owner --------------------------------------------------------------------------------------------------
+    # -- owner ----------------------------------------------------------------------------------------------
 
     def share(self, config: Config, params: Mapping[str, Tensor], progress: Progress | None = None) -> None:
-        """Send each evaluator the masked words of every parameter, one tensor at a time, and everyone the seeds."""
+        """Send each evaluator the masked words of every parameter, tensor by tensor, and everyone the seeds."""
         specs = tensor_specs(config)
         seeds = [fresh_secret(), fresh_secret()]
         self._begin()
@@ -127,7 +127,7 @@ class Session:
         self._reports()
         self.config = config
 
-    # -- client -------------------------------------------------------------------------------------------------
+    # -- client ---------------------------------------------------------------------------------------------
 
     def generate(self, ids: Sequence[int], tokens: int) -> Iterator[int]:
         """Yield each new token as it is decided; `cost` is set when the last one has come."""
@@ -156,11 +156,10 @@ class Session:
 
     def close(self) -> None:
         """Let the parties go."""
+        self._over = True
         for link in self.links:
-            try:
+            with suppress(PumaError):
                 link.send_control(msg.encode(msg.Quit()))
-            except PumaError:
-                pass
             link.close()
 
     def _ask(
@@ -186,7 +185,7 @@ class Session:
     def _begin(self, results: int = 0) -> None:
         """Read what an abandoned request still sends, so that no answer is taken for another's."""
         if self._over:
-            raise ProtocolError("the session has ended with an earlier error", "start a new one")
+            raise ProtocolError("the session has ended", "start a new one; an earlier error may say why")
         while self._unread:
             self._result()
         if not self._reported:

@@ -52,13 +52,15 @@ class Trio:
 
     def __init__(self, progress: Progress | None = None) -> None:
         self._processes: list[subprocess.Popen[str]] = []
+        self._links: list[Any] = []
         try:
-            self.session = Session(self._start(progress or _silent))
+            self._start(progress or _silent)
+            self.session = Session(self._links)
         except BaseException:
             self.kill()
             raise
 
-    def _start(self, progress: Progress) -> list[Any]:
+    def _start(self, progress: Progress) -> None:
         progress("starting the parties", 0, 3)
         session, cookie = os.urandom(16), os.urandom(32)
         digest = hashlib.sha256(b"puma local trio").digest()
@@ -72,11 +74,9 @@ class Trio:
         for process in self._processes:
             _tell(process, Ports(ports))
         me = Identity("client", 0, session, digest, cookie)
-        links = []
         for rank, port in enumerate(ports):
-            links.append(dial("127.0.0.1", port, me, ("party", rank), START_SECONDS, SILENCE).link)
+            self._links.append(dial("127.0.0.1", port, me, ("party", rank), START_SECONDS, SILENCE).link)
             progress("starting the parties", rank + 1, 3)
-        return links
 
     def _port(self, rank: int) -> int:
         line = self._processes[rank].stdout.readline()  # type: ignore[union-attr]
@@ -109,6 +109,8 @@ class Trio:
                 if pipe:
                     with contextlib.suppress(OSError):
                         pipe.close()
+        for link in self._links:
+            link.close()
 
     def __enter__(self) -> Trio:
         return self

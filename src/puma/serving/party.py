@@ -31,6 +31,7 @@ from puma.mpc.share import Share
 from puma.net.handshake import Identity
 from puma.net.tcp import dial, listen
 from puma.serving import messages as msg
+from puma.serving import warm
 from puma.serving.engine import Engine, selftest, spent
 from puma.serving.prompt import Sealed, payload_bytes, unseal
 
@@ -154,6 +155,7 @@ def meet(start: Start) -> tuple[Party, Any]:
 def run(start: Start) -> int:
     """Serve; on an error tell everybody why, by name."""
     party, client = meet(start)
+    warm.compile_kernels()  # the launcher has seen to it that they only need loading
     try:
         Server(party, client).serve()
         for link in (*party.links.values(), client):

@@ -1,0 +1,40 @@
+"""What tests on the upper floors share: tiny checkpoints on disk, and one trio of real processes for all of them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from puma.serving.local import Trio
+from tests.models import tiny
+
+
+@pytest.fixture(scope="session")
+def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """One tiny checkpoint of each kind."""
+    folder = tmp_path_factory.mktemp("checkpoints")
+    kinds = {"llama": tiny.llama, "gpt2": tiny.gpt2, "bert": tiny.bert, "classifier": tiny.classifier}
+    return {name: write(folder / name) for name, write in kinds.items()}
+
+
+@pytest.fixture(scope="session")
+def processes() -> Iterator[Trio]:
+    """Three party processes that many tests use one after the other; do not break them."""
+    with Trio() as trio:
+        yield trio
+
+
+@pytest.fixture(scope="session")
+def real() -> Callable[[str], Path]:
+    """The folder of a real checkpoint under PUMA_TEST_DATA, or a skip."""
+
+    def find(name: str) -> Path:
+        root = os.environ.get("PUMA_TEST_DATA")
+        if not root or not (Path(root) / name).is_dir():
+            pytest.skip(f"PUMA_TEST_DATA names no folder that holds {name}")
+        return Path(root) / name
+
+    return find

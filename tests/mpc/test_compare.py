@@ -1,0 +1,132 @@
+"""Order, equality, choice and maxima, over many rings and digit widths."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given as over
+from hypothesis import settings
+from hypothesis import strategies as st
+
+from puma import kernels
+from puma.mpc.compare import argmax, choose, digits, equal, less, maximum, sign, split
+from puma.mpc.party import Party
+from puma.mpc.share import public
+from tests.cases import coins
+from tests.mpc.words import edges, grid, uniform
+from tests.trio import bits_of, given, given_bits, held, joined, parties
+
+few = settings(max_examples=25, deadline=None)
+RINGS = st.integers(1, 64)
+WIDTHS = st.integers(1, 8)
+
+
+@pytest.mark.parametrize("width", [1, 3, 4, 6, 8])
+def test_digits_cover_the_ring_evenly(width: int) -> None:
+    for bits in range(1, 65):
+        widths = split(bits, width)
+        assert sum(widths) == bits and max(widths) <= width and max(widths) - min(widths) <= 1
+    (ds, *_) = parties(lambda p: digits(given(p, torch.zeros(1), 13), width))
+    assert [d.width for d in ds] == split(13, width)
+
+
+@few
+@over(RINGS, WIDTHS)
+def test_the_sign_is_exact(bits: int, width: int) -> None:
+    x, l1, l2 = grid(bits)
+    results = parties(lambda p: p.run(sign(held(p, x, l1, l2, bits), width)))
+    assert torch.equal(bits_of(results), (kernels.signed(x, bits) < 0).long())
+
+
+@pytest.mark.parametrize("bits", [1, 2, 3, 5, 6])
+@pytest.mark.parametrize("width", [1, 2, 3, 6])
+def test_the_sign_of_everything_in_a_small_ring(bits: int, width: int) -> None:
+    x, mask = (g.reshape(-1) for g in torch.meshgrid(torch.arange(1 << bits), torch.arange(1 << bits), indexing="ij"))
+    results = parties(lambda p: p.run(sign(held(p, x, mask, torch.zeros_like(mask), bits), width)))
+    assert torch.equal(bits_of(results), x >> (bits - 1))
+
+
+@few
+@over(st.integers(3, 64), WIDTHS, st.integers(0, 2**31))
+def test_order_and_equality(bits: int, width: int, seed: int) -> None:
+    x, y = uniform(80, bits=bits - 1, seed=seed), uniform(80, bits=bits - 1, seed=seed + 1)
+    y[:20] = x[:20]
+    y[20:24] = x[20:24] ^ 1
+
+    def compute(party: Party) -> Any:
+        a, b = given(party, x, bits, 0, "a"), given(party, y, bits, 0, "b")
+        return party.run(less(a, b, width)), party.run(equal(a, b, width))
+
+    smaller, same = zip(*parties(compute), strict=True)
+    assert torch.equal(bits_of(smaller), (x < y).long())
+    assert torch.equal(bits_of(same), (x == y).long())
+
+
+def test_equality_needs_no_range() -> None:
+    """x - y wraps, and is zero only for equals."""
+    edge = edges(30)
+    x, y = torch.meshgrid(edge, edge, indexing="ij")
+    results = parties(lambda p: p.run(equal(given(p, x, 30, 0, "a"), given(p, y, 30, 0, "b"))))
+    assert torch.equal(bits_of(results), (kernels.signed(x - y, 30) == 0).long())
+
+
+@pytest.mark.parametrize("shape", [(), (0,), (5, 3)])
+def test_choice(shape: tuple[int, ...]) -> None:
+    x, y, b = uniform(*shape, bits=20), uniform(*shape, bits=20, seed=1), coins(*shape)
+
+    def compute(party: Party) -> Any:
+        one, other = given(party, x, 20, 0, "x"), given(party, y, 24, 0, "y")
+        return party.run(choose(given_bits(party, b), (one, other), (other, one), (one, one)))
+
+    results = parties(compute)
+    for i, expected in enumerate([x.where(b == 1, y), y.where(b == 1, x), x]):
+        assert torch.equal(joined([r[i] for r in results]), expected)
+
+
+@pytest.mark.parametrize("entries", [1, 2, 3, 5, 8, 13])
+@pytest.mark.parametrize("dim", [0, 1, -1])
+def test_the_largest_along_any_dimension(entries: int, dim: int) -> None:
+    shape = [3, 4, 2]
+    shape[dim] = entries
+    x = uniform(*shape, bits=15, seed=entries)
+    x.select(dim, 0)[...] = torch.where(coins(*x.select(dim, 0).shape) == 1, -(1 << 14), x.select(dim, 0))
+    results = parties(lambda p: p.run(maximum(given(p, x, 16), dim, 5)))
+    assert torch.equal(joined(results), x.amax(dim))
+
+
+@pytest.mark.parametrize("entries", [1, 2, 3, 7, 16, 33])
+def test_the_largest_and_its_index(entries: int) -> None:
+    x = torch.stack([torch.randperm(entries, generator=torch.Generator().manual_seed(i)) - entries // 2 for i in range(20)])
+    x[0] = torch.arange(entries)
+    x[1] = torch.arange(entries).flip(0)
+
+    def compute(party: Party) -> Any:
+        index = public(party, torch.arange(entries), (entries,), 6, 0).expand(20, entries)
+        return party.run(argmax(given(party, x, 12), index))
+
+    top, at = zip(*parties(compute), strict=True)
+    assert torch.equal(joined(top), x.amax(-1))
+    assert torch.equal(kernels.reduce(joined(at), 6), x.argmax(-1))
+
+
+def test_of_equal_entries_one_wins() -> None:
+    x = torch.tensor([[5, 5, 5, 5], [1, 5, 5, 2], [0, 0, 0, -3]])
+
+    def compute(party: Party) -> Any:
+        index = public(party, torch.arange(4), (4,), 3, 0).expand(3, 4)
+        return party.run(argmax(given(party, x, 8), index))
+
+    top, at = zip(*parties(compute), strict=True)
+    assert torch.equal(joined(top), x.amax(-1))
+    assert torch.equal(x.gather(-1, joined(at)[:, None])[:, 0], x.amax(-1))
+
+
+def test_rounds_grow_with_the_logarithm() -> None:
+    """The tree of ands: one more round for twice as many digits."""
+    rounds = {}
+    for bits in (4, 8, 16, 32, 64):
+        results = parties(lambda p, b=bits: (p.run(sign(given(p, torch.zeros(1), b), 4)), p.ledger.total().rounds))
+        rounds[bits] = results[1][1]
+    assert rounds == {4: 0, 8: 1, 16: 3, 32: 4, 64: 5}
