@@ -3,6 +3,7 @@
 #   make test     the tests (ARGS="-k name" and so on for pytest; ARGS="-m slow" for the long ones)
 #   make check    style, types, and which part of the code may import which
 #   make bench    the README's measurements; long, and wants the machine for itself
+#   make docs     print the table of costs into docs/protocol.md
 #   make format   let ruff rewrite what it can
 #   make clean    remove the environment and what tools left behind
 
@@ -20,7 +21,7 @@ BIN := $(VENV)/bin
 INSTALL = $(BIN)/pip install -q -c constraints.txt $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) -e
 WANTED := pyproject.toml constraints.txt Makefile
 
-.PHONY: demo test check bench format clean
+.PHONY: demo test check bench docs format clean
 
 demo: $(VENV)/.puma
 	$(BIN)/puma demo
@@ -39,6 +40,11 @@ bench: $(VENV)/.puma
 	$(BIN)/puma bench bert-base --prompt 128
 	$(BIN)/puma bench gpt2 --prompt 32 --tokens 1
 	$(BIN)/puma bench llama-7b --prompt 8 --tokens 1 --layers 1
+
+docs: $(VENV)/.puma
+	$(BIN)/python -m puma.mpc.cost > $(VENV)/costs.md
+	sed -i -e '/<!-- cost table -->/,/<!-- .cost table -->/{//!d}' \
+		-e '/<!-- cost table -->/r $(VENV)/costs.md' docs/protocol.md
 
 format: $(VENV)/.check
 	$(BIN)/ruff check --fix .

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from puma import kernels
-from puma.kernels import cpu, plain
+from puma.kernels import cpu, plain, shapes
 from puma.kernels.views import compiled
 from tests.kernels.words import views, words
 
@@ -66,7 +66,7 @@ def test_meta_gives_shapes_without_words(width: int) -> None:
 
 def test_the_surface_is_the_same_in_every_file() -> None:
     for name in kernels.__all__:
-        assert callable(getattr(cpu, name)) and callable(getattr(plain, name))
+        assert all(callable(getattr(file, name)) for file in (cpu, plain, shapes))
     assert sorted(cpu.__all__) == kernels.__all__
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from puma import kernels
 from puma.mpc.arithmetic import reshare
-from puma.mpc.lookup import Digit, digit
+from puma.mpc.lookup import Digit, digit, digits
 from puma.mpc.party import Party
 from puma.mpc.share import Additive, Bits
 from tests.mpc.words import grid, uniform
@@ -67,6 +67,23 @@ def test_every_digit_of_every_mask(width: int) -> None:
     assert torch.equal(bits_of([r[0] for r in results]), (m < mask).long())
     for v in range(size):
         assert torch.equal(bits_of([r[1 + v] for r in results]), ((m - mask) % size == v).long())
+
+
+@pytest.mark.parametrize("widths", [[1, 2], [6, 6, 5], [2, 9, 1, 3, 7], [4] * 8, [10, 10]])
+def test_neighbouring_digits_in_one_correction(widths: list[int]) -> None:
+    x, l1, l2, m, mask = differences(40, 3, sum(widths))
+
+    def compute(party: Party) -> Any:
+        ds = digits(held(party, x, l1, l2, 40), 3, widths)
+        assert [d.width for d in ds] == widths
+        assert party.ledger.total().frames_offline == party.is_dealer
+        return [d.borrows() for d in ds], [d.is_in([0]) for d in ds]
+
+    below, equal = zip(*parties(compute), strict=True)
+    for i, width in enumerate(widths):
+        one, other = ((t >> sum(widths[:i])) & ((1 << width) - 1) for t in (m, mask))
+        assert torch.equal(bits_of([b[i] for b in below]), (one < other).long())
+        assert torch.equal(bits_of([e[i] for e in equal]), (one == other).long())
 
 
 @pytest.mark.parametrize("shape", [(), (0, 3), (2, 1, 3)])

@@ -41,6 +41,7 @@ app = App(
     version=f"puma {puma.__version__}",
     print_error=False,
     exit_on_error=False,
+    suppress_keyboard_interrupt=False,
     result_action="return_value",
 )
 for _name, (_file, _words, _help) in COMMANDS.items():
@@ -93,3 +94,7 @@ def misread(error: CycloptsError) -> tuple[str, str]:
     error.verbose = False
     text = " ".join(str(error).split()).rstrip(".")
     return text[:1].lower() + text[1:], hint
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,6 +1,6 @@
 """Local arithmetic on words: what one party computes by itself. Each kernel is picked by where its tensor
-lives: `cpu` runs compiled code (loaded at the first use), everything else, `meta` above all, runs the plain
-torch text. This room must not know what a share, a party or a link is.
+lives: `cpu` runs compiled code (loaded at the first use), `meta` only gives shapes, everything else runs the
+plain torch text. This room must not know what a share, a party or a link is.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from functools import cache
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from puma.kernels import plain
+from puma.kernels import plain, shapes
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -103,7 +103,7 @@ def above(e: Tensor, digit: Tensor, width: int) -> Tensor:
 
 
 def _for(x: Tensor) -> ModuleType:
-    return _cpu() if x.is_cpu else plain
+    return _cpu() if x.is_cpu else shapes if x.is_meta else plain
 
 
 @cache

@@ -1,6 +1,6 @@
 """Every kernel in its most obvious torch form: the specification that the fast ones are tested against bit
-for bit, and the one that gives shapes on torch's `meta` device. It knows words and rings; it must not know
-shares, parties or links, and no value in it steers the control flow.
+for bit. It knows words and rings; it must not know shares, parties or links, and no value in it steers the
+control flow.
 
 Words are int64 and wrap modulo 2^64; in a ring of `bits` bits only the low `bits` mean anything. A one-hot of
 width w has 2^w positions, stored 64 to a word (one word below width 6): bit j % 64 of word j // 64 is

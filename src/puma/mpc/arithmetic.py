@@ -179,12 +179,10 @@ def _wrap(x: Share, bits: int) -> tuple[Tensor, Tensor, Additive]:
     if party.is_dealer:
         total = a + b
         carry, top = total >> j, (total >> (j - 1)) & 1
-        deal(party, carry + top, shape, bits - j)
-        deal(party, carry, shape, bits - j)
+        deal(party, torch.stack([carry + top, carry]), (2, *shape), bits - j)
         part = party.nothing(shape)
     else:
-        if_low = deal(party, None, shape, bits - j)
-        if_high = deal(party, None, shape, bits - j)
+        if_low, if_high = deal(party, None, (2, *shape), bits - j)
         part = torch.where(((a >> (j - 1)) & 1).bool(), if_high, if_low)
     return a, b, Additive(party, part, bits - j, 0, dealt=False)
 

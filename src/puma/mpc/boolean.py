@@ -16,7 +16,7 @@ from puma import kernels
 from puma.mpc.arithmetic import deal
 from puma.mpc.cost import Cost, Size, declares, message_bits, wire_bits
 from puma.mpc.party import FIRST, Party, Piece, Protocol
-from puma.mpc.share import Additive, Bits, Share
+from puma.mpc.share import Additive, Bits, Share, broadcast
 
 
 class MaskedBit(NamedTuple):
@@ -47,35 +47,33 @@ def deal_bits(party: Party, value: Tensor | None, shape: tuple[int, ...]) -> Ten
 
 def and_cost(*counts: int) -> Cost:
     """The cost of `and_` on pairs of so many bits each."""
-    return Cost(1, sum(4 * message_bits(c, 1) for c in counts), sum(message_bits(c, 1) for c in counts))
+    total = message_bits(sum(counts), 1)
+    return Cost(1, 4 * total, total)
 
 
 @declares("online 4, offline 1; 1 round", "section 4", lambda *pairs: and_cost(*(x.numel() for x, _ in pairs)))
 def and_(*pairs: tuple[Bits, Bits]) -> Protocol[list[Bits]]:
-    """x and y for each pair of Bits of one shape, all in one round.
+    """x and y for each pair of Bits of one shape, all in one round and as one long row of bits.
 
     va = x ^ a and vb = y ^ b are opened, a and b masked by both pairwise streams; the dealer deals a b:
     x y = va vb ^ va b ^ vb a ^ a b. Safe: each half sent is xored with fresh bits the receiver lacks.
     """
-    party = pairs[0][0].party
-    masks, pieces = [], []
-    for x, y in pairs:
-        shape = tuple(x.shape)
-        a, b = own_bits(party, shape), own_bits(party, shape)
-        ab = deal_bits(party, a & b if party.is_dealer else None, shape)
-        masks.append((a, b, ab))
-        sent = (None, None) if party.is_dealer else (x.part ^ a, y.part ^ b)
-        pieces += [Piece(sent[0], 1), Piece(sent[1], 1)]
-    theirs = yield pieces
-    results = []
-    for i, ((x, _), (a, b, ab)) in enumerate(zip(pairs, masks, strict=True)):
-        if party.is_dealer:
-            results.append(Bits(party, party.nothing(x.shape)))
-            continue
-        va, vb = (pieces[2 * i + j].words ^ theirs[2 * i + j] for j in (0, 1))  # type: ignore[operator]
-        part = (va & b) ^ (vb & a) ^ ab
-        results.append(Bits(party, part ^ (va & vb) if party.rank == FIRST else part))
-    return results
+    party, shapes = pairs[0][0].party, [x.shape for x, _ in pairs]
+    row = (sum(shape.numel() for shape in shapes),)
+    a, b = own_bits(party, row), own_bits(party, row)
+    ab = deal_bits(party, a & b if party.is_dealer else None, row)
+    if party.is_dealer:
+        yield [Piece(None, 1), Piece(None, 1)]
+        return [Bits(party, party.nothing(shape)) for shape in shapes]
+    x, y = (torch.cat([pair[i].part.reshape(-1) for pair in pairs]) for i in (0, 1))
+    mine = (x ^ a, y ^ b)
+    theirs = yield [Piece(mine[0], 1), Piece(mine[1], 1)]
+    va, vb = mine[0] ^ theirs[0], mine[1] ^ theirs[1]
+    part = (va & b) ^ (vb & a) ^ ab
+    if party.rank == FIRST:
+        part = part ^ (va & vb)
+    products = part.split([shape.numel() for shape in shapes])
+    return [Bits(party, product.reshape(shape)) for product, shape in zip(products, shapes, strict=True)]
 
 
 def open_masked_cost(*bs: Bits | Size) -> Cost:
@@ -98,7 +96,7 @@ def open_masked(*bs: Bits) -> Protocol[list[MaskedBit]]:
 
 def select_cost(bit_shape: Sequence[int], x: Share | Size) -> Cost:
     """The cost of `select` for a bit of this shape."""
-    shape = torch.broadcast_shapes(tuple(bit_shape), tuple(x.shape))
+    shape = broadcast(tuple(bit_shape), tuple(x.shape))
     return Cost(0, 0, 2 * math.prod(shape) * wire_bits(x.bits))
 
 
@@ -108,13 +106,12 @@ def select(bit: MaskedBit, x: Share) -> Additive:
 
     b = v + (1 - 2v) rho, so b x = v x + (1 - 2v)(rho m - rho l); the dealer deals rho and rho l.
     """
-    party, shape = x.party, tuple(torch.broadcast_shapes(bit.word.shape, x.shape))
+    party, shape = x.party, broadcast(bit.word.shape, x.shape)
     if party.is_dealer:
         rho = bit.word.expand(shape)
-        deal(party, rho, shape, x.bits)
-        deal(party, rho * x.mask, shape, x.bits)
+        deal(party, torch.stack([rho, rho * x.mask]), (2, *shape), x.bits)
         return Additive(party, party.nothing(shape), x.bits, x.frac, dealt=False)
-    rho, rho_l = deal(party, None, shape, x.bits), deal(party, None, shape, x.bits)
+    rho, rho_l = deal(party, None, (2, *shape), x.bits)
     v, flip = bit.word, 1 - 2 * bit.word
     own = x.m - x.mask if party.rank == FIRST else -x.mask
     return Additive(party, v * own + flip * (rho * x.m - rho_l), x.bits, x.frac, dealt=False)

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import torch
 
 from puma.mpc.arithmetic import opening_cost, reshare
 from puma.mpc.boolean import and_, and_cost, open_masked, open_masked_cost, select, select_cost
 from puma.mpc.cost import FREE, Cost, Size, declares
-from puma.mpc.lookup import Digit, digit, digit_cost
+from puma.mpc.lookup import Digit, digit_cost, digits
 from puma.mpc.party import Protocol
-from puma.mpc.share import Bits, Share, cat
+from puma.mpc.share import Bits, Share, broadcast, cat
 
 
 def split(bits: int, width: int) -> list[int]:
@@ -23,15 +22,6 @@ def split(bits: int, width: int) -> list[int]:
     count = -(-bits // width)
     small, extra = divmod(bits, count)
     return [small + (i < extra) for i in range(count)]
-
-
-def digits(x: Share, width: int) -> list[Digit]:
-    """All digits of x, low to high."""
-    result, low = [], 0
-    for w in split(x.bits, width):
-        result.append(digit(x, low, w))
-        low += w
-    return result
 
 
 def borrow_out(ds: list[Digit]) -> Protocol[Bits]:
@@ -56,31 +46,31 @@ def borrow_out(ds: list[Digit]) -> Protocol[Bits]:
     return level[0][0]
 
 
-def _joins(digit_count: int) -> tuple[int, int]:
-    """Ands and rounds that `sign` spends on this many digits: the tree of `borrow_out`, then one."""
-    if digit_count == 1:
-        return 0, 0
-    level, ands, rounds = [False] + [True] * (digit_count - 2), 1, 1
+def _joins(digit_count: int) -> list[int]:
+    """Ands in each round that `sign` spends on this many digits: the tree of `borrow_out`, then one."""
+    level, ands = [False] + [True] * (digit_count - 2), []
     while len(level) > 1:
         lows = level[0::2][: len(level) // 2]
-        ands += sum(1 + keeps_equal for keeps_equal in lows)
-        rounds += 1
+        ands.append(sum(1 + keeps_equal for keeps_equal in lows))
         level = lows + ([level[-1]] if len(level) % 2 else [])
-    return ands, rounds
+    return [*ands, 1] if digit_count > 1 else []
+
+
+def _ands_cost(count: int, rounds: list[int]) -> Cost:
+    return sum((and_cost(count * ands) for ands in rounds), FREE)
 
 
 def sign_cost(x: Share | Size, width: int = 6) -> Cost:
     """The cost of `sign`."""
     widths = split(x.bits, width)
-    ands, rounds = _joins(len(widths))
-    return digit_cost(x.numel(), *widths) + replace(and_cost(*[x.numel()] * ands), rounds=rounds)
+    return digit_cost(x.numel(), *widths) + _ands_cost(x.numel(), _joins(len(widths)))
 
 
 def _difference(x: Share | Size, y: Share | Size) -> Size:
     """The size of x - y."""
     frac = max(x.frac, y.frac)
     bits = min(min(64, z.bits + frac - z.frac) for z in (x, y))
-    return Size(tuple(torch.broadcast_shapes(tuple(x.shape), tuple(y.shape))), bits, frac)
+    return Size(broadcast(x.shape, y.shape), bits, frac)
 
 
 @declares(
@@ -90,7 +80,7 @@ def _difference(x: Share | Size, y: Share | Size) -> Size:
 )
 def sign(x: Share, width: int = 6) -> Protocol[Bits]:
     """The top bit of x in its ring (1: negative); exact. Digits of at most `width` bits."""
-    ds = digits(x, width)
+    ds = digits(x, 0, split(x.bits, width))
     top = ds[-1]
     negative = range(top.size // 2, top.size)
     without = top.is_in(negative)
@@ -111,14 +101,18 @@ def less(x: Share, y: Share, width: int = 6) -> Protocol[Bits]:
 def _equal_cost(x: Share, y: Share, width: int = 4) -> Cost:
     size = _difference(x, y)
     widths = split(size.bits, width)
-    ands, rounds = len(widths) - 1, (len(widths) - 1).bit_length()
-    return digit_cost(size.numel(), *widths) + replace(and_cost(*[size.numel()] * ands), rounds=rounds)
+    ands, left = [], len(widths)
+    while left > 1:
+        ands.append(left // 2)
+        left -= ands[-1]
+    return digit_cost(size.numel(), *widths) + _ands_cost(size.numel(), ands)
 
 
 @declares("digits of w bits: offline 2^w each; a tree of ands, ceil(log2 digits) rounds", "section 4", _equal_cost)
 def equal(x: Share, y: Share, width: int = 4) -> Protocol[Bits]:
     """x == y in their ring, exact: every digit of the difference is zero."""
-    level = [d.is_in([0]) for d in digits(x - y, width)]
+    difference = x - y
+    level = [d.is_in([0]) for d in digits(difference, 0, split(difference.bits, width))]
     while len(level) > 1:
         joined = yield from and_(*zip(level[0::2], level[1::2], strict=False))
         level = joined + ([level[-1]] if len(level) % 2 else [])
@@ -130,7 +124,7 @@ def choose_cost(condition: Bits | Size, *pairs: tuple[Share | Size, Share | Size
     cost, chosen = open_masked_cost(condition), []
     for x, y in pairs:
         size = _difference(x, y)
-        shape = tuple(torch.broadcast_shapes(tuple(condition.shape), size.shape))
+        shape = broadcast(condition.shape, size.shape)
         cost += select_cost(shape, size)
         chosen.append(replace(size, shape=shape))
     return cost + opening_cost(*chosen)

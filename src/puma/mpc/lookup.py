@@ -88,27 +88,49 @@ def _hot_bytes(count: int, width: int) -> int:
     return count * (1 << width) // 8 if width >= 3 else (count * (1 << width) + 7) // 8
 
 
-@declares("offline 2^w", "section 4", lambda x, low, width: digit_cost(x.numel(), width))
-def digit(x: Share, low: int, width: int) -> Digit:
-    """Bits low .. low+width-1 of m and of l = l1 + l2 mod 2^bits.
+def _digits_cost(x: Share | Size, low: int, widths: Sequence[int]) -> Cost:
+    return digit_cost(x.numel(), *widths)
 
-    Safe: P2's half of the one-hot vector is padded by P1's, drawn from k01.
+
+@declares("offline 2^w for each width w", "section 4", _digits_cost)
+def digits(x: Share, low: int, widths: Sequence[int]) -> list[Digit]:
+    """Neighbouring digits of m and of l = l1 + l2 mod 2^bits, from bit `low` up, in one correction.
+
+    Safe: P2's half of each one-hot vector is padded by P1's, drawn from k01.
     """
     party, shape = x.party, tuple(x.shape)
-    words = kernels.shift_right(x.mask if party.is_dealer else x.m, low, x.bits) & ((1 << width) - 1)
-    count = _hot_bytes(math.prod(shape), width)
-    half = party.random_bytes(FIRST, "one-hot", count)
+    source, lows = x.mask if party.is_dealer else x.m, [low + sum(widths[:i]) for i in range(len(widths))]
+    words = [kernels.shift_right(source, at, x.bits) & ((1 << w) - 1) for at, w in zip(lows, widths, strict=True)]
+    counts = [_hot_bytes(math.prod(shape), w) for w in widths]
+    half = party.random_bytes(FIRST, "one-hot", sum(counts))
+    order = sorted(range(len(widths)), key=lambda i: -widths[i])  # wide ones first, so that whole words stay aligned
     if party.is_dealer:
-        hot = party.nothing((*shape, 1 << max(0, width - 6))) if party.dry else _unpack_hot(half, shape, width)
-        payload = half if party.dry else _pack_hot(hot ^ kernels.onehot(words, width), width)
-        party.correction(payload, count)
-        return Digit(party, hot, words, width)
-    received = half if party.rank == FIRST else party.correction(None, count)
-    return Digit(party, _unpack_hot(received, shape, width), words, width)
+        hots = _split_hots(half, shape, widths, counts, order)
+        payload = half
+        if not party.dry:
+            pairs = [(hots[i] ^ kernels.onehot(words[i], widths[i]), widths[i]) for i in order]
+            payload = torch.cat([_pack_hot(hot, w) for hot, w in pairs])
+        party.correction(payload, sum(counts))
+    else:
+        received = half if party.rank == FIRST else party.correction(None, sum(counts))
+        hots = _split_hots(received, shape, widths, counts, order)
+    return [Digit(party, hots[i], words[i], w) for i, w in enumerate(widths)]
 
 
-def _unpack_hot(buffer: Tensor | None, shape: tuple[int, ...], width: int) -> Tensor:
+def digit(x: Share, low: int, width: int) -> Digit:
+    """Bits low .. low+width-1 of m and of l; offline 2^width."""
+    return digits(x, low, [width])[0]
+
+
+def _split_hots(
+    buffer: Tensor | None, shape: tuple[int, ...], widths: Sequence[int], counts: list[int], order: list[int]
+) -> dict[int, Tensor]:
     assert buffer is not None
+    parts = buffer.split([counts[i] for i in order])
+    return {i: _unpack_hot(part, shape, widths[i]) for i, part in zip(order, parts, strict=True)}
+
+
+def _unpack_hot(buffer: Tensor, shape: tuple[int, ...], width: int) -> Tensor:
     if not buffer.numel():
         return torch.zeros((*shape, 1 << max(0, width - 6)), dtype=torch.int64, device=buffer.device)
     if width >= 6:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -203,7 +204,7 @@ class Additive(Secret):
         if self.silent:
             shape = self.shape
             if isinstance(constant, Tensor):
-                shape = torch.broadcast_shapes(shape, constant.shape)
+                shape = broadcast(shape, constant.shape)
             return self.like(self.part.expand(shape), frac=self.frac + frac)
         return self.like(self.part * constant, frac=self.frac + frac)
 
@@ -219,7 +220,7 @@ class Additive(Secret):
         if self.party.rank == FIRST:
             return self.like(self.part + constant)
         if isinstance(constant, Tensor):
-            return self.like(self.part.expand(torch.broadcast_shapes(self.shape, constant.shape)))
+            return self.like(self.part.expand(broadcast(self.shape, constant.shape)))
         return self.like(self.part)
 
     def __neg__(self) -> Additive:
@@ -233,7 +234,7 @@ class Additive(Secret):
         x, y = aligned(self, other)
         bits, dealt = min(x.bits, y.bits), x.dealt or y.dealt
         if x.silent or y.silent:
-            shape = torch.broadcast_shapes(x.shape, y.shape)
+            shape = broadcast(x.shape, y.shape)
             part = y.part if x.silent else x.part
             return Additive(self.party, part.expand(shape), bits, x.frac, dealt)
         return Additive(self.party, x.part + y.part, bits, x.frac, dealt)
@@ -263,7 +264,7 @@ class Bits(Secret):
     def __xor__(self, other: Bits | int) -> Bits:
         if self.party.is_dealer:
             shape = other.shape if isinstance(other, Bits) else self.shape
-            return Bits(self.party, self.part.expand(torch.broadcast_shapes(self.shape, shape)))
+            return Bits(self.party, self.part.expand(broadcast(self.shape, shape)))
         if isinstance(other, Bits):
             return Bits(self.party, self.part ^ other.part)
         return Bits(self.party, self.part ^ other if self.party.rank == FIRST else self.part)
@@ -272,6 +273,12 @@ class Bits(Secret):
 
     def __invert__(self) -> Bits:
         return self ^ 1
+
+
+def broadcast(*shapes: Sequence[int]) -> tuple[int, ...]:
+    """The common shape; a shortcut, because torch's own takes longer than most of our arithmetic."""
+    first = tuple(shapes[0])
+    return first if all(tuple(s) == first for s in shapes) else np.broadcast_shapes(*(tuple(s) for s in shapes))
 
 
 def encode(value: Tensor | Number, frac: int, device: torch.device | str = "cpu") -> Tensor | int:
@@ -320,5 +327,5 @@ def truncated(x: Share, shift: int) -> Share:
 
 
 def _broadcast(a: Tensor, b: Tensor, constant: Tensor) -> tuple[Tensor, Tensor]:
-    shape = torch.broadcast_shapes(a.shape, constant.shape)
+    shape = broadcast(a.shape, constant.shape)
     return a.expand(shape), b.expand(shape)

@@ -17,7 +17,7 @@ from puma.mpc.compare import maximum, maximum_cost
 from puma.mpc.cost import Cost, Size, declares
 from puma.mpc.fixed import ACTIVATION, NONLINEAR, RING, SCORE_REACH, formatted, formatted_cost
 from puma.mpc.party import Protocol, together
-from puma.mpc.share import Additive, Share, truncated
+from puma.mpc.share import Additive, Share, broadcast, truncated
 from puma.nn.roots import INVERSE_RING, UNIT, reciprocal, reciprocal_cost
 from puma.nn.splines import EXP, exponential, piecewise, piecewise_cost
 
@@ -92,7 +92,7 @@ def _inverse_cost(shape: tuple[int, ...], count: int) -> Cost:
 
 def attend_cost(scores: Share | Additive | Size, values: Share | Additive | Size, mask: Tensor) -> Cost:
     """The cost of `attend`."""
-    lead = torch.broadcast_shapes(tuple(scores.shape[:-2]), tuple(values.shape[:-2]))
+    lead = broadcast(scores.shape[:-2], values.shape[:-2])
     frac = _fraction(scores.shape[-1]) + ACTIVATION
     weighted = Size((*lead, scores.shape[-2], values.shape[-1]), RING, frac, dealt=True)
     cost = formatted_cost((values, ACTIVATION, RING)) + _exponentials_cost(scores, mask)

@@ -131,7 +131,7 @@ def _spline_cost(spline: splines.Spline, x: Value) -> Cost:
     "formatted, piecewise", "section 5", lambda x, approximate="none": _spline_cost(GELUS[approximate], x)
 )
 def gelu(x: Value, approximate: str = "none") -> Value:
-    """GeLU, exact ("none") or the "tanh" form; |x| < 240."""
+    """GeLU, exact ("none") or the "tanh" form; |x| < 496."""
     if isinstance(x, Tensor):
         return tf.gelu(x, approximate=approximate)
     return _spline(GELUS[approximate], x)
@@ -139,19 +139,19 @@ def gelu(x: Value, approximate: str = "none") -> Value:
 
 @declares("formatted, piecewise", "section 5", lambda x: _spline_cost(splines.SILU, x))
 def silu(x: Value) -> Value:
-    """x * sigmoid(x); |x| < 240."""
+    """x * sigmoid(x); |x| < 496."""
     return tf.silu(x) if isinstance(x, Tensor) else _spline(splines.SILU, x)
 
 
 @declares("formatted, piecewise", "section 5", lambda x: _spline_cost(splines.SIGMOID, x))
 def sigmoid(x: Value) -> Value:
-    """1 / (1 + exp(-x)); |x| < 240."""
+    """1 / (1 + exp(-x)); |x| < 496."""
     return torch.sigmoid(x) if isinstance(x, Tensor) else _spline(splines.SIGMOID, x)
 
 
 @declares("formatted, piecewise", "section 5", lambda x: _spline_cost(splines.TANH_HALF, x))
 def tanh(x: Value) -> Value:
-    """2 sigmoid(2x) - 1; |x| < 240."""
+    """2 sigmoid(2x) - 1; |x| < 496."""
     if isinstance(x, Tensor):
         return torch.tanh(x)
     half = _spline(splines.TANH_HALF, x)

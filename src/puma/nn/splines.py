@@ -30,7 +30,7 @@ from puma.mpc.boolean import (
 from puma.mpc.compare import split
 from puma.mpc.cost import Cost, Size, declares, wire_bits
 from puma.mpc.fixed import ACTIVATION, ACTIVATION_REACH, NONLINEAR, SCORE_REACH
-from puma.mpc.lookup import Digit, digit, digit_cost
+from puma.mpc.lookup import Digit, digit_cost, digits
 from puma.mpc.party import Party, Protocol, together
 from puma.mpc.share import Additive, Bits, Share
 
@@ -79,7 +79,9 @@ class Spline:
 
     @property
     def top_widths(self) -> list[int]:
-        """Digits above the index, low to high: those of the reach, at most two."""
+        """Digits above the index, low to high, that check the reach: at most two."""
+        if not self.checked:
+            return []
         bits = self.range_bits - self.low_bits - self.width
         return split(bits, max(3, (bits + 1) // 2))
 
@@ -124,7 +126,7 @@ GELU_TANH = Spline("gelu_tanh", _gelu_tanh, -4.0, 8, 5, bound=5e-4, above="x", f
 SILU = Spline("silu", lambda x: x * torch.sigmoid(x), -16.0, 9, 4, bound=1e-3, above="x", fit="mean")
 SIGMOID = Spline("sigmoid", torch.sigmoid, -16.0, 9, 4, bound=3e-4, above=1, bits=24)
 TANH_HALF = Spline("tanh_half", lambda x: torch.sigmoid(2 * x), -8.0, 9, 5, bound=3e-4, above=1, bits=24)
-EXP = Spline("exp", torch.exp, -15.0, 8, 4, bound=4e-3, bits=24, reach=SCORE_REACH)
+EXP = Spline("exp", torch.exp, -15.0, 8, 4, bound=4e-3, slope=7, bits=24, reach=SCORE_REACH)
 
 
 @cache
@@ -142,8 +144,7 @@ def piecewise_cost(spline: Spline, x: Share | Size) -> Cost:
         return index + looked + Cost(0, 0, 4 * words) + opening_cost(word)
     flags = 1 if spline.above is None else 2
     cost = index
-    for width in spline.top_widths:
-        cost += digit_cost(count, width)
+    cost += digit_cost(count, *spline.top_widths)
     ands = and_cost(*[count] * flags)
     if len(spline.top_widths) == 2:
         ands += and_cost(*[count] * (1 + 2 * flags))
@@ -173,14 +174,15 @@ def piecewise(spline: Spline, x: Share) -> Protocol[Share]:
     assert x.frac == spline.frac
     party, whole = x.party, x
     x = x.shifted(-round(spline.low * 2**spline.frac))
-    index = digit(x, spline.low_bits, spline.width)
+    ring = spline.range_bits if spline.checked else x.bits
+    index, *tops = digits(x.reduced(ring), spline.low_bits, [spline.width, *spline.top_widths])
     looked = index.lookup(spline.tables, spline.bits, (spline.slope + spline.frac, spline.slope))
     offset = (x.mask if party.is_dealer else x.m) & ((1 << spline.low_bits) - 1)
     if not spline.checked:
         a, b = yield from reshare(*looked)
         result = _line(spline, index, a, b, offset, None)
     else:
-        flags = _range_flags(index, _tops(spline, x), spline.above is not None)
+        flags = _range_flags(index, tops, spline.above is not None)
         (a, b), ranges = yield from together(reshare(*looked), flags)
         masked = yield from open_masked(*ranges)
         result = _line(spline, index, a, b, offset, masked[0])
@@ -191,15 +193,6 @@ def piecewise(spline: Spline, x: Share) -> Protocol[Share]:
             result = result + to_arithmetic(masked[1], spline.bits).times(1 << result.frac, result.frac)
     (opened,) = yield from open_truncate((result, result.frac - spline.out_frac))
     return opened
-
-
-def _tops(spline: Spline, x: Share) -> list[Digit]:
-    """The digits above the index, low to high."""
-    low, tops = spline.low_bits + spline.width, []
-    for width in spline.top_widths:
-        tops.append(digit(x.reduced(spline.range_bits), low, width))
-        low += width
-    return tops
 
 
 def _range_flags(index: Digit, tops: list[Digit], above: bool) -> Protocol[list[Bits]]:
@@ -235,12 +228,8 @@ def _line(spline: Spline, index: Digit, a: Share, b: Share, offset: Tensor, insi
         _deal_line(party, index.sign(), a.mask, b.mask, offset, inside, bits)
         part = party.nothing(shape)
         return Additive(party, part, bits, spline.slope + spline.frac, dealt=False)
-    sets = [[deal(party, None, shape, bits) for _ in range(4)] for _ in range(1 if inside is None else 2)]
-    first = sets[0]
-    if inside is not None:
-        chosen = inside.word.bool()
-        first = [torch.where(chosen, one, zero) for zero, one in zip(*sets, strict=True)]
-    s, s_lb, s_lu, rest = first
+    dealt = deal(party, None, (4 if inside is None else 8, *shape), bits)
+    s, s_lb, s_lu, rest = dealt if inside is None else torch.where(inside.word.bool(), dealt[4:], dealt[:4])
     part = s * (a.m + b.m * offset) - s_lb * offset - s_lu * b.m + rest
     return Additive(party, part, bits, spline.slope + spline.frac, dealt=False)
 
@@ -249,6 +238,5 @@ def _deal_line(
     party: Party, s: Tensor, la: Tensor, lb: Tensor, lu: Tensor, inside: MaskedBit | None, bits: int
 ) -> None:
     factors = [s] if inside is None else [s * inside.word, s * (1 - inside.word)]
-    for factor in factors:
-        for value in (factor, factor * lb, factor * lu, factor * (lb * lu - la)):
-            deal(party, value, tuple(la.shape), bits)
+    values = [f * v for f in factors for v in (torch.ones_like(la), lb, lu, lb * lu - la)]
+    deal(party, torch.stack(values), (len(values), *la.shape), bits)

@@ -1,0 +1,88 @@
+"""Every kernel on torch's `meta` device: the shape of the result and nothing else, as a dry run of a whole model
+wants it. The plain text would give the same shapes after dozens of steps each. It knows no words at all.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def matmul(a: Tensor, b: Tensor, bits: int = 64, out: Tensor | None = None) -> Tensor:
+    """(..., n, k) @ (..., k, m)."""
+    return torch.matmul(a, b) if out is None else out
+
+
+def reduce(x: Tensor, bits: int) -> Tensor:
+    """The same tensor: it has no words to reduce."""
+    return x
+
+
+def shift_right(x: Tensor, shift: int, bits: int) -> Tensor:
+    """As x."""
+    return torch.empty_like(x)
+
+
+def signed(x: Tensor, bits: int) -> Tensor:
+    """As x."""
+    return torch.empty_like(x)
+
+
+def pack(x: Tensor, bits: int) -> Tensor:
+    """A row of bytes, ceil(bits / 8) for each word."""
+    return _empty((x.numel() * ((bits + 7) // 8),), torch.uint8)
+
+
+def unpack(buffer: Tensor, bits: int, shape: tuple[int, ...]) -> Tensor:
+    """Words of the shape."""
+    return _empty(shape)
+
+
+def pack_bits(b: Tensor) -> Tensor:
+    """A row of bytes, one for eight words."""
+    return _empty(((b.numel() + 7) // 8,), torch.uint8)
+
+
+def unpack_bits(buffer: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Words of the shape."""
+    return _empty(shape)
+
+
+def parity(x: Tensor) -> Tensor:
+    """As x."""
+    return torch.empty_like(x)
+
+
+def onehot(digit: Tensor, width: int) -> Tensor:
+    """One word per digit up to width 6, 2^(width-6) above, along a new last dimension."""
+    return _empty((*digit.shape, 1 << max(width - 6, 0)))
+
+
+def hot_bit(e: Tensor, digit: Tensor, width: int) -> Tensor:
+    """e without its words, beside the digits."""
+    return _empty(_together(e, digit))
+
+
+def lookup(e: Tensor, digit: Tensor, width: int, table: Tensor) -> Tensor:
+    """The same, once per table."""
+    return _empty((table.shape[0], *_together(e, digit)))
+
+
+def member(e: Tensor, digit: Tensor, width: int, members: Tensor) -> Tensor:
+    """e without its words, beside the digits."""
+    return _empty(_together(e, digit))
+
+
+def above(e: Tensor, digit: Tensor, width: int) -> Tensor:
+    """e without its words, beside the digits."""
+    return _empty(_together(e, digit))
+
+
+def _together(e: Tensor, digit: Tensor) -> tuple[int, ...]:
+    if e.shape[:-1] == digit.shape:
+        return tuple(digit.shape)
+    return tuple(torch.broadcast_shapes(e.shape[:-1], digit.shape))
+
+
+def _empty(shape: tuple[int, ...], dtype: torch.dtype = torch.int64) -> Tensor:
+    return torch.empty(shape, dtype=dtype, device="meta")

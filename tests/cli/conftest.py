@@ -1,0 +1,75 @@
+"""Run command lines in this process, and lend them processes that are running already."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import pytest
+
+from puma.cli.app import main
+from puma.serving import bench, local
+from puma.serving.local import Trio
+
+
+class Ran(NamedTuple):
+    """What a command line left behind."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        """The one JSON object on standard output."""
+        assert self.out.count("\n") == 1 and not self.err, self
+        return json.loads(self.out)
+
+
+Run = Callable[..., Ran]
+
+
+class Lent:
+    """A trio that outlives its user."""
+
+    def __init__(self, trio: Trio) -> None:
+        self.session, self.pids = trio.session, trio.pids
+
+    def close(self) -> None: ...
+
+    def kill(self) -> None: ...
+
+    def __enter__(self) -> Lent:
+        return self
+
+    def __exit__(self, *_: object) -> None: ...
+
+
+@pytest.fixture
+def puma(capsys: pytest.CaptureFixture[str]) -> Run:
+    """Run one command line."""
+
+    def run(*words: object) -> Ran:
+        code = main([str(word) for word in words])
+        return Ran(code, *capsys.readouterr())
+
+    return run
+
+
+@pytest.fixture
+def lent(processes: Trio, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commands find three processes running."""
+    for room in (local, bench):
+        monkeypatch.setattr(room, "Trio", lambda progress=None: Lent(processes))
+
+
+@pytest.fixture
+def nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing may be started."""
+
+    def start(progress: object = None) -> None:
+        raise AssertionError("a command started parties before it had looked at its input")
+
+    for room in (local, bench):
+        monkeypatch.setattr(room, "Trio", start)

@@ -1,0 +1,168 @@
+"""The front door: fast, without torch, and every mistake answered with a line and a hint."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+import puma as package
+from puma.cli.app import COMMANDS
+from tests.cli.conftest import Run
+from tests.models import tiny
+
+SLOW = ("torch", "numba", "numpy", "tokenizers", "huggingface_hub")
+
+
+def test_help_is_fast_and_imports_nothing_large() -> None:
+    command = [sys.executable, "-X", "importtime", "-m", "puma.cli.app"]
+    took = []
+    for words in (["--help"], ["--help"], ["generate", "--help"]):
+        started = time.perf_counter()
+        ran = subprocess.run([*command, *words], capture_output=True, text=True, check=True)
+        took.append(time.perf_counter() - started)
+        imported = {line.rpartition("|")[2].strip().partition(".")[0] for line in ran.stderr.splitlines()}
+        assert "cyclopts" in imported
+        assert not imported.intersection(SLOW)
+    assert min(took) < 1.0
+
+
+def test_help(puma: Run) -> None:
+    ran = puma("--help")
+    assert ran.code == 0 and not ran.err
+    assert all(name in ran.out for name in COMMANDS)
+    assert "Exit codes" in ran.out and "130" in ran.out
+    for name in COMMANDS:
+        ran = puma(name, "--help")
+        assert ran.code == 0 and f"puma {name}" in ran.out
+
+
+def test_version(puma: Run) -> None:
+    assert puma("--version") == (0, f"puma {package.__version__}\n", "")
+
+
+@pytest.mark.usefixtures("nobody")
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ("nope", "there is no command nope"),
+        ("generate", "puma generate needs MODEL"),
+        ("generate {llama} the --tokens many", "--tokens"),
+        ("generate {llama} the --tokens nan", "--tokens"),
+        ("generate {llama} the --tokens 1.5", "--tokens"),
+        ("generate {llama} the --tokens -3", "cannot generate -3 tokens"),
+        ("generate {llama} the --tokens 0", "cannot generate 0 tokens"),
+        ("generate {llama} the --tokens 33", "exceed the model's context of 32"),
+        ("generate {llama} the --temperature 1", "unknown option"),
+        ("generate {llama} ", "the prompt is empty"),
+        ("generate {llama} LONG", "the model's context 32"),
+        ("generate {bert} the", "does not generate text"),
+        ("encode {llama} the", "is no encoder"),
+        ("encode {bert}", "puma encode needs TEXT"),
+        ("encode {bert} LONG", "the model's context 32"),
+        ("encode {bert} the ", "the prompt is empty"),
+        ("bench bert-base", "puma bench needs --prompt"),
+        ("bench bert-huge --prompt 4", "there is no preset bert-huge"),
+        ("bench bert-base --prompt 0", "a prompt of 0 tokens"),
+        ("bench bert-base --prompt -4", "a prompt of -4 tokens"),
+        ("bench bert-base --prompt nan", "--prompt"),
+        ("bench bert-base --prompt 513", "the model's context 512"),
+        ("bench bert-base --prompt 4 --tokens 1", "an encoder generates no tokens"),
+        ("bench {llama} --prompt 4 --layers 0", "a model of 0 layers"),
+        ("bench {llama} --prompt 4 --layers 3", "has 2 layers, not 3"),
+        ("cost gpt2 --prompt 4 --network moon", "there is no network moon"),
+        ("cost gpt2 --prompt 4 --network nan,1ms", "is no positive amount"),
+        ("cost gpt2 --prompt 1020 --tokens 9", "exceed the model's context of 1024"),
+        ("cost gpt9 --prompt 4", "there is no preset gpt9"),
+        ("doctor --loud", "unknown option"),
+        ("demo --tokens x", "--tokens"),
+    ],
+)
+def test_mistakes(words: str, says: str, puma: Run, checkpoints: dict[str, Path]) -> None:
+    command = [word.replace("LONG", "the " * 40) for word in words.format(**checkpoints).split(" ")]
+    ran = puma(*command)
+    assert ran.code == 2 and ran.out == ""
+    error, hint = ran.err.splitlines()
+    assert error.startswith("error: ") and says in error
+    assert hint.startswith("hint: ") and len(hint) > len("hint: ")
+    found = puma(*command, "--json")
+    assert found.code == 2
+    error = found.json["error"]
+    assert set(error) == {"kind", "message", "hint"}
+    assert says in error["message"] and error["kind"] in ("UsageError", "InputError")
+
+
+def spoil_nan(state: dict[str, torch.Tensor]) -> None:
+    state["model.embed_tokens.weight"][0, 0] = torch.nan
+
+
+def spoil_range(state: dict[str, torch.Tensor]) -> None:
+    state["lm_head.weight"][3, 3] = 1e6
+
+
+def spoil_shape(state: dict[str, torch.Tensor]) -> None:
+    state["lm_head.weight"] = state["lm_head.weight"][1:].clone()
+
+
+def spoil_missing(state: dict[str, torch.Tensor]) -> None:
+    del state["model.layers.1.mlp.up_proj.weight"]
+
+
+@pytest.mark.usefixtures("nobody")
+@pytest.mark.parametrize(
+    ("spoil", "kind", "says"),
+    [
+        (spoil_nan, "TensorError", "NaN"),
+        (spoil_range, "RangeError", ""),
+        (spoil_shape, "TensorError", "has shape"),
+        (spoil_missing, "TensorError", "is missing"),
+        ("folder", "CheckpointError", "there is no folder"),
+        ("empty", "CheckpointError", "holds no config.json"),
+        ({"architectures": ["T5Model"]}, "UnsupportedModel", "T5Model"),
+        ({"hidden_act": "relu"}, "UnsupportedModel", "relu"),
+    ],
+)
+def test_bad_checkpoints(spoil: object, kind: str, says: str, puma: Run, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    if spoil == "empty":
+        folder.mkdir()
+    elif spoil != "folder":
+        tiny.llama(folder)
+    if callable(spoil):
+        tiny.edit(folder, spoil)
+    elif isinstance(spoil, dict):
+        tiny.configure_folder(folder, **spoil)
+    ran = puma("generate", folder, "the cat", "--tokens", 2)
+    assert ran.code == 3 and ran.out == ""
+    assert [line.split(": ")[0] for line in ran.err.splitlines()] == ["error", "hint"]
+    error = puma("generate", folder, "the cat", "--tokens", 2, "--json").json["error"]
+    assert error["kind"] == kind and says in error["message"] and error["hint"]
+
+
+@pytest.mark.usefixtures("nobody")
+def test_debug_shows_the_stack(puma: Run, tmp_path: Path) -> None:
+    ran = puma("generate", tmp_path, "the cat", "--debug")
+    assert ran.code == 3
+    assert ran.err.startswith("Traceback") and "hint: " in ran.err.splitlines()[-1]
+
+
+def test_an_interrupt_has_its_own_code(puma: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("puma.serving.clear.ClearModel", interrupted)
+    assert puma("generate", "the cat").code == 130
+    assert puma("generate", "the cat", "--json").json["error"]["kind"] == "Interrupted"
+
+
+def test_a_surprise_is_told_without_a_stack(puma: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def surprised(*_: object) -> None:
+        raise ZeroDivisionError("division by zero")
+
+    monkeypatch.setattr("puma.serving.clear.ClearModel", surprised)
+    ran = puma("generate", "the cat")
+    assert ran.code == 1 and "ZeroDivisionError" in ran.err and "--debug" in ran.err and "Traceback" not in ran.err

@@ -1,0 +1,162 @@
+"""What the commands print, on tiny models: every JSON key, and words for people."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from puma.errors import PumaError
+from puma.serving import bench, local
+from puma.serving.engine import SELFTEST
+from tests.cli.conftest import Run
+
+BYTES = {"total", "online", "offline", "per_party", "client"}
+pytestmark = [pytest.mark.processes, pytest.mark.usefixtures("lent")]
+
+
+def check_bytes(sent: dict[str, Any]) -> None:
+    assert set(sent) == BYTES and len(sent["per_party"]) == 3
+    assert sent["total"] == sent["online"] + sent["offline"] == sum(sent["per_party"]) + sent["client"]
+    assert 0 < sent["client"] < sent["online"]
+
+
+def test_generate(puma: Run, checkpoints: dict[str, Path]) -> None:
+    found = puma("generate", checkpoints["llama"], "the cat sat", "--tokens", 3, "--compare", "--json").json
+    assert list(found) == ["text", "token_ids", "seconds", "rounds", "bytes", "compare"]
+    assert list(found["seconds"]) == ["load", "prefill", "decode"] and min(found["seconds"].values()) > 0
+    assert len(found["token_ids"]) == 3 and found["rounds"] > 0
+    check_bytes(found["bytes"])
+    assert found["compare"] == {"text": found["text"], "token_ids": found["token_ids"], "agree": True}
+    alone = puma("generate", checkpoints["llama"], "the cat sat", "--tokens", 3, "--json").json
+    assert set(alone) == set(found) - {"compare"} and alone["token_ids"] == found["token_ids"]
+    ran = puma("generate", checkpoints["llama"], "the cat sat", "--tokens", 3, "--compare")
+    text, comparison, cost, where = ran.out.splitlines()
+    assert ran.code == 0 and not ran.err
+    assert text == f"the cat sat {found['text']}"
+    assert comparison == "The plain model gives the same 3 tokens."
+    assert re.fullmatch(r".* s \(.*\), .* tokens/s, .* rounds, .* online, .* offline", cost)
+    assert "one machine" in where and "not for secrets" in where
+
+
+def test_generate_with_the_embedded_model(
+    puma: Run, checkpoints: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("puma.serving.clear.embedded", lambda: checkpoints["gpt2"])
+    assert len(puma("generate", "the cat sat", "--tokens", 1, "--json").json["token_ids"]) == 1
+
+
+def test_generate_says_where_it_differs(
+    puma: Run, checkpoints: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("puma.serving.clear.greedy", lambda *_: iter([0, 0]))
+    ran = puma("generate", checkpoints["llama"], "the cat sat", "--tokens", 2, "--compare")
+    assert "The plain model differs from token 1 on" in ran.out
+
+
+def test_encode_embeds(puma: Run, checkpoints: dict[str, Path]) -> None:
+    found = puma("encode", checkpoints["bert"], "the cat sat", "--compare", "--json").json
+    assert list(found) == ["results", "embedding", "compare", "seconds", "rounds", "bytes"]
+    (result,) = found["results"]
+    assert result["text"] == "the cat sat" and result["embedding"] == found["embedding"]
+    assert abs(sum(x * x for x in found["embedding"]) - 1) < 1e-6
+    assert found["compare"]["max_abs_error"] < 0.01 and found["compare"]["cosine"] > 0.9999
+    check_bytes(found["bytes"])
+    out = puma("encode", checkpoints["bert"], "the cat sat").out
+    assert "24 numbers" in out and "not for secrets" in out
+
+
+def test_encode_classifies_several_texts(puma: Run, checkpoints: dict[str, Path]) -> None:
+    texts = ["the cat sat", "a dog ran"]
+    found = puma("encode", checkpoints["classifier"], *texts, "--json").json
+    assert list(found) == ["results", "seconds", "rounds", "bytes"]
+    assert [result["text"] for result in found["results"]] == texts
+    for result in found["results"]:
+        assert result["labels"] == ["bad", "fair", "good"] and len(result["logits"]) == 3
+    alone = puma("encode", checkpoints["classifier"], texts[0], "--json").json
+    assert alone["logits"] == pytest.approx(found["results"][0]["logits"], abs=0.01)
+    assert alone["labels"] == ["bad", "fair", "good"]
+    out = puma("encode", checkpoints["classifier"], *texts, "--compare").out
+    assert out.count("<") == 2 and out.count("cosine") == 2 and "for both" not in out
+
+
+@pytest.mark.parametrize(("name", "options"), [("llama", ["--tokens", 2]), ("bert", [])])
+def test_bench_pays_what_cost_says(
+    name: str, options: list[object], puma: Run, checkpoints: dict[str, Path]
+) -> None:
+    found = puma("bench", checkpoints[name], "--prompt", 4, *options, "--json").json
+    assert set(found) == {
+        "model", "layers", "prompt", "tokens", "seconds", "cpu_seconds", "peak_rss_mib", "rounds", "bytes",
+        "max_abs_error", "breakdown", "machine", "version",
+    }  # fmt: skip
+    assert (found["model"], found["layers"], found["prompt"]) == (name, 2, 4)
+    assert found["tokens"] == (2 if options else 0)
+    assert len(found["peak_rss_mib"]) == 3 and 0 < found["max_abs_error"] < 0.01
+    assert all(set(part) == {"name", "seconds", "rounds", "bytes"} for part in found["breakdown"])
+    check_bytes(found["bytes"])
+    cost = puma("cost", checkpoints[name], "--prompt", 4, *options, "--network", "lan", "--json").json
+    assert set(cost) == {"model", "layers", "prompt", "tokens", "rounds", "bytes", "breakdown", "network"}
+    same = ("model", "layers", "prompt", "tokens", "rounds", "bytes")
+    assert {key: cost[key] for key in same} == {key: found[key] for key in same}
+    assert cost["network"]["seconds"] > 0 and cost["network"]["assumptions"]
+    assert sum(part["bytes"] for part in cost["breakdown"]) == sum(cost["bytes"]["per_party"])
+
+
+def test_bench_for_people(puma: Run, checkpoints: dict[str, Path]) -> None:
+    out = puma("bench", checkpoints["gpt2"], "--prompt", 3, "--layers", 1, "--no-error").out
+    assert "gpt2, 1 layers, 3 tokens in, 1 out" in out and "CPU seconds" in out
+    assert "largest error" not in out
+    assert re.search(r"^attention +\d", out, re.MULTILINE)
+
+
+def test_cost_for_people(puma: Run) -> None:
+    out = puma("cost", "gpt2", "--prompt", 3, "--network", "100Mbps,20ms").out
+    assert "gpt2, 12 layers, 3 tokens in, 1 out" in out and "rounds" in out
+    assert "s on 100Mbps,20ms; assumed:" in out and "round-trip" in out
+
+
+def test_doctor(puma: Run) -> None:
+    found = puma("doctor", "--json").json
+    assert list(found) == ["versions", "processor", "memory_gib", "kernels", "selftest"]
+    assert {"puma", "python", "torch", "numba", "cryptography"} <= set(found["versions"])
+    assert {"model", "cores", "aes", "avx2", "avx512f"} == set(found["processor"])
+    assert found["selftest"]["ok"] and found["selftest"]["max_abs_error"] < 0.002
+    ran = puma("doctor")
+    assert ran.code == 0 and "self-test    passed" in ran.out
+
+
+def test_doctor_finds_wrong_results(puma: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("puma.serving.client.Session.selftest", lambda _: torch.zeros(len(SELFTEST)).double())
+    ran = puma("doctor")
+    assert ran.code == 1 and "FAILED: the result is off by 100" in ran.out
+    assert not puma("doctor", "--json").json["selftest"]["ok"]
+
+
+def test_doctor_finds_dead_parties(puma: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def start(progress: object) -> None:
+        raise PumaError("P0 did not start", "look at it")
+
+    monkeypatch.setattr(local, "Trio", start)
+    ran = puma("doctor")
+    assert ran.code == 1 and "FAILED: P0 did not start" in ran.out
+
+
+def test_demo(puma: Run, checkpoints: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("puma.serving.clear.embedded", lambda: checkpoints["llama"])
+    ran = puma("demo", "--tokens", 3)
+    assert ran.code == 0 and not ran.err
+    shown = re.findall(r"^  (you|  |P\d) +(m|l1|l2|) +([01.]{8,})$", ran.out, re.MULTILINE)
+    (_, _, row), *held = shown
+    assert len(held) == 6
+    copies = {name: [bits for _, n, bits in held if n == name] for name in ("m", "l1", "l2")}
+    for a, b in copies.values():  # the two copies of a component differ where the token is, and only there
+        assert [i for i, (x, y) in enumerate(zip(a, b)) if x != y] == [row.index("1")]
+    assert "The plain model" in ran.out and "tokens/s" in ran.out
+
+
+def test_bench_warms_up_with_a_prompt_of_one(puma: Run, checkpoints: dict[str, Path]) -> None:
+    assert puma("bench", checkpoints["bert"], "--prompt", 1, "--json").json["prompt"] == 1
+    assert bench.WARM_UP > 0

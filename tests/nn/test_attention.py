@@ -1,0 +1,118 @@
+"""Softmax under public masks, and attention: long rows, large scores, ties, single keys, grouped heads."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from puma.mpc.fixed import ACTIVATION, RING
+from puma.mpc.party import Party
+from puma.nn import functional as F
+from puma.nn.modules import attend, causal_mask, full_mask
+from tests.cases import sample
+from tests.trio import given, given_additive, parties, value
+
+# exp's lines err by 1e-3 of the value, in a row's terms and in its sum; plus the last places of terms and quotient.
+RELATIVE, PLACES = 2.2e-3, 3e-4
+
+
+def check(scores: Tensor, mask: Tensor) -> float:
+    """Compare with softmax in double, on a product and on a share; rows must add up to 1."""
+    exact = F.softmax(scores, mask)
+
+    def compute(party: Party) -> Any:
+        return F.softmax(given_additive(party, scores, RING, 28), mask), F.softmax(given(party, scores, RING, 17), mask)
+
+    worst = 0.0
+    for results in zip(*parties(compute), strict=True):
+        got = value(list(results))
+        errors = (got - exact).abs()
+        assert (errors <= RELATIVE * exact + PLACES).all(), float((errors - RELATIVE * exact).max())
+        assert (got.sum(-1) - 1).abs().max() < 1e-4 + 5 * 0.5 * 2.0**-ACTIVATION * got.shape[-1] ** 0.5
+        assert (got[~mask.expand(got.shape)].abs() <= 2 * 2.0**-ACTIVATION).all()
+        worst = max(worst, float(errors.max()))
+    return worst
+
+
+ROWS = {
+    "plain": (sample(4, 6, 9, scale=3), causal_mask(6, 9)),
+    "prompt": (sample(2, 9, 9, scale=3), causal_mask(9, 9)),
+    "full": (sample(2, 7, 7, scale=5), full_mask(7)),
+    "last token": (sample(3, 1, 17, scale=3), causal_mask(1, 17)),
+    "one key": (sample(5, 1, 1, scale=100), full_mask(1)),
+    "ties": (torch.zeros(2, 4, 8).double() + 3.25, full_mask(8)[:4]),
+    "far apart": (sample(2, 6, 9, scale=120), causal_mask(6, 9)),
+    "large and near": (sample(2, 6, 9) + 400, causal_mask(6, 9)),
+    "one wins": (torch.eye(6).double() * 40 - 20, full_mask(6)),
+    "holes": (sample(1, 3, 8, scale=2), torch.tensor([[1, 0, 0, 1, 1, 0, 1, 0], [0] * 7 + [1], [0, 1] * 4]).bool()),
+    "many keys": (sample(1, 2, 700, scale=2), causal_mask(2, 700)),
+    "all alike, many": (torch.zeros(1, 1, 2048).double(), full_mask(2048)[:1]),
+    "broadcast mask": (sample(2, 4, 8, scale=2), torch.tensor([[True], [True], [True], [True]])),
+}
+
+
+@pytest.mark.parametrize("kind", ROWS)
+def test_softmax(kind: str) -> None:
+    check(*ROWS[kind])
+
+
+@pytest.mark.parametrize("offset", torch.arange(8).tolist())
+def test_the_coarse_maximum_may_lie_off_by_any_fraction(offset: int) -> None:
+    """Single keys and pairs at every position between two coarse steps, each under many masks."""
+    scores = (torch.arange(64).double() / 64 + offset / 512).reshape(64, 1)
+    scores = torch.cat([scores, scores - 0.3], -1)
+    check(scores, torch.ones(2, dtype=torch.bool))
+    check(scores[:, :1], torch.ones(1, dtype=torch.bool))
+
+
+def attention_error(scores: Tensor, v: Tensor, mask: Tensor) -> Tensor:
+    """Errors relative to the largest value of each column."""
+
+    def compute(party: Party) -> Any:
+        product = given_additive(party, scores, RING, 28)
+        return F.softmax_matmul(product, given_additive(party, v, RING, 31, "v"), mask)
+
+    results = parties(compute)
+    exact = F.softmax_matmul(scores, v, mask)
+    assert results[0].shape == exact.shape
+    return (value(results) - exact).abs() / v.abs().amax(-2, keepdim=True).clamp(1)
+
+
+@pytest.mark.parametrize("kind", [k for k in ROWS if k != "one wins"])
+def test_attention(kind: str) -> None:
+    scores, mask = ROWS[kind]
+    v = sample(scores.shape[0], scores.shape[-1], 5, scale=2, seed=7)
+    assert attention_error(scores, v, mask).max() < RELATIVE + PLACES
+
+
+def test_attention_over_a_long_context_of_large_values() -> None:
+    """2048 keys, values in the hundreds."""
+    scores, v = sample(1, 1, 2048), sample(1, 2048, 4, scale=40, seed=3)
+    v[:, :, 0] = 200 + v[:, :, 0] / 10
+    assert attention_error(scores, v, full_mask(2048)[:1]).max() < RELATIVE + PLACES
+
+
+def test_grouped_heads() -> None:
+    """Eight query heads on two key heads, as LLaMA has them, after a cache of earlier tokens."""
+    q, k, v = sample(8, 3, 16, scale=0.7), sample(2, 7, 16, seed=1), sample(2, 7, 16, seed=2)
+    mask = causal_mask(3, 7)
+
+    def compute(party: Party) -> Any:
+        shares = (given(party, t, RING, ACTIVATION, name) for t, name in ((q, "q"), (k, "k"), (v, "v")))
+        return attend(*shares, mask)
+
+    results = parties(compute)
+    exact = attend(q, k, v, mask)
+    assert results[0].shape == exact.shape == (8, 3, 16)
+    assert (value(results) - exact).abs().max() < 4e-3
+
+
+def test_what_the_mask_hides_does_not_matter() -> None:
+    """Not even if it is huge."""
+    scores, mask = sample(1, 4, 6, scale=2), causal_mask(4, 6)
+    wild = scores.masked_fill(~mask, 8000.0)
+    a, b = (parties(lambda p, s=s: F.softmax(given(p, s, RING, 17), mask)) for s in (scores, wild))
+    assert (value(a) - value(b)).abs().max() < 3 * 2.0**-ACTIVATION

@@ -1,0 +1,137 @@
+"""Reciprocals and roots over all binades, and norms of rows of all kinds."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from puma.mpc.fixed import ACTIVATION, RESIDUAL, RESIDUAL_RING
+from puma.mpc.party import Party
+from puma.nn import functional as F
+from puma.nn import roots
+from puma.nn.roots import RECIPROCAL_BOUND, RSQRT_BOUND, reciprocal, rsqrt
+from tests.cases import sample
+from tests.trio import given, given_additive, parties, value
+
+UNIT = 2.0**-RESIDUAL
+
+
+def binades(low: int, high: int) -> Tensor:
+    """Words of every binade from 2^low to 2^high: both ends, the middle, and what lies between."""
+    powers = 2.0 ** torch.arange(low, high).double()[:, None]
+    inner = powers * (1 + torch.linspace(0, 1, 14).double())[:-1]
+    ends = torch.cat([powers, powers + 1, 2 * powers - 1, 1.5 * powers], 1)
+    return torch.cat([inner.reshape(-1), ends.reshape(-1)]).floor().clamp(2.0**low, 2.0**high - 1).unique()
+
+
+@pytest.mark.parametrize(("low", "high", "bits"), [(4, 31, 33), (13, 20, 22), (0, 8, 10), (12, 34, 36)])
+def test_reciprocals_of_all_binades(low: int, high: int, bits: int) -> None:
+    words = binades(low, high)
+    results = parties(lambda p: p.run(reciprocal(given(p, words, bits), low, high)))
+    relative = value(results) * words - 1
+    unit = words / 2.0 ** results[0].frac
+    assert (relative.abs() <= RECIPROCAL_BOUND + unit).all(), float(relative.abs().max())
+
+
+def test_reciprocals_hold_one_binade_further_down() -> None:
+    """Row sums of softmax may fall below their nominal least, at 1.4 times the bound."""
+    words = binades(12, 13)
+    results = parties(lambda p: p.run(reciprocal(given(p, words, 22), 13, 20)))
+    assert (value(results) * words - 1).abs().max() <= 1.4 * RECIPROCAL_BOUND
+
+
+@pytest.mark.parametrize("scale", [1.0, 0.75, 0.5001])
+@pytest.mark.parametrize(("last", "bits"), [(23, 50), (4, 12), (0, 4)])
+def test_roots_of_all_binades(last: int, bits: int, scale: float) -> None:
+    words = binades(0, 2 * last + 2)
+    results = parties(lambda p: p.run(rsqrt(given(p, words, bits), last, scale)))
+    exact = scale * torch.rsqrt(words)
+    unit = 2.0 ** -results[0].frac / exact
+    assert ((value(results) / exact - 1).abs() <= RSQRT_BOUND + unit).all()
+
+
+def test_functions_over_their_whole_range() -> None:
+    """Relative error of the bound, and 1.5 units of 2^-17."""
+    x = binades(4, 31) / 2.0**16
+    y = binades(4, 47) / 2.0**16
+    results = parties(lambda p: (F.reciprocal(given(p, x, 40, 16)), F.rsqrt(given(p, y, 52, 16))))
+    inverse, root = (value([r[i] for r in results]) for i in range(2))
+    assert ((inverse - 1 / x).abs() <= RECIPROCAL_BOUND / x + 1.5 * UNIT).all()
+    assert ((root - torch.rsqrt(y)).abs() <= RSQRT_BOUND * torch.rsqrt(y) + 1.5 * UNIT).all()
+
+
+# -- norms ----------------------------------------------------------------------------------------------------------
+
+
+def outliers(rows: int, n: int, size: float) -> Tensor:
+    """Rows of deviation about 1 with a few channels as large as `size`, as in LLaMA."""
+    x = sample(rows, n)
+    x[:, 3], x[:, n // 2], x[::2, n - 1] = size, -size / 3, size / 2
+    return x
+
+
+ROWS = {
+    "plain": sample(12, 64),
+    "wide": sample(4, 768),
+    "odd": sample(6, 37, scale=5),
+    "narrow": sample(6, 2, scale=3),
+    "shifted": sample(8, 96) + 20,
+    "scaled": sample(16, 64) * 2.0 ** torch.arange(-4, 12)[:, None],
+    "outliers of 1000": outliers(4, 512, 1000.0),
+    "outliers of 8000": outliers(4, 256, 8000.0),
+    "tiny": sample(8, 512, scale=1e-2),
+    "tiny and short": sample(8, 64, scale=1e-2),
+    "one of many": torch.eye(16).double()[:5] * 100,
+}
+
+
+def tolerance(x: Tensor, exact: Tensor, deviation: Tensor) -> Tensor:
+    """Input units over the deviation, relative error of the root, and the last place of the result.
+
+    The sum of squares errs by 1.5 units of 2^-16 at last, and its terms by units of 2^-13 that average out.
+    """
+    n = x.shape[-1]
+    squares = n * deviation**2
+    root = RSQRT_BOUND + 1.0 * 2.0**-16 / squares + 3 * 2.0**-13 / (n**0.5 * deviation)
+    return 2.5 * UNIT / deviation + root * exact.abs() + 2.0 * 2.0**-ACTIVATION
+
+
+@pytest.mark.parametrize("kind", ROWS)
+@pytest.mark.parametrize("norm", [F.layer_norm, F.rms_norm])
+def test_norms_of_rows_of_all_kinds(norm: Any, kind: str) -> None:
+    x = torch.round(ROWS[kind] * 2**RESIDUAL) / 2**RESIDUAL
+    exact = norm(x, 1e-5)
+    centred = x - x.mean(-1, keepdim=True) if norm is F.layer_norm else x
+    deviation = (centred.pow(2).mean(-1, keepdim=True) + 1e-5).sqrt()
+
+    def compute(party: Party) -> Any:
+        share = given(party, x, RESIDUAL_RING, RESIDUAL)
+        product = given_additive(party, x, 48, 31)
+        return norm(share, 1e-5), norm(product, 1e-5)
+
+    for results in zip(*parties(compute), strict=True):
+        assert (results[0].frac, results[0].bits) == (ACTIVATION, 48)
+        errors = (value(list(results)) - exact).abs()
+        assert (errors <= tolerance(x, exact, deviation)).all(), float((errors / tolerance(x, exact, deviation)).max())
+
+
+def test_a_row_of_zeros_stays_small() -> None:
+    """Nothing but eps below the root: the result is zero within what one unit of input may become."""
+    for norm in (F.layer_norm, F.rms_norm):
+        results = parties(lambda p, f=norm: f(given(p, torch.zeros(4, 64), RESIDUAL_RING, RESIDUAL), 1e-5))
+        assert value(results).abs().max() < 0.02
+
+
+def test_norms_of_higher_shapes() -> None:
+    x = sample(2, 3, 16)
+    results = parties(lambda p: F.layer_norm(given(p, x, RESIDUAL_RING, RESIDUAL), 1e-5))
+    assert results[0].shape == (2, 3, 16)
+    assert (value(results) - F.layer_norm(x, 1e-5)).abs().max() < 1e-3
+
+
+def test_the_ring_of_an_inverse_is_what_the_cost_says() -> None:
+    (x, *_) = parties(lambda p: p.run(reciprocal(given(p, torch.ones(2), 33, 16), 4, 31)))
+    assert x.bits == roots.INVERSE_RING

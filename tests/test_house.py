@@ -1,0 +1,161 @@
+"""The house rules that a machine can check: size, names, floors, and that a secret cannot be looked at."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+
+import puma
+from puma.mpc.cost import DECLARED
+from puma.mpc.lookup import digit
+from puma.mpc.seeded import Seeded
+from puma.mpc.share import Secret
+from tests.cases import coins
+from tests.trio import given, given_additive, given_bits, given_choice, parties
+
+ROOT = Path(puma.__file__).parent
+FILES = sorted(ROOT.rglob("*.py"))
+VAGUE = {"utils", "util", "common", "base", "core", "manager", "handler", "helpers", "misc"}
+
+
+def test_the_source_was_found() -> None:
+    assert len(FILES) > 20
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_files_are_short_well_named_and_say_what_they_are_for(path: Path) -> None:
+    text = path.read_text()
+    assert len(text.splitlines()) <= 400
+    assert not VAGUE & set(path.relative_to(ROOT).with_suffix("").parts)
+    tree = ast.parse(text)
+    assert ast.get_docstring(tree), "a module opens with what it is for"
+    names = {n.name.lower() for n in ast.walk(tree) if isinstance(n, ast.ClassDef)}
+    assert not any(name.endswith(("manager", "handler", "utils")) for name in names)
+
+
+def test_no_code_is_read_from_data_and_no_seed_is_taken() -> None:
+    """What ruff bans by name, and what it cannot see."""
+    banned = ("pickle", "random", "secrets", "marshal", "shelve", "dill")
+    for path in FILES:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                assert not {alias.name.split(".")[0] for alias in node.names} & set(banned), path
+            if isinstance(node, ast.ImportFrom) and node.level == 0:
+                assert (node.module or "").split(".")[0] not in banned, path
+            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+                called = f"{node.value.id}.{node.attr}"
+                assert not called.startswith(("torch.rand", "torch.load", "torch.manual_seed", "np.random")), path
+            if isinstance(node, ast.arg):
+                assert node.arg != "seed" or path.parent.name not in ("mpc", "nn"), path
+
+
+def public(module: ModuleType) -> Iterator[tuple[str, Any]]:
+    """Public functions and classes that the module defines, and the public methods of these classes."""
+    for name, found in vars(module).items():
+        if name.startswith("_") or getattr(found, "__module__", None) != module.__name__:
+            continue
+        if inspect.isfunction(found) or inspect.isclass(found):
+            yield name, found
+
+
+MODULES = [f"puma.{floor}.{path.stem}" for floor in ("mpc", "nn") for path in sorted((ROOT / floor).glob("[a-z]*.py"))]
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_everything_public_below_the_models_is_described(name: str) -> None:
+    for label, found in public(import_module(name)):
+        written = found.__doc__ and not (inspect.isclass(found) and found.__doc__.startswith(f"{label}("))
+        assert written, f"{name}.{label} has no docstring"
+
+
+LOCAL = {
+    "boolean.own_bits",
+    "compare.split",
+    "compare.borrow_out",
+    "lookup.digit",
+    "retrieval.choice_bytes",
+    "functional.component",
+}
+
+
+@pytest.mark.parametrize(
+    "name", ["mpc.arithmetic", "mpc.boolean", "mpc.lookup", "mpc.compare", "mpc.fixed", "mpc.retrieval", "nn.functional"]
+)
+def test_every_primitive_declares_its_cost(name: str) -> None:
+    """Parts of primitives, and what only computes shapes, are named in LOCAL."""
+    for label, found in public(import_module(f"puma.{name}")):
+        key = f"{name.partition('.')[2]}.{label}"
+        if inspect.isfunction(found) and not label.endswith("_cost"):
+            assert key in DECLARED or key in LOCAL, f"{key} declares no cost"
+
+
+# -- secrets --------------------------------------------------------------------------------------------------------
+
+
+def secrets() -> list[Secret]:
+    """One of each kind, as P1 holds it."""
+
+    def make(party: Any) -> list[Secret]:
+        x = given(party, torch.tensor([123456.0]), 40, 4)
+        streams = [party._stream(rank, "house") for rank in (1, 2) if party.rank in (0, rank)]
+        seeded = Seeded(party, None if party.is_dealer else x.m, streams, (1,), 40, 4)
+        choice = given_choice(party, [0], 1, 40)
+        return [x, given_additive(party, torch.ones(1)), given_bits(party, coins(1)), seeded, choice]
+
+    return parties(make)[1]
+
+
+@pytest.mark.parametrize("convert", [bool, int, float, iter, list, hex, lambda s: [1, 2][s], lambda s: 1 if s else 0])
+def test_secrets_decide_nothing(convert: Callable[[Any], Any]) -> None:
+    import numpy as np
+
+    for secret in secrets():
+        with pytest.raises(TypeError):
+            convert(secret)
+        with pytest.raises(TypeError):
+            np.asarray(secret)
+
+
+def test_secrets_show_their_shape_only() -> None:
+    for secret in secrets():
+        text = f"{secret!r} {secret}"
+        assert "shape=(1," in text
+        digits = [word for word in "".join(c if c.isdigit() else " " for c in text).split() if len(word) > 2]
+        assert not digits, text
+
+
+def test_digits_and_parties_show_no_words_either() -> None:
+    (_, d, _) = parties(lambda p: digit(given(p, torch.tensor([7]), 40), 0, 6))
+    assert repr(d) == "Digit(shape=(1,), width=6)"
+    (_, key, _) = parties(lambda p: (repr(p), *map(repr, p._keys.values())))
+    assert key == ("Party(rank=1)", "PairKey(...)", "PairKey(...)")
+
+
+# -- floors ---------------------------------------------------------------------------------------------------------
+
+
+def test_each_floor_uses_only_those_below() -> None:
+    command = shutil.which("lint-imports", path=str(Path(sys.executable).parent)) or shutil.which("lint-imports")
+    if command is None:
+        pytest.skip("import-linter is not installed")
+    done = subprocess.run([command, "--no-cache"], cwd=ROOT.parents[1], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_front_door_is_light() -> None:
+    """`import puma` must not load torch: a command line that prints help should not take seconds."""
+    heavy = "{'torch', 'numba', 'numpy', 'transformers'}"
+    code = f"import sys, puma; loaded = {heavy} & set(sys.modules); sys.exit(', '.join(loaded) or 0)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
