@@ -130,19 +130,27 @@ MPC = [
     Case(boolean.to_arithmetic, lambda p: (given_masked(p, coins(*N)), 48)),
     *(Case(lookup.digits, lambda p, w=w: (_x(p), 5, [w]), f"{w} bits") for w in range(1, 11)),
     Case(lookup.digits, lambda p: (_x(p), 1, [2, 8, 1, 4, 6]), "many"),
-    *(Case(compare.sign, lambda p, b=b, w=w: (_x(p, b, 2), w), f"{b} bits by {w}") for b, w in
-      ((4, 6), (12, 6), (13, 4), (28, 4), (32, 4), (50, 4), (64, 8))),
+    *(
+        Case(compare.sign, lambda p, b=b, w=w: (_x(p, b, 2), w), f"{b} bits by {w}")
+        for b, w in ((4, 6), (12, 6), (13, 4), (28, 4), (32, 4), (50, 4), (64, 8))
+    ),
     Case(compare.less, lambda p: (_x(p), _x(p, 30, 8, "y", Y), 4)),
     Case(compare.equal, lambda p: (_x(p), _x(p, 32, 12, "y", X.where(Y > 0, Y)), 5)),
     Case(compare.equal, lambda p: (_x(p, 20, 4), _x(p, 40, 11, "y", Y)), "two formats"),
     Case(compare.equal, lambda p: (_x(p, 3, 0), _x(p, 3, 0, "y", Y)), "one digit"),
-    Case(compare.choose, lambda p: (given_bits(p, coins(9, 1)), (_x(p), _x(p, 36, 14, "y", Y)), (_x(p, 16, 4), _x(p, 16, 4, "w", Y)))),
+    Case(
+        compare.choose,
+        lambda p: (given_bits(p, coins(9, 1)), (_x(p), _x(p, 36, 14, "y", Y)), (_x(p, 16, 4), _x(p, 16, 4, "w", Y))),
+    ),
     Case(compare.maximum, lambda p: (_x(p, 12, 4),)),
     Case(compare.maximum, lambda p: (_x(p, 20, 4), 0, 5), "first dimension"),
     Case(compare.argmax, lambda p: (_x(p), _x(p, 5, 0, "index", torch.arange(8).expand(9, 8)))),
     Case(retrieval.retrieve, lambda p: (given_choice(p, [7, 2, 8, 8], 9, 34), _x(p))),
-    Case(fixed.formatted, lambda p: ((_x(p, 40, 20), 14, 48), (_z(p, 48, 31), 14, 48), (_z(p, 30, 8, "z2", False), 12, 20))),
-]  # fmt: skip
+    Case(
+        fixed.formatted,
+        lambda p: ((_x(p, 40, 20), 14, 48), (_z(p, 48, 31), 14, 48), (_z(p, 30, 8, "z2", False), 12, 20)),
+    ),
+]
 
 
 def _mask(rows: int, keys: int) -> Tensor:
@@ -172,8 +180,10 @@ def _one_hot(p: Party) -> Share:
 POSITIVE = (1 + sample(64).abs()) * 2.0 ** (torch.arange(64) % 12 - 6)
 
 NN = [
-    *(Case(splines.piecewise, lambda p, s=s: (s, given(p, X, s.ring, s.frac)), s.name) for s in
-      (splines.GELU, splines.SILU, splines.SIGMOID, splines.EXP)),
+    *(
+        Case(splines.piecewise, lambda p, s=s: (s, given(p, X, s.ring, s.frac)), s.name)
+        for s in (splines.GELU, splines.SILU, splines.SIGMOID, splines.EXP)
+    ),
     Case(roots.reciprocal, lambda p: (given(p, POSITIVE, 24, 12), 4, 22)),
     Case(roots.reciprocal, lambda p: (given(p, POSITIVE, 19, 8), 4, 17), "short"),
     Case(roots.rsqrt, lambda p: (given(p, POSITIVE, 40, 16), 15, 0.75)),
@@ -204,7 +214,7 @@ NN = [
     Case(F.argmax, lambda p: (given(p, sample(64, 2), 48, 14),), "of two"),
     Case(F.one_hot, lambda p: (given(p, torch.tensor([3, 0, 10]), 4, 0), 11)),
     Case(F.cat, lambda p: ([_product(p), _x(p, 40, 20), _x(p, 40, 20)], -1)),
-]  # fmt: skip
+]
 
 
 def angles(rows: int, size: int) -> tuple[Tensor, Tensor]:

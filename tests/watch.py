@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,6 +16,7 @@ from puma import kernels
 from puma.crypto.prg import Stream
 from puma.mpc.cost import wire_bytes
 from puma.mpc.party import DEALER, FIRST, SECOND, Message, Party
+from tests.cases import Case
 from tests.trio import parties, trio
 
 LACKS = {FIRST: (DEALER, SECOND), SECOND: (DEALER, FIRST)}
@@ -91,12 +93,35 @@ def watching() -> Iterator[None]:
         yield
 
 
-def run(function: Any, secrets: dict[tuple[int, int], bytes] | None = None) -> list[Watched]:
-    """Three watched parties that have run `function`."""
+class Draw(NamedTuple):
+    """Blocks that one party took from one stream."""
+
+    key: bytes
+    purpose: str
+    start: int
+    blocks: int
+
+
+class Run(NamedTuple):
+    """Three watched parties that have run something, their results, and what each drew from which stream."""
+
+    members: list[Watched]
+    results: list[Any]
+    drawn: dict[str, list[Draw]]
+
+
+def run(function: Any, secrets: dict[tuple[int, int], bytes] | None = None) -> Run:
+    """Three watched parties run `function`."""
     members = trio(secrets, kind=Watched)
-    with watching():
-        parties(function, members)
-    return members  # type: ignore[return-value]
+    with watching(), draws() as drawn:
+        results = parties(function, members)
+    return Run(members, results, drawn)  # type: ignore[arg-type]
+
+
+@cache
+def once(case: Case) -> Run:
+    """The case under the usual keys; several tests look at one run."""
+    return run(case.run)
 
 
 def heard(members: list[Watched], rank: int) -> list[Heard]:
@@ -116,8 +141,8 @@ def assert_hidden(function: Any, rank: int, before: list[Heard] | None = None) -
     Of the bits of each piece about half must flip, and no more bytes may stay as they were than chance allows: pieces
     that are unpadded, or padded only in part, are found if they have 64 bits or more.
     """
-    before = heard(run(function), rank) if before is None else before
-    after = heard(run(function, {LACKS[rank]: b"\x07" * 32}), rank)
+    before = heard(run(function).members, rank) if before is None else before
+    after = heard(run(function, {LACKS[rank]: b"\x07" * 32}).members, rank)
     kept = whole = 0
     for i, (a, b) in enumerate(zip(before, after, strict=True)):
         changed = (a.payload ^ b.payload) & a.live
@@ -126,15 +151,6 @@ def assert_hidden(function: Any, rank: int, before: list[Heard] | None = None) -
         kept += int(((changed == 0) & (a.live == 255)).sum())
         whole += int((a.live == 255).sum())
     assert abs(kept - whole / 256) <= 6 * (whole / 256) ** 0.5 + 2, f"{kept} of {whole} bytes kept their value"
-
-
-class Draw(NamedTuple):
-    """Blocks that one party took from one stream."""
-
-    key: bytes
-    purpose: str
-    start: int
-    blocks: int
 
 
 @contextmanager

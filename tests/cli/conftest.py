@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from puma.cli.app import main
+from puma.cli import app
 from puma.serving import bench, local
 from puma.serving.local import Trio
 
@@ -51,7 +51,7 @@ def puma(capsys: pytest.CaptureFixture[str]) -> Run:
     """Run one command line."""
 
     def run(*words: object) -> Ran:
-        code = main([str(word) for word in words])
+        code = app.run([str(word) for word in words])
         return Ran(code, *capsys.readouterr())
 
     return run

@@ -84,9 +84,7 @@ def test_encode_classifies_several_texts(puma: Run, checkpoints: dict[str, Path]
 
 
 @pytest.mark.parametrize(("name", "options"), [("llama", ["--tokens", 2]), ("bert", [])])
-def test_bench_pays_what_cost_says(
-    name: str, options: list[object], puma: Run, checkpoints: dict[str, Path]
-) -> None:
+def test_bench_pays_what_cost_says(name: str, options: list[object], puma: Run, checkpoints: dict[str, Path]) -> None:
     found = puma("bench", checkpoints[name], "--prompt", 4, *options, "--json").json
     assert set(found) == {
         "model", "layers", "prompt", "tokens", "seconds", "cpu_seconds", "peak_rss_mib", "rounds", "bytes",

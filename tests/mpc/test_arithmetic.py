@@ -126,7 +126,11 @@ def test_lifting_is_exact_up_to_the_edges(small: int, large: int) -> None:
 @few
 @over(st.data())
 def test_lifting_many_at_once(data: st.DataObject) -> None:
-    pairs = data.draw(st.lists(st.integers(2, 63).flatmap(lambda j: st.tuples(st.just(j), st.integers(j + 1, 64))), min_size=1, max_size=4))
+    pairs = data.draw(
+        st.lists(
+            st.integers(2, 63).flatmap(lambda j: st.tuples(st.just(j), st.integers(j + 1, 64))), min_size=1, max_size=4
+        )
+    )
     values = [uniform(30, bits=small - 1, seed=i) for i, (small, _) in enumerate(pairs)]
 
     def compute(party: Party) -> Any:

@@ -30,7 +30,7 @@ def test_digits_cover_the_ring_evenly(width: int) -> None:
         assert sum(widths) == bits and max(widths) <= width and max(widths) - min(widths) <= 1
 
 
-@few
+@settings(max_examples=12, deadline=None)
 @over(RINGS, WIDTHS)
 def test_the_sign_is_exact(bits: int, width: int) -> None:
     x, l1, l2 = grid(bits)
@@ -109,7 +109,9 @@ def test_the_largest_along_any_dimension(entries: int, dim: int) -> None:
 
 @pytest.mark.parametrize("entries", [1, 2, 3, 7, 16, 33])
 def test_the_largest_and_its_index(entries: int) -> None:
-    x = torch.stack([torch.randperm(entries, generator=torch.Generator().manual_seed(i)) - entries // 2 for i in range(20)])
+    x = torch.stack(
+        [torch.randperm(entries, generator=torch.Generator().manual_seed(i)) - entries // 2 for i in range(20)]
+    )
     x[0] = torch.arange(entries)
     x[1] = torch.arange(entries).flip(0)
 

@@ -15,12 +15,9 @@ from puma.nn import functional as F
 from puma.nn import splines
 from tests.cases import CASES, Case, parts
 from tests.trio import dry, given, parties, spent, trio
+from tests.watch import once
 
 PROTOCOL = Path(__file__).parents[2] / "docs" / "protocol.md"
-
-
-def of(case: Case):
-    return lambda party: (case.cost(party), parts(case.run(party)))
 
 
 def counts(party: Party) -> dict[str, tuple[int, ...]]:
@@ -33,16 +30,14 @@ def counts(party: Party) -> dict[str, tuple[int, ...]]:
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_declared_is_counted_and_dry_is_real(case: Case) -> None:
-    real, dry_ = trio(), dry()
-    results, counted = parties(of(case), real), parties(of(case), dry_)
-    total = spent([p.ledger.total() for p in real])
-    assert [declared for declared, _ in results] == [total] * 3
-    assert [declared for declared, _ in counted] == [total] * 3
-    for party, shadow in zip(real, dry_, strict=True):
+    full, shadows = once(case), dry()
+    total = spent([p.ledger.total() for p in full.members])
+    for party, result, shadow in zip(full.members, full.results, shadows, strict=True):
+        assert case.cost(party) == case.cost(shadow) == total
+        words, shapes = parts(result), parts(case.run(shadow))
+        assert [None if t is None else t.shape for t in words] == [None if t is None else t.shape for t in shapes]
+        assert all(t is None or t.is_meta for t in shapes)
         assert counts(party) == counts(shadow)
-    for (_, full), (_, empty) in zip(results, counted, strict=True):
-        assert [None if t is None else t.shape for t in full] == [None if t is None else t.shape for t in empty]
-        assert all(t is None or t.is_meta for t in empty)
 
 
 def test_every_declaration_has_a_case() -> None:

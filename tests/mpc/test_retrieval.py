@@ -19,7 +19,7 @@ from tests.trio import added, given, given_choice, joined, parties
 @pytest.mark.parametrize("bits", [34, 64])
 def test_every_row_is_found(size: int, bits: int) -> None:
     table = uniform(size, 5, seed=size)
-    rows = list(range(size))[::-1] + [0, size // 2]
+    rows = [*range(size - 1, -1, -1), 0, size // 2]
 
     def compute(party: Party) -> Any:
         choice = given_choice(party, rows, size, bits)

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from puma.mpc.fixed import ACTIVATION, RING
+from puma.mpc.fixed import ACTIVATION, NONLINEAR, RING, VALUE_LIMIT, WEIGHT
 from puma.mpc.party import Party
 from puma.nn import functional as F
+from puma.nn.attention import exponentials
 from puma.nn.modules import attend, causal_mask, full_mask
 from tests.cases import sample
-from tests.trio import given, given_additive, parties, value
+from tests.trio import given, given_additive, held, parties, value
 
 # exp's lines err by 1e-3 of the value, in a row's terms and in its sum; plus the last places of terms and quotient.
 RELATIVE, PLACES = 2.2e-3, 3e-4
@@ -73,7 +75,7 @@ def attention_error(scores: Tensor, v: Tensor, mask: Tensor) -> Tensor:
 
     def compute(party: Party) -> Any:
         product = given_additive(party, scores, RING, 28)
-        return F.softmax_matmul(product, given_additive(party, v, RING, 31, "v"), mask)
+        return F.softmax_matmul(product, given_additive(party, v, RING, ACTIVATION + WEIGHT, "v"), mask)
 
     results = parties(compute)
     exact = F.softmax_matmul(scores, v, mask)
@@ -93,6 +95,24 @@ def test_attention_over_a_long_context_of_large_values() -> None:
     scores, v = sample(1, 1, 2048), sample(1, 2048, 4, scale=40, seed=3)
     v[:, :, 0] = 200 + v[:, :, 0] / 10
     assert attention_error(scores, v, full_mask(2048)[:1]).max() < RELATIVE + PLACES
+
+
+@pytest.mark.parametrize("count", [1, 256, 300])
+def test_the_limit_of_values_holds_in_the_worst_case(count: int) -> None:
+    """All scores alike and all coarse scores three quarters too low, as under zero masks; values at the limit."""
+    scores, v = torch.full((1, 1, count), 0.25 - 2.0**-NONLINEAR), torch.full((1, count, 2), VALUE_LIMIT)
+    v[..., 1] *= -1
+
+    def compute(party: Party) -> Any:
+        words = torch.round(scores.double() * 2**NONLINEAR).long()
+        zero = torch.zeros_like(words)
+        share = held(party, words, zero, zero, 40, NONLINEAR)
+        e, _ = party.run(exponentials(share, full_mask(count)[:1]))
+        return e, F.softmax_matmul(share, given(party, v, RING, ACTIVATION), full_mask(count)[:1])
+
+    e, result = zip(*parties(compute), strict=True)
+    assert (value(e) - math.exp(0.75)).abs().max() < 4e-3
+    assert (value(result) / v[:, :1].double() - 1).abs().max() < 1e-3
 
 
 def test_grouped_heads() -> None:

@@ -17,7 +17,6 @@ from tests.trio import dry, given, given_additive, given_choice, parties, value
 UNIT = 2.0**-ACTIVATION
 
 
-
 def run(compute: Any, frac: int = 20) -> Tensor:
     """compute(party), opened with `frac` fraction bits."""
 
@@ -57,7 +56,7 @@ def test_linear_of_products_and_sums_of_them() -> None:
     extra = sample(7, 24, seed=3)
 
     def compute(party: Party) -> Any:
-        x = given_additive(party, X, RING, 31) + given(party, extra, RING, ACTIVATION, "extra")
+        x = given_additive(party, X, RING, ACTIVATION + WEIGHT) + given(party, extra, RING, ACTIVATION, "extra")
         y = F.linear(x, weight(party, W), weight(party, BIAS, "bias")) + given(party, BIAS, 40, 17, "again")
         return (y.transpose(0, 1)[2:] - 1.5).reshape(4, 2, 7)
 
@@ -125,7 +124,10 @@ def test_one_hot_rows(size: int) -> None:
 def test_rotary() -> None:
     x = sample(2, 9, 16, scale=5)
     cos, sin = angles(9, 16)
-    for make in (lambda p: given(p, x, RESIDUAL_RING, RESIDUAL), lambda p: given_additive(p, x, RING, 31)):
+    for make in (
+        lambda p: given(p, x, RESIDUAL_RING, RESIDUAL),
+        lambda p: given_additive(p, x, RING, ACTIVATION + WEIGHT),
+    ):
         results = parties(lambda p, m=make: F.rotary(m(p), cos, sin))
         errors = (value(results) - F.rotary(x, cos, sin)).abs()
         assert results[0].frac == ACTIVATION
@@ -147,7 +149,7 @@ def test_relu_is_as_exact_as_its_input() -> None:
 def test_argmax(size: int) -> None:
     logits = sample(4, size, scale=6, seed=size)
     logits[0] -= 3000
-    results = parties(lambda p: F.argmax(given_additive(p, logits, RING, 31)))
+    results = parties(lambda p: F.argmax(given_additive(p, logits, RING, ACTIVATION + WEIGHT)))
     bits = max(1, (size - 1).bit_length())
     assert results[0].bits == bits
     index = value(results).long() % (1 << bits)
@@ -160,7 +162,14 @@ def test_concatenation_of_any_formats() -> None:
     a, b, c = sample(2, 3), sample(2, 4, seed=1), sample(2, 1, seed=2)
 
     def compute(party: Party) -> Any:
-        return F.cat([given(party, a, 30, 17), given_additive(party, b, RING, 31), given(party, c, 20, 10, "c")], -1)
+        return F.cat(
+            [
+                given(party, a, 30, 17),
+                given_additive(party, b, RING, ACTIVATION + WEIGHT),
+                given(party, c, 20, 10, "c"),
+            ],
+            -1,
+        )
 
     results = parties(compute)
     assert (results[0].frac, results[0].bits) == (ACTIVATION, RING)

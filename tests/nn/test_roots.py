@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from puma.mpc.fixed import ACTIVATION, RESIDUAL, RESIDUAL_RING
+from puma.mpc.fixed import ACTIVATION, RESIDUAL, RESIDUAL_RING, WEIGHT
 from puma.mpc.party import Party
 from puma.nn import functional as F
 from puma.nn import roots
@@ -109,7 +109,7 @@ def test_norms_of_rows_of_all_kinds(norm: Any, kind: str) -> None:
 
     def compute(party: Party) -> Any:
         share = given(party, x, RESIDUAL_RING, RESIDUAL)
-        product = given_additive(party, x, 48, 31)
+        product = given_additive(party, x, 48, ACTIVATION + WEIGHT)
         return norm(share, 1e-5), norm(product, 1e-5)
 
     for results in zip(*parties(compute), strict=True):

@@ -1,4 +1,4 @@
-"""Every spline through the real protocol: within the bound stated beside its coefficients, at every joint and far out."""
+"""Every spline through the real protocol: within the bound stated beside its coefficients, at joints and far out."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from puma.mpc.fixed import ACTIVATION, RING, formatted
+from puma.mpc.fixed import ACTIVATION, RING, WEIGHT, formatted
 from puma.nn import functional as F
 from puma.nn import splines
 from puma.nn.splines import Spline, piecewise
@@ -66,7 +66,7 @@ def test_the_stated_bound_holds_everywhere(spline: Spline) -> None:
 
 @pytest.mark.parametrize("spline", SPLINES, ids=lambda s: s.name)
 def test_the_bound_is_what_analysis_gives(spline: Spline) -> None:
-    """The worst of both lines at every input word, 1.5 units of input and output off, and no more than a third slack."""
+    """The worst of both lines at any input, 1.5 units of input and output off, and no more than a third slack."""
     a, b = spline.tables.double()
     starts = spline.low + spline.step * torch.arange(2**spline.width)
     reach = 1 << spline.low_bits
@@ -97,7 +97,11 @@ def test_functions_keep_the_bound_on_any_format(name: str) -> None:
     x = torch.round(x.double() * 2**14) / 2**14
 
     def compute(party):
-        inputs = [given(party, x, 34, 17), given_additive(party, x, RING, 31), given(party, x, RING, ACTIVATION)]
+        inputs = [
+            given(party, x, 34, 17),
+            given_additive(party, x, RING, ACTIVATION + WEIGHT),
+            given(party, x, RING, ACTIVATION),
+        ]
         if spline.reach + 1 + ACTIVATION <= 26:
             inputs.append(given(party, x, 26, ACTIVATION))
         return party.run(formatted(*((function(i), ACTIVATION, RING) for i in inputs)))
@@ -126,7 +130,7 @@ def test_far_below_is_nothing_and_far_above_is_everything() -> None:
     """Exactly, but for the last two places."""
     for spline, wanted in ((splines.GELU, "x"), (splines.SILU, "x"), (splines.SIGMOID, 1), (splines.TANH_HALF, 1)):
         x = torch.tensor([-limit(spline) + 0.25, -20.0, 20.0, limit(spline) - 0.25]).repeat(50)
-        results = parties(lambda p, s=spline: p.run(piecewise(s, given(p, x, s.ring, s.frac))))
+        results = parties(lambda p, s=spline, x=x: p.run(piecewise(s, given(p, x, s.ring, s.frac))))
         exact = torch.where(x > 0, x if wanted == "x" else torch.ones_like(x), 0)
         assert (value(results) - exact).abs().max() <= 2 * 2.0**-ACTIVATION
 
@@ -137,7 +141,13 @@ def test_splines_of_other_shapes(widths: tuple[int, int], outside: str | int | N
     """A straight line is exact in any table; what lies outside follows `above`."""
     width, per_unit = widths
     spline = replace(
-        splines.GELU, name="line", function=lambda x: 0.5 * x + 1, width=width, per_unit=per_unit, low=-1.0, above=outside
+        splines.GELU,
+        name="line",
+        function=lambda x: 0.5 * x + 1,
+        width=width,
+        per_unit=per_unit,
+        low=-1.0,
+        above=outside,
     )
     x = torch.linspace(-6, 1 if outside is None else 6, 400).double()
     x = torch.round(x * 2**spline.frac) / 2**spline.frac

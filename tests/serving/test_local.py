@@ -53,9 +53,7 @@ def test_secure_tokens_are_the_plain_ones(name: str, checkpoints: dict[str, Path
 
 
 @pytest.mark.parametrize("name", ["bert", "classifier"])
-def test_secure_encodings_are_near_the_plain_ones(
-    name: str, checkpoints: dict[str, Path], processes: Trio
-) -> None:
+def test_secure_encodings_are_near_the_plain_ones(name: str, checkpoints: dict[str, Path], processes: Trio) -> None:
     clear = ClearModel(checkpoints[name])
     cluster = LocalCluster(clear, trio=processes)
     for text in ("the cat sat", "a dog"):

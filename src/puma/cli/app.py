@@ -6,6 +6,7 @@ parties.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from collections.abc import Sequence
@@ -49,9 +50,16 @@ for _name, (_file, _words, _help) in COMMANDS.items():
     app.command(f"puma.cli.{_file}:{_name}", name=_name, help=_help, usage=_usage)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main() -> None:
+    """The program: run the command line it was given, and leave with its exit code."""
+    code = run(sys.argv[1:])
+    with contextlib.suppress(BrokenPipeError):
+        sys.stdout.flush()
+    os._exit(code)  # nothing is left to tidy up, and unloading torch takes a second
+
+
+def run(words: Sequence[str]) -> int:
     """Run one command line and return its exit code."""
-    words = list(sys.argv[1:] if argv is None else argv)
     flags = words[: words.index("--")] if "--" in words else words
     debug = "--debug" in flags or bool(os.environ.get("PUMA_DEBUG"))
     try:
@@ -60,9 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         ui.interrupted("--json" in flags)
         return INTERRUPTED
     except BrokenPipeError:
-        # Nobody reads on; Python would complain once more when it flushes at its end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+        return 1  # nobody reads on
     except Exception as error:
         if debug:
             import traceback
@@ -97,4 +103,4 @@ def misread(error: CycloptsError) -> tuple[str, str]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

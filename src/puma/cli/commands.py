@@ -12,7 +12,7 @@ from cyclopts import Parameter
 
 import puma
 from puma.cli import ui
-from puma.cli.ui import HUMAN, Flag, Output
+from puma.cli.ui import HUMAN, Count, Flag, Output
 
 if TYPE_CHECKING:
     from puma.serving.clear import ClearModel
@@ -25,7 +25,7 @@ def generate(
     prompt: str | None = None,
     /,
     *,
-    tokens: int = 32,
+    tokens: Count = 32,
     compare: Flag = False,
     output: Output = HUMAN,
 ) -> None:
@@ -185,9 +185,9 @@ def bench(
     model: str,
     /,
     *,
-    prompt: int,
-    tokens: int | None = None,
-    layers: int | None = None,
+    prompt: Count,
+    tokens: Count | None = None,
+    layers: Count | None = None,
     error: Annotated[bool, Parameter(negative="--no-error")] = True,
     output: Output = HUMAN,
 ) -> None:
@@ -235,9 +235,9 @@ def cost(
     model: str,
     /,
     *,
-    prompt: int,
-    tokens: int | None = None,
-    layers: int | None = None,
+    prompt: Count,
+    tokens: Count | None = None,
+    layers: Count | None = None,
     network: str | None = None,
     output: Output = HUMAN,
 ) -> None:

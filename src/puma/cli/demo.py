@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from puma.cli import ui
 from puma.cli.commands import generate
-from puma.cli.ui import Flag
+from puma.cli.ui import Count, Flag
 
 if TYPE_CHECKING:
     from puma.serving.clear import ClearModel
@@ -42,7 +42,7 @@ Now three processes continue the prompt. You alone put their answers together:
 """
 
 
-def demo(*, tokens: int = 40, debug: Flag = False) -> None:
+def demo(*, tokens: Count = 40, debug: Flag = False) -> None:
     """Show what each party sees of a prompt, then let three of them continue it with the embedded model.
 
     Parameters
@@ -91,9 +91,7 @@ def _prompt(clear: ClearModel, ids: list[int]) -> None:
     from puma.serving.prompt import seal, unseal
 
     size, index = clear.config.vocab_size, ids[0]
-    parts = [
-        unseal(Party(rank, {}, {}), part, len(ids), size).bits for rank, part in enumerate(seal(ids, size))
-    ]
+    parts = [unseal(Party(rank, {}, {}), part, len(ids), size).bits for rank, part in enumerate(seal(ids, size))]
     first = max(0, min(index // 8 - BYTES // 2, parts[0][0].shape[1] - BYTES))
     rows = range(8 * first, 8 * (first + BYTES))
     token = clear.tokenizer.id_to_token(index)

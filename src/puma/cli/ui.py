@@ -20,7 +20,17 @@ from puma.errors import PumaError
 if TYPE_CHECKING:
     from puma.serving.client import Cost
 
+
+def _whole(_: object, tokens: Sequence[Any]) -> int:
+    """Digits only: 1.5 tokens are a mistake, not two."""
+    try:
+        return int(tokens[0].value)
+    except ValueError:
+        raise ValueError(f"{tokens[0].value} is no whole number") from None
+
+
 Flag = Annotated[bool, Parameter(negative="")]
+Count = Annotated[int, Parameter(converter=_whole)]
 Progress = Callable[[str, int, int], None]  # what, done, of
 
 LOCAL = "All three parties ran on this one machine: good for trying, not for secrets."

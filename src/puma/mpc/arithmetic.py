@@ -14,7 +14,7 @@ from torch import Tensor
 
 from puma import kernels
 from puma.mpc.cost import Cost, Size, declares, local, message_bits, wire_bits, wire_bytes
-from puma.mpc.party import DEALER, FIRST, SECOND, Message, Party, Piece, Protocol
+from puma.mpc.party import DEALER, FIRST, Message, Party, Piece, Protocol
 from puma.mpc.share import Additive, Share
 
 Bilinear = Callable[[Tensor, Tensor], Tensor]

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-
 from puma.mpc.arithmetic import opening_cost, reshare
 from puma.mpc.boolean import and_, and_cost, open_masked, open_masked_cost, select, select_cost
 from puma.mpc.cost import FREE, Cost, Size, declares

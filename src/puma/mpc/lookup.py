@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from puma import kernels
-from puma.mpc.cost import Cost, declares
+from puma.mpc.cost import Cost, Size, declares
 from puma.mpc.party import FIRST, Party
 from puma.mpc.share import Additive, Bits, Share
 

@@ -19,7 +19,7 @@ from puma.mpc.fixed import ACTIVATION, NONLINEAR, RING, SCORE_REACH, formatted, 
 from puma.mpc.party import Protocol, together
 from puma.mpc.share import Additive, Share, broadcast, truncated
 from puma.nn.roots import INVERSE_RING, UNIT, reciprocal, reciprocal_cost
-from puma.nn.splines import EXP, exponential, piecewise, piecewise_cost
+from puma.nn.splines import exponential, piecewise, piecewise_cost
 
 COARSE = 1  # fraction bits of the maximum: within 1 of the true one
 SCORE_RING = NONLINEAR + SCORE_REACH + 1
@@ -105,7 +105,8 @@ def attend_cost(scores: Share | Additive | Size, values: Share | Additive | Size
 def attend(scores: Share | Additive, values: Share | Additive, mask: Tensor) -> Protocol[Share]:
     """softmax(scores) @ values; scores (..., n, s), values (..., s, d), mask broadcasts to the scores.
 
-    Values stay below fixed.VALUE_LIMIT, so that a row's sum of up to 256 of them, each times at most e, stays below 2^19.
+    Values stay below fixed.VALUE_LIMIT, so that a row's sum of up to 256 of them, each times at most exp(0.75), stays
+    below 2^18 and can be lifted; longer rows give up a place of the exponentials for each doubling.
     """
     (values,) = yield from formatted((values, ACTIVATION, RING))
     e, sums = yield from exponentials(scores, mask)

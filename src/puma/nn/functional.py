@@ -21,7 +21,8 @@ from puma.mpc.cost import FREE, Cost, Size, declares, wire_bits
 from puma.mpc.fixed import ACTIVATION, LOGIT_RING, RESIDUAL_RING, RING, formatted, formatted_cost
 from puma.mpc.party import Protocol
 from puma.mpc.retrieval import Choice, retrieve, retrieve_cost
-from puma.mpc.share import Additive, Secret, Share, cat as cat_shares, encode, public, truncated
+from puma.mpc.share import Additive, Secret, Share, encode, public, truncated
+from puma.mpc.share import cat as cat_shares
 from puma.nn import attention, roots, splines
 
 Value = Any  # a torch tensor, a Share or an Additive
