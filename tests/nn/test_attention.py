@@ -47,6 +47,7 @@ ROWS = {
     "one key": (sample(5, 1, 1, scale=100), full_mask(1)),
     "ties": (torch.zeros(2, 4, 8).double() + 3.25, full_mask(8)[:4]),
     "far apart": (sample(2, 6, 9, scale=120), causal_mask(6, 9)),
+    "the whole reach": (sample(2, 3, 9, scale=2300), full_mask(9)[:3]),
     "large and near": (sample(2, 6, 9) + 400, causal_mask(6, 9)),
     "one wins": (torch.eye(6).double() * 40 - 20, full_mask(6)),
     "holes": (sample(1, 3, 8, scale=2), torch.tensor([[1, 0, 0, 1, 1, 0, 1, 0], [0] * 7 + [1], [0, 1] * 4]).bool()),

@@ -78,6 +78,20 @@ def test_products_of_secrets() -> None:
         assert (value([r[i] for r in results]) - exact).abs().max() < 40 * UNIT, i
 
 
+def test_products_up_to_what_can_be_lifted() -> None:
+    """|z| < 2^14 after a weight matrix, 2^18 after a product of two activations."""
+    x, w = torch.tensor([[127.9], [-127.9]]).double(), torch.tensor([[127.9]]).double()
+    a, b = torch.tensor([511.0, -511.0, 3.0]).double(), torch.tensor([512.9, 512.9, 2.0]).double()
+
+    def compute(party: Party) -> Any:
+        z = F.linear(given(party, x, RESIDUAL_RING, RESIDUAL), weight(party, w))
+        y = F.mul(given(party, a, RING, ACTIVATION, "a"), given(party, b, RING, ACTIVATION, "b"))
+        return party.run(formatted((z, ACTIVATION, RING), (z, RESIDUAL, 64), (y, ACTIVATION, RING)))
+
+    for exact, *results in zip([x @ w, x @ w, a * b], *parties(compute), strict=True):
+        assert (value(results) - exact).abs().max() < 0.05
+
+
 def test_affine() -> None:
     scale, shift = sample(24, scale=2), sample(24, seed=4)
     for extra in ((shift,), ()):

@@ -84,6 +84,7 @@ ROWS = {
     "outliers of 8000": outliers(4, 256, 8000.0),
     "tiny": sample(8, 512, scale=1e-2),
     "tiny and short": sample(8, 64, scale=1e-2),
+    "at the limit": torch.tensor([8190.0, -8190.0]).double().repeat(2, 32),
     "one of many": torch.eye(16).double()[:5] * 100,
 }
 

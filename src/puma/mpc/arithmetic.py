@@ -38,7 +38,7 @@ def deal(party: Party, value: Tensor | None, shape: tuple[int, ...], bits: int, 
     if party.is_dealer:
         party.correction(value if party.dry else kernels.pack(value - half, bits), count)  # type: ignore[operator]
         return value  # type: ignore[return-value]
-    return kernels.unpack(party.correction(None, count), bits, shape)
+    return kernels.unpack(party.correction(None, count), bits, shape)  # type: ignore[arg-type]
 
 
 @declares("local", "section 3", local)
@@ -142,7 +142,8 @@ def open_truncate(*pairs: tuple[Additive, int]) -> Protocol[list[Share]]:
     opened = yield from _opened(centred)
     results = []
     for (z, s), (a, b) in zip(pairs, opened, strict=True):
-        share = Share(z.party, kernels.shift_right(a, s, z.bits), kernels.shift_right(b, s, z.bits), z.bits - s, z.frac - s)
+        a, b = (kernels.shift_right(t, s, z.bits) for t in (a, b))
+        share = Share(z.party, a, b, z.bits - s, z.frac - s)
         results.append(share.shifted(-1) if s else share)
     return results
 
@@ -157,7 +158,7 @@ def lift_cost(*pairs: tuple[Share | Size, int]) -> Cost:
 def lift(*pairs: tuple[Share, int]) -> Protocol[list[Share]]:
     """Shares from ring j into larger rings k, exactly, if |x| < 2^(j-2); all in one round.
 
-    Add 2^(j-2), so that 0 <= x < 2^(j-1). With l = l1 + l2 over the integers, w = l >> j and t the top bit of l mod 2^j,
+    Add 2^(j-2): then 0 <= x < 2^(j-1). With l = l1 + l2 over the integers, w = l >> j and t the top bit of l mod 2^j,
     x = m - l1 - l2 + 2^j (w + t (1 - top bit of m)). The dealer deals both candidates of the wrap in ring k - j, the
     evaluators pick by the top bit of m, which both know, and reshare. Safe: picked words are dealt, sums are padded.
     """

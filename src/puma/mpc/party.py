@@ -176,8 +176,8 @@ def _size(piece: Piece) -> int:
 
 def _pack(piece: Piece) -> Tensor:
     if piece.bits == 1:
-        return kernels.pack_bits(piece.words)
-    return kernels.pack(piece.words, piece.bits)
+        return kernels.pack_bits(piece.words)  # type: ignore[arg-type]
+    return kernels.pack(piece.words, piece.bits)  # type: ignore[arg-type]
 
 
 def _unpack(part: Tensor, piece: Piece) -> Tensor:

@@ -42,7 +42,7 @@ def exponentials(scores: Share | Additive, mask: Tensor) -> Protocol[tuple[Share
     e = yield from piecewise(exponential(frac), x.reshape(-1) if where is None else x.reshape(-1)[where])
     (e,) = yield from formatted((e, frac, RING))
     if where is not None:
-        e = e.apply(lambda t: torch.zeros(mask.numel(), dtype=t.dtype, device=t.device).index_copy(0, where.to(t.device), t))
+        e = e.apply(lambda t: t.new_zeros(mask.numel()).index_copy(0, where.to(t.device), t))
     e = e.reshape(*mask.shape)
     return e, e.sum(-1)
 
@@ -77,7 +77,8 @@ def _exponentials_cost(scores: Share | Additive | Size, mask: Tensor) -> Cost:
     allowed = (int(mask.expand(shape).sum()),)
     cost = formatted_cost((scores, NONLINEAR, SCORE_RING))
     spline = exponential(_fraction(shape[-1]))
-    cost += maximum_cost(Size(shape, SCORE_RING - (NONLINEAR - COARSE))) + piecewise_cost(spline, Size(allowed, SCORE_RING))
+    cost += maximum_cost(Size(shape, SCORE_RING - (NONLINEAR - COARSE)))
+    cost += piecewise_cost(spline, Size(allowed, SCORE_RING))
     return cost + formatted_cost((Size(allowed, spline.result_bits, spline.out_frac), spline.out_frac, RING))
 
 

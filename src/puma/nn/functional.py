@@ -128,9 +128,7 @@ def _spline_cost(spline: splines.Spline, x: Value) -> Cost:
     return formatted_cost((x, spline.frac, spline.ring)) + splines.piecewise_cost(spline, ready)
 
 
-@declares(
-    "formatted, piecewise", "section 5", lambda x, approximate="none": _spline_cost(GELUS[approximate], x)
-)
+@declares("formatted, piecewise", "section 5", lambda x, approximate="none": _spline_cost(GELUS[approximate], x))
 def gelu(x: Value, approximate: str = "none") -> Value:
     """GeLU, exact ("none") or the "tanh" form; |x| < 496."""
     if isinstance(x, Tensor):
@@ -161,7 +159,7 @@ def tanh(x: Value) -> Value:
 
 @declares("formatted, piecewise", "section 5", lambda x: _spline_cost(splines.EXP, x))
 def exp(x: Value) -> Value:
-    """exp(x) for -2^10 < x <= 0."""
+    """exp(x) for -2^14 < x <= 0."""
     if isinstance(x, Tensor):
         return torch.exp(x)
     return _spline(splines.EXP, x)
@@ -224,9 +222,7 @@ def rsqrt(x: Value) -> Value:
     return truncated(root, root.frac - roots.RESIDUAL)
 
 
-@declares(
-    "formatted", "section 3", lambda x, cos, sin: formatted_cost((x, ACTIVATION, RING + ROTARY))
-)
+@declares("formatted", "section 3", lambda x, cos, sin: formatted_cost((x, ACTIVATION, RING + ROTARY)))
 def rotary(x: Value, cos: Tensor, sin: Tensor) -> Value:
     """Rotary position embedding, halves rotated: x * cos + rotate_half(x) * sin; cos and sin public (T, head_dim)."""
     if isinstance(x, Tensor):
@@ -287,9 +283,7 @@ def one_hot(index: Value, size: int) -> Value:
     return party.run(reshare(Additive(party, part, RESIDUAL_RING, 0, dealt=False)))[0]
 
 
-@declares(
-    "formatted, all", "section 3", lambda items, dim: formatted_cost(*((x, ACTIVATION, RING) for x in items))
-)
+@declares("formatted, all", "section 3", lambda items, dim: formatted_cost(*((x, ACTIVATION, RING) for x in items)))
 def cat(items: Sequence[Value], dim: int) -> Value:
     """Concatenate along a dimension."""
     if isinstance(items[0], Tensor):

@@ -34,8 +34,9 @@ RSQRT_BOUND = 1.5e-5
 @cache
 def _reciprocal_spline() -> Spline:
     return Spline(
-        "reciprocal", lambda y: 1 / y, 0.25, 10, 10, RECIPROCAL_BOUND, None, False, UNIT, slope=8, bits=64, out_frac=UNIT
-    )
+        "reciprocal", lambda y: 1 / y, 0.25, 10, 10, RECIPROCAL_BOUND, None, False, UNIT, slope=8, bits=64,
+        out_frac=UNIT,
+    )  # fmt: skip
 
 
 @cache
@@ -138,16 +139,16 @@ def normalised(x: Share | Additive, eps: float, centre: bool) -> Protocol[Share]
     |x| < 2^13 and the sum of a row's squares < 2^32. The sum of squares N takes one word a row; x / sqrt(N) is at most
     1, so with c = ceil(log2 sqrt(n)) the product with 2^c-scaled root stays in ring 56 at 53 - c fraction bits.
     """
-    (x,) = yield from formatted((x, RESIDUAL, 64))
-    n = x.shape[-1]
+    (wide,) = yield from formatted((x, RESIDUAL, 64))
+    n = wide.shape[-1]
     if centre:
-        mean = truncated(x.sum(-1, keepdim=True).times(round(2**MEAN / n), MEAN), MEAN)
+        mean = truncated(wide.sum(-1, keepdim=True).times(round(2**MEAN / n), MEAN), MEAN)
         (mean,) = yield from lift((mean, 64))
-        x = x - mean
-    squares = square(truncated(x, 4)).sum(-1) + n * eps
+        wide = wide - mean
+    squares = square(truncated(wide, 4)).sum(-1) + n * eps
     (squares,) = yield from open_truncate((squares, squares.frac - ROW))
     exponent = math.ceil(math.log2(n) / 2)
     root = yield from rsqrt(squares, 23, math.sqrt(n) / 2**exponent)
-    product = multiply(x.reduced(root.bits), root.unsqueeze(-1))
+    product = multiply(wide.reduced(root.bits), root.unsqueeze(-1))
     product.frac -= exponent
     return (yield from formatted((product, ACTIVATION, RING)))[0]

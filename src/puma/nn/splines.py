@@ -40,7 +40,8 @@ class Spline:
     """A function, its table's range [low, low + 2^width * h), h = 2^-per_unit, and how it goes on outside.
 
     `bound` is the largest error over all inputs, approximation and fixed point together, held by a test.
-    `fit` makes the largest error least, or the mean error zero, for sums over many inputs. `bits` is the ring of A + B u and `slope` the fraction bits of B. `above`: None (the input never is), 0, 1 or "x".
+    `fit` makes the largest error least, or the mean error zero, for sums over many inputs. `bits` is the ring of
+    A + B u and `slope` the fraction bits of B. `above`: None (the input never is), 0, 1 or "x".
     Inputs that are `checked` against the table's range lie in [-2^reach, 2^reach + low).
     """
 

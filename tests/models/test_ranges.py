@@ -1,0 +1,74 @@
+"""The owner's bounds hold for sampled inputs of the worst length, and models beyond them are refused by name."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+
+from puma.errors import RangeError
+from puma.models import ranges
+from puma.models.checkpoint import load
+from puma.models.config import Gpt2, Llama
+from puma.nn.functional import rotary
+from puma.nn.modules import rotary_angles
+from tests.models import tiny
+
+
+def sphere(count: int, width: int) -> torch.Tensor:
+    """Outputs of a norm: rows of length sqrt(width)."""
+    x = torch.randn(count, width, generator=torch.Generator().manual_seed(1))
+    return x / x.norm(dim=1, keepdim=True) * math.sqrt(width)
+
+
+def spread(q: torch.Tensor, k: torch.Tensor) -> float:
+    scores = torch.einsum("ihd,jhd->hij", q, k)
+    return float((scores.amax(2) - scores.amin(2)).max())
+
+
+def test_scores_of_a_model_with_biases_stay_within_the_bound() -> None:
+    config = Gpt2(vocab_size=10, width=32, layers=1, heads=4)
+    names = ("h.0.attn.q", "h.0.attn.k")
+    params = {f"{n}.weight": torch.randn(32, 32) for n in names} | {f"{n}.bias": 9 * torch.randn(32) for n in names}
+    n = sphere(2000, 32)
+    q, k = ((n @ params[f"{m}.weight"].T + params[f"{m}.bias"]).view(-1, 4, 8) for m in names)
+    ((name, bound, limit, _),) = ranges.bounds(config, params)
+    assert name == names[0] and limit == ranges.SPREAD_LIMIT
+    assert spread(q, k) < bound < 30 * spread(q, k)
+
+
+def test_scores_of_a_rotary_model_stay_within_the_bound() -> None:
+    config = Llama(vocab_size=10, hidden_size=32, intermediate_size=8, layers=1, heads=4, kv_heads=2)
+    params = {"x.self_attn.q_proj.weight": torch.randn(32, 32), "x.self_attn.k_proj.weight": torch.randn(16, 32)}
+    n = sphere(1000, 32)
+    q, k = (x.view(1000, -1, 8).transpose(0, 1) for x in (n @ w.T for w in params.values()))
+    cos, sin = rotary_angles(0, 1000, 8, 10000.0, torch.device("cpu"))
+    q, k = (rotary(x, cos, sin).transpose(0, 1) for x in (q, k.repeat_interleave(2, dim=0)))
+    ((_, bound, _, what),) = ranges.bounds(config, params)
+    assert "attention scores" in what
+    assert spread(q, k) < bound < 30 * spread(q, k)
+
+
+@pytest.mark.parametrize("make", [tiny.llama, tiny.gpt2, tiny.bert, tiny.classifier])
+def test_an_ordinary_model_passes(make, tmp_path: Path) -> None:
+    checkpoint = load(make(tmp_path / "model"))
+    names = {name.rpartition(".")[2] for name, *_ in ranges.bounds(checkpoint.config, checkpoint.fold())}
+    assert len(names) >= 3
+
+
+@pytest.mark.parametrize(
+    ("part", "factor", "what"),
+    [("gate_proj", 100.0, "an activation"), ("v_proj", 110.0, "a value"), ("q_proj", 120.0, "attention scores")],
+)
+def test_what_could_overflow_is_refused_by_name(part: str, factor: float, what: str, tmp_path: Path) -> None:
+    checkpoint = load(tiny.llama(tmp_path / "model"))
+    params = checkpoint.fold()
+    name = next(n for n in params if part in n)
+    largest = float(params[name].abs().max())
+    params[name] = params[name] * (factor / largest)
+    if part == "q_proj":
+        params[name.replace("q_proj", "k_proj")] *= 20.0
+    with pytest.raises(RangeError, match=f"{part} can give {what}"):
+        ranges.check(checkpoint.config, params)
