@@ -123,9 +123,7 @@ def lookup(width: int, runs: int) -> dict[str, float]:
 
 
 def others(runs: int) -> dict[str, dict[str, float]]:
-    return {f"{bits} bits": ring(bits, runs) for bits in (16, 24, 48, 64)} | {
-        "single bits": single_bits(runs)
-    }
+    return {f"{bits} bits": ring(bits, runs) for bits in (16, 24, 48, 64)} | {"single bits": single_bits(runs)}
 
 
 def ring(bits: int, runs: int) -> dict[str, float]:

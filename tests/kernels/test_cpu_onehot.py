@@ -31,9 +31,7 @@ def test_shares_of_a_one_hot_meet_the_digit(room: object, width: int) -> None:
         room.member(share, public, width, members) ^ room.member(other, public, width, members),
         members[difference],
     )
-    assert torch.equal(
-        room.above(share, public, width) ^ room.above(other, public, width), (hidden > public).long()
-    )
+    assert torch.equal(room.above(share, public, width) ^ room.above(other, public, width), (hidden > public).long())
     assert torch.equal(
         room.hot_bit(share, public, width) ^ room.hot_bit(other, public, width), (hidden == public).long()
     )
@@ -58,9 +56,7 @@ def test_equal_to_plain_bit_for_bit(width: int) -> None:
 def check(e: torch.Tensor, digit: torch.Tensor, width: int, members: torch.Tensor) -> None:
     for tables in (0, 1, 2, 3, 4):
         table = words(2 * tables, 1 << width, seed=tables)[::2]
-        assert torch.equal(kernels.lookup(e, digit, width, table), plain.lookup(e, digit, width, table)), (
-            tables
-        )
+        assert torch.equal(kernels.lookup(e, digit, width, table), plain.lookup(e, digit, width, table)), tables
     assert torch.equal(kernels.member(e, digit, width, members), plain.member(e, digit, width, members))
     assert torch.equal(kernels.above(e, digit, width), plain.above(e, digit, width))
     assert torch.equal(kernels.hot_bit(e, digit, width), plain.hot_bit(e, digit, width))

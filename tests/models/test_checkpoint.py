@@ -59,9 +59,7 @@ def test_a_client_needs_no_weights(tmp_path: Path) -> None:
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 def test_number_formats(dtype: torch.dtype, tmp_path: Path) -> None:
     before = load(tiny.gpt2(tmp_path)).state
-    tiny.edit(
-        tmp_path, lambda state: state.update({name: tensor.to(dtype) for name, tensor in state.items()})
-    )
+    tiny.edit(tmp_path, lambda state: state.update({name: tensor.to(dtype) for name, tensor in state.items()}))
     for name, tensor in load(tmp_path).state.items():
         assert_close(tensor, before[name].to(dtype).float(), atol=0, rtol=0)
 
@@ -89,9 +87,7 @@ def test_an_index_stays_in_its_folder(tmp_path: Path) -> None:
     refused(CheckpointError, folder, "outer.safetensors")
 
 
-@pytest.mark.parametrize(
-    "write,prefix", [(tiny.llama, "model."), (tiny.gpt2, "transformer."), (tiny.bert, "bert.")]
-)
+@pytest.mark.parametrize("write,prefix", [(tiny.llama, "model."), (tiny.gpt2, "transformer."), (tiny.bert, "bert.")])
 def test_names_without_prefix(write: Callable[..., Path], prefix: str, tmp_path: Path) -> None:
     before = load(write(tmp_path)).state
 
@@ -107,9 +103,7 @@ def test_old_names_of_layer_norm(tmp_path: Path) -> None:
 
     def rename(state: State) -> None:
         for name in [name for name in state if "LayerNorm" in name]:
-            state[name.replace("Norm.weight", "Norm.gamma").replace("Norm.bias", "Norm.beta")] = state.pop(
-                name
-            )
+            state[name.replace("Norm.weight", "Norm.gamma").replace("Norm.bias", "Norm.beta")] = state.pop(name)
 
     assert load(tiny.edit(tmp_path, rename)).state.keys() == before.keys()
 
@@ -255,9 +249,7 @@ def test_embedded_is_a_folder_of_the_package() -> None:
         (tiny.bert, {"is_decoder": True}, ["is_decoder"]),
     ],
 )
-def test_unsupported(
-    write: Callable[..., Path], settings: dict[str, Any], words: list[str], tmp_path: Path
-) -> None:
+def test_unsupported(write: Callable[..., Path], settings: dict[str, Any], words: list[str], tmp_path: Path) -> None:
     refused(UnsupportedModel, tiny.configure_folder(write(tmp_path), **settings), *words)
 
 

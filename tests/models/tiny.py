@@ -114,9 +114,7 @@ def random_state(architecture: str, settings: dict[str, Any], seed: int = 0) -> 
         if len(shape) == 2:
             state[name] = noise * (0.5 if "embed" in name or ".wte." in name else shape[-1] ** -0.5)
         else:
-            state[name] = 0.2 * noise + (
-                1 if "norm" in name.lower() or ".ln_" in name else 0
-            ) * name.endswith("weight")
+            state[name] = 0.2 * noise + (1 if "norm" in name.lower() or ".ln_" in name else 0) * name.endswith("weight")
     return state
 
 

@@ -37,9 +37,7 @@ def tls_wraps() -> tuple[tcp.Wrap, tcp.Wrap]:
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "p1")])
     now = datetime.datetime.now(datetime.UTC)
     builder = x509.CertificateBuilder(name, name, key.public_key(), 1, now - HOUR, now + HOUR)
-    certificate = builder.add_extension(x509.SubjectAlternativeName([x509.DNSName("p1")]), False).sign(
-        key, SHA256()
-    )
+    certificate = builder.add_extension(x509.SubjectAlternativeName([x509.DNSName("p1")]), False).sign(key, SHA256())
     pem = certificate.public_bytes(Encoding.PEM)
     server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     with tempfile.NamedTemporaryFile() as file:
@@ -66,9 +64,7 @@ def make_links(request):
             server, client = tls_wraps() if request.param == "tls" else (tcp.plain, tcp.plain)
             with tcp.listen(wrap=server) as port:
                 port.welcome(ME, [("party", 2)], timeout, queue_bytes)
-                dialed = tcp.dial(
-                    *port.address, replace(ME, rank=2), ("party", 1), 5, timeout, client, queue_bytes
-                )
+                dialed = tcp.dial(*port.address, replace(ME, rank=2), ("party", 1), 5, timeout, client, queue_bytes)
                 ends = port.accept(5).link, dialed.link
         made.extend(ends)
         return ends

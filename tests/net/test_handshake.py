@@ -79,9 +79,7 @@ def test_another_version_is_named_on_both_sides(port, identity, monkeypatch, mod
             handshake,
             "header_bytes",
             lambda *args: (
-                b"PUMA\x07\x00" + header_bytes(*args)[6:]
-                if threading.current_thread() is ours
-                else header_bytes(*args)
+                b"PUMA\x07\x00" + header_bytes(*args)[6:] if threading.current_thread() is ours else header_bytes(*args)
             ),
         )
     else:
@@ -97,9 +95,7 @@ def _newer(real, thread):
     def hello(me):
         private, payload = real(me)
         if threading.current_thread() is thread:
-            payload = msgspec.msgpack.encode(
-                {**msgspec.msgpack.decode(payload), "version": 7, "new": "field"}
-            )
+            payload = msgspec.msgpack.encode({**msgspec.msgpack.decode(payload), "version": 7, "new": "field"})
         return private, payload
 
     return hello

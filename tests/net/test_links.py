@@ -25,9 +25,7 @@ def test_pieces_become_one_frame(make_links):
     a.send(b"head", words.numpy(), memoryview(b""), bytearray(b"tail"), np.zeros((0, 4)))
     got = b.recv(56)
     assert bytes(got[:4]) == b"head" and bytes(got[-4:]) == b"tail"
-    assert torch.equal(
-        torch.frombuffer(got[4:52], dtype=torch.uint8).clone().view(torch.int64), words.flatten()
-    )
+    assert torch.equal(torch.frombuffer(got[4:52], dtype=torch.uint8).clone().view(torch.int64), words.flatten())
     a.send()
     assert len(b.recv(0)) == 0
 

@@ -86,9 +86,7 @@ def test_lies_are_named(raw, aside, lie, direct):
             link.recv(4)
 
 
-@pytest.mark.parametrize(
-    "sent", [b"", MAGIC, header_bytes(Kind.DATA, 0, 9), header_bytes(Kind.DATA, 0, 9) + b"x"]
-)
+@pytest.mark.parametrize("sent", [b"", MAGIC, header_bytes(Kind.DATA, 0, 9), header_bytes(Kind.DATA, 0, 9) + b"x"])
 def test_an_end_without_a_goodbye_is_a_loss(raw, sent):
     link, writes, _ = raw
     writes.sendall(sent)

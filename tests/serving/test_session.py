@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from puma import kernels
-from puma.errors import NumericError, ProtocolError, PumaError
+from puma.errors import NumericError, PeerLost, ProtocolError, PumaError
 from puma.models.config import Llama
 from puma.serving import messages as msg
 from puma.serving.client import Session
@@ -24,6 +24,7 @@ class Playback:
 
     def __init__(self, rank: int) -> None:
         self.peer = f"P{rank}"
+        self.lost = False
         self.control: deque[bytes] = deque()
         self.data: deque[bytes] = deque()
 
@@ -75,6 +76,15 @@ def test_copies_that_differ_end_the_session(session: Session, rank: int, compone
         session.encode([1, 2], "pooled")
     with pytest.raises(ProtocolError, match="has ended"):
         session.encode([1, 2], "pooled")
+
+
+def test_a_lost_party_is_named_though_others_have_answers(session: Session) -> None:
+    lay(session, 1.0)
+    session.links[2].control[0] = msg.encode(msg.Failed("PeerLost", "P1 is gone", "look at its log"))
+    session.links[2].lost = True
+    with pytest.raises(PeerLost, match="P1 is gone"):
+        session.selftest()
+    assert session.links[0].control
 
 
 def test_a_report_is_no_result(session: Session) -> None:

@@ -31,8 +31,8 @@ Each party now holds two of three tables, and each table lies at two parties. Yo
 
 of {count} tokens. For each of them you give the two holders of a table random bits, one bit a row, the
 same bits to both but for one: that of the token. They add up the rows whose bit is 1, and the
-difference of their sums is the token's row. Here is the first token, {token!r}, number {index};
-the bits of rows {start} to {end}:
+difference of their sums is the token's row. For token number {index}, {token!r}, these are the
+bits of rows {start} to {end}:
 """
 CLOSING = """\
 Whoever holds one copy sees coins. Two parties who put their heads together would see it all:
@@ -90,17 +90,17 @@ def _prompt(clear: ClearModel, ids: list[int]) -> None:
     from puma.mpc.party import Party
     from puma.serving.prompt import seal, unseal
 
-    size, index = clear.config.vocab_size, ids[0]
+    size, place = clear.config.vocab_size, min(1, len(ids) - 1)  # the first token may only mark the beginning
+    index = ids[place]
     parts = [unseal(Party(rank, {}, {}), part, len(ids), size).bits for rank, part in enumerate(seal(ids, size))]
     first = max(0, min(index // 8 - BYTES // 2, parts[0][0].shape[1] - BYTES))
     rows = range(8 * first, 8 * (first + BYTES))
-    token = clear.tokenizer.id_to_token(index)
-    names = {"prompt": PROMPT, "count": len(ids), "token": token, "index": index}
+    names = {"prompt": PROMPT, "count": len(ids), "token": clear.decode([index]), "index": index}
     ui.say(ROW.format(**names, start=rows.start, end=rows.stop - 1))
     _line("you", "", "".join("1" if row == index else "." for row in rows))
     for (party, *tables), held in zip(HELD, parts):
         for i, (name, bits) in enumerate(zip(tables, held)):
-            _line(party if i == 0 else "", name, _bits(bits[0], rows))
+            _line(party if i == 0 else "", name, _bits(bits[place], rows))
     ui.say()
 
 

@@ -145,6 +145,8 @@ def breakdown(parts: Sequence[Mapping[str, Any]]) -> None:
     timed = any(part.get("seconds") for part in parts)
     rows = [["component", "seconds", "rounds", "bytes"]]
     for part in sorted(parts, key=lambda part: -part["bytes"]):
+        if not part["bytes"] and part.get("seconds", 0) < 0.01:
+            continue
         seconds = f"{part['seconds']:.2f}" if timed else ""
         rows.append([part["name"], seconds, f"{part['rounds']:,}", amount(part["bytes"])])
     table(rows if timed else [[first, *rest] for first, _, *rest in rows])

@@ -40,9 +40,7 @@ def dot_tile(rows: int, columns: int) -> Any:
             right = [load(tile.after(row, k)) for row in b_rows]
             left = [load(tile.after(row, k)) for row in a_rows]
             return [
-                tile.multiply_add(sums[r * columns + j], left[r], right[j])
-                for r in range(rows)
-                for j in range(columns)
+                tile.multiply_add(sums[r * columns + j], left[r], right[j]) for r in range(rows) for j in range(columns)
             ]
 
         whole = tile.builder.and_(tile.count, _I64(-LANES))
@@ -125,9 +123,7 @@ class _Tile:
         kind = ir.FunctionType(_VECTOR, [_VECTOR.as_pointer(), _I32, _FLAGS, _VECTOR])
         masked = self._external(kind, "llvm.masked.load.v8i64.p0")
         cast = self.builder.bitcast
-        return lambda pointer: self.builder.call(
-            masked, [cast(pointer, _VECTOR.as_pointer()), _I32(8), flags, _ZERO]
-        )
+        return lambda pointer: self.builder.call(masked, [cast(pointer, _VECTOR.as_pointer()), _I32(8), flags, _ZERO])
 
     def store(self, value: Any, pointer: Any) -> None:
         self.builder.store(value, self.builder.bitcast(pointer, value.type.as_pointer()), align=8)

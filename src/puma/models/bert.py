@@ -118,9 +118,7 @@ class Model(nn.Module):
     def classify(self, hidden: Value) -> Value:
         """The logits (labels,) of the classification head."""
         if self.classifier is None:
-            raise UsageError(
-                "the model has no classification head", "use a BertForSequenceClassification checkpoint"
-            )
+            raise UsageError("the model has no classification head", "use a BertForSequenceClassification checkpoint")
         pooled = self.pool(hidden)
         with F.component("head", pooled):
             return self.classifier(pooled.reshape(1, -1))[0]

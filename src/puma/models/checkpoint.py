@@ -18,8 +18,8 @@ from safetensors import SafetensorError, safe_open
 
 from puma.errors import CheckpointError, TensorError, UnsupportedModel
 from puma.models import ARCHITECTURES
-from puma.models.ranges import check
 from puma.models.config import Bert, Config, Gpt2, Llama, read
+from puma.models.ranges import check
 
 HUB_FILES = ["*.json", "*.txt", "*.model"]
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
@@ -156,9 +156,7 @@ def architecture_of(raw: dict[str, Any]) -> str:
         raise UnsupportedModel(f"config.json names {name}", f"puma implements {', '.join(ARCHITECTURES)}")
     if raw.get("quantization_config"):
         method = raw["quantization_config"].get("quant_method", "unknown method")
-        raise UnsupportedModel(
-            f"the checkpoint is quantised ({method})", "use the original one, in fp32, fp16 or bf16"
-        )
+        raise UnsupportedModel(f"the checkpoint is quantised ({method})", "use the original one, in fp32, fp16 or bf16")
     return name
 
 

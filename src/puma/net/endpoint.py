@@ -83,9 +83,7 @@ class Inbox:
 class Endpoint:
     """One side of a link; a subclass says how a frame leaves (`_transmit`) and a link ends (`_finish`)."""
 
-    def __init__(
-        self, name: str, peer: str, timeout: float = TIMEOUT, queue_bytes: int = QUEUE_BYTES
-    ) -> None:
+    def __init__(self, name: str, peer: str, timeout: float = TIMEOUT, queue_bytes: int = QUEUE_BYTES) -> None:
         self.name = name
         self.peer = peer
         self._timeout = timeout
@@ -104,6 +102,11 @@ class Endpoint:
     @timeout.setter
     def timeout(self, seconds: float) -> None:
         self.set_timeout(seconds)
+
+    @property
+    def lost(self) -> bool:
+        """Whether nothing more can come, though what has come may still wait to be taken."""
+        return self.inbox.over is not None
 
     def set_timeout(self, seconds: float) -> None:
         """How long a silence, in seconds, is borne."""

@@ -211,9 +211,7 @@ def dialer(wire: Wire, me: Identity, expect: tuple[Role, int]) -> Agreed:
         theirs = wire.recv()
         hello = _their_hello(theirs, me)
         if (hello.role, hello.rank) != expect:
-            raise refusal(
-                "rank", f"{name_of(*expect)} was dialed, {name_of(hello.role, hello.rank)} answered"
-            )
+            raise refusal("rank", f"{name_of(*expect)} was dialed, {name_of(hello.role, hello.rank)} answered")
         wire.send(_proof(me, "dialer", mine, theirs))
         _check_proof(wire.recv(), me, "listener", mine, theirs)
         return _agree(private, hello, me, mine, theirs)
@@ -222,9 +220,7 @@ def dialer(wire: Wire, me: Identity, expect: tuple[Role, int]) -> Agreed:
         raise
 
 
-def listener(
-    wire: Wire, me: Identity, theirs: bytes, admit: Callable[[Role, int], HandshakeError | None]
-) -> Agreed:
+def listener(wire: Wire, me: Identity, theirs: bytes, admit: Callable[[Role, int], HandshakeError | None]) -> Agreed:
     """The listener's half, from the dialer's hello on; `admit` may object to a role and rank."""
     try:
         hello = _their_hello(theirs, me)

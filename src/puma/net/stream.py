@@ -141,9 +141,7 @@ class StreamLink(Endpoint):
             if frame[0] is kind:
                 return frame[1]
             if not self.inbox.put(*frame, self.timeout):
-                raise self._over(
-                    FrameError(f"{self.peer} sent more control frames than anybody reads", _DEAD_HINT)
-                )
+                raise self._over(FrameError(f"{self.peer} sent more control frames than anybody reads", _DEAD_HINT))
         return self.inbox.take(kind, 0)
 
     def _receive(self) -> None:

@@ -47,9 +47,7 @@ def plain(sock: socket.socket) -> socket.socket:
     return sock
 
 
-def listen(
-    host: str = "127.0.0.1", port: int = 0, wrap: Wrap = plain, greeting: float = GREETING_SECONDS
-) -> Listener:
+def listen(host: str = "127.0.0.1", port: int = 0, wrap: Wrap = plain, greeting: float = GREETING_SECONDS) -> Listener:
     """Bind a port (0: any free one). Dialers wait from now on; `welcome` lets them in."""
     try:
         sock = socket.create_server((host, port), backlog=128)
@@ -91,9 +89,7 @@ def dial(
     return Met(link, agreed.role, agreed.rank, agreed.secret)
 
 
-def _connect(
-    host: str, port: int, peer: str, end: float, wrap: Wrap, opened: contextlib.ExitStack
-) -> socket.socket:
+def _connect(host: str, port: int, peer: str, end: float, wrap: Wrap, opened: contextlib.ExitStack) -> socket.socket:
     while True:
         try:
             sock = socket.create_connection((host, port), timeout=max(0.01, remaining(end)))
@@ -199,9 +195,7 @@ class Listener:
             with self._lock:
                 busy = self._closed or len(self._greetings) >= MAX_GREETINGS
                 if not busy:
-                    thread = threading.Thread(
-                        target=self._greet, args=(sock,), name="puma greets", daemon=True
-                    )
+                    thread = threading.Thread(target=self._greet, args=(sock,), name="puma greets", daemon=True)
                     self._greetings[thread] = sock
                     thread.start()
             if busy:

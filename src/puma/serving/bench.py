@@ -63,9 +63,7 @@ def random_ids(config: Config, count: int) -> list[int]:
     return (PUBLIC.stream("tokens").words(count) & (2**62 - 1)).remainder(config.vocab_size).tolist()
 
 
-def configured(
-    source: str, layers: int | None, weights: bool = True
-) -> tuple[str, Config, Mapping[str, Tensor]]:
+def configured(source: str, layers: int | None, weights: bool = True) -> tuple[str, Config, Mapping[str, Tensor]]:
     """Name, config and parameters of a preset or a checkpoint, perhaps of its first layers only."""
     if layers is not None and layers < 1:
         raise UsageError(f"a model of {layers} layers makes no sense", "pass --layers 1 or more")

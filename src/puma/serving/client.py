@@ -216,6 +216,7 @@ class Session:
     def _result(self) -> Tensor:
         """Join the next output; (l1, l2), (m, l1) and (m, l2) must agree on every component."""
         with self._talking():
+            self._watch()
             (l1, l2), (m, one), (m2, two) = (self._components(link) for link in self.links)
             if not (torch.equal(l1, one) and torch.equal(l2, two) and torch.equal(m, m2)):
                 raise ProtocolError(
@@ -223,6 +224,12 @@ class Session:
                 )
         self._unread -= 1
         return kernels.signed(m - l1 - l2, self._bits).double() / 2.0**self._frac
+
+    def _watch(self) -> None:
+        """Name a lost party now: the dealer runs far ahead, and its answers would hide for long that it is gone."""
+        for link in self.links:
+            while link.lost:
+                self._reply(link)  # in the end it raises what the party said last, or how it was lost
 
     def _components(self, link: Any) -> tuple[Tensor, Tensor]:
         reply = self._reply(link)
@@ -240,9 +247,7 @@ class Session:
         with self._talking():
             reports = [self._reply(link) for link in self.links]
             if not all(isinstance(r, msg.Report) for r in reports):
-                raise ProtocolError(
-                    "a party sent a result instead of a report", "one of the parties misbehaves"
-                )
+                raise ProtocolError("a party sent a result instead of a report", "one of the parties misbehaves")
         self._reported = True
         return reports  # type: ignore[return-value]
 

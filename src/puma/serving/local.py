@@ -81,9 +81,7 @@ class Trio:
     def _port(self, rank: int) -> int:
         line = self._processes[rank].stdout.readline()  # type: ignore[union-attr]
         if not line.strip().isdigit():
-            raise PumaError(
-                f"P{rank} did not start", "run `puma doctor`; PUMA_DEBUG=1 shows the parties' errors"
-            )
+            raise PumaError(f"P{rank} did not start", "run `puma doctor`; PUMA_DEBUG=1 shows the parties' errors")
         return int(line)
 
     @property

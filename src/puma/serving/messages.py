@@ -1,6 +1,7 @@
 """What owner, client and parties say to each other besides words of shares; strict msgspec structs.
 
-Tensors follow as data frames. Nothing here is secret except the mask seeds, which go to the two parties that share them.
+Tensors follow as data frames. Nothing here is secret except the mask seeds, which go to the two parties that share
+them.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ class Load(msgspec.Struct, frozen=True, tag="load", forbid_unknown_fields=True):
 
 
 class Input(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A prompt of `length` tokens, as serving/prompt.py seals it; its payload follows, a data frame to each evaluator."""
+    """A prompt of `length` tokens, as serving/prompt.py seals it; to each evaluator a data frame follows."""
 
     length: int
     masks: list[bytes]

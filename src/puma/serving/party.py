@@ -111,17 +111,13 @@ class Server:
         vocabulary = self._ready().config.vocab_size
         count = payload_bytes(self.party.rank, job.length, vocabulary)
         payload = (
-            torch.frombuffer(self.client.recv(count), dtype=torch.uint8)
-            if count
-            else torch.empty(0, dtype=torch.uint8)
+            torch.frombuffer(self.client.recv(count), dtype=torch.uint8) if count else torch.empty(0, dtype=torch.uint8)
         )
         return unseal(self.party, Sealed(job.masks, job.choices, payload), job.length, vocabulary)
 
     def _words(self, shape: tuple[int, ...], bits: int) -> torch.Tensor:
         count = torch.Size(shape).numel() * wire_bytes(bits)
-        return kernels.unpack(
-            torch.frombuffer(self.client.recv(count), dtype=torch.uint8), bits, tuple(shape)
-        )
+        return kernels.unpack(torch.frombuffer(self.client.recv(count), dtype=torch.uint8), bits, tuple(shape))
 
     def _emit(self, share: Share) -> None:
         self.client.send_control(msg.encode(msg.Result(tuple(share.shape), share.bits, share.frac)))

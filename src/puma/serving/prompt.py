@@ -1,8 +1,8 @@
 """A prompt on its way from the client to the parties: token ids become choices of rows of the embedding table.
 
-Of each component of the table one holder gets a seed for random choice bits, the other the same bits with one flipped,
-and the signs that this leaves are shared like any secret (mpc/retrieval.py). Without two parties' knowledge the bits are
-uniform. This file must not know links or models.
+Of each component of the table one holder gets a seed for random choice bits, the other the same bits with one
+flipped, and the signs that this leaves are shared like any secret (mpc/retrieval.py). Without two parties' knowledge
+the bits are uniform. This file must not know links or models.
 """
 
 from __future__ import annotations
