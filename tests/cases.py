@@ -134,6 +134,8 @@ MPC = [
         Case(compare.sign, lambda p, b=b, w=w: (_x(p, b, 2), w), f"{b} bits by {w}")
         for b, w in ((4, 6), (12, 6), (13, 4), (28, 4), (32, 4), (50, 4), (64, 8))
     ),
+    Case(compare.below, lambda p: (_x(p, 40), [-7, 0, 1, 4096, 1 << 30])),
+    Case(compare.below, lambda p: (_x(p, 22), [3, 1 << 12], 5), "short digits"),
     Case(compare.less, lambda p: (_x(p), _x(p, 30, 8, "y", Y), 4)),
     Case(compare.equal, lambda p: (_x(p), _x(p, 32, 12, "y", X.where(Y > 0, Y)), 5)),
     Case(compare.equal, lambda p: (_x(p, 20, 4), _x(p, 40, 11, "y", Y)), "two formats"),

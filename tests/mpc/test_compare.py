@@ -11,7 +11,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 
 from puma import kernels
-from puma.mpc.compare import argmax, choose, equal, less, maximum, sign, split
+from puma.mpc.compare import argmax, below, choose, equal, less, maximum, sign, split
 from puma.mpc.party import Party
 from puma.mpc.share import public
 from tests.cases import coins
@@ -60,6 +60,16 @@ def test_order_and_equality(bits: int, width: int, seed: int) -> None:
     smaller, same = zip(*parties(compute), strict=True)
     assert torch.equal(bits_of(smaller), (x < y).long())
     assert torch.equal(bits_of(same), (x == y).long())
+
+
+@few
+@over(st.integers(3, 62), WIDTHS)
+def test_public_thresholds(bits: int, width: int) -> None:
+    """At, below and above each threshold, and far from all of them."""
+    thresholds = [0, 1, 1 << (bits // 2), (1 << (bits - 2)) - 1]
+    x = torch.tensor([t + d for t in thresholds for d in (-1, 0, 1)] + [-(1 << (bits - 2)) + 1, 1 << (bits - 2)])
+    results = parties(lambda p: p.run(below(given(p, x, bits, 0), thresholds, width)))
+    assert torch.equal(bits_of(results), (x[:, None] < torch.tensor(thresholds)).long())
 
 
 def test_equality_needs_no_range() -> None:

@@ -6,8 +6,12 @@ This file must not know the meaning of a number beyond its ring.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
+import torch
+
+from puma import kernels
 from puma.mpc.arithmetic import opening_cost, reshare
 from puma.mpc.boolean import and_, and_cost, open_masked, open_masked_cost, select, select_cost
 from puma.mpc.cost import FREE, Cost, Size, declares
@@ -79,7 +83,36 @@ def _difference(x: Share | Size, y: Share | Size) -> Size:
 )
 def sign(x: Share, width: int = 6) -> Protocol[Bits]:
     """The top bit of x in its ring (1: negative); exact. Digits of at most `width` bits."""
+    return _negative(digits(x, 0, split(x.bits, width)))
+
+
+def below_cost(x: Share | Size, thresholds: Sequence[int], width: int = 10) -> Cost:
+    """The cost of `below`."""
+    widths = split(x.bits, width)
+    return digit_cost(x.numel(), *widths) + _ands_cost(x.numel() * len(thresholds), _joins(len(widths)))
+
+
+@declares("the digits of a sign, once; its ands for each threshold", "section 4", below_cost)
+def below(x: Share, thresholds: Sequence[int], width: int = 10) -> Protocol[Bits]:
+    """x < t for public words t, along a new last dimension, if |x - t| < 2^(bits-1).
+
+    Subtracting t changes m alone, so all thresholds share the one-hot digits of l.
+    """
+    party, low = x.party, 0
+    m = None if party.is_dealer else x.m.unsqueeze(-1) - torch.tensor(thresholds, dtype=torch.int64, device=x.device)
     ds = digits(x, 0, split(x.bits, width))
+    for i, d in enumerate(ds):
+        if m is None:
+            public = party.nothing((*x.shape, len(thresholds)))
+        else:
+            public = kernels.shift_right(m, low, x.bits) & (d.size - 1)
+        ds[i] = Digit(party, d.hot.unsqueeze(-2), public, d.width)
+        low += d.width
+    return _negative(ds)
+
+
+def _negative(ds: list[Digit]) -> Protocol[Bits]:
+    """The sign of the difference whose digits these are, low to high."""
     top = ds[-1]
     negative = range(top.size // 2, top.size)
     without = top.is_in(negative)

@@ -14,7 +14,7 @@ import torch
 
 from puma.mpc.arithmetic import lift, lift_cost, multiply, open_truncate, opening_cost, reshare, square
 from puma.mpc.boolean import open_masked, open_masked_cost, to_arithmetic
-from puma.mpc.compare import sign, sign_cost
+from puma.mpc.compare import below, below_cost
 from puma.mpc.cost import Cost, Size, declares
 from puma.mpc.fixed import ACTIVATION, RESIDUAL, RING, formatted, formatted_cost
 from puma.mpc.party import Protocol
@@ -53,9 +53,8 @@ def _binade(x: Share, first: int, last: int, radix: int) -> Protocol[tuple[Share
     j is clamped to first .. last; the words of x must lie in [0, radix^(last+1)).
     """
     exponents = range(first + 1, last + 1)
-    thresholds = torch.tensor([radix**i for i in exponents], dtype=torch.int64, device=x.device)
-    below = yield from sign(x.unsqueeze(-1).shifted(-thresholds), width=4)
-    (reached,) = yield from open_masked(~below)
+    smaller = yield from below(x, [radix**i for i in exponents])
+    (reached,) = yield from open_masked(~smaller)
     steps = to_arithmetic(reached, 64)
 
     def total(base: int) -> Additive:
@@ -69,7 +68,7 @@ def _binade(x: Share, first: int, last: int, radix: int) -> Protocol[tuple[Share
 
 def _binade_cost(x: Share | Size, first: int, last: int, radix: int) -> Cost:
     row, all_rows = Size(tuple(x.shape), 64, dealt=False), Size((*x.shape, last - first), x.bits)
-    located = sign_cost(all_rows, 4) + open_masked_cost(all_rows) + Cost(0, 0, 64 * all_rows.numel())
+    located = below_cost(x, range(first + 1, last + 1)) + open_masked_cost(all_rows) + Cost(0, 0, 64 * all_rows.numel())
     return located + opening_cost(*[row] * (1 if radix == 2 else 2))
 
 
