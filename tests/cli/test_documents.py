@@ -1,0 +1,46 @@
+"""Every command line that the documents show is one that the program understands."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from puma.cli.app import COMMANDS, app
+
+ROOT = Path(__file__).parents[2]
+LINE = re.compile(rf"\bpuma ((?:{'|'.join(COMMANDS)})\b[^`\n]*)")
+PLACEHOLDER = re.compile(r"\b(MODEL|PROMPT|TEXT|N|T|NET)\b")
+SHOWN = sorted(
+    {
+        line.strip()
+        for name in ("README.md", "Makefile", "docs/cli.md")
+        for line in LINE.findall((ROOT / name).read_text())
+        if not PLACEHOLDER.search(line)
+    }
+)
+
+
+def test_some_were_found() -> None:
+    assert {line.split()[0] for line in SHOWN} >= {"generate", "bench", "cost", "demo"}
+
+
+@pytest.mark.parametrize("line", SHOWN)
+def test_command_lines(line: str) -> None:
+    app.parse_args(shlex.split(line))
+
+
+def test_every_command_has_a_chapter() -> None:
+    chapters = re.findall(r"^## puma (\w+)", (ROOT / "docs" / "cli.md").read_text(), re.MULTILINE)
+    assert chapters == list(COMMANDS)
+
+
+def test_every_option_is_described() -> None:
+    text = (ROOT / "docs" / "cli.md").read_text()
+    for name in COMMANDS:
+        for argument in app[name].assemble_argument_collection():
+            for option in argument.names:
+                known = f"{option} " in text or f"{option}`" in text or option == "--error"
+                assert known or not option.startswith("--"), f"docs/cli.md does not describe {name} {option}"
