@@ -1,8 +1,7 @@
-"""The reference, transformers, imported once and only by tests that compare with it; and real checkpoints."""
+"""The reference, transformers, imported once and only by tests that compare with it."""
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -30,16 +29,3 @@ def reference() -> Reference:
             return getattr(transformers, name).from_pretrained(folder, dtype=torch.float32).eval()
 
     return open_folder
-
-
-@pytest.fixture(scope="session")
-def real() -> Callable[[str], Path]:
-    """The folder of a real checkpoint under PUMA_TEST_DATA, or a skip."""
-
-    def find(name: str) -> Path:
-        root = os.environ.get("PUMA_TEST_DATA")
-        if not root or not (Path(root) / name).is_dir():
-            pytest.skip(f"PUMA_TEST_DATA names no folder that holds {name}")
-        return Path(root) / name
-
-    return find

@@ -84,13 +84,13 @@ def cost_of(reports: Sequence[msg.Report], client: int) -> Cost:
 
 def fixed_point(x: Tensor, frac: int) -> Tensor:
     """The nearest whole numbers of x * 2^frac."""
-    return torch.round(x.double() * 2.0**frac).to(torch.int64)
+    return (x.double() * 2.0**frac).round_().to(torch.int64)
 
 
 def masked(words: Tensor, seeds: Sequence[bytes], purpose: str) -> Tensor:
     """m = words + l1 + l2. Safe: each evaluator lacks one of the two seeds, and each purpose is used once."""
     for seed in seeds:
-        words = words + PairKey(seed).stream(purpose).words(tuple(words.shape))
+        words = PairKey(seed).stream(purpose).words(tuple(words.shape)).add_(words)
     return words
 
 
