@@ -144,3 +144,14 @@ def test_the_dealer_runs_ahead() -> None:
         thread.join(10)
     assert torch.equal(joined([dealer, *rest]), torch.round(z * 2**24).long())
     assert added([given_additive(p, z, 48, 24) for p in members]).shape == (8, 8)
+
+
+def test_an_evaluator_notices_at_once_that_the_dealer_is_gone() -> None:
+    """Corrections that it sent ahead do not hide it."""
+    members = trio()
+    members[0].links[2].send(b"ahead")
+    for link in members[0].links.values():
+        link.fail("out of memory")
+    for party in members[1:]:
+        with pytest.raises(PeerLost, match="P0 stopped: out of memory"):
+            party.exchange([Piece(torch.zeros(3, dtype=torch.int64), 8)])

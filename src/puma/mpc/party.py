@@ -126,6 +126,8 @@ class Party:
         self.ledger.round()
         if self.dry:
             return [torch.empty_like(p.words) for p in pieces]  # type: ignore[arg-type]
+        # The dealer runs far ahead: what it has sent would hide for long that it is gone.
+        self.links[DEALER].check()
         packed = [_pack(piece) for piece in pieces]
         link = self.links[SECOND if self.rank == FIRST else FIRST]
         link.send(*[p.numpy() for p in packed if p.numel()])

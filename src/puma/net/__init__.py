@@ -57,6 +57,10 @@ class Link(Protocol):
         """The next control frame, of any size up to the limit."""
         ...
 
+    def check(self) -> None:
+        """Raise how the link ended, if it did, whatever still waits to be taken."""
+        ...
+
     def fail(self, message: str) -> None:
         """Tell the peer why we stop, as well as can be done, and close."""
         ...

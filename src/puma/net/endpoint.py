@@ -108,6 +108,11 @@ class Endpoint:
         """Whether nothing more can come, though what has come may still wait to be taken."""
         return self.inbox.over is not None
 
+    def check(self) -> None:
+        """Raise how the link ended, if it did, whatever still waits to be taken."""
+        if self.inbox.over is not None:
+            raise again(self.inbox.over)
+
     def set_timeout(self, seconds: float) -> None:
         """How long a silence, in seconds, is borne."""
         self._timeout = seconds
