@@ -7,12 +7,11 @@
     |   |-- UnsupportedModel     3   an architecture, activation or option that is not implemented
     |   |-- TensorError          3   a tensor is missing, misshapen, NaN or infinite
     |   `-- RangeError           3   weights so large that fixed point could overflow
-    |-- ProtocolError            4   the three parties no longer agree
-    |   |-- FrameError           4   bytes on a link that are not a valid frame, or not the expected one
-    |   |-- HandshakeError       4   version, role, session or configuration mismatch, failed authentication
-    |   |-- PeerLost             4   a peer closed its link or died
-    |   `-- PeerTimeout          4   a peer stayed silent longer than the deadline
-    `-- NumericError             5   a value outside the range a protocol was promised
+    `-- ProtocolError            4   the three parties no longer agree
+        |-- FrameError           4   bytes on a link that are not a valid frame, or not the expected one
+        |-- HandshakeError       4   version, role, session or configuration mismatch, failed authentication
+        |-- PeerLost             4   a peer closed its link or died
+        `-- PeerTimeout          4   a peer stayed silent longer than the deadline
 
 A message says in lower case what happened; the hint says what to do about it.
 """
@@ -82,9 +81,3 @@ class PeerLost(ProtocolError):
 
 class PeerTimeout(ProtocolError):
     """A peer stayed silent longer than the deadline."""
-
-
-class NumericError(PumaError):
-    """A value outside the range a protocol was promised."""
-
-    exit_code = 5

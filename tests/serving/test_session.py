@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from puma import kernels
-from puma.errors import NumericError, PeerLost, ProtocolError, PumaError
+from puma.errors import PeerLost, ProtocolError, PumaError, RangeError
 from puma.models.config import Llama
 from puma.serving import messages as msg
 from puma.serving.client import Session
@@ -101,7 +101,7 @@ def test_a_result_is_no_report(session: Session) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "raised"), [("NumericError", NumericError), ("annotations", ProtocolError), ("open", ProtocolError)]
+    ("kind", "raised"), [("RangeError", RangeError), ("annotations", ProtocolError), ("open", ProtocolError)]
 )
 def test_a_party_that_fails_is_heard(session: Session, kind: str, raised: type[PumaError]) -> None:
     session.links[0].control.append(msg.encode(msg.Failed(kind, "too large", "scale it")))

@@ -21,8 +21,7 @@ from puma.errors import PumaError, UsageError
 INTERRUPTED = 130
 EXIT_CODES = """\
 Exit codes: 0 done; 1 failed; 2 an option, argument or prompt that makes no sense; 3 the model's files \
-cannot be used; 4 the parties no longer agree, or one is lost; 5 a number outside its promised range; \
-130 interrupted.
+cannot be used; 4 the parties no longer agree, or one is lost; 130 interrupted.
 
 Errors are one line and a hint; `--debug` adds the stack. `puma COMMAND --help` explains a command.\
 """

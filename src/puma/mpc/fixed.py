@@ -11,7 +11,7 @@ from puma.mpc.cost import FREE, Cost, Size, declares
 from puma.mpc.party import Protocol
 from puma.mpc.share import Additive, Share, truncated
 
-RING = 48  # matrix products: 32 fraction bits leave |z| < 2^15
+RING = 48  # matrix products: 32 fraction bits leave |z| < 2^15, or 2^14 before a lift
 ACTIVATION = 14  # fraction bits of what enters a matrix product
 WEIGHT = 18  # fraction bits of weights
 RESIDUAL = 17  # fraction bits of the residual stream, |x| < 2^14
