@@ -27,8 +27,8 @@ from puma.serving.clear import ClearModel
 from puma.serving.client import Cost, Progress, Session
 from puma.serving.party import SILENCE, Ports, Start
 
-# One thread a party, and freed memory kept for the next message: returning it to the system after each costs a fifth of
-# the time in page faults. What the user sets counts more.
+# One thread a party, and freed memory kept for the next message: returning it to the system after each costs up to a
+# third of the time in page faults. What the user sets counts more.
 ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
     "NUMBA_NUM_THREADS": "1",
