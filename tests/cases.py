@@ -18,6 +18,7 @@ from puma.crypto.prg import PairKey
 from puma.mpc import arithmetic, boolean, compare, cost, fixed, lookup, retrieval, share
 from puma.mpc.fixed import ACTIVATION, RESIDUAL, RESIDUAL_RING, RING, WEIGHT
 from puma.mpc.party import Party
+from puma.mpc.polynomial import ONE, bit, times
 from puma.mpc.share import Additive, Bits, Secret, Share
 from puma.nn import attention, roots, splines
 from puma.nn import functional as F
@@ -92,6 +93,7 @@ def parts(result: Any) -> list[Tensor | None]:
 
 
 N = (9, 8)
+ROWS = sample(3, 19, scale=3, seed=5)
 X, Y = sample(*N, scale=3), sample(*N, scale=2, seed=1)
 
 
@@ -106,6 +108,9 @@ def _z(p: Party, bits: int = 40, frac: int = 24, name: str = "z", dealt: bool = 
 def _dealt(p: Party, bits: int) -> tuple[Party, Tensor | None, tuple[int, ...], int]:
     return p, (coins(*N).to(p.device) if p.is_dealer else None), N, bits
 
+
+AND = times(bit("b"), bit("c"))
+MANY = [times(bit("b"), bit("c") ^ ONE, bit("d") ^ bit("e")), bit("e") ^ ONE ^ times(bit("d"), bit("e"))]
 
 MPC = [
     Case(share.truncated, lambda p: (_x(p), 7)),
@@ -122,22 +127,25 @@ MPC = [
     Case(arithmetic.lift, lambda p: ((_x(p, 63, 12), 64),), "one bit"),
     Case(arithmetic.masked_input, lambda p: (p, X.long().to(p.device), N, 32, 0, "input")),
     Case(arithmetic.reveal, lambda p: (_x(p, 23),)),
-    Case(boolean.deal_bits, lambda p: (p, coins(*N).to(p.device) if p.is_dealer else None, N)),
-    Case(boolean.and_, lambda p: ((given_bits(p, coins(*N)), given_bits(p, coins(*N, seed=1), "c")),)),
+    Case(
+        boolean.evaluate, lambda p: ({"b": given_bits(p, coins(*N)), "c": given_bits(p, coins(*N, seed=1), "c")}, AND)
+    ),
+    Case(
+        boolean.evaluate,
+        lambda p: ({n: given_bits(p, coins(*N, seed=i), n) for i, n in enumerate("bcde")}, *MANY),
+        "many",
+    ),
     Case(boolean.open_masked, lambda p: (given_bits(p, coins(*N)), given_bits(p, coins(5, 13), "c"))),
     Case(boolean.select, lambda p: (given_masked(p, coins(*N)), _x(p, 24))),
     Case(boolean.select, lambda p: (given_masked(p, coins(9, 1)), _x(p, 24)), "broadcast"),
     Case(boolean.to_arithmetic, lambda p: (given_masked(p, coins(*N)), 48)),
     *(Case(lookup.digits, lambda p, w=w: (_x(p), 5, [w]), f"{w} bits") for w in range(1, 11)),
     Case(lookup.digits, lambda p: (_x(p), 1, [2, 8, 1, 4, 6]), "many"),
-    *(
-        Case(compare.sign, lambda p, b=b, w=w: (_x(p, b, 2), w), f"{b} bits by {w}")
-        for b, w in ((4, 6), (12, 6), (13, 4), (28, 4), (32, 4), (50, 4), (64, 8))
-    ),
+    *(Case(compare.sign, lambda p, b=b: (_x(p, b, 2),), f"{b} bits") for b in (4, 6, 12, 13, 28, 32, 50, 64)),
     Case(compare.below, lambda p: (_x(p, 40), [-7, 0, 1, 4096, 1 << 30])),
-    Case(compare.below, lambda p: (_x(p, 22), [3, 1 << 12], 5), "short digits"),
-    Case(compare.less, lambda p: (_x(p), _x(p, 30, 8, "y", Y), 4)),
-    Case(compare.equal, lambda p: (_x(p), _x(p, 32, 12, "y", X.where(Y > 0, Y)), 5)),
+    Case(compare.below, lambda p: (_x(p, 22), [3, 1 << 12]), "three digits"),
+    Case(compare.less, lambda p: (_x(p), _x(p, 30, 8, "y", Y))),
+    Case(compare.equal, lambda p: (_x(p), _x(p, 32, 12, "y", X.where(Y > 0, Y)))),
     Case(compare.equal, lambda p: (_x(p, 20, 4), _x(p, 40, 11, "y", Y)), "two formats"),
     Case(compare.equal, lambda p: (_x(p, 3, 0), _x(p, 3, 0, "y", Y)), "one digit"),
     Case(
@@ -145,7 +153,11 @@ MPC = [
         lambda p: (given_bits(p, coins(9, 1)), (_x(p), _x(p, 36, 14, "y", Y)), (_x(p, 16, 4), _x(p, 16, 4, "w", Y))),
     ),
     Case(compare.maximum, lambda p: (_x(p, 12, 4),)),
-    Case(compare.maximum, lambda p: (_x(p, 20, 4), 0, 5), "first dimension"),
+    Case(compare.maximum, lambda p: (_x(p, 20, 4), 0), "first dimension"),
+    *(
+        Case(compare.maximum, lambda p, n=n: (_x(p, 12, 4, value=ROWS[:, :n]),), f"{n} entries")
+        for n in (1, 2, 3, 11, 19)
+    ),
     Case(compare.argmax, lambda p: (_x(p), _x(p, 5, 0, "index", torch.arange(8).expand(9, 8)))),
     Case(retrieval.retrieve, lambda p: (given_choice(p, [7, 2, 8, 8], 9, 34), _x(p))),
     Case(

@@ -1,4 +1,4 @@
-"""And, masked openings, selection and conversion of bits."""
+"""Polynomials, masked openings, selection and conversion of bits."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from puma import kernels
 from puma.mpc.arithmetic import reshare
-from puma.mpc.boolean import MaskedBit, and_, deal_bits, open_masked, own_bits, select, to_arithmetic
+from puma.mpc.boolean import MaskedBit, evaluate, open_masked, own_bits, select, to_arithmetic
 from puma.mpc.party import Party
+from puma.mpc.polynomial import ONE, bit, times
 from puma.mpc.share import Additive
 from tests.cases import coins
 from tests.mpc.words import edges, uniform
@@ -23,35 +24,48 @@ few = settings(max_examples=25, deadline=None)
 
 
 @pytest.mark.parametrize("shape", [(), (0,), (1,), (7,), (64,), (3, 5, 2)])
-def test_and_and_openings_of_any_shape(shape: tuple[int, ...]) -> None:
+def test_polynomials_and_openings_of_any_shape(shape: tuple[int, ...]) -> None:
     a, b, c = coins(*shape), coins(*shape, seed=1), coins(4, seed=2)
+    x, y = bit("x"), bit("y")
 
     def compute(party: Party) -> Any:
-        x, y, z = given_bits(party, a, "a"), given_bits(party, b, "b"), given_bits(party, c, "c")
-        return party.run(and_((x, y), (x, ~y), (z, z))), party.run(open_masked(x, z))
+        p, q, r = given_bits(party, a, "a"), given_bits(party, b, "b"), given_bits(party, c, "c")
+        return party.run(evaluate({"x": p, "y": q}, times(x, y), times(x, y ^ ONE))), party.run(open_masked(p, r))
 
     results = parties(compute)
-    for i, expected in enumerate([a & b, a & (1 - b), c]):
+    for i, expected in enumerate([a & b, a & (1 - b)]):
         assert torch.equal(bits_of([products[i] for products, _ in results]), expected)
     for i, expected in enumerate([a, c]):
         assert torch.equal(unmasked([opened[i] for _, opened in results]), expected)
 
 
-def test_the_truth_table_of_and() -> None:
-    a, b = torch.tensor([0, 0, 1, 1]), torch.tensor([0, 1, 0, 1])
-    results = parties(lambda p: p.run(and_((given_bits(p, a, "a"), given_bits(p, b, "b"))))[0])
-    assert bits_of(results).tolist() == [0, 0, 0, 1]
+@pytest.mark.parametrize("degree", [2, 3, 5])
+def test_the_truth_table_of_a_product(degree: int) -> None:
+    table = torch.cartesian_prod(*[torch.arange(2)] * degree)
+    names = [f"x{i}" for i in range(degree)]
+    product = times(*map(bit, names))
+
+    def compute(party: Party) -> Any:
+        shares = {n: given_bits(party, table[:, i], n) for i, n in enumerate(names)}
+        return party.run(evaluate(shares, product, product ^ bit("x0") ^ ONE, bit("x1")))
+
+    results = list(zip(*parties(compute), strict=True))
+    expected = table.prod(1)
+    assert torch.equal(bits_of(results[0]), expected)
+    assert torch.equal(bits_of(results[1]), expected ^ table[:, 0] ^ 1)
+    assert torch.equal(bits_of(results[2]), table[:, 1])
 
 
-def test_dealt_and_own_bits_meet() -> None:
-    value = coins(5, 7)
+def test_bits_broadcast() -> None:
+    a, b = coins(5, 1), coins(1, 9, seed=1)
+    product = times(bit("x"), bit("y"))
+    results = parties(lambda p: p.run(evaluate({"x": given_bits(p, a), "y": given_bits(p, b, "c")}, product))[0])
+    assert torch.equal(bits_of(results), a & b)
 
-    def compute(party: Party) -> tuple[torch.Tensor, torch.Tensor]:
-        return deal_bits(party, value if party.is_dealer else None, (5, 7)), own_bits(party, (5, 7))
 
-    (_, rho), (one, rho1), (two, rho2) = parties(compute)
-    assert torch.equal(one ^ two, value) and torch.equal(rho, rho1 ^ rho2)
-    assert set(torch.cat([one, two, rho1, rho2]).flatten().tolist()) == {0, 1}
+def test_own_bits_meet() -> None:
+    rho, rho1, rho2 = parties(lambda p: own_bits(p, (5, 7)))
+    assert torch.equal(rho, rho1 ^ rho2) and set(torch.cat([rho1, rho2]).flatten().tolist()) == {0, 1}
 
 
 @few
@@ -61,9 +75,13 @@ def test_selection(bits: int, seed: int) -> None:
     b = coins(len(x), seed=seed)
 
     def compute(party: Party) -> tuple[Additive, Additive, Additive]:
-        share, bit = given(party, x, bits), given_masked(party, b)
+        share, masked = given(party, x, bits), given_masked(party, b)
         rows = given(party, x.reshape(-1, 1).expand(-1, 3), bits, 0, "rows")
-        return select(bit, share), select(MaskedBit(party, bit.word.unsqueeze(-1)), rows), to_arithmetic(bit, bits)
+        return (
+            select(masked, share),
+            select(MaskedBit(party, masked.word.unsqueeze(-1)), rows),
+            to_arithmetic(masked, bits),
+        )
 
     chosen, wide, numbers = zip(*parties(compute), strict=True)
     assert torch.equal(added(chosen), kernels.signed(x * b, bits))
@@ -76,8 +94,8 @@ def test_what_is_selected_can_be_summed_and_shared() -> None:
     x, y, b = uniform(30, bits=20), uniform(30, bits=20, seed=1), coins(30)
 
     def compute(party: Party) -> Any:
-        p, q, bit = given(party, x, 20, 0, "x"), given(party, y, 20, 0, "y"), given_masked(party, b)
-        return party.run(reshare(select(bit, p - q) + q, to_arithmetic(bit, 20).times(3) - p))
+        p, q, masked = given(party, x, 20, 0, "x"), given(party, y, 20, 0, "y"), given_masked(party, b)
+        return party.run(reshare(select(masked, p - q) + q, to_arithmetic(masked, 20).times(3) - p))
 
     results = parties(compute)
     assert torch.equal(joined([r[0] for r in results]), x.where(b == 1, y))

@@ -11,7 +11,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 
 from puma import kernels
-from puma.mpc.compare import argmax, below, choose, equal, less, maximum, sign, split
+from puma.mpc.compare import argmax, below, choose, equal, less, maximum, maximum_cost, sign, sign_of, split, widths
+from puma.mpc.cost import Size
+from puma.mpc.lookup import digits
 from puma.mpc.party import Party
 from puma.mpc.share import public
 from tests.cases import coins
@@ -20,42 +22,47 @@ from tests.trio import bits_of, given, given_bits, held, joined, parties
 
 few = settings(max_examples=25, deadline=None)
 RINGS = st.integers(1, 64)
-WIDTHS = st.integers(1, 8)
 
 
-@pytest.mark.parametrize("width", [1, 3, 4, 6, 8])
-def test_digits_cover_the_ring_evenly(width: int) -> None:
+def test_digits_cover_the_ring_evenly() -> None:
     for bits in range(1, 65):
-        widths = split(bits, width)
-        assert sum(widths) == bits and max(widths) <= width and max(widths) - min(widths) <= 1
+        for count in range(1, bits + 1):
+            parts = split(bits, count)
+            assert sum(parts) == bits and len(parts) == count and max(parts) - min(parts) <= 1
+        assert sum(widths(bits)) == bits
 
 
 @settings(max_examples=12, deadline=None)
-@over(RINGS, WIDTHS)
-def test_the_sign_is_exact(bits: int, width: int) -> None:
+@over(RINGS)
+def test_the_sign_is_exact(bits: int) -> None:
     x, l1, l2 = grid(bits)
-    results = parties(lambda p: p.run(sign(held(p, x, l1, l2, bits), width)))
+    results = parties(lambda p: p.run(sign(held(p, x, l1, l2, bits))))
     assert torch.equal(bits_of(results), (kernels.signed(x, bits) < 0).long())
 
 
 @pytest.mark.parametrize("bits", [1, 2, 3, 5, 6])
-@pytest.mark.parametrize("width", [1, 2, 3, 6])
-def test_the_sign_of_everything_in_a_small_ring(bits: int, width: int) -> None:
+@pytest.mark.parametrize("count", [1, 2, 3, 6])
+def test_the_sign_of_everything_in_a_small_ring(bits: int, count: int) -> None:
+    """With every number of digits, not only the cheapest."""
     x, mask = (g.reshape(-1) for g in torch.meshgrid(torch.arange(1 << bits), torch.arange(1 << bits), indexing="ij"))
-    results = parties(lambda p: p.run(sign(held(p, x, mask, torch.zeros_like(mask), bits), width)))
-    assert torch.equal(bits_of(results), x >> (bits - 1))
+    parts = split(bits, min(bits, count))
+
+    def compute(party: Party) -> Any:
+        return party.run(sign_of(digits(held(party, x, mask, torch.zeros_like(mask), bits), 0, parts)))
+
+    assert torch.equal(bits_of(parties(compute)), x >> (bits - 1))
 
 
 @few
-@over(st.integers(3, 64), WIDTHS, st.integers(0, 2**31))
-def test_order_and_equality(bits: int, width: int, seed: int) -> None:
+@over(st.integers(3, 64), st.integers(0, 2**31))
+def test_order_and_equality(bits: int, seed: int) -> None:
     x, y = uniform(80, bits=bits - 1, seed=seed), uniform(80, bits=bits - 1, seed=seed + 1)
     y[:20] = x[:20]
     y[20:24] = x[20:24] ^ 1
 
     def compute(party: Party) -> Any:
         a, b = given(party, x, bits, 0, "a"), given(party, y, bits, 0, "b")
-        return party.run(less(a, b, width)), party.run(equal(a, b, width))
+        return party.run(less(a, b)), party.run(equal(a, b))
 
     smaller, same = zip(*parties(compute), strict=True)
     assert torch.equal(bits_of(smaller), (x < y).long())
@@ -63,12 +70,12 @@ def test_order_and_equality(bits: int, width: int, seed: int) -> None:
 
 
 @few
-@over(st.integers(3, 62), WIDTHS)
-def test_public_thresholds(bits: int, width: int) -> None:
+@over(st.integers(3, 62))
+def test_public_thresholds(bits: int) -> None:
     """At, below and above each threshold, and far from all of them."""
     thresholds = [0, 1, 1 << (bits // 2), (1 << (bits - 2)) - 1]
     x = torch.tensor([t + d for t in thresholds for d in (-1, 0, 1)] + [-(1 << (bits - 2)) + 1, 1 << (bits - 2)])
-    results = parties(lambda p: p.run(below(given(p, x, bits, 0), thresholds, width)))
+    results = parties(lambda p: p.run(below(given(p, x, bits, 0), thresholds)))
     assert torch.equal(bits_of(results), (x[:, None] < torch.tensor(thresholds)).long())
 
 
@@ -106,14 +113,14 @@ def test_choice(shape: tuple[int, ...]) -> None:
         assert torch.equal(joined([r[i] for r in results]), expected)
 
 
-@pytest.mark.parametrize("entries", [1, 2, 3, 5, 8, 13])
+@pytest.mark.parametrize("entries", [1, 2, 3, 5, 8, 13, 35])
 @pytest.mark.parametrize("dim", [0, 1, -1])
 def test_the_largest_along_any_dimension(entries: int, dim: int) -> None:
     shape = [3, 4, 2]
     shape[dim] = entries
     x = uniform(*shape, bits=15, seed=entries)
     x.select(dim, 0)[...] = torch.where(coins(*x.select(dim, 0).shape) == 1, -(1 << 14), x.select(dim, 0))
-    results = parties(lambda p: p.run(maximum(given(p, x, 16), dim, 5)))
+    results = parties(lambda p: p.run(maximum(given(p, x, 16), dim)))
     assert torch.equal(joined(results), x.amax(dim))
 
 
@@ -146,10 +153,11 @@ def test_of_equal_entries_one_wins() -> None:
     assert torch.equal(x.gather(-1, joined(at)[:, None])[:, 0], x.amax(-1))
 
 
-def test_rounds_grow_with_the_logarithm() -> None:
-    """The tree of ands: one more round for twice as many digits."""
+def test_the_sign_takes_one_round_and_a_maximum_few() -> None:
     rounds = {}
     for bits in (4, 8, 16, 32, 64):
-        results = parties(lambda p, b=bits: (p.run(sign(given(p, torch.zeros(1), b), 4)), p.ledger.total().rounds))
+        results = parties(lambda p, b=bits: (p.run(sign(given(p, torch.zeros(1), b))), p.ledger.total().rounds))
         rounds[bits] = results[1][1]
-    assert rounds == {4: 0, 8: 1, 16: 3, 32: 4, 64: 5}
+    assert rounds == {4: 0, 8: 1, 16: 1, 32: 1, 64: 1}
+    for entries, expected in {2: 3, 4: 4, 8: 4, 16: 8, 32: 11, 128: 17}.items():
+        assert maximum_cost(Size((5, entries), 16)).rounds == expected

@@ -123,8 +123,8 @@ def test_only_primitives_send() -> None:
         "arithmetic.deal",
         "arithmetic._masked",
         "arithmetic.reveal",
-        "boolean.deal_bits",
-        "boolean.and_",
+        "boolean._deal_rows",
+        "boolean.evaluate",
         "boolean.open_masked",
         "lookup.digits",
     }

@@ -1,4 +1,4 @@
-"""Bits: and, openings under a dealer's mask, selection and conversion to arithmetic.
+"""Bits: polynomials, openings under a dealer's mask, selection and conversion to arithmetic.
 
 Bits are xor-shared between the evaluators; the dealer knows masks only. This file must not know where bits come from.
 """
@@ -6,7 +6,8 @@ Bits are xor-shared between the evaluators; the dealer knows masks only. This fi
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import reduce
 from typing import NamedTuple
 
 import torch
@@ -16,6 +17,7 @@ from puma import kernels
 from puma.mpc.arithmetic import deal
 from puma.mpc.cost import Cost, Size, declares, message_bits, wire_bits
 from puma.mpc.party import FIRST, Party, Piece, Protocol
+from puma.mpc.polynomial import Monomial, Polynomial, multiplied, products, subsets
 from puma.mpc.share import Additive, Bits, Share, broadcast
 
 
@@ -34,46 +36,94 @@ def own_bits(party: Party, shape: tuple[int, ...]) -> Tensor:
     return words[0] ^ words[1] if len(words) == 2 else words[0]
 
 
-@declares("offline 1", "section 2", lambda party, value, shape: Cost(0, 0, message_bits(math.prod(shape), 1)))
-def deal_bits(party: Party, value: Tensor | None, shape: tuple[int, ...]) -> Tensor:
-    """Bits known to the dealer, xor-shared: P1's half from k01, the rest sent to P2."""
-    count = (math.prod(shape) + 7) // 8
-    half = party.random_bytes(FIRST, "bit-deal", count)
-    if party.is_dealer:
-        party.correction(half if party.dry else kernels.pack_bits(value) ^ half, count)  # type: ignore[operator]
-        return value  # type: ignore[return-value]
-    return kernels.unpack_bits(half if party.rank == FIRST else party.correction(None, count), shape)  # type: ignore[arg-type]
+def evaluate_cost(count: int, *polynomials: Polynomial) -> Cost:
+    """The cost of `evaluate` on `count` elements."""
+    row = message_bits(count, 1)
+    return Cost(1, 2 * row * len(multiplied(polynomials)), row * len(products(polynomials)))
 
 
-def and_cost(*counts: int) -> Cost:
-    """The cost of `and_` on pairs of so many bits each."""
-    total = message_bits(sum(counts), 1)
-    return Cost(1, 4 * total, total)
+def _evaluate_cost(bits: Mapping[str, Bits | Size], *polynomials: Polynomial) -> Cost:
+    return evaluate_cost(math.prod(_common(bits)), *polynomials)
 
 
-@declares("online 4, offline 1; 1 round", "section 4", lambda *pairs: and_cost(*(x.numel() for x, _ in pairs)))
-def and_(*pairs: tuple[Bits, Bits]) -> Protocol[list[Bits]]:
-    """x and y for each pair of Bits of one shape, all in one round and as one long row of bits.
+def _common(bits: Mapping[str, Bits | Size]) -> tuple[int, ...]:
+    return broadcast(*(tuple(b.shape) for b in bits.values()))
 
-    va = x ^ a and vb = y ^ b are opened, a and b masked by both pairwise streams; the dealer deals a b:
-    x y = va vb ^ va b ^ vb a ^ a b. Safe: each half sent is xored with fresh bits the receiver lacks.
+
+@declares(
+    "online 2 for each bit that is multiplied, offline 1 for each product of masks; 1 round",
+    "section 4",
+    _evaluate_cost,
+)
+def evaluate(bits: Mapping[str, Bits], *polynomials: Polynomial) -> Protocol[list[Bits]]:
+    """Polynomials of any degree in named bits (shapes broadcast), all in one round.
+
+    Each bit x that is multiplied is opened as v = x ^ a under a mask a of both pairwise streams; the dealer deals every
+    product of masks that a monomial holds, and a product of x is the xor over all subsets U of prod(v outside U)
+    prod(a in U). Safe: each half sent is xored with fresh bits the receiver lacks, and the products are dealt.
     """
-    party, shapes = pairs[0][0].party, [x.shape for x, _ in pairs]
-    row = (sum(shape.numel() for shape in shapes),)
-    a, b = own_bits(party, row), own_bits(party, row)
-    ab = deal_bits(party, a & b if party.is_dealer else None, row)
+    party, shape = next(iter(bits.values())).party, _common(bits)
+    names, masked = multiplied(polynomials), products(polynomials)
+    row = (math.prod(shape) + 7) // 8
+    masks = _mask_rows(party, len(names), row)
     if party.is_dealer:
-        yield [Piece(None, 1), Piece(None, 1)]
-        return [Bits(party, party.nothing(shape)) for shape in shapes]
-    x, y = (torch.cat([pair[i].part.reshape(-1) for pair in pairs]) for i in (0, 1))
-    mine = (x ^ a, y ^ b)
-    theirs = yield [Piece(mine[0], 1), Piece(mine[1], 1)]
-    va, vb = mine[0] ^ theirs[0], mine[1] ^ theirs[1]
-    part = (va & b) ^ (vb & a) ^ ab
-    if party.rank == FIRST:
-        part = part ^ (va & vb)
-    products = part.split([shape.numel() for shape in shapes])
-    return [Bits(party, product.reshape(shape)) for product, shape in zip(products, shapes, strict=True)]
+        _deal_rows(party, dict(zip(names, masks, strict=True)), masked, row)
+        yield [Piece(None, 8)]
+        return [Bits(party, party.nothing(shape)) for _ in polynomials]
+    dealt = _deal_rows(party, None, masked, row)
+    own: dict[Monomial, Tensor] = {frozenset([n]): a for n, a in zip(names, masks, strict=True)} | dealt
+    packed = {n: kernels.pack_bits(b.part.expand(shape)) for n, b in bits.items()}
+    mine = torch.stack([packed[n] for n in names]) ^ masks
+    (theirs,) = yield [Piece(mine, 8)]
+    opened = dict(zip(names, mine ^ theirs, strict=True))
+    results = [_share_of(party, p, packed, opened, own, row) for p in polynomials]
+    return [Bits(party, kernels.unpack_bits(r, shape)) for r in results]
+
+
+def _mask_rows(party: Party, count: int, row: int) -> Tensor:
+    """Fresh masks (count, row) of packed bits; at the dealer the xor of both evaluators'."""
+    drawn = [party.random_bytes(r, "bit", count * row) for r in ((1, 2) if party.is_dealer else (party.rank,))]
+    mask = drawn[0] if len(drawn) == 1 else drawn[0] ^ drawn[1]  # type: ignore[operator]
+    return mask.reshape(count, row)  # type: ignore[union-attr]
+
+
+def _deal_rows(
+    party: Party, masks: dict[str, Tensor] | None, wanted: Sequence[Monomial], row: int
+) -> dict[Monomial, Tensor]:
+    """Products of masks as packed bits, xor-shared: P1's half from k01, the rest sent to P2."""
+    half = party.random_bytes(FIRST, "bit-deal", len(wanted) * row)
+    if masks is not None:
+        known: dict[Monomial, Tensor] = {frozenset([n]): a for n, a in masks.items()}
+        for product in wanted:  # small ones come first
+            last = max(product)
+            known[product] = known[product - {last}] & masks[last]
+        value = torch.stack([known[p] for p in wanted]) ^ half.reshape(len(wanted), row)  # type: ignore[union-attr]
+        party.correction(value.reshape(-1), len(wanted) * row)
+        return {}
+    if party.rank != FIRST:
+        half = party.correction(None, len(wanted) * row)
+    return dict(zip(wanted, half.reshape(len(wanted), row), strict=True))  # type: ignore[union-attr]
+
+
+def _share_of(
+    party: Party,
+    polynomial: Polynomial,
+    packed: dict[str, Tensor],
+    opened: dict[str, Tensor],
+    own: dict[Monomial, Tensor],
+    row: int,
+) -> Tensor:
+    """This evaluator's half of a polynomial, packed."""
+    total = torch.zeros(row, dtype=torch.uint8, device=party.device)
+    for monomial in polynomial:
+        if len(monomial) == 1:
+            total ^= packed[next(iter(monomial))]
+            continue
+        for masks in subsets(monomial):
+            if masks or party.rank == FIRST:
+                factors = [opened[n] for n in sorted(monomial - masks)] + ([own[masks]] if masks else [])
+                total ^= reduce(torch.bitwise_and, factors) if factors else 255
+    return total
 
 
 def open_masked_cost(*bs: Bits | Size) -> Cost:

@@ -1,72 +1,88 @@
 """Comparison: sign, order, equality, maximum and its index; all from one-hot digits.
 
-The sign of an n-bit ring element is exact: digits give "borrows" and "equal" bits locally, a tree of ands joins them.
+The sign of an n-bit ring element is exact: digits give "borrows" and "equal" bits locally, one polynomial joins them.
 This file must not know the meaning of a number beyond its ring.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cache, reduce
 
 import torch
 
 from puma import kernels
 from puma.mpc.arithmetic import opening_cost, reshare
-from puma.mpc.boolean import and_, and_cost, open_masked, open_masked_cost, select, select_cost
+from puma.mpc.boolean import evaluate, evaluate_cost, open_masked, open_masked_cost, select, select_cost
 from puma.mpc.cost import FREE, Cost, Size, declares
 from puma.mpc.lookup import Digit, digit_cost, digits
-from puma.mpc.party import Protocol
-from puma.mpc.share import Bits, Share, broadcast, cat
+from puma.mpc.party import Protocol, together
+from puma.mpc.polynomial import ONE, Polynomial, bit, multiplied, products, times
+from puma.mpc.share import Bits, Share, broadcast, stacked
 
 
-def split(bits: int, width: int) -> list[int]:
-    """Digit widths, low to high, as even as possible and at most `width` each."""
-    count = -(-bits // width)
+def split(bits: int, count: int) -> list[int]:
+    """Widths of so many digits, low to high, as even as possible."""
     small, extra = divmod(bits, count)
     return [small + (i < extra) for i in range(count)]
 
 
-def borrow_out(ds: list[Digit]) -> Protocol[Bits]:
-    """Whether the number formed by the digits of m is below the one formed by those of l; a tree of ands.
-
-    (below, equal) of a high part joins a low part as below_h ^ (equal_h and below_l), equal_h and equal_l.
-    """
-    level: list[tuple[Bits, Bits | None]] = [(d.borrows(), d.is_in([0]) if i else None) for i, d in enumerate(ds)]
-    while len(level) > 1:
-        pairs, joins = [], []
-        for low, high in zip(level[0::2], level[1::2], strict=False):
-            assert high[1] is not None
-            pairs.append((high[1], low[0]))
-            if low[1] is not None:
-                pairs.append((high[1], low[1]))
-            joins.append((high[0], low[1] is not None))
-        products = iter((yield from and_(*pairs)))
-        joined: list[tuple[Bits, Bits | None]] = []
-        for below, keeps_equal in joins:
-            joined.append((below ^ next(products), next(products) if keeps_equal else None))
-        level = joined + ([level[-1]] if len(level) % 2 else [])
-    return level[0][0]
+@cache
+def widths(bits: int) -> list[int]:
+    """The digits that make the sign of a ring element cheapest."""
+    return min((split(bits, n) for n in range(1, min(bits, 9) + 1)), key=_digits_bits)
 
 
-def _joins(digit_count: int) -> list[int]:
-    """Ands in each round that `sign` spends on this many digits: the tree of `borrow_out`, then one."""
-    level, ands = [False] + [True] * (digit_count - 2), []
-    while len(level) > 1:
-        lows = level[0::2][: len(level) // 2]
-        ands.append(sum(1 + keeps_equal for keeps_equal in lows))
-        level = lows + ([level[-1]] if len(level) % 2 else [])
-    return [*ands, 1] if digit_count > 1 else []
+def _digits_bits(digit_widths: list[int]) -> int:
+    sign = negative(len(digit_widths))
+    return sum(1 << w for w in digit_widths) + 4 * len(multiplied([sign])) + len(products([sign]))
 
 
-def _ands_cost(count: int, rounds: list[int]) -> Cost:
-    return sum((and_cost(count * ands) for ands in rounds), FREE)
+@cache
+def borrow(count: int) -> Polynomial:
+    """The borrow out of so many digits: b<i> says that m's digit is below l's, e<i> that they are equal."""
+    result = bit("b0")
+    for i in range(1, count):
+        result = bit(f"b{i}") ^ times(bit(f"e{i}"), result)
+    return result
 
 
-def sign_cost(x: Share | Size, width: int = 6) -> Cost:
+@cache
+def negative(count: int) -> Polynomial:
+    """The sign of so many digits: "minus" without a borrow into the top one, which "turns" would change."""
+    return bit("minus") ^ times(bit("turns"), borrow(count - 1)) if count > 1 else bit("minus")
+
+
+def digit_bits(ds: Sequence[Digit]) -> dict[str, Bits]:
+    """The bits that `negative` is about; local."""
+    top, bits = ds[-1], {}
+    for i, d in enumerate(ds[:-1]):
+        bits[f"b{i}"] = d.borrows()
+        if i:
+            bits[f"e{i}"] = d.is_in([0])
+    half = range(top.size // 2, top.size)
+    minus = top.is_in(half)
+    return bits | {"minus": minus, "turns": minus ^ top.is_in([v + 1 for v in half])}
+
+
+def sign_of(ds: list[Digit]) -> Protocol[Bits]:
+    """The sign of the difference whose digits these are, low to high."""
+    bits = digit_bits(ds)
+    if len(ds) == 1:
+        return bits["minus"]
+    return (yield from evaluate(bits, negative(len(ds))))[0]
+
+
+def _sign_of_cost(count: int, digit_widths: Sequence[int], thresholds: int = 1) -> Cost:
+    cost = digit_cost(count, *digit_widths)
+    return cost if len(digit_widths) == 1 else cost + evaluate_cost(count * thresholds, negative(len(digit_widths)))
+
+
+def sign_cost(x: Share | Size) -> Cost:
     """The cost of `sign`."""
-    widths = split(x.bits, width)
-    return digit_cost(x.numel(), *widths) + _ands_cost(x.numel(), _joins(len(widths)))
+    return _sign_of_cost(x.numel(), widths(x.bits))
 
 
 def _difference(x: Share | Size, y: Share | Size) -> Size:
@@ -77,30 +93,32 @@ def _difference(x: Share | Size, y: Share | Size) -> Size:
 
 
 @declares(
-    "digits of w bits: offline 2^w each; a tree of ands over them, ceil(log2(digits - 1)) + 1 rounds",
+    "digits of w bits: offline 2^w each; with n + 1 digits online 4 n, offline 3 2^n - 2n - 3; 1 round",
     "section 4",
     sign_cost,
 )
-def sign(x: Share, width: int = 6) -> Protocol[Bits]:
-    """The top bit of x in its ring (1: negative); exact. Digits of at most `width` bits."""
-    return _negative(digits(x, 0, split(x.bits, width)))
+def sign(x: Share) -> Protocol[Bits]:
+    """The top bit of x in its ring (1: negative); exact."""
+    return sign_of(digits(x, 0, widths(x.bits)))
 
 
-def below_cost(x: Share | Size, thresholds: Sequence[int], width: int = 10) -> Cost:
+BELOW_WIDTH = 10  # digits of `below`, which many thresholds share
+
+
+def below_cost(x: Share | Size, thresholds: Sequence[int]) -> Cost:
     """The cost of `below`."""
-    widths = split(x.bits, width)
-    return digit_cost(x.numel(), *widths) + _ands_cost(x.numel() * len(thresholds), _joins(len(widths)))
+    return _sign_of_cost(x.numel(), split(x.bits, -(-x.bits // BELOW_WIDTH)), len(thresholds))
 
 
-@declares("the digits of a sign, once; its ands for each threshold", "section 4", below_cost)
-def below(x: Share, thresholds: Sequence[int], width: int = 10) -> Protocol[Bits]:
+@declares("the digits of a sign, once; its bits for each threshold; 1 round", "section 4", below_cost)
+def below(x: Share, thresholds: Sequence[int]) -> Protocol[Bits]:
     """x < t for public words t, along a new last dimension, if |x - t| < 2^(bits-1).
 
     Subtracting t changes m alone, so all thresholds share the one-hot digits of l.
     """
     party, low = x.party, 0
     m = None if party.is_dealer else x.m.unsqueeze(-1) - torch.tensor(thresholds, dtype=torch.int64, device=x.device)
-    ds = digits(x, 0, split(x.bits, width))
+    ds = digits(x, 0, split(x.bits, -(-x.bits // BELOW_WIDTH)))
     for i, d in enumerate(ds):
         if m is None:
             public = party.nothing((*x.shape, len(thresholds)))
@@ -108,47 +126,51 @@ def below(x: Share, thresholds: Sequence[int], width: int = 10) -> Protocol[Bits
             public = kernels.shift_right(m, low, x.bits) & (d.size - 1)
         ds[i] = Digit(party, d.hot.unsqueeze(-2), public, d.width)
         low += d.width
-    return _negative(ds)
+    return sign_of(ds)
 
 
-def _negative(ds: list[Digit]) -> Protocol[Bits]:
-    """The sign of the difference whose digits these are, low to high."""
-    top = ds[-1]
-    negative = range(top.size // 2, top.size)
-    without = top.is_in(negative)
-    if len(ds) == 1:
-        return without
-    borrowed = top.is_in([v + 1 for v in negative])
-    borrow = yield from borrow_out(ds[:-1])
-    (change,) = yield from and_((borrow, without ^ borrowed))
-    return without ^ change
-
-
-@declares("sign", "section 4", lambda x, y, width=6: sign_cost(_difference(x, y), width))
-def less(x: Share, y: Share, width: int = 6) -> Protocol[Bits]:
+@declares("sign", "section 4", lambda x, y: sign_cost(_difference(x, y)))
+def less(x: Share, y: Share) -> Protocol[Bits]:
     """x < y, if |x - y| < 2^(bits-1)."""
-    return sign(x - y, width)
+    return sign(x - y)
 
 
-def _equal_cost(x: Share, y: Share, width: int = 4) -> Cost:
+EQUAL_WIDTH, EQUAL_FACTORS = 4, 4  # bits of a digit, and digits that one round multiplies
+
+
+def _equal_cost(x: Share, y: Share) -> Cost:
     size = _difference(x, y)
-    widths = split(size.bits, width)
-    ands, left = [], len(widths)
+    left = -(-size.bits // EQUAL_WIDTH)
+    cost = digit_cost(size.numel(), *split(size.bits, left))
     while left > 1:
-        ands.append(left // 2)
-        left -= ands[-1]
-    return digit_cost(size.numel(), *widths) + _ands_cost(size.numel(), ands)
+        groups = split(left, -(-left // EQUAL_FACTORS))
+        parts = [evaluate_cost(size.numel(), _all(n)) for n in groups if n > 1]
+        cost, left = cost + reduce(Cost.beside, parts), len(groups)
+    return cost
 
 
-@declares("digits of w bits: offline 2^w each; a tree of ands, ceil(log2 digits) rounds", "section 4", _equal_cost)
-def equal(x: Share, y: Share, width: int = 4) -> Protocol[Bits]:
+@cache
+def _all(count: int) -> Polynomial:
+    return times(*(bit(f"x{i}") for i in range(count)))
+
+
+@declares("digits of w bits: offline 2^w each; products of four, ceil(log4 digits) rounds", "section 4", _equal_cost)
+def equal(x: Share, y: Share) -> Protocol[Bits]:
     """x == y in their ring, exact: every digit of the difference is zero."""
     difference = x - y
-    level = [d.is_in([0]) for d in digits(difference, 0, split(difference.bits, width))]
+    level = [d.is_in([0]) for d in digits(difference, 0, split(difference.bits, -(-difference.bits // EQUAL_WIDTH)))]
     while len(level) > 1:
-        joined = yield from and_(*zip(level[0::2], level[1::2], strict=False))
-        level = joined + ([level[-1]] if len(level) % 2 else [])
+        parts = iter(level)
+        groups = [[next(parts) for _ in range(n)] for n in split(len(level), -(-len(level) // EQUAL_FACTORS))]
+        joined = yield from together(*(_conjunction(group) for group in groups))
+        level = joined
     return level[0]
+
+
+def _conjunction(bits: list[Bits]) -> Protocol[Bits]:
+    if len(bits) == 1:
+        return bits[0]
+    return (yield from evaluate({f"x{i}": b for i, b in enumerate(bits)}, _all(len(bits))))[0]
 
 
 def choose_cost(condition: Bits | Size, *pairs: tuple[Share | Size, Share | Size]) -> Cost:
@@ -170,49 +192,93 @@ def choose(condition: Bits, *pairs: tuple[Share, Share]) -> Protocol[list[Share]
     return (yield from reshare(*chosen))
 
 
-def _tournament_cost(lead: tuple[int, ...], entries: int, width: int, *bits: int) -> Cost:
-    """Rounds of `less` on the first of these rings and `choose` on all of them, until one entry a row is left."""
-    cost = FREE
+HALVES, QUARTERS = 16, 8  # above these many entries a turn compares in twos, in fours; below, all with all
+
+
+def _radix(entries: int) -> int:
+    """How many entries are compared with each other: few comparisons while there are many, few rounds at the end."""
+    return 2 if entries > HALVES else 4 if entries > QUARTERS else entries
+
+
+@cache
+def _wins(radix: int) -> tuple[Polynomial, ...]:
+    """Entry i is the largest if it is less than no later one, and no earlier one is not less: l<i>,<j> is x_i < x_j."""
+
+    def won(i: int) -> Polynomial:
+        later = [bit(f"l{i},{j}") ^ ONE for j in range(i + 1, radix)]
+        return times(*later, *(bit(f"l{j},{i}") for j in range(i)))
+
+    return tuple(won(i) for i in range(radix))
+
+
+def _tournament_cost(lead: tuple[int, ...], entries: int, *bits: int) -> Cost:
+    """Turns of comparisons in the first of these rings and choices in all of them, until one entry a row is left."""
+    cost, rows = FREE, math.prod(lead)
     while entries > 1:
-        pairs = [Size((*lead, entries // 2), k) for k in bits]
-        cost += sign_cost(pairs[0], width) + choose_cost(Size(pairs[0].shape, 1), *((p, p) for p in pairs))
-        entries -= entries // 2
+        radix = _radix(entries)
+        groups = -(-entries // radix)
+        count, pairs = rows * groups, radix * (radix - 1) // 2
+        cost += sign_cost(Size((count * pairs,), bits[0]))
+        if radix > 2:
+            cost += evaluate_cost(count, *_wins(radix))
+        wins = 1 if radix == 2 else radix
+        cost += open_masked_cost(Size((wins * count,), 1))
+        chosen = [Size((count,), k, dealt=False) for k in bits]
+        cost += sum((select_cost((wins * count,), Size((wins * count,), k)) for k in bits), FREE) + opening_cost(
+            *chosen
+        )
+        entries = groups
     return cost
 
 
-def maximum_cost(x: Share | Size, dim: int = -1, width: int = 6) -> Cost:
+def _tournament(shares: list[Share]) -> Protocol[list[Share]]:
+    """The entry of each share where the first is largest, along the last dimension."""
+    while shares[0].shape[-1] > 1:
+        entries = shares[0].shape[-1]
+        radix = _radix(entries)
+        groups = -(-entries // radix)
+        # Columns g, g + groups, ... meet; the first stands in for one that is missing, and ties go to the earlier one.
+        columns = torch.arange(radix * groups).reshape(radix, groups)
+        columns = torch.where(columns < entries, columns, columns % groups)
+        rivals = [[x[..., c.to(x.device)] for c in columns] for x in shares]
+        shares = yield from _largest(rivals)
+    return shares
+
+
+def _largest(rivals: list[list[Share]]) -> Protocol[list[Share]]:
+    """For each list of rivals (same shapes) the one at whose place the first list is largest."""
+    first = rivals[0]
+    pairs = [(i, j) for i in range(len(first)) for j in range(i + 1, len(first))]
+    smaller = yield from sign(stacked([first[i] - first[j] for i, j in pairs]))
+    if len(first) == 2:
+        return (yield from choose(smaller[0], *((b, a) for a, b in rivals)))
+    names = {f"l{i},{j}": smaller[n] for n, (i, j) in enumerate(pairs)}
+    wins = yield from evaluate(names, *_wins(len(first)))
+    (won,) = yield from open_masked(stacked(wins))
+    return (yield from reshare(*(select(won, stacked(xs)).sum(0) for xs in rivals)))
+
+
+def maximum_cost(x: Share | Size, dim: int = -1) -> Cost:
     """The cost of `maximum`."""
     lead = list(x.shape)
     entries = lead.pop(dim)
-    return _tournament_cost(tuple(lead), entries, width, x.bits)
+    return _tournament_cost(tuple(lead), entries, x.bits)
 
 
-@declares("n - 1 times less and choose, in ceil(log2 n) turns", "section 5", maximum_cost)
-def maximum(x: Share, dim: int = -1, width: int = 6) -> Protocol[Share]:
+@declares("about n comparisons and choices in turns of 3 rounds, the last two of 4", "section 5", maximum_cost)
+def maximum(x: Share, dim: int = -1) -> Protocol[Share]:
     """Largest element along a dimension, by tournament; differences must stay below 2^(bits-1)."""
-    x = x.transpose(dim, -1)
-    while x.shape[-1] > 1:
-        half = x.shape[-1] // 2
-        left, right, rest = x[..., :half], x[..., half : 2 * half], x[..., 2 * half :]
-        smaller = yield from less(left, right, width)
-        (won,) = yield from choose(smaller, (right, left))
-        x = cat([won, rest], -1) if rest.shape[-1] else won
-    return x.transpose(dim, -1).apply(lambda t: t.select(dim, 0))
+    (won,) = yield from _tournament([x.transpose(dim, -1)])
+    return won.transpose(dim, -1).apply(lambda t: t.select(dim, 0))
 
 
-def argmax_cost(x: Share | Size, index: Share | Size, width: int = 4) -> Cost:
+def argmax_cost(x: Share | Size, index: Share | Size) -> Cost:
     """The cost of `argmax`."""
-    return _tournament_cost(tuple(x.shape[:-1]), x.shape[-1], width, x.bits, index.bits)
+    return _tournament_cost(tuple(x.shape[:-1]), x.shape[-1], x.bits, index.bits)
 
 
-@declares("n - 1 times less and choose of both, in ceil(log2 n) turns", "section 5", argmax_cost)
-def argmax(x: Share, index: Share, width: int = 4) -> Protocol[tuple[Share, Share]]:
+@declares("as maximum, with two choices each", "section 5", argmax_cost)
+def argmax(x: Share, index: Share) -> Protocol[tuple[Share, Share]]:
     """Largest element along the last dimension and its entry of `index` (same shape); any one of equals."""
-    while x.shape[-1] > 1:
-        half = (x.shape[-1] + 1) // 2
-        pairs = x.shape[-1] - half
-        left, right, rest = (slice(0, pairs), slice(half, None), slice(pairs, half))
-        smaller = yield from less(x[..., left], x[..., right], width)
-        won, at = yield from choose(smaller, (x[..., right], x[..., left]), (index[..., right], index[..., left]))
-        x, index = cat([won, x[..., rest]], -1), cat([at, index[..., rest]], -1)
-    return x[..., 0], index[..., 0]
+    won, at = yield from _tournament([x, index])
+    return won[..., 0], at[..., 0]

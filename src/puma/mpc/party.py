@@ -27,7 +27,10 @@ _ZERO = torch.zeros((), dtype=torch.int64)
 
 
 class Piece(NamedTuple):
-    """Part of a message: words of `bits` bits each (1: single bits, eight to a byte); no words at the dealer."""
+    """Part of a message: words of `bits` bits each (1: single bits, eight to a byte), or bytes as they are (uint8).
+
+    There are no words at the dealer.
+    """
 
     words: Tensor | None
     bits: int
@@ -177,6 +180,8 @@ def _size(piece: Piece) -> int:
 
 
 def _pack(piece: Piece) -> Tensor:
+    if piece.words.dtype == torch.uint8:  # type: ignore[union-attr]
+        return piece.words.reshape(-1)  # type: ignore[union-attr]
     if piece.bits == 1:
         return kernels.pack_bits(piece.words)  # type: ignore[arg-type]
     return kernels.pack(piece.words, piece.bits)  # type: ignore[arg-type]
@@ -184,6 +189,8 @@ def _pack(piece: Piece) -> Tensor:
 
 def _unpack(part: Tensor, piece: Piece) -> Tensor:
     shape = tuple(piece.words.shape)  # type: ignore[union-attr]
+    if piece.words.dtype == torch.uint8:  # type: ignore[union-attr]
+        return part.reshape(shape)
     if piece.bits == 1:
         return kernels.unpack_bits(part, shape)
     return kernels.unpack(part, piece.bits, shape)

@@ -306,6 +306,17 @@ def cat(shares: Sequence[Share], dim: int) -> Share:
     return first.like(torch.cat([p[0] for p in pairs], dim), torch.cat([p[1] for p in pairs], dim))
 
 
+def stacked(secrets: Sequence[Any]) -> Any:
+    """Shares of one ring and fraction, or Bits, along a new first dimension."""
+    first = secrets[0]
+    if isinstance(first, Share):
+        pairs = [s.components for s in secrets]
+        return first.like(torch.stack([p[0] for p in pairs]), torch.stack([p[1] for p in pairs]))
+    if first.party.is_dealer:
+        return Bits(first.party, first.party.nothing((len(secrets), *first.shape)))
+    return Bits(first.party, torch.stack([s.part for s in secrets]))
+
+
 def public(party: Party, value: Tensor | Number, shape: Sequence[int], bits: int, frac: int) -> Share:
     """A public constant as a share with zero masks."""
     zero = torch.zeros(tuple(shape), dtype=torch.int64, device=party.device)

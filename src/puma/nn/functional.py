@@ -172,7 +172,7 @@ def _relu_bits(x: Value) -> int:
 def _relu_cost(x: Value) -> Cost:
     bits = _relu_bits(x)
     ready = Size(tuple(x.shape), bits, ACTIVATION, dealt=False)
-    cost = formatted_cost((x, ACTIVATION, bits)) + compare.sign_cost(ready, 4) + open_masked_cost(ready)
+    cost = formatted_cost((x, ACTIVATION, bits)) + compare.sign_cost(ready) + open_masked_cost(ready)
     return cost + select_cost(ready.shape, ready) + opening_cost(ready)
 
 
@@ -184,7 +184,7 @@ def relu(x: Value) -> Value:
     (x,) = x.party.run(formatted((x, ACTIVATION, _relu_bits(x))))
 
     def protocol() -> Protocol[Share]:
-        negative = yield from compare.sign(x, width=4)
+        negative = yield from compare.sign(x)
         (bit,) = yield from open_masked(~negative)
         return (yield from reshare(select(bit, x)))[0]
 

@@ -19,8 +19,8 @@ from torch import Tensor
 from puma.mpc.arithmetic import deal, open_truncate, opening_cost, reshare
 from puma.mpc.boolean import (
     MaskedBit,
-    and_,
-    and_cost,
+    evaluate,
+    evaluate_cost,
     open_masked,
     open_masked_cost,
     select,
@@ -32,6 +32,7 @@ from puma.mpc.cost import Cost, Size, declares, wire_bits
 from puma.mpc.fixed import ACTIVATION, ACTIVATION_REACH, NONLINEAR, SCORE_REACH
 from puma.mpc.lookup import Digit, digit_cost, digits
 from puma.mpc.party import Party, Protocol, together
+from puma.mpc.polynomial import ONE, Polynomial, bit, multiplied, products, times
 from puma.mpc.share import Additive, Bits, Share
 
 
@@ -80,11 +81,9 @@ class Spline:
 
     @property
     def top_widths(self) -> list[int]:
-        """Digits above the index, low to high, that check the reach: at most two."""
-        if not self.checked:
-            return []
+        """Digits above the index, low to high, that check the reach."""
         bits = self.range_bits - self.low_bits - self.width
-        return split(bits, max(3, (bits + 1) // 2))
+        return list(top_widths(bits, self.above is not None)) if self.checked else []
 
     @property
     def ring(self) -> int:
@@ -137,20 +136,77 @@ def exponential(out_frac: int) -> Spline:
     return replace(EXP, out_frac=out_frac)
 
 
+@cache
+def range_polynomials(tops: int, above: bool) -> tuple[Polynomial, ...]:
+    """Whether T - b is zero (inside), T the number in so many top digits and b the index's borrow; and if it is positive.
+
+    Digit i of m less that of l is 0 if z<i>, 1 if u<i> or, by a wrap, w<i>, negative if l<i>; v1 = z1 ^ u1 and, in the
+    top digit, o = u ^ w. T = 1 means a 1 in the lowest digit and zeros above it, or a wrap there and a 1 in what is above.
+    "minus" is the sign without a borrow into the top digit, which "turns" would change; what is neither inside nor
+    negative is above.
+    """
+    last = tops
+    zero = [bit(f"z{i}") for i in range(1, tops + 1)]
+    if tops == 1:
+        inside = bit("z1") ^ times(bit("b"), bit("q"))
+    else:
+        inside = times(*zero) ^ times(bit("b"), bit("v1"), *zero[1:])
+        wraps = [bit("b"), bit("w1")]
+        for i in range(2, last):
+            inside ^= times(*wraps, bit(f"u{i}"), *zero[i:])
+            wraps.append(bit(f"w{i}"))
+        inside ^= times(*wraps, bit("o"))
+    if not above:
+        return (inside,)
+    borrow = bit("b")
+    for i in range(1, last):
+        borrow = bit(f"l{i}") ^ times(bit(f"z{i}"), borrow)
+    return inside, ONE ^ inside ^ bit("minus") ^ times(bit("turns"), borrow)
+
+
+def _range_bits(index: Digit, tops: list[Digit], above: bool) -> dict[str, Bits]:
+    """The bits that `range_polynomials` is about; local."""
+    bits = {"b": index.borrows()}
+    for i, digit in enumerate(tops, start=1):
+        bits[f"z{i}"] = zero = digit.is_in([0])
+        if len(tops) == 1:
+            bits["q"] = zero ^ digit.is_in([1])
+        elif i == len(tops):
+            bits["o"] = digit.is_in([1])
+        else:
+            plain, bits[f"w{i}"] = digit.exceeds_by_one()
+            bits |= {"v1": zero ^ plain} if i == 1 else {f"u{i}": plain}
+            if above:
+                bits[f"l{i}"] = digit.borrows()
+    if above:
+        top = tops[-1]
+        half = range(top.size // 2, top.size)
+        bits["minus"] = minus = top.is_in(half)
+        bits["turns"] = minus ^ top.is_in([v + 1 for v in half])
+    return bits
+
+
+@cache
+def top_widths(bits: int, above: bool) -> tuple[int, ...]:
+    """Widths of the digits above the index, low to high, that make the range check cheapest."""
+
+    def price(widths: list[int]) -> int:
+        polynomials = range_polynomials(len(widths), above)
+        return sum(1 << w for w in widths) + 4 * len(multiplied(polynomials)) + len(products(polynomials))
+
+    return tuple(min((split(bits, n) for n in range(1, min(bits, 3) + 1)), key=price))
+
+
 def piecewise_cost(spline: Spline, x: Share | Size) -> Cost:
     """The cost of `piecewise`."""
     count, word = x.numel(), Size(tuple(x.shape), spline.bits, dealt=False)
     words = wire_bits(spline.bits) * count
     index, looked = digit_cost(count, spline.width), opening_cost(word, word)
     if not spline.checked:
-        return index + looked + Cost(0, 0, 4 * words) + opening_cost(word)
-    flags = 1 if spline.above is None else 2
-    cost = index
-    cost += digit_cost(count, *spline.top_widths)
-    ands = and_cost(*[count] * flags)
-    if len(spline.top_widths) == 2:
-        ands += and_cost(*[count] * (1 + 2 * flags))
-    cost += looked.beside(ands) + open_masked_cost(*[word] * flags) + Cost(0, 0, 8 * words)
+        return index + looked + Cost(0, 0, 3 * words) + opening_cost(word)
+    flags = range_polynomials(len(spline.top_widths), spline.above is not None)
+    cost = index + digit_cost(count, *spline.top_widths) + looked.beside(evaluate_cost(count, *flags))
+    cost += open_masked_cost(*[word] * len(flags)) + Cost(0, 0, 6 * words)
     if spline.above == "x":
         whole = Size(word.shape, min(x.bits, spline.bits - spline.slope))
         cost += select_cost(word.shape, whole)
@@ -161,33 +217,35 @@ def piecewise_cost(spline: Spline, x: Share | Size) -> Cost:
 
 
 @declares(
-    "online 6k + 22, offline 2^w + 2^tops + 8k + 4 and, above the table, k or 2k; 4 rounds; if unchecked, "
-    "online 6k, offline 2^w + 4k; 2 rounds",
+    "online 6k + flags, offline 2^w + 2^tops + 6k + flags and, above the table, k or 2k; 3 rounds; if unchecked, "
+    "online 6k, offline 2^w + 3k; 2 rounds",
     "section 5",
     piecewise_cost,
 )
 def piecewise(spline: Spline, x: Share) -> Protocol[Share]:
     """spline(x) with spline.out_frac fraction bits; x has spline.frac fraction bits.
 
-    Four rounds (two if unchecked). The dealer knows the one-hot's sign s, the masks of the looked-up A and B, and
-    l's low bits; the evaluators' in-range bit p arrives as v = p ^ rho. So s p (A + B u) needs the dealt products of
-    {1, lB, lu, lB lu - lA} with s rho and with s (1 - rho): the evaluators take the set that v names.
+    Three rounds (two if unchecked). The offset is u = mu - lu, so the evaluators look up E = A + B mu and B, and
+    f = E - lu B is a product with words that the dealer knows: the one-hot's sign s and s lu. The in-range bit p arrives
+    as v = p ^ rho, so {1, lu, lu lB - lE} is dealt with s rho and with s (1 - rho): the evaluators take the set that v names.
     """
     assert x.frac == spline.frac
     party, whole = x.party, x
     x = x.shifted(-round(spline.low * 2**spline.frac))
     ring = spline.range_bits if spline.checked else x.bits
     index, *tops = digits(x.reduced(ring), spline.low_bits, [spline.width, *spline.top_widths])
-    looked = index.lookup(spline.tables, spline.bits, (spline.slope + spline.frac, spline.slope))
     offset = (x.mask if party.is_dealer else x.m) & ((1 << spline.low_bits) - 1)
+    a, slope = index.lookup(spline.tables, spline.bits, (spline.slope + spline.frac, spline.slope))
+    looked = reshare(a + slope.times(offset, spline.frac), slope)
     if not spline.checked:
-        a, b = yield from reshare(*looked)
-        result = _line(spline, index, a, b, offset, None)
+        e, b = yield from looked
+        result = _line(spline, index, e, b, offset, None)
     else:
-        flags = _range_flags(index, tops, spline.above is not None)
-        (a, b), ranges = yield from together(reshare(*looked), flags)
+        above = spline.above is not None
+        flags = evaluate(_range_bits(index, tops, above), *range_polynomials(len(tops), above))
+        (e, b), ranges = yield from together(looked, flags)
         masked = yield from open_masked(*ranges)
-        result = _line(spline, index, a, b, offset, masked[0])
+        result = _line(spline, index, e, b, offset, masked[0])
         if spline.above == "x":
             whole = whole.reduced(min(whole.bits, spline.bits - spline.slope))
             result = result + select(masked[1], whole).scaled(spline.slope)
@@ -197,48 +255,20 @@ def piecewise(spline: Spline, x: Share) -> Protocol[Share]:
     return opened
 
 
-def _range_flags(index: Digit, tops: list[Digit], above: bool) -> Protocol[list[Bits]]:
-    """Whether the number T formed by the top digits, less the index's borrow b, is 0 (in range), and positive (above).
-
-    p = [T = 0] ^ b ([T = 0] ^ [T = 1]); the sign of T - b changes with a borrow c into the top digit, c = b if there is
-    one digit, else [low < 0] ^ [low = 0] b. Above is what is neither in range nor negative.
-    """
-    borrow, top = index.borrows(), tops[-1]
-    negative = range(top.size // 2, top.size)
-    minus = top.is_in(negative)
-    turns = minus ^ top.is_in([v + 1 for v in negative])
-    if len(tops) == 1:
-        zero, one, fixed, moving = top.is_in([0]), top.is_in([1]), minus, turns
-    else:
-        low, top_zero = tops[0], top.is_in([0])
-        plain, wrapped = low.exceeds_by_one()
-        pairs = [(low.is_in([0]), top_zero), (plain, top_zero), (wrapped, top.is_in([1]))]
-        if above:
-            pairs += [(low.borrows(), turns), (low.is_in([0]), turns)]
-        zero, first, second, *signs = yield from and_(*pairs)
-        one = first ^ second
-        fixed, moving = (minus ^ signs[0], signs[1]) if above else (minus, turns)
-    moved = yield from and_(*((borrow, c) for c in ([zero ^ one, moving] if above else [zero ^ one])))
-    inside = zero ^ moved[0]
-    return [inside, ~(fixed ^ moved[1] ^ inside)] if above else [inside]
-
-
-def _line(spline: Spline, index: Digit, a: Share, b: Share, offset: Tensor, inside: MaskedBit | None) -> Additive:
-    """s p (A + B u), or s (A + B u) without a range bit; local once A, B and the masked p are open."""
-    party, shape, bits = a.party, tuple(a.shape), spline.bits
+def _line(spline: Spline, index: Digit, e: Share, b: Share, offset: Tensor, inside: MaskedBit | None) -> Additive:
+    """s p (E - lu B), or s (E - lu B) without a range bit; local once E, B and the masked p are open."""
+    party, shape, bits, frac = e.party, tuple(e.shape), spline.bits, spline.slope + spline.frac
     if party.is_dealer:
-        _deal_line(party, index.sign(), a.mask, b.mask, offset, inside, bits)
-        part = party.nothing(shape)
-        return Additive(party, part, bits, spline.slope + spline.frac, dealt=False)
-    dealt = deal(party, None, (4 if inside is None else 8, *shape), bits)
-    s, s_lb, s_lu, rest = dealt if inside is None else torch.where(inside.word.bool(), dealt[4:], dealt[:4])
-    part = s * (a.m + b.m * offset) - s_lb * offset - s_lu * b.m + rest
-    return Additive(party, part, bits, spline.slope + spline.frac, dealt=False)
+        _deal_line(party, index.sign(), e.mask, b.mask, offset, inside, bits)
+        return Additive(party, party.nothing(shape), bits, frac, dealt=False)
+    dealt = deal(party, None, (3 if inside is None else 6, *shape), bits)
+    s, s_lu, rest = dealt if inside is None else torch.where(inside.word.bool(), dealt[3:], dealt[:3])
+    return Additive(party, s * e.m - s_lu * b.m + rest, bits, frac, dealt=False)
 
 
 def _deal_line(
-    party: Party, s: Tensor, la: Tensor, lb: Tensor, lu: Tensor, inside: MaskedBit | None, bits: int
+    party: Party, s: Tensor, le: Tensor, lb: Tensor, lu: Tensor, inside: MaskedBit | None, bits: int
 ) -> None:
     factors = [s] if inside is None else [s * inside.word, s * (1 - inside.word)]
-    values = [f * v for f in factors for v in (torch.ones_like(la), lb, lu, lb * lu - la)]
-    deal(party, torch.stack(values), (len(values), *la.shape), bits)
+    values = [f * v for f in factors for v in (torch.ones_like(le), lu, lu * lb - le)]
+    deal(party, torch.stack(values), (len(values), *le.shape), bits)
