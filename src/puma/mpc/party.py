@@ -27,7 +27,7 @@ _ZERO = torch.zeros((), dtype=torch.int64)
 
 
 class Piece(NamedTuple):
-    """Part of a message: words of `bits` bits each (1: single bits, eight to a byte); no words at the dealer."""
+    """Part of a message: words of `bits` bits each, as one run of bits; no words at the dealer."""
 
     words: Tensor | None
     bits: int
@@ -128,13 +128,16 @@ class Party:
             return [torch.empty_like(p.words) for p in pieces]  # type: ignore[arg-type]
         # The dealer runs far ahead: what it has sent would hide for long that it is gone.
         self.links[DEALER].check()
-        packed = [_pack(piece) for piece in pieces]
+        packed = [kernels.pack(piece.words, piece.bits) for piece in pieces]  # type: ignore[arg-type]
         link = self.links[SECOND if self.rank == FIRST else FIRST]
         link.send(*[p.numpy() for p in packed if p.numel()])
         payload = link.recv(sum(sizes))
         received = torch.frombuffer(payload, dtype=torch.uint8) if payload else torch.empty(0, dtype=torch.uint8)
         parts = torch.split(received, sizes)
-        return [_unpack(part, piece) for part, piece in zip(parts, pieces, strict=True)]
+        return [
+            kernels.unpack(part, piece.bits, tuple(piece.words.shape))  # type: ignore[union-attr]
+            for part, piece in zip(parts, pieces, strict=True)
+        ]
 
     def run(self, protocol: Protocol[T]) -> T:
         """Drive one protocol to its end, exchanging a message for each of its rounds."""
@@ -174,16 +177,3 @@ def together(*protocols: Protocol[Any]) -> Protocol[list[Any]]:
 
 def _size(piece: Piece) -> int:
     return message_bytes(math.prod(piece.words.shape), piece.bits)  # type: ignore[union-attr]
-
-
-def _pack(piece: Piece) -> Tensor:
-    if piece.bits == 1:
-        return kernels.pack_bits(piece.words)  # type: ignore[arg-type]
-    return kernels.pack(piece.words, piece.bits)  # type: ignore[arg-type]
-
-
-def _unpack(part: Tensor, piece: Piece) -> Tensor:
-    shape = tuple(piece.words.shape)  # type: ignore[union-attr]
-    if piece.bits == 1:
-        return kernels.unpack_bits(part, shape)
-    return kernels.unpack(part, piece.bits, shape)

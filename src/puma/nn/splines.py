@@ -28,7 +28,7 @@ from puma.mpc.boolean import (
     to_arithmetic,
 )
 from puma.mpc.compare import split
-from puma.mpc.cost import Cost, Size, declares, wire_bits
+from puma.mpc.cost import Cost, Size, declares, message_bits
 from puma.mpc.fixed import ACTIVATION, ACTIVATION_REACH, NONLINEAR, SCORE_REACH
 from puma.mpc.lookup import Digit, digit_cost, digits
 from puma.mpc.party import Party, Protocol, together
@@ -140,23 +140,26 @@ def exponential(out_frac: int) -> Spline:
 def piecewise_cost(spline: Spline, x: Share | Size) -> Cost:
     """The cost of `piecewise`."""
     count, word = x.numel(), Size(tuple(x.shape), spline.bits, dealt=False)
-    words = wire_bits(spline.bits) * count
+
+    def words(each: int) -> Cost:
+        return Cost(0, 0, message_bits(each * count, spline.bits))
+
     index, looked = digit_cost(count, spline.width), opening_cost(word, word)
     if not spline.checked:
-        return index + looked + Cost(0, 0, 4 * words) + opening_cost(word)
+        return index + looked + words(4) + opening_cost(word)
     flags = 1 if spline.above is None else 2
     cost = index
     cost += digit_cost(count, *spline.top_widths)
     ands = and_cost(*[count] * flags)
     if len(spline.top_widths) == 2:
         ands += and_cost(*[count] * (1 + 2 * flags))
-    cost += looked.beside(ands) + open_masked_cost(*[word] * flags) + Cost(0, 0, 8 * words)
+    cost += looked.beside(ands) + open_masked_cost(*[word] * flags) + words(8)
     if spline.above == "x":
         whole = Size(word.shape, min(x.bits, spline.bits - spline.slope))
         cost += select_cost(word.shape, whole)
         word = replace(word, bits=min(spline.bits, whole.bits + spline.slope))
     elif spline.above == 1:
-        cost += Cost(0, 0, words)
+        cost += words(1)
     return cost + opening_cost(word)
 
 
