@@ -14,7 +14,6 @@ from torch import Tensor
 
 from puma import kernels
 from puma.crypto.prg import Stream
-from puma.mpc.cost import wire_bytes
 from puma.mpc.party import DEALER, FIRST, SECOND, Message, Party
 from tests.cases import Case
 from tests.trio import parties, trio
@@ -54,14 +53,13 @@ class Watched(Party):
 
     def exchange(self, pieces: Message) -> list[Tensor | None]:
         if not self.is_dealer:
-            masks = [_eighths(p.words.numel()) if p.bits == 1 else _live(p.words.numel(), p.bits) for p in pieces]
+            masks = [_live(p.words.numel() * p.bits) for p in pieces]
             self.live[SECOND if self.rank == FIRST else FIRST].append(masks)
         return super().exchange(pieces)
 
     def correction(self, payload: Tensor | None, count: int) -> Tensor | None:
         if self.is_dealer and count:
-            bits = getattr(payload, "word_bits", 8)
-            self.live[SECOND].append([_live(count // wire_bytes(bits), bits)])
+            self.live[SECOND].append([_live(getattr(payload, "live_bits", 8 * count))])
         return super().correction(payload, count)
 
     @property
@@ -69,13 +67,8 @@ class Watched(Party):
         return {peer: link.received for peer, link in self.links.items()}
 
 
-def _eighths(count: int) -> np.ndarray:
-    return np.packbits(np.ones(count, dtype=np.uint8), bitorder="little")
-
-
-def _live(count: int, bits: int) -> np.ndarray:
-    word = np.frombuffer(((1 << bits) - 1).to_bytes(wire_bytes(bits), "little"), dtype=np.uint8)
-    return np.tile(word, count)
+def _live(bits: int) -> np.ndarray:
+    return np.packbits(np.ones(bits, dtype=np.uint8), bitorder="little")
 
 
 @contextmanager
@@ -85,7 +78,7 @@ def watching() -> Iterator[None]:
 
     def tagged(x: Tensor, bits: int) -> Tensor:
         packed = pack(x, bits)
-        packed.word_bits = bits
+        packed.live_bits = x.numel() * bits
         return packed
 
     with pytest.MonkeyPatch.context() as patch:

@@ -51,7 +51,9 @@ def test_meta_gives_shapes_without_words(width: int) -> None:
         assert result.shape == (2, 3, 5) and result.dtype == torch.int64 and result.is_meta
     x = torch.empty(2, 3, 5, dtype=torch.int64, device="meta")
     assert kernels.unpack(kernels.pack(x, 20), 20, x.shape).shape == x.shape
-    assert kernels.pack(x, 20).shape == (90,)
+    assert kernels.pack(x, 21).shape == (79,)
+    assert kernels.unpack_bytes(kernels.pack_bytes(x, 20), 20, x.shape).shape == x.shape
+    assert kernels.pack_bytes(x, 20).shape == (90,)
     assert kernels.unpack_bits(kernels.pack_bits(x), x.shape).shape == x.shape
     out = torch.empty(2, 3, 3, dtype=torch.int64, device="meta")
     assert kernels.matmul(x, x.transpose(1, 2), 48, out) is out

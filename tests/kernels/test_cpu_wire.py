@@ -14,34 +14,47 @@ from tests.kernels.words import views, words
 def test_words_cross_the_wire_in_every_ring(bits: int) -> None:
     for count in (0, 1, 2, 7, 8, 9, 100):
         x = words(count)
-        sent = kernels.pack(x, bits)
-        assert sent.numel() == count * ((bits + 7) // 8)
-        assert torch.equal(sent, plain.pack(x, bits))
-        got = kernels.unpack(sent, bits, (count,))
-        assert torch.equal(got, plain.unpack(sent, bits, (count,)))
-        assert torch.equal(got, plain.reduce(x, bits))
+        for pack, unpack, size in (
+            ("pack", "unpack", (count * bits + 7) // 8),
+            ("pack_bytes", "unpack_bytes", count * ((bits + 7) // 8)),
+        ):
+            sent = getattr(kernels, pack)(x, bits)
+            assert sent.numel() == size
+            assert torch.equal(sent, getattr(plain, pack)(x, bits))
+            got = getattr(kernels, unpack)(sent, bits, (count,))
+            assert torch.equal(got, getattr(plain, unpack)(sent, bits, (count,)))
+            assert torch.equal(got, plain.reduce(x, bits))
 
 
 @pytest.mark.parametrize("bits", [3, 8, 20, 48, 63])
 def test_bytes_are_those_of_the_reduced_integer(bits: int) -> None:
     for word in words(40).tolist():
-        sent = bytes(kernels.pack(torch.tensor([word]), bits).tolist())
+        sent = bytes(kernels.pack_bytes(torch.tensor([word]), bits).tolist())
         assert sent == (word % (1 << bits)).to_bytes((bits + 7) // 8, "little")
 
 
-@pytest.mark.parametrize("bits", [12, 64])
+@pytest.mark.parametrize("bits", [3, 8, 20, 48, 63])
+def test_bits_are_those_of_one_long_integer(bits: int) -> None:
+    x = words(41)
+    row = sum((word % (1 << bits)) << (i * bits) for i, word in enumerate(x.tolist()))
+    assert bytes(kernels.pack(x, bits).tolist()) == row.to_bytes((41 * bits + 7) // 8, "little")
+
+
+@pytest.mark.parametrize("bits", [12, 61, 64])
 def test_layouts_and_shapes(bits: int) -> None:
     for layout, x in views(3, 5, 6).items():
         assert torch.equal(kernels.pack(x, bits), plain.pack(x, bits)), layout
+        assert torch.equal(kernels.pack_bytes(x, bits), plain.pack_bytes(x, bits)), layout
         assert torch.equal(kernels.pack_bits(x), plain.pack_bits(x)), layout
-    sent = kernels.pack(words(), bits)
-    assert torch.equal(kernels.unpack(sent, bits, ()), plain.reduce(words(), bits))
-    assert kernels.unpack(sent[:0], bits, (2, 0)).shape == (2, 0)
+    for pack, unpack in ((kernels.pack, kernels.unpack), (kernels.pack_bytes, kernels.unpack_bytes)):
+        sent = pack(words(), bits)
+        assert torch.equal(unpack(sent, bits, ()), plain.reduce(words(), bits))
+        assert unpack(sent[:0], bits, (2, 0)).shape == (2, 0)
 
 
 def test_garbage_above_the_ring_is_dropped() -> None:
     noise = words(30).view(torch.uint8)[: 30 * 2]
-    assert int(kernels.unpack(noise, 12, (30,)).max()) < 1 << 12
+    assert int(kernels.unpack_bytes(noise, 12, (30,)).max()) < 1 << 12
 
 
 def test_packing_never_shares_memory() -> None:
@@ -63,18 +76,21 @@ def test_bits(count: int) -> None:
     assert torch.equal(plain.unpack_bits(sent, (count,)), x & 1)
 
 
-def test_unaligned_and_strided_buffers() -> None:
+@pytest.mark.parametrize("bits", [1, 13, 40, 59])
+def test_unaligned_and_strided_buffers(bits: int) -> None:
     x = words(20)
-    sent = kernels.pack(x, 40)
+    sent = kernels.pack(x, bits)
     behind = torch.cat([torch.zeros(3, dtype=torch.uint8), sent])[3:]
     spread = torch.stack([sent, sent], 1)[:, 0]
     for buffer in (behind, spread):
-        assert torch.equal(kernels.unpack(buffer, 40, (4, 5)), plain.reduce(x, 40).view(4, 5))
+        assert torch.equal(kernels.unpack(buffer, bits, (4, 5)), plain.reduce(x, bits).view(4, 5))
 
 
 def test_refusals() -> None:
     with pytest.raises(ValueError, match="11 bytes are not 2 words"):
         kernels.unpack(torch.zeros(11, dtype=torch.uint8), 48, (2,))
+    with pytest.raises(ValueError, match="12 bytes are not 2 words of 43 bits"):
+        kernels.unpack(torch.zeros(12, dtype=torch.uint8), 43, (2,))
     with pytest.raises(ValueError, match="do not hold"):
         kernels.unpack_bits(torch.zeros(3, dtype=torch.uint8), (2,))
     with pytest.raises(TypeError, match="uint8"):

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from puma.mpc import cost
-from puma.mpc.cost import DECLARED, Cost, Ledger, Size, message_bytes, wire_bytes
+from puma.mpc.cost import DECLARED, Cost, Ledger, Size, message_bits, message_bytes
 from puma.mpc.party import Party
 from puma.nn import functional as F
 from puma.nn import splines
@@ -77,9 +77,9 @@ def test_costs_add_up_and_run_side_by_side() -> None:
 
 
 @pytest.mark.parametrize("bits", range(1, 65))
-def test_words_take_whole_bytes_and_single_bits_an_eighth(bits: int) -> None:
-    assert 8 * wire_bytes(bits) - bits in range(8)
-    assert message_bytes(17, bits) == (3 if bits == 1 else 17 * wire_bytes(bits))
+def test_words_take_their_bits_and_a_piece_whole_bytes(bits: int) -> None:
+    assert message_bytes(16, bits) == 2 * bits
+    assert message_bits(17, bits) - 17 * bits in range(8) and message_bits(17, bits) == 8 * message_bytes(17, bits)
 
 
 def test_an_empty_secret_costs_nothing_but_its_rounds() -> None:

@@ -23,12 +23,14 @@ __all__ = [
     "onehot",
     "pack",
     "pack_bits",
+    "pack_bytes",
     "parity",
     "reduce",
     "shift_right",
     "signed",
     "unpack",
     "unpack_bits",
+    "unpack_bytes",
 ]
 
 
@@ -53,13 +55,23 @@ def signed(x: Tensor, bits: int) -> Tensor:
 
 
 def pack(x: Tensor, bits: int) -> Tensor:
-    """Reduced words as bytes, ceil(bits / 8) little-endian ones each: a fresh row of uint8."""
+    """Reduced words as one row of bits, lowest first, and no bit between two words: a fresh row of uint8."""
     return _for(x).pack(x, bits)
 
 
 def unpack(buffer: Tensor, bits: int, shape: tuple[int, ...]) -> Tensor:
-    """The words that `pack` wrote, reduced whatever the bytes say."""
+    """The words that `pack` wrote, reduced."""
     return _for(buffer).unpack(buffer, bits, shape)
+
+
+def pack_bytes(x: Tensor, bits: int) -> Tensor:
+    """Reduced words as bytes, ceil(bits / 8) little-endian ones each: a fresh row of uint8."""
+    return _for(x).pack_bytes(x, bits)
+
+
+def unpack_bytes(buffer: Tensor, bits: int, shape: tuple[int, ...]) -> Tensor:
+    """The words that `pack_bytes` wrote, reduced whatever the bytes say."""
+    return _for(buffer).unpack_bytes(buffer, bits, shape)
 
 
 def pack_bits(b: Tensor) -> Tensor:

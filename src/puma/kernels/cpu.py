@@ -11,7 +11,7 @@ from torch import Tensor
 
 from puma.kernels.cpu_matmul import matmul
 from puma.kernels.cpu_onehot import above, hot_bit, lookup, member, onehot, parity
-from puma.kernels.cpu_wire import pack, pack_bits, unpack, unpack_bits
+from puma.kernels.cpu_wire import pack, pack_bits, pack_bytes, unpack, unpack_bits, unpack_bytes
 from puma.kernels.plain import reduce
 from puma.kernels.views import compiled, words
 
@@ -24,12 +24,14 @@ __all__ = [
     "onehot",
     "pack",
     "pack_bits",
+    "pack_bytes",
     "parity",
     "reduce",
     "shift_right",
     "signed",
     "unpack",
     "unpack_bits",
+    "unpack_bytes",
 ]
 
 

@@ -1,6 +1,6 @@
-"""Words to bytes and back on a CPU. It writes and reads eight bytes at a time, each word over the end of the
-one before, so that one loop serves every ring; little-endian, as x86-64 and arm64 are. It must not know where
-the bytes go.
+"""Words to bits and bytes, and back, on a CPU. It writes and reads eight bytes at a time, each word over the
+end of the one before, so that one loop serves every ring; little-endian, as x86-64 and arm64 are. It must not
+know where the bytes go.
 """
 
 from __future__ import annotations
@@ -18,25 +18,54 @@ from torch import Tensor
 from puma.kernels.views import compiled, octets, words
 
 _ONES = np.uint64(0xFFFF_FFFF_FFFF_FFFF)
+_BYTE = np.uint64(255)
+_ROOMY = 57  # the widest word that lies within eight bytes wherever in a byte it begins
 
 
 def pack(x: Tensor, bits: int) -> Tensor:
-    """The reduced words, ceil(bits / 8) little-endian bytes each, as one row of uint8."""
-    width = (bits + 7) // 8
-    out = torch.empty(x.numel() * width, dtype=torch.uint8)
+    """The reduced words as one row of bits, the lowest first, eight to a byte, zeros after the last."""
+    if bits % 8 == 0:
+        return pack_bytes(x, bits)
+    if bits == 1:
+        return pack_bits(x)
+    out = torch.empty((x.numel() * bits + 7) // 8, dtype=torch.uint8)
     if x.numel():
-        _pack(words(x), out.numpy(), width, 64 - bits)
+        _pack(words(x), out.numpy(), bits)
     return out
 
 
 def unpack(buffer: Tensor, bits: int, shape: tuple[int, ...]) -> Tensor:
-    """The words that `pack` wrote, reduced whatever the bytes say."""
+    """The words that `pack` wrote."""
+    if bits % 8 == 0:
+        return unpack_bytes(buffer, bits, shape)
+    if bits == 1:
+        return unpack_bits(buffer, shape)
+    count = prod(shape)
+    if buffer.numel() != (count * bits + 7) // 8:
+        raise ValueError(f"{buffer.numel()} bytes are not {count} words of {bits} bits")
+    out = torch.empty(count, dtype=torch.int64)
+    if count:
+        _unpack(octets(buffer), out.numpy(), bits)
+    return out.view(shape)
+
+
+def pack_bytes(x: Tensor, bits: int) -> Tensor:
+    """The reduced words, ceil(bits / 8) little-endian bytes each, as one row of uint8."""
+    width = (bits + 7) // 8
+    out = torch.empty(x.numel() * width, dtype=torch.uint8)
+    if x.numel():
+        _pack_bytes(words(x), out.numpy(), width, 64 - bits)
+    return out
+
+
+def unpack_bytes(buffer: Tensor, bits: int, shape: tuple[int, ...]) -> Tensor:
+    """The words that `pack_bytes` wrote, reduced whatever the bytes say."""
     width, count = (bits + 7) // 8, prod(shape)
     if buffer.numel() != count * width:
         raise ValueError(f"{buffer.numel()} bytes are not {count} words of {width} bytes")
     out = torch.empty(count, dtype=torch.int64)
     if count:
-        _unpack(octets(buffer), out.numpy(), width, 64 - bits)
+        _unpack_bytes(octets(buffer), out.numpy(), width, 64 - bits)
     return out.view(shape)
 
 
@@ -81,7 +110,43 @@ _read, _write = _access(write=False), _access(write=True)
 
 
 @compiled
-def _pack(x, out, width, spare):
+def _pack(x, out, bits):
+    mask, held, filled, at = _ONES >> np.uint64(64 - bits), np.uint64(0), 0, 0
+    for i in range(x.size):
+        word = np.uint64(x[i]) & mask
+        held |= word << np.uint64(filled)
+        filled += bits
+        if filled >= 64:
+            _write(out, at, held)
+            at += 8
+            filled -= 64
+            # in two steps, because a shift by all 64 would be none
+            held = (word >> np.uint64(1)) >> np.uint64(bits - 1 - filled)
+    for i in range(at, out.size):
+        out[i] = np.uint8((held >> np.uint64(8 * (i - at))) & _BYTE)
+
+
+@compiled
+def _unpack(buffer, out, bits):
+    mask = _ONES >> np.uint64(64 - bits)
+    # the last words byte by byte: a whole read would end behind the buffer
+    safe = max((8 * buffer.size - 72) // bits, 0)
+    for i in range(safe):
+        at, low = (i * bits) >> 3, np.uint64((i * bits) & 7)
+        word = _read(buffer, at, mask) >> low
+        if bits > _ROOMY:
+            word |= (np.uint64(buffer[at + 8]) << np.uint64(1)) << (np.uint64(63) - low)
+        out[i] = np.int64(word & mask)
+    for i in range(safe, out.size):
+        word = np.uint64(0)
+        for place in range(bits):
+            bit = i * bits + place
+            word |= ((np.uint64(buffer[bit >> 3]) >> np.uint64(bit & 7)) & np.uint64(1)) << np.uint64(place)
+        out[i] = np.int64(word)
+
+
+@compiled
+def _pack_bytes(x, out, width, spare):
     mask = _ONES >> np.uint64(spare)
     # the last words byte by byte: a whole one would end behind the buffer
     safe = max(x.size - 7, 0) if width < 8 else x.size
@@ -90,11 +155,11 @@ def _pack(x, out, width, spare):
     for i in range(safe, x.size):
         value = np.uint64(x[i]) & mask
         for j in range(width):
-            out[i * width + j] = np.uint8((value >> np.uint64(8 * j)) & np.uint64(255))
+            out[i * width + j] = np.uint8((value >> np.uint64(8 * j)) & _BYTE)
 
 
 @compiled
-def _unpack(buffer, out, width, spare):
+def _unpack_bytes(buffer, out, width, spare):
     mask = _ONES >> np.uint64(spare)
     safe = max(out.size - 7, 0) if width < 8 else out.size
     for i in range(safe):

@@ -37,14 +37,24 @@ def signed(x: Tensor, bits: int) -> Tensor:
 
 
 def pack(x: Tensor, bits: int) -> Tensor:
+    """The reduced words as one row of bits, the lowest first, eight to a byte, zeros after the last."""
+    return pack_bits(x.unsqueeze(-1) >> torch.arange(bits, device=x.device))
+
+
+def unpack(buffer: Tensor, bits: int, shape: tuple[int, ...]) -> Tensor:
+    """The words that `pack` wrote."""
+    return (unpack_bits(buffer, (*shape, bits)) << torch.arange(bits, device=buffer.device)).sum(-1)
+
+
+def pack_bytes(x: Tensor, bits: int) -> Tensor:
     """The reduced words, ceil(bits / 8) little-endian bytes each, as one row of uint8."""
     octets = _octets(bits)
     shifts = torch.arange(0, 8 * octets, 8, device=x.device)
     return ((reduce(x, bits).unsqueeze(-1) >> shifts) & 255).to(torch.uint8).reshape(-1)
 
 
-def unpack(buffer: Tensor, bits: int, shape: tuple[int, ...]) -> Tensor:
-    """The words that `pack` wrote, reduced whatever the bytes say."""
+def unpack_bytes(buffer: Tensor, bits: int, shape: tuple[int, ...]) -> Tensor:
+    """The words that `pack_bytes` wrote, reduced whatever the bytes say."""
     octets = _octets(bits)
     shifts = torch.arange(0, 8 * octets, 8, device=buffer.device)
     return reduce((buffer.reshape(*shape, octets).to(torch.int64) << shifts).sum(-1), bits)

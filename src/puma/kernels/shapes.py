@@ -29,11 +29,21 @@ def signed(x: Tensor, bits: int) -> Tensor:
 
 
 def pack(x: Tensor, bits: int) -> Tensor:
+    """A row of bytes, `bits` bits for each word."""
+    return _empty(((x.numel() * bits + 7) // 8,), torch.uint8)
+
+
+def unpack(buffer: Tensor, bits: int, shape: tuple[int, ...]) -> Tensor:
+    """Words of the shape."""
+    return _empty(shape)
+
+
+def pack_bytes(x: Tensor, bits: int) -> Tensor:
     """A row of bytes, ceil(bits / 8) for each word."""
     return _empty((x.numel() * ((bits + 7) // 8),), torch.uint8)
 
 
-def unpack(buffer: Tensor, bits: int, shape: tuple[int, ...]) -> Tensor:
+def unpack_bytes(buffer: Tensor, bits: int, shape: tuple[int, ...]) -> Tensor:
     """Words of the shape."""
     return _empty(shape)
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from puma import kernels
-from puma.mpc.cost import Cost, Size, declares, local, message_bits, wire_bits, wire_bytes
+from puma.mpc.cost import Cost, Size, declares, local, message_bits, message_bytes
 from puma.mpc.party import DEALER, FIRST, Message, Party, Piece, Protocol
 from puma.mpc.share import Additive, Share
 
@@ -21,7 +21,7 @@ Bilinear = Callable[[Tensor, Tensor], Tensor]
 
 
 def _deal_cost(party: Party, value: Tensor | None, shape: tuple[int, ...], bits: int, purpose: str = "deal") -> Cost:
-    return Cost(0, 0, math.prod(shape) * wire_bits(bits))
+    return Cost(0, 0, message_bits(math.prod(shape), bits))
 
 
 @declares("offline k", "section 2", _deal_cost)
@@ -34,7 +34,7 @@ def deal(party: Party, value: Tensor | None, shape: tuple[int, ...], bits: int, 
     half = party.words(FIRST, purpose, shape)
     if party.rank == FIRST:
         return half  # type: ignore[return-value]
-    count = math.prod(shape) * wire_bytes(bits)
+    count = message_bytes(math.prod(shape), bits)
     if party.is_dealer:
         party.correction(value if party.dry else kernels.pack(value - half, bits), count)  # type: ignore[operator]
         return value  # type: ignore[return-value]
@@ -116,7 +116,7 @@ def _opened(zs: tuple[Additive, ...]) -> Protocol[list[tuple[Tensor, Tensor]]]:
 def opening_cost(*zs: Additive | Size) -> Cost:
     """One round that opens padded products: the cost of `reshare` and `open_truncate`."""
     online = sum(2 * message_bits(z.numel(), z.bits) for z in zs)
-    return Cost(1, online, sum(z.numel() * wire_bits(z.bits) for z in zs if z.dealt))
+    return Cost(1, online, sum(message_bits(z.numel(), z.bits) for z in zs if z.dealt))
 
 
 @declares("online 2k, offline k if dealt; 1 round", "sections 2 and 3", opening_cost)
@@ -151,7 +151,7 @@ def open_truncate(*pairs: tuple[Additive, int]) -> Protocol[list[Share]]:
 def lift_cost(*pairs: tuple[Share | Size, int]) -> Cost:
     """The cost of `lift`."""
     online = sum(2 * message_bits(x.numel(), k - x.bits) for x, k in pairs)
-    return Cost(1, online, sum(2 * x.numel() * wire_bits(k - x.bits) for x, k in pairs))
+    return Cost(1, online, sum(message_bits(2 * x.numel(), k - x.bits) for x, k in pairs))
 
 
 @declares("online 2(k-j), offline 2(k-j); 1 round", "section 3", lift_cost)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from puma import kernels
 from puma.mpc.arithmetic import deal
-from puma.mpc.cost import Cost, Size, declares, message_bits, wire_bits
+from puma.mpc.cost import Cost, Size, declares, message_bits
 from puma.mpc.party import FIRST, Party, Piece, Protocol
 from puma.mpc.polynomial import Monomial, Polynomial, multiplied, products, subsets
 from puma.mpc.share import Additive, Bits, Share, broadcast
@@ -147,7 +147,7 @@ def open_masked(*bs: Bits) -> Protocol[list[MaskedBit]]:
 def select_cost(bit_shape: Sequence[int], x: Share | Size) -> Cost:
     """The cost of `select` for a bit of this shape."""
     shape = broadcast(tuple(bit_shape), tuple(x.shape))
-    return Cost(0, 0, 2 * math.prod(shape) * wire_bits(x.bits))
+    return Cost(0, 0, message_bits(2 * math.prod(shape), x.bits))
 
 
 @declares("offline 2k", "section 4", lambda bit, x: select_cost(bit.word.shape, x))
@@ -167,7 +167,7 @@ def select(bit: MaskedBit, x: Share) -> Additive:
     return Additive(party, v * own + flip * (rho * x.m - rho_l), x.bits, x.frac, dealt=False)
 
 
-@declares("offline k", "section 4", lambda bit, bits: Cost(0, 0, bit.word.numel() * wire_bits(bits)))
+@declares("offline k", "section 4", lambda bit, bits: Cost(0, 0, message_bits(bit.word.numel(), bits)))
 def to_arithmetic(bit: MaskedBit, bits: int) -> Additive:
     """b as an integer in ring `bits`, local once b is open under its mask."""
     party, shape = bit.party, tuple(bit.word.shape)

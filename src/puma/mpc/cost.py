@@ -20,23 +20,13 @@ F = TypeVar("F", bound=Callable[..., Any])
 FRAME_HEADER_BYTES = 32
 
 
-def wire_bytes(bits: int) -> int:
-    """Bytes that one word of a `bits`-bit ring takes on the wire."""
-    return (bits + 7) // 8
-
-
-def wire_bits(bits: int) -> int:
-    """Bits that one word of a `bits`-bit ring takes on the wire."""
-    return 8 * wire_bytes(bits)
-
-
 def message_bytes(count: int, bits: int) -> int:
-    """Bytes of `count` words in a message of the evaluators, where single bits travel eight to a byte."""
-    return (count + 7) // 8 if bits == 1 else count * wire_bytes(bits)
+    """Bytes of `count` words of a `bits`-bit ring that travel as one run of bits, filled up to a whole byte."""
+    return (count * bits + 7) // 8
 
 
 def message_bits(count: int, bits: int) -> int:
-    """Bits of `count` words in a message of the evaluators."""
+    """Bits of the bytes of `count` words."""
     return 8 * message_bytes(count, bits)
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from puma import kernels
-from puma.mpc.cost import Cost, Size, declares
+from puma.mpc.cost import Cost, Size, declares, message_bits, message_bytes
 from puma.mpc.party import FIRST, Party
 from puma.mpc.share import Additive, Bits, Share
 
@@ -80,12 +80,7 @@ class Digit:
 
 def digit_cost(count: int, *widths: int) -> Cost:
     """The cost of digits of these widths of `count` elements."""
-    return Cost(0, 0, 8 * sum(_hot_bytes(count, width) for width in widths))
-
-
-def _hot_bytes(count: int, width: int) -> int:
-    """Bytes of `count` one-hot vectors: whole bytes each from width 3 on, packed below."""
-    return count * (1 << width) // 8 if width >= 3 else (count * (1 << width) + 7) // 8
+    return Cost(0, 0, sum(message_bits(count, 1 << width) for width in widths))
 
 
 def _digits_cost(x: Share | Size, low: int, widths: Sequence[int]) -> Cost:
@@ -101,7 +96,7 @@ def digits(x: Share, low: int, widths: Sequence[int]) -> list[Digit]:
     party, shape = x.party, tuple(x.shape)
     source, lows = x.mask if party.is_dealer else x.m, [low + sum(widths[:i]) for i in range(len(widths))]
     words = [kernels.shift_right(source, at, x.bits) & ((1 << w) - 1) for at, w in zip(lows, widths, strict=True)]
-    counts = [_hot_bytes(math.prod(shape), w) for w in widths]
+    counts = [message_bytes(math.prod(shape), 1 << w) for w in widths]
     half = party.random_bytes(FIRST, "one-hot", sum(counts))
     order = sorted(range(len(widths)), key=lambda i: -widths[i])  # wide ones first, so that whole words stay aligned
     if party.is_dealer:
@@ -135,16 +130,10 @@ def _unpack_hot(buffer: Tensor, shape: tuple[int, ...], width: int) -> Tensor:
         return torch.zeros((*shape, 1 << max(0, width - 6)), dtype=torch.int64, device=buffer.device)
     if width >= 6:
         return buffer.view(torch.int64).reshape(*shape, 1 << (width - 6))
-    if width >= 3:
-        return kernels.unpack(buffer, 1 << width, (*shape, 1))
-    bits = kernels.unpack_bits(buffer, (*shape, 1 << width))
-    weights = torch.tensor([1 << j for j in range(1 << width)], dtype=torch.int64, device=bits.device)
-    return (bits * weights).sum(-1, keepdim=True)
+    return kernels.unpack(buffer, 1 << width, (*shape, 1))
 
 
 def _pack_hot(hot: Tensor, width: int) -> Tensor:
     if width >= 6:
         return hot.contiguous().view(-1).view(torch.uint8)
-    if width >= 3:
-        return kernels.pack(hot, 1 << width)
-    return kernels.pack_bits(torch.stack([(hot.squeeze(-1) >> j) & 1 for j in range(1 << width)], dim=-1))
+    return kernels.pack(hot, 1 << width)

@@ -27,7 +27,7 @@ _ZERO = torch.zeros((), dtype=torch.int64)
 
 
 class Piece(NamedTuple):
-    """Part of a message: words of `bits` bits each (1: single bits, eight to a byte), or bytes as they are (uint8).
+    """Part of a message: words of `bits` bits each, as one run of bits, or bytes as they are (uint8).
 
     There are no words at the dealer.
     """
@@ -180,17 +180,11 @@ def _size(piece: Piece) -> int:
 
 
 def _pack(piece: Piece) -> Tensor:
-    if piece.words.dtype == torch.uint8:  # type: ignore[union-attr]
-        return piece.words.reshape(-1)  # type: ignore[union-attr]
-    if piece.bits == 1:
-        return kernels.pack_bits(piece.words)  # type: ignore[arg-type]
-    return kernels.pack(piece.words, piece.bits)  # type: ignore[arg-type]
+    words: Tensor = piece.words  # type: ignore[assignment]
+    return words.reshape(-1) if words.dtype == torch.uint8 else kernels.pack(words, piece.bits)
 
 
 def _unpack(part: Tensor, piece: Piece) -> Tensor:
-    shape = tuple(piece.words.shape)  # type: ignore[union-attr]
-    if piece.words.dtype == torch.uint8:  # type: ignore[union-attr]
-        return part.reshape(shape)
-    if piece.bits == 1:
-        return kernels.unpack_bits(part, shape)
-    return kernels.unpack(part, piece.bits, shape)
+    words: Tensor = piece.words  # type: ignore[assignment]
+    shape = tuple(words.shape)
+    return part.reshape(shape) if words.dtype == torch.uint8 else kernels.unpack(part, piece.bits, shape)

@@ -1,6 +1,6 @@
 """Polynomials over GF(2) in named bits: which products of masks a one-round evaluation needs.
 
-A polynomial is a set of monomials, to be xored; a monomial is a set of names, to be multiplied. The empty monomial is 1.
+A polynomial is a set of monomials, to be xored; a monomial a set of names, to be multiplied; the empty one is 1.
 Pure bookkeeping: this file must not know shares or parties.
 """
 

@@ -6,12 +6,19 @@ memory for time. This file must not know which model a parameter belongs to.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
 from puma.crypto.prg import Stream
 from puma.mpc.party import Party
 from puma.mpc.share import Share
+
+
+def rest_bytes(shape: tuple[int, ...], bits: int) -> int:
+    """Bytes of a parameter at rest and on its way from the owner: each word in whole bytes, so that it can be found."""
+    return math.prod(shape) * ((bits + 7) // 8)
 
 
 class Seeded(Share):

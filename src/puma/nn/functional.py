@@ -17,7 +17,7 @@ from torch import Tensor
 from puma.mpc import arithmetic, compare
 from puma.mpc.arithmetic import deal, multiply, opening_cost, reshare
 from puma.mpc.boolean import open_masked, open_masked_cost, select, select_cost
-from puma.mpc.cost import FREE, Cost, Size, declares, wire_bits
+from puma.mpc.cost import FREE, Cost, Size, declares, message_bits
 from puma.mpc.fixed import ACTIVATION, LOGIT_RING, RESIDUAL_RING, RING, formatted, formatted_cost
 from puma.mpc.party import Protocol
 from puma.mpc.retrieval import Choice, retrieve, retrieve_cost
@@ -257,7 +257,7 @@ def argmax(x: Value) -> Value:
 
 def _one_hot_cost(index: Value, size: int) -> Cost:
     result = Size((*index.shape, size), RESIDUAL_RING, dealt=False)
-    return Cost(0, 0, (index.numel() << index.bits) * wire_bits(RESIDUAL_RING)) + opening_cost(result)
+    return Cost(0, 0, message_bits(index.numel() << index.bits, RESIDUAL_RING)) + opening_cost(result)
 
 
 @declares("online 2k, offline 2^bits k an index; 1 round", "section 6", _one_hot_cost)

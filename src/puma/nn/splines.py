@@ -28,7 +28,7 @@ from puma.mpc.boolean import (
     to_arithmetic,
 )
 from puma.mpc.compare import split
-from puma.mpc.cost import Cost, Size, declares, wire_bits
+from puma.mpc.cost import Cost, Size, declares, message_bits
 from puma.mpc.fixed import ACTIVATION, ACTIVATION_REACH, NONLINEAR, SCORE_REACH
 from puma.mpc.lookup import Digit, digit_cost, digits
 from puma.mpc.party import Party, Protocol, together
@@ -138,11 +138,11 @@ def exponential(out_frac: int) -> Spline:
 
 @cache
 def range_polynomials(tops: int, above: bool) -> tuple[Polynomial, ...]:
-    """Whether T - b is zero (inside), T the number in so many top digits and b the index's borrow; and if it is positive.
+    """Whether T - b is zero (inside), T the number in so many top digits, b the index's borrow; and if it is positive.
 
     Digit i of m less that of l is 0 if z<i>, 1 if u<i> or, by a wrap, w<i>, negative if l<i>; v1 = z1 ^ u1 and, in the
-    top digit, o = u ^ w. T = 1 means a 1 in the lowest digit and zeros above it, or a wrap there and a 1 in what is above.
-    "minus" is the sign without a borrow into the top digit, which "turns" would change; what is neither inside nor
+    top digit, o = u ^ w. T is 1 with a 1 in the lowest digit and zeros above it, or a wrap there and a 1 in what is
+    above. "minus" is the sign without a borrow into the top digit, which "turns" would change; what is neither inside nor
     negative is above.
     """
     last = tops
@@ -200,19 +200,22 @@ def top_widths(bits: int, above: bool) -> tuple[int, ...]:
 def piecewise_cost(spline: Spline, x: Share | Size) -> Cost:
     """The cost of `piecewise`."""
     count, word = x.numel(), Size(tuple(x.shape), spline.bits, dealt=False)
-    words = wire_bits(spline.bits) * count
+
+    def words(each: int) -> Cost:
+        return Cost(0, 0, message_bits(each * count, spline.bits))
+
     index, looked = digit_cost(count, spline.width), opening_cost(word, word)
     if not spline.checked:
-        return index + looked + Cost(0, 0, 3 * words) + opening_cost(word)
+        return index + looked + words(3) + opening_cost(word)
     flags = range_polynomials(len(spline.top_widths), spline.above is not None)
     cost = index + digit_cost(count, *spline.top_widths) + looked.beside(evaluate_cost(count, *flags))
-    cost += open_masked_cost(*[word] * len(flags)) + Cost(0, 0, 6 * words)
+    cost += open_masked_cost(*[word] * len(flags)) + words(6)
     if spline.above == "x":
         whole = Size(word.shape, min(x.bits, spline.bits - spline.slope))
         cost += select_cost(word.shape, whole)
         word = replace(word, bits=min(spline.bits, whole.bits + spline.slope))
     elif spline.above == 1:
-        cost += Cost(0, 0, words)
+        cost += words(1)
     return cost + opening_cost(word)
 
 
@@ -226,8 +229,9 @@ def piecewise(spline: Spline, x: Share) -> Protocol[Share]:
     """spline(x) with spline.out_frac fraction bits; x has spline.frac fraction bits.
 
     Three rounds (two if unchecked). The offset is u = mu - lu, so the evaluators look up E = A + B mu and B, and
-    f = E - lu B is a product with words that the dealer knows: the one-hot's sign s and s lu. The in-range bit p arrives
-    as v = p ^ rho, so {1, lu, lu lB - lE} is dealt with s rho and with s (1 - rho): the evaluators take the set that v names.
+    E - lu B is a product with words that the dealer knows: the one-hot's sign s, and s lu. The in-range bit p arrives
+    as v = p ^ rho, so {1, lu, lu lB - lE} is dealt with s rho and with s (1 - rho): the evaluators take the set that
+    v names.
     """
     assert x.frac == spline.frac
     party, whole = x.party, x

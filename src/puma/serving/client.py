@@ -18,7 +18,7 @@ from puma import errors, kernels
 from puma.crypto.prg import PairKey, fresh_secret
 from puma.errors import InputError, ProtocolError, PumaError, TensorError, UsageError
 from puma.models.config import Config
-from puma.mpc.cost import wire_bytes
+from puma.mpc.cost import message_bytes
 from puma.serving import messages as msg
 from puma.serving.engine import tensor_specs
 from puma.serving.prompt import seal, upload_bytes
@@ -208,7 +208,7 @@ class Session:
                 link.send_control(msg.encode(request(mine)))
 
     def _masked(self, words: Tensor, seeds: list[bytes], purpose: str, bits: int) -> None:
-        packed = kernels.pack(masked(words, seeds, purpose), bits).numpy()
+        packed = kernels.pack_bytes(masked(words, seeds, purpose), bits).numpy()
         with self._talking():
             for link in self.links[1:]:
                 link.send(packed)
@@ -237,7 +237,7 @@ class Session:
             raise ProtocolError(
                 f"{link.peer} sent a report where a result was expected", "one of the parties misbehaves"
             )
-        count = torch.Size(reply.shape).numel() * wire_bytes(reply.bits)
+        count = message_bytes(torch.Size(reply.shape).numel(), reply.bits)
         self._bits, self._frac = reply.bits, reply.frac
         parts = torch.frombuffer(link.recv(2 * count), dtype=torch.uint8).split(count)
         a, b = (kernels.unpack(part, reply.bits, tuple(reply.shape)) for part in parts)

@@ -13,7 +13,7 @@ from puma.errors import InputError, UsageError
 from puma.models import Cache, architecture
 from puma.models.config import Config, with_layers
 from puma.models.text import check_length
-from puma.mpc.cost import wire_bytes
+from puma.mpc.cost import message_bytes
 from puma.mpc.fixed import ACTIVATION, RING, WEIGHT, formatted
 from puma.mpc.party import Party
 from puma.mpc.retrieval import Choice
@@ -88,7 +88,7 @@ class Engine:
 
     def _emit(self, x: Share | Additive, emit: Emit) -> None:
         share = settled(x)
-        self.party.ledger.sent(2 * share.numel() * wire_bytes(share.bits), online=not self.party.is_dealer)
+        self.party.ledger.sent(2 * message_bytes(share.numel(), share.bits), online=not self.party.is_dealer)
         emit(share)
 
 

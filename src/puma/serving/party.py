@@ -23,10 +23,9 @@ import torch
 from puma import kernels
 from puma.crypto.prg import PairKey
 from puma.errors import ProtocolError, PumaError
-from puma.mpc.cost import wire_bytes
 from puma.mpc.party import Party
 from puma.mpc.retrieval import Choice
-from puma.mpc.seeded import Seeded
+from puma.mpc.seeded import Seeded, rest_bytes
 from puma.mpc.share import Share
 from puma.net.handshake import Identity
 from puma.net.tcp import dial, listen
@@ -116,8 +115,8 @@ class Server:
         return unseal(self.party, Sealed(job.masks, job.choices, payload), job.length, vocabulary)
 
     def _words(self, shape: tuple[int, ...], bits: int) -> torch.Tensor:
-        count = torch.Size(shape).numel() * wire_bytes(bits)
-        return kernels.unpack(torch.frombuffer(self.client.recv(count), dtype=torch.uint8), bits, tuple(shape))
+        received = torch.frombuffer(self.client.recv(rest_bytes(shape, bits)), dtype=torch.uint8)
+        return kernels.unpack_bytes(received, bits, tuple(shape))
 
     def _emit(self, share: Share) -> None:
         self.client.send_control(msg.encode(msg.Result(tuple(share.shape), share.bits, share.frac)))

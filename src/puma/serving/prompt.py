@@ -15,7 +15,7 @@ from torch import Tensor
 
 from puma import kernels
 from puma.crypto.prg import PairKey, fresh_secret
-from puma.mpc.cost import wire_bytes
+from puma.mpc.cost import message_bytes
 from puma.mpc.fixed import RESIDUAL_RING
 from puma.mpc.party import DEALER, Party
 from puma.mpc.retrieval import COMPONENTS, Choice, choice_bytes
@@ -38,7 +38,7 @@ def payload_bytes(rank: int, tokens: int, vocabulary: int) -> int:
     """Bytes of the payload for one party: choices in full, and masked signs."""
     if rank == DEALER:
         return 0
-    return tokens * (EXPLICIT[rank] * choice_bytes(vocabulary) + COMPONENTS * wire_bytes(RING))
+    return tokens * EXPLICIT[rank] * choice_bytes(vocabulary) + message_bytes(tokens * COMPONENTS, RING)
 
 
 def upload_bytes(tokens: int, vocabulary: int) -> int:

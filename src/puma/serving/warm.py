@@ -46,6 +46,7 @@ def compile_kernels() -> None:
     kernels.matmul(x.reshape(2, 4), x.reshape(4, 2))
     kernels.signed(kernels.shift_right(x, 1, 34), 33)
     kernels.unpack(kernels.pack(x, 34), 34, (8,))
+    kernels.unpack_bytes(kernels.pack_bytes(x, 34), 34, (8,))
     kernels.unpack_bits(kernels.pack_bits(x), (8,))
 
 
