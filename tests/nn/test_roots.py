@@ -135,4 +135,4 @@ def test_norms_of_higher_shapes() -> None:
 
 def test_the_ring_of_an_inverse_is_what_the_cost_says() -> None:
     (x, *_) = parties(lambda p: p.run(reciprocal(given(p, torch.ones(2), 33, 16), 4, 31)))
-    assert x.bits == roots.INVERSE_RING
+    assert x.bits == roots.RECIPROCAL_RING

@@ -140,7 +140,7 @@ class Size:
     bits: int
     frac: int = 0
     dealt: bool | None = None
-    opened: tuple[int, ...] = ()
+    opened: tuple[tuple[int, int], ...] = ()
 
     def numel(self) -> int:
         return math.prod(self.shape)

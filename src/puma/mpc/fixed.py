@@ -32,14 +32,20 @@ def _ring_at(x: Share | Additive | Size, frac: int) -> int:
     return min(64, x.bits + frac - x.frac)
 
 
+def _place(x: Share | Additive | Size, frac: int, bits: int) -> tuple[int, int]:
+    """Fraction and ring bits that x is opened to: no larger a ring than is wanted."""
+    return frac, min(bits, _ring_at(x, frac))
+
+
 def formatted_cost(*wants: tuple[Share | Additive | Size, int, int]) -> Cost:
     """The cost of `formatted`."""
     opening, short = [], []
     for x, frac, bits in wants:
-        if not isinstance(x, Share) and x.dealt is not None and frac not in x.opened:
-            opening.append(Size(tuple(x.shape), max(x.bits, _ring_at(x, frac)), frac, x.dealt))
-        if _ring_at(x, frac) < bits:
-            short.append((Size(tuple(x.shape), _ring_at(x, frac)), bits))
+        place = _place(x, frac, bits)
+        if not isinstance(x, Share) and x.dealt is not None and place not in x.opened:
+            opening.append(Size(tuple(x.shape), place[1] + max(0, x.frac - frac), frac, x.dealt))
+        if place[1] < bits:
+            short.append((Size(tuple(x.shape), place[1]), bits))
     cost = opening_cost(*opening) if opening else FREE
     return cost + lift_cost(*short) if short else cost
 
@@ -48,15 +54,19 @@ def formatted_cost(*wants: tuple[Share | Additive | Size, int, int]) -> Cost:
 def formatted(*wants: Want) -> Protocol[list[Share]]:
     """Shares with the wanted fraction bits in the wanted ring: at most one round to open and one to lift.
 
-    Each want is (secret, fraction bits, ring bits). Additives are opened, with truncation into the smaller ring, once
-    per precision; Shares are truncated locally; rings too small are lifted, rings too large reduced.
+    Each want is (secret, fraction bits, ring bits). Additives are opened once per precision, with truncation, and in no
+    larger a ring than the result needs; Shares are truncated locally; rings too small are lifted, too large reduced.
     """
-    opening = [(i, x, frac) for i, (x, frac, _) in enumerate(wants) if isinstance(x, Additive) and frac not in x.opened]
+    opening = [
+        (x, _place(x, frac, bits))
+        for x, frac, bits in wants
+        if isinstance(x, Additive) and _place(x, frac, bits) not in x.opened
+    ]
     if opening:
-        opened = yield from open_truncate(*(_to_open(x, frac) for _, x, frac in opening))
-        for (_, x, frac), share in zip(opening, opened, strict=True):
-            x.opened[frac] = share
-    shares = [x.opened[frac] if isinstance(x, Additive) else _rescaled(x, frac) for x, frac, _ in wants]
+        opened = yield from open_truncate(*(_to_open(x, *place) for x, place in opening))
+        for (x, place), share in zip(opening, opened, strict=True):
+            x.opened[place] = share
+    shares = [x.opened[_place(x, f, k)] if isinstance(x, Additive) else _rescaled(x, f) for x, f, k in wants]
     short = [i for i, (_, _, bits) in enumerate(wants) if shares[i].bits < bits]
     if short:
         lifted = yield from lift(*((shares[i], wants[i][2]) for i in short))
@@ -65,8 +75,11 @@ def formatted(*wants: Want) -> Protocol[list[Share]]:
     return [share.reduced(bits) for share, (_, _, bits) in zip(shares, wants, strict=True)]
 
 
-def _to_open(x: Additive, frac: int) -> tuple[Additive, int]:
-    return (x, x.frac - frac) if x.frac >= frac else (x.scaled(frac - x.frac), 0)
+def _to_open(x: Additive, frac: int, bits: int) -> tuple[Additive, int]:
+    if x.frac < frac:
+        x = x.scaled(frac - x.frac)
+    shift = x.frac - frac
+    return x.like(x.part, bits + shift), shift
 
 
 def _rescaled(x: Share, frac: int) -> Share:

@@ -169,12 +169,12 @@ class Share(Secret):
 class Additive(Secret):
     """z = z0 + z1 + z2 mod 2^bits, one part a party. `dealt` says, publicly, whether the dealer has a part.
 
-    Shares made from it are remembered, so that one value is never opened twice at the same precision.
+    Shares made from it are remembered by fraction and ring bits, so that one value is never opened twice alike.
     """
 
     def __init__(self, party: Party, part: Tensor, bits: int, frac: int, dealt: bool) -> None:
         self.party, self.part, self.bits, self.frac, self.dealt = party, part, bits, frac, dealt
-        self.opened: dict[int, Share] = {}
+        self.opened: dict[tuple[int, int], Share] = {}
 
     def __repr__(self) -> str:
         return f"Additive(shape={tuple(self.shape)}, bits={self.bits}, frac={self.frac})"

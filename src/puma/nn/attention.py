@@ -18,7 +18,7 @@ from puma.mpc.cost import Cost, Size, declares
 from puma.mpc.fixed import ACTIVATION, NONLINEAR, RING, SCORE_REACH, formatted, formatted_cost
 from puma.mpc.party import Protocol, together
 from puma.mpc.share import Additive, Share, broadcast, truncated
-from puma.nn.roots import INVERSE_RING, UNIT, reciprocal, reciprocal_cost
+from puma.nn.roots import RECIPROCAL_RING, inverse_frac, reciprocal, reciprocal_cost
 from puma.nn.splines import exponential, piecewise, piecewise_cost
 
 COARSE = 1  # fraction bits of the maximum: within 1 of the true one
@@ -84,8 +84,8 @@ def _exponentials_cost(scores: Share | Additive | Size, mask: Tensor) -> Cost:
 
 def _inverse_cost(shape: tuple[int, ...], count: int) -> Cost:
     high = _highest(count)
-    frac = UNIT + high - _fraction(count)
-    inverse = Size(shape, INVERSE_RING, frac)
+    frac = inverse_frac(_fraction(count), high)
+    inverse = Size(shape, RECIPROCAL_RING, frac)
     return reciprocal_cost(Size(shape, high + 2), _fraction(count) - 1, high) + formatted_cost(
         (inverse, min(frac, INVERSE), QUOTIENT_RING)
     )

@@ -8,7 +8,7 @@ two segments, [c_i - h, c_i + h). Outside the table f is 0 below, and 0, 1 or x 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from typing import Literal
@@ -31,7 +31,7 @@ from puma.mpc.compare import split
 from puma.mpc.cost import Cost, Size, declares, message_bits
 from puma.mpc.fixed import ACTIVATION, ACTIVATION_REACH, NONLINEAR, SCORE_REACH
 from puma.mpc.lookup import Digit, digit_cost, digits
-from puma.mpc.party import Party, Protocol, together
+from puma.mpc.party import Protocol, together
 from puma.mpc.polynomial import ONE, Polynomial, bit, multiplied, products, times
 from puma.mpc.share import Additive, Bits, Share
 
@@ -142,8 +142,8 @@ def range_polynomials(tops: int, above: bool) -> tuple[Polynomial, ...]:
 
     Digit i of m less that of l is 0 if z<i>, 1 if u<i> or, by a wrap, w<i>, negative if l<i>; v1 = z1 ^ u1 and, in the
     top digit, o = u ^ w. T is 1 with a 1 in the lowest digit and zeros above it, or a wrap there and a 1 in what is
-    above. "minus" is the sign without a borrow into the top digit, which "turns" would change; what is neither inside nor
-    negative is above.
+    above. "minus" is the sign without a borrow into the top digit, which "turns" would change; what is neither inside
+    nor negative is above.
     """
     last = tops
     zero = [bit(f"z{i}") for i in range(1, tops + 1)]
@@ -197,82 +197,95 @@ def top_widths(bits: int, above: bool) -> tuple[int, ...]:
     return tuple(min((split(bits, n) for n in range(1, min(bits, 3) + 1)), key=price))
 
 
+def looked_up_cost(spline: Spline, x: Share | Size, tops: Sequence[int] = ()) -> Cost:
+    """The cost of `looked_up`, less the range flags."""
+    word = Size(tuple(x.shape), spline.bits, dealt=False)
+    return digit_cost(x.numel(), spline.width, *tops) + opening_cost(word, word)
+
+
+def chosen_cost(spline: Spline, x: Share | Size) -> Cost:
+    """The cost of `Lines.chosen`."""
+    return Cost(0, 0, message_bits(6 * x.numel(), spline.bits))
+
+
+@dataclass(frozen=True)
+class Lines:
+    """The line of each element, looked up: s E and s B open to the evaluators under masks, s the one-hot's sign.
+
+    The offset is u = mu - lu, with E = A + B mu already: f = E - lu B is a product with words that the dealer knows.
+    """
+
+    spline: Spline
+    index: Digit
+    e: Share
+    b: Share
+    offset: Tensor
+
+    def chosen(self, bit: MaskedBit) -> Additive:
+        """b (E - lu B) for a bit b open under its mask; local.
+
+        With v = b ^ rho, {s, s lu, s (lu lB - lE)} is dealt times rho and times 1 - rho, and v names the set to take.
+        """
+        party, shape, frac = self.e.party, tuple(self.e.shape), self.spline.slope + self.spline.frac
+        if party.is_dealer:
+            s, lu = self.index.sign(), self.offset
+            kinds = [f * w for f in (s * bit.word, s * (1 - bit.word)) for w in (1, lu, lu * self.b.mask - self.e.mask)]
+            deal(party, torch.stack(kinds), (6, *shape), self.spline.bits)
+            return Additive(party, party.nothing(shape), self.spline.bits, frac, dealt=False)
+        dealt = deal(party, None, (6, *shape), self.spline.bits)
+        s, s_lu, rest = torch.where(bit.word.bool(), dealt[3:], dealt[:3])
+        return Additive(party, s * self.e.m - s_lu * self.b.m + rest, self.spline.bits, frac, dealt=False)
+
+
+def indexed(spline: Spline, x: Share) -> tuple[Digit, list[Digit], Tensor]:
+    """The index of x, the digits above it if the range is checked, and the offset's public or the dealer's part."""
+    x = x.shifted(-round(spline.low * 2**spline.frac)).reduced(spline.range_bits if spline.checked else x.bits)
+    index, *tops = digits(x, spline.low_bits, [spline.width, *spline.top_widths])
+    return index, tops, (x.mask if x.party.is_dealer else x.m) & ((1 << spline.low_bits) - 1)
+
+
+def looked_up(spline: Spline, index: Digit, offset: Tensor) -> Protocol[Lines]:
+    """The lines at an index; one round."""
+    a, b = index.lookup(spline.tables, spline.bits, (spline.slope + spline.frac, spline.slope))
+    e, b = yield from reshare(a + b.times(offset, spline.frac), b)
+    return Lines(spline, index, e, b, offset)
+
+
 def piecewise_cost(spline: Spline, x: Share | Size) -> Cost:
     """The cost of `piecewise`."""
     count, word = x.numel(), Size(tuple(x.shape), spline.bits, dealt=False)
-
-    def words(each: int) -> Cost:
-        return Cost(0, 0, message_bits(each * count, spline.bits))
-
-    index, looked = digit_cost(count, spline.width), opening_cost(word, word)
-    if not spline.checked:
-        return index + looked + words(3) + opening_cost(word)
     flags = range_polynomials(len(spline.top_widths), spline.above is not None)
-    cost = index + digit_cost(count, *spline.top_widths) + looked.beside(evaluate_cost(count, *flags))
-    cost += open_masked_cost(*[word] * len(flags)) + words(6)
+    cost = looked_up_cost(spline, x, spline.top_widths).beside(evaluate_cost(count, *flags))
+    cost += open_masked_cost(*[word] * len(flags)) + chosen_cost(spline, x)
     if spline.above == "x":
         whole = Size(word.shape, min(x.bits, spline.bits - spline.slope))
         cost += select_cost(word.shape, whole)
         word = replace(word, bits=min(spline.bits, whole.bits + spline.slope))
     elif spline.above == 1:
-        cost += words(1)
+        cost += Cost(0, 0, message_bits(count, spline.bits))
     return cost + opening_cost(word)
 
 
 @declares(
-    "online 6k + flags, offline 2^w + 2^tops + 6k + flags and, above the table, k or 2k; 3 rounds; if unchecked, "
-    "online 6k, offline 2^w + 3k; 2 rounds",
+    "online 6k + flags, offline 2^w + 2^tops + 6k + flags and, above the table, k or 2k; 3 rounds",
     "section 5",
     piecewise_cost,
 )
 def piecewise(spline: Spline, x: Share) -> Protocol[Share]:
     """spline(x) with spline.out_frac fraction bits; x has spline.frac fraction bits.
 
-    Three rounds (two if unchecked). The offset is u = mu - lu, so the evaluators look up E = A + B mu and B, and
-    E - lu B is a product with words that the dealer knows: the one-hot's sign s, and s lu. The in-range bit p arrives
-    as v = p ^ rho, so {1, lu, lu lB - lE} is dealt with s rho and with s (1 - rho): the evaluators take the set that
-    v names.
+    Three rounds: the lines are opened while the range flags are computed, the flags, and the result.
     """
-    assert x.frac == spline.frac
-    party, whole = x.party, x
-    x = x.shifted(-round(spline.low * 2**spline.frac))
-    ring = spline.range_bits if spline.checked else x.bits
-    index, *tops = digits(x.reduced(ring), spline.low_bits, [spline.width, *spline.top_widths])
-    offset = (x.mask if party.is_dealer else x.m) & ((1 << spline.low_bits) - 1)
-    a, slope = index.lookup(spline.tables, spline.bits, (spline.slope + spline.frac, spline.slope))
-    looked = reshare(a + slope.times(offset, spline.frac), slope)
-    if not spline.checked:
-        e, b = yield from looked
-        result = _line(spline, index, e, b, offset, None)
-    else:
-        above = spline.above is not None
-        flags = evaluate(_range_bits(index, tops, above), *range_polynomials(len(tops), above))
-        (e, b), ranges = yield from together(looked, flags)
-        masked = yield from open_masked(*ranges)
-        result = _line(spline, index, e, b, offset, masked[0])
-        if spline.above == "x":
-            whole = whole.reduced(min(whole.bits, spline.bits - spline.slope))
-            result = result + select(masked[1], whole).scaled(spline.slope)
-        elif spline.above == 1:
-            result = result + to_arithmetic(masked[1], spline.bits).times(1 << result.frac, result.frac)
+    assert x.frac == spline.frac and spline.checked
+    index, tops, offset = indexed(spline, x)
+    above = spline.above is not None
+    flags = evaluate(_range_bits(index, tops, above), *range_polynomials(len(tops), above))
+    lines, ranges = yield from together(looked_up(spline, index, offset), flags)
+    masked = yield from open_masked(*ranges)
+    result = lines.chosen(masked[0])
+    if spline.above == "x":
+        result = result + select(masked[1], x.reduced(min(x.bits, spline.bits - spline.slope))).scaled(spline.slope)
+    elif spline.above == 1:
+        result = result + to_arithmetic(masked[1], spline.bits).times(1 << result.frac, result.frac)
     (opened,) = yield from open_truncate((result, result.frac - spline.out_frac))
     return opened
-
-
-def _line(spline: Spline, index: Digit, e: Share, b: Share, offset: Tensor, inside: MaskedBit | None) -> Additive:
-    """s p (E - lu B), or s (E - lu B) without a range bit; local once E, B and the masked p are open."""
-    party, shape, bits, frac = e.party, tuple(e.shape), spline.bits, spline.slope + spline.frac
-    if party.is_dealer:
-        _deal_line(party, index.sign(), e.mask, b.mask, offset, inside, bits)
-        return Additive(party, party.nothing(shape), bits, frac, dealt=False)
-    dealt = deal(party, None, (3 if inside is None else 6, *shape), bits)
-    s, s_lu, rest = dealt if inside is None else torch.where(inside.word.bool(), dealt[3:], dealt[:3])
-    return Additive(party, s * e.m - s_lu * b.m + rest, bits, frac, dealt=False)
-
-
-def _deal_line(
-    party: Party, s: Tensor, le: Tensor, lb: Tensor, lu: Tensor, inside: MaskedBit | None, bits: int
-) -> None:
-    factors = [s] if inside is None else [s * inside.word, s * (1 - inside.word)]
-    values = [f * v for f in factors for v in (torch.ones_like(le), lu, lu * lb - le)]
-    deal(party, torch.stack(values), (len(values), *le.shape), bits)
