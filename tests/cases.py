@@ -198,6 +198,7 @@ NN = [
         Case(splines.piecewise, lambda p, s=s: (s, given(p, X, s.ring, s.frac)), s.name)
         for s in (splines.GELU, splines.SILU, splines.SIGMOID, splines.EXP)
     ),
+    Case(splines.lifted, lambda p: (splines.GELU, given(p, X, splines.GELU.ring, splines.GELU.frac), RING)),
     Case(roots.reciprocal, lambda p: (given(p, POSITIVE, 24, 12), 4, 22)),
     Case(roots.reciprocal, lambda p: (given(p, POSITIVE, 19, 8), 4, 17), "short"),
     Case(roots.rsqrt, lambda p: (given(p, POSITIVE, 40, 16), 15, 0.75)),

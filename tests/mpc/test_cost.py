@@ -86,7 +86,7 @@ def test_an_empty_secret_costs_nothing_but_its_rounds() -> None:
     members = trio()
     results = parties(lambda p: F.gelu(given(p, torch.zeros(0, 4), 48, 14)), members)
     assert results[1].shape == (0, 4)
-    rounds = splines.piecewise_cost(splines.GELU, Size((0, 4), splines.GELU.ring)).rounds
+    rounds = splines.lifted_cost(splines.GELU, Size((0, 4), splines.GELU.ring), 48).rounds
     assert spent([p.ledger.total() for p in members]) == Cost(rounds, 0, 0)
 
 

@@ -148,35 +148,36 @@ def open_truncate(*pairs: tuple[Additive, int]) -> Protocol[list[Share]]:
     return results
 
 
-def lift_cost(*pairs: tuple[Share | Size, int]) -> Cost:
+def lift_cost(*pairs: tuple[Share | Size, int], least: int = 2) -> Cost:
     """The cost of `lift`."""
     online = sum(2 * message_bits(x.numel(), k - x.bits) for x, k in pairs)
     return Cost(1, online, sum(message_bits(2 * x.numel(), k - x.bits) for x, k in pairs))
 
 
 @declares("online 2(k-j), offline 2(k-j); 1 round", "section 3", lift_cost)
-def lift(*pairs: tuple[Share, int]) -> Protocol[list[Share]]:
+def lift(*pairs: tuple[Share, int], least: int = 2) -> Protocol[list[Share]]:
     """Shares from ring j into larger rings k, exactly, if |x| < 2^(j-2); all in one round.
 
-    Add 2^(j-2): then 0 <= x < 2^(j-1). With l = l1 + l2 over the integers, w = l >> j and t the top bit of l mod 2^j,
+    With another `least`, -2^(j-least) <= x < 2^(j-1) - 2^(j-least), for what is hardly negative. Add 2^(j-least): then
+    0 <= x < 2^(j-1). With l = l1 + l2 over the integers, w = l >> j and t the top bit of l mod 2^j,
     x = m - l1 - l2 + 2^j (w + t (1 - top bit of m)). The dealer deals both candidates of the wrap in ring k - j, the
     evaluators pick by the top bit of m, which both know, and reshare. Safe: picked words are dealt, sums are padded.
     """
-    prepared = [_wrap(x, k) for x, k in pairs]
+    prepared = [_wrap(x, k, least) for x, k in pairs]
     tops = yield from reshare(*(top for _, _, top in prepared))
     results = []
     for (x, k), (low, high, _), top in zip(pairs, prepared, tops, strict=True):
         j, (a, b) = x.bits, top.components
         lifted = x.like(low + (a << j), high + (b << j), bits=k)
-        results.append(lifted.shifted(-(1 << (j - 2))))
+        results.append(lifted.shifted(-(1 << (j - least))))
     return results
 
 
-def _wrap(x: Share, bits: int) -> tuple[Tensor, Tensor, Additive]:
-    """Canonical components of x + 2^(j-2), and its wrap count as an Additive in ring bits - j."""
+def _wrap(x: Share, bits: int, least: int) -> tuple[Tensor, Tensor, Additive]:
+    """Canonical components of x + 2^(j-least), and its wrap count as an Additive in ring bits - j."""
     party, j, shape = x.party, x.bits, tuple(x.shape)
-    assert 2 <= j < bits <= 64
-    a, b = (kernels.reduce(t, j) for t in x.shifted(1 << (j - 2)).components)
+    assert least <= j < bits <= 64
+    a, b = (kernels.reduce(t, j) for t in x.shifted(1 << (j - least)).components)
     if party.is_dealer:
         total = a + b
         carry, top = total >> j, (total >> (j - 1)) & 1

@@ -30,14 +30,14 @@ def split(bits: int, count: int) -> list[int]:
 
 
 @cache
-def widths(bits: int) -> list[int]:
-    """The digits that make the sign of a ring element cheapest."""
-    return min((split(bits, n) for n in range(1, min(bits, 9) + 1)), key=_digits_bits)
+def widths(bits: int, thresholds: int = 1) -> list[int]:
+    """The digits that make the sign of a ring element, or its comparison with so many thresholds, cheapest."""
 
+    def price(parts: list[int]) -> int:
+        sign = negative(len(parts))
+        return sum(1 << w for w in parts) + thresholds * (2 * len(multiplied([sign])) + len(products([sign])))
 
-def _digits_bits(digit_widths: list[int]) -> int:
-    sign = negative(len(digit_widths))
-    return sum(1 << w for w in digit_widths) + 4 * len(multiplied([sign])) + len(products([sign]))
+    return min((split(bits, n) for n in range(-(-bits // 12), min(bits, 9) + 1)), key=price)
 
 
 @cache
@@ -102,12 +102,9 @@ def sign(x: Share) -> Protocol[Bits]:
     return sign_of(digits(x, 0, widths(x.bits)))
 
 
-BELOW_WIDTH = 10  # digits of `below`, which many thresholds share
-
-
 def below_cost(x: Share | Size, thresholds: Sequence[int]) -> Cost:
     """The cost of `below`."""
-    return _sign_of_cost(x.numel(), split(x.bits, -(-x.bits // BELOW_WIDTH)), len(thresholds))
+    return _sign_of_cost(x.numel(), widths(x.bits, len(thresholds)), len(thresholds))
 
 
 @declares("the digits of a sign, once; its bits for each threshold; 1 round", "section 4", below_cost)
@@ -118,7 +115,7 @@ def below(x: Share, thresholds: Sequence[int]) -> Protocol[Bits]:
     """
     party, low = x.party, 0
     m = None if party.is_dealer else x.m.unsqueeze(-1) - torch.tensor(thresholds, dtype=torch.int64, device=x.device)
-    ds = digits(x, 0, split(x.bits, -(-x.bits // BELOW_WIDTH)))
+    ds = digits(x, 0, widths(x.bits, len(thresholds)))
     for i, d in enumerate(ds):
         if m is None:
             public = party.nothing((*x.shape, len(thresholds)))

@@ -15,20 +15,21 @@ from torch import Tensor
 from puma.mpc.arithmetic import matmul, multiply, open_truncate, opening_cost
 from puma.mpc.compare import maximum, maximum_cost
 from puma.mpc.cost import Cost, Size, declares
-from puma.mpc.fixed import ACTIVATION, NONLINEAR, RING, SCORE_REACH, formatted, formatted_cost
+from puma.mpc.fixed import ACTIVATION, NONLINEAR, RING, SCORE_REACH, VALUE_LIMIT, formatted, formatted_cost
 from puma.mpc.party import Protocol, together
 from puma.mpc.share import Additive, Share, broadcast, truncated
-from puma.nn.roots import RECIPROCAL_RING, inverse_frac, reciprocal, reciprocal_cost
-from puma.nn.splines import exponential, piecewise, piecewise_cost
+from puma.nn.roots import inverse_format, reciprocal, reciprocal_cost
+from puma.nn.splines import EXP, exponential, lifted, lifted_cost
 
-COARSE = 1  # fraction bits of the maximum: within 1 of the true one
+COARSE = 1  # fraction bits of the maximum: within 0.75 of the true one
+LARGEST = math.exp(0.75) + EXP.bound
 SCORE_RING = NONLINEAR + SCORE_REACH + 1
-INVERSE = 26  # fraction bits of 1 / row sum
-QUOTIENT_RING = 52  # leaves 26 bits of the quotient: |softmax(scores) @ values| < 2^10
+INVERSE = 25  # fraction bits of 1 / row sum
+QUOTIENT_RING = 50  # leaves 25 bits of the quotient: |softmax(scores) @ values| < 2^9
 
 
 def exponentials(scores: Share | Additive, mask: Tensor) -> Protocol[tuple[Share, Share]]:
-    """exp(scores - coarse row maximum) where the mask allows, 0 elsewhere, in ring RING; and the row sums.
+    """exp(scores - coarse row maximum) where the mask allows, 0 elsewhere, in ring _weight_ring; and the row sums.
 
     Scores of one row must lie within 2^SCORE_REACH of each other.
     """
@@ -38,9 +39,9 @@ def exponentials(scores: Share | Additive, mask: Tensor) -> Protocol[tuple[Share
     top = yield from maximum(_filled(coarse, mask))
     x = x - top.unsqueeze(-1).scaled(NONLINEAR - COARSE)
     where = None if bool(mask.all()) else mask.reshape(-1).nonzero().squeeze(-1)
-    frac = _fraction(mask.shape[-1])
-    e = yield from piecewise(exponential(frac), x.reshape(-1) if where is None else x.reshape(-1)[where])
-    (e,) = yield from formatted((e, frac, RING))
+    count = mask.shape[-1]
+    chosen = x.reshape(-1) if where is None else x.reshape(-1)[where]
+    e = yield from lifted(exponential(_fraction(count)), chosen, _weight_ring(count))
     if where is not None:
         e = e.apply(lambda t: t.new_zeros(mask.numel()).index_copy(0, where.to(t.device), t))
     e = e.reshape(*mask.shape)
@@ -61,9 +62,15 @@ def _fraction(count: int) -> int:
     return ACTIVATION - max(0, math.ceil(math.log2(count)) - 8)
 
 
+def _weight_ring(count: int) -> int:
+    """The ring in which a row's exponentials meet the values: a sum of so many can be lifted afterwards."""
+    largest = count * LARGEST * VALUE_LIMIT
+    return min(RING, _fraction(count) + ACTIVATION + math.ceil(math.log2(largest)) + 2)
+
+
 def _highest(count: int) -> int:
     """The words of a sum of so many exponentials stay below 2^this; the largest alone is about 2^_fraction or more."""
-    return _fraction(count) + math.ceil(math.log2(count * math.e)) + 1
+    return _fraction(count) + math.ceil(math.log2(count * LARGEST))
 
 
 def _inverse(sums: Share, count: int) -> Protocol[Share]:
@@ -78,24 +85,22 @@ def _exponentials_cost(scores: Share | Additive | Size, mask: Tensor) -> Cost:
     cost = formatted_cost((scores, NONLINEAR, SCORE_RING))
     spline = exponential(_fraction(shape[-1]))
     cost += maximum_cost(Size(shape, SCORE_RING - (NONLINEAR - COARSE)))
-    cost += piecewise_cost(spline, Size(allowed, SCORE_RING))
-    return cost + formatted_cost((Size(allowed, spline.result_bits, spline.out_frac), spline.out_frac, RING))
+    return cost + lifted_cost(spline, Size(allowed, SCORE_RING), _weight_ring(shape[-1]))
 
 
 def _inverse_cost(shape: tuple[int, ...], count: int) -> Cost:
-    high = _highest(count)
-    frac = inverse_frac(_fraction(count), high)
-    inverse = Size(shape, RECIPROCAL_RING, frac)
-    return reciprocal_cost(Size(shape, high + 2), _fraction(count) - 1, high) + formatted_cost(
-        (inverse, min(frac, INVERSE), QUOTIENT_RING)
-    )
+    low, high = _fraction(count) - 1, _highest(count)
+    frac, bits = inverse_format(_fraction(count), low, high)
+    inverse = formatted_cost((Size(shape, bits, frac), min(frac, INVERSE), QUOTIENT_RING))
+    return reciprocal_cost(Size(shape, high + 2), low, high) + inverse
 
 
 def attend_cost(scores: Share | Additive | Size, values: Share | Additive | Size, mask: Tensor) -> Cost:
     """The cost of `attend`."""
     lead = broadcast(scores.shape[:-2], values.shape[:-2])
     frac = _fraction(scores.shape[-1]) + ACTIVATION
-    weighted = Size((*lead, scores.shape[-2], values.shape[-1]), RING, frac, dealt=True)
+    ring = _weight_ring(scores.shape[-1])
+    weighted = Size((*lead, scores.shape[-2], values.shape[-1]), ring, frac, dealt=True)
     cost = formatted_cost((values, ACTIVATION, RING)) + _exponentials_cost(scores, mask)
     inverse = _inverse_cost(tuple(scores.shape[:-1]), scores.shape[-1])
     cost += formatted_cost((weighted, ACTIVATION, QUOTIENT_RING)).beside(inverse)
@@ -122,7 +127,7 @@ def softmax_cost(scores: Share | Additive | Size, mask: Tensor) -> Cost:
     """The cost of `softmax`."""
     shape = tuple(scores.shape)
     cost = _exponentials_cost(scores, mask) + _inverse_cost(shape[:-1], shape[-1])
-    return cost + opening_cost(Size(shape, RING, dealt=True))
+    return cost + opening_cost(Size(shape, min(_weight_ring(shape[-1]), QUOTIENT_RING), dealt=True))
 
 
 @declares("a maximum, an exp a score, a reciprocal a row, 1 product", "section 5", softmax_cost)

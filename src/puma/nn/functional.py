@@ -125,10 +125,10 @@ def softmax_matmul(scores: Value, v: Value, mask: Tensor) -> Value:
 
 def _spline_cost(spline: splines.Spline, x: Value) -> Cost:
     ready = Size(tuple(x.shape), spline.ring, spline.frac)
-    return formatted_cost((x, spline.frac, spline.ring)) + splines.piecewise_cost(spline, ready)
+    return formatted_cost((x, spline.frac, spline.ring)) + splines.lifted_cost(spline, ready, RING)
 
 
-@declares("formatted, piecewise", "section 5", lambda x, approximate="none": _spline_cost(GELUS[approximate], x))
+@declares("formatted, lifted", "section 5", lambda x, approximate="none": _spline_cost(GELUS[approximate], x))
 def gelu(x: Value, approximate: str = "none") -> Value:
     """GeLU, exact ("none") or the "tanh" form; |x| < 496."""
     if isinstance(x, Tensor):
@@ -136,19 +136,19 @@ def gelu(x: Value, approximate: str = "none") -> Value:
     return _spline(GELUS[approximate], x)
 
 
-@declares("formatted, piecewise", "section 5", lambda x: _spline_cost(splines.SILU, x))
+@declares("formatted, lifted", "section 5", lambda x: _spline_cost(splines.SILU, x))
 def silu(x: Value) -> Value:
     """x * sigmoid(x); |x| < 496."""
     return tf.silu(x) if isinstance(x, Tensor) else _spline(splines.SILU, x)
 
 
-@declares("formatted, piecewise", "section 5", lambda x: _spline_cost(splines.SIGMOID, x))
+@declares("formatted, lifted", "section 5", lambda x: _spline_cost(splines.SIGMOID, x))
 def sigmoid(x: Value) -> Value:
     """1 / (1 + exp(-x)); |x| < 496."""
     return torch.sigmoid(x) if isinstance(x, Tensor) else _spline(splines.SIGMOID, x)
 
 
-@declares("formatted, piecewise", "section 5", lambda x: _spline_cost(splines.TANH_HALF, x))
+@declares("formatted, lifted", "section 5", lambda x: _spline_cost(splines.TANH_HALF, x))
 def tanh(x: Value) -> Value:
     """2 sigmoid(2x) - 1; |x| < 496."""
     if isinstance(x, Tensor):
@@ -157,7 +157,7 @@ def tanh(x: Value) -> Value:
     return half.times(2) - 1
 
 
-@declares("formatted, piecewise", "section 5", lambda x: _spline_cost(splines.EXP, x))
+@declares("formatted, lifted", "section 5", lambda x: _spline_cost(splines.EXP, x))
 def exp(x: Value) -> Value:
     """exp(x) for -2^14 < x <= 0."""
     if isinstance(x, Tensor):
@@ -294,4 +294,4 @@ def cat(items: Sequence[Value], dim: int) -> Value:
 
 def _spline(spline: splines.Spline, x: Share | Additive) -> Share:
     (x,) = x.party.run(formatted((x, spline.frac, spline.ring)))
-    return x.party.run(splines.piecewise(spline, x))
+    return x.party.run(splines.lifted(spline, x, RING))

@@ -1,8 +1,8 @@
 """Reciprocal and inverse square root of positive secrets of unknown size, one per row, and the norms built on them.
 
-A word lies in one of few binades (powers of four). All of them are tried at once: each takes its own leading bits as an
-index into a table of lines, comparisons with the powers of four meanwhile find the one that counts, and its line alone
-is opened. So the relative error is the same over the whole range, and three rounds do. Rows are few.
+A word lies in one of few binades (powers of four). Comparisons find which one; that selects the leading bits, a table
+of lines inverts them, and the binade's power is a public weight in the last product. So the relative error is the same
+over the whole range, and five rounds do. Rows are few.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from puma.mpc.arithmetic import lift, lift_cost, multiply, open_truncate, opening_cost, square
-from puma.mpc.boolean import open_masked, open_masked_cost
+from puma.mpc.arithmetic import lift, lift_cost, multiply, open_truncate, opening_cost, reshare, square
+from puma.mpc.boolean import open_masked, open_masked_cost, select, select_cost
 from puma.mpc.compare import below, below_cost
 from puma.mpc.cost import Cost, Size, declares
 from puma.mpc.fixed import ACTIVATION, RESIDUAL, RING, formatted, formatted_cost
-from puma.mpc.party import Protocol, together
+from puma.mpc.party import Protocol
 from puma.mpc.share import Additive, Bits, Share, stacked, truncated
-from puma.nn.splines import Spline, chosen_cost, indexed, looked_up, looked_up_cost
+from puma.nn.splines import Spline, indexed, looked_up, looked_up_cost, weighted_cost
 
 UNIT = 20  # fraction bits of a result in the highest binade
 ROW = 16  # fraction bits of a general argument of reciprocal and rsqrt, in ring ROW_RING: 2^-16 to 2^32
@@ -34,27 +34,28 @@ RSQRT_BOUND = 1.5e-5
 
 
 @cache
-def _reciprocal_spline() -> Spline:
-    return _binade("reciprocal", lambda y: 1 / y, 10, 22, RECIPROCAL_BOUND)
+def _reciprocal_spline(binades: int) -> Spline:
+    """The ring holds the table's largest entry, 8, at the lowest of so many binades, and the factor 4 of lifts."""
+    bits = 22 + 8 + 2 * (binades - 1) + 5
+    return _binade("reciprocal", lambda y: 1 / y, 10, 22, RECIPROCAL_BOUND, bits)
 
 
 @cache
 def _rsqrt_spline(scale: float) -> Spline:
-    return _binade("rsqrt", lambda y: scale * torch.rsqrt(y), 9, 21, RSQRT_BOUND)
+    return _binade("rsqrt", lambda y: scale * torch.rsqrt(y), 10, 20, RSQRT_BOUND, 64)
 
 
-def _binade(name: str, function: Callable[[Tensor], Tensor], width: int, frac: int, bound: float) -> Spline:
+def _binade(name: str, function: Callable[[Tensor], Tensor], width: int, frac: int, bound: float, bits: int) -> Spline:
     """A function on [1/4, 1), and a little below and above, from `frac` leading bits."""
-    return Spline(name, function, 0.125, width, width, bound, None, False, frac, slope=8, bits=64, out_frac=UNIT)
+    return Spline(name, function, 0.125, width, width, bound, None, False, frac, slope=8, bits=bits, out_frac=UNIT)
 
 
-RECIPROCAL_RING = _reciprocal_spline().result_bits
 RSQRT_RING = _rsqrt_spline(1.0).result_bits
 
 
-def _leading(x: Share, first: int, last: int, frac: int) -> Share:
-    """x / 4^(j+1) with `frac` fraction bits, for j = first .. last along a new first dimension, in ring `frac`."""
-    shifts = [2 * (j + 1) - frac for j in range(first, last + 1)]
+def _leading(x: Share, low: int, binades: int, frac: int) -> Share:
+    """x / 2^(low + 2 j) with `frac` fraction bits, for j = 1 .. binades along a new first dimension, in ring `frac`."""
+    shifts = [low + 2 * j - frac for j in range(1, binades + 1)]
     parts = [truncated(x, s).reduced(frac) if s > 0 else _shifted_left(x, -s, frac) for s in shifts]
     return stacked([p.like(*p.components, bits=frac, frac=frac) for p in parts])
 
@@ -63,74 +64,84 @@ def _shifted_left(x: Share, shift: int, bits: int) -> Share:
     return x.apply(lambda t: t << shift).reduced(min(bits, x.bits))
 
 
+def _thresholds(low: int, binades: int) -> list[int]:
+    """Where one binade ends and the next begins."""
+    return [1 << (low + 2 * j) for j in range(1, binades)]
+
+
 def _binade_bits(smaller: Bits) -> Bits:
-    """From x < 4^i for i = first + 1 .. last (last dimension), whether x lies in binade first .. last (first one)."""
+    """From x < threshold (last dimension), whether x lies in each binade (first dimension)."""
     flags = [smaller[..., i] for i in range(smaller.shape[-1])]
     return stacked([flags[0], *(a ^ b for a, b in zip(flags[1:], flags[:-1], strict=True)), ~flags[-1]])
 
 
-def _inverse(x: Share, first: int, last: int, spline: Spline, exponent: int) -> Protocol[Share]:
-    """Words of spline(x / 4^(last+1)) for x's binade j, times 2^(exponent (last - j)), with UNIT fraction bits."""
-    if first == last:
-        raise ValueError("a range of one binade only")
-    index, _, offset = indexed(spline, _leading(x, first, last, spline.frac))
-    lines, smaller = yield from together(
-        looked_up(spline, index, offset),
-        below(x, [4**i for i in range(first + 1, last + 1)]),
-    )
-    (masked,) = yield from open_masked(_binade_bits(smaller))
-    steps = torch.tensor([1 << exponent * (last - j) for j in range(first, last + 1)], device=x.device)
-    result = lines.chosen(masked).times(steps.reshape(-1, *[1] * x.ndim)).sum(0)
+def _inverse(x: Share, low: int, binades: int, spline: Spline, exponent: int) -> Protocol[Share]:
+    """spline(x / 2^(low + 2 binades)), through x's binade j, counted from the top, times 2^(exponent j)."""
+    smaller = yield from below(x, _thresholds(low, binades))
+    (binade,) = yield from open_masked(_binade_bits(smaller))
+    (leading,) = yield from reshare(select(binade, _leading(x, low, binades, spline.frac)).sum(0))
+    index, _, offset = indexed(spline, leading)
+    lines = yield from looked_up(spline, index, offset)
+    result = lines.weighted(binade, [1 << exponent * j for j in reversed(range(binades))])
     return (yield from open_truncate((result, result.frac - UNIT)))[0]
 
 
-def _inverse_cost(x: Share | Size, first: int, last: int, spline: Spline) -> Cost:
-    binades = Size((last - first + 1, *x.shape), spline.frac)
-    thresholds = below_cost(x, [4**i for i in range(first + 1, last + 1)])
-    cost = looked_up_cost(spline, binades).beside(thresholds) + open_masked_cost(binades)
-    return cost + chosen_cost(spline, binades) + opening_cost(Size(tuple(x.shape), spline.bits, dealt=False))
+def _inverse_cost(x: Share | Size, low: int, binades: int, spline: Spline) -> Cost:
+    leading, each = Size(tuple(x.shape), spline.frac, dealt=False), Size((binades, *x.shape), spline.frac)
+    cost = below_cost(x, _thresholds(low, binades)) + open_masked_cost(each) + select_cost(each.shape, each)
+    cost += opening_cost(leading) + looked_up_cost(spline, leading) + weighted_cost(spline, leading, binades)
+    return cost + opening_cost(Size(tuple(x.shape), spline.bits, dealt=False))
 
 
-def _binades(low: int, high: int) -> tuple[int, int]:
-    """First and last binade of words from 2^low to 2^high."""
-    first = low // 2
-    return first, max(first + 1, (high - 1) // 2)
+def _binades(low: int, high: int) -> int:
+    """How many powers of four lead from 2^low to 2^high; at least two."""
+    return max(2, (high - low + 1) // 2)
 
 
 def reciprocal_cost(x: Share | Size, low: int, high: int) -> Cost:
     """The cost of `reciprocal`."""
-    return _inverse_cost(x, *_binades(low, high), _reciprocal_spline())
+    binades = _binades(low, high)
+    return _inverse_cost(x, low, binades, _reciprocal_spline(binades))
 
 
-@declares("a lookup and a comparison for each power of 4 in the range; 3 rounds", "section 5", reciprocal_cost)
+@declares(
+    "a lookup, and a comparison, a selection and 3 words for each power of 4 in the range; 5 rounds",
+    "section 5",
+    reciprocal_cost,
+)
 def reciprocal(x: Share, low: int, high: int) -> Protocol[Share]:
-    """1 / x for words 2^low <= x < 2^high, in ring RECIPROCAL_RING; relative error RECIPROCAL_BOUND.
+    """1 / x for words 2^low <= x < 2^high, high - low < 28, with `inverse_format`; relative error RECIPROCAL_BOUND.
 
-    x's ring holds 2 bits more than high. The table reaches down to words of 2^(low - 1), at 1.4 times the bound; below,
-    the result is finite but wrong.
+    x's ring holds 2 bits more than high. The table reaches down to words of 2^(low - 1), at 4 times the bound (from
+    0.9 2^low on at 1.4 times); below, the result is finite but wrong.
     """
-    first, last = _binades(low, high)
-    result = yield from _inverse(x, first, last, _reciprocal_spline(), 2)
-    return result.like(*result.components, frac=inverse_frac(x.frac, high))
+    binades = _binades(low, high)
+    result = yield from _inverse(x, low, binades, _reciprocal_spline(binades), 2)
+    return result.like(*result.components, frac=inverse_format(x.frac, low, high)[0])
 
 
-def inverse_frac(frac: int, high: int) -> int:
-    """Fraction bits of the `reciprocal` of words below 2^high with so many fraction bits."""
-    return UNIT + 2 * (_binades(0, high)[1] + 1) - frac
+def inverse_format(frac: int, low: int, high: int) -> tuple[int, int]:
+    """Fraction and ring bits of the `reciprocal` of words from 2^low to 2^high with so many fraction bits."""
+    binades = _binades(low, high)
+    return UNIT + low + 2 * binades - frac, _reciprocal_spline(binades).result_bits
 
 
 def rsqrt_cost(x: Share | Size, last: int, scale: float = 1.0) -> Cost:
     """The cost of `rsqrt`."""
-    return _inverse_cost(x, 0, max(1, last), _rsqrt_spline(scale))
+    return _inverse_cost(x, 0, _binades(0, 2 * last + 2), _rsqrt_spline(scale))
 
 
-@declares("a lookup and a comparison for each power of 4 in the range; 3 rounds", "section 5", rsqrt_cost)
+@declares(
+    "a lookup, and a comparison, a selection and 3 words for each power of 4 in the range; 5 rounds",
+    "section 5",
+    rsqrt_cost,
+)
 def rsqrt(x: Share, last: int, scale: float = 1.0) -> Protocol[Share]:
     """scale / sqrt(x) for words 1 <= x < 4^(last+1), in RSQRT_RING; relative error RSQRT_BOUND. x.frac must be even."""
-    last = max(1, last)
     assert x.frac % 2 == 0
-    result = yield from _inverse(x, 0, last, _rsqrt_spline(scale), 1)
-    return result.like(*result.components, frac=UNIT + last + 1 - x.frac // 2)
+    binades = _binades(0, 2 * last + 2)
+    result = yield from _inverse(x, 0, binades, _rsqrt_spline(scale), 1)
+    return result.like(*result.components, frac=UNIT + binades - x.frac // 2)
 
 
 def normalised_cost(x: Share | Additive | Size, eps: float, centre: bool) -> Cost:

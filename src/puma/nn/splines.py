@@ -11,12 +11,11 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
-from typing import Literal
 
 import torch
 from torch import Tensor
 
-from puma.mpc.arithmetic import deal, open_truncate, opening_cost, reshare
+from puma.mpc.arithmetic import deal, lift, lift_cost, open_truncate, opening_cost, reshare
 from puma.mpc.boolean import (
     MaskedBit,
     evaluate,
@@ -41,8 +40,9 @@ class Spline:
     """A function, its table's range [low, low + 2^width * h), h = 2^-per_unit, and how it goes on outside.
 
     `bound` is the largest error over all inputs, approximation and fixed point together, held by a test.
-    `fit` makes the largest error least, or the mean error zero, for sums over many inputs. `bits` is the ring of
-    A + B u and `slope` the fraction bits of B. `above`: None (the input never is), 0, 1 or "x".
+    A line's height lies between two: with `mean` 1 the mean error is zero, for sums over many inputs, with 0 the
+    largest is least. `bits` is the ring of A + B u and `slope` the fraction bits of B. `above`: None (the input never
+    is), 0, 1 or "x".
     Inputs that are `checked` against the table's range lie in [-2^reach, 2^reach + low).
     """
 
@@ -59,7 +59,7 @@ class Spline:
     bits: int = 32
     out_frac: int = ACTIVATION
     reach: int = ACTIVATION_REACH
-    fit: Literal["largest", "mean"] = "largest"
+    mean: float = 0.0
 
     @property
     def step(self) -> float:
@@ -104,11 +104,9 @@ class Spline:
         slopes = (values[:, -1] - values[:, 0]) / (2 * self.step)
         b = torch.round(slopes * 2.0**self.slope)
         rest = values - (b / 2.0**self.slope)[:, None] * offsets
-        if self.fit == "largest":
-            a = (rest.max(1).values + rest.min(1).values) / 2
-        else:  # offsets are the difference of two uniform numbers: a triangle
-            weights = 1 - offsets.abs() / self.step
-            a = (rest * weights).sum(1) / weights.sum()
+        weights = 1 - offsets.abs() / self.step  # offsets are the difference of two uniform numbers: a triangle
+        a = self.mean * (rest * weights).sum(1) / weights.sum()
+        a += (1 - self.mean) * (rest.max(1).values + rest.min(1).values) / 2
         return torch.stack([torch.round(a * 2.0 ** (self.slope + self.frac)), b]).to(torch.int64)
 
 
@@ -122,12 +120,12 @@ def _gelu_tanh(x: Tensor) -> Tensor:
 
 # Bounds: fit error h^2 max|f''| / 4 (5/12 where the mean is fitted), plus 1.5 units of the input (2^-13) times the
 # slope, plus 1.5 of the output (2^-14).
-GELU = Spline("gelu", _gelu, -4.0, 8, 5, bound=6e-4, above="x", fit="mean")
-GELU_TANH = Spline("gelu_tanh", _gelu_tanh, -4.0, 8, 5, bound=6e-4, above="x", fit="mean")
-SILU = Spline("silu", lambda x: x * torch.sigmoid(x), -16.0, 9, 4, bound=1.1e-3, above="x", fit="mean")
+GELU = Spline("gelu", _gelu, -4.0, 8, 5, bound=6e-4, above="x", slope=7, bits=30, mean=0.7)
+GELU_TANH = Spline("gelu_tanh", _gelu_tanh, -4.0, 8, 5, bound=6e-4, above="x", slope=7, bits=30, mean=0.7)
+SILU = Spline("silu", lambda x: x * torch.sigmoid(x), -16.0, 9, 4, bound=1.1e-3, above="x", slope=7, bits=30, mean=0.7)
 SIGMOID = Spline("sigmoid", torch.sigmoid, -16.0, 9, 4, bound=3e-4, above=1, bits=24)
 TANH_HALF = Spline("tanh_half", lambda x: torch.sigmoid(2 * x), -8.0, 9, 5, bound=3e-4, above=1, bits=24)
-EXP = Spline("exp", torch.exp, -15.0, 8, 4, bound=4e-3, slope=7, bits=24, reach=SCORE_REACH)
+EXP = Spline("exp", torch.exp, -15.0, 8, 4, bound=4e-3, slope=7, bits=23, reach=SCORE_REACH)
 
 
 @cache
@@ -143,47 +141,51 @@ def range_polynomials(tops: int, above: bool) -> tuple[Polynomial, ...]:
     Digit i of m less that of l is 0 if z<i>, 1 if u<i> or, by a wrap, w<i>, negative if l<i>; v1 = z1 ^ u1 and, in the
     top digit, o = u ^ w. T is 1 with a 1 in the lowest digit and zeros above it, or a wrap there and a 1 in what is
     above. "minus" is the sign without a borrow into the top digit, which "turns" would change; what is neither inside
-    nor negative is above.
+    nor negative is above. If no input is above, then inside is what is not negative.
     """
-    last = tops
-    zero = [bit(f"z{i}") for i in range(1, tops + 1)]
-    if tops == 1:
-        inside = bit("z1") ^ times(bit("b"), bit("q"))
-    else:
-        inside = times(*zero) ^ times(bit("b"), bit("v1"), *zero[1:])
-        wraps = [bit("b"), bit("w1")]
-        for i in range(2, last):
-            inside ^= times(*wraps, bit(f"u{i}"), *zero[i:])
-            wraps.append(bit(f"w{i}"))
-        inside ^= times(*wraps, bit("o"))
-    if not above:
-        return (inside,)
     borrow = bit("b")
-    for i in range(1, last):
+    for i in range(1, tops):
         borrow = bit(f"l{i}") ^ times(bit(f"z{i}"), borrow)
-    return inside, ONE ^ inside ^ bit("minus") ^ times(bit("turns"), borrow)
+    negative = bit("minus") ^ times(bit("turns"), borrow)
+    if not above:
+        return (ONE ^ negative,)
+    inside = _is_zero(tops)
+    return inside, ONE ^ inside ^ negative
+
+
+def _is_zero(tops: int) -> Polynomial:
+    if tops == 1:
+        return bit("z1") ^ times(bit("b"), bit("q"))
+    zero = [bit(f"z{i}") for i in range(1, tops + 1)]
+    result = times(*zero) ^ times(bit("b"), bit("v1"), *zero[1:])
+    wraps = [bit("b"), bit("w1")]
+    for i in range(2, tops):
+        result ^= times(*wraps, bit(f"u{i}"), *zero[i:])
+        wraps.append(bit(f"w{i}"))
+    return result ^ times(*wraps, bit("o"))
 
 
 def _range_bits(index: Digit, tops: list[Digit], above: bool) -> dict[str, Bits]:
     """The bits that `range_polynomials` is about; local."""
-    bits = {"b": index.borrows()}
+    top = tops[-1]
+    half = range(top.size // 2, top.size)
+    minus = top.is_in(half)
+    bits = {"b": index.borrows(), "minus": minus, "turns": minus ^ top.is_in([v + 1 for v in half])}
     for i, digit in enumerate(tops, start=1):
-        bits[f"z{i}"] = zero = digit.is_in([0])
-        if len(tops) == 1:
-            bits["q"] = zero ^ digit.is_in([1])
-        elif i == len(tops):
-            bits["o"] = digit.is_in([1])
-        else:
-            plain, bits[f"w{i}"] = digit.exceeds_by_one()
-            bits |= {"v1": zero ^ plain} if i == 1 else {f"u{i}": plain}
-            if above:
-                bits[f"l{i}"] = digit.borrows()
-    if above:
-        top = tops[-1]
-        half = range(top.size // 2, top.size)
-        bits["minus"] = minus = top.is_in(half)
-        bits["turns"] = minus ^ top.is_in([v + 1 for v in half])
+        if i < len(tops):
+            bits |= {f"z{i}": digit.is_in([0]), f"l{i}": digit.borrows()}
+        if above:
+            bits |= _zero_bits(digit, i, i == len(tops))
     return bits
+
+
+def _zero_bits(digit: Digit, i: int, last: bool) -> dict[str, Bits]:
+    zero = digit.is_in([0])
+    if last:
+        one = digit.is_in([1])
+        return {f"z{i}": zero, "q": zero ^ one} if i == 1 else {f"z{i}": zero, "o": one}
+    plain, wrapped = digit.exceeds_by_one()
+    return {f"w{i}": wrapped} | ({"v1": zero ^ plain} if i == 1 else {f"u{i}": plain})
 
 
 @cache
@@ -192,7 +194,7 @@ def top_widths(bits: int, above: bool) -> tuple[int, ...]:
 
     def price(widths: list[int]) -> int:
         polynomials = range_polynomials(len(widths), above)
-        return sum(1 << w for w in widths) + 4 * len(multiplied(polynomials)) + len(products(polynomials))
+        return sum(1 << w for w in widths) + 2 * len(multiplied(polynomials)) + len(products(polynomials))
 
     return tuple(min((split(bits, n) for n in range(1, min(bits, 3) + 1)), key=price))
 
@@ -203,9 +205,9 @@ def looked_up_cost(spline: Spline, x: Share | Size, tops: Sequence[int] = ()) ->
     return digit_cost(x.numel(), spline.width, *tops) + opening_cost(word, word)
 
 
-def chosen_cost(spline: Spline, x: Share | Size) -> Cost:
-    """The cost of `Lines.chosen`."""
-    return Cost(0, 0, message_bits(6 * x.numel(), spline.bits))
+def weighted_cost(spline: Spline, x: Share | Size, count: int = 1) -> Cost:
+    """The cost of `Lines.weighted`."""
+    return Cost(0, 0, message_bits(3 * (count + 1) * x.numel(), spline.bits))
 
 
 @dataclass(frozen=True)
@@ -221,20 +223,24 @@ class Lines:
     b: Share
     offset: Tensor
 
-    def chosen(self, bit: MaskedBit) -> Additive:
-        """b (E - lu B) for a bit b open under its mask; local.
+    def weighted(self, bits: MaskedBit, weights: Sequence[int]) -> Additive:
+        """(E - lu B) times the sum of w b, over public weights w and the bits b of a first dimension; local.
 
-        With v = b ^ rho, {s, s lu, s (lu lB - lE)} is dealt times rho and times 1 - rho, and v names the set to take.
+        A bit open as v = b ^ rho is v + (1 - 2v) rho, so s, s lu and s (lu lB - lE) are dealt, and times each rho.
         """
         party, shape, frac = self.e.party, tuple(self.e.shape), self.spline.slope + self.spline.frac
+        ring, dealt = self.spline.bits, (len(weights) + 1, 3, *shape)
         if party.is_dealer:
             s, lu = self.index.sign(), self.offset
-            kinds = [f * w for f in (s * bit.word, s * (1 - bit.word)) for w in (1, lu, lu * self.b.mask - self.e.mask)]
-            deal(party, torch.stack(kinds), (6, *shape), self.spline.bits)
-            return Additive(party, party.nothing(shape), self.spline.bits, frac, dealt=False)
-        dealt = deal(party, None, (6, *shape), self.spline.bits)
-        s, s_lu, rest = torch.where(bit.word.bool(), dealt[3:], dealt[:3])
-        return Additive(party, s * self.e.m - s_lu * self.b.m + rest, self.spline.bits, frac, dealt=False)
+            words = torch.stack([s, s * lu, s * (lu * self.b.mask - self.e.mask)])
+            deal(party, torch.cat([words.unsqueeze(0), bits.word.unsqueeze(1) * words]), dealt, ring)
+            return Additive(party, party.nothing(shape), ring, frac, dealt=False)
+        base, *masked = deal(party, None, dealt, ring)
+        total = base * sum(w * v for w, v in zip(weights, bits.word, strict=True))
+        for w, v, words in zip(weights, bits.word, masked, strict=True):
+            total += (w * (1 - 2 * v)) * words
+        s, s_lu, rest = total
+        return Additive(party, s * self.e.m - s_lu * self.b.m + rest, ring, frac, dealt=False)
 
 
 def indexed(spline: Spline, x: Share) -> tuple[Digit, list[Digit], Tensor]:
@@ -256,7 +262,7 @@ def piecewise_cost(spline: Spline, x: Share | Size) -> Cost:
     count, word = x.numel(), Size(tuple(x.shape), spline.bits, dealt=False)
     flags = range_polynomials(len(spline.top_widths), spline.above is not None)
     cost = looked_up_cost(spline, x, spline.top_widths).beside(evaluate_cost(count, *flags))
-    cost += open_masked_cost(*[word] * len(flags)) + chosen_cost(spline, x)
+    cost += open_masked_cost(*[word] * len(flags)) + weighted_cost(spline, x)
     if spline.above == "x":
         whole = Size(word.shape, min(x.bits, spline.bits - spline.slope))
         cost += select_cost(word.shape, whole)
@@ -282,10 +288,26 @@ def piecewise(spline: Spline, x: Share) -> Protocol[Share]:
     flags = evaluate(_range_bits(index, tops, above), *range_polynomials(len(tops), above))
     lines, ranges = yield from together(looked_up(spline, index, offset), flags)
     masked = yield from open_masked(*ranges)
-    result = lines.chosen(masked[0])
+    inside = masked[0]
+    result = lines.weighted(MaskedBit(inside.party, inside.word.unsqueeze(0)), [1])
     if spline.above == "x":
         result = result + select(masked[1], x.reduced(min(x.bits, spline.bits - spline.slope))).scaled(spline.slope)
     elif spline.above == 1:
         result = result + to_arithmetic(masked[1], spline.bits).times(1 << result.frac, result.frac)
     (opened,) = yield from open_truncate((result, result.frac - spline.out_frac))
     return opened
+
+
+LEAST = 9  # results lie above -2^(j-9) in their ring j: none of the functions is far below zero
+
+
+def lifted_cost(spline: Spline, x: Share | Size, bits: int) -> Cost:
+    """The cost of `lifted`."""
+    return piecewise_cost(spline, x) + lift_cost((Size(tuple(x.shape), spline.result_bits), bits), least=LEAST)
+
+
+@declares("piecewise, lift", "section 5", lifted_cost)
+def lifted(spline: Spline, x: Share, bits: int) -> Protocol[Share]:
+    """spline(x) in a ring larger than its own; x in ring spline.ring."""
+    result = yield from piecewise(spline, x)
+    return (yield from lift((result, bits), least=LEAST))[0]
