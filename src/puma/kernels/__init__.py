@@ -5,6 +5,7 @@ plain torch text. This room must not know what a share, a party or a link is.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 from types import ModuleType
 from typing import TYPE_CHECKING
@@ -17,8 +18,10 @@ if TYPE_CHECKING:
 __all__ = [
     "above",
     "hot_bit",
+    "linear_packed",
     "lookup",
     "matmul",
+    "matmul_packed",
     "member",
     "onehot",
     "pack",
@@ -37,6 +40,24 @@ __all__ = [
 def matmul(a: Tensor, b: Tensor, bits: int = 64, out: Tensor | None = None) -> Tensor:
     """(..., n, k) @ (..., k, m), right modulo 2^bits; with `out`, added into it and `out` returned."""
     return _for(a).matmul(a, b, bits, out)
+
+
+def linear_packed(
+    a: Tensor, packed: Sequence[Tensor], signs: Sequence[int], bits: int, out: Tensor, first: int = 0
+) -> Tensor:
+    """out[:, first:first+rows] += a @ w^T, right modulo 2^bits; `out` returned.
+
+    a (n, k); w (rows, k) is the sum of signs[i] (1, -1 or 0) times the words that `pack_bytes` wrote into packed[i],
+    of which there are one or two; out (n, m) contiguous, rows <= m - first.
+    """
+    return _for(a).linear_packed(a, packed, signs, bits, out, first)
+
+
+def matmul_packed(
+    a: Tensor, packed: Sequence[Tensor], signs: Sequence[int], bits: int, out: Tensor, first: int = 0
+) -> Tensor:
+    """out += a[:, first:first+rows] @ w, right modulo 2^bits; `out` (n, k) contiguous, returned; w as above."""
+    return _for(a).matmul_packed(a, packed, signs, bits, out, first)
 
 
 def reduce(x: Tensor, bits: int) -> Tensor:

@@ -106,7 +106,7 @@ def _access(write: bool) -> Any:
     return access
 
 
-_read, _write = _access(write=False), _access(write=True)
+read, write = _access(write=False), _access(write=True)
 
 
 @compiled
@@ -117,7 +117,7 @@ def _pack(x, out, bits):
         held |= word << np.uint64(filled)
         filled += bits
         if filled >= 64:
-            _write(out, at, held)
+            write(out, at, held)
             at += 8
             filled -= 64
             # in two steps, because a shift by all 64 would be none
@@ -133,7 +133,7 @@ def _unpack(buffer, out, bits):
     safe = max((8 * buffer.size - 72) // bits, 0)
     for i in range(safe):
         at, low = (i * bits) >> 3, np.uint64((i * bits) & 7)
-        word = _read(buffer, at, mask) >> low
+        word = read(buffer, at, mask) >> low
         if bits > _ROOMY:
             word |= (np.uint64(buffer[at + 8]) << np.uint64(1)) << (np.uint64(63) - low)
         out[i] = np.int64(word & mask)
@@ -151,7 +151,7 @@ def _pack_bytes(x, out, width, spare):
     # the last words byte by byte: a whole one would end behind the buffer
     safe = max(x.size - 7, 0) if width < 8 else x.size
     for i in range(safe):
-        _write(out, i * width, np.uint64(x[i]) & mask)
+        write(out, i * width, np.uint64(x[i]) & mask)
     for i in range(safe, x.size):
         value = np.uint64(x[i]) & mask
         for j in range(width):
@@ -163,7 +163,7 @@ def _unpack_bytes(buffer, out, width, spare):
     mask = _ONES >> np.uint64(spare)
     safe = max(out.size - 7, 0) if width < 8 else out.size
     for i in range(safe):
-        out[i] = np.int64(_read(buffer, i * width, mask) & mask)
+        out[i] = np.int64(read(buffer, i * width, mask) & mask)
     for i in range(safe, out.size):
         value = np.uint64(0)
         for j in range(width):

@@ -4,6 +4,8 @@ wants it. The plain text would give the same shapes after dozens of steps each. 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -11,6 +13,20 @@ from torch import Tensor
 def matmul(a: Tensor, b: Tensor, bits: int = 64, out: Tensor | None = None) -> Tensor:
     """(..., n, k) @ (..., k, m)."""
     return torch.matmul(a, b) if out is None else out
+
+
+def linear_packed(
+    a: Tensor, packed: Sequence[Tensor], signs: Sequence[int], bits: int, out: Tensor, first: int = 0
+) -> Tensor:
+    """out."""
+    return out
+
+
+def matmul_packed(
+    a: Tensor, packed: Sequence[Tensor], signs: Sequence[int], bits: int, out: Tensor, first: int = 0
+) -> Tensor:
+    """out."""
+    return out
 
 
 def reduce(x: Tensor, bits: int) -> Tensor:

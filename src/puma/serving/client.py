@@ -19,11 +19,13 @@ from puma.crypto.prg import PairKey, fresh_secret
 from puma.errors import InputError, ProtocolError, PumaError, TensorError, UsageError
 from puma.models.config import Config
 from puma.mpc.cost import message_bytes
+from puma.mpc.seeded import rest_bytes
 from puma.serving import messages as msg
 from puma.serving.engine import tensor_specs
 from puma.serving.prompt import seal, upload_bytes
 
 KEEP_MASKS_BELOW = 50_000_000  # parameters; larger models draw their masks again at every use
+PIECE_WORDS = 1 << 15  # that the owner masks at a time: few enough for the cache, and for torch to use one thread
 
 Progress = Callable[[str, int, int], None]  # what, done, of
 
@@ -87,11 +89,22 @@ def fixed_point(x: Tensor, frac: int) -> Tensor:
     return (x.double() * 2.0**frac).round_().to(torch.int64)
 
 
-def masked(words: Tensor, seeds: Sequence[bytes], purpose: str) -> Tensor:
-    """m = words + l1 + l2. Safe: each evaluator lacks one of the two seeds, and each purpose is used once."""
-    for seed in seeds:
-        words = PairKey(seed).stream(purpose).words(tuple(words.shape)).add_(words)
-    return words
+def masked(x: Tensor, spec: msg.TensorSpec, seeds: Sequence[bytes], purpose: str) -> Iterator[Tensor]:
+    """m = x 2^frac + l1 + l2 as packed bytes, FRAME_WORDS words at a time, in pieces that stay in the cache.
+
+    Safe: each evaluator lacks one of the two seeds, and each purpose is used once.
+    """
+    readers = [PairKey(seed).stream(purpose).reader(0) for seed in seeds]
+    pad = torch.empty(rest_bytes((PIECE_WORDS,), spec.bits), dtype=torch.uint8)
+    for frame in x.reshape(-1).split(msg.FRAME_WORDS):
+        packed = []
+        for piece in frame.split(PIECE_WORDS):
+            words = fixed_point(piece, spec.frac)
+            for reader in readers:
+                drawn = reader.into(pad[: rest_bytes(words.shape, spec.bits)])
+                words.add_(kernels.unpack_bytes(drawn, spec.bits, tuple(words.shape)))
+            packed.append(kernels.pack_bytes(words, spec.bits))
+        yield torch.cat(packed)
 
 
 class Session:
@@ -120,8 +133,9 @@ class Session:
                 tensor = params[spec.name]
                 if tuple(tensor.shape) != tuple(spec.shape):
                     raise TensorError(f"parameter {spec.name} is misshapen", "fold the checkpoint first")
-                words = fixed_point(tensor, spec.frac)
-                self._masked(words, seeds, f"weight {spec.name}", spec.bits)
+                for frame in masked(tensor, spec, seeds, f"weight {spec.name}"):
+                    for link in self.links[1:]:
+                        link.send(frame.numpy())
                 if progress:
                     progress("sharing the model", i + 1, len(specs))
         self._reports()
@@ -206,12 +220,6 @@ class Session:
         with self._talking():
             for link, mine in zip(self.links, (seeds, seeds[:1], seeds[1:]), strict=True):
                 link.send_control(msg.encode(request(mine)))
-
-    def _masked(self, words: Tensor, seeds: list[bytes], purpose: str, bits: int) -> None:
-        packed = kernels.pack_bytes(masked(words, seeds, purpose), bits).numpy()
-        with self._talking():
-            for link in self.links[1:]:
-                link.send(packed)
 
     def _result(self) -> Tensor:
         """Join the next output; (l1, l2), (m, l1) and (m, l2) must agree on every component."""
