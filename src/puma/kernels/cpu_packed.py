@@ -25,6 +25,7 @@ from puma.kernels.views import compiled, octets, span
 
 _SHUFFLED = 6  # bytes of a word for which there is a shuffle
 _ROWS, _DEPTH = 8, 256  # words that are spread at a time: half of a 32 kB cache
+_MANY = 32  # rows of a that leave no room beside them in a 32 kB cache
 _I1, _I8, _I32, _I64 = (ir.IntType(bits) for bits in (1, 8, 32, 64))
 _ONES = np.uint64(0xFFFF_FFFF_FFFF_FFFF)
 
@@ -158,12 +159,15 @@ def _block(p, p_sign, q, q_sign, bits, row, rows, columns, start, depth, scratch
 
 @compiled
 def _linear(narrow, a, a_stride, n, p, p_sign, q, q_sign, bits, scratch, c, c_stride, first, k, rows):
-    for row in range(0, rows, _ROWS):
-        some = min(_ROWS, rows - row)
-        for start in range(0, k, _DEPTH):
-            depth = min(_DEPTH, k - start)
-            _block(p, p_sign, q, q_sign, bits, row, some, k, start, depth, scratch)
-            dots(narrow, a, start, a_stride, scratch, 0, _DEPTH, c, first + row, c_stride, n, depth, some)
+    # with few rows of a, those of w are read from end to end; with many, as much of a as the cache holds is read once
+    band = k if n < _MANY else _DEPTH
+    for left in range(0, k, band):
+        for row in range(0, rows, _ROWS):
+            some = min(_ROWS, rows - row)
+            for start in range(left, min(left + band, k), _DEPTH):
+                depth = min(_DEPTH, k - start)
+                _block(p, p_sign, q, q_sign, bits, row, some, k, start, depth, scratch)
+                dots(narrow, a, start, a_stride, scratch, 0, _DEPTH, c, first + row, c_stride, n, depth, some)
 
 
 @compiled

@@ -20,7 +20,7 @@ from puma.mpc.party import DEALER, FIRST, Party
 from puma.mpc.share import Share
 
 BLOCK_BYTES = 256 << 10  # of one component; two and the left factor fit a second-level cache of 1 MiB
-ROWS = 4  # a block has a multiple of so many rows: what the products take at a time
+ROWS = 8  # a block has a multiple of so many rows: what the products take at a time
 
 Signs = tuple[int, int]
 Job = tuple[Tensor, Signs, Tensor]
@@ -69,13 +69,15 @@ class Seeded(Share):
         start, stop, _ = index.indices(self.shape[0])
         return self.like(*self._rows(start, max(start, stop)))
 
-    def blocks(self, wanted: tuple[bool, bool] = (True, True)) -> Iterator[tuple[int, list[Tensor]]]:
+    def blocks(
+        self, least: int = ROWS, wanted: tuple[bool, bool] = (True, True)
+    ) -> Iterator[tuple[int, list[Tensor]]]:
         """First row and packed components of each block of rows, in order; one not wanted holds arbitrary bytes.
 
-        The bytes are only good until the next block comes.
+        A block has `least` rows even where these are long. The bytes are only good until the next block comes.
         """
         each = rest_bytes(self.shape[1:], self.bits)
-        rows = max(BLOCK_BYTES // max(each, 1) // ROWS * ROWS, ROWS)
+        rows = -(-max(BLOCK_BYTES // max(each, 1), least) // ROWS) * ROWS
         sources = self._sources(min(rows, self.shape[0]) * each, wanted)
         for first in range(0, self.shape[0], rows):
             low, high = first * each, min(first + rows, self.shape[0]) * each
@@ -123,7 +125,7 @@ def accumulate(weight: Seeded, kernel: Kernel, jobs: Sequence[Job]) -> None:
     if weight.party.dry or not jobs:
         return
     wanted = (any(signs[0] for _, signs, _ in jobs), any(signs[1] for _, signs, _ in jobs))
-    for first, packed in weight.blocks(wanted):
+    for first, packed in weight.blocks(min(jobs[0][0].shape[0], 64), wanted):
         for left, signs, out in jobs:
             kernel(left, packed, signs, weight.bits, out, first)
 
