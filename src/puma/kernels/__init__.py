@@ -27,6 +27,7 @@ __all__ = [
     "pack",
     "pack_bits",
     "pack_bytes",
+    "pack_masked",
     "parity",
     "reduce",
     "shift_right",
@@ -93,6 +94,11 @@ def pack_bytes(x: Tensor, bits: int) -> Tensor:
 def unpack_bytes(buffer: Tensor, bits: int, shape: tuple[int, ...]) -> Tensor:
     """The words that `pack_bytes` wrote, reduced whatever the bytes say."""
     return _for(buffer).unpack_bytes(buffer, bits, shape)
+
+
+def pack_masked(x: Tensor, frac: int, pads: tuple[Tensor, Tensor], bits: int, out: Tensor) -> Tensor:
+    """round(x 2^frac) plus the words of both pads, as bytes; float64 x, pads and out as `pack_bytes` writes them."""
+    return _for(x).pack_masked(x, frac, pads, bits, out)
 
 
 def pack_bits(b: Tensor) -> Tensor:

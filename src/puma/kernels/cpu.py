@@ -12,7 +12,7 @@ from torch import Tensor
 from puma.kernels.cpu_matmul import matmul
 from puma.kernels.cpu_onehot import above, hot_bit, lookup, member, onehot, parity
 from puma.kernels.cpu_packed import linear_packed, matmul_packed
-from puma.kernels.cpu_wire import pack, pack_bits, pack_bytes, unpack, unpack_bits, unpack_bytes
+from puma.kernels.cpu_wire import pack, pack_bits, pack_bytes, pack_masked, unpack, unpack_bits, unpack_bytes
 from puma.kernels.plain import reduce
 from puma.kernels.views import compiled, words
 
@@ -28,6 +28,7 @@ __all__ = [
     "pack",
     "pack_bits",
     "pack_bytes",
+    "pack_masked",
     "parity",
     "reduce",
     "shift_right",

@@ -69,6 +69,17 @@ def unpack_bytes(buffer: Tensor, bits: int, shape: tuple[int, ...]) -> Tensor:
     return out.view(shape)
 
 
+def pack_masked(x: Tensor, frac: int, pads: tuple[Tensor, Tensor], bits: int, out: Tensor) -> Tensor:
+    """round(x 2^frac), ties to even, plus the words of both pads, as bytes; in one pass."""
+    width = (bits + 7) // 8
+    if x.dtype != torch.float64 or any(t.numel() != x.numel() * width for t in (*pads, out)):
+        raise ValueError(f"{x.numel()} numbers of {x.dtype} do not become words of {width} bytes")
+    if x.numel():
+        p, q = map(octets, pads)
+        _pack_masked(x.contiguous().numpy().reshape(-1), 2.0**frac, p, q, octets(out), width, 64 - bits)
+    return out
+
+
 def pack_bits(b: Tensor) -> Tensor:
     """The lowest bit of every word, eight to a byte, the first in the lowest place, zeros after the last."""
     out = torch.empty((b.numel() + 7) // 8, dtype=torch.uint8)
@@ -154,6 +165,24 @@ def _pack_bytes(x, out, width, spare):
         write(out, i * width, np.uint64(x[i]) & mask)
     for i in range(safe, x.size):
         value = np.uint64(x[i]) & mask
+        for j in range(width):
+            out[i * width + j] = np.uint8((value >> np.uint64(8 * j)) & _BYTE)
+
+
+@compiled
+def _pack_masked(x, scale, p, q, out, width, spare):
+    mask = _ONES >> np.uint64(spare)
+    safe = max(x.size - 7, 0) if width < 8 else x.size
+    for i in range(safe):
+        at = i * width
+        value = np.uint64(np.int64(np.rint(x[i] * scale))) + read(p, at, mask) + read(q, at, mask)
+        write(out, at, value & mask)
+    for i in range(safe, x.size):
+        value = np.uint64(np.int64(np.rint(x[i] * scale)))
+        for j in range(width):
+            at = i * width + j
+            value += (np.uint64(p[at]) + np.uint64(q[at])) << np.uint64(8 * j)
+        value &= mask
         for j in range(width):
             out[i * width + j] = np.uint8((value >> np.uint64(8 * j)) & _BYTE)
 

@@ -79,6 +79,12 @@ def unpack_bytes(buffer: Tensor, bits: int, shape: tuple[int, ...]) -> Tensor:
     return reduce((buffer.reshape(*shape, octets).to(torch.int64) << shifts).sum(-1), bits)
 
 
+def pack_masked(x: Tensor, frac: int, pads: tuple[Tensor, Tensor], bits: int, out: Tensor) -> Tensor:
+    """round(x 2^frac), ties to even, plus the words of both pads, as bytes."""
+    words = torch.round(x * 2.0**frac).to(torch.int64)
+    return out.copy_(pack_bytes(words + sum(unpack_bytes(pad, bits, tuple(x.shape)) for pad in pads), bits))
+
+
 def pack_bits(b: Tensor) -> Tensor:
     """The lowest bit of every word, eight to a byte, the first in the lowest place, zeros after the last."""
     flat = (b & 1).reshape(-1)

@@ -69,9 +69,7 @@ class Seeded(Share):
         start, stop, _ = index.indices(self.shape[0])
         return self.like(*self._rows(start, max(start, stop)))
 
-    def blocks(
-        self, least: int = ROWS, wanted: tuple[bool, bool] = (True, True)
-    ) -> Iterator[tuple[int, list[Tensor]]]:
+    def blocks(self, least: int = ROWS, wanted: tuple[bool, bool] = (True, True)) -> Iterator[tuple[int, list[Tensor]]]:
         """First row and packed components of each block of rows, in order; one not wanted holds arbitrary bytes.
 
         A block has `least` rows even where these are long. The bytes are only good until the next block comes.

@@ -25,7 +25,7 @@ from puma.serving.engine import tensor_specs
 from puma.serving.prompt import seal, upload_bytes
 
 KEEP_MASKS_BELOW = 50_000_000  # parameters; larger models draw their masks again at every use
-PIECE_WORDS = 1 << 15  # that the owner masks at a time: few enough for the cache, and for torch to use one thread
+PIECE_WORDS = 1 << 15  # that the owner masks at a time
 
 Progress = Callable[[str, int, int], None]  # what, done, of
 
@@ -84,27 +84,20 @@ def cost_of(reports: Sequence[msg.Report], client: int) -> Cost:
     )
 
 
-def fixed_point(x: Tensor, frac: int) -> Tensor:
-    """The nearest whole numbers of x * 2^frac."""
-    return (x.double() * 2.0**frac).round_().to(torch.int64)
-
-
 def masked(x: Tensor, spec: msg.TensorSpec, seeds: Sequence[bytes], purpose: str) -> Iterator[Tensor]:
-    """m = x 2^frac + l1 + l2 as packed bytes, FRAME_WORDS words at a time, in pieces that stay in the cache.
+    """m = x 2^frac + l1 + l2 as packed bytes, FRAME_WORDS words at a time, made in pieces that stay in the cache.
 
     Safe: each evaluator lacks one of the two seeds, and each purpose is used once.
     """
+    size = rest_bytes((PIECE_WORDS,), spec.bits)
     readers = [PairKey(seed).stream(purpose).reader(0) for seed in seeds]
-    pad = torch.empty(rest_bytes((PIECE_WORDS,), spec.bits), dtype=torch.uint8)
+    pads = torch.empty((2, size), dtype=torch.uint8)
     for frame in x.reshape(-1).split(msg.FRAME_WORDS):
-        packed = []
-        for piece in frame.split(PIECE_WORDS):
-            words = fixed_point(piece, spec.frac)
-            for reader in readers:
-                drawn = reader.into(pad[: rest_bytes(words.shape, spec.bits)])
-                words.add_(kernels.unpack_bytes(drawn, spec.bits, tuple(words.shape)))
-            packed.append(kernels.pack_bytes(words, spec.bits))
-        yield torch.cat(packed)
+        packed = torch.empty(rest_bytes(frame.shape, spec.bits), dtype=torch.uint8)
+        for piece, out in zip(frame.split(PIECE_WORDS), packed.split(size), strict=True):
+            l1, l2 = (reader.into(pad[: out.numel()]) for reader, pad in zip(readers, pads, strict=True))
+            kernels.pack_masked(piece.double(), spec.frac, (l1, l2), spec.bits, out)
+        yield packed
 
 
 class Session:
@@ -121,13 +114,23 @@ class Session:
 
     # -- owner ----------------------------------------------------------------------------------------------
 
-    def share(self, config: Config, params: Mapping[str, Tensor], progress: Progress | None = None) -> None:
-        """Send each evaluator the masked words of every parameter, tensor by tensor, and everyone the seeds."""
-        specs = tensor_specs(config)
+    def share(
+        self,
+        config: Config,
+        params: Mapping[str, Tensor],
+        progress: Progress | None = None,
+        alias: Mapping[str, str] | None = None,
+    ) -> None:
+        """Send each evaluator the masked words of every parameter, tensor by tensor, and everyone the seeds.
+
+        A parameter in `alias` is not sent: it is the same secret as another, under the same masks.
+        """
+        alias = dict(alias or {})
+        specs = [spec for spec in tensor_specs(config) if spec.name not in alias]
         seeds = [fresh_secret(), fresh_secret()]
         self._begin()
         keep = sum(torch.Size(s.shape).numel() for s in specs) < KEEP_MASKS_BELOW
-        self._send(lambda mine: msg.Load(config, specs, mine, keep), seeds)
+        self._send(lambda mine: msg.Load(config, specs, mine, keep, alias), seeds)
         with self._talking():
             for i, spec in enumerate(specs):
                 tensor = params[spec.name]

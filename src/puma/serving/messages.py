@@ -30,6 +30,7 @@ class Load(msgspec.Struct, frozen=True, tag="load", forbid_unknown_fields=True):
     tensors: list[TensorSpec]
     seeds: list[bytes]
     keep_masks: bool
+    alias: dict[str, str] = {}  # parameters that are another tensor under one more name
 
 
 class Input(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -104,6 +104,10 @@ class Server:
             params[spec.name] = Seeded(
                 self.party, packed, streams, spec.shape, spec.bits, spec.frac, keep=request.keep_masks
             )
+        for name, source in request.alias.items():
+            if source not in params:
+                raise ProtocolError(f"parameter {name} is to be {source}, which was not shared", "share that first")
+            params[name] = params[source]
         return Engine(self.party, request.config, params)
 
     def _input(self, job: msg.Input) -> Choice:
