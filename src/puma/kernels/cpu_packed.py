@@ -25,6 +25,7 @@ from puma.kernels.views import compiled, octets, span
 
 _SHUFFLED = 6  # bytes of a word for which there is a shuffle
 _ROWS, _DEPTH = 8, 256  # words that are spread at a time: half of a 32 kB cache
+_AHEAD = 2 * _DEPTH * _SHUFFLED  # bytes: processors do not foresee that a row goes on where it was left
 _MANY = 32  # rows of a that leave no room beside them in a 32 kB cache
 _I1, _I8, _I32, _I64 = (ir.IntType(bits) for bits in (1, 8, 32, 64))
 _ONES = np.uint64(0xFFFF_FFFF_FFFF_FFFF)
@@ -102,11 +103,16 @@ def _spreading(add: bool) -> Any:
         target = builder.gep(context.make_array(signature.args[3])(context, builder, out).data, [out_at])
         kind = ir.FunctionType(quads, [quads.as_pointer(), _I32, flags.type, quads])
         masked = cgutils.get_or_insert_function(builder.module, kind, "llvm.masked.load.v16i32.p0")
+        kind = ir.FunctionType(ir.VoidType(), [_I8.as_pointer(), _I32, _I32, _I32])
+        prefetch = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
         nothing = ir.Constant(lanes, ir.Undefined)
         turns = builder.insert_element(nothing, turn, _I32(0))
         turns = builder.shuffle_vector(turns, nothing, ir.Constant(ir.VectorType(_I32, LANES), [0] * LANES))
         with cgutils.for_range_slice(builder, _I64(0), count, _I64(LANES)) as (i, _):
-            place = builder.bitcast(builder.gep(source, [builder.mul(i, _I64(_SHUFFLED))]), quads.as_pointer())
+            place = builder.gep(source, [builder.mul(i, _I64(_SHUFFLED))])
+            # into the second-level cache, for reading; a place behind the buffer does no harm
+            builder.call(prefetch, [builder.gep(place, [_I64(_AHEAD)]), _I32(0), _I32(2), _I32(1)])
+            place = builder.bitcast(place, quads.as_pointer())
             raw = builder.call(masked, [place, _I32(1), flags, ir.Constant(quads, [0] * 16)])
             zeros, order = ir.Constant(octet_lanes, [0] * 64), ir.Constant(ir.VectorType(_I32, 64), places)
             spread = builder.bitcast(builder.shuffle_vector(builder.bitcast(raw, octet_lanes), zeros, order), lanes)
