@@ -22,7 +22,7 @@ from puma.mpc.polynomial import ONE, bit, times
 from puma.mpc.share import Additive, Bits, Secret, Share
 from puma.nn import attention, roots, splines
 from puma.nn import functional as F
-from tests.trio import given, given_additive, given_bits, given_choice, given_masked
+from tests.trio import given, given_additive, given_bits, given_choice, given_masked, given_seeded
 
 
 def sample(*shape: int, scale: float = 1.0, seed: int = 0) -> Tensor:
@@ -105,6 +105,10 @@ def _z(p: Party, bits: int = 40, frac: int = 24, name: str = "z", dealt: bool = 
     return given_additive(p, Y, bits, frac, name, dealt)
 
 
+def _parameter(p: Party, *shape: int) -> Share:
+    return given_seeded(p, sample(*shape, seed=2), RING, WEIGHT)
+
+
 def _dealt(p: Party, bits: int) -> tuple[Party, Tensor | None, tuple[int, ...], int]:
     return p, (coins(*N).to(p.device) if p.is_dealer else None), N, bits
 
@@ -120,6 +124,9 @@ MPC = [
     Case(arithmetic.multiply, lambda p: (_x(p), _x(p, name="y", value=Y))),
     Case(arithmetic.square, lambda p: (_x(p),)),
     Case(arithmetic.matmul, lambda p: (_x(p), _x(p, name="y", value=Y).transpose(0, 1))),
+    Case(arithmetic.matmul, lambda p: (_x(p), _parameter(p, 8, 5)), "parameter"),
+    Case(arithmetic.linear, lambda p: (_x(p), _x(p, name="y", value=Y))),
+    Case(arithmetic.linear, lambda p: (_x(p), _parameter(p, 5, 8)), "parameter"),
     Case(arithmetic.reshare, lambda p: (_z(p, 64), _z(p, 24, 10, "z2", dealt=False))),
     Case(arithmetic.reshare, lambda p: (_z(p, 1, 0, dealt=False),), "one-bit ring"),
     Case(arithmetic.open_truncate, lambda p: ((_z(p), 16), (_z(p, 35, 20, "z2"), 0))),
@@ -160,6 +167,7 @@ MPC = [
     ),
     Case(compare.argmax, lambda p: (_x(p), _x(p, 5, 0, "index", torch.arange(8).expand(9, 8)))),
     Case(retrieval.retrieve, lambda p: (given_choice(p, [7, 2, 8, 8], 9, 34), _x(p))),
+    Case(retrieval.retrieve, lambda p: (given_choice(p, [7, 2, 8, 8], 9, 34), _parameter(p, 9, 8)), "parameter"),
     Case(
         fixed.formatted,
         lambda p: ((_x(p, 40, 20), 14, 48), (_z(p, 48, 31), 14, 48), (_z(p, 30, 8, "z2", False), 12, 20)),

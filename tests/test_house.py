@@ -17,6 +17,7 @@ import pytest
 import torch
 
 import puma
+from puma import kernels
 from puma.mpc.cost import DECLARED
 from puma.mpc.lookup import digit
 from puma.mpc.seeded import Seeded
@@ -110,7 +111,7 @@ def secrets() -> list[Secret]:
     def make(party: Any) -> list[Secret]:
         x = given(party, torch.tensor([123456.0]), 40, 4)
         streams = [party._stream(rank, "house") for rank in (1, 2) if party.rank in (0, rank)]
-        seeded = Seeded(party, None if party.is_dealer else x.m, streams, (1,), 40, 4)
+        seeded = Seeded(party, None if party.is_dealer else kernels.pack_bytes(x.m, 40), streams, (1,), 40, 4)
         choice = given_choice(party, [0], 1, 40)
         return [x, given_additive(party, torch.ones(1)), given_bits(party, coins(1)), seeded, choice]
 

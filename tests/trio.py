@@ -18,6 +18,7 @@ from puma.mpc.boolean import MaskedBit
 from puma.mpc.cost import Cost, Entry
 from puma.mpc.party import Party
 from puma.mpc.retrieval import Choice
+from puma.mpc.seeded import Seeded, rest_bytes
 from puma.mpc.share import Additive, Bits, Share
 from puma.net.memory import pair
 
@@ -97,6 +98,21 @@ def held(party: Party, words: Tensor, l1: Tensor, l2: Tensor, bits: int = 64, fr
     """A share of these words under these masks."""
     own = {0: (l1, l2), 1: (words.to(l1.device) + l1 + l2, l1), 2: (words.to(l1.device) + l1 + l2, l2)}
     return Share(party, *own[party.rank], bits, frac)
+
+
+def given_seeded(
+    party: Party, value: Tensor, bits: int = 64, frac: int = 0, name: str = "w", keep: bool = False
+) -> Seeded:
+    """The same as a parameter: m packed, masks still in their streams."""
+    words = torch.round(value.double() * 2.0**frac).long() if frac else value.long()
+    shape = tuple(words.shape)
+    if party.dry:
+        return Seeded(party, None, [], shape, bits, frac)
+    streams = {rank: PairKey(SECRETS[0, rank]).stream(f"test {name}") for rank in (1, 2)}
+    for stream in streams.values():
+        words = words + kernels.unpack_bytes(stream.at(0).bytes(rest_bytes(shape, bits)), bits, shape)
+    own = [stream for rank, stream in streams.items() if party.rank in (0, rank)]
+    return Seeded(party, None if party.is_dealer else kernels.pack_bytes(words, bits), own, shape, bits, frac, keep)
 
 
 def given_additive(

@@ -67,6 +67,22 @@ def test_packing_never_shares_memory() -> None:
     assert bool(got.any())
 
 
+@pytest.mark.parametrize("bits", [7, 24, 41, 48, 64])
+def test_numbers_are_masked_on_their_way_into_bytes(bits: int) -> None:
+    for count in (0, 1, 7, 8, 50):
+        x = torch.linspace(-100, 100, 2 * count, dtype=torch.float64)[::2]
+        pads = (kernels.pack_bytes(words(count), bits), kernels.pack_bytes(words(count, seed=1), bits))
+        out = torch.empty_like(pads[0])
+        assert kernels.pack_masked(x, 9, pads, bits, out) is out
+        assert torch.equal(out, plain.pack_masked(x, 9, pads, bits, torch.empty_like(out)))
+        expected = torch.round(x * 512).long() + words(count) + words(count, seed=1)
+        assert torch.equal(kernels.unpack_bytes(out, bits, (count,)), plain.reduce(expected, bits))
+    halves = torch.tensor([0.5, 1.5, -0.5, -1.5], dtype=torch.float64)
+    zeros = torch.zeros(4 * ((bits + 7) // 8), dtype=torch.uint8)
+    out = kernels.pack_masked(halves, 0, (zeros, zeros), bits, zeros.clone())
+    assert kernels.signed(kernels.unpack_bytes(out, bits, (4,)), bits).tolist() == [0, 2, 0, -2]
+
+
 @pytest.mark.parametrize("count", [0, 1, 7, 8, 9, 64, 1001])
 def test_bits(count: int) -> None:
     x = words(count)
@@ -93,5 +109,9 @@ def test_refusals() -> None:
         kernels.unpack(torch.zeros(12, dtype=torch.uint8), 43, (2,))
     with pytest.raises(ValueError, match="do not hold"):
         kernels.unpack_bits(torch.zeros(3, dtype=torch.uint8), (2,))
+    row = torch.zeros(12, dtype=torch.uint8)
+    for x, out in ((torch.zeros(2), row), (torch.zeros(2).double(), row[1:])):
+        with pytest.raises(ValueError, match="do not become"):
+            kernels.pack_masked(x, 0, (row, row), 48, out)
     with pytest.raises(TypeError, match="uint8"):
         kernels.unpack(words(2), 8, (2,))

@@ -11,14 +11,11 @@ from hypothesis import settings
 from hypothesis import strategies as st
 
 from puma import kernels
-from puma.crypto.prg import PairKey
 from puma.mpc.arithmetic import deal, masked_input
 from puma.mpc.party import Party
-from puma.mpc.seeded import Seeded
 from puma.mpc.share import Additive, Share, cat, encode, public, truncated
 from tests.mpc.words import edges, grid, uniform
 from tests.trio import (
-    SECRETS,
     added,
     bits_of,
     given,
@@ -162,39 +159,6 @@ def test_a_sum_with_a_dealt_product_is_dealt() -> None:
     results = parties(compute)
     assert [z.dealt for z in results[0]] == [True, True, False, False]
     assert [[words([r[i] for r in results])[0].item() for i in range(4)]] == [[32, 32, 32, 0]]
-
-
-@pytest.mark.parametrize("keep", [False, True])
-def test_seeded_parameters_are_the_stored_ones(keep: bool) -> None:
-    """The same share, whether masks are stored or drawn again at each use from a stream at a fixed position."""
-    x = torch.linspace(-3, 3, 35).reshape(7, 5)
-
-    def compute(party: Party) -> tuple[Share, Seeded]:
-        streams = [PairKey(SECRETS[0, r]).stream("test w") for r in (1, 2) if party.rank in (0, r)]
-        stored = given(party, x, 48, 17, "w")
-        seeded = Seeded(party, None if party.is_dealer else stored.m, streams, (7, 5), 48, 17, keep)
-        assert (seeded.shape, seeded.bits, seeded.frac) == (stored.shape, 48, 17)
-        for derive in (lambda s: s, lambda s: s.transpose(0, 1), lambda s: s[2:, :1], lambda s: s.reduced(34) + 1):
-            for mine, theirs in zip(derive(seeded).components, derive(stored).components, strict=True):
-                assert torch.equal(mine, theirs)
-        assert all(s.position == 0 for s in streams)
-        return stored, seeded
-
-    results = parties(compute)
-    assert torch.equal(joined([stored for stored, _ in results]), joined([seeded for _, seeded in results]))
-
-
-def test_seeded_streams_start_where_they_stand() -> None:
-    """The second parameter of a stream is not the first."""
-
-    def compute(party: Party) -> torch.Tensor:
-        stream = PairKey(SECRETS[0, 1]).stream("test two")
-        first = Seeded(party, None, [stream, stream], (4,), 64, 0)
-        second = Seeded(party, None, [stream.at(2), stream.at(2)], (4,), 64, 0)
-        assert not set(first.mask.tolist()) & set(second.mask.tolist())
-        return stream.words((8,))[4:] * 2 - second.mask
-
-    assert not parties(lambda p: compute(p) if p.is_dealer else None)[0].any()
 
 
 def test_inputs_and_dealt_values_meet_their_sender() -> None:

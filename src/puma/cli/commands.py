@@ -216,7 +216,8 @@ def bench(
         found = measure(config, params, request, error, progress)
     cost, new = found.cost, getattr(request, "tokens", 0)
     if output.json:
-        asked = {"model": name, "layers": config.layers, "prompt": prompt, "tokens": new}
+        asked = {"model": name, "layers": config.layers, "repeated_layers": found.repeated}
+        asked |= {"prompt": prompt, "tokens": new}
         spent = {"seconds": found.seconds, "cpu_seconds": cost.cpu_seconds, "peak_rss_mib": cost.peak_rss_mib}
         sent = {"rounds": cost.rounds, "bytes": cost.bytes(), "max_abs_error": found.max_abs_error}
         where = {"machine": summary(), "version": puma.__version__}
@@ -224,6 +225,8 @@ def bench(
         return
     ui.say(f"{name}, {config.layers} layers, {prompt} tokens in, {new} out")
     ui.say(f"{summary()}; puma {puma.__version__}")
+    if found.repeated:
+        ui.say("all layers have the same random weights, shared once and used in each as if they were its own")
     ui.breakdown(cost.breakdown)
     ui.say(f"{ui.cost_line(cost, new)}; {cost.cpu_seconds:.2f} CPU seconds")
     ui.say("peak memory of P0, P1, P2: " + ", ".join(f"{mib:.0f} MiB" for mib in cost.peak_rss_mib))

@@ -67,21 +67,22 @@ def _weights(clear: ClearModel) -> None:
     """Share a few weights as the owner does, under fresh seeds."""
     from puma import kernels
     from puma.crypto.prg import PairKey, fresh_secret
-    from puma.serving.client import fixed_point, masked
+    from puma.mpc.seeded import rest_bytes
+    from puma.serving.client import masked
     from puma.serving.engine import tensor_specs
 
     spec = tensor_specs(clear.config)[0]
     weights = clear.params[spec.name].reshape(-1)[:WORDS]
     seeds = [fresh_secret(), fresh_secret()]
-    share = {"m": masked(fixed_point(weights, spec.frac), seeds, "demo")}
+    packed = {"m": next(masked(weights, spec, seeds, "demo"))}
     for name, seed in zip(("l1", "l2"), seeds):
-        share[name] = PairKey(seed).stream("demo").words(WORDS)
+        packed[name] = PairKey(seed).stream("demo").bytes(rest_bytes((WORDS,), spec.bits))
+    share = {name: kernels.unpack_bytes(row, spec.bits, (WORDS,)) for name, row in packed.items()}
     ui.say(WEIGHTS.format(ring=spec.bits, frac=spec.frac, name=spec.name))
     _line("owner", "", " ".join(f"{float(weight):>16.6f}" for weight in weights))
     for party, *names in HELD:
         for i, name in enumerate(names):
-            words = kernels.reduce(share[name], spec.bits)
-            _line(party if i == 0 else "", name, " ".join(f"{int(word):>16}" for word in words))
+            _line(party if i == 0 else "", name, " ".join(f"{int(word):>16}" for word in share[name]))
     ui.say()
 
 

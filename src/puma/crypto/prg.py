@@ -24,8 +24,8 @@ MAX_POSITION = 1 << 48
 Shape = int | Sequence[int]
 Device = str | torch.device
 
-# Counter mode xors its output onto an input; zeros in, the bare stream out. One chunk stays in the cache.
-_ZEROS = memoryview(bytes(1 << 20))
+# Counter mode xors its output onto an input; zeros in, the bare stream out. They stay in the cache beside the output.
+_ZEROS = memoryview(bytes(1 << 16))
 
 
 def fresh_secret() -> bytes:
@@ -79,6 +79,15 @@ class Stream:
             raise ValueError(f"a stream position lies in 0..2^48, not at {position}")
         return Stream(self._key, self.purpose, self.lane, position)
 
+    def reader(self, start: int) -> Reader:
+        """The bytes from `start` on behind the present position, to be read again and again: this draws nothing."""
+        block, skipped = divmod(start, BLOCK)
+        if start < 0 or self._position + block > MAX_POSITION:
+            raise ValueError(f"a stream has no byte {start}")
+        cipher = _cipher(self._key, self._position + block)
+        cipher.update(bytes(skipped))
+        return Reader(cipher)
+
     def bytes(self, n: int, device: Device = "cpu") -> torch.Tensor:
         """n uniform bytes, a 1-D uint8 tensor."""
         if _is_meta(device):
@@ -112,13 +121,9 @@ class Stream:
         if not blocks:
             return buffer
         if self._cipher is None:
-            start = modes.CTR(self._position.to_bytes(BLOCK, "big"))
-            self._cipher = Cipher(algorithms.AES(self._key), start).encryptor()
+            self._cipher = _cipher(self._key, self._position)
         self._advance(blocks)
-        out = buffer.data
-        for low in range(0, len(out), len(_ZEROS)):
-            piece = out[low : low + len(_ZEROS)]
-            self._cipher.update_into(_ZEROS[: len(piece)], piece)
+        _fill(self._cipher, buffer)
         return buffer
 
     def _skip(self, size: int) -> None:
@@ -132,6 +137,34 @@ class Stream:
 
     def __repr__(self) -> str:
         return f"Stream({self.purpose!r}, lane={self.lane}, position={self._position})"
+
+
+class Reader:
+    """Bytes of a stream in order, written where the caller wants them. For one thread."""
+
+    __slots__ = ("_context",)
+
+    def __init__(self, context: CipherContext) -> None:
+        self._context = context
+
+    def into(self, buffer: torch.Tensor) -> torch.Tensor:
+        """Fill a contiguous uint8 tensor with the next bytes; the same tensor."""
+        _fill(self._context, buffer.numpy())
+        return buffer
+
+    def __repr__(self) -> str:
+        return "Reader(...)"
+
+
+def _cipher(key: bytes, block: int) -> CipherContext:
+    return Cipher(algorithms.AES(key), modes.CTR(block.to_bytes(BLOCK, "big"))).encryptor()
+
+
+def _fill(context: CipherContext, buffer: np.ndarray) -> None:
+    out = buffer.data
+    for low in range(0, len(out), len(_ZEROS)):
+        piece = out[low : low + len(_ZEROS)]
+        context.update_into(_ZEROS[: len(piece)], piece)
 
 
 def _counted(shape: Shape) -> tuple[tuple[int, ...], int]:

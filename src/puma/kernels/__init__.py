@@ -5,6 +5,7 @@ plain torch text. This room must not know what a share, a party or a link is.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 from types import ModuleType
 from typing import TYPE_CHECKING
@@ -17,13 +18,16 @@ if TYPE_CHECKING:
 __all__ = [
     "above",
     "hot_bit",
+    "linear_packed",
     "lookup",
     "matmul",
+    "matmul_packed",
     "member",
     "onehot",
     "pack",
     "pack_bits",
     "pack_bytes",
+    "pack_masked",
     "parity",
     "reduce",
     "shift_right",
@@ -37,6 +41,24 @@ __all__ = [
 def matmul(a: Tensor, b: Tensor, bits: int = 64, out: Tensor | None = None) -> Tensor:
     """(..., n, k) @ (..., k, m), right modulo 2^bits; with `out`, added into it and `out` returned."""
     return _for(a).matmul(a, b, bits, out)
+
+
+def linear_packed(
+    a: Tensor, packed: Sequence[Tensor], signs: Sequence[int], bits: int, out: Tensor, first: int = 0
+) -> Tensor:
+    """out[:, first:first+rows] += a @ w^T, right modulo 2^bits; `out` returned.
+
+    a (n, k); w (rows, k) is the sum of signs[i] (1, -1 or 0) times the words that `pack_bytes` wrote into packed[i],
+    of which there are one or two; out (n, m) contiguous, rows <= m - first.
+    """
+    return _for(a).linear_packed(a, packed, signs, bits, out, first)
+
+
+def matmul_packed(
+    a: Tensor, packed: Sequence[Tensor], signs: Sequence[int], bits: int, out: Tensor, first: int = 0
+) -> Tensor:
+    """out += a[:, first:first+rows] @ w, right modulo 2^bits; `out` (n, k) contiguous, returned; w as above."""
+    return _for(a).matmul_packed(a, packed, signs, bits, out, first)
 
 
 def reduce(x: Tensor, bits: int) -> Tensor:
@@ -72,6 +94,11 @@ def pack_bytes(x: Tensor, bits: int) -> Tensor:
 def unpack_bytes(buffer: Tensor, bits: int, shape: tuple[int, ...]) -> Tensor:
     """The words that `pack_bytes` wrote, reduced whatever the bytes say."""
     return _for(buffer).unpack_bytes(buffer, bits, shape)
+
+
+def pack_masked(x: Tensor, frac: int, pads: tuple[Tensor, Tensor], bits: int, out: Tensor) -> Tensor:
+    """round(x 2^frac) plus the words of both pads, as bytes; float64 x, pads and out as `pack_bytes` writes them."""
+    return _for(x).pack_masked(x, frac, pads, bits, out)
 
 
 def pack_bits(b: Tensor) -> Tensor:

@@ -11,20 +11,24 @@ from torch import Tensor
 
 from puma.kernels.cpu_matmul import matmul
 from puma.kernels.cpu_onehot import above, hot_bit, lookup, member, onehot, parity
-from puma.kernels.cpu_wire import pack, pack_bits, pack_bytes, unpack, unpack_bits, unpack_bytes
+from puma.kernels.cpu_packed import linear_packed, matmul_packed
+from puma.kernels.cpu_wire import pack, pack_bits, pack_bytes, pack_masked, unpack, unpack_bits, unpack_bytes
 from puma.kernels.plain import reduce
 from puma.kernels.views import compiled, words
 
 __all__ = [
     "above",
     "hot_bit",
+    "linear_packed",
     "lookup",
     "matmul",
+    "matmul_packed",
     "member",
     "onehot",
     "pack",
     "pack_bits",
     "pack_bytes",
+    "pack_masked",
     "parity",
     "reduce",
     "shift_right",

@@ -78,35 +78,35 @@ def _starts(sizes: tuple[int, ...], strides: tuple[int, ...]) -> np.ndarray:
 def _batch(a, a_starts, a_stride, b, b_starts, b_stride, along_k, c, n, k, m, narrow):
     for i in range(a_starts.size):
         if along_k:
-            _dots(narrow, a, a_starts[i], a_stride, b, b_starts[i], b_stride, c, i * n * m, n, k, m)
+            dots(narrow, a, a_starts[i], a_stride, b, b_starts[i], b_stride, c, i * n * m, m, n, k, m)
             continue
         for row in range(0, n, _ROWS):
             x, z = a_starts[i] + row * a_stride, (i * n + row) * m
-            _streams(narrow, a, x, a_stride, b, b_starts[i], b_stride, c, z, min(_ROWS, n - row), k, m)
+            streams(narrow, a, x, a_stride, b, b_starts[i], b_stride, c, z, m, min(_ROWS, n - row), k, m)
 
 
 @compiled
-def _dots(narrow, a, a_at, a_stride, b, b_at, b_stride, c, c_at, n, k, m):
+def dots(narrow, a, a_at, a_stride, b, b_at, b_stride, c, c_at, c_stride, n, k, m):
     """b with unit stride along k: dot products, straight from where the factors lie."""
     for start in range(0, k, _DEPTH):
         depth = min(_DEPTH, k - start)
         for j in range(0, m - m % 4, 4):
             y = b_at + j * b_stride + start
             for i in range(0, n - n % 4, 4):
-                x, z = a_at + i * a_stride + start, c_at + i * m + j
-                _dots_4x4(narrow, depth, a, x, a_stride, b, y, b_stride, c, z, m)
+                x, z = a_at + i * a_stride + start, c_at + i * c_stride + j
+                _dots_4x4(narrow, depth, a, x, a_stride, b, y, b_stride, c, z, c_stride)
             for i in range(n - n % 4, n):
-                x, z = a_at + i * a_stride + start, c_at + i * m + j
-                _dots_1x4(narrow, depth, a, x, a_stride, b, y, b_stride, c, z, m)
+                x, z = a_at + i * a_stride + start, c_at + i * c_stride + j
+                _dots_1x4(narrow, depth, a, x, a_stride, b, y, b_stride, c, z, c_stride)
         for j in range(m - m % 4, m):
             y = b_at + j * b_stride + start
             for i in range(n):
-                x, z = a_at + i * a_stride + start, c_at + i * m + j
-                _dots_1x1(narrow, depth, a, x, a_stride, b, y, b_stride, c, z, m)
+                x, z = a_at + i * a_stride + start, c_at + i * c_stride + j
+                _dots_1x1(narrow, depth, a, x, a_stride, b, y, b_stride, c, z, c_stride)
 
 
 @compiled
-def _streams(narrow, a, a_at, a_stride, b, b_at, b_stride, c, c_at, n, k, m):
+def streams(narrow, a, a_at, a_stride, b, b_at, b_stride, c, c_at, c_stride, n, k, m):
     """b with unit stride along its columns: its rows go by once, in order, over a block of c that stays."""
     whole = m - m % LANES
     for j in range(0, whole, _COLUMNS):
@@ -114,17 +114,17 @@ def _streams(narrow, a, a_at, a_stride, b, b_at, b_stride, c, c_at, n, k, m):
         for start in range(0, k - k % 8, 8):
             y = b_at + start * b_stride + j
             for i in range(0, n - n % 4, 4):
-                x, z = a_at + i * a_stride + start, c_at + i * m + j
-                _stream_4x4(narrow, count, a, x, a_stride, b, y, b_stride, c, z, m)
-                _stream_4x4(narrow, count, a, x + 4, a_stride, b, y + 4 * b_stride, b_stride, c, z, m)
+                x, z = a_at + i * a_stride + start, c_at + i * c_stride + j
+                _stream_4x4(narrow, count, a, x, a_stride, b, y, b_stride, c, z, c_stride)
+                _stream_4x4(narrow, count, a, x + 4, a_stride, b, y + 4 * b_stride, b_stride, c, z, c_stride)
             for i in range(n - n % 4, n):
-                x, z = a_at + i * a_stride + start, c_at + i * m + j
-                _stream_1x8(narrow, count, a, x, a_stride, b, y, b_stride, c, z, m)
+                x, z = a_at + i * a_stride + start, c_at + i * c_stride + j
+                _stream_1x8(narrow, count, a, x, a_stride, b, y, b_stride, c, z, c_stride)
         for start in range(k - k % 8, k):
             for i in range(n):
-                x, y, z = a_at + i * a_stride + start, b_at + start * b_stride + j, c_at + i * m + j
-                _stream_1x1(narrow, count, a, x, a_stride, b, y, b_stride, c, z, m)
+                x, y, z = a_at + i * a_stride + start, b_at + start * b_stride + j, c_at + i * c_stride + j
+                _stream_1x1(narrow, count, a, x, a_stride, b, y, b_stride, c, z, c_stride)
     for i in range(n):
         for start in range(k):
             for j in range(whole, m):
-                c[c_at + i * m + j] += a[a_at + i * a_stride + start] * b[b_at + start * b_stride + j]
+                c[c_at + i * c_stride + j] += a[a_at + i * a_stride + start] * b[b_at + start * b_stride + j]

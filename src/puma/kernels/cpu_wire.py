@@ -69,6 +69,17 @@ def unpack_bytes(buffer: Tensor, bits: int, shape: tuple[int, ...]) -> Tensor:
     return out.view(shape)
 
 
+def pack_masked(x: Tensor, frac: int, pads: tuple[Tensor, Tensor], bits: int, out: Tensor) -> Tensor:
+    """round(x 2^frac), ties to even, plus the words of both pads, as bytes; in one pass."""
+    width = (bits + 7) // 8
+    if x.dtype != torch.float64 or any(t.numel() != x.numel() * width for t in (*pads, out)):
+        raise ValueError(f"{x.numel()} numbers of {x.dtype} do not become words of {width} bytes")
+    if x.numel():
+        p, q = map(octets, pads)
+        _pack_masked(x.contiguous().numpy().reshape(-1), 2.0**frac, p, q, octets(out), width, 64 - bits)
+    return out
+
+
 def pack_bits(b: Tensor) -> Tensor:
     """The lowest bit of every word, eight to a byte, the first in the lowest place, zeros after the last."""
     out = torch.empty((b.numel() + 7) // 8, dtype=torch.uint8)
@@ -106,7 +117,7 @@ def _access(write: bool) -> Any:
     return access
 
 
-_read, _write = _access(write=False), _access(write=True)
+read, write = _access(write=False), _access(write=True)
 
 
 @compiled
@@ -117,7 +128,7 @@ def _pack(x, out, bits):
         held |= word << np.uint64(filled)
         filled += bits
         if filled >= 64:
-            _write(out, at, held)
+            write(out, at, held)
             at += 8
             filled -= 64
             # in two steps, because a shift by all 64 would be none
@@ -133,7 +144,7 @@ def _unpack(buffer, out, bits):
     safe = max((8 * buffer.size - 72) // bits, 0)
     for i in range(safe):
         at, low = (i * bits) >> 3, np.uint64((i * bits) & 7)
-        word = _read(buffer, at, mask) >> low
+        word = read(buffer, at, mask) >> low
         if bits > _ROOMY:
             word |= (np.uint64(buffer[at + 8]) << np.uint64(1)) << (np.uint64(63) - low)
         out[i] = np.int64(word & mask)
@@ -151,9 +162,27 @@ def _pack_bytes(x, out, width, spare):
     # the last words byte by byte: a whole one would end behind the buffer
     safe = max(x.size - 7, 0) if width < 8 else x.size
     for i in range(safe):
-        _write(out, i * width, np.uint64(x[i]) & mask)
+        write(out, i * width, np.uint64(x[i]) & mask)
     for i in range(safe, x.size):
         value = np.uint64(x[i]) & mask
+        for j in range(width):
+            out[i * width + j] = np.uint8((value >> np.uint64(8 * j)) & _BYTE)
+
+
+@compiled
+def _pack_masked(x, scale, p, q, out, width, spare):
+    mask = _ONES >> np.uint64(spare)
+    safe = max(x.size - 7, 0) if width < 8 else x.size
+    for i in range(safe):
+        at = i * width
+        value = np.uint64(np.int64(np.rint(x[i] * scale))) + read(p, at, mask) + read(q, at, mask)
+        write(out, at, value & mask)
+    for i in range(safe, x.size):
+        value = np.uint64(np.int64(np.rint(x[i] * scale)))
+        for j in range(width):
+            at = i * width + j
+            value += (np.uint64(p[at]) + np.uint64(q[at])) << np.uint64(8 * j)
+        value &= mask
         for j in range(width):
             out[i * width + j] = np.uint8((value >> np.uint64(8 * j)) & _BYTE)
 
@@ -163,7 +192,7 @@ def _unpack_bytes(buffer, out, width, spare):
     mask = _ONES >> np.uint64(spare)
     safe = max(out.size - 7, 0) if width < 8 else out.size
     for i in range(safe):
-        out[i] = np.int64(_read(buffer, i * width, mask) & mask)
+        out[i] = np.int64(read(buffer, i * width, mask) & mask)
     for i in range(safe, out.size):
         value = np.uint64(0)
         for j in range(width):

@@ -9,6 +9,8 @@ position j, and whatever lies above position 2^w is ignored.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -17,6 +19,23 @@ def matmul(a: Tensor, b: Tensor, bits: int = 64, out: Tensor | None = None) -> T
     """a @ b, right modulo 2^bits; with `out`, added into it."""
     product = torch.matmul(a, b)
     return product if out is None else out.add_(product)
+
+
+def linear_packed(
+    a: Tensor, packed: Sequence[Tensor], signs: Sequence[int], bits: int, out: Tensor, first: int = 0
+) -> Tensor:
+    """out[:, first:first+rows] += a @ w^T for the rows of w = sum of signs[i] * words of packed[i]."""
+    w = _summed(packed, signs, bits, a.shape[1])
+    out[:, first : first + w.shape[0]] += a @ w.T
+    return out
+
+
+def matmul_packed(
+    a: Tensor, packed: Sequence[Tensor], signs: Sequence[int], bits: int, out: Tensor, first: int = 0
+) -> Tensor:
+    """out += a[:, first:first+rows] @ w for the rows of w = sum of signs[i] * words of packed[i]."""
+    w = _summed(packed, signs, bits, out.shape[1])
+    return out.add_(a[:, first : first + w.shape[0]] @ w)
 
 
 def reduce(x: Tensor, bits: int) -> Tensor:
@@ -58,6 +77,12 @@ def unpack_bytes(buffer: Tensor, bits: int, shape: tuple[int, ...]) -> Tensor:
     octets = _octets(bits)
     shifts = torch.arange(0, 8 * octets, 8, device=buffer.device)
     return reduce((buffer.reshape(*shape, octets).to(torch.int64) << shifts).sum(-1), bits)
+
+
+def pack_masked(x: Tensor, frac: int, pads: tuple[Tensor, Tensor], bits: int, out: Tensor) -> Tensor:
+    """round(x 2^frac), ties to even, plus the words of both pads, as bytes."""
+    words = torch.round(x * 2.0**frac).to(torch.int64)
+    return out.copy_(pack_bytes(words + sum(unpack_bytes(pad, bits, tuple(x.shape)) for pad in pads), bits))
 
 
 def pack_bits(b: Tensor) -> Tensor:
@@ -122,6 +147,12 @@ def _mask(bits: int) -> int:
 
 def _octets(bits: int) -> int:
     return (bits + 7) // 8
+
+
+def _summed(packed: Sequence[Tensor], signs: Sequence[int], bits: int, columns: int) -> Tensor:
+    rows = packed[0].numel() // (columns * _octets(bits))
+    parts = [s * unpack_bytes(p, bits, (rows, columns)) for p, s in zip(packed, signs, strict=True)]
+    return torch.stack(parts).sum(0)
 
 
 def _words(width: int) -> int:

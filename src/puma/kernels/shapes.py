@@ -4,6 +4,8 @@ wants it. The plain text would give the same shapes after dozens of steps each. 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -11,6 +13,20 @@ from torch import Tensor
 def matmul(a: Tensor, b: Tensor, bits: int = 64, out: Tensor | None = None) -> Tensor:
     """(..., n, k) @ (..., k, m)."""
     return torch.matmul(a, b) if out is None else out
+
+
+def linear_packed(
+    a: Tensor, packed: Sequence[Tensor], signs: Sequence[int], bits: int, out: Tensor, first: int = 0
+) -> Tensor:
+    """out."""
+    return out
+
+
+def matmul_packed(
+    a: Tensor, packed: Sequence[Tensor], signs: Sequence[int], bits: int, out: Tensor, first: int = 0
+) -> Tensor:
+    """out."""
+    return out
 
 
 def reduce(x: Tensor, bits: int) -> Tensor:
@@ -46,6 +62,11 @@ def pack_bytes(x: Tensor, bits: int) -> Tensor:
 def unpack_bytes(buffer: Tensor, bits: int, shape: tuple[int, ...]) -> Tensor:
     """Words of the shape."""
     return _empty(shape)
+
+
+def pack_masked(x: Tensor, frac: int, pads: tuple[Tensor, Tensor], bits: int, out: Tensor) -> Tensor:
+    """out."""
+    return out
 
 
 def pack_bits(b: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ from puma import kernels
 from puma.mpc.arithmetic import multiply, opening_cost, reshare
 from puma.mpc.cost import Cost, Size, declares
 from puma.mpc.party import DEALER, FIRST, Party, Protocol
+from puma.mpc.seeded import Seeded, accumulate
 from puma.mpc.share import Additive, Secret, Share
 
 COMPONENTS = 3  # m, l1 and l2, in this order
@@ -43,11 +44,15 @@ class Choice(Secret):
         return torch.Size((self.bits[0].shape[0], self.size))
 
 
-def _sums(bits: Tensor, table: Tensor, ring: int) -> Tensor:
-    """Sums of the rows that the bits choose."""
-    n, rows = bits.shape[0], table.shape[0]
-    words = kernels.unpack_bits(bits.reshape(-1), (n, 8 * bits.shape[1]))[:, :rows]
-    return kernels.matmul(words, table, ring)
+def _sums(choice: Choice, table: Share) -> list[Tensor]:
+    """Of each component the sums of the rows that its bits choose."""
+    (n, size), d = choice.shape, table.shape[1]
+    chosen = [kernels.unpack_bits(b.reshape(-1), (n, 8 * b.shape[1]))[:, :size] for b in choice.bits]
+    if not isinstance(table, Seeded):
+        return [kernels.matmul(c, t, choice.signs.bits) for c, t in zip(chosen, table.components, strict=True)]
+    sums = [c.new_zeros((n, d)) for c in chosen]
+    accumulate(table, kernels.matmul_packed, [(chosen[0], (1, 0), sums[0]), (chosen[1], (0, 1), sums[1])])
+    return sums
 
 
 def retrieve_cost(choice: Choice, table: Share | Size) -> Cost:
@@ -65,7 +70,7 @@ def retrieve(choice: Choice, table: Share) -> Protocol[Additive]:
     Safe: a holder's bits are uniform by themselves, and what the evaluators send is padded as in reshare.
     """
     party, ring = choice.party, choice.signs.bits
-    a, b = (_sums(x, t, ring) for x, t in zip(choice.bits, table.components, strict=True))
+    a, b = _sums(choice, table)
     zero = party.nothing(a.shape)
     if party.rank == DEALER:
         parts = (zero, a, b)

@@ -1,46 +1,151 @@
-"""Parameters whose masks are never stored: each use draws them again from a stream at a fixed position.
+"""Parameters as they lie with the parties: m packed as the owner sent it, and masks that are drawn where they are used.
 
-The dealer keeps no tensor at all, an evaluator one word a parameter. Masks of a small model may be kept, which trades
-memory for time. This file must not know which model a parameter belongs to.
+Each use walks the parameter in blocks of rows small enough for the processor's second-level cache; the masks of a block
+are drawn into one buffer, multiplied at once and forgotten. So the dealer keeps no tensor at all, and an evaluator
+whole bytes of m, six a word in a ring of 48 bits. This file must not know which model a parameter belongs to.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from puma import kernels
 from puma.crypto.prg import Stream
-from puma.mpc.party import Party
+from puma.mpc.party import DEALER, FIRST, Party
 from puma.mpc.share import Share
 
+BLOCK_BYTES = 256 << 10  # of one component; two and the left factor fit a second-level cache of 1 MiB
+ROWS = 8  # a block has a multiple of so many rows: what the products take at a time
 
-def rest_bytes(shape: tuple[int, ...], bits: int) -> int:
+Signs = tuple[int, int]
+Job = tuple[Tensor, Signs, Tensor]
+Kernel = Callable[[Tensor, Sequence[Tensor], Sequence[int], int, Tensor, int], Tensor]
+
+
+def rest_bytes(shape: Sequence[int], bits: int) -> int:
     """Bytes of a parameter at rest and on its way from the owner: each word in whole bytes, so that it can be found."""
     return math.prod(shape) * ((bits + 7) // 8)
 
 
 class Seeded(Share):
-    """A Share of given shape: `m` at the evaluators, masks from `streams` (two at the dealer, one elsewhere)."""
+    """A Share of given shape whose masks are bytes of `streams`, from where these stand: two at the dealer, else one.
+
+    `packed` is m as `kernels.pack_bytes` writes it, None at the dealer; it is only read, so it may be a map of a file
+    (`torch.from_dlpack(np.memmap(path, mode="r", ...))`). With `keep` masks are drawn once and kept, which trades
+    memory for time.
+    """
 
     def __init__(
-        self, party: Party, m: Tensor | None, streams: list[Stream], shape: tuple[int, ...], bits: int, frac: int,
-        keep: bool = False,
+        self, party: Party, packed: Tensor | None, streams: Sequence[Stream], shape: Sequence[int], bits: int,
+        frac: int, keep: bool = False,
     ) -> None:  # fmt: skip
-        empty = torch.empty(shape, dtype=torch.int64, device="meta")
+        empty = torch.empty(tuple(shape), dtype=torch.int64, device="meta")
         super().__init__(party, empty, empty, bits, frac)
-        self._m, self._streams, self._keep = m, streams, keep
-        self._kept: tuple[Tensor, Tensor] | None = None
+        self._packed, self._streams, self._keep = packed, streams, keep
+        self._masks: list[Tensor] | None = None
+        self._words: tuple[Tensor, Tensor] | None = None
 
     @property
     def components(self) -> tuple[Tensor, Tensor]:
-        if self._kept is not None:
-            return self._kept
+        """Both as words, unpacked and drawn anew; for what is small. Products use `accumulate`."""
         if self.party.dry:
             return self._a, self._b
-        masks = [s.at(s.position).words(tuple(self.shape)) for s in self._streams]
-        pair = (masks[0], masks[1]) if self._m is None else (self._m, masks[0])
+        if self._words is not None:
+            return self._words
+        pair = self._rows(0, self.shape[0])
         if self._keep:
-            self._kept = pair
+            self._words = pair
         return pair
+
+    def __getitem__(self, index: Any) -> Share:
+        """A range of rows draws no more masks than it needs."""
+        if self.party.dry or self._words is not None or not isinstance(index, slice) or index.step not in (None, 1):
+            return super().__getitem__(index)
+        start, stop, _ = index.indices(self.shape[0])
+        return self.like(*self._rows(start, max(start, stop)))
+
+    def blocks(self, least: int = ROWS, wanted: tuple[bool, bool] = (True, True)) -> Iterator[tuple[int, list[Tensor]]]:
+        """First row and packed components of each block of rows, in order; one not wanted holds arbitrary bytes.
+
+        A block has `least` rows even where these are long. The bytes are only good until the next block comes.
+        """
+        each = rest_bytes(self.shape[1:], self.bits)
+        rows = -(-max(BLOCK_BYTES // max(each, 1), least) // ROWS) * ROWS
+        sources = self._sources(min(rows, self.shape[0]) * each, wanted)
+        for first in range(0, self.shape[0], rows):
+            low, high = first * each, min(first + rows, self.shape[0]) * each
+            yield first, [source(low, high) for source in sources]
+
+    def _sources(self, size: int, wanted: tuple[bool, bool]) -> list[Callable[[int, int], Tensor]]:
+        """For each component a function that gives its bytes low .. high, called from low to high."""
+        packed = [] if self._packed is None else [self._packed]
+        if self._keep and self._masks is None:
+            self._masks = [_drawn(stream, 0, rest_bytes(self.shape, self.bits)) for stream in self._streams]
+        if self._masks is not None:
+            return [lambda low, high, held=held: held[low:high] for held in packed + self._masks]
+        held = [lambda low, high, m=m: m[low:high] for m in packed]
+        needed = wanted[len(packed) :]
+        return held + [_drawing(s, size, need) for s, need in zip(self._streams, needed, strict=True)]
+
+    def _rows(self, start: int, stop: int) -> tuple[Tensor, Tensor]:
+        """Components of rows start .. stop, as words."""
+        each = rest_bytes(self.shape[1:], self.bits)
+        low, high, shape = start * each, stop * each, (stop - start, *self.shape[1:])
+        parts = [] if self._packed is None else [self._packed[low:high]]
+        parts += [_drawn(stream, low, high - low) for stream in self._streams]
+        a, b = (kernels.unpack_bytes(part, self.bits, shape) for part in parts)
+        return a, b
+
+
+def _drawn(stream: Stream, start: int, count: int) -> Tensor:
+    """Bytes of a mask that is kept, or used at once."""
+    return stream.reader(start).into(torch.empty(count, dtype=torch.uint8))
+
+
+def _drawing(stream: Stream, size: int, needed: bool) -> Callable[[int, int], Tensor]:
+    """Bytes of a mask, drawn in order into one buffer."""
+    buffer, reader = torch.empty(size, dtype=torch.uint8), stream.reader(0)
+    if not needed:
+        return lambda low, high: buffer[: high - low]
+    return lambda low, high: reader.into(buffer[: high - low])
+
+
+def accumulate(weight: Seeded, kernel: Kernel, jobs: Sequence[Job]) -> None:
+    """In one walk over the weight, for each (left, signs, out): out += left o (signs[0] a + signs[1] b).
+
+    a and b are this party's components, o is what the kernel does (`linear_packed` or `matmul_packed`).
+    """
+    if weight.party.dry or not jobs:
+        return
+    wanted = (any(signs[0] for _, signs, _ in jobs), any(signs[1] for _, signs, _ in jobs))
+    for first, packed in weight.blocks(min(jobs[0][0].shape[0], 64), wanted):
+        for left, signs, out in jobs:
+            kernel(left, packed, signs, weight.bits, out, first)
+
+
+def known_terms(x: Share) -> list[tuple[Tensor, Signs]]:
+    """The terms of x o weight that depend on masks and on the weight, but not on what x is: they can be made ahead.
+
+    P0: (l1x + l2x) o (l1w + l2w), its whole part.  P1: -l1x o mw.  P2: -l2x o mw.
+    """
+    return [(x.mask, (1, 1) if x.party.rank == DEALER else (-1, 0))]
+
+
+def online_terms(x: Share) -> list[tuple[Tensor, Signs]]:
+    """The terms of x o weight that need x itself.  P1: mx o (mw - l1w).  P2: -mx o l2w.  P0: none."""
+    if x.party.rank == DEALER:
+        return []
+    return [(x.m, (1, -1) if x.party.rank == FIRST else (0, -1))]
+
+
+def product_part(weight: Seeded, kernel: Kernel, terms: Sequence[tuple[Tensor, Signs]], columns: int) -> Tensor:
+    """The sum of such terms (..., columns); all of them together are this party's part of the product."""
+    left = terms[0][0]
+    out = left.new_zeros((math.prod(left.shape[:-1]), columns))
+    accumulate(weight, kernel, [(t.reshape(-1, t.shape[-1]), signs, out) for t, signs in terms])
+    return out.reshape(*left.shape[:-1], columns)

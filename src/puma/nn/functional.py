@@ -43,7 +43,7 @@ def linear(x: Value, weight: Value, bias: Value | None = None) -> Value:
     if isinstance(x, Tensor):
         return tf.linear(x, weight, bias)
     (x,) = x.party.run(formatted((x, ACTIVATION, RING)))
-    result = arithmetic.matmul(x, weight.transpose(-1, -2))
+    result = arithmetic.linear(x, weight)
     return result if bias is None else result + bias
 
 
@@ -88,7 +88,7 @@ def embedding(one_hot: Value, table: Value) -> Value:
         return one_hot @ table
     if isinstance(one_hot, Choice):
         return one_hot.party.run(retrieve(one_hot, table))
-    return arithmetic.matmul(one_hot, table.reduced(one_hot.bits))
+    return arithmetic.matmul(one_hot, table)
 
 
 @declares("normalised", "section 5", lambda x, eps: roots.normalised_cost(x, eps, centre=True))

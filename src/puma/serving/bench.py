@@ -7,6 +7,7 @@ hide nothing; in the run the owner's fresh randomness hides them. This file must
 from __future__ import annotations
 
 import math
+import re
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -29,6 +30,8 @@ from puma.serving.messages import Encode, Generate
 PUBLIC = PairKey(b"puma bench: public random number")
 STD = 0.02  # of matrices and tables, as models are initialised
 QUERIES = (".q_proj.", ".attn.q.", ".query.")  # these have absorbed 1/sqrt(head_dim)
+REPEATED_ABOVE = 1_000_000_000  # parameters: what three parties and an owner can hold on one machine
+LAYER = re.compile(r"\.\d+\.")
 WARM_UP = 2  # tokens of the request before the timed one
 
 
@@ -42,14 +45,21 @@ def random_tensor(config: Config, name: str, shape: tuple[int, ...]) -> Tensor:
 
 
 class RandomParams(Mapping[str, Tensor]):
-    """Parameters drawn when asked for and not kept: sharing them needs the memory of one tensor."""
+    """Parameters drawn when asked for and not kept: sharing them needs the memory of one tensor.
+
+    In models above REPEATED_ABOVE parameters all layers are the first one: `alias` says of whom each is a repetition.
+    """
 
     def __init__(self, config: Config) -> None:
         self._config = config
         self._shapes = architecture(config).parameters(config)
+        self.alias: dict[str, str] = {}
+        if sum(math.prod(shape) for shape in self._shapes.values()) > REPEATED_ABOVE:
+            first = {name: LAYER.sub(".0.", name, count=1) for name in self._shapes}
+            self.alias = {name: source for name, source in first.items() if name != source}
 
     def __getitem__(self, name: str) -> Tensor:
-        return random_tensor(self._config, name, self._shapes[name])
+        return random_tensor(self._config, self.alias.get(name, name), self._shapes[name])
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._shapes)
@@ -90,11 +100,13 @@ def _names_a_checkpoint(source: str) -> bool:
 
 @dataclass(frozen=True)
 class Measurement:
-    """Wall-clock seconds at the client, what it cost, and the largest error of a hidden state."""
+    """Wall-clock seconds at the client, what it cost, the largest error of a hidden state, and whether all layers had
+    the same weights."""
 
     seconds: float
     cost: Cost
     max_abs_error: float | None
+    repeated: bool
 
 
 def measure(
@@ -103,8 +115,9 @@ def measure(
     """Share the model, warm up, time one request, then compare hidden states with the plain run."""
     ids = random_ids(config, request.input.length)
     tokens = request.tokens if isinstance(request, Generate) else None
+    alias: dict[str, str] = getattr(params, "alias", {})
     with Trio(progress) as trio:
-        trio.session.share(config, params, progress)
+        trio.session.share(config, params, progress, alias)
         progress("warming up", 0, 1)
         _ask(trio.session, ids[:WARM_UP], min(tokens, WARM_UP) if tokens else None)
         progress("the timed request", 0, 1)
@@ -116,10 +129,11 @@ def measure(
             progress("hidden states", 0, 1)
             states = trio.session.encode(ids, "hidden")
     if not error or states is None:
-        return Measurement(seconds, cost, None)
+        return Measurement(seconds, cost, None, bool(alias))
     progress("the plain run", 0, 1)
-    plain = clear.hidden(config, params, ids)
-    return Measurement(seconds, cost, float((states - plain.double()).abs().max()))
+    sources = {source: params[source] for source in params if source not in alias}
+    plain = clear.hidden(config, {name: sources[alias.get(name, name)] for name in params}, ids)
+    return Measurement(seconds, cost, float((states - plain.double()).abs().max()), bool(alias))
 
 
 def _ask(session: Session, ids: list[int], tokens: int | None) -> Tensor | None:

@@ -19,11 +19,13 @@ from puma.crypto.prg import PairKey, fresh_secret
 from puma.errors import InputError, ProtocolError, PumaError, TensorError, UsageError
 from puma.models.config import Config
 from puma.mpc.cost import message_bytes
+from puma.mpc.seeded import rest_bytes
 from puma.serving import messages as msg
 from puma.serving.engine import tensor_specs
 from puma.serving.prompt import seal, upload_bytes
 
 KEEP_MASKS_BELOW = 50_000_000  # parameters; larger models draw their masks again at every use
+PIECE_WORDS = 1 << 15  # that the owner masks at a time
 
 Progress = Callable[[str, int, int], None]  # what, done, of
 
@@ -82,16 +84,20 @@ def cost_of(reports: Sequence[msg.Report], client: int) -> Cost:
     )
 
 
-def fixed_point(x: Tensor, frac: int) -> Tensor:
-    """The nearest whole numbers of x * 2^frac."""
-    return (x.double() * 2.0**frac).round_().to(torch.int64)
+def masked(x: Tensor, spec: msg.TensorSpec, seeds: Sequence[bytes], purpose: str) -> Iterator[Tensor]:
+    """m = x 2^frac + l1 + l2 as packed bytes, FRAME_WORDS words at a time, made in pieces that stay in the cache.
 
-
-def masked(words: Tensor, seeds: Sequence[bytes], purpose: str) -> Tensor:
-    """m = words + l1 + l2. Safe: each evaluator lacks one of the two seeds, and each purpose is used once."""
-    for seed in seeds:
-        words = PairKey(seed).stream(purpose).words(tuple(words.shape)).add_(words)
-    return words
+    Safe: each evaluator lacks one of the two seeds, and each purpose is used once.
+    """
+    size = rest_bytes((PIECE_WORDS,), spec.bits)
+    readers = [PairKey(seed).stream(purpose).reader(0) for seed in seeds]
+    pads = torch.empty((2, size), dtype=torch.uint8)
+    for frame in x.reshape(-1).split(msg.FRAME_WORDS):
+        packed = torch.empty(rest_bytes(frame.shape, spec.bits), dtype=torch.uint8)
+        for piece, out in zip(frame.split(PIECE_WORDS), packed.split(size), strict=True):
+            l1, l2 = (reader.into(pad[: out.numel()]) for reader, pad in zip(readers, pads, strict=True))
+            kernels.pack_masked(piece.double(), spec.frac, (l1, l2), spec.bits, out)
+        yield packed
 
 
 class Session:
@@ -108,20 +114,31 @@ class Session:
 
     # -- owner ----------------------------------------------------------------------------------------------
 
-    def share(self, config: Config, params: Mapping[str, Tensor], progress: Progress | None = None) -> None:
-        """Send each evaluator the masked words of every parameter, tensor by tensor, and everyone the seeds."""
-        specs = tensor_specs(config)
+    def share(
+        self,
+        config: Config,
+        params: Mapping[str, Tensor],
+        progress: Progress | None = None,
+        alias: Mapping[str, str] | None = None,
+    ) -> None:
+        """Send each evaluator the masked words of every parameter, tensor by tensor, and everyone the seeds.
+
+        A parameter in `alias` is not sent: it is the same secret as another, under the same masks.
+        """
+        alias = dict(alias or {})
+        specs = [spec for spec in tensor_specs(config) if spec.name not in alias]
         seeds = [fresh_secret(), fresh_secret()]
         self._begin()
         keep = sum(torch.Size(s.shape).numel() for s in specs) < KEEP_MASKS_BELOW
-        self._send(lambda mine: msg.Load(config, specs, mine, keep), seeds)
+        self._send(lambda mine: msg.Load(config, specs, mine, keep, alias), seeds)
         with self._talking():
             for i, spec in enumerate(specs):
                 tensor = params[spec.name]
                 if tuple(tensor.shape) != tuple(spec.shape):
                     raise TensorError(f"parameter {spec.name} is misshapen", "fold the checkpoint first")
-                words = fixed_point(tensor, spec.frac)
-                self._masked(words, seeds, f"weight {spec.name}", spec.bits)
+                for frame in masked(tensor, spec, seeds, f"weight {spec.name}"):
+                    for link in self.links[1:]:
+                        link.send(frame.numpy())
                 if progress:
                     progress("sharing the model", i + 1, len(specs))
         self._reports()
@@ -206,12 +223,6 @@ class Session:
         with self._talking():
             for link, mine in zip(self.links, (seeds, seeds[:1], seeds[1:]), strict=True):
                 link.send_control(msg.encode(request(mine)))
-
-    def _masked(self, words: Tensor, seeds: list[bytes], purpose: str, bits: int) -> None:
-        packed = kernels.pack_bytes(masked(words, seeds, purpose), bits).numpy()
-        with self._talking():
-            for link in self.links[1:]:
-                link.send(packed)
 
     def _result(self) -> Tensor:
         """Join the next output; (l1, l2), (m, l1) and (m, l2) must agree on every component."""

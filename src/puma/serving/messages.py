@@ -10,6 +10,8 @@ import msgspec
 
 from puma.models.config import Config
 
+FRAME_WORDS = 1 << 20  # of a parameter's words in one data frame, at most
+
 
 class TensorSpec(msgspec.Struct, frozen=True, array_like=True):
     """Name, shape and fixed-point format of one shared parameter."""
@@ -21,12 +23,14 @@ class TensorSpec(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Load(msgspec.Struct, frozen=True, tag="load", forbid_unknown_fields=True):
-    """A model follows: to each evaluator one data frame a tensor, to the dealer nothing but the seeds."""
+    """A model follows: to each evaluator the packed words of each tensor, in data frames of FRAME_WORDS words and a
+    shorter last one; to the dealer nothing but the seeds."""
 
     config: Config
     tensors: list[TensorSpec]
     seeds: list[bytes]
     keep_masks: bool
+    alias: dict[str, str] = {}  # parameters that are another tensor under one more name
 
 
 class Input(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

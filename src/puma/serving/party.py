@@ -100,10 +100,14 @@ class Server:
         params: dict[str, Share] = {}
         for spec in request.tensors:
             streams = [key.stream(f"weight {spec.name}") for key in keys]
-            m = None if self.party.is_dealer else self._words(spec.shape, spec.bits)
+            packed = None if self.party.is_dealer else self._packed(spec)
             params[spec.name] = Seeded(
-                self.party, m, streams, spec.shape, spec.bits, spec.frac, keep=request.keep_masks
+                self.party, packed, streams, spec.shape, spec.bits, spec.frac, keep=request.keep_masks
             )
+        for name, source in request.alias.items():
+            if source not in params:
+                raise ProtocolError(f"parameter {name} is to be {source}, which was not shared", "share that first")
+            params[name] = params[source]
         return Engine(self.party, request.config, params)
 
     def _input(self, job: msg.Input) -> Choice:
@@ -114,9 +118,11 @@ class Server:
         )
         return unseal(self.party, Sealed(job.masks, job.choices, payload), job.length, vocabulary)
 
-    def _words(self, shape: tuple[int, ...], bits: int) -> torch.Tensor:
-        received = torch.frombuffer(self.client.recv(rest_bytes(shape, bits)), dtype=torch.uint8)
-        return kernels.unpack_bytes(received, bits, tuple(shape))
+    def _packed(self, spec: msg.TensorSpec) -> torch.Tensor:
+        packed = torch.empty(rest_bytes(spec.shape, spec.bits), dtype=torch.uint8)
+        for frame in packed.split(rest_bytes((msg.FRAME_WORDS,), spec.bits)):
+            frame.copy_(torch.frombuffer(self.client.recv(frame.numel()), dtype=torch.uint8))
+        return packed
 
     def _emit(self, share: Share) -> None:
         self.client.send_control(msg.encode(msg.Result(tuple(share.shape), share.bits, share.frac)))

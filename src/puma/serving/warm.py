@@ -47,15 +47,19 @@ def compile_kernels() -> None:
     kernels.signed(kernels.shift_right(x, 1, 34), 33)
     kernels.unpack(kernels.pack(x, 34), 34, (8,))
     kernels.unpack_bytes(kernels.pack_bytes(x, 34), 34, (8,))
+    pads = kernels.pack_bytes(x, 48)
+    kernels.pack_masked(x.double(), 1, (pads, pads), 48, pads.clone())
+    kernels.linear_packed(x.reshape(1, 8), [pads, pads], [1, 1], 48, x.reshape(8, 1)[:1].clone())
+    kernels.matmul_packed(x.reshape(1, 8)[:, :1], [pads], [1], 48, x.reshape(1, 8).clone())
     kernels.unpack_bits(kernels.pack_bits(x), (8,))
 
 
 def _functions() -> list[Any]:
     from numba.core.registry import CPUDispatcher
 
-    from puma.kernels import cpu, cpu_matmul, cpu_onehot, cpu_wire
+    from puma.kernels import cpu, cpu_matmul, cpu_onehot, cpu_packed, cpu_wire
 
-    found = [f for room in (cpu, cpu_matmul, cpu_onehot, cpu_wire) for f in vars(room).values()]
+    found = [f for room in (cpu, cpu_matmul, cpu_onehot, cpu_packed, cpu_wire) for f in vars(room).values()]
     return list({id(f): f for f in found if isinstance(f, CPUDispatcher)}.values())
 
 

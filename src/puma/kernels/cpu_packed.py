@@ -1,0 +1,187 @@
+"""Ring products with matrices that stay packed as bytes (`pack_bytes`): a few rows at a time are spread into
+words in the first-level cache and multiplied there, so that memory is read once and never written. It must
+not know what the matrices are.
+
+Words of six bytes, which is what weights have, are spread eight at a time by one shuffle of bytes; a masked
+load sees to it that nothing behind them is read. Other widths go word by word.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+from torch import Tensor
+
+from puma.kernels.cpu_matmul import dots, streams
+from puma.kernels.cpu_wire import read
+from puma.kernels.tiles import LANES, NARROW_BITS
+from puma.kernels.views import compiled, octets, span
+
+_SHUFFLED = 6  # bytes of a word for which there is a shuffle
+_ROWS, _DEPTH = 8, 256  # words that are spread at a time: half of a 32 kB cache
+_AHEAD = 2 * _DEPTH * _SHUFFLED  # bytes: processors do not foresee that a row goes on where it was left
+_MANY = 32  # rows of a that leave no room beside them in a 32 kB cache
+_I1, _I8, _I32, _I64 = (ir.IntType(bits) for bits in (1, 8, 32, 64))
+_ONES = np.uint64(0xFFFF_FFFF_FFFF_FFFF)
+
+
+def linear_packed(
+    a: Tensor, packed: Sequence[Tensor], signs: Sequence[int], bits: int, out: Tensor, first: int = 0
+) -> Tensor:
+    """out[:, first:first+rows] += a @ w^T for the rows of w = sum of signs[i] * words of packed[i]."""
+    k = a.shape[-1]
+    rows = _counted(packed, bits, k)
+    if first + rows > out.shape[-1]:
+        raise ValueError(f"{rows} rows do not fit into {tuple(out.shape)} from {first} on")
+    return _run(_linear, a, packed, signs, bits, out, (first, k, rows))
+
+
+def matmul_packed(
+    a: Tensor, packed: Sequence[Tensor], signs: Sequence[int], bits: int, out: Tensor, first: int = 0
+) -> Tensor:
+    """out += a[:, first:first+rows] @ w for the rows of w = sum of signs[i] * words of packed[i]."""
+    columns = out.shape[-1]
+    rows = _counted(packed, bits, columns)
+    if first + rows > a.shape[-1]:
+        raise ValueError(f"{rows} rows do not fit {tuple(a.shape)} from {first} on")
+    return _run(_matmul, a, packed, signs, bits, out, (first, rows, columns))
+
+
+def _counted(packed: Sequence[Tensor], bits: int, words: int) -> int:
+    """Rows of so many words."""
+    sizes = [p.numel() for p in packed]
+    if min(sizes) != max(sizes):
+        raise ValueError(f"matrices of different sizes, {sizes} bytes, cannot be added")
+    rows, rest = divmod(sizes[0], max(words, 1) * ((bits + 7) // 8))
+    if rest:
+        raise ValueError(f"{sizes[0]} bytes are not rows of {words} words of {(bits + 7) // 8} bytes")
+    return rows
+
+
+def _run(
+    work: Any,
+    a: Tensor,
+    packed: Sequence[Tensor],
+    signs: Sequence[int],
+    bits: int,
+    out: Tensor,
+    place: tuple[int, int, int],
+) -> Tensor:
+    fits = a.dim() == out.dim() == 2 and a.shape[0] == out.shape[0] and len(packed) == len(signs) in (1, 2)
+    if not fits or not out.is_contiguous():
+        raise ValueError(f"cannot multiply {tuple(a.shape)} into {tuple(out.shape)}")
+    terms = [(octets(p), s) for p, s in zip(packed, signs) if s]
+    if not terms or not min(a.shape[0], *place[1:]):
+        return out
+    (p, p_sign), (q, q_sign) = terms[0], terms[-1] if len(terms) > 1 else (terms[0][0], 0)
+    a = a if a.stride(-1) == 1 else a.contiguous()
+    scratch = np.empty(_ROWS * _DEPTH, np.int64)
+    work(
+        *(bits <= NARROW_BITS, span(a), a.stride(0), a.shape[0]),
+        *(p, p_sign, q, q_sign, bits, scratch, span(out), out.shape[1], *place),
+    )
+    return out
+
+
+def _spreading(add: bool) -> Any:
+    """An intrinsic: words of six bytes, times 1 (turn 0) or -1 (turn -1), into or onto int64; in eights."""
+    lanes, octet_lanes = ir.VectorType(_I64, LANES), ir.VectorType(_I8, 64)
+    quads = ir.VectorType(_I32, 16)
+    live = 2 * _SHUFFLED  # groups of four bytes that hold eight words
+    flags = ir.Constant(ir.VectorType(_I1, 16), [int(i < live) for i in range(16)])
+    places = [j * _SHUFFLED + t if t < _SHUFFLED else 64 for j in range(LANES) for t in range(8)]
+
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        buffer, at, turn, out, out_at, count = values
+        source = builder.gep(context.make_array(signature.args[0])(context, builder, buffer).data, [at])
+        target = builder.gep(context.make_array(signature.args[3])(context, builder, out).data, [out_at])
+        kind = ir.FunctionType(quads, [quads.as_pointer(), _I32, flags.type, quads])
+        masked = cgutils.get_or_insert_function(builder.module, kind, "llvm.masked.load.v16i32.p0")
+        kind = ir.FunctionType(ir.VoidType(), [_I8.as_pointer(), _I32, _I32, _I32])
+        prefetch = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+        nothing = ir.Constant(lanes, ir.Undefined)
+        turns = builder.insert_element(nothing, turn, _I32(0))
+        turns = builder.shuffle_vector(turns, nothing, ir.Constant(ir.VectorType(_I32, LANES), [0] * LANES))
+        with cgutils.for_range_slice(builder, _I64(0), count, _I64(LANES)) as (i, _):
+            place = builder.gep(source, [builder.mul(i, _I64(_SHUFFLED))])
+            # into the second-level cache, for reading; a place behind the buffer does no harm
+            builder.call(prefetch, [builder.gep(place, [_I64(_AHEAD)]), _I32(0), _I32(2), _I32(1)])
+            place = builder.bitcast(place, quads.as_pointer())
+            raw = builder.call(masked, [place, _I32(1), flags, ir.Constant(quads, [0] * 16)])
+            zeros, order = ir.Constant(octet_lanes, [0] * 64), ir.Constant(ir.VectorType(_I32, 64), places)
+            spread = builder.bitcast(builder.shuffle_vector(builder.bitcast(raw, octet_lanes), zeros, order), lanes)
+            value = builder.sub(builder.xor(spread, turns), turns)
+            to = builder.bitcast(builder.gep(target, [i]), lanes.as_pointer())
+            if add:
+                value = builder.add(value, builder.load(to, align=8))
+            builder.store(value, to, align=8)
+        return context.get_dummy_value()
+
+    @intrinsic
+    def spread(typing: Any, buffer, at, turn, out, out_at, count):  # type: ignore
+        return types.void(buffer, types.int64, types.int64, out, types.int64, types.int64), generate
+
+    return spread
+
+
+_put, _add = _spreading(add=False), _spreading(add=True)
+
+
+@compiled
+def _spread(buffer, at, sign, bits, out, out_at, count, add):
+    """out = or += sign * words."""
+    width, mask = (bits + 7) // 8, _ONES >> np.uint64(64 - bits)
+    whole = count - count % 8 if width == _SHUFFLED else 0
+    if add:
+        _add(buffer, at, (sign - 1) // 2, out, out_at, whole)
+    else:
+        _put(buffer, at, (sign - 1) // 2, out, out_at, whole)
+    for i in range(whole, count):
+        place, word = at + i * width, np.uint64(0)
+        if place + 8 <= buffer.size:
+            word = read(buffer, place, mask) & mask
+        else:
+            for j in range(width):
+                word |= np.uint64(buffer[place + j]) << np.uint64(8 * j)
+        value = sign * np.int64(word & mask)
+        out[out_at + i] = out[out_at + i] + value if add else value
+
+
+@compiled
+def _block(p, p_sign, q, q_sign, bits, row, rows, columns, start, depth, scratch):
+    """Words start .. start + depth of some rows, _DEPTH words apart."""
+    for r in range(rows):
+        at = ((row + r) * columns + start) * ((bits + 7) // 8)
+        _spread(p, at, p_sign, bits, scratch, r * _DEPTH, depth, False)
+        if q_sign != 0:
+            _spread(q, at, q_sign, bits, scratch, r * _DEPTH, depth, True)
+
+
+@compiled
+def _linear(narrow, a, a_stride, n, p, p_sign, q, q_sign, bits, scratch, c, c_stride, first, k, rows):
+    # with few rows of a, those of w are read from end to end; with many, as much of a as the cache holds is read once
+    band = k if n < _MANY else _DEPTH
+    for left in range(0, k, band):
+        for row in range(0, rows, _ROWS):
+            some = min(_ROWS, rows - row)
+            for start in range(left, min(left + band, k), _DEPTH):
+                depth = min(_DEPTH, k - start)
+                _block(p, p_sign, q, q_sign, bits, row, some, k, start, depth, scratch)
+                dots(narrow, a, start, a_stride, scratch, 0, _DEPTH, c, first + row, c_stride, n, depth, some)
+
+
+@compiled
+def _matmul(narrow, a, a_stride, n, p, p_sign, q, q_sign, bits, scratch, c, c_stride, first, rows, columns):
+    # rows inside columns: the part of c that a band of columns adds to stays in the second-level cache
+    for start in range(0, columns, _DEPTH):
+        depth = min(_DEPTH, columns - start)
+        for row in range(0, rows, _ROWS):
+            some = min(_ROWS, rows - row)
+            _block(p, p_sign, q, q_sign, bits, row, some, columns, start, depth, scratch)
+            streams(narrow, a, first + row, a_stride, scratch, 0, _DEPTH, c, start, c_stride, n, some, depth)
