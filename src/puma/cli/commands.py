@@ -215,7 +215,7 @@ def bench(
         where = {"machine": summary(), "version": puma.__version__}
         ui.answer(asked | spent | sent | {"breakdown": cost.breakdown} | where)
         return
-    ui.say(asked_line(name, config.layers, prompt, new, batch))
+    ui.say(_asked_line(name, config.layers, prompt, new, batch))
     ui.say(f"{summary()}; puma {puma.__version__}")
     ui.breakdown(cost.breakdown)
     speed = ui.cost_line(cost, batch * new, 0 if new else batch)
@@ -225,7 +225,7 @@ def bench(
         ui.say(f"largest error of a hidden state: {found.max_abs_error:.2g}")
 
 
-def asked_line(name: str, layers: int, prompt: int, new: int, batch: int) -> str:
+def _asked_line(name: str, layers: int, prompt: int, new: int, batch: int) -> str:
     """What was measured or counted."""
     each = f", {batch} times" if batch > 1 else ""
     return f"{name}, {layers} layers, {prompt} tokens in, {new} out{each}"
@@ -276,7 +276,7 @@ def cost(
         sent = {"rounds": found.rounds, "bytes": found.bytes(), "breakdown": parts}
         ui.answer(asked | sent | ({"network": predicted} if predicted else {}))
         return
-    ui.say(asked_line(name, config.layers, prompt, new, batch))
+    ui.say(_asked_line(name, config.layers, prompt, new, batch))
     ui.breakdown(parts)
     online, offline = ui.amount(found.online), ui.amount(found.offline)
     ui.say(f"{found.rounds:,} rounds, {online} online, {offline} offline, by all parties and the client")

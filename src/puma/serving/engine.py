@@ -58,7 +58,7 @@ class Engine:
             raise UsageError(f"there is no output {job.output}", f"choose one of {', '.join(OUTPUTS)}")
 
     def generate(self, one_hot: Choice | Share, job: Generate, emit: Emit, prefilled: Callable[[], None]) -> None:
-        """Emit each prompt's next token, as indices (prompts,), when decided; they are fed back without being opened."""
+        """Emit each prompt's next token, as indices (prompts,), when decided; fed back without being opened."""
         cache = Cache(self.config.layers, job.input.lengths)
         for step in range(job.tokens):
             logits = self.model(one_hot, cache)
