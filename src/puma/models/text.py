@@ -15,7 +15,7 @@ from puma.errors import CheckpointError, InputError
 from puma.models.config import Config, widest
 
 MAX_PROMPTS = 256
-MAX_ELEMENTS = 1 << 24  # of the largest tensor that several prompts make: a few gigabytes at each party
+MAX_ELEMENTS = 1 << 23  # of the largest tensor that several prompts make, so that every message fits into a frame
 
 
 class Tokens(NamedTuple):
