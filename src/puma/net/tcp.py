@@ -165,7 +165,7 @@ class Listener:
         self._lock = threading.Condition()
         self._greetings: dict[threading.Thread, socket.socket] = {}
         self._seats: dict[Seat, StreamLink | None] = {}  # None: being greeted
-        self._waiting: dict[bytes, tuple[Agreed, Proven | None, queue.SimpleQueue[socket.socket]]] = {}
+        self._waiting: dict[bytes, tuple[Agreed, Proven | None, queue.SimpleQueue[socket.socket | None]]] = {}
         self._closed = False
         self._thread: threading.Thread | None = None
 
@@ -208,6 +208,8 @@ class Listener:
         with self._lock:
             self._closed = True
             greetings = dict(self._greetings)
+            for _, _, handover in self._waiting.values():
+                handover.put(None)
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
         self._socket.close()
@@ -327,16 +329,17 @@ class Listener:
 
     def _join(self, wire: Wire, agreed: Agreed) -> StreamLink:
         """Wait for the second socket; the first one carries the dialer's words, the second one ours."""
-        handover: queue.SimpleQueue[socket.socket] = queue.SimpleQueue()
+        handover: queue.SimpleQueue[socket.socket | None] = queue.SimpleQueue()
         with self._lock:
             self._waiting[agreed.link] = (agreed, wire.proven, handover)
             self._lock.notify_all()
-        try:
+        outbound = None
+        with contextlib.suppress(queue.Empty):
             outbound = handover.get(timeout=remaining(wire.deadline))
-        except queue.Empty:
+        if outbound is None:
             with self._lock:
                 self._waiting.pop(agreed.link, None)
-            raise FrameError(f"{agreed.name} opened one socket and no second") from None
+            raise FrameError(f"{agreed.name} opened one socket and no second")
         return StreamLink(self._me.name, agreed.name, outbound, wire.sock, self._timeout, self._queue_bytes)
 
     def _reserve(self, seat: Seat) -> HandshakeError | None:
