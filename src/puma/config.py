@@ -186,7 +186,7 @@ def _lowered(error: Exception) -> str:
 
 def to_toml(cluster: Cluster) -> str:
     """The file as it is written for people to read."""
-    lines = [HEADER]
+    lines = [HEADER.rstrip()]
     if cluster.ca is not None:
         lines += [
             "# The company's CA: certificates are recognised by the names in them.",

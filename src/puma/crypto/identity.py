@@ -60,9 +60,12 @@ def create(name: str, folder: str | Path = ".", days: int = DAYS) -> Credentials
     try:
         Path(folder).mkdir(mode=0o700, parents=True, exist_ok=True)
         _write_new(key, private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()), 0o600)
-        _write_new(certificate, _certified(private, name, days), 0o644)
+        try:
+            _write_new(certificate, _certified(private, name, days), 0o644)
+        except OSError:
+            key.unlink()  # ours for certain: it was not there a moment ago
+            raise
     except OSError as error:
-        key.unlink(missing_ok=True)
         what = f"cannot write {error.filename or certificate}: {error.strerror}"
         raise ConfigError(what, "look at the folder's permissions, or take another one with --dir") from None
     return load(key)

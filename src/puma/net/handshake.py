@@ -239,7 +239,7 @@ def decode_first(payload: bytes) -> Hello | Attach:
         if version != PROTOCOL:
             raise _other_version("protocol", version, PROTOCOL)
         return msgspec.msgpack.decode(payload, type=Hello | Attach)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise FrameError(f"not a hello: {error}") from None
 
 
