@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
@@ -96,9 +97,12 @@ class Tls:
             raise FrameError(f"TLS failed: {error.reason or error}") from None
         shown = sock.getpeercert(binary_form=True)
         assert shown is not None
-        certificate = x509.load_der_x509_certificate(shown)
-        theirs = fingerprint.of_certificate(certificate)
-        return Proven(self.fingerprint, theirs, self._seats(certificate, theirs))
+        try:
+            certificate = x509.load_der_x509_certificate(shown)
+            theirs = fingerprint.of_certificate(certificate)
+            return Proven(self.fingerprint, theirs, self._seats(certificate, theirs))
+        except (ValueError, UnsupportedAlgorithm) as error:  # what a CA signed may still be odd
+            raise FrameError(f"cannot read the peer's certificate: {error}", "ask the CA for a new one") from None
 
     def explained(self, error: OSError, listener: str, dialing: bool) -> HandshakeError | None:
         if not isinstance(error, ssl.SSLError):
