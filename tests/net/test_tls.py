@@ -288,7 +288,8 @@ class Relay(threading.Thread):
 
 
 @pytest.mark.parametrize("guarded", [True, False], ids=["tls", "plain"])
-def test_a_recorded_handshake_opens_nothing(identity, keyring, guarded):
+def test_a_recorded_handshake_opens_nothing(identity, keyring, guarded, monkeypatch):
+    monkeypatch.setattr(tcp, "ATTACH_SECONDS", 0.3)
     guards = (keyring.guard("p1"), keyring.guard("p2")) if guarded else (PLAIN, PLAIN)
     with tcp.listen(guard=guards[0], greeting=1.0) as port:
         port.welcome(identity(), ANYBODY)
