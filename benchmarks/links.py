@@ -3,8 +3,8 @@
     python benchmarks/links.py [--json FILE] [--quick]
 
 Each number is the median of several runs, plain and TLS in turn. Throughput is one way, in frames of 1 MiB and of
-64 KiB; the round trip is a frame of 64 bytes there and back; "first link" is all of a new process's first one: two sockets, certificates
-and the pair secret. Processor time is that of both processes.
+64 KiB; the round trip is a frame of 64 bytes there and back; "first link" is all that a new process's first link takes,
+two sockets, certificates and the pair secret. Processor time is that of both processes.
 """
 
 from __future__ import annotations

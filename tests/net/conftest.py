@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Callable
 from contextlib import contextmanager
@@ -10,6 +11,7 @@ from dataclasses import replace
 import pytest
 
 from puma.net import memory, tcp
+from puma.net.audit import Audit
 from puma.net.guard import PLAIN
 from puma.net.handshake import Identity
 from tests.keyring import Keyring
@@ -49,6 +51,20 @@ def make_links(request, keyring: Keyring):
     yield make
     for end in made:
         end.close()
+
+
+@pytest.fixture
+def logs(tmp_path):
+    """The audit logs of both sides, and a function that reads one."""
+    files = {side: tmp_path / f"{side}.log" for side in ("in", "out")}
+    audits = {side: Audit(path) for side, path in files.items()}
+
+    def read(side):
+        return [json.loads(line) for line in files[side].read_text().splitlines()]
+
+    yield audits, read
+    for audit in audits.values():
+        audit.close()
 
 
 class Other(threading.Thread):
