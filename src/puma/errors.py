@@ -7,6 +7,7 @@
     |   |-- UnsupportedModel     3   an architecture, activation or option that is not implemented
     |   |-- TensorError          3   a tensor is missing, misshapen, NaN or infinite
     |   `-- RangeError           3   weights so large that fixed point could overflow
+    |-- ConfigError              5   the cluster file, a key or a certificate cannot be used
     `-- ProtocolError            4   the three parties no longer agree
         |-- FrameError           4   bytes on a link that are not a valid frame, or not the expected one
         |-- HandshakeError       4   version, role, session or configuration mismatch, failed authentication
@@ -59,6 +60,12 @@ class TensorError(CheckpointError):
 
 class RangeError(CheckpointError):
     """Weights so large that fixed-point arithmetic could overflow."""
+
+
+class ConfigError(PumaError):
+    """The cluster file, a key or a certificate cannot be used."""
+
+    exit_code = 5
 
 
 class ProtocolError(PumaError):

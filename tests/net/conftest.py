@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-import datetime
-import functools
-import ssl
-import tempfile
+import json
 import threading
 from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-from cryptography.x509.oid import NameOID
 
 from puma.net import memory, tcp
+from puma.net.audit import Audit
+from puma.net.guard import PLAIN
 from puma.net.handshake import Identity
+from tests.keyring import Keyring
 
-HOUR = datetime.timedelta(hours=1)
 ME = Identity("party", 1, b"s" * 16, b"c" * 32, b"k" * 32)
 
 
@@ -30,30 +24,14 @@ def identity() -> Callable[..., Identity]:
     return lambda role="party", rank=1, **changes: replace(ME, role=role, rank=rank, **changes)
 
 
-@functools.cache
-def tls_wraps() -> tuple[tcp.Wrap, tcp.Wrap]:
-    """A listener's wrap with a certificate of its own, and a dialer's that trusts exactly this one."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "p1")])
-    now = datetime.datetime.now(datetime.UTC)
-    builder = x509.CertificateBuilder(name, name, key.public_key(), 1, now - HOUR, now + HOUR)
-    certificate = builder.add_extension(x509.SubjectAlternativeName([x509.DNSName("p1")]), False).sign(key, SHA256())
-    pem = certificate.public_bytes(Encoding.PEM)
-    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    with tempfile.NamedTemporaryFile() as file:
-        file.write(pem + key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
-        file.flush()
-        server.load_cert_chain(file.name)
-    client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    client.load_verify_locations(cadata=pem.decode())
-    return (
-        lambda sock: server.wrap_socket(sock, server_side=True),
-        lambda sock: client.wrap_socket(sock, server_hostname="p1"),
-    )
+@pytest.fixture(scope="session")
+def keyring(tmp_path_factory: pytest.TempPathFactory) -> Keyring:
+    """Keys for everybody, and a cluster file that knows them."""
+    return Keyring(tmp_path_factory.mktemp("keys"))
 
 
 @pytest.fixture
-def make_links(request):
+def make_links(request, keyring: Keyring):
     """A function giving both ends of a link of the kind the test is parametrised with; closed afterwards."""
     made = []
 
@@ -61,8 +39,9 @@ def make_links(request):
         if request.param == "memory":
             ends = memory.pair("P1", "P2", timeout, queue_bytes)
         else:
-            server, client = tls_wraps() if request.param == "tls" else (tcp.plain, tcp.plain)
-            with tcp.listen(wrap=server) as port:
+            tls = request.param == "tls"
+            server, client = (keyring.guard("p1"), keyring.guard("p2")) if tls else (PLAIN, PLAIN)
+            with tcp.listen(guard=server) as port:
                 port.welcome(ME, [("party", 2)], timeout, queue_bytes)
                 dialed = tcp.dial(*port.address, replace(ME, rank=2), ("party", 1), 5, timeout, client, queue_bytes)
                 ends = port.accept(5).link, dialed.link
@@ -72,6 +51,20 @@ def make_links(request):
     yield make
     for end in made:
         end.close()
+
+
+@pytest.fixture
+def logs(tmp_path):
+    """The audit logs of both sides, and a function that reads one."""
+    files = {side: tmp_path / f"{side}.log" for side in ("in", "out")}
+    audits = {side: Audit(path) for side, path in files.items()}
+
+    def read(side):
+        return [json.loads(line) for line in files[side].read_text().splitlines()]
+
+    yield audits, read
+    for audit in audits.values():
+        audit.close()
 
 
 class Other(threading.Thread):

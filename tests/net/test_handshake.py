@@ -13,6 +13,7 @@ import pytest
 from puma.errors import HandshakeError, PeerLost, PeerTimeout, UsageError
 from puma.net import frame, handshake, tcp
 from puma.net.frame import Kind, header_bytes
+from puma.net.guard import Plain
 from puma.net.handshake import Hello
 
 pytestmark = pytest.mark.usefixtures("no_threads_left")
@@ -221,19 +222,25 @@ def test_another_program_on_the_port_is_said_so(identity, aside):
         other.result()
 
 
-def test_every_socket_passes_through_wrap(identity):
-    seen = []
+def test_every_socket_passes_through_the_guard(identity):
+    wrapped, proven = [], []
 
-    def wrap(sock):
-        seen.append(sock)
-        return sock
+    class Watched(Plain):
+        def wrap(self, sock, dialing):
+            wrapped.append(dialing)
+            return super().wrap(sock, dialing)
 
-    with tcp.listen(wrap=wrap) as port:
+        def prove(self, sock, listener, dialing):
+            proven.append((listener, dialing))
+            return super().prove(sock, listener, dialing)
+
+    with tcp.listen(guard=Watched()) as port:
         port.welcome(identity(), [("party", 2)])
-        dialed = tcp.dial(*port.address, identity(rank=2), ("party", 1), wrap=wrap)
+        dialed = tcp.dial(*port.address, identity(rank=2), ("party", 1), guard=Watched())
         port.accept(5).link.close()
         dialed.link.close()
-    assert len(seen) == 4
+    assert sorted(wrapped) == [False, False, True, True]
+    assert sorted(proven) == [("P1", False)] * 2 + [("P1", True)] * 2
 
 
 def test_links_that_nobody_accepted_end_with_the_port(identity):

@@ -21,10 +21,15 @@ from puma.errors import PumaError, UsageError
 INTERRUPTED = 130
 EXIT_CODES = """\
 Exit codes: 0 done; 1 failed; 2 an option, argument or prompt that makes no sense; 3 the model's files \
-cannot be used; 4 the parties no longer agree, or one is lost; 130 interrupted.
+cannot be used; 4 the parties no longer agree, or one is lost; 5 the cluster file, a key or a certificate \
+cannot be used; 130 interrupted.
 
 Errors are one line and a hint; `--debug` adds the stack. `puma COMMAND --help` explains a command.\
 """
+GROUPS = {  # name: what its commands are for
+    "keys": "Make and show the keys by which parties, owners and clients know each other.",
+    "cluster": "Write and show the file that says who the three parties are and who may ask.",
+}
 COMMANDS = {  # name: where it lives, its arguments, what it does
     "generate": ("commands", "[MODEL] [PROMPT]", "Continue a prompt, or all in a file."),
     "encode": ("commands", "MODEL TEXT...", "Embed or classify texts, by a BERT model."),
@@ -32,6 +37,12 @@ COMMANDS = {  # name: where it lives, its arguments, what it does
     "cost": ("commands", "MODEL --prompt N", "Count the rounds and bytes of a request without running it."),
     "doctor": ("doctor", "", "Look at this machine, and let three parties test themselves."),
     "demo": ("demo", "", "See what each party sees, while three of them write a story."),
+    "keys new": ("keys", "NAME", "Make a key and its certificate; nothing is overwritten."),
+    "keys renew": ("keys", "FILE", "Make the certificate last longer, with the same key and fingerprint."),
+    "keys show": ("keys", "FILE", "Show a certificate's fingerprint and how long it is valid."),
+    "cluster new": ("cluster", "--party ...", "Write a new cluster file, never over another."),
+    "cluster show": ("cluster", "", "Say what a cluster file means, and its digest."),
+    "cluster trust": ("cluster", "--client CRT|FINGERPRINT", "Let somebody upload models or ask."),
 }
 
 app = App(
@@ -44,9 +55,12 @@ app = App(
     suppress_keyboard_interrupt=False,
     result_action="return_value",
 )
+for _name, _help in GROUPS.items():
+    app.command(App(name=_name, help=_help))
 for _name, (_file, _words, _help) in COMMANDS.items():
     _usage = " ".join(filter(None, ["Usage: puma", _name, _words, "[OPTIONS]"]))
-    app.command(f"puma.cli.{_file}:{_name}", name=_name, help=_help, usage=_usage)
+    _group, _, _last = _name.rpartition(" ")
+    (app[_group] if _group else app).command(f"puma.cli.{_file}:{_last}", name=_last, help=_help, usage=_usage)
 
 
 def main() -> None:
@@ -93,7 +107,9 @@ def misread(error: CycloptsError) -> tuple[str, str]:
     command = " ".join(["puma", *(error.command_chain or ())])
     hint = f"see `{command} --help`"
     if isinstance(error, UnknownCommandError) and error.unused_tokens:
-        return f"there is no command {error.unused_tokens[0]}", f"choose one of {', '.join(COMMANDS)}"
+        group = "".join(f"{word} " for word in error.command_chain or ())
+        names = [name.removeprefix(group) for name in COMMANDS if name.startswith(group)]
+        return f"there is no command {group}{error.unused_tokens[0]}", f"choose one of {', '.join(names)}"
     if isinstance(error, MissingArgumentError) and error.argument is not None and not error.argument.tokens:
         return f"{command} needs {error.argument.name}", hint
     error.verbose = False

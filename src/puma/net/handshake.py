@@ -1,7 +1,7 @@
 """How two processes that meet on a port agree to be a link: version, session, configuration, who each
-one is, proof that both hold the launcher's cookie, and a fresh pair secret. It sees one byte stream and
-a deadline; it opens no socket and does not know whether TLS runs below. A refusal is told to the other
-side, so both raise the same reason.
+one is, proof that both hold the launcher's cookie, and a fresh pair secret. It sees one byte stream, a
+deadline and, where TLS runs below, what the certificates prove; it opens no socket. A refusal is told to
+the other side, so both raise the same reason.
 
     dialer -> listener   Hello            who I am, my X25519 key, a nonce
     listener -> dialer   Hello            the same of the listener
@@ -9,6 +9,9 @@ side, so both raise the same reason.
     listener -> dialer   proof            HMAC(cookie, "listener" and both hellos)
 
     pair secret = HKDF-SHA256(X25519, salt = session, info = hash of both hellos)
+
+Where both sides have certificates, "both hellos" are followed by both fingerprints, the dialer's first: who
+does not agree on who the two ends are does not agree on a secret.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ import hashlib
 import hmac
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from time import monotonic
 from typing import Annotated, Literal
@@ -35,6 +38,8 @@ from puma.net.frame import HEADER_BYTES, MAX_TEXT, Kind, header_bytes, parse_hea
 SESSION_BYTES = 16
 DIGEST_BYTES = COOKIE_BYTES = 32
 PROTOCOL = 1
+# The cookie where certificates, and not a launcher, say who belongs here.
+NO_COOKIE = bytes(COOKIE_BYTES)
 
 Role = Literal["party", "owner", "client"]
 Bytes16 = Annotated[bytes, msgspec.Meta(min_length=16, max_length=16)]
@@ -46,6 +51,10 @@ _HINTS = {
     "config": "compare the cluster files: they must be the same everywhere",
     "cookie": "the other side was not started by this launcher",
     "rank": "two processes claim one place, or an address points to the wrong one; compare the cluster files",
+    "role": "the cluster file says what each key may be: see `puma cluster show` and `puma cluster trust`",
+    "certificate": "compare `puma keys show` on one side with `puma cluster show` on the other; "
+    "`puma keys renew` makes an expired certificate new",
+    "tls": "start both sides with certificates, or both with --insecure; another program may be on that port",
 }
 
 
@@ -119,12 +128,43 @@ def name_of(role: str, rank: int) -> str:
     return f"P{rank}" if role == "party" else f"{role} {rank}" if rank else role
 
 
+@dataclass(frozen=True)
+class Proven:
+    """What certificates have proved about the two ends of a socket: whose fingerprints they are, and what the other
+    side may be, with the name it has there; rank None stands for any."""
+
+    mine: str
+    theirs: str
+    seats: Mapping[tuple[Role, int | None], str]
+
+    def objection(self, role: Role, rank: int) -> HandshakeError | None:
+        """Why the other side cannot be this; None if it can."""
+        if self.name(role, rank):
+            return None
+        claim = name_of(role, rank)
+        if not self.seats:
+            return refusal("certificate", f"nobody in the cluster file has the certificate that claims to be {claim}")
+        held = " and ".join(f"{name} as {kind}" if kind != "party" else name for (kind, _), name in self.seats.items())
+        same = role == "party" and all(kind == "party" for kind, _ in self.seats)
+        return refusal("rank" if same else "role", f"the certificate of {held} claims to be {claim}")
+
+    def name(self, role: Role, rank: int) -> str:
+        """What the cluster file calls the other side in this role; empty if it may not have it."""
+        return self.seats.get((role, rank)) or self.seats.get((role, None)) or ""
+
+    def ends(self, dialing: bool) -> tuple[bytes, bytes]:
+        """Both fingerprints, the dialer's first."""
+        ends = (self.mine, self.theirs) if dialing else (self.theirs, self.mine)
+        return ends[0].encode(), ends[1].encode()
+
+
 class Wire:
     """A byte stream during the handshake: small frames, one deadline for everything."""
 
-    def __init__(self, sock: socket.socket, deadline: float) -> None:
+    def __init__(self, sock: socket.socket, deadline: float, proven: Proven | None = None) -> None:
         self.sock = sock
         self.deadline = deadline
+        self.proven = proven
         self._begun = False
 
     def send(self, payload: bytes, kind: Kind = Kind.HELLO) -> None:
@@ -140,7 +180,7 @@ class Wire:
             raise _other_version("frame", version, frame.VERSION)
         header = parse_header(head, {**frame.DEFAULT_LIMITS, Kind.DATA: 0, Kind.CONTROL: 0})
         payload = self._exactly(header.length)
-        if header.kind is Kind.ERROR and self._begun:
+        if header.kind is Kind.ERROR and (self._begun or self.proven):
             raise _told(payload)
         self._begun = True
         if header.kind is not Kind.HELLO:
@@ -199,7 +239,7 @@ def decode_first(payload: bytes) -> Hello | Attach:
         if version != PROTOCOL:
             raise _other_version("protocol", version, PROTOCOL)
         return msgspec.msgpack.decode(payload, type=Hello | Attach)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise FrameError(f"not a hello: {error}") from None
 
 
@@ -212,9 +252,12 @@ def dialer(wire: Wire, me: Identity, expect: tuple[Role, int]) -> Agreed:
         hello = _their_hello(theirs, me)
         if (hello.role, hello.rank) != expect:
             raise refusal("rank", f"{name_of(*expect)} was dialed, {name_of(hello.role, hello.rank)} answered")
-        wire.send(_proof(me, "dialer", mine, theirs))
-        _check_proof(wire.recv(), me, "listener", mine, theirs)
-        return _agree(private, hello, me, mine, theirs)
+        if wire.proven and (problem := wire.proven.objection(*expect)):
+            raise problem
+        heard = _transcript(mine, theirs, *(wire.proven.ends(dialing=True) if wire.proven else ()))
+        wire.send(_proof(me, "dialer", heard))
+        _check_proof(wire.recv(), me, "listener", heard)
+        return _agree(private, hello, me, heard)
     except HandshakeError as error:
         wire.refuse(error)
         raise
@@ -224,14 +267,16 @@ def listener(wire: Wire, me: Identity, theirs: bytes, admit: Callable[[Role, int
     """The listener's half, from the dialer's hello on; `admit` may object to a role and rank."""
     try:
         hello = _their_hello(theirs, me)
-        problem = admit(hello.role, hello.rank)
+        problem = wire.proven.objection(hello.role, hello.rank) if wire.proven else None
+        problem = problem or admit(hello.role, hello.rank)
         if problem is not None:
             raise problem
         private, mine = _hello(me)
         wire.send(mine)
-        _check_proof(wire.recv(), me, "dialer", theirs, mine)
-        wire.send(_proof(me, "listener", theirs, mine))
-        return _agree(private, hello, me, theirs, mine)
+        heard = _transcript(theirs, mine, *(wire.proven.ends(dialing=False) if wire.proven else ()))
+        _check_proof(wire.recv(), me, "dialer", heard)
+        wire.send(_proof(me, "listener", heard))
+        return _agree(private, hello, me, heard)
     except HandshakeError as error:
         wire.refuse(error)
         raise
@@ -255,30 +300,29 @@ def _their_hello(payload: bytes, me: Identity) -> Hello:
     return hello
 
 
-def _transcript(dialed: bytes, listened: bytes) -> bytes:
-    """Binds both hellos, each with its length, in an order both sides know."""
-    framed = b"".join(len(part).to_bytes(4, "big") + part for part in (dialed, listened))
+def _transcript(dialed: bytes, listened: bytes, *ends: bytes) -> bytes:
+    """Binds both hellos and, if there are, both fingerprints, each with its length, in an order both sides know."""
+    framed = b"".join(len(part).to_bytes(4, "big") + part for part in (dialed, listened, *ends))
     return hashlib.sha256(b"puma/1|transcript|" + framed).digest()
 
 
-def _proof(me: Identity, side: str, dialed: bytes, listened: bytes) -> bytes:
-    return hmac.digest(me.cookie, f"puma/1|{side}|".encode() + _transcript(dialed, listened), "sha256")
+def _proof(me: Identity, side: str, heard: bytes) -> bytes:
+    return hmac.digest(me.cookie, f"puma/1|{side}|".encode() + heard, "sha256")
 
 
-def _check_proof(proof: bytes, me: Identity, side: str, dialed: bytes, listened: bytes) -> None:
+def _check_proof(proof: bytes, me: Identity, side: str, heard: bytes) -> None:
     # The side is part of what is proved: a proof sent back to its author proves nothing.
-    if not hmac.compare_digest(proof, _proof(me, side, dialed, listened)):
+    if not hmac.compare_digest(proof, _proof(me, side, heard)):
         raise refusal("cookie", "the two sides were started with different cookies")
 
 
-def _agree(private: X25519PrivateKey, hello: Hello, me: Identity, dialed: bytes, listened: bytes) -> Agreed:
+def _agree(private: X25519PrivateKey, hello: Hello, me: Identity, heard: bytes) -> Agreed:
     try:
         shared = private.exchange(X25519PublicKey.from_public_bytes(hello.key))
     except ValueError:
         raise FrameError("a hello with an invalid public key") from None
-    transcript = _transcript(dialed, listened)
-    secret = HKDF(SHA256(), 32, salt=me.session, info=b"puma/1|pair|" + transcript).derive(shared)
-    return Agreed(hello.role, hello.rank, transcript[:16], secret)
+    secret = HKDF(SHA256(), 32, salt=me.session, info=b"puma/1|pair|" + heard).derive(shared)
+    return Agreed(hello.role, hello.rank, heard[:16], secret)
 
 
 def handshake_failed(peer: str, error: Exception) -> ProtocolError:

@@ -1,8 +1,8 @@
 """Listening and dialing: how a link comes to be between two processes. The dialer opens two sockets to
 one port, shows on the first who it is and on the second that it belongs to the first; then each socket
 carries one direction. A stranger on the port costs the listener one short-lived thread and is forgotten.
-TLS, when there is one, is a `wrap` around each socket before its first byte; nothing else here would
-change."""
+A guard (guard.py, tls.py) stands around each socket before its first byte, and an audit log hears of every
+link that comes to be or is refused."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import queue
 import socket
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from time import monotonic, sleep
 
@@ -19,11 +19,13 @@ import msgspec
 
 from puma.errors import FrameError, HandshakeError, PeerLost, PeerTimeout, ProtocolError, UsageError
 from puma.net import handshake
+from puma.net.audit import NOWHERE, Log, Visit
 from puma.net.endpoint import QUEUE_BYTES, TIMEOUT, remaining
-from puma.net.handshake import Agreed, Attach, Identity, Role, Wire
+from puma.net.guard import PLAIN, Guard
+from puma.net.handshake import Agreed, Attach, Identity, Proven, Role, Wire
 from puma.net.stream import StreamLink, tune
 
-Wrap = Callable[[socket.socket], socket.socket]
+Seat = tuple[str, int, str]  # role, rank, fingerprint
 
 # From the first byte to a finished link; strangers who say nothing are cut off after it.
 GREETING_SECONDS = 10.0
@@ -34,27 +36,38 @@ RETRY_SECONDS = 0.05
 
 @dataclass(frozen=True)
 class Met:
-    """A link that has just come to be: who is at the other end, and the secret of this pair."""
+    """A link that has just come to be: who is at the other end, and the secret of this pair.
+
+    `name` is what the cluster file calls the other end, and `fingerprint` its key's; both are empty on plain links.
+    """
 
     link: StreamLink
     role: Role
     rank: int
     secret: bytes = field(repr=False)
+    name: str = ""
+    fingerprint: str = ""
 
 
-def plain(sock: socket.socket) -> socket.socket:
-    """The wrap of a socket that needs none, as on the loopback."""
-    return sock
+def listen(
+    host: str = "127.0.0.1",
+    port: int = 0,
+    guard: Guard = PLAIN,
+    greeting: float = GREETING_SECONDS,
+    audit: Log = NOWHERE,
+) -> Listener:
+    """Bind a port (0: any free one). Dialers wait from now on; `welcome` lets them in.
 
-
-def listen(host: str = "127.0.0.1", port: int = 0, wrap: Wrap = plain, greeting: float = GREETING_SECONDS) -> Listener:
-    """Bind a port (0: any free one). Dialers wait from now on; `welcome` lets them in."""
+    UsageError if the port cannot be had, or if the guard is not enough for this host.
+    """
+    guard.check_host(host)
     try:
-        sock = socket.create_server((host, port), backlog=128)
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        sock = socket.create_server((host, port), family=family, backlog=128)
     except OSError as error:
         what = f"cannot listen on {host} port {port}: {error.strerror or error}"
         raise UsageError(what, "pick another port") from None
-    return Listener(sock, wrap, greeting)
+    return Listener(sock, guard, greeting, audit)
 
 
 def dial(
@@ -64,32 +77,64 @@ def dial(
     expect: tuple[Role, int],
     deadline: float = 30.0,
     timeout: float = TIMEOUT,
-    wrap: Wrap = plain,
+    guard: Guard = PLAIN,
     queue_bytes: int = QUEUE_BYTES,
+    audit: Log = NOWHERE,
 ) -> Met:
-    """A link to `expect` at this address; a port not open yet is tried again for `deadline` seconds."""
-    end = monotonic() + deadline
+    """A link to `expect` at this address; a port not open yet is tried again for `deadline` seconds.
+
+    HandshakeError if either side refuses, PeerLost if nobody answers, UsageError if the guard is not enough for this
+    host.
+    """
+    guard.check_host(host)
+    visit = Visit("out", f"{host}:{port}", *expect)
+    try:
+        met = _dialed(host, port, me, expect, monotonic() + deadline, timeout, guard, queue_bytes, visit)
+    except ProtocolError as error:
+        audit.link(visit, error.message)
+        raise
+    audit.link(visit)
+    return met
+
+
+def _dialed(
+    host: str,
+    port: int,
+    me: Identity,
+    expect: tuple[Role, int],
+    end: float,
+    timeout: float,
+    guard: Guard,
+    queue_bytes: int,
+    visit: Visit,
+) -> Met:
     peer = handshake.name_of(*expect)
     with contextlib.ExitStack() as opened:
         try:
-            first = _connect(host, port, peer, end, wrap, opened)
-            agreed = handshake.dialer(Wire(first, end), me, expect)
-            second = _connect(host, port, peer, end, wrap, opened)
-            wire = Wire(second, end)
-            wire.send(msgspec.msgpack.encode(agreed.attach()))
-            wire.recv()
+            first = _connect(host, port, peer, end, guard, opened)
+            if first.proven:
+                visit.fingerprint, visit.name = first.proven.theirs, first.proven.name(*expect)
+            agreed = handshake.dialer(first, me, expect)
+            second = _connect(host, port, peer, end, guard, opened)
+            if second.proven != first.proven:
+                problem = handshake.refusal("certificate", f"two sockets to {peer}, two certificates")
+                second.refuse(problem)
+                raise problem
+            second.send(msgspec.msgpack.encode(agreed.attach()))
+            second.recv()
         except HandshakeError:
             raise
         except (OSError, ProtocolError) as error:
             if isinstance(error, PeerLost | PeerTimeout):
                 raise
-            raise handshake.handshake_failed(peer, error) from None
+            known = guard.explained(error, peer, dialing=True) if isinstance(error, OSError) else None
+            raise known or handshake.handshake_failed(peer, error) from None
         opened.pop_all()
-    link = StreamLink(me.name, peer, first, second, timeout, queue_bytes)
-    return Met(link, agreed.role, agreed.rank, agreed.secret)
+    link = StreamLink(me.name, peer, first.sock, second.sock, timeout, queue_bytes)
+    return Met(link, agreed.role, agreed.rank, agreed.secret, visit.name, visit.fingerprint)
 
 
-def _connect(host: str, port: int, peer: str, end: float, wrap: Wrap, opened: contextlib.ExitStack) -> socket.socket:
+def _connect(host: str, port: int, peer: str, end: float, guard: Guard, opened: contextlib.ExitStack) -> Wire:
     while True:
         try:
             sock = socket.create_connection((host, port), timeout=max(0.01, remaining(end)))
@@ -102,24 +147,25 @@ def _connect(host: str, port: int, peer: str, end: float, wrap: Wrap, opened: co
     opened.callback(sock.close)
     tune(sock)
     sock.settimeout(max(0.01, remaining(end)))
-    wrapped = wrap(sock)
+    wrapped = guard.wrap(sock, dialing=True)
     opened.callback(wrapped.close)
-    return wrapped
+    return Wire(wrapped, end, guard.prove(wrapped, peer, dialing=True))
 
 
 class Listener:
     """An open port. `welcome` says who we are and whom we expect; `accept` gives the links as they come."""
 
-    def __init__(self, sock: socket.socket, wrap: Wrap, greeting: float) -> None:
+    def __init__(self, sock: socket.socket, guard: Guard, greeting: float, audit: Log) -> None:
         self._socket = sock
-        self._wrap = wrap
+        self._guard = guard
         self._greeting = greeting
+        self._audit = audit
         self.refused: deque[str] = deque(maxlen=100)  # what strangers did, for a log
         self._met: queue.SimpleQueue[Met | HandshakeError] = queue.SimpleQueue()
         self._lock = threading.Condition()
         self._greetings: dict[threading.Thread, socket.socket] = {}
-        self._seats: dict[tuple[str, int], StreamLink | None] = {}  # None: being greeted
-        self._waiting: dict[bytes, tuple[Agreed, queue.SimpleQueue[socket.socket]]] = {}
+        self._seats: dict[Seat, StreamLink | None] = {}  # None: being greeted
+        self._waiting: dict[bytes, tuple[Agreed, Proven | None, queue.SimpleQueue[socket.socket | None]]] = {}
         self._closed = False
         self._thread: threading.Thread | None = None
 
@@ -148,7 +194,7 @@ class Listener:
         try:
             met = self._met.get(timeout=timeout)
         except queue.Empty:
-            seats = sorted(handshake.name_of(*seat) for seat, link in self._seats.items() if link is not None)
+            seats = sorted(handshake.name_of(*seat[:2]) for seat, link in self._seats.items() if link is not None)
             here = ", ".join(seats) or "nobody"
             host, port = self.address
             what = f"nobody else came to {host} port {port} for {timeout:g} s ({here} is here)"
@@ -162,6 +208,8 @@ class Listener:
         with self._lock:
             self._closed = True
             greetings = dict(self._greetings)
+            for _, _, handover in self._waiting.values():
+                handover.put(None)
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
         self._socket.close()
@@ -186,7 +234,7 @@ class Listener:
     def _listen(self) -> None:
         while True:
             try:
-                sock, _ = self._socket.accept()
+                sock, address = self._socket.accept()
             except OSError:
                 if self._closed:
                     return
@@ -195,24 +243,32 @@ class Listener:
             with self._lock:
                 busy = self._closed or len(self._greetings) >= MAX_GREETINGS
                 if not busy:
-                    thread = threading.Thread(target=self._greet, args=(sock,), name="puma greets", daemon=True)
+                    visit = Visit("in", f"{address[0]}:{address[1]}")
+                    thread = threading.Thread(target=self._greet, args=(sock, visit), name="puma greets", daemon=True)
                     self._greetings[thread] = sock
                     thread.start()
             if busy:
                 sock.close()
 
-    def _greet(self, raw: socket.socket) -> None:
+    def _greet(self, raw: socket.socket, visit: Visit) -> None:
         end = monotonic() + self._greeting
         sock = raw
         kept = False
         try:
             tune(raw)
             raw.settimeout(self._greeting)
-            sock = self._wrap(raw)
-            kept = self._first_words(Wire(sock, end))
+            sock = self._guard.wrap(raw, dialing=False)
+            with self._lock:
+                self._greetings[threading.current_thread()] = sock
+            proven = self._guard.prove(sock, self._me.name, dialing=False)
+            if proven:
+                visit.fingerprint = proven.theirs
+            kept = self._first_words(Wire(sock, end, proven), visit)
         except HandshakeError as error:
+            self._audit.link(visit, error.message)
             self._met.put(error)
         except (OSError, ProtocolError) as error:
+            self._audit.link(visit, str(error) or type(error).__name__)
             self.refused.append(str(error) or type(error).__name__)
         finally:
             if not kept:
@@ -221,7 +277,7 @@ class Listener:
             with self._lock:
                 self._greetings.pop(threading.current_thread(), None)
 
-    def _first_words(self, wire: Wire) -> bool:
+    def _first_words(self, wire: Wire, visit: Visit) -> bool:
         """True if the socket now belongs to a link, or to the greeting that waits for it."""
         try:
             payload = wire.recv()
@@ -231,34 +287,37 @@ class Listener:
             raise
         if isinstance(words, Attach):
             return self._attach(wire, words)
-        return self._seat(wire, payload)
+        visit.role, visit.rank = words.role, words.rank
+        visit.name = wire.proven.name(words.role, words.rank) if wire.proven else ""
+        return self._seat(wire, payload, visit)
 
     def _attach(self, wire: Wire, words: Attach) -> bool:
         # The dialer may be here before the thread that greeted it has said that it waits.
         with self._lock:
             self._lock.wait_for(lambda: words.link in self._waiting, ATTACH_SECONDS)
             waiting = self._waiting.get(words.link)
-            if waiting is None or not waiting[0].holds(words):
+            if waiting is None or not waiting[0].holds(words) or waiting[1] != wire.proven:
                 raise FrameError("no link waits for this socket")
             del self._waiting[words.link]
         wire.send(b"")
-        waiting[1].put(wire.sock)
+        waiting[2].put(wire.sock)
         return True
 
-    def _seat(self, wire: Wire, payload: bytes) -> bool:
-        seat: list[tuple[str, int]] = []
+    def _seat(self, wire: Wire, payload: bytes, visit: Visit) -> bool:
+        seat: list[Seat] = []
 
         def admit(role: Role, rank: int) -> HandshakeError | None:
-            problem = self._reserve(role, rank)
+            problem = self._reserve((role, rank, visit.fingerprint))
             if problem is None:
-                seat.append((role, rank))
+                seat.append((role, rank, visit.fingerprint))
             return problem
 
         link: StreamLink | None = None
         try:
             agreed = handshake.listener(wire, self._me, payload, admit)
             link = self._join(wire, agreed)
-            self._met.put(Met(link, agreed.role, agreed.rank, agreed.secret))
+            self._audit.link(visit)
+            self._met.put(Met(link, agreed.role, agreed.rank, agreed.secret, visit.name, visit.fingerprint))
         finally:
             with self._lock:
                 for key in seat:
@@ -270,25 +329,27 @@ class Listener:
 
     def _join(self, wire: Wire, agreed: Agreed) -> StreamLink:
         """Wait for the second socket; the first one carries the dialer's words, the second one ours."""
-        handover: queue.SimpleQueue[socket.socket] = queue.SimpleQueue()
+        handover: queue.SimpleQueue[socket.socket | None] = queue.SimpleQueue()
         with self._lock:
-            self._waiting[agreed.link] = (agreed, handover)
+            self._waiting[agreed.link] = (agreed, wire.proven, handover)
             self._lock.notify_all()
-        try:
+        outbound = None
+        with contextlib.suppress(queue.Empty):
             outbound = handover.get(timeout=remaining(wire.deadline))
-        except queue.Empty:
+        if outbound is None:
             with self._lock:
                 self._waiting.pop(agreed.link, None)
-            raise FrameError(f"{agreed.name} opened one socket and no second") from None
+            raise FrameError(f"{agreed.name} opened one socket and no second")
         return StreamLink(self._me.name, agreed.name, outbound, wire.sock, self._timeout, self._queue_bytes)
 
-    def _reserve(self, role: Role, rank: int) -> HandshakeError | None:
+    def _reserve(self, seat: Seat) -> HandshakeError | None:
+        role, rank, _ = seat
         name, mine = handshake.name_of(role, rank), self._me.name
         if not self._expect & {(role, rank), (role, None)}:
             return handshake.refusal("rank", f"{mine} does not expect {name}")
         with self._lock:
-            taken = self._seats.get((role, rank), self)
-            if taken is None or (isinstance(taken, StreamLink) and taken.inbox.over is None):
+            self._seats = {s: link for s, link in self._seats.items() if link is None or not link.lost}
+            if seat in self._seats:
                 return handshake.refusal("rank", f"{mine} has a link to {name} already")
-            self._seats[role, rank] = None
+            self._seats[seat] = None
         return None
