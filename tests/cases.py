@@ -232,18 +232,26 @@ NN = [
     Case(F.exp, lambda p: (given(p, -X.abs(), 40, 14),)),
     Case(F.reciprocal, lambda p: (given(p, POSITIVE, 40, 16),)),
     Case(F.rsqrt, lambda p: (given(p, POSITIVE, 40, 16),)),
-    Case(F.rotary, lambda p: ([_product(p, sample(2, 4, 8)), _x(p, 40, 20)], [angles(4, 8), angles(*N)])),
+    Case(F.heads, lambda p: (*_projections(p), 4)),
+    Case(F.heads, lambda p: (*_projections(p), 4, [angles(9, 4), angles(9, 4)]), "turned"),
+    Case(F.scores, lambda p: (_x(p, 43, ACTIVATION), _x(p, 43, ACTIVATION, "y", Y))),
+    Case(F.silu_gated, lambda p: (_product(p), _x(p, 40, 20))),
     Case(F.argmax, lambda p: (_product(p, sample(3, 37)),)),
     Case(F.argmax, lambda p: (given(p, sample(64, 2), 48, 14),), "of two"),
     Case(F.one_hot, lambda p: (given(p, torch.tensor([3, 0, 10]), 4, 0), 11)),
-    Case(F.cat, lambda p: ([_product(p), _x(p, 40, 20), _x(p, 40, 20)], -1)),
+    Case(F.cat, lambda p: ([_x(p, 40, 20), _x(p, 40, 20, "y")], -1)),
 ]
 
 
+def _projections(p: Party) -> tuple[Any, ...]:
+    """Queries, keys and values of nine rows and two heads."""
+    return _product(p), _x(p, 40, 20), _product(p)
+
+
 def angles(rows: int, size: int) -> Tensor:
-    """Cosine and sine (2, rows, size) of rotary angles."""
+    """Cosine and sine (2, rows, 1, size) of rotary angles."""
     turns = torch.arange(rows)[:, None] * 100.0 ** -(torch.arange(0, size, 2) / size)
-    turns = torch.cat([turns, turns], -1)
+    turns = torch.cat([turns, turns], -1).unsqueeze(1)
     return torch.stack([turns.cos(), turns.sin()])
 
 

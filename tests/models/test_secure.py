@@ -15,7 +15,7 @@ from puma.models import Cache, architecture
 from puma.mpc.fixed import ACTIVATION, RESIDUAL_RING, RING, WEIGHT, formatted
 from puma.mpc.party import Party
 from puma.nn import functional as F
-from puma.nn.modules import Rows, split_heads
+from puma.nn.modules import Rows
 from tests.models import tiny
 from tests.models.plain import one_hot, open_model
 from tests.trio import given, parties, value
@@ -75,7 +75,7 @@ def test_projections_are_opened_together() -> None:
     def rounds(party: Party) -> int:
         x = given(party, torch.ones(3, 8), RING, ACTIVATION)
         weights = [given(party, torch.eye(8), RING, WEIGHT, name) for name in "qkv"]
-        q, k, v = split_heads([F.linear(x[i:], weight) for i, weight in enumerate(weights)], 4)
+        q, k, v = F.heads(*(F.linear(x[i:], weight) for i, weight in enumerate(weights)), 4)
         assert [tuple(part.shape) for part in (q, k, v)] == [(3, 2, 4), (2, 2, 4), (1, 2, 4)]
         return party.ledger.total().rounds
 

@@ -135,20 +135,41 @@ def test_one_hot_rows(size: int) -> None:
     assert torch.equal(value(results).float(), F.one_hot(index, size))
 
 
-def test_rotary() -> None:
-    """A share of some rows and a product of others, each with its own angles, in one round to open and one to lift."""
-    xs, turns = [sample(2, 9, 16, scale=5), sample(3, 16, scale=4, seed=1)], [angles(9, 16), angles(5, 16)[:, 2:]]
+@pytest.mark.parametrize("turned", [False, True])
+def test_heads(turned: bool) -> None:
+    """Queries of fewer rows than keys, a share and products, in one round to open and one to lift."""
+    xs = [sample(3, 32, scale=5), sample(9, 32, scale=4, seed=1), sample(9, 16, seed=2)]
+    turns = [angles(5, 16)[:, 2:], angles(9, 16)] if turned else []
 
     def compute(party: Party) -> Any:
-        items = given(party, xs[0], RESIDUAL_RING, RESIDUAL), given_additive(party, xs[1], RING, ACTIVATION + WEIGHT)
-        return F.rotary(items, turns), party.ledger.total().rounds
+        q = given(party, xs[0], RESIDUAL_RING, RESIDUAL)
+        k, v = (given_additive(party, x, RING, ACTIVATION + WEIGHT, n) for x, n in zip(xs[1:], "kv", strict=True))
+        return F.heads(q, k, v, 16, turns), party.ledger.total().rounds
 
     results, rounds = zip(*parties(compute), strict=True)
     assert rounds == (0, 2, 2)
-    for x, exact, *shares in zip(xs, F.rotary(xs, turns), *results, strict=True):
+    for x, exact, *shares in zip(xs, F.heads(*xs, 16, turns), *results, strict=True):
         errors = (value(shares) - exact).abs()
-        assert shares[0].frac == ACTIVATION
+        assert shares[0].frac == ACTIVATION and exact.shape == (x.shape[0], x.shape[1] // 16, 16)
         assert errors.max() < 1.5 * UNIT * (1 + 2**0.5) + 2.0**-15 * 2 * x.abs().max()
+
+
+def test_a_gate_takes_no_round_of_its_own() -> None:
+    gate, up = sample(40, scale=6), sample(40, scale=20, seed=1)
+
+    def compute(party: Party) -> Any:
+        g, u = (given_additive(party, x, RING, ACTIVATION + WEIGHT, n) for x, n in ((gate, "g"), (up, "u")))
+        F.silu(g)
+        alone = party.ledger.total().rounds
+        g.opened.clear()
+        y = F.silu_gated(g, u)
+        together = party.ledger.total().rounds - alone
+        return party.run(formatted((y, ACTIVATION, RING)))[0], together - alone
+
+    results, extra = zip(*parties(compute), strict=True)
+    assert extra == (0, 0, 0)
+    error = (value(results) - F.silu_gated(gate, up)).abs()
+    assert (error <= 1.1e-3 * up.abs() + 2 * UNIT * (1 + gate.abs()) + 2 * UNIT).all()
 
 
 def test_relu_is_as_exact_as_its_input() -> None:
@@ -175,22 +196,18 @@ def test_argmax(size: int) -> None:
     assert torch.equal(value(again).argmax(-1), logits.argmax(-1))
 
 
-def test_concatenation_of_any_formats() -> None:
-    a, b, c = sample(2, 3), sample(2, 4, seed=1), sample(2, 1, seed=2)
+def test_concatenation_is_local_and_wants_one_format() -> None:
+    y = sample(3, 5, seed=9)
 
     def compute(party: Party) -> Any:
-        return F.cat(
-            [
-                given(party, a, 30, 17),
-                given_additive(party, b, RING, ACTIVATION + WEIGHT),
-                given(party, c, 20, 10, "c"),
-            ],
-            -1,
-        )
+        one, other = given(party, X[:3], RING, ACTIVATION), given(party, y, RING, ACTIVATION, "y")
+        with pytest.raises(ValueError, match="one ring and fraction"):
+            F.cat([one, other.scaled(1)], -1)
+        return F.cat([one, other], -1), party.ledger.total().rounds
 
-    results = parties(compute)
-    assert (results[0].frac, results[0].bits) == (ACTIVATION, RING)
-    assert (value(results) - F.cat([a, b, c], -1)).abs().max() < 2.0**-10
+    results, rounds = zip(*parties(compute), strict=True)
+    assert rounds == (0, 0, 0)
+    assert (value(results) - torch.cat([X[:3], y], -1)).abs().max() < UNIT
 
 
 def test_components_are_booked_by_name() -> None:

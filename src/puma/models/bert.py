@@ -31,7 +31,7 @@ class Attention(nn.Module):
         self.value = nn.Linear(c.hidden_size, c.hidden_size)
 
     def __call__(self, x: Value, at: nn.Layout) -> Value:
-        q, k, v = nn.split_heads([self.query(x), self.key(x), self.value(x)], self.head_dim)
+        q, k, v = F.heads(self.query(x), self.key(x), self.value(x), self.head_dim)
         return nn.attend(q, at.rows.pad(k), at.rows.pad(v), at)
 
 

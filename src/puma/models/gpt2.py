@@ -22,7 +22,7 @@ class Attention(nn.Module):
         self.c_proj = nn.Linear(c.width, c.width)
 
     def __call__(self, x: Value, at: nn.Layout, cache: LayerCache) -> Value:
-        q, k, v = nn.split_heads([self.q(at.asking(x)), self.k(x), self.v(x)], self.head_dim)
+        q, k, v = F.heads(self.q(at.asking(x)), self.k(x), self.v(x), self.head_dim)
         k, v = cache.append(at.rows.pad(k), at.rows.pad(v))
         return self.c_proj(nn.attend(q, k, v, at))
 

@@ -25,9 +25,9 @@ class Attention(nn.Module):
         self.o_proj = nn.Linear(c.heads * c.head_dim, c.hidden_size, c.attention_bias)
 
     def __call__(self, x: Value, at: nn.Layout, cache: LayerCache) -> Value:
-        q, k, v = nn.split_heads([self.q_proj(at.asking(x)), self.k_proj(x), self.v_proj(x)], self.head_dim)
         places = at.asking(at.positions), at.positions
-        q, k = F.rotary([q, k], [nn.rotary_angles(p, self.head_dim, self.rope_theta, x.device) for p in places])
+        angles = [nn.rotary_angles(p, self.head_dim, self.rope_theta, x.device) for p in places]
+        q, k, v = F.heads(self.q_proj(at.asking(x)), self.k_proj(x), self.v_proj(x), self.head_dim, angles)
         k, v = cache.append(at.rows.pad(k), at.rows.pad(v))
         return self.o_proj(nn.attend(q, k, v, at))
 
@@ -39,7 +39,7 @@ class MLP(nn.Module):
         self.down_proj = nn.Linear(c.intermediate_size, c.hidden_size, c.mlp_bias)
 
     def __call__(self, x: Value) -> Value:
-        return self.down_proj(F.mul(F.silu(self.gate_proj(x)), self.up_proj(x)))
+        return self.down_proj(F.silu_gated(self.gate_proj(x), self.up_proj(x)))
 
 
 class Block(nn.Module):

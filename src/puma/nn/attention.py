@@ -24,6 +24,7 @@ from puma.nn.splines import EXP, exponential, lifted, lifted_cost
 COARSE = 1  # fraction bits of the maximum: within 0.75 of the true one
 LARGEST = math.exp(0.75) + EXP.bound
 SCORE_RING = NONLINEAR + SCORE_REACH + 1
+QUERY_RING = SCORE_RING + 2 * ACTIVATION - NONLINEAR  # of queries and keys: their products lose the places between
 INVERSE = 25  # fraction bits of 1 / row sum
 QUOTIENT_RING = 50  # leaves 25 bits of the quotient: |softmax(scores) @ values| < 2^9
 

@@ -17,13 +17,14 @@ from torch import Tensor
 from puma.mpc import arithmetic, compare
 from puma.mpc.arithmetic import deal, multiply, opening_cost, reshare
 from puma.mpc.boolean import open_masked, open_masked_cost, select, select_cost
-from puma.mpc.cost import FREE, Cost, Size, declares, message_bits
+from puma.mpc.cost import FREE, Cost, Size, declares, local, message_bits
 from puma.mpc.fixed import ACTIVATION, LOGIT_RING, RESIDUAL_RING, RING, formatted, formatted_cost
-from puma.mpc.party import Protocol
+from puma.mpc.party import Protocol, together
 from puma.mpc.retrieval import Choice, retrieve, retrieve_cost
 from puma.mpc.share import Additive, Secret, Share, encode, public, truncated
 from puma.mpc.share import cat as cat_shares
 from puma.nn import attention, roots, splines
+from puma.nn.attention import QUERY_RING
 
 Value = Any  # a torch tensor, a Share or an Additive
 
@@ -58,6 +59,12 @@ def matmul(a: Value, b: Value) -> Value:
         return a @ b
     a, b = a.party.run(formatted((a, ACTIVATION, RING), (b, ACTIVATION, RING)))
     return arithmetic.matmul(a, b)
+
+
+@declares("local, of what `heads` returns", "section 3", local)
+def scores(q: Value, k: Value) -> Value:
+    """Scores (..., n, s) of queries (..., n, d) on keys (..., s, d)."""
+    return q @ k.transpose(-1, -2) if isinstance(q, Tensor) else arithmetic.matmul(q, k.transpose(-1, -2))
 
 
 @declares("formatted, both", "section 3", _both_cost)
@@ -142,6 +149,19 @@ def silu(x: Value) -> Value:
     return tf.silu(x) if isinstance(x, Tensor) else _spline(splines.SILU, x)
 
 
+def _gated_cost(gate: Value, up: Value) -> Cost:
+    return _spline_cost(splines.SILU, gate).beside(formatted_cost((up, ACTIVATION, RING)))
+
+
+@declares("silu, formatted, in the same rounds", "section 5", _gated_cost)
+def silu_gated(gate: Value, up: Value) -> Value:
+    """silu(gate) * up; |gate| < 496."""
+    if isinstance(gate, Tensor):
+        return tf.silu(gate) * up
+    activation, (factor,) = gate.party.run(together(_activated(splines.SILU, gate), formatted((up, ACTIVATION, RING))))
+    return multiply(activation, factor)
+
+
 @declares("formatted, lifted", "section 5", lambda x: _spline_cost(splines.SIGMOID, x))
 def sigmoid(x: Value) -> Value:
     """1 / (1 + exp(-x)); |x| < 496."""
@@ -222,25 +242,33 @@ def rsqrt(x: Value) -> Value:
     return truncated(root, root.frac - roots.RESIDUAL)
 
 
-def _rotary_cost(items: Sequence[Value], angles: Sequence[Tensor]) -> Cost:
-    return formatted_cost(*((x, ACTIVATION, RING + ROTARY) for x in items))
+def _heads_wants(q: Value, k: Value, v: Value, angles: Sequence[Tensor]) -> list[tuple[Value, int, int]]:
+    turned = QUERY_RING + (ROTARY if angles else 0)
+    return [(q, ACTIVATION, turned), (k, ACTIVATION, turned), (v, ACTIVATION, RING)]
 
 
-@declares("formatted, all", "section 3", _rotary_cost)
-def rotary(items: Sequence[Value], angles: Sequence[Tensor]) -> list[Value]:
-    """Rotary position embedding, halves rotated: x * cos + rotate_half(x) * sin, for each x (..., head_dim).
+@declares(
+    "formatted, all",
+    "section 3",
+    lambda q, k, v, size, angles=(): formatted_cost(*_heads_wants(q, k, v, angles)),
+)
+def heads(q: Value, k: Value, v: Value, size: int, angles: Sequence[Tensor] = ()) -> list[Value]:
+    """Queries, keys and values (rows, heads * size) as (rows, heads, size), in the rings that attention wants.
 
-    Cosine and sine are public, stacked in `angles`, and broadcast to x.
+    `angles` are cosines and sines (2, rows, 1, size) for queries and for keys: rotary position embedding with halves
+    rotated, x cos + rotate_half(x) sin. All are opened in one round and lifted in one.
     """
-    if isinstance(items[0], Tensor):
-        return [x * cos + _half_turned(x) * sin for x, (cos, sin) in zip(items, angles, strict=True)]
-    lifted = items[0].party.run(formatted(*((x, ACTIVATION, RING + ROTARY) for x in items)))
-    result = []
-    for x, turns in zip(lifted, angles, strict=True):
-        c, s = encode(turns, ROTARY, x.device)  # type: ignore[misc]
-        turned = x.times(c, ROTARY) + x.apply(_half_turned).times(s, ROTARY)
-        result.append(truncated(turned, ROTARY))
-    return result
+    items = [q, k, v] if isinstance(q, Tensor) else q.party.run(formatted(*_heads_wants(q, k, v, angles)))
+    items = [x.reshape(x.shape[0], -1, size) for x in items]
+    return [_turned(x, turns) for x, turns in zip(items, angles)] + items[len(angles) :]
+
+
+def _turned(x: Value, angles: Tensor) -> Value:
+    if isinstance(x, Tensor):
+        cos, sin = angles
+        return x * cos + _half_turned(x) * sin
+    c, s = encode(angles, ROTARY, x.device)  # type: ignore[misc]
+    return truncated(x.times(c, ROTARY) + x.apply(_half_turned).times(s, ROTARY), ROTARY)
 
 
 def _half_turned(x: Tensor) -> Tensor:
@@ -296,15 +324,16 @@ def one_hot(index: Value, size: int) -> Value:
     return party.run(reshare(Additive(party, part, RESIDUAL_RING, 0, dealt=False)))[0]
 
 
-@declares("formatted, all", "section 3", lambda items, dim: formatted_cost(*((x, ACTIVATION, RING) for x in items)))
+@declares("local", "section 3", local)
 def cat(items: Sequence[Value], dim: int) -> Value:
-    """Concatenate along a dimension."""
-    if isinstance(items[0], Tensor):
-        return torch.cat(list(items), dim)
-    shares = items[0].party.run(formatted(*((x, ACTIVATION, RING) for x in items)))
-    return cat_shares(shares, dim)
+    """Concatenate tensors, or shares of one format, along a dimension."""
+    return torch.cat(list(items), dim) if isinstance(items[0], Tensor) else cat_shares(items, dim)
+
+
+def _activated(spline: splines.Spline, x: Share | Additive) -> Protocol[Share]:
+    (x,) = yield from formatted((x, spline.frac, spline.ring))
+    return (yield from splines.lifted(spline, x, RING))
 
 
 def _spline(spline: splines.Spline, x: Share | Additive) -> Share:
-    (x,) = x.party.run(formatted((x, spline.frac, spline.ring)))
-    return x.party.run(splines.lifted(spline, x, RING))
+    return x.party.run(_activated(spline, x))

@@ -6,7 +6,7 @@ parameter is a torch tensor or a share, nor anything about parties, links or fil
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -90,15 +90,6 @@ class Affine(Module):
         return F.affine(x, self.weight, self.bias)
 
 
-def split_heads(projections: Sequence[Value], size: int) -> list[Value]:
-    """Each (rows, heads * size) -> (rows, heads, size); joined on the way, so that they are opened in one round."""
-    flat, parts, start = F.cat([x.reshape(-1) for x in projections], 0), [], 0
-    for x in projections:
-        parts.append(flat[start : start + x.numel()].reshape(x.shape[0], -1, size))
-        start += x.numel()
-    return parts
-
-
 def attend(q: Value, k: Value, v: Value, at: Layout) -> Value:
     """Attention of queries (rows, heads, size), already scaled: (rows, heads * size).
 
@@ -110,7 +101,7 @@ def attend(q: Value, k: Value, v: Value, at: Layout) -> Value:
     groups = heads // k.shape[1]
     q = q.reshape(prompts, k.shape[1], groups * rows, size)
     mask = at.mask.repeat(1, groups, 1).unsqueeze(1)
-    context = F.softmax_matmul(F.matmul(q, k.transpose(2, 3)), v, mask)
+    context = F.softmax_matmul(F.scores(q, k), v, mask)
     return at.queries.unpad(context.reshape(prompts, heads, rows, size))
 
 
