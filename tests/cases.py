@@ -231,7 +231,7 @@ NN = [
     Case(F.exp, lambda p: (given(p, -X.abs(), 40, 14),)),
     Case(F.reciprocal, lambda p: (given(p, POSITIVE, 40, 16),)),
     Case(F.rsqrt, lambda p: (given(p, POSITIVE, 40, 16),)),
-    Case(F.rotary, lambda p: (_product(p, sample(2, 4, 8)), *angles(4, 8))),
+    Case(F.rotary, lambda p: ([_product(p, sample(2, 4, 8)), _x(p, 40, 20)], [angles(4, 8), angles(*N)])),
     Case(F.argmax, lambda p: (_product(p, sample(3, 37)),)),
     Case(F.argmax, lambda p: (given(p, sample(64, 2), 48, 14),), "of two"),
     Case(F.one_hot, lambda p: (given(p, torch.tensor([3, 0, 10]), 4, 0), 11)),
@@ -239,11 +239,11 @@ NN = [
 ]
 
 
-def angles(rows: int, size: int) -> tuple[Tensor, Tensor]:
-    """Cosine and sine of rotary angles (rows, size)."""
+def angles(rows: int, size: int) -> Tensor:
+    """Cosine and sine (2, rows, size) of rotary angles."""
     turns = torch.arange(rows)[:, None] * 100.0 ** -(torch.arange(0, size, 2) / size)
     turns = torch.cat([turns, turns], -1)
-    return turns.cos(), turns.sin()
+    return torch.stack([turns.cos(), turns.sin()])
 
 
 def elements(case: Case, party: Party) -> int:

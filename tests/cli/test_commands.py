@@ -57,6 +57,27 @@ def test_generate_says_where_it_differs(
     assert "The plain model differs from token 1 on" in ran.out
 
 
+def test_generate_from_a_file(puma: Run, checkpoints: dict[str, Path], tmp_path: Path) -> None:
+    lines = tmp_path / "prompts.txt"
+    lines.write_text("the cat sat\n\n  \na dog\nit was red and they\n")
+    command = ("generate", checkpoints["llama"], "--prompts", lines, "--tokens", 2)
+    found = puma(*command, "--compare", "--json").json
+    assert list(found) == ["results", "seconds", "rounds", "bytes"]
+    assert [result["prompt"] for result in found["results"]] == ["the cat sat", "a dog", "it was red and they"]
+    for result in found["results"]:
+        assert list(result) == ["prompt", "text", "token_ids", "compare"]
+        assert len(result["token_ids"]) == 2 and result["compare"]["agree"]
+    check_bytes(found["bytes"])
+    ran = puma(*command)
+    texts = [f"{result['prompt']} {result['text']}" for result in found["results"]]
+    assert ran.out.splitlines()[:6:2] == texts
+    assert "tokens/s" in ran.out and "not for secrets" in ran.out
+    lines.write_text("\n")
+    assert "holds no prompt" in puma(*command).err
+    lines.write_text("the cat\n" + "the " * 40)
+    assert "the model's context 32" in puma(*command).err
+
+
 def test_encode_embeds(puma: Run, checkpoints: dict[str, Path]) -> None:
     found = puma("encode", checkpoints["bert"], "the cat sat", "--compare", "--json").json
     assert list(found) == ["results", "embedding", "compare", "seconds", "rounds", "bytes"]
@@ -76,36 +97,38 @@ def test_encode_classifies_several_texts(puma: Run, checkpoints: dict[str, Path]
     assert [result["text"] for result in found["results"]] == texts
     for result in found["results"]:
         assert result["labels"] == ["bad", "fair", "good"] and len(result["logits"]) == 3
+    check_bytes(found["bytes"])
     alone = puma("encode", checkpoints["classifier"], texts[0], "--json").json
+    assert alone["rounds"] == found["rounds"]  # one request for both
     assert alone["logits"] == pytest.approx(found["results"][0]["logits"], abs=0.01)
     assert alone["labels"] == ["bad", "fair", "good"]
     out = puma("encode", checkpoints["classifier"], *texts, "--compare").out
-    assert out.count("<") == 2 and out.count("cosine") == 2 and "for both" not in out
+    assert out.count("<") == 2 and out.count("cosine") == 2 and "texts/s" in out
 
 
-@pytest.mark.parametrize(("name", "options"), [("llama", ["--tokens", 2]), ("bert", [])])
+@pytest.mark.parametrize(("name", "options"), [("llama", ["--tokens", 2, "--batch", 3]), ("bert", [])])
 def test_bench_pays_what_cost_says(name: str, options: list[object], puma: Run, checkpoints: dict[str, Path]) -> None:
     found = puma("bench", checkpoints[name], "--prompt", 4, *options, "--json").json
     assert set(found) == {
-        "model", "layers", "prompt", "tokens", "seconds", "cpu_seconds", "peak_rss_mib", "rounds", "bytes",
+        "model", "layers", "prompt", "tokens", "batch", "seconds", "cpu_seconds", "peak_rss_mib", "rounds", "bytes",
         "max_abs_error", "breakdown", "machine", "version",
     }  # fmt: skip
     assert (found["model"], found["layers"], found["prompt"]) == (name, 2, 4)
-    assert found["tokens"] == (2 if options else 0)
+    assert (found["tokens"], found["batch"]) == ((2, 3) if options else (0, 1))
     assert len(found["peak_rss_mib"]) == 3 and 0 < found["max_abs_error"] < 0.01
     assert all(set(part) == {"name", "seconds", "rounds", "bytes"} for part in found["breakdown"])
     check_bytes(found["bytes"])
     cost = puma("cost", checkpoints[name], "--prompt", 4, *options, "--network", "lan", "--json").json
-    assert set(cost) == {"model", "layers", "prompt", "tokens", "rounds", "bytes", "breakdown", "network"}
-    same = ("model", "layers", "prompt", "tokens", "rounds", "bytes")
+    assert set(cost) == {"model", "layers", "prompt", "tokens", "batch", "rounds", "bytes", "breakdown", "network"}
+    same = ("model", "layers", "prompt", "tokens", "batch", "rounds", "bytes")
     assert {key: cost[key] for key in same} == {key: found[key] for key in same}
     assert cost["network"]["seconds"] > 0 and cost["network"]["assumptions"]
     assert sum(part["bytes"] for part in cost["breakdown"]) == sum(cost["bytes"]["per_party"])
 
 
 def test_bench_for_people(puma: Run, checkpoints: dict[str, Path]) -> None:
-    out = puma("bench", checkpoints["gpt2"], "--prompt", 3, "--layers", 1, "--no-error").out
-    assert "gpt2, 1 layers, 3 tokens in, 1 out" in out and "CPU seconds" in out
+    out = puma("bench", checkpoints["gpt2"], "--prompt", 3, "--layers", 1, "--batch", 2, "--no-error").out
+    assert "gpt2, 1 layers, 3 tokens in, 1 out, 2 times" in out and "CPU seconds" in out and "tokens/s" in out
     assert "largest error" not in out
     assert re.search(r"^attention +\d", out, re.MULTILINE)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,12 @@ from torch.testing import assert_close
 
 from puma.errors import TensorError, UsageError
 from puma.models import Cache, architecture
+from puma.nn.layout import Rows
 from tests.models import tiny
 from tests.models.plain import one_hot, open_model
 
 IDS = [1, 5, 7, 9, 27, 6, 8, 20, 3]
+BATCH = [IDS[:3], IDS[2:], IDS[5:6], IDS[1:8]]
 CAUSAL: dict[str, tuple[Callable[..., Path], dict[str, Any]]] = {
     "llama": (tiny.llama, {}),
     "llama-tied": (tiny.llama, {"tie_word_embeddings": True}),
@@ -48,13 +51,13 @@ def test_causal(name: str, tmp_path: Path, reference: Any) -> None:
     with torch.no_grad():
         expected = reference(folder)(torch.tensor([IDS]), output_hidden_states=True)
     rows = one_hot(IDS, checkpoint.config.vocab_size)
-    near(model(rows), expected.logits[0, -1])
+    near(model(rows)[0], expected.logits[0, -1])
     near(model.hidden(rows), expected.hidden_states[-1][0])
     cache = Cache(checkpoint.config.layers)
-    near(model(rows[:4], cache), expected.logits[0, 3])
-    near(model(rows[4:7], cache), expected.logits[0, 6])  # several tokens after a cached prefix
+    near(model(rows[:4], cache)[0], expected.logits[0, 3])
+    near(model(rows[4:7], cache)[0], expected.logits[0, 6])  # several tokens after a cached prefix
     for i in (7, 8):
-        near(model(rows[i : i + 1], cache), expected.logits[0, i])
+        near(model(rows[i : i + 1], cache)[0], expected.logits[0, i])
     assert cache.length == len(IDS)
 
 
@@ -67,7 +70,7 @@ def test_encoder(name: str, tmp_path: Path, reference: Any) -> None:
         expected = reference(folder)(torch.tensor([IDS]), token_type_ids=torch.tensor([types]))
     hidden = model(one_hot(IDS, checkpoint.config.vocab_size), types)
     near(hidden, expected.last_hidden_state[0])
-    near(model.pool(hidden), expected.pooler_output[0])
+    near(model.pool(hidden)[0], expected.pooler_output[0])
 
 
 def test_classifier(tmp_path: Path, reference: Any) -> None:
@@ -76,7 +79,48 @@ def test_classifier(tmp_path: Path, reference: Any) -> None:
     with torch.no_grad():
         expected = reference(folder)(torch.tensor([IDS])).logits[0]
     assert checkpoint.config.labels == ("bad", "fair", "good")
-    near(model.classify(model(one_hot(IDS, checkpoint.config.vocab_size))), expected)
+    near(model.classify(model(one_hot(IDS, checkpoint.config.vocab_size)))[0], expected)
+
+
+@pytest.mark.parametrize("name", CAUSAL)
+@pytest.mark.parametrize("prompts", [BATCH, [IDS[:2], IDS[2:4]], [IDS[:1]] * 3])
+def test_a_batch_is_its_prompts(name: str, prompts: list[list[int]], tmp_path: Path) -> None:
+    """The prompts, then two more tokens of each, one by one: as each prompt has it alone."""
+    write, settings = CAUSAL[name]
+    checkpoint, model = open_model(write(tmp_path, **settings))
+    size, layers = checkpoint.config.vocab_size, checkpoint.config.layers
+    steps = [prompts, [[5 + i] for i in range(len(prompts))], [[9]] * len(prompts)]
+    together = Cache(layers, [len(ids) for ids in prompts])
+    alone = [Cache(layers) for _ in prompts]
+    for step in steps:
+        found = model(one_hot([*chain(*step)], size), together)
+        near(found, torch.cat([model(one_hot(ids, size), cache) for ids, cache in zip(step, alone, strict=True)]))
+    hidden = model.hidden(one_hot([*chain(*prompts)], size), Cache(layers, [len(ids) for ids in prompts]))
+    near(hidden, torch.cat([model.hidden(one_hot(ids, size)) for ids in prompts]))
+
+
+def test_a_batch_of_texts_is_each_of_them(tmp_path: Path) -> None:
+    checkpoint, model = open_model(tiny.classifier(tmp_path))
+    size, lengths = checkpoint.config.vocab_size, [len(ids) for ids in BATCH]
+    types = [[i % 2 for i in range(n)] for n in lengths]
+    hidden = model(one_hot([*chain(*BATCH)], size), [*chain(*types)], lengths)
+    alone = [model(one_hot(ids, size), kinds) for ids, kinds in zip(BATCH, types, strict=True)]
+    near(hidden, torch.cat(alone))
+    near(model.classify(hidden, lengths), torch.cat([model.classify(states) for states in alone]))
+    near(Rows(lengths).sum(hidden), torch.stack([states.sum(0) for states in alone]))
+
+
+def test_rows_must_be_those_of_the_prompts(tmp_path: Path) -> None:
+    checkpoint, model = open_model(tiny.llama(tmp_path))
+    size, layers = checkpoint.config.vocab_size, checkpoint.config.layers
+    cache = Cache(layers, [2, 4])
+    with pytest.raises(UsageError, match="5 rows are not those of 2 prompts"):
+        model(one_hot(IDS[:5], size), cache)
+    model(one_hot(IDS[:6], size), cache)
+    with pytest.raises(UsageError, match="3 rows"):
+        model(one_hot(IDS[:3], size), cache)
+    with pytest.raises(UsageError, match="make no batch"):
+        model(one_hot(IDS[:4], size), Cache(layers, [4, 0]))
 
 
 @pytest.mark.parametrize("write", [tiny.llama, tiny.gpt2, tiny.classifier])

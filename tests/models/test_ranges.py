@@ -43,9 +43,9 @@ def test_scores_of_a_rotary_model_stay_within_the_bound() -> None:
     config = Llama(vocab_size=10, hidden_size=32, intermediate_size=8, layers=1, heads=4, kv_heads=2)
     params = {"x.self_attn.q_proj.weight": torch.randn(32, 32), "x.self_attn.k_proj.weight": torch.randn(16, 32)}
     n = sphere(1000, 32)
-    q, k = (x.view(1000, -1, 8).transpose(0, 1) for x in (n @ w.T for w in params.values()))
-    cos, sin = rotary_angles(0, 1000, 8, 10000.0, torch.device("cpu"))
-    q, k = (rotary(x, cos, sin).transpose(0, 1) for x in (q, k.repeat_interleave(2, dim=0)))
+    q, k = (x.view(1000, -1, 8) for x in (n @ w.T for w in params.values()))
+    angles = rotary_angles(torch.arange(1000), 8, 10000.0, torch.device("cpu"))
+    q, k = rotary([q, k.repeat_interleave(2, dim=1)], [angles, angles])
     ((_, bound, _, what),) = ranges.bounds(config, params)
     assert "attention scores" in what
     assert spread(q, k) < bound < 30 * spread(q, k)

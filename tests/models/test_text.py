@@ -9,7 +9,7 @@ import pytest
 from puma.errors import CheckpointError, InputError
 from puma.models import presets
 from puma.models.checkpoint import load
-from puma.models.text import check_length, decode, encode, open_tokenizer
+from puma.models.text import check_batch, check_length, decode, encode, open_tokenizer
 from tests.models import tiny
 
 
@@ -56,6 +56,25 @@ def test_length() -> None:
     for prompt, tokens in ((0, 1), (513, 1), (500, 14)):
         with pytest.raises(InputError) as caught:
             check_length(config, prompt, tokens)
+        assert caught.value.hint
+
+
+def test_batches() -> None:
+    config = presets.preset("gpt2")
+    check_batch(config, [1000])  # a single prompt may fill the context, whatever it takes
+    check_batch(config, [5, 400, 30], 25)
+    for lengths, tokens, says in (
+        ([], 1, "no prompt"),
+        ([5, 0], 1, "empty"),
+        ([-3, 5], 1, "empty"),
+        ([5, 1025], 1, "context 1024"),
+        ([5, 1000], 26, "exceed the model's context"),
+        ([1] * 257, 1, "257 prompts are more than 256"),
+        ([1000] * 2, 1, "make tensors of 24,000,000 numbers"),
+        ([1] * 8, 1000, "make tensors of 24,576,000 numbers"),
+    ):
+        with pytest.raises(InputError, match=says) as caught:
+            check_batch(config, lengths, tokens)
         assert caught.value.hint
 
 

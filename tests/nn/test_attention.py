@@ -13,12 +13,23 @@ from puma.mpc.fixed import ACTIVATION, NONLINEAR, RING, VALUE_LIMIT, WEIGHT
 from puma.mpc.party import Party
 from puma.nn import functional as F
 from puma.nn.attention import exponentials
-from puma.nn.modules import attend, causal_mask, full_mask
+from puma.nn.layout import Layout
+from puma.nn.modules import attend
 from tests.cases import sample
 from tests.trio import given, given_additive, held, parties, value
 
 # exp's lines err by 1e-3 of the value, in a row's terms and in its sum; plus the last places of terms and quotient.
 RELATIVE, PLACES = 2.2e-3, 3e-4
+
+
+def causal_mask(rows: int, length: int) -> Tensor:
+    """The mask of the last `rows` positions of `length`: each sees itself and what came before."""
+    return torch.ones(rows, length, dtype=torch.bool).tril(length - rows)
+
+
+def full_mask(rows: int) -> Tensor:
+    """All see all."""
+    return torch.ones(rows, rows, dtype=torch.bool)
 
 
 def check(scores: Tensor, mask: Tensor) -> float:
@@ -116,19 +127,23 @@ def test_the_limit_of_values_holds_in_the_worst_case(count: int) -> None:
     assert (value(result) / v[:, :1].double() - 1).abs().max() < 1e-3
 
 
-def test_grouped_heads() -> None:
-    """Eight query heads on two key heads, as LLaMA has them, after a cache of earlier tokens."""
-    q, k, v = sample(8, 3, 16, scale=0.7), sample(2, 7, 16, seed=1), sample(2, 7, 16, seed=2)
-    mask = causal_mask(3, 7)
+def test_grouped_heads_of_padded_prompts() -> None:
+    """Eight query heads on two key heads, after a cache; what lies in the padding does not matter."""
+    at = Layout([3, 1, 2], torch.tensor([[0, 0, 1, 1], [1, 1, 1, 1], [0, 1, 1, 1]]).bool())
+    q, k, v = sample(6, 8, 16, scale=0.7), sample(3, 2, 7, 16, seed=1), sample(3, 2, 7, 16, seed=2)
 
-    def compute(party: Party) -> Any:
+    def compute(party: Party, k: Tensor, v: Tensor) -> Any:
         shares = (given(party, t, RING, ACTIVATION, name) for t, name in ((q, "q"), (k, "k"), (v, "v")))
-        return attend(*shares, mask)
+        return attend(*shares, at)
 
-    results = parties(compute)
-    exact = attend(q, k, v, mask)
-    assert results[0].shape == exact.shape == (8, 3, 16)
-    assert (value(results) - exact).abs().max() < 4e-3
+    exact = attend(q, k, v, at)
+    alone = attend(q[3:4], k[1:2, :, [0, 1, 2, 3, 6]], v[1:2, :, [0, 1, 2, 3, 6]], Layout([1], torch.ones(1, 4).bool()))
+    assert (exact[3:4] - alone).abs().max() < 1e-6
+    padding = ~at.held[:, None, :, None]
+    for fill in (0.0, 30.0):
+        results = parties(lambda p, f=fill: compute(p, k.masked_fill(padding, f), v.masked_fill(padding, -f)))
+        assert results[0].shape == exact.shape == (6, 128)
+        assert (value(results) - exact).abs().max() < 4e-3
 
 
 def test_what_the_mask_hides_does_not_matter() -> None:

@@ -136,15 +136,18 @@ def test_one_hot_rows(size: int) -> None:
 
 
 def test_rotary() -> None:
-    x = sample(2, 9, 16, scale=5)
-    cos, sin = angles(9, 16)
-    for make in (
-        lambda p: given(p, x, RESIDUAL_RING, RESIDUAL),
-        lambda p: given_additive(p, x, RING, ACTIVATION + WEIGHT),
-    ):
-        results = parties(lambda p, m=make: F.rotary(m(p), cos, sin))
-        errors = (value(results) - F.rotary(x, cos, sin)).abs()
-        assert results[0].frac == ACTIVATION
+    """A share of some rows and a product of others, each with its own angles, in one round to open and one to lift."""
+    xs, turns = [sample(2, 9, 16, scale=5), sample(3, 16, scale=4, seed=1)], [angles(9, 16), angles(5, 16)[:, 2:]]
+
+    def compute(party: Party) -> Any:
+        items = given(party, xs[0], RESIDUAL_RING, RESIDUAL), given_additive(party, xs[1], RING, ACTIVATION + WEIGHT)
+        return F.rotary(items, turns), party.ledger.total().rounds
+
+    results, rounds = zip(*parties(compute), strict=True)
+    assert rounds == (0, 2, 2)
+    for x, exact, *shares in zip(xs, F.rotary(xs, turns), *results, strict=True):
+        errors = (value(shares) - exact).abs()
+        assert shares[0].frac == ACTIVATION
         assert errors.max() < 1.5 * UNIT * (1 + 2**0.5) + 2.0**-15 * 2 * x.abs().max()
 
 

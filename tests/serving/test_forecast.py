@@ -15,23 +15,32 @@ from puma.serving.messages import Encode, Generate, Input
 
 
 @pytest.mark.processes
-@pytest.mark.parametrize(("name", "tokens"), [("llama", 3), ("gpt2", 2), ("bert", None), ("classifier", None)])
+@pytest.mark.parametrize(
+    ("name", "tokens", "lengths"),
+    [
+        ("llama", 3, [5]),
+        ("llama", 2, [5, 2, 4]),
+        ("gpt2", 2, [1, 3]),
+        ("bert", None, [5]),
+        ("classifier", None, [2, 5, 2]),
+    ],
+)
 def test_forecast_equals_the_ledgers(
-    name: str, tokens: int | None, checkpoints: dict[str, Path], processes: Trio
+    name: str, tokens: int | None, lengths: list[int], checkpoints: dict[str, Path], processes: Trio
 ) -> None:
     _, config, _ = configured(str(checkpoints[name]), None, weights=False)
     processes.session.share(config, RandomParams(config))
-    ids = random_ids(config, 5)
+    prompts = random_ids(config, lengths)
     if tokens:
-        requests: list[Generate | Encode] = [job(config, 5, tokens)]
+        requests: list[Generate | Encode] = [Generate(Input(lengths, []), tokens)]
     else:
         outputs = ("hidden", "pooled", *(["logits"] if name == "classifier" else []))
-        requests = [Encode(Input(5, []), output) for output in outputs]
+        requests = [Encode(Input(lengths, []), output) for output in outputs]
     for request in requests:
         if isinstance(request, Generate):
-            list(processes.session.generate(ids, request.tokens))
+            list(processes.session.generate(prompts, request.tokens))
         else:
-            processes.session.encode(ids, request.output)
+            processes.session.encode(prompts, request.output)
         paid, expected = processes.session.cost, forecast(config, request)
         assert paid is not None
         assert expected.rounds == paid.rounds
@@ -69,6 +78,11 @@ def test_impossible_requests() -> None:
     for config, prompt, tokens in ((bert, 0, None), (bert, 4, 1), (gpt2, 4, 0), (gpt2, -1, None)):
         with pytest.raises(UsageError):
             job(config, prompt, tokens)
+    for batch in (0, -2):
+        with pytest.raises(UsageError, match="a batch of"):
+            job(gpt2, 4, 1, batch)
+    with pytest.raises(InputError, match="make tensors of"):
+        job(gpt2, 512, 1, 200)
     for config, prompt, tokens in ((bert, 513, None), (gpt2, 1020, 9)):
         with pytest.raises(InputError, match="context"):
             job(config, prompt, tokens)

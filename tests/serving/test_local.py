@@ -62,6 +62,29 @@ def test_secure_encodings_are_near_the_plain_ones(name: str, checkpoints: dict[s
         assert name == "classifier" or abs(float(torch.linalg.vector_norm(plain)) - 1) < 1e-6
 
 
+@pytest.mark.parametrize("name", ["llama", "gpt2"])
+def test_several_prompts_in_one_request(name: str, checkpoints: dict[str, Path], processes: Trio) -> None:
+    clear = ClearModel(checkpoints[name])
+    cluster = LocalCluster(clear, trio=processes)
+    prompts = ["the cat sat on the", "a dog", "they went home one day and saw the big mat"]
+    answers = cluster.generate(prompts, 4)
+    for prompt, answer in zip(prompts, answers, strict=True):
+        assert answer.token_ids == clear.generate(clear.prompt_ids(prompt, 4), 4)
+        assert answer.text == cluster.decode(answer.token_ids)
+    assert cluster.generate(prompts[:1], 1)[0].token_ids == answers[0].token_ids[:1]
+
+
+@pytest.mark.parametrize("name", ["bert", "classifier"])
+def test_several_texts_in_one_request(name: str, checkpoints: dict[str, Path], processes: Trio) -> None:
+    clear = ClearModel(checkpoints[name])
+    cluster = LocalCluster(clear, trio=processes)
+    texts = ["the cat sat on the mat", "a dog", "it was red"]
+    found = cluster.encode(texts)
+    for text, encoding in zip(texts, found, strict=True):
+        assert_close(encoding.values, clear.encode(clear.sentence_ids(text)), atol=0.01, rtol=0)
+    assert found[0].cost == found[1].cost == cluster.cost
+
+
 def test_a_stream_left_early_does_not_disturb_the_next(checkpoints: dict[str, Path], processes: Trio) -> None:
     cluster = LocalCluster(checkpoints["llama"], trio=processes)
     expected = cluster.generate("a dog ran", 3).token_ids
@@ -79,9 +102,9 @@ def test_bad_requests_leave_the_session_usable(checkpoints: dict[str, Path], pro
             cluster.generate(prompt, tokens)
     with pytest.raises(UsageError, match="is no encoder"):
         cluster.encode("the cat")
-    for ids in ([], [28], [-1]):
+    for prompts in ([], [[]], [[28]], [[-1]], [[5], []], [[5], [28]], [[5] * 40, [5]], [[5]] * 257):
         with pytest.raises(InputError):
-            list(cluster.session.generate(ids, 1))
+            list(cluster.session.generate(prompts, 1))
     assert len(cluster.generate("the cat", 1).token_ids) == 1
 
 

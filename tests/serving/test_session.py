@@ -65,7 +65,7 @@ def report(session: Session) -> None:
 def test_three_shares_are_one_answer(session: Session) -> None:
     lay(session, -1.25)
     report(session)
-    assert session.encode([1, 2], "pooled").tolist() == [-1.25]
+    assert [float(x) for x in session.encode([[1, 2]], "pooled")] == [-1.25]
 
 
 @pytest.mark.parametrize("rank", [0, 1, 2])
@@ -73,9 +73,9 @@ def test_three_shares_are_one_answer(session: Session) -> None:
 def test_copies_that_differ_end_the_session(session: Session, rank: int, component: int) -> None:
     lay(session, 1.0, broken=(rank, component))
     with pytest.raises(ProtocolError, match="different copies"):
-        session.encode([1, 2], "pooled")
+        session.encode([[1, 2]], "pooled")
     with pytest.raises(ProtocolError, match="has ended"):
-        session.encode([1, 2], "pooled")
+        session.encode([[1, 2]], "pooled")
 
 
 def test_a_lost_party_is_named_though_others_have_answers(session: Session) -> None:

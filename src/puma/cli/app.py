@@ -26,7 +26,7 @@ cannot be used; 4 the parties no longer agree, or one is lost; 130 interrupted.
 Errors are one line and a hint; `--debug` adds the stack. `puma COMMAND --help` explains a command.\
 """
 COMMANDS = {  # name: where it lives, its arguments, what it does
-    "generate": ("commands", "[MODEL] PROMPT", "Continue a prompt; tokens appear as they are decided."),
+    "generate": ("commands", "[MODEL] [PROMPT]", "Continue a prompt, or all in a file."),
     "encode": ("commands", "MODEL TEXT...", "Embed or classify texts, by a BERT model."),
     "bench": ("commands", "MODEL --prompt N", "Time a request on a published shape or a checkpoint."),
     "cost": ("commands", "MODEL --prompt N", "Count the rounds and bytes of a request without running it."),

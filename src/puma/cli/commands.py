@@ -6,26 +6,29 @@ Nothing is computed here; what a number means is said where it is made.
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
 import puma
 from puma.cli import ui
+from puma.cli.prompts import agreement, comparison, generate_all, read
 from puma.cli.ui import HUMAN, Count, Flag, Output
+from puma.errors import UsageError
 
 if TYPE_CHECKING:
     from puma.serving.clear import ClearModel
-    from puma.serving.client import Cost
     from puma.serving.local import LocalCluster
 
 
 def generate(
-    model: str,
+    model: str | None = None,
     prompt: str | None = None,
     /,
     *,
     tokens: Count = 32,
+    prompts: Path | None = None,
     compare: Flag = False,
     output: Output = HUMAN,
 ) -> None:
@@ -39,12 +42,21 @@ def generate(
         The text to be continued.
     tokens
         How many tokens to generate.
+    prompts
+        A text file with a prompt in each line: all go in one request, and are shown when all are done.
     compare
         Run the plain model on the same prompt, too, and say whether it agrees.
     """
     from puma.serving.clear import ClearModel
     from puma.serving.local import LocalCluster
 
+    if prompts is not None:
+        if prompt is not None:
+            raise UsageError("--prompts takes the place of PROMPT", "leave out one of them")
+        generate_all(model, read(prompts), tokens, compare, output)
+        return
+    if model is None:
+        raise UsageError("puma generate needs PROMPT", "pass one, or --prompts FILE with one in each line")
     source, prompt = (None, model) if prompt is None else (model, prompt)
     started = time.perf_counter()
     with ui.progress(output.json) as progress:
@@ -55,14 +67,14 @@ def generate(
     with cluster:
         found = _streamed(cluster, ids, tokens, output.json)
         cost = cluster.cost
-    agreement = _agreement(clear, ids, found) if compare else None
+    agreed = agreement(clear, ids, found) if compare else None
     if output.json:
         seconds = {"load": loaded, "prefill": cost.prefill, "decode": cost.seconds - cost.prefill}
         answer = {"text": clear.decode(found), "token_ids": found, "seconds": seconds, "rounds": cost.rounds}
-        ui.answer(answer | {"bytes": cost.bytes()} | ({"compare": agreement} if agreement else {}))
+        ui.answer(answer | {"bytes": cost.bytes()} | ({"compare": agreed} if agreed else {}))
         return
-    if agreement:
-        ui.say(_comparison(agreement, found))
+    if agreed:
+        ui.say(comparison(agreed, found))
     ui.say(ui.cost_line(cost, len(found)))
     ui.say(ui.LOCAL)
 
@@ -70,7 +82,7 @@ def generate(
 def _streamed(cluster: LocalCluster, ids: list[int], tokens: int, as_json: bool) -> list[int]:
     """The tokens, shown as they come."""
     found: list[int] = []
-    stream = cluster.session.generate(ids, tokens)
+    stream = (new for (new,) in cluster.session.generate([ids], tokens))
     with ui.progress(as_json) as progress:
         progress("the parties read the prompt", 0, 1)
         found.append(next(stream))
@@ -85,19 +97,6 @@ def _streamed(cluster: LocalCluster, ids: list[int], tokens: int, as_json: bool)
     if not as_json:
         writer.show(cluster.decode([*ids, *found]) + "\n", last=True)
     return found
-
-
-def _agreement(clear: ClearModel, ids: list[int], found: list[int]) -> dict[str, Any]:
-    """The plain model's answer, and whether it is the same."""
-    plain = clear.generate(ids, len(found))
-    return {"text": clear.decode(plain), "token_ids": plain, "agree": plain == found}
-
-
-def _comparison(agreement: dict[str, Any], found: list[int]) -> str:
-    if agreement["agree"]:
-        return f"The plain model gives the same {len(found)} tokens."
-    first = next(i for i, (a, b) in enumerate(zip(agreement["token_ids"], found)) if a != b)
-    return f"The plain model differs from token {first + 1} on: {agreement['text']}"
 
 
 def encode(
@@ -117,10 +116,11 @@ def encode(
     text
         A text to encode.
     more
-        Further texts.
+        Further texts; all go in one request.
     compare
         Run the plain model, too, and print how far the answers lie apart.
     """
+    from puma.models.text import check_batch
     from puma.serving.clear import ClearModel
     from puma.serving.local import LocalCluster
 
@@ -128,22 +128,20 @@ def encode(
         clear = ClearModel(model)
         texts = [text, *more]
         ids = [clear.sentence_ids(text) for text in texts]
-        results, costs = [], []
+        check_batch(clear.config, [len(tokens.ids) for tokens in ids])
         with LocalCluster(clear, progress) as cluster:
-            for i, text in enumerate(texts):
-                progress("encoding", i, len(texts))
-                encoding = cluster.encode(text)
-                costs.append(encoding.cost)
-                plain = clear.encode(ids[i]) if compare else None
-                results.append(_encoded(clear, text, encoding.values, plain))
+            progress("encoding", 0, 1)
+            found, cost = cluster.encode(texts), cluster.cost
+        plain = [clear.encode(tokens) if compare else None for tokens in ids]
+    results = [_encoded(clear, text, e.values, p) for text, e, p in zip(texts, found, plain)]
     if output.json:
         alone = {key: value for key, value in results[0].items() if key != "text"} if len(texts) == 1 else {}
-        ui.answer({"results": results} | alone | _sum(costs))
+        spent = {"seconds": cost.seconds, "rounds": cost.rounds, "bytes": cost.bytes()}
+        ui.answer({"results": results} | alone | spent)
         return
     for result in results:
         _show_encoded(result)
-    for cost in costs[-1:]:
-        ui.say(ui.cost_line(cost) + (" for the last text" if len(costs) > 1 else ""))
+    ui.say(ui.cost_line(cost, texts=len(texts)))
     ui.say(ui.LOCAL)
 
 
@@ -173,20 +171,13 @@ def _show_encoded(result: dict[str, Any]) -> None:
         ui.say(f"  plain model: largest difference {far:.2g}, cosine {cosine:.6f}")
 
 
-def _sum(costs: list[Cost]) -> dict[str, Any]:
-    """Several requests together."""
-    per_party = [sum(parts) for parts in zip(*(cost.per_party for cost in costs))]
-    kinds = ("total", "online", "offline", "client")
-    spent = {kind: sum(getattr(cost, kind) for cost in costs) for kind in kinds} | {"per_party": per_party}
-    return {"seconds": sum(c.seconds for c in costs), "rounds": sum(c.rounds for c in costs), "bytes": spent}
-
-
 def bench(
     model: str,
     /,
     *,
     prompt: Count,
     tokens: Count | None = None,
+    batch: Count = 1,
     layers: Count | None = None,
     error: Annotated[bool, Parameter(negative="--no-error")] = True,
     output: Output = HUMAN,
@@ -201,6 +192,8 @@ def bench(
         Length of the prompt in tokens.
     tokens
         New tokens of a causal model (1 if left out).
+    batch
+        How many such prompts in the one request.
     layers
         Only so many layers.
     error
@@ -212,26 +205,33 @@ def bench(
 
     with ui.progress(output.json) as progress:
         name, config, params = configured(model, layers)
-        request = job(config, prompt, tokens)
+        request = job(config, prompt, tokens, batch)
         found = measure(config, params, request, error, progress)
     cost, new = found.cost, getattr(request, "tokens", 0)
     if output.json:
         asked = {"model": name, "layers": config.layers, "repeated_layers": found.repeated}
-        asked |= {"prompt": prompt, "tokens": new}
+        asked |= {"prompt": prompt, "tokens": new, "batch": batch}
         spent = {"seconds": found.seconds, "cpu_seconds": cost.cpu_seconds, "peak_rss_mib": cost.peak_rss_mib}
         sent = {"rounds": cost.rounds, "bytes": cost.bytes(), "max_abs_error": found.max_abs_error}
         where = {"machine": summary(), "version": puma.__version__}
         ui.answer(asked | spent | sent | {"breakdown": cost.breakdown} | where)
         return
-    ui.say(f"{name}, {config.layers} layers, {prompt} tokens in, {new} out")
+    ui.say(_asked_line(name, config.layers, prompt, new, batch))
     ui.say(f"{summary()}; puma {puma.__version__}")
     if found.repeated:
         ui.say("all layers have the same random weights, shared once and used in each as if they were its own")
     ui.breakdown(cost.breakdown)
-    ui.say(f"{ui.cost_line(cost, new)}; {cost.cpu_seconds:.2f} CPU seconds")
+    speed = ui.cost_line(cost, batch * new, 0 if new else batch)
+    ui.say(f"{speed}; {cost.cpu_seconds:.2f} CPU seconds")
     ui.say("peak memory of P0, P1, P2: " + ", ".join(f"{mib:.0f} MiB" for mib in cost.peak_rss_mib))
     if found.max_abs_error is not None:
         ui.say(f"largest error of a hidden state: {found.max_abs_error:.2g}")
+
+
+def _asked_line(name: str, layers: int, prompt: int, new: int, batch: int) -> str:
+    """What was measured or counted."""
+    each = f", {batch} times" if batch > 1 else ""
+    return f"{name}, {layers} layers, {prompt} tokens in, {new} out{each}"
 
 
 def cost(
@@ -240,6 +240,7 @@ def cost(
     *,
     prompt: Count,
     tokens: Count | None = None,
+    batch: Count = 1,
     layers: Count | None = None,
     network: str | None = None,
     output: Output = HUMAN,
@@ -254,6 +255,8 @@ def cost(
         Length of the prompt in tokens.
     tokens
         New tokens of a causal model (1 if left out).
+    batch
+        How many such prompts in the one request.
     layers
         Only so many layers.
     network
@@ -265,18 +268,18 @@ def cost(
     net = Network.parse(network) if network is not None else None
     with ui.progress(output.json) as progress:
         name, config, _ = configured(model, layers, weights=False)
-        request = job(config, prompt, tokens)
+        request = job(config, prompt, tokens, batch)
         progress("counting", 0, 1)
         found = forecast(config, request)
     predicted = net.predict(found) if net else None
     new = getattr(request, "tokens", 0)
     parts = [{key: part[key] for key in ("name", "rounds", "bytes")} for part in found.breakdown]
     if output.json:
-        asked = {"model": name, "layers": config.layers, "prompt": prompt, "tokens": new}
+        asked = {"model": name, "layers": config.layers, "prompt": prompt, "tokens": new, "batch": batch}
         sent = {"rounds": found.rounds, "bytes": found.bytes(), "breakdown": parts}
         ui.answer(asked | sent | ({"network": predicted} if predicted else {}))
         return
-    ui.say(f"{name}, {config.layers} layers, {prompt} tokens in, {new} out")
+    ui.say(_asked_line(name, config.layers, prompt, new, batch))
     ui.breakdown(parts)
     online, offline = ui.amount(found.online), ui.amount(found.offline)
     ui.say(f"{found.rounds:,} rounds, {online} online, {offline} offline, by all parties and the client")

@@ -132,9 +132,10 @@ def amount(count: float) -> str:
     return f"{count:.2f} GiB"
 
 
-def cost_line(cost: Cost, tokens: int = 0) -> str:
-    """Seconds, tokens a second, rounds and bytes in one line."""
-    speed = [f"{tokens / cost.seconds:.2f} tokens/s"] if tokens and cost.seconds else []
+def cost_line(cost: Cost, tokens: int = 0, texts: int = 0) -> str:
+    """Seconds, tokens or texts a second, rounds and bytes in one line."""
+    done, what = (tokens, "tokens") if tokens else (texts, "texts")
+    speed = [f"{done / cost.seconds:.2f} {what}/s"] if done and cost.seconds else []
     seconds = f"{cost.seconds:.2f} s" + (f" ({cost.prefill:.2f} s to the first token)" if tokens else "")
     sent = [f"{amount(cost.online)} online", f"{amount(cost.offline)} offline"]
     return ", ".join([seconds, *speed, f"{cost.rounds:,} rounds", *sent])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import puma.nn.modules as nn
@@ -25,15 +25,14 @@ class Normed(NamedTuple):
 
 class Attention(nn.Module):
     def __init__(self, c: Config) -> None:
-        self.heads, self.head_dim = c.heads, c.head_dim
+        self.head_dim = c.head_dim
         self.query = nn.Linear(c.hidden_size, c.hidden_size)
         self.key = nn.Linear(c.hidden_size, c.hidden_size)
         self.value = nn.Linear(c.hidden_size, c.hidden_size)
 
-    def __call__(self, x: Value, mask: Value) -> Value:
-        heads = nn.split_heads([self.query(x), self.key(x), self.value(x)], self.head_dim)
-        q, k, v = (heads[i * self.heads : (i + 1) * self.heads] for i in range(3))
-        return nn.join_heads(nn.attend(q, k, v, mask))
+    def __call__(self, x: Value, at: nn.Layout) -> Value:
+        q, k, v = nn.split_heads([self.query(x), self.key(x), self.value(x)], self.head_dim)
+        return nn.attend(q, at.rows.pad(k), at.rows.pad(v), at)
 
 
 class Output(nn.Module):
@@ -56,9 +55,9 @@ class Layer(nn.Module):
         self.intermediate: Any = nn.Module(dense=nn.Linear(c.hidden_size, c.intermediate_size))
         self.output = Output(c, c.intermediate_size)
 
-    def __call__(self, h: Normed, mask: Value) -> Normed:
+    def __call__(self, h: Normed, at: nn.Layout) -> Normed:
         with F.component("attention", h.n):
-            x = self.attention.output.dense(self.attention.self(h.n, mask)) + h.full
+            x = self.attention.output.dense(self.attention.self(h.n, at)) + h.full
         h = self.attention.output.norm(x)
         with F.component("mlp", h.n):
             x = self.output.dense(F.gelu(self.intermediate.dense(h.n), self.approximate)) + h.full
@@ -73,9 +72,9 @@ class Embeddings(nn.Module):
         self.token_type_embeddings = nn.Embedding(c.type_vocab_size, c.hidden_size)
         self.LayerNorm = nn.Affine(c.hidden_size)
 
-    def __call__(self, one_hot: Value, types: list[int]) -> Normed:
+    def __call__(self, one_hot: Value, at: nn.Layout, types: list[int]) -> Normed:
         with F.component("embedding", one_hot):
-            x = self.word_embeddings(one_hot) + self.position_embeddings.weight[: len(types)]
+            x = self.word_embeddings(one_hot) + self.position_embeddings.weight[at.positions]
             x = x + self.token_type_embeddings.weight[types]
         with F.component("norm", x):
             return Normed(F.layer_norm(x, self.eps), self.LayerNorm)
@@ -87,11 +86,10 @@ class Encoder(nn.Module):
         self.encoder: Any = nn.Module(layer=[Layer(c) for _ in range(c.layers)])
         self.pooler: Any = nn.Module(dense=nn.Linear(c.hidden_size, c.hidden_size)) if c.pooler else None
 
-    def __call__(self, one_hot: Value, types: list[int]) -> Value:
-        mask = nn.full_mask(one_hot.shape[0])
-        h = self.embeddings(one_hot, types)
+    def __call__(self, one_hot: Value, at: nn.Layout, types: list[int]) -> Value:
+        h = self.embeddings(one_hot, at, types)
         for layer in self.encoder.layer:
-            h = layer(h, mask)
+            h = layer(h, at)
         return h.full
 
 
@@ -104,24 +102,31 @@ class Model(nn.Module):
         self.classifier = nn.Linear(config.hidden_size, len(config.labels)) if config.labels else None
         self.fill(params)
 
-    def __call__(self, one_hot: Value, types: list[int] | None = None) -> Value:
-        """The last hidden states (tokens, hidden_size); types: public token types, 0 unless given."""
-        return self.bert(one_hot, types or [0] * one_hot.shape[0])
+    def __call__(
+        self, one_hot: Value, types: Sequence[int] | None = None, lengths: Sequence[int] | None = None
+    ) -> Value:
+        """The last hidden states (tokens, hidden_size) of texts of these lengths, of a single one if left out.
 
-    def pool(self, hidden: Value) -> Value:
-        """The pooled first token (hidden_size,)."""
+        types: public token types, 0 unless given.
+        """
+        at = nn.Layout(lengths or one_hot.shape[:1], causal=False)
+        return self.bert(one_hot, at, list(types or [0] * one_hot.shape[0]))
+
+    def pool(self, hidden: Value, lengths: Sequence[int] | None = None) -> Value:
+        """The pooled first token of each text (texts, hidden_size)."""
         if self.bert.pooler is None:
             raise UsageError("the model has no pooler", "use its hidden states")
         with F.component("head", hidden):
-            return F.tanh(self.bert.pooler.dense(hidden[:1]))[0]
+            first = hidden[nn.Rows(lengths or hidden.shape[:1]).starts]
+            return F.tanh(self.bert.pooler.dense(first))
 
-    def classify(self, hidden: Value) -> Value:
-        """The logits (labels,) of the classification head."""
+    def classify(self, hidden: Value, lengths: Sequence[int] | None = None) -> Value:
+        """The logits (texts, labels) of the classification head."""
         if self.classifier is None:
             raise UsageError("the model has no classification head", "use a BertForSequenceClassification checkpoint")
-        pooled = self.pool(hidden)
+        pooled = self.pool(hidden, lengths)
         with F.component("head", pooled):
-            return self.classifier(pooled.reshape(1, -1))[0]
+            return self.classifier(pooled)
 
 
 def fold(config: Config, state: Mapping[str, Value]) -> dict[str, Value]:

@@ -1,16 +1,21 @@
 """Keys and values of earlier tokens, so that a new token costs one position and not the whole prefix.
 
-It holds whatever the model appends, tensors or shares, and knows only their length.
+It holds whatever the model appends, tensors or shares, and knows which places hold tokens of which prompt.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import torch
+
+from puma.errors import UsageError
 from puma.nn import functional as F
-from puma.nn.modules import Value
+from puma.nn.modules import Layout, Value
 
 
 class LayerCache:
-    """Keys (rotated already, where positions rotate) and values of one layer: (heads, length, head_dim)."""
+    """Keys (rotated already, where positions rotate) and values of one layer: (prompts, heads, length, head_dim)."""
 
     def __init__(self) -> None:
         self.k: Value = None
@@ -18,18 +23,33 @@ class LayerCache:
 
     def append(self, k: Value, v: Value) -> tuple[Value, Value]:
         """Add new positions and return all of them."""
-        self.k = k if self.k is None else F.cat([self.k, k], 1)
-        self.v = v if self.v is None else F.cat([self.v, v], 1)
+        self.k = k if self.k is None else F.cat([self.k, k], 2)
+        self.v = v if self.v is None else F.cat([self.v, v], 2)
         return self.k, self.v
 
 
 class Cache:
-    """One `LayerCache` per layer of a causal model."""
+    """One `LayerCache` per layer of a causal model, for prompts of public lengths; for one prompt if none are given.
 
-    def __init__(self, layers: int) -> None:
+    What lies side by side is padded: `held` (prompts, length) is True where there is a token.
+    """
+
+    def __init__(self, layers: int, lengths: Sequence[int] | None = None) -> None:
         self.layers = [LayerCache() for _ in range(layers)]
+        self._lengths = lengths
+        self.held = torch.empty((1 if lengths is None else len(lengths), 0), dtype=torch.bool)
 
     @property
     def length(self) -> int:
-        """How many positions are held."""
-        return 0 if self.layers[-1].k is None else int(self.layers[-1].k.shape[1])
+        """How many positions are held of the longest prompt."""
+        return self.held.shape[1]
+
+    def advance(self, rows: int) -> Layout:
+        """How the next rows lie: first the prompts one after the other, later as many new rows of each."""
+        prompts = len(self.held)
+        lengths = [rows // prompts] * prompts if self.length or self._lengths is None else self._lengths
+        if sum(lengths) != rows:
+            raise UsageError(f"{rows} rows are not those of {prompts} prompts", "pass the lengths of all prompts")
+        layout = Layout(lengths, self.held)
+        self.held = layout.held
+        return layout

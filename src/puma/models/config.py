@@ -145,6 +145,11 @@ class Bert(Struct, frozen=True, kw_only=True, rename=BERT, tag_field="model_type
 Config = Llama | Gpt2 | Bert
 
 
+def widest(config: Config) -> int:
+    """The width of an MLP's inner layer."""
+    return config.inner if isinstance(config, Gpt2) else config.intermediate_size
+
+
 def with_layers(config: Config, layers: int) -> Config:
     """The same model with another number of layers."""
     return msgspec.structs.replace(config, layers=layers)

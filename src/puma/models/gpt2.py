@@ -15,16 +15,16 @@ READERS = {"ln_1": ("attn.q", "attn.k", "attn.v"), "ln_2": ("mlp.c_fc",)}  # nor
 
 class Attention(nn.Module):
     def __init__(self, c: Config) -> None:
-        self.heads, self.head_dim = c.heads, c.head_dim
+        self.head_dim = c.head_dim
         self.q = nn.Linear(c.width, c.width)
         self.k = nn.Linear(c.width, c.width)
         self.v = nn.Linear(c.width, c.width)
         self.c_proj = nn.Linear(c.width, c.width)
 
-    def __call__(self, x: Value, mask: Value, cache: LayerCache) -> Value:
-        heads = nn.split_heads([self.q(x), self.k(x), self.v(x)], self.head_dim)
-        q, k, v = (heads[i * self.heads : (i + 1) * self.heads] for i in range(3))
-        return self.c_proj(nn.join_heads(nn.attend(q, *cache.append(k, v), mask)))
+    def __call__(self, x: Value, at: nn.Layout, cache: LayerCache) -> Value:
+        q, k, v = nn.split_heads([self.q(at.asking(x)), self.k(x), self.v(x)], self.head_dim)
+        k, v = cache.append(at.rows.pad(k), at.rows.pad(v))
+        return self.c_proj(nn.attend(q, k, v, at))
 
 
 class MLP(nn.Module):
@@ -43,11 +43,11 @@ class Block(nn.Module):
         self.attn = Attention(c)
         self.mlp = MLP(c)
 
-    def __call__(self, x: Value, mask: Value, cache: LayerCache) -> Value:
+    def __call__(self, x: Value, at: nn.Layout, cache: LayerCache) -> Value:
         with F.component("norm", x):
             n = F.layer_norm(x, self.eps)
         with F.component("attention", n):
-            x = x + self.attn(n, mask, cache)
+            x = at.asking(x) + self.attn(n, at, cache)
         with F.component("norm", x):
             n = F.layer_norm(x, self.eps)
         with F.component("mlp", n):
@@ -62,13 +62,14 @@ class Decoder(nn.Module):
         self.h = [Block(c) for _ in range(c.layers)]
         self.ln_f = nn.Affine(c.width)
 
-    def __call__(self, one_hot: Value, cache: Cache) -> Value:
-        start, end = cache.length, cache.length + one_hot.shape[0]
-        mask = nn.causal_mask(end - start, end)
+    def __call__(self, one_hot: Value, cache: Cache, ending: bool) -> Value:
+        """The states of all rows; `ending`: of the last row of each prompt, for which the last layer does less."""
+        at = cache.advance(one_hot.shape[0])
         with F.component("embedding", one_hot):
-            x = self.wte(one_hot) + self.wpe.weight[start:end]
+            x = self.wte(one_hot) + self.wpe.weight[at.positions]
         for layer, layer_cache in zip(self.h, cache.layers, strict=True):
-            x = layer(x, mask, layer_cache)
+            at = at.ending() if ending and layer is self.h[-1] else at
+            x = layer(x, at, layer_cache)
         return x
 
     def final(self, x: Value) -> Value:
@@ -86,14 +87,14 @@ class Model(nn.Module):
         self.fill(params)
 
     def __call__(self, one_hot: Value, cache: Cache | None = None) -> Value:
-        """The logits (vocab_size,) of the token that follows one_hot (tokens, vocab_size)."""
-        h = self.transformer.final(self.transformer(one_hot, cache or Cache(self.config.layers))[-1:])
+        """The logits (prompts, vocab_size) of the tokens that follow the prompts' one_hot (tokens, vocab_size)."""
+        h = self.transformer.final(self.transformer(one_hot, cache or Cache(self.config.layers), ending=True))
         with F.component("head", h):
-            return F.linear(h, (self.lm_head or self.transformer.wte).weight)[0]
+            return F.linear(h, (self.lm_head or self.transformer.wte).weight)
 
     def hidden(self, one_hot: Value, cache: Cache | None = None) -> Value:
         """The last hidden states (tokens, width)."""
-        return self.transformer.final(self.transformer(one_hot, cache or Cache(self.config.layers)))
+        return self.transformer.final(self.transformer(one_hot, cache or Cache(self.config.layers), ending=False))
 
 
 def fold(config: Config, state: Mapping[str, Value]) -> dict[str, Value]:

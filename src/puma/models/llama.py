@@ -18,17 +18,18 @@ READERS = {  # norm: the matrices that read it, and so take its scale
 
 class Attention(nn.Module):
     def __init__(self, c: Config) -> None:
-        self.head_dim, self.kv_heads = c.head_dim, c.kv_heads
+        self.head_dim, self.rope_theta = c.head_dim, c.rope_theta
         self.q_proj = nn.Linear(c.hidden_size, c.heads * c.head_dim, c.attention_bias)
         self.k_proj = nn.Linear(c.hidden_size, c.kv_heads * c.head_dim, c.attention_bias)
         self.v_proj = nn.Linear(c.hidden_size, c.kv_heads * c.head_dim, c.attention_bias)
         self.o_proj = nn.Linear(c.heads * c.head_dim, c.hidden_size, c.attention_bias)
 
-    def __call__(self, x: Value, rope: tuple, mask: Value, cache: LayerCache) -> Value:
-        heads = nn.split_heads([self.q_proj(x), self.k_proj(x), self.v_proj(x)], self.head_dim)
-        qk, v = F.rotary(heads[: -self.kv_heads], *rope), heads[-self.kv_heads :]
-        k, v = cache.append(qk[-self.kv_heads :], v)
-        return self.o_proj(nn.join_heads(nn.attend(qk[: -self.kv_heads], k, v, mask)))
+    def __call__(self, x: Value, at: nn.Layout, cache: LayerCache) -> Value:
+        q, k, v = nn.split_heads([self.q_proj(at.asking(x)), self.k_proj(x), self.v_proj(x)], self.head_dim)
+        places = at.asking(at.positions), at.positions
+        q, k = F.rotary([q, k], [nn.rotary_angles(p, self.head_dim, self.rope_theta, x.device) for p in places])
+        k, v = cache.append(at.rows.pad(k), at.rows.pad(v))
+        return self.o_proj(nn.attend(q, k, v, at))
 
 
 class MLP(nn.Module):
@@ -47,11 +48,11 @@ class Block(nn.Module):
         self.self_attn = Attention(c)
         self.mlp = MLP(c)
 
-    def __call__(self, x: Value, rope: tuple, mask: Value, cache: LayerCache) -> Value:
+    def __call__(self, x: Value, at: nn.Layout, cache: LayerCache) -> Value:
         with F.component("norm", x):
             n = F.rms_norm(x, self.eps)
         with F.component("attention", n):
-            x = x + self.self_attn(n, rope, mask, cache)
+            x = at.asking(x) + self.self_attn(n, at, cache)
         with F.component("norm", x):
             n = F.rms_norm(x, self.eps)
         with F.component("mlp", n):
@@ -65,14 +66,14 @@ class Decoder(nn.Module):
         self.layers = [Block(c) for _ in range(c.layers)]
         self.norm = nn.Affine(c.hidden_size, bias=False)
 
-    def __call__(self, one_hot: Value, cache: Cache) -> Value:
-        start, rows = cache.length, one_hot.shape[0]
-        rope = nn.rotary_angles(start, rows, self.c.head_dim, self.c.rope_theta, one_hot.device)
-        mask = nn.causal_mask(rows, start + rows)
+    def __call__(self, one_hot: Value, cache: Cache, ending: bool) -> Value:
+        """The states of all rows; `ending`: of the last row of each prompt, for which the last layer does less."""
+        at = cache.advance(one_hot.shape[0])
         with F.component("embedding", one_hot):
             x = self.embed_tokens(one_hot)
         for layer, layer_cache in zip(self.layers, cache.layers, strict=True):
-            x = layer(x, rope, mask, layer_cache)
+            at = at.ending() if ending and layer is self.layers[-1] else at
+            x = layer(x, at, layer_cache)
         return x
 
     def final(self, x: Value) -> Value:
@@ -90,14 +91,14 @@ class Model(nn.Module):
         self.fill(params)
 
     def __call__(self, one_hot: Value, cache: Cache | None = None) -> Value:
-        """The logits (vocab_size,) of the token that follows one_hot (tokens, vocab_size)."""
-        h = self.model.final(self.model(one_hot, cache or Cache(self.config.layers))[-1:])
+        """The logits (prompts, vocab_size) of the tokens that follow the prompts' one_hot (tokens, vocab_size)."""
+        h = self.model.final(self.model(one_hot, cache or Cache(self.config.layers), ending=True))
         with F.component("head", h):
-            return F.linear(h, (self.lm_head or self.model.embed_tokens).weight)[0]
+            return F.linear(h, (self.lm_head or self.model.embed_tokens).weight)
 
     def hidden(self, one_hot: Value, cache: Cache | None = None) -> Value:
         """The last hidden states (tokens, hidden_size)."""
-        return self.model.final(self.model(one_hot, cache or Cache(self.config.layers)))
+        return self.model.final(self.model(one_hot, cache or Cache(self.config.layers), ending=False))
 
 
 def fold(config: Config, state: Mapping[str, Value]) -> dict[str, Value]:

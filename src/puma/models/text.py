@@ -12,7 +12,10 @@ from typing import NamedTuple
 from tokenizers import Tokenizer
 
 from puma.errors import CheckpointError, InputError
-from puma.models.config import Config
+from puma.models.config import Config, widest
+
+MAX_PROMPTS = 256
+MAX_ELEMENTS = 1 << 23  # of the largest tensor that several prompts make, so that every message fits into a frame
 
 
 class Tokens(NamedTuple):
@@ -74,4 +77,25 @@ def check_length(config: Config, prompt: int, tokens: int = 1) -> None:
         raise InputError(
             f"{tokens} new tokens after a prompt of {prompt} exceed the model's context of {config.context}",
             f"ask for at most {room} tokens, or shorten the prompt",
+        )
+
+
+def check_batch(config: Config, lengths: Sequence[int], tokens: int = 1) -> None:
+    """Refuse prompts of which one does not fit into the context, or several together into the parties' memory."""
+    if not lengths:
+        raise InputError("there is no prompt", "pass at least one")
+    for length in lengths:
+        check_length(config, length, tokens)
+    prompts, longest = len(lengths), max(lengths)
+    if prompts == 1:
+        return
+    if prompts > MAX_PROMPTS:
+        raise InputError(f"{prompts} prompts are more than {MAX_PROMPTS}", "send them in several requests")
+    inner, scores = (longest + tokens - 1) * widest(config), config.heads * longest**2
+    elements = prompts * max(inner, scores, config.vocab_size)
+    if elements > MAX_ELEMENTS:
+        raise InputError(
+            f"{prompts} prompts of up to {longest} tokens, and {tokens} new ones each, make tensors of {elements:,} "
+            f"numbers, more than {MAX_ELEMENTS:,}",
+            "send fewer or shorter prompts in one request",
         )

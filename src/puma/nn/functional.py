@@ -222,17 +222,30 @@ def rsqrt(x: Value) -> Value:
     return truncated(root, root.frac - roots.RESIDUAL)
 
 
-@declares("formatted", "section 3", lambda x, cos, sin: formatted_cost((x, ACTIVATION, RING + ROTARY)))
-def rotary(x: Value, cos: Tensor, sin: Tensor) -> Value:
-    """Rotary position embedding, halves rotated: x * cos + rotate_half(x) * sin; cos and sin public (T, head_dim)."""
-    if isinstance(x, Tensor):
-        half = x.shape[-1] // 2
-        return x * cos + torch.cat([-x[..., half:], x[..., :half]], -1) * sin
-    (x,) = x.party.run(formatted((x, ACTIVATION, RING + ROTARY)))
+def _rotary_cost(items: Sequence[Value], angles: Sequence[Tensor]) -> Cost:
+    return formatted_cost(*((x, ACTIVATION, RING + ROTARY) for x in items))
+
+
+@declares("formatted, all", "section 3", _rotary_cost)
+def rotary(items: Sequence[Value], angles: Sequence[Tensor]) -> list[Value]:
+    """Rotary position embedding, halves rotated: x * cos + rotate_half(x) * sin, for each x (..., head_dim).
+
+    Cosine and sine are public, stacked in `angles`, and broadcast to x.
+    """
+    if isinstance(items[0], Tensor):
+        return [x * cos + _half_turned(x) * sin for x, (cos, sin) in zip(items, angles, strict=True)]
+    lifted = items[0].party.run(formatted(*((x, ACTIVATION, RING + ROTARY) for x in items)))
+    result = []
+    for x, turns in zip(lifted, angles, strict=True):
+        c, s = encode(turns, ROTARY, x.device)  # type: ignore[misc]
+        turned = x.times(c, ROTARY) + x.apply(_half_turned).times(s, ROTARY)
+        result.append(truncated(turned, ROTARY))
+    return result
+
+
+def _half_turned(x: Tensor) -> Tensor:
     half = x.shape[-1] // 2
-    turned = x.apply(lambda t: torch.cat([-t[..., half:], t[..., :half]], -1))
-    c, s = (encode(t, ROTARY, x.device) for t in (cos, sin))
-    return truncated(x.times(c, ROTARY) + turned.times(s, ROTARY), ROTARY)
+    return torch.cat([-x[..., half:], x[..., :half]], -1)
 
 
 def _argmax_cost(x: Value) -> Cost:

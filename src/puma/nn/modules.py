@@ -1,4 +1,4 @@
-"""The building blocks that model files share: a tree of named parameters, attention, its public tensors.
+"""The building blocks that model files share: a tree of named parameters, attention, its rotary angles.
 
 It knows the names and shapes of parameters and calls `puma.nn.functional`; it must not know whether a
 parameter is a torch tensor or a share, nor anything about parties, links or files.
@@ -13,6 +13,8 @@ import torch
 
 from puma.errors import TensorError
 from puma.nn import functional as F
+from puma.nn.layout import Layout as Layout  # models use both by these names, too
+from puma.nn.layout import Rows as Rows
 
 Value = Any  # a torch tensor in the plain run, a share (or a product not yet truncated) in the secure run
 
@@ -88,50 +90,36 @@ class Affine(Module):
         return F.affine(x, self.weight, self.bias)
 
 
-def split_heads(projections: Sequence[Value], size: int) -> Value:
-    """Each (rows, heads * size) -> (all heads, rows, size); joined, so that they are opened in one round."""
-    x = F.cat(projections, -1)
-    return x.reshape(x.shape[0], -1, size).transpose(0, 1)
+def split_heads(projections: Sequence[Value], size: int) -> list[Value]:
+    """Each (rows, heads * size) -> (rows, heads, size); joined on the way, so that they are opened in one round."""
+    flat, parts, start = F.cat([x.reshape(-1) for x in projections], 0), [], 0
+    for x in projections:
+        parts.append(flat[start : start + x.numel()].reshape(x.shape[0], -1, size))
+        start += x.numel()
+    return parts
 
 
-def join_heads(x: Value) -> Value:
-    """(heads, rows, size) -> (rows, heads * size)."""
-    return x.transpose(0, 1).reshape(x.shape[1], -1)
+def attend(q: Value, k: Value, v: Value, at: Layout) -> Value:
+    """Attention of queries (rows, heads, size), already scaled: (rows, heads * size).
 
-
-def attend(q: Value, k: Value, v: Value, mask: torch.Tensor) -> Value:
-    """Attention of queries (heads, rows, size), already scaled, on keys and values (kv_heads, length, size).
-
-    Query heads that share a key head are further rows of one matmul, so grouped keys are never repeated.
+    Keys and values (prompts, kv_heads, length, size) are padded. Query heads that share a key head are further rows of
+    one matmul, so grouped keys are never repeated.
     """
-    heads, rows, size = q.shape
-    groups = heads // k.shape[0]
-    q = q.reshape(k.shape[0], groups * rows, size)
-    context = F.softmax_matmul(F.matmul(q, k.transpose(1, 2)), v, mask.repeat(groups, 1))
-    return context.reshape(heads, rows, size)
+    q = at.queries.pad(q)
+    prompts, heads, rows, size = q.shape
+    groups = heads // k.shape[1]
+    q = q.reshape(prompts, k.shape[1], groups * rows, size)
+    mask = at.mask.repeat(1, groups, 1).unsqueeze(1)
+    context = F.softmax_matmul(F.matmul(q, k.transpose(2, 3)), v, mask)
+    return at.queries.unpad(context.reshape(prompts, heads, rows, size))
 
 
-def causal_mask(rows: int, length: int) -> torch.Tensor:
-    """The mask of the last `rows` positions of `length`: each attends to itself and what came before.
-
-    Masks stay on the CPU: they say which scores are computed at all, on the meta device too.
-    """
-    return torch.ones(rows, length, dtype=torch.bool).tril(length - rows)
-
-
-def full_mask(rows: int) -> torch.Tensor:
-    """The mask of an encoder without padding: all attend to all."""
-    return torch.ones(rows, rows, dtype=torch.bool)
-
-
-def rotary_angles(
-    start: int, rows: int, size: int, theta: float, device: torch.device
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Cosine and sine (rows, size) of the rotary angles of positions start, start + 1, ..."""
+def rotary_angles(positions: torch.Tensor, size: int, theta: float, device: torch.device) -> torch.Tensor:
+    """Cosine and sine (2, rows, 1, size) of the rotary angles of positions (rows,)."""
     frequencies = theta ** -(torch.arange(0, size, 2, device=device, dtype=torch.float32) / size)
-    angles = torch.arange(start, start + rows, device=device, dtype=torch.float32)[:, None] * frequencies
-    angles = torch.cat((angles, angles), dim=-1)
-    return angles.cos(), angles.sin()
+    angles = positions.to(device, torch.float32)[:, None] * frequencies
+    angles = torch.cat((angles, angles), dim=-1).unsqueeze(1)
+    return torch.stack((angles.cos(), angles.sin()))
 
 
 def absorb(state: dict[str, Value], norm: str, readers: Iterable[str]) -> None:

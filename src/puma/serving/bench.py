@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -68,9 +68,10 @@ class RandomParams(Mapping[str, Tensor]):
         return len(self._shapes)
 
 
-def random_ids(config: Config, count: int) -> list[int]:
-    """Token ids from the same public key."""
-    return (PUBLIC.stream("tokens").words(count) & (2**62 - 1)).remainder(config.vocab_size).tolist()
+def random_ids(config: Config, lengths: Sequence[int]) -> list[list[int]]:
+    """Token ids of prompts of these lengths, from the same public key."""
+    ids = (PUBLIC.stream("tokens").words(sum(lengths)) & (2**62 - 1)).remainder(config.vocab_size)
+    return [prompt.tolist() for prompt in ids.split(list(lengths))]
 
 
 def configured(source: str, layers: int | None, weights: bool = True) -> tuple[str, Config, Mapping[str, Tensor]]:
@@ -113,33 +114,34 @@ def measure(
     config: Config, params: Mapping[str, Tensor], request: Generate | Encode, error: bool, progress: Progress
 ) -> Measurement:
     """Share the model, warm up, time one request, then compare hidden states with the plain run."""
-    ids = random_ids(config, request.input.length)
+    prompts = random_ids(config, request.input.lengths)
     tokens = request.tokens if isinstance(request, Generate) else None
     alias: dict[str, str] = getattr(params, "alias", {})
     with Trio(progress) as trio:
         trio.session.share(config, params, progress, alias)
         progress("warming up", 0, 1)
-        _ask(trio.session, ids[:WARM_UP], min(tokens, WARM_UP) if tokens else None)
+        _ask(trio.session, [ids[:WARM_UP] for ids in prompts], min(tokens, WARM_UP) if tokens else None)
         progress("the timed request", 0, 1)
         started = time.perf_counter()
-        states = _ask(trio.session, ids, tokens)
+        states = _ask(trio.session, prompts, tokens)
         seconds, cost = time.perf_counter() - started, trio.session.cost
         assert cost is not None
         if error and states is None:
             progress("hidden states", 0, 1)
-            states = trio.session.encode(ids, "hidden")
+            states = trio.session.encode(prompts, "hidden")
     if not error or states is None:
         return Measurement(seconds, cost, None, bool(alias))
     progress("the plain run", 0, 1)
     sources = {source: params[source] for source in params if source not in alias}
-    plain = clear.hidden(config, {name: sources[alias.get(name, name)] for name in params}, ids)
-    return Measurement(seconds, cost, float((states - plain.double()).abs().max()), bool(alias))
+    plain = clear.hidden(config, {name: sources[alias.get(name, name)] for name in params}, prompts)
+    far = max(float((x - y.double()).abs().max()) for x, y in zip(states, plain, strict=True))
+    return Measurement(seconds, cost, far, bool(alias))
 
 
-def _ask(session: Session, ids: list[int], tokens: int | None) -> Tensor | None:
+def _ask(session: Session, prompts: list[list[int]], tokens: int | None) -> list[Tensor] | None:
     """Hidden states of an encoder, or new tokens, which nobody reads."""
     if tokens is None:
-        return session.encode(ids, "hidden")
-    for _ in session.generate(ids, tokens):
+        return session.encode(prompts, "hidden")
+    for _ in session.generate(prompts, tokens):
         pass
     return None

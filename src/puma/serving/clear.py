@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 
 import torch
@@ -75,7 +76,7 @@ class ClearModel:
         """Class logits or the normalised mean of the token states, in float."""
         model = architecture(self.config).model(self.config, self.params)
         states = model(one_hot(tokens.ids, self.config), tokens.types)
-        return self.finished(model.classify(states) if self.labels else states.sum(0)).double()
+        return self.finished(model.classify(states)[0] if self.labels else states.sum(0)).double()
 
     def finished(self, values: Tensor) -> Tensor:
         """What `output` becomes at the client: the mean and the norm cost nothing in the clear."""
@@ -96,9 +97,10 @@ def greedy(config: Config, params: Params, ids: Sequence[int], tokens: int) -> I
         yield feed[0]
 
 
-def hidden(config: Config, params: Params, ids: Sequence[int]) -> Tensor:
-    """The last hidden states (tokens, width)."""
-    kind = architecture(config)
-    model = kind.model(config, params)
-    rows = one_hot(ids, config)
-    return model.hidden(rows) if kind.family == "causal" else model(rows)
+def hidden(config: Config, params: Params, prompts: Sequence[Sequence[int]]) -> list[Tensor]:
+    """The last hidden states (tokens, width) of each prompt."""
+    kind, lengths = architecture(config), [len(ids) for ids in prompts]
+    model, rows = kind.model(config, params), one_hot([*chain(*prompts)], config)
+    if kind.family == "causal":
+        return list(model.hidden(rows, Cache(config.layers, lengths)).split(lengths))
+    return list(model(rows, None, lengths).split(lengths))

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from puma import errors, kernels
 from puma.crypto.prg import PairKey, fresh_secret
 from puma.errors import InputError, ProtocolError, PumaError, TensorError, UsageError
 from puma.models.config import Config
+from puma.models.text import check_batch
 from puma.mpc.cost import message_bytes
 from puma.mpc.seeded import rest_bytes
 from puma.serving import messages as msg
@@ -146,22 +148,24 @@ class Session:
 
     # -- client ---------------------------------------------------------------------------------------------
 
-    def generate(self, ids: Sequence[int], tokens: int) -> Iterator[int]:
-        """Yield each new token as it is decided; `cost` is set when the last one has come."""
-        sent = self._ask(lambda job: msg.Generate(job, tokens), ids, [], tokens)
+    def generate(self, prompts: Sequence[Sequence[int]], tokens: int) -> Iterator[list[int]]:
+        """Yield the next token of each prompt as they are decided; `cost` is set when the last ones have come."""
+        sent = self._ask(lambda job: msg.Generate(job, tokens), prompts, [], tokens)
         mine = self._requests
         while self._unread:
-            yield int(self._result()) % (1 << self._bits)  # an index is unsigned
+            yield [int(index) % (1 << self._bits) for index in self._result()]  # an index is unsigned
             if mine != self._requests:
                 raise UsageError("a new request came before this one was read", "read a stream to its end")
         self.cost = cost_of(self._reports(), sent)
 
-    def encode(self, ids: Sequence[int], output: str, types: Sequence[int] = ()) -> Tensor:
-        """Hidden states, their sum over the tokens, or class logits, as float64."""
-        sent = self._ask(lambda job: msg.Encode(job, output), ids, types, 1)
+    def encode(
+        self, prompts: Sequence[Sequence[int]], output: str, types: Sequence[Sequence[int]] = ()
+    ) -> list[Tensor]:
+        """Of each prompt hidden states (tokens, d), their sum (d,) or class logits (labels,), as float64."""
+        sent = self._ask(lambda job: msg.Encode(job, output), prompts, types, 1)
         result = self._result()
         self.cost = cost_of(self._reports(), sent)
-        return result
+        return list(result.split([len(ids) for ids in prompts]) if output == "hidden" else result)
 
     def selftest(self) -> Tensor:
         """The parties' answer to the built-in self-test."""
@@ -182,18 +186,19 @@ class Session:
     def _ask(
         self,
         request: Callable[[msg.Input], msg.Request],
-        ids: Sequence[int],
-        types: Sequence[int],
+        prompts: Sequence[Sequence[int]],
+        types: Sequence[Sequence[int]],
         results: int,
     ) -> int:
         assert self.config is not None
-        vocabulary = self.config.vocab_size
-        if not ids or min(ids) < 0 or max(ids) >= vocabulary:
-            raise InputError(f"not a prompt of a vocabulary of {vocabulary}", "pass token ids, at least one")
+        vocabulary, lengths, ids = self.config.vocab_size, [len(prompt) for prompt in prompts], [*chain(*prompts)]
+        if min(lengths, default=0) < 1 or min(ids) < 0 or max(ids) >= vocabulary:
+            raise InputError(f"not prompts of a vocabulary of {vocabulary}", "pass token ids, at least one each")
+        check_batch(self.config, lengths, results)
         self._begin(results)
         with self._talking():
             for link, part in zip(self.links, seal(ids, vocabulary), strict=True):
-                job = msg.Input(len(ids), part.masks, part.choices, list(types))
+                job = msg.Input(lengths, part.masks, part.choices, [*chain(*types)])
                 link.send_control(msg.encode(request(job)))
                 if part.payload.numel():
                     link.send(part.payload.numpy())

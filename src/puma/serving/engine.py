@@ -12,7 +12,7 @@ import torch
 from puma.errors import InputError, UsageError
 from puma.models import Cache, architecture
 from puma.models.config import Config, with_layers
-from puma.models.text import check_length
+from puma.models.text import check_batch
 from puma.mpc.cost import message_bytes
 from puma.mpc.fixed import ACTIVATION, RING, WEIGHT, formatted
 from puma.mpc.party import Party
@@ -20,7 +20,8 @@ from puma.mpc.retrieval import Choice
 from puma.mpc.seeded import Seeded
 from puma.mpc.share import Additive, Share, public
 from puma.nn import functional as F
-from puma.serving.messages import Encode, Generate, Input, Spent, TensorSpec
+from puma.nn.layout import Rows
+from puma.serving.messages import Encode, Generate, Spent, TensorSpec
 from puma.serving.prompt import imagined
 
 Emit = Callable[[Share], None]
@@ -46,14 +47,23 @@ class Engine:
         self.config = config
         self.model = architecture(config).model(config, params)
 
+    def admit(self, job: Generate | Encode) -> None:
+        """Refuse what cannot be served, before its prompts are read: a party trusts no client to have checked."""
+        tokens, prompts = job.tokens if isinstance(job, Generate) else 1, job.input
+        check_batch(self.config, prompts.lengths, tokens)
+        kinds = getattr(self.config, "type_vocab_size", 1)
+        if prompts.types and (len(prompts.types) != prompts.tokens or not all(0 <= t < kinds for t in prompts.types)):
+            raise InputError("the token types do not fit the prompt or the model", "leave them out")
+        if isinstance(job, Encode) and job.output not in OUTPUTS:
+            raise UsageError(f"there is no output {job.output}", f"choose one of {', '.join(OUTPUTS)}")
+
     def generate(self, one_hot: Choice | Share, job: Generate, emit: Emit, prefilled: Callable[[], None]) -> None:
-        """Emit the index of each new token as it is decided; it is fed back without being opened."""
-        self._admit(job.input, job.tokens)
-        cache = Cache(self.config.layers)
+        """Emit each prompt's next token, as indices (prompts,), when decided; fed back without being opened."""
+        cache = Cache(self.config.layers, job.input.lengths)
         for step in range(job.tokens):
             logits = self.model(one_hot, cache)
             with F.component("head", one_hot):
-                token = F.argmax(logits.reshape(1, -1))
+                token = F.argmax(logits)
                 self._emit(token, emit)
             if step == 0:
                 prefilled()
@@ -62,29 +72,20 @@ class Engine:
                     one_hot = F.one_hot(token, self.config.vocab_size)
 
     def encode(self, one_hot: Choice, job: Encode, emit: Emit) -> None:
-        """Emit hidden states (tokens, d), their sum over the tokens (d,), or logits (labels,)."""
-        self._admit(job.input, 1)
-        if job.output not in OUTPUTS:
-            raise UsageError(f"there is no output {job.output}", f"choose one of {', '.join(OUTPUTS)}")
+        """Emit hidden states (all tokens, d), their sums over each prompt (prompts, d), or logits (prompts, labels)."""
+        lengths = job.input.lengths
         if architecture(self.config).family == "causal":
-            hidden = self.model.hidden(one_hot)
+            hidden = self.model.hidden(one_hot, Cache(self.config.layers, lengths))
         else:
-            hidden = self.model(one_hot, job.input.types or None)
+            hidden = self.model(one_hot, job.input.types, lengths)
         if job.output == "hidden":
             result = hidden
         elif job.output == "pooled":
-            result = hidden.sum(0)
+            result = Rows(lengths).sum(hidden)
         else:
-            result = self.model.classify(hidden)
+            result = self.model.classify(hidden, lengths)
         with F.component("head", one_hot):
             self._emit(result, emit)
-
-    def _admit(self, job: Input, tokens: int) -> None:
-        """The client checked this too; a party trusts nobody to have done so."""
-        check_length(self.config, job.length, tokens)
-        kinds = getattr(self.config, "type_vocab_size", 1)
-        if job.types and (len(job.types) != job.length or not all(0 <= t < kinds for t in job.types)):
-            raise InputError("the token types do not fit the prompt or the model", "leave them out")
 
     def _emit(self, x: Share | Additive, emit: Emit) -> None:
         share = settled(x)
@@ -136,7 +137,7 @@ def _dry_party(rank: int, config: Config, job: Generate | Encode) -> list[Spent]
     party = Party(rank)
     params = {t.name: Seeded(party, None, [], t.shape, t.bits, t.frac) for t in tensor_specs(config)}
     engine = Engine(party, config, params)
-    prompt = imagined(party, job.input.length, config.vocab_size)
+    prompt = imagined(party, job.input.tokens, config.vocab_size)
     if isinstance(job, Generate):
         engine.generate(prompt, job, lambda share: None, lambda: None)
     else:

@@ -12,7 +12,7 @@ from typing import Any
 from puma.errors import UsageError
 from puma.models import architecture
 from puma.models.config import Config
-from puma.models.text import check_length
+from puma.models.text import check_batch
 from puma.serving.client import Cost, cost_of
 from puma.serving.engine import dry_run
 from puma.serving.messages import Encode, Generate, Input, Report
@@ -23,26 +23,28 @@ TIMES = {"us": 1e-6, "ms": 1e-3, "s": 1.0}
 NETWORK_HINT = "choose lan, wan, or a rate and a round-trip time such as 1Gbps,5ms"
 
 
-def job(config: Config, prompt: int, tokens: int | None) -> Generate | Encode:
-    """The request that is measured: new tokens of a causal model, hidden states of an encoder."""
+def job(config: Config, prompt: int, tokens: int | None, batch: int = 1) -> Generate | Encode:
+    """The request that is measured: new tokens of a causal model, hidden states of an encoder; `batch` prompts."""
+    if batch < 1:
+        raise UsageError(f"a batch of {batch} prompts makes no sense", "pass --batch 1 or more")
     if prompt < 1:
         raise UsageError(f"a prompt of {prompt} tokens makes no sense", "pass --prompt 1 or more")
     if architecture(config).family == "encoder":
         if tokens is not None:
             raise UsageError("an encoder generates no tokens", "leave out --tokens")
-        check_length(config, prompt)
-        return Encode(Input(prompt, []), "hidden")
+        check_batch(config, [prompt] * batch)
+        return Encode(Input([prompt] * batch, []), "hidden")
     tokens = 1 if tokens is None else tokens
     if tokens < 1:
         raise UsageError(f"cannot generate {tokens} tokens", "pass --tokens 1 or more")
-    check_length(config, prompt, tokens)
-    return Generate(Input(prompt, []), tokens)
+    check_batch(config, [prompt] * batch, tokens)
+    return Generate(Input([prompt] * batch, []), tokens)
 
 
 def forecast(config: Config, request: Generate | Encode) -> Cost:
     """The cost of a request; seconds are unknown, everything else is exact."""
     reports = [Report(spent, 0.0, 0.0, 0.0, 0.0) for spent in dry_run(config, request)]
-    return cost_of(reports, upload_bytes(request.input.length, config.vocab_size))
+    return cost_of(reports, upload_bytes(request.input.tokens, config.vocab_size))
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import msgspec
 from torch import Tensor
@@ -41,7 +41,7 @@ START_SECONDS = 120.0
 
 @dataclass(frozen=True)
 class Answer:
-    """Generated text, its token ids and what it cost."""
+    """Generated text, its token ids and what the request cost, together with the other prompts in it."""
 
     text: str
     token_ids: list[int]
@@ -50,7 +50,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Encoding:
-    """A normalised sentence embedding, or class logits, and what it cost."""
+    """A normalised sentence embedding, or class logits, and what the request cost, with the other texts in it."""
 
     values: Tensor
     cost: Cost
@@ -187,18 +187,36 @@ class LocalCluster:
 
     def stream(self, prompt: str, tokens: int = 32) -> Iterator[int]:
         """Token ids as they are decided; `cost` afterwards."""
-        return self.session.generate(self.model.prompt_ids(prompt, tokens), tokens)
+        return (new for (new,) in self.session.generate([self.model.prompt_ids(prompt, tokens)], tokens))
 
-    def generate(self, prompt: str, tokens: int = 32) -> Answer:
-        """Greedy continuation of a prompt by a public number of tokens."""
-        ids = list(self.stream(prompt, tokens))
-        return Answer(self.decode(ids), ids, self.cost)
+    @overload
+    def generate(self, prompt: str, tokens: int = 32) -> Answer: ...
 
-    def encode(self, sentence: str) -> Encoding:
-        """Class logits if the model has a classification head, else the mean of the token states, normalised."""
-        tokens = self.model.sentence_ids(sentence)
-        values = self.session.encode(tokens.ids, self.model.output, tokens.types)
-        return Encoding(self.model.finished(values), self.cost)
+    @overload
+    def generate(self, prompt: Sequence[str], tokens: int = 32) -> list[Answer]: ...
+
+    def generate(self, prompt: str | Sequence[str], tokens: int = 32) -> Answer | list[Answer]:
+        """Greedy continuation by a public number of tokens: of a prompt, or of several in one request."""
+        prompts = [prompt] if isinstance(prompt, str) else prompt
+        steps = list(self.session.generate([self.model.prompt_ids(p, tokens) for p in prompts], tokens))
+        answers = [Answer(self.decode(ids), ids, self.cost) for ids in map(list, zip(*steps))]
+        return answers[0] if isinstance(prompt, str) else answers
+
+    @overload
+    def encode(self, sentence: str) -> Encoding: ...
+
+    @overload
+    def encode(self, sentence: Sequence[str]) -> list[Encoding]: ...
+
+    def encode(self, sentence: str | Sequence[str]) -> Encoding | list[Encoding]:
+        """Class logits if the model has a classification head, else the mean of the token states, normalised.
+
+        Of a sentence, or of several in one request.
+        """
+        tokens = [self.model.sentence_ids(s) for s in ([sentence] if isinstance(sentence, str) else sentence)]
+        values = self.session.encode([t.ids for t in tokens], self.model.output, [t.types for t in tokens])
+        encodings = [Encoding(self.model.finished(x), self.cost) for x in values]
+        return encodings[0] if isinstance(sentence, str) else encodings
 
     def decode(self, ids: Sequence[int]) -> str:
         return self.model.decode(ids)

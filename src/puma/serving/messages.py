@@ -34,23 +34,31 @@ class Load(msgspec.Struct, frozen=True, tag="load", forbid_unknown_fields=True):
 
 
 class Input(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A prompt of `length` tokens, as serving/prompt.py seals it; to each evaluator a data frame follows."""
+    """The tokens of prompts of these lengths, one prompt after the other, as serving/prompt.py seals them.
 
-    length: int
+    `types` are one a token, or none; to each evaluator a data frame follows.
+    """
+
+    lengths: list[int]
     masks: list[bytes]
     choices: list[bytes] = []
     types: list[int] = []
 
+    @property
+    def tokens(self) -> int:
+        """Of all prompts."""
+        return sum(self.lengths)
+
 
 class Generate(msgspec.Struct, frozen=True, tag="generate", forbid_unknown_fields=True):
-    """Greedy generation of a public number of tokens."""
+    """Greedy generation of a public number of tokens for each prompt; a result is one token of each."""
 
     input: Input
     tokens: int
 
 
 class Encode(msgspec.Struct, frozen=True, tag="encode", forbid_unknown_fields=True):
-    """One pass: "hidden" states of all tokens, their sum ("pooled"), or class "logits"."""
+    """One pass: "hidden" states of all tokens, their sum for each prompt ("pooled"), or its class "logits"."""
 
     input: Input
     output: str

@@ -80,9 +80,9 @@ class Server:
         if isinstance(request, msg.Load):
             self.engine = self._load(request)
         elif isinstance(request, msg.Generate):
-            self._ready().generate(self._input(request.input), request, self._emit, prefilled)
+            self._ready().generate(self._input(request), request, self._emit, prefilled)
         elif isinstance(request, msg.Encode):
-            self._ready().encode(self._input(request.input), request, self._emit)
+            self._ready().encode(self._input(request), request, self._emit)
         elif isinstance(request, msg.SelfTest):
             self._emit(selftest(self.party))
         seconds = time.perf_counter() - started
@@ -110,13 +110,14 @@ class Server:
             params[name] = params[source]
         return Engine(self.party, request.config, params)
 
-    def _input(self, job: msg.Input) -> Choice:
-        vocabulary = self._ready().config.vocab_size
-        count = payload_bytes(self.party.rank, job.length, vocabulary)
+    def _input(self, request: msg.Generate | msg.Encode) -> Choice:
+        self._ready().admit(request)
+        job, vocabulary = request.input, self._ready().config.vocab_size
+        count = payload_bytes(self.party.rank, job.tokens, vocabulary)
         payload = (
             torch.frombuffer(self.client.recv(count), dtype=torch.uint8) if count else torch.empty(0, dtype=torch.uint8)
         )
-        return unseal(self.party, Sealed(job.masks, job.choices, payload), job.length, vocabulary)
+        return unseal(self.party, Sealed(job.masks, job.choices, payload), job.tokens, vocabulary)
 
     def _packed(self, spec: msg.TensorSpec) -> torch.Tensor:
         packed = torch.empty(rest_bytes(spec.shape, spec.bits), dtype=torch.uint8)

@@ -47,7 +47,7 @@ def upload_bytes(tokens: int, vocabulary: int) -> int:
 
 
 def seal(ids: Sequence[int], vocabulary: int) -> list[Sealed]:
-    """Shares of token ids for P0, P1 and P2, under fresh seeds."""
+    """Shares of token ids for P0, P1 and P2, under fresh seeds; those of several prompts one after the other."""
     n, width = len(ids), choice_bytes(vocabulary)
     token = torch.tensor(list(ids))
     rows, byte, place = torch.arange(n), token // 8, (token % 8).to(torch.uint8)

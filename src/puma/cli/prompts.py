@@ -1,0 +1,90 @@
+"""`puma generate --prompts FILE`: several prompts in one request, which takes the rounds of the longest alone.
+
+Nothing is computed here, nor are tokens shown before all have come.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from puma.cli import ui
+from puma.cli.ui import Output
+from puma.errors import UsageError
+
+if TYPE_CHECKING:
+    from puma.serving.clear import ClearModel
+    from puma.serving.local import LocalCluster
+
+
+def read(path: Path) -> list[str]:
+    """The lines of a file that are not blank."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} cannot be read ({error})", "pass a text file with a prompt in each line") from error
+    found = [line for line in lines if line.strip()]
+    if not found:
+        raise UsageError(f"{path} holds no prompt", "write one in each line")
+    return found
+
+
+def generate_all(source: str | None, prompts: list[str], tokens: int, compare: bool, output: Output) -> None:
+    """Continue all prompts, and print them in their order."""
+    from puma.models.text import check_batch
+    from puma.serving.clear import ClearModel
+    from puma.serving.local import LocalCluster
+
+    started = time.perf_counter()
+    with ui.progress(output.json) as progress:
+        clear = ClearModel(source)
+        ids = [clear.prompt_ids(prompt, tokens) for prompt in prompts]
+        check_batch(clear.config, [len(prompt) for prompt in ids], tokens)
+        cluster = LocalCluster(clear, progress)
+    loaded = time.perf_counter() - started
+    with cluster:
+        found = _all_tokens(cluster, ids, tokens, output.json)
+        cost = cluster.cost
+    results = [_result(clear, *parts, compare) for parts in zip(prompts, ids, found)]
+    if output.json:
+        seconds = {"load": loaded, "prefill": cost.prefill, "decode": cost.seconds - cost.prefill}
+        ui.answer({"results": results, "seconds": seconds, "rounds": cost.rounds, "bytes": cost.bytes()})
+        return
+    for result, before in zip(results, ids):
+        ui.say(clear.decode([*before, *result["token_ids"]]))
+        if "compare" in result:
+            ui.say(comparison(result["compare"], result["token_ids"]))
+        ui.say()
+    ui.say(ui.cost_line(cost, len(results) * tokens))
+    ui.say(ui.LOCAL)
+
+
+def _all_tokens(cluster: LocalCluster, ids: list[list[int]], tokens: int, as_json: bool) -> list[list[int]]:
+    """The new tokens of each prompt."""
+    steps = []
+    with ui.progress(as_json) as progress:
+        progress("the parties read the prompts", 0, 1)
+        for step in cluster.session.generate(ids, tokens):
+            steps.append(step)
+            progress("generating", len(steps), tokens)
+    return [list(new) for new in zip(*steps)]
+
+
+def _result(clear: ClearModel, prompt: str, ids: list[int], found: list[int], compare: bool) -> dict[str, Any]:
+    result = {"prompt": prompt, "text": clear.decode(found), "token_ids": found}
+    return result | ({"compare": agreement(clear, ids, found)} if compare else {})
+
+
+def agreement(clear: ClearModel, ids: list[int], found: list[int]) -> dict[str, Any]:
+    """The plain model's answer, and whether it is the same."""
+    plain = clear.generate(ids, len(found))
+    return {"text": clear.decode(plain), "token_ids": plain, "agree": plain == found}
+
+
+def comparison(agreed: dict[str, Any], found: list[int]) -> str:
+    """The same in words."""
+    if agreed["agree"]:
+        return f"The plain model gives the same {len(found)} tokens."
+    first = next(i for i, (a, b) in enumerate(zip(agreed["token_ids"], found)) if a != b)
+    return f"The plain model differs from token {first + 1} on: {agreed['text']}"

@@ -1,0 +1,95 @@
+"""How the rows of several prompts lie, which is public: one request computes all of them at once.
+
+Outside attention a pass is one matrix, the rows of a prompt below those of the one before, so no row is padding.
+Attention works prompt by prompt, on rows side by side that are padded on the left to the longest. Padding is zeros that
+everybody knows; it sees itself only, and nothing sees it. This file must not know tensors from shares.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from puma.errors import UsageError
+
+
+class Rows:
+    """Rows of prompts of these lengths, in a matrix or side by side."""
+
+    def __init__(self, lengths: Sequence[int]) -> None:
+        self.lengths = tuple(lengths)
+        if min(self.lengths, default=0) < 1:
+            raise UsageError(f"prompts of lengths {list(lengths)} make no batch", "pass prompts of one token or more")
+        self.longest = max(self.lengths)
+        # (prompts, longest): True where a row lies; on the CPU, as masks are.
+        self.real = torch.arange(self.longest) >= self.longest - torch.tensor(self.lengths)[:, None]
+        self._where = None if bool(self.real.all()) else self.real.reshape(-1).nonzero().squeeze(-1)
+
+    @property
+    def ends(self) -> Tensor:
+        """The last row of each prompt."""
+        return torch.tensor(self.lengths).cumsum(0) - 1
+
+    @property
+    def starts(self) -> Tensor:
+        """The first row of each prompt."""
+        return self.ends - torch.tensor(self.lengths) + 1
+
+    def pad(self, x: Any) -> Any:
+        """A matrix's rows (rows, heads, size) side by side: (prompts, heads, longest, size)."""
+        prompts, where, shape = len(self.lengths), self._where, tuple(x.shape[1:])
+        if where is not None:
+            x = _moved(x, lambda t: t.new_zeros(self.real.numel(), *shape).index_copy(0, where.to(t.device), t))
+        return x.reshape(prompts, self.longest, *shape).transpose(1, 2)
+
+    def unpad(self, x: Any) -> Any:
+        """The way back, heads joined: (prompts, heads, longest, size) -> (rows, heads * size)."""
+        x = x.transpose(1, 2).reshape(self.real.numel(), -1)
+        return x if self._where is None else x[self._where]
+
+    def sum(self, x: Any) -> Any:
+        """The sum of each prompt's rows: (rows, size) -> (prompts, size)."""
+        return self.pad(x.unsqueeze(1)).sum(2).reshape(len(self.lengths), -1)
+
+
+class Layout:
+    """The rows of one pass, which of them ask for an answer, and what those may see.
+
+    `rows` and `queries` are Rows: all of them, and those that ask. `positions` (rows,) counts within a prompt; `mask`
+    is (prompts, queries.longest, earlier and new columns), True where allowed, at least once a row.
+    """
+
+    def __init__(self, lengths: Sequence[int], earlier: Tensor | None = None, causal: bool = True) -> None:
+        """`lengths`: new rows of each prompt; `earlier` (prompts, columns): where the cache holds rows of theirs."""
+        self.rows = self.queries = Rows(lengths)
+        new = self.rows.real
+        before = new[:, :0] if earlier is None else earlier
+        self.held = torch.cat([before, new], 1)
+        self.positions = (new.cumsum(1) - 1 + before.sum(1, keepdim=True))[new]
+        rows, columns = new.shape[1], self.held.shape[1]
+        seen = new[:, :, None] & self.held[:, None, :]
+        if causal:
+            seen &= torch.ones(rows, columns, dtype=torch.bool).tril(columns - rows)
+        self.mask = seen | torch.eye(columns, dtype=torch.bool)[columns - rows :]  # padding sees itself
+        self._asking: Tensor | None = None
+
+    def asking(self, x: Any) -> Any:
+        """Those rows of x that ask."""
+        return x if self._asking is None else x[self._asking]
+
+    def ending(self) -> Layout:
+        """The same rows, of which the last one of each prompt asks."""
+        if self.queries.longest == 1:
+            return self
+        result = Layout.__new__(Layout)
+        vars(result).update(vars(self), queries=Rows([1] * len(self.rows.lengths)), mask=self.mask[:, -1:])
+        result._asking = self.rows.ends
+        return result
+
+
+def _moved(x: Any, function: Callable[[Tensor], Tensor]) -> Any:
+    """`function`, which moves words and adds zeros, on a tensor or on a secret's components."""
+    return function(x) if isinstance(x, Tensor) else x.apply(function)
