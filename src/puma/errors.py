@@ -7,6 +7,8 @@
     |   |-- UnsupportedModel     3   an architecture, activation or option that is not implemented
     |   |-- TensorError          3   a tensor is missing, misshapen, NaN or infinite
     |   `-- RangeError           3   weights so large that fixed point could overflow
+    |-- StoreError               5   files that a party or the client keeps: damaged, missing, no room
+    |   `-- MaterialError        5   one-time material that is missing, used, or made for something else
     `-- ProtocolError            4   the three parties no longer agree
         |-- FrameError           4   bytes on a link that are not a valid frame, or not the expected one
         |-- HandshakeError       4   version, role, session or configuration mismatch, failed authentication
@@ -59,6 +61,16 @@ class TensorError(CheckpointError):
 
 class RangeError(CheckpointError):
     """Weights so large that fixed-point arithmetic could overflow."""
+
+
+class StoreError(PumaError):
+    """Files that a party or the client keeps are damaged, missing, open to others, or find no room."""
+
+    exit_code = 5
+
+
+class MaterialError(StoreError):
+    """One-time material is missing, used, or was made for something else."""
 
 
 class ProtocolError(PumaError):
