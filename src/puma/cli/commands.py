@@ -30,6 +30,7 @@ def generate(
     tokens: Count = 32,
     prompts: Path | None = None,
     compare: Flag = False,
+    store: Path | None = None,
     output: Output = HUMAN,
 ) -> None:
     """Continue a prompt by a public number of tokens, greedily; they appear as they are decided.
@@ -46,6 +47,8 @@ def generate(
         A text file with a prompt in each line: all go in one request, and are shown when all are done.
     compare
         Run the plain model on the same prompt, too, and say whether it agrees.
+    store
+        A folder where the parties keep their shares and look for what `puma prepare` has computed ahead.
     """
     from puma.serving.clear import ClearModel
     from puma.serving.local import LocalCluster
@@ -62,7 +65,7 @@ def generate(
     with ui.progress(output.json) as progress:
         clear = ClearModel(source)
         ids = clear.prompt_ids(prompt, tokens)
-        cluster = LocalCluster(clear, progress)
+        cluster = LocalCluster(clear, progress, store=store)
     loaded = time.perf_counter() - started
     with cluster:
         found = _streamed(cluster, ids, tokens, output.json)
@@ -71,11 +74,14 @@ def generate(
     if output.json:
         seconds = {"load": loaded, "prefill": cost.prefill, "decode": cost.seconds - cost.prefill}
         answer = {"text": clear.decode(found), "token_ids": found, "seconds": seconds, "rounds": cost.rounds}
-        ui.answer(answer | {"bytes": cost.bytes()} | ({"compare": agreed} if agreed else {}))
+        ahead = ui.prepared(cost) if store else {}
+        ui.answer(answer | {"bytes": cost.bytes()} | ahead | ({"compare": agreed} if agreed else {}))
         return
     if agreed:
         ui.say(comparison(agreed, found))
     ui.say(ui.cost_line(cost, len(found)))
+    if store and not cost.prepared:
+        ui.say(f"nothing was prepared for {len(ids)} tokens in and {tokens} out: see puma prepare --help")
     ui.say(ui.LOCAL)
 
 
@@ -105,6 +111,7 @@ def encode(
     /,
     *more: str,
     compare: Flag = False,
+    store: Path | None = None,
     output: Output = HUMAN,
 ) -> None:
     """Embed texts (mean of the token states, normalised), or classify them if the model has a head for that.
@@ -119,6 +126,8 @@ def encode(
         Further texts; all go in one request.
     compare
         Run the plain model, too, and print how far the answers lie apart.
+    store
+        A folder where the parties keep their shares and look for what `puma prepare` has computed ahead.
     """
     from puma.models.text import check_batch
     from puma.serving.clear import ClearModel
@@ -129,7 +138,7 @@ def encode(
         texts = [text, *more]
         ids = [clear.sentence_ids(text) for text in texts]
         check_batch(clear.config, [len(tokens.ids) for tokens in ids])
-        with LocalCluster(clear, progress) as cluster:
+        with LocalCluster(clear, progress, store=store) as cluster:
             progress("encoding", 0, 1)
             found, cost = cluster.encode(texts), cluster.cost
         plain = [clear.encode(tokens) if compare else None for tokens in ids]
@@ -137,7 +146,8 @@ def encode(
     if output.json:
         alone = {key: value for key, value in results[0].items() if key != "text"} if len(texts) == 1 else {}
         spent = {"seconds": cost.seconds, "rounds": cost.rounds, "bytes": cost.bytes()}
-        ui.answer({"results": results} | alone | spent)
+        ahead = ui.prepared(cost) if store else {}
+        ui.answer({"results": results} | alone | spent | ahead)
         return
     for result in results:
         _show_encoded(result)

@@ -135,6 +135,18 @@ def write_new(path: Path, content: bytes) -> None:
         os.fsync(file.fileno())
 
 
+def kept_secret(path: Path, size: int) -> bytes:
+    """Random bytes from the operating system that stay the same once they are there."""
+    private_folder(path.parent)
+    with explained(f"the secret {path}"):
+        with contextlib.suppress(FileExistsError):
+            write_new(path, os.urandom(size))
+        found = path.read_bytes()
+    if len(found) != size:
+        raise StoreError(f"the secret {path} is damaged", "delete it; what was stored under it is shared again")
+    return found
+
+
 def sync(folder: Path) -> None:
     """Make renames within a folder durable."""
     fd = os.open(folder, os.O_RDONLY)

@@ -8,9 +8,12 @@ memory to be used, so a model may be larger than memory. This file must not know
 from __future__ import annotations
 
 import hashlib
+import hmac
 import mmap
 import os
+import re
 from collections import OrderedDict
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +23,7 @@ from torch import Tensor
 
 from puma.errors import StoreError
 from puma.models.config import Config
-from puma.mpc.cost import wire_bytes
+from puma.mpc.seeded import rest_bytes
 from puma.serving import folders
 from puma.serving.folders import explained
 from puma.serving.messages import TensorSpec
@@ -47,6 +50,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     tensors: list[TensorSpec]
     seeds: list[bytes]
     keep_masks: bool
+    alias: dict[str, str] = {}
     offsets: list[int] = []
     size: int = 0
     digest: str = ""
@@ -57,11 +61,6 @@ class _Sealed(msgspec.Struct, forbid_unknown_fields=True):
 
     digest: str
     manifest: msgspec.Raw
-
-
-def packed_bytes(spec: TensorSpec) -> int:
-    """Bytes of a parameter in wire form."""
-    return torch.Size(spec.shape).numel() * wire_bytes(spec.bits)
 
 
 class Store:
@@ -91,6 +90,11 @@ class Store:
         """Which sharing of the model this is; empty if there is none."""
         return _manifest(self._models / name, name).sharing if self.holds(name) else b""
 
+    def size(self, name: str) -> int:
+        """What the model takes on disk; nothing if it is not there."""
+        folder = self._models / folders.checked_name(name)
+        return sum(path.stat().st_size for path in folder.glob("*"))
+
     def create(self, manifest: Manifest, data: bool) -> Upload:
         """Take in a model that is being shared; with `data`, the words of its parameters, else seeds only."""
         folders.checked_name(manifest.name)
@@ -113,7 +117,8 @@ class Upload:
     def __init__(self, models: Path, manifest: Manifest, data: bool, resident: int | None) -> None:
         offsets, size = _layout(manifest.tensors) if data else ([], 0)
         self._manifest = msgspec.structs.replace(manifest, offsets=offsets, size=size)
-        self._models, self._resident, self._done, self._hash = models, resident, 0, hashlib.sha256()
+        self._models, self._resident, self._hash = models, resident, hashlib.sha256()
+        self._done = self._arrived = 0  # parameters that are complete, and bytes of the next one
         self._what = f"the model {manifest.name} of {size} bytes in {models.parent}"
         with explained(self._what):
             self._incoming = folders.Incoming(models, folder=True)
@@ -129,17 +134,21 @@ class Upload:
             raise
 
     def write(self, payload: Any) -> None:
-        """The next parameter in wire form."""
-        view, spec = memoryview(payload).cast("B"), self._manifest.tensors[self._done]
-        if len(view) != packed_bytes(spec):
-            raise StoreError(f"parameter {spec.name} has {len(view)} bytes, not {packed_bytes(spec)}", "share it again")
-        padding = bytes(-len(view) % PAGE)
+        """More of the parameters in wire form, in order; one may come in several pieces."""
+        view = memoryview(payload).cast("B")
+        spec = self._manifest.tensors[self._done]
+        self._arrived += len(view)
+        missing = _size(spec) - self._arrived
+        if missing < 0:
+            raise StoreError(f"parameter {spec.name} has {-missing} bytes too many", "share it again")
+        padding = b"" if missing else bytes(-_size(spec) % PAGE)
         with explained(self._what):
             for piece in (view, memoryview(padding)):
                 self._hash.update(piece)
                 while piece:
                     piece = piece[os.write(self._file, piece) :]
-        self._done += 1
+        if not missing:
+            self._done, self._arrived = self._done + 1, 0
 
     def finish(self) -> Model:
         """Read back what was written, give the folder its name, and open it; the same name is replaced."""
@@ -176,7 +185,7 @@ class Model:
         self.manifest = manifest
         self._data = data
         specs = manifest.tensors
-        self._spans = {s.name: (at, packed_bytes(s)) for s, at in zip(specs, manifest.offsets, strict=False)}
+        self._spans = {s.name: (at, _size(s)) for s, at in zip(specs, manifest.offsets, strict=False)}
         names = list(self._spans)
         self._next = dict(zip(names, [*names[1:], *names[:1]], strict=True))
         self._resident = _memory() // 4 if resident is None else resident
@@ -209,12 +218,35 @@ class Model:
         self._data.madvise(advice, *self._spans[name])
 
 
+def owner_key(folder: Path) -> bytes:
+    """The owner's secret behind the names of stored models, made when it is first asked for."""
+    return folders.kept_secret(folder / "key", 32)
+
+
+def content_name(key: bytes, name: str, config: Config, params: Mapping[str, Tensor]) -> str:
+    """A model's name in the store, which changes with its config and weights.
+
+    Under the owner's key: a bare digest would let a party recognise weights that it has seen elsewhere.
+    """
+    digest = hmac.new(key, msgspec.json.encode(config), "sha256")
+    for label, tensor in params.items():
+        digest.update(f"{label} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        digest.update(memoryview(tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy()))  # type: ignore[arg-type]
+    readable = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-._")[-40:].strip("-._") or "model"
+    return f"{readable}-{digest.hexdigest()[:24]}"
+
+
+def _size(spec: TensorSpec) -> int:
+    """Bytes of a parameter in wire form."""
+    return rest_bytes(spec.shape, spec.bits)
+
+
 def _layout(specs: list[TensorSpec]) -> tuple[list[int], int]:
     """Where each parameter begins, on a page of its own, and the size of the file."""
     offsets, end = [], 0
     for spec in specs:
         offsets.append(end)
-        end += -(-packed_bytes(spec) // PAGE) * PAGE
+        end += -(-_size(spec) // PAGE) * PAGE
     return offsets, end
 
 
