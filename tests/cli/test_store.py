@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from puma.serving import kept, local
+from puma.serving import bench, kept, local
 from tests.cli.conftest import Run
 from tests.models import tiny
 from tests.serving.threads import Threads
@@ -21,7 +21,8 @@ LENGTH = 3  # of it, in tokens
 @pytest.fixture
 def threads(monkeypatch: pytest.MonkeyPatch) -> None:
     """Commands start parties in threads."""
-    monkeypatch.setattr(local, "Trio", lambda progress=None, store=None: Threads(store))
+    for room in (local, bench):
+        monkeypatch.setattr(room, "Trio", lambda progress=None, store=None: Threads(store and Path(store)))
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +63,29 @@ def test_encode_finds_what_was_prepared(puma: Run, memory: Path, one_layer: Call
     found = puma("encode", model, WORDS, "--store", memory, "--json").json
     assert found["prepared"] is True and found["bytes"]["offline"] == 0
     assert set(found) >= {"results", "embedding", "ahead"}
+
+
+def test_several_prompts_are_prepared_as_one(
+    puma: Run, memory: Path, one_layer: Callable[[str], Path], tmp_path: Path
+) -> None:
+    model, store = one_layer("llama"), ("--store", memory)
+    (tmp_path / "prompts").write_text("the cat\na dog\n")
+    puma("prepare", model, "--prompt", LENGTH, "--batch", 2, *store)
+    asked = ("generate", model, "--prompts", tmp_path / "prompts", "--tokens", 1, *store, "--json")
+    found, usual = puma(*asked).json, puma(*asked).json
+    assert (found["prepared"], usual["prepared"]) == (True, False)
+    assert found["results"] == usual["results"] and found["bytes"]["offline"] == 0
+
+
+def test_bench_times_a_prepared_request(puma: Run, memory: Path, one_layer: Callable[[str], Path]) -> None:
+    asked = ("bench", one_layer("bert"), "--prompt", LENGTH, "--prepared")
+    found = puma(*asked, "--json").json
+    again = found["prepared"]
+    assert list(again) == ["seconds", "cpu_seconds", "rounds", "bytes", "ahead", "material"]
+    assert (again["bytes"]["online"], again["bytes"]["offline"]) == (found["bytes"]["online"], 0)
+    assert again["ahead"]["bytes"] == found["bytes"]["offline"] and found["max_abs_error"] < 0.05
+    out = puma(*asked, "--no-error").out
+    assert "again: " in out and "prepared in" in out and "material of P0, P1, P2: " in out
 
 
 def test_a_store_is_emptied(puma: Run, memory: Path, one_layer: Callable[[str], Path]) -> None:

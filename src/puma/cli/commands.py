@@ -18,6 +18,7 @@ from puma.cli.ui import HUMAN, Count, Flag, Output
 from puma.errors import UsageError
 
 if TYPE_CHECKING:
+    from puma.serving.bench import Timed
     from puma.serving.clear import ClearModel
     from puma.serving.local import LocalCluster
 
@@ -56,7 +57,7 @@ def generate(
     if prompts is not None:
         if prompt is not None:
             raise UsageError("--prompts takes the place of PROMPT", "leave out one of them")
-        generate_all(model, read(prompts), tokens, compare, output)
+        generate_all(model, read(prompts), tokens, compare, store, output)
         return
     if model is None:
         raise UsageError("puma generate needs PROMPT", "pass one, or --prompts FILE with one in each line")
@@ -190,6 +191,7 @@ def bench(
     batch: Count = 1,
     layers: Count | None = None,
     error: Annotated[bool, Parameter(negative="--no-error")] = True,
+    prepared: Flag = False,
     output: Output = HUMAN,
 ) -> None:
     """Time one request with three processes on this machine, after loading and a short warm-up request.
@@ -208,6 +210,8 @@ def bench(
         Only so many layers.
     error
         Also compare all hidden states with the plain run.
+    prepared
+        Then prepare the same request, and time it again.
     """
     from puma.cli.machine import summary
     from puma.serving.bench import configured, measure
@@ -216,7 +220,7 @@ def bench(
     with ui.progress(output.json) as progress:
         name, config, params = configured(model, layers)
         request = job(config, prompt, tokens, batch)
-        found = measure(config, params, request, error, progress)
+        found = measure(config, params, request, error, progress, prepared)
     cost, new = found.cost, getattr(request, "tokens", 0)
     if output.json:
         asked = {"model": name, "layers": config.layers, "repeated_layers": found.repeated}
@@ -224,7 +228,8 @@ def bench(
         spent = {"seconds": found.seconds, "cpu_seconds": cost.cpu_seconds, "peak_rss_mib": cost.peak_rss_mib}
         sent = {"rounds": cost.rounds, "bytes": cost.bytes(), "max_abs_error": found.max_abs_error}
         where = {"machine": summary(), "version": puma.__version__}
-        ui.answer(asked | spent | sent | {"breakdown": cost.breakdown} | where)
+        again = {"prepared": _again(found.prepared)} if found.prepared else {}
+        ui.answer(asked | spent | sent | {"breakdown": cost.breakdown} | again | where)
         return
     ui.say(_asked_line(name, config.layers, prompt, new, batch))
     ui.say(f"{summary()}; puma {puma.__version__}")
@@ -236,6 +241,18 @@ def bench(
     ui.say("peak memory of P0, P1, P2: " + ", ".join(f"{mib:.0f} MiB" for mib in cost.peak_rss_mib))
     if found.max_abs_error is not None:
         ui.say(f"largest error of a hidden state: {found.max_abs_error:.2g}")
+    if found.prepared:
+        ui.say(f"again: {ui.cost_line(found.prepared.cost, batch * new, 0 if new else batch)}")
+        sizes = _again(found.prepared)["material"]
+        ui.say("material of P0, P1, P2: " + ", ".join(ui.amount(size) for size in sizes))
+
+
+def _again(prepared: Timed) -> dict[str, Any]:
+    """A request that had been prepared, and what that had taken."""
+    cost, ticket = prepared.cost, prepared.cost.prepared
+    assert ticket is not None
+    spent = {"seconds": prepared.seconds, "cpu_seconds": cost.cpu_seconds, "rounds": cost.rounds}
+    return spent | {"bytes": cost.bytes(), "ahead": ui.prepared(cost)["ahead"], "material": ticket.sizes}
 
 
 def _asked_line(name: str, layers: int, prompt: int, new: int, batch: int) -> str:
