@@ -189,7 +189,8 @@ class Model:
         names = list(self._spans)
         self._next = dict(zip(names, [*names[1:], *names[:1]], strict=True))
         self._resident = _memory() // 4 if resident is None else resident
-        self._read: OrderedDict[str, int] = OrderedDict()
+        self._read: OrderedDict[str, None] = OrderedDict()  # latest last
+        self._mapped = 0  # bytes of these
 
     def packed(self, name: str) -> Tensor | None:
         """The parameter's words in wire form, a flat uint8 tensor over the file; None at the dealer."""
@@ -206,10 +207,13 @@ class Model:
         """
         if self._data is None or next(reversed(self._read), None) == name:
             return
-        self._read[name] = self._spans[name][1]
+        self._mapped += 0 if name in self._read else self._spans[name][1]
+        self._read[name] = None
         self._read.move_to_end(name)
-        while len(self._read) > 1 and sum(self._read.values()) > self._resident:
-            self._advise(mmap.MADV_DONTNEED, self._read.popitem(last=False)[0])
+        while len(self._read) > 1 and self._mapped > self._resident:
+            oldest, _ = self._read.popitem(last=False)
+            self._mapped -= self._spans[oldest][1]
+            self._advise(mmap.MADV_DONTNEED, oldest)
         if self._next[name] not in self._read:
             self._advise(mmap.MADV_WILLNEED, self._next[name])
 
