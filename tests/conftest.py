@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from puma.serving import folders
 from puma.serving.local import Trio
 from tests.models import tiny
 
@@ -38,3 +39,15 @@ def real() -> Callable[[str], Path]:
         return Path(root) / name
 
     return find
+
+
+@pytest.fixture
+def memory() -> Iterator[Path]:
+    """A folder whose files stay in memory."""
+    shm = Path("/dev/shm")
+    if not (shm.is_dir() and folders.in_memory(shm)):
+        pytest.skip("this machine has no tmpfs at /dev/shm")
+    folder = shm / f"puma-test-{os.getpid()}-{os.urandom(4).hex()}"
+    folder.mkdir(mode=0o700)
+    yield folder
+    folders.remove(folder)

@@ -83,7 +83,8 @@ def test_everything_public_below_the_models_is_described(name: str) -> None:
 LOCAL = {
     "boolean.own_bits",
     "compare.split",
-    "compare.borrow_out",
+    "compare.digit_bits",
+    "compare.sign_of",
     "lookup.digit",
     "retrieval.choice_bytes",
     "functional.component",

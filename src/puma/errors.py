@@ -8,6 +8,8 @@
     |   |-- TensorError          3   a tensor is missing, misshapen, NaN or infinite
     |   `-- RangeError           3   weights so large that fixed point could overflow
     |-- ConfigError              5   the cluster file, a key or a certificate cannot be used
+    |-- StoreError               6   files that a party or the client keeps: damaged, missing, no room
+    |   `-- MaterialError        6   one-time material that is missing, used, or made for something else
     `-- ProtocolError            4   the three parties no longer agree
         |-- FrameError           4   bytes on a link that are not a valid frame, or not the expected one
         |-- HandshakeError       4   version, role, session or configuration mismatch, failed authentication
@@ -66,6 +68,16 @@ class ConfigError(PumaError):
     """The cluster file, a key or a certificate cannot be used."""
 
     exit_code = 5
+
+
+class StoreError(PumaError):
+    """Files that a party or the client keeps are damaged, missing, open to others, or find no room."""
+
+    exit_code = 6
+
+
+class MaterialError(StoreError):
+    """One-time material is missing, used, or was made for something else."""
 
 
 class ProtocolError(PumaError):

@@ -34,7 +34,7 @@ class Lent:
     """A trio that outlives its user."""
 
     def __init__(self, trio: Trio) -> None:
-        self.session, self.pids = trio.session, trio.pids
+        self.session, self.pids, self.store = trio.session, trio.pids, None
 
     def close(self) -> None: ...
 
@@ -61,14 +61,14 @@ def puma(capsys: pytest.CaptureFixture[str]) -> Run:
 def lent(processes: Trio, monkeypatch: pytest.MonkeyPatch) -> None:
     """Commands find three processes running."""
     for room in (local, bench):
-        monkeypatch.setattr(room, "Trio", lambda progress=None: Lent(processes))
+        monkeypatch.setattr(room, "Trio", lambda progress=None, store=None: Lent(processes))
 
 
 @pytest.fixture
 def nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing may be started."""
 
-    def start(progress: object = None) -> None:
+    def start(progress: object = None, store: object = None) -> None:
         raise AssertionError("a command started parties before it had looked at its input")
 
     for room in (local, bench):

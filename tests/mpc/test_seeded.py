@@ -101,6 +101,47 @@ def test_known_and_online_parts_are_the_whole() -> None:
         assert torch.equal(kernels.reduce(sum(parts), 48), kernels.reduce(whole, 48))  # type: ignore[arg-type]
 
 
+class Notes:
+    """A tape that keeps words in a list."""
+
+    def __init__(self, notes: list[torch.Tensor], rehearsing: bool) -> None:
+        self.notes, self.rehearsing = notes, rehearsing
+
+    def known(self, make: Callable[[], torch.Tensor], shape: tuple[int, ...], bits: int) -> torch.Tensor:
+        if self.rehearsing:
+            self.notes.append(kernels.reduce(make(), bits))
+            return self.notes[-1]
+        words = self.notes.pop(0)
+        assert tuple(words.shape) == shape
+        return words
+
+
+def test_a_rehearsed_product_is_the_product() -> None:
+    """The rehearsal knows no m of x; the run computes no product of x's masks."""
+
+    def compute(party: Party) -> list[Any]:
+        x, w = given(party, X, 48, 14), given_seeded(party, TABLE, 48, 18)
+        hot = given(party, sample(2, 3, 30), 34, 0, "y")
+        if party.is_dealer:
+            return [linear(x, w), matmul(hot, w)]
+        notes: list[torch.Tensor] = []
+        with party.under({}, {}, Notes(notes, True)):
+            for y, use in ((x, linear), (hot, matmul)):
+                use(Share(party, torch.zeros_like(y._a), y._b, y.bits, y.frac), w)
+        with party.under({}, {}, Notes(notes, False)):
+            unknown = [Share(party, y._a, torch.zeros_like(y._b), y.bits, y.frac) for y in (x, hot)]
+            products = [linear(unknown[0], w), matmul(unknown[1], w)]
+        assert party.tape is None and not notes
+        return products
+
+    results = parties(compute)
+    for i, expected in enumerate(
+        [words_of(X, 14) @ words_of(TABLE, 18).T, sample(2, 3, 30).long() @ words_of(TABLE, 18)]
+    ):
+        products = [r[i] for r in results]
+        assert torch.equal(added(products), kernels.signed(expected, products[0].bits)), i
+
+
 def test_only_masks_that_are_needed_are_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
     drawn: list[tuple[str, int]] = []
     into = Reader.into
@@ -140,6 +181,17 @@ def test_m_may_be_a_map_of_a_file_that_cannot_be_written(tmp_path: Path) -> None
 
     expected = kernels.signed(words_of(X, 14) @ words_of(TABLE, 18).T, 48)
     assert torch.equal(added(parties(compute)), expected)
+
+
+def test_whoever_maps_m_is_told_before_it_is_read() -> None:
+    party = Party(FIRST, {}, {})
+    told: list[str] = []
+    held = given_seeded(party, TABLE, 48, 18)
+    w = Seeded(party, held._packed, held._streams, (30, 24), 48, 18, touch=lambda: told.append("read"))
+    for use in (lambda: w.components, lambda: w[2:3], lambda: linear(given(party, X, 48, 14), w)):
+        told.clear()
+        use()
+        assert told == ["read"]
 
 
 def test_a_walk_without_work_is_none() -> None:

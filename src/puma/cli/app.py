@@ -22,7 +22,7 @@ INTERRUPTED = 130
 EXIT_CODES = """\
 Exit codes: 0 done; 1 failed; 2 an option, argument or prompt that makes no sense; 3 the model's files \
 cannot be used; 4 the parties no longer agree, or one is lost; 5 the cluster file, a key or a certificate \
-cannot be used; 130 interrupted.
+cannot be used; 6 files that are kept are damaged, missing or find no room; 130 interrupted.
 
 Errors are one line and a hint; `--debug` adds the stack. `puma COMMAND --help` explains a command.\
 """
@@ -35,6 +35,8 @@ COMMANDS = {  # name: where it lives, its arguments, what it does
     "encode": ("commands", "MODEL TEXT...", "Embed or classify texts, by a BERT model."),
     "bench": ("commands", "MODEL --prompt N", "Time a request on a published shape or a checkpoint."),
     "cost": ("commands", "MODEL --prompt N", "Count the rounds and bytes of a request without running it."),
+    "prepare": ("store", "[MODEL] --prompt N", "Compute ahead what later requests need no input for."),
+    "store": ("store", "", "Show or empty what the parties keep."),
     "doctor": ("doctor", "", "Look at this machine, and let three parties test themselves."),
     "demo": ("demo", "", "See what each party sees, while three of them write a story."),
     "keys new": ("keys", "NAME", "Make a key and its certificate; nothing is overwritten."),

@@ -18,6 +18,7 @@ from puma.cli.ui import HUMAN, Count, Flag, Output
 from puma.errors import UsageError
 
 if TYPE_CHECKING:
+    from puma.serving.bench import Timed
     from puma.serving.clear import ClearModel
     from puma.serving.local import LocalCluster
 
@@ -30,6 +31,7 @@ def generate(
     tokens: Count = 32,
     prompts: Path | None = None,
     compare: Flag = False,
+    store: Path | None = None,
     output: Output = HUMAN,
 ) -> None:
     """Continue a prompt by a public number of tokens, greedily; they appear as they are decided.
@@ -46,6 +48,8 @@ def generate(
         A text file with a prompt in each line: all go in one request, and are shown when all are done.
     compare
         Run the plain model on the same prompt, too, and say whether it agrees.
+    store
+        A folder where the parties keep their shares and look for what `puma prepare` has computed ahead.
     """
     from puma.serving.clear import ClearModel
     from puma.serving.local import LocalCluster
@@ -53,7 +57,7 @@ def generate(
     if prompts is not None:
         if prompt is not None:
             raise UsageError("--prompts takes the place of PROMPT", "leave out one of them")
-        generate_all(model, read(prompts), tokens, compare, output)
+        generate_all(model, read(prompts), tokens, compare, store, output)
         return
     if model is None:
         raise UsageError("puma generate needs PROMPT", "pass one, or --prompts FILE with one in each line")
@@ -62,7 +66,7 @@ def generate(
     with ui.progress(output.json) as progress:
         clear = ClearModel(source)
         ids = clear.prompt_ids(prompt, tokens)
-        cluster = LocalCluster(clear, progress)
+        cluster = LocalCluster(clear, progress, store=store)
     loaded = time.perf_counter() - started
     with cluster:
         found = _streamed(cluster, ids, tokens, output.json)
@@ -71,11 +75,14 @@ def generate(
     if output.json:
         seconds = {"load": loaded, "prefill": cost.prefill, "decode": cost.seconds - cost.prefill}
         answer = {"text": clear.decode(found), "token_ids": found, "seconds": seconds, "rounds": cost.rounds}
-        ui.answer(answer | {"bytes": cost.bytes()} | ({"compare": agreed} if agreed else {}))
+        ahead = ui.prepared(cost) if store else {}
+        ui.answer(answer | {"bytes": cost.bytes()} | ahead | ({"compare": agreed} if agreed else {}))
         return
     if agreed:
         ui.say(comparison(agreed, found))
     ui.say(ui.cost_line(cost, len(found)))
+    if store and not cost.prepared:
+        ui.say(f"nothing was prepared for {len(ids)} tokens in and {tokens} out: see puma prepare --help")
     ui.say(ui.LOCAL)
 
 
@@ -105,6 +112,7 @@ def encode(
     /,
     *more: str,
     compare: Flag = False,
+    store: Path | None = None,
     output: Output = HUMAN,
 ) -> None:
     """Embed texts (mean of the token states, normalised), or classify them if the model has a head for that.
@@ -119,6 +127,8 @@ def encode(
         Further texts; all go in one request.
     compare
         Run the plain model, too, and print how far the answers lie apart.
+    store
+        A folder where the parties keep their shares and look for what `puma prepare` has computed ahead.
     """
     from puma.models.text import check_batch
     from puma.serving.clear import ClearModel
@@ -129,7 +139,7 @@ def encode(
         texts = [text, *more]
         ids = [clear.sentence_ids(text) for text in texts]
         check_batch(clear.config, [len(tokens.ids) for tokens in ids])
-        with LocalCluster(clear, progress) as cluster:
+        with LocalCluster(clear, progress, store=store) as cluster:
             progress("encoding", 0, 1)
             found, cost = cluster.encode(texts), cluster.cost
         plain = [clear.encode(tokens) if compare else None for tokens in ids]
@@ -137,7 +147,8 @@ def encode(
     if output.json:
         alone = {key: value for key, value in results[0].items() if key != "text"} if len(texts) == 1 else {}
         spent = {"seconds": cost.seconds, "rounds": cost.rounds, "bytes": cost.bytes()}
-        ui.answer({"results": results} | alone | spent)
+        ahead = ui.prepared(cost) if store else {}
+        ui.answer({"results": results} | alone | spent | ahead)
         return
     for result in results:
         _show_encoded(result)
@@ -180,6 +191,7 @@ def bench(
     batch: Count = 1,
     layers: Count | None = None,
     error: Annotated[bool, Parameter(negative="--no-error")] = True,
+    prepared: Flag = False,
     output: Output = HUMAN,
 ) -> None:
     """Time one request with three processes on this machine, after loading and a short warm-up request.
@@ -198,6 +210,8 @@ def bench(
         Only so many layers.
     error
         Also compare all hidden states with the plain run.
+    prepared
+        Then prepare the same request, and time it again.
     """
     from puma.cli.machine import summary
     from puma.serving.bench import configured, measure
@@ -206,7 +220,7 @@ def bench(
     with ui.progress(output.json) as progress:
         name, config, params = configured(model, layers)
         request = job(config, prompt, tokens, batch)
-        found = measure(config, params, request, error, progress)
+        found = measure(config, params, request, error, progress, prepared)
     cost, new = found.cost, getattr(request, "tokens", 0)
     if output.json:
         asked = {"model": name, "layers": config.layers, "repeated_layers": found.repeated}
@@ -214,7 +228,8 @@ def bench(
         spent = {"seconds": found.seconds, "cpu_seconds": cost.cpu_seconds, "peak_rss_mib": cost.peak_rss_mib}
         sent = {"rounds": cost.rounds, "bytes": cost.bytes(), "max_abs_error": found.max_abs_error}
         where = {"machine": summary(), "version": puma.__version__}
-        ui.answer(asked | spent | sent | {"breakdown": cost.breakdown} | where)
+        again = {"prepared": _again(found.prepared)} if found.prepared else {}
+        ui.answer(asked | spent | sent | {"breakdown": cost.breakdown} | again | where)
         return
     ui.say(_asked_line(name, config.layers, prompt, new, batch))
     ui.say(f"{summary()}; puma {puma.__version__}")
@@ -226,6 +241,18 @@ def bench(
     ui.say("peak memory of P0, P1, P2: " + ", ".join(f"{mib:.0f} MiB" for mib in cost.peak_rss_mib))
     if found.max_abs_error is not None:
         ui.say(f"largest error of a hidden state: {found.max_abs_error:.2g}")
+    if found.prepared:
+        ui.say(f"again: {ui.cost_line(found.prepared.cost, batch * new, 0 if new else batch)}")
+        sizes = _again(found.prepared)["material"]
+        ui.say("material of P0, P1, P2: " + ", ".join(ui.amount(size) for size in sizes))
+
+
+def _again(prepared: Timed) -> dict[str, Any]:
+    """A request that had been prepared, and what that had taken."""
+    cost, ticket = prepared.cost, prepared.cost.prepared
+    assert ticket is not None
+    spent = {"seconds": prepared.seconds, "cpu_seconds": cost.cpu_seconds, "rounds": cost.rounds}
+    return spent | {"bytes": cost.bytes(), "ahead": ui.prepared(cost)["ahead"], "material": ticket.sizes}
 
 
 def _asked_line(name: str, layers: int, prompt: int, new: int, batch: int) -> str:

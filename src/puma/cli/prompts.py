@@ -30,7 +30,9 @@ def read(path: Path) -> list[str]:
     return found
 
 
-def generate_all(source: str | None, prompts: list[str], tokens: int, compare: bool, output: Output) -> None:
+def generate_all(
+    source: str | None, prompts: list[str], tokens: int, compare: bool, store: Path | None, output: Output
+) -> None:
     """Continue all prompts, and print them in their order."""
     from puma.models.text import check_batch
     from puma.serving.clear import ClearModel
@@ -41,7 +43,7 @@ def generate_all(source: str | None, prompts: list[str], tokens: int, compare: b
         clear = ClearModel(source)
         ids = [clear.prompt_ids(prompt, tokens) for prompt in prompts]
         check_batch(clear.config, [len(prompt) for prompt in ids], tokens)
-        cluster = LocalCluster(clear, progress)
+        cluster = LocalCluster(clear, progress, store=store)
     loaded = time.perf_counter() - started
     with cluster:
         found = _all_tokens(cluster, ids, tokens, output.json)
@@ -49,7 +51,8 @@ def generate_all(source: str | None, prompts: list[str], tokens: int, compare: b
     results = [_result(clear, *parts, compare) for parts in zip(prompts, ids, found)]
     if output.json:
         seconds = {"load": loaded, "prefill": cost.prefill, "decode": cost.seconds - cost.prefill}
-        ui.answer({"results": results, "seconds": seconds, "rounds": cost.rounds, "bytes": cost.bytes()})
+        answer = {"results": results, "seconds": seconds, "rounds": cost.rounds, "bytes": cost.bytes()}
+        ui.answer(answer | (ui.prepared(cost) if store else {}))
         return
     for result, before in zip(results, ids):
         ui.say(clear.decode([*before, *result["token_ids"]]))

@@ -137,8 +137,20 @@ def cost_line(cost: Cost, tokens: int = 0, texts: int = 0) -> str:
     done, what = (tokens, "tokens") if tokens else (texts, "texts")
     speed = [f"{done / cost.seconds:.2f} {what}/s"] if done and cost.seconds else []
     seconds = f"{cost.seconds:.2f} s" + (f" ({cost.prefill:.2f} s to the first token)" if tokens else "")
-    sent = [f"{amount(cost.online)} online", f"{amount(cost.offline)} offline"]
-    return ", ".join([seconds, *speed, f"{cost.rounds:,} rounds", *sent])
+    ahead = cost.prepared
+    offline = (
+        f"prepared in {ahead.seconds:.2f} s with {amount(ahead.offline)}"
+        if ahead
+        else f"{amount(cost.offline)} offline"
+    )
+    return ", ".join([seconds, *speed, f"{cost.rounds:,} rounds", f"{amount(cost.online)} online", offline])
+
+
+def prepared(*costs: Cost) -> dict[str, Any]:
+    """Whether requests ran on material, and what had been spent on it beforehand."""
+    ahead = [cost.prepared for cost in costs if cost.prepared]
+    spent = {"seconds": sum(ticket.seconds for ticket in ahead), "bytes": sum(ticket.offline for ticket in ahead)}
+    return {"prepared": len(ahead) == len(costs)} | ({"ahead": spent} if ahead else {})
 
 
 def breakdown(parts: Sequence[Mapping[str, Any]]) -> None:

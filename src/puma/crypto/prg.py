@@ -52,6 +52,16 @@ class PairKey:
         key = HKDF(algorithm=SHA256(), length=16, salt=None, info=info).derive(self._secret)
         return Stream(key, purpose, lane)
 
+    def child(self, label: str) -> PairKey:
+        """A secret of its own, from which nothing about this one or another child follows; for one run of streams."""
+        info = f"puma/1/child|{label}".encode()
+        return PairKey(HKDF(algorithm=SHA256(), length=SECRET_BYTES, salt=None, info=info).derive(self._secret))
+
+    @property
+    def secret(self) -> bytes:
+        """The bare secret, for whoever must keep it until later."""
+        return self._secret
+
     def __repr__(self) -> str:
         return "PairKey(...)"
 

@@ -9,8 +9,10 @@ This file must not know what the words mean.
 from __future__ import annotations
 
 import math
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple, TypeVar
+from typing import Protocol as Surface
 
 import torch
 from torch import Tensor
@@ -40,6 +42,19 @@ Message = list[Piece]
 Protocol = Generator[Message, list[Any], T]
 
 
+class Tape(Surface):
+    """What an evaluator computes of a run before the input is there: written in a rehearsal, read in the run itself.
+
+    In a rehearsal masked values mean nothing and nothing is sent, but every mask is the one of the later run.
+    """
+
+    rehearsing: bool
+
+    def known(self, make: Callable[[], Tensor], shape: tuple[int, ...], bits: int) -> Tensor:
+        """Words that depend on no input: made and written down in the rehearsal, read in the same order in the run."""
+        ...
+
+
 class Party:
     """Rank 0 is the dealer (holds masks only), 1 and 2 are the evaluators.
 
@@ -56,6 +71,7 @@ class Party:
         self.dry = links is None
         self.device = "meta" if self.dry else "cpu"
         self.ledger = Ledger()
+        self.tape: Tape | None = None
         self._keys = keys or {}
         self._streams: dict[tuple[int, str], Stream] = {}
 
@@ -101,6 +117,21 @@ class Party:
             stream = self._keys[peer].stream(purpose, self.lane)
             self._streams[evaluator, purpose] = stream
         return stream
+
+    def child_keys(self, label: str) -> dict[int, PairKey]:
+        """Keys of their own for one run, shared by the same parties."""
+        return {peer: key.child(label) for peer, key in self._keys.items()}
+
+    @contextmanager
+    def under(self, keys: dict[int, PairKey], links: dict[int, Link], tape: Tape | None = None) -> Iterator[None]:
+        """Meanwhile draw from other keys, from their start, and talk over other links; then go on as before."""
+        before = self._keys, self._streams, self.links
+        self._keys, self._streams, self.links, self.tape = keys, {}, links, tape
+        try:
+            yield
+        finally:
+            self._keys, self._streams, self.links = before
+            self.tape = None
 
     # -- messages -----------------------------------------------------------------------------------------------
 

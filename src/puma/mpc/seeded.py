@@ -35,18 +35,18 @@ def rest_bytes(shape: Sequence[int], bits: int) -> int:
 class Seeded(Share):
     """A Share of given shape whose masks are bytes of `streams`, from where these stand: two at the dealer, else one.
 
-    `packed` is m as `kernels.pack_bytes` writes it, None at the dealer; it is only read, so it may be a map of a file
-    (`torch.from_dlpack(np.memmap(path, mode="r", ...))`). With `keep` masks are drawn once and kept, which trades
-    memory for time.
+    `packed` is m as `kernels.pack_bytes` writes it, None at the dealer; it is only read, so it may be a map of a file,
+    and `touch` is called each time before it is. With `keep` masks are drawn once and kept, which trades memory for
+    time.
     """
 
     def __init__(
         self, party: Party, packed: Tensor | None, streams: Sequence[Stream], shape: Sequence[int], bits: int,
-        frac: int, keep: bool = False,
+        frac: int, keep: bool = False, touch: Callable[[], None] | None = None,
     ) -> None:  # fmt: skip
         empty = torch.empty(tuple(shape), dtype=torch.int64, device="meta")
         super().__init__(party, empty, empty, bits, frac)
-        self._packed, self._streams, self._keep = packed, streams, keep
+        self._packed, self._streams, self._keep, self._touch = packed, streams, keep, touch
         self._masks: list[Tensor] | None = None
         self._words: tuple[Tensor, Tensor] | None = None
 
@@ -83,7 +83,7 @@ class Seeded(Share):
 
     def _sources(self, size: int, wanted: tuple[bool, bool]) -> list[Callable[[int, int], Tensor]]:
         """For each component a function that gives its bytes low .. high, called from low to high."""
-        packed = [] if self._packed is None else [self._packed]
+        packed = self._held()
         if self._keep and self._masks is None:
             self._masks = [_drawn(stream, 0, rest_bytes(self.shape, self.bits)) for stream in self._streams]
         if self._masks is not None:
@@ -92,11 +92,17 @@ class Seeded(Share):
         needed = wanted[len(packed) :]
         return held + [_drawing(s, size, need) for s, need in zip(self._streams, needed, strict=True)]
 
+    def _held(self) -> list[Tensor]:
+        """m packed, about to be read; nothing at the dealer."""
+        if self._touch is not None:
+            self._touch()
+        return [] if self._packed is None else [self._packed]
+
     def _rows(self, start: int, stop: int) -> tuple[Tensor, Tensor]:
         """Components of rows start .. stop, as words."""
         each = rest_bytes(self.shape[1:], self.bits)
         low, high, shape = start * each, stop * each, (stop - start, *self.shape[1:])
-        parts = [] if self._packed is None else [self._packed[low:high]]
+        parts = [packed[low:high] for packed in self._held()]
         parts += [_drawn(stream, low, high - low) for stream in self._streams]
         a, b = (kernels.unpack_bytes(part, self.bits, shape) for part in parts)
         return a, b
@@ -143,9 +149,24 @@ def online_terms(x: Share) -> list[tuple[Tensor, Signs]]:
     return [(x.m, (1, -1) if x.party.rank == FIRST else (0, -1))]
 
 
-def product_part(weight: Seeded, kernel: Kernel, terms: Sequence[tuple[Tensor, Signs]], columns: int) -> Tensor:
-    """The sum of such terms (..., columns); all of them together are this party's part of the product."""
+def product_part(
+    weight: Seeded, kernel: Kernel, terms: Sequence[tuple[Tensor, Signs]], columns: int, to: Tensor | None = None
+) -> Tensor:
+    """The sum of such terms (..., columns), added into `to` if given; all are this party's part of the product."""
     left = terms[0][0]
-    out = left.new_zeros((math.prod(left.shape[:-1]), columns))
+    out = left.new_zeros((math.prod(left.shape[:-1]), columns)) if to is None else to.view(-1, columns)
     accumulate(weight, kernel, [(t.reshape(-1, t.shape[-1]), signs, out) for t, signs in terms])
     return out.reshape(*left.shape[:-1], columns)
+
+
+def weighted(x: Share, weight: Seeded, kernel: Kernel, columns: int) -> Tensor:
+    """This party's part of x o weight (..., columns).
+
+    In a rehearsal an evaluator makes its known terms and writes them down; in the run itself it makes the others.
+    """
+    tape = x.party.tape
+    if tape is None:
+        return product_part(weight, kernel, known_terms(x) + online_terms(x), columns)
+    bits, shape = min(x.bits, weight.bits), (*x.shape[:-1], columns)
+    known = tape.known(lambda: product_part(weight, kernel, known_terms(x), columns), shape, bits)
+    return known if tape.rehearsing else product_part(weight, kernel, online_terms(x), columns, known)

@@ -10,8 +10,10 @@ import math
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 from torch import Tensor
@@ -32,6 +34,7 @@ STD = 0.02  # of matrices and tables, as models are initialised
 QUERIES = (".q_proj.", ".attn.q.", ".query.")  # these have absorbed 1/sqrt(head_dim)
 REPEATED_ABOVE = 1_000_000_000  # parameters: what three parties and an owner can hold on one machine
 LAYER = re.compile(r"\.\d+\.")
+MEMORY = "/dev/shm"  # what is prepared must not reach a disk
 WARM_UP = 2  # tokens of the request before the timed one
 
 
@@ -100,6 +103,14 @@ def _names_a_checkpoint(source: str) -> bool:
 
 
 @dataclass(frozen=True)
+class Timed:
+    """Wall-clock seconds of a request at the client, and what it cost."""
+
+    seconds: float
+    cost: Cost
+
+
+@dataclass(frozen=True)
 class Measurement:
     """Wall-clock seconds at the client, what it cost, the largest error of a hidden state, and whether all layers had
     the same weights."""
@@ -108,34 +119,52 @@ class Measurement:
     cost: Cost
     max_abs_error: float | None
     repeated: bool
+    prepared: Timed | None
 
 
 def measure(
-    config: Config, params: Mapping[str, Tensor], request: Generate | Encode, error: bool, progress: Progress
-) -> Measurement:
-    """Share the model, warm up, time one request, then compare hidden states with the plain run."""
+    config: Config, params: Mapping[str, Tensor], request: Generate | Encode, error: bool, progress: Progress,
+    prepared: bool = False,
+) -> Measurement:  # fmt: skip
+    """Share the model, warm up, time one request, then compare hidden states with the plain run.
+
+    With `prepared` the request is then prepared and timed again.
+    """
     prompts = random_ids(config, request.input.lengths)
     tokens = request.tokens if isinstance(request, Generate) else None
     alias: dict[str, str] = getattr(params, "alias", {})
-    with Trio(progress) as trio:
+    with ExitStack() as stack:
+        store = stack.enter_context(TemporaryDirectory(prefix="puma-", dir=MEMORY)) if prepared else None
+        trio = stack.enter_context(Trio(progress, store))
         trio.session.share(config, params, progress, alias)
         progress("warming up", 0, 1)
         _ask(trio.session, [ids[:WARM_UP] for ids in prompts], min(tokens, WARM_UP) if tokens else None)
         progress("the timed request", 0, 1)
-        started = time.perf_counter()
-        states = _ask(trio.session, prompts, tokens)
-        seconds, cost = time.perf_counter() - started, trio.session.cost
-        assert cost is not None
+        usual, states = _timed(trio.session, prompts, tokens)
+        again = None
+        if prepared:
+            progress("preparing", 0, 1)
+            trio.session.prepare(request)
+            progress("the prepared request", 0, 1)
+            again, states = _timed(trio.session, prompts, tokens)
         if error and states is None:
             progress("hidden states", 0, 1)
             states = trio.session.encode(prompts, "hidden")
-    if not error or states is None:
-        return Measurement(seconds, cost, None, bool(alias))
-    progress("the plain run", 0, 1)
-    sources = {source: params[source] for source in params if source not in alias}
-    plain = clear.hidden(config, {name: sources[alias.get(name, name)] for name in params}, prompts)
-    far = max(float((x - y.double()).abs().max()) for x, y in zip(states, plain, strict=True))
-    return Measurement(seconds, cost, far, bool(alias))
+    far = None
+    if error and states is not None:
+        progress("the plain run", 0, 1)
+        sources = {source: params[source] for source in params if source not in alias}
+        plain = clear.hidden(config, {name: sources[alias.get(name, name)] for name in params}, prompts)
+        far = max(float((x - y.double()).abs().max()) for x, y in zip(states, plain, strict=True))
+    return Measurement(usual.seconds, usual.cost, far, bool(alias), again)
+
+
+def _timed(session: Session, prompts: list[list[int]], tokens: int | None) -> tuple[Timed, list[Tensor] | None]:
+    started = time.perf_counter()
+    states = _ask(session, prompts, tokens)
+    seconds = time.perf_counter() - started
+    assert session.cost is not None
+    return Timed(seconds, session.cost), states
 
 
 def _ask(session: Session, prompts: list[list[int]], tokens: int | None) -> list[Tensor] | None:

@@ -8,82 +8,33 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
 from itertools import chain
-from typing import Any
+from typing import Any, TypeVar
 
+import msgspec
 import torch
 from torch import Tensor
 
 from puma import errors, kernels
 from puma.crypto.prg import PairKey, fresh_secret
-from puma.errors import InputError, ProtocolError, PumaError, TensorError, UsageError
+from puma.errors import InputError, MaterialError, PeerLost, ProtocolError, PumaError, TensorError, UsageError
 from puma.models.config import Config
 from puma.models.text import check_batch
 from puma.mpc.cost import message_bytes
 from puma.mpc.seeded import rest_bytes
 from puma.serving import messages as msg
+from puma.serving.account import Cost, cost_of
 from puma.serving.engine import tensor_specs
-from puma.serving.prompt import seal, upload_bytes
+from puma.serving.material import ID_BYTES
+from puma.serving.prompt import Seeds, seal, upload_bytes
+from puma.serving.tickets import Ticket, Tickets
 
 KEEP_MASKS_BELOW = 50_000_000  # parameters; larger models draw their masks again at every use
 PIECE_WORDS = 1 << 15  # that the owner masks at a time
 
+Inference = msg.Generate | msg.Encode
+R = TypeVar("R")
 Progress = Callable[[str, int, int], None]  # what, done, of
-
-
-@dataclass(frozen=True)
-class Cost:
-    """What one request cost: all parties, and the client's upload of its shares."""
-
-    seconds: float
-    prefill: float
-    rounds: int
-    online: int
-    offline: int
-    per_party: list[int]
-    client: int
-    cpu_seconds: float
-    peak_rss_mib: list[float]
-    breakdown: list[dict[str, Any]] = field(repr=False)
-
-    @property
-    def total(self) -> int:
-        """Bytes sent by the three parties and by the client."""
-        return self.online + self.offline
-
-    def bytes(self) -> dict[str, Any]:
-        return {
-            "total": self.total, "online": self.online, "offline": self.offline, "per_party": self.per_party,
-            "client": self.client,
-        }  # fmt: skip
-
-
-def cost_of(reports: Sequence[msg.Report], client: int) -> Cost:
-    """Join three parties' reports; the client's upload counts as online."""
-    names = list(dict.fromkeys(s.name for r in reports for s in r.spent))
-    parts = {n: [next((s for s in r.spent if s.name == n), None) for r in reports] for n in names}
-    breakdown = [
-        {
-            "name": name,
-            "seconds": max(s.seconds for s in spent if s),
-            "rounds": max(s.rounds for s in spent if s),
-            "bytes": sum(s.online + s.offline for s in spent if s),
-        }
-        for name, spent in parts.items()
-    ]
-    return Cost(
-        seconds=max(r.seconds for r in reports),
-        prefill=max(r.prefill for r in reports),
-        rounds=max(sum(s.rounds for s in r.spent) for r in reports),
-        online=sum(s.online for r in reports for s in r.spent) + client,
-        offline=sum(s.offline for r in reports for s in r.spent),
-        per_party=[sum(s.online + s.offline for s in r.spent) for r in reports],
-        client=client,
-        cpu_seconds=sum(r.cpu_seconds for r in reports),
-        peak_rss_mib=[r.peak_rss_mib for r in reports],
-        breakdown=[b for b in breakdown if b["bytes"] or b["seconds"] > 1e-3],
-    )
 
 
 def masked(x: Tensor, spec: msg.TensorSpec, seeds: Sequence[bytes], purpose: str) -> Iterator[Tensor]:
@@ -108,7 +59,9 @@ class Session:
     def __init__(self, links: Sequence[Any]) -> None:
         self.links = list(links)
         self.config: Config | None = None
+        self.sharing = b""  # of the model that the parties serve
         self.cost: Cost | None = None
+        self.tickets: Tickets | None = None  # where requests look for what has been prepared
         self._requests = 0
         self._unread = 0  # results of the present request
         self._reported = True
@@ -122,50 +75,86 @@ class Session:
         params: Mapping[str, Tensor],
         progress: Progress | None = None,
         alias: Mapping[str, str] | None = None,
+        keep: str = "",
     ) -> None:
         """Send each evaluator the masked words of every parameter, tensor by tensor, and everyone the seeds.
 
-        A parameter in `alias` is not sent: it is the same secret as another, under the same masks.
+        A parameter in `alias` is not sent: it is the same secret as another, under the same masks. With a name in
+        `keep` the parties put the model into their stores, and `open` finds it there later.
         """
         alias = dict(alias or {})
         specs = [spec for spec in tensor_specs(config) if spec.name not in alias]
-        seeds = [fresh_secret(), fresh_secret()]
+        seeds, sharing = [fresh_secret(), fresh_secret()], fresh_secret()[:ID_BYTES]
         self._begin()
-        keep = sum(torch.Size(s.shape).numel() for s in specs) < KEEP_MASKS_BELOW
-        self._send(lambda mine: msg.Load(config, specs, mine, keep, alias), seeds)
+        keep_masks = sum(torch.Size(s.shape).numel() for s in specs) < KEEP_MASKS_BELOW
+        self._send(lambda mine: msg.Load(config, specs, mine, keep_masks, alias, sharing, keep), seeds)
         with self._talking():
             for i, spec in enumerate(specs):
                 tensor = params[spec.name]
                 if tuple(tensor.shape) != tuple(spec.shape):
                     raise TensorError(f"parameter {spec.name} is misshapen", "fold the checkpoint first")
                 for frame in masked(tensor, spec, seeds, f"weight {spec.name}"):
-                    for link in self.links[1:]:
-                        link.send(frame.numpy())
+                    self._both(frame)
                 if progress:
                     progress("sharing the model", i + 1, len(specs))
         self._reports()
-        self.config = config
+        self.config, self.sharing = config, sharing
+
+    def open(self, name: str) -> bool:
+        """Serve a model from the parties' stores; False if not all of them hold the same sharing of it."""
+        self._begin()
+        self._send(lambda _: msg.Open(name), [b"", b""])
+        found = self._replies(msg.Opened)
+        self._reported = True
+        config = found[0].config
+        if config is None or found[1:] != found[:1] * 2:
+            return False
+        self.config, self.sharing = config, found[0].sharing
+        return True
 
     # -- client ---------------------------------------------------------------------------------------------
 
     def generate(self, prompts: Sequence[Sequence[int]], tokens: int) -> Iterator[list[int]]:
         """Yield the next token of each prompt as they are decided; `cost` is set when the last ones have come."""
-        sent = self._ask(lambda job: msg.Generate(job, tokens), prompts, [], tokens)
+        sent, ticket = self._ask(lambda job: msg.Generate(job, tokens), prompts, [], tokens)
         mine = self._requests
         while self._unread:
             yield [int(index) % (1 << self._bits) for index in self._result()]  # an index is unsigned
             if mine != self._requests:
                 raise UsageError("a new request came before this one was read", "read a stream to its end")
-        self.cost = cost_of(self._reports(), sent)
+        self.cost = cost_of(self._reports(), sent, ticket)
 
     def encode(
         self, prompts: Sequence[Sequence[int]], output: str, types: Sequence[Sequence[int]] = ()
     ) -> list[Tensor]:
         """Of each prompt hidden states (tokens, d), their sum (d,) or class logits (labels,), as float64."""
-        sent = self._ask(lambda job: msg.Encode(job, output), prompts, types, 1)
+        sent, ticket = self._ask(lambda job: msg.Encode(job, output), prompts, types, 1)
         result = self._result()
-        self.cost = cost_of(self._reports(), sent)
+        self.cost = cost_of(self._reports(), sent, ticket)
         return list(result.split([len(ids) for ids in prompts]) if output == "hidden" else result)
+
+    def prepare(self, request: Inference) -> Ticket:
+        """Let the parties do beforehand what the request needs no input for; the ticket goes to `tickets`.
+
+        Only what everyone may know of `request` matters: its lengths, its number of tokens, its output.
+        """
+        if self.tickets is None:
+            raise MaterialError("there is no place for what is prepared", "start the cluster with a store")
+        request, seeds, identity = msg.bare(request), Seeds.fresh(), fresh_secret()[:ID_BYTES]
+        self._begin()
+        with self._talking():
+            for rank, link in enumerate(self.links):
+                masks, choices = seeds.of(rank)
+                part = msgspec.structs.replace(request.input, masks=masks, choices=choices)
+                link.send_control(msg.encode(msg.Prepare(identity, msgspec.structs.replace(request, input=part))))
+        reports = self._reports()
+        cost = cost_of(reports, 0)
+        ticket = Ticket(
+            id=identity, sharing=self.sharing, request=request, choices=seeds.choices, masks=seeds.masks,
+            seconds=cost.seconds, offline=cost.total, sizes=[report.material for report in reports],
+        )  # fmt: skip
+        self.tickets.add(ticket)
+        return ticket
 
     def selftest(self) -> Tensor:
         """The parties' answer to the built-in self-test."""
@@ -185,24 +174,44 @@ class Session:
 
     def _ask(
         self,
-        request: Callable[[msg.Input], msg.Request],
+        request: Callable[[msg.Input], Inference],
         prompts: Sequence[Sequence[int]],
         types: Sequence[Sequence[int]],
         results: int,
-    ) -> int:
+    ) -> tuple[int, Ticket | None]:
+        """Send a request, on material prepared for it if there is any; the bytes of the prompt, and the ticket."""
         assert self.config is not None
         vocabulary, lengths, ids = self.config.vocab_size, [len(prompt) for prompt in prompts], [*chain(*prompts)]
         if min(lengths, default=0) < 1 or min(ids) < 0 or max(ids) >= vocabulary:
             raise InputError(f"not prompts of a vocabulary of {vocabulary}", "pass token ids, at least one each")
         check_batch(self.config, lengths, results)
         self._begin(results)
+        kinds = [*chain(*types)]
+        ticket = self._ticket(request(msg.Input(lengths, [], [], kinds)))
+        sealed = seal(ids, vocabulary, ticket.seeds if ticket else None)
         with self._talking():
-            for link, part in zip(self.links, seal(ids, vocabulary), strict=True):
-                job = msg.Input(lengths, part.masks, part.choices, [*chain(*types)])
-                link.send_control(msg.encode(request(job)))
+            for link, part in zip(self.links, sealed, strict=True):
+                seeds = ([], []) if ticket else (part.masks, part.choices)
+                job = msg.Input(lengths, *seeds, kinds)
+                asked = msgspec.structs.replace(request(job), material=ticket.id if ticket else b"")
+                link.send_control(msg.encode(asked))
                 if part.payload.numel():
                     link.send(part.payload.numpy())
-        return upload_bytes(len(ids), vocabulary)
+        return upload_bytes(len(ids), vocabulary), ticket
+
+    def _ticket(self, request: Inference) -> Ticket | None:
+        """A ticket for this request whose material every party has at hand; it is used up, and so is any that fails."""
+        while self.tickets is not None and (ticket := self.tickets.take(self.sharing, request)):
+            if not self._problem(ticket):
+                return ticket
+        return None
+
+    def _problem(self, ticket: Ticket) -> str:
+        """Let the parties take their material out; what one of them lacks."""
+        with self._talking():
+            for link in self.links:
+                link.send_control(msg.encode(msg.Take(ticket.id)))
+        return next((reply.problem for reply in self._replies(msg.Taken) if reply.problem), "")
 
     def _begin(self, results: int = 0) -> None:
         """Read what an abandoned request still sends, so that no answer is taken for another's."""
@@ -228,6 +237,15 @@ class Session:
         with self._talking():
             for link, mine in zip(self.links, (seeds, seeds[:1], seeds[1:]), strict=True):
                 link.send_control(msg.encode(request(mine)))
+
+    def _both(self, frame: Tensor) -> None:
+        """A piece of a parameter to each evaluator; one that has given up, for want of room perhaps, has said why."""
+        try:
+            for link in self.links[1:]:
+                link.send(frame.numpy())
+        except PeerLost:
+            self._watch()
+            raise
 
     def _result(self) -> Tensor:
         """Join the next output; (l1, l2), (m, l1) and (m, l2) must agree on every component."""
@@ -260,12 +278,19 @@ class Session:
         return a, b
 
     def _reports(self) -> list[msg.Report]:
-        with self._talking():
-            reports = [self._reply(link) for link in self.links]
-            if not all(isinstance(r, msg.Report) for r in reports):
-                raise ProtocolError("a party sent a result instead of a report", "one of the parties misbehaves")
+        reports = self._replies(msg.Report)
         self._reported = True
-        return reports  # type: ignore[return-value]
+        return reports
+
+    def _replies(self, kind: type[R]) -> list[R]:
+        """The next message of each party, which must be of this kind."""
+        with self._talking():
+            replies = [self._reply(link) for link in self.links]
+            for reply in replies:
+                if not isinstance(reply, kind):
+                    what = f"a party sent a {type(reply).__name__.lower()} instead of a {kind.__name__.lower()}"
+                    raise ProtocolError(what, "one of the parties misbehaves")
+        return replies  # type: ignore[return-value]
 
     def _reply(self, link: Any) -> msg.Reply:
         reply = msg.decode_reply(link.recv_control())

@@ -64,7 +64,7 @@ class Engine:
             logits = self.model(one_hot, cache)
             with F.component("head", one_hot):
                 token = F.argmax(logits)
-                self._emit(token, emit)
+                emit(settled(token))
             if step == 0:
                 prefilled()
             if step + 1 < job.tokens:
@@ -85,12 +85,12 @@ class Engine:
         else:
             result = self.model.classify(hidden, lengths)
         with F.component("head", one_hot):
-            self._emit(result, emit)
+            emit(settled(result))
 
-    def _emit(self, x: Share | Additive, emit: Emit) -> None:
-        share = settled(x)
-        self.party.ledger.sent(2 * message_bytes(share.numel(), share.bits), online=not self.party.is_dealer)
-        emit(share)
+
+def answered(party: Party, share: Share) -> None:
+    """Book an output that leaves for the client."""
+    party.ledger.sent(2 * message_bytes(share.numel(), share.bits), online=True)
 
 
 def settled(x: Share | Additive) -> Share:
@@ -139,9 +139,9 @@ def _dry_party(rank: int, config: Config, job: Generate | Encode) -> list[Spent]
     engine = Engine(party, config, params)
     prompt = imagined(party, job.input.tokens, config.vocab_size)
     if isinstance(job, Generate):
-        engine.generate(prompt, job, lambda share: None, lambda: None)
+        engine.generate(prompt, job, lambda share: answered(party, share), lambda: None)
     else:
-        engine.encode(prompt, job, lambda share: None)
+        engine.encode(prompt, job, lambda share: answered(party, share))
     return spent(party)
 
 

@@ -22,10 +22,14 @@ from torch import Tensor
 from puma.errors import PumaError, UsageError
 from puma.net.handshake import Identity
 from puma.net.tcp import dial
-from puma.serving import warm
+from puma.serving import folders, warm
 from puma.serving.clear import ClearModel
 from puma.serving.client import Cost, Progress, Session
+from puma.serving.forecast import job
+from puma.serving.messages import Encode, Input
 from puma.serving.party import SILENCE, Ports, Start
+from puma.serving.store import content_name, owner_key
+from puma.serving.tickets import Ticket, Tickets
 
 # One thread a party, and freed memory kept for the next message: returning it to the system after each costs up to a
 # third of the time in page faults. What the user sets counts more.
@@ -57,14 +61,17 @@ class Encoding:
 
 
 class Trio:
-    """The three processes and a session with them."""
+    """The three processes and a session with them; in folders below `store`, each keeps models and material."""
 
-    def __init__(self, progress: Progress | None = None) -> None:
+    def __init__(self, progress: Progress | None = None, store: str | Path | None = None) -> None:
+        self.store = None if store is None else folders.private_folder(Path(store).absolute())
         self._processes: list[subprocess.Popen[str]] = []
         self._links: list[Any] = []
         try:
             self._start(progress or _silent)
             self.session = Session(self._links)
+            if self.store:
+                self.session.tickets = Tickets(self.store / "client")
         except BaseException:
             self.kill()
             raise
@@ -75,7 +82,8 @@ class Trio:
         digest = hashlib.sha256(b"puma local trio").digest()
         for rank in range(3):
             self._processes.append(_spawn())
-            _tell(self._processes[rank], Start(rank, session, digest, cookie))
+            folder = str(self.store / f"p{rank}") if self.store else ""
+            _tell(self._processes[rank], Start(rank, session, digest, cookie, folder))
         if not warm.state().ready:
             progress("compiling the kernels, for the first use", 0, 1)
             warm.compile_kernels()
@@ -155,8 +163,9 @@ def _tell(process: subprocess.Popen[str], words: msgspec.Struct) -> None:
 class LocalCluster:
     """A model served by three processes on this machine.
 
-    `source` is a folder, a hub name, a model already opened, or None for the embedded model; `trio` are processes
-    already started, which stay. Raises the errors of puma.errors.
+    `source` is a folder, a hub name, a model already opened, or None for the embedded model. In the folder `store` the
+    parties keep their shares, so that the next cluster with this model need not share it again, and whatever `prepare`
+    computed ahead. `trio` are processes already started, which stay. Raises the errors of puma.errors.
     """
 
     def __init__(
@@ -164,13 +173,19 @@ class LocalCluster:
         source: str | Path | ClearModel | None = None,
         progress: Progress | None = None,
         trio: Trio | None = None,
+        store: str | Path | None = None,
     ) -> None:
         self.model = source if isinstance(source, ClearModel) else ClearModel(source)
         params = self.model.params
         self._own = trio is None
-        self._trio = trio or Trio(progress)
+        self._trio = trio or Trio(progress, store)
         try:
-            self.session.share(self.model.config, params, progress)
+            name = ""
+            if self._trio.store:
+                key = owner_key(self._trio.store / "owner")
+                name = content_name(key, self.model.name, self.model.config, params)
+            if not name or not self.session.open(name):
+                self.session.share(self.model.config, params, progress, keep=name)
         except BaseException:
             if self._own:
                 self._trio.kill()
@@ -217,6 +232,17 @@ class LocalCluster:
         values = self.session.encode([t.ids for t in tokens], self.model.output, [t.types for t in tokens])
         encodings = [Encoding(self.model.finished(x), self.cost) for x in values]
         return encodings[0] if isinstance(sentence, str) else encodings
+
+    def prepare(self, prompt: int, tokens: int | None = None, batch: int = 1) -> Ticket:
+        """Let the parties do ahead what a request of this shape needs no input for: prompts of a length, new tokens.
+
+        An encoder takes no `tokens`. The next request of exactly this shape uses it up, in this cluster or a later one
+        with the same store.
+        """
+        request = job(self.model.config, prompt, tokens, batch)
+        if isinstance(request, Encode):
+            request = Encode(Input(request.input.lengths, [], [], [0] * request.input.tokens), self.model.output)
+        return self.session.prepare(request)
 
     def decode(self, ids: Sequence[int]) -> str:
         return self.model.decode(ids)

@@ -24,13 +24,24 @@ class TensorSpec(msgspec.Struct, frozen=True, array_like=True):
 
 class Load(msgspec.Struct, frozen=True, tag="load", forbid_unknown_fields=True):
     """A model follows: to each evaluator the packed words of each tensor, in data frames of FRAME_WORDS words and a
-    shorter last one; to the dealer nothing but the seeds."""
+    shorter last one; to the dealer nothing but the seeds.
+
+    `sharing` is the same fresh number at all parties; with a name in `keep`, the model goes into the party's store.
+    """
 
     config: Config
     tensors: list[TensorSpec]
     seeds: list[bytes]
     keep_masks: bool
     alias: dict[str, str] = {}  # parameters that are another tensor under one more name
+    sharing: bytes = b""
+    keep: str = ""
+
+
+class Open(msgspec.Struct, frozen=True, tag="open", forbid_unknown_fields=True):
+    """Serve a model of the party's store; answered by Opened."""
+
+    name: str
 
 
 class Input(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -55,6 +66,7 @@ class Generate(msgspec.Struct, frozen=True, tag="generate", forbid_unknown_field
 
     input: Input
     tokens: int
+    material: bytes = b""
 
 
 class Encode(msgspec.Struct, frozen=True, tag="encode", forbid_unknown_fields=True):
@@ -62,6 +74,20 @@ class Encode(msgspec.Struct, frozen=True, tag="encode", forbid_unknown_fields=Tr
 
     input: Input
     output: str
+    material: bytes = b""
+
+
+class Prepare(msgspec.Struct, frozen=True, tag="prepare", forbid_unknown_fields=True):
+    """Do beforehand what no input is needed for; `id` is fresh, the input's seeds are final and no data follows."""
+
+    id: bytes
+    request: Generate | Encode
+
+
+class Take(msgspec.Struct, frozen=True, tag="take", forbid_unknown_fields=True):
+    """Get this material ready for the next request: it is used up from now on; answered by Taken."""
+
+    id: bytes
 
 
 class SelfTest(msgspec.Struct, frozen=True, tag="selftest", forbid_unknown_fields=True):
@@ -72,7 +98,7 @@ class Quit(msgspec.Struct, frozen=True, tag="quit"):
     """End of the session."""
 
 
-Request = Load | Generate | Encode | SelfTest | Quit
+Request = Load | Open | Generate | Encode | Prepare | Take | SelfTest | Quit
 
 
 class Spent(msgspec.Struct, frozen=True, array_like=True):
@@ -93,6 +119,20 @@ class Report(msgspec.Struct, frozen=True, tag="report"):
     prefill: float
     cpu_seconds: float
     peak_rss_mib: float
+    material: int = 0  # bytes kept for a later request
+
+
+class Opened(msgspec.Struct, frozen=True, tag="opened"):
+    """A stored model is ready: which sharing it is, and its config; neither if the store does not hold it."""
+
+    sharing: bytes
+    config: Config | None
+
+
+class Taken(msgspec.Struct, frozen=True, tag="taken"):
+    """Whether the material is ready: what is wrong with it, or nothing."""
+
+    problem: str
 
 
 class Result(msgspec.Struct, frozen=True, tag="result"):
@@ -111,11 +151,17 @@ class Failed(msgspec.Struct, frozen=True, tag="failed"):
     hint: str
 
 
-Reply = Report | Result | Failed
+Reply = Report | Result | Opened | Taken | Failed
 
 _encoder = msgspec.msgpack.Encoder()
 _requests: msgspec.msgpack.Decoder[Request] = msgspec.msgpack.Decoder(Request)
 _replies: msgspec.msgpack.Decoder[Reply] = msgspec.msgpack.Decoder(Reply)
+
+
+def bare(request: Generate | Encode) -> Generate | Encode:
+    """What everyone may know of a request: all but its seeds and its material."""
+    public = msgspec.structs.replace(request.input, masks=[], choices=[])
+    return msgspec.structs.replace(request, input=public, material=b"")
 
 
 def encode(message: Request | Reply) -> bytes:

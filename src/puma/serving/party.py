@@ -1,38 +1,30 @@
 """A party's process: meet the two peers and the client, then serve the client's requests until it quits.
 
 Started by a launcher that writes one JSON line to standard input (who we are, the session, the cookie) and later the
-peers' ports. When standard input closes the launcher is gone, and so are we. What comes in over links is checked by the
-frame and message layers; this file must not look at words.
+peers' ports. When standard input closes the launcher is gone, and so are we. This file must not know what is asked.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-import resource
 import signal
 import sys
 import threading
-import time
 import traceback
 from typing import Any, TypeVar
 
 import msgspec
 import torch
 
-from puma import kernels
 from puma.crypto.prg import PairKey
-from puma.errors import ProtocolError, PumaError
+from puma.errors import PumaError
 from puma.mpc.party import Party
-from puma.mpc.retrieval import Choice
-from puma.mpc.seeded import Seeded, rest_bytes
-from puma.mpc.share import Share
 from puma.net.handshake import Identity
 from puma.net.tcp import dial, listen
 from puma.serving import messages as msg
 from puma.serving import warm
-from puma.serving.engine import Engine, selftest, spent
-from puma.serving.prompt import Sealed, payload_bytes, unseal
+from puma.serving.server import Server
 
 T = TypeVar("T")
 
@@ -46,93 +38,13 @@ class Start(msgspec.Struct, frozen=True):
     session: bytes
     config: bytes
     cookie: bytes
+    store: str = ""  # a folder of this party's own, or none
 
 
 class Ports(msgspec.Struct, frozen=True):
     """Second line: where the parties of lower rank listen."""
 
     ports: list[int]
-
-
-class Server:
-    """Serves one client over one link, as one party."""
-
-    def __init__(self, party: Party, client: Any) -> None:
-        self.party, self.client = party, client
-        self.engine: Engine | None = None
-
-    def serve(self) -> None:
-        """Answer requests until Quit; a failed request ends the session everywhere."""
-        while True:
-            request = msg.decode_request(self.client.recv_control())
-            if isinstance(request, msg.Quit):
-                return
-            self._answer(request)
-
-    def _answer(self, request: msg.Request) -> None:
-        self.party.ledger.reset()
-        started, cpu = time.perf_counter(), _cpu_seconds()
-        prefill = [0.0]
-
-        def prefilled() -> None:
-            prefill[0] = time.perf_counter() - started
-
-        if isinstance(request, msg.Load):
-            self.engine = self._load(request)
-        elif isinstance(request, msg.Generate):
-            self._ready().generate(self._input(request), request, self._emit, prefilled)
-        elif isinstance(request, msg.Encode):
-            self._ready().encode(self._input(request), request, self._emit)
-        elif isinstance(request, msg.SelfTest):
-            self._emit(selftest(self.party))
-        seconds = time.perf_counter() - started
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        report = msg.Report(spent(self.party), seconds, prefill[0] or seconds, _cpu_seconds() - cpu, peak)
-        self.client.send_control(msg.encode(report))
-
-    def _ready(self) -> Engine:
-        if self.engine is None:
-            raise ProtocolError("a request came before a model", "load a model first")
-        return self.engine
-
-    def _load(self, request: msg.Load) -> Engine:
-        keys = [PairKey(seed) for seed in request.seeds]
-        params: dict[str, Share] = {}
-        for spec in request.tensors:
-            streams = [key.stream(f"weight {spec.name}") for key in keys]
-            packed = None if self.party.is_dealer else self._packed(spec)
-            params[spec.name] = Seeded(
-                self.party, packed, streams, spec.shape, spec.bits, spec.frac, keep=request.keep_masks
-            )
-        for name, source in request.alias.items():
-            if source not in params:
-                raise ProtocolError(f"parameter {name} is to be {source}, which was not shared", "share that first")
-            params[name] = params[source]
-        return Engine(self.party, request.config, params)
-
-    def _input(self, request: msg.Generate | msg.Encode) -> Choice:
-        self._ready().admit(request)
-        job, vocabulary = request.input, self._ready().config.vocab_size
-        count = payload_bytes(self.party.rank, job.tokens, vocabulary)
-        payload = (
-            torch.frombuffer(self.client.recv(count), dtype=torch.uint8) if count else torch.empty(0, dtype=torch.uint8)
-        )
-        return unseal(self.party, Sealed(job.masks, job.choices, payload), job.tokens, vocabulary)
-
-    def _packed(self, spec: msg.TensorSpec) -> torch.Tensor:
-        packed = torch.empty(rest_bytes(spec.shape, spec.bits), dtype=torch.uint8)
-        for frame in packed.split(rest_bytes((msg.FRAME_WORDS,), spec.bits)):
-            frame.copy_(torch.frombuffer(self.client.recv(frame.numel()), dtype=torch.uint8))
-        return packed
-
-    def _emit(self, share: Share) -> None:
-        self.client.send_control(msg.encode(msg.Result(tuple(share.shape), share.bits, share.frac)))
-        self.client.send(*(kernels.pack(c, share.bits).numpy() for c in share.components))
-
-
-def _cpu_seconds() -> float:
-    usage = resource.getrusage(resource.RUSAGE_SELF)
-    return usage.ru_utime + usage.ru_stime
 
 
 def meet(start: Start) -> tuple[Party, Any]:
@@ -159,7 +71,7 @@ def run(start: Start) -> int:
     party, client = meet(start)
     warm.compile_kernels()  # the launcher has seen to it that they only need loading
     try:
-        Server(party, client).serve()
+        Server(party, client, start.store).serve()
         for link in (*party.links.values(), client):
             link.close()
         return 0

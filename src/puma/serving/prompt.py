@@ -34,6 +34,22 @@ class Sealed:
     payload: Tensor
 
 
+@dataclass(frozen=True)
+class Seeds:
+    """All that is random about a sealed prompt; it may be drawn long before the prompt is known, and serves once."""
+
+    choices: list[bytes]  # of the bits for m at P1, for l1 and l2 at P0
+    masks: list[bytes]  # of the signs, at P1 and P2
+
+    @classmethod
+    def fresh(cls) -> Seeds:
+        return cls([fresh_secret() for _ in range(COMPONENTS)], [fresh_secret(), fresh_secret()])
+
+    def of(self, rank: int) -> tuple[list[bytes], list[bytes]]:
+        """The seeds of the masks and of the choices that this party is given."""
+        return [self.masks, self.masks[:1], self.masks[1:]][rank], [self.choices[1:], self.choices[:1], []][rank]
+
+
 def payload_bytes(rank: int, tokens: int, vocabulary: int) -> int:
     """Bytes of the payload for one party: choices in full, and masked signs."""
     if rank == DEALER:
@@ -46,26 +62,25 @@ def upload_bytes(tokens: int, vocabulary: int) -> int:
     return sum(payload_bytes(rank, tokens, vocabulary) for rank in range(3))
 
 
-def seal(ids: Sequence[int], vocabulary: int) -> list[Sealed]:
-    """Shares of token ids for P0, P1 and P2, under fresh seeds; those of several prompts one after the other."""
+def seal(ids: Sequence[int], vocabulary: int, seeds: Seeds | None = None) -> list[Sealed]:
+    """Shares of token ids for P0, P1 and P2, under fresh seeds or seeds drawn beforehand.
+
+    The ids of several prompts come one after the other.
+    """
+    seeds = seeds or Seeds.fresh()
     n, width = len(ids), choice_bytes(vocabulary)
     token = torch.tensor(list(ids))
     rows, byte, place = torch.arange(n), token // 8, (token % 8).to(torch.uint8)
     flip = torch.zeros((n, width), dtype=torch.uint8)
     flip[rows, byte] = torch.tensor(1, dtype=torch.uint8) << place
-    seeds = [fresh_secret() for _ in range(COMPONENTS)]  # of m at P1, l1 at P0, l2 at P0
-    random = [_choice(seed, n, width) for seed in seeds]
+    random = [_choice(seed, n, width) for seed in seeds.choices]
     signs = torch.stack([2 * ((r[rows, byte] >> place) & 1).to(torch.int64) - 1 for r in random], dim=1)
-    masks = [fresh_secret(), fresh_secret()]
-    for mask in masks:
+    for mask in seeds.masks:
         signs = signs + _sign_masks(mask, n)
     packed = kernels.pack(signs, RING)
     m, l1, l2 = ((r ^ flip).reshape(-1) for r in random)
-    return [
-        Sealed(masks, seeds[1:], torch.empty(0, dtype=torch.uint8)),
-        Sealed(masks[:1], seeds[:1], torch.cat([l1, packed])),
-        Sealed(masks[1:], [], torch.cat([m, l2, packed])),
-    ]
+    payloads = (torch.empty(0, dtype=torch.uint8), torch.cat([l1, packed]), torch.cat([m, l2, packed]))
+    return [Sealed(*seeds.of(rank), payload) for rank, payload in enumerate(payloads)]
 
 
 def unseal(party: Party, sealed: Sealed, tokens: int, vocabulary: int) -> Choice:

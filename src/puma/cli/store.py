@@ -1,0 +1,94 @@
+"""The commands about what parties keep: prepare requests, and look at or empty a store."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from puma.cli import ui
+from puma.cli.ui import HUMAN, Count, Flag, Output
+
+
+def prepare(
+    model: str | None = None,
+    /,
+    *,
+    prompt: Count,
+    tokens: Count | None = None,
+    batch: Count = 1,
+    count: Count = 1,
+    store: Path | None = None,
+    output: Output = HUMAN,
+) -> None:
+    """Let the parties compute ahead what requests of one shape need no input for; later requests find it.
+
+    Parameters
+    ----------
+    model
+        A checkpoint's folder or a hub name; the embedded model if left out.
+    prompt
+        Length of the prompts in tokens, with those that the tokenizer adds.
+    tokens
+        New tokens of a causal model (1 if left out); encoders take none.
+    batch
+        How many prompts of this length each request takes.
+    count
+        How many requests to prepare; each serves once.
+    store
+        The folder where the parties keep it; below /dev/shm if left out.
+    """
+    from puma.errors import UsageError
+    from puma.serving.clear import ClearModel
+    from puma.serving.forecast import job
+    from puma.serving.kept import default_folder
+    from puma.serving.local import LocalCluster
+
+    if count < 1:
+        raise UsageError(f"cannot prepare {count} requests", "pass --count 1 or more")
+    folder = store or default_folder()
+    with ui.progress(output.json) as progress:
+        clear = ClearModel(model)
+        request = job(clear.config, prompt, tokens, batch)
+        with LocalCluster(clear, progress, store=folder) as cluster:
+            tickets = []
+            for i in range(count):
+                progress("preparing", i, count)
+                tickets.append(cluster.prepare(prompt, tokens, batch))
+    new, sizes = getattr(request, "tokens", 0), tickets[0].sizes
+    seconds, sent = sum(t.seconds for t in tickets), sum(t.offline for t in tickets)
+    if output.json:
+        asked = {"model": clear.name, "prompt": prompt, "tokens": new, "batch": batch, "count": count}
+        asked |= {"store": str(folder)}
+        ui.answer(asked | {"seconds": seconds, "bytes": sent, "material": sizes})
+        return
+    each = f"{seconds / count:.2f} s and {ui.amount(sent / count)} sent for each"
+    ui.say(f"{count} prepared for {clear.name}, {prompt} tokens in, {new} out: {each}")
+    ui.say("P0, P1 and P2 keep " + ", ".join(ui.amount(size) for size in sizes) + " for each until it is used")
+    ui.say(f"to use one: puma {'generate' if new else 'encode'} with --store {folder}")
+
+
+def store(*, store: Path | None = None, clear: Flag = False, delete: Flag = False, output: Output = HUMAN) -> None:
+    """Show what a store holds: models, and requests that have been prepared.
+
+    Parameters
+    ----------
+    store
+        The folder; that below /dev/shm if left out.
+    clear
+        Throw away what has been prepared.
+    delete
+        Throw away the models, too.
+    """
+    from puma.serving.kept import default_folder, forget, look
+
+    folder = store or default_folder()
+    if clear or delete:
+        forget(folder, models=delete)
+    kept = look(folder)
+    if output.json:
+        found: dict[str, Any] = {"store": str(folder), "models": kept.models}
+        ui.answer(found | {"prepared": kept.prepared, "material": kept.material})
+        return
+    rows = [["", "P0", "P1", "P2"]] + [[name, *map(ui.amount, sizes)] for name, sizes in kept.models.items()]
+    ui.say(f"{folder}: {len(kept.models)} models, {kept.prepared} prepared requests")
+    ui.table([*rows, ["material", *map(ui.amount, kept.material)]])
