@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import statistics
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +96,6 @@ def errors(function: Function, words: list[Tensor], result: Tensor) -> dict[str,
     if not function.elementwise or len(words) > 1:
         return found
     edges = torch.linspace(0, len(error), BUCKETS + 1).long()
-    pairs = [(int(a), int(b)) for a, b in zip(edges, edges[1:]) if b > a]
+    pairs = [(a, b) for a, b in pairwise(edges.tolist()) if b > a]
     curve = [[float(values[0][a]), float(error[a:b].max())] for a, b in pairs]
     return found | {"curve": curve}

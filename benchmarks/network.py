@@ -1,6 +1,6 @@
 """Networks between the parties of one machine: a relay that delays and limits what they send each other.
 
-    with Emulated(network) as net, Trio(route=net.route) as trio: ...
+with Emulated(network) as net, Trio(route=net.route) as trio: ...
 """
 
 from __future__ import annotations

@@ -54,7 +54,9 @@ class Lane:
     target: socket.socket
     wire: Wire
     waiting: deque[tuple[float, memoryview]] = field(default_factory=deque)
+    reading: bool = True  # the source may speak
     blocked: bool = False  # the target takes nothing at present
+    freed: float = 0.0  # when it last took something again: what was due before is not late by our fault
     ended: bool = False  # the source has said its last
 
 
@@ -64,44 +66,66 @@ class Relay:
     def __init__(self, rate: float, one_way: float, commands: int, answers: Any) -> None:
         self.rate, self.one_way = rate, one_way
         self._commands, self._answers = commands, answers
-        self._listeners: dict[socket.socket, tuple[int, Wire, Wire]] = {}
-        self._lanes: dict[socket.socket, Lane] = {}
+        self._listeners: dict[int, tuple[socket.socket, int, Wire, Wire]] = {}
+        self._outward: dict[int, Lane] = {}  # by the number of the source
+        self._inward: dict[int, Lane] = {}  # by the number of the target
+        self._active: set[Lane] = set()  # with bytes on the wire, or not reading
         self._wires: dict[tuple[str, str], Wire] = {}
         self._spare: list[memoryview] = []
         self._late: list[float] = []
         self._early = 0.0
         self._text = b""
+        self._events = select.epoll()
+        self._events.register(commands, select.EPOLLIN)
 
     def serve(self) -> None:
         while True:
-            readers, writers, wake = self._due(perf_counter() + self._early)
+            wake = self._due()
             timeout = None if wake is None else max(0.0, wake - self._early - perf_counter())
-            sources, targets, _ = select.select([self._commands, *self._listeners, *readers], writers, [], timeout)
-            for sock in targets:
-                writers[sock].blocked = False
-            for ready in sources:
-                if ready in self._lanes:
-                    self._read(self._lanes[ready])
-                elif ready in self._listeners:
-                    self._accept(ready)
-                elif not self._command():
-                    return
+            # epoll counts in milliseconds, select in microseconds: one waits, the other says for whom.
+            if not select.select([self._events], [], [], timeout)[0]:
+                continue
+            for number, event in self._events.poll(0):
+                if number == self._commands:
+                    if not self._command():
+                        return
+                elif number in self._listeners:
+                    self._accept(*self._listeners[number])
+                else:
+                    self._ready(number, event)
 
-    def _due(self, now: float) -> tuple[list[socket.socket], dict[socket.socket, Lane], float | None]:
-        """Let out what is due. Then: whom to read from, whom to wait for, and when to look again."""
-        readers, writers, wake = [], {}, None
-        for lane in list(self._lanes.values()):
+    def _ready(self, number: int, event: int) -> None:
+        target = self._inward.get(number)
+        if target and target.blocked and event & (select.EPOLLOUT | select.EPOLLHUP | select.EPOLLERR):
+            target.blocked, target.freed = False, perf_counter()
+            self._watch(number)
+        lane = self._outward.get(number)
+        if lane and lane.reading and event & (select.EPOLLIN | select.EPOLLHUP | select.EPOLLERR):
+            self._read(lane)
+
+    def _watch(self, number: int) -> None:
+        """Ask the system about this socket as its two lanes want it."""
+        source, target = self._outward.get(number), self._inward.get(number)
+        wanted = select.EPOLLIN if source and source.reading else 0
+        self._events.modify(number, wanted | (select.EPOLLOUT if target and target.blocked else 0))
+
+    def _due(self) -> float | None:
+        """Let out what is due; when to look again."""
+        now, wake = perf_counter() + self._early, None
+        for lane in list(self._active):
             while lane.waiting and lane.waiting[0][0] <= now and not lane.blocked:
                 self._write(lane)
-            if lane.blocked:
-                writers[lane.target] = lane
             times = [lane.waiting[0][0]] if lane.waiting and not lane.blocked else []
-            if lane.wire.free > now + BACKLOG:
-                times.append(lane.wire.free - BACKLOG)
-            elif not lane.ended and not lane.blocked:
-                readers.append(lane.source)
+            if not lane.reading and not lane.ended and not lane.blocked:
+                if lane.wire.free > now + BACKLOG:
+                    times.append(lane.wire.free - BACKLOG)
+                else:
+                    lane.reading = True
+                    self._watch(lane.source.fileno())
+            if lane.reading and not lane.waiting:
+                self._active.discard(lane)
             wake = min([*times, *([] if wake is None else [wake])], default=None)
-        return readers, writers, wake
+        return wake
 
     def _read(self, lane: Lane) -> None:
         buffer = self._spare.pop() if self._spare else memoryview(bytearray(CHUNK))
@@ -116,6 +140,10 @@ class Relay:
         wire.bytes += count
         lane.ended = not count
         lane.waiting.append((wire.free + self.one_way, buffer[:count]))
+        self._active.add(lane)
+        if lane.ended or wire.free > perf_counter() + BACKLOG:
+            lane.reading = False
+            self._watch(lane.source.fileno())
 
     def _write(self, lane: Lane) -> None:
         due, piece = lane.waiting.popleft()
@@ -136,20 +164,29 @@ class Relay:
         if sent < len(piece):
             lane.blocked = True
             lane.waiting.appendleft((due, piece[sent:]))
+            if lane.reading:
+                lane.reading = False
+                self._watch(lane.source.fileno())
+            self._watch(lane.target.fileno())
             return
-        self._late.append(late)
-        self._early = min(self.one_way / 2, max(0.0, self._early + (STEP if late > 0 else -STEP)))
+        if due > lane.freed:
+            self._late.append(late)
+            self._early = min(self.one_way / 2, max(0.0, self._early + (STEP if late > 0 else -STEP)))
         self._spare.append(memoryview(piece.obj))
 
     def _forget(self, lane: Lane) -> None:
         """This direction is over; the sockets close with the other one."""
-        del self._lanes[lane.source]
-        if lane.target not in self._lanes:
-            lane.source.close()
-            lane.target.close()
+        near, far = lane.source.fileno(), lane.target.fileno()
+        self._active.discard(lane)
+        del self._outward[near], self._inward[far]
+        if far in self._outward:
+            self._watch(near)
+            return
+        for sock in (lane.source, lane.target):
+            self._events.unregister(sock.fileno())
+            sock.close()
 
-    def _accept(self, listener: socket.socket) -> None:
-        port, there, back = self._listeners[listener]
+    def _accept(self, listener: socket.socket, port: int, there: Wire, back: Wire) -> None:
         near, _ = listener.accept()
         far = socket.socket()
         for sock in (near, far):
@@ -163,9 +200,10 @@ class Relay:
             near.close()
             far.close()
             return
-        for sock in (near, far):
-            sock.setblocking(False)
-        self._lanes[near], self._lanes[far] = Lane(near, far, there), Lane(far, near, back)
+        for lane in (Lane(near, far, there), Lane(far, near, back)):
+            lane.source.setblocking(False)
+            self._outward[lane.source.fileno()] = self._inward[lane.target.fileno()] = lane
+            self._events.register(lane.source.fileno(), select.EPOLLIN)
 
     def _command(self) -> bool:
         """Serve what stands on standard input; False at its end."""
@@ -180,7 +218,8 @@ class Relay:
     def _route(self, dialer: str, listener: str, port: int) -> int:
         there, back = (self._wires.setdefault(way, Wire()) for way in ((dialer, listener), (listener, dialer)))
         sock = socket.create_server(("127.0.0.1", 0), backlog=16)
-        self._listeners[sock] = (port, there, back)
+        self._listeners[sock.fileno()] = (sock, port, there, back)
+        self._events.register(sock.fileno(), select.EPOLLIN)
         return sock.getsockname()[1]
 
     def _stats(self) -> dict[str, Any]:

@@ -120,10 +120,10 @@ def measure(
     with Trio(progress) as trio:
         trio.session.share(config, params, progress, alias)
         progress("warming up", 0, 1)
-        _ask(trio.session, [ids[:WARM_UP] for ids in prompts], min(tokens, WARM_UP) if tokens else None)
+        ask(trio.session, [ids[:WARM_UP] for ids in prompts], min(tokens, WARM_UP) if tokens else None)
         progress("the timed request", 0, 1)
         started = time.perf_counter()
-        states = _ask(trio.session, prompts, tokens)
+        states = ask(trio.session, prompts, tokens)
         seconds, cost = time.perf_counter() - started, trio.session.cost
         assert cost is not None
         if error and states is None:
@@ -138,7 +138,7 @@ def measure(
     return Measurement(seconds, cost, far, bool(alias))
 
 
-def _ask(session: Session, prompts: list[list[int]], tokens: int | None) -> list[Tensor] | None:
+def ask(session: Session, prompts: list[list[int]], tokens: int | None) -> list[Tensor] | None:
     """Hidden states of an encoder, or new tokens, which nobody reads."""
     if tokens is None:
         return session.encode(prompts, "hidden")
