@@ -21,8 +21,8 @@ ROOT = Path(__file__).parents[1]
 PAIR = re.compile(r"\[\s+([-+.\de]+),\s+([-+.\de]+)\s+\]")  # a point of a curve, which belongs on one line
 
 
-def about() -> dict[str, Any]:
-    """Machine, versions, date, commit (with a word if the tree has changed since) and command line."""
+def about(module: str) -> dict[str, Any]:
+    """Machine, versions, date, commit (with a word if the tree has changed since) and the module's command line."""
     cpu = machine.processor()
     return {
         "machine": machine.summary(),
@@ -35,7 +35,7 @@ def about() -> dict[str, Any]:
         "puma": puma.__version__,
         "date": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
         "commit": commit(),
-        "command": shlex.join(["python", "-m", "benchmarks", *sys.argv[1:]]),
+        "command": shlex.join(["python", "-m", module, *sys.argv[1:]]),
     }
 
 
@@ -51,10 +51,10 @@ def _git(*words: str) -> str:
     return done.stdout.strip()
 
 
-def save(folder: Path, part: str, results: Any) -> None:
+def save(folder: Path, part: str, results: Any, module: str = "benchmarks") -> None:
     """Write a part's file."""
     folder.mkdir(parents=True, exist_ok=True)
-    text = json.dumps({"part": part, "about": about(), "results": rounded(results)}, indent=1)
+    text = json.dumps({"part": part, "about": about(module), "results": rounded(results)}, indent=1)
     (folder / f"{part}.json").write_text(PAIR.sub(r"[\1, \2]", text) + "\n")
 
 
