@@ -19,7 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks import function_run, model_run, network_run, page, record
+from benchmarks import function_run, model_run, netem, network_run, page, record
 from benchmarks.functions import FUNCTIONS
 from puma.serving.speed import speed
 
@@ -53,11 +53,13 @@ def kernels(runs: int, quick: bool) -> dict[str, Any]:
 def networks(runs: int, quick: bool) -> list[dict[str, Any]]:
     """Every case over every network; the machine's speed is measured anew before."""
     rates = speed(lambda what, done, of: None, again=not quick)
+    if kernel := netem.available():
+        netem.enter()
     found = []
     for case in [network_run.QUICK] if quick else network_run.CASES:
         for network in (None, "lan") if quick else (None, "lan", "paper", "wan"):
             say(f"{case[0]} over {network or 'loopback'}")
-            found.append(network_run.measure(case, network, 1 if network == "wan" else runs, rates))
+            found.append(network_run.measure(case, network, 1 if network == "wan" else runs, rates, kernel))
     return found
 
 

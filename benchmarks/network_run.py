@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
+from benchmarks import netem
 from benchmarks.network import Emulated
 from puma.models.config import Config
 from puma.serving.bench import ask, configured, random_ids
@@ -31,8 +32,13 @@ def model(name: str) -> tuple[Config, Mapping[str, Tensor]]:
     return config, params
 
 
-def measure(case: tuple[str, int, int | None], network: str | None, runs: int, speed: Speed) -> dict[str, Any]:
-    """Median seconds of a request over a network (None: bare loopback), and the prediction if there is a network."""
+def measure(
+    case: tuple[str, int, int | None], network: str | None, runs: int, speed: Speed, kernel: bool = False
+) -> dict[str, Any]:
+    """Median seconds of a request over a network (None: bare loopback), and the prediction if there is a network.
+
+    `kernel`: this process has entered a namespace in which the kernel makes the network.
+    """
     name, prompt, tokens = case
     config, params = model(name)
     asked: dict[str, Any] = {"model": name, "prompt": prompt, "tokens": tokens, "network": network or "loopback"}
@@ -40,7 +46,7 @@ def measure(case: tuple[str, int, int | None], network: str | None, runs: int, s
         with Trio() as trio:
             return asked | _timed(trio, config, params, prompt, tokens, runs)
     net = NETWORKS[network]
-    with Emulated(net) as emulated, Trio(route=emulated.route) as trio:
+    with (netem.Shaped if kernel else Emulated)(net) as emulated, Trio(route=emulated.route) as trio:
         trio.session.share(config, params)
         before = emulated.stats()
         found = _timed(trio, config, None, prompt, tokens, runs)
@@ -48,7 +54,11 @@ def measure(case: tuple[str, int, int | None], network: str | None, runs: int, s
     request = job(config, prompt, tokens)
     cost = forecast(config, request)
     predicted = net.predict(cost, work(config, request, cost), speed)
-    relay = {"relay_cpu_seconds": (after["cpu_seconds"] - before["cpu_seconds"]) / (runs + 1), "late": after["late"]}
+    relay = {
+        "relay_cpu_seconds": (after["cpu_seconds"] - before["cpu_seconds"]) / (runs + 1),
+        "late": after["late"],
+        "by": "netem" if kernel else "relay",
+    }
     asked |= {"rate": net.rate, "rtt": net.rtt}
     return asked | found | relay | {"predicted": predicted["seconds_here"], "on_three_machines": predicted["seconds"]}
 
