@@ -2,9 +2,9 @@
 
     python -m benchmarks [--only PARTS] [--runs N] [--quick] [--out DIR]
 
-Parts: models, functions, kernels, networks, batch, lengths. Each writes a JSON file; tables and plots are then made of
-all files that are there. The measurements go to benchmarks/results, the page to docs/benchmarks.md, the plots to
-docs/plots; with --out everything goes to that folder. `--only page` measures nothing. The whole takes about an hour
+Parts: models, functions, kernels, links, networks, batch, lengths. Each writes a JSON file; tables and plots are then
+made of all files that are there. The measurements go to benchmarks/results, the page to docs/benchmarks.md, the plots
+to docs/plots; with --out everything goes to that folder. `--only page` measures nothing. The whole takes about an hour
 and wants the machine for itself.
 """
 
@@ -41,11 +41,11 @@ def functions(runs: int, quick: bool) -> dict[str, Any]:
     return found
 
 
-def kernels(runs: int, quick: bool) -> dict[str, Any]:
-    """The script of its own, as it is."""
+def script(name: str, quick: bool) -> dict[str, Any]:
+    """A script of its own, as it is."""
     with tempfile.TemporaryDirectory() as folder:
-        report = Path(folder) / "kernels.json"
-        command = [sys.executable, str(Path(__file__).with_name("kernels.py")), "--json", str(report)]
+        report = Path(folder) / "report.json"
+        command = [sys.executable, str(Path(__file__).with_name(name)), "--json", str(report)]
         subprocess.run([*command, *(["--quick"] if quick else [])], check=True, stdout=subprocess.DEVNULL)
         return json.loads(report.read_text())
 
@@ -66,7 +66,8 @@ def networks(runs: int, quick: bool) -> list[dict[str, Any]]:
 PARTS: dict[str, Part] = {
     "models": lambda runs, quick: model_run.models(runs, quick, say),
     "functions": functions,
-    "kernels": kernels,
+    "kernels": lambda _, quick: script("kernels.py", quick),
+    "links": lambda _, quick: script("links.py", quick),
     "networks": networks,
     "batch": lambda runs, quick: model_run.batches(runs, quick, say),
     "lengths": lambda runs, quick: model_run.lengths(runs, quick, say),

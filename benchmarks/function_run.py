@@ -14,8 +14,8 @@ from torch import Tensor
 
 from benchmarks.functions import FUNCTIONS, Function, operands
 from puma import kernels
+from puma.crypto.prg import PairKey
 from puma.mpc.fixed import ACTIVATION
-from puma.serving.client import masked
 from puma.serving.local import Route, Trio
 
 PROGRAM = (str(Path(__file__).with_name("function_party.py")),)
@@ -51,14 +51,14 @@ def measure(parties: Trio, name: str, runs: int, size: int | None = None) -> dic
 def _run(parties: Trio, name: str, words: list[Tensor], runs: int) -> list[list[dict[str, float]]]:
     """Share the operands, let the parties go together `runs` times; their reports, run by run."""
     seeds = [os.urandom(32), os.urandom(32)]
-    ms = [masked(w, seeds, f"operand {i}").numpy() for i, w in enumerate(words)]
+    ms = [masked(w, seeds, f"operand {i}") for i, w in enumerate(words)]
     links = parties.session.links
     for link, mine in zip(links, (seeds, seeds[:1], seeds[1:])):
         asked = {"function": name, "shapes": [list(w.shape) for w in words], "runs": runs}
         link.send_control(json.dumps(asked | {"seeds": [seed.hex() for seed in mine]}).encode())
     for m in ms:
         for link in links[1:]:
-            link.send(m)
+            link.send(m.numpy())
     spent = []
     for _ in range(runs):
         for link in links:
@@ -67,6 +67,13 @@ def _run(parties: Trio, name: str, words: list[Tensor], runs: int) -> list[list[
             link.send_control(b"go")
         spent.append([json.loads(link.recv_control()) for link in links])
     return spent
+
+
+def masked(words: Tensor, seeds: list[bytes], purpose: str) -> Tensor:
+    """m = words + l1 + l2, whole words."""
+    for seed in seeds:
+        words = words + PairKey(seed).stream(purpose).words(tuple(words.shape))
+    return words
 
 
 def _answer(parties: Trio) -> Tensor:

@@ -69,10 +69,10 @@ def _timed(
     """Median over the runs after one that does not count."""
     if params is not None:
         trio.session.share(config, params)
-    ids, seconds, cpu = random_ids(config, prompt), [], []
+    prompts, seconds, cpu = random_ids(config, [prompt]), [], []
     for _ in range(runs + 1):
         started = time.perf_counter()
-        ask(trio.session, ids, tokens)
+        ask(trio.session, prompts, tokens)
         seconds.append(time.perf_counter() - started)
         assert trio.session.cost is not None
         cpu.append(trio.session.cost.cpu_seconds)

@@ -11,7 +11,7 @@ from typing import Any
 from benchmarks import record
 
 PAGE = record.ROOT / "docs" / "benchmarks.md"
-PARTS = ("models", "functions", "kernels", "networks", "batch", "lengths", "spu")
+PARTS = ("models", "functions", "kernels", "links", "networks", "batch", "lengths", "spu")
 
 
 def write(results: Path, folder: Path) -> None:
@@ -56,7 +56,7 @@ def models(results: list[dict[str, Any]]) -> str:
     heads = ("model", "seconds", "processor seconds", "rounds", "GB", "online GB", "largest error", "peak MiB", "runs")
     rows = []
     for m in results:
-        name = f"{m['title']}: `{m['command']}`"
+        name = f"{m['title']}: `{m['command']}`" + (" (one layer's weights in all)" if m.get("repeated_layers") else "")
         if "error" in m:
             rows.append([name, f"not measured: {m['error']}", *[""] * (len(heads) - 2)])
             continue
@@ -96,6 +96,12 @@ def kernels(results: dict[str, Any]) -> str:
         lines = [[row, *(f"{cells[h]:.2f}" if h in cells else "" for h in heads)] for row, cells in rows.items()]
         parts.append(table([title, *heads], lines))
     return "\n\n".join(parts)
+
+
+def links(results: dict[str, Any]) -> str:
+    kinds = [kind for kind, found in results.items() if isinstance(found, dict)]
+    rows = [[key, *(f"{results[kind][key]:,.1f}" for kind in kinds)] for key in results[kinds[0]]]
+    return table(["between two processes", *kinds], rows)
 
 
 def networks(results: list[dict[str, Any]]) -> str:
@@ -171,6 +177,7 @@ TABLES: dict[str, Callable[[Any], str]] = {
     "models": models,
     "functions": functions,
     "kernels": kernels,
+    "links": links,
     "networks": networks,
     "batch": batch,
     "lengths": lengths,

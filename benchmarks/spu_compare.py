@@ -78,11 +78,11 @@ def puma_function(parties: Trio, name: str) -> Sample:
     return {key: found[key] for key in ("cpu_seconds", "seconds", "max_error")} | {"megabytes": sent}
 
 
-def puma_layer(parties: Trio, right: torch.Tensor, ids: list[int]) -> Sample:
+def puma_layer(parties: Trio, right: torch.Tensor, prompt: list[list[int]]) -> Sample:
     """One run of the layer, whose model has been shared."""
-    parties.session.encode(ids, "hidden")
+    parties.session.encode(prompt, "hidden")
     started = time.perf_counter()
-    states = parties.session.encode(ids, "hidden")
+    (states,) = parties.session.encode(prompt, "hidden")
     seconds, cost = time.perf_counter() - started, parties.session.cost
     assert cost is not None
     error = float((states - right).abs().max())
@@ -101,14 +101,14 @@ def compare(python: Path, names: list[str], runs: int) -> list[dict[str, Any]]:
     """Every function in both; the processes of either wait while the other's work."""
     rows, spu = [], Spu(python)
     with function_run.trio() as functions, Trio() as models:
-        params, ids = RandomParams(LAYER), random_ids(LAYER, 128)
+        params, prompt = RandomParams(LAYER), random_ids(LAYER, [128])
         if "bert layer" in names:
             models.session.share(LAYER, params)
-        right = clear.hidden(LAYER, params, ids).double()
+        (right,) = clear.hidden(LAYER, params, prompt)
         for name in names:
             print(name, file=sys.stderr, flush=True)
             if name == "bert layer":
-                title, ours = "BERT-base's layer, 128 tokens", partial(puma_layer, models, right, ids)
+                title, ours = "BERT-base's layer, 128 tokens", partial(puma_layer, models, right.double(), prompt)
             else:
                 title, ours = FUNCTIONS[name].title, partial(puma_function, functions, name)
             theirs, mine = alternating(partial(spu.sample, name), ours, runs)

@@ -111,7 +111,7 @@ def test_bench_pays_what_cost_says(name: str, options: list[object], puma: Run, 
     found = puma("bench", checkpoints[name], "--prompt", 4, *options, "--json").json
     assert set(found) == {
         "model", "layers", "prompt", "tokens", "batch", "seconds", "cpu_seconds", "peak_rss_mib", "rounds", "bytes",
-        "max_abs_error", "breakdown", "machine", "version",
+        "max_abs_error", "repeated_layers", "breakdown", "machine", "version",
     }  # fmt: skip
     assert (found["model"], found["layers"], found["prompt"]) == (name, 2, 4)
     assert (found["tokens"], found["batch"]) == ((2, 3) if options else (0, 1))

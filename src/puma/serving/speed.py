@@ -60,14 +60,15 @@ def work(config: Config, request: Generate | Encode, cost: Cost) -> Work:
     """What a request of this cost gives the parties to do."""
     shapes = architecture(config).parameters(config).values()
     parameters, passes = sum(map(torch.Size.numel, map(torch.Size, shapes))), getattr(request, "tokens", 1)
-    tokens = request.input.length + passes - 1
+    prompts = len(request.input.lengths)
+    tokens = request.input.tokens + prompts * (passes - 1)
     products = 0
     vocabulary = [shape for shape in shapes if len(shape) == 2 and shape[0] == config.vocab_size]
     for shape in shapes:
         if len(shape) == 2 and shape not in vocabulary and shape[0] != config.context:
             products += tokens * shape[0] * shape[1]
     for shape in vocabulary[:1]:  # once to choose rows, once for the logits
-        products += (tokens + (passes if isinstance(request, Generate) else 0)) * shape[0] * shape[1]
+        products += (tokens + (prompts * passes if isinstance(request, Generate) else 0)) * shape[0] * shape[1]
     drawn = passes * parameters if parameters >= KEEP_MASKS_BELOW else 0
     return Work(cost.rounds, cost.total, drawn, products)
 
@@ -88,10 +89,10 @@ def speed(progress: Progress, again: bool = False) -> Speed:
 def measure(progress: Progress) -> Speed:
     """Run the requests, three times each after one that warms up; takes half a minute."""
     asked = [
-        (ROUNDS, Generate(Input(2, []), 12)),
-        (BYTES, Encode(Input(128, []), "hidden")),
-        (WEIGHTS, Generate(Input(1, []), 1)),
-        (WEIGHTS, Generate(Input(48, []), 1)),
+        (ROUNDS, Generate(Input([2], []), 12)),
+        (BYTES, Encode(Input([128], []), "hidden")),
+        (WEIGHTS, Encode(Input([1], []), "hidden")),
+        (WEIGHTS, Encode(Input([48], []), "hidden")),
     ]
     done: list[tuple[Work, Cost, float]] = []
     with Trio(progress) as trio:
@@ -114,10 +115,10 @@ def _measured(trio: Trio, config: Config, request: Generate | Encode) -> tuple[W
 
     Other processes can only lengthen the time that a round waits.
     """
-    ids, runs = random_ids(config, request.input.length), []
+    prompts, runs = random_ids(config, request.input.lengths), []
     for _ in range(RUNS + 1):
         started = time.perf_counter()
-        ask(trio.session, ids, getattr(request, "tokens", None))
+        ask(trio.session, prompts, getattr(request, "tokens", None))
         seconds, cost = time.perf_counter() - started, trio.session.cost
         assert cost is not None
         runs.append((seconds, cost))
