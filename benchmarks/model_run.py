@@ -98,7 +98,8 @@ def median(answers: list[dict[str, Any]]) -> dict[str, Any]:
         part | {"seconds": statistics.median(_part(a, part["name"])["seconds"] for a in answers)}
         for part in first["breakdown"]
     ]
-    kept = {key: first[key] for key in ("prompt", "tokens", "layers", "repeated_layers", "rounds", "bytes") if key in first}
+    same = ("prompt", "tokens", "layers", "repeated_layers", "rounds", "bytes")
+    kept = {key: first[key] for key in same if key in first}
     return kept | {
         "runs": len(answers),
         "seconds": statistics.median(a["seconds"] for a in answers),
