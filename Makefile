@@ -2,7 +2,7 @@
 #   make demo     a story from the model in the package, by three party processes on this machine
 #   make test     the tests (ARGS="-k name" and so on for pytest; ARGS="-m slow" for the long ones)
 #   make check    style, types, and which part of the code may import which
-#   make bench    the README's measurements; long, and wants the machine for itself
+#   make bench    every published table and plot; an hour, and wants the machine for itself (ARGS="--only models")
 #   make docs     print the table of costs into docs/protocol.md
 #   make format   let ruff rewrite what it can
 #   make clean    remove the environment and what tools left behind
@@ -35,11 +35,8 @@ check: $(VENV)/.check
 	$(BIN)/pyright --pythonpath $(BIN)/python
 	$(BIN)/lint-imports
 
-bench: $(VENV)/.puma
-	$(BIN)/python benchmarks/kernels.py
-	$(BIN)/puma bench bert-base --prompt 128
-	$(BIN)/puma bench gpt2 --prompt 32 --tokens 1
-	$(BIN)/puma bench llama-7b --prompt 8 --tokens 1 --layers 1
+bench: $(VENV)/.bench
+	$(BIN)/python -m benchmarks $(ARGS)
 
 docs: $(VENV)/.puma
 	$(BIN)/python -m puma.mpc.cost > $(VENV)/costs.md
@@ -67,6 +64,11 @@ $(VENV)/.puma: $(WANTED) | $(BIN)/pip
 $(VENV)/.test: $(WANTED) | $(BIN)/pip
 	@echo 'installing into $(VENV), once; torch takes a while'
 	$(INSTALL) '.[test]'
+	@touch $@ $(VENV)/.puma
+
+$(VENV)/.bench: $(WANTED) | $(BIN)/pip
+	@echo 'installing into $(VENV), once; torch takes a while'
+	$(INSTALL) '.[bench]'
 	@touch $@ $(VENV)/.puma
 
 $(VENV)/.check: $(WANTED) | $(BIN)/pip

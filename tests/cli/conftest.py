@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 
 from puma.cli import app
-from puma.serving import bench, local
+from puma.serving import bench, local, speed
 from puma.serving.local import Trio
+from puma.serving.speed import Speed, Work
 
 
 class Ran(NamedTuple):
@@ -55,6 +57,16 @@ def puma(capsys: pytest.CaptureFixture[str]) -> Run:
         return Ran(code, *capsys.readouterr())
 
     return run
+
+
+@pytest.fixture(autouse=True)
+def known_speed(monkeypatch: pytest.MonkeyPatch) -> Speed:
+    """No command measures this machine, which takes half a minute."""
+    rates = Work(1e-3, 1e-9, 1e-9, 1e-10)
+    known = Speed((rates, rates, rates), 1e-4, 2)
+    monkeypatch.setattr(speed, "measure", lambda progress: known)
+    monkeypatch.setattr(speed, "_path", lambda: Path("/nowhere"))
+    return known
 
 
 @pytest.fixture

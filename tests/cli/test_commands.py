@@ -111,7 +111,7 @@ def test_bench_pays_what_cost_says(name: str, options: list[object], puma: Run, 
     found = puma("bench", checkpoints[name], "--prompt", 4, *options, "--json").json
     assert set(found) == {
         "model", "layers", "prompt", "tokens", "batch", "seconds", "cpu_seconds", "peak_rss_mib", "rounds", "bytes",
-        "max_abs_error", "breakdown", "machine", "version",
+        "max_abs_error", "repeated_layers", "breakdown", "machine", "version",
     }  # fmt: skip
     assert (found["model"], found["layers"], found["prompt"]) == (name, 2, 4)
     assert (found["tokens"], found["batch"]) == ((2, 3) if options else (0, 1))
@@ -136,7 +136,8 @@ def test_bench_for_people(puma: Run, checkpoints: dict[str, Path]) -> None:
 def test_cost_for_people(puma: Run) -> None:
     out = puma("cost", "gpt2", "--prompt", 3, "--network", "100Mbps,20ms").out
     assert "gpt2, 12 layers, 3 tokens in, 1 out" in out and "rounds" in out
-    assert "s on 100Mbps,20ms; assumed:" in out and "round-trip" in out
+    assert "s by three machines like this one on 100Mbps,20ms" in out and "round-trip" in out
+    assert "share this machine's cores; assumed:" in out
 
 
 def test_doctor(puma: Run) -> None:

@@ -99,7 +99,7 @@ def test_a_store_is_emptied(puma: Run, memory: Path, one_layer: Callable[[str], 
 
 def test_refusals(puma: Run, memory: Path, one_layer: Callable[[str], Path]) -> None:
     ran = puma("store", "--store", memory / "none")
-    assert ran.code == 5 and "there is no store" in ran.err
+    assert ran.code == 6 and "there is no store" in ran.err
     ran = puma("prepare", one_layer("llama"), "--prompt", LENGTH, "--count", 0, "--store", memory)
     assert ran.code == 2 and "cannot prepare 0 requests" in ran.err
     ran = puma("prepare", one_layer("llama"), "--prompt", 99, "--store", memory)
@@ -107,7 +107,7 @@ def test_refusals(puma: Run, memory: Path, one_layer: Callable[[str], Path]) -> 
     assert puma("prepare", one_layer("bert"), "--prompt", LENGTH, "--tokens", 1, "--store", memory).code == 2
     memory.chmod(0o750)
     ran = puma("generate", one_layer("llama"), WORDS, "--tokens", 1, "--store", memory)
-    assert ran.code == 5 and "open to other users" in ran.err and "chmod 700" in ran.err
+    assert ran.code == 6 and "open to other users" in ran.err and "chmod 700" in ran.err
 
 
 def test_the_default_store_is_in_memory() -> None:

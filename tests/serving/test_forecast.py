@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 
 import pytest
+from msgspec.structs import astuple
 
 from puma.errors import InputError, UsageError
+from puma.models.config import Llama
 from puma.models.presets import preset
 from puma.serving.bench import RandomParams, configured, random_ids
+from puma.serving.client import Cost
 from puma.serving.forecast import Network, forecast, job
 from puma.serving.local import Trio
 from puma.serving.messages import Encode, Generate, Input
+from puma.serving.speed import Speed, Work, work
 
 
 @pytest.mark.processes
@@ -55,22 +60,48 @@ def test_layers_are_counted_once_and_multiplied() -> None:
     assert twelve == one + 11 * (two - one)
 
 
+RATES = Work(1e-4, 1e-9, 2e-9, 1e-10)
+SPEED = Speed((RATES, RATES, RATES), 5e-5, 2)
+
+
+@cache
+def small() -> tuple[Cost, Work]:
+    """A request of a small model."""
+    config = Llama(vocab_size=16, hidden_size=8, intermediate_size=8, layers=1, heads=1)
+    request = job(config, 4, 1)
+    cost = forecast(config, request)
+    return cost, work(config, request, cost)
+
+
 def test_network() -> None:
-    cost = forecast(preset("gpt2", 1), job(preset("gpt2"), 4, 1))
-    lan, own = (Network.parse(text).predict(cost) for text in ("LAN", "5 Gbps, 200us"))
-    assert lan["seconds"] == pytest.approx(own["seconds"])
-    assert lan["latency_seconds"] == pytest.approx(cost.rounds * 2e-4)
+    cost, todo = small()
+    lan, own, turned = (
+        Network.parse(text).predict(cost, todo, SPEED) for text in ("LAN", "5 Gbps, 400us", "400us,5Gbps")
+    )
+    assert lan["seconds"] == pytest.approx(own["seconds"]) == pytest.approx(turned["seconds"])
+    assert lan["latency_seconds"] == pytest.approx((cost.rounds / 2 + 1) * 4e-4)
     assert lan["online_seconds"] == pytest.approx(8 * cost.per_party[1] / 5e9)
-    parts = ("latency_seconds", "online_seconds", "offline_seconds", "upload_seconds")
-    assert lan["seconds"] == pytest.approx(sum(lan[part] for part in parts))
-    assert Network.parse("wan").predict(cost)["seconds"] > lan["seconds"]
+    assert lan["compute_seconds"] == [sum(r * w for r, w in zip(astuple(RATES), astuple(todo)))] * 3
+    parts = ("latency_seconds", "online_seconds", "upload_seconds", "wait_seconds")
+    assert lan["seconds"] == pytest.approx(lan["compute_seconds"][1] + sum(lan[part] for part in parts))
+    swift = Network.parse("1us,900Gbps").predict(cost, todo, SPEED)
+    assert swift["seconds_here"] > swift["seconds"]  # three parties on two cores
+    assert Network.parse("wan").predict(cost, todo, SPEED)["seconds"] > lan["seconds"]
 
 
-@pytest.mark.parametrize("text", ["moon", "", "1Gbps", "1Gbps,", "nan,1ms", "-1Gbps,1ms", "0Mbps,1ms", "1Gbps,1"])
+def test_a_slow_line_of_the_dealer_counts() -> None:
+    cost, todo = small()
+    slow = Network.parse("1us,1kbps").predict(cost, todo, SPEED)
+    assert slow["seconds"] == pytest.approx(slow["compute_seconds"][0] + 8 * cost.per_party[0] / 1e3)
+
+
+@pytest.mark.parametrize(
+    "text", ["moon", "", "1Gbps", "1Gbps,", "nan,1ms", "-1Gbps,1ms", "0Mbps,1ms", "1Gbps,1", "1ms,2ms"]
+)
 def test_unknown_networks(text: str) -> None:
     with pytest.raises(UsageError) as error:
         Network.parse(text)
-    assert "lan, wan" in error.value.hint
+    assert "lan, paper, wan" in error.value.hint
 
 
 def test_impossible_requests() -> None:

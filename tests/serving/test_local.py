@@ -41,6 +41,18 @@ def test_cluster_from_start_to_end(checkpoints: dict[str, Path]) -> None:
         cluster.generate("the cat", 2)
 
 
+def test_every_link_takes_the_route() -> None:
+    asked: list[tuple[str, str]] = []
+
+    def route(dialer: str, listener: str, port: int) -> int:
+        asked.append((dialer, listener))
+        return port
+
+    with Trio(route=route) as trio:
+        trio.session.selftest()
+    assert sorted(asked) == [("P1", "P0"), ("P2", "P0"), ("P2", "P1"), *(("client", f"P{rank}") for rank in range(3))]
+
+
 @pytest.mark.parametrize("name", ["llama", "gpt2"])
 def test_secure_tokens_are_the_plain_ones(name: str, checkpoints: dict[str, Path], processes: Trio) -> None:
     clear = ClearModel(checkpoints[name])

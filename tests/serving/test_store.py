@@ -157,7 +157,7 @@ def test_damage_is_noticed(tmp_path: Path, file: str, damage: str) -> None:
         path.write_bytes({"flip": bytes(content), "cut": content[:-1], "longer": path.read_bytes() + b"\0"}[damage])
     with pytest.raises(StoreError, match="of model m") as found:
         store.open("m")
-    assert found.value.hint and found.value.exit_code == 5
+    assert found.value.hint and found.value.exit_code == 6
 
 
 @pytest.mark.parametrize("call", ["posix_fallocate", "write", "fsync"])

@@ -270,9 +270,10 @@ def cost(
     batch: Count = 1,
     layers: Count | None = None,
     network: str | None = None,
+    again: Flag = False,
     output: Output = HUMAN,
 ) -> None:
-    """Rounds and bytes of a request, exactly, from the model's shape: nothing is run, no weights are read.
+    """Rounds and bytes of a request, exactly, from the model's shape: the model is not run, no weights are read.
 
     Parameters
     ----------
@@ -287,10 +288,14 @@ def cost(
     layers
         Only so many layers.
     network
-        lan, wan, or a rate and a round-trip time such as 1Gbps,5ms: predict the time that the bytes take.
+        lan, paper, wan, or a round-trip time and a rate such as 5ms,1Gbps: predict the seconds. The first time on a
+        machine measures how fast it computes, for half a minute.
+    again
+        Measure this machine again.
     """
     from puma.serving.bench import configured
     from puma.serving.forecast import Network, forecast, job
+    from puma.serving.speed import speed, work
 
     net = Network.parse(network) if network is not None else None
     with ui.progress(output.json) as progress:
@@ -298,7 +303,8 @@ def cost(
         request = job(config, prompt, tokens, batch)
         progress("counting", 0, 1)
         found = forecast(config, request)
-    predicted = net.predict(found) if net else None
+        todo = work(config, request, found)
+        predicted = net.predict(found, todo, speed(progress, again)) if net else None
     new = getattr(request, "tokens", 0)
     parts = [{key: part[key] for key in ("name", "rounds", "bytes")} for part in found.breakdown]
     if output.json:
@@ -311,6 +317,7 @@ def cost(
     online, offline = ui.amount(found.online), ui.amount(found.offline)
     ui.say(f"{found.rounds:,} rounds, {online} online, {offline} offline, by all parties and the client")
     if predicted:
-        ui.say(f"{predicted['seconds']:.2f} s on {predicted['name']}; assumed:")
+        ui.say(f"{predicted['seconds']:.2f} s by three machines like this one on {predicted['name']}")
+        ui.say(f"{predicted['seconds_here']:.2f} s if all three parties share this machine's cores; assumed:")
         for line in predicted["assumptions"]:
             ui.say(f"  {line}")

@@ -21,7 +21,7 @@ class Cost:
     offline: int
     per_party: list[int]
     client: int
-    cpu_seconds: float
+    cpu_by_party: list[float]
     peak_rss_mib: list[float]
     breakdown: list[dict[str, Any]] = field(repr=False)
     prepared: Ticket | None = field(default=None, repr=False)  # what was done beforehand, if anything
@@ -30,6 +30,11 @@ class Cost:
     def total(self) -> int:
         """Bytes sent by the three parties and by the client."""
         return self.online + self.offline
+
+    @property
+    def cpu_seconds(self) -> float:
+        """Processor seconds of the three parties together."""
+        return sum(self.cpu_by_party)
 
     def bytes(self) -> dict[str, Any]:
         return {
@@ -59,7 +64,7 @@ def cost_of(reports: Sequence[msg.Report], client: int, prepared: Ticket | None 
         offline=sum(s.offline for r in reports for s in r.spent),
         per_party=[sum(s.online + s.offline for s in r.spent) for r in reports],
         client=client,
-        cpu_seconds=sum(r.cpu_seconds for r in reports),
+        cpu_by_party=[r.cpu_seconds for r in reports],
         peak_rss_mib=[r.peak_rss_mib for r in reports],
         breakdown=[b for b in breakdown if b["bytes"] or b["seconds"] > 1e-3],
         prepared=prepared,

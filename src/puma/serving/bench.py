@@ -138,7 +138,7 @@ def measure(
         trio = stack.enter_context(Trio(progress, store))
         trio.session.share(config, params, progress, alias)
         progress("warming up", 0, 1)
-        _ask(trio.session, [ids[:WARM_UP] for ids in prompts], min(tokens, WARM_UP) if tokens else None)
+        ask(trio.session, [ids[:WARM_UP] for ids in prompts], min(tokens, WARM_UP) if tokens else None)
         progress("the timed request", 0, 1)
         usual, states = _timed(trio.session, prompts, tokens)
         again = None
@@ -161,13 +161,13 @@ def measure(
 
 def _timed(session: Session, prompts: list[list[int]], tokens: int | None) -> tuple[Timed, list[Tensor] | None]:
     started = time.perf_counter()
-    states = _ask(session, prompts, tokens)
+    states = ask(session, prompts, tokens)
     seconds = time.perf_counter() - started
     assert session.cost is not None
     return Timed(seconds, session.cost), states
 
 
-def _ask(session: Session, prompts: list[list[int]], tokens: int | None) -> list[Tensor] | None:
+def ask(session: Session, prompts: list[list[int]], tokens: int | None) -> list[Tensor] | None:
     """Hidden states of an encoder, or new tokens, which nobody reads."""
     if tokens is None:
         return session.encode(prompts, "hidden")

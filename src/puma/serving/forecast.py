@@ -1,6 +1,7 @@
 """What a request will cost, before anybody runs it: rounds, bytes, and the time they take on a network.
 
-Everything follows from the model's public config. It must not know weights, links or processes.
+Rounds and bytes follow from the model's public config; seconds also from how fast this machine computes, which
+speed.py measures. It must not know weights, links or processes.
 """
 
 from __future__ import annotations
@@ -17,10 +18,11 @@ from puma.serving.client import Cost, cost_of
 from puma.serving.engine import dry_run
 from puma.serving.messages import Encode, Generate, Input, Report
 from puma.serving.prompt import upload_bytes
+from puma.serving.speed import Speed, Work, together
 
 RATES = {"kbps": 1e3, "mbps": 1e6, "gbps": 1e9}
 TIMES = {"us": 1e-6, "ms": 1e-3, "s": 1.0}
-NETWORK_HINT = "choose lan, wan, or a rate and a round-trip time such as 1Gbps,5ms"
+NETWORK_HINT = "choose lan, paper, wan, or a round-trip time and a rate such as 5ms,1Gbps"
 
 
 def job(config: Config, prompt: int, tokens: int | None, batch: int = 1) -> Generate | Encode:
@@ -49,7 +51,7 @@ def forecast(config: Config, request: Generate | Encode) -> Cost:
 
 @dataclass(frozen=True)
 class Network:
-    """A rate in bits a second for each machine and direction, and a round-trip time in seconds."""
+    """A rate in bits a second for each direction between two machines, and a round-trip time in seconds."""
 
     name: str
     rate: float
@@ -57,32 +59,51 @@ class Network:
 
     @classmethod
     def parse(cls, text: str) -> Network:
-        """lan, wan, or RATE,RTT."""
+        """lan, paper, wan, or RTT,RATE in either order."""
         if text.lower() in NETWORKS:
             return NETWORKS[text.lower()]
-        rate, comma, rtt = text.partition(",")
+        first, comma, second = text.partition(",")
         if not comma:
             raise UsageError(f"there is no network {text}", NETWORK_HINT)
-        return cls(text, _amount(rate, RATES), _amount(rtt, TIMES))
+        if first.lower().endswith("bps"):
+            first, second = second, first
+        return cls(text, _amount(second, RATES), _amount(first, TIMES))
 
-    def predict(self, cost: Cost) -> dict[str, Any]:
-        """Seconds on this network, part by part, and what was assumed."""
+    def predict(self, cost: Cost, work: Work, speed: Speed) -> dict[str, Any]:
+        """Seconds on this network, part by part, and what was assumed.
+
+        `seconds` is for three machines like this one, `seconds_here` for three parties that share this one's cores
+        and have such a network between them.
+        """
         dealer, first, _ = cost.per_party
         parts = {
-            "latency_seconds": cost.rounds * self.rtt,
+            "latency_seconds": (cost.rounds / 2 + 1) * self.rtt,
             "online_seconds": 8 * first / self.rate,
             "offline_seconds": 8 * dealer / self.rate,
             "upload_seconds": 8 * cost.client / self.rate,
+            "wait_seconds": cost.rounds * speed.wait,
         }
-        return asdict(self) | parts | {"seconds": sum(parts.values()), "assumptions": ASSUMPTIONS}
+        compute = speed.seconds(work)
+        idle = sum(parts.values()) - parts["offline_seconds"]
+        ahead = compute[0] + parts["offline_seconds"]
+        return asdict(self) | parts | {
+            "compute_seconds": compute,
+            "seconds": max(ahead, together(compute, idle, 3)),
+            "seconds_here": max(ahead, together(compute, idle, speed.cores)),
+            "assumptions": ASSUMPTIONS,
+        }  # fmt: skip
 
 
-NETWORKS = {"lan": Network("lan", 5e9, 0.2e-3), "wan": Network("wan", 100e6, 40e-3)}
+NETWORKS = {
+    "lan": Network("lan", 5e9, 0.4e-3),
+    "paper": Network("paper", 5e9, 1e-3),  # of PUMA's measurements
+    "wan": Network("wan", 400e6, 40e-3),
+}
 ASSUMPTIONS = [
-    "network time only: computation comes on top, or hides part of it",
-    "every round waits for one round-trip time; the two messages of a round cross, so half of it can do",
-    "rates hold for each machine in each direction; the evaluators send to each other at the same time",
-    "the dealer's corrections share the second evaluator's link, nothing is sent ahead of the request",
+    "each party computes as fast as this machine does; its speed was measured once and is kept",
+    "the two messages of a round cross: it waits for half a round-trip time and for one of them to be sent",
+    "rates hold for each direction between two machines; connections are warm and lose nothing",
+    "the dealer runs ahead: its corrections matter only where they take longer than all the rest",
 ]
 
 

@@ -11,7 +11,7 @@ import hashlib
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, overload
@@ -41,6 +41,9 @@ ENVIRONMENT = {
     "MALLOC_TOP_PAD_": str(64 << 20),
 }
 START_SECONDS = 120.0
+PARTY = ("-m", "puma.serving.party")
+
+Route = Callable[[str, str, int], int]  # who dials ("P2", "client"), whom ("P0"), the port; gives the port to dial
 
 
 @dataclass(frozen=True)
@@ -61,10 +64,22 @@ class Encoding:
 
 
 class Trio:
-    """The three processes and a session with them; in folders below `store`, each keeps models and material."""
+    """The three processes and a session with them; in folders below `store`, each keeps models and material.
 
-    def __init__(self, progress: Progress | None = None, store: str | Path | None = None) -> None:
+    `route` leads links through somebody else's ports, such as a slow network's; `program` is what Python runs as a
+    party. Both are for measuring.
+    """
+
+    def __init__(
+        self,
+        progress: Progress | None = None,
+        store: str | Path | None = None,
+        *,
+        route: Route | None = None,
+        program: Sequence[str] = PARTY,
+    ) -> None:
         self.store = None if store is None else folders.private_folder(Path(store).absolute())
+        self._program, self._route = program, route or _straight
         self._processes: list[subprocess.Popen[str]] = []
         self._links: list[Any] = []
         try:
@@ -81,17 +96,18 @@ class Trio:
         session, cookie = os.urandom(16), os.urandom(32)
         digest = hashlib.sha256(b"puma local trio").digest()
         for rank in range(3):
-            self._processes.append(_spawn())
+            self._processes.append(_spawn(self._program))
             folder = str(self.store / f"p{rank}") if self.store else ""
             _tell(self._processes[rank], Start(rank, session, digest, cookie, folder))
         if not warm.state().ready:
             progress("compiling the kernels, for the first use", 0, 1)
             warm.compile_kernels()
         ports = [self._port(rank) for rank in range(3)]
-        for process in self._processes:
-            _tell(process, Ports(ports))
+        for rank, process in enumerate(self._processes):
+            _tell(process, Ports([self._route(f"P{rank}", f"P{k}", port) for k, port in enumerate(ports[:rank])]))
         me = Identity("client", 0, session, digest, cookie)
         for rank, port in enumerate(ports):
+            port = self._route("client", f"P{rank}", port)
             self._links.append(dial("127.0.0.1", port, me, ("party", rank), START_SECONDS, SILENCE).link)
             progress("starting the parties", rank + 1, 3)
 
@@ -138,10 +154,15 @@ def _silent(what: str, done: int, of: int) -> None:
     """No progress wanted."""
 
 
-def _spawn() -> subprocess.Popen[str]:
+def _straight(dialer: str, listener: str, port: int) -> int:
+    """No detour wanted."""
+    return port
+
+
+def _spawn(program: Sequence[str]) -> subprocess.Popen[str]:
     """A party; out of reach of the terminal's Ctrl-C, and quiet: what went wrong comes as a message."""
     return subprocess.Popen(
-        [sys.executable, "-m", "puma.serving.party"],
+        [sys.executable, *program],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=None if os.environ.get("PUMA_DEBUG") else subprocess.DEVNULL,

@@ -1,0 +1,96 @@
+"""Make every published table and plot.
+
+    python -m benchmarks [--only PARTS] [--runs N] [--quick] [--out DIR]
+
+Parts: models, functions, kernels, links, networks, batch, lengths. Each writes a JSON file; tables and plots are then
+made of all files that are there. The measurements go to benchmarks/results, the page to docs/benchmarks.md, the plots
+to docs/plots; with --out everything goes to that folder. `--only page` measures nothing. The whole takes about an hour
+and wants the machine for itself.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from benchmarks import function_run, model_run, netem, network_run, page, record
+from benchmarks.functions import FUNCTIONS
+from puma.serving.speed import speed
+
+Part = Callable[[int, bool], Any]
+
+
+def say(text: str) -> None:
+    """What is going on, on standard error."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def functions(runs: int, quick: bool) -> dict[str, Any]:
+    """Every function, by three processes that are started once."""
+    found = {}
+    with function_run.trio() as parties:
+        for name in FUNCTIONS:
+            say(name)
+            found[name] = function_run.measure(parties, name, runs, 4096 if quick else None)
+    return found
+
+
+def script(name: str, quick: bool) -> dict[str, Any]:
+    """A script of its own, as it is."""
+    with tempfile.TemporaryDirectory() as folder:
+        report = Path(folder) / "report.json"
+        command = [sys.executable, str(Path(__file__).with_name(name)), "--json", str(report)]
+        subprocess.run([*command, *(["--quick"] if quick else [])], check=True, stdout=subprocess.DEVNULL)
+        return json.loads(report.read_text())
+
+
+def networks(runs: int, quick: bool) -> list[dict[str, Any]]:
+    """Every case over every network; the machine's speed is measured anew before."""
+    rates = speed(lambda what, done, of: None, again=not quick)
+    if kernel := netem.available():
+        netem.enter()
+    found = []
+    for case in [network_run.QUICK] if quick else network_run.CASES:
+        for network in (None, "lan") if quick else (None, "lan", "paper", "wan"):
+            say(f"{case[0]} over {network or 'loopback'}")
+            found.append(network_run.measure(case, network, 1 if network == "wan" else runs, rates, kernel))
+    return found
+
+
+PARTS: dict[str, Part] = {
+    "models": lambda runs, quick: model_run.models(runs, quick, say),
+    "functions": functions,
+    "kernels": lambda _, quick: script("kernels.py", quick),
+    "links": lambda _, quick: script("links.py", quick),
+    "networks": networks,
+    "batch": lambda runs, quick: model_run.batches(runs, quick, say),
+    "lengths": lambda runs, quick: model_run.lengths(runs, quick, say),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__.partition("\n")[0])
+    parser.add_argument("--only", help=f"some of {', '.join(PARTS)}, separated by commas; page for none")
+    parser.add_argument("--runs", type=int, default=3, help="runs of which the median counts")
+    parser.add_argument("--quick", action="store_true", help="small and few, to see that all works")
+    parser.add_argument("--out", type=Path, help="a folder for everything, instead of the repository's own")
+    options = parser.parse_args()
+    wanted = options.only.split(",") if options.only else list(PARTS)
+    if unknown := set(wanted) - {*PARTS, "page"}:
+        parser.error(f"there is no part {', '.join(sorted(unknown))}")
+    results = options.out or record.ROOT / "benchmarks" / "results"
+    for name in wanted:
+        if name != "page":
+            say(f"-- {name}")
+            record.save(results, name, PARTS[name](1 if options.quick else options.runs, options.quick))
+    page.write(results, options.out or record.ROOT / "docs")
+
+
+if __name__ == "__main__":
+    main()

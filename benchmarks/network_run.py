@@ -1,0 +1,85 @@
+"""Whole requests over emulated networks, beside what `puma cost --network` predicts for them."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from benchmarks import netem
+from benchmarks.network import Emulated
+from puma.models.config import Config
+from puma.serving.bench import ask, configured, random_ids
+from puma.serving.clear import ClearModel
+from puma.serving.forecast import NETWORKS, forecast, job
+from puma.serving.local import Trio
+from puma.serving.speed import Speed, work
+
+STORIES = "stories"  # the model in the package
+CASES: list[tuple[str, int, int | None]] = [("bert-base", 128, None), ("gpt2", 32, 1), (STORIES, 4, 20)]
+QUICK = (STORIES, 4, 2)
+
+
+def model(name: str) -> tuple[Config, Mapping[str, Tensor]]:
+    """A preset with random weights, or the embedded model."""
+    if name == STORIES:
+        clear = ClearModel(None)
+        return clear.config, clear.params
+    _, config, params = configured(name, None)
+    return config, params
+
+
+def measure(
+    case: tuple[str, int, int | None], network: str | None, runs: int, speed: Speed, kernel: bool = False
+) -> dict[str, Any]:
+    """Median seconds of a request over a network (None: bare loopback), and the prediction if there is a network.
+
+    `kernel`: this process has entered a namespace in which the kernel makes the network.
+    """
+    name, prompt, tokens = case
+    config, params = model(name)
+    asked: dict[str, Any] = {"model": name, "prompt": prompt, "tokens": tokens, "network": network or "loopback"}
+    if network is None:
+        with Trio() as trio:
+            return asked | _timed(trio, config, params, prompt, tokens, runs)
+    net = NETWORKS[network]
+    with (netem.Shaped if kernel else Emulated)(net) as emulated, Trio(route=emulated.route) as trio:
+        trio.session.share(config, params)
+        before = emulated.stats()
+        found = _timed(trio, config, None, prompt, tokens, runs)
+        after = emulated.stats()
+    request = job(config, prompt, tokens)
+    cost = forecast(config, request)
+    predicted = net.predict(cost, work(config, request, cost), speed)
+    relay = {
+        "relay_cpu_seconds": (after["cpu_seconds"] - before["cpu_seconds"]) / (runs + 1),
+        "late": after["late"],
+        "by": "netem" if kernel else "relay",
+    }
+    asked |= {"rate": net.rate, "rtt": net.rtt}
+    return asked | found | relay | {"predicted": predicted["seconds_here"], "on_three_machines": predicted["seconds"]}
+
+
+def _timed(
+    trio: Trio, config: Config, params: Mapping[str, Tensor] | None, prompt: int, tokens: int | None, runs: int
+) -> dict[str, Any]:
+    """Median over the runs after one that does not count."""
+    if params is not None:
+        trio.session.share(config, params)
+    prompts, seconds, cpu = random_ids(config, [prompt]), [], []
+    for _ in range(runs + 1):
+        started = time.perf_counter()
+        ask(trio.session, prompts, tokens)
+        seconds.append(time.perf_counter() - started)
+        assert trio.session.cost is not None
+        cpu.append(trio.session.cost.cpu_seconds)
+    rounds = trio.session.cost.rounds
+    return {
+        "seconds": statistics.median(seconds[1:]),
+        "all_seconds": seconds[1:],
+        "cpu_seconds": statistics.median(cpu[1:]),
+        "rounds": rounds,
+    }

@@ -1,0 +1,193 @@
+"""The page of tables: each part's measurements between its markers in docs/benchmarks.md, the prose left alone."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from benchmarks import record
+
+PAGE = record.ROOT / "docs" / "benchmarks.md"
+PARTS = ("models", "functions", "kernels", "links", "networks", "batch", "lengths", "spu")
+
+
+def write(results: Path, folder: Path) -> None:
+    """Fill in all parts measured so far: the page and plots/ in `folder`."""
+    measured = {part: found for part in PARTS if (found := record.read(results, part))}
+    text = PAGE.read_text()
+    for part, found in measured.items():
+        text = filled(text, part, f"{TABLES[part](found['results'])}\n\n{origin(found['about'])}")
+    (folder / PAGE.name).write_text(text)
+    try:
+        from benchmarks import plots
+    except ImportError:
+        print("no plots: pip install 'puma-mpc[bench]' brings matplotlib", file=sys.stderr)
+        return
+    plots.draw(measured, folder / "plots")
+
+
+def filled(text: str, part: str, content: str) -> str:
+    """The page with new content between this part's markers; raises ValueError if it has none."""
+    marked = re.compile(rf"(<!-- measured: {part} -->\n).*?(<!-- /measured -->)", re.DOTALL)
+    if not marked.search(text):
+        raise ValueError(f"the page has no markers for {part}")
+    return marked.sub(lambda m: f"{m[1]}{content}\n{m[2]}", text)
+
+
+def origin(about: dict[str, Any]) -> str:
+    """Where, when and how a table was made."""
+    return (
+        f"*{about['machine']}, Linux {about['kernel']}, Python {about['python']}, torch {about['torch']}; "
+        f"{about['date']}, commit {about['commit']}; `{about['command']}`*"
+    )
+
+
+def table(heads: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    """A Markdown table; all columns but the first are numbers, and stand on the right."""
+    heads = list(heads)
+    lines = [heads, ["---", *["---:"] * (len(heads) - 1)], *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def models(results: list[dict[str, Any]]) -> str:
+    heads = ("model", "seconds", "processor seconds", "rounds", "GB", "online GB", "largest error", "peak MiB", "runs")
+    rows = []
+    for m in results:
+        name = f"{m['title']}: `{m['command']}`" + (" (one layer's weights in all)" if m.get("repeated_layers") else "")
+        if "error" in m:
+            rows.append([name, f"not measured: {m['error']}", *[""] * (len(heads) - 2)])
+            continue
+        error = "" if m["max_error"] is None else f"{m['max_error']:.2g}"
+        sent = (_gb(m["bytes"]["total"]), _gb(m["bytes"]["online"]))
+        peak = ", ".join(f"{mib:.0f}" for mib in m["peak_rss_mib"])
+        rows.append(
+            [name, _s(m["seconds"]), _s(m["cpu_seconds"]), f"{m['rounds']:,}", *sent, error, peak, str(m["runs"])]
+        )
+    return table(heads, rows)
+
+
+def functions(results: dict[str, dict[str, Any]]) -> str:
+    heads = ("function", "elements", "processor seconds", "seconds", "bits", "online", "rounds", "largest error")
+    rows = [
+        [
+            f["title"],
+            f"{f['elements']:,}",
+            f"{f['cpu_seconds']:.3f}",
+            f"{f['seconds']:.3f}",
+            f"{f['bits']:.0f}",
+            f"{f['online_bits']:.0f}",
+            str(f["rounds"]),
+            f"{f['max_error']:.1e}" + (" *" if f["relative"] else "") if f["max_error"] else "0",
+        ]
+        for f in results.values()
+    ]
+    return table(heads, rows)
+
+
+def kernels(results: dict[str, Any]) -> str:
+    parts = []
+    for title, rows in results.items():
+        if not isinstance(rows, dict) or not all(isinstance(cells, dict) for cells in rows.values()):
+            continue
+        heads = list(dict.fromkeys(name for cells in rows.values() for name in cells))
+        lines = [[row, *(f"{cells[h]:.2f}" if h in cells else "" for h in heads)] for row, cells in rows.items()]
+        parts.append(table([title, *heads], lines))
+    return "\n\n".join(parts)
+
+
+def links(results: dict[str, Any]) -> str:
+    kinds = [kind for kind, found in results.items() if isinstance(found, dict)]
+    rows = [[key, *(f"{results[kind][key]:,.1f}" for kind in kinds)] for key in results[kinds[0]]]
+    return table(["between two processes", *kinds], rows)
+
+
+def networks(results: list[dict[str, Any]]) -> str:
+    heads = ("request", "network", "rounds", "measured s", "predicted s", "ratio", "three machines s", "relay's share")
+    rows = []
+    for r in results:
+        tokens = f"{r['prompt']} tokens" if r["tokens"] is None else f"{r['prompt']} in, {r['tokens']} out"
+        row = [f"{r['model']}, {tokens}", r["network"], f"{r['rounds']:,}", _s(r["seconds"])]
+        if "predicted" in r:
+            share = r["relay_cpu_seconds"] / (r["cpu_seconds"] + r["relay_cpu_seconds"])
+            more = [_s(r["predicted"]), f"{r['predicted'] / r['seconds']:.2f}", _s(r["on_three_machines"])]
+            row += [*more, f"{100 * share:.0f} %"]
+        rows.append([*row, *[""] * (len(heads) - len(row))])
+    return table(heads, rows)
+
+
+def batch(results: list[dict[str, Any]]) -> str:
+    heads = (
+        "prompts in a request",
+        "seconds",
+        "new tokens a second",
+        "rounds",
+        "MB a new token",
+        "processor s a token",
+    )
+    rows = []
+    for b in results:
+        if "error" in b:
+            rows.append([str(b["batch"]), f"not measured: {b['error']}", *[""] * (len(heads) - 2)])
+            continue
+        new = b["batch"] * b["tokens"]
+        each = (f"{b['bytes']['total'] / 1e6 / new:.3f}", f"{b['cpu_seconds'] / new:.3f}")
+        rows.append([str(b["batch"]), _s(b["seconds"]), f"{new / b['seconds']:.2f}", f"{b['rounds']:,}", *each])
+    return table(heads, rows)
+
+
+def lengths(results: list[dict[str, Any]]) -> str:
+    heads = ("tokens", "seconds", "processor seconds", "rounds", "GB", "online GB")
+    rows = []
+    for p in results:
+        if "error" in p:
+            rows.append([str(p["length"]), f"not measured: {p['error']}", *[""] * (len(heads) - 2)])
+            continue
+        sent = (_gb(p["bytes"]["total"]), _gb(p["bytes"]["online"]))
+        rows.append([str(p["length"]), _s(p["seconds"]), _s(p["cpu_seconds"]), f"{p['rounds']:,}", *sent])
+    return table(heads, rows)
+
+
+def spu(results: list[dict[str, Any]]) -> str:
+    heads = (
+        "function",
+        "SPU cpu s",
+        "Puma cpu s",
+        "ratio",
+        "SPU s",
+        "Puma s",
+        "SPU MB",
+        "Puma MB",
+        "SPU error",
+        "Puma's",
+    )
+    rows = []
+    for r in results:
+        both = (r["spu"], r["puma"])
+        row = [r["title"], *(f"{b['cpu_seconds']:.3f}" for b in both)]
+        row += [f"{both[0]['cpu_seconds'] / both[1]['cpu_seconds']:.1f}", *(f"{b['seconds']:.3f}" for b in both)]
+        row += [f"{b['megabytes']:.1f}" for b in both]
+        rows.append([*row, *(f"{b['max_error']:.1e}" for b in both)])
+    return table(heads, rows)
+
+
+TABLES: dict[str, Callable[[Any], str]] = {
+    "models": models,
+    "functions": functions,
+    "kernels": kernels,
+    "links": links,
+    "networks": networks,
+    "batch": batch,
+    "lengths": lengths,
+    "spu": spu,
+}
+
+
+def _s(seconds: float) -> str:
+    return f"{seconds:.2f}" if seconds < 10 else f"{seconds:.1f}"
+
+
+def _gb(count: float) -> str:
+    return f"{count / 1e9:.3f}"

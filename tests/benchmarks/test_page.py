@@ -1,0 +1,80 @@
+"""From measurements to the page: medians, tables between markers, files that are read again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks import model_run, page, record
+
+
+def answer(seconds: float, **more: Any) -> dict[str, Any]:
+    part = {"name": "mlp", "seconds": seconds / 2, "rounds": 3, "bytes": 70}
+    sent = {"total": 3 * 10**9, "online": 10**9}
+    return {
+        "prompt": 4, "tokens": 2, "layers": 1, "seconds": seconds, "cpu_seconds": 2 * seconds, "rounds": 1234,
+        "peak_rss_mib": [seconds, 2.0, 3.0], "bytes": sent, "max_abs_error": 0.001 * seconds, "breakdown": [part],
+    } | more  # fmt: skip
+
+
+def test_medians() -> None:
+    found = model_run.median([answer(3.0), answer(1.0), answer(2.0)])
+    assert (found["seconds"], found["cpu_seconds"], found["runs"]) == (2.0, 4.0, 3)
+    assert found["peak_rss_mib"] == [3.0, 2.0, 3.0] and found["max_error"] == 0.003
+    assert found["breakdown"] == [{"name": "mlp", "seconds": 1.0, "rounds": 3, "bytes": 70}]
+    assert model_run.median([answer(1.0, max_abs_error=None)])["max_error"] is None
+
+
+def test_a_command_that_fails_says_why() -> None:
+    with pytest.raises(model_run.Failed, match="there is no preset moon"):
+        model_run.bench(["moon", "--prompt", "1"])
+    assert "an encoder generates no tokens" in str(
+        model_run._tried(["bert-base", "--prompt", "1", "--tokens", "1"], 1)["error"]
+    )
+
+
+def test_tables() -> None:
+    good = {"title": "a model", "command": "puma bench x"} | model_run.median([answer(2.0)])
+    bad = {"title": "another", "command": "puma bench y", "error": "no memory"}
+    first, second = page.models([good, bad]).splitlines()[2:]
+    assert "| 2.00 | 4.00 | 1,234 | 3.000 | 1.000 | 0.002 | 2, 2, 3 | 1 |" in first
+    assert "not measured: no memory" in second and second.count("|") == first.count("|")
+    (_, _, row) = page.batch([{"batch": 4} | model_run.median([answer(2.0)])]).splitlines()
+    assert row == "| 4 | 2.00 | 4.00 | 1,234 | 375.000 | 0.500 |"
+    slow = {"model": "x", "prompt": 4, "tokens": None, "network": "wan", "rounds": 9, "seconds": 2.0}
+    slow |= {"cpu_seconds": 3.0, "relay_cpu_seconds": 1.0, "predicted": 1.8, "on_three_machines": 1.5}
+    (_, _, row) = page.networks([slow]).splitlines()
+    assert row == "| x, 4 tokens | wan | 9 | 2.00 | 1.80 | 0.90 | 1.50 | 25 % |"
+
+
+def test_the_page_has_room_for_every_part() -> None:
+    text = page.PAGE.read_text()
+    for part in page.PARTS:
+        done = page.filled(text, part, "| new |")
+        assert f"<!-- measured: {part} -->\n| new |\n<!-- /measured -->" in done
+        assert page.filled(done, part, "| new |") == done
+    assert set(page.PARTS) == set(page.TABLES)
+    with pytest.raises(ValueError, match="no markers for moon"):
+        page.filled(text, "moon", "")
+
+
+def test_files(tmp_path: Path) -> None:
+    assert record.read(tmp_path, "models") is None
+    record.save(tmp_path / "new", "functions", {"gelu": {"curve": [[0.5, 1 / 3], [1.0, 2e-9]], "rounds": 4}})
+    found = record.read(tmp_path / "new", "functions")
+    assert found and found["results"] == {"gelu": {"curve": [[0.5, 0.333333], [1.0, 2e-9]], "rounds": 4}}
+    assert {"machine", "kernel", "python", "torch", "date", "commit", "command"} <= set(found["about"])
+    assert "[0.5, 0.333333]" in (tmp_path / "new" / "functions.json").read_text()
+
+
+def test_plots(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    from benchmarks import plots
+
+    models = [{"title": "a model"} | model_run.median([answer(2.0)])]
+    curve = {"gelu": {"title": "GeLU", "relative": False, "curve": [[0.0, 1e-4], [1.0, 2e-4]]}}
+    measured = {"models": {"results": models}, "functions": {"results": curve}, "batch": {"results": [{"error": "no"}]}}
+    assert plots.draw(measured, tmp_path) == ["time.png", "traffic.png", "errors.png"]
+    assert all(path.stat().st_size < 60_000 for path in tmp_path.iterdir())
