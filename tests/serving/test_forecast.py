@@ -13,7 +13,8 @@ from puma.models.config import Llama
 from puma.models.presets import preset
 from puma.serving.bench import RandomParams, configured, random_ids
 from puma.serving.client import Cost
-from puma.serving.forecast import Network, forecast, job
+from puma.serving.forecast import Network, forecast
+from puma.serving.jobs import job
 from puma.serving.local import Trio
 from puma.serving.messages import Encode, Generate, Input
 from puma.serving.speed import Speed, Work, work

@@ -11,7 +11,7 @@ from msgspec.structs import astuple
 from puma.models.presets import preset
 from puma.serving import speed as room
 from puma.serving.client import KEEP_MASKS_BELOW, cost_of
-from puma.serving.forecast import job
+from puma.serving.jobs import job
 from puma.serving.messages import Report, Spent
 from puma.serving.speed import Speed, Work, fitted, speed, together, work
 

@@ -215,7 +215,7 @@ def bench(
     """
     from puma.cli.machine import summary
     from puma.serving.bench import configured, measure
-    from puma.serving.forecast import job
+    from puma.serving.jobs import job
 
     with ui.progress(output.json) as progress:
         name, config, params = configured(model, layers)
@@ -294,7 +294,8 @@ def cost(
         Measure this machine again.
     """
     from puma.serving.bench import configured
-    from puma.serving.forecast import Network, forecast, job
+    from puma.serving.forecast import Network, forecast
+    from puma.serving.jobs import job
     from puma.serving.speed import speed, work
 
     net = Network.parse(network) if network is not None else None

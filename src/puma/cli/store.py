@@ -39,7 +39,7 @@ def prepare(
     """
     from puma.errors import UsageError
     from puma.serving.clear import ClearModel
-    from puma.serving.forecast import job
+    from puma.serving.jobs import job
     from puma.serving.kept import default_folder
     from puma.serving.local import LocalCluster
 

@@ -11,36 +11,16 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from puma.errors import UsageError
-from puma.models import architecture
 from puma.models.config import Config
-from puma.models.text import check_batch
 from puma.serving.client import Cost, cost_of
 from puma.serving.engine import dry_run
-from puma.serving.messages import Encode, Generate, Input, Report
+from puma.serving.messages import Encode, Generate, Report
 from puma.serving.prompt import upload_bytes
 from puma.serving.speed import Speed, Work, together
 
 RATES = {"kbps": 1e3, "mbps": 1e6, "gbps": 1e9}
 TIMES = {"us": 1e-6, "ms": 1e-3, "s": 1.0}
 NETWORK_HINT = "choose lan, paper, wan, or a round-trip time and a rate such as 5ms,1Gbps"
-
-
-def job(config: Config, prompt: int, tokens: int | None, batch: int = 1) -> Generate | Encode:
-    """The request that is measured: new tokens of a causal model, hidden states of an encoder; `batch` prompts."""
-    if batch < 1:
-        raise UsageError(f"a batch of {batch} prompts makes no sense", "pass --batch 1 or more")
-    if prompt < 1:
-        raise UsageError(f"a prompt of {prompt} tokens makes no sense", "pass --prompt 1 or more")
-    if architecture(config).family == "encoder":
-        if tokens is not None:
-            raise UsageError("an encoder generates no tokens", "leave out --tokens")
-        check_batch(config, [prompt] * batch)
-        return Encode(Input([prompt] * batch, []), "hidden")
-    tokens = 1 if tokens is None else tokens
-    if tokens < 1:
-        raise UsageError(f"cannot generate {tokens} tokens", "pass --tokens 1 or more")
-    check_batch(config, [prompt] * batch, tokens)
-    return Generate(Input([prompt] * batch, []), tokens)
 
 
 def forecast(config: Config, request: Generate | Encode) -> Cost:

@@ -25,7 +25,7 @@ from puma.net.tcp import dial
 from puma.serving import folders, warm
 from puma.serving.clear import ClearModel
 from puma.serving.client import Cost, Progress, Session
-from puma.serving.forecast import job
+from puma.serving.jobs import job
 from puma.serving.messages import Encode, Input
 from puma.serving.party import SILENCE, Ports, Start
 from puma.serving.store import content_name, owner_key
