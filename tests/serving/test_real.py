@@ -26,6 +26,12 @@ def test_stories_go_on_as_in_the_clear(real: Find, processes: Trio) -> None:
         assert cluster.generate(prompt, 50).token_ids == clear.generate(ids, 50), prompt
 
 
+def test_stories_told_together(real: Find, processes: Trio) -> None:
+    clear = ClearModel(real("stories260k-hf"))
+    answers = LocalCluster(clear, trio=processes).generate(STORIES, 50)
+    assert [a.token_ids for a in answers] == [clear.generate(clear.prompt_ids(p, 50), 50) for p in STORIES]
+
+
 def test_sums_are_exact(real: Find, processes: Trio) -> None:
     cluster = LocalCluster(real("minigpt-adder-hf"), trio=processes)
     numbers = torch.randint(0, 100, (200, 2), generator=torch.Generator().manual_seed(5)).tolist()
@@ -39,10 +45,9 @@ def test_sums_are_exact(real: Find, processes: Trio) -> None:
 
 def test_sentence_embeddings_are_the_same(real: Find, processes: Trio) -> None:
     clear = ClearModel(real("minilm-hf-fp16"))
-    cluster = LocalCluster(clear, trio=processes)
-    for sentence in SENTENCES:
+    for sentence, found in zip(SENTENCES, LocalCluster(clear, trio=processes).encode(SENTENCES), strict=True):
         plain = clear.encode(clear.sentence_ids(sentence))
-        assert float(cluster.encode(sentence).values @ plain) > 0.9999
+        assert float(found.values @ plain) > 0.9999
 
 
 def test_sentiments_are_the_same(real: Find, processes: Trio) -> None:
