@@ -1,10 +1,14 @@
-"""How fast one core does the local arithmetic: ring matmuls, table lookups, packing.
+"""How fast one core does the local arithmetic: ring matmuls, products with packed weights, table lookups, packing.
 
     python benchmarks/kernels.py [--json FILE] [--quick]
 
 One thread; each number is the median of several runs, in processor time, so that a busy machine disturbs it
 less. Matmuls in thousand million multiply-adds a second, in a 64-bit and a 48-bit ring, with the right factor
 in rows and as a transposed weight, beside torch's int64 matmul; the rest in nanoseconds per element.
+
+Products with packed weights (six bytes a word, read from memory, far more of them than any cache holds) stand
+beside a roofline: what the innermost loop multiplies in the cache, and what memory delivers. "Pair" is the
+product with a difference of two packed matrices, one of them in the cache, as a party's own masks are.
 """
 
 from __future__ import annotations
@@ -21,6 +25,7 @@ from typing import Any
 import torch
 
 from puma import kernels
+from puma.crypto.prg import PairKey
 
 SHAPES = [
     (1, 1, 4096, 4096),
@@ -31,6 +36,18 @@ SHAPES = [
     (12, 128, 64, 128),
 ]
 ELEMENTS = 300_000
+WEIGHTS = {
+    "LLaMA-7B q, k, v, o": (4096, 4096),
+    "LLaMA-7B gate, up": (11008, 4096),
+    "LLaMA-7B down": (4096, 11008),
+    "BERT-base q, k, v, o": (768, 768),
+    "BERT-base in": (3072, 768),
+    "BERT-base out": (768, 3072),
+}
+ROWS = (1, 8, 128)  # of activations
+WORD = 6  # bytes
+BLOCK = 512 << 10  # bytes of weights a call, as the parties do it
+STREAMED = 512 << 20  # bytes, of what cannot be in a cache
 
 
 def main() -> None:
@@ -44,6 +61,8 @@ def main() -> None:
         "machine": machine(),
         "torch": torch.__version__,
         "matmul, G multiply-adds/s": matmuls(runs, against_torch=not options.quick),
+        "roofline": (roof := roofline(runs)),
+        "packed weights": packed_weights(runs, roof),
         "lookup, ns/element": lookups(runs),
         "other, ns/element": others(runs),
     }
@@ -100,6 +119,53 @@ def matmul(batch: int, n: int, k: int, m: int, runs: int, against_torch: bool) -
             "torch, transposed": lambda: torch.matmul(a, weight),
         }
     return {name: batch * n * k * m / 1e9 / seconds(call, runs) for name, call in calls.items()}
+
+
+def roofline(runs: int) -> dict[str, dict[str, float]]:
+    """What no product can exceed: the tile in the cache, memory read in order, and the masks' generator."""
+    # the same few words again and again, in one call
+    a, b = words(8, 256).expand(500, 8, 256), words(4, 256).transpose(0, 1).expand(500, 256, 4)
+    out = torch.zeros(500, 8, 4, dtype=torch.int64)
+    row, buffer = torch.ones(STREAMED // 8, dtype=torch.int64), torch.empty(BLOCK, dtype=torch.uint8)
+    reader = PairKey(bytes(32)).stream("benchmark").reader(0)
+    work = a.numel() * b.shape[-1] / 1e9
+    return {
+        "multiply-adds, G/s": {"48 bits": work / seconds(lambda: kernels.matmul(a, b, 48, out), runs)},
+        "bytes, GB/s": {
+            "memory": STREAMED / 1e9 / seconds(row.sum, runs),
+            "masks drawn": BLOCK / 1e9 / seconds(lambda: reader.into(buffer), runs),
+        },
+    }
+
+
+def packed_weights(runs: int, roof: dict[str, dict[str, float]]) -> dict[str, dict[str, float]]:
+    """Linear layers of packed weights, block by block; GB/s are of packed weights."""
+    peak, memory = roof["multiply-adds, G/s"]["48 bits"], roof["bytes, GB/s"]["memory"]
+    table = {}
+    for name, (out, k) in WEIGHTS.items():
+        copies = max(1, STREAMED // 4 // (WORD * out * k))
+        weight = torch.randint(0, 255, (copies * WORD * out * k,), dtype=torch.uint8)
+        for n in ROWS:
+            limit = min(peak, n * memory / WORD)
+            table[f"{name}, {n}"] = packed_weight(runs, weight, copies * out, k, n, limit)
+    return table
+
+
+def packed_weight(runs: int, weight: torch.Tensor, out: int, k: int, n: int, limit: float) -> dict[str, float]:
+    a, result = words(n, k), torch.zeros(n, out, dtype=torch.int64)
+    rows = max(BLOCK // (WORD * k) // 8 * 8, 8, min(n, 64))
+    blocks, mask = weight.split(rows * WORD * k), torch.randint(0, 255, (rows * WORD * k,), dtype=torch.uint8)
+
+    def walk(*signs: int) -> None:
+        for i, block in enumerate(blocks):
+            kernels.linear_packed(a, [block, mask[: block.numel()]][: len(signs)], signs, 48, result, i * rows)
+
+    times = {"": seconds(lambda: walk(1), runs), "pair ": seconds(lambda: walk(1, -1), runs)}
+    found = {}
+    for kind, time_of_one in times.items():
+        rate = n * out * k / 1e9 / time_of_one
+        found |= {f"{kind}G/s": rate, f"{kind}GB/s": WORD * rate / n, f"{kind}% of roofline": 100 * rate / limit}
+    return found
 
 
 def lookups(runs: int) -> dict[str, dict[str, float]]:
@@ -165,7 +231,7 @@ def show(report: dict[str, Any]) -> None:
             continue
         print(f"\n{title}")
         for row, cells in table.items():
-            print(f"  {row:22}" + "  ".join(f"{name} {value:.2f}" for name, value in cells.items()))
+            print(f"  {row:26}" + "  ".join(f"{name} {value:.2f}" for name, value in cells.items()))
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from torch import Tensor
 from puma import kernels
 from puma.mpc.cost import Cost, Size, declares, local, message_bits, message_bytes
 from puma.mpc.party import DEALER, FIRST, Message, Party, Piece, Protocol
-from puma.mpc.seeded import Seeded, weighted
+from puma.mpc.seeded import in_blocks, weighted
 from puma.mpc.share import Additive, Share
 
 Bilinear = Callable[[Tensor, Tensor], Tensor]
@@ -80,7 +80,7 @@ def square(x: Share) -> Additive:
 def matmul(x: Share, y: Share) -> Additive:
     """Batched matrix product (..., n, k) @ (..., k, m); local, two ring products an evaluator, one at the dealer."""
     bits = min(x.bits, y.bits)
-    if isinstance(y, Seeded):
+    if in_blocks(y):
         part = weighted(x, y, kernels.matmul_packed, y.shape[-1])
     elif x.party.is_dealer:
         part = kernels.matmul(x.mask, y.mask, bits)
@@ -95,8 +95,8 @@ def matmul(x: Share, y: Share) -> Additive:
 
 @declares("local", "section 3", local)
 def linear(x: Share, weight: Share) -> Additive:
-    """x @ weight^T for a matrix (out, in); local, and a Seeded weight is never copied nor its masks stored."""
-    if not isinstance(weight, Seeded):
+    """x @ weight^T for a matrix (out, in); local. No copy is made of a Seeded weight that is not kept anyway."""
+    if not in_blocks(weight):
         return matmul(x, weight.transpose(-1, -2))
     part = weighted(x, weight, kernels.linear_packed, weight.shape[0])
     return Additive(x.party, part, min(x.bits, weight.bits), x.frac + weight.frac, dealt=True)

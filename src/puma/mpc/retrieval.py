@@ -15,7 +15,7 @@ from puma import kernels
 from puma.mpc.arithmetic import multiply, opening_cost, reshare
 from puma.mpc.cost import Cost, Size, declares
 from puma.mpc.party import DEALER, FIRST, Party, Protocol
-from puma.mpc.seeded import Seeded, accumulate
+from puma.mpc.seeded import accumulate, in_blocks
 from puma.mpc.share import Additive, Secret, Share
 
 COMPONENTS = 3  # m, l1 and l2, in this order
@@ -48,7 +48,7 @@ def _sums(choice: Choice, table: Share) -> list[Tensor]:
     """Of each component the sums of the rows that its bits choose."""
     (n, size), d = choice.shape, table.shape[1]
     chosen = [kernels.unpack_bits(b.reshape(-1), (n, 8 * b.shape[1]))[:, :size] for b in choice.bits]
-    if not isinstance(table, Seeded):
+    if not in_blocks(table):
         return [kernels.matmul(c, t, choice.signs.bits) for c, t in zip(chosen, table.components, strict=True)]
     sums = [c.new_zeros((n, d)) for c in chosen]
     accumulate(table, kernels.matmul_packed, [(chosen[0], (1, 0), sums[0]), (chosen[1], (0, 1), sums[1])])

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor
@@ -19,7 +19,7 @@ from puma.crypto.prg import Stream
 from puma.mpc.party import DEALER, FIRST, Party
 from puma.mpc.share import Share
 
-BLOCK_BYTES = 256 << 10  # of one component; two and the left factor fit a second-level cache of 1 MiB
+BLOCK_BYTES = 512 << 10  # of one component: half of a second-level cache of 1 MiB, and 20 us of calls hardly count
 ROWS = 8  # a block has a multiple of so many rows: what the products take at a time
 
 Signs = tuple[int, int]
@@ -35,9 +35,10 @@ def rest_bytes(shape: Sequence[int], bits: int) -> int:
 class Seeded(Share):
     """A Share of given shape whose masks are bytes of `streams`, from where these stand: two at the dealer, else one.
 
-    `packed` is m as `kernels.pack_bytes` writes it, None at the dealer; it is only read, so it may be a map of a file,
-    and `touch` is called each time before it is. With `keep` masks are drawn once and kept, which trades memory for
-    time.
+    `packed` is m as `kernels.pack_bytes` writes it, None at the dealer; it is only read, so it may be a map of a file
+    (`torch.from_dlpack(np.memmap(path, mode="r", ...))`), and `touch` is called each time before it is. With `keep`
+    both components are kept as words, which trades memory for time: products of a few thousand words take less than a
+    walk over blocks.
     """
 
     def __init__(
@@ -46,19 +47,18 @@ class Seeded(Share):
     ) -> None:  # fmt: skip
         empty = torch.empty(tuple(shape), dtype=torch.int64, device="meta")
         super().__init__(party, empty, empty, bits, frac)
-        self._packed, self._streams, self._keep, self._touch = packed, streams, keep, touch
-        self._masks: list[Tensor] | None = None
+        self._packed, self._streams, self.keep, self._touch = packed, streams, keep, touch
         self._words: tuple[Tensor, Tensor] | None = None
 
     @property
     def components(self) -> tuple[Tensor, Tensor]:
-        """Both as words, unpacked and drawn anew; for what is small. Products use `accumulate`."""
+        """Both as words, drawn anew unless they are kept; for what is small. Products use `accumulate`."""
         if self.party.dry:
             return self._a, self._b
         if self._words is not None:
             return self._words
         pair = self._rows(0, self.shape[0])
-        if self._keep:
+        if self.keep:
             self._words = pair
         return pair
 
@@ -84,10 +84,6 @@ class Seeded(Share):
     def _sources(self, size: int, wanted: tuple[bool, bool]) -> list[Callable[[int, int], Tensor]]:
         """For each component a function that gives its bytes low .. high, called from low to high."""
         packed = self._held()
-        if self._keep and self._masks is None:
-            self._masks = [_drawn(stream, 0, rest_bytes(self.shape, self.bits)) for stream in self._streams]
-        if self._masks is not None:
-            return [lambda low, high, held=held: held[low:high] for held in packed + self._masks]
         held = [lambda low, high, m=m: m[low:high] for m in packed]
         needed = wanted[len(packed) :]
         return held + [_drawing(s, size, need) for s, need in zip(self._streams, needed, strict=True)]
@@ -119,6 +115,11 @@ def _drawing(stream: Stream, size: int, needed: bool) -> Callable[[int, int], Te
     if not needed:
         return lambda low, high: buffer[: high - low]
     return lambda low, high: reader.into(buffer[: high - low])
+
+
+def in_blocks(weight: Share) -> TypeGuard[Seeded]:
+    """Whether its products walk over it: not where its words are kept anyway, unless a tape wants the terms apart."""
+    return isinstance(weight, Seeded) and (not weight.keep or weight.party.tape is not None)
 
 
 def accumulate(weight: Seeded, kernel: Kernel, jobs: Sequence[Job]) -> None:
