@@ -53,12 +53,9 @@ def measure(
         after = emulated.stats()
     request = job(config, prompt, tokens)
     cost = forecast(config, request)
-    predicted = net.predict(cost, work(config, request, cost), speed)
-    relay = {
-        "relay_cpu_seconds": (after["cpu_seconds"] - before["cpu_seconds"]) / (runs + 1),
-        "late": after["late"],
-        "by": "netem" if kernel else "relay",
-    }
+    relayed = (after["cpu_seconds"] - before["cpu_seconds"]) / (runs + 1)
+    predicted = net.predict(cost, work(config, request, cost), speed, beside=relayed)
+    relay = {"relay_cpu_seconds": relayed, "late": after["late"], "by": "netem" if kernel else "relay"}
     asked |= {"rate": net.rate, "rtt": net.rtt}
     return asked | found | relay | {"predicted": predicted["seconds_here"], "on_three_machines": predicted["seconds"]}
 

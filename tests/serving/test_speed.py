@@ -47,6 +47,11 @@ def test_rates_are_never_negative() -> None:
 )
 def test_parties_on_cores(busy: tuple[float, ...], idle: float, cores: int, seconds: float) -> None:
     assert together(busy, idle, cores) == pytest.approx(seconds)
+    assert together(busy, idle, 9, beside=5) == max(busy[0], max(busy[1:]) + idle)
+
+
+def test_others_on_the_same_cores() -> None:
+    assert together((2, 4, 4), 0, 2, beside=1) == pytest.approx(5.5)
 
 
 def test_work_of_a_model() -> None:

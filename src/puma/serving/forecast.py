@@ -49,11 +49,11 @@ class Network:
             first, second = second, first
         return cls(text, _amount(second, RATES), _amount(first, TIMES))
 
-    def predict(self, cost: Cost, work: Work, speed: Speed) -> dict[str, Any]:
+    def predict(self, cost: Cost, work: Work, speed: Speed, beside: float = 0.0) -> dict[str, Any]:
         """Seconds on this network, part by part, and what was assumed.
 
-        `seconds` is for three machines like this one, `seconds_here` for three parties that share this one's cores
-        and have such a network between them.
+        `seconds` is for three machines like this one, `seconds_here` for three parties that share this one's cores,
+        also with something else that wants them for `beside` seconds, and have such a network between them.
         """
         dealer, first, _ = cost.per_party
         parts = {
@@ -69,7 +69,7 @@ class Network:
         return asdict(self) | parts | {
             "compute_seconds": compute,
             "seconds": max(ahead, together(compute, idle, 3)),
-            "seconds_here": max(ahead, together(compute, idle, speed.cores)),
+            "seconds_here": max(ahead, together(compute, idle, speed.cores, beside)),
             "assumptions": ASSUMPTIONS,
         }  # fmt: skip
 

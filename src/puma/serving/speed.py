@@ -126,16 +126,16 @@ def _measured(trio: Trio, config: Config, request: Generate | Encode) -> tuple[W
     return work(config, request, cost), cost, min(seconds for seconds, _ in runs[1:])
 
 
-def together(busy: Sequence[float], idle: float, cores: int) -> float:
+def together(busy: Sequence[float], idle: float, cores: int, beside: float = 0.0) -> float:
     """Seconds until all three are done, who are busy for so long each, on so many cores.
 
-    The evaluators go in lockstep and wait for `idle` seconds between; the dealer, who runs ahead, takes turns with
-    them until it is done where cores are fewer than those who want one.
+    The evaluators go in lockstep and wait for `idle` seconds between; the dealer, who runs ahead, and whoever else
+    wants these cores for `beside` seconds, take turns with them where cores are too few.
     """
     dealer, *evaluators = busy
     pair = max(max(evaluators) + idle, sum(evaluators) / cores)
     crowd = (sum(evaluators) / pair + 1) / cores
-    return max(dealer, pair + dealer * max(0.0, crowd - 1))
+    return max(dealer, pair + (dealer + beside) * max(0.0, crowd - 1))
 
 
 def fitted(rows: Sequence[Work], seconds: Sequence[float]) -> Work:
