@@ -14,7 +14,8 @@ from benchmarks.network import Emulated
 from puma.models.config import Config
 from puma.serving.bench import ask, configured, random_ids
 from puma.serving.clear import ClearModel
-from puma.serving.forecast import NETWORKS, forecast, job
+from puma.serving.forecast import NETWORKS, forecast
+from puma.serving.jobs import job
 from puma.serving.local import Trio
 from puma.serving.speed import Speed, work
 

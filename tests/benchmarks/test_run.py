@@ -1,0 +1,46 @@
+"""The one command: its options, and a request over a network beside its prediction."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks import __main__ as command
+from benchmarks import network_run, page, record
+from puma.serving.speed import Speed, Work
+
+RATES = Work(1e-3, 1e-9, 1e-9, 1e-10)
+
+
+@pytest.mark.processes
+def test_a_request_over_a_network(checkpoints: dict[str, Path]) -> None:
+    found = network_run.measure((str(checkpoints["gpt2"]), 3, 1), "lan", 1, Speed((RATES, RATES, RATES), 1e-4, 2))
+    least = found["rounds"] * found["rtt"] / 2
+    assert found["seconds"] > least and found["predicted"] > least
+    assert found["relay_cpu_seconds"] > 0 and found["network"] == "lan"
+    assert "| lan |" in page.networks([found])
+
+
+def test_parts_are_chosen_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def batch(runs: int, quick: bool) -> list[dict[str, object]]:
+        return [{"batch": runs, "error": "nothing measured" if quick else ""}]
+
+    monkeypatch.setitem(command.PARTS, "batch", batch)
+    monkeypatch.setattr(
+        sys, "argv", ["benchmarks", "--only", "batch", "--runs", "7", "--quick", "--out", str(tmp_path)]
+    )
+    command.main()
+    found = record.read(tmp_path, "batch")
+    assert found and found["results"] == [{"batch": 1, "error": "nothing measured"}]
+    assert found["about"]["command"].startswith("python -m benchmarks --only batch")
+    assert "| 1 | not measured: nothing measured |" in (tmp_path / "benchmarks.md").read_text()
+
+
+def test_unknown_parts(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys, "argv", ["benchmarks", "--only", "moon"])
+    with pytest.raises(SystemExit):
+        command.main()
+    assert "there is no part moon" in capsys.readouterr().err
+    assert set(command.PARTS) | {"spu"} == set(page.PARTS)
