@@ -27,7 +27,6 @@ from puma.serving.client import KEEP_MASKS_BELOW, Cost, Progress
 from puma.serving.local import Trio
 from puma.serving.messages import Encode, Generate, Input
 
-RUNS = 3
 
 ROUNDS = Llama(vocab_size=256, hidden_size=64, intermediate_size=128, layers=2, heads=2)
 BYTES = Bert(vocab_size=256, hidden_size=512, intermediate_size=2048, layers=1, heads=16)
@@ -87,20 +86,20 @@ def speed(progress: Progress, again: bool = False) -> Speed:
 
 
 def measure(progress: Progress) -> Speed:
-    """Run the requests, three times each after one that warms up; takes half a minute."""
-    asked = [
-        (ROUNDS, Generate(Input([2], []), 12)),
-        (BYTES, Encode(Input([128], []), "hidden")),
-        (WEIGHTS, Encode(Input([1], []), "hidden")),
-        (WEIGHTS, Encode(Input([48], []), "hidden")),
+    """Run the requests, several times each after one that warms up; takes half a minute."""
+    asked: list[tuple[Config, Generate | Encode, int]] = [
+        (ROUNDS, Generate(Input([2], []), 4), 9),
+        (BYTES, Encode(Input([128], []), "hidden"), 3),
+        (WEIGHTS, Encode(Input([1], []), "hidden"), 3),
+        (WEIGHTS, Encode(Input([48], []), "hidden"), 3),
     ]
     done: list[tuple[Work, Cost, float]] = []
     with Trio(progress) as trio:
-        for i, (config, request) in enumerate(asked):
+        for i, (config, request, runs) in enumerate(asked):
             progress("measuring this machine, for the first use", i, len(asked))
             if trio.session.config != config:
                 trio.session.share(config, RandomParams(config))
-            done.append(_measured(trio, config, request))
+            done.append(_measured(trio, config, request, runs))
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     rows = [w for w, _, _ in done]
     rates = [fitted(rows, [cost.cpu_by_party[rank] for _, cost, _ in done]) for rank in range(3)]
@@ -110,20 +109,20 @@ def measure(progress: Progress) -> Speed:
     return msgspec.structs.replace(busy, wait=waited / first.rounds)
 
 
-def _measured(trio: Trio, config: Config, request: Generate | Encode) -> tuple[Work, Cost, float]:
+def _measured(trio: Trio, config: Config, request: Generate | Encode, runs: int) -> tuple[Work, Cost, float]:
     """Work, the cost of the run whose processor time is the median one, and the fewest seconds.
 
     Other processes can only lengthen the time that a round waits.
     """
-    prompts, runs = random_ids(config, request.input.lengths), []
-    for _ in range(RUNS + 1):
+    prompts, done = random_ids(config, request.input.lengths), []
+    for _ in range(runs + 1):
         started = time.perf_counter()
         ask(trio.session, prompts, getattr(request, "tokens", None))
         seconds, cost = time.perf_counter() - started, trio.session.cost
         assert cost is not None
-        runs.append((seconds, cost))
-    cost = sorted((cost for _, cost in runs[1:]), key=lambda cost: cost.cpu_seconds)[RUNS // 2]
-    return work(config, request, cost), cost, min(seconds for seconds, _ in runs[1:])
+        done.append((seconds, cost))
+    cost = sorted((cost for _, cost in done[1:]), key=lambda cost: cost.cpu_seconds)[runs // 2]
+    return work(config, request, cost), cost, min(seconds for seconds, _ in done[1:])
 
 
 def together(busy: Sequence[float], idle: float, cores: int, beside: float = 0.0) -> float:
