@@ -27,7 +27,6 @@ from puma.serving.client import KEEP_MASKS_BELOW, Cost, Progress
 from puma.serving.local import Trio
 from puma.serving.messages import Encode, Generate, Input
 
-
 ROUNDS = Llama(vocab_size=256, hidden_size=64, intermediate_size=128, layers=2, heads=2)
 BYTES = Bert(vocab_size=256, hidden_size=512, intermediate_size=2048, layers=1, heads=16)
 WEIGHTS = Llama(vocab_size=256, hidden_size=2560, intermediate_size=5120, layers=1, heads=20)
