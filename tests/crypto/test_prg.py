@@ -131,3 +131,12 @@ def test_children_are_secrets_of_their_own():
     drawn = {k.stream(p).bytes(32).numpy().tobytes() for k in map(PairKey, secrets) for p in ("mask", "deal")}
     assert len(set(secrets)) == 4 and len(drawn) == 8
     assert repr(child) == "PairKey(...)"
+
+
+@pytest.mark.parametrize("pieces", [[1], [31, 1, 7], [32, 64], [100_000, 5, 70_001], [16, 200_003]])
+def test_a_reader_from_the_start_gives_the_stream(pieces: list[int]) -> None:
+    """It is made by another mode of the cipher, in any pieces, beyond one call's size."""
+    stream = PairKey(bytes(32)).stream("whole")
+    reader = stream.reader(0)
+    got = torch.cat([reader.into(torch.empty(size, dtype=torch.uint8)) for size in pieces])
+    assert torch.equal(got, stream.bytes(sum(pieces)))

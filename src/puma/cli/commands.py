@@ -225,7 +225,8 @@ def bench(
     if output.json:
         asked = {"model": name, "layers": config.layers, "repeated_layers": found.repeated}
         asked |= {"prompt": prompt, "tokens": new, "batch": batch}
-        spent = {"seconds": found.seconds, "cpu_seconds": cost.cpu_seconds, "peak_rss_mib": cost.peak_rss_mib}
+        spent = {"seconds": found.seconds, "prefill_seconds": cost.prefill, "cpu_seconds": cost.cpu_seconds}
+        spent["peak_rss_mib"] = cost.peak_rss_mib
         sent = {"rounds": cost.rounds, "bytes": cost.bytes(), "max_abs_error": found.max_abs_error}
         where = {"machine": summary(), "version": puma.__version__}
         again = {"prepared": _again(found.prepared)} if found.prepared else {}

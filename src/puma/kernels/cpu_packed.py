@@ -18,16 +18,16 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 from torch import Tensor
 
+from puma.kernels.cpu_few import FEW, WIDTH, eight_words, few_linear, few_matmul
 from puma.kernels.cpu_matmul import dots, streams
 from puma.kernels.cpu_wire import read
 from puma.kernels.tiles import LANES, NARROW_BITS
 from puma.kernels.views import compiled, octets, span
 
-_SHUFFLED = 6  # bytes of a word for which there is a shuffle
 _ROWS, _DEPTH = 8, 256  # words that are spread at a time: half of a 32 kB cache
-_AHEAD = 2 * _DEPTH * _SHUFFLED  # bytes: processors do not foresee that a row goes on where it was left
+_AHEAD = 2 * _DEPTH * WIDTH  # bytes: processors do not foresee that a row goes on where it was left
 _MANY = 32  # rows of a that leave no room beside them in a 32 kB cache
-_I1, _I8, _I32, _I64 = (ir.IntType(bits) for bits in (1, 8, 32, 64))
+_I32, _I64 = ir.IntType(32), ir.IntType(64)
 _ONES = np.uint64(0xFFFF_FFFF_FFFF_FFFF)
 
 
@@ -81,6 +81,12 @@ def _run(
         return out
     (p, p_sign), (q, q_sign) = terms[0], terms[-1] if len(terms) > 1 else (terms[0][0], 0)
     a = a if a.stride(-1) == 1 else a.contiguous()
+    few, along = _FEW[work]
+    if a.shape[0] < FEW and (bits + 7) // 8 == WIDTH and place[along] % LANES == 0:
+        for matrix, sign in terms:
+            left = a if sign == 1 else -a
+            few(bits <= NARROW_BITS, span(left), left.stride(0), a.shape[0], matrix, span(out), out.shape[1], *place)
+        return out
     scratch = np.empty(_ROWS * _DEPTH, np.int64)
     work(
         *(bits <= NARROW_BITS, span(a), a.stride(0), a.shape[0]),
@@ -91,31 +97,18 @@ def _run(
 
 def _spreading(add: bool) -> Any:
     """An intrinsic: words of six bytes, times 1 (turn 0) or -1 (turn -1), into or onto int64; in eights."""
-    lanes, octet_lanes = ir.VectorType(_I64, LANES), ir.VectorType(_I8, 64)
-    quads = ir.VectorType(_I32, 16)
-    live = 2 * _SHUFFLED  # groups of four bytes that hold eight words
-    flags = ir.Constant(ir.VectorType(_I1, 16), [int(i < live) for i in range(16)])
-    places = [j * _SHUFFLED + t if t < _SHUFFLED else 64 for j in range(LANES) for t in range(8)]
+    lanes = ir.VectorType(_I64, LANES)
 
     def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
         buffer, at, turn, out, out_at, count = values
         source = builder.gep(context.make_array(signature.args[0])(context, builder, buffer).data, [at])
         target = builder.gep(context.make_array(signature.args[3])(context, builder, out).data, [out_at])
-        kind = ir.FunctionType(quads, [quads.as_pointer(), _I32, flags.type, quads])
-        masked = cgutils.get_or_insert_function(builder.module, kind, "llvm.masked.load.v16i32.p0")
-        kind = ir.FunctionType(ir.VoidType(), [_I8.as_pointer(), _I32, _I32, _I32])
-        prefetch = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
         nothing = ir.Constant(lanes, ir.Undefined)
         turns = builder.insert_element(nothing, turn, _I32(0))
         turns = builder.shuffle_vector(turns, nothing, ir.Constant(ir.VectorType(_I32, LANES), [0] * LANES))
         with cgutils.for_range_slice(builder, _I64(0), count, _I64(LANES)) as (i, _):
-            place = builder.gep(source, [builder.mul(i, _I64(_SHUFFLED))])
-            # into the second-level cache, for reading; a place behind the buffer does no harm
-            builder.call(prefetch, [builder.gep(place, [_I64(_AHEAD)]), _I32(0), _I32(2), _I32(1)])
-            place = builder.bitcast(place, quads.as_pointer())
-            raw = builder.call(masked, [place, _I32(1), flags, ir.Constant(quads, [0] * 16)])
-            zeros, order = ir.Constant(octet_lanes, [0] * 64), ir.Constant(ir.VectorType(_I32, 64), places)
-            spread = builder.bitcast(builder.shuffle_vector(builder.bitcast(raw, octet_lanes), zeros, order), lanes)
+            place = builder.gep(source, [builder.mul(i, _I64(WIDTH))])
+            spread = eight_words(builder, place, _AHEAD)
             value = builder.sub(builder.xor(spread, turns), turns)
             to = builder.bitcast(builder.gep(target, [i]), lanes.as_pointer())
             if add:
@@ -137,7 +130,7 @@ _put, _add = _spreading(add=False), _spreading(add=True)
 def _spread(buffer, at, sign, bits, out, out_at, count, add):
     """out = or += sign * words."""
     width, mask = (bits + 7) // 8, _ONES >> np.uint64(64 - bits)
-    whole = count - count % 8 if width == _SHUFFLED else 0
+    whole = count - count % 8 if width == WIDTH else 0
     if add:
         _add(buffer, at, (sign - 1) // 2, out, out_at, whole)
     else:
@@ -185,3 +178,6 @@ def _matmul(narrow, a, a_stride, n, p, p_sign, q, q_sign, bits, scratch, c, c_st
             some = min(_ROWS, rows - row)
             _block(p, p_sign, q, q_sign, bits, row, some, columns, start, depth, scratch)
             streams(narrow, a, first + row, a_stride, scratch, 0, _DEPTH, c, start, c_stride, n, some, depth)
+
+
+_FEW = {_linear: (few_linear, 1), _matmul: (few_matmul, 2)}  # and which of the three sizes its vectors run along

@@ -21,11 +21,11 @@ LANES = 8
 NARROW_BITS = 52
 # numba may be told to compile for another CPU than this one
 _OTHER_CPU = getattr(config, "CPU_NAME", None)
-_FUSED = not _OTHER_CPU and bool(binding.get_host_cpu_features().get("avx512ifma", False))
+FUSED = not _OTHER_CPU and bool(binding.get_host_cpu_features().get("avx512ifma", False))
 _I1, _I32, _I64 = ir.IntType(1), ir.IntType(32), ir.IntType(64)
-_VECTOR = ir.VectorType(_I64, LANES)
+VECTOR = ir.VectorType(_I64, LANES)
 _FLAGS = ir.VectorType(_I1, LANES)
-_ZERO = ir.Constant(_VECTOR, [0] * LANES)
+ZERO = ir.Constant(VECTOR, [0] * LANES)
 
 Values = list[Any]
 
@@ -33,7 +33,7 @@ Values = list[Any]
 def dot_tile(rows: int, columns: int) -> Any:
     """c[r, j] += sum_k a[r, k] b[j, k]: rows x 1 or 4 dot products, both factors with unit stride along k."""
 
-    def emit(tile: _Tile) -> None:
+    def emit(tile: Tile) -> None:
         a_rows, b_rows, c_rows = tile.rows("a", rows), tile.rows("b", columns), tile.rows("c", rows)
 
         def step(load: Callable[[Any], Any], k: Any, sums: Values) -> Values:
@@ -44,7 +44,7 @@ def dot_tile(rows: int, columns: int) -> Any:
             ]
 
         whole = tile.builder.and_(tile.count, _I64(-LANES))
-        sums = tile.loop(whole, LANES, [_ZERO] * (rows * columns), lambda k, s: step(tile.load, k, s))
+        sums = tile.loop(whole, LANES, [ZERO] * (rows * columns), lambda k, s: step(tile.load, k, s))
         rest = tile.builder.sub(tile.count, whole)
         sums = tile.loop(rest, LANES, sums, lambda _, s: step(tile.load_first(rest), whole, s))
         for r, row in enumerate(c_rows):
@@ -57,7 +57,7 @@ def dot_tile(rows: int, columns: int) -> Any:
 def stream_tile(rows: int, depth: int) -> Any:
     """c[r, :] += the sum of a[r, k] b[k, :] over `depth` k: b goes by in order; columns come in eights."""
 
-    def emit(tile: _Tile) -> None:
+    def emit(tile: Tile) -> None:
         b_rows, c_rows = tile.rows("b", depth), tile.rows("c", rows)
         factors = [[tile.spread(tile.after(row, k)) for k in range(depth)] for row in tile.rows("a", rows)]
 
@@ -75,21 +75,21 @@ def stream_tile(rows: int, depth: int) -> Any:
     return _intrinsic(emit)
 
 
-def _intrinsic(emit: Callable[[_Tile], None]) -> Any:
+def _intrinsic(emit: Callable[[Tile], None]) -> Any:
     """A numba intrinsic around both versions of a tile; `narrow` picks one when it runs."""
 
     def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
         data = {i: context.make_array(signature.args[i])(context, builder, values[i]).data for i in (2, 5, 8)}
         firsts = {i: builder.gep(data[i], [values[i + 1]]) for i in data}
         places = {name: (firsts[i], values[i + 2]) for name, i in (("a", 2), ("b", 5), ("c", 8))}
-        if not _FUSED:
-            emit(_Tile(builder, places, values[1], fused=False))
+        if not FUSED:
+            emit(Tile(builder, places, values[1], fused=False))
             return context.get_dummy_value()
         with builder.if_else(values[0]) as (narrow, wide):
             with narrow:
-                emit(_Tile(builder, places, values[1], fused=True))
+                emit(Tile(builder, places, values[1], fused=True))
             with wide:
-                emit(_Tile(builder, places, values[1], fused=False))
+                emit(Tile(builder, places, values[1], fused=False))
         return context.get_dummy_value()
 
     @intrinsic
@@ -100,7 +100,7 @@ def _intrinsic(emit: Callable[[_Tile], None]) -> Any:
     return tile
 
 
-class _Tile:
+class Tile:
     """The LLVM builder with the handful of vector operations the tiles are written in."""
 
     def __init__(self, builder: Any, places: dict[str, tuple[Any, Any]], count: Any, fused: bool) -> None:
@@ -113,17 +113,17 @@ class _Tile:
     def after(self, pointer: Any, offset: Any) -> Any:
         return self.builder.gep(pointer, [_I64(offset) if isinstance(offset, int) else offset])
 
-    def load(self, pointer: Any, kind: Any = _VECTOR) -> Any:
+    def load(self, pointer: Any, kind: Any = VECTOR) -> Any:
         return self.builder.load(self.builder.bitcast(pointer, kind.as_pointer()), align=8)
 
     def load_first(self, count: Any) -> Callable[[Any], Any]:
         """A load of the first `count` lanes, zeros in the others, that touches no memory behind them."""
-        lanes = ir.Constant(_VECTOR, list(range(LANES)))
+        lanes = ir.Constant(VECTOR, list(range(LANES)))
         flags = self.builder.icmp_unsigned("<", lanes, self._everywhere(count))
-        kind = ir.FunctionType(_VECTOR, [_VECTOR.as_pointer(), _I32, _FLAGS, _VECTOR])
+        kind = ir.FunctionType(VECTOR, [VECTOR.as_pointer(), _I32, _FLAGS, VECTOR])
         masked = self._external(kind, "llvm.masked.load.v8i64.p0")
         cast = self.builder.bitcast
-        return lambda pointer: self.builder.call(masked, [cast(pointer, _VECTOR.as_pointer()), _I32(8), flags, _ZERO])
+        return lambda pointer: self.builder.call(masked, [cast(pointer, VECTOR.as_pointer()), _I32(8), flags, ZERO])
 
     def store(self, value: Any, pointer: Any) -> None:
         self.builder.store(value, self.builder.bitcast(pointer, value.type.as_pointer()), align=8)
@@ -134,7 +134,7 @@ class _Tile:
     def totals(self, vectors: Values) -> Any:
         """The sum of the lanes of one vector, or of each of four, side by side."""
         if len(vectors) == 1:
-            kind = ir.FunctionType(_I64, [_VECTOR])
+            kind = ir.FunctionType(_I64, [VECTOR])
             return self.builder.call(self._external(kind, "llvm.vector.reduce.add.v8i64"), vectors)
         # in pairs: each step halves the lanes that a sum is spread over, and puts two sums into one vector
         low = self._folded(vectors[0], vectors[1], [0, 8, 2, 10, 4, 12, 6, 14], 1)
@@ -144,7 +144,7 @@ class _Tile:
 
     def multiply_add(self, total: Any, x: Any, y: Any) -> Any:
         if self.fused:
-            kind = ir.FunctionType(_VECTOR, [_VECTOR] * 3)
+            kind = ir.FunctionType(VECTOR, [VECTOR] * 3)
             return self.builder.call(self._external(kind, "llvm.x86.avx512.vpmadd52l.uq.512"), [total, x, y])
         return self.builder.add(total, self.builder.mul(x, y))
 
@@ -156,7 +156,7 @@ class _Tile:
         self.builder.position_at_end(head)
         index = self.builder.phi(_I64)
         index.add_incoming(_I64(0), before)
-        phis = [self.builder.phi(_VECTOR) for _ in carried]
+        phis = [self.builder.phi(VECTOR) for _ in carried]
         self.builder.cbranch(self.builder.icmp_signed("<", index, count), inside, after)
         self.builder.position_at_end(inside)
         results = body(index, phis)
@@ -169,7 +169,7 @@ class _Tile:
         return phis
 
     def _everywhere(self, scalar: Any) -> Any:
-        nothing = ir.Constant(_VECTOR, ir.Undefined)
+        nothing = ir.Constant(VECTOR, ir.Undefined)
         first = self.builder.insert_element(nothing, scalar, _I32(0))
         zeros = ir.Constant(ir.VectorType(_I32, LANES), [0] * LANES)
         return self.builder.shuffle_vector(first, nothing, zeros)

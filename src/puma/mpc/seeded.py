@@ -83,7 +83,7 @@ class Seeded(Share):
 
     def _sources(self, size: int, wanted: tuple[bool, bool]) -> list[Callable[[int, int], Tensor]]:
         """For each component a function that gives its bytes low .. high, called from low to high."""
-        packed = self._held()
+        packed = self._held() if wanted[0] or self._packed is None else [self._packed]
         held = [lambda low, high, m=m: m[low:high] for m in packed]
         needed = wanted[len(packed) :]
         return held + [_drawing(s, size, need) for s, need in zip(self._streams, needed, strict=True)]
@@ -129,9 +129,15 @@ def accumulate(weight: Seeded, kernel: Kernel, jobs: Sequence[Job]) -> None:
     """
     if weight.party.dry or not jobs:
         return
-    wanted = (any(signs[0] for _, signs, _ in jobs), any(signs[1] for _, signs, _ in jobs))
-    for first, packed in weight.blocks(min(jobs[0][0].shape[0], 64), wanted):
-        for left, signs, out in jobs:
+    held = [] if weight.party.is_dealer else [job for job in jobs if not job[1][1]]
+    for left, signs, out in held:  # m lies there as a whole: no need for blocks
+        kernel(left, weight._held(), signs[:1], weight.bits, out, 0)
+    drawn = [job for job in jobs if weight.party.is_dealer or job[1][1]]
+    if not drawn:
+        return
+    wanted = (any(signs[0] for _, signs, _ in drawn), any(signs[1] for _, signs, _ in drawn))
+    for first, packed in weight.blocks(min(drawn[0][0].shape[0], 64), wanted):
+        for left, signs, out in drawn:
             kernel(left, packed, signs, weight.bits, out, first)
 
 
@@ -148,6 +154,16 @@ def online_terms(x: Share) -> list[tuple[Tensor, Signs]]:
     if x.party.rank == DEALER:
         return []
     return [(x.m, (1, -1) if x.party.rank == FIRST else (0, -1))]
+
+
+def whole_terms(x: Share) -> list[tuple[Tensor, Signs]]:
+    """All terms of x o weight, one to a component.
+
+    P0: (l1x + l2x) o (l1w + l2w).  P1: (mx - l1x) o mw - mx o l1w.  P2: -l2x o mw - mx o l2w.
+    """
+    if x.party.rank == DEALER:
+        return known_terms(x)
+    return [(x.m - x.mask if x.party.rank == FIRST else -x.mask, (1, 0)), (-x.m, (0, 1))]
 
 
 def product_part(
@@ -167,7 +183,7 @@ def weighted(x: Share, weight: Seeded, kernel: Kernel, columns: int) -> Tensor:
     """
     tape = x.party.tape
     if tape is None:
-        return product_part(weight, kernel, known_terms(x) + online_terms(x), columns)
+        return product_part(weight, kernel, whole_terms(x), columns)
     bits, shape = min(x.bits, weight.bits), (*x.shape[:-1], columns)
     known = tape.known(lambda: product_part(weight, kernel, known_terms(x), columns), shape, bits)
     return known if tape.rehearsing else product_part(weight, kernel, online_terms(x), columns, known)
