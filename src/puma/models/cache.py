@@ -11,6 +11,7 @@ import torch
 
 from puma.errors import UsageError
 from puma.nn import functional as F
+from puma.nn.layout import Rows
 from puma.nn.modules import Layout, Value
 
 
@@ -28,6 +29,21 @@ class LayerCache:
         return self.k, self.v
 
 
+class Blank(LayerCache):
+    """A layer's cache as it will lie once `length` positions are held, for those who only ask how: zeros."""
+
+    def __init__(self, length: int) -> None:
+        super().__init__()
+        self.length = length
+
+    def append(self, k: Value, v: Value) -> tuple[Value, Value]:
+        """The new positions behind as many zeros."""
+        return k.apply(self._behind), v.apply(self._behind)
+
+    def _behind(self, new: torch.Tensor) -> torch.Tensor:
+        return torch.cat([new.new_zeros(*new.shape[:2], self.length, new.shape[3]), new], 2)
+
+
 class Cache:
     """One `LayerCache` per layer of a causal model, for prompts of public lengths; for one prompt if none are given.
 
@@ -35,7 +51,7 @@ class Cache:
     """
 
     def __init__(self, layers: int, lengths: Sequence[int] | None = None) -> None:
-        self.layers = [LayerCache() for _ in range(layers)]
+        self.layers: list[LayerCache] = [LayerCache() for _ in range(layers)]
         self._lengths = lengths
         self.held = torch.empty((1 if lengths is None else len(lengths), 0), dtype=torch.bool)
 
@@ -53,3 +69,12 @@ class Cache:
         layout = Layout(lengths, self.held)
         self.held = layout.held
         return layout
+
+    @classmethod
+    def foreseen(cls, layers: int, lengths: Sequence[int], steps: int) -> Cache:
+        """As it will lie after so many steps of generation, without what it will hold."""
+        cache = cls(layers, lengths)
+        real = Rows(lengths).real
+        cache.held = torch.cat([real, torch.ones(len(real), steps - 1, dtype=torch.bool)], 1)
+        cache.layers = [Blank(cache.length) for _ in range(layers)]
+        return cache

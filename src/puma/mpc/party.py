@@ -20,6 +20,7 @@ from torch import Tensor
 from puma import kernels
 from puma.crypto.prg import PairKey, Stream
 from puma.mpc.cost import Ledger, message_bytes
+from puma.mpc.foresight import Foresight, Silence
 from puma.net import Link
 
 T = TypeVar("T")
@@ -72,6 +73,7 @@ class Party:
         self.device = "meta" if self.dry else "cpu"
         self.ledger = Ledger()
         self.tape: Tape | None = None
+        self.foresight: Foresight | None = None  # at the dealer only
         self._keys = keys or {}
         self._streams: dict[tuple[int, str], Stream] = {}
 
@@ -132,6 +134,29 @@ class Party:
         finally:
             self._keys, self._streams, self.links = before
             self.tape = None
+
+    @contextmanager
+    def stage(self, label: str) -> Iterator[None]:
+        """Meanwhile draw from streams of this stage's own, so that they start at a place known beforehand.
+
+        A label must serve only once, except to draw the same masks for the same values again.
+        """
+        before = self._keys, self._streams
+        self._keys, self._streams = self.child_keys(label), {}
+        try:
+            yield
+        finally:
+            self._keys, self._streams = before
+
+    @contextmanager
+    def silent(self) -> Iterator[None]:
+        """Meanwhile the dealer says nothing and books nothing."""
+        before = self.links, self.ledger
+        self.links, self.ledger = dict.fromkeys(self.links, Silence()), Ledger()  # type: ignore[assignment]
+        try:
+            yield
+        finally:
+            self.links, self.ledger = before
 
     # -- messages -----------------------------------------------------------------------------------------------
 

@@ -179,9 +179,14 @@ def product_part(
 def weighted(x: Share, weight: Seeded, kernel: Kernel, columns: int) -> Tensor:
     """This party's part of x o weight (..., columns).
 
-    In a rehearsal an evaluator makes its known terms and writes them down; in the run itself it makes the others.
+    The dealer may make it beforehand. In a rehearsal an evaluator makes its known terms and writes them down; in the
+    run itself it makes the others.
     """
     tape = x.party.tape
+    if x.party.foresight is not None and not x.party.dry:
+        return x.party.foresight.product(
+            weight, kernel, x.mask, columns, lambda rows: product_part(weight, kernel, [(rows, (1, 1))], columns)
+        )
     if tape is None:
         return product_part(weight, kernel, whole_terms(x), columns)
     bits, shape = min(x.bits, weight.bits), (*x.shape[:-1], columns)

@@ -277,11 +277,11 @@ def _half_turned(x: Tensor) -> Tensor:
 
 
 def _argmax_cost(x: Value) -> Cost:
-    ready, index = Size(tuple(x.shape), LOGIT_RING, ACTIVATION), Size(tuple(x.shape), _index_bits(x.shape[-1]))
+    ready, index = Size(tuple(x.shape), LOGIT_RING, ACTIVATION), Size(tuple(x.shape), index_bits(x.shape[-1]))
     return formatted_cost((x, ACTIVATION, LOGIT_RING)) + compare.argmax_cost(ready, index)
 
 
-def _index_bits(size: int) -> int:
+def index_bits(size: int) -> int:
     return max(1, (size - 1).bit_length())
 
 
@@ -291,7 +291,7 @@ def argmax(x: Value) -> Value:
     if isinstance(x, Tensor):
         return x.argmax(-1)
     (x,) = x.party.run(formatted((x, ACTIVATION, LOGIT_RING)))
-    bits = _index_bits(x.shape[-1])
+    bits = index_bits(x.shape[-1])
     index = public(x.party, torch.arange(x.shape[-1]), x.shape[-1:], bits, 0).expand(*x.shape)
     return x.party.run(compare.argmax(x, index))[1]
 

@@ -5,7 +5,8 @@ It knows models and requests; it must not know links, addresses or processes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 
 import torch
 
@@ -13,11 +14,13 @@ from puma.errors import InputError, UsageError
 from puma.models import Cache, architecture
 from puma.models.config import Config, with_layers
 from puma.models.text import check_batch
+from puma.mpc.arithmetic import reshare
 from puma.mpc.cost import message_bytes
 from puma.mpc.fixed import ACTIVATION, RING, WEIGHT, formatted
+from puma.mpc.foresight import Foresight
 from puma.mpc.party import Party
 from puma.mpc.retrieval import Choice
-from puma.mpc.seeded import Seeded
+from puma.mpc.seeded import Seeded, in_blocks
 from puma.mpc.share import Additive, Share, public
 from puma.nn import functional as F
 from puma.nn.layout import Rows
@@ -25,6 +28,7 @@ from puma.serving.messages import Encode, Generate, Spent, TensorSpec
 from puma.serving.prompt import imagined
 
 Emit = Callable[[Share], None]
+AHEAD = 4  # steps of which the dealer multiplies masks in one walk over a parameter: the first token waits for them
 OUTPUTS = ("hidden", "pooled", "logits")
 
 
@@ -46,6 +50,7 @@ class Engine:
         self.party = party
         self.config = config
         self.model = architecture(config).model(config, params)
+        self._params = list(params.values())
 
     def admit(self, job: Generate | Encode) -> None:
         """Refuse what cannot be served, before its prompts are read: a party trusts no client to have checked."""
@@ -60,16 +65,48 @@ class Engine:
     def generate(self, one_hot: Choice | Share, job: Generate, emit: Emit, prefilled: Callable[[], None]) -> None:
         """Emit each prompt's next token, as indices (prompts,), when decided; fed back without being opened."""
         cache = Cache(self.config.layers, job.input.lengths)
-        for step in range(job.tokens):
-            logits = self.model(one_hot, cache)
-            with F.component("head", one_hot):
-                token = F.argmax(logits)
-                emit(settled(token))
-            if step == 0:
-                prefilled()
-            if step + 1 < job.tokens:
-                with F.component("embedding", one_hot):
-                    one_hot = F.one_hot(token, self.config.vocab_size)
+        token: Share | None = None
+        with self._foresight() as foresight:
+            for step in range(job.tokens):
+                if foresight and step % AHEAD == 0:
+                    self._scout(foresight, job, range(step + 1, min(step + AHEAD, job.tokens)))
+                if foresight:
+                    foresight.begin(step)
+                with self.party.stage(f"step {step}"):
+                    logits = self.model(one_hot if token is None else self._fed(token), cache)
+                    with F.component("head", one_hot):
+                        token = F.argmax(logits)
+                        emit(settled(token))
+                if step == 0:
+                    prefilled()
+
+    def _fed(self, token: Share) -> Share:
+        """One-hot rows of a token under masks of the present stage."""
+        with F.component("embedding", token):
+            (token,) = self.party.run(reshare(token.additive()))
+            return F.one_hot(token, self.config.vocab_size)
+
+    @contextmanager
+    def _foresight(self) -> Iterator[Foresight | None]:
+        """Meanwhile the dealer may make products of several steps at once, where parameters are drawn at each use."""
+        drawn = any(in_blocks(p) for p in self._params)
+        if not self.party.is_dealer or self.party.dry or not drawn:
+            yield None
+            return
+        self.party.foresight = Foresight()
+        try:
+            yield self.party.foresight
+        finally:
+            self.party.foresight = None
+
+    def _scout(self, foresight: Foresight, job: Generate, steps: range) -> None:
+        """Note the masks that the dealer will multiply with parameters in these steps."""
+        prompts = job.input.lengths
+        for step in steps:
+            blank = self.party.nothing((len(prompts),))
+            token = Share(self.party, blank, blank, F.index_bits(self.config.vocab_size), 0)
+            with foresight.scouting(step), self.party.silent(), self.party.stage(f"step {step}"):
+                self.model(self._fed(token), Cache.foreseen(self.config.layers, prompts, step))
 
     def encode(self, one_hot: Choice, job: Encode, emit: Emit) -> None:
         """Emit hidden states (all tokens, d), their sums over each prompt (prompts, d), or logits (prompts, labels)."""
