@@ -60,10 +60,12 @@ class Session:
         self.links = list(links)
         self.config: Config | None = None
         self.sharing = b""  # of the model that the parties serve
+        self.card: msg.Card | None = None  # and what its owner says of it
         self.cost: Cost | None = None
         self.tickets: Tickets | None = None  # where requests look for what has been prepared
         self._requests = 0
         self._unread = 0  # results of the present request
+        self._open_ended = False  # the parties wait for a word after each of these
         self._reported = True
         self._over = False
 
@@ -109,17 +111,26 @@ class Session:
         config = found[0].config
         if config is None or found[1:] != found[:1] * 2:
             return False
-        self.config, self.sharing = config, found[0].sharing
+        self.config, self.sharing, self.card = config, found[0].sharing, found[0].card
         return True
 
     # -- client ---------------------------------------------------------------------------------------------
 
-    def generate(self, prompts: Sequence[Sequence[int]], tokens: int) -> Iterator[list[int]]:
-        """Yield the next token of each prompt as they are decided; `cost` is set when the last ones have come."""
-        sent, ticket = self._ask(lambda job: msg.Generate(job, tokens), prompts, [], tokens)
-        mine = self._requests
+    def generate(
+        self, prompts: Sequence[Sequence[int]], tokens: int, until: Callable[[Sequence[int]], bool] | None = None
+    ) -> Iterator[list[int]]:
+        """Yield the next token of each prompt as they are decided; `cost` is set when the last ones have come.
+
+        With `until`, the parties wait after each step until it has told whether that was the last one.
+        """
+        paced = until is not None
+        sent, ticket = self._ask(lambda job: msg.Generate(job, tokens, paced=paced), prompts, [], tokens)
+        self._open_ended, mine = paced, self._requests
         while self._unread:
-            yield [int(index) % (1 << self._bits) for index in self._result()]  # an index is unsigned
+            step = [int(index) % (1 << self._bits) for index in self._result()]  # an index is unsigned
+            if until is not None and self._unread:
+                self._pace(not until(step))
+            yield step
             if mine != self._requests:
                 raise UsageError("a new request came before this one was read", "read a stream to its end")
         self.cost = cost_of(self._reports(), sent, ticket)
@@ -219,6 +230,9 @@ class Session:
             raise ProtocolError("the session has ended", "start a new one; an earlier error may say why")
         while self._unread:
             self._result()
+            if self._unread and self._open_ended:
+                self._pace(False)
+        self._open_ended = False
         if not self._reported:
             self._reports()
         self._requests += 1
@@ -232,6 +246,14 @@ class Session:
         except BaseException:
             self._over = True
             raise
+
+    def _pace(self, more: bool) -> None:
+        """Tell the parties whether one more token is wanted."""
+        with self._talking():
+            for link in self.links:
+                link.send_control(msg.encode(msg.Pace(more)))
+        if not more:
+            self._unread = 0
 
     def _send(self, request: Callable[[list[bytes]], msg.Request], seeds: list[bytes]) -> None:
         with self._talking():

@@ -62,8 +62,14 @@ class Engine:
         if isinstance(job, Encode) and job.output not in OUTPUTS:
             raise UsageError(f"there is no output {job.output}", f"choose one of {', '.join(OUTPUTS)}")
 
-    def generate(self, one_hot: Choice | Share, job: Generate, emit: Emit, prefilled: Callable[[], None]) -> None:
-        """Emit each prompt's next token, as indices (prompts,), when decided; fed back without being opened."""
+    def generate(
+        self, one_hot: Choice | Share, job: Generate, emit: Emit, prefilled: Callable[[], None],
+        proceed: Callable[[], bool] = lambda: True,
+    ) -> None:  # fmt: skip
+        """Emit each prompt's next token, as indices (prompts,), when decided; fed back without being opened.
+
+        Before each further token `proceed` is asked whether it is wanted.
+        """
         cache = Cache(self.config.layers, job.input.lengths)
         token: Share | None = None
         with self._foresight() as foresight:
@@ -79,6 +85,8 @@ class Engine:
                         emit(settled(token))
                 if step == 0:
                     prefilled()
+                if step + 1 == job.tokens or not proceed():
+                    break
 
     def _fed(self, token: Share) -> Share:
         """One-hot rows of a token under masks of the present stage."""

@@ -1,0 +1,58 @@
+"""What everyone may know of a model: its config, its tokenizer, which tokens end a text. Clients work with no more.
+
+It turns text into token ids and back. It must not know weights, shares or parties.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from tokenizers import Tokenizer
+from torch import Tensor
+
+from puma.errors import UsageError
+from puma.models import architecture, text
+from puma.models.config import Config
+
+
+class PublicModel:
+    """A model without its weights."""
+
+    def __init__(self, name: str, config: Config, tokenizer: Tokenizer, eos: Sequence[int] = ()) -> None:
+        self.name, self.config, self.tokenizer, self.eos = name, config, tokenizer, tuple(eos)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Names of the classes; empty where there is no classification head."""
+        return tuple(getattr(self.config, "labels", ()))
+
+    @property
+    def output(self) -> str:
+        """What an encoder is asked for: class logits if it can, else the sum of the token states."""
+        return "logits" if self.labels else "pooled"
+
+    def prompt_ids(self, prompt: str, tokens: int) -> list[int]:
+        """Token ids of a prompt that is to be continued, checked against the context."""
+        if architecture(self.config).family != "causal":
+            raise UsageError(f"{self.name} does not generate text", "use encode, or a LLaMA or GPT-2 model")
+        if tokens < 1:
+            raise UsageError(f"cannot generate {tokens} tokens", "ask for at least one")
+        ids = text.encode(self.tokenizer, self.config, prompt).ids
+        text.check_length(self.config, len(ids), tokens)
+        return ids
+
+    def sentence_ids(self, sentence: str) -> text.Tokens:
+        """Token ids of a text that is to be encoded, checked against the context."""
+        if architecture(self.config).family != "encoder":
+            raise UsageError(f"{self.name} is no encoder", "use generate, or a BERT model")
+        tokens = text.encode(self.tokenizer, self.config, sentence)
+        text.check_length(self.config, len(tokens.ids))
+        return tokens
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return text.decode(self.tokenizer, ids)
+
+    def finished(self, values: Tensor) -> Tensor:
+        """What `output` becomes at the client: the mean and the norm cost nothing in the clear."""
+        return values if self.labels else values / torch.linalg.vector_norm(values)
