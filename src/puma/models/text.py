@@ -41,6 +41,19 @@ def open_tokenizer(path: Path | None) -> Tokenizer:
     return tokenizer
 
 
+def tokenizer_of(content: bytes | None) -> Tokenizer:
+    """The same from the file's content."""
+    if content is None:
+        raise CheckpointError("the model came without its tokenizer.json", "its owner uploads it again, with one")
+    try:
+        tokenizer = Tokenizer.from_buffer(content)
+    except Exception as error:  # the library raises plain Exception
+        raise CheckpointError(f"the model's tokenizer.json cannot be read: {error}", "upload it again") from error
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    return tokenizer
+
+
 def encode(tokenizer: Tokenizer, config: Config, text: str, pair: str | None = None) -> Tokens:
     """Token ids with the special tokens that the checkpoint puts around a text or a pair of texts."""
     if not text.strip() or (pair is not None and not pair.strip()):

@@ -2,8 +2,8 @@
 
 What has arrived lies in a folder beside the models, with the offer that it belongs to and a journal of the checksums of
 its complete parameters. An upload that is taken up again reads them back and goes on behind the last one that is whole.
-Nothing in that folder is ever served: it becomes a model by one rename, when all three parties hold all of it. This file
-must not know links.
+Nothing in that folder is ever served: it becomes a model by one rename, when all three parties hold all of it. This
+file must not know links.
 """
 
 from __future__ import annotations

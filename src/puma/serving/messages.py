@@ -40,7 +40,7 @@ class File(msgspec.Struct, frozen=True, array_like=True):
 
 class Card(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What everyone may know of a model besides its config: what it is called, which tokens end a text, its files and
-    what its owner allows. `reveal_logits`: clients may see logits. `max_tokens`: of a request; 0 for the cluster's limit.
+    what its owner allows. `reveal_logits`: clients may see logits. `max_tokens`: of a request; 0 for the cluster's.
     """
 
     name: str
@@ -94,7 +94,7 @@ class Checksum(msgspec.Struct, frozen=True, tag="checksum", forbid_unknown_field
 
 
 class Publish(msgspec.Struct, frozen=True, tag="publish", forbid_unknown_fields=True):
-    """All three hold the model that was offered: serve it from now on, in place of an older one. Answered by a report."""
+    """All three hold the model that was offered: serve it from now on, in place of an older one; a report answers."""
 
 
 class Delete(msgspec.Struct, frozen=True, tag="delete", forbid_unknown_fields=True):

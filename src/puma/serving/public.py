@@ -5,7 +5,7 @@ It turns text into token ids and back. It must not know weights, shares or parti
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from tokenizers import Tokenizer
@@ -21,6 +21,8 @@ class PublicModel:
 
     def __init__(self, name: str, config: Config, tokenizer: Tokenizer, eos: Sequence[int] = ()) -> None:
         self.name, self.config, self.tokenizer, self.eos = name, config, tokenizer, tuple(eos)
+        self.max_tokens: int | None = None  # of a request, prompts and answers together, where there is a limit
+        self.files: dict[str, Callable[[], bytes]] = {}  # what else travels with it, such as a chat template
 
     @property
     def labels(self) -> tuple[str, ...]:
