@@ -19,7 +19,7 @@ from puma import config
 from puma.config import Cluster, Party, Policy
 from puma.errors import PumaError
 from puma.serving.clear import ClearModel
-from puma.serving.owner import card_of, read_files, upload
+from puma.serving.owner import card_of, upload
 from puma.serving.remote import RemoteCluster, connect, open_session
 from tests.keyring import Keyring
 
@@ -103,11 +103,11 @@ class Live:
 
     def share(self, folder: Path, name: str, **options: Any) -> bool:
         clear = ClearModel(folder)
-        files = read_files(folder)
+        files = {label: read() for label, read in clear.files.items()}
         session = open_session(self.cluster, self.key("olga"), "owner", "--insecure" in self.options)
         try:
             card = card_of(name, options.pop("version", "1"), files, clear.eos, **options)
-            return upload(session, clear, card, files, self.folder / "state")
+            return upload(session, clear.config, clear.params, card, files, self.folder / "state")
         finally:
             session.close()
 

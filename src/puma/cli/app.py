@@ -35,6 +35,7 @@ GROUPS = {  # name: what its commands are for
 COMMANDS = {  # name: where it lives, its arguments, what it does
     "generate": ("commands", "[MODEL] [PROMPT]", "Continue a prompt, or all in a file."),
     "encode": ("commands", "MODEL TEXT...", "Embed or classify texts, by a BERT model."),
+    "chat": ("chat", "[MODEL]", "Talk with a model, a line at a time."),
     "bench": ("commands", "MODEL --prompt N", "Time a request on a published shape or a checkpoint."),
     "cost": ("commands", "MODEL --prompt N", "Count the rounds and bytes of a request without running it."),
     "prepare": ("store", "[MODEL] --prompt N", "Compute ahead what later requests need no input for."),

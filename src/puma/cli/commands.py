@@ -15,12 +15,13 @@ import puma
 from puma.cli import ui
 from puma.cli.prompts import agreement, comparison, generate_all, read
 from puma.cli.ui import HUMAN, Count, Flag, Output
+from puma.cli.where import HERE, End, Where, opened, sentences
 from puma.errors import UsageError
 
 if TYPE_CHECKING:
+    from puma.serving.asking import Asking
     from puma.serving.bench import Timed
-    from puma.serving.clear import ClearModel
-    from puma.serving.local import LocalCluster
+    from puma.serving.public import PublicModel
 
 
 def generate(
@@ -32,6 +33,8 @@ def generate(
     prompts: Path | None = None,
     compare: Flag = False,
     store: Path | None = None,
+    stop: End | None = None,
+    where: Where = HERE,
     output: Output = HUMAN,
 ) -> None:
     """Continue a prompt by a public number of tokens, greedily; they appear as they are decided.
@@ -50,26 +53,26 @@ def generate(
         Run the plain model on the same prompt, too, and say whether it agrees.
     store
         A folder where the parties keep their shares and look for what `puma prepare` has computed ahead.
+    stop
+        eos: end earlier where the text ends. The parties then wait after each token, and learn how many there are.
     """
-    from puma.serving.clear import ClearModel
-    from puma.serving.local import LocalCluster
-
+    where.check(compare=compare, store=store)
     if prompts is not None:
         if prompt is not None:
             raise UsageError("--prompts takes the place of PROMPT", "leave out one of them")
-        generate_all(model, read(prompts), tokens, compare, store, output)
+        if stop is not None:
+            raise UsageError("--stop is for one prompt", "leave it out, or pass PROMPT")
+        generate_all(model, read(prompts), tokens, compare, store, output, where)
         return
     if model is None:
         raise UsageError("puma generate needs PROMPT", "pass one, or --prompts FILE with one in each line")
     source, prompt = (None, model) if prompt is None else (model, prompt)
     started = time.perf_counter()
     with ui.progress(output.json) as progress:
-        clear = ClearModel(source)
-        ids = clear.prompt_ids(prompt, tokens)
-        cluster = LocalCluster(clear, progress, store=store)
-    loaded = time.perf_counter() - started
+        cluster, ids = opened(where, source, lambda clear: clear.prompt_ids(prompt, tokens), progress, store)
+    loaded, clear = time.perf_counter() - started, cluster.model
     with cluster:
-        found = _streamed(cluster, ids, tokens, output.json)
+        found = _streamed(cluster, ids, tokens, stop, output.json)
         cost = cluster.cost
     agreed = agreement(clear, ids, found) if compare else None
     if output.json:
@@ -83,13 +86,13 @@ def generate(
     ui.say(ui.cost_line(cost, len(found)))
     if store and not cost.prepared:
         ui.say(f"nothing was prepared for {len(ids)} tokens in and {tokens} out: see puma prepare --help")
-    ui.say(ui.LOCAL)
+    where.say_local()
 
 
-def _streamed(cluster: LocalCluster, ids: list[int], tokens: int, as_json: bool) -> list[int]:
+def _streamed(cluster: Asking, ids: list[int], tokens: int, stop: End | None, as_json: bool) -> list[int]:
     """The tokens, shown as they come."""
     found: list[int] = []
-    stream = (new for (new,) in cluster.session.generate([ids], tokens))
+    stream = cluster.continued(ids, tokens, stop)
     with ui.progress(as_json) as progress:
         progress("the parties read the prompt", 0, 1)
         found.append(next(stream))
@@ -108,11 +111,11 @@ def _streamed(cluster: LocalCluster, ids: list[int], tokens: int, as_json: bool)
 
 def encode(
     model: str,
-    text: str,
     /,
     *more: str,
     compare: Flag = False,
     store: Path | None = None,
+    where: Where = HERE,
     output: Output = HUMAN,
 ) -> None:
     """Embed texts (mean of the token states, normalised), or classify them if the model has a head for that.
@@ -120,29 +123,25 @@ def encode(
     Parameters
     ----------
     model
-        A BERT checkpoint's folder or a hub name.
-    text
-        A text to encode.
+        A BERT checkpoint's folder or a hub name; with --cluster the first text.
     more
-        Further texts; all go in one request.
+        Texts to encode; all go in one request.
     compare
         Run the plain model, too, and print how far the answers lie apart.
     store
         A folder where the parties keep their shares and look for what `puma prepare` has computed ahead.
     """
-    from puma.models.text import check_batch
-    from puma.serving.clear import ClearModel
-    from puma.serving.local import LocalCluster
-
+    where.check(compare=compare, store=store)
+    source, texts = (model, list(more)) if where.cluster is None else (None, [model, *more])
+    if not texts:
+        raise UsageError("puma encode needs TEXT", "pass at least one after the model")
     with ui.progress(output.json) as progress:
-        clear = ClearModel(model)
-        texts = [text, *more]
-        ids = [clear.sentence_ids(text) for text in texts]
-        check_batch(clear.config, [len(tokens.ids) for tokens in ids])
-        with LocalCluster(clear, progress, store=store) as cluster:
+        cluster, ids = opened(where, source, lambda clear: sentences(clear, texts), progress, store)
+        with cluster:
             progress("encoding", 0, 1)
             found, cost = cluster.encode(texts), cluster.cost
-        plain = [clear.encode(tokens) if compare else None for tokens in ids]
+        clear = cluster.model
+        plain = [clear.encode(tokens) if compare else None for tokens in ids]  # type: ignore[attr-defined]
     results = [_encoded(clear, text, e.values, p) for text, e, p in zip(texts, found, plain)]
     if output.json:
         alone = {key: value for key, value in results[0].items() if key != "text"} if len(texts) == 1 else {}
@@ -153,10 +152,10 @@ def encode(
     for result in results:
         _show_encoded(result)
     ui.say(ui.cost_line(cost, texts=len(texts)))
-    ui.say(ui.LOCAL)
+    where.say_local()
 
 
-def _encoded(clear: ClearModel, text: str, values: Any, plain: Any) -> dict[str, Any]:
+def _encoded(clear: PublicModel, text: str, values: Any, plain: Any) -> dict[str, Any]:
     """One text's answer, and how far it lies from the plain model's."""
     key = "logits" if clear.labels else "embedding"
     result = {"text": text, key: values.tolist()} | ({"labels": list(clear.labels)} if clear.labels else {})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import time
 from pathlib import Path
+from typing import Literal
 
 from puma.cli import ui
 from puma.cli.ui import HUMAN, Count, Flag, Output
@@ -50,18 +51,18 @@ def share(
         Links without TLS, to parties that were started likewise on this machine.
     """
     from puma.serving.clear import ClearModel
-    from puma.serving.owner import card_of, read_files, state_folder, upload
+    from puma.serving.owner import card_of, state_folder, upload
 
     started = time.perf_counter()
     with ui.progress(output.json) as progress:
         clear = ClearModel(model)
-        files = read_files(clear.checkpoint.folder)
+        files = {label: read() for label, read in clear.files.items()}
         card = card_of(name or _name(clear.name), version, files, clear.eos, reveal_logits, max_tokens)
         progress("checking the weights", 0, 1)
-        _ = clear.params  # before anybody is bothered
+        params = clear.params  # before anybody is bothered
         session = owner(cluster, key, insecure)
         try:
-            resumed = upload(session, clear, card, files, state or state_folder(), progress)
+            resumed = upload(session, clear.config, params, card, files, state or state_folder(), progress)
         finally:
             session.close()
     seconds = time.perf_counter() - started
@@ -141,7 +142,7 @@ def _name(source: str) -> str:
     return re.sub(r"[^A-Za-z0-9._-]+", "-", Path(source).name).strip("-._") or "model"
 
 
-def _role(cluster: Path, key: Path) -> str:
+def _role(cluster: Path, key: Path) -> Literal["client", "owner"]:
     """As whom this key may come: as a client, if it is one."""
     from puma import config
     from puma.crypto import identity
@@ -149,7 +150,6 @@ def _role(cluster: Path, key: Path) -> str:
 
     credentials = identity.load(key)
     roles = {role for role, _ in Tls(credentials.certificate, credentials.key, config.read(cluster)).seats}
-    for role in ("client", "owner"):
-        if role in roles:
-            return role
+    if roles & {"client", "owner"}:
+        return "client" if "client" in roles else "owner"
     raise ConfigError(f"{key} is no owner's or client's key in {cluster}", "see `puma cluster show`")

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 from cyclopts import Parameter
 
-from puma.cli.ui import Flag
+from puma.cli import ui
+from puma.cli.ui import Flag, Progress
 from puma.errors import UsageError
 
 if TYPE_CHECKING:
+    from puma.serving.public import PublicModel
     from puma.serving.remote import ClusterSession, RemoteCluster
 
+T = TypeVar("T")
+End = Literal["eos"]
 Key = Annotated[Path, Parameter(name="--as")]
 ClusterFile = Path("cluster.toml")
 
@@ -54,8 +59,44 @@ class Where:
         if wrong:
             raise UsageError(f"{wrong[0]} is for parties on this machine", "leave out --cluster, or that option")
 
+    def say_local(self) -> None:
+        """That parties on one machine are for trying."""
+        if self.cluster is None:
+            ui.say(ui.LOCAL)
+
 
 HERE = Where()
+
+
+def opened(
+    where: Where, source: str | None, ask: Callable[[Any], T], progress: Progress, store: Path | None
+) -> tuple[Any, T]:  # fmt: skip
+    """The parties, ready to be asked, and what `ask` makes of the model's tokenizer before anything is sent."""
+    if where.cluster is not None:
+        if source is not None:
+            raise UsageError(f"the cluster has its models already, and {source} is one too many", "name it by --model")
+        progress("meeting the parties", 0, 1)
+        cluster = where.connect()
+        try:
+            return cluster, ask(cluster.model)
+        except BaseException:
+            cluster.close()
+            raise
+    from puma.serving.clear import ClearModel
+    from puma.serving.local import LocalCluster
+
+    clear = ClearModel(source)
+    asked = ask(clear)
+    return LocalCluster(clear, progress, store=store), asked
+
+
+def sentences(clear: PublicModel, texts: Sequence[str]) -> list[Any]:
+    """Token ids of texts that go in one request."""
+    from puma.models.text import check_batch
+
+    ids = [clear.sentence_ids(text) for text in texts]
+    check_batch(clear.config, [len(tokens.ids) for tokens in ids])
+    return ids
 
 
 def owner(cluster: Path, key: Path, insecure: bool) -> ClusterSession:

@@ -20,6 +20,7 @@ from puma.models.checkpoint import Checkpoint, embedded, load
 from puma.models.config import Config
 from puma.serving.public import PublicModel
 
+FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")  # that travel with a model
 Params = Mapping[str, Tensor]
 
 
@@ -30,6 +31,9 @@ class ClearModel(PublicModel):
         self.checkpoint: Checkpoint = load(embedded() if source is None else source)
         found = self.checkpoint
         super().__init__(found.name, found.config, text.open_tokenizer(found.tokenizer), found.eos)
+        for file in found.folder.iterdir():
+            if file.name in FILES:
+                self.files[file.name] = file.read_bytes
 
     @cached_property
     def params(self) -> dict[str, Tensor]:

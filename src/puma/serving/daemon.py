@@ -19,12 +19,12 @@ from typing import Any
 import torch
 
 import puma
-from puma.config import Cluster
+from puma.config import PARTIES, Cluster
 from puma.crypto import identity
 from puma.errors import AdmissionError, ConfigError, HandshakeError, PeerTimeout, PumaError
 from puma.net.audit import Audit
 from puma.net.guard import PLAIN, Guard, insecure, is_loopback
-from puma.net.handshake import NO_COOKIE, SESSION_BYTES, Identity
+from puma.net.handshake import NO_COOKIE, SESSION_BYTES, Identity, Role
 from puma.net.tcp import Met, listen
 from puma.net.tls import Tls
 from puma.serving import warm
@@ -112,8 +112,9 @@ class Daemon:
         _settle()
         house = self.house
         with listen(*self._listen_on, guard=self._guard, audit=house.audit) as port:
-            higher = [("party", rank) for rank in range(house.me.rank + 1, 3)]
-            port.welcome(house.me, [("client", None), ("owner", None), *higher], SILENCE, any_session=True)
+            guests: list[tuple[Role, int | None]] = [("client", None), ("owner", None)]
+            guests += [("party", rank) for rank in range(house.me.rank + 1, PARTIES)]
+            port.welcome(house.me, guests, SILENCE, any_session=True)
             host, number = port.address
             house.events.say("party starts", version=puma.__version__, host=host, port=number, plain=self._plain)
             self.neighbours.start()

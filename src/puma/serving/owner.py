@@ -12,7 +12,7 @@ import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 import torch
@@ -27,19 +27,7 @@ from puma.serving.client import KEEP_MASKS_BELOW, Progress, masked
 from puma.serving.engine import tensor_specs
 from puma.serving.folders import explained
 from puma.serving.material import ID_BYTES
-from puma.serving.remote import TOKENIZER, ClusterSession
-
-FILES = (TOKENIZER, "tokenizer_config.json", "chat_template.jinja")
-
-
-class Source(Protocol):
-    """What is uploaded; a ClearModel is one."""
-
-    @property
-    def config(self) -> Config: ...
-
-    @property
-    def params(self) -> Mapping[str, Tensor]: ...
+from puma.serving.remote import ClusterSession
 
 
 class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -118,11 +106,6 @@ def state_folder() -> Path:
     return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "puma" / "uploads"
 
 
-def read_files(folder: Path) -> dict[str, bytes]:
-    """The public files of a checkpoint that travel with the model."""
-    return {name: (folder / name).read_bytes() for name in FILES if (folder / name).is_file()}
-
-
 def card_of(
     name: str, version: str, files: Mapping[str, bytes], eos: Sequence[int] = (), reveal_logits: bool = False,
     max_tokens: int = 0,
@@ -133,14 +116,13 @@ def card_of(
 
 
 def upload(
-    session: ClusterSession, source: Source, card: msg.Card, files: Mapping[str, bytes], state: Path,
-    progress: Progress | None = None,
+    session: ClusterSession, config: Config, params: Mapping[str, Tensor], card: msg.Card, files: Mapping[str, bytes],
+    state: Path, progress: Progress | None = None,
 ) -> bool:  # fmt: skip
     """Share a model with the three parties, one parameter at a time; True if an interrupted upload was gone on with.
 
     The parties serve it once all of them hold all of it. StoreError if one has no room.
     """
-    params, config = source.params, source.config
     place = hashlib.sha256(session.cluster.digest + card.name.encode()).hexdigest()[:16]
     resume = Resume(state / f"{card.name}-{place}", card, config, params)
     plan, specs = resume.plan, tensor_specs(config)
@@ -198,7 +180,7 @@ def _send(session: ClusterSession, links: Sequence[Any], tensor: Tensor, spec: m
     with session._talking():
         try:
             for frame in masked(tensor, spec, resume.plan.seeds, f"weight {spec.name}"):
-                digest.update(frame.numpy())
+                digest.update(memoryview(frame.numpy()))  # type: ignore[arg-type]
                 for link in links:
                     link.send(frame.numpy())
             for link in links:

@@ -163,17 +163,21 @@ def open_session(
     guard = _guard(found, key, plain)
     me = Identity(role, 0, os.urandom(SESSION_BYTES), found.digest, NO_COOKIE)
     links: list[Any] = []
+    over = threading.Event()
 
     def reach(rank: int) -> Any:
         host, port = found.parties[rank].host_port
         link = dial(host, port, me, ("party", rank), DIAL_SECONDS, SILENCE, guard).link
         links.append(link)
+        if over.is_set():
+            link.fail("another party could not be reached")
         return link
 
     try:
         session = ClusterSession(at_once([lambda rank=rank: reach(rank) for rank in range(3)]), found)
         session.ready()
     except BaseException as error:
+        over.set()
         for link in links:
             link.fail(f"the {role} gives up: {error}"[:200])
         raise
