@@ -9,8 +9,8 @@ from __future__ import annotations
 import hashlib
 import os
 import threading
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -18,7 +18,7 @@ import puma
 from puma import config
 from puma.config import Cluster
 from puma.crypto import identity
-from puma.errors import AdmissionError, PeerLost, ProtocolError, PumaError, StoreError, UsageError
+from puma.errors import PeerLost, ProtocolError, PumaError, StoreError, UsageError
 from puma.models.text import tokenizer_of
 from puma.net.guard import PLAIN, Guard, insecure
 from puma.net.handshake import NO_COOKIE, SESSION_BYTES, Identity
@@ -103,25 +103,25 @@ class ClusterSession(Session):
             raise ProtocolError(f"P0 sent another {file.name} than all parties agreed on", "P0 misbehaves")
         return content
 
-    def _reply(self, link: Any) -> msg.Reply:
-        """The next reply. Who ends a session says why; the others only say who did: prefer the reason."""
+    @contextmanager
+    def _talking(self) -> Iterator[None]:
         try:
-            return super()._reply(link)
+            with super()._talking():
+                yield
         except PeerLost as error:
-            raise self._cause(error, link) from None
+            raise self._cause(error) from None
 
-    def _cause(self, error: PumaError, link: Any) -> PumaError:
-        for other in self.links:
-            if other is link:
+    def _cause(self, error: PumaError) -> PumaError:
+        """Who ends a session says why, and the others only who did it: look for the reason at all of them."""
+        for link in self.links:
+            link.timeout = CAUSE_SECONDS
+            try:
+                while True:
+                    self._reply(link)
+            except ProtocolError:
                 continue
-            with suppress(ProtocolError):
-                other.timeout = CAUSE_SECONDS
-                try:
-                    while True:
-                        super()._reply(other)
-                except PumaError as found:
-                    if not isinstance(found, ProtocolError):
-                        return found
+            except PumaError as found:
+                return found
         return error
 
 
@@ -149,9 +149,8 @@ def at_once(calls: Sequence[Callable[[], T]]) -> list[T]:
         changed.wait_for(lambda: errors or len(results) == len(calls))
         if errors:
             # One that names the reason is worth more than one that names who was told of it.
-            changed.wait_for(lambda: any(isinstance(e, AdmissionError | StoreError) for e in errors), CAUSE_SECONDS)
-            named = [e for e in errors if isinstance(e, AdmissionError | StoreError)]
-            raise (named or errors)[0]
+            changed.wait_for(lambda: not all(isinstance(e, PeerLost) for e in errors), CAUSE_SECONDS)
+            raise next((e for e in errors if not isinstance(e, PeerLost)), errors[0])
         return [results[i] for i in range(len(calls))]
 
 
