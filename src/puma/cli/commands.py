@@ -158,7 +158,9 @@ def encode(
 def _encoded(clear: PublicModel, text: str, values: Any, plain: Any) -> dict[str, Any]:
     """One text's answer, and how far it lies from the plain model's."""
     key = "logits" if clear.labels else "embedding"
-    result = {"text": text, key: values.tolist()} | ({"labels": list(clear.labels)} if clear.labels else {})
+    result: dict[str, Any] = {"text": text, key: values.tolist()} | (
+        {"labels": list(clear.labels)} if clear.labels else {}
+    )
     if plain is not None:
         from torch import nn
 

@@ -113,8 +113,8 @@ class Daemon:
         house = self.house
         with listen(*self._listen_on, guard=self._guard, audit=house.audit) as port:
             guests: list[tuple[Role, int | None]] = [("client", None), ("owner", None)]
-            guests += [("party", rank) for rank in range(house.me.rank + 1, PARTIES)]
-            port.welcome(house.me, guests, SILENCE, any_session=True)
+            peers: list[tuple[Role, int | None]] = [("party", rank) for rank in range(house.me.rank + 1, PARTIES)]
+            port.welcome(house.me, guests + peers, SILENCE, any_session=True)
             host, number = port.address
             house.events.say("party starts", version=puma.__version__, host=host, port=number, plain=self._plain)
             self.neighbours.start()
