@@ -14,7 +14,6 @@ from jinja2 import TemplateError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from puma.errors import CheckpointError, InputError
-from puma.models import text
 from puma.serving.public import PublicModel
 
 SETTINGS, TEMPLATE = "tokenizer_config.json", "chat_template.jinja"
@@ -59,7 +58,7 @@ class Conversation:
         found = self._model.tokenizer.encode(prompt, add_special_tokens=False).ids
         if not found:
             raise InputError("no character of the prompt is a token of this model", "use the model's alphabet")
-        text.check_length(self._model.config, len(found), tokens)
+        self._model.check_length(len(found), tokens)
         return found
 
 

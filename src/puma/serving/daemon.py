@@ -154,16 +154,17 @@ class Daemon:
     def _admit(self, met: Met) -> None:
         hosting = Hosting(self.house, met, next(self._numbers), self._over)
         with self._lock:
-            problem = self._objection(met)
+            taken = met.session == WATCH or met.session in self._sessions
+            problem = self._objection(taken)
             if problem is None:
                 self._sessions[met.session] = hosting
-        hosting.start(problem)
+        hosting.start(problem, taken)
 
-    def _objection(self, met: Met) -> PumaError | None:
+    def _objection(self, taken: bool) -> PumaError | None:
         most = self.house.limits.sessions
         if self._stopping:
             return refusal(self.name, "it is about to stop", "ask again when it has been started again")
-        if met.session == WATCH or met.session in self._sessions:
+        if taken:
             return refusal(self.name, "another one has this number", "take a fresh number for each session")
         if len(self._sessions) >= most:
             return refusal(self.name, f"it serves {most} already, and no more at a time", "try again a little later")

@@ -70,11 +70,12 @@ class Hosting:
         self._server: HostedServer | None = None
         self._reason: PumaError | None = None
         self._lost_since: float | None = None
+        self._taken = False
         self.thread = threading.Thread(target=self._run, name=f"puma session {number}", daemon=True)
 
-    def start(self, refusal: PumaError | None = None) -> None:
-        """Serve, or tell the guest why not."""
-        self._reason = refusal
+    def start(self, refusal: PumaError | None = None, taken: bool = False) -> None:
+        """Serve, or tell the guest why not; links that wait for a session whose name is `taken` are somebody else's."""
+        self._reason, self._taken = refusal, taken
         self.thread.start()
 
     @property
@@ -114,6 +115,13 @@ class Hosting:
     # -- in the session's thread ----------------------------------------------------------------------------
 
     def _run(self) -> None:
+        try:
+            self._live()
+        finally:
+            self._server = None
+            self._done(self)
+
+    def _live(self) -> None:
         house, began = self._house, monotonic()
         facts = {"session": self.number, "role": self.guest.role, "name": self.guest.name}
         failure = None
@@ -125,14 +133,13 @@ class Hosting:
             self._serve()
         except Exception as error:
             failure = failed(house.me.rank, self._reason or error)
-        house.rendezvous.close(self.guest.session, failure.message if failure else "this session is over")
+        if not self._taken:
+            house.rendezvous.close(self.guest.session, failure.message if failure else "this session is over")
         part(failure, self.guest.link, self._peers.values())
         if failure:
             house.metrics.add("puma_sessions_failed_total", error=failure.kind)
             facts |= {"error": failure.kind, "message": failure.message}
         house.events.say("session ends", **facts, seconds=round(monotonic() - began, 3))
-        self._server = None
-        self._done(self)
 
     def _serve(self) -> None:
         house, rank = self._house, self._house.me.rank

@@ -11,7 +11,7 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from puma.errors import UsageError
+from puma.errors import InputError, UsageError
 from puma.models import architecture, text
 from puma.models.config import Config
 
@@ -41,8 +41,15 @@ class PublicModel:
         if tokens < 1:
             raise UsageError(f"cannot generate {tokens} tokens", "ask for at least one")
         ids = text.encode(self.tokenizer, self.config, prompt).ids
-        text.check_length(self.config, len(ids), tokens)
+        self.check_length(len(ids), tokens)
         return ids
+
+    def check_length(self, prompt: int, tokens: int) -> None:
+        """InputError for a prompt that with its new tokens is longer than the model's context, or than is allowed."""
+        text.check_length(self.config, prompt, tokens)
+        if self.max_tokens is not None and prompt + tokens > self.max_tokens:
+            what = f"{tokens} new tokens after a prompt of {prompt} are more than the {self.max_tokens} of a request"
+            raise InputError(what, "ask for fewer, or shorten the prompt; `puma cluster show` tells the limit")
 
     def sentence_ids(self, sentence: str) -> text.Tokens:
         """Token ids of a text that is to be encoded, checked against the context."""

@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from time import monotonic
 from typing import Any, Literal, TypeVar
 
 import puma
@@ -114,9 +115,9 @@ class ClusterSession(Session):
     def _cause(self, error: PumaError) -> PumaError:
         """Who ends a session says why, and the others only who did it: look for the reason at all of them."""
         for link in self.links:
-            link.timeout = CAUSE_SECONDS
+            link.timeout, end = CAUSE_SECONDS, monotonic() + CAUSE_SECONDS
             try:
-                while True:
+                while monotonic() < end or link.lost:
                     self._reply(link)
             except ProtocolError:
                 continue
