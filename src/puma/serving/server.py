@@ -43,6 +43,7 @@ class Server:
         self._sharing = b""  # of the model that is being served
         self._material: Material | None = None  # ready for the next request, and for no other
         self._prepared: set[bytes] = set()
+        self._requests = 0  # that ran on keys of the session's; the same number at all parties
 
     def serve(self) -> None:
         """Answer requests until Quit; a failed request ends the session everywhere."""
@@ -137,7 +138,11 @@ class Server:
     def _infer(self, request: Inference, material: Material | None, prefilled: Callable[[], None]) -> None:
         self._ready().admit(request)
         if not request.material:
-            self._run(request, self._prompt(request.input, self._payload(request.input)), self._emit, prefilled)
+            # Steps draw from streams of their own, which start anew for each label: without a key for each request,
+            # the masks of its first step would be those of the last request's.
+            self._requests += 1
+            with self.party.stage(f"request {self._requests}"):
+                self._run(request, self._prompt(request.input, self._payload(request.input)), self._emit, prefilled)
             return
         if material is None or material.header.id != request.material:
             raise MaterialError("the request names material that is not ready", "take it before each request")
