@@ -42,9 +42,13 @@ class Live:
         config.create(self.file, self.cluster)
         self.processes: list[subprocess.Popen[str] | None] = [None] * 3
         if start:
-            for rank in range(3):
-                self.start(rank)
-            self.healthy()
+            try:
+                for rank in range(3):
+                    self.start(rank)
+                self.healthy()
+            except BaseException:
+                self.close()
+                raise
 
     def key(self, name: str) -> Path:
         return self.keyring.keys[name].key
