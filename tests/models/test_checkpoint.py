@@ -139,7 +139,7 @@ def test_an_encoder_may_lack_its_pooler(tmp_path: Path) -> None:
     ],
 )
 def test_rotary_settings(settings: dict[str, Any], tmp_path: Path) -> None:
-    assert load(tiny.llama(tmp_path, **settings)).config.rope_theta == 500.0
+    assert load(tiny.llama(tmp_path, **settings)).config.rope.theta == 500.0
 
 
 @pytest.mark.parametrize("write", [tiny.llama, tiny.gpt2, tiny.bert, tiny.classifier])
@@ -154,8 +154,8 @@ def test_a_received_config_is_checked(tmp_path: Path) -> None:
     for change in (
         {"hidden_size": 0},
         {"vocab_size": 1 << 40},
-        {"num_key_value_heads": 3},
-        {"model_type": "t5"},
+        {"kv_heads": 3},
+        {"model_type": "mixture"},
     ):
         with pytest.raises(msgspec.ValidationError):
             msgspec.convert(config | change, Config)
@@ -224,27 +224,28 @@ def test_embedded_is_a_folder_of_the_package() -> None:
     [
         (
             tiny.llama,
-            {"architectures": ["T5ForConditionalGeneration"]},
-            ["T5For", "LlamaForCausalLM", "BertModel"],
+            {"architectures": ["MambaForCausalLM"]},
+            ["MambaFor", "LlamaForCausalLM", "BertModel"],
         ),
         (tiny.llama, {"architectures": None}, ["no architecture"]),
         (tiny.llama, {"quantization_config": {"quant_method": "gptq"}}, ["gptq", "fp16"]),
         (tiny.llama, {"quantization_config": {"quant_method": "awq"}}, ["awq"]),
         (
             tiny.llama,
-            {"rope_scaling": {"rope_type": "llama3", "factor": 8.0}},
-            ["rope_type", "llama3", "default"],
+            {"rope_scaling": {"rope_type": "longrope", "factor": 8.0}},
+            ["rope_type", "longrope", "default"],
         ),
-        (tiny.llama, {"rope_parameters": {"rope_type": "yarn"}}, ["yarn"]),
-        (tiny.llama, {"rope_scaling": {"type": "linear", "factor": 2.0}}, ["linear"]),
+        (tiny.llama, {"rope_parameters": {"rope_type": "yarn", "mscale": 1.0}}, ["mscale", "yarn"]),
+        (tiny.llama, {"rope_scaling": {"type": "dynamic", "factor": 2.0}}, ["dynamic", "linear"]),
+        (tiny.llama, {"rope_scaling": {"type": "linear", "factor": -2.0}}, ["config.json", "0"]),
         (tiny.llama, {"hidden_act": "gelu"}, ["hidden_act", "silu"]),
         (tiny.llama, {"num_key_value_heads": 3}, ["num_key_value_heads"]),
         (tiny.llama, {"head_dim": 5}, ["head_dim"]),
         (tiny.llama, {"hidden_size": "wide"}, ["hidden_size"]),
-        (tiny.gpt2, {"activation_function": "relu"}, ["activation_function", "gelu_new"]),
+        (tiny.gpt2, {"activation_function": "quick_gelu"}, ["activation_function", "gelu_new"]),
         (tiny.gpt2, {"scale_attn_by_inverse_layer_idx": True}, ["scale_attn_by_inverse_layer_idx"]),
         (tiny.gpt2, {"n_head": 5}, ["n_head"]),
-        (tiny.bert, {"hidden_act": "relu"}, ["hidden_act"]),
+        (tiny.bert, {"hidden_act": "mish"}, ["hidden_act"]),
         (tiny.bert, {"position_embedding_type": "relative_key"}, ["relative_key", "absolute"]),
         (tiny.bert, {"is_decoder": True}, ["is_decoder"]),
     ],

@@ -11,7 +11,8 @@ import torch
 from puma.errors import RangeError
 from puma.models import ranges
 from puma.models.checkpoint import load
-from puma.models.config import Gpt2, Llama
+from puma.models.config import Gpt2, Llama, Rope
+from puma.models.rope import frequencies
 from puma.nn.functional import heads
 from puma.nn.modules import rotary_angles
 from tests.models import tiny
@@ -30,7 +31,7 @@ def spread(q: torch.Tensor, k: torch.Tensor) -> float:
 
 def test_scores_of_a_model_with_biases_stay_within_the_bound() -> None:
     config = Gpt2(vocab_size=10, width=32, layers=1, heads=4)
-    names = ("h.0.attn.q", "h.0.attn.k")
+    names = ("x.self_attn.q_proj", "x.self_attn.k_proj")
     params = {f"{n}.weight": torch.randn(32, 32) for n in names} | {f"{n}.bias": 9 * torch.randn(32) for n in names}
     n = sphere(2000, 32)
     q, k = ((n @ params[f"{m}.weight"].T + params[f"{m}.bias"]).view(-1, 4, 8) for m in names)
@@ -43,7 +44,7 @@ def test_scores_of_a_rotary_model_stay_within_the_bound() -> None:
     config = Llama(vocab_size=10, hidden_size=32, intermediate_size=8, layers=1, heads=4, kv_heads=2)
     params = {"x.self_attn.q_proj.weight": torch.randn(32, 32), "x.self_attn.k_proj.weight": torch.randn(16, 32)}
     n = sphere(1000, 32)
-    angles = rotary_angles(torch.arange(1000), 8, 10000.0, torch.device("cpu"))
+    angles = rotary_angles(torch.arange(1000), frequencies(Rope(), 8, 2048), torch.device("cpu"))
     q, k, _ = heads(*(n @ w.T for w in params.values()), torch.zeros(1000, 8), 8, [angles, angles])
     k = k.repeat_interleave(2, dim=1)
     ((_, bound, _, what),) = ranges.bounds(config, params)

@@ -74,6 +74,8 @@ class Layout:
         if causal:
             seen &= torch.ones(rows, columns, dtype=torch.bool).tril(columns - rows)
         self.mask = seen | torch.eye(columns, dtype=torch.bool)[columns - rows :]  # padding sees itself
+        self._columns = self.held.cumsum(1) - 1  # positions, as those of the rows that ask
+        self._places = self._columns[:, columns - rows :]
         self._asking: Tensor | None = None
 
     def asking(self, x: Any) -> Any:
@@ -86,7 +88,14 @@ class Layout:
             return self
         result = Layout.__new__(Layout)
         vars(result).update(vars(self), queries=Rows([1] * len(self.rows.lengths)), mask=self.mask[:, -1:])
-        result._asking = self.rows.ends
+        result._asking, result._places = self.rows.ends, self._places[:, -1:]
+        return result
+
+    def within(self, window: int) -> Layout:
+        """The same rows, which see their own position and the `window` - 1 before."""
+        near = self._places[:, :, None] - self._columns[:, None, :] < window
+        result = Layout.__new__(Layout)
+        vars(result).update(vars(self), mask=self.mask & near)
         return result
 
 

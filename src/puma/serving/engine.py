@@ -73,7 +73,7 @@ class Engine:
                 if foresight:
                     foresight.begin(step)
                 with self.party.stage(f"step {step}"):
-                    logits = self.model(one_hot if token is None else self._fed(token), cache)
+                    logits = self.model(one_hot if token is None else self._fed(token), cache, ranked=True)
                     with F.component("head", one_hot):
                         token = F.argmax(logits)
                         emit(settled(token))
@@ -106,7 +106,7 @@ class Engine:
             blank = self.party.nothing((len(prompts),))
             token = Share(self.party, blank, blank, F.index_bits(self.config.vocab_size), 0)
             with foresight.scouting(step), self.party.silent(), self.party.stage(f"step {step}"):
-                self.model(self._fed(token), Cache.foreseen(self.config.layers, prompts, step))
+                self.model(self._fed(token), Cache.foreseen(self.config.layers, prompts, step), ranked=True)
 
     def encode(self, one_hot: Choice, job: Encode, emit: Emit) -> None:
         """Emit hidden states (all tokens, d), their sums over each prompt (prompts, d), or logits (prompts, labels)."""
