@@ -13,7 +13,6 @@ from torch.testing import assert_close
 from puma.models import Cache
 from tests.models import zoo
 from tests.models.plain import one_hot, open_model
-from tests.models.tiny import VOCABULARY
 
 IDS = [2, 5, 7, 9, 27, 6, 8, 20, 3]
 BATCH = [IDS[:3], IDS[2:], IDS[5:6], IDS[1:8]]
@@ -36,7 +35,7 @@ def test_causal(name: str, tmp_path: Path, reference: Any) -> None:
     folder = zoo.write(tmp_path, name)
     checkpoint, model = open_model(folder)
     expected = answered(reference, folder, IDS)
-    rows = one_hot(IDS, VOCABULARY)
+    rows = one_hot(IDS, zoo.VOCABULARY)
     near(model(rows)[0], expected.logits[0, -1])
     near(model.hidden(rows), expected.hidden_states[-1][0])
     cache = Cache(checkpoint.config.layers)
@@ -52,8 +51,8 @@ def test_a_batch_is_its_prompts(name: str, tmp_path: Path) -> None:
     checkpoint, model = open_model(zoo.write(tmp_path, name))
     together, alone = Cache(checkpoint.config.layers, LENGTHS), [Cache(checkpoint.config.layers) for _ in BATCH]
     for step in (BATCH, [[5 + i] for i in range(4)], [[9]] * 4):
-        found = model(one_hot([*chain(*step)], VOCABULARY), together)
-        near(found, torch.cat([model(one_hot(ids, VOCABULARY), c) for ids, c in zip(step, alone, strict=True)]))
+        found = model(one_hot([*chain(*step)], zoo.VOCABULARY), together)
+        near(found, torch.cat([model(one_hot(ids, zoo.VOCABULARY), c) for ids, c in zip(step, alone, strict=True)]))
 
 
 @pytest.mark.parametrize("name", zoo.ENCODERS)
@@ -62,7 +61,7 @@ def test_encoder(name: str, tmp_path: Path, reference: Any) -> None:
     checkpoint, model = open_model(folder)
     kinds = TYPES if checkpoint.config.type_vocab_size > 1 else None
     expected = answered(reference, folder, IDS, **({"token_type_ids": torch.tensor([kinds])} if kinds else {}))
-    hidden = model(one_hot(IDS, VOCABULARY), kinds)
+    hidden = model(one_hot(IDS, zoo.VOCABULARY), kinds)
     near(hidden, expected.last_hidden_state[0])
     if checkpoint.config.pooler:
         near(model.pool(hidden)[0], expected.pooler_output[0])
@@ -73,14 +72,14 @@ def test_heads_of_encoders(name: str, tmp_path: Path, reference: Any) -> None:
     folder = zoo.write(tmp_path, name)
     checkpoint, model = open_model(folder)
     expected = answered(reference, folder, IDS).logits[0]
-    hidden = model(one_hot(IDS, VOCABULARY))
+    hidden = model(one_hot(IDS, zoo.VOCABULARY))
     if "MaskedLM" in name:
         near(model.predict(hidden, [1, 4]), expected[[1, 4]])
         return
     assert checkpoint.config.labels == ("bad", "fair", "good")
     near(model.classify(hidden), expected.reshape(-1, 3))
-    hidden = model(one_hot([*chain(*BATCH)], VOCABULARY), None, LENGTHS)
-    alone = [model.classify(model(one_hot(ids, VOCABULARY))) for ids in BATCH]
+    hidden = model(one_hot([*chain(*BATCH)], zoo.VOCABULARY), None, LENGTHS)
+    alone = [model.classify(model(one_hot(ids, zoo.VOCABULARY))) for ids in BATCH]
     near(model.classify(hidden, LENGTHS), torch.cat(alone))
 
 

@@ -15,7 +15,6 @@ from puma.mpc.party import Party
 from puma.serving.engine import parameter_frac
 from tests.models import zoo
 from tests.models.plain import one_hot, open_model
-from tests.models.tiny import VOCABULARY
 from tests.trio import given, parties, value
 
 BATCH = [[2, 5], [2, 5, 7, 9, 27, 6], [2, 8, 20]]
@@ -55,10 +54,10 @@ def test_shares_are_near_tensors(name: str, tmp_path: Path) -> None:
         shares = {name: given(party, t, RING, parameter_frac(name), name) for name, t in params.items()}
         found = answers(
             architecture(config).model(config, shares),
-            lambda ids: given(party, one_hot(ids, VOCABULARY), RESIDUAL_RING, 0, f"rows {ids}"),
+            lambda ids: given(party, one_hot(ids, zoo.VOCABULARY), RESIDUAL_RING, 0, f"rows {ids}"),
         )
         return party.run(formatted(*((answer, ACTIVATION, 28) for answer in found)))
 
     results = parties(secure)
-    for i, tensor in enumerate(answers(model, lambda ids: one_hot(ids, VOCABULARY))):
+    for i, tensor in enumerate(answers(model, lambda ids: one_hot(ids, zoo.VOCABULARY))):
         assert_close(value([result[i] for result in results]).float(), tensor, atol=0.02, rtol=0)

@@ -2,7 +2,7 @@
 
     folder = zoo.write(tmp_path, "mistral")
 
-The tokenizer is that of tests.models.tiny: its vocabulary is the smallest that every model here has.
+The tokenizer is that of tests.models.tiny, and knows [MASK].
 """
 
 from __future__ import annotations
@@ -13,7 +13,9 @@ from typing import Any
 
 import torch
 
-from tests.models.tiny import VOCABULARY, tokenizer
+from tests.models import tiny
+
+VOCABULARY = tiny.VOCABULARY + 1  # [MASK] is the last token
 
 SIZES = {
     "vocab_size": VOCABULARY,
@@ -105,7 +107,9 @@ def write(folder: Path, name: str) -> Path:
         _fill(model)
         model.save_pretrained(folder)
     encoder = name not in CAUSAL and name not in LAST
-    tokenizer("[CLS] $A [SEP]" if encoder else "<s> $A").save(str(folder / "tokenizer.json"))
+    words = tiny.tokenizer("[CLS] $A [SEP]" if encoder else "<s> $A")
+    words.add_special_tokens(["[MASK]"])
+    words.save(str(folder / "tokenizer.json"))
     return folder
 
 

@@ -163,14 +163,17 @@ def _encoded(clear: ClearModel, text: str, values: Any, plain: Any) -> dict[str,
     if plain is not None:
         from torch import nn
 
-        cosine = float(nn.functional.cosine_similarity(values, plain, dim=0))
+        cosine = float(nn.functional.cosine_similarity(values.flatten(), plain.flatten(), dim=0))
         result["compare"] = {"max_abs_error": float((values - plain).abs().max()), "cosine": cosine}
     return result
 
 
 def _show_encoded(result: dict[str, Any]) -> None:
     ui.say(result["text"])
-    if "logits" in result:
+    if "logits" in result and isinstance(result["logits"][0], list):  # of each token
+        best = [result["labels"][max(range(len(row)), key=row.__getitem__)] for row in result["logits"]]
+        ui.say(f"  {' '.join(best)}")
+    elif "logits" in result:
         best = max(result["logits"])
         for label, value in zip(result["labels"], result["logits"]):
             ui.say(f"  {label:<16} {value:9.4f}{'  <' if value == best else ''}")

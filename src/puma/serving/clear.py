@@ -15,12 +15,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from puma.errors import UsageError
+from puma.errors import InputError, UsageError
 from puma.models import Cache, architecture, text
 from puma.models.checkpoint import Checkpoint, embedded, load
 from puma.models.config import Config
 
 Params = Mapping[str, Tensor]
+MASKS = ("[MASK]", "<mask>")
 
 
 class ClearModel:
@@ -49,7 +50,7 @@ class ClearModel:
 
     def prompt_ids(self, prompt: str, tokens: int) -> list[int]:
         """Token ids of a prompt that is to be continued, checked against the context."""
-        if architecture(self.config).family != "causal":
+        if architecture(self.config).family != "causal" or self.labels:
             raise UsageError(f"{self.name} does not generate text", "use encode, or a LLaMA or GPT-2 model")
         if tokens < 1:
             raise UsageError(f"cannot generate {tokens} tokens", "ask for at least one")
@@ -59,7 +60,7 @@ class ClearModel:
 
     def sentence_ids(self, sentence: str) -> text.Tokens:
         """Token ids of a text that is to be encoded, checked against the context."""
-        if architecture(self.config).family != "encoder":
+        if architecture(self.config).family != "encoder" and not self.labels:
             raise UsageError(f"{self.name} is no encoder", "use generate, or a BERT model")
         tokens = text.encode(self.tokenizer, self.config, sentence)
         text.check_length(self.config, len(tokens.ids))
@@ -75,8 +76,27 @@ class ClearModel:
     def encode(self, tokens: text.Tokens) -> Tensor:
         """Class logits or the normalised mean of the token states, in float."""
         model = architecture(self.config).model(self.config, self.params)
-        states = model(one_hot(tokens.ids, self.config), tokens.types)
-        return self.finished(model.classify(states)[0] if self.labels else states.sum(0)).double()
+        (states,) = hidden(self.config, self.params, [tokens.ids], tokens.types)
+        if not self.labels:
+            return self.finished(states.sum(0)).double()
+        logits = model.classify(states).double()
+        return logits if getattr(self.config, "each_token", False) else logits[0]
+
+    def masked_places(self, tokens: text.Tokens) -> list[int]:
+        """Where a text has the token that stands for a hidden one."""
+        if not getattr(self.config, "predicts", False):
+            raise UsageError(f"{self.name} has no head for masked tokens", "use a ForMaskedLM checkpoint")
+        mask = next((i for i in map(self.tokenizer.token_to_id, MASKS) if i is not None), None)
+        places = [i for i, token in enumerate(tokens.ids) if token == mask]
+        if not places:
+            raise InputError("no token of the text is masked", f"write {' or '.join(MASKS)} in the place of one")
+        return places
+
+    def fill(self, tokens: text.Tokens, top: int = 1) -> list[list[int]]:
+        """The most likely tokens at each masked place, in float."""
+        model = architecture(self.config).model(self.config, self.params)
+        (states,) = hidden(self.config, self.params, [tokens.ids], tokens.types)
+        return model.predict(states, self.masked_places(tokens)).topk(top).indices.tolist()
 
     def finished(self, values: Tensor) -> Tensor:
         """What `output` becomes at the client: the mean and the norm cost nothing in the clear."""
@@ -97,10 +117,12 @@ def greedy(config: Config, params: Params, ids: Sequence[int], tokens: int) -> I
         yield feed[0]
 
 
-def hidden(config: Config, params: Params, prompts: Sequence[Sequence[int]]) -> list[Tensor]:
+def hidden(
+    config: Config, params: Params, prompts: Sequence[Sequence[int]], types: Sequence[int] | None = None
+) -> list[Tensor]:
     """The last hidden states (tokens, width) of each prompt."""
     kind, lengths = architecture(config), [len(ids) for ids in prompts]
     model, rows = kind.model(config, params), one_hot([*chain(*prompts)], config)
     if kind.family == "causal":
         return list(model.hidden(rows, Cache(config.layers, lengths)).split(lengths))
-    return list(model(rows, None, lengths).split(lengths))
+    return list(model(rows, types, lengths).split(lengths))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from itertools import chain
+from itertools import accumulate, chain
 from typing import Any, TypeVar
 
 import msgspec
@@ -127,11 +127,33 @@ class Session:
     def encode(
         self, prompts: Sequence[Sequence[int]], output: str, types: Sequence[Sequence[int]] = ()
     ) -> list[Tensor]:
-        """Of each prompt hidden states (tokens, d), their sum (d,) or class logits (labels,), as float64."""
+        """Of each prompt hidden states (tokens, d), their sum (d,) or class logits (labels,), as float64.
+
+        A head for tokens gives logits (tokens, labels).
+        """
         sent, ticket = self._ask(lambda job: msg.Encode(job, output), prompts, types, 1)
         result = self._result()
         self.cost = cost_of(self._reports(), sent, ticket)
-        return list(result.split([len(ids) for ids in prompts]) if output == "hidden" else result)
+        each = output == "hidden" or (output == "logits" and getattr(self.config, "each_token", False))
+        return list(result.split([len(ids) for ids in prompts]) if each else result)
+
+    def fill(
+        self, prompts: Sequence[Sequence[int]], masked: Sequence[Sequence[int]], top: int = 1,
+        types: Sequence[Sequence[int]] = (),
+    ) -> list[list[list[int]]]:  # fmt: skip
+        """Of each prompt, for each of its masked places, the `top` most likely tokens, best first.
+
+        Everyone learns the places.
+        """
+        starts = [0, *accumulate(len(ids) for ids in prompts)]
+        if any(not 0 <= i < len(ids) for ids, places in zip(prompts, masked, strict=True) for i in places):
+            raise InputError("a masked place is not among the tokens", "places count from 0 in each prompt")
+        rows = [start + i for start, places in zip(starts, masked) for i in places]
+        sent, ticket = self._ask(lambda job: msg.Encode(job, "tokens", rows=rows, top=top), prompts, types, top)
+        found = [[int(index) % (1 << self._bits) for index in self._result()] for _ in range(top)]
+        self.cost = cost_of(self._reports(), sent, ticket)
+        ranked = iter(zip(*found, strict=True))
+        return [[list(next(ranked)) for _ in places] for places in masked]
 
     def prepare(self, request: Inference) -> Ticket:
         """Let the parties do beforehand what the request needs no input for; the ticket goes to `tickets`.

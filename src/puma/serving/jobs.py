@@ -18,7 +18,7 @@ def job(config: Config, prompt: int, tokens: int | None, batch: int = 1) -> Gene
         raise UsageError(f"a batch of {batch} prompts makes no sense", "pass --batch 1 or more")
     if prompt < 1:
         raise UsageError(f"a prompt of {prompt} tokens makes no sense", "pass --prompt 1 or more")
-    if architecture(config).family == "encoder":
+    if architecture(config).family == "encoder" or config.labels:
         if tokens is not None:
             raise UsageError("an encoder generates no tokens", "leave out --tokens")
         check_batch(config, [prompt] * batch)

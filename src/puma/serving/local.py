@@ -254,6 +254,15 @@ class LocalCluster:
         encodings = [Encoding(self.model.finished(x), self.cost) for x in values]
         return encodings[0] if isinstance(sentence, str) else encodings
 
+    def fill(self, text: str, top: int = 5) -> list[list[str]]:
+        """The most likely tokens at each place of a text that says [MASK] or <mask>, best first.
+
+        The parties learn the places, and nothing of the tokens.
+        """
+        tokens = self.model.sentence_ids(text)
+        (found,) = self.session.fill([tokens.ids], [self.model.masked_places(tokens)], top, [tokens.types])
+        return [[self.decode([token]) for token in ranked] for ranked in found]
+
     def prepare(self, prompt: int, tokens: int | None = None, batch: int = 1) -> Ticket:
         """Let the parties do ahead what a request of this shape needs no input for: prompts of a length, new tokens.
 

@@ -70,11 +70,15 @@ class Generate(msgspec.Struct, frozen=True, tag="generate", forbid_unknown_field
 
 
 class Encode(msgspec.Struct, frozen=True, tag="encode", forbid_unknown_fields=True):
-    """One pass: "hidden" states of all tokens, their sum for each prompt ("pooled"), or its class "logits"."""
+    """One pass: "hidden" states of all tokens, their sum for each prompt ("pooled"), class "logits" of each prompt or
+    token, or the `top` most likely "tokens" at these `rows`, of all prompts' tokens, which everyone learns.
+    """
 
     input: Input
     output: str
     material: bytes = b""
+    rows: list[int] = []
+    top: int = 1
 
 
 class Prepare(msgspec.Struct, frozen=True, tag="prepare", forbid_unknown_fields=True):
