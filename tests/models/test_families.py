@@ -46,7 +46,20 @@ def test_causal(name: str, tmp_path: Path, reference: Any) -> None:
     assert model(rows, ranked=True).argmax() == expected.logits[0, -1].argmax()
 
 
-@pytest.mark.parametrize("name", ["mistral", "gemma2", "gemma3", "neox", "opt", "qwen3"])
+@pytest.mark.parametrize("name", zoo.SEQ2SEQ)
+def test_an_answer_to_a_prompt(name: str, tmp_path: Path, reference: Any) -> None:
+    folder = zoo.write(tmp_path, name)
+    checkpoint, model = open_model(folder)
+    answer = [0, 9, 4, 12, 3, 3, 8]
+    expected = answered(reference, folder, IDS, decoder_input_ids=torch.tensor([answer]))
+    cache = Cache(checkpoint.config.layers)
+    near(model(one_hot(IDS, zoo.VOCABULARY), cache)[0], expected.logits[0, 0])
+    for i, token in enumerate(answer[1:], 1):
+        near(model(one_hot([token], zoo.VOCABULARY), cache)[0], expected.logits[0, i])
+    near(model.hidden(one_hot(IDS, zoo.VOCABULARY)), expected.encoder_last_hidden_state[0])
+
+
+@pytest.mark.parametrize("name", ["t5", "mistral", "gemma2", "gemma3", "neox", "opt", "qwen3"])
 def test_a_batch_is_its_prompts(name: str, tmp_path: Path) -> None:
     checkpoint, model = open_model(zoo.write(tmp_path, name))
     together, alone = Cache(checkpoint.config.layers, LENGTHS), [Cache(checkpoint.config.layers) for _ in BATCH]

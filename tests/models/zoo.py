@@ -63,6 +63,18 @@ CAUSAL: dict[str, tuple[str, dict[str, Any]]] = {
         {"vocab_size": VOCABULARY, "n_embd": 24, "n_layer": 2, "n_head": 4, "n_positions": 32},
     ),
 }
+T5 = {"vocab_size": VOCABULARY, "d_model": 24, "d_kv": 6, "d_ff": 20, "num_heads": 4, "decoder_start_token_id": 0}
+SEQ2SEQ: dict[str, tuple[str, dict[str, Any]]] = {
+    "t5": (
+        "T5ForConditionalGeneration",
+        T5 | {"num_layers": 2, "relative_attention_num_buckets": 8, "relative_attention_max_distance": 9},
+    ),
+    "t5-gated": (
+        "T5ForConditionalGeneration",
+        T5
+        | {"num_layers": 1, "num_decoder_layers": 2, "feed_forward_proj": "gated-gelu", "tie_word_embeddings": False},
+    ),
+}
 ENCODERS: dict[str, tuple[str, dict[str, Any]]] = {
     "roberta": ("RobertaModel", POSITIONS | {"type_vocab_size": 1}),
     "xlm-roberta": ("XLMRobertaModel", POSITIONS | {"type_vocab_size": 1}),
@@ -88,7 +100,7 @@ LAST: dict[str, tuple[str, dict[str, Any]]] = {
     "gpt2-classifier": ("GPT2ForSequenceClassification", {"n_embd": 24, "n_layer": 2, "n_head": 4, "n_positions": 32}),
     "neox-classifier": ("GPTNeoXForSequenceClassification", SIZES | {"rotary_pct": 0.34}),
 }
-ALL = CAUSAL | ENCODERS | HEADS | LAST
+ALL = CAUSAL | SEQ2SEQ | ENCODERS | HEADS | LAST
 
 
 def write(folder: Path, name: str) -> Path:
@@ -106,7 +118,7 @@ def write(folder: Path, name: str) -> Path:
         model = kind(kind.config_class(**special | settings | ({"id2label": labels} if labels else {})))
         _fill(model)
         model.save_pretrained(folder)
-    encoder = name not in CAUSAL and name not in LAST
+    encoder = name not in CAUSAL | SEQ2SEQ and name not in LAST
     words = tiny.tokenizer("[CLS] $A [SEP]" if encoder else "<s> $A")
     words.add_special_tokens(["[MASK]"])
     words.save(str(folder / "tokenizer.json"))

@@ -150,7 +150,54 @@ class Encoder(Struct, frozen=True, kw_only=True, tag_field="model_type", tag="en
         return True
 
 
-Config = Decoder | Encoder
+class T5(Struct, frozen=True, kw_only=True, tag_field="model_type", tag="t5"):
+    """T5: `layers` are the decoder's; `buckets` of distances up to `distance`; `start` is what an answer begins with.
+
+    `scaled` multiplies the states before the head by hidden_size ** -0.5. There is no limit to distances; `context` is
+    one for prompts and one for answers.
+    """
+
+    vocab_size: Size
+    hidden_size: Size
+    head_dim: Size
+    intermediate_size: Size
+    layers: Size
+    encoder_layers: Size
+    heads: Size
+    context: Size = 512
+    buckets: Annotated[int, Meta(ge=4, le=1024)] = 32
+    distance: Size = 128
+    eps: Positive = 1e-6
+    activation: Activation = "relu"
+    gated: bool = False
+    tied: bool = True
+    scaled: bool = True
+    start: OptionalSize = 0
+    labels: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.start >= self.vocab_size:
+            raise ValueError("decoder_start_token_id lies outside the vocabulary")
+        if self.distance <= self.buckets // 2:
+            raise ValueError("distance is not larger than half of buckets")
+        self.block  # noqa: B018  (checks the rest)
+
+    @property
+    def block(self) -> Decoder:
+        """What the blocks have in common with those of decoders."""
+        return Decoder(
+            vocab_size=self.vocab_size, hidden_size=self.hidden_size, intermediate_size=self.intermediate_size,
+            layers=1, heads=self.heads, head_dim=self.head_dim, query_scale=1.0, rope=None, eps=self.eps,
+            activation=self.activation, gated=self.gated,
+        )  # fmt: skip
+
+    @property
+    def alike(self) -> bool:
+        """Whether all layers cost the same, whatever the prompt."""
+        return self.layers == self.encoder_layers
+
+
+Config = Decoder | Encoder | T5
 Llama, Bert = Decoder, Encoder  # by the names of those whose settings are the defaults
 
 
@@ -170,4 +217,6 @@ def widest(config: Config) -> int:
 
 def with_layers(config: Config, layers: int) -> Config:
     """The same model with another number of layers."""
+    if isinstance(config, T5):
+        return msgspec.structs.replace(config, layers=layers, encoder_layers=layers)
     return msgspec.structs.replace(config, layers=layers)

@@ -48,13 +48,13 @@ class Attention(nn.Module):
         turning = rope.Rope(theta=theta) if theta else c.rope
         self.frequencies = turning and rope.frequencies(turning, c.head_dim, c.context)
 
-    def __call__(self, x: Value, at: nn.Layout, cache: LayerCache) -> Value:
+    def __call__(self, x: Value, at: nn.Layout, cache: LayerCache, bias: Value | None = None) -> Value:
         q, k = self.q_proj(at.asking(x)), self.k_proj(x)
         if self.q_norm and self.k_norm:
             q, k = self.q_norm(q), self.k_norm(k)
         q, k, v = F.heads(q, k, self.v_proj(x), self.head_dim, self._angles(at, x))
         k, v = cache.append(at.rows.pad(k), at.rows.pad(v))
-        return self.o_proj(nn.attend(q, k, v, at, cap=self.cap))
+        return self.o_proj(nn.attend(q, k, v, at, bias, self.cap))
 
     def _angles(self, at: nn.Layout, x: Value) -> list[Value]:
         if self.frequencies is None:

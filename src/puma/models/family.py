@@ -93,7 +93,7 @@ class Family:
     names: Names
     fields: Mapping[str, str] = field(default_factory=dict)  # of the config -> settings of config.json
     supported: Choices = field(default_factory=dict)  # what changes the arithmetic, and its implemented values
-    finish: Callable[[Any, State], State] = lambda _, state: state  # whatever is peculiar to its tensors
+    variant: Callable[[Any], Names] | None = None  # the names, where they depend on the config
 
     def read(self, raw: dict[str, Any], names: set[str]) -> Config:
         """The config in a decoded config.json; refuses what would be computed wrongly."""
@@ -117,22 +117,30 @@ class Family:
 
     def tensors(self, config: Any) -> Shapes:
         """Names and shapes of what a checkpoint must hold."""
-        shapes = self.architecture.plain(config)
-        stored = list(self.names.stored(config.layers, shapes))
+        shapes, names = self.architecture.plain(config), self._names(config)
+        stored = list(names.stored(_layers(config), shapes))
         unnamed = shapes.keys() - {part for _, _, wanted in stored for part in wanted}
         if unnamed:
             refuse(f"asks for {min(unnamed)}", "this family without it")
-        return {name: self.names.shape(module, wanted, shapes) for module, name, wanted in stored}
+        return {name: names.shape(module, wanted, shapes) for module, name, wanted in stored}
+
+    def _names(self, config: Any) -> Names:
+        return self.variant(config) if self.variant else self.names
 
     def fold(self, config: Any, state: Mapping[str, Tensor]) -> State:
         """At the owner: the parameters in a checkpoint's tensors."""
-        shapes, plain = self.architecture.plain(config), State()
-        for module, name, wanted in self.names.stored(config.layers, shapes):
-            parts = self.names.parts(module, state[name], [shapes[w][0] for w in wanted], config.heads)
+        shapes, names, plain = self.architecture.plain(config), self._names(config), State()
+        for module, name, wanted in names.stored(_layers(config), shapes):
+            parts = names.parts(module, state[name], [shapes[w][0] for w in wanted], config.heads)
             plain |= zip(wanted, parts, strict=True)
-        if self.names.offset:
+        if names.offset:
             plain = {name: 1 + t if "norm" in name.rpartition(".")[0] else t for name, t in plain.items()}
-        return self.architecture.fold(config, self.finish(config, plain))
+        return self.architecture.fold(config, plain)
+
+
+def _layers(config: Any) -> int:
+    """How many layers any part of a model has."""
+    return max(config.layers, getattr(config, "encoder_layers", 0))
 
 
 def refuse(what: str, implemented: str) -> None:

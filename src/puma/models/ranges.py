@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from puma.errors import RangeError
-from puma.models.config import Config, Decoder, Encoder
+from puma.models.config import T5, Config, Decoder, Encoder
 from puma.mpc.fixed import ACTIVATION_LIMIT, SCORE_REACH, VALUE_LIMIT, WEIGHT_LIMIT
 
 SPREAD_LIMIT = 2.0**SCORE_REACH
@@ -61,13 +61,22 @@ def check(config: Config, params: Params) -> None:
 
 def bounds(config: Config, params: Params) -> Iterator[Bound]:
     """For each matrix whose result has a limited range: its name, its bound, the limit, and what the result is."""
-    return _encoder(config, params) if isinstance(config, Encoder) else _decoder(config, params)
+    if isinstance(config, Encoder):
+        return _encoder(config, params)
+    return _t5(config, params) if isinstance(config, T5) else _decoder(config, params)
 
 
 # -- decoders -------------------------------------------------------------------------------------------------------
 
 
 def _decoder(config: Decoder, params: Params) -> Iterator[Bound]:
+    yield from _halves(config, params)
+    for name in (name.removesuffix(".q_proj.weight") for name in params if name.endswith(".q_proj.weight")):
+        yield f"{name}.q_proj", _decoder_spread(config, params, name), SPREAD_LIMIT, "attention scores with a spread"
+
+
+def _halves(config: Decoder, params: Params) -> Iterator[Bound]:
+    """Values and what is activated, wherever they read a norm itself."""
     n = Source(config.hidden_size)
     for name in (n.removesuffix(".weight") for n in params if n.endswith(".weight")):
         layer, _, part = name.rpartition(".")
@@ -76,10 +85,8 @@ def _decoder(config: Decoder, params: Params) -> Iterator[Bound]:
         if part == "gate_proj":
             product = _rows(params, name, n) * _rows(params, f"{layer}.up_proj", n)
             yield f"{layer}.up_proj", float(product.max()), GATED_LIMIT, "a gated product"
-        if part == "v_proj":
+        if part == "v_proj" and not layer.endswith(".cross_attn"):
             yield name, float(_rows(params, name, n).max()), VALUE_LIMIT, "a value"
-        if part == "q_proj":
-            yield name, _decoder_spread(config, params, layer), SPREAD_LIMIT, "attention scores with a spread"
 
 
 def _activation(kind: str, name: str, bound: float) -> Bound:
@@ -94,6 +101,20 @@ def _decoder_spread(config: Decoder, params: Params, attention: str) -> float:
     bound = _turned_spread if config.rope else _spread
     n = Source(config.hidden_size)
     return bound(params, f"{attention}.q_proj", f"{attention}.k_proj", config.head_dim, n)
+
+
+def _t5(config: T5, params: Params) -> Iterator[Bound]:
+    """Scores have a number of their head and distance added; what the decoder reads of the encoder has an affine."""
+    yield from _halves(config.block, params)
+    n, read = Source(config.hidden_size), Source(config.hidden_size, params["encoder.norm.weight"])
+    for name in (name.removesuffix(".q_proj.weight") for name in params if name.endswith(".q_proj.weight")):
+        table, across = params[f"{name.partition('.')[0]}.bias.weight"], name.endswith(".cross_attn")
+        keys = read if across else n
+        spread = _spread(params, f"{name}.q_proj", f"{name}.k_proj", config.head_dim, n, keys)
+        spread += 0.0 if across else float((table.max(0).values - table.min(0).values).max())
+        yield f"{name}.q_proj", spread, SPREAD_LIMIT, "attention scores with a spread"
+        if across:
+            yield f"{name}.v_proj", float(_rows(params, f"{name}.v_proj", read).max()), VALUE_LIMIT, "a value"
 
 
 # -- encoders -------------------------------------------------------------------------------------------------------
@@ -153,10 +174,13 @@ def _projected(params: Params, name: str, head_dim: int, source: Source) -> tupl
     return source.seen(weight).reshape(-1, head_dim, source.width), constant.reshape(-1, head_dim)
 
 
-def _spread(params: Params, query: str, key: str, head_dim: int, source: Source) -> float:
-    """How far apart two scores of one row can be, over all heads; what all keys share makes no difference."""
+def _spread(params: Params, query: str, key: str, head_dim: int, source: Source, keys: Source | None = None) -> float:
+    """How far apart two scores of one row can be, over all heads; what all keys share makes no difference.
+
+    Queries read `source`, and so do keys unless they read `keys` of the same width.
+    """
     wq, bq = _projected(params, query, head_dim, source)
-    wk, _ = _projected(params, key, head_dim, source)
+    wk, _ = _projected(params, key, head_dim, keys or source)
     wk, d = wk.repeat_interleave(wq.shape[0] // wk.shape[0], dim=0), source.width
     sizes, directions = torch.linalg.eigh(wk @ wk.mT)
     root = directions * sizes.clamp(min=0).sqrt()[:, None]

@@ -91,11 +91,21 @@ class Layout:
         result._asking, result._places = self.rows.ends, self._places[:, -1:]
         return result
 
+    @property
+    def distances(self) -> Tensor:
+        """From the position of each row that asks to each column's: (prompts, queries.longest, columns)."""
+        return self._columns[:, None, :] - self._places[:, :, None]
+
+    def across(self, source: Rows) -> Layout:
+        """The same rows, which see all rows of their prompt in `source` and nothing else."""
+        result = Layout.__new__(Layout)
+        vars(result).update(vars(self), mask=source.real[:, None, :].expand(-1, self.queries.longest, -1))
+        return result
+
     def within(self, window: int) -> Layout:
         """The same rows, which see their own position and the `window` - 1 before."""
-        near = self._places[:, :, None] - self._columns[:, None, :] < window
         result = Layout.__new__(Layout)
-        vars(result).update(vars(self), mask=self.mask & near)
+        vars(result).update(vars(self), mask=self.mask & (self.distances > -window))
         return result
 
 
