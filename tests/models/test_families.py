@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from puma.models import Cache
+from puma.models import Cache, vit
 from tests.models import zoo
 from tests.models.plain import one_hot, open_model
 
@@ -94,6 +94,18 @@ def test_heads_of_encoders(name: str, tmp_path: Path, reference: Any) -> None:
     hidden = model(one_hot([*chain(*BATCH)], zoo.VOCABULARY), None, LENGTHS)
     alone = [model.classify(model(one_hot(ids, zoo.VOCABULARY))) for ids in BATCH]
     near(model.classify(hidden, LENGTHS), torch.cat(alone))
+
+
+@pytest.mark.parametrize("name", zoo.IMAGES)
+def test_images(name: str, tmp_path: Path, reference: Any) -> None:
+    folder = zoo.write(tmp_path, name)
+    checkpoint, model = open_model(folder)
+    config = checkpoint.config
+    pixels = torch.randn(2, config.channels, config.image_size, config.image_size)
+    with torch.no_grad():
+        expected = reference(folder)(pixels).logits
+    hidden = model(torch.cat([vit.patches(config, image) for image in pixels]))
+    near(model.classify(hidden), expected)
 
 
 @pytest.mark.parametrize("name", zoo.LAST)

@@ -100,7 +100,12 @@ LAST: dict[str, tuple[str, dict[str, Any]]] = {
     "gpt2-classifier": ("GPT2ForSequenceClassification", {"n_embd": 24, "n_layer": 2, "n_head": 4, "n_positions": 32}),
     "neox-classifier": ("GPTNeoXForSequenceClassification", SIZES | {"rotary_pct": 0.34}),
 }
-ALL = CAUSAL | SEQ2SEQ | ENCODERS | HEADS | LAST
+VIT = {name: SIZES[name] for name in SIZES if "vocab" not in name and "max" not in name}
+IMAGES: dict[str, tuple[str, dict[str, Any]]] = {
+    "vit": ("ViTForImageClassification", VIT | {"image_size": 12, "patch_size": 4}),
+    "vit-grey": ("ViTForImageClassification", VIT | {"image_size": 8, "patch_size": 2, "num_channels": 1}),
+}
+ALL = IMAGES | CAUSAL | SEQ2SEQ | ENCODERS | HEADS | LAST
 
 
 def write(folder: Path, name: str) -> Path:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
+import os
 from pathlib import Path
 
+import numpy
 import pytest
 from torch.testing import assert_close
 
@@ -18,7 +21,16 @@ from tests.models import zoo
 
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(120)]
 TEXT, MASKED = "the cat sat on the mat", "the [MASK] sat on the [MASK]"
-QUICK = ("mistral", "Electra-MaskedLM", "Albert-TokenClassification")
+QUICK = ("vit", "t5", "mistral", "Electra-MaskedLM", "Albert-TokenClassification")
+
+
+def image(clear: ClearModel, name: str) -> str:
+    """A file with random pixels."""
+    config = clear.config
+    shape = (config.image_size, config.image_size, config.channels)
+    path = clear.checkpoint.folder / f"{name}.npy"
+    numpy.save(path, numpy.frombuffer(os.urandom(math.prod(shape)), numpy.uint8).reshape(shape))
+    return str(path)
 
 
 def answers_alike(cluster: LocalCluster, clear: ClearModel) -> None:
@@ -29,6 +41,8 @@ def answers_alike(cluster: LocalCluster, clear: ClearModel) -> None:
         assert answer.token_ids == clear.generate(clear.prompt_ids(TEXT, 3), 3)
         return
     texts = [TEXT, "a dog"]
+    if architecture(config).family == "image":
+        texts = [image(clear, name) for name in ("one", "two")]
     for text, found in zip(texts, cluster.encode(texts), strict=True):
         assert_close(found.values, clear.encode(clear.sentence_ids(text)), atol=0.03, rtol=0)
     if getattr(config, "predicts", False):

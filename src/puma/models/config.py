@@ -197,7 +197,56 @@ class T5(Struct, frozen=True, kw_only=True, tag_field="model_type", tag="t5"):
         return self.layers == self.encoder_layers
 
 
-Config = Decoder | Encoder | T5
+class Vit(Struct, frozen=True, kw_only=True, tag_field="model_type", tag="vit"):
+    """ViT for square images of `channels`; `labels` names the classes."""
+
+    hidden_size: Size
+    intermediate_size: Size
+    layers: Size
+    heads: Size
+    image_size: Annotated[int, Meta(ge=1, le=4096)] = 224
+    patch_size: Annotated[int, Meta(ge=1, le=256)] = 16
+    channels: Annotated[int, Meta(ge=1, le=16)] = 3
+    activation: Activation = "gelu"
+    eps: Positive = 1e-12
+    labels: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.hidden_size % self.heads:
+            raise ValueError("hidden_size is not a multiple of heads")
+        if self.image_size % self.patch_size:
+            raise ValueError("image_size is not a multiple of patch_size")
+
+    @property
+    def head_dim(self) -> int:
+        return self.hidden_size // self.heads
+
+    @property
+    def context(self) -> int:
+        """Rows of an image: its patches, and one before them."""
+        return (self.image_size // self.patch_size) ** 2 + 1
+
+    @property
+    def vocab_size(self) -> int:
+        """Numbers in a row of the input, where other models have their vocabulary: the pixels of a patch."""
+        return self.channels * self.patch_size**2
+
+    @property
+    def block(self) -> Decoder:
+        """What the blocks have in common with those of decoders."""
+        return Decoder(
+            vocab_size=self.vocab_size, hidden_size=self.hidden_size, intermediate_size=self.intermediate_size,
+            layers=1, heads=self.heads, rope=None, eps=self.eps, norm="layer", gated=False,
+            activation=self.activation, qkv_bias=True, out_bias=True, mlp_bias=True,
+        )  # fmt: skip
+
+    @property
+    def alike(self) -> bool:
+        """Whether all layers cost the same, whatever the prompt."""
+        return True
+
+
+Config = Decoder | Encoder | T5 | Vit
 Llama, Bert = Decoder, Encoder  # by the names of those whose settings are the defaults
 
 

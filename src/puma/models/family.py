@@ -61,6 +61,8 @@ class Names:
         """Each tensor of a checkpoint: its module as `modules` names it, its name, and what of `shapes` it holds."""
         for module, found in self.modules.items():
             targets = (found,) if isinstance(found, str) else found
+            if targets[:1] and targets[0] in shapes:  # a tensor that belongs to no module
+                yield module, module, list(targets)
             for i in range(layers if "{}" in module else 1):
                 for kind in ("weight", "bias"):
                     wanted = [f"{target.format(i)}.{kind}" for target in targets]

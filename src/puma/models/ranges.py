@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from puma.errors import RangeError
-from puma.models.config import T5, Config, Decoder, Encoder
+from puma.models.config import T5, Config, Decoder, Encoder, Vit
 from puma.mpc.fixed import ACTIVATION_LIMIT, SCORE_REACH, VALUE_LIMIT, WEIGHT_LIMIT
 
 SPREAD_LIMIT = 2.0**SCORE_REACH
@@ -63,6 +63,8 @@ def bounds(config: Config, params: Params) -> Iterator[Bound]:
     """For each matrix whose result has a limited range: its name, its bound, the limit, and what the result is."""
     if isinstance(config, Encoder):
         return _encoder(config, params)
+    if isinstance(config, Vit):
+        return _decoder(config.block, params)
     return _t5(config, params) if isinstance(config, T5) else _decoder(config, params)
 
 

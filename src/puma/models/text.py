@@ -19,7 +19,7 @@ MAX_ELEMENTS = 1 << 23  # of the largest tensor that several prompts make, so th
 
 
 class Tokens(NamedTuple):
-    """Token ids of a text, and which of two texts each belongs to."""
+    """Token ids of a text, and which of two texts each belongs to; for an image model, its patches as ids."""
 
     ids: list[int]
     types: list[int]

@@ -7,7 +7,7 @@ everybody knows; it sees itself only, and nothing sees it. This file must not kn
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -41,8 +41,7 @@ class Rows:
     def pad(self, x: Any) -> Any:
         """A matrix's rows (rows, heads, size) side by side: (prompts, heads, longest, size)."""
         prompts, where, shape = len(self.lengths), self._where, tuple(x.shape[1:])
-        if where is not None:
-            x = _moved(x, lambda t: t.new_zeros(self.real.numel(), *shape).index_copy(0, where.to(t.device), t))
+        x = x if where is None else placed(x, where, self.real.numel())
         return x.reshape(prompts, self.longest, *shape).transpose(1, 2)
 
     def unpad(self, x: Any) -> Any:
@@ -109,6 +108,10 @@ class Layout:
         return result
 
 
-def _moved(x: Any, function: Callable[[Tensor], Tensor]) -> Any:
-    """`function`, which moves words and adds zeros, on a tensor or on a secret's components."""
-    return function(x) if isinstance(x, Tensor) else x.apply(function)
+def placed(x: Any, where: Tensor, rows: int) -> Any:
+    """The rows of x at these places among so many, of which the others are zeros that everybody knows."""
+
+    def place(t: Tensor) -> Tensor:
+        return t.new_zeros(rows, *t.shape[1:]).index_copy(0, where.to(t.device), t)
+
+    return place(x) if isinstance(x, Tensor) else x.apply(place)

@@ -11,14 +11,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from puma.errors import InputError, UsageError
-from puma.models import Cache, architecture, text
+from puma.models import Cache, architecture, images, text, vit
 from puma.models.checkpoint import Checkpoint, embedded, load
-from puma.models.config import Config
+from puma.models.config import Config, Vit
 
 Params = Mapping[str, Tensor]
 MASKS = ("[MASK]", "<mask>")
@@ -31,7 +32,9 @@ class ClearModel:
         self.checkpoint: Checkpoint = load(embedded() if source is None else source)
         self.config: Config = self.checkpoint.config
         self.name = self.checkpoint.name
-        self.tokenizer = text.open_tokenizer(self.checkpoint.tokenizer)
+        self.tokenizer: Any = None  # of an image model
+        if not isinstance(self.config, Vit):
+            self.tokenizer = text.open_tokenizer(self.checkpoint.tokenizer)
 
     @cached_property
     def params(self) -> dict[str, Tensor]:
@@ -59,8 +62,10 @@ class ClearModel:
         return ids
 
     def sentence_ids(self, sentence: str) -> text.Tokens:
-        """Token ids of a text that is to be encoded, checked against the context."""
-        if architecture(self.config).family != "encoder" and not self.labels:
+        """Token ids of a text that is to be encoded, checked against the context; of an image's file, its patches."""
+        if isinstance(self.config, Vit):
+            return text.Tokens(vit.patches(self.config, images.read(sentence, self.checkpoint.folder)), [])  # type: ignore[arg-type]
+        if architecture(self.config).family == "causal" and not self.labels:
             raise UsageError(f"{self.name} is no encoder", "use generate, or a BERT model")
         tokens = text.encode(self.tokenizer, self.config, sentence)
         text.check_length(self.config, len(tokens.ids))
@@ -122,7 +127,10 @@ def hidden(
 ) -> list[Tensor]:
     """The last hidden states (tokens, width) of each prompt."""
     kind, lengths = architecture(config), [len(ids) for ids in prompts]
-    model, rows = kind.model(config, params), one_hot([*chain(*prompts)], config)
+    model = kind.model(config, params)
+    if isinstance(config, Vit):
+        return list(model(torch.cat(list(prompts))).split(config.context))  # type: ignore[arg-type]
+    rows = one_hot([*chain(*prompts)], config)
     if kind.family == "causal":
         return list(model.hidden(rows, Cache(config.layers, lengths)).split(lengths))
     return list(model(rows, types, lengths).split(lengths))

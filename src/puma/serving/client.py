@@ -18,15 +18,16 @@ from torch import Tensor
 from puma import errors, kernels
 from puma.crypto.prg import PairKey, fresh_secret
 from puma.errors import InputError, MaterialError, PeerLost, ProtocolError, PumaError, TensorError, UsageError
-from puma.models.config import Config
+from puma.models.config import Config, Vit
 from puma.models.text import check_batch
 from puma.mpc.cost import message_bytes
 from puma.mpc.seeded import rest_bytes
 from puma.serving import messages as msg
+from puma.serving import pixels
 from puma.serving.account import Cost, cost_of
 from puma.serving.engine import tensor_specs
 from puma.serving.material import ID_BYTES
-from puma.serving.prompt import Seeds, seal, upload_bytes
+from puma.serving.prompt import Sealed, Seeds, seal, upload_bytes
 from puma.serving.tickets import Ticket, Tickets
 
 KEEP_MASKS_BELOW = 50_000_000  # parameters; larger models draw their masks again at every use
@@ -203,14 +204,12 @@ class Session:
     ) -> tuple[int, Ticket | None]:
         """Send a request, on material prepared for it if there is any; the bytes of the prompt, and the ticket."""
         assert self.config is not None
-        vocabulary, lengths, ids = self.config.vocab_size, [len(prompt) for prompt in prompts], [*chain(*prompts)]
-        if min(lengths, default=0) < 1 or min(ids) < 0 or max(ids) >= vocabulary:
-            raise InputError(f"not prompts of a vocabulary of {vocabulary}", "pass token ids, at least one each")
+        lengths, sealed_under, upload = self._input(prompts)
         check_batch(self.config, lengths, results)
         self._begin(results)
         kinds = [*chain(*types)]
         ticket = self._ticket(request(msg.Input(lengths, [], [], kinds)))
-        sealed = seal(ids, vocabulary, ticket.seeds if ticket else None)
+        sealed = sealed_under(ticket.seeds if ticket else None)
         with self._talking():
             for link, part in zip(self.links, sealed, strict=True):
                 seeds = ([], []) if ticket else (part.masks, part.choices)
@@ -219,7 +218,23 @@ class Session:
                 link.send_control(msg.encode(asked))
                 if part.payload.numel():
                     link.send(part.payload.numpy())
-        return upload_bytes(len(ids), vocabulary), ticket
+        return upload, ticket
+
+    def _input(
+        self, prompts: Sequence[Sequence[int]] | Sequence[Tensor]
+    ) -> tuple[list[int], Callable[[Seeds | None], list[Sealed]], int]:
+        """Rows of each prompt or image, what seals them under given seeds, and the bytes that will take."""
+        config = self.config
+        assert config is not None
+        width = config.vocab_size
+        if isinstance(config, Vit):
+            rows = pixels.checked(prompts, config.context - 1, width)  # type: ignore[arg-type]
+            lengths = [config.context] * len(prompts)
+            return lengths, lambda seeds: pixels.seal(rows, seeds), pixels.upload_bytes(len(rows), width)
+        lengths, ids = [len(prompt) for prompt in prompts], [*chain(*prompts)]
+        if min(lengths, default=0) < 1 or min(ids) < 0 or max(ids) >= width:
+            raise InputError(f"not prompts of a vocabulary of {width}", "pass token ids, at least one each")
+        return lengths, lambda seeds: seal(ids, width, seeds), upload_bytes(len(ids), width)
 
     def _ticket(self, request: Inference) -> Ticket | None:
         """A ticket for this request whose material every party has at hand; it is used up, and so is any that fails."""

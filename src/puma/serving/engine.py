@@ -12,7 +12,7 @@ import torch
 
 from puma.errors import InputError, UsageError
 from puma.models import Cache, architecture
-from puma.models.config import Config, Decoder, with_layers
+from puma.models.config import Config, Decoder, Vit, with_layers
 from puma.models.text import check_batch
 from puma.mpc.arithmetic import reshare
 from puma.mpc.cost import message_bytes
@@ -24,8 +24,8 @@ from puma.mpc.seeded import Seeded, in_blocks
 from puma.mpc.share import Additive, Share, public
 from puma.nn import functional as F
 from puma.nn.layout import Rows
-from puma.serving.messages import Encode, Generate, Spent, TensorSpec
-from puma.serving.prompt import imagined
+from puma.serving import pixels, prompt
+from puma.serving.messages import Encode, Generate, Input, Spent, TensorSpec
 
 Emit = Callable[[Share], None]
 AHEAD = 4  # steps of which the dealer multiplies masks in one walk over a parameter: the first token waits for them
@@ -58,6 +58,10 @@ class Engine:
         """Refuse what cannot be served, before its prompts are read: a party trusts no client to have checked."""
         tokens, prompts = job.tokens if isinstance(job, Generate) else 1, job.input
         check_batch(self.config, prompts.lengths, tokens)
+        if isinstance(self.config, Vit) and set(prompts.lengths) != {self.config.context}:
+            raise InputError(f"an image has {self.config.context} rows", "name as many for each")
+        if isinstance(job, Generate) and (architecture(self.config).family != "causal" or self.config.labels):
+            raise UsageError("the model does not generate text", "ask it to encode")
         kinds = max(1, getattr(self.config, "type_vocab_size", 1))
         if prompts.types and (len(prompts.types) != prompts.tokens or not all(0 <= t < kinds for t in prompts.types)):
             raise InputError("the token types do not fit the prompt or the model", "leave them out")
@@ -125,7 +129,7 @@ class Engine:
             with foresight.scouting(step), self.party.silent(), self.party.stage(f"step {step}"):
                 self.model(self._fed(token), Cache.foreseen(self.config.layers, prompts, step), ranked=True)
 
-    def encode(self, one_hot: Choice, job: Encode, emit: Emit) -> None:
+    def encode(self, one_hot: Choice | Share, job: Encode, emit: Emit) -> None:
         """Emit hidden states (all tokens, d), their sums over each prompt (prompts, d), logits (prompts, labels) or
         (tokens, labels), or the likeliest tokens (rows,), then the next ones.
         """
@@ -209,12 +213,24 @@ def _dry_party(rank: int, config: Config, job: Generate | Encode) -> list[Spent]
     party = Party(rank)
     params = {t.name: Seeded(party, None, [], t.shape, t.bits, t.frac) for t in tensor_specs(config)}
     engine = Engine(party, config, params)
-    prompt = imagined(party, job.input.tokens, config.vocab_size)
+    given = imagined(party, job.input, config)
     if isinstance(job, Generate):
-        engine.generate(prompt, job, lambda share: answered(party, share), lambda: None)
+        engine.generate(given, job, lambda share: answered(party, share), lambda: None)
     else:
-        engine.encode(prompt, job, lambda share: answered(party, share))
+        engine.encode(given, job, lambda share: answered(party, share))
     return spent(party)
+
+
+def imagined(party: Party, job: Input, config: Config) -> Choice | Share:
+    """The input of a dry run."""
+    if isinstance(config, Vit):
+        return pixels.imagined(party, patch_rows(config, job), config.vocab_size)
+    return prompt.imagined(party, job.tokens, config.vocab_size)
+
+
+def patch_rows(config: Vit, job: Input) -> int:
+    """Rows of pixels that a client sends: one less for each image than its states."""
+    return len(job.lengths) * (config.context - 1)
 
 
 def spent(party: Party) -> list[Spent]:

@@ -16,12 +16,13 @@ import torch
 
 from puma import kernels
 from puma.errors import MaterialError, ProtocolError, StoreError
+from puma.models.config import Vit
 from puma.mpc.party import Party
 from puma.mpc.retrieval import Choice
 from puma.mpc.share import Share
-from puma.serving import ahead, loading
+from puma.serving import ahead, loading, pixels
 from puma.serving import messages as msg
-from puma.serving.engine import Emit, Engine, answered, selftest, spent
+from puma.serving.engine import Emit, Engine, answered, patch_rows, selftest, spent
 from puma.serving.material import Material, Shelf
 from puma.serving.prompt import Sealed, payload_bytes, unseal
 from puma.serving.store import Model, Store
@@ -158,16 +159,22 @@ class Server:
         self._material = found
         return msg.Taken("")
 
-    def _run(self, request: Inference, prompt: Choice, emit: Emit, prefilled: Callable[[], None]) -> None:
+    def _run(self, request: Inference, prompt: Choice | Share, emit: Emit, prefilled: Callable[[], None]) -> None:
         if isinstance(request, msg.Generate):
             self._ready().generate(prompt, request, emit, prefilled)
         else:
             self._ready().encode(prompt, request, emit)
 
-    def _prompt(self, job: msg.Input, payload: torch.Tensor) -> Choice:
-        return unseal(self.party, Sealed(job.masks, job.choices, payload), job.tokens, self._ready().config.vocab_size)
+    def _prompt(self, job: msg.Input, payload: torch.Tensor) -> Choice | Share:
+        config, sealed = self._ready().config, Sealed(job.masks, job.choices, payload)
+        if isinstance(config, Vit):
+            return pixels.unseal(self.party, sealed, patch_rows(config, job), config.vocab_size)
+        return unseal(self.party, sealed, job.tokens, config.vocab_size)
 
     def _payload_bytes(self, job: msg.Input) -> int:
+        config = self._ready().config
+        if isinstance(config, Vit):
+            return pixels.payload_bytes(self.party.rank, patch_rows(config, job), config.vocab_size)
         return payload_bytes(self.party.rank, job.tokens, self._ready().config.vocab_size)
 
     def _payload(self, job: msg.Input) -> torch.Tensor:
