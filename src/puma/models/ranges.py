@@ -16,13 +16,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from puma.errors import RangeError
+from puma.errors import RangeError, UsageError
 from puma.models.config import T5, Config, Decoder, Encoder, Vit
 from puma.mpc.fixed import ACTIVATION_LIMIT, SCORE_REACH, VALUE_LIMIT, WEIGHT_LIMIT
 
 SPREAD_LIMIT = 2.0**SCORE_REACH
 PRODUCT_LIMIT = 2.0**14  # of what relu gives, and of a gated product: more could not enter the next matrix
 GATED_LIMIT = 2.0**18
+NEGLIGIBLE = 32.0  # a score so far below another adds nothing: exp is 0 from -15 on
 HINT = "fixed-point numbers could overflow; use a checkpoint with smaller weights"
 
 Params = Mapping[str, Tensor]
@@ -57,6 +58,16 @@ def check(config: Config, params: Params) -> None:
     for name, bound, limit, what in bounds(config, params):
         if not bound < limit:
             raise RangeError(f"{name} can give {what} of {bound:.4g}, beyond {limit:g}", HINT)
+
+
+def check_padding(config: Config, params: Params) -> None:
+    """Raise RangeError if scores of padding, lowered by encoder.PADDING_OFFSET, could still count or go too far."""
+    if not isinstance(config, Encoder):
+        raise UsageError("only encoders can be asked about texts of secret length", "make the lengths public")
+    for name, bound, limit, what in bounds(config, params):
+        if limit == SPREAD_LIMIT and not bound < SPREAD_LIMIT / 2 - NEGLIGIBLE:
+            hint = "make the lengths of texts public"
+            raise RangeError(f"{name} can give {what} of {bound:.4g}, too wide for padding in secret", hint)
 
 
 def bounds(config: Config, params: Params) -> Iterator[Bound]:

@@ -12,7 +12,7 @@ import torch
 
 from puma.errors import InputError, UsageError
 from puma.models import Cache, architecture
-from puma.models.config import Config, Decoder, Vit, with_layers
+from puma.models.config import Config, Decoder, Encoder, Vit, with_layers
 from puma.models.text import check_batch
 from puma.mpc.arithmetic import reshare
 from puma.mpc.cost import message_bytes
@@ -67,6 +67,8 @@ class Engine:
             raise InputError("the token types do not fit the prompt or the model", "leave them out")
         if isinstance(job, Encode) and job.output not in OUTPUTS:
             raise UsageError(f"there is no output {job.output}", f"choose one of {', '.join(OUTPUTS)}")
+        if prompts.padded and not (isinstance(self.config, Encoder) and isinstance(job, Encode) and not prompts.types):
+            raise UsageError("only encoders can be asked about texts of secret length", "make the lengths public")
         if isinstance(job, Encode):
             self._admit_head(job)
 
@@ -129,13 +131,18 @@ class Engine:
             with foresight.scouting(step), self.party.silent(), self.party.stage(f"step {step}"):
                 self.model(self._fed(token), Cache.foreseen(self.config.layers, prompts, step), ranked=True)
 
-    def encode(self, one_hot: Choice | Share, job: Encode, emit: Emit) -> None:
+    def encode(self, one_hot: Choice | Share | prompt.Padded, job: Encode, emit: Emit) -> None:
         """Emit hidden states (all tokens, d), their sums over each prompt (prompts, d), logits (prompts, labels) or
         (tokens, labels), or the likeliest tokens (rows,), then the next ones.
         """
         lengths = job.input.lengths
         if architecture(self.config).family == "causal":
             hidden = self.model.hidden(one_hot, Cache(self.config.layers, lengths))
+        elif isinstance(one_hot, prompt.Padded):
+            padding, one_hot = one_hot.padding, one_hot.rows
+            hidden = self.model(one_hot, None, lengths, padding)
+            if job.output == "pooled":
+                hidden = F.mul(hidden, (F.times(padding, -1) + 1).unsqueeze(-1))
         else:
             hidden = self.model(one_hot, job.input.types, lengths)
         if job.output == "tokens":
@@ -221,11 +228,11 @@ def _dry_party(rank: int, config: Config, job: Generate | Encode) -> list[Spent]
     return spent(party)
 
 
-def imagined(party: Party, job: Input, config: Config) -> Choice | Share:
+def imagined(party: Party, job: Input, config: Config) -> Choice | Share | prompt.Padded:
     """The input of a dry run."""
     if isinstance(config, Vit):
         return pixels.imagined(party, patch_rows(config, job), config.vocab_size)
-    return prompt.imagined(party, job.tokens, config.vocab_size)
+    return prompt.imagined(party, job.tokens, config.vocab_size, job.padded)
 
 
 def patch_rows(config: Vit, job: Input) -> int:

@@ -20,6 +20,7 @@ import msgspec
 from torch import Tensor
 
 from puma.errors import PumaError, UsageError
+from puma.models.ranges import check_padding
 from puma.net.handshake import Identity
 from puma.net.tcp import dial
 from puma.serving import folders, warm
@@ -239,18 +240,27 @@ class LocalCluster:
         return answers[0] if isinstance(prompt, str) else answers
 
     @overload
-    def encode(self, sentence: str) -> Encoding: ...
+    def encode(self, sentence: str, lengths: str = "public", padded: int = 0) -> Encoding: ...
 
     @overload
-    def encode(self, sentence: Sequence[str]) -> list[Encoding]: ...
+    def encode(self, sentence: Sequence[str], lengths: str = "public", padded: int = 0) -> list[Encoding]: ...
 
-    def encode(self, sentence: str | Sequence[str]) -> Encoding | list[Encoding]:
+    def encode(
+        self, sentence: str | Sequence[str], lengths: str = "public", padded: int = 0
+    ) -> Encoding | list[Encoding]:
         """Class logits if the model has a classification head, else the mean of the token states, normalised.
 
-        Of a sentence, or of several in one request.
+        Of a sentence, or of several in one request. The parties learn how many tokens each has, unless `lengths` is
+        "secret": then a common length that all are padded to, the next power of two or `padded`.
         """
+        if lengths not in ("public", "secret"):
+            raise UsageError(f"lengths cannot be {lengths}", "choose public or secret")
+        if lengths == "secret":
+            check_padding(self.model.config, self.model.params)
         tokens = [self.model.sentence_ids(s) for s in ([sentence] if isinstance(sentence, str) else sentence)]
-        values = self.session.encode([t.ids for t in tokens], self.model.output, [t.types for t in tokens])
+        values = self.session.encode(
+            [t.ids for t in tokens], self.model.output, [t.types for t in tokens], lengths, padded
+        )
         encodings = [Encoding(self.model.finished(x), self.cost) for x in values]
         return encodings[0] if isinstance(sentence, str) else encodings
 

@@ -47,13 +47,15 @@ class Open(msgspec.Struct, frozen=True, tag="open", forbid_unknown_fields=True):
 class Input(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The tokens of prompts of these lengths, one prompt after the other, as serving/prompt.py seals them.
 
-    `types` are one a token, or none; to each evaluator a data frame follows.
+    `types` are one a token, or none; to each evaluator a data frame follows. With `padded` it ends with shares of which
+    tokens are only padding, and the lengths, all alike, are not those of the prompts.
     """
 
     lengths: list[int]
     masks: list[bytes]
     choices: list[bytes] = []
     types: list[int] = []
+    padded: bool = False
 
     @property
     def tokens(self) -> int:

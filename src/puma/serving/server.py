@@ -24,7 +24,7 @@ from puma.serving import ahead, loading, pixels
 from puma.serving import messages as msg
 from puma.serving.engine import Emit, Engine, answered, patch_rows, selftest, spent
 from puma.serving.material import Material, Shelf
-from puma.serving.prompt import Sealed, payload_bytes, unseal
+from puma.serving.prompt import Padded, Sealed, payload_bytes, unseal
 from puma.serving.store import Model, Store
 
 Inference = msg.Generate | msg.Encode
@@ -159,23 +159,25 @@ class Server:
         self._material = found
         return msg.Taken("")
 
-    def _run(self, request: Inference, prompt: Choice | Share, emit: Emit, prefilled: Callable[[], None]) -> None:
+    def _run(
+        self, request: Inference, prompt: Choice | Share | Padded, emit: Emit, prefilled: Callable[[], None]
+    ) -> None:
         if isinstance(request, msg.Generate):
             self._ready().generate(prompt, request, emit, prefilled)
         else:
             self._ready().encode(prompt, request, emit)
 
-    def _prompt(self, job: msg.Input, payload: torch.Tensor) -> Choice | Share:
+    def _prompt(self, job: msg.Input, payload: torch.Tensor) -> Choice | Share | Padded:
         config, sealed = self._ready().config, Sealed(job.masks, job.choices, payload)
         if isinstance(config, Vit):
             return pixels.unseal(self.party, sealed, patch_rows(config, job), config.vocab_size)
-        return unseal(self.party, sealed, job.tokens, config.vocab_size)
+        return unseal(self.party, sealed, job.tokens, config.vocab_size, job.padded)
 
     def _payload_bytes(self, job: msg.Input) -> int:
         config = self._ready().config
         if isinstance(config, Vit):
             return pixels.payload_bytes(self.party.rank, patch_rows(config, job), config.vocab_size)
-        return payload_bytes(self.party.rank, job.tokens, self._ready().config.vocab_size)
+        return payload_bytes(self.party.rank, job.tokens, config.vocab_size, job.padded)
 
     def _payload(self, job: msg.Input) -> torch.Tensor:
         count = self._payload_bytes(job)
