@@ -18,7 +18,7 @@ from torch.testing import assert_close
 from puma.errors import CheckpointError, PumaError, RangeError, TensorError, UnsupportedModel
 from puma.models.checkpoint import embedded, load
 from puma.models.config import Config
-from tests.models import tiny
+from tests.models import tiny, zoo
 from tests.models.tiny import State
 
 
@@ -182,6 +182,45 @@ def test_weights_that_cannot_be_read(tmp_path: Path) -> None:
     refused(CheckpointError, tmp_path, "no model.safetensors")
     (tmp_path / "pytorch_model.bin").write_bytes(b"")
     refused(CheckpointError, tmp_path, "pytorch_model.bin", "convert it")
+    (tmp_path / "pytorch_model.bin").unlink()
+    (tmp_path / "model-q4.gguf").write_bytes(b"GGUF")
+    refused(UnsupportedModel, tmp_path, "GGUF", "fp16")
+    (tmp_path / "config.json").unlink()
+    refused(UnsupportedModel, tmp_path, "GGUF", "original")
+    refused(UnsupportedModel, tmp_path / "model-q4.gguf", "GGUF")
+
+
+@pytest.mark.parametrize("name", ["gpt2-hub", "opt", "roberta", "Bert-MaskedLM", "t5"])
+def test_tied_weights_may_be_stored_twice(name: str, tmp_path: Path) -> None:
+    before = load(zoo.write(tmp_path, name)).state
+    copies = {
+        "gpt2-hub": ("transformer.wte.weight", "lm_head.weight"),
+        "opt": ("model.decoder.embed_tokens.weight", "lm_head.weight"),
+        "roberta": ("roberta.embeddings.word_embeddings.weight", "embeddings.position_ids"),
+        "Bert-MaskedLM": ("bert.embeddings.word_embeddings.weight", "cls.predictions.decoder.weight"),
+        "t5": ("shared.weight", "encoder.embed_tokens.weight"),
+    }
+    bare = load_file(tmp_path / "model.safetensors")
+    source, copy = copies[name]
+    prefix = "" if source in bare else source.partition(".")[0] + "."
+    tiny.edit(tmp_path, lambda state: state.update({copy: state[source.removeprefix(prefix)].clone()}))
+    assert load(tmp_path).state.keys() == before.keys()
+
+
+@pytest.mark.parametrize("name", ["phi3", "neox", "gemma3", "Albert-MaskedLM", "t5-gated", "vit"])
+def test_half_precision_in_shards(name: str, tmp_path: Path) -> None:
+    """As the hub has them: bfloat16, several files, an index."""
+    before = load(zoo.write(tmp_path, name)).fold()
+    state = load_file(tmp_path / "model.safetensors")
+    weight_map = {key: f"model-0000{i % 2 + 1}-of-00002.safetensors" for i, key in enumerate(sorted(state))}
+    for file in set(weight_map.values()):
+        save_file({k: t.bfloat16() for k, t in state.items() if weight_map[k] == file}, tmp_path / file)
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
+    (tmp_path / "model.safetensors").unlink()
+    after = load(tmp_path).fold()
+    assert after.keys() == before.keys()
+    for key, tensor in after.items():
+        assert_close(tensor, before[key], atol=0.05, rtol=0.02)
 
 
 def test_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
@@ -111,6 +111,7 @@ def encode(
     text: str,
     /,
     *more: str,
+    lengths: Literal["public", "secret"] = "public",
     compare: Flag = False,
     store: Path | None = None,
     output: Output = HUMAN,
@@ -120,11 +121,13 @@ def encode(
     Parameters
     ----------
     model
-        A BERT checkpoint's folder or a hub name.
+        An encoder's or a classifier's folder, or a hub name.
     text
-        A text to encode.
+        A text to encode; for an image model, an image's file.
     more
         Further texts; all go in one request.
+    lengths
+        secret: the parties learn a common length only, the next power of two, and not how many tokens each text has.
     compare
         Run the plain model, too, and print how far the answers lie apart.
     store
@@ -141,7 +144,7 @@ def encode(
         check_batch(clear.config, [len(tokens.ids) for tokens in ids])
         with LocalCluster(clear, progress, store=store) as cluster:
             progress("encoding", 0, 1)
-            found, cost = cluster.encode(texts), cluster.cost
+            found, cost = cluster.encode(texts, lengths), cluster.cost
         plain = [clear.encode(tokens) if compare else None for tokens in ids]
     results = [_encoded(clear, text, e.values, p) for text, e, p in zip(texts, found, plain)]
     if output.json:

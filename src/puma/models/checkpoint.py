@@ -22,6 +22,7 @@ from puma.models.config import Config
 from puma.models.ranges import check
 
 HUB_FILES = ["*.json", "*.txt", "*.model"]
+ORIGINAL = "use the original checkpoint, in fp32, fp16 or bf16"
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 FLOATS = ("F64", "F32", "F16", "BF16")
 OLD_NAMES = {".gamma": ".weight", ".beta": ".bias"}
@@ -85,6 +86,8 @@ def locate(source: str | Path, weights: bool) -> Path:
     folder = Path(source).expanduser()
     if not folder.exists() and isinstance(source, str) and HUB_NAME.fullmatch(source):
         folder = download(source, weights)
+    if any([folder] if folder.suffix == ".gguf" else folder.glob("*.gguf")) and not (folder / "config.json").is_file():
+        raise UnsupportedModel(f"{source} is quantised (GGUF)", ORIGINAL)
     if not folder.exists():
         raise CheckpointError(f"there is no folder {source}", "pass a checkpoint's folder or a hub name")
     if not (folder / "config.json").is_file():
@@ -125,6 +128,8 @@ def weight_files(folder: Path) -> list[Path]:
             f"{folder} holds its weights in pytorch_model.bin only, which could run code when opened",
             "convert it: AutoModel.from_pretrained(folder).save_pretrained(folder) in transformers",
         )
+    elif any(folder.glob("*.gguf")):
+        raise UnsupportedModel(f"{folder} holds quantised weights only (GGUF)", ORIGINAL)
     else:
         raise CheckpointError(f"{folder} holds no model.safetensors", "export the model as safetensors")
     for name in names:
@@ -154,7 +159,7 @@ def architecture_of(raw: dict[str, Any]) -> str:
         raise UnsupportedModel(f"config.json names {name}", f"puma implements {', '.join(ARCHITECTURES)}")
     if raw.get("quantization_config"):
         method = raw["quantization_config"].get("quant_method", "unknown method")
-        raise UnsupportedModel(f"the checkpoint is quantised ({method})", "use the original one, in fp32, fp16 or bf16")
+        raise UnsupportedModel(f"the checkpoint is quantised ({method})", ORIGINAL)
     return name
 
 
