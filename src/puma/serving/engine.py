@@ -28,6 +28,7 @@ from puma.serving import pixels, prompt
 from puma.serving.messages import Encode, Generate, Input, Spent, TensorSpec
 
 Emit = Callable[[Share], None]
+Given = Choice | Share | prompt.Padded  # the input of a request: tokens, pixels, tokens padded in secret
 AHEAD = 4  # steps of which the dealer multiplies masks in one walk over a parameter: the first token waits for them
 OUTPUTS = ("hidden", "pooled", "logits", "tokens")
 MAX_TOP = 64  # tokens that a masked one may have been
@@ -85,7 +86,7 @@ class Engine:
         if not 1 <= job.top <= min(MAX_TOP, self.config.vocab_size):
             raise UsageError(f"the {job.top} most likely tokens make no answer", f"ask for 1 to {MAX_TOP}")
 
-    def generate(self, one_hot: Choice | Share, job: Generate, emit: Emit, prefilled: Callable[[], None]) -> None:
+    def generate(self, one_hot: Given, job: Generate, emit: Emit, prefilled: Callable[[], None]) -> None:
         """Emit each prompt's next token, as indices (prompts,), when decided; fed back without being opened."""
         cache = Cache(self.config.layers, job.input.lengths)
         token: Share | None = None
@@ -131,7 +132,7 @@ class Engine:
             with foresight.scouting(step), self.party.silent(), self.party.stage(f"step {step}"):
                 self.model(self._fed(token), Cache.foreseen(self.config.layers, prompts, step), ranked=True)
 
-    def encode(self, one_hot: Choice | Share | prompt.Padded, job: Encode, emit: Emit) -> None:
+    def encode(self, one_hot: Given, job: Encode, emit: Emit) -> None:
         """Emit hidden states (all tokens, d), their sums over each prompt (prompts, d), logits (prompts, labels) or
         (tokens, labels), or the likeliest tokens (rows,), then the next ones.
         """
@@ -228,11 +229,12 @@ def _dry_party(rank: int, config: Config, job: Generate | Encode) -> list[Spent]
     return spent(party)
 
 
-def imagined(party: Party, job: Input, config: Config) -> Choice | Share | prompt.Padded:
+def imagined(party: Party, job: Input, config: Config) -> Given:
     """The input of a dry run."""
     if isinstance(config, Vit):
         return pixels.imagined(party, patch_rows(config, job), config.vocab_size)
-    return prompt.imagined(party, job.tokens, config.vocab_size, job.padded)
+    rows = prompt.imagined(party, job.tokens, config.vocab_size)
+    return prompt.Padded(rows, prompt.imagined_padding(party, job.tokens)) if job.padded else rows
 
 
 def patch_rows(config: Vit, job: Input) -> int:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -57,8 +56,8 @@ class Seeds:
 class Padded:
     """A prompt of which some tokens are only padding, and which: 1 for those and 0 for others, (tokens,)."""
 
-    rows: Any
-    padding: Any
+    rows: Choice
+    padding: Share
 
 
 def payload_bytes(rank: int, tokens: int, vocabulary: int, padded: bool = False) -> int:
@@ -99,16 +98,19 @@ def seal(
     return [Sealed(*seeds.of(rank), payload) for rank, payload in enumerate(payloads)]
 
 
-def unseal(party: Party, sealed: Sealed, tokens: int, vocabulary: int, padded: bool = False) -> Choice | Padded:
+def unseal_padded(party: Party, sealed: Sealed, tokens: int, vocabulary: int) -> Padded:
+    """What a party makes of its part, if padding was sealed with it."""
+    at = payload_bytes(party.rank, tokens, vocabulary)
+    front, last = sealed.payload[:at], sealed.payload[at:]
+    components = [_padding_masks(seed, tokens) for seed in sealed.masks]
+    if not party.is_dealer:
+        components = [kernels.unpack(last, PADDING_RING, (tokens,)), *components]
+    padding = Share(party, components[0], components[1], PADDING_RING, 0)
+    return Padded(unseal(party, replace(sealed, payload=front), tokens, vocabulary), padding)
+
+
+def unseal(party: Party, sealed: Sealed, tokens: int, vocabulary: int) -> Choice:
     """What a party makes of its part."""
-    if padded:
-        at = payload_bytes(party.rank, tokens, vocabulary)
-        front, last = sealed.payload[:at], sealed.payload[at:]
-        components = [_padding_masks(seed, tokens) for seed in sealed.masks]
-        if not party.is_dealer:
-            components = [kernels.unpack(last, PADDING_RING, (tokens,)), *components]
-        padding = Share(party, components[0], components[1], PADDING_RING, 0)
-        return Padded(unseal(party, replace(sealed, payload=front), tokens, vocabulary), padding)
     width = choice_bytes(vocabulary)
     explicit, packed = sealed.payload.split(
         [EXPLICIT[party.rank] * tokens * width, sealed.payload.numel() - EXPLICIT[party.rank] * tokens * width]
@@ -121,11 +123,14 @@ def unseal(party: Party, sealed: Sealed, tokens: int, vocabulary: int, padded: b
     return Choice(party, (bits[0], bits[1]), Share(party, components[0], components[1], RING, 0), vocabulary)
 
 
-def imagined(party: Party, tokens: int, vocabulary: int, padded: bool = False) -> Choice | Padded:
+def imagined_padding(party: Party, tokens: int) -> Share:
+    """Padding of a dry run: shapes only."""
+    words = party.nothing((tokens,))
+    return Share(party, words, words, PADDING_RING, 0)
+
+
+def imagined(party: Party, tokens: int, vocabulary: int) -> Choice:
     """A prompt of a dry run: shapes only."""
-    if padded:
-        words = party.nothing((tokens,))
-        return Padded(imagined(party, tokens, vocabulary), Share(party, words, words, PADDING_RING, 0))
     bits = torch.empty((tokens, choice_bytes(vocabulary)), dtype=torch.uint8, device="meta")
     words = party.nothing((tokens, COMPONENTS))
     return Choice(party, (bits, bits), Share(party, words, words, RING, 0), vocabulary)

@@ -18,13 +18,12 @@ from puma import kernels
 from puma.errors import MaterialError, ProtocolError, StoreError
 from puma.models.config import Vit
 from puma.mpc.party import Party
-from puma.mpc.retrieval import Choice
 from puma.mpc.share import Share
 from puma.serving import ahead, loading, pixels
 from puma.serving import messages as msg
-from puma.serving.engine import Emit, Engine, answered, patch_rows, selftest, spent
+from puma.serving.engine import Emit, Engine, Given, answered, patch_rows, selftest, spent
 from puma.serving.material import Material, Shelf
-from puma.serving.prompt import Padded, Sealed, payload_bytes, unseal
+from puma.serving.prompt import Sealed, payload_bytes, unseal, unseal_padded
 from puma.serving.store import Model, Store
 
 Inference = msg.Generate | msg.Encode
@@ -159,19 +158,18 @@ class Server:
         self._material = found
         return msg.Taken("")
 
-    def _run(
-        self, request: Inference, prompt: Choice | Share | Padded, emit: Emit, prefilled: Callable[[], None]
-    ) -> None:
+    def _run(self, request: Inference, prompt: Given, emit: Emit, prefilled: Callable[[], None]) -> None:
         if isinstance(request, msg.Generate):
             self._ready().generate(prompt, request, emit, prefilled)
         else:
             self._ready().encode(prompt, request, emit)
 
-    def _prompt(self, job: msg.Input, payload: torch.Tensor) -> Choice | Share | Padded:
+    def _prompt(self, job: msg.Input, payload: torch.Tensor) -> Given:
         config, sealed = self._ready().config, Sealed(job.masks, job.choices, payload)
         if isinstance(config, Vit):
             return pixels.unseal(self.party, sealed, patch_rows(config, job), config.vocab_size)
-        return unseal(self.party, sealed, job.tokens, config.vocab_size, job.padded)
+        opened = unseal_padded if job.padded else unseal
+        return opened(self.party, sealed, job.tokens, config.vocab_size)
 
     def _payload_bytes(self, job: msg.Input) -> int:
         config = self._ready().config
