@@ -10,8 +10,10 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from puma.errors import UnsupportedModel
 from puma.models import Cache, vit
-from tests.models import zoo
+from puma.models.checkpoint import load
+from tests.models import tiny, zoo
 from tests.models.plain import one_hot, open_model
 
 IDS = [2, 5, 7, 9, 27, 6, 8, 20, 3]
@@ -116,3 +118,33 @@ def test_heads_of_decoders(name: str, tmp_path: Path, reference: Any) -> None:
         model.classify(model.hidden(one_hot(IDS, checkpoint.config.vocab_size))),
         answered(reference, folder, IDS).logits,
     )
+
+
+REFUSED: list[tuple[str, dict[str, Any], str]] = [
+    ("opt", {"do_layer_norm_before": False}, "do_layer_norm_before"),
+    ("opt", {"word_embed_proj_dim": 12}, "word_embed_proj_dim"),
+    ("qwen2", {"use_sliding_window": True}, "use_sliding_window"),
+    ("gemma2", {"layer_types": ["full_attention"] * 3}, "layer 0"),
+    ("gemma3", {"hidden_activation": "silu"}, "hidden_activation"),
+    ("phi3", {"rope_parameters": {"rope_type": "longrope"}}, "longrope"),
+    ("neox", {"attention_bias": False}, "attention_bias"),
+    ("neox", {"num_attention_heads": 8}, "head_dim"),
+    ("t5", {"feed_forward_proj": "gated-mish"}, "feed_forward_proj"),
+    ("t5", {"decoder_start_token_id": 500}, "vocabulary"),
+    ("vit", {"patch_size": 5}, "patch_size"),
+    ("vit", {"qkv_bias": False}, "qkv_bias"),
+    ("albert", {"inner_group_num": 2}, "inner_group_num"),
+    ("roberta", {"pad_token_id": 0}, "pad_token_id"),
+    ("distilbert", {"activation": "mish"}, "activation"),
+    ("electra", {"num_attention_heads": 5}, "num_attention_heads"),
+]
+
+
+@pytest.mark.parametrize(("name", "change", "says"), REFUSED, ids=[f"{n}-{says}" for n, _, says in REFUSED])
+def test_what_would_be_computed_wrongly_is_refused(
+    name: str, change: dict[str, Any], says: str, tmp_path: Path
+) -> None:
+    folder = tiny.configure_folder(zoo.write(tmp_path, name), **change)
+    with pytest.raises(UnsupportedModel, match=says) as refused:
+        load(folder)
+    assert refused.value.hint

@@ -13,9 +13,9 @@ from puma.models import ranges
 from puma.models.checkpoint import load
 from puma.models.config import Gpt2, Llama, Rope
 from puma.models.rope import frequencies
-from puma.nn.functional import heads
+from puma.nn.functional import heads, rms_norm
 from puma.nn.modules import rotary_angles
-from tests.models import tiny
+from tests.models import tiny, zoo
 
 
 def sphere(count: int, width: int) -> torch.Tensor:
@@ -72,4 +72,45 @@ def test_what_could_overflow_is_refused_by_name(part: str, factor: float, what: 
     if part == "q_proj":
         params[name.replace("q_proj", "k_proj")] *= 20.0
     with pytest.raises(RangeError, match=f"{part} can give {what}"):
+        ranges.check(checkpoint.config, params)
+
+
+@pytest.mark.parametrize("name", ["qwen2", "qwen3", "gemma2", "neox", "opt"])
+def test_scores_of_every_kind_of_decoder_stay_within_the_bound(name: str, tmp_path: Path) -> None:
+    """Biases of keys turn with positions, and are shared by all keys otherwise; norms of heads bound what they give."""
+    checkpoint = load(zoo.write(tmp_path, name))
+    config, params = checkpoint.config, checkpoint.fold()
+    layer = "model.layers.0.self_attn."
+    names = [f"{layer}{part}_proj" for part in "qk"]
+    n = sphere(400, config.hidden_size)
+    q, k = (n @ params[f"{m}.weight"].T + params.get(f"{m}.bias", torch.zeros(1)) for m in names)
+    if config.head_norms:
+        q, k = (
+            (rms_norm(x.reshape(400, -1, config.head_dim), 1e-9) * params[f"{layer}{part}_norm.weight"]).reshape(
+                400, -1
+            )
+            for x, part in ((q, "q"), (k, "k"))
+        )
+    turns = (
+        rotary_angles(torch.arange(400), frequencies(config.rope, config.head_dim, 32), n.device)
+        if config.rope
+        else None
+    )
+    q, k, _ = heads(q, k, k, config.head_dim, [turns, turns] if turns is not None else [])
+    k = k.repeat_interleave(config.heads // config.kv_heads, dim=1)
+    bound = next(b for where, b, limit, _ in ranges.bounds(config, params) if where == names[0])
+    assert spread(q, k) < bound < 40 * spread(q, k)
+
+
+@pytest.mark.parametrize("name", ["Albert-MaskedLM", "Electra-SequenceClassification", "t5-gated", "vit"])
+def test_every_limited_matrix_has_a_bound(name: str, tmp_path: Path) -> None:
+    checkpoint = load(zoo.write(tmp_path, name))
+    params = checkpoint.fold()
+    bounded = {where for where, *_ in ranges.bounds(checkpoint.config, params)}
+    ends = ("query", "value", "intermediate.dense", "pooler.dense", "transform.dense", "q_proj", "v_proj", "gate_proj")
+    wanted = {n.removesuffix(".weight") for n in params if n.removesuffix(".weight").endswith(ends)}
+    assert wanted <= bounded
+    where = sorted(bounded)[0]
+    params[f"{where}.weight"] = params[f"{where}.weight"] * 0 + 127.0
+    with pytest.raises(RangeError):
         ranges.check(checkpoint.config, params)
