@@ -185,7 +185,7 @@ def _softcap_cost(x: Value, cap: float) -> Cost:
 
 @declares("formatted, lifted", "section 5", _softcap_cost)
 def softcap(x: Value, cap: float) -> Value:
-    """cap * tanh(x / cap), 4 <= cap <= 128; |x| < 2^14 - 2^10. Errs by 1e-4 cap and 2^-12 at most."""
+    """cap * tanh(x / cap), 4 <= cap <= 128; |x| < 2^14 - 2^11. Errs by 1e-4 cap and 2^-12 at most."""
     if isinstance(x, Tensor):
         return cap * torch.tanh(x / cap)
     spline = splines.softcap(cap)
