@@ -125,6 +125,7 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("opt", {"word_embed_proj_dim": 12}, "word_embed_proj_dim"),
     ("qwen2", {"use_sliding_window": True}, "use_sliding_window"),
     ("gemma2", {"layer_types": ["full_attention"] * 3}, "layer 0"),
+    ("gemma2", {"attn_logit_softcapping": 2.0}, "soft cap"),
     ("gemma3", {"hidden_activation": "silu"}, "hidden_activation"),
     ("phi3", {"rope_parameters": {"rope_type": "longrope"}}, "longrope"),
     ("neox", {"attention_bias": False}, "attention_bias"),

@@ -86,6 +86,8 @@ class Decoder(Struct, frozen=True, kw_only=True, tag_field="model_type", tag="de
             raise ValueError("head_dim is not an even number")
         if self.rope and (self.rope.size % 2 or self.rope.size > self.head_dim):
             raise ValueError("the rotary part of head_dim is not an even number within it")
+        if any(0 < cap < 4 for cap in (self.attention_cap, self.logit_cap)):
+            raise ValueError("a soft cap below 4 is not implemented")
         if self.activation == "relu" and self.gated:
             raise ValueError("activation relu has no gated form")
 
