@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
@@ -113,6 +113,7 @@ def encode(
     model: str,
     /,
     *more: str,
+    lengths: Literal["public", "secret"] = "public",
     compare: Flag = False,
     store: Path | None = None,
     where: Where = HERE,
@@ -123,9 +124,11 @@ def encode(
     Parameters
     ----------
     model
-        A BERT checkpoint's folder or a hub name; with --cluster the first text.
+        An encoder's or a classifier's folder, or a hub name; with --cluster the first text.
     more
-        Texts to encode; all go in one request.
+        Texts to encode, or the files of images; all go in one request.
+    lengths
+        secret: the parties learn a common length only, the next power of two, and not how many tokens each text has.
     compare
         Run the plain model, too, and print how far the answers lie apart.
     store
@@ -139,7 +142,7 @@ def encode(
         cluster, ids = opened(where, source, lambda clear: sentences(clear, texts), progress, store)
         with cluster:
             progress("encoding", 0, 1)
-            found, cost = cluster.encode(texts), cluster.cost
+            found, cost = cluster.encode(texts, lengths), cluster.cost
         clear = cluster.model
         plain = [clear.encode(tokens) if compare else None for tokens in ids]  # type: ignore[attr-defined]
     results = [_encoded(clear, text, e.values, p) for text, e, p in zip(texts, found, plain)]
@@ -164,14 +167,17 @@ def _encoded(clear: PublicModel, text: str, values: Any, plain: Any) -> dict[str
     if plain is not None:
         from torch import nn
 
-        cosine = float(nn.functional.cosine_similarity(values, plain, dim=0))
+        cosine = float(nn.functional.cosine_similarity(values.flatten(), plain.flatten(), dim=0))
         result["compare"] = {"max_abs_error": float((values - plain).abs().max()), "cosine": cosine}
     return result
 
 
 def _show_encoded(result: dict[str, Any]) -> None:
     ui.say(result["text"])
-    if "logits" in result:
+    if "logits" in result and isinstance(result["logits"][0], list):  # of each token
+        best = [result["labels"][max(range(len(row)), key=row.__getitem__)] for row in result["logits"]]
+        ui.say(f"  {' '.join(best)}")
+    elif "logits" in result:
         best = max(result["logits"])
         for label, value in zip(result["labels"], result["logits"]):
             ui.say(f"  {label:<16} {value:9.4f}{'  <' if value == best else ''}")

@@ -18,7 +18,7 @@ from puma.mpc import arithmetic, compare
 from puma.mpc.arithmetic import deal, multiply, opening_cost, reshare
 from puma.mpc.boolean import open_masked, open_masked_cost, select, select_cost
 from puma.mpc.cost import FREE, Cost, Size, declares, local, message_bits
-from puma.mpc.fixed import ACTIVATION, LOGIT_RING, RESIDUAL_RING, RING, formatted, formatted_cost
+from puma.mpc.fixed import ACTIVATION, LOGIT_RING, NONLINEAR, RESIDUAL_RING, RING, formatted, formatted_cost
 from puma.mpc.party import Protocol, together
 from puma.mpc.retrieval import Choice, retrieve, retrieve_cost
 from puma.mpc.share import Additive, Secret, Share, encode, public, truncated
@@ -31,6 +31,7 @@ Value = Any  # a torch tensor, a Share or an Additive
 GELUS = {"none": splines.GELU, "tanh": splines.GELU_TANH}
 ROW_ARGUMENT_RING = 33  # of a general reciprocal, with roots.ROW fraction bits
 ROTARY = 14  # fraction bits of cos and sin
+CAPPED_RING = 40  # of a soft cap before it is multiplied by the cap: 21 fraction bits, and 2^8 above them
 
 
 def component(name: str, x: Value) -> AbstractContextManager[None]:
@@ -149,17 +150,55 @@ def silu(x: Value) -> Value:
     return tf.silu(x) if isinstance(x, Tensor) else _spline(splines.SILU, x)
 
 
-def _gated_cost(gate: Value, up: Value) -> Cost:
-    return _spline_cost(splines.SILU, gate).beside(formatted_cost((up, ACTIVATION, RING)))
+def _gated_cost(spline: splines.Spline, gate: Value, up: Value) -> Cost:
+    return _spline_cost(spline, gate).beside(formatted_cost((up, ACTIVATION, RING)))
 
 
-@declares("silu, formatted, in the same rounds", "section 5", _gated_cost)
+def _gated(spline: splines.Spline, gate: Value, up: Value) -> Value:
+    activation, (factor,) = gate.party.run(together(_activated(spline, gate), formatted((up, ACTIVATION, RING))))
+    return multiply(activation, factor)
+
+
+@declares("silu, formatted, in the same rounds", "section 5", lambda gate, up: _gated_cost(splines.SILU, gate, up))
 def silu_gated(gate: Value, up: Value) -> Value:
     """silu(gate) * up; |gate| < 496."""
+    return tf.silu(gate) * up if isinstance(gate, Tensor) else _gated(splines.SILU, gate, up)
+
+
+@declares(
+    "gelu, formatted, in the same rounds",
+    "section 5",
+    lambda gate, up, approximate="none": _gated_cost(GELUS[approximate], gate, up),
+)
+def gelu_gated(gate: Value, up: Value, approximate: str = "none") -> Value:
+    """gelu(gate) * up; |gate| < 496."""
     if isinstance(gate, Tensor):
-        return tf.silu(gate) * up
-    activation, (factor,) = gate.party.run(together(_activated(splines.SILU, gate), formatted((up, ACTIVATION, RING))))
-    return multiply(activation, factor)
+        return tf.gelu(gate, approximate=approximate) * up
+    return _gated(GELUS[approximate], gate, up)
+
+
+def _softcap_cost(x: Value, cap: float) -> Cost:
+    spline = splines.softcap(cap)
+    ready = Size(tuple(x.shape), spline.ring, spline.frac)
+    return formatted_cost((x, spline.frac, spline.ring)) + splines.lifted_cost(spline, ready, CAPPED_RING)
+
+
+@declares("formatted, lifted", "section 5", _softcap_cost)
+def softcap(x: Value, cap: float) -> Value:
+    """cap * tanh(x / cap), 4 <= cap <= 128; |x| < 2^14 - 2^11. Errs by 1e-4 cap and 2^-12 at most."""
+    if isinstance(x, Tensor):
+        return cap * torch.tanh(x / cap)
+    spline = splines.softcap(cap)
+    (x,) = x.party.run(formatted((x, spline.frac, spline.ring)))
+    half = x.party.run(splines.lifted(spline, x, CAPPED_RING))
+    whole = half.times(round(32 * cap), 4)
+    return truncated(whole, whole.frac - NONLINEAR) - cap
+
+
+@declares("local", "section 3", local)
+def times(x: Value, factor: int) -> Value:
+    """x times a public whole number."""
+    return x * factor if isinstance(x, Tensor) else x.times(factor)
 
 
 @declares("formatted, lifted", "section 5", lambda x: _spline_cost(splines.SIGMOID, x))

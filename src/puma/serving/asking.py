@@ -101,20 +101,38 @@ class Asking:
         return ids[: last + 1]
 
     @overload
-    def encode(self, sentence: str) -> Encoding: ...
+    def encode(self, sentence: str, lengths: str = "public", padded: int = 0) -> Encoding: ...
 
     @overload
-    def encode(self, sentence: Sequence[str]) -> list[Encoding]: ...
+    def encode(self, sentence: Sequence[str], lengths: str = "public", padded: int = 0) -> list[Encoding]: ...
 
-    def encode(self, sentence: str | Sequence[str]) -> Encoding | list[Encoding]:
+    def encode(
+        self, sentence: str | Sequence[str], lengths: str = "public", padded: int = 0
+    ) -> Encoding | list[Encoding]:
         """Class logits if the model has a classification head, else the mean of the token states, normalised.
 
-        Of a sentence, or of several in one request.
+        Of a sentence, or of several in one request. The parties learn how many tokens each has, unless `lengths` is
+        "secret": then a common length that all are padded to, the next power of two or `padded`.
         """
+        if lengths not in ("public", "secret"):
+            raise UsageError(f"lengths cannot be {lengths}", "choose public or secret")
+        if lengths == "secret":
+            self.model.check_padding()
         tokens = [self.model.sentence_ids(s) for s in ([sentence] if isinstance(sentence, str) else sentence)]
-        values = self.session.encode([t.ids for t in tokens], self.model.output, [t.types for t in tokens])
+        values = self.session.encode(
+            [t.ids for t in tokens], self.model.output, [t.types for t in tokens], lengths, padded
+        )
         encodings = [Encoding(self.model.finished(x), self.cost) for x in values]
         return encodings[0] if isinstance(sentence, str) else encodings
+
+    def fill(self, text: str, top: int = 5) -> list[list[str]]:
+        """The most likely tokens at each place of a text that says [MASK] or <mask>, best first.
+
+        The parties learn the places, and nothing of the tokens.
+        """
+        tokens = self.model.sentence_ids(text)
+        (found,) = self.session.fill([tokens.ids], [self.model.masked_places(tokens)], top, [tokens.types])
+        return [[self.decode([token]) for token in ranked] for ranked in found]
 
     def prepare(self, prompt: int, tokens: int | None = None, batch: int = 1) -> Ticket:
         """Let the parties do ahead what a request of this shape needs no input for: prompts of a length, new tokens.

@@ -116,13 +116,15 @@ class Fetch(msgspec.Struct, frozen=True, tag="fetch", forbid_unknown_fields=True
 class Input(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The tokens of prompts of these lengths, one prompt after the other, as serving/prompt.py seals them.
 
-    `types` are one a token, or none; to each evaluator a data frame follows.
+    `types` are one a token, or none; to each evaluator a data frame follows. With `padded` it ends with shares of which
+    tokens are only padding, and the lengths, all alike, are not those of the prompts.
     """
 
     lengths: list[Size]
     masks: list[bytes]
     choices: list[bytes] = []
     types: list[int] = []
+    padded: bool = False
 
     @property
     def tokens(self) -> int:
@@ -149,11 +151,15 @@ class Pace(msgspec.Struct, frozen=True, tag="pace", forbid_unknown_fields=True):
 
 
 class Encode(msgspec.Struct, frozen=True, tag="encode", forbid_unknown_fields=True):
-    """One pass: "hidden" states of all tokens, their sum for each prompt ("pooled"), or its class "logits"."""
+    """One pass: "hidden" states of all tokens, their sum for each prompt ("pooled"), class "logits" of each prompt or
+    token, or the `top` most likely "tokens" at these `rows`, of all prompts' tokens, which everyone learns.
+    """
 
     input: Input
     output: str
     material: bytes = b""
+    rows: list[int] = []
+    top: int = 1
 
 
 class Prepare(msgspec.Struct, frozen=True, tag="prepare", forbid_unknown_fields=True):

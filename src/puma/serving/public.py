@@ -6,6 +6,7 @@ It turns text into token ids and back. It must not know weights, shares or parti
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from tokenizers import Tokenizer
@@ -15,12 +16,15 @@ from puma.errors import InputError, UsageError
 from puma.models import architecture, text
 from puma.models.config import Config
 
+MASKS = ("[MASK]", "<mask>")
+
 
 class PublicModel:
     """A model without its weights."""
 
-    def __init__(self, name: str, config: Config, tokenizer: Tokenizer, eos: Sequence[int] = ()) -> None:
-        self.name, self.config, self.tokenizer, self.eos = name, config, tokenizer, tuple(eos)
+    def __init__(self, name: str, config: Config, tokenizer: Tokenizer | None, eos: Sequence[int] = ()) -> None:
+        self.name, self.config, self.eos = name, config, tuple(eos)
+        self.tokenizer: Any = tokenizer  # None of an image model
         self.max_tokens: int | None = None  # of a request, prompts and answers together, where there is a limit
         self.files: dict[str, Callable[[], bytes]] = {}  # what else travels with it, such as a chat template
 
@@ -36,7 +40,7 @@ class PublicModel:
 
     def prompt_ids(self, prompt: str, tokens: int) -> list[int]:
         """Token ids of a prompt that is to be continued, checked against the context."""
-        if architecture(self.config).family != "causal":
+        if architecture(self.config).family != "causal" or self.labels:
             raise UsageError(f"{self.name} does not generate text", "use encode, or a LLaMA or GPT-2 model")
         if tokens < 1:
             raise UsageError(f"cannot generate {tokens} tokens", "ask for at least one")
@@ -53,11 +57,24 @@ class PublicModel:
 
     def sentence_ids(self, sentence: str) -> text.Tokens:
         """Token ids of a text that is to be encoded, checked against the context."""
-        if architecture(self.config).family != "encoder":
+        if architecture(self.config).family == "causal" and not self.labels:
             raise UsageError(f"{self.name} is no encoder", "use generate, or a BERT model")
         tokens = text.encode(self.tokenizer, self.config, sentence)
         text.check_length(self.config, len(tokens.ids))
         return tokens
+
+    def check_padding(self) -> None:
+        """RangeError if padding of secret length could be seen; without weights nobody can tell, the owner has to."""
+
+    def masked_places(self, tokens: text.Tokens) -> list[int]:
+        """Where a text has the token that stands for a hidden one."""
+        if not getattr(self.config, "predicts", False):
+            raise UsageError(f"{self.name} has no head for masked tokens", "use a ForMaskedLM checkpoint")
+        mask = next((i for i in map(self.tokenizer.token_to_id, MASKS) if i is not None), None)
+        places = [i for i, token in enumerate(tokens.ids) if token == mask]
+        if not places:
+            raise InputError("no token of the text is masked", f"write {' or '.join(MASKS)} in the place of one")
+        return places
 
     def decode(self, ids: Sequence[int]) -> str:
         return text.decode(self.tokenizer, ids)

@@ -19,14 +19,14 @@ import torch
 
 from puma import kernels
 from puma.errors import MaterialError, ProtocolError, PumaError, StoreError
+from puma.models.config import Vit
 from puma.mpc.party import Party
-from puma.mpc.retrieval import Choice
 from puma.mpc.share import Share
-from puma.serving import ahead, loading
+from puma.serving import ahead, loading, pixels
 from puma.serving import messages as msg
-from puma.serving.engine import Emit, Engine, answered, selftest, spent
+from puma.serving.engine import Emit, Engine, Given, answered, patch_rows, selftest, spent
 from puma.serving.material import Material, Shelf
-from puma.serving.prompt import Sealed, payload_bytes, unseal
+from puma.serving.prompt import Sealed, payload_bytes, unseal, unseal_padded
 from puma.serving.store import Model, Store
 
 Inference = msg.Generate | msg.Encode
@@ -188,7 +188,7 @@ class Server:
         self._material = found
         return msg.Taken("")
 
-    def _run(self, request: Inference, prompt: Choice, emit: Emit, prefilled: Callable[[], None]) -> None:
+    def _run(self, request: Inference, prompt: Given, emit: Emit, prefilled: Callable[[], None]) -> None:
         if isinstance(request, msg.Generate):
             self._ready().generate(prompt, request, emit, prefilled, self._paced if request.paced else _always)
         else:
@@ -200,11 +200,18 @@ class Server:
             raise ProtocolError("a paced request was interrupted by another", "end it first")
         return request.more
 
-    def _prompt(self, job: msg.Input, payload: torch.Tensor) -> Choice:
-        return unseal(self.party, Sealed(job.masks, job.choices, payload), job.tokens, self._ready().config.vocab_size)
+    def _prompt(self, job: msg.Input, payload: torch.Tensor) -> Given:
+        config, sealed = self._ready().config, Sealed(job.masks, job.choices, payload)
+        if isinstance(config, Vit):
+            return pixels.unseal(self.party, sealed, patch_rows(config, job), config.vocab_size)
+        opened = unseal_padded if job.padded else unseal
+        return opened(self.party, sealed, job.tokens, config.vocab_size)
 
     def _payload_bytes(self, job: msg.Input) -> int:
-        return payload_bytes(self.party.rank, job.tokens, self._ready().config.vocab_size)
+        config = self._ready().config
+        if isinstance(config, Vit):
+            return pixels.payload_bytes(self.party.rank, patch_rows(config, job), config.vocab_size)
+        return payload_bytes(self.party.rank, job.tokens, config.vocab_size, job.padded)
 
     def _payload(self, job: msg.Input) -> torch.Tensor:
         count = self._payload_bytes(job)
