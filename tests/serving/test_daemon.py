@@ -149,6 +149,7 @@ def test_roles_are_kept_apart(live: Live) -> None:
     session = open_session(live.cluster, live.key("olga"), "owner")
     with pytest.raises(AdmissionError, match="olga as owner may not ask for open"):
         session.use("tiny")
+    session.close()
     other = msgspec.structs.replace(live.cluster, policy=Policy(max_tokens=41))
     with pytest.raises(HandshakeError, match="config mismatch"):
         connect(other, "tiny", live.key("alice"))
