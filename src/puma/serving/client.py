@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from itertools import chain
 from typing import Any, TypeVar
 
@@ -17,7 +18,16 @@ from torch import Tensor
 
 from puma import errors, kernels
 from puma.crypto.prg import PairKey, fresh_secret
-from puma.errors import InputError, MaterialError, PeerLost, ProtocolError, PumaError, TensorError, UsageError
+from puma.errors import (
+    InputError,
+    MaterialError,
+    PeerLost,
+    PolicyError,
+    ProtocolError,
+    PumaError,
+    TensorError,
+    UsageError,
+)
 from puma.models.config import Config
 from puma.models.text import check_batch
 from puma.mpc.cost import message_bytes
@@ -27,6 +37,7 @@ from puma.serving.account import Cost, cost_of
 from puma.serving.engine import tensor_specs
 from puma.serving.material import ID_BYTES
 from puma.serving.prompt import Seeds, seal, upload_bytes
+from puma.serving.sampling import Sampler, Sampling
 from puma.serving.tickets import Ticket, Tickets
 
 KEEP_MASKS_BELOW = 50_000_000  # parameters; larger models draw their masks again at every use
@@ -35,6 +46,7 @@ PIECE_WORDS = 1 << 15  # that the owner masks at a time
 Inference = msg.Generate | msg.Encode
 R = TypeVar("R")
 Progress = Callable[[str, int, int], None]  # what, done, of
+Choose = Callable[[Tensor], list[int]]  # from the logits of each prompt, its next token
 
 
 def masked(x: Tensor, spec: msg.TensorSpec, seeds: Sequence[bytes], purpose: str) -> Iterator[Tensor]:
@@ -60,11 +72,13 @@ class Session:
         self.links = list(links)
         self.config: Config | None = None
         self.sharing = b""  # of the model that the parties serve
+        self.reveals = False  # whether its owner lets clients see logits
         self.cost: Cost | None = None
         self.tickets: Tickets | None = None  # where requests look for what has been prepared
         self._requests = 0
         self._unread = 0  # results of the present request
         self._reported = True
+        self._paced = False  # whether the parties wait for a Pace
         self._over = False
 
     # -- owner ----------------------------------------------------------------------------------------------
@@ -76,18 +90,20 @@ class Session:
         progress: Progress | None = None,
         alias: Mapping[str, str] | None = None,
         keep: str = "",
+        reveal_logits: bool = False,
     ) -> None:
         """Send each evaluator the masked words of every parameter, tensor by tensor, and everyone the seeds.
 
         A parameter in `alias` is not sent: it is the same secret as another, under the same masks. With a name in
-        `keep` the parties put the model into their stores, and `open` finds it there later.
+        `keep` the parties put the model into their stores, and `open` finds it there later. `reveal_logits` is the
+        policy that all parties hold: may clients see logits.
         """
         alias = dict(alias or {})
         specs = [spec for spec in tensor_specs(config) if spec.name not in alias]
         seeds, sharing = [fresh_secret(), fresh_secret()], fresh_secret()[:ID_BYTES]
         self._begin()
         keep_masks = sum(torch.Size(s.shape).numel() for s in specs) < KEEP_MASKS_BELOW
-        self._send(lambda mine: msg.Load(config, specs, mine, keep_masks, alias, sharing, keep), seeds)
+        self._send(lambda mine: msg.Load(config, specs, mine, keep_masks, alias, sharing, keep, reveal_logits), seeds)
         with self._talking():
             for i, spec in enumerate(specs):
                 tensor = params[spec.name]
@@ -98,7 +114,7 @@ class Session:
                 if progress:
                     progress("sharing the model", i + 1, len(specs))
         self._reports()
-        self.config, self.sharing = config, sharing
+        self.config, self.sharing, self.reveals = config, sharing, reveal_logits
 
     def open(self, name: str) -> bool:
         """Serve a model from the parties' stores; False if not all of them hold the same sharing of it."""
@@ -109,20 +125,50 @@ class Session:
         config = found[0].config
         if config is None or found[1:] != found[:1] * 2:
             return False
-        self.config, self.sharing = config, found[0].sharing
+        self.config, self.sharing, self.reveals = config, found[0].sharing, found[0].reveal_logits
         return True
 
     # -- client ---------------------------------------------------------------------------------------------
 
-    def generate(self, prompts: Sequence[Sequence[int]], tokens: int) -> Iterator[list[int]]:
-        """Yield the next token of each prompt as they are decided; `cost` is set when the last ones have come."""
-        sent, ticket = self._ask(lambda job: msg.Generate(job, tokens), prompts, [], tokens)
+    def generate(
+        self, prompts: Sequence[Sequence[int]], tokens: int, paced: bool = False, choose: Choose | None = None
+    ) -> Iterator[list[int]]:
+        """Yield the next token of each prompt as they are decided; `cost` is set when the last ones have come.
+
+        `paced`: the parties wait after each, and closing the iterator ends the request there. `choose` makes the next
+        token of each prompt from their logits (prompts, vocabulary), which the model's owner must allow.
+        """
+        if choose and not self.reveals:
+            raise PolicyError("the model's owner does not let clients see logits", msg.POLICY_HINT)
+        paced = paced or choose is not None
+        order = partial(msg.Generate, tokens=tokens, reveal=choose is not None, paced=paced)
+        sent, ticket = self._ask(order, prompts, [], tokens)
         mine = self._requests
         while self._unread:
-            yield [int(index) % (1 << self._bits) for index in self._result()]  # an index is unsigned
+            result = self._result()
+            self._paced = paced and self._unread > 0
+            new = choose(result) if choose else [int(index) % (1 << self._bits) for index in result]  # unsigned
+            try:
+                yield new
+            except GeneratorExit:
+                if mine == self._requests and self._paced:
+                    self._leave()
+                    self.cost = cost_of(self._reports(), sent, ticket)
+                raise
             if mine != self._requests:
                 raise UsageError("a new request came before this one was read", "read a stream to its end")
+            if self._paced:
+                sent += self._go_on(new if choose else [])
         self.cost = cost_of(self._reports(), sent, ticket)
+
+    def asked(self, how: Sampling) -> dict[str, Any]:
+        """How `generate` does it: at the client where logits may be seen; PolicyError if it cannot be done."""
+        if how.greedy:
+            return {}
+        if not self.reveals:
+            how.need_logits()
+            raise PolicyError("the model's owner does not let clients see logits", msg.POLICY_HINT)
+        return {"choose": Sampler(how)}
 
     def encode(
         self, prompts: Sequence[Sequence[int]], output: str, types: Sequence[Sequence[int]] = ()
@@ -166,6 +212,9 @@ class Session:
 
     def close(self) -> None:
         """Let the parties go."""
+        if self._paced:
+            with suppress(PumaError):
+                self._leave()
         self._over = True
         for link in self.links:
             with suppress(PumaError):
@@ -217,12 +266,35 @@ class Session:
         """Read what an abandoned request still sends, so that no answer is taken for another's."""
         if self._over:
             raise ProtocolError("the session has ended", "start a new one; an earlier error may say why")
+        if self._paced:
+            self._leave()
         while self._unread:
             self._result()
         if not self._reported:
             self._reports()
         self._requests += 1
         self._unread, self._reported = results, False
+
+    def _leave(self) -> None:
+        """No more tokens are wanted of a paced request."""
+        self._unread, self._paced = 0, False
+        with self._talking():
+            for link in self.links:
+                link.send_control(msg.encode(msg.Pace(False)))
+
+    def _go_on(self, chosen: Sequence[int]) -> int:
+        """Ask for the next token of a paced request, after those that the client chose; the bytes of these."""
+        self._paced, vocabulary = False, self.config.vocab_size  # type: ignore[union-attr]
+        with self._talking():
+            if not chosen:
+                for link in self.links:
+                    link.send_control(msg.encode(msg.Pace(True)))
+                return 0
+            for link, part in zip(self.links, seal(chosen, vocabulary), strict=True):
+                link.send_control(msg.encode(msg.Pace(True, msg.Input([1] * len(chosen), part.masks, part.choices))))
+                if part.payload.numel():
+                    link.send(part.payload.numpy())
+        return upload_bytes(len(chosen), vocabulary)
 
     @contextmanager
     def _talking(self) -> Iterator[None]:

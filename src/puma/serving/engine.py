@@ -28,6 +28,7 @@ from puma.serving.messages import Encode, Generate, Spent, TensorSpec
 from puma.serving.prompt import imagined
 
 Emit = Callable[[Share], None]
+Proceed = Callable[[], Choice | bool]  # the client's word after a result: its own choice of tokens, or whether to go on
 AHEAD = 4  # steps of which the dealer multiplies masks in one walk over a parameter: the first token waits for them
 OUTPUTS = ("hidden", "pooled", "logits")
 
@@ -61,12 +62,21 @@ class Engine:
             raise InputError("the token types do not fit the prompt or the model", "leave them out")
         if isinstance(job, Encode) and job.output not in OUTPUTS:
             raise UsageError(f"there is no output {job.output}", f"choose one of {', '.join(OUTPUTS)}")
+        if isinstance(job, Generate):
+            _admit_sampling(job)
 
-    def generate(self, one_hot: Choice | Share, job: Generate, emit: Emit, prefilled: Callable[[], None]) -> None:
-        """Emit each prompt's next token, as indices (prompts,), when decided; fed back without being opened."""
+    def generate(
+        self, one_hot: Choice | Share, job: Generate, emit: Emit, prefilled: Callable[[], None],
+        proceed: Proceed = lambda: True,
+    ) -> None:  # fmt: skip
+        """Emit each prompt's next token, as indices (prompts,), when decided; fed back without being opened.
+
+        Before each further token `proceed` is asked whether it is wanted. If the client chooses, emit logits (prompts,
+        vocabulary) instead, and feed back what `proceed` brings.
+        """
         cache = Cache(self.config.layers, job.input.lengths)
-        token: Share | None = None
-        with self._foresight() as foresight:
+        token: Share | Additive | None = None
+        with self._foresight(job) as foresight:
             for step in range(job.tokens):
                 if foresight and step % AHEAD == 0:
                     self._scout(foresight, job, range(step + 1, min(step + AHEAD, job.tokens)))
@@ -75,10 +85,15 @@ class Engine:
                 with self.party.stage(f"step {step}"):
                     logits = self.model(one_hot if token is None else self._fed(token), cache)
                     with F.component("head", one_hot):
-                        token = F.argmax(logits)
+                        token = logits if job.reveal else F.argmax(logits)
                         emit(settled(token))
                 if step == 0:
                     prefilled()
+                word = step + 1 < job.tokens and proceed()
+                if word is False:
+                    return
+                if isinstance(word, Choice):
+                    one_hot, token = word, None
 
     def _fed(self, token: Share) -> Share:
         """One-hot rows of a token under masks of the present stage."""
@@ -87,10 +102,11 @@ class Engine:
             return F.one_hot(token, self.config.vocab_size)
 
     @contextmanager
-    def _foresight(self) -> Iterator[Foresight | None]:
-        """Meanwhile the dealer may make products of several steps at once, where parameters are drawn at each use."""
+    def _foresight(self, job: Generate) -> Iterator[Foresight | None]:
+        """Meanwhile the dealer may make products of several steps at once, where parameters are drawn at each use and
+        it knows the masks that will be fed: not those of tokens that the client chooses."""
         drawn = any(in_blocks(p) for p in self._params)
-        if not self.party.is_dealer or self.party.dry or not drawn:
+        if not self.party.is_dealer or self.party.dry or job.reveal or not drawn:
             yield None
             return
         self.party.foresight = Foresight()
@@ -123,6 +139,14 @@ class Engine:
             result = self.model.classify(hidden, lengths)
         with F.component("head", one_hot):
             emit(settled(result))
+
+
+def _admit_sampling(job: Generate) -> None:
+    """Refuse what contradicts itself; whether logits may be seen at all is for the server to know."""
+    if job.reveal and not job.paced:
+        raise UsageError("logits are revealed step by step", "let the client choose after each step")
+    if job.material and job.paced:
+        raise UsageError("what is prepared runs in one go", "leave out the material, or generate a fixed number")
 
 
 def answered(party: Party, share: Share) -> None:
@@ -176,7 +200,9 @@ def _dry_party(rank: int, config: Config, job: Generate | Encode) -> list[Spent]
     engine = Engine(party, config, params)
     prompt = imagined(party, job.input.tokens, config.vocab_size)
     if isinstance(job, Generate):
-        engine.generate(prompt, job, lambda share: answered(party, share), lambda: None)
+        next_tokens = imagined(party, len(job.input.lengths), config.vocab_size)
+        proceed = (lambda: next_tokens) if job.reveal else (lambda: True)
+        engine.generate(prompt, job, lambda share: answered(party, share), lambda: None, proceed)
     else:
         engine.encode(prompt, job, lambda share: answered(party, share))
     return spent(party)

@@ -28,6 +28,7 @@ from puma.serving.client import Cost, Progress, Session
 from puma.serving.jobs import job
 from puma.serving.messages import Encode, Input
 from puma.serving.party import SILENCE, Ports, Start
+from puma.serving.sampling import Sampling
 from puma.serving.store import content_name, owner_key
 from puma.serving.tickets import Ticket, Tickets
 
@@ -186,7 +187,8 @@ class LocalCluster:
 
     `source` is a folder, a hub name, a model already opened, or None for the embedded model. In the folder `store` the
     parties keep their shares, so that the next cluster with this model need not share it again, and whatever `prepare`
-    computed ahead. `trio` are processes already started, which stay. Raises the errors of puma.errors.
+    computed ahead. `trio` are processes already started, which stay. `reveal_logits` is the owner's policy: may clients
+    see logits, to sample from them. Raises the errors of puma.errors.
     """
 
     def __init__(
@@ -195,6 +197,7 @@ class LocalCluster:
         progress: Progress | None = None,
         trio: Trio | None = None,
         store: str | Path | None = None,
+        reveal_logits: bool = False,
     ) -> None:
         self.model = source if isinstance(source, ClearModel) else ClearModel(source)
         params = self.model.params
@@ -205,8 +208,8 @@ class LocalCluster:
             if self._trio.store:
                 key = owner_key(self._trio.store / "owner")
                 name = content_name(key, self.model.name, self.model.config, params)
-            if not name or not self.session.open(name):
-                self.session.share(self.model.config, params, progress, keep=name)
+            if not name or not self.session.open(name) or self.session.reveals != reveal_logits:
+                self.session.share(self.model.config, params, progress, keep=name, reveal_logits=reveal_logits)
         except BaseException:
             if self._own:
                 self._trio.kill()
@@ -221,20 +224,26 @@ class LocalCluster:
         """Process ids of P0, P1, P2."""
         return self._trio.pids
 
-    def stream(self, prompt: str, tokens: int = 32) -> Iterator[int]:
-        """Token ids as they are decided; `cost` afterwards."""
-        return (new for (new,) in self.session.generate([self.model.prompt_ids(prompt, tokens)], tokens))
+    def stream(self, prompt: str, tokens: int = 32, **sampling: Any) -> Iterator[int]:
+        """Token ids as they are decided; `cost` afterwards. `sampling` as for `generate`."""
+        asked = self.session.asked(Sampling.asked(**sampling))
+        return (new for (new,) in self.session.generate([self.model.prompt_ids(prompt, tokens)], tokens, **asked))
 
     @overload
-    def generate(self, prompt: str, tokens: int = 32) -> Answer: ...
+    def generate(self, prompt: str, tokens: int = 32, **sampling: Any) -> Answer: ...
 
     @overload
-    def generate(self, prompt: Sequence[str], tokens: int = 32) -> list[Answer]: ...
+    def generate(self, prompt: Sequence[str], tokens: int = 32, **sampling: Any) -> list[Answer]: ...
 
-    def generate(self, prompt: str | Sequence[str], tokens: int = 32) -> Answer | list[Answer]:
-        """Greedy continuation by a public number of tokens: of a prompt, or of several in one request."""
+    def generate(self, prompt: str | Sequence[str], tokens: int = 32, **sampling: Any) -> Answer | list[Answer]:
+        """Continuation by a public number of tokens: of a prompt, or of several in one request.
+
+        Greedy, unless `sampling` names a temperature, top_k, top_p or seed; the last three need logits, which the
+        model's owner must let clients see.
+        """
         prompts = [prompt] if isinstance(prompt, str) else prompt
-        steps = list(self.session.generate([self.model.prompt_ids(p, tokens) for p in prompts], tokens))
+        asked = self.session.asked(Sampling.asked(**sampling))
+        steps = list(self.session.generate([self.model.prompt_ids(p, tokens) for p in prompts], tokens, **asked))
         answers = [Answer(self.decode(ids), ids, self.cost) for ids in map(list, zip(*steps))]
         return answers[0] if isinstance(prompt, str) else answers
 

@@ -11,6 +11,7 @@ import msgspec
 from puma.models.config import Config
 
 FRAME_WORDS = 1 << 20  # of a parameter's words in one data frame, at most
+POLICY_HINT = "ask for greedy answers, or let the owner share the model with reveal_logits"
 
 
 class TensorSpec(msgspec.Struct, frozen=True, array_like=True):
@@ -36,6 +37,7 @@ class Load(msgspec.Struct, frozen=True, tag="load", forbid_unknown_fields=True):
     alias: dict[str, str] = {}  # parameters that are another tensor under one more name
     sharing: bytes = b""
     keep: str = ""
+    reveal_logits: bool = False  # the owner's policy: may a client see logits, to sample from them
 
 
 class Open(msgspec.Struct, frozen=True, tag="open", forbid_unknown_fields=True):
@@ -62,11 +64,27 @@ class Input(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Generate(msgspec.Struct, frozen=True, tag="generate", forbid_unknown_fields=True):
-    """Greedy generation of a public number of tokens for each prompt; a result is one token of each."""
+    """Generation of a public number of tokens for each prompt; a result is one token of each.
+
+    With `reveal` a result is the logits of each prompt instead, and the client chooses. `paced`: after each result
+    but the last the parties wait for a Pace, so that there may be fewer.
+    """
 
     input: Input
     tokens: int
     material: bytes = b""
+    reveal: bool = False
+    paced: bool = False
+
+
+class Pace(msgspec.Struct, frozen=True, tag="pace", forbid_unknown_fields=True):
+    """The client's word between two results of a paced generation: go on, or leave it at that.
+
+    `input` is the token that the client chose for each prompt, sealed like prompts of one token, if it saw logits.
+    """
+
+    more: bool
+    input: Input | None = None
 
 
 class Encode(msgspec.Struct, frozen=True, tag="encode", forbid_unknown_fields=True):
@@ -98,7 +116,7 @@ class Quit(msgspec.Struct, frozen=True, tag="quit"):
     """End of the session."""
 
 
-Request = Load | Open | Generate | Encode | Prepare | Take | SelfTest | Quit
+Request = Load | Open | Generate | Pace | Encode | Prepare | Take | SelfTest | Quit
 
 
 class Spent(msgspec.Struct, frozen=True, array_like=True):
@@ -127,6 +145,7 @@ class Opened(msgspec.Struct, frozen=True, tag="opened"):
 
     sharing: bytes
     config: Config | None
+    reveal_logits: bool = False
 
 
 class Taken(msgspec.Struct, frozen=True, tag="taken"):

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from puma import kernels
-from puma.errors import MaterialError, ProtocolError, StoreError
+from puma.errors import MaterialError, PolicyError, ProtocolError, StoreError
 from puma.mpc.party import Party
 from puma.mpc.retrieval import Choice
 from puma.mpc.share import Share
@@ -38,6 +38,7 @@ class Server:
         self._store = Store(folder) if folder else None
         self._shelf = Shelf(folder) if folder else None
         self._sharing = b""  # of the model that is being served
+        self._reveals = False  # whether its owner lets clients see logits
         self._material: Material | None = None  # ready for the next request, and for no other
         self._prepared: set[bytes] = set()
 
@@ -85,11 +86,12 @@ class Server:
             return msg.Opened(b"", None)
         model = store.open(name)
         self._use(model)
-        return msg.Opened(model.manifest.sharing, model.manifest.config)
+        return msg.Opened(model.manifest.sharing, model.manifest.config, model.manifest.reveal_logits)
 
     def _load(self, request: msg.Load) -> None:
         if not request.keep:
             self.engine, self._sharing = loading.received(self.party, self.client, request), request.sharing
+            self._reveals = request.reveal_logits
             return
         store, shelf = self._kept()
         if store.holds(request.keep):
@@ -98,6 +100,7 @@ class Server:
 
     def _use(self, model: Model) -> None:
         self.engine, self._sharing = loading.opened(self.party, model), model.manifest.sharing
+        self._reveals = model.manifest.reveal_logits
 
     def _kept(self) -> tuple[Store, Shelf]:
         if self._store is None or self._shelf is None:
@@ -112,7 +115,7 @@ class Server:
         return self.engine
 
     def _infer(self, request: Inference, material: Material | None, prefilled: Callable[[], None]) -> None:
-        self._ready().admit(request)
+        self._admit(request)
         if not request.material:
             self._run(request, self._prompt(request.input, self._payload(request.input)), self._emit, prefilled)
             return
@@ -131,9 +134,17 @@ class Server:
         with ahead.performance(self.party, material):
             self._run(request, prompt, self._emit, prefilled)
 
+    def _admit(self, request: Inference) -> None:
+        """Refuse what cannot or may not be served: every party holds the owner's policy, and none asks another."""
+        self._ready().admit(request)
+        if isinstance(request, msg.Generate) and request.reveal and not self._reveals:
+            raise PolicyError("the model's owner does not let clients see logits", msg.POLICY_HINT)
+
     def _prepare(self, order: msg.Prepare) -> int:
         """Run a request ahead of its input, under keys that serve no other; how many bytes are kept."""
-        self._ready().admit(order.request)
+        self._admit(order.request)
+        if isinstance(order.request, msg.Generate) and order.request.paced:
+            raise MaterialError("a paced generation cannot be prepared", "prepare a fixed number of tokens")
         _, shelf = self._kept()
         if order.id in self._prepared:
             raise MaterialError("this material has been made before", "use a fresh id")
@@ -160,9 +171,21 @@ class Server:
 
     def _run(self, request: Inference, prompt: Choice, emit: Emit, prefilled: Callable[[], None]) -> None:
         if isinstance(request, msg.Generate):
-            self._ready().generate(prompt, request, emit, prefilled)
+            proceed = partial(self._proceed, request) if request.paced else (lambda: True)
+            self._ready().generate(prompt, request, emit, prefilled, proceed)
         else:
             self._ready().encode(prompt, request, emit)
+
+    def _proceed(self, request: msg.Generate) -> Choice | bool:
+        """The client's word after a result: its own choice of the next tokens, or whether to go on."""
+        word = msg.decode_request(self.client.recv_control())
+        if not isinstance(word, msg.Pace):
+            raise ProtocolError(f"a {type(word).__name__.lower()} came between two steps", "say whether to go on")
+        if not (word.more and request.reveal):
+            return word.more
+        if word.input is None or word.input.lengths != [1] * len(request.input.lengths):
+            raise ProtocolError("the client chose no next tokens", "send one for each prompt")
+        return self._prompt(word.input, self._payload(word.input))
 
     def _prompt(self, job: msg.Input, payload: torch.Tensor) -> Choice:
         return unseal(self.party, Sealed(job.masks, job.choices, payload), job.tokens, self._ready().config.vocab_size)
