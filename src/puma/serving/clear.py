@@ -43,17 +43,35 @@ class ClearModel:
         return tuple(getattr(self.config, "labels", ()))
 
     @property
+    def bos(self) -> int | None:
+        """The token that begins a text, where there is one."""
+        return self.checkpoint.bos
+
+    @property
+    def eos(self) -> tuple[int, ...]:
+        """Tokens that end a text."""
+        return self.checkpoint.eos
+
+    @cached_property
+    def chat_template(self) -> str | None:
+        """How the model wants to read a chat: the Jinja template that lies beside its tokenizer, if any."""
+        return text.chat_template(self.checkpoint.folder)
+
+    @property
     def output(self) -> str:
         """What an encoder is asked for: class logits if it can, else the sum of the token states."""
         return "logits" if self.labels else "pooled"
 
-    def prompt_ids(self, prompt: str, tokens: int) -> list[int]:
-        """Token ids of a prompt that is to be continued, checked against the context."""
+    def prompt_ids(self, prompt: str, tokens: int, special: bool = True) -> list[int]:
+        """Token ids of a prompt that is to be continued, checked against the context.
+
+        Without `special`, the prompt holds its special tokens already, as a chat template leaves it.
+        """
         if architecture(self.config).family != "causal":
             raise UsageError(f"{self.name} does not generate text", "use encode, or a LLaMA or GPT-2 model")
         if tokens < 1:
             raise UsageError(f"cannot generate {tokens} tokens", "ask for at least one")
-        ids = text.encode(self.tokenizer, self.config, prompt).ids
+        ids = text.encode(self.tokenizer, self.config, prompt, special=special).ids
         text.check_length(self.config, len(ids), tokens)
         return ids
 

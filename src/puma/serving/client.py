@@ -81,6 +81,11 @@ class Session:
         self._paced = False  # whether the parties wait for a Pace
         self._over = False
 
+    @property
+    def over(self) -> bool:
+        """Whether the session has ended, so that every further request would fail."""
+        return self._over
+
     # -- owner ----------------------------------------------------------------------------------------------
 
     def share(
