@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -80,7 +80,7 @@ def until(true: Callable[[], Any], seconds: float = 20) -> None:
 
 @pytest.fixture(scope="package")
 def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny.llama(tmp_path_factory.mktemp("gateway") / "llama")
+    return tiny.llama(tmp_path_factory.mktemp("gateway") / "llama", num_hidden_layers=1)
 
 
 @pytest.fixture(scope="package")
@@ -97,7 +97,3 @@ def revealing(llama: Path) -> Iterator[Served]:
         yield found
 
 
-@pytest.fixture
-def stack() -> Iterator[ExitStack]:
-    with ExitStack() as found:
-        yield found

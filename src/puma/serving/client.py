@@ -156,8 +156,9 @@ class Session:
             try:
                 yield new
             except GeneratorExit:
-                if mine == self._requests and self._paced:
-                    self._leave()
+                if mine == self._requests and (self._paced or not self._unread):
+                    if self._paced:
+                        self._leave()
                     self.cost = cost_of(self._reports(), sent, ticket)
                 raise
             if mine != self._requests:
