@@ -276,16 +276,18 @@ def _half_turned(x: Tensor) -> Tensor:
     return torch.cat([-x[..., half:], x[..., :half]], -1)
 
 
-def _argmax_cost(x: Value) -> Cost:
+def argmax_cost(x: Value) -> Cost:
+    """The cost of `argmax`."""
     ready, index = Size(tuple(x.shape), LOGIT_RING, ACTIVATION), Size(tuple(x.shape), index_bits(x.shape[-1]))
     return formatted_cost((x, ACTIVATION, LOGIT_RING)) + compare.argmax_cost(ready, index)
 
 
 def index_bits(size: int) -> int:
+    """The ring that holds an index below `size`."""
     return max(1, (size - 1).bit_length())
 
 
-@declares("formatted, argmax", "section 5", _argmax_cost)
+@declares("formatted, argmax", "section 5", argmax_cost)
 def argmax(x: Value) -> Value:
     """Index of the largest entry of the last dimension; a Share of ring ceil(log2 V) for secrets."""
     if isinstance(x, Tensor):

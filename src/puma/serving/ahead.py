@@ -125,7 +125,9 @@ def performance(party: Party, material: Material) -> Iterator[None]:
     links = dict(party.links)
     if party.rank == SECOND:
         links[DEALER] = Played(party.links[DEALER], material)  # type: ignore[assignment]
-    with party.under({DEALER: PairKey(material.header.secret)}, links, Read(material)):
+    # What the evaluators draw in common needs no agreement with what was rehearsed, only to be fresh.
+    keys = party.child_keys(f"material {material.header.id.hex()}") | {DEALER: PairKey(material.header.secret)}
+    with party.under(keys, links, Read(material)):
         yield
 
 

@@ -136,17 +136,21 @@ class Session:
     # -- client ---------------------------------------------------------------------------------------------
 
     def generate(
-        self, prompts: Sequence[Sequence[int]], tokens: int, paced: bool = False, choose: Choose | None = None
-    ) -> Iterator[list[int]]:
+        self, prompts: Sequence[Sequence[int]], tokens: int, paced: bool = False, choose: Choose | None = None,
+        temperature: float = 0.0,
+    ) -> Iterator[list[int]]:  # fmt: skip
         """Yield the next token of each prompt as they are decided; `cost` is set when the last ones have come.
 
         `paced`: the parties wait after each, and closing the iterator ends the request there. `choose` makes the next
-        token of each prompt from their logits (prompts, vocabulary), which the model's owner must allow.
+        token of each prompt from their logits (prompts, vocabulary), which the model's owner must allow; at a
+        `temperature` the parties draw it without knowing the chance that decides.
         """
         if choose and not self.reveals:
             raise PolicyError("the model's owner does not let clients see logits", msg.POLICY_HINT)
         paced = paced or choose is not None
-        order = partial(msg.Generate, tokens=tokens, reveal=choose is not None, paced=paced)
+        order = partial(
+            msg.Generate, tokens=tokens, temperature=temperature, reveal=choose is not None, paced=paced
+        )
         sent, ticket = self._ask(order, prompts, [], tokens)
         mine = self._requests
         while self._unread:
@@ -168,12 +172,13 @@ class Session:
         self.cost = cost_of(self._reports(), sent, ticket)
 
     def asked(self, how: Sampling) -> dict[str, Any]:
-        """How `generate` does it: at the client where logits may be seen; PolicyError if it cannot be done."""
+        """How `generate` does it: at the client where logits may be seen, else by the parties, who take a temperature
+        only; PolicyError if it cannot be done."""
         if how.greedy:
             return {}
         if not self.reveals:
             how.need_logits()
-            raise PolicyError("the model's owner does not let clients see logits", msg.POLICY_HINT)
+            return {"temperature": how.temperature}
         return {"choose": Sampler(how)}
 
     def encode(

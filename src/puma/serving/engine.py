@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 
@@ -24,6 +25,7 @@ from puma.mpc.seeded import Seeded, in_blocks
 from puma.mpc.share import Additive, Share, public
 from puma.nn import functional as F
 from puma.nn.layout import Rows
+from puma.nn.sampling import LEAST_TEMPERATURE, MOST_TEMPERATURE, sample
 from puma.serving.messages import Encode, Generate, Spent, TensorSpec
 from puma.serving.prompt import imagined
 
@@ -75,7 +77,7 @@ class Engine:
         vocabulary) instead, and feed back what `proceed` brings.
         """
         cache = Cache(self.config.layers, job.input.lengths)
-        token: Share | Additive | None = None
+        token: Any = None  # shares of indices, or logits that the client chooses from
         with self._foresight(job) as foresight:
             for step in range(job.tokens):
                 if foresight and step % AHEAD == 0:
@@ -85,7 +87,7 @@ class Engine:
                 with self.party.stage(f"step {step}"):
                     logits = self.model(one_hot if token is None else self._fed(token), cache)
                     with F.component("head", one_hot):
-                        token = logits if job.reveal else F.argmax(logits)
+                        token = logits if job.reveal else sample(logits, job.temperature)
                         emit(settled(token))
                 if step == 0:
                     prefilled()
@@ -143,8 +145,11 @@ class Engine:
 
 def _admit_sampling(job: Generate) -> None:
     """Refuse what contradicts itself; whether logits may be seen at all is for the server to know."""
-    if job.reveal and not job.paced:
-        raise UsageError("logits are revealed step by step", "let the client choose after each step")
+    if job.temperature and not LEAST_TEMPERATURE <= job.temperature <= MOST_TEMPERATURE:
+        between = f"from {LEAST_TEMPERATURE} to {MOST_TEMPERATURE:g}"
+        raise UsageError(f"cannot sample at temperature {job.temperature:g}", f"choose one {between}, or 0")
+    if job.reveal and (job.temperature or not job.paced):
+        raise UsageError("logits are revealed step by step, without noise", "let the client choose after each step")
     if job.material and job.paced:
         raise UsageError("what is prepared runs in one go", "leave out the material, or generate a fixed number")
 

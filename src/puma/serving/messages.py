@@ -11,7 +11,7 @@ import msgspec
 from puma.models.config import Config
 
 FRAME_WORDS = 1 << 20  # of a parameter's words in one data frame, at most
-POLICY_HINT = "ask for greedy answers, or let the owner share the model with reveal_logits"
+POLICY_HINT = "sample by temperature alone, which the parties do, or let the owner share with reveal_logits"
 
 
 class TensorSpec(msgspec.Struct, frozen=True, array_like=True):
@@ -66,13 +66,15 @@ class Input(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Generate(msgspec.Struct, frozen=True, tag="generate", forbid_unknown_fields=True):
     """Generation of a public number of tokens for each prompt; a result is one token of each.
 
-    With `reveal` a result is the logits of each prompt instead, and the client chooses. `paced`: after each result
-    but the last the parties wait for a Pace, so that there may be fewer.
+    It is the likeliest, or at a positive `temperature` drawn with noise that no party knows. With `reveal`
+    a result is the logits of each prompt instead, and the client chooses. `paced`: after each result but the last the
+    parties wait for a Pace, so that there may be fewer.
     """
 
     input: Input
     tokens: int
     material: bytes = b""
+    temperature: float = 0.0
     reveal: bool = False
     paced: bool = False
 

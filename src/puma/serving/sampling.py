@@ -15,9 +15,7 @@ from torch import Tensor
 
 from puma.crypto.prg import PairKey, Stream, fresh_secret
 from puma.errors import PolicyError, UsageError
-
-MOST_TEMPERATURE = 100.0
-
+from puma.nn.sampling import LEAST_TEMPERATURE, MOST_TEMPERATURE
 
 @dataclass(frozen=True)
 class Sampling:
@@ -30,8 +28,9 @@ class Sampling:
     seed: int | None = None
 
     def __post_init__(self) -> None:
-        if not 0 <= self.temperature <= MOST_TEMPERATURE:
-            raise UsageError(f"a temperature of {self.temperature:g}", f"choose one from 0 to {MOST_TEMPERATURE:g}")
+        if self.temperature and not LEAST_TEMPERATURE <= self.temperature <= MOST_TEMPERATURE:
+            between = f"from {LEAST_TEMPERATURE} to {MOST_TEMPERATURE:g}"
+            raise UsageError(f"cannot sample at temperature {self.temperature:g}", f"choose one {between}, or 0")
         if self.top_k < 0:
             raise UsageError(f"cannot choose among the {self.top_k} likeliest tokens", "ask for at least one")
         if not 0 < self.top_p <= 1:
