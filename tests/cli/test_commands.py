@@ -49,6 +49,16 @@ def test_generate_with_the_embedded_model(
     assert len(puma("generate", "the cat sat", "--tokens", 1, "--json").json["token_ids"]) == 1
 
 
+def test_generate_at_random(puma: Run, checkpoints: dict[str, Path], tmp_path: Path) -> None:
+    asked = ("generate", checkpoints["llama"], "the cat sat", "--tokens", 4, "--temperature", 2, "--json")
+    assert len(puma(*asked).json["token_ids"]) == 4
+    seeded = [puma(*asked, "--reveal-logits", "--seed", seed, "--top-k", 20).json["token_ids"] for seed in (1, 1, 2)]
+    assert seeded[0] == seeded[1] != seeded[2]
+    (tmp_path / "two.txt").write_text("the cat\na dog\n")
+    both = ("generate", checkpoints["llama"], "--prompts", tmp_path / "two.txt", "--tokens", 2, "--temperature", 1)
+    assert len(puma(*both, "--json").json["results"]) == 2
+
+
 def test_generate_says_where_it_differs(
     puma: Run, checkpoints: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:

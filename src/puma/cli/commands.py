@@ -13,8 +13,8 @@ from cyclopts import Parameter
 
 import puma
 from puma.cli import ui
-from puma.cli.prompts import agreement, comparison, generate_all, read
-from puma.cli.ui import HUMAN, Count, Flag, Output
+from puma.cli.prompts import agreement, comparison, generate_all, read, sampling
+from puma.cli.ui import HUMAN, LIKELIEST, Chance, Count, Flag, Output
 from puma.errors import UsageError
 
 if TYPE_CHECKING:
@@ -31,10 +31,11 @@ def generate(
     tokens: Count = 32,
     prompts: Path | None = None,
     compare: Flag = False,
+    chance: Chance = LIKELIEST,
     store: Path | None = None,
     output: Output = HUMAN,
 ) -> None:
-    """Continue a prompt by a public number of tokens, greedily; they appear as they are decided.
+    """Continue a prompt by a public number of tokens, the likeliest unless asked; they appear as they are decided.
 
     Parameters
     ----------
@@ -57,19 +58,20 @@ def generate(
     if prompts is not None:
         if prompt is not None:
             raise UsageError("--prompts takes the place of PROMPT", "leave out one of them")
-        generate_all(model, read(prompts), tokens, compare, store, output)
+        generate_all(model, read(prompts), tokens, compare, chance, store, output)
         return
     if model is None:
         raise UsageError("puma generate needs PROMPT", "pass one, or --prompts FILE with one in each line")
     source, prompt = (None, model) if prompt is None else (model, prompt)
+    how = sampling(chance, compare)
     started = time.perf_counter()
     with ui.progress(output.json) as progress:
         clear = ClearModel(source)
         ids = clear.prompt_ids(prompt, tokens)
-        cluster = LocalCluster(clear, progress, store=store)
+        cluster = LocalCluster(clear, progress, store=store, reveal_logits=chance.reveal_logits)
     loaded = time.perf_counter() - started
     with cluster:
-        found = _streamed(cluster, ids, tokens, output.json)
+        found = _streamed(cluster, ids, tokens, cluster.session.asked(how), output.json)
         cost = cluster.cost
     agreed = agreement(clear, ids, found) if compare else None
     if output.json:
@@ -86,10 +88,12 @@ def generate(
     ui.say(ui.LOCAL)
 
 
-def _streamed(cluster: LocalCluster, ids: list[int], tokens: int, as_json: bool) -> list[int]:
+def _streamed(
+    cluster: LocalCluster, ids: list[int], tokens: int, asked: dict[str, Any], as_json: bool
+) -> list[int]:
     """The tokens, shown as they come."""
     found: list[int] = []
-    stream = (new for (new,) in cluster.session.generate([ids], tokens))
+    stream = (new for (new,) in cluster.session.generate([ids], tokens, **asked))
     with ui.progress(as_json) as progress:
         progress("the parties read the prompt", 0, 1)
         found.append(next(stream))

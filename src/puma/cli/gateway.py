@@ -72,11 +72,14 @@ def gateway(
         A folder where the parties on this machine keep their shares.
     """
     server = _server()
-    start, clear = _starter(source, cluster, as_, model, reveal_logits, store, output)
-    made = _gateway(clear, start, host, max_tokens, temperature, fixed_length, queue, model or source)
-    bound = server.listen(host, port)
-    _greet(made, bound, host, cluster is None, fixed_length, output.json)
-    server.run(made.app(), bound)
+    if max_tokens < 1 or queue < 0 or not 0 <= temperature <= 2:
+        raise UsageError("a limit or temperature that makes no sense", "see `puma gateway --help`")
+    _check_roles(source or store or reveal_logits, cluster, as_, model)
+    with server.listen(host, port) as bound:
+        start, clear = _starter(source, cluster, as_, model, reveal_logits, store, output)
+        made = _gateway(clear, start, host, max_tokens, temperature, fixed_length, queue, model or source)
+        _greet(made, bound, host, cluster is None, fixed_length, output.json)
+        server.run(made.app(), bound)
 
 
 def _server() -> Any:
@@ -87,21 +90,25 @@ def _server() -> Any:
     return server
 
 
+def _check_roles(here: Any, cluster: Path | None, key: Path | None, name: str | None) -> None:
+    """Parties are here or in a cluster, and options belong to one of both."""
+    if cluster is None and (key is not None or name is not None):
+        raise UsageError("--as and --model belong to a cluster", "add --cluster FILE, or leave them out")
+    if cluster is not None and here:
+        raise UsageError("a cluster has its own models, stores and policy", "leave out MODEL, --store, --reveal-logits")
+    if cluster is not None and (key is None or name is None):
+        raise UsageError("a cluster wants to know who asks for what", "add --as KEY and --model NAME")
+
+
 def _starter(
     source: str | None, cluster: Path | None, key: Path | None, name: str | None, reveal: bool, store: Path | None,
     output: Output,
 ) -> tuple[Callable[[], Any], Any]:  # fmt: skip
     """What makes a session, the first of which is there already, and the public side of its model."""
     if cluster is not None:
-        if source is not None or store is not None or reveal:
-            raise UsageError("a cluster has its own models, stores and policy", "leave out MODEL, --store, --reveal-logits")
-        if key is None or name is None:
-            raise UsageError("a cluster wants to know who asks for what", "add --as KEY and --model NAME")
         start = partial(puma.connect, str(cluster), model=name, key=str(key))  # type: ignore[attr-defined]
         first = start()
         return _after(first, start), first.model
-    if key is not None or name is not None:
-        raise UsageError("--as and --model belong to a cluster", "add --cluster FILE, or leave them out")
     from puma.serving.clear import ClearModel
     from puma.serving.local import LocalCluster
 
@@ -125,8 +132,6 @@ def _gateway(
     from puma.gateway.app import Gateway, Settings, short_name
     from puma.models import architecture
 
-    if most < 1 or queue < 0 or not 0 <= temperature <= 2:
-        raise UsageError("a limit or temperature that makes no sense", "see `puma gateway --help`")
     family = architecture(clear.config).family
     hosts = (*LOOPBACK, f"[{host}]" if ":" in host else host.lower())
     name = short_name(source)

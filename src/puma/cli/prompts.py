@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from puma.cli import ui
-from puma.cli.ui import Output
+from puma.cli.ui import Chance, Output
 from puma.errors import UsageError
 
 if TYPE_CHECKING:
     from puma.serving.clear import ClearModel
     from puma.serving.local import LocalCluster
+    from puma.serving.sampling import Sampling
 
 
 def read(path: Path) -> list[str]:
@@ -31,22 +32,24 @@ def read(path: Path) -> list[str]:
 
 
 def generate_all(
-    source: str | None, prompts: list[str], tokens: int, compare: bool, store: Path | None, output: Output
-) -> None:
+    source: str | None, prompts: list[str], tokens: int, compare: bool, chance: Chance, store: Path | None,
+    output: Output,
+) -> None:  # fmt: skip
     """Continue all prompts, and print them in their order."""
     from puma.models.text import check_batch
     from puma.serving.clear import ClearModel
     from puma.serving.local import LocalCluster
 
+    how = sampling(chance, compare)
     started = time.perf_counter()
     with ui.progress(output.json) as progress:
         clear = ClearModel(source)
         ids = [clear.prompt_ids(prompt, tokens) for prompt in prompts]
         check_batch(clear.config, [len(prompt) for prompt in ids], tokens)
-        cluster = LocalCluster(clear, progress, store=store)
+        cluster = LocalCluster(clear, progress, store=store, reveal_logits=chance.reveal_logits)
     loaded = time.perf_counter() - started
     with cluster:
-        found = _all_tokens(cluster, ids, tokens, output.json)
+        found = _all_tokens(cluster, ids, tokens, cluster.session.asked(how), output.json)
         cost = cluster.cost
     results = [_result(clear, *parts, compare) for parts in zip(prompts, ids, found)]
     if output.json:
@@ -63,12 +66,26 @@ def generate_all(
     ui.say(ui.LOCAL)
 
 
-def _all_tokens(cluster: LocalCluster, ids: list[list[int]], tokens: int, as_json: bool) -> list[list[int]]:
+def sampling(chance: Chance, compare: bool) -> Sampling:
+    """How tokens are chosen; refused beforehand if it cannot be done, or compared."""
+    from puma.serving.sampling import Sampling
+
+    how = Sampling.asked(**chance.sampling)
+    if not how.greedy and compare:
+        raise UsageError("samples cannot be compared with the plain model's", "leave out --compare")
+    if not how.greedy and not chance.reveal_logits:
+        how.need_logits()
+    return how
+
+
+def _all_tokens(
+    cluster: LocalCluster, ids: list[list[int]], tokens: int, asked: dict[str, Any], as_json: bool
+) -> list[list[int]]:
     """The new tokens of each prompt."""
     steps = []
     with ui.progress(as_json) as progress:
         progress("the parties read the prompts", 0, 1)
-        for step in cluster.session.generate(ids, tokens):
+        for step in cluster.session.generate(ids, tokens, **asked):
             steps.append(step)
             progress("generating", len(steps), tokens)
     return [list(new) for new in zip(*steps)]

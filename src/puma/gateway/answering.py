@@ -70,7 +70,8 @@ async def embeddings(gateway: Gateway, request: Request, asked: Embeddings) -> R
     def run(cluster: Any) -> Generator[list[torch.Tensor], None, None]:
         yield [encoding.values for encoding in cluster.encode(asked.texts)]
 
-    (vectors,) = [item async for item in _watched(request, gateway.worker.submit(run))]
+    job = gateway.worker.submit(gateway.watch.during(run))
+    (vectors,) = [item async for item in _watched(request, job)]
     if asked.dimensions not in (None, len(vectors[0])):
         raise Refused(f"embeddings of this model have {len(vectors[0])} dimensions", "dimensions")
     encoded = [_base64(v) if asked.encoding_format == "base64" else v.tolist() for v in vectors]
@@ -120,7 +121,7 @@ def _sampling(asked: Asked, temperature: float) -> Sampling:
 
 
 async def _respond(gateway: Gateway, request: Request, asked: Asked, wanted: Wanted, words: Wording) -> Response:
-    job = gateway.worker.submit(partial(answer, wanted=wanted))
+    job = gateway.worker.submit(gateway.watch.during(partial(answer, wanted=wanted)))
     prompts = sum(map(len, wanted.prompts)) // asked.choices
     if asked.stream:
         options = asked.stream_options

@@ -15,14 +15,16 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
 from puma.gateway import answering, replies
 from puma.gateway.guard import Guard
+from puma.gateway.page import page
 from puma.gateway.replies import Refused, refusal
 from puma.gateway.requests import Chat, Completion, read
 from puma.gateway.requests import Embeddings as Texts
+from puma.gateway.watch import Watch
 from puma.gateway.worker import Cluster, Worker
 
 
@@ -53,12 +55,15 @@ class Gateway:
 
     def __init__(self, model: Any, start: Callable[[], Cluster], settings: Settings) -> None:
         self.model, self.settings = model, settings
-        self.worker = Worker(start, settings.waiting)
+        self.watch = Watch()
+        self.worker = Worker(lambda: self.watch.over(start()), settings.waiting)
         self.created = replies.now()
 
     def app(self) -> Starlette:
         """The ASGI application; its shutdown ends the session."""
         routes = [
+            Route("/", told(self.page)),
+            Route("/watch", told(self.seen)),
             Route("/health", told(self.health)),
             Route("/v1/models", told(self.models)),
             Route("/v1/models/{name:path}", told(self.one_model)),
@@ -78,10 +83,18 @@ class Gateway:
         yield
         self.worker.close()
 
+    async def page(self, _: Request) -> Response:
+        return HTMLResponse(*page())
+
+    async def seen(self, _: Request) -> Response:
+        """What each party has been sent for the last request, and what it cost."""
+        return JSONResponse(self.watch.report(), headers={"cache-control": "no-store"})
+
     async def health(self, _: Request) -> Response:
         """200 unless the last session has failed and no new one has come to be."""
         state = self.worker.state
-        body = {"status": state, "model": self.settings.name, "queued": self.worker.queued}
+        body = {"status": state, "model": self.settings.name, "family": self.settings.family}
+        body |= {"queued": self.worker.queued}
         return JSONResponse(body, 503 if state == "failed" else 200)
 
     async def models(self, _: Request) -> Response:

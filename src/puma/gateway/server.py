@@ -15,13 +15,12 @@ LEAVE_SECONDS = 2  # an answer that runs when the server is stopped may go on fo
 def listen(host: str, port: int) -> socket.socket:
     """A socket on this address; port 0 for any that is free. UsageError if it cannot be had."""
     try:
-        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        bound = socket.socket(family, socket.SOCK_STREAM)
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        bound.bind((host, port))
-    except (OSError, OverflowError) as error:
+        if not 0 <= port < 1 << 16:
+            raise OverflowError("ports go from 0 to 65535")
+        family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        return socket.create_server(address[:2], family=family)
+    except (OSError, OverflowError, UnicodeError) as error:
         raise UsageError(f"cannot listen on {host}, port {port}: {error}", "choose another --port or --host") from None
-    return bound
 
 
 def configured(app: Starlette) -> uvicorn.Server:
