@@ -95,5 +95,3 @@ def revealing(llama: Path) -> Iterator[Served]:
     """The same, whose owner lets clients see logits."""
     with serving(llama, reveal=True) as found:
         yield found
-
-

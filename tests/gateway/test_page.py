@@ -97,7 +97,9 @@ def test_a_chat_in_a_browser(scheme: str, browser: Any, served: Served, tmp_path
     assert sheet.evaluate("getComputedStyle(document.body).backgroundColor") == (
         "rgb(255, 255, 255)" if scheme == "light" else "rgb(20, 23, 28)"
     )
-    nameless = "[...document.querySelectorAll('input,textarea,button')].filter(e => !e.labels?.length && !e.textContent)"
+    nameless = (
+        "[...document.querySelectorAll('input,textarea,button')].filter(e => !e.labels?.length && !e.textContent)"
+    )
     assert sheet.evaluate(f"{nameless}.length") == 0
     sheet.screenshot(path=tmp_path / f"{scheme}.png", full_page=True)
     sheet.get_by_label("tokens").fill("999")

@@ -88,9 +88,7 @@ def generate(
     ui.say(ui.LOCAL)
 
 
-def _streamed(
-    cluster: LocalCluster, ids: list[int], tokens: int, asked: dict[str, Any], as_json: bool
-) -> list[int]:
+def _streamed(cluster: LocalCluster, ids: list[int], tokens: int, asked: dict[str, Any], as_json: bool) -> list[int]:
     """The tokens, shown as they come."""
     found: list[int] = []
     stream = (new for (new,) in cluster.session.generate([ids], tokens, **asked))

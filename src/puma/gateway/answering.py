@@ -140,9 +140,7 @@ async def _first(request: Request, job: Job) -> Piece:
     raise Refused("nothing was generated", status=500, kind="server_error")
 
 
-async def _events(
-    first: Piece, job: Job, words: Wording, rows: int, prompts: int | None
-) -> AsyncIterator[str]:
+async def _events(first: Piece, job: Job, words: Wording, rows: int, prompts: int | None) -> AsyncIterator[str]:
     """The stream, as server-sent events; with the count of prompt tokens, usage comes last."""
     count = 0
     try:
@@ -181,5 +179,3 @@ async def _gone(request: Request, job: Job) -> None:
     while not await request.is_disconnected():
         await asyncio.sleep(LOOK)
     job.leave()
-
-

@@ -36,7 +36,9 @@ def rendered(template: str, turns: Sequence[dict[str, str]], special: dict[str, 
     try:
         return _compiled(template).render(messages=turns, add_generation_prompt=True, **special)
     except jinja2.TemplateError as error:
-        raise InputError(f"the model's chat template refuses this chat: {error}", "look at its roles and order") from None
+        raise InputError(
+            f"the model's chat template refuses this chat: {error}", "look at its roles and order"
+        ) from None
 
 
 @cache

@@ -88,7 +88,11 @@ class Watch:
             }
             for rank, (role, tap) in enumerate(zip(ROLES, self._taps, strict=False))
         ]  # fmt: skip
-        return {"running": self._running, "parties": parties, "cost": None if self._cost is None else _spent(self._cost)}
+        return {
+            "running": self._running,
+            "parties": parties,
+            "cost": None if self._cost is None else _spent(self._cost),
+        }
 
 
 def _spent(cost: Any) -> dict[str, Any]:

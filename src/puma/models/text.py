@@ -50,16 +50,16 @@ def chat_template(folder: Path) -> str | None:
             return alone.read_text(encoding="utf-8")
         found = json.loads(settings.read_text(encoding="utf-8")) if settings.is_file() else {}
     except (OSError, ValueError) as error:
-        raise CheckpointError(f"the chat template in {folder} cannot be read: {error}", "download the model again") from error
+        raise CheckpointError(
+            f"the chat template in {folder} cannot be read: {error}", "download the model again"
+        ) from error
     template = found.get("chat_template") if isinstance(found, dict) else None
     if isinstance(template, list):  # several by name
         template = next((entry["template"] for entry in template if entry.get("name") == "default"), None)
     return template
 
 
-def encode(
-    tokenizer: Tokenizer, config: Config, text: str, pair: str | None = None, special: bool = True
-) -> Tokens:
+def encode(tokenizer: Tokenizer, config: Config, text: str, pair: str | None = None, special: bool = True) -> Tokens:
     """Token ids, if `special` with the special tokens that the checkpoint puts around a text or a pair of texts."""
     if not text.strip() or (pair is not None and not pair.strip()):
         raise InputError("the prompt is empty", "write at least one word")

@@ -148,9 +148,7 @@ class Session:
         if choose and not self.reveals:
             raise PolicyError("the model's owner does not let clients see logits", msg.POLICY_HINT)
         paced = paced or choose is not None
-        order = partial(
-            msg.Generate, tokens=tokens, temperature=temperature, reveal=choose is not None, paced=paced
-        )
+        order = partial(msg.Generate, tokens=tokens, temperature=temperature, reveal=choose is not None, paced=paced)
         sent, ticket = self._ask(order, prompts, [], tokens)
         mine = self._requests
         while self._unread:

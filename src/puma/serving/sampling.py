@@ -17,6 +17,7 @@ from puma.crypto.prg import PairKey, Stream, fresh_secret
 from puma.errors import PolicyError, UsageError
 from puma.nn.sampling import LEAST_TEMPERATURE, MOST_TEMPERATURE
 
+
 @dataclass(frozen=True)
 class Sampling:
     """What a request asks for: temperature (0 for the likeliest token), the k likeliest tokens only (0 for all), the
