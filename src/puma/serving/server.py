@@ -41,6 +41,7 @@ class Server:
         self._reveals = False  # whether its owner lets clients see logits
         self._material: Material | None = None  # ready for the next request, and for no other
         self._prepared: set[bytes] = set()
+        self._served = 0  # requests that ran at once, in this session
 
     def serve(self) -> None:
         """Answer requests until Quit; a failed request ends the session everywhere."""
@@ -117,7 +118,12 @@ class Server:
     def _infer(self, request: Inference, material: Material | None, prefilled: Callable[[], None]) -> None:
         self._admit(request)
         if not request.material:
-            self._run(request, self._prompt(request.input, self._payload(request.input)), self._emit, prefilled)
+            prompt = self._prompt(request.input, self._payload(request.input))
+            # The steps of every request have the same labels, so each request needs keys of its own: else its masks
+            # would be those of the one before.
+            self._served += 1
+            with self.party.stage(f"request {self._served}"):
+                self._run(request, prompt, self._emit, prefilled)
             return
         if material is None or material.header.id != request.material:
             raise MaterialError("the request names material that is not ready", "take it before each request")
