@@ -62,8 +62,7 @@ def completion_wording(model: str) -> Wording:
     """Of POST /v1/completions."""
     return Wording(
         "text_completion", "text_completion", replies.fresh_id("cmpl"), model, replies.now(),
-        replies.completion_choice, lambda i, text, finish, noted: replies.completion_choice(i, text or "", finish, noted),
-        _completion_noted, roles=False,
+        replies.completion_choice, _completion_part, _completion_noted, roles=False,
     )  # fmt: skip
 
 
@@ -74,6 +73,10 @@ def chat_wording(model: str) -> Wording:
         replies.chat_choice, lambda i, text, finish, noted: replies.chat_piece(i, text, finish, logprobs=noted),
         _chat_noted, roles=True,
     )  # fmt: skip
+
+
+def _completion_part(index: int, text: str | None, finish: str | None, noted: Any) -> dict[str, Any]:
+    return replies.completion_choice(index, text or "", finish, noted)
 
 
 def _completion_noted(likely: Sequence[Likely]) -> dict[str, Any]:

@@ -59,7 +59,7 @@ class Job:
         self.tell(None, last=True)
 
     async def items(self, leave: bool = True) -> AsyncIterator[Any]:
-        """What the job yields; raises its error. Leaving the iteration leaves the job, unless it is read on elsewhere."""
+        """What the job yields; raises its error. Leaving the iteration leaves the job, unless others read on."""
         try:
             while True:
                 item, last = await self._items.get()
