@@ -20,7 +20,7 @@ from puma.mpc.fixed import ACTIVATION, RESIDUAL, RESIDUAL_RING, RING, WEIGHT
 from puma.mpc.party import Party
 from puma.mpc.polynomial import ONE, bit, times
 from puma.mpc.share import Additive, Bits, Secret, Share
-from puma.nn import attention, roots, splines
+from puma.nn import attention, roots, sampling, splines
 from puma.nn import functional as F
 from tests.trio import given, given_additive, given_bits, given_choice, given_masked, given_seeded
 
@@ -133,6 +133,7 @@ MPC = [
     Case(arithmetic.lift, lambda p: ((_x(p, 24), 48), (_x(p, 17, 3, "y"), 64))),
     Case(arithmetic.lift, lambda p: ((_x(p, 63, 12), 64),), "one bit"),
     Case(arithmetic.masked_input, lambda p: (p, X.long().to(p.device), N, 32, 0, "input")),
+    Case(arithmetic.random_share, lambda p: (p, N, 42)),
     Case(arithmetic.reveal, lambda p: (_x(p, 23),)),
     Case(
         boolean.evaluate, lambda p: ({"b": given_bits(p, coins(*N)), "c": given_bits(p, coins(*N, seed=1), "c")}, AND)
@@ -242,6 +243,9 @@ NN = [
     Case(F.argmax, lambda p: (_product(p, sample(3, 37)),)),
     Case(F.argmax, lambda p: (given(p, sample(64, 2), 48, 14),), "of two"),
     Case(F.one_hot, lambda p: (given(p, torch.tensor([3, 0, 10]), 4, 0), 11)),
+    Case(sampling.noise, lambda p: (p, (3, 37), 0.7)),
+    Case(sampling.sample, lambda p: (_product(p, sample(3, 37)), 0.0), "largest"),
+    Case(sampling.sample, lambda p: (_product(p, sample(3, 37)), 0.7)),
     Case(F.cat, lambda p: ([_x(p, 40, 20), _x(p, 40, 20, "y")], -1)),
 ]
 

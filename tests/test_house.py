@@ -88,12 +88,23 @@ LOCAL = {
     "lookup.digit",
     "retrieval.choice_bytes",
     "functional.component",
+    "sampling.tables",
+    "sampling.counting",
 }
 
 
 @pytest.mark.parametrize(
     "name",
-    ["mpc.arithmetic", "mpc.boolean", "mpc.lookup", "mpc.compare", "mpc.fixed", "mpc.retrieval", "nn.functional"],
+    [
+        "mpc.arithmetic",
+        "mpc.boolean",
+        "mpc.lookup",
+        "mpc.compare",
+        "mpc.fixed",
+        "mpc.retrieval",
+        "nn.functional",
+        "nn.sampling",
+    ],
 )
 def test_every_primitive_declares_its_cost(name: str) -> None:
     """Parts of primitives, and what only computes shapes, are named in LOCAL."""

@@ -2,7 +2,8 @@
 
     PumaError                    exit code 1
     |-- UsageError               2   an option or argument that makes no sense
-    |   `-- InputError           2   the prompt or text cannot be served (empty, too long, not a token)
+    |   |-- InputError           2   the prompt or text cannot be served (empty, too long, not a token)
+    |   `-- PolicyError          2   the model's owner does not allow this
     |-- CheckpointError          3   the model's files
     |   |-- UnsupportedModel     3   an architecture, activation or option that is not implemented
     |   |-- TensorError          3   a tensor is missing, misshapen, NaN or infinite
@@ -45,6 +46,10 @@ class UsageError(PumaError):
 
 class InputError(UsageError):
     """The prompt or text cannot be served."""
+
+
+class PolicyError(UsageError):
+    """The model's owner does not allow this."""
 
 
 class CheckpointError(PumaError):

@@ -62,7 +62,19 @@ def test_version(puma: Run) -> None:
         ("generate {llama} the --tokens -3", "cannot generate -3 tokens"),
         ("generate {llama} the --tokens 0", "cannot generate 0 tokens"),
         ("generate {llama} the --tokens 33", "exceed the model's context of 32"),
-        ("generate {llama} the --temperature 1", "unknown option"),
+        ("generate {llama} the --warmth 1", "unknown option"),
+        ("generate {llama} the --temperature -1", "cannot sample at temperature -1"),
+        ("generate {llama} the --temperature hot", "--temperature"),
+        ("generate {llama} the --top-p 2", "a top_p of 2"),
+        ("generate {llama} the --top-k 4", "top_k needs logits"),
+        ("generate {llama} the --seed 4", "seed needs logits"),
+        ("generate {llama} the --temperature 1 --compare", "samples cannot be compared"),
+        ("gateway {llama} --temperature 3", "makes no sense"),
+        ("gateway {llama} --host 256.1.1.1 --port 0", "cannot listen on 256.1.1.1"),
+        ("gateway {llama} --port 99999", "cannot listen on 127.0.0.1, port 99999"),
+        ("gateway --cluster cluster.toml", "a cluster wants to know who asks"),
+        ("gateway {llama} --cluster cluster.toml", "a cluster has its own models"),
+        ("gateway {llama} --as me.key", "belong to a cluster"),
         ("generate {llama} ", "the prompt is empty"),
         ("generate {llama} LONG", "the model's context 32"),
         ("generate {bert} the", "does not generate text"),
@@ -101,7 +113,7 @@ def test_mistakes(words: str, says: str, puma: Run, checkpoints: dict[str, Path]
     assert found.code == 2
     error = found.json["error"]
     assert set(error) == {"kind", "message", "hint"}
-    assert says in error["message"] and error["kind"] in ("UsageError", "InputError")
+    assert says in error["message"] and error["kind"] in ("UsageError", "InputError", "PolicyError")
 
 
 def spoil_nan(state: dict[str, torch.Tensor]) -> None:

@@ -49,6 +49,16 @@ def test_generate_with_the_embedded_model(
     assert len(puma("generate", "the cat sat", "--tokens", 1, "--json").json["token_ids"]) == 1
 
 
+def test_generate_at_random(puma: Run, checkpoints: dict[str, Path], tmp_path: Path) -> None:
+    asked = ("generate", checkpoints["llama"], "the cat sat", "--tokens", 4, "--temperature", 2, "--json")
+    assert len(puma(*asked).json["token_ids"]) == 4
+    seeded = [puma(*asked, "--reveal-logits", "--seed", seed, "--top-k", 20).json["token_ids"] for seed in (1, 1, 2)]
+    assert seeded[0] == seeded[1] != seeded[2]
+    (tmp_path / "two.txt").write_text("the cat\na dog\n")
+    both = ("generate", checkpoints["llama"], "--prompts", tmp_path / "two.txt", "--tokens", 2, "--temperature", 1)
+    assert len(puma(*both, "--json").json["results"]) == 2
+
+
 def test_generate_says_where_it_differs(
     puma: Run, checkpoints: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -110,7 +120,8 @@ def test_encode_classifies_several_texts(puma: Run, checkpoints: dict[str, Path]
 def test_bench_pays_what_cost_says(name: str, options: list[object], puma: Run, checkpoints: dict[str, Path]) -> None:
     found = puma("bench", checkpoints[name], "--prompt", 4, *options, "--json").json
     assert set(found) == {
-        "model", "layers", "prompt", "tokens", "batch", "seconds", "cpu_seconds", "peak_rss_mib", "rounds", "bytes",
+        "model", "layers", "prompt", "tokens", "batch", "seconds",
+        "prefill_seconds", "cpu_seconds", "peak_rss_mib", "rounds", "bytes",
         "max_abs_error", "repeated_layers", "breakdown", "machine", "version",
     }  # fmt: skip
     assert (found["model"], found["layers"], found["prompt"]) == (name, 2, 4)

@@ -40,6 +40,7 @@ COMMANDS = {  # name: where it lives, its arguments, what it does
     "cost": ("commands", "MODEL --prompt N", "Count the rounds and bytes of a request without running it."),
     "prepare": ("store", "[MODEL] --prompt N", "Compute ahead what later requests need no input for."),
     "store": ("store", "", "Show or empty what the parties keep."),
+    "gateway": ("gateway", "[MODEL]", "Serve OpenAI's endpoints and a page to chat, on this machine."),
     "doctor": ("doctor", "", "Look at this machine, and let three parties test themselves."),
     "demo": ("demo", "", "See what each party sees, while three of them write a story."),
     "party": ("party", "--as KEY --store DIR", "Run one of three parties, until it is told to stop."),

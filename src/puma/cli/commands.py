@@ -6,6 +6,7 @@ Nothing is computed here; what a number means is said where it is made.
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -13,8 +14,8 @@ from cyclopts import Parameter
 
 import puma
 from puma.cli import ui
-from puma.cli.prompts import agreement, comparison, generate_all, read
-from puma.cli.ui import HUMAN, Count, Flag, Output
+from puma.cli.prompts import agreement, comparison, generate_all, read, sampling
+from puma.cli.ui import HUMAN, LIKELIEST, Chance, Count, Flag, Output
 from puma.cli.where import HERE, End, Where, opened, sentences
 from puma.errors import UsageError
 
@@ -32,12 +33,13 @@ def generate(
     tokens: Count = 32,
     prompts: Path | None = None,
     compare: Flag = False,
+    chance: Chance = LIKELIEST,
     store: Path | None = None,
     stop: End | None = None,
     where: Where = HERE,
     output: Output = HUMAN,
 ) -> None:
-    """Continue a prompt by a public number of tokens, greedily; they appear as they are decided.
+    """Continue a prompt by a public number of tokens, the likeliest unless asked; they appear as they are decided.
 
     Parameters
     ----------
@@ -62,17 +64,19 @@ def generate(
             raise UsageError("--prompts takes the place of PROMPT", "leave out one of them")
         if stop is not None:
             raise UsageError("--stop is for one prompt", "leave it out, or pass PROMPT")
-        generate_all(model, read(prompts), tokens, compare, store, output, where)
+        generate_all(model, read(prompts), tokens, compare, chance, store, output, where)
         return
     if model is None:
         raise UsageError("puma generate needs PROMPT", "pass one, or --prompts FILE with one in each line")
     source, prompt = (None, model) if prompt is None else (model, prompt)
+    sampling(chance, compare, where)
     started = time.perf_counter()
     with ui.progress(output.json) as progress:
-        cluster, ids = opened(where, source, lambda clear: clear.prompt_ids(prompt, tokens), progress, store)
+        reveal = chance.reveal_logits
+        cluster, ids = opened(where, source, lambda clear: clear.prompt_ids(prompt, tokens), progress, store, reveal)
     loaded, clear = time.perf_counter() - started, cluster.model
     with cluster:
-        found = _streamed(cluster, ids, tokens, stop, output.json)
+        found = _streamed(cluster, ids, cluster.continued(ids, tokens, stop, **chance.sampling), output.json)
         cost = cluster.cost
     agreed = agreement(clear, ids, found) if compare else None
     if output.json:
@@ -89,10 +93,9 @@ def generate(
     where.say_local()
 
 
-def _streamed(cluster: Asking, ids: list[int], tokens: int, stop: End | None, as_json: bool) -> list[int]:
+def _streamed(cluster: Asking, ids: list[int], stream: Iterator[int], as_json: bool) -> list[int]:
     """The tokens, shown as they come."""
     found: list[int] = []
-    stream = cluster.continued(ids, tokens, stop)
     with ui.progress(as_json) as progress:
         progress("the parties read the prompt", 0, 1)
         found.append(next(stream))
@@ -232,7 +235,11 @@ def bench(
     if output.json:
         asked = {"model": name, "layers": config.layers, "repeated_layers": found.repeated}
         asked |= {"prompt": prompt, "tokens": new, "batch": batch}
-        spent = {"seconds": found.seconds, "prefill_seconds": cost.prefill, "cpu_seconds": cost.cpu_seconds}
+        spent: dict[str, Any] = {
+            "seconds": found.seconds,
+            "prefill_seconds": cost.prefill,
+            "cpu_seconds": cost.cpu_seconds,
+        }
         spent["peak_rss_mib"] = cost.peak_rss_mib
         sent = {"rounds": cost.rounds, "bytes": cost.bytes(), "max_abs_error": found.max_abs_error}
         where = {"machine": summary(), "version": puma.__version__}

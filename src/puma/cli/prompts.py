@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from puma.cli import ui
-from puma.cli.ui import Output
+from puma.cli.ui import Chance, Output
 from puma.cli.where import Where, opened
 from puma.errors import UsageError
 
 if TYPE_CHECKING:
     from puma.serving.asking import Asking
     from puma.serving.public import PublicModel
+    from puma.serving.sampling import Sampling
 
 
 def read(path: Path) -> list[str]:
@@ -32,8 +33,9 @@ def read(path: Path) -> list[str]:
 
 
 def generate_all(
-    source: str | None, prompts: list[str], tokens: int, compare: bool, store: Path | None, output: Output, where: Where
-) -> None:
+    source: str | None, prompts: list[str], tokens: int, compare: bool, chance: Chance, store: Path | None,
+    output: Output, where: Where,
+) -> None:  # fmt: skip
     """Continue all prompts, and print them in their order."""
     from puma.models.text import check_batch
 
@@ -42,12 +44,13 @@ def generate_all(
         check_batch(clear.config, [len(prompt) for prompt in ids], tokens)
         return ids
 
+    how = sampling(chance, compare, where)
     started = time.perf_counter()
     with ui.progress(output.json) as progress:
-        cluster, ids = opened(where, source, checked, progress, store)
+        cluster, ids = opened(where, source, checked, progress, store, chance.reveal_logits)
     loaded, clear = time.perf_counter() - started, cluster.model
     with cluster:
-        found = _all_tokens(cluster, ids, tokens, output.json)
+        found = _all_tokens(cluster, ids, tokens, cluster.session.asked(how), output.json)
         cost = cluster.cost
     results = [_result(clear, *parts, compare) for parts in zip(prompts, ids, found)]
     if output.json:
@@ -64,12 +67,26 @@ def generate_all(
     where.say_local()
 
 
-def _all_tokens(cluster: Asking, ids: list[list[int]], tokens: int, as_json: bool) -> list[list[int]]:
+def sampling(chance: Chance, compare: bool, where: Where) -> Sampling:
+    """How tokens are chosen; refused beforehand if it cannot be done, or compared."""
+    from puma.serving.sampling import Sampling
+
+    how = Sampling.asked(**chance.sampling)
+    if not how.greedy and compare:
+        raise UsageError("samples cannot be compared with the plain model's", "leave out --compare")
+    if not how.greedy and where.cluster is None and not chance.reveal_logits:
+        how.need_logits()
+    return how
+
+
+def _all_tokens(
+    cluster: Asking, ids: list[list[int]], tokens: int, asked: dict[str, Any], as_json: bool
+) -> list[list[int]]:
     """The new tokens of each prompt."""
     steps = []
     with ui.progress(as_json) as progress:
         progress("the parties read the prompts", 0, 1)
-        for step in cluster.session.generate(ids, tokens):
+        for step in cluster.session.generate(ids, tokens, **asked):
             steps.append(step)
             progress("generating", len(steps), tokens)
     return [list(new) for new in zip(*steps)]

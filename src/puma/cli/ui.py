@@ -51,6 +51,36 @@ class Output:
 HUMAN = Output()
 
 
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Chance:
+    """How tokens are chosen, if not always the likeliest."""
+
+    temperature: float | None = None
+    """Draw tokens at random, the more evenly the higher this is; 0 for the likeliest."""
+
+    top_k: Count | None = None
+    """Only among so many likeliest tokens; needs logits."""
+
+    top_p: float | None = None
+    """Only among the likeliest that have this probability together; needs logits."""
+
+    seed: Count | None = None
+    """A number that makes the choice repeat; needs logits."""
+
+    reveal_logits: Flag = False
+    """As the owner of the model: let clients see logits."""
+
+    @property
+    def sampling(self) -> dict[str, Any]:
+        """What was asked for, by name."""
+        named = {"temperature": self.temperature, "top_k": self.top_k, "top_p": self.top_p, "seed": self.seed}
+        return {name: value for name, value in named.items() if value is not None}
+
+
+LIKELIEST = Chance()
+
+
 def say(text: str = "", end: str = "\n") -> None:
     """One line, or a piece of one, on standard output, at once."""
     print(text, end=end, flush=True)

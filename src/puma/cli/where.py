@@ -69,7 +69,8 @@ HERE = Where()
 
 
 def opened(
-    where: Where, source: str | None, ask: Callable[[Any], T], progress: Progress, store: Path | None
+    where: Where, source: str | None, ask: Callable[[Any], T], progress: Progress, store: Path | None,
+    reveal_logits: bool = False,
 ) -> tuple[Any, T]:  # fmt: skip
     """The parties, ready to be asked, and what `ask` makes of the model's tokenizer before anything is sent."""
     if where.cluster is not None:
@@ -87,7 +88,7 @@ def opened(
 
     clear = ClearModel(source)
     asked = ask(clear)
-    return LocalCluster(clear, progress, store=store), asked
+    return LocalCluster(clear, progress, store=store, reveal_logits=reveal_logits), asked
 
 
 def sentences(clear: PublicModel, texts: Sequence[str]) -> list[Any]:

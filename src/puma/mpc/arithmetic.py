@@ -210,6 +210,15 @@ def masked_input(party: Party, m: Tensor | None, shape: tuple[int, ...], bits: i
     return Share(party, m, pads, bits, frac)  # type: ignore[arg-type]
 
 
+@declares("local: every component is drawn by the two parties that hold it", "section 2", local)
+def random_share(party: Party, shape: tuple[int, ...], bits: int) -> Share:
+    """A uniform number that no party knows, with 0 fraction bits: m from k12, l1 from k01, l2 from k02."""
+    pads = party.own_words("random", shape)
+    if party.is_dealer:
+        return Share(party, pads[0], pads[1], bits, 0)
+    return Share(party, party.common_words("random", shape), pads, bits, 0)  # type: ignore[arg-type]
+
+
 @declares("online 2k; 1 round", "section 2", lambda x: Cost(1, 2 * message_bits(x.numel(), x.bits), 0))
 def reveal(x: Share) -> Protocol[Tensor | None]:
     """Open x to both evaluators (a deliberate opening: for tests and diagnosis only). None at the dealer."""

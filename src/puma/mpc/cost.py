@@ -179,7 +179,7 @@ def table() -> str:
 
 def documented() -> str:
     """The whole table, as docs/protocol.md shows it. The floor above is loaded by name: nothing here depends on it."""
-    for name in ("puma.mpc.compare", "puma.nn.functional"):
+    for name in ("puma.mpc.compare", "puma.nn.functional", "puma.nn.sampling"):
         importlib.import_module(name)
     return importlib.import_module("puma.mpc.cost").table()
 

@@ -84,3 +84,8 @@ def _to_open(x: Additive, frac: int, bits: int) -> tuple[Additive, int]:
 
 def _rescaled(x: Share, frac: int) -> Share:
     return truncated(x, x.frac - frac) if x.frac >= frac else x.scaled(frac - x.frac)
+
+
+def index_bits(size: int) -> int:
+    """Of the ring that holds an index below `size`."""
+    return max(1, (size - 1).bit_length())

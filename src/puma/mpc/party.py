@@ -68,7 +68,7 @@ class Party:
     ) -> None:
         self.rank = rank
         self.lane = lane
-        self.links = links or {}
+        self.links: dict[int, Link] = links or {}
         self.dry = links is None
         self.device = "meta" if self.dry else "cpu"
         self.ledger = Ledger()
@@ -103,6 +103,16 @@ class Party:
         if self.is_dealer:
             return self.words(FIRST, purpose, shape), self.words(SECOND, purpose, shape)  # type: ignore[return-value]
         return self.words(self.rank, purpose, shape)  # type: ignore[return-value]
+
+    def common_words(self, purpose: str, shape: Sequence[int]) -> Tensor:
+        """Fresh uniform 64-bit words common to the evaluators; nothing at the dealer, who must not know them."""
+        if self.is_dealer or self.dry:
+            return self.nothing(shape)
+        other = SECOND if self.rank == FIRST else FIRST
+        stream = self._streams.get((other, purpose))
+        if stream is None:
+            stream = self._streams[other, purpose] = self._keys[other].stream(purpose, self.lane)
+        return stream.words(tuple(shape))
 
     def random_bytes(self, evaluator: int, purpose: str, count: int) -> Tensor | None:
         """Fresh uniform bytes (uint8) common to the dealer and `evaluator`; None at the other evaluator."""

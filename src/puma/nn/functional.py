@@ -18,7 +18,7 @@ from puma.mpc import arithmetic, compare
 from puma.mpc.arithmetic import deal, multiply, opening_cost, reshare
 from puma.mpc.boolean import open_masked, open_masked_cost, select, select_cost
 from puma.mpc.cost import FREE, Cost, Size, declares, local, message_bits
-from puma.mpc.fixed import ACTIVATION, LOGIT_RING, NONLINEAR, RESIDUAL_RING, RING, formatted, formatted_cost
+from puma.mpc.fixed import ACTIVATION, LOGIT_RING, NONLINEAR, RESIDUAL_RING, RING, formatted, formatted_cost, index_bits
 from puma.mpc.party import Protocol, together
 from puma.mpc.retrieval import Choice, retrieve, retrieve_cost
 from puma.mpc.share import Additive, Secret, Share, encode, public, truncated
@@ -315,16 +315,13 @@ def _half_turned(x: Tensor) -> Tensor:
     return torch.cat([-x[..., half:], x[..., :half]], -1)
 
 
-def _argmax_cost(x: Value) -> Cost:
+def argmax_cost(x: Value) -> Cost:
+    """The cost of `argmax`."""
     ready, index = Size(tuple(x.shape), LOGIT_RING, ACTIVATION), Size(tuple(x.shape), index_bits(x.shape[-1]))
     return formatted_cost((x, ACTIVATION, LOGIT_RING)) + compare.argmax_cost(ready, index)
 
 
-def index_bits(size: int) -> int:
-    return max(1, (size - 1).bit_length())
-
-
-@declares("formatted, argmax", "section 5", _argmax_cost)
+@declares("formatted, argmax", "section 5", argmax_cost)
 def argmax(x: Value) -> Value:
     """Index of the largest entry of the last dimension; a Share of ring ceil(log2 V) for secrets."""
     if isinstance(x, Tensor):

@@ -11,7 +11,6 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,27 +18,14 @@ from torch import Tensor
 from puma import kernels
 from puma.crypto.prg import PairKey
 from puma.mpc.cost import message_bytes
+from puma.mpc.foresight import Silence
 from puma.mpc.party import DEALER, FIRST, SECOND, Party
 from puma.mpc.share import Share
 from puma.net import Link
-from puma.net.endpoint import owned
 from puma.serving import messages as msg
 from puma.serving.material import Header, Material, Shelf, Writer
 
 LENGTH = struct.Struct("<Q")
-
-
-class Silence:
-    """Stands for a peer in a rehearsal: nothing leaves, and zeros come."""
-
-    def send(self, *_: Any) -> None: ...
-
-    def recv(self, size: int) -> memoryview:
-        buffer = owned(size)
-        buffer[:] = bytes(size)
-        return buffer
-
-    def check(self) -> None: ...
 
 
 class Kept:
@@ -125,7 +111,9 @@ def performance(party: Party, material: Material) -> Iterator[None]:
     links = dict(party.links)
     if party.rank == SECOND:
         links[DEALER] = Played(party.links[DEALER], material)  # type: ignore[assignment]
-    with party.under({DEALER: PairKey(material.header.secret)}, links, Read(material)):
+    # What the evaluators draw in common needs no agreement with what was rehearsed, only to be fresh.
+    keys = party.child_keys(f"material {material.header.id.hex()}") | {DEALER: PairKey(material.header.secret)}
+    with party.under(keys, links, Read(material)):
         yield
 
 

@@ -6,8 +6,9 @@ It must not know where the session leads to.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
-from typing import Literal, overload
+from typing import Any, Literal, overload
 
 from torch import Tensor
 
@@ -16,6 +17,7 @@ from puma.serving.client import Cost, Session
 from puma.serving.jobs import job
 from puma.serving.messages import Encode, Input
 from puma.serving.public import PublicModel
+from puma.serving.sampling import Sampling
 from puma.serving.tickets import Ticket
 
 Stop = Literal["eos"] | None
@@ -50,34 +52,48 @@ class Asking:
     def close(self) -> None:
         raise NotImplementedError
 
-    def stream(self, prompt: str, tokens: int = 32, stop: Stop = None) -> Iterator[int]:
-        """Token ids as they are decided; `cost` afterwards. `stop` is as for `generate`."""
-        return self.continued(self.model.prompt_ids(prompt, tokens), tokens, stop)
+    def stream(self, prompt: str, tokens: int = 32, stop: Stop = None, **sampling: Any) -> Iterator[int]:
+        """Token ids as they are decided; `cost` afterwards. `stop` and `sampling` are as for `generate`."""
+        return self.continued(self.model.prompt_ids(prompt, tokens), tokens, stop, **sampling)
 
-    def continued(self, ids: Sequence[int], tokens: int, stop: Stop = None) -> Iterator[int]:
+    def continued(self, ids: Sequence[int], tokens: int, stop: Stop = None, **sampling: Any) -> Iterator[int]:
         """The same for a prompt that is token ids already."""
-        return (new for (new,) in self.session.generate([ids], tokens, self._until(stop, 1)))
+        return (new for (new,) in self._steps([ids], tokens, stop, sampling))
 
     @overload
-    def generate(self, prompt: str, tokens: int = 32, stop: Stop = None) -> Answer: ...
+    def generate(self, prompt: str, tokens: int = 32, stop: Stop = None, **sampling: Any) -> Answer: ...
 
     @overload
-    def generate(self, prompt: Sequence[str], tokens: int = 32, stop: Stop = None) -> list[Answer]: ...
+    def generate(self, prompt: Sequence[str], tokens: int = 32, stop: Stop = None, **sampling: Any) -> list[Answer]: ...
 
     def generate(
-        self, prompt: str | Sequence[str], tokens: int = 32, stop: Stop = None
-    ) -> Answer | list[Answer]:  # fmt: skip
-        """Greedy continuation by a public number of tokens: of a prompt, or of several in one request.
+        self, prompt: str | Sequence[str], tokens: int = 32, stop: Stop = None, **sampling: Any
+    ) -> Answer | list[Answer]:
+        """Continuation by a public number of tokens: of a prompt, or of several in one request.
 
-        With `stop="eos"` it ends earlier where the text ends. After each token the parties then wait for the client's
-        word, one more round trip, and they learn how long the answer is (the longest one, of several prompts).
+        Greedy, unless `sampling` names a temperature, top_k, top_p or seed; the last three need logits, which the
+        model's owner must let clients see. With `stop="eos"` it ends earlier where the text ends. After each token the
+        parties then wait for the client's word, one more round trip, and they learn how long the answer is (the longest
+        one, of several prompts).
         """
         prompts = [prompt] if isinstance(prompt, str) else prompt
-        ids = [self.model.prompt_ids(p, tokens) for p in prompts]
-        steps = list(self.session.generate(ids, tokens, self._until(stop, len(ids))))
+        steps = list(self._steps([self.model.prompt_ids(p, tokens) for p in prompts], tokens, stop, sampling))
         found = [self._ended(list(new)) if stop else list(new) for new in zip(*steps)]
         answers = [Answer(self.decode(new), new, self.cost) for new in found]
         return answers[0] if isinstance(prompt, str) else answers
+
+    def _steps(
+        self, prompts: Sequence[Sequence[int]], tokens: int, stop: Stop, sampling: dict[str, Any]
+    ) -> Iterator[list[int]]:
+        asked, ended = self.session.asked(Sampling.asked(**sampling)), self._until(stop, len(prompts))
+        with closing(self.session.generate(prompts, tokens, paced=ended is not None, **asked)) as steps:
+            for step in steps:
+                over = ended is not None and ended(step)
+                if over:
+                    steps.close()
+                yield step
+                if over:
+                    return
 
     def _until(self, stop: Stop, prompts: int) -> Callable[[Sequence[int]], bool] | None:
         """Whether all of these prompts have come to their end, asked after each step; None to go on regardless."""

@@ -8,15 +8,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Any
 
 from jinja2 import TemplateError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from puma.errors import CheckpointError, InputError
 from puma.serving.public import PublicModel
-
-SETTINGS, TEMPLATE = "tokenizer_config.json", "chat_template.jinja"
 
 
 class Conversation:
@@ -26,7 +23,7 @@ class Conversation:
         self._model = model
         self._messages: list[dict[str, str]] = []
         self._text = ""  # of a conversation without a template
-        self._template, self._specials = _template(model)
+        self._template, self._specials = model.chat_settings()
 
     @property
     def templated(self) -> bool:
@@ -71,20 +68,6 @@ def render(template: str, messages: Sequence[dict[str, str]], specials: dict[str
         return environment.from_string(template).render(messages=messages, add_generation_prompt=True, **specials)
     except TemplateError as error:
         raise CheckpointError(f"the model's chat template fails: {error}", "talk to it with `puma generate`") from None
-
-
-def _template(model: PublicModel) -> tuple[str | None, dict[str, str]]:
-    """The template and the special tokens that it may name."""
-    files = model.files
-    settings: dict[str, Any] = json.loads(files[SETTINGS]()) if SETTINGS in files else {}
-    found = files[TEMPLATE]().decode() if TEMPLATE in files else settings.get("chat_template")
-    if isinstance(found, list):  # several, by name
-        found = next((each["template"] for each in found if each.get("name") == "default"), None)
-    specials = {}
-    for key in ("bos_token", "eos_token", "pad_token", "unk_token"):
-        value = settings.get(key)
-        specials[key] = value.get("content", "") if isinstance(value, dict) else value or ""
-    return found, specials
 
 
 def _raise(message: str) -> str:

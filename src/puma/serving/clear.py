@@ -45,6 +45,16 @@ class ClearModel(PublicModel):
     def check_padding(self) -> None:
         check_padding(self.config, self.params)
 
+    @property
+    def bos(self) -> int | None:
+        """The token that begins a text, where there is one."""
+        return self.checkpoint.bos
+
+    @cached_property
+    def chat_template(self) -> str | None:
+        """How the model wants to read a chat: the Jinja template that lies beside its tokenizer, if any."""
+        return text.chat_template(self.checkpoint.folder)
+
     def sentence_ids(self, sentence: str) -> text.Tokens:
         """Token ids of a text that is to be encoded, checked against the context; of an image's file, its patches."""
         if isinstance(self.config, Vit):

@@ -6,8 +6,9 @@ parties and the two copies must agree. This file must not know where the parties
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
 from itertools import accumulate, chain
 from typing import Any, TypeVar
 
@@ -15,12 +16,18 @@ import msgspec
 import torch
 from torch import Tensor
 
-from puma import errors, kernels
+from puma import kernels
 from puma.crypto.prg import PairKey, fresh_secret
-from puma.errors import InputError, MaterialError, PeerLost, ProtocolError, PumaError, TensorError, UsageError
+from puma.errors import (
+    InputError,
+    MaterialError,
+    PolicyError,
+    PumaError,
+    TensorError,
+    UsageError,
+)
 from puma.models.config import Config, Vit
 from puma.models.text import check_batch
-from puma.mpc.cost import message_bytes
 from puma.mpc.seeded import rest_bytes
 from puma.serving import messages as msg
 from puma.serving import pixels
@@ -28,6 +35,8 @@ from puma.serving.account import Cost, cost_of
 from puma.serving.engine import tensor_specs
 from puma.serving.material import ID_BYTES
 from puma.serving.prompt import Sealed, Seeds, seal, upload_bytes
+from puma.serving.sampling import Sampler, Sampling
+from puma.serving.talking import Talking
 from puma.serving.tickets import Ticket, Tickets
 
 KEEP_MASKS_BELOW = 50_000_000  # parameters; larger models draw their masks again at every use
@@ -36,6 +45,7 @@ PIECE_WORDS = 1 << 15  # that the owner masks at a time
 Inference = msg.Generate | msg.Encode
 R = TypeVar("R")
 Progress = Callable[[str, int, int], None]  # what, done, of
+Choose = Callable[[Tensor], list[int]]  # from the logits of each prompt, its next token
 
 
 def masked(x: Tensor, spec: msg.TensorSpec, seeds: Sequence[bytes], purpose: str) -> Iterator[Tensor]:
@@ -71,21 +81,17 @@ def secret_length(
     return width
 
 
-class Session:
+class Session(Talking):
     """One link to each of P0, P1, P2, in this order. One request at a time; an error ends it."""
 
     def __init__(self, links: Sequence[Any]) -> None:
-        self.links = list(links)
+        super().__init__(links)
         self.config: Config | None = None
         self.sharing = b""  # of the model that the parties serve
         self.card: msg.Card | None = None  # and what its owner says of it
+        self.reveals = False  # whether its owner lets clients see logits
         self.cost: Cost | None = None
         self.tickets: Tickets | None = None  # where requests look for what has been prepared
-        self._requests = 0
-        self._unread = 0  # results of the present request
-        self._open_ended = False  # the parties wait for a word after each of these
-        self._reported = True
-        self._over = False
 
     # -- owner ----------------------------------------------------------------------------------------------
 
@@ -96,18 +102,20 @@ class Session:
         progress: Progress | None = None,
         alias: Mapping[str, str] | None = None,
         keep: str = "",
+        reveal_logits: bool = False,
     ) -> None:
         """Send each evaluator the masked words of every parameter, tensor by tensor, and everyone the seeds.
 
         A parameter in `alias` is not sent: it is the same secret as another, under the same masks. With a name in
-        `keep` the parties put the model into their stores, and `open` finds it there later.
+        `keep` the parties put the model into their stores, and `open` finds it there later. `reveal_logits` is the
+        policy that all parties hold: may clients see logits.
         """
         alias = dict(alias or {})
         specs = [spec for spec in tensor_specs(config) if spec.name not in alias]
         seeds, sharing = [fresh_secret(), fresh_secret()], fresh_secret()[:ID_BYTES]
         self._begin()
         keep_masks = sum(torch.Size(s.shape).numel() for s in specs) < KEEP_MASKS_BELOW
-        self._send(lambda mine: msg.Load(config, specs, mine, keep_masks, alias, sharing, keep), seeds)
+        self._send(lambda mine: msg.Load(config, specs, mine, keep_masks, alias, sharing, keep, reveal_logits), seeds)
         with self._talking():
             for i, spec in enumerate(specs):
                 tensor = params[spec.name]
@@ -118,7 +126,7 @@ class Session:
                 if progress:
                     progress("sharing the model", i + 1, len(specs))
         self._reports()
-        self.config, self.sharing = config, sharing
+        self.config, self.sharing, self.reveals = config, sharing, reveal_logits
 
     def open(self, name: str) -> bool:
         """Serve a model from the parties' stores; False if not all of them hold the same sharing of it."""
@@ -130,28 +138,54 @@ class Session:
         if config is None or found[1:] != found[:1] * 2:
             return False
         self.config, self.sharing, self.card = config, found[0].sharing, found[0].card
+        self.reveals = found[0].reveal_logits
         return True
 
     # -- client ---------------------------------------------------------------------------------------------
 
     def generate(
-        self, prompts: Sequence[Sequence[int]], tokens: int, until: Callable[[Sequence[int]], bool] | None = None
-    ) -> Iterator[list[int]]:
+        self, prompts: Sequence[Sequence[int]], tokens: int, paced: bool = False, choose: Choose | None = None,
+        temperature: float = 0.0,
+    ) -> Generator[list[int]]:  # fmt: skip
         """Yield the next token of each prompt as they are decided; `cost` is set when the last ones have come.
 
-        With `until`, the parties wait after each step until it has told whether that was the last one.
+        `paced`: the parties wait after each, and closing the iterator ends the request there. `choose` makes the next
+        token of each prompt from their logits (prompts, vocabulary), which the model's owner must allow; at a
+        `temperature` the parties draw it without knowing the chance that decides.
         """
-        paced = until is not None
-        sent, ticket = self._ask(lambda job: msg.Generate(job, tokens, paced=paced), prompts, [], tokens)
-        self._open_ended, mine = paced, self._requests
+        if choose and not self.reveals:
+            raise PolicyError("the model's owner does not let clients see logits", msg.POLICY_HINT)
+        paced = paced or choose is not None
+        order = partial(msg.Generate, tokens=tokens, temperature=temperature, reveal=choose is not None, paced=paced)
+        sent, ticket = self._ask(order, prompts, [], tokens)
+        mine = self._requests
         while self._unread:
-            step = [int(index) % (1 << self._bits) for index in self._result()]  # an index is unsigned
-            if until is not None and self._unread:
-                self._pace(not until(step))
-            yield step
+            result = self._result()
+            self._paced = paced and self._unread > 0
+            new = choose(result) if choose else [int(index) % (1 << self._bits) for index in result]  # unsigned
+            try:
+                yield new
+            except GeneratorExit:
+                if mine == self._requests and (self._paced or not self._unread):
+                    if self._paced:
+                        self._leave()
+                    self.cost = cost_of(self._reports(), sent, ticket)
+                raise
             if mine != self._requests:
                 raise UsageError("a new request came before this one was read", "read a stream to its end")
+            if self._paced:
+                sent += self._go_on(new if choose else [])
         self.cost = cost_of(self._reports(), sent, ticket)
+
+    def asked(self, how: Sampling) -> dict[str, Any]:
+        """How `generate` does it: at the client where logits may be seen, else by the parties, who take a temperature
+        only; PolicyError if it cannot be done."""
+        if how.greedy:
+            return {}
+        if not self.reveals:
+            how.need_logits()
+            return {"temperature": how.temperature}
+        return {"choose": Sampler(how)}
 
     def encode(
         self, prompts: Sequence[Sequence[int]], output: str, types: Sequence[Sequence[int]] = (),
@@ -222,6 +256,9 @@ class Session:
 
     def close(self) -> None:
         """Let the parties go."""
+        if self._paced:
+            with suppress(PumaError):
+                self._leave()
         self._over = True
         for link in self.links:
             with suppress(PumaError):
@@ -293,101 +330,16 @@ class Session:
                 link.send_control(msg.encode(msg.Take(ticket.id)))
         return next((reply.problem for reply in self._replies(msg.Taken) if reply.problem), "")
 
-    def _begin(self, results: int = 0) -> None:
-        """Read what an abandoned request still sends, so that no answer is taken for another's."""
-        if self._over:
-            raise ProtocolError("the session has ended", "start a new one; an earlier error may say why")
-        while self._unread:
-            self._result()
-            if self._unread and self._open_ended:
-                self._pace(False)
-        self._open_ended = False
-        if not self._reported:
-            self._reports()
-        self._requests += 1
-        self._unread, self._reported = results, False
-
-    @contextmanager
-    def _talking(self) -> Iterator[None]:
-        """Whatever breaks off a message, an interrupt too, leaves links that no later request can use."""
-        try:
-            yield
-        except BaseException:
-            self._over = True
-            raise
-
-    def _pace(self, more: bool) -> None:
-        """Tell the parties whether one more token is wanted."""
+    def _go_on(self, chosen: Sequence[int]) -> int:
+        """Ask for the next token of a paced request, after those that the client chose; the bytes of these."""
+        self._paced, vocabulary = False, self.config.vocab_size  # type: ignore[union-attr]
         with self._talking():
-            for link in self.links:
-                link.send_control(msg.encode(msg.Pace(more)))
-        if not more:
-            self._unread = 0
-
-    def _send(self, request: Callable[[list[bytes]], msg.Request], seeds: list[bytes]) -> None:
-        with self._talking():
-            for link, mine in zip(self.links, (seeds, seeds[:1], seeds[1:]), strict=True):
-                link.send_control(msg.encode(request(mine)))
-
-    def _both(self, frame: Tensor) -> None:
-        """A piece of a parameter to each evaluator; one that has given up, for want of room perhaps, has said why."""
-        try:
-            for link in self.links[1:]:
-                link.send(frame.numpy())
-        except PeerLost:
-            self._watch()
-            raise
-
-    def _result(self) -> Tensor:
-        """Join the next output; (l1, l2), (m, l1) and (m, l2) must agree on every component."""
-        with self._talking():
-            self._watch()
-            (l1, l2), (m, one), (m2, two) = (self._components(link) for link in self.links)
-            if not (torch.equal(l1, one) and torch.equal(l2, two) and torch.equal(m, m2)):
-                raise ProtocolError(
-                    "two parties sent different copies of one component", "one of the parties misbehaves"
-                )
-        self._unread -= 1
-        return kernels.signed(m - l1 - l2, self._bits).double() / 2.0**self._frac
-
-    def _watch(self) -> None:
-        """Name a lost party now: the dealer runs far ahead, and its answers would hide for long that it is gone."""
-        for link in self.links:
-            while link.lost:
-                self._reply(link)  # in the end it raises what the party said last, or how it was lost
-
-    def _components(self, link: Any) -> tuple[Tensor, Tensor]:
-        reply = self._reply(link)
-        if not isinstance(reply, msg.Result):
-            raise ProtocolError(
-                f"{link.peer} sent a report where a result was expected", "one of the parties misbehaves"
-            )
-        count = message_bytes(torch.Size(reply.shape).numel(), reply.bits)
-        self._bits, self._frac = reply.bits, reply.frac
-        parts = torch.frombuffer(link.recv(2 * count), dtype=torch.uint8).split(count)
-        a, b = (kernels.unpack(part, reply.bits, tuple(reply.shape)) for part in parts)
-        return a, b
-
-    def _reports(self) -> list[msg.Report]:
-        reports = self._replies(msg.Report)
-        self._reported = True
-        return reports
-
-    def _replies(self, kind: type[R]) -> list[R]:
-        """The next message of each party, which must be of this kind."""
-        with self._talking():
-            replies = [self._reply(link) for link in self.links]
-            for reply in replies:
-                if not isinstance(reply, kind):
-                    what = f"a party sent a {type(reply).__name__.lower()} instead of a {kind.__name__.lower()}"
-                    raise ProtocolError(what, "one of the parties misbehaves")
-        return replies  # type: ignore[return-value]
-
-    def _reply(self, link: Any) -> msg.Reply:
-        reply = msg.decode_reply(link.recv_control())
-        if isinstance(reply, msg.Failed):
-            kind = getattr(errors, reply.kind, None)
-            if not (isinstance(kind, type) and issubclass(kind, PumaError)):
-                kind = ProtocolError
-            raise kind(reply.message, reply.hint)
-        return reply
+            if not chosen:
+                for link in self.links:
+                    link.send_control(msg.encode(msg.Pace(True)))
+                return 0
+            for link, part in zip(self.links, seal(chosen, vocabulary), strict=True):
+                link.send_control(msg.encode(msg.Pace(True, msg.Input([1] * len(chosen), part.masks, part.choices))))
+                if part.payload.numel():
+                    link.send(part.payload.numpy())
+        return upload_bytes(len(chosen), vocabulary)

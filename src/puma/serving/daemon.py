@@ -71,6 +71,7 @@ class Daemon:
             min(settings.sessions or policy.max_sessions, policy.max_sessions),
             min(settings.tokens or policy.max_tokens, policy.max_tokens),
             settings.memory,
+            policy.reveal_logits,
         )
         self.metrics = Metrics()
         library = Library(settings.store, rank)

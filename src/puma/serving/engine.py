@@ -7,16 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 
 from puma.errors import InputError, UsageError
 from puma.models import Cache, architecture
-from puma.models.config import Config, Decoder, Encoder, Vit, with_layers
+from puma.models.config import Config, Decoder, Vit, with_layers
 from puma.models.text import check_batch
 from puma.mpc.arithmetic import reshare
 from puma.mpc.cost import message_bytes
-from puma.mpc.fixed import ACTIVATION, RING, WEIGHT, formatted
+from puma.mpc.fixed import ACTIVATION, RING, WEIGHT, formatted, index_bits
 from puma.mpc.foresight import Foresight
 from puma.mpc.party import Party
 from puma.mpc.retrieval import Choice
@@ -24,11 +25,13 @@ from puma.mpc.seeded import Seeded, in_blocks
 from puma.mpc.share import Additive, Share, public
 from puma.nn import functional as F
 from puma.nn.layout import Rows
+from puma.nn.sampling import LEAST_TEMPERATURE, MOST_TEMPERATURE, sample
 from puma.serving import pixels, prompt
 from puma.serving.messages import Encode, Generate, Input, Spent, TensorSpec
 
 Emit = Callable[[Share], None]
 Given = Choice | Share | prompt.Padded  # the input of a request: tokens, pixels, tokens padded in secret
+Proceed = Callable[[], Given | bool]  # the client's word after a result: its own choice of tokens, or whether to go on
 AHEAD = 4  # steps of which the dealer multiplies masks in one walk over a parameter: the first token waits for them
 OUTPUTS = ("hidden", "pooled", "logits", "tokens")
 MAX_TOP = 64  # tokens that a masked one may have been
@@ -68,10 +71,8 @@ class Engine:
             raise InputError("the token types do not fit the prompt or the model", "leave them out")
         if isinstance(job, Encode) and job.output not in OUTPUTS:
             raise UsageError(f"there is no output {job.output}", f"choose one of {', '.join(OUTPUTS)}")
-        if prompts.padded and not (isinstance(self.config, Encoder) and isinstance(job, Encode) and not prompts.types):
-            raise UsageError("only encoders can be asked about texts of secret length", "make the lengths public")
-        if isinstance(job, Encode):
-            self._admit_head(job)
+        if isinstance(job, Generate):
+            _admit_sampling(job)
 
     def _admit_head(self, job: Encode) -> None:
         """Refuse an output for which the model has no head, and rows that are not the prompts'."""
@@ -88,29 +89,34 @@ class Engine:
 
     def generate(
         self, one_hot: Given, job: Generate, emit: Emit, prefilled: Callable[[], None],
-        proceed: Callable[[], bool] = lambda: True,
+        proceed: Proceed = lambda: True,
     ) -> None:  # fmt: skip
         """Emit each prompt's next token, as indices (prompts,), when decided; fed back without being opened.
 
-        Before each further token `proceed` is asked whether it is wanted.
+        Before each further token `proceed` is asked whether it is wanted. If the client chooses, emit logits (prompts,
+        vocabulary) instead, and feed back what `proceed` brings.
         """
         cache = Cache(self.config.layers, job.input.lengths)
-        token: Share | None = None
-        with self._foresight() as foresight:
+        ranked = not (job.reveal or job.temperature)  # only which logit is the largest matters
+        token: Any = None  # shares of indices, or logits that the client chooses from
+        with self._foresight(job) as foresight:
             for step in range(job.tokens):
                 if foresight and step % AHEAD == 0:
                     self._scout(foresight, job, range(step + 1, min(step + AHEAD, job.tokens)))
                 if foresight:
                     foresight.begin(step)
                 with self.party.stage(f"step {step}"):
-                    logits = self.model(one_hot if token is None else self._fed(token), cache, ranked=True)
+                    logits = self.model(one_hot if token is None else self._fed(token), cache, ranked=ranked)
                     with F.component("head", one_hot):
-                        token = F.argmax(logits)
+                        token = logits if job.reveal else sample(logits, job.temperature)
                         emit(settled(token))
                 if step == 0:
                     prefilled()
-                if step + 1 == job.tokens or not proceed():
-                    break
+                word = step + 1 < job.tokens and proceed()
+                if word is False:
+                    return
+                if isinstance(word, Choice):
+                    one_hot, token = word, None
 
     def _fed(self, token: Share) -> Share:
         """One-hot rows of a token under masks of the present stage."""
@@ -119,10 +125,12 @@ class Engine:
             return F.one_hot(token, self.config.vocab_size)
 
     @contextmanager
-    def _foresight(self) -> Iterator[Foresight | None]:
-        """Meanwhile the dealer may make products of several steps at once, where parameters are drawn at each use."""
+    def _foresight(self, job: Generate) -> Iterator[Foresight | None]:
+        """Meanwhile the dealer may make products of several steps at once, where parameters are drawn at each use and
+        it knows the masks that will be fed: not those of tokens that the client chooses."""
         drawn = any(in_blocks(p) for p in self._params)
-        if not self.party.is_dealer or self.party.dry or not drawn or not isinstance(self.config, Decoder):
+        known = not job.reveal and isinstance(self.config, Decoder)
+        if not self.party.is_dealer or self.party.dry or not drawn or not known:
             yield None
             return
         self.party.foresight = Foresight()
@@ -136,9 +144,11 @@ class Engine:
         prompts = job.input.lengths
         for step in steps:
             blank = self.party.nothing((len(prompts),))
-            token = Share(self.party, blank, blank, F.index_bits(self.config.vocab_size), 0)
+            token = Share(self.party, blank, blank, index_bits(self.config.vocab_size), 0)
             with foresight.scouting(step), self.party.silent(), self.party.stage(f"step {step}"):
-                self.model(self._fed(token), Cache.foreseen(self.config.layers, prompts, step), ranked=True)
+                self.model(
+                    self._fed(token), Cache.foreseen(self.config.layers, prompts, step), ranked=not job.temperature
+                )
 
     def encode(self, one_hot: Given, job: Encode, emit: Emit) -> None:
         """Emit hidden states (all tokens, d), their sums over each prompt (prompts, d), logits (prompts, labels) or
@@ -175,6 +185,17 @@ class Engine:
                 emit(settled(token))
                 if i + 1 < job.top:
                     logits = logits - F.times(F.one_hot(token, self.config.vocab_size), RULED_OUT)
+
+
+def _admit_sampling(job: Generate) -> None:
+    """Refuse what contradicts itself; whether logits may be seen at all is for the server to know."""
+    if job.temperature and not LEAST_TEMPERATURE <= job.temperature <= MOST_TEMPERATURE:
+        between = f"from {LEAST_TEMPERATURE} to {MOST_TEMPERATURE:g}"
+        raise UsageError(f"cannot sample at temperature {job.temperature:g}", f"choose one {between}, or 0")
+    if job.reveal and (job.temperature or not job.paced):
+        raise UsageError("logits are revealed step by step, without noise", "let the client choose after each step")
+    if job.material and job.paced:
+        raise UsageError("what is prepared runs in one go", "leave out the material, or generate a fixed number")
 
 
 def answered(party: Party, share: Share) -> None:
@@ -231,7 +252,9 @@ def _dry_party(rank: int, config: Config, job: Generate | Encode) -> list[Spent]
     engine = Engine(party, config, params)
     given = imagined(party, job.input, config)
     if isinstance(job, Generate):
-        engine.generate(given, job, lambda share: answered(party, share), lambda: None)
+        chosen = Input([1] * len(job.input.lengths), [], [])
+        proceed = (lambda: imagined(party, chosen, config)) if job.reveal else (lambda: True)
+        engine.generate(given, job, lambda share: answered(party, share), lambda: None, proceed)
     else:
         engine.encode(given, job, lambda share: answered(party, share))
     return spent(party)

@@ -32,11 +32,15 @@ MAY = {
 
 @dataclass(frozen=True)
 class Limits:
-    """What a party serves at most: sessions at a time, tokens a request, bytes of its own memory (0: all there is)."""
+    """What a party serves at most: sessions at a time, tokens a request, bytes of its own memory (0: all there is).
+
+    Clients see logits only if the cluster allows it (`reveal_logits`), and the model's owner too.
+    """
 
     sessions: int
     tokens: int
     memory: int = 0
+    reveal_logits: bool = False
 
     def check_memory(self, party: str) -> None:
         """AdmissionError while this process takes more than it may."""
@@ -142,6 +146,7 @@ class HostedServer(Server):
 
     def _use(self, model: Model) -> None:
         super()._use(model)
+        self._reveals = self._reveals and self._limits.reveal_logits
         self._model = model
 
     def _send_file(self, name: str) -> None:

@@ -32,7 +32,7 @@ def stored(party: Party, owner: Any, load: Load, store: Store) -> Model:
     """A model that goes into the store as it arrives, and is there when all of it has."""
     manifest = Manifest(
         name=load.keep, sharing=load.sharing, config=load.config, tensors=load.tensors, seeds=load.seeds,
-        keep_masks=load.keep_masks, alias=load.alias,
+        keep_masks=load.keep_masks, alias=load.alias, reveal_logits=load.reveal_logits,
     )  # fmt: skip
     upload = store.create(manifest, data=not party.is_dealer)
     try:

@@ -167,7 +167,8 @@ class LocalCluster(Asking):
 
     `source` is a folder, a hub name, a model already opened, or None for the embedded model. In the folder `store` the
     parties keep their shares, so that the next cluster with this model need not share it again, and whatever `prepare`
-    computed ahead. `trio` are processes already started, which stay. Raises the errors of puma.errors.
+    computed ahead. `trio` are processes already started, which stay. `reveal_logits` is the owner's policy: may clients
+    see logits, to sample from them. Raises the errors of puma.errors.
     """
 
     def __init__(
@@ -176,6 +177,7 @@ class LocalCluster(Asking):
         progress: Progress | None = None,
         trio: Trio | None = None,
         store: str | Path | None = None,
+        reveal_logits: bool = False,
     ) -> None:
         clear = self.model = source if isinstance(source, ClearModel) else ClearModel(source)
         params = clear.params
@@ -186,8 +188,8 @@ class LocalCluster(Asking):
             if self._trio.store:
                 key = owner_key(self._trio.store / "owner")
                 name = content_name(key, self.model.name, self.model.config, params)
-            if not name or not self.session.open(name):
-                self.session.share(self.model.config, params, progress, keep=name)
+            if not name or not self.session.open(name) or self.session.reveals != reveal_logits:
+                self.session.share(self.model.config, params, progress, keep=name, reveal_logits=reveal_logits)
         except BaseException:
             if self._own:
                 self._trio.kill()

@@ -19,6 +19,7 @@ FRAME_BYTES = 4 << 20  # of a file in one data frame, at most
 T = TypeVar("T")
 Size = Annotated[int, msgspec.Meta(ge=0, le=1 << 40)]
 Bits = Annotated[int, msgspec.Meta(ge=1, le=64)]
+POLICY_HINT = "sample by temperature alone, which the parties do, or let the owner share with reveal_logits"
 
 
 class TensorSpec(msgspec.Struct, frozen=True, array_like=True):
@@ -65,6 +66,7 @@ class Load(msgspec.Struct, frozen=True, tag="load", forbid_unknown_fields=True):
     alias: dict[str, str] = {}  # parameters that are another tensor under one more name
     sharing: bytes = b""
     keep: str = ""
+    reveal_logits: bool = False  # the owner's policy: may a client see logits, to sample from them
 
 
 class Open(msgspec.Struct, frozen=True, tag="open", forbid_unknown_fields=True):
@@ -133,21 +135,29 @@ class Input(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Generate(msgspec.Struct, frozen=True, tag="generate", forbid_unknown_fields=True):
-    """Greedy generation of a public number of tokens for each prompt; a result is one token of each.
+    """Generation of a public number of tokens for each prompt; a result is one token of each.
 
-    With `paced`, the parties wait for a Pace after each token but the last, and `tokens` is the most there will be.
+    It is the likeliest, or at a positive `temperature` drawn with noise that no party knows. With `reveal`
+    a result is the logits of each prompt instead, and the client chooses. `paced`: after each result but the last the
+    parties wait for a Pace, so that there may be fewer.
     """
 
     input: Input
     tokens: Size
     material: bytes = b""
+    temperature: float = 0.0
+    reveal: bool = False
     paced: bool = False
 
 
 class Pace(msgspec.Struct, frozen=True, tag="pace", forbid_unknown_fields=True):
-    """Whether one more token is wanted of a paced request."""
+    """The client's word between two results of a paced generation: go on, or leave it at that.
+
+    `input` is the token that the client chose for each prompt, sealed like prompts of one token, if it saw logits.
+    """
 
     more: bool
+    input: Input | None = None
 
 
 class Encode(msgspec.Struct, frozen=True, tag="encode", forbid_unknown_fields=True):
@@ -217,6 +227,7 @@ class Opened(msgspec.Struct, frozen=True, tag="opened"):
     sharing: bytes
     config: Config | None
     card: Card | None = None
+    reveal_logits: bool = False
 
 
 class Ready(msgspec.Struct, frozen=True, tag="ready"):

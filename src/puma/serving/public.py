@@ -5,7 +5,9 @@ It turns text into token ids and back. It must not know weights, shares or parti
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -16,6 +18,7 @@ from puma.errors import InputError, UsageError
 from puma.models import architecture, text
 from puma.models.config import Config
 
+SETTINGS, TEMPLATE = "tokenizer_config.json", "chat_template.jinja"  # that may come with a tokenizer
 MASKS = ("[MASK]", "<mask>")
 
 
@@ -38,13 +41,16 @@ class PublicModel:
         """What an encoder is asked for: class logits if it can, else the sum of the token states."""
         return "logits" if self.labels else "pooled"
 
-    def prompt_ids(self, prompt: str, tokens: int) -> list[int]:
-        """Token ids of a prompt that is to be continued, checked against the context."""
+    def prompt_ids(self, prompt: str, tokens: int, special: bool = True) -> list[int]:
+        """Token ids of a prompt that is to be continued, checked against the context.
+
+        Without `special`, the prompt holds its special tokens already, as a chat template leaves it.
+        """
         if architecture(self.config).family != "causal" or self.labels:
             raise UsageError(f"{self.name} does not generate text", "use encode, or a LLaMA or GPT-2 model")
         if tokens < 1:
             raise UsageError(f"cannot generate {tokens} tokens", "ask for at least one")
-        ids = text.encode(self.tokenizer, self.config, prompt).ids
+        ids = text.encode(self.tokenizer, self.config, prompt, special=special).ids
         self.check_length(len(ids), tokens)
         return ids
 
@@ -62,6 +68,28 @@ class PublicModel:
         tokens = text.encode(self.tokenizer, self.config, sentence)
         text.check_length(self.config, len(tokens.ids))
         return tokens
+
+    def chat_settings(self) -> tuple[str | None, dict[str, str]]:
+        """The chat template, if the model came with one, and the special tokens that it may name."""
+        settings: dict[str, Any] = json.loads(self.files[SETTINGS]()) if SETTINGS in self.files else {}
+        found = self.files[TEMPLATE]().decode() if TEMPLATE in self.files else settings.get("chat_template")
+        if isinstance(found, list):  # several, by name
+            found = next((each["template"] for each in found if each.get("name") == "default"), None)
+        specials = {}
+        for key in ("bos_token", "eos_token", "pad_token", "unk_token"):
+            value = settings.get(key)
+            specials[key] = value.get("content", "") if isinstance(value, dict) else value or ""
+        return found, specials
+
+    @cached_property
+    def chat_template(self) -> str | None:
+        """How the model wants to read a chat, in Jinja's language."""
+        return self.chat_settings()[0]
+
+    @property
+    def bos(self) -> int | None:
+        """The token that begins a text, where there is one."""
+        return self.tokenizer.token_to_id(self.chat_settings()[1]["bos_token"])
 
     def check_padding(self) -> None:
         """RangeError if padding of secret length could be seen; without weights nobody can tell, the owner has to."""

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from puma import kernels
-from puma.errors import MaterialError, ProtocolError, PumaError, StoreError
+from puma.errors import MaterialError, PolicyError, ProtocolError, PumaError, StoreError
 from puma.models.config import Vit
 from puma.mpc.party import Party
 from puma.mpc.share import Share
@@ -41,6 +41,7 @@ class Server:
         self._store = Store(folder) if folder else None
         self._shelf = Shelf(folder) if folder else None
         self._sharing = b""  # of the model that is being served
+        self._reveals = False  # whether its owner lets clients see logits
         self._material: Material | None = None  # ready for the next request, and for no other
         self._prepared: set[bytes] = set()
         self._requests = 0  # that ran on keys of the session's; the same number at all parties
@@ -105,7 +106,7 @@ class Server:
         if model is None:
             return msg.Opened(b"", None)
         self._use(model)
-        return msg.Opened(model.manifest.sharing, model.manifest.config, model.manifest.card)
+        return msg.Opened(model.manifest.sharing, model.manifest.config, model.manifest.card, self._reveals)
 
     def _found(self, name: str) -> Model | None:
         store, _ = self._kept()
@@ -114,6 +115,7 @@ class Server:
     def _load(self, request: msg.Load) -> None:
         if not request.keep:
             self.engine, self._sharing = loading.received(self.party, self.client, request), request.sharing
+            self._reveals = request.reveal_logits
             return
         store, shelf = self._kept()
         if store.holds(request.keep):
@@ -122,6 +124,8 @@ class Server:
 
     def _use(self, model: Model) -> None:
         self.engine, self._sharing = loading.opened(self.party, model), model.manifest.sharing
+        card = model.manifest.card
+        self._reveals = model.manifest.reveal_logits or (card is not None and card.reveal_logits)
 
     def _kept(self) -> tuple[Store, Shelf]:
         if self._store is None or self._shelf is None:
@@ -136,7 +140,7 @@ class Server:
         return self.engine
 
     def _infer(self, request: Inference, material: Material | None, prefilled: Callable[[], None]) -> None:
-        self._ready().admit(request)
+        self._admit(request)
         if not request.material:
             # Steps draw from streams of their own, which start anew for each label: without a key for each request,
             # the masks of its first step would be those of the last request's.
@@ -161,9 +165,17 @@ class Server:
         with ahead.performance(self.party, material):
             self._run(request, prompt, self._emit, prefilled)
 
+    def _admit(self, request: Inference) -> None:
+        """Refuse what cannot or may not be served: every party holds the owner's policy, and none asks another."""
+        self._ready().admit(request)
+        if isinstance(request, msg.Generate) and request.reveal and not self._reveals:
+            raise PolicyError("the model's owner does not let clients see logits", msg.POLICY_HINT)
+
     def _prepare(self, order: msg.Prepare) -> int:
         """Run a request ahead of its input, under keys that serve no other; how many bytes are kept."""
-        self._ready().admit(order.request)
+        self._admit(order.request)
+        if isinstance(order.request, msg.Generate) and order.request.paced:
+            raise MaterialError("a paced generation cannot be prepared", "prepare a fixed number of tokens")
         _, shelf = self._kept()
         if order.id in self._prepared:
             raise MaterialError("this material has been made before", "use a fresh id")
@@ -190,15 +202,21 @@ class Server:
 
     def _run(self, request: Inference, prompt: Given, emit: Emit, prefilled: Callable[[], None]) -> None:
         if isinstance(request, msg.Generate):
-            self._ready().generate(prompt, request, emit, prefilled, self._paced if request.paced else _always)
+            proceed = partial(self._proceed, request) if request.paced else _always
+            self._ready().generate(prompt, request, emit, prefilled, proceed)
         else:
             self._ready().encode(prompt, request, emit)
 
-    def _paced(self) -> bool:
-        request = self._heard()
-        if not isinstance(request, msg.Pace):
-            raise ProtocolError("a paced request was interrupted by another", "end it first")
-        return request.more
+    def _proceed(self, request: msg.Generate) -> Given | bool:
+        """The client's word after a result: its own choice of the next tokens, or whether to go on."""
+        word = self._heard()
+        if not isinstance(word, msg.Pace):
+            raise ProtocolError(f"a {type(word).__name__.lower()} came between two steps", "say whether to go on")
+        if not (word.more and request.reveal):
+            return word.more
+        if word.input is None or word.input.lengths != [1] * len(request.input.lengths):
+            raise ProtocolError("the client chose no next tokens", "send one for each prompt")
+        return self._prompt(word.input, self._payload(word.input))
 
     def _prompt(self, job: msg.Input, payload: torch.Tensor) -> Given:
         config, sealed = self._ready().config, Sealed(job.masks, job.choices, payload)

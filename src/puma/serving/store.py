@@ -53,6 +53,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     seeds: list[bytes]
     keep_masks: bool
     alias: dict[str, str] = {}
+    reveal_logits: bool = False
     offsets: list[int] = []
     size: int = 0
     digest: str = ""

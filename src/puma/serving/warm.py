@@ -36,6 +36,8 @@ def state() -> Kernels:
 
 def compile_kernels() -> None:
     """Call each kernel once, on a few words; what it leaves on disk the parties load in a moment."""
+    from puma.kernels.cpu_few import FEW
+
     x = torch.arange(8)
     hot, table = kernels.onehot(x, 3), torch.ones((1, 8), dtype=torch.int64)
     kernels.lookup(hot, x, 3, table)
@@ -49,17 +51,19 @@ def compile_kernels() -> None:
     kernels.unpack_bytes(kernels.pack_bytes(x, 34), 34, (8,))
     pads = kernels.pack_bytes(x, 48)
     kernels.pack_masked(x.double(), 1, (pads, pads), 48, pads.clone())
-    kernels.linear_packed(x.reshape(1, 8), [pads, pads], [1, 1], 48, x.reshape(8, 1)[:1].clone())
-    kernels.matmul_packed(x.reshape(1, 8)[:, :1], [pads], [1], 48, x.reshape(1, 8).clone())
+    for n in (1, FEW):
+        rows = x.expand(n, 8)
+        kernels.linear_packed(rows, [pads, pads], [1, 1], 48, rows[:, :1].clone())
+        kernels.matmul_packed(rows[:, :1], [pads], [1], 48, rows.clone())
     kernels.unpack_bits(kernels.pack_bits(x), (8,))
 
 
 def _functions() -> list[Any]:
     from numba.core.registry import CPUDispatcher
 
-    from puma.kernels import cpu, cpu_matmul, cpu_onehot, cpu_packed, cpu_wire
+    from puma.kernels import cpu, cpu_few, cpu_matmul, cpu_onehot, cpu_packed, cpu_wire
 
-    found = [f for room in (cpu, cpu_matmul, cpu_onehot, cpu_packed, cpu_wire) for f in vars(room).values()]
+    found = [f for room in (cpu, cpu_few, cpu_matmul, cpu_onehot, cpu_packed, cpu_wire) for f in vars(room).values()]
     return list({id(f): f for f in found if isinstance(f, CPUDispatcher)}.values())
 
 

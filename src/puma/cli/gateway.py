@@ -1,0 +1,166 @@
+"""`puma gateway`: an OpenAI-compatible endpoint on this machine, in front of three parties here or in a cluster.
+
+Nothing is answered here; the server stops by Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
+
+import puma
+from puma.cli import ui
+from puma.cli.ui import HUMAN, Count, Flag, Output
+from puma.errors import UsageError
+
+if TYPE_CHECKING:
+    from puma.gateway.app import Gateway
+
+LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
+INSTALL = "install it: pip install 'puma-mpc[gateway]'"
+
+
+def gateway(
+    source: Annotated[str | None, Parameter(name="MODEL")] = None,
+    /,
+    *,
+    cluster: Path | None = None,
+    as_: Annotated[Path | None, Parameter(name="--as")] = None,
+    model: str | None = None,
+    host: str = "127.0.0.1",
+    port: Count = 8000,
+    max_tokens: Count = 512,
+    temperature: float = 1.0,
+    fixed_length: Flag = False,
+    reveal_logits: Flag = False,
+    queue: Count = 16,
+    store: Path | None = None,
+    output: Output = HUMAN,
+) -> None:
+    """Serve OpenAI's endpoints and a page to chat, on this machine; it sees prompts and answers, the parties do not.
+
+    Parameters
+    ----------
+    source
+        A checkpoint's folder or a hub name, served by three processes on this machine; the embedded model if left out.
+    cluster
+        A cluster file, to ask three parties elsewhere instead.
+    as_
+        The key to show to that cluster.
+    model
+        The model's name there.
+    host
+        The address to listen on; anything but this machine's own is open to others, who then see what it sees.
+    port
+        The port; 0 for any that is free.
+    max_tokens
+        New tokens of an answer, at most.
+    temperature
+        Of requests that name none; 0 for the likeliest token.
+    fixed_length
+        Always compute as many tokens as are asked for, so that the parties do not learn how long answers are.
+    reveal_logits
+        As the owner of a model on this machine: let clients see logits, for top_p, top_k, seed and logprobs.
+    queue
+        How many requests may wait for the one that runs.
+    store
+        A folder where the parties on this machine keep their shares.
+    """
+    server = _server()
+    if max_tokens < 1 or queue < 0 or not 0 <= temperature <= 2:
+        raise UsageError("a limit or temperature that makes no sense", "see `puma gateway --help`")
+    _check_roles(source or store or reveal_logits, cluster, as_, model)
+    with server.listen(host, port) as bound:
+        start, clear = _starter(source, cluster, as_, model, reveal_logits, store, output)
+        made = _gateway(clear, start, host, max_tokens, temperature, fixed_length, queue, model or source)
+        _greet(made, bound, host, cluster is None, fixed_length, output.json)
+        server.run(made.app(), bound)
+
+
+def _server() -> Any:
+    try:
+        from puma.gateway import server
+    except ImportError as error:
+        raise UsageError(f"the gateway needs {error.name}, which is not installed", INSTALL) from None
+    return server
+
+
+def _check_roles(here: Any, cluster: Path | None, key: Path | None, name: str | None) -> None:
+    """Parties are here or in a cluster, and options belong to one of both."""
+    if cluster is None and (key is not None or name is not None):
+        raise UsageError("--as and --model belong to a cluster", "add --cluster FILE, or leave them out")
+    if cluster is not None and here:
+        raise UsageError("a cluster has its own models, stores and policy", "leave out MODEL, --store, --reveal-logits")
+    if cluster is not None and (key is None or name is None):
+        raise UsageError("a cluster wants to know who asks for what", "add --as KEY and --model NAME")
+
+
+def _starter(
+    source: str | None, cluster: Path | None, key: Path | None, name: str | None, reveal: bool, store: Path | None,
+    output: Output,
+) -> tuple[Callable[[], Any], Any]:  # fmt: skip
+    """What makes a session, the first of which is there already, and the public side of its model."""
+    if cluster is not None:
+        start = partial(puma.connect, str(cluster), model=name, key=str(key))  # type: ignore[attr-defined]
+        first = start()
+        return _after(first, start), first.model
+    from puma.serving.clear import ClearModel
+    from puma.serving.local import LocalCluster
+
+    with ui.progress(output.json) as progress:
+        clear = ClearModel(source)
+        start = partial(LocalCluster, clear, store=store, reveal_logits=reveal)
+        first = start(progress)
+    return _after(first, start), clear
+
+
+def _after(first: Any, start: Callable[[], Any]) -> Callable[[], Any]:
+    """Gives the session that is there already, then new ones."""
+    ready = [first]
+    return lambda: ready.pop() if ready else start()
+
+
+def _gateway(
+    clear: Any, start: Callable[[], Any], host: str, most: int, temperature: float, fixed: bool, queue: int,
+    source: str | None,
+) -> Gateway:  # fmt: skip
+    from puma.gateway.app import Gateway, Settings, short_name
+    from puma.models import architecture
+
+    family = architecture(clear.config).family
+    hosts = (*LOOPBACK, f"[{host}]" if ":" in host else host.lower())
+    name = short_name(source)
+    settings = Settings(name, family, tuple(clear.labels), most, temperature, fixed, queue, hosts)
+    return Gateway(clear, start, settings)
+
+
+def _greet(made: Gateway, bound: Any, host: str, here: bool, fixed: bool, as_json: bool) -> None:
+    """Where it is, and who sees what; JSON only once, as everywhere."""
+    address, port = bound.getsockname()[:2]
+    url = f"http://{f'[{address}]' if ':' in address else address}:{port}"
+    if as_json:
+        ui.answer({"url": url, "model": made.settings.name})
+        return
+    ui.say(f"{made.settings.name} at {url}/v1; a page to chat at {url}/")
+    ui.say("This program sees prompts and answers in the clear, as you do; the parties do not.")
+    if fixed:
+        ui.say("The parties compute as many tokens as a request asks for, and learn that number.")
+    else:
+        ui.say("The parties stop where an answer ends, and learn how many tokens it has: --fixed-length hides that.")
+    if not _is_loopback(host):
+        ui.say(f"WARNING: {host} is open to other machines. Nothing protects this port: whoever reaches it may ask,")
+        ui.say("and whoever listens on the way reads prompts and answers.")
+    if here:
+        ui.say(ui.LOCAL)
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

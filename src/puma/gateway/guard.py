@@ -1,0 +1,73 @@
+"""Who may talk to a gateway that listens on a loopback address: programs on this machine, and no web page but its own.
+
+A browser lets any page send requests to 127.0.0.1, and a hostile name server can make a page's own name mean
+127.0.0.1. Neither knows the right Host header together with the right Origin. This file must not know what is asked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from puma.gateway.replies import Refused
+
+MAX_BODY = 4 << 20
+
+
+class Guard:
+    """Refuses other hosts' names, other pages' requests, bodies that are no JSON and bodies that are too long."""
+
+    def __init__(self, app: ASGIApp, hosts: Sequence[str]) -> None:
+        self._app, self._hosts = app, {host.lower() for host in hosts}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        problem = self._problem(scope["method"], Headers(scope=scope))
+        if problem is not None:
+            await JSONResponse(problem.body, problem.status)(scope, receive, send)
+            return
+        await self._app(scope, _bounded(receive), send)
+
+    def _problem(self, method: str, headers: Headers) -> Refused | None:
+        host = headers.get("host", "")
+        if _name(host) not in self._hosts:
+            return Refused(f"this gateway is not called {host[:100]!r}", None, "wrong_host", 421)
+        origin = headers.get("origin")
+        if origin is not None and urlsplit(origin).netloc != host:
+            return Refused("web pages from elsewhere may not ask", None, "wrong_origin", 403)
+        if method == "POST" and headers.get("content-type", "").partition(";")[0].strip() != "application/json":
+            return Refused("the body must be application/json", None, "wrong_content_type", 415)
+        if int(length) > MAX_BODY if (length := headers.get("content-length", "0")).isdigit() else True:
+            return too_long()
+        return None
+
+
+def too_long() -> Refused:
+    return Refused(f"the body is longer than {MAX_BODY} bytes", None, "request_too_large", 413)
+
+
+def _name(host: str) -> str:
+    """A Host header without its port."""
+    return host.lower().rpartition(":")[0] if not host.endswith("]") and ":" in host else host.lower()
+
+
+def _bounded(receive: Receive) -> Receive:
+    """The same body, as long as it is short enough; chunked ones name no length beforehand."""
+    seen = 0
+
+    async def bounded() -> Message:
+        nonlocal seen
+        message: Any = await receive()
+        seen += len(message.get("body", b""))
+        if seen > MAX_BODY:
+            raise too_long()
+        return message
+
+    return bounded

@@ -1,0 +1,219 @@
+"""What may be asked over HTTP: OpenAI's request bodies as strict structs, checked before anything is computed.
+
+A parameter is honoured, or known to be without effect, or refused by name; none is ignored. This file must not know
+clusters.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+import msgspec
+from msgspec import UNSET, UnsetType
+
+from puma.gateway.replies import Refused
+
+MAX_CHOICES = 128
+MAX_STOPS, MAX_STOP_CHARACTERS = 4, 256
+# Values that mean what is done anyway, so that they may be named; every other value of these parameters is refused.
+NEUTRAL: dict[str, tuple[Any, ...]] = {
+    "presence_penalty": (0,),
+    "frequency_penalty": (0,),
+    "logit_bias": ({},),
+    "best_of": (1,),
+    "suffix": ("",),
+    "tools": ([],),
+    "tool_choice": ("none", "auto"),
+    "parallel_tool_calls": (True, False),
+    "functions": ([],),
+    "function_call": ("none", "auto"),
+    "response_format": ({"type": "text"},),
+    "modalities": (["text"],),
+    "audio": (),
+    "prediction": (),
+    "reasoning_effort": ("none",),
+    "verbosity": (),
+    "service_tier": ("auto", "default"),
+    "store": (False,),
+    "web_search_options": (),
+}
+T = TypeVar("T")
+
+
+class StreamOptions(msgspec.Struct, forbid_unknown_fields=True):
+    """What a stream holds besides its text."""
+
+    include_usage: bool | None = None
+    include_obfuscation: bool | None = None
+
+
+class Asked(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """What completions and chats have in common. `user` and its like say who asks, and change nothing."""
+
+    model: str
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    n: int | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    seed: int | None = None
+    stop: str | list[str] | None = None
+    max_tokens: int | None = None
+    user: str | None = None
+    safety_identifier: str | None = None
+    prompt_cache_key: str | None = None
+    metadata: dict[str, Any] | None = None
+    presence_penalty: Any = None
+    frequency_penalty: Any = None
+    logit_bias: Any = None
+    service_tier: Any = None
+    store: Any = None
+
+    @property
+    def choices(self) -> int:
+        """How many answers to each prompt."""
+        return 1 if self.n is None else self.n
+
+    @property
+    def stops(self) -> list[str]:
+        """Strings that end an answer."""
+        return [self.stop] if isinstance(self.stop, str) else list(self.stop or [])
+
+
+class Completion(Asked, kw_only=True, forbid_unknown_fields=True):
+    """POST /v1/completions; a prompt is text or token ids."""
+
+    prompt: str | list[str | int | list[int]]
+    echo: bool | None = None
+    logprobs: int | None = None
+    best_of: Any = None
+    suffix: Any = None
+
+    @property
+    def prompts(self) -> list[str] | list[list[int]]:
+        """All prompts of the request: texts, or lists of token ids."""
+        found: Any = self.prompt
+        if isinstance(found, str) or (found and all(isinstance(one, int) for one in found)):
+            found = [found]
+        if any(type(one) is not type(found[0]) or isinstance(one, int) for one in found):
+            raise Refused("a prompt is a text, token ids, or a list of one of these", "prompt")
+        return found
+
+    @property
+    def alternatives(self) -> int | None:
+        """How many likeliest tokens are named beside the chosen one; None where logarithms are not wanted."""
+        return self.logprobs
+
+
+class Part(msgspec.Struct):
+    """A piece of a message."""
+
+    type: str
+    text: str | UnsetType = UNSET
+
+
+class Message(msgspec.Struct, forbid_unknown_fields=True):
+    """One turn of a chat."""
+
+    role: str
+    content: str | list[Part] | None = None
+    name: str | None = None
+    tool_calls: Any = None
+    tool_call_id: Any = None
+    refusal: Any = None
+
+    @property
+    def text(self) -> str:
+        """What it says; Refused for anything but words."""
+        if isinstance(self.content, str):
+            return self.content
+        parts = self.content or []
+        if self.tool_calls or self.tool_call_id or any(part.text is UNSET for part in parts):
+            raise Refused("messages hold text only: no tools, images, audio or files", "messages")
+        return "".join(part.text for part in parts)  # type: ignore[misc]
+
+
+class Chat(Asked, kw_only=True, forbid_unknown_fields=True):
+    """POST /v1/chat/completions."""
+
+    messages: list[Message]
+    max_completion_tokens: int | None = None
+    logprobs: bool | None = None
+    top_logprobs: int | None = None
+    tools: Any = None
+    tool_choice: Any = None
+    parallel_tool_calls: Any = None
+    functions: Any = None
+    function_call: Any = None
+    response_format: Any = None
+    modalities: Any = None
+    audio: Any = None
+    prediction: Any = None
+    reasoning_effort: Any = None
+    verbosity: Any = None
+    web_search_options: Any = None
+
+    @property
+    def alternatives(self) -> int | None:
+        """As of a completion."""
+        return (self.top_logprobs or 0) if self.logprobs else None
+
+
+class Embeddings(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """POST /v1/embeddings."""
+
+    model: str
+    input: str | list[str]
+    encoding_format: str | None = None
+    dimensions: int | None = None
+    user: str | None = None
+
+    @property
+    def texts(self) -> list[str]:
+        return [self.input] if isinstance(self.input, str) else self.input
+
+
+def read(body: bytes, kind: type[T]) -> T:
+    """A request of this kind; Refused names the parameter that is wrong."""
+    try:
+        found = msgspec.json.decode(body, type=kind)
+    except msgspec.ValidationError as error:
+        message, param = _located(str(error))
+        raise Refused(message, param) from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise Refused(f"the body is no JSON: {error}") from None
+    if isinstance(found, Asked):
+        _check(found)
+    return found
+
+
+def _located(text: str) -> tuple[str, str | None]:
+    """What msgspec says of a wrong value, and the parameter's name."""
+    message, _, place = text.partition(" - at `$")
+    param = place.rstrip("`").lstrip(".").partition(".")[0].partition("[")[0] or None
+    if "unknown field" in message:
+        param = message.split("`")[1]
+        message = f"there is no parameter {param}, or it cannot be honoured"
+    elif "missing required field" in message:
+        param = message.split("`")[1]
+    return message[:1].lower() + message[1:], param
+
+
+def _check(asked: Asked) -> None:
+    for name, allowed in NEUTRAL.items():
+        value = getattr(asked, name, None)
+        if value is not None and value not in allowed:
+            raise Refused(f"{name} cannot be honoured: leave it out", name)
+    if not 1 <= asked.choices <= MAX_CHOICES:
+        raise Refused(f"n must be from 1 to {MAX_CHOICES}", "n")
+    if len(asked.stops) > MAX_STOPS or any(not 0 < len(s) <= MAX_STOP_CHARACTERS for s in asked.stops):
+        raise Refused(f"stop takes up to {MAX_STOPS} strings of 1 to {MAX_STOP_CHARACTERS} characters", "stop")
+    if asked.stream_options is not None and not asked.stream:
+        raise Refused("stream_options belong to a stream", "stream_options")
+    if asked.stream_options is not None and asked.stream_options.include_obfuscation:
+        raise Refused("include_obfuscation cannot be honoured: leave it out", "stream_options")
+    if isinstance(asked, Chat) and asked.top_logprobs is not None and not asked.logprobs:
+        raise Refused("top_logprobs needs logprobs", "top_logprobs")
+    if isinstance(asked, Chat) and asked.max_tokens is not None and asked.max_completion_tokens is not None:
+        raise Refused("max_tokens is the old name of max_completion_tokens: give one of them", "max_tokens")

@@ -1,0 +1,108 @@
+"""How the next token is chosen: the likeliest, or at random; by the client from revealed logits, or by the parties.
+
+Where the model's owner lets clients see logits, they sample here and everything common is possible. Where not, the
+parties add noise that none of them knows before they compare, which takes a temperature and nothing else. This file
+must not know links or models.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from puma.crypto.prg import PairKey, Stream, fresh_secret
+from puma.errors import PolicyError, UsageError
+from puma.nn.sampling import LEAST_TEMPERATURE, MOST_TEMPERATURE
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """What a request asks for: temperature (0 for the likeliest token), the k likeliest tokens only (0 for all), the
+    likeliest that together have probability `top_p`, and a seed for numbers that can be had again."""
+
+    temperature: float = 0.0
+    top_k: int = 0
+    top_p: float = 1.0
+    seed: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.temperature and not LEAST_TEMPERATURE <= self.temperature <= MOST_TEMPERATURE:
+            between = f"from {LEAST_TEMPERATURE} to {MOST_TEMPERATURE:g}"
+            raise UsageError(f"cannot sample at temperature {self.temperature:g}", f"choose one {between}, or 0")
+        if self.top_k < 0:
+            raise UsageError(f"cannot choose among the {self.top_k} likeliest tokens", "ask for at least one")
+        if not 0 < self.top_p <= 1:
+            raise UsageError(f"a top_p of {self.top_p:g}", "choose one above 0 and up to 1")
+
+    @classmethod
+    def asked(
+        cls, temperature: float | None = None, top_k: int | None = None, top_p: float | None = None,
+        seed: int | None = None,
+    ) -> Sampling:  # fmt: skip
+        """From options that may be missing: who names any of them but the temperature wants samples at 1."""
+        if temperature is None:
+            temperature = 0.0 if top_k is None and top_p is None and seed is None else 1.0
+        return cls(temperature, top_k or 0, 1.0 if top_p is None else top_p, seed)
+
+    @property
+    def greedy(self) -> bool:
+        return self.temperature == 0
+
+    def need_logits(self) -> None:
+        """PolicyError for what only a client who sees logits can do."""
+        named = {"top_k": self.top_k > 0, "top_p": self.top_p < 1, "seed": self.seed is not None}
+        for name in [name for name, given in named.items() if given]:
+            raise PolicyError(
+                f"{name} needs logits, which the model's owner does not let clients see",
+                f"leave out {name} and sample by temperature alone, or let the owner share with reveal_logits",
+            )
+
+
+GREEDY = Sampling()
+
+
+class Sampler:
+    """Chooses tokens from logits, as the client, by numbers of its own; fresh ones unless there is a seed."""
+
+    def __init__(self, how: Sampling) -> None:
+        self.how = how
+        self._stream = _stream(how.seed)
+
+    def __call__(self, logits: Tensor) -> list[int]:
+        """The next token of each prompt, from logits (prompts, vocabulary)."""
+        return [self._one(row) for row in logits]
+
+    def _one(self, logits: Tensor) -> int:
+        if self.how.greedy:
+            return int(logits.argmax())
+        order = logits.argsort(descending=True, stable=True)
+        chances = kept(torch.softmax(logits[order] / self.how.temperature, -1), self.how.top_k, self.how.top_p)
+        place = int((chances.cumsum(-1) <= self._uniform() * float(chances.sum())).sum())
+        return int(order[min(place, int((chances > 0).sum()) - 1)])
+
+    def _uniform(self) -> float:
+        """A number from 0 up to 1, of 53 random bits."""
+        return (int(self._stream.words(1)) & ((1 << 53) - 1)) / (1 << 53)
+
+
+def kept(chances: Tensor, top_k: int, top_p: float) -> Tensor:
+    """Sorted chances with zeros for those that are not among the first k, or come after a sum of top_p."""
+    result = chances.clone()
+    if top_k:
+        result[top_k:] = 0
+    before = result.cumsum(-1) - result
+    result[before >= top_p * float(result.sum())] = 0
+    return result
+
+
+def logprobs(logits: Tensor) -> Tensor:
+    """Natural logarithms of the model's own probabilities, at temperature 1."""
+    return torch.log_softmax(logits, -1)
+
+
+def _stream(seed: int | None) -> Stream:
+    secret = fresh_secret() if seed is None else hashlib.sha256(f"puma/1|sampling|{seed}".encode()).digest()
+    return PairKey(secret).stream("sampling")

@@ -1,0 +1,97 @@
+"""A gateway on a real port, in front of three parties in threads, and OpenAI's own client before it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+openai = pytest.importorskip("openai", reason="the openai client is not installed")
+
+from puma.gateway.app import Gateway, Settings  # noqa: E402
+from puma.gateway.server import configured, listen  # noqa: E402
+from puma.models import architecture  # noqa: E402
+from puma.serving.clear import ClearModel  # noqa: E402
+from puma.serving.local import LocalCluster  # noqa: E402
+from tests.models import tiny  # noqa: E402
+from tests.serving.threads import Threads  # noqa: E402
+
+
+class Own(LocalCluster):
+    """A cluster that ends its threads with itself."""
+
+    def close(self) -> None:
+        self._trio.close()
+
+
+@dataclass
+class Served:
+    """A running gateway."""
+
+    gateway: Gateway
+    url: str
+    port: int
+    clear: ClearModel
+    clusters: list[Any]
+
+    client: Any
+
+
+@contextmanager
+def serving(folder: Path, reveal: bool = False, **settings: Any) -> Iterator[Served]:
+    """A gateway for the model in a folder."""
+    clear, clusters = ClearModel(folder), list[Any]()
+
+    def start() -> LocalCluster:
+        clusters.append(Own(clear, trio=Threads(), reveal_logits=reveal))  # type: ignore[arg-type]
+        return clusters[-1]
+
+    chosen = Settings("tiny", architecture(clear.config).family, clear.labels, most=24, temperature=0.0)
+    gateway = Gateway(clear, start, replace(chosen, **settings))
+    bound = listen("127.0.0.1", 0)
+    server = configured(gateway.app())
+    thread = threading.Thread(target=server.run, args=([bound],), daemon=True)
+    thread.start()
+    try:
+        until(lambda: server.started)
+        port = bound.getsockname()[1]
+        url = f"http://127.0.0.1:{port}"
+        with openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0, timeout=60) as client:
+            yield Served(gateway, url, port, clear, clusters, client)
+    finally:
+        server.should_exit = True
+        thread.join(20)
+        assert not thread.is_alive(), "the gateway does not stop"
+
+
+def until(true: Callable[[], Any], seconds: float = 20) -> None:
+    """Wait for something to become true."""
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, "it did not come true"
+        time.sleep(0.01)
+
+
+@pytest.fixture(scope="package")
+def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny.llama(tmp_path_factory.mktemp("gateway") / "llama", num_hidden_layers=1)
+
+
+@pytest.fixture(scope="package")
+def served(llama: Path) -> Iterator[Served]:
+    """Greedy answers of a tiny LLaMA; do not break it."""
+    with serving(llama) as found:
+        yield found
+
+
+@pytest.fixture(scope="package")
+def revealing(llama: Path) -> Iterator[Served]:
+    """The same, whose owner lets clients see logits."""
+    with serving(llama, reveal=True) as found:
+        yield found
