@@ -74,6 +74,7 @@ class Party:
         self.ledger = Ledger()
         self.tape: Tape | None = None
         self.foresight: Foresight | None = None  # at the dealer only
+        self.approximation = "spline"  # which functions the floors above compute; the same at all parties
         self._keys = keys or {}
         self._streams: dict[tuple[int, str], Stream] = {}
 

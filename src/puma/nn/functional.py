@@ -6,7 +6,7 @@ Knows formats and ranges; touches no socket, key or kernel.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -23,7 +23,7 @@ from puma.mpc.party import Protocol, together
 from puma.mpc.retrieval import Choice, retrieve, retrieve_cost
 from puma.mpc.share import Additive, Secret, Share, encode, public, truncated
 from puma.mpc.share import cat as cat_shares
-from puma.nn import attention, roots, splines
+from puma.nn import attention, paper, roots, splines
 from puma.nn.attention import QUERY_RING
 
 Value = Any  # a torch tensor, a Share or an Additive
@@ -118,6 +118,8 @@ def rms_norm(x: Value, eps: float) -> Value:
 def softmax(scores: Value, mask: Tensor) -> Value:
     """Softmax over the last dimension; mask public, True where allowed, at least one entry a row."""
     if isinstance(scores, Tensor):
+        if paper.approximation_of(scores) != paper.SPLINE:
+            return paper.softmax_plain(scores, mask.to(scores.device))
         return scores.masked_fill(~mask.to(scores.device), float("-inf")).softmax(-1)
     return scores.party.run(attention.softmax(scores, mask))
 
@@ -135,30 +137,43 @@ def _spline_cost(spline: splines.Spline, x: Value) -> Cost:
     return formatted_cost((x, spline.frac, spline.ring)) + splines.lifted_cost(spline, ready, RING)
 
 
-@declares("formatted, lifted", "section 5", lambda x, approximate="none": _spline_cost(GELUS[approximate], x))
+def _function_cost(name: str, spline: splines.Spline, x: Value) -> Cost:
+    other = paper.instead(name, x)
+    return other.cost(x) if other else _spline_cost(spline, x)
+
+
+def _plain(name: str, x: Tensor, exact: Callable[[Tensor], Tensor]) -> Tensor:
+    """A function of the plain run: exact, unless the tensor asks for another profile's."""
+    return (paper.instead(name, x) or exact)(x)
+
+
+@declares("formatted, lifted", "section 5", lambda x, a="none": _function_cost("gelu", GELUS[a], x))
 def gelu(x: Value, approximate: str = "none") -> Value:
     """GeLU, exact ("none") or the "tanh" form; |x| < 496."""
     if isinstance(x, Tensor):
-        return tf.gelu(x, approximate=approximate)
-    return _spline(GELUS[approximate], x)
+        return _plain("gelu", x, lambda t: tf.gelu(t, approximate=approximate))
+    return x.party.run(_activated("gelu", GELUS[approximate], x))
 
 
-@declares("formatted, lifted", "section 5", lambda x: _spline_cost(splines.SILU, x))
+@declares("formatted, lifted", "section 5", lambda x: _function_cost("silu", splines.SILU, x))
 def silu(x: Value) -> Value:
     """x * sigmoid(x); |x| < 496."""
-    return tf.silu(x) if isinstance(x, Tensor) else _spline(splines.SILU, x)
+    if isinstance(x, Tensor):
+        return _plain("silu", x, tf.silu)
+    return x.party.run(_activated("silu", splines.SILU, x))
 
 
 def _gated_cost(gate: Value, up: Value) -> Cost:
-    return _spline_cost(splines.SILU, gate).beside(formatted_cost((up, ACTIVATION, RING)))
+    return _function_cost("silu", splines.SILU, gate).beside(formatted_cost((up, ACTIVATION, RING)))
 
 
 @declares("silu, formatted, in the same rounds", "section 5", _gated_cost)
 def silu_gated(gate: Value, up: Value) -> Value:
     """silu(gate) * up; |gate| < 496."""
     if isinstance(gate, Tensor):
-        return tf.silu(gate) * up
-    activation, (factor,) = gate.party.run(together(_activated(splines.SILU, gate), formatted((up, ACTIVATION, RING))))
+        return silu(gate) * up
+    activated = _activated("silu", splines.SILU, gate)
+    activation, (factor,) = gate.party.run(together(activated, formatted((up, ACTIVATION, RING))))
     return multiply(activation, factor)
 
 
@@ -177,12 +192,12 @@ def tanh(x: Value) -> Value:
     return half.times(2) - 1
 
 
-@declares("formatted, lifted", "section 5", lambda x: _spline_cost(splines.EXP, x))
+@declares("formatted, lifted", "section 5", lambda x: _function_cost("exp", splines.EXP, x))
 def exp(x: Value) -> Value:
     """exp(x) for -2^14 < x <= 0."""
     if isinstance(x, Tensor):
-        return torch.exp(x)
-    return _spline(splines.EXP, x)
+        return _plain("exp", x, torch.exp)
+    return x.party.run(_activated("exp", splines.EXP, x))
 
 
 def _relu_bits(x: Value) -> int:
@@ -330,10 +345,13 @@ def cat(items: Sequence[Value], dim: int) -> Value:
     return torch.cat(list(items), dim) if isinstance(items[0], Tensor) else cat_shares(items, dim)
 
 
-def _activated(spline: splines.Spline, x: Share | Additive) -> Protocol[Share]:
+def _activated(name: str, spline: splines.Spline, x: Share | Additive) -> Protocol[Any]:
+    other = paper.instead(name, x)
+    if other:
+        return (yield from other.secure(x))
     (x,) = yield from formatted((x, spline.frac, spline.ring))
     return (yield from splines.lifted(spline, x, RING))
 
 
 def _spline(spline: splines.Spline, x: Share | Additive) -> Share:
-    return x.party.run(_activated(spline, x))
+    return x.party.run(_activated("", spline, x))

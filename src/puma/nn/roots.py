@@ -144,9 +144,9 @@ def rsqrt(x: Share, last: int, scale: float = 1.0) -> Protocol[Share]:
     return result.like(*result.components, frac=UNIT + binades - x.frac // 2)
 
 
-def normalised_cost(x: Share | Additive | Size, eps: float, centre: bool) -> Cost:
+def normalised_cost(x: Share | Additive | Size, eps: float, centre: bool, count: int = 0) -> Cost:
     """The cost of `normalised`."""
-    rows, n = tuple(x.shape[:-1]), x.shape[-1]
+    rows, n = tuple(x.shape[:-1]), count or x.shape[-1]
     cost = formatted_cost((x, RESIDUAL, WIDE))
     if centre:
         cost += lift_cost((Size(rows, WIDE - MEAN), WIDE))
@@ -160,14 +160,15 @@ SQUARED = 5  # fraction bits that squares do without
 
 
 @declares("lift, 2k + k, lift, and an rsqrt a row", "section 5", normalised_cost)
-def normalised(x: Share | Additive, eps: float, centre: bool) -> Protocol[Share]:
+def normalised(x: Share | Additive, eps: float, centre: bool, count: int = 0) -> Protocol[Share]:
     """Rows of x over their root mean square, less their mean first if `centre`: layer norm and RMS norm, no affine.
 
+    The mean of squares is their sum over `count`, or over the row's length.
     |x| < 2^13 and the sum of a row's squares < 2^32. The sum of squares N takes one word a row; x / sqrt(N) is at most
     1, so with c = ceil(log2 sqrt(n)) the product with 2^c-scaled root stays in RSQRT_RING at 53 - c fraction bits.
     """
     (wide,) = yield from formatted((x, RESIDUAL, WIDE))
-    n = wide.shape[-1]
+    n = count or wide.shape[-1]
     if centre:
         mean = truncated(wide.sum(-1, keepdim=True).times(round(2**MEAN / n), MEAN), MEAN)
         (mean,) = yield from lift((mean, WIDE))
