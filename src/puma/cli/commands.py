@@ -14,7 +14,7 @@ from cyclopts import Parameter
 import puma
 from puma.cli import ui
 from puma.cli.prompts import agreement, comparison, generate_all, read
-from puma.cli.ui import HUMAN, Count, Flag, Output
+from puma.cli.ui import HUMAN, Count, Flag, Output, Profile
 from puma.errors import UsageError
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ def generate(
     prompts: Path | None = None,
     compare: Flag = False,
     store: Path | None = None,
+    approximation: Profile = "spline",
     output: Output = HUMAN,
 ) -> None:
     """Continue a prompt by a public number of tokens, greedily; they appear as they are decided.
@@ -50,6 +51,8 @@ def generate(
         Run the plain model on the same prompt, too, and say whether it agrees.
     store
         A folder where the parties keep their shares and look for what `puma prepare` has computed ahead.
+    approximation
+        Which functions to compute with: ours, those of the PUMA paper, or MPCFormer's.
     """
     from puma.serving.clear import ClearModel
     from puma.serving.local import LocalCluster
@@ -57,7 +60,7 @@ def generate(
     if prompts is not None:
         if prompt is not None:
             raise UsageError("--prompts takes the place of PROMPT", "leave out one of them")
-        generate_all(model, read(prompts), tokens, compare, store, output)
+        generate_all(model, read(prompts), tokens, compare, store, approximation, output)
         return
     if model is None:
         raise UsageError("puma generate needs PROMPT", "pass one, or --prompts FILE with one in each line")
@@ -66,7 +69,7 @@ def generate(
     with ui.progress(output.json) as progress:
         clear = ClearModel(source)
         ids = clear.prompt_ids(prompt, tokens)
-        cluster = LocalCluster(clear, progress, store=store)
+        cluster = LocalCluster(clear, progress, store=store, approximation=approximation)
     loaded = time.perf_counter() - started
     with cluster:
         found = _streamed(cluster, ids, tokens, output.json)
@@ -75,7 +78,7 @@ def generate(
     if output.json:
         seconds = {"load": loaded, "prefill": cost.prefill, "decode": cost.seconds - cost.prefill}
         answer = {"text": clear.decode(found), "token_ids": found, "seconds": seconds, "rounds": cost.rounds}
-        ahead = ui.prepared(cost) if store else {}
+        ahead = ui.profile(approximation) | (ui.prepared(cost) if store else {})
         ui.answer(answer | {"bytes": cost.bytes()} | ahead | ({"compare": agreed} if agreed else {}))
         return
     if agreed:
@@ -113,6 +116,7 @@ def encode(
     *more: str,
     compare: Flag = False,
     store: Path | None = None,
+    approximation: Profile = "spline",
     output: Output = HUMAN,
 ) -> None:
     """Embed texts (mean of the token states, normalised), or classify them if the model has a head for that.
@@ -129,6 +133,8 @@ def encode(
         Run the plain model, too, and print how far the answers lie apart.
     store
         A folder where the parties keep their shares and look for what `puma prepare` has computed ahead.
+    approximation
+        Which functions to compute with: ours, those of the PUMA paper, or MPCFormer's.
     """
     from puma.models.text import check_batch
     from puma.serving.clear import ClearModel
@@ -139,7 +145,7 @@ def encode(
         texts = [text, *more]
         ids = [clear.sentence_ids(text) for text in texts]
         check_batch(clear.config, [len(tokens.ids) for tokens in ids])
-        with LocalCluster(clear, progress, store=store) as cluster:
+        with LocalCluster(clear, progress, store=store, approximation=approximation) as cluster:
             progress("encoding", 0, 1)
             found, cost = cluster.encode(texts), cluster.cost
         plain = [clear.encode(tokens) if compare else None for tokens in ids]
@@ -147,7 +153,7 @@ def encode(
     if output.json:
         alone = {key: value for key, value in results[0].items() if key != "text"} if len(texts) == 1 else {}
         spent = {"seconds": cost.seconds, "rounds": cost.rounds, "bytes": cost.bytes()}
-        ahead = ui.prepared(cost) if store else {}
+        ahead = ui.profile(approximation) | (ui.prepared(cost) if store else {})
         ui.answer({"results": results} | alone | spent | ahead)
         return
     for result in results:
@@ -192,6 +198,7 @@ def bench(
     layers: Count | None = None,
     error: Annotated[bool, Parameter(negative="--no-error")] = True,
     prepared: Flag = False,
+    approximation: Profile = "spline",
     output: Output = HUMAN,
 ) -> None:
     """Time one request with three processes on this machine, after loading and a short warm-up request.
@@ -212,6 +219,8 @@ def bench(
         Also compare all hidden states with the plain run.
     prepared
         Then prepare the same request, and time it again.
+    approximation
+        Which functions to compute with: ours, those of the PUMA paper, or MPCFormer's.
     """
     from puma.cli.machine import summary
     from puma.serving.bench import configured, measure
@@ -219,12 +228,12 @@ def bench(
 
     with ui.progress(output.json) as progress:
         name, config, params = configured(model, layers)
-        request = job(config, prompt, tokens, batch)
+        request = job(config, prompt, tokens, batch, approximation)
         found = measure(config, params, request, error, progress, prepared)
     cost, new = found.cost, getattr(request, "tokens", 0)
     if output.json:
         asked = {"model": name, "layers": config.layers, "repeated_layers": found.repeated}
-        asked |= {"prompt": prompt, "tokens": new, "batch": batch}
+        asked |= {"prompt": prompt, "tokens": new, "batch": batch} | ui.profile(approximation)
         spent = {"seconds": found.seconds, "prefill_seconds": cost.prefill, "cpu_seconds": cost.cpu_seconds}
         spent["peak_rss_mib"] = cost.peak_rss_mib
         sent = {"rounds": cost.rounds, "bytes": cost.bytes(), "max_abs_error": found.max_abs_error}
@@ -272,6 +281,7 @@ def cost(
     layers: Count | None = None,
     network: str | None = None,
     again: Flag = False,
+    approximation: Profile = "spline",
     output: Output = HUMAN,
 ) -> None:
     """Rounds and bytes of a request, exactly, from the model's shape: the model is not run, no weights are read.
@@ -293,6 +303,8 @@ def cost(
         machine measures how fast it computes, for half a minute.
     again
         Measure this machine again.
+    approximation
+        Which functions to compute with: ours, those of the PUMA paper, or MPCFormer's.
     """
     from puma.serving.bench import configured
     from puma.serving.forecast import Network, forecast
@@ -302,7 +314,7 @@ def cost(
     net = Network.parse(network) if network is not None else None
     with ui.progress(output.json) as progress:
         name, config, _ = configured(model, layers, weights=False)
-        request = job(config, prompt, tokens, batch)
+        request = job(config, prompt, tokens, batch, approximation)
         progress("counting", 0, 1)
         found = forecast(config, request)
         todo = work(config, request, found)
@@ -311,6 +323,7 @@ def cost(
     parts = [{key: part[key] for key in ("name", "rounds", "bytes")} for part in found.breakdown]
     if output.json:
         asked = {"model": name, "layers": config.layers, "prompt": prompt, "tokens": new, "batch": batch}
+        asked |= ui.profile(approximation)
         sent = {"rounds": found.rounds, "bytes": found.bytes(), "breakdown": parts}
         ui.answer(asked | sent | ({"network": predicted} if predicted else {}))
         return

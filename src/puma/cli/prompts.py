@@ -31,8 +31,9 @@ def read(path: Path) -> list[str]:
 
 
 def generate_all(
-    source: str | None, prompts: list[str], tokens: int, compare: bool, store: Path | None, output: Output
-) -> None:
+    source: str | None, prompts: list[str], tokens: int, compare: bool, store: Path | None, approximation: str,
+    output: Output,
+) -> None:  # fmt: skip
     """Continue all prompts, and print them in their order."""
     from puma.models.text import check_batch
     from puma.serving.clear import ClearModel
@@ -43,7 +44,7 @@ def generate_all(
         clear = ClearModel(source)
         ids = [clear.prompt_ids(prompt, tokens) for prompt in prompts]
         check_batch(clear.config, [len(prompt) for prompt in ids], tokens)
-        cluster = LocalCluster(clear, progress, store=store)
+        cluster = LocalCluster(clear, progress, store=store, approximation=approximation)
     loaded = time.perf_counter() - started
     with cluster:
         found = _all_tokens(cluster, ids, tokens, output.json)
@@ -52,7 +53,7 @@ def generate_all(
     if output.json:
         seconds = {"load": loaded, "prefill": cost.prefill, "decode": cost.seconds - cost.prefill}
         answer = {"results": results, "seconds": seconds, "rounds": cost.rounds, "bytes": cost.bytes()}
-        ui.answer(answer | (ui.prepared(cost) if store else {}))
+        ui.answer(answer | ui.profile(approximation) | (ui.prepared(cost) if store else {}))
         return
     for result, before in zip(results, ids):
         ui.say(clear.decode([*before, *result["token_ids"]]))

@@ -56,8 +56,9 @@ def masked(x: Tensor, spec: msg.TensorSpec, seeds: Sequence[bytes], purpose: str
 class Session:
     """One link to each of P0, P1, P2, in this order. One request at a time; an error ends it."""
 
-    def __init__(self, links: Sequence[Any]) -> None:
+    def __init__(self, links: Sequence[Any], approximation: str = "spline") -> None:
         self.links = list(links)
+        self.approximation = approximation  # what the parties compute with; they refuse requests that name another
         self.config: Config | None = None
         self.sharing = b""  # of the model that the parties serve
         self.cost: Cost | None = None
@@ -140,7 +141,9 @@ class Session:
         """
         if self.tickets is None:
             raise MaterialError("there is no place for what is prepared", "start the cluster with a store")
-        request, seeds, identity = msg.bare(request), Seeds.fresh(), fresh_secret()[:ID_BYTES]
+        named = msgspec.structs.replace(request.input, approximation=self.approximation)
+        request = msg.bare(msgspec.structs.replace(request, input=named))
+        seeds, identity = Seeds.fresh(), fresh_secret()[:ID_BYTES]
         self._begin()
         with self._talking():
             for rank, link in enumerate(self.links):
@@ -187,12 +190,12 @@ class Session:
         check_batch(self.config, lengths, results)
         self._begin(results)
         kinds = [*chain(*types)]
-        ticket = self._ticket(request(msg.Input(lengths, [], [], kinds)))
+        ticket = self._ticket(request(msg.Input(lengths, [], [], kinds, self.approximation)))
         sealed = seal(ids, vocabulary, ticket.seeds if ticket else None)
         with self._talking():
             for link, part in zip(self.links, sealed, strict=True):
                 seeds = ([], []) if ticket else (part.masks, part.choices)
-                job = msg.Input(lengths, *seeds, kinds)
+                job = msg.Input(lengths, *seeds, kinds, self.approximation)
                 asked = msgspec.structs.replace(request(job), material=ticket.id if ticket else b"")
                 link.send_control(msg.encode(asked))
                 if part.payload.numel():

@@ -55,6 +55,11 @@ class Engine:
     def admit(self, job: Generate | Encode) -> None:
         """Refuse what cannot be served, before its prompts are read: a party trusts no client to have checked."""
         tokens, prompts = job.tokens if isinstance(job, Generate) else 1, job.input
+        if prompts.approximation != self.party.approximation:
+            raise UsageError(
+                f"the parties compute with {self.party.approximation}, the request names {prompts.approximation}",
+                "start the session with the approximation that is wanted",
+            )
         check_batch(self.config, prompts.lengths, tokens)
         kinds = getattr(self.config, "type_vocab_size", 1)
         if prompts.types and (len(prompts.types) != prompts.tokens or not all(0 <= t < kinds for t in prompts.types)):
@@ -172,6 +177,7 @@ def _extended(one: list[Spent], two: list[Spent], layers: int) -> list[Spent]:
 
 def _dry_party(rank: int, config: Config, job: Generate | Encode) -> list[Spent]:
     party = Party(rank)
+    party.approximation = job.input.approximation
     params = {t.name: Seeded(party, None, [], t.shape, t.bits, t.frac) for t in tensor_specs(config)}
     engine = Engine(party, config, params)
     prompt = imagined(party, job.input.tokens, config.vocab_size)

@@ -47,13 +47,14 @@ class Open(msgspec.Struct, frozen=True, tag="open", forbid_unknown_fields=True):
 class Input(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The tokens of prompts of these lengths, one prompt after the other, as serving/prompt.py seals them.
 
-    `types` are one a token, or none; to each evaluator a data frame follows.
+    `types` are one a token, or none; `approximation` is the session's; to each evaluator a data frame follows.
     """
 
     lengths: list[int]
     masks: list[bytes]
     choices: list[bytes] = []
     types: list[int] = []
+    approximation: str = "spline"
 
     @property
     def tokens(self) -> int:

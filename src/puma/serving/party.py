@@ -39,6 +39,7 @@ class Start(msgspec.Struct, frozen=True):
     config: bytes
     cookie: bytes
     store: str = ""  # a folder of this party's own, or none
+    approximation: str = "spline"  # covered by the digest `config`, which peers and client must name alike
 
 
 class Ports(msgspec.Struct, frozen=True):
@@ -63,7 +64,9 @@ def meet(start: Start) -> tuple[Party, Any]:
     keys = {m.rank: PairKey(m.secret) for m in met if m.role == "party"}
     client = next(m.link for m in met if m.role == "client")
     client.timeout = 7 * 24 * 3600.0  # a client may think as long as it likes
-    return Party(start.rank, links, keys), client
+    party = Party(start.rank, links, keys)
+    party.approximation = start.approximation
+    return party, client
 
 
 def run(start: Start) -> int:
