@@ -25,7 +25,7 @@ def threads(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(
             room,
             "Trio",
-            lambda _=None, store=None, approximation="spline": Threads(store and Path(store), approximation),
+            lambda _=None, store=None, **kind: Threads(store and Path(store), **kind),
         )
 
 

@@ -94,6 +94,11 @@ class Ledger:
             result.add(entry)
         return result
 
+    @property
+    def current(self) -> str:
+        """The innermost scope."""
+        return self._stack[-1]
+
     def reset(self) -> None:
         self.entries.clear()
         self._since = time.perf_counter()

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as tf
 from torch import Tensor
 
-from puma.mpc import arithmetic, compare
+from puma.mpc import arithmetic, clear, compare
 from puma.mpc.arithmetic import deal, multiply, opening_cost, reshare
 from puma.mpc.boolean import open_masked, open_masked_cost, select, select_cost
 from puma.mpc.cost import FREE, Cost, Size, declares, local, message_bits
@@ -93,7 +93,7 @@ def embedding(one_hot: Value, table: Value) -> Value:
     """Rows of a table (V, d) by one-hot rows (..., V), or by an outsider's choice."""
     if isinstance(one_hot, Tensor):
         return one_hot @ table
-    if isinstance(one_hot, Choice):
+    if isinstance(one_hot, Choice | clear.ClearChoice):
         return one_hot.party.run(retrieve(one_hot, table))
     return arithmetic.matmul(one_hot, table)
 
@@ -325,6 +325,9 @@ def one_hot(index: Value, size: int) -> Value:
     if isinstance(index, Tensor):
         return tf.one_hot(index, size).to(torch.float32)
     party, bits, count = index.party, index.bits, 1 << index.bits
+    if party.clear:
+        words = tf.one_hot(index.m & (count - 1), size)
+        return clear.held(party, words, RESIDUAL_RING, 0)
     shape = (*index.shape, count)
     public_digit = (index.mask if party.is_dealer else index.m) & (count - 1)
     if party.is_dealer:

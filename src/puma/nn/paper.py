@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -146,7 +147,7 @@ def _between(x: Share, thresholds: list[int]) -> Protocol[MaskedBit]:
     """Whether x lies in each piece but the lowest, along a new first dimension."""
     smaller = yield from below(x.reduced(COMPARED), thresholds)
     flags = [smaller[..., i] for i in range(len(thresholds))]
-    inner = [a ^ b for a, b in zip(flags, flags[1:], strict=False)]
+    inner = [a ^ b for a, b in pairwise(flags)]
     return (yield from open_masked(stacked([*inner, ~flags[-1]])))[0]
 
 

@@ -14,6 +14,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
+from puma.mpc import clear
 from puma.mpc.arithmetic import lift, lift_cost, multiply, open_truncate, opening_cost, reshare, square
 from puma.mpc.boolean import open_masked, open_masked_cost, select, select_cost
 from puma.mpc.compare import below, below_cost
@@ -61,7 +62,7 @@ def _leading(x: Share, low: int, binades: int, frac: int) -> Share:
 
 
 def _shifted_left(x: Share, shift: int, bits: int) -> Share:
-    return x.apply(lambda t: t << shift).reduced(min(bits, x.bits))
+    return x.times(1 << shift).reduced(min(bits, x.bits))
 
 
 def _thresholds(low: int, binades: int) -> list[int]:
@@ -80,8 +81,11 @@ def _inverse(x: Share, low: int, binades: int, spline: Spline, exponent: int) ->
     smaller = yield from below(x, _thresholds(low, binades))
     (binade,) = yield from open_masked(_binade_bits(smaller))
     (leading,) = yield from reshare(select(binade, _leading(x, low, binades, spline.frac)).sum(0))
-    index, _, offset = indexed(spline, leading)
-    lines = yield from looked_up(spline, index, offset)
+    if x.party.clear:
+        lines = clear.lines(spline, *clear.placed(spline, leading), x.party)
+    else:
+        index, _, offset = indexed(spline, leading)
+        lines = yield from looked_up(spline, index, offset)
     result = lines.weighted(binade, [1 << exponent * j for j in reversed(range(binades))])
     return (yield from open_truncate((result, result.frac - UNIT)))[0]
 
@@ -175,6 +179,7 @@ def normalised(x: Share | Additive, eps: float, centre: bool, count: int = 0) ->
         wide = wide - mean
     squares = square(truncated(wide, SQUARED)).sum(-1) + n * eps
     (squares,) = yield from open_truncate((squares, squares.frac - ROW))
+    squares.party.watch("sum of a row's squares", squares, 2.0**32)
     exponent = math.ceil(math.log2(n) / 2)
     root = yield from rsqrt(squares, 23, math.sqrt(n) / 2**exponent)
     product = multiply(wide.reduced(root.bits), root.unsqueeze(-1))

@@ -192,8 +192,8 @@ class LocalCluster:
 
     `source` is a folder, a hub name, a model already opened, or None for the embedded model. In the folder `store` the
     parties keep their shares, so that the next cluster with this model need not share it again, and whatever `prepare`
-    computed ahead. `trio` are processes already started, which stay. `approximation` is "spline", "puma" or "mpcformer";
-    spline, or the trio's, unless given. Raises the errors of puma.errors.
+    computed ahead. `trio` are processes already started, which stay. `approximation` is "spline", "puma" or
+    "mpcformer"; spline, or the trio's, unless given. Raises the errors of puma.errors.
     """
 
     def __init__(
