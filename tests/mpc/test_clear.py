@@ -76,10 +76,12 @@ def test_polynomials_of_bits() -> None:
     assert torch.equal(bits_of(secure), clear.part)
 
 
+def _wide(party: Party, value: Tensor, name: str = "x") -> Any:
+    return share(party, value, 48, 16, name)
+
+
 TRUNCATED: dict[str, Callable[[Party], Any]] = {
-    "open": lambda p: arithmetic.open_truncate(
-        (arithmetic.multiply(share(p, X, 48, 16), share(p, Y, 48, 16, "y")), 18)
-    ),
+    "open": lambda p: arithmetic.open_truncate((arithmetic.multiply(_wide(p, X), _wide(p, Y, "y")), 18)),
     "share": lambda p: truncated(share(p, X, 48, 30), 17),
     "formatted": lambda p: formatted((F.linear(share(p, X, 48, 14), share(p, Y, 48, 18, "y")), ACTIVATION, RING)),
     "chosen": lambda p: formatted((arithmetic.multiply(share(p, X, 48, 16), share(p, Y, 48, 16, "y")), 10, 30)),
