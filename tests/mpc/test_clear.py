@@ -1,4 +1,4 @@
-"""The arithmetic without sharing: bits and orders are those of shares, truncations within a unit, and a wrap is noted."""
+"""The arithmetic without sharing: bits and orders are those of shares, truncations within a unit, wraps noted."""
 
 from __future__ import annotations
 
