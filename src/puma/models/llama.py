@@ -93,6 +93,10 @@ class Model(nn.Module):
     def __call__(self, one_hot: Value, cache: Cache | None = None) -> Value:
         """The logits (prompts, vocab_size) of the tokens that follow the prompts' one_hot (tokens, vocab_size)."""
         h = self.model.final(self.model(one_hot, cache or Cache(self.config.layers), ending=True))
+        return self.logits(h)
+
+    def logits(self, h: Value) -> Value:
+        """The logits (rows, vocab_size) of the tokens that follow rows of last hidden states."""
         with F.component("head", h):
             return F.linear(h, (self.lm_head or self.model.embed_tokens).weight)
 

@@ -90,9 +90,9 @@ def _embedding_cost(one_hot: Value, table: Value) -> Cost:
 
 @declares("local; retrieve for an outsider's choice", "section 6", _embedding_cost)
 def embedding(one_hot: Value, table: Value) -> Value:
-    """Rows of a table (V, d) by one-hot rows (..., V), or by an outsider's choice."""
+    """Rows of a table (V, d) by one-hot rows (..., V), or by an outsider's choice; in the plain run also by indices."""
     if isinstance(one_hot, Tensor):
-        return one_hot @ table
+        return one_hot @ table if one_hot.is_floating_point() else tf.embedding(one_hot, table)
     if isinstance(one_hot, Choice | clear.ClearChoice):
         return one_hot.party.run(retrieve(one_hot, table))
     return arithmetic.matmul(one_hot, table)

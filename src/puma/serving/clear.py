@@ -43,6 +43,11 @@ class ClearModel:
         return tuple(getattr(self.config, "labels", ()))
 
     @property
+    def causal(self) -> bool:
+        """Whether it predicts the next token."""
+        return architecture(self.config).family == "causal"
+
+    @property
     def output(self) -> str:
         """What an encoder is asked for: class logits if it can, else the sum of the token states."""
         return "logits" if self.labels else "pooled"

@@ -24,7 +24,7 @@ from puma.mpc.cost import message_bytes
 from puma.mpc.seeded import rest_bytes
 from puma.serving import messages as msg
 from puma.serving.account import Cost, cost_of
-from puma.serving.engine import tensor_specs
+from puma.serving.engine import EVERY_TOKEN, tensor_specs
 from puma.serving.material import ID_BYTES
 from puma.serving.prompt import Seeds, seal, upload_bytes
 from puma.serving.tickets import Ticket, Tickets
@@ -132,7 +132,7 @@ class Session:
         sent, ticket = self._ask(lambda job: msg.Encode(job, output), prompts, types, 1)
         result = self._result()
         self.cost = cost_of(self._reports(), sent, ticket)
-        return list(result.split([len(ids) for ids in prompts]) if output == "hidden" else result)
+        return list(result.split([len(ids) for ids in prompts]) if output in EVERY_TOKEN else result)
 
     def prepare(self, request: Inference) -> Ticket:
         """Let the parties do beforehand what the request needs no input for; the ticket goes to `tickets`.

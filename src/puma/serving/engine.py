@@ -13,7 +13,7 @@ import torch
 from puma.errors import InputError, UsageError
 from puma.models import Cache, architecture
 from puma.models.config import Config, with_layers
-from puma.models.text import check_batch
+from puma.models.text import MAX_ELEMENTS, check_batch
 from puma.mpc.arithmetic import reshare
 from puma.mpc.cost import message_bytes
 from puma.mpc.fixed import ACTIVATION, RING, WEIGHT, formatted
@@ -29,7 +29,9 @@ from puma.serving.prompt import imagined
 
 Emit = Callable[[Share], None]
 AHEAD = 4  # steps of which the dealer multiplies masks in one walk over a parameter: the first token waits for them
-OUTPUTS = ("hidden", "pooled", "logits")
+NEXT = "next logits"  # of every token of a prompt the logits of the next one: whoever sees them can rebuild the head
+OUTPUTS = ("hidden", "pooled", "logits", NEXT)
+EVERY_TOKEN = ("hidden", NEXT)  # outputs that have a row for each token
 
 
 def tensor_specs(config: Config) -> list[TensorSpec]:
@@ -52,8 +54,11 @@ class Engine:
         self.model = architecture(config).model(config, params)
         self._params = list(params.values())
 
-    def admit(self, job: Generate | Encode) -> None:
-        """Refuse what cannot be served, before its prompts are read: a party trusts no client to have checked."""
+    def admit(self, job: Generate | Encode, owner: bool = False) -> None:
+        """Refuse what cannot be served, before its prompts are read: a party trusts no client to have checked.
+
+        `owner` says that whoever asks is known to own the model, and may see what would give it away.
+        """
         tokens, prompts = job.tokens if isinstance(job, Generate) else 1, job.input
         if prompts.approximation != self.party.approximation:
             raise UsageError(
@@ -66,6 +71,16 @@ class Engine:
             raise InputError("the token types do not fit the prompt or the model", "leave them out")
         if isinstance(job, Encode) and job.output not in OUTPUTS:
             raise UsageError(f"there is no output {job.output}", f"choose one of {', '.join(OUTPUTS)}")
+        if isinstance(job, Encode) and job.output == NEXT:
+            self._admit_logits(prompts.tokens, owner)
+
+    def _admit_logits(self, tokens: int, owner: bool) -> None:
+        if not owner:
+            raise UsageError("logits of all tokens are for the model's owner alone", "ask for generated tokens")
+        if architecture(self.config).family != "causal":
+            raise UsageError("the model predicts no next token", "ask a causal model")
+        if tokens * self.config.vocab_size > MAX_ELEMENTS:
+            raise InputError(f"the logits of {tokens} tokens are too many for one request", "send fewer texts at a time")
 
     def generate(self, one_hot: Choice | Share, job: Generate, emit: Emit, prefilled: Callable[[], None]) -> None:
         """Emit each prompt's next token, as indices (prompts,), when decided; fed back without being opened."""
@@ -114,7 +129,9 @@ class Engine:
                 self.model(self._fed(token), Cache.foreseen(self.config.layers, prompts, step))
 
     def encode(self, one_hot: Choice, job: Encode, emit: Emit) -> None:
-        """Emit hidden states (all tokens, d), their sums over each prompt (prompts, d), or logits (prompts, labels)."""
+        """Emit hidden states (all tokens, d), their sums over each prompt (prompts, d), logits (prompts, labels), or
+        those of every next token (all tokens, vocabulary).
+        """
         lengths = job.input.lengths
         if architecture(self.config).family == "causal":
             hidden = self.model.hidden(one_hot, Cache(self.config.layers, lengths))
@@ -124,6 +141,8 @@ class Engine:
             result = hidden
         elif job.output == "pooled":
             result = Rows(lengths).sum(hidden)
+        elif job.output == NEXT:
+            result = self.model.logits(hidden)
         else:
             result = self.model.classify(hidden, lengths)
         with F.component("head", one_hot):

@@ -74,7 +74,7 @@ def run(start: Start) -> int:
     party, client = meet(start)
     warm.compile_kernels()  # the launcher has seen to it that they only need loading
     try:
-        Server(party, client, start.store).serve()
+        Server(party, client, start.store, owner=True).serve()  # who started us owns what it shares
         for link in (*party.links.values(), client):
             link.close()
         return 0

@@ -30,10 +30,13 @@ Inference = msg.Generate | msg.Encode
 
 
 class Server:
-    """Serves one client over one link, as one party; `folder` is where it keeps models and material, if anywhere."""
+    """Serves one client over one link, as one party; `folder` is where it keeps models and material, if anywhere.
 
-    def __init__(self, party: Party, client: Any, folder: str = "") -> None:
-        self.party, self.client = party, client
+    `owner` says that the client is the owner of every model, as in a local trio: it may ask for what shows the model.
+    """
+
+    def __init__(self, party: Party, client: Any, folder: str = "", owner: bool = False) -> None:
+        self.party, self.client, self._owner = party, client, owner
         self.engine: Engine | None = None
         self._store = Store(folder) if folder else None
         self._shelf = Shelf(folder) if folder else None
@@ -112,7 +115,7 @@ class Server:
         return self.engine
 
     def _infer(self, request: Inference, material: Material | None, prefilled: Callable[[], None]) -> None:
-        self._ready().admit(request)
+        self._ready().admit(request, self._owner)
         if not request.material:
             self._run(request, self._prompt(request.input, self._payload(request.input)), self._emit, prefilled)
             return
@@ -133,7 +136,7 @@ class Server:
 
     def _prepare(self, order: msg.Prepare) -> int:
         """Run a request ahead of its input, under keys that serve no other; how many bytes are kept."""
-        self._ready().admit(order.request)
+        self._ready().admit(order.request, self._owner)
         _, shelf = self._kept()
         if order.id in self._prepared:
             raise MaterialError("this material has been made before", "use a fresh id")

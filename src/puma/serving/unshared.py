@@ -16,7 +16,7 @@ from puma.models.config import Config
 from puma.mpc.clear import Clear, ClearChoice, ClearParty, Note, held
 from puma.mpc.fixed import RESIDUAL_RING
 from puma.mpc.share import Share, encode
-from puma.serving.engine import Engine, tensor_specs
+from puma.serving.engine import EVERY_TOKEN, Engine, tensor_specs
 from puma.serving.messages import Encode, Generate, Input
 
 
@@ -59,7 +59,7 @@ class Unshared:
     ) -> list[Tensor]:
         """Of each prompt what a party's engine gives, as float64."""
         job = Encode(self._input(prompts, types), output)
-        self.engine.admit(job)
+        self.engine.admit(job, owner=True)
         found: list[Tensor] = []
 
         def emit(share: Share) -> None:
@@ -67,7 +67,7 @@ class Unshared:
             found.append(share.value)
 
         self.engine.encode(self._rows(prompts), job, emit)  # type: ignore[arg-type]
-        return list(found[0].split(job.input.lengths) if len(found[0]) == job.input.tokens else found[0])
+        return list(found[0].split(job.input.lengths) if output in EVERY_TOKEN else found[0])
 
     def _input(self, prompts: Sequence[Sequence[int]], types: Sequence[Sequence[int]] = ()) -> Input:
         return Input([len(ids) for ids in prompts], [], [], [*chain(*types)], self.approximation)
