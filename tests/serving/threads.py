@@ -38,7 +38,7 @@ class Threads:
             folder = str(store / f"p{rank}") if store else ""
             party = Party(rank, links[rank], keys)
             party.approximation = approximation
-            self.servers.append(Server(party, ends[rank][1], folder))
+            self.servers.append(Server(party, ends[rank][1], folder, owner=True))
         self._threads = [threading.Thread(target=serve, args=(server,), daemon=True) for server in self.servers]
         for thread in self._threads:
             thread.start()

@@ -83,7 +83,7 @@ def _highest(count: int) -> int:
 def _inverse(sums: Share, count: int) -> Protocol[Share]:
     high = _highest(count)
     inverse = yield from reciprocal(sums.reduced(high + 2), _fraction(count) - 1, high)
-    return (yield from formatted((inverse, min(inverse.frac, INVERSE), QUOTIENT_RING)))[0]
+    return (yield from formatted((inverse, min(inverse.frac, INVERSE), QUOTIENT_RING), bounded=True))[0]
 
 
 def _exponentials_cost(scores: Share | Additive | Size, mask: Tensor) -> Cost:

@@ -184,4 +184,4 @@ def normalised(x: Share | Additive, eps: float, centre: bool, count: int = 0) ->
     root = yield from rsqrt(squares, 23, math.sqrt(n) / 2**exponent)
     product = multiply(wide.reduced(root.bits), root.unsqueeze(-1))
     product.frac -= exponent
-    return (yield from formatted((product, ACTIVATION, RING)))[0]
+    return (yield from formatted((product, ACTIVATION, RING), bounded=True))[0]

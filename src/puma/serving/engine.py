@@ -80,7 +80,9 @@ class Engine:
         if architecture(self.config).family != "causal":
             raise UsageError("the model predicts no next token", "ask a causal model")
         if tokens * self.config.vocab_size > MAX_ELEMENTS:
-            raise InputError(f"the logits of {tokens} tokens are too many for one request", "send fewer texts at a time")
+            raise InputError(
+                f"the logits of {tokens} tokens are too many for one request", "send fewer texts at a time"
+            )
 
     def generate(self, one_hot: Choice | Share, job: Generate, emit: Emit, prefilled: Callable[[], None]) -> None:
         """Emit each prompt's next token, as indices (prompts,), when decided; fed back without being opened."""

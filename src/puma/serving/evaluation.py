@@ -2,7 +2,7 @@
 
 Each task turns a batch of examples into a record apiece, which holds what its measures need, so that an evaluation that
 was broken off goes on from the records that are there. The sessions compared are alike: float, float with a profile's
-polynomials, three parties or the computation in the clear. This file must not know which is which, nor where records go.
+polynomials, three parties or the computation in the clear. This file must not know which is which, nor where they go.
 """
 
 from __future__ import annotations

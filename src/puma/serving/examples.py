@@ -58,7 +58,8 @@ def read_text(path: Path, split: str | None, limit: int | None) -> list[Example]
 def _place(path: Path, names: list[str], name: str) -> int:
     if name not in names:
         raise UsageError(
-            f"{path} has no column {name}", f"its first line names {', '.join(names)}; number columns if it is an example"
+            f"{path} has no column {name}",
+            f"its first line names {', '.join(names)}; number columns if it is an example",
         )
     return names.index(name)
 
