@@ -1,4 +1,4 @@
-"""Each function by each profile: errors over its range in float and in fixed point, bits and rounds; one page, one plot.
+"""Each function by each profile: errors over its range in float and in fixed point, bits and rounds; a page, a plot.
 
     python -m benchmarks.approximations [--out DIR]
 
@@ -121,7 +121,8 @@ PAGE = """# Approximations
 
 What a session computes in place of GeLU, SiLU, exp and softmax, by *profile*: `spline` (ours), `puma` (the paper's
 piecewise polynomials and (1 + x/32)^32) and `mpcformer` (Quad GeLU and 2Quad). A profile is chosen for a session with
-`--approximation`; [protocol.md](protocol.md), section 9, has the formulas. Made by `python -m benchmarks.approximations`.
+`--approximation`; [protocol.md](protocol.md), section 9, has the formulas. This page is made by
+`python -m benchmarks.approximations`.
 
 Errors are against the exact function. "In float" is the profile's own function without fixed point; ours is a table of
 lines that exists in fixed point only. Bits are those of all parties, for an element of an untruncated product, with

@@ -238,8 +238,13 @@ def _continued(model: ClearModel, prompts: list[Prompt], sessions: Sessions, new
 
 def _exact(records: list[Record], name: str) -> dict[str, float]:
     labelled = any(r["label"] for r in records)
-    right = [r["label" if labelled else PLAINTEXT].strip() for r in records]
-    return {"exact_match": metrics.accuracy([r[name].strip() for r in records], right)}
+    right, found = ([_unspaced(r[key]) for r in records] for key in ("label" if labelled else PLAINTEXT, name))
+    return {"exact_match": metrics.accuracy(found, right)}
+
+
+def _unspaced(text: str) -> str:
+    """Tokenizers differ in the spaces that they put between what they decode."""
+    return "".join(text.split())
 
 
 def _same_text(records: list[Record]) -> dict[str, Any]:
@@ -248,7 +253,7 @@ def _same_text(records: list[Record]) -> dict[str, Any]:
         "agreement": sum(r["same"] == r["tokens"] for r in records) / len(records),
         "mean_agreement_length": sum(lengths) / len(lengths),
         "least_agreement_length": min(lengths),
-        "gaps_where_they_part": sorted(r["gap"] for r in records if "gap" in r),
+        "gaps_where_they_part": sorted((r["gap"] for r in records if "gap" in r), reverse=True)[:10],
     }
 
 
