@@ -71,7 +71,9 @@ def test_each_task_by_three_parties_and_in_the_clear(
         measures, compared = KEYS[task]
         assert set(found["plaintext"]) == set(found["secure"]) == measures
         assert set(found["difference"]) == measures | compared
-        assert all(abs(found["difference"][key]) < 1e-3 * (1 + found["plaintext"][key]) for key in measures)
+        slack = 0.1 if task == "similarity" else 1e-3  # three cosines close together
+        assert all(abs(found["difference"][key]) < slack * (1 + found["plaintext"][key]) for key in measures)
+        assert found["difference"].get("max_cosine_error", 0) < 1e-3
     assert found["difference"].get("agreement", 1) == found["difference"].get("top1_agreement", 1) == 1
     out = puma(*asked[:-1], "--clear").out
     assert "measure" in out and "3 examples in the clear" in out
