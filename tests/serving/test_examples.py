@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from puma.errors import UsageError
-from puma.serving import metrics
+from puma.serving import measures
 from puma.serving.examples import Example, read_table, read_text
 
 
@@ -50,9 +50,9 @@ def test_documents(tmp_path: Path) -> None:
 
 
 def test_measures() -> None:
-    assert metrics.accuracy([1, 0, 1, 1], [1, 0, 0, 1]) == 0.75
-    assert metrics.matthews([1, 0, 1, 1], [1, 0, 0, 1]) == pytest.approx(1 / 3**0.5)
-    assert metrics.matthews([1, 1], [1, 0]) == 0 and metrics.matthews([0, 1, 2], [0, 1, 2]) == 1
-    assert metrics.ranks([3.0, 1.0, 3.0, 2.0]) == [2.5, 0.0, 2.5, 1.0]
-    assert metrics.spearman([1, 2, 3, 4], [10, 20, 30, 5]) == pytest.approx(-0.2)
-    assert metrics.spearman([1, 5, 9], [1, 25, 81]) == pytest.approx(1) and metrics.pearson([1, 1], [1, 2]) == 0
+    assert measures.accuracy([1, 0, 1, 1], [1, 0, 0, 1]) == 0.75
+    assert measures.matthews([1, 0, 1, 1], [1, 0, 0, 1]) == pytest.approx(1 / 3**0.5)
+    assert measures.matthews([1, 1], [1, 0]) == 0 and measures.matthews([0, 1, 2], [0, 1, 2]) == 1
+    assert measures.ranks([3.0, 1.0, 3.0, 2.0]) == [2.5, 0.0, 2.5, 1.0]
+    assert measures.spearman([1, 2, 3, 4], [10, 20, 30, 5]) == pytest.approx(-0.2)
+    assert measures.spearman([1, 5, 9], [1, 25, 81]) == pytest.approx(1) and measures.pearson([1, 1], [1, 2]) == 0

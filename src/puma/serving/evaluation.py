@@ -17,7 +17,7 @@ from torch import Tensor
 
 from puma.errors import InputError, UsageError
 from puma.models import text as texts
-from puma.serving import metrics
+from puma.serving import measures
 from puma.serving.clear import ClearModel
 from puma.serving.engine import NEXT
 from puma.serving.examples import Example
@@ -118,7 +118,7 @@ def _class(model: ClearModel, label: str) -> int:
 
 def _right(records: list[Record], name: str) -> dict[str, float]:
     found, right = [r[name] for r in records], [r["label"] for r in records]
-    return {"accuracy": metrics.accuracy(found, right), "matthews": metrics.matthews(found, right)}
+    return {"accuracy": measures.accuracy(found, right), "matthews": measures.matthews(found, right)}
 
 
 def _same_class(records: list[Record]) -> dict[str, Any]:
@@ -156,7 +156,7 @@ def _number(label: str) -> float:
 
 def _correlated(records: list[Record], name: str) -> dict[str, float]:
     found, right = [r[name] for r in records], [r["label"] for r in records]
-    return {"spearman": metrics.spearman(found, right), "pearson": metrics.pearson(found, right)}
+    return {"spearman": measures.spearman(found, right), "pearson": measures.pearson(found, right)}
 
 
 def _same_cosine(records: list[Record]) -> dict[str, Any]:
@@ -239,7 +239,7 @@ def _continued(model: ClearModel, prompts: list[Prompt], sessions: Sessions, new
 def _exact(records: list[Record], name: str) -> dict[str, float]:
     labelled = any(r["label"] for r in records)
     right, found = ([_unspaced(r[key]) for r in records] for key in ("label" if labelled else PLAINTEXT, name))
-    return {"exact_match": metrics.accuracy(found, right)}
+    return {"exact_match": measures.accuracy(found, right)}
 
 
 def _unspaced(text: str) -> str:
