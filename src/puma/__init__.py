@@ -6,12 +6,20 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from puma.errors import PumaError
-    from puma.serving.local import Answer, Encoding, LocalCluster
+    from puma.serving.asking import Answer, Encoding
+    from puma.serving.local import LocalCluster
+    from puma.serving.remote import RemoteCluster, connect
 
 __version__ = "0.1.0"
-__all__ = ["Answer", "Encoding", "LocalCluster", "PumaError", "__version__"]
+__all__ = ["Answer", "Encoding", "LocalCluster", "PumaError", "RemoteCluster", "__version__", "connect"]
 
-_ROOMS = {"Answer": "local", "Encoding": "local", "LocalCluster": "local"}
+_ROOMS = {
+    "Answer": "asking",
+    "Encoding": "asking",
+    "LocalCluster": "local",
+    "RemoteCluster": "remote",
+    "connect": "remote",
+}
 
 
 def __getattr__(name: str) -> Any:

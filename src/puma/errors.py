@@ -10,6 +10,7 @@
     |-- ConfigError              5   the cluster file, a key or a certificate cannot be used
     |-- StoreError               6   files that a party or the client keeps: damaged, missing, no room
     |   `-- MaterialError        6   one-time material that is missing, used, or made for something else
+    |-- AdmissionError           7   a party does not serve this: not allowed, beyond its limits, or about to stop
     `-- ProtocolError            4   the three parties no longer agree
         |-- FrameError           4   bytes on a link that are not a valid frame, or not the expected one
         |-- HandshakeError       4   version, role, session or configuration mismatch, failed authentication
@@ -78,6 +79,12 @@ class StoreError(PumaError):
 
 class MaterialError(StoreError):
     """One-time material is missing, used, or was made for something else."""
+
+
+class AdmissionError(PumaError):
+    """A party does not serve this: the key may not ask for it, it is beyond a limit, or the party is about to stop."""
+
+    exit_code = 7
 
 
 class ProtocolError(PumaError):

@@ -7,14 +7,14 @@ from typing import Any
 
 import torch
 
-from puma.models import ARCHITECTURES
+from puma.models import architecture
 from puma.models.checkpoint import Checkpoint, load
 
 
 def open_model(folder: Path) -> tuple[Checkpoint, Any]:
     """A checkpoint and its model on tensors."""
     checkpoint = load(folder)
-    return checkpoint, ARCHITECTURES[checkpoint.architecture].model(checkpoint.config, checkpoint.fold())
+    return checkpoint, architecture(checkpoint.config).model(checkpoint.config, checkpoint.fold())
 
 
 def one_hot(ids: list[int], size: int) -> torch.Tensor:

@@ -18,7 +18,7 @@ from torch.testing import assert_close
 from puma.errors import CheckpointError, PumaError, RangeError, TensorError, UnsupportedModel
 from puma.models.checkpoint import embedded, load
 from puma.models.config import Config
-from tests.models import tiny
+from tests.models import tiny, zoo
 from tests.models.tiny import State
 
 
@@ -139,7 +139,7 @@ def test_an_encoder_may_lack_its_pooler(tmp_path: Path) -> None:
     ],
 )
 def test_rotary_settings(settings: dict[str, Any], tmp_path: Path) -> None:
-    assert load(tiny.llama(tmp_path, **settings)).config.rope_theta == 500.0
+    assert load(tiny.llama(tmp_path, **settings)).config.rope.theta == 500.0
 
 
 @pytest.mark.parametrize("write", [tiny.llama, tiny.gpt2, tiny.bert, tiny.classifier])
@@ -154,8 +154,8 @@ def test_a_received_config_is_checked(tmp_path: Path) -> None:
     for change in (
         {"hidden_size": 0},
         {"vocab_size": 1 << 40},
-        {"num_key_value_heads": 3},
-        {"model_type": "t5"},
+        {"kv_heads": 3},
+        {"model_type": "mixture"},
     ):
         with pytest.raises(msgspec.ValidationError):
             msgspec.convert(config | change, Config)
@@ -182,6 +182,45 @@ def test_weights_that_cannot_be_read(tmp_path: Path) -> None:
     refused(CheckpointError, tmp_path, "no model.safetensors")
     (tmp_path / "pytorch_model.bin").write_bytes(b"")
     refused(CheckpointError, tmp_path, "pytorch_model.bin", "convert it")
+    (tmp_path / "pytorch_model.bin").unlink()
+    (tmp_path / "model-q4.gguf").write_bytes(b"GGUF")
+    refused(UnsupportedModel, tmp_path, "GGUF", "fp16")
+    (tmp_path / "config.json").unlink()
+    refused(UnsupportedModel, tmp_path, "GGUF", "original")
+    refused(UnsupportedModel, tmp_path / "model-q4.gguf", "GGUF")
+
+
+@pytest.mark.parametrize("name", ["gpt2-hub", "opt", "roberta", "Bert-MaskedLM", "t5"])
+def test_tied_weights_may_be_stored_twice(name: str, tmp_path: Path) -> None:
+    before = load(zoo.write(tmp_path, name)).state
+    copies = {
+        "gpt2-hub": ("transformer.wte.weight", "lm_head.weight"),
+        "opt": ("model.decoder.embed_tokens.weight", "lm_head.weight"),
+        "roberta": ("roberta.embeddings.word_embeddings.weight", "embeddings.position_ids"),
+        "Bert-MaskedLM": ("bert.embeddings.word_embeddings.weight", "cls.predictions.decoder.weight"),
+        "t5": ("shared.weight", "encoder.embed_tokens.weight"),
+    }
+    bare = load_file(tmp_path / "model.safetensors")
+    source, copy = copies[name]
+    prefix = "" if source in bare else source.partition(".")[0] + "."
+    tiny.edit(tmp_path, lambda state: state.update({copy: state[source.removeprefix(prefix)].clone()}))
+    assert load(tmp_path).state.keys() == before.keys()
+
+
+@pytest.mark.parametrize("name", ["phi3", "neox", "gemma3", "Albert-MaskedLM", "t5-gated", "vit"])
+def test_half_precision_in_shards(name: str, tmp_path: Path) -> None:
+    """As the hub has them: bfloat16, several files, an index."""
+    before = load(zoo.write(tmp_path, name)).fold()
+    state = load_file(tmp_path / "model.safetensors")
+    weight_map = {key: f"model-0000{i % 2 + 1}-of-00002.safetensors" for i, key in enumerate(sorted(state))}
+    for file in set(weight_map.values()):
+        save_file({k: t.bfloat16() for k, t in state.items() if weight_map[k] == file}, tmp_path / file)
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
+    (tmp_path / "model.safetensors").unlink()
+    after = load(tmp_path).fold()
+    assert after.keys() == before.keys()
+    for key, tensor in after.items():
+        assert_close(tensor, before[key], atol=0.05, rtol=0.02)
 
 
 def test_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -224,27 +263,28 @@ def test_embedded_is_a_folder_of_the_package() -> None:
     [
         (
             tiny.llama,
-            {"architectures": ["T5ForConditionalGeneration"]},
-            ["T5For", "LlamaForCausalLM", "BertModel"],
+            {"architectures": ["MambaForCausalLM"]},
+            ["MambaFor", "LlamaForCausalLM", "BertModel"],
         ),
         (tiny.llama, {"architectures": None}, ["no architecture"]),
         (tiny.llama, {"quantization_config": {"quant_method": "gptq"}}, ["gptq", "fp16"]),
         (tiny.llama, {"quantization_config": {"quant_method": "awq"}}, ["awq"]),
         (
             tiny.llama,
-            {"rope_scaling": {"rope_type": "llama3", "factor": 8.0}},
-            ["rope_type", "llama3", "default"],
+            {"rope_scaling": {"rope_type": "longrope", "factor": 8.0}},
+            ["rope_type", "longrope", "default"],
         ),
-        (tiny.llama, {"rope_parameters": {"rope_type": "yarn"}}, ["yarn"]),
-        (tiny.llama, {"rope_scaling": {"type": "linear", "factor": 2.0}}, ["linear"]),
+        (tiny.llama, {"rope_parameters": {"rope_type": "yarn", "mscale": 1.0}}, ["mscale", "yarn"]),
+        (tiny.llama, {"rope_scaling": {"type": "dynamic", "factor": 2.0}}, ["dynamic", "linear"]),
+        (tiny.llama, {"rope_scaling": {"type": "linear", "factor": -2.0}}, ["config.json", "0"]),
         (tiny.llama, {"hidden_act": "gelu"}, ["hidden_act", "silu"]),
         (tiny.llama, {"num_key_value_heads": 3}, ["num_key_value_heads"]),
         (tiny.llama, {"head_dim": 5}, ["head_dim"]),
         (tiny.llama, {"hidden_size": "wide"}, ["hidden_size"]),
-        (tiny.gpt2, {"activation_function": "relu"}, ["activation_function", "gelu_new"]),
+        (tiny.gpt2, {"activation_function": "quick_gelu"}, ["activation_function", "gelu_new"]),
         (tiny.gpt2, {"scale_attn_by_inverse_layer_idx": True}, ["scale_attn_by_inverse_layer_idx"]),
         (tiny.gpt2, {"n_head": 5}, ["n_head"]),
-        (tiny.bert, {"hidden_act": "relu"}, ["hidden_act"]),
+        (tiny.bert, {"hidden_act": "mish"}, ["hidden_act"]),
         (tiny.bert, {"position_embedding_type": "relative_key"}, ["relative_key", "absolute"]),
         (tiny.bert, {"is_decoder": True}, ["is_decoder"]),
     ],

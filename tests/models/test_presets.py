@@ -24,7 +24,7 @@ PARAMETERS = {
 @pytest.mark.parametrize("name", PRESETS)
 def test_published_sizes(name: str) -> None:
     config = preset(name)
-    assert sum(prod(shape) for shape in architecture(config).tensors(config).values()) == PARAMETERS[name]
+    assert sum(prod(shape) for shape in architecture(config).plain(config).values()) == PARAMETERS[name]
 
 
 def test_other_depths() -> None:

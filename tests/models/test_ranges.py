@@ -11,10 +11,11 @@ import torch
 from puma.errors import RangeError
 from puma.models import ranges
 from puma.models.checkpoint import load
-from puma.models.config import Gpt2, Llama
-from puma.nn.functional import heads
+from puma.models.config import Gpt2, Llama, Rope
+from puma.models.rope import frequencies
+from puma.nn.functional import heads, rms_norm
 from puma.nn.modules import rotary_angles
-from tests.models import tiny
+from tests.models import tiny, zoo
 
 
 def sphere(count: int, width: int) -> torch.Tensor:
@@ -30,7 +31,7 @@ def spread(q: torch.Tensor, k: torch.Tensor) -> float:
 
 def test_scores_of_a_model_with_biases_stay_within_the_bound() -> None:
     config = Gpt2(vocab_size=10, width=32, layers=1, heads=4)
-    names = ("h.0.attn.q", "h.0.attn.k")
+    names = ("x.self_attn.q_proj", "x.self_attn.k_proj")
     params = {f"{n}.weight": torch.randn(32, 32) for n in names} | {f"{n}.bias": 9 * torch.randn(32) for n in names}
     n = sphere(2000, 32)
     q, k = ((n @ params[f"{m}.weight"].T + params[f"{m}.bias"]).view(-1, 4, 8) for m in names)
@@ -43,7 +44,7 @@ def test_scores_of_a_rotary_model_stay_within_the_bound() -> None:
     config = Llama(vocab_size=10, hidden_size=32, intermediate_size=8, layers=1, heads=4, kv_heads=2)
     params = {"x.self_attn.q_proj.weight": torch.randn(32, 32), "x.self_attn.k_proj.weight": torch.randn(16, 32)}
     n = sphere(1000, 32)
-    angles = rotary_angles(torch.arange(1000), 8, 10000.0, torch.device("cpu"))
+    angles = rotary_angles(torch.arange(1000), frequencies(Rope(), 8, 2048), torch.device("cpu"))
     q, k, _ = heads(*(n @ w.T for w in params.values()), torch.zeros(1000, 8), 8, [angles, angles])
     k = k.repeat_interleave(2, dim=1)
     ((_, bound, _, what),) = ranges.bounds(config, params)
@@ -71,4 +72,45 @@ def test_what_could_overflow_is_refused_by_name(part: str, factor: float, what: 
     if part == "q_proj":
         params[name.replace("q_proj", "k_proj")] *= 20.0
     with pytest.raises(RangeError, match=f"{part} can give {what}"):
+        ranges.check(checkpoint.config, params)
+
+
+@pytest.mark.parametrize("name", ["qwen2", "qwen3", "gemma2", "neox", "opt"])
+def test_scores_of_every_kind_of_decoder_stay_within_the_bound(name: str, tmp_path: Path) -> None:
+    """Biases of keys turn with positions, and are shared by all keys otherwise; norms of heads bound what they give."""
+    checkpoint = load(zoo.write(tmp_path, name))
+    config, params = checkpoint.config, checkpoint.fold()
+    layer = "model.layers.0.self_attn."
+    names = [f"{layer}{part}_proj" for part in "qk"]
+    n = sphere(400, config.hidden_size)
+    q, k = (n @ params[f"{m}.weight"].T + params.get(f"{m}.bias", torch.zeros(1)) for m in names)
+    if config.head_norms:
+        q, k = (
+            (rms_norm(x.reshape(400, -1, config.head_dim), 1e-9) * params[f"{layer}{part}_norm.weight"]).reshape(
+                400, -1
+            )
+            for x, part in ((q, "q"), (k, "k"))
+        )
+    turns = (
+        rotary_angles(torch.arange(400), frequencies(config.rope, config.head_dim, 32), n.device)
+        if config.rope
+        else None
+    )
+    q, k, _ = heads(q, k, k, config.head_dim, [turns, turns] if turns is not None else [])
+    k = k.repeat_interleave(config.heads // config.kv_heads, dim=1)
+    bound = next(b for where, b, limit, _ in ranges.bounds(config, params) if where == names[0])
+    assert spread(q, k) < bound < 40 * spread(q, k)
+
+
+@pytest.mark.parametrize("name", ["Albert-MaskedLM", "Electra-SequenceClassification", "t5-gated", "vit"])
+def test_every_limited_matrix_has_a_bound(name: str, tmp_path: Path) -> None:
+    checkpoint = load(zoo.write(tmp_path, name))
+    params = checkpoint.fold()
+    bounded = {where for where, *_ in ranges.bounds(checkpoint.config, params)}
+    ends = ("query", "value", "intermediate.dense", "pooler.dense", "transform.dense", "q_proj", "v_proj", "gate_proj")
+    wanted = {n.removesuffix(".weight") for n in params if n.removesuffix(".weight").endswith(ends)}
+    assert wanted <= bounded
+    where = sorted(bounded)[0]
+    params[f"{where}.weight"] = params[f"{where}.weight"] * 0 + 127.0
+    with pytest.raises(RangeError):
         ranges.check(checkpoint.config, params)

@@ -22,17 +22,20 @@ INTERRUPTED = 130
 EXIT_CODES = """\
 Exit codes: 0 done; 1 failed; 2 an option, argument or prompt that makes no sense; 3 the model's files \
 cannot be used; 4 the parties no longer agree, or one is lost; 5 the cluster file, a key or a certificate \
-cannot be used; 6 files that are kept are damaged, missing or find no room; 130 interrupted.
+cannot be used; 6 files that are kept are damaged, missing or find no room; 7 a party does not serve this: not \
+allowed, beyond a limit, or about to stop; 130 interrupted.
 
 Errors are one line and a hint; `--debug` adds the stack. `puma COMMAND --help` explains a command.\
 """
 GROUPS = {  # name: what its commands are for
+    "models": "List and delete the models that a cluster serves.",
     "keys": "Make and show the keys by which parties, owners and clients know each other.",
     "cluster": "Write and show the file that says who the three parties are and who may ask.",
 }
 COMMANDS = {  # name: where it lives, its arguments, what it does
     "generate": ("commands", "[MODEL] [PROMPT]", "Continue a prompt, or all in a file."),
     "encode": ("commands", "MODEL TEXT...", "Embed or classify texts, by a BERT model."),
+    "chat": ("chat", "[MODEL]", "Talk with a model, a line at a time."),
     "bench": ("commands", "MODEL --prompt N", "Time a request on a published shape or a checkpoint."),
     "cost": ("commands", "MODEL --prompt N", "Count the rounds and bytes of a request without running it."),
     "eval": ("evaluation", "MODEL --task TASK --data FILE", "Compare secure answers with plaintext on your data."),
@@ -41,6 +44,10 @@ COMMANDS = {  # name: where it lives, its arguments, what it does
     "store": ("store", "", "Show or empty what the parties keep."),
     "doctor": ("doctor", "", "Look at this machine, and let three parties test themselves."),
     "demo": ("demo", "", "See what each party sees, while three of them write a story."),
+    "party": ("party", "--as KEY --store DIR", "Run one of three parties, until it is told to stop."),
+    "share": ("models", "MODEL --as KEY", "Upload a model's shares to the three parties."),
+    "models list": ("models", "--as KEY", "Show the models that a cluster serves."),
+    "models delete": ("models", "NAME --as KEY", "Let all three parties forget a model."),
     "keys new": ("keys", "NAME", "Make a key and its certificate; nothing is overwritten."),
     "keys renew": ("keys", "FILE", "Make the certificate last longer, with the same key and fingerprint."),
     "keys show": ("keys", "FILE", "Show a certificate's fingerprint and how long it is valid."),

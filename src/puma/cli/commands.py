@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
@@ -15,12 +15,13 @@ import puma
 from puma.cli import ui
 from puma.cli.prompts import agreement, comparison, generate_all, read
 from puma.cli.ui import HUMAN, Count, Flag, Output, Profile
+from puma.cli.where import HERE, End, Where, opened, sentences
 from puma.errors import UsageError
 
 if TYPE_CHECKING:
+    from puma.serving.asking import Asking
     from puma.serving.bench import Timed
-    from puma.serving.clear import ClearModel
-    from puma.serving.local import LocalCluster
+    from puma.serving.public import PublicModel
 
 
 def generate(
@@ -33,6 +34,8 @@ def generate(
     compare: Flag = False,
     store: Path | None = None,
     approximation: Profile = "spline",
+    stop: End | None = None,
+    where: Where = HERE,
     output: Output = HUMAN,
 ) -> None:
     """Continue a prompt by a public number of tokens, greedily; they appear as they are decided.
@@ -53,26 +56,28 @@ def generate(
         A folder where the parties keep their shares and look for what `puma prepare` has computed ahead.
     approximation
         Which functions to compute with: ours, those of the PUMA paper, or MPCFormer's.
+    stop
+        eos: end earlier where the text ends. The parties then wait after each token, and learn how many there are.
     """
-    from puma.serving.clear import ClearModel
-    from puma.serving.local import LocalCluster
-
+    where.check(compare=compare, store=store, approximation=approximation != "spline")
     if prompts is not None:
         if prompt is not None:
             raise UsageError("--prompts takes the place of PROMPT", "leave out one of them")
-        generate_all(model, read(prompts), tokens, compare, store, approximation, output)
+        if stop is not None:
+            raise UsageError("--stop is for one prompt", "leave it out, or pass PROMPT")
+        generate_all(model, read(prompts), tokens, compare, store, approximation, output, where)
         return
     if model is None:
         raise UsageError("puma generate needs PROMPT", "pass one, or --prompts FILE with one in each line")
     source, prompt = (None, model) if prompt is None else (model, prompt)
     started = time.perf_counter()
     with ui.progress(output.json) as progress:
-        clear = ClearModel(source)
-        ids = clear.prompt_ids(prompt, tokens)
-        cluster = LocalCluster(clear, progress, store=store, approximation=approximation)
-    loaded = time.perf_counter() - started
+        cluster, ids = opened(
+            where, source, lambda clear: clear.prompt_ids(prompt, tokens), progress, store, approximation
+        )
+    loaded, clear = time.perf_counter() - started, cluster.model
     with cluster:
-        found = _streamed(cluster, ids, tokens, output.json)
+        found = _streamed(cluster, ids, tokens, stop, output.json)
         cost = cluster.cost
     agreed = agreement(clear, ids, found) if compare else None
     if output.json:
@@ -86,13 +91,13 @@ def generate(
     ui.say(ui.cost_line(cost, len(found)))
     if store and not cost.prepared:
         ui.say(f"nothing was prepared for {len(ids)} tokens in and {tokens} out: see puma prepare --help")
-    ui.say(ui.LOCAL)
+    where.say_local()
 
 
-def _streamed(cluster: LocalCluster, ids: list[int], tokens: int, as_json: bool) -> list[int]:
+def _streamed(cluster: Asking, ids: list[int], tokens: int, stop: End | None, as_json: bool) -> list[int]:
     """The tokens, shown as they come."""
     found: list[int] = []
-    stream = (new for (new,) in cluster.session.generate([ids], tokens))
+    stream = cluster.continued(ids, tokens, stop)
     with ui.progress(as_json) as progress:
         progress("the parties read the prompt", 0, 1)
         found.append(next(stream))
@@ -111,12 +116,13 @@ def _streamed(cluster: LocalCluster, ids: list[int], tokens: int, as_json: bool)
 
 def encode(
     model: str,
-    text: str,
     /,
     *more: str,
+    lengths: Literal["public", "secret"] = "public",
     compare: Flag = False,
     store: Path | None = None,
     approximation: Profile = "spline",
+    where: Where = HERE,
     output: Output = HUMAN,
 ) -> None:
     """Embed texts (mean of the token states, normalised), or classify them if the model has a head for that.
@@ -124,11 +130,11 @@ def encode(
     Parameters
     ----------
     model
-        A BERT checkpoint's folder or a hub name.
-    text
-        A text to encode.
+        An encoder's or a classifier's folder, or a hub name; with --cluster the first text.
     more
-        Further texts; all go in one request.
+        Texts to encode, or the files of images; all go in one request.
+    lengths
+        secret: the parties learn a common length only, the next power of two, and not how many tokens each text has.
     compare
         Run the plain model, too, and print how far the answers lie apart.
     store
@@ -136,19 +142,17 @@ def encode(
     approximation
         Which functions to compute with: ours, those of the PUMA paper, or MPCFormer's.
     """
-    from puma.models.text import check_batch
-    from puma.serving.clear import ClearModel
-    from puma.serving.local import LocalCluster
-
+    where.check(compare=compare, store=store, approximation=approximation != "spline")
+    source, texts = (model, list(more)) if where.cluster is None else (None, [model, *more])
+    if not texts:
+        raise UsageError("puma encode needs TEXT", "pass at least one after the model")
     with ui.progress(output.json) as progress:
-        clear = ClearModel(model)
-        texts = [text, *more]
-        ids = [clear.sentence_ids(text) for text in texts]
-        check_batch(clear.config, [len(tokens.ids) for tokens in ids])
-        with LocalCluster(clear, progress, store=store, approximation=approximation) as cluster:
+        cluster, ids = opened(where, source, lambda c: sentences(c, texts), progress, store, approximation)
+        with cluster:
             progress("encoding", 0, 1)
-            found, cost = cluster.encode(texts), cluster.cost
-        plain = [clear.encode(tokens) if compare else None for tokens in ids]
+            found, cost = cluster.encode(texts, lengths), cluster.cost
+        clear = cluster.model
+        plain = [clear.encode(tokens) if compare else None for tokens in ids]  # type: ignore[attr-defined]
     results = [_encoded(clear, text, e.values, p) for text, e, p in zip(texts, found, plain)]
     if output.json:
         alone = {key: value for key, value in results[0].items() if key != "text"} if len(texts) == 1 else {}
@@ -159,24 +163,29 @@ def encode(
     for result in results:
         _show_encoded(result)
     ui.say(ui.cost_line(cost, texts=len(texts)))
-    ui.say(ui.LOCAL)
+    where.say_local()
 
 
-def _encoded(clear: ClearModel, text: str, values: Any, plain: Any) -> dict[str, Any]:
+def _encoded(clear: PublicModel, text: str, values: Any, plain: Any) -> dict[str, Any]:
     """One text's answer, and how far it lies from the plain model's."""
     key = "logits" if clear.labels else "embedding"
-    result = {"text": text, key: values.tolist()} | ({"labels": list(clear.labels)} if clear.labels else {})
+    result: dict[str, Any] = {"text": text, key: values.tolist()} | (
+        {"labels": list(clear.labels)} if clear.labels else {}
+    )
     if plain is not None:
         from torch import nn
 
-        cosine = float(nn.functional.cosine_similarity(values, plain, dim=0))
+        cosine = float(nn.functional.cosine_similarity(values.flatten(), plain.flatten(), dim=0))
         result["compare"] = {"max_abs_error": float((values - plain).abs().max()), "cosine": cosine}
     return result
 
 
 def _show_encoded(result: dict[str, Any]) -> None:
     ui.say(result["text"])
-    if "logits" in result:
+    if "logits" in result and isinstance(result["logits"][0], list):  # of each token
+        best = [result["labels"][max(range(len(row)), key=row.__getitem__)] for row in result["logits"]]
+        ui.say(f"  {' '.join(best)}")
+    elif "logits" in result:
         best = max(result["logits"])
         for label, value in zip(result["labels"], result["logits"]):
             ui.say(f"  {label:<16} {value:9.4f}{'  <' if value == best else ''}")

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 from puma.cli import ui
 from puma.cli.ui import Output
+from puma.cli.where import Where, opened
 from puma.errors import UsageError
 
 if TYPE_CHECKING:
-    from puma.serving.clear import ClearModel
-    from puma.serving.local import LocalCluster
+    from puma.serving.asking import Asking
+    from puma.serving.public import PublicModel
 
 
 def read(path: Path) -> list[str]:
@@ -32,20 +33,20 @@ def read(path: Path) -> list[str]:
 
 def generate_all(
     source: str | None, prompts: list[str], tokens: int, compare: bool, store: Path | None, approximation: str,
-    output: Output,
+    output: Output, where: Where,
 ) -> None:  # fmt: skip
     """Continue all prompts, and print them in their order."""
     from puma.models.text import check_batch
-    from puma.serving.clear import ClearModel
-    from puma.serving.local import LocalCluster
+
+    def checked(clear: PublicModel) -> list[list[int]]:
+        ids = [clear.prompt_ids(prompt, tokens) for prompt in prompts]
+        check_batch(clear.config, [len(prompt) for prompt in ids], tokens)
+        return ids
 
     started = time.perf_counter()
     with ui.progress(output.json) as progress:
-        clear = ClearModel(source)
-        ids = [clear.prompt_ids(prompt, tokens) for prompt in prompts]
-        check_batch(clear.config, [len(prompt) for prompt in ids], tokens)
-        cluster = LocalCluster(clear, progress, store=store, approximation=approximation)
-    loaded = time.perf_counter() - started
+        cluster, ids = opened(where, source, checked, progress, store, approximation)
+    loaded, clear = time.perf_counter() - started, cluster.model
     with cluster:
         found = _all_tokens(cluster, ids, tokens, output.json)
         cost = cluster.cost
@@ -61,10 +62,10 @@ def generate_all(
             ui.say(comparison(result["compare"], result["token_ids"]))
         ui.say()
     ui.say(ui.cost_line(cost, len(results) * tokens))
-    ui.say(ui.LOCAL)
+    where.say_local()
 
 
-def _all_tokens(cluster: LocalCluster, ids: list[list[int]], tokens: int, as_json: bool) -> list[list[int]]:
+def _all_tokens(cluster: Asking, ids: list[list[int]], tokens: int, as_json: bool) -> list[list[int]]:
     """The new tokens of each prompt."""
     steps = []
     with ui.progress(as_json) as progress:
@@ -75,12 +76,12 @@ def _all_tokens(cluster: LocalCluster, ids: list[list[int]], tokens: int, as_jso
     return [list(new) for new in zip(*steps)]
 
 
-def _result(clear: ClearModel, prompt: str, ids: list[int], found: list[int], compare: bool) -> dict[str, Any]:
+def _result(clear: PublicModel, prompt: str, ids: list[int], found: list[int], compare: bool) -> dict[str, Any]:
     result = {"prompt": prompt, "text": clear.decode(found), "token_ids": found}
     return result | ({"compare": agreement(clear, ids, found)} if compare else {})
 
 
-def agreement(clear: ClearModel, ids: list[int], found: list[int]) -> dict[str, Any]:
+def agreement(clear: Any, ids: list[int], found: list[int]) -> dict[str, Any]:
     """The plain model's answer, and whether it is the same."""
     plain = clear.generate(ids, len(found))
     return {"text": clear.decode(plain), "token_ids": plain, "agree": plain == found}

@@ -1,147 +1,259 @@
-"""BERT: LayerNorm after each half of a layer, pooler and classifier; must not know tensors from shares."""
+"""Checkpoints of encoders: BERT, RoBERTa, DistilBERT, ELECTRA and ALBERT, as data.
+
+Heads that a checkpoint holds and its architecture does not name (BERT's next sentence, RoBERTa's unused pooler) are
+left aside. This file must not know of shares or files.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
 
-import puma.nn.modules as nn
-from puma.errors import UsageError
-from puma.models.config import Bert as Config
-from puma.nn import functional as F
-from puma.nn.modules import Value
+from puma.models.encoder import ENCODER
+from puma.models.family import Family, Names, chosen, labelled, refuse
 
-
-class Normed(NamedTuple):
-    """A hidden state as a norm left it: matrices, having absorbed the affine, read n; residuals `full`."""
-
-    n: Value
-    affine: nn.Affine
-
-    @property
-    def full(self) -> Value:
-        return self.affine(self.n)
-
-
-class Attention(nn.Module):
-    def __init__(self, c: Config) -> None:
-        self.head_dim = c.head_dim
-        self.query = nn.Linear(c.hidden_size, c.hidden_size)
-        self.key = nn.Linear(c.hidden_size, c.hidden_size)
-        self.value = nn.Linear(c.hidden_size, c.hidden_size)
-
-    def __call__(self, x: Value, at: nn.Layout) -> Value:
-        q, k, v = F.heads(self.query(x), self.key(x), self.value(x), self.head_dim)
-        return nn.attend(q, at.rows.pad(k), at.rows.pad(v), at)
-
-
-class Output(nn.Module):
-    """The end of either half of a layer: a matrix, and the norm of its sum with the residual."""
-
-    def __init__(self, c: Config, inputs: int) -> None:
-        self.eps = c.eps
-        self.dense = nn.Linear(inputs, c.hidden_size)
-        self.LayerNorm = nn.Affine(c.hidden_size)
-
-    def norm(self, x: Value) -> Normed:
-        with F.component("norm", x):
-            return Normed(F.layer_norm(x, self.eps), self.LayerNorm)
-
-
-class Layer(nn.Module):
-    def __init__(self, c: Config) -> None:
-        self.approximate = "none" if c.activation == "gelu" else "tanh"
-        self.attention: Any = nn.Module(self=Attention(c), output=Output(c, c.hidden_size))
-        self.intermediate: Any = nn.Module(dense=nn.Linear(c.hidden_size, c.intermediate_size))
-        self.output = Output(c, c.intermediate_size)
-
-    def __call__(self, h: Normed, at: nn.Layout) -> Normed:
-        with F.component("attention", h.n):
-            x = self.attention.output.dense(self.attention.self(h.n, at)) + h.full
-        h = self.attention.output.norm(x)
-        with F.component("mlp", h.n):
-            x = self.output.dense(F.gelu(self.intermediate.dense(h.n), self.approximate)) + h.full
-        return self.output.norm(x)
+Raw = dict[str, Any]
+SIZES = {
+    "vocab_size": "vocab_size",
+    "hidden_size": "hidden_size",
+    "intermediate_size": "intermediate_size",
+    "layers": "num_hidden_layers",
+    "heads": "num_attention_heads",
+    "context": "max_position_embeddings",
+    "type_vocab_size": "type_vocab_size",
+    "eps": "layer_norm_eps",
+}
+DISTIL_SIZES = {
+    "vocab_size": "vocab_size",
+    "hidden_size": "dim",
+    "intermediate_size": "hidden_dim",
+    "layers": "n_layers",
+    "heads": "n_heads",
+    "context": "max_position_embeddings",
+}
+SUPPORTED: dict[str, tuple[Any, ...]] = {
+    "position_embedding_type": ("absolute",),
+    "is_decoder": (False,),
+    "add_cross_attention": (False,),
+    "inner_group_num": (1,),
+}
+LAYER = "bert.encoder.layer.{}."
+EMBEDDINGS = ("word_embeddings", "position_embeddings", "token_type_embeddings", "LayerNorm")
+PARTS = (
+    "attention.self.query",
+    "attention.self.key",
+    "attention.self.value",
+    "attention.output.dense",
+    "attention.output.LayerNorm",
+    "intermediate.dense",
+    "output.dense",
+    "output.LayerNorm",
+)
 
 
-class Embeddings(nn.Module):
-    def __init__(self, c: Config) -> None:
-        self.eps = c.eps
-        self.word_embeddings = nn.Embedding(c.vocab_size, c.hidden_size)
-        self.position_embeddings = nn.Embedding(c.context, c.hidden_size)
-        self.token_type_embeddings = nn.Embedding(c.type_vocab_size, c.hidden_size)
-        self.LayerNorm = nn.Affine(c.hidden_size)
-
-    def __call__(self, one_hot: Value, at: nn.Layout, types: list[int]) -> Normed:
-        with F.component("embedding", one_hot):
-            x = self.word_embeddings(one_hot) + self.position_embeddings.weight[at.positions]
-            x = x + self.token_type_embeddings.weight[types]
-        with F.component("norm", x):
-            return Normed(F.layer_norm(x, self.eps), self.LayerNorm)
+def modules(prefix: str, layer: str, parts: tuple[str, ...], heads: dict[str, str]) -> dict[str, str]:
+    """The modules of a checkpoint whose layers lie at `layer` and call PARTS by other names."""
+    found = {f"{prefix}embeddings.{name}": f"bert.embeddings.{name}" for name in EMBEDDINGS}
+    found |= {f"{prefix}{layer}.{theirs}": LAYER + ours for theirs, ours in zip(parts, PARTS, strict=True)}
+    return found | heads
 
 
-class Encoder(nn.Module):
-    def __init__(self, c: Config) -> None:
-        self.embeddings = Embeddings(c)
-        self.encoder: Any = nn.Module(layer=[Layer(c) for _ in range(c.layers)])
-        self.pooler: Any = nn.Module(dense=nn.Linear(c.hidden_size, c.hidden_size)) if c.pooler else None
-
-    def __call__(self, one_hot: Value, at: nn.Layout, types: list[int]) -> Value:
-        h = self.embeddings(one_hot, at, types)
-        for layer in self.encoder.layer:
-            h = layer(h, at)
-        return h.full
+POOLER, MAPPING, CLASSES = "bert.pooler.dense", "bert.embeddings.mapping", {"classifier": "classifier"}
+DENSE, NORM, BIAS = "cls.predictions.transform.dense", "cls.predictions.transform.LayerNorm", "cls.predictions"
+OWN_DENSE = {"classifier.dense": POOLER, "classifier.out_proj": "classifier"}
 
 
-class Model(nn.Module):
-    """BertModel, and BertForSequenceClassification where the config names labels."""
+@dataclass(frozen=True)
+class Dialect:
+    """How a kind of encoder names its modules: those of a layer, others of its own, and those of each task's head."""
 
-    def __init__(self, config: Config, params: Mapping[str, Value] | None = None) -> None:
-        self.config = config
-        self.bert = Encoder(config)
-        self.classifier = nn.Linear(config.hidden_size, len(config.labels)) if config.labels else None
-        self.fill(params)
+    prefix: str
+    layer: str
+    parts: tuple[str, ...]
+    heads: dict[str, dict[str, str]]
+    ignored: str
+    own: dict[str, str] = field(default_factory=dict)
+    skip: int = 0  # positions before the first
 
-    def __call__(
-        self, one_hot: Value, types: Sequence[int] | None = None, lengths: Sequence[int] | None = None
-    ) -> Value:
-        """The last hidden states (tokens, hidden_size) of texts of these lengths, of a single one if left out.
-
-        types: public token types, 0 unless given.
-        """
-        at = nn.Layout(lengths or one_hot.shape[:1], causal=False)
-        return self.bert(one_hot, at, list(types or [0] * one_hot.shape[0]))
-
-    def pool(self, hidden: Value, lengths: Sequence[int] | None = None) -> Value:
-        """The pooled first token of each text (texts, hidden_size)."""
-        if self.bert.pooler is None:
-            raise UsageError("the model has no pooler", "use its hidden states")
-        with F.component("head", hidden):
-            first = hidden[nn.Rows(lengths or hidden.shape[:1]).starts]
-            return F.tanh(self.bert.pooler.dense(first))
-
-    def classify(self, hidden: Value, lengths: Sequence[int] | None = None) -> Value:
-        """The logits (texts, labels) of the classification head."""
-        if self.classifier is None:
-            raise UsageError("the model has no classification head", "use a BertForSequenceClassification checkpoint")
-        pooled = self.pool(hidden, lengths)
-        with F.component("head", pooled):
-            return self.classifier(pooled)
+    def names(self, task: str) -> Names:
+        """All of them for one task."""
+        found = modules(self.prefix, self.layer, self.parts, self.own | self.heads.get(task, {}))
+        outside = tuple(dict.fromkeys(name.partition(".")[0] for heads in self.heads.values() for name in heads))
+        outside = tuple(name for name in outside if name != self.prefix[:-1])
+        skip = {f"{self.prefix}embeddings.position_embeddings": self.skip}
+        return Names(found, self.prefix, outside, ignored=self.ignored, skip=skip)
 
 
-def fold(config: Config, state: Mapping[str, Value]) -> dict[str, Value]:
-    """At the owner: fold norms and 1/sqrt(head_dim) into the matrices; residuals still need the norms."""
-    folded = dict(state)
-    norm = "bert.embeddings.LayerNorm"
-    for i in range(config.layers):
-        layer = f"bert.encoder.layer.{i}."
-        nn.absorb(folded, norm, [f"{layer}attention.self.{name}" for name in ("query", "key", "value")])
-        nn.rescale(folded, f"{layer}attention.self.query", config.head_dim**-0.5)
-        nn.absorb(folded, f"{layer}attention.output.LayerNorm", [f"{layer}intermediate.dense"])
-        norm = f"{layer}output.LayerNorm"
-    return {name: folded[name] for name in Model(config).shapes()}
+DIALECTS = {
+    "Bert": Dialect(
+        "bert.",
+        "encoder.layer.{}",
+        PARTS,
+        {
+            "Model": {POOLER: POOLER},
+            "SequenceClassification": {POOLER: POOLER} | CLASSES,
+            "TokenClassification": CLASSES,
+            "MaskedLM": {name: name for name in (DENSE, NORM, BIAS, f"{BIAS}.decoder")},
+        },
+        r"cls\..*|bert\.pooler\..*",
+    ),
+    "Roberta": Dialect(
+        "roberta.",
+        "encoder.layer.{}",
+        PARTS,
+        {
+            "Model": {"roberta.pooler.dense": POOLER},
+            "SequenceClassification": OWN_DENSE,
+            "TokenClassification": CLASSES,
+            "MaskedLM": {
+                "lm_head.dense": DENSE,
+                "lm_head.layer_norm": NORM,
+                "lm_head.decoder": f"{BIAS}.decoder",
+                "lm_head": BIAS,
+            },
+        },
+        r"roberta\.pooler\..*|lm_head\..*",
+        skip=2,
+    ),
+    "DistilBert": Dialect(
+        "distilbert.",
+        "transformer.layer.{}",
+        (
+            "attention.q_lin", "attention.k_lin", "attention.v_lin", "attention.out_lin", "sa_layer_norm", "ffn.lin1",
+            "ffn.lin2", "output_layer_norm",
+        ),
+        {
+            "SequenceClassification": {"pre_classifier": POOLER} | CLASSES,
+            "TokenClassification": CLASSES,
+            "MaskedLM": {"vocab_transform": DENSE, "vocab_layer_norm": NORM, "vocab_projector": BIAS},
+        },
+        r"vocab_.*",
+    ),
+    "Electra": Dialect(
+        "electra.",
+        "encoder.layer.{}",
+        PARTS,
+        {
+            "SequenceClassification": OWN_DENSE,
+            "TokenClassification": CLASSES,
+            "MaskedLM": {
+                "generator_predictions.dense": DENSE,
+                "generator_predictions.LayerNorm": NORM,
+                "generator_lm_head": BIAS,
+            },
+            "PreTraining": {"discriminator_predictions.dense": ""},
+        },
+        r"generator_.*|discriminator_.*",
+        {"electra.embeddings_project": MAPPING},
+    ),
+    "Albert": Dialect(
+        "albert.",
+        "encoder.albert_layer_groups.{}.albert_layers.0",
+        (
+            "attention.query", "attention.key", "attention.value", "attention.dense", "attention.LayerNorm", "ffn",
+            "ffn_output", "full_layer_layer_norm",
+        ),
+        {
+            "Model": {"albert.pooler": POOLER},
+            "SequenceClassification": {"albert.pooler": POOLER} | CLASSES,
+            "TokenClassification": CLASSES,
+            "MaskedLM": {"predictions.dense": DENSE, "predictions.LayerNorm": NORM, "predictions": BIAS},
+            "PreTraining": {"sop_classifier.classifier": ""},
+        },
+        r"predictions\..*|sop_classifier\..*|albert\.pooler\..*",
+        {"albert.encoder.embedding_hidden_mapping_in": MAPPING},
+    ),
+}  # fmt: skip
+Settings = Callable[[Raw, set[str]], Raw]
 
 
-def tensors(config: Config) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of what a checkpoint must hold."""
-    return Model(config).shapes()
+def _headed(task: str, raw: Raw) -> Raw:
+    """What the name of an architecture says of its heads."""
+    if task == "MaskedLM":
+        return {"predicts": True, "tied": raw.get("tie_word_embeddings", True), "pooler": False}
+    if task == "TokenClassification":
+        return {"labels": labelled(raw), "each_token": True, "pooler": False}
+    return {"labels": labelled(raw)} if task == "SequenceClassification" else {}
+
+
+def _has(names: set[str], pattern: str) -> bool:
+    """Whether a checkpoint holds a tensor; before there is one, that it does."""
+    return not names or any(re.search(pattern, name) for name in names)
+
+
+def bert(task: str) -> Settings:
+    """BERT: the pooler is there if its tensors are."""
+
+    def settings(raw: Raw, names: set[str]) -> Raw:
+        found = {"activation": chosen(raw, "hidden_act", "gelu"), "pooler": _has(names, r"pooler\.dense\.weight$")}
+        return found | _headed(task, raw)
+
+    return settings
+
+
+def roberta(task: str) -> Settings:
+    """RoBERTa: positions count from 2, and a classification head has its own dense layer in the pooler's place."""
+
+    def settings(raw: Raw, names: set[str]) -> Raw:
+        found = bert(task)(raw, names) | {"context": raw.get("max_position_embeddings", 514) - 2}
+        if raw.get("pad_token_id", 1) != 1:
+            refuse(f"sets pad_token_id to {raw['pad_token_id']}", "pad_token_id = 1 only, from which positions count")
+        return found | ({"pooler": True} if task == "SequenceClassification" else {})
+
+    return settings
+
+
+def distilbert(task: str) -> Settings:
+    """DistilBERT: no token types, no pooler but a classification head's."""
+
+    def settings(raw: Raw, names: set[str]) -> Raw:
+        found = {"activation": chosen(raw, "activation", "gelu"), "type_vocab_size": 0, "pooler_activation": "relu"}
+        return found | {"pooler": task == "SequenceClassification"} | _headed(task, raw)
+
+    return settings
+
+
+def electra(task: str) -> Settings:
+    """ELECTRA: an embedding of its own size, and a classification head with GeLU in the pooler's place."""
+
+    def settings(raw: Raw, names: set[str]) -> Raw:
+        size = raw.get("embedding_size", raw.get("hidden_size"))
+        found = {"activation": chosen(raw, "hidden_act", "gelu"), "pooler_activation": "gelu"}
+        found |= {"pooler": task == "SequenceClassification", "embedding_size": size}
+        return found | {"projected": size != raw.get("hidden_size")} | _headed(task, raw)
+
+    return settings
+
+
+def albert(task: str) -> Settings:
+    """ALBERT: a small embedding, always projected, and layers that share their weights."""
+
+    def settings(raw: Raw, names: set[str]) -> Raw:
+        found = {"activation": chosen(raw, "hidden_act", "gelu_new"), "projected": True}
+        found |= {"embedding_size": raw.get("embedding_size", 128), "groups": raw.get("num_hidden_groups", 1)}
+        return found | {"pooler": _has(names, r"pooler\.weight$")} | _headed(task, raw)
+
+    return settings
+
+
+def families() -> dict[str, Family]:
+    """Every architecture that config.json may name."""
+    kinds: dict[str, tuple[Callable[[str], Settings], str]] = {
+        "Bert": (bert, "Bert"),
+        "Roberta": (roberta, "Roberta"),
+        "XLMRoberta": (roberta, "Roberta"),
+        "DistilBert": (distilbert, "DistilBert"),
+        "Electra": (electra, "Electra"),
+        "Albert": (albert, "Albert"),
+    }
+    found: dict[str, Family] = {}
+    for kind, (settings, dialect) in kinds.items():
+        sizes = DISTIL_SIZES if kind == "DistilBert" else SIZES
+        for task in ("Model", "SequenceClassification", "TokenClassification", "MaskedLM"):
+            name = f"{kind}{task}" if task == "Model" else f"{kind}For{task}"
+            found[name] = Family(ENCODER, settings(task), DIALECTS[dialect].names(task), sizes, SUPPORTED)
+    for kind in ("Bert", "Albert", "Electra"):  # their encoders, for hidden states
+        found[f"{kind}ForPreTraining"] = found[f"{kind}Model"]
+    return found

@@ -6,6 +6,7 @@ It holds whatever the model appends, tensors or shares, and knows which places h
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 
@@ -52,6 +53,7 @@ class Cache:
 
     def __init__(self, layers: int, lengths: Sequence[int] | None = None) -> None:
         self.layers: list[LayerCache] = [LayerCache() for _ in range(layers)]
+        self.memory: Any = None  # what an encoder made of the prompts, for models that have one
         self._lengths = lengths
         self.held = torch.empty((1 if lengths is None else len(lengths), 0), dtype=torch.bool)
 

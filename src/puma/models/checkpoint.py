@@ -18,17 +18,16 @@ from safetensors import SafetensorError, safe_open
 
 from puma.errors import CheckpointError, TensorError, UnsupportedModel
 from puma.models import ARCHITECTURES
-from puma.models.config import Bert, Config, Gpt2, Llama, read
+from puma.models.config import Config
 from puma.models.ranges import check
 
 HUB_FILES = ["*.json", "*.txt", "*.model"]
+ORIGINAL = "use the original checkpoint, in fp32, fp16 or bf16"
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 FLOATS = ("F64", "F32", "F16", "BF16")
-PREFIX = {Llama: "model.", Gpt2: "transformer.", Bert: "bert."}  # a bare encoder lacks it
-HEADS = ("lm_head.", "classifier.", "cls.")
 OLD_NAMES = {".gamma": ".weight", ".beta": ".bias"}
-# Buffers that are computed, and heads of BERT's pre-training that are not used.
-IGNORED = re.compile(r".*\.position_ids|.*\.attn\.(masked_)?bias|.*\.rotary_emb\.inv_freq|cls\..*")
+# Buffers that are computed.
+IGNORED = re.compile(r".*\.(position|token_type)_ids|.*\.(attn|attention)\.(masked_)?bias|.*\.inv_freq")
 
 
 @dataclass(frozen=True)
@@ -87,6 +86,8 @@ def locate(source: str | Path, weights: bool) -> Path:
     folder = Path(source).expanduser()
     if not folder.exists() and isinstance(source, str) and HUB_NAME.fullmatch(source):
         folder = download(source, weights)
+    if any([folder] if folder.suffix == ".gguf" else folder.glob("*.gguf")) and not (folder / "config.json").is_file():
+        raise UnsupportedModel(f"{source} is quantised (GGUF)", ORIGINAL)
     if not folder.exists():
         raise CheckpointError(f"there is no folder {source}", "pass a checkpoint's folder or a hub name")
     if not (folder / "config.json").is_file():
@@ -127,6 +128,8 @@ def weight_files(folder: Path) -> list[Path]:
             f"{folder} holds its weights in pytorch_model.bin only, which could run code when opened",
             "convert it: AutoModel.from_pretrained(folder).save_pretrained(folder) in transformers",
         )
+    elif any(folder.glob("*.gguf")):
+        raise UnsupportedModel(f"{folder} holds quantised weights only (GGUF)", ORIGINAL)
     else:
         raise CheckpointError(f"{folder} holds no model.safetensors", "export the model as safetensors")
     for name in names:
@@ -156,20 +159,13 @@ def architecture_of(raw: dict[str, Any]) -> str:
         raise UnsupportedModel(f"config.json names {name}", f"puma implements {', '.join(ARCHITECTURES)}")
     if raw.get("quantization_config"):
         method = raw["quantization_config"].get("quant_method", "unknown method")
-        raise UnsupportedModel(f"the checkpoint is quantised ({method})", "use the original one, in fp32, fp16 or bf16")
+        raise UnsupportedModel(f"the checkpoint is quantised ({method})", ORIGINAL)
     return name
 
 
 def configure(architecture: str, raw: dict[str, Any], names: set[str]) -> Config:
-    """The config; what of BERT is there besides its layers shows in the checkpoint, not in config.json."""
-    kind = ARCHITECTURES[architecture].config
-    settings = raw | {"model_type": kind.__struct_config__.tag}
-    if kind is Bert:
-        labels = {int(key): label for key, label in (raw.get("id2label") or {}).items()}
-        labels = [labels[key] for key in sorted(labels)] or ["LABEL_0", "LABEL_1"]
-        settings["labels"] = labels if architecture == "BertForSequenceClassification" else []
-        settings["pooler"] = not names or any(name.endswith("pooler.dense.weight") for name in names)
-    return read(settings)
+    """The config; some of what is there besides a model's layers shows in the checkpoint's names only."""
+    return ARCHITECTURES[architecture].read(raw, names)
 
 
 # The tensors.
@@ -193,15 +189,16 @@ def slices(files: list[Path]) -> Iterator[tuple[Path, str, Any]]:
 
 def read_state(checkpoint: Checkpoint, files: list[Path]) -> dict[str, torch.Tensor]:
     """All tensors that the architecture needs, in float32 and checked."""
-    expected = ARCHITECTURES[checkpoint.architecture].tensors(checkpoint.config)
-    prefix = PREFIX[type(checkpoint.config)]
-    bare = not any(name.startswith(prefix) for name in names_in(files))
+    family = ARCHITECTURES[checkpoint.architecture]
+    expected, names = family.tensors(checkpoint.config), family.names
+    bare = not any(name.startswith(names.prefix) for name in names_in(files))
+    ignored = re.compile(names.ignored)
     state: dict[str, torch.Tensor] = {}
     for path, stored, content in slices(files):
-        name = canonical(stored, prefix if bare else "")
+        name = canonical(stored, names.prefix if bare else "", names.heads)
         if name in expected:
             state[name] = read_tensor(f"{stored} in {path.name}", content, expected[name])
-        elif not IGNORED.fullmatch(name) and name != "lm_head.weight":
+        elif not (IGNORED.fullmatch(name) or ignored.fullmatch(name)):
             raise TensorError(
                 f"{path.name} holds {stored}, which {checkpoint.architecture} with this config.json has not",
                 "weights and config.json do not belong together, or the model is a variant of it",
@@ -212,11 +209,11 @@ def read_state(checkpoint: Checkpoint, files: list[Path]) -> dict[str, torch.Ten
     return state
 
 
-def canonical(name: str, prefix: str) -> str:
-    """A tensor's name as the model files write it."""
+def canonical(name: str, prefix: str, heads: tuple[str, ...]) -> str:
+    """A tensor's name as its family's names have it."""
     for old, new in OLD_NAMES.items():
         name = name.removesuffix(old) + new if name.endswith(f"LayerNorm{old}") else name
-    return name if name.startswith(HEADS) else prefix + name
+    return name if name.startswith(heads) else prefix + name
 
 
 def read_tensor(where: str, content: Any, shape: tuple[int, ...]) -> torch.Tensor:

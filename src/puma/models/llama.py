@@ -1,122 +1,194 @@
-"""LLaMA: grouped-query attention, rotary positions, RMSNorm, SwiGLU; must not know tensors from shares."""
+"""Checkpoints of gated decoders: LLaMA, Mistral, Qwen 2 and 3, Phi-3, Gemma 2 and 3, as data.
+
+This file must not know of shares or files.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
 
-import puma.nn.modules as nn
-from puma.models.cache import Cache, LayerCache
-from puma.models.config import Llama as Config
-from puma.nn import functional as F
-from puma.nn.modules import Value
+from puma.models import rope
+from puma.models.decoder import DECODER
+from puma.models.family import GELUS, Family, Names, chosen, labelled, refuse
 
-READERS = {  # norm: the matrices that read it, and so take its scale
-    "input_layernorm": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
-    "post_attention_layernorm": ("mlp.gate_proj", "mlp.up_proj"),
+Raw = dict[str, Any]
+Settings = Callable[[Raw, set[str]], Raw]
+FIELDS = {
+    "vocab_size": "vocab_size",
+    "hidden_size": "hidden_size",
+    "intermediate_size": "intermediate_size",
+    "layers": "num_hidden_layers",
+    "heads": "num_attention_heads",
+    "kv_heads": "num_key_value_heads",
+    "head_dim": "head_dim",
+    "context": "max_position_embeddings",
+    "eps": "rms_norm_eps",
+    "tied": "tie_word_embeddings",
+    "mlp_bias": "mlp_bias",
 }
+SILU = {"hidden_act": ("silu", "swish")}
+LAYER = "model.layers.{}."
+ATTENTION = tuple(f"{LAYER}self_attn.{name}_proj" for name in "qkv")
+UNFUSED = (
+    "self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj", "self_attn.q_norm",
+    "self_attn.k_norm", "mlp.gate_proj", "mlp.up_proj", "mlp.down_proj", "input_layernorm",
+)  # fmt: skip
+OUTSIDE = {name: name for name in ("model.embed_tokens", "model.norm", "lm_head", "score")}
+NAMES = Names(
+    OUTSIDE | {LAYER + name: LAYER + name for name in (*UNFUSED, "post_attention_layernorm")},
+    prefix="model.",
+    ignored=r"lm_head\..*",
+)
+PHI3_NAMES = replace(
+    NAMES,
+    modules=dict(NAMES.modules)
+    | {name: () for name in (*ATTENTION, f"{LAYER}mlp.gate_proj", f"{LAYER}mlp.up_proj")}
+    | {
+        f"{LAYER}self_attn.qkv_proj": ATTENTION,
+        f"{LAYER}mlp.gate_up_proj": (f"{LAYER}mlp.gate_proj", f"{LAYER}mlp.up_proj"),
+    },
+)
+GEMMA_NAMES = replace(
+    NAMES,
+    modules=OUTSIDE
+    | {LAYER + name: LAYER + name for name in UNFUSED}
+    | {
+        f"{LAYER}post_attention_layernorm": f"{LAYER}self_attn_norm",
+        f"{LAYER}pre_feedforward_layernorm": f"{LAYER}post_attention_layernorm",
+        f"{LAYER}post_feedforward_layernorm": f"{LAYER}mlp_norm",
+    },
+    offset=True,
+)
 
 
-class Attention(nn.Module):
-    def __init__(self, c: Config) -> None:
-        self.head_dim, self.rope_theta = c.head_dim, c.rope_theta
-        self.q_proj = nn.Linear(c.hidden_size, c.heads * c.head_dim, c.attention_bias)
-        self.k_proj = nn.Linear(c.hidden_size, c.kv_heads * c.head_dim, c.attention_bias)
-        self.v_proj = nn.Linear(c.hidden_size, c.kv_heads * c.head_dim, c.attention_bias)
-        self.o_proj = nn.Linear(c.heads * c.head_dim, c.hidden_size, c.attention_bias)
-
-    def __call__(self, x: Value, at: nn.Layout, cache: LayerCache) -> Value:
-        places = at.asking(at.positions), at.positions
-        angles = [nn.rotary_angles(p, self.head_dim, self.rope_theta, x.device) for p in places]
-        q, k, v = F.heads(self.q_proj(at.asking(x)), self.k_proj(x), self.v_proj(x), self.head_dim, angles)
-        k, v = cache.append(at.rows.pad(k), at.rows.pad(v))
-        return self.o_proj(nn.attend(q, k, v, at))
+def _head_dim(raw: Raw) -> int:
+    """The size of a head; a config that lacks its parts is refused for them later."""
+    sizes = raw.get("hidden_size"), raw.get("num_attention_heads")
+    if raw.get("head_dim") or not all(isinstance(size, int) and size > 0 for size in sizes):
+        return raw.get("head_dim") or 2
+    return raw["hidden_size"] // raw["num_attention_heads"]
 
 
-class MLP(nn.Module):
-    def __init__(self, c: Config) -> None:
-        self.gate_proj = nn.Linear(c.hidden_size, c.intermediate_size, c.mlp_bias)
-        self.up_proj = nn.Linear(c.hidden_size, c.intermediate_size, c.mlp_bias)
-        self.down_proj = nn.Linear(c.intermediate_size, c.hidden_size, c.mlp_bias)
-
-    def __call__(self, x: Value) -> Value:
-        return self.down_proj(F.silu_gated(self.gate_proj(x), self.up_proj(x)))
+def turned(raw: Raw) -> Raw:
+    """Rotary positions."""
+    return {"rope": rope.settings(raw, _head_dim(raw))}
 
 
-class Block(nn.Module):
-    def __init__(self, c: Config) -> None:
-        self.eps = c.eps
-        self.self_attn = Attention(c)
-        self.mlp = MLP(c)
-
-    def __call__(self, x: Value, at: nn.Layout, cache: LayerCache) -> Value:
-        with F.component("norm", x):
-            n = F.rms_norm(x, self.eps)
-        with F.component("attention", n):
-            x = at.asking(x) + self.self_attn(n, at, cache)
-        with F.component("norm", x):
-            n = F.rms_norm(x, self.eps)
-        with F.component("mlp", n):
-            return x + self.mlp(n)
+def llama(raw: Raw) -> Raw:
+    """LLaMA 1, 2 and 3."""
+    bias = raw.get("attention_bias", False)
+    return turned(raw) | {"qkv_bias": bias, "out_bias": bias}
 
 
-class Decoder(nn.Module):
-    def __init__(self, c: Config) -> None:
-        self.c = c
-        self.embed_tokens = nn.Embedding(c.vocab_size, c.hidden_size)
-        self.layers = [Block(c) for _ in range(c.layers)]
-        self.norm = nn.Affine(c.hidden_size, bias=False)
-
-    def __call__(self, one_hot: Value, cache: Cache, ending: bool) -> Value:
-        """The states of all rows; `ending`: of the last row of each prompt, for which the last layer does less."""
-        at = cache.advance(one_hot.shape[0])
-        with F.component("embedding", one_hot):
-            x = self.embed_tokens(one_hot)
-        for layer, layer_cache in zip(self.layers, cache.layers, strict=True):
-            at = at.ending() if ending and layer is self.layers[-1] else at
-            x = layer(x, at, layer_cache)
-        return x
-
-    def final(self, x: Value) -> Value:
-        with F.component("norm", x):
-            return self.norm(F.rms_norm(x, self.c.eps))
+def mistral(raw: Raw) -> Raw:
+    """Mistral: every layer sees a window."""
+    return turned(raw) | {"window": raw.get("sliding_window", 0)}
 
 
-class Model(nn.Module):
-    """LlamaForCausalLM."""
-
-    def __init__(self, config: Config, params: Mapping[str, Value] | None = None) -> None:
-        self.config = config
-        self.model = Decoder(config)
-        self.lm_head = None if config.tied else nn.Linear(config.hidden_size, config.vocab_size, bias=False)
-        self.fill(params)
-
-    def __call__(self, one_hot: Value, cache: Cache | None = None) -> Value:
-        """The logits (prompts, vocab_size) of the tokens that follow the prompts' one_hot (tokens, vocab_size)."""
-        h = self.model.final(self.model(one_hot, cache or Cache(self.config.layers), ending=True))
-        return self.logits(h)
-
-    def logits(self, h: Value) -> Value:
-        """The logits (rows, vocab_size) of the tokens that follow rows of last hidden states."""
-        with F.component("head", h):
-            return F.linear(h, (self.lm_head or self.model.embed_tokens).weight)
-
-    def hidden(self, one_hot: Value, cache: Cache | None = None) -> Value:
-        """The last hidden states (tokens, hidden_size)."""
-        return self.model.final(self.model(one_hot, cache or Cache(self.config.layers), ending=False))
+def qwen2(raw: Raw) -> Raw:
+    """Qwen 2: biases of queries, keys and values."""
+    return turned(raw) | {"qkv_bias": True}
 
 
-def fold(config: Config, state: Mapping[str, Value]) -> dict[str, Value]:
-    """At the owner: fold the scales of norms and 1/sqrt(head_dim) into the matrices."""
-    folded = dict(state)
-    for i in range(config.layers):
-        layer = f"model.layers.{i}."
-        for norm, readers in READERS.items():
-            nn.absorb(folded, layer + norm, [layer + reader for reader in readers])
-        nn.rescale(folded, f"{layer}self_attn.q_proj", config.head_dim**-0.5)
-    return {name: folded[name] for name in Model(config).shapes()}
+def qwen3(raw: Raw) -> Raw:
+    """Qwen 3: queries and keys are normalised."""
+    return llama(raw) | {"head_norms": True, "head_dim": raw.get("head_dim", 128)}
 
 
-def tensors(config: Config) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of what a checkpoint must hold."""
-    norms = [f"model.layers.{i}.{norm}.weight" for i in range(config.layers) for norm in READERS]
-    return Model(config).shapes() | dict.fromkeys(norms, (config.hidden_size,))
+def phi3(raw: Raw) -> Raw:
+    """Phi-3: fused matrices, and perhaps a window."""
+    if raw.get("partial_rotary_factor", 1) != 1:
+        refuse("sets partial_rotary_factor", "partial_rotary_factor = 1 only")
+    return turned(raw) | {"window": raw.get("sliding_window", 0), "eps": raw.get("rms_norm_eps", 1e-5)}
+
+
+def gemma2(raw: Raw) -> Raw:
+    """Gemma 2: norms around both halves, soft caps, a window in every other layer."""
+    return turned(raw) | _gemma(raw, 2) | {
+        "attention_cap": raw.get("attn_logit_softcapping", 0.0),
+        "logit_cap": raw.get("final_logit_softcapping", 0.0),
+    }  # fmt: skip
+
+
+def gemma3(raw: Raw) -> Raw:
+    """Gemma 3: as Gemma 2 with normalised queries and keys for caps; layers with a window turn faster."""
+    every = raw.get("sliding_window_pattern", raw.get("_sliding_window_pattern", 6))
+    nested = raw.get("rope_parameters", {})
+    if "full_attention" in nested:
+        near = nested.get("sliding_attention", {})
+        if near.get("rope_type", "default") != "default":
+            refuse("scales the rotary positions of layers with a window", "rope_type = default only for them")
+        turning, theta = (
+            rope.settings({"rope_parameters": nested["full_attention"]}, _head_dim(raw)),
+            near["rope_theta"],
+        )
+    else:
+        turning, theta = rope.settings({"rope_theta": 1e6} | raw, _head_dim(raw)), raw.get("rope_local_base_freq", 1e4)
+    caps = {
+        "attention_cap": raw.get("attn_logit_softcapping", 0.0),
+        "logit_cap": raw.get("final_logit_softcapping", 0.0),
+    }
+    return _gemma(raw, every) | caps | {"rope": turning, "local_theta": theta, "head_norms": True}
+
+
+def _gemma(raw: Raw, every: int) -> Raw:
+    bias = raw.get("attention_bias", False)
+    return {
+        "activation": chosen(raw, "hidden_activation", "gelu_pytorch_tanh", GELUS),
+        "post_norms": True,
+        "qkv_bias": bias,
+        "out_bias": bias,
+        "head_dim": raw.get("head_dim", 256),
+        "query_scale": raw.get("query_pre_attn_scalar", 256) ** -0.5,
+        "embedding_scale": raw.get("hidden_size", 0) ** 0.5,
+        "window": raw.get("sliding_window", 4096),
+        "full_every": every,
+        "tied": raw.get("tie_word_embeddings", True),
+    }
+
+
+def _windows(raw: Raw, settings: Raw) -> None:
+    """Refuse a pattern of windows that the settings do not say."""
+    kinds, every = raw.get("layer_types"), settings.get("full_every", 0)
+    if not kinds:
+        return
+    local = bool(settings.get("window"))
+    for i, kind in enumerate(kinds):
+        full = not local or (every and (i + 1) % every == 0)
+        if kind != ("full_attention" if full else "sliding_attention"):
+            refuse(f"makes layer {i} one of {kind}", "the usual pattern of windows only")
+
+
+def settings(kind: Callable[[Raw], Raw], classifies: bool) -> Settings:
+    """The settings of a kind of decoder, with a classification head or without."""
+
+    def read(raw: Raw, names: set[str]) -> Raw:
+        found = kind(raw)
+        _windows(raw, found)
+        return found | ({"labels": labelled(raw)} if classifies else {})
+
+    return read
+
+
+def families() -> dict[str, Family]:
+    """Every architecture that config.json may name."""
+    still = SILU | {"use_sliding_window": (False,)}
+    causal = {"use_bidirectional_attention": (False,)}
+    kinds: dict[str, tuple[Callable[[Raw], Raw], Names, dict[str, tuple[Any, ...]]]] = {
+        "Llama": (llama, NAMES, SILU | {"partial_rotary_factor": (1,)}),
+        "Mistral": (mistral, NAMES, SILU),
+        "Qwen2": (qwen2, NAMES, still),
+        "Qwen3": (qwen3, NAMES, still),
+        "Phi3": (phi3, PHI3_NAMES, SILU),
+        "Gemma2": (gemma2, GEMMA_NAMES, causal),
+        "Gemma3": (gemma3, GEMMA_NAMES, causal),
+    }
+    found: dict[str, Family] = {}
+    for kind, (read, names, supported) in kinds.items():
+        for task in ("CausalLM", "SequenceClassification"):
+            reader = settings(read, task != "CausalLM")
+            found[f"{kind}For{task}"] = Family(DECODER, reader, names, FIELDS, supported)
+    found["Gemma3TextForSequenceClassification"] = found.pop("Gemma3ForSequenceClassification")
+    return found

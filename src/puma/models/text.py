@@ -12,14 +12,14 @@ from typing import NamedTuple
 from tokenizers import Tokenizer
 
 from puma.errors import CheckpointError, InputError
-from puma.models.config import Config, widest
+from puma.models.config import T5, Config, widest
 
 MAX_PROMPTS = 256
 MAX_ELEMENTS = 1 << 23  # of the largest tensor that several prompts make, so that every message fits into a frame
 
 
 class Tokens(NamedTuple):
-    """Token ids of a text, and which of two texts each belongs to."""
+    """Token ids of a text, and which of two texts each belongs to; for an image model, its patches as ids."""
 
     ids: list[int]
     types: list[int]
@@ -36,6 +36,19 @@ def open_tokenizer(path: Path | None) -> Tokenizer:
         tokenizer = Tokenizer.from_file(str(path))
     except Exception as error:  # the library raises plain Exception
         raise CheckpointError(f"{path} cannot be read: {error}", "download the model again") from error
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    return tokenizer
+
+
+def tokenizer_of(content: bytes | None) -> Tokenizer:
+    """The same from the file's content."""
+    if content is None:
+        raise CheckpointError("the model came without its tokenizer.json", "its owner uploads it again, with one")
+    try:
+        tokenizer = Tokenizer.from_buffer(content)
+    except Exception as error:  # the library raises plain Exception
+        raise CheckpointError(f"the model's tokenizer.json cannot be read: {error}", "upload it again") from error
     tokenizer.no_padding()
     tokenizer.no_truncation()
     return tokenizer
@@ -72,7 +85,7 @@ def check_length(config: Config, prompt: int, tokens: int = 1) -> None:
         raise InputError(
             f"the prompt has {prompt} tokens, and the model's context {config.context}", "shorten the prompt"
         )
-    room = config.context - prompt + 1
+    room = config.context if isinstance(config, T5) else config.context - prompt + 1
     if tokens > room:
         raise InputError(
             f"{tokens} new tokens after a prompt of {prompt} exceed the model's context of {config.context}",

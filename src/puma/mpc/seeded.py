@@ -38,33 +38,34 @@ class Seeded(Share):
     `packed` is m as `kernels.pack_bytes` writes it, None at the dealer; it is only read, so it may be a map of a file
     (`torch.from_dlpack(np.memmap(path, mode="r", ...))`), and `touch` is called each time before it is. With `keep`
     both components are kept as words, which trades memory for time: products of a few thousand words take less than a
-    walk over blocks.
+    walk over blocks. They are kept in `kept`; sessions of one process that use the same parameter share that list.
     """
 
     def __init__(
         self, party: Party, packed: Tensor | None, streams: Sequence[Stream], shape: Sequence[int], bits: int,
         frac: int, keep: bool = False, touch: Callable[[], None] | None = None,
+        kept: list[tuple[Tensor, Tensor]] | None = None,
     ) -> None:  # fmt: skip
         empty = torch.empty(tuple(shape), dtype=torch.int64, device="meta")
         super().__init__(party, empty, empty, bits, frac)
         self._packed, self._streams, self.keep, self._touch = packed, streams, keep, touch
-        self._words: tuple[Tensor, Tensor] | None = None
+        self._kept = [] if kept is None else kept  # both components as words, or nothing yet
 
     @property
     def components(self) -> tuple[Tensor, Tensor]:
         """Both as words, drawn anew unless they are kept; for what is small. Products use `accumulate`."""
         if self.party.dry:
             return self._a, self._b
-        if self._words is not None:
-            return self._words
+        if self._kept:
+            return self._kept[0]
         pair = self._rows(0, self.shape[0])
         if self.keep:
-            self._words = pair
+            self._kept.append(pair)  # of two sessions that draw them at once, the first one's stay in use
         return pair
 
     def __getitem__(self, index: Any) -> Share:
         """A range of rows draws no more masks than it needs."""
-        if self.party.dry or self._words is not None or not isinstance(index, slice) or index.step not in (None, 1):
+        if self.party.dry or self._kept or not isinstance(index, slice) or index.step not in (None, 1):
             return super().__getitem__(index)
         start, stop, _ = index.indices(self.shape[0])
         return self.like(*self._rows(start, max(start, stop)))

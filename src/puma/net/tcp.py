@@ -12,7 +12,7 @@ import socket
 import threading
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from time import monotonic, sleep
 
 import msgspec
@@ -25,7 +25,7 @@ from puma.net.guard import PLAIN, Guard
 from puma.net.handshake import Agreed, Attach, Identity, Proven, Role, Wire
 from puma.net.stream import StreamLink, tune
 
-Seat = tuple[str, int, str]  # role, rank, fingerprint
+Seat = tuple[str, int, str, bytes]  # role, rank, fingerprint, session
 
 # From the first byte to a finished link; strangers who say nothing are cut off after it.
 GREETING_SECONDS = 10.0
@@ -39,6 +39,7 @@ class Met:
     """A link that has just come to be: who is at the other end, and the secret of this pair.
 
     `name` is what the cluster file calls the other end, and `fingerprint` its key's; both are empty on plain links.
+    `session` is the one that the dialer named.
     """
 
     link: StreamLink
@@ -47,6 +48,7 @@ class Met:
     secret: bytes = field(repr=False)
     name: str = ""
     fingerprint: str = ""
+    session: bytes = b""
 
 
 def listen(
@@ -131,7 +133,7 @@ def _dialed(
             raise known or handshake.handshake_failed(peer, error) from None
         opened.pop_all()
     link = StreamLink(me.name, peer, first.sock, second.sock, timeout, queue_bytes)
-    return Met(link, agreed.role, agreed.rank, agreed.secret, visit.name, visit.fingerprint)
+    return Met(link, agreed.role, agreed.rank, agreed.secret, visit.name, visit.fingerprint, me.session)
 
 
 def _connect(host: str, port: int, peer: str, end: float, guard: Guard, opened: contextlib.ExitStack) -> Wire:
@@ -180,9 +182,13 @@ class Listener:
         expect: Iterable[tuple[Role, int | None]],
         timeout: float = TIMEOUT,
         queue_bytes: int = QUEUE_BYTES,
+        any_session: bool = False,
     ) -> None:
-        """From now on let in whoever is expected; rank None stands for any rank of that role."""
-        self._me = me
+        """From now on let in whoever is expected; rank None stands for any rank of that role.
+
+        With `any_session` the dialer names the session, and `Met` tells which; else it must be ours.
+        """
+        self._me, self._any_session = me, any_session
         self._expect = frozenset(expect)
         self._timeout = timeout
         self._queue_bytes = queue_bytes
@@ -289,7 +295,8 @@ class Listener:
             return self._attach(wire, words)
         visit.role, visit.rank = words.role, words.rank
         visit.name = wire.proven.name(words.role, words.rank) if wire.proven else ""
-        return self._seat(wire, payload, visit)
+        me = replace(self._me, session=words.session) if self._any_session else self._me
+        return self._seat(wire, payload, visit, me)
 
     def _attach(self, wire: Wire, words: Attach) -> bool:
         # The dialer may be here before the thread that greeted it has said that it waits.
@@ -303,21 +310,23 @@ class Listener:
         waiting[2].put(wire.sock)
         return True
 
-    def _seat(self, wire: Wire, payload: bytes, visit: Visit) -> bool:
+    def _seat(self, wire: Wire, payload: bytes, visit: Visit, me: Identity) -> bool:
         seat: list[Seat] = []
 
         def admit(role: Role, rank: int) -> HandshakeError | None:
-            problem = self._reserve((role, rank, visit.fingerprint))
+            wanted = (role, rank, visit.fingerprint, me.session)
+            problem = self._reserve(wanted)
             if problem is None:
-                seat.append((role, rank, visit.fingerprint))
+                seat.append(wanted)
             return problem
 
         link: StreamLink | None = None
         try:
-            agreed = handshake.listener(wire, self._me, payload, admit)
+            agreed = handshake.listener(wire, me, payload, admit)
             link = self._join(wire, agreed)
             self._audit.link(visit)
-            self._met.put(Met(link, agreed.role, agreed.rank, agreed.secret, visit.name, visit.fingerprint))
+            found = agreed.role, agreed.rank, agreed.secret, visit.name, visit.fingerprint, me.session
+            self._met.put(Met(link, *found))
         finally:
             with self._lock:
                 for key in seat:
@@ -343,7 +352,7 @@ class Listener:
         return StreamLink(self._me.name, agreed.name, outbound, wire.sock, self._timeout, self._queue_bytes)
 
     def _reserve(self, seat: Seat) -> HandshakeError | None:
-        role, rank, _ = seat
+        role, rank, *_ = seat
         name, mine = handshake.name_of(role, rank), self._me.name
         if not self._expect & {(role, rank), (role, None)}:
             return handshake.refusal("rank", f"{mine} does not expect {name}")

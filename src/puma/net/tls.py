@@ -47,6 +47,7 @@ class Tls:
         self._cluster = cluster
         own = _own(certificate)
         self.fingerprint = fingerprint.of_certificate(own)
+        self.seats = self._seats(own, self.fingerprint)  # what the cluster file says that this identity may be
         if cluster.ca is None and not fingerprint.suffices(own):
             what = f"{certificate} is not signed by its own key, and the cluster file names no CA"
             raise ConfigError(what, "make a key with `puma keys new`, or write `ca` into the cluster file")

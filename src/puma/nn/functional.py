@@ -18,7 +18,7 @@ from puma.mpc import arithmetic, clear, compare
 from puma.mpc.arithmetic import deal, multiply, opening_cost, reshare
 from puma.mpc.boolean import open_masked, open_masked_cost, select, select_cost
 from puma.mpc.cost import FREE, Cost, Size, declares, local, message_bits
-from puma.mpc.fixed import ACTIVATION, LOGIT_RING, RESIDUAL_RING, RING, formatted, formatted_cost
+from puma.mpc.fixed import ACTIVATION, LOGIT_RING, NONLINEAR, RESIDUAL_RING, RING, formatted, formatted_cost
 from puma.mpc.party import Protocol, together
 from puma.mpc.retrieval import Choice, retrieve, retrieve_cost
 from puma.mpc.share import Additive, Secret, Share, encode, public, truncated
@@ -31,6 +31,7 @@ Value = Any  # a torch tensor, a Share or an Additive
 GELUS = {"none": splines.GELU, "tanh": splines.GELU_TANH}
 ROW_ARGUMENT_RING = 33  # of a general reciprocal, with roots.ROW fraction bits
 ROTARY = 14  # fraction bits of cos and sin
+CAPPED_RING = 40  # of a soft cap before it is multiplied by the cap: 21 fraction bits, and 2^8 above them
 
 
 def component(name: str, x: Value) -> AbstractContextManager[None]:
@@ -133,13 +134,11 @@ def softmax_matmul(scores: Value, v: Value, mask: Tensor) -> Value:
 
 
 def _spline_cost(spline: splines.Spline, x: Value) -> Cost:
+    other = paper.instead(spline.name.removesuffix("_tanh"), x)
+    if other:
+        return other.cost(x)
     ready = Size(tuple(x.shape), spline.ring, spline.frac)
     return formatted_cost((x, spline.frac, spline.ring)) + splines.lifted_cost(spline, ready, RING)
-
-
-def _function_cost(name: str, spline: splines.Spline, x: Value) -> Cost:
-    other = paper.instead(name, x)
-    return other.cost(x) if other else _spline_cost(spline, x)
 
 
 def _plain(name: str, x: Tensor, exact: Callable[[Tensor], Tensor]) -> Tensor:
@@ -147,34 +146,71 @@ def _plain(name: str, x: Tensor, exact: Callable[[Tensor], Tensor]) -> Tensor:
     return (paper.instead(name, x) or exact)(x)
 
 
-@declares("formatted, lifted", "section 5", lambda x, a="none": _function_cost("gelu", GELUS[a], x))
+@declares("formatted, lifted", "section 5", lambda x, approximate="none": _spline_cost(GELUS[approximate], x))
 def gelu(x: Value, approximate: str = "none") -> Value:
     """GeLU, exact ("none") or the "tanh" form; |x| < 496."""
     if isinstance(x, Tensor):
         return _plain("gelu", x, lambda t: tf.gelu(t, approximate=approximate))
-    return x.party.run(_activated("gelu", GELUS[approximate], x))
+    return x.party.run(_activated(GELUS[approximate], x))
 
 
-@declares("formatted, lifted", "section 5", lambda x: _function_cost("silu", splines.SILU, x))
+@declares("formatted, lifted", "section 5", lambda x: _spline_cost(splines.SILU, x))
 def silu(x: Value) -> Value:
     """x * sigmoid(x); |x| < 496."""
     if isinstance(x, Tensor):
         return _plain("silu", x, tf.silu)
-    return x.party.run(_activated("silu", splines.SILU, x))
+    return x.party.run(_activated(splines.SILU, x))
 
 
-def _gated_cost(gate: Value, up: Value) -> Cost:
-    return _function_cost("silu", splines.SILU, gate).beside(formatted_cost((up, ACTIVATION, RING)))
+def _gated_cost(spline: splines.Spline, gate: Value, up: Value) -> Cost:
+    return _spline_cost(spline, gate).beside(formatted_cost((up, ACTIVATION, RING)))
 
 
-@declares("silu, formatted, in the same rounds", "section 5", _gated_cost)
+def _gated(spline: splines.Spline, gate: Value, up: Value) -> Value:
+    activation, (factor,) = gate.party.run(together(_activated(spline, gate), formatted((up, ACTIVATION, RING))))
+    return multiply(activation, factor)
+
+
+@declares("silu, formatted, in the same rounds", "section 5", lambda gate, up: _gated_cost(splines.SILU, gate, up))
 def silu_gated(gate: Value, up: Value) -> Value:
     """silu(gate) * up; |gate| < 496."""
+    return silu(gate) * up if isinstance(gate, Tensor) else _gated(splines.SILU, gate, up)
+
+
+@declares(
+    "gelu, formatted, in the same rounds",
+    "section 5",
+    lambda gate, up, approximate="none": _gated_cost(GELUS[approximate], gate, up),
+)
+def gelu_gated(gate: Value, up: Value, approximate: str = "none") -> Value:
+    """gelu(gate) * up; |gate| < 496."""
     if isinstance(gate, Tensor):
-        return silu(gate) * up
-    activated = _activated("silu", splines.SILU, gate)
-    activation, (factor,) = gate.party.run(together(activated, formatted((up, ACTIVATION, RING))))
-    return multiply(activation, factor)
+        return gelu(gate, approximate) * up
+    return _gated(GELUS[approximate], gate, up)
+
+
+def _softcap_cost(x: Value, cap: float) -> Cost:
+    spline = splines.softcap(cap)
+    ready = Size(tuple(x.shape), spline.ring, spline.frac)
+    return formatted_cost((x, spline.frac, spline.ring)) + splines.lifted_cost(spline, ready, CAPPED_RING)
+
+
+@declares("formatted, lifted", "section 5", _softcap_cost)
+def softcap(x: Value, cap: float) -> Value:
+    """cap * tanh(x / cap), 4 <= cap <= 128; |x| < 2^14 - 2^11. Errs by 1e-4 cap and 2^-12 at most."""
+    if isinstance(x, Tensor):
+        return cap * torch.tanh(x / cap)
+    spline = splines.softcap(cap)
+    (x,) = x.party.run(formatted((x, spline.frac, spline.ring)))
+    half = x.party.run(splines.lifted(spline, x, CAPPED_RING))
+    whole = half.times(round(32 * cap), 4)
+    return truncated(whole, whole.frac - NONLINEAR) - cap
+
+
+@declares("local", "section 3", local)
+def times(x: Value, factor: int) -> Value:
+    """x times a public whole number."""
+    return x * factor if isinstance(x, Tensor) else x.times(factor)
 
 
 @declares("formatted, lifted", "section 5", lambda x: _spline_cost(splines.SIGMOID, x))
@@ -192,12 +228,12 @@ def tanh(x: Value) -> Value:
     return half.times(2) - 1
 
 
-@declares("formatted, lifted", "section 5", lambda x: _function_cost("exp", splines.EXP, x))
+@declares("formatted, lifted", "section 5", lambda x: _spline_cost(splines.EXP, x))
 def exp(x: Value) -> Value:
     """exp(x) for -2^14 < x <= 0."""
     if isinstance(x, Tensor):
         return _plain("exp", x, torch.exp)
-    return x.party.run(_activated("exp", splines.EXP, x))
+    return x.party.run(_activated(splines.EXP, x))
 
 
 def _relu_bits(x: Value) -> int:
@@ -297,6 +333,7 @@ def _argmax_cost(x: Value) -> Cost:
 
 
 def index_bits(size: int) -> int:
+    """The ring of an index among so many."""
     return max(1, (size - 1).bit_length())
 
 
@@ -348,8 +385,8 @@ def cat(items: Sequence[Value], dim: int) -> Value:
     return torch.cat(list(items), dim) if isinstance(items[0], Tensor) else cat_shares(items, dim)
 
 
-def _activated(name: str, spline: splines.Spline, x: Share | Additive) -> Protocol[Any]:
-    other = paper.instead(name, x)
+def _activated(spline: splines.Spline, x: Share | Additive) -> Protocol[Any]:
+    other = paper.instead(spline.name.removesuffix("_tanh"), x)
     if other:
         return (yield from other.secure(x))
     (x,) = yield from formatted((x, spline.frac, spline.ring))
@@ -357,4 +394,4 @@ def _activated(name: str, spline: splines.Spline, x: Share | Additive) -> Protoc
 
 
 def _spline(spline: splines.Spline, x: Share | Additive) -> Share:
-    return x.party.run(_activated("", spline, x))
+    return x.party.run(_activated(spline, x))

@@ -7,7 +7,7 @@ everybody knows; it sees itself only, and nothing sees it. This file must not kn
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -41,8 +41,7 @@ class Rows:
     def pad(self, x: Any) -> Any:
         """A matrix's rows (rows, heads, size) side by side: (prompts, heads, longest, size)."""
         prompts, where, shape = len(self.lengths), self._where, tuple(x.shape[1:])
-        if where is not None:
-            x = _moved(x, lambda t: t.new_zeros(self.real.numel(), *shape).index_copy(0, where.to(t.device), t))
+        x = x if where is None else placed(x, where, self.real.numel())
         return x.reshape(prompts, self.longest, *shape).transpose(1, 2)
 
     def unpad(self, x: Any) -> Any:
@@ -74,6 +73,8 @@ class Layout:
         if causal:
             seen &= torch.ones(rows, columns, dtype=torch.bool).tril(columns - rows)
         self.mask = seen | torch.eye(columns, dtype=torch.bool)[columns - rows :]  # padding sees itself
+        self._columns = self.held.cumsum(1) - 1  # positions, as those of the rows that ask
+        self._places = self._columns[:, columns - rows :]
         self._asking: Tensor | None = None
 
     def asking(self, x: Any) -> Any:
@@ -86,10 +87,31 @@ class Layout:
             return self
         result = Layout.__new__(Layout)
         vars(result).update(vars(self), queries=Rows([1] * len(self.rows.lengths)), mask=self.mask[:, -1:])
-        result._asking = self.rows.ends
+        result._asking, result._places = self.rows.ends, self._places[:, -1:]
+        return result
+
+    @property
+    def distances(self) -> Tensor:
+        """From the position of each row that asks to each column's: (prompts, queries.longest, columns)."""
+        return self._columns[:, None, :] - self._places[:, :, None]
+
+    def across(self, source: Rows) -> Layout:
+        """The same rows, which see all rows of their prompt in `source` and nothing else."""
+        result = Layout.__new__(Layout)
+        vars(result).update(vars(self), mask=source.real[:, None, :].expand(-1, self.queries.longest, -1))
+        return result
+
+    def within(self, window: int) -> Layout:
+        """The same rows, which see their own position and the `window` - 1 before."""
+        result = Layout.__new__(Layout)
+        vars(result).update(vars(self), mask=self.mask & (self.distances > -window))
         return result
 
 
-def _moved(x: Any, function: Callable[[Tensor], Tensor]) -> Any:
-    """`function`, which moves words and adds zeros, on a tensor or on a secret's components."""
-    return function(x) if isinstance(x, Tensor) else x.apply(function)
+def placed(x: Any, where: Tensor, rows: int) -> Any:
+    """The rows of x at these places among so many, of which the others are zeros that everybody knows."""
+
+    def place(t: Tensor) -> Tensor:
+        return t.new_zeros(rows, *t.shape[1:]).index_copy(0, where.to(t.device), t)
+
+    return place(x) if isinstance(x, Tensor) else x.apply(place)

@@ -6,7 +6,7 @@ parameter is a torch tensor or a share, nor anything about parties, links or fil
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -90,25 +90,28 @@ class Affine(Module):
         return F.affine(x, self.weight, self.bias)
 
 
-def attend(q: Value, k: Value, v: Value, at: Layout) -> Value:
+def attend(q: Value, k: Value, v: Value, at: Layout, bias: Value | None = None, cap: float = 0.0) -> Value:
     """Attention of queries (rows, heads, size), already scaled: (rows, heads * size).
 
     Keys and values (prompts, kv_heads, length, size) are padded. Query heads that share a key head are further rows of
-    one matmul, so grouped keys are never repeated.
+    one matmul, so grouped keys are never repeated. Scores are first soft-capped, if there is a `cap`, and then added to
+    a `bias` that broadcasts to (prompts, kv_heads, groups * rows, length).
     """
     q = at.queries.pad(q)
     prompts, heads, rows, size = q.shape
     groups = heads // k.shape[1]
     q = q.reshape(prompts, k.shape[1], groups * rows, size)
     mask = at.mask.repeat(1, groups, 1).unsqueeze(1)
-    context = F.softmax_matmul(F.scores(q, k), v, mask)
+    scores = F.scores(q, k)
+    scores = F.softcap(scores, cap) if cap else scores
+    scores = scores if bias is None else scores + bias
+    context = F.softmax_matmul(scores, v, mask)
     return at.queries.unpad(context.reshape(prompts, heads, rows, size))
 
 
-def rotary_angles(positions: torch.Tensor, size: int, theta: float, device: torch.device) -> torch.Tensor:
-    """Cosine and sine (2, rows, 1, size) of the rotary angles of positions (rows,)."""
-    frequencies = theta ** -(torch.arange(0, size, 2, device=device, dtype=torch.float32) / size)
-    angles = positions.to(device, torch.float32)[:, None] * frequencies
+def rotary_angles(positions: torch.Tensor, frequencies: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """Cosine and sine (2, rows, 1, size) of the rotary angles of positions (rows,), frequencies (size / 2,)."""
+    angles = positions.to(device, torch.float32)[:, None] * frequencies.to(device)
     angles = torch.cat((angles, angles), dim=-1).unsqueeze(1)
     return torch.stack((angles.cos(), angles.sin()))
 
@@ -127,3 +130,24 @@ def rescale(state: dict[str, Value], linear: str, factor: float) -> None:
     for name in (f"{linear}.weight", f"{linear}.bias"):
         if name in state:
             state[name] = state[name] * factor
+
+
+ACTIVATIONS: dict[str, Callable[[Value], Value]] = {
+    "gelu": F.gelu,
+    "gelu_tanh": lambda x: F.gelu(x, "tanh"),
+    "silu": F.silu,
+    "relu": F.relu,
+    "tanh": F.tanh,
+}
+
+
+def activate(name: str, x: Value) -> Value:
+    """The activation of this name, elementwise."""
+    return ACTIVATIONS[name](x)
+
+
+def gated(name: str, gate: Value, up: Value) -> Value:
+    """activation(gate) * up for the activation of this name."""
+    return (
+        F.silu_gated(gate, up) if name == "silu" else F.gelu_gated(gate, up, "tanh" if name == "gelu_tanh" else "none")
+    )

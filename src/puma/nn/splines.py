@@ -126,6 +126,7 @@ GELU_TANH = Spline("gelu_tanh", _gelu_tanh, -4.0, 8, 5, bound=6e-4, above="x", s
 SILU = Spline("silu", lambda x: x * torch.sigmoid(x), -16.0, 9, 4, bound=1.1e-3, above="x", slope=7, bits=30, mean=0.7)
 SIGMOID = Spline("sigmoid", torch.sigmoid, -16.0, 9, 4, bound=3e-4, above=1, bits=24)
 TANH_HALF = Spline("tanh_half", lambda x: torch.sigmoid(2 * x), -8.0, 9, 5, bound=3e-4, above=1, bits=24)
+SOFTCAP_SLOPE = 20
 EXP = Spline("exp", torch.exp, -15.0, 8, 4, bound=4e-3, slope=7, bits=23, reach=SCORE_REACH)
 
 
@@ -133,6 +134,20 @@ EXP = Spline("exp", torch.exp, -15.0, 8, 4, bound=4e-3, slope=7, bits=23, reach=
 def exponential(out_frac: int) -> Spline:
     """EXP with its result rounded to so many fraction bits."""
     return replace(EXP, out_frac=out_frac)
+
+
+@cache
+def softcap(cap: float) -> Spline:
+    """sigmoid(2 x / cap), of which cap tanh(x / cap) is a linear function, so fine that it stays small times 2 cap.
+
+    The table reaches to 5 caps or more, where the function is within 5e-5 of its limit.
+    """
+    high = math.ceil(math.log2(5 * cap))
+    bits = SOFTCAP_SLOPE + NONLINEAR + 2
+    return Spline(
+        "softcap", lambda x: torch.sigmoid(2 * x / cap), -(2.0**high), 10, 9 - high, bound=5e-5, above=1,
+        slope=SOFTCAP_SLOPE, bits=bits, out_frac=21, reach=SCORE_REACH,
+    )  # fmt: skip
 
 
 @cache

@@ -31,7 +31,7 @@ from puma.serving.messages import Encode, Generate
 
 PUBLIC = PairKey(b"puma bench: public random number")
 STD = 0.02  # of matrices and tables, as models are initialised
-QUERIES = (".q_proj.", ".attn.q.", ".query.")  # these have absorbed 1/sqrt(head_dim)
+QUERIES = (".q_proj.", ".query.")  # these have absorbed 1/sqrt(head_dim)
 REPEATED_ABOVE = 1_000_000_000  # parameters: what three parties and an owner can hold on one machine
 LAYER = re.compile(r"\.\d+\.")
 MEMORY = "/dev/shm"  # what is prepared must not reach a disk

@@ -15,22 +15,27 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from puma.errors import UsageError
-from puma.models import Cache, architecture, text
+from puma.models import Cache, architecture, images, text, vit
 from puma.models.checkpoint import Checkpoint, embedded, load
-from puma.models.config import Config
+from puma.models.config import Config, Vit
+from puma.models.ranges import check_padding
+from puma.serving.public import PublicModel
 
+FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")  # that travel with a model
 Params = Mapping[str, Tensor]
 
 
-class ClearModel:
+class ClearModel(PublicModel):
     """A checkpoint and its tokenizer; `source` is a folder, a hub name or None for the embedded model."""
 
     def __init__(self, source: str | Path | None = None) -> None:
         self.checkpoint: Checkpoint = load(embedded() if source is None else source)
-        self.config: Config = self.checkpoint.config
-        self.name = self.checkpoint.name
-        self.tokenizer = text.open_tokenizer(self.checkpoint.tokenizer)
+        found = self.checkpoint
+        tokenizer = None if isinstance(found.config, Vit) else text.open_tokenizer(found.tokenizer)
+        super().__init__(found.name, found.config, tokenizer, found.eos)
+        for file in found.folder.iterdir():
+            if file.name in FILES:
+                self.files[file.name] = file.read_bytes
 
     @cached_property
     def params(self) -> dict[str, Tensor]:
@@ -38,40 +43,18 @@ class ClearModel:
         return self.checkpoint.fold()
 
     @property
-    def labels(self) -> tuple[str, ...]:
-        """Names of the classes; empty where there is no classification head."""
-        return tuple(getattr(self.config, "labels", ()))
-
-    @property
     def causal(self) -> bool:
         """Whether it predicts the next token."""
-        return architecture(self.config).family == "causal"
+        return architecture(self.config).family == "causal" and not self.labels
 
-    @property
-    def output(self) -> str:
-        """What an encoder is asked for: class logits if it can, else the sum of the token states."""
-        return "logits" if self.labels else "pooled"
-
-    def prompt_ids(self, prompt: str, tokens: int) -> list[int]:
-        """Token ids of a prompt that is to be continued, checked against the context."""
-        if architecture(self.config).family != "causal":
-            raise UsageError(f"{self.name} does not generate text", "use encode, or a LLaMA or GPT-2 model")
-        if tokens < 1:
-            raise UsageError(f"cannot generate {tokens} tokens", "ask for at least one")
-        ids = text.encode(self.tokenizer, self.config, prompt).ids
-        text.check_length(self.config, len(ids), tokens)
-        return ids
+    def check_padding(self) -> None:
+        check_padding(self.config, self.params)
 
     def sentence_ids(self, sentence: str) -> text.Tokens:
-        """Token ids of a text that is to be encoded, checked against the context."""
-        if architecture(self.config).family != "encoder":
-            raise UsageError(f"{self.name} is no encoder", "use generate, or a BERT model")
-        tokens = text.encode(self.tokenizer, self.config, sentence)
-        text.check_length(self.config, len(tokens.ids))
-        return tokens
-
-    def decode(self, ids: Sequence[int]) -> str:
-        return text.decode(self.tokenizer, ids)
+        """Token ids of a text that is to be encoded, checked against the context; of an image's file, its patches."""
+        if isinstance(self.config, Vit):
+            return text.Tokens(vit.patches(self.config, images.read(sentence, self.checkpoint.folder)), [])  # type: ignore[arg-type]
+        return super().sentence_ids(sentence)
 
     def generate(self, ids: Sequence[int], tokens: int) -> list[int]:
         """Greedy continuation in float."""
@@ -80,12 +63,17 @@ class ClearModel:
     def encode(self, tokens: text.Tokens) -> Tensor:
         """Class logits or the normalised mean of the token states, in float."""
         model = architecture(self.config).model(self.config, self.params)
-        states = model(one_hot(tokens.ids, self.config), tokens.types)
-        return self.finished(model.classify(states)[0] if self.labels else states.sum(0)).double()
+        (states,) = hidden(self.config, self.params, [tokens.ids], tokens.types)
+        if not self.labels:
+            return self.finished(states.sum(0)).double()
+        logits = model.classify(states).double()
+        return logits if getattr(self.config, "each_token", False) else logits[0]
 
-    def finished(self, values: Tensor) -> Tensor:
-        """What `output` becomes at the client: the mean and the norm cost nothing in the clear."""
-        return values if self.labels else values / torch.linalg.vector_norm(values)
+    def fill(self, tokens: text.Tokens, top: int = 1) -> list[list[int]]:
+        """The most likely tokens at each masked place, in float."""
+        model = architecture(self.config).model(self.config, self.params)
+        (states,) = hidden(self.config, self.params, [tokens.ids], tokens.types)
+        return model.predict(states, self.masked_places(tokens)).topk(top).indices.tolist()
 
 
 def one_hot(ids: Sequence[int], config: Config) -> Tensor:
@@ -102,10 +90,15 @@ def greedy(config: Config, params: Params, ids: Sequence[int], tokens: int) -> I
         yield feed[0]
 
 
-def hidden(config: Config, params: Params, prompts: Sequence[Sequence[int]]) -> list[Tensor]:
+def hidden(
+    config: Config, params: Params, prompts: Sequence[Sequence[int]], types: Sequence[int] | None = None
+) -> list[Tensor]:
     """The last hidden states (tokens, width) of each prompt."""
     kind, lengths = architecture(config), [len(ids) for ids in prompts]
-    model, rows = kind.model(config, params), one_hot([*chain(*prompts)], config)
+    model = kind.model(config, params)
+    if isinstance(config, Vit):
+        return list(model(torch.cat(list(prompts))).split(config.context))  # type: ignore[arg-type]
+    rows = one_hot([*chain(*prompts)], config)
     if kind.family == "causal":
         return list(model.hidden(rows, Cache(config.layers, lengths)).split(lengths))
-    return list(model(rows, None, lengths).split(lengths))
+    return list(model(rows, types, lengths).split(lengths))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from itertools import chain
+from itertools import accumulate, chain
 from typing import Any, TypeVar
 
 import msgspec
@@ -18,15 +18,16 @@ from torch import Tensor
 from puma import errors, kernels
 from puma.crypto.prg import PairKey, fresh_secret
 from puma.errors import InputError, MaterialError, PeerLost, ProtocolError, PumaError, TensorError, UsageError
-from puma.models.config import Config
+from puma.models.config import Config, Vit
 from puma.models.text import check_batch
 from puma.mpc.cost import message_bytes
 from puma.mpc.seeded import rest_bytes
 from puma.serving import messages as msg
+from puma.serving import pixels
 from puma.serving.account import Cost, cost_of
 from puma.serving.engine import EVERY_TOKEN, tensor_specs
 from puma.serving.material import ID_BYTES
-from puma.serving.prompt import Seeds, seal, upload_bytes
+from puma.serving.prompt import Sealed, Seeds, seal, upload_bytes
 from puma.serving.tickets import Ticket, Tickets
 
 KEEP_MASKS_BELOW = 50_000_000  # parameters; larger models draw their masks again at every use
@@ -53,6 +54,23 @@ def masked(x: Tensor, spec: msg.TensorSpec, seeds: Sequence[bytes], purpose: str
         yield packed
 
 
+def secret_length(
+    config: Config | None, prompts: Sequence[Sequence[int]], types: Sequence[Sequence[int]], padded: int
+) -> int:
+    """The common length that the parties learn instead of the prompts'; token types, which are public, are refused."""
+    longest, context = max(map(len, prompts), default=1), config.context if config else 1
+    if any(chain(*types)):
+        raise UsageError(
+            "public token types would tell where texts end", "make the lengths public, or send single texts"
+        )
+    width = padded or min(context, max(16, 1 << (longest - 1).bit_length()))
+    if not longest <= width <= context:
+        raise InputError(
+            f"texts of up to {longest} tokens cannot be padded to {width}", f"choose {longest} to {context}"
+        )
+    return width
+
+
 class Session:
     """One link to each of P0, P1, P2, in this order. One request at a time; an error ends it."""
 
@@ -61,10 +79,12 @@ class Session:
         self.approximation = approximation  # what the parties compute with; they refuse requests that name another
         self.config: Config | None = None
         self.sharing = b""  # of the model that the parties serve
+        self.card: msg.Card | None = None  # and what its owner says of it
         self.cost: Cost | None = None
         self.tickets: Tickets | None = None  # where requests look for what has been prepared
         self._requests = 0
         self._unread = 0  # results of the present request
+        self._open_ended = False  # the parties wait for a word after each of these
         self._reported = True
         self._over = False
 
@@ -110,29 +130,65 @@ class Session:
         config = found[0].config
         if config is None or found[1:] != found[:1] * 2:
             return False
-        self.config, self.sharing = config, found[0].sharing
+        self.config, self.sharing, self.card = config, found[0].sharing, found[0].card
         return True
 
     # -- client ---------------------------------------------------------------------------------------------
 
-    def generate(self, prompts: Sequence[Sequence[int]], tokens: int) -> Iterator[list[int]]:
-        """Yield the next token of each prompt as they are decided; `cost` is set when the last ones have come."""
-        sent, ticket = self._ask(lambda job: msg.Generate(job, tokens), prompts, [], tokens)
-        mine = self._requests
+    def generate(
+        self, prompts: Sequence[Sequence[int]], tokens: int, until: Callable[[Sequence[int]], bool] | None = None
+    ) -> Iterator[list[int]]:
+        """Yield the next token of each prompt as they are decided; `cost` is set when the last ones have come.
+
+        With `until`, the parties wait after each step until it has told whether that was the last one.
+        """
+        paced = until is not None
+        sent, ticket = self._ask(lambda job: msg.Generate(job, tokens, paced=paced), prompts, [], tokens)
+        self._open_ended, mine = paced, self._requests
         while self._unread:
-            yield [int(index) % (1 << self._bits) for index in self._result()]  # an index is unsigned
+            step = [int(index) % (1 << self._bits) for index in self._result()]  # an index is unsigned
+            if until is not None and self._unread:
+                self._pace(not until(step))
+            yield step
             if mine != self._requests:
                 raise UsageError("a new request came before this one was read", "read a stream to its end")
         self.cost = cost_of(self._reports(), sent, ticket)
 
     def encode(
-        self, prompts: Sequence[Sequence[int]], output: str, types: Sequence[Sequence[int]] = ()
-    ) -> list[Tensor]:
-        """Of each prompt hidden states (tokens, d), their sum (d,) or class logits (labels,), as float64."""
-        sent, ticket = self._ask(lambda job: msg.Encode(job, output), prompts, types, 1)
+        self, prompts: Sequence[Sequence[int]], output: str, types: Sequence[Sequence[int]] = (),
+        lengths: str = "public", padded: int = 0,
+    ) -> list[Tensor]:  # fmt: skip
+        """Of each prompt hidden states (tokens, d), their sum (d,) or class logits (labels,), as float64.
+
+        A head for tokens gives logits (tokens, labels). With `lengths` "secret" the parties learn a common length only:
+        `padded`, or else the next power of two from 16 on; ranges.check_padding says for which models that is right.
+        """
+        width = secret_length(self.config, prompts, types, padded) if lengths == "secret" else 0
+        sent, ticket = self._ask(lambda job: msg.Encode(job, output), prompts, () if width else types, 1, width)
         result = self._result()
         self.cost = cost_of(self._reports(), sent, ticket)
-        return list(result.split([len(ids) for ids in prompts]) if output in EVERY_TOKEN else result)
+        each = output in EVERY_TOKEN or (output == "logits" and getattr(self.config, "each_token", False))
+        if each and width:
+            return [rows[: len(ids)] for ids, rows in zip(prompts, result.split(width), strict=True)]
+        return list(result.split([len(ids) for ids in prompts]) if each else result)
+
+    def fill(
+        self, prompts: Sequence[Sequence[int]], masked: Sequence[Sequence[int]], top: int = 1,
+        types: Sequence[Sequence[int]] = (),
+    ) -> list[list[list[int]]]:  # fmt: skip
+        """Of each prompt, for each of its masked places, the `top` most likely tokens, best first.
+
+        Everyone learns the places.
+        """
+        starts = [0, *accumulate(len(ids) for ids in prompts)]
+        if any(not 0 <= i < len(ids) for ids, places in zip(prompts, masked, strict=True) for i in places):
+            raise InputError("a masked place is not among the tokens", "places count from 0 in each prompt")
+        rows = [start + i for start, places in zip(starts, masked) for i in places]
+        sent, ticket = self._ask(lambda job: msg.Encode(job, "tokens", rows=rows, top=top), prompts, types, top)
+        found = [[int(index) % (1 << self._bits) for index in self._result()] for _ in range(top)]
+        self.cost = cost_of(self._reports(), sent, ticket)
+        ranked = iter(zip(*found, strict=True))
+        return [[list(next(ranked)) for _ in places] for places in masked]
 
     def prepare(self, request: Inference) -> Ticket:
         """Let the parties do beforehand what the request needs no input for; the ticket goes to `tickets`.
@@ -181,26 +237,50 @@ class Session:
         prompts: Sequence[Sequence[int]],
         types: Sequence[Sequence[int]],
         results: int,
+        width: int = 0,
     ) -> tuple[int, Ticket | None]:
-        """Send a request, on material prepared for it if there is any; the bytes of the prompt, and the ticket."""
+        """Send a request, on material prepared for it if there is any; the bytes of the prompt, and the ticket.
+
+        All prompts are padded in secret to a `width`, if there is one.
+        """
         assert self.config is not None
-        vocabulary, lengths, ids = self.config.vocab_size, [len(prompt) for prompt in prompts], [*chain(*prompts)]
-        if min(lengths, default=0) < 1 or min(ids) < 0 or max(ids) >= vocabulary:
-            raise InputError(f"not prompts of a vocabulary of {vocabulary}", "pass token ids, at least one each")
+        lengths, sealed_under, upload = self._input(prompts, width)
         check_batch(self.config, lengths, results)
         self._begin(results)
         kinds = [*chain(*types)]
-        ticket = self._ticket(request(msg.Input(lengths, [], [], kinds, self.approximation)))
-        sealed = seal(ids, vocabulary, ticket.seeds if ticket else None)
+        ticket = self._ticket(request(msg.Input(lengths, [], [], kinds, bool(width), self.approximation)))
+        sealed = sealed_under(ticket.seeds if ticket else None)
         with self._talking():
             for link, part in zip(self.links, sealed, strict=True):
                 seeds = ([], []) if ticket else (part.masks, part.choices)
-                job = msg.Input(lengths, *seeds, kinds, self.approximation)
+                job = msg.Input(lengths, *seeds, kinds, bool(width), self.approximation)
                 asked = msgspec.structs.replace(request(job), material=ticket.id if ticket else b"")
                 link.send_control(msg.encode(asked))
                 if part.payload.numel():
                     link.send(part.payload.numpy())
-        return upload_bytes(len(ids), vocabulary), ticket
+        return upload, ticket
+
+    def _input(
+        self, prompts: Sequence[Sequence[int]] | Sequence[Tensor], padded: int
+    ) -> tuple[list[int], Callable[[Seeds | None], list[Sealed]], int]:
+        """Rows of each prompt or image, what seals them under given seeds, and the bytes that will take."""
+        config = self.config
+        assert config is not None
+        width = config.vocab_size
+        if isinstance(config, Vit):
+            rows = pixels.checked(prompts, config.context - 1, width)  # type: ignore[arg-type]
+            lengths = [config.context] * len(prompts)
+            return lengths, lambda seeds: pixels.seal(rows, seeds), pixels.upload_bytes(len(rows), width)
+        lengths, ids = [len(prompt) for prompt in prompts], [int(token) for prompt in prompts for token in prompt]
+        if min(lengths, default=0) < 1 or min(ids) < 0 or max(ids) >= width:
+            raise InputError(f"not prompts of a vocabulary of {width}", "pass token ids, at least one each")
+        if not padded:
+            return lengths, lambda seeds: seal(ids, width, seeds), upload_bytes(len(ids), width)
+        real = [i < length for length in lengths for i in range(padded)]
+        rest = iter(ids)
+        ids, pads = [next(rest) if here else 0 for here in real], [int(not here) for here in real]
+        upload = upload_bytes(len(ids), width, padded=True)
+        return [padded] * len(lengths), lambda seeds: seal(ids, width, seeds, pads), upload
 
     def _ticket(self, request: Inference) -> Ticket | None:
         """A ticket for this request whose material every party has at hand; it is used up, and so is any that fails."""
@@ -222,6 +302,9 @@ class Session:
             raise ProtocolError("the session has ended", "start a new one; an earlier error may say why")
         while self._unread:
             self._result()
+            if self._unread and self._open_ended:
+                self._pace(False)
+        self._open_ended = False
         if not self._reported:
             self._reports()
         self._requests += 1
@@ -235,6 +318,14 @@ class Session:
         except BaseException:
             self._over = True
             raise
+
+    def _pace(self, more: bool) -> None:
+        """Tell the parties whether one more token is wanted."""
+        with self._talking():
+            for link in self.links:
+                link.send_control(msg.encode(msg.Pace(more)))
+        if not more:
+            self._unread = 0
 
     def _send(self, request: Callable[[list[bytes]], msg.Request], seeds: list[bytes]) -> None:
         with self._talking():

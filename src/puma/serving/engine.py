@@ -12,7 +12,7 @@ import torch
 
 from puma.errors import InputError, UsageError
 from puma.models import Cache, architecture
-from puma.models.config import Config, with_layers
+from puma.models.config import Config, Decoder, Encoder, Vit, with_layers
 from puma.models.text import MAX_ELEMENTS, check_batch
 from puma.mpc.arithmetic import reshare
 from puma.mpc.cost import message_bytes
@@ -24,14 +24,17 @@ from puma.mpc.seeded import Seeded, in_blocks
 from puma.mpc.share import Additive, Share, public
 from puma.nn import functional as F
 from puma.nn.layout import Rows
-from puma.serving.messages import Encode, Generate, Spent, TensorSpec
-from puma.serving.prompt import imagined
+from puma.serving import pixels, prompt
+from puma.serving.messages import Encode, Generate, Input, Spent, TensorSpec
 
 Emit = Callable[[Share], None]
+Given = Choice | Share | prompt.Padded  # the input of a request: tokens, pixels, tokens padded in secret
 AHEAD = 4  # steps of which the dealer multiplies masks in one walk over a parameter: the first token waits for them
 NEXT = "next logits"  # of every token of a prompt the logits of the next one: whoever sees them can rebuild the head
-OUTPUTS = ("hidden", "pooled", "logits", NEXT)
+OUTPUTS = ("hidden", "pooled", "logits", "tokens", NEXT)
 EVERY_TOKEN = ("hidden", NEXT)  # outputs that have a row for each token
+MAX_TOP = 64  # tokens that a masked one may have been
+RULED_OUT = 1 << 12  # taken off a logit that has been answered: logits lie within 2^13 of each other
 
 
 def tensor_specs(config: Config) -> list[TensorSpec]:
@@ -66,26 +69,53 @@ class Engine:
                 "start the session with the approximation that is wanted",
             )
         check_batch(self.config, prompts.lengths, tokens)
-        kinds = getattr(self.config, "type_vocab_size", 1)
+        if isinstance(self.config, Vit) and set(prompts.lengths) != {self.config.context}:
+            raise InputError(f"an image has {self.config.context} rows", "name as many for each")
+        if isinstance(job, Generate) and (architecture(self.config).family != "causal" or self.config.labels):
+            raise UsageError("the model does not generate text", "ask it to encode")
+        kinds = max(1, getattr(self.config, "type_vocab_size", 1))
         if prompts.types and (len(prompts.types) != prompts.tokens or not all(0 <= t < kinds for t in prompts.types)):
             raise InputError("the token types do not fit the prompt or the model", "leave them out")
         if isinstance(job, Encode) and job.output not in OUTPUTS:
             raise UsageError(f"there is no output {job.output}", f"choose one of {', '.join(OUTPUTS)}")
+        if prompts.padded and not (isinstance(self.config, Encoder) and isinstance(job, Encode) and not prompts.types):
+            raise UsageError("only encoders can be asked about texts of secret length", "make the lengths public")
         if isinstance(job, Encode) and job.output == NEXT:
             self._admit_logits(prompts.tokens, owner)
+        elif isinstance(job, Encode):
+            self._admit_head(job)
 
     def _admit_logits(self, tokens: int, owner: bool) -> None:
+        """Refuse logits of every next token to all but the owner, and more of them than fit into a frame."""
         if not owner:
             raise UsageError("logits of all tokens are for the model's owner alone", "ask for generated tokens")
-        if architecture(self.config).family != "causal":
+        if architecture(self.config).family != "causal" or self.config.labels:
             raise UsageError("the model predicts no next token", "ask a causal model")
         if tokens * self.config.vocab_size > MAX_ELEMENTS:
-            raise InputError(
-                f"the logits of {tokens} tokens are too many for one request", "send fewer texts at a time"
-            )
+            what = f"the logits of {tokens} tokens are too many for one request"
+            raise InputError(what, "send fewer texts at a time")
 
-    def generate(self, one_hot: Choice | Share, job: Generate, emit: Emit, prefilled: Callable[[], None]) -> None:
-        """Emit each prompt's next token, as indices (prompts,), when decided; fed back without being opened."""
+    def _admit_head(self, job: Encode) -> None:
+        """Refuse an output for which the model has no head, and rows that are not the prompts'."""
+        if job.output == "logits" and not getattr(self.config, "labels", ()):
+            raise UsageError("the model has no classification head", "use a checkpoint with one, named in config.json")
+        if job.output != "tokens":
+            return
+        if not getattr(self.config, "predicts", False):
+            raise UsageError("the model has no head for masked tokens", "use a ForMaskedLM checkpoint")
+        if not job.rows or not all(0 <= row < job.input.tokens for row in job.rows):
+            raise InputError("the masked places are not among the tokens", "name at least one, counted from 0")
+        if not 1 <= job.top <= min(MAX_TOP, self.config.vocab_size):
+            raise UsageError(f"the {job.top} most likely tokens make no answer", f"ask for 1 to {MAX_TOP}")
+
+    def generate(
+        self, one_hot: Given, job: Generate, emit: Emit, prefilled: Callable[[], None],
+        proceed: Callable[[], bool] = lambda: True,
+    ) -> None:  # fmt: skip
+        """Emit each prompt's next token, as indices (prompts,), when decided; fed back without being opened.
+
+        Before each further token `proceed` is asked whether it is wanted.
+        """
         cache = Cache(self.config.layers, job.input.lengths)
         token: Share | None = None
         with self._foresight() as foresight:
@@ -95,12 +125,14 @@ class Engine:
                 if foresight:
                     foresight.begin(step)
                 with self.party.stage(f"step {step}"):
-                    logits = self.model(one_hot if token is None else self._fed(token), cache)
+                    logits = self.model(one_hot if token is None else self._fed(token), cache, ranked=True)
                     with F.component("head", one_hot):
                         token = F.argmax(logits)
                         emit(settled(token))
                 if step == 0:
                     prefilled()
+                if step + 1 == job.tokens or not proceed():
+                    break
 
     def _fed(self, token: Share) -> Share:
         """One-hot rows of a token under masks of the present stage."""
@@ -112,7 +144,7 @@ class Engine:
     def _foresight(self) -> Iterator[Foresight | None]:
         """Meanwhile the dealer may make products of several steps at once, where parameters are drawn at each use."""
         drawn = any(in_blocks(p) for p in self._params)
-        if not self.party.is_dealer or self.party.dry or not drawn:
+        if not self.party.is_dealer or self.party.dry or not drawn or not isinstance(self.config, Decoder):
             yield None
             return
         self.party.foresight = Foresight()
@@ -128,27 +160,46 @@ class Engine:
             blank = self.party.nothing((len(prompts),))
             token = Share(self.party, blank, blank, F.index_bits(self.config.vocab_size), 0)
             with foresight.scouting(step), self.party.silent(), self.party.stage(f"step {step}"):
-                self.model(self._fed(token), Cache.foreseen(self.config.layers, prompts, step))
+                self.model(self._fed(token), Cache.foreseen(self.config.layers, prompts, step), ranked=True)
 
-    def encode(self, one_hot: Choice, job: Encode, emit: Emit) -> None:
-        """Emit hidden states (all tokens, d), their sums over each prompt (prompts, d), logits (prompts, labels), or
-        those of every next token (all tokens, vocabulary).
+    def encode(self, one_hot: Given, job: Encode, emit: Emit) -> None:
+        """Emit hidden states (all tokens, d), their sums over each prompt (prompts, d), logits (prompts, labels) or
+        (tokens, labels), the likeliest tokens (rows,), then the next ones, or logits of every next token (tokens, V).
         """
         lengths = job.input.lengths
+        if job.output == NEXT:
+            emit(settled(self.model.every(one_hot, Cache(self.config.layers, lengths))))
+            return
         if architecture(self.config).family == "causal":
             hidden = self.model.hidden(one_hot, Cache(self.config.layers, lengths))
+        elif isinstance(one_hot, prompt.Padded):
+            padding, one_hot = one_hot.padding, one_hot.rows
+            hidden = self.model(one_hot, None, lengths, padding)
+            if job.output == "pooled":
+                hidden = F.mul(hidden, (F.times(padding, -1) + 1).unsqueeze(-1))
         else:
             hidden = self.model(one_hot, job.input.types, lengths)
+        if job.output == "tokens":
+            self._predict(hidden, job, emit)
+            return
         if job.output == "hidden":
             result = hidden
         elif job.output == "pooled":
             result = Rows(lengths).sum(hidden)
-        elif job.output == NEXT:
-            result = self.model.logits(hidden)
         else:
             result = self.model.classify(hidden, lengths)
         with F.component("head", one_hot):
             emit(settled(result))
+
+    def _predict(self, hidden: Share | Additive, job: Encode, emit: Emit) -> None:
+        """Emit the most likely token of each row, rule it out, and so on."""
+        logits = self.model.predict(hidden, job.rows)
+        with F.component("head", hidden):
+            for i in range(job.top):
+                token = F.argmax(logits)
+                emit(settled(token))
+                if i + 1 < job.top:
+                    logits = logits - F.times(F.one_hot(token, self.config.vocab_size), RULED_OUT)
 
 
 def answered(party: Party, share: Share) -> None:
@@ -177,6 +228,9 @@ def dry_run(config: Config, job: Generate | Encode) -> list[list[Spent]]:
 
     All layers cost the same, so models of one and two layers are counted; the evaluators send the same.
     """
+    if not config.alike:  # layers with a window
+        dealer, first = (_dry_party(rank, config, job) for rank in (0, 1))
+        return [dealer, first, first]
     one, two = ([_dry_party(rank, with_layers(config, n), job) for rank in (0, 1)] for n in (1, 2))
     dealer, first = (_extended(a, b, config.layers - 1) for a, b in zip(one, two, strict=True))
     return [dealer, first, first]
@@ -201,12 +255,25 @@ def _dry_party(rank: int, config: Config, job: Generate | Encode) -> list[Spent]
     party.approximation = job.input.approximation
     params = {t.name: Seeded(party, None, [], t.shape, t.bits, t.frac) for t in tensor_specs(config)}
     engine = Engine(party, config, params)
-    prompt = imagined(party, job.input.tokens, config.vocab_size)
+    given = imagined(party, job.input, config)
     if isinstance(job, Generate):
-        engine.generate(prompt, job, lambda share: answered(party, share), lambda: None)
+        engine.generate(given, job, lambda share: answered(party, share), lambda: None)
     else:
-        engine.encode(prompt, job, lambda share: answered(party, share))
+        engine.encode(given, job, lambda share: answered(party, share))
     return spent(party)
+
+
+def imagined(party: Party, job: Input, config: Config) -> Given:
+    """The input of a dry run."""
+    if isinstance(config, Vit):
+        return pixels.imagined(party, patch_rows(config, job), config.vocab_size)
+    rows = prompt.imagined(party, job.tokens, config.vocab_size)
+    return prompt.Padded(rows, prompt.imagined_padding(party, job.tokens)) if job.padded else rows
+
+
+def patch_rows(config: Vit, job: Input) -> int:
+    """Rows of pixels that a client sends: one less for each image than its states."""
+    return len(job.lengths) * (config.context - 1)
 
 
 def spent(party: Party) -> list[Spent]:

@@ -17,11 +17,13 @@ def job(
 ) -> Generate | Encode:
     """The request that is measured: new tokens of a causal model, hidden states of an encoder; `batch` prompts."""
     lengths = [prompt] * max(batch, 0)
+    if architecture(config).family == "image":
+        raise UsageError("an image model has no prompt to count", "use a model of texts")
     if batch < 1:
         raise UsageError(f"a batch of {batch} prompts makes no sense", "pass --batch 1 or more")
     if prompt < 1:
         raise UsageError(f"a prompt of {prompt} tokens makes no sense", "pass --prompt 1 or more")
-    if architecture(config).family == "encoder":
+    if architecture(config).family == "encoder" or config.labels:
         if tokens is not None:
             raise UsageError("an encoder generates no tokens", "leave out --tokens")
         check_batch(config, [prompt] * batch)

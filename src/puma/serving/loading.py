@@ -38,7 +38,7 @@ def stored(party: Party, owner: Any, load: Load, store: Store) -> Model:
     try:
         if not party.is_dealer:
             for spec in load.tensors:
-                for frame in _frames(owner, spec):
+                for frame in frames(owner, spec):
                     upload.write(frame.numpy())
         return upload.finish()
     finally:
@@ -48,12 +48,13 @@ def stored(party: Party, owner: Any, load: Load, store: Store) -> Model:
 def opened(party: Party, model: Model) -> Engine:
     """A model that is read from the store as it is used."""
     names = [spec.name for spec in model.manifest.tensors]
-    return _engine(party, model.manifest, {name: model.packed(name) for name in names}, model.touch)
+    packed = {name: model.packed(name) for name in names}
+    return _engine(party, model.manifest, packed, model.touch, model.words)
 
 
 def _engine(
     party: Party, model: Load | Manifest, packed: Mapping[str, Tensor | None],
-    touch: Callable[[str], None] | None = None,
+    touch: Callable[[str], None] | None = None, kept: Mapping[str, list[tuple[Tensor, Tensor]]] | None = None,
 ) -> Engine:  # fmt: skip
     keys = [PairKey(seed) for seed in model.seeds]
     params: dict[str, Share] = {}
@@ -61,7 +62,7 @@ def _engine(
         streams = [key.stream(f"weight {spec.name}") for key in keys]
         params[spec.name] = Seeded(
             party, packed.get(spec.name), streams, spec.shape, spec.bits, spec.frac, keep=model.keep_masks,
-            touch=partial(touch, spec.name) if touch else None,
+            touch=partial(touch, spec.name) if touch else None, kept=kept[spec.name] if kept else None,
         )  # fmt: skip
     for name, source in model.alias.items():
         if source not in params:
@@ -73,13 +74,13 @@ def _engine(
 def _parameter(owner: Any, spec: TensorSpec) -> Tensor:
     packed = torch.empty(rest_bytes(spec.shape, spec.bits), dtype=torch.uint8)
     low = 0
-    for frame in _frames(owner, spec):
+    for frame in frames(owner, spec):
         packed[low : low + frame.numel()] = frame
         low += frame.numel()
     return packed
 
 
-def _frames(owner: Any, spec: TensorSpec) -> Iterator[Tensor]:
+def frames(owner: Any, spec: TensorSpec) -> Iterator[Tensor]:
     """A parameter in wire form, piece by piece."""
     left, most = rest_bytes(spec.shape, spec.bits), rest_bytes((FRAME_WORDS,), spec.bits)
     while left:

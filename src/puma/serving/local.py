@@ -11,26 +11,23 @@ import hashlib
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, overload
+from typing import Any
 
 import msgspec
-from torch import Tensor
 
 from puma.errors import PumaError, UsageError
 from puma.net.handshake import Identity
 from puma.net.tcp import dial
 from puma.nn.paper import PROFILES, SPLINE
 from puma.serving import folders, warm
+from puma.serving.asking import Answer, Asking, Encoding
 from puma.serving.clear import ClearModel
-from puma.serving.client import Cost, Progress, Session
-from puma.serving.jobs import job
-from puma.serving.messages import Encode, Input
+from puma.serving.client import Progress, Session
 from puma.serving.party import SILENCE, Ports, Start
 from puma.serving.store import content_name, owner_key
-from puma.serving.tickets import Ticket, Tickets
+from puma.serving.tickets import Tickets
 
 # One thread a party, and freed memory kept for the next message: returning it to the system after each costs up to a
 # third of the time in page faults. What the user sets counts more.
@@ -43,25 +40,9 @@ ENVIRONMENT = {
 }
 START_SECONDS = 120.0
 PARTY = ("-m", "puma.serving.party")
+__all__ = ["Answer", "Encoding", "LocalCluster", "Trio"]
 
 Route = Callable[[str, str, int], int]  # who dials ("P2", "client"), whom ("P0"), the port; gives the port to dial
-
-
-@dataclass(frozen=True)
-class Answer:
-    """Generated text, its token ids and what the request cost, together with the other prompts in it."""
-
-    text: str
-    token_ids: list[int]
-    cost: Cost
-
-
-@dataclass(frozen=True)
-class Encoding:
-    """A normalised sentence embedding, or class logits, and what the request cost, with the other texts in it."""
-
-    values: Tensor
-    cost: Cost
 
 
 class Trio:
@@ -187,7 +168,7 @@ def _tell(process: subprocess.Popen[str], words: msgspec.Struct) -> None:
         raise PumaError("a party process died while starting", "run `puma doctor`") from None
 
 
-class LocalCluster:
+class LocalCluster(Asking):
     """A model served by three processes on this machine.
 
     `source` is a folder, a hub name, a model already opened, or None for the embedded model. In the folder `store` the
@@ -208,8 +189,8 @@ class LocalCluster:
             raise UsageError(
                 f"these parties compute with {trio.session.approximation}, not {approximation}", "start others"
             )
-        self.model = source if isinstance(source, ClearModel) else ClearModel(source)
-        params = self.model.params
+        clear = self.model = source if isinstance(source, ClearModel) else ClearModel(source)
+        params = clear.params
         self._own = trio is None
         self._trio = trio or Trio(progress, store, approximation=approximation or SPLINE)
         try:
@@ -232,60 +213,6 @@ class LocalCluster:
     def pids(self) -> list[int]:
         """Process ids of P0, P1, P2."""
         return self._trio.pids
-
-    def stream(self, prompt: str, tokens: int = 32) -> Iterator[int]:
-        """Token ids as they are decided; `cost` afterwards."""
-        return (new for (new,) in self.session.generate([self.model.prompt_ids(prompt, tokens)], tokens))
-
-    @overload
-    def generate(self, prompt: str, tokens: int = 32) -> Answer: ...
-
-    @overload
-    def generate(self, prompt: Sequence[str], tokens: int = 32) -> list[Answer]: ...
-
-    def generate(self, prompt: str | Sequence[str], tokens: int = 32) -> Answer | list[Answer]:
-        """Greedy continuation by a public number of tokens: of a prompt, or of several in one request."""
-        prompts = [prompt] if isinstance(prompt, str) else prompt
-        steps = list(self.session.generate([self.model.prompt_ids(p, tokens) for p in prompts], tokens))
-        answers = [Answer(self.decode(ids), ids, self.cost) for ids in map(list, zip(*steps))]
-        return answers[0] if isinstance(prompt, str) else answers
-
-    @overload
-    def encode(self, sentence: str) -> Encoding: ...
-
-    @overload
-    def encode(self, sentence: Sequence[str]) -> list[Encoding]: ...
-
-    def encode(self, sentence: str | Sequence[str]) -> Encoding | list[Encoding]:
-        """Class logits if the model has a classification head, else the mean of the token states, normalised.
-
-        Of a sentence, or of several in one request.
-        """
-        tokens = [self.model.sentence_ids(s) for s in ([sentence] if isinstance(sentence, str) else sentence)]
-        values = self.session.encode([t.ids for t in tokens], self.model.output, [t.types for t in tokens])
-        encodings = [Encoding(self.model.finished(x), self.cost) for x in values]
-        return encodings[0] if isinstance(sentence, str) else encodings
-
-    def prepare(self, prompt: int, tokens: int | None = None, batch: int = 1) -> Ticket:
-        """Let the parties do ahead what a request of this shape needs no input for: prompts of a length, new tokens.
-
-        An encoder takes no `tokens`. The next request of exactly this shape uses it up, in this cluster or a later one
-        with the same store.
-        """
-        request = job(self.model.config, prompt, tokens, batch)
-        if isinstance(request, Encode):
-            request = Encode(Input(request.input.lengths, [], [], [0] * request.input.tokens), self.model.output)
-        return self.session.prepare(request)
-
-    def decode(self, ids: Sequence[int]) -> str:
-        return self.model.decode(ids)
-
-    @property
-    def cost(self) -> Cost:
-        """What the last request cost."""
-        if self.session.cost is None:
-            raise UsageError("no request has finished yet", "run generate or encode first")
-        return self.session.cost
 
     def close(self) -> None:
         if self._own:

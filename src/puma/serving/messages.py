@@ -6,20 +6,49 @@ them.
 
 from __future__ import annotations
 
+from typing import Annotated, TypeVar
+
 import msgspec
 
+from puma.errors import ProtocolError
 from puma.models.config import Config
 
 FRAME_WORDS = 1 << 20  # of a parameter's words in one data frame, at most
+FRAME_BYTES = 4 << 20  # of a file in one data frame, at most
+
+T = TypeVar("T")
+Size = Annotated[int, msgspec.Meta(ge=0, le=1 << 40)]
+Bits = Annotated[int, msgspec.Meta(ge=1, le=64)]
 
 
 class TensorSpec(msgspec.Struct, frozen=True, array_like=True):
     """Name, shape and fixed-point format of one shared parameter."""
 
     name: str
-    shape: tuple[int, ...]
-    bits: int
+    shape: tuple[Size, ...]
+    bits: Bits
     frac: int
+
+
+class File(msgspec.Struct, frozen=True, array_like=True):
+    """A public file that travels with a model, such as its tokenizer: its name, bytes and SHA-256."""
+
+    name: str
+    size: Size
+    sha256: bytes
+
+
+class Card(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What everyone may know of a model besides its config: what it is called, which tokens end a text, its files and
+    what its owner allows. `reveal_logits`: clients may see logits. `max_tokens`: of a request; 0 for the cluster's.
+    """
+
+    name: str
+    version: str = ""
+    eos: list[int] = []
+    files: list[File] = []
+    reveal_logits: bool = False
+    max_tokens: Size = 0
 
 
 class Load(msgspec.Struct, frozen=True, tag="load", forbid_unknown_fields=True):
@@ -44,16 +73,58 @@ class Open(msgspec.Struct, frozen=True, tag="open", forbid_unknown_fields=True):
     name: str
 
 
+class Offer(msgspec.Struct, frozen=True, tag="offer", forbid_unknown_fields=True):
+    """A model for the store, as in Load, which may be taken up again where an earlier upload of the same sharing broke
+    off. Answered by Held. Then follow all files of the card, and to each evaluator the parameters that it lacks, each
+    with its Checksum behind it; answered by Held again. Only Publish makes the model visible."""
+
+    card: Card
+    config: Config
+    tensors: list[TensorSpec]
+    seeds: list[bytes]
+    keep_masks: bool
+    sharing: bytes
+    alias: dict[str, str] = {}
+
+
+class Checksum(msgspec.Struct, frozen=True, tag="checksum", forbid_unknown_fields=True):
+    """SHA-256 of the parameter that has just been sent, in wire form."""
+
+    sha256: bytes
+
+
+class Publish(msgspec.Struct, frozen=True, tag="publish", forbid_unknown_fields=True):
+    """All three hold the model that was offered: serve it from now on, in place of an older one; a report answers."""
+
+
+class Delete(msgspec.Struct, frozen=True, tag="delete", forbid_unknown_fields=True):
+    """Forget a model, or what has arrived of one; answered by a report."""
+
+    name: str
+
+
+class List(msgspec.Struct, frozen=True, tag="list", forbid_unknown_fields=True):
+    """Which models are there? Answered by Listing."""
+
+
+class Fetch(msgspec.Struct, frozen=True, tag="fetch", forbid_unknown_fields=True):
+    """Send a file of the open model's card, in data frames of FRAME_BYTES and a shorter last one."""
+
+    name: str
+
+
 class Input(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The tokens of prompts of these lengths, one prompt after the other, as serving/prompt.py seals them.
 
-    `types` are one a token, or none; `approximation` is the session's; to each evaluator a data frame follows.
+    `types` are one a token, or none; `approximation` is the session's; to each evaluator a data frame follows. With
+    `padded` it ends with shares of which tokens are only padding, and the lengths, all alike, are not the prompts'.
     """
 
-    lengths: list[int]
+    lengths: list[Size]
     masks: list[bytes]
     choices: list[bytes] = []
     types: list[int] = []
+    padded: bool = False
     approximation: str = "spline"
 
     @property
@@ -63,19 +134,33 @@ class Input(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Generate(msgspec.Struct, frozen=True, tag="generate", forbid_unknown_fields=True):
-    """Greedy generation of a public number of tokens for each prompt; a result is one token of each."""
+    """Greedy generation of a public number of tokens for each prompt; a result is one token of each.
+
+    With `paced`, the parties wait for a Pace after each token but the last, and `tokens` is the most there will be.
+    """
 
     input: Input
-    tokens: int
+    tokens: Size
     material: bytes = b""
+    paced: bool = False
+
+
+class Pace(msgspec.Struct, frozen=True, tag="pace", forbid_unknown_fields=True):
+    """Whether one more token is wanted of a paced request."""
+
+    more: bool
 
 
 class Encode(msgspec.Struct, frozen=True, tag="encode", forbid_unknown_fields=True):
-    """One pass: "hidden" states of all tokens, their sum for each prompt ("pooled"), or its class "logits"."""
+    """One pass: "hidden" states of all tokens, their sum for each prompt ("pooled"), class "logits" of each prompt or
+    token, or the `top` most likely "tokens" at these `rows`, of all prompts' tokens, which everyone learns.
+    """
 
     input: Input
     output: str
     material: bytes = b""
+    rows: list[int] = []
+    top: int = 1
 
 
 class Prepare(msgspec.Struct, frozen=True, tag="prepare", forbid_unknown_fields=True):
@@ -99,7 +184,10 @@ class Quit(msgspec.Struct, frozen=True, tag="quit"):
     """End of the session."""
 
 
-Request = Load | Open | Generate | Encode | Prepare | Take | SelfTest | Quit
+Request = (
+    Load | Open | Generate | Encode | Prepare | Take | SelfTest | Quit
+    | Offer | Checksum | Publish | Delete | List | Fetch | Pace
+)  # fmt: skip
 
 
 class Spent(msgspec.Struct, frozen=True, array_like=True):
@@ -124,10 +212,41 @@ class Report(msgspec.Struct, frozen=True, tag="report"):
 
 
 class Opened(msgspec.Struct, frozen=True, tag="opened"):
-    """A stored model is ready: which sharing it is, and its config; neither if the store does not hold it."""
+    """A stored model is ready: which sharing it is, its config and, if it was offered, its card; none of these if the
+    store does not hold it."""
 
     sharing: bytes
     config: Config | None
+    card: Card | None = None
+
+
+class Ready(msgspec.Struct, frozen=True, tag="ready"):
+    """The first word of a party to a client or owner: all three have met. `version` is its program's."""
+
+    version: str
+
+
+class Held(msgspec.Struct, frozen=True, tag="held"):
+    """How many parameters of the model offered are on disk and checked, from the first one on; or that this sharing of
+    it has been published already, and nothing more is wanted."""
+
+    tensors: Size
+    published: bool = False
+
+
+class Listed(msgspec.Struct, frozen=True):
+    """A stored model: its card and config, which sharing it is, and how many bytes it takes at this party."""
+
+    card: Card
+    config: Config
+    sharing: bytes
+    size: int
+
+
+class Listing(msgspec.Struct, frozen=True, tag="listing"):
+    """All models that were offered and published."""
+
+    models: list[Listed]
 
 
 class Taken(msgspec.Struct, frozen=True, tag="taken"):
@@ -139,8 +258,8 @@ class Taken(msgspec.Struct, frozen=True, tag="taken"):
 class Result(msgspec.Struct, frozen=True, tag="result"):
     """One output share; its two components follow as one data frame."""
 
-    shape: tuple[int, ...]
-    bits: int
+    shape: tuple[Size, ...]
+    bits: Bits
     frac: int
 
 
@@ -152,7 +271,7 @@ class Failed(msgspec.Struct, frozen=True, tag="failed"):
     hint: str
 
 
-Reply = Report | Result | Opened | Taken | Failed
+Reply = Report | Result | Opened | Taken | Failed | Ready | Held | Listing
 
 _encoder = msgspec.msgpack.Encoder()
 _requests: msgspec.msgpack.Decoder[Request] = msgspec.msgpack.Decoder(Request)
@@ -170,8 +289,17 @@ def encode(message: Request | Reply) -> bytes:
 
 
 def decode_request(payload: bytes) -> Request:
-    return _requests.decode(payload)
+    """ProtocolError if it is none."""
+    return _decoded(_requests, payload)
 
 
 def decode_reply(payload: bytes) -> Reply:
-    return _replies.decode(payload)
+    """ProtocolError if it is none."""
+    return _decoded(_replies, payload)
+
+
+def _decoded(decoder: msgspec.msgpack.Decoder[T], payload: bytes) -> T:
+    try:
+        return decoder.decode(payload)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError, OverflowError) as error:
+        raise ProtocolError(f"a message cannot be read: {error}", "run the same version of Puma everywhere") from None

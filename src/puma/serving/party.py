@@ -6,25 +6,21 @@ peers' ports. When standard input closes the launcher is gone, and so are we. Th
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import sys
 import threading
-import traceback
 from typing import Any, TypeVar
 
 import msgspec
 import torch
 
 from puma.crypto.prg import PairKey
-from puma.errors import PumaError
 from puma.mpc.party import Party
 from puma.net.handshake import Identity
 from puma.net.tcp import dial, listen
-from puma.serving import messages as msg
 from puma.serving import warm
-from puma.serving.server import Server
+from puma.serving.server import Server, failed, part
 
 T = TypeVar("T")
 
@@ -73,23 +69,13 @@ def run(start: Start) -> int:
     """Serve; on an error tell everybody why, by name."""
     party, client = meet(start)
     warm.compile_kernels()  # the launcher has seen to it that they only need loading
+    failure = None
     try:
         Server(party, client, start.store, owner=True).serve()  # who started us owns what it shares
-        for link in (*party.links.values(), client):
-            link.close()
-        return 0
-    except PumaError as error:
-        failure = msg.Failed(type(error).__name__, error.message, error.hint)
     except Exception as error:
-        failure = msg.Failed("ProtocolError", f"P{start.rank} failed: {type(error).__name__}: {error}", "")
-        if os.environ.get("PUMA_DEBUG"):
-            traceback.print_exc()
-    for link in party.links.values():
-        link.fail(failure.message)
-    with contextlib.suppress(PumaError):
-        client.send_control(msg.encode(failure))
-    client.close()
-    return 1
+        failure = failed(start.rank, error)
+    part(failure, client, party.links.values())
+    return 1 if failure else 0
 
 
 def _told(kind: type[T]) -> T:

@@ -17,7 +17,7 @@ from puma.models import Cache, architecture
 from puma.models.config import Config
 from puma.nn.layout import Rows
 from puma.nn.paper import SPLINE, marked
-from puma.serving.engine import EVERY_TOKEN
+from puma.serving.engine import EVERY_TOKEN, NEXT
 
 
 class Plain:
@@ -47,7 +47,9 @@ class Plain:
         """Of each prompt hidden states, their sum, class logits or every next token's logits, as float64."""
         rows, lengths = self._rows([*chain(*prompts)]), [len(ids) for ids in prompts]
         with torch.no_grad():
-            if self._causal:
+            if output == NEXT:
+                states = self._model.every(rows, Cache(self.config.layers, lengths))
+            elif self._causal:
                 states = self._model.hidden(rows, Cache(self.config.layers, lengths))
             else:
                 states = self._model(rows, [*chain(*types)] or None, lengths)
@@ -55,11 +57,9 @@ class Plain:
         return list(result.split(lengths) if output in EVERY_TOKEN else result)
 
     def _asked(self, states: Any, output: str, lengths: list[int]) -> Any:
-        if output == "hidden":
-            return states
         if output == "pooled":
             return Rows(lengths).sum(states)
-        return self._model.classify(states, lengths) if output == "logits" else self._model.logits(states)
+        return self._model.classify(states, lengths) if output == "logits" else states
 
     def _rows(self, ids: Sequence[int]) -> Tensor:
         return marked(torch.tensor(list(ids)), self.approximation)

@@ -8,13 +8,14 @@ the bits are uniform. This file must not know links or models.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from puma import kernels
 from puma.crypto.prg import PairKey, fresh_secret
+from puma.mpc import fixed
 from puma.mpc.cost import message_bytes
 from puma.mpc.fixed import RESIDUAL_RING
 from puma.mpc.party import DEALER, Party
@@ -22,6 +23,7 @@ from puma.mpc.retrieval import COMPONENTS, Choice, choice_bytes
 from puma.mpc.share import Share
 
 RING = RESIDUAL_RING  # retrieved rows stay in the residual's ring
+PADDING_RING = fixed.RING
 EXPLICIT = (0, 1, 2)  # components whose bits P0, P1 and P2 are sent in full, not as a seed
 
 
@@ -50,22 +52,33 @@ class Seeds:
         return [self.masks, self.masks[:1], self.masks[1:]][rank], [self.choices[1:], self.choices[:1], []][rank]
 
 
-def payload_bytes(rank: int, tokens: int, vocabulary: int) -> int:
-    """Bytes of the payload for one party: choices in full, and masked signs."""
+@dataclass(frozen=True)
+class Padded:
+    """A prompt of which some tokens are only padding, and which: 1 for those and 0 for others, (tokens,)."""
+
+    rows: Choice
+    padding: Share
+
+
+def payload_bytes(rank: int, tokens: int, vocabulary: int, padded: bool = False) -> int:
+    """Bytes of the payload for one party: choices in full, masked signs, and perhaps masked words of padding."""
     if rank == DEALER:
         return 0
-    return tokens * EXPLICIT[rank] * choice_bytes(vocabulary) + message_bytes(tokens * COMPONENTS, RING)
+    rest = message_bytes(tokens, PADDING_RING) if padded else 0
+    return rest + tokens * EXPLICIT[rank] * choice_bytes(vocabulary) + message_bytes(tokens * COMPONENTS, RING)
 
 
-def upload_bytes(tokens: int, vocabulary: int) -> int:
+def upload_bytes(tokens: int, vocabulary: int, padded: bool = False) -> int:
     """Bytes of the payloads for all parties."""
-    return sum(payload_bytes(rank, tokens, vocabulary) for rank in range(3))
+    return sum(payload_bytes(rank, tokens, vocabulary, padded) for rank in range(3))
 
 
-def seal(ids: Sequence[int], vocabulary: int, seeds: Seeds | None = None) -> list[Sealed]:
+def seal(
+    ids: Sequence[int], vocabulary: int, seeds: Seeds | None = None, padding: Sequence[int] | None = None
+) -> list[Sealed]:
     """Shares of token ids for P0, P1 and P2, under fresh seeds or seeds drawn beforehand.
 
-    The ids of several prompts come one after the other.
+    The ids of several prompts come one after the other; `padding` (1 or 0 for each) makes a Padded prompt of them.
     """
     seeds = seeds or Seeds.fresh()
     n, width = len(ids), choice_bytes(vocabulary)
@@ -79,8 +92,21 @@ def seal(ids: Sequence[int], vocabulary: int, seeds: Seeds | None = None) -> lis
         signs = signs + _sign_masks(mask, n)
     packed = kernels.pack(signs, RING)
     m, l1, l2 = ((r ^ flip).reshape(-1) for r in random)
-    payloads = (torch.empty(0, dtype=torch.uint8), torch.cat([l1, packed]), torch.cat([m, l2, packed]))
+    last = [] if padding is None else [_masked_padding(padding, seeds)]
+    nothing = torch.empty(0, dtype=torch.uint8)
+    payloads = (nothing, torch.cat([l1, packed, *last]), torch.cat([m, l2, packed, *last]))
     return [Sealed(*seeds.of(rank), payload) for rank, payload in enumerate(payloads)]
+
+
+def unseal_padded(party: Party, sealed: Sealed, tokens: int, vocabulary: int) -> Padded:
+    """What a party makes of its part, if padding was sealed with it."""
+    at = payload_bytes(party.rank, tokens, vocabulary)
+    front, last = sealed.payload[:at], sealed.payload[at:]
+    components = [_padding_masks(seed, tokens) for seed in sealed.masks]
+    if not party.is_dealer:
+        components = [kernels.unpack(last, PADDING_RING, (tokens,)), *components]
+    padding = Share(party, components[0], components[1], PADDING_RING, 0)
+    return Padded(unseal(party, replace(sealed, payload=front), tokens, vocabulary), padding)
 
 
 def unseal(party: Party, sealed: Sealed, tokens: int, vocabulary: int) -> Choice:
@@ -97,6 +123,12 @@ def unseal(party: Party, sealed: Sealed, tokens: int, vocabulary: int) -> Choice
     return Choice(party, (bits[0], bits[1]), Share(party, components[0], components[1], RING, 0), vocabulary)
 
 
+def imagined_padding(party: Party, tokens: int) -> Share:
+    """Padding of a dry run: shapes only."""
+    words = party.nothing((tokens,))
+    return Share(party, words, words, PADDING_RING, 0)
+
+
 def imagined(party: Party, tokens: int, vocabulary: int) -> Choice:
     """A prompt of a dry run: shapes only."""
     bits = torch.empty((tokens, choice_bytes(vocabulary)), dtype=torch.uint8, device="meta")
@@ -110,3 +142,15 @@ def _choice(seed: bytes, tokens: int, width: int) -> Tensor:
 
 def _sign_masks(seed: bytes, tokens: int) -> Tensor:
     return PairKey(seed).stream("sign").words((tokens, COMPONENTS))
+
+
+def _padding_masks(seed: bytes, tokens: int) -> Tensor:
+    return PairKey(seed).stream("padding").words((tokens,))
+
+
+def _masked_padding(padding: Sequence[int], seeds: Seeds) -> Tensor:
+    """Packed m = p + l1 + l2. Safe: each evaluator lacks one of the two seeds, and each stream has its purpose."""
+    words = torch.tensor(list(padding))
+    for seed in seeds.masks:
+        words = words + _padding_masks(seed, len(padding))
+    return kernels.pack(words, PADDING_RING)

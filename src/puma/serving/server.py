@@ -6,24 +6,27 @@ processes and addresses.
 
 from __future__ import annotations
 
+import contextlib
+import os
 import resource
 import time
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
 import torch
 
 from puma import kernels
-from puma.errors import MaterialError, ProtocolError, StoreError
+from puma.errors import MaterialError, ProtocolError, PumaError, StoreError
+from puma.models.config import Vit
 from puma.mpc.party import Party
-from puma.mpc.retrieval import Choice
 from puma.mpc.share import Share
-from puma.serving import ahead, loading
+from puma.serving import ahead, loading, pixels
 from puma.serving import messages as msg
-from puma.serving.engine import Emit, Engine, answered, selftest, spent
+from puma.serving.engine import Emit, Engine, Given, answered, patch_rows, selftest, spent
 from puma.serving.material import Material, Shelf
-from puma.serving.prompt import Sealed, payload_bytes, unseal
+from puma.serving.prompt import Sealed, payload_bytes, unseal, unseal_padded
 from puma.serving.store import Model, Store
 
 Inference = msg.Generate | msg.Encode
@@ -43,52 +46,73 @@ class Server:
         self._sharing = b""  # of the model that is being served
         self._material: Material | None = None  # ready for the next request, and for no other
         self._prepared: set[bytes] = set()
+        self._requests = 0  # that ran on keys of the session's; the same number at all parties
 
     def serve(self) -> None:
         """Answer requests until Quit; a failed request ends the session everywhere."""
-        while True:
-            request = msg.decode_request(self.client.recv_control())
-            if isinstance(request, msg.Quit):
-                return
-            if isinstance(request, msg.Open):
-                self.client.send_control(msg.encode(self._open(request.name)))
-            elif isinstance(request, msg.Take):
-                self.client.send_control(msg.encode(self._take(request.id)))
-            else:
-                material, self._material = self._material, None  # for this request or for none
-                self._answer(request, material)
+        while not isinstance(request := self._heard(), msg.Quit):
+            self.answer(request)
 
-    def _answer(self, request: msg.Request, material: Material | None) -> None:
+    def answer(self, request: msg.Request) -> None:
+        """One request, and all that belongs to it."""
+        if isinstance(request, msg.Open):
+            self._say(self._open(request.name))
+        elif isinstance(request, msg.Take):
+            self._say(self._take(request.id))
+        else:
+            material, self._material = self._material, None  # for this request or for none
+            self._report(request, partial(self._work, request, material))
+
+    def _heard(self) -> msg.Request:
+        return msg.decode_request(self.client.recv_control())
+
+    def _say(self, reply: msg.Reply) -> None:
+        self.client.send_control(msg.encode(reply))
+
+    def _report(self, request: msg.Request, work: Callable[[Callable[[], None]], int]) -> msg.Report:
+        """Do what was asked, and tell what it cost."""
         self.party.ledger.reset()
-        started, cpu = time.perf_counter(), _cpu_seconds()
-        prefill, kept = [0.0], 0
+        started, cpu = time.perf_counter(), self._cpu_seconds()
+        prefill = [0.0]
 
         def prefilled() -> None:
             prefill[0] = time.perf_counter() - started
 
+        kept = work(prefilled)
+        seconds = time.perf_counter() - started
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        report = msg.Report(spent(self.party), seconds, prefill[0] or seconds, self._cpu_seconds() - cpu, peak, kept)
+        self._say(report)
+        return report
+
+    def _work(self, request: msg.Request, material: Material | None, prefilled: Callable[[], None]) -> int:
+        """How many bytes are kept of it."""
         if isinstance(request, msg.Load):
             self._load(request)
         elif isinstance(request, msg.Generate | msg.Encode):
             self._infer(request, material, prefilled)
         elif isinstance(request, msg.Prepare):
-            kept = self._prepare(request)
+            return self._prepare(request)
         elif isinstance(request, msg.SelfTest):
             self._emit(selftest(self.party))
-        seconds = time.perf_counter() - started
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        report = msg.Report(spent(self.party), seconds, prefill[0] or seconds, _cpu_seconds() - cpu, peak, kept)
-        self.client.send_control(msg.encode(report))
+        else:
+            what = f"P{self.party.rank} does not expect a {type(request).__name__.lower()} here"
+            raise ProtocolError(what, "run the same version of Puma everywhere")
+        return 0
 
     # -- models ---------------------------------------------------------------------------------------------
 
     def _open(self, name: str) -> msg.Opened:
         self._material = None
-        store, _ = self._kept()
-        if not store.holds(name):
+        model = self._found(name)
+        if model is None:
             return msg.Opened(b"", None)
-        model = store.open(name)
         self._use(model)
-        return msg.Opened(model.manifest.sharing, model.manifest.config)
+        return msg.Opened(model.manifest.sharing, model.manifest.config, model.manifest.card)
+
+    def _found(self, name: str) -> Model | None:
+        store, _ = self._kept()
+        return store.open(name) if store.holds(name) else None
 
     def _load(self, request: msg.Load) -> None:
         if not request.keep:
@@ -117,13 +141,19 @@ class Server:
     def _infer(self, request: Inference, material: Material | None, prefilled: Callable[[], None]) -> None:
         self._ready().admit(request, self._owner)
         if not request.material:
-            self._run(request, self._prompt(request.input, self._payload(request.input)), self._emit, prefilled)
+            # Steps draw from streams of their own, which start anew for each label: without a key for each request,
+            # the masks of its first step would be those of the last request's.
+            self._requests += 1
+            with self.party.stage(f"request {self._requests}"):
+                self._run(request, self._prompt(request.input, self._payload(request.input)), self._emit, prefilled)
             return
         if material is None or material.header.id != request.material:
             raise MaterialError("the request names material that is not ready", "take it before each request")
         made_for = material.header.request
         if msg.bare(made_for) != msg.bare(request):
             raise MaterialError("the material was made for another request", "prepare some for this one")
+        if isinstance(request, msg.Generate) and request.paced:
+            raise MaterialError("a request whose end is open cannot be prepared", "ask for a fixed number of tokens")
         if self.party.is_dealer:
             for description, parts in ahead.kept_outputs(material):
                 self.party.ledger.sent(len(parts), online=True)
@@ -161,23 +191,41 @@ class Server:
         self._material = found
         return msg.Taken("")
 
-    def _run(self, request: Inference, prompt: Choice, emit: Emit, prefilled: Callable[[], None]) -> None:
+    def _run(self, request: Inference, prompt: Given, emit: Emit, prefilled: Callable[[], None]) -> None:
         if isinstance(request, msg.Generate):
-            self._ready().generate(prompt, request, emit, prefilled)
+            self._ready().generate(prompt, request, emit, prefilled, self._paced if request.paced else _always)
         else:
             self._ready().encode(prompt, request, emit)
 
-    def _prompt(self, job: msg.Input, payload: torch.Tensor) -> Choice:
-        return unseal(self.party, Sealed(job.masks, job.choices, payload), job.tokens, self._ready().config.vocab_size)
+    def _paced(self) -> bool:
+        request = self._heard()
+        if not isinstance(request, msg.Pace):
+            raise ProtocolError("a paced request was interrupted by another", "end it first")
+        return request.more
+
+    def _prompt(self, job: msg.Input, payload: torch.Tensor) -> Given:
+        config, sealed = self._ready().config, Sealed(job.masks, job.choices, payload)
+        if isinstance(config, Vit):
+            return pixels.unseal(self.party, sealed, patch_rows(config, job), config.vocab_size)
+        opened = unseal_padded if job.padded else unseal
+        return opened(self.party, sealed, job.tokens, config.vocab_size)
 
     def _payload_bytes(self, job: msg.Input) -> int:
-        return payload_bytes(self.party.rank, job.tokens, self._ready().config.vocab_size)
+        config = self._ready().config
+        if isinstance(config, Vit):
+            return pixels.payload_bytes(self.party.rank, patch_rows(config, job), config.vocab_size)
+        return payload_bytes(self.party.rank, job.tokens, config.vocab_size, job.padded)
 
     def _payload(self, job: msg.Input) -> torch.Tensor:
         count = self._payload_bytes(job)
         if not count:
             return torch.empty(0, dtype=torch.uint8)
         return torch.frombuffer(self.client.recv(count), dtype=torch.uint8)
+
+    def _cpu_seconds(self) -> float:
+        """What a request is charged with: all that this process has used."""
+        usage = resource.getrusage(resource.RUSAGE_SELF)
+        return usage.ru_utime + usage.ru_stime
 
     def _emit(self, share: Share) -> None:
         answered(self.party, share)
@@ -193,6 +241,25 @@ def _nothing() -> None:
     """Nobody waits for a rehearsal."""
 
 
-def _cpu_seconds() -> float:
-    usage = resource.getrusage(resource.RUSAGE_SELF)
-    return usage.ru_utime + usage.ru_stime
+def _always() -> bool:
+    """As many tokens as were asked for."""
+    return True
+
+
+def failed(rank: int, error: Exception) -> msg.Failed:
+    """What the client is told about an error at this party."""
+    if isinstance(error, PumaError):
+        return msg.Failed(type(error).__name__, error.message, error.hint)
+    if os.environ.get("PUMA_DEBUG"):
+        traceback.print_exception(error)
+    return msg.Failed("ProtocolError", f"P{rank} failed: {type(error).__name__}: {error}", "")
+
+
+def part(failure: msg.Failed | None, client: Any, peers: Iterable[Any]) -> None:
+    """End a session at this party: a goodbye to everybody, or why it is over."""
+    for link in peers:
+        link.close() if failure is None else link.fail(failure.message)
+    if failure is not None:
+        with contextlib.suppress(PumaError):
+            client.send_control(msg.encode(failure))
+    client.close()

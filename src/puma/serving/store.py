@@ -12,6 +12,7 @@ import hmac
 import mmap
 import os
 import re
+import threading
 from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
@@ -26,13 +27,14 @@ from puma.models.config import Config
 from puma.mpc.seeded import rest_bytes
 from puma.serving import folders
 from puma.serving.folders import explained
-from puma.serving.messages import TensorSpec
+from puma.serving.messages import Card, TensorSpec
 
 VERSION = 1
 PAGE = mmap.PAGESIZE
 CHUNK = 16 << 20
 # Without it the system would refuse to map a file larger than memory, though nothing is ever written to the mapping.
 MAP_NORESERVE = getattr(mmap, "MAP_NORESERVE", 0x4000)
+MANIFEST, DATA = "manifest.json", "data"
 DAMAGED = "delete the model there, at every party, and share it again"
 
 
@@ -54,6 +56,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     offsets: list[int] = []
     size: int = 0
     digest: str = ""
+    card: Card | None = None  # of models that came from a distant owner; the files that it names lie beside the data
 
 
 class _Sealed(msgspec.Struct, forbid_unknown_fields=True):
@@ -69,7 +72,7 @@ class Store:
     def __init__(self, root: Path | str, resident: int | None = None) -> None:
         self.root = folders.private_folder(Path(root))
         self._models = folders.private_folder(self.root / "models")
-        self._resident = resident
+        self.resident = resident
         with explained(f"the store {self.root}"):
             folders.sweep(self._models)
 
@@ -84,21 +87,31 @@ class Store:
         """Map a model into memory, after reading all of it once to see that it is whole; StoreError if it is not."""
         if not self.holds(name):
             raise StoreError(f"there is no model {name} in {self.root}", "share it first, and ask to keep it")
-        return _opened(self._models / name, name, self._resident)
+        return open_folder(self._models / name, name, self.resident)
 
     def sharing(self, name: str) -> bytes:
         """Which sharing of the model this is; empty if there is none."""
-        return _manifest(self._models / name, name).sharing if self.holds(name) else b""
+        return read_manifest(self._models / name, name).sharing if self.holds(name) else b""
 
     def size(self, name: str) -> int:
         """What the model takes on disk; nothing if it is not there."""
         folder = self._models / folders.checked_name(name)
-        return sum(path.stat().st_size for path in folder.glob("*"))
+        return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+    def manifest(self, name: str) -> Manifest:
+        """What the store knows of a model, without looking at its data."""
+        if not self.holds(name):
+            raise StoreError(f"there is no model {name} in {self.root}", "look at the names in the store")
+        return read_manifest(self._models / name, name)
+
+    def path(self, name: str) -> Path:
+        """The folder of a model, whether it is there or not."""
+        return self._models / folders.checked_name(name)
 
     def create(self, manifest: Manifest, data: bool) -> Upload:
         """Take in a model that is being shared; with `data`, the words of its parameters, else seeds only."""
         folders.checked_name(manifest.name)
-        return Upload(self._models, manifest, data, self._resident)
+        return Upload(self._models, manifest, data, self.resident)
 
     def delete(self, name: str) -> None:
         """Forget a model; processes that have it open keep what they have mapped."""
@@ -115,7 +128,7 @@ class Upload:
     """
 
     def __init__(self, models: Path, manifest: Manifest, data: bool, resident: int | None) -> None:
-        offsets, size = _layout(manifest.tensors) if data else ([], 0)
+        offsets, size = layout(manifest.tensors) if data else ([], 0)
         self._manifest = msgspec.structs.replace(manifest, offsets=offsets, size=size)
         self._models, self._resident, self._hash = models, resident, hashlib.sha256()
         self._done = self._arrived = 0  # parameters that are complete, and bytes of the next one
@@ -127,7 +140,7 @@ class Upload:
             with explained(self._what):
                 if size:
                     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL
-                    self._file = os.open(self._incoming.path / "data", flags, 0o600)
+                    self._file = os.open(self._incoming.path / DATA, flags, 0o600)
                     os.posix_fallocate(self._file, 0, size)
         except BaseException:
             self.discard()
@@ -138,10 +151,10 @@ class Upload:
         view = memoryview(payload).cast("B")
         spec = self._manifest.tensors[self._done]
         self._arrived += len(view)
-        missing = _size(spec) - self._arrived
+        missing = wire_bytes(spec) - self._arrived
         if missing < 0:
             raise StoreError(f"parameter {spec.name} has {-missing} bytes too many", "share it again")
-        padding = b"" if missing else bytes(-_size(spec) % PAGE)
+        padding = b"" if missing else bytes(-wire_bytes(spec) % PAGE)
         with explained(self._what):
             for piece in (view, memoryview(padding)):
                 self._hash.update(piece)
@@ -155,13 +168,11 @@ class Upload:
         manifest = msgspec.structs.replace(self._manifest, digest=self._hash.hexdigest() if self._file >= 0 else "")
         if self._file >= 0 and self._done != len(manifest.tensors):
             raise StoreError(f"only {self._done} parameters of {manifest.name} arrived", "share it again")
-        body = msgspec.json.encode(manifest)
-        sealed = msgspec.json.encode(_Sealed(hashlib.sha256(body).hexdigest(), msgspec.Raw(body)))
         with explained(self._what):
             if self._file >= 0:
                 os.fsync(self._file)
-            folders.write_new(self._incoming.path / "manifest.json", sealed)
-            model = _opened(self._incoming.path, manifest.name, self._resident)
+            write_manifest(self._incoming.path, manifest)
+            model = open_folder(self._incoming.path, manifest.name, self._resident)
             folders.retire(self._models / manifest.name)
             self._incoming.keep(self._models / manifest.name)
         self._close()
@@ -185,12 +196,14 @@ class Model:
         self.manifest = manifest
         self._data = data
         specs = manifest.tensors
-        self._spans = {s.name: (at, _size(s)) for s, at in zip(specs, manifest.offsets, strict=False)}
+        self._spans = {s.name: (at, wire_bytes(s)) for s, at in zip(specs, manifest.offsets, strict=False)}
         names = list(self._spans)
         self._next = dict(zip(names, [*names[1:], *names[:1]], strict=True))
         self._resident = _memory() // 4 if resident is None else resident
         self._read: OrderedDict[str, None] = OrderedDict()  # latest last
         self._mapped = 0  # bytes of these
+        self._lock = threading.Lock()  # sessions in threads of one process share a model
+        self.words: dict[str, list[tuple[Tensor, Tensor]]] = {spec.name: [] for spec in specs}  # that all of them keep
 
     def packed(self, name: str) -> Tensor | None:
         """The parameter's words in wire form, a flat uint8 tensor over the file; None at the dealer."""
@@ -205,8 +218,13 @@ class Model:
         Parameters lie in the order in which a pass reads them, so the next layer is read from the disk while this one
         computes. What is let go comes back by itself when it is read again.
         """
-        if self._data is None or next(reversed(self._read), None) == name:
+        if self._data is None:
             return
+        with self._lock:
+            if next(reversed(self._read), None) != name:
+                self._touched(name)
+
+    def _touched(self, name: str) -> None:
         self._mapped += 0 if name in self._read else self._spans[name][1]
         self._read[name] = None
         self._read.move_to_end(name)
@@ -240,29 +258,36 @@ def content_name(key: bytes, name: str, config: Config, params: Mapping[str, Ten
     return f"{readable}-{digest.hexdigest()[:24]}"
 
 
-def _size(spec: TensorSpec) -> int:
+def wire_bytes(spec: TensorSpec) -> int:
     """Bytes of a parameter in wire form."""
     return rest_bytes(spec.shape, spec.bits)
 
 
-def _layout(specs: list[TensorSpec]) -> tuple[list[int], int]:
+def layout(specs: list[TensorSpec]) -> tuple[list[int], int]:
     """Where each parameter begins, on a page of its own, and the size of the file."""
     offsets, end = [], 0
     for spec in specs:
         offsets.append(end)
-        end += -(-_size(spec) // PAGE) * PAGE
+        end += -(-wire_bytes(spec) // PAGE) * PAGE
     return offsets, end
 
 
-def _manifest(folder: Path, name: str) -> Manifest:
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    """With its own digest, into a folder that holds none yet."""
+    body = msgspec.json.encode(manifest)
+    sealed = msgspec.json.encode(_Sealed(hashlib.sha256(body).hexdigest(), msgspec.Raw(body)))
+    folders.write_new(folder / MANIFEST, sealed)
+
+
+def read_manifest(folder: Path, name: str) -> Manifest:
     """The manifest, if it is what was written."""
     try:
-        sealed = msgspec.json.decode((folder / "manifest.json").read_bytes(), type=_Sealed)
+        sealed = msgspec.json.decode((folder / MANIFEST).read_bytes(), type=_Sealed)
         intact = hashlib.sha256(sealed.manifest).hexdigest() == sealed.digest
         manifest = msgspec.json.decode(sealed.manifest, type=Manifest)
     except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise StoreError(f"the manifest of model {name} in {folder.parents[1]} cannot be read", DAMAGED) from error
-    expected = _layout(manifest.tensors) if manifest.offsets else ([], 0)
+    expected = layout(manifest.tensors) if manifest.offsets else ([], 0)
     if not intact or manifest.name != name or (manifest.offsets, manifest.size) != expected:
         raise StoreError(f"the manifest of model {name} in {folder.parents[1]} is damaged", DAMAGED)
     if manifest.version != VERSION:
@@ -270,12 +295,12 @@ def _manifest(folder: Path, name: str) -> Manifest:
     return manifest
 
 
-def _opened(folder: Path, name: str, resident: int | None) -> Model:
-    manifest = _manifest(folder, name)
+def open_folder(folder: Path, name: str, resident: int | None) -> Model:
+    manifest = read_manifest(folder, name)
     if not manifest.size:
         return Model(manifest, None, resident)
     with explained(f"the data of model {name}"):
-        file = os.open(folder / "data", os.O_RDONLY)
+        file = os.open(folder / DATA, os.O_RDONLY)
         try:
             if os.fstat(file).st_size != manifest.size or _digest(file) != manifest.digest:
                 raise StoreError(f"the data of model {name} in {folder.parents[1]} is damaged", DAMAGED)

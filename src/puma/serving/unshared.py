@@ -70,7 +70,8 @@ class Unshared:
         return list(found[0].split(job.input.lengths) if output in EVERY_TOKEN else found[0])
 
     def _input(self, prompts: Sequence[Sequence[int]], types: Sequence[Sequence[int]] = ()) -> Input:
-        return Input([len(ids) for ids in prompts], [], [], [*chain(*types)], self.approximation)
+        lengths, kinds = [len(ids) for ids in prompts], [*chain(*types)]
+        return Input(lengths, [], [], kinds, approximation=self.approximation)
 
     def _rows(self, prompts: Sequence[Sequence[int]]) -> ClearChoice:
         return ClearChoice(self.party, torch.tensor([*chain(*prompts)]), self.config.vocab_size, RESIDUAL_RING)

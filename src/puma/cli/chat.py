@@ -1,0 +1,75 @@
+"""`puma chat`: one conversation, turn after turn, with three distant parties or three processes here."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+from puma.cli import ui
+from puma.cli.ui import HUMAN, Count, Output
+from puma.cli.where import HERE, End, Where, opened
+from puma.errors import InputError
+
+if TYPE_CHECKING:
+    from puma.serving.asking import Asking
+
+
+def chat(
+    model: str | None = None,
+    /,
+    *,
+    tokens: Count = 128,
+    stop: End | None = None,
+    where: Where = HERE,
+    output: Output = HUMAN,
+) -> None:
+    """Talk with a model, a line at a time; an empty line or the end of input ends it.
+
+    Each turn is a request of its own with the whole conversation so far: the parties learn how long that is.
+
+    Parameters
+    ----------
+    model
+        A checkpoint's folder or a hub name; the embedded model if left out.
+    tokens
+        How many new tokens each answer has, at most with --stop.
+    stop
+        eos: end an answer where its text ends. The parties then wait after each token, and learn how many there are.
+    """
+    from puma.serving.chat import Conversation
+
+    with ui.progress(output.json) as progress:
+        cluster, talk = opened(where, model, Conversation, progress, None)
+    turns = []
+    with cluster:
+        while line := _line(output.json):
+            try:
+                answer = _turn(cluster, talk, line, tokens, stop, output.json)
+            except InputError as error:  # the conversation has become too long, say; it can go on
+                ui.failed(error, False)
+                continue
+            turns.append({"user": line, "assistant": answer})
+    if output.json:
+        ui.answer({"turns": turns, "templated": talk.templated})
+        return
+    where.say_local()
+
+
+def _turn(cluster: Asking, talk: Any, line: str, tokens: int, stop: End | None, as_json: bool) -> str:
+    """One answer, shown as it comes."""
+    ids, found, writer = talk.asked(line, tokens), [], ui.Typewriter()
+    for token in cluster.continued(ids, tokens, stop):
+        found.append(token)
+        if not as_json:
+            writer.show(cluster.decode(found))
+    answer = talk.answered(found)
+    if not as_json:
+        writer.show(cluster.decode(found) + "\n", last=True)
+    return answer
+
+
+def _line(as_json: bool) -> str:
+    """What the user says next; nothing at the end."""
+    if sys.stdin.isatty() and not as_json:
+        ui.say("> ", end="")
+    return sys.stdin.readline().strip()

@@ -1,0 +1,155 @@
+"""`puma share` and `puma models`: what the owner of models does with three distant parties."""
+
+from __future__ import annotations
+
+import re
+import time
+from pathlib import Path
+from typing import Literal
+
+from puma.cli import ui
+from puma.cli.ui import HUMAN, Count, Flag, Output
+from puma.cli.where import ClusterFile, Key, owner
+from puma.errors import ConfigError
+
+
+def share(
+    model: str,
+    /,
+    *,
+    key: Key,
+    cluster: Path = ClusterFile,
+    name: str | None = None,
+    version: str = "1",
+    reveal_logits: Flag = False,
+    max_tokens: Count = 0,
+    state: Path | None = None,
+    insecure: Flag = False,
+    output: Output = HUMAN,
+) -> None:
+    """Upload a model's shares to the three parties; an upload that was cut off goes on where it was.
+
+    Parameters
+    ----------
+    model
+        A checkpoint's folder or a hub name.
+    key
+        The owner's key.
+    cluster
+        The cluster file; cluster.toml unless given.
+    name
+        What clients call the model; the folder's name unless given. A model of that name is replaced.
+    version
+        What is shown beside the name.
+    reveal_logits
+        Let clients see logits, to sample from them.
+    max_tokens
+        Tokens of a request, prompt and answer together; the cluster's limit unless given.
+    state
+        The folder for what an interrupted upload needs to go on, which is as secret as the weights.
+    insecure
+        Links without TLS, to parties that were started likewise on this machine.
+    """
+    from puma.serving.clear import ClearModel
+    from puma.serving.owner import card_of, state_folder, upload
+
+    started = time.perf_counter()
+    with ui.progress(output.json) as progress:
+        clear = ClearModel(model)
+        files = {label: read() for label, read in clear.files.items()}
+        card = card_of(name or _name(clear.name), version, files, clear.eos, reveal_logits, max_tokens)
+        progress("checking the weights", 0, 1)
+        params = clear.params  # before anybody is bothered
+        session = owner(cluster, key, insecure)
+        try:
+            resumed = upload(session, clear.config, params, card, files, state or state_folder(), progress)
+        finally:
+            session.close()
+    seconds = time.perf_counter() - started
+    if output.json:
+        ui.answer({"name": card.name, "version": card.version, "resumed": resumed, "seconds": seconds})
+        return
+    how = "the rest of it was sent" if resumed else "shared"
+    ui.say(f"{card.name} (version {card.version}): {how} in {seconds:.1f} s; all three parties serve it now")
+
+
+def list(*, key: Key, cluster: Path = ClusterFile, insecure: Flag = False, output: Output = HUMAN) -> None:
+    """Show the models that all three parties serve alike.
+
+    Parameters
+    ----------
+    key
+        The key of an owner or a client.
+    cluster
+        The cluster file; cluster.toml unless given.
+    insecure
+        Links without TLS, to parties that were started likewise on this machine.
+    """
+    from puma.models import architecture
+    from puma.serving.remote import open_session
+
+    session = open_session(cluster, key, _role(cluster, key), insecure)
+    try:
+        found = session.models()
+    finally:
+        session.close()
+    rows = [
+        {
+            "name": listed.card.name, "version": listed.card.version, "family": architecture(listed.config).family,
+            "context": listed.config.context, "reveal_logits": listed.card.reveal_logits, "bytes": listed.size,
+        }
+        for listed in found
+    ]  # fmt: skip
+    if output.json:
+        ui.answer({"models": rows})
+        return
+    if not rows:
+        ui.say("no models yet: their owner runs puma share")
+        return
+    table = [["name", "version", "family", "context", "kept"]]
+    table += [[r["name"], r["version"], r["family"], str(r["context"]), ui.amount(r["bytes"])] for r in rows]
+    ui.table(table)
+
+
+def delete(
+    name: str, /, *, key: Key, cluster: Path = ClusterFile, insecure: Flag = False, output: Output = HUMAN
+) -> None:  # fmt: skip
+    """Let all three parties forget a model; sessions that use it go on to their end.
+
+    Parameters
+    ----------
+    name
+        The model.
+    key
+        The owner's key.
+    cluster
+        The cluster file; cluster.toml unless given.
+    insecure
+        Links without TLS, to parties that were started likewise on this machine.
+    """
+    from puma.serving import owner as owning
+
+    session = owner(cluster, key, insecure)
+    try:
+        owning.delete(session, name)
+    finally:
+        session.close()
+    ui.answer({"deleted": name}) if output.json else ui.say(f"{name} is deleted")
+
+
+def _name(source: str) -> str:
+    """A name for a model out of a folder's or the hub's."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", Path(source).name).strip("-._") or "model"
+
+
+def _role(cluster: Path, key: Path) -> Literal["client", "owner"]:
+    """As whom this key may come: as a client, if it is one."""
+    from puma import config
+    from puma.crypto import identity
+    from puma.net.tls import Tls
+
+    credentials = identity.load(key)
+    roles = {role for role, _ in Tls(credentials.certificate, credentials.key, config.read(cluster)).seats}
+    if roles & {"client", "owner"}:
+        return "client" if "client" in roles else "owner"
+    raise ConfigError(f"{key} is no owner's or client's key in {cluster}", "see `puma cluster show`")

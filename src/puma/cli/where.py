@@ -1,0 +1,107 @@
+"""The options that lead a command to a cluster of distant parties instead of three processes here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
+
+from cyclopts import Parameter
+
+from puma.cli import ui
+from puma.cli.ui import Flag, Progress
+from puma.errors import UsageError
+
+if TYPE_CHECKING:
+    from puma.serving.public import PublicModel
+    from puma.serving.remote import ClusterSession, RemoteCluster
+
+T = TypeVar("T")
+End = Literal["eos"]
+Key = Annotated[Path, Parameter(name="--as")]
+ClusterFile = Path("cluster.toml")
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Where:
+    """Who answers."""
+
+    cluster: Path | None = None
+    """The cluster file of three distant parties; without it, three parties run on this machine."""
+
+    key: Annotated[Path | None, Parameter(name="--as")] = None
+    """The client's key, as `puma keys new` makes it."""
+
+    model: Annotated[str | None, Parameter(name="--model")] = None
+    """The name of a model that the cluster serves; may be left out if there is only one."""
+
+    insecure: Flag = False
+    """Links without TLS, to parties that were started likewise on this machine."""
+
+    def connect(self) -> RemoteCluster:
+        """Open a session with these parties."""
+        from puma.serving.remote import connect
+
+        assert self.cluster is not None
+        if self.key is None:
+            raise UsageError("parties answer to a key only", "name yours with --as, such as --as alice.key")
+        return connect(self.cluster, self.model or "", self.key, plain=self.insecure)
+
+    def check(self, **local: object) -> None:
+        """UsageError for options of one way beside options of the other."""
+        if self.cluster is None:
+            if self.key or self.model or self.insecure:
+                raise UsageError("--as, --model and --insecure go with a cluster", "add --cluster cluster.toml")
+            return
+        wrong = [f"--{name}" for name, value in local.items() if value]
+        if wrong:
+            raise UsageError(f"{wrong[0]} is for parties on this machine", "leave out --cluster, or that option")
+
+    def say_local(self) -> None:
+        """That parties on one machine are for trying."""
+        if self.cluster is None:
+            ui.say(ui.LOCAL)
+
+
+HERE = Where()
+
+
+def opened(
+    where: Where, source: str | None, ask: Callable[[Any], T], progress: Progress, store: Path | None,
+    approximation: str = "spline",
+) -> tuple[Any, T]:  # fmt: skip
+    """The parties, ready to be asked, and what `ask` makes of the model's tokenizer before anything is sent."""
+    if where.cluster is not None:
+        if source is not None:
+            raise UsageError(f"the cluster has its models already, and {source} is one too many", "name it by --model")
+        progress("meeting the parties", 0, 1)
+        cluster = where.connect()
+        try:
+            return cluster, ask(cluster.model)
+        except BaseException:
+            cluster.close()
+            raise
+    from puma.serving.clear import ClearModel
+    from puma.serving.local import LocalCluster
+
+    clear = ClearModel(source)
+    asked = ask(clear)
+    return LocalCluster(clear, progress, store=store, approximation=approximation), asked
+
+
+def sentences(clear: PublicModel, texts: Sequence[str]) -> list[Any]:
+    """Token ids of texts that go in one request."""
+    from puma.models.text import check_batch
+
+    ids = [clear.sentence_ids(text) for text in texts]
+    check_batch(clear.config, [len(tokens.ids) for tokens in ids])
+    return ids
+
+
+def owner(cluster: Path, key: Path, insecure: bool) -> ClusterSession:
+    """A session as the owner of models."""
+    from puma.serving.remote import open_session
+
+    return open_session(cluster, key, "owner", insecure)

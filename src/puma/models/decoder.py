@@ -1,0 +1,237 @@
+"""Causal decoders: blocks that normalise first, in the variants that a config chooses between.
+
+The modules have LLaMA's names, whatever a checkpoint calls them. This file must not know tensors from shares.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import puma.nn.modules as nn
+from puma.errors import UsageError
+from puma.models import rope
+from puma.models.cache import Cache, LayerCache
+from puma.models.config import Decoder as Config
+from puma.models.family import Architecture, Shapes, permuted
+from puma.nn import functional as F
+from puma.nn.modules import Value
+
+READERS = {  # norm: the matrices that read it, and so take its affine
+    "input_layernorm": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
+    "post_attention_layernorm": ("mlp.gate_proj", "mlp.up_proj"),
+}
+
+
+class HeadNorm(nn.Module):
+    """RMSNorm of each head of a projection."""
+
+    def __init__(self, c: Config) -> None:
+        self.eps = c.eps
+        self.weight: Value = nn.Parameter((c.head_dim,))
+
+    def __call__(self, x: Value) -> Value:
+        rows, width = x.shape
+        heads = x.reshape(rows, -1, self.weight.shape[0])
+        with F.component("norm", x):
+            return F.affine(F.rms_norm(heads, self.eps), self.weight).reshape(rows, width)
+
+
+class Attention(nn.Module):
+    def __init__(self, c: Config, layer: int = 0) -> None:
+        self.head_dim, self.cap = c.head_dim, c.attention_cap
+        self.q_proj = nn.Linear(c.hidden_size, c.heads * c.head_dim, c.qkv_bias)
+        self.k_proj = nn.Linear(c.hidden_size, c.kv_heads * c.head_dim, c.qkv_bias)
+        self.v_proj = nn.Linear(c.hidden_size, c.kv_heads * c.head_dim, c.qkv_bias)
+        self.o_proj = nn.Linear(c.heads * c.head_dim, c.hidden_size, c.out_bias)
+        self.q_norm, self.k_norm = (HeadNorm(c), HeadNorm(c)) if c.head_norms else (None, None)
+        theta = c.local_theta if c.local(layer) else 0.0
+        turning = rope.Rope(theta=theta) if theta else c.rope
+        self.frequencies = turning and rope.frequencies(turning, c.head_dim, c.context)
+
+    def __call__(self, x: Value, at: nn.Layout, cache: LayerCache, bias: Value | None = None) -> Value:
+        q, k = self.q_proj(at.asking(x)), self.k_proj(x)
+        if self.q_norm and self.k_norm:
+            q, k = self.q_norm(q), self.k_norm(k)
+        q, k, v = F.heads(q, k, self.v_proj(x), self.head_dim, self._angles(at, x))
+        k, v = cache.append(at.rows.pad(k), at.rows.pad(v))
+        return self.o_proj(nn.attend(q, k, v, at, bias, self.cap))
+
+    def _angles(self, at: nn.Layout, x: Value) -> list[Value]:
+        if self.frequencies is None:
+            return []
+        return [nn.rotary_angles(p, self.frequencies, x.device) for p in (at.asking(at.positions), at.positions)]
+
+
+class MLP(nn.Module):
+    def __init__(self, c: Config) -> None:
+        self.activation = c.activation
+        self.gate_proj = nn.Linear(c.hidden_size, c.intermediate_size, c.mlp_bias) if c.gated else None
+        self.up_proj = nn.Linear(c.hidden_size, c.intermediate_size, c.mlp_bias)
+        self.down_proj = nn.Linear(c.intermediate_size, c.hidden_size, c.mlp_bias)
+
+    def __call__(self, x: Value) -> Value:
+        if self.gate_proj is None:
+            return self.down_proj(nn.activate(self.activation, self.up_proj(x)))
+        return self.down_proj(nn.gated(self.activation, self.gate_proj(x), self.up_proj(x)))
+
+
+class Norm(nn.Module):
+    """The norm that a config chooses; its affine, if it has one here, has not been absorbed by what reads it."""
+
+    def __init__(self, c: Config, affine: bool) -> None:
+        self.kind, self.eps = c.norm, c.eps
+        self.weight: Value = nn.Parameter((c.hidden_size,)) if affine else None
+        self.bias: Value = nn.Parameter((c.hidden_size,)) if affine and c.norm == "layer" else None
+
+    def __call__(self, x: Value) -> Value:
+        with F.component("norm", x):
+            n = F.rms_norm(x, self.eps) if self.kind == "rms" else F.layer_norm(x, self.eps)
+            return n if self.weight is None else F.affine(n, self.weight, self.bias)
+
+
+class Block(nn.Module):
+    def __init__(self, c: Config, layer: int) -> None:
+        self.parallel, self.normalised = c.parallel, Norm(c, affine=False)
+        self.self_attn, self.mlp = Attention(c, layer), MLP(c)
+        self.self_attn_norm, self.mlp_norm = (Norm(c, True), Norm(c, True)) if c.post_norms else (_same, _same)
+
+    def __call__(self, x: Value, at: nn.Layout, cache: LayerCache) -> Value:
+        n = self.normalised(x)
+        with F.component("attention", n):
+            added, x = self.self_attn(n, at, cache), at.asking(x)
+        if self.parallel:  # both halves read one norm: only their affines differed
+            with F.component("mlp", n):
+                return x + added + self.mlp(at.asking(n))
+        x = x + self.self_attn_norm(added)
+        n = self.normalised(x)
+        with F.component("mlp", n):
+            added = self.mlp(n)
+        return x + self.mlp_norm(added)
+
+
+def _same(x: Value) -> Value:
+    return x
+
+
+class Stack(nn.Module):
+    def __init__(self, c: Config) -> None:
+        self.c, self.scale = c, round(c.embedding_scale)
+        self.embed_tokens = nn.Embedding(c.vocab_size, c.hidden_size)
+        self.positions = None if c.rope else nn.Embedding(c.context, c.hidden_size)
+        self.layers = [Block(c, i) for i in range(c.layers)]
+        self.norm = Norm(c, affine=True)
+
+    def __call__(self, one_hot: Value, cache: Cache, ending: bool) -> Value:
+        """The states of all rows before the last norm; `ending`: of the last row of each prompt, where the last layer
+        does less.
+        """
+        at = cache.advance(one_hot.shape[0])
+        with F.component("embedding", one_hot):
+            x = self.embed_tokens(one_hot)
+            x = F.times(x, self.scale) if self.scale else x
+            x = x + self.positions.weight[at.positions] if self.positions else x
+        near = at.within(self.c.window) if self.c.window else at
+        for i, (layer, layer_cache) in enumerate(zip(self.layers, cache.layers, strict=True)):
+            seen = near if self.c.local(i) else at
+            x = layer(x, seen.ending() if ending and i + 1 == self.c.layers else seen, layer_cache)
+        return x
+
+
+class Model(nn.Module):
+    """A causal language model, or a classifier of texts if the config names labels."""
+
+    def __init__(self, config: Config, params: Mapping[str, Value] | None = None) -> None:
+        self.config, size = config, config.hidden_size
+        self.model = Stack(config)
+        self.head_norm = Norm(config, affine=True) if _rescaled(config) else None
+        self.lm_head = None if config.tied or config.labels else nn.Linear(size, config.vocab_size, bias=False)
+        self.score = nn.Linear(size, len(config.labels), bias=False) if config.labels else None
+        self.fill(params)
+
+    def __call__(self, one_hot: Value, cache: Cache | None = None, ranked: bool = False) -> Value:
+        """The logits (prompts, vocab_size) of the tokens that follow the prompts' one_hot (tokens, vocab_size).
+
+        `ranked`: only their order matters, which a soft cap does not change.
+        """
+        if self.config.labels:
+            raise UsageError("the model has a classification head, and no logits of tokens", "use it to classify")
+        return self._logits(self.model(one_hot, cache or Cache(self.config.layers), ending=True), ranked)
+
+    def every(self, one_hot: Value, cache: Cache | None = None) -> Value:
+        """The logits (tokens, vocab_size) of every token's next one."""
+        return self._logits(self.model(one_hot, cache or Cache(self.config.layers), ending=False), ranked=False)
+
+    def _logits(self, h: Value, ranked: bool) -> Value:
+        h = (self.head_norm or self.model.norm)(h)
+        with F.component("head", h):
+            logits = F.linear(h, (self.lm_head or self.model.embed_tokens).weight)
+            return logits if ranked or not self.config.logit_cap else F.softcap(logits, self.config.logit_cap)
+
+    def hidden(self, one_hot: Value, cache: Cache | None = None) -> Value:
+        """The last hidden states (tokens, hidden_size)."""
+        return self.model.norm(self.model(one_hot, cache or Cache(self.config.layers), ending=False))
+
+    def classify(self, hidden: Value, lengths: Sequence[int] | None = None) -> Value:
+        """The logits (texts, labels) of the classification head, which reads the last token."""
+        if self.score is None:
+            raise UsageError("the model has no classification head", "use a ForSequenceClassification checkpoint")
+        with F.component("head", hidden):
+            return self.score(hidden[nn.Rows(lengths or hidden.shape[:1]).ends])
+
+
+def fold(config: Config, plain: Mapping[str, Value]) -> dict[str, Value]:
+    """At the owner: fold norms and all public factors into the matrices; turning pairs to where they are turned."""
+    folded = dict(plain)
+    for i in range(config.layers):
+        layer = f"model.layers.{i}."
+        for norm, readers in READERS.items():
+            nn.absorb(
+                folded, layer + norm, [layer + reader for reader in readers if f"{layer}{reader}.weight" in plain]
+            )
+        attention = f"{layer}self_attn."
+        factor = config.query_scale * (rope.attention_factor(config.rope) ** 2 if config.rope else 1)
+        nn.rescale(folded, attention + ("q_norm" if config.head_norms else "q_proj"), factor)
+        if config.rope and config.rope.size:
+            places = rope.order(config.rope, config.head_dim)
+            for part in (
+                "q_proj.weight",
+                "k_proj.weight",
+                "q_proj.bias",
+                "k_proj.bias",
+                "q_norm.weight",
+                "k_norm.weight",
+            ):
+                if attention + part in folded:
+                    folded[attention + part] = permuted(folded[attention + part], places)
+    if config.embedding_scale:
+        _scale_embedding(config, folded)
+    return {name: folded[name] for name in Model(config).shapes()}
+
+
+def _rescaled(config: Config) -> bool:
+    """Whether the table of a tied head holds a part of the embedding's scale, which the head must take out again."""
+    return bool(config.embedding_scale % 1) and config.tied and not config.labels
+
+
+def _scale_embedding(config: Config, folded: dict[str, Value]) -> None:
+    """The run multiplies by a whole number; what is left goes into the table."""
+    rest = config.embedding_scale / round(config.embedding_scale)
+    nn.rescale(folded, "model.embed_tokens", rest)
+    if _rescaled(config):
+        folded |= {
+            f"head_norm.{kind}": folded[f"model.norm.{kind}"]
+            for kind in ("weight", "bias")
+            if f"model.norm.{kind}" in folded
+        }
+        nn.rescale(folded, "head_norm", 1 / rest)
+
+
+def plain(config: Config) -> Shapes:
+    """Names and shapes before folding."""
+    kinds = ("weight", "bias") if config.norm == "layer" else ("weight",)
+    norms = [f"model.layers.{i}.{norm}.{kind}" for i in range(config.layers) for norm in READERS for kind in kinds]
+    shapes = {name: shape for name, shape in Model(config).shapes().items() if not name.startswith("head_norm.")}
+    return shapes | dict.fromkeys(norms, (config.hidden_size,))
+
+
+DECODER = Architecture("causal", Config, Model, plain, fold)

@@ -1,0 +1,200 @@
+"""Encoders: LayerNorm after each half of a layer, and heads for texts, tokens and masked tokens.
+
+The modules have BERT's names, whatever a checkpoint calls them. This file must not know tensors from shares.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import puma.nn.modules as nn
+from puma.errors import UsageError
+from puma.models.config import Encoder as Config
+from puma.models.family import Architecture, Shapes
+from puma.nn import functional as F
+from puma.nn.modules import Value
+
+ATTENTION = ("attention.self.query", "attention.self.key", "attention.self.value")
+PADDING_OFFSET = 1 << 13  # taken off the scores of padding; with the spread of others it stays within their reach
+MAPPING = "bert.embeddings.mapping"
+
+
+class Normed(NamedTuple):
+    """A hidden state as a norm left it: matrices that absorbed the affine read n; residuals and others `full`."""
+
+    n: Value
+    affine: nn.Affine | None
+
+    @property
+    def full(self) -> Value:
+        return self.affine(self.n) if self.affine else self.n
+
+
+class Attention(nn.Module):
+    def __init__(self, c: Config) -> None:
+        self.head_dim = c.head_dim
+        self.query = nn.Linear(c.hidden_size, c.hidden_size)
+        self.key = nn.Linear(c.hidden_size, c.hidden_size)
+        self.value = nn.Linear(c.hidden_size, c.hidden_size)
+
+    def __call__(self, x: Value, at: nn.Layout, offset: Value | None) -> Value:
+        q, k, v = F.heads(self.query(x), self.key(x), self.value(x), self.head_dim)
+        return nn.attend(q, at.rows.pad(k), at.rows.pad(v), at, offset)
+
+
+class Output(nn.Module):
+    """The end of either half of a layer: a matrix, and the norm of its sum with the residual."""
+
+    def __init__(self, c: Config, inputs: int) -> None:
+        self.eps = c.eps
+        self.dense = nn.Linear(inputs, c.hidden_size)
+        self.LayerNorm = nn.Affine(c.hidden_size)
+
+    def norm(self, x: Value) -> Normed:
+        with F.component("norm", x):
+            return Normed(F.layer_norm(x, self.eps), self.LayerNorm)
+
+
+class Layer(nn.Module):
+    """One layer; where several share its weights, what comes in is not always a norm's, and nothing is absorbed."""
+
+    def __init__(self, c: Config) -> None:
+        self.activation, self.absorbed = c.activation, not c.groups
+        self.attention: Any = nn.Module(self=Attention(c), output=Output(c, c.hidden_size))
+        self.intermediate: Any = nn.Module(dense=nn.Linear(c.hidden_size, c.intermediate_size))
+        self.output = Output(c, c.intermediate_size)
+
+    def __call__(self, h: Normed, at: nn.Layout, offset: Value | None) -> Normed:
+        with F.component("attention", h.n):
+            full = h.full
+            x = self.attention.output.dense(self.attention.self(h.n if self.absorbed else full, at, offset)) + full
+        h = self.attention.output.norm(x)
+        with F.component("mlp", h.n):
+            x = self.output.dense(nn.activate(self.activation, self.intermediate.dense(h.n))) + h.full
+        return self.output.norm(x)
+
+
+class Embeddings(nn.Module):
+    def __init__(self, c: Config) -> None:
+        size, self.eps = c.embedding_size, c.eps
+        self.word_embeddings = nn.Embedding(c.vocab_size, size)
+        self.position_embeddings = nn.Embedding(c.context, size)
+        self.token_type_embeddings = nn.Embedding(c.type_vocab_size, size) if c.type_vocab_size else None
+        self.LayerNorm = None if c.projected else nn.Affine(size)  # a projection has absorbed it
+        self.mapping = nn.Linear(size, c.hidden_size) if c.projected else None
+
+    def __call__(self, one_hot: Value, at: nn.Layout, types: list[int]) -> Normed:
+        with F.component("embedding", one_hot):
+            x = self.word_embeddings(one_hot) + self.position_embeddings.weight[at.positions]
+            if self.token_type_embeddings:
+                x = x + self.token_type_embeddings.weight[types]
+        with F.component("norm", x):
+            n = F.layer_norm(x, self.eps)
+        return Normed(self.mapping(n) if self.mapping else n, self.LayerNorm)
+
+
+class Encoder(nn.Module):
+    def __init__(self, c: Config) -> None:
+        self.c = c
+        self.embeddings = Embeddings(c)
+        self.encoder: Any = nn.Module(layer=[Layer(c) for _ in range(c.distinct)])
+        self.pooler: Any = nn.Module(dense=nn.Linear(c.hidden_size, c.hidden_size)) if c.pooler else None
+
+    def __call__(self, one_hot: Value, at: nn.Layout, types: list[int], offset: Value | None) -> Value:
+        h = self.embeddings(one_hot, at, types)
+        for i in range(self.c.layers):
+            h = self.encoder.layer[i * self.c.distinct // self.c.layers](h, at, offset)
+        return h.full
+
+
+class Predictions(nn.Module):
+    """The head for masked tokens."""
+
+    def __init__(self, c: Config) -> None:
+        self.activation, self.eps = c.activation, c.eps
+        transform = nn.Linear(c.hidden_size, c.embedding_size)
+        self.transform: Any = nn.Module(dense=transform, LayerNorm=nn.Affine(c.embedding_size))
+        self.decoder = None if c.tied else nn.Linear(c.embedding_size, c.vocab_size, bias=False)
+        self.bias: Value = nn.Parameter((c.vocab_size,))
+
+    def __call__(self, x: Value, table: Value) -> Value:
+        x = nn.activate(self.activation, self.transform.dense(x))
+        x = self.transform.LayerNorm(F.layer_norm(x, self.eps))
+        return F.linear(x, self.decoder.weight if self.decoder else table, self.bias)
+
+
+class Model(nn.Module):
+    """An encoder with the heads that its config names."""
+
+    def __init__(self, config: Config, params: Mapping[str, Value] | None = None) -> None:
+        self.config = config
+        self.bert = Encoder(config)
+        self.classifier = nn.Linear(config.hidden_size, len(config.labels)) if config.labels else None
+        self.cls: Any = nn.Module(predictions=Predictions(config)) if config.predicts else None
+        self.fill(params)
+
+    def __call__(
+        self,
+        one_hot: Value,
+        types: Sequence[int] | None = None,
+        lengths: Sequence[int] | None = None,
+        padding: Value | None = None,
+    ) -> Value:
+        """The last hidden states (tokens, hidden_size) of texts of these lengths, of a single one if left out.
+
+        types: public token types, 0 unless given. padding: (tokens,), 1 for tokens that no other one may see, 0 for
+        others; if it is secret, so are the lengths of the texts.
+        """
+        at, offset = nn.Layout(lengths or one_hot.shape[:1], causal=False), None
+        if padding is not None:
+            columns = at.rows.pad(padding.reshape(padding.shape[0], 1, 1)).transpose(2, 3)
+            offset = F.times(columns, -PADDING_OFFSET)
+        return self.bert(one_hot, at, list(types or [0] * one_hot.shape[0]), offset)
+
+    def pool(self, hidden: Value, lengths: Sequence[int] | None = None) -> Value:
+        """The pooled first token of each text (texts, hidden_size)."""
+        if self.bert.pooler is None:
+            raise UsageError("the model has no pooler", "use its hidden states")
+        with F.component("head", hidden):
+            first = hidden[nn.Rows(lengths or hidden.shape[:1]).starts]
+            return nn.activate(self.config.pooler_activation, self.bert.pooler.dense(first))
+
+    def classify(self, hidden: Value, lengths: Sequence[int] | None = None) -> Value:
+        """The logits (texts, labels) of the classification head; (tokens, labels) of one for tokens."""
+        if self.classifier is None:
+            raise UsageError("the model has no classification head", "use a checkpoint with one, named in config.json")
+        pooled = hidden if self.config.each_token else self.pool(hidden, lengths)
+        with F.component("head", pooled):
+            return self.classifier(pooled)
+
+    def predict(self, hidden: Value, rows: Sequence[int]) -> Value:
+        """The logits (rows, vocab_size) of the tokens that stood where these rows are masked."""
+        if self.cls is None:
+            raise UsageError("the model has no head for masked tokens", "use a ForMaskedLM checkpoint")
+        with F.component("head", hidden):
+            return self.cls.predictions(hidden[list(rows)], self.bert.embeddings.word_embeddings.weight)
+
+
+def fold(config: Config, plain: Mapping[str, Value]) -> dict[str, Value]:
+    """At the owner: fold norms and 1/sqrt(head_dim) into the matrices; residuals still need the norms."""
+    folded, norm = dict(plain), "bert.embeddings.LayerNorm"
+    if config.projected:
+        nn.absorb(folded, norm, [MAPPING])
+    for i in range(config.distinct):
+        layer = f"bert.encoder.layer.{i}."
+        if not config.groups and not (config.projected and i == 0):
+            nn.absorb(folded, norm, [layer + name for name in ATTENTION])
+        nn.rescale(folded, layer + ATTENTION[0], config.head_dim**-0.5)
+        nn.absorb(folded, f"{layer}attention.output.LayerNorm", [f"{layer}intermediate.dense"])
+        norm = f"{layer}output.LayerNorm"
+    return {name: folded[name] for name in Model(config).shapes()}
+
+
+def plain(config: Config) -> Shapes:
+    """Names and shapes before folding."""
+    norm = {f"bert.embeddings.LayerNorm.{kind}": (config.embedding_size,) for kind in ("weight", "bias")}
+    return norm | Model(config).shapes()
+
+
+ENCODER = Architecture("encoder", Config, Model, plain, fold)

@@ -1,0 +1,169 @@
+"""How the checkpoints of a family say what the models here compute: settings of config.json, and names of tensors.
+
+A family is data: a translation of settings into a config, and for each module of a checkpoint the module of the model
+that it is, or the several that it holds side by side. It must not know of files, shares or parties.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+from torch import Tensor
+
+from puma.errors import UnsupportedModel
+from puma.models.config import Config
+
+Shapes = dict[str, tuple[int, ...]]
+State = dict[str, Tensor]
+Choices = Mapping[str, tuple[Any, ...]]
+GELUS = {"gelu": "gelu", "gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh", "gelu_fast": "gelu_tanh"}
+ACTIVATIONS = GELUS | {"relu": "relu", "silu": "silu", "swish": "silu"}
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """What is needed to share and run models of one architecture, whatever family a checkpoint is of."""
+
+    family: str  # "causal", "encoder", "seq2seq" or "image"
+    config: type[Any]
+    model: Callable[..., Any]  # (config, name -> parameter) -> the model, ready to call
+    plain: Callable[[Any], Shapes]  # names and shapes before folding, norms included
+    fold: Callable[[Any, dict[str, Any]], dict[str, Any]]  # at the owner: those tensors -> parameters
+
+    def parameters(self, config: Config) -> Shapes:
+        """Names and shapes of what the owner shares."""
+        return self.model(config).shapes()
+
+
+@dataclass(frozen=True)
+class Names:
+    """Modules of a checkpoint -> those of the model; {} stands for a layer's number.
+
+    Several modules lie below each other in one tensor, or, if `interleaved`, each head's rows of them do. `transposed`
+    modules are stored (in, out). Of those in `skip` the first rows are no part of the model; norms of `offset` families
+    are stored less 1. `prefix` is what a checkpoint without head lacks, save names that begin with one of `heads`.
+    """
+
+    modules: Mapping[str, str | tuple[str, ...]]
+    prefix: str = ""
+    heads: tuple[str, ...] = ("lm_head.", "score.")
+    ignored: str = r"$^"
+    transposed: frozenset[str] = frozenset()
+    interleaved: frozenset[str] = frozenset()
+    skip: Mapping[str, int] = field(default_factory=dict)
+    offset: bool = False
+
+    def stored(self, layers: int, shapes: Shapes) -> Iterator[tuple[str, str, list[str]]]:
+        """Each tensor of a checkpoint: its module as `modules` names it, its name, and what of `shapes` it holds."""
+        for module, found in self.modules.items():
+            targets = (found,) if isinstance(found, str) else found
+            if targets[:1] and targets[0] in shapes:  # a tensor that belongs to no module
+                yield module, module, list(targets)
+            for i in range(layers if "{}" in module else 1):
+                for kind in ("weight", "bias"):
+                    wanted = [f"{target.format(i)}.{kind}" for target in targets]
+                    if wanted and wanted[0] in shapes:
+                        yield module, f"{module.format(i)}.{kind}", wanted
+
+    def shape(self, module: str, wanted: list[str], shapes: Shapes) -> tuple[int, ...]:
+        """The shape that such a tensor has in a checkpoint."""
+        rows = sum(shapes[name][0] for name in wanted) + self.skip.get(module, 0)
+        shape = (rows, *shapes[wanted[0]][1:])
+        return shape[::-1] if module in self.transposed else shape
+
+    def parts(self, module: str, tensor: Tensor, sizes: list[int], heads: int) -> list[Tensor]:
+        """What such a tensor holds, each (out, in)."""
+        if module in self.transposed and tensor.ndim == 2:
+            tensor = tensor.T.contiguous()
+        tensor = tensor[self.skip.get(module, 0) :]
+        if module in self.interleaved:
+            by_head = tensor.reshape(heads, len(sizes), -1, *tensor.shape[1:]).transpose(0, 1)
+            return [part.reshape(-1, *tensor.shape[1:]) for part in by_head]
+        return list(tensor.split(sizes))
+
+
+@dataclass(frozen=True)
+class Family:
+    """A class of checkpoints, as config.json names it."""
+
+    architecture: Architecture
+    settings: Callable[[dict[str, Any], set[str]], dict[str, Any]]  # config.json, tensors -> fields of the config
+    names: Names
+    fields: Mapping[str, str] = field(default_factory=dict)  # of the config -> settings of config.json
+    supported: Choices = field(default_factory=dict)  # what changes the arithmetic, and its implemented values
+    variant: Callable[[Any], Names] | None = None  # the names, where they depend on the config
+
+    def read(self, raw: dict[str, Any], names: set[str]) -> Config:
+        """The config in a decoded config.json; refuses what would be computed wrongly."""
+        raw = {name: value for name, value in raw.items() if value is not None}
+        for name, values in self.supported.items():
+            if name in raw and raw[name] not in values:
+                refuse(f"sets {name} to {raw[name]!r}", f"{name} = {' or '.join(map(str, values))} only")
+        fields = {ours: raw[theirs] for ours, theirs in self.fields.items() if theirs in raw}
+        try:
+            return msgspec.convert(fields | self.settings(raw, names), self.architecture.config, str_keys=True)
+        except msgspec.ValidationError as error:
+            raise UnsupportedModel(
+                f"config.json: {self._theirs(str(error))}", "check the folder's config.json"
+            ) from error
+
+    def _theirs(self, message: str) -> str:
+        """A message about fields, in config.json's words."""
+        for ours, theirs in sorted(self.fields.items()):
+            message = re.sub(rf"(?<![\w.]){ours}(?!\w)|(?<=\$\.){ours}(?!\w)|(?<=`){ours}(?=`)", theirs, message)
+        return message
+
+    def tensors(self, config: Any) -> Shapes:
+        """Names and shapes of what a checkpoint must hold."""
+        shapes, names = self.architecture.plain(config), self._names(config)
+        stored = list(names.stored(_layers(config), shapes))
+        unnamed = shapes.keys() - {part for _, _, wanted in stored for part in wanted}
+        if unnamed:
+            refuse(f"asks for {min(unnamed)}", "this family without it")
+        return {name: names.shape(module, wanted, shapes) for module, name, wanted in stored}
+
+    def _names(self, config: Any) -> Names:
+        return self.variant(config) if self.variant else self.names
+
+    def fold(self, config: Any, state: Mapping[str, Tensor]) -> State:
+        """At the owner: the parameters in a checkpoint's tensors."""
+        shapes, names, plain = self.architecture.plain(config), self._names(config), State()
+        for module, name, wanted in names.stored(_layers(config), shapes):
+            parts = names.parts(module, state[name], [shapes[w][0] for w in wanted], config.heads)
+            plain |= zip(wanted, parts, strict=True)
+        if names.offset:
+            plain = {name: 1 + t if "norm" in name.rpartition(".")[0] else t for name, t in plain.items()}
+        return self.architecture.fold(config, plain)
+
+
+def _layers(config: Any) -> int:
+    """How many layers any part of a model has."""
+    return max(config.layers, getattr(config, "encoder_layers", 0))
+
+
+def refuse(what: str, implemented: str) -> None:
+    """Say which setting of config.json is not implemented."""
+    raise UnsupportedModel(f"config.json {what}", f"puma implements {implemented}")
+
+
+def chosen(raw: Mapping[str, Any], name: str, default: str, known: Mapping[str, str] = ACTIVATIONS) -> str:
+    """The activation that a setting names."""
+    value = raw.get(name, default)
+    if value not in known:
+        refuse(f"sets {name} to {value!r}", f"{name} = {' or '.join(known)} only")
+    return known[value]
+
+
+def labelled(raw: Mapping[str, Any]) -> list[str]:
+    """The names of a head's classes; two where config.json has none, as transformers has it."""
+    labels = {int(key): label for key, label in (raw.get("id2label") or {}).items()}
+    return [labels[key] for key in sorted(labels)] or ["LABEL_0", "LABEL_1"]
+
+
+def permuted(weight: Tensor, order: Tensor) -> Tensor:
+    """Rows of each head in another order; weight (heads * size, ...), order (size,)."""
+    return weight.reshape(-1, len(order), *weight.shape[1:])[:, order].reshape(weight.shape)

@@ -1,0 +1,156 @@
+"""Checkpoints of decoders with LayerNorm: GPT-2, GPT-NeoX and Pythia, OPT, as data.
+
+This file must not know of shares or files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from puma.models.decoder import DECODER
+from puma.models.family import Family, Names, chosen, refuse
+from puma.models.llama import ATTENTION, LAYER, settings, turned
+
+Raw = dict[str, Any]
+PLAIN = {"norm": "layer", "gated": False, "qkv_bias": True, "out_bias": True, "mlp_bias": True}
+INNER = ("o_proj", "input_layernorm", "post_attention_layernorm", "up_proj", "down_proj")
+HEADS = {"score": "score", "lm_head": "lm_head"}
+GPT2_FIELDS = {
+    "vocab_size": "vocab_size",
+    "hidden_size": "n_embd",
+    "layers": "n_layer",
+    "heads": "n_head",
+    "context": "n_positions",
+    "eps": "layer_norm_epsilon",
+}
+NEOX_FIELDS = {
+    "vocab_size": "vocab_size",
+    "hidden_size": "hidden_size",
+    "intermediate_size": "intermediate_size",
+    "layers": "num_hidden_layers",
+    "heads": "num_attention_heads",
+    "context": "max_position_embeddings",
+    "eps": "layer_norm_eps",
+    "tied": "tie_word_embeddings",
+}
+OPT_FIELDS = {
+    "vocab_size": "vocab_size",
+    "hidden_size": "hidden_size",
+    "intermediate_size": "ffn_dim",
+    "layers": "num_hidden_layers",
+    "heads": "num_attention_heads",
+    "context": "max_position_embeddings",
+}
+
+
+def modules(outside: tuple[str, str, str], layer: str, attention: tuple[str, ...], rest: tuple[str, ...]) -> dict:
+    """Embedding, positions and last norm; a layer's matrices q, k, v, or one that holds them; and the rest of INNER."""
+    ours = ("model.embed_tokens", "model.positions", "model.norm")
+    found: dict[str, Any] = {theirs: name for theirs, name in zip(outside, ours, strict=True) if theirs}
+    if len(attention) == 1:
+        found[layer + attention[0]] = ATTENTION
+    else:
+        found |= {layer + theirs: name for theirs, name in zip(attention, ATTENTION, strict=True)}
+    places = {"o_proj": "self_attn.o_proj", "up_proj": "mlp.up_proj", "down_proj": "mlp.down_proj"}
+    return found | {layer + t: LAYER + places.get(name, name) for t, name in zip(rest, INNER, strict=True)}
+
+
+H = "transformer.h.{}."
+GPT2_NAMES = Names(
+    modules(
+        ("transformer.wte", "transformer.wpe", "transformer.ln_f"),
+        H,
+        ("attn.c_attn",),
+        ("attn.c_proj", "ln_1", "ln_2", "mlp.c_fc", "mlp.c_proj"),
+    )
+    | HEADS,
+    prefix="transformer.",
+    ignored=r"lm_head\..*",
+    transposed=frozenset(H + name for name in ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")),
+)
+NEOX_NAMES = Names(
+    modules(
+        ("gpt_neox.embed_in", "", "gpt_neox.final_layer_norm"),
+        "gpt_neox.layers.{}.",
+        ("attention.query_key_value",),
+        ("attention.dense", "input_layernorm", "post_attention_layernorm", "mlp.dense_h_to_4h", "mlp.dense_4h_to_h"),
+    )
+    | {"score": "score", "embed_out": "lm_head"},
+    prefix="gpt_neox.",
+    heads=("embed_out.", "score."),
+    ignored=r"embed_out\..*",
+    interleaved=frozenset({"gpt_neox.layers.{}.attention.query_key_value"}),
+)
+OPT_NAMES = Names(
+    modules(
+        ("model.decoder.embed_tokens", "model.decoder.embed_positions", "model.decoder.final_layer_norm"),
+        "model.decoder.layers.{}.",
+        ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
+        ("self_attn.out_proj", "self_attn_layer_norm", "final_layer_norm", "fc1", "fc2"),
+    )
+    | HEADS,
+    prefix="model.",
+    ignored=r"lm_head\..*",
+    skip={"model.decoder.embed_positions": 2},
+)
+
+
+def gpt2(raw: Raw) -> Raw:
+    """GPT-2: learned positions; `n_inner` is four times the width unless set."""
+    width = raw.get("n_embd")
+    sizes = {"intermediate_size": raw.get("n_inner") or (4 * width if isinstance(width, int) else width)}
+    if isinstance(width, int) and isinstance(raw.get("n_head"), int) and width % raw["n_head"]:
+        refuse(f"sets n_head to {raw['n_head']}", "an n_embd that is a multiple of n_head only")
+    activation = chosen(raw, "activation_function", "gelu_new")
+    head = {"tied": raw.get("tie_word_embeddings", True), "eps": raw.get("layer_norm_epsilon", 1e-5)}
+    return PLAIN | sizes | head | {"activation": activation, "rope": None, "context": raw.get("n_positions", 1024)}
+
+
+def neox(raw: Raw) -> Raw:
+    """GPT-NeoX and Pythia: both halves read one state, and a quarter of each head turns."""
+    raw = {"rotary_pct": 0.25} | raw
+    halves = {"parallel": raw.get("use_parallel_residual", True), "eps": raw.get("layer_norm_eps", 1e-5)}
+    return PLAIN | turned(raw) | halves | {"activation": chosen(raw, "hidden_act", "gelu")}
+
+
+def opt(raw: Raw) -> Raw:
+    """OPT: learned positions that count from 2, ReLU; the 350M model, which normalises last, is refused."""
+    if raw.get("word_embed_proj_dim", raw.get("hidden_size")) != raw.get("hidden_size"):
+        refuse("sets word_embed_proj_dim", "word_embed_proj_dim = hidden_size only")
+    head = {"tied": raw.get("tie_word_embeddings", True), "eps": 1e-5, "rope": None}
+    return PLAIN | head | {"activation": chosen(raw, "activation_function", "relu")}
+
+
+def families() -> dict[str, Family]:
+    """Every architecture that config.json may name."""
+    kinds: dict[str, tuple[Callable[[Raw], Raw], Names, dict[str, str], dict[str, tuple[Any, ...]]]] = {
+        "GPT2": (
+            gpt2,
+            GPT2_NAMES,
+            GPT2_FIELDS,
+            {
+                "scale_attn_weights": (True,),
+                "scale_attn_by_inverse_layer_idx": (False,),
+                "add_cross_attention": (False,),
+            },
+        ),
+        "GPTNeoX": (neox, NEOX_NAMES, NEOX_FIELDS, {"attention_bias": (True,)}),
+        "OPT": (
+            opt,
+            OPT_NAMES,
+            OPT_FIELDS,
+            {
+                "do_layer_norm_before": (True,),
+                "enable_bias": (True,),
+                "layer_norm_elementwise_affine": (True,),
+                "_remove_final_layer_norm": (False,),
+            },
+        ),
+    }
+    found: dict[str, Family] = {}
+    for kind, (read, names, fields, supported) in kinds.items():
+        for task in ("SequenceClassification", "CausalLM"):
+            found[f"{kind}For{task}"] = Family(DECODER, settings(read, task != "CausalLM"), names, fields, supported)
+    found["GPT2LMHeadModel"] = found.pop("GPT2ForCausalLM")
+    return found

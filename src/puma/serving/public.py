@@ -1,0 +1,84 @@
+"""What everyone may know of a model: its config, its tokenizer, which tokens end a text. Clients work with no more.
+
+It turns text into token ids and back. It must not know weights, shares or parties.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer
+from torch import Tensor
+
+from puma.errors import InputError, UsageError
+from puma.models import architecture, text
+from puma.models.config import Config
+
+MASKS = ("[MASK]", "<mask>")
+
+
+class PublicModel:
+    """A model without its weights."""
+
+    def __init__(self, name: str, config: Config, tokenizer: Tokenizer | None, eos: Sequence[int] = ()) -> None:
+        self.name, self.config, self.eos = name, config, tuple(eos)
+        self.tokenizer: Any = tokenizer  # None of an image model
+        self.max_tokens: int | None = None  # of a request, prompts and answers together, where there is a limit
+        self.files: dict[str, Callable[[], bytes]] = {}  # what else travels with it, such as a chat template
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Names of the classes; empty where there is no classification head."""
+        return tuple(getattr(self.config, "labels", ()))
+
+    @property
+    def output(self) -> str:
+        """What an encoder is asked for: class logits if it can, else the sum of the token states."""
+        return "logits" if self.labels else "pooled"
+
+    def prompt_ids(self, prompt: str, tokens: int) -> list[int]:
+        """Token ids of a prompt that is to be continued, checked against the context."""
+        if architecture(self.config).family != "causal" or self.labels:
+            raise UsageError(f"{self.name} does not generate text", "use encode, or a LLaMA or GPT-2 model")
+        if tokens < 1:
+            raise UsageError(f"cannot generate {tokens} tokens", "ask for at least one")
+        ids = text.encode(self.tokenizer, self.config, prompt).ids
+        self.check_length(len(ids), tokens)
+        return ids
+
+    def check_length(self, prompt: int, tokens: int) -> None:
+        """InputError for a prompt that with its new tokens is longer than the model's context, or than is allowed."""
+        text.check_length(self.config, prompt, tokens)
+        if self.max_tokens is not None and prompt + tokens > self.max_tokens:
+            what = f"{tokens} new tokens after a prompt of {prompt} are more than the {self.max_tokens} of a request"
+            raise InputError(what, "ask for fewer, or shorten the prompt; `puma cluster show` tells the limit")
+
+    def sentence_ids(self, sentence: str) -> text.Tokens:
+        """Token ids of a text that is to be encoded, checked against the context."""
+        if architecture(self.config).family == "causal" and not self.labels:
+            raise UsageError(f"{self.name} is no encoder", "use generate, or a BERT model")
+        tokens = text.encode(self.tokenizer, self.config, sentence)
+        text.check_length(self.config, len(tokens.ids))
+        return tokens
+
+    def check_padding(self) -> None:
+        """RangeError if padding of secret length could be seen; without weights nobody can tell, the owner has to."""
+
+    def masked_places(self, tokens: text.Tokens) -> list[int]:
+        """Where a text has the token that stands for a hidden one."""
+        if not getattr(self.config, "predicts", False):
+            raise UsageError(f"{self.name} has no head for masked tokens", "use a ForMaskedLM checkpoint")
+        mask = next((i for i in map(self.tokenizer.token_to_id, MASKS) if i is not None), None)
+        places = [i for i, token in enumerate(tokens.ids) if token == mask]
+        if not places:
+            raise InputError("no token of the text is masked", f"write {' or '.join(MASKS)} in the place of one")
+        return places
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return text.decode(self.tokenizer, ids)
+
+    def finished(self, values: Tensor) -> Tensor:
+        """What `output` becomes at the client: the mean and the norm cost nothing in the clear."""
+        return values if self.labels else values / torch.linalg.vector_norm(values)

@@ -1,0 +1,151 @@
+"""Every family equals transformers on tensors, at the prompt and at every cached step, alone and in a batch."""
+
+from __future__ import annotations
+
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from puma.errors import UnsupportedModel
+from puma.models import Cache, vit
+from puma.models.checkpoint import load
+from tests.models import tiny, zoo
+from tests.models.plain import one_hot, open_model
+
+IDS = [2, 5, 7, 9, 27, 6, 8, 20, 3]
+BATCH = [IDS[:3], IDS[2:], IDS[5:6], IDS[1:8]]
+LENGTHS = [len(ids) for ids in BATCH]
+TYPES = [0] * 5 + [1] * 4
+
+
+def near(found: torch.Tensor, expected: torch.Tensor) -> None:
+    assert_close(found, expected, atol=2e-5, rtol=2e-5)
+
+
+def answered(reference: Any, folder: Path, ids: list[int], **more: Any) -> Any:
+    """What transformers gives."""
+    with torch.no_grad():
+        return reference(folder)(torch.tensor([ids]), output_hidden_states=True, **more)
+
+
+@pytest.mark.parametrize("name", zoo.CAUSAL)
+def test_causal(name: str, tmp_path: Path, reference: Any) -> None:
+    folder = zoo.write(tmp_path, name)
+    checkpoint, model = open_model(folder)
+    expected = answered(reference, folder, IDS)
+    rows = one_hot(IDS, zoo.VOCABULARY)
+    near(model(rows)[0], expected.logits[0, -1])
+    near(model.hidden(rows), expected.hidden_states[-1][0])
+    cache = Cache(checkpoint.config.layers)
+    near(model(rows[:4], cache)[0], expected.logits[0, 3])
+    near(model(rows[4:7], cache)[0], expected.logits[0, 6])  # several tokens after a cached prefix
+    for i in (7, 8):
+        near(model(rows[i : i + 1], cache)[0], expected.logits[0, i])
+    assert model(rows, ranked=True).argmax() == expected.logits[0, -1].argmax()
+
+
+@pytest.mark.parametrize("name", zoo.SEQ2SEQ)
+def test_an_answer_to_a_prompt(name: str, tmp_path: Path, reference: Any) -> None:
+    folder = zoo.write(tmp_path, name)
+    checkpoint, model = open_model(folder)
+    answer = [0, 9, 4, 12, 3, 3, 8]
+    expected = answered(reference, folder, IDS, decoder_input_ids=torch.tensor([answer]))
+    cache = Cache(checkpoint.config.layers)
+    near(model(one_hot(IDS, zoo.VOCABULARY), cache)[0], expected.logits[0, 0])
+    for i, token in enumerate(answer[1:], 1):
+        near(model(one_hot([token], zoo.VOCABULARY), cache)[0], expected.logits[0, i])
+    near(model.hidden(one_hot(IDS, zoo.VOCABULARY)), expected.encoder_last_hidden_state[0])
+
+
+@pytest.mark.parametrize("name", ["t5", "mistral", "gemma2", "gemma3", "neox", "opt", "qwen3"])
+def test_a_batch_is_its_prompts(name: str, tmp_path: Path) -> None:
+    checkpoint, model = open_model(zoo.write(tmp_path, name))
+    together, alone = Cache(checkpoint.config.layers, LENGTHS), [Cache(checkpoint.config.layers) for _ in BATCH]
+    for step in (BATCH, [[5 + i] for i in range(4)], [[9]] * 4):
+        found = model(one_hot([*chain(*step)], zoo.VOCABULARY), together)
+        near(found, torch.cat([model(one_hot(ids, zoo.VOCABULARY), c) for ids, c in zip(step, alone, strict=True)]))
+
+
+@pytest.mark.parametrize("name", zoo.ENCODERS)
+def test_encoder(name: str, tmp_path: Path, reference: Any) -> None:
+    folder = zoo.write(tmp_path, name)
+    checkpoint, model = open_model(folder)
+    kinds = TYPES if checkpoint.config.type_vocab_size > 1 else None
+    expected = answered(reference, folder, IDS, **({"token_type_ids": torch.tensor([kinds])} if kinds else {}))
+    hidden = model(one_hot(IDS, zoo.VOCABULARY), kinds)
+    near(hidden, expected.last_hidden_state[0])
+    if checkpoint.config.pooler:
+        near(model.pool(hidden)[0], expected.pooler_output[0])
+
+
+@pytest.mark.parametrize("name", zoo.HEADS)
+def test_heads_of_encoders(name: str, tmp_path: Path, reference: Any) -> None:
+    folder = zoo.write(tmp_path, name)
+    checkpoint, model = open_model(folder)
+    expected = answered(reference, folder, IDS).logits[0]
+    hidden = model(one_hot(IDS, zoo.VOCABULARY))
+    if "MaskedLM" in name:
+        near(model.predict(hidden, [1, 4]), expected[[1, 4]])
+        return
+    assert checkpoint.config.labels == ("bad", "fair", "good")
+    near(model.classify(hidden), expected.reshape(-1, 3))
+    hidden = model(one_hot([*chain(*BATCH)], zoo.VOCABULARY), None, LENGTHS)
+    alone = [model.classify(model(one_hot(ids, zoo.VOCABULARY))) for ids in BATCH]
+    near(model.classify(hidden, LENGTHS), torch.cat(alone))
+
+
+@pytest.mark.parametrize("name", zoo.IMAGES)
+def test_images(name: str, tmp_path: Path, reference: Any) -> None:
+    folder = zoo.write(tmp_path, name)
+    checkpoint, model = open_model(folder)
+    config = checkpoint.config
+    pixels = torch.randn(2, config.channels, config.image_size, config.image_size)
+    with torch.no_grad():
+        expected = reference(folder)(pixels).logits
+    hidden = model(torch.cat([vit.patches(config, image) for image in pixels]))
+    near(model.classify(hidden), expected)
+
+
+@pytest.mark.parametrize("name", zoo.LAST)
+def test_heads_of_decoders(name: str, tmp_path: Path, reference: Any) -> None:
+    folder = zoo.write(tmp_path, name)
+    checkpoint, model = open_model(folder)
+    near(
+        model.classify(model.hidden(one_hot(IDS, checkpoint.config.vocab_size))),
+        answered(reference, folder, IDS).logits,
+    )
+
+
+REFUSED: list[tuple[str, dict[str, Any], str]] = [
+    ("opt", {"do_layer_norm_before": False}, "do_layer_norm_before"),
+    ("opt", {"word_embed_proj_dim": 12}, "word_embed_proj_dim"),
+    ("qwen2", {"use_sliding_window": True}, "use_sliding_window"),
+    ("gemma2", {"layer_types": ["full_attention"] * 3}, "layer 0"),
+    ("gemma2", {"attn_logit_softcapping": 2.0}, "soft cap"),
+    ("gemma3", {"hidden_activation": "silu"}, "hidden_activation"),
+    ("phi3", {"rope_parameters": {"rope_type": "longrope"}}, "longrope"),
+    ("neox", {"attention_bias": False}, "attention_bias"),
+    ("neox", {"num_attention_heads": 8}, "head_dim"),
+    ("t5", {"feed_forward_proj": "gated-mish"}, "feed_forward_proj"),
+    ("t5", {"decoder_start_token_id": 500}, "vocabulary"),
+    ("vit", {"patch_size": 5}, "patch_size"),
+    ("vit", {"qkv_bias": False}, "qkv_bias"),
+    ("albert", {"inner_group_num": 2}, "inner_group_num"),
+    ("roberta", {"pad_token_id": 0}, "pad_token_id"),
+    ("distilbert", {"activation": "mish"}, "activation"),
+    ("electra", {"num_attention_heads": 5}, "num_attention_heads"),
+]
+
+
+@pytest.mark.parametrize(("name", "change", "says"), REFUSED, ids=[f"{n}-{says}" for n, _, says in REFUSED])
+def test_what_would_be_computed_wrongly_is_refused(
+    name: str, change: dict[str, Any], says: str, tmp_path: Path
+) -> None:
+    folder = tiny.configure_folder(zoo.write(tmp_path, name), **change)
+    with pytest.raises(UnsupportedModel, match=says) as refused:
+        load(folder)
+    assert refused.value.hint

@@ -1,0 +1,62 @@
+"""A file becomes pixel values as the checkpoint wants them, and patches in the order of its matrix."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import numpy
+import pytest
+import torch
+from torch.testing import assert_close
+
+from puma.errors import InputError
+from puma.models import images, vit
+from puma.models.config import Vit
+
+VIT = Vit(hidden_size=8, intermediate_size=8, layers=1, heads=2, image_size=4, patch_size=2)
+
+
+def saved(folder: Path, array: numpy.ndarray) -> Path:
+    numpy.save(folder / "image.npy", array)
+    return folder / "image.npy"
+
+
+def test_bytes_are_scaled_and_normalised(tmp_path: Path) -> None:
+    settings = {"image_mean": [0.1, 0.2, 0.3], "image_std": [0.5, 0.25, 1.0]}
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(settings))
+    array = numpy.arange(48, dtype=numpy.uint8).reshape(4, 4, 3)
+    found = images.read(saved(tmp_path, array), tmp_path)
+    expected = torch.arange(48).reshape(4, 4, 3).permute(2, 0, 1) / 255 - torch.tensor([0.1, 0.2, 0.3])[:, None, None]
+    assert_close(found, expected / torch.tensor([0.5, 0.25, 1.0])[:, None, None])
+    (tmp_path / "preprocessor_config.json").unlink()
+    grey = images.read(saved(tmp_path, array[:, :, 0]), tmp_path)
+    assert_close(grey, (torch.from_numpy(array[:, :, 0].astype("float32")) / 255 - 0.5)[None] / 0.5)
+
+
+def test_other_numbers_are_taken_as_they_are(tmp_path: Path) -> None:
+    array = numpy.linspace(-2, 2, 48).reshape(3, 4, 4)
+    assert_close(images.read(saved(tmp_path, array), tmp_path), torch.from_numpy(array).float())
+
+
+def test_patches_lie_row_by_row() -> None:
+    pixels = torch.arange(48.0).reshape(3, 4, 4)
+    rows = vit.patches(VIT, pixels)
+    matrix = torch.randn(5, 3, 2, 2)
+    expected = torch.nn.functional.conv2d(pixels[None], matrix, stride=2)[0].reshape(5, -1).T
+    assert_close(rows @ matrix.reshape(5, -1).T, expected)
+
+
+def test_what_is_no_image_of_the_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for shape in ((1, 4, 4), (3, 4, 5)):
+        with pytest.raises(InputError, match="does not fit"):
+            vit.patches(VIT, torch.zeros(shape))
+    with pytest.raises(InputError, match="holds no image"):
+        images.read(saved(tmp_path, numpy.zeros(5)), tmp_path)
+    with pytest.raises(InputError, match="cannot be read"):
+        images.read(tmp_path / "nowhere.npy", tmp_path)
+    monkeypatch.setitem(sys.modules, "PIL", None)
+    with pytest.raises(InputError, match="needs Pillow") as refused:
+        images.read(tmp_path / "picture.png", tmp_path)
+    assert "numpy.save" in refused.value.hint

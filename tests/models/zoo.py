@@ -1,0 +1,145 @@
+"""Tiny random checkpoints of every family, written by transformers itself, which is also the reference.
+
+    folder = zoo.write(tmp_path, "mistral")
+
+The tokenizer is that of tests.models.tiny, and knows [MASK].
+"""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tests.models import tiny
+
+VOCABULARY = tiny.VOCABULARY + 1  # [MASK] is the last token
+
+SIZES = {
+    "vocab_size": VOCABULARY,
+    "hidden_size": 24,
+    "intermediate_size": 20,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "max_position_embeddings": 32,
+}
+GROUPED = SIZES | {"num_key_value_heads": 2}
+GEMMA = GROUPED | {"head_dim": 8, "query_pre_attn_scalar": 5, "sliding_window": 4}
+POSITIONS = SIZES | {"max_position_embeddings": 34}  # two of them before the first
+DISTIL = {"vocab_size": VOCABULARY, "dim": 24, "hidden_dim": 20, "n_layers": 2, "n_heads": 4}
+DISTIL |= {"max_position_embeddings": 32}
+OPT = {name: SIZES[name] for name in SIZES if name != "intermediate_size"} | {"ffn_dim": 20, "word_embed_proj_dim": 24}
+
+
+def rope(kind: str, **settings: Any) -> dict[str, Any]:
+    """LLaMA with scaled rotary positions."""
+    return GROUPED | {"rope_parameters": {"rope_type": kind, "rope_theta": 100.0, "factor": 4.0} | settings}
+
+
+CAUSAL: dict[str, tuple[str, dict[str, Any]]] = {
+    "llama-linear": ("LlamaForCausalLM", rope("linear")),
+    "llama-3": (
+        "LlamaForCausalLM",
+        rope("llama3", low_freq_factor=1.0, high_freq_factor=4.0, original_max_position_embeddings=16),
+    ),
+    "llama-yarn": ("LlamaForCausalLM", rope("yarn", original_max_position_embeddings=8)),
+    "mistral": ("MistralForCausalLM", GROUPED | {"sliding_window": 3}),
+    "mistral-no-window": ("MistralForCausalLM", GROUPED | {"sliding_window": None}),
+    "qwen2": ("Qwen2ForCausalLM", GROUPED),
+    "qwen3": ("Qwen3ForCausalLM", GROUPED | {"head_dim": 10, "tie_word_embeddings": True}),
+    "phi3": ("Phi3ForCausalLM", GROUPED | {"pad_token_id": 0, "sliding_window": 5, "eos_token_id": 2}),
+    "gemma2": (
+        "Gemma2ForCausalLM",
+        GEMMA | {"num_hidden_layers": 3, "attn_logit_softcapping": 8.0, "final_logit_softcapping": 5.0},
+    ),
+    "gemma3": ("Gemma3ForCausalLM", GEMMA | {"num_hidden_layers": 3, "sliding_window_pattern": 2}),
+    "neox": ("GPTNeoXForCausalLM", SIZES | {"rotary_pct": 0.67}),
+    "neox-serial": ("GPTNeoXForCausalLM", SIZES | {"use_parallel_residual": False, "rotary_pct": 1.0}),
+    "opt": ("OPTForCausalLM", OPT),
+    "gpt2-hub": (
+        "GPT2LMHeadModel",
+        {"vocab_size": VOCABULARY, "n_embd": 24, "n_layer": 2, "n_head": 4, "n_positions": 32},
+    ),
+}
+T5 = {"vocab_size": VOCABULARY, "d_model": 24, "d_kv": 6, "d_ff": 20, "num_heads": 4, "decoder_start_token_id": 0}
+SEQ2SEQ: dict[str, tuple[str, dict[str, Any]]] = {
+    "t5": (
+        "T5ForConditionalGeneration",
+        T5 | {"num_layers": 2, "relative_attention_num_buckets": 8, "relative_attention_max_distance": 9},
+    ),
+    "t5-gated": (
+        "T5ForConditionalGeneration",
+        T5
+        | {"num_layers": 1, "num_decoder_layers": 2, "feed_forward_proj": "gated-gelu", "tie_word_embeddings": False},
+    ),
+}
+ENCODERS: dict[str, tuple[str, dict[str, Any]]] = {
+    "roberta": ("RobertaModel", POSITIONS | {"type_vocab_size": 1}),
+    "xlm-roberta": ("XLMRobertaModel", POSITIONS | {"type_vocab_size": 1}),
+    "distilbert": ("DistilBertModel", DISTIL),
+    "distilbert-relu": ("DistilBertModel", DISTIL | {"activation": "relu"}),
+    "electra": ("ElectraModel", SIZES | {"embedding_size": 16}),
+    "electra-large": ("ElectraModel", SIZES | {"embedding_size": 24}),
+    "albert": ("AlbertModel", SIZES | {"embedding_size": 16, "num_hidden_layers": 4}),
+    "albert-groups": ("AlbertModel", SIZES | {"embedding_size": 24, "num_hidden_layers": 4, "num_hidden_groups": 2}),
+}
+SETTINGS = {
+    "Bert": SIZES,
+    "Roberta": POSITIONS,
+    "DistilBert": DISTIL,
+    "Electra": SIZES | {"embedding_size": 16},
+    "Albert": SIZES | {"embedding_size": 16},
+}
+TASKS = ("SequenceClassification", "TokenClassification", "MaskedLM")
+HEADS = {f"{kind}-{task}": (f"{kind}For{task}", settings) for kind, settings in SETTINGS.items() for task in TASKS}
+LAST: dict[str, tuple[str, dict[str, Any]]] = {
+    "llama-classifier": ("LlamaForSequenceClassification", GROUPED),
+    "qwen3-classifier": ("Qwen3ForSequenceClassification", GROUPED),
+    "gpt2-classifier": ("GPT2ForSequenceClassification", {"n_embd": 24, "n_layer": 2, "n_head": 4, "n_positions": 32}),
+    "neox-classifier": ("GPTNeoXForSequenceClassification", SIZES | {"rotary_pct": 0.34}),
+}
+VIT = {name: SIZES[name] for name in SIZES if "vocab" not in name and "max" not in name}
+IMAGES: dict[str, tuple[str, dict[str, Any]]] = {
+    "vit": ("ViTForImageClassification", VIT | {"image_size": 12, "patch_size": 4}),
+    "vit-grey": ("ViTForImageClassification", VIT | {"image_size": 8, "patch_size": 2, "num_channels": 1}),
+}
+ALL = IMAGES | CAUSAL | SEQ2SEQ | ENCODERS | HEADS | LAST
+
+
+def write(folder: Path, name: str) -> Path:
+    """A checkpoint in a folder, with weights of the size that training leaves and a tokenizer."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import transformers
+
+        transformers.utils.logging.set_verbosity_error()
+        transformers.utils.logging.disable_progress_bar()
+        architecture, settings = ALL[name]
+        kind = getattr(transformers, architecture)
+        labels = {0: "bad", 1: "fair", 2: "good"} if "Classification" in architecture else None
+        special = {"pad_token_id": 0} if "Roberta" not in architecture else {}
+        model = kind(kind.config_class(**special | settings | ({"id2label": labels} if labels else {})))
+        _fill(model)
+        model.save_pretrained(folder)
+    encoder = name not in CAUSAL | SEQ2SEQ and name not in LAST
+    words = tiny.tokenizer("[CLS] $A [SEP]" if encoder else "<s> $A")
+    words.add_special_tokens(["[MASK]"])
+    words.save(str(folder / "tokenizer.json"))
+    return folder
+
+
+def _fill(model: Any) -> None:
+    """Random numbers in place of the initial ones, under which norms and biases would not matter."""
+    generator = torch.Generator().manual_seed(1)
+    for name, tensor in model.named_parameters():
+        noise = torch.randn(tensor.shape, generator=generator)
+        if tensor.ndim > 1:
+            tensor.data = noise * (
+                0.5 if "embed" in name or "wte" in name or "wpe" in name else tensor.shape[-1] ** -0.5
+            )
+        else:
+            one = tensor.data.mean().round() if name.endswith("weight") else 0.0
+            tensor.data = 0.2 * noise + one
+    model.tie_weights()
