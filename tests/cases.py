@@ -20,7 +20,7 @@ from puma.mpc.fixed import ACTIVATION, RESIDUAL, RESIDUAL_RING, RING, WEIGHT
 from puma.mpc.party import Party
 from puma.mpc.polynomial import ONE, bit, times
 from puma.mpc.share import Additive, Bits, Secret, Share
-from puma.nn import attention, roots, sampling, splines
+from puma.nn import attention, paper, roots, sampling, splines
 from puma.nn import functional as F
 from tests.trio import given, given_additive, given_bits, given_choice, given_masked, given_seeded
 
@@ -214,6 +214,11 @@ NN = [
     Case(roots.normalised, lambda p: (_hidden(p, 8, 24), 1e-5, True)),
     Case(attention.attend, lambda p: (_scores(p), _product(p, sample(2, 9, 8)), _mask(5, 9))),
     Case(attention.softmax, lambda p: (_scores(p), _mask(5, 9))),
+    Case(paper.piecewise, lambda p: (paper.GELU, _product(p)), "gelu"),
+    Case(paper.piecewise, lambda p: (paper.SILU, _x(p, 34, 17)), "silu"),
+    Case(paper.exponential, lambda p: (given(p, -X.abs(), 28, 13), 14, 40)),
+    Case(paper.quadratic, lambda p: (_product(p),)),
+    Case(paper.quadratic_weights, lambda p: (_scores(p), _mask(5, 9))),
     Case(F.linear, lambda p: (_hidden(p, 8, 24), _weight(p, 10, 24), _weight(p, 10))),
     Case(F.linear, lambda p: (_product(p), _weight(p, 10, 8)), "product"),
     Case(F.matmul, lambda p: (_product(p), _x(p, 40, 20).transpose(0, 1))),

@@ -16,7 +16,7 @@ PLACEHOLDER = re.compile(r"\b(MODEL|PROMPT|TEXT|N|T|NET)\b")
 SHOWN = sorted(
     {
         line.strip()
-        for name in ("README.md", "Makefile", "docs/cli.md")
+        for name in ("README.md", "Makefile", "docs/cli.md", "docs/tutorial.md")
         for line in LINE.findall((ROOT / name).read_text())
         if not PLACEHOLDER.search(line)
     }

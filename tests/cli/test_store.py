@@ -22,7 +22,11 @@ LENGTH = 3  # of it, in tokens
 def threads(monkeypatch: pytest.MonkeyPatch) -> None:
     """Commands start parties in threads."""
     for room in (local, bench):
-        monkeypatch.setattr(room, "Trio", lambda progress=None, store=None: Threads(store and Path(store)))
+        monkeypatch.setattr(
+            room,
+            "Trio",
+            lambda _=None, store=None, **kind: Threads(store and Path(store), **kind),
+        )
 
 
 @pytest.fixture(scope="module")

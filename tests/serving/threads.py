@@ -22,21 +22,23 @@ from puma.serving.tickets import Tickets
 class Threads:
     """What `Trio` is, with threads; the parties' folders lie below `store`."""
 
-    def __init__(self, store: Path | None = None) -> None:
+    def __init__(self, store: Path | None = None, approximation: str = "spline") -> None:
         self.store, self.pids = store and folders.private_folder(store), [os.getpid()] * 3
         secrets = {(0, 1): fresh_secret(), (0, 2): fresh_secret(), (1, 2): fresh_secret()}
         links: list[dict[int, Any]] = [{}, {}, {}]
         for a, b in secrets:
             links[a][b], links[b][a] = pair(f"P{a}", f"P{b}", timeout=120)
         ends = [pair("client", f"P{rank}", timeout=120) for rank in range(3)]
-        self.session = Session([mine for mine, _ in ends])
+        self.session = Session([mine for mine, _ in ends], approximation)
         if store:
             self.session.tickets = Tickets(store / "client")
         self.servers = []
         for rank in range(3):
             keys = {b if a == rank else a: PairKey(s) for (a, b), s in secrets.items() if rank in (a, b)}
             folder = str(store / f"p{rank}") if store else ""
-            self.servers.append(Server(Party(rank, links[rank], keys), ends[rank][1], folder))
+            party = Party(rank, links[rank], keys)
+            party.approximation = approximation
+            self.servers.append(Server(party, ends[rank][1], folder, owner=True))
         self._threads = [threading.Thread(target=serve, args=(server,), daemon=True) for server in self.servers]
         for thread in self._threads:
             thread.start()

@@ -38,6 +38,8 @@ COMMANDS = {  # name: where it lives, its arguments, what it does
     "chat": ("chat", "[MODEL]", "Talk with a model, a line at a time."),
     "bench": ("commands", "MODEL --prompt N", "Time a request on a published shape or a checkpoint."),
     "cost": ("commands", "MODEL --prompt N", "Count the rounds and bytes of a request without running it."),
+    "eval": ("evaluation", "MODEL --task TASK --data FILE", "Compare secure answers with plaintext on your data."),
+    "check": ("checking", "MODEL", "Say whether a model's numbers stay within fixed point's limits."),
     "prepare": ("store", "[MODEL] --prompt N", "Compute ahead what later requests need no input for."),
     "store": ("store", "", "Show or empty what the parties keep."),
     "gateway": ("gateway", "[MODEL]", "Serve OpenAI's endpoints and a page to chat, on this machine."),

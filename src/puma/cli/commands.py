@@ -15,7 +15,7 @@ from cyclopts import Parameter
 import puma
 from puma.cli import ui
 from puma.cli.prompts import agreement, comparison, generate_all, read, sampling
-from puma.cli.ui import HUMAN, LIKELIEST, Chance, Count, Flag, Output
+from puma.cli.ui import HUMAN, LIKELIEST, Chance, Count, Flag, Output, Profile
 from puma.cli.where import HERE, End, Where, opened, sentences
 from puma.errors import UsageError
 
@@ -35,6 +35,7 @@ def generate(
     compare: Flag = False,
     chance: Chance = LIKELIEST,
     store: Path | None = None,
+    approximation: Profile = "spline",
     stop: End | None = None,
     where: Where = HERE,
     output: Output = HUMAN,
@@ -55,16 +56,18 @@ def generate(
         Run the plain model on the same prompt, too, and say whether it agrees.
     store
         A folder where the parties keep their shares and look for what `puma prepare` has computed ahead.
+    approximation
+        Which functions to compute with: ours, those of the PUMA paper, or MPCFormer's.
     stop
         eos: end earlier where the text ends. The parties then wait after each token, and learn how many there are.
     """
-    where.check(compare=compare, store=store)
+    where.check(compare=compare, store=store, approximation=approximation != "spline")
     if prompts is not None:
         if prompt is not None:
             raise UsageError("--prompts takes the place of PROMPT", "leave out one of them")
         if stop is not None:
             raise UsageError("--stop is for one prompt", "leave it out, or pass PROMPT")
-        generate_all(model, read(prompts), tokens, compare, chance, store, output, where)
+        generate_all(model, read(prompts), tokens, compare, chance, store, approximation, output, where)
         return
     if model is None:
         raise UsageError("puma generate needs PROMPT", "pass one, or --prompts FILE with one in each line")
@@ -72,8 +75,10 @@ def generate(
     sampling(chance, compare, where)
     started = time.perf_counter()
     with ui.progress(output.json) as progress:
-        reveal = chance.reveal_logits
-        cluster, ids = opened(where, source, lambda clear: clear.prompt_ids(prompt, tokens), progress, store, reveal)
+        cluster, ids = opened(
+            where, source, lambda clear: clear.prompt_ids(prompt, tokens), progress, store, approximation,
+            chance.reveal_logits,
+        )  # fmt: skip
     loaded, clear = time.perf_counter() - started, cluster.model
     with cluster:
         found = _streamed(cluster, ids, cluster.continued(ids, tokens, stop, **chance.sampling), output.json)
@@ -82,7 +87,7 @@ def generate(
     if output.json:
         seconds = {"load": loaded, "prefill": cost.prefill, "decode": cost.seconds - cost.prefill}
         answer = {"text": clear.decode(found), "token_ids": found, "seconds": seconds, "rounds": cost.rounds}
-        ahead = ui.prepared(cost) if store else {}
+        ahead = ui.profile(approximation) | (ui.prepared(cost) if store else {})
         ui.answer(answer | {"bytes": cost.bytes()} | ahead | ({"compare": agreed} if agreed else {}))
         return
     if agreed:
@@ -119,6 +124,7 @@ def encode(
     lengths: Literal["public", "secret"] = "public",
     compare: Flag = False,
     store: Path | None = None,
+    approximation: Profile = "spline",
     where: Where = HERE,
     output: Output = HUMAN,
 ) -> None:
@@ -136,13 +142,15 @@ def encode(
         Run the plain model, too, and print how far the answers lie apart.
     store
         A folder where the parties keep their shares and look for what `puma prepare` has computed ahead.
+    approximation
+        Which functions to compute with: ours, those of the PUMA paper, or MPCFormer's.
     """
-    where.check(compare=compare, store=store)
+    where.check(compare=compare, store=store, approximation=approximation != "spline")
     source, texts = (model, list(more)) if where.cluster is None else (None, [model, *more])
     if not texts:
         raise UsageError("puma encode needs TEXT", "pass at least one after the model")
     with ui.progress(output.json) as progress:
-        cluster, ids = opened(where, source, lambda clear: sentences(clear, texts), progress, store)
+        cluster, ids = opened(where, source, lambda c: sentences(c, texts), progress, store, approximation)
         with cluster:
             progress("encoding", 0, 1)
             found, cost = cluster.encode(texts, lengths), cluster.cost
@@ -152,7 +160,7 @@ def encode(
     if output.json:
         alone = {key: value for key, value in results[0].items() if key != "text"} if len(texts) == 1 else {}
         spent = {"seconds": cost.seconds, "rounds": cost.rounds, "bytes": cost.bytes()}
-        ahead = ui.prepared(cost) if store else {}
+        ahead = ui.profile(approximation) | (ui.prepared(cost) if store else {})
         ui.answer({"results": results} | alone | spent | ahead)
         return
     for result in results:
@@ -202,6 +210,7 @@ def bench(
     layers: Count | None = None,
     error: Annotated[bool, Parameter(negative="--no-error")] = True,
     prepared: Flag = False,
+    approximation: Profile = "spline",
     output: Output = HUMAN,
 ) -> None:
     """Time one request with three processes on this machine, after loading and a short warm-up request.
@@ -222,6 +231,8 @@ def bench(
         Also compare all hidden states with the plain run.
     prepared
         Then prepare the same request, and time it again.
+    approximation
+        Which functions to compute with: ours, those of the PUMA paper, or MPCFormer's.
     """
     from puma.cli.machine import summary
     from puma.serving.bench import configured, measure
@@ -229,12 +240,12 @@ def bench(
 
     with ui.progress(output.json) as progress:
         name, config, params = configured(model, layers)
-        request = job(config, prompt, tokens, batch)
+        request = job(config, prompt, tokens, batch, approximation)
         found = measure(config, params, request, error, progress, prepared)
     cost, new = found.cost, getattr(request, "tokens", 0)
     if output.json:
         asked = {"model": name, "layers": config.layers, "repeated_layers": found.repeated}
-        asked |= {"prompt": prompt, "tokens": new, "batch": batch}
+        asked |= {"prompt": prompt, "tokens": new, "batch": batch} | ui.profile(approximation)
         spent: dict[str, Any] = {
             "seconds": found.seconds,
             "prefill_seconds": cost.prefill,
@@ -286,6 +297,7 @@ def cost(
     layers: Count | None = None,
     network: str | None = None,
     again: Flag = False,
+    approximation: Profile = "spline",
     output: Output = HUMAN,
 ) -> None:
     """Rounds and bytes of a request, exactly, from the model's shape: the model is not run, no weights are read.
@@ -307,6 +319,8 @@ def cost(
         machine measures how fast it computes, for half a minute.
     again
         Measure this machine again.
+    approximation
+        Which functions to compute with: ours, those of the PUMA paper, or MPCFormer's.
     """
     from puma.serving.bench import configured
     from puma.serving.forecast import Network, forecast
@@ -316,7 +330,7 @@ def cost(
     net = Network.parse(network) if network is not None else None
     with ui.progress(output.json) as progress:
         name, config, _ = configured(model, layers, weights=False)
-        request = job(config, prompt, tokens, batch)
+        request = job(config, prompt, tokens, batch, approximation)
         progress("counting", 0, 1)
         found = forecast(config, request)
         todo = work(config, request, found)
@@ -325,6 +339,7 @@ def cost(
     parts = [{key: part[key] for key in ("name", "rounds", "bytes")} for part in found.breakdown]
     if output.json:
         asked = {"model": name, "layers": config.layers, "prompt": prompt, "tokens": new, "batch": batch}
+        asked |= ui.profile(approximation)
         sent = {"rounds": found.rounds, "bytes": found.bytes(), "breakdown": parts}
         ui.answer(asked | sent | ({"network": predicted} if predicted else {}))
         return

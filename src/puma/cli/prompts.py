@@ -34,6 +34,7 @@ def read(path: Path) -> list[str]:
 
 def generate_all(
     source: str | None, prompts: list[str], tokens: int, compare: bool, chance: Chance, store: Path | None,
+    approximation: str,
     output: Output, where: Where,
 ) -> None:  # fmt: skip
     """Continue all prompts, and print them in their order."""
@@ -47,7 +48,7 @@ def generate_all(
     how = sampling(chance, compare, where)
     started = time.perf_counter()
     with ui.progress(output.json) as progress:
-        cluster, ids = opened(where, source, checked, progress, store, chance.reveal_logits)
+        cluster, ids = opened(where, source, checked, progress, store, approximation, chance.reveal_logits)
     loaded, clear = time.perf_counter() - started, cluster.model
     with cluster:
         found = _all_tokens(cluster, ids, tokens, cluster.session.asked(how), output.json)
@@ -56,7 +57,7 @@ def generate_all(
     if output.json:
         seconds = {"load": loaded, "prefill": cost.prefill, "decode": cost.seconds - cost.prefill}
         answer = {"results": results, "seconds": seconds, "rounds": cost.rounds, "bytes": cost.bytes()}
-        ui.answer(answer | (ui.prepared(cost) if store else {}))
+        ui.answer(answer | ui.profile(approximation) | (ui.prepared(cost) if store else {}))
         return
     for result, before in zip(results, ids):
         ui.say(clear.decode([*before, *result["token_ids"]]))

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
@@ -31,6 +31,7 @@ def _whole(_: object, tokens: Sequence[Any]) -> int:
 
 Flag = Annotated[bool, Parameter(negative="")]
 Count = Annotated[int, Parameter(converter=_whole)]
+Profile = Literal["spline", "puma", "mpcformer"]
 Progress = Callable[[str, int, int], None]  # what, done, of
 
 LOCAL = "All three parties ran on this one machine: good for trying, not for secrets."
@@ -181,6 +182,11 @@ def prepared(*costs: Cost) -> dict[str, Any]:
     ahead = [cost.prepared for cost in costs if cost.prepared]
     spent = {"seconds": sum(ticket.seconds for ticket in ahead), "bytes": sum(ticket.offline for ticket in ahead)}
     return {"prepared": len(ahead) == len(costs)} | ({"ahead": spent} if ahead else {})
+
+
+def profile(approximation: str) -> dict[str, str]:
+    """Which functions were computed with, where it was not the usual ones."""
+    return {} if approximation == "spline" else {"approximation": approximation}
 
 
 def breakdown(parts: Sequence[Mapping[str, Any]]) -> None:

@@ -70,7 +70,7 @@ HERE = Where()
 
 def opened(
     where: Where, source: str | None, ask: Callable[[Any], T], progress: Progress, store: Path | None,
-    reveal_logits: bool = False,
+    approximation: str = "spline", reveal_logits: bool = False,
 ) -> tuple[Any, T]:  # fmt: skip
     """The parties, ready to be asked, and what `ask` makes of the model's tokenizer before anything is sent."""
     if where.cluster is not None:
@@ -88,7 +88,8 @@ def opened(
 
     clear = ClearModel(source)
     asked = ask(clear)
-    return LocalCluster(clear, progress, store=store, reveal_logits=reveal_logits), asked
+    local = LocalCluster(clear, progress, store=store, reveal_logits=reveal_logits, approximation=approximation)
+    return local, asked
 
 
 def sentences(clear: PublicModel, texts: Sequence[str]) -> list[Any]:

@@ -155,7 +155,13 @@ class Model(nn.Module):
         """
         if self.config.labels:
             raise UsageError("the model has a classification head, and no logits of tokens", "use it to classify")
-        h = self.model(one_hot, cache or Cache(self.config.layers), ending=True)
+        return self._logits(self.model(one_hot, cache or Cache(self.config.layers), ending=True), ranked)
+
+    def every(self, one_hot: Value, cache: Cache | None = None) -> Value:
+        """The logits (tokens, vocab_size) of every token's next one."""
+        return self._logits(self.model(one_hot, cache or Cache(self.config.layers), ending=False), ranked=False)
+
+    def _logits(self, h: Value, ranked: bool) -> Value:
         h = (self.head_norm or self.model.norm)(h)
         with F.component("head", h):
             logits = F.linear(h, (self.lm_head or self.model.embed_tokens).weight)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from puma import kernels
+from puma.mpc import clear
 from puma.mpc.cost import Cost, Size, declares, local, message_bits, message_bytes
 from puma.mpc.party import DEALER, FIRST, Message, Party, Piece, Protocol
 from puma.mpc.seeded import in_blocks, weighted
@@ -48,6 +49,8 @@ def product(x: Share, y: Share, op: Bilinear) -> Additive:
 
     P0: (l1x + l2x) o (l1y + l2y).  P1: mx o (my - l1y) - l1x o my.  P2: -(mx o l2y) - l2x o my.
     """
+    if x.party.clear:
+        return clear.product(x, y, op)
     rank = x.party.rank
     if rank == DEALER:
         part = op(x.mask, y.mask)
@@ -67,6 +70,8 @@ def multiply(x: Share, y: Share) -> Additive:
 @declares("local", "section 3", local)
 def square(x: Share) -> Additive:
     """Elementwise square; local, one product a party instead of two."""
+    if x.party.clear:
+        return clear.product(x, x, torch.mul)
     if x.party.rank == DEALER:
         part = x.mask * x.mask
     elif x.party.rank == FIRST:
@@ -79,6 +84,8 @@ def square(x: Share) -> Additive:
 @declares("local", "section 3", local)
 def matmul(x: Share, y: Share) -> Additive:
     """Batched matrix product (..., n, k) @ (..., k, m); local, two ring products an evaluator, one at the dealer."""
+    if x.party.clear:
+        return clear.matmul(x, y)
     bits = min(x.bits, y.bits)
     if in_blocks(y):
         part = weighted(x, y, kernels.matmul_packed, y.shape[-1])
@@ -138,6 +145,8 @@ def reshare(*zs: Additive) -> Protocol[list[Share]]:
     Draw l1 from k01 and l2 from k02; P1 sends z1 + l1, P2 sends z2 + l2; the sum is m. Safe: each message is padded
     by words the receiver lacks.
     """
+    if zs[0].party.clear:
+        return [clear.opened(z) for z in zs]
     opened = yield from _opened(zs)
     return [Share(z.party, a, b, z.bits, z.frac) for z, (a, b) in zip(zs, opened, strict=True)]
 
@@ -150,6 +159,8 @@ def open_truncate(*pairs: tuple[Additive, int]) -> Protocol[list[Share]]:
     smaller ring. The result exceeds the floor by the carry of the low parts, 0 to 2; half a unit before and one unit
     after centre the error, whose standard deviation is half a unit. Safe: as reshare.
     """
+    if pairs[0][0].party.clear:
+        return [clear.opened(z, s) for z, s in pairs]
     centred = tuple(z.shifted(1 << (s - 1)) if s else z for z, s in pairs)
     opened = yield from _opened(centred)
     results = []
@@ -175,6 +186,8 @@ def lift(*pairs: tuple[Share, int], least: int = 2) -> Protocol[list[Share]]:
     x = m - l1 - l2 + 2^j (w + t (1 - top bit of m)). The dealer deals both candidates of the wrap in ring k - j, the
     evaluators pick by the top bit of m, which both know, and reshare. Safe: picked words are dealt, sums are padded.
     """
+    if pairs[0][0].party.clear:
+        return [clear.lifted(x, k, least) for x, k in pairs]
     prepared = [_wrap(x, k, least) for x, k in pairs]
     tops = yield from reshare(*(top for _, _, top in prepared))
     results = []

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from puma import kernels
+from puma.mpc import clear
 from puma.mpc.arithmetic import deal
 from puma.mpc.cost import Cost, Size, declares, message_bits
 from puma.mpc.party import FIRST, Party, Piece, Protocol
@@ -63,6 +64,8 @@ def evaluate(bits: Mapping[str, Bits], *polynomials: Polynomial) -> Protocol[lis
     prod(a in U). Safe: each half sent is xored with fresh bits the receiver lacks, and the products are dealt.
     """
     party, shape = next(iter(bits.values())).party, _common(bits)
+    if party.clear:
+        return clear.evaluate(bits, polynomials)
     names, masked = multiplied(polynomials), products(polynomials)
     row = (math.prod(shape) + 7) // 8
     masks = _mask_rows(party, len(names), row)
@@ -135,6 +138,8 @@ def open_masked_cost(*bs: Bits | Size) -> Cost:
 def open_masked(*bs: Bits) -> Protocol[list[MaskedBit]]:
     """v = b ^ rho public to the evaluators, rho known to the dealer; all in one round. Safe: rho is fresh."""
     party = bs[0].party
+    if party.clear:
+        return [MaskedBit(party, b.part) for b in bs]
     rhos = [own_bits(party, tuple(b.shape)) for b in bs]
     if party.is_dealer:
         yield [Piece(None, 1) for _ in bs]
@@ -156,6 +161,8 @@ def select(bit: MaskedBit, x: Share) -> Additive:
 
     b = v + (1 - 2v) rho, so b x = v x + (1 - 2v)(rho m - rho l); the dealer deals rho and rho l.
     """
+    if x.party.clear:
+        return clear.selected(bit.word, x)
     party, shape = x.party, broadcast(bit.word.shape, x.shape)
     if party.is_dealer:
         rho = bit.word.expand(shape)
@@ -171,6 +178,8 @@ def select(bit: MaskedBit, x: Share) -> Additive:
 def to_arithmetic(bit: MaskedBit, bits: int) -> Additive:
     """b as an integer in ring `bits`, local once b is open under its mask."""
     party, shape = bit.party, tuple(bit.word.shape)
+    if party.clear:
+        return clear.as_number(party, bit.word, bits)
     if party.is_dealer:
         deal(party, bit.word, shape, bits)
         return Additive(party, party.nothing(shape), bits, 0, dealt=False)

@@ -94,6 +94,11 @@ class Ledger:
             result.add(entry)
         return result
 
+    @property
+    def current(self) -> str:
+        """The innermost scope."""
+        return self._stack[-1]
+
     def reset(self) -> None:
         self.entries.clear()
         self._since = time.perf_counter()
@@ -157,6 +162,7 @@ class Declaration:
 
 
 DECLARED: dict[str, Declaration] = {}
+ROOMS = "share arithmetic boolean lookup compare fixed retrieval splines roots paper attention functional"
 
 
 def declares(formula: str, source: str, cost: Callable[..., Cost]) -> Callable[[F], F]:
@@ -173,7 +179,8 @@ def declares(formula: str, source: str, cost: Callable[..., Cost]) -> Callable[[
 def table() -> str:
     """Everything declared by the modules loaded so far, as a Markdown table."""
     lines = ["| primitive | bits an element, all parties together | source |", "|---|---|---|"]
-    lines += [f"| `{d.name}` | {d.formula} | {d.source} |" for d in DECLARED.values()]
+    found = sorted(DECLARED.values(), key=lambda d: ROOMS.find(d.name.partition(".")[0]))  # whatever was loaded first
+    lines += [f"| `{d.name}` | {d.formula} | {d.source} |" for d in found]
     return "\n".join(lines)
 
 

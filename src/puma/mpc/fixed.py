@@ -6,6 +6,7 @@ matrix product is lifted. Limits are stated here and checked by the model owner 
 
 from __future__ import annotations
 
+from puma.mpc import clear
 from puma.mpc.arithmetic import lift, lift_cost, open_truncate, opening_cost
 from puma.mpc.cost import FREE, Cost, Size, declares
 from puma.mpc.party import Protocol
@@ -37,7 +38,7 @@ def _place(x: Share | Additive | Size, frac: int, bits: int) -> tuple[int, int]:
     return frac, min(bits, _ring_at(x, frac))
 
 
-def formatted_cost(*wants: tuple[Share | Additive | Size, int, int]) -> Cost:
+def formatted_cost(*wants: tuple[Share | Additive | Size, int, int], bounded: bool = False) -> Cost:
     """The cost of `formatted`."""
     opening, short = [], []
     for x, frac, bits in wants:
@@ -51,12 +52,16 @@ def formatted_cost(*wants: tuple[Share | Additive | Size, int, int]) -> Cost:
 
 
 @declares("2k to open a product, then lift; at most 2 rounds", "section 3", formatted_cost)
-def formatted(*wants: Want) -> Protocol[list[Share]]:
+def formatted(*wants: Want, bounded: bool = False) -> Protocol[list[Share]]:
     """Shares with the wanted fraction bits in the wanted ring: at most one round to open and one to lift.
 
     Each want is (secret, fraction bits, ring bits). Additives are opened once per precision, with truncation, and in no
     larger a ring than the result needs; Shares are truncated locally; rings too small are lifted, too large reduced.
+    A clear party looks whether values fit, unless they are bounded by what they were made of.
     """
+    watched = wants[0][0].party.clear
+    for x, frac, bits in wants if watched and not bounded else ():
+        clear.examined(x, *_place(x, frac, bits), lifts=_place(x, frac, bits)[1] < bits)
     opening = [
         (x, _place(x, frac, bits))
         for x, frac, bits in wants
@@ -72,7 +77,8 @@ def formatted(*wants: Want) -> Protocol[list[Share]]:
         lifted = yield from lift(*((shares[i], wants[i][2]) for i in short))
         for i, share in zip(short, lifted, strict=True):
             shares[i] = share
-    return [share.reduced(bits) for share, (_, _, bits) in zip(shares, wants, strict=True)]
+    reduced = [share.reduced(bits) for share, (_, _, bits) in zip(shares, wants, strict=True)]
+    return [clear.settled(share) for share in reduced] if watched else reduced
 
 
 def _to_open(x: Additive, frac: int, bits: int) -> tuple[Additive, int]:

@@ -63,6 +63,8 @@ class Party:
     torch's meta device, which counts exactly what a real run would send without computing anything.
     """
 
+    clear = False  # whether it holds values themselves (mpc/clear.py)
+
     def __init__(
         self, rank: int, links: dict[int, Link] | None = None, keys: dict[int, PairKey] | None = None, lane: int = 0
     ) -> None:
@@ -74,6 +76,7 @@ class Party:
         self.ledger = Ledger()
         self.tape: Tape | None = None
         self.foresight: Foresight | None = None  # at the dealer only
+        self.approximation = "spline"  # which functions the floors above compute; the same at all parties
         self._keys = keys or {}
         self._streams: dict[tuple[int, str], Stream] = {}
 
@@ -87,6 +90,9 @@ class Party:
     def nothing(self, shape: Sequence[int]) -> Tensor:
         """A stand-in of this shape for words that this party does not hold; takes no memory and no time."""
         return torch.empty(tuple(shape), dtype=torch.int64, device="meta") if self.dry else _ZERO.expand(tuple(shape))
+
+    def watch(self, what: str, x: Any, limit: float) -> None:
+        """x must stay below the limit, which no party can see; a clear one looks."""
 
     # -- randomness ---------------------------------------------------------------------------------------------
 

@@ -320,6 +320,10 @@ def stacked(secrets: Sequence[Any]) -> Any:
 def public(party: Party, value: Tensor | Number, shape: Sequence[int], bits: int, frac: int) -> Share:
     """A public constant as a share with zero masks."""
     zero = torch.zeros(tuple(shape), dtype=torch.int64, device=party.device)
+    if party.clear:
+        from puma.mpc import clear  # a floor of this room that stands on this file
+
+        return clear.held(party, zero, bits, frac).shifted(encode(value, frac))
     return Share(party, zero, zero, bits, frac).shifted(encode(value, frac, party.device))
 
 
@@ -332,6 +336,10 @@ def truncated(x: Share, shift: int) -> Share:
     """
     if shift == 0:
         return x
+    if x.party.clear:
+        from puma.mpc import clear
+
+        return clear.truncated(x, shift)
     y = x.shifted(1 << (shift - 1))
     a, b = (kernels.shift_right(t, shift, x.bits) for t in y.components)
     return x.like(a, b, x.bits - shift, x.frac - shift).shifted(-1)

@@ -15,9 +15,10 @@ from torch import Tensor
 from puma.mpc.arithmetic import matmul, multiply, open_truncate, opening_cost
 from puma.mpc.compare import maximum, maximum_cost
 from puma.mpc.cost import Cost, Size, declares
-from puma.mpc.fixed import ACTIVATION, NONLINEAR, RING, SCORE_REACH, VALUE_LIMIT, formatted, formatted_cost
+from puma.mpc.fixed import ACTIVATION, NONLINEAR, RESIDUAL, RING, SCORE_REACH, VALUE_LIMIT, formatted, formatted_cost
 from puma.mpc.party import Protocol, together
 from puma.mpc.share import Additive, Share, broadcast, truncated
+from puma.nn import paper
 from puma.nn.roots import inverse_format, reciprocal, reciprocal_cost
 from puma.nn.splines import EXP, exponential, lifted, lifted_cost
 
@@ -30,19 +31,24 @@ QUOTIENT_RING = 50  # leaves 25 bits of the quotient: |softmax(scores) @ values|
 
 
 def exponentials(scores: Share | Additive, mask: Tensor) -> Protocol[tuple[Share, Share]]:
-    """exp(scores - coarse row maximum) where the mask allows, 0 elsewhere, in ring _weight_ring; and the row sums.
+    """exp(scores - row maximum) where the mask allows, 0 elsewhere, in ring _weight_ring; and the row sums.
 
-    Scores of one row must lie within 2^SCORE_REACH of each other.
+    Our maximum is coarse, PUMA's exact. Scores of one row must lie within 2^SCORE_REACH of each other.
     """
+    published = paper.approximation_of(scores) == paper.PUMA
+    places = 0 if published else NONLINEAR - COARSE
     mask = mask.expand(scores.shape)
     (x,) = yield from formatted((scores, NONLINEAR, SCORE_RING))
-    coarse = truncated(x, NONLINEAR - COARSE)
-    top = yield from maximum(_filled(coarse, mask))
-    x = x - top.unsqueeze(-1).scaled(NONLINEAR - COARSE)
+    top = yield from maximum(_filled(truncated(x, places), mask))
+    x = x - top.unsqueeze(-1).scaled(places)
+    x.party.watch("spread of a row's scores", x, 2.0**SCORE_REACH)
     where = None if bool(mask.all()) else mask.reshape(-1).nonzero().squeeze(-1)
     count = mask.shape[-1]
     chosen = x.reshape(-1) if where is None else x.reshape(-1)[where]
-    e = yield from lifted(exponential(_fraction(count)), chosen, _weight_ring(count))
+    if published:
+        e = yield from paper.exponential(chosen, _fraction(count), _weight_ring(count))
+    else:
+        e = yield from lifted(exponential(_fraction(count)), chosen, _weight_ring(count))
     if where is not None:
         e = e.apply(lambda t: t.new_zeros(mask.numel()).index_copy(0, where.to(t.device), t))
     e = e.reshape(*mask.shape)
@@ -77,16 +83,18 @@ def _highest(count: int) -> int:
 def _inverse(sums: Share, count: int) -> Protocol[Share]:
     high = _highest(count)
     inverse = yield from reciprocal(sums.reduced(high + 2), _fraction(count) - 1, high)
-    return (yield from formatted((inverse, min(inverse.frac, INVERSE), QUOTIENT_RING)))[0]
+    return (yield from formatted((inverse, min(inverse.frac, INVERSE), QUOTIENT_RING), bounded=True))[0]
 
 
 def _exponentials_cost(scores: Share | Additive | Size, mask: Tensor) -> Cost:
     shape = tuple(scores.shape)
     allowed = (int(mask.expand(shape).sum()),)
-    cost = formatted_cost((scores, NONLINEAR, SCORE_RING))
-    spline = exponential(_fraction(shape[-1]))
+    cost, chosen = formatted_cost((scores, NONLINEAR, SCORE_RING)), Size(allowed, SCORE_RING, NONLINEAR)
+    frac, ring = _fraction(shape[-1]), _weight_ring(shape[-1])
+    if paper.approximation_of(scores) == paper.PUMA:
+        return cost + maximum_cost(Size(shape, SCORE_RING)) + paper.exponential_cost(chosen, frac, ring)
     cost += maximum_cost(Size(shape, SCORE_RING - (NONLINEAR - COARSE)))
-    return cost + lifted_cost(spline, Size(allowed, SCORE_RING), _weight_ring(shape[-1]))
+    return cost + lifted_cost(exponential(frac), chosen, ring)
 
 
 def _inverse_cost(shape: tuple[int, ...], count: int) -> Cost:
@@ -98,6 +106,10 @@ def _inverse_cost(shape: tuple[int, ...], count: int) -> Cost:
 
 def attend_cost(scores: Share | Additive | Size, values: Share | Additive | Size, mask: Tensor) -> Cost:
     """The cost of `attend`."""
+    if paper.approximation_of(scores) == paper.MPCFORMER:
+        weights = Size(tuple(scores.shape), RING, _quadratic_frac(scores), dealt=True)
+        both = formatted_cost((weights, RESIDUAL, RING), (values, ACTIVATION, RING))
+        return paper.quadratic_weights_cost(scores, mask) + both
     lead = broadcast(scores.shape[:-2], values.shape[:-2])
     frac = _fraction(scores.shape[-1]) + ACTIVATION
     ring = _weight_ring(scores.shape[-1])
@@ -109,12 +121,15 @@ def attend_cost(scores: Share | Additive | Size, values: Share | Additive | Size
 
 
 @declares("a maximum, an exp a score, a reciprocal a row, 2 products", "section 5", attend_cost)
-def attend(scores: Share | Additive, values: Share | Additive, mask: Tensor) -> Protocol[Share]:
+def attend(scores: Share | Additive, values: Share | Additive, mask: Tensor) -> Protocol[Share | Additive]:
     """softmax(scores) @ values; scores (..., n, s), values (..., s, d), mask broadcasts to the scores.
 
     Values stay below fixed.VALUE_LIMIT, so that a row's sum of up to 256 of them, each times at most exp(0.75), stays
     below 2^18 and can be lifted; longer rows give up a place of the exponentials for each doubling.
     """
+    if paper.approximation_of(scores) == paper.MPCFORMER:
+        weights = yield from paper.quadratic_weights(scores, mask)
+        return matmul(*(yield from formatted((weights, RESIDUAL, RING), (values, ACTIVATION, RING))))
     (values,) = yield from formatted((values, ACTIVATION, RING))
     e, sums = yield from exponentials(scores, mask)
     weighted = matmul(e, values)
@@ -124,16 +139,25 @@ def attend(scores: Share | Additive, values: Share | Additive, mask: Tensor) -> 
     return (yield from _quotient(weighted[0], inverse))
 
 
+def _quadratic_frac(scores: Share | Additive | Size) -> int:
+    """Fraction bits of 2Quad's weights."""
+    return 2 * ACTIVATION + paper.columns(scores.shape[-1]).bit_length() - 1
+
+
 def softmax_cost(scores: Share | Additive | Size, mask: Tensor) -> Cost:
     """The cost of `softmax`."""
+    if paper.approximation_of(scores) == paper.MPCFORMER:
+        return paper.quadratic_weights_cost(scores, mask)
     shape = tuple(scores.shape)
     cost = _exponentials_cost(scores, mask) + _inverse_cost(shape[:-1], shape[-1])
     return cost + opening_cost(Size(shape, min(_weight_ring(shape[-1]), QUOTIENT_RING), dealt=True))
 
 
 @declares("a maximum, an exp a score, a reciprocal a row, 1 product", "section 5", softmax_cost)
-def softmax(scores: Share | Additive, mask: Tensor) -> Protocol[Share]:
+def softmax(scores: Share | Additive, mask: Tensor) -> Protocol[Share | Additive]:
     """softmax(scores) over the last dimension."""
+    if paper.approximation_of(scores) == paper.MPCFORMER:
+        return (yield from paper.quadratic_weights(scores, mask))
     e, sums = yield from exponentials(scores, mask)
     inverse = yield from _inverse(sums, e.shape[-1])
     return (yield from _quotient(e, inverse))

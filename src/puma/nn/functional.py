@@ -6,7 +6,7 @@ Knows formats and ranges; touches no socket, key or kernel.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as tf
 from torch import Tensor
 
-from puma.mpc import arithmetic, compare
+from puma.mpc import arithmetic, clear, compare
 from puma.mpc.arithmetic import deal, multiply, opening_cost, reshare
 from puma.mpc.boolean import open_masked, open_masked_cost, select, select_cost
 from puma.mpc.cost import FREE, Cost, Size, declares, local, message_bits
@@ -23,7 +23,7 @@ from puma.mpc.party import Protocol, together
 from puma.mpc.retrieval import Choice, retrieve, retrieve_cost
 from puma.mpc.share import Additive, Secret, Share, encode, public, truncated
 from puma.mpc.share import cat as cat_shares
-from puma.nn import attention, roots, splines
+from puma.nn import attention, paper, roots, splines
 from puma.nn.attention import QUERY_RING
 
 Value = Any  # a torch tensor, a Share or an Additive
@@ -91,10 +91,10 @@ def _embedding_cost(one_hot: Value, table: Value) -> Cost:
 
 @declares("local; retrieve for an outsider's choice", "section 6", _embedding_cost)
 def embedding(one_hot: Value, table: Value) -> Value:
-    """Rows of a table (V, d) by one-hot rows (..., V), or by an outsider's choice."""
+    """Rows of a table (V, d) by one-hot rows (..., V), or by an outsider's choice; in the plain run also by indices."""
     if isinstance(one_hot, Tensor):
-        return one_hot @ table
-    if isinstance(one_hot, Choice):
+        return one_hot @ table if one_hot.is_floating_point() else tf.embedding(one_hot, table)
+    if isinstance(one_hot, Choice | clear.ClearChoice):
         return one_hot.party.run(retrieve(one_hot, table))
     return arithmetic.matmul(one_hot, table)
 
@@ -119,6 +119,8 @@ def rms_norm(x: Value, eps: float) -> Value:
 def softmax(scores: Value, mask: Tensor) -> Value:
     """Softmax over the last dimension; mask public, True where allowed, at least one entry a row."""
     if isinstance(scores, Tensor):
+        if paper.approximation_of(scores) != paper.SPLINE:
+            return paper.softmax_plain(scores, mask.to(scores.device))
         return scores.masked_fill(~mask.to(scores.device), float("-inf")).softmax(-1)
     return scores.party.run(attention.softmax(scores, mask))
 
@@ -132,22 +134,32 @@ def softmax_matmul(scores: Value, v: Value, mask: Tensor) -> Value:
 
 
 def _spline_cost(spline: splines.Spline, x: Value) -> Cost:
+    other = paper.instead(spline.name.removesuffix("_tanh"), x)
+    if other:
+        return other.cost(x)
     ready = Size(tuple(x.shape), spline.ring, spline.frac)
     return formatted_cost((x, spline.frac, spline.ring)) + splines.lifted_cost(spline, ready, RING)
+
+
+def _plain(name: str, x: Tensor, exact: Callable[[Tensor], Tensor]) -> Tensor:
+    """A function of the plain run: exact, unless the tensor asks for another profile's."""
+    return (paper.instead(name, x) or exact)(x)
 
 
 @declares("formatted, lifted", "section 5", lambda x, approximate="none": _spline_cost(GELUS[approximate], x))
 def gelu(x: Value, approximate: str = "none") -> Value:
     """GeLU, exact ("none") or the "tanh" form; |x| < 496."""
     if isinstance(x, Tensor):
-        return tf.gelu(x, approximate=approximate)
-    return _spline(GELUS[approximate], x)
+        return _plain("gelu", x, lambda t: tf.gelu(t, approximate=approximate))
+    return x.party.run(_activated(GELUS[approximate], x))
 
 
 @declares("formatted, lifted", "section 5", lambda x: _spline_cost(splines.SILU, x))
 def silu(x: Value) -> Value:
     """x * sigmoid(x); |x| < 496."""
-    return tf.silu(x) if isinstance(x, Tensor) else _spline(splines.SILU, x)
+    if isinstance(x, Tensor):
+        return _plain("silu", x, tf.silu)
+    return x.party.run(_activated(splines.SILU, x))
 
 
 def _gated_cost(spline: splines.Spline, gate: Value, up: Value) -> Cost:
@@ -162,7 +174,7 @@ def _gated(spline: splines.Spline, gate: Value, up: Value) -> Value:
 @declares("silu, formatted, in the same rounds", "section 5", lambda gate, up: _gated_cost(splines.SILU, gate, up))
 def silu_gated(gate: Value, up: Value) -> Value:
     """silu(gate) * up; |gate| < 496."""
-    return tf.silu(gate) * up if isinstance(gate, Tensor) else _gated(splines.SILU, gate, up)
+    return silu(gate) * up if isinstance(gate, Tensor) else _gated(splines.SILU, gate, up)
 
 
 @declares(
@@ -173,7 +185,7 @@ def silu_gated(gate: Value, up: Value) -> Value:
 def gelu_gated(gate: Value, up: Value, approximate: str = "none") -> Value:
     """gelu(gate) * up; |gate| < 496."""
     if isinstance(gate, Tensor):
-        return tf.gelu(gate, approximate=approximate) * up
+        return gelu(gate, approximate) * up
     return _gated(GELUS[approximate], gate, up)
 
 
@@ -220,8 +232,8 @@ def tanh(x: Value) -> Value:
 def exp(x: Value) -> Value:
     """exp(x) for -2^14 < x <= 0."""
     if isinstance(x, Tensor):
-        return torch.exp(x)
-    return _spline(splines.EXP, x)
+        return _plain("exp", x, torch.exp)
+    return x.party.run(_activated(splines.EXP, x))
 
 
 def _relu_bits(x: Value) -> int:
@@ -346,6 +358,9 @@ def one_hot(index: Value, size: int) -> Value:
     if isinstance(index, Tensor):
         return tf.one_hot(index, size).to(torch.float32)
     party, bits, count = index.party, index.bits, 1 << index.bits
+    if party.clear:
+        words = tf.one_hot(index.m & (count - 1), size)
+        return clear.held(party, words, RESIDUAL_RING, 0)
     shape = (*index.shape, count)
     public_digit = (index.mask if party.is_dealer else index.m) & (count - 1)
     if party.is_dealer:
@@ -366,7 +381,10 @@ def cat(items: Sequence[Value], dim: int) -> Value:
     return torch.cat(list(items), dim) if isinstance(items[0], Tensor) else cat_shares(items, dim)
 
 
-def _activated(spline: splines.Spline, x: Share | Additive) -> Protocol[Share]:
+def _activated(spline: splines.Spline, x: Share | Additive) -> Protocol[Any]:
+    other = paper.instead(spline.name.removesuffix("_tanh"), x)
+    if other:
+        return (yield from other.secure(x))
     (x,) = yield from formatted((x, spline.frac, spline.ring))
     return (yield from splines.lifted(spline, x, RING))
 

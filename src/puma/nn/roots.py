@@ -14,6 +14,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
+from puma.mpc import clear
 from puma.mpc.arithmetic import lift, lift_cost, multiply, open_truncate, opening_cost, reshare, square
 from puma.mpc.boolean import open_masked, open_masked_cost, select, select_cost
 from puma.mpc.compare import below, below_cost
@@ -61,7 +62,7 @@ def _leading(x: Share, low: int, binades: int, frac: int) -> Share:
 
 
 def _shifted_left(x: Share, shift: int, bits: int) -> Share:
-    return x.apply(lambda t: t << shift).reduced(min(bits, x.bits))
+    return x.times(1 << shift).reduced(min(bits, x.bits))
 
 
 def _thresholds(low: int, binades: int) -> list[int]:
@@ -80,8 +81,11 @@ def _inverse(x: Share, low: int, binades: int, spline: Spline, exponent: int) ->
     smaller = yield from below(x, _thresholds(low, binades))
     (binade,) = yield from open_masked(_binade_bits(smaller))
     (leading,) = yield from reshare(select(binade, _leading(x, low, binades, spline.frac)).sum(0))
-    index, _, offset = indexed(spline, leading)
-    lines = yield from looked_up(spline, index, offset)
+    if x.party.clear:
+        lines = clear.lines(spline, *clear.placed(spline, leading), x.party)
+    else:
+        index, _, offset = indexed(spline, leading)
+        lines = yield from looked_up(spline, index, offset)
     result = lines.weighted(binade, [1 << exponent * j for j in reversed(range(binades))])
     return (yield from open_truncate((result, result.frac - UNIT)))[0]
 
@@ -144,9 +148,9 @@ def rsqrt(x: Share, last: int, scale: float = 1.0) -> Protocol[Share]:
     return result.like(*result.components, frac=UNIT + binades - x.frac // 2)
 
 
-def normalised_cost(x: Share | Additive | Size, eps: float, centre: bool) -> Cost:
+def normalised_cost(x: Share | Additive | Size, eps: float, centre: bool, count: int = 0) -> Cost:
     """The cost of `normalised`."""
-    rows, n = tuple(x.shape[:-1]), x.shape[-1]
+    rows, n = tuple(x.shape[:-1]), count or x.shape[-1]
     cost = formatted_cost((x, RESIDUAL, WIDE))
     if centre:
         cost += lift_cost((Size(rows, WIDE - MEAN), WIDE))
@@ -160,22 +164,24 @@ SQUARED = 5  # fraction bits that squares do without
 
 
 @declares("lift, 2k + k, lift, and an rsqrt a row", "section 5", normalised_cost)
-def normalised(x: Share | Additive, eps: float, centre: bool) -> Protocol[Share]:
+def normalised(x: Share | Additive, eps: float, centre: bool, count: int = 0) -> Protocol[Share]:
     """Rows of x over their root mean square, less their mean first if `centre`: layer norm and RMS norm, no affine.
 
+    The mean of squares is their sum over `count`, or over the row's length.
     |x| < 2^13 and the sum of a row's squares < 2^32. The sum of squares N takes one word a row; x / sqrt(N) is at most
     1, so with c = ceil(log2 sqrt(n)) the product with 2^c-scaled root stays in RSQRT_RING at 53 - c fraction bits.
     """
     (wide,) = yield from formatted((x, RESIDUAL, WIDE))
-    n = wide.shape[-1]
+    n = count or wide.shape[-1]
     if centre:
         mean = truncated(wide.sum(-1, keepdim=True).times(round(2**MEAN / n), MEAN), MEAN)
         (mean,) = yield from lift((mean, WIDE))
         wide = wide - mean
     squares = square(truncated(wide, SQUARED)).sum(-1) + n * eps
     (squares,) = yield from open_truncate((squares, squares.frac - ROW))
+    squares.party.watch("sum of a row's squares", squares, 2.0**32)
     exponent = math.ceil(math.log2(n) / 2)
     root = yield from rsqrt(squares, 23, math.sqrt(n) / 2**exponent)
     product = multiply(wide.reduced(root.bits), root.unsqueeze(-1))
     product.frac -= exponent
-    return (yield from formatted((product, ACTIVATION, RING)))[0]
+    return (yield from formatted((product, ACTIVATION, RING), bounded=True))[0]

@@ -135,7 +135,7 @@ def measure(
     alias: dict[str, str] = getattr(params, "alias", {})
     with ExitStack() as stack:
         store = stack.enter_context(TemporaryDirectory(prefix="puma-", dir=MEMORY)) if prepared else None
-        trio = stack.enter_context(Trio(progress, store))
+        trio = stack.enter_context(Trio(progress, store, approximation=request.input.approximation))
         trio.session.share(config, params, progress, alias)
         progress("warming up", 0, 1)
         ask(trio.session, [ids[:WARM_UP] for ids in prompts], min(tokens, WARM_UP) if tokens else None)

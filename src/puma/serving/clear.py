@@ -42,6 +42,11 @@ class ClearModel(PublicModel):
         """What the owner shares."""
         return self.checkpoint.fold()
 
+    @property
+    def causal(self) -> bool:
+        """Whether it predicts the next token."""
+        return architecture(self.config).family == "causal" and not self.labels
+
     def check_padding(self) -> None:
         check_padding(self.config, self.params)
 

@@ -32,7 +32,7 @@ from puma.mpc.seeded import rest_bytes
 from puma.serving import messages as msg
 from puma.serving import pixels
 from puma.serving.account import Cost, cost_of
-from puma.serving.engine import tensor_specs
+from puma.serving.engine import EVERY_TOKEN, tensor_specs
 from puma.serving.material import ID_BYTES
 from puma.serving.prompt import Sealed, Seeds, seal, upload_bytes
 from puma.serving.sampling import Sampler, Sampling
@@ -84,8 +84,9 @@ def secret_length(
 class Session(Talking):
     """One link to each of P0, P1, P2, in this order. One request at a time; an error ends it."""
 
-    def __init__(self, links: Sequence[Any]) -> None:
+    def __init__(self, links: Sequence[Any], approximation: str = "spline") -> None:
         super().__init__(links)
+        self.approximation = approximation  # what the parties compute with; they refuse requests that name another
         self.config: Config | None = None
         self.sharing = b""  # of the model that the parties serve
         self.card: msg.Card | None = None  # and what its owner says of it
@@ -200,7 +201,7 @@ class Session(Talking):
         sent, ticket = self._ask(lambda job: msg.Encode(job, output), prompts, () if width else types, 1, width)
         result = self._result()
         self.cost = cost_of(self._reports(), sent, ticket)
-        each = output == "hidden" or (output == "logits" and getattr(self.config, "each_token", False))
+        each = output in EVERY_TOKEN or (output == "logits" and getattr(self.config, "each_token", False))
         if each and width:
             return [rows[: len(ids)] for ids, rows in zip(prompts, result.split(width), strict=True)]
         return list(result.split([len(ids) for ids in prompts]) if each else result)
@@ -230,7 +231,9 @@ class Session(Talking):
         """
         if self.tickets is None:
             raise MaterialError("there is no place for what is prepared", "start the cluster with a store")
-        request, seeds, identity = msg.bare(request), Seeds.fresh(), fresh_secret()[:ID_BYTES]
+        named = msgspec.structs.replace(request.input, approximation=self.approximation)
+        request = msg.bare(msgspec.structs.replace(request, input=named))
+        seeds, identity = Seeds.fresh(), fresh_secret()[:ID_BYTES]
         self._begin()
         with self._talking():
             for rank, link in enumerate(self.links):
@@ -282,12 +285,12 @@ class Session(Talking):
         check_batch(self.config, lengths, results)
         self._begin(results)
         kinds = [*chain(*types)]
-        ticket = self._ticket(request(msg.Input(lengths, [], [], kinds, bool(width))))
+        ticket = self._ticket(request(msg.Input(lengths, [], [], kinds, bool(width), self.approximation)))
         sealed = sealed_under(ticket.seeds if ticket else None)
         with self._talking():
             for link, part in zip(self.links, sealed, strict=True):
                 seeds = ([], []) if ticket else (part.masks, part.choices)
-                job = msg.Input(lengths, *seeds, kinds, bool(width))
+                job = msg.Input(lengths, *seeds, kinds, bool(width), self.approximation)
                 asked = msgspec.structs.replace(request(job), material=ticket.id if ticket else b"")
                 link.send_control(msg.encode(asked))
                 if part.payload.numel():

@@ -13,8 +13,8 @@ import torch
 
 from puma.errors import InputError, UsageError
 from puma.models import Cache, architecture
-from puma.models.config import Config, Decoder, Vit, with_layers
-from puma.models.text import check_batch
+from puma.models.config import Config, Decoder, Encoder, Vit, with_layers
+from puma.models.text import MAX_ELEMENTS, check_batch
 from puma.mpc.arithmetic import reshare
 from puma.mpc.cost import message_bytes
 from puma.mpc.fixed import ACTIVATION, RING, WEIGHT, formatted, index_bits
@@ -33,7 +33,9 @@ Emit = Callable[[Share], None]
 Given = Choice | Share | prompt.Padded  # the input of a request: tokens, pixels, tokens padded in secret
 Proceed = Callable[[], Given | bool]  # the client's word after a result: its own choice of tokens, or whether to go on
 AHEAD = 4  # steps of which the dealer multiplies masks in one walk over a parameter: the first token waits for them
-OUTPUTS = ("hidden", "pooled", "logits", "tokens")
+NEXT = "next logits"  # of every token of a prompt the logits of the next one: whoever sees them can rebuild the head
+OUTPUTS = ("hidden", "pooled", "logits", "tokens", NEXT)
+EVERY_TOKEN = ("hidden", NEXT)  # outputs that have a row for each token
 MAX_TOP = 64  # tokens that a masked one may have been
 RULED_OUT = 1 << 12  # taken off a logit that has been answered: logits lie within 2^13 of each other
 
@@ -58,9 +60,17 @@ class Engine:
         self.model = architecture(config).model(config, params)
         self._params = list(params.values())
 
-    def admit(self, job: Generate | Encode) -> None:
-        """Refuse what cannot be served, before its prompts are read: a party trusts no client to have checked."""
+    def admit(self, job: Generate | Encode, owner: bool = False) -> None:
+        """Refuse what cannot be served, before its prompts are read: a party trusts no client to have checked.
+
+        `owner` says that whoever asks is known to own the model, and may see what would give it away.
+        """
         tokens, prompts = job.tokens if isinstance(job, Generate) else 1, job.input
+        if prompts.approximation != self.party.approximation:
+            raise UsageError(
+                f"the parties compute with {self.party.approximation}, the request names {prompts.approximation}",
+                "start the session with the approximation that is wanted",
+            )
         check_batch(self.config, prompts.lengths, tokens)
         if isinstance(self.config, Vit) and set(prompts.lengths) != {self.config.context}:
             raise InputError(f"an image has {self.config.context} rows", "name as many for each")
@@ -71,8 +81,24 @@ class Engine:
             raise InputError("the token types do not fit the prompt or the model", "leave them out")
         if isinstance(job, Encode) and job.output not in OUTPUTS:
             raise UsageError(f"there is no output {job.output}", f"choose one of {', '.join(OUTPUTS)}")
+        if prompts.padded and not (isinstance(self.config, Encoder) and isinstance(job, Encode) and not prompts.types):
+            raise UsageError("only encoders can be asked about texts of secret length", "make the lengths public")
         if isinstance(job, Generate):
             _admit_sampling(job)
+        elif job.output == NEXT:
+            self._admit_logits(prompts.tokens, owner)
+        else:
+            self._admit_head(job)
+
+    def _admit_logits(self, tokens: int, owner: bool) -> None:
+        """Refuse logits of every next token to all but the owner, and more of them than fit into a frame."""
+        if not owner:
+            raise UsageError("logits of all tokens are for the model's owner alone", "ask for generated tokens")
+        if architecture(self.config).family != "causal" or self.config.labels:
+            raise UsageError("the model predicts no next token", "ask a causal model")
+        if tokens * self.config.vocab_size > MAX_ELEMENTS:
+            what = f"the logits of {tokens} tokens are too many for one request"
+            raise InputError(what, "send fewer texts at a time")
 
     def _admit_head(self, job: Encode) -> None:
         """Refuse an output for which the model has no head, and rows that are not the prompts'."""
@@ -152,9 +178,12 @@ class Engine:
 
     def encode(self, one_hot: Given, job: Encode, emit: Emit) -> None:
         """Emit hidden states (all tokens, d), their sums over each prompt (prompts, d), logits (prompts, labels) or
-        (tokens, labels), or the likeliest tokens (rows,), then the next ones.
+        (tokens, labels), the likeliest tokens (rows,), then the next ones, or logits of every next token (tokens, V).
         """
         lengths = job.input.lengths
+        if job.output == NEXT:
+            emit(settled(self.model.every(one_hot, Cache(self.config.layers, lengths))))
+            return
         if architecture(self.config).family == "causal":
             hidden = self.model.hidden(one_hot, Cache(self.config.layers, lengths))
         elif isinstance(one_hot, prompt.Padded):
@@ -248,6 +277,7 @@ def _extended(one: list[Spent], two: list[Spent], layers: int) -> list[Spent]:
 
 def _dry_party(rank: int, config: Config, job: Generate | Encode) -> list[Spent]:
     party = Party(rank)
+    party.approximation = job.input.approximation
     params = {t.name: Seeded(party, None, [], t.shape, t.bits, t.frac) for t in tensor_specs(config)}
     engine = Engine(party, config, params)
     given = imagined(party, job.input, config)

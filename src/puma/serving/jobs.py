@@ -12,8 +12,11 @@ from puma.models.text import check_batch
 from puma.serving.messages import Encode, Generate, Input
 
 
-def job(config: Config, prompt: int, tokens: int | None, batch: int = 1) -> Generate | Encode:
+def job(
+    config: Config, prompt: int, tokens: int | None, batch: int = 1, approximation: str = "spline"
+) -> Generate | Encode:
     """The request that is measured: new tokens of a causal model, hidden states of an encoder; `batch` prompts."""
+    lengths = [prompt] * max(batch, 0)
     if architecture(config).family == "image":
         raise UsageError("an image model has no prompt to count", "use a model of texts")
     if batch < 1:
@@ -24,9 +27,9 @@ def job(config: Config, prompt: int, tokens: int | None, batch: int = 1) -> Gene
         if tokens is not None:
             raise UsageError("an encoder generates no tokens", "leave out --tokens")
         check_batch(config, [prompt] * batch)
-        return Encode(Input([prompt] * batch, []), "hidden")
+        return Encode(Input(lengths, [], approximation=approximation), "hidden")
     tokens = 1 if tokens is None else tokens
     if tokens < 1:
         raise UsageError(f"cannot generate {tokens} tokens", "pass --tokens 1 or more")
     check_batch(config, [prompt] * batch, tokens)
-    return Generate(Input([prompt] * batch, []), tokens)
+    return Generate(Input(lengths, [], approximation=approximation), tokens)

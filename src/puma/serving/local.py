@@ -17,9 +17,10 @@ from typing import Any
 
 import msgspec
 
-from puma.errors import PumaError
+from puma.errors import PumaError, UsageError
 from puma.net.handshake import Identity
 from puma.net.tcp import dial
+from puma.nn.paper import PROFILES, SPLINE
 from puma.serving import folders, warm
 from puma.serving.asking import Answer, Asking, Encoding
 from puma.serving.clear import ClearModel
@@ -48,7 +49,8 @@ class Trio:
     """The three processes and a session with them; in folders below `store`, each keeps models and material.
 
     `route` leads links through somebody else's ports, such as a slow network's; `program` is what Python runs as a
-    party. Both are for measuring.
+    party. Both are for measuring. `approximation` says which functions they compute, one of nn.paper.PROFILES; parties
+    and client have agreed on it once the handshake is done.
     """
 
     def __init__(
@@ -58,14 +60,18 @@ class Trio:
         *,
         route: Route | None = None,
         program: Sequence[str] = PARTY,
+        approximation: str = SPLINE,
     ) -> None:
+        if approximation not in PROFILES:
+            raise UsageError(f"there is no approximation {approximation}", f"choose one of {', '.join(PROFILES)}")
+        self.approximation = approximation
         self.store = None if store is None else folders.private_folder(Path(store).absolute())
         self._program, self._route = program, route or _straight
         self._processes: list[subprocess.Popen[str]] = []
         self._links: list[Any] = []
         try:
             self._start(progress or _silent)
-            self.session = Session(self._links)
+            self.session = Session(self._links, approximation)
             if self.store:
                 self.session.tickets = Tickets(self.store / "client")
         except BaseException:
@@ -75,11 +81,11 @@ class Trio:
     def _start(self, progress: Progress) -> None:
         progress("starting the parties", 0, 3)
         session, cookie = os.urandom(16), os.urandom(32)
-        digest = hashlib.sha256(b"puma local trio").digest()
+        digest = hashlib.sha256(f"puma local trio {self.approximation}".encode()).digest()
         for rank in range(3):
             self._processes.append(_spawn(self._program))
             folder = str(self.store / f"p{rank}") if self.store else ""
-            _tell(self._processes[rank], Start(rank, session, digest, cookie, folder))
+            _tell(self._processes[rank], Start(rank, session, digest, cookie, folder, self.approximation))
         if not warm.state().ready:
             progress("compiling the kernels, for the first use", 0, 1)
             warm.compile_kernels()
@@ -168,7 +174,8 @@ class LocalCluster(Asking):
     `source` is a folder, a hub name, a model already opened, or None for the embedded model. In the folder `store` the
     parties keep their shares, so that the next cluster with this model need not share it again, and whatever `prepare`
     computed ahead. `trio` are processes already started, which stay. `reveal_logits` is the owner's policy: may clients
-    see logits, to sample from them. Raises the errors of puma.errors.
+    see logits, to sample from them. `approximation` is "spline", "puma" or "mpcformer"; spline, or the trio's, unless
+    given. Raises the errors of puma.errors.
     """
 
     def __init__(
@@ -178,11 +185,16 @@ class LocalCluster(Asking):
         trio: Trio | None = None,
         store: str | Path | None = None,
         reveal_logits: bool = False,
+        approximation: str | None = None,
     ) -> None:
+        if trio is not None and approximation not in (None, trio.session.approximation):
+            raise UsageError(
+                f"these parties compute with {trio.session.approximation}, not {approximation}", "start others"
+            )
         clear = self.model = source if isinstance(source, ClearModel) else ClearModel(source)
         params = clear.params
         self._own = trio is None
-        self._trio = trio or Trio(progress, store)
+        self._trio = trio or Trio(progress, store, approximation=approximation or SPLINE)
         try:
             name = ""
             if self._trio.store:

@@ -118,8 +118,8 @@ class Fetch(msgspec.Struct, frozen=True, tag="fetch", forbid_unknown_fields=True
 class Input(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The tokens of prompts of these lengths, one prompt after the other, as serving/prompt.py seals them.
 
-    `types` are one a token, or none; to each evaluator a data frame follows. With `padded` it ends with shares of which
-    tokens are only padding, and the lengths, all alike, are not those of the prompts.
+    `types` are one a token, or none; `approximation` is the session's; to each evaluator a data frame follows. With
+    `padded` it ends with shares of which tokens are only padding, and the lengths, all alike, are not the prompts'.
     """
 
     lengths: list[Size]
@@ -127,6 +127,7 @@ class Input(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     choices: list[bytes] = []
     types: list[int] = []
     padded: bool = False
+    approximation: str = "spline"
 
     @property
     def tokens(self) -> int:

@@ -35,6 +35,7 @@ class Start(msgspec.Struct, frozen=True):
     config: bytes
     cookie: bytes
     store: str = ""  # a folder of this party's own, or none
+    approximation: str = "spline"  # covered by the digest `config`, which peers and client must name alike
 
 
 class Ports(msgspec.Struct, frozen=True):
@@ -59,7 +60,9 @@ def meet(start: Start) -> tuple[Party, Any]:
     keys = {m.rank: PairKey(m.secret) for m in met if m.role == "party"}
     client = next(m.link for m in met if m.role == "client")
     client.timeout = 7 * 24 * 3600.0  # a client may think as long as it likes
-    return Party(start.rank, links, keys), client
+    party = Party(start.rank, links, keys)
+    party.approximation = start.approximation
+    return party, client
 
 
 def run(start: Start) -> int:
@@ -68,7 +71,7 @@ def run(start: Start) -> int:
     warm.compile_kernels()  # the launcher has seen to it that they only need loading
     failure = None
     try:
-        Server(party, client, start.store).serve()
+        Server(party, client, start.store, owner=True).serve()  # who started us owns what it shares
     except Exception as error:
         failure = failed(start.rank, error)
     part(failure, client, party.links.values())

@@ -33,10 +33,13 @@ Inference = msg.Generate | msg.Encode
 
 
 class Server:
-    """Serves one client over one link, as one party; `folder` is where it keeps models and material, if anywhere."""
+    """Serves one client over one link, as one party; `folder` is where it keeps models and material, if anywhere.
 
-    def __init__(self, party: Party, client: Any, folder: str = "") -> None:
-        self.party, self.client = party, client
+    `owner` says that the client is the owner of every model, as in a local trio: it may ask for what shows the model.
+    """
+
+    def __init__(self, party: Party, client: Any, folder: str = "", owner: bool = False) -> None:
+        self.party, self.client, self._owner = party, client, owner
         self.engine: Engine | None = None
         self._store = Store(folder) if folder else None
         self._shelf = Shelf(folder) if folder else None
@@ -167,7 +170,7 @@ class Server:
 
     def _admit(self, request: Inference) -> None:
         """Refuse what cannot or may not be served: every party holds the owner's policy, and none asks another."""
-        self._ready().admit(request)
+        self._ready().admit(request, self._owner)
         if isinstance(request, msg.Generate) and request.reveal and not self._reveals:
             raise PolicyError("the model's owner does not let clients see logits", msg.POLICY_HINT)
 

@@ -1,0 +1,71 @@
+"""Examples to evaluate a model on: tables with named or numbered columns, and plain texts. It must not know models."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Sequence
+from itertools import islice
+from pathlib import Path
+from typing import NamedTuple
+
+from puma.errors import UsageError
+
+BLANK_LINES = r"\n\s*\n"  # between the documents of a text
+
+
+class Example(NamedTuple):
+    """One text or two, and what is right, if the file says so."""
+
+    texts: tuple[str, ...]
+    label: str = ""
+
+
+def read_table(path: Path, text: Sequence[str], label: str | None, limit: int | None) -> list[Example]:
+    """Rows of a .csv file, or of one whose columns lie between tabs.
+
+    Columns are named by the first line, or numbered from 1: then the first line is an example, too.
+    """
+    lines = [line for line in _content(path).splitlines() if line.strip()]
+    if not lines:
+        raise UsageError(f"{path} is empty", "pass a file with an example in each line")
+    quoted = path.suffix == ".csv"
+    quoting = csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE
+    rows = list(csv.reader(lines, delimiter="," if quoted else "\t", quoting=quoting))
+    columns = [*text, *([label] if label else [])]
+    if all(name.isdigit() for name in columns):
+        places = [int(name) - 1 for name in columns]
+    else:
+        names = rows.pop(0)
+        places = [_place(path, names, name) for name in columns]
+    short = next((i for i, row in enumerate(rows) if not 0 <= min(places) <= max(places) < len(row)), None)
+    if short is not None:
+        raise UsageError(f"{path} has too few columns in example {short + 1}", "check --text and --label")
+    rows = rows if limit is None else rows[:limit]
+    return [Example(tuple(row[i] for i in places[: len(text)]), row[places[-1]] if label else "") for row in rows]
+
+
+def read_text(path: Path, split: str | None, limit: int | None) -> list[Example]:
+    """The documents of a text, which lie between blank lines or between matches of a pattern."""
+    try:
+        documents = re.split(split or BLANK_LINES, _content(path))
+    except re.error as error:
+        raise UsageError(f"--split {split} is no pattern ({error})", "pass a regular expression") from None
+    found = (Example((d.strip(),)) for d in documents if d and d.strip())
+    return list(found if limit is None else islice(found, limit))
+
+
+def _place(path: Path, names: list[str], name: str) -> int:
+    if name not in names:
+        raise UsageError(
+            f"{path} has no column {name}",
+            f"its first line names {', '.join(names)}; number columns if it is an example",
+        )
+    return names.index(name)
+
+
+def _content(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} cannot be read ({error})", "pass a text file, or a table in TSV or CSV") from error

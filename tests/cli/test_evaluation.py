@@ -1,0 +1,189 @@
+"""`puma eval` and `puma check` on tiny models: every key, going on after a break, and what is refused."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from puma.errors import UsageError
+from puma.serving import local
+from puma.serving.checking import check, samples
+from puma.serving.clear import ClearModel
+from puma.serving.engine import NEXT
+from puma.serving.plain import Plain
+from tests.cli.conftest import Run
+from tests.models import tiny
+from tests.serving.threads import Threads
+
+TABLE = "first\tsecond\tlabel\nthe cat sat\ta dog ran\t0\nit was red\tone day they went\t2\nthe big dog\tthe cat\t1\n"
+STORIES = "the cat sat on the mat\n\na big dog ran home and saw it\n\none day\n"
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> dict[str, Path]:
+    table, stories = tmp_path / "table.tsv", tmp_path / "stories.txt"
+    table.write_text(TABLE)
+    stories.write_text(STORIES)
+    return {"table": table, "stories": stories, "records": tmp_path / "records.jsonl"}
+
+
+@pytest.fixture
+def threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(local, "Trio", lambda _=None, store=None, **kind: Threads(**kind))
+
+
+def words(task: str, files: dict[str, Path]) -> list[object]:
+    if task == "classification":
+        return ["--task", task, "--data", files["table"], "--text", "first", "--label", "label"]
+    if task == "similarity":
+        return ["--task", task, "--data", files["table"], "--text", "first,second", "--label", "label"]
+    return ["--task", task, "--data", files["stories"], "--tokens", "4"]
+
+
+MODEL = {"classification": "classifier", "similarity": "bert", "perplexity": "llama", "generation": "gpt2"}
+KEYS = {
+    "classification": ({"accuracy", "matthews"}, {"agreement", "max_logit_error"}),
+    "similarity": ({"spearman", "pearson"}, {"max_cosine_error"}),
+    "perplexity": (
+        {"perplexity", "top1"},
+        {"perplexity_relative", "tokens", "top1_agreement", "max_logit_error", "kl"},
+    ),
+    "generation": (
+        {"exact_match"},
+        {"agreement", "mean_agreement_length", "least_agreement_length", "gaps_where_they_part"},
+    ),
+}
+
+
+@pytest.mark.usefixtures("threads")
+@pytest.mark.parametrize("task", MODEL)
+def test_each_task_by_three_parties_and_in_the_clear(
+    task: str, puma: Run, files: dict[str, Path], checkpoints: dict[str, Path]
+) -> None:
+    asked = ("eval", checkpoints[MODEL[task]], *words(task, files), "--json")
+    for more in ((), ("--clear",)):
+        found = puma(*asked, *more).json
+        assert list(found)[:5] == ["task", "examples", "plaintext", "secure", "difference"]
+        assert (found["task"], found["examples"], found["clear"]) == (task, 3, bool(more)) and found["seconds"] > 0
+        measures, compared = KEYS[task]
+        assert set(found["plaintext"]) == set(found["secure"]) == measures
+        assert set(found["difference"]) == measures | compared
+        slack = 0.1 if task == "similarity" else 1e-3  # three cosines close together
+        assert all(abs(found["difference"][key]) < slack * (1 + found["plaintext"][key]) for key in measures)
+        assert found["difference"].get("max_cosine_error", 0) < 1e-3
+    assert found["difference"].get("agreement", 1) == found["difference"].get("top1_agreement", 1) == 1
+    out = puma(*asked[:-1], "--clear").out
+    assert "measure" in out and "3 examples in the clear" in out
+
+
+def test_a_profile_is_told_from_fixed_point(puma: Run, files: dict[str, Path], checkpoints: dict[str, Path]) -> None:
+    asked = ("eval", checkpoints["llama"], *words("perplexity", files), "--clear", "--approximation", "puma", "--json")
+    found = puma(*asked).json
+    own, secure = found["approximated"]["perplexity"], found["secure"]["perplexity"]
+    assert found["approximation"] == "puma" and abs(own - secure) < abs(own - found["plaintext"]["perplexity"])
+
+
+def test_it_goes_on_where_it_was_broken_off(
+    puma: Run, files: dict[str, Path], checkpoints: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = ["eval", checkpoints["llama"], *words("perplexity", files), "--clear", "--json"]
+    whole = puma(*asked).json
+    monkeypatch.setattr("puma.serving.evaluation.BATCH", 1)
+    asked += ["--resume", files["records"]]
+    assert puma(*asked).json["difference"] == whole["difference"]
+    lines = files["records"].read_text().splitlines()
+    assert len(lines) == 4
+    files["records"].write_text("\n".join([*lines[:3], lines[3][:20]]))
+    done: list[int] = []
+    real = Plain.encode
+    monkeypatch.setattr(Plain, "encode", lambda self, ids, *rest: done.append(len(ids)) or real(self, ids, *rest))
+    assert puma(*asked).json["difference"] == whole["difference"] and done == [1]
+    assert puma(*asked).json["difference"] == whole["difference"] and done == [1]
+    ran = puma(*asked, "--approximation", "mpcformer")
+    assert ran.code == 2 and "another evaluation" in ran.json["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("model", "task", "more", "says"),
+    [
+        ("bert", "classification", (), "no classification head"),
+        ("llama", "similarity", (), "does no similarity"),
+        ("classifier", "perplexity", (), "does no perplexity"),
+        ("llama", "perplexity", ("--limit", 0), "leaves nothing"),
+        ("llama", "generation", ("--limit", -1), "leaves nothing"),
+        ("llama", "dance", (), "--task"),
+    ],
+)
+def test_refusals(
+    model: str, task: str, more: tuple[object, ...], says: str, puma: Run, files: dict[str, Path],
+    checkpoints: dict[str, Path],
+) -> None:  # fmt: skip
+    ran = puma("eval", checkpoints[model], *words(task, files), *more)
+    assert ran.code == 2 and says in ran.err
+
+
+def test_labels_that_are_none(puma: Run, files: dict[str, Path], checkpoints: dict[str, Path]) -> None:
+    files["table"].write_text("text\tlabel\nthe cat\tgreen\n")
+    asked = ("--data", files["table"], "--text", "text", "--label", "label", "--clear")
+    ran = puma("eval", checkpoints["classifier"], "--task", "classification", *asked)
+    assert ran.code == 2 and "green is no class" in ran.err and "bad, fair, good" in ran.err
+
+
+def test_all_logits_are_for_the_owner(checkpoints: dict[str, Path]) -> None:
+    clear = ClearModel(checkpoints["llama"])
+    with Threads() as trio:
+        for server in trio.servers:
+            server._owner = False
+        trio.session.share(clear.config, clear.params)
+        with pytest.raises(UsageError, match="owner alone"):
+            trio.session.encode([[1, 5, 7]], NEXT)
+
+
+# -- check ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_model_that_holds(puma: Run, files: dict[str, Path], checkpoints: dict[str, Path]) -> None:
+    for name in ("llama", "classifier"):
+        found = puma("check", checkpoints[name], "--json").json
+        assert list(found) == ["model", "holds", "texts", "tokens", "places", "proofs"] and found["holds"]
+        assert all(place["used"] < 1 and not place["lost"] for place in found["places"])
+        assert any("layer" in place["where"] for place in found["places"]) and found["proofs"]
+    ran = puma("check", checkpoints["llama"], "--data", files["stories"])
+    assert ran.code == 0 and "holds: no number" in ran.out and "3 texts" in ran.out
+    assert len(puma("check", checkpoints["llama"], "--all").out.splitlines()) > len(ran.out.splitlines())
+    assert puma("check", checkpoints["llama"], "--data", files["table"], "--text", "first").code == 0
+
+
+def test_a_model_that_does_not_hold(puma: Run, tmp_path: Path) -> None:
+    """No proof covers what a layer adds to the residual stream; the run finds it and names the matrix."""
+
+    def spoil(state: dict[str, Any]) -> None:
+        state["model.layers.1.mlp.down_proj.weight"].fill_(100.0)
+        state["model.layers.1.mlp.gate_proj.weight"] *= 10
+        state["model.layers.1.mlp.up_proj.weight"] *= 10
+
+    folder = tiny.edit(tiny.llama(tmp_path / "model"), spoil)
+    ran = puma("check", folder)
+    assert ran.code == 3 and "does not hold: the first place is model.layers.1.mlp.down_proj" in ran.out
+    found = puma("check", folder, "--json")
+    assert found.code == 3 and not found.json["holds"]
+
+
+def test_a_model_whose_proof_fails(puma: Run, tmp_path: Path) -> None:
+    def spoil(state: dict[str, Any]) -> None:
+        state["model.layers.0.mlp.gate_proj.weight"] *= 100
+
+    ran = puma("check", tiny.edit(tiny.llama(tmp_path / "model"), spoil))
+    assert ran.code == 3 and "model.layers.0.mlp.gate_proj" in ran.err
+
+
+def test_texts_are_cut_to_the_context(checkpoints: dict[str, Path]) -> None:
+    clear = ClearModel(checkpoints["gpt2"])
+    (tokens,) = samples(clear, ["the " * 99])
+    assert len(tokens.ids) == 32
+    found = check(clear, [tokens])
+    assert found.tokens == 32 and not found.broken
+    assert math.isclose(found.notes[0].used, found.notes[0].largest / found.notes[0].limit)

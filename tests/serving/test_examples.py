@@ -1,0 +1,58 @@
+"""Examples as files hold them, and the measures that judge answers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from puma.errors import UsageError
+from puma.serving import measures
+from puma.serving.examples import Example, read_table, read_text
+
+
+def test_columns_by_name_and_by_number(tmp_path: Path) -> None:
+    named, bare = tmp_path / "named.tsv", tmp_path / "bare.tsv"
+    named.write_text('sentence1\tsentence2\tlabel\na "b\tc, d\t1\n\ne\tf\t0\n')
+    bare.write_text("good film\t1\nbad film\t0\n")
+    assert read_table(named, ["sentence1", "sentence2"], "label", None) == [
+        Example(('a "b', "c, d"), "1"),
+        Example(("e", "f"), "0"),
+    ]
+    assert read_table(named, ["sentence2"], None, 1) == [Example(("c, d",))]
+    assert read_table(bare, ["1"], "2", None)[1] == Example(("bad film",), "0")
+    quoted = tmp_path / "pairs.csv"
+    quoted.write_text('"One, two.",Three.,4.5\n')
+    assert read_table(quoted, ["1", "2"], "3", None) == [Example(("One, two.", "Three."), "4.5")]
+
+
+@pytest.mark.parametrize(
+    ("content", "columns", "says"),
+    [("a\tb\n1\t2\n", ["c"], "has no column c"), ("a\tb\n", ["3"], "too few columns"), ("", ["1"], "is empty"),
+     ("a\tb\n1\t2\n", ["0"], "too few columns")],
+)  # fmt: skip
+def test_mistaken_tables(content: str, columns: list[str], says: str, tmp_path: Path) -> None:
+    path = tmp_path / "t.tsv"
+    path.write_text(content)
+    with pytest.raises(UsageError, match=says):
+        read_table(path, columns, None, None)
+
+
+def test_documents(tmp_path: Path) -> None:
+    path = tmp_path / "t.txt"
+    path.write_text("One\nline.\n\nTwo.\n \nThree.\n")
+    assert [e.texts[0] for e in read_text(path, None, None)] == ["One\nline.", "Two.", "Three."]
+    assert [e.texts[0] for e in read_text(path, r"\n(?=Three)", 1)] == ["One\nline.\n\nTwo."]
+    with pytest.raises(UsageError, match="is no pattern"):
+        read_text(path, "(", None)
+    with pytest.raises(UsageError, match="cannot be read"):
+        read_text(tmp_path / "none", None, None)
+
+
+def test_measures() -> None:
+    assert measures.accuracy([1, 0, 1, 1], [1, 0, 0, 1]) == 0.75
+    assert measures.matthews([1, 0, 1, 1], [1, 0, 0, 1]) == pytest.approx(1 / 3**0.5)
+    assert measures.matthews([1, 1], [1, 0]) == 0 and measures.matthews([0, 1, 2], [0, 1, 2]) == 1
+    assert measures.ranks([3.0, 1.0, 3.0, 2.0]) == [2.5, 0.0, 2.5, 1.0]
+    assert measures.spearman([1, 2, 3, 4], [10, 20, 30, 5]) == pytest.approx(-0.2)
+    assert measures.spearman([1, 5, 9], [1, 25, 81]) == pytest.approx(1) and measures.pearson([1, 1], [1, 2]) == 0

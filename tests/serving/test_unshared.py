@@ -1,0 +1,66 @@
+"""The computation in the clear answers as three parties do, and names the place that leaves its range."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from puma.errors import UsageError
+from puma.serving.clear import ClearModel, hidden
+from puma.serving.unshared import Unshared
+from tests.serving.threads import Threads
+
+TEXTS = ("the cat sat on the mat", "a dog ran")
+
+
+def prompts(clear: ClearModel) -> list[list[int]]:
+    return [clear.sentence_ids(t).ids if clear.labels else clear.prompt_ids(t, 3) for t in TEXTS]
+
+
+@pytest.mark.parametrize("profile", ["spline", "puma", "mpcformer"])
+@pytest.mark.parametrize("name", ["llama", "gpt2", "classifier"])
+def test_it_answers_as_three_parties_do(name: str, profile: str, checkpoints: dict[str, Path]) -> None:
+    """Hidden states within 0.004, some 60 units: half a hundred truncations, each of which may differ by one."""
+    clear = ClearModel(checkpoints[name])
+    alone, ids = Unshared(clear.config, clear.params, profile), prompts(clear)
+    with Threads(approximation=profile) as trio:
+        trio.session.share(clear.config, clear.params)
+        secure = trio.session.encode(ids, "hidden")
+        if name != "classifier":
+            assert list(trio.session.generate(ids, 4)) == list(alone.generate(ids, 4))
+    found = alone.encode(ids, "hidden")
+    assert [x.shape for x in found] == [x.shape for x in secure]
+    assert max(float((x - y).abs().max()) for x, y in zip(found, secure)) < 0.004
+    assert all(note.used < 1 for note in alone.notes)
+    if profile == "spline":
+        plain = hidden(clear.config, clear.params, ids)
+        assert max(float((x - y).abs().max()) for x, y in zip(found, plain)) < 0.004
+
+
+def test_the_place_that_overflows_is_named(checkpoints: dict[str, Path]) -> None:
+    clear = ClearModel(checkpoints["llama"])
+    params = dict(clear.params)
+    params["model.layers.1.mlp.gate_proj.weight"] = params["model.layers.1.mlp.gate_proj.weight"] * 2000
+    alone = Unshared(clear.config, params)
+    alone.encode([[1, 5, 7]], "hidden")
+    first = next(note for note in alone.notes if note.used >= 1)
+    assert (first.where, first.component) == ("model.layers.1.mlp.gate_proj", "mlp")
+
+
+def test_a_parameter_may_be_another(checkpoints: dict[str, Path]) -> None:
+    clear = ClearModel(checkpoints["llama"])
+    alias = {n: n.replace(".1.", ".0.") for n in clear.params if ".layers.1." in n}
+    same = {n: clear.params[alias.get(n, n)] for n in clear.params}
+    own = {n: t for n, t in clear.params.items() if n not in alias}
+    alone = Unshared(clear.config, own, alias=alias)
+    ids = [[1, 5, 7]]
+    assert torch.equal(alone.encode(ids, "hidden")[0], Unshared(clear.config, same).encode(ids, "hidden")[0])
+    assert any("layers.1" in note.where for note in alone.notes)
+
+
+def test_it_refuses_what_parties_refuse(checkpoints: dict[str, Path]) -> None:
+    clear = ClearModel(checkpoints["llama"])
+    with pytest.raises(UsageError, match="context"):
+        list(Unshared(clear.config, clear.params).generate([[1] * 40], 1))
