@@ -88,6 +88,7 @@ LOCAL = {
     "lookup.digit",
     "retrieval.choice_bytes",
     "functional.component",
+    "fixed.index_bits",
     "sampling.tables",
     "sampling.counting",
 }

@@ -22,7 +22,7 @@ def prompts(clear: ClearModel) -> list[list[int]]:
 @pytest.mark.parametrize("profile", ["spline", "puma", "mpcformer"])
 @pytest.mark.parametrize("name", ["llama", "gpt2", "classifier"])
 def test_it_answers_as_three_parties_do(name: str, profile: str, checkpoints: dict[str, Path]) -> None:
-    """Hidden states within 0.004, some 60 units: half a hundred truncations, each of which may differ by one."""
+    """Hidden states within 0.006, some 100 units: half a hundred truncations, each of which may differ by one."""
     clear = ClearModel(checkpoints[name])
     alone, ids = Unshared(clear.config, clear.params, profile), prompts(clear)
     with Threads(approximation=profile) as trio:
@@ -32,11 +32,11 @@ def test_it_answers_as_three_parties_do(name: str, profile: str, checkpoints: di
             assert list(trio.session.generate(ids, 4)) == list(alone.generate(ids, 4))
     found = alone.encode(ids, "hidden")
     assert [x.shape for x in found] == [x.shape for x in secure]
-    assert max(float((x - y).abs().max()) for x, y in zip(found, secure)) < 0.004
+    assert max(float((x - y).abs().max()) for x, y in zip(found, secure)) < 0.006
     assert all(note.used < 1 for note in alone.notes)
     if profile == "spline":
         plain = hidden(clear.config, clear.params, ids)
-        assert max(float((x - y).abs().max()) for x, y in zip(found, plain)) < 0.004
+        assert max(float((x - y).abs().max()) for x, y in zip(found, plain)) < 0.006
 
 
 def test_the_place_that_overflows_is_named(checkpoints: dict[str, Path]) -> None:

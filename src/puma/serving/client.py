@@ -287,7 +287,7 @@ class Session(Talking):
         kinds = [*chain(*types)]
         ticket = self._ticket(request(msg.Input(lengths, [], [], kinds, bool(width), self.approximation)))
         sealed = sealed_under(ticket.seeds if ticket else None)
-        with self._talking():
+        with self._talking(sending=True):
             for link, part in zip(self.links, sealed, strict=True):
                 seeds = ([], []) if ticket else (part.masks, part.choices)
                 job = msg.Input(lengths, *seeds, kinds, bool(width), self.approximation)
@@ -336,7 +336,7 @@ class Session(Talking):
     def _go_on(self, chosen: Sequence[int]) -> int:
         """Ask for the next token of a paced request, after those that the client chose; the bytes of these."""
         self._paced, vocabulary = False, self.config.vocab_size  # type: ignore[union-attr]
-        with self._talking():
+        with self._talking(sending=True):
             if not chosen:
                 for link in self.links:
                     link.send_control(msg.encode(msg.Pace(True)))

@@ -105,9 +105,9 @@ class ClusterSession(Session):
         return content
 
     @contextmanager
-    def _talking(self) -> Iterator[None]:
+    def _talking(self, sending: bool = False) -> Iterator[None]:
         try:
-            with super()._talking():
+            with super()._talking(sending):
                 yield
         except PeerLost as error:
             raise self._cause(error) from None

@@ -52,21 +52,29 @@ class Talking:
     def _leave(self) -> None:
         """No more tokens are wanted of a paced request."""
         self._unread, self._paced = 0, False
-        with self._talking():
+        with self._talking(sending=True):
             for link in self.links:
                 link.send_control(msg.encode(msg.Pace(False)))
 
     @contextmanager
-    def _talking(self) -> Iterator[None]:
-        """Whatever breaks off a message, an interrupt too, leaves links that no later request can use."""
+    def _talking(self, sending: bool = False) -> Iterator[None]:
+        """Whatever breaks off a message, an interrupt too, leaves links that no later request can use.
+
+        A party that has given up while we were `sending` has said why before it left.
+        """
         try:
             yield
+        except PeerLost:
+            self._over = True
+            if sending:
+                self._watch()
+            raise
         except BaseException:
             self._over = True
             raise
 
     def _send(self, request: Callable[[list[bytes]], msg.Request], seeds: list[bytes]) -> None:
-        with self._talking():
+        with self._talking(sending=True):
             for link, mine in zip(self.links, (seeds, seeds[:1], seeds[1:]), strict=True):
                 link.send_control(msg.encode(request(mine)))
 
