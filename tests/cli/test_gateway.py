@@ -58,9 +58,7 @@ def test_names(tmp_path: Path) -> None:
 
 
 def test_without_the_extra(puma: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    import puma.gateway
-
     monkeypatch.setitem(sys.modules, "puma.gateway.server", None)
-    monkeypatch.delattr(puma.gateway, "server", raising=False)  # of an earlier test
+    monkeypatch.delattr("puma.gateway.server", raising=False)  # of an earlier test
     ran = puma("gateway")
     assert ran.code == 2 and "pip install 'puma-mpc[gateway]'" in ran.err
