@@ -9,11 +9,9 @@ from typing import Any
 
 import pytest
 
-from puma.errors import InputError
 from puma.gateway.answers import Row, held_back
-from puma.gateway.chat import prompt_ids, rendered
+from puma.gateway.chat import prompt_ids
 from puma.gateway.requests import Message
-from puma.models.text import chat_template
 from puma.serving.clear import ClearModel
 from tests.models import tiny
 
@@ -54,20 +52,11 @@ TEMPLATE = (
 )
 
 
-def test_a_template_makes_the_prompt() -> None:
-    turns = [{"role": "user", "content": "hi"}]
-    assert rendered(TEMPLATE, turns, {"bos_token": "<s>"}) == "<s>[user] hi\n[assistant]"
-    with pytest.raises(InputError, match="no system"):
-        rendered(TEMPLATE, [{"role": "system", "content": "hi"}], {})
-    with pytest.raises(InputError, match="refuses"):
-        rendered("{{ messages.__class__.__mro__ }}", turns, {})
-
-
 @pytest.mark.parametrize("where", ["chat_template.jinja", "tokenizer_config.json", "several"])
 def test_where_templates_lie(where: str, tmp_path: Path) -> None:
     template: Any = "{{ bos_token }} {{ messages[0].content }} cat"
     folder = tiny.llama(tmp_path, num_hidden_layers=1)
-    assert chat_template(folder) is None
+    assert ClearModel(folder).chat_settings()[0] is None
     if where == "chat_template.jinja":
         (folder / where).write_text(template)
     else:
@@ -75,7 +64,8 @@ def test_where_templates_lie(where: str, tmp_path: Path) -> None:
         content = {"chat_template": named if where == "several" else template}
         (folder / "tokenizer_config.json").write_text(json.dumps(content))
     model = ClearModel(folder)
-    assert model.chat_template == template
+    found, special = model.chat_settings()
+    assert found == template and special["bos_token"] == "<s>"
     ids = prompt_ids(model, [Message("user", "the")], 2)
     words = {word: i for i, word in enumerate(tiny.SPECIAL + tiny.WORDS)}
     assert ids == [words["<s>"], words["the"], words["cat"]]

@@ -15,7 +15,7 @@ from puma.errors import TensorError, UsageError
 from puma.models import Cache, architecture
 from puma.nn.layout import Rows
 from tests.models import tiny
-from tests.models.plain import one_hot, open_model
+from tests.models.plain import continues, one_hot, open_model
 
 IDS = [1, 5, 7, 9, 27, 6, 8, 20, 3]
 BATCH = [IDS[:3], IDS[2:], IDS[5:6], IDS[1:8]]
@@ -50,15 +50,7 @@ def test_causal(name: str, tmp_path: Path, reference: Any) -> None:
     checkpoint, model = open_model(folder)
     with torch.no_grad():
         expected = reference(folder)(torch.tensor([IDS]), output_hidden_states=True)
-    rows = one_hot(IDS, checkpoint.config.vocab_size)
-    near(model(rows)[0], expected.logits[0, -1])
-    near(model.hidden(rows), expected.hidden_states[-1][0])
-    cache = Cache(checkpoint.config.layers)
-    near(model(rows[:4], cache)[0], expected.logits[0, 3])
-    near(model(rows[4:7], cache)[0], expected.logits[0, 6])  # several tokens after a cached prefix
-    for i in (7, 8):
-        near(model(rows[i : i + 1], cache)[0], expected.logits[0, i])
-    assert cache.length == len(IDS)
+    continues(model, checkpoint.config, IDS, expected, near)
 
 
 @pytest.mark.parametrize("name", ENCODER)

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from puma.errors import UsageError
 from puma.mpc import arithmetic, boolean, compare
 from puma.mpc.clear import Clear, ClearParty, held
 from puma.mpc.fixed import ACTIVATION, RING, WEIGHT, formatted
@@ -165,5 +166,5 @@ def test_products_beyond_doubles_are_words() -> None:
 
 
 def test_what_has_no_clear_form_says_so() -> None:
-    with pytest.raises(NotImplementedError, match="no clear form"):
+    with pytest.raises(UsageError, match="no form in the clear"):
         arithmetic.deal(ClearParty(), None, (2,), 8)

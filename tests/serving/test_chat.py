@@ -45,5 +45,12 @@ def test_with_a_template_the_model_sees_what_it_was_trained_on(checkpoints: dict
     "{{ raise_exception('no') }}", "{% if %}", "{{ messages.append(1) }}",
 ])  # fmt: skip
 def test_templates_cannot_leave_the_sandbox(template: str) -> None:
-    with pytest.raises(CheckpointError, match="chat template fails"):
+    with pytest.raises(InputError, match="chat template refuses"):
         render(template, [{"role": "user", "content": "x"}], {})
+
+
+def test_settings_that_cannot_be_read(checkpoints: dict[str, Path]) -> None:
+    model = ClearModel(checkpoints["llama"])
+    model.files["tokenizer_config.json"] = lambda: b"{"
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        Conversation(model)

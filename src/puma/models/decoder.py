@@ -184,10 +184,7 @@ def fold(config: Config, plain: Mapping[str, Value]) -> dict[str, Value]:
     folded = dict(plain)
     for i in range(config.layers):
         layer = f"model.layers.{i}."
-        for norm, readers in READERS.items():
-            nn.absorb(
-                folded, layer + norm, [layer + reader for reader in readers if f"{layer}{reader}.weight" in plain]
-            )
+        nn.absorb_norms(folded, layer, READERS)
         attention = f"{layer}self_attn."
         factor = config.query_scale * (rope.attention_factor(config.rope) ** 2 if config.rope else 1)
         nn.rescale(folded, attention + ("q_norm" if config.head_norms else "q_proj"), factor)

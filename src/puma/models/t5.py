@@ -152,10 +152,7 @@ def fold(config: Config, plain: Mapping[str, Value]) -> dict[str, Value]:
     """At the owner: fold norms into the matrices, and the tied head's scale into the last norm."""
     folded = dict(plain)
     for block in _blocks(config):
-        for norm, readers in READERS.items():
-            present = [block + reader for reader in readers if f"{block}{reader}.weight" in plain]
-            if f"{block}{norm}.weight" in plain:
-                nn.absorb(folded, block + norm, present)
+        nn.absorb_norms(folded, block, READERS)
     if config.scaled:
         nn.rescale(folded, "decoder.norm", config.hidden_size**-0.5)
     return {name: folded[name] for name in Model(config).shapes()}

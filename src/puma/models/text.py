@@ -5,7 +5,6 @@ It knows the checkpoint's tokenizer and the public config, and must not know of 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -53,23 +52,6 @@ def tokenizer_of(content: bytes | None) -> Tokenizer:
     tokenizer.no_padding()
     tokenizer.no_truncation()
     return tokenizer
-
-
-def chat_template(folder: Path) -> str | None:
-    """The Jinja template of chats in a checkpoint's folder: a file of its own, or in tokenizer_config.json."""
-    alone, settings = folder / "chat_template.jinja", folder / "tokenizer_config.json"
-    try:
-        if alone.is_file():
-            return alone.read_text(encoding="utf-8")
-        found = json.loads(settings.read_text(encoding="utf-8")) if settings.is_file() else {}
-    except (OSError, ValueError) as error:
-        raise CheckpointError(
-            f"the chat template in {folder} cannot be read: {error}", "download the model again"
-        ) from error
-    template = found.get("chat_template") if isinstance(found, dict) else None
-    if isinstance(template, list):  # several by name
-        template = next((entry["template"] for entry in template if entry.get("name") == "default"), None)
-    return template
 
 
 def encode(tokenizer: Tokenizer, config: Config, text: str, pair: str | None = None, special: bool = True) -> Tokens:

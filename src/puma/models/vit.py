@@ -74,10 +74,7 @@ def fold(config: Config, plain: Mapping[str, Value]) -> dict[str, Value]:
     folded = dict(plain)
     for i in range(config.layers):
         layer = f"layers.{i}."
-        for norm, readers in READERS.items():
-            nn.absorb(
-                folded, layer + norm, [layer + reader for reader in readers if f"{layer}{reader}.weight" in plain]
-            )
+        nn.absorb_norms(folded, layer, READERS)
         nn.rescale(folded, f"{layer}self_attn.q_proj", config.head_dim**-0.5)
     first = torch.cat([folded["cls"][0], folded["patches.bias"].expand(config.context - 1, -1)])
     folded["positions.weight"] = folded["positions"][0] + first

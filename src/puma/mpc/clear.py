@@ -17,10 +17,12 @@ import torch
 from torch import Tensor
 
 from puma import kernels
+from puma.errors import UsageError
 from puma.mpc.party import FIRST, Party
 from puma.mpc.polynomial import Polynomial
 from puma.mpc.share import Additive, Bits, Number, Secret, Share, broadcast, encode
 
+UNSHARED = "ask three parties, without --clear"
 EXACT = 2.0**53  # doubles hold every whole number below
 SLACK = 2.0**-5  # by which words may part from the truth through rounding; so may they by SLACK of the truth
 
@@ -65,11 +67,11 @@ class ClearParty(Party):
 
     def words(self, evaluator: int, purpose: str, shape: Sequence[int]) -> Tensor | None:
         """There are no masks: a primitive that draws some has no clear form."""
-        raise NotImplementedError(f"no clear form of what draws {purpose} words")
+        raise UsageError(f"what draws {purpose} words has no form in the clear", UNSHARED)
 
     def random_bytes(self, evaluator: int, purpose: str, count: int) -> Tensor | None:
         """There are no masks: a primitive that draws some has no clear form."""
-        raise NotImplementedError(f"no clear form of what draws {purpose} bytes")
+        raise UsageError(f"what draws {purpose} bytes has no form in the clear", UNSHARED)
 
     def used(self, name: str) -> Source:
         """A product with the parameter of this name is being computed."""

@@ -8,6 +8,7 @@ No value here may steer control flow, so conversions to bool, int and float rais
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -22,8 +23,8 @@ from puma.mpc.party import DEALER, FIRST, Party
 Number = int | float
 
 
-class Secret:
-    """What Share, Additive and Bits have in common: a shape, and no way to look inside."""
+class Secret(ABC):
+    """What all secrets have in common: a shape, and no way to look inside."""
 
     party: Party
 
@@ -41,8 +42,8 @@ class Secret:
     __array__ = __iter__
 
     @property
-    def shape(self) -> torch.Size:
-        raise NotImplementedError
+    @abstractmethod
+    def shape(self) -> torch.Size: ...
 
     @property
     def device(self) -> torch.device:
@@ -55,9 +56,13 @@ class Secret:
     def numel(self) -> int:
         return self.shape.numel()
 
+
+class Tensorial(Secret):
+    """A secret whose elements can be moved about like a tensor's."""
+
+    @abstractmethod
     def apply(self, function: Callable[[Tensor], Tensor]) -> Any:
         """The same secret with `function`, which must be linear and move words only, on each component."""
-        raise NotImplementedError
 
     def reshape(self, *shape: int) -> Any:
         return self.apply(lambda t: t.reshape(*shape))
@@ -75,7 +80,7 @@ class Secret:
         return self.apply(lambda t: t[index])
 
 
-class Share(Secret):
+class Share(Tensorial):
     """x = m - l1 - l2 mod 2^bits, value = signed(x) / 2^frac. Components: (l1, l2), (m, l1) or (m, l2) by rank."""
 
     def __init__(self, party: Party, a: Tensor, b: Tensor, bits: int, frac: int) -> None:
@@ -166,7 +171,7 @@ class Share(Secret):
     __radd__ = __add__
 
 
-class Additive(Secret):
+class Additive(Tensorial):
     """z = z0 + z1 + z2 mod 2^bits, one part a party. `dealt` says, publicly, whether the dealer has a part.
 
     Shares made from it are remembered by fraction and ring bits, so that one value is never opened twice alike.
@@ -245,7 +250,7 @@ class Additive(Secret):
     __radd__ = __add__
 
 
-class Bits(Secret):
+class Bits(Tensorial):
     """Bits xor-shared by the evaluators, as 0/1 words; at the dealer only the shape."""
 
     def __init__(self, party: Party, part: Tensor) -> None:

@@ -5,6 +5,7 @@ memory.py and tcp.py say that."""
 from __future__ import annotations
 
 import threading
+from abc import ABC, abstractmethod
 from collections import deque
 from time import monotonic
 from typing import Any
@@ -80,7 +81,7 @@ class Inbox:
             self.changed.notify_all()
 
 
-class Endpoint:
+class Endpoint(ABC):
     """One side of a link; a subclass says how a frame leaves (`_transmit`) and a link ends (`_finish`)."""
 
     def __init__(self, name: str, peer: str, timeout: float = TIMEOUT, queue_bytes: int = QUEUE_BYTES) -> None:
@@ -154,11 +155,11 @@ class Endpoint:
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.name} to {self.peer})"
 
-    def _transmit(self, kind: Kind, sequence: int, pieces: list[memoryview], size: int) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def _transmit(self, kind: Kind, sequence: int, pieces: list[memoryview], size: int) -> None: ...
 
-    def _finish(self, message: str | None) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def _finish(self, message: str | None) -> None: ...
 
     def _emit(self, kind: Kind, buffers: tuple[Buffer, ...]) -> None:
         pieces = [flat(buffer) for buffer in buffers]

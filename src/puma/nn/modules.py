@@ -125,6 +125,13 @@ def absorb(state: dict[str, Value], norm: str, readers: Iterable[str]) -> None:
         state[f"{reader}.weight"] = weight * state[f"{norm}.weight"]
 
 
+def absorb_norms(state: dict[str, Value], block: str, readers: Mapping[str, Iterable[str]]) -> None:
+    """The same for the norms and matrices of a block, whichever of them the model has."""
+    for norm, names in readers.items():
+        if f"{block}{norm}.weight" in state:
+            absorb(state, block + norm, [block + name for name in names if f"{block}{name}.weight" in state])
+
+
 def rescale(state: dict[str, Value], linear: str, factor: float) -> None:
     """Multiply what a matrix and its bias return by a public factor."""
     for name in (f"{linear}.weight", f"{linear}.bias"):

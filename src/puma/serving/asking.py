@@ -5,6 +5,7 @@ It must not know where the session leads to.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -40,17 +41,17 @@ class Encoding:
     cost: Cost
 
 
-class Asking:
+class Asking(ABC):
     """The questions. A subclass says which model and which session; `close` ends both."""
 
     model: PublicModel
 
     @property
-    def session(self) -> Session:
-        raise NotImplementedError
+    @abstractmethod
+    def session(self) -> Session: ...
 
-    def close(self) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def close(self) -> None: ...
 
     def stream(self, prompt: str, tokens: int = 32, stop: Stop = None, **sampling: Any) -> Iterator[int]:
         """Token ids as they are decided; `cost` afterwards. `stop` and `sampling` are as for `generate`."""

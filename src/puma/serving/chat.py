@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from functools import cache
 
-from jinja2 import TemplateError
+from jinja2 import Template, TemplateError
+from jinja2.ext import loopcontrols
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from puma.errors import CheckpointError, InputError
+from puma.errors import InputError
 from puma.serving.public import PublicModel
 
 
@@ -38,7 +40,7 @@ class Conversation:
             ids = self._model.prompt_ids(so_far, tokens)
             self._text = so_far
             return ids
-        ids = self._ids(render(self._template, messages, self._specials), tokens)
+        ids = self._model.prompt_ids(render(self._template, messages, self._specials), tokens, special=False)
         self._messages = messages
         return ids
 
@@ -50,24 +52,22 @@ class Conversation:
         self._text += answer if answer[:1].isspace() else f" {answer}"
         return answer.strip()
 
-    def _ids(self, prompt: str, tokens: int) -> list[int]:
-        """A template writes the special tokens itself."""
-        found = self._model.tokenizer.encode(prompt, add_special_tokens=False).ids
-        if not found:
-            raise InputError("no character of the prompt is a token of this model", "use the model's alphabet")
-        self._model.check_length(len(found), tokens)
-        return found
-
 
 def render(template: str, messages: Sequence[dict[str, str]], specials: dict[str, str]) -> str:
-    """The prompt that a chat template makes of messages."""
-    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
-    environment.globals["raise_exception"] = _raise
-    environment.filters["tojson"] = lambda value, **_: json.dumps(value, ensure_ascii=False)
+    """The prompt that a chat template makes of messages; InputError if it does not want them."""
     try:
-        return environment.from_string(template).render(messages=messages, add_generation_prompt=True, **specials)
+        return _compiled(template).render(messages=messages, add_generation_prompt=True, **specials)
     except TemplateError as error:
-        raise CheckpointError(f"the model's chat template fails: {error}", "talk to it with `puma generate`") from None
+        what = f"the model's chat template refuses this chat: {error}"
+        raise InputError(what, "look at its roles and their order, or ask without a template") from None
+
+
+@cache
+def _compiled(template: str) -> Template:
+    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols])
+    environment.globals["raise_exception"] = _raise
+    environment.filters["tojson"] = lambda x, indent=None: json.dumps(x, ensure_ascii=False, indent=indent)
+    return environment.from_string(template)
 
 
 def _raise(message: str) -> str:

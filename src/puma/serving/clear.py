@@ -19,9 +19,9 @@ from puma.models import Cache, architecture, images, text, vit
 from puma.models.checkpoint import Checkpoint, embedded, load
 from puma.models.config import Config, Vit
 from puma.models.ranges import check_padding
-from puma.serving.public import PublicModel
+from puma.serving.public import SETTINGS, TEMPLATE, PublicModel
 
-FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")  # that travel with a model
+FILES = ("tokenizer.json", SETTINGS, TEMPLATE)  # that travel with a model
 Params = Mapping[str, Tensor]
 
 
@@ -33,6 +33,7 @@ class ClearModel(PublicModel):
         found = self.checkpoint
         tokenizer = None if isinstance(found.config, Vit) else text.open_tokenizer(found.tokenizer)
         super().__init__(found.name, found.config, tokenizer, found.eos)
+        self.bos = found.bos
         for file in found.folder.iterdir():
             if file.name in FILES:
                 self.files[file.name] = file.read_bytes
@@ -49,16 +50,6 @@ class ClearModel(PublicModel):
 
     def check_padding(self) -> None:
         check_padding(self.config, self.params)
-
-    @property
-    def bos(self) -> int | None:
-        """The token that begins a text, where there is one."""
-        return self.checkpoint.bos
-
-    @cached_property
-    def chat_template(self) -> str | None:
-        """How the model wants to read a chat: the Jinja template that lies beside its tokenizer, if any."""
-        return text.chat_template(self.checkpoint.folder)
 
     def sentence_ids(self, sentence: str) -> text.Tokens:
         """Token ids of a text that is to be encoded, checked against the context; of an image's file, its patches."""

@@ -10,7 +10,7 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from itertools import accumulate, chain
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
 import torch
@@ -43,7 +43,6 @@ KEEP_MASKS_BELOW = 50_000_000  # parameters; larger models draw their masks agai
 PIECE_WORDS = 1 << 15  # that the owner masks at a time
 
 Inference = msg.Generate | msg.Encode
-R = TypeVar("R")
 Progress = Callable[[str, int, int], None]  # what, done, of
 Choose = Callable[[Tensor], list[int]]  # from the logits of each prompt, its next token
 

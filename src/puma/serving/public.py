@@ -7,18 +7,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from functools import cached_property
 from typing import Any
 
 import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from puma.errors import InputError, UsageError
+from puma.errors import CheckpointError, InputError, UsageError
 from puma.models import architecture, text
 from puma.models.config import Config
 
 SETTINGS, TEMPLATE = "tokenizer_config.json", "chat_template.jinja"  # that may come with a tokenizer
+SPECIALS = ("bos_token", "eos_token", "pad_token", "unk_token")
 MASKS = ("[MASK]", "<mask>")
 
 
@@ -27,6 +27,7 @@ class PublicModel:
 
     def __init__(self, name: str, config: Config, tokenizer: Tokenizer | None, eos: Sequence[int] = ()) -> None:
         self.name, self.config, self.eos = name, config, tuple(eos)
+        self.bos: int | None = None  # the token that begins a text, where that is known
         self.tokenizer: Any = tokenizer  # None of an image model
         self.max_tokens: int | None = None  # of a request, prompts and answers together, where there is a limit
         self.files: dict[str, Callable[[], bytes]] = {}  # what else travels with it, such as a chat template
@@ -70,29 +71,25 @@ class PublicModel:
         return tokens
 
     def chat_settings(self) -> tuple[str | None, dict[str, str]]:
-        """The chat template, if the model came with one, and the special tokens that it may name."""
-        settings: dict[str, Any] = json.loads(self.files[SETTINGS]()) if SETTINGS in self.files else {}
-        found = self.files[TEMPLATE]().decode() if TEMPLATE in self.files else settings.get("chat_template")
+        """The chat template in Jinja's language, if the model came with one, and the special tokens it may name."""
+        try:
+            settings: Any = json.loads(self.files[SETTINGS]()) if SETTINGS in self.files else {}
+            settings = settings if isinstance(settings, dict) else {}
+            found = self.files[TEMPLATE]().decode() if TEMPLATE in self.files else settings.get("chat_template")
+        except (OSError, ValueError) as error:
+            what = f"the chat template of {self.name} cannot be read: {error}"
+            raise CheckpointError(what, "download the model again") from error
         if isinstance(found, list):  # several, by name
             found = next((each["template"] for each in found if each.get("name") == "default"), None)
-        specials = {}
-        for key in ("bos_token", "eos_token", "pad_token", "unk_token"):
-            value = settings.get(key)
-            specials[key] = value.get("content", "") if isinstance(value, dict) else value or ""
-        return found, specials
-
-    @cached_property
-    def chat_template(self) -> str | None:
-        """How the model wants to read a chat, in Jinja's language."""
-        return self.chat_settings()[0]
-
-    @property
-    def bos(self) -> int | None:
-        """The token that begins a text, where there is one."""
-        return self.tokenizer.token_to_id(self.chat_settings()[1]["bos_token"])
+        named = {name: settings.get(name) or "" for name in SPECIALS}
+        words = {name: word.get("content", "") if isinstance(word, dict) else word for name, word in named.items()}
+        for name, ids in (("bos_token", [self.bos]), ("eos_token", self.eos)):
+            if not words[name] and ids and ids[0] is not None:
+                words[name] = self.tokenizer.id_to_token(ids[0]) or ""
+        return found, words
 
     def check_padding(self) -> None:
-        """RangeError if padding of secret length could be seen; without weights nobody can tell, the owner has to."""
+        """RangeError if padding of secret length could be seen; without weights it cannot be told."""
 
     def masked_places(self, tokens: text.Tokens) -> list[int]:
         """Where a text has the token that stands for a hidden one."""

@@ -12,7 +12,8 @@ from itertools import chain
 import torch
 from torch import Tensor
 
-from puma.models.config import Config
+from puma.errors import UsageError
+from puma.models.config import Config, Vit
 from puma.mpc.clear import Clear, ClearChoice, ClearParty, Note, held
 from puma.mpc.fixed import RESIDUAL_RING
 from puma.mpc.share import Share, encode
@@ -21,12 +22,17 @@ from puma.serving.messages import Encode, Generate, Input
 
 
 class Unshared:
-    """A model in fixed point; `alias` names parameters that are another one, as in `Session.share`."""
+    """A model in fixed point; `alias` names parameters that are another one, as in `Session.share`.
+
+    UsageError for a model of images.
+    """
 
     def __init__(
         self, config: Config, params: Mapping[str, Tensor], approximation: str = "spline",
         alias: Mapping[str, str] | None = None,
     ) -> None:  # fmt: skip
+        if isinstance(config, Vit):
+            raise UsageError("images are not computed in the clear", "ask three parties, without --clear")
         self.config, self.approximation = config, approximation
         self.party = ClearParty(approximation)
         alias, shares = dict(alias or {}), dict[str, Share]()
