@@ -26,8 +26,9 @@ SOCKET_BYTES = 4 << 20
 JOIN_BYTES = 64 << 10
 # A frame nobody has asked for yet is given memory in growing steps, each paid for by bytes that arrived.
 STEP_BYTES = 1 << 20
-# How long a caller may stay away from recv before the receiving thread takes over.
-TICK = 0.005
+# How long a caller may stay away from recv before the receiving thread takes over: longer and longer while it comes
+# back, because a thread that looks every few milliseconds takes the processor from the caller.
+TICK, LONGEST_TICK = 0.005, 0.08
 # A machine that is gone without a word is noticed after 3 + 3 * 2 seconds: the inbound socket of a link never has
 # anything unacknowledged on its way out, so the system's probes decide alone, whatever its peer is too busy to read.
 PROBES = {socket.TCP_KEEPIDLE: 3, socket.TCP_KEEPINTVL: 2, socket.TCP_KEEPCNT: 3}
@@ -170,11 +171,11 @@ class StreamLink(Endpoint):
 
     def _park(self) -> None:
         """Wait until nobody has read directly for a whole tick, or until called."""
-        seen = -1
+        seen, tick = -1, TICK
         while self.inbox.over is None and not (self._awaited and not self.inbox.holds(Kind.DATA)):
-            if self._takeover.wait(TICK) or (seen == self._direct_reads and not self._reader.locked()):
+            if self._takeover.wait(tick) or (seen == self._direct_reads and not self._reader.locked()):
                 break
-            seen = self._direct_reads
+            seen, tick = self._direct_reads, min(2 * tick, LONGEST_TICK)
         self._takeover.clear()
 
     def _read_frame(self, expected: int | None) -> tuple[Kind, memoryview] | None:
