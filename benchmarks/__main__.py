@@ -51,14 +51,14 @@ def script(name: str, quick: bool) -> dict[str, Any]:
 
 
 def networks(runs: int, quick: bool) -> list[dict[str, Any]]:
-    """Every case over every network; the machine's speed is measured anew before."""
-    rates = speed(lambda what, done, of: None, again=not quick)
+    """Every case over every network; the machine's speed, which drifts, is measured anew before each."""
     if kernel := netem.available():
         netem.enter()
     found = []
     for case in [network_run.QUICK] if quick else network_run.CASES:
         for network in (None, "lan") if quick else (None, "lan", "paper", "wan"):
             say(f"{case[0]} over {network or 'loopback'}")
+            rates = speed(lambda what, done, of: None, again=bool(network) and not quick)
             found.append(network_run.measure(case, network, 1 if network == "wan" else runs, rates, kernel))
     return found
 

@@ -63,7 +63,7 @@ def puma(capsys: pytest.CaptureFixture[str]) -> Run:
 def known_speed(monkeypatch: pytest.MonkeyPatch) -> Speed:
     """No command measures this machine, which takes half a minute."""
     rates = Work(1e-3, 1e-9, 1e-9, 1e-10)
-    known = Speed((rates, rates, rates), 1e-4, 2)
+    known = Speed((rates, rates, rates), 1.1, 2)
     monkeypatch.setattr(speed, "measure", lambda progress: known)
     monkeypatch.setattr(speed, "_path", lambda: Path("/nowhere"))
     return known

@@ -69,7 +69,7 @@ def test_work_of_a_model() -> None:
 
 
 def test_a_machine_is_measured_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    found, times = Speed((ROWS[0], ROWS[1], ROWS[2]), 1e-4, 2), []
+    found, times = Speed((ROWS[0], ROWS[1], ROWS[2]), 1.1, 2), []
 
     def measure(progress: Any) -> Speed:
         times.append(1)

@@ -316,7 +316,7 @@ def cost(
         Only so many layers.
     network
         lan, paper, wan, or a round-trip time and a rate such as 5ms,1Gbps: predict the seconds. The first time on a
-        machine measures how fast it computes, for half a minute.
+        machine measures how fast it computes, for a minute.
     again
         Measure this machine again.
     approximation

@@ -61,9 +61,8 @@ class Network:
             "online_seconds": 8 * first / self.rate,
             "offline_seconds": 8 * dealer / self.rate,
             "upload_seconds": 8 * cost.client / self.rate,
-            "wait_seconds": cost.rounds * speed.wait,
         }
-        compute = speed.seconds(work)
+        compute = [speed.stretch * seconds for seconds in speed.seconds(work)]
         idle = sum(parts.values()) - parts["offline_seconds"]
         ahead = compute[0] + parts["offline_seconds"]
         return asdict(self) | parts | {

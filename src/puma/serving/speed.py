@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import itertools
 import os
+import statistics
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,8 +28,8 @@ from puma.serving.client import KEEP_MASKS_BELOW, Cost, Progress
 from puma.serving.local import Trio
 from puma.serving.messages import Encode, Generate, Input
 
-ROUNDS = Llama(vocab_size=256, hidden_size=64, intermediate_size=128, layers=2, heads=2)
-BYTES = Bert(vocab_size=256, hidden_size=512, intermediate_size=2048, layers=1, heads=16)
+ROUNDS = Llama(vocab_size=512, hidden_size=96, intermediate_size=256, layers=3, heads=6)
+BYTES = Bert(vocab_size=256, hidden_size=768, intermediate_size=3072, layers=1, heads=12)
 WEIGHTS = Llama(vocab_size=256, hidden_size=2560, intermediate_size=5120, layers=1, heads=20)
 
 
@@ -42,10 +43,13 @@ class Work(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Speed(msgspec.Struct, frozen=True):
-    """Processor seconds for each unit of Work, for P0, P1 and P2; seconds that a round waits; cores shared by all."""
+    """Processor seconds for each unit of Work, for P0, P1 and P2, and the cores shared by all.
+
+    `stretch` is how many seconds pass for one of such work: in lockstep each round waits for the slower party.
+    """
 
     parties: tuple[Work, Work, Work]
-    wait: float
+    stretch: float
     cores: int
 
     def seconds(self, work: Work) -> list[float]:
@@ -85,10 +89,11 @@ def speed(progress: Progress, again: bool = False) -> Speed:
 
 
 def measure(progress: Progress) -> Speed:
-    """Run the requests, several times each after one that warms up; takes half a minute."""
+    """Run the requests, several times each after one that warms up; takes a minute."""
     asked: list[tuple[Config, Generate | Encode, int]] = [
-        (ROUNDS, Generate(Input([2], []), 4), 9),
-        (BYTES, Encode(Input([128], []), "hidden"), 3),
+        (ROUNDS, Generate(Input([4], []), 4), 7),
+        (BYTES, Encode(Input([128], []), "hidden"), 5),
+        (BYTES, Encode(Input([16], []), "hidden"), 5),
         (WEIGHTS, Encode(Input([1], []), "hidden"), 3),
         (WEIGHTS, Encode(Input([48], []), "hidden"), 3),
     ]
@@ -102,17 +107,12 @@ def measure(progress: Progress) -> Speed:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     rows = [w for w, _, _ in done]
     rates = [fitted(rows, [cost.cpu_by_party[rank] for _, cost, _ in done]) for rank in range(3)]
-    first, _, seconds = done[0]
-    busy = Speed((rates[0], rates[1], rates[2]), 0.0, cores)
-    waited = max(0.0, seconds - together(busy.seconds(first), 0.0, cores))
-    return msgspec.structs.replace(busy, wait=waited / first.rounds)
+    stretches = [seconds / together(cost.cpu_by_party, 0.0, cores) for _, cost, seconds in done]
+    return Speed((rates[0], rates[1], rates[2]), max(1.0, statistics.median(stretches)), cores)
 
 
 def _measured(trio: Trio, config: Config, request: Generate | Encode, runs: int) -> tuple[Work, Cost, float]:
-    """Work, the cost of the run whose processor time is the median one, and the fewest seconds.
-
-    Other processes can only lengthen the time that a round waits.
-    """
+    """Work, and cost and seconds of the run whose processor time is the median one."""
     prompts, done = random_ids(config, request.input.lengths), []
     for _ in range(runs + 1):
         started = time.perf_counter()
@@ -120,8 +120,8 @@ def _measured(trio: Trio, config: Config, request: Generate | Encode, runs: int)
         seconds, cost = time.perf_counter() - started, trio.session.cost
         assert cost is not None
         done.append((seconds, cost))
-    cost = sorted((cost for _, cost in done[1:]), key=lambda cost: cost.cpu_seconds)[runs // 2]
-    return work(config, request, cost), cost, min(seconds for seconds, _ in done[1:])
+    seconds, cost = sorted(done[1:], key=lambda one: one[1].cpu_seconds)[runs // 2]
+    return work(config, request, cost), cost, seconds
 
 
 def together(busy: Sequence[float], idle: float, cores: int, beside: float = 0.0) -> float:
