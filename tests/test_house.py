@@ -157,6 +157,21 @@ def test_digits_and_parties_show_no_words_either() -> None:
     assert key == ("Party(rank=1)", "PairKey(...)", "PairKey(...)")
 
 
+# -- threads --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "path", [p for floor in ("net", "serving") for p in sorted((ROOT / floor).rglob("*.py"))], ids=str
+)
+def test_decoders_are_made_before_threads_are(path: Path) -> None:
+    """Two threads that decode a type at the same moment, each for the first time, crash msgspec 0.22."""
+    calls = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
+    late = [
+        c.lineno for c in calls if ast.unparse(c.func).endswith(".decode") and any(k.arg == "type" for k in c.keywords)
+    ]
+    assert not late, f"{path.name}:{late}: make the decoder when the module is imported"
+
+
 # -- floors ---------------------------------------------------------------------------------------------------------
 
 

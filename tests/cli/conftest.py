@@ -61,7 +61,7 @@ def puma(capsys: pytest.CaptureFixture[str]) -> Run:
 
 @pytest.fixture(autouse=True)
 def known_speed(monkeypatch: pytest.MonkeyPatch) -> Speed:
-    """No command measures this machine, which takes half a minute."""
+    """No command measures this machine, which takes a minute."""
     rates = Work(1e-3, 1e-9, 1e-9, 1e-10)
     known = Speed((rates, rates, rates), 1.1, 2)
     monkeypatch.setattr(speed, "measure", lambda progress: known)

@@ -167,3 +167,16 @@ def test_a_killed_process_is_noticed_at_once(identity, rounds):
                     link.send(bytes(64))
                 assert time.monotonic() - start < 2
             process.wait(5)
+
+
+def test_the_receiving_thread_leaves_a_caller_in_peace_that_keeps_reading(raw, aside):
+    link, writes, _ = raw
+    looks, wait = [], link._takeover.wait
+    link._takeover.wait = lambda seconds: looks.append(seconds) or wait(seconds)
+    frame = bytes(8)
+    leave_socket_to_caller(link, writes, aside)
+    for due in range(1, 101):
+        writes.sendall(header_bytes(Kind.DATA, due, len(frame)) + frame)
+        link.recv(len(frame))
+        time.sleep(0.004)
+    assert max(looks) == stream.LONGEST_TICK and len(looks) < 40  # every five milliseconds: 80 or more

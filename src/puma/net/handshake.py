@@ -101,6 +101,11 @@ class _Version(msgspec.Struct):
     version: int = PROTOCOL
 
 
+# Made before any thread decodes: two that meet a type at the same moment, each for the first time, crash msgspec.
+_versions = msgspec.msgpack.Decoder(_Version, strict=True)
+_firsts: msgspec.msgpack.Decoder[Hello | Attach] = msgspec.msgpack.Decoder(Hello | Attach)
+
+
 @dataclass(frozen=True)
 class Agreed:
     """The outcome: who the other side is, and what only the two of us know."""
@@ -235,10 +240,10 @@ def _told(payload: bytes) -> HandshakeError:
 def decode_first(payload: bytes) -> Hello | Attach:
     """The first message on a socket; FrameError if it is none."""
     try:
-        version = msgspec.msgpack.decode(payload, type=_Version, strict=True).version
+        version = _versions.decode(payload).version
         if version != PROTOCOL:
             raise _other_version("protocol", version, PROTOCOL)
-        return msgspec.msgpack.decode(payload, type=Hello | Attach)
+        return _firsts.decode(payload)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise FrameError(f"not a hello: {error}") from None
 

@@ -42,6 +42,9 @@ class Header(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     secret: bytes = b""
 
 
+_headers = msgspec.msgpack.Decoder(Header)
+
+
 class Shelf:
     """The pieces that one party keeps below `root`."""
 
@@ -149,7 +152,7 @@ class Material:
             if magic != MAGIC or whole != size:
                 raise ValueError("not what was written")
             body = self.read(START.size + header)[START.size :]
-            self.header = msgspec.msgpack.decode(body, type=Header)
+            self.header = _headers.decode(body)
         except (ValueError, struct.error, msgspec.MsgspecError, StoreError) as error:
             raise MaterialError("the material is damaged", "prepare more of it") from error
         if self.header.version != VERSION:

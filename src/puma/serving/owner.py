@@ -46,6 +46,10 @@ class Begun(msgspec.Struct, frozen=True, array_like=True):
     sha256: bytes
 
 
+_plans = msgspec.json.Decoder(Plan)
+_begun = msgspec.json.Decoder(Begun)
+
+
 class Resume:
     """The resume file of one upload. It holds the seeds, so it is as secret as the weights; `done` deletes it."""
 
@@ -60,8 +64,8 @@ class Resume:
         """Whether the file belongs to this very upload."""
         try:
             first, *lines = self._path.read_bytes().splitlines()
-            plan = msgspec.json.decode(first, type=Plan)
-            begun = [msgspec.json.decode(line, type=Begun) for line in lines]
+            plan = _plans.decode(first)
+            begun = [_begun.decode(line) for line in lines]
         except (OSError, ValueError, msgspec.MsgspecError):
             return False
         if (plan.card, plan.config) != (card, config) or any(b.name not in params for b in begun):

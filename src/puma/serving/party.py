@@ -44,6 +44,10 @@ class Ports(msgspec.Struct, frozen=True):
     ports: list[int]
 
 
+_starts = msgspec.json.Decoder(Start)
+_ports = msgspec.json.Decoder(Ports)
+
+
 def meet(start: Start) -> tuple[Party, Any]:
     """Listen, tell the launcher the port, dial the parties of lower rank, wait for the others and the client."""
     me = Identity("party", start.rank, start.session, start.config, start.cookie)
@@ -51,7 +55,7 @@ def meet(start: Start) -> tuple[Party, Any]:
     higher = range(start.rank + 1, 3)
     listener.welcome(me, [("client", 0), *(("party", r) for r in higher)], timeout=SILENCE)
     print(listener.address[1], flush=True)
-    ports = _told(Ports).ports
+    ports = _told(_ports).ports
     threading.Thread(target=_leave_with_launcher, daemon=True).start()
     met = [dial("127.0.0.1", ports[r], me, ("party", r), timeout=SILENCE) for r in range(start.rank)]
     met += [listener.accept(60.0) for _ in range(len(higher) + 1)]
@@ -78,12 +82,12 @@ def run(start: Start) -> int:
     return 1 if failure else 0
 
 
-def _told(kind: type[T]) -> T:
+def _told(decoder: msgspec.json.Decoder[T]) -> T:
     """The launcher's next line; without a launcher there is nothing to do."""
     line = sys.stdin.readline()
     if not line:
         raise SystemExit(0)
-    return msgspec.json.decode(line, type=kind)
+    return decoder.decode(line)
 
 
 def _leave_with_launcher() -> None:
@@ -95,7 +99,7 @@ def _leave_with_launcher() -> None:
 def main() -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the launcher ends us
     torch.set_num_threads(1)
-    return run(_told(Start))
+    return run(_told(_starts))
 
 
 if __name__ == "__main__":

@@ -58,6 +58,9 @@ class Speed(msgspec.Struct, frozen=True):
         return [sum(a * b for a, b in zip(msgspec.structs.astuple(rates), amounts)) for rates in self.parties]
 
 
+_speeds = msgspec.json.Decoder(Speed)
+
+
 def work(config: Config, request: Generate | Encode, cost: Cost) -> Work:
     """What a request of this cost gives the parties to do."""
     shapes = architecture(config).parameters(config).values()
@@ -80,7 +83,7 @@ def speed(progress: Progress, again: bool = False) -> Speed:
     path = _path()
     if not again:
         with contextlib.suppress(OSError, msgspec.MsgspecError):
-            return msgspec.json.decode(path.read_bytes(), type=Speed)
+            return _speeds.decode(path.read_bytes())
     found = measure(progress)
     with contextlib.suppress(OSError):  # a machine without a home is measured each time
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -67,6 +67,10 @@ class _Sealed(msgspec.Struct, forbid_unknown_fields=True):
     manifest: msgspec.Raw
 
 
+_seals = msgspec.json.Decoder(_Sealed)
+_manifests = msgspec.json.Decoder(Manifest)
+
+
 class Store:
     """The models that one party keeps below `root`; opening it removes what an interrupted upload left."""
 
@@ -283,9 +287,9 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
 def read_manifest(folder: Path, name: str) -> Manifest:
     """The manifest, if it is what was written."""
     try:
-        sealed = msgspec.json.decode((folder / MANIFEST).read_bytes(), type=_Sealed)
+        sealed = _seals.decode((folder / MANIFEST).read_bytes())
         intact = hashlib.sha256(sealed.manifest).hexdigest() == sealed.digest
-        manifest = msgspec.json.decode(sealed.manifest, type=Manifest)
+        manifest = _manifests.decode(sealed.manifest)
     except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise StoreError(f"the manifest of model {name} in {folder.parents[1]} cannot be read", DAMAGED) from error
     expected = layout(manifest.tensors) if manifest.offsets else ([], 0)

@@ -39,6 +39,9 @@ class Ticket(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         return Seeds(self.choices, self.masks)
 
 
+_tickets = msgspec.json.Decoder(Ticket)
+
+
 class Tickets:
     """The tickets of one client below `root`."""
 
@@ -74,7 +77,7 @@ class Tickets:
 def _read(path: Path) -> Ticket | None:
     """The ticket in a file; None if it has been used meanwhile."""
     try:
-        return msgspec.json.decode(path.read_bytes(), type=Ticket)
+        return _tickets.decode(path.read_bytes())
     except FileNotFoundError:
         return None
     except (OSError, msgspec.MsgspecError) as error:
