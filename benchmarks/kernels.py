@@ -7,7 +7,7 @@ less. Matmuls in thousand million multiply-adds a second, in a 64-bit and a 48-b
 in rows and as a transposed weight, beside torch's int64 matmul; the rest in nanoseconds per element.
 
 Products with packed weights (six bytes a word, read from memory, far more of them than any cache holds) stand
-beside a roofline: what the innermost loop multiplies in the cache, and what memory delivers. "Pair" is the
+beside a roofline: a product whose factors stay in the cache, and what memory delivers. "Pair" is the
 product with a difference of two packed matrices, one of them in the cache, as a party's own masks are.
 """
 
@@ -122,7 +122,7 @@ def matmul(batch: int, n: int, k: int, m: int, runs: int, against_torch: bool) -
 
 
 def roofline(runs: int) -> dict[str, dict[str, float]]:
-    """What no product can exceed: one whose factors stay in the cache, memory read in order, and the masks' generator."""
+    """The limits: a product whose factors stay in the cache, memory read in order, and the masks' generator."""
     a, b = words(128, 768).expand(20, 128, 768), words(768, 128).expand(20, 768, 128)
     row, buffer = torch.ones(STREAMED // 8, dtype=torch.int64), torch.empty(BLOCK, dtype=torch.uint8)
     reader = PairKey(bytes(32)).stream("benchmark").reader(0)
