@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import queue
 import socket
 import struct
 import subprocess
@@ -12,10 +13,10 @@ import numpy as np
 import pytest
 
 from puma.errors import FrameError, PeerLost, PeerTimeout
-from puma.net import stream
+from puma.net import stream, tcp
 from puma.net.frame import MAGIC, Kind, header_bytes
 from puma.net.stream import StreamLink
-from puma.net.tcp import listen
+from puma.net.tcp import dial, listen
 
 pytestmark = pytest.mark.usefixtures("no_threads_left")
 
@@ -180,3 +181,25 @@ def test_the_receiving_thread_leaves_a_caller_in_peace_that_keeps_reading(raw, a
         link.recv(len(frame))
         time.sleep(0.004)
     assert max(looks) == stream.LONGEST_TICK and len(looks) < 40  # every five milliseconds: 80 or more
+
+
+class Lingering(queue.SimpleQueue):
+    """Whoever puts something in stays for a while, as a thread may that loses the processor just then."""
+
+    def put(self, *args, **kwargs):
+        super().put(*args, **kwargs)
+        time.sleep(0.1)
+
+
+def test_a_port_that_closes_leaves_accepted_links_alone(identity, aside, monkeypatch):
+    monkeypatch.setattr(tcp.queue, "SimpleQueue", Lingering)
+    port = listen()
+    port.welcome(identity(), [("party", 2)])
+    dialing = aside(dial, "127.0.0.1", port.address[1], identity(rank=2), ("party", 1))
+    with port.accept(20).link as here:
+        port.close()
+        with dialing.result().link as there:
+            here.send(b"there")
+            assert bytes(there.recv(5)) == b"there"
+            there.send(b"and back")
+            assert bytes(here.recv(8)) == b"and back"

@@ -165,7 +165,7 @@ class Listener:
         self.refused: deque[str] = deque(maxlen=100)  # what strangers did, for a log
         self._met: queue.SimpleQueue[Met | HandshakeError] = queue.SimpleQueue()
         self._lock = threading.Condition()
-        self._greetings: dict[threading.Thread, socket.socket] = {}
+        self._greetings: dict[threading.Thread, socket.socket | None] = {}  # None: the socket is a link's already
         self._seats: dict[Seat, StreamLink | None] = {}  # None: being greeted
         self._waiting: dict[bytes, tuple[Agreed, Proven | None, queue.SimpleQueue[socket.socket | None]]] = {}
         self._closed = False
@@ -219,7 +219,7 @@ class Listener:
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
         self._socket.close()
-        for sock in greetings.values():
+        for sock in filter(None, greetings.values()):
             with contextlib.suppress(OSError):
                 socket.socket.shutdown(sock, socket.SHUT_RDWR)
         for thread in (self._thread, *greetings):
@@ -283,6 +283,11 @@ class Listener:
             with self._lock:
                 self._greetings.pop(threading.current_thread(), None)
 
+    def _greeted(self) -> None:
+        """The socket is about to be handed over: `close`, which ends greetings, must not end somebody's link."""
+        with self._lock:
+            self._greetings[threading.current_thread()] = None
+
     def _first_words(self, wire: Wire, visit: Visit) -> bool:
         """True if the socket now belongs to a link, or to the greeting that waits for it."""
         try:
@@ -307,6 +312,7 @@ class Listener:
                 raise FrameError("no link waits for this socket")
             del self._waiting[words.link]
         wire.send(b"")
+        self._greeted()
         waiting[2].put(wire.sock)
         return True
 
@@ -326,6 +332,7 @@ class Listener:
             link = self._join(wire, agreed)
             self._audit.link(visit)
             found = agreed.role, agreed.rank, agreed.secret, visit.name, visit.fingerprint, me.session
+            self._greeted()
             self._met.put(Met(link, *found))
         finally:
             with self._lock:
