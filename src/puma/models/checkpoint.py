@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from safetensors import SafetensorError, safe_open
 from puma.errors import CheckpointError, TensorError, UnsupportedModel
 from puma.models import ARCHITECTURES
 from puma.models.config import Config
+from puma.models.deferred import Folded, deferred
 from puma.models.ranges import check
 
 HUB_FILES = ["*.json", "*.txt", "*.model"]
@@ -32,7 +34,7 @@ IGNORED = re.compile(r".*\.(position|token_type)_ids|.*\.(attn|attention)\.(mask
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A model in the clear; `state` holds float32 tensors under the checkpoint's names."""
+    """A model in the clear; `state` reads float32 tensors by the checkpoint's names."""
 
     folder: Path
     name: str
@@ -43,11 +45,44 @@ class Checkpoint:
     eos: tuple[int, ...]
     state: Mapping[str, torch.Tensor] = field(default_factory=dict, repr=False)
 
-    def fold(self) -> dict[str, torch.Tensor]:
-        """The parameters that the owner shares."""
-        params = ARCHITECTURES[self.architecture].fold(self.config, dict(self.state))
+    def fold(self) -> Mapping[str, torch.Tensor]:
+        """The parameters that the owner shares, all checked; each is read and folded anew when it is looked up."""
+        family = ARCHITECTURES[self.architecture]
+        state = {
+            name: deferred(shape, partial(self.state.__getitem__, name))
+            for name, shape in family.tensors(self.config).items()
+        }
+        params = Folded(family.fold(self.config, state))
         check(self.config, params)
         return params
+
+
+class Stored(Mapping[str, torch.Tensor]):
+    """Tensors in safetensors files: read, in float32, and found to be finite each time that they are looked up.
+
+    `places` says of each name in which file it is, and under which name there. A file is mapped while it is read, and
+    no longer: what was read of a mapping stays in memory as long as the mapping.
+    """
+
+    def __init__(self, places: Mapping[str, tuple[Path, str]]) -> None:
+        self._places = places
+
+    def __getitem__(self, name: str) -> torch.Tensor:
+        path, stored = self._places[name]
+        try:
+            with safe_open(path, framework="pt") as file:
+                return finite(f"{stored} in {path.name}", file.get_tensor(stored).to(torch.float32))
+        except (SafetensorError, OSError) as error:
+            raise CheckpointError(f"{path} cannot be read: {error}", "download the model again") from error
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._places
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._places)
+
+    def __len__(self) -> int:
+        return len(self._places)
 
 
 def embedded() -> Path:
@@ -187,26 +222,27 @@ def slices(files: list[Path]) -> Iterator[tuple[Path, str, Any]]:
             raise CheckpointError(f"{path} cannot be read: {error}", "download the model again") from error
 
 
-def read_state(checkpoint: Checkpoint, files: list[Path]) -> dict[str, torch.Tensor]:
-    """All tensors that the architecture needs, in float32 and checked."""
+def read_state(checkpoint: Checkpoint, files: list[Path]) -> Mapping[str, torch.Tensor]:
+    """All tensors that the architecture needs, of the right shapes; they are not read yet."""
     family = ARCHITECTURES[checkpoint.architecture]
     expected, names = family.tensors(checkpoint.config), family.names
     bare = not any(name.startswith(names.prefix) for name in names_in(files))
     ignored = re.compile(names.ignored)
-    state: dict[str, torch.Tensor] = {}
+    places: dict[str, tuple[Path, str]] = {}
     for path, stored, content in slices(files):
         name = canonical(stored, names.prefix if bare else "", names.heads)
         if name in expected:
-            state[name] = read_tensor(f"{stored} in {path.name}", content, expected[name])
+            check_tensor(f"{stored} in {path.name}", content, expected[name])
+            places[name] = path, stored
         elif not (IGNORED.fullmatch(name) or ignored.fullmatch(name)):
             raise TensorError(
                 f"{path.name} holds {stored}, which {checkpoint.architecture} with this config.json has not",
                 "weights and config.json do not belong together, or the model is a variant of it",
             )
     for name, shape in expected.items():
-        if name not in state:
+        if name not in places:
             raise TensorError(f"{name} of shape {list(shape)} is missing", "the checkpoint is not complete")
-    return state
+    return Stored(places)
 
 
 def canonical(name: str, prefix: str, heads: tuple[str, ...]) -> str:
@@ -216,8 +252,8 @@ def canonical(name: str, prefix: str, heads: tuple[str, ...]) -> str:
     return name if name.startswith(heads) else prefix + name
 
 
-def read_tensor(where: str, content: Any, shape: tuple[int, ...]) -> torch.Tensor:
-    """One tensor in float32, if it has the right shape and holds finite numbers."""
+def check_tensor(where: str, content: Any, shape: tuple[int, ...]) -> None:
+    """TensorError unless a tensor that is not read yet has the right shape and holds numbers of a known kind."""
     if tuple(content.get_shape()) != shape:
         raise TensorError(
             f"{where} has shape {content.get_shape()}, expected {list(shape)}",
@@ -225,7 +261,10 @@ def read_tensor(where: str, content: Any, shape: tuple[int, ...]) -> torch.Tenso
         )
     if content.get_dtype() not in FLOATS:
         raise TensorError(f"{where} holds {content.get_dtype()} numbers", f"puma reads {', '.join(FLOATS)}")
-    tensor = content[:].to(torch.float32)
+
+
+def finite(where: str, tensor: torch.Tensor) -> torch.Tensor:
+    """The tensor, if all of its numbers are finite."""
     if not bool(torch.isfinite(tensor).all()):
         raise TensorError(f"{where} holds NaN or infinite numbers", "the checkpoint is damaged")
     return tensor

@@ -39,9 +39,14 @@ class ClearModel(PublicModel):
                 self.files[file.name] = file.read_bytes
 
     @cached_property
-    def params(self) -> dict[str, Tensor]:
-        """What the owner shares."""
+    def params(self) -> Params:
+        """What the owner shares: each is read and folded when it is looked up."""
         return self.checkpoint.fold()
+
+    @cached_property
+    def plain(self) -> Params:
+        """The same, all of it in memory, for the plain model."""
+        return dict(self.params)
 
     @property
     def causal(self) -> bool:
@@ -59,12 +64,12 @@ class ClearModel(PublicModel):
 
     def generate(self, ids: Sequence[int], tokens: int) -> list[int]:
         """Greedy continuation in float."""
-        return list(greedy(self.config, self.params, ids, tokens))
+        return list(greedy(self.config, self.plain, ids, tokens))
 
     def encode(self, tokens: text.Tokens) -> Tensor:
         """Class logits or the normalised mean of the token states, in float."""
-        model = architecture(self.config).model(self.config, self.params)
-        (states,) = hidden(self.config, self.params, [tokens.ids], tokens.types)
+        model = architecture(self.config).model(self.config, self.plain)
+        (states,) = hidden(self.config, self.plain, [tokens.ids], tokens.types)
         if not self.labels:
             return self.finished(states.sum(0)).double()
         logits = model.classify(states).double()
@@ -72,8 +77,8 @@ class ClearModel(PublicModel):
 
     def fill(self, tokens: text.Tokens, top: int = 1) -> list[list[int]]:
         """The most likely tokens at each masked place, in float."""
-        model = architecture(self.config).model(self.config, self.params)
-        (states,) = hidden(self.config, self.params, [tokens.ids], tokens.types)
+        model = architecture(self.config).model(self.config, self.plain)
+        (states,) = hidden(self.config, self.plain, [tokens.ids], tokens.types)
         return model.predict(states, self.masked_places(tokens)).topk(top).indices.tolist()
 
 

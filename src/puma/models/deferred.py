@@ -1,0 +1,89 @@
+"""Tensors that are computed when they are asked for: so a checkpoint is folded one parameter at a time.
+
+A deferred tensor has a shape and no numbers. Whatever torch computes with it is written down, and done each time that
+somebody asks for the result; nothing is kept. Folding is thus written once, for tensors. This file must not know
+models or files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+class Deferred(Tensor):
+    """A float32 tensor that `compute` gives; operations on it give deferred tensors."""
+
+    compute: Callable[[], Tensor]
+
+    @staticmethod
+    def __new__(cls, like: Tensor, compute: Callable[[], Tensor]) -> Deferred:
+        """`like` has its shape and strides, and perhaps no storage."""
+        made: Deferred = Tensor._make_wrapper_subclass(  # type: ignore[attr-defined]
+            cls, like.shape, strides=like.stride(), dtype=like.dtype, device="cpu"
+        )
+        made.compute = compute
+        return made
+
+    def __init__(self, like: Tensor, compute: Callable[[], Tensor]) -> None:
+        """Everything has been set."""
+
+    def __repr__(self) -> str:  # type: ignore[override]
+        return f"Deferred{tuple(self.shape)}"
+
+    @classmethod
+    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+
+        def run() -> Any:
+            return func(*_each(_computed, args), **{name: _each(_computed, value) for name, value in kwargs.items()})
+
+        found = func(*_each(_shaped, args), **{name: _each(_shaped, value) for name, value in kwargs.items()})
+        if isinstance(found, Tensor):
+            return cls(found, run)
+        return [cls(part, lambda i=i: run()[i]) for i, part in enumerate(found)]
+
+
+def deferred(shape: tuple[int, ...], compute: Callable[[], Tensor]) -> Tensor:
+    """The float32 tensor of this shape that `compute` gives, once it is asked for."""
+    return Deferred(torch.empty(shape, device="meta"), compute)
+
+
+class Folded(Mapping[str, Tensor]):
+    """Parameters by name; each is computed anew whenever it is looked up, so that only those in use take memory."""
+
+    def __init__(self, parameters: Mapping[str, Tensor]) -> None:
+        self._parameters = dict(parameters)
+
+    def __getitem__(self, name: str) -> Tensor:
+        return _computed(self._parameters[name]).contiguous()
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._parameters
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._parameters)
+
+    def __len__(self) -> int:
+        return len(self._parameters)
+
+
+def _computed(value: Any) -> Any:
+    return value.compute() if isinstance(value, Deferred) else value
+
+
+def _shaped(value: Any) -> Any:
+    """The same without numbers."""
+    if isinstance(value, Deferred):
+        return torch.empty_strided(value.shape, value.stride(), dtype=value.dtype, device="meta")
+    return value.to("meta") if isinstance(value, Tensor) else value
+
+
+def _each(change: Callable[[Any], Any], value: Any) -> Any:
+    """The change made to whatever lies in lists and tuples."""
+    if isinstance(value, list | tuple):
+        return type(value)(_each(change, one) for one in value)
+    return change(value)
