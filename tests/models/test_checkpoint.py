@@ -58,14 +58,14 @@ def test_a_client_needs_no_weights(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 def test_number_formats(dtype: torch.dtype, tmp_path: Path) -> None:
-    before = load(tiny.gpt2(tmp_path)).state
+    before = dict(load(tiny.gpt2(tmp_path)).state)
     tiny.edit(tmp_path, lambda state: state.update({name: tensor.to(dtype) for name, tensor in state.items()}))
     for name, tensor in load(tmp_path).state.items():
         assert_close(tensor, before[name].to(dtype).float(), atol=0, rtol=0)
 
 
 def test_shards(tmp_path: Path) -> None:
-    before = load(tiny.llama(tmp_path)).state
+    before = dict(load(tiny.llama(tmp_path)).state)
     state = load_file(tmp_path / "model.safetensors")
     names = sorted(state)
     weight_map = {name: f"part-{i % 2}.safetensors" for i, name in enumerate(names)}
@@ -210,7 +210,7 @@ def test_tied_weights_may_be_stored_twice(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["phi3", "neox", "gemma3", "Albert-MaskedLM", "t5-gated", "vit"])
 def test_half_precision_in_shards(name: str, tmp_path: Path) -> None:
     """As the hub has them: bfloat16, several files, an index."""
-    before = load(zoo.write(tmp_path, name)).fold()
+    before = dict(load(zoo.write(tmp_path, name)).fold())
     state = load_file(tmp_path / "model.safetensors")
     weight_map = {key: f"model-0000{i % 2 + 1}-of-00002.safetensors" for i, key in enumerate(sorted(state))}
     for file in set(weight_map.values()):
@@ -312,7 +312,17 @@ def test_unsupported(write: Callable[..., Path], settings: dict[str, Any], words
     ],
 )
 def test_bad_tensors(change: Callable[[State], object], words: list[str], tmp_path: Path) -> None:
-    refused(TensorError, tiny.edit(tiny.llama(tmp_path), change), *words)
+    refused(TensorError, tiny.edit(tiny.llama(tmp_path), change), *words, fold=True)
+
+
+def test_weights_that_change_while_they_are_in_use_are_refused(tmp_path: Path) -> None:
+    params = load(tiny.llama(tmp_path)).fold()
+    tiny.edit(tmp_path, lambda state: state["lm_head.weight"].fill_(1e6))
+    with pytest.raises(CheckpointError, match=r"model\.safetensors has been changed meanwhile"):
+        params["lm_head.weight"]
+    (tmp_path / "model.safetensors").unlink()
+    with pytest.raises(CheckpointError, match=r"model\.safetensors cannot be read"):
+        params["lm_head.weight"]
 
 
 def test_weights_out_of_range(tmp_path: Path) -> None:

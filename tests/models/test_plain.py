@@ -124,7 +124,7 @@ def test_folded_parameters_are_those_declared(write: Callable[..., Path], tmp_pa
 
 def test_parameters_must_fit_the_config(tmp_path: Path) -> None:
     checkpoint, _ = open_model(tiny.llama(tmp_path))
-    make, params = architecture(checkpoint.config).model, checkpoint.fold()
+    make, params = architecture(checkpoint.config).model, dict(checkpoint.fold())
     name = "model.layers.1.mlp.up_proj.weight"
     with pytest.raises(TensorError, match=r"up_proj\.weight has shape .20, 23., expected .20, 24."):
         make(checkpoint.config, params | {name: params[name][:, 1:]})

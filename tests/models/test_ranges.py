@@ -65,7 +65,7 @@ def test_an_ordinary_model_passes(make, tmp_path: Path) -> None:
 )
 def test_what_could_overflow_is_refused_by_name(part: str, factor: float, what: str, tmp_path: Path) -> None:
     checkpoint = load(tiny.llama(tmp_path / "model"))
-    params = checkpoint.fold()
+    params = dict(checkpoint.fold())
     name = next(n for n in params if part in n)
     largest = float(params[name].abs().max())
     params[name] = params[name] * (factor / largest)
@@ -105,7 +105,7 @@ def test_scores_of_every_kind_of_decoder_stay_within_the_bound(name: str, tmp_pa
 @pytest.mark.parametrize("name", ["Albert-MaskedLM", "Electra-SequenceClassification", "t5-gated", "vit"])
 def test_every_limited_matrix_has_a_bound(name: str, tmp_path: Path) -> None:
     checkpoint = load(zoo.write(tmp_path, name))
-    params = checkpoint.fold()
+    params = dict(checkpoint.fold())
     bounded = {where for where, *_ in ranges.bounds(checkpoint.config, params)}
     ends = ("query", "value", "intermediate.dense", "pooler.dense", "transform.dense", "q_proj", "v_proj", "gate_proj")
     wanted = {n.removesuffix(".weight") for n in params if n.removesuffix(".weight").endswith(ends)}

@@ -7,6 +7,7 @@ would be computed wrongly.  It must not know of shares or parties.
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -60,16 +61,20 @@ class Checkpoint:
 class Stored(Mapping[str, torch.Tensor]):
     """Tensors in safetensors files: read, in float32, and found to be finite each time that they are looked up.
 
-    `places` says of each name in which file it is, and under which name there. A file is mapped while it is read, and
-    no longer: what was read of a mapping stays in memory as long as the mapping.
+    `places` says of each name in which file it is, and under which name there. A file is mapped while a tensor of it is
+    in use, and no longer: what was read of a mapping stays in memory as long as the mapping. CheckpointError if a file
+    is not what it was at first: what was proven about its numbers would not hold.
     """
 
     def __init__(self, places: Mapping[str, tuple[Path, str]]) -> None:
         self._places = places
+        self._stamps = {path: _stamp(path) for path, _ in places.values()}
 
     def __getitem__(self, name: str) -> torch.Tensor:
         path, stored = self._places[name]
         try:
+            if _stamp(path) != self._stamps[path]:
+                raise CheckpointError(f"{path} has been changed meanwhile", "run the command again")
             with safe_open(path, framework="pt") as file:
                 return finite(f"{stored} in {path.name}", file.get_tensor(stored).to(torch.float32))
         except (SafetensorError, OSError) as error:
@@ -83,6 +88,12 @@ class Stored(Mapping[str, torch.Tensor]):
 
     def __len__(self) -> int:
         return len(self._places)
+
+
+def _stamp(path: Path) -> tuple[int, int, int]:
+    """What changes with a file's content: which file it is, its size, when it was written."""
+    found = path.stat()
+    return found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def embedded() -> Path:
@@ -265,6 +276,6 @@ def check_tensor(where: str, content: Any, shape: tuple[int, ...]) -> None:
 
 def finite(where: str, tensor: torch.Tensor) -> torch.Tensor:
     """The tensor, if all of its numbers are finite."""
-    if not bool(torch.isfinite(tensor).all()):
+    if tensor.numel() and not all(math.isfinite(end) for end in tensor.aminmax()):  # without a copy of its size
         raise TensorError(f"{where} holds NaN or infinite numbers", "the checkpoint is damaged")
     return tensor

@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from puma.errors import UsageError
+
 
 class Deferred(Tensor):
     """A float32 tensor that `compute` gives; operations on it give deferred tensors."""
@@ -37,6 +39,8 @@ class Deferred(Tensor):
     @classmethod
     def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
+        if func._schema.is_mutable:  # it would change a copy that is made for it alone
+            raise UsageError(f"{func} changes a tensor that has no numbers yet", "compute a new one")
 
         def run() -> Any:
             return func(*_each(_computed, args), **{name: _each(_computed, value) for name, value in kwargs.items()})
@@ -59,7 +63,11 @@ class Folded(Mapping[str, Tensor]):
         self._parameters = dict(parameters)
 
     def __getitem__(self, name: str) -> Tensor:
-        return _computed(self._parameters[name]).contiguous()
+        """In memory of its own: a view would keep the file mapped, or the tensor that it is a part of."""
+        found: Tensor = _computed(self._parameters[name])
+        if found.untyped_storage().nbytes() == found.nbytes:
+            return found.contiguous()
+        return found.clone(memory_format=torch.contiguous_format)
 
     def __contains__(self, name: object) -> bool:
         return name in self._parameters

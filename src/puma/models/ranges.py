@@ -3,8 +3,8 @@
 A norm's output n of width d has length sqrt(d) at most, so |w n + b| <= sqrt(d) |w| + |b| for every row w of a matrix
 that reads it, and scores n' (Wq' Wk) n are bounded by d times a singular value. What reads a norm through its affine,
 or through a projection, reads A n + c. These bounds hold for all prompts. The residual stream has none: norms scale it
-away, and take rows up to what docs/protocol.md states. It works on folded parameters in the clear and must not know
-shares.
+away, and take rows up to what docs/protocol.md states. It works on folded parameters in the clear, a few of which are
+in memory at a time, and must not know shares.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Source:
 def check(config: Config, params: Params) -> None:
     """Raise RangeError, with the parameter's name, if some input could overflow."""
     for name, tensor in params.items():
-        largest = float(tensor.abs().max()) if tensor.numel() else 0.0
+        largest = max(abs(float(end)) for end in tensor.aminmax()) if tensor.numel() else 0.0
         if not largest < WEIGHT_LIMIT:
             raise RangeError(f"{name} holds a {largest:.4g}, but weights must stay below {WEIGHT_LIMIT:g}", HINT)
     for name, bound, limit, what in bounds(config, params):
@@ -94,10 +94,11 @@ def _halves(config: Decoder, params: Params) -> Iterator[Bound]:
     for name in (n.removesuffix(".weight") for n in params if n.endswith(".weight")):
         layer, _, part = name.rpartition(".")
         if part == "gate_proj" or (part == "up_proj" and not config.gated):
-            yield _activation(config.activation, name, float(_rows(params, name, n).max()))
-        if part == "gate_proj":
-            product = _rows(params, name, n) * _rows(params, f"{layer}.up_proj", n)
-            yield f"{layer}.up_proj", float(product.max()), GATED_LIMIT, "a gated product"
+            rows = _rows(params, name, n)
+            yield _activation(config.activation, name, float(rows.max()))
+            if part == "gate_proj":
+                product = rows * _rows(params, f"{layer}.up_proj", n)
+                yield f"{layer}.up_proj", float(product.max()), GATED_LIMIT, "a gated product"
         if part == "v_proj" and not layer.endswith(".cross_attn"):
             yield name, float(_rows(params, name, n).max()), VALUE_LIMIT, "a value"
 
