@@ -25,7 +25,7 @@ class Deferred(Tensor):
     def __new__(cls, like: Tensor, compute: Callable[[], Tensor]) -> Deferred:
         """`like` has its shape and strides, and perhaps no storage."""
         made: Deferred = Tensor._make_wrapper_subclass(  # type: ignore[attr-defined]
-            cls, like.shape, strides=like.stride(), dtype=like.dtype, device="cpu"
+            cls, like.shape, strides=like.stride(), dtype=like.dtype, device=torch.device("cpu")
         )
         made.compute = compute
         return made
