@@ -61,7 +61,7 @@ def generate(
     stop
         eos: end earlier where the text ends. The parties then wait after each token, and learn how many there are.
     """
-    where.check(compare=compare, store=store, approximation=approximation != "spline")
+    where.check(compare=compare, store=store)
     if prompts is not None:
         if prompt is not None:
             raise UsageError("--prompts takes the place of PROMPT", "leave out one of them")
@@ -145,7 +145,7 @@ def encode(
     approximation
         Which functions to compute with: ours, those of the PUMA paper, or MPCFormer's.
     """
-    where.check(compare=compare, store=store, approximation=approximation != "spline")
+    where.check(compare=compare, store=store)
     source, texts = (model, list(more)) if where.cluster is None else (None, [model, *more])
     if not texts:
         raise UsageError("puma encode needs TEXT", "pass at least one after the model")

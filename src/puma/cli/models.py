@@ -23,6 +23,7 @@ def share(
     version: str = "1",
     reveal_logits: Flag = False,
     max_tokens: Count = 0,
+    approximations: str = "spline",
     state: Path | None = None,
     insecure: Flag = False,
     output: Output = HUMAN,
@@ -45,6 +46,8 @@ def share(
         Let clients see logits, to sample from them.
     max_tokens
         Tokens of a request, prompt and answer together; the cluster's limit unless given.
+    approximations
+        Which functions clients may have it computed with, with commas between: of spline, puma, mpcformer.
     state
         The folder for what an interrupted upload needs to go on, which is as secret as the weights.
     insecure
@@ -57,7 +60,8 @@ def share(
     with ui.progress(output.json) as progress:
         clear = ClearModel(model)
         files = {label: read() for label, read in clear.files.items()}
-        card = card_of(name or _name(clear.name), version, files, clear.eos, reveal_logits, max_tokens)
+        called, allowed = name or _name(clear.name), [each.strip() for each in approximations.split(",")]
+        card = card_of(called, version, files, clear.eos, reveal_logits, max_tokens, allowed)
         progress("checking the weights", 0, 1)
         params = clear.params  # before anybody is bothered
         session = owner(cluster, key, insecure)
@@ -96,7 +100,8 @@ def list(*, key: Key, cluster: Path = ClusterFile, insecure: Flag = False, outpu
     rows = [
         {
             "name": listed.card.name, "version": listed.card.version, "family": architecture(listed.config).family,
-            "context": listed.config.context, "reveal_logits": listed.card.reveal_logits, "bytes": listed.size,
+            "context": listed.config.context, "reveal_logits": listed.card.reveal_logits,
+            "approximations": listed.card.approximations, "bytes": listed.size,
         }
         for listed in found
     ]  # fmt: skip

@@ -40,14 +40,14 @@ class Where:
     insecure: Flag = False
     """Links without TLS, to parties that were started likewise on this machine."""
 
-    def connect(self) -> RemoteCluster:
+    def connect(self, approximation: str = "spline") -> RemoteCluster:
         """Open a session with these parties."""
         from puma.serving.remote import connect
 
         assert self.cluster is not None
         if self.key is None:
             raise UsageError("parties answer to a key only", "name yours with --as, such as --as alice.key")
-        return connect(self.cluster, self.model or "", self.key, plain=self.insecure)
+        return connect(self.cluster, self.model or "", self.key, plain=self.insecure, approximation=approximation)
 
     def check(self, **local: object) -> None:
         """UsageError for options of one way beside options of the other."""
@@ -77,7 +77,7 @@ def opened(
         if source is not None:
             raise UsageError(f"the cluster has its models already, and {source} is one too many", "name it by --model")
         progress("meeting the parties", 0, 1)
-        cluster = where.connect()
+        cluster = where.connect(approximation)
         try:
             return cluster, ask(cluster.model)
         except BaseException:

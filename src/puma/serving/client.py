@@ -131,7 +131,7 @@ class Session(Talking):
     def open(self, name: str) -> bool:
         """Serve a model from the parties' stores; False if not all of them hold the same sharing of it."""
         self._begin()
-        self._send(lambda _: msg.Open(name), [b"", b""])
+        self._send(lambda _: msg.Open(name, self.approximation), [b"", b""])
         found = self._replies(msg.Opened)
         self._reported = True
         config = found[0].config

@@ -11,9 +11,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from puma.errors import AdmissionError, PeerTimeout, ProtocolError
+from puma.errors import AdmissionError, PeerTimeout, PolicyError, ProtocolError
 from puma.mpc.party import Party
 from puma.net.tcp import Met
+from puma.nn.paper import SPLINE
 from puma.serving import loading
 from puma.serving import messages as msg
 from puma.serving.arrivals import Arrival
@@ -56,6 +57,14 @@ class Limits:
             raise AdmissionError(what, "shorten it; `puma cluster show` tells the cluster's limit")
 
 
+def allow_approximation(card: msg.Card | None, wanted: str) -> None:
+    """PolicyError unless the model's owner lets it be computed with this approximation."""
+    allowed = card.approximations if card else (SPLINE,)
+    if wanted not in allowed:
+        what = f"the model's owner does not let it be computed with {wanted}"
+        raise PolicyError(what, f"choose {' or '.join(allowed)} by --approximation, or let the owner share it again")
+
+
 def total_tokens(request: msg.Generate | msg.Encode) -> int:
     """Tokens of all prompts and answers."""
     new = request.tokens if isinstance(request, msg.Generate) else 0
@@ -71,6 +80,7 @@ class HostedServer(Server):
         self._library, self._limits, self._metrics = library, limits, metrics
         self._model: Model | None = None
         self._arrival: Arrival | None = None
+        self._wanted = SPLINE  # the approximation of the model that is about to be opened
         self.busy = False
         self.stopping = False
 
@@ -141,11 +151,32 @@ class HostedServer(Server):
 
     # -- models ---------------------------------------------------------------------------------------------
 
+    def _open(self, request: msg.Open) -> msg.Opened:
+        self._compare(request)
+        self._wanted = request.approximation
+        return super()._open(request)
+
+    def _compare(self, request: msg.Open) -> None:
+        """ProtocolError unless the client has told all three parties alike which model to open, and computed how.
+
+        Each tells both others before it hears them. Nothing that is sent depends on a secret.
+        """
+        mine = msg.Asked(request.name, request.approximation)
+        for link in self.party.links.values():
+            link.send_control(msg.encode(mine))
+        for rank, link in self.party.links.items():
+            theirs = msg.decode_request(link.recv_control())
+            if theirs != mine:
+                what = f"P{rank} was asked for something else than P{self.party.rank}"
+                raise ProtocolError(what, "one of the parties or the client misbehaves")
+
     def _found(self, name: str) -> Model | None:
         return self._library.open(name)
 
     def _use(self, model: Model) -> None:
+        allow_approximation(model.manifest.card, self._wanted)
         super()._use(model)
+        self.party.approximation = self._wanted
         self._reveals = self._reveals and self._limits.reveal_logits
         self._model = model
 

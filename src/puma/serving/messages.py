@@ -42,6 +42,7 @@ class File(msgspec.Struct, frozen=True, array_like=True):
 class Card(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What everyone may know of a model besides its config: what it is called, which tokens end a text, its files and
     what its owner allows. `reveal_logits`: clients may see logits. `max_tokens`: of a request; 0 for the cluster's.
+    `approximations`: which functions it may be computed with, of nn.paper.PROFILES.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Card(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     files: list[File] = []
     reveal_logits: bool = False
     max_tokens: Size = 0
+    approximations: tuple[str, ...] = ("spline",)
 
 
 class Load(msgspec.Struct, frozen=True, tag="load", forbid_unknown_fields=True):
@@ -70,9 +72,18 @@ class Load(msgspec.Struct, frozen=True, tag="load", forbid_unknown_fields=True):
 
 
 class Open(msgspec.Struct, frozen=True, tag="open", forbid_unknown_fields=True):
-    """Serve a model of the party's store; answered by Opened."""
+    """Serve a model of the party's store, computed with this approximation; answered by Opened. Parties that serve
+    strangers first tell each other what they were asked for."""
 
     name: str
+    approximation: str = "spline"
+
+
+class Asked(msgspec.Struct, frozen=True, tag="asked", forbid_unknown_fields=True):
+    """From party to party: which model a client wants to open, and computed how. All three must be told alike."""
+
+    name: str
+    approximation: str
 
 
 class Offer(msgspec.Struct, frozen=True, tag="offer", forbid_unknown_fields=True):
@@ -195,7 +206,7 @@ class Quit(msgspec.Struct, frozen=True, tag="quit"):
 
 
 Request = (
-    Load | Open | Generate | Encode | Prepare | Take | SelfTest | Quit
+    Load | Open | Asked | Generate | Encode | Prepare | Take | SelfTest | Quit
     | Offer | Checksum | Publish | Delete | List | Fetch | Pace
 )  # fmt: skip
 

@@ -19,8 +19,9 @@ import torch
 from torch import Tensor
 
 from puma.crypto.prg import fresh_secret
-from puma.errors import PeerLost, StoreError, TensorError
+from puma.errors import PeerLost, StoreError, TensorError, UsageError
 from puma.models.config import Config
+from puma.nn.paper import PROFILES, SPLINE
 from puma.serving import folders
 from puma.serving import messages as msg
 from puma.serving.client import KEEP_MASKS_BELOW, Progress, masked
@@ -112,11 +113,16 @@ def state_folder() -> Path:
 
 def card_of(
     name: str, version: str, files: Mapping[str, bytes], eos: Sequence[int] = (), reveal_logits: bool = False,
-    max_tokens: int = 0,
+    max_tokens: int = 0, approximations: Sequence[str] = (SPLINE,),
 ) -> msg.Card:  # fmt: skip
-    """What the parties and clients are told of a model."""
+    """What the parties and clients are told of a model; UsageError for an approximation that there is not."""
+    unknown = [name for name in approximations if name not in PROFILES]
+    if unknown or not approximations:
+        what = f"there is no approximation {unknown[0]}" if unknown else "no approximation is allowed"
+        raise UsageError(what, f"choose some of {', '.join(PROFILES)}")
     listed = [msg.File(label, len(data), hashlib.sha256(data).digest()) for label, data in files.items()]
-    return msg.Card(folders.checked_name(name), version, list(eos), listed, reveal_logits, max_tokens)
+    name, allowed = folders.checked_name(name), tuple(approximations)
+    return msg.Card(name, version, list(eos), listed, reveal_logits, max_tokens, allowed)
 
 
 def upload(

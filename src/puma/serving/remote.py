@@ -25,10 +25,11 @@ from puma.net.guard import PLAIN, Guard, insecure
 from puma.net.handshake import NO_COOKIE, SESSION_BYTES, Identity
 from puma.net.tcp import dial
 from puma.net.tls import Tls
+from puma.nn.paper import PROFILES, SPLINE
 from puma.serving import messages as msg
 from puma.serving.asking import Asking
 from puma.serving.client import Session
-from puma.serving.hosted import received
+from puma.serving.hosted import allow_approximation, received
 from puma.serving.hosting import SILENCE
 from puma.serving.public import PublicModel
 
@@ -70,8 +71,14 @@ class ClusterSession(Session):
                 alike.append(msg.Listed(listed.card, listed.config, listed.sharing, size))
         return alike
 
-    def use(self, name: str = "") -> PublicModel:
-        """Open a model at all parties, which must agree about it; the only one there is unless a name is given."""
+    def use(self, name: str = "", approximation: str = SPLINE) -> PublicModel:
+        """Open a model at all parties, which must agree about it; the only one there is unless a name is given.
+
+        It will be computed with this approximation; PolicyError unless the model's owner allows that.
+        """
+        if approximation not in PROFILES:
+            raise UsageError(f"there is no approximation {approximation}", f"choose one of {', '.join(PROFILES)}")
+        self.approximation = approximation
         if not name:
             names = [listed.card.name for listed in self.models()]
             if len(names) != 1:
@@ -83,6 +90,7 @@ class ClusterSession(Session):
             raise StoreError(f"the three parties do not hold one model {name}", hint)
         assert self.config is not None
         card = self.card or msg.Card(name)
+        allow_approximation(card, approximation)
         file = next((file for file in card.files if file.name == TOKENIZER), None)
         tokenizer = tokenizer_of(self.fetch(file) if file else None)
         found = PublicModel(card.name, self.config, tokenizer, card.eos)
@@ -214,16 +222,17 @@ class RemoteCluster(Asking):
 
 def connect(
     cluster: str | Path | Cluster = "cluster.toml", model: str = "", key: str | Path = "client.key", *,
-    plain: bool = False,
+    plain: bool = False, approximation: str = SPLINE,
 ) -> RemoteCluster:  # fmt: skip
     """Ask a model that three distant parties serve: by its name, or the only one there is.
 
-    `cluster` is the file that says who they are, and `key` the client's key that they know. Raises the errors of
-    puma.errors; AdmissionError where the parties refuse.
+    `cluster` is the file that says who they are, and `key` the client's key that they know. `approximation` says which
+    functions they compute, "spline", "puma" or "mpcformer", as far as the model's owner allows. Raises the errors of
+    puma.errors; AdmissionError or PolicyError where the parties refuse.
     """
     session = open_session(cluster, key, "client", plain)
     try:
-        return RemoteCluster(session, session.use(model))
+        return RemoteCluster(session, session.use(model, approximation))
     except BaseException:
         session.close()
         raise

@@ -57,7 +57,7 @@ class Server:
     def answer(self, request: msg.Request) -> None:
         """One request, and all that belongs to it."""
         if isinstance(request, msg.Open):
-            self._say(self._open(request.name))
+            self._say(self._open(request))
         elif isinstance(request, msg.Take):
             self._say(self._take(request.id))
         else:
@@ -103,9 +103,9 @@ class Server:
 
     # -- models ---------------------------------------------------------------------------------------------
 
-    def _open(self, name: str) -> msg.Opened:
+    def _open(self, request: msg.Open) -> msg.Opened:
         self._material = None
-        model = self._found(name)
+        model = self._found(request.name)
         if model is None:
             return msg.Opened(b"", None)
         self._use(model)

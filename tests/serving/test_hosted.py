@@ -1,0 +1,119 @@
+"""What three daemons do for a client besides the usual answers: other approximations, as far as the owner allows."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterator
+from contextlib import redirect_stdout
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from puma.cli import app
+from puma.config import Policy
+from puma.errors import PolicyError, ProtocolError, UsageError
+from puma.serving import messages as msg
+from puma.serving.clear import ClearModel
+from puma.serving.plain import Plain
+from puma.serving.remote import connect, open_session
+from tests.serving.live import Live
+
+pytestmark = [pytest.mark.processes, pytest.mark.timeout(120)]
+TEXT = "the cat sat"
+
+
+@pytest.fixture(scope="module")
+def live(tmp_path_factory: pytest.TempPathFactory, checkpoints: dict[str, Path]) -> Iterator[Live]:
+    """A cluster that serves a model for one approximation besides splines, and one for splines alone."""
+    with Live(tmp_path_factory.mktemp("cluster"), Policy(max_tokens=200)) as made:
+        made.share(checkpoints["llama"], "tiny")
+        made.share(checkpoints["classifier"], "judge", approximations=("spline", "mpcformer"))
+        yield made
+
+
+def ended(live: Live) -> list[Any]:
+    """The error with which the last session ended, at each party."""
+    live.settled()
+    return [[e.get("error") for e in live.events(rank) if e["event"] == "session ends"][-1] for rank in range(3)]
+
+
+def test_answers_are_the_approximations_that_the_owner_allows(live: Live, checkpoints: dict[str, Path]) -> None:
+    clear = ClearModel(checkpoints["classifier"])
+    tokens = clear.sentence_ids(TEXT)
+    found = {}
+    for profile in ("spline", "mpcformer"):
+        with connect(live.cluster, "judge", live.key("alice"), approximation=profile) as cluster:
+            found[profile] = cluster.encode(TEXT).values
+        own = Plain(clear.config, clear.params, profile).encode([tokens.ids], "logits", [tokens.types])[0]
+        assert float((found[profile] - own).abs().max()) < 2e-3
+    assert float((found["spline"] - found["mpcformer"]).abs().max()) > 1e-3
+    assert ended(live) == [None] * 3
+
+
+def test_others_are_refused_by_name_at_the_client_and_all_parties(live: Live, monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted = "owner does not let it be computed with puma"
+    with pytest.raises(PolicyError, match=wanted) as caught:
+        connect(live.cluster, "judge", live.key("alice"), approximation="puma")
+    assert "spline or mpcformer" in str(caught.value.hint)
+    assert ended(live) == ["PolicyError"] * 3
+    with pytest.raises(PolicyError, match="computed with mpcformer"):
+        connect(live.cluster, "tiny", live.key("alice"), approximation="mpcformer")
+    with pytest.raises(UsageError, match="there is no approximation exact"):
+        connect(live.cluster, "tiny", live.key("alice"), approximation="exact")
+
+
+def test_a_client_believes_the_card_and_not_the_parties(live: Live, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Parties that serve what the owner did not allow find no client for it."""
+    session = open_session(live.cluster, live.key("alice"), "client")
+
+    def opened(name: str) -> bool:
+        session.config, session.card = ClearModel().config, msg.Card(name)
+        return True
+
+    monkeypatch.setattr(session, "open", opened)
+    with pytest.raises(PolicyError, match="computed with puma"):
+        session.use("judge", "puma")
+    session.close()
+
+
+def test_to_ask_for_a_model_that_is_not_there_changes_nothing(live: Live) -> None:
+    """Else a model that is open already would be computed with what its owner does not allow."""
+    with live.connect("tiny") as cluster:
+        cluster.session.approximation = "puma"
+        assert not cluster.session.open("nowhere")
+        with pytest.raises(UsageError, match="compute with spline, the request names puma"):
+            cluster.generate(TEXT, 1)
+
+
+@pytest.mark.parametrize("odd", [0, 1, 2])
+def test_parties_that_are_told_different_things_refuse(odd: int, live: Live) -> None:
+    session = open_session(live.cluster, live.key("alice"), "client")
+    session._begin()
+    for rank, link in enumerate(session.links):
+        link.send_control(msg.encode(msg.Open("judge", "mpcformer" if rank == odd else "spline")))
+    with pytest.raises(ProtocolError, match="was asked for something else than"):
+        session._replies(msg.Opened)
+    session.close()
+    assert set(ended(live)) <= {"ProtocolError", "PeerLost"}
+
+
+def test_commands(live: Live, checkpoints: dict[str, Path]) -> None:
+    def run(*words: str) -> Any:
+        out = io.StringIO()
+        with redirect_stdout(out):
+            assert app.run([*words, "--cluster", str(live.file), "--json"]) == 0
+        return json.loads(out.getvalue())
+
+    key = ("--as", str(live.key("olga")), "--state", str(live.folder / "state"))
+    run("share", str(checkpoints["llama"]), "--name", "both", "--approximations", "spline, puma", *key)
+    listed = run("models", "list", "--as", str(live.key("alice")))["models"]
+    listed = {each["name"]: each["approximations"] for each in listed}
+    assert listed == {"both": ["spline", "puma"], "judge": ["spline", "mpcformer"], "tiny": ["spline"]}
+    asked = ("generate", TEXT, "--tokens", "2", "--as", str(live.key("alice")), "--model")
+    assert run(*asked, "both", "--approximation", "puma")["approximation"] == "puma"
+    assert "approximation" not in run(*asked, "both")
+    wrong = [*asked, "tiny", "--approximation", "puma", "--cluster", str(live.file)]
+    assert app.run(wrong) == PolicyError.exit_code
+    run("models", "delete", "both", "--as", str(live.key("olga")))
