@@ -16,7 +16,7 @@ import puma
 from puma.cli import ui
 from puma.cli.prompts import agreement, comparison, generate_all, read, sampling
 from puma.cli.ui import HUMAN, LIKELIEST, Chance, Count, Flag, Output, Profile
-from puma.cli.where import HERE, End, Where, opened, sentences
+from puma.cli.where import HERE, End, Where, kept, opened, sentences
 from puma.errors import UsageError
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ def generate(
     compare: Flag = False,
     chance: Chance = LIKELIEST,
     store: Path | None = None,
+    prepared: Flag = False,
     approximation: Profile = "spline",
     stop: End | None = None,
     where: Where = HERE,
@@ -55,13 +56,17 @@ def generate(
     compare
         Run the plain model on the same prompt, too, and say whether it agrees.
     store
-        A folder where the parties keep their shares and look for what `puma prepare` has computed ahead.
+        A folder where parties on this machine keep their shares and look for what `puma prepare` has computed ahead;
+        of a cluster's client, where its tickets for that lie.
+    prepared
+        Use what `puma prepare` has computed ahead, in the usual place unless --store names one.
     approximation
         Which functions to compute with: ours, those of the PUMA paper, or MPCFormer's.
     stop
         eos: end earlier where the text ends. The parties then wait after each token, and learn how many there are.
     """
-    where.check(compare=compare, store=store)
+    where.check(compare=compare)
+    store = kept(store, prepared)
     if prompts is not None:
         if prompt is not None:
             raise UsageError("--prompts takes the place of PROMPT", "leave out one of them")
@@ -124,6 +129,7 @@ def encode(
     lengths: Literal["public", "secret"] = "public",
     compare: Flag = False,
     store: Path | None = None,
+    prepared: Flag = False,
     approximation: Profile = "spline",
     where: Where = HERE,
     output: Output = HUMAN,
@@ -141,11 +147,15 @@ def encode(
     compare
         Run the plain model, too, and print how far the answers lie apart.
     store
-        A folder where the parties keep their shares and look for what `puma prepare` has computed ahead.
+        A folder where parties on this machine keep their shares and look for what `puma prepare` has computed ahead;
+        of a cluster's client, where its tickets for that lie.
+    prepared
+        Use what `puma prepare` has computed ahead, in the usual place unless --store names one.
     approximation
         Which functions to compute with: ours, those of the PUMA paper, or MPCFormer's.
     """
-    where.check(compare=compare, store=store)
+    where.check(compare=compare)
+    store = kept(store, prepared)
     source, texts = (model, list(more)) if where.cluster is None else (None, [model, *more])
     if not texts:
         raise UsageError("puma encode needs TEXT", "pass at least one after the model")

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from puma.cli import ui
-from puma.cli.ui import HUMAN, Count, Flag, Output
+from puma.cli.ui import HUMAN, Count, Flag, Output, Profile
+from puma.cli.where import HERE, Where, opened
+from puma.errors import UsageError
 
 
 def prepare(
@@ -18,6 +21,8 @@ def prepare(
     batch: Count = 1,
     count: Count = 1,
     store: Path | None = None,
+    approximation: Profile = "spline",
+    where: Where = HERE,
     output: Output = HUMAN,
 ) -> None:
     """Let the parties compute ahead what requests of one shape need no input for; later requests find it.
@@ -25,7 +30,7 @@ def prepare(
     Parameters
     ----------
     model
-        A checkpoint's folder or a hub name; the embedded model if left out.
+        A checkpoint's folder or a hub name; the embedded model if left out. With --cluster, the model's name there.
     prompt
         Length of the prompts in tokens, with those that the tokenizer adds.
     tokens
@@ -35,22 +40,25 @@ def prepare(
     count
         How many requests to prepare; each serves once.
     store
-        The folder where the parties keep it; below /dev/shm if left out.
+        The folder where parties on this machine keep it, or a cluster's client its tickets; below /dev/shm if left out.
+    approximation
+        Which functions the request will be computed with: ours, those of the PUMA paper, or MPCFormer's.
     """
-    from puma.errors import UsageError
-    from puma.serving.clear import ClearModel
     from puma.serving.jobs import job
     from puma.serving.kept import default_folder
-    from puma.serving.local import LocalCluster
 
+    where.check()
     if count < 1:
         raise UsageError(f"cannot prepare {count} requests", "pass --count 1 or more")
     folder = store or default_folder()
     with ui.progress(output.json) as progress:
-        clear = ClearModel(model)
-        request = job(clear.config, prompt, tokens, batch)
-        with LocalCluster(clear, progress, store=folder) as cluster:
-            tickets = []
+        if where.cluster is not None and model is not None:
+            where, model = replace(where, model=where.model or model), None
+        cluster, request = opened(
+            where, model, lambda clear: job(clear.config, prompt, tokens, batch), progress, folder, approximation
+        )
+        clear, tickets = cluster.model, []
+        with cluster:
             for i in range(count):
                 progress("preparing", i, count)
                 tickets.append(cluster.prepare(prompt, tokens, batch))
@@ -64,7 +72,8 @@ def prepare(
     each = f"{seconds / count:.2f} s and {ui.amount(sent / count)} sent for each"
     ui.say(f"{count} prepared for {clear.name}, {prompt} tokens in, {new} out: {each}")
     ui.say("P0, P1 and P2 keep " + ", ".join(ui.amount(size) for size in sizes) + " for each until it is used")
-    ui.say(f"to use one: puma {'generate' if new else 'encode'} with --store {folder}")
+    how = f"--store {folder}" if store or where.cluster is None else "--prepared"
+    ui.say(f"to use one: puma {'generate' if new else 'encode'} with {how}")
 
 
 def store(*, store: Path | None = None, clear: Flag = False, delete: Flag = False, output: Output = HUMAN) -> None:

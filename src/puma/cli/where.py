@@ -40,14 +40,17 @@ class Where:
     insecure: Flag = False
     """Links without TLS, to parties that were started likewise on this machine."""
 
-    def connect(self, approximation: str = "spline") -> RemoteCluster:
-        """Open a session with these parties."""
+    def connect(self, approximation: str = "spline", store: Path | None = None) -> RemoteCluster:
+        """Open a session with these parties; tickets for what they have prepared lie below `store`."""
+        from puma.serving import folders
         from puma.serving.remote import connect
 
         assert self.cluster is not None
         if self.key is None:
             raise UsageError("parties answer to a key only", "name yours with --as, such as --as alice.key")
-        return connect(self.cluster, self.model or "", self.key, plain=self.insecure, approximation=approximation)
+        tickets = folders.private_folder(store) / "client" if store else None
+        how = {"plain": self.insecure, "approximation": approximation, "tickets": tickets}
+        return connect(self.cluster, self.model or "", self.key, **how)  # type: ignore[arg-type]
 
     def check(self, **local: object) -> None:
         """UsageError for options of one way beside options of the other."""
@@ -77,7 +80,7 @@ def opened(
         if source is not None:
             raise UsageError(f"the cluster has its models already, and {source} is one too many", "name it by --model")
         progress("meeting the parties", 0, 1)
-        cluster = where.connect(approximation)
+        cluster = where.connect(approximation, store)
         try:
             return cluster, ask(cluster.model)
         except BaseException:
@@ -90,6 +93,13 @@ def opened(
     asked = ask(clear)
     local = LocalCluster(clear, progress, store=store, reveal_logits=reveal_logits, approximation=approximation)
     return local, asked
+
+
+def kept(store: Path | None, prepared: bool) -> Path | None:
+    """The folder to look in for what has been prepared: that of `--store`, or with `--prepared` the usual one."""
+    from puma.serving.kept import default_folder
+
+    return store or (default_folder() if prepared else None)
 
 
 def sentences(clear: PublicModel, texts: Sequence[str]) -> list[Any]:

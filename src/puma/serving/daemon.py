@@ -35,6 +35,7 @@ from puma.serving.library import Library
 from puma.serving.metrics import Metrics, labelled
 from puma.serving.neighbours import WATCH, Neighbours
 from puma.serving.rendezvous import Rendezvous
+from puma.serving.sealed import SealedShelf
 
 EVERY = 1.0  # seconds between two looks at everything
 DRAIN_SECONDS = 30.0
@@ -57,6 +58,7 @@ class Settings:
     memory: int = 0
     audit: Path | None = None
     plain: bool = False
+    material: int = 0  # bytes of what is prepared ahead, at most; 0: nothing is
 
 
 class Daemon:
@@ -74,11 +76,11 @@ class Daemon:
             policy.reveal_logits,
         )
         self.metrics = Metrics()
-        library = Library(settings.store, rank)
+        library, shelf = Library(settings.store, rank), SealedShelf(settings.store, settings.material)
         audit = Audit(settings.audit or settings.store / "audit.jsonl")
         self.house = House(
             me, cluster, self._guard, library, limits, self.metrics, events or Events(me.name), audit,
-            Rendezvous(2 * limits.sessions + 2),
+            Rendezvous(2 * limits.sessions + 2), shelf if settings.material else None,
         )  # fmt: skip
         self._listen_on = settings.listen or _default_place(cluster, rank)
         self._sessions: dict[bytes, Hosting] = {}
@@ -89,6 +91,7 @@ class Daemon:
         self.metrics.gauges |= {
             "puma_sessions_active": lambda: {"": len(self._sessions)},
             "puma_models": lambda: {"": len(library.models())},
+            "puma_material_bytes": lambda: {"": sum(shelf.sizes())},
             "puma_peer_up": lambda: {labelled(peer=p): up for p, up in self.neighbours.reachable().items()},
         }
 

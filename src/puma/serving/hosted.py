@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from puma.errors import AdmissionError, PeerTimeout, PolicyError, ProtocolError
+from puma.errors import AdmissionError, MaterialError, PeerTimeout, PolicyError, ProtocolError
 from puma.mpc.party import Party
 from puma.net.tcp import Met
 from puma.nn.paper import SPLINE
@@ -19,14 +19,25 @@ from puma.serving import loading
 from puma.serving import messages as msg
 from puma.serving.arrivals import Arrival
 from puma.serving.library import Library
+from puma.serving.material import Shelf
 from puma.serving.metrics import Metrics, resident
+from puma.serving.sealed import SealedShelf
 from puma.serving.server import Server
-from puma.serving.store import Model
+from puma.serving.store import Model, Store
 
 IDLE = 3600.0  # seconds between two requests of a session
 PATIENCE = 60.0  # seconds between two messages within one
 MAY = {
-    "client": (msg.Open, msg.Fetch, msg.List, msg.Generate, msg.Encode, msg.SelfTest),
+    "client": (
+        msg.Open,
+        msg.Fetch,
+        msg.List,
+        msg.Generate,
+        msg.Encode,
+        msg.Prepare,
+        msg.Take,
+        msg.SelfTest,
+    ),
     "owner": (msg.List, msg.Offer, msg.Publish, msg.Delete, msg.SelfTest),
 }
 
@@ -74,8 +85,13 @@ def total_tokens(request: msg.Generate | msg.Encode) -> int:
 class HostedServer(Server):
     """Serves one guest, a client or an owner, over one link."""
 
-    def __init__(self, party: Party, guest: Met, library: Library, limits: Limits, metrics: Metrics) -> None:
+    def __init__(
+        self, party: Party, guest: Met, library: Library, limits: Limits, metrics: Metrics,
+        shelf: SealedShelf | None = None,
+    ) -> None:  # fmt: skip
         super().__init__(party, guest.link)
+        self._shelf = shelf
+        self._latest = b"", b""  # the sharing and the id of what was prepared last
         self._role, self._name = guest.role, guest.name or guest.role
         self._library, self._limits, self._metrics = library, limits, metrics
         self._model: Model | None = None
@@ -87,6 +103,10 @@ class HostedServer(Server):
     def serve(self) -> None:
         try:
             super().serve()
+        except BaseException:
+            if self._shelf:  # the client may have no ticket for it, and then nobody could use it
+                self._shelf.drop(*self._latest)
+            raise
         finally:
             self._leave()
 
@@ -129,9 +149,10 @@ class HostedServer(Server):
             super().answer(request)
 
     def _report(self, request: msg.Request, work: Callable[[Callable[[], None]], int]) -> msg.Report:
-        if isinstance(request, msg.Generate | msg.Encode):
+        wanted = request.request if isinstance(request, msg.Prepare) else request
+        if isinstance(wanted, msg.Generate | msg.Encode):
             self._limits.check_memory(f"P{self.party.rank}")
-            self._limits.check_tokens(request, self._model.manifest.card if self._model else None)
+            self._limits.check_tokens(wanted, self._model.manifest.card if self._model else None)
         report = super()._report(request, work)
         self._book(request, report)
         return report
@@ -149,19 +170,30 @@ class HostedServer(Server):
     def _cpu_seconds(self) -> float:
         return time.thread_time()  # other sessions run in other threads
 
+    def _prepare(self, order: msg.Prepare) -> int:
+        self._latest = self._sharing, order.id
+        kept = super()._prepare(order)
+        self._agree(msg.Made(order.id, msg.bare(order.request)))  # one that has failed fails this session here, too
+        return kept
+
+    def _kept(self) -> tuple[Store, Shelf]:
+        if self._shelf is None:
+            what = f"P{self.party.rank} prepares nothing ahead"
+            raise MaterialError(what, "its operator allows it by `puma party --material GIB`")
+        return self._library.store, self._shelf
+
     # -- models ---------------------------------------------------------------------------------------------
 
     def _open(self, request: msg.Open) -> msg.Opened:
-        self._compare(request)
+        self._agree(msg.Asked(request.name, request.approximation))
         self._wanted = request.approximation
         return super()._open(request)
 
-    def _compare(self, request: msg.Open) -> None:
-        """ProtocolError unless the client has told all three parties alike which model to open, and computed how.
+    def _agree(self, mine: msg.Asked | msg.Made) -> None:
+        """ProtocolError unless all three parties say the same; each tells both others before it hears them.
 
-        Each tells both others before it hears them. Nothing that is sent depends on a secret.
+        Nothing that is sent depends on a secret.
         """
-        mine = msg.Asked(request.name, request.approximation)
         for link in self.party.links.values():
             link.send_control(msg.encode(mine))
         for rank, link in self.party.links.items():
@@ -215,13 +247,27 @@ class HostedServer(Server):
     def _publish(self, _: Any) -> int:
         if self._arrival is None:
             raise ProtocolError("a model is to be published that was not offered", "upload it first")
+        old = self._sharing_of(self._arrival.offer.card.name)
         self._library.publish(self._arrival)
         self._leave()
+        self._outdated(old)
         return 0
 
     def _delete(self, name: str) -> int:
+        old = self._sharing_of(name)
         self._library.delete(name)
+        self._outdated(old)
         return 0
+
+    def _sharing_of(self, name: str) -> bytes:
+        """The sharing of a model that is about to go; nothing if there is none."""
+        found = (listed.sharing for listed in self._library.models() if listed.card.name == name)
+        return next(found, b"")
+
+    def _outdated(self, sharing: bytes) -> None:
+        """Throw away what was prepared for a sharing that is served no more."""
+        if self._shelf and sharing:
+            self._shelf.discard(sharing)
 
     def _leave(self) -> None:
         """Let go of an upload; what has arrived stays on disk."""

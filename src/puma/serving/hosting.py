@@ -28,6 +28,7 @@ from puma.serving.hosted import HostedServer, Limits
 from puma.serving.library import Library
 from puma.serving.metrics import Metrics
 from puma.serving.rendezvous import MEET_SECONDS, Rendezvous
+from puma.serving.sealed import SealedShelf
 from puma.serving.server import failed, part
 
 SILENCE = 600.0  # a peer may compute this long between two messages; one that is gone is noticed within ten seconds
@@ -47,6 +48,7 @@ class House:
     events: Events
     audit: Log
     rendezvous: Rendezvous
+    shelf: SealedShelf | None = None  # for what is prepared ahead
 
     @property
     def name(self) -> str:
@@ -148,7 +150,7 @@ class Hosting:
             met = self._meet(peer)
             self._peers[peer], keys[peer] = met.link, PairKey(met.secret)
         server = HostedServer(
-            Party(rank, dict(self._peers), keys), self.guest, house.library, house.limits, house.metrics
+            Party(rank, dict(self._peers), keys), self.guest, house.library, house.limits, house.metrics, house.shelf
         )
         self._server = server
         if self._reason is not None:

@@ -12,7 +12,7 @@ import mmap
 import os
 import struct
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
@@ -26,6 +26,7 @@ ID_BYTES = 16
 ALIGN = 64  # so that what is read can be used in place, as words
 START = struct.Struct("<8sQQ")  # magic, bytes of the file, bytes of the header
 MAGIC = b"pumaonce"
+MISSING = ("the material is missing or has been used", "prepare more of it")
 
 
 class Header(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -40,6 +41,12 @@ class Header(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     sharing: bytes
     request: Generate | Encode
     secret: bytes = b""
+
+
+class Seal(Protocol):
+    """Encryption of a file; what it turns twice is as it was."""
+
+    def turn(self, at: int, source: memoryview, target: memoryview) -> None: ...
 
 
 _headers = msgspec.msgpack.Decoder(Header)
@@ -70,7 +77,10 @@ class Shelf:
     def take(self, sharing: bytes, identity: bytes) -> Material:
         """Use up a piece: it has no name any more when this returns."""
         path = self._path(sharing, identity)
-        missing = MaterialError("the material is missing or has been used", "prepare more of it")
+        return self._opened(path)
+
+    def _opened(self, path: Path, seal: Seal | None = None) -> Material:
+        missing = MaterialError(*MISSING)
         with explained(f"the material in {self.root}"):
             try:
                 file = os.open(path, os.O_RDONLY)
@@ -78,7 +88,7 @@ class Shelf:
                 raise missing from None
             try:
                 os.unlink(path)
-                return Material(file)
+                return Material(file, seal)
             except FileNotFoundError:  # somebody else was faster
                 raise missing from None
             finally:
@@ -106,8 +116,10 @@ class Writer:
             self._incoming = folders.Incoming(path.parent, folder=False)
             self._file = os.fdopen(os.dup(self._incoming.fd), "wb", buffering=1 << 20)
         self._header = msgspec.msgpack.encode(header)
-        self.size = 0
-        self._put(START.pack(MAGIC, 0, len(self._header)), self._header)
+        with explained(self._what):
+            self._file.write(START.pack(MAGIC, 0, len(self._header)))  # whose first number is written in the end
+        self.size = START.size
+        self._put(self._header)
 
     def write(self, *buffers: Any) -> None:
         """One more record; it is read back as one run of bytes."""
@@ -131,22 +143,26 @@ class Writer:
     def _put(self, *buffers: Any) -> None:
         views = [memoryview(buffer).cast("B") for buffer in buffers]
         views.append(memoryview(bytes(-(self.size + sum(map(len, views))) % ALIGN)))
+        for view in views:
+            self._store(self.size, view)
+            self.size += len(view)
+
+    def _store(self, at: int, view: memoryview) -> None:
+        """Bytes whose place in the file is `at`."""
         with explained(self._what):
-            for view in views:
-                self._file.write(view)
-        self.size += sum(map(len, views))
+            self._file.write(view)
 
 
 class Material:
     """A piece in use: its header, and its records in the order in which they were written."""
 
-    def __init__(self, file: int) -> None:
+    def __init__(self, file: int, seal: Seal | None = None) -> None:
         size = os.fstat(file).st_size
         if size < START.size:
             raise MaterialError("the material is damaged", "prepare more of it")
         rights = mmap.PROT_READ | mmap.PROT_WRITE
         self._view = memoryview(mmap.mmap(file, size, flags=mmap.MAP_PRIVATE, prot=rights))
-        self._at = 0
+        self._at, self._seal = 0, seal
         magic, whole, header = START.unpack(self._view[: START.size])
         try:
             if magic != MAGIC or whole != size:
@@ -168,5 +184,8 @@ class Material:
         if count > self.left:
             raise MaterialError("the material ends too early", "it was made for another request; prepare more of it")
         record = self._view[self._at : self._at + count]
+        if self._seal:
+            at = max(self._at, START.size)  # the sizes are not encrypted
+            self._seal.turn(at, record[at - self._at :], record[at - self._at :])
         self._at += -(-count // ALIGN) * ALIGN
         return record

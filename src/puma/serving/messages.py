@@ -197,6 +197,13 @@ class Take(msgspec.Struct, frozen=True, tag="take", forbid_unknown_fields=True):
     id: bytes
 
 
+class Made(msgspec.Struct, frozen=True, tag="made", forbid_unknown_fields=True):
+    """From party to party: this material is complete here, and for what request, as far as everyone may know it."""
+
+    id: bytes
+    request: Generate | Encode
+
+
 class SelfTest(msgspec.Struct, frozen=True, tag="selftest", forbid_unknown_fields=True):
     """Multiply and compare a few public numbers under masks, and return the results."""
 
@@ -206,7 +213,7 @@ class Quit(msgspec.Struct, frozen=True, tag="quit"):
 
 
 Request = (
-    Load | Open | Asked | Generate | Encode | Prepare | Take | SelfTest | Quit
+    Load | Open | Asked | Made | Generate | Encode | Prepare | Take | SelfTest | Quit
     | Offer | Checksum | Publish | Delete | List | Fetch | Pace
 )  # fmt: skip
 

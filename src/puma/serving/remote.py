@@ -32,6 +32,7 @@ from puma.serving.client import Session
 from puma.serving.hosted import allow_approximation, received
 from puma.serving.hosting import SILENCE
 from puma.serving.public import PublicModel
+from puma.serving.tickets import Tickets
 
 T = TypeVar("T")
 
@@ -222,16 +223,18 @@ class RemoteCluster(Asking):
 
 def connect(
     cluster: str | Path | Cluster = "cluster.toml", model: str = "", key: str | Path = "client.key", *,
-    plain: bool = False, approximation: str = SPLINE,
+    plain: bool = False, approximation: str = SPLINE, tickets: str | Path | None = None,
 ) -> RemoteCluster:  # fmt: skip
     """Ask a model that three distant parties serve: by its name, or the only one there is.
 
     `cluster` is the file that says who they are, and `key` the client's key that they know. `approximation` says which
-    functions they compute, "spline", "puma" or "mpcformer", as far as the model's owner allows. Raises the errors of
+    functions they compute, "spline", "puma" or "mpcformer", as far as the model's owner allows. `tickets` is a folder
+    in memory for what `prepare` gives and later requests use up, in this session or another. Raises the errors of
     puma.errors; AdmissionError or PolicyError where the parties refuse.
     """
     session = open_session(cluster, key, "client", plain)
     try:
+        session.tickets = Tickets(tickets) if tickets else None
         return RemoteCluster(session, session.use(model, approximation))
     except BaseException:
         session.close()

@@ -25,7 +25,7 @@ from puma.mpc.share import Share
 from puma.serving import ahead, loading, pixels
 from puma.serving import messages as msg
 from puma.serving.engine import Emit, Engine, Given, answered, patch_rows, selftest, spent
-from puma.serving.material import Material, Shelf
+from puma.serving.material import MISSING, Material, Shelf
 from puma.serving.prompt import Sealed, payload_bytes, unseal, unseal_padded
 from puma.serving.store import Model, Store
 
@@ -47,6 +47,7 @@ class Server:
         self._reveals = False  # whether its owner lets clients see logits
         self._material: Material | None = None  # ready for the next request, and for no other
         self._prepared: set[bytes] = set()
+        self._taken: set[bytes] = set()
         self._requests = 0  # that ran on keys of the session's; the same number at all parties
 
     def serve(self) -> None:
@@ -194,6 +195,10 @@ class Server:
         """Use up a piece of material, so that nothing can use it again; what is wrong with it is no error yet."""
         self._material = None
         try:
+            # The evaluators' streams of a run start from their session's key and the id: never twice from both.
+            if identity in self._taken:
+                raise MaterialError(*MISSING)
+            self._taken.add(identity)
             found = self._kept()[1].take(self._sharing, identity)
             header = found.header
             if (header.id, header.rank, header.sharing) != (identity, self.party.rank, self._sharing):
