@@ -96,6 +96,13 @@ def test_no_more_than_there_is_room_for(tmp_path: Path) -> None:
     assert shelf._used == 0 and not shelf._pieces and not files(tmp_path)
 
 
+def test_without_any_room_nothing_is_begun(tmp_path: Path) -> None:
+    shelf = SealedShelf(tmp_path, 10)
+    with pytest.raises(AdmissionError, match="at most"):
+        shelf.begin(header())
+    assert not files(tmp_path) and not shelf._pieces and shelf._used == 0
+
+
 def test_what_is_not_finished_is_nobodys(tmp_path: Path) -> None:
     shelf = SealedShelf(tmp_path, MIB)
     writer = shelf.begin(header())

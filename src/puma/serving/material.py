@@ -116,10 +116,14 @@ class Writer:
             self._incoming = folders.Incoming(path.parent, folder=False)
             self._file = os.fdopen(os.dup(self._incoming.fd), "wb", buffering=1 << 20)
         self._header = msgspec.msgpack.encode(header)
-        with explained(self._what):
-            self._file.write(START.pack(MAGIC, 0, len(self._header)))  # whose first number is written in the end
         self.size = START.size
-        self._put(self._header)
+        try:
+            with explained(self._what):
+                self._file.write(START.pack(MAGIC, 0, len(self._header)))  # whose first number is written in the end
+            self._put(self._header)
+        except BaseException:
+            self.discard()
+            raise
 
     def write(self, *buffers: Any) -> None:
         """One more record; it is read back as one run of bytes."""

@@ -75,6 +75,8 @@ class SealedShelf(Shelf):
                 raise MaterialError("this material has been made before", "use a fresh id")
             self._pieces[path] = piece
         try:
+            with explained(f"the material in {self.root}"):
+                folders.sweep(path.parent)
             return SealedWriter(path, header, self, piece)
         except BaseException:
             self.forget(path)
