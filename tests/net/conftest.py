@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import pytest
 
-from puma.net import memory, tcp
+from puma.net import memory, pulse, tcp
 from puma.net.audit import Audit
 from puma.net.guard import PLAIN
 from puma.net.handshake import Identity
@@ -103,7 +103,7 @@ def no_threads_left():
     @contextmanager
     def check():
         yield
-        left = [t.name for t in threading.enumerate() if t not in before]
+        left = [t.name for t in threading.enumerate() if t not in before and t.name != pulse.NAME]
         assert not left, left
 
     with check():

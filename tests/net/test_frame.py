@@ -50,7 +50,7 @@ def test_no_flipped_bit_goes_unnoticed_by_the_encoding(bit):
     "offset, value, field",
     [
         (0, b"HTTP", "magic"),
-        (4, b"\x02\x00", "version"),
+        (4, b"\x63\x00", "version"),
         (6, b"\x00", "kind"),
         (6, b"\x63", "kind"),
         (7, b"\x01", "reserved"),

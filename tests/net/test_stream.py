@@ -22,8 +22,9 @@ pytestmark = pytest.mark.usefixtures("no_threads_left")
 
 
 @pytest.fixture
-def raw():
-    """A link, and the sockets at the other side of it: the one to write into and the one to read from."""
+def raw(monkeypatch):
+    """A link, and the sockets at the other side of it: the one to write into and the one to read from; no beats."""
+    monkeypatch.setattr(stream.PULSE, "add", lambda link: None)
     outbound, reads = socket.socketpair()
     inbound, writes = socket.socketpair()
     link = StreamLink("P1", "P2", outbound, inbound, timeout=0.25)
@@ -36,7 +37,7 @@ def raw():
 SILENT = r"P2 (fell silent for 0\.25 s in the middle|sent nothing for 0\.25 s)"
 LIES = {
     "http": (lambda due: b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n", FrameError, "P2: bad magic"),
-    "version": (lambda due: MAGIC + b"\x09\x00" + bytes(26), FrameError, "P2: bad version .* 9, here 1"),
+    "version": (lambda due: MAGIC + b"\x09\x00" + bytes(26), FrameError, "P2: bad version .* 9, here 2"),
     "kind": (lambda due: header_bytes(99, 0, 0), FrameError, "P2: bad kind"),
     "data": (
         lambda due: header_bytes(Kind.DATA, due, (1 << 30) + 1),

@@ -58,6 +58,11 @@ class Inbox:
                 self.changed.wait_for(lambda: frames or self.over is not None, timeout)
             return self._pop(frames)
 
+    @property
+    def full(self) -> bool:
+        """Whether frames have to wait outside."""
+        return self.bytes >= self.bound
+
     def holds(self, kind: Kind) -> bool:
         """Whether `take` would return at once with a frame, as far as can be said without the lock."""
         return bool(self._frames[kind])

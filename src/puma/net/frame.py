@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from puma.errors import FrameError
 
 MAGIC = b"PUMA"
-VERSION = 1
+VERSION = 2
 HEADER_BYTES = 32
 MAX_DATA = 1 << 30
 MAX_CONTROL = 16 << 20
@@ -32,6 +32,7 @@ class Kind(enum.IntEnum):
     CONTROL = 3
     ERROR = 4
     BYE = 5
+    BEAT = 6  # nothing but that the sender lives
 
 
 DEFAULT_LIMITS: dict[Kind, int] = {
@@ -40,6 +41,7 @@ DEFAULT_LIMITS: dict[Kind, int] = {
     Kind.CONTROL: MAX_CONTROL,
     Kind.ERROR: MAX_TEXT,
     Kind.BYE: 0,
+    Kind.BEAT: 0,
 }
 _KINDS = {int(kind): kind for kind in Kind}
 

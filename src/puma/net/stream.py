@@ -12,14 +12,17 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import select
 import socket
 import ssl
 import struct
 import threading
+from time import monotonic
 
 from puma.errors import FrameError, PeerLost, PeerTimeout, ProtocolError, PumaError
 from puma.net.endpoint import QUEUE_BYTES, TIMEOUT, Endpoint, again, ended, owned, printable, stopped, stuck
 from puma.net.frame import HEADER_BYTES, Kind, header_bytes, parse_header
+from puma.net.pulse import PULSE
 
 SOCKET_BYTES = 4 << 20
 # Pieces below this are joined with the header into one write; a larger one is not worth a copy.
@@ -37,6 +40,8 @@ GRACE = 1.0
 
 _SILENCE = (BlockingIOError, TimeoutError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 _DEAD_HINT = "look at the log of that party; start the session again"
+_STILL_HINT = "its process is stopped, or the network between is cut; start the session again"
+_BEAT = header_bytes(Kind.BEAT, 0, 0)
 
 
 class StreamLink(Endpoint):
@@ -68,7 +73,9 @@ class StreamLink(Endpoint):
             set_timeout(sock, timeout)
         self._roomy = outbound.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) // 2
         self._thread = threading.Thread(target=self._receive, name=f"puma {name} from {peer}", daemon=True)
+        self.heard = monotonic()
         self._thread.start()
+        PULSE.add(self)
 
     def set_timeout(self, seconds: float) -> None:
         super().set_timeout(seconds)
@@ -110,6 +117,28 @@ class StreamLink(Endpoint):
         with self.inbox.changed:
             self.inbox.changed.wait_for(lambda: self.inbox.over is not None, GRACE / 2)
         return self._over(PeerLost(f"{self.peer} is gone ({error.strerror or error})", _DEAD_HINT))
+
+    def beat(self) -> None:
+        """Tell the peer that this process lives, if the socket takes it at once: else bytes are on their way anyway."""
+        if self.inbox.over is None and self._sending.acquire(blocking=False):
+            try:
+                if _writable(self._outbound):
+                    self._outbound.send(_BEAT)
+            except (OSError, ValueError):  # whoever sends or receives next says what has happened to the link
+                pass
+            finally:
+                self._sending.release()
+
+    def silent(self, seconds: float) -> None:
+        """Nothing has come for so long, not even a beat: the link is over, and whoever waits for it is woken."""
+        if self.inbox.full:  # nobody here has looked
+            self.heard = monotonic()
+        elif self.inbox.over is None:
+            what = f"{self.peer} has given no sign of life for {seconds:.0f} s"
+            self._over(PeerLost(what, _STILL_HINT))
+            for sock in (self._outbound, self._inbound):
+                with contextlib.suppress(OSError):
+                    socket.socket.shutdown(sock, socket.SHUT_RDWR)
 
     # receiving
 
@@ -180,14 +209,16 @@ class StreamLink(Endpoint):
 
     def _read_frame(self, expected: int | None) -> tuple[Kind, memoryview] | None:
         """The next data or control frame; None after a silence; the link's end is raised and kept."""
-        if not self._fill(self._head, begun=False):
-            return None
-        try:
-            header = parse_header(self._head, self.limits)
-            if header.kind is Kind.HELLO:
-                raise FrameError(f"{self.peer} sent a hello in the middle of a session", _DEAD_HINT)
-        except FrameError as error:
-            raise self._over(FrameError(f"{self.peer}: {error.message}", error.hint)) from None
+        header, end = None, monotonic() + self.timeout
+        while header is None or header.kind is Kind.BEAT:  # a peer that merely lives is as silent as before
+            if header is not None and monotonic() > end or not self._fill(self._head, begun=False):
+                return None
+            try:
+                header = parse_header(self._head, self.limits)
+                if header.kind is Kind.HELLO:
+                    raise FrameError(f"{self.peer} sent a hello in the middle of a session", _DEAD_HINT)
+            except FrameError as error:
+                raise self._over(FrameError(f"{self.peer}: {error.message}", error.hint)) from None
         kind = header.kind
         if kind in (Kind.ERROR, Kind.BYE):
             text = self._payload(header.length, False)
@@ -233,6 +264,7 @@ class StreamLink(Endpoint):
                 what = f"{self.peer} is gone: its connection ended without a goodbye"
                 raise self._over(PeerLost(what, _DEAD_HINT))
             done += count
+            self.heard = monotonic()
         return True
 
     # ending
@@ -247,6 +279,7 @@ class StreamLink(Endpoint):
             if self._finished:
                 return
             self._finished = True
+            PULSE.remove(self)
             lost = self.inbox.over is not None
             self.inbox.end(ended(self.peer, message))
             if not lost:
@@ -276,6 +309,13 @@ class StreamLink(Endpoint):
                 pass
             finally:
                 self._sending.release()
+
+
+def _writable(sock: socket.socket) -> bool:
+    """Whether a few bytes would leave at once: the system says so only where there is room for many."""
+    poll = select.poll()
+    poll.register(sock, select.POLLOUT)
+    return bool(poll.poll(0))
 
 
 def set_timeout(sock: socket.socket, seconds: float) -> None:

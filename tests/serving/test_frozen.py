@@ -1,0 +1,54 @@
+"""A party that is stopped but not dead: everybody hears of it within ten seconds."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from puma.errors import PeerLost, ProtocolError
+from puma.serving.local import LocalCluster
+from tests.serving.live import Live, patiently
+
+pytestmark = [pytest.mark.processes, pytest.mark.timeout(120)]
+LONGEST = 10.0
+
+
+def test_a_local_party_that_stops(checkpoints: dict[str, Path]) -> None:
+    with LocalCluster(checkpoints["llama"]) as cluster:
+        cluster.generate("the cat", 1)
+        os.kill(cluster.pids[1], signal.SIGSTOP)
+        began = time.monotonic()
+        with pytest.raises(ProtocolError, match="P1 has given no sign of life"):
+            cluster.generate("the cat", 4)
+        assert time.monotonic() - began < LONGEST
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rank", range(3))
+def test_a_daemon_that_stops_and_comes_back(rank: int, tmp_path: Path, checkpoints: dict[str, Path]) -> None:
+    with Live(tmp_path) as live:
+        live.share(checkpoints["llama"], "tiny")
+        with live.connect("tiny") as cluster:
+            wanted = cluster.generate("the cat", 2).token_ids
+            frozen = live.processes[rank]
+            assert frozen is not None
+            cluster.model.eos = (99,)  # which never comes, so that every step waits for the client's word
+            tokens = cluster.stream("the cat", 28, stop="eos")
+            next(tokens)
+            frozen.send_signal(signal.SIGSTOP)
+            began = time.monotonic()
+            with pytest.raises(PeerLost, match="no sign of life"):
+                list(tokens)
+            assert time.monotonic() - began < LONGEST
+        others = [r for r in range(3) if r != rank]
+        while any(live.health(r)[1].get("sessions") for r in others):
+            assert time.monotonic() - began < LONGEST + 2
+            time.sleep(0.05)
+        frozen.send_signal(signal.SIGCONT)
+        with patiently(live, "tiny") as cluster:
+            assert cluster.generate("the cat", 2).token_ids == wanted
+        live.settled()
