@@ -13,8 +13,7 @@ from puma.serving import folders
 from puma.serving.local import Trio
 from tests.models import tiny
 
-
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell's background job; tests interrupt their own processes
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell's background job; tests interrupt their processes
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 

@@ -94,7 +94,7 @@ def test_beats_do_not_stretch_a_deadline(raw, aside, direct):
     while time.monotonic() < end:
         writes.sendall(BEAT)
         time.sleep(0.05)
-    with pytest.raises(PeerTimeout, match="sent nothing for 0.3 s"):
+    with pytest.raises(PeerTimeout, match=r"sent nothing for 0\.3 s"):
         waiting.result(0.2)
 
 

@@ -1,7 +1,7 @@
 """Heartbeats: how a process that is stopped, but whose sockets still stand, is told from one that computes.
 
-One thread of each process sends a bare frame on every link now and then, whatever the others are busy with, and ends the
-links on which nothing has come for too long. It must not know what links carry.
+One thread of each process sends a bare frame on every link now and then, whatever the others are busy with, and ends
+the links on which nothing has come for too long. It must not know what links carry.
 """
 
 from __future__ import annotations

@@ -211,7 +211,7 @@ class StreamLink(Endpoint):
         """The next data or control frame; None after a silence; the link's end is raised and kept."""
         header, end = None, monotonic() + self.timeout
         while header is None or header.kind is Kind.BEAT:  # a peer that merely lives is as silent as before
-            if header is not None and monotonic() > end or not self._fill(self._head, begun=False):
+            if (header is not None and monotonic() > end) or not self._fill(self._head, begun=False):
                 return None
             try:
                 header = parse_header(self._head, self.limits)

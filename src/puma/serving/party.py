@@ -24,7 +24,7 @@ from puma.serving.server import Server, failed, part
 
 T = TypeVar("T")
 
-SILENCE = 600.0  # a peer may compute this long between two messages; one that is gone or stopped is noticed within ten seconds
+SILENCE = 600.0  # a peer may compute this long between two messages; one that is gone or stopped goes within ten
 
 
 class Start(msgspec.Struct, frozen=True):
