@@ -53,7 +53,8 @@ def table(heads: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
 
 
 def models(results: list[dict[str, Any]]) -> str:
-    heads = ("model", "seconds", "processor seconds", "rounds", "GB", "online GB", "largest error", "peak MiB", "runs")
+    heads = ("model", "seconds", "first token", "processor seconds", "rounds", "GB", "online GB", "largest error")
+    heads += ("peak MiB", "runs")
     rows = []
     for m in results:
         name = f"{m['title']}: `{m['command']}`" + (" (one layer's weights in all)" if m.get("repeated_layers") else "")
@@ -63,9 +64,8 @@ def models(results: list[dict[str, Any]]) -> str:
         error = "" if m["max_error"] is None else f"{m['max_error']:.2g}"
         sent = (_gb(m["bytes"]["total"]), _gb(m["bytes"]["online"]))
         peak = ", ".join(f"{mib:.0f}" for mib in m["peak_rss_mib"])
-        rows.append(
-            [name, _s(m["seconds"]), _s(m["cpu_seconds"]), f"{m['rounds']:,}", *sent, error, peak, str(m["runs"])]
-        )
+        seconds = (_s(m["seconds"]), _s(m["first_seconds"]) if m["first_seconds"] else "", _s(m["cpu_seconds"]))
+        rows.append([name, *seconds, f"{m['rounds']:,}", *sent, error, peak, str(m["runs"])])
     return table(heads, rows)
 
 

@@ -15,6 +15,7 @@ def answer(seconds: float, **more: Any) -> dict[str, Any]:
     sent = {"total": 3 * 10**9, "online": 10**9}
     return {
         "prompt": 4, "tokens": 2, "layers": 1, "seconds": seconds, "cpu_seconds": 2 * seconds, "rounds": 1234,
+        "prefill_seconds": seconds / 4,
         "peak_rss_mib": [seconds, 2.0, 3.0], "bytes": sent, "max_abs_error": 0.001 * seconds, "breakdown": [part],
     } | more  # fmt: skip
 
@@ -22,6 +23,8 @@ def answer(seconds: float, **more: Any) -> dict[str, Any]:
 def test_medians() -> None:
     found = model_run.median([answer(3.0), answer(1.0), answer(2.0)])
     assert (found["seconds"], found["cpu_seconds"], found["runs"]) == (2.0, 4.0, 3)
+    assert found["first_seconds"] == 0.5
+    assert model_run.median([answer(1.0, tokens=None)])["first_seconds"] == 0
     assert found["peak_rss_mib"] == [3.0, 2.0, 3.0] and found["max_error"] == 0.003
     assert found["breakdown"] == [{"name": "mlp", "seconds": 1.0, "rounds": 3, "bytes": 70}]
     assert model_run.median([answer(1.0, max_abs_error=None)])["max_error"] is None
@@ -35,7 +38,7 @@ def test_tables() -> None:
     good = {"title": "a model", "command": "puma bench x"} | model_run.median([answer(2.0)])
     bad = {"title": "another", "command": "puma bench y", "error": "no memory"}
     first, second = page.models([good, bad]).splitlines()[2:]
-    assert "| 2.00 | 4.00 | 1,234 | 3.000 | 1.000 | 0.002 | 2, 2, 3 | 1 |" in first
+    assert "| 2.00 | 0.50 | 4.00 | 1,234 | 3.000 | 1.000 | 0.002 | 2, 2, 3 | 1 |" in first
     assert "not measured: no memory" in second and second.count("|") == first.count("|")
     (_, _, row) = page.batch([{"batch": 4} | model_run.median([answer(2.0)])]).splitlines()
     assert row == "| 4 | 2.00 | 4.00 | 1,234 | 375.000 | 0.500 |"
