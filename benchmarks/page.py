@@ -11,7 +11,7 @@ from typing import Any
 from benchmarks import record
 
 PAGE = record.ROOT / "docs" / "benchmarks.md"
-PARTS = ("models", "functions", "kernels", "links", "networks", "batch", "lengths", "spu")
+PARTS = ("models", "functions", "kernels", "links", "networks", "stack", "batch", "lengths", "spu")
 
 
 def write(results: Path, folder: Path) -> None:
@@ -118,6 +118,19 @@ def networks(results: list[dict[str, Any]]) -> str:
     return table(heads, rows)
 
 
+def stack(results: dict[str, Any]) -> str:
+    heads = ("daemons", "sessions a minute", "first token s", "tokens/s", "tokens/s, 4 sessions")
+    heads += ("gateway: first token s", f"gateway: {results['tokens']} tokens s", "runs")
+    rows = []
+    for r in results["requests"]:
+        name = r["network"] + (", TLS" if r["tls"] else ", no TLS")
+        row = [name, f"{60 / r['session_seconds']:.1f}", _s(r["first_seconds"]), _s(r["tokens_a_second"])]
+        gateway = [_s(r[key]) if key in r else "" for key in ("gateway_first_seconds", "gateway_seconds")]
+        rows.append([*row, _s(r["together_a_second"]), *gateway, str(r["runs"])])
+    again = [[r["party"], _s(r["seconds"]), _s(r["longest"])] for r in results["recovery"]]
+    return table(heads, rows) + "\n\n" + table(("killed", "s to the next first token", "longest"), again)
+
+
 def batch(results: list[dict[str, Any]]) -> str:
     heads = (
         "prompts in a request",
@@ -179,6 +192,7 @@ TABLES: dict[str, Callable[[Any], str]] = {
     "kernels": kernels,
     "links": links,
     "networks": networks,
+    "stack": stack,
     "batch": batch,
     "lengths": lengths,
     "spu": spu,

@@ -47,6 +47,13 @@ def test_tables() -> None:
     (_, _, row) = page.networks([slow]).splitlines()
     assert row == "| x, 4 tokens | wan | 9 | 2.00 | 1.80 | 0.90 | 1.50 | 25 % |"
 
+    request = {"network": "lan", "tls": True, "runs": 3, "session_seconds": 2.0, "first_seconds": 0.5}
+    request |= {"tokens_a_second": 3.0, "together_a_second": 9.0, "gateway_first_seconds": 0.6, "gateway_seconds": 4.0}
+    text = page.stack(
+        {"tokens": 8, "requests": [request], "recovery": [{"party": "P0", "seconds": 5.0, "longest": 6.0}]}
+    )
+    assert "| lan, TLS | 30.0 | 0.50 | 3.00 | 9.00 | 0.60 | 4.00 | 3 |" in text and "| P0 | 5.00 | 6.00 |" in text
+
 
 def test_the_page_has_room_for_every_part() -> None:
     text = page.PAGE.read_text()
