@@ -2,10 +2,10 @@
 
     python -m benchmarks [--only PARTS] [--runs N] [--quick] [--out DIR]
 
-Parts: models, functions, kernels, links, networks, stack, batch, lengths. Each writes a JSON file; tables and plots are
-then made of all files that are there. The measurements go to benchmarks/results, the page to docs/benchmarks.md, the
-plots to docs/plots; with --out everything goes to that folder. `--only page` measures nothing. The whole takes about an
-hour and wants the machine for itself.
+Parts: models, functions, kernels, links, networks, stack, phases, batch, lengths. Each writes a JSON file; tables and
+plots are then made of all files that are there. The measurements go to benchmarks/results, the page to
+docs/benchmarks.md, the plots to docs/plots; with --out everything goes to that folder. `--only page` measures nothing.
+The whole takes about an hour and wants the machine for itself.
 """
 
 from __future__ import annotations
@@ -70,6 +70,7 @@ PARTS: dict[str, Part] = {
     "links": lambda _, quick: script("links.py", quick),
     "networks": networks,
     "stack": lambda runs, quick: stack.stack(runs, quick, say),
+    "phases": lambda runs, quick: model_run.phases(runs, quick, say),
     "batch": lambda runs, quick: model_run.batches(runs, quick, say),
     "lengths": lambda runs, quick: model_run.lengths(runs, quick, say),
 }

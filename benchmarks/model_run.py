@@ -24,6 +24,7 @@ MODELS: dict[str, list[str]] = {
     "embedded model, 4 in, 20 out": [str(STORIES), "--prompt", "4", "--tokens", "20"],
 }
 QUICK = ("embedded model, 4 in, 20 out",)
+PHASES = ("BERT-base, 128 tokens", "GPT-2, 32 in, 1 out", "embedded model, 4 in, 20 out")
 BATCHES = (1, 2, 4, 8, 16)
 LENGTHS = (16, 32, 64, 128, 256)
 
@@ -63,6 +64,32 @@ def lengths(runs: int, quick: bool, say: Say) -> list[dict[str, Any]]:
         say(f"BERT-base, {length} tokens")
         words = ["bert-base", "--prompt", str(length), "--no-error", *(["--layers", "1"] if quick else [])]
         found.append({"length": length, "command": _shown(words)} | _tried(words, runs))
+    return found
+
+
+def phases(runs: int, quick: bool, say: Say) -> list[dict[str, Any]]:
+    """Requests at once, and the same from what was prepared for them."""
+    found = []
+    for title in QUICK if quick else PHASES:
+        say(title)
+        words = [*MODELS[title], "--prepared", "--no-error"]
+        answers = [bench(words) for _ in range(runs)]
+        again = [answer["prepared"] for answer in answers]
+        found.append(
+            {
+                "title": title,
+                "command": _shown(words),
+                "runs": runs,
+                "seconds": statistics.median(a["seconds"] for a in answers),
+                "cpu_seconds": statistics.median(a["cpu_seconds"] for a in answers),
+                "online_seconds": statistics.median(a["seconds"] for a in again),
+                "online_cpu_seconds": statistics.median(a["cpu_seconds"] for a in again),
+                "ahead_seconds": statistics.median(a["ahead"]["seconds"] for a in again),
+                "kept_bytes": sum(again[0]["material"]),
+                "rounds": again[0]["rounds"],
+                "bytes": again[0]["bytes"]["total"],
+            }
+        )
     return found
 
 

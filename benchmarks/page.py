@@ -11,7 +11,7 @@ from typing import Any
 from benchmarks import record
 
 PAGE = record.ROOT / "docs" / "benchmarks.md"
-PARTS = ("models", "functions", "kernels", "links", "networks", "stack", "batch", "lengths", "spu")
+PARTS = ("models", "functions", "kernels", "links", "networks", "stack", "phases", "batch", "lengths", "spu")
 
 
 def write(results: Path, folder: Path) -> None:
@@ -131,6 +131,17 @@ def stack(results: dict[str, Any]) -> str:
     return table(heads, rows) + "\n\n" + table(("killed", "s to the next first token", "longest"), again)
 
 
+def phases(results: list[dict[str, Any]]) -> str:
+    heads = ("request", "at once s", "processor s", "online s", "processor s online", "preparing s", "kept GB")
+    heads += ("rounds", "online GB", "runs")
+    rows = []
+    for r in results:
+        row = [f"{r['title']}: `{r['command']}`", *(_s(r[key]) for key in ("seconds", "cpu_seconds"))]
+        row += [_s(r[key]) for key in ("online_seconds", "online_cpu_seconds", "ahead_seconds")]
+        rows.append([*row, _gb(r["kept_bytes"]), f"{r['rounds']:,}", _gb(r["bytes"]), str(r["runs"])])
+    return table(heads, rows)
+
+
 def batch(results: list[dict[str, Any]]) -> str:
     heads = (
         "prompts in a request",
@@ -193,6 +204,7 @@ TABLES: dict[str, Callable[[Any], str]] = {
     "links": links,
     "networks": networks,
     "stack": stack,
+    "phases": phases,
     "batch": batch,
     "lengths": lengths,
     "spu": spu,

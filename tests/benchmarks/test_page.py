@@ -53,6 +53,10 @@ def test_tables() -> None:
         {"tokens": 8, "requests": [request], "recovery": [{"party": "P0", "seconds": 5.0, "longest": 6.0}]}
     )
     assert "| lan, TLS | 30.0 | 0.50 | 3.00 | 9.00 | 0.60 | 4.00 | 3 |" in text and "| P0 | 5.00 | 6.00 |" in text
+    phase = {"title": "x", "command": "puma bench x", "runs": 1, "seconds": 2.0, "cpu_seconds": 4.0, "rounds": 9}
+    phase |= {"online_seconds": 1.0, "online_cpu_seconds": 1.5, "ahead_seconds": 1.2}
+    (_, _, row) = page.phases([phase | {"kept_bytes": 2 * 10**9, "bytes": 10**9}]).splitlines()
+    assert row == "| x: `puma bench x` | 2.00 | 4.00 | 1.00 | 1.50 | 1.20 | 2.000 | 9 | 1.000 | 1 |"
 
 
 def test_the_page_has_room_for_every_part() -> None:
