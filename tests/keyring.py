@@ -109,3 +109,14 @@ class Company:
         now = datetime.now(UTC)
         hour = timedelta(hours=1)
         return x509.CertificateBuilder(self._name, subject, public, x509.random_serial_number(), now - hour, now + hour)
+
+
+class Payroll:
+    """The people of a cluster in which a company's CA says who is who, by names; mallory's name is in no cluster file."""
+
+    def __init__(self, folder: Path) -> None:
+        self.company = Company(folder)
+        self.keys = {f"p{rank}": self.company.issue(f"p{rank}", f"p{rank}.example.org") for rank in range(3)}
+        self.keys |= {name: self.company.issue(name) for name in ("olga", "alice", "mallory")}
+        parties = tuple(Party(rank, f"127.0.0.1:{7700 + rank}", name=f"p{rank}.example.org") for rank in range(3))
+        self.cluster = Cluster(parties, str(self.company.file), {"olga": "olga"}, {"alice": "alice"})

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import socket
-import threading
 import time
 
 import pytest
@@ -14,6 +13,7 @@ from puma.net import stream, tcp
 from puma.net.frame import Kind, header_bytes
 from puma.net.guard import PLAIN
 from puma.net.tls import Tls
+from tests.recorder import Recorder, replay
 
 pytestmark = pytest.mark.usefixtures("no_threads_left")
 ANYBODY = [("party", 0), ("party", 2), ("client", None)]
@@ -45,49 +45,14 @@ def test_the_second_socket_must_show_the_same_certificate(identity, keyring):
         assert any("no link waits for this socket" in reason for reason in wait_for(port.refused, 1))
 
 
-class Relay(threading.Thread):
-    """Passes one connection on, and keeps what the dialer said."""
-
-    def __init__(self, target):
-        super().__init__(daemon=True)
-        self.server = socket.create_server(("127.0.0.1", 0))
-        self.target, self.said = target, []
-        self.start()
-
-    def run(self):
-        with contextlib.suppress(OSError):
-            while True:
-                sock, _ = self.server.accept()
-                self.said.append(b"")
-                threading.Thread(target=self.carry, args=(sock, len(self.said) - 1), daemon=True).start()
-
-    def carry(self, sock, index):
-        with sock, socket.create_connection(self.target) as onward:
-            threading.Thread(target=self.back, args=(onward, sock), daemon=True).start()
-            with contextlib.suppress(OSError):
-                while data := sock.recv(1 << 16):
-                    self.said[index] += data
-                    onward.sendall(data)
-
-    def back(self, onward, sock):
-        with contextlib.suppress(OSError):
-            while data := onward.recv(1 << 16):
-                sock.sendall(data)
-
-    def close(self):
-        self.server.shutdown(socket.SHUT_RDWR)
-        self.server.close()
-        self.join(2)
-
-
 @pytest.mark.parametrize("guarded", [True, False], ids=["tls", "plain"])
 def test_a_recorded_handshake_opens_nothing(identity, keyring, guarded, monkeypatch):
     monkeypatch.setattr(tcp, "ATTACH_SECONDS", 0.3)
     guards = (keyring.guard("p1"), keyring.guard("p2")) if guarded else (PLAIN, PLAIN)
     with tcp.listen(guard=guards[0], greeting=1.0) as port:
         port.welcome(identity(), ANYBODY)
-        relay = Relay(port.address)
-        theirs = tcp.dial(*relay.server.getsockname(), identity(rank=2), ("party", 1), 5, guard=guards[1]).link
+        relay = Recorder(port.address)
+        theirs = tcp.dial(*relay.address, identity(rank=2), ("party", 1), 5, guard=guards[1]).link
         ours = port.accept(5).link
         ours.close()
         theirs.close()
@@ -95,13 +60,7 @@ def test_a_recorded_handshake_opens_nothing(identity, keyring, guarded, monkeypa
         recorded = list(relay.said)
         assert len(recorded) == 2 and all(len(said) > 100 for said in recorded)
         for said in recorded:
-            with socket.create_connection(port.address) as sock:
-                sock.sendall(said)
-                sock.shutdown(socket.SHUT_WR)
-                sock.settimeout(4)
-                with contextlib.suppress(ConnectionResetError):
-                    while sock.recv(4096):
-                        pass
+            replay(said, port.address)
         if guarded:
             assert len(wait_for(port.refused, 2)) == 2
         else:

@@ -16,24 +16,35 @@ from typing import Any
 import msgspec
 
 from puma import config
-from puma.config import Cluster, Party, Policy
+from puma.config import Cluster, Policy
 from puma.errors import PumaError
 from puma.serving.clear import ClearModel
 from puma.serving.owner import card_of, upload
 from puma.serving.remote import RemoteCluster, connect, open_session
-from tests.keyring import Keyring
+from tests.keyring import Keyring, Payroll
 
 
 class Live:
-    """A cluster below `folder`; `start` and `kill` one party, `share` a checkpoint, `connect` as alice."""
+    """A cluster below `folder`; `start` and `kill` one party, `share` a checkpoint, `connect` as alice.
 
-    def __init__(self, folder: Path, policy: Policy | None = None, *options: str, start: bool = True) -> None:
+    Everybody has keys and is known by fingerprints, unless another keyring says how.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        policy: Policy | None = None,
+        *options: str,
+        start: bool = True,
+        keyring: Keyring | Payroll | None = None,
+    ) -> None:
         self.folder, self.options = folder, options
-        self.keyring = Keyring(folder)
+        self.keyring = keyring or Keyring(folder)
         ports = free_ports(6)
         self.metrics = ports[3:]
         parties = tuple(
-            Party(rank, f"127.0.0.1:{ports[rank]}", self.keyring.keys[f"p{rank}"].fingerprint) for rank in range(3)
+            msgspec.structs.replace(party, address=f"127.0.0.1:{ports[party.rank]}")
+            for party in self.keyring.cluster.parties
         )
         self.cluster: Cluster = msgspec.structs.replace(
             self.keyring.cluster, parties=parties, policy=policy or Policy()
