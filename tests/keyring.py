@@ -112,7 +112,7 @@ class Company:
 
 
 class Payroll:
-    """The people of a cluster in which a company's CA says who is who, by names; mallory's name is in no cluster file."""
+    """A cluster in which a company's CA says who is who, by names; mallory's is in no cluster file."""
 
     def __init__(self, folder: Path) -> None:
         self.company = Company(folder)

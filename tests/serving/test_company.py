@@ -16,7 +16,7 @@ from puma.serving.remote import open_session
 from tests.keyring import Company, Payroll
 from tests.serving.live import Live
 
-pytestmark = [pytest.mark.processes, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.slow, pytest.mark.processes, pytest.mark.timeout(120)]
 
 
 @pytest.fixture(scope="module")

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import signal
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from puma.errors import PeerLost, ProtocolError
+from puma.serving.asking import Asking
 from puma.serving.local import LocalCluster
 from tests.serving.live import Live, patiently
 
@@ -17,13 +19,22 @@ pytestmark = [pytest.mark.processes, pytest.mark.timeout(120)]
 LONGEST = 10.0
 
 
-def test_a_local_party_that_stops(checkpoints: dict[str, Path]) -> None:
+def waiting_at_each_step(cluster: Asking) -> Iterator[int]:
+    """A generation that has begun; it ends at a token that never comes, so that every step waits for the client."""
+    cluster.model.eos = (99,)
+    tokens = cluster.stream("the cat", 28, stop="eos")
+    next(tokens)
+    return tokens
+
+
+@pytest.mark.parametrize("rank", [pytest.param(0, marks=pytest.mark.slow), 1, pytest.param(2, marks=pytest.mark.slow)])
+def test_a_local_party_that_stops(rank: int, checkpoints: dict[str, Path]) -> None:
     with LocalCluster(checkpoints["llama"]) as cluster:
-        cluster.generate("the cat", 1)
-        os.kill(cluster.pids[1], signal.SIGSTOP)
+        tokens = waiting_at_each_step(cluster)
+        os.kill(cluster.pids[rank], signal.SIGSTOP)
         began = time.monotonic()
-        with pytest.raises(ProtocolError, match="P1 has given no sign of life"):
-            cluster.generate("the cat", 4)
+        with pytest.raises(ProtocolError, match=f"P{rank} has given no sign of life"):
+            list(tokens)
         assert time.monotonic() - began < LONGEST
 
 
@@ -36,9 +47,7 @@ def test_a_daemon_that_stops_and_comes_back(rank: int, tmp_path: Path, checkpoin
             wanted = cluster.generate("the cat", 2).token_ids
             frozen = live.processes[rank]
             assert frozen is not None
-            cluster.model.eos = (99,)  # which never comes, so that every step waits for the client's word
-            tokens = cluster.stream("the cat", 28, stop="eos")
-            next(tokens)
+            tokens = waiting_at_each_step(cluster)
             frozen.send_signal(signal.SIGSTOP)
             began = time.monotonic()
             with pytest.raises(PeerLost, match="no sign of life"):
