@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from puma.errors import PeerLost, ProtocolError
+from puma.errors import HandshakeError, PeerLost, ProtocolError
 from puma.serving.asking import Asking
 from puma.serving.local import LocalCluster
 from tests.serving.live import Live, patiently
@@ -57,6 +57,10 @@ def test_a_daemon_that_stops_and_comes_back(rank: int, tmp_path: Path, checkpoin
         while any(live.health(r)[1].get("sessions") for r in others):
             assert time.monotonic() - began < LONGEST + 2
             time.sleep(0.05)
+        began = time.monotonic()
+        with pytest.raises(HandshakeError, match=f"P{rank} did not finish the handshake"):
+            live.connect("tiny")
+        assert time.monotonic() - began < LONGEST
         frozen.send_signal(signal.SIGCONT)
         with patiently(live, "tiny") as cluster:
             assert cluster.generate("the cat", 2).token_ids == wanted

@@ -36,7 +36,7 @@ from puma.serving.tickets import Tickets
 
 T = TypeVar("T")
 
-DIAL_SECONDS = 10.0
+DIAL_SECONDS = 8.0  # a party that is stopped takes connections and says nothing: heard of within ten seconds
 CAUSE_SECONDS = 1.0  # to hear from the others why a party has ended the session
 TOKENIZER = "tokenizer.json"
 
