@@ -52,10 +52,10 @@ class Module:
             expected, hint = tuple(getattr(owner, attribute)), "pass what fold returns for the same config"
             if name not in params:
                 raise TensorError(f"parameter {name} is missing", hint)
-            if tuple(params[name].shape) != expected:
-                found = tuple(params[name].shape)
-                raise TensorError(f"parameter {name} has shape {found}, expected {expected}", hint)
-            setattr(owner, attribute, params[name])
+            value = params[name]  # once: it may be computed at each look
+            if tuple(value.shape) != expected:
+                raise TensorError(f"parameter {name} has shape {tuple(value.shape)}, expected {expected}", hint)
+            setattr(owner, attribute, value)
 
 
 class Linear(Module):

@@ -31,7 +31,7 @@ from puma.serving.rendezvous import MEET_SECONDS, Rendezvous
 from puma.serving.sealed import SealedShelf
 from puma.serving.server import failed, part
 
-SILENCE = 600.0  # a peer may compute this long between two messages; one that is gone or stopped goes within ten
+SILENCE = 600.0  # a peer may compute this long between two messages; a beat tells sooner that it lives
 GRACE = 3.0  # for the session's own thread to say why, before the watch ends it
 
 

@@ -1,7 +1,7 @@
 """Whether the other two parties can be reached: one quiet link to each, opened again whenever it is lost.
 
-The party of higher rank dials, as for sessions. The links carry nothing; the system's own probes notice within ten
-seconds that a machine is gone. This file must not know sessions.
+The party of higher rank dials, as for sessions. The links carry nothing but beats, by which it is noticed within ten
+seconds that a process is gone or stopped. This file must not know sessions.
 """
 
 from __future__ import annotations

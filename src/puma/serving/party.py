@@ -24,7 +24,7 @@ from puma.serving.server import Server, failed, part
 
 T = TypeVar("T")
 
-SILENCE = 600.0  # a peer may compute this long between two messages; one that is gone or stopped goes within ten
+SILENCE = 600.0  # a peer may compute this long between two messages; a beat tells sooner that it lives
 
 
 class Start(msgspec.Struct, frozen=True):
