@@ -72,7 +72,7 @@ def prepare(
     each = f"{seconds / count:.2f} s and {ui.amount(sent / count)} sent for each"
     ui.say(f"{count} prepared for {clear.name}, {prompt} tokens in, {new} out: {each}")
     ui.say("P0, P1 and P2 keep " + ", ".join(ui.amount(size) for size in sizes) + " for each until it is used")
-    how = f"--store {folder}" if store or where.cluster is None else "--prepared"
+    how = f"--store {store}" if store else "--prepared"
     ui.say(f"to use one: puma {'generate' if new else 'encode'} with {how}")
 
 
