@@ -6,6 +6,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy
 import pytest
 
 from puma.errors import UsageError
@@ -15,7 +16,8 @@ from puma.serving.clear import ClearModel
 from puma.serving.engine import NEXT
 from puma.serving.plain import Plain
 from tests.cli.conftest import Run
-from tests.models import tiny
+from tests.models import plain_torch, tiny
+from tests.serving.test_examples import mnist
 from tests.serving.threads import Threads
 
 TABLE = "first\tsecond\tlabel\nthe cat sat\ta dog ran\t0\nit was red\tone day they went\t2\nthe big dog\tthe cat\t1\n"
@@ -187,3 +189,24 @@ def test_texts_are_cut_to_the_context(checkpoints: dict[str, Path]) -> None:
     found = check(clear, [tokens])
     assert found.tokens == 32 and not found.broken
     assert math.isclose(found.notes[0].used, found.notes[0].largest / found.notes[0].limit)
+
+
+@pytest.mark.usefixtures("threads")
+def test_images(puma: Run, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    plain_torch.write(folder)
+    images, labels = mnist(tmp_path, numpy.arange(180, dtype=numpy.uint8).reshape(5, 6, 6), bytes(range(5)))
+    asked = ("eval", folder, "--task", "classification", "--data", images, "--label", labels, "--json")
+    for more in ((), ("--clear",)):
+        found = puma(*asked, *more).json
+        assert found["examples"] == 5 and found["difference"]["agreement"] == 1
+        assert found["difference"]["max_logit_error"] < 0.006
+    for i in range(3):
+        numpy.save(tmp_path / f"{i}.npy", numpy.full((6, 6), 80 * i, dtype=numpy.uint8))
+    table = tmp_path / "images.csv"
+    table.write_text("file,class\n" + "".join(f"{i}.npy,{i}\n" for i in range(3)))
+    found = puma(*asked[:4], "--data", table, "--text", "file", "--label", "class", "--clear", "--json").json
+    assert found["examples"] == 3
+    refused = puma("eval", folder, "--task", "perplexity", "--data", table)
+    assert refused.code == 2 and "does no perplexity" in refused.err

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import gzip
 from pathlib import Path
 
+import numpy
 import pytest
 
-from puma.errors import UsageError
+from puma.errors import InputError, UsageError
 from puma.serving import measures
-from puma.serving.examples import Example, read_table, read_text
+from puma.serving.examples import Example, read_images, read_table, read_text
 
 
 def test_columns_by_name_and_by_number(tmp_path: Path) -> None:
@@ -56,3 +58,35 @@ def test_measures() -> None:
     assert measures.ranks([3.0, 1.0, 3.0, 2.0]) == [2.5, 0.0, 2.5, 1.0]
     assert measures.spearman([1, 2, 3, 4], [10, 20, 30, 5]) == pytest.approx(-0.2)
     assert measures.spearman([1, 5, 9], [1, 25, 81]) == pytest.approx(1) and measures.pearson([1, 1], [1, 2]) == 0
+
+
+def mnist(folder: Path, images: numpy.ndarray, labels: bytes) -> tuple[Path, Path]:
+    """Files in MNIST's format, the first one gzipped."""
+    one, two = folder / "images.gz", folder / "labels"
+    head = bytes([0, 0, 8, 3]) + numpy.array(images.shape, ">u4").tobytes()
+    one.write_bytes(gzip.compress(head + images.tobytes()))
+    two.write_bytes(bytes([0, 0, 8, 1]) + len(labels).to_bytes(4, "big") + labels)
+    return one, two
+
+
+def test_images(tmp_path: Path) -> None:
+    images = numpy.arange(24, dtype=numpy.uint8).reshape(2, 3, 4)
+    one, two = mnist(tmp_path, images, bytes([7, 1]))
+    found = read_images(one, None, str(two), None)
+    assert [e.label for e in found] == ["7", "1"]
+    assert (found[1].texts[0] == images[1]).all()
+    assert len(read_images(one, None, str(two), 1)) == 1
+    table = tmp_path / "t.csv"
+    table.write_text("file,class\na.png,3\n")
+    assert read_images(table, "file", "class", None) == [Example((str(tmp_path / "a.png"),), "3")]
+    with pytest.raises(UsageError, match="what is right"):
+        read_images(one, None, None, None)
+    with pytest.raises(InputError, match="no images in MNIST"):
+        read_images(two, None, str(two), None)
+    with pytest.raises(InputError, match="cannot be read"):
+        read_images(tmp_path / "none.gz", None, str(two), None)
+    with pytest.raises(UsageError, match="do not go with 3 labels"):
+        read_images(one, None, str(mnist(tmp_path, images, bytes(3))[1]), None)
+    one.write_bytes(b"")
+    with pytest.raises(InputError, match="MNIST"):
+        read_images(one.rename(tmp_path / "empty"), None, str(two), None)

@@ -80,3 +80,19 @@ def test_what_cannot_be_secret(tmp_path: Path, processes: Trio) -> None:
     decoder = ClearModel(zoo.write(tmp_path / "llama", "llama-classifier"))
     with pytest.raises(UsageError, match="only encoders"):
         check_padding(decoder.config, decoder.params)
+
+
+@pytest.mark.processes
+@pytest.mark.timeout(60)
+def test_masked_tokens_of_texts_of_secret_length(tmp_path: Path, processes: Trio) -> None:
+    cluster = LocalCluster(zoo.write(tmp_path / "bert", "Bert-MaskedLM"), trio=processes)
+    text = "the cat [MASK] on the [MASK]"
+    tokens = cluster.model.sentence_ids(text)
+    expected = [[cluster.decode([i]) for i in row] for row in cluster.model.fill(tokens, 2)]
+    assert cluster.fill(text, 2, lengths="secret", padded=12) == expected
+    places = cluster.model.masked_places(tokens)
+    found = cluster.session.fill([tokens.ids[:3], tokens.ids], [[1], places], lengths="secret")  # the first one shorter
+    plain = cluster.session.fill([tokens.ids[:3], tokens.ids], [[1], places])
+    assert found == plain
+    with pytest.raises(UsageError, match="lengths cannot be hidden"):
+        cluster.fill(text, lengths="hidden")

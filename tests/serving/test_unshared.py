@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from puma.errors import UsageError
+from puma.errors import InputError, UsageError
 from puma.models.checkpoint import load
 from puma.serving.clear import ClearModel, greedy, hidden
+from puma.serving.plain import Plain
 from puma.serving.unshared import Unshared
-from tests.models import zoo
+from tests.models import plain_torch, zoo
 from tests.serving.threads import Threads
 
 TEXTS = ("the cat sat on the mat", "a dog ran")
@@ -55,10 +56,18 @@ def test_every_family(name: str, tmp_path: Path) -> None:
     assert all(note.used < 1 for note in alone.notes)
 
 
-def test_images_are_refused(tmp_path: Path) -> None:
-    checkpoint = load(zoo.write(tmp_path, "vit"))
-    with pytest.raises(UsageError, match="images"):
-        Unshared(checkpoint.config, checkpoint.fold())
+@pytest.mark.parametrize("name", [*zoo.IMAGES, "patches"])
+def test_images(name: str, tmp_path: Path) -> None:
+    folder = plain_torch.write(tmp_path) if name == "patches" else zoo.write(tmp_path, name)
+    checkpoint = load(folder)
+    config, params = checkpoint.config, checkpoint.fold()
+    given = [torch.randn(config.patches, config.vocab_size) for _ in range(2)]
+    alone = Unshared(config, params)
+    found, plain = (session.encode(given, "logits") for session in (alone, Plain(config, params)))
+    assert max(float((x - y).abs().max()) for x, y in zip(found, plain, strict=True)) < 0.006
+    assert all(note.used < 1 for note in alone.notes)
+    with pytest.raises(InputError, match="after normalisation"):
+        alone.encode([given[0] * 1000], "logits")
 
 
 def test_the_place_that_overflows_is_named(checkpoints: dict[str, Path]) -> None:

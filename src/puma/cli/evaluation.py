@@ -49,11 +49,12 @@ def eval(
     task
         What is asked of the model, and by which measures answers are judged.
     data
-        A table (.csv, or columns between tabs), or a text for perplexity and generation.
+        A table (.csv, or columns between tabs), or a text for perplexity and generation. For images, a table that names
+        their files, or a file in MNIST's format.
     text
         The column of the text, or two columns with a comma between, by name or by number from 1.
     label
-        The column of what is right.
+        The column of what is right; for images in MNIST's format, the file of their labels.
     limit
         Only so many examples.
     tokens
@@ -76,12 +77,12 @@ def eval(
             raise UsageError(f"--{name} {number} leaves nothing", "pass 1 or more")
     new = tokens if tokens is not None else NEW if task == "generation" else 0
     with ui.progress(output.json) as progress:
-        examples = _examples(task, data, text, label, split, limit)
         plain = ClearModel(model)
         if plain.causal != (task in ("perplexity", "generation")):
             raise UsageError(f"{plain.name} does no {task}", "choose a task that fits the model")
         if task == "classification" and not plain.labels:
             raise UsageError(f"{plain.name} has no classification head", "use a fine-tuned checkpoint")
+        examples = _examples(plain, task, data, text, label, split, limit)
         prompts = [TASKS[task].prompt(plain, example, new) for example in examples]
         asked = {"model": plain.name, "task": task, "tokens": new, "clear": clear, "approximation": approximation}
         records = _Records(resume, asked | {"examples": _digest(prompts)}, len(prompts))
@@ -96,10 +97,15 @@ def eval(
     _show(found, len(prompts), seconds, "in the clear" if clear else "by three parties")
 
 
-def _examples(task: str, data: Path, text: str | None, label: str | None, split: str | None, limit: int | None) -> Any:
-    from puma.serving.examples import read_table, read_text
+def _examples(
+    model: ClearModel, task: str, data: Path, text: str | None, label: str | None, split: str | None, limit: int | None
+) -> Any:
+    from puma.models.config import Vit
+    from puma.serving.examples import read_images, read_table, read_text
 
-    if text is None:
+    if isinstance(model.config, Vit):
+        found = read_images(data, text, label, limit)
+    elif text is None:
         if task in ("classification", "similarity"):
             raise UsageError(f"{task} needs the columns of a table", "pass --text COL, and --label COL")
         found = read_text(data, split, limit)
@@ -145,8 +151,12 @@ def _work(
 
 def _digest(prompts: list[Prompt]) -> str:
     """Which examples these are."""
-    content = json.dumps([[[row.ids for row in p.rows], p.label] for p in prompts])
+    content = json.dumps([[[_listed(row.ids) for row in p.rows], p.label] for p in prompts])
     return hashlib.sha256(content.encode()).hexdigest()[:16]
+
+
+def _listed(ids: Any) -> list[Any]:
+    return ids if isinstance(ids, list) else ids.tolist()
 
 
 class _Records:

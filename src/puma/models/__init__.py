@@ -6,7 +6,7 @@ The same model runs on torch tensors, on shares and on torch's meta device; it m
 from __future__ import annotations
 
 from puma.errors import UnsupportedModel
-from puma.models import bert, gpt, llama, t5, vit
+from puma.models import bert, gpt, llama, patches, t5, vit
 from puma.models.cache import Cache, LayerCache
 from puma.models.config import Config
 from puma.models.decoder import DECODER
@@ -14,12 +14,14 @@ from puma.models.encoder import ENCODER
 from puma.models.family import Architecture, Family
 
 # The name in "architectures" of config.json.
-ARCHITECTURES: dict[str, Family] = llama.families() | gpt.families() | bert.families() | t5.families() | vit.families()
+ARCHITECTURES: dict[str, Family] = (
+    llama.families() | gpt.families() | bert.families() | t5.families() | vit.families() | patches.families()
+)
 
 
 def architecture(config: Config) -> Architecture:
     """The architecture that a config belongs to."""
-    for candidate in (DECODER, ENCODER, t5.SEQ2SEQ, vit.VIT):
+    for candidate in (DECODER, ENCODER, t5.SEQ2SEQ, patches.PATCHES, vit.VIT):
         if isinstance(config, candidate.config):
             return candidate
     raise UnsupportedModel(f"{type(config).__name__} is no model config", "use one of puma.models.config")

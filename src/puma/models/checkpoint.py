@@ -19,7 +19,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from puma.errors import CheckpointError, TensorError, UnsupportedModel
-from puma.models import ARCHITECTURES
+from puma.models import ARCHITECTURES, patches
 from puma.models.config import Config
 from puma.models.deferred import Folded, deferred
 from puma.models.ranges import check
@@ -29,6 +29,7 @@ ORIGINAL = "use the original checkpoint, in fp32, fp16 or bf16"
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 FLOATS = ("F64", "F32", "F16", "BF16")
 OLD_NAMES = {".gamma": ".weight", ".beta": ".bias"}
+JOINED = {".in_proj_weight": ".in_proj.weight", ".in_proj_bias": ".in_proj.bias"}  # in torch's nn.MultiheadAttention
 # Buffers that are computed.
 IGNORED = re.compile(r".*\.(position|token_type)_ids|.*\.(attn|attention)\.(masked_)?bias|.*\.inv_freq")
 
@@ -200,7 +201,8 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def architecture_of(raw: dict[str, Any]) -> str:
     """The name of the architecture, if it is implemented and its weights are plain numbers."""
-    name = (raw.get("architectures") or ["no architecture"])[0]
+    plain = [patches.NAME] if patches.described(raw) else ["no architecture"]
+    name = (raw.get("architectures") or plain)[0]
     if name not in ARCHITECTURES:
         raise UnsupportedModel(f"config.json names {name}", f"puma implements {', '.join(ARCHITECTURES)}")
     if raw.get("quantization_config"):
@@ -260,6 +262,8 @@ def canonical(name: str, prefix: str, heads: tuple[str, ...]) -> str:
     """A tensor's name as its family's names have it."""
     for old, new in OLD_NAMES.items():
         name = name.removesuffix(old) + new if name.endswith(f"LayerNorm{old}") else name
+    for theirs, ours in JOINED.items():
+        name = name.removesuffix(theirs) + ours if name.endswith(theirs) else name
     return name if name.startswith(heads) else prefix + name
 
 

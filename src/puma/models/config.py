@@ -224,9 +224,14 @@ class Vit(Struct, frozen=True, kw_only=True, tag_field="model_type", tag="vit"):
         return self.hidden_size // self.heads
 
     @property
+    def patches(self) -> int:
+        """Rows of pixels that an image makes."""
+        return (self.image_size // self.patch_size) ** 2
+
+    @property
     def context(self) -> int:
         """Rows of an image: its patches, and one before them."""
-        return (self.image_size // self.patch_size) ** 2 + 1
+        return self.patches + 1
 
     @property
     def vocab_size(self) -> int:
@@ -248,7 +253,24 @@ class Vit(Struct, frozen=True, kw_only=True, tag_field="model_type", tag="vit"):
         return True
 
 
-Config = Decoder | Encoder | T5 | Vit
+class PatchEncoder(Vit, frozen=True, kw_only=True, tag="patches"):
+    """An encoder of patches alone that normalises last, as torch's nn.MultiheadAttention is mostly used."""
+
+    @property
+    def context(self) -> int:
+        """Rows of an image: its patches."""
+        return self.patches
+
+    @property
+    def layer(self) -> Encoder:
+        """What the layers have in common with those of encoders of texts."""
+        return Encoder(
+            vocab_size=self.vocab_size, hidden_size=self.hidden_size, intermediate_size=self.intermediate_size,
+            layers=self.layers, heads=self.heads, eps=self.eps, activation=self.activation,
+        )  # fmt: skip
+
+
+Config = Decoder | Encoder | T5 | Vit | PatchEncoder
 Llama, Bert = Decoder, Encoder  # by the names of those whose settings are the defaults
 
 

@@ -183,12 +183,18 @@ def fold(config: Config, plain: Mapping[str, Value]) -> dict[str, Value]:
         nn.absorb(folded, norm, [MAPPING])
     for i in range(config.distinct):
         layer = f"bert.encoder.layer.{i}."
-        if not config.groups and not (config.projected and i == 0):
-            nn.absorb(folded, norm, [layer + name for name in ATTENTION])
-        nn.rescale(folded, layer + ATTENTION[0], config.head_dim**-0.5)
-        nn.absorb(folded, f"{layer}attention.output.LayerNorm", [f"{layer}intermediate.dense"])
+        absorbed = not config.groups and not (config.projected and i == 0)
+        fold_layer(folded, layer, norm if absorbed else "", config.head_dim)
         norm = f"{layer}output.LayerNorm"
     return {name: folded[name] for name in Model(config).shapes()}
+
+
+def fold_layer(folded: dict[str, Value], layer: str, norm: str, head_dim: int) -> None:
+    """Fold one layer, and into what it reads first the norm before it, if that is named."""
+    if norm:
+        nn.absorb(folded, norm, [layer + name for name in ATTENTION])
+    nn.rescale(folded, layer + ATTENTION[0], head_dim**-0.5)
+    nn.absorb(folded, f"{layer}attention.output.LayerNorm", [f"{layer}intermediate.dense"])
 
 
 def plain(config: Config) -> Shapes:

@@ -6,7 +6,11 @@ are taken as normalised already. It must not know of shares or parties.
 
 from __future__ import annotations
 
+import gzip
 import json
+import math
+import struct
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +25,13 @@ HALF = (0.5,)  # mean and deviation, if the checkpoint does not say
 
 def read(path: str | Path, folder: Path) -> Tensor:
     """Pixel values (channels, height, width) in float32, prepared as the checkpoint in `folder` wants them."""
-    path, settings = Path(path), _settings(folder)
-    array = _numbers(path) if path.suffix == ".npy" else _opened(path, settings)
+    path = Path(path)
+    return prepared(_numbers(path) if path.suffix == ".npy" else _opened(path, _settings(folder)), folder, path)
+
+
+def prepared(array: Any, folder: Path, path: str | Path) -> Tensor:
+    """The same from an image's numbers; `path` says where they come from, should they be none."""
+    settings = _settings(folder)
     if array.ndim == 2:
         array = array[:, :, None] if array.dtype == numpy.uint8 else array[None]
     if array.ndim != 3 or array.dtype.kind not in "fu":
@@ -36,11 +45,32 @@ def read(path: str | Path, folder: Path) -> Tensor:
     return (pixels - mean[:, None, None]) / deviation[:, None, None]
 
 
+def idx(path: Path, dimensions: int) -> Any:
+    """Bytes in the format of the MNIST files, numbers below each other in `dimensions`; gzipped or not."""
+    try:
+        content = path.read_bytes()
+        content = gzip.decompress(content) if path.suffix == ".gz" else content
+    except (OSError, EOFError, zlib.error) as error:
+        raise InputError(f"{path} cannot be read: {error}", "pass a file in MNIST's format") from error
+    sizes = struct.unpack_from(f">{dimensions}I", content, 4) if len(content) >= 4 + 4 * dimensions else ()
+    start = 4 + 4 * dimensions
+    if content[:4] != bytes([0, 0, 8, dimensions]) or len(content) - start != math.prod(sizes):
+        what = "images" if dimensions == 3 else "labels"
+        raise InputError(f"{path} holds no {what} in MNIST's format", "check which file is which")
+    return numpy.frombuffer(content, numpy.uint8, offset=start).reshape(sizes)
+
+
 def _settings(folder: Path) -> dict[str, Any]:
+    """What preprocessor_config.json says; else the mean and deviation that config.json may have under "normalize"."""
     try:
         return json.loads((folder / "preprocessor_config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
+        pass
+    try:
+        mean, deviation = json.loads((folder / "config.json").read_text(encoding="utf-8"))["normalize"]
+    except (OSError, ValueError, KeyError, TypeError):
         return {}
+    return {"image_mean": [mean], "image_std": [deviation]}
 
 
 def _numbers(path: Path) -> Any:

@@ -17,12 +17,13 @@ import torch
 from torch import Tensor
 
 from puma.errors import RangeError, UsageError
-from puma.models.config import T5, Config, Decoder, Encoder, Vit
+from puma.models.config import T5, Config, Decoder, Encoder, PatchEncoder, Vit
 from puma.mpc.fixed import ACTIVATION_LIMIT, SCORE_REACH, VALUE_LIMIT, WEIGHT_LIMIT
 
 SPREAD_LIMIT = 2.0**SCORE_REACH
 PRODUCT_LIMIT = 2.0**14  # of what relu gives, and of a gated product: more could not enter the next matrix
 GATED_LIMIT = 2.0**18
+PIXEL = 4.0  # of a normalised pixel: images from bytes reach 3
 NEGLIGIBLE = 32.0  # a score so far below another adds nothing: exp is 0 from -15 on
 HINT = "fixed-point numbers could overflow; use a checkpoint with smaller weights"
 
@@ -74,6 +75,8 @@ def bounds(config: Config, params: Params) -> Iterator[Bound]:
     """For each matrix whose result has a limited range: its name, its bound, the limit, and what the result is."""
     if isinstance(config, Encoder):
         return _encoder(config, params)
+    if isinstance(config, PatchEncoder):
+        return _patches(config, params)
     if isinstance(config, Vit):
         return _decoder(config.block, params)
     return _t5(config, params) if isinstance(config, T5) else _decoder(config, params)
@@ -144,17 +147,36 @@ def _encoder(config: Encoder, params: Params) -> Iterator[Bound]:
             reads = [_affine(config, params, f"{one}.output.LayerNorm") for one in layers] + embedded
         elif embedded and layer.endswith(".0"):
             reads = embedded
-        names = [f"{layer}.attention.self.{part}" for part in ("query", "key", "value")]
-        spread = max(_spread(params, names[0], names[1], config.head_dim, source) for source in reads)
-        yield names[0], spread, SPREAD_LIMIT, "attention scores with a spread"
-        value = max(float(_rows(params, names[2], source).max()) for source in reads)
-        yield names[2], value, VALUE_LIMIT, "a value"
-        dense = f"{layer}.intermediate.dense"
-        yield _activation(config.activation, dense, float(_rows(params, dense, n).max()))
+        yield from _encoder_layer(config, params, layer, reads)
     heads = {"bert.pooler.dense": config.pooler_activation, "cls.predictions.transform.dense": config.activation}
     for name, activation in heads.items():
         if f"{name}.weight" in params:
             yield _activation(activation, name, float(_rows(params, name, final).max()))
+
+
+def _encoder_layer(config: Encoder, params: Params, layer: str, reads: list[Source]) -> Iterator[Bound]:
+    """One layer, which reads one of these."""
+    names = [f"{layer}.attention.self.{part}" for part in ("query", "key", "value")]
+    spread = max(_spread(params, names[0], names[1], config.head_dim, source) for source in reads)
+    yield names[0], spread, SPREAD_LIMIT, "attention scores with a spread"
+    value = max(float(_rows(params, names[2], source).max()) for source in reads)
+    yield names[2], value, VALUE_LIMIT, "a value"
+    dense = f"{layer}.intermediate.dense"
+    n = Source(config.hidden_size)
+    yield _activation(config.activation, dense, float(_rows(params, dense, n).max()))
+
+
+def _patches(config: PatchEncoder, params: Params) -> Iterator[Bound]:
+    """The first layer reads W p + (row k of positions): with p / PIXEL and sqrt(context) e_k in one vector, which is
+    not longer than a norm's output."""
+    root = math.sqrt(config.context)
+    table = params["positions.weight"].T / root
+    matrix = torch.cat([PIXEL * params["patches.weight"], table], 1)
+    first = Source(matrix.shape[1], matrix)
+    for i in range(config.layers):
+        yield from _encoder_layer(
+            config.layer, params, f"layers.{i}", [first if i == 0 else Source(config.hidden_size)]
+        )
 
 
 def _affine(config: Encoder, params: Params, norm: str) -> Source:

@@ -35,11 +35,11 @@ class Model(nn.Module):
         self.fill(params)
 
     def __call__(self, pixels: Value, types: Any = None, lengths: Sequence[int] | None = None) -> Value:
-        """The last hidden states of images' patches (images * (context - 1), vocab_size), and of a row before each.
+        """The last hidden states of images' patches (images * patches, vocab_size), and of a row before each.
 
         That makes (images * context, hidden_size). `types` and `lengths` are those of texts, and of no use here.
         """
-        count = pixels.shape[0] // (self.config.context - 1)
+        count = pixels.shape[0] // self.config.patches
         at = nn.Layout([self.config.context] * count, causal=False)
         with F.component("embedding", pixels):
             rows = placed(pixels, at.positions.nonzero().squeeze(-1), len(at.positions))
@@ -57,7 +57,7 @@ class Model(nn.Module):
 
 
 def patches(config: Config, pixels: Tensor) -> Tensor:
-    """Pixel values (channels, height, width) as rows (context - 1, channels * patch * patch)."""
+    """Pixel values (channels, height, width) as rows (patches, channels * patch * patch)."""
     size, patch = config.image_size, config.patch_size
     if tuple(pixels.shape) != (config.channels, size, size):
         raise InputError(
@@ -76,7 +76,7 @@ def fold(config: Config, plain: Mapping[str, Value]) -> dict[str, Value]:
         layer = f"layers.{i}."
         nn.absorb_norms(folded, layer, READERS)
         nn.rescale(folded, f"{layer}self_attn.q_proj", config.head_dim**-0.5)
-    first = torch.cat([folded["cls"][0], folded["patches.bias"].expand(config.context - 1, -1)])
+    first = torch.cat([folded["cls"][0], folded["patches.bias"].expand(config.patches, -1)])
     folded["positions.weight"] = folded["positions"][0] + first
     folded["patches.weight"] = folded["patches.weight"].reshape(config.hidden_size, -1)
     return {name: folded[name] for name in Model(config).shapes()}

@@ -131,10 +131,7 @@ class Asking(ABC):
         Of a sentence, or of several in one request. The parties learn how many tokens each has, unless `lengths` is
         "secret": then a common length that all are padded to, the next power of two or `padded`.
         """
-        if lengths not in ("public", "secret"):
-            raise UsageError(f"lengths cannot be {lengths}", "choose public or secret")
-        if lengths == "secret":
-            self.model.check_padding()
+        self._check_lengths(lengths)
         tokens = [self.model.sentence_ids(s) for s in ([sentence] if isinstance(sentence, str) else sentence)]
         values = self.session.encode(
             [t.ids for t in tokens], self.model.output, [t.types for t in tokens], lengths, padded
@@ -142,13 +139,21 @@ class Asking(ABC):
         encodings = [Encoding(self.model.finished(x), self.cost) for x in values]
         return encodings[0] if isinstance(sentence, str) else encodings
 
-    def fill(self, text: str, top: int = 5) -> list[list[str]]:
+    def _check_lengths(self, lengths: str) -> None:
+        if lengths not in ("public", "secret"):
+            raise UsageError(f"lengths cannot be {lengths}", "choose public or secret")
+        if lengths == "secret":
+            self.model.check_padding()
+
+    def fill(self, text: str, top: int = 5, lengths: str = "public", padded: int = 0) -> list[list[str]]:
         """The most likely tokens at each place of a text that says [MASK] or <mask>, best first.
 
-        The parties learn the places, and nothing of the tokens.
+        The parties learn the places, and nothing of the tokens; `lengths` and `padded` are as for `encode`.
         """
+        self._check_lengths(lengths)
         tokens = self.model.sentence_ids(text)
-        (found,) = self.session.fill([tokens.ids], [self.model.masked_places(tokens)], top, [tokens.types])
+        places = [self.model.masked_places(tokens)]
+        (found,) = self.session.fill([tokens.ids], places, top, [tokens.types], lengths, padded)
         return [[self.decode([token]) for token in ranked] for ranked in found]
 
     def prepare(self, prompt: int, tokens: int | None = None, batch: int = 1) -> Ticket:

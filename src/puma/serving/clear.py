@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -59,8 +60,14 @@ class ClearModel(PublicModel):
     def sentence_ids(self, sentence: str) -> text.Tokens:
         """Token ids of a text that is to be encoded, checked against the context; of an image's file, its patches."""
         if isinstance(self.config, Vit):
-            return text.Tokens(vit.patches(self.config, images.read(sentence, self.checkpoint.folder)), [])  # type: ignore[arg-type]
+            return self.image_patches(images.read(sentence, self.checkpoint.folder))
         return super().sentence_ids(sentence)
+
+    def image_patches(self, image: Any) -> text.Tokens:
+        """The patches of an image, as pixel values or as bytes (height, width[, channels])."""
+        if not isinstance(image, Tensor):
+            image = images.prepared(image, self.checkpoint.folder, "this")
+        return text.Tokens(vit.patches(self.config, image), [])  # type: ignore[arg-type]
 
     def generate(self, ids: Sequence[int], tokens: int) -> list[int]:
         """Greedy continuation in float."""

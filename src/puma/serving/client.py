@@ -207,17 +207,19 @@ class Session(Talking):
 
     def fill(
         self, prompts: Sequence[Sequence[int]], masked: Sequence[Sequence[int]], top: int = 1,
-        types: Sequence[Sequence[int]] = (),
+        types: Sequence[Sequence[int]] = (), lengths: str = "public", padded: int = 0,
     ) -> list[list[list[int]]]:  # fmt: skip
         """Of each prompt, for each of its masked places, the `top` most likely tokens, best first.
 
-        Everyone learns the places.
+        Everyone learns the places; `lengths` and `padded` are as for `encode`.
         """
-        starts = [0, *accumulate(len(ids) for ids in prompts)]
+        width = secret_length(self.config, prompts, types, padded) if lengths == "secret" else 0
+        starts = [0, *accumulate(width or len(ids) for ids in prompts)]
         if any(not 0 <= i < len(ids) for ids, places in zip(prompts, masked, strict=True) for i in places):
             raise InputError("a masked place is not among the tokens", "places count from 0 in each prompt")
         rows = [start + i for start, places in zip(starts, masked) for i in places]
-        sent, ticket = self._ask(lambda job: msg.Encode(job, "tokens", rows=rows, top=top), prompts, types, top)
+        types = () if width else types
+        sent, ticket = self._ask(lambda job: msg.Encode(job, "tokens", rows=rows, top=top), prompts, types, top, width)
         found = [[int(index) % (1 << self._bits) for index in self._result()] for _ in range(top)]
         self.cost = cost_of(self._reports(), sent, ticket)
         ranked = iter(zip(*found, strict=True))
@@ -304,7 +306,7 @@ class Session(Talking):
         assert config is not None
         width = config.vocab_size
         if isinstance(config, Vit):
-            rows = pixels.checked(prompts, config.context - 1, width)  # type: ignore[arg-type]
+            rows = pixels.checked(prompts, config.patches, width)  # type: ignore[arg-type]
             lengths = [config.context] * len(prompts)
             return lengths, lambda seeds: pixels.seal(rows, seeds), pixels.upload_bytes(len(rows), width)
         lengths, ids = [len(prompt) for prompt in prompts], [int(token) for prompt in prompts for token in prompt]

@@ -299,8 +299,8 @@ def imagined(party: Party, job: Input, config: Config) -> Given:
 
 
 def patch_rows(config: Vit, job: Input) -> int:
-    """Rows of pixels that a client sends: one less for each image than its states."""
-    return len(job.lengths) * (config.context - 1)
+    """Rows of pixels that a client sends."""
+    return len(job.lengths) * config.patches
 
 
 def spent(party: Party) -> list[Spent]:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from puma.errors import InputError, UsageError
 from puma.models import text as texts
+from puma.models.config import Vit
 from puma.serving import measures
 from puma.serving.clear import ClearModel
 from puma.serving.engine import NEXT
@@ -85,6 +86,9 @@ def summary(task: Task, records: list[Record]) -> dict[str, Any]:
 
 def _encoded(model: ClearModel, example: Example, _: int) -> Prompt:
     first, *rest = example.texts
+    if isinstance(model.config, Vit):
+        found = model.sentence_ids(first) if isinstance(first, str) else model.image_patches(first)
+        return Prompt((found,), example.label)
     if len(rest) > 1:
         raise UsageError("a classification takes one text or two", "name one or two columns with --text")
     tokens = texts.encode(model.tokenizer, model.config, first, rest[0] if rest else None)

@@ -1,4 +1,7 @@
-"""Examples to evaluate a model on: tables with named or numbered columns, and plain texts. It must not know models."""
+"""Examples to evaluate a model on: tables with named or numbered columns, texts, images.
+
+It must not know shares or parties.
+"""
 
 from __future__ import annotations
 
@@ -7,17 +10,18 @@ import re
 from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from puma.errors import UsageError
+from puma.models.images import idx
 
 BLANK_LINES = r"\n\s*\n"  # between the documents of a text
 
 
 class Example(NamedTuple):
-    """One text or two, and what is right, if the file says so."""
+    """One text or two, an image's file or its bytes (height, width), and what is right, if the file says so."""
 
-    texts: tuple[str, ...]
+    texts: tuple[Any, ...]
     label: str = ""
 
 
@@ -53,6 +57,21 @@ def read_text(path: Path, split: str | None, limit: int | None) -> list[Example]
         raise UsageError(f"--split {split} is no pattern ({error})", "pass a regular expression") from None
     found = (Example((d.strip(),)) for d in documents if d and d.strip())
     return list(found if limit is None else islice(found, limit))
+
+
+def read_images(path: Path, text: str | None, label: str | None, limit: int | None) -> list[Example]:
+    """Images that a table names, relative to its folder; or two files in MNIST's format, `label` naming the second."""
+    if label is None:
+        raise UsageError("images need what is right", "pass --label COL, or --label FILE for MNIST's files")
+    if text is not None:
+        rows = read_table(path, [text], label, limit)
+        return [Example((str(path.parent / row.texts[0]),), row.label) for row in rows]
+    images, labels = idx(path, 3), idx(Path(label), 1)
+    if len(images) != len(labels):
+        raise UsageError(
+            f"{len(images)} images do not go with {len(labels)} labels", "check which files belong together"
+        )
+    return [Example((image,), str(int(right))) for image, right in islice(zip(images, labels), limit)]
 
 
 def _place(path: Path, names: list[str], name: str) -> int:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from puma.models import Cache, architecture
-from puma.models.config import Config
+from puma.models.config import Config, Vit
 from puma.nn.layout import Rows
 from puma.nn.paper import SPLINE, marked
 from puma.serving.engine import EVERY_TOKEN, NEXT
@@ -45,7 +45,11 @@ class Plain:
         self, prompts: Sequence[Sequence[int]], output: str, types: Sequence[Sequence[int]] = ()
     ) -> list[Tensor]:
         """Of each prompt hidden states, their sum, class logits or every next token's logits, as float64."""
-        rows, lengths = self._rows([*chain(*prompts)]), [len(ids) for ids in prompts]
+        if isinstance(self.config, Vit):
+            lengths = [self.config.context] * len(prompts)
+            rows = marked(torch.cat(list(prompts)), self.approximation)  # type: ignore[arg-type]
+        else:
+            rows, lengths = self._rows([*chain(*prompts)]), [len(ids) for ids in prompts]
         with torch.no_grad():
             if output == NEXT:
                 states = self._model.every(rows, Cache(self.config.layers, lengths))

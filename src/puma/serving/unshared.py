@@ -12,27 +12,22 @@ from itertools import chain
 import torch
 from torch import Tensor
 
-from puma.errors import UsageError
 from puma.models.config import Config, Vit
 from puma.mpc.clear import Clear, ClearChoice, ClearParty, Note, held
-from puma.mpc.fixed import RESIDUAL_RING
+from puma.mpc.fixed import ACTIVATION, RESIDUAL_RING, RING
 from puma.mpc.share import Share, encode
 from puma.serving.engine import EVERY_TOKEN, Engine, tensor_specs
 from puma.serving.messages import Encode, Generate, Input
+from puma.serving.pixels import checked
 
 
 class Unshared:
-    """A model in fixed point; `alias` names parameters that are another one, as in `Session.share`.
-
-    UsageError for a model of images.
-    """
+    """A model in fixed point; `alias` names parameters that are another one, as in `Session.share`."""
 
     def __init__(
         self, config: Config, params: Mapping[str, Tensor], approximation: str = "spline",
         alias: Mapping[str, str] | None = None,
     ) -> None:  # fmt: skip
-        if isinstance(config, Vit):
-            raise UsageError("images are not computed in the clear", "ask three parties, without --clear")
         self.config, self.approximation = config, approximation
         self.party = ClearParty(approximation)
         alias, shares = dict(alias or {}), dict[str, Share]()
@@ -72,12 +67,18 @@ class Unshared:
             assert isinstance(share, Clear)
             found.append(share.value)
 
-        self.engine.encode(self._rows(prompts), job, emit)  # type: ignore[arg-type]
+        given = self._pixels(prompts) if isinstance(self.config, Vit) else self._rows(prompts)  # type: ignore[arg-type]
+        self.engine.encode(given, job, emit)  # type: ignore[arg-type]
         return list(found[0].split(job.input.lengths) if output in EVERY_TOKEN else found[0])
 
     def _input(self, prompts: Sequence[Sequence[int]], types: Sequence[Sequence[int]] = ()) -> Input:
-        lengths, kinds = [len(ids) for ids in prompts], [*chain(*types)]
+        whole = isinstance(self.config, Vit)
+        lengths, kinds = [self.config.context if whole else len(ids) for ids in prompts], [*chain(*types)]
         return Input(lengths, [], [], kinds, approximation=self.approximation)
+
+    def _pixels(self, images: Sequence[Tensor]) -> Clear:
+        rows = checked(images, self.config.patches, self.config.vocab_size)  # type: ignore[union-attr]
+        return held(self.party, encode(rows, ACTIVATION), RING, ACTIVATION)  # type: ignore[arg-type]
 
     def _rows(self, prompts: Sequence[Sequence[int]]) -> ClearChoice:
         return ClearChoice(self.party, torch.tensor([*chain(*prompts)]), self.config.vocab_size, RESIDUAL_RING)
