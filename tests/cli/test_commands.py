@@ -13,6 +13,7 @@ from puma.errors import PumaError
 from puma.serving import bench, local
 from puma.serving.engine import SELFTEST
 from tests.cli.conftest import Run
+from tests.models import zoo
 
 BYTES = {"total", "online", "offline", "per_party", "client"}
 pytestmark = [pytest.mark.processes, pytest.mark.usefixtures("lent")]
@@ -193,3 +194,14 @@ def test_demo(puma: Run, checkpoints: dict[str, Path], monkeypatch: pytest.Monke
 def test_bench_warms_up_with_a_prompt_of_one(puma: Run, checkpoints: dict[str, Path]) -> None:
     assert puma("bench", checkpoints["bert"], "--prompt", 1, "--json").json["prompt"] == 1
     assert bench.WARM_UP > 0
+
+
+def test_beam_search(puma: Run, tmp_path: Path) -> None:
+    folder = zoo.write(tmp_path, "t5")
+    asked = ("generate", folder, "the cat sat", "--tokens", "4", "--beams", "3")
+    found = puma(*asked, "--reveal-logits", "--compare", "--json").json
+    assert found["compare"]["agree"] and found["beams"] == 3 and 1 <= len(found["token_ids"]) <= 4
+    assert "The plain model gives the same" in puma(*asked, "--reveal-logits", "--compare").out
+    assert "needs logits" in puma(*asked).err
+    assert "a search by 1 beams" in puma(*asked[:-1], "1", "--reveal-logits").err
+    assert "without chance" in puma(*asked, "--temperature", "1").err

@@ -75,7 +75,7 @@ def test_what_cannot_be_secret(tmp_path: Path, processes: Trio) -> None:
     params = dict(cluster.model.params)
     check_padding(cluster.model.config, params)
     params["bert.encoder.layer.0.attention.self.query.weight"] = 100 * torch.ones(24, 24)
-    with pytest.raises(RangeError, match="too wide for padding in secret"):
+    with pytest.raises(RangeError, match="too wide for hiding some in secret"):
         check_padding(cluster.model.config, params)
     decoder = ClearModel(zoo.write(tmp_path / "llama", "llama-classifier"))
     with pytest.raises(UsageError, match="only encoders"):

@@ -14,7 +14,8 @@ from cyclopts import Parameter
 
 import puma
 from puma.cli import ui
-from puma.cli.prompts import agreement, comparison, generate_all, read, sampling
+from puma.cli.prompts import agreement, comparison, generate_all, one_prompt, read, sampling
+from puma.cli.searching import search
 from puma.cli.ui import HUMAN, LIKELIEST, Chance, Count, Flag, Output, Profile
 from puma.cli.where import HERE, End, Where, kept, opened, sentences
 from puma.errors import UsageError
@@ -38,6 +39,8 @@ def generate(
     prepared: Flag = False,
     approximation: Profile = "spline",
     stop: End | None = None,
+    beams: Count | None = None,
+    length_penalty: float = 1.0,
     where: Where = HERE,
     output: Output = HUMAN,
 ) -> None:
@@ -64,9 +67,18 @@ def generate(
         Which functions to compute with: ours, those of the PUMA paper, or MPCFormer's.
     stop
         eos: end earlier where the text ends. The parties then wait after each token, and learn how many there are.
+    beams
+        Search for the likeliest text by so many at a time; needs logits.
+    length_penalty
+        Of a beam search: an ended text is worth its score over its length to this power.
     """
     where.check(compare=compare)
     store = kept(store, prepared)
+    if beams is not None:
+        if prompts or chance.sampling or store:
+            raise UsageError("--beams is for one prompt, without chance or store", "leave out the other options")
+        search(model, prompt, tokens, (beams, length_penalty, stop), compare, chance, approximation, where, output)
+        return
     if prompts is not None:
         if prompt is not None:
             raise UsageError("--prompts takes the place of PROMPT", "leave out one of them")
@@ -74,9 +86,7 @@ def generate(
             raise UsageError("--stop is for one prompt", "leave it out, or pass PROMPT")
         generate_all(model, read(prompts), tokens, compare, chance, store, approximation, output, where)
         return
-    if model is None:
-        raise UsageError("puma generate needs PROMPT", "pass one, or --prompts FILE with one in each line")
-    source, prompt = (None, model) if prompt is None else (model, prompt)
+    source, prompt = one_prompt(model, prompt)
     sampling(chance, compare, where)
     started = time.perf_counter()
     with ui.progress(output.json) as progress:

@@ -68,6 +68,13 @@ def generate_all(
     where.say_local()
 
 
+def one_prompt(model: str | None, prompt: str | None) -> tuple[str | None, str]:
+    """The model and the prompt, where the model may be left out."""
+    if model is None:
+        raise UsageError("puma generate needs PROMPT", "pass one, or --prompts FILE with one in each line")
+    return (None, model) if prompt is None else (model, prompt)
+
+
 def sampling(chance: Chance, compare: bool, where: Where) -> Sampling:
     """How tokens are chosen; refused beforehand if it cannot be done, or compared."""
     from puma.serving.sampling import Sampling

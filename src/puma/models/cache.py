@@ -12,8 +12,8 @@ import torch
 
 from puma.errors import UsageError
 from puma.nn import functional as F
-from puma.nn.layout import Rows
-from puma.nn.modules import Layout, Value
+from puma.nn.layout import Rows, placed
+from puma.nn.modules import Layout, Value, hiding
 
 
 class LayerCache:
@@ -55,6 +55,8 @@ class Cache:
         self.layers: list[LayerCache] = [LayerCache() for _ in range(layers)]
         self.memory: Any = None  # what an encoder made of the prompts, for models that have one
         self._lengths = lengths
+        self._hidden: Value = None  # columns from the rows that come next
+        self._places: torch.Tensor | None = None  # positions of the columns, since there are branches
         self.held = torch.empty((1 if lengths is None else len(lengths), 0), dtype=torch.bool)
 
     @property
@@ -64,12 +66,35 @@ class Cache:
 
     def advance(self, rows: int) -> Layout:
         """How the next rows lie: first the prompts one after the other, later as many new rows of each."""
+        if self._hidden is not None:
+            return self._branched(rows)
         prompts = len(self.held)
         lengths = [rows // prompts] * prompts if self.length or self._lengths is None else self._lengths
         if sum(lengths) != rows:
             raise UsageError(f"{rows} rows are not those of {prompts} prompts", "pass the lengths of all prompts")
         layout = Layout(lengths, self.held)
         self.held = layout.held
+        return layout
+
+    def branch(self, hidden: Value) -> None:
+        """The next rows go on with one text each, all from the same single prompt, as a beam search has them.
+
+        `hidden` (rows, columns since the prompt, theirs included) is 1 where a row must not see a column, because it
+        belongs to another text, and 0 elsewhere. It may be secret: every token is computed once and stays where it is,
+        and nobody learns whose it was.
+        """
+        own = self if self.memory is None else self.memory.own
+        if len(own.held) != 1:
+            raise UsageError(f"{len(own.held)} prompts cannot branch", "ask for one at a time")
+        own._hidden = hidden
+
+    def _branched(self, rows: int) -> Layout:
+        before, hidden = self._places, self._hidden
+        before = torch.arange(self.length)[None] if before is None else before
+        count = before.shape[1] + rows
+        columns = placed(hidden.transpose(0, 1), torch.arange(count - hidden.shape[1], count), count)
+        layout = Layout.branches(before, rows, hiding(columns.transpose(0, 1).reshape(1, 1, rows, count)))
+        self.held, self._places, self._hidden = layout.held, layout.places, None
         return layout
 
     @classmethod

@@ -16,7 +16,6 @@ from puma.nn import functional as F
 from puma.nn.modules import Value
 
 ATTENTION = ("attention.self.query", "attention.self.key", "attention.self.value")
-PADDING_OFFSET = 1 << 13  # taken off the scores of padding; with the spread of others it stays within their reach
 MAPPING = "bert.embeddings.mapping"
 
 
@@ -38,9 +37,9 @@ class Attention(nn.Module):
         self.key = nn.Linear(c.hidden_size, c.hidden_size)
         self.value = nn.Linear(c.hidden_size, c.hidden_size)
 
-    def __call__(self, x: Value, at: nn.Layout, offset: Value | None) -> Value:
+    def __call__(self, x: Value, at: nn.Layout) -> Value:
         q, k, v = F.heads(self.query(x), self.key(x), self.value(x), self.head_dim)
-        return nn.attend(q, at.rows.pad(k), at.rows.pad(v), at, offset)
+        return nn.attend(q, at.rows.pad(k), at.rows.pad(v), at)
 
 
 class Output(nn.Module):
@@ -65,10 +64,10 @@ class Layer(nn.Module):
         self.intermediate: Any = nn.Module(dense=nn.Linear(c.hidden_size, c.intermediate_size))
         self.output = Output(c, c.intermediate_size)
 
-    def __call__(self, h: Normed, at: nn.Layout, offset: Value | None) -> Normed:
+    def __call__(self, h: Normed, at: nn.Layout) -> Normed:
         with F.component("attention", h.n):
             full = h.full
-            x = self.attention.output.dense(self.attention.self(h.n if self.absorbed else full, at, offset)) + full
+            x = self.attention.output.dense(self.attention.self(h.n if self.absorbed else full, at)) + full
         h = self.attention.output.norm(x)
         with F.component("mlp", h.n):
             x = self.output.dense(nn.activate(self.activation, self.intermediate.dense(h.n))) + h.full
@@ -101,10 +100,10 @@ class Encoder(nn.Module):
         self.encoder: Any = nn.Module(layer=[Layer(c) for _ in range(c.distinct)])
         self.pooler: Any = nn.Module(dense=nn.Linear(c.hidden_size, c.hidden_size)) if c.pooler else None
 
-    def __call__(self, one_hot: Value, at: nn.Layout, types: list[int], offset: Value | None) -> Value:
+    def __call__(self, one_hot: Value, at: nn.Layout, types: list[int]) -> Value:
         h = self.embeddings(one_hot, at, types)
         for i in range(self.c.layers):
-            h = self.encoder.layer[i * self.c.distinct // self.c.layers](h, at, offset)
+            h = self.encoder.layer[i * self.c.distinct // self.c.layers](h, at)
         return h.full
 
 
@@ -146,11 +145,10 @@ class Model(nn.Module):
         types: public token types, 0 unless given. padding: (tokens,), 1 for tokens that no other one may see, 0 for
         others; if it is secret, so are the lengths of the texts.
         """
-        at, offset = nn.Layout(lengths or one_hot.shape[:1], causal=False), None
+        at = nn.Layout(lengths or one_hot.shape[:1], causal=False)
         if padding is not None:
-            columns = at.rows.pad(padding.reshape(padding.shape[0], 1, 1)).transpose(2, 3)
-            offset = F.times(columns, -PADDING_OFFSET)
-        return self.bert(one_hot, at, list(types or [0] * one_hot.shape[0]), offset)
+            at.offset = nn.hiding(at.rows.pad(padding.reshape(padding.shape[0], 1, 1)).transpose(2, 3))
+        return self.bert(one_hot, at, list(types or [0] * one_hot.shape[0]))
 
     def pool(self, hidden: Value, lengths: Sequence[int] | None = None) -> Value:
         """The pooled first token of each text (texts, hidden_size)."""

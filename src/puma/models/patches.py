@@ -44,7 +44,7 @@ class Model(nn.Module):
         with F.component("embedding", pixels):
             h = Normed(self.patches(pixels) + self.positions.weight[at.positions], None)
         for layer in self.layers:
-            h = layer(h, at, None)
+            h = layer(h, at)
         with F.component("norm", pixels):
             return self.norm(F.layer_norm(h.full, self.config.eps))
 

@@ -62,13 +62,17 @@ def check(config: Config, params: Params) -> None:
 
 
 def check_padding(config: Config, params: Params) -> None:
-    """Raise RangeError if scores of padding, lowered by encoder.PADDING_OFFSET, could still count or go too far."""
+    """Raise RangeError if scores of padding, lowered by modules.HIDING, could still count or go too far."""
     if not isinstance(config, Encoder):
         raise UsageError("only encoders can be asked about texts of secret length", "make the lengths public")
+    check_hiding(config, params, "make the lengths of texts public")
+
+
+def check_hiding(config: Config, params: Params, hint: str) -> None:
+    """The same for all scores that are hidden in secret."""
     for name, bound, limit, what in bounds(config, params):
         if limit == SPREAD_LIMIT and not bound < SPREAD_LIMIT / 2 - NEGLIGIBLE:
-            hint = "make the lengths of texts public"
-            raise RangeError(f"{name} can give {what} of {bound:.4g}, too wide for padding in secret", hint)
+            raise RangeError(f"{name} can give {what} of {bound:.4g}, too wide for hiding some in secret", hint)
 
 
 def bounds(config: Config, params: Params) -> Iterator[Bound]:

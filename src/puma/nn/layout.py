@@ -58,8 +58,12 @@ class Layout:
     """The rows of one pass, which of them ask for an answer, and what those may see.
 
     `rows` and `queries` are Rows: all of them, and those that ask. `positions` (rows,) counts within a prompt; `mask`
-    is (prompts, queries.longest, earlier and new columns), True where allowed, at least once a row.
+    is (prompts, queries.longest, earlier and new columns), True where allowed, at least once a row. An `offset` that
+    broadcasts to (prompts, 1, queries.longest, columns) is added to scores: it may be secret, and so hide a column.
     """
+
+    offset: Any = None
+    branched = False  # whether all rows are the last of their texts
 
     def __init__(self, lengths: Sequence[int], earlier: Tensor | None = None, causal: bool = True) -> None:
         """`lengths`: new rows of each prompt; `earlier` (prompts, columns): where the cache holds rows of theirs."""
@@ -77,13 +81,29 @@ class Layout:
         self._places = self._columns[:, columns - rows :]
         self._asking: Tensor | None = None
 
+    @classmethod
+    def branches(cls, places: Tensor, rows: int, offset: Any) -> Layout:
+        """So many new rows of one prompt, all at the position after the last one; `places` (1, columns) of what lies
+        before them. They see each other as far as the offset lets them.
+        """
+        result, deepest = cls([rows], torch.ones_like(places, dtype=torch.bool), causal=False), int(places.max()) + 1
+        result.positions, result._places = torch.full((rows,), deepest), torch.full((1, rows), deepest)
+        result._columns = torch.cat([places, result._places], 1)
+        result.offset, result.branched = offset, True
+        return result
+
+    @property
+    def places(self) -> Tensor:
+        """Positions of all columns (prompts, columns)."""
+        return self._columns
+
     def asking(self, x: Any) -> Any:
         """Those rows of x that ask."""
         return x if self._asking is None else x[self._asking]
 
     def ending(self) -> Layout:
         """The same rows, of which the last one of each prompt asks."""
-        if self.queries.longest == 1:
+        if self.queries.longest == 1 or self.branched:
             return self
         result = Layout.__new__(Layout)
         vars(result).update(vars(self), queries=Rows([1] * len(self.rows.lengths)), mask=self.mask[:, -1:])
@@ -98,7 +118,8 @@ class Layout:
     def across(self, source: Rows) -> Layout:
         """The same rows, which see all rows of their prompt in `source` and nothing else."""
         result = Layout.__new__(Layout)
-        vars(result).update(vars(self), mask=source.real[:, None, :].expand(-1, self.queries.longest, -1))
+        mask = source.real[:, None, :].expand(-1, self.queries.longest, -1)
+        vars(result).update(vars(self), mask=mask, offset=None)
         return result
 
     def within(self, window: int) -> Layout:

@@ -105,8 +105,15 @@ def attend(q: Value, k: Value, v: Value, at: Layout, bias: Value | None = None, 
     scores = F.scores(q, k)
     scores = F.softcap(scores, cap) if cap else scores
     scores = scores if bias is None else scores + bias
+    if at.offset is not None:
+        scores = scores + (at.offset if at.offset.shape[2] == 1 else F.cat([at.offset] * groups, 2))
     context = F.softmax_matmul(scores, v, mask)
     return at.queries.unpad(context.reshape(prompts, heads, rows, size))
+
+
+def hiding(flags: Value) -> Value:
+    """What takes columns out of softmax where flags, secret or not, are 1 and leaves them where they are 0."""
+    return F.times(flags, -HIDING)
 
 
 def rotary_angles(positions: torch.Tensor, frequencies: torch.Tensor, device: torch.device) -> torch.Tensor:
@@ -138,6 +145,8 @@ def rescale(state: dict[str, Value], linear: str, factor: float) -> None:
         if name in state:
             state[name] = state[name] * factor
 
+
+HIDING = 1 << 13  # off a hidden score; with the spread of others it stays within their reach
 
 ACTIVATIONS: dict[str, Callable[[Value], Value]] = {
     "gelu": F.gelu,

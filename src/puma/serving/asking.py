@@ -14,6 +14,7 @@ from typing import Any, Literal, overload
 from torch import Tensor
 
 from puma.errors import UsageError
+from puma.serving.beams import Beams
 from puma.serving.client import Cost, Session
 from puma.serving.jobs import job
 from puma.serving.messages import Encode, Input
@@ -116,6 +117,22 @@ class Asking(ABC):
         """Up to the token that ends the text, and with it."""
         last = next((i for i, new in enumerate(ids) if new in self.model.eos), len(ids))
         return ids[: last + 1]
+
+    def search(
+        self, prompt: str, tokens: int = 32, beams: int = 4, length_penalty: float = 1.0, stop: Stop = None,
+        progress: Callable[[int], None] | None = None,
+    ) -> Answer:  # fmt: skip
+        """The continuation that a beam search finds, of up to so many tokens; it needs logits, see `generate`.
+
+        It ends where the text ends, and the parties learn that with `stop="eos"` only. `progress` is told each step.
+        """
+        found = Beams(beams, tokens, self.model.eos, length_penalty)
+        self.model.check_hiding()
+        until = self._until(stop, 1) is not None
+        for step in self.session.search(self.model.prompt_ids(prompt, tokens), found, until):
+            if progress:
+                progress(step)
+        return Answer(self.decode(found.best), found.best, self.cost)
 
     @overload
     def encode(self, sentence: str, lengths: str = "public", padded: int = 0) -> Encoding: ...

@@ -19,7 +19,9 @@ from torch import Tensor
 from puma.models import Cache, architecture, images, text, vit
 from puma.models.checkpoint import Checkpoint, embedded, load
 from puma.models.config import Config, Vit
-from puma.models.ranges import check_padding
+from puma.models.ranges import check_hiding, check_padding
+from puma.serving.beams import Beams
+from puma.serving.plain import Plain
 from puma.serving.public import SETTINGS, TEMPLATE, PublicModel
 
 FILES = ("tokenizer.json", SETTINGS, TEMPLATE)  # that travel with a model
@@ -57,6 +59,9 @@ class ClearModel(PublicModel):
     def check_padding(self) -> None:
         check_padding(self.config, self.params)
 
+    def check_hiding(self) -> None:
+        check_hiding(self.config, self.params, "search greedily")
+
     def sentence_ids(self, sentence: str) -> text.Tokens:
         """Token ids of a text that is to be encoded, checked against the context; of an image's file, its patches."""
         if isinstance(self.config, Vit):
@@ -72,6 +77,11 @@ class ClearModel(PublicModel):
     def generate(self, ids: Sequence[int], tokens: int) -> list[int]:
         """Greedy continuation in float."""
         return list(greedy(self.config, self.plain, ids, tokens))
+
+    def search(self, ids: Sequence[int], beams: Beams) -> list[int]:
+        """What a beam search finds in float."""
+        Plain(self.config, self.plain).search(ids, beams)
+        return beams.best
 
     def encode(self, tokens: text.Tokens) -> Tensor:
         """Class logits or the normalised mean of the token states, in float."""

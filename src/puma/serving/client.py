@@ -32,6 +32,7 @@ from puma.mpc.seeded import rest_bytes
 from puma.serving import messages as msg
 from puma.serving import pixels
 from puma.serving.account import Cost, cost_of
+from puma.serving.beams import Beams
 from puma.serving.engine import EVERY_TOKEN, tensor_specs
 from puma.serving.material import ID_BYTES
 from puma.serving.prompt import Sealed, Seeds, seal, upload_bytes
@@ -39,6 +40,7 @@ from puma.serving.sampling import Sampler, Sampling
 from puma.serving.talking import Talking
 from puma.serving.tickets import Ticket, Tickets
 
+LOGITS_HINT = "search greedily, or let the owner share with reveal_logits"
 KEEP_MASKS_BELOW = 50_000_000  # parameters; larger models draw their masks again at every use
 PIECE_WORDS = 1 << 15  # that the owner masks at a time
 
@@ -175,6 +177,30 @@ class Session(Talking):
                 raise UsageError("a new request came before this one was read", "read a stream to its end")
             if self._paced:
                 sent += self._go_on(new if choose else [])
+        self.cost = cost_of(self._reports(), sent, ticket)
+
+    def search(self, prompt: Sequence[int], beams: Beams, stop: bool = False) -> Iterator[int]:
+        """Search for the likeliest text, which `beams` then holds; yield how many steps are done.
+
+        With `stop` it ends when nothing better can come, which the parties learn. Of each logit that they reveal they
+        know nothing, nor which beams go on.
+        """
+        if not self.reveals:
+            raise PolicyError("beam search needs logits, which the model's owner does not let clients see", LOGITS_HINT)
+        order = partial(msg.Generate, tokens=beams.tokens, reveal=True, paced=True, beams=beams.count)
+        sent, ticket = self._ask(order, [prompt], [], beams.tokens)
+        mine = self._requests
+        while self._unread:
+            result = self._result()
+            self._paced = self._unread > 0
+            chosen = beams.choose(result)
+            yield beams.steps
+            if mine != self._requests:
+                raise UsageError("a new request came before this one was read", "read a search to its end")
+            if self._paced and stop and beams.over:
+                self._leave()
+            elif self._paced:
+                sent += self._go_on(chosen, beams.hidden())
         self.cost = cost_of(self._reports(), sent, ticket)
 
     def asked(self, how: Sampling) -> dict[str, Any]:
@@ -317,7 +343,7 @@ class Session(Talking):
         real = [i < length for length in lengths for i in range(padded)]
         rest = iter(ids)
         ids, pads = [next(rest) if here else 0 for here in real], [int(not here) for here in real]
-        upload = upload_bytes(len(ids), width, padded=True)
+        upload = upload_bytes(len(ids), width, len(ids))
         return [padded] * len(lengths), lambda seeds: seal(ids, width, seeds, pads), upload
 
     def _ticket(self, request: Inference) -> Ticket | None:
@@ -334,16 +360,20 @@ class Session(Talking):
                 link.send_control(msg.encode(msg.Take(ticket.id)))
         return next((reply.problem for reply in self._replies(msg.Taken) if reply.problem), "")
 
-    def _go_on(self, chosen: Sequence[int]) -> int:
-        """Ask for the next token of a paced request, after those that the client chose; the bytes of these."""
+    def _go_on(self, chosen: Sequence[int], hidden: Sequence[int] = ()) -> int:
+        """Ask for the next token of a paced request, after those that the client chose; the bytes of these.
+
+        `hidden` says of beams which columns each does not see.
+        """
         self._paced, vocabulary = False, self.config.vocab_size  # type: ignore[union-attr]
         with self._talking(sending=True):
             if not chosen:
                 for link in self.links:
                     link.send_control(msg.encode(msg.Pace(True)))
                 return 0
-            for link, part in zip(self.links, seal(chosen, vocabulary), strict=True):
-                link.send_control(msg.encode(msg.Pace(True, msg.Input([1] * len(chosen), part.masks, part.choices))))
+            for link, part in zip(self.links, seal(chosen, vocabulary, padding=hidden or None), strict=True):
+                fed = msg.Input([1] * len(chosen), part.masks, part.choices, padded=bool(hidden))
+                link.send_control(msg.encode(msg.Pace(True, fed)))
                 if part.payload.numel():
                     link.send(part.payload.numpy())
-        return upload_bytes(len(chosen), vocabulary)
+        return upload_bytes(len(chosen), vocabulary, len(hidden))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from itertools import count
 from typing import Any
 
 import torch
@@ -71,7 +72,8 @@ class Engine:
                 f"the parties compute with {self.party.approximation}, the request names {prompts.approximation}",
                 "start the session with the approximation that is wanted",
             )
-        check_batch(self.config, prompts.lengths, tokens)
+        beams = job.beams if isinstance(job, Generate) else 1
+        check_batch(self.config, prompts.lengths * beams, tokens)
         if isinstance(self.config, Vit) and set(prompts.lengths) != {self.config.context}:
             raise InputError(f"an image has {self.config.context} rows", "name as many for each")
         if isinstance(job, Generate) and (architecture(self.config).family != "causal" or self.config.labels):
@@ -141,6 +143,9 @@ class Engine:
                 word = step + 1 < job.tokens and proceed()
                 if word is False:
                     return
+                if isinstance(word, prompt.Padded):
+                    cache.branch(word.padding.reshape(job.beams, -1))
+                    word = word.rows
                 if isinstance(word, Choice):
                     one_hot, token = word, None
 
@@ -223,6 +228,10 @@ def _admit_sampling(job: Generate) -> None:
         raise UsageError(f"cannot sample at temperature {job.temperature:g}", f"choose one {between}, or 0")
     if job.reveal and (job.temperature or not job.paced):
         raise UsageError("logits are revealed step by step, without noise", "let the client choose after each step")
+    if job.beams > 1 and not (job.reveal and len(job.input.lengths) == 1):
+        raise UsageError(
+            "beams continue one prompt, as the client chooses from logits", "ask for logits, prompt by prompt"
+        )
     if job.material and job.paced:
         raise UsageError("what is prepared runs in one go", "leave out the material, or generate a fixed number")
 
@@ -282,8 +291,14 @@ def _dry_party(rank: int, config: Config, job: Generate | Encode) -> list[Spent]
     engine = Engine(party, config, params)
     given = imagined(party, job.input, config)
     if isinstance(job, Generate):
-        chosen = Input([1] * len(job.input.lengths), [], [])
-        proceed = (lambda: imagined(party, chosen, config)) if job.reveal else (lambda: True)
+        steps, fed = count(1), len(job.input.lengths) * job.beams
+
+        def proceed() -> Given | bool:
+            if not job.reveal:
+                return True
+            rows, hidden = prompt.imagined(party, fed, config.vocab_size), hidden_flags(job, next(steps))
+            return prompt.Padded(rows, prompt.imagined_padding(party, hidden)) if hidden else rows
+
         engine.generate(given, job, lambda share: answered(party, share), lambda: None, proceed)
     else:
         engine.encode(given, job, lambda share: answered(party, share))
@@ -296,6 +311,11 @@ def imagined(party: Party, job: Input, config: Config) -> Given:
         return pixels.imagined(party, patch_rows(config, job), config.vocab_size)
     rows = prompt.imagined(party, job.tokens, config.vocab_size)
     return prompt.Padded(rows, prompt.imagined_padding(party, job.tokens)) if job.padded else rows
+
+
+def hidden_flags(job: Generate, step: int) -> int:
+    """How many ones and zeros come with the tokens of beams that are fed in this step, from 1 on."""
+    return job.beams**2 * step if job.beams > 1 else 0
 
 
 def patch_rows(config: Vit, job: Input) -> int:

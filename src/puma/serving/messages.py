@@ -18,6 +18,7 @@ FRAME_BYTES = 4 << 20  # of a file in one data frame, at most
 
 T = TypeVar("T")
 Size = Annotated[int, msgspec.Meta(ge=0, le=1 << 40)]
+Beams = Annotated[int, msgspec.Meta(ge=1, le=32)]
 Bits = Annotated[int, msgspec.Meta(ge=1, le=64)]
 POLICY_HINT = "sample by temperature alone, which the parties do, or let the owner share with reveal_logits"
 
@@ -151,7 +152,8 @@ class Generate(msgspec.Struct, frozen=True, tag="generate", forbid_unknown_field
 
     It is the likeliest, or at a positive `temperature` drawn with noise that no party knows. With `reveal`
     a result is the logits of each prompt instead, and the client chooses. `paced`: after each result but the last the
-    parties wait for a Pace, so that there may be fewer.
+    parties wait for a Pace, so that there may be fewer. With several `beams` the one prompt is continued by so many
+    texts from the second token on.
     """
 
     input: Input
@@ -160,12 +162,14 @@ class Generate(msgspec.Struct, frozen=True, tag="generate", forbid_unknown_field
     temperature: float = 0.0
     reveal: bool = False
     paced: bool = False
+    beams: Beams = 1
 
 
 class Pace(msgspec.Struct, frozen=True, tag="pace", forbid_unknown_fields=True):
     """The client's word between two results of a paced generation: go on, or leave it at that.
 
-    `input` is the token that the client chose for each prompt, sealed like prompts of one token, if it saw logits.
+    `input` is the token that the client chose for each prompt, sealed like prompts of one token, if it saw logits; of
+    beams it ends with shares of which columns each does not see (`Cache.branch`).
     """
 
     more: bool

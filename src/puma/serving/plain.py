@@ -17,6 +17,7 @@ from puma.models import Cache, architecture
 from puma.models.config import Config, Vit
 from puma.nn.layout import Rows
 from puma.nn.paper import SPLINE, marked
+from puma.serving.beams import Beams
 from puma.serving.engine import EVERY_TOKEN, NEXT
 
 
@@ -40,6 +41,14 @@ class Plain:
             best = self._model(self._rows(feed), cache).as_subclass(Tensor).topk(2)
             feed = best.indices[:, 0].tolist()
             yield feed, (best.values[:, 0] - best.values[:, 1]).tolist()
+
+    def search(self, prompt: Sequence[int], beams: Beams) -> None:
+        """A beam search, by the branches that three parties compute."""
+        cache = Cache(self.config.layers, [len(prompt)])
+        chosen = beams.choose(self._model(self._rows(prompt), cache).as_subclass(Tensor).double())
+        while not beams.over:
+            cache.branch(torch.tensor(beams.hidden()).reshape(beams.count, -1).float())
+            chosen = beams.choose(self._model(self._rows(chosen), cache).as_subclass(Tensor).double())
 
     def encode(
         self, prompts: Sequence[Sequence[int]], output: str, types: Sequence[Sequence[int]] = ()

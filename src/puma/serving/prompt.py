@@ -54,23 +54,26 @@ class Seeds:
 
 @dataclass(frozen=True)
 class Padded:
-    """A prompt of which some tokens are only padding, and which: 1 for those and 0 for others, (tokens,)."""
+    """A prompt of which some tokens are only padding, and which: 1 for those and 0 for others, (tokens,).
+
+    Or the next tokens of branches, and which columns each does not see: as `Cache.branch` has it, row by row.
+    """
 
     rows: Choice
     padding: Share
 
 
-def payload_bytes(rank: int, tokens: int, vocabulary: int, padded: bool = False) -> int:
-    """Bytes of the payload for one party: choices in full, masked signs, and perhaps masked words of padding."""
+def payload_bytes(rank: int, tokens: int, vocabulary: int, padding: int = 0) -> int:
+    """Bytes of the payload for one party: choices in full, masked signs, and so many masked words of padding."""
     if rank == DEALER:
         return 0
-    rest = message_bytes(tokens, PADDING_RING) if padded else 0
+    rest = message_bytes(padding, PADDING_RING)
     return rest + tokens * EXPLICIT[rank] * choice_bytes(vocabulary) + message_bytes(tokens * COMPONENTS, RING)
 
 
-def upload_bytes(tokens: int, vocabulary: int, padded: bool = False) -> int:
+def upload_bytes(tokens: int, vocabulary: int, padding: int = 0) -> int:
     """Bytes of the payloads for all parties."""
-    return sum(payload_bytes(rank, tokens, vocabulary, padded) for rank in range(3))
+    return sum(payload_bytes(rank, tokens, vocabulary, padding) for rank in range(3))
 
 
 def seal(
@@ -78,7 +81,7 @@ def seal(
 ) -> list[Sealed]:
     """Shares of token ids for P0, P1 and P2, under fresh seeds or seeds drawn beforehand.
 
-    The ids of several prompts come one after the other; `padding` (1 or 0 for each) makes a Padded prompt of them.
+    The ids of several prompts come one after the other; `padding`, ones and zeros, makes a Padded prompt of them.
     """
     seeds = seeds or Seeds.fresh()
     n, width = len(ids), choice_bytes(vocabulary)
@@ -98,15 +101,15 @@ def seal(
     return [Sealed(*seeds.of(rank), payload) for rank, payload in enumerate(payloads)]
 
 
-def unseal_padded(party: Party, sealed: Sealed, tokens: int, vocabulary: int) -> Padded:
-    """What a party makes of its part, if padding was sealed with it."""
+def unseal_padded(party: Party, sealed: Sealed, tokens: int, vocabulary: int, padding: int) -> Padded:
+    """What a party makes of its part, if so many words of padding were sealed with it."""
     at = payload_bytes(party.rank, tokens, vocabulary)
     front, last = sealed.payload[:at], sealed.payload[at:]
-    components = [_padding_masks(seed, tokens) for seed in sealed.masks]
+    components = [_padding_masks(seed, padding) for seed in sealed.masks]
     if not party.is_dealer:
-        components = [kernels.unpack(last, PADDING_RING, (tokens,)), *components]
-    padding = Share(party, components[0], components[1], PADDING_RING, 0)
-    return Padded(unseal(party, replace(sealed, payload=front), tokens, vocabulary), padding)
+        components = [kernels.unpack(last, PADDING_RING, (padding,)), *components]
+    flags = Share(party, components[0], components[1], PADDING_RING, 0)
+    return Padded(unseal(party, replace(sealed, payload=front), tokens, vocabulary), flags)
 
 
 def unseal(party: Party, sealed: Sealed, tokens: int, vocabulary: int) -> Choice:
@@ -123,9 +126,9 @@ def unseal(party: Party, sealed: Sealed, tokens: int, vocabulary: int) -> Choice
     return Choice(party, (bits[0], bits[1]), Share(party, components[0], components[1], RING, 0), vocabulary)
 
 
-def imagined_padding(party: Party, tokens: int) -> Share:
+def imagined_padding(party: Party, count: int) -> Share:
     """Padding of a dry run: shapes only."""
-    words = party.nothing((tokens,))
+    words = party.nothing((count,))
     return Share(party, words, words, PADDING_RING, 0)
 
 

@@ -91,6 +91,9 @@ class PublicModel:
     def check_padding(self) -> None:
         """RangeError if padding of secret length could be seen; without weights it cannot be told."""
 
+    def check_hiding(self) -> None:
+        """The same for a beam search."""
+
     def masked_places(self, tokens: text.Tokens) -> list[int]:
         """Where a text has the token that stands for a hidden one."""
         if not getattr(self.config, "predicts", False):

@@ -11,8 +11,9 @@ import os
 import resource
 import time
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
+from itertools import count
 from typing import Any
 
 import torch
@@ -24,7 +25,7 @@ from puma.mpc.party import Party
 from puma.mpc.share import Share
 from puma.serving import ahead, loading, pixels
 from puma.serving import messages as msg
-from puma.serving.engine import Emit, Engine, Given, answered, patch_rows, selftest, spent
+from puma.serving.engine import Emit, Engine, Given, answered, hidden_flags, patch_rows, selftest, spent
 from puma.serving.material import MISSING, Material, Shelf
 from puma.serving.prompt import Sealed, payload_bytes, unseal, unseal_padded
 from puma.serving.store import Model, Store
@@ -210,40 +211,43 @@ class Server:
 
     def _run(self, request: Inference, prompt: Given, emit: Emit, prefilled: Callable[[], None]) -> None:
         if isinstance(request, msg.Generate):
-            proceed = partial(self._proceed, request) if request.paced else _always
+            proceed = partial(self._proceed, request, count(1)) if request.paced else _always
             self._ready().generate(prompt, request, emit, prefilled, proceed)
         else:
             self._ready().encode(prompt, request, emit)
 
-    def _proceed(self, request: msg.Generate) -> Given | bool:
+    def _proceed(self, request: msg.Generate, steps: Iterator[int]) -> Given | bool:
         """The client's word after a result: its own choice of the next tokens, or whether to go on."""
         word = self._heard()
         if not isinstance(word, msg.Pace):
             raise ProtocolError(f"a {type(word).__name__.lower()} came between two steps", "say whether to go on")
         if not (word.more and request.reveal):
             return word.more
-        if word.input is None or word.input.lengths != [1] * len(request.input.lengths):
-            raise ProtocolError("the client chose no next tokens", "send one for each prompt")
-        return self._prompt(word.input, self._payload(word.input))
+        flags, fed = hidden_flags(request, next(steps)), len(request.input.lengths) * request.beams
+        if word.input is None or word.input.lengths != [1] * fed or word.input.padded != bool(flags):
+            raise ProtocolError("the client chose no next tokens", "send one for each prompt or beam")
+        return self._prompt(word.input, self._payload(word.input, flags), flags)
 
-    def _prompt(self, job: msg.Input, payload: torch.Tensor) -> Given:
+    def _prompt(self, job: msg.Input, payload: torch.Tensor, flags: int = 0) -> Given:
         config, sealed = self._ready().config, Sealed(job.masks, job.choices, payload)
         if isinstance(config, Vit):
             return pixels.unseal(self.party, sealed, patch_rows(config, job), config.vocab_size)
-        opened = unseal_padded if job.padded else unseal
-        return opened(self.party, sealed, job.tokens, config.vocab_size)
+        if job.padded:
+            return unseal_padded(self.party, sealed, job.tokens, config.vocab_size, flags or job.tokens)
+        return unseal(self.party, sealed, job.tokens, config.vocab_size)
 
-    def _payload_bytes(self, job: msg.Input) -> int:
+    def _payload_bytes(self, job: msg.Input, flags: int = 0) -> int:
         config = self._ready().config
         if isinstance(config, Vit):
             return pixels.payload_bytes(self.party.rank, patch_rows(config, job), config.vocab_size)
-        return payload_bytes(self.party.rank, job.tokens, config.vocab_size, job.padded)
+        padding = (flags or job.tokens) if job.padded else 0
+        return payload_bytes(self.party.rank, job.tokens, config.vocab_size, padding)
 
-    def _payload(self, job: msg.Input) -> torch.Tensor:
-        count = self._payload_bytes(job)
-        if not count:
+    def _payload(self, job: msg.Input, flags: int = 0) -> torch.Tensor:
+        size = self._payload_bytes(job, flags)
+        if not size:
             return torch.empty(0, dtype=torch.uint8)
-        return torch.frombuffer(self.client.recv(count), dtype=torch.uint8)
+        return torch.frombuffer(self.client.recv(size), dtype=torch.uint8)
 
     def _cpu_seconds(self) -> float:
         """What a request is charged with: all that this process has used."""

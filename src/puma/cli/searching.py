@@ -1,0 +1,53 @@
+"""`puma generate --beams`: the likeliest text instead of the likeliest next token, and again."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from puma.cli import ui
+from puma.cli.prompts import comparison, one_prompt
+from puma.cli.ui import Chance, Output
+from puma.cli.where import Where, opened
+from puma.errors import PolicyError
+
+
+def search(
+    model: str | None, prompt: str | None, tokens: int, how: tuple[int, float, Any], compare: bool, chance: Chance,
+    approximation: str, where: Where, output: Output,
+) -> None:  # fmt: skip
+    """Search, show what was found and what it cost; `how`: beams, length penalty, when to stop."""
+    from puma.serving.beams import Beams
+    from puma.serving.client import LOGITS_HINT
+
+    source, prompt = one_prompt(model, prompt)
+    if where.cluster is None and not chance.reveal_logits:
+        raise PolicyError("beam search needs logits", f"pass --reveal-logits, as the owner; or {LOGITS_HINT}")
+    count, penalty, stop = how
+    Beams(count, tokens)  # refused before anything is loaded
+    started = time.perf_counter()
+    with ui.progress(output.json) as progress:
+        cluster, ids = opened(
+            where, source, lambda clear: clear.prompt_ids(prompt, tokens), progress, None, approximation,
+            chance.reveal_logits,
+        )  # fmt: skip
+        loaded, clear = time.perf_counter() - started, cluster.model
+        with cluster:
+            done = lambda steps: progress("searching", steps, tokens)  # noqa: E731
+            found = cluster.search(prompt, tokens, count, penalty, stop, done)
+    agreed: dict[str, Any] = {}
+    if compare:
+        plain = clear.search(ids, Beams(count, tokens, clear.eos, penalty))  # type: ignore[attr-defined]
+        agreed = {"text": clear.decode(plain), "token_ids": plain, "agree": plain == found.token_ids}
+    cost = found.cost
+    if output.json:
+        seconds = {"load": loaded, "prefill": cost.prefill, "decode": cost.seconds - cost.prefill}
+        answer = {"text": found.text, "token_ids": found.token_ids, "seconds": seconds, "rounds": cost.rounds}
+        more = ui.profile(approximation) | ({"compare": agreed} if agreed else {})
+        ui.answer(answer | {"bytes": cost.bytes(), "beams": count} | more)
+        return
+    ui.say(clear.decode([*ids, *found.token_ids]))
+    if agreed:
+        ui.say(comparison(agreed, found.token_ids))
+    ui.say(ui.cost_line(cost, len(found.token_ids)))
+    where.say_local()
