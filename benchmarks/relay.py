@@ -3,7 +3,8 @@
     python benchmarks/relay.py RATE ONE_WAY     bits a second, and seconds
 
 Each line on standard input asks for a route, {"dialer": "P2", "listener": "P1", "port": 40001}; the answer is a line
-with the port to dial instead. {"stats": true} is answered with what has passed. The process ends with its input.
+with the port to dial instead, on the loopback unless an "at" says "HOST:PORT". {"stats": true} is answered with what
+has passed. The process ends with its input.
 
 Each direction between two machines is one wire: what arrives waits until the wire is free, takes its length divided by
 the rate, and comes out one way later. Bytes wait here only as long as that, plus a queue of BACKLOG seconds; a full
@@ -215,9 +216,10 @@ class Relay:
             self._answers.flush()
         return bool(more)
 
-    def _route(self, dialer: str, listener: str, port: int) -> int:
+    def _route(self, dialer: str, listener: str, port: int, at: str = "127.0.0.1:0") -> int:
         there, back = (self._wires.setdefault(way, Wire()) for way in ((dialer, listener), (listener, dialer)))
-        sock = socket.create_server(("127.0.0.1", 0), backlog=16)
+        host, _, number = at.rpartition(":")
+        sock = socket.create_server((host, int(number)), backlog=16)
         self._listeners[sock.fileno()] = (sock, port, there, back)
         self._events.register(sock.fileno(), select.EPOLLIN)
         return sock.getsockname()[1]

@@ -21,19 +21,25 @@ pytestmark = [pytest.mark.slow, pytest.mark.processes]
 @pytest.mark.parametrize("while_", ["generating", "uploading"])
 def test_kills_at_any_moment(while_: str, tmp_path: Path, checkpoints: dict[str, Path]) -> None:
     """No wait beyond ten seconds, no broken store, and the next session works. PUMA_SOAK says how often."""
-    times = int(os.environ.get("PUMA_SOAK", "3"))
+    times, waits = int(os.environ.get("PUMA_SOAK", "3")), list[float]()
 
     def soak(work: Callable[[], object], live: Live, i: int) -> None:
-        rank, moment = i % 3, 0.05 + (i * 0.37) % 1.3
-        timer = threading.Timer(moment, lambda: live.kill(rank))
+        rank, moment, killed = i % 3, 0.05 + (i * 0.37) % 1.3, list[float]()
+
+        def kill() -> None:
+            killed.append(time.monotonic())
+            live.kill(rank)
+
+        timer = threading.Timer(moment, kill)
         timer.start()
         try:
             while True:
-                began = time.monotonic()
                 work()
         except PumaError:
-            assert time.monotonic() - began < moment + 12
+            ended = time.monotonic()
         timer.join()
+        waits.append(ended - killed[0])
+        assert 0 < waits[-1] < 10
         live.start(rank)
         live.healthy()
 
@@ -51,6 +57,7 @@ def test_kills_at_any_moment(while_: str, tmp_path: Path, checkpoints: dict[str,
             with patiently(live, "tiny") as cluster:
                 assert len(cluster.generate("the cat", 2).token_ids) == 2
             live.settled()
+    print(f"\n{while_}: {times} kills, an error after {max(waits):.2f} s at the latest")
 
 
 @pytest.mark.timeout(900)
@@ -59,7 +66,7 @@ def test_many_clients_take_no_more_memory_with_time(tmp_path: Path, checkpoints:
     seconds = float(os.environ.get("PUMA_SOAK_SECONDS", "60"))
     with Live(tmp_path, Policy(max_sessions=20)) as live:
         live.share(checkpoints["llama"], "tiny")
-        errors: list[BaseException] = []
+        errors, served = list[BaseException](), list[int]()
         end = time.monotonic() + seconds
 
         def client() -> None:
@@ -67,6 +74,7 @@ def test_many_clients_take_no_more_memory_with_time(tmp_path: Path, checkpoints:
                 while time.monotonic() < end:
                     with live.connect("tiny") as cluster:
                         cluster.generate("the cat", 2)
+                    served.append(1)
             except PumaError as error:
                 errors.append(error)
 
@@ -81,3 +89,5 @@ def test_many_clients_take_no_more_memory_with_time(tmp_path: Path, checkpoints:
         live.settled()
         last = [live.text(rank)["puma_resident_bytes"] for rank in range(3)]
         assert all(b < 1.2 * a + (32 << 20) for a, b in zip(middle, last, strict=True)), (middle, last)
+        mib = [[round(size / (1 << 20)) for size in sizes] for sizes in (middle, last)]
+        print(f"\n{len(served)} sessions of 20 clients in {seconds:.0f} s; MiB half-way {mib[0]}, at the end {mib[1]}")

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import signal
 import subprocess
-import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
@@ -17,63 +13,9 @@ import pytest
 from puma import config
 from puma.config import Cluster, Party
 from tests.keyring import Keyring
+from tests.serving.namespaces import ADDRESSES, NAMES, inside, ip
 
 pytestmark = [pytest.mark.slow, pytest.mark.processes, pytest.mark.timeout(300)]
-BRIDGE = "pumabr"
-NAMES = ("p0", "p1", "p2", "cl")
-ADDRESSES = {name: f"10.231.77.{i + 1}" for i, name in enumerate(NAMES)}
-
-
-def ip(*words: str) -> None:
-    done = subprocess.run(words, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise OSError(f"{' '.join(words)}: {done.stderr.strip()}")
-
-
-@pytest.fixture
-def namespaces() -> Iterator[None]:
-    """A bridge between four machines that are none; a skip where that is not permitted."""
-    if os.geteuid() or not shutil.which("ip"):
-        pytest.skip("network namespaces need root and iproute2")
-    try:
-        ip("ip", "netns", "add", "puma-net")
-        ip("ip", "-n", "puma-net", "link", "add", BRIDGE, "type", "bridge")
-        ip("ip", "-n", "puma-net", "link", "set", BRIDGE, "up")
-        for name in NAMES:
-            ip("ip", "netns", "add", f"puma-{name}")
-            ip(
-                "ip",
-                "-n",
-                "puma-net",
-                "link",
-                "add",
-                f"v{name}",
-                "type",
-                "veth",
-                "peer",
-                "name",
-                "eth0",
-                "netns",
-                f"puma-{name}",
-            )
-            ip("ip", "-n", "puma-net", "link", "set", f"v{name}", "master", BRIDGE, "up")
-            ip("ip", "-n", f"puma-{name}", "addr", "add", f"{ADDRESSES[name]}/24", "dev", "eth0")
-            ip("ip", "-n", f"puma-{name}", "link", "set", "eth0", "up")
-            ip("ip", "-n", f"puma-{name}", "link", "set", "lo", "up")
-    except OSError as error:
-        clean()
-        pytest.skip(f"no network namespaces here: {error}")
-    yield
-    clean()
-
-
-def clean() -> None:
-    for name in (*NAMES, "net"):
-        subprocess.run(["ip", "netns", "del", f"puma-{name}"], capture_output=True, check=False)
-
-
-def inside(name: str, *words: str) -> list[str]:
-    return ["ip", "netns", "exec", f"puma-{name}", sys.executable, "-m", "puma.cli.app", *words]
 
 
 def events(folder: Path, rank: int) -> str:
@@ -89,7 +31,8 @@ def until(what: str, folder: Path, rank: int, seconds: float) -> float:
     return time.monotonic() - began
 
 
-def test_a_machine_that_vanishes_is_noticed(namespaces: None, tmp_path: Path, checkpoints: dict[str, Path]) -> None:
+@pytest.mark.usefixtures("namespaces")
+def test_a_machine_that_vanishes_is_noticed(tmp_path: Path, checkpoints: dict[str, Path]) -> None:
     keyring = Keyring(tmp_path)
     parties = tuple(
         Party(rank, f"{ADDRESSES[f'p{rank}']}:7700", keyring.keys[f"p{rank}"].fingerprint) for rank in range(3)
@@ -110,23 +53,11 @@ def test_a_machine_that_vanishes_is_noticed(namespaces: None, tmp_path: Path, ch
         # 20 Mbit/s is what a request has to go through, so that it lasts long enough to be interrupted.
         for name in NAMES:
             ip(
-                "ip",
                 "netns",
                 "exec",
                 f"puma-{name}",
                 "tc",
-                "qdisc",
-                "add",
-                "dev",
-                "eth0",
-                "root",
-                "tbf",
-                "rate",
-                "20mbit",
-                "burst",
-                "64k",
-                "latency",
-                "400ms",
+                *["qdisc", "add", "dev", "eth0", "root", "tbf", "rate", "20mbit", "burst", "64k", "latency", "400ms"],
             )
         share = inside("cl", "share", str(checkpoints["llama"]), "--name", "m", "--state", str(tmp_path / "st"), *there)
         subprocess.run([*share, str(keyring.keys["olga"].key)], check=True, timeout=60)
@@ -135,13 +66,13 @@ def test_a_machine_that_vanishes_is_noticed(namespaces: None, tmp_path: Path, ch
         asking = subprocess.Popen(ask, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
         until('"role": "client", "name": "alice"', tmp_path, 0, 30)
         time.sleep(1.0)
-        ip("ip", "-n", "puma-net", "link", "set", "vp1", "down")  # no FIN, no RST: the wire is cut
+        ip("-n", "puma-net", "link", "set", "vp1", "down")  # no FIN, no RST: the wire is cut
         noticed = max(until('"peer lost", "peer": "P1"', tmp_path, rank, 14) for rank in (0, 2))
         began = time.monotonic()
         _, said = asking.communicate(timeout=20)
         assert asking.returncode == 4 and "P1" in said, said
         assert noticed + time.monotonic() - began < 16
-        ip("ip", "-n", "puma-net", "link", "set", "vp1", "up")
+        ip("-n", "puma-net", "link", "set", "vp1", "up")
         time.sleep(16)
         assert subprocess.run(ask, check=False, timeout=60).returncode == 0, "the next session works"
     finally:

@@ -39,6 +39,7 @@ from puma.serving.sealed import SealedShelf
 
 EVERY = 1.0  # seconds between two looks at everything
 DRAIN_SECONDS = 30.0
+PATIENCE = 2.0  # seconds in which a place may become free: who has just left may still be counted
 SWITCH_SECONDS = 0.0005  # a thread that a message wakes waits no longer than this for one that computes
 # glibc's mallopt: freed memory is kept for the next message, as in a local trio, and given back when a session ends.
 HEAP = {-3: 32 << 20, -1: 1 << 30, -2: 64 << 20}
@@ -84,6 +85,7 @@ class Daemon:
         )  # fmt: skip
         self._listen_on = settings.listen or _default_place(cluster, rank)
         self._sessions: dict[bytes, Hosting] = {}
+        self._waiting: list[tuple[Met, float]] = []  # for a place, until when
         self._lock = threading.Lock()
         self._numbers = itertools.count(1)
         self._stopping = False
@@ -126,6 +128,7 @@ class Daemon:
             next_look = end = 0.0
             while not (self._stopping and (not self._sessions or monotonic() > end)):
                 self._accept(port)
+                self._seat()
                 if self._stopping and not end:
                     end = monotonic() + drain
                     house.events.say("party stops", sessions=len(self._sessions))
@@ -149,11 +152,26 @@ class Daemon:
             self.metrics.add("puma_refused_total")
             return
         if met.role != "party":
-            self._admit(met)
+            if self._full() and len(self._waiting) < self.house.limits.sessions:
+                self._waiting.append((met, monotonic() + PATIENCE))
+            else:
+                self._admit(met)
         elif met.session == WATCH:
             self.neighbours.arrived(met)
         else:
             self.house.rendezvous.arrived(met)
+
+    def _seat(self) -> None:
+        """Let those in who wait for a place, or refuse them when it is time."""
+        waiting, self._waiting = self._waiting, []
+        for met, until in waiting:
+            if self._full() and monotonic() < until and not self._stopping:
+                self._waiting.append((met, until))
+            else:
+                self._admit(met)
+
+    def _full(self) -> bool:
+        return len(self._sessions) >= self.house.limits.sessions
 
     def _admit(self, met: Met) -> None:
         hosting = Hosting(self.house, met, next(self._numbers), self._over)
@@ -165,12 +183,12 @@ class Daemon:
         hosting.start(problem, taken)
 
     def _objection(self, taken: bool) -> PumaError | None:
-        most = self.house.limits.sessions
         if self._stopping:
             return refusal(self.name, "it is about to stop", "ask again when it has been started again")
         if taken:
             return refusal(self.name, "another one has this number", "take a fresh number for each session")
-        if len(self._sessions) >= most:
+        if self._full():
+            most = self.house.limits.sessions
             return refusal(self.name, f"it serves {most} already, and no more at a time", "try again a little later")
         try:
             self.house.limits.check_memory(self.name)
