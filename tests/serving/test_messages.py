@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import msgspec
 import pytest
 from hypothesis import given, settings
@@ -19,7 +21,8 @@ REQUESTS = [
     msg.Encode(msg.Input([1, 2], [bytes(32)], [], [0, 0, 1]), "hidden"), msg.Take(bytes(16)), msg.Quit(),
     msg.SelfTest(), msg.Asked("m", "puma"), msg.Made(bytes(16), msg.Generate(msg.Input([1], []), 3)),
     msg.Offer(CARD, CONFIG, [SPEC], [bytes(32)], True, bytes(16)), msg.Checksum(bytes(32)), msg.Publish(), msg.List(),
-    msg.Delete("m"), msg.Fetch("f"), msg.Pace(True),
+    msg.Delete("m"), msg.Fetch("f"), msg.Pace(True), msg.Pace(True, msg.Input([1, 1], [bytes(32)], padded=True)),
+    msg.Prepare(bytes(16), msg.Generate(msg.Input([1], []), 3)), msg.Generate(msg.Input([1], []), 3, beams=4),
 ]  # fmt: skip
 REPLIES = [
     msg.Report([msg.Spent("mlp", 0.1, 1, 2, 3)], 1.0, 0.5, 0.1, 9.0), msg.Result((1,), 34, 14), msg.Ready("1"),
@@ -40,6 +43,11 @@ def read(payload: bytes) -> None:
             decode(payload)
         except ProtocolError as error:
             assert error.hint and len(error.message) < 1000
+
+
+def test_every_kind_of_message_is_here() -> None:
+    for found, union in ((REQUESTS, msg.Request), (REPLIES, msg.Reply)):
+        assert {type(message) for message in found} == set(get_args(union))
 
 
 @pytest.mark.parametrize("message", [*REQUESTS, *REPLIES], ids=lambda m: type(m).__name__)
