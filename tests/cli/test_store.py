@@ -94,8 +94,8 @@ def test_bench_times_a_prepared_request(puma: Run, memory: Path, one_layer: Call
 
 def test_a_store_is_emptied(puma: Run, memory: Path, one_layer: Callable[[str], Path]) -> None:
     puma("prepare", one_layer("llama"), "--prompt", LENGTH, "--store", memory)
-    assert "1 models, 1 prepared requests" in puma("store", "--store", memory).out
-    assert "1 models, 0 prepared requests" in puma("store", "--store", memory, "--clear").out
+    assert "1 model, 1 prepared request" in puma("store", "--store", memory).out
+    assert "1 model, 0 prepared requests" in puma("store", "--store", memory, "--clear").out
     found = puma("store", "--store", memory, "--delete", "--json").json
     assert (found["models"], found["prepared"], found["material"]) == ({}, 0, [0, 0, 0])
     assert not [path for path in memory.glob("p*/*/*")]

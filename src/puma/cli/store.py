@@ -99,5 +99,8 @@ def store(*, store: Path | None = None, clear: Flag = False, delete: Flag = Fals
         ui.answer(found | {"prepared": kept.prepared, "material": kept.material})
         return
     rows = [["", "P0", "P1", "P2"]] + [[name, *map(ui.amount, sizes)] for name, sizes in kept.models.items()]
-    ui.say(f"{folder}: {len(kept.models)} models, {kept.prepared} prepared requests")
+    one = "" if len(kept.models) == 1 else "s"
+    ui.say(
+        f"{folder}: {len(kept.models)} model{one}, {kept.prepared} prepared request{'' if kept.prepared == 1 else 's'}"
+    )
     ui.table([*rows, ["material", *map(ui.amount, kept.material)]])
