@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from puma.errors import PolicyError, ProtocolError, RangeError, UsageError
+from puma.config import Policy
+from puma.errors import AdmissionError, PolicyError, ProtocolError, RangeError, UsageError
 from puma.models import Cache
 from puma.models.checkpoint import load
 from puma.models.ranges import check_hiding
@@ -20,6 +21,7 @@ from puma.serving.local import LocalCluster
 from puma.serving.plain import Plain
 from tests.models import zoo
 from tests.models.plain import one_hot, open_model
+from tests.serving.live import Live
 from tests.serving.threads import Threads
 
 IDS = [2, 5, 7, 9, 27]
@@ -119,6 +121,19 @@ def test_requests_that_make_no_sense(change: dict[str, Any], says: str, clear: C
         trio.session.share(clear.config, clear.params, reveal_logits=True)
         with pytest.raises(UsageError, match=says):
             trio.servers[0].engine.admit(job)  # type: ignore[union-attr]
+
+
+@pytest.mark.processes
+@pytest.mark.timeout(60)
+def test_daemons_search_and_count_every_beam(clear: ClearModel, tmp_path: Path) -> None:
+    with Live(tmp_path, Policy(reveal_logits=True, max_tokens=24)) as live:
+        live.share(clear.checkpoint.folder, "t5", reveal_logits=True)
+        with live.connect("t5") as cluster:
+            expected = Beams(3, 4, clear.eos)
+            Plain(clear.config, clear.plain).search(clear.prompt_ids("the cat sat", 4), expected)
+            assert cluster.search("the cat sat", 4, beams=3).token_ids == expected.best
+            with pytest.raises(AdmissionError, match="tokens, prompts and answers together"):
+                cluster.search("the cat sat", 4, beams=8)
 
 
 def test_a_client_that_hides_nothing(clear: ClearModel) -> None:

@@ -78,7 +78,7 @@ def allow_approximation(card: msg.Card | None, wanted: str) -> None:
 
 def total_tokens(request: msg.Generate | msg.Encode) -> int:
     """Tokens of all prompts and answers."""
-    new = request.tokens if isinstance(request, msg.Generate) else 0
+    new = request.tokens * request.beams if isinstance(request, msg.Generate) else 0
     return request.input.tokens + new * len(request.input.lengths)
 
 
