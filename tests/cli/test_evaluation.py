@@ -208,5 +208,6 @@ def test_images(puma: Run, tmp_path: Path) -> None:
     table.write_text("file,class\n" + "".join(f"{i}.npy,{i}\n" for i in range(3)))
     found = puma(*asked[:4], "--data", table, "--text", "file", "--label", "class", "--clear", "--json").json
     assert found["examples"] == 3
-    refused = puma("eval", folder, "--task", "perplexity", "--data", table)
-    assert refused.code == 2 and "does no perplexity" in refused.err
+    for task in ("perplexity", "similarity"):
+        refused = puma("eval", folder, "--task", task, "--data", table, "--text", "file", "--label", "class")
+        assert refused.code == 2 and f"does no {task}" in refused.err

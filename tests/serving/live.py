@@ -18,6 +18,7 @@ import msgspec
 from puma import config
 from puma.config import Cluster, Policy
 from puma.errors import PumaError
+from puma.models.ranges import hides
 from puma.serving.clear import ClearModel
 from puma.serving.owner import card_of, upload
 from puma.serving.remote import RemoteCluster, connect, open_session
@@ -121,7 +122,8 @@ class Live:
         files = {label: read() for label, read in clear.files.items()}
         session = open_session(self.cluster, self.key("olga"), "owner", "--insecure" in self.options)
         try:
-            card = card_of(name, options.pop("version", "1"), files, clear.eos, **options)
+            able = hides(clear.config, clear.params)
+            card = card_of(name, options.pop("version", "1"), files, clear.eos, **{"hides": able} | options)
             return upload(session, clear.config, clear.params, card, files, self.folder / "state")
         finally:
             session.close()

@@ -132,6 +132,10 @@ def test_daemons_search_and_count_every_beam(clear: ClearModel, tmp_path: Path) 
             expected = Beams(3, 4, clear.eos)
             Plain(clear.config, clear.plain).search(clear.prompt_ids("the cat sat", 4), expected)
             assert cluster.search("the cat sat", 4, beams=3).token_ids == expected.best
+            cluster.model.hides = False
+            with pytest.raises(RangeError, match="may be too wide for hiding"):
+                cluster.search("the cat sat", 4)
+            cluster.model.hides = True
             with pytest.raises(AdmissionError, match="tokens, prompts and answers together"):
                 cluster.search("the cat sat", 4, beams=8)
 

@@ -75,6 +75,18 @@ def test_sessions_run_side_by_side(live: Live) -> None:
     live.connect("tiny").close()
 
 
+def test_a_place_that_becomes_free_is_waited_for(live: Live) -> None:
+    sessions = [live.connect("tiny") for _ in range(SESSIONS)]
+    timer = threading.Timer(0.5, sessions[0].close)
+    timer.start()
+    with live.connect("tiny") as late:
+        assert len(late.generate("the cat", 2).token_ids) == 2
+    timer.join()
+    for session in sessions[1:]:
+        session.close()
+    live.settled()
+
+
 def test_the_end_of_a_text_ends_a_request(live: Live, checkpoints: dict[str, Path]) -> None:
     clear = ClearModel(checkpoints["llama"])
     plain = clear.generate(clear.prompt_ids("the cat", 8), 8)

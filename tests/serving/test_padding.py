@@ -11,7 +11,7 @@ from torch.testing import assert_close
 
 from puma import LocalCluster
 from puma.errors import InputError, RangeError, UsageError
-from puma.models.ranges import check_padding
+from puma.models.ranges import check_hiding, hides
 from puma.serving.clear import ClearModel
 from puma.serving.engine import dry_run
 from puma.serving.local import Trio
@@ -73,13 +73,14 @@ def test_what_cannot_be_secret(tmp_path: Path, processes: Trio) -> None:
         with pytest.raises(InputError, match="cannot be padded"):
             cluster.session.encode([[3, 5, 4]], "logits", lengths="secret", padded=padded)
     params = dict(cluster.model.params)
-    check_padding(cluster.model.config, params)
+    assert hides(cluster.model.config, params)
     params["bert.encoder.layer.0.attention.self.query.weight"] = 100 * torch.ones(24, 24)
     with pytest.raises(RangeError, match="too wide for hiding some in secret"):
-        check_padding(cluster.model.config, params)
+        check_hiding(cluster.model.config, params, "make the lengths of texts public")
+    assert not hides(cluster.model.config, params)
     decoder = ClearModel(zoo.write(tmp_path / "llama", "llama-classifier"))
     with pytest.raises(UsageError, match="only encoders"):
-        check_padding(decoder.config, decoder.params)
+        decoder.check_padding()
 
 
 @pytest.mark.processes

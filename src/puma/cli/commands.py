@@ -5,7 +5,6 @@ Nothing is computed here; what a number means is said where it is made.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -14,7 +13,7 @@ from cyclopts import Parameter
 
 import puma
 from puma.cli import ui
-from puma.cli.prompts import agreement, comparison, generate_all, one_prompt, read, sampling
+from puma.cli.prompts import agreement, asked_one, comparison, generate_all, one_prompt, read, sampling
 from puma.cli.searching import search
 from puma.cli.ui import HUMAN, LIKELIEST, Chance, Count, Flag, Output, Profile
 from puma.cli.where import HERE, End, Where, kept, opened, sentences
@@ -40,7 +39,7 @@ def generate(
     approximation: Profile = "spline",
     stop: End | None = None,
     beams: Count | None = None,
-    length_penalty: float = 1.0,
+    length_penalty: float | None = None,
     where: Where = HERE,
     output: Output = HUMAN,
 ) -> None:
@@ -70,15 +69,18 @@ def generate(
     beams
         Search for the likeliest text by so many at a time; needs logits.
     length_penalty
-        Of a beam search: an ended text is worth its score over its length to this power.
+        Of a beam search: an ended text is worth its score over its length to this power; 1 unless given.
     """
     where.check(compare=compare)
     store = kept(store, prepared)
     if beams is not None:
         if prompts or chance.sampling or store:
             raise UsageError("--beams is for one prompt, without chance or store", "leave out the other options")
-        search(model, prompt, tokens, (beams, length_penalty, stop), compare, chance, approximation, where, output)
+        penalty = 1.0 if length_penalty is None else length_penalty
+        search(model, prompt, tokens, (beams, penalty, stop), compare, chance, approximation, where, output)
         return
+    if length_penalty is not None:
+        raise UsageError("--length-penalty is for a beam search", "add --beams, or leave it out")
     if prompts is not None:
         if prompt is not None:
             raise UsageError("--prompts takes the place of PROMPT", "leave out one of them")
@@ -88,13 +90,8 @@ def generate(
         return
     source, prompt = one_prompt(model, prompt)
     sampling(chance, compare, where)
-    started = time.perf_counter()
-    with ui.progress(output.json) as progress:
-        cluster, ids = opened(
-            where, source, lambda clear: clear.prompt_ids(prompt, tokens), progress, store, approximation,
-            chance.reveal_logits,
-        )  # fmt: skip
-    loaded, clear = time.perf_counter() - started, cluster.model
+    cluster, ids, loaded = asked_one(where, source, prompt, tokens, store, approximation, chance, output)
+    clear = cluster.model
     with cluster:
         found = _streamed(cluster, ids, cluster.continued(ids, tokens, stop, **chance.sampling), output.json)
         cost = cluster.cost

@@ -104,6 +104,8 @@ def _examples(
     from puma.serving.examples import read_images, read_table, read_text
 
     if isinstance(model.config, Vit):
+        if task != "classification":
+            raise UsageError(f"{model.name} does no {task}", "images are classified")
         found = read_images(data, text, label, limit)
     elif text is None:
         if task in ("classification", "similarity"):

@@ -53,6 +53,7 @@ def share(
     insecure
         Links without TLS, to parties that were started likewise on this machine.
     """
+    from puma.models.ranges import hides
     from puma.serving.clear import ClearModel
     from puma.serving.owner import card_of, state_folder, upload
 
@@ -61,9 +62,10 @@ def share(
         clear = ClearModel(model)
         files = {label: read() for label, read in clear.files.items()}
         called, allowed = name or _name(clear.name), [each.strip() for each in approximations.split(",")]
-        card = card_of(called, version, files, clear.eos, reveal_logits, max_tokens, allowed)
         progress("checking the weights", 0, 1)
         params = clear.params  # before anybody is bothered
+        able = hides(clear.config, params)
+        card = card_of(called, version, files, clear.eos, reveal_logits, max_tokens, allowed, able)
         session = owner(cluster, key, insecure)
         try:
             resumed = upload(session, clear.config, params, card, files, state or state_folder(), progress)

@@ -75,6 +75,20 @@ def one_prompt(model: str | None, prompt: str | None) -> tuple[str | None, str]:
     return (None, model) if prompt is None else (model, prompt)
 
 
+def asked_one(
+    where: Where, source: str | None, prompt: str, tokens: int, store: Path | None, approximation: str, chance: Chance,
+    output: Output,
+) -> tuple[Any, list[int], float]:  # fmt: skip
+    """The parties, ready to continue one prompt, its token ids, and the seconds that it took."""
+    started = time.perf_counter()
+    with ui.progress(output.json) as progress:
+        cluster, ids = opened(
+            where, source, lambda clear: clear.prompt_ids(prompt, tokens), progress, store, approximation,
+            chance.reveal_logits,
+        )  # fmt: skip
+    return cluster, ids, time.perf_counter() - started
+
+
 def sampling(chance: Chance, compare: bool, where: Where) -> Sampling:
     """How tokens are chosen; refused beforehand if it cannot be done, or compared."""
     from puma.serving.sampling import Sampling

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 from puma.cli import ui
-from puma.cli.prompts import comparison, one_prompt
+from puma.cli.prompts import asked_one, comparison, one_prompt
 from puma.cli.ui import Chance, Output
-from puma.cli.where import Where, opened
+from puma.cli.where import Where
 from puma.errors import PolicyError
 
 
@@ -24,17 +23,12 @@ def search(
     if where.cluster is None and not chance.reveal_logits:
         raise PolicyError("beam search needs logits", f"pass --reveal-logits, as the owner; or {LOGITS_HINT}")
     count, penalty, stop = how
-    Beams(count, tokens)  # refused before anything is loaded
-    started = time.perf_counter()
-    with ui.progress(output.json) as progress:
-        cluster, ids = opened(
-            where, source, lambda clear: clear.prompt_ids(prompt, tokens), progress, None, approximation,
-            chance.reveal_logits,
-        )  # fmt: skip
-        loaded, clear = time.perf_counter() - started, cluster.model
-        with cluster:
-            done = lambda steps: progress("searching", steps, tokens)  # noqa: E731
-            found = cluster.search(prompt, tokens, count, penalty, stop, done)
+    Beams(count, tokens, penalty=penalty)  # refused before anything is loaded
+    cluster, ids, loaded = asked_one(where, source, prompt, tokens, None, approximation, chance, output)
+    clear = cluster.model
+    with cluster, ui.progress(output.json) as progress:
+        progress("searching", 0, tokens)
+        found = cluster.search(prompt, tokens, count, penalty, stop, lambda steps: progress("searching", steps, tokens))
     agreed: dict[str, Any] = {}
     if compare:
         plain = clear.search(ids, Beams(count, tokens, clear.eos, penalty))  # type: ignore[attr-defined]

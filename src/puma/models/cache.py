@@ -56,7 +56,7 @@ class Cache:
         self.memory: Any = None  # what an encoder made of the prompts, for models that have one
         self._lengths = lengths
         self._hidden: Value = None  # columns from the rows that come next
-        self._places: torch.Tensor | None = None  # positions of the columns, since there are branches
+        self._columns: torch.Tensor | None = None  # positions of the columns, since there are branches
         self.held = torch.empty((1 if lengths is None else len(lengths), 0), dtype=torch.bool)
 
     @property
@@ -89,12 +89,12 @@ class Cache:
         own._hidden = hidden
 
     def _branched(self, rows: int) -> Layout:
-        before, hidden = self._places, self._hidden
+        before, hidden = self._columns, self._hidden
         before = torch.arange(self.length)[None] if before is None else before
         count = before.shape[1] + rows
         columns = placed(hidden.transpose(0, 1), torch.arange(count - hidden.shape[1], count), count)
         layout = Layout.branches(before, rows, hiding(columns.transpose(0, 1).reshape(1, 1, rows, count)))
-        self.held, self._places, self._hidden = layout.held, layout.places, None
+        self.held, self._columns, self._hidden = layout.held, layout.columns, None
         return layout
 
     @classmethod

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from puma.errors import RangeError, UsageError
+from puma.errors import RangeError
 from puma.models.config import T5, Config, Decoder, Encoder, PatchEncoder, Vit
 from puma.mpc.fixed import ACTIVATION_LIMIT, SCORE_REACH, VALUE_LIMIT, WEIGHT_LIMIT
 
@@ -61,15 +61,17 @@ def check(config: Config, params: Params) -> None:
             raise RangeError(f"{name} can give {what} of {bound:.4g}, beyond {limit:g}", HINT)
 
 
-def check_padding(config: Config, params: Params) -> None:
-    """Raise RangeError if scores of padding, lowered by modules.HIDING, could still count or go too far."""
-    if not isinstance(config, Encoder):
-        raise UsageError("only encoders can be asked about texts of secret length", "make the lengths public")
-    check_hiding(config, params, "make the lengths of texts public")
+def hides(config: Config, params: Params) -> bool:
+    """Whether scores can be hidden in secret: those of padding, or of other branches."""
+    try:
+        check_hiding(config, params, HINT)
+    except RangeError:
+        return False
+    return True
 
 
 def check_hiding(config: Config, params: Params, hint: str) -> None:
-    """The same for all scores that are hidden in secret."""
+    """Raise RangeError if scores that are lowered by modules.HIDING could still count or go too far."""
     for name, bound, limit, what in bounds(config, params):
         if limit == SPREAD_LIMIT and not bound < SPREAD_LIMIT / 2 - NEGLIGIBLE:
             raise RangeError(f"{name} can give {what} of {bound:.4g}, too wide for hiding some in secret", hint)

@@ -82,18 +82,18 @@ class Layout:
         self._asking: Tensor | None = None
 
     @classmethod
-    def branches(cls, places: Tensor, rows: int, offset: Any) -> Layout:
-        """So many new rows of one prompt, all at the position after the last one; `places` (1, columns) of what lies
-        before them. They see each other as far as the offset lets them.
+    def branches(cls, columns: Tensor, rows: int, offset: Any) -> Layout:
+        """So many new rows of one prompt, all at the position after the last one; `columns` (1, earlier ones) are the
+        positions of what lies before them. They see each other as far as the offset lets them.
         """
-        result, deepest = cls([rows], torch.ones_like(places, dtype=torch.bool), causal=False), int(places.max()) + 1
+        result, deepest = cls([rows], torch.ones_like(columns, dtype=torch.bool), causal=False), int(columns.max()) + 1
         result.positions, result._places = torch.full((rows,), deepest), torch.full((1, rows), deepest)
-        result._columns = torch.cat([places, result._places], 1)
+        result._columns = torch.cat([columns, result._places], 1)
         result.offset, result.branched = offset, True
         return result
 
     @property
-    def places(self) -> Tensor:
+    def columns(self) -> Tensor:
         """Positions of all columns (prompts, columns)."""
         return self._columns
 

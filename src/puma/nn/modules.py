@@ -95,7 +95,7 @@ def attend(q: Value, k: Value, v: Value, at: Layout, bias: Value | None = None, 
 
     Keys and values (prompts, kv_heads, length, size) are padded. Query heads that share a key head are further rows of
     one matmul, so grouped keys are never repeated. Scores are first soft-capped, if there is a `cap`, and then added to
-    a `bias` that broadcasts to (prompts, kv_heads, groups * rows, length).
+    a `bias` that broadcasts to (prompts, kv_heads, groups * rows, length), and to the layout's offset.
     """
     q = at.queries.pad(q)
     prompts, heads, rows, size = q.shape

@@ -127,7 +127,7 @@ class Asking(ABC):
         It ends where the text ends, and the parties learn that with `stop="eos"` only. `progress` is told each step.
         """
         found = Beams(beams, tokens, self.model.eos, length_penalty)
-        self.model.check_hiding()
+        self.model.check_hiding("search greedily")
         until = self._until(stop, 1) is not None
         for step in self.session.search(self.model.prompt_ids(prompt, tokens), found, until):
             if progress:

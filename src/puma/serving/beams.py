@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from puma.errors import UsageError
+from puma.serving.messages import MOST_BEAMS
 
-MOST_BEAMS = 32
+MOST_PENALTY = 10.0
 
 
 class Text(NamedTuple):
@@ -31,13 +32,17 @@ class Text(NamedTuple):
 class Beams:
     """A search for an answer of up to `tokens` tokens by `count` texts at a time; `ends` are tokens that end a text.
 
-    An ended text is worth its score over its length to the power of `penalty`. UsageError for a search of one text, or
-    of more than MOST_BEAMS.
+    An ended text is worth its score over its length to the power of `penalty`. UsageError for a search of one text or of
+    more than MOST_BEAMS, and for a penalty beyond MOST_PENALTY.
     """
 
     def __init__(self, count: int, tokens: int, ends: Sequence[int] = (), penalty: float = 1.0) -> None:
         if not 2 <= count <= MOST_BEAMS:
             raise UsageError(f"a search by {count} beams makes no sense", f"choose 2 to {MOST_BEAMS}")
+        if not abs(penalty) <= MOST_PENALTY:  # NaN, too
+            raise UsageError(
+                f"a length penalty of {penalty:g}", f"choose one from -{MOST_PENALTY:g} to {MOST_PENALTY:g}"
+            )
         self.count, self.tokens, self.ends, self.penalty = count, tokens, frozenset(ends), penalty
         self.steps, self.over = 0, False
         self._running = [Text([], [], 0.0)]
@@ -50,7 +55,9 @@ class Beams:
 
     def choose(self, logits: Tensor) -> list[int]:
         """The next token of each of the `count` texts that go on, from logits of all: (1, V) first, then (count, V)."""
-        scores = torch.log_softmax(logits, -1) + torch.tensor([text.score for text in self._running])[:, None]
+        scores = torch.log_softmax(logits, -1) + torch.tensor(
+            [[text.score] for text in self._running], dtype=logits.dtype
+        )
         ranked = scores.reshape(-1).topk(min(scores.numel(), max(2, 1 + len(self.ends)) * self.count))
         self.steps += 1
         found = []

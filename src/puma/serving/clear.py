@@ -19,7 +19,7 @@ from torch import Tensor
 from puma.models import Cache, architecture, images, text, vit
 from puma.models.checkpoint import Checkpoint, embedded, load
 from puma.models.config import Config, Vit
-from puma.models.ranges import check_hiding, check_padding
+from puma.models.ranges import check_hiding
 from puma.serving.beams import Beams
 from puma.serving.plain import Plain
 from puma.serving.public import SETTINGS, TEMPLATE, PublicModel
@@ -56,11 +56,8 @@ class ClearModel(PublicModel):
         """Whether it predicts the next token."""
         return architecture(self.config).family == "causal" and not self.labels
 
-    def check_padding(self) -> None:
-        check_padding(self.config, self.params)
-
-    def check_hiding(self) -> None:
-        check_hiding(self.config, self.params, "search greedily")
+    def check_hiding(self, hint: str) -> None:
+        check_hiding(self.config, self.params, hint)
 
     def sentence_ids(self, sentence: str) -> text.Tokens:
         """Token ids of a text that is to be encoded, checked against the context; of an image's file, its patches."""

@@ -182,8 +182,8 @@ class Session(Talking):
     def search(self, prompt: Sequence[int], beams: Beams, stop: bool = False) -> Iterator[int]:
         """Search for the likeliest text, which `beams` then holds; yield how many steps are done.
 
-        With `stop` it ends when nothing better can come, which the parties learn. Of each logit that they reveal they
-        know nothing, nor which beams go on.
+        With `stop` it ends when nothing better can come, which the parties then learn. They never learn which beams go
+        on.
         """
         if not self.reveals:
             raise PolicyError("beam search needs logits, which the model's owner does not let clients see", LOGITS_HINT)
@@ -220,7 +220,7 @@ class Session(Talking):
         """Of each prompt hidden states (tokens, d), their sum (d,) or class logits (labels,), as float64.
 
         A head for tokens gives logits (tokens, labels). With `lengths` "secret" the parties learn a common length only:
-        `padded`, or else the next power of two from 16 on; ranges.check_padding says for which models that is right.
+        `padded`, or else the next power of two from 16 on; ranges.check_hiding says for which models that is right.
         """
         width = secret_length(self.config, prompts, types, padded) if lengths == "secret" else 0
         sent, ticket = self._ask(lambda job: msg.Encode(job, output), prompts, () if width else types, 1, width)
@@ -371,7 +371,7 @@ class Session(Talking):
                 for link in self.links:
                     link.send_control(msg.encode(msg.Pace(True)))
                 return 0
-            for link, part in zip(self.links, seal(chosen, vocabulary, padding=hidden or None), strict=True):
+            for link, part in zip(self.links, seal(chosen, vocabulary, flags=hidden), strict=True):
                 fed = msg.Input([1] * len(chosen), part.masks, part.choices, padded=bool(hidden))
                 link.send_control(msg.encode(msg.Pace(True, fed)))
                 if part.payload.numel():

@@ -135,6 +135,7 @@ class Daemon:
                 if monotonic() > next_look:
                     next_look = monotonic() + EVERY
                     self._look()
+            self._seat()  # who still waits is told why not
             self._end_all()
         self.neighbours.close()
         house.events.say("party stopped")

@@ -31,7 +31,7 @@ from puma.serving import pixels, prompt
 from puma.serving.messages import Encode, Generate, Input, Spent, TensorSpec
 
 Emit = Callable[[Share], None]
-Given = Choice | Share | prompt.Padded  # the input of a request: tokens, pixels, tokens padded in secret
+Given = Choice | Share | prompt.Flagged  # the input of a request: tokens, pixels, tokens with secret flags
 Proceed = Callable[[], Given | bool]  # the client's word after a result: its own choice of tokens, or whether to go on
 AHEAD = 4  # steps of which the dealer multiplies masks in one walk over a parameter: the first token waits for them
 NEXT = "next logits"  # of every token of a prompt the logits of the next one: whoever sees them can rebuild the head
@@ -143,8 +143,8 @@ class Engine:
                 word = step + 1 < job.tokens and proceed()
                 if word is False:
                     return
-                if isinstance(word, prompt.Padded):
-                    cache.branch(word.padding.reshape(job.beams, -1))
+                if isinstance(word, prompt.Flagged):
+                    cache.branch(word.flags.reshape(job.beams, -1))
                     word = word.rows
                 if isinstance(word, Choice):
                     one_hot, token = word, None
@@ -191,8 +191,8 @@ class Engine:
             return
         if architecture(self.config).family == "causal":
             hidden = self.model.hidden(one_hot, Cache(self.config.layers, lengths))
-        elif isinstance(one_hot, prompt.Padded):
-            padding, one_hot = one_hot.padding, one_hot.rows
+        elif isinstance(one_hot, prompt.Flagged):
+            padding, one_hot = one_hot.flags, one_hot.rows
             hidden = self.model(one_hot, None, lengths, padding)
             if job.output == "pooled":
                 hidden = F.mul(hidden, (F.times(padding, -1) + 1).unsqueeze(-1))
@@ -297,7 +297,7 @@ def _dry_party(rank: int, config: Config, job: Generate | Encode) -> list[Spent]
             if not job.reveal:
                 return True
             rows, hidden = prompt.imagined(party, fed, config.vocab_size), hidden_flags(job, next(steps))
-            return prompt.Padded(rows, prompt.imagined_padding(party, hidden)) if hidden else rows
+            return prompt.Flagged(rows, prompt.imagined_flags(party, hidden)) if hidden else rows
 
         engine.generate(given, job, lambda share: answered(party, share), lambda: None, proceed)
     else:
@@ -310,7 +310,7 @@ def imagined(party: Party, job: Input, config: Config) -> Given:
     if isinstance(config, Vit):
         return pixels.imagined(party, patch_rows(config, job), config.vocab_size)
     rows = prompt.imagined(party, job.tokens, config.vocab_size)
-    return prompt.Padded(rows, prompt.imagined_padding(party, job.tokens)) if job.padded else rows
+    return prompt.Flagged(rows, prompt.imagined_flags(party, job.tokens)) if job.padded else rows
 
 
 def hidden_flags(job: Generate, step: int) -> int:

@@ -14,11 +14,11 @@ from puma.errors import ProtocolError
 from puma.models.config import Config
 
 FRAME_WORDS = 1 << 20  # of a parameter's words in one data frame, at most
+MOST_BEAMS = 32  # of a search
 FRAME_BYTES = 4 << 20  # of a file in one data frame, at most
 
 T = TypeVar("T")
 Size = Annotated[int, msgspec.Meta(ge=0, le=1 << 40)]
-Beams = Annotated[int, msgspec.Meta(ge=1, le=32)]
 Bits = Annotated[int, msgspec.Meta(ge=1, le=64)]
 POLICY_HINT = "sample by temperature alone, which the parties do, or let the owner share with reveal_logits"
 
@@ -43,7 +43,8 @@ class File(msgspec.Struct, frozen=True, array_like=True):
 class Card(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What everyone may know of a model besides its config: what it is called, which tokens end a text, its files and
     what its owner allows. `reveal_logits`: clients may see logits. `max_tokens`: of a request; 0 for the cluster's.
-    `approximations`: which functions it may be computed with, of nn.paper.PROFILES.
+    `approximations`: which functions it may be computed with, of nn.paper.PROFILES. `hides`: its owner has proven that
+    scores can be hidden in secret (ranges.hides), as texts of secret length and beams need.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Card(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     reveal_logits: bool = False
     max_tokens: Size = 0
     approximations: tuple[str, ...] = ("spline",)
+    hides: bool = False
 
 
 class Load(msgspec.Struct, frozen=True, tag="load", forbid_unknown_fields=True):
@@ -162,7 +164,7 @@ class Generate(msgspec.Struct, frozen=True, tag="generate", forbid_unknown_field
     temperature: float = 0.0
     reveal: bool = False
     paced: bool = False
-    beams: Beams = 1
+    beams: Annotated[int, msgspec.Meta(ge=1, le=MOST_BEAMS)] = 1
 
 
 class Pace(msgspec.Struct, frozen=True, tag="pace", forbid_unknown_fields=True):

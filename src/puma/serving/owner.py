@@ -113,7 +113,7 @@ def state_folder() -> Path:
 
 def card_of(
     name: str, version: str, files: Mapping[str, bytes], eos: Sequence[int] = (), reveal_logits: bool = False,
-    max_tokens: int = 0, approximations: Sequence[str] = (SPLINE,),
+    max_tokens: int = 0, approximations: Sequence[str] = (SPLINE,), hides: bool = False,
 ) -> msg.Card:  # fmt: skip
     """What the parties and clients are told of a model; UsageError for an approximation that there is not."""
     unknown = [name for name in approximations if name not in PROFILES]
@@ -122,7 +122,7 @@ def card_of(
         raise UsageError(what, f"choose some of {', '.join(PROFILES)}")
     listed = [msg.File(label, len(data), hashlib.sha256(data).digest()) for label, data in files.items()]
     name, allowed = folders.checked_name(name), tuple(approximations)
-    return msg.Card(name, version, list(eos), listed, reveal_logits, max_tokens, allowed)
+    return msg.Card(name, version, list(eos), listed, reveal_logits, max_tokens, allowed, hides)
 
 
 def upload(

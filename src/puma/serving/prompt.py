@@ -23,7 +23,7 @@ from puma.mpc.retrieval import COMPONENTS, Choice, choice_bytes
 from puma.mpc.share import Share
 
 RING = RESIDUAL_RING  # retrieved rows stay in the residual's ring
-PADDING_RING = fixed.RING
+FLAG_RING = fixed.RING
 EXPLICIT = (0, 1, 2)  # components whose bits P0, P1 and P2 are sent in full, not as a seed
 
 
@@ -53,35 +53,32 @@ class Seeds:
 
 
 @dataclass(frozen=True)
-class Padded:
-    """A prompt of which some tokens are only padding, and which: 1 for those and 0 for others, (tokens,).
-
-    Or the next tokens of branches, and which columns each does not see: as `Cache.branch` has it, row by row.
+class Flagged:
+    """Tokens, and secret ones and zeros about them: 1 for a token that is only padding (tokens,); or, row by row, for
+    each column that a branch does not see (rows * columns,), as `Cache.branch` has it.
     """
 
     rows: Choice
-    padding: Share
+    flags: Share
 
 
-def payload_bytes(rank: int, tokens: int, vocabulary: int, padding: int = 0) -> int:
-    """Bytes of the payload for one party: choices in full, masked signs, and so many masked words of padding."""
+def payload_bytes(rank: int, tokens: int, vocabulary: int, flags: int = 0) -> int:
+    """Bytes of the payload for one party: choices in full, masked signs, and so many masked flags."""
     if rank == DEALER:
         return 0
-    rest = message_bytes(padding, PADDING_RING)
+    rest = message_bytes(flags, FLAG_RING)
     return rest + tokens * EXPLICIT[rank] * choice_bytes(vocabulary) + message_bytes(tokens * COMPONENTS, RING)
 
 
-def upload_bytes(tokens: int, vocabulary: int, padding: int = 0) -> int:
+def upload_bytes(tokens: int, vocabulary: int, flags: int = 0) -> int:
     """Bytes of the payloads for all parties."""
-    return sum(payload_bytes(rank, tokens, vocabulary, padding) for rank in range(3))
+    return sum(payload_bytes(rank, tokens, vocabulary, flags) for rank in range(3))
 
 
-def seal(
-    ids: Sequence[int], vocabulary: int, seeds: Seeds | None = None, padding: Sequence[int] | None = None
-) -> list[Sealed]:
+def seal(ids: Sequence[int], vocabulary: int, seeds: Seeds | None = None, flags: Sequence[int] = ()) -> list[Sealed]:
     """Shares of token ids for P0, P1 and P2, under fresh seeds or seeds drawn beforehand.
 
-    The ids of several prompts come one after the other; `padding`, ones and zeros, makes a Padded prompt of them.
+    The ids of several prompts come one after the other; `flags`, ones and zeros, make them Flagged.
     """
     seeds = seeds or Seeds.fresh()
     n, width = len(ids), choice_bytes(vocabulary)
@@ -95,21 +92,21 @@ def seal(
         signs = signs + _sign_masks(mask, n)
     packed = kernels.pack(signs, RING)
     m, l1, l2 = ((r ^ flip).reshape(-1) for r in random)
-    last = [] if padding is None else [_masked_padding(padding, seeds)]
+    last = [_masked_flags(flags, seeds)] if flags else []
     nothing = torch.empty(0, dtype=torch.uint8)
     payloads = (nothing, torch.cat([l1, packed, *last]), torch.cat([m, l2, packed, *last]))
     return [Sealed(*seeds.of(rank), payload) for rank, payload in enumerate(payloads)]
 
 
-def unseal_padded(party: Party, sealed: Sealed, tokens: int, vocabulary: int, padding: int) -> Padded:
-    """What a party makes of its part, if so many words of padding were sealed with it."""
+def unseal_flagged(party: Party, sealed: Sealed, tokens: int, vocabulary: int, count: int) -> Flagged:
+    """What a party makes of its part, if so many flags were sealed with it."""
     at = payload_bytes(party.rank, tokens, vocabulary)
     front, last = sealed.payload[:at], sealed.payload[at:]
-    components = [_padding_masks(seed, padding) for seed in sealed.masks]
+    components = [_flag_masks(seed, count) for seed in sealed.masks]
     if not party.is_dealer:
-        components = [kernels.unpack(last, PADDING_RING, (padding,)), *components]
-    flags = Share(party, components[0], components[1], PADDING_RING, 0)
-    return Padded(unseal(party, replace(sealed, payload=front), tokens, vocabulary), flags)
+        components = [kernels.unpack(last, FLAG_RING, (count,)), *components]
+    flags = Share(party, components[0], components[1], FLAG_RING, 0)
+    return Flagged(unseal(party, replace(sealed, payload=front), tokens, vocabulary), flags)
 
 
 def unseal(party: Party, sealed: Sealed, tokens: int, vocabulary: int) -> Choice:
@@ -126,10 +123,10 @@ def unseal(party: Party, sealed: Sealed, tokens: int, vocabulary: int) -> Choice
     return Choice(party, (bits[0], bits[1]), Share(party, components[0], components[1], RING, 0), vocabulary)
 
 
-def imagined_padding(party: Party, count: int) -> Share:
-    """Padding of a dry run: shapes only."""
+def imagined_flags(party: Party, count: int) -> Share:
+    """Flags of a dry run: shapes only."""
     words = party.nothing((count,))
-    return Share(party, words, words, PADDING_RING, 0)
+    return Share(party, words, words, FLAG_RING, 0)
 
 
 def imagined(party: Party, tokens: int, vocabulary: int) -> Choice:
@@ -147,13 +144,13 @@ def _sign_masks(seed: bytes, tokens: int) -> Tensor:
     return PairKey(seed).stream("sign").words((tokens, COMPONENTS))
 
 
-def _padding_masks(seed: bytes, tokens: int) -> Tensor:
-    return PairKey(seed).stream("padding").words((tokens,))
+def _flag_masks(seed: bytes, count: int) -> Tensor:
+    return PairKey(seed).stream("padding").words((count,))
 
 
-def _masked_padding(padding: Sequence[int], seeds: Seeds) -> Tensor:
-    """Packed m = p + l1 + l2. Safe: each evaluator lacks one of the two seeds, and each stream has its purpose."""
-    words = torch.tensor(list(padding))
+def _masked_flags(flags: Sequence[int], seeds: Seeds) -> Tensor:
+    """Packed m = f + l1 + l2. Safe: each evaluator lacks one of the two seeds, and each stream has its purpose."""
+    words = torch.tensor(list(flags))
     for seed in seeds.masks:
-        words = words + _padding_masks(seed, len(padding))
-    return kernels.pack(words, PADDING_RING)
+        words = words + _flag_masks(seed, len(flags))
+    return kernels.pack(words, FLAG_RING)

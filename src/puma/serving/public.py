@@ -13,9 +13,9 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from puma.errors import CheckpointError, InputError, UsageError
+from puma.errors import CheckpointError, InputError, RangeError, UsageError
 from puma.models import architecture, text
-from puma.models.config import Config
+from puma.models.config import Config, Encoder
 
 SETTINGS, TEMPLATE = "tokenizer_config.json", "chat_template.jinja"  # that may come with a tokenizer
 SPECIALS = ("bos_token", "eos_token", "pad_token", "unk_token")
@@ -30,6 +30,7 @@ class PublicModel:
         self.bos: int | None = None  # the token that begins a text, where that is known
         self.tokenizer: Any = tokenizer  # None of an image model
         self.max_tokens: int | None = None  # of a request, prompts and answers together, where there is a limit
+        self.hides = False  # whether its owner has proven that scores can be hidden in secret
         self.files: dict[str, Callable[[], bytes]] = {}  # what else travels with it, such as a chat template
 
     @property
@@ -89,10 +90,16 @@ class PublicModel:
         return found, words
 
     def check_padding(self) -> None:
-        """RangeError if padding of secret length could be seen; without weights it cannot be told."""
+        """UsageError or RangeError unless texts of secret length can be padded."""
+        hint = "make the lengths of texts public"
+        if not isinstance(self.config, Encoder):
+            raise UsageError("only encoders can be asked about texts of secret length", hint)
+        self.check_hiding(hint)
 
-    def check_hiding(self) -> None:
-        """The same for a beam search."""
+    def check_hiding(self, hint: str) -> None:
+        """RangeError unless scores of padding or of other beams can be hidden; the owner knows, and the card says so."""
+        if not self.hides:
+            raise RangeError(f"the scores of {self.name} may be too wide for hiding some in secret", hint)
 
     def masked_places(self, tokens: text.Tokens) -> list[int]:
         """Where a text has the token that stands for a hidden one."""

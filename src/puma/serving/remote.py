@@ -95,6 +95,7 @@ class ClusterSession(Session):
         file = next((file for file in card.files if file.name == TOKENIZER), None)
         tokenizer = tokenizer_of(self.fetch(file) if file else None)
         found = PublicModel(card.name, self.config, tokenizer, card.eos)
+        found.hides = card.hides
         found.max_tokens = min(self.cluster.policy.max_tokens, card.max_tokens or self.cluster.policy.max_tokens)
         template = {file.name: file for file in card.files}
         found.files = {name: (lambda file=file: self.fetch(file)) for name, file in template.items()}

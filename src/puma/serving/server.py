@@ -27,7 +27,7 @@ from puma.serving import ahead, loading, pixels
 from puma.serving import messages as msg
 from puma.serving.engine import Emit, Engine, Given, answered, hidden_flags, patch_rows, selftest, spent
 from puma.serving.material import MISSING, Material, Shelf
-from puma.serving.prompt import Sealed, payload_bytes, unseal, unseal_padded
+from puma.serving.prompt import Sealed, payload_bytes, unseal, unseal_flagged
 from puma.serving.store import Model, Store
 
 Inference = msg.Generate | msg.Encode
@@ -233,15 +233,14 @@ class Server:
         if isinstance(config, Vit):
             return pixels.unseal(self.party, sealed, patch_rows(config, job), config.vocab_size)
         if job.padded:
-            return unseal_padded(self.party, sealed, job.tokens, config.vocab_size, flags or job.tokens)
+            return unseal_flagged(self.party, sealed, job.tokens, config.vocab_size, _flags(job, flags))
         return unseal(self.party, sealed, job.tokens, config.vocab_size)
 
     def _payload_bytes(self, job: msg.Input, flags: int = 0) -> int:
         config = self._ready().config
         if isinstance(config, Vit):
             return pixels.payload_bytes(self.party.rank, patch_rows(config, job), config.vocab_size)
-        padding = (flags or job.tokens) if job.padded else 0
-        return payload_bytes(self.party.rank, job.tokens, config.vocab_size, padding)
+        return payload_bytes(self.party.rank, job.tokens, config.vocab_size, _flags(job, flags))
 
     def _payload(self, job: msg.Input, flags: int = 0) -> torch.Tensor:
         size = self._payload_bytes(job, flags)
@@ -290,3 +289,8 @@ def part(failure: msg.Failed | None, client: Any, peers: Iterable[Any]) -> None:
         with contextlib.suppress(PumaError):
             client.send_control(msg.encode(failure))
     client.close()
+
+
+def _flags(job: msg.Input, beams: int) -> int:
+    """How many flags come with tokens: those of beams, or one for each that may be padding."""
+    return (beams or job.tokens) if job.padded else 0
