@@ -44,8 +44,8 @@ while True:
 
 @contextlib.contextmanager
 def links(network: Network) -> Iterator[None]:
-    """Links of this rate, which the kernel limits, and this delay, which a relay at each party's door adds: kernels with
-    netem are rare where tests run. Behind the relay the parties listen on the loopback."""
+    """Links of this rate, which the kernel limits, and of this delay, which a relay at each party's door adds: so no
+    netem is needed. Behind the relay the parties listen on the loopback."""
     relays: list[subprocess.Popen[str]] = []
     shape = ["tbf", "rate", f"{network.rate:.0f}bit", "burst", "1mb", "latency", "50ms"]
     try:

@@ -32,17 +32,15 @@ class Text(NamedTuple):
 class Beams:
     """A search for an answer of up to `tokens` tokens by `count` texts at a time; `ends` are tokens that end a text.
 
-    An ended text is worth its score over its length to the power of `penalty`. UsageError for a search of one text or of
-    more than MOST_BEAMS, and for a penalty beyond MOST_PENALTY.
+    An ended text is worth its score over its length to the power of `penalty`. UsageError for a search of one
+    text or of more than MOST_BEAMS, and for a penalty beyond MOST_PENALTY.
     """
 
     def __init__(self, count: int, tokens: int, ends: Sequence[int] = (), penalty: float = 1.0) -> None:
         if not 2 <= count <= MOST_BEAMS:
             raise UsageError(f"a search by {count} beams makes no sense", f"choose 2 to {MOST_BEAMS}")
         if not abs(penalty) <= MOST_PENALTY:  # NaN, too
-            raise UsageError(
-                f"a length penalty of {penalty:g}", f"choose one from -{MOST_PENALTY:g} to {MOST_PENALTY:g}"
-            )
+            raise UsageError(f"a length penalty of {penalty:g}", f"choose one within {MOST_PENALTY:g} of 0")
         self.count, self.tokens, self.ends, self.penalty = count, tokens, frozenset(ends), penalty
         self.steps, self.over = 0, False
         self._running = [Text([], [], 0.0)]
@@ -55,9 +53,8 @@ class Beams:
 
     def choose(self, logits: Tensor) -> list[int]:
         """The next token of each of the `count` texts that go on, from logits of all: (1, V) first, then (count, V)."""
-        scores = torch.log_softmax(logits, -1) + torch.tensor(
-            [[text.score] for text in self._running], dtype=logits.dtype
-        )
+        before = torch.tensor([[text.score] for text in self._running], dtype=logits.dtype)
+        scores = before + torch.log_softmax(logits, -1)
         ranked = scores.reshape(-1).topk(min(scores.numel(), max(2, 1 + len(self.ends)) * self.count))
         self.steps += 1
         found = []

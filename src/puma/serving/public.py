@@ -97,7 +97,7 @@ class PublicModel:
         self.check_hiding(hint)
 
     def check_hiding(self, hint: str) -> None:
-        """RangeError unless scores of padding or of other beams can be hidden; the owner knows, and the card says so."""
+        """RangeError unless scores of padding or of other beams can be hidden, as the card says."""
         if not self.hides:
             raise RangeError(f"the scores of {self.name} may be too wide for hiding some in secret", hint)
 
