@@ -21,7 +21,7 @@ from typing import Any
 
 from benchmarks import function_run, model_run, netem, network_run, page, record, stack
 from benchmarks.functions import FUNCTIONS
-from puma.serving.speed import speed
+from puma.measure.speed import speed
 
 Part = Callable[[int, bool], Any]
 

@@ -1,6 +1,6 @@
 """A party that runs single functions on what the launcher shares with it, as often as asked, and reports the cost.
 
-It meets its peers as puma.serving.party does and in the same settings; only what it serves is another thing.
+It meets its peers as puma.party.process does and in the same settings; only what it serves is another thing.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from torch import Tensor
 
 from benchmarks.functions import FUNCTIONS
 from puma.crypto.prg import PairKey
+from puma.kernels import warmup as warm
 from puma.mpc.fixed import ACTIVATION
 from puma.mpc.party import Party
 from puma.mpc.share import Bits, Share
-from puma.serving import messages as msg
-from puma.serving import warm
-from puma.serving.party import Start, meet
+from puma.party.process import Start, meet
+from puma.wire import messages as msg
 
 
 def shared(party: Party, client: Any, asked: dict[str, Any]) -> list[Share]:

@@ -15,8 +15,8 @@ from torch import Tensor
 from benchmarks.functions import FUNCTIONS, Function, operands
 from puma import kernels
 from puma.crypto.prg import PairKey
+from puma.local.cluster import Route, Trio
 from puma.mpc.fixed import ACTIVATION
-from puma.serving.local import Route, Trio
 
 PROGRAM = (str(Path(__file__).with_name("function_party.py")),)
 BUCKETS = 240  # of an error's curve

@@ -12,11 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from puma.engine.engine import settled
 from puma.mpc import compare
 from puma.mpc.fixed import ACTIVATION, LOGIT_RING, RING
 from puma.mpc.share import Bits, Share
 from puma.nn import functional as F
-from puma.serving.engine import settled
 
 MILLION = 1 << 20
 

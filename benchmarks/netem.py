@@ -10,7 +10,7 @@ import ctypes
 import subprocess
 from typing import Any
 
-from puma.serving.forecast import Network
+from puma.measure.forecast import Network
 
 CLONE_NEWNET = 0x40000000
 PACKETS = 1_000_000  # that a wire may hold

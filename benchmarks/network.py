@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from puma.serving.forecast import Network
+from puma.measure.forecast import Network
 
 RELAY = Path(__file__).with_name("relay.py")
 

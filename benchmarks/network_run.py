@@ -11,13 +11,13 @@ from torch import Tensor
 
 from benchmarks import netem
 from benchmarks.network import Emulated
+from puma.local.cluster import Trio
+from puma.measure.bench import ask, configured, random_ids
+from puma.measure.forecast import NETWORKS, forecast
+from puma.measure.speed import Speed, work
 from puma.models.config import Config
-from puma.serving.bench import ask, configured, random_ids
-from puma.serving.clear import ClearModel
-from puma.serving.forecast import NETWORKS, forecast
-from puma.serving.jobs import job
-from puma.serving.local import Trio
-from puma.serving.speed import Speed, work
+from puma.reference.plain_model import ClearModel
+from puma.wire.request_shapes import job
 
 STORIES = "stories"  # the model in the package
 CASES: list[tuple[str, int, int | None]] = [("bert-base", 128, None), ("gpt2", 32, 1), (STORIES, 4, 20)]

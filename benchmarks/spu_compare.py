@@ -28,10 +28,10 @@ import torch
 
 from benchmarks import function_run, page, record
 from benchmarks.functions import FUNCTIONS
+from puma.local.cluster import Trio
+from puma.measure.bench import RandomParams, random_ids
 from puma.models.config import Bert
-from puma.serving import clear
-from puma.serving.bench import RandomParams, random_ids
-from puma.serving.local import Trio
+from puma.reference import plain_model as clear
 
 LAYER = Bert(vocab_size=256, hidden_size=768, intermediate_size=3072, layers=1, heads=12)
 NAMES = ("gelu", "silu", "exp", "less", "multiply", "softmax", "matmul", "bert layer")

@@ -22,13 +22,13 @@ from urllib.request import Request, urlopen
 
 from benchmarks.network import Emulated
 from puma import config
+from puma.client.connect import RemoteCluster, connect, open_session
+from puma.client.owner import card_of, upload
 from puma.config import Cluster, Party
 from puma.crypto import identity
 from puma.errors import PumaError
-from puma.serving.clear import ClearModel
-from puma.serving.forecast import NETWORKS
-from puma.serving.owner import card_of, upload
-from puma.serving.remote import RemoteCluster, connect, open_session
+from puma.measure.forecast import NETWORKS
+from puma.reference.plain_model import ClearModel
 
 PROMPT, TOKENS, STREAMS, NAME = "Once upon a time", 8, 4, "stories"
 PEOPLE = ("p0", "p1", "p2", "olga", "alice")

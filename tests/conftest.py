@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from puma.serving import folders
-from puma.serving.local import Trio
+from puma.local.cluster import Trio
+from puma.store import folders
 from tests.models import tiny
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell's background job; tests interrupt their processes

@@ -161,7 +161,13 @@ def test_digits_and_parties_show_no_words_either() -> None:
 
 
 @pytest.mark.parametrize(
-    "path", [p for floor in ("net", "serving") for p in sorted((ROOT / floor).rglob("*.py"))], ids=str
+    "path",
+    [
+        p
+        for floor in ("net", "wire", "store", "engine", "party", "client", "local")
+        for p in sorted((ROOT / floor).rglob("*.py"))
+    ],
+    ids=str,
 )
 def test_decoders_are_made_before_threads_are(path: Path) -> None:
     """Two threads that decode a type at the same moment, each for the first time, crash msgspec 0.22."""

@@ -5,20 +5,21 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from puma.client.client import Answer, Encoding
+    from puma.client.connect import RemoteCluster, connect
     from puma.errors import PumaError
-    from puma.serving.asking import Answer, Encoding
-    from puma.serving.local import LocalCluster
-    from puma.serving.remote import RemoteCluster, connect
+    from puma.local.cluster import LocalCluster
 
 __version__ = "0.1.0"
 __all__ = ["Answer", "Encoding", "LocalCluster", "PumaError", "RemoteCluster", "__version__", "connect"]
 
 _ROOMS = {
-    "Answer": "asking",
-    "Encoding": "asking",
-    "LocalCluster": "local",
-    "RemoteCluster": "remote",
-    "connect": "remote",
+    "Answer": "client.client",
+    "Encoding": "client.client",
+    "LocalCluster": "local.cluster",
+    "PumaError": "errors",
+    "RemoteCluster": "client.connect",
+    "connect": "client.connect",
 }
 
 
@@ -26,8 +27,6 @@ def __getattr__(name: str) -> Any:
     """Import lazily: the command line must answer before torch is loaded."""
     from importlib import import_module
 
-    if name == "PumaError":
-        return import_module("puma.errors").PumaError
     if name in _ROOMS:
-        return getattr(import_module(f"puma.serving.{_ROOMS[name]}"), name)
+        return getattr(import_module(f"puma.{_ROOMS[name]}"), name)
     raise AttributeError(f"module 'puma' has no attribute {name!r}")

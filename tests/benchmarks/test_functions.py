@@ -7,8 +7,8 @@ import pytest
 from benchmarks import function_run
 from benchmarks.functions import FUNCTIONS, operands
 from benchmarks.network import Emulated
+from puma.measure.forecast import NETWORKS
 from puma.mpc.fixed import ACTIVATION
-from puma.serving.forecast import NETWORKS
 
 BOUNDS = {"gelu": 6e-4, "silu": 1.1e-3, "exp": 4e-3, "softmax": 2e-3, "less": 0.0}
 

@@ -12,7 +12,7 @@ from benchmarks import netem
 SCRIPT = """
 import socket, threading, time
 from benchmarks import netem
-from puma.serving.forecast import Network
+from puma.measure.forecast import Network
 netem.enter()
 with netem.Shaped(Network("narrow", 200e6, 0.06), delays={delays}) as net, socket.create_server(("127.0.0.1", 0)) as s:
     near = socket.create_connection(("127.0.0.1", net.route("P2", "P1", s.getsockname()[1])))

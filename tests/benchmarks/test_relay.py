@@ -12,7 +12,7 @@ from time import perf_counter
 import pytest
 
 from benchmarks.network import Emulated
-from puma.serving.forecast import Network
+from puma.measure.forecast import Network
 
 MARGIN = 0.25  # seconds that a busy machine may add
 

@@ -10,9 +10,10 @@ from typing import Any, NamedTuple
 import pytest
 
 from puma.cli import app
-from puma.serving import bench, local, speed
-from puma.serving.local import Trio
-from puma.serving.speed import Speed, Work
+from puma.local import cluster as local
+from puma.local.cluster import Trio
+from puma.measure import bench, speed
+from puma.measure.speed import Speed, Work
 
 
 class Ran(NamedTuple):

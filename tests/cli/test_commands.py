@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 import torch
 
+from puma.engine.engine import SELFTEST
 from puma.errors import PumaError
-from puma.serving import bench, local
-from puma.serving.engine import SELFTEST
+from puma.local import cluster as local
+from puma.measure import bench
 from tests.cli.conftest import Run
 from tests.models import zoo
 
@@ -46,7 +47,7 @@ def test_generate(puma: Run, checkpoints: dict[str, Path]) -> None:
 def test_generate_with_the_embedded_model(
     puma: Run, checkpoints: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("puma.serving.clear.embedded", lambda: checkpoints["gpt2"])
+    monkeypatch.setattr("puma.reference.plain_model.embedded", lambda: checkpoints["gpt2"])
     assert len(puma("generate", "the cat sat", "--tokens", 1, "--json").json["token_ids"]) == 1
 
 
@@ -63,7 +64,7 @@ def test_generate_at_random(puma: Run, checkpoints: dict[str, Path], tmp_path: P
 def test_generate_says_where_it_differs(
     puma: Run, checkpoints: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("puma.serving.clear.greedy", lambda *_: iter([0, 0]))
+    monkeypatch.setattr("puma.reference.plain_model.greedy", lambda *_: iter([0, 0]))
     ran = puma("generate", checkpoints["llama"], "the cat sat", "--tokens", 2, "--compare")
     assert "The plain model differs from token 1 on" in ran.out
 
@@ -163,7 +164,7 @@ def test_doctor(puma: Run) -> None:
 
 
 def test_doctor_finds_wrong_results(puma: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("puma.serving.client.Session.selftest", lambda _: torch.zeros(len(SELFTEST)).double())
+    monkeypatch.setattr("puma.client.session.Session.selftest", lambda _: torch.zeros(len(SELFTEST)).double())
     ran = puma("doctor")
     assert ran.code == 1 and "FAILED: the result is off by 100" in ran.out
     assert not puma("doctor", "--json").json["selftest"]["ok"]
@@ -179,7 +180,7 @@ def test_doctor_finds_dead_parties(puma: Run, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_demo(puma: Run, checkpoints: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("puma.serving.clear.embedded", lambda: checkpoints["llama"])
+    monkeypatch.setattr("puma.reference.plain_model.embedded", lambda: checkpoints["llama"])
     ran = puma("demo", "--tokens", 3)
     assert ran.code == 0 and not ran.err
     shown = re.findall(r"^  (you|  |P\d) +(m|l1|l2|) +([01.]{8,})$", ran.out, re.MULTILINE)

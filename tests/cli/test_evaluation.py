@@ -9,16 +9,16 @@ from typing import Any
 import numpy
 import pytest
 
+from puma.engine.engine import NEXT
 from puma.errors import UsageError
-from puma.serving import local
-from puma.serving.checking import check, samples
-from puma.serving.clear import ClearModel
-from puma.serving.engine import NEXT
-from puma.serving.plain import Plain
+from puma.local import cluster as local
+from puma.measure.range_check import check, samples
+from puma.reference.float_session import Plain
+from puma.reference.plain_model import ClearModel
 from tests.cli.conftest import Run
+from tests.measure.test_examples import mnist
 from tests.models import plain_torch, tiny
-from tests.serving.test_examples import mnist
-from tests.serving.threads import Threads
+from tests.threads import Threads
 
 TABLE = "first\tsecond\tlabel\nthe cat sat\ta dog ran\t0\nit was red\tone day they went\t2\nthe big dog\tthe cat\t1\n"
 STORIES = "the cat sat on the mat\n\na big dog ran home and saw it\n\none day\n"
@@ -93,7 +93,7 @@ def test_it_goes_on_where_it_was_broken_off(
 ) -> None:
     asked = ["eval", checkpoints["llama"], *words("perplexity", files), "--clear", "--json"]
     whole = puma(*asked).json
-    monkeypatch.setattr("puma.serving.evaluation.BATCH", 1)
+    monkeypatch.setattr("puma.measure.evaluation.BATCH", 1)
     asked += ["--resume", files["records"]]
     assert puma(*asked).json["difference"] == whole["difference"]
     lines = files["records"].read_text().splitlines()

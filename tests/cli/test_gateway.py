@@ -14,7 +14,7 @@ import pytest
 from puma.cli import gateway as command
 from puma.gateway.app import Gateway, Settings, short_name
 from tests.cli.conftest import Run
-from tests.serving.watch_processes import children, gone
+from tests.watch_processes import children, gone
 
 SECONDS = 15.0
 

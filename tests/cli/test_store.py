@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from puma.serving import bench, kept, local
+from puma.local import cluster as local
+from puma.local import inventory as kept
+from puma.measure import bench
 from tests.cli.conftest import Run
 from tests.models import tiny
-from tests.serving.threads import Threads
+from tests.threads import Threads
 
 pytestmark = pytest.mark.usefixtures("threads")
 WORDS = "the cat"

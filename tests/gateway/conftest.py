@@ -16,11 +16,11 @@ openai = pytest.importorskip("openai", reason="the openai client is not installe
 
 from puma.gateway.app import Gateway, Settings  # noqa: E402
 from puma.gateway.server import configured, listen  # noqa: E402
+from puma.local.cluster import LocalCluster  # noqa: E402
 from puma.models import architecture  # noqa: E402
-from puma.serving.clear import ClearModel  # noqa: E402
-from puma.serving.local import LocalCluster  # noqa: E402
+from puma.reference.plain_model import ClearModel  # noqa: E402
 from tests.models import tiny  # noqa: E402
-from tests.serving.threads import Threads  # noqa: E402
+from tests.threads import Threads  # noqa: E402
 
 
 class Own(LocalCluster):

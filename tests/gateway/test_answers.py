@@ -12,7 +12,7 @@ import pytest
 from puma.gateway.answers import Row, held_back
 from puma.gateway.chat import prompt_ids
 from puma.gateway.requests import Message
-from puma.serving.clear import ClearModel
+from puma.reference.plain_model import ClearModel
 from tests.models import tiny
 
 LETTERS = SimpleNamespace(decode=lambda ids: bytes(ids).decode(errors="replace"), eos=(0,))

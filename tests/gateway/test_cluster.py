@@ -14,8 +14,8 @@ import pytest
 
 from puma.config import Policy
 from puma.errors import PolicyError
-from puma.serving.clear import ClearModel
-from tests.serving.live import Live
+from puma.reference.plain_model import ClearModel
+from tests.live import Live
 
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(120)]
 PROMPT = "the cat"

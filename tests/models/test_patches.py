@@ -13,7 +13,7 @@ from puma.errors import RangeError, TensorError, UnsupportedModel
 from puma.models import architecture, images, ranges, vit
 from puma.models.checkpoint import load
 from puma.models.config import PatchEncoder
-from puma.serving.clear import ClearModel
+from puma.reference.plain_model import ClearModel
 from tests.models import plain_torch
 
 

@@ -11,7 +11,7 @@ from puma.cli.where import HERE, End, Where, opened
 from puma.errors import InputError
 
 if TYPE_CHECKING:
-    from puma.serving.asking import Asking
+    from puma.client.client import Asking
 
 
 def chat(
@@ -36,7 +36,7 @@ def chat(
     stop
         eos: end an answer where its text ends. The parties then wait after each token, and learn how many there are.
     """
-    from puma.serving.chat import Conversation
+    from puma.client.chat import Conversation
 
     with ui.progress(output.json) as progress:
         cluster, talk = opened(where, model, Conversation, progress, None)

@@ -1,4 +1,4 @@
-"""`puma check`: whether fixed point holds for a model, before anybody deploys it. The looking is serving's."""
+"""`puma check`: whether fixed point holds for a model, before anybody deploys it. The looking is measure's."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from puma.cli.ui import HUMAN, Count, Flag, Output, Profile
 from puma.errors import CheckpointError, UsageError
 
 if TYPE_CHECKING:
+    from puma.measure.range_check import Findings
     from puma.mpc.clear import Note
-    from puma.serving.checking import Findings
 
 SHOWN = 12  # places, those nearest to their limits
 
@@ -45,8 +45,8 @@ def check(
     all
         Show every place.
     """
-    from puma.serving import checking
-    from puma.serving.clear import ClearModel
+    from puma.measure import range_check as checking
+    from puma.reference.plain_model import ClearModel
 
     with ui.progress(output.json) as progress:
         clear = ClearModel(model)
@@ -68,7 +68,7 @@ def check(
 
 
 def _texts(data: Path, text: str | None, limit: int) -> list[str]:
-    from puma.serving.examples import read_table, read_text
+    from puma.measure.examples import read_table, read_text
 
     examples = read_text(data, None, limit) if text is None else read_table(data, [text], None, limit)
     return [example.texts[0] for example in examples]

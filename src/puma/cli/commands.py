@@ -1,4 +1,4 @@
-"""The commands: read the options, call serving, print. Each loads what it needs when it runs.
+"""The commands: read the options, call the rooms below, print. Each loads what it needs when it runs.
 
 Nothing is computed here; what a number means is said where it is made.
 """
@@ -20,9 +20,9 @@ from puma.cli.where import HERE, End, Where, kept, opened, sentences
 from puma.errors import UsageError
 
 if TYPE_CHECKING:
-    from puma.serving.asking import Asking
-    from puma.serving.bench import Timed
-    from puma.serving.public import PublicModel
+    from puma.client.client import Asking
+    from puma.client.model_info import PublicModel
+    from puma.measure.bench import Timed
 
 
 def generate(
@@ -252,8 +252,8 @@ def bench(
         Which functions to compute with: ours, those of the PUMA paper, or MPCFormer's.
     """
     from puma.cli.machine import summary
-    from puma.serving.bench import configured, measure
-    from puma.serving.jobs import job
+    from puma.measure.bench import configured, measure
+    from puma.wire.request_shapes import job
 
     with ui.progress(output.json) as progress:
         name, config, params = configured(model, layers)
@@ -339,10 +339,10 @@ def cost(
     approximation
         Which functions to compute with: ours, those of the PUMA paper, or MPCFormer's.
     """
-    from puma.serving.bench import configured
-    from puma.serving.forecast import Network, forecast
-    from puma.serving.jobs import job
-    from puma.serving.speed import speed, work
+    from puma.measure.bench import configured
+    from puma.measure.forecast import Network, forecast
+    from puma.measure.speed import speed, work
+    from puma.wire.request_shapes import job
 
     net = Network.parse(network) if network is not None else None
     with ui.progress(output.json) as progress:

@@ -9,7 +9,7 @@ from puma.cli.commands import generate
 from puma.cli.ui import Count, Flag
 
 if TYPE_CHECKING:
-    from puma.serving.clear import ClearModel
+    from puma.reference.plain_model import ClearModel
 
 PROMPT = "Once upon a time, there was a little girl named"
 WORDS, BYTES = 4, 4  # of a row that are shown
@@ -52,7 +52,7 @@ def demo(*, tokens: Count = 40, debug: Flag = False) -> None:
     debug
         Show the stack of an error.
     """
-    from puma.serving.clear import ClearModel
+    from puma.reference.plain_model import ClearModel
 
     clear = ClearModel()
     ids = clear.prompt_ids(PROMPT, tokens)
@@ -66,10 +66,10 @@ def demo(*, tokens: Count = 40, debug: Flag = False) -> None:
 def _weights(clear: ClearModel) -> None:
     """Share a few weights as the owner does, under fresh seeds."""
     from puma import kernels
+    from puma.client.session import masked
     from puma.crypto.prg import PairKey, fresh_secret
+    from puma.engine.engine import tensor_specs
     from puma.mpc.seeded import rest_bytes
-    from puma.serving.client import masked
-    from puma.serving.engine import tensor_specs
 
     spec = tensor_specs(clear.config)[0]
     weights = clear.params[spec.name].reshape(-1)[:WORDS]
@@ -89,7 +89,7 @@ def _weights(clear: ClearModel) -> None:
 def _prompt(clear: ClearModel, ids: list[int]) -> None:
     """Seal the prompt as a client does, under fresh seeds, and let each party open its part."""
     from puma.mpc.party import Party
-    from puma.serving.prompt import seal, unseal
+    from puma.wire.prompt import seal, unseal
 
     size, place = clear.config.vocab_size, min(1, len(ids) - 1)  # the first token may only mark the beginning
     index = ids[place]

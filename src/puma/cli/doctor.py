@@ -20,7 +20,7 @@ def doctor(*, output: Output = HUMAN) -> int:
 
     Exits with 0 if the self-test passes, with 1 or the error's own code if not.
     """
-    from puma.serving import warm
+    from puma.kernels import warmup as warm
 
     facts: dict[str, Any] = {"versions": machine.versions(), "processor": machine.processor()}
     facts |= {"memory_gib": round(machine.memory_gib(), 1), "kernels": asdict(warm.state())}
@@ -43,8 +43,8 @@ def _selftest(progress: ui.Progress) -> tuple[dict[str, Any], int]:
     """GeLU of a few numbers, by three processes, against torch."""
     import torch
 
-    from puma.serving.engine import SELFTEST
-    from puma.serving.local import Trio
+    from puma.engine.engine import SELFTEST
+    from puma.local.cluster import Trio
 
     started = time.perf_counter()
     try:

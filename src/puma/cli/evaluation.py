@@ -1,4 +1,4 @@
-"""`puma eval`: secure answers beside plaintext ones on a file of examples, resumable; the measures are serving's.
+"""`puma eval`: secure answers beside plaintext ones on a file of examples, resumable; the measures are measure's.
 
 Records go into a file beside the results as they come; its first line says what they are records of.
 """
@@ -18,8 +18,8 @@ from puma.cli.ui import HUMAN, Count, Flag, Output, Profile
 from puma.errors import UsageError
 
 if TYPE_CHECKING:
-    from puma.serving.clear import ClearModel
-    from puma.serving.evaluation import Prompt, Record
+    from puma.measure.evaluation import Prompt, Record
+    from puma.reference.plain_model import ClearModel
 
 NEW = 32  # tokens of a generated text, unless said otherwise
 
@@ -68,8 +68,8 @@ def eval(
     resume
         A file for the records of examples; what it holds already is not computed again.
     """
-    from puma.serving.clear import ClearModel
-    from puma.serving.evaluation import TASKS, summary
+    from puma.measure.evaluation import TASKS, summary
+    from puma.reference.plain_model import ClearModel
 
     started = time.perf_counter()
     for name, number in (("limit", limit), ("tokens", tokens)):
@@ -100,8 +100,8 @@ def eval(
 def _examples(
     model: ClearModel, task: str, data: Path, text: str | None, label: str | None, split: str | None, limit: int | None
 ) -> Any:
+    from puma.measure.examples import read_images, read_table, read_text
     from puma.models.config import Vit
-    from puma.serving.examples import read_images, read_table, read_text
 
     if isinstance(model.config, Vit):
         if task != "classification":
@@ -123,9 +123,9 @@ def _examples(
 @contextlib.contextmanager
 def _sessions(model: ClearModel, clear: bool, approximation: str, progress: ui.Progress) -> Iterator[dict[str, Any]]:
     """What is compared: float, the profile's functions in float, and the secure computation or its like."""
-    from puma.serving.local import LocalCluster
-    from puma.serving.plain import Plain
-    from puma.serving.unshared import Unshared
+    from puma.local.cluster import LocalCluster
+    from puma.reference.fixed_session import Unshared
+    from puma.reference.float_session import Plain
 
     found: dict[str, Any] = {"plaintext": Plain(model.config, model.params)}
     if approximation != "spline":
@@ -141,7 +141,7 @@ def _work(
     model: ClearModel, task: str, prompts: list[Prompt], sessions: dict[str, Any], new: int, records: _Records,
     progress: ui.Progress,
 ) -> None:  # fmt: skip
-    from puma.serving.evaluation import TASKS, batches
+    from puma.measure.evaluation import TASKS, batches
 
     left = [i for i in range(len(prompts)) if i not in records.found]
     progress("evaluating", len(prompts) - len(left), len(prompts))

@@ -109,8 +109,8 @@ def _starter(
         start = partial(puma.connect, str(cluster), model=name, key=str(key))  # type: ignore[attr-defined]
         first = start()
         return _after(first, start), first.model
-    from puma.serving.clear import ClearModel
-    from puma.serving.local import LocalCluster
+    from puma.local.cluster import LocalCluster
+    from puma.reference.plain_model import ClearModel
 
     with ui.progress(output.json) as progress:
         clear = ClearModel(source)

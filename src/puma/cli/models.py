@@ -53,9 +53,9 @@ def share(
     insecure
         Links without TLS, to parties that were started likewise on this machine.
     """
+    from puma.client.owner import card_of, state_folder, upload
     from puma.models.ranges import hides
-    from puma.serving.clear import ClearModel
-    from puma.serving.owner import card_of, state_folder, upload
+    from puma.reference.plain_model import ClearModel
 
     started = time.perf_counter()
     with ui.progress(output.json) as progress:
@@ -91,8 +91,8 @@ def list(*, key: Key, cluster: Path = ClusterFile, insecure: Flag = False, outpu
     insecure
         Links without TLS, to parties that were started likewise on this machine.
     """
+    from puma.client.connect import open_session
     from puma.models import architecture
-    from puma.serving.remote import open_session
 
     session = open_session(cluster, key, _role(cluster, key), insecure)
     try:
@@ -134,7 +134,7 @@ def delete(
     insecure
         Links without TLS, to parties that were started likewise on this machine.
     """
-    from puma.serving import owner as owning
+    from puma.client import owner as owning
 
     session = owner(cluster, key, insecure)
     try:

@@ -62,8 +62,8 @@ def party(
         Links without TLS, between processes of this machine only; owners and clients have to say so, too.
     """
     from puma import config
-    from puma.serving.daemon import Daemon, Settings
-    from puma.serving.health import Health
+    from puma.party.daemon import Daemon, Settings
+    from puma.party.health import Health
 
     for name, value in (("sessions", sessions), ("max-tokens", max_tokens), ("memory", memory), ("material", material)):
         if value is not None and value <= 0:

@@ -15,9 +15,9 @@ from puma.cli.where import Where, opened
 from puma.errors import UsageError
 
 if TYPE_CHECKING:
-    from puma.serving.asking import Asking
-    from puma.serving.public import PublicModel
-    from puma.serving.sampling import Sampling
+    from puma.client.client import Asking
+    from puma.client.model_info import PublicModel
+    from puma.client.sampling import Sampling
 
 
 def read(path: Path) -> list[str]:
@@ -91,7 +91,7 @@ def asked_one(
 
 def sampling(chance: Chance, compare: bool, where: Where) -> Sampling:
     """How tokens are chosen; refused beforehand if it cannot be done, or compared."""
-    from puma.serving.sampling import Sampling
+    from puma.client.sampling import Sampling
 
     how = Sampling.asked(**chance.sampling)
     if not how.greedy and compare:

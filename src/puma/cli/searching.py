@@ -16,8 +16,8 @@ def search(
     approximation: str, where: Where, output: Output,
 ) -> None:  # fmt: skip
     """Search, show what was found and what it cost; `how`: beams, length penalty, when to stop."""
-    from puma.serving.beams import Beams
-    from puma.serving.client import LOGITS_HINT
+    from puma.client.beam_search import Beams
+    from puma.client.session import LOGITS_HINT
 
     source, prompt = one_prompt(model, prompt)
     if where.cluster is None and not chance.reveal_logits:

@@ -44,8 +44,8 @@ def prepare(
     approximation
         Which functions the request will be computed with: ours, those of the PUMA paper, or MPCFormer's.
     """
-    from puma.serving.jobs import job
-    from puma.serving.kept import default_folder
+    from puma.local.inventory import default_folder
+    from puma.wire.request_shapes import job
 
     where.check()
     if count < 1:
@@ -88,7 +88,7 @@ def store(*, store: Path | None = None, clear: Flag = False, delete: Flag = Fals
     delete
         Throw away the models, too.
     """
-    from puma.serving.kept import default_folder, forget, look
+    from puma.local.inventory import default_folder, forget, look
 
     folder = store or default_folder()
     if clear or delete:

@@ -18,7 +18,7 @@ from cyclopts import Parameter
 from puma.errors import PumaError
 
 if TYPE_CHECKING:
-    from puma.serving.client import Cost
+    from puma.client.session import Cost
 
 
 def _whole(_: object, tokens: Sequence[Any]) -> int:

@@ -14,8 +14,8 @@ from puma.cli.ui import Flag, Progress
 from puma.errors import UsageError
 
 if TYPE_CHECKING:
-    from puma.serving.public import PublicModel
-    from puma.serving.remote import ClusterSession, RemoteCluster
+    from puma.client.connect import ClusterSession, RemoteCluster
+    from puma.client.model_info import PublicModel
 
 T = TypeVar("T")
 End = Literal["eos"]
@@ -42,8 +42,8 @@ class Where:
 
     def connect(self, approximation: str = "spline", store: Path | None = None) -> RemoteCluster:
         """Open a session with these parties; tickets for what they have prepared lie below `store`."""
-        from puma.serving import folders
-        from puma.serving.remote import connect
+        from puma.client.connect import connect
+        from puma.store import folders
 
         assert self.cluster is not None
         if self.key is None:
@@ -86,8 +86,8 @@ def opened(
         except BaseException:
             cluster.close()
             raise
-    from puma.serving.clear import ClearModel
-    from puma.serving.local import LocalCluster
+    from puma.local.cluster import LocalCluster
+    from puma.reference.plain_model import ClearModel
 
     clear = ClearModel(source)
     asked = ask(clear)
@@ -97,7 +97,7 @@ def opened(
 
 def kept(store: Path | None, prepared: bool) -> Path | None:
     """The folder to look in for what has been prepared: that of `--store`, or with `--prepared` the usual one."""
-    from puma.serving.kept import default_folder
+    from puma.local.inventory import default_folder
 
     return store or (default_folder() if prepared else None)
 
@@ -113,6 +113,6 @@ def sentences(clear: PublicModel, texts: Sequence[str]) -> list[Any]:
 
 def owner(cluster: Path, key: Path, insecure: bool) -> ClusterSession:
     """A session as the owner of models."""
-    from puma.serving.remote import open_session
+    from puma.client.connect import open_session
 
     return open_session(cluster, key, "owner", insecure)

@@ -16,6 +16,7 @@ import torch
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
+from puma.client.sampling import Sampling
 from puma.gateway import chat as chats
 from puma.gateway import replies
 from puma.gateway.answers import Piece, Wanted, answer
@@ -23,7 +24,6 @@ from puma.gateway.replies import Refused, refusal
 from puma.gateway.requests import Asked, Chat, Completion, Embeddings
 from puma.gateway.wording import Wording, chat_wording, completion_wording
 from puma.gateway.worker import Job
-from puma.serving.sampling import Sampling
 
 if TYPE_CHECKING:
     from puma.gateway.app import Gateway

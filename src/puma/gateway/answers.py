@@ -12,8 +12,8 @@ from typing import Any
 
 from torch import Tensor
 
+from puma.client.sampling import Sampler, Sampling, logprobs
 from puma.errors import PolicyError
-from puma.serving.sampling import Sampler, Sampling, logprobs
 
 STOP, LENGTH = "stop", "length"
 

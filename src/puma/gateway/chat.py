@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from puma.client.chat import render
+from puma.client.model_info import PublicModel
 from puma.gateway.replies import Refused
 from puma.gateway.requests import Message
-from puma.serving.chat import render
-from puma.serving.public import PublicModel
 
 ROLES = ("system", "developer", "user", "assistant")
 

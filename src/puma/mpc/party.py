@@ -20,7 +20,7 @@ from torch import Tensor
 from puma import kernels
 from puma.crypto.prg import PairKey, Stream
 from puma.mpc.cost import Ledger, message_bytes
-from puma.mpc.foresight import Foresight, Silence
+from puma.mpc.lookahead import Foresight, Silence
 from puma.net import Link
 
 T = TypeVar("T")

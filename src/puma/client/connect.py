@@ -1,0 +1,242 @@
+"""A cluster of three distant parties, as a client or an owner reaches it.
+
+It knows addresses and keys from the cluster file and opens the three links of a session; it must not know what a
+request computes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from time import monotonic
+from typing import Any, Literal, TypeVar
+
+import puma
+from puma import config
+from puma.client.client import Asking
+from puma.client.model_info import PublicModel
+from puma.client.session import Session
+from puma.config import Cluster
+from puma.crypto import identity
+from puma.errors import PeerLost, ProtocolError, PumaError, StoreError, UsageError
+from puma.models.text import tokenizer_of
+from puma.net.guard import PLAIN, Guard, insecure
+from puma.net.handshake import NO_COOKIE, SESSION_BYTES, Identity
+from puma.net.tcp import dial
+from puma.net.tls import Tls
+from puma.nn.paper import PROFILES, SPLINE
+from puma.party.session_server import allow_approximation, received
+from puma.party.session_thread import SILENCE
+from puma.store.prepared_requests import Tickets
+from puma.wire import messages as msg
+
+T = TypeVar("T")
+
+DIAL_SECONDS = 8.0  # a party that is stopped takes connections and says nothing: heard of within ten seconds
+CAUSE_SECONDS = 1.0  # to hear from the others why a party has ended the session
+TOKENIZER = "tokenizer.json"
+
+
+class ClusterSession(Session):
+    """A session with three distant parties; whose role it is decides what they answer."""
+
+    def __init__(self, links: Sequence[Any], cluster: Cluster) -> None:
+        super().__init__(links)
+        self.cluster = cluster
+
+    def ready(self) -> None:
+        """Wait until the parties have met; the first one that refuses says why."""
+        found = at_once([lambda link=link: self._reply(link) for link in self.links])
+        for reply in found:
+            if not isinstance(reply, msg.Ready):
+                raise ProtocolError("a party did not begin with its greeting", "run the same version everywhere")
+            if reply.version != puma.__version__:
+                what = f"the parties run puma {reply.version}, this is {puma.__version__}"
+                raise ProtocolError(what, "run the same version of Puma everywhere")
+
+    def models(self) -> list[msg.Listed]:
+        """What all three parties hold alike; sizes are those of all three together."""
+        self._begin()
+        self._send(lambda _: msg.List(), [b"", b""])
+        found = self._replies(msg.Listing)
+        self._reported = True
+        alike: list[msg.Listed] = []
+        for listed in found[0].models:
+            same = [m for reply in found for m in reply.models if (m.card, m.sharing) == (listed.card, listed.sharing)]
+            if len(same) == len(found):
+                size = sum(m.size for m in same)
+                alike.append(msg.Listed(listed.card, listed.config, listed.sharing, size))
+        return alike
+
+    def use(self, name: str = "", approximation: str = SPLINE) -> PublicModel:
+        """Open a model at all parties, which must agree about it; the only one there is unless a name is given.
+
+        It will be computed with this approximation; PolicyError unless the model's owner allows that.
+        """
+        if approximation not in PROFILES:
+            raise UsageError(f"there is no approximation {approximation}", f"choose one of {', '.join(PROFILES)}")
+        self.approximation = approximation
+        if not name:
+            names = [listed.card.name for listed in self.models()]
+            if len(names) != 1:
+                hint = f"choose one of {', '.join(names)}" if names else "its owner runs `puma share` first"
+                raise UsageError(f"the cluster serves {len(names)} models", hint)
+            name = names[0]
+        if not self.open(name):
+            hint = "`puma models list` shows which there are; if its owner just replaced it, ask again"
+            raise StoreError(f"the three parties do not hold one model {name}", hint)
+        assert self.config is not None
+        card = self.card or msg.Card(name)
+        allow_approximation(card, approximation)
+        file = next((file for file in card.files if file.name == TOKENIZER), None)
+        tokenizer = tokenizer_of(self.fetch(file) if file else None)
+        found = PublicModel(card.name, self.config, tokenizer, card.eos)
+        found.hides = card.hides
+        found.max_tokens = min(self.cluster.policy.max_tokens, card.max_tokens or self.cluster.policy.max_tokens)
+        template = {file.name: file for file in card.files}
+        found.files = {name: (lambda file=file: self.fetch(file)) for name, file in template.items()}
+        return found
+
+    def fetch(self, file: msg.File) -> bytes:
+        """A file of the open model's card. One party sends it, and all three have agreed on its checksum."""
+        self._begin()
+        with self._talking():
+            self.links[0].send_control(msg.encode(msg.Fetch(file.name)))
+            self._watch()
+            content = b"".join(received(self.links[0], file.size))
+        self._reported = True
+        if hashlib.sha256(content).digest() != file.sha256:
+            self._over = True
+            raise ProtocolError(f"P0 sent another {file.name} than all parties agreed on", "P0 misbehaves")
+        return content
+
+    @contextmanager
+    def _talking(self, sending: bool = False) -> Iterator[None]:
+        try:
+            with super()._talking(sending):
+                yield
+        except PeerLost as error:
+            raise self._cause(error) from None
+
+    def _cause(self, error: PumaError) -> PumaError:
+        """Who ends a session says why, and the others only who did it: look for the reason at all of them."""
+        for link in self.links:
+            link.timeout, end = CAUSE_SECONDS, monotonic() + CAUSE_SECONDS
+            try:
+                while monotonic() < end or link.lost:
+                    self._reply(link)
+            except ProtocolError:
+                continue
+            except PumaError as found:
+                return found
+        return error
+
+
+def at_once(calls: Sequence[Callable[[], T]]) -> list[T]:
+    """The results of these calls, made in threads of their own; or the first error, at once."""
+    results: dict[int, T] = {}
+    errors: list[BaseException] = []
+    changed = threading.Condition()
+
+    def work(i: int, call: Callable[[], T]) -> None:
+        try:
+            found = call()
+        except BaseException as error:
+            with changed:
+                errors.append(error)
+                changed.notify_all()
+            return
+        with changed:
+            results[i] = found
+            changed.notify_all()
+
+    for i, call in enumerate(calls):
+        threading.Thread(target=work, args=(i, call), daemon=True).start()
+    with changed:
+        changed.wait_for(lambda: errors or len(results) == len(calls))
+        if errors:
+            # One that names the reason is worth more than one that names who was told of it.
+            changed.wait_for(lambda: not all(isinstance(e, PeerLost) for e in errors), CAUSE_SECONDS)
+            raise next((e for e in errors if not isinstance(e, PeerLost)), errors[0])
+        return [results[i] for i in range(len(calls))]
+
+
+def open_session(
+    cluster: str | Path | Cluster, key: str | Path, role: Literal["client", "owner"], plain: bool = False
+) -> ClusterSession:
+    """Three links, and three parties that have met. `plain` is for parties started with --insecure on this machine."""
+    found = cluster if isinstance(cluster, Cluster) else config.read(cluster)
+    guard = _guard(found, key, plain)
+    me = Identity(role, 0, os.urandom(SESSION_BYTES), found.digest, NO_COOKIE)
+    links: list[Any] = []
+    over = threading.Event()
+
+    def reach(rank: int) -> Any:
+        host, port = found.parties[rank].host_port
+        link = dial(host, port, me, ("party", rank), DIAL_SECONDS, SILENCE, guard).link
+        links.append(link)
+        if over.is_set():
+            link.fail("another party could not be reached")
+        return link
+
+    try:
+        session = ClusterSession(at_once([lambda rank=rank: reach(rank) for rank in range(3)]), found)
+        session.ready()
+    except BaseException as error:
+        over.set()
+        for link in links:
+            link.fail(f"the {role} gives up: {error}"[:200])
+        raise
+    return session
+
+
+def _guard(cluster: Cluster, key: str | Path, plain: bool) -> Guard:
+    credentials = identity.load(key)
+    if plain:
+        insecure(party.host_port[0] for party in cluster.parties)
+        return PLAIN
+    return Tls(credentials.certificate, credentials.key, cluster)
+
+
+class RemoteCluster(Asking):
+    """A model served by three distant parties, as `connect` gives it."""
+
+    def __init__(self, session: ClusterSession, model: PublicModel) -> None:
+        self._session, self.model = session, model
+
+    @property
+    def session(self) -> Session:
+        return self._session
+
+    def close(self) -> None:
+        self._session.close()
+
+    def __enter__(self) -> RemoteCluster:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def connect(
+    cluster: str | Path | Cluster = "cluster.toml", model: str = "", key: str | Path = "client.key", *,
+    plain: bool = False, approximation: str = SPLINE, tickets: str | Path | None = None,
+) -> RemoteCluster:  # fmt: skip
+    """Ask a model that three distant parties serve: by its name, or the only one there is.
+
+    `cluster` is the file that says who they are, and `key` the client's key that they know. `approximation` says which
+    functions they compute, "spline", "puma" or "mpcformer", as far as the model's owner allows. `tickets` is a folder
+    in memory for what `prepare` gives and later requests use up, in this session or another. Raises the errors of
+    puma.errors; AdmissionError or PolicyError where the parties refuse.
+    """
+    session = open_session(cluster, key, "client", plain)
+    try:
+        session.tickets = Tickets(tickets) if tickets else None
+        return RemoteCluster(session, session.use(model, approximation))
+    except BaseException:
+        session.close()
+        raise

@@ -1,0 +1,71 @@
+"""What a request cost all parties together, joined from their reports. It knows numbers, never words."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from puma.store.prepared_requests import Ticket
+from puma.wire import messages as msg
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one request cost: all parties, and the client's upload of its shares."""
+
+    seconds: float
+    prefill: float
+    rounds: int
+    online: int
+    offline: int
+    per_party: list[int]
+    client: int
+    cpu_by_party: list[float]
+    peak_rss_mib: list[float]
+    breakdown: list[dict[str, Any]] = field(repr=False)
+    prepared: Ticket | None = field(default=None, repr=False)  # what was done beforehand, if anything
+
+    @property
+    def total(self) -> int:
+        """Bytes sent by the three parties and by the client."""
+        return self.online + self.offline
+
+    @property
+    def cpu_seconds(self) -> float:
+        """Processor seconds of the three parties together."""
+        return sum(self.cpu_by_party)
+
+    def bytes(self) -> dict[str, Any]:
+        return {
+            "total": self.total, "online": self.online, "offline": self.offline, "per_party": self.per_party,
+            "client": self.client,
+        }  # fmt: skip
+
+
+def cost_of(reports: Sequence[msg.Report], client: int, prepared: Ticket | None = None) -> Cost:
+    """Join three parties' reports; the client's upload counts as online."""
+    names = list(dict.fromkeys(s.name for r in reports for s in r.spent))
+    parts = {n: [next((s for s in r.spent if s.name == n), None) for r in reports] for n in names}
+    breakdown = [
+        {
+            "name": name,
+            "seconds": max(s.seconds for s in spent if s),
+            "rounds": max(s.rounds for s in spent if s),
+            "bytes": sum(s.online + s.offline for s in spent if s),
+        }
+        for name, spent in parts.items()
+    ]
+    return Cost(
+        seconds=max(r.seconds for r in reports),
+        prefill=max(r.prefill for r in reports),
+        rounds=max(sum(s.rounds for s in r.spent) for r in reports),
+        online=sum(s.online for r in reports for s in r.spent) + client,
+        offline=sum(s.offline for r in reports for s in r.spent),
+        per_party=[sum(s.online + s.offline for s in r.spent) for r in reports],
+        client=client,
+        cpu_by_party=[r.cpu_seconds for r in reports],
+        peak_rss_mib=[r.peak_rss_mib for r in reports],
+        breakdown=[b for b in breakdown if b["bytes"] or b["seconds"] > 1e-3],
+        prepared=prepared,
+    )

@@ -1,0 +1,379 @@
+"""The two outsiders: the owner, who shares a model, and the client, who shares a prompt and joins the answer.
+
+Both see plaintext, their own. A session holds one link to each party; every output component comes from two
+parties and the two copies must agree. This file must not know where the parties run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
+from itertools import accumulate, chain
+from typing import Any
+
+import msgspec
+import torch
+from torch import Tensor
+
+from puma import kernels
+from puma.client.beam_search import Beams
+from puma.client.channel import Talking
+from puma.client.cost import Cost, cost_of
+from puma.client.sampling import Sampler, Sampling
+from puma.crypto.prg import PairKey, fresh_secret
+from puma.engine.engine import EVERY_TOKEN, tensor_specs
+from puma.errors import (
+    InputError,
+    MaterialError,
+    PolicyError,
+    PumaError,
+    TensorError,
+    UsageError,
+)
+from puma.models.config import Config, Vit
+from puma.models.text import check_batch
+from puma.mpc.seeded import rest_bytes
+from puma.store.prepared_requests import Ticket, Tickets
+from puma.store.preprocessing import ID_BYTES
+from puma.wire import messages as msg
+from puma.wire import pixels
+from puma.wire.prompt import Sealed, Seeds, seal, upload_bytes
+
+LOGITS_HINT = "search greedily, or let the owner share with reveal_logits"
+KEEP_MASKS_BELOW = 50_000_000  # parameters; larger models draw their masks again at every use
+PIECE_WORDS = 1 << 15  # that the owner masks at a time
+
+Inference = msg.Generate | msg.Encode
+Progress = Callable[[str, int, int], None]  # what, done, of
+Choose = Callable[[Tensor], list[int]]  # from the logits of each prompt, its next token
+
+
+def masked(x: Tensor, spec: msg.TensorSpec, seeds: Sequence[bytes], purpose: str) -> Iterator[Tensor]:
+    """m = x 2^frac + l1 + l2 as packed bytes, FRAME_WORDS words at a time, made in pieces that stay in the cache.
+
+    Safe: each evaluator lacks one of the two seeds, and each purpose is used once.
+    """
+    size = rest_bytes((PIECE_WORDS,), spec.bits)
+    readers = [PairKey(seed).stream(purpose).reader(0) for seed in seeds]
+    pads = torch.empty((2, size), dtype=torch.uint8)
+    for frame in x.reshape(-1).split(msg.FRAME_WORDS):
+        packed = torch.empty(rest_bytes(frame.shape, spec.bits), dtype=torch.uint8)
+        for piece, out in zip(frame.split(PIECE_WORDS), packed.split(size), strict=True):
+            l1, l2 = (reader.into(pad[: out.numel()]) for reader, pad in zip(readers, pads, strict=True))
+            kernels.pack_masked(piece.double(), spec.frac, (l1, l2), spec.bits, out)
+        yield packed
+
+
+def secret_length(
+    config: Config | None, prompts: Sequence[Sequence[int]], types: Sequence[Sequence[int]], padded: int
+) -> int:
+    """The common length that the parties learn instead of the prompts'; token types, which are public, are refused."""
+    longest, context = max(map(len, prompts), default=1), config.context if config else 1
+    if any(chain(*types)):
+        raise UsageError(
+            "public token types would tell where texts end", "make the lengths public, or send single texts"
+        )
+    width = padded or min(context, max(16, 1 << (longest - 1).bit_length()))
+    if not longest <= width <= context:
+        raise InputError(
+            f"texts of up to {longest} tokens cannot be padded to {width}", f"choose {longest} to {context}"
+        )
+    return width
+
+
+class Session(Talking):
+    """One link to each of P0, P1, P2, in this order. One request at a time; an error ends it."""
+
+    def __init__(self, links: Sequence[Any], approximation: str = "spline") -> None:
+        super().__init__(links)
+        self.approximation = approximation  # what the parties compute with; they refuse requests that name another
+        self.config: Config | None = None
+        self.sharing = b""  # of the model that the parties serve
+        self.card: msg.Card | None = None  # and what its owner says of it
+        self.reveals = False  # whether its owner lets clients see logits
+        self.cost: Cost | None = None
+        self.tickets: Tickets | None = None  # where requests look for what has been prepared
+
+    # -- owner ----------------------------------------------------------------------------------------------
+
+    def share(
+        self,
+        config: Config,
+        params: Mapping[str, Tensor],
+        progress: Progress | None = None,
+        alias: Mapping[str, str] | None = None,
+        keep: str = "",
+        reveal_logits: bool = False,
+    ) -> None:
+        """Send each evaluator the masked words of every parameter, tensor by tensor, and everyone the seeds.
+
+        A parameter in `alias` is not sent: it is the same secret as another, under the same masks. With a name in
+        `keep` the parties put the model into their stores, and `open` finds it there later. `reveal_logits` is the
+        policy that all parties hold: may clients see logits.
+        """
+        alias = dict(alias or {})
+        specs = [spec for spec in tensor_specs(config) if spec.name not in alias]
+        seeds, sharing = [fresh_secret(), fresh_secret()], fresh_secret()[:ID_BYTES]
+        self._begin()
+        keep_masks = sum(torch.Size(s.shape).numel() for s in specs) < KEEP_MASKS_BELOW
+        self._send(lambda mine: msg.Load(config, specs, mine, keep_masks, alias, sharing, keep, reveal_logits), seeds)
+        with self._talking():
+            for i, spec in enumerate(specs):
+                tensor = params[spec.name]
+                if tuple(tensor.shape) != tuple(spec.shape):
+                    raise TensorError(f"parameter {spec.name} is misshapen", "fold the checkpoint first")
+                for frame in masked(tensor, spec, seeds, f"weight {spec.name}"):
+                    self._both(frame)
+                if progress:
+                    progress("sharing the model", i + 1, len(specs))
+        self._reports()
+        self.config, self.sharing, self.reveals = config, sharing, reveal_logits
+
+    def open(self, name: str) -> bool:
+        """Serve a model from the parties' stores; False if not all of them hold the same sharing of it."""
+        self._begin()
+        self._send(lambda _: msg.Open(name, self.approximation), [b"", b""])
+        found = self._replies(msg.Opened)
+        self._reported = True
+        config = found[0].config
+        if config is None or found[1:] != found[:1] * 2:
+            return False
+        self.config, self.sharing, self.card = config, found[0].sharing, found[0].card
+        self.reveals = found[0].reveal_logits
+        return True
+
+    # -- client ---------------------------------------------------------------------------------------------
+
+    def generate(
+        self, prompts: Sequence[Sequence[int]], tokens: int, paced: bool = False, choose: Choose | None = None,
+        temperature: float = 0.0,
+    ) -> Generator[list[int]]:  # fmt: skip
+        """Yield the next token of each prompt as they are decided; `cost` is set when the last ones have come.
+
+        `paced`: the parties wait after each, and closing the iterator ends the request there. `choose` makes the next
+        token of each prompt from their logits (prompts, vocabulary), which the model's owner must allow; at a
+        `temperature` the parties draw it without knowing the chance that decides.
+        """
+        if choose and not self.reveals:
+            raise PolicyError("the model's owner does not let clients see logits", msg.POLICY_HINT)
+        paced = paced or choose is not None
+        order = partial(msg.Generate, tokens=tokens, temperature=temperature, reveal=choose is not None, paced=paced)
+        sent, ticket = self._ask(order, prompts, [], tokens)
+        mine = self._requests
+        while self._unread:
+            result = self._result()
+            self._paced = paced and self._unread > 0
+            new = choose(result) if choose else [int(index) % (1 << self._bits) for index in result]  # unsigned
+            try:
+                yield new
+            except GeneratorExit:
+                if mine == self._requests and (self._paced or not self._unread):
+                    if self._paced:
+                        self._leave()
+                    self.cost = cost_of(self._reports(), sent, ticket)
+                raise
+            if mine != self._requests:
+                raise UsageError("a new request came before this one was read", "read a stream to its end")
+            if self._paced:
+                sent += self._go_on(new if choose else [])
+        self.cost = cost_of(self._reports(), sent, ticket)
+
+    def search(self, prompt: Sequence[int], beams: Beams, stop: bool = False) -> Iterator[int]:
+        """Search for the likeliest text, which `beams` then holds; yield how many steps are done.
+
+        With `stop` it ends when nothing better can come, which the parties then learn. They never learn which beams go
+        on.
+        """
+        if not self.reveals:
+            raise PolicyError("beam search needs logits, which the model's owner does not let clients see", LOGITS_HINT)
+        order = partial(msg.Generate, tokens=beams.tokens, reveal=True, paced=True, beams=beams.count)
+        sent, ticket = self._ask(order, [prompt], [], beams.tokens)
+        mine = self._requests
+        while self._unread:
+            result = self._result()
+            self._paced = self._unread > 0
+            chosen = beams.choose(result)
+            yield beams.steps
+            if mine != self._requests:
+                raise UsageError("a new request came before this one was read", "read a search to its end")
+            if self._paced and stop and beams.over:
+                self._leave()
+            elif self._paced:
+                sent += self._go_on(chosen, beams.hidden())
+        self.cost = cost_of(self._reports(), sent, ticket)
+
+    def asked(self, how: Sampling) -> dict[str, Any]:
+        """How `generate` does it: at the client where logits may be seen, else by the parties, who take a temperature
+        only; PolicyError if it cannot be done."""
+        if how.greedy:
+            return {}
+        if not self.reveals:
+            how.need_logits()
+            return {"temperature": how.temperature}
+        return {"choose": Sampler(how)}
+
+    def encode(
+        self, prompts: Sequence[Sequence[int]], output: str, types: Sequence[Sequence[int]] = (),
+        lengths: str = "public", padded: int = 0,
+    ) -> list[Tensor]:  # fmt: skip
+        """Of each prompt hidden states (tokens, d), their sum (d,) or class logits (labels,), as float64.
+
+        A head for tokens gives logits (tokens, labels). With `lengths` "secret" the parties learn a common length only:
+        `padded`, or else the next power of two from 16 on; ranges.check_hiding says for which models that is right.
+        """
+        width = secret_length(self.config, prompts, types, padded) if lengths == "secret" else 0
+        sent, ticket = self._ask(lambda job: msg.Encode(job, output), prompts, () if width else types, 1, width)
+        result = self._result()
+        self.cost = cost_of(self._reports(), sent, ticket)
+        each = output in EVERY_TOKEN or (output == "logits" and getattr(self.config, "each_token", False))
+        if each and width:
+            return [rows[: len(ids)] for ids, rows in zip(prompts, result.split(width), strict=True)]
+        return list(result.split([len(ids) for ids in prompts]) if each else result)
+
+    def fill(
+        self, prompts: Sequence[Sequence[int]], masked: Sequence[Sequence[int]], top: int = 1,
+        types: Sequence[Sequence[int]] = (), lengths: str = "public", padded: int = 0,
+    ) -> list[list[list[int]]]:  # fmt: skip
+        """Of each prompt, for each of its masked places, the `top` most likely tokens, best first.
+
+        Everyone learns the places; `lengths` and `padded` are as for `encode`.
+        """
+        width = secret_length(self.config, prompts, types, padded) if lengths == "secret" else 0
+        starts = [0, *accumulate(width or len(ids) for ids in prompts)]
+        if any(not 0 <= i < len(ids) for ids, places in zip(prompts, masked, strict=True) for i in places):
+            raise InputError("a masked place is not among the tokens", "places count from 0 in each prompt")
+        rows = [start + i for start, places in zip(starts, masked) for i in places]
+        types = () if width else types
+        sent, ticket = self._ask(lambda job: msg.Encode(job, "tokens", rows=rows, top=top), prompts, types, top, width)
+        found = [[int(index) % (1 << self._bits) for index in self._result()] for _ in range(top)]
+        self.cost = cost_of(self._reports(), sent, ticket)
+        ranked = iter(zip(*found, strict=True))
+        return [[list(next(ranked)) for _ in places] for places in masked]
+
+    def prepare(self, request: Inference) -> Ticket:
+        """Let the parties do beforehand what the request needs no input for; the ticket goes to `tickets`.
+
+        Only what everyone may know of `request` matters: its lengths, its number of tokens, its output.
+        """
+        if self.tickets is None:
+            raise MaterialError("there is no place for what is prepared", "start the cluster with a store")
+        named = msgspec.structs.replace(request.input, approximation=self.approximation)
+        request = msg.bare(msgspec.structs.replace(request, input=named))
+        seeds, identity = Seeds.fresh(), fresh_secret()[:ID_BYTES]
+        self._begin()
+        with self._talking():
+            for rank, link in enumerate(self.links):
+                masks, choices = seeds.of(rank)
+                part = msgspec.structs.replace(request.input, masks=masks, choices=choices)
+                link.send_control(msg.encode(msg.Prepare(identity, msgspec.structs.replace(request, input=part))))
+        reports = self._reports()
+        cost = cost_of(reports, 0)
+        ticket = Ticket(
+            id=identity, sharing=self.sharing, request=request, choices=seeds.choices, masks=seeds.masks,
+            seconds=cost.seconds, offline=cost.total, sizes=[report.material for report in reports],
+        )  # fmt: skip
+        self.tickets.add(ticket)
+        return ticket
+
+    def selftest(self) -> Tensor:
+        """The parties' answer to the built-in self-test."""
+        self._begin(1)
+        self._send(lambda _: msg.SelfTest(), [b"", b""])
+        result = self._result()
+        self.cost = cost_of(self._reports(), 0)
+        return result
+
+    def close(self) -> None:
+        """Let the parties go."""
+        if self._paced:
+            with suppress(PumaError):
+                self._leave()
+        self._over = True
+        for link in self.links:
+            with suppress(PumaError):
+                link.send_control(msg.encode(msg.Quit()))
+            link.close()
+
+    def _ask(
+        self,
+        request: Callable[[msg.Input], Inference],
+        prompts: Sequence[Sequence[int]],
+        types: Sequence[Sequence[int]],
+        results: int,
+        width: int = 0,
+    ) -> tuple[int, Ticket | None]:
+        """Send a request, on material prepared for it if there is any; the bytes of the prompt, and the ticket.
+
+        All prompts are padded in secret to a `width`, if there is one.
+        """
+        assert self.config is not None
+        lengths, sealed_under, upload = self._input(prompts, width)
+        check_batch(self.config, lengths, results)
+        self._begin(results)
+        kinds = [*chain(*types)]
+        ticket = self._ticket(request(msg.Input(lengths, [], [], kinds, bool(width), self.approximation)))
+        sealed = sealed_under(ticket.seeds if ticket else None)
+        with self._talking(sending=True):
+            for link, part in zip(self.links, sealed, strict=True):
+                seeds = ([], []) if ticket else (part.masks, part.choices)
+                job = msg.Input(lengths, *seeds, kinds, bool(width), self.approximation)
+                asked = msgspec.structs.replace(request(job), material=ticket.id if ticket else b"")
+                link.send_control(msg.encode(asked))
+                if part.payload.numel():
+                    link.send(part.payload.numpy())
+        return upload, ticket
+
+    def _input(
+        self, prompts: Sequence[Sequence[int]] | Sequence[Tensor], padded: int
+    ) -> tuple[list[int], Callable[[Seeds | None], list[Sealed]], int]:
+        """Rows of each prompt or image, what seals them under given seeds, and the bytes that will take."""
+        config = self.config
+        assert config is not None
+        width = config.vocab_size
+        if isinstance(config, Vit):
+            rows = pixels.checked(prompts, config.patches, width)  # type: ignore[arg-type]
+            lengths = [config.context] * len(prompts)
+            return lengths, lambda seeds: pixels.seal(rows, seeds), pixels.upload_bytes(len(rows), width)
+        lengths, ids = [len(prompt) for prompt in prompts], [int(token) for prompt in prompts for token in prompt]
+        if min(lengths, default=0) < 1 or min(ids) < 0 or max(ids) >= width:
+            raise InputError(f"not prompts of a vocabulary of {width}", "pass token ids, at least one each")
+        if not padded:
+            return lengths, lambda seeds: seal(ids, width, seeds), upload_bytes(len(ids), width)
+        real = [i < length for length in lengths for i in range(padded)]
+        rest = iter(ids)
+        ids, pads = [next(rest) if here else 0 for here in real], [int(not here) for here in real]
+        upload = upload_bytes(len(ids), width, len(ids))
+        return [padded] * len(lengths), lambda seeds: seal(ids, width, seeds, pads), upload
+
+    def _ticket(self, request: Inference) -> Ticket | None:
+        """A ticket for this request whose material every party has at hand; it is used up, and so is any that fails."""
+        while self.tickets is not None and (ticket := self.tickets.take(self.sharing, request)):
+            if not self._problem(ticket):
+                return ticket
+        return None
+
+    def _problem(self, ticket: Ticket) -> str:
+        """Let the parties take their material out; what one of them lacks."""
+        with self._talking():
+            for link in self.links:
+                link.send_control(msg.encode(msg.Take(ticket.id)))
+        return next((reply.problem for reply in self._replies(msg.Taken) if reply.problem), "")
+
+    def _go_on(self, chosen: Sequence[int], hidden: Sequence[int] = ()) -> int:
+        """Ask for the next token of a paced request, after those that the client chose; the bytes of these.
+
+        `hidden` says of beams which columns each does not see.
+        """
+        self._paced, vocabulary = False, self.config.vocab_size  # type: ignore[union-attr]
+        with self._talking(sending=True):
+            if not chosen:
+                for link in self.links:
+                    link.send_control(msg.encode(msg.Pace(True)))
+                return 0
+            for link, part in zip(self.links, seal(chosen, vocabulary, flags=hidden), strict=True):
+                fed = msg.Input([1] * len(chosen), part.masks, part.choices, padded=bool(hidden))
+                link.send_control(msg.encode(msg.Pace(True, fed)))
+                if part.payload.numel():
+                    link.send(part.payload.numpy())
+        return upload_bytes(len(chosen), vocabulary, len(hidden))

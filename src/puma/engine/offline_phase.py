@@ -1,0 +1,134 @@
+"""A party's part of a request that is computed in two phases: what needs no input beforehand, the rest when it comes.
+
+Masks come from streams and never depend on a masked value. So the dealer can run the whole request beforehand, and an
+evaluator can rehearse it: the same text on zeros, with a silent peer, which draws the same masks. What the dealer sends
+meanwhile goes into the second evaluator's material. All streams of the run start from a key of its own, derived from
+the pair's secret and the id of the material, and that key is used for nothing else. This file must not know models.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+from puma import kernels
+from puma.crypto.prg import PairKey
+from puma.mpc.cost import message_bytes
+from puma.mpc.lookahead import Silence
+from puma.mpc.party import DEALER, FIRST, SECOND, Party
+from puma.mpc.share import Share
+from puma.net import Link
+from puma.store.preprocessing import Header, Material, Shelf, Writer
+from puma.wire import messages as msg
+
+LENGTH = struct.Struct("<Q")
+
+
+class Kept:
+    """The dealer's link in a rehearsal of the second evaluator: what comes is kept as well."""
+
+    def __init__(self, link: Link, writer: Writer) -> None:
+        self._link, self._writer = link, writer
+
+    def recv(self, size: int) -> memoryview:
+        payload = self._link.recv(size)
+        self._writer.write(payload)
+        return payload
+
+    def check(self) -> None:
+        self._link.check()
+
+
+class Played:
+    """The dealer's link of the second evaluator once the request has come: what was kept, in the same order."""
+
+    def __init__(self, link: Link, material: Material) -> None:
+        self._link, self._material = link, material
+
+    def recv(self, size: int) -> memoryview:
+        return self._material.read(size)
+
+    def check(self) -> None:
+        self._link.check()
+
+
+class Written:
+    """A tape in a rehearsal."""
+
+    rehearsing = True
+
+    def __init__(self, writer: Writer) -> None:
+        self._writer = writer
+
+    def known(self, make: Callable[[], Tensor], shape: tuple[int, ...], bits: int) -> Tensor:
+        words = make()
+        self._writer.write(kernels.pack(words, bits).numpy())
+        return words
+
+
+class Read:
+    """A tape in the run that was rehearsed."""
+
+    rehearsing = False
+
+    def __init__(self, material: Material) -> None:
+        self._material = material
+
+    def known(self, make: Callable[[], Tensor], shape: tuple[int, ...], bits: int) -> Tensor:
+        packed = self._material.read(message_bytes(torch.Size(shape).numel(), bits))
+        return kernels.unpack(torch.frombuffer(packed, dtype=torch.uint8), bits, shape)
+
+
+@contextmanager
+def rehearsal(party: Party, shelf: Shelf, sharing: bytes, order: msg.Prepare) -> Iterator[Writer]:
+    """Meanwhile the party runs the request ahead; in the end the material is kept, or on an error nothing is."""
+    keys = party.child_keys(f"material {order.id.hex()}")
+    secret = b"" if party.is_dealer else keys[DEALER].secret
+    header = Header(id=order.id, rank=party.rank, sharing=sharing, request=order.request, secret=secret)
+    writer = shelf.begin(header)
+    try:
+        links = dict(party.links)
+        if party.rank == FIRST:
+            links = {DEALER: Silence(), SECOND: Silence()}
+        elif party.rank == SECOND:
+            links = {DEALER: Kept(party.links[DEALER], writer), FIRST: Silence()}
+        with party.under(keys, links, None if party.is_dealer else Written(writer)):  # type: ignore[arg-type]
+            yield writer
+        writer.finish()
+    finally:
+        writer.discard()
+    if not party.is_dealer:
+        party.ledger.reset()  # nothing has left
+
+
+@contextmanager
+def performance(party: Party, material: Material) -> Iterator[None]:
+    """Meanwhile an evaluator runs the request itself, on what it has prepared."""
+    links = dict(party.links)
+    if party.rank == SECOND:
+        links[DEALER] = Played(party.links[DEALER], material)  # type: ignore[assignment]
+    # What the evaluators draw in common needs no agreement with what was rehearsed, only to be fresh.
+    keys = party.child_keys(f"material {material.header.id.hex()}") | {DEALER: PairKey(material.header.secret)}
+    with party.under(keys, links, Read(material)):
+        yield
+
+
+def keep_output(writer: Writer, share: Share) -> None:
+    """The dealer's components of an output, which depend on no input."""
+    result = msg.encode(msg.Result(tuple(share.shape), share.bits, share.frac))
+    parts = [kernels.pack(c, share.bits).numpy() for c in share.components]
+    writer.write(LENGTH.pack(len(result)), LENGTH.pack(sum(map(len, parts))))
+    writer.write(result)
+    writer.write(*parts)
+
+
+def kept_outputs(material: Material) -> Iterator[tuple[bytes, memoryview]]:
+    """Each output's description and components, ready to be sent."""
+    while material.left:
+        lengths = material.read(2 * LENGTH.size)
+        description, parts = (LENGTH.unpack_from(lengths, at)[0] for at in (0, LENGTH.size))
+        yield bytes(material.read(description)), material.read(parts)

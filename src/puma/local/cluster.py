@@ -1,0 +1,229 @@
+"""Three party processes on this machine, linked over loopback sockets: for trying, not for secrets.
+
+The launcher plays owner and client; the parties are the same program that real deployments run. Leaving the context, an
+error or the launcher's death ends all three.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from puma.client.client import Answer, Asking, Encoding
+from puma.client.session import Progress, Session
+from puma.errors import PumaError, UsageError
+from puma.kernels import warmup as warm
+from puma.net.handshake import Identity
+from puma.net.tcp import dial
+from puma.nn.paper import PROFILES, SPLINE
+from puma.party.process import SILENCE, Ports, Start
+from puma.reference.plain_model import ClearModel
+from puma.store import folders
+from puma.store.models import content_name, owner_key
+from puma.store.prepared_requests import Tickets
+
+# One thread a party, and freed memory kept for the next message: returning it to the system after each costs up to a
+# third of the time in page faults. What the user sets counts more.
+ENVIRONMENT = {
+    "OMP_NUM_THREADS": "1",
+    "NUMBA_NUM_THREADS": "1",
+    "MALLOC_MMAP_THRESHOLD_": str(32 << 20),
+    "MALLOC_TRIM_THRESHOLD_": str(4 << 30),
+    "MALLOC_TOP_PAD_": str(64 << 20),
+}
+START_SECONDS = 120.0
+PARTY = ("-m", "puma.party.process")
+__all__ = ["Answer", "Encoding", "LocalCluster", "Trio"]
+
+Route = Callable[[str, str, int], int]  # who dials ("P2", "client"), whom ("P0"), the port; gives the port to dial
+
+
+class Trio:
+    """The three processes and a session with them; in folders below `store`, each keeps models and material.
+
+    `route` leads links through somebody else's ports, such as a slow network's; `program` is what Python runs as a
+    party. Both are for measuring. `approximation` says which functions they compute, one of nn.paper.PROFILES; parties
+    and client have agreed on it once the handshake is done.
+    """
+
+    def __init__(
+        self,
+        progress: Progress | None = None,
+        store: str | Path | None = None,
+        *,
+        route: Route | None = None,
+        program: Sequence[str] = PARTY,
+        approximation: str = SPLINE,
+    ) -> None:
+        if approximation not in PROFILES:
+            raise UsageError(f"there is no approximation {approximation}", f"choose one of {', '.join(PROFILES)}")
+        self.approximation = approximation
+        self.store = None if store is None else folders.private_folder(Path(store).absolute())
+        self._program, self._route = program, route or _straight
+        self._processes: list[subprocess.Popen[str]] = []
+        self._links: list[Any] = []
+        try:
+            self._start(progress or _silent)
+            self.session = Session(self._links, approximation)
+            if self.store:
+                self.session.tickets = Tickets(self.store / "client")
+        except BaseException:
+            self.kill()
+            raise
+
+    def _start(self, progress: Progress) -> None:
+        progress("starting the parties", 0, 3)
+        session, cookie = os.urandom(16), os.urandom(32)
+        digest = hashlib.sha256(f"puma local trio {self.approximation}".encode()).digest()
+        for rank in range(3):
+            self._processes.append(_spawn(self._program))
+            folder = str(self.store / f"p{rank}") if self.store else ""
+            _tell(self._processes[rank], Start(rank, session, digest, cookie, folder, self.approximation))
+        if not warm.state().ready:
+            progress("compiling the kernels, for the first use", 0, 1)
+            warm.compile_kernels()
+        ports = [self._port(rank) for rank in range(3)]
+        for rank, process in enumerate(self._processes):
+            _tell(process, Ports([self._route(f"P{rank}", f"P{k}", port) for k, port in enumerate(ports[:rank])]))
+        me = Identity("client", 0, session, digest, cookie)
+        for rank, port in enumerate(ports):
+            port = self._route("client", f"P{rank}", port)
+            self._links.append(dial("127.0.0.1", port, me, ("party", rank), START_SECONDS, SILENCE).link)
+            progress("starting the parties", rank + 1, 3)
+
+    def _port(self, rank: int) -> int:
+        line = self._processes[rank].stdout.readline()  # type: ignore[union-attr]
+        if not line.strip().isdigit():
+            raise PumaError(f"P{rank} did not start", "run `puma doctor`; PUMA_DEBUG=1 shows the parties' errors")
+        return int(line)
+
+    @property
+    def pids(self) -> list[int]:
+        """Process ids of P0, P1, P2."""
+        return [p.pid for p in self._processes]
+
+    def close(self) -> None:
+        """End the session; a party that does not leave by itself is killed."""
+        self.session.close()
+        for process in self._processes:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(timeout=2.0)
+        self.kill()
+
+    def kill(self) -> None:
+        """End the processes, however they are."""
+        for process in self._processes:
+            if process.poll() is None:
+                process.kill()
+            process.wait()
+            for pipe in (process.stdin, process.stdout):
+                if pipe:
+                    with contextlib.suppress(OSError):
+                        pipe.close()
+        for link in self._links:
+            link.close()
+
+    def __enter__(self) -> Trio:
+        return self
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        self.close() if kind is None else self.kill()
+
+
+def _silent(what: str, done: int, of: int) -> None:
+    """No progress wanted."""
+
+
+def _straight(dialer: str, listener: str, port: int) -> int:
+    """No detour wanted."""
+    return port
+
+
+def _spawn(program: Sequence[str]) -> subprocess.Popen[str]:
+    """A party; out of reach of the terminal's Ctrl-C, and quiet: what went wrong comes as a message."""
+    return subprocess.Popen(
+        [sys.executable, *program],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=None if os.environ.get("PUMA_DEBUG") else subprocess.DEVNULL,
+        text=True,
+        start_new_session=True,
+        env=ENVIRONMENT | os.environ,
+    )
+
+
+def _tell(process: subprocess.Popen[str], words: msgspec.Struct) -> None:
+    assert process.stdin is not None
+    try:
+        process.stdin.write(msgspec.json.encode(words).decode() + "\n")
+        process.stdin.flush()
+    except BrokenPipeError:
+        raise PumaError("a party process died while starting", "run `puma doctor`") from None
+
+
+class LocalCluster(Asking):
+    """A model served by three processes on this machine.
+
+    `source` is a folder, a hub name, a model already opened, or None for the embedded model. In the folder `store` the
+    parties keep their shares, so that the next cluster with this model need not share it again, and whatever `prepare`
+    computed ahead. `trio` are processes already started, which stay. `reveal_logits` is the owner's policy: may clients
+    see logits, to sample from them. `approximation` is "spline", "puma" or "mpcformer"; spline, or the trio's, unless
+    given. Raises the errors of puma.errors.
+    """
+
+    def __init__(
+        self,
+        source: str | Path | ClearModel | None = None,
+        progress: Progress | None = None,
+        trio: Trio | None = None,
+        store: str | Path | None = None,
+        reveal_logits: bool = False,
+        approximation: str | None = None,
+    ) -> None:
+        if trio is not None and approximation not in (None, trio.session.approximation):
+            raise UsageError(
+                f"these parties compute with {trio.session.approximation}, not {approximation}", "start others"
+            )
+        clear = self.model = source if isinstance(source, ClearModel) else ClearModel(source)
+        params = clear.params
+        self._own = trio is None
+        self._trio = trio or Trio(progress, store, approximation=approximation or SPLINE)
+        try:
+            name = ""
+            if self._trio.store:
+                key = owner_key(self._trio.store / "owner")
+                name = content_name(key, self.model.name, self.model.config, params)
+            if not name or not self.session.open(name) or self.session.reveals != reveal_logits:
+                self.session.share(self.model.config, params, progress, keep=name, reveal_logits=reveal_logits)
+        except BaseException:
+            if self._own:
+                self._trio.kill()
+            raise
+
+    @property
+    def session(self) -> Session:
+        return self._trio.session
+
+    @property
+    def pids(self) -> list[int]:
+        """Process ids of P0, P1, P2."""
+        return self._trio.pids
+
+    def close(self) -> None:
+        if self._own:
+            self._trio.close()
+
+    def __enter__(self) -> LocalCluster:
+        return self
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        if self._own:
+            self._trio.__exit__(kind)

@@ -1,0 +1,176 @@
+"""Measuring a request: a model of any published shape with public random weights, three processes.
+
+The weights come from a public key, so that everybody measures the same numbers and nobody downloads any. They
+hide nothing; in the run the owner's fresh randomness hides them. This file must not know how a party works.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch
+from torch import Tensor
+
+from puma.client.session import Cost, Progress, Session
+from puma.crypto.prg import PairKey
+from puma.errors import UsageError
+from puma.local.cluster import Trio
+from puma.models import architecture
+from puma.models.checkpoint import load
+from puma.models.config import Config, with_layers
+from puma.models.presets import PRESETS
+from puma.reference import plain_model as clear
+from puma.wire.messages import Encode, Generate
+
+PUBLIC = PairKey(b"puma bench: public random number")
+STD = 0.02  # of matrices and tables, as models are initialised
+QUERIES = (".q_proj.", ".query.")  # these have absorbed 1/sqrt(head_dim)
+REPEATED_ABOVE = 1_000_000_000  # parameters: what three parties and an owner can hold on one machine
+LAYER = re.compile(r"\.\d+\.")
+MEMORY = "/dev/shm"  # what is prepared must not reach a disk
+WARM_UP = 2  # tokens of the request before the timed one
+
+
+def random_tensor(config: Config, name: str, shape: tuple[int, ...]) -> Tensor:
+    """Uniform numbers; the same name and shape always give the same tensor."""
+    raw = PUBLIC.stream(f"weight {name}").bytes(4 * math.prod(shape)).view(torch.int32)
+    uniform = raw.to(torch.float32).mul_(STD * math.sqrt(3) / 2**31).reshape(shape)
+    if any(query in name for query in QUERIES):
+        return uniform.mul_(config.head_dim**-0.5)
+    return uniform.add_(1.0) if len(shape) == 1 and name.endswith(".weight") else uniform
+
+
+class RandomParams(Mapping[str, Tensor]):
+    """Parameters drawn when asked for and not kept: sharing them needs the memory of one tensor.
+
+    In models above REPEATED_ABOVE parameters all layers are the first one: `alias` says of whom each is a repetition.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._shapes = architecture(config).parameters(config)
+        self.alias: dict[str, str] = {}
+        if sum(math.prod(shape) for shape in self._shapes.values()) > REPEATED_ABOVE:
+            first = {name: LAYER.sub(".0.", name, count=1) for name in self._shapes}
+            self.alias = {name: source for name, source in first.items() if name != source}
+
+    def __getitem__(self, name: str) -> Tensor:
+        return random_tensor(self._config, self.alias.get(name, name), self._shapes[name])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._shapes)
+
+    def __len__(self) -> int:
+        return len(self._shapes)
+
+
+def random_ids(config: Config, lengths: Sequence[int]) -> list[list[int]]:
+    """Token ids of prompts of these lengths, from the same public key."""
+    ids = (PUBLIC.stream("tokens").words(sum(lengths)) & (2**62 - 1)).remainder(config.vocab_size)
+    return [prompt.tolist() for prompt in ids.split(list(lengths))]
+
+
+def configured(source: str, layers: int | None, weights: bool = True) -> tuple[str, Config, Mapping[str, Tensor]]:
+    """Name, config and parameters of a preset or a checkpoint, perhaps of its first layers only."""
+    if layers is not None and layers < 1:
+        raise UsageError(f"a model of {layers} layers makes no sense", "pass --layers 1 or more")
+    if source in PRESETS:
+        config = with_layers(PRESETS[source], layers or PRESETS[source].layers)
+        return source, config, RandomParams(config)
+    if not _names_a_checkpoint(source):
+        raise UsageError(
+            f"there is no preset {source}",
+            f"choose one of {', '.join(PRESETS)}, or pass a checkpoint's folder",
+        )
+    checkpoint = load(source, weights)
+    config, full = checkpoint.config, checkpoint.config.layers
+    if layers is not None and layers > full:
+        raise UsageError(f"{checkpoint.name} has {full} layers, not {layers}", "ask for fewer")
+    checkpoint = replace(checkpoint, config=with_layers(config, layers or full))
+    return checkpoint.name, checkpoint.config, checkpoint.fold() if weights else {}
+
+
+def _names_a_checkpoint(source: str) -> bool:
+    """A path, or a hub name with its owner; a bare word that is no folder is a mistyped preset."""
+    return "/" in source or Path(source).exists()
+
+
+@dataclass(frozen=True)
+class Timed:
+    """Wall-clock seconds of a request at the client, and what it cost."""
+
+    seconds: float
+    cost: Cost
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """Wall-clock seconds at the client, what it cost, the largest error of a hidden state, and whether all layers had
+    the same weights."""
+
+    seconds: float
+    cost: Cost
+    max_abs_error: float | None
+    repeated: bool
+    prepared: Timed | None
+
+
+def measure(
+    config: Config, params: Mapping[str, Tensor], request: Generate | Encode, error: bool, progress: Progress,
+    prepared: bool = False,
+) -> Measurement:  # fmt: skip
+    """Share the model, warm up, time one request, then compare hidden states with the plain run.
+
+    With `prepared` the request is then prepared and timed again.
+    """
+    prompts = random_ids(config, request.input.lengths)
+    tokens = request.tokens if isinstance(request, Generate) else None
+    alias: dict[str, str] = getattr(params, "alias", {})
+    with ExitStack() as stack:
+        store = stack.enter_context(TemporaryDirectory(prefix="puma-", dir=MEMORY)) if prepared else None
+        trio = stack.enter_context(Trio(progress, store, approximation=request.input.approximation))
+        trio.session.share(config, params, progress, alias)
+        progress("warming up", 0, 1)
+        ask(trio.session, [ids[:WARM_UP] for ids in prompts], min(tokens, WARM_UP) if tokens else None)
+        progress("the timed request", 0, 1)
+        usual, states = _timed(trio.session, prompts, tokens)
+        again = None
+        if prepared:
+            progress("preparing", 0, 1)
+            trio.session.prepare(request)
+            progress("the prepared request", 0, 1)
+            again, states = _timed(trio.session, prompts, tokens)
+        if error and states is None:
+            progress("hidden states", 0, 1)
+            states = trio.session.encode(prompts, "hidden")
+    far = None
+    if error and states is not None:
+        progress("the plain run", 0, 1)
+        sources = {source: params[source] for source in params if source not in alias}
+        plain = clear.hidden(config, {name: sources[alias.get(name, name)] for name in params}, prompts)
+        far = max(float((x - y.double()).abs().max()) for x, y in zip(states, plain, strict=True))
+    return Measurement(usual.seconds, usual.cost, far, bool(alias), again)
+
+
+def _timed(session: Session, prompts: list[list[int]], tokens: int | None) -> tuple[Timed, list[Tensor] | None]:
+    started = time.perf_counter()
+    states = ask(session, prompts, tokens)
+    seconds = time.perf_counter() - started
+    assert session.cost is not None
+    return Timed(seconds, session.cost), states
+
+
+def ask(session: Session, prompts: list[list[int]], tokens: int | None) -> list[Tensor] | None:
+    """Hidden states of an encoder, or new tokens, which nobody reads."""
+    if tokens is None:
+        return session.encode(prompts, "hidden")
+    for _ in session.generate(prompts, tokens):
+        pass
+    return None

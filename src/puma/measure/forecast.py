@@ -1,0 +1,94 @@
+"""What a request will cost, before anybody runs it: rounds, bytes, and the time they take on a network.
+
+Rounds and bytes follow from the model's public config; seconds also from how fast this machine computes, which
+speed.py measures. It must not know weights, links or processes.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from puma.client.session import Cost, cost_of
+from puma.engine.engine import dry_run
+from puma.errors import UsageError
+from puma.measure.speed import Speed, Work, together
+from puma.models.config import Config
+from puma.wire.messages import Encode, Generate, Report
+from puma.wire.prompt import upload_bytes
+
+RATES = {"kbps": 1e3, "mbps": 1e6, "gbps": 1e9}
+TIMES = {"us": 1e-6, "ms": 1e-3, "s": 1.0}
+NETWORK_HINT = "choose lan, paper, wan, or a round-trip time and a rate such as 5ms,1Gbps"
+
+
+def forecast(config: Config, request: Generate | Encode) -> Cost:
+    """The cost of a request; seconds are unknown, everything else is exact."""
+    reports = [Report(spent, 0.0, 0.0, 0.0, 0.0) for spent in dry_run(config, request)]
+    return cost_of(reports, upload_bytes(request.input.tokens, config.vocab_size))
+
+
+@dataclass(frozen=True)
+class Network:
+    """A rate in bits a second for each direction between two machines, and a round-trip time in seconds."""
+
+    name: str
+    rate: float
+    rtt: float
+
+    @classmethod
+    def parse(cls, text: str) -> Network:
+        """lan, paper, wan, or RTT,RATE in either order."""
+        if text.lower() in NETWORKS:
+            return NETWORKS[text.lower()]
+        first, comma, second = text.partition(",")
+        if not comma:
+            raise UsageError(f"there is no network {text}", NETWORK_HINT)
+        if first.lower().endswith("bps"):
+            first, second = second, first
+        return cls(text, _amount(second, RATES), _amount(first, TIMES))
+
+    def predict(self, cost: Cost, work: Work, speed: Speed, beside: float = 0.0) -> dict[str, Any]:
+        """Seconds on this network, part by part, and what was assumed.
+
+        `seconds` is for three machines like this one, `seconds_here` for three parties that share this one's cores,
+        also with something else that wants them for `beside` seconds, and have such a network between them.
+        """
+        dealer, first, _ = cost.per_party
+        parts = {
+            "latency_seconds": (cost.rounds / 2 + 1) * self.rtt,
+            "online_seconds": 8 * first / self.rate,
+            "offline_seconds": 8 * dealer / self.rate,
+            "upload_seconds": 8 * cost.client / self.rate,
+        }
+        compute = [speed.stretch * seconds for seconds in speed.seconds(work)]
+        idle = sum(parts.values()) - parts["offline_seconds"]
+        ahead = compute[0] + parts["offline_seconds"]
+        return asdict(self) | parts | {
+            "compute_seconds": compute,
+            "seconds": max(ahead, together(compute, idle, 3)),
+            "seconds_here": max(ahead, together(compute, idle, speed.cores, beside)),
+            "assumptions": ASSUMPTIONS,
+        }  # fmt: skip
+
+
+NETWORKS = {
+    "lan": Network("lan", 5e9, 0.4e-3),
+    "paper": Network("paper", 5e9, 1e-3),  # of PUMA's measurements
+    "wan": Network("wan", 400e6, 40e-3),
+}
+ASSUMPTIONS = [
+    "each party computes as fast as this machine does; its speed was measured once and is kept",
+    "the two messages of a round cross: it waits for half a round-trip time and for one of them to be sent",
+    "rates hold for each direction between two machines; connections are warm and lose nothing",
+    "the dealer runs ahead: its corrections matter only where they take longer than all the rest",
+]
+
+
+def _amount(text: str, units: dict[str, float]) -> float:
+    """A positive finite number with a unit."""
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-z]+)\s*", text.lower())
+    if not match or match[2] not in units or not 0 < float(match[1]) < 1e12:
+        raise UsageError(f"{text!r} is no positive amount of {', '.join(units)}", NETWORK_HINT)
+    return float(match[1]) * units[match[2]]

@@ -1,0 +1,264 @@
+"""A party's daemon: one process that lets clients and owners in, and serves each session in a thread.
+
+It knows who may come in how often, when to stop, and what to tell operators; it must not know what a session asks.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import itertools
+import sys
+import threading
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+import torch
+
+import puma
+from puma.config import PARTIES, Cluster
+from puma.crypto import identity
+from puma.errors import AdmissionError, ConfigError, HandshakeError, PeerTimeout, PumaError
+from puma.kernels import warmup as warm
+from puma.net.audit import Audit
+from puma.net.guard import PLAIN, Guard, insecure, is_loopback
+from puma.net.handshake import NO_COOKIE, SESSION_BYTES, Identity, Role
+from puma.net.tcp import Met, listen
+from puma.net.tls import Tls
+from puma.party.events import Events
+from puma.party.metrics import Metrics, labelled
+from puma.party.peers import WATCH, Neighbours
+from puma.party.rendezvous import Rendezvous
+from puma.party.session_server import Limits
+from puma.party.session_thread import SILENCE, Hosting, House, refusal
+from puma.store.encrypted import SealedShelf
+from puma.store.library import Library
+
+EVERY = 1.0  # seconds between two looks at everything
+DRAIN_SECONDS = 30.0
+PATIENCE = 2.0  # seconds in which a place may become free: who has just left may still be counted
+SWITCH_SECONDS = 0.0005  # a thread that a message wakes waits no longer than this for one that computes
+# glibc's mallopt: freed memory is kept for the next message, as in a local trio, and given back when a session ends.
+HEAP = {-3: 32 << 20, -1: 1 << 30, -2: 64 << 20}
+_libc = ctypes.CDLL(None)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a party runs; None leaves to the cluster file what it decides."""
+
+    key: Path
+    cluster: Cluster
+    store: Path
+    listen: tuple[str, int] | None = None
+    sessions: int | None = None
+    tokens: int | None = None
+    memory: int = 0
+    audit: Path | None = None
+    plain: bool = False
+    material: int = 0  # bytes of what is prepared ahead, at most; 0: nothing is
+
+
+class Daemon:
+    """One party. `run` returns when `stop` was called and the last session has ended."""
+
+    def __init__(self, settings: Settings, events: Events | None = None) -> None:
+        cluster = settings.cluster
+        self._guard, rank = _who(settings)
+        me = Identity("party", rank, bytes(SESSION_BYTES), cluster.digest, NO_COOKIE)
+        policy = cluster.policy
+        limits = Limits(
+            min(settings.sessions or policy.max_sessions, policy.max_sessions),
+            min(settings.tokens or policy.max_tokens, policy.max_tokens),
+            settings.memory,
+            policy.reveal_logits,
+        )
+        self.metrics = Metrics()
+        library, shelf = Library(settings.store, rank), SealedShelf(settings.store, settings.material)
+        audit = Audit(settings.audit or settings.store / "audit.jsonl")
+        self.house = House(
+            me, cluster, self._guard, library, limits, self.metrics, events or Events(me.name), audit,
+            Rendezvous(2 * limits.sessions + 2), shelf if settings.material else None,
+        )  # fmt: skip
+        self._listen_on = settings.listen or _default_place(cluster, rank)
+        self._sessions: dict[bytes, Hosting] = {}
+        self._waiting: list[tuple[Met, float]] = []  # for a place, until when
+        self._lock = threading.Lock()
+        self._numbers = itertools.count(1)
+        self._stopping = False
+        self.neighbours = Neighbours(self.house)
+        self.metrics.gauges |= {
+            "puma_sessions_active": lambda: {"": len(self._sessions)},
+            "puma_models": lambda: {"": len(library.models())},
+            "puma_material_bytes": lambda: {"": sum(shelf.sizes())},
+            "puma_peer_up": lambda: {labelled(peer=p): up for p, up in self.neighbours.reachable().items()},
+        }
+
+    @property
+    def name(self) -> str:
+        return self.house.name
+
+    def health(self) -> tuple[bool, dict[str, Any]]:
+        """Whether sessions can be served now, and what can be said about it."""
+        peers = self.neighbours.reachable()
+        healthy = all(peers.values()) and not self._stopping
+        models = [listed.card.name for listed in self.house.library.models()]
+        facts = {"party": self.name, "version": puma.__version__, "healthy": healthy, "peers": peers}
+        return healthy, facts | {"stopping": self._stopping, "sessions": len(self._sessions), "models": models}
+
+    def stop(self) -> None:
+        """Refuse new sessions, and let requests that are being answered end; safe in a signal's context."""
+        self._stopping = True
+
+    def run(self, drain: float = DRAIN_SECONDS) -> None:
+        """Serve until stopped, and then for `drain` seconds at most."""
+        _settle()
+        house = self.house
+        with listen(*self._listen_on, guard=self._guard, audit=house.audit) as port:
+            guests: list[tuple[Role, int | None]] = [("client", None), ("owner", None)]
+            peers: list[tuple[Role, int | None]] = [("party", rank) for rank in range(house.me.rank + 1, PARTIES)]
+            port.welcome(house.me, guests + peers, SILENCE, any_session=True)
+            host, number = port.address
+            house.events.say("party starts", version=puma.__version__, host=host, port=number, plain=self._plain)
+            self.neighbours.start()
+            threading.Thread(target=self._open_models, name="puma opens models", daemon=True).start()
+            next_look = end = 0.0
+            while not (self._stopping and (not self._sessions or monotonic() > end)):
+                self._accept(port)
+                self._seat()
+                if self._stopping and not end:
+                    end = monotonic() + drain
+                    house.events.say("party stops", sessions=len(self._sessions))
+                if monotonic() > next_look:
+                    next_look = monotonic() + EVERY
+                    self._look()
+            self._seat()  # who still waits is told why not
+            self._end_all()
+        self.neighbours.close()
+        house.events.say("party stopped")
+
+    @property
+    def _plain(self) -> bool:
+        return self._guard is PLAIN
+
+    def _accept(self, port: Any) -> None:
+        try:
+            met = port.accept(EVERY / 4)
+        except PeerTimeout:
+            return
+        except HandshakeError:  # told to the stranger, and in the audit log
+            self.metrics.add("puma_refused_total")
+            return
+        if met.role != "party":
+            if self._full() and len(self._waiting) < self.house.limits.sessions:
+                self._waiting.append((met, monotonic() + PATIENCE))
+            else:
+                self._admit(met)
+        elif met.session == WATCH:
+            self.neighbours.arrived(met)
+        else:
+            self.house.rendezvous.arrived(met)
+
+    def _seat(self) -> None:
+        """Let those in who wait for a place, or refuse them when it is time."""
+        waiting, self._waiting = self._waiting, []
+        for met, until in waiting:
+            if self._full() and monotonic() < until and not self._stopping:
+                self._waiting.append((met, until))
+            else:
+                self._admit(met)
+
+    def _full(self) -> bool:
+        return len(self._sessions) >= self.house.limits.sessions
+
+    def _admit(self, met: Met) -> None:
+        hosting = Hosting(self.house, met, next(self._numbers), self._over)
+        with self._lock:
+            taken = met.session == WATCH or met.session in self._sessions
+            problem = self._objection(taken)
+            if problem is None:
+                self._sessions[met.session] = hosting
+        hosting.start(problem, taken)
+
+    def _objection(self, taken: bool) -> PumaError | None:
+        if self._stopping:
+            return refusal(self.name, "it is about to stop", "ask again when it has been started again")
+        if taken:
+            return refusal(self.name, "another one has this number", "take a fresh number for each session")
+        if self._full():
+            most = self.house.limits.sessions
+            return refusal(self.name, f"it serves {most} already, and no more at a time", "try again a little later")
+        try:
+            self.house.limits.check_memory(self.name)
+        except AdmissionError as error:
+            return error
+        return None
+
+    def _over(self, hosting: Hosting) -> None:
+        with self._lock:
+            if self._sessions.get(hosting.guest.session) is hosting:
+                del self._sessions[hosting.guest.session]
+        with suppress(AttributeError):
+            _libc.malloc_trim(0)
+
+    def _look(self) -> None:
+        self.house.rendezvous.sweep()
+        self.neighbours.look()
+        for hosting in self._all():
+            hosting.watch()
+            if self._stopping:
+                hosting.finish(refusal(self.name, "it is about to stop", "ask again when it has been started again"))
+
+    def _end_all(self) -> None:
+        sessions = self._all()
+        for hosting in sessions:
+            hosting.end(refusal(self.name, "it stops now", "ask again when it has been started again"))
+        for hosting in sessions:
+            hosting.thread.join(2.0)
+
+    def _all(self) -> Sequence[Hosting]:
+        with self._lock:
+            return list(self._sessions.values())
+
+    def _open_models(self) -> None:
+        """Check what was stored, so that the first session need not wait for it."""
+        library = self.house.library
+        for listed in library.models():
+            try:
+                library.open(listed.card.name)
+                self.house.events.say("model ready", model=listed.card.name, version=listed.card.version)
+            except (PumaError, OSError) as error:
+                self.house.events.say("model unusable", model=listed.card.name, message=str(error))
+
+
+def _who(settings: Settings) -> tuple[Guard, int]:
+    """What guards the links, and which of the parties this is; ConfigError if the key is none of theirs."""
+    credentials, cluster = identity.load(settings.key), settings.cluster
+    tls = Tls(credentials.certificate, credentials.key, cluster)
+    rank = next((rank for role, rank in tls.seats if role == "party" and rank is not None), None)
+    if rank is None:
+        hint = "compare `puma keys show` with `puma cluster show`"
+        raise ConfigError(f"{settings.key} is the key of no party in the cluster file", hint)
+    if not settings.plain:
+        return tls, rank
+    insecure(party.host_port[0] for party in cluster.parties)
+    return PLAIN, rank
+
+
+def _default_place(cluster: Cluster, rank: int) -> tuple[str, int]:
+    """All addresses of this machine, unless the cluster file has it on the loopback alone."""
+    host, port = cluster.parties[rank].host_port
+    return (host if is_loopback(host) else "0.0.0.0", port)
+
+
+def _settle() -> None:
+    """What a process needs that computes for several sessions in threads."""
+    torch.set_num_threads(1)
+    sys.setswitchinterval(SWITCH_SECONDS)
+    with suppress(AttributeError):
+        for option, value in HEAP.items():
+            _libc.mallopt(option, value)
+    warm.compile_kernels()

@@ -1,0 +1,298 @@
+"""One party's answers to its client: models are loaded or opened, requests run at once or in two phases.
+
+What comes in over links is checked by the frame and message layers; this file must not look at words, nor know
+processes and addresses.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+import time
+import traceback
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from itertools import count
+from typing import Any
+
+import torch
+
+from puma import kernels
+from puma.engine import offline_phase as ahead
+from puma.engine.engine import Emit, Engine, Given, answered, hidden_flags, patch_rows, selftest, spent
+from puma.errors import MaterialError, PolicyError, ProtocolError, PumaError, StoreError
+from puma.models.config import Vit
+from puma.mpc.party import Party
+from puma.mpc.share import Share
+from puma.party import loading
+from puma.store.models import Model, Store
+from puma.store.preprocessing import MISSING, Material, Shelf
+from puma.wire import messages as msg
+from puma.wire import pixels
+from puma.wire.prompt import Sealed, payload_bytes, unseal, unseal_flagged
+
+Inference = msg.Generate | msg.Encode
+
+
+class Server:
+    """Serves one client over one link, as one party; `folder` is where it keeps models and material, if anywhere.
+
+    `owner` says that the client is the owner of every model, as in a local trio: it may ask for what shows the model.
+    """
+
+    def __init__(self, party: Party, client: Any, folder: str = "", owner: bool = False) -> None:
+        self.party, self.client, self._owner = party, client, owner
+        self.engine: Engine | None = None
+        self._store = Store(folder) if folder else None
+        self._shelf = Shelf(folder) if folder else None
+        self._sharing = b""  # of the model that is being served
+        self._reveals = False  # whether its owner lets clients see logits
+        self._material: Material | None = None  # ready for the next request, and for no other
+        self._prepared: set[bytes] = set()
+        self._taken: set[bytes] = set()
+        self._requests = 0  # that ran on keys of the session's; the same number at all parties
+
+    def serve(self) -> None:
+        """Answer requests until Quit; a failed request ends the session everywhere."""
+        while not isinstance(request := self._heard(), msg.Quit):
+            self.answer(request)
+
+    def answer(self, request: msg.Request) -> None:
+        """One request, and all that belongs to it."""
+        if isinstance(request, msg.Open):
+            self._say(self._open(request))
+        elif isinstance(request, msg.Take):
+            self._say(self._take(request.id))
+        else:
+            material, self._material = self._material, None  # for this request or for none
+            self._report(request, partial(self._work, request, material))
+
+    def _heard(self) -> msg.Request:
+        return msg.decode_request(self.client.recv_control())
+
+    def _say(self, reply: msg.Reply) -> None:
+        self.client.send_control(msg.encode(reply))
+
+    def _report(self, request: msg.Request, work: Callable[[Callable[[], None]], int]) -> msg.Report:
+        """Do what was asked, and tell what it cost."""
+        self.party.ledger.reset()
+        started, cpu = time.perf_counter(), self._cpu_seconds()
+        prefill = [0.0]
+
+        def prefilled() -> None:
+            prefill[0] = time.perf_counter() - started
+
+        kept = work(prefilled)
+        seconds = time.perf_counter() - started
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        report = msg.Report(spent(self.party), seconds, prefill[0] or seconds, self._cpu_seconds() - cpu, peak, kept)
+        self._say(report)
+        return report
+
+    def _work(self, request: msg.Request, material: Material | None, prefilled: Callable[[], None]) -> int:
+        """How many bytes are kept of it."""
+        if isinstance(request, msg.Load):
+            self._load(request)
+        elif isinstance(request, msg.Generate | msg.Encode):
+            self._infer(request, material, prefilled)
+        elif isinstance(request, msg.Prepare):
+            return self._prepare(request)
+        elif isinstance(request, msg.SelfTest):
+            self._emit(selftest(self.party))
+        else:
+            what = f"P{self.party.rank} does not expect a {type(request).__name__.lower()} here"
+            raise ProtocolError(what, "run the same version of Puma everywhere")
+        return 0
+
+    # -- models ---------------------------------------------------------------------------------------------
+
+    def _open(self, request: msg.Open) -> msg.Opened:
+        self._material = None
+        model = self._found(request.name)
+        if model is None:
+            return msg.Opened(b"", None)
+        self._use(model)
+        return msg.Opened(model.manifest.sharing, model.manifest.config, model.manifest.card, self._reveals)
+
+    def _found(self, name: str) -> Model | None:
+        store, _ = self._kept()
+        return store.open(name) if store.holds(name) else None
+
+    def _load(self, request: msg.Load) -> None:
+        if not request.keep:
+            self.engine, self._sharing = loading.received(self.party, self.client, request), request.sharing
+            self._reveals = request.reveal_logits
+            return
+        store, shelf = self._kept()
+        if store.holds(request.keep):
+            shelf.discard(store.sharing(request.keep))  # made for a sharing that is about to be replaced
+        self._use(loading.stored(self.party, self.client, request, store))
+
+    def _use(self, model: Model) -> None:
+        self.engine, self._sharing = loading.opened(self.party, model), model.manifest.sharing
+        card = model.manifest.card
+        self._reveals = model.manifest.reveal_logits or (card is not None and card.reveal_logits)
+
+    def _kept(self) -> tuple[Store, Shelf]:
+        if self._store is None or self._shelf is None:
+            raise StoreError(f"P{self.party.rank} keeps nothing", "start the parties with a store")
+        return self._store, self._shelf
+
+    # -- requests -------------------------------------------------------------------------------------------
+
+    def _ready(self) -> Engine:
+        if self.engine is None:
+            raise ProtocolError("a request came before a model", "load a model first")
+        return self.engine
+
+    def _infer(self, request: Inference, material: Material | None, prefilled: Callable[[], None]) -> None:
+        self._admit(request)
+        if not request.material:
+            # Steps draw from streams of their own, which start anew for each label: without a key for each request,
+            # the masks of its first step would be those of the last request's.
+            self._requests += 1
+            with self.party.stage(f"request {self._requests}"):
+                self._run(request, self._prompt(request.input, self._payload(request.input)), self._emit, prefilled)
+            return
+        if material is None or material.header.id != request.material:
+            raise MaterialError("the request names material that is not ready", "take it before each request")
+        made_for = material.header.request
+        if msg.bare(made_for) != msg.bare(request):
+            raise MaterialError("the material was made for another request", "prepare some for this one")
+        if isinstance(request, msg.Generate) and request.paced:
+            raise MaterialError("a request whose end is open cannot be prepared", "ask for a fixed number of tokens")
+        if self.party.is_dealer:
+            for description, parts in ahead.kept_outputs(material):
+                self.party.ledger.sent(len(parts), online=True)
+                self.client.send_control(description)
+                self.client.send(parts)
+            return
+        prompt = self._prompt(made_for.input, self._payload(request.input))
+        with ahead.performance(self.party, material):
+            self._run(request, prompt, self._emit, prefilled)
+
+    def _admit(self, request: Inference) -> None:
+        """Refuse what cannot or may not be served: every party holds the owner's policy, and none asks another."""
+        self._ready().admit(request, self._owner)
+        if isinstance(request, msg.Generate) and request.reveal and not self._reveals:
+            raise PolicyError("the model's owner does not let clients see logits", msg.POLICY_HINT)
+
+    def _prepare(self, order: msg.Prepare) -> int:
+        """Run a request ahead of its input, under keys that serve no other; how many bytes are kept."""
+        self._admit(order.request)
+        if isinstance(order.request, msg.Generate) and order.request.paced:
+            raise MaterialError("a paced generation cannot be prepared", "prepare a fixed number of tokens")
+        _, shelf = self._kept()
+        if order.id in self._prepared:
+            raise MaterialError("this material has been made before", "use a fresh id")
+        self._prepared.add(order.id)
+        job = order.request.input
+        nothing = torch.zeros(self._payload_bytes(job), dtype=torch.uint8)
+        with ahead.rehearsal(self.party, shelf, self._sharing, order) as writer:
+            keep = partial(ahead.keep_output, writer) if self.party.is_dealer else _drop
+            self._run(order.request, self._prompt(job, nothing), keep, _nothing)
+        return writer.size
+
+    def _take(self, identity: bytes) -> msg.Taken:
+        """Use up a piece of material, so that nothing can use it again; what is wrong with it is no error yet."""
+        self._material = None
+        try:
+            # The evaluators' streams of a run start from their session's key and the id: never twice from both.
+            if identity in self._taken:
+                raise MaterialError(*MISSING)
+            self._taken.add(identity)
+            found = self._kept()[1].take(self._sharing, identity)
+            header = found.header
+            if (header.id, header.rank, header.sharing) != (identity, self.party.rank, self._sharing):
+                raise MaterialError("the material was made for another party or model", "prepare more of it")
+        except StoreError as error:
+            return msg.Taken(error.message)
+        self._material = found
+        return msg.Taken("")
+
+    def _run(self, request: Inference, prompt: Given, emit: Emit, prefilled: Callable[[], None]) -> None:
+        if isinstance(request, msg.Generate):
+            proceed = partial(self._proceed, request, count(1)) if request.paced else _always
+            self._ready().generate(prompt, request, emit, prefilled, proceed)
+        else:
+            self._ready().encode(prompt, request, emit)
+
+    def _proceed(self, request: msg.Generate, steps: Iterator[int]) -> Given | bool:
+        """The client's word after a result: its own choice of the next tokens, or whether to go on."""
+        word = self._heard()
+        if not isinstance(word, msg.Pace):
+            raise ProtocolError(f"a {type(word).__name__.lower()} came between two steps", "say whether to go on")
+        if not (word.more and request.reveal):
+            return word.more
+        flags, fed = hidden_flags(request, next(steps)), len(request.input.lengths) * request.beams
+        if word.input is None or word.input.lengths != [1] * fed or word.input.padded != bool(flags):
+            raise ProtocolError("the client chose no next tokens", "send one for each prompt or beam")
+        return self._prompt(word.input, self._payload(word.input, flags), flags)
+
+    def _prompt(self, job: msg.Input, payload: torch.Tensor, flags: int = 0) -> Given:
+        config, sealed = self._ready().config, Sealed(job.masks, job.choices, payload)
+        if isinstance(config, Vit):
+            return pixels.unseal(self.party, sealed, patch_rows(config, job), config.vocab_size)
+        if job.padded:
+            return unseal_flagged(self.party, sealed, job.tokens, config.vocab_size, _flags(job, flags))
+        return unseal(self.party, sealed, job.tokens, config.vocab_size)
+
+    def _payload_bytes(self, job: msg.Input, flags: int = 0) -> int:
+        config = self._ready().config
+        if isinstance(config, Vit):
+            return pixels.payload_bytes(self.party.rank, patch_rows(config, job), config.vocab_size)
+        return payload_bytes(self.party.rank, job.tokens, config.vocab_size, _flags(job, flags))
+
+    def _payload(self, job: msg.Input, flags: int = 0) -> torch.Tensor:
+        size = self._payload_bytes(job, flags)
+        if not size:
+            return torch.empty(0, dtype=torch.uint8)
+        return torch.frombuffer(self.client.recv(size), dtype=torch.uint8)
+
+    def _cpu_seconds(self) -> float:
+        """What a request is charged with: all that this process has used."""
+        usage = resource.getrusage(resource.RUSAGE_SELF)
+        return usage.ru_utime + usage.ru_stime
+
+    def _emit(self, share: Share) -> None:
+        answered(self.party, share)
+        self.client.send_control(msg.encode(msg.Result(tuple(share.shape), share.bits, share.frac)))
+        self.client.send(*(kernels.pack(c, share.bits).numpy() for c in share.components))
+
+
+def _drop(share: Share) -> None:
+    """An output of a rehearsal means nothing."""
+
+
+def _nothing() -> None:
+    """Nobody waits for a rehearsal."""
+
+
+def _always() -> bool:
+    """As many tokens as were asked for."""
+    return True
+
+
+def failed(rank: int, error: Exception) -> msg.Failed:
+    """What the client is told about an error at this party."""
+    if isinstance(error, PumaError):
+        return msg.Failed(type(error).__name__, error.message, error.hint)
+    if os.environ.get("PUMA_DEBUG"):
+        traceback.print_exception(error)
+    return msg.Failed("ProtocolError", f"P{rank} failed: {type(error).__name__}: {error}", "")
+
+
+def part(failure: msg.Failed | None, client: Any, peers: Iterable[Any]) -> None:
+    """End a session at this party: a goodbye to everybody, or why it is over."""
+    for link in peers:
+        link.close() if failure is None else link.fail(failure.message)
+    if failure is not None:
+        with contextlib.suppress(PumaError):
+            client.send_control(msg.encode(failure))
+    client.close()
+
+
+def _flags(job: msg.Input, beams: int) -> int:
+    """How many flags come with tokens: those of beams, or one for each that may be padding."""
+    return (beams or job.tokens) if job.padded else 0

@@ -1,0 +1,282 @@
+"""A session at a party that serves many: what its client or owner may ask, and within which limits.
+
+The same answers as in a local trio; models come from the party's library and are shared between sessions. This file
+must not know how the session came to be.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from puma.errors import AdmissionError, MaterialError, PeerTimeout, PolicyError, ProtocolError
+from puma.mpc.party import Party
+from puma.net.tcp import Met
+from puma.nn.paper import SPLINE
+from puma.party import loading
+from puma.party.metrics import Metrics, resident
+from puma.party.server import Server
+from puma.store.encrypted import SealedShelf
+from puma.store.library import Library
+from puma.store.models import Model, Store
+from puma.store.preprocessing import Shelf
+from puma.store.uploads import Arrival
+from puma.wire import messages as msg
+
+IDLE = 3600.0  # seconds between two requests of a session
+PATIENCE = 60.0  # seconds between two messages within one
+MAY = {
+    "client": (
+        msg.Open,
+        msg.Fetch,
+        msg.List,
+        msg.Generate,
+        msg.Encode,
+        msg.Prepare,
+        msg.Take,
+        msg.SelfTest,
+    ),
+    "owner": (msg.List, msg.Offer, msg.Publish, msg.Delete, msg.SelfTest),
+}
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a party serves at most: sessions at a time, tokens a request, bytes of its own memory (0: all there is).
+
+    Clients see logits only if the cluster allows it (`reveal_logits`), and the model's owner too.
+    """
+
+    sessions: int
+    tokens: int
+    memory: int = 0
+    reveal_logits: bool = False
+
+    def check_memory(self, party: str) -> None:
+        """AdmissionError while this process takes more than it may."""
+        if self.memory and resident() > self.memory:
+            raise AdmissionError(f"{party} is short of memory", "try again when other sessions have ended")
+
+    def check_tokens(self, request: msg.Generate | msg.Encode, card: msg.Card | None) -> None:
+        """AdmissionError if prompts and answers have more tokens than cluster and model allow."""
+        wanted = total_tokens(request)
+        most = min(self.tokens, (card.max_tokens if card else 0) or self.tokens)
+        if wanted > most:
+            what = f"the request takes {wanted} tokens, prompts and answers together, and at most {most} are allowed"
+            raise AdmissionError(what, "shorten it; `puma cluster show` tells the cluster's limit")
+
+
+def allow_approximation(card: msg.Card | None, wanted: str) -> None:
+    """PolicyError unless the model's owner lets it be computed with this approximation."""
+    allowed = card.approximations if card else (SPLINE,)
+    if wanted not in allowed:
+        what = f"the model's owner does not let it be computed with {wanted}"
+        raise PolicyError(what, f"choose {' or '.join(allowed)} by --approximation, or let the owner share it again")
+
+
+def total_tokens(request: msg.Generate | msg.Encode) -> int:
+    """Tokens of all prompts and answers."""
+    new = request.tokens * request.beams if isinstance(request, msg.Generate) else 0
+    return request.input.tokens + new * len(request.input.lengths)
+
+
+class HostedServer(Server):
+    """Serves one guest, a client or an owner, over one link."""
+
+    def __init__(
+        self, party: Party, guest: Met, library: Library, limits: Limits, metrics: Metrics,
+        shelf: SealedShelf | None = None,
+    ) -> None:  # fmt: skip
+        super().__init__(party, guest.link)
+        self._shelf = shelf
+        self._latest = b"", b""  # the sharing and the id of what was prepared last
+        self._role, self._name = guest.role, guest.name or guest.role
+        self._library, self._limits, self._metrics = library, limits, metrics
+        self._model: Model | None = None
+        self._arrival: Arrival | None = None
+        self._wanted = SPLINE  # the approximation of the model that is about to be opened
+        self.busy = False
+        self.stopping = False
+
+    def serve(self) -> None:
+        try:
+            super().serve()
+        except BaseException:
+            if self._shelf:  # the client may have no ticket for it, and then nobody could use it
+                self._shelf.drop(*self._latest)
+            raise
+        finally:
+            self._leave()
+
+    def _heard(self) -> msg.Request:
+        if not self.busy:
+            self.client.timeout = IDLE
+        try:
+            request = super()._heard()
+        except PeerTimeout as error:
+            raise PeerTimeout(f"{self._role} was silent for too long", "open a new session") from error
+        if not self.busy:
+            self.client.timeout = PATIENCE
+        return request
+
+    def answer(self, request: msg.Request) -> None:
+        if not isinstance(request, MAY[self._role]):
+            asked = type(request).__name__.lower()
+            hint = "the cluster file says who may upload and who may ask: see `puma cluster trust`"
+            raise AdmissionError(f"{self._name} as {self._role} may not ask for {asked}", hint)
+        self.busy = True
+        try:
+            self._answered(request)
+        finally:
+            self.busy = False
+        if self.stopping:
+            raise AdmissionError(f"P{self.party.rank} is about to stop", "ask again when it has been started again")
+
+    def _answered(self, request: msg.Request) -> None:
+        if isinstance(request, msg.List):
+            self._say(msg.Listing(self._library.models()))
+        elif isinstance(request, msg.Fetch):
+            self._send_file(request.name)
+        elif isinstance(request, msg.Offer):
+            self._take_in(request)
+        elif isinstance(request, msg.Publish):
+            self._report(request, self._publish)
+        elif isinstance(request, msg.Delete):
+            self._report(request, lambda _: self._delete(request.name))
+        else:
+            super().answer(request)
+
+    def _report(self, request: msg.Request, work: Callable[[Callable[[], None]], int]) -> msg.Report:
+        wanted = request.request if isinstance(request, msg.Prepare) else request
+        if isinstance(wanted, msg.Generate | msg.Encode):
+            self._limits.check_memory(f"P{self.party.rank}")
+            self._limits.check_tokens(wanted, self._model.manifest.card if self._model else None)
+        report = super()._report(request, work)
+        self._book(request, report)
+        return report
+
+    def _book(self, request: msg.Request, report: msg.Report) -> None:
+        add = self._metrics.add
+        add("puma_requests_total", kind=type(request).__name__.lower())
+        add("puma_request_seconds_total", report.seconds)
+        add("puma_rounds_total", sum(spent.rounds for spent in report.spent))
+        add("puma_sent_bytes_total", sum(spent.online + spent.offline for spent in report.spent))
+        if isinstance(request, msg.Generate | msg.Encode):
+            add("puma_tokens_total", request.input.tokens, kind="prompt")
+            add("puma_tokens_total", total_tokens(request) - request.input.tokens, kind="new")
+
+    def _cpu_seconds(self) -> float:
+        return time.thread_time()  # other sessions run in other threads
+
+    def _prepare(self, order: msg.Prepare) -> int:
+        self._latest = self._sharing, order.id
+        kept = super()._prepare(order)
+        self._agree(msg.Made(order.id, msg.bare(order.request)))  # one that has failed fails this session here, too
+        return kept
+
+    def _kept(self) -> tuple[Store, Shelf]:
+        if self._shelf is None:
+            what = f"P{self.party.rank} prepares nothing ahead"
+            raise MaterialError(what, "its operator allows it by `puma party --material GIB`")
+        return self._library.store, self._shelf
+
+    # -- models ---------------------------------------------------------------------------------------------
+
+    def _open(self, request: msg.Open) -> msg.Opened:
+        self._agree(msg.Asked(request.name, request.approximation))
+        self._wanted = request.approximation
+        return super()._open(request)
+
+    def _agree(self, mine: msg.Asked | msg.Made) -> None:
+        """ProtocolError unless all three parties say the same; each tells both others before it hears them.
+
+        Nothing that is sent depends on a secret.
+        """
+        for link in self.party.links.values():
+            link.send_control(msg.encode(mine))
+        for rank, link in self.party.links.items():
+            theirs = msg.decode_request(link.recv_control())
+            if theirs != mine:
+                what = f"P{rank} was asked for something else than P{self.party.rank}"
+                raise ProtocolError(what, "one of the parties or the client misbehaves")
+
+    def _found(self, name: str) -> Model | None:
+        return self._library.open(name)
+
+    def _use(self, model: Model) -> None:
+        allow_approximation(model.manifest.card, self._wanted)
+        super()._use(model)
+        self.party.approximation = self._wanted
+        self._reveals = self._reveals and self._limits.reveal_logits
+        self._model = model
+
+    def _send_file(self, name: str) -> None:
+        if self._model is None:
+            raise ProtocolError("a file was asked for before a model", "open a model first")
+        content = memoryview(self._library.file(self._model, name))
+        for at in range(0, len(content), msg.FRAME_BYTES):
+            self.client.send(content[at : at + msg.FRAME_BYTES])
+
+    def _take_in(self, offer: msg.Offer) -> None:
+        """Whatever is lacking of a model that is offered."""
+        self._leave()
+        arrival = self._arrival = self._library.receive(offer)
+        self._say(msg.Held(arrival.held, arrival.published))
+        if not arrival.published:
+            for file in offer.card.files:
+                arrival.file(file, self._file(file))
+            for spec in offer.tensors[arrival.held :]:
+                self._parameter(arrival, spec)
+            arrival.complete()
+        self._say(msg.Held(arrival.held, arrival.published))
+
+    def _parameter(self, arrival: Arrival, spec: msg.TensorSpec) -> None:
+        for frame in loading.frames(self.client, spec):
+            arrival.write(frame.numpy())
+            self._metrics.add("puma_received_bytes_total", frame.numel())
+        request = self._heard()
+        if not isinstance(request, msg.Checksum):
+            raise ProtocolError("a parameter came without its checksum", "run the same version of Puma everywhere")
+        arrival.checked(request.sha256)
+
+    def _file(self, file: msg.File) -> bytes:
+        return b"".join(received(self.client, file.size))
+
+    def _publish(self, _: Any) -> int:
+        if self._arrival is None:
+            raise ProtocolError("a model is to be published that was not offered", "upload it first")
+        old = self._sharing_of(self._arrival.offer.card.name)
+        self._library.publish(self._arrival)
+        self._leave()
+        self._outdated(old)
+        return 0
+
+    def _delete(self, name: str) -> int:
+        old = self._sharing_of(name)
+        self._library.delete(name)
+        self._outdated(old)
+        return 0
+
+    def _sharing_of(self, name: str) -> bytes:
+        """The sharing of a model that is about to go; nothing if there is none."""
+        found = (listed.sharing for listed in self._library.models() if listed.card.name == name)
+        return next(found, b"")
+
+    def _outdated(self, sharing: bytes) -> None:
+        """Throw away what was prepared for a sharing that is served no more."""
+        if self._shelf and sharing:
+            self._shelf.discard(sharing)
+
+    def _leave(self) -> None:
+        """Let go of an upload; what has arrived stays on disk."""
+        if self._arrival is not None:
+            self._arrival.close()
+            self._arrival = None
+
+
+def received(link: Any, size: int) -> list[memoryview]:
+    """A file in its frames."""
+    sizes = [min(msg.FRAME_BYTES, size - at) for at in range(0, size, msg.FRAME_BYTES)]
+    return [link.recv(each) for each in sizes]

@@ -1,0 +1,95 @@
+"""A session with nobody: the parties' fixed-point computation in this process, in the clear, for sweeps and checks.
+
+It answers what `Session` answers, by the engine that parties run, and knows how near every place came to its limits.
+Only for whoever may see model and prompts. This file must not know links or files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
+
+import torch
+from torch import Tensor
+
+from puma.engine.engine import EVERY_TOKEN, Engine, tensor_specs
+from puma.models.config import Config, Vit
+from puma.mpc.clear import Clear, ClearChoice, ClearParty, Note, held
+from puma.mpc.fixed import ACTIVATION, RESIDUAL_RING, RING
+from puma.mpc.share import Share, encode
+from puma.wire.messages import Encode, Generate, Input
+from puma.wire.pixels import checked
+
+
+class Unshared:
+    """A model in fixed point; `alias` names parameters that are another one, as in `Session.share`."""
+
+    def __init__(
+        self, config: Config, params: Mapping[str, Tensor], approximation: str = "spline",
+        alias: Mapping[str, str] | None = None,
+    ) -> None:  # fmt: skip
+        self.config, self.approximation = config, approximation
+        self.party = ClearParty(approximation)
+        alias, shares = dict(alias or {}), dict[str, Share]()
+        for spec in tensor_specs(config):
+            if spec.name not in alias:
+                words = encode(params[spec.name], spec.frac)
+                shares[spec.name] = held(self.party, words, spec.bits, spec.frac, _module(spec.name))  # type: ignore[arg-type]
+        shares |= {name: _renamed(shares[source], name) for name, source in alias.items()}
+        self.engine = Engine(self.party, config, shares)
+
+    @property
+    def notes(self) -> list[Note]:
+        """How near each place came to its limit, in the order of the computation."""
+        return list(self.party.notes.values())
+
+    def generate(self, prompts: Sequence[Sequence[int]], tokens: int) -> Iterator[list[int]]:
+        """The next token of each prompt, step by step."""
+        job = Generate(self._input(prompts), tokens)
+        self.engine.admit(job)
+        steps: list[list[int]] = []
+
+        def emit(share: Share) -> None:
+            steps.append([int(i) % (1 << share.bits) for i in share.m])
+
+        self.engine.generate(self._rows(prompts), job, emit, lambda: None)  # type: ignore[arg-type]
+        yield from steps
+
+    def encode(
+        self, prompts: Sequence[Sequence[int]], output: str, types: Sequence[Sequence[int]] = ()
+    ) -> list[Tensor]:
+        """Of each prompt what a party's engine gives, as float64."""
+        job = Encode(self._input(prompts, types), output)
+        self.engine.admit(job, owner=True)
+        found: list[Tensor] = []
+
+        def emit(share: Share) -> None:
+            assert isinstance(share, Clear)
+            found.append(share.value)
+
+        given = self._pixels(prompts) if isinstance(self.config, Vit) else self._rows(prompts)  # type: ignore[arg-type]
+        self.engine.encode(given, job, emit)  # type: ignore[arg-type]
+        return list(found[0].split(job.input.lengths) if output in EVERY_TOKEN else found[0])
+
+    def _input(self, prompts: Sequence[Sequence[int]], types: Sequence[Sequence[int]] = ()) -> Input:
+        whole = isinstance(self.config, Vit)
+        lengths, kinds = [self.config.context if whole else len(ids) for ids in prompts], [*chain(*types)]
+        return Input(lengths, [], [], kinds, approximation=self.approximation)
+
+    def _pixels(self, images: Sequence[Tensor]) -> Clear:
+        rows = checked(images, self.config.patches, self.config.vocab_size)  # type: ignore[union-attr]
+        return held(self.party, encode(rows, ACTIVATION), RING, ACTIVATION)  # type: ignore[arg-type]
+
+    def _rows(self, prompts: Sequence[Sequence[int]]) -> ClearChoice:
+        return ClearChoice(self.party, torch.tensor([*chain(*prompts)]), self.config.vocab_size, RESIDUAL_RING)
+
+
+def _module(name: str) -> str:
+    return name.removesuffix(".weight").removesuffix(".bias")
+
+
+def _renamed(share: Share, name: str) -> Share:
+    assert isinstance(share, Clear)
+    result = share.apply(lambda t: t)
+    result.source = result.source._replace(name=_module(name))
+    return result

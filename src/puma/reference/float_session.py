@@ -1,0 +1,78 @@
+"""A session with nobody, in float: what a model answers by torch's functions, or by another profile's as polynomials.
+
+It answers what `Session` answers, so that whoever compares need not know which is which. This file must not know
+shares or links.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from puma.client.beam_search import Beams
+from puma.engine.engine import EVERY_TOKEN, NEXT
+from puma.models import Cache, architecture
+from puma.models.config import Config, Vit
+from puma.nn.layout import Rows
+from puma.nn.paper import SPLINE, marked
+
+
+class Plain:
+    """A model in float32; with an approximation other than "spline" its functions are those published."""
+
+    def __init__(self, config: Config, params: Mapping[str, Tensor], approximation: str = SPLINE) -> None:
+        self.config, self.approximation = config, approximation
+        self._causal = architecture(config).family == "causal"
+        self._model = architecture(config).model(config, params)
+
+    def generate(self, prompts: Sequence[Sequence[int]], tokens: int) -> Iterator[list[int]]:
+        """The most likely token of each prompt, step by step."""
+        for found, _ in self.ranked(prompts, tokens):
+            yield found
+
+    def ranked(self, prompts: Sequence[Sequence[int]], tokens: int) -> Iterator[tuple[list[int], list[float]]]:
+        """With each token, by how much its logit exceeds the second one."""
+        cache, feed = Cache(self.config.layers, [len(ids) for ids in prompts]), [*chain(*prompts)]
+        for _ in range(tokens):
+            best = self._model(self._rows(feed), cache).as_subclass(Tensor).topk(2)
+            feed = best.indices[:, 0].tolist()
+            yield feed, (best.values[:, 0] - best.values[:, 1]).tolist()
+
+    def search(self, prompt: Sequence[int], beams: Beams) -> None:
+        """A beam search, by the branches that three parties compute."""
+        cache = Cache(self.config.layers, [len(prompt)])
+        chosen = beams.choose(self._model(self._rows(prompt), cache).as_subclass(Tensor).double())
+        while not beams.over:
+            cache.branch(torch.tensor(beams.hidden()).reshape(beams.count, -1).float())
+            chosen = beams.choose(self._model(self._rows(chosen), cache).as_subclass(Tensor).double())
+
+    def encode(
+        self, prompts: Sequence[Sequence[int]], output: str, types: Sequence[Sequence[int]] = ()
+    ) -> list[Tensor]:
+        """Of each prompt hidden states, their sum, class logits or every next token's logits, as float64."""
+        if isinstance(self.config, Vit):
+            lengths = [self.config.context] * len(prompts)
+            rows = marked(torch.cat(list(prompts)), self.approximation)  # type: ignore[arg-type]
+        else:
+            rows, lengths = self._rows([*chain(*prompts)]), [len(ids) for ids in prompts]
+        with torch.no_grad():
+            if output == NEXT:
+                states = self._model.every(rows, Cache(self.config.layers, lengths))
+            elif self._causal:
+                states = self._model.hidden(rows, Cache(self.config.layers, lengths))
+            else:
+                states = self._model(rows, [*chain(*types)] or None, lengths)
+            result = self._asked(states, output, lengths).as_subclass(Tensor).double()
+        return list(result.split(lengths) if output in EVERY_TOKEN else result)
+
+    def _asked(self, states: Any, output: str, lengths: list[int]) -> Any:
+        if output == "pooled":
+            return Rows(lengths).sum(states)
+        return self._model.classify(states, lengths) if output == "logits" else states
+
+    def _rows(self, ids: Sequence[int]) -> Tensor:
+        return marked(torch.tensor(list(ids)), self.approximation)

@@ -1,1 +1,0 @@
-"""Who talks with whom: the owner shares a model, the client asks, three parties answer."""

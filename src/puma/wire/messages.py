@@ -1,0 +1,340 @@
+"""What owner, client and parties say to each other besides words of shares; strict msgspec structs.
+
+Tensors follow as data frames. Nothing here is secret except the mask seeds, which go to the two parties that share
+them.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, TypeVar
+
+import msgspec
+
+from puma.errors import ProtocolError
+from puma.models.config import Config
+
+FRAME_WORDS = 1 << 20  # of a parameter's words in one data frame, at most
+MOST_BEAMS = 32  # of a search
+FRAME_BYTES = 4 << 20  # of a file in one data frame, at most
+
+T = TypeVar("T")
+Size = Annotated[int, msgspec.Meta(ge=0, le=1 << 40)]
+Bits = Annotated[int, msgspec.Meta(ge=1, le=64)]
+POLICY_HINT = "sample by temperature alone, which the parties do, or let the owner share with reveal_logits"
+
+
+class TensorSpec(msgspec.Struct, frozen=True, array_like=True):
+    """Name, shape and fixed-point format of one shared parameter."""
+
+    name: str
+    shape: tuple[Size, ...]
+    bits: Bits
+    frac: int
+
+
+class File(msgspec.Struct, frozen=True, array_like=True):
+    """A public file that travels with a model, such as its tokenizer: its name, bytes and SHA-256."""
+
+    name: str
+    size: Size
+    sha256: bytes
+
+
+class Card(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What everyone may know of a model besides its config: what it is called, which tokens end a text, its files and
+    what its owner allows. `reveal_logits`: clients may see logits. `max_tokens`: of a request; 0 for the cluster's.
+    `approximations`: which functions it may be computed with, of nn.paper.PROFILES. `hides`: its owner has proven that
+    scores can be hidden in secret (ranges.hides), as texts of secret length and beams need.
+    """
+
+    name: str
+    version: str = ""
+    eos: list[int] = []
+    files: list[File] = []
+    reveal_logits: bool = False
+    max_tokens: Size = 0
+    approximations: tuple[str, ...] = ("spline",)
+    hides: bool = False
+
+
+class Load(msgspec.Struct, frozen=True, tag="load", forbid_unknown_fields=True):
+    """A model follows: to each evaluator the packed words of each tensor, in data frames of FRAME_WORDS words and a
+    shorter last one; to the dealer nothing but the seeds.
+
+    `sharing` is the same fresh number at all parties; with a name in `keep`, the model goes into the party's store.
+    """
+
+    config: Config
+    tensors: list[TensorSpec]
+    seeds: list[bytes]
+    keep_masks: bool
+    alias: dict[str, str] = {}  # parameters that are another tensor under one more name
+    sharing: bytes = b""
+    keep: str = ""
+    reveal_logits: bool = False  # the owner's policy: may a client see logits, to sample from them
+
+
+class Open(msgspec.Struct, frozen=True, tag="open", forbid_unknown_fields=True):
+    """Serve a model of the party's store, computed with this approximation; answered by Opened. Parties that serve
+    strangers first tell each other what they were asked for."""
+
+    name: str
+    approximation: str = "spline"
+
+
+class Asked(msgspec.Struct, frozen=True, tag="asked", forbid_unknown_fields=True):
+    """From party to party: which model a client wants to open, and computed how. All three must be told alike."""
+
+    name: str
+    approximation: str
+
+
+class Offer(msgspec.Struct, frozen=True, tag="offer", forbid_unknown_fields=True):
+    """A model for the store, as in Load, which may be taken up again where an earlier upload of the same sharing broke
+    off. Answered by Held. Then follow all files of the card, and to each evaluator the parameters that it lacks, each
+    with its Checksum behind it; answered by Held again. Only Publish makes the model visible."""
+
+    card: Card
+    config: Config
+    tensors: list[TensorSpec]
+    seeds: list[bytes]
+    keep_masks: bool
+    sharing: bytes
+    alias: dict[str, str] = {}
+
+
+class Checksum(msgspec.Struct, frozen=True, tag="checksum", forbid_unknown_fields=True):
+    """SHA-256 of the parameter that has just been sent, in wire form."""
+
+    sha256: bytes
+
+
+class Publish(msgspec.Struct, frozen=True, tag="publish", forbid_unknown_fields=True):
+    """All three hold the model that was offered: serve it from now on, in place of an older one; a report answers."""
+
+
+class Delete(msgspec.Struct, frozen=True, tag="delete", forbid_unknown_fields=True):
+    """Forget a model, or what has arrived of one; answered by a report."""
+
+    name: str
+
+
+class List(msgspec.Struct, frozen=True, tag="list", forbid_unknown_fields=True):
+    """Which models are there? Answered by Listing."""
+
+
+class Fetch(msgspec.Struct, frozen=True, tag="fetch", forbid_unknown_fields=True):
+    """Send a file of the open model's card, in data frames of FRAME_BYTES and a shorter last one."""
+
+    name: str
+
+
+class Input(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The tokens of prompts of these lengths, one prompt after the other, as wire/prompt.py seals them.
+
+    `types` are one a token, or none; `approximation` is the session's; to each evaluator a data frame follows. With
+    `padded` it ends with shares of which tokens are only padding, and the lengths, all alike, are not the prompts'.
+    """
+
+    lengths: list[Size]
+    masks: list[bytes]
+    choices: list[bytes] = []
+    types: list[int] = []
+    padded: bool = False
+    approximation: str = "spline"
+
+    @property
+    def tokens(self) -> int:
+        """Of all prompts."""
+        return sum(self.lengths)
+
+
+class Generate(msgspec.Struct, frozen=True, tag="generate", forbid_unknown_fields=True):
+    """Generation of a public number of tokens for each prompt; a result is one token of each.
+
+    It is the likeliest, or at a positive `temperature` drawn with noise that no party knows. With `reveal`
+    a result is the logits of each prompt instead, and the client chooses. `paced`: after each result but the last the
+    parties wait for a Pace, so that there may be fewer. With several `beams` the one prompt is continued by so many
+    texts from the second token on.
+    """
+
+    input: Input
+    tokens: Size
+    material: bytes = b""
+    temperature: float = 0.0
+    reveal: bool = False
+    paced: bool = False
+    beams: Annotated[int, msgspec.Meta(ge=1, le=MOST_BEAMS)] = 1
+
+
+class Pace(msgspec.Struct, frozen=True, tag="pace", forbid_unknown_fields=True):
+    """The client's word between two results of a paced generation: go on, or leave it at that.
+
+    `input` is the token that the client chose for each prompt, sealed like prompts of one token, if it saw logits; of
+    beams it ends with shares of which columns each does not see (`Cache.branch`).
+    """
+
+    more: bool
+    input: Input | None = None
+
+
+class Encode(msgspec.Struct, frozen=True, tag="encode", forbid_unknown_fields=True):
+    """One pass: "hidden" states of all tokens, their sum for each prompt ("pooled"), class "logits" of each prompt or
+    token, or the `top` most likely "tokens" at these `rows`, of all prompts' tokens, which everyone learns.
+    """
+
+    input: Input
+    output: str
+    material: bytes = b""
+    rows: list[int] = []
+    top: int = 1
+
+
+class Prepare(msgspec.Struct, frozen=True, tag="prepare", forbid_unknown_fields=True):
+    """Do beforehand what no input is needed for; `id` is fresh, the input's seeds are final and no data follows."""
+
+    id: bytes
+    request: Generate | Encode
+
+
+class Take(msgspec.Struct, frozen=True, tag="take", forbid_unknown_fields=True):
+    """Get this material ready for the next request: it is used up from now on; answered by Taken."""
+
+    id: bytes
+
+
+class Made(msgspec.Struct, frozen=True, tag="made", forbid_unknown_fields=True):
+    """From party to party: this material is complete here, and for what request, as far as everyone may know it."""
+
+    id: bytes
+    request: Generate | Encode
+
+
+class SelfTest(msgspec.Struct, frozen=True, tag="selftest", forbid_unknown_fields=True):
+    """Multiply and compare a few public numbers under masks, and return the results."""
+
+
+class Quit(msgspec.Struct, frozen=True, tag="quit"):
+    """End of the session."""
+
+
+Request = (
+    Load | Open | Asked | Made | Generate | Encode | Prepare | Take | SelfTest | Quit
+    | Offer | Checksum | Publish | Delete | List | Fetch | Pace
+)  # fmt: skip
+
+
+class Spent(msgspec.Struct, frozen=True, array_like=True):
+    """A party's ledger under one name."""
+
+    name: str
+    seconds: float
+    rounds: int
+    online: int
+    offline: int
+
+
+class Report(msgspec.Struct, frozen=True, tag="report"):
+    """What a request cost this party."""
+
+    spent: list[Spent]
+    seconds: float
+    prefill: float
+    cpu_seconds: float
+    peak_rss_mib: float
+    material: int = 0  # bytes kept for a later request
+
+
+class Opened(msgspec.Struct, frozen=True, tag="opened"):
+    """A stored model is ready: which sharing it is, its config and, if it was offered, its card; none of these if the
+    store does not hold it."""
+
+    sharing: bytes
+    config: Config | None
+    card: Card | None = None
+    reveal_logits: bool = False
+
+
+class Ready(msgspec.Struct, frozen=True, tag="ready"):
+    """The first word of a party to a client or owner: all three have met. `version` is its program's."""
+
+    version: str
+
+
+class Held(msgspec.Struct, frozen=True, tag="held"):
+    """How many parameters of the model offered are on disk and checked, from the first one on; or that this sharing of
+    it has been published already, and nothing more is wanted."""
+
+    tensors: Size
+    published: bool = False
+
+
+class Listed(msgspec.Struct, frozen=True):
+    """A stored model: its card and config, which sharing it is, and how many bytes it takes at this party."""
+
+    card: Card
+    config: Config
+    sharing: bytes
+    size: int
+
+
+class Listing(msgspec.Struct, frozen=True, tag="listing"):
+    """All models that were offered and published."""
+
+    models: list[Listed]
+
+
+class Taken(msgspec.Struct, frozen=True, tag="taken"):
+    """Whether the material is ready: what is wrong with it, or nothing."""
+
+    problem: str
+
+
+class Result(msgspec.Struct, frozen=True, tag="result"):
+    """One output share; its two components follow as one data frame."""
+
+    shape: tuple[Size, ...]
+    bits: Bits
+    frac: int
+
+
+class Failed(msgspec.Struct, frozen=True, tag="failed"):
+    """The party gave up; the class of error, what happened and the hint."""
+
+    kind: str
+    message: str
+    hint: str
+
+
+Reply = Report | Result | Opened | Taken | Failed | Ready | Held | Listing
+
+_encoder = msgspec.msgpack.Encoder()
+_requests: msgspec.msgpack.Decoder[Request] = msgspec.msgpack.Decoder(Request)
+_replies: msgspec.msgpack.Decoder[Reply] = msgspec.msgpack.Decoder(Reply)
+
+
+def bare(request: Generate | Encode) -> Generate | Encode:
+    """What everyone may know of a request: all but its seeds and its material."""
+    public = msgspec.structs.replace(request.input, masks=[], choices=[])
+    return msgspec.structs.replace(request, input=public, material=b"")
+
+
+def encode(message: Request | Reply) -> bytes:
+    return _encoder.encode(message)
+
+
+def decode_request(payload: bytes) -> Request:
+    """ProtocolError if it is none."""
+    return _decoded(_requests, payload)
+
+
+def decode_reply(payload: bytes) -> Reply:
+    """ProtocolError if it is none."""
+    return _decoded(_replies, payload)
+
+
+def _decoded(decoder: msgspec.msgpack.Decoder[T], payload: bytes) -> T:
+    try:
+        return decoder.decode(payload)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError, OverflowError) as error:
+        raise ProtocolError(f"a message cannot be read: {error}", "run the same version of Puma everywhere") from None

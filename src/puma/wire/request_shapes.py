@@ -1,0 +1,35 @@
+"""Requests known by their shape alone: those that are counted, measured and prepared ahead.
+
+This file must not know a link or a token.
+"""
+
+from __future__ import annotations
+
+from puma.errors import UsageError
+from puma.models import architecture
+from puma.models.config import Config
+from puma.models.text import check_batch
+from puma.wire.messages import Encode, Generate, Input
+
+
+def job(
+    config: Config, prompt: int, tokens: int | None, batch: int = 1, approximation: str = "spline"
+) -> Generate | Encode:
+    """The request that is measured: new tokens of a causal model, hidden states of an encoder; `batch` prompts."""
+    lengths = [prompt] * max(batch, 0)
+    if architecture(config).family == "image":
+        raise UsageError("an image model has no prompt to count", "use a model of texts")
+    if batch < 1:
+        raise UsageError(f"a batch of {batch} prompts makes no sense", "pass --batch 1 or more")
+    if prompt < 1:
+        raise UsageError(f"a prompt of {prompt} tokens makes no sense", "pass --prompt 1 or more")
+    if architecture(config).family == "encoder" or config.labels:
+        if tokens is not None:
+            raise UsageError("an encoder generates no tokens", "leave out --tokens")
+        check_batch(config, [prompt] * batch)
+        return Encode(Input(lengths, [], approximation=approximation), "hidden")
+    tokens = 1 if tokens is None else tokens
+    if tokens < 1:
+        raise UsageError(f"cannot generate {tokens} tokens", "pass --tokens 1 or more")
+    check_batch(config, [prompt] * batch, tokens)
+    return Generate(Input(lengths, [], approximation=approximation), tokens)

@@ -1,0 +1,56 @@
+"""Conversations become prompts: by a template in a sandbox, or as one text that goes on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from puma.client.chat import Conversation, render
+from puma.errors import CheckpointError, InputError
+from puma.reference.plain_model import ClearModel
+
+TEMPLATE = (
+    "{{ bos_token }}{% for m in messages %} {{ m.content }}{% endfor %}{% if add_generation_prompt %} it{% endif %}"
+)
+
+
+def test_without_a_template_the_text_goes_on(checkpoints: dict[str, Path]) -> None:
+    model = ClearModel(checkpoints["llama"])
+    talk = Conversation(model)
+    assert not talk.templated
+    assert model.decode(talk.asked("the cat", 2)) == "the cat"
+    sat = model.prompt_ids("sat", 1)[-1]
+    assert talk.answered([sat]) == "sat"
+    assert model.decode(talk.asked("on the mat", 2)) == "the cat sat on the mat"
+    with pytest.raises(InputError):
+        talk.asked("the cat " * 40, 2)
+    assert model.decode(talk.asked("and", 2)) == "the cat sat on the mat and"
+
+
+def test_with_a_template_the_model_sees_what_it_was_trained_on(checkpoints: dict[str, Path]) -> None:
+    model = ClearModel(checkpoints["llama"])
+    model.files["chat_template.jinja"] = TEMPLATE.encode
+    model.files["tokenizer_config.json"] = lambda: b'{"bos_token": {"content": "<s>"}}'
+    talk = Conversation(model)
+    ids = talk.asked("the cat", 2)
+    assert talk.templated and ids[0] == 1 and model.decode(ids) == "the cat it"
+    model.eos = (ids[2],)
+    assert talk.answered([ids[1], ids[2], ids[1]]) == "the"
+    assert model.decode(talk.asked("dog", 2)) == "the cat the dog it"
+
+
+@pytest.mark.parametrize("template", [
+    "{{ messages.__class__.__mro__ }}", "{% for x in ().__class__.__base__.__subclasses__() %}{% endfor %}",
+    "{{ raise_exception('no') }}", "{% if %}", "{{ messages.append(1) }}",
+])  # fmt: skip
+def test_templates_cannot_leave_the_sandbox(template: str) -> None:
+    with pytest.raises(InputError, match="chat template refuses"):
+        render(template, [{"role": "user", "content": "x"}], {})
+
+
+def test_settings_that_cannot_be_read(checkpoints: dict[str, Path]) -> None:
+    model = ClearModel(checkpoints["llama"])
+    model.files["tokenizer_config.json"] = lambda: b"{"
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        Conversation(model)

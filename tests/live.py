@@ -1,0 +1,175 @@
+"""Three party daemons as real processes on this machine, with keys and a cluster file of their own."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from puma import config
+from puma.client.connect import RemoteCluster, connect, open_session
+from puma.client.owner import card_of, upload
+from puma.config import Cluster, Policy
+from puma.errors import PumaError
+from puma.models.ranges import hides
+from puma.reference.plain_model import ClearModel
+from tests.keyring import Keyring, Payroll
+
+
+class Live:
+    """A cluster below `folder`; `start` and `kill` one party, `share` a checkpoint, `connect` as alice.
+
+    Everybody has keys and is known by fingerprints, unless another keyring says how.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        policy: Policy | None = None,
+        *options: str,
+        start: bool = True,
+        keyring: Keyring | Payroll | None = None,
+    ) -> None:
+        self.folder, self.options = folder, options
+        self.keyring = keyring or Keyring(folder)
+        ports = free_ports(6)
+        self.metrics = ports[3:]
+        parties = tuple(
+            msgspec.structs.replace(party, address=f"127.0.0.1:{ports[party.rank]}")
+            for party in self.keyring.cluster.parties
+        )
+        self.cluster: Cluster = msgspec.structs.replace(
+            self.keyring.cluster, parties=parties, policy=policy or Policy()
+        )
+        self.file = folder / "cluster.toml"
+        config.create(self.file, self.cluster)
+        self.processes: list[subprocess.Popen[str] | None] = [None] * 3
+        if start:
+            try:
+                for rank in range(3):
+                    self.start(rank)
+                self.healthy()
+            except BaseException:
+                self.close()
+                raise
+
+    def key(self, name: str) -> Path:
+        return self.keyring.keys[name].key
+
+    def start(self, rank: int, *options: str, prefix: tuple[str, ...] = ()) -> None:
+        words = ["party", "--as", str(self.key(f"p{rank}")), "--cluster", str(self.file)]
+        words += ["--store", str(self.store(rank)), "--metrics", str(self.metrics[rank]), *self.options, *options]
+        log = (self.folder / f"p{rank}.log").open("a")
+        self.processes[rank] = subprocess.Popen(
+            [*prefix, sys.executable, "-m", "puma.cli.app", *words], stdout=log, stderr=log, text=True
+        )
+        log.close()
+
+    def store(self, rank: int) -> Path:
+        return self.folder / f"store{rank}"
+
+    def events(self, rank: int) -> list[dict[str, Any]]:
+        lines = (self.folder / f"p{rank}.log").read_text().splitlines()
+        return [json.loads(line) for line in lines if line.startswith("{")]
+
+    def health(self, rank: int) -> tuple[int, dict[str, Any]]:
+        """Status and facts; 0 if nobody answers."""
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.metrics[rank]}/health", timeout=5) as answer:
+                return answer.status, json.load(answer)
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, json.load(error)
+        except OSError:
+            return 0, {}
+
+    def text(self, rank: int) -> dict[str, float]:
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.metrics[rank]}/metrics", timeout=5) as answer:
+            lines = answer.read().decode().splitlines()
+        return {name: float(value) for name, _, value in (x.rpartition(" ") for x in lines if not x.startswith("#"))}
+
+    def healthy(self, seconds: float = 40.0) -> None:
+        end = time.monotonic() + seconds
+        while [self.health(rank)[0] for rank in range(3)] != [200] * 3:
+            logs = [(self.folder / f"p{rank}.log").read_text()[-2000:] for rank in range(3)]
+            assert time.monotonic() < end, logs
+            time.sleep(0.1)
+
+    def settled(self, seconds: float = 10.0) -> None:
+        """No session is left anywhere."""
+        end = time.monotonic() + seconds
+        while any(self.health(rank)[1].get("sessions") for rank in range(3)):
+            assert time.monotonic() < end, [self.health(rank) for rank in range(3)]
+            time.sleep(0.05)
+
+    def kill(self, rank: int, number: int = signal.SIGKILL) -> int:
+        process = self.processes[rank]
+        assert process is not None
+        process.send_signal(number)
+        return process.wait(40)
+
+    def share(self, folder: Path, name: str, **options: Any) -> bool:
+        clear = ClearModel(folder)
+        files = {label: read() for label, read in clear.files.items()}
+        session = open_session(self.cluster, self.key("olga"), "owner", "--insecure" in self.options)
+        try:
+            able = hides(clear.config, clear.params)
+            card = card_of(name, options.pop("version", "1"), files, clear.eos, **{"hides": able} | options)
+            return upload(session, clear.config, clear.params, card, files, self.folder / "state")
+        finally:
+            session.close()
+
+    def connect(self, name: str = "", who: str = "alice") -> RemoteCluster:
+        return connect(self.cluster, name, self.key(who), plain="--insecure" in self.options)
+
+    def close(self) -> None:
+        for process in self.processes:
+            if process is not None and process.poll() is None:
+                process.send_signal(signal.SIGTERM)
+        for process in self.processes:
+            if process is not None:
+                try:
+                    process.wait(10)
+                except subprocess.TimeoutExpired:
+                    process.kill()
+                    process.wait()
+
+    def __enter__(self) -> Live:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that nobody listens on now."""
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [sock.getsockname()[1] for sock in sockets]
+    for sock in sockets:
+        sock.close()
+    return ports
+
+
+def patiently(live: Live, name: str, seconds: float = 15.0) -> RemoteCluster:
+    """A session as soon as there can be one."""
+    end = time.monotonic() + seconds
+    while True:
+        try:
+            return live.connect(name)
+        except PumaError:
+            if time.monotonic() > end:
+                raise
+            time.sleep(0.2)
+
+
+def root() -> bool:
+    return os.geteuid() == 0

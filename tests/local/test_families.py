@@ -1,0 +1,85 @@
+"""A model of every family through three real processes: what they answer is what the plain model says."""
+
+from __future__ import annotations
+
+import math
+import os
+from pathlib import Path
+
+import numpy
+import pytest
+from torch.testing import assert_close
+
+from puma import LocalCluster
+from puma.engine.engine import dry_run
+from puma.errors import InputError, UsageError
+from puma.local.cluster import Trio
+from puma.models import architecture
+from puma.reference.plain_model import ClearModel
+from puma.wire.messages import Encode, Generate, Input
+from tests.models import zoo
+
+pytestmark = [pytest.mark.processes, pytest.mark.timeout(120)]
+TEXT, MASKED = "the cat sat on the mat", "the [MASK] sat on the [MASK]"
+QUICK = ("vit", "t5", "mistral", "Electra-MaskedLM", "Albert-TokenClassification")
+
+
+def image(clear: ClearModel, name: str) -> str:
+    """A file with random pixels."""
+    config = clear.config
+    shape = (config.image_size, config.image_size, config.channels)
+    path = clear.checkpoint.folder / f"{name}.npy"
+    numpy.save(path, numpy.frombuffer(os.urandom(math.prod(shape)), numpy.uint8).reshape(shape))
+    return str(path)
+
+
+def answers_alike(cluster: LocalCluster, clear: ClearModel) -> None:
+    """One request of each kind that the model is for."""
+    config = clear.config
+    if architecture(config).family == "causal" and not config.labels:
+        answer = cluster.generate(TEXT, 3)
+        assert answer.token_ids == clear.generate(clear.prompt_ids(TEXT, 3), 3)
+        return
+    texts = [TEXT, "a dog"]
+    if architecture(config).family == "image":
+        texts = [image(clear, name) for name in ("one", "two")]
+    for text, found in zip(texts, cluster.encode(texts), strict=True):
+        assert_close(found.values, clear.encode(clear.sentence_ids(text)), atol=0.03, rtol=0)
+    if getattr(config, "predicts", False):
+        plain = clear.fill(clear.sentence_ids(MASKED), 3)
+        assert cluster.fill(MASKED, 3) == [[clear.decode([token]) for token in ranked] for ranked in plain]
+
+
+@pytest.mark.parametrize(
+    "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in zoo.ALL]
+)
+def test_every_family(name: str, tmp_path: Path, processes: Trio) -> None:
+    clear = ClearModel(zoo.write(tmp_path, name))
+    answers_alike(LocalCluster(clear, trio=processes), clear)
+
+
+def test_places_that_are_not_masked(tmp_path: Path, processes: Trio) -> None:
+    cluster = LocalCluster(zoo.write(tmp_path / "filled", "Electra-MaskedLM"), trio=processes)
+    with pytest.raises(InputError, match="no token of the text is masked"):
+        cluster.fill(TEXT)
+    with pytest.raises(InputError, match="not among the tokens"):
+        cluster.session.fill([[3, 5]], [[2]])
+    cluster = LocalCluster(zoo.write(tmp_path / "classes", "Albert-TokenClassification"), trio=processes)
+    with pytest.raises(UsageError, match="no head for masked tokens"):
+        cluster.fill(MASKED)
+    with pytest.raises(UsageError, match="does not generate"):
+        ClearModel(zoo.write(tmp_path / "last", "llama-classifier")).prompt_ids(TEXT, 1)
+
+
+@pytest.mark.parametrize("name", ["gemma2", "Albert-MaskedLM"])
+def test_the_cost_counted_is_the_cost(name: str, tmp_path: Path, processes: Trio) -> None:
+    clear = ClearModel(zoo.write(tmp_path, name))
+    cluster = LocalCluster(clear, trio=processes)
+    if name == "gemma2":
+        request = Generate(Input([6], []), 2)
+        list(cluster.session.generate([[2, 5, 7, 9, 11, 6]], 2))
+    else:
+        request = Encode(Input([6], []), "tokens", rows=[2, 3], top=2)
+        cluster.session.fill([[3, 5, 7, 9, 11, 4]], [[2, 3]], 2)
+    counted = dry_run(clear.config, request)
+    assert cluster.cost.rounds == sum(entry.rounds for entry in counted[1])

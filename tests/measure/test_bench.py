@@ -1,0 +1,63 @@
+"""Public random models: the same for everybody, of a trained model's size, and measured as they are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from puma.engine.engine import tensor_specs
+from puma.errors import UsageError
+from puma.kernels import warmup as warm
+from puma.measure import bench
+from puma.measure.bench import STD, RandomParams, configured, random_ids
+from puma.models.presets import PRESETS, preset
+
+KNOWN_IDS = [45332, 17370, 22691]
+KNOWN_BIAS = [-0.018419, -0.016944, -0.000484]
+
+
+@pytest.mark.parametrize("name", ["gpt2", "bert-base", "llama-7b"])
+def test_random_parameters(name: str) -> None:
+    config = preset(name, 1)
+    params = RandomParams(config)
+    assert list(params) == [spec.name for spec in tensor_specs(config)]
+    small = {n: params._shapes[n] for n in params if torch.Size(params._shapes[n]).numel() < 2_000_000}
+    for parameter, shape in small.items():
+        tensor = params[parameter]
+        assert tuple(tensor.shape) == shape and torch.equal(tensor, params[parameter])
+        affine = len(shape) == 1 and parameter.endswith(".weight")
+        query = any(part in parameter for part in bench.QUERIES)
+        std = STD * config.head_dim**-0.5 if query else STD
+        assert abs(float(tensor.mean()) - affine) < 0.003
+        assert abs(float(tensor.std()) / std - 1) < 0.1 or tensor.numel() < 100
+
+
+def test_known_answers() -> None:
+    """Everybody measures these numbers; a change of them is a new benchmark."""
+    config = preset("gpt2")
+    assert random_ids(config, [3]) == [KNOWN_IDS]
+    assert random_ids(config, [1, 2]) == [KNOWN_IDS[:1], KNOWN_IDS[1:]]
+    bias = RandomParams(config)["model.norm.bias"][:3]
+    assert [round(float(x), 6) for x in bias] == KNOWN_BIAS
+
+
+def test_sources(checkpoints: dict[str, Path]) -> None:
+    for name in PRESETS:
+        assert configured(name, None)[1] == PRESETS[name]
+    assert configured("gpt2", 3)[1].layers == 3
+    name, config, params = configured(str(checkpoints["llama"]), 1)
+    assert (name, config.layers) == ("llama", 1)
+    assert set(params) == {spec.name for spec in tensor_specs(config)}
+    for source, layers in (("gpt3", None), ("gpt2", 0), ("gpt2", -1), (str(checkpoints["llama"]), 3)):
+        with pytest.raises(UsageError) as error:
+            configured(source, layers)
+        assert error.value.hint
+
+
+def test_kernels_are_compiled_once() -> None:
+    warm.compile_kernels()
+    state = warm.state()
+    assert state.ready or state.folder is None
+    assert state.total > 10

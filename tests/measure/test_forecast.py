@@ -1,0 +1,120 @@
+"""What is forecast is what is paid, to the byte; and what it takes on a network."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+import pytest
+from msgspec.structs import astuple
+
+from puma.client.session import Cost
+from puma.errors import InputError, UsageError
+from puma.local.cluster import Trio
+from puma.measure.bench import RandomParams, configured, random_ids
+from puma.measure.forecast import Network, forecast
+from puma.measure.speed import Speed, Work, work
+from puma.models.config import Llama
+from puma.models.presets import preset
+from puma.wire.messages import Encode, Generate, Input
+from puma.wire.request_shapes import job
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize(
+    ("name", "tokens", "lengths"),
+    [
+        ("llama", 3, [5]),
+        ("llama", 2, [5, 2, 4]),
+        ("gpt2", 2, [1, 3]),
+        ("bert", None, [5]),
+        ("classifier", None, [2, 5, 2]),
+    ],
+)
+def test_forecast_equals_the_ledgers(
+    name: str, tokens: int | None, lengths: list[int], checkpoints: dict[str, Path], processes: Trio
+) -> None:
+    _, config, _ = configured(str(checkpoints[name]), None, weights=False)
+    processes.session.share(config, RandomParams(config))
+    prompts = random_ids(config, lengths)
+    if tokens:
+        requests: list[Generate | Encode] = [Generate(Input(lengths, []), tokens)]
+    else:
+        outputs = ("hidden", "pooled", *(["logits"] if name == "classifier" else []))
+        requests = [Encode(Input(lengths, []), output) for output in outputs]
+    for request in requests:
+        if isinstance(request, Generate):
+            list(processes.session.generate(prompts, request.tokens))
+        else:
+            processes.session.encode(prompts, request.output)
+        paid, expected = processes.session.cost, forecast(config, request)
+        assert paid is not None
+        assert expected.rounds == paid.rounds
+        assert expected.bytes() == paid.bytes()
+        parts = [{part["name"]: (part["rounds"], part["bytes"]) for part in c.breakdown} for c in (expected, paid)]
+        assert parts[0] == {name: part for name, part in parts[1].items() if part[1]}
+
+
+def test_layers_are_counted_once_and_multiplied() -> None:
+    costs = [forecast(preset("bert-base", n), job(preset("bert-base"), 8, None)) for n in (1, 2, 12)]
+    one, two, twelve = (cost.total for cost in costs)
+    assert twelve == one + 11 * (two - one)
+
+
+RATES = Work(1e-4, 1e-9, 2e-9, 1e-10)
+SPEED = Speed((RATES, RATES, RATES), 1.5, 2)
+
+
+@cache
+def small() -> tuple[Cost, Work]:
+    """A request of a small model."""
+    config = Llama(vocab_size=16, hidden_size=8, intermediate_size=8, layers=1, heads=1)
+    request = job(config, 4, 1)
+    cost = forecast(config, request)
+    return cost, work(config, request, cost)
+
+
+def test_network() -> None:
+    cost, todo = small()
+    lan, own, turned = (
+        Network.parse(text).predict(cost, todo, SPEED) for text in ("LAN", "5 Gbps, 400us", "400us,5Gbps")
+    )
+    assert lan["seconds"] == pytest.approx(own["seconds"]) == pytest.approx(turned["seconds"])
+    assert lan["latency_seconds"] == pytest.approx((cost.rounds / 2 + 1) * 4e-4)
+    assert lan["online_seconds"] == pytest.approx(8 * cost.per_party[1] / 5e9)
+    assert lan["compute_seconds"] == [1.5 * sum(r * w for r, w in zip(astuple(RATES), astuple(todo)))] * 3
+    parts = ("latency_seconds", "online_seconds", "upload_seconds")
+    assert lan["seconds"] == pytest.approx(lan["compute_seconds"][1] + sum(lan[part] for part in parts))
+    swift = Network.parse("1us,900Gbps").predict(cost, todo, SPEED)
+    assert swift["seconds_here"] > swift["seconds"]  # three parties on two cores
+    assert Network.parse("wan").predict(cost, todo, SPEED)["seconds"] > lan["seconds"]
+
+
+def test_a_slow_line_of_the_dealer_counts() -> None:
+    cost, todo = small()
+    slow = Network.parse("1us,1kbps").predict(cost, todo, SPEED)
+    assert slow["seconds"] == pytest.approx(slow["compute_seconds"][0] + 8 * cost.per_party[0] / 1e3)
+
+
+@pytest.mark.parametrize(
+    "text", ["moon", "", "1Gbps", "1Gbps,", "nan,1ms", "-1Gbps,1ms", "0Mbps,1ms", "1Gbps,1", "1ms,2ms"]
+)
+def test_unknown_networks(text: str) -> None:
+    with pytest.raises(UsageError) as error:
+        Network.parse(text)
+    assert "lan, paper, wan" in error.value.hint
+
+
+def test_impossible_requests() -> None:
+    bert, gpt2 = preset("bert-base"), preset("gpt2")
+    for config, prompt, tokens in ((bert, 0, None), (bert, 4, 1), (gpt2, 4, 0), (gpt2, -1, None)):
+        with pytest.raises(UsageError):
+            job(config, prompt, tokens)
+    for batch in (0, -2):
+        with pytest.raises(UsageError, match="a batch of"):
+            job(gpt2, 4, 1, batch)
+    with pytest.raises(InputError, match="make tensors of"):
+        job(gpt2, 512, 1, 200)
+    for config, prompt, tokens in ((bert, 513, None), (gpt2, 1020, 9)):
+        with pytest.raises(InputError, match="context"):
+            job(config, prompt, tokens)

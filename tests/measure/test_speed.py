@@ -1,0 +1,88 @@
+"""What a machine's speed is made of: fitted rates, parties that share cores, and a file that is found again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from msgspec.structs import astuple
+
+from puma.client.session import KEEP_MASKS_BELOW, cost_of
+from puma.measure import speed as room
+from puma.measure.speed import Speed, Work, fitted, speed, together, work
+from puma.models.presets import preset
+from puma.wire.messages import Report, Spent
+from puma.wire.request_shapes import job
+
+ROWS = [
+    Work(1000, 1e6, 0, 1e6),
+    Work(80, 4e7, 0, 1e9),
+    Work(100, 2e6, 6e7, 6e7),
+    Work(120, 5e7, 6e7, 3e9),
+]
+
+
+@pytest.mark.parametrize("rates", [Work(1e-3, 2e-9, 5e-9, 1e-10), Work(1e-3, 2e-9, 0, 1e-10), Work(5e-4, 0, 0, 0)])
+def test_rates_are_found_again(rates: Work) -> None:
+    seconds = [sum(r * w for r, w in zip(astuple(rates), astuple(row))) for row in ROWS]
+    assert astuple(fitted(ROWS, seconds)) == pytest.approx(astuple(rates), rel=1e-6, abs=1e-15)
+
+
+def test_rates_are_never_negative() -> None:
+    seconds = [1.0, 0.01, 2.0, 0.02]  # more work in less time
+    assert all(rate >= 0 for rate in astuple(fitted(ROWS, seconds)))
+
+
+@pytest.mark.parametrize(
+    ("busy", "idle", "cores", "seconds"),
+    [
+        ((1, 2, 3), 0, 3, 3),  # a core each: the slowest
+        ((1, 2, 3), 4, 3, 7),
+        ((9, 2, 3), 4, 3, 9),  # the dealer alone holds the others up
+        ((2, 4, 4), 0, 2, 5),  # no core ever idle: all the work by two
+        ((2, 4, 4), 0, 1, 10),
+        ((2, 1, 1), 99, 2, 100),  # who mostly waits leaves a core to the dealer
+    ],
+)
+def test_parties_on_cores(busy: tuple[float, ...], idle: float, cores: int, seconds: float) -> None:
+    assert together(busy, idle, cores) == pytest.approx(seconds)
+    assert together(busy, idle, 9, beside=5) == max(busy[0], max(busy[1:]) + idle)
+
+
+def test_others_on_the_same_cores() -> None:
+    assert together((2, 4, 4), 0, 2, beside=1) == pytest.approx(5.5)
+
+
+def test_work_of_a_model() -> None:
+    config = preset("gpt2")
+    cost = cost_of([Report([Spent("other", 0.0, 9, 500, 100)], 0.0, 0.0, 0.0, 0.0)] * 3, 7)
+    one, two = (work(config, job(config, 8, n), cost) for n in (1, 2))
+    layers = 12 * 12 * 768**2
+    table = 50257 * 768
+    assert one.products == 8 * layers + 9 * table
+    assert two.products - one.products == layers + 2 * table
+    assert two.weights == 2 * one.weights > 2 * KEEP_MASKS_BELOW
+    assert (one.rounds, one.bytes) == (9, 1807)
+    bert = preset("bert-base", 1)
+    assert work(bert, job(bert, 4, None), cost).weights == 0
+
+
+def test_a_machine_is_measured_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found, times = Speed((ROWS[0], ROWS[1], ROWS[2]), 1.1, 2), []
+
+    def measure(progress: Any) -> Speed:
+        times.append(1)
+        return found
+
+    monkeypatch.setattr(room, "measure", measure)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+
+    def ask(again: bool = False) -> Speed:
+        return speed(lambda *progress: None, again)
+
+    assert ask() == ask() == found and len(times) == 1
+    assert ask(again=True) == found and len(times) == 2
+    (kept,) = (tmp_path / "puma").iterdir()
+    kept.write_text("{}")
+    assert ask() == found and len(times) == 3

@@ -1,0 +1,93 @@
+"""Daemons for long: killed at any moment, again and again, and asked by many at once without growing."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from puma.config import Policy
+from puma.errors import PumaError
+from tests.live import Live, patiently
+
+pytestmark = [pytest.mark.slow, pytest.mark.processes]
+
+
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("while_", ["generating", "uploading"])
+def test_kills_at_any_moment(while_: str, tmp_path: Path, checkpoints: dict[str, Path]) -> None:
+    """No wait beyond ten seconds, no broken store, and the next session works. PUMA_SOAK says how often."""
+    times, waits = int(os.environ.get("PUMA_SOAK", "3")), list[float]()
+
+    def soak(work: Callable[[], object], live: Live, i: int) -> None:
+        rank, moment, killed = i % 3, 0.05 + (i * 0.37) % 1.3, list[float]()
+
+        def kill() -> None:
+            killed.append(time.monotonic())
+            live.kill(rank)
+
+        timer = threading.Timer(moment, kill)
+        timer.start()
+        try:
+            while True:
+                work()
+        except PumaError:
+            ended = time.monotonic()
+        timer.join()
+        waits.append(ended - killed[0])
+        assert 0 < waits[-1] < 10
+        live.start(rank)
+        live.healthy()
+
+    with Live(tmp_path) as live:
+        live.share(checkpoints["llama"], "tiny")
+        for i in range(times):
+            if while_ == "generating":
+                with patiently(live, "tiny") as cluster:
+                    soak(lambda c=cluster: c.generate("the cat", 8), live, i)
+            else:
+                versions = iter(range(10**6))
+                soak(lambda i=i, v=versions: live.share(checkpoints["gpt2"], "new", version=f"{i}.{next(v)}"), live, i)
+                live.share(checkpoints["gpt2"], "new", version=f"{i}.last")
+                patiently(live, "new").close()
+            with patiently(live, "tiny") as cluster:
+                assert len(cluster.generate("the cat", 2).token_ids) == 2
+            live.settled()
+    print(f"\n{while_}: {times} kills, an error after {max(waits):.2f} s at the latest")
+
+
+@pytest.mark.timeout(900)
+def test_many_clients_take_no_more_memory_with_time(tmp_path: Path, checkpoints: dict[str, Path]) -> None:
+    """Twenty at a time. PUMA_SOAK_SECONDS says for how long."""
+    seconds = float(os.environ.get("PUMA_SOAK_SECONDS", "60"))
+    with Live(tmp_path, Policy(max_sessions=20)) as live:
+        live.share(checkpoints["llama"], "tiny")
+        errors, served = list[BaseException](), list[int]()
+        end = time.monotonic() + seconds
+
+        def client() -> None:
+            try:
+                while time.monotonic() < end:
+                    with live.connect("tiny") as cluster:
+                        cluster.generate("the cat", 2)
+                    served.append(1)
+            except PumaError as error:
+                errors.append(error)
+
+        threads = [threading.Thread(target=client) for _ in range(20)]
+        for thread in threads:
+            thread.start()
+        time.sleep(seconds / 2)
+        middle = [live.text(rank)["puma_resident_bytes"] for rank in range(3)]
+        for thread in threads:
+            thread.join(seconds + 60)
+        assert not errors
+        live.settled()
+        last = [live.text(rank)["puma_resident_bytes"] for rank in range(3)]
+        assert all(b < 1.2 * a + (32 << 20) for a, b in zip(middle, last, strict=True)), (middle, last)
+        mib = [[round(size / (1 << 20)) for size in sizes] for sizes in (middle, last)]
+        print(f"\n{len(served)} sessions of 20 clients in {seconds:.0f} s; MiB half-way {mib[0]}, at the end {mib[1]}")

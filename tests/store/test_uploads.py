@@ -1,0 +1,160 @@
+"""An upload may be cut off anywhere: what is taken up again is whole, and what is served is complete."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+import msgspec
+import pytest
+import torch
+
+from puma.client.owner import Resume, card_of, plaintext_digest
+from puma.engine.engine import tensor_specs
+from puma.errors import ProtocolError, StoreError
+from puma.models.config import Llama
+from puma.store.library import Library
+from puma.store.models import wire_bytes
+from puma.store.uploads import Arrival, check, forget_old
+from puma.wire import messages as msg
+
+CONFIG = Llama(vocab_size=8, hidden_size=8, intermediate_size=8, layers=1, heads=2)
+FILES = {"tokenizer.json": b"{}"}
+OFFER = msg.Offer(card_of("m", "1", FILES), CONFIG, tensor_specs(CONFIG), [bytes(32)], True, b"s" * 16)
+WORDS = [os.urandom(wire_bytes(spec)) for spec in OFFER.tensors]
+
+
+@pytest.fixture
+def library(tmp_path: Path) -> Library:
+    return Library(tmp_path / "store", 1)
+
+
+def send(arrival: Arrival, until: int | None = None) -> None:
+    for file in OFFER.card.files:
+        arrival.file(file, FILES[file.name])
+    for words in WORDS[arrival.held : until]:
+        half = len(words) // 2
+        arrival.write(words[:half])
+        arrival.write(words[half:])
+        arrival.checked(hashlib.sha256(words).digest())
+
+
+def test_all_of_it_arrives(library: Library) -> None:
+    arrival = library.receive(OFFER)
+    assert (arrival.held, arrival.published) == (0, False)
+    send(arrival)
+    arrival.complete()
+    assert library.open("m") is None and library.models() == []
+    library.publish(arrival)
+    arrival.close()
+    model = library.open("m")
+    assert model is not None and model is library.open("m")
+    for spec, words in zip(OFFER.tensors, WORDS, strict=True):
+        packed = model.packed(spec.name)
+        assert packed is not None and packed.numpy().tobytes() == words
+    assert library.file(model, "tokenizer.json") == b"{}"
+    with pytest.raises(StoreError, match="has no file"):
+        library.file(model, "manifest.json")
+    assert {p.name for p in library.store.path("m").iterdir()} == {"data", "manifest.json", "files"}
+    again = library.receive(OFFER)
+    assert again.published and again.held == len(WORDS)
+
+
+@pytest.mark.parametrize("damage", [None, "half a parameter", "a byte", "the journal", "another sharing"])
+def test_a_cut_upload_goes_on_behind_what_is_whole(library: Library, damage: str | None) -> None:
+    arrival = library.receive(OFFER)
+    send(arrival, 5)
+    if damage == "half a parameter":
+        arrival.write(WORDS[5][:-1])
+    arrival.close()
+    folder = library.store.root / "uploads" / "m"
+    offer, held = OFFER, 5
+    if damage == "a byte":
+        data = bytearray((folder / "data").read_bytes())
+        data[arrival._offsets[2]] ^= 1
+        (folder / "data").write_bytes(data)
+        held = 2
+    elif damage == "the journal":
+        os.truncate(folder / "journal", 70)
+        held = 2
+    elif damage == "another sharing":
+        offer, held = msgspec.structs.replace(OFFER, sharing=b"t" * 16), 0
+    again = library.receive(offer)
+    assert again.held == held
+    send(again)
+    again.complete()
+    library.publish(again)
+    again.close()
+    model = library.open("m")
+    assert model is not None and model.manifest.sharing == offer.sharing
+
+
+def test_nothing_is_published_that_is_not_complete(library: Library) -> None:
+    arrival = library.receive(OFFER)
+    with pytest.raises(ProtocolError, match="not arrived"):
+        library.publish(arrival)
+    send(arrival, 3)
+    with pytest.raises(ProtocolError, match=f"only 3 of {len(WORDS)}"):
+        arrival.complete()
+    arrival.write(WORDS[3])
+    with pytest.raises(ProtocolError, match="does not have its checksum"):
+        arrival.checked(bytes(32))
+    with pytest.raises(ProtocolError, match="being uploaded already"):
+        library.receive(OFFER)
+    arrival.close()
+    library.delete("m")
+    assert not list((library.store.root / "uploads").iterdir())
+    with pytest.raises(StoreError, match="no model m"):
+        library.delete("m")
+
+
+def test_offers_that_are_no_models_are_refused() -> None:
+    file = msg.File("../x", 1, bytes(32))
+    wrong = [
+        msgspec.structs.replace(OFFER, tensors=OFFER.tensors[1:]),
+        msgspec.structs.replace(OFFER, tensors=[*OFFER.tensors, OFFER.tensors[0]]),
+        msgspec.structs.replace(OFFER, seeds=[b"short"]),
+        msgspec.structs.replace(OFFER, card=msg.Card("../m")),
+        msgspec.structs.replace(OFFER, card=msg.Card("m", files=[file])),
+        msgspec.structs.replace(OFFER, card=msg.Card("m", files=[msg.File("x", 1 << 39, bytes(32))])),
+    ]
+    for offer in wrong:
+        with pytest.raises((ProtocolError, StoreError)):
+            check(offer, 1)
+    check(OFFER, 1)
+    with pytest.raises(ProtocolError, match="seeds"):
+        check(OFFER, 0)
+
+
+def test_uploads_that_nobody_goes_on_with_are_forgotten(library: Library) -> None:
+    library.receive(OFFER).close()
+    assert forget_old(library.store.root) == []
+    assert forget_old(library.store.root, -1.0) == ["m"]
+
+
+# -- the owner's half -----------------------------------------------------------------------------------------------
+
+
+def test_masks_never_cover_two_plaintexts(tmp_path: Path) -> None:
+    params = {"a": torch.ones(3), "b": torch.zeros(2)}
+    path, card = tmp_path / "state" / "m", OFFER.card
+    first = Resume(path, card, CONFIG, params)
+    first.begin("a", params["a"])
+    assert path.stat().st_mode & 0o077 == 0
+    same = Resume(path, card, CONFIG, params)
+    assert same.resumed and same.plan == first.plan and same.begun == {"a": plaintext_digest(params["a"])}
+    with pytest.raises(StoreError, match="has changed"):
+        same.begin("a", torch.zeros(3))
+    untouched = Resume(path, card, CONFIG, {"a": torch.ones(3), "b": torch.ones(2)})
+    assert untouched.resumed, "no mask of b has left"
+    fresh = Resume(path, card, CONFIG, {"a": torch.zeros(3), "b": torch.zeros(2)})
+    assert not fresh.resumed and fresh.begun == {}
+    assert fresh.plan.sharing != first.plan.sharing and not set(fresh.plan.seeds) & set(first.plan.seeds)
+    torn = Resume(path, card, CONFIG, params)
+    with path.open("ab") as file:
+        file.write(b'["a", "')
+    assert not Resume(path, card, CONFIG, params).resumed
+    assert not Resume(path, msgspec.structs.replace(card, version="2"), CONFIG, params).resumed
+    torn.done()
+    assert not path.exists()

@@ -1,0 +1,70 @@
+"""Three servers in threads of this process, with fresh keys and memory links: sessions that start in no time."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from pathlib import Path
+from typing import Any
+
+from puma.client.session import Session
+from puma.crypto.prg import PairKey, fresh_secret
+from puma.errors import PumaError
+from puma.mpc.party import Party
+from puma.net.memory import pair
+from puma.party.server import Server
+from puma.store import folders
+from puma.store.prepared_requests import Tickets
+from puma.wire import messages as msg
+
+
+class Threads:
+    """What `Trio` is, with threads; the parties' folders lie below `store`."""
+
+    def __init__(self, store: Path | None = None, approximation: str = "spline") -> None:
+        self.store, self.pids = store and folders.private_folder(store), [os.getpid()] * 3
+        secrets = {(0, 1): fresh_secret(), (0, 2): fresh_secret(), (1, 2): fresh_secret()}
+        links: list[dict[int, Any]] = [{}, {}, {}]
+        for a, b in secrets:
+            links[a][b], links[b][a] = pair(f"P{a}", f"P{b}", timeout=120)
+        ends = [pair("client", f"P{rank}", timeout=120) for rank in range(3)]
+        self.session = Session([mine for mine, _ in ends], approximation)
+        if store:
+            self.session.tickets = Tickets(store / "client")
+        self.servers = []
+        for rank in range(3):
+            keys = {b if a == rank else a: PairKey(s) for (a, b), s in secrets.items() if rank in (a, b)}
+            folder = str(store / f"p{rank}") if store else ""
+            party = Party(rank, links[rank], keys)
+            party.approximation = approximation
+            self.servers.append(Server(party, ends[rank][1], folder, owner=True))
+        self._threads = [threading.Thread(target=serve, args=(server,), daemon=True) for server in self.servers]
+        for thread in self._threads:
+            thread.start()
+
+    def close(self) -> None:
+        self.session.close()
+        for thread in self._threads:
+            thread.join(20)
+        assert not any(thread.is_alive() for thread in self._threads), "a party hangs"
+
+    kill = close
+
+    def __enter__(self) -> Threads:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def serve(server: Server) -> None:
+    """As a party's process does: on an error everybody is told."""
+    try:
+        server.serve()
+    except PumaError as error:
+        for link in server.party.links.values():
+            link.fail(error.message)
+        with contextlib.suppress(PumaError):
+            server.client.send_control(msg.encode(msg.Failed(type(error).__name__, error.message, error.hint)))
+        server.client.close()
