@@ -25,8 +25,9 @@ from puma.kernels import warmup as warm
 from puma.mpc.fixed import ACTIVATION
 from puma.mpc.party import Party
 from puma.mpc.share import Bits, Share
-from puma.party.process import Start, meet
+from puma.party.process import meet
 from puma.wire import messages as msg
+from puma.wire.launch import Start
 
 
 def shared(party: Party, client: Any, asked: dict[str, Any]) -> list[Share]:

@@ -85,7 +85,7 @@ def phases(runs: int, quick: bool, say: Say) -> list[dict[str, Any]]:
                 "online_seconds": statistics.median(a["seconds"] for a in again),
                 "online_cpu_seconds": statistics.median(a["cpu_seconds"] for a in again),
                 "ahead_seconds": statistics.median(a["ahead"]["seconds"] for a in again),
-                "kept_bytes": sum(again[0]["material"]),
+                "kept_bytes": sum(again[0]["preprocessing"]),
                 "rounds": again[0]["rounds"],
                 "bytes": again[0]["bytes"]["total"],
             }

@@ -16,8 +16,8 @@ from puma.measure.bench import ask, configured, random_ids
 from puma.measure.forecast import NETWORKS, forecast
 from puma.measure.speed import Speed, work
 from puma.models.config import Config
-from puma.reference.plain_model import ClearModel
-from puma.wire.request_shapes import job
+from puma.reference.plain_model import PlainModel
+from puma.wire.request_shapes import shaped
 
 STORIES = "stories"  # the model in the package
 CASES: list[tuple[str, int, int | None]] = [("bert-base", 128, None), ("gpt2", 32, 1), (STORIES, 4, 20)]
@@ -27,7 +27,7 @@ QUICK = (STORIES, 4, 2)
 def model(name: str) -> tuple[Config, Mapping[str, Tensor]]:
     """A preset with random weights, or the embedded model."""
     if name == STORIES:
-        clear = ClearModel(None)
+        clear = PlainModel(None)
         return clear.config, clear.params
     _, config, params = configured(name, None)
     return config, params
@@ -52,7 +52,7 @@ def measure(
         before = emulated.stats()
         found = _timed(trio, config, None, prompt, tokens, runs)
         after = emulated.stats()
-    request = job(config, prompt, tokens)
+    request = shaped(config, prompt, tokens)
     cost = forecast(config, request)
     relayed = (after["cpu_seconds"] - before["cpu_seconds"]) / (runs + 1)
     predicted = net.predict(cost, work(config, request, cost), speed, beside=relayed)

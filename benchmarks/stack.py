@@ -28,7 +28,7 @@ from puma.config import Cluster, Party
 from puma.crypto import identity
 from puma.errors import PumaError
 from puma.measure.forecast import NETWORKS
-from puma.reference.plain_model import ClearModel
+from puma.reference.plain_model import PlainModel
 
 PROMPT, TOKENS, STREAMS, NAME = "Once upon a time", 8, 4, "stories"
 PEOPLE = ("p0", "p1", "p2", "olga", "alice")
@@ -67,7 +67,7 @@ class Stack:
         self._parties[rank] = self._start(rank)
 
     def share(self) -> None:
-        clear = ClearModel(None)
+        clear = PlainModel(None)
         files = {label: read() for label, read in clear.files.items()}
         session = _patiently(lambda: open_session(self.files["olga"], self.key("olga"), "owner", self._plain))
         try:

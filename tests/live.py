@@ -21,7 +21,7 @@ from puma.client.owner import card_of, upload
 from puma.config import Cluster, Policy
 from puma.errors import PumaError
 from puma.models.ranges import hides
-from puma.reference.plain_model import ClearModel
+from puma.reference.plain_model import PlainModel
 from tests.keyring import Keyring, Payroll
 
 
@@ -118,7 +118,7 @@ class Live:
         return process.wait(40)
 
     def share(self, folder: Path, name: str, **options: Any) -> bool:
-        clear = ClearModel(folder)
+        clear = PlainModel(folder)
         files = {label: read() for label, read in clear.files.items()}
         session = open_session(self.cluster, self.key("olga"), "owner", "--insecure" in self.options)
         try:

@@ -15,7 +15,7 @@ from puma.mpc.party import Party
 from puma.net.memory import pair
 from puma.party.server import Server
 from puma.store import folders
-from puma.store.prepared_requests import Tickets
+from puma.store.prepared_requests import PreparedRequests
 from puma.wire import messages as msg
 
 
@@ -31,7 +31,7 @@ class Threads:
         ends = [pair("client", f"P{rank}", timeout=120) for rank in range(3)]
         self.session = Session([mine for mine, _ in ends], approximation)
         if store:
-            self.session.tickets = Tickets(store / "client")
+            self.session.prepared_requests = PreparedRequests(store / "client")
         self.servers = []
         for rank in range(3):
             keys = {b if a == rank else a: PairKey(s) for (a, b), s in secrets.items() if rank in (a, b)}

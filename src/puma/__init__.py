@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from puma.version import VERSION
+
 if TYPE_CHECKING:
     from puma.client.client import Answer, Encoding
     from puma.client.connect import RemoteCluster, connect
     from puma.errors import PumaError
     from puma.local.cluster import LocalCluster
 
-__version__ = "0.1.0"
+__version__ = VERSION
 __all__ = ["Answer", "Encoding", "LocalCluster", "PumaError", "RemoteCluster", "__version__", "connect"]
 
 _ROOMS = {

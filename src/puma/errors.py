@@ -10,7 +10,7 @@
     |   `-- RangeError           3   weights so large that fixed point could overflow
     |-- ConfigError              5   the cluster file, a key or a certificate cannot be used
     |-- StoreError               6   files that a party or the client keeps: damaged, missing, no room
-    |   `-- MaterialError        6   one-time material that is missing, used, or made for something else
+    |   `-- PreprocessingError        6   one-time preprocessing that is missing, used, or made for something else
     |-- AdmissionError           7   a party does not serve this: not allowed, beyond its limits, or about to stop
     `-- ProtocolError            4   the three parties no longer agree
         |-- FrameError           4   bytes on a link that are not a valid frame, or not the expected one
@@ -82,8 +82,8 @@ class StoreError(PumaError):
     exit_code = 6
 
 
-class MaterialError(StoreError):
-    """One-time material is missing, used, or was made for something else."""
+class PreprocessingError(StoreError):
+    """One-time preprocessing is missing, used, or was made for something else."""
 
 
 class AdmissionError(PumaError):

@@ -174,7 +174,7 @@ def test_an_interrupt_has_its_own_code(puma: Run, monkeypatch: pytest.MonkeyPatc
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("puma.reference.plain_model.ClearModel", interrupted)
+    monkeypatch.setattr("puma.reference.plain_model.PlainModel", interrupted)
     assert puma("generate", "the cat").code == 130
     assert puma("generate", "the cat", "--json").json["error"]["kind"] == "Interrupted"
 
@@ -183,6 +183,6 @@ def test_a_surprise_is_told_without_a_stack(puma: Run, monkeypatch: pytest.Monke
     def surprised(*_: object) -> None:
         raise ZeroDivisionError("division by zero")
 
-    monkeypatch.setattr("puma.reference.plain_model.ClearModel", surprised)
+    monkeypatch.setattr("puma.reference.plain_model.PlainModel", surprised)
     ran = puma("generate", "the cat")
     assert ran.code == 1 and "ZeroDivisionError" in ran.err and "--debug" in ran.err and "Traceback" not in ran.err

@@ -9,12 +9,12 @@ from typing import Any
 import numpy
 import pytest
 
-from puma.engine.engine import NEXT
 from puma.errors import UsageError
 from puma.local import cluster as local
 from puma.measure.range_check import check, samples
 from puma.reference.float_session import Plain
-from puma.reference.plain_model import ClearModel
+from puma.reference.plain_model import PlainModel
+from puma.wire.messages import NEXT
 from tests.cli.conftest import Run
 from tests.measure.test_examples import mnist
 from tests.models import plain_torch, tiny
@@ -135,7 +135,7 @@ def test_labels_that_are_none(puma: Run, files: dict[str, Path], checkpoints: di
 
 
 def test_all_logits_are_for_the_owner(checkpoints: dict[str, Path]) -> None:
-    clear = ClearModel(checkpoints["llama"])
+    clear = PlainModel(checkpoints["llama"])
     with Threads() as trio:
         for server in trio.servers:
             server._owner = False
@@ -183,7 +183,7 @@ def test_a_model_whose_proof_fails(puma: Run, tmp_path: Path) -> None:
 
 
 def test_texts_are_cut_to_the_context(checkpoints: dict[str, Path]) -> None:
-    clear = ClearModel(checkpoints["gpt2"])
+    clear = PlainModel(checkpoints["gpt2"])
     (tokens,) = samples(clear, ["the " * 99])
     assert len(tokens.ids) == 32
     found = check(clear, [tokens])

@@ -41,12 +41,12 @@ def test_generate_finds_what_was_prepared(puma: Run, memory: Path, one_layer: Ca
     model, store = one_layer("llama"), ("--store", memory)
     shape = ("--prompt", LENGTH, "--tokens", 1)
     found = puma("prepare", model, *shape, "--count", 2, *store, "--json").json
-    assert list(found) == ["model", "prompt", "tokens", "batch", "count", "store", "seconds", "bytes", "material"]
+    assert list(found) == ["model", "prompt", "tokens", "batch", "count", "store", "seconds", "bytes", "preprocessing"]
     assert (found["prompt"], found["tokens"], found["count"]) == (LENGTH, 1, 2)
-    assert found["seconds"] > 0 and found["bytes"] > 0 and min(found["material"]) > 0
+    assert found["seconds"] > 0 and found["bytes"] > 0 and min(found["preprocessing"]) > 0
     kept = puma("store", *store, "--json").json
     assert (kept["store"], kept["prepared"]) == (str(memory), 2)
-    assert kept["material"] == [2 * size for size in found["material"]]
+    assert kept["preprocessing"] == [2 * size for size in found["preprocessing"]]
     (sizes,) = kept["models"].values()
     assert sizes[0] < sizes[1] and abs(sizes[1] - sizes[2]) < 1000
     answer = puma("generate", model, WORDS, "--tokens", 1, *store, "--json").json
@@ -87,11 +87,11 @@ def test_bench_times_a_prepared_request(puma: Run, memory: Path, one_layer: Call
     asked = ("bench", one_layer("bert"), "--prompt", LENGTH, "--prepared")
     found = puma(*asked, "--json").json
     again = found["prepared"]
-    assert list(again) == ["seconds", "cpu_seconds", "rounds", "bytes", "ahead", "material"]
+    assert list(again) == ["seconds", "cpu_seconds", "rounds", "bytes", "ahead", "preprocessing"]
     assert (again["bytes"]["online"], again["bytes"]["offline"]) == (found["bytes"]["online"], 0)
     assert again["ahead"]["bytes"] == found["bytes"]["offline"] and found["max_abs_error"] < 0.05
     out = puma(*asked, "--no-error").out
-    assert "again: " in out and "prepared in" in out and "material of P0, P1, P2: " in out
+    assert "again: " in out and "prepared in" in out and "preprocessing of P0, P1, P2: " in out
 
 
 def test_a_store_is_emptied(puma: Run, memory: Path, one_layer: Callable[[str], Path]) -> None:
@@ -99,7 +99,7 @@ def test_a_store_is_emptied(puma: Run, memory: Path, one_layer: Callable[[str], 
     assert "1 model, 1 prepared request" in puma("store", "--store", memory).out
     assert "1 model, 0 prepared requests" in puma("store", "--store", memory, "--clear").out
     found = puma("store", "--store", memory, "--delete", "--json").json
-    assert (found["models"], found["prepared"], found["material"]) == ({}, 0, [0, 0, 0])
+    assert (found["models"], found["prepared"], found["preprocessing"]) == ({}, 0, [0, 0, 0])
     assert not [path for path in memory.glob("p*/*/*")]
 
 

@@ -17,7 +17,7 @@ from puma.models import Cache
 from puma.models.checkpoint import load
 from puma.models.ranges import check_hiding
 from puma.reference.float_session import Plain
-from puma.reference.plain_model import ClearModel
+from puma.reference.plain_model import PlainModel
 from puma.wire import messages as msg
 from tests.live import Live
 from tests.models import zoo
@@ -57,13 +57,13 @@ def test_it_finds_what_transformers_finds(name: str, tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def clear(tmp_path_factory: pytest.TempPathFactory) -> ClearModel:
-    return ClearModel(zoo.write(tmp_path_factory.mktemp("beams"), "t5"))
+def clear(tmp_path_factory: pytest.TempPathFactory) -> PlainModel:
+    return PlainModel(zoo.write(tmp_path_factory.mktemp("beams"), "t5"))
 
 
 @pytest.mark.parametrize("name", ["t5-gated", "mistral", "gemma2"])
 def test_three_parties_find_the_same(name: str, tmp_path: Path) -> None:
-    clear = ClearModel(zoo.write(tmp_path, name))
+    clear = PlainModel(zoo.write(tmp_path, name))
     expected = Beams(3, 5, clear.eos)
     ids = clear.prompt_ids("the cat sat", 5)
     Plain(clear.config, clear.plain).search(ids, expected)
@@ -77,7 +77,7 @@ def test_three_parties_find_the_same(name: str, tmp_path: Path) -> None:
         assert cluster.generate("the cat sat", 3).token_ids == clear.generate(ids, 3)  # the session goes on
 
 
-def test_it_ends_early_only_if_asked(clear: ClearModel) -> None:
+def test_it_ends_early_only_if_asked(clear: PlainModel) -> None:
     ids = clear.prompt_ids("the cat sat", 12)
     plain = Plain(clear.config, clear.plain)
     ends = [one for (one,) in plain.generate([ids], 3)][2:]
@@ -92,7 +92,7 @@ def test_it_ends_early_only_if_asked(clear: ClearModel) -> None:
             assert found.best == expected.best
 
 
-def test_what_is_refused(clear: ClearModel) -> None:
+def test_what_is_refused(clear: PlainModel) -> None:
     ids = clear.prompt_ids("the cat", 3)
     with Threads() as trio:
         cluster = LocalCluster(clear, trio=trio)  # type: ignore[arg-type]
@@ -114,7 +114,7 @@ def test_what_is_refused(clear: ClearModel) -> None:
     ("change", "says"),
     [({"lengths": [3, 3]}, "beams continue one prompt"), ({"reveal": False}, "as the client chooses")],
 )
-def test_requests_that_make_no_sense(change: dict[str, Any], says: str, clear: ClearModel) -> None:
+def test_requests_that_make_no_sense(change: dict[str, Any], says: str, clear: PlainModel) -> None:
     lengths, reveal = change.get("lengths", [3]), change.get("reveal", True)
     job = msg.Generate(msg.Input(lengths, [], []), 4, reveal=reveal, paced=True, beams=2)
     with Threads() as trio:
@@ -125,7 +125,7 @@ def test_requests_that_make_no_sense(change: dict[str, Any], says: str, clear: C
 
 @pytest.mark.processes
 @pytest.mark.timeout(60)
-def test_daemons_search_and_count_every_beam(clear: ClearModel, tmp_path: Path) -> None:
+def test_daemons_search_and_count_every_beam(clear: PlainModel, tmp_path: Path) -> None:
     with Live(tmp_path, Policy(reveal_logits=True, max_tokens=24)) as live:
         live.share(clear.checkpoint.folder, "t5", reveal_logits=True)
         with live.connect("t5") as cluster:
@@ -140,7 +140,7 @@ def test_daemons_search_and_count_every_beam(clear: ClearModel, tmp_path: Path) 
                 cluster.search("the cat sat", 4, beams=8)
 
 
-def test_a_client_that_hides_nothing(clear: ClearModel) -> None:
+def test_a_client_that_hides_nothing(clear: PlainModel) -> None:
     with Threads() as trio:
         trio.session.share(clear.config, clear.params, reveal_logits=True)
         beams = Beams(2, 4)

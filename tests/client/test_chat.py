@@ -8,7 +8,7 @@ import pytest
 
 from puma.client.chat import Conversation, render
 from puma.errors import CheckpointError, InputError
-from puma.reference.plain_model import ClearModel
+from puma.reference.plain_model import PlainModel
 
 TEMPLATE = (
     "{{ bos_token }}{% for m in messages %} {{ m.content }}{% endfor %}{% if add_generation_prompt %} it{% endif %}"
@@ -16,7 +16,7 @@ TEMPLATE = (
 
 
 def test_without_a_template_the_text_goes_on(checkpoints: dict[str, Path]) -> None:
-    model = ClearModel(checkpoints["llama"])
+    model = PlainModel(checkpoints["llama"])
     talk = Conversation(model)
     assert not talk.templated
     assert model.decode(talk.asked("the cat", 2)) == "the cat"
@@ -29,7 +29,7 @@ def test_without_a_template_the_text_goes_on(checkpoints: dict[str, Path]) -> No
 
 
 def test_with_a_template_the_model_sees_what_it_was_trained_on(checkpoints: dict[str, Path]) -> None:
-    model = ClearModel(checkpoints["llama"])
+    model = PlainModel(checkpoints["llama"])
     model.files["chat_template.jinja"] = TEMPLATE.encode
     model.files["tokenizer_config.json"] = lambda: b'{"bos_token": {"content": "<s>"}}'
     talk = Conversation(model)
@@ -50,7 +50,7 @@ def test_templates_cannot_leave_the_sandbox(template: str) -> None:
 
 
 def test_settings_that_cannot_be_read(checkpoints: dict[str, Path]) -> None:
-    model = ClearModel(checkpoints["llama"])
+    model = PlainModel(checkpoints["llama"])
     model.files["tokenizer_config.json"] = lambda: b"{"
     with pytest.raises(CheckpointError, match="cannot be read"):
         Conversation(model)

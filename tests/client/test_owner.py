@@ -22,7 +22,7 @@ CHILD = """
 import json, resource, sys
 import torch
 from puma.wire import messages as msg
-from puma.reference.plain_model import ClearModel
+from puma.reference.plain_model import PlainModel
 from puma.client.session import Session
 from puma.store.models import content_name
 
@@ -37,7 +37,7 @@ class Silent:
     def close(self): pass
 
 def share(folder):
-    clear = ClearModel(folder)
+    clear = PlainModel(folder)
     params = clear.params
     content_name(bytes(16), "x", clear.config, params)
     Session([Silent(), Silent(), Silent()]).share(clear.config, params)

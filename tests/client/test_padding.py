@@ -14,9 +14,9 @@ from puma.engine.engine import dry_run
 from puma.errors import InputError, RangeError, UsageError
 from puma.local.cluster import Trio
 from puma.models.ranges import check_hiding, hides
-from puma.reference.plain_model import ClearModel
+from puma.reference.plain_model import PlainModel
 from puma.wire.messages import Encode, Input
-from puma.wire.prompt import Seeds, seal
+from puma.wire.prompt import Seeds, share_input
 from tests.models import zoo
 from tests.models.plain import one_hot, open_model
 from tests.models.tiny import VOCABULARY
@@ -39,7 +39,7 @@ def test_padding_changes_nothing_on_tensors(name: str, tmp_path: Path) -> None:
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize("name", ["Electra-SequenceClassification", "Albert-TokenClassification", "roberta"])
 def test_the_answers_are_those_of_public_lengths(name: str, tmp_path: Path, processes: Trio) -> None:
-    clear = ClearModel(zoo.write(tmp_path, name))
+    clear = PlainModel(zoo.write(tmp_path, name))
     cluster = LocalCluster(clear, trio=processes)
     for text, found in zip(TEXTS, cluster.encode(TEXTS, lengths="secret"), strict=True):
         assert_close(found.values, clear.encode(clear.sentence_ids(text)), atol=0.03, rtol=0)
@@ -55,7 +55,7 @@ def test_the_answers_are_those_of_public_lengths(name: str, tmp_path: Path, proc
 
 def test_what_a_party_gets_of_padding_changes_with_its_masks() -> None:
     ids, padding = [1, 2, 0], [0, 0, 1]
-    first, second = (seal(ids, VOCABULARY, Seeds.fresh(), padding) for _ in range(2))
+    first, second = (share_input(ids, VOCABULARY, Seeds.fresh(), padding) for _ in range(2))
     for one, two in zip(first[1:], second[1:], strict=True):
         assert not torch.equal(one.payload[-18:], two.payload[-18:])
     assert not first[0].payload.numel()
@@ -78,7 +78,7 @@ def test_what_cannot_be_secret(tmp_path: Path, processes: Trio) -> None:
     with pytest.raises(RangeError, match="too wide for hiding some in secret"):
         check_hiding(cluster.model.config, params, "make the lengths of texts public")
     assert not hides(cluster.model.config, params)
-    decoder = ClearModel(zoo.write(tmp_path / "llama", "llama-classifier"))
+    decoder = PlainModel(zoo.write(tmp_path / "llama", "llama-classifier"))
     with pytest.raises(UsageError, match="only encoders"):
         decoder.check_padding()
 

@@ -13,9 +13,9 @@ import torch
 from puma.client.sampling import Sampler, Sampling, kept
 from puma.client.session import Session
 from puma.engine.engine import dry_run
-from puma.errors import MaterialError, PeerLost, PolicyError, ProtocolError, UsageError
+from puma.errors import PeerLost, PolicyError, PreprocessingError, ProtocolError, UsageError
 from puma.local.cluster import LocalCluster
-from puma.reference.plain_model import ClearModel
+from puma.reference.plain_model import PlainModel
 from puma.wire import messages as msg
 from puma.wire.prompt import upload_bytes
 from tests.models import tiny
@@ -25,19 +25,19 @@ PROMPT = "the cat sat on"
 
 
 @pytest.fixture(scope="module")
-def clear(tmp_path_factory: pytest.TempPathFactory) -> ClearModel:
-    return ClearModel(tiny.llama(tmp_path_factory.mktemp("sampling"), num_hidden_layers=1))
+def clear(tmp_path_factory: pytest.TempPathFactory) -> PlainModel:
+    return PlainModel(tiny.llama(tmp_path_factory.mktemp("sampling"), num_hidden_layers=1))
 
 
 @pytest.fixture(scope="module")
-def cluster(clear: ClearModel) -> Iterator[LocalCluster]:
+def cluster(clear: PlainModel) -> Iterator[LocalCluster]:
     """Logits stay secret; do not break it."""
     with Threads() as trio:
         yield LocalCluster(clear, trio=trio)  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module")
-def revealing(clear: ClearModel) -> Iterator[LocalCluster]:
+def revealing(clear: PlainModel) -> Iterator[LocalCluster]:
     """Clients may see logits; do not break it."""
     with Threads() as trio:
         yield LocalCluster(clear, trio=trio, reveal_logits=True)  # type: ignore[arg-type]
@@ -95,7 +95,7 @@ def test_options_that_make_no_sense(wrong: dict[str, Any]) -> None:
 # -- from revealed logits -------------------------------------------------------------------------------------------
 
 
-def test_logits_reach_the_client_and_its_choice_the_parties(revealing: LocalCluster, clear: ClearModel) -> None:
+def test_logits_reach_the_client_and_its_choice_the_parties(revealing: LocalCluster, clear: PlainModel) -> None:
     assert revealing.generate(PROMPT, 5, top_k=1).token_ids == clear.generate(clear.prompt_ids(PROMPT, 5), 5)
     prompts = [clear.prompt_ids(p, 3) for p in (PROMPT, "a dog")]
     seen: list[torch.Tensor] = []
@@ -112,7 +112,7 @@ def test_logits_reach_the_client_and_its_choice_the_parties(revealing: LocalClus
     assert revealing.cost.client == expected
 
 
-def test_what_the_revealing_costs_is_known_beforehand(revealing: LocalCluster, clear: ClearModel) -> None:
+def test_what_the_revealing_costs_is_known_beforehand(revealing: LocalCluster, clear: PlainModel) -> None:
     ids = clear.prompt_ids(PROMPT, 3)
     list(revealing.session.generate([ids], 3, choose=lambda logits: [1]))
     job = msg.Generate(msg.Input([len(ids)], []), 3, reveal=True, paced=True)
@@ -140,7 +140,7 @@ def test_what_needs_logits_is_refused_without_them(asked: dict[str, Any], cluste
 
 
 @pytest.mark.parametrize("strict", [0, 1, 2])
-def test_every_party_refuses_by_itself(strict: int, clear: ClearModel) -> None:
+def test_every_party_refuses_by_itself(strict: int, clear: PlainModel) -> None:
     """A client that asks all the same: one party alone that holds the policy is enough."""
     with Threads() as trio:
         cluster = LocalCluster(clear, trio=trio, reveal_logits=True)  # type: ignore[arg-type]
@@ -149,7 +149,7 @@ def test_every_party_refuses_by_itself(strict: int, clear: ClearModel) -> None:
             cluster.generate(PROMPT, 2, seed=1)
 
 
-def test_the_policy_is_stored_with_the_model(clear: ClearModel, memory: Path) -> None:
+def test_the_policy_is_stored_with_the_model(clear: PlainModel, memory: Path) -> None:
     for reveals in (True, True, False):
         with Threads(memory) as trio:
             cluster = LocalCluster(clear, trio=trio, reveal_logits=reveals)  # type: ignore[arg-type]
@@ -164,7 +164,7 @@ def test_the_policy_is_stored_with_the_model(clear: ClearModel, memory: Path) ->
 # -- by the parties -------------------------------------------------------------------------------------------------
 
 
-def test_the_parties_sample_without_logits(cluster: LocalCluster, clear: ClearModel) -> None:
+def test_the_parties_sample_without_logits(cluster: LocalCluster, clear: PlainModel) -> None:
     ids = clear.prompt_ids(PROMPT, 6)
     rows = list(cluster.session.generate([ids] * 12, 6, temperature=2.0))
     answers = {tuple(row) for row in zip(*rows)}
@@ -178,7 +178,7 @@ def test_sampling_costs_two_rounds_a_token(cluster: LocalCluster) -> None:
     assert cluster.cost.rounds == greedy.rounds + 3 * 2 and cluster.cost.offline > greedy.offline
 
 
-def test_prepared_samples_differ(clear: ClearModel, memory: Path) -> None:
+def test_prepared_samples_differ(clear: PlainModel, memory: Path) -> None:
     """Noise can be made ahead; in the run itself it is fresh, and both evaluators have the same."""
     with Threads(memory) as trio:
         cluster = LocalCluster(clear, trio=trio)  # type: ignore[arg-type]
@@ -193,7 +193,7 @@ def test_prepared_samples_differ(clear: ClearModel, memory: Path) -> None:
 # -- step by step ---------------------------------------------------------------------------------------------------
 
 
-def test_a_paced_request_ends_where_the_client_says(cluster: LocalCluster, clear: ClearModel) -> None:
+def test_a_paced_request_ends_where_the_client_says(cluster: LocalCluster, clear: PlainModel) -> None:
     ids = clear.prompt_ids(PROMPT, 6)
     whole = list(cluster.session.generate([ids], 6))
     rounds = cluster.cost.rounds
@@ -209,7 +209,7 @@ def test_a_paced_request_ends_where_the_client_says(cluster: LocalCluster, clear
         next(left)
 
 
-def test_a_session_may_end_between_two_steps(clear: ClearModel) -> None:
+def test_a_session_may_end_between_two_steps(clear: PlainModel) -> None:
     with Threads() as trio:
         cluster = LocalCluster(clear, trio=trio)  # type: ignore[arg-type]
         next(cluster.session.generate([[5, 6]], 6, paced=True))
@@ -233,7 +233,7 @@ def tampered(session: Session, change: Any) -> None:
         ),
     ],
 )
-def test_words_between_steps_that_make_no_sense(change: Any, says: str, clear: ClearModel) -> None:
+def test_words_between_steps_that_make_no_sense(change: Any, says: str, clear: PlainModel) -> None:
     with Threads() as trio:
         cluster = LocalCluster(clear, trio=trio, reveal_logits=True)  # type: ignore[arg-type]
         tampered(cluster.session, change)
@@ -249,10 +249,10 @@ def test_words_between_steps_that_make_no_sense(change: Any, says: str, clear: C
         ({"temperature": -1.0}, "temperature -1"),
         ({"reveal": True}, "step by step"),
         ({"reveal": True, "paced": True, "temperature": 1.0}, "without noise"),
-        ({"paced": True, "material": b"x"}, "in one go"),
+        ({"paced": True, "preprocessing": b"x"}, "in one go"),
     ],
 )
-def test_jobs_that_contradict_themselves(job: dict[str, Any], says: str, clear: ClearModel) -> None:
+def test_jobs_that_contradict_themselves(job: dict[str, Any], says: str, clear: PlainModel) -> None:
     with Threads() as trio:
         LocalCluster(clear, trio=trio)  # type: ignore[arg-type]
         engine = trio.servers[1].engine
@@ -261,8 +261,8 @@ def test_jobs_that_contradict_themselves(job: dict[str, Any], says: str, clear: 
             engine.admit(msg.Generate(msg.Input([2], []), 2, **job))
 
 
-def test_paced_requests_cannot_be_prepared(clear: ClearModel, memory: Path) -> None:
+def test_paced_requests_cannot_be_prepared(clear: PlainModel, memory: Path) -> None:
     with Threads(memory) as trio:
         cluster = LocalCluster(clear, trio=trio)  # type: ignore[arg-type]
-        with pytest.raises(MaterialError, match="cannot be prepared"):
+        with pytest.raises(PreprocessingError, match="cannot be prepared"):
             cluster.session.prepare(msg.Generate(msg.Input([2], []), 2, paced=True))

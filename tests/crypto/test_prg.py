@@ -123,11 +123,11 @@ def test_fresh_secrets_are_fresh():
 
 def test_children_are_secrets_of_their_own():
     key = PairKey(SECRET)
-    child = key.child("material 00ff")
+    child = key.child("preprocessing 00ff")
     extracted = hmac.digest(bytes(32), SECRET, hashlib.sha256)
-    assert child.secret == hmac.digest(extracted, b"puma/1/child|material 00ff\x01", hashlib.sha256)
-    assert key.secret == SECRET and key.child("material 00ff").secret == child.secret
-    secrets = [SECRET, child.secret, key.child("material 00fe").secret, child.child("material 00ff").secret]
+    assert child.secret == hmac.digest(extracted, b"puma/1/child|preprocessing 00ff\x01", hashlib.sha256)
+    assert key.secret == SECRET and key.child("preprocessing 00ff").secret == child.secret
+    secrets = [SECRET, child.secret, key.child("preprocessing 00fe").secret, child.child("preprocessing 00ff").secret]
     drawn = {k.stream(p).bytes(32).numpy().tobytes() for k in map(PairKey, secrets) for p in ("mask", "deal")}
     assert len(set(secrets)) == 4 and len(drawn) == 8
     assert repr(child) == "PairKey(...)"

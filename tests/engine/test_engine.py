@@ -7,13 +7,14 @@ from collections.abc import Sequence
 import pytest
 import torch
 
-from puma.engine.engine import Engine, tensor_specs
+from puma.engine.engine import Engine
 from puma.errors import UsageError
 from puma.models.config import Bert, Config, Gpt2, Llama, with_layers
 from puma.mpc.cost import Entry
 from puma.mpc.party import Party
 from puma.mpc.share import Share
 from puma.wire.messages import Encode, Generate, Input
+from puma.wire.parameters import tensor_specs
 from puma.wire.prompt import imagined
 from tests.trio import given
 

@@ -8,7 +8,7 @@ import pytest
 
 from puma import LocalCluster
 from puma.mpc.party import DEALER, Party
-from puma.reference.plain_model import ClearModel
+from puma.reference.plain_model import PlainModel
 from tests.models import tiny
 from tests.threads import Threads
 
@@ -23,7 +23,7 @@ def test_requests_of_a_session_draw_from_streams_of_their_own(tmp_path: Path, mo
         return real(party, evaluator, purpose)
 
     monkeypatch.setattr(Party, "_stream", spied)
-    clear = ClearModel(tiny.llama(tmp_path, num_hidden_layers=1))
+    clear = PlainModel(tiny.llama(tmp_path, num_hidden_layers=1))
     with Threads() as threads:
         cluster = LocalCluster(clear, trio=threads)  # type: ignore[arg-type]
         wanted = clear.generate(clear.prompt_ids("the cat", 3), 3)

@@ -18,7 +18,7 @@ from puma.gateway.app import Gateway, Settings  # noqa: E402
 from puma.gateway.server import configured, listen  # noqa: E402
 from puma.local.cluster import LocalCluster  # noqa: E402
 from puma.models import architecture  # noqa: E402
-from puma.reference.plain_model import ClearModel  # noqa: E402
+from puma.reference.plain_model import PlainModel  # noqa: E402
 from tests.models import tiny  # noqa: E402
 from tests.threads import Threads  # noqa: E402
 
@@ -37,7 +37,7 @@ class Served:
     gateway: Gateway
     url: str
     port: int
-    clear: ClearModel
+    clear: PlainModel
     clusters: list[Any]
 
     client: Any
@@ -46,7 +46,7 @@ class Served:
 @contextmanager
 def serving(folder: Path, reveal: bool = False, **settings: Any) -> Iterator[Served]:
     """A gateway for the model in a folder."""
-    clear, clusters = ClearModel(folder), list[Any]()
+    clear, clusters = PlainModel(folder), list[Any]()
 
     def start() -> LocalCluster:
         clusters.append(Own(clear, trio=Threads(), reveal_logits=reveal))  # type: ignore[arg-type]

@@ -12,7 +12,7 @@ import pytest
 from puma.gateway.answers import Row, held_back
 from puma.gateway.chat import prompt_ids
 from puma.gateway.requests import Message
-from puma.reference.plain_model import ClearModel
+from puma.reference.plain_model import PlainModel
 from tests.models import tiny
 
 LETTERS = SimpleNamespace(decode=lambda ids: bytes(ids).decode(errors="replace"), eos=(0,))
@@ -56,14 +56,14 @@ TEMPLATE = (
 def test_where_templates_lie(where: str, tmp_path: Path) -> None:
     template: Any = "{{ bos_token }} {{ messages[0].content }} cat"
     folder = tiny.llama(tmp_path, num_hidden_layers=1)
-    assert ClearModel(folder).chat_settings()[0] is None
+    assert PlainModel(folder).chat_settings()[0] is None
     if where == "chat_template.jinja":
         (folder / where).write_text(template)
     else:
         named = [{"name": "tools", "template": "x"}, {"name": "default", "template": template}]
         content = {"chat_template": named if where == "several" else template}
         (folder / "tokenizer_config.json").write_text(json.dumps(content))
-    model = ClearModel(folder)
+    model = PlainModel(folder)
     found, special = model.chat_settings()
     assert found == template and special["bos_token"] == "<s>"
     ids = prompt_ids(model, [Message("user", "the")], 2)

@@ -14,7 +14,7 @@ import pytest
 
 from puma.config import Policy
 from puma.errors import PolicyError
-from puma.reference.plain_model import ClearModel
+from puma.reference.plain_model import PlainModel
 from tests.live import Live
 
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(120)]
@@ -31,7 +31,7 @@ def live(tmp_path_factory: pytest.TempPathFactory, checkpoints: dict[str, Path])
 
 @pytest.fixture(scope="module")
 def wanted(checkpoints: dict[str, Path]) -> list[int]:
-    clear = ClearModel(checkpoints["llama"])
+    clear = PlainModel(checkpoints["llama"])
     return clear.generate(clear.prompt_ids(PROMPT, 3), 3)
 
 
@@ -62,6 +62,6 @@ def test_a_gateway_asks_the_cluster(live: Live, wanted: list[int], checkpoints: 
             text = json.load(answer)["choices"][0]["text"]
         program.send_signal(signal.SIGINT)
         assert program.wait(15.0) == 130
-    clear = ClearModel(checkpoints["llama"])
+    clear = PlainModel(checkpoints["llama"])
     before = clear.prompt_ids(PROMPT, 3)
     assert clear.decode(before) + text == clear.decode([*before, *wanted])

@@ -13,15 +13,15 @@ from puma.errors import PumaError, UsageError
 from puma.local.cluster import Trio
 from puma.models import architecture
 from puma.nn import paper
-from puma.party.process import Start
-from puma.reference.plain_model import ClearModel, one_hot
-from puma.wire.request_shapes import job
+from puma.reference.plain_model import PlainModel, one_hot
+from puma.wire.launch import Start
+from puma.wire.request_shapes import shaped
 from tests.threads import Threads
 
 TEXT = "the cat sat"
 
 
-def plain(clear: ClearModel, profile: str) -> torch.Tensor:
+def plain(clear: PlainModel, profile: str) -> torch.Tensor:
     """The profile's logits in float."""
     tokens = clear.sentence_ids(TEXT)
     model = architecture(clear.config).model(clear.config, clear.params)
@@ -31,7 +31,7 @@ def plain(clear: ClearModel, profile: str) -> torch.Tensor:
 
 @pytest.mark.parametrize("profile", [paper.PUMA, paper.MPCFORMER])
 def test_answers_are_the_profiles(profile: str, checkpoints: dict[str, Path]) -> None:
-    clear = ClearModel(checkpoints["classifier"])
+    clear = PlainModel(checkpoints["classifier"])
     with Threads(approximation=profile) as trio:
         found = LocalCluster(clear, trio=trio).encode(TEXT).values  # type: ignore[arg-type]
     exact, own = clear.encode(clear.sentence_ids(TEXT)), plain(clear, profile)
@@ -41,14 +41,14 @@ def test_answers_are_the_profiles(profile: str, checkpoints: dict[str, Path]) ->
 
 @pytest.mark.processes
 def test_three_processes_compute_with_it(checkpoints: dict[str, Path]) -> None:
-    clear = ClearModel(checkpoints["classifier"])
+    clear = PlainModel(checkpoints["classifier"])
     with LocalCluster(clear, approximation="mpcformer") as cluster:
         assert cluster.session.approximation == "mpcformer"
         found, cost = cluster.encode(TEXT).values, cluster.cost
         with pytest.raises(UsageError, match="compute with mpcformer, not puma"):
             LocalCluster(clear, trio=cluster._trio, approximation="puma")
     assert (found - plain(clear, "mpcformer")).abs().max() < 2e-3
-    counted = dry_run(clear.config, job(clear.config, len(clear.sentence_ids(TEXT).ids), None, 1, "mpcformer"))
+    counted = dry_run(clear.config, shaped(clear.config, len(clear.sentence_ids(TEXT).ids), None, 1, "mpcformer"))
     spent = {s.name: s.rounds for s in counted[1]}
     assert spent["attention"] == next(p["rounds"] for p in cost.breakdown if p["name"] == "attention")
 
@@ -62,7 +62,7 @@ def test_a_request_that_names_another_is_refused(checkpoints: dict[str, Path]) -
 
 
 def test_what_was_prepared_serves_its_profile_alone(checkpoints: dict[str, Path], memory: Path) -> None:
-    clear = ClearModel(checkpoints["llama"])
+    clear = PlainModel(checkpoints["llama"])
     length = len(clear.prompt_ids(TEXT, 1))
     found = []
     for profile in ("puma", "spline", "puma"):
@@ -78,8 +78,8 @@ def test_what_was_prepared_serves_its_profile_alone(checkpoints: dict[str, Path]
 
 
 def test_profiles_differ_in_cost(checkpoints: dict[str, Path]) -> None:
-    config = ClearModel(checkpoints["bert"]).config
-    rounds = {p: sum(s.rounds for s in dry_run(config, job(config, 8, None, 1, p))[1]) for p in paper.PROFILES}
+    config = PlainModel(checkpoints["bert"]).config
+    rounds = {p: sum(s.rounds for s in dry_run(config, shaped(config, 8, None, 1, p))[1]) for p in paper.PROFILES}
     assert rounds["mpcformer"] < rounds["spline"] < rounds["puma"]
 
 

@@ -16,7 +16,7 @@ from torch.testing import assert_close
 from puma import LocalCluster
 from puma.errors import InputError, PeerLost, ProtocolError, UsageError
 from puma.local.cluster import Trio
-from puma.reference.plain_model import ClearModel
+from puma.reference.plain_model import PlainModel
 from tests.models import tiny
 from tests.watch_processes import alive, children, gone
 
@@ -55,7 +55,7 @@ def test_every_link_takes_the_route() -> None:
 
 @pytest.mark.parametrize("name", ["llama", "gpt2"])
 def test_secure_tokens_are_the_plain_ones(name: str, checkpoints: dict[str, Path], processes: Trio) -> None:
-    clear = ClearModel(checkpoints[name])
+    clear = PlainModel(checkpoints[name])
     cluster = LocalCluster(clear, trio=processes)
     answer = cluster.generate("the cat sat on the", 4)
     ids = clear.prompt_ids("the cat sat on the", 4)
@@ -66,7 +66,7 @@ def test_secure_tokens_are_the_plain_ones(name: str, checkpoints: dict[str, Path
 
 @pytest.mark.parametrize("name", ["bert", "classifier"])
 def test_secure_encodings_are_near_the_plain_ones(name: str, checkpoints: dict[str, Path], processes: Trio) -> None:
-    clear = ClearModel(checkpoints[name])
+    clear = PlainModel(checkpoints[name])
     cluster = LocalCluster(clear, trio=processes)
     for text in ("the cat sat", "a dog"):
         plain = clear.encode(clear.sentence_ids(text))
@@ -76,7 +76,7 @@ def test_secure_encodings_are_near_the_plain_ones(name: str, checkpoints: dict[s
 
 @pytest.mark.parametrize("name", ["llama", "gpt2"])
 def test_several_prompts_in_one_request(name: str, checkpoints: dict[str, Path], processes: Trio) -> None:
-    clear = ClearModel(checkpoints[name])
+    clear = PlainModel(checkpoints[name])
     cluster = LocalCluster(clear, trio=processes)
     prompts = ["the cat sat on the", "a dog", "they went home one day and saw the big mat"]
     answers = cluster.generate(prompts, 4)
@@ -88,7 +88,7 @@ def test_several_prompts_in_one_request(name: str, checkpoints: dict[str, Path],
 
 @pytest.mark.parametrize("name", ["bert", "classifier"])
 def test_several_texts_in_one_request(name: str, checkpoints: dict[str, Path], processes: Trio) -> None:
-    clear = ClearModel(checkpoints[name])
+    clear = PlainModel(checkpoints[name])
     cluster = LocalCluster(clear, trio=processes)
     texts = ["the cat sat on the mat", "a dog", "it was red"]
     found = cluster.encode(texts)

@@ -15,7 +15,7 @@ from puma.engine.engine import dry_run
 from puma.errors import InputError, UsageError
 from puma.local.cluster import Trio
 from puma.models import architecture
-from puma.reference.plain_model import ClearModel
+from puma.reference.plain_model import PlainModel
 from puma.wire.messages import Encode, Generate, Input
 from tests.models import zoo
 
@@ -24,7 +24,7 @@ TEXT, MASKED = "the cat sat on the mat", "the [MASK] sat on the [MASK]"
 QUICK = ("vit", "t5", "mistral", "Electra-MaskedLM", "Albert-TokenClassification")
 
 
-def image(clear: ClearModel, name: str) -> str:
+def image(clear: PlainModel, name: str) -> str:
     """A file with random pixels."""
     config = clear.config
     shape = (config.image_size, config.image_size, config.channels)
@@ -33,7 +33,7 @@ def image(clear: ClearModel, name: str) -> str:
     return str(path)
 
 
-def answers_alike(cluster: LocalCluster, clear: ClearModel) -> None:
+def answers_alike(cluster: LocalCluster, clear: PlainModel) -> None:
     """One request of each kind that the model is for."""
     config = clear.config
     if architecture(config).family == "causal" and not config.labels:
@@ -54,7 +54,7 @@ def answers_alike(cluster: LocalCluster, clear: ClearModel) -> None:
     "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in zoo.ALL]
 )
 def test_every_family(name: str, tmp_path: Path, processes: Trio) -> None:
-    clear = ClearModel(zoo.write(tmp_path, name))
+    clear = PlainModel(zoo.write(tmp_path, name))
     answers_alike(LocalCluster(clear, trio=processes), clear)
 
 
@@ -68,12 +68,12 @@ def test_places_that_are_not_masked(tmp_path: Path, processes: Trio) -> None:
     with pytest.raises(UsageError, match="no head for masked tokens"):
         cluster.fill(MASKED)
     with pytest.raises(UsageError, match="does not generate"):
-        ClearModel(zoo.write(tmp_path / "last", "llama-classifier")).prompt_ids(TEXT, 1)
+        PlainModel(zoo.write(tmp_path / "last", "llama-classifier")).prompt_ids(TEXT, 1)
 
 
 @pytest.mark.parametrize("name", ["gemma2", "Albert-MaskedLM"])
 def test_the_cost_counted_is_the_cost(name: str, tmp_path: Path, processes: Trio) -> None:
-    clear = ClearModel(zoo.write(tmp_path, name))
+    clear = PlainModel(zoo.write(tmp_path, name))
     cluster = LocalCluster(clear, trio=processes)
     if name == "gemma2":
         request = Generate(Input([6], []), 2)

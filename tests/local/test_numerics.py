@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from puma.models.config import Llama
-from puma.reference.fixed_session import Unshared
+from puma.reference.fixed_session import FixedSession
 from puma.reference.plain_model import hidden
 
 CHANNELS = [7, 1415, 2533]  # that are massive
@@ -45,11 +45,11 @@ def model(config: Llama, massive: float = 0.0) -> tuple[Params, dict[str, str]]:
     return params, alias
 
 
-def run(config: Llama, massive: float, tokens: int) -> tuple[Unshared, Tensor, Tensor]:
+def run(config: Llama, massive: float, tokens: int) -> tuple[FixedSession, Tensor, Tensor]:
     """The computation in the clear, and both last hidden states."""
     params, alias = model(config, massive)
     ids = [1, *(torch.arange(tokens - 1) * 7 % (config.vocab_size - 2) + 2).tolist()]
-    alone = Unshared(config, params, alias=alias)
+    alone = FixedSession(config, params, alias=alias)
     found = alone.encode([ids], "hidden")[0]
     plain = hidden(config, params | {n: params[s] for n, s in alias.items()}, [ids])[0]
     return alone, found, plain.double()
@@ -61,7 +61,7 @@ def config(d: int, f: int, layers: int, heads: int, context: int = 2048) -> Llam
     )
 
 
-def largest(alone: Unshared) -> float:
+def largest(alone: FixedSession) -> float:
     return max(note.largest for note in alone.notes if note.component == "norm" and note.what == "value")
 
 

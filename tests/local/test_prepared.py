@@ -1,4 +1,4 @@
-"""Requests in two phases: the same answers at the same online cost, from material that nothing can use twice."""
+"""Requests in two phases: the same answers at the same online cost, from preprocessing that nothing can use twice."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ import torch
 from torch.testing import assert_close
 
 from puma import LocalCluster
-from puma.errors import MaterialError, PeerLost, StoreError, UsageError
+from puma.errors import PeerLost, PreprocessingError, StoreError, UsageError
 from puma.local.cluster import Trio
-from puma.reference.plain_model import ClearModel
-from puma.store.preprocessing import Shelf
+from puma.reference.plain_model import PlainModel
+from puma.store.preprocessing import PreprocessingStore
 from puma.wire import messages as msg
 from puma.wire.messages import Generate, Input
 from tests.models import tiny
@@ -28,13 +28,13 @@ Start = Callable[[], LocalCluster]
 
 
 @pytest.fixture(scope="module")
-def clear(tmp_path_factory: pytest.TempPathFactory) -> ClearModel:
+def clear(tmp_path_factory: pytest.TempPathFactory) -> PlainModel:
     """A model of one layer."""
-    return ClearModel(tiny.llama(tmp_path_factory.mktemp("one"), num_hidden_layers=1))
+    return PlainModel(tiny.llama(tmp_path_factory.mktemp("one"), num_hidden_layers=1))
 
 
 @pytest.fixture
-def start(memory: Path, clear: ClearModel) -> Iterator[Start]:
+def start(memory: Path, clear: PlainModel) -> Iterator[Start]:
     """Start clusters in threads that keep their things in one store."""
     started: list[Threads] = []
 
@@ -48,8 +48,13 @@ def start(memory: Path, clear: ClearModel) -> Iterator[Start]:
 
 
 def files(memory: Path) -> list[Path]:
-    """The material and tickets that are left."""
-    return [path for part in ("material", "tickets") for path in memory.glob(f"*/{part}/**/*") if path.is_file()]
+    """The preprocessing and prepared requests that are left."""
+    return [
+        path
+        for part in ("preprocessing", "prepared_requests")
+        for path in memory.glob(f"*/{part}/**/*")
+        if path.is_file()
+    ]
 
 
 def length(cluster: LocalCluster) -> int:
@@ -59,15 +64,15 @@ def length(cluster: LocalCluster) -> int:
 def test_a_prepared_request_sends_nothing_offline(start: Start, memory: Path) -> None:
     cluster, tokens = start(), 2
     plain = cluster.generate(PROMPT, tokens)
-    ticket = cluster.prepare(length(cluster), tokens)
-    assert ticket.offline == plain.cost.offline and ticket.seconds > 0
-    assert len(files(memory)) == 4 and [Shelf(memory / f"p{r}").sizes() for r in range(3)] == [
-        [s] for s in ticket.sizes
+    prepared_request = cluster.prepare(length(cluster), tokens)
+    assert prepared_request.offline == plain.cost.offline and prepared_request.seconds > 0
+    assert len(files(memory)) == 4 and [PreprocessingStore(memory / f"p{r}").sizes() for r in range(3)] == [
+        [s] for s in prepared_request.sizes
     ]
-    assert ticket.sizes[2] > sum(ticket.sizes[:2]) > 0
+    assert prepared_request.sizes[2] > sum(prepared_request.sizes[:2]) > 0
     prepared = cluster.generate(PROMPT, tokens)
     assert not files(memory)
-    assert prepared.cost.prepared == ticket and plain.cost.prepared is None
+    assert prepared.cost.prepared == prepared_request and plain.cost.prepared is None
     assert prepared.token_ids == plain.token_ids
     assert (prepared.cost.online, prepared.cost.offline) == (plain.cost.online, 0)
     assert (prepared.cost.rounds, prepared.cost.client) == (plain.cost.rounds, plain.cost.client)
@@ -110,15 +115,15 @@ def test_two_pieces_have_nothing_in_common(start: Start, memory: Path) -> None:
     cluster = start()
     for _ in range(2):
         cluster.prepare(length(cluster), TOKENS)
-    for rank, part in ((0, "material"), (1, "material"), (2, "material")):
+    for rank, part in ((0, "preprocessing"), (1, "preprocessing"), (2, "preprocessing")):
         one, two = (p.read_bytes() for p in memory.glob(f"p{rank}/{part}/*/*"))
         assert len(one) == len(two)
         a, b = (torch.frombuffer(bytearray(raw), dtype=torch.uint8)[1024:] for raw in (one, two))
         live = (a != 0) | (b != 0)  # records are filled up with zeros
         same = float((a == b)[live].float().mean()) if int(live.sum()) > 1000 else 0.0
         assert same < 0.02, f"P{rank}: {same}"
-    tickets = [p.read_bytes() for p in memory.glob("client/tickets/*")]
-    assert len(set(tickets)) == 2
+    prepared_requests = [p.read_bytes() for p in memory.glob("client/prepared requests/*")]
+    assert len(set(prepared_requests)) == 2
 
 
 def test_other_requests_leave_it_alone(start: Start, memory: Path) -> None:
@@ -136,12 +141,12 @@ def test_without_one_party_the_request_runs_as_usual(start: Start, memory: Path,
     expected = cluster.generate(PROMPT, TOKENS)
     for _ in range(2):
         cluster.prepare(length(cluster), TOKENS)
-    tickets = sorted(memory.glob("client/tickets/*"))
-    (memory / f"p{rank}/material" / cluster.session.sharing.hex() / tickets[0].name).unlink()
+    prepared_requests = sorted(memory.glob("client/prepared requests/*"))
+    (memory / f"p{rank}/preprocessing" / cluster.session.sharing.hex() / prepared_requests[0].name).unlink()
     answer = cluster.generate(PROMPT, TOKENS)  # falls back on the other piece
     assert answer.cost.prepared and answer.token_ids == expected.token_ids and not files(memory)
     cluster.prepare(length(cluster), TOKENS)
-    Shelf(memory / f"p{rank}").discard(cluster.session.sharing)
+    PreprocessingStore(memory / f"p{rank}").discard(cluster.session.sharing)
     answer = cluster.generate(PROMPT, TOKENS)
     assert not answer.cost.prepared and not files(memory)
     assert (answer.token_ids, answer.cost.offline) == (expected.token_ids, expected.cost.offline)
@@ -156,37 +161,40 @@ def ask(cluster: LocalCluster, request: msg.Request) -> list[Any]:
 
 def test_material_is_used_up_when_it_is_taken(start: Start) -> None:
     cluster = start()
-    ticket = cluster.prepare(length(cluster), TOKENS)
-    assert ask(cluster, msg.Take(ticket.id)) == [msg.Taken("")] * 3
-    refused = ask(cluster, msg.Take(ticket.id))
-    assert refused == [msg.Taken("the material is missing or has been used")] * 3
-    for reply in ask(cluster, Generate(Input([length(cluster)], []), TOKENS, ticket.id)):
-        assert (reply.kind, reply.message) == ("MaterialError", "the request names material that is not ready")
+    prepared_request = cluster.prepare(length(cluster), TOKENS)
+    assert ask(cluster, msg.Take(prepared_request.id)) == [msg.Taken("")] * 3
+    refused = ask(cluster, msg.Take(prepared_request.id))
+    assert refused == [msg.Taken("the preprocessing is missing or has been used")] * 3
+    for reply in ask(cluster, Generate(Input([length(cluster)], []), TOKENS, prepared_request.id)):
+        assert (reply.kind, reply.message) == (
+            "PreprocessingError",
+            "the request names preprocessing that is not ready",
+        )
 
 
 def test_any_other_message_throws_taken_material_away(start: Start) -> None:
     cluster = start()
-    ticket = cluster.prepare(length(cluster), TOKENS)
-    ask(cluster, msg.Take(ticket.id))
+    prepared_request = cluster.prepare(length(cluster), TOKENS)
+    ask(cluster, msg.Take(prepared_request.id))
     cluster.session.selftest()
-    replies = ask(cluster, Generate(Input([length(cluster)], []), TOKENS, ticket.id))
-    assert {reply.kind for reply in replies} == {"MaterialError"}
+    replies = ask(cluster, Generate(Input([length(cluster)], []), TOKENS, prepared_request.id))
+    assert {reply.kind for reply in replies} == {"PreprocessingError"}
 
 
 def test_material_is_for_one_request(start: Start) -> None:
     cluster = start()
-    ticket = cluster.prepare(length(cluster), TOKENS)
-    ask(cluster, msg.Take(ticket.id))
-    for reply in ask(cluster, Generate(Input([length(cluster)], []), TOKENS + 1, ticket.id)):
-        assert (reply.kind, reply.message) == ("MaterialError", "the material was made for another request")
+    prepared_request = cluster.prepare(length(cluster), TOKENS)
+    ask(cluster, msg.Take(prepared_request.id))
+    for reply in ask(cluster, Generate(Input([length(cluster)], []), TOKENS + 1, prepared_request.id)):
+        assert (reply.kind, reply.message) == ("PreprocessingError", "the preprocessing was made for another request")
 
 
 def test_an_id_prepares_once(start: Start) -> None:
     cluster = start()
-    ticket = cluster.prepare(length(cluster), TOKENS)
-    ask(cluster, msg.Take(ticket.id))
-    for reply in ask(cluster, msg.Prepare(ticket.id, ticket.request)):
-        assert (reply.kind, reply.message) == ("MaterialError", "this material has been made before")
+    prepared_request = cluster.prepare(length(cluster), TOKENS)
+    ask(cluster, msg.Take(prepared_request.id))
+    for reply in ask(cluster, msg.Prepare(prepared_request.id, prepared_request.request)):
+        assert (reply.kind, reply.message) == ("PreprocessingError", "this preprocessing has been made before")
 
 
 def test_a_stored_model_is_opened_and_not_sent(start: Any, memory: Path) -> None:
@@ -215,7 +223,7 @@ def test_parties_that_hold_different_sharings_are_sent_a_new_one(start: Any, mem
     (memory / "p1/models" / name).rmdir()
     second = start()
     assert second.session.sharing != old
-    assert len(list(memory.glob("p*/material/*/*"))) == 1  # P1, which could not know, has kept its own
+    assert len(list(memory.glob("p*/preprocessing/*/*"))) == 1  # P1, which could not know, has kept its own
     answer = second.generate(PROMPT, TOKENS)
     assert not answer.cost.prepared
     assert [path.name for path in memory.glob("p*/models/*")] == [name] * 3
@@ -252,17 +260,17 @@ def test_a_full_disk_is_named_and_leaves_nothing(
     assert len(start().generate(PROMPT, TOKENS).token_ids) == TOKENS
 
 
-def test_without_a_store_nothing_is_kept(clear: ClearModel) -> None:
+def test_without_a_store_nothing_is_kept(clear: PlainModel) -> None:
     with Threads() as trio:
         cluster = LocalCluster(clear, trio=trio)  # type: ignore[arg-type]
-        with pytest.raises(MaterialError, match="no place"):
+        with pytest.raises(PreprocessingError, match="no place"):
             cluster.prepare(4, 1)
         with pytest.raises(StoreError, match="P0 keeps nothing"):
             cluster.session.open("m")
 
 
 @pytest.mark.processes
-def test_what_a_killed_party_had_begun_with_is_lost(memory: Path, clear: ClearModel) -> None:
+def test_what_a_killed_party_had_begun_with_is_lost(memory: Path, clear: PlainModel) -> None:
     ids = clear.prompt_ids(PROMPT, 6)
     with pytest.raises(PeerLost), LocalCluster(clear, store=memory) as cluster:
         cluster.prepare(len(ids), 6)

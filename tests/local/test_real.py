@@ -10,7 +10,7 @@ import torch
 
 from puma import LocalCluster
 from puma.local.cluster import Trio
-from puma.reference.plain_model import ClearModel
+from puma.reference.plain_model import PlainModel
 
 pytestmark = [pytest.mark.slow, pytest.mark.processes, pytest.mark.timeout(900)]
 Find = Callable[[str], Path]
@@ -19,7 +19,7 @@ SENTENCES = ("An uncommonly good film, if a little long.", "A waste of two hours
 
 
 def test_stories_go_on_as_in_the_clear(real: Find, processes: Trio) -> None:
-    clear = ClearModel(real("stories260k-hf"))
+    clear = PlainModel(real("stories260k-hf"))
     cluster = LocalCluster(clear, trio=processes)
     for prompt in STORIES:
         ids = clear.prompt_ids(prompt, 50)
@@ -27,7 +27,7 @@ def test_stories_go_on_as_in_the_clear(real: Find, processes: Trio) -> None:
 
 
 def test_stories_told_together(real: Find, processes: Trio) -> None:
-    clear = ClearModel(real("stories260k-hf"))
+    clear = PlainModel(real("stories260k-hf"))
     answers = LocalCluster(clear, trio=processes).generate(STORIES, 50)
     assert [a.token_ids for a in answers] == [clear.generate(clear.prompt_ids(p, 50), 50) for p in STORIES]
 
@@ -44,14 +44,14 @@ def test_sums_are_exact(real: Find, processes: Trio) -> None:
 
 
 def test_sentence_embeddings_are_the_same(real: Find, processes: Trio) -> None:
-    clear = ClearModel(real("minilm-hf-fp16"))
+    clear = PlainModel(real("minilm-hf-fp16"))
     for sentence, found in zip(SENTENCES, LocalCluster(clear, trio=processes).encode(SENTENCES), strict=True):
         plain = clear.encode(clear.sentence_ids(sentence))
         assert float(found.values @ plain) > 0.9999
 
 
 def test_sentiments_are_the_same(real: Find, processes: Trio) -> None:
-    clear = ClearModel(real("minilm-sst2-hf"))
+    clear = PlainModel(real("minilm-sst2-hf"))
     cluster = LocalCluster(clear, trio=processes)
     for sentence in SENTENCES:
         plain = clear.encode(clear.sentence_ids(sentence))

@@ -23,7 +23,7 @@ from puma.models.presets import preset
 from puma.mpc.party import DEALER, Party
 from puma.party import loading
 from puma.reference import plain_model as clear
-from puma.reference.plain_model import ClearModel
+from puma.reference.plain_model import PlainModel
 from puma.wire import messages as msg
 
 SEEDS = [b"1" * 32, b"2" * 32]
@@ -60,7 +60,7 @@ def test_frames_of_masked_words(bits: int, words: int, monkeypatch: pytest.Monke
 @pytest.mark.processes
 @pytest.mark.timeout(60)
 def test_a_layer_used_twice(checkpoints: dict[str, Path], processes: Trio) -> None:
-    model = ClearModel(checkpoints["llama"])
+    model = PlainModel(checkpoints["llama"])
     alias = {name: bench.LAYER.sub(".0.", name, count=1) for name in model.params if ".layers.1." in name}
     assert alias
     sent: Mapping[str, Any] = {name: tensor for name, tensor in model.params.items() if name not in alias}

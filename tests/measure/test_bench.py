@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from puma.engine.engine import tensor_specs
 from puma.errors import UsageError
 from puma.kernels import warmup as warm
 from puma.measure import bench
 from puma.measure.bench import STD, RandomParams, configured, random_ids
 from puma.models.presets import PRESETS, preset
+from puma.wire.parameters import tensor_specs
 
 KNOWN_IDS = [45332, 17370, 22691]
 KNOWN_BIAS = [-0.018419, -0.016944, -0.000484]

@@ -17,7 +17,7 @@ from puma.measure.speed import Speed, Work, work
 from puma.models.config import Llama
 from puma.models.presets import preset
 from puma.wire.messages import Encode, Generate, Input
-from puma.wire.request_shapes import job
+from puma.wire.request_shapes import shaped
 
 
 @pytest.mark.processes
@@ -56,7 +56,7 @@ def test_forecast_equals_the_ledgers(
 
 
 def test_layers_are_counted_once_and_multiplied() -> None:
-    costs = [forecast(preset("bert-base", n), job(preset("bert-base"), 8, None)) for n in (1, 2, 12)]
+    costs = [forecast(preset("bert-base", n), shaped(preset("bert-base"), 8, None)) for n in (1, 2, 12)]
     one, two, twelve = (cost.total for cost in costs)
     assert twelve == one + 11 * (two - one)
 
@@ -69,7 +69,7 @@ SPEED = Speed((RATES, RATES, RATES), 1.5, 2)
 def small() -> tuple[Cost, Work]:
     """A request of a small model."""
     config = Llama(vocab_size=16, hidden_size=8, intermediate_size=8, layers=1, heads=1)
-    request = job(config, 4, 1)
+    request = shaped(config, 4, 1)
     cost = forecast(config, request)
     return cost, work(config, request, cost)
 
@@ -109,12 +109,12 @@ def test_impossible_requests() -> None:
     bert, gpt2 = preset("bert-base"), preset("gpt2")
     for config, prompt, tokens in ((bert, 0, None), (bert, 4, 1), (gpt2, 4, 0), (gpt2, -1, None)):
         with pytest.raises(UsageError):
-            job(config, prompt, tokens)
+            shaped(config, prompt, tokens)
     for batch in (0, -2):
         with pytest.raises(UsageError, match="a batch of"):
-            job(gpt2, 4, 1, batch)
+            shaped(gpt2, 4, 1, batch)
     with pytest.raises(InputError, match="make tensors of"):
-        job(gpt2, 512, 1, 200)
+        shaped(gpt2, 512, 1, 200)
     for config, prompt, tokens in ((bert, 513, None), (gpt2, 1020, 9)):
         with pytest.raises(InputError, match="context"):
-            job(config, prompt, tokens)
+            shaped(config, prompt, tokens)

@@ -8,12 +8,13 @@ from typing import Any
 import pytest
 from msgspec.structs import astuple
 
-from puma.client.session import KEEP_MASKS_BELOW, cost_of
+from puma.client.session import cost_of
 from puma.measure import speed as room
 from puma.measure.speed import Speed, Work, fitted, speed, together, work
 from puma.models.presets import preset
 from puma.wire.messages import Report, Spent
-from puma.wire.request_shapes import job
+from puma.wire.parameters import KEEP_MASKS_BELOW
+from puma.wire.request_shapes import shaped
 
 ROWS = [
     Work(1000, 1e6, 0, 1e6),
@@ -57,7 +58,7 @@ def test_others_on_the_same_cores() -> None:
 def test_work_of_a_model() -> None:
     config = preset("gpt2")
     cost = cost_of([Report([Spent("other", 0.0, 9, 500, 100)], 0.0, 0.0, 0.0, 0.0)] * 3, 7)
-    one, two = (work(config, job(config, 8, n), cost) for n in (1, 2))
+    one, two = (work(config, shaped(config, 8, n), cost) for n in (1, 2))
     layers = 12 * 12 * 768**2
     table = 50257 * 768
     assert one.products == 8 * layers + 9 * table
@@ -65,7 +66,7 @@ def test_work_of_a_model() -> None:
     assert two.weights == 2 * one.weights > 2 * KEEP_MASKS_BELOW
     assert (one.rounds, one.bytes) == (9, 1807)
     bert = preset("bert-base", 1)
-    assert work(bert, job(bert, 4, None), cost).weights == 0
+    assert work(bert, shaped(bert, 4, None), cost).weights == 0
 
 
 def test_a_machine_is_measured_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from torch.testing import assert_close
 
-from puma.engine.engine import parameter_frac
 from puma.models import Cache, architecture
 from puma.mpc.fixed import ACTIVATION, RESIDUAL_RING, RING, formatted
 from puma.mpc.party import Party
+from puma.wire.parameters import parameter_frac
 from tests.models import zoo
 from tests.models.plain import one_hot, open_model
 from tests.trio import given, parties, value

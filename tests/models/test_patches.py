@@ -13,7 +13,7 @@ from puma.errors import RangeError, TensorError, UnsupportedModel
 from puma.models import architecture, images, ranges, vit
 from puma.models.checkpoint import load
 from puma.models.config import PatchEncoder
-from puma.reference.plain_model import ClearModel
+from puma.reference.plain_model import PlainModel
 from tests.models import plain_torch
 
 
@@ -29,7 +29,7 @@ def test_logits_are_those_of_plain_torch(tmp_path: Path) -> None:
 
 
 def test_bytes_are_normalised_as_config_json_says(tmp_path: Path) -> None:
-    clear = ClearModel(plain_torch.write(tmp_path))
+    clear = PlainModel(plain_torch.write(tmp_path))
     image = numpy.arange(36, dtype=numpy.uint8).reshape(6, 6)
     expected = vit.patches(clear.config, (torch.arange(36.0).reshape(1, 6, 6) / 255 - 0.1) / 0.4)
     assert_close(clear.image_patches(image).ids, expected)

@@ -102,7 +102,7 @@ def test_known_and_online_parts_are_the_whole() -> None:
 
 
 class Notes:
-    """A tape that keeps words in a list."""
+    """A precomputed that keeps words in a list."""
 
     def __init__(self, notes: list[torch.Tensor], rehearsing: bool) -> None:
         self.notes, self.rehearsing = notes, rehearsing
@@ -131,7 +131,7 @@ def test_a_rehearsed_product_is_the_product() -> None:
         with party.under({}, {}, Notes(notes, False)):
             unknown = [Share(party, y._a, torch.zeros_like(y._b), y.bits, y.frac) for y in (x, hot)]
             products = [linear(unknown[0], w), matmul(unknown[1], w)]
-        assert party.tape is None and not notes
+        assert party.precomputed is None and not notes
         return products
 
     results = parties(compute)

@@ -12,7 +12,7 @@ import pytest
 from puma.cli import app
 from puma.client.connect import open_session
 from puma.errors import HandshakeError
-from puma.reference.plain_model import ClearModel
+from puma.reference.plain_model import PlainModel
 from tests.keyring import Company, Payroll
 from tests.live import Live
 
@@ -36,7 +36,7 @@ def test_a_whole_life_under_a_ca(live: Live, checkpoints: dict[str, Path], capsy
 
     for kind, name in (("llama", "writer"), ("classifier", "judge")):
         puma("share", str(checkpoints[kind]), "--name", name, "--state", str(live.folder / "state"), *olga)
-    clear = ClearModel(checkpoints["llama"])
+    clear = PlainModel(checkpoints["llama"])
     found = puma("generate", "the cat", "--tokens", "2", "--model", "writer", *alice)
     assert found["token_ids"] == clear.generate(clear.prompt_ids("the cat", 2), 2)
     assert len(puma("encode", "the cat", "--model", "judge", *alice)["results"]) == 1

@@ -23,7 +23,7 @@ from puma.client.connect import connect, open_session
 from puma.config import Policy
 from puma.errors import AdmissionError, HandshakeError, InputError, PeerLost, PumaError, StoreError, UsageError
 from puma.net.frame import MAGIC, Kind, header_bytes
-from puma.reference.plain_model import ClearModel
+from puma.reference.plain_model import PlainModel
 from tests.live import Live, patiently
 from tests.recorder import Recorder, replay
 
@@ -42,13 +42,13 @@ def live(tmp_path_factory: pytest.TempPathFactory, checkpoints: dict[str, Path])
 
 
 def test_answers_are_the_plain_models(live: Live, checkpoints: dict[str, Path]) -> None:
-    clear = ClearModel(checkpoints["llama"])
+    clear = PlainModel(checkpoints["llama"])
     with live.connect("tiny") as cluster:
         assert cluster.generate("the cat sat", 3).token_ids == clear.generate(clear.prompt_ids("the cat sat", 3), 3)
         assert list(cluster.stream("the cat", 2)) == clear.generate(clear.prompt_ids("the cat", 2), 2)
         assert [len(a.token_ids) for a in cluster.generate(["the cat", "a dog sat"], 2)] == [2, 2]
         assert cluster.cost.rounds > 0 and cluster.model.name == "tiny"
-    clear = ClearModel(checkpoints["classifier"])
+    clear = PlainModel(checkpoints["classifier"])
     with live.connect("judge") as cluster:
         found = cluster.encode("the cat sat").values
         assert float((found - clear.encode(clear.sentence_ids("the cat sat"))).abs().max()) < 0.02
@@ -88,7 +88,7 @@ def test_a_place_that_becomes_free_is_waited_for(live: Live) -> None:
 
 
 def test_the_end_of_a_text_ends_a_request(live: Live, checkpoints: dict[str, Path]) -> None:
-    clear = ClearModel(checkpoints["llama"])
+    clear = PlainModel(checkpoints["llama"])
     plain = clear.generate(clear.prompt_ids("the cat", 8), 8)
     with live.connect("tiny") as cluster:
         cluster.model.eos = (plain[3],)
@@ -120,7 +120,7 @@ def test_commands(
     assert (done["name"], done["resumed"]) == ("other", False)
     for who in (alice, olga):
         assert [m["name"] for m in puma("models", "list", *who)["models"]] == ["judge", "other", "tiny"]
-    clear = ClearModel(checkpoints["gpt2"])
+    clear = PlainModel(checkpoints["gpt2"])
     plain = clear.generate(clear.prompt_ids("the cat", 4), 4)
     assert puma("generate", "the cat", "--tokens", "4", "--model", "other", *alice)["token_ids"] == plain
     found = puma("generate", "the cat", "--tokens", "4", "--model", "other", "--stop", "eos", *alice)["token_ids"]
@@ -272,7 +272,7 @@ def test_restarts_replacements_and_deletion(live: Live, checkpoints: dict[str, P
         live.share(checkpoints["gpt2"], "tiny", version="2")  # replaced while a session has it open
         assert len(cluster.generate("the cat", 2).token_ids) == 2
     with live.connect("tiny") as cluster:
-        clear = ClearModel(checkpoints["gpt2"])
+        clear = PlainModel(checkpoints["gpt2"])
         assert cluster.generate("the cat", 2).token_ids == clear.generate(clear.prompt_ids("the cat", 2), 2)
     from puma.client.owner import delete
 
@@ -331,10 +331,10 @@ def test_an_upload_that_is_cut_off_goes_on(
     assert live.share(tmp_path / "model", name)
     assert not resume.exists() and seeds
     again = len(sent) - before
-    total = len(ClearModel(tmp_path / "model").params)
+    total = len(PlainModel(tmp_path / "model").params)
     assert total - 8 < again < total, "what was whole is not sent again"
     with live.connect(name) as cluster:
-        clear = ClearModel(checkpoints["gpt2"])
+        clear = PlainModel(checkpoints["gpt2"])
         assert cluster.generate("the cat", 2).token_ids == clear.generate(clear.prompt_ids("the cat", 2), 2)
 
 

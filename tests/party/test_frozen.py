@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from puma.client.client import Asking
+from puma.client.client import Client
 from puma.errors import HandshakeError, PeerLost, ProtocolError
 from puma.local.cluster import LocalCluster
 from tests.live import Live, patiently
@@ -19,7 +19,7 @@ pytestmark = [pytest.mark.processes, pytest.mark.timeout(120)]
 LONGEST = 10.0
 
 
-def waiting_at_each_step(cluster: Asking) -> Iterator[int]:
+def waiting_at_each_step(cluster: Client) -> Iterator[int]:
     """A generation that has begun; it ends at a token that never comes, so that every step waits for the client."""
     cluster.model.eos = (99,)
     tokens = cluster.stream("the cat", 28, stop="eos")

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from puma.measure.forecast import NETWORKS, Network
-from puma.reference.plain_model import ClearModel
+from puma.reference.plain_model import PlainModel
 from tests.party.namespaces import ADDRESSES, NAMES, inside, ip, within
 
 pytestmark = [pytest.mark.slow, pytest.mark.processes, pytest.mark.timeout(300)]
@@ -137,7 +137,7 @@ def round_trip() -> float:
 @pytest.mark.parametrize("name", ["lan", "wan"])
 def test_full_life(name: str, tmp_path: Path, checkpoints: dict[str, Path]) -> None:
     network, people = NETWORKS[name], People(tmp_path)
-    chat, encoder = ClearModel(checkpoints["llama"]), ClearModel(checkpoints["classifier"])
+    chat, encoder = PlainModel(checkpoints["llama"]), PlainModel(checkpoints["classifier"])
     with links(network):
         assert network.rtt <= round_trip() < 1.5 * network.rtt + 0.002
         with parties(people):

@@ -17,7 +17,7 @@ from puma.config import Policy
 from puma.errors import AdmissionError, PolicyError, ProtocolError, UsageError
 from puma.local import inventory as kept
 from puma.reference.float_session import Plain
-from puma.reference.plain_model import ClearModel
+from puma.reference.plain_model import PlainModel
 from puma.wire import messages as msg
 from tests.live import Live, patiently
 
@@ -28,7 +28,7 @@ TEXT = "the cat sat"
 @pytest.fixture(scope="module")
 def live(tmp_path_factory: pytest.TempPathFactory, checkpoints: dict[str, Path]) -> Iterator[Live]:
     """A cluster that serves a model for one approximation besides splines, and one for splines alone."""
-    with Live(tmp_path_factory.mktemp("cluster"), Policy(max_tokens=200), "--material", "0.01") as made:
+    with Live(tmp_path_factory.mktemp("cluster"), Policy(max_tokens=200), "--preprocessing", "0.01") as made:
         made.share(checkpoints["llama"], "tiny")
         made.share(checkpoints["classifier"], "judge", approximations=("spline", "mpcformer"))
         yield made
@@ -41,7 +41,7 @@ def ended(live: Live) -> list[Any]:
 
 
 def test_answers_are_the_approximations_that_the_owner_allows(live: Live, checkpoints: dict[str, Path]) -> None:
-    clear = ClearModel(checkpoints["classifier"])
+    clear = PlainModel(checkpoints["classifier"])
     tokens = clear.sentence_ids(TEXT)
     found = {}
     for profile in ("spline", "mpcformer"):
@@ -70,7 +70,7 @@ def test_a_client_believes_the_card_and_not_the_parties(live: Live, monkeypatch:
     session = open_session(live.cluster, live.key("alice"), "client")
 
     def opened(name: str) -> bool:
-        session.config, session.card = ClearModel().config, msg.Card(name)
+        session.config, session.card = PlainModel().config, msg.Card(name)
         return True
 
     monkeypatch.setattr(session, "open", opened)
@@ -124,8 +124,8 @@ def test_commands(live: Live, checkpoints: dict[str, Path]) -> None:
 
 
 def pieces(live: Live) -> list[list[Path]]:
-    """The material of each party."""
-    return [[path for path in live.store(rank).glob("material/*/*") if path.is_file()] for rank in range(3)]
+    """The preprocessing of each party."""
+    return [[path for path in live.store(rank).glob("preprocessing/*/*") if path.is_file()] for rank in range(3)]
 
 
 def counts(live: Live) -> list[int]:
@@ -133,21 +133,23 @@ def counts(live: Live) -> list[int]:
 
 
 def connected(live: Live, memory: Path, name: str = "tiny") -> RemoteCluster:
-    return connect(live.cluster, name, live.key("alice"), tickets=memory)
+    return connect(live.cluster, name, live.key("alice"), prepared_requests=memory)
 
 
 def test_what_was_prepared_serves_one_request_of_a_later_session(live: Live, memory: Path) -> None:
     with connected(live, memory) as cluster:
         usual = cluster.generate(TEXT, 2)
-        ticket = cluster.prepare(len(cluster.model.prompt_ids(TEXT, 2)), 2)
-    assert ticket.offline == usual.cost.offline and counts(live) == [1, 1, 1]
+        prepared_request = cluster.prepare(len(cluster.model.prompt_ids(TEXT, 2)), 2)
+    assert prepared_request.offline == usual.cost.offline and counts(live) == [1, 1, 1]
     for rank, (path,) in enumerate(pieces(live)):
         content = path.read_bytes()
-        assert len(content) == ticket.sizes[rank]
-        assert not any(seed in content for seed in (*ticket.choices, *ticket.masks, ticket.id))
+        assert len(content) == prepared_request.sizes[rank]
+        assert not any(
+            seed in content for seed in (*prepared_request.choices, *prepared_request.masks, prepared_request.id)
+        )
     with connected(live, memory) as cluster:
         answer, again = cluster.generate(TEXT, 2), cluster.generate(TEXT, 2)
-    assert answer.cost.prepared == ticket and again.cost.prepared is None and counts(live) == [0, 0, 0]
+    assert answer.cost.prepared == prepared_request and again.cost.prepared is None and counts(live) == [0, 0, 0]
     assert answer.token_ids == again.token_ids == usual.token_ids
     assert (answer.cost.online, answer.cost.offline) == (usual.cost.online, 0)
 
@@ -172,10 +174,10 @@ def test_commands_prepare_and_use_it(live: Live, memory: Path, monkeypatch: pyte
 
 def test_what_was_taken_is_lost_with_its_session(live: Live, memory: Path) -> None:
     with connected(live, memory) as cluster:
-        ticket = cluster.prepare(len(cluster.model.prompt_ids(TEXT, 1)), 1)
-        assert cluster.session._problem(ticket) == ""
+        prepared_request = cluster.prepare(len(cluster.model.prompt_ids(TEXT, 1)), 1)
+        assert cluster.session._problem(prepared_request) == ""
         assert counts(live) == [0, 0, 0]
-        assert "has been used" in cluster.session._problem(ticket)
+        assert "has been used" in cluster.session._problem(prepared_request)
     live.settled()
     with connected(live, memory) as cluster:
         answer = cluster.generate(TEXT, 1)
@@ -183,7 +185,7 @@ def test_what_was_taken_is_lost_with_its_session(live: Live, memory: Path) -> No
 
 
 def test_material_has_bounds_and_an_abort_leaves_none(live: Live, memory: Path) -> None:
-    with connected(live, memory) as cluster, pytest.raises(AdmissionError, match="10 MiB of material at most"):
+    with connected(live, memory) as cluster, pytest.raises(AdmissionError, match="10 MiB of preprocessing at most"):
         while True:
             cluster.prepare(20, 8, 4)
     live.settled()

@@ -9,16 +9,16 @@ import torch
 
 from puma.errors import InputError, UsageError
 from puma.models.checkpoint import load
-from puma.reference.fixed_session import Unshared
+from puma.reference.fixed_session import FixedSession
 from puma.reference.float_session import Plain
-from puma.reference.plain_model import ClearModel, greedy, hidden
+from puma.reference.plain_model import PlainModel, greedy, hidden
 from tests.models import plain_torch, zoo
 from tests.threads import Threads
 
 TEXTS = ("the cat sat on the mat", "a dog ran")
 
 
-def prompts(clear: ClearModel) -> list[list[int]]:
+def prompts(clear: PlainModel) -> list[list[int]]:
     return [clear.sentence_ids(t).ids if clear.labels else clear.prompt_ids(t, 3) for t in TEXTS]
 
 
@@ -27,8 +27,8 @@ def prompts(clear: ClearModel) -> list[list[int]]:
 def test_it_answers_as_three_parties_do(name: str, profile: str, checkpoints: dict[str, Path]) -> None:
     """Hidden states within 0.006, 98 units of 2^-14: some fifty truncations differ by up to one each, and later
     matrices spread them; 0.0042 is the most that was seen."""
-    clear = ClearModel(checkpoints[name])
-    alone, ids = Unshared(clear.config, clear.params, profile), prompts(clear)
+    clear = PlainModel(checkpoints[name])
+    alone, ids = FixedSession(clear.config, clear.params, profile), prompts(clear)
     with Threads(approximation=profile) as trio:
         trio.session.share(clear.config, clear.params)
         secure = trio.session.encode(ids, "hidden")
@@ -47,7 +47,7 @@ def test_it_answers_as_three_parties_do(name: str, profile: str, checkpoints: di
 def test_every_family(name: str, tmp_path: Path) -> None:
     checkpoint, ids = load(zoo.write(tmp_path, name)), [2, 5, 7, 9, 27]
     config, params = checkpoint.config, checkpoint.fold()
-    alone = Unshared(config, params)
+    alone = FixedSession(config, params)
     if name in zoo.ENCODERS:
         (found,), (plain,) = alone.encode([ids], "hidden"), hidden(config, params, [ids])
         assert float((found - plain).abs().max()) < 0.006
@@ -62,7 +62,7 @@ def test_images(name: str, tmp_path: Path) -> None:
     checkpoint = load(folder)
     config, params = checkpoint.config, checkpoint.fold()
     given = [torch.randn(config.patches, config.vocab_size) for _ in range(2)]
-    alone = Unshared(config, params)
+    alone = FixedSession(config, params)
     found, plain = (session.encode(given, "logits") for session in (alone, Plain(config, params)))
     assert max(float((x - y).abs().max()) for x, y in zip(found, plain, strict=True)) < 0.006
     assert all(note.used < 1 for note in alone.notes)
@@ -71,27 +71,27 @@ def test_images(name: str, tmp_path: Path) -> None:
 
 
 def test_the_place_that_overflows_is_named(checkpoints: dict[str, Path]) -> None:
-    clear = ClearModel(checkpoints["llama"])
+    clear = PlainModel(checkpoints["llama"])
     params = dict(clear.params)
     params["model.layers.1.mlp.gate_proj.weight"] = params["model.layers.1.mlp.gate_proj.weight"] * 2000
-    alone = Unshared(clear.config, params)
+    alone = FixedSession(clear.config, params)
     alone.encode([[1, 5, 7]], "hidden")
     first = next(note for note in alone.notes if note.used >= 1)
     assert (first.where, first.component) == ("model.layers.1.mlp.gate_proj", "mlp")
 
 
 def test_a_parameter_may_be_another(checkpoints: dict[str, Path]) -> None:
-    clear = ClearModel(checkpoints["llama"])
+    clear = PlainModel(checkpoints["llama"])
     alias = {n: n.replace(".1.", ".0.") for n in clear.params if ".layers.1." in n}
     same = {n: clear.params[alias.get(n, n)] for n in clear.params}
     own = {n: t for n, t in clear.params.items() if n not in alias}
-    alone = Unshared(clear.config, own, alias=alias)
+    alone = FixedSession(clear.config, own, alias=alias)
     ids = [[1, 5, 7]]
-    assert torch.equal(alone.encode(ids, "hidden")[0], Unshared(clear.config, same).encode(ids, "hidden")[0])
+    assert torch.equal(alone.encode(ids, "hidden")[0], FixedSession(clear.config, same).encode(ids, "hidden")[0])
     assert any("layers.1" in note.where for note in alone.notes)
 
 
 def test_it_refuses_what_parties_refuse(checkpoints: dict[str, Path]) -> None:
-    clear = ClearModel(checkpoints["llama"])
+    clear = PlainModel(checkpoints["llama"])
     with pytest.raises(UsageError, match="context"):
-        list(Unshared(clear.config, clear.params).generate([[1] * 40], 1))
+        list(FixedSession(clear.config, clear.params).generate([[1] * 40], 1))

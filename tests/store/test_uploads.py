@@ -11,13 +11,13 @@ import pytest
 import torch
 
 from puma.client.owner import Resume, card_of, plaintext_digest
-from puma.engine.engine import tensor_specs
 from puma.errors import ProtocolError, StoreError
 from puma.models.config import Llama
 from puma.store.library import Library
 from puma.store.models import wire_bytes
-from puma.store.uploads import Arrival, check, forget_old
+from puma.store.uploads import ResumableUpload, check, forget_old
 from puma.wire import messages as msg
+from puma.wire.parameters import tensor_specs
 
 CONFIG = Llama(vocab_size=8, hidden_size=8, intermediate_size=8, layers=1, heads=2)
 FILES = {"tokenizer.json": b"{}"}
@@ -30,7 +30,7 @@ def library(tmp_path: Path) -> Library:
     return Library(tmp_path / "store", 1)
 
 
-def send(arrival: Arrival, until: int | None = None) -> None:
+def send(arrival: ResumableUpload, until: int | None = None) -> None:
     for file in OFFER.card.files:
         arrival.file(file, FILES[file.name])
     for words in WORDS[arrival.held : until]:

@@ -14,9 +14,9 @@ from collections.abc import Sequence
 from cyclopts import App
 from cyclopts.exceptions import CycloptsError, MissingArgumentError, UnknownCommandError
 
-import puma
 from puma.cli import ui
 from puma.errors import PumaError, UsageError
+from puma.version import VERSION
 
 INTERRUPTED = 130
 EXIT_CODES = """\
@@ -61,7 +61,7 @@ app = App(
     name="puma",
     help="Private inference for Transformers: three parties answer; none sees the prompt or the weights.",
     help_epilogue=EXIT_CODES,
-    version=f"puma {puma.__version__}",
+    version=f"puma {VERSION}",
     print_error=False,
     exit_on_error=False,
     suppress_keyboard_interrupt=False,

@@ -11,7 +11,7 @@ from puma.cli.where import HERE, End, Where, opened
 from puma.errors import InputError
 
 if TYPE_CHECKING:
-    from puma.client.client import Asking
+    from puma.client.client import Client
 
 
 def chat(
@@ -55,7 +55,7 @@ def chat(
     where.say_local()
 
 
-def _turn(cluster: Asking, talk: Any, line: str, tokens: int, stop: End | None, as_json: bool) -> str:
+def _turn(cluster: Client, talk: Any, line: str, tokens: int, stop: End | None, as_json: bool) -> str:
     """One answer, shown as it comes."""
     ids, found, writer = talk.asked(line, tokens), [], ui.Typewriter()
     for token in cluster.continued(ids, tokens, stop):

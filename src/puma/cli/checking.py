@@ -46,10 +46,10 @@ def check(
         Show every place.
     """
     from puma.measure import range_check as checking
-    from puma.reference.plain_model import ClearModel
+    from puma.reference.plain_model import PlainModel
 
     with ui.progress(output.json) as progress:
-        clear = ClearModel(model)
+        clear = PlainModel(model)
         texts = checking.SAMPLE if data is None else _texts(data, text, limit)
         prompts = checking.samples(clear, texts)
         if not prompts:

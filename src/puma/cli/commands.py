@@ -11,17 +11,17 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-import puma
 from puma.cli import ui
 from puma.cli.prompts import agreement, asked_one, comparison, generate_all, one_prompt, read, sampling
 from puma.cli.searching import search
 from puma.cli.ui import HUMAN, LIKELIEST, Chance, Count, Flag, Output, Profile
 from puma.cli.where import HERE, End, Where, kept, opened, sentences
 from puma.errors import UsageError
+from puma.version import VERSION
 
 if TYPE_CHECKING:
-    from puma.client.client import Asking
-    from puma.client.model_info import PublicModel
+    from puma.client.client import Client
+    from puma.client.model_info import ModelInfo
     from puma.measure.bench import Timed
 
 
@@ -59,7 +59,7 @@ def generate(
         Run the plain model on the same prompt, too, and say whether it agrees.
     store
         A folder where parties on this machine keep their shares and look for what `puma prepare` has computed ahead;
-        of a cluster's client, where its tickets for that lie.
+        of a cluster's client, where its prepared requests for that lie.
     prepared
         Use what `puma prepare` has computed ahead, in the usual place unless --store names one.
     approximation
@@ -110,7 +110,7 @@ def generate(
     where.say_local()
 
 
-def _streamed(cluster: Asking, ids: list[int], stream: Iterator[int], as_json: bool) -> list[int]:
+def _streamed(cluster: Client, ids: list[int], stream: Iterator[int], as_json: bool) -> list[int]:
     """The tokens, shown as they come."""
     found: list[int] = []
     with ui.progress(as_json) as progress:
@@ -155,7 +155,7 @@ def encode(
         Run the plain model, too, and print how far the answers lie apart.
     store
         A folder where parties on this machine keep their shares and look for what `puma prepare` has computed ahead;
-        of a cluster's client, where its tickets for that lie.
+        of a cluster's client, where its prepared requests for that lie.
     prepared
         Use what `puma prepare` has computed ahead, in the usual place unless --store names one.
     approximation
@@ -186,7 +186,7 @@ def encode(
     where.say_local()
 
 
-def _encoded(clear: PublicModel, text: str, values: Any, plain: Any) -> dict[str, Any]:
+def _encoded(clear: ModelInfo, text: str, values: Any, plain: Any) -> dict[str, Any]:
     """One text's answer, and how far it lies from the plain model's."""
     key = "logits" if clear.labels else "embedding"
     result: dict[str, Any] = {"text": text, key: values.tolist()} | (
@@ -253,11 +253,11 @@ def bench(
     """
     from puma.cli.machine import summary
     from puma.measure.bench import configured, measure
-    from puma.wire.request_shapes import job
+    from puma.wire.request_shapes import shaped
 
     with ui.progress(output.json) as progress:
         name, config, params = configured(model, layers)
-        request = job(config, prompt, tokens, batch, approximation)
+        request = shaped(config, prompt, tokens, batch, approximation)
         found = measure(config, params, request, error, progress, prepared)
     cost, new = found.cost, getattr(request, "tokens", 0)
     if output.json:
@@ -270,12 +270,12 @@ def bench(
         }
         spent["peak_rss_mib"] = cost.peak_rss_mib
         sent = {"rounds": cost.rounds, "bytes": cost.bytes(), "max_abs_error": found.max_abs_error}
-        where = {"machine": summary(), "version": puma.__version__}
+        where = {"machine": summary(), "version": VERSION}
         again = {"prepared": _again(found.prepared)} if found.prepared else {}
         ui.answer(asked | spent | sent | {"breakdown": cost.breakdown} | again | where)
         return
     ui.say(_asked_line(name, config.layers, prompt, new, batch))
-    ui.say(f"{summary()}; puma {puma.__version__}")
+    ui.say(f"{summary()}; puma {VERSION}")
     if found.repeated:
         ui.say("all layers have the same random weights, shared once and used in each as if they were its own")
     ui.breakdown(cost.breakdown)
@@ -286,16 +286,16 @@ def bench(
         ui.say(f"largest error of a hidden state: {found.max_abs_error:.2g}")
     if found.prepared:
         ui.say(f"again: {ui.cost_line(found.prepared.cost, batch * new, 0 if new else batch)}")
-        sizes = _again(found.prepared)["material"]
-        ui.say("material of P0, P1, P2: " + ", ".join(ui.amount(size) for size in sizes))
+        sizes = _again(found.prepared)["preprocessing"]
+        ui.say("preprocessing of P0, P1, P2: " + ", ".join(ui.amount(size) for size in sizes))
 
 
 def _again(prepared: Timed) -> dict[str, Any]:
     """A request that had been prepared, and what that had taken."""
-    cost, ticket = prepared.cost, prepared.cost.prepared
-    assert ticket is not None
+    cost, prepared_request = prepared.cost, prepared.cost.prepared
+    assert prepared_request is not None
     spent = {"seconds": prepared.seconds, "cpu_seconds": cost.cpu_seconds, "rounds": cost.rounds}
-    return spent | {"bytes": cost.bytes(), "ahead": ui.prepared(cost)["ahead"], "material": ticket.sizes}
+    return spent | {"bytes": cost.bytes(), "ahead": ui.prepared(cost)["ahead"], "preprocessing": prepared_request.sizes}
 
 
 def _asked_line(name: str, layers: int, prompt: int, new: int, batch: int) -> str:
@@ -342,12 +342,12 @@ def cost(
     from puma.measure.bench import configured
     from puma.measure.forecast import Network, forecast
     from puma.measure.speed import speed, work
-    from puma.wire.request_shapes import job
+    from puma.wire.request_shapes import shaped
 
     net = Network.parse(network) if network is not None else None
     with ui.progress(output.json) as progress:
         name, config, _ = configured(model, layers, weights=False)
-        request = job(config, prompt, tokens, batch, approximation)
+        request = shaped(config, prompt, tokens, batch, approximation)
         progress("counting", 0, 1)
         found = forecast(config, request)
         todo = work(config, request, found)

@@ -9,7 +9,7 @@ from puma.cli.commands import generate
 from puma.cli.ui import Count, Flag
 
 if TYPE_CHECKING:
-    from puma.reference.plain_model import ClearModel
+    from puma.reference.plain_model import PlainModel
 
 PROMPT = "Once upon a time, there was a little girl named"
 WORDS, BYTES = 4, 4  # of a row that are shown
@@ -52,9 +52,9 @@ def demo(*, tokens: Count = 40, debug: Flag = False) -> None:
     debug
         Show the stack of an error.
     """
-    from puma.reference.plain_model import ClearModel
+    from puma.reference.plain_model import PlainModel
 
-    clear = ClearModel()
+    clear = PlainModel()
     ids = clear.prompt_ids(PROMPT, tokens)
     ui.say(OPENING)
     _weights(clear)
@@ -63,7 +63,7 @@ def demo(*, tokens: Count = 40, debug: Flag = False) -> None:
     generate(PROMPT, tokens=tokens, compare=True)
 
 
-def _weights(clear: ClearModel) -> None:
+def _weights(clear: PlainModel) -> None:
     """Share a few weights as the owner does, under fresh seeds."""
     from puma import kernels
     from puma.client.session import masked
@@ -86,14 +86,17 @@ def _weights(clear: ClearModel) -> None:
     ui.say()
 
 
-def _prompt(clear: ClearModel, ids: list[int]) -> None:
+def _prompt(clear: PlainModel, ids: list[int]) -> None:
     """Seal the prompt as a client does, under fresh seeds, and let each party open its part."""
     from puma.mpc.party import Party
-    from puma.wire.prompt import seal, unseal
+    from puma.wire.prompt import receive_input, share_input
 
     size, place = clear.config.vocab_size, min(1, len(ids) - 1)  # the first token may only mark the beginning
     index = ids[place]
-    parts = [unseal(Party(rank, {}, {}), part, len(ids), size).bits for rank, part in enumerate(seal(ids, size))]
+    parts = [
+        receive_input(Party(rank, {}, {}), part, len(ids), size).bits
+        for rank, part in enumerate(share_input(ids, size))
+    ]
     first = max(0, min(index // 8 - BYTES // 2, parts[0][0].shape[1] - BYTES))
     rows = range(8 * first, 8 * (first + BYTES))
     names = {"prompt": PROMPT, "count": len(ids), "token": clear.decode([index]), "index": index}

@@ -19,7 +19,7 @@ from puma.errors import UsageError
 
 if TYPE_CHECKING:
     from puma.measure.evaluation import Prompt, Record
-    from puma.reference.plain_model import ClearModel
+    from puma.reference.plain_model import PlainModel
 
 NEW = 32  # tokens of a generated text, unless said otherwise
 
@@ -69,7 +69,7 @@ def eval(
         A file for the records of examples; what it holds already is not computed again.
     """
     from puma.measure.evaluation import TASKS, summary
-    from puma.reference.plain_model import ClearModel
+    from puma.reference.plain_model import PlainModel
 
     started = time.perf_counter()
     for name, number in (("limit", limit), ("tokens", tokens)):
@@ -77,7 +77,7 @@ def eval(
             raise UsageError(f"--{name} {number} leaves nothing", "pass 1 or more")
     new = tokens if tokens is not None else NEW if task == "generation" else 0
     with ui.progress(output.json) as progress:
-        plain = ClearModel(model)
+        plain = PlainModel(model)
         if plain.causal != (task in ("perplexity", "generation")):
             raise UsageError(f"{plain.name} does no {task}", "choose a task that fits the model")
         if task == "classification" and not plain.labels:
@@ -98,7 +98,7 @@ def eval(
 
 
 def _examples(
-    model: ClearModel, task: str, data: Path, text: str | None, label: str | None, split: str | None, limit: int | None
+    model: PlainModel, task: str, data: Path, text: str | None, label: str | None, split: str | None, limit: int | None
 ) -> Any:
     from puma.measure.examples import read_images, read_table, read_text
     from puma.models.config import Vit
@@ -121,24 +121,24 @@ def _examples(
 
 
 @contextlib.contextmanager
-def _sessions(model: ClearModel, clear: bool, approximation: str, progress: ui.Progress) -> Iterator[dict[str, Any]]:
+def _sessions(model: PlainModel, clear: bool, approximation: str, progress: ui.Progress) -> Iterator[dict[str, Any]]:
     """What is compared: float, the profile's functions in float, and the secure computation or its like."""
     from puma.local.cluster import LocalCluster
-    from puma.reference.fixed_session import Unshared
+    from puma.reference.fixed_session import FixedSession
     from puma.reference.float_session import Plain
 
     found: dict[str, Any] = {"plaintext": Plain(model.config, model.params)}
     if approximation != "spline":
         found["approximated"] = Plain(model.config, model.params, approximation)
     if clear:
-        yield found | {"secure": Unshared(model.config, model.params, approximation)}
+        yield found | {"secure": FixedSession(model.config, model.params, approximation)}
         return
     with LocalCluster(model, progress, approximation=approximation) as cluster:
         yield found | {"secure": cluster.session}
 
 
 def _work(
-    model: ClearModel, task: str, prompts: list[Prompt], sessions: dict[str, Any], new: int, records: _Records,
+    model: PlainModel, task: str, prompts: list[Prompt], sessions: dict[str, Any], new: int, records: _Records,
     progress: ui.Progress,
 ) -> None:  # fmt: skip
     from puma.measure.evaluation import TASKS, batches

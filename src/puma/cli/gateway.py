@@ -110,10 +110,10 @@ def _starter(
         first = start()
         return _after(first, start), first.model
     from puma.local.cluster import LocalCluster
-    from puma.reference.plain_model import ClearModel
+    from puma.reference.plain_model import PlainModel
 
     with ui.progress(output.json) as progress:
-        clear = ClearModel(source)
+        clear = PlainModel(source)
         start = partial(LocalCluster, clear, store=store, reveal_logits=reveal)
         first = start(progress)
     return _after(first, start), clear

@@ -9,7 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import puma
+from puma.version import VERSION
 
 PACKAGES = ("torch", "numba", "numpy", "cryptography", "msgspec", "safetensors", "tokenizers")
 FEATURES = {"aes": "AES-NI", "avx2": "AVX2", "avx512f": "AVX-512"}
@@ -38,7 +38,7 @@ def memory_gib() -> float:
 
 def versions() -> dict[str, str]:
     """Of Puma, Python and what Puma stands on."""
-    found = {"puma": puma.__version__, "python": platform.python_version()}
+    found = {"puma": VERSION, "python": platform.python_version()}
     for name in PACKAGES:
         try:
             found[name] = version(name)

@@ -55,11 +55,11 @@ def share(
     """
     from puma.client.owner import card_of, state_folder, upload
     from puma.models.ranges import hides
-    from puma.reference.plain_model import ClearModel
+    from puma.reference.plain_model import PlainModel
 
     started = time.perf_counter()
     with ui.progress(output.json) as progress:
-        clear = ClearModel(model)
+        clear = PlainModel(model)
         files = {label: read() for label, read in clear.files.items()}
         called, allowed = name or _name(clear.name), [each.strip() for each in approximations.split(",")]
         progress("checking the weights", 0, 1)

@@ -26,7 +26,7 @@ def party(
     sessions: Count | None = None,
     max_tokens: Count | None = None,
     memory: Annotated[float | None, Parameter(name="--memory")] = None,
-    material: float | None = None,
+    preprocessing: float | None = None,
     drain: float = 30.0,
     audit: Path | None = None,
     insecure: Flag = False,
@@ -52,7 +52,7 @@ def party(
         Tokens of a request; no more than the cluster file allows.
     memory
         GiB that this process may take before it refuses new sessions and requests.
-    material
+    preprocessing
         GiB of disk for what clients let this party prepare ahead, encrypted; nothing is prepared unless given.
     drain
         Seconds that a party which is told to stop waits for requests to end.
@@ -65,14 +65,19 @@ def party(
     from puma.party.daemon import Daemon, Settings
     from puma.party.health import Health
 
-    for name, value in (("sessions", sessions), ("max-tokens", max_tokens), ("memory", memory), ("material", material)):
+    for name, value in (
+        ("sessions", sessions),
+        ("max-tokens", max_tokens),
+        ("memory", memory),
+        ("preprocessing", preprocessing),
+    ):
         if value is not None and value <= 0:
             raise UsageError(f"--{name} {value} serves nobody", "give a number above 0, or leave it out")
     place = config.split_address(listen) if listen else None
     settings = Settings(
         key=key, cluster=config.read(cluster), store=store, listen=place, sessions=sessions, tokens=max_tokens,
         memory=int((memory or 0) * GIB), audit=audit, plain=insecure,
-        material=int((material or 0) * GIB),
+        preprocessing=int((preprocessing or 0) * GIB),
     )  # fmt: skip
     daemon = Daemon(settings)
     asked = 0

@@ -15,8 +15,8 @@ from puma.cli.where import Where, opened
 from puma.errors import UsageError
 
 if TYPE_CHECKING:
-    from puma.client.client import Asking
-    from puma.client.model_info import PublicModel
+    from puma.client.client import Client
+    from puma.client.model_info import ModelInfo
     from puma.client.sampling import Sampling
 
 
@@ -40,7 +40,7 @@ def generate_all(
     """Continue all prompts, and print them in their order."""
     from puma.models.text import check_batch
 
-    def checked(clear: PublicModel) -> list[list[int]]:
+    def checked(clear: ModelInfo) -> list[list[int]]:
         ids = [clear.prompt_ids(prompt, tokens) for prompt in prompts]
         check_batch(clear.config, [len(prompt) for prompt in ids], tokens)
         return ids
@@ -102,7 +102,7 @@ def sampling(chance: Chance, compare: bool, where: Where) -> Sampling:
 
 
 def _all_tokens(
-    cluster: Asking, ids: list[list[int]], tokens: int, asked: dict[str, Any], as_json: bool
+    cluster: Client, ids: list[list[int]], tokens: int, asked: dict[str, Any], as_json: bool
 ) -> list[list[int]]:
     """The new tokens of each prompt."""
     steps = []
@@ -114,7 +114,7 @@ def _all_tokens(
     return [list(new) for new in zip(*steps)]
 
 
-def _result(clear: PublicModel, prompt: str, ids: list[int], found: list[int], compare: bool) -> dict[str, Any]:
+def _result(clear: ModelInfo, prompt: str, ids: list[int], found: list[int], compare: bool) -> dict[str, Any]:
     result = {"prompt": prompt, "text": clear.decode(found), "token_ids": found}
     return result | ({"compare": agreement(clear, ids, found)} if compare else {})
 

@@ -40,12 +40,12 @@ def prepare(
     count
         How many requests to prepare; each serves once.
     store
-        The folder where parties on this machine keep it, or a cluster's client its tickets; below /dev/shm if left out.
+        The folder where parties on this machine keep it, or a cluster's client its part; below /dev/shm if left out.
     approximation
         Which functions the request will be computed with: ours, those of the PUMA paper, or MPCFormer's.
     """
     from puma.local.inventory import default_folder
-    from puma.wire.request_shapes import job
+    from puma.wire.request_shapes import shaped
 
     where.check()
     if count < 1:
@@ -55,19 +55,19 @@ def prepare(
         if where.cluster is not None and model is not None:
             where, model = replace(where, model=where.model or model), None
         cluster, request = opened(
-            where, model, lambda clear: job(clear.config, prompt, tokens, batch), progress, folder, approximation
+            where, model, lambda clear: shaped(clear.config, prompt, tokens, batch), progress, folder, approximation
         )
-        clear, tickets = cluster.model, []
+        clear, prepared_requests = cluster.model, []
         with cluster:
             for i in range(count):
                 progress("preparing", i, count)
-                tickets.append(cluster.prepare(prompt, tokens, batch))
-    new, sizes = getattr(request, "tokens", 0), tickets[0].sizes
-    seconds, sent = sum(t.seconds for t in tickets), sum(t.offline for t in tickets)
+                prepared_requests.append(cluster.prepare(prompt, tokens, batch))
+    new, sizes = getattr(request, "tokens", 0), prepared_requests[0].sizes
+    seconds, sent = sum(t.seconds for t in prepared_requests), sum(t.offline for t in prepared_requests)
     if output.json:
         asked = {"model": clear.name, "prompt": prompt, "tokens": new, "batch": batch, "count": count}
         asked |= {"store": str(folder)}
-        ui.answer(asked | {"seconds": seconds, "bytes": sent, "material": sizes})
+        ui.answer(asked | {"seconds": seconds, "bytes": sent, "preprocessing": sizes})
         return
     each = f"{seconds / count:.2f} s and {ui.amount(sent / count)} sent for each"
     ui.say(f"{count} prepared for {clear.name}, {prompt} tokens in, {new} out: {each}")
@@ -96,11 +96,11 @@ def store(*, store: Path | None = None, clear: Flag = False, delete: Flag = Fals
     kept = look(folder)
     if output.json:
         found: dict[str, Any] = {"store": str(folder), "models": kept.models}
-        ui.answer(found | {"prepared": kept.prepared, "material": kept.material})
+        ui.answer(found | {"prepared": kept.prepared, "preprocessing": kept.preprocessing})
         return
     rows = [["", "P0", "P1", "P2"]] + [[name, *map(ui.amount, sizes)] for name, sizes in kept.models.items()]
     one = "" if len(kept.models) == 1 else "s"
     ui.say(
         f"{folder}: {len(kept.models)} model{one}, {kept.prepared} prepared request{'' if kept.prepared == 1 else 's'}"
     )
-    ui.table([*rows, ["material", *map(ui.amount, kept.material)]])
+    ui.table([*rows, ["preprocessing", *map(ui.amount, kept.preprocessing)]])

@@ -178,9 +178,12 @@ def cost_line(cost: Cost, tokens: int = 0, texts: int = 0) -> str:
 
 
 def prepared(*costs: Cost) -> dict[str, Any]:
-    """Whether requests ran on material, and what had been spent on it beforehand."""
+    """Whether requests ran on preprocessing, and what had been spent on it beforehand."""
     ahead = [cost.prepared for cost in costs if cost.prepared]
-    spent = {"seconds": sum(ticket.seconds for ticket in ahead), "bytes": sum(ticket.offline for ticket in ahead)}
+    spent = {
+        "seconds": sum(prepared_request.seconds for prepared_request in ahead),
+        "bytes": sum(prepared_request.offline for prepared_request in ahead),
+    }
     return {"prepared": len(ahead) == len(costs)} | ({"ahead": spent} if ahead else {})
 
 

@@ -15,7 +15,7 @@ from puma.errors import UsageError
 
 if TYPE_CHECKING:
     from puma.client.connect import ClusterSession, RemoteCluster
-    from puma.client.model_info import PublicModel
+    from puma.client.model_info import ModelInfo
 
 T = TypeVar("T")
 End = Literal["eos"]
@@ -41,15 +41,15 @@ class Where:
     """Links without TLS, to parties that were started likewise on this machine."""
 
     def connect(self, approximation: str = "spline", store: Path | None = None) -> RemoteCluster:
-        """Open a session with these parties; tickets for what they have prepared lie below `store`."""
+        """Open a session with these parties; prepared requests for what they have prepared lie below `store`."""
         from puma.client.connect import connect
         from puma.store import folders
 
         assert self.cluster is not None
         if self.key is None:
             raise UsageError("parties answer to a key only", "name yours with --as, such as --as alice.key")
-        tickets = folders.private_folder(store) / "client" if store else None
-        how = {"plain": self.insecure, "approximation": approximation, "tickets": tickets}
+        prepared_requests = folders.private_folder(store) / "client" if store else None
+        how = {"plain": self.insecure, "approximation": approximation, "prepared_requests": prepared_requests}
         return connect(self.cluster, self.model or "", self.key, **how)  # type: ignore[arg-type]
 
     def check(self, **local: object) -> None:
@@ -87,9 +87,9 @@ def opened(
             cluster.close()
             raise
     from puma.local.cluster import LocalCluster
-    from puma.reference.plain_model import ClearModel
+    from puma.reference.plain_model import PlainModel
 
-    clear = ClearModel(source)
+    clear = PlainModel(source)
     asked = ask(clear)
     local = LocalCluster(clear, progress, store=store, reveal_logits=reveal_logits, approximation=approximation)
     return local, asked
@@ -102,7 +102,7 @@ def kept(store: Path | None, prepared: bool) -> Path | None:
     return store or (default_folder() if prepared else None)
 
 
-def sentences(clear: PublicModel, texts: Sequence[str]) -> list[Any]:
+def sentences(clear: ModelInfo, texts: Sequence[str]) -> list[Any]:
     """Token ids of texts that go in one request."""
     from puma.models.text import check_batch
 

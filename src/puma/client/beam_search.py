@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from puma.errors import UsageError
-from puma.wire.messages import MOST_BEAMS
+from puma.wire.limits import MOST_BEAMS
 
 MOST_PENALTY = 10.0
 

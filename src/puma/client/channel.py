@@ -20,7 +20,7 @@ from puma.wire import messages as msg
 R = TypeVar("R")
 
 
-class Talking:
+class PartyChannel:
     """One link to each of P0, P1, P2, in this order; an error ends it."""
 
     def __init__(self, links: Sequence[Any]) -> None:

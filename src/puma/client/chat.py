@@ -14,14 +14,14 @@ from jinja2 import Template, TemplateError
 from jinja2.ext import loopcontrols
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from puma.client.model_info import PublicModel
+from puma.client.model_info import ModelInfo
 from puma.errors import InputError
 
 
 class Conversation:
     """What was said so far. `asked` gives the prompt of the next turn, and `answered` keeps its answer."""
 
-    def __init__(self, model: PublicModel) -> None:
+    def __init__(self, model: ModelInfo) -> None:
         self._model = model
         self._messages: list[dict[str, str]] = []
         self._text = ""  # of a conversation without a template

@@ -14,13 +14,13 @@ from typing import Any, Literal, overload
 from torch import Tensor
 
 from puma.client.beam_search import Beams
-from puma.client.model_info import PublicModel
+from puma.client.model_info import ModelInfo
 from puma.client.sampling import Sampling
 from puma.client.session import Cost, Session
 from puma.errors import UsageError
-from puma.store.prepared_requests import Ticket
+from puma.store.prepared_requests import PreparedRequest
 from puma.wire.messages import Encode, Input
-from puma.wire.request_shapes import job
+from puma.wire.request_shapes import shaped
 
 Stop = Literal["eos"] | None
 
@@ -42,10 +42,10 @@ class Encoding:
     cost: Cost
 
 
-class Asking(ABC):
+class Client(ABC):
     """The questions. A subclass says which model and which session; `close` ends both."""
 
-    model: PublicModel
+    model: ModelInfo
 
     @property
     @abstractmethod
@@ -173,13 +173,13 @@ class Asking(ABC):
         (found,) = self.session.fill([tokens.ids], places, top, [tokens.types], lengths, padded)
         return [[self.decode([token]) for token in ranked] for ranked in found]
 
-    def prepare(self, prompt: int, tokens: int | None = None, batch: int = 1) -> Ticket:
+    def prepare(self, prompt: int, tokens: int | None = None, batch: int = 1) -> PreparedRequest:
         """Let the parties do ahead what a request of this shape needs no input for: prompts of a length, new tokens.
 
         An encoder takes no `tokens`. The next request of exactly this shape uses it up, in this cluster or a later one
         with the same store.
         """
-        request = job(self.model.config, prompt, tokens, batch)
+        request = shaped(self.model.config, prompt, tokens, batch)
         if isinstance(request, Encode):
             request = Encode(Input(request.input.lengths, [], [], [0] * request.input.tokens), self.model.output)
         return self.session.prepare(request)

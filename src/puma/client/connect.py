@@ -15,10 +15,9 @@ from pathlib import Path
 from time import monotonic
 from typing import Any, Literal, TypeVar
 
-import puma
 from puma import config
-from puma.client.client import Asking
-from puma.client.model_info import PublicModel
+from puma.client.client import Client
+from puma.client.model_info import ModelInfo
 from puma.client.session import Session
 from puma.config import Cluster
 from puma.crypto import identity
@@ -29,10 +28,12 @@ from puma.net.handshake import NO_COOKIE, SESSION_BYTES, Identity
 from puma.net.tcp import dial
 from puma.net.tls import Tls
 from puma.nn.paper import PROFILES, SPLINE
-from puma.party.session_server import allow_approximation, received
-from puma.party.session_thread import SILENCE
-from puma.store.prepared_requests import Tickets
+from puma.store.prepared_requests import PreparedRequests
+from puma.version import VERSION
 from puma.wire import messages as msg
+from puma.wire.files import received
+from puma.wire.limits import SILENCE
+from puma.wire.policy import allow_approximation
 
 T = TypeVar("T")
 
@@ -54,8 +55,8 @@ class ClusterSession(Session):
         for reply in found:
             if not isinstance(reply, msg.Ready):
                 raise ProtocolError("a party did not begin with its greeting", "run the same version everywhere")
-            if reply.version != puma.__version__:
-                what = f"the parties run puma {reply.version}, this is {puma.__version__}"
+            if reply.version != VERSION:
+                what = f"the parties run puma {reply.version}, this is {VERSION}"
                 raise ProtocolError(what, "run the same version of Puma everywhere")
 
     def models(self) -> list[msg.Listed]:
@@ -72,7 +73,7 @@ class ClusterSession(Session):
                 alike.append(msg.Listed(listed.card, listed.config, listed.sharing, size))
         return alike
 
-    def use(self, name: str = "", approximation: str = SPLINE) -> PublicModel:
+    def use(self, name: str = "", approximation: str = SPLINE) -> ModelInfo:
         """Open a model at all parties, which must agree about it; the only one there is unless a name is given.
 
         It will be computed with this approximation; PolicyError unless the model's owner allows that.
@@ -94,7 +95,7 @@ class ClusterSession(Session):
         allow_approximation(card, approximation)
         file = next((file for file in card.files if file.name == TOKENIZER), None)
         tokenizer = tokenizer_of(self.fetch(file) if file else None)
-        found = PublicModel(card.name, self.config, tokenizer, card.eos)
+        found = ModelInfo(card.name, self.config, tokenizer, card.eos)
         found.hides = card.hides
         found.max_tokens = min(self.cluster.policy.max_tokens, card.max_tokens or self.cluster.policy.max_tokens)
         template = {file.name: file for file in card.files}
@@ -202,10 +203,10 @@ def _guard(cluster: Cluster, key: str | Path, plain: bool) -> Guard:
     return Tls(credentials.certificate, credentials.key, cluster)
 
 
-class RemoteCluster(Asking):
+class RemoteCluster(Client):
     """A model served by three distant parties, as `connect` gives it."""
 
-    def __init__(self, session: ClusterSession, model: PublicModel) -> None:
+    def __init__(self, session: ClusterSession, model: ModelInfo) -> None:
         self._session, self.model = session, model
 
     @property
@@ -224,18 +225,18 @@ class RemoteCluster(Asking):
 
 def connect(
     cluster: str | Path | Cluster = "cluster.toml", model: str = "", key: str | Path = "client.key", *,
-    plain: bool = False, approximation: str = SPLINE, tickets: str | Path | None = None,
+    plain: bool = False, approximation: str = SPLINE, prepared_requests: str | Path | None = None,
 ) -> RemoteCluster:  # fmt: skip
     """Ask a model that three distant parties serve: by its name, or the only one there is.
 
     `cluster` is the file that says who they are, and `key` the client's key that they know. `approximation` says which
-    functions they compute, "spline", "puma" or "mpcformer", as far as the model's owner allows. `tickets` is a folder
-    in memory for what `prepare` gives and later requests use up, in this session or another. Raises the errors of
-    puma.errors; AdmissionError or PolicyError where the parties refuse.
+    functions they compute, "spline", "puma" or "mpcformer", as far as the model's owner allows. `prepared_requests` is
+    a folder in memory for what `prepare` gives and later requests use up, in this session or another. Raises the errors
+    of puma.errors; AdmissionError or PolicyError where the parties refuse.
     """
     session = open_session(cluster, key, "client", plain)
     try:
-        session.tickets = Tickets(tickets) if tickets else None
+        session.prepared_requests = PreparedRequests(prepared_requests) if prepared_requests else None
         return RemoteCluster(session, session.use(model, approximation))
     except BaseException:
         session.close()

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from puma.store.prepared_requests import Ticket
+from puma.store.prepared_requests import PreparedRequest
 from puma.wire import messages as msg
 
 
@@ -24,7 +24,7 @@ class Cost:
     cpu_by_party: list[float]
     peak_rss_mib: list[float]
     breakdown: list[dict[str, Any]] = field(repr=False)
-    prepared: Ticket | None = field(default=None, repr=False)  # what was done beforehand, if anything
+    prepared: PreparedRequest | None = field(default=None, repr=False)  # what was done beforehand, if anything
 
     @property
     def total(self) -> int:
@@ -43,7 +43,7 @@ class Cost:
         }  # fmt: skip
 
 
-def cost_of(reports: Sequence[msg.Report], client: int, prepared: Ticket | None = None) -> Cost:
+def cost_of(reports: Sequence[msg.Report], client: int, prepared: PreparedRequest | None = None) -> Cost:
     """Join three parties' reports; the client's upload counts as online."""
     names = list(dict.fromkeys(s.name for r in reports for s in r.spent))
     parts = {n: [next((s for s in r.spent if s.name == n), None) for r in reports] for n in names}

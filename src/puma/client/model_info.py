@@ -22,7 +22,7 @@ SPECIALS = ("bos_token", "eos_token", "pad_token", "unk_token")
 MASKS = ("[MASK]", "<mask>")
 
 
-class PublicModel:
+class ModelInfo:
     """A model without its weights."""
 
     def __init__(self, name: str, config: Config, tokenizer: Tokenizer | None, eos: Sequence[int] = ()) -> None:

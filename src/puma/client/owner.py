@@ -19,9 +19,8 @@ import torch
 from torch import Tensor
 
 from puma.client.connect import ClusterSession
-from puma.client.session import KEEP_MASKS_BELOW, Progress, masked
+from puma.client.session import Progress, masked
 from puma.crypto.prg import fresh_secret
-from puma.engine.engine import tensor_specs
 from puma.errors import PeerLost, StoreError, TensorError, UsageError
 from puma.models.config import Config
 from puma.nn.paper import PROFILES, SPLINE
@@ -29,6 +28,8 @@ from puma.store import folders
 from puma.store.folders import explained
 from puma.store.preprocessing import ID_BYTES
 from puma.wire import messages as msg
+from puma.wire.limits import FRAME_BYTES
+from puma.wire.parameters import KEEP_MASKS_BELOW, tensor_specs
 
 
 class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -177,8 +178,8 @@ def _offer(session: ClusterSession, plan: Plan, specs: list[msg.TensorSpec]) -> 
 def _send_files(session: ClusterSession, link: Any, files: Mapping[str, bytes]) -> None:
     with session._talking():
         for content in map(memoryview, files.values()):
-            for at in range(0, len(content), msg.FRAME_BYTES):
-                link.send(content[at : at + msg.FRAME_BYTES])
+            for at in range(0, len(content), FRAME_BYTES):
+                link.send(content[at : at + FRAME_BYTES])
 
 
 def _send(session: ClusterSession, links: Sequence[Any], tensor: Tensor, spec: msg.TensorSpec, resume: Resume) -> None:

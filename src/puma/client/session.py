@@ -18,15 +18,14 @@ from torch import Tensor
 
 from puma import kernels
 from puma.client.beam_search import Beams
-from puma.client.channel import Talking
+from puma.client.channel import PartyChannel
 from puma.client.cost import Cost, cost_of
 from puma.client.sampling import Sampler, Sampling
 from puma.crypto.prg import PairKey, fresh_secret
-from puma.engine.engine import EVERY_TOKEN, tensor_specs
 from puma.errors import (
     InputError,
-    MaterialError,
     PolicyError,
+    PreprocessingError,
     PumaError,
     TensorError,
     UsageError,
@@ -34,14 +33,16 @@ from puma.errors import (
 from puma.models.config import Config, Vit
 from puma.models.text import check_batch
 from puma.mpc.seeded import rest_bytes
-from puma.store.prepared_requests import Ticket, Tickets
+from puma.store.prepared_requests import PreparedRequest, PreparedRequests
 from puma.store.preprocessing import ID_BYTES
 from puma.wire import messages as msg
 from puma.wire import pixels
-from puma.wire.prompt import Sealed, Seeds, seal, upload_bytes
+from puma.wire.limits import FRAME_WORDS
+from puma.wire.messages import EVERY_TOKEN
+from puma.wire.parameters import KEEP_MASKS_BELOW, tensor_specs
+from puma.wire.prompt import InputShare, Seeds, share_input, upload_bytes
 
 LOGITS_HINT = "search greedily, or let the owner share with reveal_logits"
-KEEP_MASKS_BELOW = 50_000_000  # parameters; larger models draw their masks again at every use
 PIECE_WORDS = 1 << 15  # that the owner masks at a time
 
 Inference = msg.Generate | msg.Encode
@@ -57,7 +58,7 @@ def masked(x: Tensor, spec: msg.TensorSpec, seeds: Sequence[bytes], purpose: str
     size = rest_bytes((PIECE_WORDS,), spec.bits)
     readers = [PairKey(seed).stream(purpose).reader(0) for seed in seeds]
     pads = torch.empty((2, size), dtype=torch.uint8)
-    for frame in x.reshape(-1).split(msg.FRAME_WORDS):
+    for frame in x.reshape(-1).split(FRAME_WORDS):
         packed = torch.empty(rest_bytes(frame.shape, spec.bits), dtype=torch.uint8)
         for piece, out in zip(frame.split(PIECE_WORDS), packed.split(size), strict=True):
             l1, l2 = (reader.into(pad[: out.numel()]) for reader, pad in zip(readers, pads, strict=True))
@@ -82,7 +83,7 @@ def secret_length(
     return width
 
 
-class Session(Talking):
+class Session(PartyChannel):
     """One link to each of P0, P1, P2, in this order. One request at a time; an error ends it."""
 
     def __init__(self, links: Sequence[Any], approximation: str = "spline") -> None:
@@ -93,7 +94,7 @@ class Session(Talking):
         self.card: msg.Card | None = None  # and what its owner says of it
         self.reveals = False  # whether its owner lets clients see logits
         self.cost: Cost | None = None
-        self.tickets: Tickets | None = None  # where requests look for what has been prepared
+        self.prepared_requests: PreparedRequests | None = None  # where requests look for what has been prepared
 
     # -- owner ----------------------------------------------------------------------------------------------
 
@@ -159,7 +160,7 @@ class Session(Talking):
             raise PolicyError("the model's owner does not let clients see logits", msg.POLICY_HINT)
         paced = paced or choose is not None
         order = partial(msg.Generate, tokens=tokens, temperature=temperature, reveal=choose is not None, paced=paced)
-        sent, ticket = self._ask(order, prompts, [], tokens)
+        sent, prepared_request = self._ask(order, prompts, [], tokens)
         mine = self._requests
         while self._unread:
             result = self._result()
@@ -171,13 +172,13 @@ class Session(Talking):
                 if mine == self._requests and (self._paced or not self._unread):
                     if self._paced:
                         self._leave()
-                    self.cost = cost_of(self._reports(), sent, ticket)
+                    self.cost = cost_of(self._reports(), sent, prepared_request)
                 raise
             if mine != self._requests:
                 raise UsageError("a new request came before this one was read", "read a stream to its end")
             if self._paced:
                 sent += self._go_on(new if choose else [])
-        self.cost = cost_of(self._reports(), sent, ticket)
+        self.cost = cost_of(self._reports(), sent, prepared_request)
 
     def search(self, prompt: Sequence[int], beams: Beams, stop: bool = False) -> Iterator[int]:
         """Search for the likeliest text, which `beams` then holds; yield how many steps are done.
@@ -188,7 +189,7 @@ class Session(Talking):
         if not self.reveals:
             raise PolicyError("beam search needs logits, which the model's owner does not let clients see", LOGITS_HINT)
         order = partial(msg.Generate, tokens=beams.tokens, reveal=True, paced=True, beams=beams.count)
-        sent, ticket = self._ask(order, [prompt], [], beams.tokens)
+        sent, prepared_request = self._ask(order, [prompt], [], beams.tokens)
         mine = self._requests
         while self._unread:
             result = self._result()
@@ -201,7 +202,7 @@ class Session(Talking):
                 self._leave()
             elif self._paced:
                 sent += self._go_on(chosen, beams.hidden())
-        self.cost = cost_of(self._reports(), sent, ticket)
+        self.cost = cost_of(self._reports(), sent, prepared_request)
 
     def asked(self, how: Sampling) -> dict[str, Any]:
         """How `generate` does it: at the client where logits may be seen, else by the parties, who take a temperature
@@ -223,9 +224,11 @@ class Session(Talking):
         `padded`, or else the next power of two from 16 on; ranges.check_hiding says for which models that is right.
         """
         width = secret_length(self.config, prompts, types, padded) if lengths == "secret" else 0
-        sent, ticket = self._ask(lambda job: msg.Encode(job, output), prompts, () if width else types, 1, width)
+        sent, prepared_request = self._ask(
+            lambda job: msg.Encode(job, output), prompts, () if width else types, 1, width
+        )
         result = self._result()
-        self.cost = cost_of(self._reports(), sent, ticket)
+        self.cost = cost_of(self._reports(), sent, prepared_request)
         each = output in EVERY_TOKEN or (output == "logits" and getattr(self.config, "each_token", False))
         if each and width:
             return [rows[: len(ids)] for ids, rows in zip(prompts, result.split(width), strict=True)]
@@ -245,19 +248,21 @@ class Session(Talking):
             raise InputError("a masked place is not among the tokens", "places count from 0 in each prompt")
         rows = [start + i for start, places in zip(starts, masked) for i in places]
         types = () if width else types
-        sent, ticket = self._ask(lambda job: msg.Encode(job, "tokens", rows=rows, top=top), prompts, types, top, width)
+        sent, prepared_request = self._ask(
+            lambda job: msg.Encode(job, "tokens", rows=rows, top=top), prompts, types, top, width
+        )
         found = [[int(index) % (1 << self._bits) for index in self._result()] for _ in range(top)]
-        self.cost = cost_of(self._reports(), sent, ticket)
+        self.cost = cost_of(self._reports(), sent, prepared_request)
         ranked = iter(zip(*found, strict=True))
         return [[list(next(ranked)) for _ in places] for places in masked]
 
-    def prepare(self, request: Inference) -> Ticket:
-        """Let the parties do beforehand what the request needs no input for; the ticket goes to `tickets`.
+    def prepare(self, request: Inference) -> PreparedRequest:
+        """Let the parties do beforehand what the request needs no input for; `prepared_requests` keeps the result.
 
         Only what everyone may know of `request` matters: its lengths, its number of tokens, its output.
         """
-        if self.tickets is None:
-            raise MaterialError("there is no place for what is prepared", "start the cluster with a store")
+        if self.prepared_requests is None:
+            raise PreprocessingError("there is no place for what is prepared", "start the cluster with a store")
         named = msgspec.structs.replace(request.input, approximation=self.approximation)
         request = msg.bare(msgspec.structs.replace(request, input=named))
         seeds, identity = Seeds.fresh(), fresh_secret()[:ID_BYTES]
@@ -269,12 +274,12 @@ class Session(Talking):
                 link.send_control(msg.encode(msg.Prepare(identity, msgspec.structs.replace(request, input=part))))
         reports = self._reports()
         cost = cost_of(reports, 0)
-        ticket = Ticket(
+        prepared_request = PreparedRequest(
             id=identity, sharing=self.sharing, request=request, choices=seeds.choices, masks=seeds.masks,
-            seconds=cost.seconds, offline=cost.total, sizes=[report.material for report in reports],
+            seconds=cost.seconds, offline=cost.total, sizes=[report.preprocessing for report in reports],
         )  # fmt: skip
-        self.tickets.add(ticket)
-        return ticket
+        self.prepared_requests.add(prepared_request)
+        return prepared_request
 
     def selftest(self) -> Tensor:
         """The parties' answer to the built-in self-test."""
@@ -302,8 +307,8 @@ class Session(Talking):
         types: Sequence[Sequence[int]],
         results: int,
         width: int = 0,
-    ) -> tuple[int, Ticket | None]:
-        """Send a request, on material prepared for it if there is any; the bytes of the prompt, and the ticket.
+    ) -> tuple[int, PreparedRequest | None]:
+        """Send a request, on preprocessing made for it if there is any; the bytes of the prompt, and what was prepared.
 
         All prompts are padded in secret to a `width`, if there is one.
         """
@@ -312,21 +317,25 @@ class Session(Talking):
         check_batch(self.config, lengths, results)
         self._begin(results)
         kinds = [*chain(*types)]
-        ticket = self._ticket(request(msg.Input(lengths, [], [], kinds, bool(width), self.approximation)))
-        sealed = sealed_under(ticket.seeds if ticket else None)
+        prepared_request = self._prepared_request(
+            request(msg.Input(lengths, [], [], kinds, bool(width), self.approximation))
+        )
+        sealed = sealed_under(prepared_request.seeds if prepared_request else None)
         with self._talking(sending=True):
             for link, part in zip(self.links, sealed, strict=True):
-                seeds = ([], []) if ticket else (part.masks, part.choices)
+                seeds = ([], []) if prepared_request else (part.masks, part.choices)
                 job = msg.Input(lengths, *seeds, kinds, bool(width), self.approximation)
-                asked = msgspec.structs.replace(request(job), material=ticket.id if ticket else b"")
+                asked = msgspec.structs.replace(
+                    request(job), preprocessing=prepared_request.id if prepared_request else b""
+                )
                 link.send_control(msg.encode(asked))
                 if part.payload.numel():
                     link.send(part.payload.numpy())
-        return upload, ticket
+        return upload, prepared_request
 
     def _input(
         self, prompts: Sequence[Sequence[int]] | Sequence[Tensor], padded: int
-    ) -> tuple[list[int], Callable[[Seeds | None], list[Sealed]], int]:
+    ) -> tuple[list[int], Callable[[Seeds | None], list[InputShare]], int]:
         """Rows of each prompt or image, what seals them under given seeds, and the bytes that will take."""
         config = self.config
         assert config is not None
@@ -334,30 +343,32 @@ class Session(Talking):
         if isinstance(config, Vit):
             rows = pixels.checked(prompts, config.patches, width)  # type: ignore[arg-type]
             lengths = [config.context] * len(prompts)
-            return lengths, lambda seeds: pixels.seal(rows, seeds), pixels.upload_bytes(len(rows), width)
+            return lengths, lambda seeds: pixels.share_input(rows, seeds), pixels.upload_bytes(len(rows), width)
         lengths, ids = [len(prompt) for prompt in prompts], [int(token) for prompt in prompts for token in prompt]
         if min(lengths, default=0) < 1 or min(ids) < 0 or max(ids) >= width:
             raise InputError(f"not prompts of a vocabulary of {width}", "pass token ids, at least one each")
         if not padded:
-            return lengths, lambda seeds: seal(ids, width, seeds), upload_bytes(len(ids), width)
+            return lengths, lambda seeds: share_input(ids, width, seeds), upload_bytes(len(ids), width)
         real = [i < length for length in lengths for i in range(padded)]
         rest = iter(ids)
         ids, pads = [next(rest) if here else 0 for here in real], [int(not here) for here in real]
         upload = upload_bytes(len(ids), width, len(ids))
-        return [padded] * len(lengths), lambda seeds: seal(ids, width, seeds, pads), upload
+        return [padded] * len(lengths), lambda seeds: share_input(ids, width, seeds, pads), upload
 
-    def _ticket(self, request: Inference) -> Ticket | None:
-        """A ticket for this request whose material every party has at hand; it is used up, and so is any that fails."""
-        while self.tickets is not None and (ticket := self.tickets.take(self.sharing, request)):
-            if not self._problem(ticket):
-                return ticket
+    def _prepared_request(self, request: Inference) -> PreparedRequest | None:
+        """A prepared request of this shape that every party has at hand; it is used up, and so is any that fails."""
+        while self.prepared_requests is not None and (
+            prepared_request := self.prepared_requests.take(self.sharing, request)
+        ):
+            if not self._problem(prepared_request):
+                return prepared_request
         return None
 
-    def _problem(self, ticket: Ticket) -> str:
-        """Let the parties take their material out; what one of them lacks."""
+    def _problem(self, prepared_request: PreparedRequest) -> str:
+        """Let the parties take their preprocessing out; what one of them lacks."""
         with self._talking():
             for link in self.links:
-                link.send_control(msg.encode(msg.Take(ticket.id)))
+                link.send_control(msg.encode(msg.Take(prepared_request.id)))
         return next((reply.problem for reply in self._replies(msg.Taken) if reply.problem), "")
 
     def _go_on(self, chosen: Sequence[int], hidden: Sequence[int] = ()) -> int:
@@ -371,7 +382,7 @@ class Session(Talking):
                 for link in self.links:
                     link.send_control(msg.encode(msg.Pace(True)))
                 return 0
-            for link, part in zip(self.links, seal(chosen, vocabulary, flags=hidden), strict=True):
+            for link, part in zip(self.links, share_input(chosen, vocabulary, flags=hidden), strict=True):
                 fed = msg.Input([1] * len(chosen), part.masks, part.choices, padded=bool(hidden))
                 link.send_control(msg.encode(msg.Pace(True, fed)))
                 if part.payload.numel():

@@ -18,8 +18,8 @@ from puma.models.config import Config, Decoder, Encoder, Vit, with_layers
 from puma.models.text import MAX_ELEMENTS, check_batch
 from puma.mpc.arithmetic import reshare
 from puma.mpc.cost import message_bytes
-from puma.mpc.fixed import ACTIVATION, RING, WEIGHT, formatted, index_bits
-from puma.mpc.lookahead import Foresight
+from puma.mpc.fixed import ACTIVATION, RING, formatted, index_bits
+from puma.mpc.lookahead import Lookahead
 from puma.mpc.party import Party
 from puma.mpc.retrieval import Choice
 from puma.mpc.seeded import Seeded, in_blocks
@@ -28,28 +28,15 @@ from puma.nn import functional as F
 from puma.nn.layout import Rows
 from puma.nn.sampling import LEAST_TEMPERATURE, MOST_TEMPERATURE, sample
 from puma.wire import pixels, prompt
-from puma.wire.messages import Encode, Generate, Input, Spent, TensorSpec
+from puma.wire.limits import MOST_TOP
+from puma.wire.messages import NEXT, OUTPUTS, Encode, Generate, Input, Spent
+from puma.wire.parameters import tensor_specs
 
 Emit = Callable[[Share], None]
 Given = Choice | Share | prompt.Flagged  # the input of a request: tokens, pixels, tokens with secret flags
 Proceed = Callable[[], Given | bool]  # the client's word after a result: its own choice of tokens, or whether to go on
 AHEAD = 4  # steps of which the dealer multiplies masks in one walk over a parameter: the first token waits for them
-NEXT = "next logits"  # of every token of a prompt the logits of the next one: whoever sees them can rebuild the head
-OUTPUTS = ("hidden", "pooled", "logits", "tokens", NEXT)
-EVERY_TOKEN = ("hidden", NEXT)  # outputs that have a row for each token
-MAX_TOP = 64  # tokens that a masked one may have been
 RULED_OUT = 1 << 12  # taken off a logit that has been answered: logits lie within 2^13 of each other
-
-
-def tensor_specs(config: Config) -> list[TensorSpec]:
-    """Names, shapes and formats of the parameters that the owner shares."""
-    shapes = architecture(config).parameters(config)
-    return [TensorSpec(name, shape, RING, parameter_frac(name)) for name, shape in shapes.items()]
-
-
-def parameter_frac(name: str) -> int:
-    """Biases are added to untruncated products, everything else is a factor or a table."""
-    return ACTIVATION + WEIGHT if name.endswith(".bias") else WEIGHT
 
 
 class Engine:
@@ -112,8 +99,8 @@ class Engine:
             raise UsageError("the model has no head for masked tokens", "use a ForMaskedLM checkpoint")
         if not job.rows or not all(0 <= row < job.input.tokens for row in job.rows):
             raise InputError("the masked places are not among the tokens", "name at least one, counted from 0")
-        if not 1 <= job.top <= min(MAX_TOP, self.config.vocab_size):
-            raise UsageError(f"the {job.top} most likely tokens make no answer", f"ask for 1 to {MAX_TOP}")
+        if not 1 <= job.top <= min(MOST_TOP, self.config.vocab_size):
+            raise UsageError(f"the {job.top} most likely tokens make no answer", f"ask for 1 to {MOST_TOP}")
 
     def generate(
         self, one_hot: Given, job: Generate, emit: Emit, prefilled: Callable[[], None],
@@ -127,12 +114,12 @@ class Engine:
         cache = Cache(self.config.layers, job.input.lengths)
         ranked = not (job.reveal or job.temperature)  # only which logit is the largest matters
         token: Any = None  # shares of indices, or logits that the client chooses from
-        with self._foresight(job) as foresight:
+        with self._lookahead(job) as lookahead:
             for step in range(job.tokens):
-                if foresight and step % AHEAD == 0:
-                    self._scout(foresight, job, range(step + 1, min(step + AHEAD, job.tokens)))
-                if foresight:
-                    foresight.begin(step)
+                if lookahead and step % AHEAD == 0:
+                    self._look_ahead(lookahead, job, range(step + 1, min(step + AHEAD, job.tokens)))
+                if lookahead:
+                    lookahead.begin(step)
                 with self.party.stage(f"step {step}"):
                     logits = self.model(one_hot if token is None else self._fed(token), cache, ranked=ranked)
                     with F.component("head", one_hot):
@@ -156,7 +143,7 @@ class Engine:
             return F.one_hot(token, self.config.vocab_size)
 
     @contextmanager
-    def _foresight(self, job: Generate) -> Iterator[Foresight | None]:
+    def _lookahead(self, job: Generate) -> Iterator[Lookahead | None]:
         """Meanwhile the dealer may make products of several steps at once, where parameters are drawn at each use and
         it knows the masks that will be fed: not those of tokens that the client chooses."""
         drawn = any(in_blocks(p) for p in self._params)
@@ -164,19 +151,19 @@ class Engine:
         if not self.party.is_dealer or self.party.dry or not drawn or not known:
             yield None
             return
-        self.party.foresight = Foresight()
+        self.party.lookahead = Lookahead()
         try:
-            yield self.party.foresight
+            yield self.party.lookahead
         finally:
-            self.party.foresight = None
+            self.party.lookahead = None
 
-    def _scout(self, foresight: Foresight, job: Generate, steps: range) -> None:
+    def _look_ahead(self, lookahead: Lookahead, job: Generate, steps: range) -> None:
         """Note the masks that the dealer will multiply with parameters in these steps."""
         prompts = job.input.lengths
         for step in steps:
             blank = self.party.nothing((len(prompts),))
             token = Share(self.party, blank, blank, index_bits(self.config.vocab_size), 0)
-            with foresight.scouting(step), self.party.silent(), self.party.stage(f"step {step}"):
+            with lookahead.looking_ahead(step), self.party.silent(), self.party.stage(f"step {step}"):
                 self.model(
                     self._fed(token), Cache.foreseen(self.config.layers, prompts, step), ranked=not job.temperature
                 )
@@ -232,8 +219,8 @@ def _admit_sampling(job: Generate) -> None:
         raise UsageError(
             "beams continue one prompt, as the client chooses from logits", "ask for logits, prompt by prompt"
         )
-    if job.material and job.paced:
-        raise UsageError("what is prepared runs in one go", "leave out the material, or generate a fixed number")
+    if job.preprocessing and job.paced:
+        raise UsageError("what is prepared runs in one go", "leave out the preprocessing, or generate a fixed number")
 
 
 def answered(party: Party, share: Share) -> None:

@@ -2,8 +2,9 @@
 
 Masks come from streams and never depend on a masked value. So the dealer can run the whole request beforehand, and an
 evaluator can rehearse it: the same text on zeros, with a silent peer, which draws the same masks. What the dealer sends
-meanwhile goes into the second evaluator's material. All streams of the run start from a key of its own, derived from
-the pair's secret and the id of the material, and that key is used for nothing else. This file must not know models.
+meanwhile goes into the second evaluator's preprocessing. All streams of the run start from a key of its own, derived
+from the pair's secret and the id of the preprocessing, and that key is used for nothing else. This file must not know
+models.
 """
 
 from __future__ import annotations
@@ -18,11 +19,11 @@ from torch import Tensor
 from puma import kernels
 from puma.crypto.prg import PairKey
 from puma.mpc.cost import message_bytes
-from puma.mpc.lookahead import Silence
+from puma.mpc.lookahead import NullLink
 from puma.mpc.party import DEALER, FIRST, SECOND, Party
 from puma.mpc.share import Share
 from puma.net import Link
-from puma.store.preprocessing import Header, Material, Shelf, Writer
+from puma.store.preprocessing import Header, Item, PreprocessingStore, Writer
 from puma.wire import messages as msg
 
 LENGTH = struct.Struct("<Q")
@@ -46,18 +47,18 @@ class Kept:
 class Played:
     """The dealer's link of the second evaluator once the request has come: what was kept, in the same order."""
 
-    def __init__(self, link: Link, material: Material) -> None:
-        self._link, self._material = link, material
+    def __init__(self, link: Link, preprocessing: Item) -> None:
+        self._link, self._preprocessing = link, preprocessing
 
     def recv(self, size: int) -> memoryview:
-        return self._material.read(size)
+        return self._preprocessing.read(size)
 
     def check(self) -> None:
         self._link.check()
 
 
 class Written:
-    """A tape in a rehearsal."""
+    """A precomputed in a rehearsal."""
 
     rehearsing = True
 
@@ -71,31 +72,33 @@ class Written:
 
 
 class Read:
-    """A tape in the run that was rehearsed."""
+    """A precomputed in the run that was rehearsed."""
 
     rehearsing = False
 
-    def __init__(self, material: Material) -> None:
-        self._material = material
+    def __init__(self, preprocessing: Item) -> None:
+        self._preprocessing = preprocessing
 
     def known(self, make: Callable[[], Tensor], shape: tuple[int, ...], bits: int) -> Tensor:
-        packed = self._material.read(message_bytes(torch.Size(shape).numel(), bits))
+        packed = self._preprocessing.read(message_bytes(torch.Size(shape).numel(), bits))
         return kernels.unpack(torch.frombuffer(packed, dtype=torch.uint8), bits, shape)
 
 
 @contextmanager
-def rehearsal(party: Party, shelf: Shelf, sharing: bytes, order: msg.Prepare) -> Iterator[Writer]:
-    """Meanwhile the party runs the request ahead; in the end the material is kept, or on an error nothing is."""
-    keys = party.child_keys(f"material {order.id.hex()}")
+def rehearsal(
+    party: Party, preprocessing_store: PreprocessingStore, sharing: bytes, order: msg.Prepare
+) -> Iterator[Writer]:
+    """Meanwhile the party runs the request ahead; in the end the preprocessing is kept, or on an error nothing is."""
+    keys = party.child_keys(f"preprocessing {order.id.hex()}")
     secret = b"" if party.is_dealer else keys[DEALER].secret
     header = Header(id=order.id, rank=party.rank, sharing=sharing, request=order.request, secret=secret)
-    writer = shelf.begin(header)
+    writer = preprocessing_store.begin(header)
     try:
         links = dict(party.links)
         if party.rank == FIRST:
-            links = {DEALER: Silence(), SECOND: Silence()}
+            links = {DEALER: NullLink(), SECOND: NullLink()}
         elif party.rank == SECOND:
-            links = {DEALER: Kept(party.links[DEALER], writer), FIRST: Silence()}
+            links = {DEALER: Kept(party.links[DEALER], writer), FIRST: NullLink()}
         with party.under(keys, links, None if party.is_dealer else Written(writer)):  # type: ignore[arg-type]
             yield writer
         writer.finish()
@@ -106,14 +109,16 @@ def rehearsal(party: Party, shelf: Shelf, sharing: bytes, order: msg.Prepare) ->
 
 
 @contextmanager
-def performance(party: Party, material: Material) -> Iterator[None]:
+def performance(party: Party, preprocessing: Item) -> Iterator[None]:
     """Meanwhile an evaluator runs the request itself, on what it has prepared."""
     links = dict(party.links)
     if party.rank == SECOND:
-        links[DEALER] = Played(party.links[DEALER], material)  # type: ignore[assignment]
+        links[DEALER] = Played(party.links[DEALER], preprocessing)  # type: ignore[assignment]
     # What the evaluators draw in common needs no agreement with what was rehearsed, only to be fresh.
-    keys = party.child_keys(f"material {material.header.id.hex()}") | {DEALER: PairKey(material.header.secret)}
-    with party.under(keys, links, Read(material)):
+    keys = party.child_keys(f"preprocessing {preprocessing.header.id.hex()}") | {
+        DEALER: PairKey(preprocessing.header.secret)
+    }
+    with party.under(keys, links, Read(preprocessing)):
         yield
 
 
@@ -126,9 +131,9 @@ def keep_output(writer: Writer, share: Share) -> None:
     writer.write(*parts)
 
 
-def kept_outputs(material: Material) -> Iterator[tuple[bytes, memoryview]]:
+def kept_outputs(preprocessing: Item) -> Iterator[tuple[bytes, memoryview]]:
     """Each output's description and components, ready to be sent."""
-    while material.left:
-        lengths = material.read(2 * LENGTH.size)
+    while preprocessing.left:
+        lengths = preprocessing.read(2 * LENGTH.size)
         description, parts = (LENGTH.unpack_from(lengths, at)[0] for at in (0, LENGTH.size))
-        yield bytes(material.read(description)), material.read(parts)
+        yield bytes(preprocessing.read(description)), preprocessing.read(parts)

@@ -8,14 +8,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from puma.client.chat import render
-from puma.client.model_info import PublicModel
+from puma.client.model_info import ModelInfo
 from puma.gateway.replies import Refused
 from puma.gateway.requests import Message
 
 ROLES = ("system", "developer", "user", "assistant")
 
 
-def prompt_ids(model: PublicModel, messages: Sequence[Message], tokens: int) -> list[int]:
+def prompt_ids(model: ModelInfo, messages: Sequence[Message], tokens: int) -> list[int]:
     """Token ids of a chat, up to where the assistant speaks; checked against the context."""
     turns = [{"role": _role(message), "content": message.text} for message in messages]
     if not turns:

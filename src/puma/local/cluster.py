@@ -17,18 +17,19 @@ from typing import Any
 
 import msgspec
 
-from puma.client.client import Answer, Asking, Encoding
+from puma.client.client import Answer, Client, Encoding
 from puma.client.session import Progress, Session
 from puma.errors import PumaError, UsageError
 from puma.kernels import warmup as warm
 from puma.net.handshake import Identity
 from puma.net.tcp import dial
 from puma.nn.paper import PROFILES, SPLINE
-from puma.party.process import SILENCE, Ports, Start
-from puma.reference.plain_model import ClearModel
+from puma.reference.plain_model import PlainModel
 from puma.store import folders
 from puma.store.models import content_name, owner_key
-from puma.store.prepared_requests import Tickets
+from puma.store.prepared_requests import PreparedRequests
+from puma.wire.launch import Ports, Start
+from puma.wire.limits import SILENCE
 
 # One thread a party, and freed memory kept for the next message: returning it to the system after each costs up to a
 # third of the time in page faults. What the user sets counts more.
@@ -47,7 +48,7 @@ Route = Callable[[str, str, int], int]  # who dials ("P2", "client"), whom ("P0"
 
 
 class Trio:
-    """The three processes and a session with them; in folders below `store`, each keeps models and material.
+    """The three processes and a session with them; in folders below `store`, each keeps models and preprocessing.
 
     `route` leads links through somebody else's ports, such as a slow network's; `program` is what Python runs as a
     party. Both are for measuring. `approximation` says which functions they compute, one of nn.paper.PROFILES; parties
@@ -74,7 +75,7 @@ class Trio:
             self._start(progress or _silent)
             self.session = Session(self._links, approximation)
             if self.store:
-                self.session.tickets = Tickets(self.store / "client")
+                self.session.prepared_requests = PreparedRequests(self.store / "client")
         except BaseException:
             self.kill()
             raise
@@ -169,7 +170,7 @@ def _tell(process: subprocess.Popen[str], words: msgspec.Struct) -> None:
         raise PumaError("a party process died while starting", "run `puma doctor`") from None
 
 
-class LocalCluster(Asking):
+class LocalCluster(Client):
     """A model served by three processes on this machine.
 
     `source` is a folder, a hub name, a model already opened, or None for the embedded model. In the folder `store` the
@@ -181,7 +182,7 @@ class LocalCluster(Asking):
 
     def __init__(
         self,
-        source: str | Path | ClearModel | None = None,
+        source: str | Path | PlainModel | None = None,
         progress: Progress | None = None,
         trio: Trio | None = None,
         store: str | Path | None = None,
@@ -192,7 +193,7 @@ class LocalCluster(Asking):
             raise UsageError(
                 f"these parties compute with {trio.session.approximation}, not {approximation}", "start others"
             )
-        clear = self.model = source if isinstance(source, ClearModel) else ClearModel(source)
+        clear = self.model = source if isinstance(source, PlainModel) else PlainModel(source)
         params = clear.params
         self._own = trio is None
         self._trio = trio or Trio(progress, store, approximation=approximation or SPLINE)

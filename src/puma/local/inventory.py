@@ -1,4 +1,4 @@
-"""What a local cluster has kept in its folder: models, material and tickets, and how to be rid of them.
+"""What a local cluster has kept in its folder: models, preprocessing and prepared requests, and how to be rid of them.
 
 It knows where the parties' folders lie, and must not know what is in their files.
 """
@@ -12,17 +12,17 @@ from pathlib import Path
 from puma.errors import StoreError
 from puma.store import folders
 from puma.store.models import Store
-from puma.store.prepared_requests import Tickets
-from puma.store.preprocessing import Shelf
+from puma.store.prepared_requests import PreparedRequests
+from puma.store.preprocessing import PreprocessingStore
 
 
 @dataclass(frozen=True)
-class Kept:
-    """Models by name with their bytes at P0, P1 and P2, prepared requests, and the bytes of their material there."""
+class Inventory:
+    """Models by name with their bytes at P0, P1 and P2, prepared requests, and the bytes of preprocessing there."""
 
     models: dict[str, list[int]]
     prepared: int
-    material: list[int]
+    preprocessing: list[int]
 
 
 def default_folder() -> Path:
@@ -34,24 +34,24 @@ def party_folders(root: Path) -> list[Path]:
     return [root / f"p{rank}" for rank in range(3)]
 
 
-def look(root: Path) -> Kept:
+def look(root: Path) -> Inventory:
     """What lies below `root`; StoreError if there is no such folder."""
     stores = [Store(folder) for folder in party_folders(_found(root))]
     names = sorted({name for store in stores for name in store.names()})
     models = {name: [store.size(name) for store in stores] for name in names}
-    material = [sum(Shelf(folder).sizes()) for folder in party_folders(root)]
-    return Kept(models, len(Tickets(root / "client").all()), material)
+    preprocessing = [sum(PreprocessingStore(folder).sizes()) for folder in party_folders(root)]
+    return Inventory(models, len(PreparedRequests(root / "client").all()), preprocessing)
 
 
 def forget(root: Path, models: bool) -> None:
-    """Throw away all material and tickets, and with `models` the models too."""
+    """Throw away all preprocessing and prepared requests, and with `models` the models too."""
     for folder in party_folders(_found(root)):
-        folders.retire(folder / "material")
+        folders.retire(folder / "preprocessing")
         if models:
             store = Store(folder)
             for name in store.names():
                 store.delete(name)
-    folders.retire(root / "client" / "tickets")
+    folders.retire(root / "client" / "prepared_requests")
 
 
 def _found(root: Path) -> Path:

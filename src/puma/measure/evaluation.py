@@ -15,13 +15,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from puma.engine.engine import NEXT
 from puma.errors import InputError, UsageError
 from puma.measure import scores as measures
 from puma.measure.examples import Example
 from puma.models import text as texts
 from puma.models.config import Vit
-from puma.reference.plain_model import ClearModel
+from puma.reference.plain_model import PlainModel
+from puma.wire.messages import NEXT
 
 PLAINTEXT, APPROXIMATED, SECURE = "plaintext", "approximated", "secure"
 BATCH_TOKENS = 2048  # of a request, about
@@ -43,13 +43,13 @@ class Prompt:
 class Task:
     """How examples become prompts, a batch of prompts records, and records figures."""
 
-    prompt: Callable[[ClearModel, Example, int], Prompt]
-    records: Callable[[ClearModel, list[Prompt], Sessions, int], list[Record]]
+    prompt: Callable[[PlainModel, Example, int], Prompt]
+    records: Callable[[PlainModel, list[Prompt], Sessions, int], list[Record]]
     figures: Callable[[list[Record], str], dict[str, float]]
     compared: Callable[[list[Record]], dict[str, Any]]
 
 
-def batches(model: ClearModel, prompts: Sequence[Prompt], new: int) -> Iterator[list[int]]:
+def batches(model: PlainModel, prompts: Sequence[Prompt], new: int) -> Iterator[list[int]]:
     """Places of prompts that go into one request, short ones together."""
     order = sorted(range(len(prompts)), key=lambda i: -max(len(row.ids) for row in prompts[i].rows))
     batch: list[int] = []
@@ -63,7 +63,7 @@ def batches(model: ClearModel, prompts: Sequence[Prompt], new: int) -> Iterator[
         yield batch
 
 
-def _fits(model: ClearModel, lengths: list[int], new: int) -> bool:
+def _fits(model: PlainModel, lengths: list[int], new: int) -> bool:
     if sum(lengths) > BATCH_TOKENS:
         return False
     try:
@@ -84,7 +84,7 @@ def summary(task: Task, records: list[Record]) -> dict[str, Any]:
 # -- classification -------------------------------------------------------------------------------------------------
 
 
-def _encoded(model: ClearModel, example: Example, _: int) -> Prompt:
+def _encoded(model: PlainModel, example: Example, _: int) -> Prompt:
     first, *rest = example.texts
     if isinstance(model.config, Vit):
         found = model.sentence_ids(first) if isinstance(first, str) else model.image_patches(first)
@@ -100,7 +100,7 @@ def _asked(session: Any, rows: Sequence[texts.Tokens], output: str) -> list[Tens
     return session.encode([row.ids for row in rows], output, [row.types for row in rows])
 
 
-def _classified(model: ClearModel, prompts: list[Prompt], sessions: Sessions, _: int) -> list[Record]:
+def _classified(model: PlainModel, prompts: list[Prompt], sessions: Sessions, _: int) -> list[Record]:
     rows = [prompt.rows[0] for prompt in prompts]
     found = {name: _asked(session, rows, "logits") for name, session in sessions.items()}
     records: list[Record] = []
@@ -111,7 +111,7 @@ def _classified(model: ClearModel, prompts: list[Prompt], sessions: Sessions, _:
     return records
 
 
-def _class(model: ClearModel, label: str) -> int:
+def _class(model: PlainModel, label: str) -> int:
     """A label is the name of a class or its number."""
     if label in model.labels:
         return model.labels.index(label)
@@ -133,13 +133,13 @@ def _same_class(records: list[Record]) -> dict[str, Any]:
 # -- similarity -----------------------------------------------------------------------------------------------------
 
 
-def _pair(model: ClearModel, example: Example, _: int) -> Prompt:
+def _pair(model: PlainModel, example: Example, _: int) -> Prompt:
     if len(example.texts) != 2:
         raise UsageError("similarity compares two texts", "name two columns: --text COL,COL2")
     return Prompt(tuple(model.sentence_ids(sentence) for sentence in example.texts), example.label)
 
 
-def _compared(model: ClearModel, prompts: list[Prompt], sessions: Sessions, _: int) -> list[Record]:
+def _compared(model: PlainModel, prompts: list[Prompt], sessions: Sessions, _: int) -> list[Record]:
     rows = [row for prompt in prompts for row in prompt.rows]
     found = {name: torch.stack(_asked(session, rows, "pooled")) for name, session in sessions.items()}
     cosines = {
@@ -170,13 +170,13 @@ def _same_cosine(records: list[Record]) -> dict[str, Any]:
 # -- perplexity -----------------------------------------------------------------------------------------------------
 
 
-def _document(model: ClearModel, example: Example, most: int) -> Prompt:
+def _document(model: PlainModel, example: Example, most: int) -> Prompt:
     tokens = texts.encode(model.tokenizer, model.config, example.texts[0])
     ids = tokens.ids[: min(most or model.config.context, model.config.context)]
     return Prompt((texts.Tokens(ids, tokens.types[: len(ids)]),), "")
 
 
-def _predicted(model: ClearModel, prompts: list[Prompt], sessions: Sessions, _: int) -> list[Record]:
+def _predicted(model: PlainModel, prompts: list[Prompt], sessions: Sessions, _: int) -> list[Record]:
     ids = [prompt.rows[0].ids for prompt in prompts]
     found = {name: session.encode(ids, NEXT) for name, session in sessions.items()}
     records: list[Record] = []
@@ -220,12 +220,12 @@ def _same_predictions(records: list[Record]) -> dict[str, Any]:
 # -- generation -----------------------------------------------------------------------------------------------------
 
 
-def _begun(model: ClearModel, example: Example, new: int) -> Prompt:
+def _begun(model: PlainModel, example: Example, new: int) -> Prompt:
     ids = model.prompt_ids(example.texts[0], new)
     return Prompt((texts.Tokens(ids, [0] * len(ids)),), example.label)
 
 
-def _continued(model: ClearModel, prompts: list[Prompt], sessions: Sessions, new: int) -> list[Record]:
+def _continued(model: PlainModel, prompts: list[Prompt], sessions: Sessions, new: int) -> list[Record]:
     ids = [prompt.rows[0].ids for prompt in prompts]
     steps = list(sessions[PLAINTEXT].ranked(ids, new))
     found = {name: list(zip(*s.generate(ids, new))) for name, s in sessions.items() if name != PLAINTEXT}

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from puma.errors import InputError
 from puma.models import ranges, text
 from puma.mpc.clear import Note
-from puma.reference.fixed_session import Unshared
-from puma.reference.plain_model import ClearModel
+from puma.reference.fixed_session import FixedSession
+from puma.reference.plain_model import PlainModel
 
 SAMPLE = (
     "Once upon a time there was a little girl named Lily, who loved to play outside in the park with her dog.",
@@ -50,7 +50,7 @@ class Findings:
         return [note for note in self.notes if note.used >= 1]
 
 
-def samples(model: ClearModel, texts: Sequence[str] = SAMPLE) -> list[text.Tokens]:
+def samples(model: PlainModel, texts: Sequence[str] = SAMPLE) -> list[text.Tokens]:
     """Token ids of those texts that the model has tokens for, cut to its context."""
     found = []
     for sample in texts:
@@ -63,10 +63,10 @@ def samples(model: ClearModel, texts: Sequence[str] = SAMPLE) -> list[text.Token
     return found
 
 
-def check(model: ClearModel, prompts: Sequence[text.Tokens], approximation: str = "spline") -> Findings:
+def check(model: PlainModel, prompts: Sequence[text.Tokens], approximation: str = "spline") -> Findings:
     """Raise RangeError if a proof fails; else run each text by itself and say how near every place came."""
     proofs = [Proof(name, what, bound, limit) for name, bound, limit, what in ranges.bounds(model.config, model.params)]
-    alone = Unshared(model.config, model.params, approximation)
+    alone = FixedSession(model.config, model.params, approximation)
     for tokens in prompts:
         if model.causal:
             list(alone.generate([tokens.ids], 1))  # the head, too

@@ -20,13 +20,14 @@ import msgspec
 import torch
 
 import puma
-from puma.client.session import KEEP_MASKS_BELOW, Cost, Progress
+from puma.client.session import Cost, Progress
 from puma.errors import PumaError
 from puma.local.cluster import Trio
 from puma.measure.bench import RandomParams, ask, random_ids
 from puma.models import architecture
 from puma.models.config import Bert, Config, Llama
 from puma.wire.messages import Encode, Generate, Input
+from puma.wire.parameters import KEEP_MASKS_BELOW
 
 ROUNDS = Llama(vocab_size=512, hidden_size=96, intermediate_size=256, layers=3, heads=6)
 BYTES = Bert(vocab_size=256, hidden_size=768, intermediate_size=3072, layers=1, heads=12)

@@ -2,7 +2,7 @@
 
 Masks come from streams and never depend on what a product gives, so the dealer can scout a later step: run its text
 with products left out, noting whose masks would have been multiplied. When the present step comes to a parameter, the
-masks of all scouted steps are multiplied with it at once, and the later steps find their products made. A walk draws
+masks of all foreseen steps are multiplied with it at once, and the later steps find their products made. A walk draws
 the parameter's masks, which for one new token costs far more than the product. This file must not know models.
 """
 
@@ -22,7 +22,7 @@ Key = tuple[int, Any, int]  # which parameter, which product, for the how maniet
 Multiply = Callable[[Tensor], Tensor]  # rows (n, k) to rows (n, columns)
 
 
-class Silence:
+class NullLink:
     """Stands for a peer in a run that only draws masks: nothing leaves, and zeros come."""
 
     def send(self, *_: Any) -> None: ...
@@ -35,24 +35,24 @@ class Silence:
     def check(self) -> None: ...
 
 
-class Foresight:
+class Lookahead:
     """Products of the steps of one request, each step with the same parameters in the same order."""
 
     def __init__(self) -> None:
         self._noted: dict[Key, dict[int, Tensor]] = {}
         self._made: dict[tuple[int, Key], Tensor] = {}
         self._seen: Counter[tuple[int, Any]] = Counter()
-        self._step, self._scouting = 0, False
+        self._step, self._looking_ahead = 0, False
 
     @contextmanager
-    def scouting(self, step: int) -> Iterator[None]:
+    def looking_ahead(self, step: int) -> Iterator[None]:
         """Meanwhile products of a later step are only noted."""
-        self._step, self._scouting = step, True
+        self._step, self._looking_ahead = step, True
         self._seen.clear()
         try:
             yield
         finally:
-            self._scouting = False
+            self._looking_ahead = False
 
     def begin(self, step: int) -> None:
         """From now on products are those of this step."""
@@ -60,11 +60,11 @@ class Foresight:
         self._seen.clear()
 
     def product(self, parameter: object, kind: Any, left: Tensor, columns: int, multiply: Multiply) -> Tensor:
-        """left (..., k) times a parameter (..., columns); zeros while scouting."""
+        """left (..., k) times a parameter (..., columns); zeros while looking_ahead."""
         self._seen[id(parameter), kind] += 1
         key = (id(parameter), kind, self._seen[id(parameter), kind])
         rows = left.reshape(-1, left.shape[-1])
-        if self._scouting:
+        if self._looking_ahead:
             self._noted.setdefault(key, {})[self._step] = rows
             result = rows.new_zeros((rows.shape[0], columns))
         else:

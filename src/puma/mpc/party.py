@@ -20,7 +20,7 @@ from torch import Tensor
 from puma import kernels
 from puma.crypto.prg import PairKey, Stream
 from puma.mpc.cost import Ledger, message_bytes
-from puma.mpc.lookahead import Foresight, Silence
+from puma.mpc.lookahead import Lookahead, NullLink
 from puma.net import Link
 
 T = TypeVar("T")
@@ -43,7 +43,7 @@ Message = list[Piece]
 Protocol = Generator[Message, list[Any], T]
 
 
-class Tape(Surface):
+class PrecomputedTerms(Surface):
     """What an evaluator computes of a run before the input is there: written in a rehearsal, read in the run itself.
 
     In a rehearsal masked values mean nothing and nothing is sent, but every mask is the one of the later run.
@@ -74,8 +74,8 @@ class Party:
         self.dry = links is None
         self.device = "meta" if self.dry else "cpu"
         self.ledger = Ledger()
-        self.tape: Tape | None = None
-        self.foresight: Foresight | None = None  # at the dealer only
+        self.precomputed: PrecomputedTerms | None = None
+        self.lookahead: Lookahead | None = None  # at the dealer only
         self.approximation = "spline"  # which functions the floors above compute; the same at all parties
         self._keys = keys or {}
         self._streams: dict[tuple[int, str], Stream] = {}
@@ -141,15 +141,17 @@ class Party:
         return {peer: key.child(label) for peer, key in self._keys.items()}
 
     @contextmanager
-    def under(self, keys: dict[int, PairKey], links: dict[int, Link], tape: Tape | None = None) -> Iterator[None]:
+    def under(
+        self, keys: dict[int, PairKey], links: dict[int, Link], precomputed: PrecomputedTerms | None = None
+    ) -> Iterator[None]:
         """Meanwhile draw from other keys, from their start, and talk over other links; then go on as before."""
         before = self._keys, self._streams, self.links
-        self._keys, self._streams, self.links, self.tape = keys, {}, links, tape
+        self._keys, self._streams, self.links, self.precomputed = keys, {}, links, precomputed
         try:
             yield
         finally:
             self._keys, self._streams, self.links = before
-            self.tape = None
+            self.precomputed = None
 
     @contextmanager
     def stage(self, label: str) -> Iterator[None]:
@@ -168,7 +170,7 @@ class Party:
     def silent(self) -> Iterator[None]:
         """Meanwhile the dealer says nothing and books nothing."""
         before = self.links, self.ledger
-        self.links, self.ledger = dict.fromkeys(self.links, Silence()), Ledger()  # type: ignore[assignment]
+        self.links, self.ledger = dict.fromkeys(self.links, NullLink()), Ledger()  # type: ignore[assignment]
         try:
             yield
         finally:

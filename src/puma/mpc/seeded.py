@@ -119,8 +119,8 @@ def _drawing(stream: Stream, size: int, needed: bool) -> Callable[[int, int], Te
 
 
 def in_blocks(weight: Share) -> TypeGuard[Seeded]:
-    """Whether its products walk over it: not where its words are kept anyway, unless a tape wants the terms apart."""
-    return isinstance(weight, Seeded) and (not weight.keep or weight.party.tape is not None)
+    """Whether its products walk over it: not where its words are kept anyway, unless terms are computed ahead."""
+    return isinstance(weight, Seeded) and (not weight.keep or weight.party.precomputed is not None)
 
 
 def accumulate(weight: Seeded, kernel: Kernel, jobs: Sequence[Job]) -> None:
@@ -183,13 +183,13 @@ def weighted(x: Share, weight: Seeded, kernel: Kernel, columns: int) -> Tensor:
     The dealer may make it beforehand. In a rehearsal an evaluator makes its known terms and writes them down; in the
     run itself it makes the others.
     """
-    tape = x.party.tape
-    if x.party.foresight is not None and not x.party.dry:
-        return x.party.foresight.product(
+    precomputed = x.party.precomputed
+    if x.party.lookahead is not None and not x.party.dry:
+        return x.party.lookahead.product(
             weight, kernel, x.mask, columns, lambda rows: product_part(weight, kernel, [(rows, (1, 1))], columns)
         )
-    if tape is None:
+    if precomputed is None:
         return product_part(weight, kernel, whole_terms(x), columns)
     bits, shape = min(x.bits, weight.bits), (*x.shape[:-1], columns)
-    known = tape.known(lambda: product_part(weight, kernel, known_terms(x), columns), shape, bits)
-    return known if tape.rehearsing else product_part(weight, kernel, online_terms(x), columns, known)
+    known = precomputed.known(lambda: product_part(weight, kernel, known_terms(x), columns), shape, bits)
+    return known if precomputed.rehearsing else product_part(weight, kernel, online_terms(x), columns, known)

@@ -342,7 +342,7 @@ def tune(sock: socket.socket) -> None:
 
 @functools.cache
 def _large_buffers_granted() -> bool:
-    """Asking for more than the system grants would be worse than leaving the sizes to the system."""
+    """Client for more than the system grants would be worse than leaving the sizes to the system."""
     with socket.socket() as probe:
         for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
             probe.setsockopt(socket.SOL_SOCKET, option, SOCKET_BYTES)

@@ -18,7 +18,6 @@ from typing import Any
 
 import torch
 
-import puma
 from puma.config import PARTIES, Cluster
 from puma.crypto import identity
 from puma.errors import AdmissionError, ConfigError, HandshakeError, PeerTimeout, PumaError
@@ -30,12 +29,14 @@ from puma.net.tcp import Met, listen
 from puma.net.tls import Tls
 from puma.party.events import Events
 from puma.party.metrics import Metrics, labelled
-from puma.party.peers import WATCH, Neighbours
+from puma.party.peers import WATCH, Peers
 from puma.party.rendezvous import Rendezvous
 from puma.party.session_server import Limits
-from puma.party.session_thread import SILENCE, Hosting, House, refusal
-from puma.store.encrypted import SealedShelf
+from puma.party.session_thread import PartyContext, SessionThread, refusal
+from puma.store.encrypted import EncryptedStore
 from puma.store.library import Library
+from puma.version import VERSION
+from puma.wire.limits import SILENCE
 
 EVERY = 1.0  # seconds between two looks at everything
 DRAIN_SECONDS = 30.0
@@ -59,7 +60,7 @@ class Settings:
     memory: int = 0
     audit: Path | None = None
     plain: bool = False
-    material: int = 0  # bytes of what is prepared ahead, at most; 0: nothing is
+    preprocessing: int = 0  # bytes of what is prepared ahead, at most; 0: nothing is
 
 
 class Daemon:
@@ -77,36 +78,39 @@ class Daemon:
             policy.reveal_logits,
         )
         self.metrics = Metrics()
-        library, shelf = Library(settings.store, rank), SealedShelf(settings.store, settings.material)
+        library, preprocessing_store = (
+            Library(settings.store, rank),
+            EncryptedStore(settings.store, settings.preprocessing),
+        )
         audit = Audit(settings.audit or settings.store / "audit.jsonl")
-        self.house = House(
+        self.context = PartyContext(
             me, cluster, self._guard, library, limits, self.metrics, events or Events(me.name), audit,
-            Rendezvous(2 * limits.sessions + 2), shelf if settings.material else None,
+            Rendezvous(2 * limits.sessions + 2), preprocessing_store if settings.preprocessing else None,
         )  # fmt: skip
         self._listen_on = settings.listen or _default_place(cluster, rank)
-        self._sessions: dict[bytes, Hosting] = {}
+        self._sessions: dict[bytes, SessionThread] = {}
         self._waiting: list[tuple[Met, float]] = []  # for a place, until when
         self._lock = threading.Lock()
         self._numbers = itertools.count(1)
         self._stopping = False
-        self.neighbours = Neighbours(self.house)
+        self.peers = Peers(self.context)
         self.metrics.gauges |= {
             "puma_sessions_active": lambda: {"": len(self._sessions)},
             "puma_models": lambda: {"": len(library.models())},
-            "puma_material_bytes": lambda: {"": sum(shelf.sizes())},
-            "puma_peer_up": lambda: {labelled(peer=p): up for p, up in self.neighbours.reachable().items()},
+            "puma_preprocessing_bytes": lambda: {"": sum(preprocessing_store.sizes())},
+            "puma_peer_up": lambda: {labelled(peer=p): up for p, up in self.peers.reachable().items()},
         }
 
     @property
     def name(self) -> str:
-        return self.house.name
+        return self.context.name
 
     def health(self) -> tuple[bool, dict[str, Any]]:
         """Whether sessions can be served now, and what can be said about it."""
-        peers = self.neighbours.reachable()
+        peers = self.peers.reachable()
         healthy = all(peers.values()) and not self._stopping
-        models = [listed.card.name for listed in self.house.library.models()]
-        facts = {"party": self.name, "version": puma.__version__, "healthy": healthy, "peers": peers}
+        models = [listed.card.name for listed in self.context.library.models()]
+        facts = {"party": self.name, "version": VERSION, "healthy": healthy, "peers": peers}
         return healthy, facts | {"stopping": self._stopping, "sessions": len(self._sessions), "models": models}
 
     def stop(self) -> None:
@@ -116,14 +120,14 @@ class Daemon:
     def run(self, drain: float = DRAIN_SECONDS) -> None:
         """Serve until stopped, and then for `drain` seconds at most."""
         _settle()
-        house = self.house
-        with listen(*self._listen_on, guard=self._guard, audit=house.audit) as port:
+        context = self.context
+        with listen(*self._listen_on, guard=self._guard, audit=context.audit) as port:
             guests: list[tuple[Role, int | None]] = [("client", None), ("owner", None)]
-            peers: list[tuple[Role, int | None]] = [("party", rank) for rank in range(house.me.rank + 1, PARTIES)]
-            port.welcome(house.me, guests + peers, SILENCE, any_session=True)
+            peers: list[tuple[Role, int | None]] = [("party", rank) for rank in range(context.me.rank + 1, PARTIES)]
+            port.welcome(context.me, guests + peers, SILENCE, any_session=True)
             host, number = port.address
-            house.events.say("party starts", version=puma.__version__, host=host, port=number, plain=self._plain)
-            self.neighbours.start()
+            context.events.say("party starts", version=VERSION, host=host, port=number, plain=self._plain)
+            self.peers.start()
             threading.Thread(target=self._open_models, name="puma opens models", daemon=True).start()
             next_look = end = 0.0
             while not (self._stopping and (not self._sessions or monotonic() > end)):
@@ -131,14 +135,14 @@ class Daemon:
                 self._seat()
                 if self._stopping and not end:
                     end = monotonic() + drain
-                    house.events.say("party stops", sessions=len(self._sessions))
+                    context.events.say("party stops", sessions=len(self._sessions))
                 if monotonic() > next_look:
                     next_look = monotonic() + EVERY
                     self._look()
             self._seat()  # who still waits is told why not
             self._end_all()
-        self.neighbours.close()
-        house.events.say("party stopped")
+        self.peers.close()
+        context.events.say("party stopped")
 
     @property
     def _plain(self) -> bool:
@@ -153,14 +157,14 @@ class Daemon:
             self.metrics.add("puma_refused_total")
             return
         if met.role != "party":
-            if self._full() and len(self._waiting) < self.house.limits.sessions:
+            if self._full() and len(self._waiting) < self.context.limits.sessions:
                 self._waiting.append((met, monotonic() + PATIENCE))
             else:
                 self._admit(met)
         elif met.session == WATCH:
-            self.neighbours.arrived(met)
+            self.peers.arrived(met)
         else:
-            self.house.rendezvous.arrived(met)
+            self.context.rendezvous.arrived(met)
 
     def _seat(self) -> None:
         """Let those in who wait for a place, or refuse them when it is time."""
@@ -172,16 +176,16 @@ class Daemon:
                 self._admit(met)
 
     def _full(self) -> bool:
-        return len(self._sessions) >= self.house.limits.sessions
+        return len(self._sessions) >= self.context.limits.sessions
 
     def _admit(self, met: Met) -> None:
-        hosting = Hosting(self.house, met, next(self._numbers), self._over)
+        session = SessionThread(self.context, met, next(self._numbers), self._over)
         with self._lock:
             taken = met.session == WATCH or met.session in self._sessions
             problem = self._objection(taken)
             if problem is None:
-                self._sessions[met.session] = hosting
-        hosting.start(problem, taken)
+                self._sessions[met.session] = session
+        session.start(problem, taken)
 
     def _objection(self, taken: bool) -> PumaError | None:
         if self._stopping:
@@ -189,49 +193,49 @@ class Daemon:
         if taken:
             return refusal(self.name, "another one has this number", "take a fresh number for each session")
         if self._full():
-            most = self.house.limits.sessions
+            most = self.context.limits.sessions
             return refusal(self.name, f"it serves {most} already, and no more at a time", "try again a little later")
         try:
-            self.house.limits.check_memory(self.name)
+            self.context.limits.check_memory(self.name)
         except AdmissionError as error:
             return error
         return None
 
-    def _over(self, hosting: Hosting) -> None:
+    def _over(self, session: SessionThread) -> None:
         with self._lock:
-            if self._sessions.get(hosting.guest.session) is hosting:
-                del self._sessions[hosting.guest.session]
+            if self._sessions.get(session.guest.session) is session:
+                del self._sessions[session.guest.session]
         with suppress(AttributeError):
             _libc.malloc_trim(0)
 
     def _look(self) -> None:
-        self.house.rendezvous.sweep()
-        self.neighbours.look()
-        for hosting in self._all():
-            hosting.watch()
+        self.context.rendezvous.sweep()
+        self.peers.look()
+        for session in self._all():
+            session.watch()
             if self._stopping:
-                hosting.finish(refusal(self.name, "it is about to stop", "ask again when it has been started again"))
+                session.finish(refusal(self.name, "it is about to stop", "ask again when it has been started again"))
 
     def _end_all(self) -> None:
         sessions = self._all()
-        for hosting in sessions:
-            hosting.end(refusal(self.name, "it stops now", "ask again when it has been started again"))
-        for hosting in sessions:
-            hosting.thread.join(2.0)
+        for session in sessions:
+            session.end(refusal(self.name, "it stops now", "ask again when it has been started again"))
+        for session in sessions:
+            session.thread.join(2.0)
 
-    def _all(self) -> Sequence[Hosting]:
+    def _all(self) -> Sequence[SessionThread]:
         with self._lock:
             return list(self._sessions.values())
 
     def _open_models(self) -> None:
         """Check what was stored, so that the first session need not wait for it."""
-        library = self.house.library
+        library = self.context.library
         for listed in library.models():
             try:
                 library.open(listed.card.name)
-                self.house.events.say("model ready", model=listed.card.name, version=listed.card.version)
+                self.context.events.say("model ready", model=listed.card.name, version=listed.card.version)
             except (PumaError, OSError) as error:
-                self.house.events.say("model unusable", model=listed.card.name, message=str(error))
+                self.context.events.say("model unusable", model=listed.card.name, message=str(error))
 
 
 def _who(settings: Settings) -> tuple[Guard, int]:

@@ -19,7 +19,8 @@ from puma.mpc.party import Party
 from puma.mpc.seeded import Seeded, rest_bytes
 from puma.mpc.share import Share
 from puma.store.models import Manifest, Model, Store
-from puma.wire.messages import FRAME_WORDS, Load, TensorSpec
+from puma.wire.limits import FRAME_WORDS
+from puma.wire.messages import Load, TensorSpec
 
 
 def received(party: Party, owner: Any, load: Load) -> Engine:

@@ -25,7 +25,7 @@ COUNTERS = {
 GAUGES = {
     "puma_sessions_active": "Sessions now.",
     "puma_models": "Models that are served.",
-    "puma_material_bytes": "Bytes of disk for what has been prepared ahead.",
+    "puma_preprocessing_bytes": "Bytes of disk for what has been prepared ahead.",
     "puma_resident_bytes": "Memory of this process.",
     "puma_peer_up": "Whether another party can be reached.",
 }

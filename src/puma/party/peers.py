@@ -14,7 +14,7 @@ from puma.errors import PumaError
 from puma.net.audit import NOWHERE
 from puma.net.handshake import SESSION_BYTES
 from puma.net.tcp import Met
-from puma.party.session_thread import House
+from puma.party.session_thread import PartyContext
 
 WATCH = bytes(SESSION_BYTES)  # the session that these links name, and no other
 DIAL_SECONDS = 5.0
@@ -22,17 +22,17 @@ EVERY = 1.0
 LIFE = 7 * 24 * 3600.0  # these links are silent by nature
 
 
-class Neighbours:
+class Peers:
     """The links to the other parties; `look` is called every second or so and dials where one is lacking."""
 
-    def __init__(self, house: House) -> None:
-        self._house = house
+    def __init__(self, context: PartyContext) -> None:
+        self._context = context
         self._links: dict[int, Any] = {}
         self._known: dict[int, bool] = {}
         self._over = threading.Event()
         self._threads = [
             threading.Thread(target=self._dial, args=(rank,), name=f"puma looks for P{rank}", daemon=True)
-            for rank in range(house.me.rank)
+            for rank in range(context.me.rank)
         ]
 
     def start(self) -> None:
@@ -48,7 +48,7 @@ class Neighbours:
 
     def reachable(self) -> dict[str, bool]:
         """Each of the other two by name."""
-        me = self._house.me.rank
+        me = self._context.me.rank
         return {f"P{rank}": self._alive(rank) for rank in range(PARTIES) if rank != me}
 
     def look(self) -> None:
@@ -57,7 +57,7 @@ class Neighbours:
             rank = int(name[1:])
             if self._known.get(rank, False) != alive:
                 self._known[rank] = alive
-                self._house.events.say("peer reachable" if alive else "peer lost", peer=name)
+                self._context.events.say("peer reachable" if alive else "peer lost", peer=name)
 
     def close(self) -> None:
         self._over.set()
@@ -74,11 +74,11 @@ class Neighbours:
             if self._alive(rank):
                 continue
             try:
-                met = self._house.dial(rank, WATCH, DIAL_SECONDS, LIFE, NOWHERE)
+                met = self._context.dial(rank, WATCH, DIAL_SECONDS, LIFE, NOWHERE)
                 said, self._links[rank] = "", met.link
                 if self._over.is_set():
                     met.link.close()
             except PumaError as error:
                 if error.message != said:  # once, not every second
                     said = error.message
-                    self._house.events.say("peer cannot be reached", peer=f"P{rank}", message=said)
+                    self._context.events.say("peer cannot be reached", peer=f"P{rank}", message=said)

@@ -21,27 +21,10 @@ from puma.mpc.party import Party
 from puma.net.handshake import Identity
 from puma.net.tcp import dial, listen
 from puma.party.server import Server, failed, part
+from puma.wire.launch import Ports, Start
+from puma.wire.limits import SILENCE
 
 T = TypeVar("T")
-
-SILENCE = 600.0  # a peer may compute this long between two messages; a beat tells sooner that it lives
-
-
-class Start(msgspec.Struct, frozen=True):
-    """First line on standard input."""
-
-    rank: int
-    session: bytes
-    config: bytes
-    cookie: bytes
-    store: str = ""  # a folder of this party's own, or none
-    approximation: str = "spline"  # covered by the digest `config`, which peers and client must name alike
-
-
-class Ports(msgspec.Struct, frozen=True):
-    """Second line: where the parties of lower rank listen."""
-
-    ports: list[int]
 
 
 _starts = msgspec.json.Decoder(Start)

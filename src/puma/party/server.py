@@ -21,22 +21,22 @@ import torch
 from puma import kernels
 from puma.engine import offline_phase as ahead
 from puma.engine.engine import Emit, Engine, Given, answered, hidden_flags, patch_rows, selftest, spent
-from puma.errors import MaterialError, PolicyError, ProtocolError, PumaError, StoreError
+from puma.errors import PolicyError, PreprocessingError, ProtocolError, PumaError, StoreError
 from puma.models.config import Vit
 from puma.mpc.party import Party
 from puma.mpc.share import Share
 from puma.party import loading
 from puma.store.models import Model, Store
-from puma.store.preprocessing import MISSING, Material, Shelf
+from puma.store.preprocessing import MISSING, Item, PreprocessingStore
 from puma.wire import messages as msg
 from puma.wire import pixels
-from puma.wire.prompt import Sealed, payload_bytes, unseal, unseal_flagged
+from puma.wire.prompt import InputShare, payload_bytes, receive_flagged_input, receive_input
 
 Inference = msg.Generate | msg.Encode
 
 
 class Server:
-    """Serves one client over one link, as one party; `folder` is where it keeps models and material, if anywhere.
+    """Serves one client over one link, as one party; `folder` is where it keeps models and preprocessing, if anywhere.
 
     `owner` says that the client is the owner of every model, as in a local trio: it may ask for what shows the model.
     """
@@ -45,10 +45,10 @@ class Server:
         self.party, self.client, self._owner = party, client, owner
         self.engine: Engine | None = None
         self._store = Store(folder) if folder else None
-        self._shelf = Shelf(folder) if folder else None
+        self._preprocessing_store = PreprocessingStore(folder) if folder else None
         self._sharing = b""  # of the model that is being served
         self._reveals = False  # whether its owner lets clients see logits
-        self._material: Material | None = None  # ready for the next request, and for no other
+        self._preprocessing: Item | None = None  # ready for the next request, and for no other
         self._prepared: set[bytes] = set()
         self._taken: set[bytes] = set()
         self._requests = 0  # that ran on keys of the session's; the same number at all parties
@@ -65,8 +65,8 @@ class Server:
         elif isinstance(request, msg.Take):
             self._say(self._take(request.id))
         else:
-            material, self._material = self._material, None  # for this request or for none
-            self._report(request, partial(self._work, request, material))
+            preprocessing, self._preprocessing = self._preprocessing, None  # for this request or for none
+            self._report(request, partial(self._work, request, preprocessing))
 
     def _heard(self) -> msg.Request:
         return msg.decode_request(self.client.recv_control())
@@ -90,12 +90,12 @@ class Server:
         self._say(report)
         return report
 
-    def _work(self, request: msg.Request, material: Material | None, prefilled: Callable[[], None]) -> int:
+    def _work(self, request: msg.Request, preprocessing: Item | None, prefilled: Callable[[], None]) -> int:
         """How many bytes are kept of it."""
         if isinstance(request, msg.Load):
             self._load(request)
         elif isinstance(request, msg.Generate | msg.Encode):
-            self._infer(request, material, prefilled)
+            self._infer(request, preprocessing, prefilled)
         elif isinstance(request, msg.Prepare):
             return self._prepare(request)
         elif isinstance(request, msg.SelfTest):
@@ -108,7 +108,7 @@ class Server:
     # -- models ---------------------------------------------------------------------------------------------
 
     def _open(self, request: msg.Open) -> msg.Opened:
-        self._material = None
+        self._preprocessing = None
         model = self._found(request.name)
         if model is None:
             return msg.Opened(b"", None)
@@ -124,9 +124,9 @@ class Server:
             self.engine, self._sharing = loading.received(self.party, self.client, request), request.sharing
             self._reveals = request.reveal_logits
             return
-        store, shelf = self._kept()
+        store, preprocessing_store = self._kept()
         if store.holds(request.keep):
-            shelf.discard(store.sharing(request.keep))  # made for a sharing that is about to be replaced
+            preprocessing_store.discard(store.sharing(request.keep))  # made for a sharing that is about to be replaced
         self._use(loading.stored(self.party, self.client, request, store))
 
     def _use(self, model: Model) -> None:
@@ -134,10 +134,10 @@ class Server:
         card = model.manifest.card
         self._reveals = model.manifest.reveal_logits or (card is not None and card.reveal_logits)
 
-    def _kept(self) -> tuple[Store, Shelf]:
-        if self._store is None or self._shelf is None:
+    def _kept(self) -> tuple[Store, PreprocessingStore]:
+        if self._store is None or self._preprocessing_store is None:
             raise StoreError(f"P{self.party.rank} keeps nothing", "start the parties with a store")
-        return self._store, self._shelf
+        return self._store, self._preprocessing_store
 
     # -- requests -------------------------------------------------------------------------------------------
 
@@ -146,30 +146,32 @@ class Server:
             raise ProtocolError("a request came before a model", "load a model first")
         return self.engine
 
-    def _infer(self, request: Inference, material: Material | None, prefilled: Callable[[], None]) -> None:
+    def _infer(self, request: Inference, preprocessing: Item | None, prefilled: Callable[[], None]) -> None:
         self._admit(request)
-        if not request.material:
+        if not request.preprocessing:
             # Steps draw from streams of their own, which start anew for each label: without a key for each request,
             # the masks of its first step would be those of the last request's.
             self._requests += 1
             with self.party.stage(f"request {self._requests}"):
                 self._run(request, self._prompt(request.input, self._payload(request.input)), self._emit, prefilled)
             return
-        if material is None or material.header.id != request.material:
-            raise MaterialError("the request names material that is not ready", "take it before each request")
-        made_for = material.header.request
+        if preprocessing is None or preprocessing.header.id != request.preprocessing:
+            raise PreprocessingError("the request names preprocessing that is not ready", "take it before each request")
+        made_for = preprocessing.header.request
         if msg.bare(made_for) != msg.bare(request):
-            raise MaterialError("the material was made for another request", "prepare some for this one")
+            raise PreprocessingError("the preprocessing was made for another request", "prepare some for this one")
         if isinstance(request, msg.Generate) and request.paced:
-            raise MaterialError("a request whose end is open cannot be prepared", "ask for a fixed number of tokens")
+            raise PreprocessingError(
+                "a request whose end is open cannot be prepared", "ask for a fixed number of tokens"
+            )
         if self.party.is_dealer:
-            for description, parts in ahead.kept_outputs(material):
+            for description, parts in ahead.kept_outputs(preprocessing):
                 self.party.ledger.sent(len(parts), online=True)
                 self.client.send_control(description)
                 self.client.send(parts)
             return
         prompt = self._prompt(made_for.input, self._payload(request.input))
-        with ahead.performance(self.party, material):
+        with ahead.performance(self.party, preprocessing):
             self._run(request, prompt, self._emit, prefilled)
 
     def _admit(self, request: Inference) -> None:
@@ -182,33 +184,33 @@ class Server:
         """Run a request ahead of its input, under keys that serve no other; how many bytes are kept."""
         self._admit(order.request)
         if isinstance(order.request, msg.Generate) and order.request.paced:
-            raise MaterialError("a paced generation cannot be prepared", "prepare a fixed number of tokens")
-        _, shelf = self._kept()
+            raise PreprocessingError("a paced generation cannot be prepared", "prepare a fixed number of tokens")
+        _, preprocessing_store = self._kept()
         if order.id in self._prepared:
-            raise MaterialError("this material has been made before", "use a fresh id")
+            raise PreprocessingError("this preprocessing has been made before", "use a fresh id")
         self._prepared.add(order.id)
         job = order.request.input
         nothing = torch.zeros(self._payload_bytes(job), dtype=torch.uint8)
-        with ahead.rehearsal(self.party, shelf, self._sharing, order) as writer:
+        with ahead.rehearsal(self.party, preprocessing_store, self._sharing, order) as writer:
             keep = partial(ahead.keep_output, writer) if self.party.is_dealer else _drop
             self._run(order.request, self._prompt(job, nothing), keep, _nothing)
         return writer.size
 
     def _take(self, identity: bytes) -> msg.Taken:
-        """Use up a piece of material, so that nothing can use it again; what is wrong with it is no error yet."""
-        self._material = None
+        """Use up a piece of preprocessing, so that nothing can use it again; what is wrong with it is no error yet."""
+        self._preprocessing = None
         try:
             # The evaluators' streams of a run start from their session's key and the id: never twice from both.
             if identity in self._taken:
-                raise MaterialError(*MISSING)
+                raise PreprocessingError(*MISSING)
             self._taken.add(identity)
             found = self._kept()[1].take(self._sharing, identity)
             header = found.header
             if (header.id, header.rank, header.sharing) != (identity, self.party.rank, self._sharing):
-                raise MaterialError("the material was made for another party or model", "prepare more of it")
+                raise PreprocessingError("the preprocessing was made for another party or model", "prepare more of it")
         except StoreError as error:
             return msg.Taken(error.message)
-        self._material = found
+        self._preprocessing = found
         return msg.Taken("")
 
     def _run(self, request: Inference, prompt: Given, emit: Emit, prefilled: Callable[[], None]) -> None:
@@ -231,12 +233,12 @@ class Server:
         return self._prompt(word.input, self._payload(word.input, flags), flags)
 
     def _prompt(self, job: msg.Input, payload: torch.Tensor, flags: int = 0) -> Given:
-        config, sealed = self._ready().config, Sealed(job.masks, job.choices, payload)
+        config, input_share = self._ready().config, InputShare(job.masks, job.choices, payload)
         if isinstance(config, Vit):
-            return pixels.unseal(self.party, sealed, patch_rows(config, job), config.vocab_size)
+            return pixels.receive_input(self.party, input_share, patch_rows(config, job), config.vocab_size)
         if job.padded:
-            return unseal_flagged(self.party, sealed, job.tokens, config.vocab_size, _flags(job, flags))
-        return unseal(self.party, sealed, job.tokens, config.vocab_size)
+            return receive_flagged_input(self.party, input_share, job.tokens, config.vocab_size, _flags(job, flags))
+        return receive_input(self.party, input_share, job.tokens, config.vocab_size)
 
     def _payload_bytes(self, job: msg.Input, flags: int = 0) -> int:
         config = self._ready().config

@@ -11,19 +11,22 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from puma.errors import AdmissionError, MaterialError, PeerTimeout, PolicyError, ProtocolError
+from puma.errors import AdmissionError, PeerTimeout, PreprocessingError, ProtocolError
 from puma.mpc.party import Party
 from puma.net.tcp import Met
 from puma.nn.paper import SPLINE
 from puma.party import loading
 from puma.party.metrics import Metrics, resident
 from puma.party.server import Server
-from puma.store.encrypted import SealedShelf
+from puma.store.encrypted import EncryptedStore
 from puma.store.library import Library
 from puma.store.models import Model, Store
-from puma.store.preprocessing import Shelf
-from puma.store.uploads import Arrival
+from puma.store.preprocessing import PreprocessingStore
+from puma.store.uploads import ResumableUpload
 from puma.wire import messages as msg
+from puma.wire.files import received
+from puma.wire.limits import FRAME_BYTES
+from puma.wire.policy import allow_approximation
 
 IDLE = 3600.0  # seconds between two requests of a session
 PATIENCE = 60.0  # seconds between two messages within one
@@ -68,34 +71,26 @@ class Limits:
             raise AdmissionError(what, "shorten it; `puma cluster show` tells the cluster's limit")
 
 
-def allow_approximation(card: msg.Card | None, wanted: str) -> None:
-    """PolicyError unless the model's owner lets it be computed with this approximation."""
-    allowed = card.approximations if card else (SPLINE,)
-    if wanted not in allowed:
-        what = f"the model's owner does not let it be computed with {wanted}"
-        raise PolicyError(what, f"choose {' or '.join(allowed)} by --approximation, or let the owner share it again")
-
-
 def total_tokens(request: msg.Generate | msg.Encode) -> int:
     """Tokens of all prompts and answers."""
     new = request.tokens * request.beams if isinstance(request, msg.Generate) else 0
     return request.input.tokens + new * len(request.input.lengths)
 
 
-class HostedServer(Server):
+class SessionServer(Server):
     """Serves one guest, a client or an owner, over one link."""
 
     def __init__(
         self, party: Party, guest: Met, library: Library, limits: Limits, metrics: Metrics,
-        shelf: SealedShelf | None = None,
+        preprocessing_store: EncryptedStore | None = None,
     ) -> None:  # fmt: skip
         super().__init__(party, guest.link)
-        self._shelf = shelf
+        self._preprocessing_store = preprocessing_store
         self._latest = b"", b""  # the sharing and the id of what was prepared last
         self._role, self._name = guest.role, guest.name or guest.role
         self._library, self._limits, self._metrics = library, limits, metrics
         self._model: Model | None = None
-        self._arrival: Arrival | None = None
+        self._arrival: ResumableUpload | None = None
         self._wanted = SPLINE  # the approximation of the model that is about to be opened
         self.busy = False
         self.stopping = False
@@ -104,8 +99,10 @@ class HostedServer(Server):
         try:
             super().serve()
         except BaseException:
-            if self._shelf:  # the client may have no ticket for it, and then nobody could use it
-                self._shelf.drop(*self._latest)
+            if (
+                self._preprocessing_store
+            ):  # the client may have no prepared request for it, and then nobody could use it
+                self._preprocessing_store.drop(*self._latest)
             raise
         finally:
             self._leave()
@@ -176,11 +173,11 @@ class HostedServer(Server):
         self._agree(msg.Made(order.id, msg.bare(order.request)))  # one that has failed fails this session here, too
         return kept
 
-    def _kept(self) -> tuple[Store, Shelf]:
-        if self._shelf is None:
+    def _kept(self) -> tuple[Store, PreprocessingStore]:
+        if self._preprocessing_store is None:
             what = f"P{self.party.rank} prepares nothing ahead"
-            raise MaterialError(what, "its operator allows it by `puma party --material GIB`")
-        return self._library.store, self._shelf
+            raise PreprocessingError(what, "its operator allows it by `puma party --preprocessing GIB`")
+        return self._library.store, self._preprocessing_store
 
     # -- models ---------------------------------------------------------------------------------------------
 
@@ -216,8 +213,8 @@ class HostedServer(Server):
         if self._model is None:
             raise ProtocolError("a file was asked for before a model", "open a model first")
         content = memoryview(self._library.file(self._model, name))
-        for at in range(0, len(content), msg.FRAME_BYTES):
-            self.client.send(content[at : at + msg.FRAME_BYTES])
+        for at in range(0, len(content), FRAME_BYTES):
+            self.client.send(content[at : at + FRAME_BYTES])
 
     def _take_in(self, offer: msg.Offer) -> None:
         """Whatever is lacking of a model that is offered."""
@@ -232,7 +229,7 @@ class HostedServer(Server):
             arrival.complete()
         self._say(msg.Held(arrival.held, arrival.published))
 
-    def _parameter(self, arrival: Arrival, spec: msg.TensorSpec) -> None:
+    def _parameter(self, arrival: ResumableUpload, spec: msg.TensorSpec) -> None:
         for frame in loading.frames(self.client, spec):
             arrival.write(frame.numpy())
             self._metrics.add("puma_received_bytes_total", frame.numel())
@@ -266,17 +263,11 @@ class HostedServer(Server):
 
     def _outdated(self, sharing: bytes) -> None:
         """Throw away what was prepared for a sharing that is served no more."""
-        if self._shelf and sharing:
-            self._shelf.discard(sharing)
+        if self._preprocessing_store and sharing:
+            self._preprocessing_store.discard(sharing)
 
     def _leave(self) -> None:
         """Let go of an upload; what has arrived stays on disk."""
         if self._arrival is not None:
             self._arrival.close()
             self._arrival = None
-
-
-def received(link: Any, size: int) -> list[memoryview]:
-    """A file in its frames."""
-    sizes = [min(msg.FRAME_BYTES, size - at) for at in range(0, size, msg.FRAME_BYTES)]
-    return [link.recv(each) for each in sizes]

@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 from time import monotonic
 from typing import Any
 
-import puma
 from puma.config import PARTIES, Cluster
 from puma.crypto.prg import PairKey
 from puma.errors import AdmissionError, PumaError
@@ -26,17 +25,18 @@ from puma.party.events import Events
 from puma.party.metrics import Metrics
 from puma.party.rendezvous import MEET_SECONDS, Rendezvous
 from puma.party.server import failed, part
-from puma.party.session_server import HostedServer, Limits
-from puma.store.encrypted import SealedShelf
+from puma.party.session_server import Limits, SessionServer
+from puma.store.encrypted import EncryptedStore
 from puma.store.library import Library
+from puma.version import VERSION
 from puma.wire import messages as msg
+from puma.wire.limits import SILENCE
 
-SILENCE = 600.0  # a peer may compute this long between two messages; a beat tells sooner that it lives
 GRACE = 3.0  # for the session's own thread to say why, before the watch ends it
 
 
 @dataclass(frozen=True)
-class House:
+class PartyContext:
     """What all sessions of a party share."""
 
     me: Identity
@@ -48,7 +48,7 @@ class House:
     events: Events
     audit: Log
     rendezvous: Rendezvous
-    shelf: SealedShelf | None = None  # for what is prepared ahead
+    preprocessing_store: EncryptedStore | None = None  # for what is prepared ahead
 
     @property
     def name(self) -> str:
@@ -62,14 +62,14 @@ class House:
         return dial(host, port, me, ("party", rank), deadline, timeout, self.guard, audit=audit)
 
 
-class Hosting:
+class SessionThread:
     """A guest's session. `end` may be called from any thread, and its reason is the one that everybody is told."""
 
-    def __init__(self, house: House, guest: Met, number: int, done: Callable[[Hosting], None]) -> None:
+    def __init__(self, context: PartyContext, guest: Met, number: int, done: Callable[[SessionThread], None]) -> None:
         self.guest, self.number = guest, number
-        self._house, self._done = house, done
+        self._context, self._done = context, done
         self._peers: dict[int, Any] = {}
-        self._server: HostedServer | None = None
+        self._server: SessionServer | None = None
         self._reason: PumaError | None = None
         self._lost_since: float | None = None
         self._taken = False
@@ -97,7 +97,7 @@ class Hosting:
         self._reason = self._reason or reason
         if not self.busy:
             with suppress(PumaError):
-                self.guest.link.send_control(msg.encode(failed(self._house.me.rank, self._reason)))
+                self.guest.link.send_control(msg.encode(failed(self._context.me.rank, self._reason)))
         for link in (*self._peers.values(), self.guest.link):
             link.fail(self._reason.message)
 
@@ -124,46 +124,51 @@ class Hosting:
             self._done(self)
 
     def _live(self) -> None:
-        house, began = self._house, monotonic()
+        context, began = self._context, monotonic()
         facts = {"session": self.number, "role": self.guest.role, "name": self.guest.name}
         failure = None
         try:
             if self._reason is not None:
                 raise self._reason
-            house.metrics.add("puma_sessions_total", role=self.guest.role)
-            house.events.say("session begins", **facts)
+            context.metrics.add("puma_sessions_total", role=self.guest.role)
+            context.events.say("session begins", **facts)
             self._serve()
         except Exception as error:
-            failure = failed(house.me.rank, self._reason or error)
+            failure = failed(context.me.rank, self._reason or error)
         if not self._taken:
-            house.rendezvous.close(self.guest.session, failure.message if failure else "this session is over")
+            context.rendezvous.close(self.guest.session, failure.message if failure else "this session is over")
         part(failure, self.guest.link, self._peers.values())
         if failure:
-            house.metrics.add("puma_sessions_failed_total", error=failure.kind)
+            context.metrics.add("puma_sessions_failed_total", error=failure.kind)
             facts |= {"error": failure.kind, "message": failure.message}
-        house.events.say("session ends", **facts, seconds=round(monotonic() - began, 3))
+        context.events.say("session ends", **facts, seconds=round(monotonic() - began, 3))
 
     def _serve(self) -> None:
-        house, rank = self._house, self._house.me.rank
+        context, rank = self._context, self._context.me.rank
         keys: dict[int, PairKey] = {}
         for peer in [*range(rank), *range(rank + 1, PARTIES)]:
             met = self._meet(peer)
             self._peers[peer], keys[peer] = met.link, PairKey(met.secret)
-        server = HostedServer(
-            Party(rank, dict(self._peers), keys), self.guest, house.library, house.limits, house.metrics, house.shelf
+        server = SessionServer(
+            Party(rank, dict(self._peers), keys),
+            self.guest,
+            context.library,
+            context.limits,
+            context.metrics,
+            context.preprocessing_store,
         )
         self._server = server
         if self._reason is not None:
             raise self._reason
-        self.guest.link.send_control(msg.encode(msg.Ready(puma.__version__)))
+        self.guest.link.send_control(msg.encode(msg.Ready(VERSION)))
         server.serve()
 
     def _meet(self, peer: int) -> Met:
-        house, session = self._house, self.guest.session
-        if peer < house.me.rank:
-            met = house.dial(peer, session, MEET_SECONDS, SILENCE)
+        context, session = self._context, self.guest.session
+        if peer < context.me.rank:
+            met = context.dial(peer, session, MEET_SECONDS, SILENCE)
         else:
-            met = house.rendezvous.take(session, peer, gone=lambda: self.guest.link.lost)
+            met = context.rendezvous.take(session, peer, gone=lambda: self.guest.link.lost)
         return met
 
 

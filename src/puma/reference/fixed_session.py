@@ -12,16 +12,17 @@ from itertools import chain
 import torch
 from torch import Tensor
 
-from puma.engine.engine import EVERY_TOKEN, Engine, tensor_specs
+from puma.engine.engine import Engine
 from puma.models.config import Config, Vit
 from puma.mpc.clear import Clear, ClearChoice, ClearParty, Note, held
 from puma.mpc.fixed import ACTIVATION, RESIDUAL_RING, RING
 from puma.mpc.share import Share, encode
-from puma.wire.messages import Encode, Generate, Input
+from puma.wire.messages import EVERY_TOKEN, Encode, Generate, Input
+from puma.wire.parameters import tensor_specs
 from puma.wire.pixels import checked
 
 
-class Unshared:
+class FixedSession:
     """A model in fixed point; `alias` names parameters that are another one, as in `Session.share`."""
 
     def __init__(

@@ -14,11 +14,11 @@ import torch
 from torch import Tensor
 
 from puma.client.beam_search import Beams
-from puma.engine.engine import EVERY_TOKEN, NEXT
 from puma.models import Cache, architecture
 from puma.models.config import Config, Vit
 from puma.nn.layout import Rows
 from puma.nn.paper import SPLINE, marked
+from puma.wire.messages import EVERY_TOKEN, NEXT
 
 
 class Plain:

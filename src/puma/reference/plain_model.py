@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from puma.client.beam_search import Beams
-from puma.client.model_info import SETTINGS, TEMPLATE, PublicModel
+from puma.client.model_info import SETTINGS, TEMPLATE, ModelInfo
 from puma.models import Cache, architecture, images, text, vit
 from puma.models.checkpoint import Checkpoint, embedded, load
 from puma.models.config import Config, Vit
@@ -28,7 +28,7 @@ FILES = ("tokenizer.json", SETTINGS, TEMPLATE)  # that travel with a model
 Params = Mapping[str, Tensor]
 
 
-class ClearModel(PublicModel):
+class PlainModel(ModelInfo):
     """A checkpoint and its tokenizer; `source` is a folder, a hub name or None for the embedded model."""
 
     def __init__(self, source: str | Path | None = None) -> None:

@@ -1,4 +1,4 @@
-"""One-time material of a party that serves strangers: encrypted on disk, bounded in bytes and in days.
+"""One-time preprocessing of a party that serves strangers: encrypted on disk, bounded in bytes and in days.
 
 The key of each piece is fresh and nowhere but in this process's memory. It goes when the piece is taken, so what is
 left on the disk's blocks is noise for whoever finds it, and so is all of it once the process has ended. This file must
@@ -16,20 +16,20 @@ import numpy as np
 import torch
 
 from puma.crypto.prg import PairKey, fresh_secret
-from puma.errors import AdmissionError, MaterialError
+from puma.errors import AdmissionError, PreprocessingError
 from puma.store import folders
 from puma.store.folders import explained
-from puma.store.preprocessing import MISSING, Header, Material, Shelf, Writer
+from puma.store.preprocessing import MISSING, Header, Item, PreprocessingStore, Writer
 
 AT_A_TIME = 1 << 20  # bytes of key stream that are in memory at a time
-KEEP_SECONDS = 24 * 3600.0  # what nobody has asked for by then belongs to a client that has lost its tickets
+KEEP_SECONDS = 24 * 3600.0  # what nobody has asked for by then belongs to a client that has lost its prepared requests
 
 
 class Seal:
     """AES-128-CTR under a key of its own; each byte of a file has its place in the stream."""
 
     def __init__(self) -> None:
-        self._stream = PairKey(fresh_secret()).stream("material at rest")
+        self._stream = PairKey(fresh_secret()).stream("preprocessing at rest")
 
     def turn(self, at: int, source: memoryview, target: memoryview) -> None:
         """Encrypt or decrypt what lies in a file from byte `at` on; source and target may be the same."""
@@ -49,7 +49,7 @@ class Piece:
     since: float = field(default_factory=monotonic)
 
 
-class SealedShelf(Shelf):
+class EncryptedStore(PreprocessingStore):
     """Pieces of `most` bytes at most, all together; sessions in several threads may use it.
 
     What lies there from before is thrown away: nobody has its keys.
@@ -60,11 +60,11 @@ class SealedShelf(Shelf):
         self._most, self._used = most, 0
         self._pieces: dict[Path, Piece] = {}
         self._lock = threading.Lock()
-        with explained(f"the material in {self.root}"):
+        with explained(f"the preprocessing in {self.root}"):
             folders.retire(self.root)
 
     def begin(self, header: Header) -> Writer:
-        """A new piece; AdmissionError where there is no room for any, MaterialError for an id that is taken."""
+        """A new piece; AdmissionError where there is no room for any, PreprocessingError for an id that is taken."""
         self._expire()
         folders.private_folder(self.root)
         path = self._path(header.sharing, header.id)
@@ -72,23 +72,23 @@ class SealedShelf(Shelf):
         piece = Piece()
         with self._lock:
             if path in self._pieces:
-                raise MaterialError("this material has been made before", "use a fresh id")
+                raise PreprocessingError("this preprocessing has been made before", "use a fresh id")
             self._pieces[path] = piece
         try:
-            with explained(f"the material in {self.root}"):
+            with explained(f"the preprocessing in {self.root}"):
                 folders.sweep(path.parent)
-            return SealedWriter(path, header, self, piece)
+            return EncryptedWriter(path, header, self, piece)
         except BaseException:
             self.forget(path)
             raise
 
-    def take(self, sharing: bytes, identity: bytes) -> Material:
+    def take(self, sharing: bytes, identity: bytes) -> Item:
         """Use up a piece: its name and its key are gone when this returns."""
         path = self._path(sharing, identity)
         with self._lock:
             piece = self._pieces.get(path)
             if piece is None or not piece.whole:
-                raise MaterialError(*MISSING)
+                raise PreprocessingError(*MISSING)
             self._forgotten(path)
         return self._opened(path, piece.seal)
 
@@ -100,7 +100,7 @@ class SealedShelf(Shelf):
             if piece is None or not piece.whole:
                 return
             self._forgotten(path)
-        with explained(f"the material in {self.root}"):
+        with explained(f"the preprocessing in {self.root}"):
             folders.remove(path)
 
     def discard(self, sharing: bytes) -> None:
@@ -114,7 +114,7 @@ class SealedShelf(Shelf):
         """So many bytes more of a piece are about to be written."""
         with self._lock:
             if self._used + count > self._most:
-                what = f"this party keeps {self._most >> 20} MiB of material at most, and has no room for more"
+                what = f"this party keeps {self._most >> 20} MiB of preprocessing at most, and has no room for more"
                 raise AdmissionError(what, "use what has been prepared, or prepare fewer requests")
             self._used += count
             piece.size += count
@@ -134,16 +134,16 @@ class SealedShelf(Shelf):
             old = [path for path, piece in self._pieces.items() if piece.whole and now - piece.since > KEEP_SECONDS]
             for path in old:
                 self._forgotten(path)
-        with explained(f"the material in {self.root}"):
+        with explained(f"the preprocessing in {self.root}"):
             for path in old:
                 folders.remove(path)
 
 
-class SealedWriter(Writer):
+class EncryptedWriter(Writer):
     """A piece that is being made, encrypted on its way."""
 
-    def __init__(self, path: Path, header: Header, shelf: SealedShelf, piece: Piece) -> None:
-        self._shelf, self._piece = shelf, piece
+    def __init__(self, path: Path, header: Header, preprocessing_store: EncryptedStore, piece: Piece) -> None:
+        self._preprocessing_store, self._piece = preprocessing_store, piece
         super().__init__(path, header)
 
     def finish(self) -> int:
@@ -154,10 +154,10 @@ class SealedWriter(Writer):
     def discard(self) -> None:
         super().discard()
         if not self._piece.whole:
-            self._shelf.forget(self._path)
+            self._preprocessing_store.forget(self._path)
 
     def _store(self, at: int, view: memoryview) -> None:
-        self._shelf.claim(self._piece, len(view))
+        self._preprocessing_store.claim(self._piece, len(view))
         for start in range(0, len(view), AT_A_TIME):
             part = view[start : start + AT_A_TIME]
             turned = memoryview(bytearray(len(part)))

@@ -14,7 +14,7 @@ from puma.errors import StoreError
 from puma.store import folders
 from puma.store import uploads as arrivals
 from puma.store.models import Model, Store
-from puma.store.uploads import FILES, Arrival
+from puma.store.uploads import FILES, ResumableUpload
 from puma.wire.messages import Listed, Offer
 
 
@@ -58,12 +58,12 @@ class Library:
         with folders.explained(f"{name} of model {manifest.name}"):
             return (self.store.path(manifest.name) / FILES / name).read_bytes()
 
-    def receive(self, offer: Offer) -> Arrival:
+    def receive(self, offer: Offer) -> ResumableUpload:
         """Take in a model, or go on where an earlier upload broke off; the dealer keeps no parameters."""
         arrivals.check(offer, self._rank)
-        return Arrival(self.store, offer, data=self._rank > 0)
+        return ResumableUpload(self.store, offer, data=self._rank > 0)
 
-    def publish(self, arrival: Arrival) -> None:
+    def publish(self, arrival: ResumableUpload) -> None:
         """From now on sessions find this one."""
         name = arrival.offer.card.name
         with self._locks[name]:

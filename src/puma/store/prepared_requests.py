@@ -1,7 +1,8 @@
-"""The client's half of one-time material: the seeds under which a prompt will be sealed, kept until there is one.
+"""The client's half of one-time preprocessing: the seeds under which a prompt will be shared, kept until there is one.
 
-A ticket is one file, for its owner only, and in memory like the parties' material: who had it later, together with what
-the client sent, could read the prompt. It is deleted before its seeds are used. This file must not know links.
+A prepared request is one file, for its owner only, and in memory like the parties' preprocessing: who had it later,
+together with what the client sent, could read the prompt. It is deleted before its seeds are used.
+This file must not know links.
 """
 
 from __future__ import annotations
@@ -12,15 +13,15 @@ from pathlib import Path
 
 import msgspec
 
-from puma.errors import MaterialError
+from puma.errors import PreprocessingError
 from puma.store import folders
 from puma.store.folders import explained
 from puma.wire.messages import Encode, Generate
 from puma.wire.prompt import Seeds
 
 
-class Ticket(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Material that all parties hold under one id; `request` is what everyone may know of the request it is for.
+class PreparedRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Preprocessing that all parties hold under one id; `request` is what everyone may know of the request it is for.
 
     `seconds` and `offline` (bytes sent) are what preparing it took, `sizes` the bytes that P0, P1 and P2 keep.
     """
@@ -39,46 +40,46 @@ class Ticket(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         return Seeds(self.choices, self.masks)
 
 
-_tickets = msgspec.json.Decoder(Ticket)
+_prepared_requests = msgspec.json.Decoder(PreparedRequest)
 
 
-class Tickets:
-    """The tickets of one client below `root`."""
+class PreparedRequests:
+    """The prepared requests of one client below `root`."""
 
     def __init__(self, root: Path | str) -> None:
-        self._root = folders.private_folder(Path(root)) / "tickets"
+        self._root = folders.private_folder(Path(root)) / "prepared_requests"
 
-    def add(self, ticket: Ticket) -> None:
-        """Keep a ticket; only where files stay in memory."""
+    def add(self, prepared_request: PreparedRequest) -> None:
+        """Keep a prepared request; only where files stay in memory."""
         folders.private_folder(self._root)
         if not folders.in_memory(self._root):
-            raise MaterialError(
-                f"tickets must not reach a disk, and {self._root} is on one",
+            raise PreprocessingError(
+                f"prepared requests must not reach a disk, and {self._root} is on one",
                 "choose a store below /dev/shm, or mount a tmpfs there",
             )
-        with explained(f"a ticket in {self._root}"):
-            folders.write_new(self._root / ticket.id.hex(), msgspec.json.encode(ticket))
+        with explained(f"a prepared request in {self._root}"):
+            folders.write_new(self._root / prepared_request.id.hex(), msgspec.json.encode(prepared_request))
 
-    def take(self, sharing: bytes, request: Generate | Encode) -> Ticket | None:
-        """Use up a ticket for this sharing of a model and this request; None if there is none."""
-        for ticket in self.all():
-            if (ticket.sharing, ticket.request) == (sharing, request):
+    def take(self, sharing: bytes, request: Generate | Encode) -> PreparedRequest | None:
+        """Use up a prepared request for this sharing of a model and this request; None if there is none."""
+        for prepared_request in self.all():
+            if (prepared_request.sharing, prepared_request.request) == (sharing, request):
                 with contextlib.suppress(FileNotFoundError):  # somebody else was faster
-                    os.unlink(self._root / ticket.id.hex())
-                    return ticket
+                    os.unlink(self._root / prepared_request.id.hex())
+                    return prepared_request
         return None
 
-    def all(self) -> list[Ticket]:
-        """Every ticket; none of them is used up by looking."""
+    def all(self) -> list[PreparedRequest]:
+        """Every prepared request; none of them is used up by looking."""
         paths = sorted(self._root.iterdir()) if self._root.is_dir() else []
-        return [ticket for path in paths if (ticket := _read(path))]
+        return [prepared_request for path in paths if (prepared_request := _read(path))]
 
 
-def _read(path: Path) -> Ticket | None:
-    """The ticket in a file; None if it has been used meanwhile."""
+def _read(path: Path) -> PreparedRequest | None:
+    """The prepared request in a file; None if it has been used meanwhile."""
     try:
-        return _tickets.decode(path.read_bytes())
+        return _prepared_requests.decode(path.read_bytes())
     except FileNotFoundError:
         return None
     except (OSError, msgspec.MsgspecError) as error:
-        raise MaterialError(f"the ticket {path} cannot be read", "delete it") from error
+        raise PreprocessingError(f"the prepared request {path} cannot be read", "delete it") from error

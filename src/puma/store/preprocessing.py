@@ -1,4 +1,4 @@
-"""One-time material: what a party computed for a request before there was one, kept until that request comes.
+"""One-time preprocessing: what a party computed for a request before there was one, kept until that request comes.
 
 A piece is one file, below the number of the model's sharing and under an id of its own. It lies in memory only and is
 written once, read once: its name is gone before the first byte is used, so that no mask can serve twice, whatever
@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from puma.errors import MaterialError, StoreError
+from puma.errors import PreprocessingError, StoreError
 from puma.store import folders
 from puma.store.folders import explained
 from puma.wire.messages import Encode, Generate
@@ -26,7 +26,7 @@ ID_BYTES = 16
 ALIGN = 64  # so that what is read can be used in place, as words
 START = struct.Struct("<8sQQ")  # magic, bytes of the file, bytes of the header
 MAGIC = b"pumaonce"
-MISSING = ("the material is missing or has been used", "prepare more of it")
+MISSING = ("the preprocessing is missing or has been used", "prepare more of it")
 
 
 class Header(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -52,43 +52,43 @@ class Seal(Protocol):
 _headers = msgspec.msgpack.Decoder(Header)
 
 
-class Shelf:
+class PreprocessingStore:
     """The pieces that one party keeps below `root`."""
 
     def __init__(self, root: Path | str) -> None:
-        self.root = folders.private_folder(Path(root)) / "material"
+        self.root = folders.private_folder(Path(root)) / "preprocessing"
 
     def begin(self, header: Header) -> Writer:
         """A new piece; refused where files could reach a disk, and under an id that is taken."""
         folders.private_folder(self.root)
         if not folders.in_memory(self.root):
-            raise MaterialError(
-                f"one-time material must not reach a disk, and {self.root} is on one",
+            raise PreprocessingError(
+                f"one-time preprocessing must not reach a disk, and {self.root} is on one",
                 "choose a store below /dev/shm, or mount a tmpfs there",
             )
         path = self._path(header.sharing, header.id)
         folders.private_folder(path.parent)
-        with explained(f"the material in {self.root}"):
+        with explained(f"the preprocessing in {self.root}"):
             folders.sweep(path.parent)
         if path.exists():
-            raise MaterialError("this material has been made before", "use a fresh id")
+            raise PreprocessingError("this preprocessing has been made before", "use a fresh id")
         return Writer(path, header)
 
-    def take(self, sharing: bytes, identity: bytes) -> Material:
+    def take(self, sharing: bytes, identity: bytes) -> Item:
         """Use up a piece: it has no name any more when this returns."""
         path = self._path(sharing, identity)
         return self._opened(path)
 
-    def _opened(self, path: Path, seal: Seal | None = None) -> Material:
-        missing = MaterialError(*MISSING)
-        with explained(f"the material in {self.root}"):
+    def _opened(self, path: Path, seal: Seal | None = None) -> Item:
+        missing = PreprocessingError(*MISSING)
+        with explained(f"the preprocessing in {self.root}"):
             try:
                 file = os.open(path, os.O_RDONLY)
             except FileNotFoundError:
                 raise missing from None
             try:
                 os.unlink(path)
-                return Material(file, seal)
+                return Item(file, seal)
             except FileNotFoundError:  # somebody else was faster
                 raise missing from None
             finally:
@@ -111,7 +111,7 @@ class Writer:
     """A piece that is being made: `write` in order, then `finish`, or `discard`."""
 
     def __init__(self, path: Path, header: Header) -> None:
-        self._path, self._what = path, f"the material in {path.parents[1]}"
+        self._path, self._what = path, f"the preprocessing in {path.parents[1]}"
         with explained(self._what):
             self._incoming = folders.Incoming(path.parent, folder=False)
             self._file = os.fdopen(os.dup(self._incoming.fd), "wb", buffering=1 << 20)
@@ -157,13 +157,13 @@ class Writer:
             self._file.write(view)
 
 
-class Material:
+class Item:
     """A piece in use: its header, and its records in the order in which they were written."""
 
     def __init__(self, file: int, seal: Seal | None = None) -> None:
         size = os.fstat(file).st_size
         if size < START.size:
-            raise MaterialError("the material is damaged", "prepare more of it")
+            raise PreprocessingError("the preprocessing is damaged", "prepare more of it")
         rights = mmap.PROT_READ | mmap.PROT_WRITE
         self._view = memoryview(mmap.mmap(file, size, flags=mmap.MAP_PRIVATE, prot=rights))
         self._at, self._seal = 0, seal
@@ -174,9 +174,9 @@ class Material:
             body = self.read(START.size + header)[START.size :]
             self.header = _headers.decode(body)
         except (ValueError, struct.error, msgspec.MsgspecError, StoreError) as error:
-            raise MaterialError("the material is damaged", "prepare more of it") from error
+            raise PreprocessingError("the preprocessing is damaged", "prepare more of it") from error
         if self.header.version != VERSION:
-            raise MaterialError("the material was made by another version of puma", "prepare more of it")
+            raise PreprocessingError("the preprocessing was made by another version of puma", "prepare more of it")
 
     @property
     def left(self) -> int:
@@ -186,7 +186,9 @@ class Material:
     def read(self, count: int) -> memoryview:
         """The next record, which must have `count` bytes; writable, and the caller's to keep."""
         if count > self.left:
-            raise MaterialError("the material ends too early", "it was made for another request; prepare more of it")
+            raise PreprocessingError(
+                "the preprocessing ends too early", "it was made for another request; prepare more of it"
+            )
         record = self._view[self._at : self._at + count]
         if self._seal:
             at = max(self._at, START.size)  # the sizes are not encrypted

@@ -19,13 +19,13 @@ from typing import Any
 
 import msgspec
 
-from puma.engine.engine import tensor_specs
 from puma.errors import ProtocolError, StoreError
 from puma.store import folders
 from puma.store.folders import explained
 from puma.store.models import CHUNK, DATA, MANIFEST, PAGE, Manifest, Model, Store, layout, open_folder, wire_bytes
 from puma.store.models import write_manifest as write_manifest_file
 from puma.wire.messages import File, Offer
+from puma.wire.parameters import tensor_specs
 
 OFFER, JOURNAL = "offer", "journal"
 DIGEST_BYTES = 32
@@ -67,7 +67,7 @@ def check(offer: Offer, rank: int) -> None:
             raise ProtocolError(f"{file.name} of {file.size} bytes is too large", f"at most {MOST_FILE_BYTES} bytes")
 
 
-class Arrival:
+class ResumableUpload:
     """One upload: first each file, then each parameter that is lacking with its checksum, then `complete`, `publish`.
 
     `held` parameters are whole. A StoreError means that what had arrived is gone from the disk; `close` keeps it.

@@ -12,14 +12,14 @@ import msgspec
 
 from puma.errors import ProtocolError
 from puma.models.config import Config
-
-FRAME_WORDS = 1 << 20  # of a parameter's words in one data frame, at most
-MOST_BEAMS = 32  # of a search
-FRAME_BYTES = 4 << 20  # of a file in one data frame, at most
+from puma.wire.limits import MOST_BEAMS
 
 T = TypeVar("T")
 Size = Annotated[int, msgspec.Meta(ge=0, le=1 << 40)]
 Bits = Annotated[int, msgspec.Meta(ge=1, le=64)]
+NEXT = "next logits"  # of every token of a prompt the logits of the next one: whoever sees them can rebuild the head
+OUTPUTS = ("hidden", "pooled", "logits", "tokens", NEXT)
+EVERY_TOKEN = ("hidden", NEXT)  # outputs that have a row for each token
 POLICY_HINT = "sample by temperature alone, which the parties do, or let the owner share with reveal_logits"
 
 
@@ -160,7 +160,7 @@ class Generate(msgspec.Struct, frozen=True, tag="generate", forbid_unknown_field
 
     input: Input
     tokens: Size
-    material: bytes = b""
+    preprocessing: bytes = b""
     temperature: float = 0.0
     reveal: bool = False
     paced: bool = False
@@ -170,8 +170,8 @@ class Generate(msgspec.Struct, frozen=True, tag="generate", forbid_unknown_field
 class Pace(msgspec.Struct, frozen=True, tag="pace", forbid_unknown_fields=True):
     """The client's word between two results of a paced generation: go on, or leave it at that.
 
-    `input` is the token that the client chose for each prompt, sealed like prompts of one token, if it saw logits; of
-    beams it ends with shares of which columns each does not see (`Cache.branch`).
+    `input` is the token that the client chose for each prompt, shared like prompts of one token, if it saw logits;
+    of beams it ends with shares of which columns each does not see (`Cache.branch`).
     """
 
     more: bool
@@ -185,7 +185,7 @@ class Encode(msgspec.Struct, frozen=True, tag="encode", forbid_unknown_fields=Tr
 
     input: Input
     output: str
-    material: bytes = b""
+    preprocessing: bytes = b""
     rows: list[int] = []
     top: int = 1
 
@@ -198,13 +198,13 @@ class Prepare(msgspec.Struct, frozen=True, tag="prepare", forbid_unknown_fields=
 
 
 class Take(msgspec.Struct, frozen=True, tag="take", forbid_unknown_fields=True):
-    """Get this material ready for the next request: it is used up from now on; answered by Taken."""
+    """Get this preprocessing ready for the next request: it is used up from now on; answered by Taken."""
 
     id: bytes
 
 
 class Made(msgspec.Struct, frozen=True, tag="made", forbid_unknown_fields=True):
-    """From party to party: this material is complete here, and for what request, as far as everyone may know it."""
+    """From party to party: this preprocessing is complete here, and for what request, as far as all may know it."""
 
     id: bytes
     request: Generate | Encode
@@ -242,7 +242,7 @@ class Report(msgspec.Struct, frozen=True, tag="report"):
     prefill: float
     cpu_seconds: float
     peak_rss_mib: float
-    material: int = 0  # bytes kept for a later request
+    preprocessing: int = 0  # bytes kept for a later request
 
 
 class Opened(msgspec.Struct, frozen=True, tag="opened"):
@@ -285,7 +285,7 @@ class Listing(msgspec.Struct, frozen=True, tag="listing"):
 
 
 class Taken(msgspec.Struct, frozen=True, tag="taken"):
-    """Whether the material is ready: what is wrong with it, or nothing."""
+    """Whether the preprocessing is ready: what is wrong with it, or nothing."""
 
     problem: str
 
@@ -314,9 +314,9 @@ _replies: msgspec.msgpack.Decoder[Reply] = msgspec.msgpack.Decoder(Reply)
 
 
 def bare(request: Generate | Encode) -> Generate | Encode:
-    """What everyone may know of a request: all but its seeds and its material."""
+    """What everyone may know of a request: all but its seeds and its preprocessing."""
     public = msgspec.structs.replace(request.input, masks=[], choices=[])
-    return msgspec.structs.replace(request, input=public, material=b"")
+    return msgspec.structs.replace(request, input=public, preprocessing=b"")
 
 
 def encode(message: Request | Reply) -> bytes:

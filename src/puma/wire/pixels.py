@@ -17,7 +17,7 @@ from puma.mpc.cost import message_bytes
 from puma.mpc.fixed import ACTIVATION, RING
 from puma.mpc.party import DEALER, Party
 from puma.mpc.share import Share, encode
-from puma.wire.prompt import Sealed, Seeds
+from puma.wire.prompt import InputShare, Seeds
 
 LIMIT = 64.0  # of a normalised pixel
 
@@ -36,7 +36,7 @@ def checked(images: Sequence[Tensor], rows: int, width: int) -> Tensor:
     """The patches of all images below each other, if they are those of such images and can be shared."""
     if not images or any(tuple(image.shape) != (rows, width) for image in images):
         raise InputError(
-            f"not images of {rows} patches of {width} numbers", "pass what ClearModel.sentence_ids returns"
+            f"not images of {rows} patches of {width} numbers", "pass what PlainModel.sentence_ids returns"
         )
     pixels = torch.cat(list(images))
     if not float(pixels.abs().max()) < LIMIT:  # NaN, too
@@ -44,7 +44,7 @@ def checked(images: Sequence[Tensor], rows: int, width: int) -> Tensor:
     return pixels
 
 
-def seal(pixels: Tensor, seeds: Seeds | None = None) -> list[Sealed]:
+def share_input(pixels: Tensor, seeds: Seeds | None = None) -> list[InputShare]:
     """Shares of pixels (rows, width) for P0, P1 and P2, under fresh seeds or seeds drawn beforehand.
 
     Safe: each evaluator lacks one of the two seeds.
@@ -54,14 +54,14 @@ def seal(pixels: Tensor, seeds: Seeds | None = None) -> list[Sealed]:
     for seed in seeds.masks:
         words = words + _masks(seed, *pixels.shape)
     packed, nothing = kernels.pack(words, RING), torch.empty(0, dtype=torch.uint8)  # type: ignore[arg-type]
-    return [Sealed(seeds.of(rank)[0], [], nothing if rank == DEALER else packed) for rank in range(3)]
+    return [InputShare(seeds.of(rank)[0], [], nothing if rank == DEALER else packed) for rank in range(3)]
 
 
-def unseal(party: Party, sealed: Sealed, rows: int, width: int) -> Share:
+def receive_input(party: Party, share: InputShare, rows: int, width: int) -> Share:
     """What a party makes of its part."""
-    components = [_masks(seed, rows, width) for seed in sealed.masks]
+    components = [_masks(seed, rows, width) for seed in share.masks]
     if not party.is_dealer:
-        components = [kernels.unpack(sealed.payload, RING, (rows, width)), *components]
+        components = [kernels.unpack(share.payload, RING, (rows, width)), *components]
     return Share(party, components[0], components[1], RING, ACTIVATION)
 
 

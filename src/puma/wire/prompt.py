@@ -28,7 +28,7 @@ EXPLICIT = (0, 1, 2)  # components whose bits P0, P1 and P2 are sent in full, no
 
 
 @dataclass(frozen=True)
-class Sealed:
+class InputShare:
     """What one party gets: seeds of the signs' masks, seeds of its choice bits, and a payload (empty at the dealer)."""
 
     masks: list[bytes]
@@ -38,7 +38,7 @@ class Sealed:
 
 @dataclass(frozen=True)
 class Seeds:
-    """All that is random about a sealed prompt; it may be drawn long before the prompt is known, and serves once."""
+    """All that is random about the shares of a prompt; may be drawn before the prompt is known, and serves once."""
 
     choices: list[bytes]  # of the bits for m at P1, for l1 and l2 at P0
     masks: list[bytes]  # of the signs, at P1 and P2
@@ -75,7 +75,9 @@ def upload_bytes(tokens: int, vocabulary: int, flags: int = 0) -> int:
     return sum(payload_bytes(rank, tokens, vocabulary, flags) for rank in range(3))
 
 
-def seal(ids: Sequence[int], vocabulary: int, seeds: Seeds | None = None, flags: Sequence[int] = ()) -> list[Sealed]:
+def share_input(
+    ids: Sequence[int], vocabulary: int, seeds: Seeds | None = None, flags: Sequence[int] = ()
+) -> list[InputShare]:
     """Shares of token ids for P0, P1 and P2, under fresh seeds or seeds drawn beforehand.
 
     The ids of several prompts come one after the other; `flags`, ones and zeros, make them Flagged.
@@ -95,29 +97,29 @@ def seal(ids: Sequence[int], vocabulary: int, seeds: Seeds | None = None, flags:
     last = [_masked_flags(flags, seeds)] if flags else []
     nothing = torch.empty(0, dtype=torch.uint8)
     payloads = (nothing, torch.cat([l1, packed, *last]), torch.cat([m, l2, packed, *last]))
-    return [Sealed(*seeds.of(rank), payload) for rank, payload in enumerate(payloads)]
+    return [InputShare(*seeds.of(rank), payload) for rank, payload in enumerate(payloads)]
 
 
-def unseal_flagged(party: Party, sealed: Sealed, tokens: int, vocabulary: int, count: int) -> Flagged:
-    """What a party makes of its part, if so many flags were sealed with it."""
+def receive_flagged_input(party: Party, share: InputShare, tokens: int, vocabulary: int, count: int) -> Flagged:
+    """What a party makes of its part, if so many flags came with it."""
     at = payload_bytes(party.rank, tokens, vocabulary)
-    front, last = sealed.payload[:at], sealed.payload[at:]
-    components = [_flag_masks(seed, count) for seed in sealed.masks]
+    front, last = share.payload[:at], share.payload[at:]
+    components = [_flag_masks(seed, count) for seed in share.masks]
     if not party.is_dealer:
         components = [kernels.unpack(last, FLAG_RING, (count,)), *components]
     flags = Share(party, components[0], components[1], FLAG_RING, 0)
-    return Flagged(unseal(party, replace(sealed, payload=front), tokens, vocabulary), flags)
+    return Flagged(receive_input(party, replace(share, payload=front), tokens, vocabulary), flags)
 
 
-def unseal(party: Party, sealed: Sealed, tokens: int, vocabulary: int) -> Choice:
+def receive_input(party: Party, share: InputShare, tokens: int, vocabulary: int) -> Choice:
     """What a party makes of its part."""
     width = choice_bytes(vocabulary)
-    explicit, packed = sealed.payload.split(
-        [EXPLICIT[party.rank] * tokens * width, sealed.payload.numel() - EXPLICIT[party.rank] * tokens * width]
+    explicit, packed = share.payload.split(
+        [EXPLICIT[party.rank] * tokens * width, share.payload.numel() - EXPLICIT[party.rank] * tokens * width]
     )
-    bits = [_choice(seed, tokens, width) for seed in sealed.choices]
+    bits = [_choice(seed, tokens, width) for seed in share.choices]
     bits += list(explicit.reshape(EXPLICIT[party.rank], tokens, width))
-    components = [_sign_masks(seed, tokens) for seed in sealed.masks]
+    components = [_sign_masks(seed, tokens) for seed in share.masks]
     if not party.is_dealer:
         components = [kernels.unpack(packed, RING, (tokens, COMPONENTS)), *components]
     return Choice(party, (bits[0], bits[1]), Share(party, components[0], components[1], RING, 0), vocabulary)

@@ -12,7 +12,7 @@ from puma.models.text import check_batch
 from puma.wire.messages import Encode, Generate, Input
 
 
-def job(
+def shaped(
     config: Config, prompt: int, tokens: int | None, batch: int = 1, approximation: str = "spline"
 ) -> Generate | Encode:
     """The request that is measured: new tokens of a causal model, hidden states of an encoder; `batch` prompts."""

@@ -1,0 +1,22 @@
+"""What a launcher writes to the standard input of a party that it starts on this machine, one JSON line each."""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class Start(msgspec.Struct, frozen=True):
+    """First line on standard input."""
+
+    rank: int
+    session: bytes
+    config: bytes
+    cookie: bytes
+    store: str = ""  # a folder of this party's own, or none
+    approximation: str = "spline"  # covered by the digest `config`, which peers and client must name alike
+
+
+class Ports(msgspec.Struct, frozen=True):
+    """Second line: where the parties of lower rank listen."""
+
+    ports: list[int]

@@ -1,0 +1,9 @@
+"""The limits that both sides of a link must know. What one party serves at most is its operator's: party/limits.py."""
+
+from __future__ import annotations
+
+SILENCE = 600.0  # seconds that a peer may compute between two messages; a beat tells sooner that it lives
+FRAME_WORDS = 1 << 20  # of a parameter's words in one data frame, at most
+FRAME_BYTES = 4 << 20  # of a file in one data frame, at most
+MOST_BEAMS = 32  # of a search
+MOST_TOP = 64  # tokens that a masked one may have been
