@@ -10,7 +10,7 @@ import torch
 
 from puma.client.beam_search import Beams
 from puma.config import Policy
-from puma.engine.engine import dry_run
+from puma.engine.dry_run import dry_run
 from puma.errors import AdmissionError, PolicyError, ProtocolError, RangeError, UsageError
 from puma.local.cluster import LocalCluster
 from puma.models import Cache

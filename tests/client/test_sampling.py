@@ -12,7 +12,7 @@ import torch
 
 from puma.client.sampling import Sampler, Sampling, kept
 from puma.client.session import Session
-from puma.engine.engine import dry_run
+from puma.engine.dry_run import dry_run
 from puma.errors import PeerLost, PolicyError, PreprocessingError, ProtocolError, UsageError
 from puma.local.cluster import LocalCluster
 from puma.reference.plain_model import PlainModel

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from puma import LocalCluster
-from puma.engine.engine import dry_run
+from puma.engine.dry_run import dry_run
 from puma.errors import PumaError, UsageError
 from puma.local.cluster import Trio
 from puma.models import architecture

@@ -11,7 +11,7 @@ import pytest
 from torch.testing import assert_close
 
 from puma import LocalCluster
-from puma.engine.engine import dry_run
+from puma.engine.dry_run import dry_run
 from puma.errors import InputError, UsageError
 from puma.local.cluster import Trio
 from puma.models import architecture

@@ -68,8 +68,8 @@ def _weights(clear: PlainModel) -> None:
     from puma import kernels
     from puma.client.session import masked
     from puma.crypto.prg import PairKey, fresh_secret
-    from puma.engine.engine import tensor_specs
     from puma.mpc.seeded import rest_bytes
+    from puma.wire.parameters import tensor_specs
 
     spec = tensor_specs(clear.config)[0]
     weights = clear.params[spec.name].reshape(-1)[:WORDS]

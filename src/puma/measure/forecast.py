@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from puma.client.session import Cost, cost_of
-from puma.engine.engine import dry_run
+from puma.engine.dry_run import dry_run
 from puma.errors import UsageError
 from puma.measure.speed import Speed, Work, together
 from puma.models.config import Config

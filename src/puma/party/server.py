@@ -20,6 +20,7 @@ import torch
 
 from puma import kernels
 from puma.engine import offline_phase as ahead
+from puma.engine.admission import admit
 from puma.engine.engine import Emit, Engine, Given, answered, hidden_flags, patch_rows, selftest, spent
 from puma.errors import PolicyError, PreprocessingError, ProtocolError, PumaError, StoreError
 from puma.models.config import Vit
@@ -176,7 +177,7 @@ class Server:
 
     def _admit(self, request: Inference) -> None:
         """Refuse what cannot or may not be served: every party holds the owner's policy, and none asks another."""
-        self._ready().admit(request, self._owner)
+        admit(self._ready().config, self.party.approximation, request, self._owner)
         if isinstance(request, msg.Generate) and request.reveal and not self._reveals:
             raise PolicyError("the model's owner does not let clients see logits", msg.POLICY_HINT)
 

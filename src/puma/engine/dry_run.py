@@ -1,0 +1,72 @@
+"""What a request would cost each party, counted by running it on torch's meta device.
+
+No arithmetic is done and nothing is sent: the same engine runs on shapes alone.
+"""
+
+from __future__ import annotations
+
+from itertools import count
+
+from puma.engine.engine import Engine, Given, answered, hidden_flags, patch_rows, spent
+from puma.models.config import Config, Vit, with_layers
+from puma.mpc.party import Party
+from puma.mpc.seeded import Seeded
+from puma.wire import pixels, prompt
+from puma.wire.messages import Encode, Generate, Input, Spent
+from puma.wire.parameters import tensor_specs
+
+
+def dry_run(config: Config, job: Generate | Encode) -> list[list[Spent]]:
+    """What a request would cost each party, counted on torch's meta device; no arithmetic, no link.
+
+    All layers cost the same, so models of one and two layers are counted; the evaluators send the same.
+    """
+    if not config.alike:  # layers with a window
+        dealer, first = (_dry_party(rank, config, job) for rank in (0, 1))
+        return [dealer, first, first]
+    one, two = ([_dry_party(rank, with_layers(config, n), job) for rank in (0, 1)] for n in (1, 2))
+    dealer, first = (_extended(a, b, config.layers - 1) for a, b in zip(one, two, strict=True))
+    return [dealer, first, first]
+
+
+def _extended(one: list[Spent], two: list[Spent], layers: int) -> list[Spent]:
+    """The cost of one layer's model and `layers` times what the second layer added."""
+    before = {s.name: s for s in one}
+    result = []
+    for s in two:
+        base = before.get(s.name, Spent(s.name, 0.0, 0, 0, 0))
+        rounds, online, offline = (
+            a + layers * (b - a)
+            for a, b in ((base.rounds, s.rounds), (base.online, s.online), (base.offline, s.offline))
+        )
+        result.append(Spent(s.name, 0.0, rounds, online, offline))
+    return result
+
+
+def _dry_party(rank: int, config: Config, job: Generate | Encode) -> list[Spent]:
+    party = Party(rank)
+    party.approximation = job.input.approximation
+    params = {t.name: Seeded(party, None, [], t.shape, t.bits, t.frac) for t in tensor_specs(config)}
+    engine = Engine(party, config, params)
+    given = imagined(party, job.input, config)
+    if isinstance(job, Generate):
+        steps, fed = count(1), len(job.input.lengths) * job.beams
+
+        def proceed() -> Given | bool:
+            if not job.reveal:
+                return True
+            rows, hidden = prompt.imagined(party, fed, config.vocab_size), hidden_flags(job, next(steps))
+            return prompt.Flagged(rows, prompt.imagined_flags(party, hidden)) if hidden else rows
+
+        engine.generate(given, job, lambda share: answered(party, share), lambda: None, proceed)
+    else:
+        engine.encode(given, job, lambda share: answered(party, share))
+    return spent(party)
+
+
+def imagined(party: Party, job: Input, config: Config) -> Given:
+    """The input of a dry run."""
+    if isinstance(config, Vit):
+        return pixels.imagined(party, patch_rows(config, job), config.vocab_size)
+    rows = prompt.imagined(party, job.tokens, config.vocab_size)
+    return prompt.Flagged(rows, prompt.imagined_flags(party, job.tokens)) if job.padded else rows
