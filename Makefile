@@ -39,7 +39,7 @@ bench: $(VENV)/.bench
 	$(BIN)/python -m benchmarks $(ARGS)
 
 docs: $(VENV)/.puma
-	$(BIN)/python -m puma.mpc.cost > $(VENV)/costs.md
+	$(BIN)/python -m puma.measure.cost_table > $(VENV)/costs.md
 	sed -i -e '/<!-- cost table -->/,/<!-- .cost table -->/{//!d}' \
 		-e '/<!-- cost table -->/r $(VENV)/costs.md' docs/protocol.md
 

@@ -6,16 +6,18 @@ The arguments are made without a message, so that what a run sends is the primit
 from __future__ import annotations
 
 import inspect
+import json
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from puma.crypto.prg import PairKey
-from puma.mpc import arithmetic, boolean, compare, cost, fixed, lookup, retrieval, share
+from puma.mpc import arithmetic, boolean, compare, cost, fixed, lookup, retrieval
 from puma.mpc.fixed import ACTIVATION, RESIDUAL, RESIDUAL_RING, RING, WEIGHT
 from puma.mpc.party import Party
 from puma.mpc.polynomial import ONE, bit, times
@@ -55,8 +57,17 @@ class Case:
     def run(self, party: Party) -> Any:
         return finished(party, self.function(*self.arguments(party)))
 
-    def cost(self, party: Party) -> cost.Cost:
-        return cost.DECLARED[self.declared].cost(*self.arguments(party))
+    def cost(self, party: Party) -> cost.Cost | None:
+        """What the function declares for these arguments; None if only a run tells."""
+        declared = cost.DECLARED[self.declared].cost
+        return None if declared is None else declared(*self.arguments(party))
+
+
+# What functions that are made of primitives cost: rounds, bits online and offline. No figure may grow unexplained.
+COSTS = {
+    name: cost.Cost(*figures)
+    for name, figures in json.loads((Path(__file__).parent / "vectors" / "costs.json").read_text()).items()
+}
 
 
 def finished(party: Party, result: Any) -> Any:
@@ -117,7 +128,8 @@ AND = times(bit("b"), bit("c"))
 MANY = [times(bit("b"), bit("c") ^ ONE, bit("d") ^ bit("e")), bit("e") ^ ONE ^ times(bit("d"), bit("e"))]
 
 MPC = [
-    Case(share.truncated, lambda p: (_x(p), 7)),
+    Case(arithmetic.public, lambda p: (p, X, N, 30, 8)),
+    Case(arithmetic.truncated, lambda p: (_x(p), 7)),
     Case(arithmetic.deal, lambda p: _dealt(p, 24)),
     Case(arithmetic.deal, lambda p: _dealt(p, 13), "odd ring"),
     Case(arithmetic.product, lambda p: (_x(p), _x(p, name="y", value=Y), torch.mul)),

@@ -77,6 +77,13 @@ def spent(entries: list[Entry]) -> Cost:
     return Cost(entries[1].rounds, 8 * sum(e.online for e in entries), 8 * sum(e.offline for e in entries))
 
 
+def counted(function: Callable[[Party], Any]) -> Cost:
+    """What three dry parties spend on it."""
+    members = dry()
+    parties(function, members)
+    return spent([p.ledger.total() for p in members])
+
+
 # -- inputs ---------------------------------------------------------------------------------------------------------
 
 

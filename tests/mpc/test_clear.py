@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import ast
+import inspect
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
+import puma
 from puma.errors import UsageError
-from puma.mpc import arithmetic, boolean, compare
+from puma.mpc import arithmetic, boolean, clear_forms, compare, retrieval
+from puma.mpc.arithmetic import public, truncated
 from puma.mpc.clear import Clear, ClearParty, held
 from puma.mpc.fixed import ACTIVATION, RING, WEIGHT, formatted
 from puma.mpc.party import Party
 from puma.mpc.polynomial import bit, times
-from puma.mpc.share import Bits, public, truncated
+from puma.mpc.share import Bits
 from puma.nn import functional as F
 from puma.nn import paper, splines
 from tests.cases import finished, sample
@@ -168,3 +173,35 @@ def test_products_beyond_doubles_are_words() -> None:
 def test_what_has_no_clear_form_says_so() -> None:
     with pytest.raises(UsageError, match="no form in the clear"):
         arithmetic.deal(ClearParty(), None, (2,), 8)
+
+
+# -- the way into the clear -----------------------------------------------------------------------------------------
+
+
+def test_no_protocol_asks_whether_its_party_is_clear() -> None:
+    """Primitives reach their forms by the decorator alone, and nothing else branches."""
+    for path in [p for room in ("mpc", "nn") for p in (Path(puma.__file__).parent / room).glob("*.py")]:
+        asked = [n.lineno for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Attribute)
+                 and n.attr == "clear" and ast.unparse(n.value).endswith("party")]  # fmt: skip
+        assert not asked, f"{path.name}:{asked}"
+
+
+def test_a_form_stands_for_a_primitive_with_its_arguments() -> None:
+    """Every form is called as its primitive is, and every form that there is has its primitive."""
+    rooms = [vars(room).values() for room in (arithmetic, boolean, compare, retrieval, splines, F)]
+    taken = [f for values in rooms for f in values if hasattr(f, "form")]
+    assert {f.form for f in taken if f.__module__.startswith("puma.mpc")} == set(PUBLIC_FORMS)
+    for primitive in taken:
+        expected = inspect.signature(inspect.unwrap(primitive)).parameters
+        assert list(inspect.signature(primitive.form).parameters) == list(expected), primitive.__name__
+
+
+PUBLIC_FORMS = [
+    f for n, f in vars(clear_forms).items()
+    if inspect.isfunction(f) and f.__module__ == clear_forms.__name__ and n != "in_clear" and n[0] != "_"
+]  # fmt: skip
+
+
+def test_a_protocol_in_the_clear_is_still_driven() -> None:
+    protocol = compare.sign(held(ClearParty(), torch.tensor([-3, 3]), 8, 0))
+    assert inspect.isgenerator(protocol) and ClearParty().run(protocol).part.tolist() == [1, 0]

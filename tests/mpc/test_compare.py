@@ -11,11 +11,11 @@ from hypothesis import settings
 from hypothesis import strategies as st
 
 from puma import kernels
+from puma.mpc.arithmetic import public
 from puma.mpc.compare import argmax, below, choose, equal, less, maximum, maximum_cost, sign, sign_of, split, widths
 from puma.mpc.cost import Size
 from puma.mpc.lookup import digits
 from puma.mpc.party import Party
-from puma.mpc.share import public
 from tests.cases import coins
 from tests.mpc.words import edges, grid, uniform
 from tests.trio import bits_of, given, given_bits, held, joined, parties

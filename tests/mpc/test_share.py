@@ -11,9 +11,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 
 from puma import kernels
-from puma.mpc.arithmetic import deal, masked_input
+from puma.mpc.arithmetic import deal, masked_input, public, truncated
 from puma.mpc.party import Party
-from puma.mpc.share import Additive, Share, cat, encode, public, truncated
+from puma.mpc.share import Additive, Share, cat, encode
 from tests.mpc.words import edges, grid, uniform
 from tests.trio import (
     added,

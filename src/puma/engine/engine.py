@@ -13,14 +13,14 @@ import torch
 
 from puma.models import Cache, architecture
 from puma.models.config import Config, Decoder, Vit
-from puma.mpc.arithmetic import reshare
+from puma.mpc.arithmetic import public, reshare
 from puma.mpc.cost import message_bytes
 from puma.mpc.fixed import ACTIVATION, RING, formatted, index_bits
 from puma.mpc.lookahead import Lookahead
 from puma.mpc.party import Party
 from puma.mpc.retrieval import Choice
 from puma.mpc.seeded import in_blocks
-from puma.mpc.share import Additive, Share, public
+from puma.mpc.share import Additive, Share
 from puma.nn import functional as F
 from puma.nn.layout import Rows
 from puma.nn.sampling import sample

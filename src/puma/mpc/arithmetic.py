@@ -7,17 +7,18 @@ word of a stream the receiver lacks. This file must not know what the numbers st
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
 from puma import kernels
-from puma.mpc import clear
+from puma.mpc import clear_forms as clear
+from puma.mpc.clear_forms import in_clear
 from puma.mpc.cost import Cost, Size, declares, local, message_bits, message_bytes
 from puma.mpc.party import DEALER, FIRST, Message, Party, Piece, Protocol
 from puma.mpc.seeded import in_blocks, weighted
-from puma.mpc.share import Additive, Share
+from puma.mpc.share import Additive, Number, Share, encode
 
 Bilinear = Callable[[Tensor, Tensor], Tensor]
 
@@ -43,14 +44,36 @@ def deal(party: Party, value: Tensor | None, shape: tuple[int, ...], bits: int, 
     return kernels.unpack(party.correction(None, count), bits, shape)  # type: ignore[arg-type]
 
 
+@declares("local", "section 2", local)
+@in_clear(clear.public)
+def public(party: Party, value: Tensor | Number, shape: Sequence[int], bits: int, frac: int) -> Share:
+    """A public constant as a share with zero masks."""
+    zero = torch.zeros(tuple(shape), dtype=torch.int64, device=party.device)
+    return Share(party, zero, zero, bits, frac).shifted(encode(value, frac, party.device))
+
+
 @declares("local", "section 3", local)
+@in_clear(clear.truncated)
+def truncated(x: Share, shift: int) -> Share:
+    """Drop `shift` low bits locally: the ring shrinks by as much, the value errs by less than 1.5 units.
+
+    floor(m / 2^s) - floor(l1 / 2^s) - floor(l2 / 2^s) exceeds floor(x / 2^s) by the carry of the low parts, 0 to 2;
+    adding half a unit first and taking one off last centres the error, whose standard deviation is half a unit.
+    """
+    if shift == 0:
+        return x
+    y = x.shifted(1 << (shift - 1))
+    a, b = (kernels.shift_right(t, shift, x.bits) for t in y.components)
+    return x.like(a, b, x.bits - shift, x.frac - shift).shifted(-1)
+
+
+@declares("local", "section 3", local)
+@in_clear(clear.product)
 def product(x: Share, y: Share, op: Bilinear) -> Additive:
     """x o y for any bilinear op (section 3 of docs/protocol.md); local.
 
     P0: (l1x + l2x) o (l1y + l2y).  P1: mx o (my - l1y) - l1x o my.  P2: -(mx o l2y) - l2x o my.
     """
-    if x.party.clear:
-        return clear.product(x, y, op)
     rank = x.party.rank
     if rank == DEALER:
         part = op(x.mask, y.mask)
@@ -68,10 +91,9 @@ def multiply(x: Share, y: Share) -> Additive:
 
 
 @declares("local", "section 3", local)
+@in_clear(clear.square)
 def square(x: Share) -> Additive:
     """Elementwise square; local, one product a party instead of two."""
-    if x.party.clear:
-        return clear.product(x, x, torch.mul)
     if x.party.rank == DEALER:
         part = x.mask * x.mask
     elif x.party.rank == FIRST:
@@ -82,10 +104,9 @@ def square(x: Share) -> Additive:
 
 
 @declares("local", "section 3", local)
+@in_clear(clear.matmul)
 def matmul(x: Share, y: Share) -> Additive:
     """Batched matrix product (..., n, k) @ (..., k, m); local, two ring products an evaluator, one at the dealer."""
-    if x.party.clear:
-        return clear.matmul(x, y)
     bits = min(x.bits, y.bits)
     if in_blocks(y):
         part = weighted(x, y, kernels.matmul_packed, y.shape[-1])
@@ -139,19 +160,19 @@ def opening_cost(*zs: Additive | Size) -> Cost:
 
 
 @declares("online 2k, offline k if dealt; 1 round", "sections 2 and 3", opening_cost)
+@in_clear(clear.reshare)
 def reshare(*zs: Additive) -> Protocol[list[Share]]:
     """Additives back to Shares of the same rings, all in one round.
 
     Draw l1 from k01 and l2 from k02; P1 sends z1 + l1, P2 sends z2 + l2; the sum is m. Safe: each message is padded
     by words the receiver lacks.
     """
-    if zs[0].party.clear:
-        return [clear.opened(z) for z in zs]
     opened = yield from _opened(zs)
     return [Share(z.party, a, b, z.bits, z.frac) for z, (a, b) in zip(zs, opened, strict=True)]
 
 
 @declares("online 2k, offline k if dealt; 1 round", "section 3", lambda *pairs: opening_cost(*(z for z, _ in pairs)))
+@in_clear(clear.open_truncate)
 def open_truncate(*pairs: tuple[Additive, int]) -> Protocol[list[Share]]:
     """Additives z to Shares of z / 2^s in the smaller ring k - s, all in one round; off by less than 1.5 units.
 
@@ -159,8 +180,6 @@ def open_truncate(*pairs: tuple[Additive, int]) -> Protocol[list[Share]]:
     smaller ring. The result exceeds the floor by the carry of the low parts, 0 to 2; half a unit before and one unit
     after centre the error, whose standard deviation is half a unit. Safe: as reshare.
     """
-    if pairs[0][0].party.clear:
-        return [clear.opened(z, s) for z, s in pairs]
     centred = tuple(z.shifted(1 << (s - 1)) if s else z for z, s in pairs)
     opened = yield from _opened(centred)
     results = []
@@ -178,6 +197,7 @@ def lift_cost(*pairs: tuple[Share | Size, int], least: int = 2) -> Cost:
 
 
 @declares("online 2(k-j), offline 2(k-j); 1 round", "section 3", lift_cost)
+@in_clear(clear.lift)
 def lift(*pairs: tuple[Share, int], least: int = 2) -> Protocol[list[Share]]:
     """Shares from ring j into larger rings k, exactly, if |x| < 2^(j-2); all in one round.
 
@@ -186,8 +206,6 @@ def lift(*pairs: tuple[Share, int], least: int = 2) -> Protocol[list[Share]]:
     x = m - l1 - l2 + 2^j (w + t (1 - top bit of m)). The dealer deals both candidates of the wrap in ring k - j, the
     evaluators pick by the top bit of m, which both know, and reshare. Safe: picked words are dealt, sums are padded.
     """
-    if pairs[0][0].party.clear:
-        return [clear.lifted(x, k, least) for x, k in pairs]
     prepared = [_wrap(x, k, least) for x, k in pairs]
     tops = yield from reshare(*(top for _, _, top in prepared))
     results = []

@@ -8,25 +8,18 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from functools import reduce
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from puma import kernels
-from puma.mpc import clear
+from puma.mpc import clear_forms as clear
 from puma.mpc.arithmetic import deal
+from puma.mpc.clear_forms import in_clear
 from puma.mpc.cost import Cost, Size, declares, message_bits
 from puma.mpc.party import FIRST, Party, Piece, Protocol
 from puma.mpc.polynomial import Monomial, Polynomial, multiplied, products, subsets
-from puma.mpc.share import Additive, Bits, Share, broadcast
-
-
-class MaskedBit(NamedTuple):
-    """v = b xor rho: `word` is the public v at the evaluators and the mask rho at the dealer."""
-
-    party: Party
-    word: Tensor
+from puma.mpc.share import Additive, Bits, MaskedBit, Share, broadcast
 
 
 def own_bits(party: Party, shape: tuple[int, ...]) -> Tensor:
@@ -56,6 +49,7 @@ def _common(bits: Mapping[str, Bits | Size]) -> tuple[int, ...]:
     "section 4",
     _evaluate_cost,
 )
+@in_clear(clear.evaluate)
 def evaluate(bits: Mapping[str, Bits], *polynomials: Polynomial) -> Protocol[list[Bits]]:
     """Polynomials of any degree in named bits (shapes broadcast), all in one round.
 
@@ -64,8 +58,6 @@ def evaluate(bits: Mapping[str, Bits], *polynomials: Polynomial) -> Protocol[lis
     prod(a in U). Safe: each half sent is xored with fresh bits the receiver lacks, and the products are dealt.
     """
     party, shape = next(iter(bits.values())).party, _common(bits)
-    if party.clear:
-        return clear.evaluate(bits, polynomials)
     names, masked = multiplied(polynomials), products(polynomials)
     row = (math.prod(shape) + 7) // 8
     masks = _mask_rows(party, len(names), row)
@@ -135,11 +127,10 @@ def open_masked_cost(*bs: Bits | Size) -> Cost:
 
 
 @declares("online 2; 1 round", "section 4", open_masked_cost)
+@in_clear(clear.open_masked)
 def open_masked(*bs: Bits) -> Protocol[list[MaskedBit]]:
     """v = b ^ rho public to the evaluators, rho known to the dealer; all in one round. Safe: rho is fresh."""
     party = bs[0].party
-    if party.clear:
-        return [MaskedBit(party, b.part) for b in bs]
     rhos = [own_bits(party, tuple(b.shape)) for b in bs]
     if party.is_dealer:
         yield [Piece(None, 1) for _ in bs]
@@ -156,13 +147,12 @@ def select_cost(bit_shape: Sequence[int], x: Share | Size) -> Cost:
 
 
 @declares("offline 2k", "section 4", lambda bit, x: select_cost(bit.word.shape, x))
+@in_clear(clear.select)
 def select(bit: MaskedBit, x: Share) -> Additive:
     """b * x, local once b is open under its mask.
 
     b = v + (1 - 2v) rho, so b x = v x + (1 - 2v)(rho m - rho l); the dealer deals rho and rho l.
     """
-    if x.party.clear:
-        return clear.selected(bit.word, x)
     party, shape = x.party, broadcast(bit.word.shape, x.shape)
     if party.is_dealer:
         rho = bit.word.expand(shape)
@@ -175,11 +165,10 @@ def select(bit: MaskedBit, x: Share) -> Additive:
 
 
 @declares("offline k", "section 4", lambda bit, bits: Cost(0, 0, message_bits(bit.word.numel(), bits)))
+@in_clear(clear.to_arithmetic)
 def to_arithmetic(bit: MaskedBit, bits: int) -> Additive:
     """b as an integer in ring `bits`, local once b is open under its mask."""
     party, shape = bit.party, tuple(bit.word.shape)
-    if party.clear:
-        return clear.as_number(party, bit.word, bits)
     if party.is_dealer:
         deal(party, bit.word, shape, bits)
         return Additive(party, party.nothing(shape), bits, 0, dealt=False)

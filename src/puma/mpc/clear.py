@@ -1,15 +1,14 @@
 """The arithmetic of the protocol without sharing: one party that holds values, in the same rings and formats.
 
-It runs the text that real parties run; each primitive asks first whether its party is clear, and then does here what
-the three would have done together. Truncation rounds to nearest, the centre of what shares can give: a secure result
-differs by one unit at most. Beside its words a value carries what they would be in a ring without end; where the two
-part, fixed point does not hold, and the party notes at which parameter. Nothing here is secret, nothing is sent. This
-file must not know which model runs.
+It runs the text that real parties run, on values of this file instead of shares; `clear_forms` has what a primitive
+does to them. Beside its words a value carries what they would be in a ring without end; where the two part, fixed
+point does not hold, and the party notes at which parameter. Nothing here is secret, nothing is sent. This file must
+not know which model runs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -19,8 +18,7 @@ from torch import Tensor
 from puma import kernels
 from puma.errors import UsageError
 from puma.mpc.party import FIRST, Party
-from puma.mpc.polynomial import Polynomial
-from puma.mpc.share import Additive, Bits, Number, Secret, Share, broadcast, encode
+from puma.mpc.share import Additive, Number, Secret, Share, encode
 
 UNSHARED = "ask three parties, without --clear"
 EXACT = 2.0**53  # doubles hold every whole number below
@@ -242,159 +240,3 @@ def held(party: Party, words: Tensor, bits: int, frac: int, name: str = "") -> C
     """A value; the name is that of a parameter."""
     words = kernels.signed(words, bits)
     return Clear(party, words, words.double(), bits, frac, Source(0, name), exact=True)
-
-
-# -- what primitives do ---------------------------------------------------------------------------------------------
-
-
-def _source(x: Any, y: Any) -> Source:
-    named = next((z.source.name for z in (y, x) if z.source.name and not z.source.order), "")
-    return x.party.used(named) if named else max(x.source, y.source)
-
-
-def product(x: Any, y: Any, op: Callable[[Tensor, Tensor], Tensor]) -> ClearSum:
-    """x o y for an elementwise product."""
-    bits, frac = min(x.bits, y.bits), x.frac + y.frac
-    return ClearSum(x.party, op(x.m, y.m), op(x.truth, y.truth), bits, frac, _source(x, y))
-
-
-def matmul(x: Any, y: Any) -> ClearSum:
-    """x @ y; in doubles where these hold every partial sum, which lengths of rows and columns tell."""
-    bits, frac, source = min(x.bits, y.bits), x.frac + y.frac, _source(x, y)
-    a, b = x.settled().truth, y.settled().truth
-    longest = [float(t.norm(dim=d).max()) if t.numel() else 0.0 for t, d in ((a, -1), (b, -2))]
-    if longest[0] * longest[1] < EXACT:
-        exact = a @ b
-        truth = exact if x.exact and y.exact else x.truth @ y.truth
-        return ClearSum(x.party, exact.to(torch.int64), truth, bits, frac, source)
-    return ClearSum(x.party, kernels.matmul(x.signed, y.signed, bits), x.truth @ y.truth, bits, frac, source)
-
-
-def _rounded(words: Tensor, shift: int) -> Tensor:
-    return words if shift == 0 else (words + (1 << (shift - 1))) >> shift
-
-
-def truncated(x: Any, shift: int) -> Clear:
-    """Drop low bits, rounding to nearest."""
-    words, truth = _rounded(x.signed, shift), x.truth / 2.0**shift
-    return Clear(x.party, words, truth, x.bits - shift, x.frac - shift, x.source)
-
-
-def opened(z: Any, shift: int = 0) -> Clear:
-    """An untruncated value less its low bits, in the smaller ring."""
-    words, truth = _rounded(kernels.signed(z.part, z.bits), shift), z.truth / 2.0**shift
-    return Clear(z.party, words, truth, z.bits - shift, z.frac - shift, z.source)
-
-
-def lifted(x: Any, bits: int, least: int) -> Clear:
-    """The same words in a larger ring; those beyond what can be lifted come out wrong, as they do from shares."""
-    low = 1 << (x.bits - least)
-    words = kernels.signed(x.m + low, x.bits) - low
-    return Clear(x.party, words, x.truth, bits, x.frac, x.source)
-
-
-def settled(x: Any) -> Clear:
-    """Go on with the words of x, whatever the truth was."""
-    return x.settled()
-
-
-def examined(x: Any, frac: int, bits: int, lifts: bool) -> None:
-    """Note how near x comes to what it is about to be opened to, with these fraction bits, in this ring."""
-    x.party.watch("value", x, 2.0 ** (bits - frac - (2 if lifts else 1)))
-
-
-def negative(x: Any) -> Bits:
-    """The top bit of x in its ring."""
-    return Bits(x.party, (x.signed < 0).to(torch.int64))
-
-
-def below(x: Any, thresholds: Sequence[int]) -> Bits:
-    """x < t along a new last dimension."""
-    words = x.m.unsqueeze(-1) - torch.tensor(thresholds, dtype=torch.int64)
-    return Bits(x.party, (kernels.signed(words, x.bits) < 0).to(torch.int64))
-
-
-def evaluate(bits: Mapping[str, Bits], polynomials: Sequence[Polynomial]) -> list[Bits]:
-    """Polynomials of bits."""
-    party, results = next(iter(bits.values())).party, []
-    shape = broadcast(*(tuple(b.shape) for b in bits.values()))
-    for polynomial in polynomials:
-        total = torch.zeros(shape, dtype=torch.int64)
-        for monomial in polynomial:
-            term = torch.ones(shape, dtype=torch.int64)
-            for name in monomial:
-                term = term * bits[name].part
-            total = total ^ term
-        results.append(Bits(party, total))
-    return results
-
-
-def selected(bit: Tensor, x: Any) -> ClearSum:
-    """x where the bit is set, else 0."""
-    return ClearSum(x.party, bit * x.m, bit * x.truth, x.bits, x.frac, x.source)
-
-
-def as_number(party: Party, bit: Tensor, bits: int) -> ClearSum:
-    """A bit as a number."""
-    return ClearSum(party, bit, bit.double(), bits, 0)
-
-
-def largest(x: Any, dim: int) -> tuple[Clear, Tensor]:
-    """The largest entry along a dimension, and where it is; notes how far entries lie apart."""
-    words, at = x.signed.max(dim)
-    spread = (x.truth.amax(dim) - x.truth.amin(dim)).max() if x.numel() else 0.0
-    x.party.note("spread of a row", x.source, float(spread) / 2.0**x.frac, 2.0 ** (x.bits - 1 - x.frac))
-    return Clear(x.party, words, words.double(), x.bits, x.frac, x.source, exact=True), at
-
-
-def rows(choice: ClearChoice, table: Any) -> ClearSum:
-    """The chosen rows of a table."""
-    source = _source(table, table)
-    return ClearSum(choice.party, table.m[choice.ids], table.truth[choice.ids], choice.bits, table.frac, source)
-
-
-# -- lines of a spline ----------------------------------------------------------------------------------------------
-
-
-class ClearLines(NamedTuple):
-    """The line of each element at its place: A + B u, with `frac` fraction bits in ring `bits`."""
-
-    party: Party
-    words: Tensor
-    bits: int
-    frac: int
-
-    def weighted(self, bits: Any, weights: Sequence[int]) -> ClearSum:
-        """The line times the sum of weights of the bits that are set, along a first dimension."""
-        factor = sum(w * v for w, v in zip(weights, bits.word, strict=True))
-        words = self.words * factor
-        return ClearSum(self.party, words, self.words.double() * factor, self.bits, self.frac)
-
-
-def lines(spline: Any, index: Tensor, offset: Tensor, party: Party) -> ClearLines:
-    """The lines of a spline at an index inside its table."""
-    a, b = spline.tables[:, index.clamp(0, (1 << spline.width) - 1)]
-    return ClearLines(party, a + b * offset, spline.bits, spline.slope + spline.frac)
-
-
-def placed(spline: Any, x: Any) -> tuple[Tensor, Tensor]:
-    """Index and offset of x; the index is negative below a table whose range is checked, and too large above it."""
-    words = x.m - round(spline.low * 2**spline.frac)
-    words = kernels.signed(words, spline.range_bits) if spline.checked else kernels.reduce(words, x.bits)
-    return words >> spline.low_bits, words & ((1 << spline.low_bits) - 1)
-
-
-def piecewise(spline: Any, x: Any) -> Clear:
-    """The spline with its out_frac fraction bits."""
-    x.party.watch(f"input of {spline.name}", x, 2.0**spline.reach + spline.low)
-    index, offset = placed(spline, x)
-    found = lines(spline, index, offset, x.party)
-    inside, above = (index >= 0) & (index < 1 << spline.width), index >= 1 << spline.width
-    words, bits = torch.where(inside, found.words, 0), spline.bits
-    if spline.above == "x":
-        ring = min(x.bits, spline.bits - spline.slope)
-        words, bits = torch.where(above, kernels.signed(x.m, ring) << spline.slope, words), ring + spline.slope
-    elif spline.above == 1:
-        words = torch.where(above, 1 << found.frac, words)
-    z = ClearSum(x.party, words, words.double(), bits, found.frac, x.source)
-    return opened(z, found.frac - spline.out_frac).settled()

@@ -14,9 +14,10 @@ from functools import cache, reduce
 import torch
 
 from puma import kernels
-from puma.mpc import clear
+from puma.mpc import clear_forms as clear
 from puma.mpc.arithmetic import opening_cost, reshare
 from puma.mpc.boolean import evaluate, evaluate_cost, open_masked, open_masked_cost, select, select_cost
+from puma.mpc.clear_forms import in_clear
 from puma.mpc.cost import FREE, Cost, Size, declares
 from puma.mpc.lookup import Digit, digit_cost, digits
 from puma.mpc.party import Protocol, together
@@ -98,10 +99,9 @@ def _difference(x: Share | Size, y: Share | Size) -> Size:
     "section 4",
     sign_cost,
 )
+@in_clear(clear.sign)
 def sign(x: Share) -> Protocol[Bits]:
     """The top bit of x in its ring (1: negative); exact."""
-    if x.party.clear:
-        return clear.negative(x)
     return (yield from sign_of(digits(x, 0, widths(x.bits))))
 
 
@@ -111,14 +111,13 @@ def below_cost(x: Share | Size, thresholds: Sequence[int]) -> Cost:
 
 
 @declares("the digits of a sign, once; its bits for each threshold; 1 round", "section 4", below_cost)
+@in_clear(clear.below)
 def below(x: Share, thresholds: Sequence[int]) -> Protocol[Bits]:
     """x < t for public words t, along a new last dimension, if |x - t| < 2^(bits-1).
 
     Subtracting t changes m alone, so all thresholds share the one-hot digits of l.
     """
     party, low = x.party, 0
-    if party.clear:
-        return clear.below(x, thresholds)
     m = None if party.is_dealer else x.m.unsqueeze(-1) - torch.tensor(thresholds, dtype=torch.int64, device=x.device)
     ds = digits(x, 0, widths(x.bits, len(thresholds)))
     for i, d in enumerate(ds):
@@ -157,11 +156,10 @@ def _all(count: int) -> Polynomial:
 
 
 @declares("digits of w bits: offline 2^w each; products of four, ceil(log4 digits) rounds", "section 4", _equal_cost)
+@in_clear(clear.equal)
 def equal(x: Share, y: Share) -> Protocol[Bits]:
     """x == y in their ring, exact: every digit of the difference is zero."""
     difference = x - y
-    if x.party.clear:
-        return Bits(x.party, (difference.signed == 0).to(torch.int64))
     level = [d.is_in([0]) for d in digits(difference, 0, split(difference.bits, -(-difference.bits // EQUAL_WIDTH)))]
     while len(level) > 1:
         parts = iter(level)
@@ -270,10 +268,9 @@ def maximum_cost(x: Share | Size, dim: int = -1) -> Cost:
 
 
 @declares("about n comparisons and choices in turns of 3 rounds, the last two of 4", "section 5", maximum_cost)
+@in_clear(clear.maximum)
 def maximum(x: Share, dim: int = -1) -> Protocol[Share]:
     """Largest element along a dimension, by tournament; differences must stay below 2^(bits-1)."""
-    if x.party.clear:
-        return clear.largest(x, dim)[0]
     (won,) = yield from _tournament([x.transpose(dim, -1)])
     return won.transpose(dim, -1).apply(lambda t: t.select(dim, 0))
 
@@ -284,10 +281,8 @@ def argmax_cost(x: Share | Size, index: Share | Size) -> Cost:
 
 
 @declares("as maximum, with two choices each", "section 5", argmax_cost)
+@in_clear(clear.argmax)
 def argmax(x: Share, index: Share) -> Protocol[tuple[Share, Share]]:
     """Largest element along the last dimension and its entry of `index` (same shape); any one of equals."""
-    if x.party.clear:
-        won, at = clear.largest(x, -1)
-        return won, index.apply(lambda t: t.gather(-1, at.unsqueeze(-1)).squeeze(-1))
     won, at = yield from _tournament([x, index])
     return won[..., 0], at[..., 0]

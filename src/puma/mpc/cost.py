@@ -1,13 +1,13 @@
 """What a protocol costs: declared beside it, and counted where bytes leave a party.
 
-Every primitive carries `@declares(...)`: its rounds and the bits of all three parties, online and offline, as functions
-of its arguments. Tests compare the declaration with the ledger; the table in docs/protocol.md is generated from it by
-`python -m puma.mpc.cost`. This file knows sizes, never words.
+Every primitive carries `@declares(...)`: a formula to print, and its rounds and the bits of all three parties, online
+and offline, as functions of its arguments. Tests compare the declaration with the ledger. What is made of primitives
+declares a formula only: the dry run counts it. The table in docs/protocol.md is printed from the declarations by
+`python -m puma.measure.cost_table`. This file knows sizes, never words.
 """
 
 from __future__ import annotations
 
-import importlib
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -153,43 +153,23 @@ class Size:
 
 @dataclass(frozen=True)
 class Declaration:
-    """A primitive's declared cost: a function of its arguments, and a formula to print."""
+    """A formula to print, its source, and the cost as a function of the arguments; None for what is made of others."""
 
     name: str
-    cost: Callable[..., Cost]
     formula: str
     source: str
+    cost: Callable[..., Cost] | None
 
 
 DECLARED: dict[str, Declaration] = {}
-ROOMS = "share arithmetic boolean lookup compare fixed retrieval splines roots paper attention functional"
 
 
-def declares(formula: str, source: str, cost: Callable[..., Cost]) -> Callable[[F], F]:
-    """Attach the declared cost to a primitive; `cost` takes the primitive's own arguments."""
+def declares(formula: str, source: str, cost: Callable[..., Cost] | None = None) -> Callable[[F], F]:
+    """Attach a declared cost to a function; `cost` takes the function's own arguments."""
 
     def attach(function: F) -> F:
         name = f"{function.__module__.rpartition('.')[2]}.{function.__name__}"
-        DECLARED[name] = Declaration(name, cost, formula, source)
+        DECLARED[name] = Declaration(name, formula, source, cost)
         return function
 
     return attach
-
-
-def table() -> str:
-    """Everything declared by the modules loaded so far, as a Markdown table."""
-    lines = ["| primitive | bits an element, all parties together | source |", "|---|---|---|"]
-    found = sorted(DECLARED.values(), key=lambda d: ROOMS.find(d.name.partition(".")[0]))  # whatever was loaded first
-    lines += [f"| `{d.name}` | {d.formula} | {d.source} |" for d in found]
-    return "\n".join(lines)
-
-
-def documented() -> str:
-    """The whole table, as docs/protocol.md shows it. The floor above is loaded by name: nothing here depends on it."""
-    for name in ("puma.mpc.compare", "puma.nn.functional", "puma.nn.sampling"):
-        importlib.import_module(name)
-    return importlib.import_module("puma.mpc.cost").table()
-
-
-if __name__ == "__main__":
-    print(documented())

@@ -6,11 +6,10 @@ matrix product is lifted. Limits are stated here and checked by the model owner 
 
 from __future__ import annotations
 
-from puma.mpc import clear
-from puma.mpc.arithmetic import lift, lift_cost, open_truncate, opening_cost
+from puma.mpc.arithmetic import lift, lift_cost, open_truncate, opening_cost, truncated
 from puma.mpc.cost import FREE, Cost, Size, declares
 from puma.mpc.party import Protocol
-from puma.mpc.share import Additive, Share, truncated
+from puma.mpc.share import Additive, Share
 
 RING = 48  # matrix products: 32 fraction bits leave |z| < 2^15, or 2^14 before a lift
 ACTIVATION = 14  # fraction bits of what enters a matrix product
@@ -59,9 +58,9 @@ def formatted(*wants: Want, bounded: bool = False) -> Protocol[list[Share]]:
     larger a ring than the result needs; Shares are truncated locally; rings too small are lifted, too large reduced.
     A clear party looks whether values fit, unless they are bounded by what they were made of.
     """
-    watched = wants[0][0].party.clear
-    for x, frac, bits in wants if watched and not bounded else ():
-        clear.examined(x, *_place(x, frac, bits), lifts=_place(x, frac, bits)[1] < bits)
+    for x, frac, bits in () if bounded else wants:
+        ring = _place(x, frac, bits)[1]
+        x.party.watch("value", x, 2.0 ** (ring - frac - (2 if ring < bits else 1)))
     opening = [
         (x, _place(x, frac, bits))
         for x, frac, bits in wants
@@ -77,8 +76,7 @@ def formatted(*wants: Want, bounded: bool = False) -> Protocol[list[Share]]:
         lifted = yield from lift(*((shares[i], wants[i][2]) for i in short))
         for i, share in zip(short, lifted, strict=True):
             shares[i] = share
-    reduced = [share.reduced(bits) for share, (_, _, bits) in zip(shares, wants, strict=True)]
-    return [clear.settled(share) for share in reduced] if watched else reduced
+    return [share.reduced(bits).settled() for share, (_, _, bits) in zip(shares, wants, strict=True)]
 
 
 def _to_open(x: Additive, frac: int, bits: int) -> tuple[Additive, int]:

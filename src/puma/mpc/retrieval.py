@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from puma import kernels
-from puma.mpc import clear
+from puma.mpc import clear_forms as clear
 from puma.mpc.arithmetic import multiply, opening_cost, reshare
+from puma.mpc.clear_forms import in_clear
 from puma.mpc.cost import Cost, Size, declares
 from puma.mpc.party import DEALER, FIRST, Party, Protocol
 from puma.mpc.seeded import accumulate, in_blocks
@@ -64,14 +65,13 @@ def retrieve_cost(choice: Choice, table: Share | Size) -> Cost:
 
 
 @declares("online 6k, offline 2k; 1 round", "section 6", retrieve_cost)
-def retrieve(choice: Choice | clear.ClearChoice, table: Share) -> Protocol[Additive]:
+@in_clear(clear.retrieve)
+def retrieve(choice: Choice, table: Share) -> Protocol[Additive]:
     """The chosen rows (n, d) of a table (size, d) in the ring of the signs; one round.
 
     For each component c the two holders' sums differ by s_c c[row]; reshared and multiplied by the shared sign.
     Safe: a holder's bits are uniform by themselves, and what the evaluators send is padded as in reshare.
     """
-    if isinstance(choice, clear.ClearChoice):
-        return clear.rows(choice, table)
     party, ring = choice.party, choice.signs.bits
     a, b = _sums(choice, table)
     zero = party.nothing(a.shape)

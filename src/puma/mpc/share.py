@@ -10,14 +10,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from puma import kernels
-from puma.mpc.cost import declares, local
 from puma.mpc.party import DEALER, FIRST, Party
 
 Number = int | float
@@ -139,6 +137,10 @@ class Share(Tensorial):
         """The same value in a smaller ring."""
         assert bits <= self.bits
         return self.like(*self.components, bits=bits)
+
+    def settled(self) -> Share:
+        """What a computation goes on with once this has been looked at: for shares, themselves."""
+        return self
 
     def sum(self, dim: int, keepdim: bool = False) -> Share:
         return self.apply(lambda t: t.sum(dim, keepdim=keepdim))
@@ -280,6 +282,13 @@ class Bits(Tensorial):
         return self ^ 1
 
 
+class MaskedBit(NamedTuple):
+    """v = b xor rho: `word` is the public v at the evaluators and the mask rho at the dealer."""
+
+    party: Party
+    word: Tensor
+
+
 def broadcast(*shapes: Sequence[int]) -> tuple[int, ...]:
     """The common shape; a shortcut, because torch's own takes longer than most of our arithmetic."""
     first = tuple(shapes[0])
@@ -320,34 +329,6 @@ def stacked(secrets: Sequence[Any]) -> Any:
     if first.party.is_dealer:
         return Bits(first.party, first.party.nothing((len(secrets), *first.shape)))
     return Bits(first.party, torch.stack([s.part for s in secrets]))
-
-
-def public(party: Party, value: Tensor | Number, shape: Sequence[int], bits: int, frac: int) -> Share:
-    """A public constant as a share with zero masks."""
-    zero = torch.zeros(tuple(shape), dtype=torch.int64, device=party.device)
-    if party.clear:
-        from puma.mpc import clear  # a floor of this room that stands on this file
-
-        return clear.held(party, zero, bits, frac).shifted(encode(value, frac))
-    return Share(party, zero, zero, bits, frac).shifted(encode(value, frac, party.device))
-
-
-@declares("local", "section 3", local)
-def truncated(x: Share, shift: int) -> Share:
-    """Drop `shift` low bits locally: the ring shrinks by as much, the value errs by less than 1.5 units.
-
-    floor(m / 2^s) - floor(l1 / 2^s) - floor(l2 / 2^s) exceeds floor(x / 2^s) by the carry of the low parts, 0 to 2;
-    adding half a unit first and taking one off last centres the error, whose standard deviation is half a unit.
-    """
-    if shift == 0:
-        return x
-    if x.party.clear:
-        from puma.mpc import clear
-
-        return clear.truncated(x, shift)
-    y = x.shifted(1 << (shift - 1))
-    a, b = (kernels.shift_right(t, shift, x.bits) for t in y.components)
-    return x.like(a, b, x.bits - shift, x.frac - shift).shifted(-1)
 
 
 def _broadcast(a: Tensor, b: Tensor, constant: Tensor) -> tuple[Tensor, Tensor]:

@@ -7,20 +7,19 @@ over the allowed pairs only, and the row is divided once, after the product with
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from puma.mpc.arithmetic import matmul, multiply, open_truncate, opening_cost
-from puma.mpc.compare import maximum, maximum_cost
-from puma.mpc.cost import Cost, Size, declares
-from puma.mpc.fixed import ACTIVATION, NONLINEAR, RESIDUAL, RING, SCORE_REACH, VALUE_LIMIT, formatted, formatted_cost
+from puma.mpc.arithmetic import matmul, multiply, open_truncate, truncated
+from puma.mpc.compare import maximum
+from puma.mpc.cost import Size, declares
+from puma.mpc.fixed import ACTIVATION, NONLINEAR, RESIDUAL, RING, SCORE_REACH, VALUE_LIMIT, formatted
 from puma.mpc.party import Protocol, together
-from puma.mpc.share import Additive, Share, broadcast, truncated
+from puma.mpc.share import Additive, Share
 from puma.nn import paper
-from puma.nn.roots import inverse_format, reciprocal, reciprocal_cost
-from puma.nn.splines import EXP, exponential, lifted, lifted_cost
+from puma.nn.roots import reciprocal
+from puma.nn.splines import EXP, exponential, lifted
 
 COARSE = 1  # fraction bits of the maximum: within 0.75 of the true one
 LARGEST = math.exp(0.75) + EXP.bound
@@ -86,41 +85,7 @@ def _inverse(sums: Share, count: int) -> Protocol[Share]:
     return (yield from formatted((inverse, min(inverse.frac, INVERSE), QUOTIENT_RING), bounded=True))[0]
 
 
-def _exponentials_cost(scores: Share | Additive | Size, mask: Tensor) -> Cost:
-    shape = tuple(scores.shape)
-    allowed = (int(mask.expand(shape).sum()),)
-    cost, chosen = formatted_cost((scores, NONLINEAR, SCORE_RING)), Size(allowed, SCORE_RING, NONLINEAR)
-    frac, ring = _fraction(shape[-1]), _weight_ring(shape[-1])
-    if paper.approximation_of(scores) == paper.PUMA:
-        return cost + maximum_cost(Size(shape, SCORE_RING)) + paper.exponential_cost(chosen, frac, ring)
-    cost += maximum_cost(Size(shape, SCORE_RING - (NONLINEAR - COARSE)))
-    return cost + lifted_cost(exponential(frac), chosen, ring)
-
-
-def _inverse_cost(shape: tuple[int, ...], count: int) -> Cost:
-    low, high = _fraction(count) - 1, _highest(count)
-    frac, bits = inverse_format(_fraction(count), low, high)
-    inverse = formatted_cost((Size(shape, bits, frac), min(frac, INVERSE), QUOTIENT_RING))
-    return reciprocal_cost(Size(shape, high + 2), low, high) + inverse
-
-
-def attend_cost(scores: Share | Additive | Size, values: Share | Additive | Size, mask: Tensor) -> Cost:
-    """The cost of `attend`."""
-    if paper.approximation_of(scores) == paper.MPCFORMER:
-        weights = Size(tuple(scores.shape), RING, _quadratic_frac(scores), dealt=True)
-        both = formatted_cost((weights, RESIDUAL, RING), (values, ACTIVATION, RING))
-        return paper.quadratic_weights_cost(scores, mask) + both
-    lead = broadcast(scores.shape[:-2], values.shape[:-2])
-    frac = _fraction(scores.shape[-1]) + ACTIVATION
-    ring = _weight_ring(scores.shape[-1])
-    weighted = Size((*lead, scores.shape[-2], values.shape[-1]), ring, frac, dealt=True)
-    cost = formatted_cost((values, ACTIVATION, RING)) + _exponentials_cost(scores, mask)
-    inverse = _inverse_cost(tuple(scores.shape[:-1]), scores.shape[-1])
-    cost += formatted_cost((weighted, ACTIVATION, QUOTIENT_RING)).beside(inverse)
-    return cost + opening_cost(replace(weighted, bits=QUOTIENT_RING))
-
-
-@declares("a maximum, an exp a score, a reciprocal a row, 2 products", "section 5", attend_cost)
+@declares("a maximum, an exp a score, a reciprocal a row, 2 products", "section 5")
 def attend(scores: Share | Additive, values: Share | Additive, mask: Tensor) -> Protocol[Share | Additive]:
     """softmax(scores) @ values; scores (..., n, s), values (..., s, d), mask broadcasts to the scores.
 
@@ -144,16 +109,7 @@ def _quadratic_frac(scores: Share | Additive | Size) -> int:
     return 2 * ACTIVATION + paper.columns(scores.shape[-1]).bit_length() - 1
 
 
-def softmax_cost(scores: Share | Additive | Size, mask: Tensor) -> Cost:
-    """The cost of `softmax`."""
-    if paper.approximation_of(scores) == paper.MPCFORMER:
-        return paper.quadratic_weights_cost(scores, mask)
-    shape = tuple(scores.shape)
-    cost = _exponentials_cost(scores, mask) + _inverse_cost(shape[:-1], shape[-1])
-    return cost + opening_cost(Size(shape, min(_weight_ring(shape[-1]), QUOTIENT_RING), dealt=True))
-
-
-@declares("a maximum, an exp a score, a reciprocal a row, 1 product", "section 5", softmax_cost)
+@declares("a maximum, an exp a score, a reciprocal a row, 1 product", "section 5")
 def softmax(scores: Share | Additive, mask: Tensor) -> Protocol[Share | Additive]:
     """softmax(scores) over the last dimension."""
     if paper.approximation_of(scores) == paper.MPCFORMER:

@@ -14,14 +14,16 @@ import torch
 import torch.nn.functional as tf
 from torch import Tensor
 
-from puma.mpc import arithmetic, clear, compare
-from puma.mpc.arithmetic import deal, multiply, opening_cost, reshare
-from puma.mpc.boolean import open_masked, open_masked_cost, select, select_cost
-from puma.mpc.cost import FREE, Cost, Size, declares, local, message_bits
-from puma.mpc.fixed import ACTIVATION, LOGIT_RING, NONLINEAR, RESIDUAL_RING, RING, formatted, formatted_cost, index_bits
+from puma.mpc import arithmetic, compare
+from puma.mpc.arithmetic import deal, multiply, public, reshare, truncated
+from puma.mpc.boolean import open_masked, select
+from puma.mpc.clear import Clear, held
+from puma.mpc.clear_forms import in_clear
+from puma.mpc.cost import declares, local
+from puma.mpc.fixed import ACTIVATION, LOGIT_RING, NONLINEAR, RESIDUAL_RING, RING, formatted, index_bits
 from puma.mpc.party import Protocol, together
-from puma.mpc.retrieval import Choice, retrieve, retrieve_cost
-from puma.mpc.share import Additive, Secret, Share, encode, public, truncated
+from puma.mpc.retrieval import retrieve
+from puma.mpc.share import Additive, Secret, Share, encode
 from puma.mpc.share import cat as cat_shares
 from puma.nn import attention, paper, roots, splines
 from puma.nn.attention import QUERY_RING
@@ -39,7 +41,7 @@ def component(name: str, x: Value) -> AbstractContextManager[None]:
     return x.party.ledger.scope(name) if isinstance(x, Secret) else nullcontext()
 
 
-@declares("formatted", "section 3", lambda x, weight, bias=None: formatted_cost((x, ACTIVATION, RING)))
+@declares("formatted", "section 3")
 def linear(x: Value, weight: Value, bias: Value | None = None) -> Value:
     """x @ weight^T + bias, weight (out, in). The secure result is untruncated: adding to it is free."""
     if isinstance(x, Tensor):
@@ -49,11 +51,7 @@ def linear(x: Value, weight: Value, bias: Value | None = None) -> Value:
     return result if bias is None else result + bias
 
 
-def _both_cost(a: Value, b: Value) -> Cost:
-    return formatted_cost((a, ACTIVATION, RING), (b, ACTIVATION, RING))
-
-
-@declares("formatted, both", "section 3", _both_cost)
+@declares("formatted, both", "section 3")
 def matmul(a: Value, b: Value) -> Value:
     """Batched matrix product of two secrets."""
     if isinstance(a, Tensor):
@@ -68,7 +66,7 @@ def scores(q: Value, k: Value) -> Value:
     return q @ k.transpose(-1, -2) if isinstance(q, Tensor) else arithmetic.matmul(q, k.transpose(-1, -2))
 
 
-@declares("formatted, both", "section 3", _both_cost)
+@declares("formatted, both", "section 3")
 def mul(a: Value, b: Value) -> Value:
     """Elementwise product of two secrets."""
     if isinstance(a, Tensor):
@@ -76,7 +74,7 @@ def mul(a: Value, b: Value) -> Value:
     return multiply(*a.party.run(formatted((a, ACTIVATION, RING), (b, ACTIVATION, RING))))
 
 
-@declares("formatted", "section 3", lambda x, weight, bias=None: formatted_cost((x, ACTIVATION, RING)))
+@declares("formatted", "section 3")
 def affine(x: Value, weight: Value, bias: Value | None = None) -> Value:
     """x * weight + bias along the last dimension."""
     if isinstance(x, Tensor):
@@ -85,21 +83,17 @@ def affine(x: Value, weight: Value, bias: Value | None = None) -> Value:
     return result if bias is None else result + bias
 
 
-def _embedding_cost(one_hot: Value, table: Value) -> Cost:
-    return retrieve_cost(one_hot, table) if isinstance(one_hot, Choice) else FREE
-
-
-@declares("local; retrieve for an outsider's choice", "section 6", _embedding_cost)
+@declares("local; retrieve for an outsider's choice", "section 6")
 def embedding(one_hot: Value, table: Value) -> Value:
     """Rows of a table (V, d) by one-hot rows (..., V), or by an outsider's choice; in the plain run also by indices."""
     if isinstance(one_hot, Tensor):
         return one_hot @ table if one_hot.is_floating_point() else tf.embedding(one_hot, table)
-    if isinstance(one_hot, Choice | clear.ClearChoice):
+    if not isinstance(one_hot, Share):
         return one_hot.party.run(retrieve(one_hot, table))
     return arithmetic.matmul(one_hot, table)
 
 
-@declares("normalised", "section 5", lambda x, eps: roots.normalised_cost(x, eps, centre=True))
+@declares("normalised", "section 5")
 def layer_norm(x: Value, eps: float) -> Value:
     """(x - mean) / sqrt(var + eps) over the last dimension, without scale and bias."""
     if isinstance(x, Tensor):
@@ -107,7 +101,7 @@ def layer_norm(x: Value, eps: float) -> Value:
     return x.party.run(roots.normalised(x, eps, centre=True))
 
 
-@declares("normalised", "section 5", lambda x, eps: roots.normalised_cost(x, eps, centre=False))
+@declares("normalised", "section 5")
 def rms_norm(x: Value, eps: float) -> Value:
     """x / sqrt(mean(x^2) + eps) over the last dimension, without scale."""
     if isinstance(x, Tensor):
@@ -115,7 +109,7 @@ def rms_norm(x: Value, eps: float) -> Value:
     return x.party.run(roots.normalised(x, eps, centre=False))
 
 
-@declares("softmax", "section 5", attention.softmax_cost)
+@declares("softmax", "section 5")
 def softmax(scores: Value, mask: Tensor) -> Value:
     """Softmax over the last dimension; mask public, True where allowed, at least one entry a row."""
     if isinstance(scores, Tensor):
@@ -125,7 +119,7 @@ def softmax(scores: Value, mask: Tensor) -> Value:
     return scores.party.run(attention.softmax(scores, mask))
 
 
-@declares("attend", "section 5", attention.attend_cost)
+@declares("attend", "section 5")
 def softmax_matmul(scores: Value, v: Value, mask: Tensor) -> Value:
     """softmax(scores, mask) @ v."""
     if isinstance(scores, Tensor):
@@ -133,20 +127,12 @@ def softmax_matmul(scores: Value, v: Value, mask: Tensor) -> Value:
     return scores.party.run(attention.attend(scores, v, mask))
 
 
-def _spline_cost(spline: splines.Spline, x: Value) -> Cost:
-    other = paper.instead(spline.name.removesuffix("_tanh"), x)
-    if other:
-        return other.cost(x)
-    ready = Size(tuple(x.shape), spline.ring, spline.frac)
-    return formatted_cost((x, spline.frac, spline.ring)) + splines.lifted_cost(spline, ready, RING)
-
-
 def _plain(name: str, x: Tensor, exact: Callable[[Tensor], Tensor]) -> Tensor:
     """A function of the plain run: exact, unless the tensor asks for another profile's."""
     return (paper.instead(name, x) or exact)(x)
 
 
-@declares("formatted, lifted", "section 5", lambda x, approximate="none": _spline_cost(GELUS[approximate], x))
+@declares("formatted, lifted", "section 5")
 def gelu(x: Value, approximate: str = "none") -> Value:
     """GeLU, exact ("none") or the "tanh" form; |x| < 496."""
     if isinstance(x, Tensor):
@@ -154,7 +140,7 @@ def gelu(x: Value, approximate: str = "none") -> Value:
     return x.party.run(_activated(GELUS[approximate], x))
 
 
-@declares("formatted, lifted", "section 5", lambda x: _spline_cost(splines.SILU, x))
+@declares("formatted, lifted", "section 5")
 def silu(x: Value) -> Value:
     """x * sigmoid(x); |x| < 496."""
     if isinstance(x, Tensor):
@@ -162,26 +148,18 @@ def silu(x: Value) -> Value:
     return x.party.run(_activated(splines.SILU, x))
 
 
-def _gated_cost(spline: splines.Spline, gate: Value, up: Value) -> Cost:
-    return _spline_cost(spline, gate).beside(formatted_cost((up, ACTIVATION, RING)))
-
-
 def _gated(spline: splines.Spline, gate: Value, up: Value) -> Value:
     activation, (factor,) = gate.party.run(together(_activated(spline, gate), formatted((up, ACTIVATION, RING))))
     return multiply(activation, factor)
 
 
-@declares("silu, formatted, in the same rounds", "section 5", lambda gate, up: _gated_cost(splines.SILU, gate, up))
+@declares("silu, formatted, in the same rounds", "section 5")
 def silu_gated(gate: Value, up: Value) -> Value:
     """silu(gate) * up; |gate| < 496."""
     return silu(gate) * up if isinstance(gate, Tensor) else _gated(splines.SILU, gate, up)
 
 
-@declares(
-    "gelu, formatted, in the same rounds",
-    "section 5",
-    lambda gate, up, approximate="none": _gated_cost(GELUS[approximate], gate, up),
-)
+@declares("gelu, formatted, in the same rounds", "section 5")
 def gelu_gated(gate: Value, up: Value, approximate: str = "none") -> Value:
     """gelu(gate) * up; |gate| < 496."""
     if isinstance(gate, Tensor):
@@ -189,13 +167,7 @@ def gelu_gated(gate: Value, up: Value, approximate: str = "none") -> Value:
     return _gated(GELUS[approximate], gate, up)
 
 
-def _softcap_cost(x: Value, cap: float) -> Cost:
-    spline = splines.softcap(cap)
-    ready = Size(tuple(x.shape), spline.ring, spline.frac)
-    return formatted_cost((x, spline.frac, spline.ring)) + splines.lifted_cost(spline, ready, CAPPED_RING)
-
-
-@declares("formatted, lifted", "section 5", _softcap_cost)
+@declares("formatted, lifted", "section 5")
 def softcap(x: Value, cap: float) -> Value:
     """cap * tanh(x / cap), 4 <= cap <= 128; |x| < 2^14 - 2^11. Errs by 1e-4 cap and 2^-12 at most."""
     if isinstance(x, Tensor):
@@ -213,13 +185,13 @@ def times(x: Value, factor: int) -> Value:
     return x * factor if isinstance(x, Tensor) else x.times(factor)
 
 
-@declares("formatted, lifted", "section 5", lambda x: _spline_cost(splines.SIGMOID, x))
+@declares("formatted, lifted", "section 5")
 def sigmoid(x: Value) -> Value:
     """1 / (1 + exp(-x)); |x| < 496."""
     return torch.sigmoid(x) if isinstance(x, Tensor) else _spline(splines.SIGMOID, x)
 
 
-@declares("formatted, lifted", "section 5", lambda x: _spline_cost(splines.TANH_HALF, x))
+@declares("formatted, lifted", "section 5")
 def tanh(x: Value) -> Value:
     """2 sigmoid(2x) - 1; |x| < 496."""
     if isinstance(x, Tensor):
@@ -228,7 +200,7 @@ def tanh(x: Value) -> Value:
     return half.times(2) - 1
 
 
-@declares("formatted, lifted", "section 5", lambda x: _spline_cost(splines.EXP, x))
+@declares("formatted, lifted", "section 5")
 def exp(x: Value) -> Value:
     """exp(x) for -2^14 < x <= 0."""
     if isinstance(x, Tensor):
@@ -240,14 +212,7 @@ def _relu_bits(x: Value) -> int:
     return min(x.bits - x.frac + ACTIVATION, RESIDUAL_RING)
 
 
-def _relu_cost(x: Value) -> Cost:
-    bits = _relu_bits(x)
-    ready = Size(tuple(x.shape), bits, ACTIVATION, dealt=False)
-    cost = formatted_cost((x, ACTIVATION, bits)) + compare.sign_cost(ready) + open_masked_cost(ready)
-    return cost + select_cost(ready.shape, ready) + opening_cost(ready)
-
-
-@declares("formatted, sign, online 2 + 2k, offline 2k", "section 4", _relu_cost)
+@declares("formatted, sign, online 2 + 2k, offline 2k", "section 4")
 def relu(x: Value) -> Value:
     """max(x, 0)."""
     if isinstance(x, Tensor):
@@ -262,13 +227,7 @@ def relu(x: Value) -> Value:
     return x.party.run(protocol())
 
 
-def _reciprocal_cost(x: Value) -> Cost:
-    ready = Size(tuple(x.shape), ROW_ARGUMENT_RING, roots.ROW)
-    cost = formatted_cost((x, roots.ROW, ready.bits))
-    return cost + roots.reciprocal_cost(ready, roots.ROW - 12, ready.bits - 2)
-
-
-@declares("formatted, reciprocal", "section 5", _reciprocal_cost)
+@declares("formatted, reciprocal", "section 5")
 def reciprocal(x: Value) -> Value:
     """1 / x for 2^-12 <= x < 2^15; relative error RECIPROCAL_BOUND and one unit of 2^-17."""
     if isinstance(x, Tensor):
@@ -278,12 +237,7 @@ def reciprocal(x: Value) -> Value:
     return truncated(inverse, inverse.frac - roots.RESIDUAL)
 
 
-def _rsqrt_cost(x: Value) -> Cost:
-    ready = Size(tuple(x.shape), roots.ROW_RING, roots.ROW)
-    return formatted_cost((x, roots.ROW, roots.ROW_RING)) + roots.rsqrt_cost(ready, 23)
-
-
-@declares("formatted, rsqrt", "section 5", _rsqrt_cost)
+@declares("formatted, rsqrt", "section 5")
 def rsqrt(x: Value) -> Value:
     """1 / sqrt(x) for 2^-12 <= x < 2^31; relative error RSQRT_BOUND and one unit of 2^-17."""
     if isinstance(x, Tensor):
@@ -298,11 +252,7 @@ def _heads_wants(q: Value, k: Value, v: Value, angles: Sequence[Tensor]) -> list
     return [(q, ACTIVATION, turned), (k, ACTIVATION, turned), (v, ACTIVATION, RING)]
 
 
-@declares(
-    "formatted, all",
-    "section 3",
-    lambda q, k, v, size, angles=(): formatted_cost(*_heads_wants(q, k, v, angles)),
-)
+@declares("formatted, all", "section 3")
 def heads(q: Value, k: Value, v: Value, size: int, angles: Sequence[Tensor] = ()) -> list[Value]:
     """Queries, keys and values (rows, heads * size) as (rows, heads, size), in the rings that attention wants.
 
@@ -327,13 +277,7 @@ def _half_turned(x: Tensor) -> Tensor:
     return torch.cat([-x[..., half:], x[..., :half]], -1)
 
 
-def argmax_cost(x: Value) -> Cost:
-    """The cost of `argmax`."""
-    ready, index = Size(tuple(x.shape), LOGIT_RING, ACTIVATION), Size(tuple(x.shape), index_bits(x.shape[-1]))
-    return formatted_cost((x, ACTIVATION, LOGIT_RING)) + compare.argmax_cost(ready, index)
-
-
-@declares("formatted, argmax", "section 5", argmax_cost)
+@declares("formatted, argmax", "section 5")
 def argmax(x: Value) -> Value:
     """Index of the largest entry of the last dimension; a Share of ring ceil(log2 V) for secrets."""
     if isinstance(x, Tensor):
@@ -344,23 +288,23 @@ def argmax(x: Value) -> Value:
     return x.party.run(compare.argmax(x, index))[1]
 
 
-def _one_hot_cost(index: Value, size: int) -> Cost:
-    result = Size((*index.shape, size), RESIDUAL_RING, dealt=False)
-    return Cost(0, 0, message_bits(index.numel() << index.bits, RESIDUAL_RING)) + opening_cost(result)
-
-
-@declares("online 2k, offline 2^bits k an index; 1 round", "section 6", _one_hot_cost)
+@declares("online 2k, offline 2^bits k an index; 1 round", "section 6")
 def one_hot(index: Value, size: int) -> Value:
     """One-hot rows (..., size) of an index; for secrets from a dealt one-hot of the index's mask.
 
     The dealer deals the vector for l, the evaluators turn it by the public m and reshare: offline 2^bits words.
     """
-    if isinstance(index, Tensor):
-        return tf.one_hot(index, size).to(torch.float32)
-    party, bits, count = index.party, index.bits, 1 << index.bits
-    if party.clear:
-        words = tf.one_hot(index.m & (count - 1), size)
-        return clear.held(party, words, RESIDUAL_RING, 0)
+    return tf.one_hot(index, size).to(torch.float32) if isinstance(index, Tensor) else _hot_rows(index, size)
+
+
+def _hot_rows_in_clear(index: Clear, size: int) -> Clear:
+    words = tf.one_hot(index.m & ((1 << index.bits) - 1), size)
+    return held(index.party, words, RESIDUAL_RING, 0)
+
+
+@in_clear(_hot_rows_in_clear)
+def _hot_rows(index: Share, size: int) -> Share:
+    party, count = index.party, 1 << index.bits
     shape = (*index.shape, count)
     public_digit = (index.mask if party.is_dealer else index.m) & (count - 1)
     if party.is_dealer:
@@ -371,7 +315,7 @@ def one_hot(index: Value, size: int) -> Value:
         dealt = deal(party, None, shape, RESIDUAL_RING)
         turned = (public_digit.unsqueeze(-1) - torch.arange(size, device=index.device)) & (count - 1)
         part = dealt.gather(-1, turned)
-    assert size <= count and bits == index.bits
+    assert size <= count
     return party.run(reshare(Additive(party, part, RESIDUAL_RING, 0, dealt=False)))[0]
 
 

@@ -18,14 +18,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from puma.mpc.arithmetic import lift, lift_cost, multiply, open_truncate, opening_cost, square
-from puma.mpc.boolean import MaskedBit, open_masked, open_masked_cost, select, select_cost
-from puma.mpc.compare import below, below_cost
-from puma.mpc.cost import Cost, Size, declares
-from puma.mpc.fixed import ACTIVATION, NONLINEAR, RESIDUAL, RING, SCORE_REACH, formatted, formatted_cost
+from puma.mpc.arithmetic import lift, multiply, open_truncate, square, truncated
+from puma.mpc.boolean import MaskedBit, open_masked, select
+from puma.mpc.compare import below
+from puma.mpc.cost import declares
+from puma.mpc.fixed import ACTIVATION, NONLINEAR, RESIDUAL, RING, SCORE_REACH, formatted
 from puma.mpc.party import Protocol, together
-from puma.mpc.share import Additive, Secret, Share, stacked, truncated
-from puma.nn.roots import normalised, normalised_cost
+from puma.mpc.share import Additive, Secret, Share, stacked
+from puma.nn.roots import normalised
 
 SPLINE, PUMA, MPCFORMER = PROFILES = ("spline", "puma", "mpcformer")
 POWER, POWER_RING = 18, 64  # fraction bits and ring of powers, as published
@@ -133,16 +133,6 @@ def _product(a: Share, b: Share) -> Additive:
     return square(a) if a is b else multiply(a, b)
 
 
-def _raised_cost(shape: tuple[int, ...], wanted: tuple[int, ...]) -> Cost:
-    product, short = Size(shape, POWER_RING, dealt=True), Size(shape, POWER_RING - POWER)
-    cost = Cost(0, 0, 0)
-    for turn in TURNS:
-        new = sum(n in wanted for n in turn)
-        if new:
-            cost += opening_cost(*[product] * new) + lift_cost(*[(short, POWER_RING)] * new)
-    return cost
-
-
 def _between(x: Share, thresholds: list[int]) -> Protocol[MaskedBit]:
     """Whether x lies in each piece but the lowest, along a new first dimension."""
     smaller = yield from below(x.reduced(COMPARED), thresholds)
@@ -160,17 +150,7 @@ def _polynomial(coefficients: tuple[float, ...], powers: dict[int, Share]) -> Sh
     return truncated(total, COEFFICIENT)
 
 
-def piecewise_cost(function: Pieces, x: Share | Additive | Size) -> Cost:
-    """The cost of `piecewise`."""
-    shape, pieces = tuple(x.shape), len(function.bounds)
-    each, result = Size((pieces, *shape), POWER_RING - COEFFICIENT), Size(shape, POWER_RING - COEFFICIENT, dealt=False)
-    flags = below_cost(Size(shape, COMPARED), function.thresholds) + open_masked_cost(each)
-    cost = formatted_cost((x, POWER, POWER_RING)) + flags.beside(_raised_cost(shape, function.powers))
-    cost += select_cost(each.shape, each) + opening_cost(result)
-    return cost + lift_cost((Size(shape, result.bits - (POWER - ACTIVATION)), RING))
-
-
-@declares("3 comparisons, powers of 64 bits, 3 selections; 10 rounds and x's", "section 9", piecewise_cost)
+@declares("3 comparisons, powers of 64 bits, 3 selections; 10 rounds and x's", "section 9")
 def piecewise(function: Pieces, x: Share | Additive) -> Protocol[Share]:
     """PUMA's function(x) with ACTIVATION fraction bits in ring RING; |x| < 2^13."""
     (x,) = yield from formatted((x, POWER, POWER_RING))
@@ -189,20 +169,7 @@ def exponential_plain(x: Tensor) -> Tensor:
     return torch.where(x < CLIP, torch.zeros_like(x), (1 + x / 2**EXPONENT) ** (2**EXPONENT))
 
 
-def exponential_cost(x: Share | Size, out_frac: int, bits: int) -> Cost:
-    """The cost of `exponential`."""
-    shape = tuple(x.shape)
-    clip = below_cost(Size(shape, x.bits), [0]) + open_masked_cost(Size(shape, 1))
-    short = Size(shape, SQUARED_RING - POWER)
-    turn = opening_cost(Size(shape, SQUARED_RING, dealt=True))
-    powers = lift_cost((Size(shape, min(x.bits, SQUARED_RING - 1)), SQUARED_RING)) + turn
-    for _ in range(EXPONENT - 1):
-        powers += lift_cost((short, SQUARED_RING)) + turn
-    cost = clip.beside(powers) + select_cost(shape, short) + opening_cost(Size(shape, short.bits, dealt=False))
-    return cost + lift_cost((Size(shape, short.bits - (POWER - out_frac)), bits))
-
-
-@declares("a comparison, 5 squares of 39 bits, a selection; 12 rounds", "section 9", exponential_cost)
+@declares("a comparison, 5 squares of 39 bits, a selection; 12 rounds", "section 9")
 def exponential(x: Share, out_frac: int, bits: int) -> Protocol[Share]:
     """PUMA's exp(x) with so many fraction bits in ring `bits`, for x <= 0 with NONLINEAR fraction bits."""
     inside, power = yield from together(_above_clip(x), _repeated_squares(x))
@@ -224,11 +191,6 @@ def _repeated_squares(x: Share) -> Protocol[Share]:
         (power,) = yield from lift((power, SQUARED_RING))
         (power,) = yield from open_truncate((square(power), POWER))
     return power
-
-
-def _exp_cost(x: Share | Additive | Size) -> Cost:
-    bits = NONLINEAR + SCORE_REACH + 1
-    return formatted_cost((x, NONLINEAR, bits)) + exponential_cost(Size(tuple(x.shape), bits), ACTIVATION, RING)
 
 
 def _exp(x: Share | Additive) -> Protocol[Share]:
@@ -255,14 +217,7 @@ def columns(count: int) -> int:
     return 4 ** math.ceil(math.log2(count) / 2)
 
 
-def quadratic_weights_cost(scores: Share | Additive | Size, mask: Tensor) -> Cost:
-    """The cost of `quadratic_weights`."""
-    ready = Size(tuple(scores.shape), min(64, scores.bits + RESIDUAL - scores.frac), RESIDUAL)
-    norm = normalised_cost(ready, 0.0, False, columns(scores.shape[-1]))
-    return formatted_cost((scores, RESIDUAL, ready.bits)) + norm
-
-
-@declares("RMS norm of a row, 1 square", "section 9", quadratic_weights_cost)
+@declares("RMS norm of a row, 1 square", "section 9")
 def quadratic_weights(scores: Share | Additive, mask: Tensor) -> Protocol[Additive]:
     """2Quad, (x + 5)^2 over the sum of its row: the squares of an RMS norm over the number of columns.
 
@@ -284,12 +239,7 @@ def quadratic_plain(x: Tensor) -> Tensor:
     return 0.125 * x * x + 0.25 * x + 0.5
 
 
-def quadratic_cost(x: Share | Additive | Size) -> Cost:
-    """The cost of `quadratic`."""
-    return formatted_cost((x, ACTIVATION, RING))
-
-
-@declares("formatted", "section 9", quadratic_cost)
+@declares("formatted", "section 9")
 def quadratic(x: Share | Additive) -> Protocol[Additive]:
     """MPCFormer's GeLU, 0.125 x^2 + 0.25 x + 0.5, untruncated; |x| < 496. Its public factors are exact shifts."""
     (x,) = yield from formatted((x, ACTIVATION, RING))
@@ -303,25 +253,24 @@ def quadratic(x: Share | Additive) -> Protocol[Additive]:
 
 @dataclass(frozen=True)
 class Approximation:
-    """A function in float and on secrets, and its cost."""
+    """A function in float and on secrets."""
 
     plain: Callable[[Tensor], Tensor]
     secure: Callable[[Any], Protocol[Any]]
-    cost: Callable[[Any], Cost]
 
     def __call__(self, x: Tensor) -> Tensor:
         return self.plain(x)
 
 
 def _by_pieces(function: Pieces) -> Approximation:
-    return Approximation(function, lambda x: piecewise(function, x), lambda x: piecewise_cost(function, x))
+    return Approximation(function, lambda x: piecewise(function, x))
 
 
 INSTEAD: dict[tuple[str, str], Approximation] = {
     (PUMA, "gelu"): _by_pieces(GELU),
     (PUMA, "silu"): _by_pieces(SILU),
-    (PUMA, "exp"): Approximation(exponential_plain, _exp, _exp_cost),
-    (MPCFORMER, "gelu"): Approximation(quadratic_plain, quadratic, quadratic_cost),
+    (PUMA, "exp"): Approximation(exponential_plain, _exp),
+    (MPCFORMER, "gelu"): Approximation(quadratic_plain, quadratic),
 }
 
 

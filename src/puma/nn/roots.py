@@ -14,15 +14,14 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from puma.mpc import clear
-from puma.mpc.arithmetic import lift, lift_cost, multiply, open_truncate, opening_cost, reshare, square
-from puma.mpc.boolean import open_masked, open_masked_cost, select, select_cost
-from puma.mpc.compare import below, below_cost
-from puma.mpc.cost import Cost, Size, declares
-from puma.mpc.fixed import ACTIVATION, RESIDUAL, RING, formatted, formatted_cost
+from puma.mpc.arithmetic import lift, multiply, open_truncate, reshare, square, truncated
+from puma.mpc.boolean import open_masked, select
+from puma.mpc.compare import below
+from puma.mpc.cost import declares
+from puma.mpc.fixed import ACTIVATION, RESIDUAL, RING, formatted
 from puma.mpc.party import Protocol
-from puma.mpc.share import Additive, Bits, Share, stacked, truncated
-from puma.nn.splines import Spline, indexed, looked_up, looked_up_cost, weighted_cost
+from puma.mpc.share import Additive, Bits, Share, stacked
+from puma.nn.splines import Spline, lines_at
 
 UNIT = 20  # fraction bits of a result in the highest binade
 ROW = 16  # fraction bits of a general argument of reciprocal and rsqrt, in ring ROW_RING: 2^-16 to 2^32
@@ -81,20 +80,9 @@ def _inverse(x: Share, low: int, binades: int, spline: Spline, exponent: int) ->
     smaller = yield from below(x, _thresholds(low, binades))
     (binade,) = yield from open_masked(_binade_bits(smaller))
     (leading,) = yield from reshare(select(binade, _leading(x, low, binades, spline.frac)).sum(0))
-    if x.party.clear:
-        lines = clear.lines(spline, *clear.placed(spline, leading), x.party)
-    else:
-        index, _, offset = indexed(spline, leading)
-        lines = yield from looked_up(spline, index, offset)
+    lines = yield from lines_at(spline, leading)
     result = lines.weighted(binade, [1 << exponent * j for j in reversed(range(binades))])
     return (yield from open_truncate((result, result.frac - UNIT)))[0]
-
-
-def _inverse_cost(x: Share | Size, low: int, binades: int, spline: Spline) -> Cost:
-    leading, each = Size(tuple(x.shape), spline.frac, dealt=False), Size((binades, *x.shape), spline.frac)
-    cost = below_cost(x, _thresholds(low, binades)) + open_masked_cost(each) + select_cost(each.shape, each)
-    cost += opening_cost(leading) + looked_up_cost(spline, leading) + weighted_cost(spline, leading, binades)
-    return cost + opening_cost(Size(tuple(x.shape), spline.bits, dealt=False))
 
 
 def _binades(low: int, high: int) -> int:
@@ -102,17 +90,7 @@ def _binades(low: int, high: int) -> int:
     return max(2, (high - low + 1) // 2)
 
 
-def reciprocal_cost(x: Share | Size, low: int, high: int) -> Cost:
-    """The cost of `reciprocal`."""
-    binades = _binades(low, high)
-    return _inverse_cost(x, low, binades, _reciprocal_spline(binades))
-
-
-@declares(
-    "a lookup, and a comparison, a selection and 3 words for each power of 4 in the range; 5 rounds",
-    "section 5",
-    reciprocal_cost,
-)
+@declares("a lookup, and a comparison, a selection and 3 words for each power of 4 in the range; 5 rounds", "section 5")
 def reciprocal(x: Share, low: int, high: int) -> Protocol[Share]:
     """1 / x for words 2^low <= x < 2^high, high - low < 28, with `inverse_format`; relative error RECIPROCAL_BOUND.
 
@@ -130,16 +108,7 @@ def inverse_format(frac: int, low: int, high: int) -> tuple[int, int]:
     return UNIT + low + 2 * binades - frac, _reciprocal_spline(binades).result_bits
 
 
-def rsqrt_cost(x: Share | Size, last: int, scale: float = 1.0) -> Cost:
-    """The cost of `rsqrt`."""
-    return _inverse_cost(x, 0, _binades(0, 2 * last + 2), _rsqrt_spline(scale))
-
-
-@declares(
-    "a lookup, and a comparison, a selection and 3 words for each power of 4 in the range; 5 rounds",
-    "section 5",
-    rsqrt_cost,
-)
+@declares("a lookup, and a comparison, a selection and 3 words for each power of 4 in the range; 5 rounds", "section 5")
 def rsqrt(x: Share, last: int, scale: float = 1.0) -> Protocol[Share]:
     """scale / sqrt(x) for words 1 <= x < 4^(last+1), in RSQRT_RING; relative error RSQRT_BOUND. x.frac must be even."""
     assert x.frac % 2 == 0
@@ -148,22 +117,10 @@ def rsqrt(x: Share, last: int, scale: float = 1.0) -> Protocol[Share]:
     return result.like(*result.components, frac=UNIT + binades - x.frac // 2)
 
 
-def normalised_cost(x: Share | Additive | Size, eps: float, centre: bool, count: int = 0) -> Cost:
-    """The cost of `normalised`."""
-    rows, n = tuple(x.shape[:-1]), count or x.shape[-1]
-    cost = formatted_cost((x, RESIDUAL, WIDE))
-    if centre:
-        cost += lift_cost((Size(rows, WIDE - MEAN), WIDE))
-    squares = Size(rows, WIDE - SQUARED, 2 * (RESIDUAL - SQUARED), dealt=True)
-    cost += opening_cost(squares) + rsqrt_cost(Size(rows, squares.bits + ROW - squares.frac), 23)
-    frac = RESIDUAL + UNIT + 24 - ROW // 2 - math.ceil(math.log2(n) / 2)
-    return cost + formatted_cost((Size(tuple(x.shape), RSQRT_RING, frac, dealt=True), ACTIVATION, RING))
-
-
 SQUARED = 5  # fraction bits that squares do without
 
 
-@declares("lift, 2k + k, lift, and an rsqrt a row", "section 5", normalised_cost)
+@declares("lift, 2k + k, lift, and an rsqrt a row", "section 5")
 def normalised(x: Share | Additive, eps: float, centre: bool, count: int = 0) -> Protocol[Share]:
     """Rows of x over their root mean square, less their mean first if `centre`: layer norm and RMS norm, no affine.
 

@@ -17,15 +17,15 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from puma.mpc.arithmetic import deal, opening_cost, random_share, reshare
-from puma.mpc.boolean import evaluate, evaluate_cost, open_masked, open_masked_cost, to_arithmetic
-from puma.mpc.cost import Cost, Size, declares, message_bits
+from puma.mpc.arithmetic import deal, random_share, reshare
+from puma.mpc.boolean import evaluate, open_masked, to_arithmetic
+from puma.mpc.cost import declares
 from puma.mpc.fixed import ACTIVATION, LOGIT_RING
-from puma.mpc.lookup import Digit, digit_cost, digits
+from puma.mpc.lookup import Digit, digits
 from puma.mpc.party import Party, Protocol, together
 from puma.mpc.polynomial import Polynomial, bit, times
 from puma.mpc.share import Additive, Share
-from puma.nn.functional import argmax, argmax_cost
+from puma.nn.functional import argmax
 
 LEADING, LEADING_BITS = 7, 4  # digits whose zeros are counted
 TABLE_BITS = (6, 8)  # of the digits that look up Y and R
@@ -78,16 +78,7 @@ def counting() -> tuple[Polynomial, ...]:
     return tuple(found)
 
 
-def noise_cost(party: Party, shape: tuple[int, ...], temperature: float = 1.0) -> Cost:
-    """The cost of `noise`."""
-    count, word = math.prod(shape), Size(tuple(shape), LOGIT_RING, dealt=False)
-    flag, digits_of_k = Size(tuple(shape), 1), len(counting())
-    cost = digit_cost(count, *WIDTHS) + opening_cost(word, word).beside(evaluate_cost(count, *counting()))
-    cost += open_masked_cost(*[flag] * digits_of_k)
-    return cost + Cost(0, 0, message_bits(4 * count, LOGIT_RING) + digits_of_k * message_bits(count, LOGIT_RING))
-
-
-@declares("online 4k + 20, offline 552 + 7k; 2 rounds", "section 5", noise_cost)
+@declares("online 4k + 20, offline 552 + 7k; 2 rounds", "section 5")
 def noise(party: Party, shape: tuple[int, ...], temperature: float = 1.0) -> Protocol[Additive]:
     """Gumbel variables times a public temperature, in the format of logits, from numbers that no party knows.
 
@@ -120,14 +111,7 @@ def _unsigned(of: tuple[Digit, ...], looked_up: list[Share]) -> Additive:
     return Additive(party, part, LOGIT_RING, ACTIVATION, dealt=False)  # type: ignore[arg-type]
 
 
-def _sample_cost(logits: Share | Additive, temperature: float) -> Cost:
-    if not temperature:
-        return argmax_cost(logits)
-    added = Additive(logits.party, logits.party.nothing(logits.shape), LOGIT_RING, ACTIVATION, dealt=False)
-    return noise_cost(logits.party, tuple(logits.shape)) + argmax_cost(logits + added)
-
-
-@declares("argmax; at a temperature noise before it", "section 5", _sample_cost)
+@declares("argmax; at a temperature noise before it", "section 5")
 def sample(logits: Share | Additive, temperature: float) -> Share:
     """An index of the last dimension: drawn with softmax(logits / temperature), or the largest at temperature 0.
 

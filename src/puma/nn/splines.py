@@ -15,22 +15,21 @@ from functools import cache, cached_property
 import torch
 from torch import Tensor
 
-from puma.mpc import clear
-from puma.mpc.arithmetic import deal, lift, lift_cost, open_truncate, opening_cost, reshare
+from puma.mpc import clear_forms
+from puma.mpc.arithmetic import deal, lift, open_truncate, reshare
 from puma.mpc.boolean import (
     MaskedBit,
     evaluate,
-    evaluate_cost,
     open_masked,
-    open_masked_cost,
     select,
-    select_cost,
     to_arithmetic,
 )
+from puma.mpc.clear import Clear, ClearSum
+from puma.mpc.clear_forms import in_clear
 from puma.mpc.compare import split
-from puma.mpc.cost import Cost, Size, declares, message_bits
+from puma.mpc.cost import declares
 from puma.mpc.fixed import ACTIVATION, ACTIVATION_REACH, NONLINEAR, SCORE_REACH
-from puma.mpc.lookup import Digit, digit_cost, digits
+from puma.mpc.lookup import Digit, digits
 from puma.mpc.party import Protocol, together
 from puma.mpc.polynomial import ONE, Polynomial, bit, multiplied, products, times
 from puma.mpc.share import Additive, Bits, Share
@@ -92,9 +91,14 @@ class Spline:
         return max(self.range_bits, self.bits - self.slope) if self.above == "x" else self.range_bits
 
     @property
+    def line_frac(self) -> int:
+        """Fraction bits of A + B u."""
+        return self.slope + self.frac
+
+    @property
     def result_bits(self) -> int:
         """The ring of the result, unless x itself has a part in it."""
-        return self.bits - (self.slope + self.frac - self.out_frac)
+        return self.bits - (self.line_frac - self.out_frac)
 
     @cached_property
     def tables(self) -> Tensor:
@@ -215,17 +219,6 @@ def top_widths(bits: int, above: bool) -> tuple[int, ...]:
     return tuple(min((split(bits, n) for n in range(1, min(bits, 3) + 1)), key=price))
 
 
-def looked_up_cost(spline: Spline, x: Share | Size, tops: Sequence[int] = ()) -> Cost:
-    """The cost of `looked_up`, less the range flags."""
-    word = Size(tuple(x.shape), spline.bits, dealt=False)
-    return digit_cost(x.numel(), spline.width, *tops) + opening_cost(word, word)
-
-
-def weighted_cost(spline: Spline, x: Share | Size, count: int = 1) -> Cost:
-    """The cost of `Lines.weighted`."""
-    return Cost(0, 0, message_bits(3 * (count + 1) * x.numel(), spline.bits))
-
-
 @dataclass(frozen=True)
 class Lines:
     """The line of each element, looked up: s E and s B open to the evaluators under masks, s the one-hot's sign.
@@ -244,7 +237,7 @@ class Lines:
 
         A bit open as v = b ^ rho is v + (1 - 2v) rho, so s, s lu and s (lu lB - lE) are dealt, and times each rho.
         """
-        party, shape, frac = self.e.party, tuple(self.e.shape), self.spline.slope + self.spline.frac
+        party, shape, frac = self.e.party, tuple(self.e.shape), self.spline.line_frac
         ring, dealt = self.spline.bits, (len(weights) + 1, 3, *shape)
         if party.is_dealer:
             s, lu = self.index.sign(), self.offset
@@ -259,6 +252,51 @@ class Lines:
         return Additive(party, s * self.e.m - s_lu * self.b.m + rest, ring, frac, dealt=False)
 
 
+def _placed(spline: Spline, x: Clear) -> tuple[Tensor, Tensor]:
+    """Index and offset of x; the index is negative below a table whose range is checked, and too large above it."""
+    x = x.shifted(-round(spline.low * 2**spline.frac)).reduced(spline.range_bits if spline.checked else x.bits)
+    words = x.signed if spline.checked else x.signed & ((1 << x.bits) - 1)
+    return words >> spline.low_bits, words & ((1 << spline.low_bits) - 1)
+
+
+def _clear_words(spline: Spline, index: Tensor, offset: Tensor) -> Tensor:
+    """A + B u, at an index inside the table."""
+    a, b = spline.tables.to(index.device)[:, index.clamp(0, (1 << spline.width) - 1)]
+    return a + b * offset
+
+
+@dataclass(frozen=True)
+class ClearLines:
+    """The line of each element at its place: words of A + B u, a value in the ring of the spline."""
+
+    spline: Spline
+    words: Tensor
+
+    def weighted(self, bits: MaskedBit, weights: Sequence[int]) -> ClearSum:
+        """The line times the sum of weights of the bits that are set, along a first dimension."""
+        factor = sum((w * v for w, v in zip(weights, bits.word, strict=True)), torch.zeros_like(self.words))
+        truth, frac = self.words.double() * factor, self.spline.line_frac
+        return ClearSum(bits.party, self.words * factor, truth, self.spline.bits, frac)
+
+
+def _lines_in_clear(spline: Spline, x: Clear) -> ClearLines:
+    return ClearLines(spline, _clear_words(spline, *_placed(spline, x)))
+
+
+def _piecewise_in_clear(spline: Spline, x: Clear) -> Clear:
+    x.party.watch(f"input of {spline.name}", x, 2.0**spline.reach + spline.low)
+    index, offset = _placed(spline, x)
+    inside, above = (index >= 0) & (index < 1 << spline.width), index >= 1 << spline.width
+    words, bits, frac = torch.where(inside, _clear_words(spline, index, offset), 0), spline.bits, spline.line_frac
+    if spline.above == "x":
+        ring = min(x.bits, spline.bits - spline.slope)
+        words, bits = torch.where(above, x.reduced(ring).signed << spline.slope, words), ring + spline.slope
+    elif spline.above == 1:
+        words = torch.where(above, 1 << frac, words)
+    z = ClearSum(x.party, words, words.double(), bits, frac, x.source)
+    return clear_forms.open_truncate((z, frac - spline.out_frac))[0].settled()
+
+
 def indexed(spline: Spline, x: Share) -> tuple[Digit, list[Digit], Tensor]:
     """The index of x, the digits above it if the range is checked, and the offset's public or the dealer's part."""
     x = x.shifted(-round(spline.low * 2**spline.frac)).reduced(spline.range_bits if spline.checked else x.bits)
@@ -268,39 +306,29 @@ def indexed(spline: Spline, x: Share) -> tuple[Digit, list[Digit], Tensor]:
 
 def looked_up(spline: Spline, index: Digit, offset: Tensor) -> Protocol[Lines]:
     """The lines at an index; one round."""
-    a, b = index.lookup(spline.tables, spline.bits, (spline.slope + spline.frac, spline.slope))
+    a, b = index.lookup(spline.tables, spline.bits, (spline.line_frac, spline.slope))
     e, b = yield from reshare(a + b.times(offset, spline.frac), b)
     return Lines(spline, index, e, b, offset)
 
 
-def piecewise_cost(spline: Spline, x: Share | Size) -> Cost:
-    """The cost of `piecewise`."""
-    count, word = x.numel(), Size(tuple(x.shape), spline.bits, dealt=False)
-    flags = range_polynomials(len(spline.top_widths), spline.above is not None)
-    cost = looked_up_cost(spline, x, spline.top_widths).beside(evaluate_cost(count, *flags))
-    cost += open_masked_cost(*[word] * len(flags)) + weighted_cost(spline, x)
-    if spline.above == "x":
-        whole = Size(word.shape, min(x.bits, spline.bits - spline.slope))
-        cost += select_cost(word.shape, whole)
-        word = replace(word, bits=min(spline.bits, whole.bits + spline.slope))
-    elif spline.above == 1:
-        cost += Cost(0, 0, message_bits(count, spline.bits))
-    return cost + opening_cost(word)
+@in_clear(_lines_in_clear)
+def lines_at(spline: Spline, x: Share) -> Protocol[Lines | ClearLines]:
+    """The lines of a table whose range x is known to keep, for `Lines.weighted`; one round."""
+    index, _, offset = indexed(spline, x)
+    return (yield from looked_up(spline, index, offset))
 
 
 @declares(
     "online 6k + flags, offline 2^w + 2^tops + 6k + flags and, above the table, k or 2k; 3 rounds",
     "section 5",
-    piecewise_cost,
 )
+@in_clear(_piecewise_in_clear)
 def piecewise(spline: Spline, x: Share) -> Protocol[Share]:
     """spline(x) with spline.out_frac fraction bits; x has spline.frac fraction bits.
 
     Three rounds: the lines are opened while the range flags are computed, the flags, and the result.
     """
     assert x.frac == spline.frac and spline.checked
-    if x.party.clear:
-        return clear.piecewise(spline, x)
     index, tops, offset = indexed(spline, x)
     above = spline.above is not None
     flags = evaluate(_range_bits(index, tops, above), *range_polynomials(len(tops), above))
@@ -319,12 +347,7 @@ def piecewise(spline: Spline, x: Share) -> Protocol[Share]:
 LEAST = 9  # results lie above -2^(j-9) in their ring j: none of the functions is far below zero
 
 
-def lifted_cost(spline: Spline, x: Share | Size, bits: int) -> Cost:
-    """The cost of `lifted`."""
-    return piecewise_cost(spline, x) + lift_cost((Size(tuple(x.shape), spline.result_bits), bits), least=LEAST)
-
-
-@declares("piecewise, lift", "section 5", lifted_cost)
+@declares("piecewise, lift", "section 5")
 def lifted(spline: Spline, x: Share, bits: int) -> Protocol[Share]:
     """spline(x) in a ring larger than its own; x in ring spline.ring."""
     result = yield from piecewise(spline, x)
