@@ -12,7 +12,8 @@ from urllib.request import urlopen
 import pytest
 
 from puma.cli import gateway as command
-from puma.gateway.app import Gateway, Settings, short_name
+from puma.gateway.service import Gateway
+from puma.gateway.settings import Settings, short_name
 from tests.cli.conftest import Run
 from tests.watch_processes import children, gone
 

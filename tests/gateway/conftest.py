@@ -14,8 +14,9 @@ import pytest
 
 openai = pytest.importorskip("openai", reason="the openai client is not installed")
 
-from puma.gateway.app import Gateway, Settings  # noqa: E402
 from puma.gateway.server import configured, listen  # noqa: E402
+from puma.gateway.service import Gateway  # noqa: E402
+from puma.gateway.settings import Settings  # noqa: E402
 from puma.local.cluster import LocalCluster  # noqa: E402
 from puma.models import architecture  # noqa: E402
 from puma.reference.plain_model import PlainModel  # noqa: E402
@@ -55,7 +56,7 @@ def serving(folder: Path, reveal: bool = False, **settings: Any) -> Iterator[Ser
     chosen = Settings("tiny", architecture(clear.config).family, clear.labels, most=24, temperature=0.0)
     gateway = Gateway(clear, start, replace(chosen, **settings))
     bound = listen("127.0.0.1", 0)
-    server = configured(gateway.app())
+    server = configured(gateway)
     thread = threading.Thread(target=server.run, args=([bound],), daemon=True)
     thread.start()
     try:

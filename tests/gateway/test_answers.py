@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from puma.gateway.answers import Row, held_back
-from puma.gateway.chat import prompt_ids
+from puma.gateway.prompts import prompt_ids
 from puma.gateway.requests import Message
 from puma.reference.plain_model import PlainModel
 from tests.models import tiny

@@ -126,6 +126,44 @@ def test_a_lost_party_is_named_and_the_next_request_gets_a_new_session(long: Ser
     assert len(long.clusters) == 2 and long.gateway.worker.state == "ready"
 
 
+def test_who_waited_is_told_and_nothing_of_theirs_is_sent(long: Served) -> None:
+    first = post(long, ASKED | {"stream": True})
+    answer = first.getresponse()
+    answer.readline()
+    second = post(long, ASKED | {"max_tokens": 1}, **{"x-client-request-id": "w" * 32})
+    until(lambda: long.gateway.worker.queued == 2)
+    long.clusters[0]._trio.servers[1].client.fail("power cut")
+    answer.read()
+    first.close()
+    refused = second.getresponse()
+    error = json.loads(refused.read())["error"]
+    second.close()
+    assert refused.status == 503 and refused.headers["x-should-retry"] == "false"
+    assert "before this request was sent" in error["message"] and "P1" in error["message"]
+    watch = long.gateway.watches.of("w" * 32)
+    assert watch.state == "failed" and not any(sent.data or sent.control for sent in watch.parties)
+    until(lambda: long.gateway.worker.state == "failed")
+    assert len(long.clusters) == 1 and "P1" in str(long.gateway.worker.problem)
+    assert long.client.completions.create(**(ASKED | {"max_tokens": 1})).choices
+    assert len(long.clusters) == 2 and long.gateway.worker.problem is None
+
+
+def test_no_program_asks_again_by_itself_when_a_party_misbehaves(long: Served) -> None:
+    from puma.errors import ProtocolError
+
+    begun = []
+
+    def deviate() -> Any:
+        begun.append(1)
+        raise ProtocolError("P2 sent another shape than the others")
+
+    long.gateway.worker._start = deviate
+    eager = long.client.with_options(max_retries=5)
+    with pytest.raises(openai.InternalServerError) as refused:
+        eager.completions.create(**ASKED)
+    assert refused.value.status_code == 502 and refused.value.code == "ProtocolError" and len(begun) == 1
+
+
 def test_a_session_that_cannot_start_is_a_503(long: Served) -> None:
     from puma.errors import PeerLost
 

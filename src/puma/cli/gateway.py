@@ -19,7 +19,7 @@ from puma.cli.ui import HUMAN, Count, Flag, Output
 from puma.errors import UsageError
 
 if TYPE_CHECKING:
-    from puma.gateway.app import Gateway
+    from puma.gateway.service import Gateway
 
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 INSTALL = "install it: pip install 'puma-mpc[gateway]'"
@@ -79,7 +79,7 @@ def gateway(
         start, clear = _starter(source, cluster, as_, model, reveal_logits, store, output)
         made = _gateway(clear, start, host, max_tokens, temperature, fixed_length, queue, model or source)
         _greet(made, bound, host, cluster is None, fixed_length, output.json)
-        server.run(made.app(), bound)
+        server.run(made, bound)
 
 
 def _server() -> Any:
@@ -129,7 +129,8 @@ def _gateway(
     clear: Any, start: Callable[[], Any], host: str, most: int, temperature: float, fixed: bool, queue: int,
     source: str | None,
 ) -> Gateway:  # fmt: skip
-    from puma.gateway.app import Gateway, Settings, short_name
+    from puma.gateway.service import Gateway
+    from puma.gateway.settings import Settings, short_name
     from puma.models import architecture
 
     family = architecture(clear.config).family

@@ -14,7 +14,7 @@ from starlette.datastructures import Headers
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from puma.gateway.replies import Refused
+from puma.gateway.refusals import Refused
 
 MAX_BODY = 4 << 20
 

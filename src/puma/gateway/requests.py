@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from puma.gateway.replies import Refused
+from puma.gateway.refusals import Refused
 
 MAX_CHOICES = 128
 MAX_STOPS, MAX_STOP_CHARACTERS = 4, 256
@@ -47,7 +47,7 @@ class StreamOptions(msgspec.Struct, forbid_unknown_fields=True):
     include_obfuscation: bool | None = None
 
 
-class Asked(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+class TextRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """What completions and chats have in common. `user` and its like say who asks, and change nothing."""
 
     model: str
@@ -81,7 +81,7 @@ class Asked(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
         return [self.stop] if isinstance(self.stop, str) else list(self.stop or [])
 
 
-class Completion(Asked, kw_only=True, forbid_unknown_fields=True):
+class CompletionRequest(TextRequest, kw_only=True, forbid_unknown_fields=True):
     """POST /v1/completions; a prompt is text or token ids."""
 
     prompt: str | list[str | int | list[int]]
@@ -134,7 +134,7 @@ class Message(msgspec.Struct, forbid_unknown_fields=True):
         return "".join(part.text for part in parts)  # type: ignore[misc]
 
 
-class Chat(Asked, kw_only=True, forbid_unknown_fields=True):
+class ChatRequest(TextRequest, kw_only=True, forbid_unknown_fields=True):
     """POST /v1/chat/completions."""
 
     messages: list[Message]
@@ -160,7 +160,7 @@ class Chat(Asked, kw_only=True, forbid_unknown_fields=True):
         return (self.top_logprobs or 0) if self.logprobs else None
 
 
-class Embeddings(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+class EmbeddingsRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """POST /v1/embeddings."""
 
     model: str
@@ -183,7 +183,7 @@ def read(body: bytes, kind: type[T]) -> T:
         raise Refused(message, param) from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise Refused(f"the body is no JSON: {error}") from None
-    if isinstance(found, Asked):
+    if isinstance(found, TextRequest):
         _check(found)
     return found
 
@@ -200,7 +200,7 @@ def _located(text: str) -> tuple[str, str | None]:
     return message[:1].lower() + message[1:], param
 
 
-def _check(asked: Asked) -> None:
+def _check(asked: TextRequest) -> None:
     for name, allowed in NEUTRAL.items():
         value = getattr(asked, name, None)
         if value is not None and value not in allowed:
@@ -213,7 +213,7 @@ def _check(asked: Asked) -> None:
         raise Refused("stream_options belong to a stream", "stream_options")
     if asked.stream_options is not None and asked.stream_options.include_obfuscation:
         raise Refused("include_obfuscation cannot be honoured: leave it out", "stream_options")
-    if isinstance(asked, Chat) and asked.top_logprobs is not None and not asked.logprobs:
+    if isinstance(asked, ChatRequest) and asked.top_logprobs is not None and not asked.logprobs:
         raise Refused("top_logprobs needs logprobs", "top_logprobs")
-    if isinstance(asked, Chat) and asked.max_tokens is not None and asked.max_completion_tokens is not None:
+    if isinstance(asked, ChatRequest) and asked.max_tokens is not None and asked.max_completion_tokens is not None:
         raise Refused("max_tokens is the old name of max_completion_tokens: give one of them", "max_tokens")

@@ -5,9 +5,10 @@ from __future__ import annotations
 import socket
 
 import uvicorn
-from starlette.applications import Starlette
 
 from puma.errors import UsageError
+from puma.gateway.app import application
+from puma.gateway.service import Gateway
 
 LEAVE_SECONDS = 2  # an answer that runs when the server is stopped may go on for so long
 
@@ -23,15 +24,15 @@ def listen(host: str, port: int) -> socket.socket:
         raise UsageError(f"cannot listen on {host}, port {port}: {error}", "choose another --port or --host") from None
 
 
-def configured(app: Starlette) -> uvicorn.Server:
+def configured(gateway: Gateway) -> uvicorn.Server:
     """uvicorn without a log of who asked what."""
     settings = uvicorn.Config(
-        app, log_level="error", access_log=False, server_header=False, timeout_graceful_shutdown=LEAVE_SECONDS,
-        lifespan="on",
+        application(gateway), log_level="error", access_log=False, server_header=False,
+        timeout_graceful_shutdown=LEAVE_SECONDS, lifespan="on",
     )  # fmt: skip
     return uvicorn.Server(settings)
 
 
-def run(app: Starlette, bound: socket.socket) -> None:
+def run(gateway: Gateway, bound: socket.socket) -> None:
     """Serve until the program is told to stop."""
-    configured(app).run([bound])
+    configured(gateway).run([bound])

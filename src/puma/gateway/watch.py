@@ -1,17 +1,28 @@
-"""What each party is sent by this client, and what a request cost: for the page that shows it.
+"""What each party is sent by this client for one request, and what that request cost: for who asked it.
 
-Shown are the bytes on their way, of the last request only: they are masked, and say nothing to whoever has them alone.
-Seeds travel in control frames, of which only the size is noted. This file must not know HTTP, nor what the bytes mean.
+A watch is found by the request's id, which is long and random, so that only who asked finds it. Shown are bytes on
+their way: they are masked, and say nothing to whoever has them alone. Seeds travel in control frames, of which only
+the size is noted. This file must not know HTTP, nor what the bytes mean.
 """
 
 from __future__ import annotations
 
-from collections.abc import Generator
+import re
+import time
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
-from puma.gateway.worker import Cluster, Run
+from puma.gateway.cluster import Cluster
+from puma.gateway.refusals import Refused
 
 SHOWN = 48  # bytes of a party's data that are shown
+KEPT = 256  # watches, the oldest of which are forgotten; more than any queue holds
+WAITING, RUNNING, DONE, STOPPED, FAILED = "waiting", "running", "done", "stopped", "failed"
+ID = re.compile(r"[A-Za-z0-9_-]{32,64}")  # at least 128 bits, if an asker draws hexadecimal digits
+ID_HEADER = "x-client-request-id"
 ROLES = (
     "dealer: masks only, and seeds of random numbers",
     "evaluator: masked values and one mask",
@@ -19,80 +30,142 @@ ROLES = (
 )
 
 
+@dataclass
+class Sent:
+    """What went to one party, and came from it: counts of bytes, and the first bytes of data."""
+
+    sample: bytes = b""
+    data: int = 0
+    control: int = 0
+    received: int = 0
+
+
+@dataclass(eq=False)
+class Watch:
+    """One request, from its place in the queue to its cost.
+
+    `together` says how many requests went to the parties in one, of which bytes and cost are the sum.
+    """
+
+    id: str
+    state: str = WAITING
+    together: int = 1
+    parties: list[Sent] = field(default_factory=lambda: [Sent() for _ in ROLES])
+    cost: Any = None
+    _began: float = 0.0
+    _seconds: float | None = None
+
+    def begin(self, together: int) -> None:
+        """The parties are about to be asked."""
+        self.together, self._began, self.state = together, time.monotonic(), RUNNING
+
+    def end(self, state: str) -> None:
+        """No more comes; who has failed once stays failed."""
+        if self.state in (WAITING, RUNNING):
+            self._seconds = self.seconds
+            self.state = state
+
+    @property
+    def seconds(self) -> float:
+        """Since the parties were first asked."""
+        if self._seconds is not None or not self._began:
+            return self._seconds or 0.0
+        return time.monotonic() - self._began
+
+    def report(self, ahead: int = 0) -> dict[str, Any]:
+        """As JSON. `cost` is null until the parties have told theirs; `ahead` requests are served before this one."""
+        parties = [
+            {"name": f"P{rank}", "role": role, "data": sent.data, "control": sent.control,
+             "received": sent.received, "sample": sent.sample.hex()}
+            for rank, (role, sent) in enumerate(zip(ROLES, self.parties, strict=True))
+        ]  # fmt: skip
+        return {
+            "id": self.id, "state": self.state, "ahead": ahead, "together": self.together, "seconds": self.seconds,
+            "parties": parties, "cost": None if self.cost is None else _spent(self.cost),
+        }  # fmt: skip
+
+
 class Tap:
-    """A link to one party that notes what goes through it."""
+    """A link to one party that notes what goes through it, for each request on its way."""
 
     def __init__(self, link: Any) -> None:
         self._link = link
-        self.begin()
+        self.into: list[Sent] = []
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._link, name)
 
-    def begin(self) -> None:
-        """A new request."""
-        self.sample, self.data, self.control, self.received = b"", 0, 0, 0
-
     def send(self, *buffers: Any) -> None:
         for buffer in buffers:
             view = memoryview(buffer).cast("B")
-            self.data += len(view)
-            self.sample += bytes(view[: SHOWN - len(self.sample)])
+            for sent in self.into:
+                sent.data += len(view)
+                sent.sample += bytes(view[: SHOWN - len(sent.sample)])
         self._link.send(*buffers)
 
     def send_control(self, payload: Any) -> None:
-        self.control += len(payload)
+        for sent in self.into:
+            sent.control += len(payload)
         self._link.send_control(payload)
 
     def recv(self, size: int) -> memoryview:
-        self.received += size
+        for sent in self.into:
+            sent.received += size
         return self._link.recv(size)
 
 
-class Watch:
-    """Looks over a session's links, and keeps the cost of the last request."""
+class Watches:
+    """Of the latest requests, by id."""
 
     def __init__(self) -> None:
-        self._taps: list[Tap] = []
-        self._cost: Any = None
-        self._running = False
+        self._kept: dict[str, Watch] = {}
 
-    def over(self, cluster: Cluster) -> Cluster:
-        """The cluster, its session's links tapped."""
-        self._taps = [Tap(link) for link in cluster.session.links]
-        cluster.session.links[:] = self._taps
-        return cluster
+    def begin(self, chosen: str | None = None) -> Watch:
+        """Of a new request, under the id that its asker chose, or a fresh one."""
+        if chosen is not None and not ID.fullmatch(chosen):
+            raise Refused(f"{ID_HEADER} must be 32 to 64 letters, digits, - or _, drawn at random", ID_HEADER)
+        if chosen in self._kept:
+            raise Refused(f"this {ID_HEADER} has been used: draw a new one for each request", ID_HEADER)
+        watch = Watch(chosen or f"req-{uuid.uuid4().hex}")
+        self._kept[watch.id] = watch
+        while len(self._kept) > KEPT:
+            del self._kept[next(iter(self._kept))]
+        return watch
 
-    def during(self, run: Run) -> Run:
-        """The same job, watched."""
+    def forget(self, watch: Watch) -> None:
+        """The request was not taken."""
+        self._kept.pop(watch.id, None)
 
-        def watched(cluster: Any) -> Generator[Any, None, None]:
-            for tap in self._taps:
-                tap.begin()
-            self._cost, self._running, before = None, True, cluster.session.cost
-            try:
-                yield from run(cluster)
-            finally:
-                self._running = False
-                if cluster.session.cost is not before:
-                    self._cost = cluster.session.cost
+    def of(self, identity: str) -> Watch:
+        """Raises Refused if there is none, or none any more."""
+        if identity not in self._kept:
+            raise Refused("no request of this id is remembered here", None, "request_not_found", 404)
+        return self._kept[identity]
 
-        return watched
 
-    def report(self) -> dict[str, Any]:
-        """As JSON; cost is null while a request runs, and if it failed."""
-        parties = [
-            {
-                "name": f"P{rank}", "role": role, "data": tap.data, "control": tap.control,
-                "received": tap.received, "sample": tap.sample.hex(),
-            }
-            for rank, (role, tap) in enumerate(zip(ROLES, self._taps, strict=False))
-        ]  # fmt: skip
-        return {
-            "running": self._running,
-            "parties": parties,
-            "cost": None if self._cost is None else _spent(self._cost),
-        }
+def tapped(cluster: Cluster) -> Cluster:
+    """The cluster, with taps on its session's links."""
+    cluster.session.links[:] = [Tap(link) for link in cluster.session.links]
+    return cluster
+
+
+@contextmanager
+def noting(session: Any, watches: Sequence[Watch]) -> Iterator[None]:
+    """While these requests go to the parties in one: what is sent, and in the end the cost, is noted for each."""
+    taps = [link for link in session.links if isinstance(link, Tap)]
+    before = session.cost
+    for watch in watches:
+        watch.begin(len(watches))
+    for rank, tap in enumerate(taps):
+        tap.into = [watch.parties[rank] for watch in watches]
+    try:
+        yield
+    finally:
+        for tap in taps:
+            tap.into = []
+        if session.cost is not before:
+            for watch in watches:
+                watch.cost = session.cost
 
 
 def _spent(cost: Any) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """One request at a time: a thread that owns the session, a bounded queue before it, and a new session after a failure.
 
 A job is a generator over what it yields to its asker; it is closed at the next item once nobody waits for it any more.
+When the parties fail, whoever waits is told so and nothing of theirs is sent: only who asks again gets a new session.
 This file must not know HTTP or models.
 """
 
@@ -11,39 +12,23 @@ import contextlib
 import threading
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Generator
-from typing import Any, Protocol
+from typing import Any
 
-from puma.errors import UsageError
-from puma.gateway.replies import busy
+from puma.errors import ProtocolError, PumaError, UsageError
+from puma.gateway import watch as watched
+from puma.gateway.cluster import Cluster
+from puma.gateway.refusals import busy, not_sent
+from puma.gateway.watch import Watch, noting
 
 IDLE, STARTING, READY, FAILED = "idle", "starting", "ready", "failed"
-
-
-class Cluster(Protocol):
-    """What the gateway needs of three parties that serve a model: a session with them, and the model's public side."""
-
-    @property
-    def session(self) -> Any: ...
-
-    @property
-    def model(self) -> Any: ...
-
-    @property
-    def cost(self) -> Any: ...
-
-    def encode(self, sentence: Any) -> Any: ...
-
-    def close(self) -> None: ...
-
-
 Run = Callable[[Any], Generator[Any, None, None]]
 
 
 class Job:
-    """A request in the queue and afterwards; items come in the asker's event loop."""
+    """A request in the queue and afterwards; items come in the asker's event loop. `watch` is its asker's to see."""
 
-    def __init__(self, run: Run) -> None:
-        self.run = run
+    def __init__(self, run: Run, watch: Watch) -> None:
+        self.run, self.watch = run, watch
         self.left = threading.Event()  # nobody waits for it any more
         self._loop = asyncio.get_running_loop()
         self._items: asyncio.Queue[Any] = asyncio.Queue()
@@ -78,6 +63,7 @@ class Worker:
 
     def __init__(self, start: Callable[[], Cluster], waiting: int) -> None:
         self.waiting, self.state = waiting, IDLE
+        self.problem: str | None = None  # why the last session ended, until there is a new one
         self._start = start
         self._cluster: Cluster | None = None
         self._jobs: deque[Job | None] = deque()
@@ -92,9 +78,15 @@ class Worker:
         with self._changed:
             return len(self._jobs) + (self._running is not None)
 
-    def submit(self, run: Run) -> Job:
+    def ahead(self, watch: Watch) -> int:
+        """How many jobs are served before this one."""
+        with self._changed:
+            waiting = [job.watch for job in self._jobs if job is not None]
+            return waiting.index(watch) + (self._running is not None) if watch in waiting else 0
+
+    def submit(self, run: Run, watch: Watch) -> Job:
         """Put a job at the end of the queue; refused if too many wait there."""
-        job = Job(run)
+        job = Job(run, watch)
         with self._changed:
             if len(self._jobs) + (self._running is not None) > self.waiting:
                 raise busy(len(self._jobs))
@@ -119,7 +111,9 @@ class Worker:
                 job = self._running = self._jobs.popleft()
             if job is None:
                 break
-            if not job.left.is_set():
+            if job.left.is_set():
+                job.watch.end(watched.STOPPED)
+            else:
                 self._do(job)
             with self._changed:
                 self._running = None
@@ -127,15 +121,18 @@ class Worker:
 
     def _do(self, job: Job) -> None:
         try:
-            with contextlib.closing(job.run(self._session())) as items:
+            cluster = self._session()
+            with noting(cluster.session, [job.watch]), contextlib.closing(job.run(cluster)) as items:
                 for item in items:
                     job.tell(item)
                     if job.left.is_set():
                         break
+            job.watch.end(watched.STOPPED if job.left.is_set() else watched.DONE)
             job.tell(None, last=True)
         except Exception as error:
+            job.watch.end(watched.FAILED)
             if not isinstance(error, UsageError) or self._cluster is None or self._cluster.session.over:
-                self._drop(FAILED)
+                self._drop(FAILED, error)
             job.tell(error)
 
     def _session(self) -> Cluster:
@@ -143,11 +140,24 @@ class Worker:
         if self._cluster is None:
             self.state = STARTING
             self._cluster = self._start()
-        self.state = READY
+        self.state, self.problem = READY, None
         return self._cluster
 
-    def _drop(self, state: str) -> None:
+    def _drop(self, state: str, error: Exception | None = None) -> None:
+        """End the session. Where the parties failed, nothing more goes to them before somebody asks anew."""
         cluster, self._cluster, self.state = self._cluster, None, state
+        self.problem = str(error) if isinstance(error, PumaError) else error and type(error).__name__
+        if isinstance(error, ProtocolError):
+            self._refuse_all(error)
         if cluster is not None:
             with contextlib.suppress(Exception):  # it has failed already, and the reason is known
                 cluster.close()
+
+    def _refuse_all(self, error: ProtocolError) -> None:
+        with self._changed:
+            waiting = [job for job in self._jobs if job is not None]
+            for job in waiting:
+                self._jobs.remove(job)
+        for job in waiting:
+            job.watch.end(watched.FAILED)
+            job.tell(not_sent(error))

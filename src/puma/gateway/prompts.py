@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from puma.client.chat import render
 from puma.client.model_info import ModelInfo
-from puma.gateway.replies import Refused
+from puma.gateway.refusals import Refused
 from puma.gateway.requests import Message
 
 ROLES = ("system", "developer", "user", "assistant")

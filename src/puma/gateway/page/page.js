@@ -1,84 +1,5 @@
-<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>Puma</title>
-<style>
-:root { color-scheme: light dark; --line: #c9ced6; --soft: #f3f5f8; --ink: #14171c; --faint: #545c68; --accent: #0b5cad;
-  --mine: #e3eefb; --paper: #fff; --bad: #a3122a }
-@media (prefers-color-scheme: dark) { :root { --line: #3b424d; --soft: #1d2128; --ink: #e9edf3; --faint: #a5adb9;
-  --accent: #7db8f7; --mine: #1c3048; --paper: #14171c; --bad: #ff8b9b } }
-* { box-sizing: border-box }
-body { margin: 0; background: var(--paper); color: var(--ink); font: 16px/1.5 system-ui, sans-serif }
-header { padding: .8rem 1.2rem; border-bottom: 1px solid var(--line) }
-h1 { font-size: 1.15rem; margin: 0 } h2 { font-size: 1rem; margin: 0 0 .5rem }
-h3 { font-size: .95rem; margin: .9rem 0 .1rem }
-#cost-title { margin-top: 1.2rem }
-header p, .note { margin: .15rem 0 0; color: var(--faint); font-size: .88rem }
-main { display: grid; grid-template-columns: minmax(0, 3fr) minmax(18rem, 2fr); gap: 1.2rem; padding: 1.2rem;
-  max-width: 84rem; margin: 0 auto }
-@media (max-width: 56rem) { main { grid-template-columns: minmax(0, 1fr) } }
-section { min-width: 0 }
-#log { min-height: 14rem; max-height: 62vh; overflow: auto; border: 1px solid var(--line); border-radius: .5rem;
-  padding: .8rem }
-.turn { margin: 0 0 .8rem; padding: .5rem .8rem; border-radius: .5rem; background: var(--soft); white-space: pre-wrap;
-  overflow-wrap: anywhere }
-.turn.user { background: var(--mine) }
-.turn b { display: block; font-size: .8rem; color: var(--faint) }
-.turn.error { color: var(--bad) }
-form { margin-top: .8rem; display: grid; gap: .6rem }
-textarea, input, button { font: inherit; color: inherit; background: var(--paper); border: 1px solid var(--line);
-  border-radius: .4rem; padding: .45rem .6rem }
-textarea { width: 100%; resize: vertical }
-button { cursor: pointer; border-color: var(--accent); color: var(--accent); font-weight: 600 }
-button[disabled] { opacity: .45; cursor: default }
-:focus-visible { outline: 3px solid var(--accent); outline-offset: 1px }
-.row { display: flex; flex-wrap: wrap; gap: .6rem; align-items: center }
-.row label { font-size: .88rem } .row input { width: 5.5rem }
-code { font: .8rem/1.45 ui-monospace, monospace; overflow-wrap: anywhere; display: block; background: var(--soft);
-  border-radius: .4rem; padding: .4rem .6rem }
-table { border-collapse: collapse; width: 100%; font-size: .88rem; font-variant-numeric: tabular-nums }
-th, td { text-align: right; padding: .15rem .3rem; border-bottom: 1px solid var(--line) }
-th:first-child, td:first-child { text-align: left }
-</style>
-</head>
-<body>
-<header>
-<h1>Puma <span id="model"></span></h1>
-<p>This page and its gateway see what you write, as you do. The three parties see what is shown beside it.</p>
-</header>
-<main>
-<section aria-labelledby="chat-title">
-<h2 id="chat-title">Chat</h2>
-<div id="log" role="log" aria-live="polite" aria-label="Chat" tabindex="0"></div>
-<form id="form">
-<label for="text">Your text</label>
-<textarea id="text" rows="3" required></textarea>
-<div class="row">
-<button id="send">Send</button>
-<button id="stop" type="button" disabled>Stop</button>
-<button id="clear" type="button">New chat</button>
-<label>tokens <input id="tokens" type="number" min="1" value="64"></label>
-<label>temperature <input id="temperature" type="number" min="0" max="2" step="0.1" value="0"></label>
-</div>
-<p class="note" id="status" role="status"></p>
-</form>
-</section>
-<section aria-labelledby="seen-title">
-<h2 id="seen-title">What each party sees</h2>
-<p class="note">Of your last request: the first bytes that this client sent to each. One party alone has random bits; any
-two of them together could read your text.</p>
-<div id="parties"></div>
-<h2 id="cost-title">What it cost</h2>
-<p class="note" id="total">nothing yet</p>
-<table aria-labelledby="cost-title" hidden id="cost"><thead><tr><th scope="col">component</th><th scope="col">rounds</th>
-<th scope="col">bytes</th><th scope="col">seconds</th></tr></thead><tbody></tbody></table>
-</section>
-</main>
-<script>
-"use strict";
 const $ = id => document.getElementById(id);
+let asking = "";
 let messages = [], model = "", family = "causal", running = null;
 
 function made(tag, text, kind) {
@@ -107,7 +28,7 @@ async function answered(response) {
   throw new Error(said);
 }
 function post(path, body, signal) {
-  const headers = {"content-type": "application/json"};
+  const headers = {"content-type": "application/json", "x-client-request-id": asking};
   return fetch(path, {method: "POST", headers, body: JSON.stringify(body), signal}).then(answered);
 }
 async function* events(response) {
@@ -153,7 +74,7 @@ function party(seen) {
   return [made("h3", seen.name + ", " + seen.role), made("p", counts, "note"), made("code", sample)];
 }
 async function look() {
-  const seen = await (await fetch("/watch").then(answered)).json();
+  const seen = await (await fetch("/watch/" + asking).then(answered)).json();
   $("parties").replaceChildren(...seen.parties.flatMap(party));
   if (!seen.cost) return;
   const {seconds, rounds, bytes, breakdown} = seen.cost, rows = $("cost").tBodies[0];
@@ -176,6 +97,7 @@ async function ask(text) {
   messages.push({role: "user", content: text});
   turn("user", "you", text);
   const words = turn("answer", "answer", ""), controller = new AbortController();
+  asking = [...crypto.getRandomValues(new Uint8Array(16))].map(x => x.toString(16).padStart(2, "0")).join("");
   busy(controller);
   $("status").textContent = "the parties compute";
   const watching = setInterval(() => look().catch(() => {}), 700);
@@ -219,8 +141,4 @@ fetch("/health").then(response => response.json()).then(found => {
   ({model, family} = found);
   $("model").textContent = model;
   document.title = "Puma: " + model;
-  look().catch(() => {});
 });
-</script>
-</body>
-</html>

@@ -1,0 +1,83 @@
+"""From a checked request for text to its response: what is wanted of the parties, and the answer whole or streamed.
+
+It must not know how the parties are reached, nor the endpoints that use it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+
+from puma.client.sampling import Sampling
+from puma.gateway.answers import Wanted, answer
+from puma.gateway.refusals import Refused
+from puma.gateway.requests import ChatRequest, TextRequest
+from puma.gateway.service import Gateway
+from puma.gateway.settings import Settings
+from puma.gateway.streams import events, first_item, request_id, while_there
+from puma.gateway.watch import ID_HEADER
+from puma.gateway.wording import Wording
+
+MAX_ANSWERS = 128  # in one request: prompts times choices
+
+
+def new_tokens(settings: Settings, given: int | None, otherwise: int, name: str) -> int:
+    """How many tokens an answer may have; Refused by the parameter's name beyond the gateway's limit."""
+    tokens = otherwise if given is None else given
+    if tokens < 1 or tokens > settings.most:
+        raise Refused(f"{name} must be from 1 to {settings.most} at this gateway", name)
+    return tokens
+
+
+def wanted(
+    settings: Settings, asked: TextRequest, ids: Sequence[Sequence[int]], tokens: int, leads: Sequence[str]
+) -> Wanted:
+    """The generation that a request asks for: `ids` of each prompt, and the text to give before each answer."""
+    temperature = settings.temperature if asked.temperature is None else asked.temperature
+    if not 0 <= temperature <= 2:
+        raise Refused("temperature must be from 0 to 2", "temperature")
+    if len(ids) * asked.choices > MAX_ANSWERS:
+        raise Refused(f"at most {MAX_ANSWERS} answers in one request: prompts times n", "n")
+    alternatives = asked.alternatives  # type: ignore[attr-defined]
+    if alternatives is not None and not 0 <= alternatives <= 20:
+        raise Refused("at most 20 likeliest tokens", "top_logprobs" if isinstance(asked, ChatRequest) else "logprobs")
+    each = range(asked.choices)
+    return Wanted(
+        prompts=[prompt for prompt in ids for _ in each],
+        tokens=tokens,
+        sampling=_sampling(asked, temperature),
+        paced=not settings.fixed,
+        stops=asked.stops,
+        leads=[lead for lead in leads for _ in each],
+        alternatives=alternatives,
+    )
+
+
+def _sampling(asked: TextRequest, temperature: float) -> Sampling:
+    if temperature == 0:
+        return Sampling()  # the likeliest token, whatever else is said
+    if asked.top_p is not None and not 0 < asked.top_p <= 1:
+        raise Refused("top_p must be above 0 and up to 1", "top_p")
+    if asked.top_k is not None and asked.top_k < 0:
+        raise Refused("top_k must not be negative", "top_k")
+    return Sampling(temperature, asked.top_k or 0, 1.0 if asked.top_p is None else asked.top_p, asked.seed)
+
+
+async def respond(
+    gateway: Gateway, request: Request, asked: TextRequest, generation: Wanted, words: Wording
+) -> Response:
+    """Put the generation into the queue, and answer as it comes; who goes away is not answered further."""
+    job = gateway.submit(partial(answer, wanted=generation), request.headers.get(ID_HEADER))
+    prompts, rows = sum(map(len, generation.prompts)) // asked.choices, len(generation.prompts)
+    if asked.stream:
+        options = asked.stream_options
+        count = prompts if options is not None and options.include_usage else None
+        first = await first_item(request, job)
+        headers = request_id(job) | {"cache-control": "no-store"}
+        stream = events(first, job, words, rows, count)
+        return StreamingResponse(stream, media_type="text/event-stream", headers=headers)
+    pieces = [piece async for piece in while_there(request, job)]
+    return JSONResponse(words.whole(pieces, rows, prompts), headers=request_id(job))

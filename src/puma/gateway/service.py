@@ -1,0 +1,41 @@
+"""What all endpoints share: the model's public side, the queue before the session, and what was sent for each request.
+
+It must not know HTTP.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from puma.gateway.cluster import Cluster
+from puma.gateway.refusals import Refused
+from puma.gateway.replies import now
+from puma.gateway.settings import Settings
+from puma.gateway.watch import Watches, tapped
+from puma.gateway.worker import Job, Run, Worker
+
+
+class Gateway:
+    """One model, served through one session at a time, which `start` makes."""
+
+    def __init__(self, model: Any, start: Callable[[], Cluster], settings: Settings) -> None:
+        self.model, self.settings = model, settings
+        self.watches = Watches()
+        self.worker = Worker(lambda: tapped(start()), settings.waiting)
+        self.created = now()
+
+    def known(self, name: str) -> None:
+        """Raises Refused for the name of another model."""
+        if name != self.settings.name:
+            message = f"there is no model {name!r} here, only {self.settings.name!r}"
+            raise Refused(message, "model", "model_not_found", 404)
+
+    def submit(self, run: Run, chosen: str | None) -> Job:
+        """Put a request into the queue, under the id that its asker chose for it if any; Refused if that is full."""
+        watch = self.watches.begin(chosen)
+        try:
+            return self.worker.submit(run, watch)
+        except Refused:
+            self.watches.forget(watch)
+            raise

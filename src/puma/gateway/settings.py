@@ -1,0 +1,42 @@
+"""How a gateway answers, as its operator wants it. It must not know HTTP, nor how the parties are reached."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+HERE = "this machine"
+LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a gateway answers.
+
+    `name` is the model's; `most` the new tokens of an answer at most; `temperature` that of requests which name none.
+    `fixed`: parties always compute as many tokens as were asked for, and do not learn how long answers are. `waiting`:
+    requests that may queue. `hosts` are the names by which this gateway may be called. `places` says where P0, P1 and
+    P2 run, for people to read.
+    """
+
+    name: str
+    family: str = "causal"
+    labels: tuple[str, ...] = ()
+    most: int = 512
+    temperature: float = 1.0
+    fixed: bool = False
+    waiting: int = 16
+    hosts: tuple[str, ...] = LOOPBACK
+    places: tuple[str, str, str] = (HERE, HERE, HERE)
+
+    @property
+    def local(self) -> bool:
+        """Whether one machine runs all three parties, and so could read everything."""
+        return self.places == (HERE, HERE, HERE)
+
+
+def short_name(source: str | Path | None) -> str:
+    """What a model is called over HTTP: a hub's name as it is, a folder's last part, or the embedded model's."""
+    if source is None:
+        return "stories"
+    return Path(source).resolve().name if Path(source).exists() else str(source)
