@@ -10,6 +10,7 @@ import torch
 
 from puma.client.beam_search import Beams
 from puma.config import Policy
+from puma.engine.admission import OWNER, admit
 from puma.engine.dry_run import dry_run
 from puma.errors import AdmissionError, PolicyError, ProtocolError, RangeError, UsageError
 from puma.local.cluster import LocalCluster
@@ -120,7 +121,7 @@ def test_requests_that_make_no_sense(change: dict[str, Any], says: str, clear: P
     with Threads() as trio:
         trio.session.share(clear.config, clear.params, reveal_logits=True)
         with pytest.raises(UsageError, match=says):
-            trio.servers[0].engine.admit(job)  # type: ignore[union-attr]
+            admit(clear.config, "spline", job, OWNER)
 
 
 @pytest.mark.processes

@@ -12,6 +12,7 @@ import torch
 
 from puma.client.sampling import Sampler, Sampling, kept
 from puma.client.session import Session
+from puma.engine.admission import OWNER, admit
 from puma.engine.dry_run import dry_run
 from puma.errors import PeerLost, PolicyError, PreprocessingError, ProtocolError, UsageError
 from puma.local.cluster import LocalCluster
@@ -258,7 +259,7 @@ def test_jobs_that_contradict_themselves(job: dict[str, Any], says: str, clear: 
         engine = trio.servers[1].engine
         assert engine is not None
         with pytest.raises(UsageError, match=says):
-            engine.admit(msg.Generate(msg.Input([2], []), 2, **job))
+            admit(engine.config, "spline", msg.Generate(msg.Input([2], []), 2, **job), OWNER)
 
 
 def test_paced_requests_cannot_be_prepared(clear: PlainModel, memory: Path) -> None:

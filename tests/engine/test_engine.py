@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pytest
 import torch
 
-from puma.engine.admission import admit
+from puma.engine.admission import OWNER, admit
 from puma.engine.engine import Engine
 from puma.errors import UsageError
 from puma.models.config import Bert, Config, Gpt2, Llama, with_layers
@@ -38,7 +38,7 @@ def engine(config: Config) -> Engine:
 def served(config: Config, job: Job) -> tuple[list[Share], list[int], dict[str, Entry]]:
     """What is emitted, how many results had been when the prompt was done, and the ledger."""
     dry, emitted, prefilled = engine(config), list[Share](), list[int]()
-    admit(dry.config, dry.party.approximation, job)
+    admit(dry.config, dry.party.approximation, job, OWNER)
     prompts = imagined(dry.party, job.input.tokens, VOCABULARY)
     if isinstance(job, Generate):
         dry.generate(prompts, job, emitted.append, lambda: prefilled.append(len(emitted)))
@@ -62,7 +62,7 @@ def served(config: Config, job: Job) -> tuple[list[Share], list[int], dict[str, 
 )
 def test_what_cannot_be_served_is_refused(job: Job, says: str) -> None:
     with pytest.raises(UsageError, match=says) as refused:
-        admit(LLAMA if isinstance(job, Generate) else BERT, "spline", job)
+        admit(LLAMA if isinstance(job, Generate) else BERT, "spline", job, OWNER)
     assert refused.value.hint
 
 

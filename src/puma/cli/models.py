@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from puma.cli import ui
 from puma.cli.ui import HUMAN, Count, Flag, Output
@@ -24,6 +25,7 @@ def share(
     reveal_logits: Flag = False,
     max_tokens: Count = 0,
     approximations: str = "spline",
+    outputs: str = "",
     state: Path | None = None,
     insecure: Flag = False,
     output: Output = HUMAN,
@@ -48,6 +50,9 @@ def share(
         Tokens of a request, prompt and answer together; the cluster's limit unless given.
     approximations
         Which functions clients may have it computed with, with commas between: of spline, puma, mpcformer.
+    outputs
+        What else clients may have of one pass, besides what the model's head is for, with commas between: of hidden,
+        pooled, logits, tokens, next-logits.
     state
         The folder for what an interrupted upload needs to go on, which is as secret as the weights.
     insecure
@@ -56,16 +61,18 @@ def share(
     from puma.client.owner import card_of, state_folder, upload
     from puma.models.ranges import hides
     from puma.reference.plain_model import PlainModel
+    from puma.wire.policy import chosen_outputs
 
     started = time.perf_counter()
     with ui.progress(output.json) as progress:
         clear = PlainModel(model)
         files = {label: read() for label, read in clear.files.items()}
-        called, allowed = name or _name(clear.name), [each.strip() for each in approximations.split(",")]
+        called, allowed = name or _name(clear.name), _listed(approximations)
+        seen = chosen_outputs(clear.config, [each.replace("-", " ") for each in _listed(outputs)], reveal_logits)
         progress("checking the weights", 0, 1)
         params = clear.params  # before anybody is bothered
         able = hides(clear.config, params)
-        card = card_of(called, version, files, clear.eos, reveal_logits, max_tokens, allowed, able)
+        card = card_of(called, version, files, clear.eos, reveal_logits, max_tokens, allowed, able, seen)
         session = owner(cluster, key, insecure)
         try:
             resumed = upload(session, clear.config, params, card, files, state or state_folder(), progress)
@@ -93,6 +100,7 @@ def list(*, key: Key, cluster: Path = ClusterFile, insecure: Flag = False, outpu
     """
     from puma.client.connect import open_session
     from puma.models import architecture
+    from puma.wire.policy import allowed_outputs
 
     session = open_session(cluster, key, _role(cluster, key), insecure)
     try:
@@ -103,6 +111,7 @@ def list(*, key: Key, cluster: Path = ClusterFile, insecure: Flag = False, outpu
         {
             "name": listed.card.name, "version": listed.card.version, "family": architecture(listed.config).family,
             "context": listed.config.context, "reveal_logits": listed.card.reveal_logits,
+            "outputs": allowed_outputs(listed.config, listed.card, listed.card.reveal_logits),
             "approximations": listed.card.approximations, "bytes": listed.size,
         }
         for listed in found
@@ -113,8 +122,8 @@ def list(*, key: Key, cluster: Path = ClusterFile, insecure: Flag = False, outpu
     if not rows:
         ui.say("no models yet: their owner runs puma share")
         return
-    table = [["name", "version", "family", "context", "kept"]]
-    table += [[r["name"], r["version"], r["family"], str(r["context"]), ui.amount(r["bytes"])] for r in rows]
+    table = [["name", "version", "family", "context", "clients see", "kept"]]
+    table += [[r["name"], r["version"], r["family"], str(r["context"]), _seen(r), ui.amount(r["bytes"])] for r in rows]
     ui.table(table)
 
 
@@ -142,6 +151,17 @@ def delete(
     finally:
         session.close()
     ui.answer({"deleted": name}) if output.json else ui.say(f"{name} is deleted")
+
+
+def _listed(words: str) -> Sequence[str]:
+    """The words of an option that takes several, with commas between."""
+    return [word.strip() for word in words.split(",") if word.strip()]
+
+
+def _seen(row: Mapping[str, Any]) -> str:
+    """What clients may have of a model, in a few words."""
+    generated = ["tokens one by one"] if row["family"] == "causal" and "logits" not in row["outputs"] else []
+    return ", ".join([*generated, *(["logits"] if row["reveal_logits"] else []), *row["outputs"]])
 
 
 def _name(source: str) -> str:

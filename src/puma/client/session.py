@@ -40,6 +40,7 @@ from puma.wire import pixels
 from puma.wire.limits import FRAME_WORDS
 from puma.wire.messages import EVERY_TOKEN
 from puma.wire.parameters import KEEP_MASKS_BELOW, tensor_specs
+from puma.wire.policy import allow_output, allowed_outputs
 from puma.wire.prompt import InputShare, Seeds, share_input, upload_bytes
 
 LOGITS_HINT = "search greedily, or let the owner share with reveal_logits"
@@ -223,6 +224,8 @@ class Session(PartyChannel):
         A head for tokens gives logits (tokens, labels). With `lengths` "secret" the parties learn a common length only:
         `padded`, or else the next power of two from 16 on; ranges.check_hiding says for which models that is right.
         """
+        if self.card is not None and self.config is not None:
+            allow_output(allowed_outputs(self.config, self.card, self.reveals), output)
         width = secret_length(self.config, prompts, types, padded) if lengths == "secret" else 0
         sent, prepared_request = self._ask(
             lambda job: msg.Encode(job, output), prompts, () if width else types, 1, width

@@ -5,20 +5,50 @@ Must not know who asks beyond what it is told, nor how a request is computed.
 
 from __future__ import annotations
 
-from puma.errors import InputError, UsageError
+from dataclasses import dataclass
+
+from puma.errors import AdmissionError, InputError, PolicyError, UsageError
 from puma.models import architecture
 from puma.models.config import Config, Encoder, Vit
 from puma.models.text import MAX_ELEMENTS, check_batch
 from puma.nn.sampling import LEAST_TEMPERATURE, MOST_TEMPERATURE
-from puma.wire.limits import MOST_TOP
-from puma.wire.messages import NEXT, OUTPUTS, Encode, Generate
+from puma.wire.limits import MOST_CHOICES, MOST_TOP
+from puma.wire.messages import NEXT, OUTPUTS, POLICY_HINT, Card, Encode, Generate
+from puma.wire.policy import allow_output, allowed_outputs
 
 
-def admit(config: Config, approximation: str, job: Generate | Encode, owner: bool = False) -> None:
-    """Refuse what cannot be served, before its prompts are read: a party trusts no client to have checked.
+@dataclass(frozen=True)
+class Allowed:
+    """What whoever asks may have of a model: outputs of one pass, logits step by step, tokens of a request.
 
-    The parties compute with this `approximation`; `owner` says that whoever asks is known to own the model,
-    and may see what would give it away.
+    0 tokens stand for as many as the model takes.
+    """
+
+    outputs: tuple[str, ...]
+    logits: bool = False
+    tokens: int = 0
+
+
+OWNER = Allowed(OUTPUTS, logits=True)  # whoever knows the weights learns nothing new
+
+
+def to_clients(config: Config, card: Card | None, reveal_logits: bool, tokens: int) -> Allowed:
+    """What clients may have: by the model's card, and by whether the cluster lets them see logits, and its tokens."""
+    reveals = reveal_logits and card is not None and card.reveal_logits
+    most = min(tokens, (card.max_tokens if card else 0) or tokens)
+    return Allowed(allowed_outputs(config, card, reveals), reveals, most)
+
+
+def total_tokens(job: Generate | Encode) -> int:
+    """Tokens of all prompts and answers."""
+    new = job.tokens * job.beams if isinstance(job, Generate) else 0
+    return job.input.tokens + new * len(job.input.lengths)
+
+
+def admit(config: Config, approximation: str, job: Generate | Encode, allowed: Allowed) -> None:
+    """Refuse what cannot be served or is not `allowed`, before its prompts are read.
+
+    The parties compute with this `approximation`. Raises InputError, UsageError, PolicyError, AdmissionError.
     """
     tokens, prompts = job.tokens if isinstance(job, Generate) else 1, job.input
     if prompts.approximation != approximation:
@@ -26,6 +56,7 @@ def admit(config: Config, approximation: str, job: Generate | Encode, owner: boo
             f"the parties compute with {approximation}, the request names {prompts.approximation}",
             "start the session with the approximation that is wanted",
         )
+    _admit_tokens(job, allowed)
     beams = job.beams if isinstance(job, Generate) else 1
     check_batch(config, prompts.lengths * beams, tokens)
     if isinstance(config, Vit) and set(prompts.lengths) != {config.context}:
@@ -36,21 +67,32 @@ def admit(config: Config, approximation: str, job: Generate | Encode, owner: boo
     if prompts.types and (len(prompts.types) != prompts.tokens or not all(0 <= t < kinds for t in prompts.types)):
         raise InputError("the token types do not fit the prompt or the model", "leave them out")
     if isinstance(job, Encode) and job.output not in OUTPUTS:
-        raise UsageError(f"there is no output {job.output}", f"choose one of {', '.join(OUTPUTS)}")
+        raise UsageError(f"there is no output {job.output[:40]}", f"choose one of {', '.join(OUTPUTS)}")
     if prompts.padded and not (isinstance(config, Encoder) and isinstance(job, Encode) and not prompts.types):
         raise UsageError("only encoders can be asked about texts of secret length", "make the lengths public")
     if isinstance(job, Generate):
-        _admit_sampling(job)
-    elif job.output == NEXT:
-        _admit_logits(config, prompts.tokens, owner)
+        _admit_sampling(job, allowed)
+        return
+    allow_output(allowed.outputs, job.output)
+    if job.output == NEXT:
+        _admit_logits(config, prompts.tokens)
     else:
         _admit_head(config, job)
 
 
-def _admit_logits(config: Config, tokens: int, owner: bool) -> None:
-    """Refuse logits of every next token to all but the owner, and more of them than fit into a frame."""
-    if not owner:
-        raise UsageError("logits of all tokens are for the model's owner alone", "ask for generated tokens")
+def _admit_tokens(job: Generate | Encode, allowed: Allowed) -> None:
+    """Refuse to generate nothing, and more tokens than cluster and model allow."""
+    if isinstance(job, Generate) and job.tokens < 1:
+        raise UsageError("no tokens are to be generated", "ask for at least one")
+    wanted = total_tokens(job)
+    if allowed.tokens and wanted > allowed.tokens:
+        most = f"at most {allowed.tokens} are allowed"
+        what = f"the request takes {wanted} tokens, prompts and answers together, and {most}"
+        raise AdmissionError(what, "shorten it; `puma cluster show` tells the cluster's limit")
+
+
+def _admit_logits(config: Config, tokens: int) -> None:
+    """Refuse logits of every next token where there are none, and more of them than fit into a frame."""
     if architecture(config).family != "causal" or config.labels:
         raise UsageError("the model predicts no next token", "ask a causal model")
     if tokens * config.vocab_size > MAX_ELEMENTS:
@@ -59,10 +101,12 @@ def _admit_logits(config: Config, tokens: int, owner: bool) -> None:
 
 
 def _admit_head(config: Config, job: Encode) -> None:
-    """Refuse an output for which the model has no head, and rows that are not the prompts'."""
+    """Refuse an output for which the model has no head, and rows that are not the prompts' or too many."""
     if job.output == "logits" and not getattr(config, "labels", ()):
         raise UsageError("the model has no classification head", "use a checkpoint with one, named in config.json")
     if job.output != "tokens":
+        if job.rows:
+            raise UsageError(f"{job.output} have no masked places", "name them when asking for tokens only")
         return
     if not getattr(config, "predicts", False):
         raise UsageError("the model has no head for masked tokens", "use a ForMaskedLM checkpoint")
@@ -70,10 +114,14 @@ def _admit_head(config: Config, job: Encode) -> None:
         raise InputError("the masked places are not among the tokens", "name at least one, counted from 0")
     if not 1 <= job.top <= min(MOST_TOP, config.vocab_size):
         raise UsageError(f"the {job.top} most likely tokens make no answer", f"ask for 1 to {MOST_TOP}")
+    # Each row has logits of the whole vocabulary, and each of its `top` answers compares them all once more.
+    if len(job.rows) * config.vocab_size > MAX_ELEMENTS or len(job.rows) * job.top > MOST_CHOICES:
+        what = f"{len(job.rows)} masked places and {job.top} answers for each are too many for one request"
+        raise InputError(what, "name fewer places at a time")
 
 
-def _admit_sampling(job: Generate) -> None:
-    """Refuse what contradicts itself; whether logits may be seen at all is for the server to know."""
+def _admit_sampling(job: Generate, allowed: Allowed) -> None:
+    """Refuse what contradicts itself, and logits that whoever asks may not see."""
     if job.temperature and not LEAST_TEMPERATURE <= job.temperature <= MOST_TEMPERATURE:
         between = f"from {LEAST_TEMPERATURE} to {MOST_TEMPERATURE:g}"
         raise UsageError(f"cannot sample at temperature {job.temperature:g}", f"choose one {between}, or 0")
@@ -85,3 +133,5 @@ def _admit_sampling(job: Generate) -> None:
         )
     if job.preprocessing and job.paced:
         raise UsageError("what is prepared runs in one go", "leave out the preprocessing, or generate a fixed number")
+    if job.reveal and not allowed.logits:
+        raise PolicyError("the model's owner does not let clients see logits", POLICY_HINT)

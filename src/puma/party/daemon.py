@@ -28,10 +28,10 @@ from puma.net.handshake import NO_COOKIE, SESSION_BYTES, Identity, Role
 from puma.net.tcp import Met, listen
 from puma.net.tls import Tls
 from puma.party.events import Events
+from puma.party.limits import Limits
 from puma.party.metrics import Metrics, labelled
 from puma.party.peers import WATCH, Peers
 from puma.party.rendezvous import Rendezvous
-from puma.party.session_server import Limits
 from puma.party.session_thread import PartyContext, SessionThread, refusal
 from puma.store.encrypted import EncryptedStore
 from puma.store.library import Library

@@ -12,6 +12,7 @@ import resource
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from functools import partial
 from itertools import count
 from typing import Any
@@ -20,13 +21,14 @@ import torch
 
 from puma import kernels
 from puma.engine import offline_phase as ahead
-from puma.engine.admission import admit
+from puma.engine.admission import OWNER, Allowed, admit
 from puma.engine.engine import Emit, Engine, Given, answered, hidden_flags, patch_rows, selftest, spent
-from puma.errors import PolicyError, PreprocessingError, ProtocolError, PumaError, StoreError
+from puma.errors import PreprocessingError, ProtocolError, PumaError, StoreError
 from puma.models.config import Vit
 from puma.mpc.party import Party
 from puma.mpc.share import Share
 from puma.party import loading
+from puma.party.agreement import Agreement
 from puma.store.models import Model, Store
 from puma.store.preprocessing import MISSING, Item, PreprocessingStore
 from puma.wire import messages as msg
@@ -39,11 +41,13 @@ Inference = msg.Generate | msg.Encode
 class Server:
     """Serves one client over one link, as one party; `folder` is where it keeps models and preprocessing, if anywhere.
 
-    `owner` says that the client is the owner of every model, as in a local trio: it may ask for what shows the model.
+    `owner` says that the client is the owner of every model and of this process, as in a local trio: it may ask for
+    what shows the model, and is told how much memory the process took.
     """
 
     def __init__(self, party: Party, client: Any, folder: str = "", owner: bool = False) -> None:
         self.party, self.client, self._owner = party, client, owner
+        self._agreement = Agreement(party.rank, party.links)
         self.engine: Engine | None = None
         self._store = Store(folder) if folder else None
         self._preprocessing_store = PreprocessingStore(folder) if folder else None
@@ -62,8 +66,11 @@ class Server:
     def answer(self, request: msg.Request) -> None:
         """One request, and all that belongs to it."""
         if isinstance(request, msg.Open):
+            self._told(request)
+            self._agreement.check()
             self._say(self._open(request))
         elif isinstance(request, msg.Take):
+            self._agreement.note(request)
             self._say(self._take(request.id))
         else:
             preprocessing, self._preprocessing = self._preprocessing, None  # for this request or for none
@@ -71,6 +78,13 @@ class Server:
 
     def _heard(self) -> msg.Request:
         return msg.decode_request(self.client.recv_control())
+
+    def _told(self, word: msg.Request) -> None:
+        """Let the others know what the client has said; `check` hears the same of them before anything leaves.
+
+        After what this party refuses by itself: then all that refuse alike say why, and not that another has left.
+        """
+        self._agreement.say(word, self._sharing, self.party.approximation)
 
     def _say(self, reply: msg.Reply) -> None:
         self.client.send_control(msg.encode(reply))
@@ -85,8 +99,10 @@ class Server:
             prefill[0] = time.perf_counter() - started
 
         kept = work(prefilled)
+        self._agreement.check()
         seconds = time.perf_counter() - started
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        # Of a process that serves others, too, its memory would tell how large their requests are.
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024 if self._owner else 0.0
         report = msg.Report(spent(self.party), seconds, prefill[0] or seconds, self._cpu_seconds() - cpu, peak, kept)
         self._say(report)
         return report
@@ -94,12 +110,14 @@ class Server:
     def _work(self, request: msg.Request, preprocessing: Item | None, prefilled: Callable[[], None]) -> int:
         """How many bytes are kept of it."""
         if isinstance(request, msg.Load):
+            self._told(request)
             self._load(request)
         elif isinstance(request, msg.Generate | msg.Encode):
             self._infer(request, preprocessing, prefilled)
         elif isinstance(request, msg.Prepare):
             return self._prepare(request)
         elif isinstance(request, msg.SelfTest):
+            self._told(request)
             self._emit(selftest(self.party))
         else:
             what = f"P{self.party.rank} does not expect a {type(request).__name__.lower()} here"
@@ -150,6 +168,7 @@ class Server:
     def _infer(self, request: Inference, preprocessing: Item | None, prefilled: Callable[[], None]) -> None:
         self._admit(request)
         if not request.preprocessing:
+            self._told(request)
             # Steps draw from streams of their own, which start anew for each label: without a key for each request,
             # the masks of its first step would be those of the last request's.
             self._requests += 1
@@ -165,7 +184,9 @@ class Server:
             raise PreprocessingError(
                 "a request whose end is open cannot be prepared", "ask for a fixed number of tokens"
             )
+        self._told(request)
         if self.party.is_dealer:
+            self._agreement.check()
             for description, parts in ahead.kept_outputs(preprocessing):
                 self.party.ledger.sent(len(parts), online=True)
                 self.client.send_control(description)
@@ -177,9 +198,11 @@ class Server:
 
     def _admit(self, request: Inference) -> None:
         """Refuse what cannot or may not be served: every party holds the owner's policy, and none asks another."""
-        admit(self._ready().config, self.party.approximation, request, self._owner)
-        if isinstance(request, msg.Generate) and request.reveal and not self._reveals:
-            raise PolicyError("the model's owner does not let clients see logits", msg.POLICY_HINT)
+        admit(self._ready().config, self.party.approximation, request, self._allowed())
+
+    def _allowed(self) -> Allowed:
+        """What the client may have of the model that is open."""
+        return replace(OWNER, logits=self._reveals)
 
     def _prepare(self, order: msg.Prepare) -> int:
         """Run a request ahead of its input, under keys that serve no other; how many bytes are kept."""
@@ -190,6 +213,7 @@ class Server:
         if order.id in self._prepared:
             raise PreprocessingError("this preprocessing has been made before", "use a fresh id")
         self._prepared.add(order.id)
+        self._told(order)
         job = order.request.input
         nothing = torch.zeros(self._payload_bytes(job), dtype=torch.uint8)
         with ahead.rehearsal(self.party, preprocessing_store, self._sharing, order) as writer:
@@ -226,6 +250,7 @@ class Server:
         word = self._heard()
         if not isinstance(word, msg.Pace):
             raise ProtocolError(f"a {type(word).__name__.lower()} came between two steps", "say whether to go on")
+        self._told(word)
         if not (word.more and request.reveal):
             return word.more
         flags, fed = hidden_flags(request, next(steps)), len(request.input.lengths) * request.beams
@@ -259,6 +284,7 @@ class Server:
         return usage.ru_utime + usage.ru_stime
 
     def _emit(self, share: Share) -> None:
+        self._agreement.check()
         answered(self.party, share)
         self.client.send_control(msg.encode(msg.Result(tuple(share.shape), share.bits, share.frac)))
         self.client.send(*(kernels.pack(c, share.bits).numpy() for c in share.components))

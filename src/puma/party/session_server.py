@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
 
+from puma.engine.admission import Allowed, to_clients, total_tokens
 from puma.errors import AdmissionError, PeerTimeout, PreprocessingError, ProtocolError
 from puma.mpc.party import Party
 from puma.net.tcp import Met
 from puma.nn.paper import SPLINE
 from puma.party import loading
-from puma.party.metrics import Metrics, resident
+from puma.party.limits import Limits
+from puma.party.metrics import Metrics
 from puma.party.server import Server
 from puma.store.encrypted import EncryptedStore
 from puma.store.library import Library
@@ -43,38 +43,6 @@ MAY = {
     ),
     "owner": (msg.List, msg.Offer, msg.Publish, msg.Delete, msg.SelfTest),
 }
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What a party serves at most: sessions at a time, tokens a request, bytes of its own memory (0: all there is).
-
-    Clients see logits only if the cluster allows it (`reveal_logits`), and the model's owner too.
-    """
-
-    sessions: int
-    tokens: int
-    memory: int = 0
-    reveal_logits: bool = False
-
-    def check_memory(self, party: str) -> None:
-        """AdmissionError while this process takes more than it may."""
-        if self.memory and resident() > self.memory:
-            raise AdmissionError(f"{party} is short of memory", "try again when other sessions have ended")
-
-    def check_tokens(self, request: msg.Generate | msg.Encode, card: msg.Card | None) -> None:
-        """AdmissionError if prompts and answers have more tokens than cluster and model allow."""
-        wanted = total_tokens(request)
-        most = min(self.tokens, (card.max_tokens if card else 0) or self.tokens)
-        if wanted > most:
-            what = f"the request takes {wanted} tokens, prompts and answers together, and at most {most} are allowed"
-            raise AdmissionError(what, "shorten it; `puma cluster show` tells the cluster's limit")
-
-
-def total_tokens(request: msg.Generate | msg.Encode) -> int:
-    """Tokens of all prompts and answers."""
-    new = request.tokens * request.beams if isinstance(request, msg.Generate) else 0
-    return request.input.tokens + new * len(request.input.lengths)
 
 
 class SessionServer(Server):
@@ -139,17 +107,13 @@ class SessionServer(Server):
         elif isinstance(request, msg.Offer):
             self._take_in(request)
         elif isinstance(request, msg.Publish):
-            self._report(request, self._publish)
+            self._report(request, lambda _: self._publish(request))
         elif isinstance(request, msg.Delete):
-            self._report(request, lambda _: self._delete(request.name))
+            self._report(request, lambda _: self._delete(request))
         else:
             super().answer(request)
 
     def _report(self, request: msg.Request, work: Callable[[Callable[[], None]], int]) -> msg.Report:
-        wanted = request.request if isinstance(request, msg.Prepare) else request
-        if isinstance(wanted, msg.Generate | msg.Encode):
-            self._limits.check_memory(f"P{self.party.rank}")
-            self._limits.check_tokens(wanted, self._model.manifest.card if self._model else None)
         report = super()._report(request, work)
         self._book(request, report)
         return report
@@ -164,13 +128,22 @@ class SessionServer(Server):
             add("puma_tokens_total", request.input.tokens, kind="prompt")
             add("puma_tokens_total", total_tokens(request) - request.input.tokens, kind="new")
 
+    def _admit(self, request: msg.Generate | msg.Encode) -> None:
+        self._limits.check_memory(f"P{self.party.rank}")
+        super()._admit(request)
+
+    def _allowed(self) -> Allowed:
+        assert self._model is not None
+        manifest, limits = self._model.manifest, self._limits
+        return to_clients(manifest.config, manifest.card, limits.reveal_logits, limits.tokens)
+
     def _cpu_seconds(self) -> float:
         return time.thread_time()  # other sessions run in other threads
 
     def _prepare(self, order: msg.Prepare) -> int:
         self._latest = self._sharing, order.id
         kept = super()._prepare(order)
-        self._agree(msg.Made(order.id, msg.bare(order.request)))  # one that has failed fails this session here, too
+        self._told(order)  # once more, now that it is complete: one that has failed fails this session here, too
         return kept
 
     def _kept(self) -> tuple[Store, PreprocessingStore]:
@@ -182,22 +155,8 @@ class SessionServer(Server):
     # -- models ---------------------------------------------------------------------------------------------
 
     def _open(self, request: msg.Open) -> msg.Opened:
-        self._agree(msg.Asked(request.name, request.approximation))
         self._wanted = request.approximation
         return super()._open(request)
-
-    def _agree(self, mine: msg.Asked | msg.Made) -> None:
-        """ProtocolError unless all three parties say the same; each tells both others before it hears them.
-
-        Nothing that is sent depends on a secret.
-        """
-        for link in self.party.links.values():
-            link.send_control(msg.encode(mine))
-        for rank, link in self.party.links.items():
-            theirs = msg.decode_request(link.recv_control())
-            if theirs != mine:
-                what = f"P{rank} was asked for something else than P{self.party.rank}"
-                raise ProtocolError(what, "one of the parties or the client misbehaves")
 
     def _found(self, name: str) -> Model | None:
         return self._library.open(name)
@@ -206,8 +165,8 @@ class SessionServer(Server):
         allow_approximation(model.manifest.card, self._wanted)
         super()._use(model)
         self.party.approximation = self._wanted
-        self._reveals = self._reveals and self._limits.reveal_logits
         self._model = model
+        self._reveals = self._allowed().logits
 
     def _send_file(self, name: str) -> None:
         if self._model is None:
@@ -219,6 +178,7 @@ class SessionServer(Server):
     def _take_in(self, offer: msg.Offer) -> None:
         """Whatever is lacking of a model that is offered."""
         self._leave()
+        self._agreement.note(offer)
         arrival = self._arrival = self._library.receive(offer)
         self._say(msg.Held(arrival.held, arrival.published))
         if not arrival.published:
@@ -241,16 +201,21 @@ class SessionServer(Server):
     def _file(self, file: msg.File) -> bytes:
         return b"".join(received(self.client, file.size))
 
-    def _publish(self, _: Any) -> int:
+    def _publish(self, request: msg.Publish) -> int:
         if self._arrival is None:
             raise ProtocolError("a model is to be published that was not offered", "upload it first")
+        self._told(request)
+        self._agreement.check()
         old = self._sharing_of(self._arrival.offer.card.name)
         self._library.publish(self._arrival)
         self._leave()
         self._outdated(old)
         return 0
 
-    def _delete(self, name: str) -> int:
+    def _delete(self, request: msg.Delete) -> int:
+        self._told(request)
+        self._agreement.check()
+        name = request.name
         old = self._sharing_of(name)
         self._library.delete(name)
         self._outdated(old)

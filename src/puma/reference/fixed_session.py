@@ -12,7 +12,7 @@ from itertools import chain
 import torch
 from torch import Tensor
 
-from puma.engine.admission import admit
+from puma.engine.admission import OWNER, admit
 from puma.engine.engine import Engine
 from puma.models.config import Config, Vit
 from puma.mpc.clear import Clear, ClearChoice, ClearParty, Note, held
@@ -48,7 +48,7 @@ class FixedSession:
     def generate(self, prompts: Sequence[Sequence[int]], tokens: int) -> Iterator[list[int]]:
         """The next token of each prompt, step by step."""
         job = Generate(self._input(prompts), tokens)
-        admit(self.config, self.approximation, job)
+        admit(self.config, self.approximation, job, OWNER)
         steps: list[list[int]] = []
 
         def emit(share: Share) -> None:
@@ -62,7 +62,7 @@ class FixedSession:
     ) -> list[Tensor]:
         """Of each prompt what a party's engine gives, as float64."""
         job = Encode(self._input(prompts, types), output)
-        admit(self.config, self.approximation, job, owner=True)
+        admit(self.config, self.approximation, job, OWNER)
         found: list[Tensor] = []
 
         def emit(share: Share) -> None:

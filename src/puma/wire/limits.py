@@ -7,3 +7,4 @@ FRAME_WORDS = 1 << 20  # of a parameter's words in one data frame, at most
 FRAME_BYTES = 4 << 20  # of a file in one data frame, at most
 MOST_BEAMS = 32  # of a search
 MOST_TOP = 64  # tokens that a masked one may have been
+MOST_CHOICES = 1024  # masked places times tokens for each, of a request

@@ -17,6 +17,7 @@ from puma.wire.limits import MOST_BEAMS
 T = TypeVar("T")
 Size = Annotated[int, msgspec.Meta(ge=0, le=1 << 40)]
 Bits = Annotated[int, msgspec.Meta(ge=1, le=64)]
+Digest = Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
 NEXT = "next logits"  # of every token of a prompt the logits of the next one: whoever sees them can rebuild the head
 OUTPUTS = ("hidden", "pooled", "logits", "tokens", NEXT)
 EVERY_TOKEN = ("hidden", NEXT)  # outputs that have a row for each token
@@ -44,7 +45,8 @@ class Card(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What everyone may know of a model besides its config: what it is called, which tokens end a text, its files and
     what its owner allows. `reveal_logits`: clients may see logits. `max_tokens`: of a request; 0 for the cluster's.
     `approximations`: which functions it may be computed with, of nn.paper.PROFILES. `hides`: its owner has proven that
-    scores can be hidden in secret (ranges.hides), as texts of secret length and beams need.
+    scores can be hidden in secret (ranges.hides), as texts of secret length and beams need. `outputs`: what a client
+    may have of one pass (Encode), of OUTPUTS; empty: what the model's head is for (wire/policy.py).
     """
 
     name: str
@@ -55,6 +57,7 @@ class Card(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     max_tokens: Size = 0
     approximations: tuple[str, ...] = ("spline",)
     hides: bool = False
+    outputs: tuple[str, ...] = ()
 
 
 class Load(msgspec.Struct, frozen=True, tag="load", forbid_unknown_fields=True):
@@ -75,18 +78,10 @@ class Load(msgspec.Struct, frozen=True, tag="load", forbid_unknown_fields=True):
 
 
 class Open(msgspec.Struct, frozen=True, tag="open", forbid_unknown_fields=True):
-    """Serve a model of the party's store, computed with this approximation; answered by Opened. Parties that serve
-    strangers first tell each other what they were asked for."""
+    """Serve a model of the party's store, computed with this approximation; answered by Opened."""
 
     name: str
     approximation: str = "spline"
-
-
-class Asked(msgspec.Struct, frozen=True, tag="asked", forbid_unknown_fields=True):
-    """From party to party: which model a client wants to open, and computed how. All three must be told alike."""
-
-    name: str
-    approximation: str
 
 
 class Offer(msgspec.Struct, frozen=True, tag="offer", forbid_unknown_fields=True):
@@ -203,11 +198,11 @@ class Take(msgspec.Struct, frozen=True, tag="take", forbid_unknown_fields=True):
     id: bytes
 
 
-class Made(msgspec.Struct, frozen=True, tag="made", forbid_unknown_fields=True):
-    """From party to party: this preprocessing is complete here, and for what request, as far as all may know it."""
+class Same(msgspec.Struct, frozen=True, tag="same", forbid_unknown_fields=True):
+    """From party to party: SHA-256 over all that the client has said in public in this session, one word after the
+    other, which every party must have been told alike (party/agreement.py)."""
 
-    id: bytes
-    request: Generate | Encode
+    sha256: Digest
 
 
 class SelfTest(msgspec.Struct, frozen=True, tag="selftest", forbid_unknown_fields=True):
@@ -219,7 +214,7 @@ class Quit(msgspec.Struct, frozen=True, tag="quit"):
 
 
 Request = (
-    Load | Open | Asked | Made | Generate | Encode | Prepare | Take | SelfTest | Quit
+    Load | Open | Same | Generate | Encode | Prepare | Take | SelfTest | Quit
     | Offer | Checksum | Publish | Delete | List | Fetch | Pace
 )  # fmt: skip
 
@@ -309,6 +304,7 @@ class Failed(msgspec.Struct, frozen=True, tag="failed"):
 Reply = Report | Result | Opened | Taken | Failed | Ready | Held | Listing
 
 _encoder = msgspec.msgpack.Encoder()
+_canonical = msgspec.msgpack.Encoder(order="deterministic")
 _requests: msgspec.msgpack.Decoder[Request] = msgspec.msgpack.Decoder(Request)
 _replies: msgspec.msgpack.Decoder[Reply] = msgspec.msgpack.Decoder(Reply)
 
@@ -317,6 +313,23 @@ def bare(request: Generate | Encode) -> Generate | Encode:
     """What everyone may know of a request: all but its seeds and its preprocessing."""
     public = msgspec.structs.replace(request.input, masks=[], choices=[])
     return msgspec.structs.replace(request, input=public, preprocessing=b"")
+
+
+def public(request: Request) -> Request:
+    """What all three parties are told alike of a request: all but the seeds, of which each gets its own."""
+    if isinstance(request, Prepare):
+        return msgspec.structs.replace(request, request=public(request.request))
+    if isinstance(request, Load | Offer):
+        return msgspec.structs.replace(request, seeds=[])
+    if isinstance(request, Generate | Encode | Pace) and request.input is not None:
+        unsealed = msgspec.structs.replace(request.input, masks=[], choices=[])
+        return msgspec.structs.replace(request, input=unsealed)
+    return request
+
+
+def canonical(*words: object) -> bytes:
+    """The one spelling of these words: equal ones give equal bytes in every process."""
+    return _canonical.encode(words)
 
 
 def encode(message: Request | Reply) -> bytes:

@@ -1,0 +1,162 @@
+"""The three parties were told the same, or nothing leaves: a client, or whoever sits between, that tells them apart."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import msgspec
+import pytest
+
+from puma.errors import ProtocolError, PumaError
+from puma.models.config import Llama
+from puma.party.limits import Limits
+from puma.wire import messages as msg
+from tests.models import tiny
+from tests.party.sessions import Sessions
+
+CONFIG = Llama(vocab_size=8, hidden_size=8, intermediate_size=8, layers=1, heads=2)
+REFUSED = "was asked for something else than"
+
+
+@pytest.fixture(scope="module")
+def parties(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sessions]:
+    folder = tmp_path_factory.mktemp("parties")
+    made = Sessions(folder / "parties", Limits(sessions=8, tokens=200, reveal_logits=True))
+    made.share(tiny.llama(folder / "llama", num_hidden_layers=1), "llama", reveal_logits=True)
+    made.share(tiny.bert(folder / "bert", num_hidden_layers=1), "bert", outputs=("hidden", "pooled"))
+    yield made
+
+
+class Between:
+    """What a party's guest says, changed on its way; what is sent to the guest is counted."""
+
+    def __init__(self, link: Any, change: Callable[[msg.Request], msg.Request] | None) -> None:
+        self.link, self.change, self.outputs = link, change, 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.link, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "timeout":
+            self.link.timeout = value
+        else:
+            object.__setattr__(self, name, value)
+
+    def recv_control(self) -> bytes:
+        request = msg.decode_request(self.link.recv_control())
+        return msg.encode(self.change(request) if self.change else request)
+
+    def send(self, *pieces: Any) -> None:
+        self.outputs += 1
+        self.link.send(*pieces)
+
+
+def told(parties: Sessions, odd: int, kind: type, work: Callable[[Any], Any], name: str, **other: Any) -> list[Between]:
+    """Run a client's `work` where one party hears `other` in a message of this kind; each must fail by name."""
+    ends: list[Between] = []
+
+    def change(request: msg.Request) -> msg.Request:
+        return msgspec.structs.replace(request, **other) if isinstance(request, kind) else request
+
+    def between(rank: int, link: Any) -> Between:
+        ends.append(Between(link, change if rank == odd else None))
+        return ends[-1]
+
+    with parties.session(link=between) as session:
+        assert session.open(name)
+        with pytest.raises(PumaError, match=REFUSED):
+            work(session)
+    kinds = {failure.kind for failure in parties.failures}
+    assert "ProtocolError" in kinds and kinds <= {"ProtocolError", "PeerLost"}
+    return ends
+
+
+@pytest.mark.parametrize("odd", [0, 1, 2])
+def test_a_request_that_one_party_hears_otherwise_gives_no_output(parties: Sessions, odd: int) -> None:
+    """Token types change what is computed and not how much is sent: nothing else would notice."""
+
+    def encode(session: Any) -> Any:
+        return session.encode([[1, 5, 6]], "pooled", [[0, 0, 0]])
+
+    ends: list[Between] = []
+
+    def between(rank: int, link: Any) -> Between:
+        def change(request: msg.Request) -> msg.Request:
+            if rank != odd or not isinstance(request, msg.Encode):
+                return request
+            return msgspec.structs.replace(request, input=msgspec.structs.replace(request.input, types=[0, 1, 0]))
+
+        ends.append(Between(link, change))
+        return ends[-1]
+
+    with parties.session(link=between) as session:
+        assert session.open("bert")
+        with pytest.raises(ProtocolError, match=REFUSED):
+            encode(session)
+    assert [end.outputs for end in ends] == [0, 0, 0]
+    with parties.session() as session:  # and they live
+        assert session.open("bert") and len(encode(session)) == 1
+
+
+@pytest.mark.parametrize("odd", [0, 1, 2])
+def test_so_do_temperatures(parties: Sessions, odd: int) -> None:
+    ends = told(
+        parties, odd, msg.Generate, lambda s: list(s.generate([[1, 5]], 3, temperature=0.5)), "llama", temperature=0.75
+    )
+    assert [end.outputs for end in ends] == [0, 0, 0]
+
+
+@pytest.mark.parametrize("odd", [0, 1, 2])
+def test_who_goes_on_is_agreed_before_the_next_output(parties: Sessions, odd: int) -> None:
+    """One party is told to stop after the first token; that one is out, and no second one follows at any of them."""
+    ends = told(parties, odd, msg.Pace, lambda s: list(s.generate([[1, 5]], 3, paced=True)), "llama", more=False)
+    assert max(end.outputs for end in ends) == 1
+
+
+def test_what_was_said_before_counts(parties: Sessions) -> None:
+    """A word that is answered at once, and that nobody looked at then, shows with the next request."""
+    ends = told(parties, 1, msg.Take, lambda s: _take_then_ask(s), "llama", id=bytes(16))
+    assert [end.outputs for end in ends] == [0, 0, 0]
+
+
+def _take_then_ask(session: Any) -> Any:
+    session._begin()
+    session._send(lambda _: msg.Take(b"1" * 16), [b"", b""])
+    session._replies(msg.Taken)
+    session._reported = True
+    return list(session.generate([[1, 5]], 1))
+
+
+def test_agreement_takes_no_round_and_few_bytes(parties: Sessions, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two small frames to the others for each word of the client, and none for a token that nobody paces."""
+    sent: dict[int, int] = {}
+
+    def counting(link: Any, rank: int) -> Callable[[bytes], None]:
+        real = link.send_control
+
+        def send_control(payload: bytes) -> None:
+            sent[rank] = sent.get(rank, 0) + len(payload)
+            real(payload)
+
+        return send_control
+
+    with parties.session() as session:
+        assert session.open("llama")
+        for server in parties.servers:
+            for link in server.party.links.values():
+                monkeypatch.setattr(link, "send_control", counting(link, server.party.rank))
+        tokens = [new for (new,) in session.generate([[1, 5]], 4)]
+        once = dict(sent)
+        assert [new for (new,) in session.generate([[1, 5]], 4, paced=True)] == tokens
+    assert set(once.values()) == {2 * len(msg.encode(msg.Same(bytes(32))))}
+    assert {rank: sent[rank] - once[rank] for rank in sent} == {rank: 4 * once[rank] for rank in once}
+
+
+def test_equal_words_have_one_spelling() -> None:
+    config = msg.TensorSpec("w", (2,), 48, 18)
+    loads = [
+        msg.Load(CONFIG, [config], [bytes([i]) * 32], True, dict(order))
+        for i, order in enumerate(((("a", "w"), ("b", "w")), (("b", "w"), ("a", "w"))))
+    ]
+    assert msg.canonical(msg.public(loads[0])) == msg.canonical(msg.public(loads[1]))
