@@ -33,20 +33,20 @@ GROUPS = {  # name: what its commands are for
     "cluster": "Write and show the file that says who the three parties are and who may ask.",
 }
 COMMANDS = {  # name: where it lives, its arguments, what it does
-    "generate": ("commands", "[MODEL] [PROMPT]", "Continue a prompt, or all in a file."),
-    "encode": ("commands", "MODEL TEXT...", "Embed or classify texts, by a BERT model."),
+    "generate": ("generate", "[MODEL] [PROMPT]", "Continue a prompt, or all in a file."),
+    "encode": ("encode", "MODEL TEXT...", "Embed or classify texts, by a BERT model."),
     "chat": ("chat", "[MODEL]", "Talk with a model, a line at a time."),
-    "bench": ("commands", "MODEL --prompt N", "Time a request on a published shape or a checkpoint."),
-    "cost": ("commands", "MODEL --prompt N", "Count the rounds and bytes of a request without running it."),
-    "eval": ("evaluation", "MODEL --task TASK --data FILE", "Compare secure answers with plaintext on your data."),
-    "check": ("checking", "MODEL", "Say whether a model's numbers stay within fixed point's limits."),
-    "prepare": ("store", "[MODEL] --prompt N", "Compute ahead what later requests need no input for."),
+    "bench": ("bench", "MODEL --prompt N", "Time a request on a published shape or a checkpoint."),
+    "cost": ("cost", "MODEL --prompt N", "Count the rounds and bytes of a request without running it."),
+    "eval": ("eval", "MODEL --task TASK --data FILE", "Compare secure answers with plaintext on your data."),
+    "check": ("check", "MODEL", "Say whether a model's numbers stay within fixed point's limits."),
+    "prepare": ("prepare", "[MODEL] --prompt N", "Compute ahead what later requests need no input for."),
     "store": ("store", "", "Show or empty what the parties keep."),
     "gateway": ("gateway", "[MODEL]", "Serve OpenAI's endpoints and a page to chat, on this machine."),
     "doctor": ("doctor", "", "Look at this machine, and let three parties test themselves."),
     "demo": ("demo", "", "See what each party sees, while three of them write a story."),
     "party": ("party", "--as KEY --store DIR", "Run one of three parties, until it is told to stop."),
-    "share": ("models", "MODEL --as KEY", "Upload a model's shares to the three parties."),
+    "share": ("share", "MODEL --as KEY", "Upload a model's shares to the three parties."),
     "models list": ("models", "--as KEY", "Show the models that a cluster serves."),
     "models delete": ("models", "NAME --as KEY", "Let all three parties forget a model."),
     "keys new": ("keys", "NAME", "Make a key and its certificate; nothing is overwritten."),
@@ -72,7 +72,7 @@ for _name, _help in GROUPS.items():
 for _name, (_file, _words, _help) in COMMANDS.items():
     _usage = " ".join(filter(None, ["Usage: puma", _name, _words, "[OPTIONS]"]))
     _group, _, _last = _name.rpartition(" ")
-    (app[_group] if _group else app).command(f"puma.cli.{_file}:{_last}", name=_last, help=_help, usage=_usage)
+    (app[_group] if _group else app).command(f"puma.cli.commands.{_file}:{_last}", name=_last, help=_help, usage=_usage)
 
 
 def main() -> None:

@@ -10,10 +10,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Literal
-
-from cyclopts import Parameter
+from typing import TYPE_CHECKING, Any
 
 from puma.errors import PumaError
 
@@ -21,65 +18,9 @@ if TYPE_CHECKING:
     from puma.client.session import Cost
 
 
-def _whole(_: object, tokens: Sequence[Any]) -> int:
-    """Digits only: 1.5 tokens are a mistake, not two."""
-    try:
-        return int(tokens[0].value)
-    except ValueError:
-        raise ValueError(f"{tokens[0].value} is no whole number") from None
-
-
-Flag = Annotated[bool, Parameter(negative="")]
-Count = Annotated[int, Parameter(converter=_whole)]
-Profile = Literal["spline", "puma", "mpcformer"]
 Progress = Callable[[str, int, int], None]  # what, done, of
 
 LOCAL = "All three parties ran on this one machine: good for trying, not for secrets."
-
-
-@Parameter(name="*")
-@dataclass(frozen=True)
-class Output:
-    """How a command answers."""
-
-    json: Flag = False
-    """Print one JSON object on standard output, and nothing else."""
-
-    debug: Flag = False
-    """Show the stack of an error."""
-
-
-HUMAN = Output()
-
-
-@Parameter(name="*")
-@dataclass(frozen=True)
-class Chance:
-    """How tokens are chosen, if not always the likeliest."""
-
-    temperature: float | None = None
-    """Draw tokens at random, the more evenly the higher this is; 0 for the likeliest."""
-
-    top_k: Count | None = None
-    """Only among so many likeliest tokens; needs logits."""
-
-    top_p: float | None = None
-    """Only among the likeliest that have this probability together; needs logits."""
-
-    seed: Count | None = None
-    """A number that makes the choice repeat; needs logits."""
-
-    reveal_logits: Flag = False
-    """As the owner of the model: let clients see logits."""
-
-    @property
-    def sampling(self) -> dict[str, Any]:
-        """What was asked for, by name."""
-        named = {"temperature": self.temperature, "top_k": self.top_k, "top_p": self.top_p, "seed": self.seed}
-        return {name: value for name, value in named.items() if value is not None}
-
-
-LIKELIEST = Chance()
 
 
 def say(text: str = "", end: str = "\n") -> None:
@@ -202,3 +143,9 @@ def breakdown(parts: Sequence[Mapping[str, Any]]) -> None:
         seconds = f"{part['seconds']:.2f}" if timed else ""
         rows.append([part["name"], seconds, f"{part['rounds']:,}", amount(part["bytes"])])
     table(rows if timed else [[first, *rest] for first, _, *rest in rows])
+
+
+def asked_line(name: str, layers: int, prompt: int, new: int, batch: int) -> str:
+    """What was measured or counted."""
+    each = f", {batch} times" if batch > 1 else ""
+    return f"{name}, {layers} layers, {prompt} tokens in, {new} out{each}"

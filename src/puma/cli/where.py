@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 from cyclopts import Parameter
 
 from puma.cli import ui
-from puma.cli.ui import Flag, Progress
+from puma.cli.options import Flag
+from puma.cli.ui import Progress
 from puma.errors import UsageError
 
 if TYPE_CHECKING:
@@ -18,9 +19,6 @@ if TYPE_CHECKING:
     from puma.client.model_info import ModelInfo
 
 T = TypeVar("T")
-End = Literal["eos"]
-Key = Annotated[Path, Parameter(name="--as")]
-ClusterFile = Path("cluster.toml")
 
 
 @Parameter(name="*")

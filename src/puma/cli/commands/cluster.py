@@ -11,7 +11,7 @@ from cyclopts import Parameter
 
 from puma import config, fingerprint
 from puma.cli import ui
-from puma.cli.ui import HUMAN, Count, Flag, Output
+from puma.cli.options import HUMAN, Count, Flag, Output
 from puma.config import PARTIES, Cluster, Party, Policy, Section
 from puma.errors import ConfigError, UsageError
 

@@ -9,8 +9,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from puma.cli.ui import HUMAN, Count, Flag, Output
-from puma.cli.where import ClusterFile, Key
+from puma.cli.options import HUMAN, ClusterFile, Count, Flag, Key, Output
 from puma.errors import UsageError
 
 GIB = 1 << 30

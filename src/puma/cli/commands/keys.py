@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from puma.cli import ui
-from puma.cli.ui import HUMAN, Count, Output
+from puma.cli.options import HUMAN, Count, Output
 
 SEND = """\
 Send the fingerprint, or the .crt file, to whoever writes the cluster file, in a way that shows it is from you,

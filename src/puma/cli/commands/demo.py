@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from puma.cli import ui
-from puma.cli.commands import generate
-from puma.cli.ui import Count, Flag
+from puma.cli.commands.generate import generate
+from puma.cli.options import Count, Flag
 
 if TYPE_CHECKING:
     from puma.reference.plain_model import PlainModel

@@ -6,8 +6,8 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from puma.cli import ui
-from puma.cli.ui import HUMAN, Count, Output
-from puma.cli.where import HERE, End, Where, opened
+from puma.cli.options import HUMAN, Count, End, Output
+from puma.cli.where import HERE, Where, opened
 from puma.errors import InputError
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from puma.cli import machine, ui
-from puma.cli.ui import HUMAN, Output
+from puma.cli.options import HUMAN, Output
 from puma.errors import PumaError
 
 BOUND = 2e-3  # of the self-test's error

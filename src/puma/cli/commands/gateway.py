@@ -15,7 +15,7 @@ from cyclopts import Parameter
 
 import puma
 from puma.cli import ui
-from puma.cli.ui import HUMAN, Count, Flag, Output
+from puma.cli.options import HUMAN, Count, Flag, Output
 from puma.errors import UsageError
 
 if TYPE_CHECKING:

@@ -1,13 +1,12 @@
-"""The commands about what parties keep: prepare requests, and look at or empty a store."""
+"""`puma prepare`: let the parties compute ahead what later requests need no input for."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from puma.cli import ui
-from puma.cli.ui import HUMAN, Count, Flag, Output, Profile
+from puma.cli.options import HUMAN, Count, Output, Profile
 from puma.cli.where import HERE, Where, opened
 from puma.errors import UsageError
 
@@ -74,33 +73,3 @@ def prepare(
     ui.say("P0, P1 and P2 keep " + ", ".join(ui.amount(size) for size in sizes) + " for each until it is used")
     how = f"--store {store}" if store else "--prepared"
     ui.say(f"to use one: puma {'generate' if new else 'encode'} with {how}")
-
-
-def store(*, store: Path | None = None, clear: Flag = False, delete: Flag = False, output: Output = HUMAN) -> None:
-    """Show what a store holds: models, and requests that have been prepared.
-
-    Parameters
-    ----------
-    store
-        The folder; that below /dev/shm if left out.
-    clear
-        Throw away what has been prepared.
-    delete
-        Throw away the models, too.
-    """
-    from puma.local.inventory import default_folder, forget, look
-
-    folder = store or default_folder()
-    if clear or delete:
-        forget(folder, models=delete)
-    kept = look(folder)
-    if output.json:
-        found: dict[str, Any] = {"store": str(folder), "models": kept.models}
-        ui.answer(found | {"prepared": kept.prepared, "preprocessing": kept.preprocessing})
-        return
-    rows = [["", "P0", "P1", "P2"]] + [[name, *map(ui.amount, sizes)] for name, sizes in kept.models.items()]
-    one = "" if len(kept.models) == 1 else "s"
-    ui.say(
-        f"{folder}: {len(kept.models)} model{one}, {kept.prepared} prepared request{'' if kept.prepared == 1 else 's'}"
-    )
-    ui.table([*rows, ["preprocessing", *map(ui.amount, kept.preprocessing)]])

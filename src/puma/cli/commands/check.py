@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from puma.cli import ui
-from puma.cli.ui import HUMAN, Count, Flag, Output, Profile
+from puma.cli.options import HUMAN, Count, Flag, Output, Profile
 from puma.errors import CheckpointError, UsageError
 
 if TYPE_CHECKING:

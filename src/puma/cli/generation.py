@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from puma.cli import ui
-from puma.cli.ui import Chance, Output
+from puma.cli.options import Chance, Output
 from puma.cli.where import Where, opened
 from puma.errors import UsageError
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from puma.cli import ui
-from puma.cli.prompts import asked_one, comparison, one_prompt
-from puma.cli.ui import Chance, Output
+from puma.cli.generation import asked_one, comparison, one_prompt
+from puma.cli.options import Chance, Output
 from puma.cli.where import Where
 from puma.errors import PolicyError
 

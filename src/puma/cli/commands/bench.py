@@ -1,0 +1,95 @@
+"""`puma bench`: time one request with three processes on this machine."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
+
+from puma.cli import ui
+from puma.cli.options import HUMAN, Count, Flag, Output, Profile
+from puma.version import VERSION
+
+if TYPE_CHECKING:
+    from puma.measure.bench import Timed
+
+
+def bench(
+    model: str,
+    /,
+    *,
+    prompt: Count,
+    tokens: Count | None = None,
+    batch: Count = 1,
+    layers: Count | None = None,
+    error: Annotated[bool, Parameter(negative="--no-error")] = True,
+    prepared: Flag = False,
+    approximation: Profile = "spline",
+    output: Output = HUMAN,
+) -> None:
+    """Time one request with three processes on this machine, after loading and a short warm-up request.
+
+    Parameters
+    ----------
+    model
+        A preset (random weights of a published model's shape) or a checkpoint's folder.
+    prompt
+        Length of the prompt in tokens.
+    tokens
+        New tokens of a causal model (1 if left out).
+    batch
+        How many such prompts in the one request.
+    layers
+        Only so many layers.
+    error
+        Also compare all hidden states with the plain run.
+    prepared
+        Then prepare the same request, and time it again.
+    approximation
+        Which functions to compute with: ours, those of the PUMA paper, or MPCFormer's.
+    """
+    from puma.cli.machine import summary
+    from puma.measure.bench import configured, measure
+    from puma.wire.request_shapes import shaped
+
+    with ui.progress(output.json) as progress:
+        name, config, params = configured(model, layers)
+        request = shaped(config, prompt, tokens, batch, approximation)
+        found = measure(config, params, request, error, progress, prepared)
+    cost, new = found.cost, getattr(request, "tokens", 0)
+    if output.json:
+        asked = {"model": name, "layers": config.layers, "repeated_layers": found.repeated}
+        asked |= {"prompt": prompt, "tokens": new, "batch": batch} | ui.profile(approximation)
+        spent: dict[str, Any] = {
+            "seconds": found.seconds,
+            "prefill_seconds": cost.prefill,
+            "cpu_seconds": cost.cpu_seconds,
+        }
+        spent["peak_rss_mib"] = cost.peak_rss_mib
+        sent = {"rounds": cost.rounds, "bytes": cost.bytes(), "max_abs_error": found.max_abs_error}
+        where = {"machine": summary(), "version": VERSION}
+        again = {"prepared": _again(found.prepared)} if found.prepared else {}
+        ui.answer(asked | spent | sent | {"breakdown": cost.breakdown} | again | where)
+        return
+    ui.say(ui.asked_line(name, config.layers, prompt, new, batch))
+    ui.say(f"{summary()}; puma {VERSION}")
+    if found.repeated:
+        ui.say("all layers have the same random weights, shared once and used in each as if they were its own")
+    ui.breakdown(cost.breakdown)
+    speed = ui.cost_line(cost, batch * new, 0 if new else batch)
+    ui.say(f"{speed}; {cost.cpu_seconds:.2f} CPU seconds")
+    ui.say("peak memory of P0, P1, P2: " + ", ".join(f"{mib:.0f} MiB" for mib in cost.peak_rss_mib))
+    if found.max_abs_error is not None:
+        ui.say(f"largest error of a hidden state: {found.max_abs_error:.2g}")
+    if found.prepared:
+        ui.say(f"again: {ui.cost_line(found.prepared.cost, batch * new, 0 if new else batch)}")
+        sizes = _again(found.prepared)["preprocessing"]
+        ui.say("preprocessing of P0, P1, P2: " + ", ".join(ui.amount(size) for size in sizes))
+
+
+def _again(prepared: Timed) -> dict[str, Any]:
+    """A request that had been prepared, and what that had taken."""
+    cost, prepared_request = prepared.cost, prepared.cost.prepared
+    assert prepared_request is not None
+    spent = {"seconds": prepared.seconds, "cpu_seconds": cost.cpu_seconds, "rounds": cost.rounds}
+    return spent | {"bytes": cost.bytes(), "ahead": ui.prepared(cost)["ahead"], "preprocessing": prepared_request.sizes}

@@ -1,0 +1,102 @@
+"""`puma encode`: embed or classify texts, or images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from puma.cli import ui
+from puma.cli.options import HUMAN, Flag, Output, Profile
+from puma.cli.where import HERE, Where, kept, opened, sentences
+from puma.errors import UsageError
+
+if TYPE_CHECKING:
+    from puma.client.model_info import ModelInfo
+
+
+def encode(
+    model: str,
+    /,
+    *more: str,
+    lengths: Literal["public", "secret"] = "public",
+    compare: Flag = False,
+    store: Path | None = None,
+    prepared: Flag = False,
+    approximation: Profile = "spline",
+    where: Where = HERE,
+    output: Output = HUMAN,
+) -> None:
+    """Embed texts (mean of the token states, normalised), or classify them if the model has a head for that.
+
+    Parameters
+    ----------
+    model
+        An encoder's or a classifier's folder, or a hub name; with --cluster the first text.
+    more
+        Texts to encode, or the files of images; all go in one request.
+    lengths
+        secret: the parties learn a common length only, the next power of two, and not how many tokens each text has.
+    compare
+        Run the plain model, too, and print how far the answers lie apart.
+    store
+        A folder where parties on this machine keep their shares and look for what `puma prepare` has computed ahead;
+        of a cluster's client, where its prepared requests for that lie.
+    prepared
+        Use what `puma prepare` has computed ahead, in the usual place unless --store names one.
+    approximation
+        Which functions to compute with: ours, those of the PUMA paper, or MPCFormer's.
+    """
+    where.check(compare=compare)
+    store = kept(store, prepared)
+    source, texts = (model, list(more)) if where.cluster is None else (None, [model, *more])
+    if not texts:
+        raise UsageError("puma encode needs TEXT", "pass at least one after the model")
+    with ui.progress(output.json) as progress:
+        cluster, ids = opened(where, source, lambda c: sentences(c, texts), progress, store, approximation)
+        with cluster:
+            progress("encoding", 0, 1)
+            found, cost = cluster.encode(texts, lengths), cluster.cost
+        clear = cluster.model
+        plain = [clear.encode(tokens) if compare else None for tokens in ids]  # type: ignore[attr-defined]
+    results = [_encoded(clear, text, e.values, p) for text, e, p in zip(texts, found, plain)]
+    if output.json:
+        alone = {key: value for key, value in results[0].items() if key != "text"} if len(texts) == 1 else {}
+        spent = {"seconds": cost.seconds, "rounds": cost.rounds, "bytes": cost.bytes()}
+        ahead = ui.profile(approximation) | (ui.prepared(cost) if store else {})
+        ui.answer({"results": results} | alone | spent | ahead)
+        return
+    for result in results:
+        _show_encoded(result)
+    ui.say(ui.cost_line(cost, texts=len(texts)))
+    where.say_local()
+
+
+def _encoded(clear: ModelInfo, text: str, values: Any, plain: Any) -> dict[str, Any]:
+    """One text's answer, and how far it lies from the plain model's."""
+    key = "logits" if clear.labels else "embedding"
+    result: dict[str, Any] = {"text": text, key: values.tolist()} | (
+        {"labels": list(clear.labels)} if clear.labels else {}
+    )
+    if plain is not None:
+        from torch import nn
+
+        cosine = float(nn.functional.cosine_similarity(values.flatten(), plain.flatten(), dim=0))
+        result["compare"] = {"max_abs_error": float((values - plain).abs().max()), "cosine": cosine}
+    return result
+
+
+def _show_encoded(result: dict[str, Any]) -> None:
+    ui.say(result["text"])
+    if "logits" in result and isinstance(result["logits"][0], list):  # of each token
+        best = [result["labels"][max(range(len(row)), key=row.__getitem__)] for row in result["logits"]]
+        ui.say(f"  {' '.join(best)}")
+    elif "logits" in result:
+        best = max(result["logits"])
+        for label, value in zip(result["labels"], result["logits"]):
+            ui.say(f"  {label:<16} {value:9.4f}{'  <' if value == best else ''}")
+    else:
+        first = ", ".join(f"{value:.4f}" for value in result["embedding"][:6])
+        ui.say(f"  {len(result['embedding'])} numbers: {first}, ... (--json prints all)")
+    if "compare" in result:
+        far, cosine = result["compare"]["max_abs_error"], result["compare"]["cosine"]
+        ui.say(f"  plain model: largest difference {far:.2g}, cosine {cosine:.6f}")

@@ -1,0 +1,98 @@
+"""`puma models`: list and delete the models that a cluster serves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from puma.cli import ui
+from puma.cli.options import HUMAN, ClusterFile, Flag, Key, Output
+from puma.cli.where import owner
+from puma.errors import ConfigError
+
+
+def list(*, key: Key, cluster: Path = ClusterFile, insecure: Flag = False, output: Output = HUMAN) -> None:
+    """Show the models that all three parties serve alike.
+
+    Parameters
+    ----------
+    key
+        The key of an owner or a client.
+    cluster
+        The cluster file; cluster.toml unless given.
+    insecure
+        Links without TLS, to parties that were started likewise on this machine.
+    """
+    from puma.client.connect import open_session
+    from puma.models import architecture
+    from puma.wire.policy import allowed_outputs
+
+    session = open_session(cluster, key, _role(cluster, key), insecure)
+    try:
+        found = session.models()
+    finally:
+        session.close()
+    rows = [
+        {
+            "name": listed.card.name, "version": listed.card.version, "family": architecture(listed.config).family,
+            "context": listed.config.context, "reveal_logits": listed.card.reveal_logits,
+            "outputs": allowed_outputs(listed.config, listed.card, listed.card.reveal_logits),
+            "approximations": listed.card.approximations, "bytes": listed.size,
+        }
+        for listed in found
+    ]  # fmt: skip
+    if output.json:
+        ui.answer({"models": rows})
+        return
+    if not rows:
+        ui.say("no models yet: their owner runs puma share")
+        return
+    table = [["name", "version", "family", "context", "clients see", "kept"]]
+    table += [[r["name"], r["version"], r["family"], str(r["context"]), _seen(r), ui.amount(r["bytes"])] for r in rows]
+    ui.table(table)
+
+
+def delete(
+    name: str, /, *, key: Key, cluster: Path = ClusterFile, insecure: Flag = False, output: Output = HUMAN
+) -> None:  # fmt: skip
+    """Let all three parties forget a model; sessions that use it go on to their end.
+
+    Parameters
+    ----------
+    name
+        The model.
+    key
+        The owner's key.
+    cluster
+        The cluster file; cluster.toml unless given.
+    insecure
+        Links without TLS, to parties that were started likewise on this machine.
+    """
+    from puma.client import owner as owning
+
+    session = owner(cluster, key, insecure)
+    try:
+        owning.delete(session, name)
+    finally:
+        session.close()
+    ui.answer({"deleted": name}) if output.json else ui.say(f"{name} is deleted")
+
+
+def _seen(row: Mapping[str, Any]) -> str:
+    """What clients may have of a model, in a few words."""
+    generated = ["tokens one by one"] if row["family"] == "causal" and "logits" not in row["outputs"] else []
+    return ", ".join([*generated, *(["logits"] if row["reveal_logits"] else []), *row["outputs"]])
+
+
+def _role(cluster: Path, key: Path) -> Literal["client", "owner"]:
+    """As whom this key may come: as a client, if it is one."""
+    from puma import config
+    from puma.crypto import identity
+    from puma.net.tls import Tls
+
+    credentials = identity.load(key)
+    roles = {role for role, _ in Tls(credentials.certificate, credentials.key, config.read(cluster)).seats}
+    if roles & {"client", "owner"}:
+        return "client" if "client" in roles else "owner"
+    raise ConfigError(f"{key} is no owner's or client's key in {cluster}", "see `puma cluster show`")

@@ -1,0 +1,94 @@
+"""`puma share`: upload a model's shares to three distant parties."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from puma.cli import ui
+from puma.cli.options import HUMAN, ClusterFile, Count, Flag, Key, Output
+from puma.cli.where import owner
+
+
+def share(
+    model: str,
+    /,
+    *,
+    key: Key,
+    cluster: Path = ClusterFile,
+    name: str | None = None,
+    version: str = "1",
+    reveal_logits: Flag = False,
+    max_tokens: Count = 0,
+    approximations: str = "spline",
+    outputs: str = "",
+    state: Path | None = None,
+    insecure: Flag = False,
+    output: Output = HUMAN,
+) -> None:
+    """Upload a model's shares to the three parties; an upload that was cut off goes on where it was.
+
+    Parameters
+    ----------
+    model
+        A checkpoint's folder or a hub name.
+    key
+        The owner's key.
+    cluster
+        The cluster file; cluster.toml unless given.
+    name
+        What clients call the model; the folder's name unless given. A model of that name is replaced.
+    version
+        What is shown beside the name.
+    reveal_logits
+        Let clients see logits, to sample from them.
+    max_tokens
+        Tokens of a request, prompt and answer together; the cluster's limit unless given.
+    approximations
+        Which functions clients may have it computed with, with commas between: of spline, puma, mpcformer.
+    outputs
+        What else clients may have of one pass, besides what the model's head is for, with commas between: of hidden,
+        pooled, logits, tokens, next-logits.
+    state
+        The folder for what an interrupted upload needs to go on, which is as secret as the weights.
+    insecure
+        Links without TLS, to parties that were started likewise on this machine.
+    """
+    from puma.client.owner import card_of, state_folder, upload
+    from puma.models.ranges import hides
+    from puma.reference.plain_model import PlainModel
+    from puma.wire.policy import chosen_outputs
+
+    started = time.perf_counter()
+    with ui.progress(output.json) as progress:
+        clear = PlainModel(model)
+        files = {label: read() for label, read in clear.files.items()}
+        called, allowed = name or _name(clear.name), _listed(approximations)
+        seen = chosen_outputs(clear.config, [each.replace("-", " ") for each in _listed(outputs)], reveal_logits)
+        progress("checking the weights", 0, 1)
+        params = clear.params  # before anybody is bothered
+        able = hides(clear.config, params)
+        card = card_of(called, version, files, clear.eos, reveal_logits, max_tokens, allowed, able, seen)
+        session = owner(cluster, key, insecure)
+        try:
+            resumed = upload(session, clear.config, params, card, files, state or state_folder(), progress)
+        finally:
+            session.close()
+    seconds = time.perf_counter() - started
+    if output.json:
+        ui.answer({"name": card.name, "version": card.version, "resumed": resumed, "seconds": seconds})
+        return
+    how = "the rest of it was sent" if resumed else "shared"
+    ui.say(f"{card.name} (version {card.version}): {how} in {seconds:.1f} s; all three parties serve it now")
+
+
+def _listed(words: str) -> Sequence[str]:
+    """The words of an option that takes several, with commas between."""
+    return [word.strip() for word in words.split(",") if word.strip()]
+
+
+def _name(source: str) -> str:
+    """A name for a model out of a folder's or the hub's."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", Path(source).name).strip("-._") or "model"

@@ -1,0 +1,74 @@
+"""The options that several commands have in common, each described once.
+
+It must not import torch, nor know what a command does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from cyclopts import Parameter
+
+
+def _whole(_: object, tokens: Sequence[Any]) -> int:
+    """Digits only: 1.5 tokens are a mistake, not two."""
+    try:
+        return int(tokens[0].value)
+    except ValueError:
+        raise ValueError(f"{tokens[0].value} is no whole number") from None
+
+
+Flag = Annotated[bool, Parameter(negative="")]
+Count = Annotated[int, Parameter(converter=_whole)]
+Profile = Literal["spline", "puma", "mpcformer"]
+ClusterFile = Path("cluster.toml")
+Key = Annotated[Path, Parameter(name="--as")]
+End = Literal["eos"]
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Output:
+    """How a command answers."""
+
+    json: Flag = False
+    """Print one JSON object on standard output, and nothing else."""
+
+    debug: Flag = False
+    """Show the stack of an error."""
+
+
+HUMAN = Output()
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Chance:
+    """How tokens are chosen, if not always the likeliest."""
+
+    temperature: float | None = None
+    """Draw tokens at random, the more evenly the higher this is; 0 for the likeliest."""
+
+    top_k: Count | None = None
+    """Only among so many likeliest tokens; needs logits."""
+
+    top_p: float | None = None
+    """Only among the likeliest that have this probability together; needs logits."""
+
+    seed: Count | None = None
+    """A number that makes the choice repeat; needs logits."""
+
+    reveal_logits: Flag = False
+    """As the owner of the model: let clients see logits."""
+
+    @property
+    def sampling(self) -> dict[str, Any]:
+        """What was asked for, by name."""
+        named = {"temperature": self.temperature, "top_k": self.top_k, "top_p": self.top_p, "seed": self.seed}
+        return {name: value for name, value in named.items() if value is not None}
+
+
+LIKELIEST = Chance()
