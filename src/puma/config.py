@@ -12,9 +12,10 @@ import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import msgspec
+import tomlkit
 
 from puma import fingerprint
 from puma.errors import ConfigError
@@ -22,7 +23,6 @@ from puma.errors import ConfigError
 PARTIES = 3
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,62}")
 _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?")
-_BARE = re.compile(r"[A-Za-z0-9_-]+")
 _ADDRESS_HINT = "write host:port, such as p0.example.org:7700 or [::1]:7700"
 
 HEADER = """\
@@ -186,21 +186,24 @@ def _lowered(error: Exception) -> str:
 
 def to_toml(cluster: Cluster) -> str:
     """The file as it is written for people to read."""
-    lines = [HEADER.rstrip()]
+    document = tomlkit.document()
+    for line in HEADER.splitlines():
+        document.add(tomlkit.comment(line.removeprefix("# ")))
     if cluster.ca is not None:
-        lines += [
-            "# The company's CA: certificates are recognised by the names in them.",
-            f"ca = {_quoted(cluster.ca)}",
-        ]
+        document.add(tomlkit.comment("The company's CA: certificates are recognised by the names in them."))
+        document.add("ca", tomlkit.item(cluster.ca))
+    parties = tomlkit.aot()
     for party in cluster.parties:
-        lines += ["", "[[party]]", f"rank = {party.rank}", f"address = {_quoted(party.address)}"]
-        lines += [f"{key} = {_quoted(value)}" for key in ("fingerprint", "name") if (value := getattr(party, key))]
+        known = {key: value for key in ("fingerprint", "name") if (value := getattr(party, key))}
+        parties.append(tomlkit.item({"rank": party.rank, "address": party.address} | known))
+    document.add("party", parties)
     for kind, what in (("owners", "who may upload models"), ("clients", "who may ask")):
-        lines += ["", f"[{kind}]  # {what}"]
-        lines += [_entry(name, value) for name, value in getattr(cluster, kind).items()]
-    lines += ["", "[policy]"]
-    lines += [f"{key} = {json.dumps(value)}" for key, value in msgspec.to_builtins(cluster.policy).items()]
-    return "\n".join(lines) + "\n"
+        table = tomlkit.table()
+        table.comment(what)
+        table.update(getattr(cluster, kind))
+        document.add(kind, table)
+    document.add("policy", tomlkit.item(msgspec.to_builtins(cluster.policy)))
+    return tomlkit.dumps(document)
 
 
 def create(path: str | Path, cluster: Cluster) -> Cluster:
@@ -222,33 +225,12 @@ def trust(path: str | Path, section: Section, name: str, value: str) -> Cluster:
     if name in known:
         raise ConfigError(f"{path}: {section}.{name} exists", "choose another --name, or remove that line first")
     wanted = checked(msgspec.structs.replace(before, **{section: {**known, name: value}}), str(path))
-    text = _inserted(path.read_text(encoding="utf-8"), section, _entry(name, getattr(wanted, section)[name]))
-    after = parse(text, str(path))
-    if getattr(after, section) != getattr(wanted, section):
-        raise ConfigError(f"{path}: found no place for {section}.{name}", f"add it below [{section}] by hand")
+    document = tomlkit.parse(path.read_text(encoding="utf-8"))
+    document.setdefault(section, tomlkit.table())[name] = getattr(wanted, section)[name]  # type: ignore[index]
+    text = tomlkit.dumps(document)
+    parse(text, str(path))
     _replace(path, text)
     return wanted
-
-
-def _inserted(text: str, section: str, entry: str) -> str:
-    lines = text.rstrip("\n").split("\n")
-    heads = [i for i, line in enumerate(lines) if line.partition("#")[0].strip() == f"[{section}]"]
-    if not heads:
-        return "\n".join([*lines, "", f"[{section}]", entry, ""])
-    at = heads[0] + 1
-    while at < len(lines) and not lines[at].lstrip().startswith("["):
-        at += 1
-    while not lines[at - 1].strip():
-        at -= 1
-    return "\n".join([*lines[:at], entry, *lines[at:], ""])
-
-
-def _entry(name: str, value: str) -> str:
-    return f"{name if _BARE.fullmatch(name) else _quoted(name)} = {_quoted(value)}"
-
-
-def _quoted(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False)
 
 
 def _replace(path: Path, text: str) -> None:

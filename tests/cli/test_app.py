@@ -186,3 +186,39 @@ def test_a_surprise_is_told_without_a_stack(puma: Run, monkeypatch: pytest.Monke
     monkeypatch.setattr("puma.reference.plain_model.PlainModel", surprised)
     ran = puma("generate", "the cat")
     assert ran.code == 1 and "ZeroDivisionError" in ran.err and "--debug" in ran.err and "Traceback" not in ran.err
+
+
+@pytest.mark.parametrize(
+    ("words", "message", "hint"),
+    [
+        ("generte x", "there is no command generte", "did you mean generate?"),
+        ("model list", "there is no command model", "did you mean models?"),
+        ("models lst", "there is no command models lst", "did you mean models list?"),
+        ("generate x --token 3", "unknown option: --token", "did you mean --tokens?"),
+        ("zzzzzz", "there is no command zzzzzz", "choose one of generate, encode"),
+    ],
+)
+def test_a_mistyped_word_meets_the_nearest_one(puma: Run, words: str, message: str, hint: str) -> None:
+    ran = puma(*words.split())
+    assert ran.code == 2 and f"error: {message}\n" in ran.err and f"hint: {hint}" in ran.err
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_shells_complete_every_command(puma: Run, shell: str) -> None:
+    ran = puma("completion", shell)
+    assert ran.code == 0 and "put it into" in ran.err
+    assert all(word in ran.out for name in COMMANDS for word in name.split()) and "reveal-logits" in ran.out
+
+
+def test_bash_can_read_its_completion(puma: Run, tmp_path: Path) -> None:
+    script = tmp_path / "puma"
+    script.write_text(puma("completion", "bash").out)
+    ask = f"source {script}; COMP_WORDS=(puma gen); COMP_CWORD=1; _puma; echo ${{COMPREPLY[@]}}"
+    done = subprocess.run(["bash", "-c", ask], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "generate"
+
+
+def test_a_shell_without_completion_is_refused(puma: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SHELL", "/bin/ksh")
+    ran = puma("completion")
+    assert (ran.code == 2 and "no completion for the shell ksh" in ran.err) or "no completion for ksh" in ran.err

@@ -12,7 +12,7 @@ from puma.cli.app import COMMANDS, app
 
 ROOT = Path(__file__).parents[2]
 LINE = re.compile(rf"\bpuma ((?:{'|'.join(COMMANDS)})\b[^`\n]*)")
-PLACEHOLDER = re.compile(r"\b(MODEL|PROMPT|TEXT|N|T|NET)\b")
+PLACEHOLDER = re.compile(r"\b(MODEL|PROMPT|TEXT|N|T|NET|SHELL)\b")
 SHOWN = sorted(
     {
         line.strip()

@@ -62,4 +62,4 @@ def test_without_the_extra(puma: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "puma.gateway.server", None)
     monkeypatch.delattr("puma.gateway.server", raising=False)  # of an earlier test
     ran = puma("gateway")
-    assert ran.code == 2 and "pip install 'puma-mpc[gateway]'" in ran.err
+    assert ran.code == 2 and "pip install -c constraints.txt '.[gateway]'" in ran.err

@@ -127,13 +127,19 @@ REFUSED = {
     ),
     "client as owner": (
         lambda k: {"guard": k.guard("alice"), "role": "owner", "rank": 0},
-        r"role mismatch \(the certificate of alice as client claims to be owner\)",
+        r"role mismatch \(alice is a client; uploading needs an owner's key\)",
     ),
-    "owner as client": (lambda k: {"guard": k.guard("olga"), "role": "client"}, "role .*of olga as owner"),
-    "client as party": (lambda k: {"guard": k.guard("alice")}, "role .*alice as client claims to be P2"),
+    "owner as client": (
+        lambda k: {"guard": k.guard("olga"), "role": "client"},
+        "role .*olga is an owner; asking needs a client's key",
+    ),
+    "client as party": (
+        lambda k: {"guard": k.guard("alice")},
+        "role .*alice is a client; each party has a key of its own",
+    ),
     "party as client": (
         lambda k: {"guard": k.guard("p2"), "role": "client", "rank": 0},
-        r"role .*the certificate of P2 claims to be client\)",
+        "role .*P2 is a party; asking needs a client's key",
     ),
     "wrong rank": (
         lambda k: {"guard": k.guard("p2"), "rank": 0},

@@ -10,6 +10,7 @@ import contextlib
 import os
 import sys
 from collections.abc import Sequence
+from difflib import get_close_matches
 
 from cyclopts import App
 from cyclopts.exceptions import CycloptsError, MissingArgumentError, UnknownCommandError
@@ -55,6 +56,7 @@ COMMANDS = {  # name: where it lives, its arguments, what it does
     "cluster new": ("cluster", "--party ...", "Write a new cluster file, never over another."),
     "cluster show": ("cluster", "", "Say what a cluster file means, and its digest."),
     "cluster trust": ("cluster", "--client CRT|FINGERPRINT", "Let somebody upload models or ask."),
+    "completion": ("completion", "[SHELL]", "Print what a shell needs to complete commands and options."),
 }
 
 app = App(
@@ -120,13 +122,18 @@ def misread(error: CycloptsError) -> tuple[str, str]:
     hint = f"see `{command} --help`"
     if isinstance(error, UnknownCommandError) and error.unused_tokens:
         group = "".join(f"{word} " for word in error.command_chain or ())
-        names = [name.removeprefix(group) for name in COMMANDS if name.startswith(group)]
-        return f"there is no command {group}{error.unused_tokens[0]}", f"choose one of {', '.join(names)}"
+        names = list(
+            dict.fromkeys(name.removeprefix(group).partition(" ")[0] for name in COMMANDS if name.startswith(group))
+        )
+        word = error.unused_tokens[0]
+        near = get_close_matches(word, names, 1, 0.5)
+        meant = f"did you mean {group}{near[0]}?" if near else f"choose one of {', '.join(names)}"
+        return f"there is no command {group}{word}", meant
     if isinstance(error, MissingArgumentError) and error.argument is not None and not error.argument.tokens:
         return f"{command} needs {error.argument.name}", hint
     error.verbose = False
-    text = " ".join(str(error).split()).rstrip(".")
-    return text[:1].lower() + text[1:], hint
+    text, _, meant = " ".join(str(error).split()).rstrip(".").partition(". Did you mean ")
+    return text[:1].lower() + text[1:], f"did you mean {meant.rstrip('?')}?" if meant else hint
 
 
 if __name__ == "__main__":

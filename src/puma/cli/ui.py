@@ -28,6 +28,11 @@ def say(text: str = "", end: str = "\n") -> None:
     print(text, end=end, flush=True)
 
 
+def note(text: str) -> None:
+    """One line on standard error: for people, whoever reads the answer."""
+    print(text, file=sys.stderr, flush=True)
+
+
 def answer(content: Mapping[str, Any]) -> None:
     """The one JSON object."""
     say(json.dumps(content, ensure_ascii=False))

@@ -38,16 +38,20 @@ class Where:
     insecure: Flag = False
     """Links without TLS, to parties that were started likewise on this machine."""
 
-    def connect(self, approximation: str = "spline", store: Path | None = None) -> RemoteCluster:
+    def connect(
+        self, approximation: str = "spline", store: Path | None = None, progress: Progress | None = None
+    ) -> RemoteCluster:
         """Open a session with these parties; prepared requests for what they have prepared lie below `store`."""
         from puma.client.connect import connect
         from puma.store import folders
 
         assert self.cluster is not None
         if self.key is None:
-            raise UsageError("parties answer to a key only", "name yours with --as, such as --as alice.key")
+            hint = "such as --as alice.key; `puma cluster show` lists the clients that the cluster file knows"
+            raise UsageError("--cluster needs --as KEY, a client's key", hint)
         prepared_requests = folders.private_folder(store) / "client" if store else None
         how = {"plain": self.insecure, "approximation": approximation, "prepared_requests": prepared_requests}
+        how |= {"progress": progress}
         return connect(self.cluster, self.model or "", self.key, **how)  # type: ignore[arg-type]
 
     def check(self, **local: object) -> None:
@@ -77,8 +81,7 @@ def opened(
     if where.cluster is not None:
         if source is not None:
             raise UsageError(f"the cluster has its models already, and {source} is one too many", "name it by --model")
-        progress("meeting the parties", 0, 1)
-        cluster = where.connect(approximation, store)
+        cluster = where.connect(approximation, store, progress)
         try:
             return cluster, ask(cluster.model)
         except BaseException:
@@ -109,8 +112,8 @@ def sentences(clear: ModelInfo, texts: Sequence[str]) -> list[Any]:
     return ids
 
 
-def owner(cluster: Path, key: Path, insecure: bool) -> ClusterSession:
+def owner(cluster: Path, key: Path, insecure: bool, progress: Progress | None = None) -> ClusterSession:
     """A session as the owner of models."""
     from puma.client.connect import open_session
 
-    return open_session(cluster, key, "owner", insecure)
+    return open_session(cluster, key, "owner", insecure, progress)

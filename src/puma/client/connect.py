@@ -18,13 +18,13 @@ from typing import Any, Literal, TypeVar
 from puma import config
 from puma.client.client import Client
 from puma.client.model_info import ModelInfo
-from puma.client.session import Session
+from puma.client.session import Progress, Session
 from puma.config import Cluster
 from puma.crypto import identity
 from puma.errors import PeerLost, ProtocolError, PumaError, StoreError, UsageError
 from puma.models.text import tokenizer_of
 from puma.net.guard import PLAIN, Guard, insecure
-from puma.net.handshake import NO_COOKIE, SESSION_BYTES, Identity
+from puma.net.handshake import NO_COOKIE, SESSION_BYTES, Identity, mistaken, refusal
 from puma.net.tcp import dial
 from puma.net.tls import Tls
 from puma.nn.paper import PROFILES, SPLINE
@@ -38,6 +38,7 @@ from puma.wire.policy import allow_approximation
 T = TypeVar("T")
 
 DIAL_SECONDS = 8.0  # a party that is stopped takes connections and says nothing: heard of within ten seconds
+OPEN_SECONDS = 1.8  # one that is not there at all: heard of within three
 CAUSE_SECONDS = 1.0  # to hear from the others why a party has ended the session
 TOKENIZER = "tokenizer.json"
 
@@ -167,23 +168,37 @@ def at_once(calls: Sequence[Callable[[], T]]) -> list[T]:
 
 
 def open_session(
-    cluster: str | Path | Cluster, key: str | Path, role: Literal["client", "owner"], plain: bool = False
-) -> ClusterSession:
-    """Three links, and three parties that have met. `plain` is for parties started with --insecure on this machine."""
+    cluster: str | Path | Cluster, key: str | Path, role: Literal["client", "owner"], plain: bool = False,
+    progress: Progress | None = None,
+) -> ClusterSession:  # fmt: skip
+    """Three links, and three parties that have met. `plain` is for parties started with --insecure on this machine.
+
+    `progress` hears for whom we wait. HandshakeError for a key that this role cannot use or that the parties do not
+    know, PeerLost for a party that is not there.
+    """
     found = cluster if isinstance(cluster, Cluster) else config.read(cluster)
-    guard = _guard(found, key, plain)
+    guard = _guard(found, key, plain, role)
     me = Identity(role, 0, os.urandom(SESSION_BYTES), found.digest, NO_COOKIE)
     links: list[Any] = []
     over = threading.Event()
 
+    waiting = [0, 1, 2]
+
+    def say() -> None:
+        if progress and waiting:
+            progress(f"waiting for {' and '.join(f'P{rank}' for rank in waiting)}", 3 - len(waiting), 3)
+
     def reach(rank: int) -> Any:
         host, port = found.parties[rank].host_port
-        link = dial(host, port, me, ("party", rank), DIAL_SECONDS, SILENCE, guard).link
+        link = dial(host, port, me, ("party", rank), DIAL_SECONDS, SILENCE, guard, patience=OPEN_SECONDS).link
         links.append(link)
+        waiting.remove(rank)
+        say()
         if over.is_set():
             link.fail("another party could not be reached")
         return link
 
+    say()
     try:
         session = ClusterSession(at_once([lambda rank=rank: reach(rank) for rank in range(3)]), found)
         session.ready()
@@ -195,12 +210,19 @@ def open_session(
     return session
 
 
-def _guard(cluster: Cluster, key: str | Path, plain: bool) -> Guard:
+def _guard(cluster: Cluster, key: str | Path, plain: bool, role: Literal["client", "owner"]) -> Guard:
+    """What guards the links; HandshakeError if the cluster file says that the key is for something else.
+
+    A key that it does not name may be known to the parties all the same: their copies decide.
+    """
     credentials = identity.load(key)
+    tls = Tls(credentials.certificate, credentials.key, cluster)
+    if tls.seats and (role, None) not in tls.seats:
+        raise refusal("role", mistaken(tls.seats, role))
     if plain:
         insecure(party.host_port[0] for party in cluster.parties)
         return PLAIN
-    return Tls(credentials.certificate, credentials.key, cluster)
+    return tls
 
 
 class RemoteCluster(Client):
@@ -226,15 +248,16 @@ class RemoteCluster(Client):
 def connect(
     cluster: str | Path | Cluster = "cluster.toml", model: str = "", key: str | Path = "client.key", *,
     plain: bool = False, approximation: str = SPLINE, prepared_requests: str | Path | None = None,
+    progress: Progress | None = None,
 ) -> RemoteCluster:  # fmt: skip
     """Ask a model that three distant parties serve: by its name, or the only one there is.
 
     `cluster` is the file that says who they are, and `key` the client's key that they know. `approximation` says which
     functions they compute, "spline", "puma" or "mpcformer", as far as the model's owner allows. `prepared_requests` is
-    a folder in memory for what `prepare` gives and later requests use up, in this session or another. Raises the errors
-    of puma.errors; AdmissionError or PolicyError where the parties refuse.
+    a folder in memory for what `prepare` gives and later requests use up, in this session or another. `progress` hears
+    for which parties we wait. Raises the errors of puma.errors; AdmissionError or PolicyError where the parties refuse.
     """
-    session = open_session(cluster, key, "client", plain)
+    session = open_session(cluster, key, "client", plain, progress)
     try:
         session.prepared_requests = PreparedRequests(prepared_requests) if prepared_requests else None
         return RemoteCluster(session, session.use(model, approximation))

@@ -21,7 +21,9 @@ def listen(host: str, port: int) -> socket.socket:
         family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         return socket.create_server(address[:2], family=family)
     except (OSError, OverflowError, UnicodeError) as error:
-        raise UsageError(f"cannot listen on {host}, port {port}: {error}", "choose another --port or --host") from None
+        raise UsageError(
+            f"cannot listen on {host}, port {port}: {error}", "is a gateway running already? else choose another --port"
+        ) from None
 
 
 def configured(gateway: Gateway) -> uvicorn.Server:

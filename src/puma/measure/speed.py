@@ -79,13 +79,19 @@ def work(config: Config, request: Generate | Encode, cost: Cost) -> Work:
     return Work(cost.rounds, cost.total, drawn, products)
 
 
+def known() -> Speed | None:
+    """This machine's speed, if it was measured earlier for the same machine and program."""
+    with contextlib.suppress(OSError, msgspec.MsgspecError):
+        return _speeds.decode(_path().read_bytes())
+    return None
+
+
 def speed(progress: Progress, again: bool = False) -> Speed:
-    """This machine's speed: kept from an earlier time for the same machine and program, or measured now."""
-    path = _path()
-    if not again:
-        with contextlib.suppress(OSError, msgspec.MsgspecError):
-            return _speeds.decode(path.read_bytes())
-    found = measure(progress)
+    """This machine's speed: as it is known, or measured now."""
+    before = None if again else known()
+    if before is not None:
+        return before
+    path, found = _path(), measure(progress)
     with contextlib.suppress(OSError):  # a machine without a home is measured each time
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(msgspec.json.encode(found))

@@ -133,6 +133,20 @@ def name_of(role: str, rank: int) -> str:
     return f"P{rank}" if role == "party" else f"{role} {rank}" if rank else role
 
 
+Seats = Mapping[tuple[Role, int | None], str]  # what a certificate may be, and its name there
+_NEEDS = {
+    "owner": "uploading needs an owner's key",
+    "client": "asking needs a client's key",
+    "party": "each party has a key of its own",
+}
+
+
+def mistaken(seats: Seats, role: Role) -> str:
+    """Who has a key that is good for something else, and what this role needs."""
+    held = " and ".join(f"{name} is {'an' if kind == 'owner' else 'a'} {kind}" for (kind, _), name in seats.items())
+    return f"{held}; {_NEEDS[role]}"
+
+
 @dataclass(frozen=True)
 class Proven:
     """What certificates have proved about the two ends of a socket: whose fingerprints they are, and what the other
@@ -140,7 +154,7 @@ class Proven:
 
     mine: str
     theirs: str
-    seats: Mapping[tuple[Role, int | None], str]
+    seats: Seats
 
     def objection(self, role: Role, rank: int) -> HandshakeError | None:
         """Why the other side cannot be this; None if it can."""
@@ -149,9 +163,10 @@ class Proven:
         claim = name_of(role, rank)
         if not self.seats:
             return refusal("certificate", f"nobody in the cluster file has the certificate that claims to be {claim}")
-        held = " and ".join(f"{name} as {kind}" if kind != "party" else name for (kind, _), name in self.seats.items())
-        same = role == "party" and all(kind == "party" for kind, _ in self.seats)
-        return refusal("rank" if same else "role", f"the certificate of {held} claims to be {claim}")
+        if role == "party" and all(kind == "party" for kind, _ in self.seats):
+            held = " and ".join(self.seats.values())
+            return refusal("rank", f"the certificate of {held} claims to be {claim}")
+        return refusal("role", mistaken(self.seats, role))
 
     def name(self, role: Role, rank: int) -> str:
         """What the cluster file calls the other side in this role; empty if it may not have it."""

@@ -68,7 +68,7 @@ def listen(
         sock = socket.create_server((host, port), family=family, backlog=128)
     except OSError as error:
         what = f"cannot listen on {host} port {port}: {error.strerror or error}"
-        raise UsageError(what, "pick another port") from None
+        raise UsageError(what, "is this party running already? else pick another port") from None
     return Listener(sock, guard, greeting, audit)
 
 
@@ -82,8 +82,10 @@ def dial(
     guard: Guard = PLAIN,
     queue_bytes: int = QUEUE_BYTES,
     audit: Log = NOWHERE,
+    patience: float | None = None,
 ) -> Met:
-    """A link to `expect` at this address; a port not open yet is tried again for `deadline` seconds.
+    """A link to `expect` at this address; all of it takes `deadline` seconds at most, and a port that is not open yet
+    is tried again for `patience` of these.
 
     HandshakeError if either side refuses, PeerLost if nobody answers, UsageError if the guard is not enough for this
     host.
@@ -91,7 +93,9 @@ def dial(
     guard.check_host(host)
     visit = Visit("out", f"{host}:{port}", *expect)
     try:
-        met = _dialed(host, port, me, expect, monotonic() + deadline, timeout, guard, queue_bytes, visit)
+        now = monotonic()
+        opening = now + (deadline if patience is None else min(patience, deadline))
+        met = _dialed(host, port, me, expect, (opening, now + deadline), timeout, guard, queue_bytes, visit)
     except ProtocolError as error:
         audit.link(visit, error.message)
         raise
@@ -104,7 +108,7 @@ def _dialed(
     port: int,
     me: Identity,
     expect: tuple[Role, int],
-    end: float,
+    ends: tuple[float, float],
     timeout: float,
     guard: Guard,
     queue_bytes: int,
@@ -113,11 +117,11 @@ def _dialed(
     peer = handshake.name_of(*expect)
     with contextlib.ExitStack() as opened:
         try:
-            first = _connect(host, port, peer, end, guard, opened)
+            first = _connect(host, port, peer, ends, guard, opened)
             if first.proven:
                 visit.fingerprint, visit.name = first.proven.theirs, first.proven.name(*expect)
             agreed = handshake.dialer(first, me, expect)
-            second = _connect(host, port, peer, end, guard, opened)
+            second = _connect(host, port, peer, (ends[1], ends[1]), guard, opened)
             if second.proven != first.proven:
                 problem = handshake.refusal("certificate", f"two sockets to {peer}, two certificates")
                 second.refuse(problem)
@@ -136,13 +140,17 @@ def _dialed(
     return Met(link, agreed.role, agreed.rank, agreed.secret, visit.name, visit.fingerprint, me.session)
 
 
-def _connect(host: str, port: int, peer: str, end: float, guard: Guard, opened: contextlib.ExitStack) -> Wire:
+def _connect(
+    host: str, port: int, peer: str, ends: tuple[float, float], guard: Guard, opened: contextlib.ExitStack
+) -> Wire:
+    """A socket that is open by the first of `ends`, and proven by the second."""
+    opening, end = ends
     while True:
         try:
-            sock = socket.create_connection((host, port), timeout=max(0.01, remaining(end)))
+            sock = socket.create_connection((host, port), timeout=max(0.01, remaining(opening)))
             break
         except OSError as error:
-            if monotonic() + RETRY_SECONDS >= end:
+            if monotonic() + RETRY_SECONDS >= opening:
                 what = f"{peer} does not answer at {host} port {port}: {error.strerror or error}"
                 raise PeerLost(what, "is that party running, and is the address right?") from None
             sleep(RETRY_SECONDS)

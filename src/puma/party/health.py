@@ -51,7 +51,7 @@ class Health:
             self._server = ThreadingHTTPServer((HOST, port), Answer)
         except OSError as error:
             what = f"cannot listen on {HOST} port {port}: {error.strerror or error}"
-            raise UsageError(what, "pick another port with --metrics") from None
+            raise UsageError(what, "is this party running already? else pick another port with --metrics") from None
         self._server.daemon_threads = True
         self._thread = threading.Thread(target=self._server.serve_forever, name="puma health", daemon=True)
         self._thread.start()

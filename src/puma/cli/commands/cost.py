@@ -35,7 +35,7 @@ def cost(
         Only so many layers.
     network
         lan, paper, wan, or a round-trip time and a rate such as 5ms,1Gbps: predict the seconds. The first time on a
-        machine measures how fast it computes, for a minute.
+        machine measures how fast it computes, for a minute, and says so.
     again
         Measure this machine again.
     approximation
@@ -43,10 +43,12 @@ def cost(
     """
     from puma.measure.bench import configured
     from puma.measure.forecast import Network, forecast
-    from puma.measure.speed import speed, work
+    from puma.measure.speed import known, speed, work
     from puma.wire.request_shapes import shaped
 
     net = Network.parse(network) if network is not None else None
+    if net and (again or known() is None):
+        ui.note("measuring how fast this machine computes: once for this machine and version, about a minute")
     with ui.progress(output.json) as progress:
         name, config, _ = configured(model, layers, weights=False)
         request = shaped(config, prompt, tokens, batch, approximation)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from puma.gateway.service import Gateway
 
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
-INSTALL = "install it: pip install 'puma-mpc[gateway]'"
+INSTALL = "install it from Puma's source folder: pip install -c constraints.txt '.[gateway]'"
 
 
 def gateway(

@@ -9,7 +9,6 @@ from typing import Any, Literal
 from puma.cli import ui
 from puma.cli.options import HUMAN, ClusterFile, Flag, Key, Output
 from puma.cli.where import owner
-from puma.errors import ConfigError
 
 
 def list(*, key: Key, cluster: Path = ClusterFile, insecure: Flag = False, output: Output = HUMAN) -> None:
@@ -28,11 +27,12 @@ def list(*, key: Key, cluster: Path = ClusterFile, insecure: Flag = False, outpu
     from puma.models import architecture
     from puma.wire.policy import allowed_outputs
 
-    session = open_session(cluster, key, _role(cluster, key), insecure)
-    try:
-        found = session.models()
-    finally:
-        session.close()
+    with ui.progress(output.json) as progress:
+        session = open_session(cluster, key, _role(cluster, key), insecure, progress)
+        try:
+            found = session.models()
+        finally:
+            session.close()
     rows = [
         {
             "name": listed.card.name, "version": listed.card.version, "family": architecture(listed.config).family,
@@ -48,7 +48,7 @@ def list(*, key: Key, cluster: Path = ClusterFile, insecure: Flag = False, outpu
     if not rows:
         ui.say("no models yet: their owner runs puma share")
         return
-    table = [["name", "version", "family", "context", "clients see", "kept"]]
+    table = [["name", "version", "family", "context", "clients see", "at all three"]]
     table += [[r["name"], r["version"], r["family"], str(r["context"]), _seen(r), ui.amount(r["bytes"])] for r in rows]
     ui.table(table)
 
@@ -71,11 +71,12 @@ def delete(
     """
     from puma.client import owner as owning
 
-    session = owner(cluster, key, insecure)
-    try:
-        owning.delete(session, name)
-    finally:
-        session.close()
+    with ui.progress(output.json) as progress:
+        session = owner(cluster, key, insecure, progress)
+        try:
+            owning.delete(session, name)
+        finally:
+            session.close()
     ui.answer({"deleted": name}) if output.json else ui.say(f"{name} is deleted")
 
 
@@ -86,13 +87,11 @@ def _seen(row: Mapping[str, Any]) -> str:
 
 
 def _role(cluster: Path, key: Path) -> Literal["client", "owner"]:
-    """As whom this key may come: as a client, if it is one."""
+    """As whom this key comes: an owner if our copy says only that, else a client; the parties have the last word."""
     from puma import config
     from puma.crypto import identity
     from puma.net.tls import Tls
 
     credentials = identity.load(key)
     roles = {role for role, _ in Tls(credentials.certificate, credentials.key, config.read(cluster)).seats}
-    if roles & {"client", "owner"}:
-        return "client" if "client" in roles else "owner"
-    raise ConfigError(f"{key} is no owner's or client's key in {cluster}", "see `puma cluster show`")
+    return "owner" if "owner" in roles and "client" not in roles else "client"

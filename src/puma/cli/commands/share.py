@@ -71,7 +71,7 @@ def share(
         params = clear.params  # before anybody is bothered
         able = hides(clear.config, params)
         card = card_of(called, version, files, clear.eos, reveal_logits, max_tokens, allowed, able, seen)
-        session = owner(cluster, key, insecure)
+        session = owner(cluster, key, insecure, progress)
         try:
             resumed = upload(session, clear.config, params, card, files, state or state_folder(), progress)
         finally:

@@ -1,0 +1,55 @@
+"""Reaching three distant parties: who is not there, and who may not ask, is said at once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from time import monotonic
+
+import msgspec
+import pytest
+
+from puma.client.connect import open_session
+from puma.config import Cluster
+from puma.errors import HandshakeError, PeerLost
+from tests.keyring import Keyring
+
+
+@pytest.fixture(scope="module")
+def keyring(tmp_path_factory: pytest.TempPathFactory) -> Keyring:
+    return Keyring(tmp_path_factory.mktemp("keys"))
+
+
+def deserted(keyring: Keyring) -> Cluster:
+    """The cluster at ports where nobody listens."""
+    parties = tuple(
+        msgspec.structs.replace(p, address=f"127.0.0.1:{rank + 1}") for rank, p in enumerate(keyring.cluster.parties)
+    )
+    return msgspec.structs.replace(keyring.cluster, parties=parties)
+
+
+def test_a_party_that_is_down_is_named_in_three_seconds(keyring: Keyring) -> None:
+    said: list[str] = []
+    started = monotonic()
+    with pytest.raises(PeerLost, match=r"P[012] does not answer at 127.0.0.1 port [123]") as lost:
+        open_session(
+            deserted(keyring), keyring.keys["alice"].key, "client", progress=lambda what, done, of: said.append(what)
+        )
+    assert monotonic() - started < 3 and "is that party running" in lost.value.hint
+    assert said == ["waiting for P0 and P1 and P2"]
+
+
+@pytest.mark.parametrize(
+    ("who", "role", "says"),
+    [
+        ("alice", "owner", "alice is a client; uploading needs an owner's key"),
+        ("olga", "client", "olga is an owner; asking needs a client's key"),
+        ("p0", "client", "P0 is a party; asking needs a client's key"),
+    ],
+)
+@pytest.mark.parametrize("plain", [False, True])
+def test_a_key_for_something_else_is_refused_before_anybody_is_called(
+    keyring: Keyring, who: str, role: str, says: str, plain: bool
+) -> None:
+    with pytest.raises(HandshakeError) as refused:
+        open_session(keyring.cluster, Path(keyring.keys[who].key), role, plain)  # type: ignore[arg-type]
+    assert says in refused.value.message and "puma cluster trust" in refused.value.hint
