@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from puma.client.protocol import TokenSession
 from puma.errors import InputError, UsageError
 from puma.models.checkpoint import load
 from puma.reference.fixed_session import FixedSession
@@ -95,3 +96,17 @@ def test_it_refuses_what_parties_refuse(checkpoints: dict[str, Path]) -> None:
     clear = PlainModel(checkpoints["llama"])
     with pytest.raises(UsageError, match="context"):
         list(FixedSession(clear.config, clear.params).generate([[1] * 40], 1))
+
+
+def test_sessions_of_each_kind_fill_the_same_places(tmp_path: Path) -> None:
+    clear = PlainModel(zoo.write(tmp_path, "Electra-MaskedLM"))
+    ids, places = [[2, 5, 7, 9, 27], [3, 5, 8]], [[1, 4], [0]]
+    sessions: list[TokenSession] = [kind(clear.config, clear.params) for kind in (Plain, FixedSession)]
+    with Threads() as trio:
+        trio.session.share(clear.config, clear.params)
+        found = [session.fill(ids, places, 2) for session in (*sessions, trio.session)]
+    assert found[0] == found[1] == found[2]
+    assert [[len(ranked) for ranked in prompt] for prompt in found[0]] == [[2, 2], [2]]
+    for session in sessions:
+        with pytest.raises(InputError, match="not among the tokens"):
+            session.fill(ids, [[1], [3]])

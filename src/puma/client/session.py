@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
-from itertools import accumulate, chain
+from itertools import chain
 from typing import Any
 
 import msgspec
@@ -20,6 +20,7 @@ from puma import kernels
 from puma.client.beam_search import Beams
 from puma.client.channel import PartyChannel
 from puma.client.cost import Cost, cost_of
+from puma.client.places import by_place, places
 from puma.client.sampling import Sampler, Sampling
 from puma.crypto.prg import PairKey, fresh_secret
 from puma.errors import (
@@ -246,18 +247,14 @@ class Session(PartyChannel):
         Everyone learns the places; `lengths` and `padded` are as for `encode`.
         """
         width = secret_length(self.config, prompts, types, padded) if lengths == "secret" else 0
-        starts = [0, *accumulate(width or len(ids) for ids in prompts)]
-        if any(not 0 <= i < len(ids) for ids, places in zip(prompts, masked, strict=True) for i in places):
-            raise InputError("a masked place is not among the tokens", "places count from 0 in each prompt")
-        rows = [start + i for start, places in zip(starts, masked) for i in places]
+        rows = places(prompts, masked, width)
         types = () if width else types
         sent, prepared_request = self._ask(
             lambda job: msg.Encode(job, "tokens", rows=rows, top=top), prompts, types, top, width
         )
         found = [[int(index) % (1 << self._bits) for index in self._result()] for _ in range(top)]
         self.cost = cost_of(self._reports(), sent, prepared_request)
-        ranked = iter(zip(*found, strict=True))
-        return [[list(next(ranked)) for _ in places] for places in masked]
+        return by_place(found, masked)
 
     def prepare(self, request: Inference) -> PreparedRequest:
         """Let the parties do beforehand what the request needs no input for; `prepared_requests` keeps the result.

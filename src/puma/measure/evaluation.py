@@ -10,16 +10,18 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
+from puma.client.protocol import TokenSession
 from puma.errors import InputError, UsageError
 from puma.measure import scores as measures
 from puma.measure.examples import Example
 from puma.models import text as texts
 from puma.models.config import Vit
+from puma.reference.float_session import Plain
 from puma.reference.plain_model import PlainModel
 from puma.wire.messages import NEXT
 
@@ -28,7 +30,7 @@ BATCH_TOKENS = 2048  # of a request, about
 BATCH = 64  # examples of a request, at most
 
 Record = dict[str, Any]
-Sessions = Mapping[str, Any]  # by the names above; the second only where a profile is evaluated
+Sessions = Mapping[str, TokenSession]  # by the names above; the second only where a profile is evaluated
 
 
 @dataclass(frozen=True)
@@ -96,7 +98,7 @@ def _encoded(model: PlainModel, example: Example, _: int) -> Prompt:
     return Prompt((tokens,), example.label)
 
 
-def _asked(session: Any, rows: Sequence[texts.Tokens], output: str) -> list[Tensor]:
+def _asked(session: TokenSession, rows: Sequence[texts.Tokens], output: str) -> list[Tensor]:
     return session.encode([row.ids for row in rows], output, [row.types for row in rows])
 
 
@@ -227,7 +229,7 @@ def _begun(model: PlainModel, example: Example, new: int) -> Prompt:
 
 def _continued(model: PlainModel, prompts: list[Prompt], sessions: Sessions, new: int) -> list[Record]:
     ids = [prompt.rows[0].ids for prompt in prompts]
-    steps = list(sessions[PLAINTEXT].ranked(ids, new))
+    steps = list(cast(Plain, sessions[PLAINTEXT]).ranked(ids, new))
     found = {name: list(zip(*s.generate(ids, new))) for name, s in sessions.items() if name != PLAINTEXT}
     found[PLAINTEXT] = list(zip(*(step for step, _ in steps)))
     records: list[Record] = []

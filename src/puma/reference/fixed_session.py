@@ -8,10 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from puma.client.cost import Cost
+from puma.client.places import by_place, places
 from puma.engine.admission import OWNER, admit
 from puma.engine.engine import Engine
 from puma.models.config import Config, Vit
@@ -39,6 +42,7 @@ class FixedSession:
                 shares[spec.name] = held(self.party, words, spec.bits, spec.frac, _module(spec.name))  # type: ignore[arg-type]
         shares |= {name: _renamed(shares[source], name) for name, source in alias.items()}
         self.engine = Engine(self.party, config, shares)
+        self.cost: Cost | None = None  # nothing is sent
 
     @property
     def notes(self) -> list[Note]:
@@ -62,16 +66,30 @@ class FixedSession:
     ) -> list[Tensor]:
         """Of each prompt what a party's engine gives, as float64."""
         job = Encode(self._input(prompts, types), output)
+        (result,) = self._encoded(job, prompts)
+        return list(result.value.split(job.input.lengths) if output in EVERY_TOKEN else result.value)
+
+    def fill(
+        self, prompts: Sequence[Sequence[int]], masked: Sequence[Sequence[int]], top: int = 1,
+        types: Sequence[Sequence[int]] = (),
+    ) -> list[list[list[int]]]:  # fmt: skip
+        """Of each prompt, for each of its masked places, the `top` most likely tokens, best first."""
+        rows = places(prompts, masked)
+        found = self._encoded(Encode(self._input(prompts, types), "tokens", rows=rows, top=top), prompts)
+        return by_place([[int(i) % (1 << share.bits) for i in share.m] for share in found], masked)
+
+    def _encoded(self, job: Encode, prompts: Sequence[Any]) -> list[Clear]:
+        """All that a party's engine emits."""
         admit(self.config, self.approximation, job, OWNER)
-        found: list[Tensor] = []
+        found: list[Clear] = []
 
         def emit(share: Share) -> None:
             assert isinstance(share, Clear)
-            found.append(share.value)
+            found.append(share)
 
-        given = self._pixels(prompts) if isinstance(self.config, Vit) else self._rows(prompts)  # type: ignore[arg-type]
+        given = self._pixels(prompts) if isinstance(self.config, Vit) else self._rows(prompts)
         self.engine.encode(given, job, emit)  # type: ignore[arg-type]
-        return list(found[0].split(job.input.lengths) if output in EVERY_TOKEN else found[0])
+        return found
 
     def _input(self, prompts: Sequence[Sequence[int]], types: Sequence[Sequence[int]] = ()) -> Input:
         whole = isinstance(self.config, Vit)

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 
 from puma.client.beam_search import Beams
+from puma.client.cost import Cost
+from puma.client.places import by_place, places
 from puma.models import Cache, architecture
 from puma.models.config import Config, Vit
 from puma.nn.layout import Rows
@@ -28,6 +30,7 @@ class Plain:
         self.config, self.approximation = config, approximation
         self._causal = architecture(config).family == "causal"
         self._model = architecture(config).model(config, params)
+        self.cost: Cost | None = None  # nothing is sent
 
     def generate(self, prompts: Sequence[Sequence[int]], tokens: int) -> Iterator[list[int]]:
         """The most likely token of each prompt, step by step."""
@@ -68,6 +71,17 @@ class Plain:
                 states = self._model(rows, [*chain(*types)] or None, lengths)
             result = self._asked(states, output, lengths).as_subclass(Tensor).double()
         return list(result.split(lengths) if output in EVERY_TOKEN else result)
+
+    def fill(
+        self, prompts: Sequence[Sequence[int]], masked: Sequence[Sequence[int]], top: int = 1,
+        types: Sequence[Sequence[int]] = (),
+    ) -> list[list[list[int]]]:  # fmt: skip
+        """Of each prompt, for each of its masked places, the `top` most likely tokens, best first."""
+        rows, lengths = places(prompts, masked), [len(ids) for ids in prompts]
+        with torch.no_grad():
+            states = self._model(self._rows([*chain(*prompts)]), [*chain(*types)] or None, lengths)
+            found = self._model.predict(states, rows).as_subclass(Tensor).topk(top).indices
+        return by_place(found.T.tolist(), masked)
 
     def _asked(self, states: Any, output: str, lengths: list[int]) -> Any:
         if output == "pooled":
