@@ -9,6 +9,7 @@ import torch
 
 from puma.engine.admission import OWNER, admit
 from puma.engine.engine import Engine
+from puma.engine.generation import run
 from puma.errors import UsageError
 from puma.models.config import Bert, Config, Gpt2, Llama, with_layers
 from puma.mpc.cost import Entry
@@ -40,10 +41,7 @@ def served(config: Config, job: Job) -> tuple[list[Share], list[int], dict[str, 
     dry, emitted, prefilled = engine(config), list[Share](), list[int]()
     admit(dry.config, dry.party.approximation, job, OWNER)
     prompts = imagined(dry.party, job.input.tokens, VOCABULARY)
-    if isinstance(job, Generate):
-        dry.generate(prompts, job, emitted.append, lambda: prefilled.append(len(emitted)))
-    else:
-        dry.encode(prompts, job, emitted.append)
+    run(dry, job, prompts, emitted.append, lambda: prefilled.append(len(emitted)))
     return emitted, prefilled, dry.party.ledger.entries
 
 

@@ -5,9 +5,13 @@ No arithmetic is done and nothing is sent: the same engine runs on shapes alone.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from functools import partial
 from itertools import count
 
-from puma.engine.engine import Engine, Given, answered, hidden_flags, patch_rows, spent
+from puma.engine.engine import Engine, answered, patch_rows, spent
+from puma.engine.generation import Turn, hidden_flags, on, run
+from puma.engine.request import Given, Request
 from puma.models.config import Config, Vit, with_layers
 from puma.mpc.party import Party
 from puma.mpc.seeded import Seeded
@@ -49,19 +53,19 @@ def _dry_party(rank: int, config: Config, job: Generate | Encode) -> list[Spent]
     params = {t.name: Seeded(party, None, [], t.shape, t.bits, t.frac) for t in tensor_specs(config)}
     engine = Engine(party, config, params)
     given = imagined(party, job.input, config)
-    if isinstance(job, Generate):
-        steps, fed = count(1), len(job.input.lengths) * job.beams
-
-        def proceed() -> Given | bool:
-            if not job.reveal:
-                return True
-            rows, hidden = prompt.imagined(party, fed, config.vocab_size), hidden_flags(job, next(steps))
-            return prompt.Flagged(rows, prompt.imagined_flags(party, hidden)) if hidden else rows
-
-        engine.generate(given, job, lambda share: answered(party, share), lambda: None, proceed)
-    else:
-        engine.encode(given, job, lambda share: answered(party, share))
+    chooses = isinstance(job, Generate) and job.reveal
+    word = partial(_chosen, party, config, count(1)) if chooses else on
+    run(engine, job, given, lambda share: answered(party, share), word=word)
     return spent(party)
+
+
+def _chosen(party: Party, config: Config, steps: Iterator[int], requests: Sequence[Request]) -> Turn:
+    """A client that chooses from logits: a token for each row, and of beams who sees what."""
+    job = requests[0].job
+    assert isinstance(job, Generate)
+    fed, hidden = sum(r.beams * len(r.owed) for r in requests), hidden_flags(job, next(steps))
+    rows = prompt.imagined(party, fed, config.vocab_size)
+    return Turn(given=prompt.Flagged(rows, prompt.imagined_flags(party, hidden)) if hidden else rows)
 
 
 def imagined(party: Party, job: Input, config: Config) -> Given:

@@ -1,25 +1,24 @@
-"""The work of one party on one request: shares in, model, shares out. The same text serves a real party and a dry one.
+"""The work of one party on requests: one step for all that are under way. The same text serves a real party and a dry
+one, and the computation in the clear.
 
-It knows models and requests; it must not know links, addresses or processes.
+A step knows nothing of how fast a client wants its tokens, who chooses them, or what is prepared: that is for those who
+call it (generation, lookahead, offline phase). It must not know links, addresses or processes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from itertools import groupby
 
 import torch
 
+from puma.engine.request import Request, by_cache, join, parts, whole
 from puma.models import Cache, architecture
-from puma.models.config import Config, Decoder, Vit
+from puma.models.config import Config, Vit
 from puma.mpc.arithmetic import public, reshare
 from puma.mpc.cost import message_bytes
-from puma.mpc.fixed import ACTIVATION, RING, formatted, index_bits
-from puma.mpc.lookahead import Lookahead
+from puma.mpc.fixed import ACTIVATION, RING, formatted
 from puma.mpc.party import Party
-from puma.mpc.retrieval import Choice
-from puma.mpc.seeded import in_blocks
 from puma.mpc.share import Additive, Share
 from puma.nn import functional as F
 from puma.nn.layout import Rows
@@ -28,9 +27,6 @@ from puma.wire import prompt
 from puma.wire.messages import NEXT, Encode, Generate, Input, Spent
 
 Emit = Callable[[Share], None]
-Given = Choice | Share | prompt.Flagged  # the input of a request: tokens, pixels, tokens with secret flags
-Proceed = Callable[[], Given | bool]  # the client's word after a result: its own choice of tokens, or whether to go on
-AHEAD = 4  # steps of which the dealer multiplies masks in one walk over a parameter: the first token waits for them
 RULED_OUT = 1 << 12  # taken off a logit that has been answered: logits lie within 2^13 of each other
 
 
@@ -41,112 +37,151 @@ class Engine:
         self.party = party
         self.config = config
         self.model = architecture(config).model(config, params)
-        self._params = list(params.values())
+        self.params = list(params.values())
 
-    def generate(
-        self, one_hot: Given, job: Generate, emit: Emit, prefilled: Callable[[], None],
-        proceed: Proceed = lambda: True,
-    ) -> None:  # fmt: skip
-        """Emit each prompt's next token, as indices (prompts,), when decided; fed back without being opened.
+    def step(self, requests: Sequence[Request]) -> None:
+        """Advance each request by one: a prompt is read and gives its first result, a generation gives its next one,
+        an encoder's request all that it asked for; `due` of each then holds it.
 
-        Before each further token `proceed` is asked whether it is wanted. If the client chooses, emit logits (prompts,
-        vocabulary) instead, and feed back what `proceed` brings.
+        Rows under way share one pass, and so do prompts that are new; their next tokens are sought together. The
+        caller sets the stage: all masks of a step come from streams that start with it.
         """
-        cache = Cache(self.config.layers, job.input.lengths)
-        ranked = not (job.reveal or job.temperature)  # only which logit is the largest matters
-        token: Any = None  # shares of indices, or logits that the client chooses from
-        with self._lookahead(job) as lookahead:
-            for step in range(job.tokens):
-                if lookahead and step % AHEAD == 0:
-                    self._look_ahead(lookahead, job, range(step + 1, min(step + AHEAD, job.tokens)))
-                if lookahead:
-                    lookahead.begin(step)
-                with self.party.stage(f"step {step}"):
-                    logits = self.model(one_hot if token is None else self._fed(token), cache, ranked=ranked)
-                    with F.component("head", one_hot):
-                        token = logits if job.reveal else sample(logits, job.temperature)
-                        emit(settled(token))
-                if step == 0:
-                    prefilled()
-                word = step + 1 < job.tokens and proceed()
-                if word is False:
-                    return
-                if isinstance(word, prompt.Flagged):
-                    cache.branch(word.flags.reshape(job.beams, -1))
-                    word = word.rows
-                if isinstance(word, Choice):
-                    one_hot, token = word, None
+        for request in requests:
+            request.due = []
+        going = [r for r in requests if r.cache is not None]
+        new = [r for r in requests if r.cache is None and isinstance(r.job, Generate)]
+        passes = [self._pass(group) for group in self._together(going)]
+        passes += [self._pass(group) for group in _alike(new)]
+        self._decide([part for found in passes for part in found])
+        for group in _alike([r for r in requests if isinstance(r.job, Encode)]):
+            self._encode(group)
 
-    def _fed(self, token: Share) -> Share:
-        """One-hot rows of a token under masks of the present stage."""
+    # -- generation -----------------------------------------------------------------------------------------
+
+    def _together(self, going: Sequence[Request]) -> list[list[Request]]:
+        """What goes through one pass: all rows of single texts, joined; the branches of a beam search by themselves."""
+        groups = by_cache([r for r in going if r.beams == 1])
+        joined = []
+        for _, alike in groupby(sorted(groups, key=_reveals), key=_reveals):
+            joined.append(join(list(alike)))
+        return joined + [[r] for r in going if r.beams > 1]
+
+    def _pass(self, group: Sequence[Request]) -> list[tuple[Request, Share | Additive]]:
+        """Each request's next logits (rows, vocabulary), from one pass of the model."""
+        cache = group[0].cache
+        if cache is None:
+            cache = Cache(self.config.layers, [n for request in group for n in request.job.input.lengths])
+            start = 0
+            for request in group:
+                request.cache, request.first, start = cache, start, start + len(request.owed)
+        logits = self.model(self._read(group), cache, ranked=all(_ranked(r) for r in group))
+        counts = [len(r.owed) for r in group] if len(group) > 1 else [logits.shape[0]]
+        return list(zip(group, parts(logits, counts), strict=True))
+
+    def _read(self, group: Sequence[Request]) -> object:
+        """What the model reads: what outsiders shared, or one-hot rows of the tokens that the last step gave."""
+        given = [request.given for request in group]
+        for request in group:
+            request.given = None
+        if given[0] is not None:
+            return whole(given)
+        return self.fed(whole([request.token for request in group]))
+
+    def fed(self, token: Share) -> Share:
+        """One-hot rows of tokens under masks of the present stage."""
         with F.component("embedding", token):
             (token,) = self.party.run(reshare(token.additive()))
             return F.one_hot(token, self.config.vocab_size)
 
-    @contextmanager
-    def _lookahead(self, job: Generate) -> Iterator[Lookahead | None]:
-        """Meanwhile the dealer may make products of several steps at once, where parameters are drawn at each use and
-        it knows the masks that will be fed: not those of tokens that the client chooses."""
-        drawn = any(in_blocks(p) for p in self._params)
-        known = not job.reveal and isinstance(self.config, Decoder)
-        if not self.party.is_dealer or self.party.dry or not drawn or not known:
-            yield None
-            return
-        self.party.lookahead = Lookahead()
-        try:
-            yield self.party.lookahead
-        finally:
-            self.party.lookahead = None
+    def _decide(self, logits: Sequence[tuple[Request, Share | Additive]]) -> None:
+        """The next token of each row: as shares of an index, which are fed again, or as logits for the client."""
+        for (reveal, temperature), alike in groupby(sorted(logits, key=_chosen), key=_chosen):
+            group = list(alike)
+            rows = whole([x for _, x in group])
+            with F.component("head", rows):
+                found = settled(rows if reveal else sample(rows, temperature))
+            for (request, _), due in zip(group, parts(found, [x.shape[0] for _, x in group]), strict=True):
+                request.due, request.token = [due], None if reveal else due
+                request.owed = [owed - 1 for owed in request.owed]
 
-    def _look_ahead(self, lookahead: Lookahead, job: Generate, steps: range) -> None:
-        """Note the masks that the dealer will multiply with parameters in these steps."""
-        prompts = job.input.lengths
-        for step in steps:
-            blank = self.party.nothing((len(prompts),))
-            token = Share(self.party, blank, blank, index_bits(self.config.vocab_size), 0)
-            with lookahead.looking_ahead(step), self.party.silent(), self.party.stage(f"step {step}"):
-                self.model(
-                    self._fed(token), Cache.foreseen(self.config.layers, prompts, step), ranked=not job.temperature
-                )
+    # -- encoders -------------------------------------------------------------------------------------------
 
-    def encode(self, one_hot: Given, job: Encode, emit: Emit) -> None:
-        """Emit hidden states (all tokens, d), their sums over each prompt (prompts, d), logits (prompts, labels) or
-        (tokens, labels), the likeliest tokens (rows,), then the next ones, or logits of every next token (tokens, V).
+    def _encode(self, group: Sequence[Request]) -> None:
+        """Hidden states (tokens, d), their sums over each prompt (prompts, d), logits (prompts, labels) or (tokens,
+        labels), the likeliest tokens (rows,), then the next ones, or logits of every next token (tokens, V).
         """
-        lengths = job.input.lengths
-        if job.output == NEXT:
-            emit(settled(self.model.every(one_hot, Cache(self.config.layers, lengths))))
-            return
-        if architecture(self.config).family == "causal":
-            hidden = self.model.hidden(one_hot, Cache(self.config.layers, lengths))
-        elif isinstance(one_hot, prompt.Flagged):
-            padding, one_hot = one_hot.flags, one_hot.rows
-            hidden = self.model(one_hot, None, lengths, padding)
-            if job.output == "pooled":
-                hidden = F.mul(hidden, (F.times(padding, -1) + 1).unsqueeze(-1))
-        else:
-            hidden = self.model(one_hot, job.input.types, lengths)
+        job, given = group[0].job, whole([request.given for request in group])
+        assert isinstance(job, Encode)
+        lengths = [n for request in group for n in request.job.input.lengths]
+        hidden = self._states(group, given, lengths)
         if job.output == "tokens":
-            self._predict(hidden, job, emit)
+            self._predict(hidden, group)
             return
-        if job.output == "hidden":
-            result = hidden
-        elif job.output == "pooled":
+        if job.output == "pooled":
             result = Rows(lengths).sum(hidden)
         else:
-            result = self.model.classify(hidden, lengths)
-        with F.component("head", one_hot):
-            emit(settled(result))
-
-    def _predict(self, hidden: Share | Additive, job: Encode, emit: Emit) -> None:
-        """Emit the most likely token of each row, rule it out, and so on."""
-        logits = self.model.predict(hidden, job.rows)
+            result = self.model.classify(hidden, lengths) if job.output == "logits" else hidden
+        each = result.shape[0] != len(lengths) or job.output in ("hidden", NEXT)
+        counts = [r.job.input.tokens if each else len(r.job.input.lengths) for r in group]
         with F.component("head", hidden):
-            for i in range(job.top):
+            for request, due in zip(group, parts(settled(result), counts), strict=True):
+                request.due, request.owed = [due], [0]
+
+    def _states(self, group: Sequence[Request], given: object, lengths: list[int]) -> Share | Additive:
+        """The last hidden states of all tokens, or, if the next ones are asked for, their logits."""
+        job = group[0].job
+        if architecture(self.config).family == "causal":
+            run = self.model.every if isinstance(job, Encode) and job.output == NEXT else self.model.hidden
+            return run(given, Cache(self.config.layers, lengths))
+        if isinstance(given, prompt.Flagged):
+            hidden = self.model(given.rows, None, lengths, given.flags)
+            if isinstance(job, Encode) and job.output == "pooled":
+                hidden = F.mul(hidden, (F.times(given.flags, -1) + 1).unsqueeze(-1))
+            return hidden
+        types = [t for request in group for t in request.job.input.types or [0] * request.job.input.tokens]
+        return self.model(given, types if any(request.job.input.types for request in group) else [], lengths)
+
+    def _predict(self, hidden: Share | Additive, group: Sequence[Request]) -> None:
+        """The most likely token of each row; then it is ruled out, and so on."""
+        jobs, rows, start = [r.job for r in group if isinstance(r.job, Encode)], list[int](), 0
+        for job in jobs:
+            rows += [start + row for row in job.rows]
+            start += job.input.tokens
+        logits, top = self.model.predict(hidden, rows), jobs[0].top
+        with F.component("head", hidden):
+            for i in range(top):
                 token = F.argmax(logits)
-                emit(settled(token))
-                if i + 1 < job.top:
+                for request, due in zip(group, parts(settled(token), [len(job.rows) for job in jobs]), strict=True):
+                    request.due.append(due)
+                    request.owed = [0]
+                if i + 1 < top:
                     logits = logits - F.times(F.one_hot(token, self.config.vocab_size), RULED_OUT)
+
+
+def _alike(requests: Sequence[Request]) -> list[list[Request]]:
+    """New requests that one pass can compute."""
+    groups: dict[tuple[object, ...], list[Request]] = {}
+    for request in requests:
+        job = request.job
+        key = (job.output, job.top) if isinstance(job, Encode) else (job.beams > 1 and id(request),)
+        groups.setdefault((*key, type(request.given), job.input.padded), []).append(request)
+    return list(groups.values())
+
+
+def _chosen(found: tuple[Request, object]) -> tuple[bool, float]:
+    """Who chooses the token, and how; what is chosen alike is chosen together."""
+    job = found[0].job
+    assert isinstance(job, Generate)
+    return job.reveal, job.temperature
+
+
+def _reveals(group: Sequence[Request]) -> bool:
+    return _chosen((group[0], None))[0]
+
+
+def _ranked(request: Request) -> bool:
+    """Whether only matters which logit is the largest."""
+    return not any(_chosen((request, None)))
 
 
 def answered(party: Party, share: Share) -> None:
@@ -168,11 +203,6 @@ def selftest(party: Party) -> Share:
 
 
 SELFTEST = (-300.0 / 2, -1.0, 0.0, 0.5, 1.0, 100.0)
-
-
-def hidden_flags(job: Generate, step: int) -> int:
-    """How many ones and zeros come with the tokens of beams that are fed in this step, from 1 on."""
-    return job.beams**2 * step if job.beams > 1 else 0
 
 
 def patch_rows(config: Vit, job: Input) -> int:

@@ -1,18 +1,19 @@
 """Keys and values of earlier tokens, so that a new token costs one position and not the whole prefix.
 
-It holds whatever the model appends, tensors or shares, and knows which places hold tokens of which prompt.
+It holds whatever the model appends, tensors or shares, and knows which places hold tokens of which prompt. Between two
+passes prompts may join it or leave it; whose they are it must not know.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
 from puma.errors import UsageError
 from puma.nn import functional as F
-from puma.nn.layout import Rows, placed
+from puma.nn.layout import placed
 from puma.nn.modules import Layout, Value, hiding
 
 
@@ -29,6 +30,17 @@ class LayerCache:
         self.v = v if self.v is None else F.cat([self.v, v], 2)
         return self.k, self.v
 
+    def join(self, other: LayerCache, lacks: tuple[int, int]) -> None:
+        """Add another's prompts below; zeros that everybody knows go before what is shorter, by `lacks` columns."""
+        self.k, self.v = (
+            F.cat([led(mine, lacks[0]), led(theirs, lacks[1])], 0)
+            for mine, theirs in ((self.k, other.k), (self.v, other.v))
+        )
+
+    def keep(self, prompts: torch.Tensor, first: int) -> None:
+        """Only these prompts from now on, and the columns from the first one that any of them fills."""
+        self.k, self.v = (x[prompts][:, :, first:] for x in (self.k, self.v))
+
 
 class Blank(LayerCache):
     """A layer's cache as it will lie once `length` positions are held, for those who only ask how: zeros."""
@@ -39,10 +51,24 @@ class Blank(LayerCache):
 
     def append(self, k: Value, v: Value) -> tuple[Value, Value]:
         """The new positions behind as many zeros."""
-        return k.apply(self._behind), v.apply(self._behind)
+        return led(k, self.length), led(v, self.length)
 
-    def _behind(self, new: torch.Tensor) -> torch.Tensor:
-        return torch.cat([new.new_zeros(*new.shape[:2], self.length, new.shape[3]), new], 2)
+
+class Memory(Protocol):
+    """What an encoder made of the prompts, for the decoder that reads it."""
+
+    @property
+    def own(self) -> Cache:
+        """Of the decoder's tokens."""
+        ...
+
+    def joined(self, other: Any) -> Any:
+        """With the prompts of another below."""
+        ...
+
+    def kept(self, prompts: torch.Tensor) -> Any:
+        """With these prompts alone."""
+        ...
 
 
 class Cache:
@@ -53,7 +79,7 @@ class Cache:
 
     def __init__(self, layers: int, lengths: Sequence[int] | None = None) -> None:
         self.layers: list[LayerCache] = [LayerCache() for _ in range(layers)]
-        self.memory: Any = None  # what an encoder made of the prompts, for models that have one
+        self.memory: Memory | None = None  # for models that have an encoder
         self._lengths = lengths
         self._hidden: Value = None  # columns from the rows that come next
         self._columns: torch.Tensor | None = None  # positions of the columns, since there are branches
@@ -83,10 +109,50 @@ class Cache:
         belongs to another text, and 0 elsewhere. It may be secret: every token is computed once and stays where it is,
         and nobody learns whose it was.
         """
-        own = self if self.memory is None else self.memory.own
+        own = self._own
         if len(own.held) != 1:
             raise UsageError(f"{len(own.held)} prompts cannot branch", "ask for one at a time")
         own._hidden = hidden
+
+    @property
+    def _own(self) -> Cache:
+        """Where the tokens lie that are generated."""
+        return self if self.memory is None else self.memory.own
+
+    @property
+    def prompts(self) -> int:
+        """How many prompts it holds; each gets one row in the next pass, unless there are branches."""
+        return len(self.held)
+
+    @property
+    def branched(self) -> bool:
+        """Whether the rows of the next pass are branches of one prompt: others cannot join them."""
+        return self._own._hidden is not None or self._own._columns is not None
+
+    def join(self, other: Cache) -> None:
+        """Add the prompts of another cache of the same model below those of this one; the other is used up."""
+        if self.branched or other.branched or self.length == 0 or other.length == 0:
+            raise UsageError("only prompts that are under way can be joined, one text of each", "run each alone first")
+        if self.memory is not None and other.memory is not None:
+            self.memory = self.memory.joined(other.memory)
+        else:
+            longest = max(self.length, other.length)
+            lacks = longest - self.length, longest - other.length
+            for mine, theirs in zip(self.layers, other.layers, strict=True):
+                mine.join(theirs, lacks)
+        self.held = torch.cat(evened(self.held, other.held))
+
+    def keep(self, prompts: Sequence[int]) -> None:
+        """Hold these prompts only, from now on in this order; columns that none of them fills go, too."""
+        chosen = torch.tensor(list(prompts), dtype=torch.int64)
+        held = self.held[chosen]
+        first = int(held.any(0).to(torch.int8).argmax())
+        if self.memory is not None:
+            self.memory = self.memory.kept(chosen)
+        else:
+            for layer in self.layers:
+                layer.keep(chosen, first)
+        self.held = held[:, first:]
 
     def _branched(self, rows: int) -> Layout:
         before, hidden = self._columns, self._hidden
@@ -98,10 +164,26 @@ class Cache:
         return layout
 
     @classmethod
-    def foreseen(cls, layers: int, lengths: Sequence[int], steps: int) -> Cache:
-        """As it will lie after so many steps of generation, without what it will hold."""
-        cache = cls(layers, lengths)
-        real = Rows(lengths).real
-        cache.held = torch.cat([real, torch.ones(len(real), steps - 1, dtype=torch.bool)], 1)
+    def blank(cls, layers: int, held: torch.Tensor) -> Cache:
+        """As it will lie once these columns are held, for those who only ask how."""
+        cache = cls(layers)
+        cache.held = held
         cache.layers = [Blank(cache.length) for _ in range(layers)]
         return cache
+
+
+def led(x: Value, columns: int) -> Value:
+    """Keys or values (prompts, heads, length, size) behind so many columns of zeros."""
+
+    def lead(t: torch.Tensor) -> torch.Tensor:
+        return torch.cat([t.new_zeros(*t.shape[:2], columns, t.shape[3]), t], 2)
+
+    if not columns:
+        return x
+    return lead(x) if isinstance(x, torch.Tensor) else x.apply(lead)
+
+
+def evened(*held: torch.Tensor) -> list[torch.Tensor]:
+    """The same columns (prompts, length), all ending together; nothing is held before what is shorter."""
+    longest = max(h.shape[1] for h in held)
+    return [torch.cat([h.new_zeros(len(h), longest - h.shape[1]), h], 1) for h in held]

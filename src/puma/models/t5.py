@@ -27,12 +27,33 @@ READERS = {
 
 
 class Memory(NamedTuple):
-    """What the decoder reads of the prompts: states (rows, hidden_size), how they lie, and keys and values of both."""
+    """What the decoder reads of the prompts: states (rows, hidden_size), which only the first pass reads, how they lie,
+    and keys and values of both."""
 
     states: Value
     rows: nn.Rows
     own: Cache
     cross: list[LayerCache]
+
+    def joined(self, other: Memory) -> Memory:
+        """With the prompts of another below."""
+        self.own.join(other.own)
+        cross = [_crossing(F.cat([a.k, b.k], 0), F.cat([a.v, b.v], 0)) for a, b in zip(self.cross, other.cross)]
+        return Memory(None, nn.Rows([*self.rows.lengths, *other.rows.lengths]), self.own, cross)
+
+    def kept(self, prompts: torch.Tensor) -> Memory:
+        """With these prompts alone."""
+        self.own.keep(prompts.tolist())
+        starts, lengths = self.rows.starts, self.rows.lengths
+        rows = torch.cat([torch.arange(lengths[i]) + starts[i] for i in prompts.tolist()])
+        cross = [_crossing(c.k[rows], c.v[rows]) for c in self.cross]
+        return Memory(None, nn.Rows([lengths[i] for i in prompts.tolist()]), self.own, cross)
+
+
+def _crossing(k: Value, v: Value) -> LayerCache:
+    cache = LayerCache()
+    cache.k, cache.v = k, v
+    return cache
 
 
 class Positions(nn.Module):
@@ -123,11 +144,12 @@ class Model(nn.Module):
         cache = cache or Cache(self.config.layers)
         if cache.memory is None:
             cache.memory = self._read(one_hot, cache)
-            starts = torch.full((len(cache.memory.rows.lengths),), self.config.start)
+            starts = torch.full((cache.prompts,), self.config.start)
             x = self.shared.weight[starts]
         else:
             x = self._embedded(one_hot)
-        memory: Memory = cache.memory
+        memory = cache.memory
+        assert isinstance(memory, Memory)
         h = self.decoder(x, memory.own.advance(x.shape[0]), memory.own.layers, memory)
         with F.component("head", h):
             return F.linear(h, (self.lm_head or self.shared).weight)

@@ -93,22 +93,27 @@ def check_length(config: Config, prompt: int, tokens: int = 1) -> None:
         )
 
 
-def check_batch(config: Config, lengths: Sequence[int], tokens: int = 1) -> None:
-    """Refuse prompts of which one does not fit into the context, or several together into the parties' memory."""
+def check_batch(config: Config, lengths: Sequence[int], tokens: int | Sequence[int] = 1) -> None:
+    """Refuse prompts of which one does not fit into the context, or several together into the parties' memory.
+
+    `tokens` are the new ones of each, or of all alike.
+    """
     if not lengths:
         raise InputError("there is no prompt", "pass at least one")
-    for length in lengths:
-        check_length(config, length, tokens)
+    each = [tokens] * len(lengths) if isinstance(tokens, int) else tokens
+    for length, new in zip(lengths, each, strict=True):
+        check_length(config, length, new)
     prompts, longest = len(lengths), max(lengths)
     if prompts == 1:
         return
     if prompts > MAX_PROMPTS:
         raise InputError(f"{prompts} prompts are more than {MAX_PROMPTS}", "send them in several requests")
-    inner, scores = (longest + tokens - 1) * widest(config), config.heads * longest**2
+    whole = max(length + new for length, new in zip(lengths, each, strict=True)) - 1
+    inner, scores = whole * widest(config), config.heads * longest**2
     elements = prompts * max(inner, scores, config.vocab_size)
     if elements > MAX_ELEMENTS:
         raise InputError(
-            f"{prompts} prompts of up to {longest} tokens, and {tokens} new ones each, make tensors of {elements:,} "
+            f"{prompts} prompts of up to {longest} tokens, and {max(each)} new ones each, make tensors of {elements:,} "
             f"numbers, more than {MAX_ELEMENTS:,}",
             "send fewer or shorter prompts in one request",
         )

@@ -188,6 +188,10 @@ class ClearSum(Additive):
         assert part is self.part, "words and truth change together"
         return self._with(part, self.truth, bits, frac)
 
+    def joined(self, others: Sequence[ClearSum]) -> ClearSum:  # type: ignore[override]
+        every = [self, *others]
+        return self._with(torch.cat([x.part for x in every]), torch.cat([x.truth for x in every]))
+
     def apply(self, function: Callable[[Tensor], Tensor]) -> ClearSum:
         return self._with(function(self.part), function(self.truth))
 
@@ -229,6 +233,14 @@ class ClearChoice(Secret):
     def shape(self) -> torch.Size:
         """That of the one-hot rows it stands for."""
         return torch.Size((len(self.ids), self.size))
+
+    def __getitem__(self, rows: slice) -> ClearChoice:
+        """Some of the rows."""
+        return ClearChoice(self.party, self.ids[rows], self.size, self.bits)
+
+    def joined(self, others: Sequence[ClearChoice]) -> ClearChoice:
+        """With the rows of others below."""
+        return ClearChoice(self.party, torch.cat([c.ids for c in (self, *others)]), self.size, self.bits)
 
 
 def _parted(words: Tensor, truth: Tensor, frac: int) -> int:

@@ -8,6 +8,8 @@ table row instead of two words, and the parties need no one-hot vector. This fil
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -18,7 +20,7 @@ from puma.mpc.clear_forms import in_clear
 from puma.mpc.cost import Cost, Size, declares
 from puma.mpc.party import DEALER, FIRST, Party, Protocol
 from puma.mpc.seeded import accumulate, in_blocks
-from puma.mpc.share import Additive, Secret, Share
+from puma.mpc.share import Additive, Secret, Share, cat
 
 COMPONENTS = 3  # m, l1 and l2, in this order
 
@@ -44,6 +46,16 @@ class Choice(Secret):
     def shape(self) -> torch.Size:
         """That of the one-hot rows it stands for: (n, size)."""
         return torch.Size((self.bits[0].shape[0], self.size))
+
+    def __getitem__(self, rows: slice) -> Choice:
+        """Some of the rows."""
+        return Choice(self.party, (self.bits[0][rows], self.bits[1][rows]), self.signs[rows], self.size)
+
+    def joined(self, others: Sequence[Choice]) -> Choice:
+        """With the rows of others, chosen from the same table, below."""
+        every = [self, *others]
+        a, b = (torch.cat([choice.bits[i] for choice in every]) for i in (0, 1))
+        return Choice(self.party, (a, b), cat([choice.signs for choice in every], 0), self.size)
 
 
 def _sums(choice: Choice, table: Share) -> list[Tensor]:

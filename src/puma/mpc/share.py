@@ -199,6 +199,13 @@ class Additive(Tensorial):
         bits = self.bits if bits is None else bits
         return Additive(self.party, part, bits, self.frac if frac is None else frac, self.dealt)
 
+    def joined(self, others: Sequence[Additive]) -> Additive:
+        """With the rows of others, of the same format, below."""
+        every = [self, *others]
+        if any((x.bits, x.frac, x.dealt) != (self.bits, self.frac, self.dealt) for x in others):
+            raise ValueError("only products of one ring and fraction can be joined")
+        return self.like(torch.cat([x.part for x in every]))
+
     def apply(self, function: Callable[[Tensor], Tensor]) -> Additive:
         return self.like(function(self.part))
 

@@ -11,7 +11,7 @@ import os
 import resource
 import time
 import traceback
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import count
@@ -22,7 +22,10 @@ import torch
 from puma import kernels
 from puma.engine import offline_phase as ahead
 from puma.engine.admission import OWNER, Allowed, admit
-from puma.engine.engine import Emit, Engine, Given, answered, hidden_flags, patch_rows, selftest, spent
+from puma.engine.engine import Emit, Engine, answered, patch_rows, selftest, spent
+from puma.engine.generation import Turn, hidden_flags, nothing, on, run
+from puma.engine.request import Given, Request
+from puma.engine.turns import admit_word
 from puma.errors import PreprocessingError, ProtocolError, PumaError, StoreError
 from puma.models.config import Vit
 from puma.mpc.party import Party
@@ -215,10 +218,10 @@ class Server:
         self._prepared.add(order.id)
         self._told(order)
         job = order.request.input
-        nothing = torch.zeros(self._payload_bytes(job), dtype=torch.uint8)
+        blank = torch.zeros(self._payload_bytes(job), dtype=torch.uint8)
         with ahead.rehearsal(self.party, preprocessing_store, self._sharing, order) as writer:
             keep = partial(ahead.keep_output, writer) if self.party.is_dealer else _drop
-            self._run(order.request, self._prompt(job, nothing), keep, _nothing)
+            self._run(order.request, self._prompt(job, blank), keep, nothing)
         return writer.size
 
     def _take(self, identity: bytes) -> msg.Taken:
@@ -239,24 +242,30 @@ class Server:
         return msg.Taken("")
 
     def _run(self, request: Inference, prompt: Given, emit: Emit, prefilled: Callable[[], None]) -> None:
-        if isinstance(request, msg.Generate):
-            proceed = partial(self._proceed, request, count(1)) if request.paced else _always
-            self._ready().generate(prompt, request, emit, prefilled, proceed)
-        else:
-            self._ready().encode(prompt, request, emit)
+        word = on
+        if isinstance(request, msg.Generate) and request.paced:
+            word = partial(self._turn, request, count(1))
+        run(self._ready(), request, prompt, emit, prefilled, word)
 
-    def _proceed(self, request: msg.Generate, steps: Iterator[int]) -> Given | bool:
-        """The client's word after a result: its own choice of the next tokens, or whether to go on."""
+    def _turn(self, request: msg.Generate, steps: Iterator[int], requests: Sequence[Request]) -> Turn:
+        """The client's word after a result: whether to go on, who leaves, what it chose, who joins."""
         word = self._heard()
         if not isinstance(word, msg.Pace):
             raise ProtocolError(f"a {type(word).__name__.lower()} came between two steps", "say whether to go on")
         self._told(word)
-        if not (word.more and request.reveal):
-            return word.more
-        flags, fed = hidden_flags(request, next(steps)), len(request.input.lengths) * request.beams
-        if word.input is None or word.input.lengths != [1] * fed or word.input.padded != bool(flags):
-            raise ProtocolError("the client chose no next tokens", "send one for each prompt or beam")
-        return self._prompt(word.input, self._payload(word.input, flags), flags)
+        if not word.more:
+            return Turn(more=False)
+        flags = hidden_flags(request, next(steps))
+        admit_word(self._ready().config, self.party.approximation, requests, word, flags, self._allowed())
+        given = None
+        if word.input is not None:
+            given = self._prompt(word.input, self._payload(word.input, flags), flags)
+        joining = [Request.of(job, self._prompt(job.input, self._payload(job.input))) for job in word.join]
+        self._joined(word.join)
+        return Turn(True, word.leave, given, joining)
+
+    def _joined(self, jobs: Sequence[msg.Generate]) -> None:
+        """These requests have joined one that is under way."""
 
     def _prompt(self, job: msg.Input, payload: torch.Tensor, flags: int = 0) -> Given:
         config, input_share = self._ready().config, InputShare(job.masks, job.choices, payload)
@@ -292,15 +301,6 @@ class Server:
 
 def _drop(share: Share) -> None:
     """An output of a rehearsal means nothing."""
-
-
-def _nothing() -> None:
-    """Nobody waits for a rehearsal."""
-
-
-def _always() -> bool:
-    """As many tokens as were asked for."""
-    return True
 
 
 def failed(rank: int, error: Exception) -> msg.Failed:

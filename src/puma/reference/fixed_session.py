@@ -17,6 +17,7 @@ from puma.client.cost import Cost
 from puma.client.places import by_place, places
 from puma.engine.admission import OWNER, admit
 from puma.engine.engine import Engine
+from puma.engine.generation import run
 from puma.models.config import Config, Vit
 from puma.mpc.clear import Clear, ClearChoice, ClearParty, Note, held
 from puma.mpc.fixed import ACTIVATION, RESIDUAL_RING, RING
@@ -58,7 +59,7 @@ class FixedSession:
         def emit(share: Share) -> None:
             steps.append([int(i) % (1 << share.bits) for i in share.m])
 
-        self.engine.generate(self._rows(prompts), job, emit, lambda: None)  # type: ignore[arg-type]
+        run(self.engine, job, self._rows(prompts), emit)  # type: ignore[arg-type]
         yield from steps
 
     def encode(
@@ -88,7 +89,7 @@ class FixedSession:
             found.append(share)
 
         given = self._pixels(prompts) if isinstance(self.config, Vit) else self._rows(prompts)
-        self.engine.encode(given, job, emit)  # type: ignore[arg-type]
+        run(self.engine, job, given, emit)  # type: ignore[arg-type]
         return found
 
     def _input(self, prompts: Sequence[Sequence[int]], types: Sequence[Sequence[int]] = ()) -> Input:

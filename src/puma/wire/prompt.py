@@ -20,7 +20,7 @@ from puma.mpc.cost import message_bytes
 from puma.mpc.fixed import RESIDUAL_RING
 from puma.mpc.party import DEALER, Party
 from puma.mpc.retrieval import COMPONENTS, Choice, choice_bytes
-from puma.mpc.share import Share
+from puma.mpc.share import Share, cat
 
 RING = RESIDUAL_RING  # retrieved rows stay in the residual's ring
 FLAG_RING = fixed.RING
@@ -60,6 +60,11 @@ class Flagged:
 
     rows: Choice
     flags: Share
+
+    def joined(self, others: Sequence[Flagged]) -> Flagged:
+        """With the tokens of others below."""
+        flags = cat([self.flags, *(other.flags for other in others)], 0)
+        return Flagged(self.rows.joined([other.rows for other in others]), flags)
 
 
 def payload_bytes(rank: int, tokens: int, vocabulary: int, flags: int = 0) -> int:

@@ -1,0 +1,126 @@
+"""Requests in steps until nothing is owed any more: the client's word between two steps, and what it lets happen.
+
+Everything here is public and the same at all parties: lengths, rows that leave, prompts that join. How a step computes,
+and how words come from a client, it must not know.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import count
+
+from puma.engine.engine import Emit, Engine
+from puma.engine.lookahead import Ahead
+from puma.engine.request import Given, Request, finished, leave, whole
+from puma.errors import ProtocolError
+from puma.nn import functional as F
+from puma.wire import prompt
+from puma.wire.messages import Encode, Generate
+
+
+@dataclass(frozen=True)
+class Turn:
+    """The client's word after a result: whether to go on, which rows leave first, its own choice of the tokens of those
+    that stay, and prompts that join them."""
+
+    more: bool = True
+    leave: Sequence[int] = ()
+    given: Given | None = None
+    join: Request | None = None
+
+
+Word = Callable[[Sequence[Request]], Turn]
+
+
+def on(_: Sequence[Request]) -> Turn:
+    """As many tokens as were asked for, whatever they are."""
+    return Turn()
+
+
+def nothing() -> None:
+    """Nobody waits for the first result."""
+
+
+def run(
+    engine: Engine, job: Generate | Encode, given: Given, emit: Emit, prefilled: Callable[[], None] = nothing,
+    word: Word = on,
+) -> None:  # fmt: skip
+    """A request from its input on: emit its results as they are decided; see `generate` for the others."""
+    request = Request.of(job, given)
+    if isinstance(job, Generate):
+        generate(engine, request, emit, prefilled, word)
+        return
+    engine.step([request])
+    with F.component("head", request.due[0]):
+        for due in request.due:
+            emit(due)
+
+
+def generate(
+    engine: Engine, request: Request, emit: Emit, prefilled: Callable[[], None] = nothing, word: Word = on
+) -> None:
+    """Emit after each step one result for all rows: their next tokens, as indices (rows,), which are fed back without
+    being opened; or, if the client chooses, logits (rows, vocabulary).
+
+    Rows that have got all they are owed leave. Before each further step `word` is asked what the client wants.
+    """
+    requests, ahead = [request], Ahead(engine)
+    try:
+        for number in count():
+            ahead.begin(number, requests)
+            # Each step has streams of its own and each number comes once, whoever joins or leaves: no mask serves
+            # twice.
+            with engine.party.stage(f"step {number}"):
+                engine.step(requests)
+            _emit(requests, emit)
+            if number == 0:
+                prefilled()
+            requests = leave(requests, finished(requests))
+            if not requests:
+                return
+            turn = word(requests)
+            if not turn.more:
+                return
+            requests = _next(requests, turn)
+    finally:
+        ahead.end()
+
+
+def _emit(requests: Sequence[Request], emit: Emit) -> None:
+    due = whole([share for request in requests for share in request.due])
+    with F.component("head", due):
+        emit(due)
+
+
+def _next(requests: Sequence[Request], turn: Turn) -> list[Request]:
+    """The requests of the next step, each with what it reads."""
+    staying = leave(requests, turn.leave)
+    if turn.given is not None:
+        _feed(staying, turn.given)
+    if turn.join is not None:
+        staying.append(turn.join)
+    if not staying:
+        raise ProtocolError("a request goes on without rows", "say that it is over")
+    return staying
+
+
+def _feed(requests: Sequence[Request], given: Given) -> None:
+    """Give the requests the tokens that the client has chosen for their rows."""
+    if isinstance(given, prompt.Flagged):
+        (request,) = requests
+        assert request.cache is not None
+        request.cache.branch(given.flags.reshape(request.beams, -1))
+        request.given = given.rows
+    elif len(requests) == 1:
+        requests[0].given = given
+    else:
+        start = 0
+        for request in requests:
+            request.given = given[start : start + len(request.owed)]  # type: ignore[index]
+            start += len(request.owed)
+
+
+def hidden_flags(job: Generate, step: int) -> int:
+    """How many ones and zeros come with the tokens of beams that are fed in this step, from 1 on."""
+    return job.beams**2 * step if job.beams > 1 else 0

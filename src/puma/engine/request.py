@@ -1,0 +1,148 @@
+"""A request under way at one party: what its next step reads, what it holds, and what its asker is still owed.
+
+Several requests go through steps together as rows of joined caches; rows come and go between two steps. This file must
+not know how a step computes, nor who asked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from puma.errors import ProtocolError
+from puma.models.cache import Cache
+from puma.mpc.retrieval import Choice
+from puma.mpc.share import Share
+from puma.nn import functional as F
+from puma.wire import prompt
+from puma.wire.messages import Encode, Generate
+
+Given = Choice | Share | prompt.Flagged  # what an outsider shares: tokens, pixels, tokens with secret flags
+
+
+@dataclass
+class Request:
+    """One request at one party; of a generation the rows are its prompts, or what is left of them.
+
+    `given` is what an outsider shared for the next step, if anything; `token` the indices (rows,) that the last step
+    gave and nobody opened. `due` are the results of the last step, for the asker.
+    """
+
+    job: Generate | Encode
+    given: Given | None
+    owed: list[int]  # results that each row is still to get
+    asked: list[tuple[int, int]]  # of each row the tokens of its prompt, and the new ones that were asked for
+    cache: Cache | None = None  # of these rows and perhaps others'
+    first: int = 0  # where in the cache these rows begin
+    token: Share | None = None
+    due: list[Share] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, job: Generate | Encode, given: Given) -> Request:
+        """A request that has just come."""
+        asked = sizes(job)
+        return cls(job, given, [new for _, new in asked] if isinstance(job, Generate) else [1], asked)
+
+    @property
+    def rows(self) -> range:
+        """Where in the cache these rows lie."""
+        return range(self.first, self.first + len(self.owed))
+
+    @property
+    def beams(self) -> int:
+        """How many texts continue its one prompt; 1 for all others."""
+        return self.job.beams if isinstance(self.job, Generate) else 1
+
+
+def sizes(job: Generate | Encode) -> list[tuple[int, int]]:
+    """Of each prompt its tokens, and how many new ones are asked for."""
+    lengths = job.input.lengths
+    new = (job.each or [job.tokens] * len(lengths)) if isinstance(job, Generate) else [0] * len(lengths)
+    return list(zip(lengths, new, strict=True))
+
+
+def by_cache(requests: Sequence[Request]) -> list[list[Request]]:
+    """Requests under way, those of a common cache together and in its order."""
+    groups: dict[int, list[Request]] = {}
+    for request in requests:
+        if request.cache is not None:
+            groups.setdefault(id(request.cache), []).append(request)
+    return [sorted(group, key=lambda request: request.first) for group in groups.values()]
+
+
+def join(groups: Sequence[Sequence[Request]]) -> list[Request]:
+    """Let requests of several caches share the first one, in this order."""
+    (head, *others), joined = groups, [*groups[0]]
+    for group in others:
+        cache, extra = head[0].cache, group[0].cache
+        assert cache is not None and extra is not None
+        start = cache.prompts
+        cache.join(extra)
+        for request in group:
+            request.cache, request.first = cache, start + request.first
+        joined += group
+    return joined
+
+
+def leave(requests: Sequence[Request], rows: Sequence[int]) -> list[Request]:
+    """The requests without these rows, which count through all of them in order; ProtocolError for rows that are not
+    there or come twice. Requests that have lost their last row are gone.
+    """
+    check_rows(requests, rows)
+    if not rows:
+        return list(requests)
+    gone, kept = set(rows), dict[int, list[int]]()
+    start = 0
+    for request in requests:
+        kept[id(request)] = [i for i in range(len(request.owed)) if start + i not in gone]
+        start += len(request.owed)
+    for group in by_cache(requests):
+        _keep(group, [kept[id(request)] for request in group])
+    return [request for request in requests if request.owed]
+
+
+def check_rows(requests: Sequence[Request], rows: Sequence[int]) -> int:
+    """How many rows stay; ProtocolError for rows that are not there or come twice."""
+    total = sum(len(request.owed) for request in requests)
+    if len(set(rows)) != len(rows) or not all(0 <= row < total for row in rows):
+        raise ProtocolError(f"rows {list(rows)} of {total} cannot leave", "name each row that leaves once")
+    return total - len(rows)
+
+
+def _keep(group: Sequence[Request], kept: Sequence[list[int]]) -> None:
+    """Of each request of one cache only these rows."""
+    cache, remaining = group[0].cache, [r.first + i for r, mine in zip(group, kept, strict=True) for i in mine]
+    assert cache is not None
+    if remaining and len(remaining) < cache.prompts:
+        cache.keep(remaining)
+    start = 0
+    for request, mine in zip(group, kept, strict=True):
+        if request.token is not None and len(mine) < len(request.owed):
+            request.token = request.token[mine]
+        request.owed, request.asked = [request.owed[i] for i in mine], [request.asked[i] for i in mine]
+        request.first = start
+        start += len(mine)
+
+
+def finished(requests: Sequence[Request]) -> list[int]:
+    """The rows that are owed nothing more, counted through all requests."""
+    return [row for row, owed in enumerate(owed for request in requests for owed in request.owed) if owed == 0]
+
+
+def parts(x: Any, counts: Sequence[int]) -> Iterator[Any]:
+    """So many rows of x at a time."""
+    if len(counts) == 1:
+        yield x
+        return
+    start = 0
+    for count in counts:
+        yield x[start : start + count]
+        start += count
+
+
+def whole(rows: Sequence[Any]) -> Any:
+    """Rows of several requests below each other: outsiders' choices, or what a model gives."""
+    if len(rows) == 1:
+        return rows[0]
+    return rows[0].joined(rows[1:]) if hasattr(rows[0], "joined") else F.cat(rows, 0)

@@ -1,0 +1,72 @@
+"""Prompts that join others under way, or leave them, get the logits that each gets alone."""
+
+from __future__ import annotations
+
+from itertools import chain
+from pathlib import Path
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from puma.errors import UsageError
+from puma.models import Cache
+from tests.models import zoo
+from tests.models.plain import one_hot, open_model
+
+PROMPTS = [[2, 5, 7], [3], [4, 9, 6, 11, 8, 1, 2, 7], [5, 1]]
+
+
+@pytest.mark.parametrize("name", ["t5", "mistral", "gemma2", "gemma3", "neox", "opt"])
+def test_who_joins_and_who_leaves(name: str, tmp_path: Path) -> None:
+    """Short ones join long ones and the other way round; after each change all that are left take two tokens."""
+    checkpoint, model = open_model(zoo.write(tmp_path, name))
+    layers, token = checkpoint.config.layers, 3
+    alone = [Cache(layers) for _ in PROMPTS]
+
+    def read(prompts: list[int]) -> Cache:
+        cache = Cache(layers, [len(PROMPTS[i]) for i in prompts])
+        ids = [PROMPTS[i] for i in prompts]
+        found = model(one_hot([*chain(*ids)], zoo.VOCABULARY), cache)
+        each = [model(one_hot(mine, zoo.VOCABULARY), alone[i]) for i, mine in zip(prompts, ids, strict=True)]
+        assert_close(found, torch.cat(each), atol=1e-5, rtol=0)
+        return cache
+
+    def go_on(cache: Cache, prompts: list[int]) -> None:
+        nonlocal token
+        for _ in range(2):
+            token += 1
+            found = model(one_hot([token + i for i in prompts], zoo.VOCABULARY), cache)
+            each = [model(one_hot([token + i], zoo.VOCABULARY), alone[i]) for i in prompts]
+            assert_close(found, torch.cat(each), atol=1e-5, rtol=0)
+        assert cache.prompts == len(prompts)
+
+    cache = read([0, 1])
+    go_on(cache, [0, 1])
+    cache.join(read([2]))
+    go_on(cache, [0, 1, 2])
+    cache.keep([0, 1])
+    go_on(cache, [0, 1])
+    cache.join(read([3]))
+    cache.keep([2, 1])
+    go_on(cache, [3, 1])
+
+
+def test_columns_that_nobody_fills_go(tmp_path: Path) -> None:
+    checkpoint, model = open_model(zoo.write(tmp_path, "mistral"))
+    cache = Cache(checkpoint.config.layers, [3, 8])
+    model(one_hot([*chain(PROMPTS[0], PROMPTS[2])], zoo.VOCABULARY), cache)
+    cache.keep([0])
+    assert cache.length == 3 and cache.layers[0].k.shape[2] == 3 and bool(cache.held.all())
+
+
+def test_what_cannot_be_joined(tmp_path: Path) -> None:
+    checkpoint, model = open_model(zoo.write(tmp_path, "mistral"))
+    cache, other = Cache(checkpoint.config.layers, [3]), Cache(checkpoint.config.layers, [1])
+    model(one_hot(PROMPTS[0], zoo.VOCABULARY), cache)
+    with pytest.raises(UsageError, match="under way"):
+        cache.join(other)
+    model(one_hot(PROMPTS[1], zoo.VOCABULARY), other)
+    other.branch(torch.zeros(2, 2))
+    with pytest.raises(UsageError, match="one text of each"):
+        cache.join(other)
