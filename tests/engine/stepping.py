@@ -56,10 +56,10 @@ def engine(clear: PlainModel, party: Party, blocks: bool = False) -> Engine:
 
 @dataclass
 class Said:
-    """What a client says after a step: rows that leave, prompts that join."""
+    """What a client says after a step: rows that leave, requests that join."""
 
     leave: Sequence[int] = ()
-    join: Asked | None = None
+    join: Sequence[Asked] = ()
 
 
 def generated(
@@ -71,7 +71,7 @@ def generated(
 
     def word(_: Sequence[Request]) -> Turn:
         now = next(said, Said())
-        return Turn(True, now.leave, None, now.join and now.join.at(party))
+        return Turn(True, now.leave, None, [job.at(party) for job in now.join])
 
     def emit(share: Share) -> None:
         answered(party, share)

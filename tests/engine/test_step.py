@@ -32,14 +32,13 @@ def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     return clear, [clear.generate(ids, 8) for ids in PROMPTS]
 
 
-def paced(clear: PlainModel, which: list[int], each: list[int]) -> Asked:
-    prompts = [PROMPTS[i] for i in which]
-    return asked(clear, prompts, lambda job: Generate(job, max(each), paced=True, each=each))
+def paced(clear: PlainModel, which: list[int], tokens: int) -> Asked:
+    return asked(clear, [PROMPTS[i] for i in which], lambda job: Generate(job, tokens, paced=True))
 
 
 def test_requests_of_every_kind_in_one_step(model: Model) -> None:
     clear, answers = model
-    going, late = paced(clear, [0, 1], [4, 4]), paced(clear, [2], [3])
+    going, late = paced(clear, [0, 1], 4), paced(clear, [2], 3)
     sampled = asked(clear, [PROMPTS[3]], lambda job: Generate(job, 2, temperature=0.01, paced=True))
     states = [asked(clear, [PROMPTS[i]], lambda job: Encode(job, "hidden")) for i in (0, 2)]
 
@@ -66,17 +65,16 @@ def test_requests_of_every_kind_in_one_step(model: Model) -> None:
 
 
 def schedule(clear: PlainModel) -> tuple[Asked, list[Said], list[list[tuple[int, int]]]]:
-    """Two prompts; a long one joins, the first leaves, the second has got all it asked for while another one joins.
-
-    With it the (prompt, place) of each token of each result."""
-    first = paced(clear, [0, 1], [8, 4])
-    words = [Said(), Said(join=paced(clear, [2], [5])), Said(leave=[0]), Said(join=paced(clear, [3], [2])), Said()]
+    """Two prompts; a long one joins, the first leaves, the second gets its last token, two join as one leaves and end
+    before it. With it the (prompt, place) of each token of each result."""
+    first, late = paced(clear, [0, 1], 4), [paced(clear, [3], 2), paced(clear, [0], 1)]
+    words = [Said(), Said(join=[paced(clear, [2], 5)]), Said(leave=[0]), Said(join=late), Said()]
     rows = [
         [(0, 0), (1, 0)],
         [(0, 1), (1, 1)],
         [(0, 2), (1, 2), (2, 0)],
         [(1, 3), (2, 1)],
-        [(2, 2), (3, 0)],
+        [(2, 2), (3, 0), (0, 0)],
         [(2, 3), (3, 1)],
         [(2, 4)],
     ]
@@ -125,7 +123,7 @@ def test_no_stream_begins_twice_and_no_place_serves_twice(model: Model) -> None:
 
 
 def test_rows_that_are_not_there_cannot_leave(model: Model) -> None:
-    request = Request.of(Generate(paced(model[0], [0, 1], [2, 2]).job.input, 2), torch.zeros(1))  # type: ignore[arg-type]
+    request = Request.of(Generate(paced(model[0], [0, 1], 2).job.input, 2), torch.zeros(1))  # type: ignore[arg-type]
     for rows in ([2], [-1], [0, 0]):
         with pytest.raises(ProtocolError, match="cannot leave"):
             leave([request], rows)

@@ -84,7 +84,11 @@ def _admit_tokens(job: Generate | Encode, allowed: Allowed) -> None:
     """Refuse to generate nothing, and more tokens than cluster and model allow."""
     if isinstance(job, Generate) and job.tokens < 1:
         raise UsageError("no tokens are to be generated", "ask for at least one")
-    wanted = total_tokens(job)
+    admit_tokens(total_tokens(job), allowed)
+
+
+def admit_tokens(wanted: int, allowed: Allowed) -> None:
+    """Refuse more tokens at a time than cluster and model allow."""
     if allowed.tokens and wanted > allowed.tokens:
         most = f"at most {allowed.tokens} are allowed"
         what = f"the request takes {wanted} tokens, prompts and answers together, and {most}"

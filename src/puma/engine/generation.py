@@ -22,12 +22,12 @@ from puma.wire.messages import Encode, Generate
 @dataclass(frozen=True)
 class Turn:
     """The client's word after a result: whether to go on, which rows leave first, its own choice of the tokens of those
-    that stay, and prompts that join them."""
+    that stay, and requests that join them."""
 
     more: bool = True
     leave: Sequence[int] = ()
     given: Given | None = None
-    join: Request | None = None
+    join: Sequence[Request] = ()
 
 
 Word = Callable[[Sequence[Request]], Turn]
@@ -98,8 +98,7 @@ def _next(requests: Sequence[Request], turn: Turn) -> list[Request]:
     staying = leave(requests, turn.leave)
     if turn.given is not None:
         _feed(staying, turn.given)
-    if turn.join is not None:
-        staying.append(turn.join)
+    staying += turn.join
     if not staying:
         raise ProtocolError("a request goes on without rows", "say that it is over")
     return staying

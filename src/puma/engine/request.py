@@ -57,9 +57,7 @@ class Request:
 
 def sizes(job: Generate | Encode) -> list[tuple[int, int]]:
     """Of each prompt its tokens, and how many new ones are asked for."""
-    lengths = job.input.lengths
-    new = (job.each or [job.tokens] * len(lengths)) if isinstance(job, Generate) else [0] * len(lengths)
-    return list(zip(lengths, new, strict=True))
+    return [(length, job.tokens if isinstance(job, Generate) else 0) for length in job.input.lengths]
 
 
 def by_cache(requests: Sequence[Request]) -> list[list[Request]]:

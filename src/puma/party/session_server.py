@@ -7,7 +7,7 @@ must not know how the session came to be.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from puma.engine.admission import Allowed, to_clients, total_tokens
 from puma.errors import AdmissionError, PeerTimeout, PreprocessingError, ProtocolError
@@ -125,8 +125,17 @@ class SessionServer(Server):
         add("puma_rounds_total", sum(spent.rounds for spent in report.spent))
         add("puma_sent_bytes_total", sum(spent.online + spent.offline for spent in report.spent))
         if isinstance(request, msg.Generate | msg.Encode):
-            add("puma_tokens_total", request.input.tokens, kind="prompt")
-            add("puma_tokens_total", total_tokens(request) - request.input.tokens, kind="new")
+            self._count(request)
+
+    def _count(self, request: msg.Generate | msg.Encode) -> None:
+        self._metrics.add("puma_tokens_total", request.input.tokens, kind="prompt")
+        self._metrics.add("puma_tokens_total", total_tokens(request) - request.input.tokens, kind="new")
+
+    def _joined(self, jobs: Sequence[msg.Generate]) -> None:
+        for job in jobs:
+            self._limits.check_memory(f"P{self.party.rank}")
+            self._metrics.add("puma_requests_total", kind="generate")
+            self._count(job)
 
     def _admit(self, request: msg.Generate | msg.Encode) -> None:
         self._limits.check_memory(f"P{self.party.rank}")

@@ -150,8 +150,7 @@ class Generate(msgspec.Struct, frozen=True, tag="generate", forbid_unknown_field
     It is the likeliest, or at a positive `temperature` drawn with noise that no party knows. With `reveal`
     a result is the logits of each prompt instead, and the client chooses. `paced`: after each result but the last the
     parties wait for a Pace, so that there may be fewer. With several `beams` the one prompt is continued by so many
-    texts from the second token on. `each` says how many tokens each prompt gets, where they differ: `tokens` is the
-    largest then, and a prompt that has got its own leaves.
+    texts from the second token on.
     """
 
     input: Input
@@ -161,22 +160,21 @@ class Generate(msgspec.Struct, frozen=True, tag="generate", forbid_unknown_field
     reveal: bool = False
     paced: bool = False
     beams: Annotated[int, msgspec.Meta(ge=1, le=MOST_BEAMS)] = 1
-    each: list[Size] = []
 
 
 class Pace(msgspec.Struct, frozen=True, tag="pace", forbid_unknown_fields=True):
     """The client's word between two results of a paced generation: go on, or leave it at that.
 
     `input` is the token that the client chose for each prompt, shared like prompts of one token, if it saw logits;
-    of beams it ends with shares of which columns each does not see (`Cache.branch`). Before, the prompts in these
-    places of the last result `leave`. Prompts that `join`, chosen for in the same way, come last in the next result:
-    their first token beside the others' next one; their shares follow in a data frame.
+    of beams it ends with shares of which columns each does not see (`Cache.branch`). Prompts that have got all their
+    tokens are gone before, and then those in these places of what is left `leave`. Requests `join`, each with its
+    shares in a data frame: their first tokens come behind the others' next ones.
     """
 
     more: bool
     input: Input | None = None
     leave: list[Size] = []
-    join: Generate | None = None
+    join: list[Generate] = []
 
 
 class Encode(msgspec.Struct, frozen=True, tag="encode", forbid_unknown_fields=True):
@@ -327,6 +325,8 @@ def public(request: Request) -> Request:
         return msgspec.structs.replace(request, request=public(request.request))
     if isinstance(request, Load | Offer):
         return msgspec.structs.replace(request, seeds=[])
+    if isinstance(request, Pace) and request.join:
+        request = msgspec.structs.replace(request, join=[public(job) for job in request.join])
     if isinstance(request, Generate | Encode | Pace) and request.input is not None:
         unsealed = msgspec.structs.replace(request.input, masks=[], choices=[])
         return msgspec.structs.replace(request, input=unsealed)
