@@ -119,7 +119,7 @@ def test_no_stream_begins_twice_and_no_place_serves_twice(model: Model) -> None:
                 continue  # seeds of a prompt, which the client drew for it alone
             assert streams.get((draw.key, draw.purpose), 0) == draw.start, (name, draw.purpose)
             streams[draw.key, draw.purpose] = draw.start + draw.blocks
-        assert len(streams) > 20
+        assert len(streams) >= 7  # one a step at least
 
 
 def test_rows_that_are_not_there_cannot_leave(model: Model) -> None:
