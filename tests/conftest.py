@@ -1,4 +1,4 @@
-"""What tests on the upper floors share: tiny checkpoints on disk, and one trio of real processes for all of them."""
+"""What tests share: tiny checkpoints on disk, one trio of real processes, and a watch over every stream of masks."""
 
 from __future__ import annotations
 
@@ -11,10 +11,35 @@ import pytest
 
 from puma.local.cluster import Trio
 from puma.store import folders
+from tests import positions, watched
 from tests.models import tiny
+
+positions.install()
+Trio.__init__.__kwdefaults__["program"] = watched.PARTY  # parties that tests start are watched as well
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell's background job; tests interrupt their processes
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _repeats_elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The file to which the processes that tests start write what they have read twice."""
+    path = tmp_path_factory.mktemp("repeats") / "repeats"
+    path.touch()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(positions.REPORT, str(path))
+        yield path
+
+
+@pytest.fixture(autouse=True)
+def no_position_serves_twice(_repeats_elsewhere: Path) -> Iterator[positions.Positions]:
+    """At client, owner and all parties, whether threads or processes: what a stream has given masks one thing only."""
+    before = _repeats_elsewhere.stat().st_size
+    with positions.watching() as seen:
+        yield seen
+    text = _repeats_elsewhere.read_text()
+    repeats = seen.repeats + [line for line in text[before:].splitlines() if line not in seen.repeats]
+    assert not repeats, "\n".join(repeats[:10])
 
 
 @pytest.fixture(scope="session")

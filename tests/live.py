@@ -22,6 +22,7 @@ from puma.config import Cluster, Policy
 from puma.errors import PumaError
 from puma.models.ranges import hides
 from puma.reference.plain_model import PlainModel
+from tests import watched
 from tests.keyring import Keyring, Payroll
 
 
@@ -70,7 +71,7 @@ class Live:
         words += ["--store", str(self.store(rank)), "--metrics", str(self.metrics[rank]), *self.options, *options]
         log = (self.folder / f"p{rank}.log").open("a")
         self.processes[rank] = subprocess.Popen(
-            [*prefix, sys.executable, "-m", "puma.cli.app", *words], stdout=log, stderr=log, text=True
+            [*prefix, sys.executable, watched.PARTY[0], "puma.cli.app", *words], stdout=log, stderr=log, text=True
         )
         log.close()
 

@@ -1,0 +1,23 @@
+"""Runs a module as a program, as `python -m` does, with every draw from its streams of masks noted (positions.py).
+
+    python tests/watched.py puma.party.process
+
+Tests start parties and daemons by it; what is read twice goes to the file that PUMA_TEST_REPEATS names.
+"""
+
+from __future__ import annotations
+
+import runpy
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).resolve()
+PARTY = (str(HERE), "puma.party.process")  # what a trio in tests runs as a party
+
+if __name__ == "__main__":
+    sys.path[0] = str(HERE.parents[1])
+    from tests import positions
+
+    positions.install()
+    del sys.argv[0]
+    runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
