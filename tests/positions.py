@@ -30,6 +30,7 @@ REPORT = "PUMA_TEST_REPEATS"  # names the file to which processes that tests sta
 HERE = os.path.dirname(os.path.abspath(__file__))
 PRG = prg.__file__
 FEW = 8  # different bytes; a fresh secret of 32 bytes has no fewer but once in 10^27
+OUTSIDER = "an outsider"
 _numbers = itertools.count()
 _open_secrets: set[bytes] = set()
 _open_keys: set[bytes] = set()
@@ -101,17 +102,17 @@ def _holder(stream: Stream) -> Any:
         frame = frame.f_back
     if frame and os.path.dirname(frame.f_code.co_filename).startswith(HERE):
         return None
+    at_rest = stream.purpose == "preprocessing at rest"  # what encrypts a file also decrypts it
     while frame:
         known = frame.f_locals
         for found in (known.get("self"), known.get("party")):
-            kind = type(found).__name__
-            if kind == "Item":
-                return None
+            if at_rest and type(found).__name__ == "EncryptedWriter":
+                return "the writer"
             party = found if hasattr(found, "_streams") and hasattr(found, "rank") else getattr(found, "party", None)
-            if hasattr(party, "_streams") and hasattr(party, "rank"):
+            if hasattr(party, "_streams") and hasattr(party, "rank") and not at_rest:
                 return _of(party, stream)
         frame = frame.f_back
-    return None if stream._key in _open_keys else "an outsider"
+    return None if at_rest or stream._key in _open_keys else OUTSIDER
 
 
 def _of(party: Any, stream: Stream) -> Any:

@@ -215,16 +215,24 @@ def bits_of(view: Sequence[Seen]) -> np.ndarray:
 
 
 def findings(view: Sequence[Seen], secret: np.ndarray, weights: Sequence[int] = (1,)) -> list[str]:
-    """What tells the secret: bits, pairs of bits, sums and differences (with these weights) of words, xors of bits."""
+    """What tells the secret: bits, pairs of bits, sums and differences (with these weights) of words, xors of bits.
+
+    All that a party holds, draws and hears is uniform together, because each word that it hears is padded by one that
+    it lacks; whatever is not would tell of somebody's mask, and is found as well.
+    """
     if not view:
         return []
-    bits, signs = bits_of(view), 1 - 2 * secret.astype(np.float32)
+    bits, combined = bits_of(view), _combined(view, weights)
     names = [part.name for part in view for _ in range(part.bits.shape[1])]
-    combined = _combined(view, weights)
-    found = _alone(bits, signs, "a bit") + _alone(combined, signs, "a sum or difference of words")
-    found += _pairs(bits, signs, names)
+    found = []
+    for signs, what in ((1 - 2 * secret.astype(np.float32), "tells the secret"), (None, "is not uniform")):
+        found += _alone(bits, signs, f"a bit {what}")
+        found += _alone(combined, signs, f"a sum or difference of words {what}")
+        found += _pairs(bits, signs, names, what)
     if spans(bits, secret):
         found.append("an xor of bits of the view is the secret")
+    if not independent(bits):
+        found.append("an xor of bits of the view is constant")
     return found
 
 
@@ -233,21 +241,23 @@ def limit(tests: int) -> float:
     return math.sqrt(2 * math.log(2 * max(tests, 1) / CHANCE))
 
 
-def _alone(bits: np.ndarray, signs: np.ndarray, what: str) -> list[str]:
+def _alone(bits: np.ndarray, signs: np.ndarray | None, what: str) -> list[str]:
     if not bits.shape[1]:
         return []
-    score = np.abs(signs @ (1 - 2 * bits.astype(np.float32))) / math.sqrt(len(signs))
-    return [f"{what} tells the secret ({score.max():.1f})"] if score.max() > limit(bits.shape[1]) else []
+    ones = bits.sum(0, dtype=np.int32) if signs is None else bits.T.astype(np.float32) @ signs
+    total = len(bits) if signs is None else signs.sum()
+    score = np.abs(total - 2 * ones) / math.sqrt(len(bits))
+    return [f"{what} ({score.max():.1f})"] if score.max() > limit(bits.shape[1]) else []
 
 
-def _pairs(bits: np.ndarray, signs: np.ndarray, names: Sequence[str]) -> list[str]:
+def _pairs(bits: np.ndarray, signs: np.ndarray | None, names: Sequence[str], what: str) -> list[str]:
     plus = 1 - 2 * bits.astype(np.float32)
-    score = np.abs((plus * signs[:, None]).T @ plus) / math.sqrt(len(signs))
+    score = np.abs((plus if signs is None else plus * signs[:, None]).T @ plus) / math.sqrt(len(bits))
     np.fill_diagonal(score, 0)
     if score.max() <= limit(score.size // 2):
         return []
     i, j = np.unravel_index(score.argmax(), score.shape)
-    return [f"a pair of bits, {names[i]} and {names[j]}, tells the secret ({score.max():.1f})"]
+    return [f"a pair of bits, {names[i]} and {names[j]}, {what} ({score.max():.1f})"]
 
 
 def _combined(view: Sequence[Seen], weights: Sequence[int]) -> np.ndarray:
@@ -284,6 +294,14 @@ def _columns(bits: np.ndarray) -> list[int]:
 def rank(bits: np.ndarray) -> int:
     """How many columns are independent over GF(2)."""
     return len(_eliminated(bits)[0])
+
+
+def independent(bits: np.ndarray) -> bool:
+    """Whether no xor of columns is constant."""
+    copies = bits.shape[1] + MORE
+    assert len(bits) >= copies, f"{len(bits)} copies are too few for {bits.shape[1]} bits"
+    ones = np.ones((copies, 1), np.int8)
+    return rank(np.concatenate([ones, bits[:copies]], 1)) == bits.shape[1] + 1
 
 
 def spans(bits: np.ndarray, secret: np.ndarray) -> bool:

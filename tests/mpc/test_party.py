@@ -42,6 +42,23 @@ def test_purposes_and_lanes_are_apart() -> None:
     assert one.words(FIRST, "a", (4,)).tolist() != drawn[0]
 
 
+def test_after_a_stage_streams_go_on_where_they_were() -> None:
+    """What a stage draws is its own, and the session's streams stay where they stood before it."""
+
+    def draw(party: Party) -> Any:
+        before = party.words(FIRST, "mask", (3,))
+        with party.stage("step 1"):
+            inside = party.words(FIRST, "mask", (3,))
+        return before, inside, party.words(FIRST, "mask", (3,))
+
+    for dealer, first in zip(*parties(draw)[:2], strict=True):
+        assert torch.equal(dealer, first)
+    drawn = torch.cat(parties(draw)[FIRST])
+    assert len(set(drawn.tolist())) == 9
+    other = parties(draw, trio({(0, 1): b"\x09" * 32}))[FIRST]
+    assert not set(torch.cat(other).tolist()) & set(drawn.tolist())
+
+
 def test_dry_parties_draw_shapes() -> None:
     for party in dry():
         pair = party.own_words("mask", (2, 3))

@@ -57,7 +57,7 @@ def _chosen(party: Viewer, secret: Tensor) -> None:
 
 
 def _opened_bits(party: Viewer, secret: Tensor) -> None:
-    bits = [party.hold(given_bits(party, v, name)) for v, name in ((secret, "a"), (secret ^ 1, "b"))]
+    bits = [party.hold(given_bits(party, v, name)) for v, name in ((secret, "a"), (secret * 0, "b"))]
     first, second = party.run(boolean.open_masked(*bits))
     party.run(reshare(boolean.to_arithmetic(first, 9), boolean.to_arithmetic(second, 9)))
 
@@ -97,9 +97,7 @@ EXPERIMENTS = [
     Experiment("sign", lambda p, s: p.run(compare.sign(held(p, s, 3, -7, 8, 1))), 500, 8),
     Experiment("sign, one digit", lambda p, s: p.run(compare.sign(held(p, s, 1, -2, 4))), 300, 8),
     Experiment("below", lambda p, s: p.run(compare.below(held(p, s, 3, -7, 7), [-2, 0, 5])), 700, 8),
-    Experiment(
-        "less", lambda p, s: p.run(compare.less(held(p, s, 3, -7, 6), held(p, s, 2, 2, 6, name="y"))), 500, 8
-    ),
+    Experiment("less", lambda p, s: p.run(compare.less(held(p, s, 3, -7, 6), held(p, s, 2, 2, 6, name="y"))), 500, 8),
     Experiment("equal", lambda p, s: p.run(compare.equal(held(p, s, 3, 4, 9), held(p, s, 3, 3, 9, name="y"))), 500, 9),
     Experiment("choose", _chosen, 500, 8),
     Experiment("open_masked, to_arithmetic", _opened_bits, 500, 9),
@@ -200,9 +198,9 @@ def test_one_mask_for_two_bits_is_found(monkeypatch: pytest.MonkeyPatch) -> None
         return drawn[party.rank]
 
     def run(party: Viewer, secret: Tensor) -> None:
-        monkeypatch.setattr(boolean, "own_bits", once)
         party.run(boolean.open_masked(*(party.hold(given_bits(party, v, n)) for v, n in ((secret, "a"), (known, "b")))))
 
+    monkeypatch.setattr(boolean, "own_bits", once)
     known = torch.zeros(300, dtype=torch.int64)
     found = suspicions(Experiment("one mask", run, 300, 8))
     assert all(any("an xor" in text for text in found[rank]) for rank in (FIRST, SECOND)), found

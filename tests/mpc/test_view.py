@@ -18,7 +18,7 @@ from puma.mpc.party import DEALER, FIRST, SECOND, Party, Piece, Protocol
 from puma.mpc.share import Additive, Share
 from puma.nn import functional as F
 from tests.cases import CASES, MPC, Case, coins, sample
-from tests.trio import counted, given, given_additive, given_masked, parties
+from tests.trio import counted, given, given_additive, given_masked, joined, parties, trio
 from tests.watch import Draw, Watched, assert_hidden, heard, once, run
 
 
@@ -243,6 +243,20 @@ def test_deal_gives_a_fresh_half_each_time() -> None:
 
     _, (a, b), (c, d) = parties(twice)
     assert not torch.equal(a, b) and torch.equal(a + c, torch.zeros_like(a)) and torch.equal(b + d, torch.zeros_like(a))
+
+
+@pytest.mark.parametrize(("pair", "holders"), [((0, 1), (0, 1)), ((0, 2), (0, 2)), ((1, 2), (1, 2))])
+def test_a_random_share_is_known_to_nobody(pair: tuple[int, int], holders: tuple[int, int]) -> None:
+    """Each of its components is drawn from one pair's key, all of its bits: who lacks that key lacks the number."""
+
+    def drawn(secrets: dict[tuple[int, int], bytes]) -> list[Share]:
+        return parties(lambda party: arithmetic.random_share(party, (8,), 64), trio(secrets))
+
+    before, after = drawn({}), drawn({pair: b"\x0b" * 32})
+    for rank in range(3):
+        kept = [torch.equal(a, b) for a, b in zip(before[rank].components, after[rank].components, strict=True)]
+        assert kept.count(False) == (1 if rank in holders else 0), f"P{rank}"
+    assert (joined(before) != joined(after)).all()
 
 
 def test_shares_of_one_run_do_not_repeat_masks() -> None:

@@ -298,6 +298,7 @@ def test_insecure_is_for_the_loopback(tmp_path: Path) -> None:
 # -- uploads --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.masks_again
 @pytest.mark.parametrize("lost", ["a link", *(pytest.param(name, marks=pytest.mark.slow) for name in ("P1", "P2"))])
 def test_an_upload_that_is_cut_off_goes_on(
     lost: str, live: Live, tmp_path: Path, checkpoints: dict[str, Path], monkeypatch: pytest.MonkeyPatch
