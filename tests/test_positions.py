@@ -73,7 +73,7 @@ def test_a_reader_says_what_it_reads() -> None:
 def _elsewhere(stream: object, start: int) -> None:
     """The same from text that is no test's."""
     code = compile("stream.reader(start).into(buffer)", "elsewhere.py", "exec")
-    exec(code, {"stream": stream, "start": start, "buffer": torch.empty(8, dtype=torch.uint8)})  # noqa: S102
+    exec(code, {"stream": stream, "start": start, "buffer": torch.empty(8, dtype=torch.uint8)})
 
 
 @pytest.mark.parametrize("name", ["llama", "bert"])

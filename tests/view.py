@@ -1,4 +1,4 @@
-"""All that a party holds, draws and hears in many copies of one run, as bits; and whether they say anything of a secret.
+"""All that a party holds, draws and hears in many copies of one run, as bits, and whether that tells a secret.
 
 Each copy has a secret bit of its own, which chooses between two inputs. A protocol hides it if no view bit, no pair of
 them, no word's difference from another tells the bit better than chance does, and if no xor of view bits whatsoever
@@ -21,7 +21,7 @@ from torch import Tensor
 from puma import kernels
 from puma.mpc import boolean, lookup
 from puma.mpc.boolean import MaskedBit
-from puma.mpc.party import DEALER, FIRST, SECOND, Message, Party, Piece
+from puma.mpc.party import DEALER, SECOND, Message, Party, Piece
 from puma.mpc.retrieval import Choice
 from puma.mpc.share import Additive, Bits, Share
 from tests.cases import coins

@@ -76,7 +76,7 @@ class Counting(Party):
 
 @contextmanager
 def purposes() -> Iterator[None]:
-    """Meanwhile pieces say what pads them, words fresh words and bits fresh bits, and packed words how many they are."""
+    """Meanwhile pieces say what pads them, fresh words or fresh bits, and packed words how many they are."""
 
     def piece(purpose: str) -> Any:
         kind = type("Padded", (Padded,), {"purpose": purpose})

@@ -1,4 +1,4 @@
-"""The whole view of each party says nothing of a secret: neither bits, pairs and differences, nor any xor of all of it."""
+"""The whole view of each party says nothing of a secret: no bit, pair or difference, and no xor of all of it."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from puma.mpc.party import DEALER, FIRST, SECOND, Piece, Protocol, together
 from puma.mpc.share import Additive, Bits, Share
 from puma.nn import functional as F
 from puma.nn import sampling
-from tests.cases import MANY, coins
-from tests.trio import given, given_additive, given_bits, given_choice, given_masked
+from tests.cases import MANY
+from tests.trio import given, given_additive, given_bits, given_choice
 from tests.view import Run, Viewer, findings, views
 
 PARTIES = (DEALER, FIRST, SECOND)

@@ -142,9 +142,7 @@ def inputs(monkeypatch: pytest.MonkeyPatch) -> dict[int, list[InputShare]]:
     return heard
 
 
-def test_every_prompt_and_every_choice_has_seeds_of_its_own(
-    tmp_path: Path, inputs: dict[int, list[InputShare]]
-) -> None:
+def test_each_prompt_and_each_choice_has_its_own_seeds(tmp_path: Path, inputs: dict[int, list[InputShare]]) -> None:
     clear = PlainModel(tiny.llama(tmp_path, num_hidden_layers=1))
     with Threads() as trio:
         cluster = LocalCluster(clear, trio=trio, reveal_logits=True)  # type: ignore[arg-type]
