@@ -84,6 +84,10 @@ BAD = {
     "same address": (TEXT.replace("10.0.0.1:7701", "p0.example.org:7700"), "party 0 and party 1 have the same address"),
     "party as client": (TEXT.replace(KEYS[4], KEYS[1]), "party 1 and clients.alice have the same fingerprint"),
     "client twice": (TEXT.replace(KEYS[4], KEYS[3]), "clients.alice and clients.b.o@b have the same fingerprint"),
+    "owner twice": (
+        TEXT.replace("[clients]", f'zoe = "{KEYS[3]}"\n[clients]').replace(KEYS[4], KEYS[5]),
+        "owners",
+    ),
     "mistyped": (TEXT.replace(KEYS[4], KEYS[4][:-1] + "a"), r"mistyped.* \(at clients.alice\)"),
     "no fingerprint": (TEXT.replace(f'fingerprint = "{KEYS[0]}"', ""), r"not a fingerprint: '' \(at party 0, fing"),
     "name": (TEXT.replace('"b.o@b"', '"b b"'), r"not a name: 'b b' \(at clients\)"),
