@@ -1,6 +1,9 @@
 # Each target works alone on a fresh clone: the first run sets up a virtual environment, later ones find it.
 #   make demo     a story from the model in the package, by three party processes on this machine
-#   make test     the tests (ARGS="-k name" and so on for pytest; ARGS="-m slow" for the long ones)
+#   make test     the tests (ARGS="-k name" and so on for pytest)
+#   make test-slow  the long tests alone, about an hour (ARGS="-k name" for some of them)
+#   make mutants  a hundred changes that break secrecy and keep answers right, each of which a test must notice;
+#                 half an hour (ARGS=--quick: a dozen and a half, a minute)
 #   make check    style, types, and which part of the code may import which
 #   make bench    every published table and plot; an hour, and wants the machine for itself (ARGS="--only models")
 #   make docs     print the table of costs into docs/protocol.md
@@ -21,13 +24,19 @@ BIN := $(VENV)/bin
 INSTALL = $(BIN)/pip install -q -c constraints.txt $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) -e
 WANTED := pyproject.toml constraints.txt Makefile
 
-.PHONY: demo test check bench docs format clean
+.PHONY: demo test test-slow mutants check bench docs format clean
 
 demo: $(VENV)/.puma
 	$(BIN)/puma demo
 
 test: $(VENV)/.test
 	$(BIN)/pytest $(ARGS)
+
+test-slow: $(VENV)/.test
+	$(BIN)/pytest -m slow $(ARGS)
+
+mutants: $(VENV)/.test
+	$(BIN)/python -m tests.mutants $(ARGS)
 
 check: $(VENV)/.check
 	$(BIN)/ruff check .

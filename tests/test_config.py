@@ -85,8 +85,8 @@ BAD = {
     "party as client": (TEXT.replace(KEYS[4], KEYS[1]), "party 1 and clients.alice have the same fingerprint"),
     "client twice": (TEXT.replace(KEYS[4], KEYS[3]), "clients.alice and clients.b.o@b have the same fingerprint"),
     "owner twice": (
-        TEXT.replace("[clients]", f'zoe = "{KEYS[3]}"\n[clients]').replace(KEYS[4], KEYS[5]),
-        "owners",
+        TEXT.replace("[clients]", f'zoe = "{KEYS[3]}"\n[clients]'),
+        "owners.olga and owners.zoe have the same fingerprint",
     ),
     "mistyped": (TEXT.replace(KEYS[4], KEYS[4][:-1] + "a"), r"mistyped.* \(at clients.alice\)"),
     "no fingerprint": (TEXT.replace(f'fingerprint = "{KEYS[0]}"', ""), r"not a fingerprint: '' \(at party 0, fing"),

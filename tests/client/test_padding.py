@@ -10,9 +10,11 @@ import torch
 from torch.testing import assert_close
 
 from puma import LocalCluster
+from puma.client.session import secret_length
 from puma.engine.dry_run import dry_run
 from puma.errors import InputError, RangeError, UsageError
 from puma.local.cluster import Trio
+from puma.models.config import Encoder
 from puma.models.ranges import check_hiding, hides
 from puma.reference.plain_model import PlainModel
 from puma.wire.messages import Encode, Input
@@ -51,6 +53,17 @@ def test_the_answers_are_those_of_public_lengths(name: str, tmp_path: Path, proc
     assert first.rounds == sum(entry.rounds for entry in counted[1])
     hidden = cluster.session.encode([[3, 5, 4]], "hidden", lengths="secret", padded=5)
     assert [tuple(states.shape) for states in hidden] == [(3, clear.config.hidden_size)]
+
+
+def test_secret_lengths_are_powers_of_two() -> None:
+    """From 16 on, up to what the model can read: of a text nothing but the power above its length leaves the client."""
+    config = Encoder(vocab_size=8, hidden_size=8, intermediate_size=8, layers=1, heads=2, context=100)
+    told = {n: secret_length(config, [[1] * n, [2]], (), 0) for n in range(1, 101)}
+    assert [n for n in told if told[n] != told.get(n - 1)] == [1, 17, 33, 65]
+    assert sorted(set(told.values())) == [16, 32, 64, 100] and told[16] == 16 and told[17] == 32
+    assert secret_length(config, [[1] * 17], (), 40) == 40
+    with pytest.raises(UsageError, match="token types"):
+        secret_length(config, [[1, 2]], [[0, 1]], 0)
 
 
 def test_what_a_party_gets_of_padding_changes_with_its_masks() -> None:

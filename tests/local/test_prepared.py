@@ -126,6 +126,16 @@ def test_two_pieces_have_nothing_in_common(start: Start, memory: Path) -> None:
     assert len(set(prepared_requests)) == 2
 
 
+def test_prepared_noise_is_drawn_once(start: Start) -> None:
+    """Two prepared requests that draw their tokens: the evaluators' common noise is another each time."""
+    cluster = start()
+    request = Generate(Input([length(cluster)], []), TOKENS, temperature=1.0)
+    for _ in range(2):
+        cluster.session.prepare(request)
+    for _ in range(2):
+        assert cluster.generate(PROMPT, TOKENS, temperature=1.0).cost.prepared
+
+
 def test_other_requests_leave_it_alone(start: Start, memory: Path) -> None:
     cluster = start()
     cluster.prepare(length(cluster), TOKENS)
@@ -170,6 +180,35 @@ def test_material_is_used_up_when_it_is_taken(start: Start) -> None:
             "PreprocessingError",
             "the request names preprocessing that is not ready",
         )
+
+
+def test_what_was_put_back_is_not_taken_again(start: Start, memory: Path) -> None:
+    """A copy of a party's file, laid back where it was: the session remembers what it has taken."""
+    cluster = start()
+    prepared_request = cluster.prepare(length(cluster), TOKENS)
+    kept = {path: path.read_bytes() for path in files(memory)}
+    assert ask(cluster, msg.Take(prepared_request.id)) == [msg.Taken("")] * 3
+    for path, content in kept.items():
+        path.write_bytes(content)
+    refused = ask(cluster, msg.Take(prepared_request.id))
+    assert refused == [msg.Taken("the preprocessing is missing or has been used")] * 3
+
+
+@pytest.mark.parametrize("change", ["rank", "id"])
+def test_what_belongs_to_another_party_or_model_is_refused(start: Start, memory: Path, change: str) -> None:
+    """Files that were swapped between parties or ids run nobody's request on the wrong masks."""
+    cluster = start()
+    one, two = (cluster.prepare(length(cluster), TOKENS) for _ in range(2))
+    place = [memory / f"p{r}/preprocessing/{cluster.session.sharing.hex()}" for r in range(3)]
+    if change == "rank":
+        os.replace(place[1] / one.id.hex(), place[0] / one.id.hex())
+        os.replace(place[2] / one.id.hex(), place[1] / one.id.hex())
+        os.replace(place[2] / two.id.hex(), place[2] / one.id.hex())
+    else:
+        for folder in place:
+            os.replace(folder / two.id.hex(), folder / one.id.hex())
+    replies = ask(cluster, msg.Take(one.id))
+    assert all("made for another party or model" in reply.problem for reply in replies), replies
 
 
 def test_any_other_message_throws_taken_material_away(start: Start) -> None:

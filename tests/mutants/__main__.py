@@ -15,6 +15,7 @@ import shutil
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -23,10 +24,10 @@ from queue import SimpleQueue
 from tests import mutants
 from tests.mutants import ROOT, Mutant
 
-HEAVY = ("torch", "numpy", "numba", "cryptography.x509", "msgspec", "safetensors.torch", "tokenizers", "hypothesis",
+HEAVY = ("torch", "numpy", "numba", "cryptography.x509", "msgspec", "safetensors.torch", "tokenizers",
          "pytest", "_pytest.assertion.rewrite", "huggingface_hub", "jinja2", "transformers")  # fmt: skip
 TREE = ("src", "tests", "docs", "pyproject.toml", "README.md", "CHANGELOG.md", "Makefile", "benchmarks", "deploy")
-OPTIONS = ("-x", "-q", "-m", "", "-p", "no:cacheprovider", "--no-header", "-o", "timeout=120")
+OPTIONS = ("-x", "-q", "--assert=plain", "-m", "", "-p", "no:cacheprovider", "--no-header", "-o", "timeout=120")
 PASSED, FAILED = 0, 1  # pytest's own
 SECONDS = 300.0
 
@@ -75,8 +76,11 @@ def _become_pytest(tree: Path, tests: Sequence[str], log: Path) -> None:
         importlib.invalidate_caches()
         pytest = importlib.import_module("pytest")
         code = int(pytest.main([*OPTIONS, *tests]))
+    except BaseException:
+        traceback.print_exc()
     finally:
         sys.stdout.flush()
+        sys.stderr.flush()
         os._exit(code)
 
 

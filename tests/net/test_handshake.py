@@ -159,6 +159,18 @@ def test_strangers_are_refused_within_the_deadline_and_disturb_nobody(port, iden
         end.link.close()
 
 
+def test_a_second_socket_shows_the_secret_of_the_first():
+    """The number of a link is no secret: who has seen it cannot join it."""
+    agreed = handshake.Agreed("party", 2, b"l" * 16, b"s" * 32)
+    assert agreed.holds(agreed.attach())
+    assert not agreed.holds(handshake.Attach(agreed.link, b"p" * 32))
+    assert not agreed.holds(handshake.Agreed("party", 2, b"l" * 16, b"t" * 32).attach())
+
+
+def test_what_is_agreed_shows_no_secret():
+    assert "ssss" not in repr(handshake.Agreed("party", 2, b"l" * 16, b"s" * 32))
+
+
 def test_a_proof_cannot_be_reflected(port, identity):
     """A dialer without the cookie that sends the listener's own kind of message back gets nowhere."""
     with socket.create_connection(port.address) as sock:

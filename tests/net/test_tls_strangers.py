@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import ssl
 import time
+from dataclasses import replace
 
 import pytest
 
@@ -43,6 +45,42 @@ def test_the_second_socket_must_show_the_same_certificate(identity, keyring):
         with pytest.raises(HandshakeError, match="P1 broke off"):
             tcp.dial(*port.address, identity(rank=2), ("party", 1), 3, guard=guard)
         assert any("no link waits for this socket" in reason for reason in wait_for(port.refused, 1))
+
+
+def test_a_dialer_compares_the_certificates_of_both_sockets(identity, keyring):
+    """Whoever answers the second socket with another key is told nothing of the link, and the listener hears why."""
+
+    class Credulous(Tls):
+        """Sees somebody else on the second socket."""
+
+        sockets = 0
+
+        def prove(self, sock, listener, dialing):
+            found = super().prove(sock, listener, dialing)
+            self.sockets += 1
+            return found if self.sockets == 1 else replace(found, theirs="puma1:another")
+
+    guard = Credulous(keyring.keys["p2"].certificate, keyring.keys["p2"].key, keyring.cluster)
+    with tcp.listen(guard=keyring.guard("p1")) as port:
+        port.welcome(identity(), ANYBODY)
+        with pytest.raises(HandshakeError, match="two sockets to P1, two certificates"):
+            tcp.dial(*port.address, identity(rank=2), ("party", 1), 3, guard=guard)
+        with pytest.raises((HandshakeError, PeerTimeout)):
+            port.accept(0.5)
+
+
+def test_nothing_is_resumed(identity, keyring):
+    """No ticket comes from a listener: every socket shows its certificate anew."""
+    with tcp.listen(guard=keyring.guard("p1")) as port:
+        port.welcome(identity(), ANYBODY)
+        met = tcp.dial(*port.address, identity(rank=2), ("party", 1), 5, guard=keyring.guard("p2"))
+        ours = port.accept(5)
+        ours.link.send(b"words")  # a ticket would come before them
+        assert bytes(met.link.recv(5)) == b"words"
+        sockets = [s for s in vars(met.link).values() if isinstance(s, ssl.SSLSocket)]
+        assert len(sockets) == 2 and not any(s.session and s.session.has_ticket for s in sockets)
+        for link in (met.link, ours.link):
+            link.close()
 
 
 @pytest.mark.parametrize("guarded", [True, False], ids=["tls", "plain"])

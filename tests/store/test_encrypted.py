@@ -55,6 +55,15 @@ def test_records_come_back_and_the_file_tells_nothing(tmp_path: Path) -> None:
         preprocessing_store.take(SHARING, ID)
 
 
+def test_two_pieces_are_encrypted_under_two_keys(tmp_path: Path) -> None:
+    """The same words twice: what lies on the disk is as different as chance makes it."""
+    preprocessing_store = EncryptedStore(tmp_path, MIB)
+    for identity in (b"1" * 16, b"2" * 16):
+        made(preprocessing_store, identity)
+    one, two = (path.read_bytes()[START.size :] for path in files(tmp_path))
+    assert len(one) == len(two) > 256 and sum(a == b for a, b in zip(one, two, strict=True)) < len(one) // 16
+
+
 def test_records_longer_than_a_piece_of_the_stream_come_back(tmp_path: Path) -> None:
     preprocessing_store = EncryptedStore(tmp_path, 16 * MIB)
     long = bytes(range(256)) * (3 * AT_A_TIME // 256) + b"end"

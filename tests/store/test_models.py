@@ -14,7 +14,7 @@ import torch
 from puma.errors import StoreError
 from puma.models.config import Llama
 from puma.store import folders
-from puma.store.models import PAGE, Manifest, Store
+from puma.store.models import PAGE, Manifest, Store, content_name
 from puma.wire.messages import TensorSpec
 
 CONFIG = Llama(vocab_size=8, hidden_size=8, intermediate_size=8, layers=1, heads=2)
@@ -33,6 +33,14 @@ def stored(root: Path, name: str = "m") -> Store:
         upload.write(piece)
     upload.finish()
     return store
+
+
+def test_a_name_tells_nothing_without_the_owners_key() -> None:
+    """Two owners of the same weights give them different names; one owner always the same, until a weight changes."""
+    params = {"a": torch.ones(3, 5)}
+    names = [content_name(key * 32, "my model", CONFIG, params) for key in (b"1", b"1", b"2")]
+    assert names[0] == names[1] != names[2] and names[0].startswith("my-model-")
+    assert content_name(b"1" * 32, "my model", CONFIG, {"a": torch.zeros(3, 5)}) != names[0]
 
 
 def test_what_was_written_is_found_again(tmp_path: Path) -> None:

@@ -172,6 +172,17 @@ def test_every_parameter_has_masks_of_its_own(tmp_path: Path) -> None:
         assert held[FIRST][name][0] == held[SECOND][name][0]
 
 
+def test_two_sharings_have_nothing_in_common(tmp_path: Path) -> None:
+    """The same model again, in the same session: fresh seeds, and so words that are all different."""
+    clear = PlainModel(tiny.llama(tmp_path, num_hidden_layers=1))
+    with Threads() as trio:
+        words = []
+        for _ in range(2):
+            LocalCluster(clear, trio=trio)  # type: ignore[arg-type]
+            words += [w for pair in _firsts(trio.servers[FIRST].engine).values() for w in pair]
+    assert len(set(words)) == len(words) > 20
+
+
 def _firsts(engine: Any) -> dict[str, tuple[bytes, bytes]]:
     """The first eight words of both components of each parameter."""
     found: dict[str, tuple[bytes, bytes]] = {}
