@@ -91,7 +91,7 @@ def drawn(party: Party, rank: int, name: str, shape: tuple[int, ...]) -> Tensor:
     """Words that every party can compute, as the dealer and `rank` would draw them."""
     if party.dry:
         return torch.empty(shape, dtype=torch.int64, device="meta")
-    return PairKey(SECRETS[0, rank]).stream(f"test {name}").words(shape)
+    return PairKey(SECRETS[0, rank]).stream(f"test {name}").words(shape, party.device)
 
 
 def given(party: Party, value: Tensor, bits: int = 64, frac: int = 0, name: str = "x") -> Share:
@@ -119,7 +119,8 @@ def given_seeded(
     for stream in streams.values():
         words = words + kernels.unpack_bytes(stream.at(0).bytes(rest_bytes(shape, bits)), bits, shape)
     own = [stream for rank, stream in streams.items() if party.rank in (0, rank)]
-    return Seeded(party, None if party.is_dealer else kernels.pack_bytes(words, bits), own, shape, bits, frac, keep)
+    packed = None if party.is_dealer else kernels.pack_bytes(words, bits).to(party.device)
+    return Seeded(party, packed, own, shape, bits, frac, keep)
 
 
 def given_additive(

@@ -96,7 +96,7 @@ def test_silence_names_the_frame_waited_for(make_links):
     a, b = make_links()
     a.send(b"x")
     b.recv(1)
-    b.timeout = 0.05
+    b.set_timeout(0.05)
     for _ in range(2):
         with pytest.raises(PeerTimeout, match=r"P1 sent nothing for 0\.05 s; P2 waits for data frame 1"):
             b.recv(1)

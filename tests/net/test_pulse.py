@@ -83,7 +83,7 @@ def test_whoever_beats_is_kept(raw, heart):
 @pytest.mark.parametrize("direct", [False, True], ids=["thread reads", "caller reads"])
 def test_beats_do_not_stretch_a_deadline(raw, aside, direct):
     link, writes, _ = raw
-    link.timeout = 0.3
+    link.set_timeout(0.3)
     if direct:
         first = aside(link.recv, 0)
         time.sleep(0.02)

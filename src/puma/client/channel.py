@@ -82,7 +82,7 @@ class PartyChannel:
         """A piece of a parameter to each evaluator; one that has given up, for want of room perhaps, has said why."""
         try:
             for link in self.links[1:]:
-                link.send(frame.numpy())
+                link.send(kernels.to_wire(frame))
         except PeerLost:
             self._watch()
             raise
@@ -113,7 +113,7 @@ class PartyChannel:
             )
         count = message_bytes(torch.Size(reply.shape).numel(), reply.bits)
         self._bits, self._frac = reply.bits, reply.frac
-        parts = torch.frombuffer(link.recv(2 * count), dtype=torch.uint8).split(count)
+        parts = kernels.from_wire(link.recv(2 * count)).split(count)
         a, b = (kernels.unpack(part, reply.bits, tuple(reply.shape)) for part in parts)
         return a, b
 

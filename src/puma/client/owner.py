@@ -18,6 +18,7 @@ import msgspec
 import torch
 from torch import Tensor
 
+from puma import kernels
 from puma.client.connect import ClusterSession
 from puma.client.session import Progress, masked
 from puma.crypto.prg import fresh_secret
@@ -103,7 +104,7 @@ class Resume:
 def plaintext_digest(tensor: Tensor) -> bytes:
     """SHA-256 of a parameter in the clear; it never leaves the owner."""
     digest = hashlib.sha256(f"{tuple(tensor.shape)} {tensor.dtype}".encode())
-    digest.update(memoryview(tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy()))  # type: ignore[arg-type]
+    digest.update(kernels.to_wire(tensor))
     return digest.digest()
 
 
@@ -194,9 +195,9 @@ def _send(session: ClusterSession, links: Sequence[Any], tensor: Tensor, spec: m
     with session._talking():
         try:
             for frame in masked(tensor, spec, resume.plan.seeds, f"weight {spec.name}"):
-                digest.update(memoryview(frame.numpy()))  # type: ignore[arg-type]
+                digest.update(kernels.to_wire(frame))
                 for link in links:
-                    link.send(frame.numpy())
+                    link.send(kernels.to_wire(frame))
             for link in links:
                 link.send_control(msg.encode(msg.Checksum(digest.digest())))
         except PeerLost:

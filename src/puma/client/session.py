@@ -330,7 +330,7 @@ class Session(PartyChannel):
                 )
                 link.send_control(msg.encode(asked))
                 if part.payload.numel():
-                    link.send(part.payload.numpy())
+                    link.send(kernels.to_wire(part.payload))
         return upload, prepared_request
 
     def _input(
@@ -386,5 +386,5 @@ class Session(PartyChannel):
                 fed = msg.Input([1] * len(chosen), part.masks, part.choices, padded=bool(hidden))
                 link.send_control(msg.encode(msg.Pace(True, fed)))
                 if part.payload.numel():
-                    link.send(part.payload.numpy())
+                    link.send(kernels.to_wire(part.payload))
         return upload_bytes(len(chosen), vocabulary, len(hidden))

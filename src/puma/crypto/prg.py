@@ -163,14 +163,15 @@ class Reader:
         self._context, self._head = context, head
 
     def into(self, buffer: torch.Tensor) -> torch.Tensor:
-        """Fill a contiguous uint8 tensor with the next bytes; the same tensor."""
-        out = buffer.numpy()
+        """Fill a contiguous uint8 tensor with the next bytes; the same tensor. They are drawn on the host."""
+        host = buffer if buffer.is_cpu else torch.empty(buffer.shape, dtype=torch.uint8)
+        out = host.numpy()
         if self._head:
             size = min(len(self._head), out.size)
             out[:size] = np.frombuffer(self._head, np.uint8, size)
             self._head, out = self._head[size:], out[size:]
         _fill(self._context, out)
-        return buffer
+        return buffer if host is buffer else buffer.copy_(host)
 
     def __repr__(self) -> str:
         return "Reader(...)"
@@ -204,12 +205,11 @@ def _counted(shape: Shape) -> tuple[tuple[int, ...], int]:
 
 
 def _is_meta(device: Device) -> bool:
-    return device == "meta" if isinstance(device, str) else device.type == "meta"
+    return torch.device(device).type == "meta"
 
 
 def _tensor(array: np.ndarray, device: Device) -> torch.Tensor:
-    tensor = torch.from_numpy(array)
-    return tensor if device == "cpu" else tensor.to(device)
+    return torch.from_numpy(array).to(device)
 
 
 def _blocks(size: int) -> int:

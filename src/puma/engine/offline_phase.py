@@ -10,7 +10,7 @@ models.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -19,17 +19,17 @@ from torch import Tensor
 from puma import kernels
 from puma.crypto.prg import PairKey
 from puma.mpc.cost import message_bytes
-from puma.mpc.lookahead import NullLink
 from puma.mpc.party import DEALER, FIRST, SECOND, Party
 from puma.mpc.share import Share
 from puma.net import Link
+from puma.net.null import NullLink
 from puma.store.preprocessing import Header, Item, PreprocessingStore, Writer
 from puma.wire import messages as msg
 
 LENGTH = struct.Struct("<Q")
 
 
-class Kept:
+class Kept(NullLink):
     """The dealer's link in a rehearsal of the second evaluator: what comes is kept as well."""
 
     def __init__(self, link: Link, writer: Writer) -> None:
@@ -44,7 +44,7 @@ class Kept:
         self._link.check()
 
 
-class Played:
+class Played(NullLink):
     """The dealer's link of the second evaluator once the request has come: what was kept, in the same order."""
 
     def __init__(self, link: Link, preprocessing: Item) -> None:
@@ -67,7 +67,7 @@ class Written:
 
     def known(self, make: Callable[[], Tensor], shape: tuple[int, ...], bits: int) -> Tensor:
         words = make()
-        self._writer.write(kernels.pack(words, bits).numpy())
+        self._writer.write(kernels.to_wire(kernels.pack(words, bits)))
         return words
 
 
@@ -81,13 +81,13 @@ class Read:
 
     def known(self, make: Callable[[], Tensor], shape: tuple[int, ...], bits: int) -> Tensor:
         packed = self._preprocessing.read(message_bytes(torch.Size(shape).numel(), bits))
-        return kernels.unpack(torch.frombuffer(packed, dtype=torch.uint8), bits, shape)
+        return kernels.unpack(kernels.from_wire(packed), bits, shape)
 
 
 @contextmanager
 def rehearsal(
     party: Party, preprocessing_store: PreprocessingStore, sharing: bytes, order: msg.Prepare
-) -> Iterator[Writer]:
+) -> Generator[Writer, None, None]:
     """Meanwhile the party runs the request ahead; in the end the preprocessing is kept, or on an error nothing is."""
     keys = party.child_keys(f"preprocessing {order.id.hex()}")
     secret = b"" if party.is_dealer else keys[DEALER].secret
@@ -96,10 +96,10 @@ def rehearsal(
     try:
         links = dict(party.links)
         if party.rank == FIRST:
-            links = {DEALER: NullLink(), SECOND: NullLink()}
+            links |= {DEALER: NullLink(), SECOND: NullLink()}
         elif party.rank == SECOND:
-            links = {DEALER: Kept(party.links[DEALER], writer), FIRST: NullLink()}
-        with party.under(keys, links, None if party.is_dealer else Written(writer)):  # type: ignore[arg-type]
+            links |= {DEALER: Kept(party.links[DEALER], writer), FIRST: NullLink()}
+        with party.under(keys, links, None if party.is_dealer else Written(writer)):
             yield writer
         writer.finish()
     finally:
@@ -109,11 +109,11 @@ def rehearsal(
 
 
 @contextmanager
-def performance(party: Party, preprocessing: Item) -> Iterator[None]:
+def performance(party: Party, preprocessing: Item) -> Generator[None, None, None]:
     """Meanwhile an evaluator runs the request itself, on what it has prepared."""
     links = dict(party.links)
     if party.rank == SECOND:
-        links[DEALER] = Played(party.links[DEALER], preprocessing)  # type: ignore[assignment]
+        links[DEALER] = Played(party.links[DEALER], preprocessing)
     # What the evaluators draw in common needs no agreement with what was rehearsed, only to be fresh.
     keys = party.child_keys(f"preprocessing {preprocessing.header.id.hex()}") | {
         DEALER: PairKey(preprocessing.header.secret)
@@ -125,7 +125,7 @@ def performance(party: Party, preprocessing: Item) -> Iterator[None]:
 def keep_output(writer: Writer, share: Share) -> None:
     """The dealer's components of an output, which depend on no input."""
     result = msg.encode(msg.Result(tuple(share.shape), share.bits, share.frac))
-    parts = [kernels.pack(c, share.bits).numpy() for c in share.components]
+    parts = [kernels.to_wire(kernels.pack(c, share.bits)) for c in share.components]
     writer.write(LENGTH.pack(len(result)), LENGTH.pack(sum(map(len, parts))))
     writer.write(result)
     writer.write(*parts)

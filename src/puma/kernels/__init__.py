@@ -1,6 +1,7 @@
 """Local arithmetic on words: what one party computes by itself. Each kernel is picked by where its tensor
 lives: `cpu` runs compiled code (loaded at the first use), `meta` only gives shapes, everything else runs the
-plain torch text. This room must not know what a share, a party or a link is.
+plain torch text. `to_wire` and `from_wire` are the only way between a device and bytes of the host. This room must not
+know what a share, a party or a link is.
 """
 
 from __future__ import annotations
@@ -11,12 +12,14 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from puma.kernels import plain, shapes
+from puma.kernels.host import from_wire, to_wire
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 __all__ = [
     "above",
+    "from_wire",
     "hot_bit",
     "linear_packed",
     "lookup",
@@ -32,6 +35,7 @@ __all__ = [
     "reduce",
     "shift_right",
     "signed",
+    "to_wire",
     "unpack",
     "unpack_bits",
     "unpack_bytes",

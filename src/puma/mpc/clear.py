@@ -57,8 +57,8 @@ class ClearParty(Party):
 
     clear = True
 
-    def __init__(self, approximation: str = "spline") -> None:
-        super().__init__(FIRST, {}, {})
+    def __init__(self, approximation: str = "spline", device: torch.device | str = "cpu") -> None:
+        super().__init__(FIRST, {}, {}, device=device)
         self.approximation = approximation
         self.notes: dict[tuple[str, str, str], Note] = {}
         self.latest = Source()

@@ -16,23 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from puma.net.endpoint import owned
-
 Key = tuple[int, Any, int]  # which parameter, which product, for the how manieth time in the step
 Multiply = Callable[[Tensor], Tensor]  # rows (n, k) to rows (n, columns)
-
-
-class NullLink:
-    """Stands for a peer in a run that only draws masks: nothing leaves, and zeros come."""
-
-    def send(self, *_: Any) -> None: ...
-
-    def recv(self, size: int) -> memoryview:
-        buffer = owned(size)
-        buffer[:] = bytes(size)
-        return buffer
-
-    def check(self) -> None: ...
 
 
 class Lookahead:

@@ -9,7 +9,7 @@ This file must not know what the words mean.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple, TypeVar
 from typing import Protocol as Surface
@@ -20,13 +20,13 @@ from torch import Tensor
 from puma import kernels
 from puma.crypto.prg import PairKey, Stream
 from puma.mpc.cost import Ledger, message_bytes
-from puma.mpc.lookahead import Lookahead, NullLink
+from puma.mpc.lookahead import Lookahead
 from puma.net import Link
+from puma.net.null import NullLink
 
 T = TypeVar("T")
 
 DEALER, FIRST, SECOND = 0, 1, 2
-_ZERO = torch.zeros((), dtype=torch.int64)
 
 
 class Piece(NamedTuple):
@@ -60,25 +60,28 @@ class Party:
     """Rank 0 is the dealer (holds masks only), 1 and 2 are the evaluators.
 
     `links` maps a peer's rank to its link and `keys` to the secret shared with it; both are None for a dry run on
-    torch's meta device, which counts exactly what a real run would send without computing anything.
+    torch's meta device, which counts exactly what a real run would send without computing anything. Whatever the party
+    holds lies on `device`: masks are brought there as they are drawn, and messages as they come (`kernels.from_wire`).
     """
 
     clear = False  # whether it holds values themselves (mpc/clear.py)
 
     def __init__(
-        self, rank: int, links: dict[int, Link] | None = None, keys: dict[int, PairKey] | None = None, lane: int = 0
-    ) -> None:
+        self, rank: int, links: dict[int, Link] | None = None, keys: dict[int, PairKey] | None = None, lane: int = 0,
+        device: torch.device | str | None = None,
+    ) -> None:  # fmt: skip
         self.rank = rank
         self.lane = lane
         self.links: dict[int, Link] = links or {}
         self.dry = links is None
-        self.device = "meta" if self.dry else "cpu"
+        self.device = torch.device("meta" if self.dry else device or "cpu")
         self.ledger = Ledger()
         self.precomputed: PrecomputedTerms | None = None
         self.lookahead: Lookahead | None = None  # at the dealer only
         self.approximation = "spline"  # which functions the floors above compute; the same at all parties
         self._keys = keys or {}
         self._streams: dict[tuple[int, str], Stream] = {}
+        self._zero = torch.zeros((), dtype=torch.int64, device=self.device)
 
     def __repr__(self) -> str:
         return f"Party(rank={self.rank}{', dry' if self.dry else ''})"
@@ -89,7 +92,7 @@ class Party:
 
     def nothing(self, shape: Sequence[int]) -> Tensor:
         """A stand-in of this shape for words that this party does not hold; takes no memory and no time."""
-        return torch.empty(tuple(shape), dtype=torch.int64, device="meta") if self.dry else _ZERO.expand(tuple(shape))
+        return self._zero.expand(tuple(shape))
 
     def watch(self, what: str, x: Any, limit: float) -> None:
         """x must stay below the limit, which no party can see; a clear one looks."""
@@ -101,14 +104,14 @@ class Party:
         if self.rank not in (DEALER, evaluator):
             return None
         if self.dry:
-            return torch.empty(tuple(shape), dtype=torch.int64, device="meta")
-        return self._stream(evaluator, purpose).words(tuple(shape))
+            return torch.empty(tuple(shape), dtype=torch.int64, device=self.device)
+        return self._stream(evaluator, purpose).words(tuple(shape), self.device)
 
     def own_words(self, purpose: str, shape: Sequence[int]) -> Tensor | tuple[Tensor, Tensor]:
         """Fresh words: the dealer gets the pair (with P1, with P2), an evaluator its own."""
         if self.is_dealer:
-            return self.words(FIRST, purpose, shape), self.words(SECOND, purpose, shape)  # type: ignore[return-value]
-        return self.words(self.rank, purpose, shape)  # type: ignore[return-value]
+            return present(self.words(FIRST, purpose, shape)), present(self.words(SECOND, purpose, shape))
+        return present(self.words(self.rank, purpose, shape))
 
     def common_words(self, purpose: str, shape: Sequence[int]) -> Tensor:
         """Fresh uniform 64-bit words common to the evaluators; nothing at the dealer, who must not know them."""
@@ -118,15 +121,15 @@ class Party:
         stream = self._streams.get((other, purpose))
         if stream is None:
             stream = self._streams[other, purpose] = self._keys[other].stream(purpose, self.lane)
-        return stream.words(tuple(shape))
+        return stream.words(tuple(shape), self.device)
 
     def random_bytes(self, evaluator: int, purpose: str, count: int) -> Tensor | None:
         """Fresh uniform bytes (uint8) common to the dealer and `evaluator`; None at the other evaluator."""
         if self.rank not in (DEALER, evaluator):
             return None
         if self.dry:
-            return torch.empty(count, dtype=torch.uint8, device="meta")
-        return self._stream(evaluator, purpose).bytes(count)
+            return torch.empty(count, dtype=torch.uint8, device=self.device)
+        return self._stream(evaluator, purpose).bytes(count, self.device)
 
     def _stream(self, evaluator: int, purpose: str) -> Stream:
         stream = self._streams.get((evaluator, purpose))
@@ -143,7 +146,7 @@ class Party:
     @contextmanager
     def under(
         self, keys: dict[int, PairKey], links: dict[int, Link], precomputed: PrecomputedTerms | None = None
-    ) -> Iterator[None]:
+    ) -> Generator[None, None, None]:
         """Meanwhile draw from other keys, from their start, and talk over other links; then go on as before."""
         before = self._keys, self._streams, self.links
         self._keys, self._streams, self.links, self.precomputed = keys, {}, links, precomputed
@@ -154,7 +157,7 @@ class Party:
             self.precomputed = None
 
     @contextmanager
-    def stage(self, label: str) -> Iterator[None]:
+    def stage(self, label: str) -> Generator[None, None, None]:
         """Meanwhile draw from streams of this stage's own, so that they start at a place known beforehand.
 
         A label must serve only once, except to draw the same masks for the same values again.
@@ -167,10 +170,11 @@ class Party:
             self._keys, self._streams = before
 
     @contextmanager
-    def silent(self) -> Iterator[None]:
+    def silent(self) -> Generator[None, None, None]:
         """Meanwhile the dealer says nothing and books nothing."""
         before = self.links, self.ledger
-        self.links, self.ledger = dict.fromkeys(self.links, NullLink()), Ledger()  # type: ignore[assignment]
+        nobody: dict[int, Link] = {peer: NullLink() for peer in self.links}
+        self.links, self.ledger = nobody, Ledger()
         try:
             yield
         finally:
@@ -188,11 +192,11 @@ class Party:
         if self.is_dealer:
             self.ledger.sent(count, online=False)
             if not self.dry:
-                self.links[SECOND].send(payload.numpy())  # type: ignore[union-attr]
+                self.links[SECOND].send(kernels.to_wire(present(payload)))
             return None
         if self.dry:
-            return torch.empty(count, dtype=torch.uint8, device="meta")
-        return torch.frombuffer(self.links[DEALER].recv(count), dtype=torch.uint8)
+            return torch.empty(count, dtype=torch.uint8, device=self.device)
+        return kernels.from_wire(self.links[DEALER].recv(count), self.device)
 
     def exchange(self, pieces: Message) -> list[Tensor | None]:
         """Online, both evaluators at once: one message each way, pieces of the same shapes back. One round."""
@@ -202,15 +206,14 @@ class Party:
         self.ledger.sent(sum(sizes), online=True)
         self.ledger.round()
         if self.dry:
-            return [torch.empty_like(p.words) for p in pieces]  # type: ignore[arg-type]
+            return [torch.empty_like(present(p.words)) for p in pieces]
         # The dealer runs far ahead: what it has sent would hide for long that it is gone.
         self.links[DEALER].check()
         packed = [_pack(piece) for piece in pieces]
         link = self.links[SECOND if self.rank == FIRST else FIRST]
-        link.send(*[p.numpy() for p in packed if p.numel()])
-        payload = link.recv(sum(sizes))
-        received = torch.frombuffer(payload, dtype=torch.uint8) if payload else torch.empty(0, dtype=torch.uint8)
-        parts = torch.split(received, sizes)
+        link.send(*[kernels.to_wire(p) for p in packed if p.numel()])
+        received = kernels.from_wire(link.recv(sum(sizes)), self.device)
+        parts = received.split_with_sizes(sizes)
         return [_unpack(part, piece) for part, piece in zip(parts, pieces, strict=True)]
 
     def run(self, protocol: Protocol[T]) -> T:
@@ -222,6 +225,12 @@ class Party:
             except StopIteration as stop:
                 return stop.value
             reply = self.exchange(pieces)
+
+
+def present(x: T | None) -> T:
+    """x, which this party holds; for what is None at those that do not."""
+    assert x is not None
+    return x
 
 
 def together(*protocols: Protocol[Any]) -> Protocol[list[Any]]:
@@ -250,15 +259,15 @@ def together(*protocols: Protocol[Any]) -> Protocol[list[Any]]:
 
 
 def _size(piece: Piece) -> int:
-    return message_bytes(math.prod(piece.words.shape), piece.bits)  # type: ignore[union-attr]
+    return message_bytes(math.prod(present(piece.words).shape), piece.bits)
 
 
 def _pack(piece: Piece) -> Tensor:
-    words: Tensor = piece.words  # type: ignore[assignment]
+    words = present(piece.words)
     return words.reshape(-1) if words.dtype == torch.uint8 else kernels.pack(words, piece.bits)
 
 
 def _unpack(part: Tensor, piece: Piece) -> Tensor:
-    words: Tensor = piece.words  # type: ignore[assignment]
+    words = present(piece.words)
     shape = tuple(words.shape)
     return part.reshape(shape) if words.dtype == torch.uint8 else kernels.unpack(part, piece.bits, shape)

@@ -87,7 +87,7 @@ class Seeded(Share):
         packed = self._held() if wanted[0] or self._packed is None else [self._packed]
         held = [lambda low, high, m=m: m[low:high] for m in packed]
         needed = wanted[len(packed) :]
-        return held + [_drawing(s, size, need) for s, need in zip(self._streams, needed, strict=True)]
+        return held + [_drawing(s, size, need, self.device) for s, need in zip(self._streams, needed, strict=True)]
 
     def _held(self) -> list[Tensor]:
         """m packed, about to be read; nothing at the dealer."""
@@ -100,19 +100,19 @@ class Seeded(Share):
         each = rest_bytes(self.shape[1:], self.bits)
         low, high, shape = start * each, stop * each, (stop - start, *self.shape[1:])
         parts = [packed[low:high] for packed in self._held()]
-        parts += [_drawn(stream, low, high - low) for stream in self._streams]
+        parts += [_drawn(stream, low, high - low, self.device) for stream in self._streams]
         a, b = (kernels.unpack_bytes(part, self.bits, shape) for part in parts)
         return a, b
 
 
-def _drawn(stream: Stream, start: int, count: int) -> Tensor:
+def _drawn(stream: Stream, start: int, count: int, device: torch.device) -> Tensor:
     """Bytes of a mask that is kept, or used at once."""
-    return stream.reader(start).into(torch.empty(count, dtype=torch.uint8))
+    return stream.reader(start).into(torch.empty(count, dtype=torch.uint8, device=device))
 
 
-def _drawing(stream: Stream, size: int, needed: bool) -> Callable[[int, int], Tensor]:
+def _drawing(stream: Stream, size: int, needed: bool, device: torch.device) -> Callable[[int, int], Tensor]:
     """Bytes of a mask, drawn in order into one buffer."""
-    buffer, reader = torch.empty(size, dtype=torch.uint8), stream.reader(0)
+    buffer, reader = torch.empty(size, dtype=torch.uint8, device=device), stream.reader(0)
     if not needed:
         return lambda low, high: buffer[: high - low]
     return lambda low, high: reader.into(buffer[: high - low])

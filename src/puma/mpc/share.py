@@ -45,7 +45,8 @@ class Secret(ABC):
 
     @property
     def device(self) -> torch.device:
-        return torch.device(self.party.device)
+        """Where this party holds it."""
+        return self.party.device
 
     @property
     def ndim(self) -> int:

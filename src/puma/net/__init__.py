@@ -19,7 +19,15 @@ class Link(Protocol):
     untouched.
     """
 
-    timeout: float
+    @property
+    def timeout(self) -> float:
+        """How long a silence, in seconds, is borne."""
+        ...
+
+    @property
+    def lost(self) -> bool:
+        """Whether nothing more can come, though what has come may still wait to be taken."""
+        ...
 
     @property
     def name(self) -> str:
@@ -55,6 +63,10 @@ class Link(Protocol):
 
     def recv_control(self) -> bytes:
         """The next control frame, of any size up to the limit."""
+        ...
+
+    def set_timeout(self, seconds: float) -> None:
+        """From now on bear a silence of so many seconds."""
         ...
 
     def check(self) -> None:

@@ -103,11 +103,8 @@ class Endpoint(ABC):
 
     @property
     def timeout(self) -> float:
+        """How long a silence, in seconds, is borne."""
         return self._timeout
-
-    @timeout.setter
-    def timeout(self, seconds: float) -> None:
-        self.set_timeout(seconds)
 
     @property
     def lost(self) -> bool:

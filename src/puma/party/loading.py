@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from puma import kernels
 from puma.crypto.prg import PairKey
 from puma.engine.engine import Engine
 from puma.errors import ProtocolError
@@ -40,7 +41,7 @@ def stored(party: Party, owner: Any, load: Load, store: Store) -> Model:
         if not party.is_dealer:
             for spec in load.tensors:
                 for frame in frames(owner, spec):
-                    upload.write(frame.numpy())
+                    upload.write(kernels.to_wire(frame))
         return upload.finish()
     finally:
         upload.discard()
@@ -86,5 +87,5 @@ def frames(owner: Any, spec: TensorSpec) -> Iterator[Tensor]:
     left, most = rest_bytes(spec.shape, spec.bits), rest_bytes((FRAME_WORDS,), spec.bits)
     while left:
         size = min(left, most)
-        yield torch.frombuffer(owner.recv(size), dtype=torch.uint8)
+        yield kernels.from_wire(owner.recv(size))
         left -= size

@@ -46,7 +46,7 @@ def meet(start: Start) -> tuple[Party, Any]:
     links: dict[int, Any] = {m.rank: m.link for m in met if m.role == "party"}
     keys = {m.rank: PairKey(m.secret) for m in met if m.role == "party"}
     client = next(m.link for m in met if m.role == "client")
-    client.timeout = 7 * 24 * 3600.0  # a client may think as long as it likes
+    client.set_timeout(7 * 24 * 3600.0)  # a client may think as long as it likes
     party = Party(start.rank, links, keys)
     party.approximation = start.approximation
     return party, client

@@ -285,7 +285,7 @@ class Server:
         size = self._payload_bytes(job, flags)
         if not size:
             return torch.empty(0, dtype=torch.uint8)
-        return torch.frombuffer(self.client.recv(size), dtype=torch.uint8)
+        return kernels.from_wire(self.client.recv(size))
 
     def _cpu_seconds(self) -> float:
         """What a request is charged with: all that this process has used."""
@@ -296,7 +296,7 @@ class Server:
         self._agreement.check()
         answered(self.party, share)
         self.client.send_control(msg.encode(msg.Result(tuple(share.shape), share.bits, share.frac)))
-        self.client.send(*(kernels.pack(c, share.bits).numpy() for c in share.components))
+        self.client.send(*(kernels.to_wire(kernels.pack(c, share.bits)) for c in share.components))
 
 
 def _drop(share: Share) -> None:

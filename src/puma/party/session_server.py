@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 
+from puma import kernels
 from puma.engine.admission import Allowed, to_clients, total_tokens
 from puma.errors import AdmissionError, PeerTimeout, PreprocessingError, ProtocolError
 from puma.mpc.party import Party
@@ -77,13 +78,13 @@ class SessionServer(Server):
 
     def _heard(self) -> msg.Request:
         if not self.busy:
-            self.client.timeout = IDLE
+            self.client.set_timeout(IDLE)
         try:
             request = super()._heard()
         except PeerTimeout as error:
             raise PeerTimeout(f"{self._role} was silent for too long", "open a new session") from error
         if not self.busy:
-            self.client.timeout = PATIENCE
+            self.client.set_timeout(PATIENCE)
         return request
 
     def answer(self, request: msg.Request) -> None:
@@ -200,7 +201,7 @@ class SessionServer(Server):
 
     def _parameter(self, arrival: ResumableUpload, spec: msg.TensorSpec) -> None:
         for frame in loading.frames(self.client, spec):
-            arrival.write(frame.numpy())
+            arrival.write(kernels.to_wire(frame))
             self._metrics.add("puma_received_bytes_total", frame.numel())
         request = self._heard()
         if not isinstance(request, msg.Checksum):

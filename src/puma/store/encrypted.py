@@ -15,6 +15,7 @@ from time import monotonic
 import numpy as np
 import torch
 
+from puma import kernels
 from puma.crypto.prg import PairKey, fresh_secret
 from puma.errors import AdmissionError, PreprocessingError
 from puma.store import folders
@@ -36,7 +37,7 @@ class Seal:
         reader, pad = self._stream.reader(at), torch.empty(min(AT_A_TIME, len(source)), dtype=torch.uint8)
         for start in range(0, len(source), AT_A_TIME):
             words, out = (np.frombuffer(each[start : start + AT_A_TIME], np.uint8) for each in (source, target))
-            np.bitwise_xor(words, reader.into(pad[: len(words)]).numpy(), out=out)
+            np.bitwise_xor(words, np.asarray(kernels.to_wire(reader.into(pad[: len(words)]))), out=out)
 
 
 @dataclass

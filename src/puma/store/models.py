@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import torch
 from torch import Tensor
 
+from puma import kernels
 from puma.errors import StoreError
 from puma.models.config import Config
 from puma.mpc.seeded import rest_bytes
@@ -215,7 +215,7 @@ class Model:
         if self._data is None:
             return None
         offset, size = self._spans[name]
-        return torch.frombuffer(self._data, dtype=torch.uint8, offset=offset, count=size)
+        return kernels.from_wire(memoryview(self._data)[offset : offset + size])
 
     def touch(self, name: str) -> None:
         """`name` is about to be read: ask for the one that follows it, and let go of what was read longest ago.
@@ -258,7 +258,7 @@ def content_name(key: bytes, name: str, config: Config, params: Mapping[str, Ten
     digest = hmac.new(key, msgspec.json.encode(config), "sha256")
     for label, tensor in params.items():
         digest.update(f"{label} {tuple(tensor.shape)} {tensor.dtype}".encode())
-        digest.update(memoryview(tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy()))  # type: ignore[arg-type]
+        digest.update(kernels.to_wire(tensor))
     readable = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-._")[-40:].strip("-._") or "model"
     return f"{readable}-{digest.hexdigest()[:24]}"
 

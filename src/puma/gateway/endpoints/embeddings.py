@@ -10,6 +10,7 @@ import torch
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from puma import kernels
 from puma.gateway import replies
 from puma.gateway.refusals import Refused
 from puma.gateway.requests import EmbeddingsRequest, read
@@ -42,4 +43,4 @@ async def embeddings(gateway: Gateway, request: Request) -> Response:
 
 def _base64(vector: torch.Tensor) -> str:
     """Little-endian 32-bit floats, as OpenAI's clients ask for them."""
-    return base64.b64encode(vector.float().numpy().astype("<f4").tobytes()).decode()
+    return base64.b64encode(kernels.to_wire(vector.float())).decode()

@@ -1,0 +1,28 @@
+"""Between a device and the host: the bytes of a tensor as links, files and digests take them, and the way back.
+
+Whoever moves bytes calls these two and asks no tensor where it lies. They must not know what the bytes mean.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+Buffer = bytes | bytearray | memoryview
+
+
+def to_wire(x: Tensor) -> memoryview:
+    """The elements of x in order as bytes of the host: in place where they lie there so, else a copy.
+
+    Of a tensor on the meta device, which has no bytes, this raises.
+    """
+    if x.is_cpu and x.dtype == torch.uint8 and x.is_contiguous():
+        return x.detach().reshape(-1).numpy().data
+    return x.detach().contiguous().reshape(-1).view(torch.uint8).cpu().numpy().data
+
+
+def from_wire(buffer: Buffer, device: torch.device | str = "cpu") -> Tensor:
+    """The bytes as a row of uint8 on a device; on the host in place, so that they must be the caller's to keep."""
+    if not len(buffer):
+        return torch.empty(0, dtype=torch.uint8, device=device)
+    return torch.frombuffer(buffer, dtype=torch.uint8).to(device)
