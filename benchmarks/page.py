@@ -11,22 +11,44 @@ from typing import Any
 from benchmarks import record
 
 PAGE = record.ROOT / "docs" / "benchmarks.md"
-PARTS = ("models", "functions", "kernels", "links", "networks", "stack", "phases", "batch", "lengths", "spu")
+PARTS = (
+    "models",
+    "models_avx2",
+    "functions",
+    "kernels",
+    "links",
+    "networks",
+    "stack",
+    "phases",
+    "batch",
+    "lengths",
+    "spu",
+)
 
 
 def write(results: Path, folder: Path) -> None:
     """Fill in all parts measured so far: the page and plots/ in `folder`."""
-    measured = {part: found for part in PARTS if (found := record.read(results, part))}
-    text = PAGE.read_text()
-    for part, found in measured.items():
-        text = filled(text, part, f"{TABLES[part](found['results'])}\n\n{origin(found['about'])}")
-    (folder / PAGE.name).write_text(text)
+    measured = read(results)
+    (folder / PAGE.name).write_text(tables(measured))
     try:
         from benchmarks import plots
     except ImportError:
-        print("no plots: pip install 'puma-mpc[bench]' brings matplotlib", file=sys.stderr)
+        print("no plots: pip install -c constraints.txt '.[bench]' brings matplotlib", file=sys.stderr)
         return
     plots.draw(measured, folder / "plots")
+
+
+def read(results: Path) -> dict[str, dict[str, Any]]:
+    """All parts measured so far, by name."""
+    return {part: found for part in PARTS if (found := record.read(results, part))}
+
+
+def tables(measured: dict[str, dict[str, Any]]) -> str:
+    """The page with these parts filled in."""
+    text = PAGE.read_text()
+    for part, found in measured.items():
+        text = filled(text, part, f"{TABLES[part](found['results'])}\n\n{origin(found['about'])}")
+    return text
 
 
 def filled(text: str, part: str, content: str) -> str:
@@ -64,8 +86,12 @@ def models(results: list[dict[str, Any]]) -> str:
         error = "" if m["max_error"] is None else f"{m['max_error']:.2g}"
         sent = (_gb(m["bytes"]["total"]), _gb(m["bytes"]["online"]))
         peak = ", ".join(f"{mib:.0f}" for mib in m["peak_rss_mib"])
-        seconds = (_s(m["seconds"]), _s(m["first_seconds"]) if m["first_seconds"] else "", _s(m["cpu_seconds"]))
-        rows.append([name, *seconds, f"{m['rounds']:,}", *sent, error, peak, str(m["runs"])])
+        took = (
+            seconds(m["seconds"]),
+            seconds(m["first_seconds"]) if m["first_seconds"] else "",
+            seconds(m["cpu_seconds"]),
+        )
+        rows.append([name, *took, f"{m['rounds']:,}", *sent, error, peak, str(m["runs"])])
     return table(heads, rows)
 
 
@@ -109,10 +135,10 @@ def networks(results: list[dict[str, Any]]) -> str:
     rows = []
     for r in results:
         tokens = f"{r['prompt']} tokens" if r["tokens"] is None else f"{r['prompt']} in, {r['tokens']} out"
-        row = [f"{r['model']}, {tokens}", r["network"], f"{r['rounds']:,}", _s(r["seconds"])]
+        row = [f"{r['model']}, {tokens}", r["network"], f"{r['rounds']:,}", seconds(r["seconds"])]
         if "predicted" in r:
             share = r["relay_cpu_seconds"] / (r["cpu_seconds"] + r["relay_cpu_seconds"])
-            more = [_s(r["predicted"]), f"{r['predicted'] / r['seconds']:.2f}", _s(r["on_three_machines"])]
+            more = [seconds(r["predicted"]), f"{r['predicted'] / r['seconds']:.2f}", seconds(r["on_three_machines"])]
             row += [*more, f"{100 * share:.0f} %"]
         rows.append([*row, *[""] * (len(heads) - len(row))])
     return table(heads, rows)
@@ -124,10 +150,10 @@ def stack(results: dict[str, Any]) -> str:
     rows = []
     for r in results["requests"]:
         name = r["network"] + (", TLS" if r["tls"] else ", no TLS")
-        row = [name, f"{60 / r['session_seconds']:.1f}", _s(r["first_seconds"]), _s(r["tokens_a_second"])]
-        gateway = [_s(r[key]) if key in r else "" for key in ("gateway_first_seconds", "gateway_seconds")]
-        rows.append([*row, _s(r["together_a_second"]), *gateway, str(r["runs"])])
-    again = [[r["party"], _s(r["seconds"]), _s(r["longest"])] for r in results["recovery"]]
+        row = [name, f"{60 / r['session_seconds']:.1f}", seconds(r["first_seconds"]), seconds(r["tokens_a_second"])]
+        gateway = [seconds(r[key]) if key in r else "" for key in ("gateway_first_seconds", "gateway_seconds")]
+        rows.append([*row, seconds(r["together_a_second"]), *gateway, str(r["runs"])])
+    again = [[r["party"], seconds(r["seconds"]), seconds(r["longest"])] for r in results["recovery"]]
     return table(heads, rows) + "\n\n" + table(("killed", "s to the next first token", "longest"), again)
 
 
@@ -136,8 +162,8 @@ def phases(results: list[dict[str, Any]]) -> str:
     heads += ("rounds", "online GB", "runs")
     rows = []
     for r in results:
-        row = [f"{r['title']}: `{r['command']}`", *(_s(r[key]) for key in ("seconds", "cpu_seconds"))]
-        row += [_s(r[key]) for key in ("online_seconds", "online_cpu_seconds", "ahead_seconds")]
+        row = [f"{r['title']}: `{r['command']}`", *(seconds(r[key]) for key in ("seconds", "cpu_seconds"))]
+        row += [seconds(r[key]) for key in ("online_seconds", "online_cpu_seconds", "ahead_seconds")]
         rows.append([*row, _gb(r["kept_bytes"]), f"{r['rounds']:,}", _gb(r["bytes"]), str(r["runs"])])
     return table(heads, rows)
 
@@ -158,7 +184,7 @@ def batch(results: list[dict[str, Any]]) -> str:
             continue
         new = b["batch"] * b["tokens"]
         each = (f"{b['bytes']['total'] / 1e6 / new:.3f}", f"{b['cpu_seconds'] / new:.3f}")
-        rows.append([str(b["batch"]), _s(b["seconds"]), f"{new / b['seconds']:.2f}", f"{b['rounds']:,}", *each])
+        rows.append([str(b["batch"]), seconds(b["seconds"]), f"{new / b['seconds']:.2f}", f"{b['rounds']:,}", *each])
     return table(heads, rows)
 
 
@@ -170,7 +196,7 @@ def lengths(results: list[dict[str, Any]]) -> str:
             rows.append([str(p["length"]), f"not measured: {p['error']}", *[""] * (len(heads) - 2)])
             continue
         sent = (_gb(p["bytes"]["total"]), _gb(p["bytes"]["online"]))
-        rows.append([str(p["length"]), _s(p["seconds"]), _s(p["cpu_seconds"]), f"{p['rounds']:,}", *sent])
+        rows.append([str(p["length"]), seconds(p["seconds"]), seconds(p["cpu_seconds"]), f"{p['rounds']:,}", *sent])
     return table(heads, rows)
 
 
@@ -199,6 +225,7 @@ def spu(results: list[dict[str, Any]]) -> str:
 
 TABLES: dict[str, Callable[[Any], str]] = {
     "models": models,
+    "models_avx2": models,
     "functions": functions,
     "kernels": kernels,
     "links": links,
@@ -211,8 +238,9 @@ TABLES: dict[str, Callable[[Any], str]] = {
 }
 
 
-def _s(seconds: float) -> str:
-    return f"{seconds:.2f}" if seconds < 10 else f"{seconds:.1f}"
+def seconds(count: float) -> str:
+    """Seconds with three digits."""
+    return f"{count:.2f}" if count < 10 else f"{count:.1f}"
 
 
 def _gb(count: float) -> str:

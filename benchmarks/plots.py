@@ -52,15 +52,24 @@ def draw(measured: dict[str, Any], folder: Path) -> list[str]:
         "lengths": ("lengths", lengths),
         "batch": ("batch", batch),
         "errors": ("functions", errors),
+        "spu": ("spu", beside_spu),
     }
     drawn = []
     with pyplot.rc_context(STYLE):
         for name, (part, plot) in wanted.items():
             figure = plot(measured[part]["results"]) if part in measured else None
             if figure is not None:
+                caption(figure, measured[part].get("about"))
                 save(figure, folder / f"{name}.png")
                 drawn.append(f"{name}.png")
     return drawn
+
+
+def caption(figure: Figure, about: dict[str, Any] | None) -> None:
+    """Below the picture the run that it shows."""
+    if about:
+        run = f"{about['machine']}; {about['date']}, commit {about['commit']}; {about['command']}"
+        figure.supxlabel(run, x=0.01, ha="left", fontsize=6.5, color="#777777")
 
 
 def save(figure: Figure, path: Path) -> None:
@@ -89,6 +98,7 @@ def by_component(models: list[dict[str, Any]], key: str, title: str, amount: Any
     axes.set_xlim(0, 113)
     axes.set_xticks([0, 25, 50, 75, 100], ["0", "25", "50", "75", "100 %"])
     axes.grid(axis="y", visible=False)
+    axes.set_xlabel("share of the total, which stands on the right")
     axes.set_title(title, loc="left")
     figure.legend(loc="outside lower center", ncols=len(COMPONENTS), fontsize=8)
     return figure
@@ -144,6 +154,8 @@ def errors(functions: dict[str, dict[str, Any]]) -> Figure | None:
         axes.fill_between(x, y, color=LINE, alpha=0.15, linewidth=0)
         axes.set_title(function["title"] + (", relative above 1" if function["relative"] else ""), loc="left")
         axes.set_ylim(bottom=0)
+        axes.set_xlabel("x")
+        axes.set_ylabel("largest error")
         axes.ticklabel_format(axis="y", style="sci", scilimits=(-2, 2))
         if function["relative"]:
             axes.set_xscale("log", base=2)
@@ -152,8 +164,29 @@ def errors(functions: dict[str, dict[str, Any]]) -> Figure | None:
     return figure
 
 
-def _pair() -> tuple[Figure, tuple[Axes, Axes]]:
-    figure, axes = pyplot.subplots(1, 2, figsize=(7.2, 2.6), layout="constrained")
+def beside_spu(results: list[dict[str, Any]]) -> Figure | None:
+    """How many times the processor seconds and the traffic of Puma the same functions take in SPU."""
+    if not results:
+        return None
+    figure, (left, right) = _pair(1.1 + 0.26 * len(results))
+    rows = range(len(results))[::-1]
+    for axes, key, what in ((left, "cpu_seconds", "processor seconds"), (right, "megabytes", "traffic")):
+        ratios = [r["spu"][key] / r["puma"][key] for r in results]
+        axes.barh(rows, ratios, color=LINE, height=0.66)
+        for row, ratio in zip(rows, ratios):
+            axes.text(ratio + 0.2, row, f"{ratio:.1f}", va="center", fontsize=8)
+        axes.axvline(1, color=SECOND, linewidth=1)
+        axes.set_xlim(0, 1.18 * max(ratios))
+        axes.set_xlabel(f"{what}: SPU's over Puma's")
+        axes.grid(axis="y", visible=False)
+    left.set_yticks(rows, [r["title"] for r in results])
+    right.set_yticks(rows, [""] * len(results))
+    left.set_title("SPU 0.9.5 beside Puma", loc="left")
+    return figure
+
+
+def _pair(height: float = 2.6) -> tuple[Figure, tuple[Axes, Axes]]:
+    figure, axes = pyplot.subplots(1, 2, figsize=(7.2, height), layout="constrained")
     return figure, (axes[0], axes[1])
 
 

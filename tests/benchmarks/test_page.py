@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import model_run, page, record
+from benchmarks import model_run, page, readme, record
 
 
 def answer(seconds: float, **more: Any) -> dict[str, Any]:
@@ -68,6 +68,14 @@ def test_the_page_has_room_for_every_part() -> None:
     assert set(page.PARTS) == set(page.TABLES)
     with pytest.raises(ValueError, match="no markers for moon"):
         page.filled(text, "moon", "")
+
+
+def test_every_published_figure_is_one_that_was_measured() -> None:
+    """The tables of the page and the figures of the README are what the files of measurements give."""
+    measured = page.read(record.ROOT / "benchmarks" / "results")
+    assert set(page.PARTS) - {"models_avx2"} <= set(measured)
+    assert page.tables(measured) == page.PAGE.read_text()
+    assert readme.write(measured) == readme.README.read_text()
 
 
 def test_files(tmp_path: Path) -> None:

@@ -43,4 +43,4 @@ def test_unknown_parts(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFi
     with pytest.raises(SystemExit):
         command.main()
     assert "there is no part moon" in capsys.readouterr().err
-    assert set(command.PARTS) | {"spu"} == set(page.PARTS)
+    assert set(command.PARTS) | {"spu", "models_avx2"} == set(page.PARTS)
