@@ -100,7 +100,7 @@ def by_component(models: list[dict[str, Any]], key: str, title: str, amount: Any
     axes.grid(axis="y", visible=False)
     axes.set_xlabel("share of the total, which stands on the right")
     axes.set_title(title, loc="left")
-    figure.legend(loc="outside lower center", ncols=len(COMPONENTS), fontsize=8)
+    figure.legend(loc="outside upper center", ncols=len(COMPONENTS), fontsize=8)
     return figure
 
 
