@@ -1,0 +1,102 @@
+"""What the documents say of the code is so: names, paths, costs, bounds of tables."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+import puma
+from puma.measure import cost_table
+from puma.nn import splines
+from puma.nn.splines import Spline
+
+ROOT = Path(puma.__file__).parents[2]
+FOLDERS = ("src", "tests", "benchmarks", "examples")
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+LIVING = [page for page in PAGES if page.name not in ("CHANGELOG.md", "log.md")]  # these two tell of what was
+CODE = re.compile(r"`([A-Za-z_][\w.]*)(?:\(\))?`")
+FILE = re.compile(r"`([a-z]+/[\w./-]+\.(?:py|md|toml|service|json))(?:::\w+)?`")
+LINK = re.compile(r"\]\((?!https?:)([^)#]+)")
+ROW = re.compile(r"^\| ([\w ,()/-]+) \| \[([-\d]+), ([-\d]+)\) \| (\d+) \| ([\de.-]+) \|", re.MULTILINE)
+SUFFIXES = set(
+    [
+        "json",
+        "toml",
+        "md",
+        "py",
+        "crt",
+        "key",
+        "safetensors",
+        "org",
+        "com",
+        "txt",
+        "jsonl",
+        "bin",
+        "tsv",
+        "csv",
+        "jinja",
+        "gguf",
+        "service",
+    ]
+)
+
+
+def names() -> set[str]:
+    """All that the source defines or names: modules, functions, classes, attributes, arguments, words of strings."""
+    found: set[str] = set()
+    for path in (path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py")):
+        found |= set(path.relative_to(ROOT).with_suffix("").parts)
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef | ast.ClassDef | ast.AsyncFunctionDef):
+                found.add(node.name)
+            elif isinstance(node, ast.Attribute):
+                found.add(node.attr)
+            elif isinstance(node, ast.Name):
+                found.add(node.id)
+            elif isinstance(node, ast.arg) or (isinstance(node, ast.keyword) and node.arg):
+                found.add(node.arg)
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                found |= set(re.findall(r"[A-Za-z_]\w*", node.value))
+    return found
+
+
+KNOWN = names()
+
+
+@pytest.mark.parametrize("page", LIVING, ids=lambda p: p.name)
+def test_names_in_code_type_are_names_in_the_code(page: Path) -> None:
+    """Words with an underscore or a dot can only mean the program's own."""
+    said = {word for word in CODE.findall(page.read_text()) if "_" in word or "." in word}
+    ours = {word for word in said if not (ROOT / word).exists() and word.rpartition(".")[2] not in SUFFIXES}
+    unknown = {word for word in ours if not all(part in KNOWN for part in word.split("."))}
+    assert not unknown, f"{page.name} names what is not there"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_files_and_links_lead_somewhere(page: Path) -> None:
+    text = page.read_text()
+    linked = [link for link in LINK.findall(text) if not (page.parent / link).exists()]
+    files = FILE.findall(text) if page in LIVING else []
+    named = [name for name in files if not any((ROOT / at / name).exists() for at in ("", "src/puma"))]
+    assert not linked and not named, page.name
+
+
+def test_the_table_of_costs_is_the_declarations() -> None:
+    text = (ROOT / "docs" / "protocol.md").read_text()
+    shown = text.partition("<!-- cost table -->\n")[2].partition("<!-- /cost table -->")[0]
+    assert shown.strip() == cost_table.table().strip(), "run `make docs`"
+
+
+def test_the_table_of_splines_states_the_bounds_that_tests_hold() -> None:
+    """Range, lines and bound of each row of docs/protocol.md are those of a table in the code."""
+    rows = ROW.findall((ROOT / "docs" / "protocol.md").read_text())
+    tables = [found for found in vars(splines).values() if isinstance(found, Spline)]
+    known = {(t.low, t.high, 1 << t.width, t.bound) for t in tables}
+    assert len(rows) >= 5
+    for name, *words in rows:
+        low, high, lines, bound = map(float, words)
+        as_sigmoid = (2 * low, 2 * high, lines, bound / 2)  # tanh(x) is 2 sigmoid(2x) - 1
+        assert (low, high, lines, bound) in known or ("sigmoid(2x)" in name and as_sigmoid in known), name
