@@ -1,14 +1,16 @@
 # Each target works alone on a fresh clone: the first run sets up a virtual environment, later ones find it.
-#   make demo     a story from the model in the package, by three party processes on this machine
-#   make test     the tests (ARGS="-k name" and so on for pytest)
-#   make test-slow  the long tests alone, about an hour (ARGS="-k name" for some of them)
-#   make mutants  a hundred changes that break secrecy and keep answers right, each of which a test must notice;
-#                 half an hour (ARGS=--quick: a dozen and a half, a minute)
-#   make check    style, types, and which part of the code may import which
-#   make bench    every published table and plot; an hour, and wants the machine for itself (ARGS="--only models")
-#   make docs     print the table of costs into docs/protocol.md
-#   make format   let ruff rewrite what it can
-#   make clean    remove the environment and what tools left behind
+# Minutes are those of two cores, once set up; setting up takes two minutes more.
+#   make demo       1  a story from the model in the package, by three party processes on this machine
+#   make test      10  the tests (ARGS="-k name" and so on for pytest)
+#   make test-slow 60  the long tests alone (ARGS="-k name" for some of them; PUMA_TEST_DATA=DIR for real checkpoints)
+#   make mutants   30  a hundred changes that break secrecy and keep answers right, each of which a test must notice
+#                      (ARGS=--quick: a dozen and a half, a minute)
+#   make check      1  style, types, and which part of the code may import which
+#   make wheel      1  build the wheel, install it in the place of the source, and import it from elsewhere
+#   make bench     60  every published table and plot; wants the machine for itself (ARGS="--only models")
+#   make docs       1  print the table of costs into docs/protocol.md
+#   make format     1  let ruff rewrite what it can
+#   make clean      1  remove the environment and what tools left behind
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -24,7 +26,7 @@ BIN := $(VENV)/bin
 INSTALL = $(BIN)/pip install -q -c constraints.txt $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) -e
 WANTED := pyproject.toml constraints.txt Makefile
 
-.PHONY: demo test test-slow mutants check bench docs format clean
+.PHONY: demo test test-slow mutants check wheel bench docs format clean
 
 demo: $(VENV)/.puma
 	$(BIN)/puma demo
@@ -43,6 +45,16 @@ check: $(VENV)/.check
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright --pythonpath $(BIN)/python
 	$(BIN)/lint-imports
+
+# Afterwards the environment holds the wheel; the next `make` that needs the source puts that back.
+wheel: $(VENV)/.puma
+	rm -rf $(VENV)/dist
+	$(BIN)/pip wheel -q --no-deps -w $(VENV)/dist .
+	$(BIN)/pip install -q --no-deps --force-reinstall $(VENV)/dist/*.whl
+	rm -f $(VENV)/.puma $(VENV)/.test $(VENV)/.check $(VENV)/.bench
+	cd / && $(abspath $(BIN))/python -c "import puma, puma.local.cluster as c; \
+		assert 'site-packages' in c.__file__, c.__file__; print('puma', puma.__version__, 'from', c.__file__)"
+	cd / && $(abspath $(BIN))/puma generate "Once upon a time" --tokens 2 --compare
 
 bench: $(VENV)/.bench
 	$(BIN)/python -m benchmarks $(ARGS)
