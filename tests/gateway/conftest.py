@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -95,4 +96,31 @@ def served(llama: Path) -> Iterator[Served]:
 def revealing(llama: Path) -> Iterator[Served]:
     """The same, whose owner lets clients see logits."""
     with serving(llama, reveal=True) as found:
+        yield found
+
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+
+
+@pytest.fixture(scope="package")
+def browser() -> Iterator[Any]:
+    """A real one, or a skip that says why."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    program = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if program is None:
+        pytest.skip(f"no browser here: none of {', '.join(BROWSERS)}")
+    with playwright.sync_playwright() as started:
+        try:
+            found = started.chromium.launch(executable_path=program, args=["--no-sandbox", "--disable-gpu"])
+        except playwright.Error as error:
+            pytest.skip(f"{program} does not start: {str(error).splitlines()[0]}")
+        yield found
+        found.close()
+
+
+@pytest.fixture(scope="package")
+def lasting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """Answers of up to 400 tokens, long enough to be interrupted; do not break it."""
+    folder = tiny.llama(tmp_path_factory.mktemp("page") / "long", num_hidden_layers=1, max_position_embeddings=512)
+    with serving(folder, most=400) as found:
         yield found

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 import puma
+from puma import config
 from puma.cli import ui
 from puma.cli.options import HUMAN, Count, Flag, Output
 from puma.errors import UsageError
@@ -77,8 +78,8 @@ def gateway(
     _check_roles(source or store or reveal_logits, cluster, as_, model)
     with server.listen(host, port) as bound:
         start, clear = _starter(source, cluster, as_, model, reveal_logits, store, output)
-        made = _gateway(clear, start, host, max_tokens, temperature, fixed_length, queue, model or source)
-        _greet(made, bound, host, cluster is None, fixed_length, output.json)
+        made = _gateway(clear, start, host, max_tokens, temperature, fixed_length, queue, model or source, cluster)
+        _greet(made, bound, host, made.settings.local, fixed_length, output.json)
         server.run(made, bound)
 
 
@@ -127,17 +128,24 @@ def _after(first: Any, start: Callable[[], Any]) -> Callable[[], Any]:
 
 def _gateway(
     clear: Any, start: Callable[[], Any], host: str, most: int, temperature: float, fixed: bool, queue: int,
-    source: str | None,
+    source: str | None, cluster: Path | None,
 ) -> Gateway:  # fmt: skip
     from puma.gateway.service import Gateway
-    from puma.gateway.settings import Settings, short_name
+    from puma.gateway.settings import HERE, Settings, short_name
     from puma.models import architecture
 
     family = architecture(clear.config).family
     hosts = (*LOOPBACK, f"[{host}]" if ":" in host else host.lower())
     name = short_name(source)
-    settings = Settings(name, family, tuple(clear.labels), most, temperature, fixed, queue, hosts)
+    p0, p1, p2 = (HERE, HERE, HERE) if cluster is None else (HERE if _is_loopback(h) else h for h in _hosts(cluster))
+    settings = Settings(name, family, tuple(clear.labels), most, temperature, fixed, queue, hosts, (p0, p1, p2))
     return Gateway(clear, start, settings)
+
+
+def _hosts(cluster: Path) -> list[str]:
+    """Where P0, P1 and P2 are, by the cluster file."""
+    parties = sorted(config.read(cluster).parties, key=lambda party: party.rank)
+    return [party.host_port[0] for party in parties]
 
 
 def _greet(made: Gateway, bound: Any, host: str, here: bool, fixed: bool, as_json: bool) -> None:
