@@ -182,7 +182,7 @@ def test_wrong_models_and_prompts(served: Served) -> None:
     assert missing.value.param == "model" and missing.value.code == "model_not_found"
     with pytest.raises(openai.BadRequestError) as long:
         served.client.completions.create(model="tiny", prompt="the " * 40, max_tokens=2)
-    assert long.value.code == "context_length_exceeded"
+    assert long.value.code == "context_length_exceeded" and long.value.param == "prompt"
     with pytest.raises(openai.BadRequestError):
         served.client.completions.create(model="tiny", prompt="", max_tokens=2)
     with pytest.raises(openai.BadRequestError):

@@ -13,7 +13,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from puma.client.sampling import Sampling
 from puma.gateway.answers import Wanted, answer
-from puma.gateway.refusals import Refused
+from puma.gateway.refusals import Refused, blamed
 from puma.gateway.requests import ChatRequest, TextRequest
 from puma.gateway.service import Gateway
 from puma.gateway.settings import Settings
@@ -63,7 +63,8 @@ def _sampling(asked: TextRequest, temperature: float) -> Sampling:
         raise Refused("top_p must be above 0 and up to 1", "top_p")
     if asked.top_k is not None and asked.top_k < 0:
         raise Refused("top_k must not be negative", "top_k")
-    return Sampling(temperature, asked.top_k or 0, 1.0 if asked.top_p is None else asked.top_p, asked.seed)
+    with blamed("temperature"):
+        return Sampling(temperature, asked.top_k or 0, 1.0 if asked.top_p is None else asked.top_p, asked.seed)
 
 
 async def respond(

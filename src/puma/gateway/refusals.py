@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from puma.errors import (
@@ -60,6 +62,17 @@ def refusal(error: Exception) -> Refused:
         return Refused(str(error), None, name, 503, "service_unavailable", again=False)
     message = str(error) if isinstance(error, PumaError) else f"{name}: {error}"
     return Refused(message, None, name, 500, "server_error", again=False)
+
+
+@contextmanager
+def blamed(param: str) -> Iterator[None]:
+    """Errors about a text that is not served, with the parameter that holds it."""
+    try:
+        yield
+    except UsageError as error:
+        found = refusal(error)
+        found.param = found.param or param
+        raise found from None
 
 
 def _over(error: ProtocolError, name: str) -> Refused:

@@ -14,6 +14,8 @@ from msgspec import UNSET, UnsetType
 from puma.gateway.refusals import Refused
 
 MAX_CHOICES = 128
+MAX_TEXTS = 128  # of a request for embeddings
+SEEDS, MAX_TOP_K = range(-(1 << 63), 1 << 63), 1 << 31
 MAX_STOPS, MAX_STOP_CHARACTERS = 4, 256
 # Values that mean what is done anyway, so that they may be named; every other value of these parameters is refused.
 NEUTRAL: dict[str, tuple[Any, ...]] = {
@@ -183,8 +185,12 @@ def read(body: bytes, kind: type[T]) -> T:
         raise Refused(message, param) from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise Refused(f"the body is no JSON: {error}") from None
+    except RecursionError:
+        raise Refused("the body is nested too deeply") from None
     if isinstance(found, TextRequest):
         _check(found)
+    if isinstance(found, EmbeddingsRequest) and not 1 <= len(found.texts) <= MAX_TEXTS:
+        raise Refused(f"input holds from 1 to {MAX_TEXTS} texts", "input")
     return found
 
 
@@ -207,6 +213,10 @@ def _check(asked: TextRequest) -> None:
             raise Refused(f"{name} cannot be honoured: leave it out", name)
     if not 1 <= asked.choices <= MAX_CHOICES:
         raise Refused(f"n must be from 1 to {MAX_CHOICES}", "n")
+    if asked.seed is not None and asked.seed not in SEEDS:
+        raise Refused("seed must be a whole number of 64 bits", "seed")
+    if asked.top_k is not None and asked.top_k > MAX_TOP_K:
+        raise Refused(f"top_k must be up to {MAX_TOP_K}", "top_k")
     if len(asked.stops) > MAX_STOPS or any(not 0 < len(s) <= MAX_STOP_CHARACTERS for s in asked.stops):
         raise Refused(f"stop takes up to {MAX_STOPS} strings of 1 to {MAX_STOP_CHARACTERS} characters", "stop")
     if asked.stream_options is not None and not asked.stream:

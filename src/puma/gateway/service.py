@@ -28,7 +28,7 @@ class Gateway:
     def known(self, name: str) -> None:
         """Raises Refused for the name of another model."""
         if name != self.settings.name:
-            message = f"there is no model {name!r} here, only {self.settings.name!r}"
+            message = f"there is no model {name[:100]!r} here, only {self.settings.name!r}"
             raise Refused(message, "model", "model_not_found", 404)
 
     def submit(self, run: Run, chosen: str | None) -> Job:

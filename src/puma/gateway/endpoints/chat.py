@@ -7,7 +7,7 @@ from starlette.responses import Response
 
 from puma.gateway.generation import new_tokens, respond, wanted
 from puma.gateway.prompts import prompt_ids
-from puma.gateway.refusals import Refused
+from puma.gateway.refusals import Refused, blamed
 from puma.gateway.requests import ChatRequest, read
 from puma.gateway.service import Gateway
 from puma.gateway.wording import chat_wording
@@ -23,7 +23,8 @@ async def chat(gateway: Gateway, request: Request) -> Response:
         raise Refused("this gateway always computes as many tokens as are asked for: name a number", name)
     if given is not None:
         new_tokens(gateway.settings, given, given, name)  # before the prompt's length is looked at
-    ids = prompt_ids(gateway.model, asked.messages, given or 1)
+    with blamed("messages"):
+        ids = prompt_ids(gateway.model, asked.messages, given or 1)
     room = gateway.model.config.context - len(ids) + 1
     tokens = new_tokens(gateway.settings, given, min(room, gateway.settings.most), name)
     generation = wanted(gateway.settings, asked, [ids], tokens, [""])

@@ -12,7 +12,7 @@ from starlette.responses import JSONResponse, Response
 
 from puma import kernels
 from puma.gateway import replies
-from puma.gateway.refusals import Refused
+from puma.gateway.refusals import Refused, blamed
 from puma.gateway.requests import EmbeddingsRequest, read
 from puma.gateway.service import Gateway
 from puma.gateway.streams import request_id, while_there
@@ -30,7 +30,8 @@ async def embeddings(gateway: Gateway, request: Request) -> Response:
     width = gateway.model.config.hidden_size
     if asked.dimensions not in (None, width):
         raise Refused(f"embeddings of this model have {width} dimensions", "dimensions")
-    tokens = sum(len(gateway.model.sentence_ids(text).ids) for text in asked.texts)
+    with blamed("input"):
+        tokens = sum(len(gateway.model.sentence_ids(text).ids) for text in asked.texts)
 
     def run(cluster: Any) -> Generator[list[torch.Tensor], None, None]:
         yield [encoding.values for encoding in cluster.encode(asked.texts)]
