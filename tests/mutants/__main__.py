@@ -29,7 +29,17 @@ HEAVY = ("torch", "numpy", "numba", "cryptography.x509", "msgspec", "safetensors
 TREE = ("src", "tests", "docs", "pyproject.toml", "README.md", "CHANGELOG.md", "Makefile", "benchmarks", "deploy")
 OPTIONS = ("-x", "-q", "--assert=plain", "-m", "", "-p", "no:cacheprovider", "--no-header", "-o", "timeout=120")
 PASSED, FAILED = 0, 1  # pytest's own
+LOST = 70
 SECONDS = 300.0
+
+
+class Ended:
+    """Hears how the tests went."""
+
+    status = LOST
+
+    def pytest_sessionfinish(self, exitstatus: int) -> None:
+        self.status = int(exitstatus)
 
 
 def copied(to: Path) -> Path:
@@ -61,7 +71,7 @@ def run(tree: Path, tests: Sequence[str], log: Path) -> int:
 
 def _become_pytest(tree: Path, tests: Sequence[str], log: Path) -> None:
     """Never returns."""
-    code = 70
+    code, ended = LOST, Ended()
     try:
         out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         os.dup2(out, 1)
@@ -75,9 +85,10 @@ def _become_pytest(tree: Path, tests: Sequence[str], log: Path) -> None:
         sys.path[:] = [str(tree), str(tree / "src"), *(p for p in sys.path if p and not _ours(p))]
         importlib.invalidate_caches()
         pytest = importlib.import_module("pytest")
-        code = int(pytest.main([*OPTIONS, *tests]))
-    except BaseException:
+        code = int(pytest.main([*OPTIONS, *tests], plugins=[ended]))
+    except BaseException:  # what a broken program leaves behind may trouble pytest itself, after the tests
         traceback.print_exc()
+        code = ended.status
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
@@ -134,7 +145,7 @@ def main(words: Sequence[str] | None = None) -> int:
     for name in HEAVY:
         importlib.import_module(name)
     with tempfile.TemporaryDirectory(prefix="puma-mutants-") as scratch:
-        return _all(chosen, Path(scratch), asked.jobs, check=not asked.quick)
+        return _all(chosen, Path(scratch), asked.jobs, check=not (asked.quick or asked.only))
 
 
 def _all(chosen: Sequence[Mutant], scratch: Path, jobs: int, check: bool) -> int:

@@ -184,6 +184,27 @@ def test_a_proof_cannot_be_reflected(port, identity):
         port.accept(5)
 
 
+def test_a_listener_cannot_send_a_proof_back_to_its_author(identity):
+    """Somebody without the cookie has taken the port: what the dialer proves proves nothing of the listener."""
+    me, thief = identity(rank=2), identity(cookie=b"?" * 32)
+
+    def reflect(server):
+        sock, _ = server.accept()
+        with sock, contextlib.suppress(Exception):
+            wire = handshake.Wire(sock, time.monotonic() + 3)
+            wire.recv()
+            wire.send(handshake._hello(thief)[1])
+            wire.send(wire.recv())
+            wire.recv()
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        thread = threading.Thread(target=reflect, args=(server,), daemon=True)
+        thread.start()
+        with pytest.raises(HandshakeError, match="cookie mismatch"):
+            tcp.dial(*server.getsockname()[:2], me, ("party", 1), deadline=3)
+        thread.join(5)
+
+
 def test_the_dialer_waits_for_a_port_that_opens_late(identity):
     with socket.create_server(("127.0.0.1", 0)) as probe:
         address = probe.getsockname()[:2]
