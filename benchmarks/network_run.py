@@ -48,7 +48,7 @@ def measure(
             return asked | _timed(trio, config, params, prompt, tokens, runs)
     net = NETWORKS[network]
     with (netem.Shaped if kernel else Emulated)(net) as emulated, Trio(route=emulated.route) as trio:
-        trio.session.share(config, params)
+        trio.share(config, params)
         before = emulated.stats()
         found = _timed(trio, config, None, prompt, tokens, runs)
         after = emulated.stats()
@@ -66,7 +66,7 @@ def _timed(
 ) -> dict[str, Any]:
     """Median over the runs after one that does not count."""
     if params is not None:
-        trio.session.share(config, params)
+        trio.share(config, params)
     prompts, seconds, cpu = random_ids(config, [prompt]), [], []
     for _ in range(runs + 1):
         started = time.perf_counter()

@@ -103,7 +103,7 @@ def compare(python: Path, names: list[str], runs: int) -> list[dict[str, Any]]:
     with function_run.trio() as functions, Trio() as models:
         params, prompt = RandomParams(LAYER), random_ids(LAYER, [128])
         if "bert layer" in names:
-            models.session.share(LAYER, params)
+            models.share(LAYER, params)
         (right,) = clear.hidden(LAYER, params, prompt)
         for name in names:
             print(name, file=sys.stderr, flush=True)

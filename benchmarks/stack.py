@@ -23,7 +23,7 @@ from urllib.request import Request, urlopen
 from benchmarks.network import Emulated
 from puma import config
 from puma.client.connect import RemoteCluster, connect, open_session
-from puma.client.owner import card_of, upload
+from puma.client.owner import Owner, card_of
 from puma.config import Cluster, Party
 from puma.crypto import identity
 from puma.errors import PumaError
@@ -72,7 +72,7 @@ class Stack:
         session = _patiently(lambda: open_session(self.files["olga"], self.key("olga"), "owner", self._plain))
         try:
             card = card_of(NAME, "1", files, clear.eos)
-            upload(session, clear.config, clear.params, card, files, self._folder / "state")
+            Owner(session, self._folder / "state").upload(clear.config, clear.params, card, files)
         finally:
             session.close()
 

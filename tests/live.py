@@ -17,7 +17,7 @@ import msgspec
 
 from puma import config
 from puma.client.connect import RemoteCluster, connect, open_session
-from puma.client.owner import card_of, upload
+from puma.client.owner import Owner, card_of
 from puma.config import Cluster, Policy
 from puma.errors import PumaError
 from puma.models.ranges import hides
@@ -125,7 +125,8 @@ class Live:
         try:
             able = hides(clear.config, clear.params)
             card = card_of(name, options.pop("version", "1"), files, clear.eos, **{"hides": able} | options)
-            return upload(session, clear.config, clear.params, card, files, self.folder / "state")
+            owner = Owner(session, self.folder / "state", self.cluster.digest)
+            return owner.upload(clear.config, clear.params, card, files)
         finally:
             session.close()
 

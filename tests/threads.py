@@ -11,6 +11,7 @@ from typing import Any
 from puma.client.session import Session
 from puma.crypto.prg import PairKey, fresh_secret
 from puma.errors import PumaError
+from puma.local.cluster import share
 from puma.mpc.party import Party
 from puma.net.memory import pair
 from puma.party.server import Server
@@ -29,7 +30,7 @@ class Threads:
         for a, b in secrets:
             links[a][b], links[b][a] = pair(f"P{a}", f"P{b}", timeout=120)
         ends = [pair("client", f"P{rank}", timeout=120) for rank in range(3)]
-        self.session = Session([mine for mine, _ in ends], approximation)
+        self.session = Session([mine for mine, _ in ends], approximation, owns=True)
         if store:
             self.session.prepared_requests = PreparedRequests(store / "client")
         self.servers = []
@@ -42,6 +43,9 @@ class Threads:
         self._threads = [threading.Thread(target=serve, args=(server,), daemon=True) for server in self.servers]
         for thread in self._threads:
             thread.start()
+
+    def share(self, *model: Any, **how: Any) -> None:
+        share(self.session, *model, **how)
 
     def close(self) -> None:
         self.session.close()

@@ -139,7 +139,7 @@ def test_all_logits_are_for_the_owner(checkpoints: dict[str, Path]) -> None:
     with Threads() as trio:
         for server in trio.servers:
             server._owner = False
-        trio.session.share(clear.config, clear.params)
+        trio.share(clear.config, clear.params)
         with pytest.raises(UsageError, match="owner alone"):
             trio.session.encode([[1, 5, 7]], NEXT)
 

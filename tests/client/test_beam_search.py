@@ -119,7 +119,7 @@ def test_requests_that_make_no_sense(change: dict[str, Any], says: str, clear: P
     lengths, reveal = change.get("lengths", [3]), change.get("reveal", True)
     job = msg.Generate(msg.Input(lengths, [], []), 4, reveal=reveal, paced=True, beams=2)
     with Threads() as trio:
-        trio.session.share(clear.config, clear.params, reveal_logits=True)
+        trio.share(clear.config, clear.params, reveal_logits=True)
         with pytest.raises(UsageError, match=says):
             admit(clear.config, "spline", job, OWNER)
 
@@ -143,7 +143,7 @@ def test_daemons_search_and_count_every_beam(clear: PlainModel, tmp_path: Path) 
 
 def test_a_client_that_hides_nothing(clear: PlainModel) -> None:
     with Threads() as trio:
-        trio.session.share(clear.config, clear.params, reveal_logits=True)
+        trio.share(clear.config, clear.params, reveal_logits=True)
         beams = Beams(2, 4)
         search = trio.session.search([3, 4], beams)
         next(search)

@@ -23,7 +23,8 @@ import json, resource, sys
 import torch
 from puma.wire import messages as msg
 from puma.reference.plain_model import PlainModel
-from puma.client.session import Session
+from puma.client.channel import PartyChannel
+from puma.client.owner import Owner, card_of
 from puma.store.models import content_name
 
 def peak():
@@ -32,15 +33,21 @@ def peak():
 class Silent:
     peer, lost, sent = "nobody", False, 0
     def send(self, *frames): Silent.sent += sum(len(f) for f in frames)
-    def send_control(self, payload): pass
-    def recv_control(self): return msg.encode(msg.Report([], 0.0, 0.0, 0.0, 0.0))
+    def send_control(self, payload):
+        self.last = msg.decode_request(payload)
+        self.more = 2 if isinstance(self.last, msg.Offer) else 1
+    def recv_control(self):
+        self.more -= 1
+        if isinstance(self.last, msg.Offer):
+            return msg.encode(msg.Held(0 if self.more else len(self.last.tensors)))
+        return msg.encode(msg.Report([], 0.0, 0.0, 0.0, 0.0))
     def close(self): pass
 
 def share(folder):
     clear = PlainModel(folder)
     params = clear.params
     content_name(bytes(16), "x", clear.config, params)
-    Session([Silent(), Silent(), Silent()]).share(clear.config, params)
+    Owner(PartyChannel([Silent(), Silent(), Silent()])).upload(clear.config, params, card_of("x", "1", {}))
 
 torch.set_num_threads(1)
 share(sys.argv[1])

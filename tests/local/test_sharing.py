@@ -12,15 +12,13 @@ import torch
 from torch.testing import assert_close
 
 from puma import kernels
-from puma.client import session as client
-from puma.client.session import masked
+from puma.client import masking
+from puma.client.masking import masked
 from puma.crypto.prg import PairKey
-from puma.errors import ProtocolError
 from puma.local.cluster import Trio
 from puma.measure import bench
 from puma.measure.bench import RandomParams
 from puma.models.presets import preset
-from puma.mpc.party import DEALER, Party
 from puma.party import loading
 from puma.reference import plain_model as clear
 from puma.reference.plain_model import PlainModel
@@ -44,13 +42,13 @@ class Frames:
 @pytest.mark.parametrize("words", [1 << 20, 128])
 def test_frames_of_masked_words(bits: int, words: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """m less the masks is the tensor, in frames of so many words, made in pieces of 50."""
-    for module in (msg, loading):
+    for module in (masking, loading):
         monkeypatch.setattr(module, "FRAME_WORDS", words)
-    monkeypatch.setattr(client, "PIECE_WORDS", 50)
+    monkeypatch.setattr(masking, "PIECE_WORDS", 50)
     x, spec = torch.linspace(-2, 2, 300).reshape(20, 15), msg.TensorSpec("w", (20, 15), bits, 18)
     frames = [bytes(frame.numpy()) for frame in masked(x, spec, SEEDS, "weight w")]
     assert len(frames) == -(-300 // words)
-    m = kernels.unpack_bytes(loading._parameter(Frames(frames), spec), bits, (300,))
+    m = kernels.unpack_bytes(torch.cat(list(loading.frames(Frames(frames), spec))), bits, (300,))
     width = (bits + 7) // 8
     for seed in SEEDS:
         m = m - kernels.unpack_bytes(PairKey(seed).stream("weight w").bytes(300 * width), bits, (300,))
@@ -64,16 +62,10 @@ def test_a_layer_used_twice(checkpoints: dict[str, Path], processes: Trio) -> No
     alias = {name: bench.LAYER.sub(".0.", name, count=1) for name in model.params if ".layers.1." in name}
     assert alias
     sent: Mapping[str, Any] = {name: tensor for name, tensor in model.params.items() if name not in alias}
-    processes.session.share(model.config, sent, alias=alias)
+    processes.share(model.config, sent, alias=alias)
     repeated = {name: sent[alias.get(name, name)] for name in model.params}
     plain = clear.hidden(model.config, repeated, [[3, 1, 4]])[0]
     assert_close(processes.session.encode([[3, 1, 4]], "hidden")[0], plain.double(), atol=0.02, rtol=0)
-
-
-def test_an_alias_of_nothing_is_refused() -> None:
-    load = msg.Load(preset("gpt2", 1), [], SEEDS, False, {"a": "b"})
-    with pytest.raises(ProtocolError, match="a is to be b"):
-        loading.received(Party(DEALER, {}, {}), Frames([]), load)
 
 
 def test_large_random_models_repeat_their_first_layer() -> None:

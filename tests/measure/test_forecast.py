@@ -35,7 +35,7 @@ def test_forecast_equals_the_ledgers(
     name: str, tokens: int | None, lengths: list[int], checkpoints: dict[str, Path], processes: Trio
 ) -> None:
     _, config, _ = configured(str(checkpoints[name]), None, weights=False)
-    processes.session.share(config, RandomParams(config))
+    processes.share(config, RandomParams(config))
     prompts = random_ids(config, lengths)
     if tokens:
         requests: list[Generate | Encode] = [Generate(Input(lengths, []), tokens)]

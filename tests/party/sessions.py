@@ -10,7 +10,7 @@ from types import SimpleNamespace
 from typing import Any, Literal
 
 from puma.client.connect import ClusterSession
-from puma.client.owner import card_of, upload
+from puma.client.owner import Owner, card_of
 from puma.crypto.prg import PairKey, fresh_secret
 from puma.mpc.party import Party
 from puma.net.memory import pair
@@ -85,5 +85,5 @@ class Sessions:
         files = {label: read() for label, read in clear.files.items()}
         with self.session("owner", "olga") as session:
             made = card_of(name, "1", files, clear.eos, **card)
-            upload(session, clear.config, clear.params, made, files, self.folder / "state")
+            Owner(session, self.folder / "state").upload(clear.config, clear.params, made, files)
         return clear

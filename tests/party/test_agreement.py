@@ -156,7 +156,7 @@ def test_agreement_takes_no_round_and_few_bytes(parties: Sessions, monkeypatch: 
 def test_equal_words_have_one_spelling() -> None:
     config = msg.TensorSpec("w", (2,), 48, 18)
     loads = [
-        msg.Load(CONFIG, [config], [bytes([i]) * 32], True, dict(order))
+        msg.Offer(msg.Card("m"), CONFIG, [config], [bytes([i]) * 32], True, b"s", dict(order))
         for i, order in enumerate(((("a", "w"), ("b", "w")), (("b", "w"), ("a", "w"))))
     ]
     assert msg.canonical(msg.public(loads[0])) == msg.canonical(msg.public(loads[1]))

@@ -274,11 +274,11 @@ def test_restarts_replacements_and_deletion(live: Live, checkpoints: dict[str, P
     with live.connect("tiny") as cluster:
         clear = PlainModel(checkpoints["gpt2"])
         assert cluster.generate("the cat", 2).token_ids == clear.generate(clear.prompt_ids("the cat", 2), 2)
-    from puma.client.owner import delete
+    from puma.client.owner import Owner
 
     session = open_session(live.cluster, live.key("olga"), "owner")
     assert [m.card.version for m in session.models()] == ["1", "2"]
-    delete(session, "tiny")
+    Owner(session).delete("tiny")
     assert [m.card.name for m in session.models()] == ["judge"]
     session.close()
     with pytest.raises(StoreError, match="do not hold one model tiny"):
@@ -303,20 +303,20 @@ def test_insecure_is_for_the_loopback(tmp_path: Path) -> None:
 def test_an_upload_that_is_cut_off_goes_on(
     lost: str, live: Live, tmp_path: Path, checkpoints: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from puma.client import owner
+    from puma.client.owner import Owner
 
     shutil.copytree(checkpoints["gpt2"], tmp_path / "model")
-    real, sent, name = owner._send, [], "cut-by-" + lost.replace(" ", "-")
+    real, sent, name = Owner._send, [], "cut-by-" + lost.replace(" ", "-")
 
-    def cut(session: object, links: list[object], tensor: object, spec: object, resume: object) -> None:
+    def cut(owner: Owner, tensor: Any, spec: Any, lacking: Any, resume: Any) -> None:
         sent.append(spec)
         if len(sent) == 8 and lost == "a link":
-            session.links[2].fail("cut")  # type: ignore[attr-defined]
+            owner._channel.links[2].fail("cut")
         elif len(sent) == 8:
             live.kill(int(lost[1]))
-        real(session, links, tensor, spec, resume)  # type: ignore[arg-type]
+        real(owner, tensor, spec, lacking, resume)
 
-    monkeypatch.setattr(owner, "_send", cut)
+    monkeypatch.setattr(Owner, "_send", cut)
     with pytest.raises(PumaError):
         live.share(tmp_path / "model", name)
     if lost != "a link":

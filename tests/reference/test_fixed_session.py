@@ -31,7 +31,7 @@ def test_it_answers_as_three_parties_do(name: str, profile: str, checkpoints: di
     clear = PlainModel(checkpoints[name])
     alone, ids = FixedSession(clear.config, clear.params, profile), prompts(clear)
     with Threads(approximation=profile) as trio:
-        trio.session.share(clear.config, clear.params)
+        trio.share(clear.config, clear.params)
         secure = trio.session.encode(ids, "hidden")
         if name != "classifier":
             assert list(trio.session.generate(ids, 4)) == list(alone.generate(ids, 4))

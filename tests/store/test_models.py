@@ -8,30 +8,44 @@ import stat
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import torch
 
-from puma.errors import StoreError
+from puma.errors import ProtocolError, StoreError
 from puma.models.config import Llama
-from puma.store import folders
-from puma.store.models import PAGE, Manifest, Store, content_name
-from puma.wire.messages import TensorSpec
+from puma.store.library import Library
+from puma.store.models import PAGE, Store, content_name, read_manifest, write_manifest
+from puma.store.uploads import ResumableUpload
+from puma.wire.messages import Card, Offer, TensorSpec
 
 CONFIG = Llama(vocab_size=8, hidden_size=8, intermediate_size=8, layers=1, heads=2)
 SPECS = [TensorSpec("a", (3, 5), 48, 18), TensorSpec("b", (1000,), 48, 18), TensorSpec("c", (1,), 34, 0)]
 DATA = [bytes(range(90)), bytes(6000), b"12345"]
 
 
-def manifest(name: str = "m", specs: list[TensorSpec] = SPECS) -> Manifest:
-    return Manifest(name=name, sharing=b"s" * 16, config=CONFIG, tensors=specs, seeds=[b"x" * 32], keep_masks=True)
+def offer(name: str = "m", specs: list[TensorSpec] = SPECS, seeds: int = 1) -> Offer:
+    return Offer(Card(name), CONFIG, specs, [b"x" * 32] * seeds, True, b"s" * 16)
 
 
-def stored(root: Path, name: str = "m") -> Store:
-    store = Store(root)
-    upload = store.create(manifest(name), data=True)
-    for piece in DATA:
+def send(upload: ResumableUpload, data: list[bytes] = DATA) -> None:
+    for piece in data:
         upload.write(piece)
-    upload.finish()
+        upload.checked(None)
+
+
+def store_in(store: Store, what: Offer, data: list[bytes] = DATA) -> None:
+    upload = ResumableUpload(store, what)
+    if store.rank:
+        send(upload, data)
+    upload.complete()
+    upload.publish()
+    upload.close()
+
+
+def stored(root: Path, name: str = "m", rank: int = 1) -> Store:
+    store = Store(root, rank)
+    store_in(store, offer(name, seeds=1 if rank else 2))
     return store
 
 
@@ -45,7 +59,7 @@ def test_a_name_tells_nothing_without_the_owners_key() -> None:
 
 def test_what_was_written_is_found_again(tmp_path: Path) -> None:
     stored(tmp_path / "p1")
-    store = Store(tmp_path / "p1")
+    store = Store(tmp_path / "p1", 1)
     assert store.names() == ["m"] and store.sharing("m") == b"s" * 16 and store.sharing("n") == b""
     model = store.open("m")
     assert (model.manifest.config, model.manifest.seeds) == (CONFIG, [b"x" * 32])
@@ -55,11 +69,44 @@ def test_what_was_written_is_found_again(tmp_path: Path) -> None:
 
 
 def test_the_dealer_keeps_seeds_only(tmp_path: Path) -> None:
-    store = Store(tmp_path / "p0")
-    store.create(manifest(), data=False).finish()
-    model = store.open("m")
+    model = stored(tmp_path / "p0", rank=0).open("m")
     assert model.packed("a") is None and not (tmp_path / "p0/models/m/data").exists()
     model.touch("a")
+
+
+@pytest.mark.parametrize(("kept", "rank"), [(0, 1), (0, 2), (1, 0), (2, 0)])
+def test_a_model_is_what_its_party_must_hold(tmp_path: Path, kept: int, rank: int) -> None:
+    """What another party holds of it would make a wrong answer, or none that could be explained."""
+    stored(tmp_path / "p", rank=kept)
+    with pytest.raises(StoreError, match=f"is not P{rank}'s part of it") as refused:
+        Store(tmp_path / "p", rank).open("m")
+    assert "share it again" in refused.value.hint
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize("lacks", ["a seed", "data", "a digest", "a long enough seed"])
+def test_a_part_of_a_part_is_refused(tmp_path: Path, rank: int, lacks: str) -> None:
+    if not rank and lacks in ("data", "a digest"):
+        pytest.skip("the dealer holds none")
+    folder = stored(tmp_path / "p", rank=rank).path("m")
+    manifest = read_manifest(folder, "m")
+    fewer: dict[str, dict[str, Any]] = {
+        "a seed": {"seeds": manifest.seeds[1:]}, "data": {"offsets": [], "digests": [], "size": 0},
+        "a digest": {"digests": manifest.digests[1:]}, "a long enough seed": {"seeds": [b"x" * 31] * (2 - rank)},
+    }  # fmt: skip
+    (folder / "manifest.json").unlink()
+    write_manifest(folder, msgspec.structs.replace(manifest, **fewer[lacks]))
+    with pytest.raises(StoreError, match="part of it"):
+        Store(tmp_path / "p", rank).open("m")
+
+
+def test_another_versions_model_is_named(tmp_path: Path) -> None:
+    folder = stored(tmp_path / "p1").path("m")
+    manifest = read_manifest(folder, "m")
+    (folder / "manifest.json").unlink()
+    write_manifest(folder, msgspec.structs.replace(manifest, version=1))
+    with pytest.raises(StoreError, match="stored by another version of puma"):
+        Store(tmp_path / "p1", 1).open("m")
 
 
 def test_nobody_else_may_look(tmp_path: Path) -> None:
@@ -68,11 +115,11 @@ def test_nobody_else_may_look(tmp_path: Path) -> None:
         assert stat.S_IMODE(path.stat().st_mode) == (0o700 if path.is_dir() else 0o600), path
     (tmp_path / "p1").chmod(0o755)
     with pytest.raises(StoreError, match="open to other users") as refused:
-        Store(tmp_path / "p1")
+        Store(tmp_path / "p1", 1)
     assert "chmod 700" in refused.value.hint
     (tmp_path / "link").symlink_to(tmp_path / "p1/models")
     with pytest.raises(StoreError, match="is no folder"):
-        Store(tmp_path / "link")
+        Store(tmp_path / "link", 1)
 
 
 def test_what_reads_the_words_cannot_change_the_file(tmp_path: Path) -> None:
@@ -87,7 +134,7 @@ def test_what_reads_the_words_cannot_change_the_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["", "..", "../m", "a/b", ".hidden", "a" * 101, "m\n", "-m"])
 def test_names_lead_nowhere_else(tmp_path: Path, name: str) -> None:
     store = stored(tmp_path / "p1")
-    for use in (store.open, store.delete, store.holds, lambda n: store.create(manifest(n), data=True)):
+    for use in (store.open, store.delete, store.holds, lambda n: ResumableUpload(store, offer(n))):
         with pytest.raises(StoreError, match="is no name"):
             use(name)
 
@@ -102,54 +149,57 @@ def test_unknown_models_are_named(tmp_path: Path) -> None:
 
 
 def test_a_model_is_there_only_when_complete(tmp_path: Path) -> None:
-    store = Store(tmp_path / "p1")
-    upload = store.create(manifest(), data=True)
+    store = Store(tmp_path / "p1", 1)
+    upload = ResumableUpload(store, offer())
     upload.write(DATA[0][:7])
     upload.write(DATA[0][7:])
-    with pytest.raises(StoreError, match="only 1 parameters"):
-        upload.finish()
+    upload.checked(None)
+    with pytest.raises(ProtocolError, match="only 1 of 3 parameters"):
+        upload.complete()
     assert store.names() == [] and not store.holds("m")
-    Store(tmp_path / "p1")  # leaves an upload alone whose writer lives
-    upload.write(DATA[1])
-    upload.write(DATA[2])
-    assert bytes(upload.finish().packed("a").numpy()) == DATA[0]  # type: ignore[union-attr]
-    assert store.names() == ["m"]
-    assert os.listdir(tmp_path / "p1/models") == ["m"]
+    send(upload, DATA[1:])
+    upload.complete()
+    assert store.names() == []
+    assert bytes(upload.publish().packed("a").numpy()) == DATA[0]  # type: ignore[union-attr]
+    upload.close()
+    assert store.names() == ["m"] and os.listdir(tmp_path / "p1/models") == ["m"]
 
 
 def test_a_parameter_has_its_size(tmp_path: Path) -> None:
-    upload = Store(tmp_path / "p1").create(manifest(), data=True)
+    upload = ResumableUpload(Store(tmp_path / "p1", 1), offer())
     upload.write(DATA[0][:80])
-    with pytest.raises(StoreError, match="parameter a has 1 bytes too many"):
+    with pytest.raises(ProtocolError, match="parameter a has too many bytes"):
         upload.write(bytes(11))
-    upload.discard()
+    with pytest.raises(ProtocolError, match="parameter a does not have its checksum"):
+        upload.checked(None)
+    upload.close()
 
 
 def test_a_new_sharing_replaces_the_old_one_only_when_complete(tmp_path: Path) -> None:
     store = stored(tmp_path / "p1")
-    upload = store.create(manifest(), data=True)
+    other = msgspec.structs.replace(offer(), sharing=b"t" * 16)
+    upload = ResumableUpload(store, other)
     upload.write(bytes(90))
-    upload.discard()
+    upload.close()
     old = store.open("m")
-    upload = store.create(manifest(), data=True)
-    for piece in DATA:
-        upload.write(bytes(len(piece)))
-    new = upload.finish()
-    before, after = old.packed("a"), new.packed("a")
+    store_in(store, other, [bytes(len(piece)) for piece in DATA])
+    before, after = old.packed("a"), store.open("m").packed("a")
     assert before is not None and after is not None
     assert bytes(before.numpy()) == DATA[0] and not after.any()
     assert os.listdir(tmp_path / "p1/models") == ["m"]
 
 
-def test_what_a_dead_writer_left_is_cleaned_up(tmp_path: Path) -> None:
-    upload = Store(tmp_path / "p1").create(manifest(), data=True)
+def test_what_cannot_be_gone_on_with_is_cleaned_up(tmp_path: Path) -> None:
+    store = Store(tmp_path / "p1", 1)
+    upload = ResumableUpload(store, msgspec.structs.replace(offer(), checksums=False))
     upload.write(DATA[0])
-    upload._close()
-    upload._incoming.close()  # as the system does for a process that has died
-    (left,) = (tmp_path / "p1/models").iterdir()
-    assert left.name.startswith(folders.INCOMING)
-    assert Store(tmp_path / "p1").names() == []
-    assert not left.exists()
+    assert os.listdir(tmp_path / "p1/uploads") == ["m"]
+    upload.close()
+    assert not os.listdir(tmp_path / "p1/uploads")
+    dead = ResumableUpload(store, msgspec.structs.replace(offer(), checksums=False))
+    os.close(dead._folder)  # as the system does for a process that has died
+    Library(tmp_path / "p1", 1, resting=0.0)
+    assert not os.listdir(tmp_path / "p1/uploads")
 
 
 @pytest.mark.parametrize("file", ["data", "manifest.json"])
@@ -168,24 +218,18 @@ def test_damage_is_noticed(tmp_path: Path, file: str, damage: str) -> None:
     assert found.value.hint and found.value.exit_code == 6
 
 
-@pytest.mark.parametrize("call", ["posix_fallocate", "write", "fsync"])
+@pytest.mark.parametrize("call", ["posix_fallocate", "pwrite", "fsync"])
 def test_a_full_disk_leaves_no_trace(tmp_path: Path, call: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    store = Store(tmp_path / "p1")
+    store = Store(tmp_path / "p1", 1)
 
     def full(*_: Any) -> int:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, call, full)
     with pytest.raises(StoreError, match=r"no room for the model m of 16384 bytes .*No space left") as found:
-        upload = store.create(manifest(), data=True)
-        try:
-            for piece in DATA:
-                upload.write(piece)
-            upload.finish()
-        finally:
-            upload.discard()
+        store_in(store, offer())
     assert "free some" in found.value.hint
-    assert store.names() == [] and not os.listdir(tmp_path / "p1/models")
+    assert store.names() == [] and not os.listdir(tmp_path / "p1/models") and not os.listdir(tmp_path / "p1/uploads")
 
 
 def resident(path: Path) -> int:
@@ -198,11 +242,9 @@ def resident(path: Path) -> int:
 def test_what_was_read_is_let_go(tmp_path: Path) -> None:
     megabyte = 256 * PAGE
     specs = [TensorSpec(f"w{i}", (megabyte,), 8, 0) for i in range(8)]
-    store = Store(tmp_path / "p1", resident=2 * megabyte)
-    upload = store.create(manifest(specs=specs), data=True)
-    for i in range(8):
-        upload.write(bytes([i]) * megabyte)
-    model = upload.finish()
+    store = Store(tmp_path / "p1", 1, resident=2 * megabyte)
+    store_in(store, offer(specs=specs), [bytes([i]) * megabyte for i in range(8)])
+    model = store.open("m")
     data = tmp_path / "p1/models/m/data"
     for turn in range(2):
         for i in range(8):
@@ -210,7 +252,7 @@ def test_what_was_read_is_let_go(tmp_path: Path) -> None:
             words = model.packed(f"w{i}")
             assert words is not None and int(words.to(torch.int64).sum()) == i * megabyte
             assert resident(data) <= 2 * megabyte, turn
-    free = Store(tmp_path / "p1").open("m")
+    free = Store(tmp_path / "p1", 1).open("m")
     for i in range(8):
         free.touch(f"w{i}")
         words = free.packed(f"w{i}")

@@ -8,9 +8,8 @@ from pathlib import Path
 
 import msgspec
 import pytest
-import torch
 
-from puma.client.owner import Resume, card_of, plaintext_digest
+from puma.client.owner import card_of
 from puma.errors import ProtocolError, StoreError
 from puma.models.config import Llama
 from puma.store.library import Library
@@ -22,6 +21,7 @@ from puma.wire.parameters import tensor_specs
 CONFIG = Llama(vocab_size=8, hidden_size=8, intermediate_size=8, layers=1, heads=2)
 FILES = {"tokenizer.json": b"{}"}
 OFFER = msg.Offer(card_of("m", "1", FILES), CONFIG, tensor_specs(CONFIG), [bytes(32)], True, b"s" * 16)
+OTHER_SHAPE = next(spec.name for spec in OFFER.tensors if spec.shape != OFFER.tensors[0].shape)
 WORDS = [os.urandom(wire_bytes(spec)) for spec in OFFER.tensors]
 
 
@@ -117,6 +117,8 @@ def test_offers_that_are_no_models_are_refused() -> None:
         msgspec.structs.replace(OFFER, seeds=[b"short"]),
         msgspec.structs.replace(OFFER, card=msg.Card("../m")),
         msgspec.structs.replace(OFFER, card=msg.Card("m", files=[file])),
+        msgspec.structs.replace(OFFER, tensors=OFFER.tensors[1:], alias={OFFER.tensors[0].name: "nothing"}),
+        msgspec.structs.replace(OFFER, tensors=OFFER.tensors[1:], alias={OFFER.tensors[0].name: OTHER_SHAPE}),
         msgspec.structs.replace(OFFER, card=msg.Card("m", files=[msg.File("x", 1 << 39, bytes(32))])),
     ]
     for offer in wrong:
@@ -131,30 +133,3 @@ def test_uploads_that_nobody_goes_on_with_are_forgotten(library: Library) -> Non
     library.receive(OFFER).close()
     assert forget_old(library.store.root) == []
     assert forget_old(library.store.root, -1.0) == ["m"]
-
-
-# -- the owner's half -----------------------------------------------------------------------------------------------
-
-
-def test_masks_never_cover_two_plaintexts(tmp_path: Path) -> None:
-    params = {"a": torch.ones(3), "b": torch.zeros(2)}
-    path, card = tmp_path / "state" / "m", OFFER.card
-    first = Resume(path, card, CONFIG, params)
-    first.begin("a", params["a"])
-    assert path.stat().st_mode & 0o077 == 0
-    same = Resume(path, card, CONFIG, params)
-    assert same.resumed and same.plan == first.plan and same.begun == {"a": plaintext_digest(params["a"])}
-    with pytest.raises(StoreError, match="has changed"):
-        same.begin("a", torch.zeros(3))
-    untouched = Resume(path, card, CONFIG, {"a": torch.ones(3), "b": torch.ones(2)})
-    assert untouched.resumed, "no mask of b has left"
-    fresh = Resume(path, card, CONFIG, {"a": torch.zeros(3), "b": torch.zeros(2)})
-    assert not fresh.resumed and fresh.begun == {}
-    assert fresh.plan.sharing != first.plan.sharing and not set(fresh.plan.seeds) & set(first.plan.seeds)
-    torn = Resume(path, card, CONFIG, params)
-    with path.open("ab") as file:
-        file.write(b'["a", "')
-    assert not Resume(path, card, CONFIG, params).resumed
-    assert not Resume(path, msgspec.structs.replace(card, version="2"), CONFIG, params).resumed
-    torn.done()
-    assert not path.exists()

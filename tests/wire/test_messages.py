@@ -17,7 +17,7 @@ CONFIG = Llama(vocab_size=8, hidden_size=8, intermediate_size=8, layers=1, heads
 CARD = msg.Card("m", "1", [2], [msg.File("tokenizer.json", 3, bytes(32))])
 SPEC = msg.TensorSpec("w", (2, 3), 48, 18)
 REQUESTS = [
-    msg.Load(CONFIG, [SPEC], [bytes(32)], True), msg.Open("m", "puma"), msg.Generate(msg.Input([1], []), 3, paced=True),
+    msg.Open("m", "puma"), msg.Generate(msg.Input([1], []), 3, paced=True),
     msg.Encode(msg.Input([1, 2], [bytes(32)], [], [0, 0, 1]), "hidden"), msg.Take(bytes(16)), msg.Quit(),
     msg.SelfTest(), msg.Same(bytes(32)),
     msg.Offer(CARD, CONFIG, [SPEC], [bytes(32)], True, bytes(16)), msg.Checksum(bytes(32)), msg.Publish(), msg.List(),
@@ -70,7 +70,7 @@ def test_damage_is_refused_or_harmless(payload: bytes, data: st.DataObject) -> N
 
 
 @settings(max_examples=200, deadline=None)
-@given(st.sampled_from(["generate", "offer", "result", "report", "opened", "load"]), st.dictionaries(
+@given(st.sampled_from(["generate", "offer", "result", "report", "opened", "publish"]), st.dictionaries(
     st.sampled_from(["input", "tokens", "card", "config", "tensors", "seeds", "shape", "bits", "frac", "sharing"]),
     ANYTHING, max_size=6,
 ))  # fmt: skip

@@ -18,6 +18,7 @@ from puma.mpc.cost import message_bytes
 from puma.wire import messages as msg
 
 R = TypeVar("R")
+NO_SEEDS = (b"", b"")
 
 
 class PartyChannel:
@@ -35,6 +36,29 @@ class PartyChannel:
     def over(self) -> bool:
         """Whether the session has ended, so that every further request would fail."""
         return self._over
+
+    def ask(
+        self, kind: type[R], request: Callable[[list[bytes]], msg.Request], seeds: Sequence[bytes] = NO_SEEDS
+    ) -> list[R]:  # fmt: skip
+        """Begin a request that is one message to each party and one back, of this kind; the three replies.
+
+        `request` makes the message out of the seeds that a party may have: of two, P0 has both, and P1 and P2 one.
+        """
+        self._begin()
+        self._send(request, list(seeds))
+        replies = self._replies(kind)
+        self._reported = True
+        return replies
+
+    def answers(self, kind: type[R]) -> list[R]:
+        """One more message of each party, of this kind, to what it was sent since it was asked."""
+        return self._replies(kind)
+
+    @contextmanager
+    def sending(self) -> Iterator[Sequence[Any]]:
+        """The links, for what follows a message. One that has given up, for want of room perhaps, has said why."""
+        with self._talking(sending=True):
+            yield self.links
 
     def _begin(self, results: int = 0) -> None:
         """Read what an abandoned request still sends, so that no answer is taken for another's."""
@@ -77,15 +101,6 @@ class PartyChannel:
         with self._talking(sending=True):
             for link, mine in zip(self.links, (seeds, seeds[:1], seeds[1:]), strict=True):
                 link.send_control(msg.encode(request(mine)))
-
-    def _both(self, frame: Tensor) -> None:
-        """A piece of a parameter to each evaluator; one that has given up, for want of room perhaps, has said why."""
-        try:
-            for link in self.links[1:]:
-                link.send(kernels.to_wire(frame))
-        except PeerLost:
-            self._watch()
-            raise
 
     def _result(self) -> Tensor:
         """Join the next output; (l1, l2), (m, l1) and (m, l2) must agree on every component."""

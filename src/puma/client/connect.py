@@ -18,7 +18,8 @@ from typing import Any, Literal, TypeVar
 from puma import config
 from puma.client.client import Client
 from puma.client.model_info import ModelInfo
-from puma.client.session import Progress, Session
+from puma.client.owner import Progress, listed
+from puma.client.session import Session
 from puma.config import Cluster
 from puma.crypto import identity
 from puma.errors import PeerLost, ProtocolError, PumaError, StoreError, UsageError
@@ -62,17 +63,7 @@ class ClusterSession(Session):
 
     def models(self) -> list[msg.Listed]:
         """What all three parties hold alike; sizes are those of all three together."""
-        self._begin()
-        self._send(lambda _: msg.List(), [b"", b""])
-        found = self._replies(msg.Listing)
-        self._reported = True
-        alike: list[msg.Listed] = []
-        for listed in found[0].models:
-            same = [m for reply in found for m in reply.models if (m.card, m.sharing) == (listed.card, listed.sharing)]
-            if len(same) == len(found):
-                size = sum(m.size for m in same)
-                alike.append(msg.Listed(listed.card, listed.config, listed.sharing, size))
-        return alike
+        return listed(self)
 
     def use(self, name: str = "", approximation: str = SPLINE) -> ModelInfo:
         """Open a model at all parties, which must agree about it; the only one there is unless a name is given.

@@ -1,19 +1,18 @@
-"""The two outsiders: the owner, who shares a model, and the client, who shares a prompt and joins the answer.
+"""The client, who shares a prompt and joins the answer; what it sees in the clear is its own.
 
-Both see plaintext, their own. A session holds one link to each party; every output component comes from two
+A session holds one link to each party; every output component comes from two
 parties and the two copies must agree. This file must not know where the parties run.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
 from itertools import chain
 from typing import Any
 
 import msgspec
-import torch
 from torch import Tensor
 
 from puma import kernels
@@ -22,50 +21,28 @@ from puma.client.channel import PartyChannel
 from puma.client.cost import Cost, cost_of
 from puma.client.places import by_place, places
 from puma.client.sampling import Sampler, Sampling
-from puma.crypto.prg import PairKey, fresh_secret
+from puma.crypto.prg import fresh_secret
 from puma.errors import (
     InputError,
     PolicyError,
     PreprocessingError,
     PumaError,
-    TensorError,
     UsageError,
 )
 from puma.models.config import Config, Vit
 from puma.models.text import check_batch
-from puma.mpc.seeded import rest_bytes
 from puma.store.prepared_requests import PreparedRequest, PreparedRequests
 from puma.store.preprocessing import ID_BYTES
 from puma.wire import messages as msg
 from puma.wire import pixels
-from puma.wire.limits import FRAME_WORDS
 from puma.wire.messages import EVERY_TOKEN
-from puma.wire.parameters import KEEP_MASKS_BELOW, tensor_specs
 from puma.wire.policy import allow_output, allowed_outputs
 from puma.wire.prompt import InputShare, Seeds, share_input, upload_bytes
 
 LOGITS_HINT = "search greedily, or let the owner share with reveal_logits"
-PIECE_WORDS = 1 << 15  # that the owner masks at a time
 
 Inference = msg.Generate | msg.Encode
-Progress = Callable[[str, int, int], None]  # what, done, of
 Choose = Callable[[Tensor], list[int]]  # from the logits of each prompt, its next token
-
-
-def masked(x: Tensor, spec: msg.TensorSpec, seeds: Sequence[bytes], purpose: str) -> Iterator[Tensor]:
-    """m = x 2^frac + l1 + l2 as packed bytes, FRAME_WORDS words at a time, made in pieces that stay in the cache.
-
-    Safe: each evaluator lacks one of the two seeds, and each purpose is used once.
-    """
-    size = rest_bytes((PIECE_WORDS,), spec.bits)
-    readers = [PairKey(seed).stream(purpose).reader(0) for seed in seeds]
-    pads = torch.empty((2, size), dtype=torch.uint8)
-    for frame in x.reshape(-1).split(FRAME_WORDS):
-        packed = torch.empty(rest_bytes(frame.shape, spec.bits), dtype=torch.uint8)
-        for piece, out in zip(frame.split(PIECE_WORDS), packed.split(size), strict=True):
-            l1, l2 = (reader.into(pad[: out.numel()]) for reader, pad in zip(readers, pads, strict=True))
-            kernels.pack_masked(piece.double(), spec.frac, (l1, l2), spec.bits, out)
-        yield packed
 
 
 def secret_length(
@@ -88,8 +65,9 @@ def secret_length(
 class Session(PartyChannel):
     """One link to each of P0, P1, P2, in this order. One request at a time; an error ends it."""
 
-    def __init__(self, links: Sequence[Any], approximation: str = "spline") -> None:
+    def __init__(self, links: Sequence[Any], approximation: str = "spline", owns: bool = False) -> None:
         super().__init__(links)
+        self.owns = owns  # whether it may have all of every model, as whoever started the parties
         self.approximation = approximation  # what the parties compute with; they refuse requests that name another
         self.config: Config | None = None
         self.sharing = b""  # of the model that the parties serve
@@ -97,41 +75,6 @@ class Session(PartyChannel):
         self.reveals = False  # whether its owner lets clients see logits
         self.cost: Cost | None = None
         self.prepared_requests: PreparedRequests | None = None  # where requests look for what has been prepared
-
-    # -- owner ----------------------------------------------------------------------------------------------
-
-    def share(
-        self,
-        config: Config,
-        params: Mapping[str, Tensor],
-        progress: Progress | None = None,
-        alias: Mapping[str, str] | None = None,
-        keep: str = "",
-        reveal_logits: bool = False,
-    ) -> None:
-        """Send each evaluator the masked words of every parameter, tensor by tensor, and everyone the seeds.
-
-        A parameter in `alias` is not sent: it is the same secret as another, under the same masks. With a name in
-        `keep` the parties put the model into their stores, and `open` finds it there later. `reveal_logits` is the
-        policy that all parties hold: may clients see logits.
-        """
-        alias = dict(alias or {})
-        specs = [spec for spec in tensor_specs(config) if spec.name not in alias]
-        seeds, sharing = [fresh_secret(), fresh_secret()], fresh_secret()[:ID_BYTES]
-        self._begin()
-        keep_masks = sum(torch.Size(s.shape).numel() for s in specs) < KEEP_MASKS_BELOW
-        self._send(lambda mine: msg.Load(config, specs, mine, keep_masks, alias, sharing, keep, reveal_logits), seeds)
-        with self._talking():
-            for i, spec in enumerate(specs):
-                tensor = params[spec.name]
-                if tuple(tensor.shape) != tuple(spec.shape):
-                    raise TensorError(f"parameter {spec.name} is misshapen", "fold the checkpoint first")
-                for frame in masked(tensor, spec, seeds, f"weight {spec.name}"):
-                    self._both(frame)
-                if progress:
-                    progress("sharing the model", i + 1, len(specs))
-        self._reports()
-        self.config, self.sharing, self.reveals = config, sharing, reveal_logits
 
     def open(self, name: str) -> bool:
         """Serve a model from the parties' stores; False if not all of them hold the same sharing of it."""
@@ -145,8 +88,6 @@ class Session(PartyChannel):
         self.config, self.sharing, self.card = config, found[0].sharing, found[0].card
         self.reveals = found[0].reveal_logits
         return True
-
-    # -- client ---------------------------------------------------------------------------------------------
 
     def generate(
         self, prompts: Sequence[Sequence[int]], tokens: int, paced: bool = False, choose: Choose | None = None,
@@ -225,7 +166,7 @@ class Session(PartyChannel):
         A head for tokens gives logits (tokens, labels). With `lengths` "secret" the parties learn a common length only:
         `padded`, or else the next power of two from 16 on; ranges.check_hiding says for which models that is right.
         """
-        if self.card is not None and self.config is not None:
+        if self.card is not None and self.config is not None and not self.owns:
             allow_output(allowed_outputs(self.config, self.card, self.reveals), output)
         width = secret_length(self.config, prompts, types, padded) if lengths == "secret" else 0
         sent, prepared_request = self._ask(

@@ -11,16 +11,19 @@ import hashlib
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
+from torch import Tensor
 
 from puma.client.client import Answer, Client, Encoding
-from puma.client.session import Progress, Session
-from puma.errors import PumaError, UsageError
+from puma.client.owner import Owner, Progress, card_of
+from puma.client.session import Session
+from puma.errors import ProtocolError, PumaError, UsageError
 from puma.kernels import warmup as warm
+from puma.models.config import Config
 from puma.net.handshake import Identity
 from puma.net.tcp import dial
 from puma.nn.paper import PROFILES, SPLINE
@@ -73,7 +76,7 @@ class Trio:
         self._links: list[Any] = []
         try:
             self._start(progress or _silent)
-            self.session = Session(self._links, approximation)
+            self.session = Session(self._links, approximation, owns=True)
             if self.store:
                 self.session.prepared_requests = PreparedRequests(self.store / "client")
         except BaseException:
@@ -99,6 +102,17 @@ class Trio:
             port = self._route("client", f"P{rank}", port)
             self._links.append(dial("127.0.0.1", port, me, ("party", rank), START_SECONDS, SILENCE).link)
             progress("starting the parties", rank + 1, 3)
+
+    def share(
+        self, config: Config, params: Mapping[str, Tensor], progress: Progress | None = None,
+        alias: Mapping[str, str] | None = None, name: str = "model", reveal_logits: bool = False,
+    ) -> None:  # fmt: skip
+        """Share a model and open it; the parties keep it below the store, or in memory where there is none.
+
+        A parameter in `alias` is not sent: it is another one under one more name. `reveal_logits`: clients may see
+        logits, to sample from them.
+        """
+        share(self.session, config, params, progress, alias, name, reveal_logits)
 
     def _port(self, rank: int) -> int:
         line = self._processes[rank].stdout.readline()  # type: ignore[union-attr]
@@ -137,6 +151,20 @@ class Trio:
 
     def __exit__(self, kind: object, *_: object) -> None:
         self.close() if kind is None else self.kill()
+
+
+def share(
+    session: Session, config: Config, params: Mapping[str, Tensor], progress: Progress | None = None,
+    alias: Mapping[str, str] | None = None, name: str = "model", reveal_logits: bool = False,
+) -> None:  # fmt: skip
+    """Be the owner of a model towards three parties on this machine, and then its client.
+
+    Who owns the parties may have the model computed with all functions that there are.
+    """
+    card = card_of(name, "", {}, reveal_logits=reveal_logits, approximations=[*PROFILES])
+    Owner(session).upload(config, params, card, alias=alias, progress=progress)
+    if not session.open(name):
+        raise ProtocolError(f"the parties do not hold one model {name}", "start others")
 
 
 def _silent(what: str, done: int, of: int) -> None:
@@ -203,7 +231,7 @@ class LocalCluster(Client):
                 key = owner_key(self._trio.store / "owner")
                 name = content_name(key, self.model.name, self.model.config, params)
             if not name or not self.session.open(name) or self.session.reveals != reveal_logits:
-                self.session.share(self.model.config, params, progress, keep=name, reveal_logits=reveal_logits)
+                share(self.session, self.model.config, params, progress, None, name or "model", reveal_logits)
         except BaseException:
             if self._own:
                 self._trio.kill()

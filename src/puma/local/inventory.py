@@ -36,7 +36,7 @@ def party_folders(root: Path) -> list[Path]:
 
 def look(root: Path) -> Inventory:
     """What lies below `root`; StoreError if there is no such folder."""
-    stores = [Store(folder) for folder in party_folders(_found(root))]
+    stores = [Store(folder, rank) for rank, folder in enumerate(party_folders(_found(root)))]
     names = sorted({name for store in stores for name in store.names()})
     models = {name: [store.size(name) for store in stores] for name in names}
     preprocessing = [sum(PreprocessingStore(folder).sizes()) for folder in party_folders(root)]
@@ -45,10 +45,10 @@ def look(root: Path) -> Inventory:
 
 def forget(root: Path, models: bool) -> None:
     """Throw away all preprocessing and prepared requests, and with `models` the models too."""
-    for folder in party_folders(_found(root)):
+    for rank, folder in enumerate(party_folders(_found(root))):
         folders.retire(folder / "preprocessing")
         if models:
-            store = Store(folder)
+            store = Store(folder, rank)
             for name in store.names():
                 store.delete(name)
     folders.retire(root / "client" / "prepared_requests")

@@ -18,7 +18,8 @@ from tempfile import TemporaryDirectory
 import torch
 from torch import Tensor
 
-from puma.client.session import Cost, Progress, Session
+from puma.client.owner import Progress
+from puma.client.session import Cost, Session
 from puma.crypto.prg import PairKey
 from puma.errors import UsageError
 from puma.local.cluster import Trio
@@ -136,7 +137,7 @@ def measure(
     with ExitStack() as stack:
         store = stack.enter_context(TemporaryDirectory(prefix="puma-", dir=MEMORY)) if prepared else None
         trio = stack.enter_context(Trio(progress, store, approximation=request.input.approximation))
-        trio.session.share(config, params, progress, alias)
+        trio.share(config, params, progress, alias)
         progress("warming up", 0, 1)
         ask(trio.session, [ids[:WARM_UP] for ids in prompts], min(tokens, WARM_UP) if tokens else None)
         progress("the timed request", 0, 1)

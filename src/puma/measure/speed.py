@@ -20,7 +20,8 @@ import msgspec
 import torch
 
 import puma
-from puma.client.session import Cost, Progress
+from puma.client.owner import Progress
+from puma.client.session import Cost
 from puma.errors import PumaError
 from puma.local.cluster import Trio
 from puma.measure.bench import RandomParams, ask, random_ids
@@ -112,7 +113,7 @@ def measure(progress: Progress) -> Speed:
         for i, (config, request, runs) in enumerate(asked):
             progress("measuring this machine, for the first use", i, len(asked))
             if trio.session.config != config:
-                trio.session.share(config, RandomParams(config))
+                trio.share(config, RandomParams(config))
             done.append(_measured(trio, config, request, runs))
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     rows = [w for w, _, _ in done]

@@ -32,7 +32,9 @@ from puma.mpc.party import Party
 from puma.mpc.share import Share
 from puma.party import loading
 from puma.party.agreement import Agreement
-from puma.store.models import Model, Store
+from puma.party.intake import Intake
+from puma.store.library import InMemory, Library
+from puma.store.models import Model
 from puma.store.preprocessing import MISSING, Item, PreprocessingStore
 from puma.wire import messages as msg
 from puma.wire import pixels
@@ -42,17 +44,22 @@ Inference = msg.Generate | msg.Encode
 
 
 class Server:
-    """Serves one client over one link, as one party; `folder` is where it keeps models and preprocessing, if anywhere.
+    """Serves one client over one link, as one party; `folder` is where it keeps models and preprocessing, or else they
+    lie in memory. A library that sessions share comes instead.
 
     `owner` says that the client is the owner of every model and of this process, as in a local trio: it may ask for
     what shows the model, and is told how much memory the process took.
     """
 
-    def __init__(self, party: Party, client: Any, folder: str = "", owner: bool = False) -> None:
+    def __init__(
+        self, party: Party, client: Any, folder: str = "", owner: bool = False, library: Library | None = None
+    ) -> None:
         self.party, self.client, self._owner = party, client, owner
         self._agreement = Agreement(party.rank, party.links)
         self.engine: Engine | None = None
-        self._store = Store(folder) if folder else None
+        here = Library(folder, party.rank, resting=0.0) if folder else InMemory(party.rank)
+        self._library: Library | InMemory = library or here
+        self._intake = Intake(client, self._library)
         self._preprocessing_store = PreprocessingStore(folder) if folder else None
         self._sharing = b""  # of the model that is being served
         self._reveals = False  # whether its owner lets clients see logits
@@ -63,8 +70,11 @@ class Server:
 
     def serve(self) -> None:
         """Answer requests until Quit; a failed request ends the session everywhere."""
-        while not isinstance(request := self._heard(), msg.Quit):
-            self.answer(request)
+        try:
+            while not isinstance(request := self._heard(), msg.Quit):
+                self.answer(request)
+        finally:
+            self._intake.leave()
 
     def answer(self, request: msg.Request) -> None:
         """One request, and all that belongs to it."""
@@ -75,6 +85,9 @@ class Server:
         elif isinstance(request, msg.Take):
             self._agreement.note(request)
             self._say(self._take(request.id))
+        elif isinstance(request, msg.Offer):
+            self._agreement.note(request)
+            self._intake.offered(request)
         else:
             preprocessing, self._preprocessing = self._preprocessing, None  # for this request or for none
             self._report(request, partial(self._work, request, preprocessing))
@@ -112,9 +125,10 @@ class Server:
 
     def _work(self, request: msg.Request, preprocessing: Item | None, prefilled: Callable[[], None]) -> int:
         """How many bytes are kept of it."""
-        if isinstance(request, msg.Load):
+        if isinstance(request, msg.Publish):
             self._told(request)
-            self._load(request)
+            self._agreement.check()
+            self._outdated(self._intake.publish())
         elif isinstance(request, msg.Generate | msg.Encode):
             self._infer(request, preprocessing, prefilled)
         elif isinstance(request, msg.Prepare):
@@ -138,28 +152,21 @@ class Server:
         return msg.Opened(model.manifest.sharing, model.manifest.config, model.manifest.card, self._reveals)
 
     def _found(self, name: str) -> Model | None:
-        store, _ = self._kept()
-        return store.open(name) if store.holds(name) else None
+        return self._library.open(name)
 
-    def _load(self, request: msg.Load) -> None:
-        if not request.keep:
-            self.engine, self._sharing = loading.received(self.party, self.client, request), request.sharing
-            self._reveals = request.reveal_logits
-            return
-        store, preprocessing_store = self._kept()
-        if store.holds(request.keep):
-            preprocessing_store.discard(store.sharing(request.keep))  # made for a sharing that is about to be replaced
-        self._use(loading.stored(self.party, self.client, request, store))
+    def _outdated(self, sharing: bytes) -> None:
+        """Throw away what was prepared for a sharing that is served no more."""
+        if self._preprocessing_store and sharing:
+            self._preprocessing_store.discard(sharing)
 
     def _use(self, model: Model) -> None:
         self.engine, self._sharing = loading.opened(self.party, model), model.manifest.sharing
-        card = model.manifest.card
-        self._reveals = model.manifest.reveal_logits or (card is not None and card.reveal_logits)
+        self._reveals = model.manifest.card.reveal_logits
 
-    def _kept(self) -> tuple[Store, PreprocessingStore]:
-        if self._store is None or self._preprocessing_store is None:
+    def _kept(self) -> PreprocessingStore:
+        if self._preprocessing_store is None:
             raise StoreError(f"P{self.party.rank} keeps nothing", "start the parties with a store")
-        return self._store, self._preprocessing_store
+        return self._preprocessing_store
 
     # -- requests -------------------------------------------------------------------------------------------
 
@@ -212,7 +219,7 @@ class Server:
         self._admit(order.request)
         if isinstance(order.request, msg.Generate) and order.request.paced:
             raise PreprocessingError("a paced generation cannot be prepared", "prepare a fixed number of tokens")
-        _, preprocessing_store = self._kept()
+        preprocessing_store = self._kept()
         if order.id in self._prepared:
             raise PreprocessingError("this preprocessing has been made before", "use a fresh id")
         self._prepared.add(order.id)
@@ -232,7 +239,7 @@ class Server:
             if identity in self._taken:
                 raise PreprocessingError(*MISSING)
             self._taken.add(identity)
-            found = self._kept()[1].take(self._sharing, identity)
+            found = self._kept().take(self._sharing, identity)
             header = found.header
             if (header.id, header.rank, header.sharing) != (identity, self.party.rank, self._sharing):
                 raise PreprocessingError("the preprocessing was made for another party or model", "prepare more of it")

@@ -8,24 +8,22 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 
-from puma import kernels
 from puma.engine.admission import Allowed, to_clients, total_tokens
 from puma.errors import AdmissionError, PeerTimeout, PreprocessingError, ProtocolError
 from puma.mpc.party import Party
 from puma.net.tcp import Met
 from puma.nn.paper import SPLINE
-from puma.party import loading
+from puma.party.intake import Intake
 from puma.party.limits import Limits
 from puma.party.metrics import Metrics
 from puma.party.server import Server
 from puma.store.encrypted import EncryptedStore
 from puma.store.library import Library
-from puma.store.models import Model, Store
+from puma.store.models import Model
 from puma.store.preprocessing import PreprocessingStore
-from puma.store.uploads import ResumableUpload
 from puma.wire import messages as msg
-from puma.wire.files import received
 from puma.wire.limits import FRAME_BYTES
 from puma.wire.policy import allow_approximation
 
@@ -53,13 +51,13 @@ class SessionServer(Server):
         self, party: Party, guest: Met, library: Library, limits: Limits, metrics: Metrics,
         preprocessing_store: EncryptedStore | None = None,
     ) -> None:  # fmt: skip
-        super().__init__(party, guest.link)
+        super().__init__(party, guest.link, library=library)
         self._preprocessing_store = preprocessing_store
         self._latest = b"", b""  # the sharing and the id of what was prepared last
         self._role, self._name = guest.role, guest.name or guest.role
-        self._library, self._limits, self._metrics = library, limits, metrics
+        self._shelf, self._limits, self._metrics, self._key = library, limits, metrics, guest.fingerprint
+        self._intake = Intake(guest.link, library, self._key, partial(metrics.add, "puma_received_bytes_total"))
         self._model: Model | None = None
-        self._arrival: ResumableUpload | None = None
         self._wanted = SPLINE  # the approximation of the model that is about to be opened
         self.busy = False
         self.stopping = False
@@ -73,8 +71,6 @@ class SessionServer(Server):
             ):  # the client may have no prepared request for it, and then nobody could use it
                 self._preprocessing_store.drop(*self._latest)
             raise
-        finally:
-            self._leave()
 
     def _heard(self) -> msg.Request:
         if not self.busy:
@@ -105,10 +101,8 @@ class SessionServer(Server):
             self._say(msg.Listing(self._library.models()))
         elif isinstance(request, msg.Fetch):
             self._send_file(request.name)
-        elif isinstance(request, msg.Offer):
-            self._take_in(request)
-        elif isinstance(request, msg.Publish):
-            self._report(request, lambda _: self._publish(request))
+        elif isinstance(request, msg.Offer) and not request.checksums:
+            raise ProtocolError("an upload to a distant party comes with checksums", "run the same version everywhere")
         elif isinstance(request, msg.Delete):
             self._report(request, lambda _: self._delete(request))
         else:
@@ -156,20 +150,17 @@ class SessionServer(Server):
         self._told(order)  # once more, now that it is complete: one that has failed fails this session here, too
         return kept
 
-    def _kept(self) -> tuple[Store, PreprocessingStore]:
+    def _kept(self) -> PreprocessingStore:
         if self._preprocessing_store is None:
             what = f"P{self.party.rank} prepares nothing ahead"
             raise PreprocessingError(what, "its operator allows it by `puma party --preprocessing GIB`")
-        return self._library.store, self._preprocessing_store
+        return self._preprocessing_store
 
     # -- models ---------------------------------------------------------------------------------------------
 
     def _open(self, request: msg.Open) -> msg.Opened:
         self._wanted = request.approximation
         return super()._open(request)
-
-    def _found(self, name: str) -> Model | None:
-        return self._library.open(name)
 
     def _use(self, model: Model) -> None:
         allow_approximation(model.manifest.card, self._wanted)
@@ -181,68 +172,14 @@ class SessionServer(Server):
     def _send_file(self, name: str) -> None:
         if self._model is None:
             raise ProtocolError("a file was asked for before a model", "open a model first")
-        content = memoryview(self._library.file(self._model, name))
+        content = memoryview(self._shelf.file(self._model, name))
         for at in range(0, len(content), FRAME_BYTES):
             self.client.send(content[at : at + FRAME_BYTES])
-
-    def _take_in(self, offer: msg.Offer) -> None:
-        """Whatever is lacking of a model that is offered."""
-        self._leave()
-        self._agreement.note(offer)
-        arrival = self._arrival = self._library.receive(offer)
-        self._say(msg.Held(arrival.held, arrival.published))
-        if not arrival.published:
-            for file in offer.card.files:
-                arrival.file(file, self._file(file))
-            for spec in offer.tensors[arrival.held :]:
-                self._parameter(arrival, spec)
-            arrival.complete()
-        self._say(msg.Held(arrival.held, arrival.published))
-
-    def _parameter(self, arrival: ResumableUpload, spec: msg.TensorSpec) -> None:
-        for frame in loading.frames(self.client, spec):
-            arrival.write(kernels.to_wire(frame))
-            self._metrics.add("puma_received_bytes_total", frame.numel())
-        request = self._heard()
-        if not isinstance(request, msg.Checksum):
-            raise ProtocolError("a parameter came without its checksum", "run the same version of Puma everywhere")
-        arrival.checked(request.sha256)
-
-    def _file(self, file: msg.File) -> bytes:
-        return b"".join(received(self.client, file.size))
-
-    def _publish(self, request: msg.Publish) -> int:
-        if self._arrival is None:
-            raise ProtocolError("a model is to be published that was not offered", "upload it first")
-        self._told(request)
-        self._agreement.check()
-        old = self._sharing_of(self._arrival.offer.card.name)
-        self._library.publish(self._arrival)
-        self._leave()
-        self._outdated(old)
-        return 0
 
     def _delete(self, request: msg.Delete) -> int:
         self._told(request)
         self._agreement.check()
-        name = request.name
-        old = self._sharing_of(name)
-        self._library.delete(name)
+        old = self._library.sharing(request.name)
+        self._library.delete(request.name, self._key)
         self._outdated(old)
         return 0
-
-    def _sharing_of(self, name: str) -> bytes:
-        """The sharing of a model that is about to go; nothing if there is none."""
-        found = (listed.sharing for listed in self._library.models() if listed.card.name == name)
-        return next(found, b"")
-
-    def _outdated(self, sharing: bytes) -> None:
-        """Throw away what was prepared for a sharing that is served no more."""
-        if self._preprocessing_store and sharing:
-            self._preprocessing_store.discard(sharing)
-
-    def _leave(self) -> None:
-        """Let go of an upload; what has arrived stays on disk."""
-        if self._arrival is not None:
-            self._arrival.close()
-            self._arrival = None

@@ -1,7 +1,7 @@
-"""The models of one party, each mapped into memory once, however many sessions use it.
+"""The models of one party, each mapped into memory once, however many sessions use it; or one model in memory alone.
 
-A model that is replaced or deleted stays with those who have it open, and its memory goes with the last of them. This
-file must not know links or requests.
+A model that is replaced or deleted stays with those who have it open, and its memory goes with the last of them. Only
+whoever brought a model may replace or delete it. This file must not know links or requests.
 """
 
 from __future__ import annotations
@@ -10,23 +10,28 @@ import threading
 from collections import defaultdict
 from pathlib import Path
 
-from puma.errors import StoreError
+from puma.errors import AdmissionError, StoreError
 from puma.store import folders
 from puma.store import uploads as arrivals
 from puma.store.models import Model, Store
-from puma.store.uploads import FILES, ResumableUpload
+from puma.store.uploads import FILES, KEEP_SECONDS, Arrival, MemoryUpload, ResumableUpload
 from puma.wire.messages import Listed, Offer
+
+NOT_YOURS = "take another name, or let that owner delete it, or an operator at each party by `puma store`"
 
 
 class Library:
-    """What one party keeps below `root`; sessions in several threads may use it."""
+    """What one party keeps below `root`; sessions in several threads may use it.
 
-    def __init__(self, root: Path | str, rank: int) -> None:
-        self.store, self._rank = Store(root), rank
+    Uploads that have rested for `resting` seconds are forgotten.
+    """
+
+    def __init__(self, root: Path | str, rank: int, resting: float = KEEP_SECONDS) -> None:
+        self.store = Store(root, rank)
         self._open: dict[str, Model] = {}
         self._locks: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
         with folders.explained(f"the uploads in {root}"):
-            arrivals.forget_old(self.store.root)
+            arrivals.forget_old(self.store.root, resting)
 
     def open(self, name: str) -> Model | None:
         """A model, mapped and checked when it is first asked for; None if there is none of this name."""
@@ -38,48 +43,101 @@ class Library:
             return self._open.get(name)
 
     def models(self) -> list[Listed]:
-        """All that came from owners; one whose manifest is damaged is left out."""
+        """All of them; one whose manifest is damaged is left out."""
         found = []
         for name in self.store.names():
             try:
                 manifest = self.store.manifest(name)
-                if manifest.card is not None:
-                    size = self.store.size(name)
-                    found.append(Listed(manifest.card, manifest.config, manifest.sharing, size))
+                found.append(Listed(manifest.card, manifest.config, manifest.sharing, self.store.size(name)))
             except (StoreError, OSError):
                 continue
         return found
 
+    def sharing(self, name: str) -> bytes:
+        """Which sharing of a model is served; nothing if there is none."""
+        return next((listed.sharing for listed in self.models() if listed.card.name == name), b"")
+
     def file(self, model: Model, name: str) -> bytes:
         """A file of a model's card; StoreError unless the card names it."""
         manifest = model.manifest
-        if manifest.card is None or name not in [file.name for file in manifest.card.files]:
+        if name not in [file.name for file in manifest.card.files]:
             raise StoreError(f"the model {manifest.name} has no file {name[:100]!r}", "its card says which it has")
         with folders.explained(f"{name} of model {manifest.name}"):
             return (self.store.path(manifest.name) / FILES / name).read_bytes()
 
-    def receive(self, offer: Offer) -> ResumableUpload:
-        """Take in a model, or go on where an earlier upload broke off; the dealer keeps no parameters."""
-        arrivals.check(offer, self._rank)
-        return ResumableUpload(self.store, offer, data=self._rank > 0)
+    def receive(self, offer: Offer, owner: str = "") -> ResumableUpload:
+        """Take in a model from whoever has this fingerprint, or go on where an earlier upload broke off.
 
-    def publish(self, arrival: ResumableUpload) -> None:
+        The dealer keeps no parameters. AdmissionError if another owner has a model or an upload of this name.
+        """
+        arrivals.check(offer, self.store.rank)
+        self._check_owner(offer.card.name, owner)
+        return ResumableUpload(self.store, offer, owner)
+
+    def publish(self, arrival: Arrival) -> None:
         """From now on sessions find this one."""
         name = arrival.offer.card.name
         with self._locks[name]:
+            self._check_owner(name, arrival.owner)
             model = arrival.publish()
             if model is not None:
                 self._open[name] = model
 
-    def delete(self, name: str) -> None:
-        """Forget a model and whatever has arrived of one; StoreError if there is neither."""
+    def delete(self, name: str, owner: str = "") -> None:
+        """Forget a model and whatever has arrived of one; StoreError if there is neither, AdmissionError if it is
+        another owner's."""
         folders.checked_name(name)
         upload = arrivals.uploads_folder(self.store.root) / name
         with self._locks[name]:
             if not (self.store.holds(name) or upload.exists()):
                 raise StoreError(f"there is no model {name}", "`puma models list` shows which there are")
+            self._check_owner(name, owner)
             self._open.pop(name, None)
             with folders.explained(f"the model {name}"):
                 folders.remove(upload)
                 if self.store.holds(name):
                     self.store.delete(name)
+
+    def _check_owner(self, name: str, owner: str) -> None:
+        """AdmissionError if what there is of a model came with another key."""
+        known = [self.store.manifest(name).owner] if self.store.holds(name) else []
+        resting = arrivals.resting_owner(self.store.root, name)
+        if any(other != owner for other in [*known, *([] if resting is None else [resting])]):
+            raise AdmissionError(f"the model {name} is another owner's", NOT_YOURS)
+
+
+class InMemory:
+    """A library of one model, the one that came last, for as long as this process lives."""
+
+    def __init__(self, rank: int) -> None:
+        self._rank = rank
+        self._model: Model | None = None
+
+    def open(self, name: str) -> Model | None:
+        """The model, if it is called so."""
+        return self._model if self._model is not None and self._model.manifest.name == name else None
+
+    def models(self) -> list[Listed]:
+        """The one that there is, if any."""
+        found = [self._model.manifest] if self._model else []
+        return [Listed(each.card, each.config, each.sharing, each.size) for each in found]
+
+    def sharing(self, name: str) -> bytes:
+        """Which sharing of a model is served; nothing if there is none."""
+        model = self.open(name)
+        return model.manifest.sharing if model else b""
+
+    def receive(self, offer: Offer, owner: str = "") -> MemoryUpload:
+        """Take in a model."""
+        arrivals.check(offer, self._rank)
+        return MemoryUpload(offer, self._rank)
+
+    def publish(self, arrival: Arrival) -> None:
+        """From now on requests find this one, and no older one."""
+        self._model = arrival.publish()
+
+    def delete(self, name: str, owner: str = "") -> None:
+        """Forget the model; StoreError if there is none of this name."""
+        if self.open(name) is None:
+            raise StoreError(f"there is no model {name}", "share it first")
+        self._model = None

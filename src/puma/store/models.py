@@ -1,8 +1,8 @@
 """A party's shares of models on disk: one folder a model, with a manifest and, at the evaluators, one data file.
 
-The data file holds every parameter's masked words in wire form, each from a page of its own. It is written as the
-frames arrive, and the folder gets its name only when all of it is on disk and has been read back. It is mapped into
-memory to be used, so a model may be larger than memory. This file must not know links, parties or what words mean.
+The data file holds every parameter's masked words in wire form, each from a page of its own. `uploads.py` writes it as
+the frames arrive, and the folder gets its name only when all of it is on disk and has been read back. It is mapped into
+memory to be used, so a model may be larger than memory. This file must not know links or what words mean.
 """
 
 from __future__ import annotations
@@ -14,9 +14,8 @@ import os
 import re
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import msgspec
 from torch import Tensor
@@ -24,40 +23,53 @@ from torch import Tensor
 from puma import kernels
 from puma.errors import StoreError
 from puma.models.config import Config
+from puma.mpc.party import DEALER
 from puma.mpc.seeded import rest_bytes
 from puma.store import folders
 from puma.store.folders import explained
 from puma.wire.messages import Card, TensorSpec
 
-VERSION = 1
+VERSION = 2
 PAGE = mmap.PAGESIZE
 CHUNK = 16 << 20
 # Without it the system would refuse to map a file larger than memory, though nothing is ever written to the mapping.
 MAP_NORESERVE = getattr(mmap, "MAP_NORESERVE", 0x4000)
 MANIFEST, DATA = "manifest.json", "data"
 DAMAGED = "delete the model there, at every party, and share it again"
+SEED_BYTES = 32
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What one party keeps of a shared model; `seeds` are those of the masks that this party holds.
 
-    `sharing` names this very set of masks, at all three parties. Offsets, sizes in bytes and the SHA-256 digest are
-    those of the data file, which an evaluator has and the dealer has not.
+    `sharing` names this very set of masks, at all three parties, and `owner` the fingerprint of the key with which the
+    model came, if it came with one. Offsets, size in bytes and each parameter's SHA-256 are those of the data file,
+    which an evaluator has and the dealer has not. The files that the card names lie beside it.
     """
 
     version: int = VERSION
-    name: str
-    sharing: bytes
+    card: Card
     config: Config
     tensors: list[TensorSpec]
     seeds: list[bytes]
     keep_masks: bool
+    sharing: bytes
     alias: dict[str, str] = {}
-    reveal_logits: bool = False
+    owner: str = ""
     offsets: list[int] = []
     size: int = 0
-    digest: str = ""
-    card: Card | None = None  # of models that came from a distant owner; the files that it names lie beside the data
+    digests: list[bytes] = []
+
+    @property
+    def name(self) -> str:
+        """What the model is called."""
+        return self.card.name
+
+
+class _Version(msgspec.Struct):
+    """What every version's manifest begins with."""
+
+    version: int
 
 
 class _Sealed(msgspec.Struct, forbid_unknown_fields=True):
@@ -69,15 +81,15 @@ class _Sealed(msgspec.Struct, forbid_unknown_fields=True):
 
 _seals = msgspec.json.Decoder(_Sealed)
 _manifests = msgspec.json.Decoder(Manifest)
+_versions = msgspec.json.Decoder(_Version)
 
 
 class Store:
-    """The models that one party keeps below `root`; opening it removes what an interrupted upload left."""
+    """The models that the party of this rank keeps below `root`; opening it removes what was half deleted."""
 
-    def __init__(self, root: Path | str, resident: int | None = None) -> None:
-        self.root = folders.private_folder(Path(root))
+    def __init__(self, root: Path | str, rank: int, resident: int | None = None) -> None:
+        self.root, self.rank, self.resident = folders.private_folder(Path(root)), rank, resident
         self._models = folders.private_folder(self.root / "models")
-        self.resident = resident
         with explained(f"the store {self.root}"):
             folders.sweep(self._models)
 
@@ -91,8 +103,8 @@ class Store:
     def open(self, name: str) -> Model:
         """Map a model into memory, after reading all of it once to see that it is whole; StoreError if it is not."""
         if not self.holds(name):
-            raise StoreError(f"there is no model {name} in {self.root}", "share it first, and ask to keep it")
-        return open_folder(self._models / name, name, self.resident)
+            raise StoreError(f"there is no model {name} in {self.root}", "its owner shares it first")
+        return open_folder(self._models / name, name, self.rank, self.resident)
 
     def sharing(self, name: str) -> bytes:
         """Which sharing of the model this is; empty if there is none."""
@@ -113,85 +125,12 @@ class Store:
         """The folder of a model, whether it is there or not."""
         return self._models / folders.checked_name(name)
 
-    def create(self, manifest: Manifest, data: bool) -> Upload:
-        """Take in a model that is being shared; with `data`, the words of its parameters, else seeds only."""
-        folders.checked_name(manifest.name)
-        return Upload(self._models, manifest, data, self.resident)
-
     def delete(self, name: str) -> None:
         """Forget a model; processes that have it open keep what they have mapped."""
         if not self.holds(name):
             raise StoreError(f"there is no model {name} in {self.root}", "look at the names in the store")
         with explained(f"the store {self.root}"):
             folders.retire(self._models / name)
-
-
-class Upload:
-    """A model on its way into the store: `write` its parameters in order, then `finish`, or `discard`.
-
-    Room for all of it is set aside first, so that a full disk is noticed before anything has been sent in vain.
-    """
-
-    def __init__(self, models: Path, manifest: Manifest, data: bool, resident: int | None) -> None:
-        offsets, size = layout(manifest.tensors) if data else ([], 0)
-        self._manifest = msgspec.structs.replace(manifest, offsets=offsets, size=size)
-        self._models, self._resident, self._hash = models, resident, hashlib.sha256()
-        self._done = self._arrived = 0  # parameters that are complete, and bytes of the next one
-        self._what = f"the model {manifest.name} of {size} bytes in {models.parent}"
-        with explained(self._what):
-            self._incoming = folders.Incoming(models, folder=True)
-        self._file = -1
-        try:
-            with explained(self._what):
-                if size:
-                    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL
-                    self._file = os.open(self._incoming.path / DATA, flags, 0o600)
-                    os.posix_fallocate(self._file, 0, size)
-        except BaseException:
-            self.discard()
-            raise
-
-    def write(self, payload: Any) -> None:
-        """More of the parameters in wire form, in order; one may come in several pieces."""
-        view = memoryview(payload).cast("B")
-        spec = self._manifest.tensors[self._done]
-        self._arrived += len(view)
-        missing = wire_bytes(spec) - self._arrived
-        if missing < 0:
-            raise StoreError(f"parameter {spec.name} has {-missing} bytes too many", "share it again")
-        padding = b"" if missing else bytes(-wire_bytes(spec) % PAGE)
-        with explained(self._what):
-            for piece in (view, memoryview(padding)):
-                self._hash.update(piece)
-                while piece:
-                    piece = piece[os.write(self._file, piece) :]
-        if not missing:
-            self._done, self._arrived = self._done + 1, 0
-
-    def finish(self) -> Model:
-        """Read back what was written, give the folder its name, and open it; the same name is replaced."""
-        manifest = msgspec.structs.replace(self._manifest, digest=self._hash.hexdigest() if self._file >= 0 else "")
-        if self._file >= 0 and self._done != len(manifest.tensors):
-            raise StoreError(f"only {self._done} parameters of {manifest.name} arrived", "share it again")
-        with explained(self._what):
-            if self._file >= 0:
-                os.fsync(self._file)
-            write_manifest(self._incoming.path, manifest)
-            model = open_folder(self._incoming.path, manifest.name, self._resident)
-            folders.retire(self._models / manifest.name)
-            self._incoming.keep(self._models / manifest.name)
-        self._close()
-        return model
-
-    def discard(self) -> None:
-        """Leave nothing behind; harmless after `finish`."""
-        self._incoming.discard()
-        self._close()
-
-    def _close(self) -> None:
-        if self._file >= 0:
-            os.close(self._file)
-            self._file = -1
 
 
 class Model:
@@ -286,28 +225,31 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
 
 def read_manifest(folder: Path, name: str) -> Manifest:
     """The manifest, if it is what was written."""
+    place = f"model {name} in {folder.parents[1]}"
     try:
         sealed = _seals.decode((folder / MANIFEST).read_bytes())
         intact = hashlib.sha256(sealed.manifest).hexdigest() == sealed.digest
+        if _versions.decode(sealed.manifest).version != VERSION:
+            raise StoreError(f"{place} was stored by another version of puma", DAMAGED)
         manifest = _manifests.decode(sealed.manifest)
     except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise StoreError(f"the manifest of model {name} in {folder.parents[1]} cannot be read", DAMAGED) from error
+        raise StoreError(f"the manifest of {place} cannot be read", DAMAGED) from error
     expected = layout(manifest.tensors) if manifest.offsets else ([], 0)
     if not intact or manifest.name != name or (manifest.offsets, manifest.size) != expected:
-        raise StoreError(f"the manifest of model {name} in {folder.parents[1]} is damaged", DAMAGED)
-    if manifest.version != VERSION:
-        raise StoreError(f"model {name} was stored by another version of puma", DAMAGED)
+        raise StoreError(f"the manifest of {place} is damaged", DAMAGED)
     return manifest
 
 
-def open_folder(folder: Path, name: str, resident: int | None) -> Model:
+def open_folder(folder: Path, name: str, rank: int, resident: int | None) -> Model:
+    """Map a model that lies in this folder; StoreError unless it is all that this rank must hold, and as written."""
     manifest = read_manifest(folder, name)
+    check_part(manifest, rank)
     if not manifest.size:
         return Model(manifest, None, resident)
     with explained(f"the data of model {name}"):
         file = os.open(folder / DATA, os.O_RDONLY)
         try:
-            if os.fstat(file).st_size != manifest.size or _digest(file) != manifest.digest:
+            if os.fstat(file).st_size != manifest.size or not _intact(file, manifest):
                 raise StoreError(f"the data of model {name} in {folder.parents[1]} is damaged", DAMAGED)
             # Private: whatever a process does to its memory, the file stays as it is.
             kind, rights = mmap.MAP_PRIVATE | MAP_NORESERVE, mmap.PROT_READ | mmap.PROT_WRITE
@@ -316,12 +258,32 @@ def open_folder(folder: Path, name: str, resident: int | None) -> Model:
             os.close(file)
 
 
-def _digest(file: int) -> str:
-    """SHA-256 of a file, read piece by piece."""
-    found, buffer = hashlib.sha256(), memoryview(bytearray(CHUNK))
-    while count := os.readv(file, [buffer]):
-        found.update(buffer[:count])
-    return found.hexdigest()
+def check_part(manifest: Manifest, rank: int) -> None:
+    """StoreError unless this is what the party must hold: P0 two seeds and no data, P1 and P2 a seed and all data."""
+    data = 0 if rank == DEALER else len(manifest.tensors)
+    seeds = 2 if rank == DEALER else 1
+    whole = len(manifest.offsets) == len(manifest.digests) == data
+    if not whole or [len(seed) for seed in manifest.seeds] != [SEED_BYTES] * seeds:
+        raise StoreError(f"what lies here of model {manifest.name} is not P{rank}'s part of it", DAMAGED)
+
+
+def pieces(file: int, offset: int, left: int) -> Iterator[memoryview]:
+    """Bytes of a file, read piece by piece; fewer if it ends."""
+    buffer = memoryview(bytearray(min(left, CHUNK)))
+    while left and (count := os.preadv(file, [buffer[:left]], offset)):
+        yield buffer[:count]
+        offset, left = offset + count, left - count
+
+
+def _intact(file: int, manifest: Manifest) -> bool:
+    """Whether every parameter in the file has its digest."""
+    for spec, offset, digest in zip(manifest.tensors, manifest.offsets, manifest.digests, strict=True):
+        found = hashlib.sha256()
+        for piece in pieces(file, offset, wire_bytes(spec)):
+            found.update(piece)
+        if found.digest() != digest:
+            return False
+    return True
 
 
 def _memory() -> int:

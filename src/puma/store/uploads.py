@@ -1,9 +1,9 @@
-"""A model on its way into a party's store from a distant owner, which may be cut off and taken up again.
+"""A model on its way to a party: on disk, where it may be cut off and taken up again, or in memory alone.
 
-What has arrived lies in a folder beside the models, with the offer that it belongs to and a journal of the checksums of
-its complete parameters. An upload that is taken up again reads them back and goes on behind the last one that is whole.
-Nothing in that folder is ever served: it becomes a model by one rename, when all three parties hold all of it. This
-file must not know links.
+On disk, what has arrived lies in a folder beside the models, with the offer that it belongs to, whose it is, and a
+journal of the checksums of its complete parameters. An upload that is taken up again reads them back and goes on behind
+the last one that is whole. Nothing in that folder is ever served: it becomes a model by one rename, when all three
+parties hold all of it. This file must not know links.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import hashlib
+import mmap
 import os
 import time
 from collections.abc import Iterator
@@ -20,11 +21,24 @@ from typing import Any
 import msgspec
 
 from puma.errors import ProtocolError, StoreError
+from puma.mpc.party import DEALER
 from puma.store import folders
 from puma.store.folders import explained
-from puma.store.models import CHUNK, DATA, MANIFEST, PAGE, Manifest, Model, Store, layout, open_folder, wire_bytes
+from puma.store.models import (
+    DATA,
+    MANIFEST,
+    MAP_NORESERVE,
+    SEED_BYTES,
+    Manifest,
+    Model,
+    Store,
+    layout,
+    open_folder,
+    pieces,
+    wire_bytes,
+)
 from puma.store.models import write_manifest as write_manifest_file
-from puma.wire.messages import File, Offer
+from puma.wire.messages import File, Offer, TensorSpec
 from puma.wire.parameters import tensor_specs
 
 OFFER, JOURNAL = "offer", "journal"
@@ -32,6 +46,17 @@ DIGEST_BYTES = 32
 FILES = "files"
 MOST_FILES, MOST_FILE_BYTES = 16, 64 << 20
 KEEP_SECONDS = 14 * 24 * 3600.0  # that an upload may rest before the party forgets it
+EVERYTHING = 1 << 62  # bytes of a model in memory that may be there at a time: what is let go would be lost
+
+
+class Resting(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """An upload as its folder names it: the offer, and the fingerprint of the key that made it."""
+
+    owner: str
+    offer: Offer
+
+
+_resting = msgspec.msgpack.Decoder(Resting)
 
 
 def uploads_folder(root: Path) -> Path:
@@ -47,6 +72,14 @@ def forget_old(root: Path, seconds: float = KEEP_SECONDS) -> list[str]:
     return [path.name for path in found]
 
 
+def resting_owner(root: Path, name: str) -> str | None:
+    """Whose upload of this name has arrived in part; None if there is none, or nobody could go on with it."""
+    try:
+        return _resting.decode((uploads_folder(root) / name / OFFER).read_bytes()).owner
+    except (OSError, msgspec.MsgspecError):
+        return None
+
+
 def check(offer: Offer, rank: int) -> None:
     """ProtocolError or StoreError for an offer that is no model, or whose names would lead elsewhere."""
     folders.checked_name(offer.card.name)
@@ -54,9 +87,10 @@ def check(offer: Offer, rank: int) -> None:
     offered = {spec.name: spec for spec in offer.tensors}
     shared = len(offered) == len(offer.tensors) and all(wanted.get(name) == spec for name, spec in offered.items())
     others = set(wanted) - set(offered)
-    if not shared or set(offer.alias) != others or not set(offer.alias.values()) <= set(offered):
+    aliased = all(source in offered and _alike(wanted[name], offered[source]) for name, source in offer.alias.items())
+    if not shared or set(offer.alias) != others or not aliased:
         raise ProtocolError("the parameters offered are not those of the model", "run the same version everywhere")
-    if len(offer.seeds) != (2 if rank == 0 else 1) or {len(seed) for seed in offer.seeds} != {32}:
+    if len(offer.seeds) != (2 if rank == DEALER else 1) or {len(seed) for seed in offer.seeds} != {SEED_BYTES}:
         raise ProtocolError("the offer has not the seeds of this party", "run the same version everywhere")
     names = [file.name for file in offer.card.files]
     if len(names) > MOST_FILES or len(set(names)) != len(names):
@@ -67,33 +101,39 @@ def check(offer: Offer, rank: int) -> None:
             raise ProtocolError(f"{file.name} of {file.size} bytes is too large", f"at most {MOST_FILE_BYTES} bytes")
 
 
+def _alike(one: TensorSpec, other: TensorSpec) -> bool:
+    """Whether one tensor can be the other under one more name."""
+    return (one.shape, one.bits, one.frac) == (other.shape, other.bits, other.frac)
+
+
 class ResumableUpload:
     """One upload: first each file, then each parameter that is lacking with its checksum, then `complete`, `publish`.
 
-    `held` parameters are whole. A StoreError means that what had arrived is gone from the disk; `close` keeps it.
+    `held` parameters are whole. A StoreError means that what had arrived is gone from the disk; `close` keeps it, if
+    it came with checksums. `owner` is the fingerprint of the key with which it comes.
     """
 
-    def __init__(self, store: Store, offer: Offer, data: bool) -> None:
-        self.offer, self._store, self._with_data = offer, store, data
+    def __init__(self, store: Store, offer: Offer, owner: str = "") -> None:
+        self.offer, self.owner, self._store, self._with_data = offer, owner, store, store.rank != DEALER
         name = offer.card.name
         self.published = store.holds(name) and store.sharing(name) == offer.sharing
-        self.held = len(offer.tensors) if self.published or not data else 0
+        self.held = 0 if self._with_data and not self.published else len(offer.tensors)
         self.model: Model | None = None
         self._path = uploads_folder(store.root) / name
-        self._hash, self._tensor, self._arrived = hashlib.sha256(), hashlib.sha256(), 0
+        self._tensor, self._arrived, self._digests = hashlib.sha256(), 0, list[bytes]()
         self._folder = self._file = self._journal = -1
         if not self.published:
             self._begin()
 
     def _begin(self) -> None:
-        words = msgspec.msgpack.encode(self.offer)
+        words = msgspec.msgpack.encode(Resting(self.owner, self.offer))
         offsets, size = layout(self.offer.tensors) if self._with_data else ([], 0)
         self._offsets, self._size = offsets, size
         self._what = f"the model {self.offer.card.name} of {size} bytes in {self._store.root}"
         with self._cleaned():
             self._lock()
             offer = self._path / OFFER
-            if not offer.is_file() or offer.read_bytes() != words:
+            if not self.offer.checksums or not offer.is_file() or offer.read_bytes() != words:
                 self._empty()
                 folders.private_folder(self._path / FILES)
                 folders.write_new(offer, words)
@@ -126,24 +166,16 @@ class ResumableUpload:
 
     def _read_back(self) -> int:
         """How many parameters are as the journal has them; what follows is forgotten."""
-        digests, held = os.pread(self._journal, DIGEST_BYTES * len(self.offer.tensors), 0), 0
+        digests = os.pread(self._journal, DIGEST_BYTES * len(self.offer.tensors), 0)
         for i, (spec, offset) in enumerate(zip(self.offer.tensors, self._offsets)):
-            wanted = digests[i * DIGEST_BYTES :][:DIGEST_BYTES]
-            found, whole = hashlib.sha256(), self._hash.copy()
-            for piece in self._pieces(offset, wire_bytes(spec)):
+            found = hashlib.sha256()
+            for piece in pieces(self._file, offset, wire_bytes(spec)):
                 found.update(piece)
-                whole.update(piece)
-            if found.digest() != wanted:
+            if found.digest() != digests[i * DIGEST_BYTES :][:DIGEST_BYTES]:
                 break
-            whole.update(bytes(-wire_bytes(spec) % PAGE))
-            self._hash, held = whole, i + 1
-        os.ftruncate(self._journal, held * DIGEST_BYTES)
-        return held
-
-    def _pieces(self, offset: int, left: int) -> Iterator[bytes]:
-        while left and (piece := os.pread(self._file, min(left, CHUNK), offset)):
-            offset, left = offset + len(piece), left - len(piece)
-            yield piece
+            self._digests.append(found.digest())
+        os.ftruncate(self._journal, len(self._digests) * DIGEST_BYTES)
+        return len(self._digests)
 
     def file(self, file: File, content: bytes) -> None:
         """A whole file of the card."""
@@ -156,55 +188,41 @@ class ResumableUpload:
     def write(self, payload: Any) -> None:
         """More of the next parameter, in wire form."""
         view = memoryview(payload).cast("B")
-        spec, offset = self.offer.tensors[self.held], self._offsets[self.held] + self._arrived
-        if self._arrived + len(view) > wire_bytes(spec):
-            raise ProtocolError(f"parameter {spec.name} has too many bytes", "upload the model again")
+        offset = self._offsets[self.held] + self._arrived
+        self._arrived = _grown(self.offer, self.held, self._arrived, len(view))
         with self._cleaned():
             self._tensor.update(view)
-            self._hash.update(view)
-            self._arrived += len(view)
             while view:
                 done = os.pwrite(self._file, view, offset)
                 view, offset = view[done:], offset + done
 
-    def checked(self, sha256: bytes) -> None:
-        """The parameter is complete, and this is its checksum."""
-        spec = self.offer.tensors[self.held]
-        if self._arrived != wire_bytes(spec) or self._tensor.digest() != sha256:
-            raise ProtocolError(f"parameter {spec.name} does not have its checksum", "upload the model again")
-        padding = bytes(-self._arrived % PAGE)
+    def checked(self, sha256: bytes | None) -> None:
+        """The parameter is complete, and this is its checksum, if it came with one."""
+        found = self._tensor.digest()
+        _check_whole(self.offer, self.held, self._arrived, sha256 in (None, found))
         with self._cleaned():
-            os.pwrite(self._file, padding, self._offsets[self.held] + self._arrived)
-            os.pwrite(self._journal, sha256, self.held * DIGEST_BYTES)
-        self._hash.update(padding)
+            os.pwrite(self._journal, found, self.held * DIGEST_BYTES)
+        self._digests.append(found)
         self._tensor, self._arrived, self.held = hashlib.sha256(), 0, self.held + 1
 
     def complete(self) -> None:
         """All has arrived: write the manifest, and read everything back."""
         if self.published:
             return
-        offer = self.offer
-        if self.held != len(offer.tensors):
-            raise ProtocolError(f"only {self.held} of {len(offer.tensors)} parameters arrived", "upload it again")
-        manifest = Manifest(
-            name=offer.card.name, sharing=offer.sharing, config=offer.config, tensors=offer.tensors, seeds=offer.seeds,
-            keep_masks=offer.keep_masks, alias=offer.alias, offsets=self._offsets, size=self._size,
-            digest=self._hash.hexdigest() if self._size else "", card=offer.card,
-        )  # fmt: skip
+        manifest = manifest_of(self.offer, self.held, self.owner, self._offsets, self._size, self._digests)
         with self._cleaned():
             if self._size:
                 os.fsync(self._file)
             folders.remove(self._path / MANIFEST)
             write_manifest_file(self._path, manifest)
             folders.sync(self._path)
-            self.model = open_folder(self._path, manifest.name, self._store.resident)
+            self.model = open_folder(self._path, manifest.name, self._store.rank, self._store.resident)
 
     def publish(self) -> Model | None:
         """Give the folder its place among the models, instead of an older one; None if it had it already."""
         if self.published:
             return None
-        if self.model is None:
-            raise ProtocolError("a model is to be published that has not arrived", "upload it again")
+        model = _arrived(self.model)
         final = self._store.path(self.offer.card.name)
         with explained(self._what):
             folders.retire(final)
@@ -213,10 +231,12 @@ class ResumableUpload:
             for name in (OFFER, JOURNAL):
                 folders.remove(final / name)
         self.published = True
-        return self.model
+        return model
 
     def close(self) -> None:
-        """Nothing more comes now; what has arrived stays, unless it was published."""
+        """Nothing more comes now; what has arrived stays if it can be gone on with, unless it was published."""
+        if not (self.offer.checksums or self.published):
+            folders.remove(self._path)
         for fd in (self._file, self._journal, self._folder):
             if fd >= 0:
                 os.close(fd)
@@ -231,3 +251,85 @@ class ResumableUpload:
         except StoreError:
             folders.remove(self._path)
             raise
+
+
+class MemoryUpload:
+    """The same for a model that lives in this process's memory alone: nothing is resumed, nothing published before."""
+
+    owner, published = "", False
+
+    def __init__(self, offer: Offer, rank: int) -> None:
+        self.offer, self.held, self.model = offer, 0 if rank != DEALER else len(offer.tensors), None
+        self._offsets, self._size = layout(offer.tensors) if rank != DEALER else ([], 0)
+        self._data = _memory(self._size) if self._size else None
+        self._tensor, self._arrived, self._digests = hashlib.sha256(), 0, list[bytes]()
+
+    def file(self, file: File, content: bytes) -> None:
+        """A whole file of the card; who has a model in memory has its files, too."""
+
+    def write(self, payload: Any) -> None:
+        """More of the next parameter, in wire form."""
+        assert self._data is not None
+        view = memoryview(payload).cast("B")
+        at = self._offsets[self.held] + self._arrived
+        self._arrived = _grown(self.offer, self.held, self._arrived, len(view))
+        self._data[at : at + len(view)] = view
+        if self.offer.checksums:
+            self._tensor.update(view)
+
+    def checked(self, sha256: bytes | None) -> None:
+        """The parameter is complete, and this is its checksum, if it came with one."""
+        _check_whole(self.offer, self.held, self._arrived, sha256 in (None, self._tensor.digest()))
+        self._tensor, self._arrived, self.held = hashlib.sha256(), 0, self.held + 1
+
+    def complete(self) -> None:
+        """All has arrived."""
+        manifest = manifest_of(self.offer, self.held, self.owner, self._offsets, self._size, [])
+        self.model: Model | None = Model(manifest, self._data, EVERYTHING)
+
+    def publish(self) -> Model:
+        """The model."""
+        return _arrived(self.model)
+
+    def close(self) -> None:
+        """Nothing more comes now."""
+        self._data = self.model = None
+
+
+Arrival = ResumableUpload | MemoryUpload
+
+
+def manifest_of(
+    offer: Offer, held: int, owner: str, offsets: list[int], size: int, digests: list[bytes]
+) -> Manifest:  # fmt: skip
+    """What a party keeps of an offer of which it holds so many parameters; ProtocolError unless these are all."""
+    if held != len(offer.tensors):
+        raise ProtocolError(f"only {held} of {len(offer.tensors)} parameters arrived", "upload it again")
+    return Manifest(
+        card=offer.card, sharing=offer.sharing, config=offer.config, tensors=offer.tensors, seeds=offer.seeds,
+        keep_masks=offer.keep_masks, alias=offer.alias, owner=owner, offsets=offsets, size=size, digests=digests,
+    )  # fmt: skip
+
+
+def _grown(offer: Offer, held: int, arrived: int, more: int) -> int:
+    """How much of the next parameter has arrived with `more` bytes; ProtocolError if that is too much."""
+    if arrived + more > wire_bytes(offer.tensors[held]):
+        raise ProtocolError(f"parameter {offer.tensors[held].name} has too many bytes", "upload the model again")
+    return arrived + more
+
+
+def _check_whole(offer: Offer, held: int, arrived: int, right: bool) -> None:
+    spec = offer.tensors[held]
+    if arrived != wire_bytes(spec) or not right:
+        raise ProtocolError(f"parameter {spec.name} does not have its checksum", "upload the model again")
+
+
+def _arrived(model: Model | None) -> Model:
+    if model is None:
+        raise ProtocolError("a model is to be published that has not arrived", "upload it again")
+    return model
+
+
+def _memory(size: int) -> mmap.mmap:
+    """Memory of this process alone, which is taken as it is written."""
+    return mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | MAP_NORESERVE)

@@ -60,23 +60,6 @@ class Card(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     outputs: tuple[str, ...] = ()
 
 
-class Load(msgspec.Struct, frozen=True, tag="load", forbid_unknown_fields=True):
-    """A model follows: to each evaluator the packed words of each tensor, in data frames of FRAME_WORDS words and a
-    shorter last one; to the dealer nothing but the seeds.
-
-    `sharing` is the same fresh number at all parties; with a name in `keep`, the model goes into the party's store.
-    """
-
-    config: Config
-    tensors: list[TensorSpec]
-    seeds: list[bytes]
-    keep_masks: bool
-    alias: dict[str, str] = {}  # parameters that are another tensor under one more name
-    sharing: bytes = b""
-    keep: str = ""
-    reveal_logits: bool = False  # the owner's policy: may a client see logits, to sample from them
-
-
 class Open(msgspec.Struct, frozen=True, tag="open", forbid_unknown_fields=True):
     """Serve a model of the party's store, computed with this approximation; answered by Opened."""
 
@@ -85,9 +68,13 @@ class Open(msgspec.Struct, frozen=True, tag="open", forbid_unknown_fields=True):
 
 
 class Offer(msgspec.Struct, frozen=True, tag="offer", forbid_unknown_fields=True):
-    """A model for the store, as in Load, which may be taken up again where an earlier upload of the same sharing broke
-    off. Answered by Held. Then follow all files of the card, and to each evaluator the parameters that it lacks, each
-    with its Checksum behind it; answered by Held again. Only Publish makes the model visible."""
+    """A model, which may be taken up again where an earlier upload of the same sharing broke off. Answered by Held.
+
+    Then follow all files of the card, and to each evaluator the packed words of the parameters that it lacks, in data
+    frames of FRAME_WORDS words and a shorter last one, each parameter with its Checksum behind it; to the dealer
+    nothing but the seeds. Answered by Held again. Only Publish makes the model visible. `sharing` is the same fresh
+    number at all parties. Without `checksums`, as between processes of one machine, none come, and nothing is resumed.
+    """
 
     card: Card
     config: Config
@@ -95,7 +82,8 @@ class Offer(msgspec.Struct, frozen=True, tag="offer", forbid_unknown_fields=True
     seeds: list[bytes]
     keep_masks: bool
     sharing: bytes
-    alias: dict[str, str] = {}
+    alias: dict[str, str] = {}  # parameters that are another tensor under one more name
+    checksums: bool = True
 
 
 class Checksum(msgspec.Struct, frozen=True, tag="checksum", forbid_unknown_fields=True):
@@ -218,7 +206,7 @@ class Quit(msgspec.Struct, frozen=True, tag="quit"):
 
 
 Request = (
-    Load | Open | Same | Generate | Encode | Prepare | Take | SelfTest | Quit
+    Open | Same | Generate | Encode | Prepare | Take | SelfTest | Quit
     | Offer | Checksum | Publish | Delete | List | Fetch | Pace
 )  # fmt: skip
 
@@ -323,7 +311,7 @@ def public(request: Request) -> Request:
     """What all three parties are told alike of a request: all but the seeds, of which each gets its own."""
     if isinstance(request, Prepare):
         return msgspec.structs.replace(request, request=public(request.request))
-    if isinstance(request, Load | Offer):
+    if isinstance(request, Offer):
         return msgspec.structs.replace(request, seeds=[])
     if isinstance(request, Pace) and request.join:
         request = msgspec.structs.replace(request, join=[public(job) for job in request.join])

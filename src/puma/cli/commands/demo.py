@@ -66,7 +66,7 @@ def demo(*, tokens: Count = 40, debug: Flag = False) -> None:
 def _weights(clear: PlainModel) -> None:
     """Share a few weights as the owner does, under fresh seeds."""
     from puma import kernels
-    from puma.client.session import masked
+    from puma.client.masking import masked
     from puma.crypto.prg import PairKey, fresh_secret
     from puma.mpc.seeded import rest_bytes
     from puma.wire.parameters import tensor_specs

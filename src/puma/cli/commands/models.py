@@ -69,12 +69,12 @@ def delete(
     insecure
         Links without TLS, to parties that were started likewise on this machine.
     """
-    from puma.client import owner as owning
+    from puma.client.owner import Owner
 
     with ui.progress(output.json) as progress:
         session = owner(cluster, key, insecure, progress)
         try:
-            owning.delete(session, name)
+            Owner(session).delete(name)
         finally:
             session.close()
     ui.answer({"deleted": name}) if output.json else ui.say(f"{name} is deleted")

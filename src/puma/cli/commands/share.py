@@ -56,7 +56,8 @@ def share(
     insecure
         Links without TLS, to parties that were started likewise on this machine.
     """
-    from puma.client.owner import card_of, state_folder, upload
+    from puma.client.owner import Owner, card_of
+    from puma.client.resume import state_folder
     from puma.models.ranges import hides
     from puma.reference.plain_model import PlainModel
     from puma.wire.policy import chosen_outputs
@@ -73,7 +74,8 @@ def share(
         card = card_of(called, version, files, clear.eos, reveal_logits, max_tokens, allowed, able, seen)
         session = owner(cluster, key, insecure, progress)
         try:
-            resumed = upload(session, clear.config, params, card, files, state or state_folder(), progress)
+            owning = Owner(session, state or state_folder(), session.cluster.digest)
+            resumed = owning.upload(clear.config, params, card, files, progress=progress)
         finally:
             session.close()
     seconds = time.perf_counter() - started

@@ -1,0 +1,73 @@
+"""How a model comes to a party over its owner's link: what is lacking of an offer, and then the owner's last word.
+
+It puts what arrives where the party's library says. It must not know requests other than these, nor what words mean.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from puma import kernels
+from puma.errors import ProtocolError
+from puma.party import loading
+from puma.store.library import InMemory, Library
+from puma.store.uploads import Arrival
+from puma.wire import messages as msg
+from puma.wire.files import received
+
+
+class Intake:
+    """One upload at a time over one link. `owner` is the fingerprint of the key at its other end, if there is one;
+    `arrived` is told how many bytes have come, each time some have."""
+
+    def __init__(
+        self, link: Any, library: Library | InMemory, owner: str = "", arrived: Callable[[int], None] | None = None
+    ) -> None:
+        self._link, self._library, self._owner, self._arrived = link, library, owner, arrived
+        self._arrival: Arrival | None = None
+
+    def offered(self, offer: msg.Offer) -> None:
+        """Take in whatever is lacking of a model; say before and after how much of it is here."""
+        self.leave()
+        arrival = self._arrival = self._library.receive(offer, self._owner)
+        self._say(msg.Held(arrival.held, arrival.published))
+        if not arrival.published:
+            for file in offer.card.files:
+                arrival.file(file, b"".join(received(self._link, file.size)))
+            for spec in offer.tensors[arrival.held :]:
+                self._parameter(arrival, spec)
+            arrival.complete()
+        self._say(msg.Held(arrival.held, arrival.published))
+
+    def publish(self) -> bytes:
+        """Serve the model that was offered last; the sharing that it takes the place of, or nothing."""
+        arrival = self._arrival
+        if arrival is None:
+            raise ProtocolError("a model is to be published that was not offered", "upload it first")
+        old = b"" if arrival.published else self._library.sharing(arrival.offer.card.name)
+        self._library.publish(arrival)
+        self.leave()
+        return old
+
+    def leave(self) -> None:
+        """Let go of an upload; what has arrived stays where it can be gone on with."""
+        if self._arrival is not None:
+            self._arrival.close()
+            self._arrival = None
+
+    def _parameter(self, arrival: Arrival, spec: msg.TensorSpec) -> None:
+        for frame in loading.frames(self._link, spec):
+            arrival.write(kernels.to_wire(frame))
+            if self._arrived is not None:
+                self._arrived(frame.numel())
+        arrival.checked(self._checksum() if arrival.offer.checksums else None)
+
+    def _checksum(self) -> bytes:
+        request = msg.decode_request(self._link.recv_control())
+        if not isinstance(request, msg.Checksum):
+            raise ProtocolError("a parameter came without its checksum", "run the same version of Puma everywhere")
+        return request.sha256
+
+    def _say(self, reply: msg.Reply) -> None:
+        self._link.send_control(msg.encode(reply))
