@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -257,9 +258,7 @@ def test_parties_that_hold_different_sharings_are_sent_a_new_one(start: Any, mem
     old = first.session.sharing
     (name,) = {path.name for path in memory.glob("p*/models/*")}
     first.session.close()
-    for path in (memory / "p1/models" / name).iterdir():
-        path.unlink()
-    (memory / "p1/models" / name).rmdir()
+    shutil.rmtree(memory / "p1/models" / name)
     second = start()
     assert second.session.sharing != old
     assert len(list(memory.glob("p*/preprocessing/*/*"))) == 1  # P1, which could not know, has kept its own
