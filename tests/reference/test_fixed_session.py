@@ -103,7 +103,7 @@ def test_sessions_of_each_kind_fill_the_same_places(tmp_path: Path) -> None:
     ids, places = [[2, 5, 7, 9, 27], [3, 5, 8]], [[1, 4], [0]]
     sessions: list[TokenSession] = [kind(clear.config, clear.params) for kind in (Plain, FixedSession)]
     with Threads() as trio:
-        trio.session.share(clear.config, clear.params)
+        trio.share(clear.config, clear.params)
         found = [session.fill(ids, places, 2) for session in (*sessions, trio.session)]
     assert found[0] == found[1] == found[2]
     assert [[len(ranked) for ranked in prompt] for prompt in found[0]] == [[2, 2], [2]]
