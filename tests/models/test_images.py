@@ -12,7 +12,8 @@ import torch
 from torch.testing import assert_close
 
 from puma.errors import InputError
-from puma.models import images, vit
+from puma.models import images
+from puma.models.architectures import vit
 from puma.models.config import Vit
 
 VIT = Vit(hidden_size=8, intermediate_size=8, layers=1, heads=2, image_size=4, patch_size=2)

@@ -6,11 +6,12 @@ The same model runs on torch tensors, on shares and on torch's meta device; it m
 from __future__ import annotations
 
 from puma.errors import UnsupportedModel
-from puma.models import bert, gpt, llama, patches, t5, vit
+from puma.models.architectures import patches, t5, vit
+from puma.models.architectures.decoder import DECODER
+from puma.models.architectures.encoder import ENCODER
 from puma.models.cache import Cache, LayerCache
 from puma.models.config import Config
-from puma.models.decoder import DECODER
-from puma.models.encoder import ENCODER
+from puma.models.families import bert, gpt, llama
 from puma.models.family import Architecture, Family
 
 # The name in "architectures" of config.json.

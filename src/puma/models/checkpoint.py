@@ -19,7 +19,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from puma.errors import CheckpointError, TensorError, UnsupportedModel
-from puma.models import ARCHITECTURES, patches
+from puma.models import ARCHITECTURES
+from puma.models.architectures import patches
 from puma.models.config import Config
 from puma.models.deferred import Folded, deferred
 from puma.models.ranges import check

@@ -18,7 +18,8 @@ from torch import Tensor
 
 from puma.client.beam_search import Beams
 from puma.client.model_info import SETTINGS, TEMPLATE, ModelInfo
-from puma.models import Cache, architecture, images, text, vit
+from puma.models import Cache, architecture, images, text
+from puma.models.architectures import vit
 from puma.models.checkpoint import Checkpoint, embedded, load
 from puma.models.config import Config, Vit
 from puma.models.ranges import check_hiding

@@ -13,8 +13,8 @@ from typing import Any
 
 import puma.nn.modules as nn
 from puma.errors import UnsupportedModel
+from puma.models.architectures.encoder import ATTENTION, Layer, Normed, fold_layer
 from puma.models.config import PatchEncoder as Config
-from puma.models.encoder import ATTENTION, Layer, Normed, fold_layer
 from puma.models.family import Architecture, Family, Names, Shapes
 from puma.nn import functional as F
 from puma.nn.modules import Value

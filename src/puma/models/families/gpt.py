@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from puma.models.decoder import DECODER
+from puma.models.architectures.decoder import DECODER
+from puma.models.families.llama import ATTENTION, LAYER, settings, turned
 from puma.models.family import Family, Names, chosen, refuse
-from puma.models.llama import ATTENTION, LAYER, settings, turned
 
 Raw = dict[str, Any]
 PLAIN = {"norm": "layer", "gated": False, "qkv_bias": True, "out_bias": True, "mlp_bias": True}

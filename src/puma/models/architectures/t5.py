@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 import torch
 
 import puma.nn.modules as nn
+from puma.models.architectures.decoder import MLP, Attention, Norm
 from puma.models.cache import Cache, LayerCache
 from puma.models.config import T5 as Config
-from puma.models.decoder import MLP, Attention, Norm
 from puma.models.family import Architecture, Family, Names, Shapes, chosen
 from puma.nn import functional as F
 from puma.nn.modules import Value

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from puma.models import rope
-from puma.models.decoder import DECODER
+from puma.models.architectures.decoder import DECODER
 from puma.models.family import GELUS, Family, Names, chosen, labelled, refuse
 
 Raw = dict[str, Any]

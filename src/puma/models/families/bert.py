@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from puma.models.encoder import ENCODER
+from puma.models.architectures.encoder import ENCODER
 from puma.models.family import Family, Names, chosen, labelled, refuse
 
 Raw = dict[str, Any]

@@ -13,9 +13,9 @@ from torch import Tensor
 
 import puma.nn.modules as nn
 from puma.errors import InputError, UsageError
+from puma.models.architectures.decoder import READERS, Block, Norm
 from puma.models.cache import LayerCache
 from puma.models.config import Vit as Config
-from puma.models.decoder import READERS, Block, Norm
 from puma.models.family import Architecture, Family, Names, Shapes, chosen, labelled
 from puma.nn import functional as F
 from puma.nn.layout import placed

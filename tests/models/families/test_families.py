@@ -11,7 +11,8 @@ import torch
 from torch.testing import assert_close
 
 from puma.errors import UnsupportedModel
-from puma.models import Cache, vit
+from puma.models import Cache
+from puma.models.architectures import vit
 from puma.models.checkpoint import load
 from tests.models import tiny, zoo
 from tests.models.plain import continues, one_hot, open_model

@@ -10,7 +10,8 @@ import torch
 from torch.testing import assert_close
 
 from puma.errors import RangeError, TensorError, UnsupportedModel
-from puma.models import architecture, images, ranges, vit
+from puma.models import architecture, images, ranges
+from puma.models.architectures import vit
 from puma.models.checkpoint import load
 from puma.models.config import PatchEncoder
 from puma.reference.plain_model import PlainModel

@@ -1,0 +1,1 @@
+"""Families: how checkpoints say what an architecture computes, as data."""
