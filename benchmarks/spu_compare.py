@@ -31,7 +31,7 @@ from benchmarks.functions import FUNCTIONS
 from puma.local.cluster import Trio
 from puma.measure.bench import RandomParams, random_ids
 from puma.models.config import Bert
-from puma.reference import plain_model as clear
+from puma.reference.float_session import Plain
 
 LAYER = Bert(vocab_size=256, hidden_size=768, intermediate_size=3072, layers=1, heads=12)
 NAMES = ("gelu", "silu", "exp", "less", "multiply", "softmax", "matmul", "bert layer")
@@ -104,7 +104,7 @@ def compare(python: Path, names: list[str], runs: int) -> list[dict[str, Any]]:
         params, prompt = RandomParams(LAYER), random_ids(LAYER, [128])
         if "bert layer" in names:
             models.share(LAYER, params)
-        (right,) = clear.hidden(LAYER, params, prompt)
+        (right,) = Plain(LAYER, params).encode(prompt, "hidden")
         for name in names:
             print(name, file=sys.stderr, flush=True)
             if name == "bert layer":

@@ -11,13 +11,15 @@ from collections.abc import Callable, Iterator
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
 
 import puma
 from puma import kernels
+from puma.models import config
+from puma.models.architectures import ARCHITECTURES
 from puma.mpc.cost import DECLARED
 from puma.mpc.lookup import digit
 from puma.mpc.seeded import Seeded
@@ -195,3 +197,78 @@ def test_the_front_door_is_light() -> None:
     code = f"import sys, puma; loaded = {heavy} & set(sys.modules); sys.exit(', '.join(loaded) or 0)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+# -- architectures --------------------------------------------------------------------------------------------------
+# Above the models nobody asks which class a config is of: an architecture answers for itself, so one more is one file.
+
+ABOVE = ("wire", "store", "engine", "party", "client", "local", "reference", "measure", "gateway", "cli")
+CONFIGS = {name for name, value in vars(config).items() if value in get_args(config.Config)}  # aliases, too
+FIELDS = {field for each in get_args(config.Config) for field in each.__struct_fields__}
+KINDS = {architecture.kind for architecture in ARCHITECTURES.values()} | {"tokens", "pixels"}
+
+
+def named(node: ast.AST) -> set[str]:
+    """All names in an expression, and the last parts of those with dots."""
+    found = {each.id for each in ast.walk(node) if isinstance(each, ast.Name)}
+    return found | {each.attr for each in ast.walk(node) if isinstance(each, ast.Attribute)}
+
+
+def asks_which(node: ast.AST) -> bool:
+    """Whether an expression asks which config it has, or what it might have."""
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.args:
+        first = node.args[0]
+        if node.func.id in ("isinstance", "issubclass"):
+            return bool(named(node.args[1]) & CONFIGS)
+        if node.func.id == "type":
+            return ast.unparse(first).split(".")[-1] == "config"
+        if node.func.id in ("getattr", "hasattr"):
+            second = ast.unparse(node.args[1]).strip("'\"")
+            return ast.unparse(first).split(".")[-1] == "config" or second in FIELDS
+    if isinstance(node, ast.Compare):
+        sides = [node.left, *node.comparators]
+        kinds = any(isinstance(side, ast.Attribute) and side.attr == "kind" for side in sides)
+        words = any(isinstance(side, ast.Constant) and side.value in KINDS for side in sides)
+        return (kinds and words) or any(named(side) & CONFIGS for side in sides)
+    if isinstance(node, ast.MatchClass):
+        return bool(named(node.cls) & CONFIGS)
+    return isinstance(node, ast.ImportFrom) and (node.module or "").startswith("puma.models.architectures.")
+
+
+@pytest.mark.parametrize("floor", ABOVE)
+def test_nobody_above_the_models_asks_which_config_it_is(floor: str) -> None:
+    paths = sorted((ROOT / floor).rglob("*.py"))
+    assert paths
+    for path in paths:
+        found = [ast.unparse(node) for node in ast.walk(ast.parse(path.read_text())) if asks_which(node)]
+        assert not found, f"{path.relative_to(ROOT)} asks {found}: let the architecture answer (models/architecture.py)"
+
+
+@pytest.mark.parametrize(
+    ("source", "caught"),
+    [
+        ("isinstance(self.config, Vit)", True),
+        ("isinstance(c, Decoder | T5)", True),
+        ("isinstance(c, (int, config.Encoder))", True),
+        ("isinstance(c, Llama)", True),
+        ("getattr(self.config, 'whatever', 1)", True),
+        ("getattr(c, 'type_vocab_size', 1)", True),
+        ("hasattr(model, 'predicts')", True),
+        ("type(self.config) is x", True),
+        ("architecture(config).kind == 'causal'", True),
+        ("inputs(config).kind != 'pixels'", True),
+        ("c.__class__ is Vit", True),
+        ("match c:\n    case PatchEncoder():\n        pass", True),
+        ("from puma.models.architectures.vit import Model", True),
+        ("isinstance(request, Generate)", False),
+        ("getattr(request, 'tokens', 1)", False),
+        ("heads(config).generates and config.layers > 1", False),
+        ("from puma.models import architecture", False),
+    ],
+)
+def test_such_questions_are_seen(source: str, caught: bool) -> None:
+    assert any(map(asks_which, ast.walk(ast.parse(source)))) == caught
+
+
+def test_there_is_something_to_ask_for() -> None:
+    assert {"Decoder", "Vit", "PatchEncoder", "Llama"} <= CONFIGS and {"labels", "predicts"} <= FIELDS

@@ -10,7 +10,8 @@ import torch
 from puma.crypto.prg import PairKey, fresh_secret
 from puma.local.cluster import LocalCluster, Trio
 from puma.mpc.party import FIRST, Party
-from puma.wire.prompt import Seeds, share_input
+from puma.wire.input_share import Seeds
+from puma.wire.prompt import share_input
 from tests.positions import REPORT, watching
 from tests.threads import Threads
 from tests.trio import parties, trio

@@ -11,8 +11,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from puma.models import ARCHITECTURES
 from puma.models.checkpoint import configure
+from puma.models.families import FAMILIES
 from tests.models import tiny
 
 MIB = 1 << 20
@@ -65,7 +65,7 @@ def checkpoint(folder: Path, layers: int) -> Path:
     }  # fmt: skip
     folder.mkdir()
     (folder / "config.json").write_text(json.dumps(settings))
-    shapes = ARCHITECTURES["LlamaForCausalLM"].tensors(configure("LlamaForCausalLM", settings, set()))
+    shapes = FAMILIES["LlamaForCausalLM"].tensors(configure("LlamaForCausalLM", settings, set()))
     files: dict[str, dict[str, tuple[int, ...]]] = {}
     for name, shape in shapes.items():
         number = name.split(".")[2] if ".layers." in name else "rest"

@@ -17,8 +17,9 @@ from puma.local.cluster import Trio
 from puma.models.config import Encoder
 from puma.models.ranges import check_hiding, hides
 from puma.reference.plain_model import PlainModel
+from puma.wire.input_share import Seeds
 from puma.wire.messages import Encode, Input
-from puma.wire.prompt import Seeds, share_input
+from puma.wire.prompt import share_input
 from tests.models import zoo
 from tests.models.plain import one_hot, open_model
 from tests.models.tiny import VOCABULARY

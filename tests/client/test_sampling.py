@@ -18,7 +18,7 @@ from puma.errors import PeerLost, PolicyError, PreprocessingError, ProtocolError
 from puma.local.cluster import LocalCluster
 from puma.reference.plain_model import PlainModel
 from puma.wire import messages as msg
-from puma.wire.prompt import upload_bytes
+from puma.wire.inputs import upload_bytes
 from tests.models import tiny
 from tests.threads import Threads
 
@@ -109,7 +109,8 @@ def test_logits_reach_the_client_and_its_choice_the_parties(revealing: LocalClus
     for row, (ids, chosen) in enumerate(zip(prompts, (7, 9))):
         for step, logits in enumerate(seen):
             assert int(logits[row].argmax()) == clear.generate([*ids, *[chosen] * step], 1)[0]
-    expected = upload_bytes(sum(map(len, prompts)), tiny.VOCABULARY) + 2 * upload_bytes(2, tiny.VOCABULARY)
+    first, next_ones = (msg.Input(lengths, []) for lengths in ([len(ids) for ids in prompts], [1, 1]))
+    expected = upload_bytes(clear.config, first) + 2 * upload_bytes(clear.config, next_ones)
     assert revealing.cost.client == expected
 
 

@@ -14,9 +14,10 @@ from puma.engine.request import Request
 from puma.mpc.party import Party
 from puma.mpc.share import Share
 from puma.reference.plain_model import PlainModel
+from puma.wire.input_share import Seeds
 from puma.wire.messages import Encode, Generate, Input
 from puma.wire.parameters import tensor_specs
-from puma.wire.prompt import Seeds, imagined, receive_input, share_input
+from puma.wire.prompt import imagined, receive_input, share_input
 from tests.trio import given, given_seeded, joined
 
 Job = Generate | Encode

@@ -11,11 +11,12 @@ from puma.engine.admission import OWNER, admit
 from puma.engine.engine import Engine
 from puma.engine.generation import run
 from puma.errors import UsageError
-from puma.models.config import Bert, Config, Gpt2, Llama, with_layers
+from puma.models import with_layers
+from puma.models.config import T5, Bert, Config, Gpt2, Llama
 from puma.mpc.cost import Entry
 from puma.mpc.party import Party
 from puma.mpc.share import Share
-from puma.wire.messages import Encode, Generate, Input
+from puma.wire.messages import NEXT, Encode, Generate, Input
 from puma.wire.parameters import tensor_specs
 from puma.wire.prompt import imagined
 from tests.trio import given
@@ -62,6 +63,17 @@ def test_what_cannot_be_served_is_refused(job: Job, says: str) -> None:
     with pytest.raises(UsageError, match=says) as refused:
         admit(LLAMA if isinstance(job, Generate) else BERT, "spline", job, OWNER)
     assert refused.value.hint
+
+
+@pytest.mark.parametrize(
+    "config",
+    [BERT, T5(vocab_size=9, hidden_size=8, head_dim=4, intermediate_size=8, layers=1, encoder_layers=1, heads=2)],
+    ids=["bert", "t5"],
+)
+def test_who_scores_no_prompt_is_not_asked_to(config: Config) -> None:
+    """T5 answers a prompt; it does not predict the prompt's own tokens."""
+    with pytest.raises(UsageError, match="predicts no next token"):
+        admit(config, "spline", Encode(Input([3], []), NEXT), OWNER)
 
 
 def test_a_step_emits_one_token_of_each_prompt() -> None:

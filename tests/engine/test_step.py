@@ -11,7 +11,8 @@ from puma.engine.request import Request, leave
 from puma.errors import ProtocolError
 from puma.mpc.cost import Entry
 from puma.mpc.party import Party
-from puma.reference.plain_model import PlainModel, hidden
+from puma.reference.float_session import Plain
+from puma.reference.plain_model import PlainModel
 from puma.wire.messages import Encode, Generate
 from tests.engine.stepping import Asked, Said, asked, engine, generated, indices
 from tests.models import tiny, zoo
@@ -60,7 +61,7 @@ def test_requests_of_every_kind_in_one_step(model: Model) -> None:
     assert tokens[1][:2] == [[answers[0][1], answers[1][1]], [answers[2][0]]]
     assert tokens[2][:2] == [[answers[0][2], answers[1][2]], [answers[2][1]]]
     for (shares,), ids in zip(due[1][2:4], (PROMPTS[0], PROMPTS[2]), strict=True):
-        (plain,) = hidden(clear.config, clear.plain, [ids])
+        (plain,) = Plain(clear.config, clear.plain).encode([ids], "hidden")
         assert float((value(shares) - plain).abs().max()) < 0.02
 
 

@@ -54,7 +54,7 @@ def serving(folder: Path, reveal: bool = False, **settings: Any) -> Iterator[Ser
         clusters.append(Own(clear, trio=Threads(), reveal_logits=reveal))  # type: ignore[arg-type]
         return clusters[-1]
 
-    chosen = Settings("tiny", architecture(clear.config).family, clear.labels, most=24, temperature=0.0)
+    chosen = Settings("tiny", architecture(clear.config).kind, clear.labels, most=24, temperature=0.0)
     gateway = Gateway(clear, start, replace(chosen, **settings))
     bound = listen("127.0.0.1", 0)
     server = configured(gateway)

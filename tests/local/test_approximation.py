@@ -13,9 +13,10 @@ from puma.errors import PumaError, UsageError
 from puma.local.cluster import Trio
 from puma.models import architecture
 from puma.nn import paper
-from puma.reference.plain_model import PlainModel, one_hot
+from puma.reference.plain_model import PlainModel
 from puma.wire.launch import Start
 from puma.wire.request_shapes import shaped
+from tests.models.plain import one_hot
 from tests.threads import Threads
 
 TEXT = "the cat sat"
@@ -25,7 +26,7 @@ def plain(clear: PlainModel, profile: str) -> torch.Tensor:
     """The profile's logits in float."""
     tokens = clear.sentence_ids(TEXT)
     model = architecture(clear.config).model(clear.config, clear.params)
-    states = model(paper.marked(one_hot(tokens.ids, clear.config), profile), tokens.types)
+    states = model(paper.marked(one_hot(tokens.ids, clear.config.vocab_size), profile), tokens.types)
     return model.classify(states)[0].as_subclass(torch.Tensor).double()
 
 

@@ -14,7 +14,7 @@ from puma import LocalCluster
 from puma.engine.dry_run import dry_run
 from puma.errors import InputError, UsageError
 from puma.local.cluster import Trio
-from puma.models import architecture
+from puma.models import heads, inputs
 from puma.reference.plain_model import PlainModel
 from puma.wire.messages import Encode, Generate, Input
 from tests.models import zoo
@@ -36,12 +36,12 @@ def image(clear: PlainModel, name: str) -> str:
 def answers_alike(cluster: LocalCluster, clear: PlainModel) -> None:
     """One request of each kind that the model is for."""
     config = clear.config
-    if architecture(config).family == "causal" and not config.labels:
+    if heads(config).generates:
         answer = cluster.generate(TEXT, 3)
         assert answer.token_ids == clear.generate(clear.prompt_ids(TEXT, 3), 3)
         return
     texts = [TEXT, "a dog"]
-    if architecture(config).family == "image":
+    if inputs(config).rows:
         texts = [image(clear, name) for name in ("one", "two")]
     for text, found in zip(texts, cluster.encode(texts), strict=True):
         assert_close(found.values, clear.encode(clear.sentence_ids(text)), atol=0.03, rtol=0)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from puma.models.config import Llama
 from puma.reference.fixed_session import FixedSession
-from puma.reference.plain_model import hidden
+from puma.reference.float_session import Plain
 
 CHANNELS = [7, 1415, 2533]  # that are massive
 REACHED = 0.4  # of what a row that is its token alone would give: attention has added to it
@@ -51,7 +51,8 @@ def run(config: Llama, massive: float, tokens: int) -> tuple[FixedSession, Tenso
     ids = [1, *(torch.arange(tokens - 1) * 7 % (config.vocab_size - 2) + 2).tolist()]
     alone = FixedSession(config, params, alias=alias)
     found = alone.encode([ids], "hidden")[0]
-    plain = hidden(config, params | {n: params[s] for n, s in alias.items()}, [ids])[0]
+    own = params | {n: params[s] for n, s in alias.items()}
+    plain = Plain(config, own).encode([ids], "hidden")[0]
     return alone, found, plain.double()
 
 

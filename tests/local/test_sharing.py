@@ -20,7 +20,7 @@ from puma.measure import bench
 from puma.measure.bench import RandomParams
 from puma.models.presets import preset
 from puma.party import loading
-from puma.reference import plain_model as clear
+from puma.reference.float_session import Plain
 from puma.reference.plain_model import PlainModel
 from puma.wire import messages as msg
 
@@ -64,7 +64,7 @@ def test_a_layer_used_twice(checkpoints: dict[str, Path], processes: Trio) -> No
     sent: Mapping[str, Any] = {name: tensor for name, tensor in model.params.items() if name not in alias}
     processes.share(model.config, sent, alias=alias)
     repeated = {name: sent[alias.get(name, name)] for name in model.params}
-    plain = clear.hidden(model.config, repeated, [[3, 1, 4]])[0]
+    plain = Plain(model.config, repeated).encode([[3, 1, 4]], "hidden")[0]
     assert_close(processes.session.encode([[3, 1, 4]], "hidden")[0], plain.double(), atol=0.02, rtol=0)
 
 

@@ -13,7 +13,6 @@ from torch.testing import assert_close
 
 from puma.errors import InputError
 from puma.models import images
-from puma.models.architectures import vit
 from puma.models.config import Vit
 
 VIT = Vit(hidden_size=8, intermediate_size=8, layers=1, heads=2, image_size=4, patch_size=2)
@@ -43,7 +42,7 @@ def test_other_numbers_are_taken_as_they_are(tmp_path: Path) -> None:
 
 def test_patches_lie_row_by_row() -> None:
     pixels = torch.arange(48.0).reshape(3, 4, 4)
-    rows = vit.patches(VIT, pixels)
+    rows = images.patches(VIT, pixels)
     matrix = torch.randn(5, 3, 2, 2)
     expected = torch.nn.functional.conv2d(pixels[None], matrix, stride=2)[0].reshape(5, -1).T
     assert_close(rows @ matrix.reshape(5, -1).T, expected)
@@ -52,7 +51,7 @@ def test_patches_lie_row_by_row() -> None:
 def test_what_is_no_image_of_the_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for shape in ((1, 4, 4), (3, 4, 5)):
         with pytest.raises(InputError, match="does not fit"):
-            vit.patches(VIT, torch.zeros(shape))
+            images.patches(VIT, torch.zeros(shape))
     with pytest.raises(InputError, match="holds no image"):
         images.read(saved(tmp_path, numpy.zeros(5)), tmp_path)
     with pytest.raises(InputError, match="cannot be read"):

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from puma.errors import RangeError
-from puma.models import ranges
+from puma.models import bounds, ranges
 from puma.models.checkpoint import load
 from puma.models.config import Gpt2, Llama, Rope
 from puma.models.rope import frequencies
@@ -36,7 +36,7 @@ def test_scores_of_a_model_with_biases_stay_within_the_bound() -> None:
     n = sphere(2000, 32)
     q, k = ((n @ params[f"{m}.weight"].T + params[f"{m}.bias"]).view(-1, 4, 8) for m in names)
     ((name, bound, limit, _),) = ranges.bounds(config, params)
-    assert name == names[0] and limit == ranges.SPREAD_LIMIT
+    assert name == names[0] and limit == bounds.SPREAD_LIMIT
     assert spread(q, k) < bound < 30 * spread(q, k)
 
 

@@ -19,8 +19,8 @@ from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, pre_tokenizers, processors
 from tokenizers import models as tokenizer_models
 
-from puma.models import ARCHITECTURES
 from puma.models.checkpoint import configure
+from puma.models.families import FAMILIES
 
 State = dict[str, torch.Tensor]
 SPECIAL = ["<unk>", "<s>", "</s>", "[CLS]", "[SEP]"]
@@ -106,7 +106,7 @@ def write(folder: Path, architecture: str, settings: dict[str, Any], template: s
 
 def random_state(architecture: str, settings: dict[str, Any], seed: int = 0) -> State:
     """Random tensors of the size that training leaves: matrices keep the scale, norms and biases matter."""
-    shapes = ARCHITECTURES[architecture].tensors(configure(architecture, settings, set()))
+    shapes = FAMILIES[architecture].tensors(configure(architecture, settings, set()))
     generator = torch.Generator().manual_seed(seed)
     state = {}
     for name, shape in shapes.items():

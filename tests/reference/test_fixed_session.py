@@ -12,7 +12,7 @@ from puma.errors import InputError, UsageError
 from puma.models.checkpoint import load
 from puma.reference.fixed_session import FixedSession
 from puma.reference.float_session import Plain
-from puma.reference.plain_model import PlainModel, greedy, hidden
+from puma.reference.plain_model import PlainModel
 from tests.models import plain_torch, zoo
 from tests.threads import Threads
 
@@ -40,7 +40,7 @@ def test_it_answers_as_three_parties_do(name: str, profile: str, checkpoints: di
     assert max(float((x - y).abs().max()) for x, y in zip(found, secure)) < 0.006
     assert all(note.used < 1 for note in alone.notes)
     if profile == "spline":
-        plain = hidden(clear.config, clear.params, ids)
+        plain = Plain(clear.config, clear.params).encode(ids, "hidden")
         assert max(float((x - y).abs().max()) for x, y in zip(found, plain)) < 0.006
 
 
@@ -50,10 +50,10 @@ def test_every_family(name: str, tmp_path: Path) -> None:
     config, params = checkpoint.config, checkpoint.fold()
     alone = FixedSession(config, params)
     if name in zoo.ENCODERS:
-        (found,), (plain,) = alone.encode([ids], "hidden"), hidden(config, params, [ids])
+        (found,), (plain,) = (session.encode([ids], "hidden") for session in (alone, Plain(config, params)))
         assert float((found - plain).abs().max()) < 0.006
     else:
-        assert [new for (new,) in alone.generate([ids], 3)] == list(greedy(config, params, ids, 3))
+        assert list(alone.generate([ids], 3)) == list(Plain(config, params).generate([ids], 3))
     assert all(note.used < 1 for note in alone.notes)
 
 

@@ -13,8 +13,8 @@ from puma.errors import PreprocessingError
 from puma.store import folders
 from puma.store.prepared_requests import PreparedRequest, PreparedRequests
 from puma.store.preprocessing import ALIGN, Header, PreprocessingStore
+from puma.wire.input_share import Seeds
 from puma.wire.messages import Encode, Generate, Input
-from puma.wire.prompt import Seeds
 
 SHARING, ID = b"s" * 16, b"i" * 16
 REQUEST = Generate(Input([3], [b"m" * 32]), 2)

@@ -17,14 +17,17 @@ import torch
 
 from puma import kernels
 from puma.local.cluster import LocalCluster
+from puma.models.config import Config
 from puma.mpc.fixed import RING
 from puma.mpc.party import DEALER, FIRST, SECOND, Party
 from puma.mpc.retrieval import Choice
 from puma.mpc.share import Share
 from puma.party import server
 from puma.reference.plain_model import PlainModel
-from puma.wire import pixels, prompt
-from puma.wire.prompt import Flagged, InputShare, receive_flagged_input, receive_input, share_input
+from puma.wire import pixels
+from puma.wire.input_share import Flagged, InputShare, Seeds
+from puma.wire.messages import Input
+from puma.wire.prompt import receive_choice, receive_input, share_input
 from tests.cases import coins
 from tests.models import tiny
 from tests.threads import Threads
@@ -52,7 +55,9 @@ def choices_of(choice: Choice) -> list[Seen]:
 
 def received(share: InputShare, of: int, tokens: int, flags: int) -> Flagged:
     """What the party of this rank makes of its part."""
-    return receive_flagged_input(Party(of, {}, {}), share, tokens, VOCABULARY, flags)
+    made = receive_input(Party(of, {}, {}), share, tokens, VOCABULARY, flags)
+    assert isinstance(made, Flagged)
+    return made
 
 
 def test_tokens_of_one_prompt_are_hidden_with_their_signs_and_flags() -> None:
@@ -92,7 +97,7 @@ def test_each_party_gets_the_seeds_that_are_meant_for_it() -> None:
 
 def test_pixels_are_hidden() -> None:
     secret = coins(300, seed=3)
-    shares = pixels.share_input(torch.where(secret.bool(), -1.5, 2.25).unsqueeze(1).double())
+    shares = pixels.share_input(torch.where(secret.bool(), -1.5, 2.25).unsqueeze(1).double(), 1)
     for of in RANKS:
         view = words_of(pixels.receive_input(Party(of, {}, {}), shares[of], len(secret), 1))
         assert findings(view, secret.numpy().astype(np.int8), weights=(1, 2)) == [], f"P{of}"
@@ -103,7 +108,7 @@ def test_pixels_are_hidden() -> None:
 # -- what it must see ---------------------------------------------------------------------------------------------
 
 
-def _one_seed(seeds: prompt.Seeds, where: Iterable[tuple[str, int, int]]) -> prompt.Seeds:
+def _one_seed(seeds: Seeds, where: Iterable[tuple[str, int, int]]) -> Seeds:
     for name, to, source in where:
         getattr(seeds, name)[to] = getattr(seeds, name)[source]
     return seeds
@@ -117,9 +122,9 @@ def _one_seed(seeds: prompt.Seeds, where: Iterable[tuple[str, int, int]]) -> pro
 def test_components_under_one_seed_are_noticed(
     where: tuple[str, int, int], of: int, no_position_serves_twice: Any
 ) -> None:
-    seeds, secret = _one_seed(prompt.Seeds.fresh(), [where]), coins(400, seed=1)
+    seeds, secret = _one_seed(Seeds.fresh(), [where]), coins(400, seed=1)
     share = share_input(torch.tensor(TOKENS)[secret].tolist(), VOCABULARY, seeds)[of]
-    made = receive_input(Party(of, {}, {}), share, len(secret), VOCABULARY)
+    made = receive_choice(Party(of, {}, {}), share, len(secret), VOCABULARY)
     assert not independent(bits_of(choices_of(made) + words_of(made.signs)))
     assert no_position_serves_twice.repeats, "and the watch over streams sees it as well"
     no_position_serves_twice.repeats.clear()
@@ -134,9 +139,9 @@ def inputs(monkeypatch: pytest.MonkeyPatch) -> dict[int, list[InputShare]]:
     heard: dict[int, list[InputShare]] = {of: [] for of in RANKS}
     real = server.receive_input
 
-    def noting(party: Party, share: InputShare, tokens: int, vocabulary: int) -> Any:
-        heard[party.rank].append(share)
-        return real(party, share, tokens, vocabulary)
+    def noting(config: Config, party: Party, job: Input, payload: torch.Tensor, flags: int) -> Any:
+        heard[party.rank].append(InputShare(job.masks, job.choices, payload))
+        return real(config, party, job, payload, flags)
 
     monkeypatch.setattr(server, "receive_input", noting)
     return heard
@@ -186,7 +191,7 @@ def test_two_sharings_have_nothing_in_common(tmp_path: Path) -> None:
 def _firsts(engine: Any) -> dict[str, tuple[bytes, bytes]]:
     """The first eight words of both components of each parameter."""
     found: dict[str, tuple[bytes, bytes]] = {}
-    for i, parameter in enumerate({id(p): p for p in engine._params}.values()):
+    for i, parameter in enumerate({id(p): p for p in engine.params}.values()):
         a, b = (kernels.reduce(t.reshape(-1)[:8].contiguous(), RING) for t in parameter.components)
         found[str(i)] = a.numpy().tobytes(), b.numpy().tobytes()
     return found

@@ -14,8 +14,8 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from puma.errors import CheckpointError, InputError, RangeError, UsageError
-from puma.models import architecture, text
-from puma.models.config import Config, Encoder
+from puma.models import heads, inputs, text
+from puma.models.config import Config
 
 SETTINGS, TEMPLATE = "tokenizer_config.json", "chat_template.jinja"  # that may come with a tokenizer
 SPECIALS = ("bos_token", "eos_token", "pad_token", "unk_token")
@@ -36,7 +36,7 @@ class ModelInfo:
     @property
     def labels(self) -> tuple[str, ...]:
         """Names of the classes; empty where there is no classification head."""
-        return tuple(getattr(self.config, "labels", ()))
+        return heads(self.config).labels
 
     @property
     def output(self) -> str:
@@ -48,7 +48,7 @@ class ModelInfo:
 
         Without `special`, the prompt holds its special tokens already, as a chat template leaves it.
         """
-        if architecture(self.config).family != "causal" or self.labels:
+        if not heads(self.config).generates:
             raise UsageError(f"{self.name} does not generate text", "use encode, or a LLaMA or GPT-2 model")
         if tokens < 1:
             raise UsageError(f"cannot generate {tokens} tokens", "ask for at least one")
@@ -65,11 +65,15 @@ class ModelInfo:
 
     def sentence_ids(self, sentence: str) -> text.Tokens:
         """Token ids of a text that is to be encoded, checked against the context."""
-        if architecture(self.config).family == "causal" and not self.labels:
-            raise UsageError(f"{self.name} is no encoder", "use generate, or a BERT model")
+        self.check_encodes()
         tokens = text.encode(self.tokenizer, self.config, sentence)
         text.check_length(self.config, len(tokens.ids))
         return tokens
+
+    def check_encodes(self) -> None:
+        """UsageError for a model that is asked for text, and not for states or classes."""
+        if not heads(self.config).encodes:
+            raise UsageError(f"{self.name} is no encoder", "use generate, or a BERT model")
 
     def chat_settings(self) -> tuple[str | None, dict[str, str]]:
         """The chat template in Jinja's language, if the model came with one, and the special tokens it may name."""
@@ -92,7 +96,7 @@ class ModelInfo:
     def check_padding(self) -> None:
         """UsageError or RangeError unless texts of secret length can be padded."""
         hint = "make the lengths of texts public"
-        if not isinstance(self.config, Encoder):
+        if not inputs(self.config).pads:
             raise UsageError("only encoders can be asked about texts of secret length", hint)
         self.check_hiding(hint)
 
@@ -103,7 +107,7 @@ class ModelInfo:
 
     def masked_places(self, tokens: text.Tokens) -> list[int]:
         """Where a text has the token that stands for a hidden one."""
-        if not getattr(self.config, "predicts", False):
+        if not heads(self.config).predicts:
             raise UsageError(f"{self.name} has no head for masked tokens", "use a ForMaskedLM checkpoint")
         mask = next((i for i in map(self.tokenizer.token_to_id, MASKS) if i is not None), None)
         places = [i for i, token in enumerate(tokens.ids) if token == mask]

@@ -13,6 +13,7 @@ from itertools import chain
 from typing import Any
 
 import msgspec
+import torch
 from torch import Tensor
 
 from puma import kernels
@@ -29,15 +30,16 @@ from puma.errors import (
     PumaError,
     UsageError,
 )
-from puma.models.config import Config, Vit
+from puma.models import inputs
+from puma.models.config import Config
 from puma.models.text import check_batch
 from puma.store.prepared_requests import PreparedRequest, PreparedRequests
 from puma.store.preprocessing import ID_BYTES
 from puma.wire import messages as msg
-from puma.wire import pixels
-from puma.wire.messages import EVERY_TOKEN
+from puma.wire.input_share import Laid, Seeds
+from puma.wire.inputs import laid_out, share_input, upload_bytes
 from puma.wire.policy import allow_output, allowed_outputs
-from puma.wire.prompt import InputShare, Seeds, share_input, upload_bytes
+from puma.wire.request_shapes import by_token
 
 LOGITS_HINT = "search greedily, or let the owner share with reveal_logits"
 
@@ -169,15 +171,17 @@ class Session(PartyChannel):
         if self.card is not None and self.config is not None and not self.owns:
             allow_output(allowed_outputs(self.config, self.card, self.reveals), output)
         width = secret_length(self.config, prompts, types, padded) if lengths == "secret" else 0
+        assert self.config is not None
         sent, prepared_request = self._ask(
             lambda job: msg.Encode(job, output), prompts, () if width else types, 1, width
         )
         result = self._result()
         self.cost = cost_of(self._reports(), sent, prepared_request)
-        each = output in EVERY_TOKEN or (output == "logits" and getattr(self.config, "each_token", False))
+        each = by_token(self.config, output)
         if each and width:
             return [rows[: len(ids)] for ids, rows in zip(prompts, result.split(width), strict=True)]
-        return list(result.split([len(ids) for ids in prompts]) if each else result)
+        read = inputs(self.config)
+        return list(result.split([read.length(len(ids)) for ids in prompts]) if each else result)
 
     def fill(
         self, prompts: Sequence[Sequence[int]], masked: Sequence[Sequence[int]], top: int = 1,
@@ -254,47 +258,23 @@ class Session(PartyChannel):
         All prompts are padded in secret to a `width`, if there is one.
         """
         assert self.config is not None
-        lengths, sealed_under, upload = self._input(prompts, width)
-        check_batch(self.config, lengths, results)
+        laid, kinds = laid_out(self.config, prompts, width), [*chain(*types)]
+        check_batch(self.config, laid.lengths, results)
         self._begin(results)
-        kinds = [*chain(*types)]
-        prepared_request = self._prepared_request(
-            request(msg.Input(lengths, [], [], kinds, bool(width), self.approximation))
-        )
-        sealed = sealed_under(prepared_request.seeds if prepared_request else None)
+        plain = msg.Input(laid.lengths, [], [], kinds, bool(width), self.approximation)
+        prepared_request = self._prepared_request(request(plain))
+        sealed = share_input(self.config, laid, prepared_request.seeds if prepared_request else None)
         with self._talking(sending=True):
             for link, part in zip(self.links, sealed, strict=True):
                 seeds = ([], []) if prepared_request else (part.masks, part.choices)
-                job = msg.Input(lengths, *seeds, kinds, bool(width), self.approximation)
+                job = msg.Input(laid.lengths, *seeds, kinds, bool(width), self.approximation)
                 asked = msgspec.structs.replace(
                     request(job), preprocessing=prepared_request.id if prepared_request else b""
                 )
                 link.send_control(msg.encode(asked))
                 if part.payload.numel():
                     link.send(kernels.to_wire(part.payload))
-        return upload, prepared_request
-
-    def _input(
-        self, prompts: Sequence[Sequence[int]] | Sequence[Tensor], padded: int
-    ) -> tuple[list[int], Callable[[Seeds | None], list[InputShare]], int]:
-        """Rows of each prompt or image, what seals them under given seeds, and the bytes that will take."""
-        config = self.config
-        assert config is not None
-        width = config.vocab_size
-        if isinstance(config, Vit):
-            rows = pixels.checked(prompts, config.patches, width)  # type: ignore[arg-type]
-            lengths = [config.context] * len(prompts)
-            return lengths, lambda seeds: pixels.share_input(rows, seeds), pixels.upload_bytes(len(rows), width)
-        lengths, ids = [len(prompt) for prompt in prompts], [int(token) for prompt in prompts for token in prompt]
-        if min(lengths, default=0) < 1 or min(ids) < 0 or max(ids) >= width:
-            raise InputError(f"not prompts of a vocabulary of {width}", "pass token ids, at least one each")
-        if not padded:
-            return lengths, lambda seeds: share_input(ids, width, seeds), upload_bytes(len(ids), width)
-        real = [i < length for length in lengths for i in range(padded)]
-        rest = iter(ids)
-        ids, pads = [next(rest) if here else 0 for here in real], [int(not here) for here in real]
-        upload = upload_bytes(len(ids), width, len(ids))
-        return [padded] * len(lengths), lambda seeds: share_input(ids, width, seeds, pads), upload
+        return upload_bytes(self.config, plain), prepared_request
 
     def _prepared_request(self, request: Inference) -> PreparedRequest | None:
         """A prepared request of this shape that every party has at hand; it is used up, and so is any that fails."""
@@ -317,15 +297,16 @@ class Session(PartyChannel):
 
         `hidden` says of beams which columns each does not see.
         """
-        self._paced, vocabulary = False, self.config.vocab_size  # type: ignore[union-attr]
+        assert self.config is not None
+        self._paced, laid = False, Laid([1] * len(chosen), torch.tensor(list(chosen)), hidden)
         with self._talking(sending=True):
             if not chosen:
                 for link in self.links:
                     link.send_control(msg.encode(msg.Pace(True)))
                 return 0
-            for link, part in zip(self.links, share_input(chosen, vocabulary, flags=hidden), strict=True):
-                fed = msg.Input([1] * len(chosen), part.masks, part.choices, padded=bool(hidden))
+            for link, part in zip(self.links, share_input(self.config, laid), strict=True):
+                fed = msg.Input(laid.lengths, part.masks, part.choices, padded=bool(hidden))
                 link.send_control(msg.encode(msg.Pace(True, fed)))
                 if part.payload.numel():
                     link.send(kernels.to_wire(part.payload))
-        return upload_bytes(len(chosen), vocabulary, len(hidden))
+        return upload_bytes(self.config, msg.Input(laid.lengths, [], padded=bool(hidden)), len(hidden))

@@ -8,8 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from puma.errors import AdmissionError, InputError, PolicyError, UsageError
-from puma.models import architecture
-from puma.models.config import Config, Encoder, Vit
+from puma.models import heads, inputs
+from puma.models.config import Config
 from puma.models.text import MAX_ELEMENTS, check_batch
 from puma.nn.sampling import LEAST_TEMPERATURE, MOST_TEMPERATURE
 from puma.wire.limits import MOST_CHOICES, MOST_TOP
@@ -59,16 +59,17 @@ def admit(config: Config, approximation: str, job: Generate | Encode, allowed: A
     _admit_tokens(job, allowed)
     beams = job.beams if isinstance(job, Generate) else 1
     check_batch(config, prompts.lengths * beams, tokens)
-    if isinstance(config, Vit) and set(prompts.lengths) != {config.context}:
-        raise InputError(f"an image has {config.context} rows", "name as many for each")
-    if isinstance(job, Generate) and (architecture(config).family != "causal" or config.labels):
+    read = inputs(config)
+    if read.rows and set(prompts.lengths) != {read.context}:
+        raise InputError(f"an image has {read.context} rows", "name as many for each")
+    if isinstance(job, Generate) and not heads(config).generates:
         raise UsageError("the model does not generate text", "ask it to encode")
-    kinds = max(1, getattr(config, "type_vocab_size", 1))
-    if prompts.types and (len(prompts.types) != prompts.tokens or not all(0 <= t < kinds for t in prompts.types)):
+    fitting = len(prompts.types) == prompts.tokens and all(0 <= t < read.types for t in prompts.types)
+    if prompts.types and not fitting:
         raise InputError("the token types do not fit the prompt or the model", "leave them out")
     if isinstance(job, Encode) and job.output not in OUTPUTS:
         raise UsageError(f"there is no output {job.output[:40]}", f"choose one of {', '.join(OUTPUTS)}")
-    if prompts.padded and not (isinstance(config, Encoder) and isinstance(job, Encode) and not prompts.types):
+    if prompts.padded and not (read.pads and isinstance(job, Encode) and not prompts.types):
         raise UsageError("only encoders can be asked about texts of secret length", "make the lengths public")
     if isinstance(job, Generate):
         _admit_sampling(job, allowed)
@@ -97,7 +98,7 @@ def admit_tokens(wanted: int, allowed: Allowed) -> None:
 
 def _admit_logits(config: Config, tokens: int) -> None:
     """Refuse logits of every next token where there are none, and more of them than fit into a frame."""
-    if architecture(config).family != "causal" or config.labels:
+    if not heads(config).scores:
         raise UsageError("the model predicts no next token", "ask a causal model")
     if tokens * config.vocab_size > MAX_ELEMENTS:
         what = f"the logits of {tokens} tokens are too many for one request"
@@ -106,13 +107,13 @@ def _admit_logits(config: Config, tokens: int) -> None:
 
 def _admit_head(config: Config, job: Encode) -> None:
     """Refuse an output for which the model has no head, and rows that are not the prompts' or too many."""
-    if job.output == "logits" and not getattr(config, "labels", ()):
+    if job.output == "logits" and not heads(config).labels:
         raise UsageError("the model has no classification head", "use a checkpoint with one, named in config.json")
     if job.output != "tokens":
         if job.rows:
             raise UsageError(f"{job.output} have no masked places", "name them when asking for tokens only")
         return
-    if not getattr(config, "predicts", False):
+    if not heads(config).predicts:
         raise UsageError("the model has no head for masked tokens", "use a ForMaskedLM checkpoint")
     if not job.rows or not all(0 <= row < job.input.tokens for row in job.rows):
         raise InputError("the masked places are not among the tokens", "name at least one, counted from 0")

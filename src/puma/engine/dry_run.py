@@ -9,13 +9,14 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from itertools import count
 
-from puma.engine.engine import Engine, answered, patch_rows, spent
+from puma.engine.engine import Engine, answered, spent
 from puma.engine.generation import Turn, hidden_flags, on, run
-from puma.engine.request import Given, Request
-from puma.models.config import Config, Vit, with_layers
+from puma.engine.request import Request
+from puma.models import with_layers
+from puma.models.config import Config
 from puma.mpc.party import Party
 from puma.mpc.seeded import Seeded
-from puma.wire import pixels, prompt
+from puma.wire.inputs import imagined
 from puma.wire.messages import Encode, Generate, Input, Spent
 from puma.wire.parameters import tensor_specs
 
@@ -52,7 +53,7 @@ def _dry_party(rank: int, config: Config, job: Generate | Encode) -> list[Spent]
     party.approximation = job.input.approximation
     params = {t.name: Seeded(party, None, [], t.shape, t.bits, t.frac) for t in tensor_specs(config)}
     engine = Engine(party, config, params)
-    given = imagined(party, job.input, config)
+    given = imagined(config, party, job.input)
     chooses = isinstance(job, Generate) and job.reveal
     word = partial(_chosen, party, config, count(1)) if chooses else on
     run(engine, job, given, lambda share: answered(party, share), word=word)
@@ -64,13 +65,4 @@ def _chosen(party: Party, config: Config, steps: Iterator[int], requests: Sequen
     job = requests[0].job
     assert isinstance(job, Generate)
     fed, hidden = sum(r.beams * len(r.owed) for r in requests), hidden_flags(job, next(steps))
-    rows = prompt.imagined(party, fed, config.vocab_size)
-    return Turn(given=prompt.Flagged(rows, prompt.imagined_flags(party, hidden)) if hidden else rows)
-
-
-def imagined(party: Party, job: Input, config: Config) -> Given:
-    """The input of a dry run."""
-    if isinstance(config, Vit):
-        return pixels.imagined(party, patch_rows(config, job), config.vocab_size)
-    rows = prompt.imagined(party, job.tokens, config.vocab_size)
-    return prompt.Flagged(rows, prompt.imagined_flags(party, job.tokens)) if job.padded else rows
+    return Turn(given=imagined(config, party, Input([1] * fed, [], padded=bool(hidden)), hidden))

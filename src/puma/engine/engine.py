@@ -14,7 +14,7 @@ import torch
 
 from puma.engine.request import Request, by_cache, join, parts, whole
 from puma.models import Cache, architecture
-from puma.models.config import Config, Vit
+from puma.models.config import Config
 from puma.mpc.arithmetic import public, reshare
 from puma.mpc.cost import message_bytes
 from puma.mpc.fixed import ACTIVATION, RING, formatted
@@ -23,8 +23,8 @@ from puma.mpc.share import Additive, Share
 from puma.nn import functional as F
 from puma.nn.layout import Rows
 from puma.nn.sampling import sample
-from puma.wire import prompt
-from puma.wire.messages import NEXT, Encode, Generate, Input, Spent
+from puma.wire.input_share import Flagged
+from puma.wire.messages import NEXT, Encode, Generate, Spent
 
 Emit = Callable[[Share], None]
 RULED_OUT = 1 << 12  # taken off a logit that has been answered: logits lie within 2^13 of each other
@@ -130,16 +130,16 @@ class Engine:
     def _states(self, group: Sequence[Request], given: object, lengths: list[int]) -> Share | Additive:
         """The last hidden states of all tokens, or, if the next ones are asked for, their logits."""
         job = group[0].job
-        if architecture(self.config).family == "causal":
-            run = self.model.every if isinstance(job, Encode) and job.output == NEXT else self.model.hidden
-            return run(given, Cache(self.config.layers, lengths))
-        if isinstance(given, prompt.Flagged):
-            hidden = self.model(given.rows, None, lengths, given.flags)
-            if isinstance(job, Encode) and job.output == "pooled":
+        assert isinstance(job, Encode)
+        if job.output == NEXT:
+            return self.model.every(given, Cache(self.config.layers, lengths))
+        if isinstance(given, Flagged):
+            hidden = self.model.states(given.rows, lengths, [], given.flags)
+            if job.output == "pooled":
                 hidden = F.mul(hidden, (F.times(given.flags, -1) + 1).unsqueeze(-1))
             return hidden
         types = [t for request in group for t in request.job.input.types or [0] * request.job.input.tokens]
-        return self.model(given, types if any(request.job.input.types for request in group) else [], lengths)
+        return self.model.states(given, lengths, types if any(request.job.input.types for request in group) else [])
 
     def _predict(self, hidden: Share | Additive, group: Sequence[Request]) -> None:
         """The most likely token of each row; then it is ruled out, and so on."""
@@ -203,11 +203,6 @@ def selftest(party: Party) -> Share:
 
 
 SELFTEST = (-300.0 / 2, -1.0, 0.0, 0.5, 1.0, 100.0)
-
-
-def patch_rows(config: Vit, job: Input) -> int:
-    """Rows of pixels that a client sends."""
-    return len(job.lengths) * config.patches
 
 
 def spent(party: Party) -> list[Spent]:

@@ -12,10 +12,10 @@ from itertools import count
 
 from puma.engine.engine import Emit, Engine
 from puma.engine.lookahead import Ahead
-from puma.engine.request import Given, Request, finished, leave, whole
+from puma.engine.request import Request, finished, leave, whole
 from puma.errors import ProtocolError
 from puma.nn import functional as F
-from puma.wire import prompt
+from puma.wire.input_share import Flagged, Given
 from puma.wire.messages import Encode, Generate
 
 
@@ -106,7 +106,7 @@ def _next(requests: Sequence[Request], turn: Turn) -> list[Request]:
 
 def _feed(requests: Sequence[Request], given: Given) -> None:
     """Give the requests the tokens that the client has chosen for their rows."""
-    if isinstance(given, prompt.Flagged):
+    if isinstance(given, Flagged):
         (request,) = requests
         assert request.cache is not None
         request.cache.branch(given.flags.reshape(request.beams, -1))

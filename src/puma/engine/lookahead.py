@@ -16,8 +16,8 @@ from torch import Tensor
 
 from puma.engine.engine import Engine
 from puma.engine.request import Request
+from puma.models import architecture
 from puma.models.cache import Cache, evened
-from puma.models.config import Decoder
 from puma.mpc.fixed import index_bits
 from puma.mpc.lookahead import Lookahead
 from puma.mpc.seeded import in_blocks
@@ -35,7 +35,7 @@ class Ahead:
     def __init__(self, engine: Engine) -> None:
         self._engine, party = engine, engine.party
         drawn = any(in_blocks(p) for p in engine.params)
-        self._possible = party.is_dealer and not party.dry and drawn and isinstance(engine.config, Decoder)
+        self._possible = party.is_dealer and not party.dry and drawn and architecture(engine.config).foreseen
         self._until, self._expected = 0, torch.empty(0, 0, dtype=torch.bool)
 
     def begin(self, number: int, requests: Sequence[Request]) -> None:

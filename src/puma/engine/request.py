@@ -12,13 +12,10 @@ from typing import Any
 
 from puma.errors import ProtocolError
 from puma.models.cache import Cache
-from puma.mpc.retrieval import Choice
 from puma.mpc.share import Share
 from puma.nn import functional as F
-from puma.wire import prompt
+from puma.wire.input_share import Given
 from puma.wire.messages import Encode, Generate
-
-Given = Choice | Share | prompt.Flagged  # what an outsider shares: tokens, pixels, tokens with secret flags
 
 
 @dataclass

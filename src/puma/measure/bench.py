@@ -23,11 +23,11 @@ from puma.client.session import Cost, Session
 from puma.crypto.prg import PairKey
 from puma.errors import UsageError
 from puma.local.cluster import Trio
-from puma.models import architecture
+from puma.models import architecture, with_layers
 from puma.models.checkpoint import load
-from puma.models.config import Config, with_layers
+from puma.models.config import Config
 from puma.models.presets import PRESETS
-from puma.reference import plain_model as clear
+from puma.reference.float_session import Plain
 from puma.wire.messages import Encode, Generate
 
 PUBLIC = PairKey(b"puma bench: public random number")
@@ -155,8 +155,9 @@ def measure(
     if error and states is not None:
         progress("the plain run", 0, 1)
         sources = {source: params[source] for source in params if source not in alias}
-        plain = clear.hidden(config, {name: sources[alias.get(name, name)] for name in params}, prompts)
-        far = max(float((x - y.double()).abs().max()) for x, y in zip(states, plain, strict=True))
+        own = {name: sources[alias.get(name, name)] for name in params}
+        plain = Plain(config, own).encode(prompts, "hidden")
+        far = max(float((x - y).abs().max()) for x, y in zip(states, plain, strict=True))
     return Measurement(usual.seconds, usual.cost, far, bool(alias), again)
 
 

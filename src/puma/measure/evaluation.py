@@ -20,7 +20,6 @@ from puma.errors import InputError, UsageError
 from puma.measure import scores as measures
 from puma.measure.examples import Example
 from puma.models import text as texts
-from puma.models.config import Vit
 from puma.reference.float_session import Plain
 from puma.reference.plain_model import PlainModel
 from puma.wire.messages import NEXT
@@ -88,14 +87,9 @@ def summary(task: Task, records: list[Record]) -> dict[str, Any]:
 
 def _encoded(model: PlainModel, example: Example, _: int) -> Prompt:
     first, *rest = example.texts
-    if isinstance(model.config, Vit):
-        found = model.sentence_ids(first) if isinstance(first, str) else model.image_patches(first)
-        return Prompt((found,), example.label)
     if len(rest) > 1:
         raise UsageError("a classification takes one text or two", "name one or two columns with --text")
-    tokens = texts.encode(model.tokenizer, model.config, first, rest[0] if rest else None)
-    texts.check_length(model.config, len(tokens.ids))
-    return Prompt((tokens,), example.label)
+    return Prompt((model.read(first, *rest),), example.label)
 
 
 def _asked(session: TokenSession, rows: Sequence[texts.Tokens], output: str) -> list[Tensor]:

@@ -15,8 +15,8 @@ from puma.engine.dry_run import dry_run
 from puma.errors import UsageError
 from puma.measure.speed import Speed, Work, together
 from puma.models.config import Config
+from puma.wire.inputs import upload_bytes
 from puma.wire.messages import Encode, Generate, Report
-from puma.wire.prompt import upload_bytes
 
 RATES = {"kbps": 1e3, "mbps": 1e6, "gbps": 1e9}
 TIMES = {"us": 1e-6, "ms": 1e-3, "s": 1.0}
@@ -26,7 +26,7 @@ NETWORK_HINT = "choose lan, paper, wan, or a round-trip time and a rate such as 
 def forecast(config: Config, request: Generate | Encode) -> Cost:
     """The cost of a request; seconds are unknown, everything else is exact."""
     reports = [Report(spent, 0.0, 0.0, 0.0, 0.0) for spent in dry_run(config, request)]
-    return cost_of(reports, upload_bytes(request.input.tokens, config.vocab_size))
+    return cost_of(reports, upload_bytes(config, request.input))
 
 
 @dataclass(frozen=True)

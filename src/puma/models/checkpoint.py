@@ -19,10 +19,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from puma.errors import CheckpointError, TensorError, UnsupportedModel
-from puma.models import ARCHITECTURES
-from puma.models.architectures import patches
 from puma.models.config import Config
 from puma.models.deferred import Folded, deferred
+from puma.models.families import FAMILIES, named
 from puma.models.ranges import check
 
 HUB_FILES = ["*.json", "*.txt", "*.model"]
@@ -50,7 +49,7 @@ class Checkpoint:
 
     def fold(self) -> Mapping[str, torch.Tensor]:
         """The parameters that the owner shares, all checked; each is read and folded anew when it is looked up."""
-        family = ARCHITECTURES[self.architecture]
+        family = FAMILIES[self.architecture]
         state = {
             name: deferred(shape, partial(self.state.__getitem__, name))
             for name, shape in family.tensors(self.config).items()
@@ -202,10 +201,9 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def architecture_of(raw: dict[str, Any]) -> str:
     """The name of the architecture, if it is implemented and its weights are plain numbers."""
-    plain = [patches.NAME] if patches.described(raw) else ["no architecture"]
-    name = (raw.get("architectures") or plain)[0]
-    if name not in ARCHITECTURES:
-        raise UnsupportedModel(f"config.json names {name}", f"puma implements {', '.join(ARCHITECTURES)}")
+    name = named(raw)
+    if name not in FAMILIES:
+        raise UnsupportedModel(f"config.json names {name}", f"puma implements {', '.join(FAMILIES)}")
     if raw.get("quantization_config"):
         method = raw["quantization_config"].get("quant_method", "unknown method")
         raise UnsupportedModel(f"the checkpoint is quantised ({method})", ORIGINAL)
@@ -214,7 +212,7 @@ def architecture_of(raw: dict[str, Any]) -> str:
 
 def configure(architecture: str, raw: dict[str, Any], names: set[str]) -> Config:
     """The config; some of what is there besides a model's layers shows in the checkpoint's names only."""
-    return ARCHITECTURES[architecture].read(raw, names)
+    return FAMILIES[architecture].read(raw, names)
 
 
 # The tensors.
@@ -238,7 +236,7 @@ def slices(files: list[Path]) -> Iterator[tuple[Path, str, Any]]:
 
 def read_state(checkpoint: Checkpoint, files: list[Path]) -> Mapping[str, torch.Tensor]:
     """All tensors that the architecture needs, of the right shapes; they are not read yet."""
-    family = ARCHITECTURES[checkpoint.architecture]
+    family = FAMILIES[checkpoint.architecture]
     expected, names = family.tensors(checkpoint.config), family.names
     bare = not any(name.startswith(names.prefix) for name in names_in(files))
     ignored = re.compile(names.ignored)

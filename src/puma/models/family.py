@@ -15,28 +15,12 @@ import msgspec
 from torch import Tensor
 
 from puma.errors import UnsupportedModel
-from puma.models.config import Config
+from puma.models.architecture import Architecture, Shapes
 
-Shapes = dict[str, tuple[int, ...]]
 State = dict[str, Tensor]
 Choices = Mapping[str, tuple[Any, ...]]
 GELUS = {"gelu": "gelu", "gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh", "gelu_fast": "gelu_tanh"}
 ACTIVATIONS = GELUS | {"relu": "relu", "silu": "silu", "swish": "silu"}
-
-
-@dataclass(frozen=True)
-class Architecture:
-    """What is needed to share and run models of one architecture, whatever family a checkpoint is of."""
-
-    family: str  # "causal", "encoder", "seq2seq" or "image"
-    config: type[Any]
-    model: Callable[..., Any]  # (config, name -> parameter) -> the model, ready to call
-    plain: Callable[[Any], Shapes]  # names and shapes before folding, norms included
-    fold: Callable[[Any, dict[str, Any]], dict[str, Any]]  # at the owner: those tensors -> parameters
-
-    def parameters(self, config: Config) -> Shapes:
-        """Names and shapes of what the owner shares."""
-        return self.model(config).shapes()
 
 
 @dataclass(frozen=True)
@@ -97,7 +81,7 @@ class Family:
     supported: Choices = field(default_factory=dict)  # what changes the arithmetic, and its implemented values
     variant: Callable[[Any], Names] | None = None  # the names, where they depend on the config
 
-    def read(self, raw: dict[str, Any], names: set[str]) -> Config:
+    def read(self, raw: dict[str, Any], names: set[str]) -> Any:
         """The config in a decoded config.json; refuses what would be computed wrongly."""
         raw = {name: value for name, value in raw.items() if value is not None}
         for name, values in self.supported.items():
@@ -120,7 +104,7 @@ class Family:
     def tensors(self, config: Any) -> Shapes:
         """Names and shapes of what a checkpoint must hold."""
         shapes, names = self.architecture.plain(config), self._names(config)
-        stored = list(names.stored(_layers(config), shapes))
+        stored = list(names.stored(self.architecture.layers(config), shapes))
         unnamed = shapes.keys() - {part for _, _, wanted in stored for part in wanted}
         if unnamed:
             refuse(f"asks for {min(unnamed)}", "this family without it")
@@ -132,17 +116,12 @@ class Family:
     def fold(self, config: Any, state: Mapping[str, Tensor]) -> State:
         """At the owner: the parameters in a checkpoint's tensors."""
         shapes, names, plain = self.architecture.plain(config), self._names(config), State()
-        for module, name, wanted in names.stored(_layers(config), shapes):
+        for module, name, wanted in names.stored(self.architecture.layers(config), shapes):
             parts = names.parts(module, state[name], [shapes[w][0] for w in wanted], config.heads)
             plain |= zip(wanted, parts, strict=True)
         if names.offset:
             plain = {name: 1 + t if "norm" in name.rpartition(".")[0] else t for name, t in plain.items()}
         return self.architecture.fold(config, plain)
-
-
-def _layers(config: Any) -> int:
-    """How many layers any part of a model has."""
-    return max(config.layers, getattr(config, "encoder_layers", 0))
 
 
 def refuse(what: str, implemented: str) -> None:
@@ -162,8 +141,3 @@ def labelled(raw: Mapping[str, Any]) -> list[str]:
     """The names of a head's classes; two where config.json has none, as transformers has it."""
     labels = {int(key): label for key, label in (raw.get("id2label") or {}).items()}
     return [labels[key] for key in sorted(labels)] or ["LABEL_0", "LABEL_1"]
-
-
-def permuted(weight: Tensor, order: Tensor) -> Tensor:
-    """Rows of each head in another order; weight (heads * size, ...), order (size,)."""
-    return weight.reshape(-1, len(order), *weight.shape[1:])[:, order].reshape(weight.shape)

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from puma.errors import InputError
+from puma.models.architectures.vit import Vit
 
 HALF = (0.5,)  # mean and deviation, if the checkpoint does not say
 
@@ -43,6 +44,19 @@ def prepared(array: Any, folder: Path, path: str | Path) -> Tensor:
         return pixels
     mean, deviation = (torch.tensor(settings.get(name, HALF)) for name in ("image_mean", "image_std"))
     return (pixels - mean[:, None, None]) / deviation[:, None, None]
+
+
+def patches(config: Vit, pixels: Tensor) -> Tensor:
+    """Pixel values (channels, height, width) as rows (patches, channels * patch * patch)."""
+    size, patch = config.image_size, config.patch_size
+    if tuple(pixels.shape) != (config.channels, size, size):
+        raise InputError(
+            f"an image of {list(pixels.shape)} does not fit the model's {[config.channels, size, size]}",
+            "resize it first: channels, height, width",
+        )
+    side = size // patch
+    tiles = pixels.reshape(config.channels, side, patch, side, patch).permute(1, 3, 0, 2, 4)
+    return tiles.reshape(side * side, -1)
 
 
 def idx(path: Path, dimensions: int) -> Any:

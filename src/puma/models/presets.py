@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from puma.errors import UsageError
-from puma.models.config import Bert, Config, Gpt2, Llama, with_layers
+from puma.models.architectures import with_layers
+from puma.models.config import Bert, Config, Gpt2, Llama
 
 PRESETS: dict[str, Config] = {
     "bert-base": Bert(vocab_size=30522, hidden_size=768, intermediate_size=3072, layers=12, heads=12),

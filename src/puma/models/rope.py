@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from puma.models.config import Rope
 from puma.models.family import refuse
+from puma.models.fields import Rope
 
 
 def frequencies(rope: Rope, head_dim: int, context: int) -> Tensor:
@@ -90,3 +90,8 @@ def settings(raw: dict[str, Any], head_dim: int) -> dict[str, Any]:
     }
     scaled = {ours: nested[theirs] for theirs, ours in names.items() if nested.get(theirs) is not None}
     return found | scaled | {"scaling": kind}
+
+
+def permuted(weight: Tensor, order: Tensor) -> Tensor:
+    """Rows of each head in another order; weight (heads * size, ...), order (size,)."""
+    return weight.reshape(-1, len(order), *weight.shape[1:])[:, order].reshape(weight.shape)

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from tokenizers import Tokenizer
 
 from puma.errors import CheckpointError, InputError
-from puma.models.config import T5, Config, widest
+from puma.models.architectures import Config, architecture, inputs
 
 MAX_PROMPTS = 256
 MAX_ELEMENTS = 1 << 23  # of the largest tensor that several prompts make, so that every message fits into a frame
@@ -85,7 +85,7 @@ def check_length(config: Config, prompt: int, tokens: int = 1) -> None:
         raise InputError(
             f"the prompt has {prompt} tokens, and the model's context {config.context}", "shorten the prompt"
         )
-    room = config.context if isinstance(config, T5) else config.context - prompt + 1
+    room = inputs(config).room(prompt)
     if tokens > room:
         raise InputError(
             f"{tokens} new tokens after a prompt of {prompt} exceed the model's context of {config.context}",
@@ -109,8 +109,7 @@ def check_batch(config: Config, lengths: Sequence[int], tokens: int | Sequence[i
     if prompts > MAX_PROMPTS:
         raise InputError(f"{prompts} prompts are more than {MAX_PROMPTS}", "send them in several requests")
     whole = max(length + new for length, new in zip(lengths, each, strict=True)) - 1
-    inner, scores = whole * widest(config), config.heads * longest**2
-    elements = prompts * max(inner, scores, config.vocab_size)
+    elements = prompts * architecture(config).largest(config, longest, whole)
     if elements > MAX_ELEMENTS:
         raise InputError(
             f"{prompts} prompts of up to {longest} tokens, and {max(each)} new ones each, make tensors of {elements:,} "

@@ -22,12 +22,11 @@ import torch
 from puma import kernels
 from puma.engine import offline_phase as ahead
 from puma.engine.admission import OWNER, Allowed, admit
-from puma.engine.engine import Emit, Engine, answered, patch_rows, selftest, spent
+from puma.engine.engine import Emit, Engine, answered, selftest, spent
 from puma.engine.generation import Turn, hidden_flags, nothing, on, run
-from puma.engine.request import Given, Request
+from puma.engine.request import Request
 from puma.engine.turns import admit_word
 from puma.errors import PreprocessingError, ProtocolError, PumaError, StoreError
-from puma.models.config import Vit
 from puma.mpc.party import Party
 from puma.mpc.share import Share
 from puma.party import loading
@@ -37,8 +36,8 @@ from puma.store.library import InMemory, Library
 from puma.store.models import Model
 from puma.store.preprocessing import MISSING, Item, PreprocessingStore
 from puma.wire import messages as msg
-from puma.wire import pixels
-from puma.wire.prompt import InputShare, payload_bytes, receive_flagged_input, receive_input
+from puma.wire.input_share import Given
+from puma.wire.inputs import payload_bytes, receive_input
 
 Inference = msg.Generate | msg.Encode
 
@@ -225,7 +224,7 @@ class Server:
         self._prepared.add(order.id)
         self._told(order)
         job = order.request.input
-        blank = torch.zeros(self._payload_bytes(job), dtype=torch.uint8)
+        blank = torch.zeros(payload_bytes(self._ready().config, self.party.rank, job), dtype=torch.uint8)
         with ahead.rehearsal(self.party, preprocessing_store, self._sharing, order) as writer:
             keep = partial(ahead.keep_output, writer) if self.party.is_dealer else _drop
             self._run(order.request, self._prompt(job, blank), keep, nothing)
@@ -275,21 +274,10 @@ class Server:
         """These requests have joined one that is under way."""
 
     def _prompt(self, job: msg.Input, payload: torch.Tensor, flags: int = 0) -> Given:
-        config, input_share = self._ready().config, InputShare(job.masks, job.choices, payload)
-        if isinstance(config, Vit):
-            return pixels.receive_input(self.party, input_share, patch_rows(config, job), config.vocab_size)
-        if job.padded:
-            return receive_flagged_input(self.party, input_share, job.tokens, config.vocab_size, _flags(job, flags))
-        return receive_input(self.party, input_share, job.tokens, config.vocab_size)
-
-    def _payload_bytes(self, job: msg.Input, flags: int = 0) -> int:
-        config = self._ready().config
-        if isinstance(config, Vit):
-            return pixels.payload_bytes(self.party.rank, patch_rows(config, job), config.vocab_size)
-        return payload_bytes(self.party.rank, job.tokens, config.vocab_size, _flags(job, flags))
+        return receive_input(self._ready().config, self.party, job, payload, flags)
 
     def _payload(self, job: msg.Input, flags: int = 0) -> torch.Tensor:
-        size = self._payload_bytes(job, flags)
+        size = payload_bytes(self._ready().config, self.party.rank, job, flags)
         if not size:
             return torch.empty(0, dtype=torch.uint8)
         return kernels.from_wire(self.client.recv(size))
@@ -327,8 +315,3 @@ def part(failure: msg.Failed | None, client: Any, peers: Iterable[Any]) -> None:
         with contextlib.suppress(PumaError):
             client.send_control(msg.encode(failure))
     client.close()
-
-
-def _flags(job: msg.Input, beams: int) -> int:
-    """How many flags come with tokens: those of beams, or one for each that may be padding."""
-    return (beams or job.tokens) if job.padded else 0

@@ -10,7 +10,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from puma.client.cost import Cost
@@ -18,13 +17,14 @@ from puma.client.places import by_place, places
 from puma.engine.admission import OWNER, admit
 from puma.engine.engine import Engine
 from puma.engine.generation import run
-from puma.models.config import Config, Vit
-from puma.mpc.clear import Clear, ClearChoice, ClearParty, Note, held
-from puma.mpc.fixed import ACTIVATION, RESIDUAL_RING, RING
+from puma.models import inputs
+from puma.models.config import Config
+from puma.mpc.clear import Clear, ClearParty, Note, held
 from puma.mpc.share import Share, encode
-from puma.wire.messages import EVERY_TOKEN, Encode, Generate, Input
+from puma.wire.inputs import in_clear, laid_out
+from puma.wire.messages import Encode, Generate, Input
 from puma.wire.parameters import tensor_specs
-from puma.wire.pixels import checked
+from puma.wire.request_shapes import by_token
 
 
 class FixedSession:
@@ -59,7 +59,7 @@ class FixedSession:
         def emit(share: Share) -> None:
             steps.append([int(i) % (1 << share.bits) for i in share.m])
 
-        run(self.engine, job, self._rows(prompts), emit)  # type: ignore[arg-type]
+        run(self.engine, job, self._given(prompts), emit)
         yield from steps
 
     def encode(
@@ -68,7 +68,7 @@ class FixedSession:
         """Of each prompt what a party's engine gives, as float64."""
         job = Encode(self._input(prompts, types), output)
         (result,) = self._encoded(job, prompts)
-        return list(result.value.split(job.input.lengths) if output in EVERY_TOKEN else result.value)
+        return list(result.value.split(job.input.lengths) if by_token(self.config, output) else result.value)
 
     def fill(
         self, prompts: Sequence[Sequence[int]], masked: Sequence[Sequence[int]], top: int = 1,
@@ -88,21 +88,15 @@ class FixedSession:
             assert isinstance(share, Clear)
             found.append(share)
 
-        given = self._pixels(prompts) if isinstance(self.config, Vit) else self._rows(prompts)
-        run(self.engine, job, given, emit)  # type: ignore[arg-type]
+        run(self.engine, job, self._given(prompts), emit)
         return found
 
     def _input(self, prompts: Sequence[Sequence[int]], types: Sequence[Sequence[int]] = ()) -> Input:
-        whole = isinstance(self.config, Vit)
-        lengths, kinds = [self.config.context if whole else len(ids) for ids in prompts], [*chain(*types)]
-        return Input(lengths, [], [], kinds, approximation=self.approximation)
+        lengths = [inputs(self.config).length(len(ids)) for ids in prompts]
+        return Input(lengths, [], [], [*chain(*types)], approximation=self.approximation)
 
-    def _pixels(self, images: Sequence[Tensor]) -> Clear:
-        rows = checked(images, self.config.patches, self.config.vocab_size)  # type: ignore[union-attr]
-        return held(self.party, encode(rows, ACTIVATION), RING, ACTIVATION)  # type: ignore[arg-type]
-
-    def _rows(self, prompts: Sequence[Sequence[int]]) -> ClearChoice:
-        return ClearChoice(self.party, torch.tensor([*chain(*prompts)]), self.config.vocab_size, RESIDUAL_RING)
+    def _given(self, prompts: Sequence[Sequence[int]]) -> Any:
+        return in_clear(self.config, self.party, laid_out(self.config, prompts).rows)
 
 
 def _module(name: str) -> str:

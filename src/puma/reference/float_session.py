@@ -17,10 +17,12 @@ from puma.client.beam_search import Beams
 from puma.client.cost import Cost
 from puma.client.places import by_place, places
 from puma.models import Cache, architecture
-from puma.models.config import Config, Vit
+from puma.models.config import Config
 from puma.nn.layout import Rows
 from puma.nn.paper import SPLINE, marked
-from puma.wire.messages import EVERY_TOKEN, NEXT
+from puma.wire.inputs import laid_out
+from puma.wire.messages import NEXT
+from puma.wire.request_shapes import by_token
 
 
 class Plain:
@@ -28,7 +30,6 @@ class Plain:
 
     def __init__(self, config: Config, params: Mapping[str, Tensor], approximation: str = SPLINE) -> None:
         self.config, self.approximation = config, approximation
-        self._causal = architecture(config).family == "causal"
         self._model = architecture(config).model(config, params)
         self.cost: Cost | None = None  # nothing is sent
 
@@ -57,20 +58,15 @@ class Plain:
         self, prompts: Sequence[Sequence[int]], output: str, types: Sequence[Sequence[int]] = ()
     ) -> list[Tensor]:
         """Of each prompt hidden states, their sum, class logits or every next token's logits, as float64."""
-        if isinstance(self.config, Vit):
-            lengths = [self.config.context] * len(prompts)
-            rows = marked(torch.cat(list(prompts)), self.approximation)  # type: ignore[arg-type]
-        else:
-            rows, lengths = self._rows([*chain(*prompts)]), [len(ids) for ids in prompts]
+        laid = laid_out(self.config, prompts)
+        rows, lengths = marked(laid.rows, self.approximation), laid.lengths
         with torch.no_grad():
             if output == NEXT:
                 states = self._model.every(rows, Cache(self.config.layers, lengths))
-            elif self._causal:
-                states = self._model.hidden(rows, Cache(self.config.layers, lengths))
             else:
-                states = self._model(rows, [*chain(*types)] or None, lengths)
+                states = self._model.states(rows, lengths, [*chain(*types)])
             result = self._asked(states, output, lengths).as_subclass(Tensor).double()
-        return list(result.split(lengths) if output in EVERY_TOKEN else result)
+        return list(result.split(lengths) if by_token(self.config, output) else result)
 
     def fill(
         self, prompts: Sequence[Sequence[int]], masked: Sequence[Sequence[int]], top: int = 1,

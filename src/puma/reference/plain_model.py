@@ -7,21 +7,18 @@ parties or links.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from puma.client.beam_search import Beams
 from puma.client.model_info import SETTINGS, TEMPLATE, ModelInfo
-from puma.models import Cache, architecture, images, text
-from puma.models.architectures import vit
+from puma.errors import UsageError
+from puma.models import architecture, heads, images, inputs, text
 from puma.models.checkpoint import Checkpoint, embedded, load
-from puma.models.config import Config, Vit
 from puma.models.ranges import check_hiding
 from puma.reference.float_session import Plain
 
@@ -35,7 +32,7 @@ class PlainModel(ModelInfo):
     def __init__(self, source: str | Path | None = None) -> None:
         self.checkpoint: Checkpoint = load(embedded() if source is None else source)
         found = self.checkpoint
-        tokenizer = None if isinstance(found.config, Vit) else text.open_tokenizer(found.tokenizer)
+        tokenizer = text.open_tokenizer(found.tokenizer) if inputs(found.config).tokenized else None
         super().__init__(found.name, found.config, tokenizer, found.eos)
         self.bos = found.bos
         for file in found.folder.iterdir():
@@ -55,26 +52,25 @@ class PlainModel(ModelInfo):
     @property
     def causal(self) -> bool:
         """Whether it predicts the next token."""
-        return architecture(self.config).family == "causal" and not self.labels
+        return heads(self.config).generates
 
     def check_hiding(self, hint: str) -> None:
         check_hiding(self.config, self.params, hint)
 
-    def sentence_ids(self, sentence: str) -> text.Tokens:
-        """Token ids of a text that is to be encoded, checked against the context; of an image's file, its patches."""
-        if isinstance(self.config, Vit):
-            return self.image_patches(images.read(sentence, self.checkpoint.folder))
-        return super().sentence_ids(sentence)
+    def read(self, source: Any, pair: str | None = None) -> text.Tokens:
+        """What the model reads, checked: token ids of a text or of two; the patches of an image, of its file or its
+        numbers (pixel values, or bytes (height, width[, channels])).
+        """
+        return READERS[inputs(self.config).kind](self, source, pair)
 
-    def image_patches(self, image: Any) -> text.Tokens:
-        """The patches of an image, as pixel values or as bytes (height, width[, channels])."""
-        if not isinstance(image, Tensor):
-            image = images.prepared(image, self.checkpoint.folder, "this")
-        return text.Tokens(vit.patches(self.config, image), [])  # type: ignore[arg-type]
+    def sentence_ids(self, sentence: str) -> text.Tokens:
+        """What is to be encoded, checked; of an image, its file's name is given."""
+        self.check_encodes()
+        return self.read(sentence)
 
     def generate(self, ids: Sequence[int], tokens: int) -> list[int]:
         """Greedy continuation in float."""
-        return list(greedy(self.config, self.plain, ids, tokens))
+        return [new for (new,) in Plain(self.config, self.plain).generate([ids], tokens)]
 
     def search(self, ids: Sequence[int], beams: Beams) -> list[int]:
         """What a beam search finds in float."""
@@ -83,43 +79,31 @@ class PlainModel(ModelInfo):
 
     def encode(self, tokens: text.Tokens) -> Tensor:
         """Class logits or the normalised mean of the token states, in float."""
-        model = architecture(self.config).model(self.config, self.plain)
-        (states,) = hidden(self.config, self.plain, [tokens.ids], tokens.types)
-        if not self.labels:
-            return self.finished(states.sum(0)).double()
-        logits = model.classify(states).double()
-        return logits if getattr(self.config, "each_token", False) else logits[0]
+        (found,) = Plain(self.config, self.plain).encode([tokens.ids], self.output, [tokens.types])
+        return self.finished(found)
 
     def fill(self, tokens: text.Tokens, top: int = 1) -> list[list[int]]:
         """The most likely tokens at each masked place, in float."""
         model = architecture(self.config).model(self.config, self.plain)
-        (states,) = hidden(self.config, self.plain, [tokens.ids], tokens.types)
-        return model.predict(states, self.masked_places(tokens)).topk(top).indices.tolist()
+        (states,) = Plain(self.config, self.plain).encode([tokens.ids], "hidden", [tokens.types])
+        return model.predict(states.float(), self.masked_places(tokens)).topk(top).indices.tolist()
 
 
-def one_hot(ids: Sequence[int], config: Config) -> Tensor:
-    """One row per token."""
-    return torch.nn.functional.one_hot(torch.tensor(list(ids)), config.vocab_size).float()
+def _words(model: PlainModel, source: Any, pair: str | None) -> text.Tokens:
+    """A text or two."""
+    tokens = text.encode(model.tokenizer, model.config, source, pair)
+    text.check_length(model.config, len(tokens.ids))
+    return tokens
 
 
-def greedy(config: Config, params: Params, ids: Sequence[int], tokens: int) -> Iterator[int]:
-    """The most likely token, again and again."""
-    model, cache = architecture(config).model(config, params), Cache(config.layers)
-    feed = list(ids)
-    for _ in range(tokens):
-        feed = [int(model(one_hot(feed, config), cache).argmax())]
-        yield feed[0]
+def _picture(model: PlainModel, source: Any, pair: str | None) -> text.Tokens:
+    """An image: its file, its bytes or its pixel values."""
+    if pair is not None:
+        raise UsageError("an image has no second one to be compared with", "name one column")
+    folder = model.checkpoint.folder
+    if not isinstance(source, Tensor):
+        source = images.read(source, folder) if isinstance(source, str) else images.prepared(source, folder, "this")
+    return text.Tokens(images.patches(model.config, source), [])  # type: ignore[arg-type]
 
 
-def hidden(
-    config: Config, params: Params, prompts: Sequence[Sequence[int]], types: Sequence[int] | None = None
-) -> list[Tensor]:
-    """The last hidden states (tokens, width) of each prompt."""
-    kind, lengths = architecture(config), [len(ids) for ids in prompts]
-    model = kind.model(config, params)
-    if isinstance(config, Vit):
-        return list(model(torch.cat(list(prompts))).split(config.context))  # type: ignore[arg-type]
-    rows = one_hot([*chain(*prompts)], config)
-    if kind.family == "causal":
-        return list(model.hidden(rows, Cache(config.layers, lengths)).split(lengths))
-    return list(model(rows, types, lengths).split(lengths))
+READERS = {"tokens": _words, "pixels": _picture}  # by the kinds of what architectures read

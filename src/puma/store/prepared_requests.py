@@ -16,8 +16,8 @@ import msgspec
 from puma.errors import PreprocessingError
 from puma.store import folders
 from puma.store.folders import explained
+from puma.wire.input_share import Seeds
 from puma.wire.messages import Encode, Generate
-from puma.wire.prompt import Seeds
 
 
 class PreparedRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from puma.errors import PolicyError, UsageError
-from puma.models import architecture
+from puma.models import heads
 from puma.models.config import Config
 from puma.nn.paper import SPLINE
 from puma.wire import messages as msg
@@ -27,23 +27,18 @@ def allow_approximation(card: msg.Card | None, wanted: str) -> None:
         raise PolicyError(what, f"choose {' or '.join(allowed)} by --approximation, or let the owner share it again")
 
 
-def generates(config: Config) -> bool:
-    """Whether the model continues texts, so that whoever sees its last states can rebuild its logits."""
-    return architecture(config).family == "causal" and not config.labels
-
-
 def usual_outputs(config: Config) -> tuple[str, ...]:
     """What the model's head is for: nothing but generated tokens, classes, masked tokens, or pooled states."""
-    if generates(config):
+    if heads(config).generates:
         return ()
-    if config.labels:
+    if heads(config).labels:
         return ("logits",)
-    return ("tokens",) if getattr(config, "predicts", False) else ("pooled",)
+    return ("tokens",) if heads(config).predicts else ("pooled",)
 
 
 def allowed_outputs(config: Config, card: msg.Card | None, reveals: bool) -> tuple[str, ...]:
     """What a client may have of one pass. Without logits, also nothing that they can be rebuilt from."""
-    if generates(config) and not reveals:
+    if heads(config).generates and not reveals:
         return ()
     return (card.outputs if card else ()) or usual_outputs(config)
 
@@ -62,7 +57,7 @@ def chosen_outputs(config: Config, more: Sequence[str], reveal_logits: bool) -> 
     if unknown:
         names = ", ".join(name.replace(" ", "-") for name in msg.OUTPUTS)
         raise UsageError(f"there is no output {unknown[0]}", f"choose some of {names}")
-    if more and generates(config) and not reveal_logits:
+    if more and heads(config).generates and not reveal_logits:
         what = f"logits can be rebuilt from {WORDS[more[0]]}, and clients may not see them"
         raise UsageError(what, "add --reveal-logits, or leave out --outputs")
     return tuple(name for name in msg.OUTPUTS if name in more or name in usual_outputs(config))

@@ -2,69 +2,48 @@
 
 Of each component of the table one holder gets a seed for random choice bits, the other the same bits with one
 flipped, and the signs that this leaves are shared like any secret (mpc/retrieval.py). Without two parties' knowledge
-the bits are uniform. This file must not know links or models.
+the bits are uniform. This file must not know links or which model reads them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from puma import kernels
-from puma.crypto.prg import PairKey, fresh_secret
+from puma.crypto.prg import PairKey
+from puma.errors import InputError
+from puma.models.architecture import Inputs
 from puma.mpc import fixed
+from puma.mpc.clear import ClearChoice, ClearParty
 from puma.mpc.cost import message_bytes
 from puma.mpc.fixed import RESIDUAL_RING
 from puma.mpc.party import DEALER, Party
 from puma.mpc.retrieval import COMPONENTS, Choice, choice_bytes
-from puma.mpc.share import Share, cat
+from puma.mpc.share import Share
+from puma.wire.input_share import Flagged, InputShare, Laid, Seeds
 
 RING = RESIDUAL_RING  # retrieved rows stay in the residual's ring
 FLAG_RING = fixed.RING
 EXPLICIT = (0, 1, 2)  # components whose bits P0, P1 and P2 are sent in full, not as a seed
 
 
-@dataclass(frozen=True)
-class InputShare:
-    """What one party gets: seeds of the signs' masks, seeds of its choice bits, and a payload (empty at the dealer)."""
+def laid_out(items: Sequence[Sequence[int]], read: Inputs, padded: int = 0) -> Laid:
+    """Token ids of all prompts, one after the other; InputError unless they are at least one each, of the vocabulary.
 
-    masks: list[bytes]
-    choices: list[bytes]
-    payload: Tensor
-
-
-@dataclass(frozen=True)
-class Seeds:
-    """All that is random about the shares of a prompt; may be drawn before the prompt is known, and serves once."""
-
-    choices: list[bytes]  # of the bits for m at P1, for l1 and l2 at P0
-    masks: list[bytes]  # of the signs, at P1 and P2
-
-    @classmethod
-    def fresh(cls) -> Seeds:
-        return cls([fresh_secret() for _ in range(COMPONENTS)], [fresh_secret(), fresh_secret()])
-
-    def of(self, rank: int) -> tuple[list[bytes], list[bytes]]:
-        """The seeds of the masks and of the choices that this party is given."""
-        return [self.masks, self.masks[:1], self.masks[1:]][rank], [self.choices[1:], self.choices[:1], []][rank]
-
-
-@dataclass(frozen=True)
-class Flagged:
-    """Tokens, and secret ones and zeros about them: 1 for a token that is only padding (tokens,); or, row by row, for
-    each column that a branch does not see (rows * columns,), as `Cache.branch` has it.
+    With `padded`, prompts are filled up to that many tokens, and flags say which of them are only padding.
     """
-
-    rows: Choice
-    flags: Share
-
-    def joined(self, others: Sequence[Flagged]) -> Flagged:
-        """With the tokens of others below."""
-        flags = cat([self.flags, *(other.flags for other in others)], 0)
-        return Flagged(self.rows.joined([other.rows for other in others]), flags)
+    lengths, ids = [len(prompt) for prompt in items], [int(token) for prompt in items for token in prompt]
+    if min(lengths, default=0) < 1 or min(ids) < 0 or max(ids) >= read.width:
+        raise InputError(f"not prompts of a vocabulary of {read.width}", "pass token ids, at least one each")
+    if not padded:
+        return Laid(lengths, torch.tensor(ids))
+    real, rest = [i < length for length in lengths for i in range(padded)], iter(ids)
+    filled = [next(rest) if here else 0 for here in real]
+    return Laid([padded] * len(lengths), torch.tensor(filled), [int(not here) for here in real])
 
 
 def payload_bytes(rank: int, tokens: int, vocabulary: int, flags: int = 0) -> int:
@@ -75,13 +54,8 @@ def payload_bytes(rank: int, tokens: int, vocabulary: int, flags: int = 0) -> in
     return rest + tokens * EXPLICIT[rank] * choice_bytes(vocabulary) + message_bytes(tokens * COMPONENTS, RING)
 
 
-def upload_bytes(tokens: int, vocabulary: int, flags: int = 0) -> int:
-    """Bytes of the payloads for all parties."""
-    return sum(payload_bytes(rank, tokens, vocabulary, flags) for rank in range(3))
-
-
 def share_input(
-    ids: Sequence[int], vocabulary: int, seeds: Seeds | None = None, flags: Sequence[int] = ()
+    ids: Sequence[int] | Tensor, vocabulary: int, seeds: Seeds | None = None, flags: Sequence[int] = ()
 ) -> list[InputShare]:
     """Shares of token ids for P0, P1 and P2, under fresh seeds or seeds drawn beforehand.
 
@@ -89,7 +63,7 @@ def share_input(
     """
     seeds = seeds or Seeds.fresh()
     n, width = len(ids), choice_bytes(vocabulary)
-    token = torch.tensor(list(ids))
+    token = torch.as_tensor(ids)
     rows, byte, place = torch.arange(n), token // 8, (token % 8).to(torch.uint8)
     flip = torch.zeros((n, width), dtype=torch.uint8)
     flip[rows, byte] = torch.tensor(1, dtype=torch.uint8) << place
@@ -99,25 +73,41 @@ def share_input(
         signs = signs + _sign_masks(mask, n)
     packed = kernels.pack(signs, RING)
     m, l1, l2 = ((r ^ flip).reshape(-1) for r in random)
-    last = [_masked_flags(flags, seeds)] if flags else []
+    last = [_masked_flags(flags, seeds)] if len(flags) else []
     nothing = torch.empty(0, dtype=torch.uint8)
     payloads = (nothing, torch.cat([l1, packed, *last]), torch.cat([m, l2, packed, *last]))
     return [InputShare(*seeds.of(rank), payload) for rank, payload in enumerate(payloads)]
 
 
-def receive_flagged_input(party: Party, share: InputShare, tokens: int, vocabulary: int, count: int) -> Flagged:
-    """What a party makes of its part, if so many flags came with it."""
+def receive_input(party: Party, share: InputShare, tokens: int, vocabulary: int, flags: int = 0) -> Choice | Flagged:
+    """What a party makes of its part; so many flags lie at the payload's end."""
+    if not flags:
+        return receive_choice(party, share, tokens, vocabulary)
     at = payload_bytes(party.rank, tokens, vocabulary)
     front, last = share.payload[:at], share.payload[at:]
-    components = [_flag_masks(seed, count) for seed in share.masks]
+    components = [_flag_masks(seed, flags) for seed in share.masks]
     if not party.is_dealer:
-        components = [kernels.unpack(last, FLAG_RING, (count,)), *components]
-    flags = Share(party, components[0], components[1], FLAG_RING, 0)
-    return Flagged(receive_input(party, replace(share, payload=front), tokens, vocabulary), flags)
+        components = [kernels.unpack(last, FLAG_RING, (flags,)), *components]
+    rows = receive_choice(party, replace(share, payload=front), tokens, vocabulary)
+    return Flagged(rows, Share(party, components[0], components[1], FLAG_RING, 0))
 
 
-def receive_input(party: Party, share: InputShare, tokens: int, vocabulary: int) -> Choice:
-    """What a party makes of its part."""
+def imagined(party: Party, tokens: int, vocabulary: int, flags: int = 0) -> Choice | Flagged:
+    """A prompt of a dry run: shapes only."""
+    bits = torch.empty((tokens, choice_bytes(vocabulary)), dtype=torch.uint8, device="meta")
+    words = party.nothing((tokens, COMPONENTS))
+    rows = Choice(party, (bits, bits), Share(party, words, words, RING, 0), vocabulary)
+    words = party.nothing((flags,))
+    return Flagged(rows, Share(party, words, words, FLAG_RING, 0)) if flags else rows
+
+
+def in_clear(party: ClearParty, ids: Tensor, vocabulary: int) -> ClearChoice:
+    """A prompt of the computation in the clear."""
+    return ClearChoice(party, ids, vocabulary, RING)
+
+
+def receive_choice(party: Party, share: InputShare, tokens: int, vocabulary: int) -> Choice:
+    """Choices of rows and their signs, without flags."""
     width = choice_bytes(vocabulary)
     explicit, packed = share.payload.split(
         [EXPLICIT[party.rank] * tokens * width, share.payload.numel() - EXPLICIT[party.rank] * tokens * width]
@@ -128,19 +118,6 @@ def receive_input(party: Party, share: InputShare, tokens: int, vocabulary: int)
     if not party.is_dealer:
         components = [kernels.unpack(packed, RING, (tokens, COMPONENTS)), *components]
     return Choice(party, (bits[0], bits[1]), Share(party, components[0], components[1], RING, 0), vocabulary)
-
-
-def imagined_flags(party: Party, count: int) -> Share:
-    """Flags of a dry run: shapes only."""
-    words = party.nothing((count,))
-    return Share(party, words, words, FLAG_RING, 0)
-
-
-def imagined(party: Party, tokens: int, vocabulary: int) -> Choice:
-    """A prompt of a dry run: shapes only."""
-    bits = torch.empty((tokens, choice_bytes(vocabulary)), dtype=torch.uint8, device="meta")
-    words = party.nothing((tokens, COMPONENTS))
-    return Choice(party, (bits, bits), Share(party, words, words, RING, 0), vocabulary)
 
 
 def _choice(seed: bytes, tokens: int, width: int) -> Tensor:

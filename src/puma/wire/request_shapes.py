@@ -6,10 +6,15 @@ This file must not know a link or a token.
 from __future__ import annotations
 
 from puma.errors import UsageError
-from puma.models import architecture
+from puma.models import heads, inputs
 from puma.models.config import Config
 from puma.models.text import check_batch
-from puma.wire.messages import Encode, Generate, Input
+from puma.wire.messages import EVERY_TOKEN, Encode, Generate, Input
+
+
+def by_token(config: Config, output: str) -> bool:
+    """Whether this output has a row for each token, rather than one for each text or image."""
+    return output in EVERY_TOKEN or (output == "logits" and heads(config).each_token)
 
 
 def shaped(
@@ -17,13 +22,13 @@ def shaped(
 ) -> Generate | Encode:
     """The request that is measured: new tokens of a causal model, hidden states of an encoder; `batch` prompts."""
     lengths = [prompt] * max(batch, 0)
-    if architecture(config).family == "image":
+    if inputs(config).rows:
         raise UsageError("an image model has no prompt to count", "use a model of texts")
     if batch < 1:
         raise UsageError(f"a batch of {batch} prompts makes no sense", "pass --batch 1 or more")
     if prompt < 1:
         raise UsageError(f"a prompt of {prompt} tokens makes no sense", "pass --prompt 1 or more")
-    if architecture(config).family == "encoder" or config.labels:
+    if heads(config).encodes:
         if tokens is not None:
             raise UsageError("an encoder generates no tokens", "leave out --tokens")
         check_batch(config, [prompt] * batch)

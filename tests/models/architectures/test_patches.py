@@ -11,7 +11,7 @@ from torch.testing import assert_close
 
 from puma.errors import RangeError, TensorError, UnsupportedModel
 from puma.models import architecture, images, ranges
-from puma.models.architectures import vit
+from puma.models.architectures import patches
 from puma.models.checkpoint import load
 from puma.models.config import PatchEncoder
 from puma.reference.plain_model import PlainModel
@@ -32,8 +32,8 @@ def test_logits_are_those_of_plain_torch(tmp_path: Path) -> None:
 def test_bytes_are_normalised_as_config_json_says(tmp_path: Path) -> None:
     clear = PlainModel(plain_torch.write(tmp_path))
     image = numpy.arange(36, dtype=numpy.uint8).reshape(6, 6)
-    expected = vit.patches(clear.config, (torch.arange(36.0).reshape(1, 6, 6) / 255 - 0.1) / 0.4)
-    assert_close(clear.image_patches(image).ids, expected)
+    expected = images.patches(clear.config, (torch.arange(36.0).reshape(1, 6, 6) / 255 - 0.1) / 0.4)
+    assert_close(clear.read(image).ids, expected)
     (tmp_path / "preprocessor_config.json").write_text('{"image_mean": [0.5], "image_std": [0.5]}')
     assert_close(images.prepared(image, tmp_path, "")[0, 0, 0], torch.tensor(-1.0))
 
@@ -63,7 +63,7 @@ def test_bounds_hold_and_refuse(tmp_path: Path) -> None:
     checkpoint = load(plain_torch.write(tmp_path))
     config, params = checkpoint.config, dict(checkpoint.fold())
     found = {name: bound for name, bound, _, _ in ranges.bounds(config, params)}
-    rows = (torch.rand(200, 9, 4) * 2 - 1).sign() * ranges.PIXEL
+    rows = (torch.rand(200, 9, 4) * 2 - 1).sign() * patches.PIXEL
     x = rows @ params["patches.weight"].T + params["positions.weight"]
     name = "layers.0.attention.self.value"
     values = x @ params[f"{name}.weight"].T + params[f"{name}.bias"]

@@ -11,8 +11,7 @@ import torch
 from torch.testing import assert_close
 
 from puma.errors import UnsupportedModel
-from puma.models import Cache
-from puma.models.architectures import vit
+from puma.models import Cache, images
 from puma.models.checkpoint import load
 from tests.models import tiny, zoo
 from tests.models.plain import continues, one_hot, open_model
@@ -101,7 +100,7 @@ def test_images(name: str, tmp_path: Path, reference: Any) -> None:
     pixels = torch.randn(2, config.channels, config.image_size, config.image_size)
     with torch.no_grad():
         expected = reference(folder)(pixels).logits
-    hidden = model(torch.cat([vit.patches(config, image) for image in pixels]))
+    hidden = model(torch.cat([images.patches(config, image) for image in pixels]))
     near(model.classify(hidden), expected)
 
 

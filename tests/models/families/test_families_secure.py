@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from torch.testing import assert_close
 
-from puma.models import Cache, architecture
+from puma.models import Cache, architecture, heads
 from puma.mpc.fixed import ACTIVATION, RESIDUAL_RING, RING, formatted
 from puma.mpc.party import Party
 from puma.wire.parameters import parameter_frac
@@ -36,13 +36,11 @@ ENCODERS = [
 def answers(model: Any, feed: Any) -> list[Any]:
     """What a model answers to the batch: tokens' logits, classes or masked tokens."""
     config = model.config
-    if architecture(config).family == "causal":
+    if heads(config).generates:
         cache = Cache(config.layers, LENGTHS)
-        if config.labels:
-            return [model.classify(model.hidden(feed([*chain(*BATCH)]), cache), LENGTHS)]
         return [model(feed(ids), cache) for ids in ([*chain(*BATCH)], NEXT)]
-    hidden = model(feed([*chain(*BATCH)]), None, LENGTHS)
-    return [hidden, model.predict(hidden, [1, 4]) if config.predicts else model.classify(hidden, LENGTHS)]
+    hidden = model.states(feed([*chain(*BATCH)]), LENGTHS)
+    return [hidden, model.predict(hidden, [1, 4]) if heads(config).predicts else model.classify(hidden, LENGTHS)]
 
 
 @pytest.mark.parametrize("name", CAUSAL + ENCODERS)

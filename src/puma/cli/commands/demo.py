@@ -89,12 +89,12 @@ def _weights(clear: PlainModel) -> None:
 def _prompt(clear: PlainModel, ids: list[int]) -> None:
     """Seal the prompt as a client does, under fresh seeds, and let each party open its part."""
     from puma.mpc.party import Party
-    from puma.wire.prompt import receive_input, share_input
+    from puma.wire.prompt import receive_choice, share_input
 
     size, place = clear.config.vocab_size, min(1, len(ids) - 1)  # the first token may only mark the beginning
     index = ids[place]
     parts = [
-        receive_input(Party(rank, {}, {}), part, len(ids), size).bits
+        receive_choice(Party(rank, {}, {}), part, len(ids), size).bits
         for rank, part in enumerate(share_input(ids, size))
     ]
     first = max(0, min(index // 8 - BYTES // 2, parts[0][0].shape[1] - BYTES))

@@ -101,9 +101,9 @@ def _examples(
     model: PlainModel, task: str, data: Path, text: str | None, label: str | None, split: str | None, limit: int | None
 ) -> Any:
     from puma.measure.examples import read_images, read_table, read_text
-    from puma.models.config import Vit
+    from puma.models import inputs
 
-    if isinstance(model.config, Vit):
+    if not inputs(model.config).tokenized:
         if task != "classification":
             raise UsageError(f"{model.name} does no {task}", "images are classified")
         found = read_images(data, text, label, limit)

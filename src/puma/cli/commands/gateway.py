@@ -134,7 +134,7 @@ def _gateway(
     from puma.gateway.settings import HERE, Settings, short_name
     from puma.models import architecture
 
-    family = architecture(clear.config).family
+    family = architecture(clear.config).kind
     hosts = (*LOOPBACK, f"[{host}]" if ":" in host else host.lower())
     name = short_name(source)
     p0, p1, p2 = (HERE, HERE, HERE) if cluster is None else (HERE if _is_loopback(h) else h for h in _hosts(cluster))

@@ -35,7 +35,7 @@ def list(*, key: Key, cluster: Path = ClusterFile, insecure: Flag = False, outpu
             session.close()
     rows = [
         {
-            "name": listed.card.name, "version": listed.card.version, "family": architecture(listed.config).family,
+            "name": listed.card.name, "version": listed.card.version, "family": architecture(listed.config).kind,
             "context": listed.config.context, "reveal_logits": listed.card.reveal_logits,
             "outputs": allowed_outputs(listed.config, listed.card, listed.card.reveal_logits),
             "approximations": listed.card.approximations, "bytes": listed.size,

@@ -1,1 +1,42 @@
-"""Architectures: what is computed, written once for tensors, for shares and for torch's meta device."""
+"""Architectures: what is computed, written once for tensors, for shares and for torch's meta device.
+
+A file each: the config, the forward run, names and shapes of its parameters, how a checkpoint's tensors are folded into
+them, the bounds that hold for all inputs, what a model reads and which questions it takes. To add one, write the file
+and name it below.
+"""
+
+from __future__ import annotations
+
+from puma.errors import UnsupportedModel
+from puma.models.architecture import Architecture, Heads, Inputs
+from puma.models.architectures.decoder import DECODER, Decoder
+from puma.models.architectures.encoder import ENCODER, Encoder
+from puma.models.architectures.patches import PATCHES, PatchEncoder
+from puma.models.architectures.t5 import SEQ2SEQ, T5
+from puma.models.architectures.vit import VIT, Vit
+
+Config = Decoder | Encoder | T5 | Vit | PatchEncoder  # what travels to the parties, told apart by its tag
+ARCHITECTURES: dict[type, Architecture] = {each.config: each for each in (DECODER, ENCODER, SEQ2SEQ, PATCHES, VIT)}
+
+
+def architecture(config: Config) -> Architecture:
+    """The architecture that a config belongs to."""
+    found = ARCHITECTURES.get(type(config))
+    if found is None:
+        raise UnsupportedModel(f"{type(config).__name__} is no model config", "use one of puma.models.config")
+    return found
+
+
+def heads(config: Config) -> Heads:
+    """Which questions a model of this config takes."""
+    return architecture(config).heads(config)
+
+
+def inputs(config: Config) -> Inputs:
+    """What a model of this config reads."""
+    return architecture(config).inputs(config)
+
+
+def with_layers(config: Config, layers: int) -> Config:
+    """The same model with another number of layers."""
+    return architecture(config).with_layers(config, layers)

@@ -5,14 +5,19 @@ The modules have LLaMA's names, whatever a checkpoint calls them. This file must
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Annotated, Any, Literal
+
+from msgspec import Meta, Struct
+from msgspec.structs import force_setattr
 
 import puma.nn.modules as nn
 from puma.errors import UsageError
+from puma.models import bounds as b
 from puma.models import rope
+from puma.models.architecture import Architecture, Bound, Heads, Inputs, Params, Shapes
 from puma.models.cache import Cache, LayerCache
-from puma.models.config import Decoder as Config
-from puma.models.family import Architecture, Shapes, permuted
+from puma.models.fields import Activation, OptionalSize, Positive, Rope, Size
 from puma.nn import functional as F
 from puma.nn.modules import Value
 
@@ -22,10 +27,73 @@ READERS = {  # norm: the matrices that read it, and so take its affine
 }
 
 
+class Decoder(Struct, frozen=True, kw_only=True, tag_field="model_type", tag="decoder"):
+    """A causal decoder whose blocks normalise first; the defaults are LLaMA's.
+
+    What may be left out as 0 is filled in or switched off: `kv_heads`, `head_dim`; `query_scale` (head_dim ** -0.5),
+    `window` (of local attention), `full_every` (every so many layers one without a window), `local_theta` (the rotary
+    base of layers with one), `attention_cap` and `logit_cap` (soft caps), `embedding_scale`. `rope` None: positions are
+    learned. `labels` names the classes of a classification head, which then takes the place of the logits.
+    """
+
+    vocab_size: Size
+    hidden_size: Size
+    intermediate_size: Size
+    layers: Size
+    heads: Size
+    kv_heads: OptionalSize = 0
+    head_dim: OptionalSize = 0
+    context: Size = 2048
+    norm: Literal["rms", "layer"] = "rms"
+    eps: Positive = 1e-6
+    activation: Activation = "silu"
+    gated: bool = True
+    parallel: bool = False  # both halves of a block read the same state
+    post_norms: bool = False  # norms of what each half of a block adds, too
+    head_norms: bool = False  # RMSNorm of each query and key
+    qkv_bias: bool = False
+    out_bias: bool = False
+    mlp_bias: bool = False
+    rope: Rope | None = Rope()
+    query_scale: Annotated[float, Meta(ge=0)] = 0.0
+    window: OptionalSize = 0
+    full_every: OptionalSize = 0
+    local_theta: Annotated[float, Meta(ge=0)] = 0.0
+    attention_cap: Annotated[float, Meta(ge=0, le=128)] = 0.0
+    logit_cap: Annotated[float, Meta(ge=0, le=128)] = 0.0
+    embedding_scale: Annotated[float, Meta(ge=0, le=512)] = 0.0
+    tied: bool = False
+    labels: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        force_setattr(self, "kv_heads", self.kv_heads or self.heads)
+        force_setattr(self, "head_dim", self.head_dim or self.hidden_size // self.heads)
+        force_setattr(self, "query_scale", self.query_scale or self.head_dim**-0.5)
+        if self.heads % self.kv_heads:
+            raise ValueError("heads is not a multiple of kv_heads")
+        if self.head_dim == 0 or (self.rope and self.head_dim % 2):
+            raise ValueError("head_dim is not an even number")
+        if self.rope and (self.rope.size % 2 or self.rope.size > self.head_dim):
+            raise ValueError("the rotary part of head_dim is not an even number within it")
+        if any(0 < cap < 4 for cap in (self.attention_cap, self.logit_cap)):
+            raise ValueError("a soft cap below 4 is not implemented")
+        if self.activation == "relu" and self.gated:
+            raise ValueError("activation relu has no gated form")
+
+    def local(self, layer: int) -> bool:
+        """Whether a layer sees its window only."""
+        return bool(self.window) and not (self.full_every and (layer + 1) % self.full_every == 0)
+
+    @property
+    def alike(self) -> bool:
+        """Whether all layers cost the same, whatever the prompt."""
+        return not self.window
+
+
 class HeadNorm(nn.Module):
     """RMSNorm of each head of a projection."""
 
-    def __init__(self, c: Config) -> None:
+    def __init__(self, c: Decoder) -> None:
         self.eps = c.eps
         self.weight: Value = nn.Parameter((c.head_dim,))
 
@@ -37,7 +105,7 @@ class HeadNorm(nn.Module):
 
 
 class Attention(nn.Module):
-    def __init__(self, c: Config, layer: int = 0) -> None:
+    def __init__(self, c: Decoder, layer: int = 0) -> None:
         self.head_dim, self.cap = c.head_dim, c.attention_cap
         self.q_proj = nn.Linear(c.hidden_size, c.heads * c.head_dim, c.qkv_bias)
         self.k_proj = nn.Linear(c.hidden_size, c.kv_heads * c.head_dim, c.qkv_bias)
@@ -45,7 +113,7 @@ class Attention(nn.Module):
         self.o_proj = nn.Linear(c.heads * c.head_dim, c.hidden_size, c.out_bias)
         self.q_norm, self.k_norm = (HeadNorm(c), HeadNorm(c)) if c.head_norms else (None, None)
         theta = c.local_theta if c.local(layer) else 0.0
-        turning = rope.Rope(theta=theta) if theta else c.rope
+        turning = Rope(theta=theta) if theta else c.rope
         self.frequencies = turning and rope.frequencies(turning, c.head_dim, c.context)
 
     def __call__(self, x: Value, at: nn.Layout, cache: LayerCache, bias: Value | None = None) -> Value:
@@ -63,7 +131,7 @@ class Attention(nn.Module):
 
 
 class MLP(nn.Module):
-    def __init__(self, c: Config) -> None:
+    def __init__(self, c: Decoder) -> None:
         self.activation = c.activation
         self.gate_proj = nn.Linear(c.hidden_size, c.intermediate_size, c.mlp_bias) if c.gated else None
         self.up_proj = nn.Linear(c.hidden_size, c.intermediate_size, c.mlp_bias)
@@ -78,7 +146,7 @@ class MLP(nn.Module):
 class Norm(nn.Module):
     """The norm that a config chooses; its affine, if it has one here, has not been absorbed by what reads it."""
 
-    def __init__(self, c: Config, affine: bool) -> None:
+    def __init__(self, c: Decoder, affine: bool) -> None:
         self.kind, self.eps = c.norm, c.eps
         self.weight: Value = nn.Parameter((c.hidden_size,)) if affine else None
         self.bias: Value = nn.Parameter((c.hidden_size,)) if affine and c.norm == "layer" else None
@@ -90,7 +158,7 @@ class Norm(nn.Module):
 
 
 class Block(nn.Module):
-    def __init__(self, c: Config, layer: int) -> None:
+    def __init__(self, c: Decoder, layer: int) -> None:
         self.parallel, self.normalised = c.parallel, Norm(c, affine=False)
         self.self_attn, self.mlp = Attention(c, layer), MLP(c)
         self.self_attn_norm, self.mlp_norm = (Norm(c, True), Norm(c, True)) if c.post_norms else (_same, _same)
@@ -114,7 +182,7 @@ def _same(x: Value) -> Value:
 
 
 class Stack(nn.Module):
-    def __init__(self, c: Config) -> None:
+    def __init__(self, c: Decoder) -> None:
         self.c, self.scale = c, round(c.embedding_scale)
         self.embed_tokens = nn.Embedding(c.vocab_size, c.hidden_size)
         self.positions = None if c.rope else nn.Embedding(c.context, c.hidden_size)
@@ -140,7 +208,7 @@ class Stack(nn.Module):
 class Model(nn.Module):
     """A causal language model, or a classifier of texts if the config names labels."""
 
-    def __init__(self, config: Config, params: Mapping[str, Value] | None = None) -> None:
+    def __init__(self, config: Decoder, params: Mapping[str, Value] | None = None) -> None:
         self.config, size = config, config.hidden_size
         self.model = Stack(config)
         self.head_norm = Norm(config, affine=True) if _rescaled(config) else None
@@ -171,6 +239,10 @@ class Model(nn.Module):
         """The last hidden states (tokens, hidden_size)."""
         return self.model.norm(self.model(one_hot, cache or Cache(self.config.layers), ending=False))
 
+    def states(self, one_hot: Value, lengths: Sequence[int], types: Sequence[int] = (), padding: Any = None) -> Value:
+        """The same of several prompts of these lengths; `types` and `padding` are for other architectures."""
+        return self.hidden(one_hot, Cache(self.config.layers, lengths))
+
     def classify(self, hidden: Value, lengths: Sequence[int] | None = None) -> Value:
         """The logits (texts, labels) of the classification head, which reads the last token."""
         if self.score is None:
@@ -179,7 +251,7 @@ class Model(nn.Module):
             return self.score(hidden[nn.Rows(lengths or hidden.shape[:1]).ends])
 
 
-def fold(config: Config, plain: Mapping[str, Value]) -> dict[str, Value]:
+def fold(config: Decoder, plain: Mapping[str, Value]) -> dict[str, Value]:
     """At the owner: fold norms and all public factors into the matrices; turning pairs to where they are turned."""
     folded = dict(plain)
     for i in range(config.layers):
@@ -199,18 +271,18 @@ def fold(config: Config, plain: Mapping[str, Value]) -> dict[str, Value]:
                 "k_norm.weight",
             ):
                 if attention + part in folded:
-                    folded[attention + part] = permuted(folded[attention + part], places)
+                    folded[attention + part] = rope.permuted(folded[attention + part], places)
     if config.embedding_scale:
         _scale_embedding(config, folded)
     return {name: folded[name] for name in Model(config).shapes()}
 
 
-def _rescaled(config: Config) -> bool:
+def _rescaled(config: Decoder) -> bool:
     """Whether the table of a tied head holds a part of the embedding's scale, which the head must take out again."""
     return bool(config.embedding_scale % 1) and config.tied and not config.labels
 
 
-def _scale_embedding(config: Config, folded: dict[str, Value]) -> None:
+def _scale_embedding(config: Decoder, folded: dict[str, Value]) -> None:
     """The run multiplies by a whole number; what is left goes into the table."""
     rest = config.embedding_scale / round(config.embedding_scale)
     nn.rescale(folded, "model.embed_tokens", rest)
@@ -223,7 +295,7 @@ def _scale_embedding(config: Config, folded: dict[str, Value]) -> None:
         nn.rescale(folded, "head_norm", 1 / rest)
 
 
-def plain(config: Config) -> Shapes:
+def plain(config: Decoder) -> Shapes:
     """Names and shapes before folding."""
     kinds = ("weight", "bias") if config.norm == "layer" else ("weight",)
     norms = [f"model.layers.{i}.{norm}.{kind}" for i in range(config.layers) for norm in READERS for kind in kinds]
@@ -231,4 +303,49 @@ def plain(config: Config) -> Shapes:
     return shapes | dict.fromkeys(norms, (config.hidden_size,))
 
 
-DECODER = Architecture("causal", Config, Model, plain, fold)
+def inputs(config: Decoder) -> Inputs:
+    """Tokens, of which an answer's follow the prompt's."""
+    return Inputs("tokens", config.vocab_size, config.context)
+
+
+def heads(config: Decoder) -> Heads:
+    """Text, unless labels have taken the place of logits."""
+    return Heads(generates=not config.labels, scores=not config.labels, labels=config.labels)
+
+
+# -- bounds ---------------------------------------------------------------------------------------------------------
+
+
+def bounds(config: Decoder, params: Params) -> Iterator[Bound]:
+    """Everything that is limited reads a norm itself, whose affine its matrix has absorbed."""
+    yield from halves(config, params)
+    for name in (name.removesuffix(".q_proj.weight") for name in params if name.endswith(".q_proj.weight")):
+        yield b.scores(f"{name}.q_proj", _spread(config, params, name))
+
+
+def halves(config: Decoder, params: Params) -> Iterator[Bound]:
+    """Values and what is activated, wherever they read a norm itself."""
+    n = b.Source(config.hidden_size)
+    for name in (n.removesuffix(".weight") for n in params if n.endswith(".weight")):
+        layer, _, part = name.rpartition(".")
+        if part == "gate_proj" or (part == "up_proj" and not config.gated):
+            rows = b.rows(params, name, n)
+            yield b.activation(config.activation, name, float(rows.max()))
+            if part == "gate_proj":
+                product = rows * b.rows(params, f"{layer}.up_proj", n)
+                yield b.gated(f"{layer}.up_proj", float(product.max()))
+        if part == "v_proj" and not layer.endswith(".cross_attn"):
+            yield b.value(name, float(b.rows(params, name, n).max()))
+
+
+def _spread(config: Decoder, params: Params, attention: str) -> float:
+    """How far apart two scores of one row can be; a soft cap takes half as much on either side."""
+    if config.head_norms:
+        q, k = (float(params[f"{attention}.{name}.weight"].abs().max()) for name in ("q_norm", "k_norm"))
+        return 2 * config.head_dim * q * k
+    bound = b.turned_spread if config.rope else b.spread
+    n = b.Source(config.hidden_size)
+    return bound(params, f"{attention}.q_proj", f"{attention}.k_proj", config.head_dim, n)
+
+
+DECODER = Architecture("causal", Decoder, Model, plain, fold, inputs, heads, bounds, foreseen=True)

@@ -5,18 +5,73 @@ The modules have BERT's names, whatever a checkpoint calls them. This file must 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Literal, NamedTuple
+
+from msgspec import Struct
+from msgspec.structs import force_setattr
 
 import puma.nn.modules as nn
 from puma.errors import UsageError
-from puma.models.config import Encoder as Config
-from puma.models.family import Architecture, Shapes
+from puma.models import bounds as b
+from puma.models.architecture import Architecture, Bound, Heads, Inputs, Params, Shapes
+from puma.models.fields import Activation, OptionalSize, Positive, Size
 from puma.nn import functional as F
 from puma.nn.modules import Value
 
 ATTENTION = ("attention.self.query", "attention.self.key", "attention.self.value")
 MAPPING = "bert.embeddings.mapping"
+
+
+class Encoder(Struct, frozen=True, kw_only=True, tag_field="model_type", tag="encoder"):
+    """An encoder whose layers normalise last; the defaults are BERT's.
+
+    `embedding_size` (0: hidden_size) is that of a table that is `projected` to hidden_size; `groups` are layers with
+    weights of their own, if fewer than layers (0: all are). `labels` names the classes of a head for texts, or with
+    `each_token` for tokens; `predicts` is a head for masked tokens, whose matrix is the embedding table if `tied`.
+    """
+
+    vocab_size: Size
+    hidden_size: Size
+    intermediate_size: Size
+    layers: Size
+    heads: Size
+    context: Size = 512
+    type_vocab_size: OptionalSize = 2
+    embedding_size: OptionalSize = 0
+    projected: bool = False
+    groups: OptionalSize = 0
+    activation: Activation = "gelu"
+    eps: Positive = 1e-12
+    pooler: bool = True
+    pooler_activation: Literal["tanh", "gelu", "relu"] = "tanh"
+    labels: tuple[str, ...] = ()
+    each_token: bool = False
+    predicts: bool = False
+    tied: bool = True
+
+    def __post_init__(self) -> None:
+        force_setattr(self, "embedding_size", self.embedding_size or self.hidden_size)
+        if self.hidden_size % self.heads:
+            raise ValueError("hidden_size is not a multiple of heads")
+        if self.embedding_size != self.hidden_size and not self.projected:
+            raise ValueError("embedding_size is not hidden_size, and nothing projects it")
+        if self.labels and not (self.pooler or self.each_token):
+            raise ValueError("a classification head needs the pooler")
+
+    @property
+    def head_dim(self) -> int:
+        return self.hidden_size // self.heads
+
+    @property
+    def distinct(self) -> int:
+        """Layers with weights of their own."""
+        return min(self.groups or self.layers, self.layers)
+
+    @property
+    def alike(self) -> bool:
+        """Whether all layers cost the same, whatever the prompt."""
+        return True
 
 
 class Normed(NamedTuple):
@@ -31,7 +86,7 @@ class Normed(NamedTuple):
 
 
 class Attention(nn.Module):
-    def __init__(self, c: Config) -> None:
+    def __init__(self, c: Encoder) -> None:
         self.head_dim = c.head_dim
         self.query = nn.Linear(c.hidden_size, c.hidden_size)
         self.key = nn.Linear(c.hidden_size, c.hidden_size)
@@ -45,7 +100,7 @@ class Attention(nn.Module):
 class Output(nn.Module):
     """The end of either half of a layer: a matrix, and the norm of its sum with the residual."""
 
-    def __init__(self, c: Config, inputs: int) -> None:
+    def __init__(self, c: Encoder, inputs: int) -> None:
         self.eps = c.eps
         self.dense = nn.Linear(inputs, c.hidden_size)
         self.LayerNorm = nn.Affine(c.hidden_size)
@@ -58,7 +113,7 @@ class Output(nn.Module):
 class Layer(nn.Module):
     """One layer; where several share its weights, what comes in is not always a norm's, and nothing is absorbed."""
 
-    def __init__(self, c: Config) -> None:
+    def __init__(self, c: Encoder) -> None:
         self.activation, self.absorbed = c.activation, not c.groups
         self.attention: Any = nn.Module(self=Attention(c), output=Output(c, c.hidden_size))
         self.intermediate: Any = nn.Module(dense=nn.Linear(c.hidden_size, c.intermediate_size))
@@ -75,7 +130,7 @@ class Layer(nn.Module):
 
 
 class Embeddings(nn.Module):
-    def __init__(self, c: Config) -> None:
+    def __init__(self, c: Encoder) -> None:
         size, self.eps = c.embedding_size, c.eps
         self.word_embeddings = nn.Embedding(c.vocab_size, size)
         self.position_embeddings = nn.Embedding(c.context, size)
@@ -93,8 +148,8 @@ class Embeddings(nn.Module):
         return Normed(self.mapping(n) if self.mapping else n, self.LayerNorm)
 
 
-class Encoder(nn.Module):
-    def __init__(self, c: Config) -> None:
+class Stack(nn.Module):
+    def __init__(self, c: Encoder) -> None:
         self.c = c
         self.embeddings = Embeddings(c)
         self.encoder: Any = nn.Module(layer=[Layer(c) for _ in range(c.distinct)])
@@ -110,7 +165,7 @@ class Encoder(nn.Module):
 class Predictions(nn.Module):
     """The head for masked tokens."""
 
-    def __init__(self, c: Config) -> None:
+    def __init__(self, c: Encoder) -> None:
         self.activation, self.eps = c.activation, c.eps
         transform = nn.Linear(c.hidden_size, c.embedding_size)
         self.transform: Any = nn.Module(dense=transform, LayerNorm=nn.Affine(c.embedding_size))
@@ -126,9 +181,9 @@ class Predictions(nn.Module):
 class Model(nn.Module):
     """An encoder with the heads that its config names."""
 
-    def __init__(self, config: Config, params: Mapping[str, Value] | None = None) -> None:
+    def __init__(self, config: Encoder, params: Mapping[str, Value] | None = None) -> None:
         self.config = config
-        self.bert = Encoder(config)
+        self.bert = Stack(config)
         self.classifier = nn.Linear(config.hidden_size, len(config.labels)) if config.labels else None
         self.cls: Any = nn.Module(predictions=Predictions(config)) if config.predicts else None
         self.fill(params)
@@ -149,6 +204,10 @@ class Model(nn.Module):
         if padding is not None:
             at.offset = nn.hiding(at.rows.pad(padding.reshape(padding.shape[0], 1, 1)).transpose(2, 3))
         return self.bert(one_hot, at, list(types or [0] * one_hot.shape[0]))
+
+    def states(self, one_hot: Value, lengths: Sequence[int], types: Sequence[int] = (), padding: Any = None) -> Value:
+        """The same, in the order of arguments that all architectures have."""
+        return self(one_hot, types, lengths, padding)
 
     def pool(self, hidden: Value, lengths: Sequence[int] | None = None) -> Value:
         """The pooled first token of each text (texts, hidden_size)."""
@@ -174,7 +233,7 @@ class Model(nn.Module):
             return self.cls.predictions(hidden[list(rows)], self.bert.embeddings.word_embeddings.weight)
 
 
-def fold(config: Config, plain: Mapping[str, Value]) -> dict[str, Value]:
+def fold(config: Encoder, plain: Mapping[str, Value]) -> dict[str, Value]:
     """At the owner: fold norms and 1/sqrt(head_dim) into the matrices; residuals still need the norms."""
     folded, norm = dict(plain), "bert.embeddings.LayerNorm"
     if config.projected:
@@ -195,10 +254,62 @@ def fold_layer(folded: dict[str, Value], layer: str, norm: str, head_dim: int) -
     nn.absorb(folded, f"{layer}attention.output.LayerNorm", [f"{layer}intermediate.dense"])
 
 
-def plain(config: Config) -> Shapes:
+def plain(config: Encoder) -> Shapes:
     """Names and shapes before folding."""
     norm = {f"bert.embeddings.LayerNorm.{kind}": (config.embedding_size,) for kind in ("weight", "bias")}
     return norm | Model(config).shapes()
 
 
-ENCODER = Architecture("encoder", Config, Model, plain, fold)
+def inputs(config: Encoder) -> Inputs:
+    """Tokens of perhaps two texts; every one sees all others, so that padding must and can be hidden."""
+    types = max(1, config.type_vocab_size)
+    return Inputs("tokens", config.vocab_size, config.context, types=types, pads=True)
+
+
+def heads(config: Encoder) -> Heads:
+    """Those that the config names."""
+    return Heads(labels=config.labels, each_token=config.each_token, predicts=config.predicts)
+
+
+# -- bounds ---------------------------------------------------------------------------------------------------------
+
+
+def bounds(config: Encoder, params: Params) -> Iterator[Bound]:
+    """A layer reads the norm before it; the first one perhaps a projection; one that is shared, all of these."""
+    n, last = b.Source(config.hidden_size), f"bert.encoder.layer.{config.distinct - 1}.output.LayerNorm"
+    embedded, final = _projection(config, params), _affine(config, params, last)
+    layers = sorted({name.partition(".attention.self.")[0] for name in params if ".attention.self." in name})
+    for layer in layers:
+        reads = [n]
+        if config.groups:
+            reads = [_affine(config, params, f"{one}.output.LayerNorm") for one in layers] + embedded
+        elif embedded and layer.endswith(".0"):
+            reads = embedded
+        yield from layer_bounds(config, params, layer, reads)
+    activated = {"bert.pooler.dense": config.pooler_activation, "cls.predictions.transform.dense": config.activation}
+    for name, activation in activated.items():
+        if f"{name}.weight" in params:
+            yield b.activation(activation, name, float(b.rows(params, name, final).max()))
+
+
+def layer_bounds(config: Encoder, params: Params, layer: str, reads: list[b.Source]) -> Iterator[Bound]:
+    """One layer, which reads one of these."""
+    names = [layer + "." + part for part in ATTENTION]
+    yield b.scores(names[0], max(b.spread(params, names[0], names[1], config.head_dim, source) for source in reads))
+    yield b.value(names[2], max(float(b.rows(params, names[2], source).max()) for source in reads))
+    dense, n = f"{layer}.intermediate.dense", b.Source(config.hidden_size)
+    yield b.activation(config.activation, dense, float(b.rows(params, dense, n).max()))
+
+
+def _affine(config: Encoder, params: Params, norm: str) -> b.Source:
+    return b.Source(config.hidden_size, params[f"{norm}.weight"], params[f"{norm}.bias"])
+
+
+def _projection(config: Encoder, params: Params) -> list[b.Source]:
+    """What the first layer reads, where a projection lies between it and the norm."""
+    if not config.projected:
+        return []
+    return [b.Source(config.embedding_size, params[f"{MAPPING}.weight"], params[f"{MAPPING}.bias"])]
+
+
+ENCODER = Architecture("encoder", Encoder, Model, plain, fold, inputs, heads, bounds)

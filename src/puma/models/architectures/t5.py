@@ -1,4 +1,4 @@
-"""T5: an encoder and a decoder that reads it, relative positions, RMSNorm; and its checkpoints, as data.
+"""T5: an encoder and a decoder that reads it, relative positions, RMSNorm.
 
 The halves of a block are those of the decoders. This file must not know tensors from shares.
 """
@@ -6,16 +6,18 @@ The halves of a block are those of the decoders. This file must not know tensors
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Annotated, Any, NamedTuple
 
 import torch
+from msgspec import Meta, Struct
 
 import puma.nn.modules as nn
-from puma.models.architectures.decoder import MLP, Attention, Norm
+from puma.models import bounds as b
+from puma.models.architecture import Architecture, Bound, Heads, Inputs, Params, Shapes
+from puma.models.architectures.decoder import MLP, Attention, Decoder, Norm, halves
 from puma.models.cache import Cache, LayerCache
-from puma.models.config import T5 as Config
-from puma.models.family import Architecture, Family, Names, Shapes, chosen
+from puma.models.fields import Activation, OptionalSize, Positive, Size
 from puma.nn import functional as F
 from puma.nn.modules import Value
 
@@ -24,6 +26,53 @@ READERS = {
     "cross_layernorm": ("cross_attn.q_proj",),
     "post_attention_layernorm": ("mlp.gate_proj", "mlp.up_proj"),
 }
+
+
+class T5(Struct, frozen=True, kw_only=True, tag_field="model_type", tag="t5"):
+    """T5: `layers` are the decoder's; `buckets` of distances up to `distance`; `start` is what an answer begins with.
+
+    `scaled` multiplies the states before the head by hidden_size ** -0.5. There is no limit to distances; `context` is
+    one for prompts and one for answers.
+    """
+
+    vocab_size: Size
+    hidden_size: Size
+    head_dim: Size
+    intermediate_size: Size
+    layers: Size
+    encoder_layers: Size
+    heads: Size
+    context: Size = 512
+    buckets: Annotated[int, Meta(ge=4, le=1024)] = 32
+    distance: Size = 128
+    eps: Positive = 1e-6
+    activation: Activation = "relu"
+    gated: bool = False
+    tied: bool = True
+    scaled: bool = True
+    start: OptionalSize = 0
+    labels: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.start >= self.vocab_size:
+            raise ValueError("decoder_start_token_id lies outside the vocabulary")
+        if self.distance <= self.buckets // 2:
+            raise ValueError("distance is not larger than half of buckets")
+        self.block  # noqa: B018  (checks the rest)
+
+    @property
+    def block(self) -> Decoder:
+        """What the blocks have in common with those of decoders."""
+        return Decoder(
+            vocab_size=self.vocab_size, hidden_size=self.hidden_size, intermediate_size=self.intermediate_size,
+            layers=1, heads=self.heads, head_dim=self.head_dim, query_scale=1.0, rope=None, eps=self.eps,
+            activation=self.activation, gated=self.gated,
+        )  # fmt: skip
+
+    @property
+    def alike(self) -> bool:
+        """Whether all layers cost the same, whatever the prompt."""
+        return self.layers == self.encoder_layers
 
 
 class Memory(NamedTuple):
@@ -59,7 +108,7 @@ def _crossing(k: Value, v: Value) -> LayerCache:
 class Positions(nn.Module):
     """A number for each head and each bucket of distances, which is added to scores."""
 
-    def __init__(self, c: Config, both: bool) -> None:
+    def __init__(self, c: T5, both: bool) -> None:
         self.c, self.both = c, both
         self.weight: Value = nn.Parameter((c.buckets, c.heads))
 
@@ -86,7 +135,7 @@ def buckets(distances: torch.Tensor, count: int, furthest: int, both: bool) -> t
 
 
 class Block(nn.Module):
-    def __init__(self, c: Config, reads: bool) -> None:
+    def __init__(self, c: T5, reads: bool) -> None:
         self.normalised = Norm(c.block, affine=False)
         self.self_attn, self.mlp = Attention(c.block), MLP(c.block)
         self.cross_attn = Attention(c.block) if reads else None
@@ -114,7 +163,7 @@ def crossed(attention: Attention, x: Value, at: nn.Layout, memory: Memory, cache
 
 
 class Stack(nn.Module):
-    def __init__(self, c: Config, layers: int, reads: bool) -> None:
+    def __init__(self, c: T5, layers: int, reads: bool) -> None:
         self.bias = Positions(c, both=not reads)
         self.blocks = [Block(c, reads) for _ in range(layers)]
         self.norm = Norm(c.block, affine=True)
@@ -129,7 +178,7 @@ class Stack(nn.Module):
 class Model(nn.Module):
     """T5ForConditionalGeneration."""
 
-    def __init__(self, config: Config, params: Mapping[str, Value] | None = None) -> None:
+    def __init__(self, config: T5, params: Mapping[str, Value] | None = None) -> None:
         self.config = config
         self.shared = nn.Embedding(config.vocab_size, config.hidden_size)
         self.encoder = Stack(config, config.encoder_layers, reads=False)
@@ -158,6 +207,10 @@ class Model(nn.Module):
         """The encoder's last states (tokens, hidden_size)."""
         return self._read(one_hot, cache or Cache(self.config.layers)).states
 
+    def states(self, one_hot: Value, lengths: Sequence[int], types: Sequence[int] = (), padding: Any = None) -> Value:
+        """The same of several prompts of these lengths; `types` and `padding` are for other architectures."""
+        return self.hidden(one_hot, Cache(self.config.layers, lengths))
+
     def _read(self, one_hot: Value, cache: Cache) -> Memory:
         rows = cache.advance(one_hot.shape[0]).rows
         at = nn.Layout(rows.lengths, causal=False)
@@ -170,7 +223,7 @@ class Model(nn.Module):
             return self.shared(one_hot)
 
 
-def fold(config: Config, plain: Mapping[str, Value]) -> dict[str, Value]:
+def fold(config: T5, plain: Mapping[str, Value]) -> dict[str, Value]:
     """At the owner: fold norms into the matrices, and the tied head's scale into the last norm."""
     folded = dict(plain)
     for block in _blocks(config):
@@ -180,77 +233,40 @@ def fold(config: Config, plain: Mapping[str, Value]) -> dict[str, Value]:
     return {name: folded[name] for name in Model(config).shapes()}
 
 
-def plain(config: Config) -> Shapes:
+def plain(config: T5) -> Shapes:
     """Names and shapes before folding."""
     norms = [f"{block}{norm}.weight" for block in _blocks(config) for norm in READERS]
     norms = [name for name in norms if not (name.startswith("encoder.") and "cross_" in name)]
     return Model(config).shapes() | dict.fromkeys(norms, (config.hidden_size,))
 
 
-def _blocks(config: Config) -> list[str]:
+def _blocks(config: T5) -> list[str]:
     counts = {"encoder": config.encoder_layers, "decoder": config.layers}
     return [f"{stack}.blocks.{i}." for stack, count in counts.items() for i in range(count)]
 
 
-SEQ2SEQ = Architecture("causal", Config, Model, plain, fold)
-
-# -- checkpoints ----------------------------------------------------------------------------------------------------
-
-FIELDS = {
-    "vocab_size": "vocab_size",
-    "hidden_size": "d_model",
-    "head_dim": "d_kv",
-    "intermediate_size": "d_ff",
-    "encoder_layers": "num_layers",
-    "heads": "num_heads",
-    "buckets": "relative_attention_num_buckets",
-    "distance": "relative_attention_max_distance",
-    "eps": "layer_norm_epsilon",
-    "context": "n_positions",
-}
+def inputs(config: T5) -> Inputs:
+    """Tokens; the answer begins anew."""
+    return Inputs("tokens", config.vocab_size, config.context, apart=True)
 
 
-def _modules() -> dict[str, str]:
-    found = {name: name for name in ("shared", "lm_head")}
-    for stack, last in (("encoder", 1), ("decoder", 2)):
-        theirs, ours = f"{stack}.block.{{}}.layer.", f"{stack}.blocks.{{}}."
-        found[f"{stack}.final_layer_norm"] = f"{stack}.norm"
-        found[f"{stack}.block.0.layer.0.SelfAttention.relative_attention_bias"] = f"{stack}.bias"
-        found |= {f"{theirs}0.SelfAttention.{x}": f"{ours}self_attn.{x}_proj" for x in "qkvo"}
-        found |= {f"{theirs}1.EncDecAttention.{x}": f"{ours}cross_attn.{x}_proj" for x in "qkvo" if last == 2}
-        norms = {0: "input_layernorm", last: "post_attention_layernorm"} | ({1: "cross_layernorm"} if last == 2 else {})
-        found |= {f"{theirs}{i}.layer_norm": ours + norm for i, norm in norms.items()}
-        matrices = {"wi": "up_proj", "wi_0": "gate_proj", "wi_1": "up_proj", "wo": "down_proj"}
-        found |= {f"{theirs}{last}.DenseReluDense.{x}": f"{ours}mlp.{name}" for x, name in matrices.items()}
-    return found
+def heads(config: T5) -> Heads:
+    """Text; a prompt's own tokens are not predicted."""
+    return Heads(generates=True)
 
 
-def _names(gated: bool) -> Names:
-    unused = (".wi",) if gated else (".wi_0", ".wi_1")
-    modules = {theirs: ours for theirs, ours in _modules().items() if not theirs.endswith(unused)}
-    return Names(modules, heads=(), ignored=r"lm_head\..*|(en|de)coder\.embed_tokens\..*")
+def bounds(config: T5, params: Params) -> Iterator[Bound]:
+    """Scores have a number of their head and distance added; what the decoder reads of the encoder has an affine."""
+    yield from halves(config.block, params)
+    n, read = b.Source(config.hidden_size), b.Source(config.hidden_size, params["encoder.norm.weight"])
+    for name in (name.removesuffix(".q_proj.weight") for name in params if name.endswith(".q_proj.weight")):
+        table, across = params[f"{name.partition('.')[0]}.bias.weight"], name.endswith(".cross_attn")
+        keys = read if across else n
+        spread = b.spread(params, f"{name}.q_proj", f"{name}.k_proj", config.head_dim, n, keys)
+        spread += 0.0 if across else float((table.max(0).values - table.min(0).values).max())
+        yield b.scores(f"{name}.q_proj", spread)
+        if across:
+            yield b.value(f"{name}.v_proj", float(b.rows(params, f"{name}.v_proj", read).max()))
 
 
-def settings(raw: dict[str, Any], names: set[str]) -> dict[str, Any]:
-    """T5 and T5 1.1: the latter has gated GELU and a head of its own."""
-    kind = raw.get("feed_forward_proj", "relu")
-    activation = chosen({"feed_forward_proj": kind.removeprefix("gated-")}, "feed_forward_proj", "relu")
-    activation = "gelu_tanh" if kind == "gated-gelu" else activation
-    tied = raw.get("tie_word_embeddings", True)
-    return {
-        "activation": activation,
-        "gated": kind.startswith("gated-"),
-        "layers": raw.get("num_decoder_layers", raw.get("num_layers")),
-        "tied": tied,
-        "scaled": raw.get("scale_decoder_outputs", tied),
-        "start": raw.get("decoder_start_token_id", raw.get("pad_token_id", 0)),
-    }
-
-
-def families() -> dict[str, Family]:
-    """T5ForConditionalGeneration; which matrices it has depends on its settings."""
-    return {
-        "T5ForConditionalGeneration": Family(
-            SEQ2SEQ, settings, _names(False), FIELDS, variant=lambda config: _names(config.gated)
-        )
-    }
+SEQ2SEQ = Architecture("causal", T5, Model, plain, fold, inputs, heads, bounds, stacks=("layers", "encoder_layers"))

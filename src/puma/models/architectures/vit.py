@@ -1,31 +1,86 @@
-"""ViT: an image's patches as rows of an encoder that normalises first; and its checkpoints, as data.
+"""ViT: an image's patches as rows of an encoder that normalises first.
 
 The blocks are those of the decoders, and every row sees all others. This file must not know tensors from shares.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Annotated, Any
 
 import torch
-from torch import Tensor
+from msgspec import Meta, Struct
 
 import puma.nn.modules as nn
-from puma.errors import InputError, UsageError
-from puma.models.architectures.decoder import READERS, Block, Norm
+from puma.errors import UsageError
+from puma.models.architecture import Architecture, Bound, Heads, Inputs, Params, Shapes
+from puma.models.architectures import decoder
+from puma.models.architectures.decoder import READERS, Block, Decoder, Norm
 from puma.models.cache import LayerCache
-from puma.models.config import Vit as Config
-from puma.models.family import Architecture, Family, Names, Shapes, chosen, labelled
+from puma.models.fields import Activation, Positive, Size
 from puma.nn import functional as F
 from puma.nn.layout import placed
 from puma.nn.modules import Value
 
 
+class Vit(Struct, frozen=True, kw_only=True, tag_field="model_type", tag="vit"):
+    """ViT for square images of `channels`; `labels` names the classes."""
+
+    hidden_size: Size
+    intermediate_size: Size
+    layers: Size
+    heads: Size
+    image_size: Annotated[int, Meta(ge=1, le=4096)] = 224
+    patch_size: Annotated[int, Meta(ge=1, le=256)] = 16
+    channels: Annotated[int, Meta(ge=1, le=16)] = 3
+    activation: Activation = "gelu"
+    eps: Positive = 1e-12
+    labels: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.hidden_size % self.heads:
+            raise ValueError("hidden_size is not a multiple of heads")
+        if self.image_size % self.patch_size:
+            raise ValueError("image_size is not a multiple of patch_size")
+
+    @property
+    def head_dim(self) -> int:
+        return self.hidden_size // self.heads
+
+    @property
+    def patches(self) -> int:
+        """Rows of pixels that an image makes."""
+        return (self.image_size // self.patch_size) ** 2
+
+    @property
+    def context(self) -> int:
+        """Rows of an image: its patches, and one before them."""
+        return self.patches + 1
+
+    @property
+    def vocab_size(self) -> int:
+        """Numbers in a row of the input, where other models have their vocabulary: the pixels of a patch."""
+        return self.channels * self.patch_size**2
+
+    @property
+    def block(self) -> Decoder:
+        """What the blocks have in common with those of decoders."""
+        return Decoder(
+            vocab_size=self.vocab_size, hidden_size=self.hidden_size, intermediate_size=self.intermediate_size,
+            layers=1, heads=self.heads, rope=None, eps=self.eps, norm="layer", gated=False,
+            activation=self.activation, qkv_bias=True, out_bias=True, mlp_bias=True,
+        )  # fmt: skip
+
+    @property
+    def alike(self) -> bool:
+        """Whether all layers cost the same, whatever the prompt."""
+        return True
+
+
 class Model(nn.Module):
     """ViTForImageClassification."""
 
-    def __init__(self, config: Config, params: Mapping[str, Value] | None = None) -> None:
+    def __init__(self, config: Vit, params: Mapping[str, Value] | None = None) -> None:
         self.config = config
         self.patches = nn.Linear(config.vocab_size, config.hidden_size, bias=False)
         self.positions = nn.Embedding(config.context, config.hidden_size)  # with the class token and the patches' bias
@@ -34,10 +89,10 @@ class Model(nn.Module):
         self.classifier = nn.Linear(config.hidden_size, len(config.labels)) if config.labels else None
         self.fill(params)
 
-    def __call__(self, pixels: Value, types: Any = None, lengths: Sequence[int] | None = None) -> Value:
+    def __call__(self, pixels: Value) -> Value:
         """The last hidden states of images' patches (images * patches, vocab_size), and of a row before each.
 
-        That makes (images * context, hidden_size). `types` and `lengths` are those of texts, and of no use here.
+        That makes (images * context, hidden_size).
         """
         count = pixels.shape[0] // self.config.patches
         at = nn.Layout([self.config.context] * count, causal=False)
@@ -48,6 +103,10 @@ class Model(nn.Module):
             x = layer(x, at, LayerCache())
         return self.norm(x)
 
+    def states(self, pixels: Value, lengths: Sequence[int], types: Sequence[int] = (), padding: Any = None) -> Value:
+        """The same; all images are of one size, and what else texts have is for other architectures."""
+        return self(pixels)
+
     def classify(self, hidden: Value, lengths: Sequence[int] | None = None) -> Value:
         """The logits (images, labels), read from the row before each image's patches."""
         if self.classifier is None:
@@ -56,20 +115,7 @@ class Model(nn.Module):
             return self.classifier(hidden[:: self.config.context])
 
 
-def patches(config: Config, pixels: Tensor) -> Tensor:
-    """Pixel values (channels, height, width) as rows (patches, channels * patch * patch)."""
-    size, patch = config.image_size, config.patch_size
-    if tuple(pixels.shape) != (config.channels, size, size):
-        raise InputError(
-            f"an image of {list(pixels.shape)} does not fit the model's {[config.channels, size, size]}",
-            "resize it first: channels, height, width",
-        )
-    side = size // patch
-    tiles = pixels.reshape(config.channels, side, patch, side, patch).permute(1, 3, 0, 2, 4)
-    return tiles.reshape(side * side, -1)
-
-
-def fold(config: Config, plain: Mapping[str, Value]) -> dict[str, Value]:
+def fold(config: Vit, plain: Mapping[str, Value]) -> dict[str, Value]:
     """At the owner: norms and 1/sqrt(head_dim) into matrices; class token and the patches' bias into the positions."""
     folded = dict(plain)
     for i in range(config.layers):
@@ -82,7 +128,7 @@ def fold(config: Config, plain: Mapping[str, Value]) -> dict[str, Value]:
     return {name: folded[name] for name in Model(config).shapes()}
 
 
-def plain(config: Config) -> Shapes:
+def plain(config: Vit) -> Shapes:
     """Names and shapes before folding."""
     d, patch = config.hidden_size, config.patch_size
     shapes = Model(config).shapes()
@@ -95,51 +141,19 @@ def plain(config: Config) -> Shapes:
     return shapes
 
 
-VIT = Architecture("image", Config, Model, plain, fold)
-
-# -- checkpoints ----------------------------------------------------------------------------------------------------
-
-FIELDS = {
-    "hidden_size": "hidden_size",
-    "intermediate_size": "intermediate_size",
-    "layers": "num_hidden_layers",
-    "heads": "num_attention_heads",
-    "image_size": "image_size",
-    "patch_size": "patch_size",
-    "channels": "num_channels",
-    "eps": "layer_norm_eps",
-}
-THEIRS = "vit.encoder.layer.{}."
-PARTS = {
-    "attention.attention.query": "self_attn.q_proj",
-    "attention.attention.key": "self_attn.k_proj",
-    "attention.attention.value": "self_attn.v_proj",
-    "attention.output.dense": "self_attn.o_proj",
-    "intermediate.dense": "mlp.up_proj",
-    "output.dense": "mlp.down_proj",
-    "layernorm_before": "input_layernorm",
-    "layernorm_after": "post_attention_layernorm",
-}
-NAMES = Names(
-    {
-        "vit.embeddings.cls_token": "cls",
-        "vit.embeddings.position_embeddings": "positions",
-        "vit.embeddings.patch_embeddings.projection": "patches",
-        "vit.layernorm": "norm",
-        "classifier": "classifier",
-    }
-    | {THEIRS + theirs: f"layers.{{}}.{ours}" for theirs, ours in PARTS.items()},
-    prefix="vit.",
-    heads=("classifier.",),
-    ignored=r"vit\.pooler\..*|.*mask_token",
-)
+def inputs(config: Vit) -> Inputs:
+    """The pixels of an image's patches."""
+    return Inputs("pixels", config.vocab_size, config.context, rows=config.patches)
 
 
-def settings(raw: dict[str, Any], names: set[str]) -> dict[str, Any]:
-    """ViT with a head for classes."""
-    return {"activation": chosen(raw, "hidden_act", "gelu"), "labels": labelled(raw)}
+def heads(config: Vit) -> Heads:
+    """Classes of images."""
+    return Heads(labels=config.labels)
 
 
-def families() -> dict[str, Family]:
-    """ViTForImageClassification."""
-    return {"ViTForImageClassification": Family(VIT, settings, NAMES, FIELDS, {"qkv_bias": (True,)})}
+def bounds(config: Vit, params: Params) -> Iterator[Bound]:
+    """Those of the decoders, whose blocks these are."""
+    return decoder.bounds(config.block, params)
+
+
+VIT = Architecture("image", Vit, Model, plain, fold, inputs, heads, bounds)

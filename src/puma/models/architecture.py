@@ -1,0 +1,105 @@
+"""What an architecture answers for itself: what a model of it reads, which questions it takes, how it is computed.
+
+Whoever stands above asks these answers and never which class a config is of, so that a new architecture is one file in
+`architectures/`. It must not know of checkpoints, shares or parties.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import msgspec
+from torch import Tensor
+
+Shapes = dict[str, tuple[int, ...]]
+Params = Mapping[str, Tensor]
+Bound = tuple[str, float, float, str]  # of what a matrix gives: its name, the bound, the limit, what it is
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What a model reads of one text or image: rows of `width` numbers, which `kind` brings to the parties.
+
+    `context` is the length of the longest input, in rows as the model computes them. `rows` is how many a client sends
+    of each, where all are alike, as patches of an image are; 0 where an input has a row for each of its tokens.
+    """
+
+    kind: Literal["tokens", "pixels"]  # wire/inputs.py has a module for each
+    width: int  # the vocabulary, or the pixels of a patch
+    context: int
+    rows: int = 0
+    types: int = 1  # of tokens: 0 and so on up to this
+    pads: bool = False  # whether some tokens can be padding, in secret
+    apart: bool = False  # whether an answer has a context of its own
+
+    @property
+    def tokenized(self) -> bool:
+        """Whether a tokenizer makes it out of texts."""
+        return self.kind == "tokens"
+
+    def sent(self, lengths: Sequence[int]) -> int:
+        """Rows that a client sends of inputs of these lengths."""
+        return len(lengths) * self.rows if self.rows else sum(lengths)
+
+    def length(self, sent: int) -> int:
+        """Rows that the model computes for an input of which so many are sent."""
+        return self.context if self.rows else sent
+
+    def room(self, length: int) -> int:
+        """How many tokens may follow so long an input; the last one is never fed back."""
+        return self.context if self.apart else self.context - length + 1
+
+
+@dataclass(frozen=True)
+class Heads:
+    """Which questions a model takes, besides those for its states."""
+
+    generates: bool = False  # the next token, again and again
+    scores: bool = False  # the logits of every token's next one
+    labels: tuple[str, ...] = ()  # classes of a text or image
+    each_token: bool = False  # these are of tokens instead
+    predicts: bool = False  # the tokens that stood where some are masked
+
+    @property
+    def encodes(self) -> bool:
+        """Whether it is asked for states or classes, and not for text."""
+        return not self.generates
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """What is needed to share and run models of one architecture, whatever family a checkpoint is of.
+
+    The `model` has `states(rows, lengths, types, padding)`, and for each of its heads a method: it is called itself
+    with rows and a cache if it generates; `every`, `classify` and `predict` are the others.
+    """
+
+    kind: str  # "causal", "encoder" or "image", for people
+    config: type[Any]
+    model: Callable[..., Any]  # (config, name -> parameter) -> the model, ready to call
+    plain: Callable[[Any], Shapes]  # names and shapes before folding, norms included
+    fold: Callable[[Any, dict[str, Any]], dict[str, Any]]  # at the owner: those tensors -> parameters
+    inputs: Callable[[Any], Inputs]
+    heads: Callable[[Any], Heads]
+    bounds: Callable[[Any, Params], Iterator[Bound]]  # of folded parameters, for all inputs; see bounds.py
+    stacks: tuple[str, ...] = ("layers",)  # fields of the config that count layers
+    foreseen: bool = False  # whether `Cache.foreseen` is all that the cost and masks of a step depend on
+
+    def parameters(self, config: Any) -> Shapes:
+        """Names and shapes of what the owner shares."""
+        return self.model(config).shapes()
+
+    def layers(self, config: Any) -> int:
+        """How many layers the largest part of a model has."""
+        return max(getattr(config, stack) for stack in self.stacks)
+
+    def with_layers(self, config: Any, layers: int) -> Any:
+        """The same model with another number of layers."""
+        return msgspec.structs.replace(config, **dict.fromkeys(self.stacks, layers))
+
+    def largest(self, config: Any, length: int, rows: int) -> int:
+        """Numbers of one input of this length in the largest tensor of a run that computes so many `rows` in all."""
+        inner, scores = rows * config.intermediate_size, config.heads * length**2
+        return max(inner, scores, self.inputs(config).width)

@@ -1,0 +1,120 @@
+"""The arithmetic of bounds: how large a product can become, and how far apart scores, for all inputs there are.
+
+A norm's output n of width d has length sqrt(d) at most, so |w n + b| <= sqrt(d) |w| + |b| for every row w of a matrix
+that reads it, and scores n' (Wq' Wk) n are bounded by d times a singular value. What reads a norm through its affine,
+or through a projection, reads A n + c. Architectures say which matrix reads what; `ranges.py` compares with the limits.
+It works on folded parameters in the clear, and must not know shares or models.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from puma.models.architecture import Bound, Params
+from puma.mpc.fixed import ACTIVATION_LIMIT, SCORE_REACH, VALUE_LIMIT
+
+SPREAD_LIMIT = 2.0**SCORE_REACH
+PRODUCT_LIMIT = 2.0**14  # of what relu gives, and of a gated product: more could not enter the next matrix
+GATED_LIMIT = 2.0**18
+
+
+@dataclass(frozen=True)
+class Source:
+    """What a matrix reads: A n + c, n the output of a norm of width d; A and c None where it reads n itself."""
+
+    width: int
+    matrix: Tensor | None = None  # (inputs, width), or its diagonal
+    shift: Tensor | None = None
+
+    def seen(self, weight: Tensor) -> Tensor:
+        """The weight that reads n."""
+        if self.matrix is None:
+            return weight
+        return weight * self.matrix if self.matrix.ndim == 1 else weight @ self.matrix
+
+    def constant(self, weight: Tensor) -> Tensor:
+        """What the shift adds, whatever n is."""
+        return weight.new_zeros(len(weight)) if self.shift is None else weight @ self.shift
+
+
+def value(name: str, bound: float) -> Bound:
+    """Of a value that attention sums up."""
+    return name, bound, VALUE_LIMIT, "a value"
+
+
+def scores(name: str, spread: float) -> Bound:
+    """Of how far apart two scores of one row can be."""
+    return name, spread, SPREAD_LIMIT, "attention scores with a spread"
+
+
+def activation(kind: str, name: str, bound: float) -> Bound:
+    """Of what enters the activation of this kind."""
+    return name, bound, PRODUCT_LIMIT if kind == "relu" else ACTIVATION_LIMIT, "an activation"
+
+
+def gated(name: str, bound: float) -> Bound:
+    """Of a product of two matrices' results."""
+    return name, bound, GATED_LIMIT, "a gated product"
+
+
+def rows(params: Params, name: str, source: Source) -> Tensor:
+    """The largest size of each row's result (rows,)."""
+    weight, bias = params[f"{name}.weight"], params.get(f"{name}.bias")
+    constant = source.constant(weight)
+    sizes = math.sqrt(source.width) * torch.linalg.vector_norm(source.seen(weight), dim=1)
+    return sizes + (constant if bias is None else constant + bias).abs()
+
+
+def spread(params: Params, query: str, key: str, head_dim: int, source: Source, keys: Source | None = None) -> float:
+    """How far apart two scores of one row can be, over all heads; what all keys share makes no difference.
+
+    Queries read `source`, and so do keys unless they read `keys` of the same width.
+    """
+    wq, bq = _projected(params, query, head_dim, source)
+    wk, _ = _projected(params, key, head_dim, keys or source)
+    wk, d = wk.repeat_interleave(wq.shape[0] // wk.shape[0], dim=0), source.width
+    sizes, directions = torch.linalg.eigh(wk @ wk.mT)
+    root = directions * sizes.clamp(min=0).sqrt()[:, None]
+    product = _singular(root.mT @ wq)  # the largest singular value of Wk' Wq
+    shift = torch.linalg.vector_norm((wk * bq[..., None]).sum(1), dim=1)
+    return float((2 * (d * product + math.sqrt(d) * shift)).max())
+
+
+def turned_spread(params: Params, query: str, key: str, head_dim: int, source: Source) -> float:
+    """The same where positions turn the pairs of q and of k, so that keys share nothing, not even their bias.
+
+    Any balance between the pairs' lengths gives a bound.
+    """
+    (wq, bq), (wk, bk) = (_projected(params, name, head_dim, source) for name in (query, key))
+    wk, bk = (t.repeat_interleave(wq.shape[0] // wk.shape[0], dim=0) for t in (wk, bk))
+    sizes = [_pairs(w).clamp(min=1e-6) for w in (wq, wk)]
+    balance, d = (sizes[1] / sizes[0]).sqrt(), source.width
+    longest = [
+        _singular(w * scale[..., None]) + torch.linalg.vector_norm(b * scale, dim=1) / math.sqrt(d)
+        for w, b, scale in ((wq, bq, balance), (wk, bk, 1 / balance))
+    ]
+    return float((2 * d * longest[0] * longest[1]).max())
+
+
+def _projected(params: Params, name: str, head_dim: int, source: Source) -> tuple[Tensor, Tensor]:
+    """What reads n, and what is added, of each head: (heads, head_dim, width) and (heads, head_dim)."""
+    weight, bias = params[f"{name}.weight"], params.get(f"{name}.bias")
+    constant = source.constant(weight)
+    constant = constant if bias is None else constant + bias
+    return source.seen(weight).reshape(-1, head_dim, source.width), constant.reshape(-1, head_dim)
+
+
+def _singular(matrices: Tensor) -> Tensor:
+    """The largest singular value of each, from the small Gram matrix."""
+    return torch.linalg.eigvalsh(matrices @ matrices.mT)[:, -1].clamp(min=0).sqrt()
+
+
+def _pairs(heads: Tensor) -> Tensor:
+    """The size of each turned pair of rows, at both of its rows."""
+    half = heads.shape[1] // 2
+    squares = heads.pow(2).sum(2)
+    return (squares[:, :half] + squares[:, half:]).sqrt().repeat(1, 2)

@@ -1,0 +1,70 @@
+"""Checkpoints of T5, T5 1.1 and Flan-T5, as data.
+
+This file must not know of shares or files.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from puma.models.architectures.t5 import SEQ2SEQ
+from puma.models.family import Family, Names, chosen
+
+FIELDS = {
+    "vocab_size": "vocab_size",
+    "hidden_size": "d_model",
+    "head_dim": "d_kv",
+    "intermediate_size": "d_ff",
+    "encoder_layers": "num_layers",
+    "heads": "num_heads",
+    "buckets": "relative_attention_num_buckets",
+    "distance": "relative_attention_max_distance",
+    "eps": "layer_norm_epsilon",
+    "context": "n_positions",
+}
+
+
+def _modules() -> dict[str, str]:
+    found = {name: name for name in ("shared", "lm_head")}
+    for stack, last in (("encoder", 1), ("decoder", 2)):
+        theirs, ours = f"{stack}.block.{{}}.layer.", f"{stack}.blocks.{{}}."
+        found[f"{stack}.final_layer_norm"] = f"{stack}.norm"
+        found[f"{stack}.block.0.layer.0.SelfAttention.relative_attention_bias"] = f"{stack}.bias"
+        found |= {f"{theirs}0.SelfAttention.{x}": f"{ours}self_attn.{x}_proj" for x in "qkvo"}
+        found |= {f"{theirs}1.EncDecAttention.{x}": f"{ours}cross_attn.{x}_proj" for x in "qkvo" if last == 2}
+        norms = {0: "input_layernorm", last: "post_attention_layernorm"} | ({1: "cross_layernorm"} if last == 2 else {})
+        found |= {f"{theirs}{i}.layer_norm": ours + norm for i, norm in norms.items()}
+        matrices = {"wi": "up_proj", "wi_0": "gate_proj", "wi_1": "up_proj", "wo": "down_proj"}
+        found |= {f"{theirs}{last}.DenseReluDense.{x}": f"{ours}mlp.{name}" for x, name in matrices.items()}
+    return found
+
+
+def _names(gated: bool) -> Names:
+    unused = (".wi",) if gated else (".wi_0", ".wi_1")
+    modules = {theirs: ours for theirs, ours in _modules().items() if not theirs.endswith(unused)}
+    return Names(modules, heads=(), ignored=r"lm_head\..*|(en|de)coder\.embed_tokens\..*")
+
+
+def settings(raw: dict[str, Any], names: set[str]) -> dict[str, Any]:
+    """T5 and T5 1.1: the latter has gated GELU and a head of its own."""
+    kind = raw.get("feed_forward_proj", "relu")
+    activation = chosen({"feed_forward_proj": kind.removeprefix("gated-")}, "feed_forward_proj", "relu")
+    activation = "gelu_tanh" if kind == "gated-gelu" else activation
+    tied = raw.get("tie_word_embeddings", True)
+    return {
+        "activation": activation,
+        "gated": kind.startswith("gated-"),
+        "layers": raw.get("num_decoder_layers", raw.get("num_layers")),
+        "tied": tied,
+        "scaled": raw.get("scale_decoder_outputs", tied),
+        "start": raw.get("decoder_start_token_id", raw.get("pad_token_id", 0)),
+    }
+
+
+def families() -> dict[str, Family]:
+    """T5ForConditionalGeneration; which matrices it has depends on its settings."""
+    return {
+        "T5ForConditionalGeneration": Family(
+            SEQ2SEQ, settings, _names(False), FIELDS, variant=lambda config: _names(config.gated)
+        )
+    }

@@ -1,0 +1,36 @@
+"""Types of the fields that configs have in common: sizes within limits, the names of activations, rotary positions.
+
+A config is the public shape of a model, which travels from the owner to the parties, who check it when they decode it;
+each stands in its architecture's file. This file must not know any of them.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from msgspec import Meta, Struct
+
+Size = Annotated[int, Meta(ge=1, le=1 << 24)]
+OptionalSize = Annotated[int, Meta(ge=0, le=1 << 24)]
+Positive = Annotated[float, Meta(gt=0)]
+Activation = Literal["gelu", "gelu_tanh", "silu", "relu"]
+
+
+class Rope(Struct, frozen=True, kw_only=True):
+    """Rotary positions: how many places of a head turn (0: all), and the frequencies' scaling by name.
+
+    `original` is the context before scaling; `low` and `high` belong to llama3, `fast`, `slow`, `whole` and `attention`
+    (the factor of cosines and sines, 0: by formula) to yarn.
+    """
+
+    theta: Positive = 10000.0
+    size: OptionalSize = 0
+    scaling: Literal["default", "linear", "llama3", "yarn"] = "default"
+    factor: Positive = 1.0
+    original: OptionalSize = 0
+    low: Positive = 1.0
+    high: Positive = 4.0
+    fast: Positive = 32.0
+    slow: Positive = 1.0
+    whole: bool = True
+    attention: float = 0.0
