@@ -27,7 +27,7 @@ from tests.mutants import ROOT, Mutant
 HEAVY = ("torch", "numpy", "numba", "cryptography.x509", "msgspec", "safetensors.torch", "tokenizers",
          "pytest", "_pytest.assertion.rewrite", "huggingface_hub", "jinja2", "transformers")  # fmt: skip
 TREE = ("src", "tests", "docs", "pyproject.toml", "README.md", "CHANGELOG.md", "Makefile", "benchmarks", "deploy")
-OPTIONS = ("-x", "-q", "--assert=plain", "-m", "", "-p", "no:cacheprovider", "--no-header", "-o", "timeout=120")
+OPTIONS = ("-x", "-q", "--assert=plain", "-m", "", "-p", "no:cacheprovider", "--no-header", "-o", "timeout=60")
 PASSED, FAILED = 0, 1  # pytest's own
 LOST = 70
 SECONDS = 300.0
