@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from puma.client.owner import card_of
-from puma.errors import ProtocolError, StoreError
+from puma.errors import AdmissionError, ProtocolError, StoreError
 from puma.models.config import Llama
 from puma.store.library import Library
 from puma.store.models import wire_bytes
@@ -88,6 +88,23 @@ def test_a_cut_upload_goes_on_behind_what_is_whole(library: Library, damage: str
     again.close()
     model = library.open("m")
     assert model is not None and model.manifest.sharing == offer.sharing
+
+
+@pytest.mark.parametrize("published", [False, True])
+def test_a_model_is_its_owners_alone(library: Library, published: bool) -> None:
+    """Whether it is served or still on its way: another key neither replaces nor deletes it, nor goes on."""
+    arrival = library.receive(OFFER, "puma1:olga")
+    send(arrival, None if published else 3)
+    if published:
+        arrival.complete()
+        library.publish(arrival)
+    arrival.close()
+    for offer in (OFFER, msgspec.structs.replace(OFFER, sharing=b"t" * 16)):
+        with pytest.raises(AdmissionError, match="another owner's"):
+            library.receive(offer, "puma1:otto")
+    with pytest.raises(AdmissionError, match="another owner's"):
+        library.delete("m", "puma1:otto")
+    assert library.receive(OFFER, "puma1:olga").held == (len(WORDS) if published else 3)
 
 
 def test_nothing_is_published_that_is_not_complete(library: Library) -> None:

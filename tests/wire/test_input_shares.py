@@ -101,6 +101,7 @@ def test_pixels_are_hidden() -> None:
     for of in RANKS:
         view = words_of(pixels.receive_input(Party(of, {}, {}), shares[of], len(secret), 1))
         assert findings(view, secret.numpy().astype(np.int8), weights=(1, 2)) == [], f"P{of}"
+    assert shares[DEALER].payload.numel() == 0
     assert shares[DEALER].masks[:1] == shares[FIRST].masks and shares[DEALER].masks[1:] == shares[SECOND].masks
     assert shares[FIRST].masks != shares[SECOND].masks
 
