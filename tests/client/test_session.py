@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from puma import kernels
 from puma.client.session import Session
@@ -14,8 +16,10 @@ from puma.errors import PeerLost, ProtocolError, PumaError, RangeError
 from puma.models.config import Llama
 from puma.wire import messages as msg
 
-BITS, FRAC = 34, 14
-CONFIG = Llama(vocab_size=8, hidden_size=8, intermediate_size=8, layers=1, heads=2)
+CONFIG = Llama(vocab_size=6, hidden_size=8, intermediate_size=8, layers=1, heads=2)
+BITS, FRAC, SHAPE = 30, 14, (1, CONFIG.hidden_size)
+HONEST = msg.Result(SHAPE, BITS, FRAC)
+TOKEN = msg.Result((1,), 3, 0)
 REPORT = msg.encode(msg.Report([], 0.0, 0.0, 0.0, 0.0))
 
 
@@ -27,10 +31,13 @@ class Playback:
         self.lost = False
         self.control: deque[bytes] = deque()
         self.data: deque[bytes] = deque()
+        self.sent = 0
 
-    def send_control(self, payload: bytes) -> None: ...
+    def send_control(self, payload: bytes) -> None:
+        self.sent += 1
 
-    def send(self, *payload: Any) -> None: ...
+    def send(self, *payload: Any) -> None:
+        self.sent += 1
 
     def recv_control(self) -> bytes:
         return self.control.popleft()
@@ -47,14 +54,18 @@ def session() -> Session:
     return made
 
 
-def lay(session: Session, value: float, broken: tuple[int, int] | None = None) -> None:
-    """An answer in three shares; `broken` names a party and a component whose copy is off by one."""
-    l1, l2 = torch.tensor([12345678901]), torch.tensor([9876543210])
-    m = l1 + l2 + int(value * 2**FRAC)
+def lay(
+    session: Session, value: float, broken: tuple[int, int] | None = None, header: msg.Result = HONEST,
+    headers: dict[int, bytes] | None = None,
+) -> None:  # fmt: skip
+    """An answer in three shares; `broken` names a party and a component whose copy is off by one, and `headers` what
+    parties say instead of the header."""
+    l1, l2 = torch.full(header.shape, 12345678901), torch.full(header.shape, 9876543210)
+    m = l1 + l2 + int(value * 2**header.frac)
     for rank, held in enumerate(((l1, l2), (m, l1), (m, l2))):
         parts = [part + int(broken == (rank, i)) for i, part in enumerate(held)]
-        session.links[rank].control.append(msg.encode(msg.Result((1,), BITS, FRAC)))
-        session.links[rank].data.append(b"".join(kernels.pack(p, BITS).numpy().tobytes() for p in parts))
+        session.links[rank].control.append((headers or {}).get(rank, msg.encode(header)))
+        session.links[rank].data.append(b"".join(kernels.pack(p, header.bits).numpy().tobytes() for p in parts))
 
 
 def report(session: Session) -> None:
@@ -65,16 +76,88 @@ def report(session: Session) -> None:
 def test_three_shares_are_one_answer(session: Session) -> None:
     lay(session, -1.25)
     report(session)
-    assert [float(x) for x in session.encode([[1, 2]], "pooled")] == [-1.25]
+    assert [x.tolist() for x in session.encode([[1, 2]], "pooled")] == [[-1.25] * CONFIG.hidden_size]
+
+
+@pytest.mark.parametrize("index", [0, 5])
+def test_three_shares_are_one_token(session: Session, index: int) -> None:
+    lay(session, index, header=TOKEN)
+    report(session)
+    assert list(session.generate([[1, 2]], 1)) == [[index]]
+
+
+@pytest.mark.parametrize("index", [6, 7, -1])
+def test_an_index_that_there_is_not_ends_the_session(session: Session, index: int) -> None:
+    lay(session, index, header=TOKEN)
+    with pytest.raises(ProtocolError, match="beyond the 6"):
+        next(session.generate([[1, 2]], 1))
+    assert session.over
+
+
+WILD = st.one_of(
+    st.builds(
+        msg.Result,
+        st.lists(st.integers(0, 1 << 40), max_size=4).map(tuple) | st.just(SHAPE) | st.just((1,)),
+        st.integers(1, 64) | st.sampled_from([3, BITS]),
+        st.integers(-(2**63), 2**63 - 1) | st.sampled_from([0, FRAC, -3000, 5000]),
+    ).map(msg.encode),
+    st.sampled_from([REPORT, msg.encode(msg.Opened(b"", None)), msg.encode(msg.Taken("")), msg.encode(msg.Held(1))]),
+    st.binary(max_size=40),
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(rank=st.integers(0, 2), wild=WILD, tokens=st.booleans())
+def test_nobody_alone_says_how_an_answer_is_read(rank: int, wild: bytes, tokens: bool) -> None:
+    """Whatever one party says instead of a header: a ProtocolError that names it, before a word is read."""
+    session = Session([Playback(rank) for rank in range(3)])
+    session.config = CONFIG
+    honest = TOKEN if tokens else HONEST
+    if wild == msg.encode(honest):
+        return
+    lay(session, 1.0, header=honest, headers={rank: wild})
+    with pytest.raises(ProtocolError) as failure:
+        next(session.generate([[1, 2]], 1)) if tokens else session.encode([[1, 2]], "pooled")
+    assert f"P{rank}" in failure.value.message or "a message cannot be read" in failure.value.message
+    assert session.over and all(link.data for link in session.links)
+    asked = [link.sent for link in session.links]
+    with pytest.raises(ProtocolError, match="has ended"):
+        session.selftest()
+    assert [link.sent for link in session.links] == asked, "the session asked again"
+
+
+@pytest.mark.parametrize("seconds", [float("nan"), float("inf"), -1.0])
+def test_a_report_that_makes_no_sense_ends_the_session(session: Session, seconds: float) -> None:
+    lay(session, 1.0)
+    report(session)
+    session.links[1].control[1] = msg.encode(msg.Report([], 0.0, 0.0, seconds, 0.0))
+    with pytest.raises(ProtocolError, match="P1 sent a report that makes no sense"):
+        session.encode([[1, 2]], "pooled")
+    assert session.over
+
+
+def test_what_a_party_says_cannot_steer_a_terminal(session: Session) -> None:
+    session.links[0].control.append(msg.encode(msg.Failed("RangeError", "too\x1b[2J large", "a\nb")))
+    with pytest.raises(RangeError) as failure:
+        session.selftest()
+    assert (failure.value.message, failure.value.hint) == ("too?[2J large", "a?b")
 
 
 @pytest.mark.parametrize("rank", [0, 1, 2])
 @pytest.mark.parametrize("component", [0, 1])
 def test_copies_that_differ_end_the_session(session: Session, rank: int, component: int) -> None:
     lay(session, 1.0, broken=(rank, component))
-    with pytest.raises(ProtocolError, match="different copies"):
+    holders = [(0, 1), (0, 2), (1, 2)][[(0, 1), (2, 0), (2, 1)][rank][component]]
+    with pytest.raises(ProtocolError, match=rf"different copies .*: P{holders[0]} or P{holders[1]} differs"):
         session.encode([[1, 2]], "pooled")
     with pytest.raises(ProtocolError, match="has ended"):
+        session.encode([[1, 2]], "pooled")
+
+
+def test_who_differs_twice_is_named(session: Session) -> None:
+    lay(session, 1.0)
+    session.links[2].data[0] = bytes(len(session.links[2].data[0]))
+    with pytest.raises(ProtocolError, match=r"different copies .*: P2 differs"):
         session.encode([[1, 2]], "pooled")
 
 
@@ -96,8 +179,8 @@ def test_a_report_is_no_result(session: Session) -> None:
 def test_a_result_is_no_report(session: Session) -> None:
     lay(session, 1.0)
     lay(session, 1.0)
-    with pytest.raises(ProtocolError, match="a result instead of a report"):
-        session.selftest()
+    with pytest.raises(ProtocolError, match="P0 sent a result instead of a report"):
+        session.encode([[1, 2]], "pooled")
 
 
 @pytest.mark.parametrize(

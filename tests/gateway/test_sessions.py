@@ -162,6 +162,9 @@ def test_no_program_asks_again_by_itself_when_a_party_misbehaves(long: Served) -
     with pytest.raises(openai.InternalServerError) as refused:
         eager.completions.create(**ASKED)
     assert refused.value.status_code == 502 and refused.value.code == "ProtocolError" and len(begun) == 1
+    with pytest.raises(openai.InternalServerError, match="asked nothing more"):  # nor for anybody else
+        long.client.completions.create(**ASKED)
+    assert len(begun) == 1
 
 
 def test_a_session_that_cannot_start_is_a_503(long: Served) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from msgspec.structs import astuple
 
-from puma.client.session import Cost
+from puma.client.cost import Cost
 from puma.errors import InputError, UsageError
 from puma.local.cluster import Trio
 from puma.measure.bench import RandomParams, configured, random_ids

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from puma.errors import PumaError
 
 if TYPE_CHECKING:
-    from puma.client.session import Cost
+    from puma.client.cost import Cost
 
 
 Progress = Callable[[str, int, int], None]  # what, done, of

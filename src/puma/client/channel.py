@@ -1,24 +1,34 @@
 """How an outsider talks to the three parties: one request at a time, the same word from each, every copy compared.
 
-It must not know what is asked, nor where the parties run.
+What comes is taken only as everybody knew beforehand that it would come: kind, shape, ring and fraction bits of each
+answer are checked at all three before its words are read, and what does not fit ends the session. It must not know what
+is asked, nor where the parties run.
 """
 
 from __future__ import annotations
 
+import math
+import threading
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from puma import errors, kernels
+from puma.client.cost import Cost
+from puma.client.turns import Turns
 from puma.errors import PeerLost, ProtocolError, PumaError
 from puma.mpc.cost import message_bytes
+from puma.net.endpoint import printable
 from puma.wire import messages as msg
+from puma.wire.answers import Format
 
 R = TypeVar("R")
 NO_SEEDS = (b"", b"")
+MISBEHAVES = "one of the parties misbehaves, or runs another version: do not ask again before you know which"
 
 
 class PartyChannel:
@@ -26,11 +36,23 @@ class PartyChannel:
 
     def __init__(self, links: Sequence[Any]) -> None:
         self.links = list(links)
-        self._requests = 0
-        self._unread = 0  # results of the present request
+        self.turns = Turns()  # each request is one, so that no thread ever meets a half-sent one
+        self._awaited: deque[Format] = deque()  # results of the present request that have not been read
+        self._granted = 0  # of these, how many come without a further word
         self._reported = True
-        self._paced = False  # whether the parties wait for a Pace
         self._over = False
+        self._why = ""  # it is over
+        self._last: Cost | None = None
+        self._mine = threading.local()
+
+    @property
+    def cost(self) -> Cost | None:
+        """What this thread's last request cost, or the last of all if this thread has made none."""
+        return getattr(self._mine, "cost", self._last)
+
+    @cost.setter
+    def cost(self, cost: Cost) -> None:
+        self._last = self._mine.cost = cost
 
     @property
     def over(self) -> bool:
@@ -60,25 +82,46 @@ class PartyChannel:
         with self._talking(sending=True):
             yield self.links
 
-    def _begin(self, results: int = 0) -> None:
-        """Read what an abandoned request still sends, so that no answer is taken for another's."""
+    @property
+    def _paced(self) -> bool:
+        """Whether the parties will wait for a word of the client's."""
+        return len(self._awaited) > self._granted
+
+    def _begin(self, results: Sequence[Format] = ()) -> None:
+        """Read what an abandoned request still sends, so that no answer is taken for another's; await these results."""
+        self.turns.check()
         if self._over:
-            raise ProtocolError("the session has ended", "start a new one; an earlier error may say why")
+            why = f": {self._why}" if self._why else ""
+            raise ProtocolError(f"the session has ended{why}", "start a new one; an earlier error may say why")
+        self._drain()
+        self._awaited, self._reported = deque(results), False
+        self._granted = len(results)
+
+    def _drain(self) -> list[msg.Report]:
+        """Leave the present request where it is, and read what the parties had sent or been granted; their reports."""
         if self._paced:
             self._leave()
-        while self._unread:
+        while self._awaited:
             self._result()
-        if not self._reported:
-            self._reports()
-        self._requests += 1
-        self._unread, self._reported = results, False
+        return [] if self._reported else self._reports()
 
     def _leave(self) -> None:
-        """No more tokens are wanted of a paced request."""
-        self._unread, self._paced = 0, False
+        """No more results are wanted of a paced request than have been granted."""
+        while self._paced:
+            self._awaited.pop()
+        self._tell(msg.Pace(False))
+
+    def _grant(self) -> None:
+        """One more result is wanted of a paced request."""
+        self._granted += 1
+        self._tell(msg.Pace(True))
+
+    def _tell(self, word: msg.Request) -> None:
+        """The same to all three."""
+        message = msg.encode(word)
         with self._talking(sending=True):
             for link in self.links:
-                link.send_control(msg.encode(msg.Pace(False)))
+                link.send_control(message)
 
     @contextmanager
     def _talking(self, sending: bool = False) -> Iterator[None]:
@@ -88,31 +131,81 @@ class PartyChannel:
         """
         try:
             yield
-        except PeerLost:
-            self._over = True
+        except PeerLost as error:
+            self._end(error.message)
             if sending:
                 self._watch()
             raise
-        except BaseException:
-            self._over = True
+        except Exception as error:
+            self._end(str(error) or type(error).__name__)
+            raise
+        except BaseException as error:  # the user's Ctrl-C: the parties need not go on
+            self._end(f"{type(error).__name__} came in the middle of a request")
+            for link in self.links:
+                with suppress(PumaError):
+                    link.fail("the client was interrupted")
             raise
 
+    def _end(self, why: str) -> None:
+        """No further request can use the links; the first reason counts."""
+        self._over, self._why = True, self._why or why
+
     def _send(self, request: Callable[[list[bytes]], msg.Request], seeds: list[bytes]) -> None:
+        messages = [msg.encode(request(mine)) for mine in (seeds, seeds[:1], seeds[1:])]
         with self._talking(sending=True):
-            for link, mine in zip(self.links, (seeds, seeds[:1], seeds[1:]), strict=True):
-                link.send_control(msg.encode(request(mine)))
+            for link, message in zip(self.links, messages, strict=True):
+                link.send_control(message)
 
     def _result(self) -> Tensor:
-        """Join the next output; (l1, l2), (m, l1) and (m, l2) must agree on every component."""
+        """Join the next output; (l1, l2), (m, l1) and (m, l2) must agree on every component.
+
+        ProtocolError, which names who differs as far as that can be known, for any other header than was awaited, for
+        copies that differ, and for an index that there is not.
+        """
+        wanted = self._awaited[0]
         with self._talking():
             self._watch()
-            (l1, l2), (m, one), (m2, two) = (self._components(link) for link in self.links)
-            if not (torch.equal(l1, one) and torch.equal(l2, two) and torch.equal(m, m2)):
-                raise ProtocolError(
-                    "two parties sent different copies of one component", "one of the parties misbehaves"
-                )
-        self._unread -= 1
-        return kernels.signed(m - l1 - l2, self._bits).double() / 2.0**self._frac
+            for link in self.links:
+                self._header(link, wanted)
+            (l1, l2), (m, one), (m2, two) = (self._components(link, wanted) for link in self.links)
+            self._compare(torch.equal(l1, one), torch.equal(l2, two), torch.equal(m, m2))
+            found = m - l1 - l2
+            if wanted.below:  # an index has no sign
+                found = kernels.reduce(found, wanted.bits)
+                if bool((found >= wanted.below).any()):
+                    what = f"an answer names an entry beyond the {wanted.below} that there are"
+                    raise ProtocolError(what, MISBEHAVES)
+            else:
+                found = kernels.signed(found, wanted.bits)
+        self._awaited.popleft()
+        self._granted -= 1
+        return found.double() / 2.0**wanted.frac
+
+    def _header(self, link: Any, wanted: Format) -> None:
+        """One party's announcement of a result, before any word of it is read or room made for it."""
+        reply = self._reply(link)
+        if not isinstance(reply, msg.Result):
+            what = f"{link.peer} sent a {type(reply).__name__.lower()} where a result was expected"
+            raise ProtocolError(what, MISBEHAVES)
+        if reply != wanted.header:
+            what = f"{link.peer} sent a result of another shape or format than was asked for"
+            raise ProtocolError(what, MISBEHAVES)
+
+    def _components(self, link: Any, wanted: Format) -> tuple[Tensor, Tensor]:
+        count = message_bytes(math.prod(wanted.shape), wanted.bits)
+        parts = kernels.from_wire(link.recv(2 * count)).split(count)
+        a, b = (kernels.unpack(part, wanted.bits, wanted.shape) for part in parts)
+        return a, b
+
+    def _compare(self, l1: bool, l2: bool, m: bool) -> None:
+        """Whether both copies of each component are alike; who differs in two of them differs from both others."""
+        if l1 and l2 and m:
+            return
+        holders = {"l1": (l1, 0, 1), "l2": (l2, 0, 2), "m": (m, 1, 2)}
+        differing = [set(who) for alike, *who in holders.values() if not alike]
+        suspects = sorted(set.intersection(*differing) or {0, 1, 2})
+        names = " or ".join(self.links[rank].peer for rank in suspects)
+        raise ProtocolError(f"two parties sent different copies of one component: {names} differs", MISBEHAVES)
 
     def _watch(self) -> None:
         """Name a lost party now: the dealer runs far ahead, and its answers would hide for long that it is gone."""
@@ -120,31 +213,24 @@ class PartyChannel:
             while link.lost:
                 self._reply(link)  # in the end it raises what the party said last, or how it was lost
 
-    def _components(self, link: Any) -> tuple[Tensor, Tensor]:
-        reply = self._reply(link)
-        if not isinstance(reply, msg.Result):
-            raise ProtocolError(
-                f"{link.peer} sent a report where a result was expected", "one of the parties misbehaves"
-            )
-        count = message_bytes(torch.Size(reply.shape).numel(), reply.bits)
-        self._bits, self._frac = reply.bits, reply.frac
-        parts = kernels.from_wire(link.recv(2 * count)).split(count)
-        a, b = (kernels.unpack(part, reply.bits, tuple(reply.shape)) for part in parts)
-        return a, b
-
     def _reports(self) -> list[msg.Report]:
         reports = self._replies(msg.Report)
         self._reported = True
+        for link, report in zip(self.links, reports, strict=True):
+            seconds = [report.seconds, report.prefill, report.cpu_seconds, *(s.seconds for s in report.spent)]
+            if not all(0 <= each < math.inf for each in seconds):  # NaN, too
+                self._end(f"{link.peer} sent a report that makes no sense")
+                raise ProtocolError(self._why, MISBEHAVES)
         return reports
 
     def _replies(self, kind: type[R]) -> list[R]:
         """The next message of each party, which must be of this kind."""
         with self._talking():
             replies = [self._reply(link) for link in self.links]
-            for reply in replies:
+            for link, reply in zip(self.links, replies, strict=True):
                 if not isinstance(reply, kind):
-                    what = f"a party sent a {type(reply).__name__.lower()} instead of a {kind.__name__.lower()}"
-                    raise ProtocolError(what, "one of the parties misbehaves")
+                    what = f"{link.peer} sent a {type(reply).__name__.lower()} instead of a {kind.__name__.lower()}"
+                    raise ProtocolError(what, MISBEHAVES)
         return replies  # type: ignore[return-value]
 
     def _reply(self, link: Any) -> msg.Reply:
@@ -153,5 +239,5 @@ class PartyChannel:
             kind = getattr(errors, reply.kind, None)
             if not (isinstance(kind, type) and issubclass(kind, PumaError)):
                 kind = ProtocolError
-            raise kind(reply.message, reply.hint)
+            raise kind(*(printable(text.encode(errors="replace")) for text in (reply.message, reply.hint)))
         return reply

@@ -13,16 +13,21 @@ from typing import Any, Literal, overload
 
 from torch import Tensor
 
+from puma.client import arguments
 from puma.client.beam_search import Beams
+from puma.client.cost import Cost
 from puma.client.model_info import ModelInfo
 from puma.client.sampling import Sampling
-from puma.client.session import Cost, Session
-from puma.errors import UsageError
+from puma.client.session import Session
+from puma.errors import InputError, UsageError
 from puma.store.prepared_requests import PreparedRequest
+from puma.wire.limits import MOST_TOP
 from puma.wire.messages import Encode, Input
 from puma.wire.request_shapes import shaped
 
 Stop = Literal["eos"] | None
+Ended = Callable[[Sequence[int]], bool]  # whether the texts have come to their end with these tokens
+AHEAD = 4  # tokens of a stream that the parties may be ahead of its reader: no wait, and little to wait for once left
 
 
 @dataclass(frozen=True)
@@ -56,11 +61,15 @@ class Client(ABC):
 
     def stream(self, prompt: str, tokens: int = 32, stop: Stop = None, **sampling: Any) -> Iterator[int]:
         """Token ids as they are decided; `cost` afterwards. `stop` and `sampling` are as for `generate`."""
-        return self.continued(self.model.prompt_ids(prompt, tokens), tokens, stop, **sampling)
+        tokens = arguments.count(tokens, "tokens")
+        return self.continued(self.model.prompt_ids(arguments.text(prompt), tokens), tokens, stop, **sampling)
 
     def continued(self, ids: Sequence[int], tokens: int, stop: Stop = None, **sampling: Any) -> Iterator[int]:
         """The same for a prompt that is token ids already."""
-        return (new for (new,) in self._steps([ids], tokens, stop, sampling))
+        ids, tokens = arguments.token_ids(ids), arguments.count(tokens, "tokens", 1)
+        self.model.check_length(len(ids), tokens)
+        how, ended = Sampling.asked(**sampling), self._until(stop, 1)
+        return (new for (new,) in self._steps([ids], tokens, ended, how, AHEAD))
 
     @overload
     def generate(self, prompt: str, tokens: int = 32, stop: Stop = None, **sampling: Any) -> Answer: ...
@@ -78,17 +87,19 @@ class Client(ABC):
         parties then wait for the client's word, one more round trip, and they learn how long the answer is (the longest
         one, of several prompts).
         """
-        prompts = [prompt] if isinstance(prompt, str) else prompt
-        steps = list(self._steps([self.model.prompt_ids(p, tokens) for p in prompts], tokens, stop, sampling))
+        prompts, tokens = arguments.texts(prompt), arguments.count(tokens, "tokens")
+        how, ended = Sampling.asked(**sampling), self._until(stop, len(prompts))
+        steps = list(self._steps([self.model.prompt_ids(p, tokens) for p in prompts], tokens, ended, how))
         found = [self._ended(list(new)) if stop else list(new) for new in zip(*steps)]
         answers = [Answer(self.decode(new), new, self.cost) for new in found]
         return answers[0] if isinstance(prompt, str) else answers
 
     def _steps(
-        self, prompts: Sequence[Sequence[int]], tokens: int, stop: Stop, sampling: dict[str, Any]
+        self, prompts: Sequence[Sequence[int]], tokens: int, ended: Ended | None, how: Sampling, ahead: int = 0
     ) -> Iterator[list[int]]:
-        asked, ended = self.session.asked(Sampling.asked(**sampling)), self._until(stop, len(prompts))
-        with closing(self.session.generate(prompts, tokens, paced=ended is not None, **asked)) as steps:
+        asked = self.session.asked(how)
+        pace = {"ahead": ahead} if ahead and ended is None else {"paced": ended is not None}
+        with closing(self.session.generate(prompts, tokens, **pace, **asked)) as steps:
             for step in steps:
                 over = ended is not None and ended(step)
                 if over:
@@ -97,12 +108,13 @@ class Client(ABC):
                 if over:
                     return
 
-    def _until(self, stop: Stop, prompts: int) -> Callable[[Sequence[int]], bool] | None:
+    def _until(self, stop: Stop, prompts: int) -> Ended | None:
         """Whether all of these prompts have come to their end, asked after each step; None to go on regardless."""
         if stop is None:
             return None
-        if stop != "eos":
-            raise UsageError(f"cannot stop at {stop!r}", "choose eos, or leave it out")
+        if not isinstance(stop, str) or stop != "eos":
+            what = repr(stop) if isinstance(stop, str) else f"something of type {type(stop).__name__}"
+            raise UsageError(f"cannot stop at {what}", "choose eos, or leave it out")
         if not self.model.eos:
             raise UsageError(f"{self.model.name} names no token that ends a text", "ask for a fixed number of tokens")
         over = [False] * prompts
@@ -126,7 +138,9 @@ class Client(ABC):
 
         It ends where the text ends, and the parties learn that with `stop="eos"` only. `progress` is told each step.
         """
-        found = Beams(beams, tokens, self.model.eos, length_penalty)
+        tokens, beams = arguments.count(tokens, "tokens"), arguments.count(beams, "beams")
+        found = Beams(beams, tokens, self.model.eos, arguments.number(length_penalty, "a length penalty"))
+        prompt, progress = arguments.text(prompt), arguments.callback(progress, "progress")
         self.model.check_hiding("search greedily")
         until = self._until(stop, 1) is not None
         for step in self.session.search(self.model.prompt_ids(prompt, tokens), found, until):
@@ -148,27 +162,29 @@ class Client(ABC):
         Of a sentence, or of several in one request. The parties learn how many tokens each has, unless `lengths` is
         "secret": then a common length that all are padded to, the next power of two or `padded`.
         """
-        self._check_lengths(lengths)
-        tokens = [self.model.sentence_ids(s) for s in ([sentence] if isinstance(sentence, str) else sentence)]
+        padded = self._check_lengths(lengths, padded)
+        tokens = [self.model.sentence_ids(s) for s in arguments.texts(sentence)]
         values = self.session.encode(
             [t.ids for t in tokens], self.model.output, [t.types for t in tokens], lengths, padded
         )
         encodings = [Encoding(self.model.finished(x), self.cost) for x in values]
         return encodings[0] if isinstance(sentence, str) else encodings
 
-    def _check_lengths(self, lengths: str) -> None:
-        if lengths not in ("public", "secret"):
-            raise UsageError(f"lengths cannot be {lengths}", "choose public or secret")
-        if lengths == "secret":
+    def _check_lengths(self, lengths: str, padded: int) -> int:
+        """`padded`, if both make sense together."""
+        if arguments.one_of(lengths, "lengths", ("public", "secret")) == "secret":
             self.model.check_padding()
+        return arguments.count(padded, "padded", 0)
 
     def fill(self, text: str, top: int = 5, lengths: str = "public", padded: int = 0) -> list[list[str]]:
         """The most likely tokens at each place of a text that says [MASK] or <mask>, best first.
 
         The parties learn the places, and nothing of the tokens; `lengths` and `padded` are as for `encode`.
         """
-        self._check_lengths(lengths)
-        tokens = self.model.sentence_ids(text)
+        padded, top = self._check_lengths(lengths, padded), arguments.count(top, "top")
+        if not 1 <= top <= min(MOST_TOP, self.model.config.vocab_size):
+            raise UsageError(f"the {top} most likely tokens make no answer", f"ask for 1 to {MOST_TOP}")
+        tokens = self.model.sentence_ids(arguments.text(text))
         places = [self.model.masked_places(tokens)]
         (found,) = self.session.fill([tokens.ids], places, top, [tokens.types], lengths, padded)
         return [[self.decode([token]) for token in ranked] for ranked in found]
@@ -179,17 +195,23 @@ class Client(ABC):
         An encoder takes no `tokens`. The next request of exactly this shape uses it up, in this cluster or a later one
         with the same store.
         """
+        prompt, batch = arguments.count(prompt, "prompt"), arguments.count(batch, "batch")
+        tokens = None if tokens is None else arguments.count(tokens, "tokens")
         request = shaped(self.model.config, prompt, tokens, batch)
         if isinstance(request, Encode):
             request = Encode(Input(request.input.lengths, [], [], [0] * request.input.tokens), self.model.output)
         return self.session.prepare(request)
 
     def decode(self, ids: Sequence[int]) -> str:
+        """The text of token ids, without special tokens; InputError if one is not in the vocabulary."""
+        ids = arguments.token_ids(ids)
+        if ids and max(ids) >= self.model.config.vocab_size:
+            raise InputError(f"token {max(ids)} is not in the vocabulary", "pass ids that the model gave")
         return self.model.decode(ids)
 
     @property
     def cost(self) -> Cost:
-        """What the last request cost."""
+        """What the last request of this thread cost, or the last of all if this thread has made none."""
         if self.session.cost is None:
             raise UsageError("no request has finished yet", "run generate or encode first")
         return self.session.cost

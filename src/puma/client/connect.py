@@ -16,6 +16,7 @@ from time import monotonic
 from typing import Any, Literal, TypeVar
 
 from puma import config
+from puma.client import arguments
 from puma.client.client import Client
 from puma.client.model_info import ModelInfo
 from puma.client.owner import Progress, listed
@@ -248,6 +249,15 @@ def connect(
     a folder in memory for what `prepare` gives and later requests use up, in this session or another. `progress` hears
     for which parties we wait. Raises the errors of puma.errors; AdmissionError or PolicyError where the parties refuse.
     """
+    if not isinstance(cluster, Cluster):
+        cluster = arguments.path_like(cluster, "a cluster file")
+    if not isinstance(model, str):
+        raise UsageError(f"a model cannot be of type {type(model).__name__}", "pass its name")
+    arguments.one_of(approximation, "approximation", [*PROFILES])
+    if prepared_requests is not None:
+        prepared_requests = arguments.path_like(prepared_requests, "a folder of prepared requests")
+    key, plain = arguments.path_like(key, "a key"), arguments.flag(plain, "plain")
+    arguments.callback(progress, "progress")
     session = open_session(cluster, key, "client", plain, progress)
     try:
         session.prepared_requests = PreparedRequests(prepared_requests) if prepared_requests else None

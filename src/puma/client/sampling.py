@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from puma.client import arguments
 from puma.crypto.prg import PairKey, Stream, fresh_secret
 from puma.errors import PolicyError, UsageError
 from puma.nn.sampling import LEAST_TEMPERATURE, MOST_TEMPERATURE
@@ -40,9 +42,15 @@ class Sampling:
     @classmethod
     def asked(
         cls, temperature: float | None = None, top_k: int | None = None, top_p: float | None = None,
-        seed: int | None = None,
+        seed: int | None = None, **unknown: Any,
     ) -> Sampling:  # fmt: skip
         """From options that may be missing: who names any of them but the temperature wants samples at 1."""
+        for name in unknown:
+            raise UsageError(f"there is no way of sampling called {name}", "name temperature, top_k, top_p or seed")
+        temperature = None if temperature is None else arguments.number(temperature, "temperature")
+        top_k = None if top_k is None else arguments.count(top_k, "top_k")
+        top_p = None if top_p is None else arguments.number(top_p, "top_p")
+        seed = None if seed is None else arguments.count(seed, "seed")
         if temperature is None:
             temperature = 0.0 if top_k is None and top_p is None and seed is None else 1.0
         return cls(temperature, top_k or 0, 1.0 if top_p is None else top_p, seed)

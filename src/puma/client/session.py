@@ -7,7 +7,7 @@ parties and the two copies must agree. This file must not know where the parties
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import partial
 from itertools import chain
 from typing import Any
@@ -17,14 +17,16 @@ import torch
 from torch import Tensor
 
 from puma import kernels
+from puma.client.arguments import count
 from puma.client.beam_search import Beams
 from puma.client.channel import PartyChannel
-from puma.client.cost import Cost, cost_of
+from puma.client.cost import cost_of
+from puma.client.lengths import secret_length
 from puma.client.places import by_place, places
 from puma.client.sampling import Sampler, Sampling
+from puma.client.turns import Stream, whole
 from puma.crypto.prg import fresh_secret
 from puma.errors import (
-    InputError,
     PolicyError,
     PreprocessingError,
     PumaError,
@@ -33,9 +35,11 @@ from puma.errors import (
 from puma.models import inputs
 from puma.models.config import Config
 from puma.models.text import check_batch
+from puma.mpc.fixed import RING
 from puma.store.prepared_requests import PreparedRequest, PreparedRequests
 from puma.store.preprocessing import ID_BYTES
 from puma.wire import messages as msg
+from puma.wire.answers import answers, numbers
 from puma.wire.input_share import Laid, Seeds
 from puma.wire.inputs import laid_out, share_input, upload_bytes
 from puma.wire.policy import allow_output, allowed_outputs
@@ -43,25 +47,10 @@ from puma.wire.request_shapes import by_token
 
 LOGITS_HINT = "search greedily, or let the owner share with reveal_logits"
 
+SELFTEST = numbers((6,))._replace(bits=RING)
+
 Inference = msg.Generate | msg.Encode
 Choose = Callable[[Tensor], list[int]]  # from the logits of each prompt, its next token
-
-
-def secret_length(
-    config: Config | None, prompts: Sequence[Sequence[int]], types: Sequence[Sequence[int]], padded: int
-) -> int:
-    """The common length that the parties learn instead of the prompts'; token types, which are public, are refused."""
-    longest, context = max(map(len, prompts), default=1), config.context if config else 1
-    if any(chain(*types)):
-        raise UsageError(
-            "public token types would tell where texts end", "make the lengths public, or send single texts"
-        )
-    width = padded or min(context, max(16, 1 << (longest - 1).bit_length()))
-    if not longest <= width <= context:
-        raise InputError(
-            f"texts of up to {longest} tokens cannot be padded to {width}", f"choose {longest} to {context}"
-        )
-    return width
 
 
 class Session(PartyChannel):
@@ -75,9 +64,9 @@ class Session(PartyChannel):
         self.sharing = b""  # of the model that the parties serve
         self.card: msg.Card | None = None  # and what its owner says of it
         self.reveals = False  # whether its owner lets clients see logits
-        self.cost: Cost | None = None
         self.prepared_requests: PreparedRequests | None = None  # where requests look for what has been prepared
 
+    @whole
     def open(self, name: str) -> bool:
         """Serve a model from the parties' stores; False if not all of them hold the same sharing of it."""
         self._begin()
@@ -93,37 +82,54 @@ class Session(PartyChannel):
 
     def generate(
         self, prompts: Sequence[Sequence[int]], tokens: int, paced: bool = False, choose: Choose | None = None,
-        temperature: float = 0.0,
+        temperature: float = 0.0, ahead: int = 0,
     ) -> Generator[list[int]]:  # fmt: skip
         """Yield the next token of each prompt as they are decided; `cost` is set when the last ones have come.
 
-        `paced`: the parties wait after each, and closing the iterator ends the request there. `choose` makes the next
-        token of each prompt from their logits (prompts, vocabulary), which the model's owner must allow; at a
-        `temperature` the parties draw it without knowing the chance that decides.
+        `paced`: the parties wait after each, or as soon as they are so many tokens `ahead` of what has been read, and
+        closing the iterator ends the request there. `choose` makes the next token of each prompt from their logits
+        (prompts, vocabulary), which the model's owner must allow; at a `temperature` the parties draw it without
+        knowing the chance that decides.
         """
+        tokens = count(tokens, "tokens", 1)
         if choose and not self.reveals:
             raise PolicyError("the model's owner does not let clients see logits", msg.POLICY_HINT)
-        paced = paced or choose is not None
+        paced = paced or choose is not None or ahead > 0
         order = partial(msg.Generate, tokens=tokens, temperature=temperature, reveal=choose is not None, paced=paced)
-        sent, prepared_request = self._ask(order, prompts, [], tokens)
-        mine = self._requests
-        while self._unread:
-            result = self._result()
-            self._paced = paced and self._unread > 0
-            new = choose(result) if choose else [int(index) % (1 << self._bits) for index in result]  # unsigned
-            try:
-                yield new
-            except GeneratorExit:
-                if mine == self._requests and (self._paced or not self._unread):
-                    if self._paced:
-                        self._leave()
-                    self.cost = cost_of(self._reports(), sent, prepared_request)
-                raise
-            if mine != self._requests:
-                raise UsageError("a new request came before this one was read", "read a stream to its end")
-            if self._paced:
-                sent += self._go_on(new if choose else [])
-        self.cost = cost_of(self._reports(), sent, prepared_request)
+        with self.turns.stream() as stream:
+            with stream:
+                sent, prepared_request = self._ask(order, prompts, [], ahead=0 if choose else ahead)
+                for _ in range(0 if choose else ahead):
+                    self._further()
+            with self._leaving(stream, sent, prepared_request):
+                while self._awaited:
+                    with stream:
+                        result = self._result()
+                        new = choose(result) if choose else [int(index) for index in result]
+                    yield new
+                    with stream:
+                        if choose and self._awaited:
+                            sent += self._go_on(new)
+                        else:
+                            self._further()
+            with stream:
+                self.cost = cost_of(self._reports(), sent, prepared_request)
+
+    def _further(self) -> None:
+        """Ask for one more token of a paced request, if there is one to ask for."""
+        if self._paced:
+            self._grant()
+
+    @contextmanager
+    def _leaving(self, stream: Stream, sent: int, prepared_request: PreparedRequest | None) -> Iterator[None]:
+        """A stream that is closed ends its request at the parties: now, or before the next if a finaliser may not."""
+        try:
+            yield
+        except GeneratorExit:
+            if stream.at_hand and not self._over and (self._paced or not self._awaited):
+                with suppress(PumaError), stream:
+                    self.cost = cost_of(self._drain(), sent, prepared_request)
+            raise
 
     def search(self, prompt: Sequence[int], beams: Beams, stop: bool = False) -> Iterator[int]:
         """Search for the likeliest text, which `beams` then holds; yield how many steps are done.
@@ -134,20 +140,20 @@ class Session(PartyChannel):
         if not self.reveals:
             raise PolicyError("beam search needs logits, which the model's owner does not let clients see", LOGITS_HINT)
         order = partial(msg.Generate, tokens=beams.tokens, reveal=True, paced=True, beams=beams.count)
-        sent, prepared_request = self._ask(order, [prompt], [], beams.tokens)
-        mine = self._requests
-        while self._unread:
-            result = self._result()
-            self._paced = self._unread > 0
-            chosen = beams.choose(result)
-            yield beams.steps
-            if mine != self._requests:
-                raise UsageError("a new request came before this one was read", "read a search to its end")
-            if self._paced and stop and beams.over:
-                self._leave()
-            elif self._paced:
-                sent += self._go_on(chosen, beams.hidden())
-        self.cost = cost_of(self._reports(), sent, prepared_request)
+        with self.turns.stream() as stream:
+            with stream:
+                sent, prepared_request = self._ask(order, [prompt], [])
+            while self._awaited:
+                with stream:
+                    chosen = beams.choose(self._result())
+                yield beams.steps
+                with stream:
+                    if self._paced and stop and beams.over:
+                        self._leave()
+                    elif self._paced:
+                        sent += self._go_on(chosen, beams.hidden())
+            with stream:
+                self.cost = cost_of(self._reports(), sent, prepared_request)
 
     def asked(self, how: Sampling) -> dict[str, Any]:
         """How `generate` does it: at the client where logits may be seen, else by the parties, who take a temperature
@@ -159,6 +165,7 @@ class Session(PartyChannel):
             return {"temperature": how.temperature}
         return {"choose": Sampler(how)}
 
+    @whole
     def encode(
         self, prompts: Sequence[Sequence[int]], output: str, types: Sequence[Sequence[int]] = (),
         lengths: str = "public", padded: int = 0,
@@ -171,18 +178,17 @@ class Session(PartyChannel):
         if self.card is not None and self.config is not None and not self.owns:
             allow_output(allowed_outputs(self.config, self.card, self.reveals), output)
         width = secret_length(self.config, prompts, types, padded) if lengths == "secret" else 0
-        assert self.config is not None
-        sent, prepared_request = self._ask(
-            lambda job: msg.Encode(job, output), prompts, () if width else types, 1, width
-        )
+        config = self._served()
+        sent, prepared_request = self._ask(lambda job: msg.Encode(job, output), prompts, () if width else types, width)
         result = self._result()
         self.cost = cost_of(self._reports(), sent, prepared_request)
-        each = by_token(self.config, output)
+        each = by_token(config, output)
         if each and width:
             return [rows[: len(ids)] for ids, rows in zip(prompts, result.split(width), strict=True)]
-        read = inputs(self.config)
+        read = inputs(config)
         return list(result.split([read.length(len(ids)) for ids in prompts]) if each else result)
 
+    @whole
     def fill(
         self, prompts: Sequence[Sequence[int]], masked: Sequence[Sequence[int]], top: int = 1,
         types: Sequence[Sequence[int]] = (), lengths: str = "public", padded: int = 0,
@@ -195,12 +201,13 @@ class Session(PartyChannel):
         rows = places(prompts, masked, width)
         types = () if width else types
         sent, prepared_request = self._ask(
-            lambda job: msg.Encode(job, "tokens", rows=rows, top=top), prompts, types, top, width
+            lambda job: msg.Encode(job, "tokens", rows=rows, top=top), prompts, types, width
         )
-        found = [[int(index) % (1 << self._bits) for index in self._result()] for _ in range(top)]
+        found = [[int(index) for index in self._result()] for _ in range(top)]
         self.cost = cost_of(self._reports(), sent, prepared_request)
         return by_place(found, masked)
 
+    @whole
     def prepare(self, request: Inference) -> PreparedRequest:
         """Let the parties do beforehand what the request needs no input for; `prepared_requests` keeps the result.
 
@@ -226,23 +233,30 @@ class Session(PartyChannel):
         self.prepared_requests.add(prepared_request)
         return prepared_request
 
+    @whole
     def selftest(self) -> Tensor:
         """The parties' answer to the built-in self-test."""
-        self._begin(1)
+        self._begin([SELFTEST])
         self._send(lambda _: msg.SelfTest(), [b"", b""])
         result = self._result()
         self.cost = cost_of(self._reports(), 0)
         return result
 
     def close(self) -> None:
-        """Let the parties go."""
-        if self._paced:
-            with suppress(PumaError):
+        """Let the parties go: in words if no thread is in the middle of a request, else by closing the links.
+
+        In a forked process nothing happens.
+        """
+        if not self.turns.here:
+            return
+        with self.turns.at_once() as free, suppress(PumaError):
+            if free and self._paced and not self._over:
                 self._leave()
-        self._over = True
+        self._end("it was closed")
         for link in self.links:
             with suppress(PumaError):
-                link.send_control(msg.encode(msg.Quit()))
+                if free:
+                    link.send_control(msg.encode(msg.Quit()))
             link.close()
 
     def _ask(
@@ -250,31 +264,51 @@ class Session(PartyChannel):
         request: Callable[[msg.Input], Inference],
         prompts: Sequence[Sequence[int]],
         types: Sequence[Sequence[int]],
-        results: int,
         width: int = 0,
+        ahead: int = 0,
     ) -> tuple[int, PreparedRequest | None]:
         """Send a request, on preprocessing made for it if there is any; the bytes of the prompt, and what was prepared.
 
-        All prompts are padded in secret to a `width`, if there is one.
+        All prompts are padded in secret to a `width`, if there is one. Whatever is wrong is found before a byte leaves.
         """
-        assert self.config is not None
-        laid, kinds = laid_out(self.config, prompts, width), [*chain(*types)]
-        check_batch(self.config, laid.lengths, results)
+        config = self._served()
+        laid, kinds = laid_out(config, prompts, width), [*chain(*types)]
+        bare = msg.Input(laid.lengths, [], [], kinds, bool(width), self.approximation)
+        plain = request(bare)
+        check_batch(config, laid.lengths, plain.tokens if isinstance(plain, msg.Generate) else 1)
+        results = answers(config, plain)
         self._begin(results)
-        plain = msg.Input(laid.lengths, [], [], kinds, bool(width), self.approximation)
-        prepared_request = self._prepared_request(request(plain))
-        sealed = share_input(self.config, laid, prepared_request.seeds if prepared_request else None)
+        # A stream that could be cancelled takes what was prepared for one that cannot.
+        fixed = msgspec.structs.replace(plain, paced=False) if ahead else plain
+        prepared_request = self._prepared_request(fixed)
+        paced = isinstance(plain, msg.Generate) and plain.paced and not prepared_request
+        sealed = share_input(config, laid, prepared_request.seeds if prepared_request else None)
+        named = prepared_request.id if prepared_request else b""
+        parts = []
+        for part in sealed:
+            seeds = ([], []) if prepared_request else (part.masks, part.choices)
+            job = msg.Input(laid.lengths, *seeds, kinds, bool(width), self.approximation)
+            asked = msgspec.structs.replace(request(job), preprocessing=named)
+            if ahead and prepared_request:
+                asked = msgspec.structs.replace(asked, paced=False)
+            parts.append((msg.encode(asked), part.payload))
+        self._granted = 1 if paced else len(results)
+        self._both(parts)
+        return upload_bytes(config, bare), prepared_request
+
+    def _both(self, parts: Sequence[tuple[bytes, Tensor]]) -> None:
+        """To each party its message, and the words behind it if it gets any."""
         with self._talking(sending=True):
-            for link, part in zip(self.links, sealed, strict=True):
-                seeds = ([], []) if prepared_request else (part.masks, part.choices)
-                job = msg.Input(laid.lengths, *seeds, kinds, bool(width), self.approximation)
-                asked = msgspec.structs.replace(
-                    request(job), preprocessing=prepared_request.id if prepared_request else b""
-                )
-                link.send_control(msg.encode(asked))
-                if part.payload.numel():
-                    link.send(kernels.to_wire(part.payload))
-        return upload_bytes(self.config, plain), prepared_request
+            for link, (message, payload) in zip(self.links, parts, strict=True):
+                link.send_control(message)
+                if payload.numel():
+                    link.send(kernels.to_wire(payload))
+
+    def _served(self) -> Config:
+        """The config of the model that the parties serve."""
+        if self.config is None:
+            raise UsageError("the parties serve no model yet", "share or open one first")
+        return self.config
 
     def _prepared_request(self, request: Inference) -> PreparedRequest | None:
         """A prepared request of this shape that every party has at hand; it is used up, and so is any that fails."""
@@ -297,16 +331,11 @@ class Session(PartyChannel):
 
         `hidden` says of beams which columns each does not see.
         """
-        assert self.config is not None
-        self._paced, laid = False, Laid([1] * len(chosen), torch.tensor(list(chosen)), hidden)
-        with self._talking(sending=True):
-            if not chosen:
-                for link in self.links:
-                    link.send_control(msg.encode(msg.Pace(True)))
-                return 0
-            for link, part in zip(self.links, share_input(self.config, laid), strict=True):
-                fed = msg.Input(laid.lengths, part.masks, part.choices, padded=bool(hidden))
-                link.send_control(msg.encode(msg.Pace(True, fed)))
-                if part.payload.numel():
-                    link.send(kernels.to_wire(part.payload))
-        return upload_bytes(self.config, msg.Input(laid.lengths, [], padded=bool(hidden)), len(hidden))
+        config, laid = self._served(), Laid([1] * len(chosen), torch.tensor(list(chosen)), hidden)
+        parts = []
+        for part in share_input(config, laid):
+            fed = msg.Input(laid.lengths, part.masks, part.choices, padded=bool(hidden))
+            parts.append((msg.encode(msg.Pace(True, fed)), part.payload))
+        self._both(parts)
+        self._granted += 1
+        return upload_bytes(config, msg.Input(laid.lengths, [], padded=bool(hidden)), len(hidden))

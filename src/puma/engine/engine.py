@@ -23,6 +23,7 @@ from puma.mpc.share import Additive, Share
 from puma.nn import functional as F
 from puma.nn.layout import Rows
 from puma.nn.sampling import sample
+from puma.wire.answers import RING_OF_ANSWERS
 from puma.wire.input_share import Flagged
 from puma.wire.messages import NEXT, Encode, Generate, Spent
 
@@ -190,10 +191,10 @@ def answered(party: Party, share: Share) -> None:
 
 
 def settled(x: Share | Additive) -> Share:
-    """Open an untruncated result into a share of ACTIVATION fraction bits."""
+    """A result in the format that wire.answers has for it: an untruncated one is opened, a larger ring cut for free."""
     if isinstance(x, Additive):
         (x,) = x.party.run(formatted((x, ACTIVATION, x.bits - x.frac + ACTIVATION)))
-    return x
+    return x.reduced(min(x.bits, RING_OF_ANSWERS)) if x.frac == ACTIVATION else x
 
 
 def selftest(party: Party) -> Share:

@@ -14,12 +14,16 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Generator
 from typing import Any
 
-from puma.errors import ProtocolError, PumaError, UsageError
+from puma.errors import HandshakeError, PeerLost, PeerTimeout, ProtocolError, PumaError, UsageError
 from puma.gateway import watch as watched
 from puma.gateway.cluster import Cluster
 from puma.gateway.refusals import busy, not_sent
 from puma.gateway.watch import Watch, noting
 
+# A party that is gone or not yet there says nothing about an answer. Whatever else ends a session could be a party that
+# changed something and watches whether it is asked again.
+INNOCENT = (PeerLost, PeerTimeout, HandshakeError)
+SHUT_HINT = "find out which party deviates, or runs another version, then start the gateway again"
 IDLE, STARTING, READY, FAILED = "idle", "starting", "ready", "failed"
 Run = Callable[[Any], Generator[Any, None, None]]
 
@@ -64,6 +68,7 @@ class Worker:
     def __init__(self, start: Callable[[], Cluster], waiting: int) -> None:
         self.waiting, self.state = waiting, IDLE
         self.problem: str | None = None  # why the last session ended, until there is a new one
+        self._shut: ProtocolError | None = None  # what the parties sent did not fit: nothing is asked any more
         self._start = start
         self._cluster: Cluster | None = None
         self._jobs: deque[Job | None] = deque()
@@ -136,7 +141,10 @@ class Worker:
             job.tell(error)
 
     def _session(self) -> Cluster:
-        """The session, or a new one if the last has failed."""
+        """The session, or a new one if the last has failed; none after an answer that did not fit."""
+        if self._shut is not None:
+            what = f"the parties are asked nothing more, since what they sent did not fit: {self._shut.message}"
+            raise ProtocolError(what, SHUT_HINT)
         if self._cluster is None:
             self.state = STARTING
             self._cluster = self._start()
@@ -148,6 +156,8 @@ class Worker:
         cluster, self._cluster, self.state = self._cluster, None, state
         self.problem = str(error) if isinstance(error, PumaError) else error and type(error).__name__
         if isinstance(error, ProtocolError):
+            if not isinstance(error, INNOCENT):
+                self._shut = self._shut or error
             self._refuse_all(error)
         if cluster is not None:
             with contextlib.suppress(Exception):  # it has failed already, and the reason is known

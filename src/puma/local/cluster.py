@@ -11,6 +11,7 @@ import hashlib
 import os
 import subprocess
 import sys
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from typing import Any
 import msgspec
 from torch import Tensor
 
+from puma.client import arguments
 from puma.client.client import Answer, Client, Encoding
 from puma.client.owner import Owner, Progress, card_of
 from puma.client.session import Session
@@ -67,13 +69,15 @@ class Trio:
         program: Sequence[str] = PARTY,
         approximation: str = SPLINE,
     ) -> None:
-        if approximation not in PROFILES:
-            raise UsageError(f"there is no approximation {approximation}", f"choose one of {', '.join(PROFILES)}")
-        self.approximation = approximation
-        self.store = None if store is None else folders.private_folder(Path(store).absolute())
+        self.approximation = arguments.one_of(approximation, "approximation", [*PROFILES])
+        arguments.callback(progress, "progress")
+        where = None if store is None else Path(arguments.path_like(store, "store")).absolute()
+        self.store = where and folders.private_folder(where)
         self._program, self._route = program, route or _straight
         self._processes: list[subprocess.Popen[str]] = []
         self._links: list[Any] = []
+        self._end = weakref.finalize(self, end, self._processes, self._links, os.getpid())
+        _TRIOS.add(self)
         try:
             self._start(progress or _silent)
             self.session = Session(self._links, approximation, owns=True)
@@ -126,7 +130,9 @@ class Trio:
         return [p.pid for p in self._processes]
 
     def close(self) -> None:
-        """End the session; a party that does not leave by itself is killed."""
+        """End the session; a party that does not leave by itself is killed. In a forked process nothing happens."""
+        if not self.session.turns.here:
+            return
         self.session.close()
         for process in self._processes:
             with contextlib.suppress(subprocess.TimeoutExpired):
@@ -134,17 +140,8 @@ class Trio:
         self.kill()
 
     def kill(self) -> None:
-        """End the processes, however they are."""
-        for process in self._processes:
-            if process.poll() is None:
-                process.kill()
-            process.wait()
-            for pipe in (process.stdin, process.stdout):
-                if pipe:
-                    with contextlib.suppress(OSError):
-                        pipe.close()
-        for link in self._links:
-            link.close()
+        """End the processes, however they are; in a forked process nothing happens."""
+        self._end()
 
     def __enter__(self) -> Trio:
         return self
@@ -165,6 +162,37 @@ def share(
     Owner(session).upload(config, params, card, alias=alias, progress=progress)
     if not session.open(name):
         raise ProtocolError(f"the parties do not hold one model {name}", "start others")
+
+
+def end(processes: list[subprocess.Popen[str]], links: list[Any], owner: int) -> None:
+    """End parties and links of the process `owner`, by which they were started; any other leaves them alone."""
+    if os.getpid() != owner:
+        return
+    for process in processes:
+        if process.poll() is None:
+            process.kill()
+        process.wait()
+        for pipe in (process.stdin, process.stdout):
+            if pipe:
+                with contextlib.suppress(OSError):
+                    pipe.close()
+    for link in links:
+        link.close()
+
+
+def _let_go() -> None:
+    """In a forked process: hold no pipe to a party, so that parties end when the one that started them does."""
+    nothing = os.open(os.devnull, os.O_RDWR)
+    for trio in list(_TRIOS):
+        for process in trio._processes:
+            for pipe in (process.stdin, process.stdout):
+                if pipe and not pipe.closed:
+                    os.dup2(nothing, pipe.fileno())
+    os.close(nothing)
+
+
+_TRIOS: weakref.WeakSet[Trio] = weakref.WeakSet()
+os.register_at_fork(after_in_child=_let_go)
 
 
 def _silent(what: str, done: int, of: int) -> None:
@@ -217,6 +245,12 @@ class LocalCluster(Client):
         reveal_logits: bool = False,
         approximation: str | None = None,
     ) -> None:
+        arguments.flag(reveal_logits, "reveal_logits")
+        arguments.callback(progress, "progress")
+        if not (source is None or isinstance(source, PlainModel)):
+            source = arguments.path_like(source, "a model")
+        if trio is not None and not hasattr(trio, "session"):
+            raise UsageError(f"parties cannot be of type {type(trio).__name__}", "pass a Trio, or leave it out")
         if trio is not None and approximation not in (None, trio.session.approximation):
             raise UsageError(
                 f"these parties compute with {trio.session.approximation}, not {approximation}", "start others"

@@ -18,8 +18,9 @@ from tempfile import TemporaryDirectory
 import torch
 from torch import Tensor
 
+from puma.client.cost import Cost
 from puma.client.owner import Progress
-from puma.client.session import Cost, Session
+from puma.client.session import Session
 from puma.crypto.prg import PairKey
 from puma.errors import UsageError
 from puma.local.cluster import Trio

@@ -10,7 +10,7 @@ import re
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from puma.client.session import Cost, cost_of
+from puma.client.cost import Cost, cost_of
 from puma.engine.dry_run import dry_run
 from puma.errors import UsageError
 from puma.measure.speed import Speed, Work, together

@@ -20,8 +20,8 @@ import msgspec
 import torch
 
 import puma
+from puma.client.cost import Cost
 from puma.client.owner import Progress
-from puma.client.session import Cost
 from puma.errors import PumaError
 from puma.local.cluster import Trio
 from puma.measure.bench import RandomParams, ask, random_ids

@@ -1,0 +1,102 @@
+"""What a caller passes, made into what the library works with, or a UsageError before anything is sent.
+
+Numbers of numpy and torch count as numbers. This file must not know what an argument is for.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+import os
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, SupportsFloat
+
+from puma.errors import InputError, UsageError
+
+
+def count(value: Any, what: str, least: int | None = None) -> int:
+    """A whole number, from `least` on if there is one, of whatever type says that it is one."""
+    try:
+        found = operator.index(value)
+    except TypeError:
+        found = None
+    if found is None or isinstance(value, bool):
+        raise UsageError(f"{what} cannot be {_named(value)}", "pass a whole number")
+    if least is not None and found < least:
+        raise UsageError(f"{what} cannot be {found}", f"pass {least} or more")
+    return found
+
+
+def number(value: Any, what: str) -> float:
+    """A finite number of whatever type says that it is one."""
+    is_one = isinstance(value, SupportsFloat) and not isinstance(value, str | bytes | bool)
+    try:
+        found = float(value) if is_one else math.nan
+    except (TypeError, ValueError, RuntimeError, OverflowError):
+        found = math.nan
+    if not math.isfinite(found):
+        raise UsageError(f"{what} cannot be {_named(value)}", "pass a number")
+    return found
+
+
+def text(value: Any) -> str:
+    """One text."""
+    if not isinstance(value, str):
+        raise InputError(f"a text cannot be {_named(value)}", "pass a str, or several in a list")
+    return value
+
+
+def texts(value: Any) -> list[str]:
+    """One text, or several."""
+    if isinstance(value, str):
+        return [value]
+    if not isinstance(value, Iterable) or isinstance(value, bytes | bytearray):
+        raise InputError(f"a text cannot be {_named(value)}", "pass a str, or several in a list")
+    return [text(each) for each in value]
+
+
+def token_ids(value: Any) -> list[int]:
+    """One prompt of token ids."""
+    if isinstance(value, str | bytes | bytearray) or not isinstance(value, Iterable):
+        raise InputError(f"token ids cannot be {_named(value)}", "pass a list of whole numbers")
+    return [count(each, "a token id", 0) for each in value]
+
+
+def flag(value: Any, what: str) -> bool:
+    """Yes or no, and nothing that only looks like it."""
+    if not isinstance(value, bool):
+        raise UsageError(f"{what} cannot be {_named(value)}", "pass True or False")
+    return value
+
+
+def one_of(value: Any, what: str, names: Sequence[str]) -> str:
+    """One of these names."""
+    if not isinstance(value, str) or value not in names:
+        shown = value if isinstance(value, str) else _named(value)
+        raise UsageError(f"{what} cannot be {shown}", f"choose one of {', '.join(names)}")
+    return value
+
+
+def callback(value: Any, what: str) -> Callable[..., Any] | None:
+    """Something to call, or nothing."""
+    if value is not None and not callable(value):
+        raise UsageError(f"{what} cannot be {_named(value)}", "pass a function, or leave it out")
+    return value
+
+
+def path_like(value: Any, what: str) -> str:
+    """A path as a str."""
+    try:
+        found = os.fspath(value)
+    except TypeError:
+        found = b""
+    if not isinstance(found, str) or not found or "\0" in found:
+        raise UsageError(f"{what} cannot be {_named(value)}", "pass a path")
+    return found
+
+
+def _named(value: Any) -> str:
+    """For an error: what it was, without what a long or secret one holds."""
+    if value is None or isinstance(value, bool | int | float):
+        return repr(value)
+    return f"of type {type(value).__name__}"

@@ -1,0 +1,168 @@
+"""Three processes live as long as the cluster that started them: whatever becomes of it, of threads, of forks."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import json
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from puma import LocalCluster
+from puma.client.session import Session
+from puma.errors import UsageError
+from puma.local.cluster import Trio
+from puma.reference.plain_model import PlainModel
+from tests.models import tiny
+from tests.watch_processes import alive, gone
+
+pytestmark = [pytest.mark.processes, pytest.mark.timeout(90)]
+SECONDS = 10.0
+
+
+def test_a_cluster_that_is_forgotten_leaves_no_process(checkpoints: dict[str, Path]) -> None:
+    """Nor one whose stream was left open; a second one beside it, as in a notebook that is run again, lives on."""
+    first = LocalCluster(checkpoints["llama"])
+    stream = first.stream("the cat", 20)
+    next(stream)
+    second = LocalCluster(checkpoints["llama"])
+    pids, others = first.pids, second.pids
+    assert all(map(alive, pids + others))
+    del first, stream
+    gc.collect()
+    assert gone(pids, SECONDS)
+    assert all(map(alive, others)) and len(second.generate("the cat", 1).token_ids) == 1
+    second.close()
+    assert gone(others, SECONDS)
+
+
+def test_a_cluster_that_fails_to_begin_leaves_no_process(
+    checkpoints: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[int] = []
+    begin = Session._begin
+
+    def failing(session: Session, *results: Any) -> None:
+        raise KeyboardInterrupt
+
+    spawn = Trio._start
+
+    def noting(trio: Trio, *progress: Any) -> None:
+        spawn(trio, *progress)
+        started.extend(trio.pids)
+
+    monkeypatch.setattr(Trio, "_start", noting)
+    monkeypatch.setattr(Session, "_begin", failing)
+    with pytest.raises(KeyboardInterrupt):
+        LocalCluster(checkpoints["llama"])
+    monkeypatch.setattr(Session, "_begin", begin)
+    assert len(started) == 3 and gone(started, SECONDS)
+
+
+LEAVING = """
+import json, sys
+from puma.local.cluster import Trio
+trio = Trio()
+print(json.dumps(trio.pids), flush=True)
+if sys.argv[1] == "error":
+    raise SystemExit(3)
+"""
+
+
+@pytest.mark.parametrize("how", ["end", "error"])
+def test_an_interpreter_that_ends_leaves_no_process(how: str) -> None:
+    left = subprocess.run([sys.executable, "-c", LEAVING, how], capture_output=True, text=True, timeout=60, check=False)
+    assert left.returncode == (3 if how == "error" else 0), left.stderr
+    assert gone(json.loads(left.stdout), SECONDS) and not left.stderr
+
+
+FORKING = """
+import json, os, sys, time
+from puma.local.cluster import Trio
+trio = Trio()
+print(json.dumps(trio.pids), flush=True)
+if os.fork() == 0:
+    os.close(1)
+    time.sleep(60)
+os.kill(os.getpid(), 9)
+"""
+
+
+def test_a_forked_process_does_not_keep_parties_of_a_dead_parent() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-c", FORKING], stdout=subprocess.PIPE, text=True, start_new_session=True
+    ) as dead:
+        assert dead.stdout is not None
+        pids = json.loads(dead.stdout.readline())
+        try:
+            assert dead.wait(30) == -signal.SIGKILL
+            assert gone(pids, SECONDS)
+        finally:
+            os.killpg(dead.pid, signal.SIGKILL)
+
+
+def in_a_fork(cluster: Any, found: Any) -> None:
+    """What a child can do with its parent's cluster: nothing, and it may leave in any way."""
+    try:
+        cluster.generate("the cat", 1)
+    except UsageError as error:
+        found.send(str(error))
+    with cluster:
+        pass
+    cluster.close()
+    cluster._trio.kill()
+    raise SystemExit(0)
+
+
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+def test_children_neither_use_nor_end_their_parents_cluster(checkpoints: dict[str, Path]) -> None:
+    clear = PlainModel(checkpoints["llama"])
+    with LocalCluster(clear) as cluster:
+        ours, theirs = multiprocessing.get_context("fork").Pipe()
+        child = multiprocessing.get_context("fork").Process(target=in_a_fork, args=(cluster, theirs))
+        child.start()
+        assert "forked" in ours.recv()
+        child.join(20)
+        assert child.exitcode == 0
+        other = os.fork()
+        if other == 0:
+            try:
+                cluster._trio._end()
+                sys.exit(0)
+            finally:
+                os._exit(0)
+        os.waitpid(other, 0)
+        assert all(map(alive, cluster.pids))
+        assert cluster.generate("the cat", 2).token_ids == clear.generate(clear.prompt_ids("the cat", 2), 2)
+
+
+def test_inside_a_running_loop(processes: Trio, tmp_path: Path) -> None:
+    """A call blocks its loop and is right; in threads, calls wait for each other and the loop goes on."""
+    clear = PlainModel(tiny.llama(tmp_path, num_hidden_layers=1))
+    cluster = LocalCluster(clear, trio=processes)
+    wanted = clear.generate(clear.prompt_ids("the cat", 2), 2)
+
+    async def ask() -> list[list[int]]:
+        ticks = 0
+
+        async def tick() -> None:
+            nonlocal ticks
+            while True:
+                ticks += 1
+                await asyncio.sleep(0)
+
+        first = cluster.generate("the cat", 2).token_ids
+        ticking = asyncio.create_task(tick())
+        others = await asyncio.gather(*(asyncio.to_thread(cluster.generate, "the cat", 2) for _ in range(3)))
+        ticking.cancel()
+        assert ticks > 10
+        return [first, *(answer.token_ids for answer in others)]
+
+    assert asyncio.run(ask()) == [wanted] * 4
