@@ -38,6 +38,12 @@ class Where:
     insecure: Flag = False
     """Links without TLS, to parties that were started likewise on this machine."""
 
+    tokenizer: Path | None = None
+    """Your own tokenizer.json, or a folder that holds one and perhaps a chat template, instead of the owner's."""
+
+    accept_changes: Flag = False
+    """Take the model although its config, tokenizer or chat template is another than you last saw."""
+
     def connect(
         self, approximation: str = "spline", store: Path | None = None, progress: Progress | None = None
     ) -> RemoteCluster:
@@ -51,14 +57,20 @@ class Where:
             raise UsageError("--cluster needs --as KEY, a client's key", hint)
         prepared_requests = folders.private_folder(store) / "client" if store else None
         how = {"plain": self.insecure, "approximation": approximation, "prepared_requests": prepared_requests}
-        how |= {"progress": progress}
-        return connect(self.cluster, self.model or "", self.key, **how)  # type: ignore[arg-type]
+        how |= {"progress": progress, "tokenizer": self.tokenizer, "accept_changes": self.accept_changes}
+        cluster = connect(self.cluster, self.model or "", self.key, **how)  # type: ignore[arg-type]
+        if cluster.seen != "same":
+            what = "seen for the first time" if cluster.seen == "new" else "another than before, as you accepted"
+            ui.note(f"The tokenizer and chat template of {cluster.model.name} are {what}: they count from now on.")
+        return cluster
 
     def check(self, **local: object) -> None:
         """UsageError for options of one way beside options of the other."""
         if self.cluster is None:
             if self.key or self.model or self.insecure:
                 raise UsageError("--as, --model and --insecure go with a cluster", "add --cluster cluster.toml")
+            if self.tokenizer or self.accept_changes:
+                raise UsageError("--tokenizer and --accept-changes go with a cluster", "add --cluster cluster.toml")
             return
         wrong = [f"--{name}" for name, value in local.items() if value]
         if wrong:

@@ -9,22 +9,25 @@ from __future__ import annotations
 import hashlib
 import os
 import threading
+import weakref
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from time import monotonic
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 from puma import config
-from puma.client import arguments
+from puma.client import arguments, seen
 from puma.client.client import Client
-from puma.client.model_info import ModelInfo
+from puma.client.model_info import SETTINGS, TEMPLATE, ModelInfo
 from puma.client.owner import Progress, listed
 from puma.client.session import Session
+from puma.client.turns import whole
 from puma.config import Cluster
 from puma.crypto import identity
 from puma.errors import PeerLost, ProtocolError, PumaError, StoreError, UsageError
-from puma.models.text import tokenizer_of
+from puma.models.text import open_tokenizer, tokenizer_of
+from puma.net.endpoint import printable
 from puma.net.guard import PLAIN, Guard, insecure
 from puma.net.handshake import NO_COOKIE, SESSION_BYTES, Identity, mistaken, refusal
 from puma.net.tcp import dial
@@ -34,7 +37,7 @@ from puma.store.prepared_requests import PreparedRequests
 from puma.version import VERSION
 from puma.wire import messages as msg
 from puma.wire.files import received
-from puma.wire.limits import SILENCE
+from puma.wire.limits import MOST_FILE_BYTES, SILENCE
 from puma.wire.policy import allow_approximation
 
 T = TypeVar("T")
@@ -51,6 +54,8 @@ class ClusterSession(Session):
     def __init__(self, links: Sequence[Any], cluster: Cluster) -> None:
         super().__init__(links)
         self.cluster = cluster
+        self.seen: seen.Found = "same"  # what the open model's files are to what was written down
+        weakref.finalize(self, hang_up, list(links), os.getpid())
 
     def ready(self) -> None:
         """Wait until the parties have met; the first one that refuses says why."""
@@ -62,15 +67,22 @@ class ClusterSession(Session):
                 what = f"the parties run puma {reply.version}, this is {VERSION}"
                 raise ProtocolError(what, "run the same version of Puma everywhere")
 
+    @whole
     def models(self) -> list[msg.Listed]:
         """What all three parties hold alike; sizes are those of all three together."""
         return listed(self)
 
-    def use(self, name: str = "", approximation: str = SPLINE) -> ModelInfo:
+    def use(
+        self, name: str = "", approximation: str = SPLINE, tokenizer: str | Path | None = None,
+        record: Path | None = None, accept_changes: bool = False,
+    ) -> ModelInfo:  # fmt: skip
         """Open a model at all parties, which must agree about it; the only one there is unless a name is given.
 
-        It will be computed with this approximation; PolicyError unless the model's owner allows that.
+        It will be computed with this approximation; PolicyError unless the model's owner allows that. With a `record`,
+        UsageError for files that are not those which were seen before, unless their change is accepted; `tokenizer` is
+        the client's own.
         """
+        own = None if tokenizer is None else own_files(Path(tokenizer))
         if approximation not in PROFILES:
             raise UsageError(f"there is no approximation {approximation}", f"choose one of {', '.join(PROFILES)}")
         self.approximation = approximation
@@ -86,17 +98,24 @@ class ClusterSession(Session):
         assert self.config is not None
         card = self.card or msg.Card(name)
         allow_approximation(card, approximation)
+        if record is not None:
+            model = f"{self.cluster.digest.hex()}/{card.name}"
+            mine = frozenset() if own is None else seen.ALL if own.whole else {TOKENIZER}
+            self.seen = seen.check(record, model, seen.digests(self.config, card), accept_changes, mine)
         file = next((file for file in card.files if file.name == TOKENIZER), None)
-        tokenizer = tokenizer_of(self.fetch(file) if file else None)
-        found = ModelInfo(card.name, self.config, tokenizer, card.eos)
+        words = own.tokenizer if own else tokenizer_of(self.fetch(file) if file else None)
+        found = ModelInfo(card.name, self.config, words, card.eos)
         found.hides = card.hides
         found.max_tokens = min(self.cluster.policy.max_tokens, card.max_tokens or self.cluster.policy.max_tokens)
-        template = {file.name: file for file in card.files}
-        found.files = {name: (lambda file=file: self.fetch(file)) for name, file in template.items()}
+        files = {file.name: (lambda file=file: self.fetch(file)) for file in card.files}
+        found.files = own.files if own and own.whole else files
         return found
 
+    @whole
     def fetch(self, file: msg.File) -> bytes:
         """A file of the open model's card. One party sends it, and all three have agreed on its checksum."""
+        if file.size > MOST_FILE_BYTES:
+            raise ProtocolError(f"{printable(file.name.encode())} has {file.size} bytes", "ask the model's owner")
         self._begin()
         with self._talking():
             self.links[0].send_control(msg.encode(msg.Fetch(file.name)))
@@ -104,8 +123,8 @@ class ClusterSession(Session):
             content = b"".join(received(self.links[0], file.size))
         self._reported = True
         if hashlib.sha256(content).digest() != file.sha256:
-            self._over = True
-            raise ProtocolError(f"P0 sent another {file.name} than all parties agreed on", "P0 misbehaves")
+            self._end(f"P0 sent another {printable(file.name.encode())} than all parties agreed on")
+            raise ProtocolError(self._why, "P0 misbehaves")
         return content
 
     @contextmanager
@@ -217,6 +236,31 @@ def _guard(cluster: Cluster, key: str | Path, plain: bool, role: Literal["client
     return tls
 
 
+def hang_up(links: Sequence[Any], owner: int) -> None:
+    """Close links of the process `owner`, which nobody holds any more; a forked process leaves them alone."""
+    for link in links if os.getpid() == owner else ():
+        with suppress(PumaError):
+            link.close()
+
+
+class OwnFiles(NamedTuple):
+    """What a client brings in place of the owner's files: of all of them if it is `whole`, else of the tokenizer."""
+
+    tokenizer: Any
+    files: dict[str, Callable[[], bytes]]
+    whole: bool
+
+
+def own_files(path: Path) -> OwnFiles:
+    """A client's own tokenizer, from its file or folder, and from a folder whatever belongs to it."""
+    folder = path if path.is_dir() else None
+    file = folder / TOKENIZER if folder else path
+    if not file.is_file():
+        raise UsageError(f"there is no tokenizer {file}", "name a tokenizer.json, or a folder that holds one")
+    files = {name: (folder / name).read_bytes for name in (SETTINGS, TEMPLATE) if folder and (folder / name).is_file()}
+    return OwnFiles(open_tokenizer(file), files, folder is not None)
+
+
 class RemoteCluster(Client):
     """A model served by three distant parties, as `connect` gives it."""
 
@@ -226,6 +270,12 @@ class RemoteCluster(Client):
     @property
     def session(self) -> Session:
         return self._session
+
+    @property
+    def seen(self) -> seen.Found:
+        """Whether config, tokenizer and chat template are "new" to this client, the "same" as before, or "changed", as
+        it accepted."""
+        return self._session.seen
 
     def close(self) -> None:
         self._session.close()
@@ -241,13 +291,19 @@ def connect(
     cluster: str | Path | Cluster = "cluster.toml", model: str = "", key: str | Path = "client.key", *,
     plain: bool = False, approximation: str = SPLINE, prepared_requests: str | Path | None = None,
     progress: Progress | None = None,
+    tokenizer: str | Path | None = None, accept_changes: bool = False, record: str | Path | None = None,
 ) -> RemoteCluster:  # fmt: skip
     """Ask a model that three distant parties serve: by its name, or the only one there is.
 
     `cluster` is the file that says who they are, and `key` the client's key that they know. `approximation` says which
     functions they compute, "spline", "puma" or "mpcformer", as far as the model's owner allows. `prepared_requests` is
     a folder in memory for what `prepare` gives and later requests use up, in this session or another. `progress` hears
-    for which parties we wait. Raises the errors of puma.errors; AdmissionError or PolicyError where the parties refuse.
+    for which parties we wait.
+
+    The model's config, tokenizer and chat template must be those that this client saw before, as it is written down in
+    the file `record`, unless it says `accept_changes`. `tokenizer` is its own tokenizer.json instead, or a folder that
+    holds one and perhaps a template. Raises the errors of puma.errors; AdmissionError or PolicyError where the parties
+    refuse, UsageError for files that have changed.
     """
     if not isinstance(cluster, Cluster):
         cluster = arguments.path_like(cluster, "a cluster file")
@@ -257,11 +313,15 @@ def connect(
     if prepared_requests is not None:
         prepared_requests = arguments.path_like(prepared_requests, "a folder of prepared requests")
     key, plain = arguments.path_like(key, "a key"), arguments.flag(plain, "plain")
+    arguments.flag(accept_changes, "accept_changes")
+    tokenizer = None if tokenizer is None else arguments.path_like(tokenizer, "a tokenizer")
+    record = None if record is None else arguments.path_like(record, "a record")
     arguments.callback(progress, "progress")
     session = open_session(cluster, key, "client", plain, progress)
     try:
         session.prepared_requests = PreparedRequests(prepared_requests) if prepared_requests else None
-        return RemoteCluster(session, session.use(model, approximation))
+        where = Path(record) if record else seen.state_file()
+        return RemoteCluster(session, session.use(model, approximation, tokenizer, where, accept_changes))
     except BaseException:
         session.close()
         raise

@@ -18,6 +18,7 @@ from puma import kernels
 from puma.client.channel import PartyChannel
 from puma.client.masking import masked
 from puma.client.resume import Plan, Resume
+from puma.client.turns import whole
 from puma.errors import StoreError, TensorError, UsageError
 from puma.models.config import Config
 from puma.nn.paper import PROFILES, SPLINE
@@ -67,7 +68,9 @@ class Owner:
 
     def __init__(self, channel: PartyChannel, state: Path | None = None, place: bytes = b"") -> None:
         self._channel, self._state, self._place = channel, state, place
+        self.turns = channel.turns
 
+    @whole
     def upload(
         self, config: Config, params: Mapping[str, Tensor], card: msg.Card, files: Mapping[str, bytes] | None = None,
         alias: Mapping[str, str] | None = None, progress: Progress | None = None,
@@ -97,10 +100,12 @@ class Owner:
         resume.done()
         return resume.resumed
 
+    @whole
     def delete(self, name: str) -> None:
         """Let all parties forget a model, and what has arrived of one; AdmissionError if it is another owner's."""
         self._channel.ask(msg.Report, lambda _: msg.Delete(name))
 
+    @whole
     def models(self) -> list[msg.Listed]:
         """What all three parties hold alike; sizes are those of all three together."""
         return listed(self._channel)
