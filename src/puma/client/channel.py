@@ -111,6 +111,35 @@ class PartyChannel:
             self._awaited.pop()
         self._tell(msg.Pace(False))
 
+    def tell_next(
+        self, words: Sequence[msg.Request], frames: Sequence[Sequence[Tensor]], wanted: Format, new: bool
+    ) -> None:
+        """To each party its word about the next step of a stream, and its frames of words behind it; `wanted` answers.
+
+        It begins a `new` request, or goes on with the present one.
+        """
+        if new:
+            self._begin([wanted])
+        else:
+            self._awaited, self._granted = deque([wanted]), 1
+        with self._talking(sending=True):
+            for link, word, mine in zip(self.links, words, frames, strict=True):
+                link.send_control(msg.encode(word))
+                for frame in mine:
+                    if frame.numel():
+                        link.send(frame.numpy())
+
+    def hear_next(self, later: Format | None) -> Tensor:
+        """The result of that step; `later` is the format of the next one, for which the parties then await a word."""
+        result = self._result()
+        if later is not None:
+            self._awaited.append(later)
+        return result
+
+    def end_stream(self) -> list[msg.Report]:
+        """No further step is wanted, if there is one: what the request cost each party."""
+        return self._drain()
+
     def _grant(self) -> None:
         """One more result is wanted of a paced request."""
         self._granted += 1

@@ -20,7 +20,7 @@ from puma import kernels
 from puma.client.arguments import count
 from puma.client.beam_search import Beams
 from puma.client.channel import PartyChannel
-from puma.client.cost import cost_of
+from puma.client.cost import Cost, cost_of
 from puma.client.lengths import secret_length
 from puma.client.places import by_place, places
 from puma.client.sampling import Sampler, Sampling
@@ -178,7 +178,7 @@ class Session(PartyChannel):
         if self.card is not None and self.config is not None and not self.owns:
             allow_output(allowed_outputs(self.config, self.card, self.reveals), output)
         width = secret_length(self.config, prompts, types, padded) if lengths == "secret" else 0
-        config = self._served()
+        config = self.served
         sent, prepared_request = self._ask(lambda job: msg.Encode(job, output), prompts, () if width else types, width)
         result = self._result()
         self.cost = cost_of(self._reports(), sent, prepared_request)
@@ -271,7 +271,7 @@ class Session(PartyChannel):
 
         All prompts are padded in secret to a `width`, if there is one. Whatever is wrong is found before a byte leaves.
         """
-        config = self._served()
+        config = self.served
         laid, kinds = laid_out(config, prompts, width), [*chain(*types)]
         bare = msg.Input(laid.lengths, [], [], kinds, bool(width), self.approximation)
         plain = request(bare)
@@ -304,7 +304,8 @@ class Session(PartyChannel):
                 if payload.numel():
                     link.send(kernels.to_wire(payload))
 
-    def _served(self) -> Config:
+    @property
+    def served(self) -> Config:
         """The config of the model that the parties serve."""
         if self.config is None:
             raise UsageError("the parties serve no model yet", "share or open one first")
@@ -331,7 +332,7 @@ class Session(PartyChannel):
 
         `hidden` says of beams which columns each does not see.
         """
-        config, laid = self._served(), Laid([1] * len(chosen), torch.tensor(list(chosen)), hidden)
+        config, laid = self.served, Laid([1] * len(chosen), torch.tensor(list(chosen)), hidden)
         parts = []
         for part in share_input(config, laid):
             fed = msg.Input(laid.lengths, part.masks, part.choices, padded=bool(hidden))

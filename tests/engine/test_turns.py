@@ -1,0 +1,67 @@
+"""What a party refuses of a client's word between two steps."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from puma.engine.admission import OWNER, Allowed
+from puma.engine.request import Request
+from puma.engine.turns import admit_word
+from puma.errors import AdmissionError, InputError, ProtocolError, PumaError, UsageError
+from puma.models.config import Llama
+from puma.wire.messages import Generate, Input, Pace, canonical, public
+
+CONFIG = Llama(vocab_size=16, hidden_size=8, intermediate_size=8, layers=1, heads=2, context=8)
+FEW = Allowed((), tokens=20)
+
+
+def job(lengths: list[int], tokens: int = 3, **settings: Any) -> Generate:
+    return Generate(Input(lengths, []), tokens, **({"paced": True} | settings))
+
+
+def refused(word: Pace, first: Generate, allowed: Allowed = OWNER, flags: int = 0) -> None:
+    requests = [Request(first, None, [2] * len(first.input.lengths), [(n, 3) for n in first.input.lengths])]
+    admit_word(CONFIG, "spline", requests, word, flags, allowed)
+
+
+@pytest.mark.parametrize(
+    ("word", "first", "error"),
+    [
+        (Pace(True, leave=[2]), job([3, 1]), ProtocolError),
+        (Pace(True, leave=[0, 0]), job([3, 1]), ProtocolError),
+        (Pace(True, leave=[0, 1]), job([3, 1]), ProtocolError),
+        (Pace(True, Input([1, 1], [])), job([3, 1]), ProtocolError),
+        (Pace(True), job([3, 1], reveal=True), ProtocolError),
+        (Pace(True, Input([1, 1], []), leave=[0]), job([3, 1], reveal=True), ProtocolError),
+        (Pace(True, Input([1, 2], [])), job([3, 1], reveal=True), ProtocolError),
+        (Pace(True, Input([1, 1], [], padded=True)), job([3, 1], reveal=True), ProtocolError),
+        (Pace(True, Input([1, 1], []), leave=[0]), job([3], reveal=True, beams=2), ProtocolError),
+        (Pace(True, join=[job([2], 9)]), job([3, 1]), InputError),
+        (Pace(True, join=[job([0])]), job([3, 1]), InputError),
+        (Pace(True, join=[job([2], 0)]), job([3, 1]), UsageError),
+        (Pace(True, join=[job([2], paced=False)]), job([3, 1]), UsageError),
+        (Pace(True, join=[job([2], reveal=True)]), job([3, 1]), UsageError),
+        (Pace(True, join=[job([2], temperature=1e-9)]), job([3, 1]), UsageError),
+        (Pace(True, join=[job([1] * 128)] * 2), job([3, 1]), InputError),
+    ],
+)
+def test_words_that_contradict_what_is_under_way(word: Pace, first: Generate, error: type[PumaError]) -> None:
+    with pytest.raises(error) as found:
+        refused(word, first)
+    assert found.value.hint
+
+
+def test_all_rows_count_against_the_limit() -> None:
+    refused(Pace(True, join=[job([1], 5)]), job([3, 1]), FEW)  # 10 under way and 6
+    with pytest.raises(AdmissionError, match="21 tokens"):
+        refused(Pace(True, join=[job([1], 5), job([1], 4)]), job([3, 1]), FEW)
+    refused(Pace(True, leave=[0], join=[job([1], 5), job([1], 4)]), job([3, 1]), FEW)
+
+
+def test_the_digest_of_a_word_has_no_seed_in_it() -> None:
+    seeds = [b"s" * 32]
+    word = Pace(True, Input([1], seeds, seeds), join=[Generate(Input([2], seeds, seeds), 3, paced=True)])
+    assert b"ssss" not in canonical(public(word))
+    assert canonical(public(word)) != canonical(public(Pace(True, Input([1], []), join=[job([2], 2)])))
