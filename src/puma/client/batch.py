@@ -75,9 +75,9 @@ class Batch:
         """Whether nobody wants another step."""
         return not any(rows.live for rows in (*self._rows, *self._new))
 
-    def fits(self, prompts: Sequence[Sequence[int]], tokens: int) -> bool:
-        """Whether these could go with those that are under way."""
-        under_way = [asked for rows in (*self._rows, *self._new) for asked in rows.asked]
+    def fits(self, prompts: Sequence[Sequence[int]], tokens: int, alone: bool = False) -> bool:
+        """Whether these could go with those that are under way, or at least `alone`."""
+        under_way = [] if alone else [asked for rows in (*self._rows, *self._new) for asked in rows.asked]
         try:
             self._check([*under_way, *((len(ids), tokens) for ids in prompts)])
         except PumaError:

@@ -6,7 +6,7 @@ Runs in the session's thread. Knows a cluster's session and the model's public s
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from puma.client.sampling import Sampler, Sampling, logprobs
 from puma.errors import PolicyError
+from puma.gateway.cluster import Cluster
 
 STOP, LENGTH = "stop", "length"
 
@@ -118,24 +119,66 @@ class Noting:
         return Likely(self._model.decode([token]), float(row[token]), top)
 
 
-def answer(cluster: Any, wanted: Wanted) -> Generator[Piece, None, None]:
-    """Pieces of all answers as they come; closing the generator stops the parties, if they are paced."""
-    session, model = cluster.session, cluster.model
-    noting: Noting | None = None
+@dataclass(frozen=True)
+class Choosing:
+    """How the tokens of a request are chosen: by the parties, at a temperature, or here from logits."""
+
+    temperature: float = 0.0
+    choose: Callable[[Tensor], list[int]] | None = None
+
+    @property
+    def reveals(self) -> bool:
+        """Whether the parties are asked for logits."""
+        return self.choose is not None
+
+
+def choosing(cluster: Cluster, wanted: Wanted) -> Choosing:
+    """How it can be done in this session; PolicyError if it cannot."""
+    session = cluster.session
     if wanted.alternatives is None:
-        asked = session.asked(wanted.sampling)
-    elif session.reveals:
-        noting = Noting(model, wanted.sampling, wanted.alternatives)
-        asked = {"choose": noting}
-    else:
+        return Choosing(**session.asked(wanted.sampling))
+    if not session.reveals:
         raise PolicyError("logprobs need logits, which the model's owner does not let clients see", "leave them out")
-    leads = wanted.leads or [""] * len(wanted.prompts)
-    rows = [Row(model, ids, wanted.stops, wanted.tokens, lead) for ids, lead in zip(wanted.prompts, leads, strict=True)]
-    with contextlib.closing(session.generate(wanted.prompts, wanted.tokens, paced=wanted.paced, **asked)) as steps:
-        for step in steps:
-            for index, (row, token) in enumerate(zip(rows, step, strict=True)):
-                if row.finish is None:
-                    text = row.add(token)
-                    yield Piece(index, text, row.finish, noting.likely[index] if noting else None)
-            if wanted.paced and all(row.finish for row in rows):
-                break
+    return Choosing(choose=Noting(cluster.model, wanted.sampling, wanted.alternatives))
+
+
+class Answers:
+    """The answers to one request as they grow, a token of each at a time."""
+
+    def __init__(self, model: Any, wanted: Wanted, how: Choosing) -> None:
+        leads = wanted.leads or [""] * len(wanted.prompts)
+        prompts = zip(wanted.prompts, leads, strict=True)
+        self._rows = [Row(model, ids, wanted.stops, wanted.tokens, lead) for ids, lead in prompts]
+        self._noting = how.choose if isinstance(how.choose, Noting) else None
+
+    @property
+    def ended(self) -> list[int]:
+        """Which of them have come to their end."""
+        return [index for index, row in enumerate(self._rows) if row.finish]
+
+    def grow(self, tokens: Mapping[int, int]) -> Iterator[Piece]:
+        """What may be shown now that these have come, of each answer by its number; those that have ended stay so."""
+        for place, (index, token) in enumerate(tokens.items()):
+            row = self._rows[index]
+            if row.finish is None:
+                text = row.add(token)
+                yield Piece(index, text, row.finish, self._noting.likely[place] if self._noting else None)
+
+    @classmethod
+    def alone(cls, wanted: Wanted) -> Callable[[Cluster], Generator[Piece, None, None]]:
+        """Pieces of all answers to a request that goes to the parties by itself; closing the generator stops them, if
+        they are paced."""
+
+        def run(cluster: Cluster) -> Generator[Piece, None, None]:
+            how = choosing(cluster, wanted)
+            answers = cls(cluster.model, wanted, how)
+            steps = cluster.session.generate(
+                wanted.prompts, wanted.tokens, paced=wanted.paced, choose=how.choose, temperature=how.temperature
+            )
+            with contextlib.closing(steps):
+                for step in steps:
+                    yield from answers.grow(dict(enumerate(step)))
+                    if wanted.paced and len(answers.ended) == len(wanted.prompts):
+                        break
+
+        return run

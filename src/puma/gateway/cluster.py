@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from collections.abc import Sequence
+from typing import Protocol
+
+from puma.client.client import Encoding
+from puma.client.cost import Cost
+from puma.client.model_info import ModelInfo
+from puma.client.session import Session
 
 
 class Cluster(Protocol):
     """A session with three parties, and the public side of the model that they serve."""
 
     @property
-    def session(self) -> Any: ...
+    def session(self) -> Session: ...
+
+    model: ModelInfo
 
     @property
-    def model(self) -> Any: ...
+    def cost(self) -> Cost: ...
 
-    @property
-    def cost(self) -> Any: ...
-
-    def encode(self, sentence: Any) -> Any: ...
+    def encode(self, sentence: Sequence[str]) -> list[Encoding]: ...
 
     def close(self) -> None: ...

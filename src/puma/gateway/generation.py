@@ -6,13 +6,12 @@ It must not know how the parties are reached, nor the endpoints that use it.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from puma.client.sampling import Sampling
-from puma.gateway.answers import Wanted, answer
+from puma.gateway.answers import Wanted
 from puma.gateway.refusals import Refused, blamed
 from puma.gateway.requests import ChatRequest, TextRequest
 from puma.gateway.service import Gateway
@@ -71,7 +70,7 @@ async def respond(
     gateway: Gateway, request: Request, asked: TextRequest, generation: Wanted, words: Wording
 ) -> Response:
     """Put the generation into the queue, and answer as it comes; who goes away is not answered further."""
-    job = gateway.submit(partial(answer, wanted=generation), request.headers.get(ID_HEADER))
+    job = gateway.submit(generation, request.headers.get(ID_HEADER))
     prompts, rows = sum(map(len, generation.prompts)) // asked.choices, len(generation.prompts)
     if asked.stream:
         options = asked.stream_options

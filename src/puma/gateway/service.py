@@ -8,12 +8,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from puma.gateway.answers import Wanted
 from puma.gateway.cluster import Cluster
+from puma.gateway.jobs import Job, Run
 from puma.gateway.refusals import Refused
 from puma.gateway.replies import now
 from puma.gateway.settings import Settings
 from puma.gateway.watch import Watches, tapped
-from puma.gateway.worker import Job, Run, Worker
+from puma.gateway.worker import Worker
 
 
 class Gateway:
@@ -22,7 +24,7 @@ class Gateway:
     def __init__(self, model: Any, start: Callable[[], Cluster], settings: Settings) -> None:
         self.model, self.settings = model, settings
         self.watches = Watches()
-        self.worker = Worker(lambda: tapped(start()), settings.waiting)
+        self.worker = Worker(lambda: tapped(start()), settings.waiting, settings.together)
         self.created = now()
 
     def known(self, name: str) -> None:
@@ -31,7 +33,7 @@ class Gateway:
             message = f"there is no model {name[:100]!r} here, only {self.settings.name!r}"
             raise Refused(message, "model", "model_not_found", 404)
 
-    def submit(self, run: Run, chosen: str | None) -> Job:
+    def submit(self, run: Run | Wanted, chosen: str | None) -> Job:
         """Put a request into the queue, under the id that its asker chose for it if any; Refused if that is full."""
         watch = self.watches.begin(chosen)
         try:

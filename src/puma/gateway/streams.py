@@ -13,9 +13,9 @@ from typing import Any
 from starlette.requests import Request
 
 from puma.gateway.answers import Piece
+from puma.gateway.jobs import Job
 from puma.gateway.refusals import Refused, refusal
 from puma.gateway.wording import Wording
-from puma.gateway.worker import Job
 
 LOOK = 0.2  # seconds between two looks whether the asker is still there
 

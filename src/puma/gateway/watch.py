@@ -149,23 +149,52 @@ def tapped(cluster: Cluster) -> Cluster:
     return cluster
 
 
+class Noted:
+    """Requests that go to the parties in one, from when each joins until it leaves."""
+
+    def __init__(self, session: Any) -> None:
+        self._session, self._before = session, session.cost
+        self._taps = [link for link in session.links if isinstance(link, Tap)]
+        self._all: list[Watch] = []
+        self._now: list[Watch] = []
+
+    def join(self, watch: Watch) -> None:
+        """From now on what is sent is noted for this one, too."""
+        self._all.append(watch)
+        watch.begin(len(self._all))
+        self._tap([*self._now, watch])
+
+    def leave(self, watch: Watch) -> None:
+        """It is over, and costs what all have together, once that is known."""
+        self._tap([other for other in self._now if other is not watch])
+        self.settle()
+
+    def _tap(self, watches: list[Watch]) -> None:
+        self._now = watches
+        for each in self._all:
+            each.together = len(self._all)
+        for rank, tap in enumerate(self._taps):
+            tap.into = [watch.parties[rank] for watch in watches]
+
+    def settle(self) -> None:
+        """The cost, if the parties have told it."""
+        if self._session.cost is not self._before:
+            for watch in self._all:
+                watch.cost = self._session.cost
+
+
 @contextmanager
-def noting(session: Any, watches: Sequence[Watch]) -> Iterator[None]:
+def noting(session: Any, watches: Sequence[Watch]) -> Iterator[Noted]:
     """While these requests go to the parties in one: what is sent, and in the end the cost, is noted for each."""
-    taps = [link for link in session.links if isinstance(link, Tap)]
-    before = session.cost
+    noted = Noted(session)
     for watch in watches:
-        watch.begin(len(watches))
-    for rank, tap in enumerate(taps):
-        tap.into = [watch.parties[rank] for watch in watches]
+        noted.join(watch)
     try:
-        yield
+        yield noted
     finally:
-        for tap in taps:
-            tap.into = []
-        if session.cost is not before:
-            for watch in watches:
-                watch.cost = session.cost
+        for watch in [*noted._now]:
+            noted.leave(watch)
+        noted.settle()
 
 
 def _spent(cost: Any) -> dict[str, Any]:

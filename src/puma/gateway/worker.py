@@ -1,23 +1,26 @@
-"""One request at a time: a thread that owns the session, a bounded queue before it, and a new session after a failure.
+"""A thread that owns the session, a bounded queue before it, and a new session after a failure.
 
-A job is a generator over what it yields to its asker; it is closed at the next item once nobody waits for it any more.
+Generations whose tokens are chosen alike go through the parties together: those that wait join at the next token of
+those that run, and whoever has finished or is gone leaves. All other jobs run alone, in their turn; one is closed at
+its next item once nobody waits for it any more.
 When the parties fail, whoever waits is told so and nothing of theirs is sent: only who asks again gets a new session.
 This file must not know HTTP or models.
 """
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import threading
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Generator
-from typing import Any
+from collections.abc import Callable, Sequence
 
 from puma.errors import HandshakeError, PeerLost, PeerTimeout, ProtocolError, PumaError, UsageError
 from puma.gateway import watch as watched
+from puma.gateway.answers import Answers, Wanted
 from puma.gateway.cluster import Cluster
+from puma.gateway.jobs import Job, Run
 from puma.gateway.refusals import busy, not_sent
+from puma.gateway.together import Together
 from puma.gateway.watch import Watch, noting
 
 # A party that is gone or not yet there says nothing about an answer. Whatever else ends a session could be a party that
@@ -25,54 +28,20 @@ from puma.gateway.watch import Watch, noting
 INNOCENT = (PeerLost, PeerTimeout, HandshakeError)
 SHUT_HINT = "find out which party deviates, or runs another version, then start the gateway again"
 IDLE, STARTING, READY, FAILED = "idle", "starting", "ready", "failed"
-Run = Callable[[Any], Generator[Any, None, None]]
-
-
-class Job:
-    """A request in the queue and afterwards; items come in the asker's event loop. `watch` is its asker's to see."""
-
-    def __init__(self, run: Run, watch: Watch) -> None:
-        self.run, self.watch = run, watch
-        self.left = threading.Event()  # nobody waits for it any more
-        self._loop = asyncio.get_running_loop()
-        self._items: asyncio.Queue[Any] = asyncio.Queue()
-
-    def tell(self, item: Any, last: bool = False) -> None:
-        """From the thread: an item, an error, or the end."""
-        with contextlib.suppress(RuntimeError):  # the event loop is gone, and with it whoever waited
-            self._loop.call_soon_threadsafe(self._items.put_nowait, (item, last))
-
-    def leave(self) -> None:
-        """Nobody waits any more: the job ends at its next item, and `items` now."""
-        self.left.set()
-        self.tell(None, last=True)
-
-    async def items(self, leave: bool = True) -> AsyncIterator[Any]:
-        """What the job yields; raises its error. Leaving the iteration leaves the job, unless others read on."""
-        try:
-            while True:
-                item, last = await self._items.get()
-                if isinstance(item, Exception):
-                    raise item
-                if last:
-                    return
-                yield item
-        finally:
-            if leave:
-                self.left.set()
 
 
 class Worker:
-    """Runs jobs in their order on a cluster that `start` makes; `waiting` of them may wait behind the one that runs."""
+    """Runs jobs in their order on a cluster that `start` makes; `waiting` of them may wait behind those that run, of
+    which there are `together` at most."""
 
-    def __init__(self, start: Callable[[], Cluster], waiting: int) -> None:
-        self.waiting, self.state = waiting, IDLE
+    def __init__(self, start: Callable[[], Cluster], waiting: int, together: int = 1) -> None:
+        self.waiting, self.together, self.state = waiting, together, IDLE
         self.problem: str | None = None  # why the last session ended, until there is a new one
         self._shut: ProtocolError | None = None  # what the parties sent did not fit: nothing is asked any more
         self._start = start
         self._cluster: Cluster | None = None
         self._jobs: deque[Job | None] = deque()
-        self._running: Job | None = None
+        self._running: list[Job] = []
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._work, name="session", daemon=True)
         self._thread.start()
@@ -81,19 +50,19 @@ class Worker:
     def queued(self) -> int:
         """Jobs that run or wait."""
         with self._changed:
-            return len(self._jobs) + (self._running is not None)
+            return len(self._jobs) + len(self._running)
 
     def ahead(self, watch: Watch) -> int:
         """How many jobs are served before this one."""
         with self._changed:
             waiting = [job.watch for job in self._jobs if job is not None]
-            return waiting.index(watch) + (self._running is not None) if watch in waiting else 0
+            return waiting.index(watch) + bool(self._running) if watch in waiting else 0
 
-    def submit(self, run: Run, watch: Watch) -> Job:
+    def submit(self, run: Run | Wanted, watch: Watch) -> Job:
         """Put a job at the end of the queue; refused if too many wait there."""
         job = Job(run, watch)
         with self._changed:
-            if len(self._jobs) + (self._running is not None) > self.waiting:
+            if len(self._jobs) + bool(self._running) > self.waiting:
                 raise busy(len(self._jobs))
             self._jobs.append(job)
             self._changed.notify()
@@ -102,7 +71,7 @@ class Worker:
     def close(self) -> None:
         """End the session once the job that runs comes to its next item; what waits is not run any more."""
         with self._changed:
-            for job in [self._running, *self._jobs]:
+            for job in [*self._running, *self._jobs]:
                 if job is not None:
                     job.left.set()
             self._jobs.append(None)
@@ -113,32 +82,65 @@ class Worker:
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._jobs)
-                job = self._running = self._jobs.popleft()
-            if job is None:
-                break
+                job = self._jobs.popleft()
+                if job is None:
+                    break
+                self._running = [job]
             if job.left.is_set():
-                job.watch.end(watched.STOPPED)
+                job.end(watched.STOPPED)
+            elif isinstance(job.run, Wanted) and job.run.paced:
+                self._do_together(job)
             else:
                 self._do(job)
             with self._changed:
-                self._running = None
+                self._running = []
         self._drop(IDLE)
 
     def _do(self, job: Job) -> None:
+        """One job from its beginning to its end."""
         try:
             cluster = self._session()
-            with noting(cluster.session, [job.watch]), contextlib.closing(job.run(cluster)) as items:
+            run = Answers.alone(job.run) if isinstance(job.run, Wanted) else job.run
+            with noting(cluster.session, [job.watch]), contextlib.closing(run(cluster)) as items:
                 for item in items:
                     job.tell(item)
                     if job.left.is_set():
                         break
-            job.watch.end(watched.STOPPED if job.left.is_set() else watched.DONE)
-            job.tell(None, last=True)
+            job.end(watched.STOPPED if job.left.is_set() else watched.DONE)
         except Exception as error:
-            job.watch.end(watched.FAILED)
-            if not isinstance(error, UsageError) or self._cluster is None or self._cluster.session.over:
-                self._drop(FAILED, error)
-            job.tell(error)
+            self._failed(error, [job])
+
+    def _do_together(self, first: Job) -> None:
+        """A generation, and those that join it before all have ended."""
+        together = None
+        try:
+            with Together(self._session(), first) as together:
+                while together.jobs:
+                    self._join(together)
+                    together.step()
+        except Exception as error:
+            self._failed(error, [first] if together is None else together.jobs)
+
+    def _join(self, together: Together) -> None:
+        """Let those that wait join, in their order, up to the first that cannot: nobody overtakes it for long."""
+        with self._changed:
+            while self._jobs and len(together.jobs) < self.together:
+                job = self._jobs[0]
+                if job is None or not (job.left.is_set() or together.takes(job)):
+                    break
+                self._jobs.popleft()
+                if job.left.is_set():
+                    job.end(watched.STOPPED)
+                else:
+                    together.add(job)
+            self._running = [*together.jobs]
+
+    def _failed(self, error: Exception, jobs: Sequence[Job]) -> None:
+        """Tell those concerned; what is not an asker's own fault ends the session."""
+        if not isinstance(error, UsageError) or self._cluster is None or self._cluster.session.over:
+            self._drop(FAILED, error)
+        for job in jobs:
+            job.end(watched.FAILED, error)
 
     def _session(self) -> Cluster:
         """The session, or a new one if the last has failed; none after an answer that did not fit."""

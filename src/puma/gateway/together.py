@@ -1,0 +1,101 @@
+"""Generations of several askers that go through the parties in one batch, a token at a time.
+
+Each asker gets pieces of its own answers, and errors that are its own. It must not know HTTP, nor how long others wait.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+
+from puma.client.batch import Batch, Rows
+from puma.gateway import watch as watched
+from puma.gateway.answers import Answers, Wanted, choosing
+from puma.gateway.cluster import Cluster
+from puma.gateway.jobs import Job
+from puma.gateway.watch import noting
+
+
+class Together:
+    """A batch that begins with one job; raises that one's own UsageError if it cannot begin."""
+
+    def __init__(self, cluster: Cluster, first: Job) -> None:
+        self._cluster = cluster
+        self._rows: dict[Job, tuple[Rows, Answers]] = {}
+        self._reveal = choosing(cluster, _wanted(first)).reveals
+        with ExitStack() as stack:
+            self._noted = stack.enter_context(noting(cluster.session, []))
+            self._batch = stack.enter_context(Batch(cluster.session, self._reveal, cluster.model.max_tokens))
+            self._enter(first)
+            self._stack = stack.pop_all()
+
+    @property
+    def jobs(self) -> list[Job]:
+        """Those under way."""
+        return [*self._rows]
+
+    def __enter__(self) -> Together:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stack.close()
+
+    def takes(self, job: Job) -> bool:
+        """Whether this job can join, or be refused, now: else it waits until others have left."""
+        wanted = job.run
+        if not (isinstance(wanted, Wanted) and wanted.paced):
+            return False
+        try:
+            alike = choosing(self._cluster, wanted).reveals == self._reveal
+        except Exception:
+            return True  # `add` tells it
+        asked = wanted.prompts, wanted.tokens
+        return alike and (self._batch.fits(*asked) or not self._batch.fits(*asked, alone=True))
+
+    def add(self, job: Job) -> None:
+        """Let a job join at the next step; what is wrong with it is its asker's to hear, and nobody else's."""
+        try:
+            self._enter(job)
+        except Exception as error:
+            job.end(watched.FAILED, error)
+
+    def _enter(self, job: Job) -> None:
+        wanted = _wanted(job)
+        how = choosing(self._cluster, wanted)
+        rows = self._batch.add(wanted.prompts, wanted.tokens, how.temperature, how.choose)
+        self._rows[job] = rows, Answers(self._cluster.model, wanted, how)
+        self._noted.join(job.watch)
+
+    def step(self) -> None:
+        """The next token of every answer; who has all it wants, or is gone, leaves."""
+        self._leave([job for job in self._rows if job.left.is_set()])
+        if self._batch.empty:
+            return
+        found, over = self._batch.step(), list[Job]()
+        for job, (rows, answers) in self._rows.items():
+            if rows not in found:
+                continue  # it begins with the next step
+            try:
+                for piece in answers.grow(found[rows]):
+                    job.tell(piece)
+                self._batch.drop(rows, answers.ended)
+            except Exception as error:  # of its own text
+                job.end(watched.FAILED, error)
+            if not rows.live or job.watch.state == watched.FAILED:
+                over.append(job)
+        self._leave(over)
+
+    def _leave(self, jobs: list[Job]) -> None:
+        """These are over: the parties hear of it, and the askers, who may then look at the cost."""
+        for job in jobs:
+            self._batch.drop(self._rows[job][0])
+        if jobs and self._batch.empty:
+            self._batch.close()
+        for job in jobs:
+            self._noted.leave(job.watch)
+            del self._rows[job]
+            job.end(watched.STOPPED if job.left.is_set() else watched.DONE)
+
+
+def _wanted(job: Job) -> Wanted:
+    assert isinstance(job.run, Wanted)
+    return job.run
