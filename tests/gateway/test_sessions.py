@@ -22,7 +22,7 @@ ASKED = {"model": "tiny", "prompt": "the cat", "max_tokens": 400}
 def long(tmp_path: Path) -> Any:
     """A gateway whose answers take long."""
     folder = tiny.llama(tmp_path / "long", num_hidden_layers=1, max_position_embeddings=512)
-    with serving(folder, most=400, waiting=1) as found:
+    with serving(folder, most=400, waiting=1, together=1) as found:
         yield found
 
 

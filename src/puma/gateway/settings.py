@@ -15,8 +15,8 @@ class Settings:
 
     `name` is the model's; `most` the new tokens of an answer at most; `temperature` that of requests which name none.
     `fixed`: parties always compute as many tokens as were asked for, and do not learn how long answers are. `waiting`:
-    requests that may queue. `together`: generations that go through the parties at a time. `hosts` are the names by which this gateway may be called. `places` says where P0, P1 and
-    P2 run, for people to read.
+    requests that may queue; `together`: generations that go through the parties at a time. `hosts` are the names by
+    which this gateway may be called. `places` says where P0, P1 and P2 run, for people to read.
     """
 
     name: str

@@ -1,0 +1,118 @@
+"""Askers whose tokens are chosen alike go through the parties together, and none is hurt by another."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from puma.client.batch import Batch
+from puma.gateway.answers import Row
+from tests.gateway.conftest import Served, openai, serving, until
+from tests.models import tiny
+
+ASKED = {"model": "tiny", "prompt": "the cat", "max_tokens": 300, "temperature": 0}
+
+
+@pytest.fixture(scope="module")
+def long(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """A gateway whose answers may take long."""
+    folder = tiny.llama(tmp_path_factory.mktemp("together"), num_hidden_layers=1, max_position_embeddings=512)
+    with serving(folder, most=400, waiting=8) as found:
+        yield found
+
+
+@pytest.fixture
+def held(long: Served) -> Iterator[Any]:
+    """A long answer under way, of which the first piece has come."""
+    with long.client.completions.create(**ASKED, stream=True) as stream:
+        next(iter(stream))
+        yield stream
+    until(lambda: long.gateway.worker.queued == 0)
+
+
+def text(long: Served, prompt: str, tokens: int) -> str:
+    """What the model says in the clear."""
+    ids = long.clear.prompt_ids(prompt, tokens)
+    found = long.clear.decode([*ids, *long.clear.generate(ids, tokens)])
+    return found.removeprefix(long.clear.decode(ids))
+
+
+def test_late_ones_join_and_end_before(long: Served, held: Any) -> None:
+    """They need not wait for the long answer, and get what they would get alone."""
+    wanted = [("the dog", 5), ("a big cat sat on the mat", 9), ("it", 3)]
+
+    def ask(prompt: str, tokens: int) -> Any:
+        return long.client.completions.create(**ASKED | {"prompt": prompt, "max_tokens": tokens})
+
+    with ThreadPoolExecutor(3) as pool:
+        found = list(pool.map(lambda each: ask(*each), wanted))
+    assert [answer.choices[0].text for answer in found] == [text(long, *each) for each in wanted]
+    watch = long.gateway.watches.of(found[0]._request_id)
+    assert watch.state == "done" and watch.together >= 2
+    assert long.gateway.worker.queued == 1 and len(long.clusters) == 1
+
+
+def test_who_leaves_stops_nobody_else(long: Served, held: Any) -> None:
+    other = long.client.completions.create(**ASKED, stream=True)
+    next(iter(other))
+    until(lambda: long.gateway.worker.queued == 2)
+    other.close()
+    until(lambda: long.gateway.worker.queued == 1)
+    assert long.client.completions.create(**ASKED | {"max_tokens": 2}).usage.completion_tokens == 2
+    assert next(iter(held)).choices[0].text is not None
+
+
+def test_an_error_of_ones_own_is_heard_by_nobody_else(long: Served, held: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    real: Callable[[Row, int], str] = Row.add
+
+    def failing(row: Row, token: int) -> str:
+        if row.most == 7:
+            raise ValueError("a letter that is none")
+        return real(row, token)
+
+    monkeypatch.setattr(Row, "add", failing)
+    with pytest.raises(openai.APIStatusError):
+        long.client.completions.create(**ASKED | {"max_tokens": 7})
+    with pytest.raises(openai.APIStatusError) as refused:
+        long.client.completions.create(**ASKED, logprobs=2)
+    assert "logits" in refused.value.message
+    assert next(iter(held)).choices[0].text is not None and len(long.clusters) == 1
+
+
+def test_what_cannot_go_together_waits_its_turn(long: Served, held: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No room beside the long one: it is not refused, and nobody who came later goes before it."""
+    monkeypatch.setattr(Batch, "fits", lambda batch, prompts, tokens, alone=False: alone or batch.empty)
+    order: list[int] = []
+
+    def ask(tokens: int) -> None:
+        long.client.completions.create(**ASKED | {"max_tokens": tokens})
+        order.append(tokens)
+
+    askers = [threading.Thread(target=ask, args=(tokens,)) for tokens in (4, 1)]
+    for i, asker in enumerate(askers):
+        asker.start()
+        until(lambda i=i: long.gateway.worker.queued == i + 2)
+    held.close()
+    for asker in askers:
+        asker.join(30)
+    assert order == [4, 1]
+
+
+def test_tokens_chosen_by_the_client(tmp_path: Path) -> None:
+    """With logits, each asker has its own sampler."""
+    folder = tiny.llama(tmp_path, num_hidden_layers=1, max_position_embeddings=512)
+    with serving(folder, reveal=True, most=400) as found:
+        with found.client.completions.create(**ASKED | {"temperature": 1, "seed": 5}, stream=True) as held:
+            next(iter(held))
+            seeded = ASKED | {"temperature": 1, "seed": 3, "max_tokens": 8, "logprobs": 1}
+            beside = found.client.completions.create(**seeded)
+            assert found.gateway.watches.of(beside._request_id).together == 2
+        until(lambda: found.gateway.worker.queued == 0)
+        alone = found.client.completions.create(**seeded)
+    assert beside.choices[0].text == alone.choices[0].text
+    assert len(beside.choices[0].logprobs.tokens) == 8
