@@ -127,7 +127,7 @@ class PartyChannel:
                 link.send_control(msg.encode(word))
                 for frame in mine:
                     if frame.numel():
-                        link.send(frame.numpy())
+                        link.send(kernels.to_wire(frame))
 
     def hear_next(self, later: Format | None) -> Tensor:
         """The result of that step; `later` is the format of the next one, for which the parties then await a word."""

@@ -20,7 +20,7 @@ from puma import kernels
 from puma.client.arguments import count
 from puma.client.beam_search import Beams
 from puma.client.channel import PartyChannel
-from puma.client.cost import Cost, cost_of
+from puma.client.cost import cost_of
 from puma.client.lengths import secret_length
 from puma.client.places import by_place, places
 from puma.client.sampling import Sampler, Sampling
