@@ -29,7 +29,7 @@ def answers(clear: PlainModel) -> list[list[int]]:
 @pytest.fixture(scope="module")
 def trio(clear: PlainModel) -> Iterator[Threads]:
     with Threads() as found:
-        found.session.share(clear.config, clear.params, reveal_logits=True)
+        found.share(clear.config, clear.params, reveal_logits=True)
         yield found
 
 
@@ -112,6 +112,6 @@ def test_what_does_not_fit_is_refused_before_anything_is_sent(
 
 def test_who_may_not_see_logits_gets_no_batch_of_them(clear: PlainModel) -> None:
     with Threads() as trio:
-        trio.session.share(clear.config, clear.params)
+        trio.share(clear.config, clear.params)
         with pytest.raises(PolicyError):
             Batch(trio.session, reveal=True)
