@@ -20,7 +20,8 @@ from puma.errors import AdmissionError, InputError, PolicyError, PumaError, Usag
 from puma.models.text import check_batch
 from puma.wire import messages as msg
 from puma.wire.answers import Format, answers
-from puma.wire.prompt import InputShare, share_input, upload_bytes
+from puma.wire.input_share import InputShare
+from puma.wire.inputs import laid_out, share_input, upload_bytes
 
 Choose = Callable[[Tensor], list[int]]  # from the logits of each prompt, its next token
 
@@ -103,9 +104,7 @@ class Batch:
             raise UsageError("these tokens would be chosen in another way than the batch's", "make another batch")
         if tokens < 1:
             raise UsageError(f"cannot generate {tokens} tokens", "ask for at least one")
-        vocabulary = self._session.served.vocab_size
-        if not all(0 <= token < vocabulary for ids in prompts for token in ids):
-            raise InputError(f"not prompts of a vocabulary of {vocabulary}", "pass token ids, at least one each")
+        laid_out(self._session.served, prompts)  # which refuses what are no tokens
         self._check([(len(ids), tokens) for ids in prompts])
         if not self.fits(prompts, tokens):
             raise AdmissionError("there is no room for these prompts now", "wait until others have left")
@@ -162,8 +161,8 @@ class Batch:
         for rows in self._rows:
             rows.there = rows.live
         chosen = [rows.chosen[i] for rows in staying for i in rows.live if rows.choose]
-        fed = [self._shared(chosen)] if chosen else []
-        sealed = [self._shared([token for ids in rows.prompts for token in ids]) for rows in joining]
+        fed = [self._shared([[token] for token in chosen])] if chosen else []
+        sealed = [self._shared(rows.prompts) for rows in joining]
         words: list[msg.Request] = []
         for rank in range(3):
             jobs = [self._job(rows, share[rank]) for rows, share in zip(joining, sealed, strict=True)]
@@ -199,11 +198,12 @@ class Batch:
         rows = msg.Input([1] * sum(len(rows.live) for rows in self._rows), [])
         return answers(self._session.served, msg.Generate(rows, 1, reveal=self._reveal))[0]
 
-    def _shared(self, ids: Sequence[int]) -> list[InputShare]:
+    def _shared(self, prompts: Sequence[Sequence[int]]) -> list[InputShare]:
         """Shares for the three parties, under seeds of their own."""
-        vocabulary = self._session.served.vocab_size
-        self._sent += upload_bytes(len(ids), vocabulary)
-        return share_input(ids, vocabulary)
+        config = self._session.served
+        laid = laid_out(config, prompts)
+        self._sent += upload_bytes(config, msg.Input(laid.lengths, []))
+        return share_input(config, laid)
 
     def _input(self, lengths: list[int], share: InputShare) -> msg.Input:
         return msg.Input(lengths, share.masks, share.choices, approximation=self._session.approximation)
