@@ -16,7 +16,7 @@ from torch import Tensor
 from puma.client.cost import cost_of
 from puma.client.session import Session
 from puma.client.turns import Stream
-from puma.errors import AdmissionError, InputError, PolicyError, PumaError, UsageError
+from puma.errors import AdmissionError, PolicyError, PumaError, UsageError
 from puma.models.text import check_batch
 from puma.wire import messages as msg
 from puma.wire.answers import Format, answers
