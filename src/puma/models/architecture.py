@@ -58,6 +58,7 @@ class Heads:
 
     generates: bool = False  # the next token, again and again
     scores: bool = False  # the logits of every token's next one
+    capped: bool = False  # these and the next token's come out of a soft cap
     labels: tuple[str, ...] = ()  # classes of a text or image
     each_token: bool = False  # these are of tokens instead
     predicts: bool = False  # the tokens that stood where some are masked
@@ -85,7 +86,7 @@ class Architecture:
     heads: Callable[[Any], Heads]
     bounds: Callable[[Any, Params], Iterator[Bound]]  # of folded parameters, for all inputs; see bounds.py
     stacks: tuple[str, ...] = ("layers",)  # fields of the config that count layers
-    foreseen: bool = False  # whether `Cache.foreseen` is all that the cost and masks of a step depend on
+    foreseen: bool = False  # whether a cache's columns are all that the cost and masks of a step depend on
 
     def parameters(self, config: Any) -> Shapes:
         """Names and shapes of what the owner shares."""

@@ -310,7 +310,8 @@ def inputs(config: Decoder) -> Inputs:
 
 def heads(config: Decoder) -> Heads:
     """Text, unless labels have taken the place of logits."""
-    return Heads(generates=not config.labels, scores=not config.labels, labels=config.labels)
+    texts, capped = not config.labels, config.logit_cap > 0
+    return Heads(generates=texts, scores=texts, capped=capped, labels=config.labels)
 
 
 # -- bounds ---------------------------------------------------------------------------------------------------------
