@@ -78,10 +78,9 @@ class Daemon:
             policy.reveal_logits,
         )
         self.metrics = Metrics()
-        library, preprocessing_store = (
-            Library(settings.store, rank),
-            EncryptedStore(settings.store, settings.preprocessing),
-        )
+        # The library first: it sees to it that the folder is this party's, and nobody else's meanwhile.
+        library = Library(settings.store, rank, cluster.known_by(cluster.parties[rank]))
+        preprocessing_store = EncryptedStore(settings.store, settings.preprocessing)
         audit = Audit(settings.audit or settings.store / "audit.jsonl")
         self.context = PartyContext(
             me, cluster, self._guard, library, limits, self.metrics, events or Events(me.name), audit,
@@ -142,6 +141,7 @@ class Daemon:
             self._seat()  # who still waits is told why not
             self._end_all()
         self.peers.close()
+        context.library.close()
         context.events.say("party stopped")
 
     @property

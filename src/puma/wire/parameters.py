@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import torch
+from torch import Tensor
+
 from puma.models import architecture
 from puma.models.config import Config
 from puma.mpc.fixed import ACTIVATION, RING, WEIGHT
 from puma.wire.messages import TensorSpec
 
+# Shared under a model's seeds in a stream of its own; the parties open it among themselves and use it for nothing else.
+CHECK = TensorSpec("puma.check", (16,), RING, 0)
 KEEP_MASKS_BELOW = 50_000_000  # parameters; larger models draw their masks again at every use
 
 
@@ -14,6 +19,16 @@ def tensor_specs(config: Config) -> list[TensorSpec]:
     """Names, shapes and formats of the parameters that the owner shares."""
     shapes = architecture(config).parameters(config)
     return [TensorSpec(name, shape, RING, parameter_frac(name)) for name, shape in shapes.items()]
+
+
+def offered_specs(config: Config) -> list[TensorSpec]:
+    """The parameters, and behind them the check vector: what an owner shares in all."""
+    return [*tensor_specs(config), CHECK]
+
+
+def check_values() -> Tensor:
+    """The check vector's public numbers (16,), whole and in units of the last place."""
+    return torch.arange(1, 17, dtype=torch.float64) * 0x9E3779B9
 
 
 def parameter_frac(name: str) -> int:
