@@ -75,6 +75,11 @@ class Live:
         )
         log.close()
 
+    def run(self, *words: str) -> subprocess.CompletedProcess[str]:
+        """A command that is over soon."""
+        line = [sys.executable, "-m", "puma.cli.app", *words]
+        return subprocess.run(line, capture_output=True, text=True, timeout=60, check=False)
+
     def store(self, rank: int) -> Path:
         return self.folder / f"store{rank}"
 

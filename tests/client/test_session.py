@@ -191,3 +191,20 @@ def test_a_party_that_fails_is_heard(session: Session, kind: str, raised: type[P
     with pytest.raises(raised, match="too large") as failure:
         session.selftest()
     assert failure.value.hint == "scale it"
+
+
+def test_a_model_is_open_only_if_all_parties_say_the_same_of_it(session: Session) -> None:
+    """One party alone could else choose the policy, the config or the sharing that a client asks under."""
+    mine = msg.Opened(bytes(16), CONFIG, msg.Card("m"))
+    other = [
+        msg.Opened(bytes([1] * 16), CONFIG, msg.Card("m")), msg.Opened(bytes(16), CONFIG, msg.Card("m", "2")),
+        msg.Opened(bytes(16), CONFIG, msg.Card("m"), True), msg.Opened(b"", None),
+    ]  # fmt: skip
+    for odd in other:
+        for rank in range(3):
+            for link in session.links:
+                link.control.append(msg.encode(odd if link.peer == f"P{rank}" else mine))
+            assert not session.open("m")
+    for link in session.links:
+        link.control.append(msg.encode(mine))
+    assert session.open("m")

@@ -40,6 +40,8 @@ def start(memory: Path, clear: PlainModel) -> Iterator[Start]:
     started: list[Threads] = []
 
     def begin(progress: Any = None) -> LocalCluster:
+        for earlier in started:
+            earlier.close()  # a store is one trio's at a time
         started.append(Threads(memory))
         return LocalCluster(clear, progress, trio=started[-1])  # type: ignore[arg-type]
 

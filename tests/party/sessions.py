@@ -74,6 +74,13 @@ class Sessions:
                 thread.join(30)
             assert not any(thread.is_alive() for thread in threads), "a party hangs"
 
+    @contextmanager
+    def limited(self, limits: Limits) -> Iterator[None]:
+        """Meanwhile the parties serve within these limits."""
+        before, self.limits = self.limits, limits
+        yield
+        self.limits = before
+
     def _serve(self, rank: int) -> None:
         server, failure = self.servers[rank], None
         try:

@@ -350,3 +350,20 @@ def test_a_party_without_room_says_so_and_stays_clean(live: Live, checkpoints: d
     live.settled()
     live.share(checkpoints["bert"], "large")
     live.connect("large").close()
+
+
+def test_a_party_serves_from_its_own_store_alone(live: Live) -> None:
+    """Not while another process does, and not from another party's: told at once, and before anybody could ask."""
+    for rank, store, why in (
+        (2, 2, "is this party already running?"),
+        (2, 0, "in use by another process"),
+    ):
+        words = ["party", "--as", str(live.key(f"p{rank}")), "--cluster", str(live.file), "--store"]
+        done = live.run(*words, str(live.store(store)))
+        assert done.returncode == StoreError.exit_code and why in done.stderr
+    assert live.kill(0, signal.SIGTERM) == 0
+    words = ["party", "--as", str(live.key("p2")), "--cluster", str(live.file), "--store", str(live.store(0))]
+    done = live.run(*words)
+    assert done.returncode == StoreError.exit_code and "is P0's, and this is P2" in done.stderr
+    live.start(0)
+    live.healthy()

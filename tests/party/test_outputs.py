@@ -92,8 +92,8 @@ def test_a_client_that_knows_the_card_does_not_ask(parties: Sessions) -> None:
 
 
 def test_a_cluster_without_logits_gives_no_hidden_states_either(parties: Sessions) -> None:
-    closed = Sessions(parties.folder, Limits(sessions=8, tokens=200))
-    with closed.session() as session, pytest.raises(PolicyError, match="hidden states"):
+    closed = Limits(sessions=8, tokens=200)
+    with parties.limited(closed), parties.session() as session, pytest.raises(PolicyError, match="hidden states"):
         ask(opened(session, "open"), "hidden")
 
 

@@ -80,7 +80,7 @@ def test_a_model_is_what_its_party_must_hold(tmp_path: Path, kept: int, rank: in
     stored(tmp_path / "p", rank=kept)
     with pytest.raises(StoreError, match=f"is not P{rank}'s part of it") as refused:
         Store(tmp_path / "p", rank).open("m")
-    assert "share it again" in refused.value.hint
+    assert "puma store" in refused.value.hint
 
 
 @pytest.mark.parametrize("rank", [0, 1])
@@ -190,15 +190,16 @@ def test_a_new_sharing_replaces_the_old_one_only_when_complete(tmp_path: Path) -
 
 
 def test_what_cannot_be_gone_on_with_is_cleaned_up(tmp_path: Path) -> None:
-    store = Store(tmp_path / "p1", 1)
-    upload = ResumableUpload(store, msgspec.structs.replace(offer(), checksums=False))
+    library = Library(tmp_path / "p1", 1)
+    upload = ResumableUpload(library.store, msgspec.structs.replace(offer(), checksums=False))
     upload.write(DATA[0])
     assert os.listdir(tmp_path / "p1/uploads") == ["m"]
     upload.close()
     assert not os.listdir(tmp_path / "p1/uploads")
-    dead = ResumableUpload(store, msgspec.structs.replace(offer(), checksums=False))
+    dead = ResumableUpload(library.store, msgspec.structs.replace(offer(), checksums=False))
     os.close(dead._folder)  # as the system does for a process that has died
-    Library(tmp_path / "p1", 1, resting=0.0)
+    library.close()
+    Library(tmp_path / "p1", 1, resting=0.0).close()
     assert not os.listdir(tmp_path / "p1/uploads")
 
 

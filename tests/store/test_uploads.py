@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
@@ -12,22 +13,25 @@ import pytest
 from puma.client.owner import card_of
 from puma.errors import AdmissionError, ProtocolError, StoreError
 from puma.models.config import Llama
+from puma.store import folders
 from puma.store.library import Library
 from puma.store.models import wire_bytes
 from puma.store.uploads import ResumableUpload, check, forget_old
 from puma.wire import messages as msg
-from puma.wire.parameters import tensor_specs
+from puma.wire.parameters import offered_specs
 
 CONFIG = Llama(vocab_size=8, hidden_size=8, intermediate_size=8, layers=1, heads=2)
 FILES = {"tokenizer.json": b"{}"}
-OFFER = msg.Offer(card_of("m", "1", FILES), CONFIG, tensor_specs(CONFIG), [bytes(32)], True, b"s" * 16)
+OFFER = msg.Offer(card_of("m", "1", FILES), CONFIG, offered_specs(CONFIG), [bytes(32)], True, b"s" * 16)
 OTHER_SHAPE = next(spec.name for spec in OFFER.tensors if spec.shape != OFFER.tensors[0].shape)
 WORDS = [os.urandom(wire_bytes(spec)) for spec in OFFER.tensors]
 
 
 @pytest.fixture
-def library(tmp_path: Path) -> Library:
-    return Library(tmp_path / "store", 1)
+def library(tmp_path: Path) -> Iterator[Library]:
+    made = Library(tmp_path / "store", 1)
+    yield made
+    made.close()
 
 
 def send(arrival: ResumableUpload, until: int | None = None) -> None:
@@ -144,6 +148,54 @@ def test_offers_that_are_no_models_are_refused() -> None:
     check(OFFER, 1)
     with pytest.raises(ProtocolError, match="seeds"):
         check(OFFER, 0)
+
+
+@pytest.mark.parametrize("stage", ["begun", "published"])
+def test_a_model_belongs_to_the_key_that_brought_it(library: Library, stage: str) -> None:
+    arrival = library.receive(OFFER, "sha256:olga")
+    if stage == "published":
+        send(arrival)
+        arrival.complete()
+        library.publish(arrival)
+    else:
+        send(arrival, 3)
+    arrival.close()
+    new = msgspec.structs.replace(OFFER, sharing=b"t" * 16)
+    for other in ("sha256:oscar", ""):
+        for change in (lambda o=other: library.receive(new, o), lambda o=other: library.delete("m", o)):
+            with pytest.raises(AdmissionError, match="the model m is another owner's") as refused:
+                change()
+            assert "puma store" in refused.value.hint
+    again = library.receive(OFFER, "sha256:olga")
+    assert again.held == (3 if stage == "begun" else len(WORDS)), "nobody has touched it"
+    again.close()
+    replaced = library.receive(new, "sha256:olga")
+    send(replaced)
+    replaced.complete()
+    library.publish(replaced)
+    replaced.close()
+    model = library.open("m")
+    assert model is not None and model.manifest.owner == "sha256:olga" and model.manifest.sharing == new.sharing
+    library.delete("m", "sha256:olga")
+    library.receive(new, "sha256:oscar").close()
+
+
+def test_of_two_owners_at_once_the_first_keeps_the_name(library: Library) -> None:
+    """Whoever is ready first has the model, and the other one's does not take its place."""
+    slow = library.receive(OFFER, "sha256:oscar")
+    send(slow)
+    slow.complete()
+    folders.remove(library.store.root / "uploads" / "m")
+    slow.close()
+    quick = library.receive(OFFER, "sha256:olga")
+    send(quick)
+    quick.complete()
+    library.publish(quick)
+    quick.close()
+    with pytest.raises(AdmissionError, match="another owner's"):
+        library.publish(slow)
+    model = library.open("m")
+    assert model is not None and model.manifest.owner == "sha256:olga"
 
 
 def test_uploads_that_nobody_goes_on_with_are_forgotten(library: Library) -> None:

@@ -25,7 +25,7 @@ from puma.nn.paper import PROFILES, SPLINE
 from puma.store import folders
 from puma.wire import messages as msg
 from puma.wire.limits import FRAME_BYTES
-from puma.wire.parameters import KEEP_MASKS_BELOW, tensor_specs
+from puma.wire.parameters import CHECK, KEEP_MASKS_BELOW, check_values, offered_specs
 
 Progress = Callable[[str, int, int], None]  # what, done, of
 
@@ -82,13 +82,18 @@ class Owner:
         model of this name.
         """
         alias = alias or {}
-        specs = [spec for spec in tensor_specs(config) if spec.name not in alias]
+        specs = [spec for spec in offered_specs(config) if spec.name not in alias]
         resume = self._resumed(Plan.fresh(card, config, specs, alias), params)
         held = self._offer(resume.plan)
         self._send_files([reply.published for reply in held], files or {})
         first = min(reply.tensors for reply in held)
         for i, spec in enumerate(specs[first:], first):
-            self._send(params[spec.name], spec, [reply.tensors <= i for reply in held], resume)
+            self._send(
+                check_values() if spec == CHECK else params[spec.name],
+                spec,
+                [reply.tensors <= i for reply in held],
+                resume,
+            )
             if progress:
                 progress("sharing the model", i + 1, len(specs))
         if progress and self._state:

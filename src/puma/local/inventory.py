@@ -1,4 +1,4 @@
-"""What a local cluster has kept in its folder: models, preprocessing and prepared requests, and how to be rid of them.
+"""What a local cluster, or one party, has kept in its folder, and how to be rid of it.
 
 It knows where the parties' folders lie, and must not know what is in their files.
 """
@@ -6,20 +6,23 @@ It knows where the parties' folders lie, and must not know what is in their file
 from __future__ import annotations
 
 import os
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 from puma.errors import StoreError
-from puma.store import folders
+from puma.store import claim, folders
 from puma.store.models import Store
 from puma.store.prepared_requests import PreparedRequests
 from puma.store.preprocessing import PreprocessingStore
+from puma.store.uploads import uploads_folder
 
 
 @dataclass(frozen=True)
 class Inventory:
-    """Models by name with their bytes at P0, P1 and P2, prepared requests, and the bytes of preprocessing there."""
+    """Models by name with their bytes at each of these `parties`, prepared requests, bytes of preprocessing there."""
 
+    parties: list[str]
     models: dict[str, list[int]]
     prepared: int
     preprocessing: list[int]
@@ -30,28 +33,51 @@ def default_folder() -> Path:
     return Path(f"/dev/shm/puma-{os.geteuid()}")
 
 
-def party_folders(root: Path) -> list[Path]:
-    return [root / f"p{rank}" for rank in range(3)]
+def party_folders(root: Path) -> dict[int, Path]:
+    """Where each party's things lie: below a local cluster's folder, or in the one party's whose store this is."""
+    one = claim.identity(root)
+    return {rank: root / f"p{rank}" for rank in range(3)} if one is None else {one.rank: root}
 
 
 def look(root: Path) -> Inventory:
     """What lies below `root`; StoreError if there is no such folder."""
-    stores = [Store(folder, rank) for rank, folder in enumerate(party_folders(_found(root)))]
+    found = party_folders(_found(root))
+    stores = [Store(folder, rank) for rank, folder in found.items()]
     names = sorted({name for store in stores for name in store.names()})
     models = {name: [store.size(name) for store in stores] for name in names}
-    preprocessing = [sum(PreprocessingStore(folder).sizes()) for folder in party_folders(root)]
-    return Inventory(models, len(PreparedRequests(root / "client").all()), preprocessing)
+    preprocessing = [sum(PreprocessingStore(folder).sizes()) for folder in found.values()]
+    prepared = len(PreparedRequests(root / "client").all()) if len(found) > 1 else 0
+    return Inventory([f"P{rank}" for rank in found], models, prepared, preprocessing)
 
 
-def forget(root: Path, models: bool) -> None:
-    """Throw away all preprocessing and prepared requests, and with `models` the models too."""
-    for rank, folder in enumerate(party_folders(_found(root))):
-        folders.retire(folder / "preprocessing")
-        if models:
-            store = Store(folder, rank)
-            for name in store.names():
-                store.delete(name)
-    folders.retire(root / "client" / "prepared_requests")
+def forget(root: Path, models: bool, only: str = "") -> None:
+    """Throw away all preprocessing and prepared requests, and with `models` the models too, or one of them.
+
+    StoreError while a party serves from there, or if there is no such model.
+    """
+    found = party_folders(_found(root))
+    if only and not any(Store(folder, rank).holds(only) for rank, folder in found.items()):
+        raise StoreError(f"there is no model {only} in {root}", "`puma store` shows which there are")
+    with ExitStack() as stack:
+        for folder in found.values():
+            stack.enter_context(claim.locked(folder))
+        for rank, folder in found.items():
+            folders.retire(folder / "preprocessing")
+            if models:
+                _forget_models(Store(folder, rank), only)
+        folders.retire(root / "client" / "prepared_requests")
+
+
+def _forget_models(store: Store, only: str) -> None:
+    """With what has arrived of them; a store that is emptied is nobody's any more."""
+    for name in [only] if only else store.names():
+        if store.holds(name):
+            store.delete(name)
+    uploads = uploads_folder(store.root)
+    for path in [uploads / only] if only else list(uploads.iterdir()):
+        folders.remove(path)
+    if not only:
+        folders.remove(store.root / claim.FILE)
 
 
 def _found(root: Path) -> Path:

@@ -69,10 +69,9 @@ class Daemon:
         me = Identity("party", rank, bytes(SESSION_BYTES), cluster.digest, NO_COOKIE)
         limits = settings.limits or Limits.within(cluster.policy, None, None)
         self.metrics = Metrics()
-        library, preprocessing_store = (
-            Library(settings.store, rank),
-            EncryptedStore(settings.store, limits.preprocessing),
-        )
+        # The library first: it sees to it that the folder is this party's, and nobody else's meanwhile.
+        library = Library(settings.store, rank, cluster.known_by(cluster.parties[rank]))
+        preprocessing_store = EncryptedStore(settings.store, limits.preprocessing)
         audit = Audit(settings.audit or settings.store / "audit.jsonl")
         self.context = PartyContext(
             me, cluster, self._guard, library, limits, self.metrics, events or Events(me.name), audit,
@@ -133,6 +132,7 @@ class Daemon:
             self._seat()  # who still waits is told why not
             self._end_all()
         self.peers.close()
+        context.library.close()
         context.events.say("party stopped")
 
     @property

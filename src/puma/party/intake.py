@@ -12,6 +12,7 @@ from puma import kernels
 from puma.errors import ProtocolError
 from puma.party import loading
 from puma.store.library import InMemory, Library
+from puma.store.models import Model
 from puma.store.uploads import Arrival
 from puma.wire import messages as msg
 from puma.wire.files import received
@@ -39,6 +40,12 @@ class Intake:
                 self._parameter(arrival, spec)
             arrival.complete()
         self._say(msg.Held(arrival.held, arrival.published))
+
+    def arrived(self) -> Model | None:
+        """The model that was offered last, all of it."""
+        if self._arrival is None:
+            raise ProtocolError("a model is to be published that was not offered", "upload it first")
+        return self._library.open(self._arrival.offer.card.name) if self._arrival.published else self._arrival.model
 
     def publish(self) -> bytes:
         """Serve the model that was offered last; the sharing that it takes the place of, or nothing."""

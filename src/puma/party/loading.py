@@ -20,22 +20,30 @@ from puma.mpc.share import Share
 from puma.store.models import Model
 from puma.wire.limits import FRAME_WORDS
 from puma.wire.messages import TensorSpec
+from puma.wire.parameters import CHECK
 
 
 def opened(party: Party, model: Model) -> Engine:
     """An engine on a model whose words are read as they are used."""
     manifest = model.manifest
-    keys = [PairKey(seed) for seed in manifest.seeds]
-    params: dict[str, Share] = {}
-    for spec in manifest.tensors:
-        streams = [key.stream(f"weight {spec.name}") for key in keys]
-        params[spec.name] = Seeded(
-            party, model.packed(spec.name), streams, spec.shape, spec.bits, spec.frac, keep=manifest.keep_masks,
-            touch=partial(model.touch, spec.name), kept=model.words[spec.name],
-        )  # fmt: skip
+    params: dict[str, Share] = {spec.name: _share(party, model, spec) for spec in manifest.tensors if spec != CHECK}
     for name, source in manifest.alias.items():
         params[name] = params[source]  # that an alias names what was shared, the offer was checked for
     return Engine(party, manifest.config, params)
+
+
+def check_vector(party: Party, model: Model) -> Share:
+    """This party's share of the numbers by which three parts are seen to fit."""
+    return _share(party, model, CHECK)
+
+
+def _share(party: Party, model: Model, spec: TensorSpec) -> Share:
+    keys = [PairKey(seed) for seed in model.manifest.seeds]
+    streams = [key.stream(f"weight {spec.name}") for key in keys]
+    return Seeded(
+        party, model.packed(spec.name), streams, spec.shape, spec.bits, spec.frac, keep=model.manifest.keep_masks,
+        touch=partial(model.touch, spec.name), kept=model.words[spec.name],
+    )  # fmt: skip
 
 
 def frames(owner: Any, spec: TensorSpec) -> Iterator[Tensor]:

@@ -29,7 +29,7 @@ from puma.engine.turns import admit_word
 from puma.errors import PreprocessingError, ProtocolError, PumaError, StoreError
 from puma.mpc.party import Party
 from puma.mpc.share import Share
-from puma.party import loading
+from puma.party import fitting, loading
 from puma.party.agreement import Agreement
 from puma.party.intake import Intake
 from puma.store.library import InMemory, Library
@@ -57,8 +57,10 @@ class Server:
         self.party, self.client, self._owner = party, client, owner
         self._agreement = Agreement(party.rank, party.links)
         self.engine: Engine | None = None
-        here = Library(folder, party.rank, resting=0.0) if folder else InMemory(party.rank)
-        self._library: Library | InMemory = library or here
+        self._own: Library | InMemory | None = None  # that nobody else uses
+        if library is None:
+            self._own = Library(folder, party.rank, resting=0.0) if folder else InMemory(party.rank)
+        self._library: Library | InMemory = library or self._own  # type: ignore[assignment]
         self._intake = Intake(client, self._library)
         self._preprocessing_store = PreprocessingStore(folder) if folder else None
         self._sharing = b""  # of the model that is being served
@@ -75,6 +77,8 @@ class Server:
                 self.answer(request)
         finally:
             self._intake.leave()
+            if self._own is not None:
+                self._own.close()
 
     def answer(self, request: msg.Request) -> None:
         """One request, and all that belongs to it."""
@@ -129,6 +133,7 @@ class Server:
         if isinstance(request, msg.Publish):
             self._agreement.say(request)
             self._agreement.check()
+            self._fitting(self._intake.arrived)
             self._outdated(self._intake.publish())
         elif isinstance(request, msg.Generate | msg.Encode):
             self._infer(request, preprocessing, prefilled)
@@ -146,14 +151,16 @@ class Server:
 
     def _open(self, request: msg.Open) -> msg.Opened:
         self._preprocessing = None
-        model = self._found(request.name)
+        model = self._fitting(partial(self._library.open, request.name))
         if model is None:
             return msg.Opened(b"", None)
         self._use(model)
         return msg.Opened(model.manifest.sharing, model.manifest.config, model.manifest.card, self._reveals)
 
-    def _found(self, name: str) -> Model | None:
-        return self._library.open(name)
+    def _fitting(self, find: Callable[[], Model | None]) -> Model | None:
+        """A model whose parts at all three parties fit; None if not all of them have the same one."""
+        check, tested = partial(loading.check_vector, self.party), self._library.tested
+        return fitting.agreed(self.party.rank, self.party.links, find, check, tested)
 
     def _outdated(self, sharing: bytes) -> None:
         """Throw away what was prepared for a sharing that is served no more."""

@@ -13,6 +13,7 @@ from pathlib import Path
 from puma.errors import AdmissionError, StoreError
 from puma.store import folders
 from puma.store import uploads as arrivals
+from puma.store.claim import Claim, Identity
 from puma.store.models import Model, Store
 from puma.store.uploads import FILES, KEEP_SECONDS, Arrival, MemoryUpload, ResumableUpload
 from puma.wire.messages import Listed, Offer
@@ -21,13 +22,16 @@ NOT_YOURS = "take another name, or let that owner delete it, or an operator at e
 
 
 class Library:
-    """What one party keeps below `root`; sessions in several threads may use it.
+    """What one party keeps below `root`, which is its own until `close`; sessions in several threads may use it.
 
-    Uploads that have rested for `resting` seconds are forgotten.
+    `party` is what the cluster file knows it by, if there is one. Uploads that have rested for `resting` seconds are
+    forgotten. StoreError if the folder is another party's, incomplete, or in use by another process.
     """
 
-    def __init__(self, root: Path | str, rank: int, resting: float = KEEP_SECONDS) -> None:
+    def __init__(self, root: Path | str, rank: int, party: str = "", resting: float = KEEP_SECONDS) -> None:
+        self._claim = Claim(Path(root), Identity(rank, party))
         self.store = Store(root, rank)
+        self.tested: set[bytes] = set()  # sharings whose parts have been seen to fit since this process started
         self._open: dict[str, Model] = {}
         self._locks: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
         with folders.explained(f"the uploads in {root}"):
@@ -98,6 +102,10 @@ class Library:
                 if self.store.holds(name):
                     self.store.delete(name)
 
+    def close(self) -> None:
+        """Let another process have the folder."""
+        self._claim.close()
+
     def _check_owner(self, name: str, owner: str) -> None:
         """AdmissionError if what there is of a model came with another key."""
         known = [self.store.manifest(name).owner] if self.store.holds(name) else []
@@ -111,6 +119,7 @@ class InMemory:
 
     def __init__(self, rank: int) -> None:
         self._rank = rank
+        self.tested: set[bytes] = set()
         self._model: Model | None = None
 
     def open(self, name: str) -> Model | None:
@@ -140,4 +149,8 @@ class InMemory:
         """Forget the model; StoreError if there is none of this name."""
         if self.open(name) is None:
             raise StoreError(f"there is no model {name}", "share it first")
+        self._model = None
+
+    def close(self) -> None:
+        """Forget whatever there is."""
         self._model = None

@@ -35,7 +35,7 @@ CHUNK = 16 << 20
 # Without it the system would refuse to map a file larger than memory, though nothing is ever written to the mapping.
 MAP_NORESERVE = getattr(mmap, "MAP_NORESERVE", 0x4000)
 MANIFEST, DATA = "manifest.json", "data"
-DAMAGED = "delete the model there, at every party, and share it again"
+DAMAGED = "delete the model with `puma store`, at every party, and share it again"
 SEED_BYTES = 32
 
 

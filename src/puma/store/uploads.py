@@ -39,7 +39,7 @@ from puma.store.models import (
 )
 from puma.store.models import write_manifest as write_manifest_file
 from puma.wire.messages import File, Offer, TensorSpec
-from puma.wire.parameters import tensor_specs
+from puma.wire.parameters import CHECK, offered_specs
 
 OFFER, JOURNAL = "offer", "journal"
 DIGEST_BYTES = 32
@@ -83,10 +83,11 @@ def resting_owner(root: Path, name: str) -> str | None:
 def check(offer: Offer, rank: int) -> None:
     """ProtocolError or StoreError for an offer that is no model, or whose names would lead elsewhere."""
     folders.checked_name(offer.card.name)
-    wanted = {spec.name: spec for spec in tensor_specs(offer.config)}
+    wanted = {spec.name: spec for spec in offered_specs(offer.config)}
     offered = {spec.name: spec for spec in offer.tensors}
     shared = len(offered) == len(offer.tensors) and all(wanted.get(name) == spec for name, spec in offered.items())
-    others = set(wanted) - set(offered)
+    others = set(wanted) - set(offered) - {CHECK.name}
+    shared = shared and CHECK.name in offered
     aliased = all(source in offered and _alike(wanted[name], offered[source]) for name, source in offer.alias.items())
     if not shared or set(offer.alias) != others or not aliased:
         raise ProtocolError("the parameters offered are not those of the model", "run the same version everywhere")

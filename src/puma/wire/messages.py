@@ -208,6 +208,23 @@ class Same(msgspec.Struct, frozen=True, tag="same", forbid_unknown_fields=True):
     sha256: Digest
 
 
+class Holds(msgspec.Struct, frozen=True, tag="holds", forbid_unknown_fields=True):
+    """From party to party: which sharing of the model that is to be served it has, whether it has tested that one since
+    it started, and what is wrong with its part, if something is (party/fitting.py)."""
+
+    sharing: bytes
+    tested: bool
+    problem: str = ""
+
+
+class Fits(msgspec.Struct, frozen=True, tag="fits", forbid_unknown_fields=True):
+    """From party to party: a digest of what both hold of a model, and the sender's packed components of its check
+    vector, which is public."""
+
+    sha256: Digest
+    check: tuple[bytes, bytes]
+
+
 class SelfTest(msgspec.Struct, frozen=True, tag="selftest", forbid_unknown_fields=True):
     """Multiply and compare a few public numbers under masks, and return the results."""
 
@@ -217,7 +234,7 @@ class Quit(msgspec.Struct, frozen=True, tag="quit"):
 
 
 Request = (
-    Open | Same | Generate | Encode | Prepare | Take | SelfTest | Quit
+    Open | Same | Holds | Fits | Generate | Encode | Prepare | Take | SelfTest | Quit
     | Offer | Checksum | Publish | Delete | List | Fetch | Pace
 )  # fmt: skip
 
