@@ -31,6 +31,7 @@ def default_folder() -> Path:
 
 
 def party_folders(root: Path) -> list[Path]:
+    """Where P0, P1 and P2 keep what they hold, below `root`."""
     return [root / f"p{rank}" for rank in range(3)]
 
 
