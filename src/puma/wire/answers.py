@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from puma.models.config import Config, Decoder
+from puma.models import heads
+from puma.models.config import Config
 from puma.mpc.fixed import ACTIVATION, LOGIT_RING, NONLINEAR, RING, WEIGHT, index_bits
 from puma.wire.messages import NEXT, Encode, Generate, Result
 from puma.wire.request_shapes import by_token
@@ -63,6 +64,5 @@ def _indices(config: Config, count: int) -> Format:
 
 def _logits(config: Config, rows: int) -> Format:
     """Logits that were soft-capped come out of a spline, in its format."""
-    capped = isinstance(config, Decoder) and config.logit_cap > 0
     shape = (rows, config.vocab_size)
-    return Format(shape, LOGIT_RING, NONLINEAR) if capped else numbers(shape)
+    return Format(shape, LOGIT_RING, NONLINEAR) if heads(config).capped else numbers(shape)

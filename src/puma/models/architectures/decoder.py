@@ -318,7 +318,8 @@ def inputs(config: Decoder) -> Inputs:
 
 def heads(config: Decoder) -> Heads:
     """Text, unless labels have taken the place of logits."""
-    return Heads(generates=not config.labels, scores=not config.labels, labels=config.labels)
+    text, capped = not config.labels, config.logit_cap > 0
+    return Heads(generates=text, scores=text, labels=config.labels, capped=capped)
 
 
 # -- bounds ---------------------------------------------------------------------------------------------------------
