@@ -16,6 +16,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import wraps
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -138,16 +139,19 @@ def install() -> None:
             _now[-1].note(holder, stream._key, stream.purpose, start * BLOCK, stream._position * BLOCK)
         return result
 
+    @wraps(reader)
     def noted(stream: Stream, start: int) -> Reader:
         result, holder = reader(stream, start), _holder(stream)
         return result if holder is None else Noted(result, stream, stream._position * BLOCK + start, holder)
 
+    @wraps(stream_of)
     def stream(key: PairKey, purpose: str, lane: int = 0) -> Stream:
         result = stream_of(key, purpose, lane)
         if _is_open(key._secret):
             _open_keys.add(result._key)
         return result
 
+    @wraps(child_of)
     def child(key: PairKey, label: str) -> PairKey:
         result = child_of(key, label)
         if _is_open(key._secret):

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Iterator
 from importlib import import_module
 from pathlib import Path
-from types import ModuleType
+from types import FunctionType, ModuleType
 from typing import Any, get_args
 
 import pytest
@@ -72,14 +72,30 @@ def public(module: ModuleType) -> Iterator[tuple[str, Any]]:
             yield name, found
 
 
-MODULES = [f"puma.{floor}.{path.stem}" for floor in ("mpc", "nn") for path in sorted((ROOT / floor).glob("[a-z]*.py"))]
+def members(kind: type) -> Iterator[tuple[str, Any]]:
+    """Public methods and properties that a class defines itself."""
+    for name, found in vars(kind).items():
+        if not name.startswith("_") and isinstance(found, FunctionType | property | classmethod | staticmethod):
+            yield name, getattr(kind, name)
 
 
-@pytest.mark.parametrize("name", MODULES)
-def test_everything_public_below_the_models_is_described(name: str) -> None:
-    for label, found in public(import_module(name)):
-        written = found.__doc__ and not (inspect.isclass(found) and found.__doc__.startswith(f"{label}("))
-        assert written, f"{name}.{label} has no docstring"
+ROOMS = sorted({path.relative_to(ROOT).parts[0] for path in FILES if path.parent != ROOT})
+NAMES = [".".join(("puma", *path.relative_to(ROOT).with_suffix("").parts)) for path in FILES if path.stem[0] != "_"]
+
+
+@pytest.mark.parametrize("room", [*ROOMS, ""])
+def test_everything_public_is_described(room: str) -> None:
+    """A method may leave it to the one that it overrides."""
+    bare = []
+    for name in [n for n in NAMES if (n.split(".")[1] == room if room else n.count(".") == 1)]:
+        if room == "gateway":
+            pytest.importorskip("starlette")
+        for label, found in public(import_module(name)):
+            written = found.__doc__ and not (inspect.isclass(found) and found.__doc__.startswith(f"{label}("))
+            bare += [] if written else [f"{name}.{label}"]
+            for member, method in members(found) if inspect.isclass(found) else ():
+                bare += [] if inspect.getdoc(method) else [f"{name}.{label}.{member}"]
+    assert not bare
 
 
 LOCAL = {

@@ -9,7 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from puma.errors import FrameError
-from puma.net.frame import DEFAULT_LIMITS, HEADER_BYTES, Header, Kind, encode_header, parse_header
+from puma.net.frame import DEFAULT_LIMITS, HEADER_BYTES, Header, Kind, header_bytes, parse_header
+
+
+def encode_header(header: Header) -> bytes:
+    return header_bytes(header.kind, header.sequence, header.length, header.lane)
+
 
 GOOD = encode_header(Header(Kind.DATA, 7, 100))
 headers = st.sampled_from(Kind).flatmap(

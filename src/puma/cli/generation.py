@@ -53,13 +53,13 @@ def generate_all(
     with cluster:
         found = _all_tokens(cluster, ids, tokens, cluster.session.asked(how), output.json)
         cost = cluster.cost
-    results = [_result(clear, *parts, compare) for parts in zip(prompts, ids, found)]
+    results = [_result(clear, *parts, compare) for parts in zip(prompts, ids, found, strict=True)]
     if output.json:
         seconds = {"load": loaded, "prefill": cost.prefill, "decode": cost.seconds - cost.prefill}
         answer = {"results": results, "seconds": seconds, "rounds": cost.rounds, "bytes": cost.bytes()}
         ui.answer(answer | ui.profile(approximation) | (ui.prepared(cost) if store else {}))
         return
-    for result, before in zip(results, ids):
+    for result, before in zip(results, ids, strict=True):
         ui.say(clear.decode([*before, *result["token_ids"]]))
         if "compare" in result:
             ui.say(comparison(result["compare"], result["token_ids"]))
@@ -111,7 +111,7 @@ def _all_tokens(
         for step in cluster.session.generate(ids, tokens, **asked):
             steps.append(step)
             progress("generating", len(steps), tokens)
-    return [list(new) for new in zip(*steps)]
+    return [list(new) for new in zip(*steps, strict=True)]
 
 
 def _result(clear: ModelInfo, prompt: str, ids: list[int], found: list[int], compare: bool) -> dict[str, Any]:
@@ -129,5 +129,5 @@ def comparison(agreed: dict[str, Any], found: list[int]) -> str:
     """The same in words."""
     if agreed["agree"]:
         return f"The plain model gives the same {len(found)} tokens."
-    first = next(i for i, (a, b) in enumerate(zip(agreed["token_ids"], found)) if a != b)
+    first = next(i for i, (a, b) in enumerate(zip(agreed["token_ids"], found, strict=False)) if a != b)
     return f"The plain model differs from token {first + 1} on: {agreed['text']}"

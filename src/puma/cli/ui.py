@@ -106,6 +106,7 @@ class Typewriter:
         self._printed = 0
 
     def show(self, text: str, last: bool = False) -> None:
+        """Print what `text` has beyond what was printed before; with `last`, half characters, too."""
         ready = text if last else text.rstrip("\ufffd")
         say(ready[self._printed :], end="")
         self._printed = max(self._printed, len(ready))
@@ -115,7 +116,9 @@ def table(rows: Sequence[Sequence[str]]) -> None:
     """Columns under the titles in the first row; words to the left, numbers to the right."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     for row in rows:
-        first, *rest = (cell.rjust(w) if i else cell.ljust(w) for i, (cell, w) in enumerate(zip(row, widths)))
+        first, *rest = (
+            cell.rjust(w) if i else cell.ljust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))
+        )
         say("  ".join([first, *rest]).rstrip())
 
 

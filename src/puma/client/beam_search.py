@@ -26,6 +26,7 @@ class Text(NamedTuple):
     score: float
 
     def longer(self, token: int, score: float) -> Text:
+        """This text and one more token, with the score of both."""
         return Text([*self.tokens, token], self.columns, score)
 
 

@@ -54,10 +54,14 @@ class Client(ABC):
 
     @property
     @abstractmethod
-    def session(self) -> Session: ...
+    def session(self) -> Session:
+        """The session that answers, made when it is first asked for."""
+        ...
 
     @abstractmethod
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """End the session; harmless when repeated."""
+        ...
 
     def stream(self, prompt: str, tokens: int = 32, stop: Stop = None, **sampling: Any) -> Iterator[int]:
         """Token ids as they are decided; `cost` afterwards. `stop` and `sampling` are as for `generate`."""
@@ -90,7 +94,7 @@ class Client(ABC):
         prompts, tokens = arguments.texts(prompt), arguments.count(tokens, "tokens")
         how, ended = Sampling.asked(**sampling), self._until(stop, len(prompts))
         steps = list(self._steps([self.model.prompt_ids(p, tokens) for p in prompts], tokens, ended, how))
-        found = [self._ended(list(new)) if stop else list(new) for new in zip(*steps)]
+        found = [self._ended(list(new)) if stop else list(new) for new in zip(*steps, strict=True)]
         answers = [Answer(self.decode(new), new, self.cost) for new in found]
         return answers[0] if isinstance(prompt, str) else answers
 
@@ -120,7 +124,7 @@ class Client(ABC):
         over = [False] * prompts
 
         def ended(step: Sequence[int]) -> bool:
-            over[:] = [before or new in self.model.eos for before, new in zip(over, step)]
+            over[:] = [before or new in self.model.eos for before, new in zip(over, step, strict=True)]
             return all(over)
 
         return ended

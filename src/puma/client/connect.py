@@ -270,6 +270,7 @@ class RemoteCluster(Client):
 
     @property
     def session(self) -> Session:
+        """The session with the three parties, dialled when it is first asked for."""
         return self._session
 
     @property
@@ -279,6 +280,7 @@ class RemoteCluster(Client):
         return self._session.seen
 
     def close(self) -> None:
+        """Tell the parties that the client leaves; harmless when repeated."""
         self._session.close()
 
     def __enter__(self) -> RemoteCluster:

@@ -37,6 +37,7 @@ class Cost:
         return sum(self.cpu_by_party)
 
     def bytes(self) -> dict[str, Any]:
+        """All bytes of the request: online, offline and the client's upload."""
         return {
             "total": self.total, "online": self.online, "offline": self.offline, "per_party": self.per_party,
             "client": self.client,

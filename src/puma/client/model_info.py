@@ -116,6 +116,7 @@ class ModelInfo:
         return places
 
     def decode(self, ids: Sequence[int]) -> str:
+        """Token ids as text."""
         return text.decode(self.tokenizer, ids)
 
     def finished(self, values: Tensor) -> Tensor:

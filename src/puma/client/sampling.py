@@ -57,6 +57,7 @@ class Sampling:
 
     @property
     def greedy(self) -> bool:
+        """Whether the most probable token is taken each time."""
         return self.temperature == 0
 
     def need_logits(self) -> None:
@@ -67,9 +68,6 @@ class Sampling:
                 f"{name} needs logits, which the model's owner does not let clients see",
                 f"leave out {name} and sample by temperature alone, or let the owner share with reveal_logits",
             )
-
-
-GREEDY = Sampling()
 
 
 class Sampler:

@@ -37,7 +37,7 @@ def dry_run(config: Config, job: Generate | Encode) -> list[list[Spent]]:
 def _extended(one: list[Spent], two: list[Spent], layers: int) -> list[Spent]:
     """The cost of one layer's model and `layers` times what the second layer added."""
     before = {s.name: s for s in one}
-    result = []
+    result: list[Spent] = []
     for s in two:
         base = before.get(s.name, Spent(s.name, 0.0, 0, 0, 0))
         rounds, online, offline = (

@@ -62,7 +62,7 @@ class Engine:
     def _together(self, going: Sequence[Request]) -> list[list[Request]]:
         """What goes through one pass: all rows of single texts, joined; the branches of a beam search by themselves."""
         groups = by_cache([r for r in going if r.beams == 1])
-        joined = []
+        joined: list[list[Request]] = []
         for _, alike in groupby(sorted(groups, key=_reveals), key=_reveals):
             joined.append(join(list(alike)))
         return joined + [[r] for r in going if r.beams > 1]

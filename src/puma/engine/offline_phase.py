@@ -36,11 +36,13 @@ class Kept(NullLink):
         self._link, self._writer = link, writer
 
     def recv(self, size: int) -> memoryview:
+        """The next frame, which is also written down."""
         payload = self._link.recv(size)
         self._writer.write(payload)
         return payload
 
     def check(self) -> None:
+        """As the real link's."""
         self._link.check()
 
 
@@ -51,9 +53,11 @@ class Played(NullLink):
         self._link, self._preprocessing = link, preprocessing
 
     def recv(self, size: int) -> memoryview:
+        """The next bytes that were kept."""
         return self._preprocessing.read(size)
 
     def check(self) -> None:
+        """As the real link's."""
         self._link.check()
 
 
@@ -66,6 +70,7 @@ class Written:
         self._writer = writer
 
     def known(self, make: Callable[[], Tensor], shape: tuple[int, ...], bits: int) -> Tensor:
+        """Made now and written down."""
         words = make()
         self._writer.write(kernels.to_wire(kernels.pack(words, bits)))
         return words
@@ -80,6 +85,7 @@ class Read:
         self._preprocessing = preprocessing
 
     def known(self, make: Callable[[], Tensor], shape: tuple[int, ...], bits: int) -> Tensor:
+        """Read in the order of the rehearsal."""
         packed = self._preprocessing.read(message_bytes(torch.Size(shape).numel(), bits))
         return kernels.unpack(kernels.from_wire(packed), bits, shape)
 

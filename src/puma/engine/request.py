@@ -33,7 +33,7 @@ class Request:
     cache: Cache | None = None  # of these rows and perhaps others'
     first: int = 0  # where in the cache these rows begin
     token: Share | None = None
-    due: list[Share] = field(default_factory=list)
+    due: list[Share] = field(default_factory=list[Share])
 
     @classmethod
     def of(cls, job: Generate | Encode, given: Given) -> Request:

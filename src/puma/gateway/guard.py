@@ -50,6 +50,7 @@ class Guard:
 
 
 def too_long() -> Refused:
+    """The answer, 413, to a body beyond the limit."""
     return Refused(f"the body is longer than {MAX_BODY} bytes", None, "request_too_large", 413)
 
 

@@ -8,18 +8,22 @@ from typing import Any
 
 
 def fresh_id(prefix: str) -> str:
+    """A new identifier, as OpenAI's start with a prefix."""
     return f"{prefix}-{uuid.uuid4().hex}"
 
 
 def now() -> int:
+    """Whole seconds since 1970."""
     return int(time.time())
 
 
 def models(names: list[str], created: int) -> dict[str, Any]:
+    """GET /v1/models: a list of models."""
     return {"object": "list", "data": [model(name, created) for name in names]}
 
 
 def model(name: str, created: int) -> dict[str, Any]:
+    """One model, as OpenAI describes it."""
     return {"id": name, "object": "model", "created": created, "owned_by": "puma"}
 
 
@@ -36,10 +40,12 @@ def envelope(kind: str, identity: str, name: str, created: int) -> dict[str, Any
 
 
 def completion_choice(index: int, text: str, finish: str | None, logprobs: Any = None) -> dict[str, Any]:
+    """One text among the choices of a completion."""
     return {"index": index, "text": text, "logprobs": logprobs, "finish_reason": finish}
 
 
 def chat_choice(index: int, text: str, finish: str | None, logprobs: Any = None) -> dict[str, Any]:
+    """One message among the choices of a chat."""
     message = {"role": "assistant", "content": text, "refusal": None}
     return {"index": index, "message": message, "logprobs": logprobs, "finish_reason": finish}
 
@@ -55,5 +61,6 @@ def chat_piece(
 
 
 def embeddings(vectors: list[Any], name: str, tokens: int) -> dict[str, Any]:
+    """The answer to a request for embeddings; vectors as numbers or as base64."""
     data = [{"object": "embedding", "index": i, "embedding": vector} for i, vector in enumerate(vectors)]
     return {"object": "list", "data": data, "model": name, "usage": usage(tokens)}

@@ -173,6 +173,7 @@ class EmbeddingsRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True
 
     @property
     def texts(self) -> list[str]:
+        """The texts to be encoded, one or several."""
         return [self.input] if isinstance(self.input, str) else self.input
 
 

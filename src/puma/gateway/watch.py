@@ -96,6 +96,7 @@ class Tap:
         return getattr(self._link, name)
 
     def send(self, *buffers: Any) -> None:
+        """One data frame, noted and sent."""
         for buffer in buffers:
             view = memoryview(buffer).cast("B")
             for sent in self.into:
@@ -104,11 +105,13 @@ class Tap:
         self._link.send(*buffers)
 
     def send_control(self, payload: Any) -> None:
+        """One control frame, noted and sent."""
         for sent in self.into:
             sent.control += len(payload)
         self._link.send_control(payload)
 
     def recv(self, size: int) -> memoryview:
+        """The next data frame of `size` bytes, noted."""
         for sent in self.into:
             sent.received += size
         return self._link.recv(size)

@@ -107,13 +107,16 @@ class Tile:
         self.builder, self.places, self.count, self.fused = builder, places, count, fused
 
     def rows(self, name: str, count: int) -> Values:
+        """Where `count` rows of the array of this name begin."""
         first, stride = self.places[name]
         return [self.builder.gep(first, [self.builder.mul(stride, _I64(r))]) for r in range(count)]
 
     def after(self, pointer: Any, offset: Any) -> Any:
+        """The place so many words behind a pointer."""
         return self.builder.gep(pointer, [_I64(offset) if isinstance(offset, int) else offset])
 
     def load(self, pointer: Any, kind: Any = VECTOR) -> Any:
+        """LANES words from a place."""
         return self.builder.load(self.builder.bitcast(pointer, kind.as_pointer()), align=8)
 
     def load_first(self, count: Any) -> Callable[[Any], Any]:
@@ -126,9 +129,11 @@ class Tile:
         return lambda pointer: self.builder.call(masked, [cast(pointer, VECTOR.as_pointer()), _I32(8), flags, ZERO])
 
     def store(self, value: Any, pointer: Any) -> None:
+        """LANES words to a place."""
         self.builder.store(value, self.builder.bitcast(pointer, value.type.as_pointer()), align=8)
 
     def spread(self, pointer: Any) -> Any:
+        """The word at a place in every lane."""
         return self._everywhere(self.builder.load(pointer))
 
     def totals(self, vectors: Values) -> Any:
@@ -143,6 +148,7 @@ class Tile:
         return self._folded(four, four, [0, 1, 2, 3], 4)
 
     def multiply_add(self, total: Any, x: Any, y: Any) -> Any:
+        """a b + c in every lane, modulo 2^64, or fused modulo 2^52."""
         if self.fused:
             kind = ir.FunctionType(VECTOR, [VECTOR] * 3)
             return self.builder.call(self._external(kind, "llvm.x86.avx512.vpmadd52l.uq.512"), [total, x, y])

@@ -10,8 +10,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from numba.core.registry import CPUDispatcher
 
 from puma import kernels
+from puma.kernels import cpu, cpu_few, cpu_matmul, cpu_onehot, cpu_packed, cpu_wire
+from puma.kernels.cpu_few import FEW
 
 
 @dataclass(frozen=True)
@@ -24,6 +27,7 @@ class Kernels:
 
     @property
     def ready(self) -> bool:
+        """Whether nothing is left to compile."""
         return self.compiled == self.total
 
 
@@ -36,8 +40,6 @@ def state() -> Kernels:
 
 def compile_kernels() -> None:
     """Call each kernel once, on a few words; what it leaves on disk the parties load in a moment."""
-    from puma.kernels.cpu_few import FEW
-
     x = torch.arange(8)
     hot, table = kernels.onehot(x, 3), torch.ones((1, 8), dtype=torch.int64)
     kernels.lookup(hot, x, 3, table)
@@ -59,10 +61,6 @@ def compile_kernels() -> None:
 
 
 def _functions() -> list[Any]:
-    from numba.core.registry import CPUDispatcher
-
-    from puma.kernels import cpu, cpu_few, cpu_matmul, cpu_onehot, cpu_packed, cpu_wire
-
     found = [f for room in (cpu, cpu_few, cpu_matmul, cpu_onehot, cpu_packed, cpu_wire) for f in vars(room).values()]
     return list({id(f): f for f in found if isinstance(f, CPUDispatcher)}.values())
 

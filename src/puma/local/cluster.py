@@ -273,6 +273,7 @@ class LocalCluster(Client):
 
     @property
     def session(self) -> Session:
+        """The session with the three processes, which start when it is first asked for."""
         return self._trio.session
 
     @property
@@ -281,6 +282,7 @@ class LocalCluster(Client):
         return self._trio.pids
 
     def close(self) -> None:
+        """End the three processes; harmless when repeated."""
         if self._own:
             self._trio.close()
 

@@ -71,7 +71,7 @@ def read_images(path: Path, text: str | None, label: str | None, limit: int | No
         raise UsageError(
             f"{len(images)} images do not go with {len(labels)} labels", "check which files belong together"
         )
-    return [Example((image,), str(int(right))) for image, right in islice(zip(images, labels), limit)]
+    return [Example((image,), str(int(right))) for image, right in islice(zip(images, labels, strict=False), limit)]
 
 
 def _place(path: Path, names: list[str], name: str) -> int:

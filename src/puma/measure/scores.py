@@ -29,7 +29,7 @@ def spearman(a: Sequence[float], b: Sequence[float]) -> float:
 def pearson(a: Sequence[float], b: Sequence[float]) -> float:
     """The correlation of two rows of numbers; 0 where one of them is constant."""
     means = [math.fsum(x) / len(x) for x in (a, b)]
-    x, y = ([value - mean for value in row] for row, mean in zip((a, b), means))
+    x, y = ([value - mean for value in row] for row, mean in zip((a, b), means, strict=True))
     lengths = [math.sqrt(math.fsum(v * v for v in row)) for row in (x, y)]
     return math.fsum(v * w for v, w in zip(x, y, strict=True)) / (lengths[0] * lengths[1]) if all(lengths) else 0.0
 

@@ -57,7 +57,9 @@ class Speed(msgspec.Struct, frozen=True):
     def seconds(self, work: Work) -> list[float]:
         """Processor seconds of P0, P1, P2."""
         amounts = msgspec.structs.astuple(work)
-        return [sum(a * b for a, b in zip(msgspec.structs.astuple(rates), amounts)) for rates in self.parties]
+        return [
+            sum(a * b for a, b in zip(msgspec.structs.astuple(rates), amounts, strict=False)) for rates in self.parties
+        ]
 
 
 _speeds = msgspec.json.Decoder(Speed)

@@ -145,8 +145,8 @@ def locate(source: str | Path, weights: bool) -> Path:
 
 def download(name: str, weights: bool) -> Path:
     """Fetch a model's files from the hub, or find them in its cache."""
-    import huggingface_hub
-    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
+    import huggingface_hub  # noqa: PLC0415  # heavy, and only a name on the hub needs it
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError  # noqa: PLC0415
 
     patterns = [*HUB_FILES, "*.safetensors"] if weights else HUB_FILES
     try:

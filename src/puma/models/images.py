@@ -97,7 +97,7 @@ def _numbers(path: Path) -> Any:
 def _opened(path: Path, settings: dict[str, Any]) -> Any:
     """A picture in any format that Pillow knows, in the size that the checkpoint wants."""
     try:
-        from PIL import Image  # type: ignore[import-not-found]
+        from PIL import Image  # type: ignore[import-not-found]  # noqa: PLC0415  # nobody needs Pillow for anything else
     except ImportError:
         raise InputError(f"{path} needs Pillow to be read", "pip install pillow, or save it with numpy.save") from None
     size = settings.get("size", {})

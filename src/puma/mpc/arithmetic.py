@@ -16,7 +16,7 @@ from puma import kernels
 from puma.mpc import clear_forms as clear
 from puma.mpc.clear_forms import in_clear
 from puma.mpc.cost import Cost, Size, declares, local, message_bits, message_bytes
-from puma.mpc.party import DEALER, FIRST, Message, Party, Piece, Protocol
+from puma.mpc.party import DEALER, FIRST, Message, Party, Piece, Protocol, present
 from puma.mpc.seeded import in_blocks, weighted
 from puma.mpc.share import Additive, Number, Share, encode
 
@@ -36,12 +36,13 @@ def deal(party: Party, value: Tensor | None, shape: tuple[int, ...], bits: int, 
     """
     half = party.words(FIRST, purpose, shape)
     if party.rank == FIRST:
-        return half  # type: ignore[return-value]
+        return present(half)
     count = message_bytes(math.prod(shape), bits)
     if party.is_dealer:
-        party.correction(value if party.dry else kernels.pack(value - half, bits), count)  # type: ignore[operator]
-        return value  # type: ignore[return-value]
-    return kernels.unpack(party.correction(None, count), bits, shape)  # type: ignore[arg-type]
+        value = present(value)
+        party.correction(None if party.dry else kernels.pack(value - present(half), bits), count)
+        return value
+    return kernels.unpack(present(party.correction(None, count)), bits, shape)
 
 
 @declares("local", "section 2", local)
@@ -73,6 +74,8 @@ def product(x: Share, y: Share, op: Bilinear) -> Additive:
     """x o y for any bilinear op (section 3 of docs/protocol.md); local.
 
     P0: (l1x + l2x) o (l1y + l2y).  P1: mx o (my - l1y) - l1x o my.  P2: -(mx o l2y) - l2x o my.
+    The ring is the smaller one, fractions add. Source: products of replicated shares (Araki et al. 2016), read as
+    masked values whose part of masks alone is made beforehand (ASTRA, Chaudhari et al. 2019).
     """
     rank = x.party.rank
     if rank == DEALER:
@@ -138,18 +141,19 @@ def _masked(z: Additive) -> tuple[Message, Tensor | tuple[Tensor, Tensor]]:
         dealt = deal(party, z.part if party.is_dealer else None, shape, z.bits)
         part = part if party.is_dealer else part + dealt
     pads = party.own_words("mask", shape)
-    if party.is_dealer:
+    if isinstance(pads, tuple):  # the dealer's: both
         return [Piece(None, z.bits)], pads
-    return [Piece(part + pads, z.bits)], pads  # type: ignore[operator]
+    return [Piece(part + pads, z.bits)], pads
 
 
 def _opened(zs: tuple[Additive, ...]) -> Protocol[list[tuple[Tensor, Tensor]]]:
     """Open z + r1 + r2 for each z; returns (c, own pad) at evaluators and (r1, r2) at the dealer."""
     masked = [_masked(z) for z in zs]
     theirs = yield [piece for message, _ in masked for piece in message]
-    results = []
+    results: list[tuple[Tensor, Tensor]] = []
     for (message, pads), other in zip(masked, theirs, strict=True):
-        results.append(pads if other is None else (message[0].words + other, pads))
+        opened = pads if isinstance(pads, tuple) else (present(message[0].words) + present(other), pads)
+        results.append(opened)
     return results
 
 
@@ -165,7 +169,7 @@ def reshare(*zs: Additive) -> Protocol[list[Share]]:
     """Additives back to Shares of the same rings, all in one round.
 
     Draw l1 from k01 and l2 from k02; P1 sends z1 + l1, P2 sends z2 + l2; the sum is m. Safe: each message is padded
-    by words the receiver lacks.
+    by words the receiver lacks. Source: the openings of ASTRA, in rings of any size.
     """
     opened = yield from _opened(zs)
     return [Share(z.party, a, b, z.bits, z.frac) for z, (a, b) in zip(zs, opened, strict=True)]
@@ -178,11 +182,12 @@ def open_truncate(*pairs: tuple[Additive, int]) -> Protocol[list[Share]]:
 
     c = z + r1 + r2 is opened and every component loses its low bits: what a wrap of c would change lies above the
     smaller ring. The result exceeds the floor by the carry of the low parts, 0 to 2; half a unit before and one unit
-    after centre the error, whose standard deviation is half a unit. Safe: as reshare.
+    after centre the error, whose standard deviation is half a unit. Safe: as reshare. Source: ABY3 (Mohassel and Rindal
+    2018) truncates inside its ring and fails with a small probability; here the ring shrinks, and nothing fails.
     """
     centred = tuple(z.shifted(1 << (s - 1)) if s else z for z, s in pairs)
     opened = yield from _opened(centred)
-    results = []
+    results: list[Share] = []
     for (z, s), (a, b) in zip(pairs, opened, strict=True):
         a, b = (kernels.shift_right(t, s, z.bits) for t in (a, b))
         share = Share(z.party, a, b, z.bits - s, z.frac - s)
@@ -208,7 +213,7 @@ def lift(*pairs: tuple[Share, int], least: int = 2) -> Protocol[list[Share]]:
     """
     prepared = [_wrap(x, k, least) for x, k in pairs]
     tops = yield from reshare(*(top for _, _, top in prepared))
-    results = []
+    results: list[Share] = []
     for (x, k), (low, high, _), top in zip(pairs, prepared, tops, strict=True):
         j, (a, b) = x.bits, top.components
         lifted = x.like(low + (a << j), high + (b << j), bits=k)
@@ -236,21 +241,25 @@ def _wrap(x: Share, bits: int, least: int) -> tuple[Tensor, Tensor, Additive]:
 def masked_input(party: Party, m: Tensor | None, shape: tuple[int, ...], bits: int, frac: int, purpose: str) -> Share:
     """A share whose masks both sides derive from streams: m at the evaluators, nothing but seeds at the dealer."""
     pads = party.own_words(purpose, shape)
-    if party.is_dealer:
-        return Share(party, pads[0], pads[1], bits, frac)
-    return Share(party, m, pads, bits, frac)  # type: ignore[arg-type]
+    if isinstance(pads, tuple):
+        return Share(party, *pads, bits, frac)
+    return Share(party, present(m), pads, bits, frac)
 
 
 @declares("local: every component is drawn by the two parties that hold it", "section 2", local)
 def random_share(party: Party, shape: tuple[int, ...], bits: int) -> Share:
     """A uniform number that no party knows, with 0 fraction bits: m from k12, l1 from k01, l2 from k02."""
     pads = party.own_words("random", shape)
-    if party.is_dealer:
-        return Share(party, pads[0], pads[1], bits, 0)
-    return Share(party, party.common_words("random", shape), pads, bits, 0)  # type: ignore[arg-type]
+    if isinstance(pads, tuple):
+        return Share(party, *pads, bits, 0)
+    return Share(party, party.common_words("random", shape), pads, bits, 0)
 
 
-@declares("online 2k; 1 round", "section 2", lambda x: Cost(1, 2 * message_bits(x.numel(), x.bits), 0))
+def _reveal_cost(x: Share | Size) -> Cost:
+    return Cost(1, 2 * message_bits(x.numel(), x.bits), 0)
+
+
+@declares("online 2k; 1 round", "section 2", _reveal_cost)
 def reveal(x: Share) -> Protocol[Tensor | None]:
     """Open x to both evaluators (a deliberate opening: for tests and diagnosis only). None at the dealer."""
     party = x.party
@@ -258,4 +267,4 @@ def reveal(x: Share) -> Protocol[Tensor | None]:
         yield [Piece(None, x.bits)]
         return None
     (other,) = yield [Piece(x.mask, x.bits)]
-    return kernels.signed(x.m - x.mask - other, x.bits)  # type: ignore[operator]
+    return kernels.signed(x.m - x.mask - present(other), x.bits)

@@ -17,7 +17,7 @@ from puma.mpc import clear_forms as clear
 from puma.mpc.arithmetic import deal
 from puma.mpc.clear_forms import in_clear
 from puma.mpc.cost import Cost, Size, declares, message_bits
-from puma.mpc.party import FIRST, Party, Piece, Protocol
+from puma.mpc.party import FIRST, Party, Piece, Protocol, present
 from puma.mpc.polynomial import Monomial, Polynomial, multiplied, products, subsets
 from puma.mpc.share import Additive, Bits, MaskedBit, Share, broadcast
 
@@ -77,9 +77,9 @@ def evaluate(bits: Mapping[str, Bits], *polynomials: Polynomial) -> Protocol[lis
 
 def _mask_rows(party: Party, count: int, row: int) -> Tensor:
     """Fresh masks (count, row) of packed bits; at the dealer the xor of both evaluators'."""
-    drawn = [party.random_bytes(r, "bit", count * row) for r in ((1, 2) if party.is_dealer else (party.rank,))]
-    mask = drawn[0] if len(drawn) == 1 else drawn[0] ^ drawn[1]  # type: ignore[operator]
-    return mask.reshape(count, row)  # type: ignore[union-attr]
+    ranks = (1, 2) if party.is_dealer else (party.rank,)
+    drawn = [present(party.random_bytes(r, "bit", count * row)) for r in ranks]
+    return reduce(torch.bitwise_xor, drawn).reshape(count, row)
 
 
 def _deal_rows(
@@ -92,12 +92,12 @@ def _deal_rows(
         for product in wanted:  # small ones come first
             last = max(product)
             known[product] = known[product - {last}] & masks[last]
-        value = torch.stack([known[p] for p in wanted]) ^ half.reshape(len(wanted), row)  # type: ignore[union-attr]
+        value = torch.stack([known[p] for p in wanted]) ^ present(half).reshape(len(wanted), row)
         party.correction(value.reshape(-1), len(wanted) * row)
         return {}
     if party.rank != FIRST:
         half = party.correction(None, len(wanted) * row)
-    return dict(zip(wanted, half.reshape(len(wanted), row), strict=True))  # type: ignore[union-attr]
+    return dict(zip(wanted, present(half).reshape(len(wanted), row), strict=True))
 
 
 def _share_of(
@@ -146,7 +146,11 @@ def select_cost(bit_shape: Sequence[int], x: Share | Size) -> Cost:
     return Cost(0, 0, message_bits(2 * math.prod(shape), x.bits))
 
 
-@declares("offline 2k", "section 4", lambda bit, x: select_cost(bit.word.shape, x))
+def _select_cost(bit: MaskedBit, x: Share) -> Cost:
+    return select_cost(bit.word.shape, x)
+
+
+@declares("offline 2k", "section 4", _select_cost)
 @in_clear(clear.select)
 def select(bit: MaskedBit, x: Share) -> Additive:
     """b * x, local once b is open under its mask.
@@ -164,7 +168,11 @@ def select(bit: MaskedBit, x: Share) -> Additive:
     return Additive(party, v * own + flip * (rho * x.m - rho_l), x.bits, x.frac, dealt=False)
 
 
-@declares("offline k", "section 4", lambda bit, bits: Cost(0, 0, message_bits(bit.word.numel(), bits)))
+def _to_arithmetic_cost(bit: MaskedBit, bits: int) -> Cost:
+    return Cost(0, 0, message_bits(bit.word.numel(), bits))
+
+
+@declares("offline k", "section 4", _to_arithmetic_cost)
 @in_clear(clear.to_arithmetic)
 def to_arithmetic(bit: MaskedBit, bits: int) -> Additive:
     """b as an integer in ring `bits`, local once b is open under its mask."""

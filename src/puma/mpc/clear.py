@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -189,6 +189,7 @@ class ClearSum(Additive):
         return self._with(part, self.truth, bits, frac)
 
     def joined(self, others: Sequence[ClearSum]) -> ClearSum:  # type: ignore[override]
+        """All below each other along the first dimension."""
         every = [self, *others]
         return self._with(torch.cat([x.part for x in every]), torch.cat([x.truth for x in every]))
 
@@ -214,7 +215,7 @@ class ClearSum(Additive):
         if isinstance(other, Clear):
             other = other.additive()
         if not isinstance(other, ClearSum):
-            return self.shifted(encode(other, self.frac, self.device))
+            return self.shifted(encode(cast("Tensor | Number", other), self.frac, self.device))
         frac = max(self.frac, other.frac)
         x, y = (z.scaled(frac - z.frac) if z.frac < frac else z for z in (self, other))
         source = max(self.source, other.source)

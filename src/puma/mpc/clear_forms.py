@@ -54,10 +54,10 @@ def _at_once(form: Callable[..., Any]) -> Callable[..., Generator[Any, Any, Any]
 def _holder(arguments: Sequence[Any]) -> Party:
     """Whose secrets these arguments are: a party, a secret, or the first one in a tuple or a mapping."""
     for argument in arguments:
-        first = argument[0] if type(argument) is tuple else argument
+        first = argument[0] if type(argument) is tuple else argument  # pyright: ignore[reportUnknownVariableType]
         if isinstance(first, Mapping):
-            first = next(iter(first.values()))
-        party = first if isinstance(first, Party) else getattr(first, "party", None)
+            first = next(iter(cast("Mapping[str, Any]", first).values()))
+        party = first if isinstance(first, Party) else getattr(cast(Any, first), "party", None)
         if party is not None:
             return party
     raise TypeError("no party among the arguments of a primitive")
@@ -92,7 +92,7 @@ def matmul(x: Clear, y: Clear) -> ClearSum:
     """x @ y; in doubles where these hold every partial sum, which lengths of rows and columns tell."""
     bits, frac, source = min(x.bits, y.bits), x.frac + y.frac, _source(x, y)
     a, b = x.settled().truth, y.settled().truth
-    longest = [float(t.norm(dim=d).max()) if t.numel() else 0.0 for t, d in ((a, -1), (b, -2))]
+    longest = [float((t * t).sum(d).max()) ** 0.5 if t.numel() else 0.0 for t, d in ((a, -1), (b, -2))]
     if longest[0] * longest[1] < EXACT:
         exact = a @ b
         truth = exact if x.exact and y.exact else x.truth @ y.truth

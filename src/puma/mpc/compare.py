@@ -59,7 +59,7 @@ def negative(count: int) -> Polynomial:
 
 def digit_bits(ds: Sequence[Digit]) -> dict[str, Bits]:
     """The bits that `negative` is about; local."""
-    top, bits = ds[-1], {}
+    top, bits = ds[-1], dict[str, Bits]()
     for i, d in enumerate(ds[:-1]):
         bits[f"b{i}"] = d.borrows()
         if i:
@@ -130,7 +130,11 @@ def below(x: Share, thresholds: Sequence[int]) -> Protocol[Bits]:
     return (yield from sign_of(ds))
 
 
-@declares("sign", "section 4", lambda x, y: sign_cost(_difference(x, y)))
+def _less_cost(x: Share | Size, y: Share | Size) -> Cost:
+    return sign_cost(_difference(x, y))
+
+
+@declares("sign", "section 4", _less_cost)
 def less(x: Share, y: Share) -> Protocol[Bits]:
     """x < y, if |x - y| < 2^(bits-1)."""
     return sign(x - y)
@@ -177,7 +181,7 @@ def _conjunction(bits: list[Bits]) -> Protocol[Bits]:
 
 def choose_cost(condition: Bits | Size, *pairs: tuple[Share | Size, Share | Size]) -> Cost:
     """The cost of `choose`."""
-    cost, chosen = open_masked_cost(condition), []
+    cost, chosen = open_masked_cost(condition), list[Size]()
     for x, y in pairs:
         size = _difference(x, y)
         shape = broadcast(condition.shape, size.shape)
@@ -272,7 +276,7 @@ def maximum_cost(x: Share | Size, dim: int = -1) -> Cost:
 def maximum(x: Share, dim: int = -1) -> Protocol[Share]:
     """Largest element along a dimension, by tournament; differences must stay below 2^(bits-1)."""
     (won,) = yield from _tournament([x.transpose(dim, -1)])
-    return won.transpose(dim, -1).apply(lambda t: t.select(dim, 0))
+    return won[..., 0]
 
 
 def argmax_cost(x: Share | Size, index: Share | Size) -> Cost:

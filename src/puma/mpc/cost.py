@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
@@ -42,6 +42,7 @@ class Entry:
     seconds: float = 0.0
 
     def add(self, other: Entry) -> None:
+        """Add what another entry counts."""
         for name in self.__dataclass_fields__:
             setattr(self, name, getattr(self, name) + getattr(other, name))
 
@@ -60,11 +61,12 @@ class Entry:
 class Ledger:
     """Counts what this party sends, by the innermost named scope."""
 
-    entries: dict[str, Entry] = field(default_factory=dict)
+    entries: dict[str, Entry] = field(default_factory=dict[str, Entry])
     _stack: list[str] = field(default_factory=lambda: ["other"])
     _since: float = field(default_factory=time.perf_counter)
 
     def sent(self, count: int, online: bool) -> None:
+        """A frame of `count` payload bytes leaves."""
         entry = self._entry()
         if online:
             entry.online += count
@@ -74,10 +76,11 @@ class Ledger:
             entry.frames_offline += 1
 
     def round(self) -> None:
+        """A round between the evaluators begins."""
         self._entry().rounds += 1
 
     @contextmanager
-    def scope(self, name: str) -> Iterator[None]:
+    def scope(self, name: str) -> Generator[None, None, None]:
         """Book everything inside under `name` (an inner scope takes precedence)."""
         self._settle()
         self._stack.append(name)
@@ -88,6 +91,7 @@ class Ledger:
             self._stack.pop()
 
     def total(self) -> Entry:
+        """All scopes together."""
         self._settle()
         result = Entry()
         for entry in self.entries.values():
@@ -100,6 +104,7 @@ class Ledger:
         return self._stack[-1]
 
     def reset(self) -> None:
+        """Forget all counts."""
         self.entries.clear()
         self._since = time.perf_counter()
 
@@ -148,6 +153,7 @@ class Size:
     opened: tuple[tuple[int, int], ...] = ()
 
     def numel(self) -> int:
+        """How many elements."""
         return math.prod(self.shape)
 
 

@@ -39,7 +39,7 @@ def _place(x: Share | Additive | Size, frac: int, bits: int) -> tuple[int, int]:
 
 def formatted_cost(*wants: tuple[Share | Additive | Size, int, int], bounded: bool = False) -> Cost:
     """The cost of `formatted`."""
-    opening, short = [], []
+    opening, short = list[Size](), list[tuple[Size, int]]()
     for x, frac, bits in wants:
         place = _place(x, frac, bits)
         if not isinstance(x, Share) and x.dealt is not None and place not in x.opened:

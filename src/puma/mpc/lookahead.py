@@ -9,7 +9,7 @@ the parameter's masks, which for one new token costs far more than the product. 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import Any
 
@@ -30,7 +30,7 @@ class Lookahead:
         self._step, self._looking_ahead = 0, False
 
     @contextmanager
-    def looking_ahead(self, step: int) -> Iterator[None]:
+    def looking_ahead(self, step: int) -> Generator[None, None, None]:
         """Meanwhile products of a later step are only noted."""
         self._step, self._looking_ahead = step, True
         self._seen.clear()
@@ -61,6 +61,7 @@ class Lookahead:
     def _together(self, key: Key, rows: Tensor, multiply: Multiply) -> Tensor:
         noted = self._noted.pop(key, {})
         later = {step: rows for step, rows in noted.items() if step > self._step}
-        parts = multiply(torch.cat([rows, *later.values()])).split([rows.shape[0], *map(len, later.values())])
-        self._made |= {(step, key): part for step, part in zip(later, parts[1:])}
+        product = multiply(torch.cat([rows, *later.values()]))
+        parts = product.split_with_sizes([rows.shape[0], *map(len, later.values())])
+        self._made |= {(step, key): part for step, part in zip(later, parts[1:], strict=True)}
         return parts[0]

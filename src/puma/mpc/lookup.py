@@ -33,6 +33,7 @@ class Digit:
 
     @property
     def size(self) -> int:
+        """How many values the digit can have: 2^width."""
         return 1 << self.width
 
     def is_in(self, members: Sequence[int]) -> Bits:
@@ -91,7 +92,8 @@ def _digits_cost(x: Share | Size, low: int, widths: Sequence[int]) -> Cost:
 def digits(x: Share, low: int, widths: Sequence[int]) -> list[Digit]:
     """Neighbouring digits of m and of l = l1 + l2 mod 2^bits, from bit `low` up, in one correction.
 
-    Safe: P2's half of each one-hot vector is padded by P1's, drawn from k01.
+    Safe: P2's half of each one-hot vector is padded by P1's, drawn from k01. Source: truth tables under a mask (Ishai
+    et al. 2013); the vectors are the whole of what keys of function secret sharing (Boyle et al. 2015) would expand to.
     """
     party, shape = x.party, tuple(x.shape)
     source, lows = x.mask if party.is_dealer else x.m, [low + sum(widths[:i]) for i in range(len(widths))]
@@ -121,7 +123,7 @@ def _split_hots(
     buffer: Tensor | None, shape: tuple[int, ...], widths: Sequence[int], counts: list[int], order: list[int]
 ) -> dict[int, Tensor]:
     assert buffer is not None
-    parts = buffer.split([counts[i] for i in order])
+    parts = buffer.split_with_sizes([counts[i] for i in order])
     return {i: _unpack_hot(part, shape, widths[i]) for i, part in zip(order, parts, strict=True)}
 
 

@@ -88,6 +88,7 @@ class Party:
 
     @property
     def is_dealer(self) -> bool:
+        """Whether this is P0, who holds masks only."""
         return self.rank == DEALER
 
     def nothing(self, shape: Sequence[int]) -> Tensor:

@@ -81,7 +81,9 @@ def retrieve_cost(choice: Choice, table: Share | Size) -> Cost:
 def retrieve(choice: Choice, table: Share) -> Protocol[Additive]:
     """The chosen rows (n, d) of a table (size, d) in the ring of the signs; one round.
 
-    For each component c the two holders' sums differ by s_c c[row]; reshared and multiplied by the shared sign.
+    For each component c the two holders' sums differ by s_c c[row]; reshared and multiplied by the shared sign. Source:
+    private retrieval from two copies (Chor et al. 1995); distributed point functions (Boyle et al. 2015) would shorten
+    the bits.
     Safe: a holder's bits are uniform by themselves, and what the evaluators send is padded as in reshare.
     """
     party, ring = choice.party, choice.signs.bits

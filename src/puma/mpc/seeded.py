@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, TypeGuard
+from typing import Any, TypeGuard, cast
 
 import torch
 from torch import Tensor
@@ -65,9 +65,11 @@ class Seeded(Share):
 
     def __getitem__(self, index: Any) -> Share:
         """A range of rows draws no more masks than it needs."""
-        if self.party.dry or self._kept or not isinstance(index, slice) or index.step not in (None, 1):
+        if self.party.dry or self._kept or not isinstance(index, slice):
             return super().__getitem__(index)
-        start, stop, _ = index.indices(self.shape[0])
+        start, stop, step = cast("slice[Any, Any, Any]", index).indices(self.shape[0])
+        if step != 1:
+            return super().__getitem__(index)
         return self.like(*self._rows(start, max(start, stop)))
 
     def blocks(self, least: int = ROWS, wanted: tuple[bool, bool] = (True, True)) -> Iterator[tuple[int, list[Tensor]]]:
@@ -84,12 +86,12 @@ class Seeded(Share):
 
     def _sources(self, size: int, wanted: tuple[bool, bool]) -> list[Callable[[int, int], Tensor]]:
         """For each component a function that gives its bytes low .. high, called from low to high."""
-        packed = self._held() if wanted[0] or self._packed is None else [self._packed]
-        held = [lambda low, high, m=m: m[low:high] for m in packed]
+        packed = self.held() if wanted[0] or self._packed is None else [self._packed]
+        held = [_reading(m) for m in packed]
         needed = wanted[len(packed) :]
         return held + [_drawing(s, size, need, self.device) for s, need in zip(self._streams, needed, strict=True)]
 
-    def _held(self) -> list[Tensor]:
+    def held(self) -> list[Tensor]:
         """m packed, about to be read; nothing at the dealer."""
         if self._touch is not None:
             self._touch()
@@ -99,10 +101,15 @@ class Seeded(Share):
         """Components of rows start .. stop, as words."""
         each = rest_bytes(self.shape[1:], self.bits)
         low, high, shape = start * each, stop * each, (stop - start, *self.shape[1:])
-        parts = [packed[low:high] for packed in self._held()]
+        parts = [packed[low:high] for packed in self.held()]
         parts += [_drawn(stream, low, high - low, self.device) for stream in self._streams]
         a, b = (kernels.unpack_bytes(part, self.bits, shape) for part in parts)
         return a, b
+
+
+def _reading(packed: Tensor) -> Callable[[int, int], Tensor]:
+    """Bytes that lie there."""
+    return lambda low, high: packed[low:high]
 
 
 def _drawn(stream: Stream, start: int, count: int, device: torch.device) -> Tensor:
@@ -132,7 +139,7 @@ def accumulate(weight: Seeded, kernel: Kernel, jobs: Sequence[Job]) -> None:
         return
     held = [] if weight.party.is_dealer else [job for job in jobs if not job[1][1]]
     for left, signs, out in held:  # m lies there as a whole: no need for blocks
-        kernel(left, weight._held(), signs[:1], weight.bits, out, 0)
+        kernel(left, weight.held(), signs[:1], weight.bits, out, 0)
     drawn = [job for job in jobs if weight.party.is_dealer or job[1][1]]
     if not drawn:
         return

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast, overload
 
 import numpy as np
 import torch
@@ -41,7 +41,9 @@ class Secret(ABC):
 
     @property
     @abstractmethod
-    def shape(self) -> torch.Size: ...
+    def shape(self) -> torch.Size:
+        """Public, as everything but the words."""
+        ...
 
     @property
     def device(self) -> torch.device:
@@ -50,9 +52,11 @@ class Secret(ABC):
 
     @property
     def ndim(self) -> int:
+        """How many dimensions."""
         return len(self.shape)
 
     def numel(self) -> int:
+        """How many elements."""
         return self.shape.numel()
 
 
@@ -64,15 +68,19 @@ class Tensorial(Secret):
         """The same secret with `function`, which must be linear and move words only, on each component."""
 
     def reshape(self, *shape: int) -> Any:
+        """As a tensor's; local."""
         return self.apply(lambda t: t.reshape(*shape))
 
     def transpose(self, a: int, b: int) -> Any:
+        """As a tensor's; local."""
         return self.apply(lambda t: t.transpose(a, b))
 
     def expand(self, *shape: int) -> Any:
+        """As a tensor's; local."""
         return self.apply(lambda t: t.expand(*shape))
 
     def unsqueeze(self, dim: int) -> Any:
+        """As a tensor's; local."""
         return self.apply(lambda t: t.unsqueeze(dim))
 
     def __getitem__(self, index: Any) -> Any:
@@ -90,6 +98,7 @@ class Share(Tensorial):
 
     @property
     def components(self) -> tuple[Tensor, Tensor]:
+        """(l1, l2) at P0, (m, l1) at P1, (m, l2) at P2; int64 words of which the low `bits` count."""
         return self._a, self._b
 
     @property
@@ -109,6 +118,7 @@ class Share(Tensorial):
         return a + b if self.party.is_dealer else b
 
     def like(self, a: Tensor, b: Tensor, bits: int | None = None, frac: int | None = None) -> Share:
+        """Other words of the same party, in the same ring and fraction unless others are given."""
         bits = self.bits if bits is None else bits
         return Share(self.party, a, b, bits, self.frac if frac is None else frac)
 
@@ -144,6 +154,7 @@ class Share(Tensorial):
         return self
 
     def sum(self, dim: int, keepdim: bool = False) -> Share:
+        """The sum along a dimension; local. It must fit into the ring."""
         return self.apply(lambda t: t.sum(dim, keepdim=keepdim))
 
     def additive(self) -> Additive:
@@ -164,12 +175,12 @@ class Share(Tensorial):
             x, y = aligned(self, other)
             (a, b), (c, d) = x.components, y.components
             return x.like(a + c, b + d, bits=min(x.bits, y.bits))
-        return self.shifted(encode(other, self.frac, self.device))
+        return self.shifted(encode(cast("Tensor | Number", other), self.frac, self.device))
 
     def __sub__(self, other: Any) -> Any:
         if isinstance(other, Secret):
             return self + (-other)  # type: ignore[operator]
-        return self.shifted(-encode(other, self.frac, self.device))
+        return self.shifted(-encode(cast("Tensor | Number", other), self.frac, self.device))
 
     __radd__ = __add__
 
@@ -197,6 +208,7 @@ class Additive(Tensorial):
         return self.party.is_dealer and not self.dealt
 
     def like(self, part: Tensor, bits: int | None = None, frac: int | None = None) -> Additive:
+        """Another part of the same party, in the same ring and fraction unless others are given."""
         bits = self.bits if bits is None else bits
         return Additive(self.party, part, bits, self.frac if frac is None else frac, self.dealt)
 
@@ -211,6 +223,7 @@ class Additive(Tensorial):
         return self.like(function(self.part))
 
     def scaled(self, shift: int) -> Additive:
+        """The same value with `shift` more fraction bits; the ring grows with it, at no cost."""
         part = self.part if self.silent else self.part << shift
         return self.like(part, min(64, self.bits + shift), self.frac + shift)
 
@@ -224,6 +237,7 @@ class Additive(Tensorial):
         return self.like(self.part * constant, frac=self.frac + frac)
 
     def sum(self, dim: int, keepdim: bool = False) -> Additive:
+        """The sum along a dimension; local. It must fit into the ring."""
         if self.silent:
             shape = list(self.shape)
             shape[dim : dim + 1 or None] = [1] if keepdim else []
@@ -245,7 +259,7 @@ class Additive(Tensorial):
         if isinstance(other, Share):
             other = other.additive()
         if not isinstance(other, Additive):
-            return self.shifted(encode(other, self.frac, self.device))
+            return self.shifted(encode(cast("Tensor | Number", other), self.frac, self.device))
         x, y = aligned(self, other)
         bits, dealt = min(x.bits, y.bits), x.dealt or y.dealt
         if x.silent or y.silent:
@@ -303,6 +317,12 @@ def broadcast(*shapes: Sequence[int]) -> tuple[int, ...]:
     return first if all(tuple(s) == first for s in shapes) else np.broadcast_shapes(*(tuple(s) for s in shapes))
 
 
+@overload
+def encode(value: Tensor, frac: int, device: torch.device | str = "cpu") -> Tensor: ...
+@overload
+def encode(value: Number, frac: int, device: torch.device | str = "cpu") -> int: ...
+@overload
+def encode(value: Tensor | Number, frac: int, device: torch.device | str = "cpu") -> Tensor | int: ...
 def encode(value: Tensor | Number, frac: int, device: torch.device | str = "cpu") -> Tensor | int:
     """Public number(s) as words with `frac` fraction bits, rounded to nearest."""
     if isinstance(value, Tensor):

@@ -45,7 +45,7 @@ class Nowhere:
     """Keeps nothing: for processes of one machine."""
 
     def link(self, visit: Visit, refused: str = "") -> None:
-        pass
+        """Nothing is written."""
 
 
 NOWHERE = Nowhere()
@@ -67,6 +67,7 @@ class Audit:
         self._left_out = 0
 
     def link(self, visit: Visit, refused: str = "") -> None:
+        """A line for a link that came to be or was refused; a flood of refusals is counted instead of written."""
         event: dict[str, object] = {"event": "link", "outcome": "refused" if refused else "accepted", **vars(visit)}
         with self._lock:
             if refused and self._too_many():

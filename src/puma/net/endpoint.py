@@ -123,12 +123,15 @@ class Endpoint(ABC):
         self._timeout = seconds
 
     def send(self, *buffers: Buffer) -> None:
+        """One data frame made of these pieces; FrameError above the limit, PeerLost or PeerTimeout if it is stuck."""
         self._emit(Kind.DATA, buffers)
 
     def send_control(self, payload: Buffer) -> None:
+        """One control frame; errors as of `send`."""
         self._emit(Kind.CONTROL, (payload,))
 
     def recv(self, size: int) -> memoryview:
+        """The next data frame; FrameError if it has another size, PeerTimeout after a silence, PeerLost at the end."""
         payload = self._take(Kind.DATA, size)
         if len(payload) != size:
             number = self._taken[Kind.DATA] - 1
@@ -139,12 +142,15 @@ class Endpoint(ABC):
         return payload
 
     def recv_control(self) -> bytes:
+        """The next control frame; errors as of `recv`."""
         return bytes(self._take(Kind.CONTROL, None))
 
     def fail(self, message: str) -> None:
+        """Tell the peer why we stop, as well as can be done, and close."""
         self._finish(message.encode()[:MAX_TEXT].decode(errors="ignore"))
 
     def close(self) -> None:
+        """Say goodbye and close; harmless when repeated."""
         self._finish(None)
 
     def __enter__(self):

@@ -44,17 +44,21 @@ class Plain:
     """No guard: for processes of one machine."""
 
     def wrap(self, sock: socket.socket, dialing: bool) -> socket.socket:
+        """The socket as it is."""
         return sock
 
     def prove(self, sock: socket.socket, listener: str, dialing: bool) -> Proven | None:
+        """Nothing is proved."""
         if not dialing and first_bytes(sock, 2) == TLS_HANDSHAKE:
             raise refused_in_plain(sock, refusal("tls", f"{listener} does not speak TLS, the dialer does"))
         return None
 
     def explained(self, error: OSError, listener: str, dialing: bool) -> HandshakeError | None:
+        """No error is a guard's."""
         return None
 
     def check_host(self, host: str) -> None:
+        """UsageError unless the host is this machine."""
         insecure([host])
 
 

@@ -81,6 +81,7 @@ class Identity:
 
     @property
     def name(self) -> str:
+        """Role and rank in one word, such as P2."""
         return name_of(self.role, self.rank)
 
 
@@ -123,6 +124,7 @@ class Agreed:
 
     @property
     def name(self) -> str:
+        """The peer's role and rank in one word, such as P2."""
         return name_of(self.role, self.rank)
 
     def attach(self) -> Attach:
@@ -206,6 +208,7 @@ class Wire:
         self._begun = False
 
     def send(self, payload: bytes, kind: Kind = Kind.HELLO) -> None:
+        """One frame of the handshake."""
         self._begun = True
         self.sock.settimeout(self._left())
         self.sock.sendall(header_bytes(kind, 0, len(payload)) + payload)

@@ -11,7 +11,7 @@ from puma.net.frame import Kind
 class MemoryLink(Endpoint):
     """One end of a link inside this process."""
 
-    _other: MemoryLink
+    other: MemoryLink  # the other end; `pair` ties them
 
     def _transmit(self, kind: Kind, sequence: int, pieces: list[memoryview], size: int) -> None:
         # One copy, as on a wire: the sender may change its buffer, and the receiver may write into its own.
@@ -20,11 +20,11 @@ class MemoryLink(Endpoint):
         for piece in pieces:
             payload[low : low + len(piece)] = piece
             low += len(piece)
-        if not self._other.inbox.put(kind, payload, self.timeout):
+        if not self.other.inbox.put(kind, payload, self.timeout):
             raise stuck(self.peer, self.timeout)
 
     def _finish(self, message: str | None) -> None:
-        self._other.inbox.end(stopped(self.name, message))
+        self.other.inbox.end(stopped(self.name, message))
         self.inbox.end(ended(self.peer, message))
 
 
@@ -34,5 +34,5 @@ def pair(
     """A link between a and b: the end that a holds, and the end that b holds."""
     a = MemoryLink(name_a, name_b, timeout, queue_bytes)
     b = MemoryLink(name_b, name_a, timeout, queue_bytes)
-    a._other, b._other = b, a
+    a.other, b.other = b, a
     return a, b

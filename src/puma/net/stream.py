@@ -88,10 +88,10 @@ class StreamLink(Endpoint):
     def _transmit(self, kind: Kind, sequence: int, pieces: list[memoryview], size: int) -> None:
         if size > self._roomy:
             self._takeover.set()
-        joined = [header_bytes(kind, sequence, size)]
+        joined: list[bytes | memoryview] = [header_bytes(kind, sequence, size)]
         for piece in pieces:
             if len(piece) < JOIN_BYTES:
-                joined.append(piece)  # type: ignore[arg-type]
+                joined.append(piece)
             else:
                 self._write(b"".join(joined))
                 self._write(piece)

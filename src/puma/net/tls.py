@@ -81,10 +81,12 @@ class Tls:
         return context
 
     def wrap(self, sock: socket.socket, dialing: bool) -> socket.socket:
+        """The socket within TLS 1.3; HandshakeError if the other side offers less or no certificate that is known."""
         context = self._dialing if dialing else self._listening
         return context.wrap_socket(sock, server_side=not dialing, do_handshake_on_connect=False)
 
     def prove(self, sock: socket.socket, listener: str, dialing: bool) -> Proven:
+        """Both ends by the fingerprints of their certificates."""
         assert isinstance(sock, ssl.SSLSocket)
         if not dialing:
             _look_for_tls(sock, listener)
@@ -106,6 +108,7 @@ class Tls:
             raise FrameError(f"cannot read the peer's certificate: {error}", "ask the CA for a new one") from None
 
     def explained(self, error: OSError, listener: str, dialing: bool) -> HandshakeError | None:
+        """A refusal of the other side that TLS reports only with the first bytes."""
         if not isinstance(error, ssl.SSLError):
             return None
         here, there = ("the dialer", listener) if dialing else (listener, "the dialer")

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from puma.mpc.arithmetic import matmul, multiply, open_truncate, truncated
 from puma.mpc.compare import maximum
-from puma.mpc.cost import Size, declares
+from puma.mpc.cost import declares
 from puma.mpc.fixed import ACTIVATION, NONLINEAR, RESIDUAL, RING, SCORE_REACH, VALUE_LIMIT, formatted
 from puma.mpc.party import Protocol, together
 from puma.mpc.share import Additive, Share
@@ -102,11 +102,6 @@ def attend(scores: Share | Additive, values: Share | Additive, mask: Tensor) -> 
         formatted((weighted, ACTIVATION, QUOTIENT_RING)), _inverse(sums, e.shape[-1])
     )
     return (yield from _quotient(weighted[0], inverse))
-
-
-def _quadratic_frac(scores: Share | Additive | Size) -> int:
-    """Fraction bits of 2Quad's weights."""
-    return 2 * ACTIVATION + paper.columns(scores.shape[-1]).bit_length() - 1
 
 
 @declares("a maximum, an exp a score, a reciprocal a row, 1 product", "section 5")

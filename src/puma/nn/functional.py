@@ -261,14 +261,14 @@ def heads(q: Value, k: Value, v: Value, size: int, angles: Sequence[Tensor] = ()
     """
     items = [q, k, v] if isinstance(q, Tensor) else q.party.run(formatted(*_heads_wants(q, k, v, angles)))
     items = [x.reshape(x.shape[0], -1, size) for x in items]
-    return [_turned(x, turns) for x, turns in zip(items, angles)] + items[len(angles) :]
+    return [_turned(x, turns) for x, turns in zip(items, angles, strict=False)] + items[len(angles) :]
 
 
 def _turned(x: Value, angles: Tensor) -> Value:
     if isinstance(x, Tensor):
         cos, sin = angles
         return x * cos + _half_turned(x) * sin
-    c, s = encode(angles, ROTARY, x.device)  # type: ignore[misc]
+    c, s = encode(angles, ROTARY, x.device)
     return truncated(x.times(c, ROTARY) + x.apply(_half_turned).times(s, ROTARY), ROTARY)
 
 

@@ -50,9 +50,6 @@ def _binade(name: str, function: Callable[[Tensor], Tensor], width: int, frac: i
     return Spline(name, function, 0.125, width, width, bound, None, False, frac, slope=8, bits=bits, out_frac=UNIT)
 
 
-RSQRT_RING = _rsqrt_spline(1.0).result_bits
-
-
 def _leading(x: Share, low: int, binades: int, frac: int) -> Share:
     """x / 2^(low + 2 j) with `frac` fraction bits, for j = 1 .. binades along a new first dimension, in ring `frac`."""
     shifts = [low + 2 * j - frac for j in range(1, binades + 1)]
@@ -110,7 +107,7 @@ def inverse_format(frac: int, low: int, high: int) -> tuple[int, int]:
 
 @declares("a lookup, and a comparison, a selection and 3 words for each power of 4 in the range; 5 rounds", "section 5")
 def rsqrt(x: Share, last: int, scale: float = 1.0) -> Protocol[Share]:
-    """scale / sqrt(x) for words 1 <= x < 4^(last+1), in RSQRT_RING; relative error RSQRT_BOUND. x.frac must be even."""
+    """scale / sqrt(x) for words 1 <= x < 4^(last+1), in ring 56; relative error RSQRT_BOUND. x.frac must be even."""
     assert x.frac % 2 == 0
     binades = _binades(0, 2 * last + 2)
     result = yield from _inverse(x, 0, binades, _rsqrt_spline(scale), 1)
@@ -126,7 +123,7 @@ def normalised(x: Share | Additive, eps: float, centre: bool, count: int = 0) ->
 
     The mean of squares is their sum over `count`, or over the row's length.
     |x| < 2^13 and the sum of a row's squares < 2^32. The sum of squares N takes one word a row; x / sqrt(N) is at most
-    1, so with c = ceil(log2 sqrt(n)) the product with 2^c-scaled root stays in RSQRT_RING at 53 - c fraction bits.
+    1, so with c = ceil(log2 sqrt(n)) the product with 2^c-scaled root stays in that ring at 53 - c fraction bits.
     """
     (wide,) = yield from formatted((x, RESIDUAL, WIDE))
     n = count or wide.shape[-1]

@@ -102,7 +102,7 @@ def _unsigned(of: tuple[Digit, ...], looked_up: list[Share]) -> Additive:
     """The sum of s E over digits of sign s and what was looked up with that sign, E = m - l: s and s l are dealt."""
     party, shape = looked_up[0].party, tuple(looked_up[0].shape)
     if party.is_dealer:
-        words = [word for digit, e in zip(of, looked_up) for word in (digit.sign(), digit.sign() * e.mask)]
+        words = [word for digit, e in zip(of, looked_up, strict=True) for word in (digit.sign(), digit.sign() * e.mask)]
         deal(party, torch.stack(words), (2 * len(of), *shape), LOGIT_RING)
         part = party.nothing(shape)
     else:

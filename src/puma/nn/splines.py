@@ -63,6 +63,7 @@ class Spline:
 
     @property
     def step(self) -> float:
+        """The length of a segment."""
         return 2.0**-self.per_unit
 
     @property
@@ -72,6 +73,7 @@ class Spline:
 
     @property
     def high(self) -> float:
+        """Where the table ends."""
         return self.low + self.step * 2**self.width
 
     @property

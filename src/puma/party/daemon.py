@@ -93,6 +93,7 @@ class Daemon:
 
     @property
     def name(self) -> str:
+        """The party's name, such as P1."""
         return self.context.name
 
     def health(self) -> tuple[bool, dict[str, Any]]:

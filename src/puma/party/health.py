@@ -62,6 +62,7 @@ class Health:
         return self._server.server_address[1]
 
     def close(self) -> None:
+        """Answer no more, and wait for the thread."""
         self._server.shutdown()
         self._server.server_close()
         self._thread.join(2.0)

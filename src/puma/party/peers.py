@@ -36,6 +36,7 @@ class Peers:
         ]
 
     def start(self) -> None:
+        """Begin to look for the other parties."""
         for thread in self._threads:
             thread.start()
 
@@ -60,6 +61,7 @@ class Peers:
                 self._context.events.say("peer reachable" if alive else "peer lost", peer=name)
 
     def close(self) -> None:
+        """Look no more, and close the quiet links."""
         self._over.set()
         for link in list(self._links.values()):
             link.close()

@@ -80,6 +80,7 @@ def _leave_with_launcher() -> None:
 
 
 def main() -> int:
+    """One party of a local trio, told what it needs by its standard input; the exit code."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the launcher ends us
     torch.set_num_threads(1)
     return run(_told(_starts))

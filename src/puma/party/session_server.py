@@ -63,6 +63,7 @@ class SessionServer(Server):
         self.stopping = False
 
     def serve(self) -> None:
+        """Answer requests until the client leaves; what was prepared last goes if the session fails."""
         try:
             super().serve()
         except BaseException:
@@ -84,6 +85,7 @@ class SessionServer(Server):
         return request
 
     def answer(self, request: msg.Request) -> None:
+        """One request; AdmissionError if this role may not ask it."""
         if not isinstance(request, MAY[self._role]):
             asked = type(request).__name__.lower()
             hint = "the cluster file says who may upload and who may ask: see `puma cluster trust`"

@@ -53,6 +53,7 @@ class PartyContext:
 
     @property
     def name(self) -> str:
+        """The party's name, such as P1."""
         return self.me.name
 
     def dial(self, rank: int, session: bytes, deadline: float, timeout: float, audit: Log | None = None) -> Met:

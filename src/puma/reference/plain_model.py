@@ -55,6 +55,7 @@ class PlainModel(ModelInfo):
         return heads(self.config).generates
 
     def check_hiding(self, hint: str) -> None:
+        """CheckpointError if padding or hidden columns could be told from the answers; `hint` says what to do."""
         check_hiding(self.config, self.params, hint)
 
     def read(self, source: Any, pair: str | None = None) -> text.Tokens:

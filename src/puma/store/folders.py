@@ -91,6 +91,7 @@ class Incoming:
         self.close()
 
     def close(self) -> None:
+        """Throw away what was not kept."""
         if self.fd >= 0:
             os.close(self.fd)
             self.fd = -1

@@ -98,6 +98,7 @@ class Store:
         return sorted(path.name for path in self._models.iterdir() if folders.NAME.fullmatch(path.name))
 
     def holds(self, name: str) -> bool:
+        """Whether a model of this name is complete here; UsageError for what is no name."""
         return (self._models / folders.checked_name(name)).is_dir()
 
     def open(self, name: str) -> Model:

@@ -37,6 +37,7 @@ class PreparedRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
 
     @property
     def seeds(self) -> Seeds:
+        """The seeds under which its prompt will be shared."""
         return Seeds(self.choices, self.masks)
 
 

@@ -46,7 +46,9 @@ class Header(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 class Seal(Protocol):
     """Encryption of a file; what it turns twice is as it was."""
 
-    def turn(self, at: int, source: memoryview, target: memoryview) -> None: ...
+    def turn(self, at: int, source: memoryview, target: memoryview) -> None:
+        """Encrypt or decrypt what lies in a file from byte `at` on."""
+        ...
 
 
 _headers = msgspec.msgpack.Decoder(Header)

@@ -168,7 +168,7 @@ class ResumableUpload:
     def _read_back(self) -> int:
         """How many parameters are as the journal has them; what follows is forgotten."""
         digests = os.pread(self._journal, DIGEST_BYTES * len(self.offer.tensors), 0)
-        for i, (spec, offset) in enumerate(zip(self.offer.tensors, self._offsets)):
+        for i, (spec, offset) in enumerate(zip(self.offer.tensors, self._offsets, strict=False)):
             found = hashlib.sha256()
             for piece in pieces(self._file, offset, wire_bytes(spec)):
                 found.update(piece)

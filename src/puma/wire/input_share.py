@@ -56,6 +56,7 @@ class Seeds:
 
     @classmethod
     def fresh(cls) -> Seeds:
+        """New ones from the operating system."""
         return cls([fresh_secret() for _ in range(COMPONENTS)], [fresh_secret(), fresh_secret()])
 
     def of(self, rank: int) -> tuple[list[bytes], list[bytes]]:

@@ -355,6 +355,7 @@ def canonical(*words: object) -> bytes:
 
 
 def encode(message: Request | Reply) -> bytes:
+    """A message as the bytes of a control frame."""
     return _encoder.encode(message)
 
 

@@ -54,7 +54,7 @@ def share_input(pixels: Tensor, width: int, seeds: Seeds | None = None, flags: S
     words = encode(pixels, ACTIVATION)
     for seed in seeds.masks:
         words = words + _masks(seed, len(pixels), width)
-    packed, nothing = kernels.pack(words, RING), torch.empty(0, dtype=torch.uint8)  # type: ignore[arg-type]
+    packed, nothing = kernels.pack(words, RING), torch.empty(0, dtype=torch.uint8)
     return [InputShare(seeds.of(rank)[0], [], nothing if rank == DEALER else packed) for rank in range(3)]
 
 

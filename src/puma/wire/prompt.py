@@ -109,7 +109,7 @@ def in_clear(party: ClearParty, ids: Tensor, vocabulary: int) -> ClearChoice:
 def receive_choice(party: Party, share: InputShare, tokens: int, vocabulary: int) -> Choice:
     """Choices of rows and their signs, without flags."""
     width = choice_bytes(vocabulary)
-    explicit, packed = share.payload.split(
+    explicit, packed = share.payload.split_with_sizes(
         [EXPLICIT[party.rank] * tokens * width, share.payload.numel() - EXPLICIT[party.rank] * tokens * width]
     )
     bits = [_choice(seed, tokens, width) for seed in share.choices]

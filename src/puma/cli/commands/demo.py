@@ -75,7 +75,7 @@ def _weights(clear: PlainModel) -> None:
     weights = clear.params[spec.name].reshape(-1)[:WORDS]
     seeds = [fresh_secret(), fresh_secret()]
     packed = {"m": next(masked(weights, spec, seeds, "demo"))}
-    for name, seed in zip(("l1", "l2"), seeds):
+    for name, seed in zip(("l1", "l2"), seeds, strict=True):
         packed[name] = PairKey(seed).stream("demo").bytes(rest_bytes((WORDS,), spec.bits))
     share = {name: kernels.unpack_bytes(row, spec.bits, (WORDS,)) for name, row in packed.items()}
     ui.say(WEIGHTS.format(ring=spec.bits, frac=spec.frac, name=spec.name))
@@ -102,8 +102,8 @@ def _prompt(clear: PlainModel, ids: list[int]) -> None:
     names = {"prompt": PROMPT, "count": len(ids), "token": clear.decode([index]), "index": index}
     ui.say(ROW.format(**names, start=rows.start, end=rows.stop - 1))
     _line("you", "", "".join("1" if row == index else "." for row in rows))
-    for (party, *tables), held in zip(HELD, parts):
-        for i, (name, bits) in enumerate(zip(tables, held)):
+    for (party, *tables), held in zip(HELD, parts, strict=False):
+        for i, (name, bits) in enumerate(zip(tables, held, strict=False)):
             _line(party if i == 0 else "", name, _bits(bits[place], rows))
     ui.say()
 

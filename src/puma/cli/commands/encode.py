@@ -58,7 +58,7 @@ def encode(
             found, cost = cluster.encode(texts, lengths), cluster.cost
         clear = cluster.model
         plain = [clear.encode(tokens) if compare else None for tokens in ids]  # type: ignore[attr-defined]
-    results = [_encoded(clear, text, e.values, p) for text, e, p in zip(texts, found, plain)]
+    results = [_encoded(clear, text, e.values, p) for text, e, p in zip(texts, found, plain, strict=True)]
     if output.json:
         alone = {key: value for key, value in results[0].items() if key != "text"} if len(texts) == 1 else {}
         spent = {"seconds": cost.seconds, "rounds": cost.rounds, "bytes": cost.bytes()}
@@ -92,7 +92,7 @@ def _show_encoded(result: dict[str, Any]) -> None:
         ui.say(f"  {' '.join(best)}")
     elif "logits" in result:
         best = max(result["logits"])
-        for label, value in zip(result["labels"], result["logits"]):
+        for label, value in zip(result["labels"], result["logits"], strict=True):
             ui.say(f"  {label:<16} {value:9.4f}{'  <' if value == best else ''}")
     else:
         first = ", ".join(f"{value:.4f}" for value in result["embedding"][:6])

@@ -107,6 +107,8 @@ class HeadNorm(nn.Module):
 
 
 class Attention(nn.Module):
+    """Causal attention with grouped heads: rows (rows, hidden_size) to the same shape."""
+
     def __init__(self, c: Decoder, layer: int = 0) -> None:
         self.head_dim, self.cap = c.head_dim, c.attention_cap
         self.q_proj = nn.Linear(c.hidden_size, c.heads * c.head_dim, c.qkv_bias)
@@ -133,6 +135,8 @@ class Attention(nn.Module):
 
 
 class MLP(nn.Module):
+    """Two matrices around an activation, or three with a gate: rows (rows, hidden_size) to the same shape."""
+
     def __init__(self, c: Decoder) -> None:
         self.activation = c.activation
         self.gate_proj = nn.Linear(c.hidden_size, c.intermediate_size, c.mlp_bias) if c.gated else None
@@ -160,6 +164,8 @@ class Norm(nn.Module):
 
 
 class Block(nn.Module):
+    """A layer: attention and MLP, each between a norm and a residual."""
+
     def __init__(self, c: Decoder, layer: int) -> None:
         self.parallel, self.normalised = c.parallel, Norm(c, affine=False)
         self.self_attn, self.mlp = Attention(c, layer), MLP(c)
@@ -184,6 +190,8 @@ def _same(x: Value) -> Value:
 
 
 class Stack(nn.Module):
+    """Embedding rows, layers and the last norm; names are the checkpoint's."""
+
     def __init__(self, c: Decoder) -> None:
         self.c, self.scale = c, round(c.embedding_scale)
         self.embed_tokens = nn.Embedding(c.vocab_size, c.hidden_size)

@@ -61,6 +61,7 @@ class Encoder(Struct, frozen=True, kw_only=True, tag_field="model_type", tag="en
 
     @property
     def head_dim(self) -> int:
+        """Columns of one head."""
         return self.hidden_size // self.heads
 
     @property
@@ -82,10 +83,13 @@ class Normed(NamedTuple):
 
     @property
     def full(self) -> Value:
+        """n with its affine."""
         return self.affine(self.n) if self.affine else self.n
 
 
 class Attention(nn.Module):
+    """Attention without a mask but padding's: rows (rows, hidden_size) to the same shape."""
+
     def __init__(self, c: Encoder) -> None:
         self.head_dim = c.head_dim
         self.query = nn.Linear(c.hidden_size, c.hidden_size)
@@ -106,6 +110,7 @@ class Output(nn.Module):
         self.LayerNorm = nn.Affine(c.hidden_size)
 
     def norm(self, x: Value) -> Normed:
+        """The name that the checkpoint gives the norm."""
         with F.component("norm", x):
             return Normed(F.layer_norm(x, self.eps), self.LayerNorm)
 
@@ -130,6 +135,8 @@ class Layer(nn.Module):
 
 
 class Embeddings(nn.Module):
+    """Words, positions and types, added and normed: token choices to rows (rows, hidden_size)."""
+
     def __init__(self, c: Encoder) -> None:
         size, self.eps = c.embedding_size, c.eps
         self.word_embeddings = nn.Embedding(c.vocab_size, size)
@@ -149,6 +156,8 @@ class Embeddings(nn.Module):
 
 
 class Stack(nn.Module):
+    """The layers, one after the other."""
+
     def __init__(self, c: Encoder) -> None:
         self.c = c
         self.embeddings = Embeddings(c)

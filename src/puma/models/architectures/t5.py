@@ -87,7 +87,9 @@ class Memory(NamedTuple):
     def joined(self, other: Memory) -> Memory:
         """With the prompts of another below."""
         self.own.join(other.own)
-        cross = [_crossing(F.cat([a.k, b.k], 0), F.cat([a.v, b.v], 0)) for a, b in zip(self.cross, other.cross)]
+        cross = [
+            _crossing(F.cat([a.k, b.k], 0), F.cat([a.v, b.v], 0)) for a, b in zip(self.cross, other.cross, strict=True)
+        ]
         return Memory(None, nn.Rows([*self.rows.lengths, *other.rows.lengths]), self.own, cross)
 
     def kept(self, prompts: torch.Tensor) -> Memory:
@@ -135,6 +137,8 @@ def buckets(distances: torch.Tensor, count: int, furthest: int, both: bool) -> t
 
 
 class Block(nn.Module):
+    """A layer: attention to its own text, in a decoder also to the prompt's, and an MLP."""
+
     def __init__(self, c: T5, reads: bool) -> None:
         self.normalised = Norm(c.block, affine=False)
         self.self_attn, self.mlp = Attention(c.block), MLP(c.block)
@@ -163,6 +167,8 @@ def crossed(attention: Attention, x: Value, at: nn.Layout, memory: Memory, cache
 
 
 class Stack(nn.Module):
+    """Layers with the positions that they share, and the last norm."""
+
     def __init__(self, c: T5, layers: int, reads: bool) -> None:
         self.bias = Positions(c, both=not reads)
         self.blocks = [Block(c, reads) for _ in range(layers)]

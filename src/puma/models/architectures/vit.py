@@ -45,6 +45,7 @@ class Vit(Struct, frozen=True, kw_only=True, tag_field="model_type", tag="vit"):
 
     @property
     def head_dim(self) -> int:
+        """Columns of one head."""
         return self.hidden_size // self.heads
 
     @property
