@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
+from collections.abc import Callable
 
 Address = tuple[str, int]
 
@@ -17,6 +18,7 @@ class Recorder(threading.Thread):
         self.server = socket.create_server(("127.0.0.1", 0))
         self.target = target
         self.said: list[bytes] = []
+        self.busy: list[threading.Thread] = []
         self.start()
 
     @property
@@ -28,15 +30,20 @@ class Recorder(threading.Thread):
             while True:
                 sock, _ = self.server.accept()
                 self.said.append(b"")
-                threading.Thread(target=self._forth, args=(sock, len(self.said) - 1), daemon=True).start()
+                self._aside(self._forth, sock, len(self.said) - 1)
 
     def _forth(self, sock: socket.socket, index: int) -> None:
         with sock, socket.create_connection(self.target) as onward:
-            threading.Thread(target=self._back, args=(onward, sock), daemon=True).start()
+            self._aside(self._back, onward, sock)
             with contextlib.suppress(OSError):
                 while data := sock.recv(1 << 16):
                     self.said[index] += data
                     onward.sendall(data)
+
+    def _aside(self, work: Callable[..., None], *args: object) -> None:
+        thread = threading.Thread(target=work, args=args, daemon=True)
+        self.busy.append(thread)
+        thread.start()
 
     def _back(self, onward: socket.socket, sock: socket.socket) -> None:
         with contextlib.suppress(OSError):
@@ -47,6 +54,8 @@ class Recorder(threading.Thread):
         self.server.shutdown(socket.SHUT_RDWR)
         self.server.close()
         self.join(2)
+        for thread in self.busy:
+            thread.join(2)
 
 
 def replay(said: bytes, target: Address, seconds: float = 4.0) -> bytes:

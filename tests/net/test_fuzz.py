@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from puma.errors import FrameError, HandshakeError, ProtocolError
 from puma.net import tcp
 from puma.net.frame import MAX_TEXT, header_bytes
-from puma.net.handshake import Attach, Hello, Wire, decode_first
+from puma.net.handshake import PROTOCOL, Attach, Hello, Wire, decode_first
 from puma.net.stream import StreamLink
 
-HELLO = msgspec.msgpack.encode(Hello(1, "party", 2, b"s" * 16, b"c" * 32, bytes(32), bytes(32)))
+HELLO = msgspec.msgpack.encode(Hello(PROTOCOL, "party", 2, b"s" * 16, b"c" * 32, bytes(32), bytes(32)))
 ATTACH = msgspec.msgpack.encode(Attach(bytes(16), bytes(32)))
 
 values = st.recursive(
@@ -25,7 +25,7 @@ values = st.recursive(
     max_leaves=8,
 )
 fields = st.sampled_from(["type", "version", "role", "rank", "session", "config", "key", "nonce", "link", "proof", "x"])
-look_alikes = st.dictionaries(fields, values | st.sampled_from(["hello", "attach", 1]), max_size=8).map(
+look_alikes = st.dictionaries(fields, values | st.sampled_from(["hello", "attach", PROTOCOL]), max_size=8).map(
     msgspec.msgpack.encode
 )
 
@@ -65,9 +65,9 @@ def test_first_messages_are_understood_or_refused(payload):
 @pytest.mark.parametrize(
     "payload",
     [
-        b"\x82\xa7version\x01\xa1x" + b"\x91" * (MAX_TEXT - 20),
+        b"\x82\xa7version\x02\xa1x" + b"\x91" * (MAX_TEXT - 20),
         b"\x82\xa4type\xa5hello\xa7session" + b"\x81\xa1a" * 1000,
-        b"\x82\xa7version\x01\xa4type\xa5\xff\xfe\xfd\xfc\xfb",
+        b"\x82\xa7version\x02\xa4type\xa5\xff\xfe\xfd\xfc\xfb",
     ],
     ids=["deep list", "deep map", "no text"],
 )

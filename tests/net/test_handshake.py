@@ -14,7 +14,7 @@ from puma.errors import HandshakeError, PeerLost, PeerTimeout, UsageError
 from puma.net import frame, handshake, tcp
 from puma.net.frame import Kind, header_bytes
 from puma.net.guard import Plain
-from puma.net.handshake import Hello
+from puma.net.handshake import PROTOCOL, Hello
 
 pytestmark = pytest.mark.usefixtures("no_threads_left")
 
@@ -118,7 +118,7 @@ def test_a_place_is_taken_once_and_free_after_the_link_ended(port, identity):
         end.link.close()
 
 
-HELLO = msgspec.msgpack.encode(Hello(1, "party", 2, b"s" * 16, b"c" * 32, bytes(32), bytes(32)))
+HELLO = msgspec.msgpack.encode(Hello(PROTOCOL, "party", 2, b"s" * 16, b"c" * 32, bytes(32), bytes(32)))
 STRANGERS = {
     "silent": b"",
     "http": b"GET / HTTP/1.1\r\n\r\n" + bytes(100),

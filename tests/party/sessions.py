@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Literal
@@ -31,7 +32,8 @@ class Sessions:
     """Three parties that keep their models below `folder`; `session` lets a guest in."""
 
     def __init__(self, folder: Path, limits: Limits | None = None, preprocessing: int = 1 << 24) -> None:
-        self.folder, self.limits = folder, limits or Limits(sessions=8, tokens=200)
+        self.folder = folder
+        self.limits = [replace(limits or Limits(sessions=8, tokens=200)) for _ in range(3)]  # each counts for itself
         self.libraries = [Library(folder / f"p{rank}", rank) for rank in range(3)]
         self.stores = [EncryptedStore(folder / f"p{rank}", preprocessing) for rank in range(3)]
         self.metrics = [Metrics() for _ in range(3)]
@@ -56,7 +58,9 @@ class Sessions:
             guest = Met(between, role, 0, b"", name, name)
             party = Party(rank, links[rank], keys)
             self.servers.append(
-                SessionServer(party, guest, self.libraries[rank], self.limits, self.metrics[rank], self.stores[rank])
+                SessionServer(
+                    party, guest, self.libraries[rank], self.limits[rank], self.metrics[rank], self.stores[rank]
+                )
             )
         threads = [threading.Thread(target=self._serve, args=(rank,), daemon=True) for rank in range(3)]
         for thread in threads:

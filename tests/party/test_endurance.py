@@ -64,7 +64,7 @@ def test_kills_at_any_moment(while_: str, tmp_path: Path, checkpoints: dict[str,
 def test_many_clients_take_no_more_memory_with_time(tmp_path: Path, checkpoints: dict[str, Path]) -> None:
     """Twenty at a time. PUMA_SOAK_SECONDS says for how long."""
     seconds = float(os.environ.get("PUMA_SOAK_SECONDS", "60"))
-    with Live(tmp_path, Policy(max_sessions=20)) as live:
+    with Live(tmp_path, Policy(max_sessions=20), "--sessions-by-key", "20") as live:
         live.share(checkpoints["llama"], "tiny")
         errors, served = list[BaseException](), list[int]()
         end = time.monotonic() + seconds

@@ -100,7 +100,7 @@ def run(words: Sequence[str]) -> int:
         if debug:
             import traceback
 
-            traceback.print_exc()
+            ui.note(traceback.format_exc())
         failure = named(error)
         ui.failed(failure, "--json" in flags)
         return failure.exit_code

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
+import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -23,19 +24,37 @@ Progress = Callable[[str, int, int], None]  # what, done, of
 LOCAL = "All three parties ran on this one machine: good for trying, not for secrets."
 
 
+# What turns the direction of what follows (UAX 9), and ends lines where no line end is seen.
+_DIRECTIONS = "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\u2028\u2029"
+
+
+def harmless(text: str, kept: str = "\n\t") -> str:
+    """Text of others, such as a model's, a party's or a tokenizer's, that no terminal takes for a command.
+
+    Control characters but those `kept`, marks of direction and half characters are written as escapes. Everything that
+    is printed passes here, whoever wrote it.
+    """
+    return "".join(c if c in kept or not _commands(c) else ascii(c)[1:-1] for c in text)
+
+
+def _commands(c: str) -> bool:
+    return unicodedata.category(c) in ("Cc", "Cs") or c in _DIRECTIONS
+
+
 def say(text: str = "", end: str = "\n") -> None:
     """One line, or a piece of one, on standard output, at once."""
-    print(text, end=end, flush=True)
+    print(harmless(text), end=end, flush=True)
 
 
 def note(text: str) -> None:
     """One line on standard error: for people, whoever reads the answer."""
-    print(text, file=sys.stderr, flush=True)
+    print(harmless(text), file=sys.stderr, flush=True)
 
 
 def answer(content: Mapping[str, Any]) -> None:
-    """The one JSON object."""
-    say(json.dumps(content, ensure_ascii=False))
+    """The one JSON object; what is harmless is written as it is, the rest in JSON's own escapes."""
+    words = json.dumps(content, ensure_ascii=False)
+    say("".join(json.dumps(c)[1:-1] if _commands(c) else c for c in words))
 
 
 def failed(error: PumaError, as_json: bool) -> None:
@@ -43,9 +62,9 @@ def failed(error: PumaError, as_json: bool) -> None:
     if as_json:
         answer({"error": {"kind": type(error).__name__, "message": error.message, "hint": error.hint}})
         return
-    print(f"error: {error.message}", file=sys.stderr)
-    if error.hint:
-        print(f"hint: {error.hint}", file=sys.stderr)
+    for name, words in (("error", error.message), ("hint", error.hint)):
+        if words:  # in one line each: a message of others must not write a hint of ours
+            print(harmless(f"{name}: {words}", kept="\t"), file=sys.stderr)
 
 
 def interrupted(as_json: bool) -> None:
@@ -66,7 +85,7 @@ def progress(as_json: bool) -> Iterator[Progress]:
     from rich.progress import BarColumn, SpinnerColumn, TextColumn, TimeElapsedColumn
     from rich.progress import Progress as Bars
 
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), BarColumn(), TimeElapsedColumn())
     with Bars(*columns, console=Console(stderr=True), transient=True) as bars:
         task, doing = bars.add_task("loading", total=None), "loading"
 
@@ -75,7 +94,7 @@ def progress(as_json: bool) -> Iterator[Progress]:
             if what != doing:
                 bars.reset(task)
                 doing = what
-            bars.update(task, description=what, completed=done, total=of if of > 1 else None)
+            bars.update(task, description=harmless(what, kept=""), completed=done, total=of if of > 1 else None)
 
         yield show
 

@@ -138,7 +138,8 @@ class ClusterSession(Session):
     def _cause(self, error: PumaError) -> PumaError:
         """Who ends a session says why, and the others only who did it: look for the reason at all of them."""
         for link in self.links:
-            link.timeout, end = CAUSE_SECONDS, monotonic() + CAUSE_SECONDS
+            link.set_timeout(CAUSE_SECONDS)
+            end = monotonic() + CAUSE_SECONDS
             try:
                 while monotonic() < end or link.lost:
                     self._reply(link)

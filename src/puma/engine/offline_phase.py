@@ -23,7 +23,7 @@ from puma.mpc.party import DEALER, FIRST, SECOND, Party
 from puma.mpc.share import Share
 from puma.net import Link
 from puma.net.null import NullLink
-from puma.store.preprocessing import Header, Item, PreprocessingStore, Writer
+from puma.store.preprocessing import Header, Item, Writer
 from puma.wire import messages as msg
 
 LENGTH = struct.Struct("<Q")
@@ -86,13 +86,16 @@ class Read:
 
 @contextmanager
 def rehearsal(
-    party: Party, preprocessing_store: PreprocessingStore, sharing: bytes, order: msg.Prepare
+    party: Party, begin: Callable[[Header], Writer], sharing: bytes, order: msg.Prepare
 ) -> Generator[Writer, None, None]:
-    """Meanwhile the party runs the request ahead; in the end the preprocessing is kept, or on an error nothing is."""
+    """Meanwhile the party runs the request ahead; in the end the preprocessing is kept, or on an error nothing is.
+
+    `begin` makes the piece that takes it.
+    """
     keys = party.child_keys(f"preprocessing {order.id.hex()}")
     secret = b"" if party.is_dealer else keys[DEALER].secret
     header = Header(id=order.id, rank=party.rank, sharing=sharing, request=order.request, secret=secret)
-    writer = preprocessing_store.begin(header)
+    writer = begin(header)
     try:
         links = dict(party.links)
         if party.rank == FIRST:

@@ -11,6 +11,9 @@ from typing import Annotated, Literal
 from msgspec import Meta, Struct
 
 Size = Annotated[int, Meta(ge=1, le=1 << 24)]
+Layers = Annotated[int, Meta(ge=1, le=1 << 12)]  # each is built before the model's size can be told
+MOST_HEAD = 1 << 12  # numbers of a head: as many angles as half of it are made for each layer
+Labels = Annotated[tuple[Annotated[str, Meta(max_length=1024)], ...], Meta(max_length=1 << 16)]
 OptionalSize = Annotated[int, Meta(ge=0, le=1 << 24)]
 Positive = Annotated[float, Meta(gt=0)]
 Activation = Literal["gelu", "gelu_tanh", "silu", "relu"]

@@ -19,6 +19,7 @@ from puma.net.frame import DEFAULT_LIMITS, HEADER_BYTES, MAX_TEXT, Kind
 Buffer = Any
 
 QUEUE_BYTES = 256 << 20
+FRAME_COST = 256  # bytes that a frame in a queue takes besides its payload: empty ones fill it, too
 TIMEOUT = 60.0
 
 _LOST_HINT = "look at the log of that party; start the session again"
@@ -45,7 +46,7 @@ class Inbox:
         with self.changed:
             room = self.changed.wait_for(lambda: self.bytes < self.bound or self.over is not None, timeout)
             if room and self.over is None:
-                self.bytes += len(payload)
+                self.bytes += FRAME_COST + len(payload)
                 self._frames[kind].append(payload)
                 self.changed.notify_all()
             return room
@@ -72,7 +73,7 @@ class Inbox:
             payload = frames.popleft()
             if self.bytes >= self.bound:
                 self.changed.notify_all()
-            self.bytes -= len(payload)
+            self.bytes -= FRAME_COST + len(payload)
             return payload
         if self.over is not None:
             raise again(self.over)
@@ -96,7 +97,8 @@ class Endpoint(ABC):
         self.sent_bytes = 0
         self.received_bytes = 0
         self.inbox = Inbox(queue_bytes)
-        self.limits = dict(DEFAULT_LIMITS)
+        self.limits = dict(DEFAULT_LIMITS)  # of what is sent
+        self.accepts = dict(DEFAULT_LIMITS)  # of what may come
         self._sending = threading.Lock()
         self._sent = {Kind.DATA: 0, Kind.CONTROL: 0}
         self._taken = {Kind.DATA: 0, Kind.CONTROL: 0}

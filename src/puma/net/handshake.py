@@ -10,6 +10,11 @@ the other side, so both raise the same reason.
 
     pair secret = HKDF-SHA256(X25519, salt = session, info = hash of both hellos)
 
+and on a second socket:
+
+    dialer -> listener   Attach           the link's id, HMAC(pair secret, "dialer" and the id)
+    listener -> dialer   proof            HMAC(pair secret, "listener" and the id)
+
 Where both sides have certificates, "both hellos" are followed by both fingerprints, the dialer's first: who
 does not agree on who the two ends are does not agree on a secret.
 """
@@ -37,7 +42,7 @@ from puma.net.frame import HEADER_BYTES, MAX_TEXT, Kind, header_bytes, parse_hea
 
 SESSION_BYTES = 16
 DIGEST_BYTES = COOKIE_BYTES = 32
-PROTOCOL = 1
+PROTOCOL = 2
 # The cookie where certificates, and not a launcher, say who belongs here.
 NO_COOKIE = bytes(COOKIE_BYTES)
 
@@ -54,6 +59,7 @@ _HINTS = {
     "role": "the cluster file says what each key may be: see `puma cluster show` and `puma cluster trust`",
     "certificate": "compare `puma keys show` on one side with `puma cluster show` on the other; "
     "`puma keys renew` makes an expired certificate new",
+    "link": "somebody answers in that party's place, or the address leads to two machines",
     "tls": "start both sides with certificates, or both with --insecure; another program may be on that port",
 }
 
@@ -121,11 +127,23 @@ class Agreed:
 
     def attach(self) -> Attach:
         """Shows on a second socket that it belongs to this link."""
-        return Attach(self.link, hmac.digest(self.secret, b"puma/1|attach|" + self.link, "sha256"))
+        return Attach(self.link, self._attached("dialer"))
 
     def holds(self, words: Attach) -> bool:
-        """Whether these words come from the other side of this agreement."""
-        return hmac.compare_digest(self.attach().proof, words.proof)
+        """At the listener: whether these words come from the other side of this agreement."""
+        return hmac.compare_digest(self._attached("dialer"), words.proof)
+
+    def welcome(self) -> bytes:
+        """The listener's answer on the second socket: it, too, has the pair secret."""
+        return self._attached("listener")
+
+    def answered(self, words: bytes) -> bool:
+        """At the dialer: whether this answer comes from the other side of this agreement."""
+        return hmac.compare_digest(self.welcome(), words)
+
+    def _attached(self, side: str) -> bytes:
+        # The side is part of what is proved: words sent back to their author prove nothing.
+        return hmac.digest(self.secret, f"puma/1|attach|{side}|".encode() + self.link, "sha256")
 
 
 def name_of(role: str, rank: int) -> str:

@@ -214,7 +214,7 @@ class StreamLink(Endpoint):
             if (header is not None and monotonic() > end) or not self._fill(self._head, begun=False):
                 return None
             try:
-                header = parse_header(self._head, self.limits)
+                header = parse_header(self._head, self.accepts)
                 if header.kind is Kind.HELLO:
                     raise FrameError(f"{self.peer} sent a hello in the middle of a session", _DEAD_HINT)
             except FrameError as error:

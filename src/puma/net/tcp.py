@@ -1,6 +1,6 @@
 """Listening and dialing: how a link comes to be between two processes. The dialer opens two sockets to
-one port, shows on the first who it is and on the second that it belongs to the first; then each socket
-carries one direction. A stranger on the port costs the listener one short-lived thread and is forgotten.
+one port, shows on the first who it is and on the second that it belongs to the first, as does the listener; then each
+socket carries one direction. A stranger on the port costs the listener one short-lived thread and is forgotten.
 A guard (guard.py, tls.py) stands around each socket before its first byte, and an audit log hears of every
 link that comes to be or is refused."""
 
@@ -127,7 +127,10 @@ def _dialed(
                 second.refuse(problem)
                 raise problem
             second.send(msgspec.msgpack.encode(agreed.attach()))
-            second.recv()
+            if not agreed.answered(second.recv()):
+                problem = handshake.refusal("link", f"the second socket to {peer} does not lead to the same process")
+                second.refuse(problem)
+                raise problem
         except HandshakeError:
             raise
         except (OSError, ProtocolError) as error:
@@ -319,7 +322,7 @@ class Listener:
             if waiting is None or not waiting[0].holds(words) or waiting[1] != wire.proven:
                 raise FrameError("no link waits for this socket")
             del self._waiting[words.link]
-        wire.send(b"")
+        wire.send(waiting[0].welcome())
         self._greeted()
         waiting[2].put(wire.sock)
         return True

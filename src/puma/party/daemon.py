@@ -28,7 +28,7 @@ from puma.net.handshake import NO_COOKIE, SESSION_BYTES, Identity, Role
 from puma.net.tcp import Met, listen
 from puma.net.tls import Tls
 from puma.party.events import Events
-from puma.party.limits import Limits
+from puma.party.limits import Limits, key_of
 from puma.party.metrics import Metrics, labelled
 from puma.party.peers import WATCH, Peers
 from puma.party.rendezvous import Rendezvous
@@ -55,12 +55,9 @@ class Settings:
     cluster: Cluster
     store: Path
     listen: tuple[str, int] | None = None
-    sessions: int | None = None
-    tokens: int | None = None
-    memory: int = 0
+    limits: Limits | None = None  # those of the cluster file
     audit: Path | None = None
     plain: bool = False
-    preprocessing: int = 0  # bytes of what is prepared ahead, at most; 0: nothing is
 
 
 class Daemon:
@@ -70,22 +67,16 @@ class Daemon:
         cluster = settings.cluster
         self._guard, rank = _who(settings)
         me = Identity("party", rank, bytes(SESSION_BYTES), cluster.digest, NO_COOKIE)
-        policy = cluster.policy
-        limits = Limits(
-            min(settings.sessions or policy.max_sessions, policy.max_sessions),
-            min(settings.tokens or policy.max_tokens, policy.max_tokens),
-            settings.memory,
-            policy.reveal_logits,
-        )
+        limits = settings.limits or Limits.within(cluster.policy, None, None)
         self.metrics = Metrics()
         library, preprocessing_store = (
             Library(settings.store, rank),
-            EncryptedStore(settings.store, settings.preprocessing),
+            EncryptedStore(settings.store, limits.preprocessing),
         )
         audit = Audit(settings.audit or settings.store / "audit.jsonl")
         self.context = PartyContext(
             me, cluster, self._guard, library, limits, self.metrics, events or Events(me.name), audit,
-            Rendezvous(2 * limits.sessions + 2), preprocessing_store if settings.preprocessing else None,
+            Rendezvous(2 * limits.sessions + 2), preprocessing_store if limits.preprocessing else None,
         )  # fmt: skip
         self._listen_on = settings.listen or _default_place(cluster, rank)
         self._sessions: dict[bytes, SessionThread] = {}
@@ -157,7 +148,7 @@ class Daemon:
             self.metrics.add("puma_refused_total")
             return
         if met.role != "party":
-            if self._full() and len(self._waiting) < self.context.limits.sessions:
+            if self._full(met) and len(self._waiting) < self.context.limits.sessions:
                 self._waiting.append((met, monotonic() + PATIENCE))
             else:
                 self._admit(met)
@@ -170,31 +161,40 @@ class Daemon:
         """Let those in who wait for a place, or refuse them when it is time."""
         waiting, self._waiting = self._waiting, []
         for met, until in waiting:
-            if self._full() and monotonic() < until and not self._stopping:
+            if self._full(met) and monotonic() < until and not self._stopping:
                 self._waiting.append((met, until))
             else:
                 self._admit(met)
 
-    def _full(self) -> bool:
-        return len(self._sessions) >= self.context.limits.sessions
+    def _full(self, met: Met) -> bool:
+        """Whether there is no place, for anybody or for this key."""
+        return len(self._sessions) >= self.context.limits.sessions or self._key_is_full(met)
+
+    def _key_is_full(self, met: Met) -> bool:
+        key = key_of(met)
+        held = sum(key_of(session.guest) == key for session in list(self._sessions.values()))
+        return held >= self.context.limits.sessions_by_key
 
     def _admit(self, met: Met) -> None:
         session = SessionThread(self.context, met, next(self._numbers), self._over)
         with self._lock:
             taken = met.session == WATCH or met.session in self._sessions
-            problem = self._objection(taken)
+            problem = self._objection(met, taken)
             if problem is None:
                 self._sessions[met.session] = session
         session.start(problem, taken)
 
-    def _objection(self, taken: bool) -> PumaError | None:
+    def _objection(self, met: Met, taken: bool) -> PumaError | None:
         if self._stopping:
             return refusal(self.name, "it is about to stop", "ask again when it has been started again")
         if taken:
             return refusal(self.name, "another one has this number", "take a fresh number for each session")
-        if self._full():
-            most = self.context.limits.sessions
-            return refusal(self.name, f"it serves {most} already, and no more at a time", "try again a little later")
+        most, hint = self.context.limits, "try again a little later"
+        if len(self._sessions) >= most.sessions:
+            return refusal(self.name, f"it serves {most.sessions} already, and no more at a time", hint)
+        if self._key_is_full(met):
+            what = f"it serves {most.sessions_by_key} of {met.name or met.role} already, and no more at a time"
+            return refusal(self.name, what, "close one of them, or try again a little later")
         try:
             self.context.limits.check_memory(self.name)
         except AdmissionError as error:

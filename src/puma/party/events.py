@@ -22,7 +22,9 @@ class Events:
     def say(self, event: str, **facts: Any) -> None:
         """One event, now."""
         now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        line = json.dumps({"time": now, "party": self._party, "event": event} | facts, ensure_ascii=False)
+        line = json.dumps(
+            {"time": now, "party": self._party, "event": event} | facts, ensure_ascii=True
+        )  # names and messages of others: no terminal obeys them
         with self._lock:
             try:
                 self._stream.write(line + "\n")

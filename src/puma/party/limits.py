@@ -6,15 +6,62 @@ know what is asked.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from time import monotonic
+from typing import Any
 
+from puma.config import Policy
 from puma.errors import AdmissionError
+from puma.models.config import Config
+from puma.net.frame import Kind
+from puma.net.tcp import Met
 from puma.party.metrics import resident
+from puma.wire.limits import FRAME_WORDS, MOST_BEAMS
+from puma.wire.parameters import shared_bytes
+
+GIB = 1 << 30
+MODEL_BYTES = 64 * GIB
+HOUR = 3600.0
+GUEST_QUEUE = 16 << 20  # bytes of a guest's frames that wait to be read
+GUEST_FRAME = 8 * FRAME_WORDS  # of a parameter or a file; `prompts` lets more through once a model is open
+PART = 0.75  # of what all may have together, which one key may have unless its operator says otherwise
+
+
+class Allowance:
+    """How much each key may still have: a bucket of `most` that fills again within an hour; 0: as much as it likes."""
+
+    def __init__(self, most: int, clock: Callable[[], float] = monotonic) -> None:
+        self.most, self._clock = most, clock
+        self._left: dict[str, tuple[float, float]] = {}
+        self._lock = threading.Lock()
+
+    def spend(self, key: str, amount: int) -> None:
+        """AdmissionError if so much is not left."""
+        if not self.most:
+            return
+        with self._lock:
+            now = self._clock()
+            self._left = {
+                k: found for k in self._left if (found := self._now(k, now))[0] < self.most
+            }  # full: forgotten
+            left = self._left.get(key, (float(self.most), now))[0]
+            if amount > left:
+                what = f"{key} has had its {self.most} tokens of this hour"
+                raise AdmissionError(what, "wait some minutes; the party's operator sets it by --tokens-by-key")
+            self._left[key] = left - amount, now
+
+    def _now(self, key: str, now: float) -> tuple[float, float]:
+        left, then = self._left[key]
+        return min(float(self.most), left + self.most * (now - then) / HOUR), now
 
 
 @dataclass(frozen=True)
 class Limits:
-    """Sessions at a time, tokens a request, bytes of its own memory (0: all there is).
+    """Sessions at a time, in all and by key (0: three quarters of all); tokens a request, and by key an hour (0: any);
+    bytes of its own memory (0: all there is), of a model's shares, and of what is prepared ahead, in all (0: nothing
+    is) and by key (0: three quarters of all).
 
     Clients see logits only if the cluster allows it (`reveal_logits`), and the model's owner too.
     """
@@ -23,8 +70,47 @@ class Limits:
     tokens: int
     memory: int = 0
     reveal_logits: bool = False
+    sessions_by_key: int = 0
+    tokens_by_key: int = 0
+    model: int = MODEL_BYTES
+    preprocessing: int = 0
+    preprocessing_by_key: int = 0
+    spent: Allowance = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "sessions_by_key", self.sessions_by_key or -(-self.sessions * 3 // 4))
+        object.__setattr__(self, "preprocessing_by_key", self.preprocessing_by_key or int(PART * self.preprocessing))
+        object.__setattr__(self, "spent", Allowance(self.tokens_by_key))
+
+    @classmethod
+    def within(cls, policy: Policy, sessions: int | None, tokens: int | None, **others: int) -> Limits:
+        """An operator's, which are no wider than what the cluster has agreed on."""
+        most = min(sessions or policy.max_sessions, policy.max_sessions)
+        request = min(tokens or policy.max_tokens, policy.max_tokens)
+        return cls(most, request, reveal_logits=policy.reveal_logits, **others)
 
     def check_memory(self, party: str) -> None:
         """AdmissionError while this process takes more than it may."""
         if self.memory and resident() > self.memory:
             raise AdmissionError(f"{party} is short of memory", "try again when other sessions have ended")
+
+    def check_model(self, config: Config) -> None:
+        """AdmissionError for a model whose shares would take more room than the operator allows."""
+        size = shared_bytes(config)
+        if size > self.model:
+            what = f"the model's shares take {size / GIB:.1f} GiB, and this party takes {self.model / GIB:.4g} at most"
+            raise AdmissionError(what, "its operator allows larger ones by `puma party --max-model GIB`")
+
+    def bound(self, link: Any) -> None:
+        """What a guest may send before it has opened a model, and how much of it may wait."""
+        link.inbox.bound = GUEST_QUEUE
+        link.accepts[Kind.DATA] = GUEST_FRAME
+
+    def prompts(self, link: Any, payload: Callable[[int, int], int]) -> None:
+        """From now on as much as the largest request takes: `payload` tells the bytes of so many tokens and flags."""
+        link.accepts[Kind.DATA] = max(GUEST_FRAME, payload(self.tokens, MOST_BEAMS**2 * self.tokens))
+
+
+def key_of(guest: Met) -> str:
+    """Whose sessions, tokens and preprocessing are counted together."""
+    return f"{guest.role} {guest.name or guest.fingerprint}".strip()

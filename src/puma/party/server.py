@@ -34,11 +34,12 @@ from puma.party.agreement import Agreement
 from puma.party.intake import Intake
 from puma.store.library import InMemory, Library
 from puma.store.models import Model
-from puma.store.preprocessing import MISSING, Item, PreprocessingStore
+from puma.store.preprocessing import MISSING, Header, Item, PreprocessingStore, Writer
 from puma.wire import messages as msg
 from puma.wire.input_share import Given
-from puma.wire.inputs import payload_bytes, receive_input
+from puma.wire.inputs import most_bytes, payload_bytes, receive_input
 
+MOST_TEXT = 2000  # letters of an error that a client is told
 Inference = msg.Generate | msg.Encode
 
 
@@ -218,17 +219,21 @@ class Server:
         self._admit(order.request)
         if isinstance(order.request, msg.Generate) and order.request.paced:
             raise PreprocessingError("a paced generation cannot be prepared", "prepare a fixed number of tokens")
-        preprocessing_store = self._kept()
+        self._kept()
         if order.id in self._prepared:
             raise PreprocessingError("this preprocessing has been made before", "use a fresh id")
         self._prepared.add(order.id)
         self._told(order)
         job = order.request.input
         blank = torch.zeros(payload_bytes(self._ready().config, self.party.rank, job), dtype=torch.uint8)
-        with ahead.rehearsal(self.party, preprocessing_store, self._sharing, order) as writer:
+        with ahead.rehearsal(self.party, self._writer, self._sharing, order) as writer:
             keep = partial(ahead.keep_output, writer) if self.party.is_dealer else _drop
             self._run(order.request, self._prompt(job, blank), keep, nothing)
         return writer.size
+
+    def _writer(self, header: Header) -> Writer:
+        """A piece of preprocessing that is about to be made."""
+        return self._kept().begin(header)
 
     def _take(self, identity: bytes) -> msg.Taken:
         """Use up a piece of preprocessing, so that nothing can use it again; what is wrong with it is no error yet."""
@@ -276,6 +281,10 @@ class Server:
     def _prompt(self, job: msg.Input, payload: torch.Tensor, flags: int = 0) -> Given:
         return receive_input(self._ready().config, self.party, job, payload, flags)
 
+    def _most_payload(self, rows: int, flags: int) -> int:
+        """Bytes that come with so many tokens, or rows of images, and flags."""
+        return most_bytes(self._ready().config, self.party.rank, rows, flags)
+
     def _payload(self, job: msg.Input, flags: int = 0) -> torch.Tensor:
         size = payload_bytes(self._ready().config, self.party.rank, job, flags)
         if not size:
@@ -301,10 +310,10 @@ def _drop(share: Share) -> None:
 def failed(rank: int, error: Exception) -> msg.Failed:
     """What the client is told about an error at this party."""
     if isinstance(error, PumaError):
-        return msg.Failed(type(error).__name__, error.message, error.hint)
+        return msg.Failed(type(error).__name__, error.message[:MOST_TEXT], error.hint[:MOST_TEXT])
     if os.environ.get("PUMA_DEBUG"):
         traceback.print_exception(error)
-    return msg.Failed("ProtocolError", f"P{rank} failed: {type(error).__name__}: {error}", "")
+    return msg.Failed("ProtocolError", f"P{rank} failed: {type(error).__name__}: {error}"[:MOST_TEXT], "")
 
 
 def part(failure: msg.Failed | None, client: Any, peers: Iterable[Any]) -> None:

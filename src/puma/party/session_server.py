@@ -16,13 +16,13 @@ from puma.mpc.party import Party
 from puma.net.tcp import Met
 from puma.nn.paper import SPLINE
 from puma.party.intake import Intake
-from puma.party.limits import Limits
+from puma.party.limits import Limits, key_of
 from puma.party.metrics import Metrics
 from puma.party.server import Server
 from puma.store.encrypted import EncryptedStore
 from puma.store.library import Library
 from puma.store.models import Model
-from puma.store.preprocessing import PreprocessingStore
+from puma.store.preprocessing import Header, PreprocessingStore, Writer
 from puma.wire import messages as msg
 from puma.wire.limits import FRAME_BYTES
 from puma.wire.policy import allow_approximation
@@ -54,7 +54,7 @@ class SessionServer(Server):
         super().__init__(party, guest.link, library=library)
         self._preprocessing_store = preprocessing_store
         self._latest = b"", b""  # the sharing and the id of what was prepared last
-        self._role, self._name = guest.role, guest.name or guest.role
+        self._role, self._name, self._counted = guest.role, guest.name or guest.role, key_of(guest)
         self._shelf, self._limits, self._metrics, self._key = library, limits, metrics, guest.fingerprint
         self._intake = Intake(guest.link, library, self._key, partial(metrics.add, "puma_received_bytes_total"))
         self._model: Model | None = None
@@ -97,6 +97,8 @@ class SessionServer(Server):
             raise AdmissionError(f"P{self.party.rank} is about to stop", "ask again when it has been started again")
 
     def _answered(self, request: msg.Request) -> None:
+        if isinstance(request, msg.Offer):
+            self._limits.check_model(request.config)
         if isinstance(request, msg.List):
             self._say(msg.Listing(self._library.models()))
         elif isinstance(request, msg.Fetch):
@@ -129,12 +131,14 @@ class SessionServer(Server):
     def _joined(self, jobs: Sequence[msg.Generate]) -> None:
         for job in jobs:
             self._limits.check_memory(f"P{self.party.rank}")
+            self._limits.spent.spend(self._counted, total_tokens(job))
             self._metrics.add("puma_requests_total", kind="generate")
             self._count(job)
 
     def _admit(self, request: msg.Generate | msg.Encode) -> None:
         self._limits.check_memory(f"P{self.party.rank}")
         super()._admit(request)
+        self._limits.spent.spend(self._counted, total_tokens(request))
 
     def _allowed(self) -> Allowed:
         assert self._model is not None
@@ -149,6 +153,11 @@ class SessionServer(Server):
         kept = super()._prepare(order)
         self._told(order)  # once more, now that it is complete: one that has failed fails this session here, too
         return kept
+
+    def _writer(self, header: Header) -> Writer:
+        store = self._preprocessing_store
+        assert store is not None
+        return store.begin(header, self._counted, self._limits.preprocessing_by_key)
 
     def _kept(self) -> PreprocessingStore:
         if self._preprocessing_store is None:
@@ -167,6 +176,7 @@ class SessionServer(Server):
         super()._use(model)
         self.party.approximation = self._wanted
         self._model = model
+        self._limits.prompts(self.client, self._most_payload)
         self._reveals = self._allowed().logits
 
     def _send_file(self, name: str) -> None:

@@ -129,6 +129,7 @@ class SessionThread:
         facts = {"session": self.number, "role": self.guest.role, "name": self.guest.name}
         failure = None
         try:
+            context.limits.bound(self.guest.link)
             if self._reason is not None:
                 raise self._reason
             context.metrics.add("puma_sessions_total", role=self.guest.role)

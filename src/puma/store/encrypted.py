@@ -44,6 +44,8 @@ class Seal:
 class Piece:
     """What the process knows of one: its key, its bytes so far, and whether all of it is there."""
 
+    key: str = ""  # whose it is, and how many bytes that one may have in all; 0: any
+    most: int = 0
     seal: Seal = field(default_factory=Seal)
     size: int = 0
     whole: bool = False
@@ -64,13 +66,16 @@ class EncryptedStore(PreprocessingStore):
         with explained(f"the preprocessing in {self.root}"):
             folders.retire(self.root)
 
-    def begin(self, header: Header) -> Writer:
-        """A new piece; AdmissionError where there is no room for any, PreprocessingError for an id that is taken."""
+    def begin(self, header: Header, key: str = "", most: int = 0) -> Writer:
+        """A new piece, of somebody who may have `most` bytes in all (0: any).
+
+        AdmissionError where there is no room for any, PreprocessingError for an id that is taken.
+        """
         self._expire()
         folders.private_folder(self.root)
         path = self._path(header.sharing, header.id)
         folders.private_folder(path.parent)
-        piece = Piece()
+        piece = Piece(key, most)
         with self._lock:
             if path in self._pieces:
                 raise PreprocessingError("this preprocessing has been made before", "use a fresh id")
@@ -116,6 +121,9 @@ class EncryptedStore(PreprocessingStore):
         with self._lock:
             if self._used + count > self._most:
                 what = f"this party keeps {self._most >> 20} MiB of preprocessing at most, and has no room for more"
+                raise AdmissionError(what, "use what has been prepared, or prepare fewer requests")
+            if piece.most and count + sum(p.size for p in self._pieces.values() if p.key == piece.key) > piece.most:
+                what = f"this party keeps {piece.most >> 20} MiB of preprocessing at most for one key"
                 raise AdmissionError(what, "use what has been prepared, or prepare fewer requests")
             self._used += count
             piece.size += count

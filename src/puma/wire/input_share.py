@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from puma.crypto.prg import fresh_secret
+from puma.errors import ProtocolError
 from puma.mpc.retrieval import COMPONENTS, Choice
 from puma.mpc.share import Share, cat
 
@@ -60,6 +61,13 @@ class Seeds:
     def of(self, rank: int) -> tuple[list[bytes], list[bytes]]:
         """The seeds of the masks and of the choices that this party is given."""
         return [self.masks, self.masks[:1], self.masks[1:]][rank], [self.choices[1:], self.choices[:1], []][rank]
+
+
+def check_seeds(rank: int, masks: Sequence[bytes], choices: Sequence[bytes], chosen: bool) -> None:
+    """ProtocolError unless a party was given as many seeds as are its own; of pixels nothing is `chosen`."""
+    wanted = ((2, 2), (1, 1), (1, 0))[rank]
+    if (len(masks), len(choices)) != (wanted[0], wanted[1] if chosen else 0):
+        raise ProtocolError(f"P{rank} was given {len(masks) + len(choices)} seeds, not its own", "open a new session")
 
 
 @dataclass(frozen=True)

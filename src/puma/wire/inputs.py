@@ -16,7 +16,7 @@ from puma.models.config import Config
 from puma.mpc.clear import Clear, ClearChoice, ClearParty
 from puma.mpc.party import Party
 from puma.wire import pixels, prompt
-from puma.wire.input_share import Given, InputShare, Laid, Seeds
+from puma.wire.input_share import Given, InputShare, Laid, Seeds, check_seeds
 from puma.wire.messages import Input
 
 
@@ -76,9 +76,19 @@ def payload_bytes(config: Config, rank: int, job: Input, flags: int = 0) -> int:
     return KINDS[read.kind].payload_bytes(rank, read.sent(job.lengths), read.width, _flags(job, flags))
 
 
+def most_bytes(config: Config, rank: int, rows: int, flags: int) -> int:
+    """Bytes that this party is sent with so many rows in all, and flags where tokens can have some."""
+    read = inputs(config)
+    return KINDS[read.kind].payload_bytes(rank, rows, read.width, flags if read.tokenized else 0)
+
+
 def receive_input(config: Config, party: Party, job: Input, payload: Tensor, flags: int = 0) -> Given:
-    """What a party makes of its part: of the seeds in `job` and of a payload of `payload_bytes`."""
+    """What a party makes of its part: of the seeds in `job` and of a payload of `payload_bytes`.
+
+    ProtocolError unless the seeds are as many as this party's.
+    """
     read, share = inputs(config), InputShare(job.masks, job.choices, payload)
+    check_seeds(party.rank, job.masks, job.choices, chosen=read.kind == "tokens")
     return KINDS[read.kind].receive_input(party, share, read.sent(job.lengths), read.width, _flags(job, flags))
 
 

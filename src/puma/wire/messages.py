@@ -17,7 +17,18 @@ from puma.wire.limits import MOST_BEAMS
 T = TypeVar("T")
 Size = Annotated[int, msgspec.Meta(ge=0, le=1 << 40)]
 Bits = Annotated[int, msgspec.Meta(ge=1, le=64)]
+Frac = Annotated[int, msgspec.Meta(ge=-64, le=64)]
 Digest = Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
+Seeds = Annotated[list[Digest], msgspec.Meta(max_length=2)]  # as long as a digest
+Id = Annotated[bytes, msgspec.Meta(max_length=32)]
+Name = Annotated[str, msgspec.Meta(max_length=256)]
+Text = Annotated[str, msgspec.Meta(max_length=4096)]
+Shape = Annotated[tuple[Size, ...], msgspec.Meta(max_length=8)]
+Small = Annotated[int, msgspec.Meta(ge=0, le=1 << 24)]  # a token, its type or its place
+MANY, FEW = 1 << 17, 16
+Tensors = Annotated[list["TensorSpec"], msgspec.Meta(max_length=MANY)]
+Alias = Annotated[dict[Name, Name], msgspec.Meta(max_length=MANY)]
+Words = Annotated[tuple[Name, ...], msgspec.Meta(max_length=FEW)]
 NEXT = "next logits"  # of every token of a prompt the logits of the next one: whoever sees them can rebuild the head
 OUTPUTS = ("hidden", "pooled", "logits", "tokens", NEXT)
 EVERY_TOKEN = ("hidden", NEXT)  # outputs that have a row for each token
@@ -27,18 +38,18 @@ POLICY_HINT = "sample by temperature alone, which the parties do, or let the own
 class TensorSpec(msgspec.Struct, frozen=True, array_like=True):
     """Name, shape and fixed-point format of one shared parameter."""
 
-    name: str
-    shape: tuple[Size, ...]
+    name: Name
+    shape: Shape
     bits: Bits
-    frac: int
+    frac: Frac
 
 
 class File(msgspec.Struct, frozen=True, array_like=True):
     """A public file that travels with a model, such as its tokenizer: its name, bytes and SHA-256."""
 
-    name: str
+    name: Name
     size: Size
-    sha256: bytes
+    sha256: Digest
 
 
 class Card(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -49,22 +60,22 @@ class Card(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     may have of one pass (Encode), of OUTPUTS; empty: what the model's head is for (wire/policy.py).
     """
 
-    name: str
-    version: str = ""
-    eos: list[int] = []
-    files: list[File] = []
+    name: Name
+    version: Name = ""
+    eos: Annotated[list[Small], msgspec.Meta(max_length=256)] = []
+    files: Annotated[list[File], msgspec.Meta(max_length=FEW)] = []
     reveal_logits: bool = False
     max_tokens: Size = 0
-    approximations: tuple[str, ...] = ("spline",)
+    approximations: Words = ("spline",)
     hides: bool = False
-    outputs: tuple[str, ...] = ()
+    outputs: Words = ()
 
 
 class Open(msgspec.Struct, frozen=True, tag="open", forbid_unknown_fields=True):
     """Serve a model of the party's store, computed with this approximation; answered by Opened."""
 
-    name: str
-    approximation: str = "spline"
+    name: Name
+    approximation: Name = "spline"
 
 
 class Offer(msgspec.Struct, frozen=True, tag="offer", forbid_unknown_fields=True):
@@ -78,18 +89,18 @@ class Offer(msgspec.Struct, frozen=True, tag="offer", forbid_unknown_fields=True
 
     card: Card
     config: Config
-    tensors: list[TensorSpec]
-    seeds: list[bytes]
+    tensors: Tensors
+    seeds: Seeds
     keep_masks: bool
-    sharing: bytes
-    alias: dict[str, str] = {}  # parameters that are another tensor under one more name
+    sharing: Id
+    alias: Alias = {}  # parameters that are another tensor under one more name
     checksums: bool = True
 
 
 class Checksum(msgspec.Struct, frozen=True, tag="checksum", forbid_unknown_fields=True):
     """SHA-256 of the parameter that has just been sent, in wire form."""
 
-    sha256: bytes
+    sha256: Digest
 
 
 class Publish(msgspec.Struct, frozen=True, tag="publish", forbid_unknown_fields=True):
@@ -99,7 +110,7 @@ class Publish(msgspec.Struct, frozen=True, tag="publish", forbid_unknown_fields=
 class Delete(msgspec.Struct, frozen=True, tag="delete", forbid_unknown_fields=True):
     """Forget a model, or what has arrived of one; answered by a report."""
 
-    name: str
+    name: Name
 
 
 class List(msgspec.Struct, frozen=True, tag="list", forbid_unknown_fields=True):
@@ -109,7 +120,7 @@ class List(msgspec.Struct, frozen=True, tag="list", forbid_unknown_fields=True):
 class Fetch(msgspec.Struct, frozen=True, tag="fetch", forbid_unknown_fields=True):
     """Send a file of the open model's card, in data frames of FRAME_BYTES and a shorter last one."""
 
-    name: str
+    name: Name
 
 
 class Input(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -119,12 +130,12 @@ class Input(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     `padded` it ends with shares of which tokens are only padding, and the lengths, all alike, are not the prompts'.
     """
 
-    lengths: list[Size]
-    masks: list[bytes]
-    choices: list[bytes] = []
-    types: list[int] = []
+    lengths: Annotated[list[Size], msgspec.Meta(max_length=4096)]
+    masks: Seeds
+    choices: Seeds = []
+    types: Annotated[list[Small], msgspec.Meta(max_length=1 << 20)] = []
     padded: bool = False
-    approximation: str = "spline"
+    approximation: Name = "spline"
 
     @property
     def tokens(self) -> int:
@@ -143,7 +154,7 @@ class Generate(msgspec.Struct, frozen=True, tag="generate", forbid_unknown_field
 
     input: Input
     tokens: Size
-    preprocessing: bytes = b""
+    preprocessing: Id = b""
     temperature: float = 0.0
     reveal: bool = False
     paced: bool = False
@@ -161,8 +172,8 @@ class Pace(msgspec.Struct, frozen=True, tag="pace", forbid_unknown_fields=True):
 
     more: bool
     input: Input | None = None
-    leave: list[Size] = []
-    join: list[Generate] = []
+    leave: Annotated[list[Small], msgspec.Meta(max_length=4096)] = []
+    join: Annotated[list[Generate], msgspec.Meta(max_length=256)] = []
 
 
 class Encode(msgspec.Struct, frozen=True, tag="encode", forbid_unknown_fields=True):
@@ -171,23 +182,23 @@ class Encode(msgspec.Struct, frozen=True, tag="encode", forbid_unknown_fields=Tr
     """
 
     input: Input
-    output: str
-    preprocessing: bytes = b""
-    rows: list[int] = []
-    top: int = 1
+    output: Name
+    preprocessing: Id = b""
+    rows: Annotated[list[Small], msgspec.Meta(max_length=1 << 16)] = []
+    top: Small = 1
 
 
 class Prepare(msgspec.Struct, frozen=True, tag="prepare", forbid_unknown_fields=True):
     """Do beforehand what no input is needed for; `id` is fresh, the input's seeds are final and no data follows."""
 
-    id: bytes
+    id: Id
     request: Generate | Encode
 
 
 class Take(msgspec.Struct, frozen=True, tag="take", forbid_unknown_fields=True):
     """Get this preprocessing ready for the next request: it is used up from now on; answered by Taken."""
 
-    id: bytes
+    id: Id
 
 
 class Same(msgspec.Struct, frozen=True, tag="same", forbid_unknown_fields=True):
@@ -214,7 +225,7 @@ Request = (
 class Spent(msgspec.Struct, frozen=True, array_like=True):
     """A party's ledger under one name."""
 
-    name: str
+    name: Name
     seconds: float
     rounds: int
     online: int
@@ -224,7 +235,7 @@ class Spent(msgspec.Struct, frozen=True, array_like=True):
 class Report(msgspec.Struct, frozen=True, tag="report"):
     """What a request cost this party."""
 
-    spent: list[Spent]
+    spent: Annotated[list[Spent], msgspec.Meta(max_length=4096)]
     seconds: float
     prefill: float
     cpu_seconds: float
@@ -236,7 +247,7 @@ class Opened(msgspec.Struct, frozen=True, tag="opened"):
     """A stored model is ready: which sharing it is, its config and, if it was offered, its card; none of these if the
     store does not hold it."""
 
-    sharing: bytes
+    sharing: Id
     config: Config | None
     card: Card | None = None
     reveal_logits: bool = False
@@ -245,7 +256,7 @@ class Opened(msgspec.Struct, frozen=True, tag="opened"):
 class Ready(msgspec.Struct, frozen=True, tag="ready"):
     """The first word of a party to a client or owner: all three have met. `version` is its program's."""
 
-    version: str
+    version: Name
 
 
 class Held(msgspec.Struct, frozen=True, tag="held"):
@@ -261,36 +272,36 @@ class Listed(msgspec.Struct, frozen=True):
 
     card: Card
     config: Config
-    sharing: bytes
+    sharing: Id
     size: int
 
 
 class Listing(msgspec.Struct, frozen=True, tag="listing"):
     """All models that were offered and published."""
 
-    models: list[Listed]
+    models: Annotated[list[Listed], msgspec.Meta(max_length=4096)]
 
 
 class Taken(msgspec.Struct, frozen=True, tag="taken"):
     """Whether the preprocessing is ready: what is wrong with it, or nothing."""
 
-    problem: str
+    problem: Text
 
 
 class Result(msgspec.Struct, frozen=True, tag="result"):
     """One output share; its two components follow as one data frame."""
 
-    shape: tuple[Size, ...]
+    shape: Shape
     bits: Bits
-    frac: int
+    frac: Frac
 
 
 class Failed(msgspec.Struct, frozen=True, tag="failed"):
     """The party gave up; the class of error, what happened and the hint."""
 
-    kind: str
-    message: str
-    hint: str
+    kind: Name
+    message: Text
+    hint: Text
 
 
 Reply = Report | Result | Opened | Taken | Failed | Ready | Held | Listing
@@ -343,5 +354,5 @@ def decode_reply(payload: bytes) -> Reply:
 def _decoded(decoder: msgspec.msgpack.Decoder[T], payload: bytes) -> T:
     try:
         return decoder.decode(payload)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError, OverflowError) as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError, ArithmeticError) as error:
         raise ProtocolError(f"a message cannot be read: {error}", "run the same version of Puma everywhere") from None

@@ -23,9 +23,13 @@ def party(
     listen: str | None = None,
     metrics: Count | None = None,
     sessions: Count | None = None,
+    sessions_by_key: Count | None = None,
     max_tokens: Count | None = None,
+    tokens_by_key: Count | None = None,
+    max_model: float | None = None,
     memory: Annotated[float | None, Parameter(name="--memory")] = None,
     preprocessing: float | None = None,
+    preprocessing_by_key: float | None = None,
     drain: float = 30.0,
     audit: Path | None = None,
     insecure: Flag = False,
@@ -47,12 +51,21 @@ def party(
         A port on 127.0.0.1 for /health and /metrics.
     sessions
         Sessions at a time; no more than the cluster file allows.
+    sessions_by_key
+        Sessions at a time of one client or owner; three quarters of all unless given.
     max_tokens
         Tokens of a request; no more than the cluster file allows.
+    tokens_by_key
+        Tokens within an hour of one client, of prompts and answers and of what it has prepared; any number unless
+        given.
+    max_model
+        GiB of a model's shares; 64 unless given.
     memory
         GiB that this process may take before it refuses new sessions and requests.
     preprocessing
         GiB of disk for what clients let this party prepare ahead, encrypted; nothing is prepared unless given.
+    preprocessing_by_key
+        GiB of that for one client; three quarters unless given.
     drain
         Seconds that a party which is told to stop waits for requests to end.
     audit
@@ -63,20 +76,24 @@ def party(
     from puma import config
     from puma.party.daemon import Daemon, Settings
     from puma.party.health import Health
+    from puma.party.limits import Limits
 
-    for name, value in (
-        ("sessions", sessions),
-        ("max-tokens", max_tokens),
-        ("memory", memory),
-        ("preprocessing", preprocessing),
-    ):
+    whole = {"sessions_by_key": sessions_by_key, "tokens_by_key": tokens_by_key}
+    sizes = {
+        "memory": memory, "model": max_model, "preprocessing": preprocessing,
+        "preprocessing_by_key": preprocessing_by_key,
+    }  # fmt: skip
+    for name, value in {"sessions": sessions, "max_tokens": max_tokens, **whole, **sizes}.items():
         if value is not None and value <= 0:
-            raise UsageError(f"--{name} {value} serves nobody", "give a number above 0, or leave it out")
+            option = {"model": "max-model"}.get(name, name.replace("_", "-"))
+            raise UsageError(f"--{option} {value} serves nobody", "give a number above 0, or leave it out")
+    given = {name: value for name, value in whole.items() if value is not None}
+    given |= {name: int(value * GIB) for name, value in sizes.items() if value is not None}
     place = config.split_address(listen) if listen else None
+    found = config.read(cluster)
     settings = Settings(
-        key=key, cluster=config.read(cluster), store=store, listen=place, sessions=sessions, tokens=max_tokens,
-        memory=int((memory or 0) * GIB), audit=audit, plain=insecure,
-        preprocessing=int((preprocessing or 0) * GIB),
+        key=key, cluster=found, store=store, listen=place, audit=audit, plain=insecure,
+        limits=Limits.within(found.policy, sessions, max_tokens, **given),
     )  # fmt: skip
     daemon = Daemon(settings)
     asked = 0

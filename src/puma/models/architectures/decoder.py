@@ -17,7 +17,7 @@ from puma.models import bounds as b
 from puma.models import rope
 from puma.models.architecture import Architecture, Bound, Heads, Inputs, Params, Shapes
 from puma.models.cache import Cache, LayerCache
-from puma.models.fields import Activation, OptionalSize, Positive, Rope, Size
+from puma.models.fields import MOST_HEAD, Activation, Labels, Layers, OptionalSize, Positive, Rope, Size
 from puma.nn import functional as F
 from puma.nn.modules import Value
 
@@ -39,7 +39,7 @@ class Decoder(Struct, frozen=True, kw_only=True, tag_field="model_type", tag="de
     vocab_size: Size
     hidden_size: Size
     intermediate_size: Size
-    layers: Size
+    layers: Layers
     heads: Size
     kv_heads: OptionalSize = 0
     head_dim: OptionalSize = 0
@@ -63,7 +63,7 @@ class Decoder(Struct, frozen=True, kw_only=True, tag_field="model_type", tag="de
     logit_cap: Annotated[float, Meta(ge=0, le=128)] = 0.0
     embedding_scale: Annotated[float, Meta(ge=0, le=512)] = 0.0
     tied: bool = False
-    labels: tuple[str, ...] = ()
+    labels: Labels = ()
 
     def __post_init__(self) -> None:
         force_setattr(self, "kv_heads", self.kv_heads or self.heads)
@@ -71,6 +71,8 @@ class Decoder(Struct, frozen=True, kw_only=True, tag_field="model_type", tag="de
         force_setattr(self, "query_scale", self.query_scale or self.head_dim**-0.5)
         if self.heads % self.kv_heads:
             raise ValueError("heads is not a multiple of kv_heads")
+        if self.head_dim > MOST_HEAD:
+            raise ValueError(f"head_dim above {MOST_HEAD} is not implemented")
         if self.head_dim == 0 or (self.rope and self.head_dim % 2):
             raise ValueError("head_dim is not an even number")
         if self.rope and (self.rope.size % 2 or self.rope.size > self.head_dim):

@@ -15,7 +15,7 @@ import puma.nn.modules as nn
 from puma.errors import UsageError
 from puma.models import bounds as b
 from puma.models.architecture import Architecture, Bound, Heads, Inputs, Params, Shapes
-from puma.models.fields import Activation, OptionalSize, Positive, Size
+from puma.models.fields import Activation, Labels, Layers, OptionalSize, Positive, Size
 from puma.nn import functional as F
 from puma.nn.modules import Value
 
@@ -34,7 +34,7 @@ class Encoder(Struct, frozen=True, kw_only=True, tag_field="model_type", tag="en
     vocab_size: Size
     hidden_size: Size
     intermediate_size: Size
-    layers: Size
+    layers: Layers
     heads: Size
     context: Size = 512
     type_vocab_size: OptionalSize = 2
@@ -45,7 +45,7 @@ class Encoder(Struct, frozen=True, kw_only=True, tag_field="model_type", tag="en
     eps: Positive = 1e-12
     pooler: bool = True
     pooler_activation: Literal["tanh", "gelu", "relu"] = "tanh"
-    labels: tuple[str, ...] = ()
+    labels: Labels = ()
     each_token: bool = False
     predicts: bool = False
     tied: bool = True

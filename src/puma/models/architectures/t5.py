@@ -17,7 +17,7 @@ from puma.models import bounds as b
 from puma.models.architecture import Architecture, Bound, Heads, Inputs, Params, Shapes
 from puma.models.architectures.decoder import MLP, Attention, Decoder, Norm, halves
 from puma.models.cache import Cache, LayerCache
-from puma.models.fields import Activation, OptionalSize, Positive, Size
+from puma.models.fields import Activation, Labels, Layers, OptionalSize, Positive, Size
 from puma.nn import functional as F
 from puma.nn.modules import Value
 
@@ -39,8 +39,8 @@ class T5(Struct, frozen=True, kw_only=True, tag_field="model_type", tag="t5"):
     hidden_size: Size
     head_dim: Size
     intermediate_size: Size
-    layers: Size
-    encoder_layers: Size
+    layers: Layers
+    encoder_layers: Layers
     heads: Size
     context: Size = 512
     buckets: Annotated[int, Meta(ge=4, le=1024)] = 32
@@ -51,7 +51,7 @@ class T5(Struct, frozen=True, kw_only=True, tag_field="model_type", tag="t5"):
     tied: bool = True
     scaled: bool = True
     start: OptionalSize = 0
-    labels: tuple[str, ...] = ()
+    labels: Labels = ()
 
     def __post_init__(self) -> None:
         if self.start >= self.vocab_size:

@@ -17,7 +17,7 @@ from puma.models.architecture import Architecture, Bound, Heads, Inputs, Params,
 from puma.models.architectures import decoder
 from puma.models.architectures.decoder import READERS, Block, Decoder, Norm
 from puma.models.cache import LayerCache
-from puma.models.fields import Activation, Positive, Size
+from puma.models.fields import Activation, Labels, Layers, Positive, Size
 from puma.nn import functional as F
 from puma.nn.layout import placed
 from puma.nn.modules import Value
@@ -28,14 +28,14 @@ class Vit(Struct, frozen=True, kw_only=True, tag_field="model_type", tag="vit"):
 
     hidden_size: Size
     intermediate_size: Size
-    layers: Size
+    layers: Layers
     heads: Size
     image_size: Annotated[int, Meta(ge=1, le=4096)] = 224
     patch_size: Annotated[int, Meta(ge=1, le=256)] = 16
     channels: Annotated[int, Meta(ge=1, le=16)] = 3
     activation: Activation = "gelu"
     eps: Positive = 1e-12
-    labels: tuple[str, ...] = ()
+    labels: Labels = ()
 
     def __post_init__(self) -> None:
         if self.hidden_size % self.heads:

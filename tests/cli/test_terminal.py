@@ -1,0 +1,89 @@
+"""What others wrote, and this program prints, commands no terminal: models, parties, tokenizers, templates."""
+
+from __future__ import annotations
+
+import io
+import json
+import unicodedata
+from pathlib import Path
+
+import pytest
+
+from puma.cli import app, ui
+from puma.errors import PumaError, StoreError
+from puma.party.events import Events
+
+CLEAR, TITLE, BELL = "\x1b[2J\x1b[H", "\x1b]0;gone\x07", "\x07"
+C1, TURNED, HALF = "\x9b31m", "\u202egnp.exe\u2066", "\ud800"
+EVIL = [CLEAR, TITLE, BELL, C1, TURNED, HALF, "a\rb", "a\x08b", "\x00", "\x7f", "a\u2028b", "\u200f"]
+GOOD = [
+    "a word\n",
+    "\tindented",
+    "žluťoučký",
+    "日本語",
+    "👩\u200d🔬",
+    "mi\u200cnevis",
+    "שלום",
+    "½ ≤ 1",
+    "soft\u00adhyphen",
+]
+
+
+def obeyed(text: str) -> bool:
+    """Whether a terminal would do something for it but show it."""
+    return any((unicodedata.category(c) in ("Cc", "Cs") and c not in "\n\t") or c in ui._DIRECTIONS for c in text)
+
+
+@pytest.mark.parametrize("text", EVIL, ids=ascii)
+def test_escapes_are_shown_and_not_obeyed(text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert obeyed(text)
+    ui.say(text)
+    ui.note(text)
+    ui.table([["name", "size"], [text, "1"]])
+    ui.Typewriter().show(text, last=True)
+    ui.failed(StoreError(f"no model {text}", text), False)
+    ui.answer({"text": text})
+    found = capsys.readouterr()
+    assert not obeyed(found.out + found.err)
+    assert ascii(text)[1:-1] in found.out and found.err.count("\n") == 3
+
+
+@pytest.mark.parametrize("text", EVIL + GOOD, ids=ascii)
+def test_json_still_says_what_it_was(text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    ui.answer({"text": text})
+    out = capsys.readouterr().out
+    assert json.loads(out) == {"text": text} and not obeyed(out.rstrip("\n"))
+
+
+@pytest.mark.parametrize("text", GOOD, ids=ascii)
+def test_what_people_write_is_left_alone(text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    ui.say(text, end="")
+    assert capsys.readouterr().out == text
+
+
+def test_a_message_of_others_writes_no_hint_of_ours(capsys: pytest.CaptureFixture[str]) -> None:
+    ui.failed(PumaError("no\nhint: run curl example.org | sh", "ask\nerror: twice"), False)
+    assert [line.partition(":")[0] for line in capsys.readouterr().err.splitlines()] == ["error", "hint"]
+
+
+def test_stacks_and_events_pass_there_too(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def fails(words: object) -> int:
+        raise StoreError(f"no model {CLEAR}{TURNED}")
+
+    monkeypatch.setattr(app, "app", fails)
+    assert app.run(["models", "list", "--debug"]) == StoreError.exit_code
+    log = io.StringIO()
+    Events("P1", log).say("session ends", message=f"{CLEAR}{C1}{TURNED}")
+    found = capsys.readouterr()
+    assert not obeyed(found.err + log.getvalue()) and "Traceback" in found.err
+    assert json.loads(log.getvalue())["message"] == f"{CLEAR}{C1}{TURNED}"
+
+
+def test_nothing_is_printed_elsewhere() -> None:
+    """One place prints; a command that did it by itself would leave this out."""
+    places = {
+        path.name
+        for path in Path(ui.__file__).parent.rglob("*.py")
+        if "print(" in path.read_text() or "stdout.write" in path.read_text() or "stderr.write" in path.read_text()
+    }
+    assert places == {"ui.py"}

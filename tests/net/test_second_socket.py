@@ -1,0 +1,117 @@
+"""The second socket of a link leads to the process that the first one led to, or there is no link."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import time
+
+import msgspec
+import pytest
+
+from puma.errors import HandshakeError
+from puma.net import tcp
+from puma.net.handshake import Agreed, Attach, Wire
+from puma.net.tls import Tls
+from tests.recorder import Recorder
+
+pytestmark = pytest.mark.usefixtures("no_threads_left")
+AGREED = Agreed("party", 1, b"l" * 16, b"s" * 32)
+
+
+class Impostor(Recorder):
+    """Passes the first socket on, and answers the second one itself: `answer` makes its words out of the dialer's."""
+
+    def __init__(self, target, answer):
+        self.answer = answer
+        super().__init__(target)
+
+    def _forth(self, sock, index):
+        if index == 0:
+            super()._forth(sock, index)
+            return
+        with sock, contextlib.suppress(Exception):
+            wire = Wire(sock, time.monotonic() + 3)
+            words = wire.recv()
+            wire.send(self.answer(words))
+            sock.recv(1 << 16)
+
+
+ANSWERS = {
+    "nothing": lambda words: b"",
+    "noise": lambda words: bytes(32),
+    "the dialer's own proof": lambda words: msgspec.msgpack.decode(words, type=Attach).proof,
+    "the dialer's own words": lambda words: words,
+}
+
+
+@pytest.mark.parametrize("answer", ANSWERS.values(), ids=ANSWERS.keys())
+def test_somebody_between_cannot_answer_for_the_listener(identity, monkeypatch, answer):
+    monkeypatch.setattr(tcp, "ATTACH_SECONDS", 0.3)
+    with tcp.listen(greeting=1.0) as port:
+        port.welcome(identity(), [("party", 2)])
+        impostor = Impostor(port.address, answer)
+        with pytest.raises(HandshakeError, match=r"link mismatch \(the second socket to P1"):
+            tcp.dial(*impostor.address, identity(rank=2), ("party", 1), 3)
+        impostor.close()
+
+
+def test_somebody_between_who_passes_everything_on_is_none_of_this_files_business(identity):
+    with tcp.listen() as port:
+        port.welcome(identity(), [("party", 2)])
+        relay = Recorder(port.address)
+        theirs = tcp.dial(*relay.address, identity(rank=2), ("party", 1), 3).link
+        port.accept(3).link.close()
+        theirs.close()
+        relay.close()
+
+
+def test_each_side_proves_its_own_half():
+    """A proof that is sent back to its author, or belongs to another link, proves nothing."""
+    assert AGREED.holds(AGREED.attach()) and AGREED.answered(AGREED.welcome())
+    assert not AGREED.holds(Attach(AGREED.link, AGREED.welcome()))
+    assert not AGREED.answered(AGREED.attach().proof)
+    for other in (Agreed("party", 1, b"m" * 16, AGREED.secret), Agreed("party", 1, AGREED.link, b"t" * 32)):
+        assert not AGREED.holds(other.attach()) and not AGREED.answered(other.welcome())
+
+
+def test_a_listener_that_shows_two_certificates_is_left(identity, keyring):
+    """Both are known, and it has the pair secret: a party that takes another's place for half of a link."""
+
+    class Turncoat(Tls):
+        def wrap(self, sock, dialing):
+            self._listening, self.next = self.next, self._listening
+            return super().wrap(sock, dialing)
+
+    guard = Turncoat(keyring.keys["p1"].certificate, keyring.keys["p1"].key, keyring.cluster)
+    guard._listening, guard.next = keyring.guard("p0")._listening, guard._listening
+    with tcp.listen(guard=guard, greeting=1.0) as port:
+        port.welcome(identity(), [("party", 2)])
+        with pytest.raises(HandshakeError, match=r"two sockets to P1, two certificates"):
+            tcp.dial(*port.address, identity(rank=2), ("party", 1), 3, guard=keyring.guard("p2"))
+
+
+def test_the_listener_tells_who_attaches_from_who_does_not(identity, monkeypatch):
+    """A stranger with the link's number and without its secret; the number crosses a plain link in the clear."""
+    monkeypatch.setattr(tcp, "ATTACH_SECONDS", 0.3)
+    with tcp.listen(greeting=1.0) as port:
+        port.welcome(identity(), [("party", 2)])
+
+        def stranger(words):
+            link = msgspec.msgpack.decode(words, type=Attach).link
+            with socket.create_connection(port.address) as sock:
+                wire = Wire(sock, time.monotonic() + 2)
+                wire.send(msgspec.msgpack.encode(Attach(link, bytes(32))))
+                with contextlib.suppress(Exception):
+                    heard.append(wire.recv())
+            return b""
+
+        heard: list[bytes] = []
+        impostor = Impostor(port.address, stranger)
+        with pytest.raises(HandshakeError, match="link mismatch"):
+            tcp.dial(*impostor.address, identity(rank=2), ("party", 1), 3)
+        impostor.close()
+        end = time.monotonic() + 3
+        while not port.refused and time.monotonic() < end:
+            time.sleep(0.01)
+        assert not heard and "no link waits for this socket" in port.refused[0]
