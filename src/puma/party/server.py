@@ -79,7 +79,8 @@ class Server:
     def answer(self, request: msg.Request) -> None:
         """One request, and all that belongs to it."""
         if isinstance(request, msg.Open):
-            self._told(request)
+            # Not whatever is open here: of a model that one party lacks the others have opened theirs.
+            self._agreement.say(request)
             self._agreement.check()
             self._say(self._open(request))
         elif isinstance(request, msg.Take):
@@ -126,7 +127,7 @@ class Server:
     def _work(self, request: msg.Request, preprocessing: Item | None, prefilled: Callable[[], None]) -> int:
         """How many bytes are kept of it."""
         if isinstance(request, msg.Publish):
-            self._told(request)
+            self._agreement.say(request)
             self._agreement.check()
             self._outdated(self._intake.publish())
         elif isinstance(request, msg.Generate | msg.Encode):

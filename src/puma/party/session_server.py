@@ -187,7 +187,7 @@ class SessionServer(Server):
             self.client.send(content[at : at + FRAME_BYTES])
 
     def _delete(self, request: msg.Delete) -> int:
-        self._told(request)
+        self._agreement.say(request)
         self._agreement.check()
         old = self._library.sharing(request.name)
         self._library.delete(request.name, self._key)
