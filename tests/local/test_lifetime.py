@@ -27,15 +27,22 @@ pytestmark = [pytest.mark.processes, pytest.mark.timeout(90)]
 SECONDS = 10.0
 
 
-def test_a_cluster_that_is_forgotten_leaves_no_process(checkpoints: dict[str, Path]) -> None:
-    """Nor one whose stream was left open; a second one beside it, as in a notebook that is run again, lives on."""
-    first = LocalCluster(checkpoints["llama"])
+def both(folder: Path) -> tuple[list[int], LocalCluster]:
+    """The processes of a cluster that nobody knows after this, and a second one. In a frame of its own, because a frame
+    that somebody looks at keeps what its names once meant.
+    """
+    first = LocalCluster(folder)
     stream = first.stream("the cat", 20)
     next(stream)
-    second = LocalCluster(checkpoints["llama"])
-    pids, others = first.pids, second.pids
-    assert all(map(alive, pids + others))
-    del first, stream
+    second = LocalCluster(folder)
+    assert all(map(alive, first.pids + second.pids))
+    return first.pids, second
+
+
+def test_a_cluster_that_is_forgotten_leaves_no_process(checkpoints: dict[str, Path]) -> None:
+    """Nor one whose stream was left open; a second one beside it, as in a notebook that is run again, lives on."""
+    pids, second = both(checkpoints["llama"])
+    others = second.pids
     gc.collect()
     assert gone(pids, SECONDS)
     assert all(map(alive, others)) and len(second.generate("the cat", 1).token_ids) == 1

@@ -20,7 +20,7 @@ from puma.mpc.cost import message_bytes
 from puma.mpc.fixed import ACTIVATION, RING
 from puma.mpc.party import DEALER, Party
 from puma.mpc.share import Share, encode
-from puma.wire.input_share import InputShare, Laid, Seeds
+from puma.wire.input_share import InputShare, Laid, Seeds, check_seeds
 
 LIMIT = 64.0  # of a normalised pixel
 
@@ -60,6 +60,7 @@ def share_input(pixels: Tensor, width: int, seeds: Seeds | None = None, flags: S
 
 def receive_input(party: Party, share: InputShare, rows: int, width: int, flags: int = 0) -> Share:
     """What a party makes of its part."""
+    check_seeds(party.rank, share.masks, share.choices, chosen=False)
     _unflagged(flags)
     components = [_masks(seed, rows, width) for seed in share.masks]
     if not party.is_dealer:

@@ -24,7 +24,7 @@ from puma.mpc.fixed import RESIDUAL_RING
 from puma.mpc.party import DEALER, Party
 from puma.mpc.retrieval import COMPONENTS, Choice, choice_bytes
 from puma.mpc.share import Share
-from puma.wire.input_share import Flagged, InputShare, Laid, Seeds
+from puma.wire.input_share import Flagged, InputShare, Laid, Seeds, check_seeds
 
 RING = RESIDUAL_RING  # retrieved rows stay in the residual's ring
 FLAG_RING = fixed.RING
@@ -81,6 +81,7 @@ def share_input(
 
 def receive_input(party: Party, share: InputShare, tokens: int, vocabulary: int, flags: int = 0) -> Choice | Flagged:
     """What a party makes of its part; so many flags lie at the payload's end."""
+    check_seeds(party.rank, share.masks, share.choices, chosen=True)
     if not flags:
         return receive_choice(party, share, tokens, vocabulary)
     at = payload_bytes(party.rank, tokens, vocabulary)
