@@ -38,6 +38,8 @@ def _of(kind: inspect.Type, depth: int) -> st.SearchStrategy[Any]:
         return st.sampled_from(fits).flatmap(lambda n: st.sampled_from([bytes(n), b"\xff" * n]))
     if isinstance(kind, inspect.ListType | inspect.VarTupleType):
         return _list(_of(kind.item_type, depth + 1), kind.max_length or 1 << 16)
+    if isinstance(kind, inspect.TupleType):
+        return st.tuples(*(_of(each, depth + 1) for each in kind.item_types)).map(list)
     if isinstance(kind, inspect.DictType):
         return st.dictionaries(_of(kind.key_type, depth), _of(kind.value_type, depth), max_size=2)
     if isinstance(kind, inspect.LiteralType):
