@@ -38,6 +38,7 @@ class Lent:
 
     def __init__(self, trio: Trio) -> None:
         self.session, self.pids, self.store = trio.session, trio.pids, None
+        self.share = trio.share
 
     def close(self) -> None: ...
 

@@ -9,12 +9,10 @@ from typing import Any
 import numpy
 import pytest
 
-from puma.errors import UsageError
 from puma.local import cluster as local
 from puma.measure.range_check import check, samples
 from puma.reference.float_session import Plain
 from puma.reference.plain_model import PlainModel
-from puma.wire.messages import NEXT
 from tests.cli.conftest import Run
 from tests.measure.test_examples import mnist
 from tests.models import plain_torch, tiny
@@ -132,16 +130,6 @@ def test_labels_that_are_none(puma: Run, files: dict[str, Path], checkpoints: di
     asked = ("--data", files["table"], "--text", "text", "--label", "label", "--clear")
     ran = puma("eval", checkpoints["classifier"], "--task", "classification", *asked)
     assert ran.code == 2 and "green is no class" in ran.err and "bad, fair, good" in ran.err
-
-
-def test_all_logits_are_for_the_owner(checkpoints: dict[str, Path]) -> None:
-    clear = PlainModel(checkpoints["llama"])
-    with Threads() as trio:
-        for server in trio.servers:
-            server._owner = False
-        trio.share(clear.config, clear.params)
-        with pytest.raises(UsageError, match="owner alone"):
-            trio.session.encode([[1, 5, 7]], NEXT)
 
 
 # -- check ----------------------------------------------------------------------------------------------------------

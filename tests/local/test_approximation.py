@@ -99,5 +99,5 @@ def test_parties_that_were_told_different_things_do_not_meet(monkeypatch: pytest
         with pytest.raises(PumaError, match="enough"):
             Trio(approximation=profile)
     assert len(set(seen)) == 3
-    with pytest.raises(UsageError, match="there is no approximation exact"):
+    with pytest.raises(UsageError, match="approximation cannot be exact"):
         Trio(approximation="exact")

@@ -74,9 +74,9 @@ def _weights(clear: PlainModel) -> None:
     spec = tensor_specs(clear.config)[0]
     weights = clear.params[spec.name].reshape(-1)[:WORDS]
     seeds = [fresh_secret(), fresh_secret()]
-    packed = {"m": next(masked(weights, spec, seeds, "demo"))}
+    packed = {"m": next(masked(weights, spec, seeds, f"weight {spec.name}"))}
     for name, seed in zip(("l1", "l2"), seeds, strict=True):
-        packed[name] = PairKey(seed).stream("demo").bytes(rest_bytes((WORDS,), spec.bits))
+        packed[name] = PairKey(seed).stream(f"weight {spec.name}").bytes(rest_bytes((WORDS,), spec.bits))
     share = {name: kernels.unpack_bytes(row, spec.bits, (WORDS,)) for name, row in packed.items()}
     ui.say(WEIGHTS.format(ring=spec.bits, frac=spec.frac, name=spec.name))
     _line("owner", "", " ".join(f"{float(weight):>16.6f}" for weight in weights))
