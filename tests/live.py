@@ -135,8 +135,8 @@ class Live:
         finally:
             session.close()
 
-    def connect(self, name: str = "", who: str = "alice", **more: Any) -> RemoteCluster:
-        return connect(self.cluster, name, self.key(who), plain="--insecure" in self.options, **more)
+    def connect(self, name: str = "", who: str = "alice", **how: Any) -> RemoteCluster:
+        return connect(self.cluster, name, self.key(who), plain="--insecure" in self.options, **how)
 
     def close(self) -> None:
         for process in self.processes:

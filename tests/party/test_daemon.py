@@ -271,7 +271,7 @@ def test_restarts_replacements_and_deletion(live: Live, checkpoints: dict[str, P
         assert len(cluster.generate("the cat", 2).token_ids) == 2
         live.share(checkpoints["gpt2"], "tiny", version="2")  # replaced while a session has it open
         assert len(cluster.generate("the cat", 2).token_ids) == 2
-    with live.connect("tiny", accept_changes=True) as cluster:  # another model under the old name
+    with live.connect("tiny", accept_changes=True) as cluster:
         clear = PlainModel(checkpoints["gpt2"])
         assert cluster.generate("the cat", 2).token_ids == clear.generate(clear.prompt_ids("the cat", 2), 2)
     from puma.client.owner import Owner
