@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from puma.client.session import SELFTEST
 from puma.errors import AdmissionError, PolicyError
 from puma.party.limits import Limits
 from puma.wire import messages as msg
@@ -62,7 +63,7 @@ def test_no_client_is_told_how_much_memory_a_party_takes(parties: Sessions) -> N
     """Of a process that serves others, too, that would tell how large their requests are."""
     with parties.session() as session:
         session.open(NAME)
-        session._begin(1)
+        session._begin([SELFTEST])
         session._send(lambda _: msg.SelfTest(), [b"", b""])
         session._result()
         assert [report.peak_rss_mib for report in session._reports()] == [0.0] * 3

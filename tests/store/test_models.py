@@ -219,6 +219,18 @@ def test_damage_is_noticed(tmp_path: Path, file: str, damage: str) -> None:
     assert found.value.hint and found.value.exit_code == 6
 
 
+def test_a_manifest_that_was_edited_is_refused(tmp_path: Path) -> None:
+    """What still reads as a manifest, too: another policy, or another place for a parameter's masks."""
+    store = stored(tmp_path / "p1")
+    path = store.path("m") / "manifest.json"
+    text = path.read_bytes()
+    changed = text.replace(b'"keep_masks":true', b'"keep_masks":false')
+    assert changed != text
+    path.write_bytes(changed)
+    with pytest.raises(StoreError, match="damaged"):
+        store.open("m")
+
+
 @pytest.mark.parametrize("call", ["posix_fallocate", "pwrite", "fsync"])
 def test_a_full_disk_leaves_no_trace(tmp_path: Path, call: str, monkeypatch: pytest.MonkeyPatch) -> None:
     store = Store(tmp_path / "p1", 1)

@@ -22,6 +22,7 @@ from puma.client.cost import Cost
 from puma.client.turns import Turns
 from puma.errors import PeerLost, ProtocolError, PumaError
 from puma.mpc.cost import message_bytes
+from puma.net import Link
 from puma.net.endpoint import printable
 from puma.wire import messages as msg
 from puma.wire.answers import Format
@@ -34,7 +35,7 @@ MISBEHAVES = "one of the parties misbehaves, or runs another version: do not ask
 class PartyChannel:
     """One link to each of P0, P1, P2, in this order; an error ends it."""
 
-    def __init__(self, links: Sequence[Any]) -> None:
+    def __init__(self, links: Sequence[Link]) -> None:
         self.links = list(links)
         self.turns = Turns()  # each request is one, so that no thread ever meets a half-sent one
         self._awaited: deque[Format] = deque()  # results of the present request that have not been read
@@ -210,7 +211,7 @@ class PartyChannel:
         self._granted -= 1
         return found.double() / 2.0**wanted.frac
 
-    def _header(self, link: Any, wanted: Format) -> None:
+    def _header(self, link: Link, wanted: Format) -> None:
         """One party's announcement of a result, before any word of it is read or room made for it."""
         reply = self._reply(link)
         if not isinstance(reply, msg.Result):
@@ -220,7 +221,7 @@ class PartyChannel:
             what = f"{link.peer} sent a result of another shape or format than was asked for"
             raise ProtocolError(what, MISBEHAVES)
 
-    def _components(self, link: Any, wanted: Format) -> tuple[Tensor, Tensor]:
+    def _components(self, link: Link, wanted: Format) -> tuple[Tensor, Tensor]:
         count = message_bytes(math.prod(wanted.shape), wanted.bits)
         parts = kernels.from_wire(link.recv(2 * count)).split(count)
         a, b = (kernels.unpack(part, wanted.bits, wanted.shape) for part in parts)
@@ -262,7 +263,7 @@ class PartyChannel:
                     raise ProtocolError(what, MISBEHAVES)
         return replies  # type: ignore[return-value]
 
-    def _reply(self, link: Any) -> msg.Reply:
+    def _reply(self, link: Link) -> msg.Reply:
         reply = msg.decode_reply(link.recv_control())
         if isinstance(reply, msg.Failed):
             kind = getattr(errors, reply.kind, None)

@@ -27,6 +27,7 @@ from puma.config import Cluster
 from puma.crypto import identity
 from puma.errors import PeerLost, ProtocolError, PumaError, StoreError, UsageError
 from puma.models.text import open_tokenizer, tokenizer_of
+from puma.net import Link
 from puma.net.endpoint import printable
 from puma.net.guard import PLAIN, Guard, insecure
 from puma.net.handshake import NO_COOKIE, SESSION_BYTES, Identity, mistaken, refusal
@@ -51,7 +52,7 @@ TOKENIZER = "tokenizer.json"
 class ClusterSession(Session):
     """A session with three distant parties; whose role it is decides what they answer."""
 
-    def __init__(self, links: Sequence[Any], cluster: Cluster) -> None:
+    def __init__(self, links: Sequence[Link], cluster: Cluster) -> None:
         super().__init__(links)
         self.cluster = cluster
         self.seen: seen.Found = "same"  # what the open model's files are to what was written down
@@ -191,7 +192,7 @@ def open_session(
     found = cluster if isinstance(cluster, Cluster) else config.read(cluster)
     guard = _guard(found, key, plain, role)
     me = Identity(role, 0, os.urandom(SESSION_BYTES), found.digest, NO_COOKIE)
-    links: list[Any] = []
+    links: list[Link] = []
     over = threading.Event()
 
     waiting = [0, 1, 2]
@@ -237,7 +238,7 @@ def _guard(cluster: Cluster, key: str | Path, plain: bool, role: Literal["client
     return tls
 
 
-def hang_up(links: Sequence[Any], owner: int) -> None:
+def hang_up(links: Sequence[Link], owner: int) -> None:
     """Close links of the process `owner`, which nobody holds any more; a forked process leaves them alone."""
     for link in links if os.getpid() == owner else ():
         with suppress(PumaError):

@@ -36,6 +36,7 @@ from puma.models import inputs
 from puma.models.config import Config
 from puma.models.text import check_batch
 from puma.mpc.fixed import RING
+from puma.net import Link
 from puma.store.prepared_requests import PreparedRequest, PreparedRequests
 from puma.store.preprocessing import ID_BYTES
 from puma.wire import messages as msg
@@ -56,7 +57,7 @@ Choose = Callable[[Tensor], list[int]]  # from the logits of each prompt, its ne
 class Session(PartyChannel):
     """One link to each of P0, P1, P2, in this order. One request at a time; an error ends it."""
 
-    def __init__(self, links: Sequence[Any], approximation: str = "spline", owns: bool = False) -> None:
+    def __init__(self, links: Sequence[Link], approximation: str = "spline", owns: bool = False) -> None:
         super().__init__(links)
         self.owns = owns  # whether it may have all of every model, as whoever started the parties
         self.approximation = approximation  # what the parties compute with; they refuse requests that name another

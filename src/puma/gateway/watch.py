@@ -13,10 +13,11 @@ import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 from puma.gateway.cluster import Cluster
 from puma.gateway.refusals import Refused
+from puma.net import Link
 
 SHOWN = 48  # bytes of a party's data that are shown
 KEPT = 256  # watches, the oldest of which are forgotten; more than any queue holds
@@ -88,7 +89,7 @@ class Watch:
 class Tap:
     """A link to one party that notes what goes through it, for each request on its way."""
 
-    def __init__(self, link: Any) -> None:
+    def __init__(self, link: Link) -> None:
         self._link = link
         self.into: list[Sent] = []
 
@@ -148,7 +149,7 @@ class Watches:
 
 def tapped(cluster: Cluster) -> Cluster:
     """The cluster, with taps on its session's links."""
-    cluster.session.links[:] = [Tap(link) for link in cluster.session.links]
+    cluster.session.links[:] = [cast(Link, Tap(link)) for link in cluster.session.links]
     return cluster
 
 

@@ -14,7 +14,6 @@ import sys
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import msgspec
 from torch import Tensor
@@ -26,6 +25,7 @@ from puma.client.session import Session
 from puma.errors import ProtocolError, PumaError, UsageError
 from puma.kernels import warmup as warm
 from puma.models.config import Config
+from puma.net import Link
 from puma.net.handshake import Identity
 from puma.net.tcp import dial
 from puma.nn.paper import PROFILES, SPLINE
@@ -75,7 +75,7 @@ class Trio:
         self.store = where and folders.private_folder(where)
         self._program, self._route = program, route or _straight
         self._processes: list[subprocess.Popen[str]] = []
-        self._links: list[Any] = []
+        self._links: list[Link] = []
         self._end = weakref.finalize(self, end, self._processes, self._links, os.getpid())
         _TRIOS.add(self)
         try:
@@ -164,7 +164,7 @@ def share(
         raise ProtocolError(f"the parties do not hold one model {name}", "start others")
 
 
-def end(processes: list[subprocess.Popen[str]], links: list[Any], owner: int) -> None:
+def end(processes: list[subprocess.Popen[str]], links: list[Link], owner: int) -> None:
     """End parties and links of the process `owner`, by which they were started; any other leaves them alone."""
     if os.getpid() != owner:
         return

@@ -10,9 +10,9 @@ from __future__ import annotations
 import hashlib
 from collections import deque
 from collections.abc import Mapping
-from typing import Any
 
 from puma.errors import ProtocolError
+from puma.net import Link
 from puma.wire import messages as msg
 
 
@@ -23,7 +23,7 @@ class Agreement:
     of the model and the approximation: parties that agree now have agreed on everything so far.
     """
 
-    def __init__(self, rank: int, links: Mapping[int, Any]) -> None:
+    def __init__(self, rank: int, links: Mapping[int, Link]) -> None:
         self._rank, self._links = rank, dict(links)  # those of the session, whatever a run puts in their place
         self._digest, self._words = bytes(32), 0
         self._told: deque[bytes] = deque()  # and not yet compared

@@ -18,6 +18,7 @@ from puma import kernels
 from puma.errors import ProtocolError, StoreError
 from puma.mpc.party import DEALER, FIRST, SECOND
 from puma.mpc.share import Share
+from puma.net import Link
 from puma.store.models import DAMAGED, Manifest, Model
 from puma.wire import messages as msg
 from puma.wire.parameters import check_values
@@ -27,7 +28,7 @@ SEED, WORDS = "the same seed", "the same masked words"
 
 
 def agreed(
-    rank: int, links: Mapping[int, Any], find: Callable[[], Model | None], check: Callable[[Model], Share],
+    rank: int, links: Mapping[int, Link], find: Callable[[], Model | None], check: Callable[[Model], Share],
     tested: set[bytes],
 ) -> Model | None:  # fmt: skip
     """The model that this party finds, if all three have the same sharing of it; None if not.
@@ -69,7 +70,7 @@ def common(manifest: Manifest, mine: int, theirs: int) -> bytes:
     return hashlib.sha256(f"puma/1|fits|{what}|".encode() + manifest.sharing + held).digest()
 
 
-def _test(rank: int, links: Mapping[int, Any], manifest: Manifest, check: Share) -> None:
+def _test(rank: int, links: Mapping[int, Link], manifest: Manifest, check: Share) -> None:
     """Safe: the check vector is public and its masks serve for nothing else, so that all may see all of it."""
     a, b = (bytes(kernels.to_wire(kernels.pack(each, check.bits))) for each in check.components)
     own = (a, b)
@@ -97,7 +98,7 @@ def _unfit(manifest: Manifest, one: int, other: int, what: str) -> StoreError:
     return StoreError(f"P{low} and P{high} do not hold {what} of model {manifest.name}", DAMAGED)
 
 
-def _swapped(links: Mapping[int, Any], mine: Mapping[int, msg.Request], kind: type[Any]) -> dict[int, Any]:
+def _swapped(links: Mapping[int, Link], mine: Mapping[int, msg.Request], kind: type[Any]) -> dict[int, Any]:
     """What the others say, each told first what is for it."""
     for rank, link in links.items():
         link.send_control(msg.encode(mine[rank]))

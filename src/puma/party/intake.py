@@ -6,10 +6,10 @@ It puts what arrives where the party's library says. It must not know requests o
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 from puma import kernels
 from puma.errors import ProtocolError
+from puma.net import Link
 from puma.party import loading
 from puma.store.library import InMemory, Library
 from puma.store.models import Model
@@ -23,7 +23,7 @@ class Intake:
     `arrived` is told how many bytes have come, each time some have."""
 
     def __init__(
-        self, link: Any, library: Library | InMemory, owner: str = "", arrived: Callable[[int], None] | None = None
+        self, link: Link, library: Library | InMemory, owner: str = "", arrived: Callable[[int], None] | None = None
     ) -> None:
         self._link, self._library, self._owner, self._arrived = link, library, owner, arrived
         self._arrival: Arrival | None = None

@@ -10,11 +10,11 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from time import monotonic
-from typing import Any
 
 from puma.config import Policy
 from puma.errors import AdmissionError
 from puma.models.config import Config
+from puma.net.endpoint import Endpoint
 from puma.net.frame import Kind
 from puma.net.tcp import Met
 from puma.party.metrics import resident
@@ -101,12 +101,12 @@ class Limits:
             what = f"the model's shares take {size / GIB:.1f} GiB, and this party takes {self.model / GIB:.4g} at most"
             raise AdmissionError(what, "its operator allows larger ones by `puma party --max-model GIB`")
 
-    def bound(self, link: Any) -> None:
+    def bound(self, link: Endpoint) -> None:
         """What a guest may send before it has opened a model, and how much of it may wait."""
         link.inbox.bound = GUEST_QUEUE
         link.accepts[Kind.DATA] = GUEST_FRAME
 
-    def prompts(self, link: Any, payload: Callable[[int, int], int]) -> None:
+    def prompts(self, link: Endpoint, payload: Callable[[int, int], int]) -> None:
         """From now on as much as the largest request takes: `payload` tells the bytes of so many tokens and flags."""
         link.accepts[Kind.DATA] = max(GUEST_FRAME, payload(self.tokens, MOST_BEAMS**2 * self.tokens))
 

@@ -7,10 +7,10 @@ seconds that a process is gone or stopped. This file must not know sessions.
 from __future__ import annotations
 
 import threading
-from typing import Any
 
 from puma.config import PARTIES
 from puma.errors import PumaError
+from puma.net import Link
 from puma.net.audit import NOWHERE
 from puma.net.handshake import SESSION_BYTES
 from puma.net.tcp import Met
@@ -27,7 +27,7 @@ class Peers:
 
     def __init__(self, context: PartyContext) -> None:
         self._context = context
-        self._links: dict[int, Any] = {}
+        self._links: dict[int, Link] = {}
         self._known: dict[int, bool] = {}
         self._over = threading.Event()
         self._threads = [

@@ -18,6 +18,7 @@ import torch
 from puma.crypto.prg import PairKey
 from puma.kernels import warmup as warm
 from puma.mpc.party import Party
+from puma.net import Link
 from puma.net.handshake import Identity
 from puma.net.tcp import dial, listen
 from puma.party.server import Server, failed, part
@@ -43,7 +44,7 @@ def meet(start: Start) -> tuple[Party, Any]:
     met = [dial("127.0.0.1", ports[r], me, ("party", r), timeout=SILENCE) for r in range(start.rank)]
     met += [listener.accept(60.0) for _ in range(len(higher) + 1)]
     listener.close()
-    links: dict[int, Any] = {m.rank: m.link for m in met if m.role == "party"}
+    links: dict[int, Link] = {m.rank: m.link for m in met if m.role == "party"}
     keys = {m.rank: PairKey(m.secret) for m in met if m.role == "party"}
     client = next(m.link for m in met if m.role == "client")
     client.set_timeout(7 * 24 * 3600.0)  # a client may think as long as it likes

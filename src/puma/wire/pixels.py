@@ -77,7 +77,7 @@ def imagined(party: Party, rows: int, width: int, flags: int = 0) -> Share:
 
 def in_clear(party: ClearParty, pixels: Tensor, width: int) -> Clear:
     """Images of the computation in the clear."""
-    return held(party, encode(pixels, ACTIVATION), RING, ACTIVATION)  # type: ignore[arg-type]
+    return held(party, encode(pixels, ACTIVATION), RING, ACTIVATION)
 
 
 def _unflagged(flags: int) -> None:
