@@ -77,7 +77,7 @@ class Sessions:
     @contextmanager
     def limited(self, limits: Limits) -> Iterator[None]:
         """Meanwhile the parties serve within these limits."""
-        before, self.limits = self.limits, limits
+        before, self.limits = self.limits, [replace(limits) for _ in range(3)]
         yield
         self.limits = before
 

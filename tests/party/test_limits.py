@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +28,12 @@ WIDE = Llama(vocab_size=32000, hidden_size=8192, intermediate_size=28672, layers
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def parties(tmp_path_factory: pytest.TempPathFactory) -> Sessions:
+    """Three parties that hold a model."""
     folder = tmp_path_factory.mktemp("parties")
-    Sessions(folder / "parties").share(tiny.llama(folder / "llama", num_hidden_layers=1), "llama")
-    yield folder / "parties"
+    made = Sessions(folder / "parties")
+    made.share(tiny.llama(folder / "llama", num_hidden_layers=1), "llama")
+    return made
 
 
 @pytest.mark.parametrize(("rows", "top"), [(3_000_000, 1), (300, 1), (64, 64)])
@@ -109,8 +110,12 @@ def test_tokens_come_back_within_an_hour() -> None:
     assert set(allowance._left) == {"client carol"}  # whoever has all of it again is forgotten
 
 
-def test_tokens_are_counted_over_the_sessions_of_a_key(folder: Path) -> None:
-    parties = Sessions(folder, Limits(8, 200, tokens_by_key=10))
+def test_tokens_are_counted_over_the_sessions_of_a_key(parties: Sessions) -> None:
+    with parties.limited(Limits(8, 200, tokens_by_key=10)):
+        _spend(parties)
+
+
+def _spend(parties: Sessions) -> None:
     for _ in range(2):
         with parties.session() as session:
             assert session.open("llama") and len(list(session.generate([[1, 5, 6]], 2))) == 2
@@ -156,12 +161,11 @@ def test_empty_frames_fill_a_queue_too() -> None:
     assert inbox.bytes == 0
 
 
-def test_a_guest_has_little_room_until_it_opens_a_model(folder: Path) -> None:
+def test_a_guest_has_little_room_until_it_opens_a_model(parties: Sessions) -> None:
     link, _ = pair("P1", "client")
     limits = Limits(1, 4096)
     limits.bound(link)
     assert link.inbox.bound == GUEST_QUEUE and link.accepts[Kind.DATA] == GUEST_FRAME < link.limits[Kind.DATA]
-    parties = Sessions(folder)
     with parties.session() as session:
         assert session.open("llama")
         room = [server.client.accepts[Kind.DATA] for server in parties.servers]

@@ -19,7 +19,7 @@ def places(prompts: Sequence[Sequence[int]], masked: Sequence[Sequence[int]], wi
     starts = [0, *accumulate(width or len(ids) for ids in prompts)]
     if any(not 0 <= i < len(ids) for ids, mine in zip(prompts, masked, strict=True) for i in mine):
         raise InputError("a masked place is not among the tokens", "places count from 0 in each prompt")
-    return [start + i for start, mine in zip(starts, masked, strict=True) for i in mine]
+    return [start + i for start, mine in zip(starts, masked, strict=False) for i in mine]
 
 
 def by_place(found: Sequence[Sequence[int]], masked: Sequence[Sequence[int]]) -> list[list[list[int]]]:
