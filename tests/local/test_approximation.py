@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -92,7 +93,8 @@ def test_parties_that_were_told_different_things_do_not_meet(monkeypatch: pytest
         seen.append(start.config)
         raise PumaError("enough is known")
 
-    monkeypatch.setattr("puma.local.cluster._spawn", lambda program: None)
+    gone = SimpleNamespace(poll=lambda: 0, wait=lambda *_, **__: 0, stdin=None, stdout=None, pid=0)
+    monkeypatch.setattr("puma.local.cluster._spawn", lambda program: gone)
     monkeypatch.setattr("puma.local.cluster._tell", told)
     monkeypatch.setattr(Trio, "kill", lambda self: None)
     for profile in paper.PROFILES:

@@ -65,18 +65,20 @@ def demo(*, tokens: Count = 40, debug: Flag = False) -> None:
 
 def _weights(clear: PlainModel) -> None:
     """Share a few weights as the owner does, under fresh seeds."""
+    import torch
+
     from puma import kernels
-    from puma.client.masking import masked
     from puma.crypto.prg import PairKey, fresh_secret
     from puma.mpc.seeded import rest_bytes
     from puma.wire.parameters import tensor_specs
 
     spec = tensor_specs(clear.config)[0]
     weights = clear.params[spec.name].reshape(-1)[:WORDS]
-    seeds = [fresh_secret(), fresh_secret()]
-    packed = {"m": next(masked(weights, spec, seeds, f"weight {spec.name}"))}
-    for name, seed in zip(("l1", "l2"), seeds, strict=True):
-        packed[name] = PairKey(seed).stream(f"weight {spec.name}").bytes(rest_bytes((WORDS,), spec.bits))
+    size = rest_bytes((WORDS,), spec.bits)
+    pads = [PairKey(fresh_secret()).stream("demo").bytes(size) for _ in range(2)]
+    m = torch.empty(size, dtype=torch.uint8)
+    kernels.pack_masked(weights.double(), spec.frac, (pads[0], pads[1]), spec.bits, m)
+    packed = {"m": m, "l1": pads[0], "l2": pads[1]}
     share = {name: kernels.unpack_bytes(row, spec.bits, (WORDS,)) for name, row in packed.items()}
     ui.say(WEIGHTS.format(ring=spec.bits, frac=spec.frac, name=spec.name))
     _line("owner", "", " ".join(f"{float(weight):>16.6f}" for weight in weights))
