@@ -21,7 +21,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks import function_run, model_run, netem, network_run, page, readme, record, stack
+from benchmarks import function_run, model_run, netem, network_run, page, record, stack
 from benchmarks.functions import FUNCTIONS
 from puma.measure.speed import speed
 
@@ -102,7 +102,7 @@ def main() -> None:
             kind = "_avx2" if options.instructions == "avx2" else ""
             record.save(results, name + kind, PARTS[name](1 if options.quick else options.runs, options.quick))
     page.write(results, options.out or record.ROOT / "docs")
-    (options.out or record.ROOT).joinpath("README.md").write_text(readme.write(page.read(results)))
+    (options.out or record.ROOT).joinpath("README.md").write_text(page.written(page.read(results)))
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import model_run, page, readme, record
+from benchmarks import model_run, page, record
 
 
 def answer(seconds: float, **more: Any) -> dict[str, Any]:
@@ -75,7 +75,7 @@ def test_every_published_figure_is_one_that_was_measured() -> None:
     measured = page.read(record.ROOT / "benchmarks" / "results")
     assert set(page.PARTS) - {"models_avx2"} <= set(measured)
     assert page.tables(measured) == page.PAGE.read_text()
-    assert readme.write(measured) == readme.README.read_text()
+    assert page.written(measured) == page.README.read_text()
 
 
 def test_files(tmp_path: Path) -> None:
