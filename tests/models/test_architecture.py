@@ -63,7 +63,8 @@ def test_who_generates_classifies_and_predicts() -> None:
 def test_what_is_read() -> None:
     found = {name: inputs(config) for name, config in CONFIGS.items()}
     assert {name for name, i in found.items() if i.kind == "pixels"} == {"vit", "patches"}
-    assert {name for name, i in found.items() if i.pads} == {"bert", "distilbert"}
+    assert {name for name, i in found.items() if i.pads == "behind"} == {"bert", "distilbert"}
+    assert {name for name, i in found.items() if i.pads == "front"} == {"llama"}
     assert [found[name].types for name in ("llama", "bert", "distilbert")] == [1, 2, 1]
     assert found["llama"].sent([3, 4]) == 7 and found["llama"].room(10) == 7
     assert found["t5"].room(10) == 16, "an answer has a context of its own"

@@ -34,8 +34,7 @@ def read(path: Path) -> list[str]:
 
 def generate_all(
     source: str | None, prompts: list[str], tokens: int, compare: bool, chance: Chance, store: Path | None,
-    approximation: str,
-    output: Output, where: Where,
+    approximation: str, lengths: str, output: Output, where: Where,
 ) -> None:  # fmt: skip
     """Continue all prompts, and print them in their order."""
     from puma.models.text import check_batch
@@ -51,7 +50,8 @@ def generate_all(
         cluster, ids = opened(where, source, checked, progress, store, approximation, chance.reveal_logits)
     loaded, clear = time.perf_counter() - started, cluster.model
     with cluster:
-        found = _all_tokens(cluster, ids, tokens, cluster.session.asked(how), output.json)
+        asked = cluster.session.asked(how) | cluster.bucket(ids, tokens, lengths, 0)
+        found = _all_tokens(cluster, ids, tokens, asked, output.json)
         cost = cluster.cost
     results = [_result(clear, *parts, compare) for parts in zip(prompts, ids, found, strict=True)]
     if output.json:

@@ -16,6 +16,7 @@ from torch import Tensor
 from puma.client import arguments
 from puma.client.beam_search import Beams
 from puma.client.cost import Cost
+from puma.client.lengths import secret_length
 from puma.client.model_info import ModelInfo
 from puma.client.sampling import Sampling
 from puma.client.session import Session
@@ -63,45 +64,74 @@ class Client(ABC):
         """End the session; harmless when repeated."""
         ...
 
-    def stream(self, prompt: str, tokens: int = 32, stop: Stop = None, **sampling: Any) -> Iterator[int]:
-        """Token ids as they are decided; `cost` afterwards. `stop` and `sampling` are as for `generate`."""
+    def stream(
+        self, prompt: str, tokens: int = 32, stop: Stop = None, lengths: str = "public", padded: int = 0,
+        **sampling: Any,
+    ) -> Iterator[int]:  # fmt: skip
+        """Token ids as they are decided; `cost` afterwards. All else is as for `generate`."""
         tokens = arguments.count(tokens, "tokens")
-        return self.continued(self.model.prompt_ids(arguments.text(prompt), tokens), tokens, stop, **sampling)
+        ids = self.model.prompt_ids(arguments.text(prompt), tokens)
+        return self.continued(ids, tokens, stop, lengths, padded, **sampling)
 
-    def continued(self, ids: Sequence[int], tokens: int, stop: Stop = None, **sampling: Any) -> Iterator[int]:
+    def continued(
+        self, ids: Sequence[int], tokens: int, stop: Stop = None, lengths: str = "public", padded: int = 0,
+        **sampling: Any,
+    ) -> Iterator[int]:  # fmt: skip
         """The same for a prompt that is token ids already."""
         ids, tokens = arguments.token_ids(ids), arguments.count(tokens, "tokens", 1)
         self.model.check_length(len(ids), tokens)
+        bucket = self.bucket([ids], tokens, lengths, padded)
         how, ended = Sampling.asked(**sampling), self._until(stop, 1)
-        return (new for (new,) in self._steps([ids], tokens, ended, how, AHEAD))
+        return (new for (new,) in self._steps([ids], tokens, ended, how, bucket, AHEAD))
+
+    def bucket(self, prompts: Sequence[Sequence[int]], tokens: int, lengths: str, padded: int) -> dict[str, Any]:
+        """How a session is asked to continue prompts of these `lengths`, "public" or "secret"; InputError if they are
+        too long when padded.
+        """
+        padded = self._check_lengths(lengths, padded, generates=True)
+        if lengths == "public":
+            return {}
+        width = secret_length(self.model.config, prompts, (), padded, tokens)
+        self.model.check_length(width, tokens)
+        return {"lengths": lengths, "padded": width}
 
     @overload
-    def generate(self, prompt: str, tokens: int = 32, stop: Stop = None, **sampling: Any) -> Answer: ...
+    def generate(
+        self, prompt: str, tokens: int = 32, stop: Stop = None, lengths: str = "public", padded: int = 0,
+        **sampling: Any,
+    ) -> Answer: ...  # fmt: skip
 
     @overload
-    def generate(self, prompt: Sequence[str], tokens: int = 32, stop: Stop = None, **sampling: Any) -> list[Answer]: ...
+    def generate(
+        self, prompt: Sequence[str], tokens: int = 32, stop: Stop = None, lengths: str = "public", padded: int = 0,
+        **sampling: Any,
+    ) -> list[Answer]: ...  # fmt: skip
 
     def generate(
-        self, prompt: str | Sequence[str], tokens: int = 32, stop: Stop = None, **sampling: Any
-    ) -> Answer | list[Answer]:
+        self, prompt: str | Sequence[str], tokens: int = 32, stop: Stop = None, lengths: str = "public",
+        padded: int = 0, **sampling: Any,
+    ) -> Answer | list[Answer]:  # fmt: skip
         """Continuation by a public number of tokens: of a prompt, or of several in one request.
 
         Greedy, unless `sampling` names a temperature, top_k, top_p or seed; the last three need logits, which the
         model's owner must let clients see. With `stop="eos"` it ends earlier where the text ends. After each token the
         parties then wait for the client's word, one more round trip, and they learn how long the answer is (the longest
-        one, of several prompts).
+        one, of several prompts). They learn how many tokens each prompt has, unless `lengths` is "secret": then a
+        common length that all are padded to, the next power of two from 16 on or `padded`.
         """
         prompts, tokens = arguments.texts(prompt), arguments.count(tokens, "tokens")
         how, ended = Sampling.asked(**sampling), self._until(stop, len(prompts))
-        steps = list(self._steps([self.model.prompt_ids(p, tokens) for p in prompts], tokens, ended, how))
+        ids = [self.model.prompt_ids(p, tokens) for p in prompts]
+        steps = list(self._steps(ids, tokens, ended, how, self.bucket(ids, tokens, lengths, padded)))
         found = [self._ended(list(new)) if stop else list(new) for new in zip(*steps, strict=True)]
         answers = [Answer(self.decode(new), new, self.cost) for new in found]
         return answers[0] if isinstance(prompt, str) else answers
 
     def _steps(
-        self, prompts: Sequence[Sequence[int]], tokens: int, ended: Ended | None, how: Sampling, ahead: int = 0
-    ) -> Iterator[list[int]]:
-        asked = self.session.asked(how)
+        self, prompts: Sequence[Sequence[int]], tokens: int, ended: Ended | None, how: Sampling,
+        bucket: dict[str, Any], ahead: int = 0,
+    ) -> Iterator[list[int]]:  # fmt: skip
+        asked = self.session.asked(how) | bucket
         pace = {"ahead": ahead} if ahead and ended is None else {"paced": ended is not None}
         with closing(self.session.generate(prompts, tokens, **pace, **asked)) as steps:
             for step in steps:
@@ -174,10 +204,10 @@ class Client(ABC):
         encodings = [Encoding(self.model.finished(x), self.cost) for x in values]
         return encodings[0] if isinstance(sentence, str) else encodings
 
-    def _check_lengths(self, lengths: str, padded: int) -> int:
+    def _check_lengths(self, lengths: str, padded: int, generates: bool = False) -> int:
         """`padded`, if both make sense together."""
         if arguments.one_of(lengths, "lengths", ("public", "secret")) == "secret":
-            self.model.check_padding()
+            self.model.check_padding(generates)
         return arguments.count(padded, "padded", 0)
 
     def fill(self, text: str, top: int = 5, lengths: str = "public", padded: int = 0) -> list[list[str]]:

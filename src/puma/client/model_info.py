@@ -13,8 +13,9 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
+from puma.client.lengths import check_padding
 from puma.errors import CheckpointError, InputError, RangeError, UsageError
-from puma.models import heads, inputs, text
+from puma.models import heads, text
 from puma.models.config import Config
 
 SETTINGS, TEMPLATE = "tokenizer_config.json", "chat_template.jinja"  # that may come with a tokenizer
@@ -93,12 +94,10 @@ class ModelInfo:
                 words[name] = self.tokenizer.id_to_token(ids[0]) or ""
         return found, words
 
-    def check_padding(self) -> None:
-        """UsageError or RangeError unless texts of secret length can be padded."""
-        hint = "make the lengths of texts public"
-        if not inputs(self.config).pads:
-            raise UsageError("only encoders can be asked about texts of secret length", hint)
-        self.check_hiding(hint)
+    def check_padding(self, generates: bool = False) -> None:
+        """UsageError or RangeError unless texts of secret length can be padded, to be encoded or to be continued."""
+        check_padding(self.config, generates)
+        self.check_hiding("make the lengths of texts public")
 
     def check_hiding(self, hint: str) -> None:
         """RangeError unless scores of padding or of other beams can be hidden, as the card says."""

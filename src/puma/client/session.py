@@ -21,7 +21,7 @@ from puma.client.arguments import count
 from puma.client.beam_search import Beams
 from puma.client.channel import PartyChannel
 from puma.client.cost import cost_of
-from puma.client.lengths import secret_length
+from puma.client.lengths import check_approximation, secret_length
 from puma.client.places import by_place, places
 from puma.client.sampling import Sampler, Sampling
 from puma.client.turns import Stream, whole
@@ -83,23 +83,24 @@ class Session(PartyChannel):
 
     def generate(
         self, prompts: Sequence[Sequence[int]], tokens: int, paced: bool = False, choose: Choose | None = None,
-        temperature: float = 0.0, ahead: int = 0,
+        temperature: float = 0.0, ahead: int = 0, lengths: str = "public", padded: int = 0,
     ) -> Generator[list[int]]:  # fmt: skip
         """Yield the next token of each prompt as they are decided; `cost` is set when the last ones have come.
 
         `paced`: the parties wait after each, or as soon as they are so many tokens `ahead` of what has been read, and
         closing the iterator ends the request there. `choose` makes the next token of each prompt from their logits
         (prompts, vocabulary), which the model's owner must allow; at a `temperature` the parties draw it without
-        knowing the chance that decides.
+        knowing the chance that decides. `lengths` and `padded` are as for `encode`; prompts are padded in front.
         """
         tokens = count(tokens, "tokens", 1)
+        width = self._width(lengths, prompts, (), padded, tokens)
         if choose and not self.reveals:
             raise PolicyError("the model's owner does not let clients see logits", msg.POLICY_HINT)
         paced = paced or choose is not None or ahead > 0
         order = partial(msg.Generate, tokens=tokens, temperature=temperature, reveal=choose is not None, paced=paced)
         with self.turns.stream() as stream:
             with stream:
-                sent, prepared_request = self._ask(order, prompts, [], ahead=0 if choose else ahead)
+                sent, prepared_request = self._ask(order, prompts, [], width, 0 if choose else ahead)
                 for _ in range(0 if choose else ahead):
                     self._further()
             with self._leaving(stream, sent, prepared_request):
@@ -178,7 +179,7 @@ class Session(PartyChannel):
         """
         if self.card is not None and self.config is not None and not self.owns:
             allow_output(allowed_outputs(self.config, self.card, self.reveals), output)
-        width = secret_length(self.config, prompts, types, padded) if lengths == "secret" else 0
+        width = self._width(lengths, prompts, types, padded)
         config = self.served
         sent, prepared_request = self._ask(lambda job: msg.Encode(job, output), prompts, () if width else types, width)
         result = self._result()
@@ -198,7 +199,7 @@ class Session(PartyChannel):
 
         Everyone learns the places; `lengths` and `padded` are as for `encode`.
         """
-        width = secret_length(self.config, prompts, types, padded) if lengths == "secret" else 0
+        width = self._width(lengths, prompts, types, padded)
         rows = places(prompts, masked, width)
         types = () if width else types
         sent, prepared_request = self._ask(
@@ -259,6 +260,16 @@ class Session(PartyChannel):
                 if free:
                     link.send_control(msg.encode(msg.Quit()))
             link.close()
+
+    def _width(
+        self, lengths: str, prompts: Sequence[Sequence[int]], types: Sequence[Sequence[int]], padded: int,
+        tokens: int = 0,
+    ) -> int:  # fmt: skip
+        """The length that the parties are told, if it is another than the prompts' own."""
+        if lengths != "secret":
+            return 0
+        check_approximation(self.approximation)
+        return secret_length(self.config, prompts, types, padded, tokens)
 
     def _ask(
         self,

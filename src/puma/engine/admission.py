@@ -11,6 +11,7 @@ from puma.errors import AdmissionError, InputError, PolicyError, UsageError
 from puma.models import heads, inputs
 from puma.models.config import Config
 from puma.models.text import MAX_ELEMENTS, check_batch
+from puma.nn.paper import MPCFORMER
 from puma.nn.sampling import LEAST_TEMPERATURE, MOST_TEMPERATURE
 from puma.wire.limits import MOST_CHOICES, MOST_TOP
 from puma.wire.messages import NEXT, OUTPUTS, POLICY_HINT, Card, Encode, Generate
@@ -69,8 +70,8 @@ def admit(config: Config, approximation: str, job: Generate | Encode, allowed: A
         raise InputError("the token types do not fit the prompt or the model", "leave them out")
     if isinstance(job, Encode) and job.output not in OUTPUTS:
         raise UsageError(f"there is no output {job.output[:40]}", f"choose one of {', '.join(OUTPUTS)}")
-    if prompts.padded and not (read.pads and isinstance(job, Encode) and not prompts.types):
-        raise UsageError("only encoders can be asked about texts of secret length", "make the lengths public")
+    if prompts.padded:
+        _admit_padding(config, job)
     if isinstance(job, Generate):
         _admit_sampling(job, allowed)
         return
@@ -79,6 +80,16 @@ def admit(config: Config, approximation: str, job: Generate | Encode, allowed: A
         _admit_logits(config, prompts.tokens)
     else:
         _admit_head(config, job)
+
+
+def _admit_padding(config: Config, job: Generate | Encode) -> None:
+    """Refuse secret lengths where padding would change the answer, or where something public tells them."""
+    hint = "make the lengths public"
+    if job.input.approximation == MPCFORMER:
+        raise UsageError("mpcformer has no exponential in its softmax, and so cannot hide padding", hint)
+    side = "front" if isinstance(job, Generate) else "behind"
+    if inputs(config).pads != side or job.input.types or (isinstance(job, Generate) and job.beams > 1):
+        raise UsageError("this cannot be asked about texts of secret length", f"{hint}, and leave out token types")
 
 
 def _admit_tokens(job: Generate | Encode, allowed: Allowed) -> None:

@@ -75,7 +75,11 @@ class Engine:
             start = 0
             for request in group:
                 request.cache, request.first, start = cache, start, start + len(request.owed)
-        logits = self.model(self._read(group), cache, ranked=all(_ranked(r) for r in group))
+        read = self._read(group)
+        if isinstance(read, Flagged):
+            cache.hide(read.flags)
+            read = read.rows
+        logits = self.model(read, cache, ranked=all(_ranked(r) for r in group))
         counts = [len(r.owed) for r in group] if len(group) > 1 else [logits.shape[0]]
         return list(zip(group, parts(logits, counts), strict=True))
 

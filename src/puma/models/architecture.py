@@ -31,7 +31,7 @@ class Inputs:
     context: int
     rows: int = 0
     types: int = 1  # of tokens: 0 and so on up to this
-    pads: bool = False  # whether some tokens can be padding, in secret
+    pads: Literal["", "front", "behind"] = ""  # where tokens of a text can be padding in secret, if anywhere
     apart: bool = False  # whether an answer has a context of its own
 
     @property

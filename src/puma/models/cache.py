@@ -6,7 +6,7 @@ passes prompts may join it or leave it; whose they are it must not know.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -81,6 +81,7 @@ class Cache:
         self.layers: list[LayerCache] = [LayerCache() for _ in range(layers)]
         self.memory: Memory | None = None  # for models that have an encoder
         self._lengths = lengths
+        self._padding: Value = None  # (prompts, 1, length, 1): 1 where a prompt has only padding, if that is secret
         self._hidden: Value = None  # columns from the rows that come next
         self._columns: torch.Tensor | None = None  # positions of the columns, since there are branches
         self.held = torch.empty((1 if lengths is None else len(lengths), 0), dtype=torch.bool)
@@ -99,8 +100,29 @@ class Cache:
         if sum(lengths) != rows:
             raise UsageError(f"{rows} rows are not those of {prompts} prompts", "pass the lengths of all prompts")
         layout = Layout(lengths, self.held)
+        if self._padding is not None:
+            layout.offset = hiding(self._spread(layout).transpose(2, 3))
         self.held = layout.held
         return layout
+
+    def hide(self, padding: Value) -> None:
+        """Nothing is to see some rows of the prompts that come next, which stand before the others as mere padding.
+
+        `padding` (rows,) is 1 for these and 0 for others; if it is secret, so is how long the prompts are. It stays
+        with the columns as long as the cache holds them.
+        """
+        if self.length or self.memory is not None:
+            raise UsageError("prompts that have been read cannot be padded", "say so before")
+        self._padding = padding
+
+    def _spread(self, layout: Layout) -> Value:
+        """The padding of all columns, as keys lie; rows that come later are none."""
+        if self.length:
+            rows = layout.rows.longest
+            self._padding = _reshaped(self._padding, lambda t: torch.cat([t, t.new_zeros(len(t), 1, rows, 1)], 2))
+        else:
+            self._padding = layout.rows.pad(self._padding.reshape(-1, 1, 1))
+        return self._padding
 
     def branch(self, hidden: Value) -> None:
         """The next rows go on with one text each, all from the same single prompt, as a beam search has them.
@@ -112,6 +134,8 @@ class Cache:
         own = self._own
         if len(own.held) != 1:
             raise UsageError(f"{len(own.held)} prompts cannot branch", "ask for one at a time")
+        if own._padding is not None:
+            raise UsageError("a prompt of secret length cannot branch", "make its length public")
         own._hidden = hidden
 
     @property
@@ -140,7 +164,18 @@ class Cache:
             lacks = longest - self.length, longest - other.length
             for mine, theirs in zip(self.layers, other.layers, strict=True):
                 mine.join(theirs, lacks)
+            self._join_padding(other, lacks)
         self.held = torch.cat(evened(self.held, other.held))
+
+    def _join_padding(self, other: Cache, lacks: tuple[int, int]) -> None:
+        known = self._padding if other._padding is None else other._padding
+        if known is None:
+            return
+        both = [
+            led(_unpadded(known, cache) if cache._padding is None else cache._padding, columns)
+            for cache, columns in zip((self, other), lacks, strict=True)
+        ]
+        self._padding = F.cat(both, 0)
 
     def keep(self, prompts: Sequence[int]) -> None:
         """Hold these prompts only, from now on in this order; columns that none of them fills go, too."""
@@ -152,6 +187,8 @@ class Cache:
         else:
             for layer in self.layers:
                 layer.keep(chosen, first)
+            if self._padding is not None:
+                self._padding = self._padding[chosen][:, :, first:]
         self.held = held[:, first:]
 
     def _branched(self, rows: int) -> Layout:
@@ -178,9 +215,17 @@ def led(x: Value, columns: int) -> Value:
     def lead(t: torch.Tensor) -> torch.Tensor:
         return torch.cat([t.new_zeros(*t.shape[:2], columns, t.shape[3]), t], 2)
 
-    if not columns:
-        return x
-    return lead(x) if isinstance(x, torch.Tensor) else x.apply(lead)
+    return _reshaped(x, lead) if columns else x
+
+
+def _unpadded(known: Value, cache: Cache) -> Value:
+    """The padding of prompts of public lengths, none, in the format of one that is known."""
+    return _reshaped(known, lambda t: t.new_zeros(cache.prompts, 1, cache.length, 1))
+
+
+def _reshaped(x: Value, how: Callable[[torch.Tensor], torch.Tensor]) -> Value:
+    """What a function that adds nothing but zeros makes of a tensor, or of each component of a share."""
+    return how(x) if isinstance(x, torch.Tensor) else x.apply(how)
 
 
 def evened(*held: torch.Tensor) -> list[torch.Tensor]:

@@ -34,14 +34,17 @@ EXPLICIT = (0, 1, 2)  # components whose bits P0, P1 and P2 are sent in full, no
 def laid_out(items: Sequence[Sequence[int]], read: Inputs, padded: int = 0) -> Laid:
     """Token ids of all prompts, one after the other; InputError unless they are at least one each, of the vocabulary.
 
-    With `padded`, prompts are filled up to that many tokens, and flags say which of them are only padding.
+    With `padded`, prompts are filled up to that many tokens, in front or behind as the model takes it, and flags say
+    which of them are only padding.
     """
     lengths, ids = [len(prompt) for prompt in items], [int(token) for prompt in items for token in prompt]
     if min(lengths, default=0) < 1 or min(ids) < 0 or max(ids) >= read.width:
         raise InputError(f"not prompts of a vocabulary of {read.width}", "pass token ids, at least one each")
     if not padded:
         return Laid(lengths, torch.tensor(ids))
-    real, rest = [i < length for length in lengths for i in range(padded)], iter(ids)
+    firsts = [padded - length if read.pads == "front" else 0 for length in lengths]
+    ends = zip(firsts, lengths, strict=True)
+    real, rest = [first <= i < first + length for first, length in ends for i in range(padded)], iter(ids)
     filled = [next(rest) if here else 0 for here in real]
     return Laid([padded] * len(lengths), torch.tensor(filled), [int(not here) for here in real])
 

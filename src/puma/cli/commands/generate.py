@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from puma.cli import ui
 from puma.cli.beam_search import search
@@ -35,6 +35,7 @@ def generate(
     stop: End | None = None,
     beams: Count | None = None,
     length_penalty: float | None = None,
+    lengths: Literal["public", "secret"] = "public",
     where: Where = HERE,
     output: Output = HUMAN,
 ) -> None:
@@ -65,12 +66,16 @@ def generate(
         Search for the likeliest text by so many at a time; needs logits.
     length_penalty
         Of a beam search: an ended text is worth its score over its length to this power; 1 unless given.
+    lengths
+        secret: the parties learn the next power of two from 16 on, and not how many tokens the prompt has.
     """
     where.check(compare=compare)
     store = kept(store, prepared)
     if beams is not None:
         if prompts or chance.sampling or store:
             raise UsageError("--beams is for one prompt, without chance or store", "leave out the other options")
+        if lengths == "secret":
+            raise UsageError("a beam search is for prompts of public length", "leave out --beams, or --lengths")
         penalty = 1.0 if length_penalty is None else length_penalty
         search(model, prompt, tokens, (beams, penalty, stop), compare, chance, approximation, where, output)
         return
@@ -81,14 +86,15 @@ def generate(
             raise UsageError("--prompts takes the place of PROMPT", "leave out one of them")
         if stop is not None:
             raise UsageError("--stop is for one prompt", "leave it out, or pass PROMPT")
-        generate_all(model, read(prompts), tokens, compare, chance, store, approximation, output, where)
+        generate_all(model, read(prompts), tokens, compare, chance, store, approximation, lengths, output, where)
         return
     source, prompt = one_prompt(model, prompt)
     sampling(chance, compare, where)
     cluster, ids, loaded = asked_one(where, source, prompt, tokens, store, approximation, chance, output)
     clear = cluster.model
     with cluster:
-        found = _streamed(cluster, ids, cluster.continued(ids, tokens, stop, **chance.sampling), output.json)
+        stream = cluster.continued(ids, tokens, stop, lengths, **chance.sampling)
+        found = _streamed(cluster, ids, stream, output.json)
         cost = cluster.cost
     agreed = agreement(clear, ids, found) if compare else None
     if output.json:

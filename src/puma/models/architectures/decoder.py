@@ -314,8 +314,11 @@ def plain(config: Decoder) -> Shapes:
 
 
 def inputs(config: Decoder) -> Inputs:
-    """Tokens, of which an answer's follow the prompt's."""
-    return Inputs("tokens", config.vocab_size, config.context)
+    """Tokens, of which an answer's follow the prompt's. Rotary positions tell distances alone, so that a prompt may
+    begin at any of them, behind padding; learned ones do not.
+    """
+    pads = bool(config.rope) and not config.labels
+    return Inputs("tokens", config.vocab_size, config.context, pads="front" if pads else "")
 
 
 def heads(config: Decoder) -> Heads:

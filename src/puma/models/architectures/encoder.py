@@ -272,7 +272,7 @@ def plain(config: Encoder) -> Shapes:
 def inputs(config: Encoder) -> Inputs:
     """Tokens of perhaps two texts; every one sees all others, so that padding must and can be hidden."""
     types = max(1, config.type_vocab_size)
-    return Inputs("tokens", config.vocab_size, config.context, types=types, pads=True)
+    return Inputs("tokens", config.vocab_size, config.context, types=types, pads="behind")
 
 
 def heads(config: Encoder) -> Heads:

@@ -1,0 +1,231 @@
+"""Prompts of secret length are continued as they would be alone, and only the bucket leaves the client."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+import torch
+from torch.testing import assert_close
+
+from puma import LocalCluster
+from puma.client.lengths import check_approximation, secret_length
+from puma.engine.admission import OWNER, Allowed, admit
+from puma.engine.dry_run import dry_run
+from puma.engine.lookahead import Ahead
+from puma.errors import AdmissionError, InputError, RangeError, UsageError
+from puma.models import Cache
+from puma.mpc.seeded import Seeded
+from puma.net.frame import Kind
+from puma.net.memory import MemoryLink
+from puma.reference.plain_model import PlainModel
+from puma.wire.messages import Generate, Input
+from tests.models import tiny, zoo
+from tests.models.plain import one_hot, open_model
+from tests.threads import Threads
+
+PROMPTS = [[2, 5, 7], [3], [4, 9, 6, 11, 8, 1, 2, 7]]
+BUCKET = 16
+
+
+def padded(prompts: list[list[int]], width: int) -> tuple[list[int], torch.Tensor]:
+    """Token ids of all prompts behind padding, and its flags."""
+    ids = [[0] * (width - len(ids)) + ids for ids in prompts]
+    flags = [i < width - len(ids) for ids in prompts for i in range(width)]
+    return [*chain(*ids)], torch.tensor(flags).float()
+
+
+@pytest.mark.parametrize("name", ["mistral", "qwen3", "gemma2", "gemma3", "neox", "llama-yarn", "phi3"])
+def test_padding_in_front_changes_nothing_on_tensors(name: str, tmp_path: Path) -> None:
+    """Whatever the window: distances between tokens are what they were. Short prompts join, and some leave."""
+    checkpoint, model = open_model(zoo.write(tmp_path, name))
+    layers, token = checkpoint.config.layers, 3
+    alone = [Cache(layers) for _ in PROMPTS]
+
+    def read(prompts: list[int], width: int) -> Cache:
+        ids, flags = padded([PROMPTS[i] for i in prompts], width)
+        cache = Cache(layers, [width] * len(prompts))
+        cache.hide(flags)
+        found = model(one_hot(ids, zoo.VOCABULARY), cache)
+        each = [model(one_hot(PROMPTS[i], zoo.VOCABULARY), alone[i]) for i in prompts]
+        assert_close(found, torch.cat(each), atol=1e-5, rtol=0)
+        return cache
+
+    def go_on(cache: Cache, prompts: list[int]) -> None:
+        nonlocal token
+        for _ in range(2):
+            token += 1
+            found = model(one_hot([token + i for i in prompts], zoo.VOCABULARY), cache)
+            each = [model(one_hot([token + i], zoo.VOCABULARY), alone[i]) for i in prompts]
+            assert_close(found, torch.cat(each), atol=1e-5, rtol=0)
+
+    cache = read([0, 1], 6)
+    go_on(cache, [0, 1])
+    cache.join(read([2], 10))
+    go_on(cache, [0, 1, 2])
+    cache.keep([2, 0])
+    go_on(cache, [2, 0])
+    public = Cache(layers, [len(PROMPTS[1])])
+    alone[1] = Cache(layers)
+    model(one_hot(PROMPTS[1], zoo.VOCABULARY), public)
+    model(one_hot(PROMPTS[1], zoo.VOCABULARY), alone[1])
+    for first, second in ((cache, public), (public, cache)):
+        if first is public:
+            public = first = Cache(layers, [len(PROMPTS[1])])
+            alone[1] = Cache(layers)
+            model(one_hot(PROMPTS[1], zoo.VOCABULARY), public)
+            model(one_hot(PROMPTS[1], zoo.VOCABULARY), alone[1])
+            cache.keep([0, 1])
+        first.join(second)
+        go_on(first, [2, 0, 1] if first is cache else [1, 2, 0])
+
+
+@pytest.fixture(scope="module")
+def clear(tmp_path_factory: pytest.TempPathFactory) -> PlainModel:
+    return PlainModel(tiny.llama(tmp_path_factory.mktemp("buckets"), num_hidden_layers=2))
+
+
+@pytest.fixture(scope="module")
+def trio(clear: PlainModel) -> Iterator[Threads]:
+    with Threads() as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def cluster(clear: PlainModel, trio: Threads) -> LocalCluster:
+    return LocalCluster(clear, trio=trio, reveal_logits=True)  # type: ignore[arg-type]
+
+
+def test_tokens_are_those_of_the_plain_model(cluster: LocalCluster, clear: PlainModel) -> None:
+    """Alone and side by side in one bucket, and whoever chooses them."""
+    expected = [clear.generate(ids, 5) for ids in PROMPTS]
+    for ids, wanted in zip(PROMPTS, expected, strict=True):
+        assert list(cluster.continued(ids, 5, lengths="secret")) == wanted
+    together = cluster.session.generate(PROMPTS, 5, lengths="secret")
+    assert [list(new) for new in zip(*together, strict=True)] == expected
+    assert list(cluster.continued(PROMPTS[2], 5, lengths="secret", padded=8, top_k=1, temperature=1.0)) == expected[2]
+    answer = cluster.generate("the cat sat", 3, lengths="secret", padded=9)
+    assert answer.token_ids == cluster.generate("the cat sat", 3).token_ids
+
+
+def test_parties_see_the_same_of_all_prompts_in_a_bucket(
+    cluster: LocalCluster, trio: Threads, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every frame of every party and of the client has the size that it had for a prompt of another length."""
+    sent: dict[tuple[str, str, Kind], list[int]] = {}
+    real = MemoryLink._transmit
+
+    def spied(link: MemoryLink, kind: Kind, sequence: int, pieces: list[memoryview], size: int) -> None:
+        sent.setdefault((link.name, link.peer, kind), []).append(size)
+        real(link, kind, sequence, pieces, size)
+
+    monkeypatch.setattr(MemoryLink, "_transmit", spied)
+
+    def sizes(ids: list[int], lengths: str) -> object:
+        sent.clear()
+        list(cluster.continued(ids, 4, lengths=lengths))
+        spent = [{name: x for name, x in entry.items() if name != "seconds"} for entry in cluster.cost.breakdown]
+        return {link: list(frames) for link, frames in sent.items()}, spent
+
+    first, second, full = (sizes(ids, "secret") for ids in (PROMPTS[1], PROMPTS[2], [5] * BUCKET))
+    assert first == second == full and len(sent) >= 9
+    assert sizes(PROMPTS[1], "public") != sizes(PROMPTS[2], "public"), "this test sees lengths where they are told"
+
+
+def test_a_dry_run_counts_the_bucket(cluster: LocalCluster, clear: PlainModel) -> None:
+    list(cluster.session.generate(PROMPTS, 3, lengths="secret"))
+    cost = cluster.cost
+    counted = dry_run(clear.config, Generate(Input([BUCKET] * len(PROMPTS), [], padded=True), 3))
+    assert cost.rounds == sum(entry.rounds for entry in counted[1])
+    assert cost.online - cost.client == sum(entry.online for party in counted for entry in party)
+    assert cost.total - cost.client == sum(entry.online + entry.offline for party in counted for entry in party)
+
+
+def test_the_dealer_looks_ahead_past_padding(clear: PlainModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It foresees steps without the flags, whose values no mask depends on."""
+    looked: list[int] = []
+    real = Ahead._look
+
+    def spied(ahead: Ahead, lookahead: Any, step: int, cache: Cache, requests: Any) -> None:
+        looked.append(step)
+        real(ahead, lookahead, step, cache, requests)
+
+    monkeypatch.setattr(Ahead, "_look", spied)
+    monkeypatch.setattr(Seeded, "keep", property(lambda _: False, lambda *_: None), raising=False)
+    with Threads() as threads:
+        cluster = LocalCluster(clear, trio=threads)  # type: ignore[arg-type]
+        assert list(cluster.continued(PROMPTS[2], 6, lengths="secret")) == clear.generate(PROMPTS[2], 6)
+    assert looked
+
+
+def test_a_prepared_request_is_for_a_bucket(clear: PlainModel, memory: Path) -> None:
+    """One that was prepared for prompts of secret length serves these alone, whatever their lengths."""
+    with Threads(memory / "store") as threads:
+        cluster = LocalCluster(clear, trio=threads, store=memory / "store")  # type: ignore[arg-type]
+        cluster.session.prepare(Generate(Input([BUCKET], [], padded=True), 3))
+        list(cluster.continued([5] * BUCKET, 3))
+        assert not cluster.cost.prepared
+        assert list(cluster.continued(PROMPTS[2], 3, lengths="secret")) == clear.generate(PROMPTS[2], 3)
+        assert cluster.cost.prepared
+        assert list(cluster.continued(PROMPTS[2], 3, lengths="secret")) == clear.generate(PROMPTS[2], 3)
+        assert not cluster.cost.prepared
+
+
+def test_a_bucket_leaves_room_for_the_answer(clear: PlainModel) -> None:
+    config = clear.config
+    told = {n: secret_length(config, [[1] * n], (), 0, 8) for n in range(1, config.context - 6)}
+    assert sorted(set(told.values())) == [16, config.context - 7]
+    with pytest.raises(InputError, match="ask for fewer"):
+        secret_length(config, [[1] * 20], (), 0, 30)
+
+
+def test_what_cannot_be_secret(cluster: LocalCluster, clear: PlainModel, tmp_path: Path) -> None:
+    for name in ("gpt2-hub", "opt", "t5"):
+        other = PlainModel(zoo.write(tmp_path / name, name))
+        with pytest.raises(UsageError, match="only decoders with rotary positions"):
+            other.check_padding(generates=True)
+        with pytest.raises(UsageError, match="secret length"):
+            admit(other.config, "spline", Generate(Input([16], [], padded=True), 2), OWNER)
+    with pytest.raises(UsageError, match="only encoders"):
+        cluster.session.encode([PROMPTS[0]], "hidden", lengths="secret")
+    with pytest.raises(UsageError, match="lengths cannot be hidden"):
+        cluster.generate("the cat", 2, lengths="hidden")
+    for width in (2, 32):
+        with pytest.raises(InputError, match="cannot be padded"):
+            cluster.continued(PROMPTS[0], 5, lengths="secret", padded=width)
+    with pytest.raises(UsageError, match="mpcformer"):
+        check_approximation("mpcformer")
+    job = Generate(Input([16], [], padded=True), 2)
+    admit(clear.config, "spline", job, OWNER)
+    named = msgspec.structs.replace(job.input, approximation="mpcformer")
+    with pytest.raises(UsageError, match="mpcformer"):
+        admit(clear.config, "mpcformer", msgspec.structs.replace(job, input=named), OWNER)
+    beams = msgspec.structs.replace(job, beams=2, reveal=True, paced=True)
+    with pytest.raises(UsageError, match="secret length"):
+        admit(clear.config, "spline", beams, OWNER)
+    with pytest.raises(AdmissionError, match="takes 18 tokens"):
+        admit(clear.config, "spline", job, Allowed(OWNER.outputs, True, 17))
+
+
+def test_scores_too_wide_to_hide_are_refused(cluster: LocalCluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    params = dict(cluster.model.params)
+    params["model.layers.0.self_attn.q_proj.weight"] = 100 * torch.ones(24, 24)
+    monkeypatch.setattr(cluster.model, "params", params)
+    with pytest.raises(RangeError, match="too wide for hiding some in secret"):
+        cluster.continued(PROMPTS[0], 2, lengths="secret")
+
+
+def test_what_a_cache_cannot_hide(tmp_path: Path) -> None:
+    checkpoint, model = open_model(zoo.write(tmp_path, "mistral"))
+    ids, flags = padded([PROMPTS[0]], 5)
+    cache = Cache(checkpoint.config.layers, [5])
+    cache.hide(flags)
+    model(one_hot(ids, zoo.VOCABULARY), cache)
+    with pytest.raises(UsageError, match="have been read"):
+        cache.hide(flags)
+    with pytest.raises(UsageError, match="cannot branch"):
+        cache.branch(torch.zeros(2, 2))
