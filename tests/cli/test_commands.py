@@ -44,6 +44,20 @@ def test_generate(puma: Run, checkpoints: dict[str, Path]) -> None:
     assert "one machine" in where and "not for secrets" in where
 
 
+def test_generate_with_secret_lengths(puma: Run, checkpoints: dict[str, Path], tmp_path: Path) -> None:
+    (tmp_path / "two.txt").write_text("the cat sat\na dog\n")
+    secret, sizes = ("--tokens", 3, "--lengths", "secret", "--json"), list[object]()
+    for asked in ([checkpoints["llama"], "the cat sat"], [checkpoints["llama"], "a dog"]):
+        found = puma("generate", *asked, *secret, "--compare").json
+        assert found["compare"]["agree"]
+        sizes.append((found["rounds"], found["bytes"]))
+    assert sizes[0] == sizes[1]
+    both = puma("generate", checkpoints["llama"], "--prompts", tmp_path / "two.txt", *secret, "--compare").json
+    assert all(result["compare"]["agree"] for result in both["results"])
+    assert "rotary positions" in puma("generate", checkpoints["gpt2"], "the cat", *secret).out
+    assert "beam search" in puma("generate", checkpoints["llama"], "the cat", *secret, "--beams", 2).out
+
+
 def test_generate_with_the_embedded_model(
     puma: Run, checkpoints: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -207,4 +221,4 @@ def test_beam_search(puma: Run, tmp_path: Path) -> None:
     assert "a search by 1 beams" in puma(*asked[:-1], "1", "--reveal-logits").err
     assert "without chance" in puma(*asked, "--temperature", "1").err
     assert "length penalty of nan" in puma(*asked, "--reveal-logits", "--length-penalty", "nan").err
-    assert "is for a beam search" in puma(*asked[:-2], "--length-penalty", "2").err
+    assert "is for a beam search" in puma(*asked[:-2], "--length-penalty", "2").out

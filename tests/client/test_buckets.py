@@ -211,10 +211,12 @@ def test_what_cannot_be_secret(cluster: LocalCluster, clear: PlainModel, tmp_pat
         admit(clear.config, "spline", job, Allowed(OWNER.outputs, True, 17))
 
 
-def test_scores_too_wide_to_hide_are_refused(cluster: LocalCluster, monkeypatch: pytest.MonkeyPatch) -> None:
-    params = dict(cluster.model.params)
+def test_scores_too_wide_to_hide_are_refused(
+    cluster: LocalCluster, clear: PlainModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    params = dict(clear.params)
     params["model.layers.0.self_attn.q_proj.weight"] = 100 * torch.ones(24, 24)
-    monkeypatch.setattr(cluster.model, "params", params)
+    monkeypatch.setattr(clear, "params", params)
     with pytest.raises(RangeError, match="too wide for hiding some in secret"):
         cluster.continued(PROMPTS[0], 2, lengths="secret")
 
