@@ -275,8 +275,12 @@ def maximum_cost(x: Share | Size, dim: int = -1) -> Cost:
 @in_clear(clear.maximum)
 def maximum(x: Share, dim: int = -1) -> Protocol[Share]:
     """Largest element along a dimension, by tournament; differences must stay below 2^(bits-1)."""
+
+    def only(t: torch.Tensor) -> torch.Tensor:
+        return t.select(dim, 0)
+
     (won,) = yield from _tournament([x.transpose(dim, -1)])
-    return won[..., 0]
+    return won.transpose(dim, -1).apply(only)
 
 
 def argmax_cost(x: Share | Size, index: Share | Size) -> Cost:
