@@ -117,7 +117,9 @@ def test_commands(
 
     alice, olga = [*there, str(live.key("alice"))], [*there, str(live.key("olga"))]
     done = puma("share", str(checkpoints["gpt2"]), "--name", "other", "--state", str(live.folder / "s"), *olga)
-    assert (done["name"], done["resumed"]) == ("other", False)
+    assert (done["name"], done["resumed"], done["unchanged"]) == ("other", False, False)
+    again = ("share", str(checkpoints["gpt2"]), "--name", "other", "--state", str(live.folder / "s"), *olga)
+    assert puma(*again)["unchanged"] and not puma(*again, "--version", "2")["unchanged"]
     for who in (alice, olga):
         assert [m["name"] for m in puma("models", "list", *who)["models"]] == ["judge", "other", "tiny"]
     clear = PlainModel(checkpoints["gpt2"])
@@ -236,7 +238,8 @@ def test_what_is_on_disk(live: Live) -> None:
     for rank in range(3):
         for path in (live.store(rank) / "models").rglob("*"):
             assert path.stat().st_mode & 0o077 == 0
-    assert not list((live.folder / "state").iterdir()), "seeds are deleted when an upload is done"
+    left = [path for path in (live.folder / "state").iterdir() if path.suffix != ".shared"]
+    assert not left, "seeds are deleted when an upload is done"
 
 
 def test_told_to_stop_a_party_lets_a_request_end(live: Live) -> None:
@@ -326,7 +329,7 @@ def test_an_upload_that_is_cut_off_goes_on(
     with pytest.raises(StoreError, match=f"do not hold one model {name}"):
         live.connect(name)
     before = len(sent)
-    resume = next((live.folder / "state").iterdir())
+    resume = next(path for path in (live.folder / "state").iterdir() if path.suffix != ".shared")
     assert resume.stat().st_mode & 0o077 == 0
     seeds = resume.read_bytes().splitlines()[0]
     assert live.share(tmp_path / "model", name)

@@ -11,13 +11,14 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import torch
 from torch import Tensor
 
 from puma import kernels
 from puma.client.channel import PartyChannel
 from puma.client.masking import masked
-from puma.client.resume import Plan, Resume
+from puma.client.resume import Plan, Resume, shared_before
 from puma.client.turns import whole
 from puma.errors import StoreError, TensorError, UsageError
 from puma.models.config import Config
@@ -106,6 +107,20 @@ class Owner:
         return resume.resumed
 
     @whole
+    def unchanged(self, config: Config, params: Mapping[str, Tensor], card: msg.Card) -> bool:
+        """Whether the parties serve these very parameters under this card already, as an upload with this state left
+        them. `card.hides` follows from them and is not compared.
+        """
+        if self._state is None:
+            return False
+        same = [
+            one.sharing
+            for one in listed(self._channel)
+            if one.config == config and msgspec.structs.replace(one.card, hides=card.hides) == card
+        ]
+        return bool(same) and shared_before(self._resume_file(self._state, card), params) in same
+
+    @whole
     def delete(self, name: str) -> None:
         """Let all parties forget a model, and what has arrived of one; AdmissionError if it is another owner's."""
         self._channel.ask(msg.Report, lambda _: msg.Delete(name))
@@ -119,8 +134,11 @@ class Owner:
         """What an earlier attempt at this upload has begun, or a beginning."""
         if self._state is None:
             return Resume(None, plan, params)
-        place = hashlib.sha256(self._place + plan.card.name.encode()).hexdigest()[:16]
-        return Resume(self._state / f"{plan.card.name}-{place}", plan, params)
+        return Resume(self._resume_file(self._state, plan.card), plan, params)
+
+    def _resume_file(self, state: Path, card: msg.Card) -> Path:
+        place = hashlib.sha256(self._place + card.name.encode()).hexdigest()[:16]
+        return state / f"{card.name}-{place}"
 
     def _offer(self, plan: Plan) -> list[msg.Held]:
         """Say what is to come; how much of it each party has."""

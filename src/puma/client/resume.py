@@ -39,6 +39,14 @@ def plaintext_digest(tensor: Tensor) -> bytes:
     return digest.digest()
 
 
+def whole_digest(digests: Mapping[str, bytes]) -> str:
+    """One for all parameters of a model, from those of each; the check vector, which all models share, is left out."""
+    found = hashlib.sha256()
+    for name in sorted(name for name in digests if name != CHECK.name):
+        found.update(name.encode() + b"\0" + digests[name])
+    return found.hexdigest()
+
+
 class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What is shared, in which formats, and under which seeds; the first line of a resume file."""
 
@@ -79,6 +87,7 @@ class Resume:
     def __init__(self, path: Path | None, wanted: Plan, params: Mapping[str, Tensor]) -> None:
         """Go on with what the file has begun, if that is what is `wanted` of these parameters; else begin with that."""
         self._path, self.plan, self.begun = path, wanted, dict[str, bytes]()
+        self._shared = None if path is None else path.with_name(f"{path.name}.shared")
         self.resumed = path is not None and self._read(path, wanted, params)
         if path is not None and not self.resumed:
             self._anew(path, wanted)
@@ -119,6 +128,26 @@ class Resume:
             os.fsync(file.fileno())
 
     def done(self) -> None:
-        """All parties serve the model: the seeds are not needed here any more."""
-        if self._path is not None:
-            folders.remove(self._path)
+        """All parties serve the model: the seeds are needed no more. What it was made of is kept as a digest."""
+        if self._path is None or self._shared is None:
+            return
+        folders.remove(self._path)
+        folders.remove(self._shared)
+        if self.plan.alias or not {spec.name for spec in self.plan.tensors} <= {*self.begun}:
+            return  # another attempt sent a part of it
+        with explained(f"the record {self._shared}"):
+            folders.write_new(self._shared, f"{self.plan.sharing.hex()} {whole_digest(self.begun)}\n".encode())
+
+
+def shared_before(path: Path, params: Mapping[str, Tensor]) -> bytes | None:
+    """Which sharing was made of these very parameters by an upload whose resume file was `path`; None if none was.
+
+    It reads all of them once.
+    """
+    try:
+        sharing, digest = path.with_name(f"{path.name}.shared").read_text().split()
+        found = bytes.fromhex(sharing)
+    except (OSError, ValueError):
+        return None
+    same = whole_digest({name: plaintext_digest(tensor) for name, tensor in params.items()}) == digest
+    return found if same else None

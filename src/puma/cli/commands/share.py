@@ -7,6 +7,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+import msgspec
+
 from puma.cli import ui
 from puma.cli.options import HUMAN, ClusterFile, Count, Flag, Key, Output
 from puma.cli.where import owner
@@ -68,19 +70,25 @@ def share(
         files = {label: read() for label, read in clear.files.items()}
         called, allowed = name or _name(clear.name), _listed(approximations)
         seen = chosen_outputs(clear.config, [each.replace("-", " ") for each in _listed(outputs)], reveal_logits)
-        progress("checking the weights", 0, 1)
-        params = clear.params  # before anybody is bothered
-        able = hides(clear.config, params)
-        card = card_of(called, version, files, clear.eos, reveal_logits, max_tokens, allowed, able, seen)
+        card = card_of(called, version, files, clear.eos, reveal_logits, max_tokens, allowed, outputs=seen)
         session = owner(cluster, key, insecure, progress)
         try:
             owning = Owner(session, state or state_folder(), session.cluster.digest)
-            resumed = owning.upload(clear.config, params, card, files, progress=progress)
+            progress("comparing with what was shared", 0, 1)
+            resumed, same = False, owning.unchanged(clear.config, clear.params, card)
+            if not same:
+                progress("checking the weights", 0, 1)
+                card = msgspec.structs.replace(card, hides=hides(clear.config, clear.params))
+                resumed = owning.upload(clear.config, clear.params, card, files, progress=progress)
         finally:
             session.close()
     seconds = time.perf_counter() - started
     if output.json:
-        ui.answer({"name": card.name, "version": card.version, "resumed": resumed, "seconds": seconds})
+        told = {"name": card.name, "version": card.version, "resumed": resumed, "unchanged": same}
+        ui.answer(told | {"seconds": seconds})
+        return
+    if same:
+        ui.say(f"{card.name} (version {card.version}): unchanged, nothing was sent; {seconds:.1f} s")
         return
     how = "the rest of it was sent" if resumed else "shared"
     ui.say(f"{card.name} (version {card.version}): {how} in {seconds:.1f} s; all three parties serve it now")
