@@ -89,7 +89,7 @@ def _weights(clear: PlainModel) -> None:
 
 
 def _prompt(clear: PlainModel, ids: list[int]) -> None:
-    """Seal the prompt as a client does, under fresh seeds, and let each party open its part."""
+    """Share the prompt as a client does, under fresh seeds, and let each party receive its part."""
     from puma.mpc.party import Party
     from puma.wire.prompt import receive_choice, share_input
 
