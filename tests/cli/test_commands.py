@@ -221,4 +221,4 @@ def test_beam_search(puma: Run, tmp_path: Path) -> None:
     assert "a search by 1 beams" in puma(*asked[:-1], "1", "--reveal-logits").err
     assert "without chance" in puma(*asked, "--temperature", "1").err
     assert "length penalty of nan" in puma(*asked, "--reveal-logits", "--length-penalty", "nan").err
-    assert "is for a beam search" in puma(*asked[:-2], "--length-penalty", "2").out
+    assert "is for a beam search" in puma(*asked[:-2], "--length-penalty", "2").err
