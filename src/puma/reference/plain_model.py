@@ -14,10 +14,9 @@ from typing import Any
 
 from torch import Tensor
 
-from puma.client.beam_search import Beams
 from puma.client.model_info import SETTINGS, TEMPLATE, ModelInfo
 from puma.errors import UsageError
-from puma.models import architecture, heads, images, inputs, text
+from puma.models import heads, images, inputs, text
 from puma.models.checkpoint import Checkpoint, embedded, load
 from puma.models.ranges import check_hiding
 from puma.reference.float_session import Plain
@@ -49,6 +48,11 @@ class PlainModel(ModelInfo):
         """The same, all of it in memory, for the plain model."""
         return dict(self.params)
 
+    @cached_property
+    def session(self) -> Plain:
+        """What answers token ids in float."""
+        return Plain(self.config, self.plain)
+
     @property
     def causal(self) -> bool:
         """Whether it predicts the next token."""
@@ -69,25 +73,14 @@ class PlainModel(ModelInfo):
         self.check_encodes()
         return self.read(sentence)
 
-    def generate(self, ids: Sequence[int], tokens: int) -> list[int]:
-        """Greedy continuation in float."""
-        return [new for (new,) in Plain(self.config, self.plain).generate([ids], tokens)]
+    def greedy(self, ids: Sequence[int], tokens: int) -> list[int]:
+        """The most likely next tokens of one prompt, in float."""
+        return [new for (new,) in self.session.continued([ids], tokens)]
 
-    def search(self, ids: Sequence[int], beams: Beams) -> list[int]:
-        """What a beam search finds in float."""
-        Plain(self.config, self.plain).search(ids, beams)
-        return beams.best
-
-    def encode(self, tokens: text.Tokens) -> Tensor:
+    def encoded(self, tokens: text.Tokens) -> Tensor:
         """Class logits or the normalised mean of the token states, in float."""
-        (found,) = Plain(self.config, self.plain).encode([tokens.ids], self.output, [tokens.types])
+        (found,) = self.session.encode([tokens.ids], self.output, [tokens.types])
         return self.finished(found)
-
-    def fill(self, tokens: text.Tokens, top: int = 1) -> list[list[int]]:
-        """The most likely tokens at each masked place, in float."""
-        model = architecture(self.config).model(self.config, self.plain)
-        (states,) = Plain(self.config, self.plain).encode([tokens.ids], "hidden", [tokens.types])
-        return model.predict(states.float(), self.masked_places(tokens)).topk(top).indices.tolist()
 
 
 def _words(model: PlainModel, source: Any, pair: str | None) -> text.Tokens:
