@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 
 from puma.errors import CheckpointError
 from puma.models.files.gguf.vocabulary import BYTE, CONTROL, UNKNOWN, Vocabulary
@@ -72,19 +72,16 @@ def unigram(found: Vocabulary) -> Tokenizer:
     """T5 and XLM-RoBERTa: the likeliest cut of a text by the tokens' scores."""
     pieces = list(zip(_blanks(found), map(float, found.scores), strict=True))
     result = Tokenizer(models.Unigram(pieces, unknown(found), byte_fallback=BYTE in found.kinds))
-    steps: list[normalizers.Normalizer] = []
     table = found.get("precompiled_charsmap")
     if table:
         try:
-            steps.append(normalizers.Precompiled(bytes(byte & 0xFF for byte in table)))
+            result.normalizer = normalizers.Precompiled(bytes(byte & 0xFF for byte in table))
         except Exception as error:  # the library raises plain Exception
-            raise CheckpointError(
-                f"the file's table of characters cannot be read: {error}", "convert it again"
-            ) from error
-    steps += [normalizers.Strip(left=False, right=True), normalizers.Replace(Regex(" {2,}"), SPACE)]
-    result.normalizer = normalizers.Sequence(steps)
+            what = f"the file's table of characters cannot be read: {error}"
+            raise CheckpointError(what, "convert the model again") from error
     scheme = "always" if found.get("add_space_prefix", True) else "never"
-    result.pre_tokenizer = pre_tokenizers.Metaspace(SPACE, prepend_scheme=scheme)
+    words = [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace(SPACE, prepend_scheme=scheme)]
+    result.pre_tokenizer = pre_tokenizers.Sequence(words)
     result.decoder = decoders.Metaspace(SPACE, prepend_scheme=scheme)
     return result
 

@@ -213,8 +213,8 @@ def gemma3(found: Settings) -> Raw:
     if isinstance(every, list):
         kinds = {True: "sliding_attention", False: "full_attention"}
         raw["layer_types"] = [kinds[bool(near)] for near in every]
-    else:
-        raw["sliding_window_pattern"] = every
+        every = raw["layer_types"].index(kinds[False]) + 1 if False in every else len(every) + 1
+    raw["sliding_window_pattern"] = every
     raw["rope_local_base_freq"] = found.get("rope.freq_base_swa", 10000.0)
     raw["final_logit_softcapping"] = found.get("final_logit_softcapping")
     return raw
