@@ -35,7 +35,7 @@ Read = Callable[[str], Tensor]
 
 @dataclass(frozen=True)
 class Packed:
-    """One float32 tensor of this shape, (out, in), that `decode` makes of the tensors of these names, in their order."""
+    """One float32 tensor of this shape, (out, in): `decode` makes it of the tensors of these names, in their order."""
 
     shape: tuple[int, ...]
     parts: tuple[str, ...]
