@@ -12,16 +12,16 @@ from typing import Any, NamedTuple
 
 from puma.errors import TensorError, UnsupportedModel
 from puma.models.quantised import awq, bitsandbytes, compressed, fp8, gptq
-from puma.models.quantised.packed import ORIGINAL, Header, Headers, Packed, Read, Settings, matches
+from puma.models.quantised.packed import ORIGINAL, Header, Headers, Packed, Read, Settings
 
-__all__ = ["Found", "Header", "Headers", "Packed", "Read", "find", "settings_in"]
+__all__ = ["Found", "Header", "Headers", "Packed", "Read", "Settings", "find", "settings_in"]
 
 
 class Method(NamedTuple):
-    """A way of quantising: how its modules are found, what names modules that are not quantised, what is left aside."""
+    """A way of quantising: how its modules are found, whether the settings except one, what is left aside."""
 
     find: Callable[[Settings, Headers, Read], Iterator[tuple[str, Packed]]]
-    excluded: tuple[str, ...]
+    excepted: Callable[[Settings, str], bool]
     ignored: str
 
 
@@ -61,9 +61,8 @@ def find(settings: Settings, headers: Headers, read: Read) -> Found:
     """
     method = METHODS[settings["quant_method"]]
     tensors: dict[str, Packed] = {}
-    excepted = [name for key in method.excluded for name in settings.get(key) or ()]
     for module, packed in method.find(settings, headers, read):
-        if matches(module, excepted) or (method.find is compressed.find and compressed.ignored(settings, module)):
+        if method.excepted(settings, module):
             raise TensorError(
                 f"{module} is quantised, though quantization_config says that it is not",
                 "weights and config.json do not belong together",

@@ -21,6 +21,7 @@ from puma.models.quantised.packed import (
     expect,
     fields,
     modules_with,
+    named,
     need,
     refuse,
 )
@@ -28,7 +29,7 @@ from puma.models.quantised.packed import (
 EACH = 8  # numbers of a word
 PLACES = (0, 4, 1, 5, 2, 6, 3, 7)  # of output i of eight within its word, where gemm kernels want it
 SCALES = ("F16", "BF16", "F32")
-EXCLUDED = ("modules_to_not_convert",)
+excepted = partial(named, ("modules_to_not_convert",))
 IGNORED = r"$^"
 
 

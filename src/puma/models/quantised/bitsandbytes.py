@@ -18,14 +18,25 @@ from msgspec import Meta, Struct
 from torch import Tensor
 
 from puma.errors import TensorError
-from puma.models.quantised.packed import DAMAGED, Headers, Packed, Read, Settings, expect, modules_with, need, refuse
+from puma.models.quantised.packed import (
+    DAMAGED,
+    Headers,
+    Packed,
+    Read,
+    Settings,
+    expect,
+    modules_with,
+    named,
+    need,
+    refuse,
+)
 
 CODES = 16  # of four bits
 UNIT = 7.874015718698502e-3  # 1 / 127, as the library rounds it
 STATE = "weight.quant_state.bitsandbytes__"
 MOST_STATE = 1 << 16  # bytes
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
-EXCLUDED = ("llm_int8_skip_modules",)
+excepted = partial(named, ("llm_int8_skip_modules",))
 IGNORED = r".*\.weight_format"  # how rows of eight bits lay on a GPU; what is stored lies row by row
 Count = Annotated[int, Meta(ge=1, le=1 << 31)]
 

@@ -36,7 +36,6 @@ MIXED = "mixed-precision"  # each group names its own
 PACKED = (2, 4, 8)  # bits of which a word holds a whole number: versions differ in how others are packed
 BYTES = {"I8": "int", "F8_E4M3": "float"}
 SCALES = ("F16", "BF16", "F32")
-EXCLUDED = ()  # see `ignored`
 IGNORED = r".*\.(input|output|[kvq])_(scale|zero_point|global_scale|observer.*)|.*\.weight_observer.*|.*\.kv_cache\..*"
 CLASSES = {True: "Embedding", False: "Linear"}
 EMBEDDING = re.compile(r"(^|\.)(\w*embed\w*|wte|wpe|shared)$")
@@ -58,7 +57,7 @@ def find(settings: Settings, headers: Headers, read: Read) -> Iterator[tuple[str
             yield module, reader(scheme, headers, read, module)
 
 
-def ignored(settings: Settings, module: str) -> bool:
+def excepted(settings: Settings, module: str) -> bool:
     """Whether the list `ignore` names a module."""
     return any(_names(target, module) for target in settings.get("ignore") or ())
 

@@ -21,6 +21,7 @@ from puma.models.quantised.packed import (
     Packed,
     Read,
     Settings,
+    named,
     need,
     refuse,
     times_scales,
@@ -29,7 +30,7 @@ from puma.models.quantised.packed import (
 KINDS = ("F8_E4M3", "F8_E5M2")
 SCALES = ("F32", "BF16", "F16", "F64", "F8_E8M0")
 NAMES = ("weight_scale_inv", "weight_scale")  # both multiply
-EXCLUDED = ("modules_to_not_convert", "ignored_layers")
+excepted = partial(named, ("modules_to_not_convert", "ignored_layers"))
 IGNORED = r".*\.(input_scale|input_scale_inv|activation_scale|input_scale_ub|[kvq]_scale|output_scale)"
 
 

@@ -23,6 +23,7 @@ from puma.models.quantised.packed import (
     expect,
     fields,
     modules_with,
+    named,
     need,
     refuse,
     words,
@@ -31,7 +32,7 @@ from puma.models.quantised.packed import (
 BITS = (2, 3, 4, 8)
 FORMATS = ("gptq", "gptq_v2")
 SCALES = ("F16", "BF16", "F32")
-EXCLUDED = ("modules_to_not_convert",)
+excepted = partial(named, ("modules_to_not_convert",))
 IGNORED = r"$^"
 
 

@@ -7,7 +7,7 @@ families or shares.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -115,10 +115,16 @@ def refuse(what: str, implemented: str) -> None:
     raise UnsupportedModel(f"the checkpoint is quantised {what}", f"puma reads {implemented}; or {ORIGINAL}")
 
 
-def matches(name: str, patterns: Iterable[str]) -> bool:
-    """Whether a list such as modules_to_not_convert names a module: one above it, an expression for it, or its end.
+def named(keys: tuple[str, ...], settings: Settings, module: str) -> bool:
+    """Whether a list of the settings, such as modules_to_not_convert, names a module.
 
-    As transformers 5.23 reads such lists (quantizers/quantizers_utils.py).
+    It names modules above it, expressions for it, or its end, as transformers 5.23 reads such lists
+    (quantizers/quantizers_utils.py).
     """
     boundary = r"(?:(?<=\.)|(?=\.|$))"
-    return any(re.match(rf"(?:{key}){boundary}", name) or name.endswith(key) for key in patterns)
+    patterns = [pattern for key in keys for pattern in settings.get(key) or ()]
+    try:
+        return any(re.match(rf"(?:{each}){boundary}", module) or module.endswith(each) for each in patterns)
+    except (re.error, TypeError, AttributeError) as error:
+        what = f"config.json: {' or '.join(keys)} is no list of names ({error})"
+        raise UnsupportedModel(what, "check the folder's config.json") from error
