@@ -33,7 +33,7 @@ class Found(NamedTuple):
 
 
 FILES = {"gptq": gptq, "awq": awq, "compressed-tensors": compressed, "fp8": fp8, "bitsandbytes": bitsandbytes}
-METHODS = {name: Method(file.find, file.EXCLUDED, file.IGNORED) for name, file in (FILES | {"fbgemm_fp8": fp8}).items()}
+METHODS = {name: Method(file.find, file.excepted, file.IGNORED) for name, file in (FILES | {"fbgemm_fp8": fp8}).items()}
 
 
 def settings_in(raw: dict[str, Any]) -> dict[str, Any]:
