@@ -104,14 +104,14 @@ def test_no_more_than_there_is_room_for(tmp_path: Path) -> None:
         again.write(bytes(MIB // 2))
         again.finish()
     preprocessing_store.discard(SHARING)
-    assert preprocessing_store._used == 0 and not preprocessing_store._pieces and not files(tmp_path)
+    assert preprocessing_store._used == 0 and not preprocessing_store._entries and not files(tmp_path)
 
 
 def test_without_any_room_nothing_is_begun(tmp_path: Path) -> None:
     preprocessing_store = EncryptedStore(tmp_path, 10)
     with pytest.raises(AdmissionError, match="at most"):
         preprocessing_store.begin(header())
-    assert not files(tmp_path) and not preprocessing_store._pieces and preprocessing_store._used == 0
+    assert not files(tmp_path) and not preprocessing_store._entries and preprocessing_store._used == 0
 
 
 def test_what_is_not_finished_is_nobodys(tmp_path: Path) -> None:
