@@ -267,7 +267,7 @@ def test_embedded_is_a_folder_of_the_package() -> None:
             ["MambaFor", "LlamaForCausalLM", "BertModel"],
         ),
         (tiny.llama, {"architectures": None}, ["no architecture"]),
-        (tiny.llama, {"quantization_config": {"quant_method": "gptq"}}, ["gptq", "fp16"]),
+        (tiny.llama, {"quantization_config": {"quant_method": "hqq"}}, ["hqq", "fp16"]),
         (tiny.llama, {"quantization_config": {"quant_method": "awq"}}, ["awq"]),
         (
             tiny.llama,

@@ -232,6 +232,12 @@ def test_parts_that_do_not_fit(method: str, part: str, changed: Any, tmp_path: P
     assert caught.value.hint
 
 
+def test_plain_numbers_that_are_said_to_be_quantised(tmp_path: Path) -> None:
+    folder = write_llama(tmp_path)
+    tiny.configure_folder(folder, quantization_config=METHODS["gptq"][0])
+    refused(folder, TensorError, "gptq", "none is")
+
+
 def test_a_matrix_of_another_shape(tmp_path: Path) -> None:
     folder = write_llama(tmp_path)
     quantise(folder, "gptq")

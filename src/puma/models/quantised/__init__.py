@@ -68,6 +68,9 @@ def find(settings: Settings, headers: Headers, read: Read) -> Found:
                 "weights and config.json do not belong together",
             )
         tensors[f"{module}.weight"] = packed
+    if not tensors:
+        what = f"config.json says that the weights are quantised ({settings['quant_method']}), but none is"
+        raise TensorError(what, "leave quantization_config out of config.json, if they are plain numbers")
     ignored = re.compile(method.ignored)
     spent = {part for packed in tensors.values() for part in packed.parts}
     return Found(tensors, frozenset(spent | {name for name in headers if ignored.fullmatch(name)}))
