@@ -54,7 +54,7 @@ def exponentials(
     (x,) = yield from formatted((scores, NONLINEAR, score_ring(reach)))
     top = yield from maximum(_filled(truncated(x, places), mask))
     x = x - top.unsqueeze(-1).scaled(places)
-    x.party.watch("spread of a row's scores", x, 2.0**reach)
+    x.party.note_range("spread of a row's scores", x, 2.0**reach)
     where = None if bool(mask.all()) else mask.reshape(-1).nonzero().squeeze(-1)
     count = mask.shape[-1]
     chosen = x.reshape(-1) if where is None else x.reshape(-1)[where]

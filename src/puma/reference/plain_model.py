@@ -14,14 +14,13 @@ from typing import Any
 
 from torch import Tensor
 
-from puma.client.model_info import SETTINGS, TEMPLATE, ModelInfo
+from puma.client.model_info import ModelInfo
 from puma.errors import UsageError
 from puma.models import heads, images, inputs, text
 from puma.models.checkpoint import Checkpoint, embedded, load
 from puma.models.ranges import check_hiding
 from puma.reference.float_session import Plain
 
-FILES = ("tokenizer.json", SETTINGS, TEMPLATE)  # that travel with a model
 Params = Mapping[str, Tensor]
 
 
@@ -31,12 +30,10 @@ class PlainModel(ModelInfo):
     def __init__(self, source: str | Path | None = None) -> None:
         self.checkpoint: Checkpoint = load(embedded() if source is None else source)
         found = self.checkpoint
-        tokenizer = text.open_tokenizer(found.tokenizer) if inputs(found.config).tokenized else None
+        tokenizer = found.open_tokenizer() if inputs(found.config).tokenized else None
         super().__init__(found.name, found.config, tokenizer, found.eos)
         self.bos = found.bos
-        for file in found.folder.iterdir():
-            if file.name in FILES:
-                self.files[file.name] = file.read_bytes
+        self.files |= found.files
 
     @cached_property
     def params(self) -> Params:
