@@ -13,7 +13,7 @@ async def health(gateway: Gateway, _: Request) -> Response:
     settings, worker = gateway.settings, gateway.worker
     body = {
         "status": worker.state, "problem": worker.problem, "queued": worker.queued,
-        "model": settings.name, "family": settings.family, "chat": gateway.model.chat_settings()[0] is not None,
+        "model": settings.name, "family": settings.family, "chat": gateway.chat.templated,
         "context": gateway.model.config.context, "max_tokens": settings.most, "temperature": settings.temperature,
         "fixed_length": settings.fixed, "local": settings.local,
         "parties": [{"name": f"P{rank}", "place": place} for rank, place in enumerate(settings.places)],
