@@ -13,7 +13,7 @@ from puma.client.model_info import ModelInfo
 
 
 class Conversation:
-    """What was said so far. `asked` gives the prompt of the next turn, and `answered` keeps its answer."""
+    """What was said so far. `prompt_ids` gives the prompt of the next turn, and `answered` keeps its answer."""
 
     def __init__(self, model: ModelInfo) -> None:
         self._model = model
@@ -26,7 +26,7 @@ class Conversation:
         """Whether the model has a chat template."""
         return self._format.templated
 
-    def asked(self, line: str, tokens: int) -> list[int]:
+    def prompt_ids(self, line: str, tokens: int) -> list[int]:
         """Token ids of everything so far and this line; InputError if that is too long, and the line is forgotten."""
         messages = [*self._messages, {"role": "user", "content": line}]
         if not self._format.templated:
