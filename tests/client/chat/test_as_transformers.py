@@ -174,7 +174,8 @@ FILES: dict[str, dict[str, Any]] = {
     "none for this": {"tokenizer_config.json": {"chat_template": SEVERAL[:1]}},
     "a folder": {"chat_template.jinja": "[d]", "additional_chat_templates/tool_use.jinja": "[t]",
     "additional_chat_templates/rag.jinja": "[r]"},
-    "a folder alone": {"additional_chat_templates/tool_use.jinja": "[t]", "tokenizer_config.json": {"chat_template": "[d]"}},
+    "a folder alone": {
+        "additional_chat_templates/tool_use.jinja": "[t]", "tokenizer_config.json": {"chat_template": "[d]"}},
     "files before settings": {"chat_template.jinja": "[file]", "tokenizer_config.json": {"chat_template": SEVERAL}},
     "with an end of line": {"chat_template.jinja": "[file]\n\n"},
 }  # fmt: skip

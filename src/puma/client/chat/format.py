@@ -179,7 +179,7 @@ def _marked(turns: list[dict[str, Any]]) -> str:
         text = content
         last["content"] = None if text is None else text + END
     if not isinstance(text, str):
-        raise InputError("the chat's last message has no text that could go on", "end the chat with an answer's beginning")
+        raise InputError("the chat's last message has no text that could go on", "end it with an answer's beginning")
     turns[-1] = last
     return text
 
