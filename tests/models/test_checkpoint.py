@@ -183,11 +183,6 @@ def test_weights_that_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "pytorch_model.bin").write_bytes(b"")
     refused(CheckpointError, tmp_path, "pytorch_model.bin", "convert it")
     (tmp_path / "pytorch_model.bin").unlink()
-    (tmp_path / "model-q4.gguf").write_bytes(b"GGUF")
-    refused(UnsupportedModel, tmp_path, "GGUF", "fp16")
-    (tmp_path / "config.json").unlink()
-    refused(UnsupportedModel, tmp_path, "GGUF", "original")
-    refused(UnsupportedModel, tmp_path / "model-q4.gguf", "GGUF")
 
 
 @pytest.mark.parametrize("name", ["gpt2-hub", "opt", "roberta", "Bert-MaskedLM", "t5"])
@@ -267,8 +262,8 @@ def test_embedded_is_a_folder_of_the_package() -> None:
             ["MambaFor", "LlamaForCausalLM", "BertModel"],
         ),
         (tiny.llama, {"architectures": None}, ["no architecture"]),
-        (tiny.llama, {"quantization_config": {"quant_method": "gptq"}}, ["gptq", "fp16"]),
-        (tiny.llama, {"quantization_config": {"quant_method": "awq"}}, ["awq"]),
+        (tiny.llama, {"quantization_config": {"quant_method": "hqq"}}, ["hqq", "fp16"]),
+        (tiny.llama, {"quantization_config": {"quant_method": "quanto"}}, ["quanto"]),
         (
             tiny.llama,
             {"rope_scaling": {"rope_type": "longrope", "factor": 8.0}},

@@ -26,7 +26,7 @@ from puma.client.turns import whole
 from puma.config import Cluster
 from puma.crypto import identity
 from puma.errors import CheckpointError, PeerLost, ProtocolError, PumaError, StoreError, UsageError
-from puma.models.files.source import SETTINGS, TEMPLATE, TOKENIZER
+from puma.models.files.source import TOKENIZER, public_files
 from puma.models.text import open_tokenizer, tokenizer_of
 from puma.net import Link
 from puma.net.endpoint import printable
@@ -124,9 +124,9 @@ class ClusterSession(Session):
         if file.size > MOST_FILE_BYTES:
             raise ProtocolError(f"{printable(file.name.encode())} has {file.size} bytes", "ask the model's owner")
         self._begin()
-        with self._talking():
+        with self._exchange():
             self.links[0].send_control(msg.encode(msg.Fetch(file.name)))
-            self._watch()
+            self._name_lost()
             content = b"".join(received(self.links[0], file.size))
         self._reported = True
         if hashlib.sha256(content).digest() != file.sha256:
@@ -135,9 +135,9 @@ class ClusterSession(Session):
         return content
 
     @contextmanager
-    def _talking(self, sending: bool = False) -> Iterator[None]:
+    def _exchange(self, sending: bool = False) -> Iterator[None]:
         try:
-            with super()._talking(sending):
+            with super()._exchange(sending):
                 yield
         except PeerLost as error:
             raise self._cause(error) from None
@@ -265,7 +265,7 @@ def own_files(path: Path) -> OwnFiles:
     file = folder / TOKENIZER if folder else path
     if not file.is_file():
         raise UsageError(f"there is no tokenizer {file}", "name a tokenizer.json, or a folder that holds one")
-    files = {name: (folder / name).read_bytes for name in (SETTINGS, TEMPLATE) if folder and (folder / name).is_file()}
+    files = {name: read for name, read in public_files(folder).items() if name != TOKENIZER} if folder else {}
     return OwnFiles(open_tokenizer(file), files, folder is not None)
 
 

@@ -15,6 +15,7 @@ from puma.models.files.source import Source
 
 HUB_FILES = ["*.json", "*.txt", "*.model", "*.jinja"]
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
+HUB_FILE = re.compile(r"([A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)/([\w.-]+\.gguf)")
 
 
 def opened(source: str | Path, weights: bool) -> Source:
@@ -30,25 +31,30 @@ def locate(source: str | Path, weights: bool) -> Path:
     """The folder of a checkpoint, or its GGUF file; what is there first, then the hub."""
     path = Path(source).expanduser()
     named = path.suffix == gguf.SUFFIX
-    if not path.exists() and not named and isinstance(source, str) and HUB_NAME.fullmatch(source):
-        path = download(source, weights)
+    if not path.exists() and isinstance(source, str):
+        if file := HUB_FILE.fullmatch(source):
+            path = download(file[1], [part.name for part in gguf.parts(Path(file[2]))]) / file[2]
+        elif HUB_NAME.fullmatch(source) and not named:
+            path = download(source, [*HUB_FILES, *(["*.safetensors"] if weights else [])])
     if not path.exists():
         what = f"there is no {'file' if named else 'folder'} {source}"
         raise CheckpointError(what, "pass a checkpoint's folder, a GGUF file or a hub name")
     if path.is_file() and not named:
         raise CheckpointError(f"{source} is no checkpoint", "pass its folder, or a file whose name ends in .gguf")
     if path.is_dir() and not (path / "config.json").is_file() and not any(path.glob(f"*{gguf.SUFFIX}")):
-        hint = "a checkpoint's folder holds config.json, model.safetensors and tokenizer.json, or one GGUF file"
+        hint = (
+            "a checkpoint's folder holds config.json, model.safetensors and tokenizer.json, or one GGUF file; "
+            "of several on the hub name one, as owner/name/file.gguf"
+        )
         raise CheckpointError(f"{source} is no checkpoint: it holds no config.json", hint)
     return path
 
 
-def download(name: str, weights: bool) -> Path:
-    """Fetch a model's files from the hub, or find them in its cache."""
+def download(name: str, patterns: list[str]) -> Path:
+    """Fetch these of a model's files from the hub, or find them in its cache."""
     import huggingface_hub  # noqa: PLC0415  # heavy, and only a name on the hub needs it
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError  # noqa: PLC0415
 
-    patterns = [*HUB_FILES, "*.safetensors"] if weights else HUB_FILES
     try:
         return Path(huggingface_hub.snapshot_download(name, allow_patterns=patterns, ignore_patterns=["*/*"]))
     except (RepositoryNotFoundError, GatedRepoError) as error:

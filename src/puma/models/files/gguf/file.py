@@ -11,10 +11,12 @@ from puma.errors import CheckpointError, UnsupportedModel
 from puma.models.files.gguf import settings, tokens
 from puma.models.files.gguf.dialects import DIALECTS, GATED_T5, Dialect
 from puma.models.files.gguf.header import SPLIT, Header
+from puma.models.files.gguf.header import files as parts
 from puma.models.files.gguf.header import read as read_header
 from puma.models.files.gguf.numbers import entry
 from puma.models.files.source import Entry, Source, Unchanged
 
+__all__ = ["SUFFIX", "only", "parts", "read"]
 SUFFIX = ".gguf"
 CLASSIFIER = "BertForSequenceClassification"
 

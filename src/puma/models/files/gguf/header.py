@@ -59,6 +59,9 @@ class Header:
 
 def read(path: Path) -> Header:
     """The header of a model that this file holds, or a part of; the other parts lie beside it."""
+    lacking = next((part.name for part in files(path) if not part.is_file()), None)
+    if lacking:
+        raise CheckpointError(f"{path.parent} lacks {lacking}, a part of the model", "download all parts")
     parts = [_read(part) for part in files(path)]
     first, count = parts[0], int(parts[0].fields.get("split.count", 1))
     if count not in (1, len(parts)):
@@ -78,16 +81,10 @@ def read(path: Path) -> Header:
 def files(path: Path) -> list[Path]:
     """All parts of the model of which this file is one, in their order."""
     named = SPLIT.fullmatch(path.name)
-    if not named:
+    count = int(named[3]) if named else 0
+    if not named or not count:
         return [path]
-    count = int(named[3])
-    parts = [path.with_name(f"{named[1]}-{i:05}-of-{count:05}.gguf") for i in range(1, count + 1)]
-    lacking = [part.name for part in parts if not part.is_file()]
-    if lacking or not parts:
-        raise CheckpointError(
-            f"{path.parent} lacks {lacking[0] if lacking else 'all parts'}, a part of the model", "download all parts"
-        )
-    return parts
+    return [path.with_name(f"{named[1]}-{i:05}-of-{count:05}.gguf") for i in range(1, count + 1)]
 
 
 def _read(path: Path) -> Header:

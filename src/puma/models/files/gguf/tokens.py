@@ -15,7 +15,7 @@ from tokenizers import Tokenizer, processors
 from puma.errors import UnsupportedModel
 from puma.models.files.gguf import byte_pairs, pieces
 from puma.models.files.gguf.vocabulary import Vocabulary
-from puma.models.files.source import SETTINGS, TEMPLATE, TOKENIZER
+from puma.models.files.source import MORE_TEMPLATES, SETTINGS, TEMPLATE, TOKENIZER
 
 MODELS: dict[str, Callable[[Vocabulary], Tokenizer]] = {
     "gpt2": byte_pairs.tokenizer,
@@ -24,11 +24,12 @@ MODELS: dict[str, Callable[[Vocabulary], Tokenizer]] = {
     "bert": pieces.word_pieces,
 }
 GEMMAS = ("gemma2", "gemma3")
+NAMED_TEMPLATE = "tokenizer.chat_template."
 NAMED = ("bos", "eos", "unk", "pad", "sep", "mask")
 
 
 def files(fields: Mapping[str, Any]) -> dict[str, Callable[[], bytes]]:
-    """What there is of the three; each is made when it is first asked for."""
+    """What there is of the three, and chat templates that have names; each is made when it is first asked for."""
     found = Vocabulary(fields)
     template = fields.get("tokenizer.chat_template")
     made: dict[str, Callable[[], bytes]] = {}
@@ -36,6 +37,9 @@ def files(fields: Mapping[str, Any]) -> dict[str, Callable[[], bytes]]:
         made |= {TOKENIZER: cache(lambda: tokenizer(found).to_str().encode()), SETTINGS: lambda: _settings(found)}
     if isinstance(template, str):
         made[TEMPLATE] = template.encode
+    for name, content in fields.items():
+        if name.startswith(NAMED_TEMPLATE) and isinstance(content, str):
+            made[f"{MORE_TEMPLATES}{name.removeprefix(NAMED_TEMPLATE)}.jinja"] = content.encode
     return made
 
 
