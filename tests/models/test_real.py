@@ -69,3 +69,15 @@ def test_sentiment(real: Find, reference: Any) -> None:
     logits = model.classify(model(one_hot(ids, checkpoint.config.vocab_size)))[0]
     assert_close(logits, expected, atol=1e-5, rtol=1e-5)
     assert checkpoint.config.labels[int(logits.argmax())] == "positive"
+
+
+def test_chat_model_in_a_gguf_file(real: Find) -> None:
+    """SmolLM2-135M-Instruct, mostly Q4_1: 12 tokens of the dequantised weights in float32, token for token."""
+    checkpoint, model = open_model(real("smollm2"))
+    tokenizer = checkpoint.open_tokenizer()
+    ids = encode(tokenizer, checkpoint.config, "The capital of France is").ids
+    found = greedy(model, checkpoint.config.vocab_size, ids, 12)
+    assert decode(tokenizer, found) == " Paris.\n\nThe answer is: 201"
+    question = "<|im_start|>user\nWhat is the capital of France?<|im_end|>\n<|im_start|>assistant\n"
+    ids = encode(tokenizer, checkpoint.config, question, special=False).ids
+    assert len(ids) == 14 and ids[0] == 1
