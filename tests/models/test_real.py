@@ -9,8 +9,10 @@ from typing import Any
 import torch
 from torch.testing import assert_close
 
+from puma.client.chat.format import chat_format
 from puma.models import Cache
 from puma.models.text import decode, encode
+from puma.reference.plain_model import PlainModel
 from tests.models.plain import one_hot, open_model
 
 Find = Callable[[str], Path]
@@ -78,6 +80,9 @@ def test_chat_model_in_a_gguf_file(real: Find) -> None:
     ids = encode(tokenizer, checkpoint.config, "The capital of France is").ids
     found = greedy(model, checkpoint.config.vocab_size, ids, 12)
     assert decode(tokenizer, found) == " Paris.\n\nThe answer is: 201"
-    question = "<|im_start|>user\nWhat is the capital of France?<|im_end|>\n<|im_start|>assistant\n"
-    ids = encode(tokenizer, checkpoint.config, question, special=False).ids
-    assert len(ids) == 14 and ids[0] == 1
+    clear = PlainModel(real("smollm2"))
+    chat = [{"role": "user", "content": "What is the capital of France?"}]
+    ids = clear.prompt_ids(chat_format(clear).render(chat), 16, special=False)
+    found = greedy(model, checkpoint.config.vocab_size, ids, 9)
+    assert decode(tokenizer, found) == "The capital of France is Paris."
+    assert found[-1:] == list(checkpoint.eos) == [2]
