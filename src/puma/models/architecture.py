@@ -33,6 +33,8 @@ class Inputs:
     types: int = 1  # of tokens: 0 and so on up to this
     pads: Literal["", "front", "behind"] = ""  # where tokens of a text can be padding in secret, if anywhere
     apart: bool = False  # whether an answer has a context of its own
+    padding: int | None = None  # a token that does not count where a text ends with it
+    barred: int | None = None  # a token that no text may hold
 
     @property
     def tokenized(self) -> bool:

@@ -148,10 +148,13 @@ def rescale(state: dict[str, Value], linear: str, factor: float) -> None:
 
 HIDING = 1 << 13  # off a hidden score; with the spread of others it stays within their reach
 
+QUICK = 1.702  # quick_gelu(x) is silu(QUICK x) / QUICK; the factors are folded into matrices
+
 ACTIVATIONS: dict[str, Callable[[Value], Value]] = {
     "gelu": F.gelu,
     "gelu_tanh": lambda x: F.gelu(x, "tanh"),
     "silu": F.silu,
+    "quick_gelu": F.silu,  # of a folded model
     "relu": F.relu,
     "tanh": F.tanh,
 }
@@ -165,5 +168,7 @@ def activate(name: str, x: Value) -> Value:
 def gated(name: str, gate: Value, up: Value) -> Value:
     """activation(gate) * up for the activation of this name."""
     return (
-        F.silu_gated(gate, up) if name == "silu" else F.gelu_gated(gate, up, "tanh" if name == "gelu_tanh" else "none")
+        F.silu_gated(gate, up)
+        if name in ("silu", "quick_gelu")
+        else F.gelu_gated(gate, up, "tanh" if name == "gelu_tanh" else "none")
     )

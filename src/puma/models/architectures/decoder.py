@@ -18,6 +18,7 @@ from puma.models import rope
 from puma.models.architecture import Architecture, Bound, Heads, Inputs, Params, Shapes
 from puma.models.cache import Cache, LayerCache
 from puma.models.fields import MOST_HEAD, Activation, Labels, Layers, OptionalSize, Positive, Rope, Size
+from puma.models.folding import fold_activation, fold_queries
 from puma.nn import functional as F
 from puma.nn.modules import Value
 
@@ -31,9 +32,11 @@ class Decoder(Struct, frozen=True, kw_only=True, tag_field="model_type", tag="de
     """A causal decoder whose blocks normalise first; the defaults are LLaMA's.
 
     What may be left out as 0 is filled in or switched off: `kv_heads`, `head_dim`; `query_scale` (head_dim ** -0.5),
-    `window` (of local attention), `full_every` (every so many layers one without a window), `local_theta` (the rotary
-    base of layers with one), `attention_cap` and `logit_cap` (soft caps), `embedding_scale`. `rope` None: positions are
-    learned. `labels` names the classes of a classification head, which then takes the place of the logits.
+    `window` (of local attention), `full_every` (every so many layers one without a window) or `full` (these layers),
+    `local_rope` (how layers with a window turn, if not as the others), `attention_cap` and `logit_cap` (soft caps),
+    `embedding_scale`. `rope` None: positions are learned. `layer_scaled`: scores are divided by the layer's number.
+    `labels` names the classes of a classification head, which then takes the place of the logits and reads the last
+    token that is not `padding`; `headless`: there is neither.
     """
 
     vocab_size: Size
@@ -58,12 +61,16 @@ class Decoder(Struct, frozen=True, kw_only=True, tag_field="model_type", tag="de
     query_scale: Annotated[float, Meta(ge=0)] = 0.0
     window: OptionalSize = 0
     full_every: OptionalSize = 0
-    local_theta: Annotated[float, Meta(ge=0)] = 0.0
+    full: Annotated[tuple[OptionalSize, ...], Meta(max_length=1 << 12)] = ()
+    local_rope: Rope | None = None
     attention_cap: Annotated[float, Meta(ge=0, le=128)] = 0.0
     logit_cap: Annotated[float, Meta(ge=0, le=128)] = 0.0
     embedding_scale: Annotated[float, Meta(ge=0, le=512)] = 0.0
+    layer_scaled: bool = False
     tied: bool = False
     labels: Labels = ()
+    padding: OptionalSize | None = None
+    headless: bool = False
 
     def __post_init__(self) -> None:
         force_setattr(self, "kv_heads", self.kv_heads or self.heads)
@@ -75,8 +82,11 @@ class Decoder(Struct, frozen=True, kw_only=True, tag_field="model_type", tag="de
             raise ValueError(f"head_dim above {MOST_HEAD} is not implemented")
         if self.head_dim == 0 or (self.rope and self.head_dim % 2):
             raise ValueError("head_dim is not an even number")
-        if self.rope and (self.rope.size % 2 or self.rope.size > self.head_dim):
-            raise ValueError("the rotary part of head_dim is not an even number within it")
+        for turning in filter(None, (self.rope, self.local_rope)):
+            if turning.size % 2 or turning.size > self.head_dim:
+                raise ValueError("the rotary part of head_dim is not an even number within it")
+            if turning.scaling == "longrope" and len(turning.factors) != (turning.size or self.head_dim) // 2:
+                raise ValueError("longrope has not a factor for each pair")
         if any(0 < cap < 4 for cap in (self.attention_cap, self.logit_cap)):
             raise ValueError("a soft cap below 4 is not implemented")
         if self.activation == "relu" and self.gated:
@@ -84,7 +94,12 @@ class Decoder(Struct, frozen=True, kw_only=True, tag_field="model_type", tag="de
 
     def local(self, layer: int) -> bool:
         """Whether a layer sees its window only."""
-        return bool(self.window) and not (self.full_every and (layer + 1) % self.full_every == 0)
+        regular = self.full_every and (layer + 1) % self.full_every == 0
+        return bool(self.window) and not regular and layer not in self.full
+
+    def turning(self, layer: int) -> Rope | None:
+        """How the positions of a layer turn."""
+        return self.local_rope or self.rope if self.local(layer) else self.rope
 
     @property
     def alike(self) -> bool:
@@ -116,8 +131,7 @@ class Attention(nn.Module):
         self.v_proj = nn.Linear(c.hidden_size, c.kv_heads * c.head_dim, c.qkv_bias)
         self.o_proj = nn.Linear(c.heads * c.head_dim, c.hidden_size, c.out_bias)
         self.q_norm, self.k_norm = (HeadNorm(c), HeadNorm(c)) if c.head_norms else (None, None)
-        theta = c.local_theta if c.local(layer) else 0.0
-        turning = Rope(theta=theta) if theta else c.rope
+        turning = c.turning(layer)
         self.frequencies = turning and rope.frequencies(turning, c.head_dim, c.context)
 
     def __call__(self, x: Value, at: nn.Layout, cache: LayerCache, bias: Value | None = None) -> Value:
@@ -222,7 +236,8 @@ class Model(nn.Module):
         self.config, size = config, config.hidden_size
         self.model = Stack(config)
         self.head_norm = Norm(config, affine=True) if _rescaled(config) else None
-        self.lm_head = None if config.tied or config.labels else nn.Linear(size, config.vocab_size, bias=False)
+        logits = not (config.tied or config.labels or config.headless)
+        self.lm_head = nn.Linear(size, config.vocab_size, bias=False) if logits else None
         self.score = nn.Linear(size, len(config.labels), bias=False) if config.labels else None
         self.fill(params)
 
@@ -231,8 +246,6 @@ class Model(nn.Module):
 
         `ranked`: only their order matters, which a soft cap does not change.
         """
-        if self.config.labels:
-            raise UsageError("the model has a classification head, and no logits of tokens", "use it to classify")
         return self._logits(self.model(one_hot, cache or Cache(self.config.layers), ending=True), ranked)
 
     def every(self, one_hot: Value, cache: Cache | None = None) -> Value:
@@ -240,6 +253,8 @@ class Model(nn.Module):
         return self._logits(self.model(one_hot, cache or Cache(self.config.layers), ending=False), ranked=False)
 
     def _logits(self, h: Value, ranked: bool) -> Value:
+        if self.config.labels or self.config.headless:
+            raise UsageError("the model has no logits of tokens", "use it to classify or for its states")
         h = (self.head_norm or self.model.norm)(h)
         with F.component("head", h):
             logits = F.linear(h, (self.lm_head or self.model.embed_tokens).weight)
@@ -267,21 +282,9 @@ def fold(config: Decoder, plain: Mapping[str, Value]) -> dict[str, Value]:
     for i in range(config.layers):
         layer = f"model.layers.{i}."
         nn.absorb_norms(folded, layer, READERS)
-        attention = f"{layer}self_attn."
-        factor = config.query_scale * (rope.attention_factor(config.rope) ** 2 if config.rope else 1)
-        nn.rescale(folded, attention + ("q_norm" if config.head_norms else "q_proj"), factor)
-        if config.rope and config.rope.size:
-            places = rope.order(config.rope, config.head_dim)
-            for part in (
-                "q_proj.weight",
-                "k_proj.weight",
-                "q_proj.bias",
-                "k_proj.bias",
-                "q_norm.weight",
-                "k_norm.weight",
-            ):
-                if attention + part in folded:
-                    folded[attention + part] = rope.permuted(folded[attention + part], places)
+        fold_queries(config, folded, i)
+        activated = f"{layer}mlp.{'gate' if config.gated else 'up'}_proj"
+        fold_activation(config.activation, folded, activated, f"{layer}mlp.down_proj")
     if config.embedding_scale:
         _scale_embedding(config, folded)
     return {name: folded[name] for name in Model(config).shapes()}
@@ -289,7 +292,7 @@ def fold(config: Decoder, plain: Mapping[str, Value]) -> dict[str, Value]:
 
 def _rescaled(config: Decoder) -> bool:
     """Whether the table of a tied head holds a part of the embedding's scale, which the head must take out again."""
-    return bool(config.embedding_scale % 1) and config.tied and not config.labels
+    return bool(config.embedding_scale % 1) and config.tied and not config.labels and not config.headless
 
 
 def _scale_embedding(config: Decoder, folded: dict[str, Value]) -> None:
@@ -317,13 +320,14 @@ def inputs(config: Decoder) -> Inputs:
     """Tokens, of which an answer's follow the prompt's. Rotary positions tell distances alone, so that a prompt may
     begin at any of them, behind padding; learned ones do not.
     """
-    pads = bool(config.rope) and not config.labels
-    return Inputs("tokens", config.vocab_size, config.context, pads="front" if pads else "")
+    pads = bool(config.rope) and not (config.labels or config.headless)
+    end = config.padding if config.labels else None
+    return Inputs("tokens", config.vocab_size, config.context, pads="front" if pads else "", padding=end)
 
 
 def heads(config: Decoder) -> Heads:
-    """Text, unless labels have taken the place of logits."""
-    texts, capped = not config.labels, config.logit_cap > 0
+    """Text, unless labels have taken the place of logits, or nothing has."""
+    texts, capped = not (config.labels or config.headless), config.logit_cap > 0
     return Heads(generates=texts, scores=texts, capped=capped, labels=config.labels)
 
 

@@ -18,6 +18,7 @@ from puma.models.architectures import decoder
 from puma.models.architectures.decoder import READERS, Block, Decoder, Norm
 from puma.models.cache import LayerCache
 from puma.models.fields import Activation, Labels, Layers, Positive, Size
+from puma.models.folding import fold_activation
 from puma.nn import functional as F
 from puma.nn.layout import placed
 from puma.nn.modules import Value
@@ -123,6 +124,7 @@ def fold(config: Vit, plain: Mapping[str, Value]) -> dict[str, Value]:
         layer = f"layers.{i}."
         nn.absorb_norms(folded, layer, READERS)
         nn.rescale(folded, f"{layer}self_attn.q_proj", config.head_dim**-0.5)
+        fold_activation(config.activation, folded, f"{layer}mlp.up_proj", f"{layer}mlp.down_proj")
     first = torch.cat([folded["cls"][0], folded["patches.bias"].expand(config.patches, -1)])
     folded["positions.weight"] = folded["positions"][0] + first
     folded["patches.weight"] = folded["patches.weight"].reshape(config.hidden_size, -1)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from puma.models.architectures.vit import VIT
+from puma.models.families.defaults import DEFAULTS
 from puma.models.family import Family, Names, chosen, labelled
 
 FIELDS = {
@@ -48,9 +49,18 @@ NAMES = Names(
 
 def settings(raw: dict[str, Any], names: set[str]) -> dict[str, Any]:
     """ViT with a head for classes."""
-    return {"activation": chosen(raw, "hidden_act", "gelu"), "labels": labelled(raw)}
+    return body(raw, names) | {"labels": labelled(raw)}
+
+
+def body(raw: dict[str, Any], names: set[str]) -> dict[str, Any]:
+    """The layers alone."""
+    return {"activation": chosen(raw, "hidden_act", "gelu")}
 
 
 def families() -> dict[str, Family]:
-    """ViTForImageClassification."""
-    return {"ViTForImageClassification": Family(VIT, settings, NAMES, FIELDS, {"qkv_bias": (True,)})}
+    """ViTForImageClassification, and ViTModel without a head."""
+    kinds = {"ViTForImageClassification": settings, "ViTModel": body}
+    return {
+        name: Family(VIT, read, NAMES, FIELDS, {"qkv_bias": (True,)}, model_type="vit", defaults=DEFAULTS["vit"])
+        for name, read in kinds.items()
+    }
