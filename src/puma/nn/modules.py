@@ -128,7 +128,8 @@ def absorb(state: dict[str, Value], norm: str, readers: Iterable[str]) -> None:
     for reader in readers:
         weight = state[f"{reader}.weight"]
         if f"{norm}.bias" in state:
-            state[f"{reader}.bias"] = state[f"{reader}.bias"] + weight @ state[f"{norm}.bias"]
+            own, added = state.get(f"{reader}.bias"), weight @ state[f"{norm}.bias"]
+            state[f"{reader}.bias"] = added if own is None else own + added
         state[f"{reader}.weight"] = weight * state[f"{norm}.weight"]
 
 

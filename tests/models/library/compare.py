@@ -27,7 +27,11 @@ EQUAL, REFUSED, NOT_THEIRS = "equal", "refused", "transformers refuses it"
 @contextlib.contextmanager
 def quiet() -> Iterator[Any]:
     """transformers without a word."""
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+    with (
+        warnings.catch_warnings(),
+        contextlib.redirect_stdout(io.StringIO()),
+        contextlib.redirect_stderr(io.StringIO()),
+    ):
         warnings.simplefilter("ignore")
         import transformers
 
@@ -127,7 +131,9 @@ def judged(folder: Path, expected: dict[str, torch.Tensor] | None) -> str:
     for name, tensor in expected.items():
         if tensor is not None:
             mine = found[name].reshape(-1, tensor.shape[-1])
-            assert_close(mine, tensor.reshape(-1, tensor.shape[-1]), atol=5e-5, rtol=5e-5, msg=lambda m, n=name: f"{n}: {m}")
+            assert_close(
+                mine, tensor.reshape(-1, tensor.shape[-1]), atol=5e-5, rtol=5e-5, msg=lambda m, n=name: f"{n}: {m}"
+            )
     return EQUAL
 
 

@@ -26,7 +26,8 @@ FLAT: list[Any] = [
     YARN | {"mscale": 1.0, "mscale_all_dim": 0.5}, YARN | {"mscale": 0.7}, YARN | {"rope_theta": 77.0},
     {"type": "yarn", "factor": 4.0}, {"type": "yarn", "factor": None, "original_max_position_embeddings": 16},
     LLAMA3, {name: LLAMA3[name] for name in LLAMA3 if "original" not in name}, {"type": "su", "factor": 2.0} | LONG,
-    {"type": "longrope", "factor": 4.0} | LONG, {"rope_type": "longrope", "original_max_position_embeddings": 20} | LONG,
+    {"type": "longrope", "factor": 4.0} | LONG,
+    {"rope_type": "longrope", "original_max_position_embeddings": 20} | LONG,
     {"rope_type": "longrope", "attention_factor": 1.3} | LONG, {"rope_theta": 50.0, "rope_type": "default"},
     {"rope_type": "default", "partial_rotary_factor": 0.67}, {"rope_type": "proportional"}, {"rope_type": "axial"},
     {"full_attention": {"rope_type": "default"}}, {"factor": 2.0}, {},
@@ -37,7 +38,8 @@ ROTARY: dict[str, list[Any]] = {
 }  # fmt: skip
 KINDS: list[Any] = [
     GONE, None, ["full_attention"] * 3, ["sliding_attention"] * 3,
-    ["full_attention", "sliding_attention", "full_attention"], ["sliding_attention", "full_attention", "full_attention"],
+    ["full_attention", "sliding_attention", "full_attention"],
+    ["sliding_attention", "full_attention", "full_attention"],
     ["full_attention", "sliding_attention", "sliding_attention"], ["full_attention"], ["chunked_attention"] * 3,
 ]  # fmt: skip
 ACTIVATIONS = ["gelu", "gelu_new", "gelu_fast", "gelu_pytorch_tanh", "gelu_python_tanh", "quick_gelu", "relu", "silu"]
@@ -61,7 +63,8 @@ GEMMA = HEADS | ROTARY | LABELS | WINDOW | {
 }  # fmt: skip
 NESTED: list[Any] = [
     GONE, None, {}, {"full_attention": {"rope_type": "default", "rope_theta": 70.0}},
-    {"sliding_attention": {"rope_theta": 30.0}}, {"full_attention": None, "sliding_attention": {"rope_type": "default"}},
+    {"sliding_attention": {"rope_theta": 30.0}},
+    {"full_attention": None, "sliding_attention": {"rope_type": "default"}},
     {"full_attention": {"rope_type": "linear", "factor": 4.0}, "sliding_attention": {"rope_type": "default"}},
     {"full_attention": YARN, "sliding_attention": {"rope_type": "linear", "factor": 2.0, "rope_theta": 20.0}},
     {"full_attention": LLAMA3, "sliding_attention": LLAMA3}, {"rope_type": "linear", "factor": 4.0}, YARN,
@@ -115,10 +118,13 @@ TRIED: dict[str, dict[str, list[Any]]] = {
     "roberta": ENCODING,
     "xlm-roberta": ENCODING,
     "electra": ENCODING | {"embedding_size": [16, 24], "summary_activation": [GONE, "tanh"]},
-    "albert": ENCODING | {"embedding_size": [16, 24], "num_hidden_groups": [GONE, 1, 2, 3], "inner_group_num": [GONE, 2]},
+    "albert": ENCODING | {
+        "embedding_size": [16, 24], "num_hidden_groups": [GONE, 1, 2, 3], "inner_group_num": [GONE, 2],
+    },
     "distilbert": LABELS | {
         "activation": ACTIVATIONS, "sinusoidal_pos_embds": [GONE, True], "tie_word_embeddings": [GONE, True, False],
-        "n_heads": [2, 4], "num_hidden_layers": [GONE, 1], "pad_token_id": [GONE, None, 5], "hidden_act": [GONE, "relu"],
+        "n_heads": [2, 4], "num_hidden_layers": [GONE, 1], "pad_token_id": [GONE, None, 5],
+        "hidden_act": [GONE, "relu"],
     },
     "vit": LABELS | {
         "hidden_act": ACTIVATIONS, "qkv_bias": [GONE, True, False], "num_channels": [GONE, 1],

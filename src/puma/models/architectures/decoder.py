@@ -26,6 +26,7 @@ READERS = {  # norm: the matrices that read it, and so take its affine
     "input_layernorm": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
     "post_attention_layernorm": ("mlp.gate_proj", "mlp.up_proj"),
 }
+QKV_BIASES = tuple(f"{name}.bias" for name in READERS["input_layernorm"])
 
 
 class Decoder(Struct, frozen=True, kw_only=True, tag_field="model_type", tag="decoder"):
@@ -126,9 +127,10 @@ class Attention(nn.Module):
 
     def __init__(self, c: Decoder, layer: int = 0) -> None:
         self.head_dim, self.cap = c.head_dim, c.attention_cap
-        self.q_proj = nn.Linear(c.hidden_size, c.heads * c.head_dim, c.qkv_bias)
-        self.k_proj = nn.Linear(c.hidden_size, c.kv_heads * c.head_dim, c.qkv_bias)
-        self.v_proj = nn.Linear(c.hidden_size, c.kv_heads * c.head_dim, c.qkv_bias)
+        bias = c.qkv_bias or c.norm == "layer"  # that of the norm before it becomes one
+        self.q_proj = nn.Linear(c.hidden_size, c.heads * c.head_dim, bias)
+        self.k_proj = nn.Linear(c.hidden_size, c.kv_heads * c.head_dim, bias)
+        self.v_proj = nn.Linear(c.hidden_size, c.kv_heads * c.head_dim, bias)
         self.o_proj = nn.Linear(c.heads * c.head_dim, c.hidden_size, c.out_bias)
         self.q_norm, self.k_norm = (HeadNorm(c), HeadNorm(c)) if c.head_norms else (None, None)
         turning = c.turning(layer)
@@ -312,7 +314,8 @@ def plain(config: Decoder) -> Shapes:
     """Names and shapes before folding."""
     kinds = ("weight", "bias") if config.norm == "layer" else ("weight",)
     norms = [f"model.layers.{i}.{norm}.{kind}" for i in range(config.layers) for norm in READERS for kind in kinds]
-    shapes = {name: shape for name, shape in Model(config).shapes().items() if not name.startswith("head_norm.")}
+    made = ("head_norm.",) if config.qkv_bias else ("head_norm.", *QKV_BIASES)
+    shapes = {name: shape for name, shape in Model(config).shapes().items() if not any(part in name for part in made)}
     return shapes | dict.fromkeys(norms, (config.hidden_size,))
 
 

@@ -36,6 +36,7 @@ class Vit(Struct, frozen=True, kw_only=True, tag_field="model_type", tag="vit"):
     channels: Annotated[int, Meta(ge=1, le=16)] = 3
     activation: Activation = "gelu"
     eps: Positive = 1e-12
+    qkv_bias: bool = True
     labels: Labels = ()
 
     def __post_init__(self) -> None:
@@ -70,7 +71,7 @@ class Vit(Struct, frozen=True, kw_only=True, tag_field="model_type", tag="vit"):
         return Decoder(
             vocab_size=self.vocab_size, hidden_size=self.hidden_size, intermediate_size=self.intermediate_size,
             layers=1, heads=self.heads, rope=None, eps=self.eps, norm="layer", gated=False,
-            activation=self.activation, qkv_bias=True, out_bias=True, mlp_bias=True,
+            activation=self.activation, qkv_bias=self.qkv_bias, out_bias=True, mlp_bias=True,
         )  # fmt: skip
 
     @property
@@ -140,8 +141,8 @@ def plain(config: Vit) -> Shapes:
     ]
     shapes |= dict.fromkeys(norms, (d,)) | {"cls": (1, 1, d), "positions": (1, config.context, d)}
     shapes |= {"patches.weight": (d, config.channels, patch, patch), "patches.bias": (d,)}
-    del shapes["positions.weight"]
-    return shapes
+    made = () if config.qkv_bias else decoder.QKV_BIASES
+    return {name: shape for name, shape in shapes.items() if name != "positions.weight" and not name.endswith(made)}
 
 
 def inputs(config: Vit) -> Inputs:

@@ -98,13 +98,14 @@ def phi3(raw: Raw) -> Raw:
 
 def gemma2(raw: Raw) -> Raw:
     """Gemma 2: norms around both halves, soft caps, a window in every other layer."""
-    return turned(raw) | _gemma(raw, 2)
+    return turned(raw) | _gemma(raw, 2) | {"attention_cap": raw.get("attn_logit_softcapping", 0.0)}
 
 
 def gemma3(raw: Raw) -> Raw:
     """Gemma 3: as Gemma 2 with normalised queries and keys for caps; layers with a window turn in their own way.
 
-    Positions are nested by kind of layer; what an old config.json says flat is of layers without a window.
+    Positions are nested by kind of layer; what an old config.json says flat is of layers without a window. There is a
+    setting for a cap of scores, too, which the library does not compute.
     """
     nested, flat = raw.get("rope_parameters") or {}, raw.get("rope_scaling") or {}
     full = {"rope_theta": raw.get("rope_theta", 1e6)} | _said(nested.get("full_attention")) | _said(flat)
@@ -131,7 +132,6 @@ def _gemma(raw: Raw, every: int) -> Raw:
         "post_norms": True,
         "query_scale": raw["query_pre_attn_scalar"] ** -0.5,
         "embedding_scale": raw["hidden_size"] ** 0.5 if isinstance(raw["hidden_size"], int) else 0.0,
-        "attention_cap": raw.get("attn_logit_softcapping", 0.0),
         "logit_cap": raw.get("final_logit_softcapping", 0.0),
     }  # fmt: skip
 

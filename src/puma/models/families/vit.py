@@ -20,6 +20,7 @@ FIELDS = {
     "patch_size": "patch_size",
     "channels": "num_channels",
     "eps": "layer_norm_eps",
+    "qkv_bias": "qkv_bias",
 }
 THEIRS = "vit.encoder.layer.{}."
 PARTS = {
@@ -54,13 +55,22 @@ def settings(raw: dict[str, Any], names: set[str]) -> dict[str, Any]:
 
 def body(raw: dict[str, Any], names: set[str]) -> dict[str, Any]:
     """The layers alone."""
-    return {"activation": chosen(raw, "hidden_act", "gelu")}
+    square = {name: _side(raw, name) for name in ("image_size", "patch_size")}
+    return {"activation": chosen(raw, "hidden_act", "gelu")} | square
+
+
+def _side(raw: dict[str, Any], name: str) -> Any:
+    """The side of a square, which may be written as its height and width."""
+    size = raw[name]
+    if isinstance(size, list) and len(size) == 2 and size[0] == size[1]:
+        return size[0]
+    return size
 
 
 def families() -> dict[str, Family]:
     """ViTForImageClassification, and ViTModel without a head."""
     kinds = {"ViTForImageClassification": settings, "ViTModel": body}
     return {
-        name: Family(VIT, read, NAMES, FIELDS, {"qkv_bias": (True,)}, model_type="vit", defaults=DEFAULTS["vit"])
+        name: Family(VIT, read, NAMES, FIELDS, model_type="vit", defaults=DEFAULTS["vit"])
         for name, read in kinds.items()
     }
