@@ -12,7 +12,7 @@ from tests.models.library.settings import BASES, GONE, TRIED, Case, bases, class
 
 YARN = {"rope_scaling": {"type": "yarn", "factor": 4.0}, "original_max_position_embeddings": 8}
 LLAMA3 = {"rope_type": "llama3", "factor": 4.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
-LONG = {"type": "su", "short_factor": [1.0, 1.2, 1.4], "long_factor": [2.0, 2.0, 2.0]}
+LONG = {"type": "longrope", "short_factor": [1.0, 1.2, 1.4], "long_factor": [2.0, 2.0, 2.0]}
 FAULTS: list[tuple[str, str, dict[str, object]]] = [  # each was wrong in silence, or refused, once
     ("llama", "ForCausalLM", YARN),
     ("qwen2", "ForCausalLM", {"rope_scaling": LLAMA3, "original_max_position_embeddings": 16}),
