@@ -112,7 +112,7 @@ def test_old_names_of_layer_norm(tmp_path: Path) -> None:
     "write,names",
     [
         (tiny.llama, ["model.layers.0.self_attn.rotary_emb.inv_freq"]),
-        (tiny.gpt2, ["transformer.h.0.attn.bias", "transformer.h.1.attn.masked_bias", "lm_head.weight"]),
+        (tiny.gpt2, ["transformer.h.0.attn.bias", "transformer.h.1.attn.masked_bias"]),
         (tiny.bert, ["bert.embeddings.position_ids", "cls.predictions.bias"]),
     ],
 )
@@ -308,7 +308,8 @@ def test_unsupported(write: Callable[..., Path], settings: dict[str, Any], words
             ["lm_head.weight", "I8"],
         ),
         (lambda s: s.update({"model.layers.0.self_attn.q_proj.bias": torch.zeros(24)}), ["q_proj.bias"]),
-        (lambda s: s.update({"model.layers.2.input_layernorm.weight": torch.zeros(24)}), ["layers.2"]),
+        (lambda s: s.update({"model.layers.2.input_layernorm.bias": torch.zeros(24)}), ["layers.2"]),
+        (lambda s: s.update({"module.lm_head.weight": s["lm_head.weight"]}), ["module.lm_head.weight", "one tensor"]),
     ],
 )
 def test_bad_tensors(change: Callable[[State], object], words: list[str], tmp_path: Path) -> None:

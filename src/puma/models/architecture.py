@@ -89,6 +89,7 @@ class Architecture:
     heads: Callable[[Any], Heads]
     bounds: Callable[[Any, Params], Iterator[Bound]]  # of folded parameters, for all inputs; see bounds.py
     stacks: tuple[str, ...] = ("layers",)  # fields of the config that count layers
+    table: str = ""  # the parameter that a tied head shares
     foreseen: bool = False  # whether a cache's columns are all that the cost and masks of a step depend on
 
     def parameters(self, config: Any) -> Shapes:

@@ -36,13 +36,17 @@ class Names:
 
     Several modules lie below each other in one tensor, or, if `interleaved`, each head's rows of them do. `transposed`
     modules are stored (in, out). Of those in `skip` the first rows are no part of the model; norms of `offset` families
-    are stored less 1. `prefix` is what a checkpoint without head lacks, save names that begin with one of `heads`.
+    are stored less 1. `prefix` is what a checkpoint without head lacks. Names that match `ignored` are left aside,
+    `renamed` are patterns and what else is written for them, `copies` of the embedding's table must equal it, and
+    tensors of `instead` are read in place of others.
     """
 
     modules: Mapping[str, str | tuple[str, ...]]
     prefix: str = ""
-    heads: tuple[str, ...] = ("lm_head.", "score.")
     ignored: str = r"$^"
+    renamed: Mapping[str, str] = field(default_factory=dict)
+    copies: tuple[str, ...] = ()
+    instead: Mapping[str, str] = field(default_factory=dict)
     transposed: frozenset[str] = frozenset()
     interleaved: frozenset[str] = frozenset()
     skip: Mapping[str, int] = field(default_factory=dict)
@@ -90,6 +94,7 @@ class Family:
     model_type: str = ""  # what config.json says beside the class's name
     defaults: Mapping[str, Any] = field(default_factory=dict)  # of settings that config.json may leave out
     aliases: Mapping[str, str] = field(default_factory=dict)  # other names of settings, which win
+    shares: bool = False  # whether a head that is not there is the embedding's table, whatever config.json says
 
     def read(self, raw: dict[str, Any], names: set[str]) -> Any:
         """The config in a decoded config.json; refuses what would be computed wrongly."""
@@ -126,19 +131,26 @@ class Family:
 
     def tensors(self, config: Any) -> Shapes:
         """Names and shapes of what a checkpoint must hold."""
-        shapes, names = self.architecture.plain(config), self._names(config)
+        shapes, names = self.architecture.plain(config), self.names_of(config)
         stored = list(names.stored(self.architecture.layers(config), shapes))
         unnamed = shapes.keys() - {part for _, _, wanted in stored for part in wanted}
         if unnamed:
             refuse(f"asks for {min(unnamed)}", "this family without it")
         return {name: names.shape(module, wanted, shapes) for module, name, wanted in stored}
 
-    def _names(self, config: Any) -> Names:
+    def stored_as(self, config: Any, parameter: str) -> str:
+        """What a checkpoint calls the tensor that holds this parameter alone; nothing if there is none."""
+        shapes = self.architecture.plain(config)
+        stored = self.names_of(config).stored(self.architecture.layers(config), shapes)
+        return next((name for _, name, wanted in stored if wanted == [parameter]), "")
+
+    def names_of(self, config: Any) -> Names:
+        """The names, which may depend on the config."""
         return self.variant(config) if self.variant else self.names
 
     def fold(self, config: Any, state: Mapping[str, Tensor]) -> State:
         """At the owner: the parameters in a checkpoint's tensors."""
-        shapes, names, plain = self.architecture.plain(config), self._names(config), State()
+        shapes, names, plain = self.architecture.plain(config), self.names_of(config), State()
         for module, name, wanted in names.stored(self.architecture.layers(config), shapes):
             parts = names.parts(module, state[name], [shapes[w][0] for w in wanted], config.heads)
             plain |= zip(wanted, parts, strict=True)

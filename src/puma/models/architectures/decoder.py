@@ -369,4 +369,6 @@ def _spread(config: Decoder, params: Params, attention: str) -> float:
     return bound(params, f"{attention}.q_proj", f"{attention}.k_proj", config.head_dim, n)
 
 
-DECODER = Architecture("causal", Decoder, Model, plain, fold, inputs, heads, bounds, foreseen=True)
+DECODER = Architecture(
+    "causal", Decoder, Model, plain, fold, inputs, heads, bounds, table="model.embed_tokens.weight", foreseen=True
+)

@@ -325,4 +325,6 @@ def _projection(config: Encoder, params: Params) -> list[b.Source]:
     return [b.Source(config.embedding_size, params[f"{MAPPING}.weight"], params[f"{MAPPING}.bias"])]
 
 
-ENCODER = Architecture("encoder", Encoder, Model, plain, fold, inputs, heads, bounds)
+ENCODER = Architecture(
+    "encoder", Encoder, Model, plain, fold, inputs, heads, bounds, table="bert.embeddings.word_embeddings.weight"
+)

@@ -280,4 +280,6 @@ def bounds(config: T5, params: Params) -> Iterator[Bound]:
             yield b.value(f"{name}.v_proj", float(b.rows(params, f"{name}.v_proj", read).max()))
 
 
-SEQ2SEQ = Architecture("causal", T5, Model, plain, fold, inputs, heads, bounds, stacks=("layers", "encoder_layers"))
+SEQ2SEQ = Architecture(
+    "causal", T5, Model, plain, fold, inputs, heads, bounds, stacks=("layers", "encoder_layers"), table="shared.weight"
+)

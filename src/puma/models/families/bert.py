@@ -77,14 +77,14 @@ class Dialect:
     ignored: str
     own: dict[str, str] = field(default_factory=dict)
     skip: int = 0  # positions before the first
+    twice: tuple[str, ...] = ()  # what has a bias that is tied to that of its decoder, which is what is read
 
     def names(self, task: str) -> Names:
         """All of them for one task."""
         found = modules(self.prefix, self.layer, self.parts, self.own | self.heads.get(task, {}))
-        outside = tuple(dict.fromkeys(name.partition(".")[0] for heads in self.heads.values() for name in heads))
-        outside = tuple(name for name in outside if name != self.prefix[:-1])
         skip = {f"{self.prefix}embeddings.position_embeddings": self.skip}
-        return Names(found, self.prefix, outside, ignored=self.ignored, skip=skip)
+        instead = {f"{name}.bias": f"{name}.decoder.bias" for name in self.twice if task == "MaskedLM"}
+        return Names(found, self.prefix, ignored=self.ignored, skip=skip, instead=instead)
 
 
 DIALECTS = {
@@ -99,6 +99,7 @@ DIALECTS = {
             "MaskedLM": {name: name for name in (DENSE, NORM, BIAS, f"{BIAS}.decoder")},
         },
         r"cls\..*|bert\.pooler\..*",
+        twice=("cls.predictions",),
     ),
     "Roberta": Dialect(
         "roberta.",
@@ -117,6 +118,7 @@ DIALECTS = {
         },
         r"roberta\.pooler\..*|lm_head\..*",
         skip=2,
+        twice=("lm_head",),
     ),
     "DistilBert": Dialect(
         "distilbert.",
@@ -128,7 +130,8 @@ DIALECTS = {
         {
             "SequenceClassification": {"pre_classifier": POOLER} | CLASSES,
             "TokenClassification": CLASSES,
-            "MaskedLM": {"vocab_transform": DENSE, "vocab_layer_norm": NORM, "vocab_projector": BIAS},
+            "MaskedLM": {"vocab_transform": DENSE, "vocab_layer_norm": NORM, "vocab_projector": BIAS}
+            | {"vocab_projector.weight": f"{BIAS}.decoder.weight"},
         },
         r"vocab_.*",
     ),
@@ -143,6 +146,7 @@ DIALECTS = {
                 "generator_predictions.dense": DENSE,
                 "generator_predictions.LayerNorm": NORM,
                 "generator_lm_head": BIAS,
+                "generator_lm_head.weight": f"{BIAS}.decoder.weight",
             },
             "PreTraining": {"discriminator_predictions.dense": ""},
         },
@@ -160,11 +164,13 @@ DIALECTS = {
             "Model": {"albert.pooler": POOLER},
             "SequenceClassification": {"albert.pooler": POOLER} | CLASSES,
             "TokenClassification": CLASSES,
-            "MaskedLM": {"predictions.dense": DENSE, "predictions.LayerNorm": NORM, "predictions": BIAS},
+            "MaskedLM": {"predictions.dense": DENSE, "predictions.LayerNorm": NORM, "predictions": BIAS}
+            | {"predictions.decoder": f"{BIAS}.decoder"},
             "PreTraining": {"sop_classifier.classifier": ""},
         },
         r"predictions\..*|sop_classifier\..*|albert\.pooler\..*",
         {"albert.encoder.embedding_hidden_mapping_in": MAPPING},
+        twice=("predictions",),
     ),
 }  # fmt: skip
 Settings = Callable[[Raw, set[str]], Raw]

@@ -83,7 +83,7 @@ NEOX_NAMES = Names(
     )
     | {"score": "score", "embed_out": "lm_head"},
     prefix="gpt_neox.",
-    heads=("embed_out.", "score."),
+    renamed={r"^lm_head\.": "embed_out."},
     ignored=r"embed_out\..*",
     interleaved=frozenset({"gpt_neox.layers.{}.attention.query_key_value"}),
 )

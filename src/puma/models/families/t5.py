@@ -12,7 +12,8 @@ from puma.models.families.defaults import ALIASES, DEFAULTS
 from puma.models.family import ACTIVATIONS, Family, Names, chosen, refuse
 
 STRAY = r"decoder\.block\.0\.layer\.1\.EncDecAttention\.relative_attention_bias\.weight"  # nothing reads it
-IGNORED = rf"lm_head\..*|(en|de)coder\.embed_tokens\..*|{STRAY}"
+IGNORED = rf"lm_head\..*|{STRAY}"
+COPIES = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight")
 PLAIN = {name: kind for name, kind in ACTIVATIONS.items() if kind != "quick_gelu"}
 
 FIELDS = {
@@ -47,7 +48,8 @@ def _modules() -> dict[str, str]:
 def _names(gated: bool, headless: bool) -> Names:
     unused = (".wi",) if gated else (".wi_0", ".wi_1")
     modules = {theirs: ours for theirs, ours in _modules().items() if not theirs.endswith(unused)}
-    return Names(modules, heads=(), ignored=IGNORED + (r"|decoder\..*" if headless else ""))
+    ignored = IGNORED + (r"|decoder\..*" if headless else "")
+    return Names(modules, ignored=ignored, copies=COPIES[:1] if headless else COPIES)
 
 
 def body(raw: dict[str, Any], names: set[str]) -> dict[str, Any]:
@@ -80,7 +82,7 @@ def families() -> dict[str, Family]:
     return {
         name: Family(
             SEQ2SEQ, read, _names(False, read is body), FIELDS, model_type="t5", defaults=DEFAULTS["t5"],
-            variant=lambda config: _names(config.gated, config.headless), aliases=ALIASES["t5"],
+            shares=True, variant=lambda config: _names(config.gated, config.headless), aliases=ALIASES["t5"],
         )
         for name, read in kinds.items()
     }  # fmt: skip

@@ -43,7 +43,6 @@ NAMES = Names(
     }
     | {THEIRS + theirs: f"layers.{{}}.{ours}" for theirs, ours in PARTS.items()},
     prefix="vit.",
-    heads=("classifier.",),
     ignored=r"vit\.pooler\..*|.*mask_token",
 )
 
