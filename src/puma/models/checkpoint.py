@@ -19,7 +19,7 @@ from puma.errors import CheckpointError, UnsupportedModel
 from puma.models import text
 from puma.models.config import Config
 from puma.models.deferred import Folded, deferred
-from puma.models.families import FAMILIES, named
+from puma.models.families import FAMILIES, named, started
 from puma.models.files.opening import opened
 from puma.models.files.source import ORIGINAL, TOKENIZER, Stored
 from puma.models.naming import placed
@@ -78,7 +78,7 @@ def load(source: str | Path, weights: bool = True) -> Checkpoint:
         folder=found.folder,
         name=str(source) if Path(source) != found.folder else found.folder.resolve().name,
         architecture=architecture,
-        config=configure(architecture, found.raw, set(entries)),
+        config=configure(architecture, started(found.raw, found.generation), set(entries)),
         bos=special.get("bos_token_id"),
         eos=tuple(eos) if isinstance(eos, list) else () if eos is None else (eos,),
         files=found.files,

@@ -22,12 +22,14 @@ from puma.models.files.source import Entry
 FLOATS = ("F64", "F32", "F16", "BF16")
 Entries = dict[str, Entry]
 # What wraps a model while it is trained or compiled, and a text model inside one that also sees.
-WRAPPERS = re.compile(r"(?:^module\.)+|(?<![^.])(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
+WRAPPERS = re.compile(
+    r"^(?:module\.)+|(?<![^.])(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.(?:module\.)*"
+)
 INSIDE = re.compile(r"^(?:model\.)?language_model\.(?:model\.)*")
 OLD_NAMES = {".gamma": ".weight", ".beta": ".bias"}
 JOINED = {".in_proj_weight": ".in_proj.weight", ".in_proj_bias": ".in_proj.bias"}  # in torch's nn.MultiheadAttention
 # Buffers that are computed.
-IGNORED = re.compile(r"(?:.*\.)?(?:position|token_type)_ids|.*\.(?:attn|attention)\.(?:masked_)?bias|.*\.inv_freq")
+IGNORED = re.compile(r"(?:.*\.)?(?:position|token_type)_ids|.*(?:attn|attention)\.(?:masked_)?bias|.*inv_freq")
 
 
 def placed(called: str, family: Family, config: Any, entries: Mapping[str, Entry]) -> tuple[Any, Entries, list[str]]:
@@ -36,11 +38,11 @@ def placed(called: str, family: Family, config: Any, entries: Mapping[str, Entry
     TensorError for one that is missing, misshapen, of another kind of numbers, there twice or unknown.
     """
     found, beyond = _named(called, family, config, entries)
-    config = _tied(family, config, found)
+    said, config = getattr(config, "tied", True), _tied(family, config, found)
     for name, other in family.names_of(config).instead.items():
         if other in found and name in family.tensors(config):
             found[name] = found[other]
-        elif getattr(config, "tied", True) is False and name in family.tensors(config):
+        elif not said and name in family.tensors(config):
             raise TensorError(f"{other} is missing", f"the head is not tied, and would not read {name}")
     needed = family.tensors(config)
     for name, shape in needed.items():

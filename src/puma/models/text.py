@@ -68,7 +68,8 @@ def encode(tokenizer: Tokenizer, config: Config, text: str, pair: str | None = N
 def _read(ids: list[int], types: list[int], reads: Inputs) -> tuple[list[int], list[int]]:
     """What a model is given of these tokens: not the padding that a text ends with, which is nothing to a classifier.
 
-    No token sees a later one there, so those before are computed as they would be with it; the first one stays.
+    No token sees a later one there, so those before are computed as they would be with it; the first one stays. A model
+    that knows no types takes no notice of them.
     """
     if reads.barred in ids:
         hint = "leave it out: the model counts the places of a text without it"
@@ -76,7 +77,7 @@ def _read(ids: list[int], types: list[int], reads: Inputs) -> tuple[list[int], l
     length = len(ids)
     while length > 1 and ids[length - 1] == reads.padding:
         length -= 1
-    return ids[:length], types[:length]
+    return ids[:length], types[:length] if reads.types > 1 else [0] * length
 
 
 def decode(tokenizer: Tokenizer, ids: Sequence[int]) -> str:

@@ -11,16 +11,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file, save_file
 from torch.testing import assert_close
 
 from puma.errors import PumaError
 from puma.models import images
 from puma.models.checkpoint import load
 from tests.models import zoo
+from tests.models.library import names
+from tests.models.library.names import Renamed
 from tests.models.library.settings import Case
 from tests.models.plain import one_hot, open_model
 
 IDS = [2, 5, 7, 9, 27, 6, 8, 20, 3, 11, 4, 19, 22, 10]
+FORM = {"format": "pt"}
 EQUAL, REFUSED, NOT_THEIRS = "equal", "refused", "transformers refuses it"
 
 
@@ -141,3 +145,33 @@ def tried(case: Case, folder: Path) -> str:
     """A config.json against transformers, which makes the weights."""
     model = made(case, folder)
     return judged(folder, None if model is None else answers(model, case))
+
+
+def renamed(asked: Renamed, folder: Path) -> str:
+    """A file whose names or tensors were changed, against what transformers reads of it.
+
+    It knows no wrappers, and so reads the file without; where it lacks tensors, and would make some up, we refuse.
+    """
+    model = made(asked.case, folder)
+    assert model is not None
+    state, read = load_file(folder / "model.safetensors"), model
+    for change in sorted(asked.changes, key=names.WRAPPING.__contains__):
+        changed = names.CHANGES[change](state, model)
+        if changed is None:
+            return NOT_THEIRS
+        state = changed
+        save_file({name: tensor.contiguous() for name, tensor in state.items()}, folder / "model.safetensors", FORM)
+        read = read if change in names.WRAPPING else reread(asked.case, folder)
+    return judged(folder, None if read is None else answers(read, asked.case))
+
+
+def reread(case: Case, folder: Path) -> Any | None:
+    """transformers' model of a folder; None if it does not find all tensors there."""
+    with quiet() as transformers:
+        kind = getattr(transformers, case.architecture)
+        try:
+            model, report = kind.from_pretrained(folder, output_loading_info=True, dtype=torch.float32)
+        except Exception:
+            return None
+    lacking = {name for name in report["missing_keys"] if "pooler" not in name}
+    return None if lacking or report["mismatched_keys"] else model.eval()
