@@ -21,7 +21,7 @@ from puma.models.config import Config
 from puma.models.deferred import Folded, deferred
 from puma.models.families import FAMILIES, named, started
 from puma.models.files.opening import opened
-from puma.models.files.source import ORIGINAL, TOKENIZER, Stored
+from puma.models.files.source import TOKENIZER, Stored
 from puma.models.naming import placed
 from puma.models.ranges import check
 
@@ -93,13 +93,10 @@ def load(source: str | Path, weights: bool = True) -> Checkpoint:
 
 
 def architecture_of(raw: dict[str, Any]) -> str:
-    """The name of the architecture, if it is implemented and its weights are plain numbers."""
+    """The name of the architecture, if it is implemented."""
     name = named(raw)
     if name not in FAMILIES:
         raise UnsupportedModel(f"config.json names {name}", f"puma implements {', '.join(FAMILIES)}")
-    if raw.get("quantization_config"):
-        method = raw["quantization_config"].get("quant_method", "unknown method")
-        raise UnsupportedModel(f"the checkpoint is quantised ({method})", ORIGINAL)
     return name
 
 

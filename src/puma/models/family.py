@@ -148,6 +148,12 @@ class Family:
         """The names, which may depend on the config."""
         return self.variant(config) if self.variant else self.names
 
+    def transposed(self, config: Any) -> set[str]:
+        """The matrices that a checkpoint stores (in, out)."""
+        names, shapes = self.names_of(config), self.architecture.plain(config)
+        stored = names.stored(self.architecture.layers(config), shapes)
+        return {name for module, name, _ in stored if module in names.transposed and name.endswith(".weight")}
+
     def fold(self, config: Any, state: Mapping[str, Tensor]) -> State:
         """At the owner: the parameters in a checkpoint's tensors."""
         shapes, names, plain = self.architecture.plain(config), self.names_of(config), State()

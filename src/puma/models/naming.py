@@ -44,7 +44,8 @@ def placed(called: str, family: Family, config: Any, entries: Mapping[str, Entry
             found[name] = found[other]
         elif not said and name in family.tensors(config):
             raise TensorError(f"{other} is missing", f"the head is not tied, and would not read {name}")
-    needed = family.tensors(config)
+    needed, turned = family.tensors(config), family.transposed(config)
+    found |= {name: found[name].turned() for name in turned & found.keys() if found[name].linear}
     for name, shape in needed.items():
         if name not in found:
             raise TensorError(f"{name} of shape {list(shape)} is missing", "the checkpoint is not complete")
