@@ -90,10 +90,8 @@ def _attention(kind: str, nested: Raw, factor: Any, original: Any) -> Raw:
         return {"attention": given}
     if kind == "longrope":
         return {"attention": math.sqrt(1 + math.log(factor) / math.log(original)) if factor > 1 else 1.0}
-    if all(scales) and factor > 1:
-        above, below = (0.1 * scale * math.log(factor) + 1 for scale in scales)
-        return {"attention": above / below}
-    return {}
+    above, below = (0.1 * float(scale or 0) * math.log(factor) + 1 if factor > 1 else 1.0 for scale in scales)
+    return {"attention": above / below} if all(scales) else {}
 
 
 def _factors(nested: Raw, raw: Raw, part: float) -> Raw:
