@@ -144,6 +144,7 @@ def test_what_would_be_computed_wrongly_is_refused(
     name: str, change: dict[str, Any], says: str, tmp_path: Path
 ) -> None:
     folder = tiny.configure_folder(zoo.write(tmp_path, name), **change)
+    (folder / "generation_config.json").unlink(missing_ok=True)
     with pytest.raises(UnsupportedModel, match=says) as refused:
         load(folder)
     assert refused.value.hint
