@@ -62,7 +62,6 @@ def test_llama(settings: dict[str, Any], tmp_path: Path) -> None:
     alike(folder, ggufs.write(tmp_path / "model.gguf", folder))
 
 
-@pytest.mark.xfail(raises=UnsupportedModel, reason="frequencies that are listed are longrope's, which comes later")
 def test_frequencies_that_the_file_lists(tmp_path: Path) -> None:
     """LLaMA 3's: the converter writes what each is divided by, and nothing of how it came to be."""
     folder = zoo.write(tmp_path / "folder", "llama-3")
