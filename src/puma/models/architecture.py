@@ -13,6 +13,8 @@ from typing import Any, Literal
 import msgspec
 from torch import Tensor
 
+from puma.models.formats import Formats, places, rings
+
 Shapes = dict[str, tuple[int, ...]]
 Params = Mapping[str, Tensor]
 Bound = tuple[str, float, float, str]  # of what a matrix gives: its name, the bound, the limit, what it is
@@ -33,6 +35,8 @@ class Inputs:
     types: int = 1  # of tokens: 0 and so on up to this
     pads: Literal["", "front", "behind"] = ""  # where tokens of a text can be padding in secret, if anywhere
     apart: bool = False  # whether an answer has a context of its own
+    padding: int | None = None  # a token that does not count where a text ends with it
+    barred: int | None = None  # a token that no text may hold
 
     @property
     def tokenized(self) -> bool:
@@ -86,11 +90,16 @@ class Architecture:
     heads: Callable[[Any], Heads]
     bounds: Callable[[Any, Params], Iterator[Bound]]  # of folded parameters, for all inputs; see bounds.py
     stacks: tuple[str, ...] = ("layers",)  # fields of the config that count layers
+    table: str = ""  # the parameter that a tied head shares
     foreseen: bool = False  # whether a cache's columns are all that the cost and masks of a step depend on
 
     def parameters(self, config: Any) -> Shapes:
         """Names and shapes of what the owner shares."""
         return self.model(config).shapes()
+
+    def rings(self, config: Any) -> dict[str, int]:
+        """The ring of each of these, by the config's formats."""
+        return rings(self.model(config))
 
     def layers(self, config: Any) -> int:
         """How many layers the largest part of a model has."""
@@ -98,7 +107,9 @@ class Architecture:
 
     def with_layers(self, config: Any, layers: int) -> Any:
         """The same model with another number of layers."""
-        return msgspec.structs.replace(config, **dict.fromkeys(self.stacks, layers))
+        bare = msgspec.structs.replace(config, **dict.fromkeys(self.stacks, layers), formats=Formats())
+        formats = config.formats.within(places(self.model(bare))) if config.formats.places else config.formats
+        return msgspec.structs.replace(bare, formats=formats)
 
     def largest(self, config: Any, length: int, rows: int) -> int:
         """Numbers of one input of this length in the largest tensor of a run that computes so many `rows` in all."""

@@ -18,22 +18,28 @@ from puma.models import rope
 from puma.models.architecture import Architecture, Bound, Heads, Inputs, Params, Shapes
 from puma.models.cache import Cache, LayerCache
 from puma.models.fields import MOST_HEAD, Activation, Labels, Layers, OptionalSize, Positive, Rope, Size
+from puma.models.folding import fold_activation, fold_queries
+from puma.models.formats import Formats, hand_out
 from puma.nn import functional as F
 from puma.nn.modules import Value
+from puma.nn.places import Place
 
 READERS = {  # norm: the matrices that read it, and so take its affine
     "input_layernorm": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
     "post_attention_layernorm": ("mlp.gate_proj", "mlp.up_proj"),
 }
+QKV_BIASES = tuple(f"{name}.bias" for name in READERS["input_layernorm"])
 
 
 class Decoder(Struct, frozen=True, kw_only=True, tag_field="model_type", tag="decoder"):
     """A causal decoder whose blocks normalise first; the defaults are LLaMA's.
 
     What may be left out as 0 is filled in or switched off: `kv_heads`, `head_dim`; `query_scale` (head_dim ** -0.5),
-    `window` (of local attention), `full_every` (every so many layers one without a window), `local_theta` (the rotary
-    base of layers with one), `attention_cap` and `logit_cap` (soft caps), `embedding_scale`. `rope` None: positions are
-    learned. `labels` names the classes of a classification head, which then takes the place of the logits.
+    `window` (of local attention), `full_every` (every so many layers one without a window) or `full` (these layers),
+    `local_rope` (how layers with a window turn, if not as the others), `attention_cap` and `logit_cap` (soft caps),
+    `embedding_scale`. `rope` None: positions are learned. `layer_scaled`: scores are divided by the layer's number.
+    `labels` names the classes of a classification head, which then takes the place of the logits and reads the last
+    token that is not `padding`; `headless`: there is neither.
     """
 
     vocab_size: Size
@@ -58,12 +64,17 @@ class Decoder(Struct, frozen=True, kw_only=True, tag_field="model_type", tag="de
     query_scale: Annotated[float, Meta(ge=0)] = 0.0
     window: OptionalSize = 0
     full_every: OptionalSize = 0
-    local_theta: Annotated[float, Meta(ge=0)] = 0.0
+    full: Annotated[tuple[OptionalSize, ...], Meta(max_length=1 << 12)] = ()
+    local_rope: Rope | None = None
     attention_cap: Annotated[float, Meta(ge=0, le=128)] = 0.0
     logit_cap: Annotated[float, Meta(ge=0, le=128)] = 0.0
     embedding_scale: Annotated[float, Meta(ge=0, le=512)] = 0.0
+    layer_scaled: bool = False
     tied: bool = False
     labels: Labels = ()
+    padding: OptionalSize | None = None
+    headless: bool = False
+    formats: Formats = Formats()
 
     def __post_init__(self) -> None:
         force_setattr(self, "kv_heads", self.kv_heads or self.heads)
@@ -75,8 +86,11 @@ class Decoder(Struct, frozen=True, kw_only=True, tag_field="model_type", tag="de
             raise ValueError(f"head_dim above {MOST_HEAD} is not implemented")
         if self.head_dim == 0 or (self.rope and self.head_dim % 2):
             raise ValueError("head_dim is not an even number")
-        if self.rope and (self.rope.size % 2 or self.rope.size > self.head_dim):
-            raise ValueError("the rotary part of head_dim is not an even number within it")
+        for turning in filter(None, (self.rope, self.local_rope)):
+            if turning.size % 2 or turning.size > self.head_dim:
+                raise ValueError("the rotary part of head_dim is not an even number within it")
+            if turning.scaling == "longrope" and len(turning.factors) != (turning.size or self.head_dim) // 2:
+                raise ValueError("longrope has not a factor for each pair")
         if any(0 < cap < 4 for cap in (self.attention_cap, self.logit_cap)):
             raise ValueError("a soft cap below 4 is not implemented")
         if self.activation == "relu" and self.gated:
@@ -84,7 +98,12 @@ class Decoder(Struct, frozen=True, kw_only=True, tag_field="model_type", tag="de
 
     def local(self, layer: int) -> bool:
         """Whether a layer sees its window only."""
-        return bool(self.window) and not (self.full_every and (layer + 1) % self.full_every == 0)
+        regular = self.full_every and (layer + 1) % self.full_every == 0
+        return bool(self.window) and not regular and layer not in self.full
+
+    def turning(self, layer: int) -> Rope | None:
+        """How the positions of a layer turn."""
+        return self.local_rope or self.rope if self.local(layer) else self.rope
 
     @property
     def alike(self) -> bool:
@@ -96,14 +115,15 @@ class HeadNorm(nn.Module):
     """RMSNorm of each head of a projection."""
 
     def __init__(self, c: Decoder) -> None:
-        self.eps = c.eps
+        self.eps, self.place = c.eps, Place("norm")
         self.weight: Value = nn.Parameter((c.head_dim,))
 
     def __call__(self, x: Value) -> Value:
         rows, width = x.shape
         heads = x.reshape(rows, -1, self.weight.shape[0])
+        self.place.seen(heads)
         with F.component("norm", x):
-            return F.affine(F.rms_norm(heads, self.eps), self.weight).reshape(rows, width)
+            return F.affine(F.rms_norm(heads, self.eps, self.place.reach), self.weight).reshape(rows, width)
 
 
 class Attention(nn.Module):
@@ -111,22 +131,23 @@ class Attention(nn.Module):
 
     def __init__(self, c: Decoder, layer: int = 0) -> None:
         self.head_dim, self.cap = c.head_dim, c.attention_cap
-        self.q_proj = nn.Linear(c.hidden_size, c.heads * c.head_dim, c.qkv_bias)
-        self.k_proj = nn.Linear(c.hidden_size, c.kv_heads * c.head_dim, c.qkv_bias)
-        self.v_proj = nn.Linear(c.hidden_size, c.kv_heads * c.head_dim, c.qkv_bias)
-        self.o_proj = nn.Linear(c.heads * c.head_dim, c.hidden_size, c.out_bias)
+        bias = c.qkv_bias or c.norm == "layer"  # that of the norm before it becomes one
+        self.q_proj = nn.Linear(c.hidden_size, c.heads * c.head_dim, bias, "scores")
+        self.k_proj = nn.Linear(c.hidden_size, c.kv_heads * c.head_dim, bias)
+        self.v_proj = nn.Linear(c.hidden_size, c.kv_heads * c.head_dim, bias, "value")
+        self.o_proj = nn.Linear(c.heads * c.head_dim, c.hidden_size, c.out_bias, "stream")
+        self.limits = nn.Limits.of(self.q_proj, self.v_proj)
         self.q_norm, self.k_norm = (HeadNorm(c), HeadNorm(c)) if c.head_norms else (None, None)
-        theta = c.local_theta if c.local(layer) else 0.0
-        turning = Rope(theta=theta) if theta else c.rope
+        turning = c.turning(layer)
         self.frequencies = turning and rope.frequencies(turning, c.head_dim, c.context)
 
     def __call__(self, x: Value, at: nn.Layout, cache: LayerCache, bias: Value | None = None) -> Value:
         q, k = self.q_proj(at.asking(x)), self.k_proj(x)
         if self.q_norm and self.k_norm:
             q, k = self.q_norm(q), self.k_norm(k)
-        q, k, v = F.heads(q, k, self.v_proj(x), self.head_dim, self._angles(at, x))
+        q, k, v = nn.heads(q, k, self.v_proj(x), self.head_dim, self.limits, self._angles(at, x))
         k, v = cache.append(at.rows.pad(k), at.rows.pad(v))
-        return self.o_proj(nn.attend(q, k, v, at, bias, self.cap))
+        return self.o_proj(nn.attend(q, k, v, at, bias, self.cap, self.limits))
 
     def _angles(self, at: nn.Layout, x: Value) -> list[Value]:
         if self.frequencies is None:
@@ -139,50 +160,47 @@ class MLP(nn.Module):
 
     def __init__(self, c: Decoder) -> None:
         self.activation = c.activation
-        self.gate_proj = nn.Linear(c.hidden_size, c.intermediate_size, c.mlp_bias) if c.gated else None
-        self.up_proj = nn.Linear(c.hidden_size, c.intermediate_size, c.mlp_bias)
-        self.down_proj = nn.Linear(c.intermediate_size, c.hidden_size, c.mlp_bias)
+        sizes, activated = (c.hidden_size, c.intermediate_size, c.mlp_bias), nn.place_of(c.activation)
+        self.gate_proj = nn.Linear(*sizes, activated) if c.gated else None
+        self.up_proj = nn.Linear(*sizes, "gated" if c.gated else activated)
+        self.down_proj = nn.Linear(c.intermediate_size, c.hidden_size, c.mlp_bias, "stream")
 
     def __call__(self, x: Value) -> Value:
         if self.gate_proj is None:
-            return self.down_proj(nn.activate(self.activation, self.up_proj(x)))
-        return self.down_proj(nn.gated(self.activation, self.gate_proj(x), self.up_proj(x)))
+            return self.down_proj(nn.activate(self.activation, self.up_proj, x))
+        return self.down_proj(nn.gated(self.activation, self.gate_proj, self.up_proj, x))
 
 
-class Norm(nn.Module):
-    """The norm that a config chooses; its affine, if it has one here, has not been absorbed by what reads it."""
-
-    def __init__(self, c: Decoder, affine: bool) -> None:
-        self.kind, self.eps = c.norm, c.eps
-        self.weight: Value = nn.Parameter((c.hidden_size,)) if affine else None
-        self.bias: Value = nn.Parameter((c.hidden_size,)) if affine and c.norm == "layer" else None
-
-    def __call__(self, x: Value) -> Value:
-        with F.component("norm", x):
-            n = F.rms_norm(x, self.eps) if self.kind == "rms" else F.layer_norm(x, self.eps)
-            return n if self.weight is None else F.affine(n, self.weight, self.bias)
+def norm(c: Decoder, affine: bool, writes: bool = False) -> nn.Norm:
+    """The norm that a config chooses; `writes`: what it gives is added to the residual stream."""
+    return nn.Norm(c.norm, c.eps, c.hidden_size if affine else 0, bias=c.norm == "layer", writes=writes)
 
 
 class Block(nn.Module):
     """A layer: attention and MLP, each between a norm and a residual."""
 
     def __init__(self, c: Decoder, layer: int) -> None:
-        self.parallel, self.normalised = c.parallel, Norm(c, affine=False)
+        self.input_layernorm = norm(c, affine=False)
+        self.post_attention_layernorm = None if c.parallel else norm(c, affine=False)
         self.self_attn, self.mlp = Attention(c, layer), MLP(c)
-        self.self_attn_norm, self.mlp_norm = (Norm(c, True), Norm(c, True)) if c.post_norms else (_same, _same)
+        self.self_attn_norm, self.mlp_norm = (_written(c), _written(c)) if c.post_norms else (_same, _same)
 
     def __call__(self, x: Value, at: nn.Layout, cache: LayerCache) -> Value:
-        n = self.normalised(x)
+        n = self.input_layernorm(x)
         with F.component("attention", n):
             added, x = self.self_attn(n, at, cache), at.asking(x)
-        if self.parallel:  # both halves read one norm: only their affines differed
+        if self.post_attention_layernorm is None:  # both halves read one norm: only their affines differed
             with F.component("mlp", n):
                 return x + added + self.mlp(at.asking(n))
         x = x + self.self_attn_norm(added)
-        n = self.normalised(x)
+        n = self.post_attention_layernorm(x)
         with F.component("mlp", n):
             added = self.mlp(n)
         return x + self.mlp_norm(added)
+
+
+def _written(c: Decoder) -> nn.Norm:
+    return norm(c, affine=True, writes=True)
 
 
 def _same(x: Value) -> Value:
@@ -197,7 +215,7 @@ class Stack(nn.Module):
         self.embed_tokens = nn.Embedding(c.vocab_size, c.hidden_size)
         self.positions = None if c.rope else nn.Embedding(c.context, c.hidden_size)
         self.layers = [Block(c, i) for i in range(c.layers)]
-        self.norm = Norm(c, affine=True)
+        self.norm = norm(c, affine=True)
 
     def __call__(self, one_hot: Value, cache: Cache, ending: bool) -> Value:
         """The states of all rows before the last norm; `ending`: of the last row of each prompt, where the last layer
@@ -221,9 +239,11 @@ class Model(nn.Module):
     def __init__(self, config: Decoder, params: Mapping[str, Value] | None = None) -> None:
         self.config, size = config, config.hidden_size
         self.model = Stack(config)
-        self.head_norm = Norm(config, affine=True) if _rescaled(config) else None
-        self.lm_head = None if config.tied or config.labels else nn.Linear(size, config.vocab_size, bias=False)
+        self.head_norm = norm(config, affine=True) if _rescaled(config) else None
+        silent = config.labels or config.headless
+        self.lm_head = None if silent else nn.Head(size, 0 if config.tied else config.vocab_size)
         self.score = nn.Linear(size, len(config.labels), bias=False) if config.labels else None
+        hand_out(self, config.formats)
         self.fill(params)
 
     def __call__(self, one_hot: Value, cache: Cache | None = None, ranked: bool = False) -> Value:
@@ -231,8 +251,6 @@ class Model(nn.Module):
 
         `ranked`: only their order matters, which a soft cap does not change.
         """
-        if self.config.labels:
-            raise UsageError("the model has a classification head, and no logits of tokens", "use it to classify")
         return self._logits(self.model(one_hot, cache or Cache(self.config.layers), ending=True), ranked)
 
     def every(self, one_hot: Value, cache: Cache | None = None) -> Value:
@@ -240,9 +258,11 @@ class Model(nn.Module):
         return self._logits(self.model(one_hot, cache or Cache(self.config.layers), ending=False), ranked=False)
 
     def _logits(self, h: Value, ranked: bool) -> Value:
+        if self.lm_head is None:
+            raise UsageError("the model has no logits of tokens", "use it to classify or for its states")
         h = (self.head_norm or self.model.norm)(h)
         with F.component("head", h):
-            logits = F.linear(h, (self.lm_head or self.model.embed_tokens).weight)
+            logits = self.lm_head(h, self.model.embed_tokens)
             return logits if ranked or not self.config.logit_cap else F.softcap(logits, self.config.logit_cap)
 
     def hidden(self, one_hot: Value, cache: Cache | None = None) -> Value:
@@ -267,21 +287,9 @@ def fold(config: Decoder, plain: Mapping[str, Value]) -> dict[str, Value]:
     for i in range(config.layers):
         layer = f"model.layers.{i}."
         nn.absorb_norms(folded, layer, READERS)
-        attention = f"{layer}self_attn."
-        factor = config.query_scale * (rope.attention_factor(config.rope) ** 2 if config.rope else 1)
-        nn.rescale(folded, attention + ("q_norm" if config.head_norms else "q_proj"), factor)
-        if config.rope and config.rope.size:
-            places = rope.order(config.rope, config.head_dim)
-            for part in (
-                "q_proj.weight",
-                "k_proj.weight",
-                "q_proj.bias",
-                "k_proj.bias",
-                "q_norm.weight",
-                "k_norm.weight",
-            ):
-                if attention + part in folded:
-                    folded[attention + part] = rope.permuted(folded[attention + part], places)
+        fold_queries(config, folded, i)
+        activated = f"{layer}mlp.{'gate' if config.gated else 'up'}_proj"
+        fold_activation(config.activation, folded, activated, f"{layer}mlp.down_proj")
     if config.embedding_scale:
         _scale_embedding(config, folded)
     return {name: folded[name] for name in Model(config).shapes()}
@@ -289,7 +297,7 @@ def fold(config: Decoder, plain: Mapping[str, Value]) -> dict[str, Value]:
 
 def _rescaled(config: Decoder) -> bool:
     """Whether the table of a tied head holds a part of the embedding's scale, which the head must take out again."""
-    return bool(config.embedding_scale % 1) and config.tied and not config.labels
+    return bool(config.embedding_scale % 1) and config.tied and not config.labels and not config.headless
 
 
 def _scale_embedding(config: Decoder, folded: dict[str, Value]) -> None:
@@ -309,7 +317,8 @@ def plain(config: Decoder) -> Shapes:
     """Names and shapes before folding."""
     kinds = ("weight", "bias") if config.norm == "layer" else ("weight",)
     norms = [f"model.layers.{i}.{norm}.{kind}" for i in range(config.layers) for norm in READERS for kind in kinds]
-    shapes = {name: shape for name, shape in Model(config).shapes().items() if not name.startswith("head_norm.")}
+    made = ("head_norm.",) if config.qkv_bias else ("head_norm.", *QKV_BIASES)
+    shapes = {name: shape for name, shape in Model(config).shapes().items() if not any(part in name for part in made)}
     return shapes | dict.fromkeys(norms, (config.hidden_size,))
 
 
@@ -317,13 +326,14 @@ def inputs(config: Decoder) -> Inputs:
     """Tokens, of which an answer's follow the prompt's. Rotary positions tell distances alone, so that a prompt may
     begin at any of them, behind padding; learned ones do not.
     """
-    pads = bool(config.rope) and not config.labels
-    return Inputs("tokens", config.vocab_size, config.context, pads="front" if pads else "")
+    pads = bool(config.rope) and not (config.labels or config.headless)
+    end = config.padding if config.labels else None
+    return Inputs("tokens", config.vocab_size, config.context, pads="front" if pads else "", padding=end)
 
 
 def heads(config: Decoder) -> Heads:
-    """Text, unless labels have taken the place of logits."""
-    texts, capped = not config.labels, config.logit_cap > 0
+    """Text, unless labels have taken the place of logits, or nothing has."""
+    texts, capped = not (config.labels or config.headless), config.logit_cap > 0
     return Heads(generates=texts, scores=texts, capped=capped, labels=config.labels)
 
 
@@ -362,4 +372,6 @@ def _spread(config: Decoder, params: Params, attention: str) -> float:
     return bound(params, f"{attention}.q_proj", f"{attention}.k_proj", config.head_dim, n)
 
 
-DECODER = Architecture("causal", Decoder, Model, plain, fold, inputs, heads, bounds, foreseen=True)
+DECODER = Architecture(
+    "causal", Decoder, Model, plain, fold, inputs, heads, bounds, table="model.embed_tokens.weight", foreseen=True
+)

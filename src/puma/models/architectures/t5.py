@@ -13,11 +13,13 @@ import torch
 from msgspec import Meta, Struct
 
 import puma.nn.modules as nn
+from puma.errors import UsageError
 from puma.models import bounds as b
 from puma.models.architecture import Architecture, Bound, Heads, Inputs, Params, Shapes
-from puma.models.architectures.decoder import MLP, Attention, Decoder, Norm, halves
+from puma.models.architectures.decoder import MLP, Attention, Decoder, halves, norm
 from puma.models.cache import Cache, LayerCache
 from puma.models.fields import Activation, Labels, Layers, OptionalSize, Positive, Size
+from puma.models.formats import Formats, hand_out
 from puma.nn import functional as F
 from puma.nn.modules import Value
 
@@ -32,7 +34,7 @@ class T5(Struct, frozen=True, kw_only=True, tag_field="model_type", tag="t5"):
     """T5: `layers` are the decoder's; `buckets` of distances up to `distance`; `start` is what an answer begins with.
 
     `scaled` multiplies the states before the head by hidden_size ** -0.5. There is no limit to distances; `context` is
-    one for prompts and one for answers.
+    one for prompts and one for answers. `headless`: there is the encoder alone.
     """
 
     vocab_size: Size
@@ -51,7 +53,9 @@ class T5(Struct, frozen=True, kw_only=True, tag_field="model_type", tag="t5"):
     tied: bool = True
     scaled: bool = True
     start: OptionalSize = 0
+    headless: bool = False
     labels: Labels = ()
+    formats: Formats = Formats()
 
     def __post_init__(self) -> None:
         if self.start >= self.vocab_size:
@@ -140,19 +144,20 @@ class Block(nn.Module):
     """A layer: attention to its own text, in a decoder also to the prompt's, and an MLP."""
 
     def __init__(self, c: T5, reads: bool) -> None:
-        self.normalised = Norm(c.block, affine=False)
+        self.input_layernorm, self.post_attention_layernorm = (norm(c.block, affine=False) for _ in range(2))
+        self.cross_layernorm = norm(c.block, affine=False) if reads else None
         self.self_attn, self.mlp = Attention(c.block), MLP(c.block)
         self.cross_attn = Attention(c.block) if reads else None
 
     def __call__(self, x: Value, at: nn.Layout, cache: LayerCache, bias: Value, read: Any = None) -> Value:
-        n = self.normalised(x)
+        n = self.input_layernorm(x)
         with F.component("attention", n):
             x = x + self.self_attn(n, at, cache, bias)
-        if self.cross_attn:
-            n = self.normalised(x)
+        if self.cross_attn and self.cross_layernorm:
+            n = self.cross_layernorm(x)
             with F.component("attention", n):
                 x = x + crossed(self.cross_attn, n, at, *read)
-        n = self.normalised(x)
+        n = self.post_attention_layernorm(x)
         with F.component("mlp", n):
             return x + self.mlp(n)
 
@@ -161,9 +166,10 @@ def crossed(attention: Attention, x: Value, at: nn.Layout, memory: Memory, cache
     """Attention of x to the prompts, whose keys and values are computed once."""
     if cache.k is None:
         cache.k, cache.v = attention.k_proj(memory.states), attention.v_proj(memory.states)
-    q, k, v = F.heads(attention.q_proj(x), cache.k, cache.v, attention.head_dim)
+    q, k, v = nn.heads(attention.q_proj(x), cache.k, cache.v, attention.head_dim, attention.limits)
     cache.k, cache.v = (t.reshape(t.shape[0], -1) for t in (k, v))
-    return attention.o_proj(nn.attend(q, memory.rows.pad(k), memory.rows.pad(v), at.across(memory.rows)))
+    keys, values = memory.rows.pad(k), memory.rows.pad(v)
+    return attention.o_proj(nn.attend(q, keys, values, at.across(memory.rows), limits=attention.limits))
 
 
 class Stack(nn.Module):
@@ -172,7 +178,7 @@ class Stack(nn.Module):
     def __init__(self, c: T5, layers: int, reads: bool) -> None:
         self.bias = Positions(c, both=not reads)
         self.blocks = [Block(c, reads) for _ in range(layers)]
-        self.norm = Norm(c.block, affine=True)
+        self.norm = norm(c.block, affine=True)
 
     def __call__(self, x: Value, at: nn.Layout, caches: list[LayerCache], memory: Memory | None = None) -> Value:
         bias = self.bias(at)
@@ -188,14 +194,18 @@ class Model(nn.Module):
         self.config = config
         self.shared = nn.Embedding(config.vocab_size, config.hidden_size)
         self.encoder = Stack(config, config.encoder_layers, reads=False)
-        self.decoder = Stack(config, config.layers, reads=True)
-        self.lm_head = None if config.tied else nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.decoder = None if config.headless else Stack(config, config.layers, reads=True)
+        head = nn.Head(config.hidden_size, 0 if config.tied else config.vocab_size)
+        self.lm_head = None if config.headless else head
+        hand_out(self, config.formats)
         self.fill(params)
 
     def __call__(self, one_hot: Value, cache: Cache | None = None, ranked: bool = False) -> Value:
         """The logits (prompts, vocab_size) of the first token that answers the prompts' one_hot (tokens, vocab_size),
         then, with the same cache, of the one after an answer's token.
         """
+        if self.decoder is None or self.lm_head is None:
+            raise UsageError("the model has no decoder, and so no logits of tokens", "use it for its states")
         cache = cache or Cache(self.config.layers)
         if cache.memory is None:
             cache.memory = self._read(one_hot, cache)
@@ -207,7 +217,7 @@ class Model(nn.Module):
         assert isinstance(memory, Memory)
         h = self.decoder(x, memory.own.advance(x.shape[0]), memory.own.layers, memory)
         with F.component("head", h):
-            return F.linear(h, (self.lm_head or self.shared).weight)
+            return self.lm_head(h, self.shared)
 
     def hidden(self, one_hot: Value, cache: Cache | None = None) -> Value:
         """The encoder's last states (tokens, hidden_size)."""
@@ -234,7 +244,7 @@ def fold(config: T5, plain: Mapping[str, Value]) -> dict[str, Value]:
     folded = dict(plain)
     for block in _blocks(config):
         nn.absorb_norms(folded, block, READERS)
-    if config.scaled:
+    if config.scaled and not config.headless:
         nn.rescale(folded, "decoder.norm", config.hidden_size**-0.5)
     return {name: folded[name] for name in Model(config).shapes()}
 
@@ -247,7 +257,7 @@ def plain(config: T5) -> Shapes:
 
 
 def _blocks(config: T5) -> list[str]:
-    counts = {"encoder": config.encoder_layers, "decoder": config.layers}
+    counts = {"encoder": config.encoder_layers, "decoder": 0 if config.headless else config.layers}
     return [f"{stack}.blocks.{i}." for stack, count in counts.items() for i in range(count)]
 
 
@@ -257,8 +267,8 @@ def inputs(config: T5) -> Inputs:
 
 
 def heads(config: T5) -> Heads:
-    """Text; a prompt's own tokens are not predicted."""
-    return Heads(generates=True)
+    """Text, unless there is the encoder alone; a prompt's own tokens are not predicted."""
+    return Heads(generates=not config.headless)
 
 
 def bounds(config: T5, params: Params) -> Iterator[Bound]:
@@ -275,4 +285,6 @@ def bounds(config: T5, params: Params) -> Iterator[Bound]:
             yield b.value(f"{name}.v_proj", float(b.rows(params, f"{name}.v_proj", read).max()))
 
 
-SEQ2SEQ = Architecture("causal", T5, Model, plain, fold, inputs, heads, bounds, stacks=("layers", "encoder_layers"))
+SEQ2SEQ = Architecture(
+    "causal", T5, Model, plain, fold, inputs, heads, bounds, stacks=("layers", "encoder_layers"), table="shared.weight"
+)

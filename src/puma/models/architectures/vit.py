@@ -15,9 +15,11 @@ import puma.nn.modules as nn
 from puma.errors import UsageError
 from puma.models.architecture import Architecture, Bound, Heads, Inputs, Params, Shapes
 from puma.models.architectures import decoder
-from puma.models.architectures.decoder import READERS, Block, Decoder, Norm
+from puma.models.architectures.decoder import READERS, Block, Decoder, norm
 from puma.models.cache import LayerCache
 from puma.models.fields import Activation, Labels, Layers, Positive, Size
+from puma.models.folding import fold_activation
+from puma.models.formats import Formats, hand_out
 from puma.nn import functional as F
 from puma.nn.layout import placed
 from puma.nn.modules import Value
@@ -35,7 +37,9 @@ class Vit(Struct, frozen=True, kw_only=True, tag_field="model_type", tag="vit"):
     channels: Annotated[int, Meta(ge=1, le=16)] = 3
     activation: Activation = "gelu"
     eps: Positive = 1e-12
+    qkv_bias: bool = True
     labels: Labels = ()
+    formats: Formats = Formats()
 
     def __post_init__(self) -> None:
         if self.hidden_size % self.heads:
@@ -69,7 +73,7 @@ class Vit(Struct, frozen=True, kw_only=True, tag_field="model_type", tag="vit"):
         return Decoder(
             vocab_size=self.vocab_size, hidden_size=self.hidden_size, intermediate_size=self.intermediate_size,
             layers=1, heads=self.heads, rope=None, eps=self.eps, norm="layer", gated=False,
-            activation=self.activation, qkv_bias=True, out_bias=True, mlp_bias=True,
+            activation=self.activation, qkv_bias=self.qkv_bias, out_bias=True, mlp_bias=True,
         )  # fmt: skip
 
     @property
@@ -83,11 +87,12 @@ class Model(nn.Module):
 
     def __init__(self, config: Vit, params: Mapping[str, Value] | None = None) -> None:
         self.config = config
-        self.patches = nn.Linear(config.vocab_size, config.hidden_size, bias=False)
+        self.patches = nn.Linear(config.vocab_size, config.hidden_size, bias=False, place="stream")
         self.positions = nn.Embedding(config.context, config.hidden_size)  # with the class token and the patches' bias
         self.layers = [Block(config.block, i) for i in range(config.layers)]
-        self.norm = Norm(config.block, affine=True)
+        self.norm = norm(config.block, affine=True)
         self.classifier = nn.Linear(config.hidden_size, len(config.labels)) if config.labels else None
+        hand_out(self, config.formats)
         self.fill(params)
 
     def __call__(self, pixels: Value) -> Value:
@@ -123,6 +128,7 @@ def fold(config: Vit, plain: Mapping[str, Value]) -> dict[str, Value]:
         layer = f"layers.{i}."
         nn.absorb_norms(folded, layer, READERS)
         nn.rescale(folded, f"{layer}self_attn.q_proj", config.head_dim**-0.5)
+        fold_activation(config.activation, folded, f"{layer}mlp.up_proj", f"{layer}mlp.down_proj")
     first = torch.cat([folded["cls"][0], folded["patches.bias"].expand(config.patches, -1)])
     folded["positions.weight"] = folded["positions"][0] + first
     folded["patches.weight"] = folded["patches.weight"].reshape(config.hidden_size, -1)
@@ -138,8 +144,8 @@ def plain(config: Vit) -> Shapes:
     ]
     shapes |= dict.fromkeys(norms, (d,)) | {"cls": (1, 1, d), "positions": (1, config.context, d)}
     shapes |= {"patches.weight": (d, config.channels, patch, patch), "patches.bias": (d,)}
-    del shapes["positions.weight"]
-    return shapes
+    made = () if config.qkv_bias else decoder.QKV_BIASES
+    return {name: shape for name, shape in shapes.items() if name != "positions.weight" and not name.endswith(made)}
 
 
 def inputs(config: Vit) -> Inputs:
