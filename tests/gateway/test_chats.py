@@ -220,7 +220,5 @@ def test_the_prompt_of_a_real_model_has_its_template(tmp_path: Path) -> None:
     folder = tiny.llama(tmp_path, num_hidden_layers=1)
     (folder / "chat_template.jinja").write_text("{{ messages[0].content }} cat")
     model = PlainModel(folder)
-    ids = prompt_ids(
-        model, chat_format(model), Asked([msgspec.convert({"role": "user", "content": "the"}, Message)]), 2
-    )
+    ids = prompt_ids(model, chat_format(model), Asked([Message("user", "the")]), 2)
     assert model.decode(ids) == "the cat"
