@@ -196,4 +196,4 @@ def test_small_reaches_make_norms_cheaper_and_large_ones_no_dearer() -> None:
     bits = [cost.online + cost.offline for cost in costs]
     usual = REACHES.index(16)
     assert bits[: usual + 1] == sorted(bits[: usual + 1]) and bits[0] < 0.85 * bits[usual]
-    assert max(bits[usual:]) < 1.02 * bits[usual]
+    assert max(bits[usual:]) < 1.07 * bits[usual]
