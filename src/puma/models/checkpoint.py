@@ -7,7 +7,7 @@ files hold them, `files/` knows. It must not know of shares or parties.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -18,9 +18,12 @@ from tokenizers import Tokenizer
 
 from puma.errors import CheckpointError, TensorError, UnsupportedModel
 from puma.models import text
+from puma.models.adapted import adapt
 from puma.models.config import Config
 from puma.models.deferred import Folded, deferred
 from puma.models.families import FAMILIES, named
+from puma.models.family import Family
+from puma.models.files import adapter as adapters
 from puma.models.files.opening import opened
 from puma.models.files.source import TOKENIZER, Entry, Stored
 from puma.models.ranges import check
@@ -72,16 +75,24 @@ def embedded() -> Path:
     return Path(__file__).parent / "stories"
 
 
-def load(source: str | Path, weights: bool = True) -> Checkpoint:
-    """Read a checkpoint from a folder or from the hub; a client, who needs no weights, goes without."""
+def load(source: str | Path, weights: bool = True, adapter: str | Path | None = None) -> Checkpoint:
+    """Read a checkpoint from a folder or from the hub; a client, who needs no weights, goes without.
+
+    `adapter` is a PEFT folder, which is merged as tensors are looked up.
+    """
     found = opened(source, weights)
+    name = str(source) if Path(source) != found.folder else found.folder.resolve().name
+    if adapter is not None:
+        hub = None if Path(source).expanduser().exists() else str(source)
+        files = adapters.opened(adapter)
+        found, name = adapt(found, files, hub, weights, canonical_names), f"{name}+{files.name}"
     architecture = architecture_of(found.raw)
     entries = found.tensors() if weights else {}
     special = found.raw | found.generation
     eos = special.get("eos_token_id")
     checkpoint = Checkpoint(
         folder=found.folder,
-        name=str(source) if Path(source) != found.folder else found.folder.resolve().name,
+        name=name,
         architecture=architecture,
         config=configure(architecture, found.raw, set(entries)),
         bos=special.get("bos_token_id"),
@@ -115,11 +126,11 @@ def read_state(checkpoint: Checkpoint, entries: Mapping[str, Entry]) -> Mapping[
     family = FAMILIES[checkpoint.architecture]
     expected, names = family.tensors(checkpoint.config), family.names
     turned = family.transposed(checkpoint.config)
-    bare = not any(name.startswith(names.prefix) for name in entries)
+    called = canonical_names(family, entries)
     ignored = re.compile(names.ignored)
     needed: dict[str, Entry] = {}
     for stored, entry in entries.items():
-        name = canonical(stored, names.prefix if bare else "", names.heads)
+        name = called[stored]
         if name in expected:
             entry = entry.turned() if entry.linear and name in turned else entry
             check_tensor(entry, expected[name])
@@ -133,6 +144,13 @@ def read_state(checkpoint: Checkpoint, entries: Mapping[str, Entry]) -> Mapping[
         if name not in needed:
             raise TensorError(f"{name} of shape {list(shape)} is missing", "the checkpoint is not complete")
     return Stored(needed)
+
+
+def canonical_names(family: Family, stored: Iterable[str]) -> dict[str, str]:
+    """Names of a checkpoint's tensors as its family has them."""
+    names, all_names = family.names, list(stored)
+    bare = not any(name.startswith(names.prefix) for name in all_names)
+    return {name: canonical(name, names.prefix if bare else "", names.heads) for name in all_names}
 
 
 def canonical(name: str, prefix: str, heads: tuple[str, ...]) -> str:
