@@ -88,9 +88,10 @@ def _changed(adapter: lora.Adapter, raw: dict[str, Any], stored: set[str], canon
     config = family.read(raw, stored)
     shapes, changes = family.tensors(config), _changes(adapter, family, canonical)
     head, table = _head(family, raw, stored, shapes), _table(family)
-    if head is not None and not adapter.settings.ensure_weight_tying:
-        apart = changes.get(f"{table}.weight")
-        if head in changes or (apart is not None and (apart.whole or apart.low)):
+    if head is not None:
+        alone = changes.get(f"{table}.weight")
+        parted = alone is not None and (alone.whole or alone.low) and not adapter.settings.ensure_weight_tying
+        if head in changes or parted:
             return {TIED: False}
     for name, change in changes.items():
         rows = adapter.headers[change.whole].shape[:1] if change.whole else ()

@@ -30,6 +30,7 @@ TRAINED = re.compile(
     r"|token_adapter\.trainable_tokens_delta)(\.default)?(\.(?P<kind>weight|bias))?"
 )
 WRAPPED = re.compile(r"\.(base_layer|modules_to_save(\.default)?|token_adapter\.base_layer)(?=\.)")
+OWN = ".original_module."  # the base's, beside what takes its place
 # What else an adapter_config.json may say without changing what is computed.
 HARMLESS = frozenset(
     {
@@ -109,6 +110,8 @@ def parse(name: str, raw: Mapping[str, Any], headers: Headers) -> Adapter:
     found: dict[str, dict[str, str]] = {}
     for stored in headers:
         bare = stored.removeprefix(PREFIX)
+        if OWN in bare:
+            continue
         trained = TRAINED.fullmatch(bare)
         if trained is None:
             changes.setdefault(WRAPPED.sub("", bare), Change()).whole = stored
