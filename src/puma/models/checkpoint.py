@@ -75,7 +75,7 @@ def load(source: str | Path, weights: bool = True, adapter: str | Path | None = 
     `adapter` is a PEFT folder or its name on the hub, which is merged as tensors are looked up.
     """
     found = opened(source, weights)
-    name = str(source) if Path(source) != found.folder else found.folder.resolve().name
+    name = _called(source, found.folder)
     if adapter is not None:
         hub, files = None if Path(source).expanduser().exists() else str(source), adapters.opened(adapter)
         found, name = adapt(found, files, hub, weights), f"{name}+{files.name}"
@@ -96,6 +96,14 @@ def load(source: str | Path, weights: bool = True, adapter: str | Path | None = 
         return checkpoint
     config, needed, beyond = placed(architecture, FAMILIES[architecture], checkpoint.config, entries)
     return replace(checkpoint, config=config, state=Stored(needed), beyond=tuple(beyond))
+
+
+def _called(source: str | Path, folder: Path) -> str:
+    """A model's name: its folder's, its file's without what says that it is one, or the hub's."""
+    path = Path(source).expanduser()
+    if path.is_file():
+        return path.stem
+    return folder.resolve().name if path == folder else str(source)
 
 
 # What the model is.

@@ -25,7 +25,7 @@ def cost(
     Parameters
     ----------
     model
-        A preset or a checkpoint's folder, of which only config.json is read.
+        A preset, or a checkpoint's folder or GGUF file, of which only the settings are read.
     adapter
         A LoRA adapter of it, which may bring another head or more tokens: a folder as peft writes it, or a hub name.
     prompt

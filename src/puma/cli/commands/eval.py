@@ -46,7 +46,7 @@ def eval(
     Parameters
     ----------
     model
-        A checkpoint's folder or a hub name.
+        A checkpoint's folder, a GGUF file or a hub name.
     adapter
         A LoRA adapter to merge into it: a folder as peft writes it, or a name on the hub.
     task

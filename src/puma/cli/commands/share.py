@@ -36,7 +36,7 @@ def share(
     Parameters
     ----------
     model
-        A checkpoint's folder or a hub name.
+        A checkpoint's folder, a GGUF file or a hub name.
     adapter
         A LoRA adapter to merge into it: a folder as peft writes it, or a name on the hub.
     key
