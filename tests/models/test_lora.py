@@ -14,7 +14,8 @@ from torch.testing import assert_close
 
 from puma.errors import CheckpointError, PumaError, TensorError, UnsupportedModel, UsageError
 from puma.local.cluster import LocalCluster
-from puma.models import files, lora
+from puma.models import files
+from puma.models.adapters import lora
 from puma.models.checkpoint import load
 from puma.models.files import adapter as adapter_files
 from puma.reference.plain_model import PlainModel
@@ -350,7 +351,7 @@ def test_a_base_of_another_name(
     hub: str, fits: bool, llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """From the hub, where models have names."""
-    monkeypatch.setattr(files.opening, "download", lambda name, weights: llama)
+    monkeypatch.setattr(files.opening, "download", lambda *_: llama)
     adapter = write(tmp_path / "adapter", low(Q, 24, 24))
     if fits:
         assert load(hub, adapter=adapter).name == f"{hub}+adapter"

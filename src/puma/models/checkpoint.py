@@ -17,11 +17,11 @@ from tokenizers import Tokenizer
 
 from puma.errors import CheckpointError, UnsupportedModel
 from puma.models import text
-from puma.models.adapted import adapt
+from puma.models.adapters.adapted import adapt
 from puma.models.config import Config
 from puma.models.deferred import Folded, deferred
 from puma.models.families import FAMILIES, named, started
-from puma.models.files import adapter as adapters
+from puma.models.files import adapter as adapter_files
 from puma.models.files.opening import opened
 from puma.models.files.source import TOKENIZER, Stored
 from puma.models.naming import placed
@@ -77,7 +77,7 @@ def load(source: str | Path, weights: bool = True, adapter: str | Path | None = 
     found = opened(source, weights)
     name = _called(source, found.folder)
     if adapter is not None:
-        hub, files = None if Path(source).expanduser().exists() else str(source), adapters.opened(adapter)
+        hub, files = None if Path(source).expanduser().exists() else str(source), adapter_files.opened(adapter)
         found, name = adapt(found, files, hub, weights), f"{name}+{files.name}"
     architecture = architecture_of(found.raw)
     entries = found.tensors() if weights else {}

@@ -12,7 +12,7 @@ from typing import Any
 
 from puma.errors import CheckpointError
 from puma.models.files import safetensors
-from puma.models.files.opening import HUB_NAME, download
+from puma.models.files.opening import HUB_FILES, HUB_NAME, download
 from puma.models.files.source import PUBLIC, TOKENIZER, Entry, read_json
 
 SETTINGS, WEIGHTS, OLD_WEIGHTS = "adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"
@@ -37,7 +37,7 @@ def opened(source: str | Path) -> AdapterFiles:
     """An adapter's folder, or its name on the hub; CheckpointError if it is none."""
     folder = Path(source).expanduser()
     if not folder.exists() and isinstance(source, str) and HUB_NAME.fullmatch(source):
-        folder = download(source, True)
+        folder = download(source, [*HUB_FILES, WEIGHTS])
     if not (folder / SETTINGS).is_file():
         raise CheckpointError(f"{source} is no adapter: it holds no {SETTINGS}", HOLDS)
     if not (folder / WEIGHTS).is_file():

@@ -194,7 +194,8 @@ def _tokens(settings: Settings, module: str) -> tuple[int, ...]:
 def check_base(adapter: Adapter, hub: str) -> None:
     """TensorError if an adapter names another base on the hub; quantised copies have the base's name and a suffix."""
     base = adapter.settings.base_model_name_or_path or ""
-    ours, theirs = (name.rstrip("/").rpartition("/")[2].lower() for name in (hub, base))
+    ours, theirs = (name.rstrip("/").lower() for name in ("/".join(hub.split("/")[:2]), base))
+    ours, theirs = ours.rpartition("/")[2], theirs.rpartition("/")[2]
     if theirs and not (ours.startswith(theirs) or theirs.startswith(ours)):
         raise TensorError(f"the adapter {adapter.name} was trained on {base}, not on {hub}", NO_MATCH)
 

@@ -15,12 +15,12 @@ from typing import Any
 from torch import Tensor
 
 from puma.errors import TensorError, UnsupportedModel
-from puma.models import lora
+from puma.models.adapters import lora
+from puma.models.adapters.lora import Change
 from puma.models.families import FAMILIES, named
 from puma.models.family import Family
 from puma.models.files.adapter import AdapterFiles
 from puma.models.files.source import Entry, Source, Stored
-from puma.models.lora import Change
 from puma.models.naming import called, same, untied
 from puma.models.quantised import Header
 
