@@ -67,6 +67,7 @@ class Heads:
     predicts: bool = False  # the tokens that stood where some are masked
     pooling: str = ""  # of states to a text's vector: "cls", its first token's; "mean", or "" where nothing says which
     capped: bool = False  # whether logits are soft-capped, and so come out of a spline
+    place: str = "lm_head"  # of the logits of words
 
     @property
     def encodes(self) -> bool:
