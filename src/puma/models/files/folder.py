@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from puma.errors import CheckpointError
-from puma.models.files import dequantised, safetensors
+from puma.models.files import dequantised, safetensors, sentences
 from puma.models.files.source import Source, public_files, read_json
 
 CONVERT = (  # by the class that config.json names: AutoModel would leave the head behind
@@ -27,6 +27,7 @@ def read(folder: Path) -> Source:
         generation=read_json(generation) if generation.is_file() else {},
         files=public_files(folder),
         tensors=lambda: dequantised.entries(quantising, safetensors.entries(weight_files(folder))),
+        pooling=sentences.pooling(folder),
     )
 
 
