@@ -35,7 +35,7 @@ class Settings:
 
 
 def short_name(source: str | Path | None) -> str:
-    """What a model is called over HTTP: a hub's name as it is, a folder's last part, or the embedded model's."""
+    """What a model is called over HTTP: a hub's name as it is, a folder's or file's own, or the embedded model's."""
     if source is None:
         return "stories"
-    return Path(source).resolve().name if Path(source).exists() else str(source)
+    return Path(source).resolve().name.removesuffix(".gguf") if Path(source).exists() else str(source)

@@ -25,7 +25,7 @@ Params = Mapping[str, Tensor]
 
 
 class PlainModel(ModelInfo):
-    """A checkpoint and its tokenizer; `source` is a folder, a hub name or None for the embedded model."""
+    """A checkpoint and its tokenizer; `source` is a folder, a GGUF file, a hub name or None for the embedded model."""
 
     def __init__(self, source: str | Path | None = None) -> None:
         self.checkpoint: Checkpoint = load(embedded() if source is None else source)
