@@ -117,6 +117,10 @@ def test_a_file_and_a_folder_with_one(tmp_path: Path) -> None:
     path = ggufs.write(tmp_path / "my-model.Q8_0.gguf", tiny.llama(tmp_path / "folder"))
     assert load(path).name == load(str(path)).name == "my-model.Q8_0"
     assert load(tmp_path).name == tmp_path.name
+    (tmp_path / "linked").mkdir()
+    link = tmp_path / "linked" / "called.gguf"  # as the hub's cache has files, which are named by their digests
+    link.symlink_to(path)
+    assert load(link).name == "called"
     assert load(tmp_path).config == load(path).config
     (tmp_path / "config.json").write_text('{"model_type": "llama"}')  # as repositories of such files have it
     assert load(tmp_path).config == load(path).config

@@ -53,9 +53,8 @@ def locate(source: str | Path, weights: bool) -> Path:
 
 def called(path: Path) -> str:
     """What a model on disk is called: its folder's name, or its file's without what says that it is one, or a part."""
-    path = path.resolve()
     if not path.is_file():
-        return path.name
+        return path.resolve().name
     part = gguf.SPLIT.fullmatch(path.name)
     return part[1] if part else path.name.removesuffix(gguf.SUFFIX)
 
