@@ -5,11 +5,14 @@ This file must not know what the settings mean.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from puma.errors import CheckpointError, UnsupportedModel
-from puma.models.files import dequantised, safetensors
-from puma.models.files.source import ORIGINAL, Source, public_files, read_json
+from puma.models.files import dequantised, safetensors, settled
+from puma.models.files.source import ORIGINAL, TOKENIZER, Source, public_files, read_json
+from puma.models.files.words import PIECES
 
 
 def read(folder: Path) -> Source:
@@ -20,9 +23,16 @@ def read(folder: Path) -> Source:
         folder=folder,
         raw=raw,
         generation=read_json(generation) if generation.is_file() else {},
-        files=public_files(folder),
+        files=public_files(folder) | tokenizer(folder, str(raw.get("model_type", ""))),
         tensors=lambda: dequantised.entries(quantising, safetensors.entries(weight_files(folder))),
     )
+
+
+def tokenizer(folder: Path, model_type: str) -> dict[str, Callable[[], bytes]]:
+    """The tokenizer that a folder's files amount to, if there are any."""
+    if not any((folder / name).is_file() for name in (TOKENIZER, "vocab.txt", "vocab.json", *PIECES)):
+        return {}
+    return {TOKENIZER: partial(settled.content, folder, model_type)}
 
 
 def weight_files(folder: Path) -> list[Path]:
