@@ -9,9 +9,9 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from puma.errors import CheckpointError, UnsupportedModel
+from puma.errors import CheckpointError
 from puma.models.files import dequantised, safetensors, settled
-from puma.models.files.source import ORIGINAL, TOKENIZER, Source, public_files, read_json
+from puma.models.files.source import TOKENIZER, Source, public_files, read_json
 from puma.models.files.words import PIECES
 
 
@@ -47,8 +47,6 @@ def weight_files(folder: Path) -> list[Path]:
             f"{folder} holds its weights in pytorch_model.bin only, which could run code when opened",
             "convert it: AutoModel.from_pretrained(folder).save_pretrained(folder) in transformers",
         )
-    elif any(folder.glob("*.gguf")):
-        raise UnsupportedModel(f"{folder} holds quantised weights only (GGUF)", ORIGINAL)
     else:
         raise CheckpointError(f"{folder} holds no model.safetensors", "export the model as safetensors")
     for name in names:

@@ -101,7 +101,7 @@ def bytes_in_pairs(folder: Path, settings: Raw) -> Tokenizer:
 def roberta(folder: Path, settings: Raw) -> Tokenizer:
     """The same between <s> and </s>."""
     result, space = bytes_in_pairs(folder, settings), settings.get("add_prefix_space") or False
-    sep, cls = ((text(settings[name]), result.token_to_id(text(settings[name]))) for name in ("sep_token", "cls_token"))
+    sep, cls = (numbered(result, settings, name) for name in ("sep_token", "cls_token"))
     result.post_processor = processors.RobertaProcessing(sep, cls, settings.get("trim_offsets", True), space)
     return result
 
@@ -231,15 +231,21 @@ def flagged(tokenizer: Tokenizer, settings: Raw) -> Tokenizer:
 
 def framed(tokenizer: Tokenizer, settings: Raw, single: str, pair: str) -> processors.PostProcessor:
     """A template in which {cls} stands for settings' cls_token, and so on."""
-    names = {name.removesuffix("_token"): text(settings[name]) for name in settings if name.endswith("_token")
-             and settings[name] and not name.startswith("add_")}  # fmt: skip
-    used = {name: token for name, token in names.items() if f"{{{name}}}" in pair}
-    ids = {token: tokenizer.token_to_id(token) for token in used.values()}
-    for name, token in used.items():
-        if ids[token] is None:
-            raise CheckpointError(f"the tokenizer has no {token}, its {name}_token", "download the model again")
+    used = [name for name in ("bos", "eos", "cls", "sep") if f"{{{name}}}" in pair]
+    known = dict(numbered(tokenizer, settings, f"{name}_token") for name in used)
+    for name in used:
+        token = text(settings[f"{name}_token"])
         single, pair = single.replace(f"{{{name}}}", token), pair.replace(f"{{{name}}}", token)
-    return processors.TemplateProcessing(single=single.split(), pair=pair.split(), special_tokens=list(ids.items()))
+    return processors.TemplateProcessing(single=single.split(), pair=pair.split(), special_tokens=list(known.items()))
+
+
+def numbered(tokenizer: Tokenizer, settings: Raw, name: str) -> tuple[str, int]:
+    """A special token and its number; CheckpointError if the vocabulary lacks it."""
+    token = text(settings[name])
+    number = tokenizer.token_to_id(token)
+    if number is None:
+        raise CheckpointError(f"the tokenizer has no {token}, its {name}", "download the model again")
+    return token, number
 
 
 def found(folder: Path, *names: str) -> Path:
