@@ -81,6 +81,7 @@ def test_a_checkpoint_without_tokenizer_json(tmp_path: Path) -> None:
     folder = tiny.llama(tmp_path, vocab_size=420)
     (folder / "tokenizer.json").unlink()
     words.KINDS["llama"].write(folder)
+    (folder / "tokenizer_config.json").write_text(json.dumps(words.KINDS["llama"].settings))
     checkpoint = load(folder)
     tokenizer = checkpoint.open_tokenizer()
     ids = encode(tokenizer, checkpoint.config, "the cat sat").ids
