@@ -143,7 +143,7 @@ def spoil_missing(state: dict[str, torch.Tensor]) -> None:
         (spoil_missing, "TensorError", "is missing"),
         ("folder", "CheckpointError", "there is no folder"),
         ("empty", "CheckpointError", "holds no config.json"),
-        ({"architectures": ["T5Model"]}, "UnsupportedModel", "T5Model"),
+        ({"architectures": ["T5Model"]}, "UnsupportedModel", "not that of its class"),
         ({"hidden_act": "relu"}, "UnsupportedModel", "relu"),
     ],
 )
