@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from msgspec import structs
 from tokenizers import Tokenizer
 
 from puma.errors import CheckpointError, UnsupportedModel
@@ -83,6 +84,8 @@ def load(source: str | Path, weights: bool = True) -> Checkpoint:
         eos=tuple(eos) if isinstance(eos, list) else () if eos is None else (eos,),
         files=found.files,
     )
+    if found.pooling and "pooling" in checkpoint.config.__struct_fields__:
+        checkpoint = replace(checkpoint, config=structs.replace(checkpoint.config, pooling=found.pooling))
     if not weights:
         return checkpoint
     config, needed, beyond = placed(architecture, FAMILIES[architecture], checkpoint.config, entries)

@@ -74,7 +74,7 @@ class PlainModel(ModelInfo):
         return [new for (new,) in self.session.continued([ids], tokens)]
 
     def encoded(self, tokens: text.Tokens) -> Tensor:
-        """Class logits or the normalised mean of the token states, in float."""
+        """Class logits or one normalised vector, in float."""
         (found,) = self.session.encode([tokens.ids], self.output, [tokens.types])
         return self.finished(found)
 

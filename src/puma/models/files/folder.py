@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from puma.errors import CheckpointError
-from puma.models.files import dequantised, safetensors, settled
+from puma.models.files import dequantised, safetensors, sentences, settled
 from puma.models.files.source import TOKENIZER, Source, public_files, read_json
 from puma.models.files.words import PIECES
 
@@ -28,6 +28,7 @@ def read(folder: Path) -> Source:
         generation=read_json(generation) if generation.is_file() else {},
         files=public_files(folder) | tokenizer(folder, str(raw.get("model_type", ""))),
         tensors=lambda: dequantised.entries(quantising, safetensors.entries(weight_files(folder))),
+        pooling=sentences.pooling(folder),
     )
 
 
