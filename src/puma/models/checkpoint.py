@@ -18,9 +18,11 @@ from tokenizers import Tokenizer
 
 from puma.errors import CheckpointError, UnsupportedModel
 from puma.models import text
+from puma.models.adapters.adapted import adapt
 from puma.models.config import Config
 from puma.models.deferred import Folded, deferred
 from puma.models.families import FAMILIES, named, started
+from puma.models.files import adapter as adapter_files
 from puma.models.files.opening import opened
 from puma.models.files.source import TOKENIZER, Stored
 from puma.models.naming import placed
@@ -68,16 +70,23 @@ def embedded() -> Path:
     return Path(__file__).parent / "stories"
 
 
-def load(source: str | Path, weights: bool = True) -> Checkpoint:
-    """Read a checkpoint from a folder or from the hub; a client, who needs no weights, goes without."""
+def load(source: str | Path, weights: bool = True, adapter: str | Path | None = None) -> Checkpoint:
+    """Read a checkpoint from a folder or from the hub; a client, who needs no weights, goes without.
+
+    `adapter` is a PEFT folder or its name on the hub, which is merged as tensors are looked up.
+    """
     found = opened(source, weights)
+    name = _called(source, found.folder)
+    if adapter is not None:
+        hub, files = None if Path(source).expanduser().exists() else str(source), adapter_files.opened(adapter)
+        found, name = adapt(found, files, hub, weights), f"{name}+{files.name}"
     architecture = architecture_of(found.raw)
     entries = found.tensors() if weights else {}
     special = found.raw | found.generation
     eos = special.get("eos_token_id")
     checkpoint = Checkpoint(
         folder=found.folder,
-        name=_called(source, found.folder),
+        name=name,
         architecture=architecture,
         config=configure(architecture, started(found.raw, found.generation), set(entries)),
         bos=special.get("bos_token_id"),

@@ -17,6 +17,11 @@ from puma.models.files.words import PIECES
 
 SHARD = re.compile(r"-\d+-of-\d+\.")
 
+CONVERT = (  # by the class that config.json names: AutoModel would leave the head behind
+    "convert it: python -c \"import transformers as t; c = t.AutoConfig.from_pretrained('.'); "
+    "getattr(t, c.architectures[0]).from_pretrained('.').save_pretrained('.')\" in that folder"
+)
+
 
 def read(folder: Path) -> Source:
     """A folder's checkpoint; weights are looked for when their names are asked for."""
@@ -56,7 +61,7 @@ def weight_files(folder: Path) -> list[Path]:
     if not names and any(folder.glob("pytorch_model*.bin*")):
         raise CheckpointError(
             f"{folder} holds its weights in pytorch_model.bin only, which could run code when opened",
-            "convert it: AutoModel.from_pretrained(folder).save_pretrained(folder) in transformers",
+            CONVERT,
         )
     if not names:
         raise CheckpointError(f"{folder} holds no model.safetensors", "export the model as safetensors")
