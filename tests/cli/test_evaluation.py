@@ -148,6 +148,15 @@ def test_a_model_that_holds(puma: Run, files: dict[str, Path], checkpoints: dict
     assert puma("check", checkpoints["llama"], "--data", files["table"], "--text", "first").code == 0
 
 
+def test_layers_that_are_left_aside_are_told(puma: Run, files: dict[str, Path], tmp_path: Path) -> None:
+    def further(state: tiny.State) -> None:
+        state.update({name.replace(".0.", ".1."): state[name].clone() for name in list(state) if ".0." in name})
+
+    folder = tiny.edit(tiny.llama(tmp_path / "more", num_hidden_layers=1), further)
+    ran = puma("check", folder, "--data", files["stories"])
+    assert ran.code == 0 and "9 tensors, model.layers.1." in ran.err and "left aside" in ran.err
+
+
 def test_a_model_under_an_adapter(
     puma: Run, checkpoints: dict[str, Path], files: dict[str, Path], tmp_path: Path
 ) -> None:

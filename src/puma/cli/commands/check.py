@@ -53,6 +53,7 @@ def check(
 
     with ui.progress(output.json) as progress:
         clear = PlainModel(model, adapter)
+        ui.left_aside(clear.checkpoint.beyond)
         texts = checking.SAMPLE if data is None else _texts(data, text, limit)
         prompts = checking.samples(clear, texts)
         if not prompts:
