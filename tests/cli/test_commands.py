@@ -78,7 +78,7 @@ def test_generate_at_random(puma: Run, checkpoints: dict[str, Path], tmp_path: P
 def test_generate_says_where_it_differs(
     puma: Run, checkpoints: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("puma.reference.plain_model.PlainModel.generate", lambda *_: [0, 0])
+    monkeypatch.setattr("puma.reference.plain_model.PlainModel.greedy", lambda *_: [0, 0])
     ran = puma("generate", checkpoints["llama"], "the cat sat", "--tokens", 2, "--compare")
     assert "The plain model differs from token 1 on" in ran.out
 

@@ -32,8 +32,8 @@ DECODER: dict[str, tuple[Call, list[Any]]] = {
     "stream prompt": (lambda c, x: c.stream(x, 1), [*NOT_TEXT, ["the cat"]]),
     "stream tokens": (lambda c, x: c.stream("the cat", x), [*NOT_COUNT, 0, -1]),
     "stream stop": (lambda c, x: c.stream("the cat", 1, stop=x), ["end", b"eos", 2]),
-    "continued ids": (lambda c, x: c.continued(x, 1), [None, 5, "the", b"ab", [None], ["5"], [1.5], [-1], []]),
-    "continued tokens": (lambda c, x: c.continued([5], x), [*NOT_COUNT, 0]),
+    "stream_ids ids": (lambda c, x: c.stream_ids(x, 1), [None, 5, "the", b"ab", [None], ["5"], [1.5], [-1], []]),
+    "stream_ids tokens": (lambda c, x: c.stream_ids([5], x), [*NOT_COUNT, 0]),
     "temperature": (lambda c, x: c.generate("the cat", 1, temperature=x), [*NOT_NUMBER, -1.0, 1e-9]),
     "stream temperature": (lambda c, x: c.stream("the cat", 1, temperature=x), NOT_NUMBER),
     "top_k": (lambda c, x: c.generate("the cat", 1, top_k=x), [*NOT_COUNT[1:], -1]),
@@ -126,18 +126,18 @@ def test_what_opens_no_cluster(name: str) -> None:
 
 def test_the_sessions_live_and_answer(decoder: Any, encoder: Any) -> None:
     clear = decoder.model
-    assert decoder.generate("the cat", 2).token_ids == clear.generate(clear.prompt_ids("the cat", 2), 2)
+    assert decoder.generate("the cat", 2).token_ids == clear.greedy(clear.prompt_ids("the cat", 2), 2)
     assert encoder.encode("the cat").values.shape == (24,)
 
 
 @pytest.mark.parametrize("two", [np.int64(2), np.uint8(2), torch.tensor(2)])
 def test_numbers_of_other_libraries_are_numbers(two: Any, decoder: Any) -> None:
     clear = decoder.model
-    wanted = clear.generate(clear.prompt_ids("the cat", 2), 2)
+    wanted = clear.greedy(clear.prompt_ids("the cat", 2), 2)
     assert decoder.generate("the cat", two).token_ids == wanted
     assert list(decoder.stream("the cat", two)) == wanted
     ids = np.array(clear.prompt_ids("the cat", 2))
-    assert list(decoder.continued(ids, two)) == wanted
+    assert list(decoder.stream_ids(ids, two)) == wanted
     assert decoder.decode(torch.tensor(wanted)) == decoder.decode(wanted)
     warm = np.float32(0.5) if isinstance(two, np.generic) else torch.tensor(0.5)
     assert len(decoder.generate("the cat", two, temperature=warm, seed=two, top_k=two).token_ids) == 2

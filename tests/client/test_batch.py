@@ -23,7 +23,7 @@ def clear(tmp_path_factory: pytest.TempPathFactory) -> PlainModel:
 
 @pytest.fixture(scope="module")
 def answers(clear: PlainModel) -> list[list[int]]:
-    return [clear.generate(ids, 8) for ids in PROMPTS]
+    return [clear.greedy(ids, 8) for ids in PROMPTS]
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +78,7 @@ def test_a_batch_that_is_left_leaves_the_session_usable(
         batch.add([PROMPTS[0]], 8)
         batch.step()
     left = trio.session.cost
-    assert [new for (new,) in trio.session.generate([PROMPTS[0]], 3)] == answers[0][:3]
+    assert [new for (new,) in trio.session.continued([PROMPTS[0]], 3)] == answers[0][:3]
     assert left is not None and trio.session.cost is not None and left.rounds < trio.session.cost.rounds
 
 

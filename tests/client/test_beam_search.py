@@ -48,10 +48,10 @@ def transformers_answer(folder: Path, beams: int, tokens: int, ends: list[int], 
 def test_it_finds_what_transformers_finds(name: str, tmp_path: Path) -> None:
     checkpoint = load(zoo.write(tmp_path / name, name))
     plain, ended = Plain(checkpoint.config, checkpoint.fold()), 0
-    ends = [one for (one,) in plain.generate([IDS], 4)][2:]  # tokens that it likes
+    ends = [one for (one,) in plain.continued([IDS], 4)][2:]  # tokens that it likes
     for beams, tokens, stops, penalty in ((3, 6, [], 1.0), (4, 8, ends, 1.0), (2, 8, ends, 0.0), (4, 7, ends, 2.0)):
         found = Beams(beams, tokens, stops, penalty)
-        plain.search(IDS, found)
+        list(plain.search(IDS, found, stop=True))
         assert found.best == transformers_answer(tmp_path / name, beams, tokens, stops, penalty)
         ended += bool(stops) and found.best[-1] in stops
     assert ended, "no text has come to an end"
@@ -67,7 +67,7 @@ def test_three_parties_find_the_same(name: str, tmp_path: Path) -> None:
     clear = PlainModel(zoo.write(tmp_path, name))
     expected = Beams(3, 5, clear.eos)
     ids = clear.prompt_ids("the cat sat", 5)
-    Plain(clear.config, clear.plain).search(ids, expected)
+    list(clear.session.search(ids, expected, stop=True))
     with Threads() as trio:
         cluster = LocalCluster(clear, trio=trio, reveal_logits=True)  # type: ignore[arg-type]
         found = cluster.search("the cat sat", 5, beams=3)
@@ -75,15 +75,15 @@ def test_three_parties_find_the_same(name: str, tmp_path: Path) -> None:
         job = msg.Generate(msg.Input([len(ids)], [], []), 5, reveal=True, paced=True, beams=3)
         dry = dry_run(clear.config, job)
         assert [sum(s.online + s.offline for s in party) for party in dry] == found.cost.per_party
-        assert cluster.generate("the cat sat", 3).token_ids == clear.generate(ids, 3)  # the session goes on
+        assert cluster.generate("the cat sat", 3).token_ids == clear.greedy(ids, 3)  # the session goes on
 
 
 def test_it_ends_early_only_if_asked(clear: PlainModel) -> None:
     ids = clear.prompt_ids("the cat sat", 12)
     plain = Plain(clear.config, clear.plain)
-    ends = [one for (one,) in plain.generate([ids], 3)][2:]
+    ends = [one for (one,) in plain.continued([ids], 3)][2:]
     expected = Beams(2, 12, ends)
-    plain.search(ids, expected)
+    list(plain.search(ids, expected, stop=True))
     assert expected.steps < 12
     with Threads() as trio:
         cluster = LocalCluster(clear, trio=trio, reveal_logits=True)  # type: ignore[arg-type]
@@ -131,7 +131,7 @@ def test_daemons_search_and_count_every_beam(clear: PlainModel, tmp_path: Path) 
         live.share(clear.checkpoint.folder, "t5", reveal_logits=True)
         with live.connect("t5") as cluster:
             expected = Beams(3, 4, clear.eos)
-            Plain(clear.config, clear.plain).search(clear.prompt_ids("the cat sat", 4), expected)
+            list(clear.session.search(clear.prompt_ids("the cat sat", 4), expected, stop=True))
             assert cluster.search("the cat sat", 4, beams=3).token_ids == expected.best
             cluster.model.hides = False
             with pytest.raises(RangeError, match="may be too wide for hiding"):

@@ -102,12 +102,12 @@ def cluster(clear: PlainModel, trio: Threads) -> LocalCluster:
 
 def test_tokens_are_those_of_the_plain_model(cluster: LocalCluster, clear: PlainModel) -> None:
     """Alone and side by side in one bucket, and whoever chooses them."""
-    expected = [clear.generate(ids, 5) for ids in PROMPTS]
+    expected = [clear.greedy(ids, 5) for ids in PROMPTS]
     for ids, wanted in zip(PROMPTS, expected, strict=True):
-        assert list(cluster.continued(ids, 5, lengths="secret")) == wanted
-    together = cluster.session.generate(PROMPTS, 5, lengths="secret")
+        assert list(cluster.stream_ids(ids, 5, lengths="secret")) == wanted
+    together = cluster.session.continued(PROMPTS, 5, lengths="secret")
     assert [list(new) for new in zip(*together, strict=True)] == expected
-    assert list(cluster.continued(PROMPTS[2], 5, lengths="secret", padded=8, top_k=1, temperature=1.0)) == expected[2]
+    assert list(cluster.stream_ids(PROMPTS[2], 5, lengths="secret", padded=8, top_k=1, temperature=1.0)) == expected[2]
     answer = cluster.generate("the cat sat", 3, lengths="secret", padded=9)
     assert answer.token_ids == cluster.generate("the cat sat", 3).token_ids
 
@@ -127,7 +127,7 @@ def test_parties_see_the_same_of_all_prompts_in_a_bucket(
 
     def sizes(ids: list[int], lengths: str) -> object:
         sent.clear()
-        list(cluster.continued(ids, 4, lengths=lengths))
+        list(cluster.stream_ids(ids, 4, lengths=lengths))
         spent = [{name: x for name, x in entry.items() if name != "seconds"} for entry in cluster.cost.breakdown]
         return {link: list(frames) for link, frames in sent.items()}, spent
 
@@ -137,7 +137,7 @@ def test_parties_see_the_same_of_all_prompts_in_a_bucket(
 
 
 def test_a_dry_run_counts_the_bucket(cluster: LocalCluster, clear: PlainModel) -> None:
-    list(cluster.session.generate(PROMPTS, 3, lengths="secret"))
+    list(cluster.session.continued(PROMPTS, 3, lengths="secret"))
     cost = cluster.cost
     counted = dry_run(clear.config, Generate(Input([BUCKET] * len(PROMPTS), [], padded=True), 3))
     assert cost.rounds == sum(entry.rounds for entry in counted[1])
@@ -158,7 +158,7 @@ def test_the_dealer_looks_ahead_past_padding(clear: PlainModel, monkeypatch: pyt
     monkeypatch.setattr(Seeded, "keep", property(lambda _: False, lambda *_: None), raising=False)
     with Threads() as threads:
         cluster = LocalCluster(clear, trio=threads)  # type: ignore[arg-type]
-        assert list(cluster.continued(PROMPTS[2], 6, lengths="secret")) == clear.generate(PROMPTS[2], 6)
+        assert list(cluster.stream_ids(PROMPTS[2], 6, lengths="secret")) == clear.greedy(PROMPTS[2], 6)
     assert looked
 
 
@@ -167,11 +167,11 @@ def test_a_prepared_request_is_for_a_bucket(clear: PlainModel, memory: Path) -> 
     with Threads(memory / "store") as threads:
         cluster = LocalCluster(clear, trio=threads, store=memory / "store")  # type: ignore[arg-type]
         cluster.session.prepare(Generate(Input([BUCKET], [], padded=True), 3))
-        list(cluster.continued([5] * BUCKET, 3))
+        list(cluster.stream_ids([5] * BUCKET, 3))
         assert not cluster.cost.prepared
-        assert list(cluster.continued(PROMPTS[2], 3, lengths="secret")) == clear.generate(PROMPTS[2], 3)
+        assert list(cluster.stream_ids(PROMPTS[2], 3, lengths="secret")) == clear.greedy(PROMPTS[2], 3)
         assert cluster.cost.prepared
-        assert list(cluster.continued(PROMPTS[2], 3, lengths="secret")) == clear.generate(PROMPTS[2], 3)
+        assert list(cluster.stream_ids(PROMPTS[2], 3, lengths="secret")) == clear.greedy(PROMPTS[2], 3)
         assert not cluster.cost.prepared
 
 
@@ -196,7 +196,7 @@ def test_what_cannot_be_secret(cluster: LocalCluster, clear: PlainModel, tmp_pat
         cluster.generate("the cat", 2, lengths="hidden")
     for width in (2, 32):
         with pytest.raises(InputError, match="cannot be padded"):
-            cluster.continued(PROMPTS[0], 5, lengths="secret", padded=width)
+            cluster.stream_ids(PROMPTS[0], 5, lengths="secret", padded=width)
     with pytest.raises(UsageError, match="mpcformer"):
         check_approximation("mpcformer")
     job = Generate(Input([16], [], padded=True), 2)
@@ -218,7 +218,7 @@ def test_scores_too_wide_to_hide_are_refused(
     params["model.layers.0.self_attn.q_proj.weight"] = 100 * torch.ones(24, 24)
     monkeypatch.setattr(clear, "params", params)
     with pytest.raises(RangeError, match="too wide for hiding some in secret"):
-        cluster.continued(PROMPTS[0], 2, lengths="secret")
+        cluster.stream_ids(PROMPTS[0], 2, lengths="secret")
 
 
 def test_what_a_cache_cannot_hide(tmp_path: Path) -> None:

@@ -97,7 +97,7 @@ def test_options_that_make_no_sense(wrong: dict[str, Any]) -> None:
 
 
 def test_logits_reach_the_client_and_its_choice_the_parties(revealing: LocalCluster, clear: PlainModel) -> None:
-    assert revealing.generate(PROMPT, 5, top_k=1).token_ids == clear.generate(clear.prompt_ids(PROMPT, 5), 5)
+    assert revealing.generate(PROMPT, 5, top_k=1).token_ids == clear.greedy(clear.prompt_ids(PROMPT, 5), 5)
     prompts = [clear.prompt_ids(p, 3) for p in (PROMPT, "a dog")]
     seen: list[torch.Tensor] = []
 
@@ -105,10 +105,10 @@ def test_logits_reach_the_client_and_its_choice_the_parties(revealing: LocalClus
         seen.append(logits)
         return [7, 9]
 
-    assert list(revealing.session.generate(prompts, 3, choose=choose)) == [[7, 9]] * 3
+    assert list(revealing.session.continued(prompts, 3, choose=choose)) == [[7, 9]] * 3
     for row, (ids, chosen) in enumerate(zip(prompts, (7, 9))):
         for step, logits in enumerate(seen):
-            assert int(logits[row].argmax()) == clear.generate([*ids, *[chosen] * step], 1)[0]
+            assert int(logits[row].argmax()) == clear.greedy([*ids, *[chosen] * step], 1)[0]
     first, next_ones = (msg.Input(lengths, []) for lengths in ([len(ids) for ids in prompts], [1, 1]))
     expected = upload_bytes(clear.config, first) + 2 * upload_bytes(clear.config, next_ones)
     assert revealing.cost.client == expected
@@ -116,7 +116,7 @@ def test_logits_reach_the_client_and_its_choice_the_parties(revealing: LocalClus
 
 def test_what_the_revealing_costs_is_known_beforehand(revealing: LocalCluster, clear: PlainModel) -> None:
     ids = clear.prompt_ids(PROMPT, 3)
-    list(revealing.session.generate([ids], 3, choose=lambda logits: [1]))
+    list(revealing.session.continued([ids], 3, choose=lambda logits: [1]))
     job = msg.Generate(msg.Input([len(ids)], []), 3, reveal=True, paced=True)
     assert revealing.cost.rounds == max(sum(s.rounds for s in spent) for spent in dry_run(clear.config, job))
     sent = sum(s.online + s.offline for spent in dry_run(clear.config, job) for s in spent)
@@ -137,7 +137,7 @@ def test_what_needs_logits_is_refused_without_them(asked: dict[str, Any], cluste
         cluster.generate(PROMPT, 2, **asked)
     assert "reveal_logits" in refused.value.hint
     with pytest.raises(PolicyError):
-        next(cluster.session.generate([[5]], 1, choose=lambda logits: [1]))
+        next(cluster.session.continued([[5]], 1, choose=lambda logits: [1]))
     assert len(cluster.generate(PROMPT, 1).token_ids) == 1  # the session goes on
 
 
@@ -168,7 +168,7 @@ def test_the_policy_is_stored_with_the_model(clear: PlainModel, memory: Path) ->
 
 def test_the_parties_sample_without_logits(cluster: LocalCluster, clear: PlainModel) -> None:
     ids = clear.prompt_ids(PROMPT, 6)
-    rows = list(cluster.session.generate([ids] * 12, 6, temperature=2.0))
+    rows = list(cluster.session.continued([ids] * 12, 6, temperature=2.0))
     answers = {tuple(row) for row in zip(*rows)}
     assert len(answers) > 6
 
@@ -187,7 +187,7 @@ def test_prepared_samples_differ(clear: PlainModel, memory: Path) -> None:
         ids, found = clear.prompt_ids(PROMPT, 6), set()
         for _ in range(4):
             cluster.session.prepare(msg.Generate(msg.Input([len(ids)], []), 6, temperature=2.0))
-            found.add(tuple(token for (token,) in cluster.session.generate([ids], 6, temperature=2.0)))
+            found.add(tuple(token for (token,) in cluster.session.continued([ids], 6, temperature=2.0)))
             assert cluster.cost.prepared is not None
         assert len(found) > 1
 
@@ -197,16 +197,16 @@ def test_prepared_samples_differ(clear: PlainModel, memory: Path) -> None:
 
 def test_a_paced_request_ends_where_the_client_says(cluster: LocalCluster, clear: PlainModel) -> None:
     ids = clear.prompt_ids(PROMPT, 6)
-    whole = list(cluster.session.generate([ids], 6))
+    whole = list(cluster.session.continued([ids], 6))
     rounds = cluster.cost.rounds
-    assert list(cluster.session.generate([ids], 6, paced=True)) == whole and cluster.cost.rounds == rounds
-    steps = cluster.session.generate([ids], 6, paced=True)
+    assert list(cluster.session.continued([ids], 6, paced=True)) == whole and cluster.cost.rounds == rounds
+    steps = cluster.session.continued([ids], 6, paced=True)
     assert [next(steps), next(steps)] == whole[:2]
     steps.close()  # type: ignore[attr-defined]
     assert cluster.cost.rounds < rounds
-    left = cluster.session.generate([ids], 6, paced=True)
+    left = cluster.session.continued([ids], 6, paced=True)
     next(left)
-    assert list(cluster.session.generate([ids], 6)) == whole  # what was left is cleared away
+    assert list(cluster.session.continued([ids], 6)) == whole  # what was left is cleared away
     with pytest.raises(UsageError, match="a new request"):
         next(left)
 
@@ -214,7 +214,7 @@ def test_a_paced_request_ends_where_the_client_says(cluster: LocalCluster, clear
 def test_a_session_may_end_between_two_steps(clear: PlainModel) -> None:
     with Threads() as trio:
         cluster = LocalCluster(clear, trio=trio)  # type: ignore[arg-type]
-        next(cluster.session.generate([[5, 6]], 6, paced=True))
+        next(cluster.session.continued([[5, 6]], 6, paced=True))
 
 
 def tampered(session: Session, change: Any) -> None:
@@ -240,7 +240,7 @@ def test_words_between_steps_that_make_no_sense(change: Any, says: str, clear: P
         cluster = LocalCluster(clear, trio=trio, reveal_logits=True)  # type: ignore[arg-type]
         tampered(cluster.session, change)
         with pytest.raises(ProtocolError, match=says):
-            list(cluster.session.generate([[5, 6]], 3, choose=lambda logits: [1]))
+            list(cluster.session.continued([[5, 6]], 3, choose=lambda logits: [1]))
 
 
 @pytest.mark.parametrize(

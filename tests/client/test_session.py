@@ -83,14 +83,14 @@ def test_three_shares_are_one_answer(session: Session) -> None:
 def test_three_shares_are_one_token(session: Session, index: int) -> None:
     lay(session, index, header=TOKEN)
     report(session)
-    assert list(session.generate([[1, 2]], 1)) == [[index]]
+    assert list(session.continued([[1, 2]], 1)) == [[index]]
 
 
 @pytest.mark.parametrize("index", [6, 7, -1])
 def test_an_index_that_there_is_not_ends_the_session(session: Session, index: int) -> None:
     lay(session, index, header=TOKEN)
     with pytest.raises(ProtocolError, match="beyond the 6"):
-        next(session.generate([[1, 2]], 1))
+        next(session.continued([[1, 2]], 1))
     assert session.over
 
 
@@ -117,7 +117,7 @@ def test_nobody_alone_says_how_an_answer_is_read(rank: int, wild: bytes, tokens:
         return
     lay(session, 1.0, header=honest, headers={rank: wild})
     with pytest.raises(ProtocolError) as failure:
-        next(session.generate([[1, 2]], 1)) if tokens else session.encode([[1, 2]], "pooled")
+        next(session.continued([[1, 2]], 1)) if tokens else session.encode([[1, 2]], "pooled")
     assert f"P{rank}" in failure.value.message or "a message cannot be read" in failure.value.message
     assert session.over and all(link.data for link in session.links)
     asked = [link.sent for link in session.links]

@@ -38,7 +38,7 @@ def cluster(clear: PlainModel) -> Iterator[Any]:
 
 
 def plain(clear: PlainModel, prompt: str, tokens: int) -> list[int]:
-    return clear.generate(clear.prompt_ids(prompt, tokens), tokens)
+    return clear.greedy(clear.prompt_ids(prompt, tokens), tokens)
 
 
 @pytest.mark.parametrize("threads", [2, 4])
@@ -73,7 +73,7 @@ def test_threads_ask_one_encoder(threads: int, tmp_path: Path) -> None:
         cluster = LocalCluster(clear, trio=trio)  # type: ignore[arg-type]
         texts = PROMPTS[:threads] * 2
         for text, found in zip(texts, pool.map(cluster.encode, texts), strict=True):
-            torch.testing.assert_close(found.values, clear.encode(clear.sentence_ids(text)), atol=0.01, rtol=0)
+            torch.testing.assert_close(found.values, clear.encoded(clear.sentence_ids(text)), atol=0.01, rtol=0)
 
 
 def test_others_wait_for_an_open_stream(clear: PlainModel, cluster: Any) -> None:
@@ -155,7 +155,7 @@ def test_a_request_within_another_is_refused(clear: PlainModel) -> None:
             refused.append(1)
             return [int(row.argmax()) for row in logits]
 
-        found = [new for (new,) in cluster.session.generate([clear.prompt_ids("the cat", 2)], 2, choose=choose)]
+        found = [new for (new,) in cluster.session.continued([clear.prompt_ids("the cat", 2)], 2, choose=choose)]
         assert found == plain(clear, "the cat", 2) and len(refused) == 2
 
 

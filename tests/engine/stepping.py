@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from puma.engine.engine import Engine, answered
-from puma.engine.generation import Turn, generate
+from puma.engine.generation import Turn, run_steps
 from puma.engine.request import Request
 from puma.mpc.party import Party
 from puma.mpc.share import Share
@@ -78,7 +78,7 @@ def generated(
         answered(party, share)
         emitted.append(share)
 
-    generate(engine(clear, party, blocks), first.at(party), emit, word=word)
+    run_steps(engine(clear, party, blocks), first.at(party), emit, word=word)
     return emitted
 
 

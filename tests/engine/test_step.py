@@ -30,7 +30,7 @@ def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     clear = PlainModel(
         tiny.llama(folder, num_hidden_layers=1) if request.param == "llama" else zoo.write(folder, request.param)
     )
-    return clear, [clear.generate(ids, 8) for ids in PROMPTS]
+    return clear, [clear.greedy(ids, 8) for ids in PROMPTS]
 
 
 def paced(clear: PlainModel, which: list[int], tokens: int) -> Asked:

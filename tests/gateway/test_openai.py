@@ -18,7 +18,7 @@ def plain(served: Served, tokens: int, prompt: str = PROMPT) -> str:
     """What the plain model says."""
     ids = served.clear.prompt_ids(prompt, tokens)
     before = served.clear.decode(ids)
-    return served.clear.decode([*ids, *served.clear.generate(ids, tokens)])[len(before) :]
+    return served.clear.decode([*ids, *served.clear.greedy(ids, tokens)])[len(before) :]
 
 
 def test_models(served: Served) -> None:
@@ -95,12 +95,12 @@ def test_a_stop_string_ends_an_answer(fixed: bool, served: Served, llama: Path) 
         check(found)
         (cluster,) = found.clusters
         spent = cluster.cost.rounds
-        list(cluster.session.generate([found.clear.prompt_ids(PROMPT, 6)], 6))
+        list(cluster.session.continued([found.clear.prompt_ids(PROMPT, 6)], 6))
         assert spent == cluster.cost.rounds if fixed else spent < cluster.cost.rounds
 
 
 def test_an_end_of_text_token_ends_an_answer(llama: Path, served: Served) -> None:
-    tokens = served.clear.generate(served.clear.prompt_ids(PROMPT, 3), 3)
+    tokens = served.clear.greedy(served.clear.prompt_ids(PROMPT, 3), 3)
     third = tokens[2]
     folder = tiny.llama(llama.parent / "ending", num_hidden_layers=1, eos_token_id=third)
     with serving(folder) as found:
@@ -117,7 +117,7 @@ def test_embeddings(checkpoints: dict[str, Path]) -> None:
             answer = found.client.embeddings.create(model="tiny", input=texts, **form)
             assert answer.usage.prompt_tokens == 9
             for one, text in zip(answer.data, texts, strict=True):
-                plain = found.clear.encode(found.clear.sentence_ids(text))
+                plain = found.clear.encoded(found.clear.sentence_ids(text))
                 assert float((torch.tensor(one.embedding, dtype=torch.float64) - plain).abs().max()) < 0.01
         with pytest.raises(openai.BadRequestError) as refused:
             found.client.completions.create(model="tiny", prompt="the cat")

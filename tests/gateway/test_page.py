@@ -35,7 +35,7 @@ def test_a_chat(scheme: str, browser: Any, served: Served) -> None:
         sheet.send("the cat sat on", 5)
         sheet.ends()
         ids = served.clear.prompt_ids("the cat sat on", 5)
-        plain = served.clear.decode([*ids, *served.clear.generate(ids, 5)])
+        plain = served.clear.decode([*ids, *served.clear.greedy(ids, 5)])
         assert sheet.text(".turn .answer").strip() == plain.removeprefix("the cat sat on").strip()
         assert "5 tokens" in sheet.text(".turn .meta") and "rounds" in sheet.text(".turn .meta")
         assert sheet.tile("tokens") == "5" and float(sheet.tile("speed")) > 0

@@ -38,7 +38,7 @@ def held(long: Served) -> Iterator[Any]:
 def text(long: Served, prompt: str, tokens: int) -> str:
     """What the model says in the clear."""
     ids = long.clear.prompt_ids(prompt, tokens)
-    found = long.clear.decode([*ids, *long.clear.generate(ids, tokens)])
+    found = long.clear.decode([*ids, *long.clear.greedy(ids, tokens)])
     return found.removeprefix(long.clear.decode(ids))
 
 

@@ -59,7 +59,7 @@ def test_secure_tokens_are_the_plain_ones(name: str, checkpoints: dict[str, Path
     cluster = LocalCluster(clear, trio=processes)
     answer = cluster.generate("the cat sat on the", 4)
     ids = clear.prompt_ids("the cat sat on the", 4)
-    assert answer.token_ids == clear.generate(ids, 4)
+    assert answer.token_ids == clear.greedy(ids, 4)
     assert answer.cost.prefill <= answer.cost.seconds
     assert all(mib > 1 for mib in answer.cost.peak_rss_mib)
 
@@ -69,7 +69,7 @@ def test_secure_encodings_are_near_the_plain_ones(name: str, checkpoints: dict[s
     clear = PlainModel(checkpoints[name])
     cluster = LocalCluster(clear, trio=processes)
     for text in ("the cat sat", "a dog"):
-        plain = clear.encode(clear.sentence_ids(text))
+        plain = clear.encoded(clear.sentence_ids(text))
         assert_close(cluster.encode(text).values, plain, atol=0.01, rtol=0)
         assert name == "classifier" or abs(float(torch.linalg.vector_norm(plain)) - 1) < 1e-6
 
@@ -81,7 +81,7 @@ def test_several_prompts_in_one_request(name: str, checkpoints: dict[str, Path],
     prompts = ["the cat sat on the", "a dog", "they went home one day and saw the big mat"]
     answers = cluster.generate(prompts, 4)
     for prompt, answer in zip(prompts, answers, strict=True):
-        assert answer.token_ids == clear.generate(clear.prompt_ids(prompt, 4), 4)
+        assert answer.token_ids == clear.greedy(clear.prompt_ids(prompt, 4), 4)
         assert answer.text == cluster.decode(answer.token_ids)
     assert cluster.generate(prompts[:1], 1)[0].token_ids == answers[0].token_ids[:1]
 
@@ -93,7 +93,7 @@ def test_several_texts_in_one_request(name: str, checkpoints: dict[str, Path], p
     texts = ["the cat sat on the mat", "a dog", "it was red"]
     found = cluster.encode(texts)
     for text, encoding in zip(texts, found, strict=True):
-        assert_close(encoding.values, clear.encode(clear.sentence_ids(text)), atol=0.01, rtol=0)
+        assert_close(encoding.values, clear.encoded(clear.sentence_ids(text)), atol=0.01, rtol=0)
     assert found[0].cost == found[1].cost == cluster.cost
 
 
@@ -116,7 +116,7 @@ def test_bad_requests_leave_the_session_usable(checkpoints: dict[str, Path], pro
         cluster.encode("the cat")
     for prompts in ([], [[]], [[28]], [[-1]], [[5], []], [[5], [28]], [[5] * 40, [5]], [[5]] * 257):
         with pytest.raises(InputError):
-            list(cluster.session.generate(prompts, 1))
+            list(cluster.session.continued(prompts, 1))
     assert len(cluster.generate("the cat", 1).token_ids) == 1
 
 

@@ -38,15 +38,16 @@ def answers_alike(cluster: LocalCluster, clear: PlainModel) -> None:
     config = clear.config
     if heads(config).generates:
         answer = cluster.generate(TEXT, 3)
-        assert answer.token_ids == clear.generate(clear.prompt_ids(TEXT, 3), 3)
+        assert answer.token_ids == clear.greedy(clear.prompt_ids(TEXT, 3), 3)
         return
     texts = [TEXT, "a dog"]
     if inputs(config).rows:
         texts = [image(clear, name) for name in ("one", "two")]
     for text, found in zip(texts, cluster.encode(texts), strict=True):
-        assert_close(found.values, clear.encode(clear.sentence_ids(text)), atol=0.03, rtol=0)
+        assert_close(found.values, clear.encoded(clear.sentence_ids(text)), atol=0.03, rtol=0)
     if getattr(config, "predicts", False):
-        plain = clear.fill(clear.sentence_ids(MASKED), 3)
+        tokens = clear.sentence_ids(MASKED)
+        (plain,) = clear.session.fill([tokens.ids], [clear.masked_places(tokens)], 3, [tokens.types])
         assert cluster.fill(MASKED, 3) == [[clear.decode([token]) for token in ranked] for ranked in plain]
 
 
@@ -77,7 +78,7 @@ def test_the_cost_counted_is_the_cost(name: str, tmp_path: Path, processes: Trio
     cluster = LocalCluster(clear, trio=processes)
     if name == "gemma2":
         request = Generate(Input([6], []), 2)
-        list(cluster.session.generate([[2, 5, 7, 9, 11, 6]], 2))
+        list(cluster.session.continued([[2, 5, 7, 9, 11, 6]], 2))
     else:
         request = Encode(Input([6], []), "tokens", rows=[2, 3], top=2)
         cluster.session.fill([[3, 5, 7, 9, 11, 4]], [[2, 3]], 2)

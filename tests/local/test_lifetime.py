@@ -147,14 +147,14 @@ def test_children_neither_use_nor_end_their_parents_cluster(checkpoints: dict[st
                 os._exit(0)
         os.waitpid(other, 0)
         assert all(map(alive, cluster.pids))
-        assert cluster.generate("the cat", 2).token_ids == clear.generate(clear.prompt_ids("the cat", 2), 2)
+        assert cluster.generate("the cat", 2).token_ids == clear.greedy(clear.prompt_ids("the cat", 2), 2)
 
 
 def test_inside_a_running_loop(processes: Trio, tmp_path: Path) -> None:
     """A call blocks its loop and is right; in threads, calls wait for each other and the loop goes on."""
     clear = PlainModel(tiny.llama(tmp_path, num_hidden_layers=1))
     cluster = LocalCluster(clear, trio=processes)
-    wanted = clear.generate(clear.prompt_ids("the cat", 2), 2)
+    wanted = clear.greedy(clear.prompt_ids("the cat", 2), 2)
 
     async def ask() -> list[list[int]]:
         ticks = 0

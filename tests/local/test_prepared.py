@@ -85,7 +85,7 @@ def test_a_prepared_request_sends_nothing_offline(start: Start, memory: Path) ->
 
 def test_a_later_session_uses_it(start: Start, memory: Path) -> None:
     first = start()
-    expected = first.model.generate(first.model.prompt_ids("a dog", TOKENS), TOKENS)
+    expected = first.model.greedy(first.model.prompt_ids("a dog", TOKENS), TOKENS)
     for _ in range(2):
         first.prepare(length(first), TOKENS)
     first.session.close()
@@ -110,7 +110,7 @@ def test_other_models_prepare_too(name: str, memory: Path, checkpoints: dict[str
             cluster.prepare(len(tokens.ids), 1)
         cluster.prepare(len(tokens.ids))
         encoding = cluster.encode(PROMPT)
-        assert_close(encoding.values, cluster.model.encode(tokens), atol=0.01, rtol=0)
+        assert_close(encoding.values, cluster.model.encoded(tokens), atol=0.01, rtol=0)
         assert encoding.cost.prepared and encoding.cost.offline == 0
 
 
@@ -243,7 +243,7 @@ def test_a_stored_model_is_opened_and_not_sent(start: Any, memory: Path) -> None
     said: list[str] = []
     first = start(progress=lambda what, done, of: said.append(what))
     assert "sharing the model" in said
-    expected = first.model.generate(first.model.prompt_ids(PROMPT, TOKENS), TOKENS)
+    expected = first.model.greedy(first.model.prompt_ids(PROMPT, TOKENS), TOKENS)
     said.clear()
     second = start(progress=lambda what, done, of: said.append(what))
     assert "sharing the model" not in said
@@ -314,7 +314,7 @@ def test_what_a_killed_party_had_begun_with_is_lost(memory: Path, clear: PlainMo
     with pytest.raises(PeerLost), LocalCluster(clear, store=memory) as cluster:
         cluster.prepare(len(ids), 6)
         assert len(files(memory)) == 4
-        stream, pids = cluster.session.generate([ids], 6), cluster.pids
+        stream, pids = cluster.session.continued([ids], 6), cluster.pids
         next(stream)
         assert not files(memory)
         os.kill(pids[1], signal.SIGKILL)
@@ -322,7 +322,7 @@ def test_what_a_killed_party_had_begun_with_is_lost(memory: Path, clear: PlainMo
     assert gone(pids, 5.0) and not files(memory)
     with LocalCluster(clear, store=memory) as cluster:
         answer = cluster.generate(PROMPT, 6)
-    assert answer.token_ids == clear.generate(ids, 6) and not answer.cost.prepared
+    assert answer.token_ids == clear.greedy(ids, 6) and not answer.cost.prepared
 
 
 def test_a_party_keeps_to_its_folder(memory: Path) -> None:

@@ -44,7 +44,7 @@ def test_forecast_equals_the_ledgers(
         requests = [Encode(Input(lengths, []), output) for output in outputs]
     for request in requests:
         if isinstance(request, Generate):
-            list(processes.session.generate(prompts, request.tokens))
+            list(processes.session.continued(prompts, request.tokens))
         else:
             processes.session.encode(prompts, request.output)
         paid, expected = processes.session.cost, forecast(config, request)

@@ -10,7 +10,7 @@ import torch
 from torch.testing import assert_close
 
 from puma.models import Cache
-from puma.models.text import decode, encode, open_tokenizer
+from puma.models.text import decode, encode
 from tests.models.plain import one_hot, open_model
 
 Find = Callable[[str], Path]
@@ -29,7 +29,7 @@ def greedy(model: Any, size: int, ids: list[int], tokens: int) -> list[int]:
 def test_stories(real: Find, reference: Any) -> None:
     folder = real("stories260k-hf")
     checkpoint, model = open_model(folder)
-    tokenizer = open_tokenizer(checkpoint.tokenizer)
+    tokenizer = checkpoint.open_tokenizer()
     ids = encode(tokenizer, checkpoint.config, "Once upon a time").ids
     assert ids[0] == checkpoint.bos == 1
     settings = {"max_new_tokens": 40, "do_sample": False, "pad_token_id": 0}
@@ -42,7 +42,7 @@ def test_stories(real: Find, reference: Any) -> None:
 
 def test_adder(real: Find) -> None:
     checkpoint, model = open_model(real("minigpt-adder-hf"))
-    tokenizer = open_tokenizer(checkpoint.tokenizer)
+    tokenizer = checkpoint.open_tokenizer()
     for a, b in ((47, 52), (0, 0), (99, 99), (5, 68), (81, 19)):
         ids = encode(tokenizer, checkpoint.config, f"{a:02}{b:02}").ids
         digits = greedy(model, checkpoint.config.vocab_size, ids, 3)
@@ -52,7 +52,7 @@ def test_adder(real: Find) -> None:
 def test_sentence_encoder(real: Find, reference: Any) -> None:
     folder = real("minilm-hf-fp16")
     checkpoint, model = open_model(folder)
-    ids = encode(open_tokenizer(checkpoint.tokenizer), checkpoint.config, SENTENCE).ids
+    ids = encode(checkpoint.open_tokenizer(), checkpoint.config, SENTENCE).ids
     with torch.no_grad():
         expected = reference(folder)(torch.tensor([ids]))
     hidden = model(one_hot(ids, checkpoint.config.vocab_size))
@@ -63,7 +63,7 @@ def test_sentence_encoder(real: Find, reference: Any) -> None:
 def test_sentiment(real: Find, reference: Any) -> None:
     folder = real("minilm-sst2-hf")
     checkpoint, model = open_model(folder)
-    ids = encode(open_tokenizer(checkpoint.tokenizer), checkpoint.config, SENTENCE).ids
+    ids = encode(checkpoint.open_tokenizer(), checkpoint.config, SENTENCE).ids
     with torch.no_grad():
         expected = reference(folder)(torch.tensor([ids])).logits[0]
     logits = model.classify(model(one_hot(ids, checkpoint.config.vocab_size)))[0]

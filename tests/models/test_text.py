@@ -15,23 +15,24 @@ from tests.models import tiny
 
 def test_special_tokens_are_the_checkpoints(tmp_path: Path) -> None:
     llama = load(tiny.llama(tmp_path / "llama"))
-    tokenizer = open_tokenizer(llama.tokenizer)
+    tokenizer = llama.open_tokenizer()
     tokens = encode(tokenizer, llama.config, "the cat sat")
     assert tokens.ids == [1, 5, 7, 9]
     assert decode(tokenizer, [*tokens.ids, 2]) == "the cat sat"
     bert = load(tiny.bert(tmp_path / "bert"))
-    tokens = encode(open_tokenizer(bert.tokenizer), bert.config, "the cat", "a dog sat")
+    tokens = encode(bert.open_tokenizer(), bert.config, "the cat", "a dog sat")
     assert tokens.ids == [3, 5, 7, 4, 6, 8, 9, 4]
     assert tokens.types == [0, 0, 0, 0, 1, 1, 1, 1]
 
 
 def test_padding_and_truncation_are_switched_off(tmp_path: Path) -> None:
     checkpoint = load(tiny.bert(tmp_path))
-    tokenizer = open_tokenizer(checkpoint.tokenizer)
+    tokenizer = checkpoint.open_tokenizer()
     tokenizer.enable_padding(length=8)
     tokenizer.enable_truncation(4)
-    tokenizer.save(str(checkpoint.tokenizer))
-    tokenizer = open_tokenizer(checkpoint.tokenizer)
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    checkpoint = load(tmp_path)
+    tokenizer = checkpoint.open_tokenizer()
     assert len(encode(tokenizer, checkpoint.config, "the").ids) == 3
     assert len(encode(tokenizer, checkpoint.config, "the cat sat on the mat").ids) == 8
 
@@ -40,13 +41,13 @@ def test_padding_and_truncation_are_switched_off(tmp_path: Path) -> None:
 def test_empty_prompt(prompt: str, tmp_path: Path) -> None:
     checkpoint = load(tiny.llama(tmp_path))
     with pytest.raises(InputError, match="empty"):
-        encode(open_tokenizer(checkpoint.tokenizer), checkpoint.config, prompt)
+        encode(checkpoint.open_tokenizer(), checkpoint.config, prompt)
 
 
 def test_tokens_outside_the_vocabulary(tmp_path: Path) -> None:
     checkpoint = load(tiny.llama(tmp_path, vocab_size=10))
     with pytest.raises(InputError, match="vocabulary of 10"):
-        encode(open_tokenizer(checkpoint.tokenizer), checkpoint.config, "the mat")
+        encode(checkpoint.open_tokenizer(), checkpoint.config, "the mat")
 
 
 def test_length() -> None:
@@ -79,8 +80,9 @@ def test_batches() -> None:
 
 
 def test_tokenizer_that_cannot_be_read(tmp_path: Path) -> None:
+    (tiny.llama(tmp_path) / "tokenizer.json").unlink()
     with pytest.raises(CheckpointError, match=r"no tokenizer\.json"):
-        open_tokenizer(None)
+        load(tmp_path).open_tokenizer()
     (tmp_path / "tokenizer.json").write_text("{}")
     with pytest.raises(CheckpointError, match="cannot be read"):
         open_tokenizer(tmp_path / "tokenizer.json")

@@ -96,7 +96,7 @@ def test_a_request_that_one_party_hears_otherwise_gives_no_output(parties: Sessi
 @pytest.mark.parametrize("odd", [0, 1, 2])
 def test_so_do_temperatures(parties: Sessions, odd: int) -> None:
     ends = told(
-        parties, odd, msg.Generate, lambda s: list(s.generate([[1, 5]], 3, temperature=0.5)), "llama", temperature=0.75
+        parties, odd, msg.Generate, lambda s: list(s.continued([[1, 5]], 3, temperature=0.5)), "llama", temperature=0.75
     )
     assert [end.outputs for end in ends] == [0, 0, 0]
 
@@ -104,7 +104,7 @@ def test_so_do_temperatures(parties: Sessions, odd: int) -> None:
 @pytest.mark.parametrize("odd", [0, 1, 2])
 def test_who_goes_on_is_agreed_before_the_next_output(parties: Sessions, odd: int) -> None:
     """One party is told to stop after the first token; that one is out, and no second one follows at any of them."""
-    ends = told(parties, odd, msg.Pace, lambda s: list(s.generate([[1, 5]], 3, paced=True)), "llama", more=False)
+    ends = told(parties, odd, msg.Pace, lambda s: list(s.continued([[1, 5]], 3, paced=True)), "llama", more=False)
     assert max(end.outputs for end in ends) == 1
 
 
@@ -119,7 +119,7 @@ def _take_then_ask(session: Any) -> Any:
     session._send(lambda _: msg.Take(b"1" * 16), [b"", b""])
     session._replies(msg.Taken)
     session._reported = True
-    return list(session.generate([[1, 5]], 1))
+    return list(session.continued([[1, 5]], 1))
 
 
 def test_agreement_takes_no_round_and_few_bytes(parties: Sessions, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -140,9 +140,9 @@ def test_agreement_takes_no_round_and_few_bytes(parties: Sessions, monkeypatch: 
         for server in parties.servers:
             for link in server.party.links.values():
                 monkeypatch.setattr(link, "send_control", counting(link, server.party.rank))
-        tokens = [new for (new,) in session.generate([[1, 5]], 4)]
+        tokens = [new for (new,) in session.continued([[1, 5]], 4)]
         once = dict(sent)
-        assert [new for (new,) in session.generate([[1, 5]], 4, paced=True)] == tokens
+        assert [new for (new,) in session.continued([[1, 5]], 4, paced=True)] == tokens
     assert set(once.values()) == {2 * len(msg.encode(msg.Same(bytes(32))))}
     assert {rank: sent[rank] - once[rank] for rank in sent} == {rank: 4 * once[rank] for rank in once}
 

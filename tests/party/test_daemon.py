@@ -44,14 +44,14 @@ def live(tmp_path_factory: pytest.TempPathFactory, checkpoints: dict[str, Path])
 def test_answers_are_the_plain_models(live: Live, checkpoints: dict[str, Path]) -> None:
     clear = PlainModel(checkpoints["llama"])
     with live.connect("tiny") as cluster:
-        assert cluster.generate("the cat sat", 3).token_ids == clear.generate(clear.prompt_ids("the cat sat", 3), 3)
-        assert list(cluster.stream("the cat", 2)) == clear.generate(clear.prompt_ids("the cat", 2), 2)
+        assert cluster.generate("the cat sat", 3).token_ids == clear.greedy(clear.prompt_ids("the cat sat", 3), 3)
+        assert list(cluster.stream("the cat", 2)) == clear.greedy(clear.prompt_ids("the cat", 2), 2)
         assert [len(a.token_ids) for a in cluster.generate(["the cat", "a dog sat"], 2)] == [2, 2]
         assert cluster.cost.rounds > 0 and cluster.model.name == "tiny"
     clear = PlainModel(checkpoints["classifier"])
     with live.connect("judge") as cluster:
         found = cluster.encode("the cat sat").values
-        assert float((found - clear.encode(clear.sentence_ids("the cat sat"))).abs().max()) < 0.02
+        assert float((found - clear.encoded(clear.sentence_ids("the cat sat"))).abs().max()) < 0.02
         assert cluster.model.labels == clear.labels
     live.settled()
 
@@ -89,7 +89,7 @@ def test_a_place_that_becomes_free_is_waited_for(live: Live) -> None:
 
 def test_the_end_of_a_text_ends_a_request(live: Live, checkpoints: dict[str, Path]) -> None:
     clear = PlainModel(checkpoints["llama"])
-    plain = clear.generate(clear.prompt_ids("the cat", 8), 8)
+    plain = clear.greedy(clear.prompt_ids("the cat", 8), 8)
     with live.connect("tiny") as cluster:
         cluster.model.eos = (plain[3],)
         first = plain.index(plain[3])
@@ -123,7 +123,7 @@ def test_commands(
     for who in (alice, olga):
         assert [m["name"] for m in puma("models", "list", *who)["models"]] == ["judge", "other", "tiny"]
     clear = PlainModel(checkpoints["gpt2"])
-    plain = clear.generate(clear.prompt_ids("the cat", 4), 4)
+    plain = clear.greedy(clear.prompt_ids("the cat", 4), 4)
     assert puma("generate", "the cat", "--tokens", "4", "--model", "other", *alice)["token_ids"] == plain
     found = puma("generate", "the cat", "--tokens", "4", "--model", "other", "--stop", "eos", *alice)["token_ids"]
     assert found == plain[: len(found)]
@@ -276,7 +276,7 @@ def test_restarts_replacements_and_deletion(live: Live, checkpoints: dict[str, P
         assert len(cluster.generate("the cat", 2).token_ids) == 2
     with live.connect("tiny", accept_changes=True) as cluster:
         clear = PlainModel(checkpoints["gpt2"])
-        assert cluster.generate("the cat", 2).token_ids == clear.generate(clear.prompt_ids("the cat", 2), 2)
+        assert cluster.generate("the cat", 2).token_ids == clear.greedy(clear.prompt_ids("the cat", 2), 2)
     from puma.client.owner import Owner
 
     session = open_session(live.cluster, live.key("olga"), "owner")
@@ -339,7 +339,7 @@ def test_an_upload_that_is_cut_off_goes_on(
     assert total - 8 < again < total, "what was whole is not sent again"
     with live.connect(name) as cluster:
         clear = PlainModel(checkpoints["gpt2"])
-        assert cluster.generate("the cat", 2).token_ids == clear.generate(clear.prompt_ids("the cat", 2), 2)
+        assert cluster.generate("the cat", 2).token_ids == clear.greedy(clear.prompt_ids("the cat", 2), 2)
 
 
 def test_a_party_without_room_says_so_and_stays_clean(live: Live, checkpoints: dict[str, Path]) -> None:

@@ -125,7 +125,7 @@ def test_what_fits_is_tested_once(shared: Path, monkeypatch: pytest.MonkeyPatch)
     for _ in range(2):
         with parties.session() as session:
             assert session.open("m")
-            assert len([*session.generate([[1, 5]], 1)]) == 1
+            assert len([*session.continued([[1, 5]], 1)]) == 1
     assert sorted(tests) == [0, 1, 2]
     parties.libraries[1].tested.clear()  # as if P1 had been started anew
     with parties.session() as session:

@@ -118,12 +118,12 @@ def test_tokens_are_counted_over_the_sessions_of_a_key(parties: Sessions) -> Non
 def _spend(parties: Sessions) -> None:
     for _ in range(2):
         with parties.session() as session:
-            assert session.open("llama") and len(list(session.generate([[1, 5, 6]], 2))) == 2
+            assert session.open("llama") and len(list(session.continued([[1, 5, 6]], 2))) == 2
     with parties.session() as session, pytest.raises(AdmissionError, match="its 10 tokens"):
         assert session.open("llama")
-        list(session.generate([[1, 5, 6]], 2))
+        list(session.continued([[1, 5, 6]], 2))
     with parties.session(name="bob") as session:
-        assert session.open("llama") and list(session.generate([[1]], 1))
+        assert session.open("llama") and list(session.continued([[1]], 1))
 
 
 def test_preprocessing_is_counted_by_key(memory: Path) -> None:

@@ -148,7 +148,7 @@ def test_full_life(name: str, tmp_path: Path, checkpoints: dict[str, Path]) -> N
             assert sorted(model["name"] for model in listed) == ["chat", "classes"]
             ask = ["generate", "the cat sat", "--tokens", "4", "--model", "chat", *people.of("alice")]
             found = people.run("cl", *ask)
-            assert found["token_ids"] == chat.generate(chat.prompt_ids("the cat sat", 4), 4)
+            assert found["token_ids"] == chat.greedy(chat.prompt_ids("the cat sat", 4), 4)
             seconds = found["seconds"]["prefill"] + found["seconds"]["decode"]
             assert seconds > 0.9 * found["rounds"] * network.rtt / 2  # a round is one way, in both directions at once
             logits = people.run("cl", "encode", "a dog ran", "--model", "classes", *people.of("alice"))["logits"]

@@ -34,7 +34,7 @@ def test_it_answers_as_three_parties_do(name: str, profile: str, checkpoints: di
         trio.share(clear.config, clear.params)
         secure = trio.session.encode(ids, "hidden")
         if name != "classifier":
-            assert list(trio.session.generate(ids, 4)) == list(alone.generate(ids, 4))
+            assert list(trio.session.continued(ids, 4)) == list(alone.continued(ids, 4))
     found = alone.encode(ids, "hidden")
     assert [x.shape for x in found] == [x.shape for x in secure]
     assert max(float((x - y).abs().max()) for x, y in zip(found, secure)) < 0.006
@@ -53,7 +53,7 @@ def test_every_family(name: str, tmp_path: Path) -> None:
         (found,), (plain,) = (session.encode([ids], "hidden") for session in (alone, Plain(config, params)))
         assert float((found - plain).abs().max()) < 0.006
     else:
-        assert list(alone.generate([ids], 3)) == list(Plain(config, params).generate([ids], 3))
+        assert list(alone.continued([ids], 3)) == list(Plain(config, params).continued([ids], 3))
     assert all(note.used < 1 for note in alone.notes)
 
 
@@ -95,7 +95,7 @@ def test_a_parameter_may_be_another(checkpoints: dict[str, Path]) -> None:
 def test_it_refuses_what_parties_refuse(checkpoints: dict[str, Path]) -> None:
     clear = PlainModel(checkpoints["llama"])
     with pytest.raises(UsageError, match="context"):
-        list(FixedSession(clear.config, clear.params).generate([[1] * 40], 1))
+        list(FixedSession(clear.config, clear.params).continued([[1] * 40], 1))
 
 
 def test_sessions_of_each_kind_fill_the_same_places(tmp_path: Path) -> None:

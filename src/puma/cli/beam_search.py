@@ -31,7 +31,9 @@ def search(
         found = cluster.search(prompt, tokens, count, penalty, stop, lambda steps: progress("searching", steps, tokens))
     agreed: dict[str, Any] = {}
     if compare:
-        plain = clear.search(ids, Beams(count, tokens, clear.eos, penalty))  # type: ignore[attr-defined]
+        beams = Beams(count, tokens, clear.eos, penalty)
+        list(clear.session.search(ids, beams, stop=True))  # type: ignore[attr-defined]
+        plain = beams.best
         agreed = {"text": clear.decode(plain), "token_ids": plain, "agree": plain == found.token_ids}
     cost = found.cost
     if output.json:

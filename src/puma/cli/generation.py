@@ -108,7 +108,7 @@ def _all_tokens(
     steps = []
     with ui.progress(as_json) as progress:
         progress("the parties read the prompts", 0, 1)
-        for step in cluster.session.generate(ids, tokens, **asked):
+        for step in cluster.session.continued(ids, tokens, **asked):
             steps.append(step)
             progress("generating", len(steps), tokens)
     return [list(new) for new in zip(*steps, strict=True)]
@@ -121,7 +121,7 @@ def _result(clear: ModelInfo, prompt: str, ids: list[int], found: list[int], com
 
 def agreement(clear: Any, ids: list[int], found: list[int]) -> dict[str, Any]:
     """The plain model's answer, and whether it is the same."""
-    plain = clear.generate(ids, len(found))
+    plain = clear.greedy(ids, len(found))
     return {"text": clear.decode(plain), "token_ids": plain, "agree": plain == found}
 
 

@@ -71,9 +71,9 @@ class Client(ABC):
         """Token ids as they are decided; `cost` afterwards. All else is as for `generate`."""
         tokens = arguments.count(tokens, "tokens")
         ids = self.model.prompt_ids(arguments.text(prompt), tokens)
-        return self.continued(ids, tokens, stop, lengths, padded, **sampling)
+        return self.stream_ids(ids, tokens, stop, lengths, padded, **sampling)
 
-    def continued(
+    def stream_ids(
         self, ids: Sequence[int], tokens: int, stop: Stop = None, lengths: str = "public", padded: int = 0,
         **sampling: Any,
     ) -> Iterator[int]:  # fmt: skip
@@ -133,7 +133,7 @@ class Client(ABC):
     ) -> Iterator[list[int]]:  # fmt: skip
         asked = self.session.asked(how) | bucket
         pace = {"ahead": ahead} if ahead and ended is None else {"paced": ended is not None}
-        with closing(self.session.generate(prompts, tokens, **pace, **asked)) as steps:
+        with closing(self.session.continued(prompts, tokens, **pace, **asked)) as steps:
             for step in steps:
                 over = ended is not None and ended(step)
                 if over:

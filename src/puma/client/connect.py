@@ -19,13 +19,14 @@ from typing import Any, Literal, NamedTuple, TypeVar
 from puma import config
 from puma.client import arguments, seen
 from puma.client.client import Client
-from puma.client.model_info import SETTINGS, TEMPLATE, ModelInfo
+from puma.client.model_info import ModelInfo
 from puma.client.owner import Progress, listed
 from puma.client.session import Session
 from puma.client.turns import whole
 from puma.config import Cluster
 from puma.crypto import identity
-from puma.errors import PeerLost, ProtocolError, PumaError, StoreError, UsageError
+from puma.errors import CheckpointError, PeerLost, ProtocolError, PumaError, StoreError, UsageError
+from puma.models.files.source import SETTINGS, TEMPLATE, TOKENIZER
 from puma.models.text import open_tokenizer, tokenizer_of
 from puma.net import Link
 from puma.net.endpoint import printable
@@ -46,7 +47,6 @@ T = TypeVar("T")
 DIAL_SECONDS = 8.0  # a party that is stopped takes connections and says nothing: heard of within ten seconds
 OPEN_SECONDS = 1.8  # one that is not there at all: heard of within three
 CAUSE_SECONDS = 1.0  # to hear from the others why a party has ended the session
-TOKENIZER = "tokenizer.json"
 
 
 class ClusterSession(Session):
@@ -104,13 +104,19 @@ class ClusterSession(Session):
             mine = frozenset() if own is None else seen.ALL if own.whole else {TOKENIZER}
             self.seen = seen.check(record, model, seen.digests(self.config, card), accept_changes, mine)
         file = next((file for file in card.files if file.name == TOKENIZER), None)
-        words = own.tokenizer if own else tokenizer_of(self.fetch(file) if file else None)
+        words = own.tokenizer if own else self._tokenizer(file)
         found = ModelInfo(card.name, self.config, words, card.eos)
         found.hides = card.hides
         found.max_tokens = min(self.cluster.policy.max_tokens, card.max_tokens or self.cluster.policy.max_tokens)
         files = {file.name: (lambda file=file: self.fetch(file)) for file in card.files}
         found.files = own.files if own and own.whole else files
         return found
+
+    def _tokenizer(self, file: msg.File | None) -> Any:
+        """The one that its owner sent along."""
+        if file is None:
+            raise CheckpointError("the model came without its tokenizer.json", "its owner uploads it again, with one")
+        return tokenizer_of(self.fetch(file), f"the model's {TOKENIZER}", "upload it again")
 
     @whole
     def fetch(self, file: msg.File) -> bytes:

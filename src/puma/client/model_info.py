@@ -17,8 +17,8 @@ from puma.client.lengths import check_padding
 from puma.errors import CheckpointError, InputError, RangeError, UsageError
 from puma.models import heads, text
 from puma.models.config import Config
+from puma.models.files.source import SETTINGS, TEMPLATE
 
-SETTINGS, TEMPLATE = "tokenizer_config.json", "chat_template.jinja"  # that may come with a tokenizer
 SPECIALS = ("bos_token", "eos_token", "pad_token", "unk_token")
 MASKS = ("[MASK]", "<mask>")
 

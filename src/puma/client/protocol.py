@@ -33,7 +33,7 @@ class TokenSession(Protocol):
         """What the last request cost; None before the first, and where nothing is sent."""
         ...
 
-    def generate(self, prompts: Sequence[Sequence[int]], tokens: int) -> Iterator[list[int]]:
+    def continued(self, prompts: Sequence[Sequence[int]], tokens: int) -> Iterator[list[int]]:
         """The next token of each prompt, step by step, so many times; the likeliest unless something else is asked."""
         ...
 

@@ -81,7 +81,7 @@ class Session(PartyChannel):
         self.reveals = found[0].reveal_logits
         return True
 
-    def generate(
+    def continued(
         self, prompts: Sequence[Sequence[int]], tokens: int, paced: bool = False, choose: Choose | None = None,
         temperature: float = 0.0, ahead: int = 0, lengths: str = "public", padded: int = 0,
     ) -> Generator[list[int]]:  # fmt: skip
@@ -158,7 +158,7 @@ class Session(PartyChannel):
                 self.cost = cost_of(self._reports(), sent, prepared_request)
 
     def asked(self, how: Sampling) -> dict[str, Any]:
-        """How `generate` does it: at the client where logits may be seen, else by the parties, who take a temperature
+        """How `continued` does it: at the client where logits may be seen, else by the parties, who take a temperature
         only; PolicyError if it cannot be done."""
         if how.greedy:
             return {}

@@ -46,10 +46,10 @@ def run(
     engine: Engine, job: Generate | Encode, given: Given, emit: Emit, prefilled: Callable[[], None] = nothing,
     word: Word = on,
 ) -> None:  # fmt: skip
-    """A request from its input on: emit its results as they are decided; see `generate` for the others."""
+    """A request from its input on: emit its results as they are decided; see `run_steps` for the others."""
     request = Request.of(job, given)
     if isinstance(job, Generate):
-        generate(engine, request, emit, prefilled, word)
+        run_steps(engine, request, emit, prefilled, word)
         return
     engine.step([request])
     with F.component("head", request.due[0]):
@@ -57,7 +57,7 @@ def run(
             emit(due)
 
 
-def generate(
+def run_steps(
     engine: Engine, request: Request, emit: Emit, prefilled: Callable[[], None] = nothing, word: Word = on
 ) -> None:
     """Emit after each step one result for all rows: their next tokens, as indices (rows,), which are fed back without

@@ -172,7 +172,7 @@ class Answers:
         def run(cluster: Cluster) -> Generator[Piece, None, None]:
             how = choosing(cluster, wanted)
             answers = cls(cluster.model, wanted, how)
-            steps = cluster.session.generate(
+            steps = cluster.session.continued(
                 wanted.prompts, wanted.tokens, paced=wanted.paced, choose=how.choose, temperature=how.temperature
             )
             with contextlib.closing(steps):

@@ -174,6 +174,6 @@ def ask(session: Session, prompts: list[list[int]], tokens: int | None) -> list[
     """Hidden states of an encoder, or new tokens, which nobody reads."""
     if tokens is None:
         return session.encode(prompts, "hidden")
-    for _ in session.generate(prompts, tokens):
+    for _ in session.continued(prompts, tokens):
         pass
     return None

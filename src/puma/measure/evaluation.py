@@ -224,7 +224,7 @@ def _begun(model: PlainModel, example: Example, new: int) -> Prompt:
 def _continued(model: PlainModel, prompts: list[Prompt], sessions: Sessions, new: int) -> list[Record]:
     ids = [prompt.rows[0].ids for prompt in prompts]
     steps = list(cast(Plain, sessions[PLAINTEXT]).ranked(ids, new))
-    found = {name: list(zip(*s.generate(ids, new), strict=True)) for name, s in sessions.items() if name != PLAINTEXT}
+    found = {name: list(zip(*s.continued(ids, new), strict=True)) for name, s in sessions.items() if name != PLAINTEXT}
     found[PLAINTEXT] = list(zip(*(step for step, _ in steps), strict=True))
     records: list[Record] = []
     for i, prompt in enumerate(prompts):

@@ -69,6 +69,6 @@ def check(model: PlainModel, prompts: Sequence[text.Tokens], approximation: str 
     alone = FixedSession(model.config, model.params, approximation)
     for tokens in prompts:
         if model.causal:
-            list(alone.generate([tokens.ids], 1))  # the head, too
+            list(alone.continued([tokens.ids], 1))  # the head, too
         alone.encode([tokens.ids], "hidden" if model.causal else model.output, [tokens.types])
     return Findings(proofs, alone.notes, len(prompts), sum(len(tokens.ids) for tokens in prompts))

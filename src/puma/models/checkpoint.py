@@ -1,32 +1,30 @@
 """The owner's and client's side of a model: a folder or hub name in, checked tensors in the clear out.
 
-It reads Hugging Face folders (config.json, safetensors, tokenizer.json) and refuses, with the reason, what
-would be computed wrongly.  It must not know of shares or parties.
+It gives tensors the names of their family, and refuses, with the reason, what would be computed wrongly. In what form
+files hold them, `files/` knows. It must not know of shares or parties.
 """
 
 from __future__ import annotations
 
-import json
-import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from tokenizers import Tokenizer
 
 from puma.errors import CheckpointError, TensorError, UnsupportedModel
+from puma.models import text
 from puma.models.config import Config
 from puma.models.deferred import Folded, deferred
 from puma.models.families import FAMILIES, named
+from puma.models.files.opening import opened
+from puma.models.files.source import ORIGINAL, TOKENIZER, Entry, Stored
 from puma.models.ranges import check
 
-HUB_FILES = ["*.json", "*.txt", "*.model"]
-ORIGINAL = "use the original checkpoint, in fp32, fp16 or bf16"
-HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 FLOATS = ("F64", "F32", "F16", "BF16")
 OLD_NAMES = {".gamma": ".weight", ".beta": ".bias"}
 JOINED = {".in_proj_weight": ".in_proj.weight", ".in_proj_bias": ".in_proj.bias"}  # in torch's nn.MultiheadAttention
@@ -36,15 +34,15 @@ IGNORED = re.compile(r".*\.(position|token_type)_ids|.*\.(attn|attention)\.(mask
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A model in the clear; `state` reads float32 tensors by the checkpoint's names."""
+    """A model in the clear; `state` reads float32 tensors by the family's names, `files` travel with it to clients."""
 
     folder: Path
     name: str
     architecture: str
     config: Config
-    tokenizer: Path | None
     bos: int | None
     eos: tuple[int, ...]
+    files: Mapping[str, Callable[[], bytes]]
     state: Mapping[str, torch.Tensor] = field(default_factory=dict, repr=False)
 
     def fold(self) -> Mapping[str, torch.Tensor]:
@@ -58,43 +56,15 @@ class Checkpoint:
         check(self.config, params)
         return params
 
-
-class Stored(Mapping[str, torch.Tensor]):
-    """Tensors in safetensors files: read, in float32, and found to be finite each time that they are looked up.
-
-    `places` says of each name in which file it is, and under which name there. A file is mapped while a tensor of it is
-    in use, and no longer: what was read of a mapping stays in memory as long as the mapping. CheckpointError if a file
-    is not what it was at first: what was proven about its numbers would not hold.
-    """
-
-    def __init__(self, places: Mapping[str, tuple[Path, str]]) -> None:
-        self._places = places
-        self._stamps = {path: _stamp(path) for path, _ in places.values()}
-
-    def __getitem__(self, name: str) -> torch.Tensor:
-        path, stored = self._places[name]
-        try:
-            if _stamp(path) != self._stamps[path]:
-                raise CheckpointError(f"{path} has been changed meanwhile", "run the command again")
-            with safe_open(path, framework="pt") as file:
-                return finite(f"{stored} in {path.name}", file.get_tensor(stored).to(torch.float32))
-        except (SafetensorError, OSError) as error:
-            raise CheckpointError(f"{path} cannot be read: {error}", "download the model again") from error
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._places
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._places)
-
-    def __len__(self) -> int:
-        return len(self._places)
-
-
-def _stamp(path: Path) -> tuple[int, int, int]:
-    """What changes with a file's content: which file it is, its size, when it was written."""
-    found = path.stat()
-    return found.st_ino, found.st_size, found.st_mtime_ns
+    def open_tokenizer(self) -> Tokenizer:
+        """Its tokenizer, without padding and truncation."""
+        read = self.files.get(TOKENIZER)
+        if read is None:
+            raise CheckpointError(
+                "the checkpoint holds no tokenizer.json",
+                "write one: AutoTokenizer.from_pretrained(folder).save_pretrained(folder) in transformers",
+            )
+        return text.tokenizer_of(read(), f"tokenizer.json of {self.name}", "download the model again")
 
 
 def embedded() -> Path:
@@ -104,96 +74,21 @@ def embedded() -> Path:
 
 def load(source: str | Path, weights: bool = True) -> Checkpoint:
     """Read a checkpoint from a folder or from the hub; a client, who needs no weights, goes without."""
-    folder = locate(source, weights)
-    raw = read_json(folder / "config.json")
-    architecture = architecture_of(raw)
-    files = weight_files(folder) if weights else []
-    config = configure(architecture, raw, names_in(files))
-    generation = folder / "generation_config.json"
-    special = raw | (read_json(generation) if generation.is_file() else {})
+    found = opened(source, weights)
+    architecture = architecture_of(found.raw)
+    entries = found.tensors() if weights else {}
+    special = found.raw | found.generation
     eos = special.get("eos_token_id")
-    tokenizer = folder / "tokenizer.json"
     checkpoint = Checkpoint(
-        folder=folder,
-        name=str(source) if Path(source) != folder else folder.resolve().name,
+        folder=found.folder,
+        name=str(source) if Path(source) != found.folder else found.folder.resolve().name,
         architecture=architecture,
-        config=config,
-        tokenizer=tokenizer if tokenizer.is_file() else None,
+        config=configure(architecture, found.raw, set(entries)),
         bos=special.get("bos_token_id"),
         eos=tuple(eos) if isinstance(eos, list) else () if eos is None else (eos,),
+        files=found.files,
     )
-    return replace(checkpoint, state=read_state(checkpoint, files)) if weights else checkpoint
-
-
-# Where the files are.
-
-
-def locate(source: str | Path, weights: bool) -> Path:
-    """The folder of a checkpoint; folders first, then the hub."""
-    folder = Path(source).expanduser()
-    if not folder.exists() and isinstance(source, str) and HUB_NAME.fullmatch(source):
-        folder = download(source, weights)
-    if any([folder] if folder.suffix == ".gguf" else folder.glob("*.gguf")) and not (folder / "config.json").is_file():
-        raise UnsupportedModel(f"{source} is quantised (GGUF)", ORIGINAL)
-    if not folder.exists():
-        raise CheckpointError(f"there is no folder {source}", "pass a checkpoint's folder or a hub name")
-    if not (folder / "config.json").is_file():
-        hint = "a checkpoint's folder holds config.json, model.safetensors and tokenizer.json"
-        raise CheckpointError(f"{source} is no checkpoint: it holds no config.json", hint)
-    return folder
-
-
-def download(name: str, weights: bool) -> Path:
-    """Fetch a model's files from the hub, or find them in its cache."""
-    import huggingface_hub  # noqa: PLC0415  # heavy, and only a name on the hub needs it
-    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError  # noqa: PLC0415
-
-    patterns = [*HUB_FILES, "*.safetensors"] if weights else HUB_FILES
-    try:
-        return Path(huggingface_hub.snapshot_download(name, allow_patterns=patterns, ignore_patterns=["*/*"]))
-    except (RepositoryNotFoundError, GatedRepoError) as error:
-        raise CheckpointError(
-            f"there is no folder {name}, and the hub gives no access to a model of that name",
-            "check the spelling; for a gated or private model, log in with `hf auth login`",
-        ) from error
-    except Exception as error:  # the hub's client raises what its many transports raise
-        raise CheckpointError(
-            f"there is no folder {name}, and the hub cannot be reached ({type(error).__name__})",
-            "download the model where there is a network, and pass its folder",
-        ) from error
-
-
-def weight_files(folder: Path) -> list[Path]:
-    """The safetensors files of a checkpoint, one or several."""
-    index, single = folder / "model.safetensors.index.json", folder / "model.safetensors"
-    if index.is_file():
-        names = sorted(set(read_json(index).get("weight_map", {}).values()))
-    elif single.is_file():
-        names = [single.name]
-    elif any(folder.glob("pytorch_model*.bin*")):
-        raise CheckpointError(
-            f"{folder} holds its weights in pytorch_model.bin only, which could run code when opened",
-            "convert it: AutoModel.from_pretrained(folder).save_pretrained(folder) in transformers",
-        )
-    elif any(folder.glob("*.gguf")):
-        raise UnsupportedModel(f"{folder} holds quantised weights only (GGUF)", ORIGINAL)
-    else:
-        raise CheckpointError(f"{folder} holds no model.safetensors", "export the model as safetensors")
-    for name in names:
-        if Path(name).name != name or not (folder / name).is_file():
-            raise CheckpointError(f"{folder} lacks {name}, which its index names", "download the model again")
-    return [folder / name for name in names]
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object in a file."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path} cannot be read: {error}", "download the model again") from error
-    if not isinstance(content, dict):
-        raise CheckpointError(f"{path} holds no JSON object", "download the model again")
-    return content
+    return replace(checkpoint, state=read_state(checkpoint, entries)) if weights else checkpoint
 
 
 # What the model is.
@@ -218,43 +113,27 @@ def configure(architecture: str, raw: dict[str, Any], names: set[str]) -> Config
 # The tensors.
 
 
-def names_in(files: list[Path]) -> set[str]:
-    """The names of all tensors of a checkpoint."""
-    return {name for _, name, _ in slices(files)}
-
-
-def slices(files: list[Path]) -> Iterator[tuple[Path, str, Any]]:
-    """Every tensor, not yet read: its file, its name, its safetensors slice."""
-    for path in files:
-        try:
-            with safe_open(path, framework="pt") as file:
-                for name in file.keys():  # noqa: SIM118
-                    yield path, name, file.get_slice(name)
-        except (SafetensorError, OSError) as error:
-            raise CheckpointError(f"{path} cannot be read: {error}", "download the model again") from error
-
-
-def read_state(checkpoint: Checkpoint, files: list[Path]) -> Mapping[str, torch.Tensor]:
+def read_state(checkpoint: Checkpoint, entries: Mapping[str, Entry]) -> Mapping[str, torch.Tensor]:
     """All tensors that the architecture needs, of the right shapes; they are not read yet."""
     family = FAMILIES[checkpoint.architecture]
     expected, names = family.tensors(checkpoint.config), family.names
-    bare = not any(name.startswith(names.prefix) for name in names_in(files))
+    bare = not any(name.startswith(names.prefix) for name in entries)
     ignored = re.compile(names.ignored)
-    places: dict[str, tuple[Path, str]] = {}
-    for path, stored, content in slices(files):
+    needed: dict[str, Entry] = {}
+    for stored, entry in entries.items():
         name = canonical(stored, names.prefix if bare else "", names.heads)
         if name in expected:
-            check_tensor(f"{stored} in {path.name}", content, expected[name])
-            places[name] = path, stored
+            check_tensor(entry, expected[name])
+            needed[name] = entry
         elif not (IGNORED.fullmatch(name) or ignored.fullmatch(name)):
             raise TensorError(
-                f"{path.name} holds {stored}, which {checkpoint.architecture} with this config.json has not",
+                f"{entry.file.name} holds {stored}, which {checkpoint.architecture} with this config.json has not",
                 "weights and config.json do not belong together, or the model is a variant of it",
             )
     for name, shape in expected.items():
-        if name not in places:
+        if name not in needed:
             raise TensorError(f"{name} of shape {list(shape)} is missing", "the checkpoint is not complete")
-    return Stored(places)
+    return Stored(needed)
 
 
 def canonical(name: str, prefix: str, heads: tuple[str, ...]) -> str:
@@ -266,19 +145,12 @@ def canonical(name: str, prefix: str, heads: tuple[str, ...]) -> str:
     return name if name.startswith(heads) else prefix + name
 
 
-def check_tensor(where: str, content: Any, shape: tuple[int, ...]) -> None:
+def check_tensor(entry: Entry, shape: tuple[int, ...]) -> None:
     """TensorError unless a tensor that is not read yet has the right shape and holds numbers of a known kind."""
-    if tuple(content.get_shape()) != shape:
+    if entry.shape != shape:
         raise TensorError(
-            f"{where} has shape {content.get_shape()}, expected {list(shape)}",
+            f"{entry.where} has shape {list(entry.shape)}, expected {list(shape)}",
             "weights and config.json do not belong together",
         )
-    if content.get_dtype() not in FLOATS:
-        raise TensorError(f"{where} holds {content.get_dtype()} numbers", f"puma reads {', '.join(FLOATS)}")
-
-
-def finite(where: str, tensor: torch.Tensor) -> torch.Tensor:
-    """The tensor, if all of its numbers are finite."""
-    if tensor.numel() and not all(math.isfinite(end) for end in tensor.aminmax()):  # without a copy of its size
-        raise TensorError(f"{where} holds NaN or infinite numbers", "the checkpoint is damaged")
-    return tensor
+    if entry.dtype not in FLOATS:
+        raise TensorError(f"{entry.where} holds {entry.dtype} numbers", f"puma reads {', '.join(FLOATS)}")

@@ -25,30 +25,21 @@ class Tokens(NamedTuple):
     types: list[int]
 
 
-def open_tokenizer(path: Path | None) -> Tokenizer:
+def open_tokenizer(path: Path) -> Tokenizer:
     """The tokenizer in a tokenizer.json, without its padding and truncation."""
-    if path is None:
-        raise CheckpointError(
-            "the checkpoint holds no tokenizer.json",
-            "write one: AutoTokenizer.from_pretrained(folder).save_pretrained(folder) in transformers",
-        )
     try:
-        tokenizer = Tokenizer.from_file(str(path))
-    except Exception as error:  # the library raises plain Exception
+        content = path.read_bytes()
+    except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error}", "download the model again") from error
-    tokenizer.no_padding()
-    tokenizer.no_truncation()
-    return tokenizer
+    return tokenizer_of(content, str(path), "download the model again")
 
 
-def tokenizer_of(content: bytes | None) -> Tokenizer:
-    """The same from the file's content."""
-    if content is None:
-        raise CheckpointError("the model came without its tokenizer.json", "its owner uploads it again, with one")
+def tokenizer_of(content: bytes, where: str, hint: str) -> Tokenizer:
+    """The same from the file's content; CheckpointError, with the hint, if what lies `where` is no tokenizer."""
     try:
         tokenizer = Tokenizer.from_buffer(content)
     except Exception as error:  # the library raises plain Exception
-        raise CheckpointError(f"the model's tokenizer.json cannot be read: {error}", "upload it again") from error
+        raise CheckpointError(f"{where} cannot be read: {error}", hint) from error
     tokenizer.no_padding()
     tokenizer.no_truncation()
     return tokenizer

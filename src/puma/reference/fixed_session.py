@@ -50,7 +50,7 @@ class FixedSession:
         """How near each place came to its limit, in the order of the computation."""
         return list(self.party.notes.values())
 
-    def generate(self, prompts: Sequence[Sequence[int]], tokens: int) -> Iterator[list[int]]:
+    def continued(self, prompts: Sequence[Sequence[int]], tokens: int) -> Iterator[list[int]]:
         """The next token of each prompt, step by step."""
         job = Generate(self._input(prompts), tokens)
         admit(self.config, self.approximation, job, OWNER)

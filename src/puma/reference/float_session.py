@@ -33,7 +33,7 @@ class Plain:
         self._model = architecture(config).model(config, params)
         self.cost: Cost | None = None  # nothing is sent
 
-    def generate(self, prompts: Sequence[Sequence[int]], tokens: int) -> Iterator[list[int]]:
+    def continued(self, prompts: Sequence[Sequence[int]], tokens: int) -> Iterator[list[int]]:
         """The most likely token of each prompt, step by step."""
         for found, _ in self.ranked(prompts, tokens):
             yield found
@@ -46,13 +46,18 @@ class Plain:
             feed = best.indices[:, 0].tolist()
             yield feed, (best.values[:, 0] - best.values[:, 1]).tolist()
 
-    def search(self, prompt: Sequence[int], beams: Beams) -> None:
-        """A beam search, by the branches that three parties compute."""
+    def search(self, prompt: Sequence[int], beams: Beams, stop: bool = False) -> Iterator[int]:
+        """A beam search, by the branches that three parties compute; yield how many steps are done.
+
+        With `stop` it ends when nothing better can come.
+        """
         cache = Cache(self.config.layers, [len(prompt)])
         chosen = beams.choose(self._model(self._rows(prompt), cache).as_subclass(Tensor).double())
-        while not beams.over:
+        yield beams.steps
+        while beams.steps < beams.tokens and not (stop and beams.over):
             cache.branch(torch.tensor(beams.hidden()).reshape(beams.count, -1).float())
             chosen = beams.choose(self._model(self._rows(chosen), cache).as_subclass(Tensor).double())
+            yield beams.steps
 
     def encode(
         self, prompts: Sequence[Sequence[int]], output: str, types: Sequence[Sequence[int]] = ()

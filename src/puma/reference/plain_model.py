@@ -14,15 +14,13 @@ from typing import Any
 
 from torch import Tensor
 
-from puma.client.beam_search import Beams
-from puma.client.model_info import SETTINGS, TEMPLATE, ModelInfo
+from puma.client.model_info import ModelInfo
 from puma.errors import UsageError
-from puma.models import architecture, heads, images, inputs, text
+from puma.models import heads, images, inputs, text
 from puma.models.checkpoint import Checkpoint, embedded, load
 from puma.models.ranges import check_hiding
 from puma.reference.float_session import Plain
 
-FILES = ("tokenizer.json", SETTINGS, TEMPLATE)  # that travel with a model
 Params = Mapping[str, Tensor]
 
 
@@ -32,12 +30,10 @@ class PlainModel(ModelInfo):
     def __init__(self, source: str | Path | None = None) -> None:
         self.checkpoint: Checkpoint = load(embedded() if source is None else source)
         found = self.checkpoint
-        tokenizer = text.open_tokenizer(found.tokenizer) if inputs(found.config).tokenized else None
+        tokenizer = found.open_tokenizer() if inputs(found.config).tokenized else None
         super().__init__(found.name, found.config, tokenizer, found.eos)
         self.bos = found.bos
-        for file in found.folder.iterdir():
-            if file.name in FILES:
-                self.files[file.name] = file.read_bytes
+        self.files |= found.files
 
     @cached_property
     def params(self) -> Params:
@@ -48,6 +44,11 @@ class PlainModel(ModelInfo):
     def plain(self) -> Params:
         """The same, all of it in memory, for the plain model."""
         return dict(self.params)
+
+    @cached_property
+    def session(self) -> Plain:
+        """What answers token ids in float."""
+        return Plain(self.config, self.plain)
 
     @property
     def causal(self) -> bool:
@@ -69,25 +70,14 @@ class PlainModel(ModelInfo):
         self.check_encodes()
         return self.read(sentence)
 
-    def generate(self, ids: Sequence[int], tokens: int) -> list[int]:
-        """Greedy continuation in float."""
-        return [new for (new,) in Plain(self.config, self.plain).generate([ids], tokens)]
+    def greedy(self, ids: Sequence[int], tokens: int) -> list[int]:
+        """The most likely next tokens of one prompt, in float."""
+        return [new for (new,) in self.session.continued([ids], tokens)]
 
-    def search(self, ids: Sequence[int], beams: Beams) -> list[int]:
-        """What a beam search finds in float."""
-        Plain(self.config, self.plain).search(ids, beams)
-        return beams.best
-
-    def encode(self, tokens: text.Tokens) -> Tensor:
+    def encoded(self, tokens: text.Tokens) -> Tensor:
         """Class logits or the normalised mean of the token states, in float."""
-        (found,) = Plain(self.config, self.plain).encode([tokens.ids], self.output, [tokens.types])
+        (found,) = self.session.encode([tokens.ids], self.output, [tokens.types])
         return self.finished(found)
-
-    def fill(self, tokens: text.Tokens, top: int = 1) -> list[list[int]]:
-        """The most likely tokens at each masked place, in float."""
-        model = architecture(self.config).model(self.config, self.plain)
-        (states,) = Plain(self.config, self.plain).encode([tokens.ids], "hidden", [tokens.types])
-        return model.predict(states.float(), self.masked_places(tokens)).topk(top).indices.tolist()
 
 
 def _words(model: PlainModel, source: Any, pair: str | None) -> text.Tokens:

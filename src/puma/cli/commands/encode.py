@@ -57,7 +57,7 @@ def encode(
             progress("encoding", 0, 1)
             found, cost = cluster.encode(texts, lengths), cluster.cost
         clear = cluster.model
-        plain = [clear.encode(tokens) if compare else None for tokens in ids]  # type: ignore[attr-defined]
+        plain = [clear.encoded(tokens) if compare else None for tokens in ids]  # type: ignore[attr-defined]
     results = [_encoded(clear, text, e.values, p) for text, e, p in zip(texts, found, plain, strict=True)]
     if output.json:
         alone = {key: value for key, value in results[0].items() if key != "text"} if len(texts) == 1 else {}

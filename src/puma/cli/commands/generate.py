@@ -93,7 +93,7 @@ def generate(
     cluster, ids, loaded = asked_one(where, source, prompt, tokens, store, approximation, chance, output)
     clear = cluster.model
     with cluster:
-        stream = cluster.continued(ids, tokens, stop, lengths, **chance.sampling)
+        stream = cluster.stream_ids(ids, tokens, stop, lengths, **chance.sampling)
         found = _streamed(cluster, ids, stream, output.json)
         cost = cluster.cost
     agreed = agreement(clear, ids, found) if compare else None

@@ -1,0 +1,113 @@
+"""What every form of checkpoint gives, whatever its files are: raw settings, public files, tensors that are not read.
+
+This file must not know any form.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, float32
+
+from puma.errors import CheckpointError, TensorError
+
+TOKENIZER, SETTINGS, TEMPLATE = "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"
+PUBLIC = (TOKENIZER, SETTINGS, TEMPLATE)  # that travel with a model to its clients
+ORIGINAL = "use the original checkpoint, in fp32, fp16 or bf16"  # the hint for what cannot be read
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A tensor in a file: `read` gives it anew each time, in numbers that safetensors call `dtype`.
+
+    CheckpointError from `read` if the file is not what it was when the entry was made. A form that computes its numbers
+    out of several stored tensors, such as a quantised one, makes an entry of their entries.
+    """
+
+    file: Path
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    read: Callable[[], Tensor] = field(repr=False)
+
+    @property
+    def where(self) -> str:
+        """For messages."""
+        return f"{self.name} in {self.file.name}"
+
+
+@dataclass(frozen=True)
+class Source:
+    """A checkpoint as its files have it; nothing of it is judged yet.
+
+    `raw` is a decoded config.json and `generation` a decoded generation_config.json, or what says the same in another
+    form. `files` are the PUBLIC ones that there are. `tensors` reads names, shapes and kinds, by the files' names.
+    `folder` is where they lie.
+    """
+
+    folder: Path
+    raw: dict[str, Any]
+    generation: dict[str, Any]
+    files: Mapping[str, Callable[[], bytes]]
+    tensors: Callable[[], Mapping[str, Entry]]
+
+
+class Unchanged:
+    """A file that has to stay what it is now: what was proven about its numbers would not hold otherwise."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._stamp = path, _stamp(path)
+
+    def check(self) -> None:
+        """CheckpointError if it is another by now; OSError if it is gone."""
+        if _stamp(self._path) != self._stamp:
+            raise CheckpointError(f"{self._path} has been changed meanwhile", "run the command again")
+
+
+def _stamp(path: Path) -> tuple[int, int, int]:
+    """What changes with a file's content: which file it is, its size, when it was written."""
+    found = path.stat()
+    return found.st_ino, found.st_size, found.st_mtime_ns
+
+
+class Stored(Mapping[str, Tensor]):
+    """Entries as tensors: read, in float32, and found to be finite each time that they are looked up."""
+
+    def __init__(self, entries: Mapping[str, Entry]) -> None:
+        self._entries = entries
+
+    def __getitem__(self, name: str) -> Tensor:
+        entry = self._entries[name]
+        return finite(entry.where, entry.read().to(float32))
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._entries
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._entries)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+
+def finite(where: str, tensor: Tensor) -> Tensor:
+    """The tensor, if all of its numbers are finite."""
+    if tensor.numel() and not all(math.isfinite(end) for end in tensor.aminmax()):  # without a copy of its size
+        raise TensorError(f"{where} holds NaN or infinite numbers", "the checkpoint is damaged")
+    return tensor
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object in a file."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path} cannot be read: {error}", "download the model again") from error
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path} holds no JSON object", "download the model again")
+    return content
