@@ -65,7 +65,7 @@ def layers(figures: dict[str, Any]) -> list[Layer]:
 
 
 def stretches(figures: dict[str, Any]) -> dict[str, list[Layer]]:
-    """Three layers around the one that changes most, and the last three, each behind what the stream was before them."""
+    """Three layers around the one that changes most, and the last three, each behind one for what came before."""
     every = layers(figures)
     peak = max(range(1, len(every)), key=lambda i: abs(every[i].residual[0] - every[i - 1].residual[0]))
     starts = {"rise": min(max(1, peak - 1), len(every) - 3), "end": len(every) - 3}

@@ -23,7 +23,6 @@ from puma.models.deferred import Folded, deferred
 from puma.models.families import FAMILIES, named
 from puma.models.files.opening import opened
 from puma.models.files.source import ORIGINAL, TOKENIZER, Entry, Stored
-from puma.models.ranges import check
 
 FLOATS = ("F64", "F32", "F16", "BF16")
 OLD_NAMES = {".gamma": ".weight", ".beta": ".bias"}
@@ -46,15 +45,19 @@ class Checkpoint:
     state: Mapping[str, torch.Tensor] = field(default_factory=dict, repr=False)
 
     def fold(self) -> Mapping[str, torch.Tensor]:
-        """The parameters that the owner shares, all checked; each is read and folded anew when it is looked up."""
+        """The parameters that the owner shares; each is read and folded anew when it is looked up. Nothing is said of
+        how large they are: a plan is (reference/planning.py)."""
         family = FAMILIES[self.architecture]
         state = {
             name: deferred(shape, partial(self.state.__getitem__, name))
             for name, shape in family.tensors(self.config).items()
         }
-        params = Folded(family.fold(self.config, state))
-        check(self.config, params)
-        return params
+        return Folded(family.fold(self.config, state))
+
+    @property
+    def weights(self) -> tuple[Path, ...]:
+        """The files that tensors are read from."""
+        return self.state.files if isinstance(self.state, Stored) else ()
 
     def open_tokenizer(self) -> Tokenizer:
         """Its tokenizer, without padding and truncation."""

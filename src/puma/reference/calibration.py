@@ -21,11 +21,12 @@ from torch import Tensor
 from puma.client.chat import Conversation
 from puma.client.model_info import ModelInfo
 from puma.errors import InputError, PumaError
-from puma.models import Cache, architecture, heads, images, inputs, text
+from puma.models import Cache, architecture, formats, heads, images, inputs, text
 from puma.models.config import Config
+from puma.models.formats import places
 from puma.nn.paper import SPLINE, marked
 from puma.reference.calibration_texts import CHAT, TEXTS
-from puma.reference.observed import Reader, Seen
+from puma.reference.observed import Reader, Watch
 
 Progress = Callable[[str, int, int], None]
 LENGTHS = (512, 384, 256, 192, 128, 96, 64, 32)  # to which built-in texts are cut, so that large models are not slow
@@ -37,38 +38,41 @@ OWN, OWN_LENGTH = 4, 64  # rows of tokens in no order, and how long they are
 PICTURES = 12
 
 
-def samples(model: ModelInfo, folder: Path, texts: Sequence[str] = ()) -> list[text.Tokens]:
-    """What to run the model on: the owner's `texts` (of an image model, files), else those that come with Puma."""
+def samples(model: ModelInfo, folder: Path, more: Sequence[str] = ()) -> list[text.Tokens]:
+    """What to run the model on: what comes with Puma, and `more` of the owner's, texts or an image model's files."""
     if not inputs(model.config).tokenized:
-        return _pictures(model, folder, texts)
-    if texts:
-        return [cut(tokens, model.config.context) for tokens in _encoded(model, texts)]
+        return _pictures(model, folder, more)
     found = [*_chats(model), *_encoded(model, TEXTS), *_pairs(model)]
     length = _length(model.config, [len(tokens.ids) for tokens in found])
-    return [cut(tokens, length) for tokens in [*_own(model), *found]]
+    own = [cut(tokens, model.config.context) for tokens in _encoded(model, more)]
+    return [*own, *(cut(tokens, length) for tokens in [*_own(model), *found])]
 
 
 def observe(
     config: Config, params: Mapping[str, Tensor], given: Sequence[text.Tokens], progress: Progress,
     approximations: Sequence[str] = (SPLINE,),
-) -> Seen:  # fmt: skip
-    """The largest numbers at every place, over all of these and with each of these functions."""
-    kind, groups = architecture(config), grouped(config, given)
-    modules, told = {name.rpartition(".")[0] for name in kind.parameters(config)}, set[tuple[int, str]]()
-    total, turn = len(modules) * len(groups) * len(approximations), 0
+) -> Watch:  # fmt: skip
+    """What came about at every place, over all of these and with each of these functions."""
+    kind, groups, watch = architecture(config), grouped(config, given), Watch()
+    shapes, told, turn = kind.parameters(config), set[tuple[int, str]](), 0
+    total = len(shapes) * len(groups) * len(approximations)
 
-    def tell(module: str) -> None:
-        told.add((turn, module))
+    def tell(name: str) -> None:
+        told.add((turn, name))
         progress("calibrating the model on texts", min(len(told), total), total)
 
-    reader = Reader(params, kind.parameters(config), config.vocab_size, tell)
-    model = kind.model(watched(config, reader.seen), reader)
+    def spread(value: float) -> None:
+        watch.more(watch.at("logits", head), value)
+
+    model = kind.model(config, Reader(params, shapes, config.vocab_size, tell, spread))
+    head = next((name for name, place in places(model).items() if place.kind == "logits"), "")
+    formats.observe(model, watch)
     for approximation in approximations:
         for group in groups:
             with torch.no_grad():
                 run(model, config, group, approximation)
             turn += 1
-    return reader.seen
+    return watch
 
 
 def run(model: Any, config: Config, group: Sequence[text.Tokens], approximation: str) -> None:
@@ -149,12 +153,11 @@ def _own(model: ModelInfo) -> Iterator[text.Tokens]:
 
 
 def _pictures(model: ModelInfo, folder: Path, files: Sequence[str]) -> list[text.Tokens]:
-    """The owner's images, or made-up ones: even, striped, chequered, smooth, and noise of several grains."""
+    """The owner's images, and made-up ones: even, striped, chequered, smooth, and noise of several grains."""
     config: Any = model.config
-    drawn = [images.read(file, folder) for file in files] or [
-        images.prepared(picture(i, config.image_size, config.channels), folder, "a made-up image")
-        for i in range(PICTURES)
-    ]
+    drawn = [images.read(file, folder) for file in files]
+    for i in range(PICTURES):
+        drawn.append(images.prepared(picture(i, config.image_size, config.channels), folder, "a made-up image"))
     return [text.Tokens(images.patches(config, pixels), []) for pixels in drawn]  # type: ignore[arg-type]
 
 

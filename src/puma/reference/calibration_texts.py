@@ -16,7 +16,7 @@ somebody keeps every night. Then the bell rang, the ropes fell slack, and the ol
 
 ESSAY = """\
 It is often said that measurement is the beginning of knowledge, but every measurement begins with a decision about what
-to ignore. A map that showed each blade of grass would be as large as the meadow and of no use to the person who wants to
+to ignore. A map that showed each blade of grass would be as large as the meadow and of no use to somebody who wants to
 cross it. The craft lies in leaving out the right things. Engineers call this a tolerance, judges call it relevance, and
 painters do not call it anything, because they have already turned the canvas to the wall and started over.
 """
@@ -63,8 +63,8 @@ static inline uint64_t mix(uint64_t *restrict s, const uint8_t *p, size_t n) {
 
 MARKUP = """\
 <!DOCTYPE html><html lang="en"><head><meta charset="utf-8"><title>Orders</title></head><body>
-<table class="wide"><tr><th>id</th><th>item</th><th>price</th></tr><tr><td>17</td><td>kettle</td><td>&euro;24.90</td></tr>
-</table><a href="https://shop.example.org/cart?id=17&ref=mail#top">go on</a></body></html>
+<table class="wide"><tr><th>id</th><th>item</th><th>price</th></tr><tr><td>17</td><td>kettle</td><td>&euro;24.90</td>
+</tr></table><a href="https://shop.example.org/cart?id=17&ref=mail#top">go on</a></body></html>
 {"orders": [{"id": 17, "lines": [{"sku": "KT-0099", "n": 2, "price": 24.9}], "paid": false, "note": null}], "page": 1}
 SELECT c.name, SUM(o.total) FROM orders o JOIN customers c ON c.id = o.customer WHERE o.day >= '2024-01-01' GROUP BY 1;
 """
@@ -96,7 +96,7 @@ LISTS = """\
 """
 
 LANGUAGES = (
-    "Der Zug nach München fährt heute von Gleis 12 ab; wegen Bauarbeiten verspätet sich die Abfahrt um etwa zwölf Minuten.",
+    "Der Zug nach München fährt heute von Gleis 12 ab; wegen Bauarbeiten kommt er etwa zwölf Minuten später.",
     "Le café était fermé, mais la boulangère nous a donné deux croissants encore chauds et un sourire de trop.",
     "El ingeniero explicó, por tercera vez, que la presión no depende del ancho del tubo sino de la altura del agua.",
     "Утром в горах выпал первый снег, и дорогу закрыли до полудня. Никто не удивился.",
@@ -111,7 +111,7 @@ LANGUAGES = (
 CHAT = (
     "What is the capital of France?",
     "Write a short poem about a lighthouse keeper who collects clocks.",
-    "My code prints `TypeError: 'NoneType' object is not subscriptable`. What does that mean and how do I find the cause?",
+    "My code prints `TypeError: 'NoneType' object is not subscriptable`. What does it mean, and how do I find the cause?",
     "List five differences between rain and snow, one per line, each with a number.",
     'Translate to Spanish: "Where did you leave the keys?" Then explain the tenses.',
     "hi",
