@@ -29,10 +29,11 @@ from puma.reference.calibration_texts import CHAT, TEXTS
 from puma.reference.observed import Reader, Watch
 
 Progress = Callable[[str, int, int], None]
-LENGTHS = (512, 384, 256, 192, 128, 96, 64, 32)  # to which built-in texts are cut, so that large models are not slow
+LENGTHS = (384, 256, 192, 128, 96, 64, 32)  # to which built-in texts are cut, so that large models are not slow
 WORK = 1 << 43  # products of weights with tokens that the built-in texts may take
-FEWEST = 512  # tokens of them, however large the model
+FEWEST, MOST = 512, 4096  # tokens of them, however large or small the model
 SCORES = 1 << 27  # numbers of a layer's scores that a group of texts may make
+SMALL = 1 << 26  # weights that are read again rather than that short texts be padded to the length of long ones
 STEPS = 6  # tokens that a model with an encoder is let answer
 OWN, OWN_LENGTH = 4, 64  # rows of tokens in no order, and how long they are
 PICTURES = 12
@@ -97,13 +98,17 @@ def run(model: Any, config: Config, group: Sequence[text.Tokens], approximation:
 
 
 def grouped(config: Config, given: Sequence[text.Tokens]) -> list[list[text.Tokens]]:
-    """Those that go through the model together: as many of about one length as their scores leave room for."""
+    """Those that go through the model together: as many as their scores leave room for; of a small model, those of
+    about one length.
+    """
     groups: list[list[text.Tokens]] = []
-    longest = 0
+    longest, least = 0, _weights(config) < SMALL
     for tokens in sorted(given, key=lambda tokens: -len(tokens.ids)):
-        if not groups or (len(groups[-1]) + 1) * config.heads * longest**2 > SCORES:
+        length = inputs(config).length(len(tokens.ids))
+        full = bool(groups) and (len(groups[-1]) + 1) * config.heads * longest**2 > SCORES
+        if not groups or full or (least and 2 * length < longest):
             groups.append([])
-            longest = inputs(config).length(len(tokens.ids))
+            longest = length
         groups[-1].append(tokens)
     return groups
 
@@ -115,10 +120,13 @@ def cut(tokens: text.Tokens, length: int) -> text.Tokens:
 
 def _length(config: Config, lengths: Sequence[int]) -> int:
     """To which texts are cut so that a pass over all of them stays within WORK."""
-    weights = sum(math.prod(shape) for shape in architecture(config).parameters(config).values())
-    most = max(FEWEST, WORK // weights)
+    most = min(MOST, max(FEWEST, WORK // _weights(config)))
     fitting = (cut for cut in LENGTHS if sum(min(cut, length) for length in lengths) <= most)
     return min(config.context, next(fitting, LENGTHS[-1]))
+
+
+def _weights(config: Config) -> int:
+    return sum(math.prod(shape) for shape in architecture(config).parameters(config).values())
 
 
 def _encoded(model: ModelInfo, texts: Sequence[str]) -> Iterator[text.Tokens]:

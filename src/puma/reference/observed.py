@@ -65,7 +65,7 @@ class Watch:
 class Read(Tensor):
     """A parameter that is read when a function wants it; by itself it has a shape and no numbers."""
 
-    name: str
+    label: str
     source: Reader
 
     @classmethod
@@ -92,7 +92,7 @@ class Reader(Mapping[str, Tensor]):
 
     def __getitem__(self, name: str) -> Tensor:
         found: Any = torch.empty(self._shapes[name], device="meta").as_subclass(Read)
-        found.name, found.source = name, self
+        found.label, found.source = name, self
         return found
 
     def __contains__(self, name: object) -> bool:
@@ -106,7 +106,7 @@ class Reader(Mapping[str, Tensor]):
 
     def run(self, parameter: Read, func: Any, args: Any, kwargs: Any) -> Any:
         """A function of torch on the parameters' numbers."""
-        self._told(parameter.name)
+        self._told(parameter.label)
         args = [self._numbers(x) for x in args]
         kwargs = {name: self._numbers(x) for name, x in kwargs.items()}
         if func is tf.linear and len(args[1]) == self._vocabulary and len(args[0]) * len(args[1]) > AT_ONCE:
@@ -114,7 +114,7 @@ class Reader(Mapping[str, Tensor]):
         return func(*args, **kwargs)
 
     def _numbers(self, x: Any) -> Any:
-        return self._params[x.name] if isinstance(x, Read) else x
+        return self._params[x.label] if isinstance(x, Read) else x
 
     def _logits(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         for rows in x.as_subclass(Tensor).split(max(1, AT_ONCE // len(weight))):
