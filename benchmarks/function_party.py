@@ -21,7 +21,7 @@ from torch import Tensor
 
 from benchmarks.functions import FUNCTIONS
 from puma.crypto.prg import PairKey
-from puma.kernels import warmup as warm
+from puma.kernels import warmup
 from puma.mpc.fixed import ACTIVATION
 from puma.mpc.party import Party
 from puma.mpc.share import Bits, Share
@@ -87,7 +87,7 @@ def parts(result: Share | Bits) -> list[Tensor]:
 def main() -> int:
     torch.set_num_threads(1)
     party, client = meet(msgspec.json.decode(sys.stdin.readline(), type=Start))
-    warm.compile_kernels()
+    warmup.compile_kernels()
     goodbye = msg.encode(msg.Quit())
     while (request := client.recv_control()) != goodbye:
         answer(party, client, json.loads(request))

@@ -144,7 +144,6 @@ MPC = [
     Case(arithmetic.open_truncate, lambda p: ((_z(p), 16), (_z(p, 35, 20, "z2"), 0))),
     Case(arithmetic.lift, lambda p: ((_x(p, 24), 48), (_x(p, 17, 3, "y"), 64))),
     Case(arithmetic.lift, lambda p: ((_x(p, 63, 12), 64),), "one bit"),
-    Case(arithmetic.masked_input, lambda p: (p, X.long().to(p.device), N, 32, 0, "input")),
     Case(arithmetic.random_share, lambda p: (p, N, 42)),
     Case(arithmetic.reveal, lambda p: (_x(p, 23),)),
     Case(

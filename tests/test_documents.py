@@ -75,6 +75,12 @@ def test_names_in_code_type_are_names_in_the_code(page: Path) -> None:
     assert not unknown, f"{page.name} names what is not there"
 
 
+@pytest.mark.parametrize("page", LIVING, ids=lambda p: p.name)
+def test_files_named_without_their_folder_are_there(page: Path) -> None:
+    there = {path.name for folder in FOLDERS for path in (ROOT / folder).rglob("*.py")}
+    assert not set(re.findall(r"`([\w ]+\.py)`", page.read_text())) - there
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
 def test_files_and_links_lead_somewhere(page: Path) -> None:
     text = page.read_text()

@@ -243,7 +243,7 @@ def asks_which(node: ast.AST) -> bool:
             return ast.unparse(first).split(".")[-1] == "config" or second in FIELDS
     if isinstance(node, ast.Compare):
         sides = [node.left, *node.comparators]
-        kinds = any(isinstance(side, ast.Attribute) and side.attr == "kind" for side in sides)
+        kinds = any(named(side) & {"kind", "family"} or "'family'" in ast.unparse(side) for side in sides)
         words = any(isinstance(side, ast.Constant) and side.value in KINDS for side in sides)
         return (kinds and words) or any(named(side) & CONFIGS for side in sides)
     if isinstance(node, ast.MatchClass):
@@ -273,6 +273,8 @@ def test_nobody_above_the_models_asks_which_config_it_is(floor: str) -> None:
         ("type(self.config) is x", True),
         ("architecture(config).kind == 'causal'", True),
         ("inputs(config).kind != 'pixels'", True),
+        ("settings.family != 'encoder' or settings.labels", True),
+        ("row['family'] == 'causal'", True),
         ("c.__class__ is Vit", True),
         ("match c:\n    case PatchEncoder():\n        pass", True),
         ("from puma.models.architectures.vit import Model", True),

@@ -19,13 +19,13 @@ def test_without_a_template_the_text_goes_on(checkpoints: dict[str, Path]) -> No
     model = PlainModel(checkpoints["llama"])
     talk = Conversation(model)
     assert not talk.templated
-    assert model.decode(talk.asked("the cat", 2)) == "the cat"
+    assert model.decode(talk.prompt_ids("the cat", 2)) == "the cat"
     sat = model.prompt_ids("sat", 1)[-1]
     assert talk.answered([sat]) == "sat"
-    assert model.decode(talk.asked("on the mat", 2)) == "the cat sat on the mat"
+    assert model.decode(talk.prompt_ids("on the mat", 2)) == "the cat sat on the mat"
     with pytest.raises(InputError):
-        talk.asked("the cat " * 40, 2)
-    assert model.decode(talk.asked("and", 2)) == "the cat sat on the mat and"
+        talk.prompt_ids("the cat " * 40, 2)
+    assert model.decode(talk.prompt_ids("and", 2)) == "the cat sat on the mat and"
 
 
 def test_with_a_template_the_model_sees_what_it_was_trained_on(checkpoints: dict[str, Path]) -> None:
@@ -33,11 +33,11 @@ def test_with_a_template_the_model_sees_what_it_was_trained_on(checkpoints: dict
     model.files["chat_template.jinja"] = TEMPLATE.encode
     model.files["tokenizer_config.json"] = lambda: b'{"bos_token": {"content": "<s>"}}'
     talk = Conversation(model)
-    ids = talk.asked("the cat", 2)
+    ids = talk.prompt_ids("the cat", 2)
     assert talk.templated and ids[0] == 1 and model.decode(ids) == "the cat it"
     model.eos = (ids[2],)
     assert talk.answered([ids[1], ids[2], ids[1]]) == "the"
-    assert model.decode(talk.asked("dog", 2)) == "the cat the dog it"
+    assert model.decode(talk.prompt_ids("dog", 2)) == "the cat the dog it"
 
 
 @pytest.mark.parametrize("template", [

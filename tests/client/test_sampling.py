@@ -79,18 +79,18 @@ def test_seeds_repeat_and_fresh_numbers_do_not() -> None:
 
 
 def test_options_that_are_missing() -> None:
-    assert Sampling.asked() == Sampling() and Sampling.asked().greedy
-    assert Sampling.asked(top_p=0.5) == Sampling(1.0, 0, 0.5)
-    assert Sampling.asked(temperature=0.0, seed=3).greedy
+    assert Sampling.of() == Sampling() and Sampling.of().greedy
+    assert Sampling.of(top_p=0.5) == Sampling(1.0, 0, 0.5)
+    assert Sampling.of(temperature=0.0, seed=3).greedy
 
 
 @pytest.mark.parametrize("wrong", [{"temperature": -1}, {"temperature": 1e-9}, {"temperature": 1e9}, {"top_k": -1}])
 def test_options_that_make_no_sense(wrong: dict[str, Any]) -> None:
     with pytest.raises(UsageError):
-        Sampling.asked(**wrong)
+        Sampling.of(**wrong)
     for top_p in (0.0, 1.5, float("nan")):
         with pytest.raises(UsageError, match="top_p"):
-            Sampling.asked(top_p=top_p)
+            Sampling.of(top_p=top_p)
 
 
 # -- from revealed logits -------------------------------------------------------------------------------------------

@@ -19,7 +19,6 @@ from puma.gateway.server import configured, listen  # noqa: E402
 from puma.gateway.service import Gateway  # noqa: E402
 from puma.gateway.settings import Settings  # noqa: E402
 from puma.local.cluster import LocalCluster  # noqa: E402
-from puma.models import architecture  # noqa: E402
 from puma.reference.plain_model import PlainModel  # noqa: E402
 from tests.models import tiny  # noqa: E402
 from tests.threads import Threads  # noqa: E402
@@ -54,7 +53,7 @@ def serving(folder: Path, reveal: bool = False, **settings: Any) -> Iterator[Ser
         clusters.append(Own(clear, trio=Threads(), reveal_logits=reveal))  # type: ignore[arg-type]
         return clusters[-1]
 
-    chosen = Settings("tiny", architecture(clear.config).kind, clear.labels, most=24, temperature=0.0)
+    chosen = Settings("tiny", most=24, temperature=0.0)
     gateway = Gateway(clear, start, replace(chosen, **settings))
     bound = listen("127.0.0.1", 0)
     server = configured(gateway)

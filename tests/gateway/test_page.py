@@ -49,7 +49,7 @@ def test_the_drawing_holds_the_bytes_of_this_request(browser: Any, served: Serve
     with opened(browser, served) as sheet:
         sheet.send("the cat sat on", 2)
         sheet.ends()
-        watch = next(w for w in reversed(served.gateway.watches._kept.values()))
+        watch = next(w for w in reversed(served.gateway.watches._watches.values()))
         for rank in (1, 2):
             sample = bytes.fromhex("".join(sheet.drawn(f"{rank}-{i}") for i in range(4)).replace(" ", ""))
             assert len(sample) == 24 and watch.parties[rank].sample.startswith(sample)

@@ -156,7 +156,7 @@ def test_without_one_party_the_request_runs_as_usual(start: Start, memory: Path,
         cluster.prepare(length(cluster), TOKENS)
     prepared_requests = sorted(memory.glob("client/prepared_requests/*"))
     (memory / f"p{rank}/preprocessing" / cluster.session.sharing.hex() / prepared_requests[0].name).unlink()
-    answer = cluster.generate(PROMPT, TOKENS)  # falls back on the other piece
+    answer = cluster.generate(PROMPT, TOKENS)  # falls back on the other item
     assert answer.cost.prepared and answer.token_ids == expected.token_ids and not files(memory)
     cluster.prepare(length(cluster), TOKENS)
     PreprocessingStore(memory / f"p{rank}").discard(cluster.session.sharing)

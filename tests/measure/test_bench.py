@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from puma.errors import UsageError
-from puma.kernels import warmup as warm
+from puma.kernels import warmup
 from puma.measure import bench
 from puma.measure.bench import STD, RandomParams, configured, random_ids
 from puma.models.presets import PRESETS, preset
@@ -57,7 +57,7 @@ def test_sources(checkpoints: dict[str, Path]) -> None:
 
 
 def test_kernels_are_compiled_once() -> None:
-    warm.compile_kernels()
-    state = warm.state()
+    warmup.compile_kernels()
+    state = warmup.state()
     assert state.ready or state.folder is None
     assert state.total > 10

@@ -12,13 +12,15 @@ from hypothesis import strategies as st
 
 from puma import kernels
 from puma.mpc.arithmetic import public
+from puma.mpc.clear import ClearParty
+from puma.mpc.clear import held as in_clear
 from puma.mpc.compare import argmax, below, choose, equal, less, maximum, maximum_cost, sign, sign_of, split, widths
 from puma.mpc.cost import Size
 from puma.mpc.lookup import digits
 from puma.mpc.party import Party
 from tests.cases import coins
 from tests.mpc.words import edges, grid, uniform
-from tests.trio import bits_of, given, given_bits, held, joined, parties
+from tests.trio import bits_of, given, given_bits, held, joined, parties, spent
 
 few = settings(max_examples=25, deadline=None)
 RINGS = st.integers(1, 64)
@@ -122,6 +124,40 @@ def test_the_largest_along_any_dimension(entries: int, dim: int) -> None:
     x.select(dim, 0)[...] = torch.where(coins(*x.select(dim, 0).shape) == 1, -(1 << 14), x.select(dim, 0))
     results = parties(lambda p: p.run(maximum(given(p, x, 16), dim)))
     assert torch.equal(joined(results), x.amax(dim))
+
+
+@few
+@over(
+    st.lists(st.integers(0, 4), max_size=3), st.integers(1, 40), st.integers(0, 3), st.booleans(), st.integers(2, 64),
+    st.integers(0, 2**31),
+)  # fmt: skip
+def test_the_largest_of_rows_however_they_lie(
+    others: list[int], entries: int, place: int, backwards: bool, bits: int, seed: int
+) -> None:
+    """Any number of dimensions, empty ones and ties among them, in memory in another order, and in the clear."""
+    dim = min(place, len(others))
+    shape = [*others[:dim], entries, *others[dim:]]
+    x, order = uniform(*shape, bits=bits - 1, seed=seed), [*range(1, len(shape)), 0]
+    turned, back = x.permute(order).contiguous(), [len(shape) - 1, *range(len(shape) - 1)]
+    dim -= len(shape) if backwards else 0
+
+    def compute(party: Party) -> tuple[Any, Any, Any]:
+        rows = given(party, turned, bits).apply(lambda t: t.permute(back))
+        party.ledger.reset()
+        top = party.run(maximum(rows, dim))
+        spent_on_top, last = party.ledger.total(), rows.transpose(dim, -1)
+        index = public(party, torch.arange(entries), (entries,), 6, 0).expand(*last.shape)
+        return top, spent_on_top, party.run(argmax(last, index))
+
+    tops, spending, both = zip(*parties(compute), strict=True)
+    assert joined(tops).shape == x.amax(dim).shape and torch.equal(joined(tops), x.amax(dim))
+    assert spent(spending) == maximum_cost(Size(tuple(shape), bits), dim)
+    alone = ClearParty()
+    assert torch.equal(alone.run(maximum(in_clear(alone, x, bits, 0), dim)).signed, x.amax(dim))
+    won, at = (joined(found) for found in zip(*both, strict=True))
+    last = x.transpose(dim, -1)
+    assert torch.equal(won, last.amax(-1))
+    assert torch.equal(last.gather(-1, kernels.reduce(at, 6).unsqueeze(-1))[..., 0], last.amax(-1))
 
 
 @pytest.mark.parametrize("entries", [1, 2, 3, 7, 16, 33])

@@ -7,8 +7,12 @@ from functools import cache
 
 import pytest
 import torch
+from hypothesis import given as over
+from hypothesis import settings
+from hypothesis import strategies as st
 from torch import Tensor
 
+from puma import kernels
 from puma.mpc.arithmetic import random_share, reshare
 from puma.mpc.fixed import ACTIVATION
 from puma.mpc.party import DEALER, FIRST, SECOND, Party
@@ -110,6 +114,22 @@ def test_temperature_zero_is_the_largest() -> None:
     logits = torch.randn(64, 9, generator=torch.Generator().manual_seed(0))
     found = parties(lambda p: sample(given(p, logits, 48, ACTIVATION), 0.0))
     assert torch.equal(joined(found) % 16, logits.argmax(-1))
+
+
+@settings(max_examples=20, deadline=None)
+@over(st.lists(st.integers(0, 3), max_size=3), st.integers(1, 40), st.integers(0, 1000))
+def test_a_token_of_each_row_however_many_there_are(rows: list[int], tokens: int, chosen: int) -> None:
+    """One far above the others is drawn, whatever the shape: a single token, a single row, none."""
+    logits = torch.zeros(*rows, tokens)
+    wanted = torch.arange(math.prod(rows)).reshape(rows).add(chosen).remainder(tokens)
+    logits.scatter_(-1, wanted.unsqueeze(-1), 200.0)
+
+    def run(party: Party) -> tuple[Share, Share]:
+        given_logits = given(party, logits, 48, ACTIVATION)
+        return sample(given_logits, 1.0), sample(given_logits, 0.0)
+
+    for found in zip(*parties(run), strict=True):
+        assert torch.equal(kernels.reduce(joined(list(found)), found[0].bits), wanted)
 
 
 @pytest.mark.parametrize("rank", [DEALER, FIRST, SECOND])

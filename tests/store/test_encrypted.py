@@ -7,9 +7,8 @@ from pathlib import Path
 import pytest
 
 from puma.errors import AdmissionError, PreprocessingError
-from puma.store import encrypted as sealed
-from puma.store import folders
-from puma.store.encrypted import AT_A_TIME, EncryptedStore, Seal
+from puma.store import encrypted, folders
+from puma.store.encrypted import AT_A_TIME, Cipher, EncryptedStore
 from puma.store.preprocessing import ALIGN, START
 from tests.store.test_preprocessing import ID, SHARING, header, made
 
@@ -27,14 +26,14 @@ def files(root: Path) -> list[Path]:
 
 
 def test_a_seal_turned_twice_is_nothing_and_each_byte_has_its_own_place() -> None:
-    seal, plain = Seal(), memoryview(bytes(range(256)) * (AT_A_TIME // 128))
+    cipher, plain = Cipher(), memoryview(bytes(range(256)) * (AT_A_TIME // 128))
     turned = memoryview(bytearray(len(plain)))
-    seal.turn(24, plain, turned)
+    cipher.turn(24, plain, turned)
     assert sum(a == b for a, b in zip(plain[:4096], turned)) < 64
-    seal.turn(24 + 1000, turned[1000:], turned[1000:])
+    cipher.turn(24 + 1000, turned[1000:], turned[1000:])
     assert turned[1000:] == plain[1000:] and turned[:1000] != plain[:1000]
     other = memoryview(bytearray(len(plain)))
-    Seal().turn(24, plain, other)
+    Cipher().turn(24, plain, other)
     assert other[:1000] != turned[:1000]
 
 
@@ -55,7 +54,7 @@ def test_records_come_back_and_the_file_tells_nothing(tmp_path: Path) -> None:
         preprocessing_store.take(SHARING, ID)
 
 
-def test_two_pieces_are_encrypted_under_two_keys(tmp_path: Path) -> None:
+def test_two_items_are_encrypted_under_two_keys(tmp_path: Path) -> None:
     """The same words twice: what lies on the disk is as different as chance makes it."""
     preprocessing_store = EncryptedStore(tmp_path, MIB)
     for identity in (b"1" * 16, b"2" * 16):
@@ -105,14 +104,14 @@ def test_no_more_than_there_is_room_for(tmp_path: Path) -> None:
         again.write(bytes(MIB // 2))
         again.finish()
     preprocessing_store.discard(SHARING)
-    assert preprocessing_store._used == 0 and not preprocessing_store._pieces and not files(tmp_path)
+    assert preprocessing_store._used == 0 and not preprocessing_store._entries and not files(tmp_path)
 
 
 def test_without_any_room_nothing_is_begun(tmp_path: Path) -> None:
     preprocessing_store = EncryptedStore(tmp_path, 10)
     with pytest.raises(AdmissionError, match="at most"):
         preprocessing_store.begin(header())
-    assert not files(tmp_path) and not preprocessing_store._pieces and preprocessing_store._used == 0
+    assert not files(tmp_path) and not preprocessing_store._entries and preprocessing_store._used == 0
 
 
 def test_what_is_not_finished_is_nobodys(tmp_path: Path) -> None:
@@ -134,6 +133,6 @@ def test_what_nobody_asks_for_goes_in_time(tmp_path: Path, monkeypatch: pytest.M
     made(preprocessing_store)
     made(preprocessing_store, b"j" * 16)
     assert len(files(tmp_path)) == 2
-    monkeypatch.setattr(sealed, "KEEP_SECONDS", -1.0)
+    monkeypatch.setattr(encrypted, "KEEP_SECONDS", -1.0)
     made(preprocessing_store, b"k" * 16)
     assert len(files(tmp_path)) == 1

@@ -143,7 +143,7 @@ def prepared_request(identity: bytes = ID, tokens: int = 2) -> PreparedRequest:
     )  # fmt: skip
 
 
-def test_tickets_fit_one_request_and_serve_once(memory: Path) -> None:
+def test_prepared_requests_fit_one_request_and_serve_once(memory: Path) -> None:
     prepared_requests = PreparedRequests(memory)
     request = Generate(Input([3], []), 2)
     assert prepared_requests.take(SHARING, request) is None

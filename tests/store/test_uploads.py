@@ -34,24 +34,24 @@ def library(tmp_path: Path) -> Iterator[Library]:
     made.close()
 
 
-def send(arrival: ResumableUpload, until: int | None = None) -> None:
+def send(upload: ResumableUpload, until: int | None = None) -> None:
     for file in OFFER.card.files:
-        arrival.file(file, FILES[file.name])
-    for words in WORDS[arrival.held : until]:
+        upload.file(file, FILES[file.name])
+    for words in WORDS[upload.held : until]:
         half = len(words) // 2
-        arrival.write(words[:half])
-        arrival.write(words[half:])
-        arrival.checked(hashlib.sha256(words).digest())
+        upload.write(words[:half])
+        upload.write(words[half:])
+        upload.checked(hashlib.sha256(words).digest())
 
 
 def test_all_of_it_arrives(library: Library) -> None:
-    arrival = library.receive(OFFER)
-    assert (arrival.held, arrival.published) == (0, False)
-    send(arrival)
-    arrival.complete()
+    upload = library.receive(OFFER)
+    assert (upload.held, upload.published) == (0, False)
+    send(upload)
+    upload.complete()
     assert library.open("m") is None and library.models() == []
-    library.publish(arrival)
-    arrival.close()
+    library.publish(upload)
+    upload.close()
     model = library.open("m")
     assert model is not None and model is library.open("m")
     for spec, words in zip(OFFER.tensors, WORDS, strict=True):
@@ -67,16 +67,16 @@ def test_all_of_it_arrives(library: Library) -> None:
 
 @pytest.mark.parametrize("damage", [None, "half a parameter", "a byte", "the journal", "another sharing"])
 def test_a_cut_upload_goes_on_behind_what_is_whole(library: Library, damage: str | None) -> None:
-    arrival = library.receive(OFFER)
-    send(arrival, 5)
+    upload = library.receive(OFFER)
+    send(upload, 5)
     if damage == "half a parameter":
-        arrival.write(WORDS[5][:-1])
-    arrival.close()
+        upload.write(WORDS[5][:-1])
+    upload.close()
     folder = library.store.root / "uploads" / "m"
     offer, held = OFFER, 5
     if damage == "a byte":
         data = bytearray((folder / "data").read_bytes())
-        data[arrival._offsets[2]] ^= 1
+        data[upload._offsets[2]] ^= 1
         (folder / "data").write_bytes(data)
         held = 2
     elif damage == "the journal":
@@ -97,12 +97,12 @@ def test_a_cut_upload_goes_on_behind_what_is_whole(library: Library, damage: str
 @pytest.mark.parametrize("published", [False, True])
 def test_a_model_is_its_owners_alone(library: Library, published: bool) -> None:
     """Whether it is served or still on its way: another key neither replaces nor deletes it, nor goes on."""
-    arrival = library.receive(OFFER, "puma1:olga")
-    send(arrival, None if published else 3)
+    upload = library.receive(OFFER, "puma1:olga")
+    send(upload, None if published else 3)
     if published:
-        arrival.complete()
-        library.publish(arrival)
-    arrival.close()
+        upload.complete()
+        library.publish(upload)
+    upload.close()
     for offer in (OFFER, msgspec.structs.replace(OFFER, sharing=b"t" * 16)):
         with pytest.raises(AdmissionError, match="another owner's"):
             library.receive(offer, "puma1:otto")
@@ -112,18 +112,18 @@ def test_a_model_is_its_owners_alone(library: Library, published: bool) -> None:
 
 
 def test_nothing_is_published_that_is_not_complete(library: Library) -> None:
-    arrival = library.receive(OFFER)
+    upload = library.receive(OFFER)
     with pytest.raises(ProtocolError, match="not arrived"):
-        library.publish(arrival)
-    send(arrival, 3)
+        library.publish(upload)
+    send(upload, 3)
     with pytest.raises(ProtocolError, match=f"only 3 of {len(WORDS)}"):
-        arrival.complete()
-    arrival.write(WORDS[3])
+        upload.complete()
+    upload.write(WORDS[3])
     with pytest.raises(ProtocolError, match="does not have its checksum"):
-        arrival.checked(bytes(32))
+        upload.checked(bytes(32))
     with pytest.raises(ProtocolError, match="being uploaded already"):
         library.receive(OFFER)
-    arrival.close()
+    upload.close()
     library.delete("m")
     assert not list((library.store.root / "uploads").iterdir())
     with pytest.raises(StoreError, match="no model m"):
@@ -152,14 +152,14 @@ def test_offers_that_are_no_models_are_refused() -> None:
 
 @pytest.mark.parametrize("stage", ["begun", "published"])
 def test_a_model_belongs_to_the_key_that_brought_it(library: Library, stage: str) -> None:
-    arrival = library.receive(OFFER, "sha256:olga")
+    upload = library.receive(OFFER, "sha256:olga")
     if stage == "published":
-        send(arrival)
-        arrival.complete()
-        library.publish(arrival)
+        send(upload)
+        upload.complete()
+        library.publish(upload)
     else:
-        send(arrival, 3)
-    arrival.close()
+        send(upload, 3)
+    upload.close()
     new = msgspec.structs.replace(OFFER, sharing=b"t" * 16)
     for other in ("sha256:oscar", ""):
         for change in (lambda o=other: library.receive(new, o), lambda o=other: library.delete("m", o)):

@@ -52,7 +52,7 @@ def generate_all(
         cluster, ids = opened(where, source, checked, progress, store, approximation, chance.reveal_logits, fitting)
     loaded, clear = time.perf_counter() - started, cluster.model
     with cluster:
-        asked = cluster.session.asked(how) | cluster.bucket(ids, tokens, lengths, 0)
+        asked = cluster.session.choosing(how) | cluster.bucket(ids, tokens, lengths, 0)
         found = _all_tokens(cluster, ids, tokens, asked, output.json)
         cost = cluster.cost
     results = [_result(clear, *parts, compare) for parts in zip(prompts, ids, found, strict=True)]
@@ -97,7 +97,7 @@ def sampling(chance: Chance, compare: bool, where: Where) -> Sampling:
     """How tokens are chosen; refused beforehand if it cannot be done, or compared."""
     from puma.client.sampling import Sampling
 
-    how = Sampling.asked(**chance.sampling)
+    how = Sampling.of(**chance.sampling)
     if not how.greedy and compare:
         raise UsageError("samples cannot be compared with the plain model's", "leave out --compare")
     if not how.greedy and where.cluster is None and not chance.reveal_logits:

@@ -110,7 +110,7 @@ def opened(
     return local, asked
 
 
-def kept(store: Path | None, prepared: bool) -> Path | None:
+def folder_of(store: Path | None, prepared: bool) -> Path | None:
     """The folder to look in for what has been prepared: that of `--store`, or with `--prepared` the usual one."""
     from puma.local.inventory import default_folder
 

@@ -162,13 +162,13 @@ class Batch:
             rows.there = rows.live
         chosen = [rows.chosen[i] for rows in staying for i in rows.live if rows.choose]
         fed = [self._shared([[token] for token in chosen])] if chosen else []
-        sealed = [self._shared(rows.prompts) for rows in joining]
+        shared = [self._shared(rows.prompts) for rows in joining]
         words: list[msg.Request] = []
         for rank in range(3):
-            jobs = [self._job(rows, share[rank]) for rows, share in zip(joining, sealed, strict=True)]
+            jobs = [self._job(rows, share[rank]) for rows, share in zip(joining, shared, strict=True)]
             tokens = self._input([1] * len(chosen), fed[0][rank]) if fed else None
             words.append(msg.Pace(True, tokens, leave, jobs) if at_parties else jobs[0])
-        frames = [[share[rank].payload for share in (*fed, *sealed)] for rank in range(3)]
+        frames = [[share[rank].payload for share in (*fed, *shared)] for rank in range(3)]
         self._session.tell_next(words, frames, self._format(), new=not at_parties)
 
     def _listen(self) -> dict[Rows, dict[int, int]]:

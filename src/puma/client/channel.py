@@ -80,7 +80,7 @@ class PartyChannel:
     @contextmanager
     def sending(self) -> Iterator[Sequence[Any]]:
         """The links, for what follows a message. One that has given up, for want of room perhaps, has said why."""
-        with self._talking(sending=True):
+        with self._exchange(sending=True):
             yield self.links
 
     @property
@@ -123,7 +123,7 @@ class PartyChannel:
             self._begin([wanted])
         else:
             self._awaited, self._granted = deque([wanted]), 1
-        with self._talking(sending=True):
+        with self._exchange(sending=True):
             for link, word, mine in zip(self.links, words, frames, strict=True):
                 link.send_control(msg.encode(word))
                 for frame in mine:
@@ -149,12 +149,12 @@ class PartyChannel:
     def _tell(self, word: msg.Request) -> None:
         """The same to all three."""
         message = msg.encode(word)
-        with self._talking(sending=True):
+        with self._exchange(sending=True):
             for link in self.links:
                 link.send_control(message)
 
     @contextmanager
-    def _talking(self, sending: bool = False) -> Iterator[None]:
+    def _exchange(self, sending: bool = False) -> Iterator[None]:
         """Whatever breaks off a message, an interrupt too, leaves links that no later request can use.
 
         A party that has given up while we were `sending` has said why before it left.
@@ -164,7 +164,7 @@ class PartyChannel:
         except PeerLost as error:
             self._end(error.message)
             if sending:
-                self._watch()
+                self._name_lost()
             raise
         except Exception as error:
             self._end(str(error) or type(error).__name__)
@@ -182,7 +182,7 @@ class PartyChannel:
 
     def _send(self, request: Callable[[list[bytes]], msg.Request], seeds: list[bytes]) -> None:
         messages = [msg.encode(request(mine)) for mine in (seeds, seeds[:1], seeds[1:])]
-        with self._talking(sending=True):
+        with self._exchange(sending=True):
             for link, message in zip(self.links, messages, strict=True):
                 link.send_control(message)
 
@@ -193,8 +193,8 @@ class PartyChannel:
         copies that differ, and for an index that there is not.
         """
         wanted = self._awaited[0]
-        with self._talking():
-            self._watch()
+        with self._exchange():
+            self._name_lost()
             for link in self.links:
                 self._header(link, wanted)
             (l1, l2), (m, one), (m2, two) = (self._components(link, wanted) for link in self.links)
@@ -237,7 +237,7 @@ class PartyChannel:
         names = " or ".join(self.links[rank].peer for rank in suspects)
         raise ProtocolError(f"two parties sent different copies of one component: {names} differs", MISBEHAVES)
 
-    def _watch(self) -> None:
+    def _name_lost(self) -> None:
         """Name a lost party now: the dealer runs far ahead, and its answers would hide for long that it is gone."""
         for link in self.links:
             while link.lost:
@@ -255,7 +255,7 @@ class PartyChannel:
 
     def _replies(self, kind: type[R]) -> list[R]:
         """The next message of each party, which must be of this kind."""
-        with self._talking():
+        with self._exchange():
             replies = [self._reply(link) for link in self.links]
             for link, reply in zip(self.links, replies, strict=True):
                 if not isinstance(reply, kind):

@@ -32,7 +32,7 @@ class Conversation:
         """Whether the model has a chat template."""
         return self._template is not None
 
-    def asked(self, line: str, tokens: int) -> list[int]:
+    def prompt_ids(self, line: str, tokens: int) -> list[int]:
         """Token ids of everything so far and this line; InputError if that is too long, and the line is forgotten."""
         messages = [*self._messages, {"role": "user", "content": line}]
         if self._template is None:

@@ -81,7 +81,7 @@ class Client(ABC):
         ids, tokens = arguments.token_ids(ids), arguments.count(tokens, "tokens", 1)
         self.model.check_length(len(ids), tokens)
         bucket = self.bucket([ids], tokens, lengths, padded)
-        how, ended = Sampling.asked(**sampling), self._until(stop, 1)
+        how, ended = Sampling.of(**sampling), self._until(stop, 1)
         return (new for (new,) in self._steps([ids], tokens, ended, how, bucket, AHEAD))
 
     def bucket(self, prompts: Sequence[Sequence[int]], tokens: int, lengths: str, padded: int) -> dict[str, Any]:
@@ -120,7 +120,7 @@ class Client(ABC):
         common length that all are padded to, the next power of two from 16 on or `padded`.
         """
         prompts, tokens = arguments.texts(prompt), arguments.count(tokens, "tokens")
-        how, ended = Sampling.asked(**sampling), self._until(stop, len(prompts))
+        how, ended = Sampling.of(**sampling), self._until(stop, len(prompts))
         ids = [self.model.prompt_ids(p, tokens) for p in prompts]
         steps = list(self._steps(ids, tokens, ended, how, self.bucket(ids, tokens, lengths, padded)))
         found = [self._ended(list(new)) if stop else list(new) for new in zip(*steps, strict=True)]
@@ -131,7 +131,7 @@ class Client(ABC):
         self, prompts: Sequence[Sequence[int]], tokens: int, ended: Ended | None, how: Sampling,
         bucket: dict[str, Any], ahead: int = 0,
     ) -> Iterator[list[int]]:  # fmt: skip
-        asked = self.session.asked(how) | bucket
+        asked = self.session.choosing(how) | bucket
         pace = {"ahead": ahead} if ahead and ended is None else {"paced": ended is not None}
         with closing(self.session.continued(prompts, tokens, **pace, **asked)) as steps:
             for step in steps:

@@ -124,9 +124,9 @@ class ClusterSession(Session):
         if file.size > MOST_FILE_BYTES:
             raise ProtocolError(f"{printable(file.name.encode())} has {file.size} bytes", "ask the model's owner")
         self._begin()
-        with self._talking():
+        with self._exchange():
             self.links[0].send_control(msg.encode(msg.Fetch(file.name)))
-            self._watch()
+            self._name_lost()
             content = b"".join(received(self.links[0], file.size))
         self._reported = True
         if hashlib.sha256(content).digest() != file.sha256:
@@ -135,9 +135,9 @@ class ClusterSession(Session):
         return content
 
     @contextmanager
-    def _talking(self, sending: bool = False) -> Iterator[None]:
+    def _exchange(self, sending: bool = False) -> Iterator[None]:
         try:
-            with super()._talking(sending):
+            with super()._exchange(sending):
                 yield
         except PeerLost as error:
             raise self._cause(error) from None

@@ -40,7 +40,7 @@ class Sampling:
             raise UsageError(f"a top_p of {self.top_p:g}", "choose one above 0 and up to 1")
 
     @classmethod
-    def asked(
+    def of(
         cls, temperature: float | None = None, top_k: int | None = None, top_p: float | None = None,
         seed: int | None = None, **unknown: Any,
     ) -> Sampling:  # fmt: skip

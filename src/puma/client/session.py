@@ -157,7 +157,7 @@ class Session(PartyChannel):
             with stream:
                 self.cost = cost_of(self._reports(), sent, prepared_request)
 
-    def asked(self, how: Sampling) -> dict[str, Any]:
+    def choosing(self, how: Sampling) -> dict[str, Any]:
         """How `continued` does it: at the client where logits may be seen, else by the parties, who take a temperature
         only; PolicyError if it cannot be done."""
         if how.greedy:
@@ -221,7 +221,7 @@ class Session(PartyChannel):
         request = msg.bare(msgspec.structs.replace(request, input=named))
         seeds, identity = Seeds.fresh(), fresh_secret()[:ID_BYTES]
         self._begin()
-        with self._talking():
+        with self._exchange():
             for rank, link in enumerate(self.links):
                 masks, choices = seeds.of(rank)
                 part = msgspec.structs.replace(request.input, masks=masks, choices=choices)
@@ -294,10 +294,10 @@ class Session(PartyChannel):
         fixed = msgspec.structs.replace(plain, paced=False) if ahead else plain
         prepared_request = self._prepared_request(fixed)
         paced = isinstance(plain, msg.Generate) and plain.paced and not prepared_request
-        sealed = share_input(config, laid, prepared_request.seeds if prepared_request else None)
+        shared = share_input(config, laid, prepared_request.seeds if prepared_request else None)
         named = prepared_request.id if prepared_request else b""
         parts = []
-        for part in sealed:
+        for part in shared:
             seeds = ([], []) if prepared_request else (part.masks, part.choices)
             job = msg.Input(laid.lengths, *seeds, kinds, bool(width), self.approximation)
             asked = msgspec.structs.replace(request(job), preprocessing=named)
@@ -310,7 +310,7 @@ class Session(PartyChannel):
 
     def _both(self, parts: Sequence[tuple[bytes, Tensor]]) -> None:
         """To each party its message, and the words behind it if it gets any."""
-        with self._talking(sending=True):
+        with self._exchange(sending=True):
             for link, (message, payload) in zip(self.links, parts, strict=True):
                 link.send_control(message)
                 if payload.numel():
@@ -334,7 +334,7 @@ class Session(PartyChannel):
 
     def _problem(self, prepared_request: PreparedRequest) -> str:
         """Let the parties take their preprocessing out; what one of them lacks."""
-        with self._talking():
+        with self._exchange():
             for link in self.links:
                 link.send_control(msg.encode(msg.Take(prepared_request.id)))
         return next((reply.problem for reply in self._replies(msg.Taken) if reply.problem), "")

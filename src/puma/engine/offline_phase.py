@@ -96,7 +96,7 @@ def rehearsal(
 ) -> Generator[Writer, None, None]:
     """Meanwhile the party runs the request ahead; in the end the preprocessing is kept, or on an error nothing is.
 
-    `begin` makes the piece that takes it.
+    `begin` makes the item that takes it.
     """
     keys = party.child_keys(f"preprocessing {order.id.hex()}")
     secret = b"" if party.is_dealer else keys[DEALER].secret

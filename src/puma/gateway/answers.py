@@ -136,7 +136,7 @@ def choosing(cluster: Cluster, wanted: Wanted) -> Choosing:
     """How it can be done in this session; PolicyError if it cannot."""
     session = cluster.session
     if wanted.alternatives is None:
-        return Choosing(**session.asked(wanted.sampling))
+        return Choosing(**session.choosing(wanted.sampling))
     if not session.reveals:
         raise PolicyError("logprobs need logits, which the model's owner does not let clients see", "leave them out")
     return Choosing(choose=Noting(cluster.model, wanted.sampling, wanted.alternatives))

@@ -20,8 +20,6 @@ class Settings:
     """
 
     name: str
-    family: str = "causal"
-    labels: tuple[str, ...] = ()
     most: int = 512
     temperature: float = 1.0
     fixed: bool = False

@@ -122,29 +122,29 @@ class Watches:
     """Of the latest requests, by id."""
 
     def __init__(self) -> None:
-        self._kept: dict[str, Watch] = {}
+        self._watches: dict[str, Watch] = {}
 
     def begin(self, chosen: str | None = None) -> Watch:
         """Of a new request, under the id that its asker chose, or a fresh one."""
         if chosen is not None and not ID.fullmatch(chosen):
             raise Refused(f"{ID_HEADER} must be 32 to 64 letters, digits, - or _, drawn at random", ID_HEADER)
-        if chosen in self._kept:
+        if chosen in self._watches:
             raise Refused(f"this {ID_HEADER} has been used: draw a new one for each request", ID_HEADER)
         watch = Watch(chosen or f"req-{uuid.uuid4().hex}")
-        self._kept[watch.id] = watch
-        while len(self._kept) > KEPT:
-            del self._kept[next(iter(self._kept))]
+        self._watches[watch.id] = watch
+        while len(self._watches) > KEPT:
+            del self._watches[next(iter(self._watches))]
         return watch
 
     def forget(self, watch: Watch) -> None:
         """The request was not taken."""
-        self._kept.pop(watch.id, None)
+        self._watches.pop(watch.id, None)
 
     def of(self, identity: str) -> Watch:
         """Raises Refused if there is none, or none any more."""
-        if identity not in self._kept:
+        if identity not in self._watches:
             raise Refused("no request of this id is remembered here", None, "request_not_found", 404)
-        return self._kept[identity]
+        return self._watches[identity]
 
 
 def tapped(cluster: Cluster) -> Cluster:

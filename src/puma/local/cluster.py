@@ -23,7 +23,7 @@ from puma.client.client import Answer, Client, Encoding
 from puma.client.owner import Owner, Progress, card_of
 from puma.client.session import Session
 from puma.errors import ProtocolError, PumaError, UsageError
-from puma.kernels import warmup as warm
+from puma.kernels import warmup
 from puma.models.config import Config
 from puma.net import Link
 from puma.net.handshake import Identity
@@ -97,9 +97,9 @@ class Trio:
             self._processes.append(_spawn(self._program))
             folder = str(self.store / f"p{rank}") if self.store else ""
             _tell(self._processes[rank], Start(rank, session, digest, cookie, folder, self.approximation))
-        if not warm.state().ready:
+        if not warmup.state().ready:
             progress("compiling the kernels, for the first use", 0, 1)
-            warm.compile_kernels()
+            warmup.compile_kernels()
         ports = [self._port(rank) for rank in range(3)]
         for rank, process in enumerate(self._processes):
             _tell(process, Ports([self._route(f"P{rank}", f"P{k}", port) for k, port in enumerate(ports[:rank])]))

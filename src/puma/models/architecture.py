@@ -58,7 +58,6 @@ class Heads:
 
     generates: bool = False  # the next token, again and again
     scores: bool = False  # the logits of every token's next one
-    capped: bool = False  # these and the next token's come out of a soft cap
     labels: tuple[str, ...] = ()  # classes of a text or image
     each_token: bool = False  # these are of tokens instead
     predicts: bool = False  # the tokens that stood where some are masked

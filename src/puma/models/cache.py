@@ -66,7 +66,7 @@ class Memory(Protocol):
         """With the prompts of another below."""
         ...
 
-    def kept(self, prompts: torch.Tensor) -> Any:
+    def chosen(self, prompts: torch.Tensor) -> Any:
         """With these prompts alone."""
         ...
 
@@ -183,7 +183,7 @@ class Cache:
         held = self.held[chosen]
         first = int(held.any(0).to(torch.int8).argmax())
         if self.memory is not None:
-            self.memory = self.memory.kept(chosen)
+            self.memory = self.memory.chosen(chosen)
         else:
             for layer in self.layers:
                 layer.keep(chosen, first)

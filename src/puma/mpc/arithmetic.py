@@ -237,15 +237,6 @@ def _wrap(x: Share, bits: int, least: int) -> tuple[Tensor, Tensor, Additive]:
     return a, b, Additive(party, part, bits - j, 0, dealt=False)
 
 
-@declares("local: m comes from the owner, masks from streams", "section 2", local)
-def masked_input(party: Party, m: Tensor | None, shape: tuple[int, ...], bits: int, frac: int, purpose: str) -> Share:
-    """A share whose masks both sides derive from streams: m at the evaluators, nothing but seeds at the dealer."""
-    pads = party.own_words(purpose, shape)
-    if isinstance(pads, tuple):
-        return Share(party, *pads, bits, frac)
-    return Share(party, present(m), pads, bits, frac)
-
-
 @declares("local: every component is drawn by the two parties that hold it", "section 2", local)
 def random_share(party: Party, shape: tuple[int, ...], bits: int) -> Share:
     """A uniform number that no party knows, with 0 fraction bits: m from k12, l1 from k01, l2 from k02."""

@@ -87,7 +87,7 @@ class ClearParty(Party):
                 known.largest, known.limit = largest, limit
             known.lost += found.lost
 
-    def watch(self, what: str, x: Any, limit: float) -> None:
+    def note_range(self, what: str, x: Any, limit: float) -> None:
         """Note the largest absolute value of x beside its limit, and entries whose words have left the truth."""
         if not x.numel():
             return

@@ -32,14 +32,14 @@ def split(bits: int, count: int) -> list[int]:
 
 
 @cache
-def widths(bits: int, thresholds: int = 1) -> list[int]:
+def widths(bits: int, thresholds: int = 1) -> tuple[int, ...]:
     """The digits that make the sign of a ring element, or its comparison with so many thresholds, cheapest."""
 
     def price(parts: list[int]) -> int:
         sign = negative(len(parts))
         return sum(1 << w for w in parts) + thresholds * (2 * len(multiplied([sign])) + len(products([sign])))
 
-    return min((split(bits, n) for n in range(-(-bits // 12), min(bits, 9) + 1)), key=price)
+    return tuple(min((split(bits, n) for n in range(-(-bits // 12), min(bits, 9) + 1)), key=price))
 
 
 @cache

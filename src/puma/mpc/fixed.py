@@ -60,7 +60,7 @@ def formatted(*wants: Want, bounded: bool = False) -> Protocol[list[Share]]:
     """
     for x, frac, bits in () if bounded else wants:
         ring = _place(x, frac, bits)[1]
-        x.party.watch("value", x, 2.0 ** (ring - frac - (2 if ring < bits else 1)))
+        x.party.note_range("value", x, 2.0 ** (ring - frac - (2 if ring < bits else 1)))
     opening = [
         (x, _place(x, frac, bits))
         for x, frac, bits in wants

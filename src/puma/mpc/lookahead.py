@@ -1,6 +1,6 @@
 """The dealer's products with parameters, for several steps of a request in one walk over the parameter.
 
-Masks come from streams and never depend on what a product gives, so the dealer can scout a later step: run its text
+Masks come from streams and never depend on what a product gives, so the dealer can look at a later step: run its text
 with products left out, noting whose masks would have been multiplied. When the present step comes to a parameter, the
 masks of all foreseen steps are multiplied with it at once, and the later steps find their products made. A walk draws
 the parameter's masks, which for one new token costs far more than the product. This file must not know models.

@@ -95,7 +95,7 @@ class Party:
         """A stand-in of this shape for words that this party does not hold; takes no memory and no time."""
         return self._zero.expand(tuple(shape))
 
-    def watch(self, what: str, x: Any, limit: float) -> None:
+    def note_range(self, what: str, x: Any, limit: float) -> None:
         """x must stay below the limit, which no party can see; a clear one looks."""
 
     # -- randomness ---------------------------------------------------------------------------------------------

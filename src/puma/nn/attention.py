@@ -40,7 +40,7 @@ def exponentials(scores: Share | Additive, mask: Tensor) -> Protocol[tuple[Share
     (x,) = yield from formatted((scores, NONLINEAR, SCORE_RING))
     top = yield from maximum(_filled(truncated(x, places), mask))
     x = x - top.unsqueeze(-1).scaled(places)
-    x.party.watch("spread of a row's scores", x, 2.0**SCORE_REACH)
+    x.party.note_range("spread of a row's scores", x, 2.0**SCORE_REACH)
     where = None if bool(mask.all()) else mask.reshape(-1).nonzero().squeeze(-1)
     count = mask.shape[-1]
     chosen = x.reshape(-1) if where is None else x.reshape(-1)[where]

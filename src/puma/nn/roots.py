@@ -133,7 +133,7 @@ def normalised(x: Share | Additive, eps: float, centre: bool, count: int = 0) ->
         wide = wide - mean
     squares = square(truncated(wide, SQUARED)).sum(-1) + n * eps
     (squares,) = yield from open_truncate((squares, squares.frac - ROW))
-    squares.party.watch("sum of a row's squares", squares, 2.0**32)
+    squares.party.note_range("sum of a row's squares", squares, 2.0**32)
     exponent = math.ceil(math.log2(n) / 2)
     root = yield from rsqrt(squares, 23, math.sqrt(n) / 2**exponent)
     product = multiply(wide.reduced(root.bits), root.unsqueeze(-1))

@@ -286,7 +286,7 @@ def _lines_in_clear(spline: Spline, x: Clear) -> ClearLines:
 
 
 def _piecewise_in_clear(spline: Spline, x: Clear) -> Clear:
-    x.party.watch(f"input of {spline.name}", x, 2.0**spline.reach + spline.low)
+    x.party.note_range(f"input of {spline.name}", x, 2.0**spline.reach + spline.low)
     index, offset = _placed(spline, x)
     inside, above = (index >= 0) & (index < 1 << spline.width), index >= 1 << spline.width
     words, bits, frac = torch.where(inside, _clear_words(spline, index, offset), 0), spline.bits, spline.line_frac

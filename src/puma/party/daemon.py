@@ -21,7 +21,7 @@ import torch
 from puma.config import PARTIES, Cluster
 from puma.crypto import identity
 from puma.errors import AdmissionError, ConfigError, HandshakeError, PeerTimeout, PumaError
-from puma.kernels import warmup as warm
+from puma.kernels import warmup
 from puma.net.audit import Audit
 from puma.net.guard import PLAIN, Guard, insecure, is_loopback
 from puma.net.handshake import NO_COOKIE, SESSION_BYTES, Identity, Role
@@ -266,4 +266,4 @@ def _settle() -> None:
     with suppress(AttributeError):
         for option, value in HEAP.items():
             _libc.mallopt(option, value)
-    warm.compile_kernels()
+    warmup.compile_kernels()

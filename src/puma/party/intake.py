@@ -13,7 +13,7 @@ from puma.net import Link
 from puma.party import loading
 from puma.store.library import InMemory, Library
 from puma.store.models import Model
-from puma.store.uploads import Arrival
+from puma.store.uploads import Upload
 from puma.wire import messages as msg
 from puma.wire.files import received
 
@@ -26,49 +26,49 @@ class Intake:
         self, link: Link, library: Library | InMemory, owner: str = "", arrived: Callable[[int], None] | None = None
     ) -> None:
         self._link, self._library, self._owner, self._arrived = link, library, owner, arrived
-        self._arrival: Arrival | None = None
+        self._upload: Upload | None = None
 
     def offered(self, offer: msg.Offer) -> None:
         """Take in whatever is lacking of a model; say before and after how much of it is here."""
         self.leave()
-        arrival = self._arrival = self._library.receive(offer, self._owner)
-        self._say(msg.Held(arrival.held, arrival.published))
-        if not arrival.published:
+        upload = self._upload = self._library.receive(offer, self._owner)
+        self._say(msg.Held(upload.held, upload.published))
+        if not upload.published:
             for file in offer.card.files:
-                arrival.file(file, b"".join(received(self._link, file.size)))
-            for spec in offer.tensors[arrival.held :]:
-                self._parameter(arrival, spec)
-            arrival.complete()
-        self._say(msg.Held(arrival.held, arrival.published))
+                upload.file(file, b"".join(received(self._link, file.size)))
+            for spec in offer.tensors[upload.held :]:
+                self._parameter(upload, spec)
+            upload.complete()
+        self._say(msg.Held(upload.held, upload.published))
 
     def arrived(self) -> Model | None:
         """The model that was offered last, all of it."""
-        if self._arrival is None:
+        if self._upload is None:
             raise ProtocolError("a model is to be published that was not offered", "upload it first")
-        return self._library.open(self._arrival.offer.card.name) if self._arrival.published else self._arrival.model
+        return self._library.open(self._upload.offer.card.name) if self._upload.published else self._upload.model
 
     def publish(self) -> bytes:
         """Serve the model that was offered last; the sharing that it takes the place of, or nothing."""
-        arrival = self._arrival
-        if arrival is None:
+        upload = self._upload
+        if upload is None:
             raise ProtocolError("a model is to be published that was not offered", "upload it first")
-        old = b"" if arrival.published else self._library.sharing(arrival.offer.card.name)
-        self._library.publish(arrival)
+        old = b"" if upload.published else self._library.sharing(upload.offer.card.name)
+        self._library.publish(upload)
         self.leave()
         return old
 
     def leave(self) -> None:
         """Let go of an upload; what has arrived stays where it can be gone on with."""
-        if self._arrival is not None:
-            self._arrival.close()
-            self._arrival = None
+        if self._upload is not None:
+            self._upload.close()
+            self._upload = None
 
-    def _parameter(self, arrival: Arrival, spec: msg.TensorSpec) -> None:
+    def _parameter(self, upload: Upload, spec: msg.TensorSpec) -> None:
         for frame in loading.frames(self._link, spec):
-            arrival.write(kernels.to_wire(frame))
+            upload.write(kernels.to_wire(frame))
             if self._arrived is not None:
                 self._arrived(frame.numel())
-        arrival.checked(self._checksum() if arrival.offer.checksums else None)
+        upload.checked(self._checksum() if upload.offer.checksums else None)
 
     def _checksum(self) -> bytes:
         request = msg.decode_request(self._link.recv_control())

@@ -16,7 +16,7 @@ import msgspec
 import torch
 
 from puma.crypto.prg import PairKey
-from puma.kernels import warmup as warm
+from puma.kernels import warmup
 from puma.mpc.party import Party
 from puma.net import Link
 from puma.net.handshake import Identity
@@ -56,7 +56,7 @@ def meet(start: Start) -> tuple[Party, Any]:
 def run(start: Start) -> int:
     """Serve; on an error tell everybody why, by name."""
     party, client = meet(start)
-    warm.compile_kernels()  # the launcher has seen to it that they only need loading
+    warmup.compile_kernels()  # the launcher has seen to it that they only need loading
     failure = None
     try:
         Server(party, client, start.store, owner=True).serve()  # who started us owns what it shares

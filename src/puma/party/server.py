@@ -171,7 +171,7 @@ class Server:
         self.engine, self._sharing = loading.opened(self.party, model), model.manifest.sharing
         self._reveals = model.manifest.card.reveal_logits
 
-    def _kept(self) -> PreprocessingStore:
+    def _stored(self) -> PreprocessingStore:
         if self._preprocessing_store is None:
             raise StoreError(f"P{self.party.rank} keeps nothing", "start the parties with a store")
         return self._preprocessing_store
@@ -227,7 +227,7 @@ class Server:
         self._admit(order.request)
         if isinstance(order.request, msg.Generate) and order.request.paced:
             raise PreprocessingError("a paced generation cannot be prepared", "prepare a fixed number of tokens")
-        self._kept()
+        self._stored()
         if order.id in self._prepared:
             raise PreprocessingError("this preprocessing has been made before", "use a fresh id")
         self._prepared.add(order.id)
@@ -240,18 +240,18 @@ class Server:
         return writer.size
 
     def _writer(self, header: Header) -> Writer:
-        """A piece of preprocessing that is about to be made."""
-        return self._kept().begin(header)
+        """Preprocessing that is about to be made."""
+        return self._stored().begin(header)
 
     def _take(self, identity: bytes) -> msg.Taken:
-        """Use up a piece of preprocessing, so that nothing can use it again; what is wrong with it is no error yet."""
+        """Use up preprocessing, so that nothing can use it again; what is wrong with it is no error yet."""
         self._preprocessing = None
         try:
             # The evaluators' streams of a run start from their session's key and the id: never twice from both.
             if identity in self._taken:
                 raise PreprocessingError(*MISSING)
             self._taken.add(identity)
-            found = self._kept().take(self._sharing, identity)
+            found = self._stored().take(self._sharing, identity)
             header = found.header
             if (header.id, header.rank, header.sharing) != (identity, self.party.rank, self._sharing):
                 raise PreprocessingError("the preprocessing was made for another party or model", "prepare more of it")

@@ -161,7 +161,7 @@ class SessionServer(Server):
         assert store is not None
         return store.begin(header, self._counted, self._limits.preprocessing_by_key)
 
-    def _kept(self) -> PreprocessingStore:
+    def _stored(self) -> PreprocessingStore:
         if self._preprocessing_store is None:
             what = f"P{self.party.rank} prepares nothing ahead"
             raise PreprocessingError(what, "its operator allows it by `puma party --preprocessing GIB`")

@@ -70,7 +70,7 @@ class Plain:
                 states = self._model.every(rows, Cache(self.config.layers, lengths))
             else:
                 states = self._model.states(rows, lengths, [*chain(*types)])
-            result = self._asked(states, output, lengths).as_subclass(Tensor).double()
+            result = self._output(states, output, lengths).as_subclass(Tensor).double()
         return list(result.split(lengths) if by_token(self.config, output) else result)
 
     def fill(
@@ -84,7 +84,7 @@ class Plain:
             found = self._model.predict(states, rows).as_subclass(Tensor).topk(top).indices
         return by_place(found.T.tolist(), masked)
 
-    def _asked(self, states: Any, output: str, lengths: list[int]) -> Any:
+    def _output(self, states: Any, output: str, lengths: list[int]) -> Any:
         if output == "pooled":
             return Rows(lengths).sum(states)
         return self._model.classify(states, lengths) if output == "logits" else states

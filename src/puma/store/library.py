@@ -11,11 +11,10 @@ from collections import defaultdict
 from pathlib import Path
 
 from puma.errors import AdmissionError, StoreError
-from puma.store import folders
-from puma.store import uploads as arrivals
+from puma.store import folders, uploads
 from puma.store.claim import Claim, Identity
 from puma.store.models import Model, Store
-from puma.store.uploads import FILES, KEEP_SECONDS, Arrival, MemoryUpload, ResumableUpload
+from puma.store.uploads import FILES, KEEP_SECONDS, MemoryUpload, ResumableUpload, Upload
 from puma.wire.messages import Listed, Offer
 
 NOT_YOURS = "take another name, or let that owner delete it, or an operator at each party by `puma store`"
@@ -35,7 +34,7 @@ class Library:
         self._open: dict[str, Model] = {}
         self._locks: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
         with folders.explained(f"the uploads in {root}"):
-            arrivals.forget_old(self.store.root, resting)
+            uploads.forget_old(self.store.root, resting)
 
     def open(self, name: str) -> Model | None:
         """A model, mapped and checked when it is first asked for; None if there is none of this name."""
@@ -74,16 +73,16 @@ class Library:
 
         The dealer keeps no parameters. AdmissionError if another owner has a model or an upload of this name.
         """
-        arrivals.check(offer, self.store.rank)
+        uploads.check(offer, self.store.rank)
         self._check_owner(offer.card.name, owner)
         return ResumableUpload(self.store, offer, owner)
 
-    def publish(self, arrival: Arrival) -> None:
+    def publish(self, upload: Upload) -> None:
         """From now on sessions find this one."""
-        name = arrival.offer.card.name
+        name = upload.offer.card.name
         with self._locks[name]:
-            self._check_owner(name, arrival.owner)
-            model = arrival.publish()
+            self._check_owner(name, upload.owner)
+            model = upload.publish()
             if model is not None:
                 self._open[name] = model
 
@@ -91,14 +90,14 @@ class Library:
         """Forget a model and whatever has arrived of one; StoreError if there is neither, AdmissionError if it is
         another owner's."""
         folders.checked_name(name)
-        upload = arrivals.uploads_folder(self.store.root) / name
+        folder = uploads.uploads_folder(self.store.root) / name
         with self._locks[name]:
-            if not (self.store.holds(name) or upload.exists()):
+            if not (self.store.holds(name) or folder.exists()):
                 raise StoreError(f"there is no model {name}", "`puma models list` shows which there are")
             self._check_owner(name, owner)
             self._open.pop(name, None)
             with folders.explained(f"the model {name}"):
-                folders.remove(upload)
+                folders.remove(folder)
                 if self.store.holds(name):
                     self.store.delete(name)
 
@@ -109,7 +108,7 @@ class Library:
     def _check_owner(self, name: str, owner: str) -> None:
         """AdmissionError if what there is of a model came with another key."""
         known = [self.store.manifest(name).owner] if self.store.holds(name) else []
-        resting = arrivals.resting_owner(self.store.root, name)
+        resting = uploads.resting_owner(self.store.root, name)
         if any(other != owner for other in [*known, *([] if resting is None else [resting])]):
             raise AdmissionError(f"the model {name} is another owner's", NOT_YOURS)
 
@@ -138,12 +137,12 @@ class InMemory:
 
     def receive(self, offer: Offer, owner: str = "") -> MemoryUpload:
         """Take in a model."""
-        arrivals.check(offer, self._rank)
+        uploads.check(offer, self._rank)
         return MemoryUpload(offer, self._rank)
 
-    def publish(self, arrival: Arrival) -> None:
+    def publish(self, upload: Upload) -> None:
         """From now on requests find this one, and no older one."""
-        self._model = arrival.publish()
+        self._model = upload.publish()
 
     def delete(self, name: str, owner: str = "") -> None:
         """Forget the model; StoreError if there is none of this name."""

@@ -72,14 +72,14 @@ class _Version(msgspec.Struct):
     version: int
 
 
-class _Sealed(msgspec.Struct, forbid_unknown_fields=True):
+class _Digested(msgspec.Struct, forbid_unknown_fields=True):
     """A manifest as it lies on disk, with its own digest."""
 
     digest: str
     manifest: msgspec.Raw
 
 
-_seals = msgspec.json.Decoder(_Sealed)
+_digested = msgspec.json.Decoder(_Digested)
 _manifests = msgspec.json.Decoder(Manifest)
 _versions = msgspec.json.Decoder(_Version)
 
@@ -220,19 +220,19 @@ def layout(specs: list[TensorSpec]) -> tuple[list[int], int]:
 def write_manifest(folder: Path, manifest: Manifest) -> None:
     """With its own digest, into a folder that holds none yet."""
     body = msgspec.json.encode(manifest)
-    sealed = msgspec.json.encode(_Sealed(hashlib.sha256(body).hexdigest(), msgspec.Raw(body)))
-    folders.write_new(folder / MANIFEST, sealed)
+    content = msgspec.json.encode(_Digested(hashlib.sha256(body).hexdigest(), msgspec.Raw(body)))
+    folders.write_new(folder / MANIFEST, content)
 
 
 def read_manifest(folder: Path, name: str) -> Manifest:
     """The manifest, if it is what was written."""
     place = f"model {name} in {folder.parents[1]}"
     try:
-        sealed = _seals.decode((folder / MANIFEST).read_bytes())
-        intact = hashlib.sha256(sealed.manifest).hexdigest() == sealed.digest
-        if _versions.decode(sealed.manifest).version != VERSION:
+        found = _digested.decode((folder / MANIFEST).read_bytes())
+        intact = hashlib.sha256(found.manifest).hexdigest() == found.digest
+        if _versions.decode(found.manifest).version != VERSION:
             raise StoreError(f"{place} was stored by another version of puma", DAMAGED)
-        manifest = _manifests.decode(sealed.manifest)
+        manifest = _manifests.decode(found.manifest)
     except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise StoreError(f"the manifest of {place} cannot be read", DAMAGED) from error
     expected = layout(manifest.tensors) if manifest.offsets else ([], 0)

@@ -1,6 +1,6 @@
 """One-time preprocessing: what a party computed for a request before there was one, kept until that request comes.
 
-A piece is one file, below the number of the model's sharing and under an id of its own. It lies in memory only and is
+An item is one file, below the number of the model's sharing and under an id of its own. It lies in memory only and is
 written once, read once: its name is gone before the first byte is used, so that no mask can serve twice, whatever
 happens to the request. This file must not know protocols, links or what the bytes mean.
 """
@@ -30,7 +30,7 @@ MISSING = ("the preprocessing is missing or has been used", "prepare more of it"
 
 
 class Header(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What the piece was made for: a party, a sharing of a model and a request with this party's seeds.
+    """What the item was made for: a party, a sharing of a model and a request with this party's seeds.
 
     `secret` is the key, shared with the dealer, of all streams of the run; the dealer has no use for it any more.
     """
@@ -43,7 +43,7 @@ class Header(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     secret: bytes = b""
 
 
-class Seal(Protocol):
+class Cipher(Protocol):
     """Encryption of a file; what it turns twice is as it was."""
 
     def turn(self, at: int, source: memoryview, target: memoryview) -> None:
@@ -55,13 +55,13 @@ _headers = msgspec.msgpack.Decoder(Header)
 
 
 class PreprocessingStore:
-    """The pieces that one party keeps below `root`."""
+    """The items that one party keeps below `root`."""
 
     def __init__(self, root: Path | str) -> None:
         self.root = folders.private_folder(Path(root)) / "preprocessing"
 
     def begin(self, header: Header) -> Writer:
-        """A new piece; refused where files could reach a disk, and under an id that is taken."""
+        """A new item; refused where files could reach a disk, and under an id that is taken."""
         folders.private_folder(self.root)
         if not folders.in_memory(self.root):
             raise PreprocessingError(
@@ -77,11 +77,11 @@ class PreprocessingStore:
         return Writer(path, header)
 
     def take(self, sharing: bytes, identity: bytes) -> Item:
-        """Use up a piece: it has no name any more when this returns."""
+        """Use up an item: it has no name any more when this returns."""
         path = self._path(sharing, identity)
         return self._opened(path)
 
-    def _opened(self, path: Path, seal: Seal | None = None) -> Item:
+    def _opened(self, path: Path, cipher: Cipher | None = None) -> Item:
         missing = PreprocessingError(*MISSING)
         with explained(f"the preprocessing in {self.root}"):
             try:
@@ -90,7 +90,7 @@ class PreprocessingStore:
                 raise missing from None
             try:
                 os.unlink(path)
-                return Item(file, seal)
+                return Item(file, cipher)
             except FileNotFoundError:  # somebody else was faster
                 raise missing from None
             finally:
@@ -101,16 +101,16 @@ class PreprocessingStore:
         folders.retire(self._path(sharing, b"").parent)
 
     def sizes(self) -> list[int]:
-        """Bytes of each piece."""
-        pieces = [path for path in self.root.glob("*/*") if not path.name.startswith(folders.INCOMING)]
-        return [path.stat().st_size for path in pieces]
+        """Bytes of each item."""
+        items = [path for path in self.root.glob("*/*") if not path.name.startswith(folders.INCOMING)]
+        return [path.stat().st_size for path in items]
 
     def _path(self, sharing: bytes, identity: bytes) -> Path:
         return self.root / (sharing.hex() or "none") / (identity.hex() or "none")
 
 
 class Writer:
-    """A piece that is being made: `write` in order, then `finish`, or `discard`."""
+    """An item that is being made: `write` in order, then `finish`, or `discard`."""
 
     def __init__(self, path: Path, header: Header) -> None:
         self._path, self._what = path, f"the preprocessing in {path.parents[1]}"
@@ -132,7 +132,7 @@ class Writer:
         self._put(*buffers)
 
     def finish(self) -> int:
-        """Give the piece its name; how many bytes it takes."""
+        """Give the item its name; how many bytes it takes."""
         with explained(self._what):
             self._file.seek(0)
             self._file.write(START.pack(MAGIC, self.size, len(self._header)))
@@ -160,15 +160,15 @@ class Writer:
 
 
 class Item:
-    """A piece in use: its header, and its records in the order in which they were written."""
+    """An item in use: its header, and its records in the order in which they were written."""
 
-    def __init__(self, file: int, seal: Seal | None = None) -> None:
+    def __init__(self, file: int, cipher: Cipher | None = None) -> None:
         size = os.fstat(file).st_size
         if size < START.size:
             raise PreprocessingError("the preprocessing is damaged", "prepare more of it")
         rights = mmap.PROT_READ | mmap.PROT_WRITE
         self._view = memoryview(mmap.mmap(file, size, flags=mmap.MAP_PRIVATE, prot=rights))
-        self._at, self._seal = 0, seal
+        self._at, self._cipher = 0, cipher
         magic, whole, header = START.unpack(self._view[: START.size])
         try:
             if magic != MAGIC or whole != size:
@@ -192,8 +192,8 @@ class Item:
                 "the preprocessing ends too early", "it was made for another request; prepare more of it"
             )
         record = self._view[self._at : self._at + count]
-        if self._seal:
+        if self._cipher:
             at = max(self._at, START.size)  # the sizes are not encrypted
-            self._seal.turn(at, record[at - self._at :], record[at - self._at :])
+            self._cipher.turn(at, record[at - self._at :], record[at - self._at :])
         self._at += -(-count // ALIGN) * ALIGN
         return record

@@ -297,7 +297,7 @@ class MemoryUpload:
         self._data = self.model = None
 
 
-Arrival = ResumableUpload | MemoryUpload
+Upload = ResumableUpload | MemoryUpload
 
 
 def manifest_of(

@@ -137,7 +137,7 @@ class Fetch(msgspec.Struct, frozen=True, tag="fetch", forbid_unknown_fields=True
 
 
 class Input(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The tokens of prompts of these lengths, one prompt after the other, as wire/prompt.py seals them.
+    """The tokens of prompts of these lengths, one prompt after the other, as wire/prompt.py shares them.
 
     `types` are one a token, or none; `approximation` is the session's; to each evaluator a data frame follows. With
     `padded` it ends with shares of which tokens are only padding, and the lengths, all alike, are not the prompts'.
@@ -357,8 +357,8 @@ def public(request: Request) -> Request:
     if isinstance(request, Pace) and request.join:
         request = msgspec.structs.replace(request, join=[public(job) for job in request.join])
     if isinstance(request, Generate | Encode | Pace) and request.input is not None:
-        unsealed = msgspec.structs.replace(request.input, masks=[], choices=[])
-        return msgspec.structs.replace(request, input=unsealed)
+        seedless = msgspec.structs.replace(request.input, masks=[], choices=[])
+        return msgspec.structs.replace(request, input=seedless)
     return request
 
 

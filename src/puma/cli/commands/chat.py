@@ -58,7 +58,7 @@ def chat(
 
 def _turn(cluster: Client, talk: Any, line: str, tokens: int, stop: End | None, as_json: bool) -> str:
     """One answer, shown as it comes."""
-    ids, found, writer = talk.asked(line, tokens), [], ui.Typewriter()
+    ids, found, writer = talk.prompt_ids(line, tokens), [], ui.Typewriter()
     for token in cluster.stream_ids(ids, tokens, stop):
         found.append(token)
         if not as_json:

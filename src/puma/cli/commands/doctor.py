@@ -20,10 +20,10 @@ def doctor(*, output: Output = HUMAN) -> int:
 
     Exits with 0 if the self-test passes, with 1 or the error's own code if not.
     """
-    from puma.kernels import warmup as warm
+    from puma.kernels import warmup
 
     facts: dict[str, Any] = {"versions": machine.versions(), "processor": machine.processor()}
-    facts |= {"memory_gib": round(machine.memory_gib(), 1), "kernels": asdict(warm.state())}
+    facts |= {"memory_gib": round(machine.memory_gib(), 1), "kernels": asdict(warmup.state())}
     if not output.json:
         _show(facts)
     with ui.progress(output.json) as progress:

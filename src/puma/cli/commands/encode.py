@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from puma.cli import ui
 from puma.cli.options import FITTED, HUMAN, Fitting, Flag, Output, Profile
-from puma.cli.where import HERE, Where, kept, opened, sentences
+from puma.cli.where import HERE, Where, folder_of, opened, sentences
 from puma.errors import UsageError
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def encode(
         Which functions to compute with: ours, those of the PUMA paper, or MPCFormer's.
     """
     where.check(compare=compare)
-    store = kept(store, prepared)
+    store = folder_of(store, prepared)
     source, texts = (model, list(more)) if where.cluster is None else (None, [model, *more])
     if not texts:
         raise UsageError("puma encode needs TEXT", "pass at least one after the model")

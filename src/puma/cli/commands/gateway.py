@@ -134,13 +134,11 @@ def _gateway(
 ) -> Gateway:  # fmt: skip
     from puma.gateway.service import Gateway
     from puma.gateway.settings import HERE, Settings, short_name
-    from puma.models import architecture
 
-    family = architecture(clear.config).kind
     hosts = (*LOOPBACK, f"[{host}]" if ":" in host else host.lower())
     name = short_name(source)
     p0, p1, p2 = (HERE, HERE, HERE) if cluster is None else (HERE if _is_loopback(h) else h for h in _hosts(cluster))
-    settings = Settings(name, family, tuple(clear.labels), most, temperature, fixed, queue, hosts, (p0, p1, p2))
+    settings = Settings(name, most, temperature, fixed, queue, hosts, (p0, p1, p2))
     return Gateway(clear, start, settings)
 
 

@@ -13,7 +13,7 @@ from puma.cli import ui
 from puma.cli.beam_search import search
 from puma.cli.generation import agreement, asked_one, comparison, generate_all, one_prompt, read, sampling
 from puma.cli.options import FITTED, HUMAN, LIKELIEST, Chance, Count, End, Fitting, Flag, Output, Profile
-from puma.cli.where import HERE, Where, kept
+from puma.cli.where import HERE, Where, folder_of
 from puma.errors import UsageError
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def generate(
         secret: the parties learn the next power of two from 16 on, and not how many tokens the prompt has.
     """
     where.check(compare=compare)
-    store = kept(store, prepared)
+    store = folder_of(store, prepared)
     if beams is not None:
         if prompts or chance.sampling or store:
             raise UsageError("--beams is for one prompt, without chance or store", "leave out the other options")

@@ -24,7 +24,7 @@ def list(*, key: Key, cluster: Path = ClusterFile, insecure: Flag = False, outpu
         Links without TLS, to parties that were started likewise on this machine.
     """
     from puma.client.connect import open_session
-    from puma.models import architecture
+    from puma.models import architecture, heads
     from puma.wire.policy import allowed_outputs
 
     with ui.progress(output.json) as progress:
@@ -36,7 +36,8 @@ def list(*, key: Key, cluster: Path = ClusterFile, insecure: Flag = False, outpu
     rows = [
         {
             "name": listed.card.name, "version": listed.card.version, "family": architecture(listed.config).kind,
-            "context": listed.config.context, "reveal_logits": listed.card.reveal_logits,
+            "context": listed.config.context, "generates": heads(listed.config).generates,
+            "reveal_logits": listed.card.reveal_logits,
             "outputs": allowed_outputs(listed.config, listed.card, listed.card.reveal_logits),
             "approximations": listed.card.approximations, "bytes": listed.size,
         }
@@ -82,7 +83,7 @@ def delete(
 
 def _seen(row: Mapping[str, Any]) -> str:
     """What clients may have of a model, in a few words."""
-    generated = ["tokens one by one"] if row["family"] == "causal" and "logits" not in row["outputs"] else []
+    generated = ["tokens one by one"] if row["generates"] and "logits" not in row["outputs"] else []
     return ", ".join([*generated, *(["logits"] if row["reveal_logits"] else []), *row["outputs"]])
 
 

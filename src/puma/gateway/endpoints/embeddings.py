@@ -17,17 +17,19 @@ from puma.gateway.requests import EmbeddingsRequest, read
 from puma.gateway.service import Gateway
 from puma.gateway.streams import request_id, while_there
 from puma.gateway.watch import ID_HEADER
+from puma.models import heads, inputs
 
 
 async def embeddings(gateway: Gateway, request: Request) -> Response:
     """All texts go to the parties in one batch."""
     asked = read(await request.body(), EmbeddingsRequest)
     gateway.known(asked.model)
-    if gateway.settings.family != "encoder" or gateway.settings.labels:
+    config = gateway.model.config
+    if not inputs(config).tokenized or heads(config).generates or heads(config).labels:
         raise Refused(f"{gateway.settings.name} makes no embeddings: use a BERT model without a head", "model")
     if asked.encoding_format not in (None, "float", "base64"):
         raise Refused("encoding_format is float or base64", "encoding_format")
-    width = gateway.model.config.hidden_size
+    width = config.hidden_size
     if asked.dimensions not in (None, width):
         raise Refused(f"embeddings of this model have {width} dimensions", "dimensions")
     with blamed("input"):

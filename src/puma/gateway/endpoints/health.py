@@ -6,6 +6,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from puma.gateway.service import Gateway
+from puma.models import architecture
 
 
 async def health(gateway: Gateway, _: Request) -> Response:
@@ -13,8 +14,9 @@ async def health(gateway: Gateway, _: Request) -> Response:
     settings, worker = gateway.settings, gateway.worker
     body = {
         "status": worker.state, "problem": worker.problem, "queued": worker.queued,
-        "model": settings.name, "family": settings.family, "chat": gateway.model.chat_settings()[0] is not None,
-        "context": gateway.model.config.context, "max_tokens": settings.most, "temperature": settings.temperature,
+        "model": settings.name, "family": architecture(gateway.model.config).kind,
+        "chat": gateway.model.chat_settings()[0] is not None, "context": gateway.model.config.context,
+        "max_tokens": settings.most, "temperature": settings.temperature,
         "fixed_length": settings.fixed, "local": settings.local,
         "parties": [{"name": f"P{rank}", "place": place} for rank, place in enumerate(settings.places)],
     }  # fmt: skip

@@ -92,7 +92,7 @@ class Memory(NamedTuple):
         ]
         return Memory(None, nn.Rows([*self.rows.lengths, *other.rows.lengths]), self.own, cross)
 
-    def kept(self, prompts: torch.Tensor) -> Memory:
+    def chosen(self, prompts: torch.Tensor) -> Memory:
         """With these prompts alone."""
         self.own.keep(prompts.tolist())
         starts, lengths = self.rows.starts, self.rows.lengths
