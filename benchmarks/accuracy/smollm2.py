@@ -48,7 +48,7 @@ NEW, LONG, BYTES, PIECE = 64, 256, 20_000, 512
 
 def prompts(model: PlainModel, questions: Sequence[str] = QUESTIONS) -> list[list[int]]:
     """The questions by the model's chat template."""
-    return [Conversation(model).asked(question, NEW) for question in questions]
+    return [Conversation(model).prompt_ids(question, NEW) for question in questions]
 
 
 def agreed(model: PlainModel, ids: list[list[int]], new: int, fixed: Any) -> list[dict[str, Any]]:

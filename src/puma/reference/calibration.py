@@ -146,7 +146,7 @@ def _chats(model: ModelInfo) -> Iterator[text.Tokens]:
         return
     for line in CHAT:
         with suppress(PumaError):  # too long for the context, or for a template that wants more than a line
-            ids = Conversation(model).asked(line, 1)
+            ids = Conversation(model).prompt_ids(line, 1)
             yield text.Tokens(ids, [0] * len(ids))
 
 

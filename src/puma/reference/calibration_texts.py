@@ -111,7 +111,7 @@ LANGUAGES = (
 CHAT = (
     "What is the capital of France?",
     "Write a short poem about a lighthouse keeper who collects clocks.",
-    "My code prints `TypeError: 'NoneType' object is not subscriptable`. What does it mean, and how do I find the cause?",
+    "My code prints `TypeError: 'NoneType' object is not subscriptable`. What is the cause?",
     "List five differences between rain and snow, one per line, each with a number.",
     'Translate to Spanish: "Where did you leave the keys?" Then explain the tenses.',
     "hi",
