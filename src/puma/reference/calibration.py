@@ -30,7 +30,7 @@ from puma.reference.observed import Reader, Watch
 
 Progress = Callable[[str, int, int], None]
 LENGTHS = (384, 256, 192, 128, 96, 64, 32)  # to which built-in texts are cut, so that large models are not slow
-WORK = 1 << 43  # products of weights with tokens that the built-in texts may take
+WORK = 1 << 38  # products of weights with tokens that the built-in texts may take
 FEWEST, MOST = 512, 4096  # tokens of them, however large or small the model
 SCORES = 1 << 27  # numbers of a layer's scores that a group of texts may make
 SMALL = 1 << 26  # weights that are read again rather than that short texts be padded to the length of long ones

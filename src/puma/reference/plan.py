@@ -24,7 +24,7 @@ from puma.wire.messages import Provenance
 
 MARGIN, LEAST_MARGIN = 3, 1  # bits between the largest number seen and the reach; fewer where rows need the places
 ROOM = {"activation": 15 / 16, "value": 15 / 16}  # of 2^reach that may be used, where a table or a sum needs the rest
-WATCHED = ("norm", "activation", "scores", "value", "gated", "relu", "logits")
+WATCHED = ("norm", "activation", "scores")  # where the flag sees a number beyond its reach
 WHAT = {
     "stream": "the residual stream",
     "norm": "length of a row to be normalised",
