@@ -22,7 +22,7 @@ from puma.models.config import Config
 from puma.models.deferred import Folded, deferred
 from puma.models.families import FAMILIES, named
 from puma.models.files.opening import opened
-from puma.models.files.source import ORIGINAL, TOKENIZER, Entry, Stored
+from puma.models.files.source import TOKENIZER, Entry, Stored
 
 FLOATS = ("F64", "F32", "F16", "BF16")
 OLD_NAMES = {".gamma": ".weight", ".beta": ".bias"}
@@ -98,13 +98,10 @@ def load(source: str | Path, weights: bool = True) -> Checkpoint:
 
 
 def architecture_of(raw: dict[str, Any]) -> str:
-    """The name of the architecture, if it is implemented and its weights are plain numbers."""
+    """The name of the architecture, if it is implemented."""
     name = named(raw)
     if name not in FAMILIES:
         raise UnsupportedModel(f"config.json names {name}", f"puma implements {', '.join(FAMILIES)}")
-    if raw.get("quantization_config"):
-        method = raw["quantization_config"].get("quant_method", "unknown method")
-        raise UnsupportedModel(f"the checkpoint is quantised ({method})", ORIGINAL)
     return name
 
 
@@ -120,12 +117,14 @@ def read_state(checkpoint: Checkpoint, entries: Mapping[str, Entry]) -> Mapping[
     """All tensors that the architecture needs, of the right shapes; they are not read yet."""
     family = FAMILIES[checkpoint.architecture]
     expected, names = family.tensors(checkpoint.config), family.names
+    turned = family.transposed(checkpoint.config)
     bare = not any(name.startswith(names.prefix) for name in entries)
     ignored = re.compile(names.ignored)
     needed: dict[str, Entry] = {}
     for stored, entry in entries.items():
         name = canonical(stored, names.prefix if bare else "", names.heads)
         if name in expected:
+            entry = entry.turned() if entry.linear and name in turned else entry
             check_tensor(entry, expected[name])
             needed[name] = entry
         elif not (IGNORED.fullmatch(name) or ignored.fullmatch(name)):

@@ -110,6 +110,12 @@ class Family:
             refuse(f"asks for {min(unnamed)}", "this family without it")
         return {name: names.shape(module, wanted, shapes) for module, name, wanted in stored}
 
+    def transposed(self, config: Any) -> set[str]:
+        """The matrices that a checkpoint stores (in, out)."""
+        names, shapes = self._names(config), self.architecture.plain(config)
+        stored = names.stored(self.architecture.layers(config), shapes)
+        return {name for module, name, _ in stored if module in names.transposed and name.endswith(".weight")}
+
     def _names(self, config: Any) -> Names:
         return self.variant(config) if self.variant else self.names
 

@@ -8,19 +8,20 @@ from __future__ import annotations
 from pathlib import Path
 
 from puma.errors import CheckpointError, UnsupportedModel
-from puma.models.files import safetensors
+from puma.models.files import dequantised, safetensors
 from puma.models.files.source import ORIGINAL, PUBLIC, Source, read_json
 
 
 def read(folder: Path) -> Source:
     """A folder's checkpoint; weights are looked for when their names are asked for."""
-    generation = folder / "generation_config.json"
+    generation, raw = folder / "generation_config.json", read_json(folder / "config.json")
+    quantising = dequantised.settings(folder, raw)
     return Source(
         folder=folder,
-        raw=read_json(folder / "config.json"),
+        raw=raw,
         generation=read_json(generation) if generation.is_file() else {},
         files={name: (folder / name).read_bytes for name in PUBLIC if (folder / name).is_file()},
-        tensors=lambda: safetensors.entries(weight_files(folder)),
+        tensors=lambda: dequantised.entries(quantising, safetensors.entries(weight_files(folder))),
     )
 
 

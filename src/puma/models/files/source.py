@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,8 @@ class Entry:
     """A tensor in a file: `read` gives it anew each time, in numbers that safetensors call `dtype`.
 
     CheckpointError from `read` if the file is not what it was when the entry was made. A form that computes its numbers
-    out of several stored tensors, such as a quantised one, makes an entry of their entries.
+    out of several stored tensors, such as a quantised one, makes an entry of their entries. A `linear` one is (out, in)
+    even in families that store their matrices (in, out).
     """
 
     file: Path
@@ -34,6 +35,11 @@ class Entry:
     shape: tuple[int, ...]
     dtype: str
     read: Callable[[], Tensor] = field(repr=False)
+    linear: bool = False
+
+    def turned(self) -> Entry:
+        """The same transposed."""
+        return replace(self, shape=self.shape[::-1], read=lambda: self.read().T.contiguous(), linear=False)
 
     @property
     def where(self) -> str:
