@@ -7,15 +7,14 @@ import math
 from pathlib import Path
 
 import pytest
-import torch
 
 from puma.errors import RangeError, UsageError
 from puma.models import architecture
 from puma.models.formats import places
 from puma.nn.places import LARGEST, LEAST
 from puma.reference.observed import Seen, Watch
-from puma.reference.plan import Calibration, Plan, made
 from puma.reference.plain_model import PlainModel
+from puma.reference.plan import Calibration, Plan, made
 from puma.reference.planning import Settings
 from tests.models import tiny
 

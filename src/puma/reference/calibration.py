@@ -83,6 +83,8 @@ def run(model: Any, config: Config, group: Sequence[text.Tokens], approximation:
     lengths = [inputs(config).length(len(tokens.ids)) for tokens in group]
     if asked.scores:
         model.every(rows, Cache(config.layers, lengths))
+        if getattr(model, "head_norm", None):  # what is asked for states goes through another norm
+            model.states(rows, lengths)
     elif asked.generates:
         cache = Cache(config.layers, lengths)
         for _ in range(STEPS):

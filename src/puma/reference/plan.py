@@ -17,7 +17,7 @@ import msgspec
 from puma.errors import RangeError
 from puma.models.architecture import Bound
 from puma.models.formats import Formats
-from puma.nn import roots
+from puma.mpc.fixed import RESIDUAL
 from puma.nn.places import LARGEST, LEAST, REACHES
 from puma.reference.observed import Seen, Watch
 from puma.wire.messages import Provenance
@@ -42,7 +42,7 @@ class Placed(msgspec.Struct, frozen=True):
     """What holds at one place: numbers stay below 2^reach, because none can be larger (`proven`), or because none was.
 
     `seen` is the largest of the calibration and `bound` what no input exceeds, None where nothing is proven; `default`
-    is the reach of a model without a plan, and `margin` the bits between `seen` and the reach.
+    is the reach of a model without a plan. `least` is the smallest root mean square of a row to be normalised.
     """
 
     name: str
@@ -52,6 +52,7 @@ class Placed(msgspec.Struct, frozen=True):
     proven: bool
     seen: float
     bound: float | None = None
+    least: float | None = None
 
     @property
     def what(self) -> str:
@@ -115,7 +116,8 @@ def _placed(name: str, kind: str, seen: Seen, bound: float | None, margin: int) 
     proven = _reach(kind, bound) if bound is not None else None
     measured = _measured(kind, seen, margin)
     if proven is None or (measured < proven and seen.largest and kind in WATCHED):
-        return Placed(name, kind, measured, REACHES[kind], False, seen.largest, bound)
+        least = seen.least if kind == "norm" and math.isfinite(seen.least) else None
+        return Placed(name, kind, measured, REACHES[kind], False, seen.largest, bound, least)
     return Placed(name, kind, proven, REACHES[kind], True, seen.largest, bound)
 
 
@@ -124,9 +126,19 @@ def _measured(kind: str, seen: Seen, margin: int) -> int:
     row would lose its places otherwise."""
     for bits in range(margin, min(LEAST_MARGIN, margin) - 1, -1):
         reach = _reach(kind, seen.largest * 2**bits)
-        if kind != "norm" or seen.least >= roots.least_rms(reach):
+        if kind != "norm" or seen.least >= least_rms(reach):
             return reach
     return _reach(kind, seen.largest * 2 ** min(LEAST_MARGIN, margin))
+
+
+def least_rms(reach: int) -> float:
+    """The smallest root mean square of a row whose squares keep enough places where rows up to 2^reach are normalised.
+
+    Words lose so many bits before they are squared that their sum fits into 64; that changes a mean square by a quarter
+    of their new unit squared, here by less than 1 in 1000.
+    """
+    lost = max(0, 2 * RESIDUAL + 2 * reach + 1 - 64)
+    return 16 * 2.0 ** (lost - RESIDUAL)
 
 
 def _reach(kind: str, value: float) -> int:
@@ -158,3 +170,6 @@ def _check(place: Placed) -> None:
     if place.reach > LARGEST[place.kind]:
         largest = place.bound if place.proven and place.bound is not None else place.seen
         raise RangeError(f"{what}{where} can be {largest:.4g}, beyond what rings hold", HINT)
+    if place.least is not None and place.least < least_rms(place.reach):
+        faint = f"a row to be normalised{where} has a root mean square of {place.least:.4g} beside one of length"
+        raise RangeError(f"{faint} {place.seen:.4g}: no ring holds both", HINT)

@@ -6,6 +6,7 @@ It must not know shares, parties or links.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -60,6 +61,8 @@ def planned(model: ModelInfo, checkpoint: Checkpoint, settings: Settings, progre
     if not given:
         raise UsageError(f"{model.name} has no token for any of the texts", "give some of its own with --calibrate")
     watch = observe(config, params, given, progress, settings.approximations)
+    for seen in watch.seen.values():
+        seen.least = math.hypot(seen.least, math.sqrt(config.eps))  # a fainter row counts as this, whatever is lost
     progress("proving bounds", 0, 1)
     tokens = sum(inputs(config).length(len(each.ids)) for each in given)
     calibration = Calibration(watch, len(given), tokens)
