@@ -86,6 +86,20 @@ def watching() -> Iterator[None]:
         yield
 
 
+def streams_begun(patch: pytest.MonkeyPatch) -> list[tuple[int, bytes, str]]:
+    """From now on each stream that an evaluator begins: its rank, the key and the purpose."""
+    begun: list[tuple[int, bytes, str]] = []
+    real = Party._stream
+
+    def spied(party: Party, evaluator: int, purpose: str) -> object:
+        if not party.is_dealer and (evaluator, purpose) not in party._streams:
+            begun.append((party.rank, party._keys[DEALER].secret, purpose))
+        return real(party, evaluator, purpose)
+
+    patch.setattr(Party, "_stream", spied)
+    return begun
+
+
 class Draw(NamedTuple):
     """Blocks that one party took from one stream."""
 

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 import torch
-from torch.testing import assert_close
 
 from puma import LocalCluster
 from puma.client.lengths import check_approximation, secret_length
@@ -25,63 +23,30 @@ from puma.net.memory import MemoryLink
 from puma.reference.plain_model import PlainModel
 from puma.wire.messages import Generate, Input
 from tests.models import tiny, zoo
-from tests.models.plain import one_hot, open_model
+from tests.models.plain import Beside, one_hot, open_model
 from tests.threads import Threads
 
 PROMPTS = [[2, 5, 7], [3], [4, 9, 6, 11, 8, 1, 2, 7]]
 BUCKET = 16
 
 
-def padded(prompts: list[list[int]], width: int) -> tuple[list[int], torch.Tensor]:
-    """Token ids of all prompts behind padding, and its flags."""
-    ids = [[0] * (width - len(ids)) + ids for ids in prompts]
-    flags = [i < width - len(ids) for ids in prompts for i in range(width)]
-    return [*chain(*ids)], torch.tensor(flags).float()
-
-
 @pytest.mark.parametrize("name", ["mistral", "qwen3", "gemma2", "gemma3", "neox", "llama-yarn", "phi3"])
 def test_padding_in_front_changes_nothing_on_tensors(name: str, tmp_path: Path) -> None:
     """Whatever the window: distances between tokens are what they were. Short prompts join, and some leave."""
     checkpoint, model = open_model(zoo.write(tmp_path, name))
-    layers, token = checkpoint.config.layers, 3
-    alone = [Cache(layers) for _ in PROMPTS]
-
-    def read(prompts: list[int], width: int) -> Cache:
-        ids, flags = padded([PROMPTS[i] for i in prompts], width)
-        cache = Cache(layers, [width] * len(prompts))
-        cache.hide(flags)
-        found = model(one_hot(ids, zoo.VOCABULARY), cache)
-        each = [model(one_hot(PROMPTS[i], zoo.VOCABULARY), alone[i]) for i in prompts]
-        assert_close(found, torch.cat(each), atol=1e-5, rtol=0)
-        return cache
-
-    def go_on(cache: Cache, prompts: list[int]) -> None:
-        nonlocal token
-        for _ in range(2):
-            token += 1
-            found = model(one_hot([token + i for i in prompts], zoo.VOCABULARY), cache)
-            each = [model(one_hot([token + i], zoo.VOCABULARY), alone[i]) for i in prompts]
-            assert_close(found, torch.cat(each), atol=1e-5, rtol=0)
-
-    cache = read([0, 1], 6)
-    go_on(cache, [0, 1])
-    cache.join(read([2], 10))
-    go_on(cache, [0, 1, 2])
+    beside = Beside(model, checkpoint.config, PROMPTS)
+    cache = beside.read([0, 1], 6)
+    beside.go_on(cache, [0, 1])
+    cache.join(beside.read([2], 10))
+    beside.go_on(cache, [0, 1, 2])
     cache.keep([2, 0])
-    go_on(cache, [2, 0])
-    public = Cache(layers, [len(PROMPTS[1])])
-    alone[1] = Cache(layers)
-    model(one_hot(PROMPTS[1], zoo.VOCABULARY), public)
-    model(one_hot(PROMPTS[1], zoo.VOCABULARY), alone[1])
-    for first, second in ((cache, public), (public, cache)):
-        if first is public:
-            public = first = Cache(layers, [len(PROMPTS[1])])
-            alone[1] = Cache(layers)
-            model(one_hot(PROMPTS[1], zoo.VOCABULARY), public)
-            model(one_hot(PROMPTS[1], zoo.VOCABULARY), alone[1])
-            cache.keep([0, 1])
-        first.join(second)
-        go_on(first, [2, 0, 1] if first is cache else [1, 2, 0])
+    beside.go_on(cache, [2, 0])
+    cache.join(beside.read([1]))
+    beside.go_on(cache, [2, 0, 1])
+    cache.keep([0, 1])
+    public = beside.read([1])
+    public.join(cache)
+    beside.go_on(public, [1, 2, 0])
 
 
 @pytest.fixture(scope="module")
@@ -223,10 +188,9 @@ def test_scores_too_wide_to_hide_are_refused(
 
 def test_what_a_cache_cannot_hide(tmp_path: Path) -> None:
     checkpoint, model = open_model(zoo.write(tmp_path, "mistral"))
-    ids, flags = padded([PROMPTS[0]], 5)
-    cache = Cache(checkpoint.config.layers, [5])
+    cache, flags = Cache(checkpoint.config.layers, [5]), torch.tensor([1.0, 1.0, 0.0, 0.0, 0.0])
     cache.hide(flags)
-    model(one_hot(ids, zoo.VOCABULARY), cache)
+    model(one_hot([0, 0, *PROMPTS[0]], zoo.VOCABULARY), cache)
     with pytest.raises(UsageError, match="have been read"):
         cache.hide(flags)
     with pytest.raises(UsageError, match="cannot branch"):

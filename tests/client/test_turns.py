@@ -17,10 +17,10 @@ from puma import LocalCluster
 from puma.client.client import AHEAD
 from puma.client.turns import Turns
 from puma.errors import ProtocolError, UsageError
-from puma.mpc.party import DEALER, Party
 from puma.reference.plain_model import PlainModel
 from tests.models import tiny
 from tests.threads import Threads
+from tests.watch import streams_begun
 
 PROMPTS = ["the cat", "a dog ran", "it was red", "they went home"]
 pytestmark = pytest.mark.timeout(120)
@@ -46,15 +46,7 @@ def test_threads_ask_one_decoder(
     threads: int, clear: PlainModel, cluster: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Right answers, whole or as streams, and no stream of masks begins twice."""
-    begun: list[tuple[int, bytes, str]] = []
-    real = Party._stream
-
-    def spied(party: Party, evaluator: int, purpose: str) -> object:
-        if not party.is_dealer and (evaluator, purpose) not in party._streams:
-            begun.append((party.rank, party._keys[DEALER].secret, purpose))
-        return real(party, evaluator, purpose)
-
-    monkeypatch.setattr(Party, "_stream", spied)
+    begun = streams_begun(monkeypatch)
 
     def ask(i: int) -> None:
         for prompt in (PROMPTS[i], PROMPTS[-1 - i]):

@@ -7,22 +7,14 @@ from pathlib import Path
 import pytest
 
 from puma import LocalCluster
-from puma.mpc.party import DEALER, Party
 from puma.reference.plain_model import PlainModel
 from tests.models import tiny
 from tests.threads import Threads
+from tests.watch import streams_begun
 
 
 def test_requests_of_a_session_draw_from_streams_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    begun: list[tuple[int, bytes, str]] = []
-    real = Party._stream
-
-    def spied(party: Party, evaluator: int, purpose: str) -> object:
-        if not party.is_dealer and (evaluator, purpose) not in party._streams:
-            begun.append((party.rank, party._keys[DEALER].secret, purpose))
-        return real(party, evaluator, purpose)
-
-    monkeypatch.setattr(Party, "_stream", spied)
+    begun = streams_begun(monkeypatch)
     clear = PlainModel(tiny.llama(tmp_path, num_hidden_layers=1))
     with Threads() as threads:
         cluster = LocalCluster(clear, trio=threads)  # type: ignore[arg-type]

@@ -172,7 +172,7 @@ def ask(cluster: LocalCluster, request: msg.Request) -> list[Any]:
     return [msg.decode_reply(link.recv_control()) for link in cluster.session.links]
 
 
-def test_material_is_used_up_when_it_is_taken(start: Start) -> None:
+def test_preprocessing_is_used_up_when_it_is_taken(start: Start) -> None:
     cluster = start()
     prepared_request = cluster.prepare(length(cluster), TOKENS)
     assert ask(cluster, msg.Take(prepared_request.id)) == [msg.Taken("")] * 3
@@ -214,7 +214,21 @@ def test_what_belongs_to_another_party_or_model_is_refused(start: Start, memory:
     assert all("made for another party or model" in reply.problem for reply in replies), replies
 
 
-def test_any_other_message_throws_taken_material_away(start: Start) -> None:
+@pytest.mark.parametrize("kind", ["take", "prepare"])
+def test_ids_are_remembered_up_to_a_number(kind: str, start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a session must not forget is bounded by ending it."""
+    monkeypatch.setattr("puma.party.server.MOST_IDS", 2)
+    cluster = start()
+    requests = [cluster.prepare(length(cluster), TOKENS) for _ in range(2)]
+    if kind == "take":
+        assert ask(cluster, msg.Take(b"n" * 16))[0].problem and ask(cluster, msg.Take(b"o" * 16))[0].problem
+        replies = ask(cluster, msg.Take(requests[0].id))
+    else:
+        replies = ask(cluster, msg.Prepare(b"p" * 16, requests[0].request))
+    assert {(reply.kind, "at most 2 requests" in reply.message) for reply in replies} == {("AdmissionError", True)}
+
+
+def test_any_other_message_throws_taken_preprocessing_away(start: Start) -> None:
     cluster = start()
     prepared_request = cluster.prepare(length(cluster), TOKENS)
     ask(cluster, msg.Take(prepared_request.id))
@@ -223,7 +237,7 @@ def test_any_other_message_throws_taken_material_away(start: Start) -> None:
     assert {reply.kind for reply in replies} == {"PreprocessingError"}
 
 
-def test_material_is_for_one_request(start: Start) -> None:
+def test_preprocessing_is_for_one_request(start: Start) -> None:
     cluster = start()
     prepared_request = cluster.prepare(length(cluster), TOKENS)
     ask(cluster, msg.Take(prepared_request.id))

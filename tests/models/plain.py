@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch.testing import assert_close
 
 from puma.models import Cache, architecture
 from puma.models.checkpoint import Checkpoint, load
@@ -34,3 +36,38 @@ def continues(model: Any, config: Config, ids: list[int], expected: Any, near: C
     for i in (7, 8):
         near(model(rows[i : i + 1], cache)[0], expected.logits[0, i])
     assert cache.length == len(ids)
+
+
+class Beside:
+    """Prompts in caches that they share get the logits that each gets in a cache of its own."""
+
+    def __init__(self, model: Any, config: Config, prompts: Sequence[list[int]]) -> None:
+        self._model, self._config, self._prompts = model, config, prompts
+        self._alone, self._token = [Cache(config.layers) for _ in prompts], 3
+
+    def read(self, prompts: Sequence[int], width: int = 0) -> Cache:
+        """A cache of these prompts; with a `width` each stands behind padding, which is hidden."""
+        ids = [self._prompts[i] for i in prompts]
+        cache = Cache(self._config.layers, [width or len(mine) for mine in ids])
+        if width:
+            flags = [i < width - len(mine) for mine in ids for i in range(width)]
+            cache.hide(torch.tensor(flags).float())
+        padded = [[0] * (width - len(mine)) + mine for mine in ids]
+        for i in prompts:
+            self._alone[i] = Cache(self._config.layers)
+        self._same(cache, prompts, padded, ids)
+        return cache
+
+    def go_on(self, cache: Cache, prompts: Sequence[int]) -> None:
+        """Two more tokens of each, in the order in which they lie there."""
+        for _ in range(2):
+            self._token += 1
+            each = [[self._token + i] for i in prompts]
+            self._same(cache, prompts, each, each)
+        assert cache.prompts == len(prompts)
+
+    def _same(self, cache: Cache, prompts: Sequence[int], fed: list[list[int]], own: list[list[int]]) -> None:
+        found = self._model(one_hot([*chain(*fed)], self._config.vocab_size), cache)
+        alone = zip(prompts, own, strict=True)
+        each = [self._model(one_hot(ids, self._config.vocab_size), self._alone[i]) for i, ids in alone]
+        assert_close(found, torch.cat(each), atol=1e-5, rtol=0)

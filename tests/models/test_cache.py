@@ -7,12 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch.testing import assert_close
 
 from puma.errors import UsageError
 from puma.models import Cache
 from tests.models import zoo
-from tests.models.plain import one_hot, open_model
+from tests.models.plain import Beside, one_hot, open_model
 
 PROMPTS = [[2, 5, 7], [3], [4, 9, 6, 11, 8, 1, 2, 7], [5, 1]]
 
@@ -21,35 +20,16 @@ PROMPTS = [[2, 5, 7], [3], [4, 9, 6, 11, 8, 1, 2, 7], [5, 1]]
 def test_who_joins_and_who_leaves(name: str, tmp_path: Path) -> None:
     """Short ones join long ones and the other way round; after each change all that are left take two tokens."""
     checkpoint, model = open_model(zoo.write(tmp_path, name))
-    layers, token = checkpoint.config.layers, 3
-    alone = [Cache(layers) for _ in PROMPTS]
-
-    def read(prompts: list[int]) -> Cache:
-        cache = Cache(layers, [len(PROMPTS[i]) for i in prompts])
-        ids = [PROMPTS[i] for i in prompts]
-        found = model(one_hot([*chain(*ids)], zoo.VOCABULARY), cache)
-        each = [model(one_hot(mine, zoo.VOCABULARY), alone[i]) for i, mine in zip(prompts, ids, strict=True)]
-        assert_close(found, torch.cat(each), atol=1e-5, rtol=0)
-        return cache
-
-    def go_on(cache: Cache, prompts: list[int]) -> None:
-        nonlocal token
-        for _ in range(2):
-            token += 1
-            found = model(one_hot([token + i for i in prompts], zoo.VOCABULARY), cache)
-            each = [model(one_hot([token + i], zoo.VOCABULARY), alone[i]) for i in prompts]
-            assert_close(found, torch.cat(each), atol=1e-5, rtol=0)
-        assert cache.prompts == len(prompts)
-
-    cache = read([0, 1])
-    go_on(cache, [0, 1])
-    cache.join(read([2]))
-    go_on(cache, [0, 1, 2])
+    beside = Beside(model, checkpoint.config, PROMPTS)
+    cache = beside.read([0, 1])
+    beside.go_on(cache, [0, 1])
+    cache.join(beside.read([2]))
+    beside.go_on(cache, [0, 1, 2])
     cache.keep([0, 1])
-    go_on(cache, [0, 1])
-    cache.join(read([3]))
+    beside.go_on(cache, [0, 1])
+    cache.join(beside.read([3]))
     cache.keep([2, 1])
-    go_on(cache, [3, 1])
+    beside.go_on(cache, [3, 1])
 
 
 def test_columns_that_nobody_fills_go(tmp_path: Path) -> None:

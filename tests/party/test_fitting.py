@@ -15,7 +15,8 @@ from puma.errors import StoreError
 from puma.party import fitting
 from puma.party.fitting import common
 from puma.store.models import DATA, MANIFEST, Manifest, layout, read_manifest, wire_bytes, write_manifest
-from puma.wire.parameters import CHECK
+from puma.store.uploads import uploads_folder
+from puma.wire.parameters import CHECK, check_values
 from tests.models import tiny
 from tests.party.sessions import Sessions
 
@@ -131,6 +132,22 @@ def test_what_fits_is_tested_once(shared: Path, monkeypatch: pytest.MonkeyPatch)
     with parties.session() as session:
         assert session.open("m")
     assert sorted(tests) == [0, 0, 1, 1, 2, 2]
+    close(parties)
+
+
+@pytest.mark.masks_again
+def test_an_upload_that_does_not_fit_is_thrown_away(shared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It came whole, so that going on with it would fail for ever; the next one begins anew and is served."""
+    model, parties = shared / "llama", Sessions(shared / "fresh")
+    with monkeypatch.context() as wrong:
+        wrong.setattr("puma.party.fitting.check_values", lambda: check_values() + 1)
+        with pytest.raises(StoreError, match="at P1 and P2 do not belong to its seeds"):
+            parties.share(model, "m")
+    assert [failure.kind for failure in parties.failures] == ["StoreError"] * 3
+    assert not [path for rank in range(3) for path in uploads_folder(shared / f"fresh/p{rank}").iterdir()]
+    parties.share(model, "m")
+    with parties.session() as session:
+        assert session.open("m")
     close(parties)
 
 

@@ -184,7 +184,7 @@ def test_what_was_taken_is_lost_with_its_session(live: Live, memory: Path) -> No
     assert answer.cost.prepared is None and answer.cost.offline > 0
 
 
-def test_material_has_bounds_and_an_abort_leaves_none(live: Live, memory: Path) -> None:
+def test_preprocessing_has_bounds_and_an_abort_leaves_none(live: Live, memory: Path) -> None:
     with connected(live, memory) as cluster, pytest.raises(AdmissionError, match="at most for one key"):
         while True:
             cluster.prepare(20, 8, 4)
@@ -196,7 +196,7 @@ def test_material_has_bounds_and_an_abort_leaves_none(live: Live, memory: Path) 
         cluster.prepare(25, 1, 8)
 
 
-def test_a_replaced_model_takes_its_material_along(live: Live, memory: Path, checkpoints: dict[str, Path]) -> None:
+def test_a_replaced_model_takes_its_preprocessing_along(live: Live, memory: Path, checkpoints: dict[str, Path]) -> None:
     with connected(live, memory, "judge") as cluster:
         cluster.prepare(3)
     before = counts(live)

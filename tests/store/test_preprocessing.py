@@ -125,7 +125,7 @@ def test_damage_is_noticed(memory: Path, damage: str) -> None:
     assert not path.exists()
 
 
-def test_a_replaced_sharing_takes_its_material_along(memory: Path) -> None:
+def test_a_replaced_sharing_takes_its_preprocessing_along(memory: Path) -> None:
     preprocessing_store = PreprocessingStore(memory)
     made(preprocessing_store)
     preprocessing_store.discard(b"t" * 16)

@@ -5,7 +5,6 @@ It turns text into token ids and back. It must not know weights, shares or parti
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -14,12 +13,10 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from puma.client.lengths import check_padding
-from puma.errors import CheckpointError, InputError, RangeError, UsageError
+from puma.errors import InputError, RangeError, UsageError
 from puma.models import heads, text
 from puma.models.config import Config
-from puma.models.files.source import SETTINGS, TEMPLATE
 
-SPECIALS = ("bos_token", "eos_token", "pad_token", "unk_token")
 MASKS = ("[MASK]", "<mask>")
 
 
@@ -28,7 +25,6 @@ class ModelInfo:
 
     def __init__(self, name: str, config: Config, tokenizer: Tokenizer | None, eos: Sequence[int] = ()) -> None:
         self.name, self.config, self.eos = name, config, tuple(eos)
-        self.bos: int | None = None  # the token that begins a text, where that is known
         self.tokenizer: Any = tokenizer  # None of an image model
         self.max_tokens: int | None = None  # of a request, prompts and answers together, where there is a limit
         self.hides = False  # whether its owner has proven that scores can be hidden in secret
@@ -75,24 +71,6 @@ class ModelInfo:
         """UsageError for a model that is asked for text, and not for states or classes."""
         if not heads(self.config).encodes:
             raise UsageError(f"{self.name} is no encoder", "use generate, or a BERT model")
-
-    def chat_settings(self) -> tuple[str | None, dict[str, str]]:
-        """The chat template in Jinja's language, if the model came with one, and the special tokens it may name."""
-        try:
-            settings: Any = json.loads(self.files[SETTINGS]()) if SETTINGS in self.files else {}
-            settings = settings if isinstance(settings, dict) else {}
-            found = self.files[TEMPLATE]().decode() if TEMPLATE in self.files else settings.get("chat_template")
-        except (OSError, ValueError) as error:
-            what = f"the chat template of {self.name} cannot be read: {error}"
-            raise CheckpointError(what, "download the model again") from error
-        if isinstance(found, list):  # several, by name
-            found = next((each["template"] for each in found if each.get("name") == "default"), None)
-        named = {name: settings.get(name) or "" for name in SPECIALS}
-        words = {name: word.get("content", "") if isinstance(word, dict) else word for name, word in named.items()}
-        for name, ids in (("bos_token", [self.bos]), ("eos_token", self.eos)):
-            if not words[name] and ids and ids[0] is not None:
-                words[name] = self.tokenizer.id_to_token(ids[0]) or ""
-        return found, words
 
     def check_padding(self, generates: bool = False) -> None:
         """UsageError or RangeError unless texts of secret length can be padded, to be encoded or to be continued."""

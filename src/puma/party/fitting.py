@@ -29,12 +29,13 @@ SEED, WORDS = "the same seed", "the same masked words"
 
 def agreed(
     rank: int, links: Mapping[int, Link], find: Callable[[], Model | None], check: Callable[[Model], Share],
-    tested: set[bytes],
+    tested: set[bytes], unfit: Callable[[], None] = lambda: None,
 ) -> Model | None:  # fmt: skip
     """The model that this party finds, if all three have the same sharing of it; None if not.
 
     Unless all of them have `tested` it since they started, they see first whether their parts fit; `check` gives this
-    party's share of the check vector. StoreError if they do not fit, or if one of the three cannot use its part.
+    party's share of the check vector, and `unfit` is called if they do not. StoreError then, or if one of the three
+    cannot use its part.
     """
     model, problem = None, None
     try:
@@ -52,7 +53,11 @@ def agreed(
     if model is None or any(other.sharing != sharing for other in theirs.values()):
         return None
     if not all(each.tested for each in (mine, *theirs.values())):
-        _test(rank, links, model.manifest, check(model))
+        try:
+            _test(rank, links, model.manifest, check(model))
+        except StoreError:
+            unfit()
+            raise
         tested.add(sharing)
     return model
 

@@ -57,6 +57,12 @@ class Intake:
         self.leave()
         return old
 
+    def discard(self) -> None:
+        """Throw an upload away: what has arrived of it is whole and yet of no use, so nobody shall go on with it."""
+        if self._upload is not None:
+            self._upload.discard()
+            self.leave()
+
     def leave(self) -> None:
         """Let go of an upload; what has arrived stays where it can be gone on with."""
         if self._upload is not None:

@@ -26,6 +26,7 @@ MODEL_BYTES = 64 * GIB
 HOUR = 3600.0
 GUEST_QUEUE = 16 << 20  # bytes of a guest's frames that wait to be read
 GUEST_FRAME = 8 * FRAME_WORDS  # of a parameter or a file; `prompts` lets more through once a model is open
+MOST_IDS = 1 << 16  # of requests that one session prepares, and as many that it takes: a party remembers each
 PART = 0.75  # of what all may have together, which one key may have unless its operator says otherwise
 
 

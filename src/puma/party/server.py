@@ -26,12 +26,13 @@ from puma.engine.engine import Emit, Engine, answered, selftest, spent
 from puma.engine.generation import Turn, hidden_flags, nothing, on, run
 from puma.engine.request import Request
 from puma.engine.turns import admit_word
-from puma.errors import PreprocessingError, ProtocolError, PumaError, StoreError
+from puma.errors import AdmissionError, PreprocessingError, ProtocolError, PumaError, StoreError
 from puma.mpc.party import Party
 from puma.mpc.share import Share
 from puma.party import fitting, loading
 from puma.party.agreement import Agreement
 from puma.party.intake import Intake
+from puma.party.limits import MOST_IDS
 from puma.store.library import InMemory, Library
 from puma.store.models import Model
 from puma.store.preprocessing import MISSING, Header, Item, PreprocessingStore, Writer
@@ -133,7 +134,7 @@ class Server:
         if isinstance(request, msg.Publish):
             self._agreement.say(request)
             self._agreement.check()
-            self._fitting(self._intake.arrived)
+            self._fitting(self._intake.arrived, self._intake.discard)
             self._outdated(self._intake.publish())
         elif isinstance(request, msg.Generate | msg.Encode):
             self._infer(request, preprocessing, prefilled)
@@ -157,10 +158,10 @@ class Server:
         self._use(model)
         return msg.Opened(model.manifest.sharing, model.manifest.config, model.manifest.card, self._reveals)
 
-    def _fitting(self, find: Callable[[], Model | None]) -> Model | None:
-        """A model whose parts at all three parties fit; None if not all of them have the same one."""
+    def _fitting(self, find: Callable[[], Model | None], unfit: Callable[[], None] = nothing) -> Model | None:
+        """A model whose parts at all three parties fit, or `unfit` is called; None if not all of them have it."""
         check, tested = partial(loading.check_vector, self.party), self._library.tested
-        return fitting.agreed(self.party.rank, self.party.links, find, check, tested)
+        return fitting.agreed(self.party.rank, self.party.links, find, check, tested, unfit)
 
     def _outdated(self, sharing: bytes) -> None:
         """Throw away what was prepared for a sharing that is served no more."""
@@ -230,7 +231,7 @@ class Server:
         self._stored()
         if order.id in self._prepared:
             raise PreprocessingError("this preprocessing has been made before", "use a fresh id")
-        self._prepared.add(order.id)
+        _remember(self._prepared, order.id)
         self._told(order)
         job = order.request.input
         blank = torch.zeros(payload_bytes(self._ready().config, self.party.rank, job), dtype=torch.uint8)
@@ -250,7 +251,7 @@ class Server:
             # The evaluators' streams of a run start from their session's key and the id: never twice from both.
             if identity in self._taken:
                 raise PreprocessingError(*MISSING)
-            self._taken.add(identity)
+            _remember(self._taken, identity)
             found = self._stored().take(self._sharing, identity)
             header = found.header
             if (header.id, header.rank, header.sharing) != (identity, self.party.rank, self._sharing):
@@ -309,6 +310,14 @@ class Server:
         answered(self.party, share)
         self.client.send_control(msg.encode(msg.Result(tuple(share.shape), share.bits, share.frac)))
         self.client.send(*(kernels.to_wire(kernels.pack(c, share.bits)) for c in share.components))
+
+
+def _remember(ids: set[bytes], identity: bytes) -> None:
+    """One more; none is ever forgotten, because it would name streams that begin where they have begun before."""
+    if len(ids) >= MOST_IDS:
+        what = f"a session names at most {MOST_IDS} requests that are prepared"
+        raise AdmissionError(what, "open a new session for more")
+    ids.add(identity)
 
 
 def _drop(share: Share) -> None:

@@ -36,7 +36,6 @@ class PlainModel(ModelInfo):
         found = self.checkpoint
         tokenizer = found.open_tokenizer() if inputs(found.config).tokenized else None
         super().__init__(found.name, found.config, tokenizer, found.eos)
-        self.bos = found.bos
         self.files |= found.files
         self._plan: tuple[Settings, Plan] | None = None
 

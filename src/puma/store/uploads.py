@@ -234,6 +234,11 @@ class ResumableUpload:
         self.published = True
         return model
 
+    def discard(self) -> None:
+        """What has arrived goes, unless it was published."""
+        if not self.published:
+            folders.remove(self._path)
+
     def close(self) -> None:
         """Nothing more comes now; what has arrived stays if it can be gone on with, unless it was published."""
         if not (self.offer.checksums or self.published):
@@ -291,6 +296,10 @@ class MemoryUpload:
     def publish(self) -> Model:
         """The model."""
         return _arrived(self.model)
+
+    def discard(self) -> None:
+        """What has arrived goes."""
+        self.close()
 
     def close(self) -> None:
         """Nothing more comes now."""

@@ -37,7 +37,7 @@ def chat(
     stop
         eos: end an answer where its text ends. The parties then wait after each token, and learn how many there are.
     """
-    from puma.client.chat import Conversation
+    from puma.client.chat.conversation import Conversation
 
     with ui.progress(output.json) as progress:
         cluster, talk = opened(where, model, Conversation, progress, None, fitting=fitting)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from puma.errors import CheckpointError, UnsupportedModel
 from puma.models.files import dequantised, safetensors
-from puma.models.files.source import ORIGINAL, PUBLIC, Source, read_json
+from puma.models.files.source import ORIGINAL, Source, public_files, read_json
 
 
 def read(folder: Path) -> Source:
@@ -20,7 +20,7 @@ def read(folder: Path) -> Source:
         folder=folder,
         raw=raw,
         generation=read_json(generation) if generation.is_file() else {},
-        files={name: (folder / name).read_bytes for name in PUBLIC if (folder / name).is_file()},
+        files=public_files(folder),
         tensors=lambda: dequantised.entries(quantising, safetensors.entries(weight_files(folder))),
     )
 
