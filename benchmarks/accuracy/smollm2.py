@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from puma.client.chat import Conversation
+from puma.client.chat.conversation import Conversation
 from puma.local.cluster import LocalCluster
 from puma.models import text
 from puma.reference.fixed_session import FixedSession

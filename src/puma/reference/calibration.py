@@ -18,7 +18,7 @@ import numpy
 import torch
 from torch import Tensor
 
-from puma.client.chat import Conversation
+from puma.client.chat.conversation import Conversation
 from puma.client.model_info import ModelInfo
 from puma.errors import InputError, PumaError
 from puma.models import Cache, architecture, formats, heads, images, inputs, text

@@ -58,7 +58,7 @@ class PlainModel(ModelInfo):
         if fixed point cannot hold the model's numbers.
         """
         wanted = settings or (self._plan[0] if self._plan else Settings(approximations=(approximation or SPLINE,)))
-        wanted = wanted.covering(approximation or SPLINE)
+        wanted = wanted.covering(approximation) if approximation else wanted
         if self._plan is None or self._plan[0] != wanted:
             self._plan = wanted, planned(self, self.checkpoint, wanted, progress or _silent)
             self.config = replace(self.checkpoint.config, formats=self._plan[1].formats)
