@@ -18,6 +18,7 @@ from torch.testing import assert_close
 from puma.errors import CheckpointError, PumaError, RangeError, TensorError, UnsupportedModel
 from puma.models.checkpoint import embedded, load
 from puma.models.config import Config
+from puma.models.ranges import check_weights
 from tests.models import tiny, zoo
 from tests.models.tiny import State
 
@@ -27,7 +28,7 @@ def refused(kind: type[PumaError], source: Path | str, *words: str, fold: bool =
     with pytest.raises(kind) as caught:
         checkpoint = load(source)
         if fold:
-            checkpoint.fold()
+            check_weights(checkpoint.fold())
     assert type(caught.value) is kind
     assert caught.value.hint
     for word in words:
