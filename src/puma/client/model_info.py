@@ -60,10 +60,10 @@ class ModelInfo:
             what = f"{tokens} new tokens after a prompt of {prompt} are more than the {self.max_tokens} of a request"
             raise InputError(what, "ask for fewer, or shorten the prompt; `puma cluster show` tells the limit")
 
-    def sentence_ids(self, sentence: str) -> text.Tokens:
-        """Token ids of a text that is to be encoded, checked against the context."""
+    def sentence_ids(self, sentence: str, pair: str | None = None) -> text.Tokens:
+        """Token ids of a text that is to be encoded, or of two, checked against the context."""
         self.check_encodes()
-        tokens = text.encode(self.tokenizer, self.config, sentence)
+        tokens = text.encode(self.tokenizer, self.config, sentence, pair)
         text.check_length(self.config, len(tokens.ids))
         return tokens
 
