@@ -41,18 +41,18 @@ def chosen(found: Plan, kind: str) -> tuple[int, bool]:
 def test_the_smaller_of_proof_and_calibration_where_the_flag_watches() -> None:
     found = plan({"scores": 1000.0, "activation": 30.0}, stream=5.0, scores=20.0, activation=20.0)
     assert chosen(found, "scores") == (8, False)  # 20 * 8 < 2^8 < 1000
-    assert chosen(found, "activation") == (6, True)  # 30 lies beyond 15/16 of 2^5; three bits above 20 are more
+    assert chosen(found, "activation") == (6, True)  # 30 + 16 < 2^6; three bits above 20 are more
     assert found.formats.places == {"the.scores": 8, "the.activation": 6}
     assert found.provenance.proven == ("the.activation",)
 
 
 def test_where_the_flag_does_not_watch_the_proof_counts() -> None:
     assert chosen(plan({"gated": 5000.0}, stream=1.0, gated=3.0), "gated") == (13, True)
-    assert chosen(plan({}, stream=1.0, gated=3.0), "gated") == (5, False)
+    assert chosen(plan({}, stream=1.0, gated=5.0), "gated") == (6, False)
 
 
 def test_a_proof_that_no_ring_holds_gives_way_to_a_calibration_or_refuses() -> None:
-    assert chosen(plan({"activation": 1e6}, stream=1.0, activation=10.0), "activation") == (7, False)
+    assert chosen(plan({"activation": 1e6}, stream=1.0, activation=10.0), "activation") == (7, False)  # 80 + 16 < 2^7
     with pytest.raises(RangeError, match=r"values of attention at the\.value can be 1e\+09, beyond what rings hold"):
         plan({"value": 1e9}, stream=1.0, value=10.0)
 
@@ -77,7 +77,7 @@ def test_one_reach_for_all_layers_alike() -> None:
     watch.seen |= {(kind, name): Seen(float(1 + 40 * ("1" in name)), 1.0) for name, kind in kinds.items()}
     bounds = [("layers.0.gate", 3.0, 0.0, ""), ("layers.2.gate", 3.0, 0.0, "")]
     by_layer, coarse = (made(kinds, bounds, Calibration(watch, 1, 1), 3, coarse) for coarse in (False, True))
-    assert [by_layer.formats.places[f"layers.{i}.norm"] for i in range(3)] == [4, 9, 4]
+    assert [by_layer.formats.places[f"layers.{i}.norm"] for i in range(3)] == [LEAST, 9, LEAST]
     assert [coarse.formats.places[f"layers.{i}.norm"] for i in range(3)] == [9, 9, 9]
     assert [coarse.formats.places[f"layers.{i}.gate"] for i in range(3)] == [9, 9, 9]
     assert by_layer.provenance.proven and not coarse.provenance.proven  # one of them was only seen

@@ -23,7 +23,8 @@ from puma.reference.observed import Seen, Watch
 from puma.wire.messages import Provenance
 
 MARGIN, LEAST_MARGIN = 3, 1  # bits between the largest number seen and the reach; fewer where rows need the places
-ROOM = {"activation": 15 / 16, "value": 15 / 16}  # of 2^reach that may be used, where a table or a sum needs the rest
+BEYOND = 64  # stands for whatever no ring holds
+TABLE = 16.0  # below 2^reach, what enters a function that is looked up stays by the end of the widest table
 WATCHED = ("norm", "activation", "scores")  # where the flag sees a number beyond its reach
 WHAT = {
     "stream": "the residual stream",
@@ -144,9 +145,9 @@ def least_rms(reach: int) -> float:
 def _reach(kind: str, value: float) -> int:
     """The smallest reach of numbers up to this one."""
     if not math.isfinite(value):
-        return 1 << 10
-    value /= ROOM.get(kind, 1.0)
-    return max(LEAST, math.floor(math.log2(value)) + 1 if value > 0 else LEAST)
+        return BEYOND
+    value = value + TABLE if kind == "activation" else value * 16 / 15 if kind == "value" else value
+    return min(BEYOND, max(LEAST, math.floor(math.log2(value)) + 1 if value > 0 else LEAST))
 
 
 def _alike(placed: list[Placed]) -> list[Placed]:
