@@ -107,6 +107,7 @@ LOCAL = {
     "retrieval.choice_bytes",
     "functional.component",
     "fixed.index_bits",
+    "fixed.gated_ring",
     "fixed.logit_ring",
     "fixed.product_ring",
     "sampling.tables",

@@ -36,6 +36,11 @@ def query_ring(reach: int) -> int:
     return score_ring(reach) + 2 * ACTIVATION - NONLINEAR
 
 
+def value_ring(reach: int) -> int:
+    """Of values, which meet exponentials in sums below 2^(reach + 9), 28 fraction bits, that may be lifted."""
+    return 2 * ACTIVATION + reach + 9 + 2
+
+
 def quotient_ring(values: int) -> int:
     """Where a row's sum meets its inverse: |softmax(scores) @ values| < 2^values, 50 bits at the usual reach."""
     return INVERSE + ACTIVATION + values + 2
@@ -85,7 +90,7 @@ def _fraction(count: int) -> int:
 def _weight_ring(count: int, values: int) -> int:
     """The ring in which a row's exponentials meet the values: a sum of so many can be lifted afterwards."""
     largest = count * LARGEST * 2.0**values * 15 / 16
-    return min(RING, _fraction(count) + ACTIVATION + math.ceil(math.log2(largest)) + 2)
+    return min(value_ring(values), _fraction(count) + ACTIVATION + math.ceil(math.log2(largest)) + 2)
 
 
 def _highest(count: int) -> int:
@@ -113,7 +118,7 @@ def attend(
     if paper.approximation_of(scores) == paper.MPCFORMER:
         weights = yield from paper.quadratic_weights(scores, mask)
         return matmul(*(yield from formatted((weights, RESIDUAL, RING), (values, ACTIVATION, RING))))
-    (values,) = yield from formatted((values, ACTIVATION, RING))
+    (values,) = yield from formatted((values, ACTIVATION, value_ring(valued)))
     e, sums = yield from exponentials(scores, mask, reach, valued)
     weighted = matmul(e, values)
     weighted, inverse = yield from together(

@@ -356,8 +356,14 @@ def piecewise(spline: Spline, x: Share) -> Protocol[Share]:
 LEAST = 9  # results lie above -2^(j-9) in their ring j: none of the functions is far below zero
 
 
+def least(spline: Spline) -> int:
+    """Of the lift of a result: above -2^(j-9), and above -1/2 where x itself is the result and reaches less far."""
+    j = spline.ring if spline.above == "x" else spline.result_bits
+    return min(LEAST, j - spline.out_frac + 1) if spline.above == "x" else LEAST
+
+
 @declares("piecewise, lift", "section 5")
 def lifted(spline: Spline, x: Share, bits: int) -> Protocol[Share]:
     """spline(x) in a ring larger than its own; x in ring spline.ring."""
     result = yield from piecewise(spline, x)
-    return (yield from lift((result, bits), least=LEAST))[0]
+    return (yield from lift((result, bits), least=least(spline)))[0]

@@ -17,8 +17,8 @@ import msgspec
 from puma.errors import RangeError
 from puma.models.architecture import Bound
 from puma.models.formats import Formats
-from puma.mpc.fixed import RESIDUAL
 from puma.nn.places import LARGEST, LEAST, REACHES
+from puma.nn.roots import RowFormat
 from puma.reference.observed import Seen, Watch
 from puma.wire.messages import Provenance
 
@@ -133,13 +133,11 @@ def _measured(kind: str, seen: Seen, margin: int) -> int:
 
 
 def least_rms(reach: int) -> float:
-    """The smallest root mean square of a row whose squares keep enough places where rows up to 2^reach are normalised.
-
-    Words lose so many bits before they are squared that their sum fits into 64; that changes a mean square by a quarter
-    of their new unit squared, here by less than 1 in 1000.
+    """The smallest root mean square of a row that keeps 2^-9 of itself where rows up to 2^reach are normalised: what
+    is lost of its squares and of its entries says `roots.RowFormat`.
     """
-    lost = max(0, 2 * RESIDUAL + 2 * reach + 1 - 64)
-    return 16 * 2.0 ** (lost - RESIDUAL)
+    form = RowFormat(reach)
+    return max(16 * form.step, 1.5 * 2.0 ** (9 - form.frac))
 
 
 def _reach(kind: str, value: float) -> int:
