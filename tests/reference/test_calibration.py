@@ -34,7 +34,12 @@ class Counted(dict[str, torch.Tensor]):
         return super().__getitem__(name)
 
 
-@pytest.mark.parametrize("name", sorted(zoo.ALL))
+FEW = ("gemma2", "gemma3", "qwen3", "neox", "t5-gated", "Bert-MaskedLM", "Albert-SequenceClassification", "vit")
+
+
+@pytest.mark.parametrize(
+    "name", [*FEW, *(pytest.param(name, marks=pytest.mark.slow) for name in sorted(set(zoo.ALL) - set(FEW)))]
+)
 def test_all_places_of_every_family_report(name: str, tmp_path: Path) -> None:
     model = PlainModel(zoo.write(tmp_path, name))
     given = samples(model, tmp_path)

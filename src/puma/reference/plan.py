@@ -24,7 +24,7 @@ from puma.wire.messages import Provenance
 
 MARGIN, LEAST_MARGIN = 3, 1  # bits between the largest number seen and the reach; fewer where rows need the places
 BEYOND = 64  # stands for whatever no ring holds
-TABLE = 16.0  # below 2^reach, what enters a function that is looked up stays by the end of the widest table
+TABLE = 16.0  # where the widest table of a function ends
 WATCHED = ("norm", "activation", "scores")  # where the flag sees a number beyond its reach
 WHAT = {
     "stream": "the residual stream",
@@ -95,16 +95,19 @@ class Calibration(NamedTuple):
 
 def made(
     kinds: Mapping[str, str], bounds: Iterable[Bound], calibration: Calibration, margin: int = MARGIN,
-    coarse: bool = False,
+    coarse: bool = False, cap: float = 0.0,
 ) -> Plan:  # fmt: skip
-    """The plan of a model whose places are of these `kinds`; RangeError if some place cannot hold its numbers."""
+    """The plan of a model whose places are of these `kinds` and whose scores are soft-capped by `cap`, if not 0.
+
+    RangeError if some place cannot hold its numbers.
+    """
     watch, proofs = calibration.watch, {name: bound for name, bound, _, _ in bounds}
-    stream = watch.at("stream", "")
-    placed = [_placed("", "stream", stream, None, margin)]
+    ends = {"activation": TABLE, "scores": 8 * cap}  # of tables, by which what is looked up stays below 2^reach
+    placed = [_placed("", "stream", watch.at("stream", ""), None, margin, 0.0)]
     for name, kind in kinds.items():
         seen = watch.seen.get((kind, name))
         if seen is not None or name in proofs:
-            placed.append(_placed(name, kind, seen or Seen(), proofs.get(name), margin))
+            placed.append(_placed(name, kind, seen or Seen(), proofs.get(name), margin, ends.get(kind, 0.0)))
     placed = _alike(placed) if coarse else placed
     for place in placed:
         _check(place)
@@ -113,23 +116,23 @@ def made(
     return Plan(found, tuple(placed), margin, calibration.texts, calibration.tokens, coarse)
 
 
-def _placed(name: str, kind: str, seen: Seen, bound: float | None, margin: int) -> Placed:
-    proven = _reach(kind, bound) if bound is not None else None
-    measured = _measured(kind, seen, margin)
+def _placed(name: str, kind: str, seen: Seen, bound: float | None, margin: int, end: float) -> Placed:
+    proven = _reach(kind, bound, end) if bound is not None else None
+    measured = _measured(kind, seen, margin, end)
     if proven is None or (measured < proven and seen.largest and kind in WATCHED):
         least = seen.least if kind == "norm" and math.isfinite(seen.least) else None
         return Placed(name, kind, measured, REACHES[kind], False, seen.largest, bound, least)
     return Placed(name, kind, proven, REACHES[kind], True, seen.largest, bound)
 
 
-def _measured(kind: str, seen: Seen, margin: int) -> int:
+def _measured(kind: str, seen: Seen, margin: int, end: float) -> int:
     """The reach with a margin above the largest number; of rows to be normalised with a smaller one, if the faintest
     row would lose its places otherwise."""
     for bits in range(margin, min(LEAST_MARGIN, margin) - 1, -1):
-        reach = _reach(kind, seen.largest * 2**bits)
+        reach = _reach(kind, seen.largest * 2**bits, end)
         if kind != "norm" or seen.least >= least_rms(reach):
             return reach
-    return _reach(kind, seen.largest * 2 ** min(LEAST_MARGIN, margin))
+    return _reach(kind, seen.largest * 2 ** min(LEAST_MARGIN, margin), end)
 
 
 def least_rms(reach: int) -> float:
@@ -140,11 +143,11 @@ def least_rms(reach: int) -> float:
     return max(16 * form.step, 1.5 * 2.0 ** (9 - form.frac))
 
 
-def _reach(kind: str, value: float) -> int:
+def _reach(kind: str, value: float, end: float) -> int:
     """The smallest reach of numbers up to this one."""
     if not math.isfinite(value):
         return BEYOND
-    value = value + TABLE if kind == "activation" else value * 16 / 15 if kind == "value" else value
+    value = value * 16 / 15 if kind == "value" else value + end
     return min(BEYOND, max(LEAST, math.floor(math.log2(value)) + 1 if value > 0 else LEAST))
 
 
