@@ -197,9 +197,9 @@ def test_a_model_that_no_ring_holds(puma: Run, tmp_path: Path) -> None:
     def spoil(state: dict[str, Any]) -> None:
         state["model.layers.0.mlp.down_proj.weight"].fill_(100.0)
         for part in ("gate_proj", "up_proj"):
-            state[f"model.layers.0.mlp.{part}.weight"].fill_(120.0)
+            state[f"model.layers.0.mlp.{part}.weight"].fill_(70.0)
 
-    ran = puma("check", tiny.edit(tiny.llama(tmp_path / "model"), spoil))
+    ran = puma("check", tiny.edit(tiny.llama(tmp_path / "model"), spoil), "--margin", "8")
     assert ran.code == 3 and "beyond what rings hold" in ran.err
 
 
