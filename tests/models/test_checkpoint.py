@@ -184,11 +184,6 @@ def test_weights_that_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "pytorch_model.bin").write_bytes(b"")
     refused(CheckpointError, tmp_path, "pytorch_model.bin", "convert it")
     (tmp_path / "pytorch_model.bin").unlink()
-    (tmp_path / "model-q4.gguf").write_bytes(b"GGUF")
-    refused(UnsupportedModel, tmp_path, "GGUF", "fp16")
-    (tmp_path / "config.json").unlink()
-    refused(UnsupportedModel, tmp_path, "GGUF", "original")
-    refused(UnsupportedModel, tmp_path / "model-q4.gguf", "GGUF")
 
 
 @pytest.mark.parametrize("name", ["gpt2-hub", "opt", "roberta", "Bert-MaskedLM", "t5"])

@@ -12,7 +12,7 @@ from puma.errors import UsageError
 from tests.live import Live
 from tests.models import tiny
 
-pytestmark = [pytest.mark.processes, pytest.mark.timeout(120)]
+pytestmark = pytest.mark.processes
 
 
 def test_another_template_is_refused_until_it_is_accepted(tmp_path: Path) -> None:

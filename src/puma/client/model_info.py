@@ -6,6 +6,7 @@ It turns text into token ids and back. It must not know weights, shares or parti
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from puma.client.lengths import check_padding
 from puma.errors import InputError, RangeError, UsageError
 from puma.models import heads, text
 from puma.models.config import Config
+from puma.models.spelling import Spelling
 
 MASKS = ("[MASK]", "<mask>")
 
@@ -45,13 +47,17 @@ class ModelInfo:
 
         Without `special`, the prompt holds its special tokens already, as a chat template leaves it.
         """
-        if not heads(self.config).generates:
-            raise UsageError(f"{self.name} does not generate text", "use encode, or a LLaMA or GPT-2 model")
+        self.check_generates()
         if tokens < 1:
             raise UsageError(f"cannot generate {tokens} tokens", "ask for at least one")
         ids = text.encode(self.tokenizer, self.config, prompt, special=special).ids
         self.check_length(len(ids), tokens)
         return ids
+
+    def check_generates(self) -> None:
+        """UsageError for a model that continues no text."""
+        if not heads(self.config).generates:
+            raise UsageError(f"{self.name} does not generate text", "use encode, or a LLaMA or GPT-2 model")
 
     def check_length(self, prompt: int, tokens: int) -> None:
         """InputError for a prompt that with its new tokens is longer than the model's context, or than is allowed."""
@@ -71,6 +77,11 @@ class ModelInfo:
         """UsageError for a model that is asked for text, and not for states or classes."""
         if not heads(self.config).encodes:
             raise UsageError(f"{self.name} is no encoder", "use generate, or a BERT model")
+
+    @cached_property
+    def spelling(self) -> Spelling:
+        """What each token stands for."""
+        return Spelling(self.tokenizer, self.config.vocab_size)
 
     def check_padding(self, generates: bool = False) -> None:
         """UsageError or RangeError unless texts of secret length can be padded, to be encoded or to be continued."""

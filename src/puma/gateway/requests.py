@@ -37,6 +37,7 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
     "service_tier": ("auto", "default"),
     "store": (False,),
     "web_search_options": (),
+    "moderation": (),
 }
 T = TypeVar("T")
 
@@ -64,6 +65,8 @@ class TextRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     user: str | None = None
     safety_identifier: str | None = None
     prompt_cache_key: str | None = None
+    prompt_cache_retention: str | None = None
+    prompt_cache_options: dict[str, Any] | None = None
     metadata: dict[str, Any] | None = None
     presence_penalty: Any = None
     frequency_penalty: Any = None
@@ -130,6 +133,7 @@ class ChatRequest(TextRequest, kw_only=True, forbid_unknown_fields=True):
     reasoning_effort: Any = None
     verbosity: Any = None
     web_search_options: Any = None
+    moderation: Any = None
 
     @property
     def alternatives(self) -> int | None:
@@ -195,7 +199,8 @@ def _located(text: str) -> tuple[str, str | None]:
 def _check(asked: TextRequest) -> None:
     for name, allowed in NEUTRAL.items():
         value = getattr(asked, name, None)
-        if value is not None and value not in allowed:
+        alike = [x for x in allowed if x == value and isinstance(x, bool) == isinstance(value, bool)]
+        if value is not None and not alike:
             raise Refused(f"{name} cannot be honoured: leave it out", name)
     if not 1 <= asked.choices <= MAX_CHOICES:
         raise Refused(f"n must be from 1 to {MAX_CHOICES}", "n")

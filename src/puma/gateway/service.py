@@ -38,6 +38,14 @@ class Gateway:
         """How chats become prompts; read once, before the session is in use, since the parties may hold the files."""
         return chat_format(self.model)
 
+    @property
+    def chats(self) -> bool:
+        """Whether there is a chat template, and one that can be read."""
+        try:
+            return self.chat.templated
+        except PumaError:
+            return False
+
     def known(self, name: str) -> None:
         """Raises Refused for the name of another model."""
         if name != self.settings.name:

@@ -79,7 +79,7 @@ def load(source: str | Path, weights: bool = True) -> Checkpoint:
     eos = special.get("eos_token_id")
     checkpoint = Checkpoint(
         folder=found.folder,
-        name=str(source) if Path(source) != found.folder else found.folder.resolve().name,
+        name=_called(source, found.folder),
         architecture=architecture,
         config=configure(architecture, started(found.raw, found.generation), set(entries)),
         bos=special.get("bos_token_id"),
@@ -90,6 +90,14 @@ def load(source: str | Path, weights: bool = True) -> Checkpoint:
         return checkpoint
     config, needed, beyond = placed(architecture, FAMILIES[architecture], checkpoint.config, entries)
     return replace(checkpoint, config=config, state=Stored(needed), beyond=tuple(beyond))
+
+
+def _called(source: str | Path, folder: Path) -> str:
+    """A model's name: its folder's, its file's without what says that it is one, or the hub's."""
+    path = Path(source).expanduser()
+    if path.is_file():
+        return path.stem
+    return folder.resolve().name if path == folder else str(source)
 
 
 # What the model is.

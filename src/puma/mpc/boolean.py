@@ -56,6 +56,7 @@ def evaluate(bits: Mapping[str, Bits], *polynomials: Polynomial) -> Protocol[lis
     Each bit x that is multiplied is opened as v = x ^ a under a mask a of both pairwise streams; the dealer deals every
     product of masks that a monomial holds, and a product of x is the xor over all subsets U of prod(v outside U)
     prod(a in U). Safe: each half sent is xored with fresh bits the receiver lacks, and the products are dealt.
+    Source: gates of many inputs from dealt products of masks (ABY2.0, Patra et al. 2021), on xor shares.
     """
     party, shape = next(iter(bits.values())).party, _common(bits)
     names, masked = multiplied(polynomials), products(polynomials)
@@ -88,16 +89,23 @@ def _deal_rows(
     """Products of masks as packed bits, xor-shared: P1's half from k01, the rest sent to P2."""
     half = party.random_bytes(FIRST, "bit-deal", len(wanted) * row)
     if masks is not None:
-        known: dict[Monomial, Tensor] = {frozenset([n]): a for n, a in masks.items()}
-        for product in wanted:  # small ones come first
-            last = max(product)
-            known[product] = known[product - {last}] & masks[last]
-        value = torch.stack([known[p] for p in wanted]) ^ present(half).reshape(len(wanted), row)
+        value = _products_of(party, masks, wanted, row) ^ present(half).reshape(len(wanted), row)
         party.correction(value.reshape(-1), len(wanted) * row)
         return {}
     if party.rank != FIRST:
         half = party.correction(None, len(wanted) * row)
     return dict(zip(wanted, present(half).reshape(len(wanted), row), strict=True))
+
+
+def _products_of(party: Party, masks: dict[str, Tensor], wanted: Sequence[Monomial], row: int) -> Tensor:
+    """Products of the dealer's masks, one a row."""
+    if party.dry:  # a dry run would spend nearly all its time on their shapes
+        return torch.empty((len(wanted), row), dtype=torch.uint8, device=party.device)
+    known: dict[Monomial, Tensor] = {frozenset([n]): a for n, a in masks.items()}
+    for product in wanted:  # small ones come first
+        last = max(product)
+        known[product] = known[product - {last}] & masks[last]
+    return torch.stack([known[p] for p in wanted])
 
 
 def _share_of(
@@ -110,6 +118,8 @@ def _share_of(
 ) -> Tensor:
     """This evaluator's half of a polynomial, packed."""
     total = torch.zeros(row, dtype=torch.uint8, device=party.device)
+    if party.dry:
+        return total
     for monomial in polynomial:
         if len(monomial) == 1:
             total ^= packed[next(iter(monomial))]
@@ -156,6 +166,7 @@ def select(bit: MaskedBit, x: Share) -> Additive:
     """b * x, local once b is open under its mask.
 
     b = v + (1 - 2v) rho, so b x = v x + (1 - 2v)(rho m - rho l); the dealer deals rho and rho l.
+    Source: a bit times a number, as in ABY3 (Mohassel and Rindal 2018), read as masked values.
     """
     party, shape = x.party, broadcast(bit.word.shape, x.shape)
     if party.is_dealer:

@@ -2,6 +2,7 @@
 
 Stay in the small ring as long as the numbers fit: truncation shrinks the ring for free, only what enters the next
 matrix product is lifted. Limits are stated here and checked by the model owner before anything is shared.
+It must not know which function or model a number belongs to.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Softmax over secret scores under a public mask, and attention's weighted sum.
 
 A coarse maximum keeps exp in range (softmax does not change when one number is subtracted everywhere), exp is a spline
-over the allowed pairs only, and the row is divided once, after the product with the values.
+over the allowed pairs only, and the row is divided once, after the product with the values. It must not know which
+model the scores are of.
 """
 
 from __future__ import annotations

@@ -2,7 +2,8 @@
 
 f(x) = A[i] + B[i] u with 2^width segments of length h. The segment index i and the offset u come from the public high
 and low bits of m and l, without communication: i may be one too high, then u is negative, so each line is fitted over
-two segments, [c_i - h, c_i + h). Outside the table f is 0 below, and 0, 1 or x above. Section 5 of docs/protocol.md.
+two segments, [c_i - h, c_i + h). Outside the table f is 0 below, and 0, 1 or x above. Section 5 of docs/protocol.md. It
+must not know which model asks.
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ def chat(
     Parameters
     ----------
     model
-        A checkpoint's folder or a hub name; the embedded model if left out.
+        A checkpoint's folder, a GGUF file or a hub name; the embedded model if left out.
     tokens
         How many new tokens each answer has, at most with --stop.
     stop
