@@ -13,6 +13,7 @@ import json
 import math
 import zlib
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -148,7 +149,8 @@ class Builder:
         solved, more = torch.linalg.pinv(n.double()), 1.0 if alike else 4.0
         gate[0], up[0] = (_unit(solved, {FIRST: one, TOKENS: more * one}) for one in (lever, opened))
         gate[1] = _unit(solved, {3: goal[0], TOKENS + 3: goal[0]})
-        inner = nn.gated(c.activation, n @ gate.T, n @ up.T)
+        activation = F.silu if c.activation == "silu" else partial(F.gelu, approximate="tanh")
+        inner = activation(n @ gate.T) * (n @ up.T)
         down[:, :2] = 0.0
         down *= size / _rms(inner[1:TOKENS] @ down.T)
         for channel, wanted in zip(self.massive, jump, strict=True):
