@@ -3,7 +3,8 @@
     python -m benchmarks.accuracy [--only PARTS] [--smollm2 FILE] [--pieces N] [--quick]
 
 Parts: published (`$PUMA_TEST_DATA/activations`), smollm2. Each writes a JSON file to benchmarks/results;
-docs/accuracy.md is then filled in from all files that are there. `--only page` measures nothing; `--pieces` of 512 tokens of text.
+docs/accuracy.md is then filled in from all files that are there. `--only page` measures nothing; `--pieces` of text
+have 512 tokens.
 """
 
 from __future__ import annotations

@@ -20,6 +20,7 @@ from puma.reference.planning import planned
 from tests.cli.conftest import Run
 from tests.measure.test_examples import mnist
 from tests.models import plain_torch, tiny
+from tests.models.adapters import low, write
 from tests.threads import Threads
 
 TABLE = "first\tsecond\tlabel\nthe cat sat\ta dog ran\t0\nit was red\tone day they went\t2\nthe big dog\tthe cat\t1\n"
@@ -169,6 +170,22 @@ def test_the_plan_is_shown(puma: Run, checkpoints: dict[str, Path], tmp_path: Pa
 
 def test_a_text_may_be_named(puma: Run, checkpoints: dict[str, Path]) -> None:
     assert puma("check", checkpoints["llama"], "--text", "the cat sat", "--json").json["texts"] == 1
+
+
+def test_a_model_under_an_adapter(
+    puma: Run, checkpoints: dict[str, Path], files: dict[str, Path], tmp_path: Path
+) -> None:
+    """Checked, and evaluated under a name of its own; where it breaks the range of numbers, that shows."""
+    module = "model.layers.0.self_attn.q_proj"
+    adapter = write(tmp_path / "mine", low(module, 24, 24))
+    assert puma("check", checkpoints["llama"], "--adapter", adapter, "--json").json["model"].endswith("+mine")
+    command = ["eval", checkpoints["llama"], "--clear", *words("generation", files), "--resume", files["records"]]
+    assert puma(*command, "--adapter", adapter).code == 0
+    ran = puma(*command)
+    assert ran.code and str(files["records"]) in ran.err  # the records are of another model
+    wild = {name: 1e4 * tensor for name, tensor in low(module, 24, 24).items()}
+    ran = puma("check", checkpoints["llama"], "--adapter", write(tmp_path / "wild", wild))
+    assert ran.code == puma("check", checkpoints["llama"], "--adapter", tmp_path / "nowhere").code == 3, ran
 
 
 def test_a_model_that_does_not_hold(puma: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

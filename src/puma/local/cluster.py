@@ -236,7 +236,8 @@ class LocalCluster(Client):
     parties keep their shares, so that the next cluster with this model need not share it again, and whatever `prepare`
     computed ahead. `trio` are processes already started, which stay. `reveal_logits` is the owner's policy: may clients
     see logits, to sample from them. `approximation` is "spline", "puma" or "mpcformer"; spline, or the trio's, unless
-    given. `plan` says how number formats are made that follow the model. Raises the errors of puma.errors.
+    given. `adapter` is a LoRA adapter's folder or hub name, which is merged. `plan` says how number formats are made
+    that follow the model. Raises the errors of puma.errors.
     """
 
     def __init__(
@@ -247,19 +248,24 @@ class LocalCluster(Client):
         store: str | Path | None = None,
         reveal_logits: bool = False,
         approximation: str | None = None,
+        adapter: str | Path | None = None,
         plan: Settings | None = None,
     ) -> None:
         arguments.flag(reveal_logits, "reveal_logits")
         arguments.callback(progress, "progress")
         if not (source is None or isinstance(source, PlainModel)):
             source = arguments.path_like(source, "a model")
+        if adapter is not None:
+            adapter = arguments.path_like(adapter, "an adapter")
+            if isinstance(source, PlainModel):
+                raise UsageError("an adapter is merged when a model is opened", "pass it to PlainModel")
         if trio is not None and not hasattr(trio, "session"):
             raise UsageError(f"parties cannot be of type {type(trio).__name__}", "pass a Trio, or leave it out")
         if trio is not None and approximation not in (None, trio.session.approximation):
             raise UsageError(
                 f"these parties compute with {trio.session.approximation}, not {approximation}", "start others"
             )
-        clear = self.model = source if isinstance(source, PlainModel) else PlainModel(source)
+        clear = self.model = source if isinstance(source, PlainModel) else PlainModel(source, adapter)
         chosen = approximation or (trio.session.approximation if trio is not None else SPLINE)
         self.plan = clear.plan(plan, progress, chosen)
         params = clear.params

@@ -24,6 +24,7 @@ def check(
     model: str,
     /,
     *,
+    adapter: str | None = None,
     data: Path | None = None,
     text: str | None = None,
     limit: Count = 20,
@@ -38,6 +39,8 @@ def check(
     ----------
     model
         A checkpoint's folder, a GGUF file or a hub name.
+    adapter
+        A LoRA adapter to merge into it: a folder as peft writes it, or a name on the hub.
     data
         A text, or a table, to run the model on; a few sentences of many kinds if left out.
     text
@@ -53,7 +56,7 @@ def check(
     from puma.reference.plain_model import PlainModel
 
     with ui.progress(output.json) as progress:
-        clear = PlainModel(model)
+        clear = PlainModel(model, adapter)
         plan = clear.plan(fitting.settings(approximation), progress)
         prompts = checking.samples(clear, _texts(data, text, limit))
         if not prompts:

@@ -8,8 +8,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from puma.errors import CheckpointError
-from puma.models.files import dequantised, safetensors
+from puma.models.files import dequantised, safetensors, sentences
 from puma.models.files.source import Source, public_files, read_json
+
+CONVERT = (  # by the class that config.json names: AutoModel would leave the head behind
+    "convert it: python -c \"import transformers as t; c = t.AutoConfig.from_pretrained('.'); "
+    "getattr(t, c.architectures[0]).from_pretrained('.').save_pretrained('.')\" in that folder"
+)
 
 
 def read(folder: Path) -> Source:
@@ -22,6 +27,7 @@ def read(folder: Path) -> Source:
         generation=read_json(generation) if generation.is_file() else {},
         files=public_files(folder),
         tensors=lambda: dequantised.entries(quantising, safetensors.entries(weight_files(folder))),
+        pooling=sentences.pooling(folder),
     )
 
 
@@ -35,7 +41,7 @@ def weight_files(folder: Path) -> list[Path]:
     elif any(folder.glob("pytorch_model*.bin*")):
         raise CheckpointError(
             f"{folder} holds its weights in pytorch_model.bin only, which could run code when opened",
-            "convert it: AutoModel.from_pretrained(folder).save_pretrained(folder) in transformers",
+            CONVERT,
         )
     else:
         raise CheckpointError(f"{folder} holds no model.safetensors", "export the model as safetensors")

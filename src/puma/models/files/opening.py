@@ -11,6 +11,7 @@ from pathlib import Path
 from puma.errors import CheckpointError
 from puma.models.files import folder as folders
 from puma.models.files.gguf import file as gguf
+from puma.models.files.sentences import MODULES
 from puma.models.files.source import Source
 
 HUB_FILES = ["*.json", "*.txt", "*.model", "*.jinja"]
@@ -56,7 +57,10 @@ def download(name: str, patterns: list[str]) -> Path:
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError  # noqa: PLC0415
 
     try:
-        return Path(huggingface_hub.snapshot_download(name, allow_patterns=patterns, ignore_patterns=["*/*"]))
+        folder = Path(huggingface_hub.snapshot_download(name, allow_patterns=patterns, ignore_patterns=["*/*"]))
+        if (folder / MODULES).is_file():  # which names folders of the folder
+            huggingface_hub.snapshot_download(name, allow_patterns=["*_Pooling/config.json"], ignore_patterns=[])
+        return folder
     except (RepositoryNotFoundError, GatedRepoError) as error:
         raise CheckpointError(
             f"there is no folder {name}, and the hub gives no access to a model of that name",
