@@ -4,7 +4,7 @@
 
 Parts: published (`$PUMA_TEST_DATA/activations`), smollm2. Each writes a JSON file to benchmarks/results;
 docs/accuracy.md is then filled in from all files that are there. `--only page` measures nothing; `--pieces` of text
-have 512 tokens.
+have 160 tokens.
 """
 
 from __future__ import annotations

@@ -43,7 +43,8 @@ QUESTIONS = (
     "Write an email that asks for a day off.",
     "What is the difference between weather and climate?",
 )
-NEW, LONG, BYTES, PIECE = 64, 256, 20_000, 512
+NEW, LONG, BYTES = 64, 256, 20_000
+PIECE = 160  # tokens; the logits of more are too many for one request
 
 
 def prompts(model: PlainModel, questions: Sequence[str] = QUESTIONS) -> list[list[int]]:
@@ -63,14 +64,6 @@ def agreed(model: PlainModel, ids: list[list[int]], new: int, fixed: Any) -> lis
         row: dict[str, Any] = {"tokens": new, "same": same, "text": model.decode(plain)}
         rows.append(row | ({"gap": steps[same][1][i]} if same < new else {}))
     return rows
-
-
-def continuation(model: PlainModel, ids: list[list[int]], new: int, fixed: Any) -> dict[str, Any]:
-    """How many tokens of plaintext's own answer fixed point would choose as well, each after plaintext's before it."""
-    answer = model.greedy(ids[0], new)
-    (logits,) = fixed.encode([[*ids[0], *answer[:-1]]], NEXT)
-    chosen = logits[len(ids[0]) - 1 :].argmax(-1).tolist()
-    return {"tokens": new, "agree": sum(a == b for a, b in zip(answer, chosen, strict=True))}
 
 
 def sample(model: PlainModel, data: Path) -> list[list[int]]:
@@ -105,9 +98,8 @@ def measured(
     started = time.perf_counter()
     texts = compared(model, sample(model, data)[:pieces], fixed)
     chats = agreed(model, prompts(model)[:asked], NEW, fixed)
-    drift = continuation(model, prompts(model)[11:12], LONG, fixed)
     long = agreed(model, prompts(model)[11:12], LONG, fixed)
-    found = {"stream": plan.formats.stream, "text": texts, "chats": chats, "drift": drift, "long": long}
+    found = {"stream": plan.formats.stream, "text": texts, "chats": chats, "long": long}
     if parties:
         with LocalCluster(model) as cluster:
             found["parties"] = agreed(model, prompts(model)[:parties], 16, cluster.session)

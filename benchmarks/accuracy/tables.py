@@ -29,7 +29,7 @@ def _log(value: float) -> float:
 
 def smollm2(r: dict[str, Any]) -> str:
     """A row for each question, and what the text says."""
-    text, drift = r["text"], r["drift"]
+    text = r["text"]
     same = sum(row["same"] == row["tokens"] for row in r["chats"])
     gaps = [row["gap"] for row in r["chats"] if "gap" in row]
     rows = [
@@ -38,7 +38,6 @@ def smollm2(r: dict[str, Any]) -> str:
         ["largest error of a logit", f"{text['max_logit_error']:.2g} ({text['tokens']:,} tokens)"],
         ["mean Kullback-Leibler divergence", f"{text['kl']:.1e}"],
         ["same likeliest next token", f"{100 * text['agree']:.2f} %"],
-        [f"same choice along plaintext's {drift['tokens']} tokens", f"{drift['agree']} of {drift['tokens']}"],
         [f"greedy tokens of {r['long'][0]['tokens']} until they part", str(r["long"][0]["same"])],
     ]
     if r.get("parties"):

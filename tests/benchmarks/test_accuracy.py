@@ -73,7 +73,7 @@ def test_tables() -> None:
     assert "| x | rise | 1,536 | 7,000 | 0.5 to 2 | 16 | 5 to 18 | 0.002 (2^-9.0) | 2^-8 |" in tables.published([row])
     chats = [{"tokens": 64, "same": 64}, {"tokens": 64, "same": 9, "gap": 0.001}]
     found = {"text": {"tokens": 5000, "kl": 1e-6, "agree": 0.9995, "max_logit_error": 0.02}, "chats": chats}
-    found |= {"drift": {"tokens": 256, "agree": 256}, "long": [{"tokens": 256, "same": 200}]}
+    found |= {"long": [{"tokens": 256, "same": 200}]}
     text = tables.smollm2(found | {"parties": [{"tokens": 16, "same": 16}]})
     assert "1 of 2" in text and "0.001" in text and "99.95 %" in text and "1 of 1" in text
 
