@@ -36,6 +36,11 @@ def check(config: Config, params: Params) -> None:
             raise RangeError(f"{name} can give {what} of {bound:.4g}, beyond {limit:g}", HINT)
 
 
+def score_cap(config: Config) -> float:
+    """The soft cap of attention's scores; 0 where there is none."""
+    return getattr(config, "attention_cap", 0.0)
+
+
 def hides(config: Config, params: Params) -> bool:
     """Whether scores can be hidden in secret: those of padding, or of other branches."""
     try:

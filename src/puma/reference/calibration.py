@@ -20,7 +20,7 @@ from torch import Tensor
 
 from puma.client.chat.conversation import Conversation
 from puma.client.model_info import ModelInfo
-from puma.errors import InputError, PumaError
+from puma.errors import InputError, PumaError, UsageError
 from puma.models import Cache, architecture, formats, heads, images, inputs, text
 from puma.models.config import Config
 from puma.models.formats import places
@@ -93,8 +93,9 @@ def run(model: Any, config: Config, group: Sequence[text.Tokens], approximation:
         states = model.states(rows, lengths, [*chain(*(tokens.types for tokens in group))])
         if asked.labels:
             model.classify(states, lengths)
-        elif getattr(config, "pooler", False):
-            model.pool(states, lengths)
+        elif hasattr(model, "pool"):
+            with suppress(UsageError):  # it has no pooler
+                model.pool(states, lengths)
         if asked.predicts:
             model.predict(states, range(min(len(rows), FEWEST)))
 

@@ -66,7 +66,7 @@ def planned(model: ModelInfo, checkpoint: Checkpoint, settings: Settings, progre
     progress("proving bounds", 0, 1)
     tokens = sum(inputs(config).length(len(each.ids)) for each in given)
     calibration = Calibration(watch, len(given), tokens)
-    bounds, cap = ranges.bounds(config, params), getattr(config, "attention_cap", 0.0)
+    bounds, cap = ranges.bounds(config, params), ranges.score_cap(config)
     found = made(kinds, bounds, calibration, settings.margin, settings.coarse, cap)
     plan_cache.keep(name, found)
     return found
