@@ -118,6 +118,7 @@ LOCAL = {
     "functional.component",
     "fixed.index_bits",
     "fixed.gated_ring",
+    "sampling.with_noise",
     "fixed.logit_ring",
     "fixed.product_ring",
     "sampling.tables",

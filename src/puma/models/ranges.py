@@ -20,15 +20,25 @@ NEGLIGIBLE = 32.0  # a score so far below another adds nothing: exp is 0 from -1
 HINT = "fixed-point numbers could overflow; use a checkpoint with smaller weights"
 
 
-def check(config: Config, params: Params) -> None:
-    """Raise RangeError, with the parameter's name, if some input could overflow."""
+def check_weights(params: Params) -> None:
+    """Raise RangeError, with the parameter's name, if some weight is too large to be a factor."""
     for name, tensor in params.items():
         largest = max(abs(float(end)) for end in tensor.aminmax()) if tensor.numel() else 0.0
         if not largest < WEIGHT_LIMIT:
             raise RangeError(f"{name} holds a {largest:.4g}, but weights must stay below {WEIGHT_LIMIT:g}", HINT)
+
+
+def check(config: Config, params: Params) -> None:
+    """Raise RangeError, with the parameter's name, if some input could overflow the usual formats."""
+    check_weights(params)
     for name, bound, limit, what in bounds(config, params):
         if not bound < limit:
             raise RangeError(f"{name} can give {what} of {bound:.4g}, beyond {limit:g}", HINT)
+
+
+def score_cap(config: Config) -> float:
+    """The soft cap of attention's scores; 0 where there is none."""
+    return getattr(config, "attention_cap", 0.0)
 
 
 def hides(config: Config, params: Params) -> bool:
