@@ -107,6 +107,8 @@ LOCAL = {
     "retrieval.choice_bytes",
     "functional.component",
     "fixed.index_bits",
+    "fixed.logit_ring",
+    "fixed.product_ring",
     "sampling.tables",
     "sampling.counting",
 }

@@ -24,9 +24,9 @@ from puma.wire.parameters import tensor_specs
 def dry_run(config: Config, job: Generate | Encode) -> list[list[Spent]]:
     """What a request would cost each party, counted on torch's meta device; no arithmetic, no link.
 
-    All layers cost the same, so models of one and two layers are counted; the evaluators send the same.
+    Where all layers cost the same, models of one and two layers are counted; the evaluators send the same.
     """
-    if not config.alike:  # layers with a window
+    if not config.alike or config.formats.places:  # layers with a window, or with formats of their own
         dealer, first = (_dry_party(rank, config, job) for rank in (0, 1))
         return [dealer, first, first]
     one, two = ([_dry_party(rank, with_layers(config, n), job) for rank in (0, 1)] for n in (1, 2))

@@ -13,6 +13,8 @@ from typing import Any, Literal
 import msgspec
 from torch import Tensor
 
+from puma.models.formats import Formats, places, rings
+
 Shapes = dict[str, tuple[int, ...]]
 Params = Mapping[str, Tensor]
 Bound = tuple[str, float, float, str]  # of what a matrix gives: its name, the bound, the limit, what it is
@@ -92,13 +94,19 @@ class Architecture:
         """Names and shapes of what the owner shares."""
         return self.model(config).shapes()
 
+    def rings(self, config: Any) -> dict[str, int]:
+        """The ring of each of these, by the config's formats."""
+        return rings(self.model(config))
+
     def layers(self, config: Any) -> int:
         """How many layers the largest part of a model has."""
         return max(getattr(config, stack) for stack in self.stacks)
 
     def with_layers(self, config: Any, layers: int) -> Any:
         """The same model with another number of layers."""
-        return msgspec.structs.replace(config, **dict.fromkeys(self.stacks, layers))
+        bare = msgspec.structs.replace(config, **dict.fromkeys(self.stacks, layers), formats=Formats())
+        formats = config.formats.within(places(self.model(bare))) if config.formats.places else config.formats
+        return msgspec.structs.replace(bare, formats=formats)
 
     def largest(self, config: Any, length: int, rows: int) -> int:
         """Numbers of one input of this length in the largest tensor of a run that computes so many `rows` in all."""

@@ -15,11 +15,11 @@ import torch
 from torch import Tensor
 
 from puma.models.architecture import Bound, Params
-from puma.mpc.fixed import ACTIVATION_LIMIT, SCORE_REACH, VALUE_LIMIT
+from puma.mpc.fixed import ACTIVATION_LIMIT, GATED_REACH, RELU_REACH, SCORE_REACH, VALUE_LIMIT
 
 SPREAD_LIMIT = 2.0**SCORE_REACH
-PRODUCT_LIMIT = 2.0**14  # of what relu gives, and of a gated product: more could not enter the next matrix
-GATED_LIMIT = 2.0**18
+PRODUCT_LIMIT = 2.0**RELU_REACH  # more could not enter the next matrix
+GATED_LIMIT = 2.0**GATED_REACH
 
 
 @dataclass(frozen=True)

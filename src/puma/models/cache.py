@@ -14,7 +14,7 @@ import torch
 from puma.errors import UsageError
 from puma.nn import functional as F
 from puma.nn.layout import placed
-from puma.nn.modules import Layout, Value, hiding
+from puma.nn.modules import Layout, Value
 
 
 class LayerCache:
@@ -101,7 +101,7 @@ class Cache:
             raise UsageError(f"{rows} rows are not those of {prompts} prompts", "pass the lengths of all prompts")
         layout = Layout(lengths, self.held)
         if self._padding is not None:
-            layout.offset = hiding(self._spread(layout).transpose(2, 3))
+            layout.hidden = self._spread(layout).transpose(2, 3)
         self.held = layout.held
         return layout
 
@@ -196,7 +196,7 @@ class Cache:
         before = torch.arange(self.length)[None] if before is None else before
         count = before.shape[1] + rows
         columns = placed(hidden.transpose(0, 1), torch.arange(count - hidden.shape[1], count), count)
-        layout = Layout.branches(before, rows, hiding(columns.transpose(0, 1).reshape(1, 1, rows, count)))
+        layout = Layout.branches(before, rows, columns.transpose(0, 1).reshape(1, 1, rows, count))
         self.held, self._columns, self._hidden = layout.held, layout.columns, None
         return layout
 

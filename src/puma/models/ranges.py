@@ -13,6 +13,7 @@ from puma.errors import RangeError
 from puma.models.architecture import Bound, Params
 from puma.models.architectures import Config, architecture
 from puma.models.bounds import SPREAD_LIMIT
+from puma.models.formats import places
 from puma.mpc.fixed import WEIGHT_LIMIT
 
 NEGLIGIBLE = 32.0  # a score so far below another adds nothing: exp is 0 from -15 on
@@ -40,9 +41,10 @@ def hides(config: Config, params: Params) -> bool:
 
 
 def check_hiding(config: Config, params: Params, hint: str) -> None:
-    """Raise RangeError if scores that are lowered by modules.HIDING could still count or go too far."""
+    """Raise RangeError if scores that are lowered in secret, by `Place.hiding`, could still count or go too far."""
+    found = places(architecture(config).model(config))
     for name, bound, limit, what in bounds(config, params):
-        if limit == SPREAD_LIMIT and not bound < SPREAD_LIMIT / 2 - NEGLIGIBLE:
+        if limit == SPREAD_LIMIT and not bound < found[name].hiding - NEGLIGIBLE:
             raise RangeError(f"{name} can give {what} of {bound:.4g}, too wide for hiding some in secret", hint)
 
 

@@ -14,17 +14,35 @@ from puma.mpc.share import Additive, Share
 RING = 48  # matrix products: 32 fraction bits leave |z| < 2^15, or 2^14 before a lift
 ACTIVATION = 14  # fraction bits of what enters a matrix product
 WEIGHT = 18  # fraction bits of weights
-RESIDUAL = 17  # fraction bits of the residual stream, |x| < 2^14
+RESIDUAL = 17  # fraction bits of the residual stream
 RESIDUAL_RING = RING - ACTIVATION
 NONLINEAR = 13  # fraction bits of what enters a spline
+WEIGHT_LIMIT = 128.0  # |w| a matrix entry may have
+
+# Reaches, unless a model's formats say otherwise: what it is about stays below 2^reach.
+STREAM_REACH = 14  # |x| of the residual stream and of what is added to it
+NORM_REACH = 16  # the length of a row to be normalised
 ACTIVATION_REACH = 9  # gelu, silu and their like take |x| < 496: 2^9 less the lower end of the widest table
 ACTIVATION_LIMIT = 496.0
-VALUE_LIMIT = 480.0  # |v| of attention: 256 times it times exp(0.75) stays below 2^18, which is what can be lifted
+RELU_REACH = 14  # |x| that relu takes
+GATED_REACH = 18  # of a product of two activations
+VALUE_REACH = 9  # |v| of attention, of which VALUE_LIMIT is used
+VALUE_LIMIT = 480.0  # 256 times it times exp(0.75) stays below 2^18, which is what can be lifted
 SCORE_REACH = 14  # attention scores of one row lie within 2^14 of each other
-WEIGHT_LIMIT = 128.0  # |w| a matrix entry may have
-LOGIT_RING = 28  # argmax: logits with ACTIVATION fraction bits, |x - y| < 2^13
+LOGIT_REACH = 13  # argmax: logits of one row lie within 2^13 of each other
+LOGIT_RING = ACTIVATION + LOGIT_REACH + 1
 
 Want = tuple["Share | Additive", int, int]
+
+
+def product_ring(reach: int) -> int:
+    """Of products with weights, 32 fraction bits, that stay below 2^reach and may be lifted once they are opened."""
+    return ACTIVATION + WEIGHT + reach + 2
+
+
+def logit_ring(reach: int) -> int:
+    """Of logits with ACTIVATION fraction bits that lie within 2^reach of each other."""
+    return ACTIVATION + reach + 1
 
 
 def _ring_at(x: Share | Additive | Size, frac: int) -> int:

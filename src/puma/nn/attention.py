@@ -14,7 +14,7 @@ from torch import Tensor
 from puma.mpc.arithmetic import matmul, multiply, open_truncate, truncated
 from puma.mpc.compare import maximum
 from puma.mpc.cost import declares
-from puma.mpc.fixed import ACTIVATION, NONLINEAR, RESIDUAL, RING, SCORE_REACH, VALUE_LIMIT, formatted
+from puma.mpc.fixed import ACTIVATION, NONLINEAR, RESIDUAL, RING, SCORE_REACH, VALUE_REACH, formatted
 from puma.mpc.party import Protocol, together
 from puma.mpc.share import Additive, Share
 from puma.nn import paper
@@ -23,31 +23,45 @@ from puma.nn.splines import EXP, exponential, lifted
 
 COARSE = 1  # fraction bits of the maximum: within 0.75 of the true one
 LARGEST = math.exp(0.75) + EXP.bound
-SCORE_RING = NONLINEAR + SCORE_REACH + 1
-QUERY_RING = SCORE_RING + 2 * ACTIVATION - NONLINEAR  # of queries and keys: their products lose the places between
 INVERSE = 25  # fraction bits of 1 / row sum
-QUOTIENT_RING = 50  # leaves 25 bits of the quotient: |softmax(scores) @ values| < 2^9
 
 
-def exponentials(scores: Share | Additive, mask: Tensor) -> Protocol[tuple[Share, Share]]:
+def score_ring(reach: int) -> int:
+    """Of scores with NONLINEAR fraction bits that lie within 2^reach of each other."""
+    return NONLINEAR + reach + 1
+
+
+def query_ring(reach: int) -> int:
+    """Of queries and keys: their products lose the places between two activations' fraction bits and NONLINEAR."""
+    return score_ring(reach) + 2 * ACTIVATION - NONLINEAR
+
+
+def quotient_ring(values: int) -> int:
+    """Where a row's sum meets its inverse: |softmax(scores) @ values| < 2^values, 50 bits at the usual reach."""
+    return INVERSE + ACTIVATION + values + 2
+
+
+def exponentials(
+    scores: Share | Additive, mask: Tensor, reach: int = SCORE_REACH, values: int = VALUE_REACH
+) -> Protocol[tuple[Share, Share]]:
     """exp(scores - row maximum) where the mask allows, 0 elsewhere, in ring _weight_ring; and the row sums.
 
-    Our maximum is coarse, PUMA's exact. Scores of one row must lie within 2^SCORE_REACH of each other.
+    Our maximum is coarse, PUMA's exact. Scores of one row must lie within 2^reach of each other.
     """
     published = paper.approximation_of(scores) == paper.PUMA
     places = 0 if published else NONLINEAR - COARSE
     mask = mask.expand(scores.shape)
-    (x,) = yield from formatted((scores, NONLINEAR, SCORE_RING))
+    (x,) = yield from formatted((scores, NONLINEAR, score_ring(reach)))
     top = yield from maximum(_filled(truncated(x, places), mask))
     x = x - top.unsqueeze(-1).scaled(places)
-    x.party.note_range("spread of a row's scores", x, 2.0**SCORE_REACH)
+    x.party.note_range("spread of a row's scores", x, 2.0**reach)
     where = None if bool(mask.all()) else mask.reshape(-1).nonzero().squeeze(-1)
     count = mask.shape[-1]
     chosen = x.reshape(-1) if where is None else x.reshape(-1)[where]
     if published:
-        e = yield from paper.exponential(chosen, _fraction(count), _weight_ring(count))
+        e = yield from paper.exponential(chosen, _fraction(count), _weight_ring(count, values))
     else:
-        e = yield from lifted(exponential(_fraction(count)), chosen, _weight_ring(count))
+        e = yield from lifted(exponential(_fraction(count), reach), chosen, _weight_ring(count, values))
     if where is not None:
         e = e.apply(lambda t: t.new_zeros(mask.numel()).index_copy(0, where.to(t.device), t))
     e = e.reshape(*mask.shape)
@@ -68,9 +82,9 @@ def _fraction(count: int) -> int:
     return ACTIVATION - max(0, math.ceil(math.log2(count)) - 8)
 
 
-def _weight_ring(count: int) -> int:
+def _weight_ring(count: int, values: int) -> int:
     """The ring in which a row's exponentials meet the values: a sum of so many can be lifted afterwards."""
-    largest = count * LARGEST * VALUE_LIMIT
+    largest = count * LARGEST * 2.0**values * 15 / 16
     return min(RING, _fraction(count) + ACTIVATION + math.ceil(math.log2(largest)) + 2)
 
 
@@ -79,38 +93,42 @@ def _highest(count: int) -> int:
     return _fraction(count) + math.ceil(math.log2(count * LARGEST))
 
 
-def _inverse(sums: Share, count: int) -> Protocol[Share]:
+def _inverse(sums: Share, count: int, ring: int) -> Protocol[Share]:
     high = _highest(count)
     inverse = yield from reciprocal(sums.reduced(high + 2), _fraction(count) - 1, high)
-    return (yield from formatted((inverse, min(inverse.frac, INVERSE), QUOTIENT_RING), bounded=True))[0]
+    return (yield from formatted((inverse, min(inverse.frac, INVERSE), ring), bounded=True))[0]
 
 
 @declares("a maximum, an exp a score, a reciprocal a row, 2 products", "section 5")
-def attend(scores: Share | Additive, values: Share | Additive, mask: Tensor) -> Protocol[Share | Additive]:
+def attend(
+    scores: Share | Additive, values: Share | Additive, mask: Tensor, reach: int = SCORE_REACH,
+    valued: int = VALUE_REACH,
+) -> Protocol[Share | Additive]:  # fmt: skip
     """softmax(scores) @ values; scores (..., n, s), values (..., s, d), mask broadcasts to the scores.
 
-    Values stay below fixed.VALUE_LIMIT, so that a row's sum of up to 256 of them, each times at most exp(0.75), stays
-    below 2^18 and can be lifted; longer rows give up a place of the exponentials for each doubling.
+    Scores lie within 2^reach of each other. Values stay below 2^valued less a sixteenth, 480 as a rule, so that a row's
+    sum of up to 256 of them, each times at most exp(0.75), stays below 2^(valued + 9) and can be lifted; longer rows
+    give up a place of the exponentials for each doubling.
     """
     if paper.approximation_of(scores) == paper.MPCFORMER:
         weights = yield from paper.quadratic_weights(scores, mask)
         return matmul(*(yield from formatted((weights, RESIDUAL, RING), (values, ACTIVATION, RING))))
     (values,) = yield from formatted((values, ACTIVATION, RING))
-    e, sums = yield from exponentials(scores, mask)
+    e, sums = yield from exponentials(scores, mask, reach, valued)
     weighted = matmul(e, values)
     weighted, inverse = yield from together(
-        formatted((weighted, ACTIVATION, QUOTIENT_RING)), _inverse(sums, e.shape[-1])
+        formatted((weighted, ACTIVATION, quotient_ring(valued))), _inverse(sums, e.shape[-1], quotient_ring(valued))
     )
     return (yield from _quotient(weighted[0], inverse))
 
 
 @declares("a maximum, an exp a score, a reciprocal a row, 1 product", "section 5")
-def softmax(scores: Share | Additive, mask: Tensor) -> Protocol[Share | Additive]:
-    """softmax(scores) over the last dimension."""
+def softmax(scores: Share | Additive, mask: Tensor, reach: int = SCORE_REACH) -> Protocol[Share | Additive]:
+    """softmax(scores) over the last dimension; scores of a row lie within 2^reach of each other."""
     if paper.approximation_of(scores) == paper.MPCFORMER:
         return (yield from paper.quadratic_weights(scores, mask))
-    e, sums = yield from exponentials(scores, mask)
-    inverse = yield from _inverse(sums, e.shape[-1])
+    e, sums = yield from exponentials(scores, mask, reach)
+    inverse = yield from _inverse(sums, e.shape[-1], quotient_ring(VALUE_REACH))
     return (yield from _quotient(e, inverse))
 
 

@@ -20,13 +20,28 @@ from puma.mpc.boolean import open_masked, select
 from puma.mpc.clear import Clear, held
 from puma.mpc.clear_forms import in_clear
 from puma.mpc.cost import declares, local
-from puma.mpc.fixed import ACTIVATION, LOGIT_RING, NONLINEAR, RESIDUAL_RING, RING, formatted, index_bits
+from puma.mpc.fixed import (
+    ACTIVATION,
+    ACTIVATION_REACH,
+    GATED_REACH,
+    LOGIT_REACH,
+    NONLINEAR,
+    NORM_REACH,
+    RELU_REACH,
+    RESIDUAL_RING,
+    RING,
+    SCORE_REACH,
+    VALUE_REACH,
+    formatted,
+    index_bits,
+    logit_ring,
+)
 from puma.mpc.party import Protocol, together
 from puma.mpc.retrieval import retrieve
 from puma.mpc.share import Additive, Secret, Share, encode
 from puma.mpc.share import cat as cat_shares
 from puma.nn import attention, paper, roots, splines
-from puma.nn.attention import QUERY_RING
+from puma.nn.attention import query_ring
 
 Value = Any  # a torch tensor, a Share or an Additive
 
@@ -94,37 +109,40 @@ def embedding(one_hot: Value, table: Value) -> Value:
 
 
 @declares("normalised", "section 5")
-def layer_norm(x: Value, eps: float) -> Value:
-    """(x - mean) / sqrt(var + eps) over the last dimension, without scale and bias."""
+def layer_norm(x: Value, eps: float, reach: int = NORM_REACH) -> Value:
+    """(x - mean) / sqrt(var + eps) over the last dimension, without scale and bias; rows of length < 2^reach."""
     if isinstance(x, Tensor):
         return tf.layer_norm(x, (x.shape[-1],), eps=eps)
-    return x.party.run(roots.normalised(x, eps, centre=True))
+    return x.party.run(roots.normalised(x, eps, True, reach=reach))
 
 
 @declares("normalised", "section 5")
-def rms_norm(x: Value, eps: float) -> Value:
-    """x / sqrt(mean(x^2) + eps) over the last dimension, without scale."""
+def rms_norm(x: Value, eps: float, reach: int = NORM_REACH) -> Value:
+    """x / sqrt(mean(x^2) + eps) over the last dimension, without scale; rows of length < 2^reach."""
     if isinstance(x, Tensor):
         return x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + eps)
-    return x.party.run(roots.normalised(x, eps, centre=False))
+    return x.party.run(roots.normalised(x, eps, False, reach=reach))
 
 
 @declares("softmax", "section 5")
-def softmax(scores: Value, mask: Tensor) -> Value:
-    """Softmax over the last dimension; mask public, True where allowed, at least one entry a row."""
+def softmax(scores: Value, mask: Tensor, reach: int = SCORE_REACH) -> Value:
+    """Softmax over the last dimension; mask public, True where allowed, at least one entry a row.
+
+    Scores that are allowed lie within 2^reach of each other in each row.
+    """
     if isinstance(scores, Tensor):
         if paper.approximation_of(scores) != paper.SPLINE:
             return paper.softmax_plain(scores, mask.to(scores.device))
         return scores.masked_fill(~mask.to(scores.device), float("-inf")).softmax(-1)
-    return scores.party.run(attention.softmax(scores, mask))
+    return scores.party.run(attention.softmax(scores, mask, reach))
 
 
 @declares("attend", "section 5")
-def softmax_matmul(scores: Value, v: Value, mask: Tensor) -> Value:
-    """softmax(scores, mask) @ v."""
+def softmax_matmul(scores: Value, v: Value, mask: Tensor, reach: int = SCORE_REACH, values: int = VALUE_REACH) -> Value:
+    """softmax(scores, mask) @ v; scores as for `softmax`, |v| < 2^values less a sixteenth."""
     if isinstance(scores, Tensor):
         return softmax(scores, mask) @ v
-    return scores.party.run(attention.attend(scores, v, mask))
+    return scores.party.run(attention.attend(scores, v, mask, reach, values))
 
 
 def _plain(name: str, x: Tensor, exact: Callable[[Tensor], Tensor]) -> Tensor:
@@ -133,46 +151,49 @@ def _plain(name: str, x: Tensor, exact: Callable[[Tensor], Tensor]) -> Tensor:
 
 
 @declares("formatted, lifted", "section 5")
-def gelu(x: Value, approximate: str = "none") -> Value:
-    """GeLU, exact ("none") or the "tanh" form; |x| < 496."""
+def gelu(x: Value, approximate: str = "none", reach: int = ACTIVATION_REACH) -> Value:
+    """GeLU, exact ("none") or the "tanh" form; |x| < 2^reach - 16."""
     if isinstance(x, Tensor):
         return _plain("gelu", x, lambda t: tf.gelu(t, approximate=approximate))
-    return x.party.run(_activated(GELUS[approximate], x))
+    return x.party.run(_activated(splines.reaching(GELUS[approximate], reach), x))
 
 
 @declares("formatted, lifted", "section 5")
-def silu(x: Value) -> Value:
-    """x * sigmoid(x); |x| < 496."""
+def silu(x: Value, reach: int = ACTIVATION_REACH) -> Value:
+    """x * sigmoid(x); |x| < 2^reach - 16."""
     if isinstance(x, Tensor):
         return _plain("silu", x, tf.silu)
-    return x.party.run(_activated(splines.SILU, x))
+    return x.party.run(_activated(splines.reaching(splines.SILU, reach), x))
 
 
-def _gated(spline: splines.Spline, gate: Value, up: Value) -> Value:
+def _gated(spline: splines.Spline, gate: Value, up: Value, reach: int, product: int) -> Value:
+    spline = splines.reaching(spline, reach)
     activation, (factor,) = gate.party.run(together(_activated(spline, gate), formatted((up, ACTIVATION, RING))))
     return multiply(activation, factor)
 
 
 @declares("silu, formatted, in the same rounds", "section 5")
-def silu_gated(gate: Value, up: Value) -> Value:
-    """silu(gate) * up; |gate| < 496."""
-    return silu(gate) * up if isinstance(gate, Tensor) else _gated(splines.SILU, gate, up)
+def silu_gated(gate: Value, up: Value, reach: int = ACTIVATION_REACH, product: int = GATED_REACH) -> Value:
+    """silu(gate) * up; |gate| < 2^reach - 16, and the product's size < 2^product."""
+    return silu(gate) * up if isinstance(gate, Tensor) else _gated(splines.SILU, gate, up, reach, product)
 
 
 @declares("gelu, formatted, in the same rounds", "section 5")
-def gelu_gated(gate: Value, up: Value, approximate: str = "none") -> Value:
-    """gelu(gate) * up; |gate| < 496."""
+def gelu_gated(
+    gate: Value, up: Value, approximate: str = "none", reach: int = ACTIVATION_REACH, product: int = GATED_REACH
+) -> Value:
+    """gelu(gate) * up; |gate| < 2^reach - 16, and the product's size < 2^product."""
     if isinstance(gate, Tensor):
         return gelu(gate, approximate) * up
-    return _gated(GELUS[approximate], gate, up)
+    return _gated(GELUS[approximate], gate, up, reach, product)
 
 
 @declares("formatted, lifted", "section 5")
-def softcap(x: Value, cap: float) -> Value:
-    """cap * tanh(x / cap), 4 <= cap <= 128; |x| < 2^14 - 2^11. Errs by 1e-4 cap and 2^-12 at most."""
+def softcap(x: Value, cap: float, reach: int = SCORE_REACH) -> Value:
+    """cap * tanh(x / cap), 4 <= cap <= 128; |x| < 2^reach - 8 cap. Errs by 1e-4 cap and 2^-12 at most."""
     if isinstance(x, Tensor):
         return cap * torch.tanh(x / cap)
-    spline = splines.softcap(cap)
+    spline = splines.softcap(cap, reach)
     (x,) = x.party.run(formatted((x, spline.frac, spline.ring)))
     half = x.party.run(splines.lifted(spline, x, CAPPED_RING))
     whole = half.times(round(32 * cap), 4)
@@ -192,11 +213,11 @@ def sigmoid(x: Value) -> Value:
 
 
 @declares("formatted, lifted", "section 5")
-def tanh(x: Value) -> Value:
-    """2 sigmoid(2x) - 1; |x| < 496."""
+def tanh(x: Value, reach: int = ACTIVATION_REACH) -> Value:
+    """2 sigmoid(2x) - 1; |x| < 2^reach - 16."""
     if isinstance(x, Tensor):
         return torch.tanh(x)
-    half = _spline(splines.TANH_HALF, x)
+    half = _spline(splines.reaching(splines.TANH_HALF, reach), x)
     return half.times(2) - 1
 
 
@@ -213,8 +234,8 @@ def _relu_bits(x: Value) -> int:
 
 
 @declares("formatted, sign, online 2 + 2k, offline 2k", "section 4")
-def relu(x: Value) -> Value:
-    """max(x, 0)."""
+def relu(x: Value, reach: int = RELU_REACH) -> Value:
+    """max(x, 0); x < 2^reach in what goes on to another product."""
     if isinstance(x, Tensor):
         return torch.relu(x)
     (x,) = x.party.run(formatted((x, ACTIVATION, _relu_bits(x))))
@@ -247,19 +268,22 @@ def rsqrt(x: Value) -> Value:
     return truncated(root, root.frac - roots.RESIDUAL)
 
 
-def _heads_wants(q: Value, k: Value, v: Value, angles: Sequence[Tensor]) -> list[tuple[Value, int, int]]:
-    turned = QUERY_RING + (ROTARY if angles else 0)
+def _heads_wants(q: Value, k: Value, v: Value, angles: Sequence[Tensor], reach: int) -> list[tuple[Value, int, int]]:
+    turned = query_ring(reach) + (ROTARY if angles else 0)
     return [(q, ACTIVATION, turned), (k, ACTIVATION, turned), (v, ACTIVATION, RING)]
 
 
 @declares("formatted, all", "section 3")
-def heads(q: Value, k: Value, v: Value, size: int, angles: Sequence[Tensor] = ()) -> list[Value]:
-    """Queries, keys and values (rows, heads * size) as (rows, heads, size), in the rings that attention wants.
+def heads(
+    q: Value, k: Value, v: Value, size: int, angles: Sequence[Tensor] = (), reach: int = SCORE_REACH
+) -> list[Value]:
+    """Queries, keys and values (rows, heads * size) as (rows, heads, size), in the rings that attention wants
+    of scores that lie within 2^reach of each other in each row.
 
     `angles` are cosines and sines (2, rows, 1, size) for queries and for keys: rotary position embedding with halves
     rotated, x cos + rotate_half(x) sin. All are opened in one round and lifted in one.
     """
-    items = [q, k, v] if isinstance(q, Tensor) else q.party.run(formatted(*_heads_wants(q, k, v, angles)))
+    items = [q, k, v] if isinstance(q, Tensor) else q.party.run(formatted(*_heads_wants(q, k, v, angles, reach)))
     items = [x.reshape(x.shape[0], -1, size) for x in items]
     return [_turned(x, turns) for x, turns in zip(items, angles, strict=False)] + items[len(angles) :]
 
@@ -278,11 +302,14 @@ def _half_turned(x: Tensor) -> Tensor:
 
 
 @declares("formatted, argmax", "section 5")
-def argmax(x: Value) -> Value:
-    """Index of the largest entry of the last dimension; a Share of ring ceil(log2 V) for secrets."""
+def argmax(x: Value, reach: int = LOGIT_REACH) -> Value:
+    """Index of the largest entry of the last dimension; a Share of ring ceil(log2 V) for secrets.
+
+    Entries of a row lie within 2^reach of each other.
+    """
     if isinstance(x, Tensor):
         return x.argmax(-1)
-    (x,) = x.party.run(formatted((x, ACTIVATION, LOGIT_RING)))
+    (x,) = x.party.run(formatted((x, ACTIVATION, logit_ring(reach))))
     bits = index_bits(x.shape[-1])
     index = public(x.party, torch.arange(x.shape[-1]), x.shape[-1:], bits, 0).expand(*x.shape)
     return x.party.run(compare.argmax(x, index))[1]

@@ -58,11 +58,12 @@ class Layout:
     """The rows of one pass, which of them ask for an answer, and what those may see.
 
     `rows` and `queries` are Rows: all of them, and those that ask. `positions` (rows,) counts within a prompt; `mask`
-    is (prompts, queries.longest, earlier and new columns), True where allowed, at least once a row. An `offset` that
-    broadcasts to (prompts, 1, queries.longest, columns) is added to scores: it may be secret, and so hide a column.
+    is (prompts, queries.longest, earlier and new columns), True where allowed, at least once a row. What is `hidden`,
+    1 in a tensor that broadcasts to (prompts, 1, queries.longest, columns) and 0 elsewhere, has its score lowered until
+    it counts no more: it may be secret which columns these are.
     """
 
-    offset: Any = None
+    hidden: Any = None
     branched = False  # whether all rows are the last of their texts
 
     def __init__(self, lengths: Sequence[int], earlier: Tensor | None = None, causal: bool = True) -> None:
@@ -82,14 +83,14 @@ class Layout:
         self._asking: Tensor | None = None
 
     @classmethod
-    def branches(cls, columns: Tensor, rows: int, offset: Any) -> Layout:
+    def branches(cls, columns: Tensor, rows: int, hidden: Any) -> Layout:
         """So many new rows of one prompt, all at the position after the last one; `columns` (1, earlier ones) are the
-        positions of what lies before them. They see each other as far as the offset lets them.
+        positions of what lies before them. They see each other as far as `hidden` lets them.
         """
         result, deepest = cls([rows], torch.ones_like(columns, dtype=torch.bool), causal=False), int(columns.max()) + 1
         result.positions, result._places = torch.full((rows,), deepest), torch.full((1, rows), deepest)
         result._columns = torch.cat([columns, result._places], 1)
-        result.offset, result.branched = offset, True
+        result.hidden, result.branched = hidden, True
         return result
 
     @property
@@ -119,7 +120,7 @@ class Layout:
         """The same rows, which see all rows of their prompt in `source` and nothing else."""
         result = Layout.__new__(Layout)
         mask = source.real[:, None, :].expand(-1, self.queries.longest, -1)
-        vars(result).update(vars(self), mask=mask, offset=None)
+        vars(result).update(vars(self), mask=mask, hidden=None)
         return result
 
     def within(self, window: int) -> Layout:

@@ -6,15 +6,17 @@ parameter is a torch tensor or a share, nor anything about parties, links or fil
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import torch
 
 from puma.errors import TensorError
+from puma.mpc.fixed import RING
 from puma.nn import functional as F
 from puma.nn.layout import Layout as Layout  # models use both by these names, too
 from puma.nn.layout import Rows as Rows
+from puma.nn.places import Place
 
 Value = Any  # a torch tensor in the plain run, a share (or a product not yet truncated) in the secure run
 
@@ -24,10 +26,34 @@ class Parameter(tuple[int, ...]):
 
 
 class Module:
-    """A tree of parameters; attributes are named as in the checkpoint, so that loading is name for name."""
+    """A tree of parameters; attributes are named as in the checkpoint, so that loading is name for name.
+
+    Attributes may be places, too, at most one besides one of the stream: `places` are these.
+    """
 
     def __init__(self, /, **children: Any) -> None:
         vars(self).update(children)
+
+    @property
+    def places(self) -> list[Place]:
+        """Where numbers of limited size come about in this module itself."""
+        return [value for value in vars(self).values() if isinstance(value, Place)]
+
+    @property
+    def ring(self) -> int:
+        """Of its parameters: what its places ask for, or the usual one."""
+        places = sorted(self.places, key=lambda place: place.kind != "stream")
+        return places[0].ring if places else RING
+
+    def modules(self, prefix: str = "") -> Iterator[tuple[str, Module]]:
+        """This module and all below it, with their names; the root's is empty."""
+        yield prefix.removesuffix("."), self
+        for name, value in vars(self).items():
+            if isinstance(value, Module):
+                yield from value.modules(f"{prefix}{name}.")
+            elif isinstance(value, list):
+                for i, child in enumerate(value):
+                    yield from child.modules(f"{prefix}{name}.{i}.")
 
     def slots(self, prefix: str = "") -> Iterator[tuple[str, Module, str]]:
         """Every unfilled parameter: its full name, its module, its attribute."""
@@ -58,15 +84,26 @@ class Module:
             setattr(owner, attribute, value)
 
 
-class Linear(Module):
-    """A matrix (outputs, inputs) and perhaps a bias."""
+ITS_OWN = ("stream", "activation", "relu", "value")  # kinds of places that are about a matrix's results themselves
 
-    def __init__(self, inputs: int, outputs: int, bias: bool = True) -> None:
+
+class Linear(Module):
+    """A matrix (outputs, inputs) and perhaps a bias; `place` is the kind of what its results are used for.
+
+    The place is told of results that are what it is about; of others (a gated product, scores, logits) by those who
+    compute them.
+    """
+
+    def __init__(self, inputs: int, outputs: int, bias: bool = True, place: str = "") -> None:
         self.weight: Value = Parameter((outputs, inputs))
         self.bias: Value = Parameter((outputs,)) if bias else None
+        self.place = Place(place) if place else None
 
     def __call__(self, x: Value) -> Value:
-        return F.linear(x, self.weight, self.bias)
+        result = F.linear(x, self.weight, self.bias)
+        if self.place and self.place.kind in ITS_OWN:
+            self.place.seen(result)
+        return result
 
 
 class Embedding(Module):
@@ -79,41 +116,107 @@ class Embedding(Module):
         return F.embedding(one_hot, self.weight)
 
 
-class Affine(Module):
-    """A norm's scale and perhaps bias, where something other than matrices reads it too."""
+class Head(Module):
+    """What gives the logits of words: a matrix of its own for so many, or with none the table of embeddings."""
 
-    def __init__(self, size: int, bias: bool = True) -> None:
-        self.weight: Value = Parameter((size,))
-        self.bias: Value = Parameter((size,)) if bias else None
+    def __init__(self, inputs: int, words: int) -> None:
+        self.weight: Value = Parameter((words, inputs)) if words else None
+        self.place = Place("logits")
+
+    def __call__(self, x: Value, table: Embedding, bias: Value | None = None) -> Value:
+        logits = F.linear(x, table.weight if self.weight is None else self.weight, bias)
+        if self.place.observer is not None and isinstance(logits, torch.Tensor):
+            self.place.seen(_spread(logits))
+        return logits
+
+
+class Norm(Module):
+    """Layer norm ("layer") or RMS norm ("rms") of rows; the affine, if it has a `size` here, has not been absorbed by
+    what reads it. `writes`: the result is added to the residual stream.
+    """
+
+    def __init__(self, kind: str, eps: float, size: int = 0, bias: bool = False, writes: bool = False) -> None:
+        self.kind, self.eps = kind, eps
+        self.weight: Value = Parameter((size,)) if size else None
+        self.bias: Value = Parameter((size,)) if size and bias else None
+        self.place = Place("norm", centred=kind == "layer")
+        self.added = Place("stream") if writes else None
 
     def __call__(self, x: Value) -> Value:
-        return F.affine(x, self.weight, self.bias)
+        with F.component("norm", x):
+            return self.affine(self.normalised(x))
+
+    def normalised(self, x: Value) -> Value:
+        """Without the affine, in a ring for those who read it."""
+        self.place.seen(x)
+        with F.component("norm", x):
+            return (F.rms_norm if self.kind == "rms" else F.layer_norm)(x, self.eps, self.place.reach)
+
+    def affine(self, n: Value) -> Value:
+        """What the norm gives to those that have not absorbed its affine."""
+        result = n if self.weight is None else F.affine(n, self.weight, self.bias)
+        if self.added:
+            self.added.seen(result)
+        return result
 
 
-def attend(q: Value, k: Value, v: Value, at: Layout, bias: Value | None = None, cap: float = 0.0) -> Value:
+class Limits(NamedTuple):
+    """The places of one attention."""
+
+    scores: Place
+    values: Place
+
+    @classmethod
+    def of(cls, queries: Linear, values: Linear) -> Limits:
+        """Those that belong to these matrices."""
+        assert queries.place and values.place
+        return cls(queries.place, values.place)
+
+
+USUAL = Limits(Place("scores"), Place("value"))
+
+
+def heads(q: Value, k: Value, v: Value, size: int, limits: Limits, angles: Sequence[torch.Tensor] = ()) -> list[Value]:
+    """Queries, keys and values as `attend` takes them; see `functional.heads`."""
+    return F.heads(q, k, v, size, angles, limits.scores.reach)
+
+
+def attend(
+    q: Value, k: Value, v: Value, at: Layout, bias: Value | None = None, cap: float = 0.0, limits: Limits = USUAL
+) -> Value:
     """Attention of queries (rows, heads, size), already scaled: (rows, heads * size).
 
     Keys and values (prompts, kv_heads, length, size) are padded. Query heads that share a key head are further rows of
     one matmul, so grouped keys are never repeated. Scores are first soft-capped, if there is a `cap`, and then added to
-    a `bias` that broadcasts to (prompts, kv_heads, groups * rows, length), and to the layout's offset.
+    a `bias` that broadcasts to (prompts, kv_heads, groups * rows, length); what the layout hides is lowered.
     """
+    scored = limits.scores
     q = at.queries.pad(q)
     prompts, heads, rows, size = q.shape
     groups = heads // k.shape[1]
     q = q.reshape(prompts, k.shape[1], groups * rows, size)
     mask = at.mask.repeat(1, groups, 1).unsqueeze(1)
     scores = F.scores(q, k)
-    scores = F.softcap(scores, cap) if cap else scores
+    reach = scored.reach
+    if cap:
+        scored.seen(scores)
+        scores = F.softcap(scores, cap, reach)
     scores = scores if bias is None else scores + bias
-    if at.offset is not None:
-        scores = scores + (at.offset if at.offset.shape[2] == 1 else F.cat([at.offset] * groups, 2))
-    context = F.softmax_matmul(scores, v, mask)
+    if scored.observer is not None and isinstance(scores, torch.Tensor):
+        scored.seen(_spread(scores, mask))
+    if at.hidden is not None:
+        lowered, reach = F.times(at.hidden, -scored.hiding), scored.hidden_reach
+        scores = scores + (lowered if lowered.shape[2] == 1 else F.cat([lowered] * groups, 2))
+    context = F.softmax_matmul(scores, v, mask, reach, limits.values.reach)
     return at.queries.unpad(context.reshape(prompts, heads, rows, size))
 
 
-def hiding(flags: Value) -> Value:
-    """What takes columns out of softmax where flags, secret or not, are 1 and leaves them where they are 0."""
-    return F.times(flags, -HIDING)
+def _spread(rows: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
+    """How far the largest and the least of each row lie apart, of those that the mask allows."""
+    if mask is None:
+        return rows.amax(-1) - rows.amin(-1)
+    mask = mask.to(rows.device)
+    return rows.masked_fill(~mask, -torch.inf).amax(-1) - rows.masked_fill(~mask, torch.inf).amin(-1)
 
 
 def rotary_angles(positions: torch.Tensor, frequencies: torch.Tensor, device: torch.device) -> torch.Tensor:
@@ -146,24 +249,33 @@ def rescale(state: dict[str, Value], linear: str, factor: float) -> None:
             state[name] = state[name] * factor
 
 
-HIDING = 1 << 13  # off a hidden score; with the spread of others it stays within their reach
-
-ACTIVATIONS: dict[str, Callable[[Value], Value]] = {
-    "gelu": F.gelu,
-    "gelu_tanh": lambda x: F.gelu(x, "tanh"),
+ACTIVATIONS: dict[str, Callable[[Value, int], Value]] = {
+    "gelu": lambda x, reach: F.gelu(x, "none", reach),
+    "gelu_tanh": lambda x, reach: F.gelu(x, "tanh", reach),
     "silu": F.silu,
     "relu": F.relu,
     "tanh": F.tanh,
 }
 
 
-def activate(name: str, x: Value) -> Value:
-    """The activation of this name, elementwise."""
-    return ACTIVATIONS[name](x)
+def place_of(activation: str) -> str:
+    """The kind of place that the input of the activation of this name is."""
+    return "relu" if activation == "relu" else "activation"
 
 
-def gated(name: str, gate: Value, up: Value) -> Value:
-    """activation(gate) * up for the activation of this name."""
-    return (
-        F.silu_gated(gate, up) if name == "silu" else F.gelu_gated(gate, up, "tanh" if name == "gelu_tanh" else "none")
-    )
+def activate(name: str, dense: Linear, x: Value) -> Value:
+    """The activation of this name of a matrix's results, whose place says how large these become."""
+    assert dense.place
+    return ACTIVATIONS[name](dense(x), dense.place.reach)
+
+
+def gated(name: str, gate: Linear, up: Linear, x: Value) -> Value:
+    """activation(gate(x)) * up(x) for the activation of this name."""
+    assert gate.place and up.place
+    reach, product = gate.place.reach, up.place.reach
+    if name == "silu":
+        result = F.silu_gated(gate(x), up(x), reach, product)
+    else:
+        result = F.gelu_gated(gate(x), up(x), "tanh" if name == "gelu_tanh" else "none", reach, product)
+    up.place.seen(result)
+    return result

@@ -18,7 +18,7 @@ from puma.mpc.arithmetic import lift, multiply, open_truncate, reshare, square, 
 from puma.mpc.boolean import open_masked, select
 from puma.mpc.compare import below
 from puma.mpc.cost import declares
-from puma.mpc.fixed import ACTIVATION, RESIDUAL, RING, formatted
+from puma.mpc.fixed import ACTIVATION, NORM_REACH, RESIDUAL, RING, formatted
 from puma.mpc.party import Protocol
 from puma.mpc.share import Additive, Bits, Share, stacked
 from puma.nn.splines import Spline, lines_at
@@ -118,7 +118,9 @@ SQUARED = 5  # fraction bits that squares do without
 
 
 @declares("lift, 2k + k, lift, and an rsqrt a row", "section 5")
-def normalised(x: Share | Additive, eps: float, centre: bool, count: int = 0) -> Protocol[Share]:
+def normalised(
+    x: Share | Additive, eps: float, centre: bool, count: int = 0, reach: int = NORM_REACH
+) -> Protocol[Share]:
     """Rows of x over their root mean square, less their mean first if `centre`: layer norm and RMS norm, no affine.
 
     The mean of squares is their sum over `count`, or over the row's length.

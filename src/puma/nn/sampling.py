@@ -20,7 +20,7 @@ from torch import Tensor
 from puma.mpc.arithmetic import deal, random_share, reshare
 from puma.mpc.boolean import evaluate, open_masked, to_arithmetic
 from puma.mpc.cost import declares
-from puma.mpc.fixed import ACTIVATION, LOGIT_RING
+from puma.mpc.fixed import ACTIVATION, LOGIT_REACH, LOGIT_RING
 from puma.mpc.lookup import Digit, digits
 from puma.mpc.party import Party, Protocol, together
 from puma.mpc.polynomial import Polynomial, bit, times
@@ -112,11 +112,11 @@ def _unsigned(of: tuple[Digit, ...], looked_up: list[Share]) -> Additive:
 
 
 @declares("argmax; at a temperature noise before it", "section 5")
-def sample(logits: Share | Additive, temperature: float) -> Share:
+def sample(logits: Share | Additive, temperature: float, reach: int = LOGIT_REACH) -> Share:
     """An index of the last dimension: drawn with softmax(logits / temperature), or the largest at temperature 0.
 
     No token's probability errs by more than 2e-3, besides the logits' own rounding (2^-14).
     """
     if not temperature:
-        return argmax(logits)
-    return argmax(logits + logits.party.run(noise(logits.party, tuple(logits.shape), temperature)))
+        return argmax(logits, reach)
+    return argmax(logits + logits.party.run(noise(logits.party, tuple(logits.shape), temperature)), reach)

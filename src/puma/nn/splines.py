@@ -137,13 +137,20 @@ EXP = Spline("exp", torch.exp, -15.0, 8, 4, bound=4e-3, slope=7, bits=23, reach=
 
 
 @cache
-def exponential(out_frac: int) -> Spline:
-    """EXP with its result rounded to so many fraction bits."""
-    return replace(EXP, out_frac=out_frac)
+def reaching(spline: Spline, reach: int) -> Spline:
+    """The same function for |x| < 2^reach less the end of its table; the result's ring grows with x where it is x."""
+    grown = reach - spline.reach if spline.above == "x" else 0
+    return replace(spline, reach=reach, bits=spline.bits + grown)
 
 
 @cache
-def softcap(cap: float) -> Spline:
+def exponential(out_frac: int, reach: int = SCORE_REACH) -> Spline:
+    """EXP with its result rounded to so many fraction bits, for x > -2^reach."""
+    return replace(EXP, out_frac=out_frac, reach=reach)
+
+
+@cache
+def softcap(cap: float, reach: int = SCORE_REACH) -> Spline:
     """sigmoid(2 x / cap), of which cap tanh(x / cap) is a linear function, so fine that it stays small times 2 cap.
 
     The table reaches to 5 caps or more, where the function is within 5e-5 of its limit.
@@ -152,7 +159,7 @@ def softcap(cap: float) -> Spline:
     bits = SOFTCAP_SLOPE + NONLINEAR + 2
     return Spline(
         "softcap", lambda x: torch.sigmoid(2 * x / cap), -(2.0**high), 10, 9 - high, bound=5e-5, above=1,
-        slope=SOFTCAP_SLOPE, bits=bits, out_frac=21, reach=SCORE_REACH,
+        slope=SOFTCAP_SLOPE, bits=bits, out_frac=21, reach=max(reach, high + 1),
     )  # fmt: skip
 
 

@@ -18,8 +18,8 @@ KEEP_MASKS_BELOW = 50_000_000  # parameters; larger models draw their masks agai
 
 def tensor_specs(config: Config) -> list[TensorSpec]:
     """Names, shapes and formats of the parameters that the owner shares."""
-    shapes = architecture(config).parameters(config)
-    return [TensorSpec(name, shape, RING, parameter_frac(name)) for name, shape in shapes.items()]
+    shapes, rings = architecture(config).parameters(config), architecture(config).rings(config)
+    return [TensorSpec(name, shape, rings[name], parameter_frac(name)) for name, shape in shapes.items()]
 
 
 def shared_bytes(config: Config) -> int:

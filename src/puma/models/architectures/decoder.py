@@ -18,8 +18,10 @@ from puma.models import rope
 from puma.models.architecture import Architecture, Bound, Heads, Inputs, Params, Shapes
 from puma.models.cache import Cache, LayerCache
 from puma.models.fields import MOST_HEAD, Activation, Labels, Layers, OptionalSize, Positive, Rope, Size
+from puma.models.formats import Formats, hand_out
 from puma.nn import functional as F
 from puma.nn.modules import Value
+from puma.nn.places import Place
 
 READERS = {  # norm: the matrices that read it, and so take its affine
     "input_layernorm": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
@@ -64,6 +66,7 @@ class Decoder(Struct, frozen=True, kw_only=True, tag_field="model_type", tag="de
     embedding_scale: Annotated[float, Meta(ge=0, le=512)] = 0.0
     tied: bool = False
     labels: Labels = ()
+    formats: Formats = Formats()
 
     def __post_init__(self) -> None:
         force_setattr(self, "kv_heads", self.kv_heads or self.heads)
@@ -96,14 +99,15 @@ class HeadNorm(nn.Module):
     """RMSNorm of each head of a projection."""
 
     def __init__(self, c: Decoder) -> None:
-        self.eps = c.eps
+        self.eps, self.place = c.eps, Place("norm")
         self.weight: Value = nn.Parameter((c.head_dim,))
 
     def __call__(self, x: Value) -> Value:
         rows, width = x.shape
         heads = x.reshape(rows, -1, self.weight.shape[0])
+        self.place.seen(heads)
         with F.component("norm", x):
-            return F.affine(F.rms_norm(heads, self.eps), self.weight).reshape(rows, width)
+            return F.affine(F.rms_norm(heads, self.eps, self.place.reach), self.weight).reshape(rows, width)
 
 
 class Attention(nn.Module):
@@ -111,10 +115,11 @@ class Attention(nn.Module):
 
     def __init__(self, c: Decoder, layer: int = 0) -> None:
         self.head_dim, self.cap = c.head_dim, c.attention_cap
-        self.q_proj = nn.Linear(c.hidden_size, c.heads * c.head_dim, c.qkv_bias)
+        self.q_proj = nn.Linear(c.hidden_size, c.heads * c.head_dim, c.qkv_bias, "scores")
         self.k_proj = nn.Linear(c.hidden_size, c.kv_heads * c.head_dim, c.qkv_bias)
-        self.v_proj = nn.Linear(c.hidden_size, c.kv_heads * c.head_dim, c.qkv_bias)
-        self.o_proj = nn.Linear(c.heads * c.head_dim, c.hidden_size, c.out_bias)
+        self.v_proj = nn.Linear(c.hidden_size, c.kv_heads * c.head_dim, c.qkv_bias, "value")
+        self.o_proj = nn.Linear(c.heads * c.head_dim, c.hidden_size, c.out_bias, "stream")
+        self.limits = nn.Limits.of(self.q_proj, self.v_proj)
         self.q_norm, self.k_norm = (HeadNorm(c), HeadNorm(c)) if c.head_norms else (None, None)
         theta = c.local_theta if c.local(layer) else 0.0
         turning = Rope(theta=theta) if theta else c.rope
@@ -124,9 +129,9 @@ class Attention(nn.Module):
         q, k = self.q_proj(at.asking(x)), self.k_proj(x)
         if self.q_norm and self.k_norm:
             q, k = self.q_norm(q), self.k_norm(k)
-        q, k, v = F.heads(q, k, self.v_proj(x), self.head_dim, self._angles(at, x))
+        q, k, v = nn.heads(q, k, self.v_proj(x), self.head_dim, self.limits, self._angles(at, x))
         k, v = cache.append(at.rows.pad(k), at.rows.pad(v))
-        return self.o_proj(nn.attend(q, k, v, at, bias, self.cap))
+        return self.o_proj(nn.attend(q, k, v, at, bias, self.cap, self.limits))
 
     def _angles(self, at: nn.Layout, x: Value) -> list[Value]:
         if self.frequencies is None:
@@ -139,50 +144,47 @@ class MLP(nn.Module):
 
     def __init__(self, c: Decoder) -> None:
         self.activation = c.activation
-        self.gate_proj = nn.Linear(c.hidden_size, c.intermediate_size, c.mlp_bias) if c.gated else None
-        self.up_proj = nn.Linear(c.hidden_size, c.intermediate_size, c.mlp_bias)
-        self.down_proj = nn.Linear(c.intermediate_size, c.hidden_size, c.mlp_bias)
+        sizes, activated = (c.hidden_size, c.intermediate_size, c.mlp_bias), nn.place_of(c.activation)
+        self.gate_proj = nn.Linear(*sizes, activated) if c.gated else None
+        self.up_proj = nn.Linear(*sizes, "gated" if c.gated else activated)
+        self.down_proj = nn.Linear(c.intermediate_size, c.hidden_size, c.mlp_bias, "stream")
 
     def __call__(self, x: Value) -> Value:
         if self.gate_proj is None:
-            return self.down_proj(nn.activate(self.activation, self.up_proj(x)))
-        return self.down_proj(nn.gated(self.activation, self.gate_proj(x), self.up_proj(x)))
+            return self.down_proj(nn.activate(self.activation, self.up_proj, x))
+        return self.down_proj(nn.gated(self.activation, self.gate_proj, self.up_proj, x))
 
 
-class Norm(nn.Module):
-    """The norm that a config chooses; its affine, if it has one here, has not been absorbed by what reads it."""
-
-    def __init__(self, c: Decoder, affine: bool) -> None:
-        self.kind, self.eps = c.norm, c.eps
-        self.weight: Value = nn.Parameter((c.hidden_size,)) if affine else None
-        self.bias: Value = nn.Parameter((c.hidden_size,)) if affine and c.norm == "layer" else None
-
-    def __call__(self, x: Value) -> Value:
-        with F.component("norm", x):
-            n = F.rms_norm(x, self.eps) if self.kind == "rms" else F.layer_norm(x, self.eps)
-            return n if self.weight is None else F.affine(n, self.weight, self.bias)
+def norm(c: Decoder, affine: bool, writes: bool = False) -> nn.Norm:
+    """The norm that a config chooses; `writes`: what it gives is added to the residual stream."""
+    return nn.Norm(c.norm, c.eps, c.hidden_size if affine else 0, bias=c.norm == "layer", writes=writes)
 
 
 class Block(nn.Module):
     """A layer: attention and MLP, each between a norm and a residual."""
 
     def __init__(self, c: Decoder, layer: int) -> None:
-        self.parallel, self.normalised = c.parallel, Norm(c, affine=False)
+        self.input_layernorm = norm(c, affine=False)
+        self.post_attention_layernorm = None if c.parallel else norm(c, affine=False)
         self.self_attn, self.mlp = Attention(c, layer), MLP(c)
-        self.self_attn_norm, self.mlp_norm = (Norm(c, True), Norm(c, True)) if c.post_norms else (_same, _same)
+        self.self_attn_norm, self.mlp_norm = (_written(c), _written(c)) if c.post_norms else (_same, _same)
 
     def __call__(self, x: Value, at: nn.Layout, cache: LayerCache) -> Value:
-        n = self.normalised(x)
+        n = self.input_layernorm(x)
         with F.component("attention", n):
             added, x = self.self_attn(n, at, cache), at.asking(x)
-        if self.parallel:  # both halves read one norm: only their affines differed
+        if self.post_attention_layernorm is None:  # both halves read one norm: only their affines differed
             with F.component("mlp", n):
                 return x + added + self.mlp(at.asking(n))
         x = x + self.self_attn_norm(added)
-        n = self.normalised(x)
+        n = self.post_attention_layernorm(x)
         with F.component("mlp", n):
             added = self.mlp(n)
         return x + self.mlp_norm(added)
+
+
+def _written(c: Decoder) -> nn.Norm:
+    return norm(c, affine=True, writes=True)
 
 
 def _same(x: Value) -> Value:
@@ -197,7 +199,7 @@ class Stack(nn.Module):
         self.embed_tokens = nn.Embedding(c.vocab_size, c.hidden_size)
         self.positions = None if c.rope else nn.Embedding(c.context, c.hidden_size)
         self.layers = [Block(c, i) for i in range(c.layers)]
-        self.norm = Norm(c, affine=True)
+        self.norm = norm(c, affine=True)
 
     def __call__(self, one_hot: Value, cache: Cache, ending: bool) -> Value:
         """The states of all rows before the last norm; `ending`: of the last row of each prompt, where the last layer
@@ -221,9 +223,10 @@ class Model(nn.Module):
     def __init__(self, config: Decoder, params: Mapping[str, Value] | None = None) -> None:
         self.config, size = config, config.hidden_size
         self.model = Stack(config)
-        self.head_norm = Norm(config, affine=True) if _rescaled(config) else None
-        self.lm_head = None if config.tied or config.labels else nn.Linear(size, config.vocab_size, bias=False)
+        self.head_norm = norm(config, affine=True) if _rescaled(config) else None
+        self.lm_head = None if config.labels else nn.Head(size, 0 if config.tied else config.vocab_size)
         self.score = nn.Linear(size, len(config.labels), bias=False) if config.labels else None
+        hand_out(self, config.formats)
         self.fill(params)
 
     def __call__(self, one_hot: Value, cache: Cache | None = None, ranked: bool = False) -> Value:
@@ -242,7 +245,8 @@ class Model(nn.Module):
     def _logits(self, h: Value, ranked: bool) -> Value:
         h = (self.head_norm or self.model.norm)(h)
         with F.component("head", h):
-            logits = F.linear(h, (self.lm_head or self.model.embed_tokens).weight)
+            assert self.lm_head
+            logits = self.lm_head(h, self.model.embed_tokens)
             return logits if ranked or not self.config.logit_cap else F.softcap(logits, self.config.logit_cap)
 
     def hidden(self, one_hot: Value, cache: Cache | None = None) -> Value:

@@ -16,6 +16,7 @@ from puma.errors import UsageError
 from puma.models import bounds as b
 from puma.models.architecture import Architecture, Bound, Heads, Inputs, Params, Shapes
 from puma.models.fields import Activation, Labels, Layers, OptionalSize, Positive, Size
+from puma.models.formats import Formats, hand_out
 from puma.nn import functional as F
 from puma.nn.modules import Value
 
@@ -49,6 +50,7 @@ class Encoder(Struct, frozen=True, kw_only=True, tag_field="model_type", tag="en
     each_token: bool = False
     predicts: bool = False
     tied: bool = True
+    formats: Formats = Formats()
 
     def __post_init__(self) -> None:
         force_setattr(self, "embedding_size", self.embedding_size or self.hidden_size)
@@ -79,12 +81,12 @@ class Normed(NamedTuple):
     """A hidden state as a norm left it: matrices that absorbed the affine read n; residuals and others `full`."""
 
     n: Value
-    affine: nn.Affine | None
+    norm: nn.Norm | None
 
     @property
     def full(self) -> Value:
         """n with its affine."""
-        return self.affine(self.n) if self.affine else self.n
+        return self.norm.affine(self.n) if self.norm else self.n
 
 
 class Attention(nn.Module):
@@ -92,27 +94,30 @@ class Attention(nn.Module):
 
     def __init__(self, c: Encoder) -> None:
         self.head_dim = c.head_dim
-        self.query = nn.Linear(c.hidden_size, c.hidden_size)
+        self.query = nn.Linear(c.hidden_size, c.hidden_size, place="scores")
         self.key = nn.Linear(c.hidden_size, c.hidden_size)
-        self.value = nn.Linear(c.hidden_size, c.hidden_size)
+        self.value = nn.Linear(c.hidden_size, c.hidden_size, place="value")
+        self.limits = nn.Limits.of(self.query, self.value)
 
     def __call__(self, x: Value, at: nn.Layout) -> Value:
-        q, k, v = F.heads(self.query(x), self.key(x), self.value(x), self.head_dim)
-        return nn.attend(q, at.rows.pad(k), at.rows.pad(v), at)
+        q, k, v = nn.heads(self.query(x), self.key(x), self.value(x), self.head_dim, self.limits)
+        return nn.attend(q, at.rows.pad(k), at.rows.pad(v), at, limits=self.limits)
+
+
+def _norm(c: Encoder, size: int) -> nn.Norm:
+    return nn.Norm("layer", c.eps, size, bias=True, writes=True)
 
 
 class Output(nn.Module):
     """The end of either half of a layer: a matrix, and the norm of its sum with the residual."""
 
     def __init__(self, c: Encoder, inputs: int) -> None:
-        self.eps = c.eps
-        self.dense = nn.Linear(inputs, c.hidden_size)
-        self.LayerNorm = nn.Affine(c.hidden_size)
+        self.dense = nn.Linear(inputs, c.hidden_size, place="stream")
+        self.LayerNorm = _norm(c, c.hidden_size)
 
     def norm(self, x: Value) -> Normed:
         """The name that the checkpoint gives the norm."""
-        with F.component("norm", x):
-            return Normed(F.layer_norm(x, self.eps), self.LayerNorm)
+        return Normed(self.LayerNorm.normalised(x), self.LayerNorm)
 
 
 class Layer(nn.Module):
@@ -121,7 +126,9 @@ class Layer(nn.Module):
     def __init__(self, c: Encoder) -> None:
         self.activation, self.absorbed = c.activation, not c.groups
         self.attention: Any = nn.Module(self=Attention(c), output=Output(c, c.hidden_size))
-        self.intermediate: Any = nn.Module(dense=nn.Linear(c.hidden_size, c.intermediate_size))
+        self.intermediate: Any = nn.Module(
+            dense=nn.Linear(c.hidden_size, c.intermediate_size, place=nn.place_of(c.activation))
+        )
         self.output = Output(c, c.intermediate_size)
 
     def __call__(self, h: Normed, at: nn.Layout) -> Normed:
@@ -130,7 +137,7 @@ class Layer(nn.Module):
             x = self.attention.output.dense(self.attention.self(h.n if self.absorbed else full, at)) + full
         h = self.attention.output.norm(x)
         with F.component("mlp", h.n):
-            x = self.output.dense(nn.activate(self.activation, self.intermediate.dense(h.n))) + h.full
+            x = self.output.dense(nn.activate(self.activation, self.intermediate.dense, h.n)) + h.full
         return self.output.norm(x)
 
 
@@ -138,11 +145,11 @@ class Embeddings(nn.Module):
     """Words, positions and types, added and normed: token choices to rows (rows, hidden_size)."""
 
     def __init__(self, c: Encoder) -> None:
-        size, self.eps = c.embedding_size, c.eps
+        size, self.projected = c.embedding_size, c.projected
         self.word_embeddings = nn.Embedding(c.vocab_size, size)
         self.position_embeddings = nn.Embedding(c.context, size)
         self.token_type_embeddings = nn.Embedding(c.type_vocab_size, size) if c.type_vocab_size else None
-        self.LayerNorm = None if c.projected else nn.Affine(size)  # a projection has absorbed it
+        self.LayerNorm = _norm(c, 0 if c.projected else size)  # a projection has absorbed its affine
         self.mapping = nn.Linear(size, c.hidden_size) if c.projected else None
 
     def __call__(self, one_hot: Value, at: nn.Layout, types: list[int]) -> Normed:
@@ -150,9 +157,8 @@ class Embeddings(nn.Module):
             x = self.word_embeddings(one_hot) + self.position_embeddings.weight[at.positions]
             if self.token_type_embeddings:
                 x = x + self.token_type_embeddings.weight[types]
-        with F.component("norm", x):
-            n = F.layer_norm(x, self.eps)
-        return Normed(self.mapping(n) if self.mapping else n, self.LayerNorm)
+        n = self.LayerNorm.normalised(x)
+        return Normed(self.mapping(n), None) if self.mapping else Normed(n, self.LayerNorm)
 
 
 class Stack(nn.Module):
@@ -162,7 +168,10 @@ class Stack(nn.Module):
         self.c = c
         self.embeddings = Embeddings(c)
         self.encoder: Any = nn.Module(layer=[Layer(c) for _ in range(c.distinct)])
-        self.pooler: Any = nn.Module(dense=nn.Linear(c.hidden_size, c.hidden_size)) if c.pooler else None
+        self.pooler: Any = None
+        if c.pooler:
+            place = nn.place_of(c.pooler_activation)
+            self.pooler = nn.Module(dense=nn.Linear(c.hidden_size, c.hidden_size, place=place))
 
     def __call__(self, one_hot: Value, at: nn.Layout, types: list[int]) -> Value:
         h = self.embeddings(one_hot, at, types)
@@ -175,16 +184,16 @@ class Predictions(nn.Module):
     """The head for masked tokens."""
 
     def __init__(self, c: Encoder) -> None:
-        self.activation, self.eps = c.activation, c.eps
-        transform = nn.Linear(c.hidden_size, c.embedding_size)
-        self.transform: Any = nn.Module(dense=transform, LayerNorm=nn.Affine(c.embedding_size))
-        self.decoder = None if c.tied else nn.Linear(c.embedding_size, c.vocab_size, bias=False)
+        self.activation = c.activation
+        transform = nn.Linear(c.hidden_size, c.embedding_size, place=nn.place_of(c.activation))
+        last = nn.Norm("layer", c.eps, c.embedding_size, bias=True)
+        self.transform: Any = nn.Module(dense=transform, LayerNorm=last)
+        self.decoder = nn.Head(c.embedding_size, 0 if c.tied else c.vocab_size)
         self.bias: Value = nn.Parameter((c.vocab_size,))
 
-    def __call__(self, x: Value, table: Value) -> Value:
-        x = nn.activate(self.activation, self.transform.dense(x))
-        x = self.transform.LayerNorm(F.layer_norm(x, self.eps))
-        return F.linear(x, self.decoder.weight if self.decoder else table, self.bias)
+    def __call__(self, x: Value, table: nn.Embedding) -> Value:
+        x = nn.activate(self.activation, self.transform.dense, x)
+        return self.decoder(self.transform.LayerNorm(x), table, self.bias)
 
 
 class Model(nn.Module):
@@ -195,6 +204,7 @@ class Model(nn.Module):
         self.bert = Stack(config)
         self.classifier = nn.Linear(config.hidden_size, len(config.labels)) if config.labels else None
         self.cls: Any = nn.Module(predictions=Predictions(config)) if config.predicts else None
+        hand_out(self, config.formats)
         self.fill(params)
 
     def __call__(
@@ -211,7 +221,7 @@ class Model(nn.Module):
         """
         at = nn.Layout(lengths or one_hot.shape[:1], causal=False)
         if padding is not None:
-            at.offset = nn.hiding(at.rows.pad(padding.reshape(padding.shape[0], 1, 1)).transpose(2, 3))
+            at.hidden = at.rows.pad(padding.reshape(padding.shape[0], 1, 1)).transpose(2, 3)
         return self.bert(one_hot, at, list(types or [0] * one_hot.shape[0]))
 
     def states(self, one_hot: Value, lengths: Sequence[int], types: Sequence[int] = (), padding: Any = None) -> Value:
@@ -224,7 +234,7 @@ class Model(nn.Module):
             raise UsageError("the model has no pooler", "use its hidden states")
         with F.component("head", hidden):
             first = hidden[nn.Rows(lengths or hidden.shape[:1]).starts]
-            return nn.activate(self.config.pooler_activation, self.bert.pooler.dense(first))
+            return nn.activate(self.config.pooler_activation, self.bert.pooler.dense, first)
 
     def classify(self, hidden: Value, lengths: Sequence[int] | None = None) -> Value:
         """The logits (texts, labels) of the classification head; (tokens, labels) of one for tokens."""
@@ -239,7 +249,7 @@ class Model(nn.Module):
         if self.cls is None:
             raise UsageError("the model has no head for masked tokens", "use a ForMaskedLM checkpoint")
         with F.component("head", hidden):
-            return self.cls.predictions(hidden[list(rows)], self.bert.embeddings.word_embeddings.weight)
+            return self.cls.predictions(hidden[list(rows)], self.bert.embeddings.word_embeddings)
 
 
 def fold(config: Encoder, plain: Mapping[str, Value]) -> dict[str, Value]:

@@ -18,6 +18,7 @@ from puma.models import bounds as b
 from puma.models.architecture import Architecture, Bound, Heads, Inputs, Params, Shapes
 from puma.models.architectures.encoder import Encoder, Layer, Normed, fold_layer, layer_bounds
 from puma.models.architectures.vit import Vit
+from puma.models.formats import hand_out
 from puma.nn import functional as F
 from puma.nn.modules import Value
 
@@ -46,11 +47,12 @@ class Model(nn.Module):
 
     def __init__(self, config: PatchEncoder, params: Mapping[str, Value] | None = None) -> None:
         self.config = config
-        self.patches = nn.Linear(config.vocab_size, config.hidden_size, bias=False)
+        self.patches = nn.Linear(config.vocab_size, config.hidden_size, bias=False, place="stream")
         self.positions = nn.Embedding(config.context, config.hidden_size)  # with the patches' bias
         self.layers = [Layer(config.layer) for _ in range(config.layers)]
-        self.norm = nn.Affine(config.hidden_size)
+        self.norm = nn.Norm("layer", config.eps, config.hidden_size, bias=True)
         self.classifier = nn.Linear(config.hidden_size, len(config.labels))
+        hand_out(self, config.formats)
         self.fill(params)
 
     def __call__(self, pixels: Value) -> Value:
@@ -60,8 +62,7 @@ class Model(nn.Module):
             h = Normed(self.patches(pixels) + self.positions.weight[at.positions], None)
         for layer in self.layers:
             h = layer(h, at)
-        with F.component("norm", pixels):
-            return self.norm(F.layer_norm(h.full, self.config.eps))
+        return self.norm(h.full)
 
     def states(self, pixels: Value, lengths: Sequence[int], types: Sequence[int] = (), padding: Any = None) -> Value:
         """The same; all images are of one size, and what else texts have is for other architectures."""

@@ -15,9 +15,10 @@ from msgspec import Meta, Struct
 import puma.nn.modules as nn
 from puma.models import bounds as b
 from puma.models.architecture import Architecture, Bound, Heads, Inputs, Params, Shapes
-from puma.models.architectures.decoder import MLP, Attention, Decoder, Norm, halves
+from puma.models.architectures.decoder import MLP, Attention, Decoder, halves, norm
 from puma.models.cache import Cache, LayerCache
 from puma.models.fields import Activation, Labels, Layers, OptionalSize, Positive, Size
+from puma.models.formats import Formats, hand_out
 from puma.nn import functional as F
 from puma.nn.modules import Value
 
@@ -52,6 +53,7 @@ class T5(Struct, frozen=True, kw_only=True, tag_field="model_type", tag="t5"):
     scaled: bool = True
     start: OptionalSize = 0
     labels: Labels = ()
+    formats: Formats = Formats()
 
     def __post_init__(self) -> None:
         if self.start >= self.vocab_size:
@@ -140,19 +142,20 @@ class Block(nn.Module):
     """A layer: attention to its own text, in a decoder also to the prompt's, and an MLP."""
 
     def __init__(self, c: T5, reads: bool) -> None:
-        self.normalised = Norm(c.block, affine=False)
+        self.input_layernorm, self.post_attention_layernorm = (norm(c.block, affine=False) for _ in range(2))
+        self.cross_layernorm = norm(c.block, affine=False) if reads else None
         self.self_attn, self.mlp = Attention(c.block), MLP(c.block)
         self.cross_attn = Attention(c.block) if reads else None
 
     def __call__(self, x: Value, at: nn.Layout, cache: LayerCache, bias: Value, read: Any = None) -> Value:
-        n = self.normalised(x)
+        n = self.input_layernorm(x)
         with F.component("attention", n):
             x = x + self.self_attn(n, at, cache, bias)
-        if self.cross_attn:
-            n = self.normalised(x)
+        if self.cross_attn and self.cross_layernorm:
+            n = self.cross_layernorm(x)
             with F.component("attention", n):
                 x = x + crossed(self.cross_attn, n, at, *read)
-        n = self.normalised(x)
+        n = self.post_attention_layernorm(x)
         with F.component("mlp", n):
             return x + self.mlp(n)
 
@@ -161,9 +164,10 @@ def crossed(attention: Attention, x: Value, at: nn.Layout, memory: Memory, cache
     """Attention of x to the prompts, whose keys and values are computed once."""
     if cache.k is None:
         cache.k, cache.v = attention.k_proj(memory.states), attention.v_proj(memory.states)
-    q, k, v = F.heads(attention.q_proj(x), cache.k, cache.v, attention.head_dim)
+    q, k, v = nn.heads(attention.q_proj(x), cache.k, cache.v, attention.head_dim, attention.limits)
     cache.k, cache.v = (t.reshape(t.shape[0], -1) for t in (k, v))
-    return attention.o_proj(nn.attend(q, memory.rows.pad(k), memory.rows.pad(v), at.across(memory.rows)))
+    keys, values = memory.rows.pad(k), memory.rows.pad(v)
+    return attention.o_proj(nn.attend(q, keys, values, at.across(memory.rows), limits=attention.limits))
 
 
 class Stack(nn.Module):
@@ -172,7 +176,7 @@ class Stack(nn.Module):
     def __init__(self, c: T5, layers: int, reads: bool) -> None:
         self.bias = Positions(c, both=not reads)
         self.blocks = [Block(c, reads) for _ in range(layers)]
-        self.norm = Norm(c.block, affine=True)
+        self.norm = norm(c.block, affine=True)
 
     def __call__(self, x: Value, at: nn.Layout, caches: list[LayerCache], memory: Memory | None = None) -> Value:
         bias = self.bias(at)
@@ -189,7 +193,8 @@ class Model(nn.Module):
         self.shared = nn.Embedding(config.vocab_size, config.hidden_size)
         self.encoder = Stack(config, config.encoder_layers, reads=False)
         self.decoder = Stack(config, config.layers, reads=True)
-        self.lm_head = None if config.tied else nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.lm_head = nn.Head(config.hidden_size, 0 if config.tied else config.vocab_size)
+        hand_out(self, config.formats)
         self.fill(params)
 
     def __call__(self, one_hot: Value, cache: Cache | None = None, ranked: bool = False) -> Value:
@@ -207,7 +212,7 @@ class Model(nn.Module):
         assert isinstance(memory, Memory)
         h = self.decoder(x, memory.own.advance(x.shape[0]), memory.own.layers, memory)
         with F.component("head", h):
-            return F.linear(h, (self.lm_head or self.shared).weight)
+            return self.lm_head(h, self.shared)
 
     def hidden(self, one_hot: Value, cache: Cache | None = None) -> Value:
         """The encoder's last states (tokens, hidden_size)."""

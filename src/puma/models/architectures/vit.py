@@ -15,9 +15,10 @@ import puma.nn.modules as nn
 from puma.errors import UsageError
 from puma.models.architecture import Architecture, Bound, Heads, Inputs, Params, Shapes
 from puma.models.architectures import decoder
-from puma.models.architectures.decoder import READERS, Block, Decoder, Norm
+from puma.models.architectures.decoder import READERS, Block, Decoder, norm
 from puma.models.cache import LayerCache
 from puma.models.fields import Activation, Labels, Layers, Positive, Size
+from puma.models.formats import Formats, hand_out
 from puma.nn import functional as F
 from puma.nn.layout import placed
 from puma.nn.modules import Value
@@ -36,6 +37,7 @@ class Vit(Struct, frozen=True, kw_only=True, tag_field="model_type", tag="vit"):
     activation: Activation = "gelu"
     eps: Positive = 1e-12
     labels: Labels = ()
+    formats: Formats = Formats()
 
     def __post_init__(self) -> None:
         if self.hidden_size % self.heads:
@@ -83,11 +85,12 @@ class Model(nn.Module):
 
     def __init__(self, config: Vit, params: Mapping[str, Value] | None = None) -> None:
         self.config = config
-        self.patches = nn.Linear(config.vocab_size, config.hidden_size, bias=False)
+        self.patches = nn.Linear(config.vocab_size, config.hidden_size, bias=False, place="stream")
         self.positions = nn.Embedding(config.context, config.hidden_size)  # with the class token and the patches' bias
         self.layers = [Block(config.block, i) for i in range(config.layers)]
-        self.norm = Norm(config.block, affine=True)
+        self.norm = norm(config.block, affine=True)
         self.classifier = nn.Linear(config.hidden_size, len(config.labels)) if config.labels else None
+        hand_out(self, config.formats)
         self.fill(params)
 
     def __call__(self, pixels: Value) -> Value:
