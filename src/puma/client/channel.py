@@ -43,6 +43,7 @@ class PartyChannel:
         self._reported = True
         self._over = False
         self._why = ""  # it is over
+        self.flagged: list[int] = []  # prompts of the latest result of which a number has left its reach
         self._last: Cost | None = None
         self._mine = threading.local()
 
@@ -187,7 +188,7 @@ class PartyChannel:
                 link.send_control(message)
 
     def _result(self) -> Tensor:
-        """Join the next output; (l1, l2), (m, l1) and (m, l2) must agree on every component.
+        """The next result; `flagged` then says of which prompts it may be wrong.
 
         ProtocolError, which names who differs as far as that can be known, for any other header than was awaited, for
         copies that differ, and for an index that there is not.
@@ -195,21 +196,28 @@ class PartyChannel:
         wanted = self._awaited[0]
         with self._exchange():
             self._name_lost()
-            for link in self.links:
-                self._header(link, wanted)
-            (l1, l2), (m, one), (m2, two) = (self._components(link, wanted) for link in self.links)
-            self._compare(torch.equal(l1, one), torch.equal(l2, two), torch.equal(m, m2))
-            found = m - l1 - l2
-            if wanted.below:  # an index has no sign
-                found = kernels.reduce(found, wanted.bits)
-                if bool((found >= wanted.below).any()):
-                    what = f"an answer names an entry beyond the {wanted.below} that there are"
-                    raise ProtocolError(what, MISBEHAVES)
-            else:
-                found = kernels.signed(found, wanted.bits)
+            found, flags = self._joined(wanted), torch.zeros(0)
+            if wanted.flagged:
+                flags = self._joined(wanted.flags)
+            self.flagged = flags.nonzero().flatten().tolist()
         self._awaited.popleft()
         self._granted -= 1
         return found.double() / 2.0**wanted.frac
+
+    def _joined(self, wanted: Format) -> Tensor:
+        """The words of the next output; (l1, l2), (m, l1) and (m, l2) must agree on every component."""
+        for link in self.links:
+            self._header(link, wanted)
+        (l1, l2), (m, one), (m2, two) = (self._components(link, wanted) for link in self.links)
+        self._compare(torch.equal(l1, one), torch.equal(l2, two), torch.equal(m, m2))
+        found = m - l1 - l2
+        if not wanted.below:
+            return kernels.signed(found, wanted.bits)
+        found = kernels.reduce(found, wanted.bits)  # an index has no sign
+        if bool((found >= wanted.below).any()):
+            what = f"an answer names an entry beyond the {wanted.below} that there are"
+            raise ProtocolError(what, MISBEHAVES)
+        return found
 
     def _header(self, link: Link, wanted: Format) -> None:
         """One party's announcement of a result, before any word of it is read or room made for it."""

@@ -21,12 +21,14 @@ from puma.client.arguments import count
 from puma.client.beam_search import Beams
 from puma.client.channel import PartyChannel
 from puma.client.cost import cost_of
+from puma.client.flagged import Judgement, judge
 from puma.client.lengths import check_approximation, secret_length
 from puma.client.places import by_place, places
 from puma.client.sampling import Sampler, Sampling
 from puma.client.turns import Stream, whole
 from puma.crypto.prg import fresh_secret
 from puma.errors import (
+    OutOfRange,
     PolicyError,
     PreprocessingError,
     PumaError,
@@ -66,6 +68,7 @@ class Session(PartyChannel):
         self.card: msg.Card | None = None  # and what its owner says of it
         self.reveals = False  # whether its owner lets clients see logits
         self.prepared_requests: PreparedRequests | None = None  # where requests look for what has been prepared
+        self.out_of_range: Judgement = "refuse"  # what becomes of answers that may be wrong
 
     @whole
     def open(self, name: str) -> bool:
@@ -91,6 +94,7 @@ class Session(PartyChannel):
         closing the iterator ends the request there. `choose` makes the next token of each prompt from their logits
         (prompts, vocabulary), which the model's owner must allow; at a `temperature` the parties draw it without
         knowing the chance that decides. `lengths` and `padded` are as for `encode`; prompts are padded in front.
+        OutOfRange at the first token that may be wrong, unless `out_of_range` says "warn"; it ends the request.
         """
         tokens = count(tokens, "tokens", 1)
         width = self._width(lengths, prompts, (), padded, tokens)
@@ -106,7 +110,7 @@ class Session(PartyChannel):
             with self._leaving(stream, sent, prepared_request):
                 while self._awaited:
                     with stream:
-                        result = self._result()
+                        result = self._sound(len(prompts))
                         new = choose(result) if choose else [int(index) for index in result]
                     yield new
                     with stream:
@@ -116,6 +120,12 @@ class Session(PartyChannel):
                             self._further()
             with stream:
                 self.cost = cost_of(self._reports(), sent, prepared_request)
+
+    def _sound(self, prompts: int) -> Tensor:
+        """The next result of so many prompts, if no number has left its reach or the answer is taken all the same."""
+        result = self._result()
+        judge(self.flagged, prompts, self.out_of_range)
+        return result
 
     def _further(self) -> None:
         """Ask for one more token of a paced request, if there is one to ask for."""
@@ -127,7 +137,7 @@ class Session(PartyChannel):
         """A stream that is closed ends its request at the parties: now, or before the next if a finaliser may not."""
         try:
             yield
-        except GeneratorExit:
+        except (GeneratorExit, OutOfRange):
             if stream.at_hand and not self._over and (self._paced or not self._awaited):
                 with suppress(PumaError), stream:
                     self.cost = cost_of(self._drain(), sent, prepared_request)
@@ -147,7 +157,7 @@ class Session(PartyChannel):
                 sent, prepared_request = self._ask(order, [prompt], [])
             while self._awaited:
                 with stream:
-                    chosen = beams.choose(self._result())
+                    chosen = beams.choose(self._sound(1))
                 yield beams.steps
                 with stream:
                     if self._paced and stop and beams.over:
@@ -182,8 +192,9 @@ class Session(PartyChannel):
         width = self._width(lengths, prompts, types, padded)
         config = self.served
         sent, prepared_request = self._ask(lambda job: msg.Encode(job, output), prompts, () if width else types, width)
-        result = self._result()
+        result, flagged = self._result(), self.flagged
         self.cost = cost_of(self._reports(), sent, prepared_request)
+        judge(flagged, len(prompts), self.out_of_range)
         each = by_token(config, output)
         if each and width:
             return [rows[: len(ids)] for ids, rows in zip(prompts, result.split(width), strict=True)]
@@ -206,7 +217,9 @@ class Session(PartyChannel):
             lambda job: msg.Encode(job, "tokens", rows=rows, top=top), prompts, types, width
         )
         found = [[int(index) for index in self._result()] for _ in range(top)]
+        flagged = self.flagged
         self.cost = cost_of(self._reports(), sent, prepared_request)
+        judge(flagged, len(prompts), self.out_of_range)
         return by_place(found, masked)
 
     @whole

@@ -21,6 +21,7 @@ from puma.mpc.cost import declares
 from puma.mpc.fixed import ACTIVATION, NORM_REACH, RESIDUAL, RING, formatted
 from puma.mpc.party import Protocol
 from puma.mpc.share import Additive, Bits, Share, stacked
+from puma.mpc.watch import coarse_rows, note_rows
 from puma.nn.splines import Spline, lines_at
 
 UNIT = 20  # fraction bits of a result in the highest binade
@@ -117,6 +118,17 @@ def rsqrt(x: Share, last: int, scale: float = 1.0) -> Protocol[Share]:
 SQUARED = 5  # fraction bits that squares do without
 
 
+def longest(x: Share | Additive, reach: int) -> float:
+    """Rows as long as this or up to 1.15 times so begin to be flagged: a little more than 2^reach; or less than twice
+    the largest number that can be lifted from x's ring, if that is shorter.
+
+    A lift of what is up to twice too large is either right or off by four times that limit. So the row is then right,
+    or as long as twice the limit at least: flagged.
+    """
+    limit = 2.0 ** (min(64, x.bits + RESIDUAL - x.frac) - RESIDUAL - 2)
+    return min(1.05 * 2.0**reach, 1.74 * limit)
+
+
 @declares("lift, 2k + k, lift, and an rsqrt a row", "section 5")
 def normalised(
     x: Share | Additive, eps: float, centre: bool, count: int = 0, reach: int = NORM_REACH
@@ -134,7 +146,13 @@ def normalised(
         (mean,) = yield from lift((mean, WIDE))
         wide = wide - mean
     squares = square(truncated(wide, SQUARED)).sum(-1) + n * eps
-    (squares,) = yield from open_truncate((squares, squares.frac - ROW))
+    if x.party.on_watch is None:
+        (squares,) = yield from open_truncate((squares, squares.frac - ROW))
+    else:
+        coarse, drop, off = coarse_rows(wide, longest(x, reach))
+        opening = (squares, squares.frac - ROW), (square(coarse).sum(-1), drop)
+        squares, sums = yield from open_truncate(*opening)
+        note_rows(sums, off)
     squares.party.note_range("sum of a row's squares", squares, 2.0**32)
     exponent = math.ceil(math.log2(n) / 2)
     root = yield from rsqrt(squares, 23, math.sqrt(n) / 2**exponent)
