@@ -17,6 +17,7 @@ from puma import LocalCluster
 from puma.client.client import AHEAD
 from puma.client.turns import Turns
 from puma.errors import ProtocolError, UsageError
+from puma.mpc.share import Share
 from puma.reference.plain_model import PlainModel
 from tests.models import tiny
 from tests.threads import Threads
@@ -117,14 +118,14 @@ def test_a_stream_that_is_left_ends_at_the_parties(
         cluster = LocalCluster(clear, trio=trio)  # type: ignore[arg-type]
         sent: list[int] = []
         emit = trio.servers[1]._emit
-        monkeypatch.setattr(trio.servers[1], "_emit", lambda share: (sent.append(1), emit(share)))
+        monkeypatch.setattr(trio.servers[1], "_emit", lambda share: (sent.append(share), emit(share)))
         stream = cluster.stream("the cat", 200)
         next(stream)
         held = [stream]
         del stream
         go(held.pop())
         assert cluster.generate("a dog ran", 1).token_ids == plain(clear, "a dog ran", 1)
-        assert len(sent) <= 2 + AHEAD + 1 + 1
+        assert len(sent) <= 2 * (2 + AHEAD + 1 + 1)  # each token with its flag
 
 
 def test_what_is_left_counts_only_what_came(clear: PlainModel, cluster: Any) -> None:

@@ -137,21 +137,22 @@ def note_lift(x: Share, owners: Tensor | None = None) -> None:
 # -- rows ----------------------------------------------------------------------------------------------------------
 
 FINE = 13  # bits of a row's length where the zone begins: what is cut off a row's entries is small beside them
-EIGHTH, WIDTH, STEP, DIGITS = 4, 6, 4, 3  # the zone begins at 8 units of 2^EIGHTH; each digit overlaps the one before
+EIGHTH, WIDTH, STEP = 4, 6, 4  # the zone begins at 8 units of 2^EIGHTH; each digit overlaps the one before
 
 
-def coarse_rows(wide: Share, length: float) -> tuple[Share, int, int]:
+def coarse_rows(wide: Share, length: float, most: float) -> tuple[Share, int, int]:
     """What shows whether rows (..., d) are longer than `length`: entries to be squared and summed, how many fraction
     bits of the sum to drop when it is opened, and what `note_rows` takes off then.
 
-    Entries lose so many places that rows a hundred times as long do not wrap.
+    Entries lose so many places that rows of the length `most` do not wrap.
     """
     words = length * 2.0**wide.frac
     cut = max(0, math.floor(math.log2(words)) - FINE)
-    cut = min(cut, wide.bits - 1)
     begins = (words / 2.0**cut) ** 2
     drop = math.floor(math.log2(begins / 8)) - EIGHTH
-    return truncated(wide, cut), drop, round(begins / 2.0**drop) - (8 << EIGHTH)
+    ring = drop + EIGHTH + 5 + math.ceil(2 * max(1.0, math.log2(most / length)))
+    off = round(begins / 2.0**drop) - (8 << EIGHTH)
+    return truncated(wide, cut).reduced(min(ring, wide.bits - cut)), drop, off
 
 
 def _rows_cost(sums: Share | Size, off: int) -> Cost:
@@ -163,7 +164,7 @@ def _note_rows_in_clear(sums: Clear, off: int) -> None:
         sums.party.on_watch.add((sums.signed - off >= 9 << EIGHTH).to(torch.int64))
 
 
-@declares("offline 64 for each of 3 digits", "section 11", _rows_cost)
+@declares("offline 64 for each digit of 6 bits, which overlap", "section 11", _rows_cost)
 @in_clear(_note_rows_in_clear)
 def note_rows(sums: Share, off: int) -> None:
     """Flag rows whose coarse sums of squares, opened as `coarse_rows` says, are beyond the zone's beginning.
@@ -173,10 +174,11 @@ def note_rows(sums: Share, off: int) -> None:
     if sums.party.on_watch is None:
         return
     sums = sums.shifted(-off)
-    for i, low in enumerate(_lows(sums.bits)):
-        inside = (-9, 7) if i == 0 else (-1, 0)
+    for low in _lows(sums.bits):
+        inside = (-9, 7) if low == EIGHTH else (-1, 0)
         note_digit(digit(sums, low, WIDTH), zone_between(WIDTH, *inside))
 
 
 def _lows(bits: int) -> list[int]:
-    return [low for low in range(EIGHTH, EIGHTH + DIGITS * STEP, STEP) if low + WIDTH <= bits]
+    """Where digits begin: the last one ends with the ring."""
+    return [*range(EIGHTH, bits - WIDTH, STEP), bits - WIDTH]

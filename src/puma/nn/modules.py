@@ -178,7 +178,7 @@ USUAL = Limits(Place("scores"), Place("value"))
 
 def heads(q: Value, k: Value, v: Value, size: int, limits: Limits, angles: Sequence[torch.Tensor] = ()) -> list[Value]:
     """Queries, keys and values as `attend` takes them; see `functional.heads`."""
-    return F.heads(q, k, v, size, angles, limits.scores.reach)
+    return F.heads(q, k, v, size, angles, limits.scores.reach, limits.values.reach)
 
 
 def attend(

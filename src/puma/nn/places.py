@@ -46,7 +46,7 @@ LARGEST = {
     "scores": 20,
     "logits": 20,
 }
-LEAST = 5  # no ring gets smaller below: the widest table of a function that is looked up ends at 16
+LEAST = 6  # the widest table of a function that is looked up ends at 16, and what is twice the reach must be seen
 
 Observer = Callable[["Place", Any], None]
 

@@ -118,15 +118,15 @@ def rsqrt(x: Share, last: int, scale: float = 1.0) -> Protocol[Share]:
 SQUARED = 5  # fraction bits that squares do without
 
 
-def longest(x: Share | Additive, reach: int) -> float:
-    """Rows as long as this or up to 1.15 times so begin to be flagged: a little more than 2^reach; or less than twice
-    the largest number that can be lifted from x's ring, if that is shorter.
+def lengths(x: Share | Additive, reach: int, n: int) -> tuple[float, float]:
+    """How long rows of n entries are that begin to be flagged, and how long they could be at most.
 
-    A lift of what is up to twice too large is either right or off by four times that limit. So the row is then right,
-    or as long as twice the limit at least: flagged.
+    What begins to be flagged is so for certain at 1.15 times that length. It is a little more than 2^reach, or, if that
+    is shorter, a little less than twice the largest number that can be lifted from x's ring: a lift of what is up to
+    twice too large is either right or off by four times the limit. So a row that is not flagged is right.
     """
     limit = 2.0 ** (min(64, x.bits + RESIDUAL - x.frac) - RESIDUAL - 2)
-    return min(1.05 * 2.0**reach, 1.74 * limit)
+    return min(1.05 * 2.0**reach, 1.74 * limit), 8 * limit * math.sqrt(n)
 
 
 @declares("lift, 2k + k, lift, and an rsqrt a row", "section 5")
@@ -149,7 +149,7 @@ def normalised(
     if x.party.on_watch is None:
         (squares,) = yield from open_truncate((squares, squares.frac - ROW))
     else:
-        coarse, drop, off = coarse_rows(wide, longest(x, reach))
+        coarse, drop, off = coarse_rows(wide, *lengths(x, reach, wide.shape[-1]))
         opening = (squares, squares.frac - ROW), (square(coarse).sum(-1), drop)
         squares, sums = yield from open_truncate(*opening)
         note_rows(sums, off)
