@@ -1,7 +1,7 @@
 # Each target works alone on a fresh clone: the first run sets up a virtual environment, later ones find it.
 # Minutes are those of two cores, once set up; setting up takes two minutes more.
 #   make demo       1  a story from the model in the package, by three party processes on this machine
-#   make test      15  the tests (ARGS="-k name" and so on for pytest)
+#   make test       8  the tests (ARGS="-k name" and so on for pytest)
 #   make test-slow 60  the long tests alone (ARGS="-k name" for some of them; PUMA_TEST_DATA=DIR for real checkpoints)
 #   make mutants   10  a hundred changes that break secrecy and keep answers right, each of which a test must notice
 #                      (ARGS=--quick: a dozen and a half, a minute)
@@ -15,6 +15,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 ARGS ?=
+# Processes among which `make test` divides the files of tests; 0 for none but pytest's own, as --pdb wants it.
+WORKERS ?= 2
 
 # PyPI's torch for Linux brings gigabytes of CUDA, PyTorch's own index has a CPU build, which pip prefers.
 # A pip that is already told where to look (a mirror, wheels on disk) is left alone. `make TORCH_INDEX= demo`
@@ -32,7 +34,7 @@ demo: $(VENV)/.puma
 	$(BIN)/puma demo
 
 test: $(VENV)/.test
-	$(BIN)/pytest $(ARGS)
+	$(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-slow: $(VENV)/.test
 	$(BIN)/pytest -m slow $(ARGS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -103,14 +104,14 @@ class Live:
             lines = answer.read().decode().splitlines()
         return {name: float(value) for name, _, value in (x.rpartition(" ") for x in lines if not x.startswith("#"))}
 
-    def healthy(self, seconds: float = 40.0) -> None:
+    def healthy(self, seconds: float = 90.0) -> None:
         end = time.monotonic() + seconds
         while [self.health(rank)[0] for rank in range(3)] != [200] * 3:
             logs = [(self.folder / f"p{rank}.log").read_text()[-2000:] for rank in range(3)]
             assert time.monotonic() < end, logs
             time.sleep(0.1)
 
-    def settled(self, seconds: float = 10.0) -> None:
+    def settled(self, seconds: float = 30.0) -> None:
         """No session is left anywhere."""
         end = time.monotonic() + seconds
         while any(self.health(rank)[1].get("sessions") for rank in range(3)):
@@ -158,15 +159,17 @@ class Live:
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on now."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [sock.getsockname()[1] for sock in sockets]
-    for sock in sockets:
-        sock.close()
-    return ports
+    """Ports that nobody listens on now, below those that systems choose by themselves: until a daemon has its own,
+    nobody else is given it."""
+    found = set[int]()
+    while len(found) < count:
+        port = 10_000 + int.from_bytes(os.urandom(2)) % 20_000
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            found.add(port)
+    return [*found]
 
 
-def patiently(live: Live, name: str, seconds: float = 15.0) -> RemoteCluster:
+def patiently(live: Live, name: str, seconds: float = 40.0) -> RemoteCluster:
     """A session as soon as there can be one."""
     end = time.monotonic() + seconds
     while True:

@@ -28,7 +28,7 @@ def alive(pid: int) -> bool:
         return False
 
 
-def gone(pids: Iterable[int], seconds: float = 10.0) -> bool:
+def gone(pids: Iterable[int], seconds: float = 30.0) -> bool:
     """Whether all of them end within the time."""
     end = time.monotonic() + seconds
     while any(alive(pid) for pid in pids):

@@ -6,7 +6,7 @@ import pytest
 
 from benchmarks import stack
 
-pytestmark = [pytest.mark.slow, pytest.mark.processes, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow, pytest.mark.processes]
 
 
 def test_a_stack_over_a_network() -> None:

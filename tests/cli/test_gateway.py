@@ -17,11 +17,10 @@ from puma.gateway.settings import Settings, short_name
 from tests.cli.conftest import Run
 from tests.watch_processes import children, gone
 
-SECONDS = 15.0
+SECONDS = 40.0
 
 
 @pytest.mark.processes
-@pytest.mark.timeout(90)
 def test_from_start_to_end(checkpoints: dict[str, Path]) -> None:
     words = ["gateway", str(checkpoints["llama"]), "--port", "0", "--json"]
     command = [sys.executable, "-m", "puma.cli.app", *words]

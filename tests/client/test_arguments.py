@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch.testing import assert_close
 
 from puma import LocalCluster, connect
 from puma.client import arguments
@@ -53,6 +54,7 @@ DECODER: dict[str, tuple[Call, list[Any]]] = {
 }
 ENCODER: dict[str, tuple[Call, list[Any]]] = {
     "encode": (lambda c, x: c.encode(x), NOT_TEXT),
+    "encode tuples": (lambda c, x: c.encode(x), [("the",), ("the", "cat", "sat"), ("the", 3), [("the", None)], ()]),
     "encode nothing": (lambda c, x: c.encode(x), [[], "", " "]),
     "encode lengths": (lambda c, x: c.encode("the cat", x), [None, 5, b"secret", "hidden", ["secret"]]),
     "encode padded": (lambda c, x: c.encode("the cat", "secret", x), [*NOT_COUNT, -1, 10**9]),
@@ -92,6 +94,17 @@ def encoder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     with Threads() as trio:
         clear = PlainModel(tiny.bert(tmp_path_factory.mktemp("bert"), num_hidden_layers=1))
         yield LocalCluster(clear, trio=trio)  # type: ignore[arg-type]
+
+
+def test_a_tuple_is_a_pair_and_a_list_is_several(encoder: Any) -> None:
+    pair = encoder.model.sentence_ids("the cat", "a dog sat")
+    assert pair.ids == [3, 5, 7, 4, 6, 8, 9, 4] and pair.types == [0, 0, 0, 0, 1, 1, 1, 1]
+    expected = encoder.model.encoded(pair)
+    together = encoder.encode(("the cat", "a dog sat"))
+    alone, paired = encoder.encode(["the cat", ("the cat", "a dog sat")])
+    assert_close(together.values.float(), expected.float(), atol=2e-2, rtol=0)
+    assert_close(paired.values.float(), expected.float(), atol=2e-2, rtol=0)
+    assert (alone.values - together.values).abs().max() > 0.05
 
 
 def refused(cluster: Any, call: Call, wrong: list[Any]) -> None:

@@ -125,7 +125,6 @@ def test_requests_that_make_no_sense(change: dict[str, Any], says: str, clear: P
 
 
 @pytest.mark.processes
-@pytest.mark.timeout(60)
 def test_daemons_search_and_count_every_beam(clear: PlainModel, tmp_path: Path) -> None:
     with Live(tmp_path, Policy(reveal_logits=True, max_tokens=24)) as live:
         live.share(clear.checkpoint.folder, "t5", reveal_logits=True)

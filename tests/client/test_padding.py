@@ -39,7 +39,6 @@ def test_padding_changes_nothing_on_tensors(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.processes
-@pytest.mark.timeout(60)
 @pytest.mark.parametrize("name", ["Electra-SequenceClassification", "Albert-TokenClassification", "roberta"])
 def test_the_answers_are_those_of_public_lengths(name: str, tmp_path: Path, processes: Trio) -> None:
     clear = PlainModel(zoo.write(tmp_path, name))
@@ -76,7 +75,6 @@ def test_what_a_party_gets_of_padding_changes_with_its_masks() -> None:
 
 
 @pytest.mark.processes
-@pytest.mark.timeout(60)
 def test_what_cannot_be_secret(tmp_path: Path, processes: Trio) -> None:
     cluster = LocalCluster(zoo.write(tmp_path / "bert", "Bert-SequenceClassification"), trio=processes)
     with pytest.raises(UsageError, match="lengths cannot be hidden"):
@@ -98,7 +96,6 @@ def test_what_cannot_be_secret(tmp_path: Path, processes: Trio) -> None:
 
 
 @pytest.mark.processes
-@pytest.mark.timeout(60)
 def test_masked_tokens_of_texts_of_secret_length(tmp_path: Path, processes: Trio) -> None:
     cluster = LocalCluster(zoo.write(tmp_path / "bert", "Bert-MaskedLM"), trio=processes)
     text = "the cat [MASK] on the [MASK]"

@@ -118,8 +118,9 @@ def test_what_the_revealing_costs_is_known_beforehand(revealing: LocalCluster, c
     ids = clear.prompt_ids(PROMPT, 3)
     list(revealing.session.continued([ids], 3, choose=lambda logits: [1]))
     job = msg.Generate(msg.Input([len(ids)], []), 3, reveal=True, paced=True)
-    assert revealing.cost.rounds == max(sum(s.rounds for s in spent) for spent in dry_run(clear.config, job))
-    sent = sum(s.online + s.offline for spent in dry_run(clear.config, job) for s in spent)
+    dry = dry_run(clear.config, job)
+    assert revealing.cost.rounds == max(sum(s.rounds for s in spent) for spent in dry)
+    sent = sum(s.online + s.offline for spent in dry for s in spent)
     assert revealing.cost.total == sent + revealing.cost.client
 
 

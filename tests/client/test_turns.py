@@ -24,7 +24,6 @@ from tests.threads import Threads
 from tests.watch import streams_begun
 
 PROMPTS = ["the cat", "a dog ran", "it was red", "they went home"]
-pytestmark = pytest.mark.timeout(120)
 
 
 @pytest.fixture(scope="module")

@@ -71,7 +71,7 @@ def serving(folder: Path, reveal: bool = False, **settings: Any) -> Iterator[Ser
         assert not thread.is_alive(), "the gateway does not stop"
 
 
-def until(true: Callable[[], Any], seconds: float = 20) -> None:
+def until(true: Callable[[], Any], seconds: float = 60) -> None:
     """Wait for something to become true."""
     end = time.monotonic() + seconds
     while not true():

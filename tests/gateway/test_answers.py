@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
+from puma.client.chat.format import chat_format
 from puma.gateway.answers import Row, held_back
-from puma.gateway.prompts import prompt_ids
-from puma.gateway.requests import Message
+from puma.gateway.prompts import Asked, Message, prompt_ids
 from puma.reference.plain_model import PlainModel
 from tests.models import tiny
 
@@ -56,16 +56,17 @@ TEMPLATE = (
 def test_where_templates_lie(where: str, tmp_path: Path) -> None:
     template: Any = "{{ bos_token }} {{ messages[0].content }} cat"
     folder = tiny.llama(tmp_path, num_hidden_layers=1)
-    assert PlainModel(folder).chat_settings()[0] is None
+    assert not chat_format(PlainModel(folder)).templated
     if where == "chat_template.jinja":
         (folder / where).write_text(template)
+        (folder / "tokenizer_config.json").write_text('{"bos_token": "<s>"}')
     else:
         named = [{"name": "tools", "template": "x"}, {"name": "default", "template": template}]
-        content = {"chat_template": named if where == "several" else template}
+        content = {"chat_template": named if where == "several" else template, "bos_token": "<s>"}
         (folder / "tokenizer_config.json").write_text(json.dumps(content))
     model = PlainModel(folder)
-    found, special = model.chat_settings()
-    assert found == template and special["bos_token"] == "<s>"
-    ids = prompt_ids(model, [Message("user", "the")], 2)
+    form = chat_format(model)
+    assert form.template() == template and form.specials == {"bos_token": "<s>"}
+    ids = prompt_ids(model, form, Asked([Message("user", "the")]), 2)
     words = {word: i for i, word in enumerate(tiny.SPECIAL + tiny.WORDS)}
     assert ids == [words["<s>"], words["the"], words["cat"]]

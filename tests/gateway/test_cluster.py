@@ -17,7 +17,7 @@ from puma.errors import PolicyError
 from puma.reference.plain_model import PlainModel
 from tests.live import Live
 
-pytestmark = [pytest.mark.processes, pytest.mark.timeout(120)]
+pytestmark = pytest.mark.processes
 PROMPT = "the cat"
 
 

@@ -13,7 +13,7 @@ from puma.gateway.endpoints.page import PARTS, built
 from tests.gateway.browser import opened
 from tests.gateway.conftest import Served, serving, until
 
-pytestmark = [pytest.mark.filterwarnings("ignore::ResourceWarning"), pytest.mark.timeout(120)]
+pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
 
 
 def test_the_page_is_one_file_under_a_strict_policy(served: Served) -> None:

@@ -10,7 +10,7 @@ from puma.errors import PeerLost
 from tests.gateway.browser import opened
 from tests.gateway.conftest import Served, until
 
-pytestmark = [pytest.mark.filterwarnings("ignore::ResourceWarning"), pytest.mark.timeout(120)]
+pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
 TOO_LONG = "the cat " * 30  # for the tiny model's context of 32
 
 

@@ -20,7 +20,7 @@ from puma.reference.plain_model import PlainModel
 from tests.models import tiny
 from tests.watch_processes import alive, children, gone
 
-pytestmark = [pytest.mark.processes, pytest.mark.timeout(60)]
+pytestmark = pytest.mark.processes
 SECONDS = 10.0
 
 

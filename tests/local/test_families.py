@@ -19,7 +19,7 @@ from puma.reference.plain_model import PlainModel
 from puma.wire.messages import Encode, Generate, Input
 from tests.models import zoo
 
-pytestmark = [pytest.mark.processes, pytest.mark.timeout(120)]
+pytestmark = pytest.mark.processes
 TEXT, MASKED = "the cat sat on the mat", "the [MASK] sat on the [MASK]"
 QUICK = ("vit", "t5", "mistral", "Electra-MaskedLM", "Albert-TokenClassification")
 

@@ -333,7 +333,7 @@ def test_what_a_killed_party_had_begun_with_is_lost(memory: Path, clear: PlainMo
         assert not files(memory)
         os.kill(pids[1], signal.SIGKILL)
         list(stream)
-    assert gone(pids, 5.0) and not files(memory)
+    assert gone(pids) and not files(memory)
     with LocalCluster(clear, store=memory) as cluster:
         answer = cluster.generate(PROMPT, 6)
     assert answer.token_ids == clear.greedy(ids, 6) and not answer.cost.prepared

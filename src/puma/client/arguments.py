@@ -55,6 +55,23 @@ def texts(value: Any) -> list[str]:
     return [text(each) for each in value]
 
 
+def sentences(value: Any) -> list[tuple[str, str | None]]:
+    """What is to be encoded: one text, or a pair of them in a tuple, or several of these in something else."""
+    if isinstance(value, str | tuple):
+        return [_sentence(value)]
+    if not isinstance(value, Iterable) or isinstance(value, bytes | bytearray):
+        raise InputError(f"a text cannot be {_named(value)}", "pass a str, a pair in a tuple, or several in a list")
+    return [_sentence(each) for each in value]
+
+
+def _sentence(value: Any) -> tuple[str, str | None]:
+    if not isinstance(value, tuple):
+        return text(value), None
+    if len(value) != 2:
+        raise InputError(f"a tuple of {len(value)} is neither a text nor a pair", "pass several texts in a list")
+    return text(value[0]), text(value[1])
+
+
 def token_ids(value: Any) -> list[int]:
     """One prompt of token ids."""
     if isinstance(value, str | bytes | bytearray) or not isinstance(value, Iterable):

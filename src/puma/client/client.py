@@ -28,6 +28,7 @@ from puma.wire.messages import Encode, Input
 from puma.wire.request_shapes import shaped
 
 Stop = Literal["eos"] | None
+Sentence = str | tuple[str, str]  # or two that belong together, such as a question and a passage
 Ended = Callable[[Sequence[int]], bool]  # whether the texts have come to their end with these tokens
 AHEAD = 4  # tokens of a stream that the parties may be ahead of its reader: no wait, and little to wait for once left
 
@@ -194,26 +195,29 @@ class Client(ABC):
         return Answer(self.decode(found.best), found.best, self.cost)
 
     @overload
-    def encode(self, sentence: str, lengths: str = "public", padded: int = 0) -> Encoding: ...
+    def encode(self, sentence: Sentence, lengths: str = "public", padded: int = 0) -> Encoding: ...
 
     @overload
-    def encode(self, sentence: Sequence[str], lengths: str = "public", padded: int = 0) -> list[Encoding]: ...
+    def encode(
+        self, sentence: list[Sentence] | list[str], lengths: str = "public", padded: int = 0
+    ) -> list[Encoding]: ...
 
     def encode(
-        self, sentence: str | Sequence[str], lengths: str = "public", padded: int = 0
+        self, sentence: Sentence | list[Sentence] | list[str], lengths: str = "public", padded: int = 0
     ) -> Encoding | list[Encoding]:
         """Class logits if the model has a classification head, else the mean of the token states, normalised.
 
-        Of a sentence, or of several in one request. The parties learn how many tokens each has, unless `lengths` is
-        "secret": then a common length that all are padded to, the next power of two or `padded`.
+        Of a sentence, of two that belong together, in a tuple, or of several such in a list, in one request. The
+        parties learn how many tokens each has, unless `lengths` is "secret": then a common length that all are padded
+        to, the next power of two or `padded`.
         """
         padded = self._check_lengths(lengths, padded)
-        tokens = [self.model.sentence_ids(s) for s in arguments.texts(sentence)]
+        tokens = [self.model.sentence_ids(*each) for each in arguments.sentences(sentence)]
         values = self.session.encode(
             [t.ids for t in tokens], self.model.output, [t.types for t in tokens], lengths, padded
         )
         encodings = [Encoding(self.model.finished(x), self.cost) for x in values]
-        return encodings[0] if isinstance(sentence, str) else encodings
+        return encodings[0] if isinstance(sentence, str | tuple) else encodings
 
     def _check_lengths(self, lengths: str, padded: int, generates: bool = False) -> int:
         """`padded`, if both make sense together."""

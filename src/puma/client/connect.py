@@ -26,7 +26,7 @@ from puma.client.turns import whole
 from puma.config import Cluster
 from puma.crypto import identity
 from puma.errors import CheckpointError, PeerLost, ProtocolError, PumaError, StoreError, UsageError
-from puma.models.files.source import SETTINGS, TEMPLATE, TOKENIZER
+from puma.models.files.source import TOKENIZER, public_files
 from puma.models.text import open_tokenizer, tokenizer_of
 from puma.net import Link
 from puma.net.endpoint import printable
@@ -265,7 +265,7 @@ def own_files(path: Path) -> OwnFiles:
     file = folder / TOKENIZER if folder else path
     if not file.is_file():
         raise UsageError(f"there is no tokenizer {file}", "name a tokenizer.json, or a folder that holds one")
-    files = {name: (folder / name).read_bytes for name in (SETTINGS, TEMPLATE) if folder and (folder / name).is_file()}
+    files = {name: read for name, read in public_files(folder).items() if name != TOKENIZER} if folder else {}
     return OwnFiles(open_tokenizer(file), files, folder is not None)
 
 

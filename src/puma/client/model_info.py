@@ -5,8 +5,8 @@ It turns text into token ids and back. It must not know weights, shares or parti
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -14,12 +14,11 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from puma.client.lengths import check_padding
-from puma.errors import CheckpointError, InputError, RangeError, UsageError
+from puma.errors import InputError, RangeError, UsageError
 from puma.models import heads, text
 from puma.models.config import Config
-from puma.models.files.source import SETTINGS, TEMPLATE
+from puma.models.spelling import Spelling
 
-SPECIALS = ("bos_token", "eos_token", "pad_token", "unk_token")
 MASKS = ("[MASK]", "<mask>")
 
 
@@ -28,7 +27,6 @@ class ModelInfo:
 
     def __init__(self, name: str, config: Config, tokenizer: Tokenizer | None, eos: Sequence[int] = ()) -> None:
         self.name, self.config, self.eos = name, config, tuple(eos)
-        self.bos: int | None = None  # the token that begins a text, where that is known
         self.tokenizer: Any = tokenizer  # None of an image model
         self.max_tokens: int | None = None  # of a request, prompts and answers together, where there is a limit
         self.hides = False  # whether its owner has proven that scores can be hidden in secret
@@ -49,13 +47,17 @@ class ModelInfo:
 
         Without `special`, the prompt holds its special tokens already, as a chat template leaves it.
         """
-        if not heads(self.config).generates:
-            raise UsageError(f"{self.name} does not generate text", "use encode, or a LLaMA or GPT-2 model")
+        self.check_generates()
         if tokens < 1:
             raise UsageError(f"cannot generate {tokens} tokens", "ask for at least one")
         ids = text.encode(self.tokenizer, self.config, prompt, special=special).ids
         self.check_length(len(ids), tokens)
         return ids
+
+    def check_generates(self) -> None:
+        """UsageError for a model that continues no text."""
+        if not heads(self.config).generates:
+            raise UsageError(f"{self.name} does not generate text", "use encode, or a LLaMA or GPT-2 model")
 
     def check_length(self, prompt: int, tokens: int) -> None:
         """InputError for a prompt that with its new tokens is longer than the model's context, or than is allowed."""
@@ -64,10 +66,10 @@ class ModelInfo:
             what = f"{tokens} new tokens after a prompt of {prompt} are more than the {self.max_tokens} of a request"
             raise InputError(what, "ask for fewer, or shorten the prompt; `puma cluster show` tells the limit")
 
-    def sentence_ids(self, sentence: str) -> text.Tokens:
-        """Token ids of a text that is to be encoded, checked against the context."""
+    def sentence_ids(self, sentence: str, pair: str | None = None) -> text.Tokens:
+        """Token ids of a text that is to be encoded, or of two, checked against the context."""
         self.check_encodes()
-        tokens = text.encode(self.tokenizer, self.config, sentence)
+        tokens = text.encode(self.tokenizer, self.config, sentence, pair)
         text.check_length(self.config, len(tokens.ids))
         return tokens
 
@@ -76,23 +78,10 @@ class ModelInfo:
         if not heads(self.config).encodes:
             raise UsageError(f"{self.name} is no encoder", "use generate, or a BERT model")
 
-    def chat_settings(self) -> tuple[str | None, dict[str, str]]:
-        """The chat template in Jinja's language, if the model came with one, and the special tokens it may name."""
-        try:
-            settings: Any = json.loads(self.files[SETTINGS]()) if SETTINGS in self.files else {}
-            settings = settings if isinstance(settings, dict) else {}
-            found = self.files[TEMPLATE]().decode() if TEMPLATE in self.files else settings.get("chat_template")
-        except (OSError, ValueError) as error:
-            what = f"the chat template of {self.name} cannot be read: {error}"
-            raise CheckpointError(what, "download the model again") from error
-        if isinstance(found, list):  # several, by name
-            found = next((each["template"] for each in found if each.get("name") == "default"), None)
-        named = {name: settings.get(name) or "" for name in SPECIALS}
-        words = {name: word.get("content", "") if isinstance(word, dict) else word for name, word in named.items()}
-        for name, ids in (("bos_token", [self.bos]), ("eos_token", self.eos)):
-            if not words[name] and ids and ids[0] is not None:
-                words[name] = self.tokenizer.id_to_token(ids[0]) or ""
-        return found, words
+    @cached_property
+    def spelling(self) -> Spelling:
+        """What each token stands for."""
+        return Spelling(self.tokenizer, self.config.vocab_size)
 
     def check_padding(self, generates: bool = False) -> None:
         """UsageError or RangeError unless texts of secret length can be padded, to be encoded or to be continued."""

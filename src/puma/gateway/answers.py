@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from torch import Tensor
@@ -15,6 +15,7 @@ from torch import Tensor
 from puma.client.sampling import Sampler, Sampling, logprobs
 from puma.errors import PolicyError
 from puma.gateway.cluster import Cluster
+from puma.models.spelling import settled
 
 STOP, LENGTH = "stop", "length"
 
@@ -33,26 +34,36 @@ class Wanted:
     paced: bool
     stops: Sequence[str] = ()
     leads: Sequence[str] = ()  # text to give before the answer to each prompt
+    places: Sequence[Sequence[int]] = ()  # where each prompt's tokens begin in its lead, if they are to be scored
     alternatives: int | None = None
+
+    @property
+    def scored(self) -> bool:
+        """Whether the prompts' own tokens are to be given with their probabilities."""
+        return bool(self.places)
 
 
 @dataclass(frozen=True)
 class Likely:
-    """A chosen token's logarithm of probability, and the likeliest tokens with theirs; text and bytes as decoded."""
+    """A token with its own text and bytes, its logarithm of probability (None where nothing is before it), the
+    likeliest tokens likewise, and where it begins in the text that is returned, in characters."""
 
     token: str
-    logprob: float
-    top: list[tuple[str, float]]
+    bytes: bytes
+    logprob: float | None
+    top: list[tuple[str, bytes, float]]
+    at: int = 0
 
 
 @dataclass(frozen=True)
 class Piece:
-    """More text of one answer, and why it ends if it does."""
+    """More text of one answer, why it ends if it does, and of how many `new` tokens."""
 
     index: int
     text: str
     finish: str | None = None
-    likely: Likely | None = None
+    likely: Sequence[Likely] = ()
+    new: int = 1
 
 
 @dataclass
@@ -66,10 +77,12 @@ class Row:
     lead: str = ""
     found: list[int] = field(default_factory=list)
     finish: str | None = None
+    at: int = 0  # where the latest token begins in the text that is returned
     _shown: int = 0
+    _settled: int = 0  # characters of the answer that are there for good
 
     def __post_init__(self) -> None:
-        self._before = self.model.decode(self.prompt)
+        self._before, self._lead = self.model.decode(self.prompt), len(self.lead)
 
     def add(self, token: int) -> str:
         """What may be shown now that this token has come; sets `finish` where the answer ends."""
@@ -83,6 +96,7 @@ class Row:
         elif len(self.found) == self.most:
             self.finish = LENGTH
         ready = text if self.finish else text[: len(text) - held_back(text, self.stops)]
+        self.at, self._settled = self._lead + min(self._settled, len(text)), settled(text)
         lead, self.lead = self.lead, ""
         new = ready[self._shown :]
         self._shown = max(self._shown, len(ready))
@@ -96,7 +110,7 @@ class Row:
 
 def held_back(text: str, stops: Sequence[str]) -> int:
     """How many characters at the end may still change: part of a letter, or the beginning of a stop string."""
-    broken = len(text) - len(text.rstrip("\ufffd"))
+    broken = len(text) - settled(text)
     begun = [n for stop in stops for n in range(1, len(stop)) if text.endswith(stop[:n])]
     return max([broken, *begun])
 
@@ -110,13 +124,18 @@ class Noting:
 
     def __call__(self, logits: Tensor) -> list[int]:
         chosen = self._sampler(logits)
-        self.likely = [self._likely(row, token) for row, token in zip(logprobs(logits), chosen, strict=True)]
+        rows = zip(logprobs(logits), chosen, strict=True)
+        self.likely = [likely(self._model, row, token, self._alternatives) for row, token in rows]
         return chosen
 
-    def _likely(self, row: Tensor, token: int) -> Likely:
-        values, ids = row.topk(min(self._alternatives, row.numel()))
-        top = [(self._model.decode([int(i)]), float(v)) for i, v in zip(ids, values, strict=True)]
-        return Likely(self._model.decode([token]), float(row[token]), top)
+
+def likely(model: Any, row: Tensor, token: int, alternatives: int) -> Likely:
+    """A token among the logarithms of probability of all, (vocabulary,)."""
+    spelling = model.spelling
+    values, ids = row.topk(min(alternatives, row.numel()))
+    pairs = [(int(i), float(value)) for i, value in zip(ids, values, strict=True)]
+    top = [(spelling.text(i), spelling.bytes_of(i), value) for i, value in pairs]
+    return Likely(spelling.text(token), spelling.bytes_of(token), float(row[token]), top)
 
 
 @dataclass(frozen=True)
@@ -149,6 +168,9 @@ class Answers:
         leads = wanted.leads or [""] * len(wanted.prompts)
         prompts = zip(wanted.prompts, leads, strict=True)
         self._rows = [Row(model, ids, wanted.stops, wanted.tokens, lead) for ids, lead in prompts]
+        if wanted.scored:  # then the leads have been given
+            for row in self._rows:
+                row.lead = ""
         self._noting = how.choose if isinstance(how.choose, Noting) else None
 
     @property
@@ -162,7 +184,8 @@ class Answers:
             row = self._rows[index]
             if row.finish is None:
                 text = row.add(token)
-                yield Piece(index, text, row.finish, self._noting.likely[place] if self._noting else None)
+                found = [replace(self._noting.likely[place], at=row.at)] if self._noting else []
+                yield Piece(index, text, row.finish, found)
 
     @classmethod
     def alone(cls, wanted: Wanted) -> Callable[[Cluster], Generator[Piece, None, None]]:

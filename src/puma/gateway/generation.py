@@ -12,8 +12,10 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from puma.client.sampling import Sampling
 from puma.gateway.answers import Wanted
+from puma.gateway.jobs import Run
 from puma.gateway.refusals import Refused, blamed
 from puma.gateway.requests import ChatRequest, TextRequest
+from puma.gateway.scoring import Scored, echoed
 from puma.gateway.service import Gateway
 from puma.gateway.settings import Settings
 from puma.gateway.streams import events, first_item, request_id, while_there
@@ -23,18 +25,20 @@ from puma.gateway.wording import Wording
 MAX_ANSWERS = 128  # in one request: prompts times choices
 
 
-def new_tokens(settings: Settings, given: int | None, otherwise: int, name: str) -> int:
+def new_tokens(settings: Settings, given: int | None, otherwise: int, name: str, least: int = 1) -> int:
     """How many tokens an answer may have; Refused by the parameter's name beyond the gateway's limit."""
     tokens = otherwise if given is None else given
-    if tokens < 1 or tokens > settings.most:
-        raise Refused(f"{name} must be from 1 to {settings.most} at this gateway", name)
+    if tokens < least or tokens > settings.most:
+        raise Refused(f"{name} must be from {least} to {settings.most} at this gateway", name)
     return tokens
 
 
 def wanted(
-    settings: Settings, asked: TextRequest, ids: Sequence[Sequence[int]], tokens: int, leads: Sequence[str]
-) -> Wanted:
-    """The generation that a request asks for: `ids` of each prompt, and the text to give before each answer."""
+    settings: Settings, asked: TextRequest, ids: Sequence[Sequence[int]], tokens: int, leads: Sequence[str],
+    places: Sequence[Sequence[int]] = (),
+) -> Wanted:  # fmt: skip
+    """The generation that a request asks for: `ids` of each prompt, and the text to give before each answer; where the
+    prompts' tokens begin in it, if these are to be scored."""
     temperature = settings.temperature if asked.temperature is None else asked.temperature
     if not 0 <= temperature <= 2:
         raise Refused("temperature must be from 0 to 2", "temperature")
@@ -51,6 +55,7 @@ def wanted(
         paced=not settings.fixed,
         stops=asked.stops,
         leads=[lead for lead in leads for _ in each],
+        places=[place for place in places for _ in each],
         alternatives=alternatives,
     )
 
@@ -66,11 +71,18 @@ def _sampling(asked: TextRequest, temperature: float) -> Sampling:
         return Sampling(temperature, asked.top_k or 0, 1.0 if asked.top_p is None else asked.top_p, asked.seed)
 
 
+def _run(generation: Wanted) -> Run | Wanted:
+    """What the session's thread does; a generation that is nothing else can go together with others."""
+    if generation.scored:
+        return Scored(generation)
+    return generation if generation.tokens else lambda _: echoed(generation)
+
+
 async def respond(
     gateway: Gateway, request: Request, asked: TextRequest, generation: Wanted, words: Wording
 ) -> Response:
     """Put the generation into the queue, and answer as it comes; who goes away is not answered further."""
-    job = gateway.submit(generation, request.headers.get(ID_HEADER))
+    job = gateway.submit(_run(generation), request.headers.get(ID_HEADER))
     prompts, rows = sum(map(len, generation.prompts)) // asked.choices, len(generation.prompts)
     if asked.stream:
         options = asked.stream_options

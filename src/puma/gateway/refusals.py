@@ -66,12 +66,13 @@ def refusal(error: Exception) -> Refused:
 
 @contextmanager
 def blamed(param: str) -> Iterator[None]:
-    """Errors about a text that is not served, with the parameter that holds it."""
+    """Errors about a text that is not served, with the parameter that holds it; so are those of the model's files that
+    nothing else of the request needs."""
     try:
         yield
-    except UsageError as error:
+    except (UsageError, CheckpointError) as error:
         found = refusal(error)
-        found.param = found.param or param
+        found.param, found.status, found.kind = found.param or param, 400, "invalid_request_error"
         raise found from None
 
 
@@ -98,4 +99,4 @@ def busy(waiting: int) -> Refused:
 def _named(error: PumaError) -> str | None:
     """The parameter with which a policy's refusal begins."""
     first = error.message.partition(" ")[0]
-    return first if first in ("temperature", "top_k", "top_p", "seed", "logprobs") else None
+    return first if first in ("temperature", "top_k", "top_p", "seed", "logprobs", "echo") else None

@@ -9,8 +9,8 @@ from __future__ import annotations
 from typing import Any, TypeVar
 
 import msgspec
-from msgspec import UNSET, UnsetType
 
+from puma.gateway.prompts import Asked, Message
 from puma.gateway.refusals import Refused
 
 MAX_CHOICES = 128
@@ -24,7 +24,6 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
     "logit_bias": ({},),
     "best_of": (1,),
     "suffix": ("",),
-    "tools": ([],),
     "tool_choice": ("none", "auto"),
     "parallel_tool_calls": (True, False),
     "functions": ([],),
@@ -38,6 +37,7 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
     "service_tier": ("auto", "default"),
     "store": (False,),
     "web_search_options": (),
+    "moderation": (),
 }
 T = TypeVar("T")
 
@@ -65,6 +65,8 @@ class TextRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     user: str | None = None
     safety_identifier: str | None = None
     prompt_cache_key: str | None = None
+    prompt_cache_retention: str | None = None
+    prompt_cache_options: dict[str, Any] | None = None
     metadata: dict[str, Any] | None = None
     presence_penalty: Any = None
     frequency_penalty: Any = None
@@ -108,34 +110,6 @@ class CompletionRequest(TextRequest, kw_only=True, forbid_unknown_fields=True):
         return self.logprobs
 
 
-class Part(msgspec.Struct):
-    """A piece of a message."""
-
-    type: str
-    text: str | UnsetType = UNSET
-
-
-class Message(msgspec.Struct, forbid_unknown_fields=True):
-    """One turn of a chat."""
-
-    role: str
-    content: str | list[Part] | None = None
-    name: str | None = None
-    tool_calls: Any = None
-    tool_call_id: Any = None
-    refusal: Any = None
-
-    @property
-    def text(self) -> str:
-        """What it says; Refused for anything but words."""
-        if isinstance(self.content, str):
-            return self.content
-        parts = self.content or []
-        if self.tool_calls or self.tool_call_id or any(part.text is UNSET for part in parts):
-            raise Refused("messages hold text only: no tools, images, audio or files", "messages")
-        return "".join(part.text for part in parts)  # type: ignore[misc]
-
-
 class ChatRequest(TextRequest, kw_only=True, forbid_unknown_fields=True):
     """POST /v1/chat/completions."""
 
@@ -143,7 +117,11 @@ class ChatRequest(TextRequest, kw_only=True, forbid_unknown_fields=True):
     max_completion_tokens: int | None = None
     logprobs: bool | None = None
     top_logprobs: int | None = None
-    tools: Any = None
+    tools: list[dict[str, Any]] | None = None
+    documents: list[dict[str, Any]] | None = None
+    add_generation_prompt: bool | None = None
+    continue_final_message: bool | None = None
+    chat_template_kwargs: dict[str, Any] | None = None
     tool_choice: Any = None
     parallel_tool_calls: Any = None
     functions: Any = None
@@ -155,11 +133,22 @@ class ChatRequest(TextRequest, kw_only=True, forbid_unknown_fields=True):
     reasoning_effort: Any = None
     verbosity: Any = None
     web_search_options: Any = None
+    moderation: Any = None
 
     @property
     def alternatives(self) -> int | None:
         """As of a completion."""
         return (self.top_logprobs or 0) if self.logprobs else None
+
+    @property
+    def asked(self) -> Asked:
+        """What becomes the prompt. Tools that must not be called are not shown, and a message that goes on is no new
+        one."""
+        tools = self.tools if self.tools and self.tool_choice != "none" else None
+        go_on, answer = bool(self.continue_final_message), self.add_generation_prompt is not False
+        return Asked(
+            self.messages, tools, self.documents or None, answer and not go_on, go_on, self.chat_template_kwargs or {}
+        )
 
 
 class EmbeddingsRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -210,7 +199,8 @@ def _located(text: str) -> tuple[str, str | None]:
 def _check(asked: TextRequest) -> None:
     for name, allowed in NEUTRAL.items():
         value = getattr(asked, name, None)
-        if value is not None and value not in allowed:
+        alike = [x for x in allowed if x == value and isinstance(x, bool) == isinstance(value, bool)]
+        if value is not None and not alike:
             raise Refused(f"{name} cannot be honoured: leave it out", name)
     if not 1 <= asked.choices <= MAX_CHOICES:
         raise Refused(f"n must be from 1 to {MAX_CHOICES}", "n")
@@ -226,5 +216,7 @@ def _check(asked: TextRequest) -> None:
         raise Refused("include_obfuscation cannot be honoured: leave it out", "stream_options")
     if isinstance(asked, ChatRequest) and asked.top_logprobs is not None and not asked.logprobs:
         raise Refused("top_logprobs needs logprobs", "top_logprobs")
+    if isinstance(asked, ChatRequest) and asked.continue_final_message and asked.add_generation_prompt:
+        raise Refused("a prompt ends in the last message or begins a new one, not both", "continue_final_message")
     if isinstance(asked, ChatRequest) and asked.max_tokens is not None and asked.max_completion_tokens is not None:
         raise Refused("max_tokens is the old name of max_completion_tokens: give one of them", "max_tokens")

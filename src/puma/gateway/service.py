@@ -6,8 +6,12 @@ It must not know HTTP.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
+from functools import cached_property
 from typing import Any
 
+from puma.client.chat.format import ChatFormat, chat_format
+from puma.errors import PumaError
 from puma.gateway.answers import Wanted
 from puma.gateway.cluster import Cluster
 from puma.gateway.jobs import Job, Run
@@ -26,6 +30,21 @@ class Gateway:
         self.watches = Watches()
         self.worker = Worker(lambda: tapped(start()), settings.waiting, settings.together)
         self.created = now()
+        with suppress(PumaError):  # who asks for a chat will hear of it
+            _ = self.chat
+
+    @cached_property
+    def chat(self) -> ChatFormat:
+        """How chats become prompts; read once, before the session is in use, since the parties may hold the files."""
+        return chat_format(self.model)
+
+    @property
+    def chats(self) -> bool:
+        """Whether there is a chat template, and one that can be read."""
+        try:
+            return self.chat.templated
+        except PumaError:
+            return False
 
     def known(self, name: str) -> None:
         """Raises Refused for the name of another model."""

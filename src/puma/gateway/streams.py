@@ -55,10 +55,10 @@ async def events(first: Piece, job: Job, words: Wording, rows: int, prompts: int
     try:
         for opening in words.opening(rows):
             yield _event(opening)
-        count += 1
+        count += first.new
         yield _event(words.piece(first))
         async for piece in job.items():
-            count += 1
+            count += piece.new
             yield _event(words.piece(piece))
         if prompts is not None:
             yield _event(words.usage(prompts, count))

@@ -27,14 +27,17 @@ class Wording:
     roles: bool  # whether a stream begins by saying who speaks
 
     def whole(self, pieces: Sequence[Piece], rows: int, prompts: int) -> dict[str, Any]:
-        """The answer, with usage; each piece is one token."""
+        """The answer, with usage."""
         choices = []
         for index in range(rows):
             mine = [piece for piece in pieces if piece.index == index]
-            likely = [piece.likely for piece in mine if piece.likely is not None]
+            likely = [one for piece in mine for one in piece.likely]
             text = "".join(piece.text for piece in mine)
             choices.append(self.choice(index, text, mine[-1].finish, self.noted(likely) if likely else None))
-        return self._about(self.kind) | {"choices": choices, "usage": replies.usage(prompts, len(pieces))}
+        return self._about(self.kind) | {
+            "choices": choices,
+            "usage": replies.usage(prompts, sum(piece.new for piece in pieces)),
+        }
 
     def opening(self, rows: int) -> list[dict[str, Any]]:
         """What a stream begins with."""
@@ -44,7 +47,7 @@ class Wording:
 
     def piece(self, piece: Piece) -> dict[str, Any]:
         """A piece of a stream."""
-        likely = None if piece.likely is None else self.noted([piece.likely])
+        likely = self.noted(piece.likely) if piece.likely else None
         return self._streamed([self.part(piece.index, piece.text, piece.finish, likely)])
 
     def usage(self, prompts: int, count: int) -> dict[str, Any]:
@@ -80,19 +83,26 @@ def _completion_part(index: int, text: str | None, finish: str | None, noted: An
 
 
 def _completion_noted(likely: Sequence[Likely]) -> dict[str, Any]:
-    offsets = [sum(len(before.token) for before in likely[:i]) for i in range(len(likely))]
+    """Tokens are named alike wherever they are named, so that one can be looked up among the likeliest, where the
+    chosen one always is."""
     return {
         "tokens": [one.token for one in likely],
         "token_logprobs": [one.logprob for one in likely],
-        "top_logprobs": [dict(one.top) for one in likely],
-        "text_offset": offsets,
+        "top_logprobs": [
+            None if one.logprob is None else {text: value for text, _, value in one.top} | {one.token: one.logprob}
+            for one in likely
+        ],
+        "text_offset": [one.at for one in likely],
     }
 
 
 def _chat_noted(likely: Sequence[Likely]) -> dict[str, Any]:
-    content = [_noted(one.token, one.logprob) | {"top_logprobs": [_noted(*t) for t in one.top]} for one in likely]
+    content = [
+        _noted(one.token, one.bytes, one.logprob) | {"top_logprobs": [_noted(*top) for top in one.top]}
+        for one in likely
+    ]
     return {"content": content, "refusal": None}
 
 
-def _noted(token: str, logprob: float) -> dict[str, Any]:
-    return {"token": token, "logprob": logprob, "bytes": list(token.encode())}
+def _noted(token: str, data: bytes, logprob: float | None) -> dict[str, Any]:
+    return {"token": token, "logprob": logprob, "bytes": list(data)}

@@ -35,6 +35,8 @@ class Inputs:
     types: int = 1  # of tokens: 0 and so on up to this
     pads: Literal["", "front", "behind"] = ""  # where tokens of a text can be padding in secret, if anywhere
     apart: bool = False  # whether an answer has a context of its own
+    padding: int | None = None  # a token that does not count where a text ends with it
+    barred: int | None = None  # a token that no text may hold
 
     @property
     def tokenized(self) -> bool:
@@ -88,6 +90,7 @@ class Architecture:
     heads: Callable[[Any], Heads]
     bounds: Callable[[Any, Params], Iterator[Bound]]  # of folded parameters, for all inputs; see bounds.py
     stacks: tuple[str, ...] = ("layers",)  # fields of the config that count layers
+    table: str = ""  # the parameter that a tied head shares
     foreseen: bool = False  # whether a cache's columns are all that the cost and masks of a step depend on
 
     def parameters(self, config: Any) -> Shapes:

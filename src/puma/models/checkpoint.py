@@ -1,12 +1,11 @@
 """The owner's and client's side of a model: a folder or hub name in, checked tensors in the clear out.
 
-It gives tensors the names of their family, and refuses, with the reason, what would be computed wrongly. In what form
-files hold them, `files/` knows. It must not know of shares or parties.
+It refuses, with the reason, what would be computed wrongly. In what form files hold tensors, `files/` knows, and which
+is which, `naming.py`. It must not know of shares or parties.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -16,20 +15,15 @@ from typing import Any
 import torch
 from tokenizers import Tokenizer
 
-from puma.errors import CheckpointError, TensorError, UnsupportedModel
+from puma.errors import CheckpointError, UnsupportedModel
 from puma.models import text
 from puma.models.config import Config
 from puma.models.deferred import Folded, deferred
-from puma.models.families import FAMILIES, named
+from puma.models.families import FAMILIES, named, started
 from puma.models.files.opening import opened
-from puma.models.files.source import TOKENIZER, Entry, Stored
+from puma.models.files.source import TOKENIZER, Stored
+from puma.models.naming import placed
 from puma.models.ranges import check
-
-FLOATS = ("F64", "F32", "F16", "BF16")
-OLD_NAMES = {".gamma": ".weight", ".beta": ".bias"}
-JOINED = {".in_proj_weight": ".in_proj.weight", ".in_proj_bias": ".in_proj.bias"}  # in torch's nn.MultiheadAttention
-# Buffers that are computed.
-IGNORED = re.compile(r".*\.(position|token_type)_ids|.*\.(attn|attention)\.(masked_)?bias|.*\.inv_freq")
 
 
 @dataclass(frozen=True)
@@ -44,6 +38,7 @@ class Checkpoint:
     eos: tuple[int, ...]
     files: Mapping[str, Callable[[], bytes]]
     state: Mapping[str, torch.Tensor] = field(default_factory=dict, repr=False)
+    beyond: tuple[str, ...] = ()  # tensors of layers that the config does not count, and that are left aside
 
     def fold(self) -> Mapping[str, torch.Tensor]:
         """The parameters that the owner shares, all checked; each is read and folded anew when it is looked up."""
@@ -81,14 +76,25 @@ def load(source: str | Path, weights: bool = True) -> Checkpoint:
     eos = special.get("eos_token_id")
     checkpoint = Checkpoint(
         folder=found.folder,
-        name=str(source) if Path(source) != found.folder else found.folder.resolve().name,
+        name=_called(source, found.folder),
         architecture=architecture,
-        config=configure(architecture, found.raw, set(entries)),
+        config=configure(architecture, started(found.raw, found.generation), set(entries)),
         bos=special.get("bos_token_id"),
         eos=tuple(eos) if isinstance(eos, list) else () if eos is None else (eos,),
         files=found.files,
     )
-    return replace(checkpoint, state=read_state(checkpoint, entries)) if weights else checkpoint
+    if not weights:
+        return checkpoint
+    config, needed, beyond = placed(architecture, FAMILIES[architecture], checkpoint.config, entries)
+    return replace(checkpoint, config=config, state=Stored(needed), beyond=tuple(beyond))
+
+
+def _called(source: str | Path, folder: Path) -> str:
+    """A model's name: its folder's, its file's without what says that it is one, or the hub's."""
+    path = Path(source).expanduser()
+    if path.is_file():
+        return path.stem
+    return folder.resolve().name if path == folder else str(source)
 
 
 # What the model is.
@@ -105,51 +111,3 @@ def architecture_of(raw: dict[str, Any]) -> str:
 def configure(architecture: str, raw: dict[str, Any], names: set[str]) -> Config:
     """The config; some of what is there besides a model's layers shows in the checkpoint's names only."""
     return FAMILIES[architecture].read(raw, names)
-
-
-# The tensors.
-
-
-def read_state(checkpoint: Checkpoint, entries: Mapping[str, Entry]) -> Mapping[str, torch.Tensor]:
-    """All tensors that the architecture needs, of the right shapes; they are not read yet."""
-    family = FAMILIES[checkpoint.architecture]
-    expected, names = family.tensors(checkpoint.config), family.names
-    turned = family.transposed(checkpoint.config)
-    bare = not any(name.startswith(names.prefix) for name in entries)
-    ignored = re.compile(names.ignored)
-    needed: dict[str, Entry] = {}
-    for stored, entry in entries.items():
-        name = canonical(stored, names.prefix if bare else "", names.heads)
-        if name in expected:
-            entry = entry.turned() if entry.linear and name in turned else entry
-            check_tensor(entry, expected[name])
-            needed[name] = entry
-        elif not (IGNORED.fullmatch(name) or ignored.fullmatch(name)):
-            raise TensorError(
-                f"{entry.file.name} holds {stored}, which {checkpoint.architecture} with this config.json has not",
-                "weights and config.json do not belong together, or the model is a variant of it",
-            )
-    for name, shape in expected.items():
-        if name not in needed:
-            raise TensorError(f"{name} of shape {list(shape)} is missing", "the checkpoint is not complete")
-    return Stored(needed)
-
-
-def canonical(name: str, prefix: str, heads: tuple[str, ...]) -> str:
-    """A tensor's name as its family's names have it."""
-    for old, new in OLD_NAMES.items():
-        name = name.removesuffix(old) + new if name.endswith(f"LayerNorm{old}") else name
-    for theirs, ours in JOINED.items():
-        name = name.removesuffix(theirs) + ours if name.endswith(theirs) else name
-    return name if name.startswith(heads) else prefix + name
-
-
-def check_tensor(entry: Entry, shape: tuple[int, ...]) -> None:
-    """TensorError unless a tensor that is not read yet has the right shape and holds numbers of a known kind."""
-    if entry.shape != shape:
-        raise TensorError(
-            f"{entry.where} has shape {list(entry.shape)}, expected {list(shape)}",
-            "weights and config.json do not belong together",
-        )
-    if entry.dtype not in FLOATS:
-        raise TensorError(f"{entry.where} holds {entry.dtype} numbers", f"puma reads {', '.join(FLOATS)}")

@@ -19,8 +19,15 @@ from puma.models.architecture import Architecture, Shapes
 
 State = dict[str, Tensor]
 Choices = Mapping[str, tuple[Any, ...]]
-GELUS = {"gelu": "gelu", "gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh", "gelu_fast": "gelu_tanh"}
-ACTIVATIONS = GELUS | {"relu": "relu", "silu": "silu", "swish": "silu"}
+TANH = ("gelu_new", "gelu_pytorch_tanh", "gelu_python_tanh", "gelu_fast", "gelu_accurate")
+GELUS = {"gelu": "gelu", "gelu_python": "gelu"} | dict.fromkeys(TANH, "gelu_tanh")
+GATES = GELUS | {"silu": "silu", "swish": "silu", "quick_gelu": "quick_gelu"}
+ACTIVATIONS = GATES | {"relu": "relu"}
+MOST_LABELS = 1 << 16
+# Where null says something else than nothing: that there is none, whatever the family's default is.
+NULLABLE = frozenset({
+    "attn_logit_softcapping", "final_logit_softcapping", "num_key_value_heads", "pad_token_id", "sliding_window",
+})  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -29,13 +36,17 @@ class Names:
 
     Several modules lie below each other in one tensor, or, if `interleaved`, each head's rows of them do. `transposed`
     modules are stored (in, out). Of those in `skip` the first rows are no part of the model; norms of `offset` families
-    are stored less 1. `prefix` is what a checkpoint without head lacks, save names that begin with one of `heads`.
+    are stored less 1. `prefix` is what a checkpoint without head lacks. Names that match `ignored` are left aside,
+    `renamed` are patterns and what else is written for them, `copies` of the embedding's table must equal it, and
+    tensors of `instead` are read in place of others.
     """
 
     modules: Mapping[str, str | tuple[str, ...]]
     prefix: str = ""
-    heads: tuple[str, ...] = ("lm_head.", "score.")
     ignored: str = r"$^"
+    renamed: Mapping[str, str] = field(default_factory=dict)
+    copies: tuple[str, ...] = ()
+    instead: Mapping[str, str] = field(default_factory=dict)
     transposed: frozenset[str] = frozenset()
     interleaved: frozenset[str] = frozenset()
     skip: Mapping[str, int] = field(default_factory=dict)
@@ -80,20 +91,37 @@ class Family:
     fields: Mapping[str, str] = field(default_factory=dict)  # of the config -> settings of config.json
     supported: Choices = field(default_factory=dict)  # what changes the arithmetic, and its implemented values
     variant: Callable[[Any], Names] | None = None  # the names, where they depend on the config
+    model_type: str = ""  # what config.json says beside the class's name
+    defaults: Mapping[str, Any] = field(default_factory=dict)  # of settings that config.json may leave out
+    aliases: Mapping[str, str] = field(default_factory=dict)  # other names of settings, which win
+    shares: bool = False  # whether a head that is not there is the embedding's table, whatever config.json says
 
     def read(self, raw: dict[str, Any], names: set[str]) -> Any:
         """The config in a decoded config.json; refuses what would be computed wrongly."""
-        raw = {name: value for name, value in raw.items() if value is not None}
+        raw = self.completed(raw)
         for name, values in self.supported.items():
             if name in raw and raw[name] not in values:
                 refuse(f"sets {name} to {raw[name]!r}", f"{name} = {' or '.join(map(str, values))} only")
         fields = {ours: raw[theirs] for ours, theirs in self.fields.items() if theirs in raw}
         try:
             return msgspec.convert(fields | self.settings(raw, names), self.architecture.config, str_keys=True)
+        except (TypeError, ArithmeticError) as error:  # a number was expected and is something else
+            hint = "check the types of its settings"
+            raise UnsupportedModel(f"config.json has a setting of another kind ({error})", hint) from error
         except msgspec.ValidationError as error:
             raise UnsupportedModel(
                 f"config.json: {self._theirs(str(error))}", "check the folder's config.json"
             ) from error
+
+    def completed(self, raw: Mapping[str, Any]) -> dict[str, Any]:
+        """What config.json says under the family's own names, over what the library has where it says nothing."""
+        kind = raw.get("model_type") or self.model_type
+        if self.model_type and kind != self.model_type:
+            refuse(f"sets model_type to {kind!r}, which is not that of its class", f"model_type = {self.model_type}")
+        own = {name: value for name, value in raw.items() if name not in self.aliases}
+        own |= {ours: raw[theirs] for theirs, ours in self.aliases.items() if raw.get(theirs) is not None}
+        given = {name: value for name, value in own.items() if value is not None or name in NULLABLE}
+        return {name: value for name, value in (dict(self.defaults) | given).items() if value is not None}
 
     def _theirs(self, message: str) -> str:
         """A message about fields, in config.json's words."""
@@ -103,25 +131,32 @@ class Family:
 
     def tensors(self, config: Any) -> Shapes:
         """Names and shapes of what a checkpoint must hold."""
-        shapes, names = self.architecture.plain(config), self._names(config)
+        shapes, names = self.architecture.plain(config), self.names_of(config)
         stored = list(names.stored(self.architecture.layers(config), shapes))
         unnamed = shapes.keys() - {part for _, _, wanted in stored for part in wanted}
         if unnamed:
             refuse(f"asks for {min(unnamed)}", "this family without it")
         return {name: names.shape(module, wanted, shapes) for module, name, wanted in stored}
 
+    def stored_as(self, config: Any, parameter: str) -> str:
+        """What a checkpoint calls the tensor that holds this parameter alone; nothing if there is none."""
+        shapes = self.architecture.plain(config)
+        stored = self.names_of(config).stored(self.architecture.layers(config), shapes)
+        return next((name for _, name, wanted in stored if wanted == [parameter]), "")
+
+    def names_of(self, config: Any) -> Names:
+        """The names, which may depend on the config."""
+        return self.variant(config) if self.variant else self.names
+
     def transposed(self, config: Any) -> set[str]:
         """The matrices that a checkpoint stores (in, out)."""
-        names, shapes = self._names(config), self.architecture.plain(config)
+        names, shapes = self.names_of(config), self.architecture.plain(config)
         stored = names.stored(self.architecture.layers(config), shapes)
         return {name for module, name, _ in stored if module in names.transposed and name.endswith(".weight")}
 
-    def _names(self, config: Any) -> Names:
-        return self.variant(config) if self.variant else self.names
-
     def fold(self, config: Any, state: Mapping[str, Tensor]) -> State:
         """At the owner: the parameters in a checkpoint's tensors."""
-        shapes, names, plain = self.architecture.plain(config), self._names(config), State()
+        shapes, names, plain = self.architecture.plain(config), self.names_of(config), State()
         for module, name, wanted in names.stored(self.architecture.layers(config), shapes):
             parts = names.parts(module, state[name], [shapes[w][0] for w in wanted], config.heads)
             plain |= zip(wanted, parts, strict=True)
@@ -144,6 +179,12 @@ def chosen(raw: Mapping[str, Any], name: str, default: str, known: Mapping[str, 
 
 
 def labelled(raw: Mapping[str, Any]) -> list[str]:
-    """The names of a head's classes; two where config.json has none, as transformers has it."""
-    labels = {int(key): label for key, label in (raw.get("id2label") or {}).items()}
-    return [labels[key] for key in sorted(labels)] or ["LABEL_0", "LABEL_1"]
+    """The names of a head's classes, LABEL_ and its number for one without; two where config.json counts none."""
+    named = raw.get("id2label") or {}
+    if not isinstance(named, dict) or not all(re.fullmatch(r"\d+", str(key)) for key in named):
+        refuse("sets id2label to no object of numbers and names", "id2label = {number: name} only")
+    labels = {int(key): label for key, label in named.items() if label is not None}
+    count = len(named) or raw.get("num_labels", raw.get("_num_labels", 2))
+    if not isinstance(count, int) or isinstance(count, bool) or not 1 <= count <= MOST_LABELS:
+        refuse(f"sets num_labels to {count!r}", f"1 to {MOST_LABELS} only")
+    return [str(labels.get(number, f"LABEL_{number}")) for number in range(count)]

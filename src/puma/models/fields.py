@@ -16,19 +16,19 @@ MOST_HEAD = 1 << 12  # numbers of a head: as many angles as half of it are made 
 Labels = Annotated[tuple[Annotated[str, Meta(max_length=1024)], ...], Meta(max_length=1 << 16)]
 OptionalSize = Annotated[int, Meta(ge=0, le=1 << 24)]
 Positive = Annotated[float, Meta(gt=0)]
-Activation = Literal["gelu", "gelu_tanh", "silu", "relu"]
+Activation = Literal["gelu", "gelu_tanh", "quick_gelu", "silu", "relu"]
 
 
 class Rope(Struct, frozen=True, kw_only=True):
     """Rotary positions: how many places of a head turn (0: all), and the frequencies' scaling by name.
 
-    `original` is the context before scaling; `low` and `high` belong to llama3, `fast`, `slow`, `whole` and `attention`
-    (the factor of cosines and sines, 0: by formula) to yarn.
+    `original` is the context before scaling; `low` and `high` belong to llama3, `fast`, `slow` and `whole` to yarn,
+    `factors` (one for each pair) to longrope. `attention` multiplies cosines and sines (0: yarn's formula, or 1).
     """
 
     theta: Positive = 10000.0
     size: OptionalSize = 0
-    scaling: Literal["default", "linear", "llama3", "yarn"] = "default"
+    scaling: Literal["default", "linear", "llama3", "yarn", "longrope"] = "default"
     factor: Positive = 1.0
     original: OptionalSize = 0
     low: Positive = 1.0
@@ -36,4 +36,5 @@ class Rope(Struct, frozen=True, kw_only=True):
     fast: Positive = 32.0
     slow: Positive = 1.0
     whole: bool = True
-    attention: float = 0.0
+    attention: Annotated[float, Meta(ge=0)] = 0.0
+    factors: Annotated[tuple[Positive, ...], Meta(max_length=MOST_HEAD)] = ()

@@ -12,6 +12,7 @@ from typing import NamedTuple
 from tokenizers import Tokenizer
 
 from puma.errors import CheckpointError, InputError
+from puma.models.architecture import Inputs
 from puma.models.architectures import Config, architecture, inputs
 
 MAX_PROMPTS = 256
@@ -55,12 +56,28 @@ def encode(tokenizer: Tokenizer, config: Config, text: str, pair: str | None = N
         raise InputError(f"the prompt has a character that is no token ({error})", "leave it out") from error
     if not encoding.ids:
         raise InputError("no character of the prompt is a token of this model", "use the model's alphabet")
+    ids, types = _read(encoding.ids, encoding.type_ids, inputs(config))
     if max(encoding.ids) >= config.vocab_size:
         raise InputError(
             f"token {max(encoding.ids)} lies outside the vocabulary of {config.vocab_size}",
             "tokenizer.json and config.json do not belong together",
         )
-    return Tokens(encoding.ids, encoding.type_ids)
+    return Tokens(ids, types)
+
+
+def _read(ids: list[int], types: list[int], reads: Inputs) -> tuple[list[int], list[int]]:
+    """What a model is given of these tokens: not the padding that a text ends with, which is nothing to a classifier.
+
+    No token sees a later one there, so those before are computed as they would be with it; the first one stays. A model
+    that knows no types takes no notice of them.
+    """
+    if reads.barred in ids:
+        hint = "leave it out: the model counts the places of a text without it"
+        raise InputError(f"the prompt holds the padding token ({reads.barred})", hint)
+    length = len(ids)
+    while length > 1 and ids[length - 1] == reads.padding:
+        length -= 1
+    return ids[:length], types[:length] if reads.types > 1 else [0] * length
 
 
 def decode(tokenizer: Tokenizer, ids: Sequence[int]) -> str:

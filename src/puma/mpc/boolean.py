@@ -88,16 +88,23 @@ def _deal_rows(
     """Products of masks as packed bits, xor-shared: P1's half from k01, the rest sent to P2."""
     half = party.random_bytes(FIRST, "bit-deal", len(wanted) * row)
     if masks is not None:
-        known: dict[Monomial, Tensor] = {frozenset([n]): a for n, a in masks.items()}
-        for product in wanted:  # small ones come first
-            last = max(product)
-            known[product] = known[product - {last}] & masks[last]
-        value = torch.stack([known[p] for p in wanted]) ^ present(half).reshape(len(wanted), row)
+        value = _products_of(party, masks, wanted, row) ^ present(half).reshape(len(wanted), row)
         party.correction(value.reshape(-1), len(wanted) * row)
         return {}
     if party.rank != FIRST:
         half = party.correction(None, len(wanted) * row)
     return dict(zip(wanted, present(half).reshape(len(wanted), row), strict=True))
+
+
+def _products_of(party: Party, masks: dict[str, Tensor], wanted: Sequence[Monomial], row: int) -> Tensor:
+    """Products of the dealer's masks, one a row."""
+    if party.dry:  # a dry run would spend nearly all its time on their shapes
+        return torch.empty((len(wanted), row), dtype=torch.uint8, device=party.device)
+    known: dict[Monomial, Tensor] = {frozenset([n]): a for n, a in masks.items()}
+    for product in wanted:  # small ones come first
+        last = max(product)
+        known[product] = known[product - {last}] & masks[last]
+    return torch.stack([known[p] for p in wanted])
 
 
 def _share_of(
@@ -110,6 +117,8 @@ def _share_of(
 ) -> Tensor:
     """This evaluator's half of a polynomial, packed."""
     total = torch.zeros(row, dtype=torch.uint8, device=party.device)
+    if party.dry:
+        return total
     for monomial in polynomial:
         if len(monomial) == 1:
             total ^= packed[next(iter(monomial))]

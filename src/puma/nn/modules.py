@@ -231,7 +231,8 @@ def absorb(state: dict[str, Value], norm: str, readers: Iterable[str]) -> None:
     for reader in readers:
         weight = state[f"{reader}.weight"]
         if f"{norm}.bias" in state:
-            state[f"{reader}.bias"] = state[f"{reader}.bias"] + weight @ state[f"{norm}.bias"]
+            own, added = state.get(f"{reader}.bias"), weight @ state[f"{norm}.bias"]
+            state[f"{reader}.bias"] = added if own is None else own + added
         state[f"{reader}.weight"] = weight * state[f"{norm}.weight"]
 
 
@@ -249,10 +250,12 @@ def rescale(state: dict[str, Value], linear: str, factor: float) -> None:
             state[name] = state[name] * factor
 
 
+QUICK = 1.702  # quick_gelu(x) is silu(QUICK x) / QUICK; the factors are folded into matrices
 ACTIVATIONS: dict[str, Callable[[Value, int], Value]] = {
     "gelu": lambda x, reach: F.gelu(x, "none", reach),
     "gelu_tanh": lambda x, reach: F.gelu(x, "tanh", reach),
     "silu": F.silu,
+    "quick_gelu": F.silu,  # of a folded model
     "relu": F.relu,
     "tanh": F.tanh,
 }
@@ -273,7 +276,7 @@ def gated(name: str, gate: Linear, up: Linear, x: Value) -> Value:
     """activation(gate(x)) * up(x) for the activation of this name."""
     assert gate.place and up.place
     reach, product = gate.place.reach, up.place.reach
-    if name == "silu":
+    if name in ("silu", "quick_gelu"):
         result = F.silu_gated(gate(x), up(x), reach, product)
     else:
         result = F.gelu_gated(gate(x), up(x), "tanh" if name == "gelu_tanh" else "none", reach, product)

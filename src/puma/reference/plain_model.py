@@ -32,7 +32,6 @@ class PlainModel(ModelInfo):
         found = self.checkpoint
         tokenizer = found.open_tokenizer() if inputs(found.config).tokenized else None
         super().__init__(found.name, found.config, tokenizer, found.eos)
-        self.bos = found.bos
         self.files |= found.files
 
     @cached_property
@@ -65,10 +64,10 @@ class PlainModel(ModelInfo):
         """
         return READERS[inputs(self.config).kind](self, source, pair)
 
-    def sentence_ids(self, sentence: str) -> text.Tokens:
+    def sentence_ids(self, sentence: str, pair: str | None = None) -> text.Tokens:
         """What is to be encoded, checked; of an image, its file's name is given."""
         self.check_encodes()
-        return self.read(sentence)
+        return self.read(sentence, pair)
 
     def greedy(self, ids: Sequence[int], tokens: int) -> list[int]:
         """The most likely next tokens of one prompt, in float."""

@@ -30,13 +30,13 @@ def chat(
     Parameters
     ----------
     model
-        A checkpoint's folder or a hub name; the embedded model if left out.
+        A checkpoint's folder, a GGUF file or a hub name; the embedded model if left out.
     tokens
         How many new tokens each answer has, at most with --stop.
     stop
         eos: end an answer where its text ends. The parties then wait after each token, and learn how many there are.
     """
-    from puma.client.chat import Conversation
+    from puma.client.chat.conversation import Conversation
 
     with ui.progress(output.json) as progress:
         cluster, talk = opened(where, model, Conversation, progress, None)

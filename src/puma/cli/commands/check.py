@@ -33,7 +33,7 @@ def check(
     Parameters
     ----------
     model
-        A checkpoint's folder or a hub name.
+        A checkpoint's folder, a GGUF file or a hub name.
     data
         A text, or a table, to run the model on; a few sentences of many kinds if left out.
     text

@@ -24,7 +24,7 @@ def cost(
     Parameters
     ----------
     model
-        A preset or a checkpoint's folder, of which only config.json is read.
+        A preset, or a checkpoint's folder or GGUF file, of which only the settings are read.
     prompt
         Length of the prompt in tokens.
     tokens

@@ -45,7 +45,7 @@ def eval(
     Parameters
     ----------
     model
-        A checkpoint's folder or a hub name.
+        A checkpoint's folder, a GGUF file or a hub name.
     task
         What is asked of the model, and by which measures answers are judged.
     data

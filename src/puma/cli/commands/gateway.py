@@ -48,7 +48,8 @@ def gateway(
     Parameters
     ----------
     source
-        A checkpoint's folder or a hub name, served by three processes on this machine; the embedded model if left out.
+        A checkpoint's folder, a GGUF file or a hub name, served by three processes on this machine; the embedded model
+        if left out.
     cluster
         A cluster file, to ask three parties elsewhere instead.
     as_

@@ -29,7 +29,8 @@ def prepare(
     Parameters
     ----------
     model
-        A checkpoint's folder or a hub name; the embedded model if left out. With --cluster, the model's name there.
+        A checkpoint's folder, a GGUF file or a hub name; the embedded model if left out. With --cluster, the model's
+        name there.
     prompt
         Length of the prompts in tokens, with those that the tokenizer adds.
     tokens

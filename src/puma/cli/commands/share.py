@@ -35,7 +35,7 @@ def share(
     Parameters
     ----------
     model
-        A checkpoint's folder or a hub name.
+        A checkpoint's folder, a GGUF file or a hub name.
     key
         The owner's key.
     cluster

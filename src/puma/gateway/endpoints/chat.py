@@ -24,7 +24,7 @@ async def chat(gateway: Gateway, request: Request) -> Response:
     if given is not None:
         new_tokens(gateway.settings, given, given, name)  # before the prompt's length is looked at
     with blamed("messages"):
-        ids = prompt_ids(gateway.model, asked.messages, given or 1)
+        ids = prompt_ids(gateway.model, gateway.chat, asked.asked, given or 1)
     room = gateway.model.config.context - len(ids) + 1
     tokens = new_tokens(gateway.settings, given, min(room, gateway.settings.most), name)
     generation = wanted(gateway.settings, asked, [ids], tokens, [""])

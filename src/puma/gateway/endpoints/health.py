@@ -15,7 +15,7 @@ async def health(gateway: Gateway, _: Request) -> Response:
     body = {
         "status": worker.state, "problem": worker.problem, "queued": worker.queued,
         "model": settings.name, "family": architecture(gateway.model.config).kind,
-        "chat": gateway.model.chat_settings()[0] is not None, "context": gateway.model.config.context,
+        "chat": gateway.chats, "context": gateway.model.config.context,
         "max_tokens": settings.most, "temperature": settings.temperature,
         "fixed_length": settings.fixed, "local": settings.local,
         "parties": [{"name": f"P{rank}", "place": place} for rank, place in enumerate(settings.places)],

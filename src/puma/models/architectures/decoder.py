@@ -18,6 +18,7 @@ from puma.models import rope
 from puma.models.architecture import Architecture, Bound, Heads, Inputs, Params, Shapes
 from puma.models.cache import Cache, LayerCache
 from puma.models.fields import MOST_HEAD, Activation, Labels, Layers, OptionalSize, Positive, Rope, Size
+from puma.models.folding import fold_activation, fold_queries
 from puma.models.formats import Formats, hand_out
 from puma.nn import functional as F
 from puma.nn.modules import Value
@@ -27,15 +28,18 @@ READERS = {  # norm: the matrices that read it, and so take its affine
     "input_layernorm": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
     "post_attention_layernorm": ("mlp.gate_proj", "mlp.up_proj"),
 }
+QKV_BIASES = tuple(f"{name}.bias" for name in READERS["input_layernorm"])
 
 
 class Decoder(Struct, frozen=True, kw_only=True, tag_field="model_type", tag="decoder"):
     """A causal decoder whose blocks normalise first; the defaults are LLaMA's.
 
     What may be left out as 0 is filled in or switched off: `kv_heads`, `head_dim`; `query_scale` (head_dim ** -0.5),
-    `window` (of local attention), `full_every` (every so many layers one without a window), `local_theta` (the rotary
-    base of layers with one), `attention_cap` and `logit_cap` (soft caps), `embedding_scale`. `rope` None: positions are
-    learned. `labels` names the classes of a classification head, which then takes the place of the logits.
+    `window` (of local attention), `full_every` (every so many layers one without a window) or `full` (these layers),
+    `local_rope` (how layers with a window turn, if not as the others), `attention_cap` and `logit_cap` (soft caps),
+    `embedding_scale`. `rope` None: positions are learned. `layer_scaled`: scores are divided by the layer's number.
+    `labels` names the classes of a classification head, which then takes the place of the logits and reads the last
+    token that is not `padding`; `headless`: there is neither.
     """
 
     vocab_size: Size
@@ -60,12 +64,16 @@ class Decoder(Struct, frozen=True, kw_only=True, tag_field="model_type", tag="de
     query_scale: Annotated[float, Meta(ge=0)] = 0.0
     window: OptionalSize = 0
     full_every: OptionalSize = 0
-    local_theta: Annotated[float, Meta(ge=0)] = 0.0
+    full: Annotated[tuple[OptionalSize, ...], Meta(max_length=1 << 12)] = ()
+    local_rope: Rope | None = None
     attention_cap: Annotated[float, Meta(ge=0, le=128)] = 0.0
     logit_cap: Annotated[float, Meta(ge=0, le=128)] = 0.0
     embedding_scale: Annotated[float, Meta(ge=0, le=512)] = 0.0
+    layer_scaled: bool = False
     tied: bool = False
     labels: Labels = ()
+    padding: OptionalSize | None = None
+    headless: bool = False
     formats: Formats = Formats()
 
     def __post_init__(self) -> None:
@@ -78,8 +86,11 @@ class Decoder(Struct, frozen=True, kw_only=True, tag_field="model_type", tag="de
             raise ValueError(f"head_dim above {MOST_HEAD} is not implemented")
         if self.head_dim == 0 or (self.rope and self.head_dim % 2):
             raise ValueError("head_dim is not an even number")
-        if self.rope and (self.rope.size % 2 or self.rope.size > self.head_dim):
-            raise ValueError("the rotary part of head_dim is not an even number within it")
+        for turning in filter(None, (self.rope, self.local_rope)):
+            if turning.size % 2 or turning.size > self.head_dim:
+                raise ValueError("the rotary part of head_dim is not an even number within it")
+            if turning.scaling == "longrope" and len(turning.factors) != (turning.size or self.head_dim) // 2:
+                raise ValueError("longrope has not a factor for each pair")
         if any(0 < cap < 4 for cap in (self.attention_cap, self.logit_cap)):
             raise ValueError("a soft cap below 4 is not implemented")
         if self.activation == "relu" and self.gated:
@@ -87,7 +98,12 @@ class Decoder(Struct, frozen=True, kw_only=True, tag_field="model_type", tag="de
 
     def local(self, layer: int) -> bool:
         """Whether a layer sees its window only."""
-        return bool(self.window) and not (self.full_every and (layer + 1) % self.full_every == 0)
+        regular = self.full_every and (layer + 1) % self.full_every == 0
+        return bool(self.window) and not regular and layer not in self.full
+
+    def turning(self, layer: int) -> Rope | None:
+        """How the positions of a layer turn."""
+        return self.local_rope or self.rope if self.local(layer) else self.rope
 
     @property
     def alike(self) -> bool:
@@ -115,14 +131,14 @@ class Attention(nn.Module):
 
     def __init__(self, c: Decoder, layer: int = 0) -> None:
         self.head_dim, self.cap = c.head_dim, c.attention_cap
-        self.q_proj = nn.Linear(c.hidden_size, c.heads * c.head_dim, c.qkv_bias, "scores")
-        self.k_proj = nn.Linear(c.hidden_size, c.kv_heads * c.head_dim, c.qkv_bias)
-        self.v_proj = nn.Linear(c.hidden_size, c.kv_heads * c.head_dim, c.qkv_bias, "value")
+        bias = c.qkv_bias or c.norm == "layer"  # that of the norm before it becomes one
+        self.q_proj = nn.Linear(c.hidden_size, c.heads * c.head_dim, bias, "scores")
+        self.k_proj = nn.Linear(c.hidden_size, c.kv_heads * c.head_dim, bias)
+        self.v_proj = nn.Linear(c.hidden_size, c.kv_heads * c.head_dim, bias, "value")
         self.o_proj = nn.Linear(c.heads * c.head_dim, c.hidden_size, c.out_bias, "stream")
         self.limits = nn.Limits.of(self.q_proj, self.v_proj)
         self.q_norm, self.k_norm = (HeadNorm(c), HeadNorm(c)) if c.head_norms else (None, None)
-        theta = c.local_theta if c.local(layer) else 0.0
-        turning = Rope(theta=theta) if theta else c.rope
+        turning = c.turning(layer)
         self.frequencies = turning and rope.frequencies(turning, c.head_dim, c.context)
 
     def __call__(self, x: Value, at: nn.Layout, cache: LayerCache, bias: Value | None = None) -> Value:
@@ -224,7 +240,8 @@ class Model(nn.Module):
         self.config, size = config, config.hidden_size
         self.model = Stack(config)
         self.head_norm = norm(config, affine=True) if _rescaled(config) else None
-        self.lm_head = None if config.labels else nn.Head(size, 0 if config.tied else config.vocab_size)
+        silent = config.labels or config.headless
+        self.lm_head = None if silent else nn.Head(size, 0 if config.tied else config.vocab_size)
         self.score = nn.Linear(size, len(config.labels), bias=False) if config.labels else None
         hand_out(self, config.formats)
         self.fill(params)
@@ -234,8 +251,6 @@ class Model(nn.Module):
 
         `ranked`: only their order matters, which a soft cap does not change.
         """
-        if self.config.labels:
-            raise UsageError("the model has a classification head, and no logits of tokens", "use it to classify")
         return self._logits(self.model(one_hot, cache or Cache(self.config.layers), ending=True), ranked)
 
     def every(self, one_hot: Value, cache: Cache | None = None) -> Value:
@@ -243,9 +258,10 @@ class Model(nn.Module):
         return self._logits(self.model(one_hot, cache or Cache(self.config.layers), ending=False), ranked=False)
 
     def _logits(self, h: Value, ranked: bool) -> Value:
+        if self.lm_head is None:
+            raise UsageError("the model has no logits of tokens", "use it to classify or for its states")
         h = (self.head_norm or self.model.norm)(h)
         with F.component("head", h):
-            assert self.lm_head
             logits = self.lm_head(h, self.model.embed_tokens)
             return logits if ranked or not self.config.logit_cap else F.softcap(logits, self.config.logit_cap)
 
@@ -271,21 +287,9 @@ def fold(config: Decoder, plain: Mapping[str, Value]) -> dict[str, Value]:
     for i in range(config.layers):
         layer = f"model.layers.{i}."
         nn.absorb_norms(folded, layer, READERS)
-        attention = f"{layer}self_attn."
-        factor = config.query_scale * (rope.attention_factor(config.rope) ** 2 if config.rope else 1)
-        nn.rescale(folded, attention + ("q_norm" if config.head_norms else "q_proj"), factor)
-        if config.rope and config.rope.size:
-            places = rope.order(config.rope, config.head_dim)
-            for part in (
-                "q_proj.weight",
-                "k_proj.weight",
-                "q_proj.bias",
-                "k_proj.bias",
-                "q_norm.weight",
-                "k_norm.weight",
-            ):
-                if attention + part in folded:
-                    folded[attention + part] = rope.permuted(folded[attention + part], places)
+        fold_queries(config, folded, i)
+        activated = f"{layer}mlp.{'gate' if config.gated else 'up'}_proj"
+        fold_activation(config.activation, folded, activated, f"{layer}mlp.down_proj")
     if config.embedding_scale:
         _scale_embedding(config, folded)
     return {name: folded[name] for name in Model(config).shapes()}
@@ -293,7 +297,7 @@ def fold(config: Decoder, plain: Mapping[str, Value]) -> dict[str, Value]:
 
 def _rescaled(config: Decoder) -> bool:
     """Whether the table of a tied head holds a part of the embedding's scale, which the head must take out again."""
-    return bool(config.embedding_scale % 1) and config.tied and not config.labels
+    return bool(config.embedding_scale % 1) and config.tied and not config.labels and not config.headless
 
 
 def _scale_embedding(config: Decoder, folded: dict[str, Value]) -> None:
@@ -313,7 +317,8 @@ def plain(config: Decoder) -> Shapes:
     """Names and shapes before folding."""
     kinds = ("weight", "bias") if config.norm == "layer" else ("weight",)
     norms = [f"model.layers.{i}.{norm}.{kind}" for i in range(config.layers) for norm in READERS for kind in kinds]
-    shapes = {name: shape for name, shape in Model(config).shapes().items() if not name.startswith("head_norm.")}
+    made = ("head_norm.",) if config.qkv_bias else ("head_norm.", *QKV_BIASES)
+    shapes = {name: shape for name, shape in Model(config).shapes().items() if not any(part in name for part in made)}
     return shapes | dict.fromkeys(norms, (config.hidden_size,))
 
 
@@ -321,13 +326,14 @@ def inputs(config: Decoder) -> Inputs:
     """Tokens, of which an answer's follow the prompt's. Rotary positions tell distances alone, so that a prompt may
     begin at any of them, behind padding; learned ones do not.
     """
-    pads = bool(config.rope) and not config.labels
-    return Inputs("tokens", config.vocab_size, config.context, pads="front" if pads else "")
+    pads = bool(config.rope) and not (config.labels or config.headless)
+    end = config.padding if config.labels else None
+    return Inputs("tokens", config.vocab_size, config.context, pads="front" if pads else "", padding=end)
 
 
 def heads(config: Decoder) -> Heads:
-    """Text, unless labels have taken the place of logits."""
-    texts, capped = not config.labels, config.logit_cap > 0
+    """Text, unless labels have taken the place of logits, or nothing has."""
+    texts, capped = not (config.labels or config.headless), config.logit_cap > 0
     return Heads(generates=texts, scores=texts, capped=capped, labels=config.labels)
 
 
@@ -366,4 +372,6 @@ def _spread(config: Decoder, params: Params, attention: str) -> float:
     return bound(params, f"{attention}.q_proj", f"{attention}.k_proj", config.head_dim, n)
 
 
-DECODER = Architecture("causal", Decoder, Model, plain, fold, inputs, heads, bounds, foreseen=True)
+DECODER = Architecture(
+    "causal", Decoder, Model, plain, fold, inputs, heads, bounds, table="model.embed_tokens.weight", foreseen=True
+)

@@ -16,6 +16,7 @@ from puma.errors import UsageError
 from puma.models import bounds as b
 from puma.models.architecture import Architecture, Bound, Heads, Inputs, Params, Shapes
 from puma.models.fields import Activation, Labels, Layers, OptionalSize, Positive, Size
+from puma.models.folding import fold_activation
 from puma.models.formats import Formats, hand_out
 from puma.nn import functional as F
 from puma.nn.modules import Value
@@ -27,9 +28,10 @@ MAPPING = "bert.embeddings.mapping"
 class Encoder(Struct, frozen=True, kw_only=True, tag_field="model_type", tag="encoder"):
     """An encoder whose layers normalise last; the defaults are BERT's.
 
-    `embedding_size` (0: hidden_size) is that of a table that is `projected` to hidden_size; `groups` are layers with
-    weights of their own, if fewer than layers (0: all are). `labels` names the classes of a head for texts, or with
-    `each_token` for tokens; `predicts` is a head for masked tokens, whose matrix is the embedding table if `tied`.
+    `barred` is a token at which the positions of a text would not count on. `embedding_size` (0: hidden_size) is that
+    of a table that is `projected` to hidden_size; `groups` are layers with weights of their own, if fewer than layers
+    (0: all are). `labels` names the classes of a head for texts, or with `each_token` for tokens; `predicts` is a head
+    for masked tokens, whose matrix is the embedding table if `tied`.
     """
 
     vocab_size: Size
@@ -38,6 +40,7 @@ class Encoder(Struct, frozen=True, kw_only=True, tag_field="model_type", tag="en
     layers: Layers
     heads: Size
     context: Size = 512
+    barred: OptionalSize | None = None
     type_vocab_size: OptionalSize = 2
     embedding_size: OptionalSize = 0
     projected: bool = False
@@ -261,6 +264,7 @@ def fold(config: Encoder, plain: Mapping[str, Value]) -> dict[str, Value]:
         layer = f"bert.encoder.layer.{i}."
         absorbed = not config.groups and not (config.projected and i == 0)
         fold_layer(folded, layer, norm if absorbed else "", config.head_dim)
+        fold_activation(config.activation, folded, f"{layer}intermediate.dense", f"{layer}output.dense")
         norm = f"{layer}output.LayerNorm"
     return {name: folded[name] for name in Model(config).shapes()}
 
@@ -282,7 +286,7 @@ def plain(config: Encoder) -> Shapes:
 def inputs(config: Encoder) -> Inputs:
     """Tokens of perhaps two texts; every one sees all others, so that padding must and can be hidden."""
     types = max(1, config.type_vocab_size)
-    return Inputs("tokens", config.vocab_size, config.context, types=types, pads="behind")
+    return Inputs("tokens", config.vocab_size, config.context, types=types, pads="behind", barred=config.barred)
 
 
 def heads(config: Encoder) -> Heads:
@@ -331,4 +335,6 @@ def _projection(config: Encoder, params: Params) -> list[b.Source]:
     return [b.Source(config.embedding_size, params[f"{MAPPING}.weight"], params[f"{MAPPING}.bias"])]
 
 
-ENCODER = Architecture("encoder", Encoder, Model, plain, fold, inputs, heads, bounds)
+ENCODER = Architecture(
+    "encoder", Encoder, Model, plain, fold, inputs, heads, bounds, table="bert.embeddings.word_embeddings.weight"
+)

@@ -13,6 +13,7 @@ import torch
 from msgspec import Meta, Struct
 
 import puma.nn.modules as nn
+from puma.errors import UsageError
 from puma.models import bounds as b
 from puma.models.architecture import Architecture, Bound, Heads, Inputs, Params, Shapes
 from puma.models.architectures.decoder import MLP, Attention, Decoder, halves, norm
@@ -33,7 +34,7 @@ class T5(Struct, frozen=True, kw_only=True, tag_field="model_type", tag="t5"):
     """T5: `layers` are the decoder's; `buckets` of distances up to `distance`; `start` is what an answer begins with.
 
     `scaled` multiplies the states before the head by hidden_size ** -0.5. There is no limit to distances; `context` is
-    one for prompts and one for answers.
+    one for prompts and one for answers. `headless`: there is the encoder alone.
     """
 
     vocab_size: Size
@@ -52,6 +53,7 @@ class T5(Struct, frozen=True, kw_only=True, tag_field="model_type", tag="t5"):
     tied: bool = True
     scaled: bool = True
     start: OptionalSize = 0
+    headless: bool = False
     labels: Labels = ()
     formats: Formats = Formats()
 
@@ -192,8 +194,9 @@ class Model(nn.Module):
         self.config = config
         self.shared = nn.Embedding(config.vocab_size, config.hidden_size)
         self.encoder = Stack(config, config.encoder_layers, reads=False)
-        self.decoder = Stack(config, config.layers, reads=True)
-        self.lm_head = nn.Head(config.hidden_size, 0 if config.tied else config.vocab_size)
+        self.decoder = None if config.headless else Stack(config, config.layers, reads=True)
+        head = nn.Head(config.hidden_size, 0 if config.tied else config.vocab_size)
+        self.lm_head = None if config.headless else head
         hand_out(self, config.formats)
         self.fill(params)
 
@@ -201,6 +204,8 @@ class Model(nn.Module):
         """The logits (prompts, vocab_size) of the first token that answers the prompts' one_hot (tokens, vocab_size),
         then, with the same cache, of the one after an answer's token.
         """
+        if self.decoder is None or self.lm_head is None:
+            raise UsageError("the model has no decoder, and so no logits of tokens", "use it for its states")
         cache = cache or Cache(self.config.layers)
         if cache.memory is None:
             cache.memory = self._read(one_hot, cache)
@@ -239,7 +244,7 @@ def fold(config: T5, plain: Mapping[str, Value]) -> dict[str, Value]:
     folded = dict(plain)
     for block in _blocks(config):
         nn.absorb_norms(folded, block, READERS)
-    if config.scaled:
+    if config.scaled and not config.headless:
         nn.rescale(folded, "decoder.norm", config.hidden_size**-0.5)
     return {name: folded[name] for name in Model(config).shapes()}
 
@@ -252,7 +257,7 @@ def plain(config: T5) -> Shapes:
 
 
 def _blocks(config: T5) -> list[str]:
-    counts = {"encoder": config.encoder_layers, "decoder": config.layers}
+    counts = {"encoder": config.encoder_layers, "decoder": 0 if config.headless else config.layers}
     return [f"{stack}.blocks.{i}." for stack, count in counts.items() for i in range(count)]
 
 
@@ -262,8 +267,8 @@ def inputs(config: T5) -> Inputs:
 
 
 def heads(config: T5) -> Heads:
-    """Text; a prompt's own tokens are not predicted."""
-    return Heads(generates=True)
+    """Text, unless there is the encoder alone; a prompt's own tokens are not predicted."""
+    return Heads(generates=not config.headless)
 
 
 def bounds(config: T5, params: Params) -> Iterator[Bound]:
@@ -280,4 +285,6 @@ def bounds(config: T5, params: Params) -> Iterator[Bound]:
             yield b.value(f"{name}.v_proj", float(b.rows(params, f"{name}.v_proj", read).max()))
 
 
-SEQ2SEQ = Architecture("causal", T5, Model, plain, fold, inputs, heads, bounds, stacks=("layers", "encoder_layers"))
+SEQ2SEQ = Architecture(
+    "causal", T5, Model, plain, fold, inputs, heads, bounds, stacks=("layers", "encoder_layers"), table="shared.weight"
+)

@@ -18,6 +18,7 @@ from puma.models.architectures import decoder
 from puma.models.architectures.decoder import READERS, Block, Decoder, norm
 from puma.models.cache import LayerCache
 from puma.models.fields import Activation, Labels, Layers, Positive, Size
+from puma.models.folding import fold_activation
 from puma.models.formats import Formats, hand_out
 from puma.nn import functional as F
 from puma.nn.layout import placed
@@ -36,6 +37,7 @@ class Vit(Struct, frozen=True, kw_only=True, tag_field="model_type", tag="vit"):
     channels: Annotated[int, Meta(ge=1, le=16)] = 3
     activation: Activation = "gelu"
     eps: Positive = 1e-12
+    qkv_bias: bool = True
     labels: Labels = ()
     formats: Formats = Formats()
 
@@ -71,7 +73,7 @@ class Vit(Struct, frozen=True, kw_only=True, tag_field="model_type", tag="vit"):
         return Decoder(
             vocab_size=self.vocab_size, hidden_size=self.hidden_size, intermediate_size=self.intermediate_size,
             layers=1, heads=self.heads, rope=None, eps=self.eps, norm="layer", gated=False,
-            activation=self.activation, qkv_bias=True, out_bias=True, mlp_bias=True,
+            activation=self.activation, qkv_bias=self.qkv_bias, out_bias=True, mlp_bias=True,
         )  # fmt: skip
 
     @property
@@ -126,6 +128,7 @@ def fold(config: Vit, plain: Mapping[str, Value]) -> dict[str, Value]:
         layer = f"layers.{i}."
         nn.absorb_norms(folded, layer, READERS)
         nn.rescale(folded, f"{layer}self_attn.q_proj", config.head_dim**-0.5)
+        fold_activation(config.activation, folded, f"{layer}mlp.up_proj", f"{layer}mlp.down_proj")
     first = torch.cat([folded["cls"][0], folded["patches.bias"].expand(config.patches, -1)])
     folded["positions.weight"] = folded["positions"][0] + first
     folded["patches.weight"] = folded["patches.weight"].reshape(config.hidden_size, -1)
@@ -141,8 +144,8 @@ def plain(config: Vit) -> Shapes:
     ]
     shapes |= dict.fromkeys(norms, (d,)) | {"cls": (1, 1, d), "positions": (1, config.context, d)}
     shapes |= {"patches.weight": (d, config.channels, patch, patch), "patches.bias": (d,)}
-    del shapes["positions.weight"]
-    return shapes
+    made = () if config.qkv_bias else decoder.QKV_BIASES
+    return {name: shape for name, shape in shapes.items() if name != "positions.weight" and not name.endswith(made)}
 
 
 def inputs(config: Vit) -> Inputs:

@@ -15,6 +15,15 @@ FAMILIES: dict[str, Family] = (
 )
 
 
+def started(raw: dict[str, Any], generation: dict[str, Any]) -> dict[str, Any]:
+    """A config.json with the token that answers of an encoder and decoder begin with: what generation_config.json has
+    comes before what config.json has, and in each the token that begins texts comes behind the one that is meant.
+    """
+    names = ("decoder_start_token_id", "bos_token_id")
+    first = next((found[name] for found in (generation, raw) for name in names if found.get(name) is not None), None)
+    return raw | {"decoder_start_token_id": first}
+
+
 def named(raw: dict[str, Any]) -> str:
     """The family that a config.json names or describes."""
     described = patches.NAME if patches.described(raw) else "no architecture"

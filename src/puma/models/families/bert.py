@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from puma.models.architectures.encoder import ENCODER
+from puma.models.families.defaults import ALIASES, DEFAULTS
 from puma.models.family import Family, Names, chosen, labelled, refuse
 
 Raw = dict[str, Any]
@@ -76,14 +77,14 @@ class Dialect:
     ignored: str
     own: dict[str, str] = field(default_factory=dict)
     skip: int = 0  # positions before the first
+    twice: tuple[str, ...] = ()  # what has a bias that is tied to that of its decoder, which is what is read
 
     def names(self, task: str) -> Names:
         """All of them for one task."""
         found = modules(self.prefix, self.layer, self.parts, self.own | self.heads.get(task, {}))
-        outside = tuple(dict.fromkeys(name.partition(".")[0] for heads in self.heads.values() for name in heads))
-        outside = tuple(name for name in outside if name != self.prefix[:-1])
         skip = {f"{self.prefix}embeddings.position_embeddings": self.skip}
-        return Names(found, self.prefix, outside, ignored=self.ignored, skip=skip)
+        instead = {f"{name}.bias": f"{name}.decoder.bias" for name in self.twice if task == "MaskedLM"}
+        return Names(found, self.prefix, ignored=self.ignored, skip=skip, instead=instead)
 
 
 DIALECTS = {
@@ -98,6 +99,7 @@ DIALECTS = {
             "MaskedLM": {name: name for name in (DENSE, NORM, BIAS, f"{BIAS}.decoder")},
         },
         r"cls\..*|bert\.pooler\..*",
+        twice=("cls.predictions",),
     ),
     "Roberta": Dialect(
         "roberta.",
@@ -116,6 +118,7 @@ DIALECTS = {
         },
         r"roberta\.pooler\..*|lm_head\..*",
         skip=2,
+        twice=("lm_head",),
     ),
     "DistilBert": Dialect(
         "distilbert.",
@@ -127,7 +130,8 @@ DIALECTS = {
         {
             "SequenceClassification": {"pre_classifier": POOLER} | CLASSES,
             "TokenClassification": CLASSES,
-            "MaskedLM": {"vocab_transform": DENSE, "vocab_layer_norm": NORM, "vocab_projector": BIAS},
+            "MaskedLM": {"vocab_transform": DENSE, "vocab_layer_norm": NORM, "vocab_projector": BIAS}
+            | {"vocab_projector.weight": f"{BIAS}.decoder.weight"},
         },
         r"vocab_.*",
     ),
@@ -142,6 +146,7 @@ DIALECTS = {
                 "generator_predictions.dense": DENSE,
                 "generator_predictions.LayerNorm": NORM,
                 "generator_lm_head": BIAS,
+                "generator_lm_head.weight": f"{BIAS}.decoder.weight",
             },
             "PreTraining": {"discriminator_predictions.dense": ""},
         },
@@ -159,20 +164,26 @@ DIALECTS = {
             "Model": {"albert.pooler": POOLER},
             "SequenceClassification": {"albert.pooler": POOLER} | CLASSES,
             "TokenClassification": CLASSES,
-            "MaskedLM": {"predictions.dense": DENSE, "predictions.LayerNorm": NORM, "predictions": BIAS},
+            "MaskedLM": {"predictions.dense": DENSE, "predictions.LayerNorm": NORM, "predictions": BIAS}
+            | {"predictions.decoder": f"{BIAS}.decoder"},
             "PreTraining": {"sop_classifier.classifier": ""},
         },
         r"predictions\..*|sop_classifier\..*|albert\.pooler\..*",
         {"albert.encoder.embedding_hidden_mapping_in": MAPPING},
+        twice=("predictions",),
     ),
 }  # fmt: skip
 Settings = Callable[[Raw, set[str]], Raw]
+FOLLOWING = ("gelu", "gelu_tanh", "relu", "silu")  # what a head for masked tokens computes as the layers do
+ALWAYS = ("gelu",)  # where it is of one kind, whatever the layers compute
 
 
-def _headed(task: str, raw: Raw) -> Raw:
-    """What the name of an architecture says of its heads."""
+def _headed(task: str, raw: Raw, act: str = "hidden_act", activations: tuple[str, ...] = FOLLOWING) -> Raw:
+    """What the name of an architecture says of its heads; that for masked tokens has one of these activations."""
     if task == "MaskedLM":
-        return {"predicts": True, "tied": raw.get("tie_word_embeddings", True), "pooler": False}
+        if chosen(raw, act, "gelu") not in activations:
+            refuse(f"sets {act} to {raw[act]!r}", f"{' or '.join(activations)} with a head for masked tokens")
+        return {"predicts": True, "tied": raw["tie_word_embeddings"], "pooler": False}
     if task == "TokenClassification":
         return {"labels": labelled(raw), "each_token": True, "pooler": False}
     return {"labels": labelled(raw)} if task == "SequenceClassification" else {}
@@ -183,12 +194,12 @@ def _has(names: set[str], pattern: str) -> bool:
     return not names or any(re.search(pattern, name) for name in names)
 
 
-def bert(task: str) -> Settings:
+def bert(task: str, activations: tuple[str, ...] = FOLLOWING) -> Settings:
     """BERT: the pooler is there if its tensors are."""
 
     def settings(raw: Raw, names: set[str]) -> Raw:
         found = {"activation": chosen(raw, "hidden_act", "gelu"), "pooler": _has(names, r"pooler\.dense\.weight$")}
-        return found | _headed(task, raw)
+        return found | _headed(task, raw, activations=activations)
 
     return settings
 
@@ -197,9 +208,11 @@ def roberta(task: str) -> Settings:
     """RoBERTa: positions count from 2, and a classification head has its own dense layer in the pooler's place."""
 
     def settings(raw: Raw, names: set[str]) -> Raw:
-        found = bert(task)(raw, names) | {"context": raw.get("max_position_embeddings", 514) - 2}
-        if raw.get("pad_token_id", 1) != 1:
-            refuse(f"sets pad_token_id to {raw['pad_token_id']}", "pad_token_id = 1 only, from which positions count")
+        found, longest = bert(task, ALWAYS)(raw, names), raw["max_position_embeddings"]
+        found |= {"context": longest - 2 if isinstance(longest, int) else longest, "barred": 1}
+        if raw.get("pad_token_id") != 1:
+            what = f"sets pad_token_id to {raw.get('pad_token_id')}"
+            refuse(what, "pad_token_id = 1 only, from which positions count")
         return found | ({"pooler": True} if task == "SequenceClassification" else {})
 
     return settings
@@ -210,7 +223,7 @@ def distilbert(task: str) -> Settings:
 
     def settings(raw: Raw, names: set[str]) -> Raw:
         found = {"activation": chosen(raw, "activation", "gelu"), "type_vocab_size": 0, "pooler_activation": "relu"}
-        return found | {"pooler": task == "SequenceClassification"} | _headed(task, raw)
+        return found | {"pooler": task == "SequenceClassification"} | _headed(task, raw, "activation")
 
     return settings
 
@@ -219,10 +232,10 @@ def electra(task: str) -> Settings:
     """ELECTRA: an embedding of its own size, and a classification head with GeLU in the pooler's place."""
 
     def settings(raw: Raw, names: set[str]) -> Raw:
-        size = raw.get("embedding_size", raw.get("hidden_size"))
+        size = raw["embedding_size"]
         found = {"activation": chosen(raw, "hidden_act", "gelu"), "pooler_activation": "gelu"}
         found |= {"pooler": task == "SequenceClassification", "embedding_size": size}
-        return found | {"projected": size != raw.get("hidden_size")} | _headed(task, raw)
+        return found | {"projected": size != raw["hidden_size"]} | _headed(task, raw, activations=ALWAYS)
 
     return settings
 
@@ -232,7 +245,7 @@ def albert(task: str) -> Settings:
 
     def settings(raw: Raw, names: set[str]) -> Raw:
         found = {"activation": chosen(raw, "hidden_act", "gelu_new"), "projected": True}
-        found |= {"embedding_size": raw.get("embedding_size", 128), "groups": raw.get("num_hidden_groups", 1)}
+        found |= {"embedding_size": raw["embedding_size"], "groups": raw["num_hidden_groups"]}
         return found | {"pooler": _has(names, r"pooler\.weight$")} | _headed(task, raw)
 
     return settings
@@ -240,20 +253,23 @@ def albert(task: str) -> Settings:
 
 def families() -> dict[str, Family]:
     """Every architecture that config.json may name."""
-    kinds: dict[str, tuple[Callable[[str], Settings], str]] = {
-        "Bert": (bert, "Bert"),
-        "Roberta": (roberta, "Roberta"),
-        "XLMRoberta": (roberta, "Roberta"),
-        "DistilBert": (distilbert, "DistilBert"),
-        "Electra": (electra, "Electra"),
-        "Albert": (albert, "Albert"),
+    kinds: dict[str, tuple[Callable[[str], Settings], str, str]] = {
+        "Bert": (bert, "Bert", "bert"),
+        "Roberta": (roberta, "Roberta", "roberta"),
+        "XLMRoberta": (roberta, "Roberta", "xlm-roberta"),
+        "DistilBert": (distilbert, "DistilBert", "distilbert"),
+        "Electra": (electra, "Electra", "electra"),
+        "Albert": (albert, "Albert", "albert"),
     }
     found: dict[str, Family] = {}
-    for kind, (settings, dialect) in kinds.items():
+    for kind, (settings, dialect, model_type) in kinds.items():
         sizes = DISTIL_SIZES if kind == "DistilBert" else SIZES
         for task in ("Model", "SequenceClassification", "TokenClassification", "MaskedLM"):
             name = f"{kind}{task}" if task == "Model" else f"{kind}For{task}"
-            found[name] = Family(ENCODER, settings(task), DIALECTS[dialect].names(task), sizes, SUPPORTED)
+            found[name] = Family(
+                ENCODER, settings(task), DIALECTS[dialect].names(task), sizes, SUPPORTED, model_type=model_type,
+                defaults=DEFAULTS[model_type], aliases=ALIASES.get(model_type, {}),
+            )  # fmt: skip
     for kind in ("Bert", "Albert", "Electra"):  # their encoders, for hidden states
         found[f"{kind}ForPreTraining"] = found[f"{kind}Model"]
     return found

@@ -9,10 +9,13 @@ from collections.abc import Callable
 from typing import Any
 
 from puma.models.architectures.decoder import DECODER
-from puma.models.families.llama import ATTENTION, LAYER, settings, turned
-from puma.models.family import Family, Names, chosen, refuse
+from puma.models.families.defaults import ALIASES, DEFAULTS
+from puma.models.families.llama import ATTENTION, LAYER, TASKS, settings
+from puma.models.families.rotary import turned
+from puma.models.family import Choices, Family, Names, chosen, refuse
 
 Raw = dict[str, Any]
+CAUSAL = {"GPT2": "GPT2LMHeadModel"}
 PLAIN = {"norm": "layer", "gated": False, "qkv_bias": True, "out_bias": True, "mlp_bias": True}
 INNER = ("o_proj", "input_layernorm", "post_attention_layernorm", "up_proj", "down_proj")
 HEADS = {"score": "score", "lm_head": "lm_head"}
@@ -23,6 +26,7 @@ GPT2_FIELDS = {
     "heads": "n_head",
     "context": "n_positions",
     "eps": "layer_norm_epsilon",
+    "tied": "tie_word_embeddings",
 }
 NEOX_FIELDS = {
     "vocab_size": "vocab_size",
@@ -41,6 +45,7 @@ OPT_FIELDS = {
     "layers": "num_hidden_layers",
     "heads": "num_attention_heads",
     "context": "max_position_embeddings",
+    "tied": "tie_word_embeddings",
 }
 
 
@@ -78,7 +83,7 @@ NEOX_NAMES = Names(
     )
     | {"score": "score", "embed_out": "lm_head"},
     prefix="gpt_neox.",
-    heads=("embed_out.", "score."),
+    renamed={r"^lm_head\.": "embed_out."},
     ignored=r"embed_out\..*",
     interleaved=frozenset({"gpt_neox.layers.{}.attention.query_key_value"}),
 )
@@ -98,59 +103,55 @@ OPT_NAMES = Names(
 
 def gpt2(raw: Raw) -> Raw:
     """GPT-2: learned positions; `n_inner` is four times the width unless set."""
-    width = raw.get("n_embd")
-    sizes = {"intermediate_size": raw.get("n_inner") or (4 * width if isinstance(width, int) else width)}
-    if isinstance(width, int) and isinstance(raw.get("n_head"), int) and width % raw["n_head"]:
+    width = raw["n_embd"]
+    if isinstance(width, int) and isinstance(raw["n_head"], int) and raw["n_head"] and width % raw["n_head"]:
         refuse(f"sets n_head to {raw['n_head']}", "an n_embd that is a multiple of n_head only")
-    activation = chosen(raw, "activation_function", "gelu_new")
-    head = {"tied": raw.get("tie_word_embeddings", True), "eps": raw.get("layer_norm_epsilon", 1e-5)}
-    return PLAIN | sizes | head | {"activation": activation, "rope": None, "context": raw.get("n_positions", 1024)}
+    found = {"intermediate_size": raw.get("n_inner", 4 * width if isinstance(width, int) else width), "rope": None}
+    found |= {"activation": chosen(raw, "activation_function", "gelu_new")}
+    found |= {"query_scale": 1.0} if not raw["scale_attn_weights"] else {}
+    return PLAIN | found | {"layer_scaled": raw["scale_attn_by_inverse_layer_idx"]}
 
 
 def neox(raw: Raw) -> Raw:
     """GPT-NeoX and Pythia: both halves read one state, and a quarter of each head turns."""
-    raw = {"rotary_pct": 0.25} | raw
-    halves = {"parallel": raw.get("use_parallel_residual", True), "eps": raw.get("layer_norm_eps", 1e-5)}
-    return PLAIN | turned(raw) | halves | {"activation": chosen(raw, "hidden_act", "gelu")}
+    old = {"rope_theta": "rotary_emb_base", "partial_rotary_factor": "rotary_pct"}  # no other name counts
+    raw = {name: raw[name] for name in raw if name not in old} | {
+        new: raw[theirs] for new, theirs in old.items() if theirs in raw
+    }
+    biases = {"qkv_bias": raw["attention_bias"], "out_bias": raw["attention_bias"]}
+    found = {"parallel": raw["use_parallel_residual"], "activation": chosen(raw, "hidden_act", "gelu")}
+    return PLAIN | turned(raw, part=0.25, partial=True) | biases | found
 
 
 def opt(raw: Raw) -> Raw:
     """OPT: learned positions that count from 2, ReLU; the 350M model, which normalises last, is refused."""
-    if raw.get("word_embed_proj_dim", raw.get("hidden_size")) != raw.get("hidden_size"):
+    if raw.get("word_embed_proj_dim", raw["hidden_size"]) != raw["hidden_size"]:
         refuse("sets word_embed_proj_dim", "word_embed_proj_dim = hidden_size only")
-    head = {"tied": raw.get("tie_word_embeddings", True), "eps": 1e-5, "rope": None}
-    return PLAIN | head | {"activation": chosen(raw, "activation_function", "relu")}
+    return PLAIN | {"eps": 1e-5, "rope": None, "activation": chosen(raw, "activation_function", "relu")}
+
+
+GPT2_ONLY: Choices = {"add_cross_attention": (False,), "scale_attn_weights": (True, False)}
+OPT_ONLY: Choices = {
+    "do_layer_norm_before": (True,),
+    "enable_bias": (True,),
+    "layer_norm_elementwise_affine": (True,),
+    "_remove_final_layer_norm": (False,),
+}
 
 
 def families() -> dict[str, Family]:
     """Every architecture that config.json may name."""
-    kinds: dict[str, tuple[Callable[[Raw], Raw], Names, dict[str, str], dict[str, tuple[Any, ...]]]] = {
-        "GPT2": (
-            gpt2,
-            GPT2_NAMES,
-            GPT2_FIELDS,
-            {
-                "scale_attn_weights": (True,),
-                "scale_attn_by_inverse_layer_idx": (False,),
-                "add_cross_attention": (False,),
-            },
-        ),
-        "GPTNeoX": (neox, NEOX_NAMES, NEOX_FIELDS, {"attention_bias": (True,)}),
-        "OPT": (
-            opt,
-            OPT_NAMES,
-            OPT_FIELDS,
-            {
-                "do_layer_norm_before": (True,),
-                "enable_bias": (True,),
-                "layer_norm_elementwise_affine": (True,),
-                "_remove_final_layer_norm": (False,),
-            },
-        ),
+    kinds: dict[str, tuple[str, Callable[[Raw], Raw], Names, dict[str, str], Choices]] = {
+        "GPT2": ("gpt2", gpt2, GPT2_NAMES, GPT2_FIELDS, GPT2_ONLY),
+        "GPTNeoX": ("gpt_neox", neox, NEOX_NAMES, NEOX_FIELDS, {}),
+        "OPT": ("opt", opt, OPT_NAMES, OPT_FIELDS, OPT_ONLY),
     }
     found: dict[str, Family] = {}
-    for kind, (read, names, fields, supported) in kinds.items():
-        for task in ("SequenceClassification", "CausalLM"):
-            found[f"{kind}For{task}"] = Family(DECODER, settings(read, task != "CausalLM"), names, fields, supported)
-    found["GPT2LMHeadModel"] = found.pop("GPT2ForCausalLM")
+    for kind, (name, read, names, fields, supported) in kinds.items():
+        for task in TASKS:
+            called = {"Model": f"{kind}Model", "CausalLM": CAUSAL.get(kind, f"{kind}ForCausalLM")}
+            found[called.get(task, f"{kind}For{task}")] = Family(
+                DECODER, settings(read, task), names, fields, supported, model_type=name, defaults=DEFAULTS[name],
+                aliases=ALIASES.get(name, {}),
+            )  # fmt: skip
     return found

@@ -9,9 +9,10 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from puma.models import rope
 from puma.models.architectures.decoder import DECODER
-from puma.models.family import GELUS, Family, Names, chosen, labelled, refuse
+from puma.models.families.defaults import DEFAULTS
+from puma.models.families.rotary import nested_in, scaled, turned
+from puma.models.family import GATES, GELUS, Family, Names, chosen, labelled, refuse
 
 Raw = dict[str, Any]
 Settings = Callable[[Raw, set[str]], Raw]
@@ -28,7 +29,9 @@ FIELDS = {
     "tied": "tie_word_embeddings",
     "mlp_bias": "mlp_bias",
 }
-SILU = {"hidden_act": ("silu", "swish")}
+TASKS = ("CausalLM", "SequenceClassification", "Model")
+WINDOWED = "sliding_attention"
+MOST_LAYERS = 1 << 12
 LAYER = "model.layers.{}."
 ATTENTION = tuple(f"{LAYER}self_attn.{name}_proj" for name in "qkv")
 UNFUSED = (
@@ -63,23 +66,9 @@ GEMMA_NAMES = replace(
 )
 
 
-def _head_dim(raw: Raw) -> int:
-    """The size of a head; a config that lacks its parts is refused for them later."""
-    sizes = raw.get("hidden_size"), raw.get("num_attention_heads")
-    if raw.get("head_dim") or not all(isinstance(size, int) and size > 0 for size in sizes):
-        return raw.get("head_dim") or 2
-    return raw["hidden_size"] // raw["num_attention_heads"]
-
-
-def turned(raw: Raw) -> Raw:
-    """Rotary positions."""
-    return {"rope": rope.settings(raw, _head_dim(raw))}
-
-
 def llama(raw: Raw) -> Raw:
     """LLaMA 1, 2 and 3."""
-    bias = raw.get("attention_bias", False)
-    return turned(raw) | {"qkv_bias": bias, "out_bias": bias}
+    return turned(raw) | _biased(raw)
 
 
 def mistral(raw: Raw) -> Raw:
@@ -88,107 +77,133 @@ def mistral(raw: Raw) -> Raw:
 
 
 def qwen2(raw: Raw) -> Raw:
-    """Qwen 2: biases of queries, keys and values."""
-    return turned(raw) | {"qkv_bias": True}
+    """Qwen 2: biases of queries, keys and values, and perhaps a window in the layers from one on."""
+    window, first = raw.get("sliding_window", 0) if raw["use_sliding_window"] else 0, raw["max_window_layers"]
+    return turned(raw) | {"qkv_bias": True} | _windows(raw, window, lambda i: bool(window) and i >= first)
 
 
 def qwen3(raw: Raw) -> Raw:
     """Qwen 3: queries and keys are normalised."""
-    return llama(raw) | {"head_norms": True, "head_dim": raw.get("head_dim", 128)}
+    return qwen2(raw) | _biased(raw) | {"head_norms": True}
 
 
 def phi3(raw: Raw) -> Raw:
-    """Phi-3: fused matrices, and perhaps a window."""
-    if raw.get("partial_rotary_factor", 1) != 1:
-        refuse("sets partial_rotary_factor", "partial_rotary_factor = 1 only")
-    return turned(raw) | {"window": raw.get("sliding_window", 0), "eps": raw.get("rms_norm_eps", 1e-5)}
+    """Phi-3 and 4: fused matrices, perhaps a window; scaled positions are longrope's, whatever they were called."""
+    nested, names = nested_in(raw), {"su": "longrope", "yarn": "longrope"}
+    kind = nested.get("rope_type", nested.get("type", "default"))
+    raw = {name: raw[name] for name in raw if name not in ("rope_scaling", "rope_parameters")}
+    raw |= {"rope_scaling": nested | {"rope_type": names.get(kind, kind)}}
+    return turned(raw, partial=True) | {"window": raw.get("sliding_window", 0)}
 
 
 def gemma2(raw: Raw) -> Raw:
     """Gemma 2: norms around both halves, soft caps, a window in every other layer."""
-    return turned(raw) | _gemma(raw, 2) | {
-        "attention_cap": raw.get("attn_logit_softcapping", 0.0),
+    return turned(raw) | _gemma(raw, 2) | {"attention_cap": raw.get("attn_logit_softcapping", 0.0)}
+
+
+def gemma3(raw: Raw) -> Raw:
+    """Gemma 3: as Gemma 2 with normalised queries and keys for caps; layers with a window turn in their own way.
+
+    Positions are nested by kind of layer; what an old config.json says flat is of layers without a window. There is a
+    setting for a cap of scores, too, which the library does not compute.
+    """
+    nested, flat = raw.get("rope_parameters") or {}, raw.get("rope_scaling") or {}
+    full = {"rope_theta": raw.get("rope_theta", 1e6)} | _said(nested.get("full_attention")) | _said(flat)
+    near = {"rope_theta": raw.get("rope_local_base_freq", 1e4)} | _said(nested.get("sliding_attention"))
+    turning = {"rope": scaled(full, raw), "local_rope": scaled(near, raw)}
+    if "longrope" in (rope.get("scaling") for rope in turning.values()):
+        refuse("sets rope_type to 'longrope'", "it in families without windows only")
+    return _gemma(raw, raw.get("sliding_window_pattern", 6)) | turning | {"head_norms": True}
+
+
+def _said(nested: Any) -> Raw:
+    return {name: value for name, value in (nested or {}).items() if value is not None}
+
+
+def _biased(raw: Raw) -> Raw:
+    return {"qkv_bias": raw["attention_bias"], "out_bias": raw["attention_bias"]}
+
+
+def _gemma(raw: Raw, every: int) -> Raw:
+    if not isinstance(every, int) or every < 1:
+        refuse(f"sets sliding_window_pattern to {every!r}", "whole numbers from 1 on")
+    return _biased(raw) | _windows(raw, raw.get("sliding_window", 0), lambda i: (i + 1) % every > 0) | {
+        "activation": chosen(raw, "hidden_activation", "gelu_pytorch_tanh", GELUS),
+        "post_norms": True,
+        "query_scale": raw["query_pre_attn_scalar"] ** -0.5,
+        "embedding_scale": raw["hidden_size"] ** 0.5 if isinstance(raw["hidden_size"], int) else 0.0,
         "logit_cap": raw.get("final_logit_softcapping", 0.0),
     }  # fmt: skip
 
 
-def gemma3(raw: Raw) -> Raw:
-    """Gemma 3: as Gemma 2 with normalised queries and keys for caps; layers with a window turn faster."""
-    every = raw.get("sliding_window_pattern", raw.get("_sliding_window_pattern", 6))
-    nested = raw.get("rope_parameters", {})
-    if "full_attention" in nested:
-        near = nested.get("sliding_attention", {})
-        if near.get("rope_type", "default") != "default":
-            refuse("scales the rotary positions of layers with a window", "rope_type = default only for them")
-        turning, theta = (
-            rope.settings({"rope_parameters": nested["full_attention"]}, _head_dim(raw)),
-            near["rope_theta"],
-        )
-    else:
-        turning, theta = rope.settings({"rope_theta": 1e6} | raw, _head_dim(raw)), raw.get("rope_local_base_freq", 1e4)
-    caps = {
-        "attention_cap": raw.get("attn_logit_softcapping", 0.0),
-        "logit_cap": raw.get("final_logit_softcapping", 0.0),
-    }
-    return _gemma(raw, every) | caps | {"rope": turning, "local_theta": theta, "head_norms": True}
-
-
-def _gemma(raw: Raw, every: int) -> Raw:
-    bias = raw.get("attention_bias", False)
-    return {
-        "activation": chosen(raw, "hidden_activation", "gelu_pytorch_tanh", GELUS),
-        "post_norms": True,
-        "qkv_bias": bias,
-        "out_bias": bias,
-        "head_dim": raw.get("head_dim", 256),
-        "query_scale": raw.get("query_pre_attn_scalar", 256) ** -0.5,
-        "embedding_scale": raw.get("hidden_size", 0) ** 0.5,
-        "window": raw.get("sliding_window", 4096),
-        "full_every": every,
-        "tied": raw.get("tie_word_embeddings", True),
-    }
-
-
-def _windows(raw: Raw, settings: Raw) -> None:
-    """Refuse a pattern of windows that the settings do not say."""
-    kinds, every = raw.get("layer_types"), settings.get("full_every", 0)
-    if not kinds:
-        return
-    local = bool(settings.get("window"))
+def _windows(raw: Raw, window: int, usual: Callable[[int], bool]) -> Raw:
+    """Which layers see a window: as layer_types says, or those that are `usual`."""
+    layers, kinds = raw["num_hidden_layers"], raw.get("layer_types")
+    if not isinstance(layers, int) or layers > MOST_LAYERS:  # refused later, as a field
+        return {}
+    if kinds is None:
+        kinds = [WINDOWED if usual(i) else "full_attention" for i in range(layers)]
+    if not isinstance(kinds, list) or len(kinds) != layers:
+        refuse("does not name the kind of each layer in layer_types", "one for each of num_hidden_layers only")
     for i, kind in enumerate(kinds):
-        full = not local or (every and (i + 1) % every == 0)
-        if kind != ("full_attention" if full else "sliding_attention"):
-            refuse(f"makes layer {i} one of {kind}", "the usual pattern of windows only")
+        if kind not in (WINDOWED, "full_attention"):
+            refuse(f"makes layer {i} one of {kind!r}", f"layers of full_attention and {WINDOWED} only")
+    if WINDOWED not in kinds:
+        return {"window": 0}
+    if not window:
+        refuse("names layers that see a window, and no sliding_window", "both together only")
+    full = tuple(i for i, kind in enumerate(kinds) if kind != WINDOWED)
+    every = full[0] + 1 if full else 0
+    if every and full == tuple(range(every - 1, layers, every)):
+        return {"window": window, "full_every": every}
+    return {"window": window, "full": full}
 
 
-def settings(kind: Callable[[Raw], Raw], classifies: bool) -> Settings:
-    """The settings of a kind of decoder, with a classification head or without."""
+def _alike(raw: Raw, settings: Raw) -> None:
+    """Refuse layers of several kinds in a family that has one; the library would not look at them."""
+    kind = WINDOWED if settings.get("window") else "full_attention"
+    for i, named in enumerate(raw.get("layer_types") or ()):
+        if named != kind:
+            refuse(f"makes layer {i} one of {named}", f"layers of {kind} only in this family and with these settings")
+
+
+def settings(kind: Callable[[Raw], Raw], task: str, patterned: bool = False) -> Settings:
+    """The settings of a kind of decoder with the head of this task; `patterned`: its layers may differ."""
 
     def read(raw: Raw, names: set[str]) -> Raw:
         found = kind(raw)
-        _windows(raw, found)
-        return found | ({"labels": labelled(raw)} if classifies else {})
+        if not patterned:
+            _alike(raw, found)
+        if task == "SequenceClassification":
+            return found | {"labels": labelled(raw), "padding": raw.get("pad_token_id")}
+        return found | ({"headless": True} if task == "Model" else {})
 
     return read
 
 
+def activated(kind: Callable[[Raw], Raw]) -> Callable[[Raw], Raw]:
+    """A kind of decoder whose gate has the activation that config.json names."""
+    return lambda raw: kind(raw) | {"activation": chosen(raw, "hidden_act", "silu", GATES)}
+
+
 def families() -> dict[str, Family]:
     """Every architecture that config.json may name."""
-    still = SILU | {"use_sliding_window": (False,)}
     causal = {"use_bidirectional_attention": (False,)}
-    kinds: dict[str, tuple[Callable[[Raw], Raw], Names, dict[str, tuple[Any, ...]]]] = {
-        "Llama": (llama, NAMES, SILU | {"partial_rotary_factor": (1,)}),
-        "Mistral": (mistral, NAMES, SILU),
-        "Qwen2": (qwen2, NAMES, still),
-        "Qwen3": (qwen3, NAMES, still),
-        "Phi3": (phi3, PHI3_NAMES, SILU),
-        "Gemma2": (gemma2, GEMMA_NAMES, causal),
-        "Gemma3": (gemma3, GEMMA_NAMES, causal),
+    kinds: dict[str, tuple[str, Callable[[Raw], Raw], Names, dict[str, tuple[Any, ...]]]] = {
+        "Llama": ("llama", activated(llama), NAMES, {}),
+        "Mistral": ("mistral", activated(mistral), NAMES, {}),
+        "Qwen2": ("qwen2", activated(qwen2), NAMES, {}),
+        "Qwen3": ("qwen3", activated(qwen3), NAMES, {}),
+        "Phi3": ("phi3", activated(phi3), PHI3_NAMES, {}),
+        "Gemma2": ("gemma2", gemma2, GEMMA_NAMES, causal),
+        "Gemma3": ("gemma3_text", gemma3, GEMMA_NAMES, causal),
     }
     found: dict[str, Family] = {}
-    for kind, (read, names, supported) in kinds.items():
-        for task in ("CausalLM", "SequenceClassification"):
-            reader = settings(read, task != "CausalLM")
-            found[f"{kind}For{task}"] = Family(DECODER, reader, names, FIELDS, supported)
-    found["Gemma3TextForSequenceClassification"] = found.pop("Gemma3ForSequenceClassification")
+    for kind, (name, read, names, supported) in kinds.items():
+        for task in TASKS:
+            reader = settings(read, task, patterned=name[:4] in ("qwen", "gemm"))
+            called = f"{kind}{task}" if task == "Model" else f"{kind}For{task}"
+            found[called] = Family(DECODER, reader, names, FIELDS, supported, model_type=name, defaults=DEFAULTS[name])
+    for task in ("ForSequenceClassification", "Model"):  # without Text these read images, too
+        found[f"Gemma3Text{task}"] = found.pop(f"Gemma3{task}")
     return found

@@ -30,7 +30,6 @@ NAMES = Names(
         "norm": "norm",
         "classifier": "classifier",
     },
-    heads=("classifier.",),
 )
 FIELDS = {"hidden_size": "d_model", "intermediate_size": "d_ff", "patch_size": "patch"}
 WORDS = {"layers": re.compile(r"(\d+)[- ]layer"), "heads": re.compile(r"(\d+)[- ]head")}

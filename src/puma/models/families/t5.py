@@ -8,7 +8,13 @@ from __future__ import annotations
 from typing import Any
 
 from puma.models.architectures.t5 import SEQ2SEQ
-from puma.models.family import Family, Names, chosen
+from puma.models.families.defaults import ALIASES, DEFAULTS
+from puma.models.family import ACTIVATIONS, Family, Names, chosen, refuse
+
+STRAY = r"decoder\.block\.0\.layer\.1\.EncDecAttention\.relative_attention_bias\.weight"  # nothing reads it
+IGNORED = rf"lm_head\..*|{STRAY}"
+COPIES = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight")
+PLAIN = {name: kind for name, kind in ACTIVATIONS.items() if kind != "quick_gelu"}
 
 FIELDS = {
     "vocab_size": "vocab_size",
@@ -39,32 +45,44 @@ def _modules() -> dict[str, str]:
     return found
 
 
-def _names(gated: bool) -> Names:
+def _names(gated: bool, headless: bool) -> Names:
     unused = (".wi",) if gated else (".wi_0", ".wi_1")
     modules = {theirs: ours for theirs, ours in _modules().items() if not theirs.endswith(unused)}
-    return Names(modules, heads=(), ignored=r"lm_head\..*|(en|de)coder\.embed_tokens\..*")
+    ignored = IGNORED + (r"|decoder\..*" if headless else "")
+    return Names(modules, ignored=ignored, copies=COPIES[:1] if headless else COPIES)
+
+
+def body(raw: dict[str, Any], names: set[str]) -> dict[str, Any]:
+    """The encoder, which is all that is asked for states."""
+    found = settings(raw, names)
+    return found | {"headless": True, "layers": raw["num_layers"]}
 
 
 def settings(raw: dict[str, Any], names: set[str]) -> dict[str, Any]:
     """T5 and T5 1.1: the latter has gated GELU and a head of its own."""
-    kind = raw.get("feed_forward_proj", "relu")
-    activation = chosen({"feed_forward_proj": kind.removeprefix("gated-")}, "feed_forward_proj", "relu")
-    activation = "gelu_tanh" if kind == "gated-gelu" else activation
-    tied = raw.get("tie_word_embeddings", True)
+    kind = raw["feed_forward_proj"]
+    if not isinstance(kind, str):
+        refuse(f"sets feed_forward_proj to {kind!r}", "a name only")
+    derived = "gelu_new" if kind == "gated-gelu" else kind.removeprefix("gated-")
+    gated = raw.get("is_gated_act", kind.startswith("gated-"))
+    activation = chosen({"feed_forward_proj": raw.get("dense_act_fn", derived)}, "feed_forward_proj", "relu", PLAIN)
     return {
         "activation": activation,
-        "gated": kind.startswith("gated-"),
-        "layers": raw.get("num_decoder_layers", raw.get("num_layers")),
-        "tied": tied,
-        "scaled": raw.get("scale_decoder_outputs", tied),
-        "start": raw.get("decoder_start_token_id", raw.get("pad_token_id", 0)),
+        "gated": gated,
+        "layers": raw.get("num_decoder_layers", raw["num_layers"]),
+        "tied": raw.get("tie_word_embeddings", True),
+        "scaled": raw.get("scale_decoder_outputs", raw.get("tie_word_embeddings", True)),
+        "start": raw.get("decoder_start_token_id", raw["pad_token_id"]),
     }
 
 
 def families() -> dict[str, Family]:
-    """T5ForConditionalGeneration; which matrices it has depends on its settings."""
+    """T5 with its head, and without; which matrices it has depends on its settings."""
+    kinds = {"T5ForConditionalGeneration": settings, "T5EncoderModel": body, "T5Model": body}
     return {
-        "T5ForConditionalGeneration": Family(
-            SEQ2SEQ, settings, _names(False), FIELDS, variant=lambda config: _names(config.gated)
+        name: Family(
+            SEQ2SEQ, read, _names(False, read is body), FIELDS, model_type="t5", defaults=DEFAULTS["t5"],
+            shares=True, variant=lambda config: _names(config.gated, config.headless), aliases=ALIASES["t5"],
         )
-    }
+        for name, read in kinds.items()
+    }  # fmt: skip

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from puma.models.architectures.vit import VIT
+from puma.models.families.defaults import DEFAULTS
 from puma.models.family import Family, Names, chosen, labelled
 
 FIELDS = {
@@ -19,6 +20,7 @@ FIELDS = {
     "patch_size": "patch_size",
     "channels": "num_channels",
     "eps": "layer_norm_eps",
+    "qkv_bias": "qkv_bias",
 }
 THEIRS = "vit.encoder.layer.{}."
 PARTS = {
@@ -41,16 +43,33 @@ NAMES = Names(
     }
     | {THEIRS + theirs: f"layers.{{}}.{ours}" for theirs, ours in PARTS.items()},
     prefix="vit.",
-    heads=("classifier.",),
     ignored=r"vit\.pooler\..*|.*mask_token",
 )
 
 
 def settings(raw: dict[str, Any], names: set[str]) -> dict[str, Any]:
     """ViT with a head for classes."""
-    return {"activation": chosen(raw, "hidden_act", "gelu"), "labels": labelled(raw)}
+    return body(raw, names) | {"labels": labelled(raw)}
+
+
+def body(raw: dict[str, Any], names: set[str]) -> dict[str, Any]:
+    """The layers alone."""
+    square = {name: _side(raw, name) for name in ("image_size", "patch_size")}
+    return {"activation": chosen(raw, "hidden_act", "gelu")} | square
+
+
+def _side(raw: dict[str, Any], name: str) -> Any:
+    """The side of a square, which may be written as its height and width."""
+    size = raw[name]
+    if isinstance(size, list) and len(size) == 2 and size[0] == size[1]:
+        return size[0]
+    return size
 
 
 def families() -> dict[str, Family]:
-    """ViTForImageClassification."""
-    return {"ViTForImageClassification": Family(VIT, settings, NAMES, FIELDS, {"qkv_bias": (True,)})}
+    """ViTForImageClassification, and ViTModel without a head."""
+    kinds = {"ViTForImageClassification": settings, "ViTModel": body}
+    return {
+        name: Family(VIT, read, NAMES, FIELDS, model_type="vit", defaults=DEFAULTS["vit"])
+        for name, read in kinds.items()
+    }

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from puma.errors import CheckpointError, UnsupportedModel
+from puma.errors import CheckpointError
 from puma.models.files import dequantised, safetensors
-from puma.models.files.source import ORIGINAL, PUBLIC, Source, read_json
+from puma.models.files.source import Source, public_files, read_json
 
 
 def read(folder: Path) -> Source:
@@ -20,7 +20,7 @@ def read(folder: Path) -> Source:
         folder=folder,
         raw=raw,
         generation=read_json(generation) if generation.is_file() else {},
-        files={name: (folder / name).read_bytes for name in PUBLIC if (folder / name).is_file()},
+        files=public_files(folder),
         tensors=lambda: dequantised.entries(quantising, safetensors.entries(weight_files(folder))),
     )
 
@@ -37,8 +37,6 @@ def weight_files(folder: Path) -> list[Path]:
             f"{folder} holds its weights in pytorch_model.bin only, which could run code when opened",
             "convert it: AutoModel.from_pretrained(folder).save_pretrained(folder) in transformers",
         )
-    elif any(folder.glob("*.gguf")):
-        raise UnsupportedModel(f"{folder} holds quantised weights only (GGUF)", ORIGINAL)
     else:
         raise CheckpointError(f"{folder} holds no model.safetensors", "export the model as safetensors")
     for name in names:

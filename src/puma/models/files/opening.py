@@ -8,40 +8,53 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from puma.errors import CheckpointError, UnsupportedModel
+from puma.errors import CheckpointError
 from puma.models.files import folder as folders
-from puma.models.files.source import ORIGINAL, Source
+from puma.models.files.gguf import file as gguf
+from puma.models.files.source import Source
 
 HUB_FILES = ["*.json", "*.txt", "*.model", "*.jinja"]
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
+HUB_FILE = re.compile(r"([A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)/([\w.-]+\.gguf)")
 
 
 def opened(source: str | Path, weights: bool) -> Source:
     """What the user names, opened; a client, who needs no weights, downloads none."""
-    return folders.read(locate(source, weights))
+    path = locate(source, weights)
+    if path.is_file():
+        return gguf.read(path)
+    inside = None if any(path.glob("*.safetensors")) else gguf.only(path)
+    return folders.read(path) if inside is None else gguf.read(inside)
 
 
 def locate(source: str | Path, weights: bool) -> Path:
-    """The folder of a checkpoint; folders first, then the hub."""
-    folder = Path(source).expanduser()
-    if not folder.exists() and isinstance(source, str) and HUB_NAME.fullmatch(source):
-        folder = download(source, weights)
-    if any([folder] if folder.suffix == ".gguf" else folder.glob("*.gguf")) and not (folder / "config.json").is_file():
-        raise UnsupportedModel(f"{source} is quantised (GGUF)", ORIGINAL)
-    if not folder.exists():
-        raise CheckpointError(f"there is no folder {source}", "pass a checkpoint's folder or a hub name")
-    if not (folder / "config.json").is_file():
-        hint = "a checkpoint's folder holds config.json, model.safetensors and tokenizer.json"
+    """The folder of a checkpoint, or its GGUF file; what is there first, then the hub."""
+    path = Path(source).expanduser()
+    named = path.suffix == gguf.SUFFIX
+    if not path.exists() and isinstance(source, str):
+        if file := HUB_FILE.fullmatch(source):
+            path = download(file[1], [part.name for part in gguf.parts(Path(file[2]))]) / file[2]
+        elif HUB_NAME.fullmatch(source) and not named:
+            path = download(source, [*HUB_FILES, *(["*.safetensors"] if weights else [])])
+    if not path.exists():
+        what = f"there is no {'file' if named else 'folder'} {source}"
+        raise CheckpointError(what, "pass a checkpoint's folder, a GGUF file or a hub name")
+    if path.is_file() and not named:
+        raise CheckpointError(f"{source} is no checkpoint", "pass its folder, or a file whose name ends in .gguf")
+    if path.is_dir() and not (path / "config.json").is_file() and not any(path.glob(f"*{gguf.SUFFIX}")):
+        hint = (
+            "a checkpoint's folder holds config.json, model.safetensors and tokenizer.json, or one GGUF file; "
+            "of several on the hub name one, as owner/name/file.gguf"
+        )
         raise CheckpointError(f"{source} is no checkpoint: it holds no config.json", hint)
-    return folder
+    return path
 
 
-def download(name: str, weights: bool) -> Path:
-    """Fetch a model's files from the hub, or find them in its cache."""
+def download(name: str, patterns: list[str]) -> Path:
+    """Fetch these of a model's files from the hub, or find them in its cache."""
     import huggingface_hub  # noqa: PLC0415  # heavy, and only a name on the hub needs it
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError  # noqa: PLC0415
 
-    patterns = [*HUB_FILES, "*.safetensors"] if weights else HUB_FILES
     try:
         return Path(huggingface_hub.snapshot_download(name, allow_patterns=patterns, ignore_patterns=["*/*"]))
     except (RepositoryNotFoundError, GatedRepoError) as error:

@@ -17,7 +17,9 @@ from torch import Tensor, float32
 from puma.errors import CheckpointError, TensorError
 
 TOKENIZER, SETTINGS, TEMPLATE = "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"
-PUBLIC = (TOKENIZER, SETTINGS, TEMPLATE)  # that travel with a model to its clients
+SPECIALS = "special_tokens_map.json"  # of older checkpoints
+PUBLIC = (TOKENIZER, SETTINGS, SPECIALS, TEMPLATE)  # that travel with a model to its clients
+MORE_TEMPLATES = "chat_templates."  # and the name: so what lies in additional_chat_templates/ is called on its way
 ORIGINAL = "use the original checkpoint, in fp32, fp16 or bf16"  # the hint for what cannot be read
 
 
@@ -106,6 +108,14 @@ def finite(where: str, tensor: Tensor) -> Tensor:
     if tensor.numel() and not all(math.isfinite(end) for end in tensor.aminmax()):  # without a copy of its size
         raise TensorError(f"{where} holds NaN or infinite numbers", "the checkpoint is damaged")
     return tensor
+
+
+def public_files(folder: Path) -> dict[str, Callable[[], bytes]]:
+    """What of a folder travels with a model to its clients: the PUBLIC files, and chat templates that have names."""
+    found = {name: folder / name for name in PUBLIC} | {
+        f"{MORE_TEMPLATES}{path.name}": path for path in sorted((folder / "additional_chat_templates").glob("*.jinja"))
+    }
+    return {name: path.read_bytes for name, path in found.items() if path.is_file()}
 
 
 def read_json(path: Path) -> dict[str, Any]:

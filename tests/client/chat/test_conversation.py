@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from puma.client.chat import Conversation, render
+from puma.client.chat import sandbox
+from puma.client.chat.conversation import Conversation
+from puma.client.chat.format import ChatFormat
 from puma.errors import CheckpointError, InputError
 from puma.reference.plain_model import PlainModel
 
@@ -41,12 +43,24 @@ def test_with_a_template_the_model_sees_what_it_was_trained_on(checkpoints: dict
 
 
 @pytest.mark.parametrize("template", [
-    "{{ messages.__class__.__mro__ }}", "{% for x in ().__class__.__base__.__subclasses__() %}{% endfor %}",
-    "{{ raise_exception('no') }}", "{% if %}", "{{ messages.append(1) }}",
+    "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}",
+    "{% for a in range(99999) %}{% for b in range(99999) if b < 0 %}{% endfor %}{% endfor %}",
+    "{% macro f(n) %}{% for a in range(99999) %}{{ f(n - 1) if n }}{% endfor %}{% endmacro %}{{ f(3) }}",
 ])  # fmt: skip
-def test_templates_cannot_leave_the_sandbox(template: str) -> None:
-    with pytest.raises(InputError, match="chat template refuses"):
-        render(template, [{"role": "user", "content": "x"}], {})
+def test_templates_come_to_an_end(template: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sandbox, "MOST_STEPS", 5000)
+    form = ChatFormat({"default": template})
+    with pytest.raises(InputError, match="TooLong: more than 5,000 steps"):
+        form.render([{"role": "user", "content": "x"}])
+    assert ChatFormat({"default": "{% for a in range(4999) %}{% endfor %}x"}).render([{"role": "user"}]) == "x"
+
+
+def test_a_template_that_complains_at_length_is_not_repeated_whole() -> None:
+    form = ChatFormat({"default": "{{ raise_exception('no ' * 10000) }}"})
+    with pytest.raises(InputError) as error:
+        form.render([{"role": "user", "content": "x"}])
+    assert error.value.message.startswith("the model's chat template refuses this chat: no no")
+    assert len(error.value.message) < 300
 
 
 def test_settings_that_cannot_be_read(checkpoints: dict[str, Path]) -> None:

@@ -1,0 +1,154 @@
+"""Which tensor of a checkpoint is which: what wrapped the names, what a head shares with the embedding, what is left.
+
+What is ambiguous is decided as the library decides it (transformers 5, core_model_loading and tie_weights): names with
+and without the prefix of the whole model mean the same; a head that is said to be tied and lies there with other
+numbers is one of its own; of two that share, one may be missing. It must not know in what form files hold tensors.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import msgspec
+import torch
+
+from puma.errors import TensorError
+from puma.models.architecture import Shapes
+from puma.models.family import Family, Names
+from puma.models.files.source import Entry
+
+FLOATS = ("F64", "F32", "F16", "BF16")
+Entries = dict[str, Entry]
+# What wraps a model while it is trained or compiled, and a text model inside one that also sees.
+WRAPPERS = re.compile(
+    r"^(?:module\.)+|(?<![^.])(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.(?:module\.)*"
+)
+INSIDE = re.compile(r"^(?:model\.)?language_model\.(?:model\.)*")
+OLD_NAMES = {".gamma": ".weight", ".beta": ".bias"}
+JOINED = {".in_proj_weight": ".in_proj.weight", ".in_proj_bias": ".in_proj.bias"}  # in torch's nn.MultiheadAttention
+# Buffers that are computed.
+IGNORED = re.compile(r"(?:.*\.)?(?:position|token_type)_ids|.*(?:attn|attention)\.(?:masked_)?bias|.*inv_freq")
+
+
+def placed(called: str, family: Family, config: Any, entries: Mapping[str, Entry]) -> tuple[Any, Entries, list[str]]:
+    """The entry of each tensor that a model needs, its config as they show it, and names of layers that it has not.
+
+    TensorError for one that is missing, misshapen, of another kind of numbers, there twice or unknown.
+    """
+    found, beyond = _named(called, family, config, entries)
+    said, config = getattr(config, "tied", True), _tied(family, config, found)
+    for name, other in family.names_of(config).instead.items():
+        if other in found and name in family.tensors(config):
+            found[name] = found[other]
+        elif not said and name in family.tensors(config):
+            raise TensorError(f"{other} is missing", f"the head is not tied, and would not read {name}")
+    needed, turned = family.tensors(config), family.transposed(config)
+    found |= {name: found[name].turned() for name in turned & found.keys() if found[name].linear}
+    for name, shape in needed.items():
+        if name not in found:
+            raise TensorError(f"{name} of shape {list(shape)} is missing", "the checkpoint is not complete")
+        check_tensor(found[name], shape)
+    return config, {name: found[name] for name in needed}, beyond
+
+
+def check_tensor(entry: Entry, shape: tuple[int, ...]) -> None:
+    """TensorError unless a tensor that is not read yet has the right shape and holds numbers of a known kind."""
+    if entry.shape != shape:
+        raise TensorError(
+            f"{entry.where} has shape {list(entry.shape)}, expected {list(shape)}",
+            "weights and config.json do not belong together",
+        )
+    if entry.dtype not in FLOATS:
+        raise TensorError(f"{entry.where} holds {entry.dtype} numbers", f"puma reads {', '.join(FLOATS)}")
+
+
+# Names.
+
+
+def _named(called: str, family: Family, config: Any, entries: Mapping[str, Entry]) -> tuple[Entries, list[str]]:
+    """Entries by the names that their family has for them, and the names of those in layers behind the last."""
+    names = family.names_of(config)
+    known = _possible(family, config) | dict.fromkeys([*names.instead.values(), *names.copies], ())
+    found, beyond = Entries(), list[str]()
+    for stored, entry in entries.items():
+        candidates = canonical(stored, names)
+        name = next((name for name in candidates if name in known), None)
+        if name is not None:
+            if name in found:
+                what = f"{stored} and {found[name].name} are one tensor of the model"
+                raise TensorError(what, "leave one of them in the file")
+            found[name] = entry
+        elif any(_behind(name, names, known) for name in candidates):
+            beyond.append(stored)
+        elif not any(IGNORED.fullmatch(name) or re.fullmatch(names.ignored, name) for name in candidates):
+            raise TensorError(
+                f"{entry.file.name} holds {stored}, which {called} with this config.json has not",
+                "weights and config.json do not belong together, or the model is a variant of it",
+            )
+    return found, beyond
+
+
+def canonical(name: str, names: Names) -> list[str]:
+    """What a tensor may be called by its family: as it is, or with the prefix of the whole model."""
+    name = INSIDE.sub("", WRAPPERS.sub("", name))
+    for old, new in OLD_NAMES.items():
+        name = name.removesuffix(old) + new if name.endswith(f"LayerNorm{old}") else name
+    for theirs, ours in JOINED.items():
+        name = name.removesuffix(theirs) + ours if name.endswith(theirs) else name
+    for pattern, other in names.renamed.items():
+        name = re.sub(pattern, other, name)
+    return [name, names.prefix + name] if names.prefix else [name]
+
+
+def _behind(name: str, names: Names, known: Shapes) -> bool:
+    """Whether a name is one of a layer that a model could have, if it had more: the library leaves these aside, too."""
+    for module in names.modules:
+        before, number, after = module.partition("{}")
+        found = number and re.fullmatch(f"{re.escape(before)}(\\d+){re.escape(after)}(\\..+)", name)
+        if found and f"{before}0{after}{found[2]}" in known:
+            return True
+    return False
+
+
+# Heads that share the embedding's table.
+
+
+def _possible(family: Family, config: Any) -> Shapes:
+    """What a checkpoint may hold, whether its head is tied or not."""
+    return {name: shape for each in _both(config) for name, shape in family.tensors(each).items()}
+
+
+def _both(config: Any) -> Iterator[Any]:
+    yield config
+    if hasattr(config, "tied"):
+        yield msgspec.structs.replace(config, tied=not config.tied)
+
+
+def _tied(family: Family, config: Any, found: Entries) -> Any:
+    """The config as the tensors show it; of what is shared, each has an entry then."""
+    table = family.stored_as(config, family.architecture.table)
+    for copy in family.names_of(config).copies:
+        if copy in found and table in found and not _same(found[copy], found[table]):
+            raise TensorError(
+                f"{found[copy].where} is not {table}, which the model would read", "a variant of the model"
+            )
+        if copy in found:
+            found.setdefault(table, found[copy])
+    heads = set(_possible(family, config)) - set(family.tensors(config))
+    if getattr(config, "tied", False):
+        for head in heads & found.keys():  # there is one
+            if table in found and not _same(found[head], found[table]):
+                return msgspec.structs.replace(config, tied=False)
+            found.setdefault(table, found[head])
+    elif family.shares and hasattr(config, "tied"):
+        shared = msgspec.structs.replace(config, tied=True)
+        if not set(family.tensors(config)) - set(family.tensors(shared)) <= found.keys():
+            return shared
+    return config
+
+
+def _same(one: Entry, other: Entry) -> bool:
+    """Whether two tensors hold the same numbers."""
+    return one.shape == other.shape and torch.equal(one.read().float(), other.read().float())

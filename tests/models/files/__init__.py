@@ -1,0 +1,1 @@
+"""Forms of checkpoints: tests of puma.models.files."""

@@ -1,0 +1,125 @@
+"""Whatever a file calls its tensors, and whatever of them it shares: we read what transformers reads, or refuse."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from puma.errors import InputError, TensorError
+from puma.models.checkpoint import load
+from puma.models.text import encode
+from puma.reference.plain_model import PlainModel
+from tests.models import tiny, zoo
+from tests.models.library import compare, names
+from tests.models.library.names import Renamed
+
+FAULTS = [  # each was wrong in silence, or refused, once
+    ("llama", "LlamaForCausalLM", "module"),
+    ("gemma3_text", "Gemma3ForCausalLM", "compiled"),
+    ("mistral", "MistralForCausalLM", "within"),
+    ("opt", "OPTForCausalLM", "language_model"),
+    ("gpt2", "GPT2LMHeadModel", "head alone"),
+    ("gpt2", "GPT2LMHeadModel", "untied"),
+    ("gpt2", "GPT2LMHeadModel", "stray"),
+    ("bert", "BertForMaskedLM", "half untied"),
+    ("electra", "ElectraForMaskedLM", "untied"),
+    ("t5", "T5ForConditionalGeneration", "stray"),
+    ("phi3", "Phi3ForCausalLM", "further"),
+    ("qwen3", "Qwen3Model", "headed"),
+]
+
+
+@pytest.mark.parametrize(("model_type", "architecture", "change"), FAULTS)
+def test_what_people_have(model_type: str, architecture: str, change: str, tmp_path: Path) -> None:
+    asked = Renamed(names.tie(model_type, architecture, None), (change,))
+    assert compare.renamed(asked, tmp_path / "it") == compare.EQUAL
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_names_changed_together(seed: int, tmp_path: Path) -> None:
+    compare.renamed(names.drawn(seed), tmp_path / "it")
+
+
+@pytest.mark.slow
+def test_every_change_of_every_class(tmp_path: Path) -> None:
+    """None differs; and most are understood."""
+    found = [compare.renamed(asked, tmp_path / str(i)) for i, asked in enumerate(names.each())]
+    assert sum(one.startswith(compare.REFUSED) for one in found) < 20
+    assert found.count(compare.EQUAL) > len(found) / 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("start", range(1000, 3000, 100))
+def test_many_names_changed_together(start: int, tmp_path: Path) -> None:
+    for seed in range(start, start + 100):
+        compare.renamed(names.drawn(seed), tmp_path / str(seed))
+
+
+def test_a_table_that_differs_from_its_copy_is_refused(tmp_path: Path) -> None:
+    folder = zoo.write(tmp_path, "t5")
+    tiny.edit(folder, lambda state: state.update({"encoder.embed_tokens.weight": state["shared.weight"] + 1}))
+    with pytest.raises(TensorError, match=r"embed_tokens\.weight .* is not shared\.weight"):
+        load(folder)
+
+
+def test_a_head_that_is_its_own_is_none_of_the_shared_ones(tmp_path: Path) -> None:
+    folder = zoo.write(tmp_path, "gpt2-hub")
+    tables = load_file(folder / "model.safetensors")
+    tiny.edit(folder, lambda state: state.update({"lm_head.weight": tables["transformer.wte.weight"].clone()}))
+    assert load(folder).config.tied
+    tiny.edit(folder, lambda state: state["lm_head.weight"][3].add_(0.1))
+    assert not load(folder).config.tied
+
+
+def test_layers_behind_the_last_are_told(tmp_path: Path) -> None:
+    def further(state: tiny.State) -> None:
+        state.update({name.replace(".1.", ".2."): state[name].clone() for name in list(state) if ".1." in name})
+
+    folder = tiny.edit(tiny.llama(tmp_path), further)
+    assert len(load(folder).beyond) == 9 and all(".layers.2." in name for name in load(folder).beyond)
+
+
+@pytest.mark.parametrize(
+    ("config", "generation", "start"),
+    [
+        ({"decoder_start_token_id": 0}, {"decoder_start_token_id": 3}, 3),
+        ({"decoder_start_token_id": 4}, None, 4),
+        ({"decoder_start_token_id": 0}, {"bos_token_id": 5}, 5),
+        ({"decoder_start_token_id": None, "bos_token_id": 6}, None, 6),
+    ],
+)
+def test_what_answers_begin_with(config: dict, generation: dict | None, start: int, tmp_path: Path) -> None:
+    folder = tiny.configure_folder(zoo.write(tmp_path, "t5"), **config)
+    (folder / "generation_config.json").unlink(missing_ok=True)
+    if generation is not None:
+        (folder / "generation_config.json").write_text(json.dumps(generation))
+    with compare.quiet() as transformers:
+        model = transformers.T5ForConditionalGeneration.from_pretrained(folder)
+        answer = model.generate(torch.tensor([compare.IDS]), max_new_tokens=4, do_sample=False)[0].tolist()
+    ours = PlainModel(folder)
+    assert answer[0] == ours.config.start == start
+    assert ours.greedy(compare.IDS, 4)[: len(answer) - 1] == answer[1:]
+
+
+@pytest.mark.parametrize("text", ["the cat </s>", "the </s> cat </s> </s>", "</s> </s>", "the cat"])
+@pytest.mark.parametrize("name", ["gpt2-classifier", "llama-classifier"])
+def test_a_classifier_does_not_read_padding(name: str, text: str, tmp_path: Path) -> None:
+    """Where padding is end-of-text, a text that ends with it is classified by its last token before."""
+    folder = tiny.configure_folder(zoo.write(tmp_path, name), pad_token_id=2, eos_token_id=2)
+    model = PlainModel(folder)
+    whole = model.tokenizer.encode(text).ids
+    with compare.quiet() as transformers, torch.no_grad():
+        reference = transformers.AutoModelForSequenceClassification.from_pretrained(folder).eval()
+        expected = reference(torch.tensor([whole])).logits[0]
+    assert torch.allclose(model.encoded(model.sentence_ids(text)).float(), expected, atol=5e-5)
+
+
+def test_a_text_holds_no_padding_where_places_are_counted_without(tmp_path: Path) -> None:
+    model = PlainModel(zoo.write(tmp_path, "Roberta-SequenceClassification"))
+    assert encode(model.tokenizer, model.config, "the cat").ids
+    with pytest.raises(InputError, match="padding token"):
+        encode(model.tokenizer, model.config, "the <s> cat")
