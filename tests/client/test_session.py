@@ -134,7 +134,7 @@ def test_nobody_alone_says_how_an_answer_is_read(rank: int, wild: bytes, tokens:
 def test_a_report_that_makes_no_sense_ends_the_session(session: Session, seconds: float) -> None:
     lay(session, 1.0)
     report(session)
-    session.links[1].control[1] = msg.encode(msg.Report([], 0.0, 0.0, seconds, 0.0))
+    session.links[1].control[2] = msg.encode(msg.Report([], 0.0, 0.0, seconds, 0.0))
     with pytest.raises(ProtocolError, match="P1 sent a report that makes no sense"):
         session.encode([[1, 2]], "pooled")
     assert session.over

@@ -17,7 +17,6 @@ from puma import LocalCluster
 from puma.client.client import AHEAD
 from puma.client.turns import Turns
 from puma.errors import ProtocolError, UsageError
-from puma.mpc.share import Share
 from puma.reference.plain_model import PlainModel
 from tests.models import tiny
 from tests.threads import Threads

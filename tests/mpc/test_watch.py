@@ -1,4 +1,4 @@
-"""The out-of-range flag: it rises for whatever leaves its reach, in every zone and at its joints, for no number inside."""
+"""The out-of-range flag rises for whatever leaves its reach, in every zone and at its joints, for no number inside."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from puma.mpc import watch
+from puma.mpc import zones
 from puma.mpc.arithmetic import open_truncate, reshare, square
 from puma.mpc.clear import ClearParty, held
 from puma.mpc.fixed import NONLINEAR, NORM_REACH, RESIDUAL
@@ -99,7 +99,7 @@ def test_what_cannot_be_lifted(bits: int) -> None:
 @pytest.mark.parametrize("width", [1, 8, 768])
 @pytest.mark.parametrize("reach", [5, 9, 14, 16, 20])
 def test_rows_longer_than_their_reach(reach: int, width: int) -> None:
-    """Rows of every length below, and of every length from 1.2 times on: at the joints of the digits, and far beyond."""
+    """Rows of every length below, and from 1.2 times on: at the joints of the digits, and far beyond."""
     length, frac = 2.0**reach, min(RESIDUAL, RESIDUAL + NORM_REACH - reach)
     shapes = torch.randn(400, width, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     shapes = shapes / shapes.norm(dim=1, keepdim=True)
@@ -183,4 +183,4 @@ def test_what_is_cut_off_rows_is_small() -> None:
     for length in (2.0**5, 1000.0, 2.0**16):
         party = ClearParty()
         coarse, _, off = coarse_rows(held(party, torch.zeros(1, 1).long(), 62, RESIDUAL), length, 9 * length)
-        assert 2.0**-coarse.frac <= length / 2**12 and 0 <= off <= 8 << watch.EIGHTH
+        assert 2.0**-coarse.frac <= length / 2**12 and 0 <= off <= 8 << zones.EIGHTH

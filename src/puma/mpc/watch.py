@@ -17,13 +17,15 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
+from puma.mpc import clear_forms as clear
 from puma.mpc.arithmetic import truncated
-from puma.mpc.clear import Clear, ClearParty, ClearSum
+from puma.mpc.clear import ClearParty, ClearSum
 from puma.mpc.clear_forms import in_clear
 from puma.mpc.cost import Cost, Size, declares
 from puma.mpc.lookup import Digit, digit, digit_cost
 from puma.mpc.party import Party
 from puma.mpc.share import Additive, Share
+from puma.mpc.zones import EIGHTH, TOP, WIDTH, row_digits, zone_between
 
 FLAG_RING = 64
 PURPOSE = "watch"  # of the stream of weights between the evaluators; nothing else is drawn from it
@@ -70,12 +72,14 @@ class Watch:
         if self.party.is_dealer:
             return
         rows = flags.reshape(len(flags), -1)
+        down = self.party.common_words(PURPOSE, (len(rows),))
+        across = self.party.common_words(PURPOSE, (rows.shape[1],))
+        self.count(rows * across * down[:, None], owners)
+
+    def count(self, flags: Tensor, owners: Tensor | None = None) -> None:
+        """Add what has its weight, or in the clear is 1 for each flag."""
         owners = self._owners[len(flags)] if owners is None else owners
-        if not self.party.clear:
-            down = self.party.common_words(PURPOSE, (len(rows),))
-            across = self.party.common_words(PURPOSE, (rows.shape[1],))
-            rows = rows * across * down[:, None]
-        self._sum = self._sum.index_add(0, owners.to(self._sum.device), rows.sum(1))
+        self._sum = self._sum.index_add(0, owners.to(self._sum.device), flags.reshape(len(flags), -1).sum(1))
 
     def _lie(self, owners: Tensor) -> None:
         self._owners[len(owners)] = owners
@@ -106,27 +110,15 @@ def note_digit(d: Digit, zone: range, owners: Tensor | None = None) -> None:
     party.on_watch.add(found.part, owners)
 
 
-def zone_between(width: int, lowest: int, highest: int) -> range:
-    """The digits of `width` bits beyond those from lowest (0 or negative) to highest, which a borrow may raise by 1."""
-    return range(highest + 2, (1 << width) + lowest)
-
-
 # -- numbers about to be lifted ---------------------------------------------------------------------------------------
-
-TOP = 3  # bits of the digit that shows whether a number fits into a quarter of its ring on either side of 0
 
 
 def _lift_cost(x: Share | Size, owners: Tensor | None = None) -> Cost:
     return digit_cost(x.numel(), TOP)
 
 
-def _note_lift_in_clear(x: Clear, owners: Tensor | None = None) -> None:
-    if x.party.on_watch is not None:
-        x.party.on_watch.add((x.signed.abs() >= 3 << (x.bits - TOP)).to(torch.int64), owners)
-
-
 @declares("offline 8", "section 11", _lift_cost)
-@in_clear(_note_lift_in_clear)
+@in_clear(clear.note_lift)
 def note_lift(x: Share, owners: Tensor | None = None) -> None:
     """Flag what cannot be lifted, |x| >= 2^(bits - 2): never below that, always from half as much again up to the end
     of the ring and beyond it to half as much less."""
@@ -137,7 +129,6 @@ def note_lift(x: Share, owners: Tensor | None = None) -> None:
 # -- rows ----------------------------------------------------------------------------------------------------------
 
 FINE = 13  # bits of a row's length where the zone begins: what is cut off a row's entries is small beside them
-EIGHTH, WIDTH, STEP = 4, 6, 4  # the zone begins at 8 units of 2^EIGHTH; each digit overlaps the one before
 
 
 def coarse_rows(wide: Share, length: float, most: float) -> tuple[Share, int, int]:
@@ -156,16 +147,11 @@ def coarse_rows(wide: Share, length: float, most: float) -> tuple[Share, int, in
 
 
 def _rows_cost(sums: Share | Size, off: int) -> Cost:
-    return digit_cost(sums.numel(), *(WIDTH for _ in _lows(sums.bits)))
-
-
-def _note_rows_in_clear(sums: Clear, off: int) -> None:
-    if sums.party.on_watch is not None:
-        sums.party.on_watch.add((sums.signed - off >= 9 << EIGHTH).to(torch.int64))
+    return digit_cost(sums.numel(), *(WIDTH for _ in row_digits(sums.bits)))
 
 
 @declares("offline 64 for each digit of 6 bits, which overlap", "section 11", _rows_cost)
-@in_clear(_note_rows_in_clear)
+@in_clear(clear.note_rows)
 def note_rows(sums: Share, off: int) -> None:
     """Flag rows whose coarse sums of squares, opened as `coarse_rows` says, are beyond the zone's beginning.
 
@@ -174,11 +160,6 @@ def note_rows(sums: Share, off: int) -> None:
     if sums.party.on_watch is None:
         return
     sums = sums.shifted(-off)
-    for low in _lows(sums.bits):
+    for low in row_digits(sums.bits):
         inside = (-9, 7) if low == EIGHTH else (-1, 0)
         note_digit(digit(sums, low, WIDTH), zone_between(WIDTH, *inside))
-
-
-def _lows(bits: int) -> list[int]:
-    """Where digits begin: the last one ends with the ring."""
-    return [*range(EIGHTH, bits - WIDTH, STEP), bits - WIDTH]

@@ -33,7 +33,8 @@ from puma.mpc.lookup import Digit, digits
 from puma.mpc.party import Protocol, together
 from puma.mpc.polynomial import ONE, Polynomial, bit, multiplied, products, times
 from puma.mpc.share import Additive, Bits, Share
-from puma.mpc.watch import TOP, note_digit, zone_between
+from puma.mpc.watch import note_digit
+from puma.mpc.zones import TOP, zone_between
 
 
 @dataclass(frozen=True)
@@ -247,7 +248,8 @@ def _zero_bits(digit: Digit, i: int, last: bool) -> dict[str, Bits]:
 
 @cache
 def top_widths(bits: int, above: bool, least: int = 1) -> tuple[int, ...]:
-    """Widths of the digits above the index, low to high, that make the range check cheapest; the topmost has `least`."""
+    """Widths of the digits above the index, low to high, that make the range check cheapest; the topmost has
+    `least` at least."""
 
     def price(widths: list[int]) -> int:
         polynomials = range_polynomials(len(widths), above)
@@ -333,7 +335,7 @@ def _piecewise_in_clear(spline: Spline, x: Clear, owners: Tensor | None = None) 
     index, offset = _placed(spline, x)
     inside, above = (index >= 0) & (index < 1 << spline.width), index >= 1 << spline.width
     if spline.room and x.party.on_watch is not None:
-        x.party.on_watch.add(_outside(spline, index).to(torch.int64), owners)
+        x.party.on_watch.count(_outside(spline, index).to(torch.int64), owners)
     words, bits, frac = torch.where(inside, _clear_words(spline, index, offset), 0), spline.bits, spline.line_frac
     if spline.above == "x":
         ring = min(x.bits, spline.bits - spline.slope)
