@@ -28,6 +28,7 @@ from tests.cases import coins
 from tests.trio import given, given_additive, given_bits, given_choice, parties
 
 ROOT = Path(puma.__file__).parent
+REPOSITORY = ROOT.parents[1]
 FILES = sorted(ROOT.rglob("*.py"))
 VAGUE = {"utils", "util", "common", "base", "core", "manager", "handler", "helpers", "misc"}
 
@@ -45,6 +46,15 @@ def test_files_are_short_well_named_and_say_what_they_are_for(path: Path) -> Non
     assert ast.get_docstring(tree), "a module opens with what it is for"
     names = {n.name.lower() for n in ast.walk(tree) if isinstance(n, ast.ClassDef)}
     assert not any(name.endswith(("manager", "handler", "utils")) for name in names)
+
+
+def test_folders_are_small_and_tests_are_short_files_too() -> None:
+    for top in ("src", "tests", "benchmarks", "examples", "docs"):
+        for folder in (path for path in (REPOSITORY / top).rglob("*") if path.is_dir() and path.name != "__pycache__"):
+            files = [path for path in folder.iterdir() if path.is_file()]
+            assert len(files) <= 20, f"{folder.relative_to(REPOSITORY)} holds {len(files)} files"
+            for path in (path for path in files if path.suffix == ".py"):
+                assert len(path.read_text().splitlines()) <= 400, path.relative_to(REPOSITORY)
 
 
 def test_no_code_is_read_from_data_and_no_seed_is_taken() -> None:
@@ -107,6 +117,7 @@ LOCAL = {
     "retrieval.choice_bytes",
     "functional.component",
     "fixed.index_bits",
+    "fixed.gated_ring",
     "fixed.logit_ring",
     "fixed.product_ring",
     "sampling.tables",

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from puma.wire.messages import NEXT
-from tests.gateway.conftest import Served, openai, serving
+from tests.gateway.conftest import Served, openai, serving, until
 from tests.models import lettered
 
 PROMPT = "hi hi ü€ hi"
@@ -178,3 +178,21 @@ def test_long_prompts_of_large_vocabularies_are_refused_before_anything_is_sent(
     assert [len(choice.logprobs.tokens) for choice in choices] == [3, 3, 3, 2]
     for choice, prompt in zip(choices, prompts, strict=True):
         checked(spelled, choice, prompt)
+
+
+def test_what_it_costs_is_the_sum(spelled: Served) -> None:
+    """Of the pass over the prompt, and of the answer."""
+
+    def spent(**asked: Any) -> Any:
+        answer = spelled.client.completions.create(model="tiny", prompt=PROMPT, temperature=0, logprobs=1, **asked)
+        until(lambda: spelled.gateway.watches.of(answer._request_id).cost)
+        return spelled.gateway.watches.of(answer._request_id).cost
+
+    score, answer, both = spent(max_tokens=0, echo=True), spent(max_tokens=2), spent(max_tokens=2, echo=True)
+    assert both.rounds == score.rounds + answer.rounds and both.client == score.client + answer.client
+    assert both.per_party == [sum(each) for each in zip(score.per_party, answer.per_party, strict=True)]
+    rounds = {part["name"]: part["rounds"] for part in both.breakdown}
+    assert rounds == {
+        name: sum(p["rounds"] for cost in (score, answer) for p in cost.breakdown if p["name"] == name)
+        for name in rounds
+    }

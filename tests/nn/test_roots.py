@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from puma.nn import functional as F
 from puma.nn import roots
 from puma.nn.roots import RECIPROCAL_BOUND, RSQRT_BOUND, reciprocal, rsqrt
 from tests.cases import sample
-from tests.trio import given, given_additive, parties, value
+from tests.trio import counted, given, given_additive, parties, value
 
 UNIT = 2.0**-RESIDUAL
 
@@ -139,3 +140,60 @@ def test_the_format_of_an_inverse_is_what_is_said_and_can_be_lifted() -> None:
         (x, *_) = results = parties(lambda p, n=low, h=high, w=words: p.run(reciprocal(given(p, w, h + 2), n, h)))
         assert (x.frac, x.bits) == roots.inverse_format(0, low, high)
         assert value(results).abs().max() * 2.0**x.frac < 2.0 ** (x.bits - 2)
+
+
+# -- reaches --------------------------------------------------------------------------------------------------------
+
+REACHES = [5, 8, 9, 10, 11, 12, 15, 16, 17, 20, 21, 23]
+
+
+def rows_up_to(reach: int, n: int) -> Tensor:
+    """Rows of all lengths that the reach allows, a few to each power of two and at its joints, longest last: spread
+    over all entries, and most of it in one. As short as leaves the root mean square one last place of the squares."""
+    least = math.log2(roots.RowFormat(reach).step * 4) + math.log2(n) / 2
+    lengths = 2.0 ** torch.linspace(max(least, reach - 26), reach - 1e-3, 47).double()
+    lengths = torch.cat([lengths, 2.0 ** torch.arange(math.ceil(max(least, reach - 26)), reach).double()])
+    spread = sample(len(lengths), n, seed=3)
+    massive = sample(len(lengths), n, scale=1e-4, seed=4)
+    massive[:, n // 3] = 1
+    x = torch.cat([spread, massive])
+    return x / x.norm(dim=-1, keepdim=True) * torch.cat([lengths, lengths])[:, None]
+
+
+@pytest.mark.parametrize("reach", REACHES)
+@pytest.mark.parametrize(("n", "norm"), [(48, F.rms_norm), (48, F.layer_norm), (768, F.rms_norm), (768, F.layer_norm)])
+def test_norms_of_rows_of_every_length_at_every_reach(norm: Any, n: int, reach: int) -> None:
+    """The bounds of RowFormat, from products and from shares, lengths measured less the mean."""
+    form, stream = roots.RowFormat(reach), max(14, reach - 2)
+    x = rows_up_to(reach, n)
+    if norm is F.layer_norm:
+        length = x.norm(dim=-1, keepdim=True)
+        x = x - x.mean(-1, keepdim=True)
+        x = (x / x.norm(dim=-1, keepdim=True) + 0.25 / n**0.5) * length
+    x = torch.round(x * 2**RESIDUAL) / 2**RESIDUAL
+    exact = norm(x, 1e-5)
+    centred = x - x.mean(-1, keepdim=True) if norm is F.layer_norm else x
+    size = (centred.pow(2).mean(-1, keepdim=True) + 1e-5).sqrt()
+
+    def compute(party: Party) -> Any:
+        product = given_additive(party, x, 34 + max(stream, reach + 1), ACTIVATION + WEIGHT)
+        share = given(party, x, 20 + max(stream, reach + 1), RESIDUAL)
+        return norm(product, 1e-5, reach, 44), norm(share, 1e-5, reach)
+
+    bound = RSQRT_BOUND + form.step**2 / (8 * size**2) + 3 * form.step / (n**0.5 * size)
+    bound = bound + 2.0**-form.sum_frac / (n * size**2)
+    bound = bound * exact.abs() + 2.5 * 2.0**-form.frac / size + 2.0 * 2.0**-ACTIVATION
+    bound = bound + (x.mean(-1, keepdim=True) / size).abs() * 2.0**-12 * (norm is F.layer_norm)
+    for results, ring in zip(zip(*parties(compute), strict=True), (44, RING), strict=True):
+        assert (results[0].frac, results[0].bits) == (ACTIVATION, ring)
+        errors = (value(list(results)) - exact).abs()
+        assert (errors <= bound).all(), float((errors / bound).max())
+
+
+def test_small_reaches_make_norms_cheaper_and_large_ones_no_dearer() -> None:
+    x = sample(4, 2048)
+    costs = [counted(lambda p, r=r: F.rms_norm(given_additive(p, x, 48, 32), 1e-5, r)) for r in REACHES]
+    bits = [cost.online + cost.offline for cost in costs]
+    usual = REACHES.index(16)
+    assert bits[: usual + 1] == sorted(bits[: usual + 1]) and bits[0] < 0.85 * bits[usual]
+    assert max(bits[usual:]) < 1.07 * bits[usual]

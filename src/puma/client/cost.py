@@ -44,6 +44,27 @@ class Cost:
         }  # fmt: skip
 
 
+def added(costs: Sequence[Cost]) -> Cost:
+    """What several requests, one after the other, cost together; at least one."""
+    parts: dict[str, dict[str, Any]] = {}
+    for part in (part for cost in costs for part in cost.breakdown):
+        before = parts.get(part["name"], {})
+        parts[part["name"]] = {key: x if key == "name" else before.get(key, 0) + x for key, x in part.items()}
+    return Cost(
+        seconds=sum(cost.seconds for cost in costs),
+        prefill=sum(cost.prefill for cost in costs),
+        rounds=sum(cost.rounds for cost in costs),
+        online=sum(cost.online for cost in costs),
+        offline=sum(cost.offline for cost in costs),
+        per_party=[sum(each) for each in zip(*(cost.per_party for cost in costs), strict=True)],
+        client=sum(cost.client for cost in costs),
+        cpu_by_party=[sum(each) for each in zip(*(cost.cpu_by_party for cost in costs), strict=True)],
+        peak_rss_mib=[max(each) for each in zip(*(cost.peak_rss_mib for cost in costs), strict=True)],
+        breakdown=[*parts.values()],
+        prepared=costs[-1].prepared,
+    )
+
+
 def cost_of(reports: Sequence[msg.Report], client: int, prepared: PreparedRequest | None = None) -> Cost:
     """Join three parties' reports; the client's upload counts as online."""
     names = list(dict.fromkeys(s.name for r in reports for s in r.spent))

@@ -107,7 +107,7 @@ class Session(PartyChannel):
                 sent, prepared_request = self._ask(order, prompts, [], width, 0 if choose else ahead)
                 for _ in range(0 if choose else ahead):
                     self._further()
-            with self._leaving(stream, sent, prepared_request):
+            with self._leaving(stream, lambda: sent, prepared_request):
                 while self._awaited:
                     with stream:
                         result = self._sound(len(prompts))
@@ -133,14 +133,16 @@ class Session(PartyChannel):
             self._grant()
 
     @contextmanager
-    def _leaving(self, stream: Stream, sent: int, prepared_request: PreparedRequest | None) -> Iterator[None]:
+    def _leaving(
+        self, stream: Stream, sent: Callable[[], int], prepared_request: PreparedRequest | None
+    ) -> Iterator[None]:
         """A stream that is closed ends its request at the parties: now, or before the next if a finaliser may not."""
         try:
             yield
         except (GeneratorExit, OutOfRange):
             if stream.at_hand and not self._over and (self._paced or not self._awaited):
                 with suppress(PumaError), stream:
-                    self.cost = cost_of(self._drain(), sent, prepared_request)
+                    self.cost = cost_of(self._drain(), sent(), prepared_request)
             raise
 
     def search(self, prompt: Sequence[int], beams: Beams, stop: bool = False) -> Iterator[int]:

@@ -1,6 +1,6 @@
 """What a request would cost each party, counted by running it on torch's meta device.
 
-No arithmetic is done and nothing is sent: the same engine runs on shapes alone.
+No arithmetic is done and nothing is sent: the same engine runs on shapes alone. It must not know weights or prompts.
 """
 
 from __future__ import annotations

@@ -14,11 +14,11 @@ from typing import Any
 import torch
 
 from puma.engine.request import Request, by_cache, join, parts, whole
-from puma.models import Cache, architecture
+from puma.models import Cache, architecture, heads
 from puma.models.config import Config
 from puma.mpc.arithmetic import public, reshare
 from puma.mpc.cost import message_bytes
-from puma.mpc.fixed import ACTIVATION, RING, formatted
+from puma.mpc.fixed import ACTIVATION, LOGIT_REACH, RING, formatted
 from puma.mpc.party import Party
 from puma.mpc.share import Additive, Share
 from puma.mpc.watch import Watch, watching
@@ -30,7 +30,6 @@ from puma.wire.input_share import Flagged
 from puma.wire.messages import NEXT, Encode, Generate, Spent
 
 Emit = Callable[[Share], None]
-RULED_OUT = 1 << 12  # taken off a logit that has been answered: logits lie within 2^13 of each other
 
 
 class Engine:
@@ -41,6 +40,7 @@ class Engine:
         self.config = config
         self.model = architecture(config).model(config, params)
         self.params = list(params.values())
+        self.reach = config.formats.places.get(heads(config).place, LOGIT_REACH)  # of logits
 
     def step(self, requests: Sequence[Request]) -> None:
         """Advance each request by one: a prompt is read and gives its first result, a generation gives its next one,
@@ -123,7 +123,7 @@ class Engine:
             group = list(alike)
             rows = whole([x for _, x in group])
             with F.component("head", rows):
-                found = settled(rows if reveal else sample(rows, temperature))
+                found = settled(rows if reveal else sample(rows, temperature, self.reach))
             for (request, _), due in zip(group, parts(found, [x.shape[0] for _, x in group]), strict=True):
                 request.due, request.token = [due], None if reveal else due
                 request.owed = [owed - 1 for owed in request.owed]
@@ -176,14 +176,15 @@ class Engine:
         """The most likely token of each row; then it is ruled out, and so on."""
         jobs = [r.job for r in group if isinstance(r.job, Encode)]
         top = jobs[0].top
+        away = self.reach - (self.reach >= LOGIT_REACH)  # the usual reach has room for what has been answered
         with F.component("head", logits):
             for i in range(top):
-                token = F.argmax(logits)
+                token = F.argmax(logits, max(self.reach, away + 1))
                 for request, due in zip(group, parts(settled(token), [len(job.rows) for job in jobs]), strict=True):
                     request.due.append(due)
                     request.owed = [0]
                 if i + 1 < top:
-                    logits = logits - F.times(F.one_hot(token, self.config.vocab_size), RULED_OUT)
+                    logits = logits - F.times(F.one_hot(token, self.config.vocab_size), 1 << away)
 
 
 def _masked_rows(group: Sequence[Request]) -> list[int]:

@@ -1,4 +1,6 @@
-"""What the gateway needs of three parties that serve a model, which clusters here and elsewhere both give."""
+"""What the gateway needs of three parties that serve a model, which clusters here and elsewhere both give.
+
+It must not know HTTP, nor where the parties run."""
 
 from __future__ import annotations
 

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from puma.client.cost import Cost, added
 from puma.client.sampling import logprobs
 from puma.errors import InputError, PolicyError, UsageError
 from puma.gateway.answers import LENGTH, Answers, Likely, Piece, Wanted, choosing, likely
@@ -41,8 +42,8 @@ class Scored:
         wanted = self._wanted
         how = choosing(cluster, wanted)
         _allow(cluster)
-        last = list[Tensor]()
-        for index, logits in enumerate(_logits(cluster, wanted.prompts)):
+        last, costs = list[Tensor](), list[Cost]()
+        for index, logits in enumerate(_logits(cluster, wanted.prompts, costs)):
             last.append(logits[-1])
             yield self._prompt(cluster, index, logits)
         if wanted.tokens == 1 and how.choose is not None:  # the pass has told all that is needed
@@ -51,6 +52,8 @@ class Scored:
             yield from answers.grow(dict(enumerate(chosen)))
         elif wanted.tokens:
             yield from Answers.alone(wanted)(cluster)
+            costs.append(cluster.cost)
+        cluster.session.cost = added(costs)
 
     def _prompt(self, cluster: Cluster, index: int, logits: Tensor) -> Piece:
         """The first token has nothing before it, and so no probability."""
@@ -88,8 +91,9 @@ def check_scored(config: Config, ids: Sequence[Sequence[int]]) -> None:
         raise InputError(what, "send a shorter prompt, or leave out echo or logprobs")
 
 
-def _logits(cluster: Cluster, prompts: Sequence[Sequence[int]]) -> Iterator[Tensor]:
-    """Of each prompt the logits of every next token, (tokens, vocabulary) in float64; equal ones are asked once."""
+def _logits(cluster: Cluster, prompts: Sequence[Sequence[int]], costs: list[Cost]) -> Iterator[Tensor]:
+    """Of each prompt the logits of every next token, (tokens, vocabulary) in float64; equal ones in one request are
+    asked once. What each request cost is added to `costs`."""
     most, waiting = MAX_ELEMENTS // cluster.model.config.vocab_size, list(prompts)
     while waiting:
         batch = list[Sequence[int]]()
@@ -101,5 +105,6 @@ def _logits(cluster: Cluster, prompts: Sequence[Sequence[int]]) -> Iterator[Tens
             batch += [ids] if new else []
             taken += 1
         found = cluster.session.encode(batch, NEXT)
+        costs.append(cluster.cost)
         yield from (found[batch.index(ids)] for ids in waiting[:taken])
         waiting = waiting[taken:]

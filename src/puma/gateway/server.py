@@ -1,4 +1,6 @@
-"""The program that listens: a socket that is bound before anything is promised, and uvicorn on it."""
+"""The program that listens: a socket that is bound before anything is promised, and uvicorn on it.
+
+It must not know what is asked, nor who answers."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Three party processes on this machine, linked over loopback sockets: for trying, not for secrets.
 
 The launcher plays owner and client; the parties are the same program that real deployments run. Leaving the context, an
-error or the launcher's death ends all three.
+error or the launcher's death ends all three. It must not know protocols or how a party answers.
 """
 
 from __future__ import annotations

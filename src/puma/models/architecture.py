@@ -66,6 +66,7 @@ class Heads:
     each_token: bool = False  # these are of tokens instead
     predicts: bool = False  # the tokens that stood where some are masked
     capped: bool = False  # whether logits are soft-capped, and so come out of a spline
+    place: str = "lm_head"  # of the logits of words
 
     @property
     def encodes(self) -> bool:

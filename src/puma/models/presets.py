@@ -1,4 +1,6 @@
-"""Sizes of published models, for dry runs and benchmarks without their weights."""
+"""Sizes of published models, for dry runs and benchmarks without their weights.
+
+It must not know checkpoints: what it names is nobody's file."""
 
 from __future__ import annotations
 

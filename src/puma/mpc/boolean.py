@@ -56,6 +56,7 @@ def evaluate(bits: Mapping[str, Bits], *polynomials: Polynomial) -> Protocol[lis
     Each bit x that is multiplied is opened as v = x ^ a under a mask a of both pairwise streams; the dealer deals every
     product of masks that a monomial holds, and a product of x is the xor over all subsets U of prod(v outside U)
     prod(a in U). Safe: each half sent is xored with fresh bits the receiver lacks, and the products are dealt.
+    Source: gates of many inputs from dealt products of masks (ABY2.0, Patra et al. 2021), on xor shares.
     """
     party, shape = next(iter(bits.values())).party, _common(bits)
     names, masked = multiplied(polynomials), products(polynomials)
@@ -165,6 +166,7 @@ def select(bit: MaskedBit, x: Share) -> Additive:
     """b * x, local once b is open under its mask.
 
     b = v + (1 - 2v) rho, so b x = v x + (1 - 2v)(rho m - rho l); the dealer deals rho and rho l.
+    Source: a bit times a number, as in ABY3 (Mohassel and Rindal 2018), read as masked values.
     """
     party, shape = x.party, broadcast(bit.word.shape, x.shape)
     if party.is_dealer:

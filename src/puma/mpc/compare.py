@@ -101,7 +101,11 @@ def _difference(x: Share | Size, y: Share | Size) -> Size:
 )
 @in_clear(clear.sign)
 def sign(x: Share) -> Protocol[Bits]:
-    """The top bit of x in its ring (1: negative); exact."""
+    """The top bit of x in its ring (1: negative); exact.
+
+    Source: comparison of what is open under a mask with the mask, digit by digit (Damgård et al. 2006); digits are
+    one-hot here, so that only the borrow between them takes a round.
+    """
     return (yield from sign_of(digits(x, 0, widths(x.bits))))
 
 

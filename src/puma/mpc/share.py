@@ -4,6 +4,7 @@ A Share reads replicated sharing as a masked value, x = m - l1 - l2 (mod 2^bits)
 P2 holds m and l2. An Additive is the untruncated result of a product, z = z0 + z1 + z2 with one part each; P0's part
 is dealt when it is opened. Bits are xor-shared between P1 and P2. Linear operations are local on each of them.
 No value here may steer control flow, so conversions to bool, int and float raise, and repr shows shapes only.
+This file must not know protocols: nothing in it sends or draws.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Softmax over secret scores under a public mask, and attention's weighted sum.
 
 A coarse maximum keeps exp in range (softmax does not change when one number is subtracted everywhere), exp is a spline
-over the allowed pairs only, and the row is divided once, after the product with the values.
+over the allowed pairs only, and the row is divided once, after the product with the values. It must not know which
+model the scores are of.
 """
 
 from __future__ import annotations
@@ -34,6 +35,11 @@ def score_ring(reach: int) -> int:
 def query_ring(reach: int) -> int:
     """Of queries and keys: their products lose the places between two activations' fraction bits and NONLINEAR."""
     return score_ring(reach) + 2 * ACTIVATION - NONLINEAR
+
+
+def value_ring(reach: int) -> int:
+    """Of values, which meet exponentials in sums below 2^(reach + 9), 28 fraction bits, that may be lifted."""
+    return 2 * ACTIVATION + reach + 9 + 2
 
 
 def quotient_ring(values: int) -> int:
@@ -92,7 +98,7 @@ def _fraction(count: int) -> int:
 def _weight_ring(count: int, values: int) -> int:
     """The ring in which a row's exponentials meet the values: a sum of so many can be lifted afterwards."""
     largest = count * LARGEST * 2.0**values * 15 / 16
-    return min(RING, _fraction(count) + ACTIVATION + math.ceil(math.log2(largest)) + 2)
+    return min(value_ring(values), _fraction(count) + ACTIVATION + math.ceil(math.log2(largest)) + 2)
 
 
 def _highest(count: int) -> int:
@@ -120,7 +126,7 @@ def attend(
     if paper.approximation_of(scores) == paper.MPCFORMER:
         weights = yield from paper.quadratic_weights(scores, mask)
         return matmul(*(yield from formatted((weights, RESIDUAL, RING), (values, ACTIVATION, RING))))
-    (values,) = yield from formatted((values, ACTIVATION, RING))
+    (values,) = yield from formatted((values, ACTIVATION, value_ring(valued)))
     e, sums = yield from exponentials(scores, mask, reach, valued)
     weighted = matmul(e, values)
     weighted, inverse = yield from together(

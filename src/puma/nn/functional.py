@@ -27,12 +27,12 @@ from puma.mpc.fixed import (
     LOGIT_REACH,
     NONLINEAR,
     NORM_REACH,
-    RELU_REACH,
     RESIDUAL_RING,
     RING,
     SCORE_REACH,
     VALUE_REACH,
     formatted,
+    gated_ring,
     index_bits,
     logit_ring,
 )
@@ -62,7 +62,7 @@ def linear(x: Value, weight: Value, bias: Value | None = None) -> Value:
     """x @ weight^T + bias, weight (out, in). The secure result is untruncated: adding to it is free."""
     if isinstance(x, Tensor):
         return tf.linear(x, weight, bias)
-    (x,) = x.party.run(formatted((x, ACTIVATION, RING)))
+    (x,) = x.party.run(formatted((x, ACTIVATION, weight.bits)))
     result = arithmetic.linear(x, weight)
     return result if bias is None else result + bias
 
@@ -95,34 +95,42 @@ def affine(x: Value, weight: Value, bias: Value | None = None) -> Value:
     """x * weight + bias along the last dimension."""
     if isinstance(x, Tensor):
         return x * weight if bias is None else x * weight + bias
-    result = multiply(x.party.run(formatted((x, ACTIVATION, RING)))[0], weight)
+    result = multiply(x.party.run(formatted((x, ACTIVATION, weight.bits)))[0], weight)
     return result if bias is None else result + bias
 
 
 @declares("local; retrieve for an outsider's choice", "section 6")
-def embedding(one_hot: Value, table: Value) -> Value:
-    """Rows of a table (V, d) by one-hot rows (..., V), or by an outsider's choice; in the plain run also by indices."""
+def embedding(one_hot: Value, table: Value, ring: int = RESIDUAL_RING) -> Value:
+    """Rows of a table (V, d) by one-hot rows (..., V), or by an outsider's choice; in the plain run also by indices.
+
+    Secret rows have 18 fraction bits, in a ring of 34 bits unless a larger one is wanted.
+    """
     if isinstance(one_hot, Tensor):
         return one_hot @ table if one_hot.is_floating_point() else tf.embedding(one_hot, table)
-    if not isinstance(one_hot, Share):
-        return one_hot.party.run(retrieve(one_hot, table))
-    return arithmetic.matmul(one_hot, table)
+    if isinstance(one_hot, Share):
+        rows = arithmetic.matmul(one_hot, table)
+    else:
+        rows = one_hot.party.run(retrieve(one_hot, table))
+    return one_hot.party.run(formatted((rows, rows.frac, ring)))[0] if ring > rows.bits else rows
 
 
 @declares("normalised", "section 5")
-def layer_norm(x: Value, eps: float, reach: int = NORM_REACH) -> Value:
-    """(x - mean) / sqrt(var + eps) over the last dimension, without scale and bias; rows of length < 2^reach."""
+def layer_norm(x: Value, eps: float, reach: int = NORM_REACH, ring: int = RING) -> Value:
+    """(x - mean) / sqrt(var + eps) over the last dimension, without scale and bias.
+
+    Rows have a length below 2^reach; the result lies in `ring`.
+    """
     if isinstance(x, Tensor):
         return tf.layer_norm(x, (x.shape[-1],), eps=eps)
-    return x.party.run(roots.normalised(x, eps, True, reach=reach))
+    return x.party.run(roots.normalised(x, eps, True, reach=reach, ring=ring))
 
 
 @declares("normalised", "section 5")
-def rms_norm(x: Value, eps: float, reach: int = NORM_REACH) -> Value:
-    """x / sqrt(mean(x^2) + eps) over the last dimension, without scale; rows of length < 2^reach."""
+def rms_norm(x: Value, eps: float, reach: int = NORM_REACH, ring: int = RING) -> Value:
+    """x / sqrt(mean(x^2) + eps) over the last dimension, without scale; rows and result as for `layer_norm`."""
     if isinstance(x, Tensor):
         return x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + eps)
-    return x.party.run(roots.normalised(x, eps, False, reach=reach))
+    return x.party.run(roots.normalised(x, eps, False, reach=reach, ring=ring))
 
 
 @declares("softmax", "section 5")
@@ -152,24 +160,24 @@ def _plain(name: str, x: Tensor, exact: Callable[[Tensor], Tensor]) -> Tensor:
 
 
 @declares("formatted, lifted", "section 5")
-def gelu(x: Value, approximate: str = "none", reach: int = ACTIVATION_REACH) -> Value:
-    """GeLU, exact ("none") or the "tanh" form; |x| < 2^reach - 16."""
+def gelu(x: Value, approximate: str = "none", reach: int = ACTIVATION_REACH, ring: int = RING) -> Value:
+    """GeLU, exact ("none") or the "tanh" form; |x| < 2^reach - 16. The result lies in `ring`."""
     if isinstance(x, Tensor):
         return _plain("gelu", x, lambda t: tf.gelu(t, approximate=approximate))
-    return x.party.run(_activated(splines.reaching(GELUS[approximate], reach), x))
+    return x.party.run(_activated(splines.reaching(GELUS[approximate], reach), x, ring))
 
 
 @declares("formatted, lifted", "section 5")
-def silu(x: Value, reach: int = ACTIVATION_REACH) -> Value:
-    """x * sigmoid(x); |x| < 2^reach - 16."""
+def silu(x: Value, reach: int = ACTIVATION_REACH, ring: int = RING) -> Value:
+    """x * sigmoid(x); |x| < 2^reach - 16. The result lies in `ring`."""
     if isinstance(x, Tensor):
         return _plain("silu", x, tf.silu)
-    return x.party.run(_activated(splines.reaching(splines.SILU, reach), x))
+    return x.party.run(_activated(splines.reaching(splines.SILU, reach), x, ring))
 
 
 def _gated(spline: splines.Spline, gate: Value, up: Value, reach: int, product: int) -> Value:
-    spline = splines.reaching(spline, reach)
-    activation, (factor,) = gate.party.run(together(_activated(spline, gate), formatted((up, ACTIVATION, RING))))
+    spline, ring = splines.reaching(spline, reach), gated_ring(product)
+    activation, (factor,) = gate.party.run(together(_activated(spline, gate, ring), formatted((up, ACTIVATION, ring))))
     result = multiply(activation, factor)
     result.unproven = product != GATED_REACH  # whoever reads it lifts it
     return result
@@ -216,11 +224,11 @@ def sigmoid(x: Value) -> Value:
 
 
 @declares("formatted, lifted", "section 5")
-def tanh(x: Value, reach: int = ACTIVATION_REACH) -> Value:
-    """2 sigmoid(2x) - 1; |x| < 2^reach - 16."""
+def tanh(x: Value, reach: int = ACTIVATION_REACH, ring: int = RING) -> Value:
+    """2 sigmoid(2x) - 1; |x| < 2^reach - 16. The result lies in `ring`."""
     if isinstance(x, Tensor):
         return torch.tanh(x)
-    half = _spline(splines.reaching(splines.TANH_HALF, reach), x)
+    half = _spline(splines.reaching(splines.TANH_HALF, reach), x, ring)
     return half.times(2) - 1
 
 
@@ -237,8 +245,8 @@ def _relu_bits(x: Value) -> int:
 
 
 @declares("formatted, sign, online 2 + 2k, offline 2k", "section 4")
-def relu(x: Value, reach: int = RELU_REACH) -> Value:
-    """max(x, 0); x < 2^reach in what goes on to another product."""
+def relu(x: Value) -> Value:
+    """max(x, 0)."""
     if isinstance(x, Tensor):
         return torch.relu(x)
     (x,) = x.party.run(formatted((x, ACTIVATION, _relu_bits(x))))
@@ -273,9 +281,11 @@ def rsqrt(x: Value) -> Value:
     return truncated(root, root.frac - roots.RESIDUAL)
 
 
-def _heads_wants(q: Value, k: Value, v: Value, angles: Sequence[Tensor], reach: int) -> list[tuple[Value, int, int]]:
+def _heads_wants(
+    q: Value, k: Value, v: Value, angles: Sequence[Tensor], reach: int, values: int
+) -> list[tuple[Value, int, int]]:
     turned = query_ring(reach) + (ROTARY if angles else 0)
-    return [(q, ACTIVATION, turned), (k, ACTIVATION, turned), (v, ACTIVATION, RING)]
+    return [(q, ACTIVATION, turned), (k, ACTIVATION, turned), (v, ACTIVATION, attention.value_ring(values))]
 
 
 @declares("formatted, all", "section 3")
@@ -284,13 +294,13 @@ def heads(
     values: int = VALUE_REACH,
 ) -> list[Value]:  # fmt: skip
     """Queries, keys and values (rows, heads * size) as (rows, heads, size), in the rings that attention wants
-    of scores that lie within 2^reach of each other in each row.
+    of scores that lie within 2^reach of each other in each row, and of values below 2^values less a sixteenth.
 
     `angles` are cosines and sines (2, rows, 1, size) for queries and for keys: rotary position embedding with halves
     rotated, x cos + rotate_half(x) sin. All are opened in one round and lifted in one.
     """
     noted = [2] if values != VALUE_REACH else []
-    wants = _heads_wants(q, k, v, angles, reach)
+    wants = _heads_wants(q, k, v, angles, reach, values)
     items = [q, k, v] if isinstance(q, Tensor) else q.party.run(formatted(*wants, noted=noted))
     items = [x.reshape(x.shape[0], -1, size) for x in items]
     return [_turned(x, turns) for x, turns in zip(items, angles, strict=False)] + items[len(angles) :]
@@ -360,13 +370,13 @@ def cat(items: Sequence[Value], dim: int) -> Value:
     return torch.cat(list(items), dim) if isinstance(items[0], Tensor) else cat_shares(items, dim)
 
 
-def _activated(spline: splines.Spline, x: Share | Additive) -> Protocol[Any]:
+def _activated(spline: splines.Spline, x: Share | Additive, ring: int = RING) -> Protocol[Any]:
     other = paper.instead(spline.name.removesuffix("_tanh"), x)
     if other:
         return (yield from other.secure(x))
     (x,) = yield from formatted((x, spline.frac, spline.ring))
-    return (yield from splines.lifted(spline, x, RING))
+    return (yield from splines.lifted(spline, x, ring))
 
 
-def _spline(spline: splines.Spline, x: Share | Additive) -> Share:
-    return x.party.run(_activated(spline, x))
+def _spline(spline: splines.Spline, x: Share | Additive, ring: int = RING) -> Share:
+    return x.party.run(_activated(spline, x, ring))

@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 import torch
 
 from puma.errors import TensorError
-from puma.mpc.fixed import RING
+from puma.mpc.fixed import ACTIVATION, RING
+from puma.mpc.share import Share
 from puma.nn import functional as F
 from puma.nn.layout import Layout as Layout  # models use both by these names, too
 from puma.nn.layout import Rows as Rows
@@ -111,9 +112,17 @@ class Embedding(Module):
 
     def __init__(self, rows: int, width: int) -> None:
         self.weight: Value = Parameter((rows, width))
+        self.added = Place("stream")
 
     def __call__(self, one_hot: Value) -> Value:
-        return F.embedding(one_hot, self.weight)
+        rows = F.embedding(one_hot, self.weight, self.added.ring - ACTIVATION)
+        self.added.seen(rows)
+        return rows
+
+    @property
+    def ring(self) -> int:
+        """Rows are looked up in any ring; those that are indexed must fit the stream's."""
+        return max(RING, self.added.ring - ACTIVATION)
 
 
 class Head(Module):
@@ -141,16 +150,23 @@ class Norm(Module):
         self.bias: Value = Parameter((size,)) if size and bias else None
         self.place = Place("norm", centred=kind == "layer")
         self.added = Place("stream") if writes else None
+        self.answers = not writes  # whether what it gives may leave, or be read as it is
 
-    def __call__(self, x: Value) -> Value:
+    @property
+    def ring(self) -> int:
+        """Of the affine."""
+        return max(RING, self.added.ring) if self.added and self.answers else super().ring
+
+    def __call__(self, x: Value, *readers: Module | None) -> Value:
         with F.component("norm", x):
-            return self.affine(self.normalised(x))
+            return self.affine(self.normalised(x, *readers))
 
-    def normalised(self, x: Value) -> Value:
-        """Without the affine, in a ring for those who read it."""
+    def normalised(self, x: Value, *readers: Module | None) -> Value:
+        """Without the affine, in a ring for those who read it, of whom it is itself one if it has an affine."""
         self.place.seen(x)
+        norm = F.rms_norm if self.kind == "rms" else F.layer_norm
         with F.component("norm", x):
-            return (F.rms_norm if self.kind == "rms" else F.layer_norm)(x, self.eps, self.place.reach)
+            return norm(x, self.eps, self.place.reach, ring_for(self, *readers))
 
     def affine(self, n: Value) -> Value:
         """What the norm gives to those that have not absorbed its affine."""
@@ -251,12 +267,12 @@ def rescale(state: dict[str, Value], linear: str, factor: float) -> None:
 
 
 QUICK = 1.702  # quick_gelu(x) is silu(QUICK x) / QUICK; the factors are folded into matrices
-ACTIVATIONS: dict[str, Callable[[Value, int], Value]] = {
-    "gelu": lambda x, reach: F.gelu(x, "none", reach),
-    "gelu_tanh": lambda x, reach: F.gelu(x, "tanh", reach),
+ACTIVATIONS: dict[str, Callable[[Value, int, int], Value]] = {
+    "gelu": lambda x, reach, ring: F.gelu(x, "none", reach, ring),
+    "gelu_tanh": lambda x, reach, ring: F.gelu(x, "tanh", reach, ring),
     "silu": F.silu,
     "quick_gelu": F.silu,  # of a folded model
-    "relu": F.relu,
+    "relu": lambda x, reach, ring: F.relu(x),  # what reads it lifts it
     "tanh": F.tanh,
 }
 
@@ -266,10 +282,16 @@ def place_of(activation: str) -> str:
     return "relu" if activation == "relu" else "activation"
 
 
-def activate(name: str, dense: Linear, x: Value) -> Value:
+def ring_for(*readers: Module | None) -> int:
+    """The largest ring among the matrices and norms that read what is to be lifted once for all of them."""
+    weights = [vars(reader).get("weight") for reader in readers if reader is not None]
+    return max((weight.bits for weight in weights if isinstance(weight, Share)), default=RING)
+
+
+def activate(name: str, dense: Linear, x: Value, *readers: Module) -> Value:
     """The activation of this name of a matrix's results, whose place says how large these become."""
     assert dense.place
-    return ACTIVATIONS[name](dense(x), dense.place.reach)
+    return ACTIVATIONS[name](dense(x), dense.place.reach, ring_for(*readers))
 
 
 def gated(name: str, gate: Linear, up: Linear, x: Value) -> Value:

@@ -22,6 +22,7 @@ from puma.mpc.fixed import (
     SCORE_REACH,
     STREAM_REACH,
     VALUE_REACH,
+    gated_ring,
     product_ring,
 )
 
@@ -44,7 +45,7 @@ LARGEST = {
     "gated": 30,
     "value": 20,
     "scores": 20,
-    "logits": 20,
+    "logits": 15,
 }
 LEAST = 6  # the widest table of a function that is looked up ends at 16, and what is twice the reach must be seen
 
@@ -90,8 +91,14 @@ class Place:
     @property
     def ring(self) -> int:
         """Of a matrix whose results are what this place is about; what has no reach of its own keeps the usual one."""
-        bound = self.kind in ("activation", "relu", "value") and self.named
-        return product_ring(self.reach) if bound or self.kind == "stream" else RING
+        if self.kind == "stream":
+            return product_ring(self.reach)
+        if not self.named:
+            return RING
+        if self.kind in ("activation", "relu", "value"):
+            return product_ring(self.reach)
+        # What is multiplied, or compared, may itself be larger than what comes of it.
+        return max(RING, gated_ring(self.reach)) if self.kind == "gated" else RING
 
     def seen(self, x: Any) -> None:
         """Tell the observer, if there is one and these are plain numbers."""

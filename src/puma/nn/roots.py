@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cache
 
 import torch
@@ -28,7 +29,6 @@ UNIT = 20  # fraction bits of a result in the highest binade
 ROW = 16  # fraction bits of a general argument of reciprocal and rsqrt, in ring ROW_RING: 2^-16 to 2^32
 ROW_RING = 50
 MEAN = 28  # fraction bits of 1 / n
-WIDE = 62  # the ring of a row to be normalised: its squares keep 24 fraction bits in ring 57
 # Relative bounds: fit, 1.5 units of the leading bits, and 1.5 units (2^-20) of the output.
 RECIPROCAL_BOUND = 1e-5
 RSQRT_BOUND = 1.5e-5
@@ -42,8 +42,8 @@ def _reciprocal_spline(binades: int) -> Spline:
 
 
 @cache
-def _rsqrt_spline(scale: float) -> Spline:
-    return _binade("rsqrt", lambda y: scale * torch.rsqrt(y), 10, 20, RSQRT_BOUND, 64)
+def _rsqrt_spline(scale: float, ring: int) -> Spline:
+    return _binade("rsqrt", lambda y: scale * torch.rsqrt(y), 10, 20, RSQRT_BOUND, ring + 8)
 
 
 def _binade(name: str, function: Callable[[Tensor], Tensor], width: int, frac: int, bound: float, bits: int) -> Spline:
@@ -107,55 +107,127 @@ def inverse_format(frac: int, low: int, high: int) -> tuple[int, int]:
 
 
 @declares("a lookup, and a comparison, a selection and 3 words for each power of 4 in the range; 5 rounds", "section 5")
-def rsqrt(x: Share, last: int, scale: float = 1.0) -> Protocol[Share]:
-    """scale / sqrt(x) for words 1 <= x < 4^(last+1), in ring 56; relative error RSQRT_BOUND. x.frac must be even."""
+def rsqrt(x: Share, last: int, scale: float = 1.0, ring: int = 56) -> Protocol[Share]:
+    """scale / sqrt(x) for words 1 <= x < 4^(last+1), in a ring of 23 + last to 56 bits; relative error RSQRT_BOUND.
+
+    x.frac must be even.
+    """
     assert x.frac % 2 == 0
     binades = _binades(0, 2 * last + 2)
-    result = yield from _inverse(x, 0, binades, _rsqrt_spline(scale), 1)
+    result = yield from _inverse(x, 0, binades, _rsqrt_spline(scale, ring), 1)
     return result.like(*result.components, frac=UNIT + binades - x.frac // 2)
 
 
-SQUARED = 5  # fraction bits that squares do without
+@dataclass(frozen=True)
+class RowFormat:
+    """Of rows to be normalised whose length, the root of their squares' sum, stays below 2^reach.
 
-
-def lengths(x: Share | Additive, reach: int, n: int) -> tuple[float, float]:
-    """How long rows of n entries are that begin to be flagged, and how long they could be at most.
-
-    What begins to be flagged is so for certain at 1.15 times that length. It is a little more than 2^reach, or, if that
-    is shorter, a little less than twice the largest number that can be lifted from x's ring: a lift of what is up to
-    twice too large is either right or off by four times the limit. So a row that is not flagged is right.
+    Rows have F fraction bits: 17 up to reach 16, and one less for each power of two beyond, so that no ring grows and
+    what gets lost is in proportion to the longest row. Squares are taken of words without their last S bits, in ring
+    W - S: N, their sum, then has a mean error of n d^2 / 4, d = 2^(S - F), that is 2^-12 or, beyond reach 16,
+    2^(reach - 28). Rows of root mean square q so come out with a relative error of d^2 / (8 q^2) at most, and each
+    entry with one of 1.5 * 2^-F / q more, besides RSQRT_BOUND and 1.5 units of the result.
     """
-    limit = 2.0 ** (min(64, x.bits + RESIDUAL - x.frac) - RESIDUAL - 2)
-    return min(1.05 * 2.0**reach, 1.74 * limit), 8 * limit * math.sqrt(n)
+
+    reach: int
+
+    @property
+    def frac(self) -> int:
+        """F: fraction bits of a row's entries."""
+        return min(RESIDUAL, RESIDUAL + NORM_REACH - self.reach)
+
+    @property
+    def product(self) -> int:
+        """The ring of x / sqrt(N), which is at most 1."""
+        return self.frac + self.reach + UNIT + 3
+
+    @property
+    def wide(self) -> int:
+        """W: the ring to which rows are lifted, for their squares and for the product."""
+        return max(self.product, 2 * (self.frac + self.reach) + 1 - SQUARED)
+
+    @property
+    def squared(self) -> int:
+        """S: fraction bits that squares do without."""
+        return 2 * (self.frac + self.reach) + 1 - self.wide
+
+    @property
+    def step(self) -> float:
+        """d: the last place of what is squared."""
+        return 2.0 ** (self.squared - self.frac)
+
+    @property
+    def sum_frac(self) -> int:
+        """Fraction bits of N: even, and no more than squares have."""
+        return min(ROW, 2 * (self.frac - self.squared))
+
+    @property
+    def last(self) -> int:
+        """N lies below 4^(last + 1) units."""
+        return self.reach + self.sum_frac // 2 - 1
+
+    def lengths(self, opened: int, n: int) -> tuple[float, float]:
+        """How long rows of n entries are that begin to be flagged, and how long they could be at most, where entries
+        come out of a ring of `opened` bits.
+
+        What begins to be flagged is so for certain at 1.15 times that length. It is a little more than 2^reach, or, if
+        that is shorter, a little less than twice the largest number that can be lifted: a lift of what is up to twice
+        too large is either right or off by four times that limit. So a row that is not flagged is right, unless it came
+        round the ring.
+        """
+        limit = 2.0 ** (opened - self.frac - 2)
+        return min(1.05 * 2.0**self.reach, 1.74 * limit), 8 * limit * math.sqrt(n)
+
+    def mean(self, opened: int, n: int) -> tuple[int, int]:
+        """Fraction bits of 1 / n and the ring W, for the mean of entries that fit a ring of `opened` bits.
+
+        The mean errs by 2^-12 of itself at most, unless that took a ring beyond 64 bits.
+        """
+        wide = min(64, max(self.wide, opened + MEAN_ERROR + (n - 1).bit_length()))
+        return min(MEAN, wide - opened), wide
+
+
+SQUARED = 5  # fraction bits that squares do without, at most
+MEAN_ERROR = 11
 
 
 @declares("lift, 2k + k, lift, and an rsqrt a row", "section 5")
 def normalised(
-    x: Share | Additive, eps: float, centre: bool, count: int = 0, reach: int = NORM_REACH
+    x: Share | Additive, eps: float, centre: bool, count: int = 0, reach: int = NORM_REACH, ring: int = RING
 ) -> Protocol[Share]:
     """Rows of x over their root mean square, less their mean first if `centre`: layer norm and RMS norm, no affine.
 
-    The mean of squares is their sum over `count`, or over the row's length.
-    |x| < 2^13 and the sum of a row's squares < 2^32. The sum of squares N takes one word a row; x / sqrt(N) is at most
-    1, so with c = ceil(log2 sqrt(n)) the product with 2^c-scaled root stays in that ring at 53 - c fraction bits.
+    The mean of squares is their sum over `count`, or over the row's length. Rows, less their mean, have a length below
+    2^reach, at most 2^23; `RowFormat` says what is lost of short ones. The sum of squares N takes one word a row;
+    x / sqrt(N) is at most 1, so with c = ceil(log2 sqrt(n)) the product with 2^c-scaled root stays in its ring at
+    F + reach + 20 - c fraction bits. The result has ACTIVATION fraction bits in `ring`.
     """
-    (wide,) = yield from formatted((x, RESIDUAL, WIDE))
-    n = count or wide.shape[-1]
+    form = RowFormat(reach)
+    n, wide_ring, places = x.shape[-1], form.wide, 0
+    within = 64 if centre or isinstance(x, Share) else form.frac + reach + 2  # a share is lifted from where it is
     if centre:
-        mean = truncated(wide.sum(-1, keepdim=True).times(round(2**MEAN / n), MEAN), MEAN)
-        (mean,) = yield from lift((mean, WIDE))
+        entries = min(64, x.bits + form.frac - x.frac)
+        entries = min(entries, form.frac + max(reach, NORM_REACH)) if isinstance(x, Share) else entries
+        places, wide_ring = form.mean(entries, n)
+    (wide,) = yield from formatted((x, form.frac, wide_ring), within=within)
+    if centre:
+        mean = truncated(wide.sum(-1, keepdim=True).times(round(2**places / n), places), places)
+        (mean,) = yield from lift((mean, wide_ring))
         wide = wide - mean
-    squares = square(truncated(wide, SQUARED)).sum(-1) + n * eps
+    n = count or n
+    wide = wide.reduced(form.wide)
+    squares = square(truncated(wide, form.squared)).sum(-1) + n * eps
+    opening = [(squares, squares.frac - form.sum_frac)]
     if x.party.on_watch is None:
-        (squares,) = yield from open_truncate((squares, squares.frac - ROW))
+        (squares,) = yield from open_truncate(*opening)
     else:
-        coarse, drop, off = coarse_rows(wide, *lengths(x, reach, wide.shape[-1]))
-        opening = (squares, squares.frac - ROW), (square(coarse).sum(-1), drop)
-        squares, sums = yield from open_truncate(*opening)
+        opened = min(within, x.bits + form.frac - x.frac)
+        coarse, drop, off = coarse_rows(wide, *form.lengths(opened, x.shape[-1]))
+        squares, sums = yield from open_truncate(*opening, (square(coarse).sum(-1), drop))
         note_rows(sums, off)
-    squares.party.note_range("sum of a row's squares", squares, 2.0**32)
+    squares.party.note_range("sum of a row's squares", squares, 4.0**reach)
     exponent = math.ceil(math.log2(n) / 2)
-    root = yield from rsqrt(squares, 23, math.sqrt(n) / 2**exponent)
+    root = yield from rsqrt(squares, form.last, math.sqrt(n) / 2**exponent, form.product)
     product = multiply(wide.reduced(root.bits), root.unsqueeze(-1))
     product.frac -= exponent
-    return (yield from formatted((product, ACTIVATION, RING), bounded=True))[0]
+    return (yield from formatted((product, ACTIVATION, ring), bounded=True))[0]

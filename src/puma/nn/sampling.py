@@ -111,6 +111,11 @@ def _unsigned(of: tuple[Digit, ...], looked_up: list[Share]) -> Additive:
     return Additive(party, part, LOGIT_RING, ACTIVATION, dealt=False)  # type: ignore[arg-type]
 
 
+def with_noise(reach: int, temperature: float) -> int:
+    """How far apart logits within 2^reach of each other lie once noise has been added: a number of it is below 32."""
+    return max(reach, min(LOGIT_REACH, max(reach, math.ceil(math.log2(32 * max(temperature, 1)))) + 1))
+
+
 @declares("argmax; at a temperature noise before it", "section 5")
 def sample(logits: Share | Additive, temperature: float, reach: int = LOGIT_REACH) -> Share:
     """An index of the last dimension: drawn with softmax(logits / temperature), or the largest at temperature 0.
@@ -119,4 +124,5 @@ def sample(logits: Share | Additive, temperature: float, reach: int = LOGIT_REAC
     """
     if not temperature:
         return argmax(logits, reach)
+    reach = with_noise(reach, temperature)
     return argmax(logits + logits.party.run(noise(logits.party, tuple(logits.shape), temperature)), reach)

@@ -2,7 +2,8 @@
 
 f(x) = A[i] + B[i] u with 2^width segments of length h. The segment index i and the offset u come from the public high
 and low bits of m and l, without communication: i may be one too high, then u is negative, so each line is fitted over
-two segments, [c_i - h, c_i + h). Outside the table f is 0 below, and 0, 1 or x above. Section 5 of docs/protocol.md.
+two segments, [c_i - h, c_i + h). Outside the table f is 0 below, and 0, 1 or x above. Section 5 of docs/protocol.md. It
+must not know which model asks.
 """
 
 from __future__ import annotations
@@ -399,8 +400,14 @@ def piecewise(spline: Spline, x: Share, owners: Tensor | None = None) -> Protoco
 LEAST = 9  # results lie above -2^(j-9) in their ring j: none of the functions is far below zero
 
 
+def least(spline: Spline) -> int:
+    """Of the lift of a result: above -2^(j-9), and above -1/2 where x itself is the result and reaches less far."""
+    j = spline.ring - spline.room if spline.above == "x" else spline.result_bits
+    return min(LEAST, j - spline.out_frac + 1) if spline.above == "x" else LEAST
+
+
 @declares("piecewise, lift", "section 5")
 def lifted(spline: Spline, x: Share, bits: int, owners: Tensor | None = None) -> Protocol[Share]:
     """spline(x) in a ring larger than its own; x in ring spline.ring. `owners` are as for `piecewise`."""
     result = yield from piecewise(spline, x, owners)
-    return (yield from lift((result, bits), least=LEAST))[0]
+    return (yield from lift((result, bits), least=least(spline)))[0]

@@ -1,4 +1,6 @@
-"""Public files on links: in data frames of FRAME_BYTES and a shorter last one."""
+"""Public files on links: in data frames of FRAME_BYTES and a shorter last one.
+
+It must not know what a file is for: nothing secret goes this way."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""What a launcher writes to the standard input of a party that it starts on this machine, one JSON line each."""
+"""What a launcher writes to the standard input of a party that it starts on this machine, one JSON line each.
+
+It must not know processes or sockets."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Which parameters an owner shares, and in what format each travels and lies with the parties."""
+"""Which parameters an owner shares, and in what format each travels and lies with the parties.
+
+It must not know masks, links or files."""
 
 from __future__ import annotations
 

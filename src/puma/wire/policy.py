@@ -1,4 +1,6 @@
-"""What the owner of a model allows, as its card says it: parties refuse the rest, and clients do not ask for it."""
+"""What the owner of a model allows, as its card says it: parties refuse the rest, and clients do not ask for it.
+
+It must not know who asks, nor over which link."""
 
 from __future__ import annotations
 

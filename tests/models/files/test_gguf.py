@@ -14,6 +14,7 @@ from torch.testing import assert_close
 from puma.errors import CheckpointError, PumaError, TensorError, UnsupportedModel
 from puma.models import rope
 from puma.models.checkpoint import load
+from puma.models.files.gguf import header
 from puma.models.files.gguf.dialects import DIALECTS
 from tests.models import tiny, zoo
 from tests.models.files import ggufs
@@ -194,6 +195,7 @@ def refused(kind: type[PumaError], source: Path, *words: str) -> None:
         (lambda w: w.add_rope_scaling_attn_factors(1.2), ["attn_factor"]),
         (lambda w: w.add_type("adapter"), ["adapter", "no model"]),
         (lambda w: w.add_value_length(7), ["value_length"]),
+        (lambda w: w.add_causal_attention(False), ["attention.causal", "look ahead"]),
     ],
 )
 def test_settings_that_are_not_implemented(extra: ggufs.Extra, words: list[str], tmp_path: Path) -> None:
@@ -282,6 +284,36 @@ def test_what_is_cut_anywhere_is_refused_by_name(tmp_path: Path) -> None:
         with pytest.raises(CheckpointError) as caught:
             load(path).fold()
         assert caught.value.hint
+
+
+@pytest.mark.parametrize("name", ["llama-3", "gemma3", "t5-gated", "gpt2-hub", "neox", "roberta", "phi3"])
+def test_damaged_headers_are_refused_by_name(name: str, tmp_path: Path) -> None:
+    """Whatever bytes there are, it is an error of ours, or a model."""
+    path = ggufs.write(tmp_path / "model.gguf", zoo.write(tmp_path / "folder", name), extra=chatty)
+    content = path.read_bytes()
+    start = min(place.offset for place in header.read(path).places.values())
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(400):
+        at, value = (int(torch.randint(end, (1,), generator=generator)) for end in (start, 256))
+        path.write_bytes(content[:at] + bytes([value]) + content[at + 1 :])
+        try:
+            found = load(path)
+            if found.files:
+                found.open_tokenizer()
+        except PumaError as error:
+            assert error.hint
+
+
+def chatty(writer: gguf.GGUFWriter) -> None:
+    """A few fields of a tokenizer."""
+    words = ["<unk>", "<s>", "</s>", *(f"<0x{i:02X}>" for i in range(4)), "▁", "a", "b", "ab", "▁ab"]
+    writer.add_tokenizer_model("llama")
+    writer.add_token_list(words)
+    writer.add_token_scores([float(-i) for i in range(len(words))])
+    writer.add_token_types([2, 3, 3, 6, 6, 6, 6, 1, 1, 1, 1, 1])
+    writer.add_bos_token_id(1)
+    writer.add_eos_token_id(2)
+    writer.add_chat_template("{{ messages }}")
 
 
 def test_a_client_needs_no_tensors(tmp_path: Path) -> None:

@@ -123,7 +123,8 @@ class HeadNorm(nn.Module):
         heads = x.reshape(rows, -1, self.weight.shape[0])
         self.place.seen(heads)
         with F.component("norm", x):
-            return F.affine(F.rms_norm(heads, self.eps, self.place.reach), self.weight).reshape(rows, width)
+            n = F.rms_norm(heads, self.eps, self.place.reach, nn.ring_for(self))
+            return F.affine(n, self.weight).reshape(rows, width)
 
 
 class Attention(nn.Module):
@@ -167,7 +168,7 @@ class MLP(nn.Module):
 
     def __call__(self, x: Value) -> Value:
         if self.gate_proj is None:
-            return self.down_proj(nn.activate(self.activation, self.up_proj, x))
+            return self.down_proj(nn.activate(self.activation, self.up_proj, x, self.down_proj))
         return self.down_proj(nn.gated(self.activation, self.gate_proj, self.up_proj, x))
 
 
@@ -185,15 +186,22 @@ class Block(nn.Module):
         self.self_attn, self.mlp = Attention(c, layer), MLP(c)
         self.self_attn_norm, self.mlp_norm = (_written(c), _written(c)) if c.post_norms else (_same, _same)
 
+    @property
+    def readers(self) -> list[nn.Module | None]:
+        """What reads the first norm; where both halves of a block do, only their affines differed."""
+        each = self.self_attn
+        rest = [self.mlp.gate_proj, self.mlp.up_proj] if self.post_attention_layernorm is None else []
+        return [each.q_proj, each.k_proj, each.v_proj, *rest]
+
     def __call__(self, x: Value, at: nn.Layout, cache: LayerCache) -> Value:
-        n = self.input_layernorm(x)
+        n = self.input_layernorm(x, *self.readers)
         with F.component("attention", n):
             added, x = self.self_attn(n, at, cache), at.asking(x)
-        if self.post_attention_layernorm is None:  # both halves read one norm: only their affines differed
+        if self.post_attention_layernorm is None:
             with F.component("mlp", n):
                 return x + added + self.mlp(at.asking(n))
         x = x + self.self_attn_norm(added)
-        n = self.post_attention_layernorm(x)
+        n = self.post_attention_layernorm(x, self.mlp.gate_proj, self.mlp.up_proj)
         with F.component("mlp", n):
             added = self.mlp(n)
         return x + self.mlp_norm(added)

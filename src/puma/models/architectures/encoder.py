@@ -118,9 +118,9 @@ class Output(nn.Module):
         self.dense = nn.Linear(inputs, c.hidden_size, place="stream")
         self.LayerNorm = _norm(c, c.hidden_size)
 
-    def norm(self, x: Value) -> Normed:
-        """The name that the checkpoint gives the norm."""
-        return Normed(self.LayerNorm.normalised(x), self.LayerNorm)
+    def norm(self, x: Value, *readers: nn.Module) -> Normed:
+        """Rows that these read."""
+        return Normed(self.LayerNorm.normalised(x, *readers), self.LayerNorm)
 
 
 class Layer(nn.Module):
@@ -134,33 +134,41 @@ class Layer(nn.Module):
         )
         self.output = Output(c, c.intermediate_size)
 
-    def __call__(self, h: Normed, at: nn.Layout) -> Normed:
+    @property
+    def readers(self) -> list[nn.Module]:
+        """What reads the norm before this layer."""
+        own = self.attention.self
+        return [own.query, own.key, own.value] if self.absorbed else []
+
+    def __call__(self, h: Normed, at: nn.Layout, *readers: nn.Module) -> Normed:
+        """The rows that come out are for these readers."""
         with F.component("attention", h.n):
             full = h.full
             x = self.attention.output.dense(self.attention.self(h.n if self.absorbed else full, at)) + full
-        h = self.attention.output.norm(x)
+        h = self.attention.output.norm(x, self.intermediate.dense)
         with F.component("mlp", h.n):
-            x = self.output.dense(nn.activate(self.activation, self.intermediate.dense, h.n)) + h.full
-        return self.output.norm(x)
+            x = nn.activate(self.activation, self.intermediate.dense, h.n, self.output.dense)
+            x = self.output.dense(x) + h.full
+        return self.output.norm(x, *readers)
 
 
 class Embeddings(nn.Module):
     """Words, positions and types, added and normed: token choices to rows (rows, hidden_size)."""
 
     def __init__(self, c: Encoder) -> None:
-        size, self.projected = c.embedding_size, c.projected
+        size = c.embedding_size
         self.word_embeddings = nn.Embedding(c.vocab_size, size)
         self.position_embeddings = nn.Embedding(c.context, size)
         self.token_type_embeddings = nn.Embedding(c.type_vocab_size, size) if c.type_vocab_size else None
         self.LayerNorm = _norm(c, 0 if c.projected else size)  # a projection has absorbed its affine
-        self.mapping = nn.Linear(size, c.hidden_size) if c.projected else None
+        self.mapping = nn.Linear(size, c.hidden_size, place="stream") if c.projected else None
 
-    def __call__(self, one_hot: Value, at: nn.Layout, types: list[int]) -> Normed:
+    def __call__(self, one_hot: Value, at: nn.Layout, types: list[int], *readers: nn.Module) -> Normed:
         with F.component("embedding", one_hot):
             x = self.word_embeddings(one_hot) + self.position_embeddings.weight[at.positions]
             if self.token_type_embeddings:
                 x = x + self.token_type_embeddings.weight[types]
-        n = self.LayerNorm.normalised(x)
+        n = self.LayerNorm.normalised(x, *([self.mapping] if self.mapping else readers))
         return Normed(self.mapping(n), None) if self.mapping else Normed(n, self.LayerNorm)
 
 
@@ -171,15 +179,18 @@ class Stack(nn.Module):
         self.c = c
         self.embeddings = Embeddings(c)
         self.encoder: Any = nn.Module(layer=[Layer(c) for _ in range(c.distinct)])
+        self.encoder.layer[-1].output.LayerNorm.answers = True
         self.pooler: Any = None
         if c.pooler:
             place = nn.place_of(c.pooler_activation)
             self.pooler = nn.Module(dense=nn.Linear(c.hidden_size, c.hidden_size, place=place))
 
     def __call__(self, one_hot: Value, at: nn.Layout, types: list[int]) -> Value:
-        h = self.embeddings(one_hot, at, types)
-        for i in range(self.c.layers):
-            h = self.encoder.layer[i * self.c.distinct // self.c.layers](h, at)
+        each = self.encoder.layer
+        layers = [each[i * self.c.distinct // self.c.layers] for i in range(self.c.layers)]
+        h = self.embeddings(one_hot, at, types, *layers[0].readers)
+        for layer, after in zip(layers, [*layers[1:], None], strict=True):
+            h = layer(h, at, *(after.readers if after else []))
         return h.full
 
 
@@ -291,7 +302,9 @@ def inputs(config: Encoder) -> Inputs:
 
 def heads(config: Encoder) -> Heads:
     """Those that the config names."""
-    return Heads(labels=config.labels, each_token=config.each_token, predicts=config.predicts)
+    return Heads(
+        labels=config.labels, each_token=config.each_token, predicts=config.predicts, place="cls.predictions.decoder"
+    )
 
 
 # -- bounds ---------------------------------------------------------------------------------------------------------

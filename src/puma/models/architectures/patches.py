@@ -60,8 +60,8 @@ class Model(nn.Module):
         at = nn.Layout([self.config.context] * (pixels.shape[0] // self.config.context), causal=False)
         with F.component("embedding", pixels):
             h = Normed(self.patches(pixels) + self.positions.weight[at.positions], None)
-        for layer in self.layers:
-            h = layer(h, at)
+        for layer, after in zip(self.layers, [*self.layers[1:], None], strict=True):
+            h = layer(h, at, *(after.readers if after else []))
         return self.norm(h.full)
 
     def states(self, pixels: Value, lengths: Sequence[int], types: Sequence[int] = (), padding: Any = None) -> Value:

@@ -150,14 +150,15 @@ class Block(nn.Module):
         self.cross_attn = Attention(c.block) if reads else None
 
     def __call__(self, x: Value, at: nn.Layout, cache: LayerCache, bias: Value, read: Any = None) -> Value:
-        n = self.input_layernorm(x)
+        own, cross = self.self_attn, self.cross_attn
+        n = self.input_layernorm(x, own.q_proj, own.k_proj, own.v_proj)
         with F.component("attention", n):
             x = x + self.self_attn(n, at, cache, bias)
-        if self.cross_attn and self.cross_layernorm:
-            n = self.cross_layernorm(x)
+        if cross and self.cross_layernorm:
+            n = self.cross_layernorm(x, cross.q_proj)
             with F.component("attention", n):
-                x = x + crossed(self.cross_attn, n, at, *read)
-        n = self.post_attention_layernorm(x)
+                x = x + crossed(cross, n, at, *read)
+        n = self.post_attention_layernorm(x, self.mlp.gate_proj, self.mlp.up_proj)
         with F.component("mlp", n):
             return x + self.mlp(n)
 

@@ -34,7 +34,7 @@ SCALARS = {
     12: "<f8",
 }
 SPLIT = re.compile(r"(.+)-(\d{5})-of-(\d{5})\.gguf")
-MOST_DIMENSIONS = 4
+MOST_DIMENSIONS, MOST_SIZE = 4, 1 << 32
 
 
 @dataclass(frozen=True)
@@ -133,6 +133,8 @@ class _Reader:
         if dimensions > MOST_DIMENSIONS:
             self._broken(f"{name} has {dimensions} dimensions")
         shape = tuple(self._number("<u8") for _ in range(dimensions))
+        if any(size > MOST_SIZE for size in shape):
+            self._broken(f"{name} is larger than any tensor")
         return name, shape[::-1], self._number("<u4"), self._number("<u8")
 
     def _value(self, kind: int) -> Any:

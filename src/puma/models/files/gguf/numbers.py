@@ -25,10 +25,12 @@ DOUBLE = 28  # ggml's number of float64, which the package leaves as it is
 
 def entry(place: Place, unchanged: Unchanged, name: str, change: Change | None = None) -> Entry:
     """A tensor to be read, under another name and perhaps changed; what cannot be dequantised is refused at once."""
-    size = stored_bytes(place)
-    if place.offset + size > place.file.stat().st_size:
-        raise CheckpointError(f"{place.file} ends before {place.name} does", "download the model again")
-    shape = place.shape if change is None else tuple(change(torch.empty(place.shape, device="meta")).shape)
+    _check_whole(place)
+    try:
+        shape = place.shape if change is None else tuple(change(torch.empty(place.shape, device="meta")).shape)
+    except RuntimeError as error:  # torch's, for what cannot be reshaped into heads
+        what = f"{place.name} in {place.file.name} has shape {list(place.shape)}, which is no whole number of heads"
+        raise TensorError(what, "the file is damaged") from error
     return Entry(place.file, name, shape, "F32", partial(_read, place, unchanged, change))
 
 
@@ -43,10 +45,13 @@ def _read(place: Place, unchanged: Unchanged, change: Change | None) -> Tensor:
 
 def numbers(place: Place) -> Tensor:
     """A tensor's numbers as they are stored, in float32."""
+    _check_whole(place)
     size, of = _block(place.kind)
     width = place.shape[-1] if place.shape else 1
     row, found = width // of * size, torch.empty(place.shape, dtype=torch.float32)
-    rows = found.numel() // width if found.numel() else 0
+    if not found.numel():
+        return found
+    rows = found.numel() // width
     out, step = found.reshape(rows, width).numpy(), max(BLOCK_BYTES // row, 1)
     with place.file.open("rb") as file:
         file.seek(place.offset)
@@ -57,6 +62,12 @@ def numbers(place: Place) -> Tensor:
                 raise CheckpointError(f"{place.file} ends before {place.name} does", "download the model again")
             out[start : start + count] = _dequantised(block, place.kind).reshape(count, width)
     return found
+
+
+def _check_whole(place: Place) -> None:
+    """CheckpointError unless the file holds all of a tensor; before anything of its size is made."""
+    if place.offset + stored_bytes(place) > place.file.stat().st_size:
+        raise CheckpointError(f"{place.file} ends before {place.name} does", "download the model again")
 
 
 def stored_bytes(place: Place) -> int:

@@ -6,6 +6,7 @@ is asked for by nobody would change the arithmetic, and is refused. This file mu
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -15,7 +16,7 @@ from puma.models.files.gguf.numbers import numbers
 
 Raw = dict[str, Any]
 HARMLESS = (  # they say nothing that is computed
-    "tensor_data_layout", "rope.scaling.finetuned", "pooling_type", "attention.causal", "vocab_size",
+    "tensor_data_layout", "rope.scaling.finetuned", "pooling_type", "vocab_size",
     "rope.dimension_count_swa",
 )  # fmt: skip
 
@@ -30,26 +31,47 @@ class Settings:
         self._asked = set[str](HARMLESS)
 
     def get(self, name: str, default: Any = None) -> Any:
-        """A field, or `default`."""
+        """A field of the kind of `default`, or that; None for a field that has no default, and is of any kind."""
         self._asked.add(name)
-        return self.header.fields.get(self._prefix + name, default)
+        found = self.header.fields.get(self._prefix + name)
+        if found is None:
+            return default
+        kind = next((kind for kind in (bool, int, float, str) if isinstance(default, kind)), None)
+        return found if kind is None else self._checked(name, found, kind)
 
-    def need(self, name: str) -> Any:
-        """A field without which there is no model."""
+    def need(self, name: str) -> int:
+        """A whole number without which there is no model."""
+        return self._checked(name, self._there(name), int)
+
+    def one(self, name: str, default: int | None = None) -> int:
+        """A whole number that may differ from layer to layer, and here must not."""
+        found = self.get(name)
+        if found is None:
+            found = self._there(name) if default is None else default
+        if isinstance(found, list):
+            if not found or any(each != found[0] for each in found):
+                self.refuse(name, "layers that are alike only")
+            found = found[0]
+        return self._checked(name, found, int)
+
+    def small(self, name: str) -> float:
+        """What is added to a variance."""
+        return self._checked(name, self._there(name), float)
+
+    def _there(self, name: str) -> Any:
         found = self.get(name)
         if found is None:
             what = f"{self.header.path} lacks the field {self._prefix}{name}"
             raise CheckpointError(what, "convert the model with llama.cpp's convert_hf_to_gguf.py")
         return found
 
-    def one(self, name: str, default: Any = None) -> Any:
-        """A field that may differ from layer to layer, and here must not."""
-        found = self.need(name) if default is None else self.get(name, default)
-        if not isinstance(found, list):
+    def _checked(self, name: str, found: Any, kind: type) -> Any:
+        """A field of this kind; whole numbers are below 2^31, and others finite."""
+        right = type(found) is kind or (kind is float and type(found) is int)
+        if right and (kind is str or kind is bool or (math.isfinite(found) and abs(found) < 1 << 31)):
             return found
-        if not found or any(each != found[0] for each in found):
-            self.refuse(name, "layers that are alike only")
-        return found[0]
+        what = f"{self.header.path} sets {self._prefix}{name} to something else than it is for"
+        raise CheckpointError(what, "download or convert the model again")
 
     def has(self, tensor: str) -> bool:
         """Whether the file holds a tensor."""
@@ -108,18 +130,27 @@ def _sizes(found: Settings) -> Raw:
     }
 
 
+def _causal(found: Settings) -> None:
+    """Refuse a decoder that has been made to look ahead, as models for embeddings are."""
+    if not found.get("attention.causal", True):
+        found.refuse("attention.causal", "decoders that do not look ahead only")
+
+
 def _decoder(found: Settings) -> Raw:
     """LLaMA and what resembles it."""
+    _causal(found)
     raw = _sizes(found)
     size = found.get("attention.key_length", raw["hidden_size"] // max(raw["num_attention_heads"], 1))
     if found.get("attention.value_length", size) != size:
         found.refuse("attention.value_length", "values as wide as keys only")
     raw |= {
         "head_dim": size,
-        "rms_norm_eps": found.need("attention.layer_norm_rms_epsilon"),
+        "rms_norm_eps": found.small("attention.layer_norm_rms_epsilon"),
         "tie_word_embeddings": not found.has("output.weight"),
     }
     turning = found.get("rope.dimension_count", size)
+    if size < 1:
+        found.refuse("attention.head_count", "heads that are not wider than the model only")
     return raw | ({"partial_rotary_factor": turning / size} if turning != size else {}) | _rotary(found, raw)
 
 
@@ -208,7 +239,8 @@ def gemma2(found: Settings) -> Raw:
 
 def gemma3(found: Settings) -> Raw:
     """Gemma 3: what is said of rotary positions is said of layers without a window."""
-    every = found.get("attention.sliding_window_pattern", 6)
+    every = found.get("attention.sliding_window_pattern")
+    every = 6 if every is None else every
     raw = _gemma(found, 62)
     if isinstance(every, list):
         kinds = {True: "sliding_attention", False: "full_attention"}
@@ -228,13 +260,14 @@ def _gemma(found: Settings, large: int) -> Raw:
     raw = _decoder(found)
     whole = raw["num_hidden_layers"] == large
     return raw | {
-        "query_pre_attn_scalar": raw["hidden_size"] // raw["num_attention_heads"] if whole else raw["head_dim"],
+        "query_pre_attn_scalar": raw["hidden_size"] // max(raw["num_attention_heads"], 1) if whole else raw["head_dim"],
         "sliding_window": found.get("attention.sliding_window", 4096),
     }
 
 
 def gpt2(found: Settings) -> Raw:
     """GPT-2, with its own names of the sizes."""
+    _causal(found)
     sizes = _sizes(found)
     return {
         "n_embd": sizes["hidden_size"],
@@ -242,19 +275,20 @@ def gpt2(found: Settings) -> Raw:
         "n_layer": sizes["num_hidden_layers"],
         "n_head": sizes["num_attention_heads"],
         "n_positions": sizes["max_position_embeddings"],
-        "layer_norm_epsilon": found.need("attention.layer_norm_epsilon"),
+        "layer_norm_epsilon": found.small("attention.layer_norm_epsilon"),
         "tie_word_embeddings": not found.has("output.weight"),
     }
 
 
 def neox(found: Settings) -> Raw:
     """GPT-NeoX and Pythia."""
+    _causal(found)
     raw = _sizes(found)
     size = raw["hidden_size"] // max(raw["num_attention_heads"], 1)
     return (
         {name: value for name, value in raw.items() if name != "num_key_value_heads"}
         | {
-            "layer_norm_eps": found.need("attention.layer_norm_epsilon"),
+            "layer_norm_eps": found.small("attention.layer_norm_epsilon"),
             "use_parallel_residual": found.get("use_parallel_residual", True),
             "rotary_pct": found.get("rope.dimension_count", size) / max(size, 1),
             "tie_word_embeddings": not found.has("output.weight"),
@@ -269,10 +303,13 @@ def bert(found: Settings) -> Raw:
     if found.has("cls.weight") and not types:
         hint = "take the original checkpoint: DistilBERT's head is another"
         raise UnsupportedModel(f"{found.header.path} holds a classification head and no token types", hint)
+    if found.get("attention.causal", False):
+        found.refuse("attention.causal", "encoders that see the whole text only")
     raw = {name: value for name, value in _sizes(found).items() if name != "num_key_value_heads"}
-    labels = found.get("classifier.output_labels") or []
+    labels = found.get("classifier.output_labels")
+    labels = labels if isinstance(labels, list) else []
     return raw | {
-        "layer_norm_eps": found.need("attention.layer_norm_epsilon"),
+        "layer_norm_eps": found.small("attention.layer_norm_epsilon"),
         "type_vocab_size": types,
         "id2label": {str(i): label for i, label in enumerate(labels)} or None,
     }
@@ -294,7 +331,9 @@ def t5(found: Settings) -> Raw:
         "num_heads": count,
         "n_positions": found.need("context_length"),
         "relative_attention_num_buckets": found.need("attention.relative_buckets_count"),
-        "layer_norm_epsilon": found.get("attention.layer_norm_rms_epsilon", found.get("attention.layer_norm_epsilon")),
+        "layer_norm_epsilon": found.get(
+            "attention.layer_norm_rms_epsilon", found.get("attention.layer_norm_epsilon", 1e-6)
+        ),
         "decoder_start_token_id": found.get("decoder_start_token_id", 0),
         "feed_forward_proj": "gated-gelu" if found.has("enc.blk.0.ffn_gate.weight") else "relu",
         "tie_word_embeddings": not found.has("output.weight"),
