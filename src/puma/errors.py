@@ -11,8 +11,8 @@
     |-- ConfigError              5   the cluster file, a key or a certificate cannot be used
     |-- StoreError               6   files that a party or the client keeps: damaged, missing, no room
     |   `-- PreprocessingError        6   one-time preprocessing that is missing, used, or made for something else
-    |-- OutOfRange               8   a number of a request left its reach: the answer may be wrong
     |-- AdmissionError           7   a party does not serve this: not allowed, beyond its limits, or about to stop
+    |-- OutOfRange               8   a number left its range: the answer may be wrong
     `-- ProtocolError            4   the three parties no longer agree
         |-- FrameError           4   bytes on a link that are not a valid frame, or not the expected one
         |-- HandshakeError       4   version, role, session or configuration mismatch, failed authentication

@@ -69,6 +69,7 @@ class Session(PartyChannel):
         self.reveals = False  # whether its owner lets clients see logits
         self.prepared_requests: PreparedRequests | None = None  # where requests look for what has been prepared
         self.out_of_range: Judgement = "refuse"  # what becomes of answers that may be wrong
+        self.doubtful: set[int] = set()  # prompts of the latest request whose answers may be wrong, and were taken
 
     @whole
     def open(self, name: str) -> bool:
@@ -124,8 +125,14 @@ class Session(PartyChannel):
     def _sound(self, prompts: int) -> Tensor:
         """The next result of so many prompts, if no number has left its reach or the answer is taken all the same."""
         result = self._result()
-        judge(self.flagged, prompts, self.out_of_range)
+        self._judge(self.flagged, prompts)
         return result
+
+    def _judge(self, flagged: Sequence[int], prompts: int) -> None:
+        """OutOfRange for what is flagged, or one warning in each request."""
+        if not self.doubtful.issuperset(flagged):
+            self.doubtful.update(flagged)
+            judge(flagged, prompts, self.out_of_range)
 
     def _further(self) -> None:
         """Ask for one more token of a paced request, if there is one to ask for."""
@@ -196,7 +203,7 @@ class Session(PartyChannel):
         sent, prepared_request = self._ask(lambda job: msg.Encode(job, output), prompts, () if width else types, width)
         result, flagged = self._result(), self.flagged
         self.cost = cost_of(self._reports(), sent, prepared_request)
-        judge(flagged, len(prompts), self.out_of_range)
+        self._judge(flagged, len(prompts))
         each = by_token(config, output)
         if each and width:
             return [rows[: len(ids)] for ids, rows in zip(prompts, result.split(width), strict=True)]
@@ -221,7 +228,7 @@ class Session(PartyChannel):
         found = [[int(index) for index in self._result()] for _ in range(top)]
         flagged = self.flagged
         self.cost = cost_of(self._reports(), sent, prepared_request)
-        judge(flagged, len(prompts), self.out_of_range)
+        self._judge(flagged, len(prompts))
         return by_place(found, masked)
 
     @whole
@@ -305,6 +312,7 @@ class Session(PartyChannel):
         check_batch(config, laid.lengths, plain.tokens if isinstance(plain, msg.Generate) else 1)
         results = answers(config, plain)
         self._begin(results)
+        self.doubtful = set()
         # A stream that could be cancelled takes what was prepared for one that cannot.
         fixed = msgspec.structs.replace(plain, paced=False) if ahead else plain
         prepared_request = self._prepared_request(fixed)

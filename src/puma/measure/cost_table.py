@@ -12,7 +12,8 @@ from puma.mpc.cost import DECLARED
 from puma.nn import attention, functional, paper, roots, sampling, splines
 
 ROOMS: tuple[ModuleType, ...] = (
-    arithmetic, boolean, lookup, watch, compare, fixed, retrieval, splines, roots, paper, attention, functional, sampling,
+    arithmetic, boolean, lookup, watch, compare, fixed, retrieval,
+    splines, roots, paper, attention, functional, sampling,
 )  # fmt: skip
 
 
