@@ -12,7 +12,7 @@ import torch
 
 from puma.client.batch import Batch
 from puma.client.beam_search import Beams
-from puma.client.flagged import judgement
+from puma.client.channel import judgement
 from puma.client.sampling import Sampler, Sampling
 from puma.errors import OutOfRange, OutOfRangeWarning, UsageError
 from puma.models.formats import Formats

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
 import msgspec
 import pytest
 import torch
@@ -50,13 +49,12 @@ def test_a_completion_is_refused_and_the_next_one_served(loud: Served) -> None:
 
 
 def test_a_stream_ends_with_the_reason_and_an_error(loud: Served) -> None:
-    with httpx.stream(
-        "POST", f"{loud.url}/v1/completions", json=ASKED | {"prompt": LOUD, "stream": True}, timeout=60
-    ) as stream:
-        lines = [line for line in stream.iter_lines() if line]
-    events = [msgspec.json.decode(line.removeprefix("data: ")) for line in lines]
-    assert events[-2]["choices"][0]["finish_reason"] == "out_of_range" and not events[-2]["choices"][0]["text"]
-    assert events[-1]["error"]["code"] == "out_of_range"
+    seen = []
+    with pytest.raises(openai.APIError, match="left its range") as error:
+        for chunk in loud.client.completions.create(prompt=LOUD, stream=True, **ASKED):
+            seen.append(chunk.choices[0])
+    assert error.value.code == "out_of_range"
+    assert seen[-1].finish_reason == "out_of_range" and not "".join(choice.text for choice in seen)
 
 
 def test_a_fixed_length_is_refused_alike(tmp_path: Path) -> None:

@@ -184,3 +184,28 @@ def test_what_is_cut_off_rows_is_small() -> None:
         party = ClearParty()
         coarse, _, off = coarse_rows(held(party, torch.zeros(1, 1).long(), 62, RESIDUAL), length, 9 * length)
         assert 2.0**-coarse.frac <= length / 2**12 and 0 <= off <= 8 << zones.EIGHTH
+
+
+def test_weights_have_a_stream_of_their_own() -> None:
+    """Nothing else that the evaluators have in common is drawn for a flag, and each flag's weights but once."""
+    spline = splines.reaching(splines.GELU, 6)
+
+    def work(party: Party) -> list[str]:
+        with watching(party, [1] * 3):
+            for _ in range(2):
+                party.run(splines.piecewise(spline, given(party, torch.zeros(3, 2), spline.ring, spline.frac)))
+        other = 3 - party.rank
+        return [purpose for peer, purpose in party._streams if not party.is_dealer and peer == other]
+
+    assert parties(work)[1:] == [["watch"]] * 2
+
+
+def test_the_dealer_draws_no_weights() -> None:
+    spline = splines.reaching(splines.GELU, 6)
+
+    def work(party: Party) -> bool:
+        with watching(party, [1] * 3) as flags:
+            party.run(splines.piecewise(spline, given(party, torch.zeros(3, 2), spline.ring, spline.frac)))
+        return any(purpose == "watch" and 0 in (peer, party.rank) for peer, purpose in party._streams)
+
+    assert parties(work) == [False] * 3

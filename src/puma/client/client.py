@@ -15,8 +15,8 @@ from torch import Tensor
 
 from puma.client import arguments
 from puma.client.beam_search import Beams
+from puma.client.channel import Judgement, judgement
 from puma.client.cost import Cost
-from puma.client.flagged import Judgement, judgement
 from puma.client.lengths import secret_length
 from puma.client.model_info import ModelInfo
 from puma.client.sampling import Sampling

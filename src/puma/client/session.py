@@ -19,9 +19,8 @@ from torch import Tensor
 from puma import kernels
 from puma.client.arguments import count
 from puma.client.beam_search import Beams
-from puma.client.channel import PartyChannel
+from puma.client.channel import Judgement, PartyChannel, judge
 from puma.client.cost import cost_of
-from puma.client.flagged import Judgement, judge
 from puma.client.lengths import check_approximation, secret_length
 from puma.client.places import by_place, places
 from puma.client.sampling import Sampler, Sampling

@@ -8,7 +8,7 @@ from __future__ import annotations
 from contextlib import ExitStack
 
 from puma.client.batch import Batch, Rows
-from puma.client.flagged import out_of_range
+from puma.client.channel import out_of_range
 from puma.gateway import watch as watched
 from puma.gateway.answers import Answers, Wanted, choosing
 from puma.gateway.cluster import Cluster
