@@ -16,6 +16,7 @@ from puma.reference.plain_model import PlainModel
 from tests.cli.conftest import Run
 from tests.measure.test_examples import mnist
 from tests.models import plain_torch, tiny
+from tests.models.adapters import low, write
 from tests.threads import Threads
 
 TABLE = "first\tsecond\tlabel\nthe cat sat\ta dog ran\t0\nit was red\tone day they went\t2\nthe big dog\tthe cat\t1\n"
@@ -145,6 +146,31 @@ def test_a_model_that_holds(puma: Run, files: dict[str, Path], checkpoints: dict
     assert ran.code == 0 and "holds: no number" in ran.out and "3 texts" in ran.out
     assert len(puma("check", checkpoints["llama"], "--all").out.splitlines()) > len(ran.out.splitlines())
     assert puma("check", checkpoints["llama"], "--data", files["table"], "--text", "first").code == 0
+
+
+def test_layers_that_are_left_aside_are_told(puma: Run, files: dict[str, Path], tmp_path: Path) -> None:
+    def further(state: tiny.State) -> None:
+        state.update({name.replace(".0.", ".1."): state[name].clone() for name in list(state) if ".0." in name})
+
+    folder = tiny.edit(tiny.llama(tmp_path / "more", num_hidden_layers=1), further)
+    ran = puma("check", folder, "--data", files["stories"])
+    assert ran.code == 0 and "9 tensors, model.layers.1." in ran.err and "left aside" in ran.err
+
+
+def test_a_model_under_an_adapter(
+    puma: Run, checkpoints: dict[str, Path], files: dict[str, Path], tmp_path: Path
+) -> None:
+    """Checked, and evaluated under a name of its own; where it breaks the range of numbers, that shows."""
+    module = "model.layers.0.self_attn.q_proj"
+    adapter = write(tmp_path / "mine", low(module, 24, 24))
+    assert puma("check", checkpoints["llama"], "--adapter", adapter, "--json").json["model"].endswith("+mine")
+    command = ["eval", checkpoints["llama"], "--clear", *words("generation", files), "--resume", files["records"]]
+    assert puma(*command, "--adapter", adapter).code == 0
+    ran = puma(*command)
+    assert ran.code and str(files["records"]) in ran.err  # the records are of another model
+    wild = {name: 1e4 * tensor for name, tensor in low(module, 24, 24).items()}
+    ran = puma("check", checkpoints["llama"], "--adapter", write(tmp_path / "wild", wild))
+    assert ran.code == puma("check", checkpoints["llama"], "--adapter", tmp_path / "nowhere").code == 3, ran
 
 
 def test_a_model_that_does_not_hold(puma: Run, tmp_path: Path) -> None:

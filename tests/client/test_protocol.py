@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from puma.client.client import Client
+from puma.client.connect import RemoteCluster
 from puma.client.protocol import TokenSession
 from puma.client.session import Session
 from puma.local.cluster import LocalCluster
@@ -30,9 +31,10 @@ def test_beams_are_asked_for_in_one_way() -> None:
     assert parameters(Plain.search) == parameters(Session.search)
 
 
-@pytest.mark.parametrize("name", ["generate", "stream", "search", "fill"])
+@pytest.mark.parametrize("name", ["generate", "stream", "stream_ids", "search", "encode", "fill"])
 def test_only_a_client_is_asked_with_text(name: str) -> None:
-    assert getattr(LocalCluster, name) is getattr(Client, name)
+    for kind in (LocalCluster, RemoteCluster):
+        assert getattr(kind, name) is getattr(Client, name)
     assert not hasattr(PlainModel, name)
 
 

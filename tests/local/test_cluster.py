@@ -120,7 +120,7 @@ def test_bad_requests_leave_the_session_usable(checkpoints: dict[str, Path], pro
     assert len(cluster.generate("the cat", 1).token_ids) == 1
 
 
-@pytest.mark.parametrize("rank", [0, 1, 2])
+@pytest.mark.parametrize("rank", [0, 1, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_killed_party_is_named_within_seconds(rank: int, tmp_path: Path) -> None:
     folder = tiny.llama(tmp_path, max_position_embeddings=512)
     with pytest.raises(PeerLost, match=f"P{rank}") as lost, LocalCluster(folder) as cluster:

@@ -83,7 +83,7 @@ if sys.argv[1] == "error":
 """
 
 
-@pytest.mark.parametrize("how", ["end", "error"])
+@pytest.mark.parametrize("how", ["error", pytest.param("end", marks=pytest.mark.slow)])
 def test_an_interpreter_that_ends_leaves_no_process(how: str) -> None:
     left = subprocess.run([sys.executable, "-c", LEAVING, how], capture_output=True, text=True, timeout=60, check=False)
     assert left.returncode == (3 if how == "error" else 0), left.stderr

@@ -18,6 +18,7 @@ from torch.testing import assert_close
 from puma.errors import CheckpointError, PumaError, RangeError, TensorError, UnsupportedModel
 from puma.models.checkpoint import embedded, load
 from puma.models.config import Config
+from puma.models.files.folder import CONVERT
 from tests.models import tiny, zoo
 from tests.models.tiny import State
 
@@ -183,6 +184,23 @@ def test_weights_that_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "pytorch_model.bin").write_bytes(b"")
     refused(CheckpointError, tmp_path, "pytorch_model.bin", "convert it")
     (tmp_path / "pytorch_model.bin").unlink()
+
+
+@pytest.mark.parametrize("write", [tiny.llama, tiny.gpt2, tiny.classifier])
+def test_the_recipe_for_old_weights(
+    write: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reference: object
+) -> None:
+    """What the hint says, done: the head is there, too."""
+    before = load(write(tmp_path))
+    tensors = dict(before.state)
+    torch.save(load_file(tmp_path / "model.safetensors"), tmp_path / "pytorch_model.bin")
+    (tmp_path / "model.safetensors").unlink()
+    monkeypatch.chdir(tmp_path)
+    exec(CONVERT.split('"')[1])
+    after = load(tmp_path)
+    assert after.config == before.config
+    assert after.state.keys() == tensors.keys()
+    assert all(torch.equal(after.state[name], tensors[name]) for name in tensors)
 
 
 @pytest.mark.parametrize("name", ["gpt2-hub", "opt", "roberta", "Bert-MaskedLM", "t5"])

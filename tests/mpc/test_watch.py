@@ -204,7 +204,7 @@ def test_the_dealer_draws_no_weights() -> None:
     spline = splines.reaching(splines.GELU, 6)
 
     def work(party: Party) -> bool:
-        with watching(party, [1] * 3) as flags:
+        with watching(party, [1] * 3):
             party.run(splines.piecewise(spline, given(party, torch.zeros(3, 2), spline.ring, spline.frac)))
         return any(purpose == "watch" and 0 in (peer, party.rank) for peer, purpose in party._streams)
 

@@ -26,6 +26,9 @@ T = TypeVar("T")
 class Where:
     """Who answers."""
 
+    adapter: str | None = None
+    """A LoRA adapter, a folder as peft writes it or a name on the hub, to be merged into a model on this machine."""
+
     cluster: Path | None = None
     """The cluster file of three distant parties; without it, three parties run on this machine."""
 
@@ -76,9 +79,15 @@ class Where:
             if self.tokenizer or self.accept_changes:
                 raise UsageError("--tokenizer and --accept-changes go with a cluster", "add --cluster cluster.toml")
             return
+        self.check_adapter()
         wrong = [f"--{name}" for name, value in local.items() if value]
         if wrong:
             raise UsageError(f"{wrong[0]} is for parties on this machine", "leave out --cluster, or that option")
+
+    def check_adapter(self) -> None:
+        """UsageError for an adapter of a model that is the cluster's."""
+        if self.adapter is not None and self.cluster is not None:
+            raise UsageError("--adapter is for a model on this machine", "its owner shares the model with the adapter")
 
     def say_local(self) -> None:
         """That parties on one machine are for trying."""
@@ -95,6 +104,7 @@ def opened(
 ) -> tuple[Any, T]:  # fmt: skip
     """The parties, ready to be asked, and what `ask` makes of the model's tokenizer before anything is sent."""
     if where.cluster is not None:
+        where.check_adapter()
         if source is not None:
             raise UsageError(f"the cluster has its models already, and {source} is one too many", "name it by --model")
         cluster = where.connect(approximation, store, progress)
@@ -106,7 +116,7 @@ def opened(
     from puma.local.cluster import LocalCluster
     from puma.reference.plain_model import PlainModel
 
-    clear = PlainModel(source)
+    clear = PlainModel(source, where.adapter)
     asked = ask(clear)
     local = LocalCluster(clear, progress, store=store, reveal_logits=reveal_logits, approximation=approximation)
     local.out_of_range = where.out_of_range

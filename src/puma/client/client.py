@@ -205,7 +205,8 @@ class Client(ABC):
     def encode(
         self, sentence: Sentence | list[Sentence] | list[str], lengths: str = "public", padded: int = 0
     ) -> Encoding | list[Encoding]:
-        """Class logits if the model has a classification head, else the mean of the token states, normalised.
+        """Class logits if the model has a classification head, else one vector, normalised: the first token's state
+        or the mean of all, as the model's folder says, and the mean where it does not.
 
         Of a sentence, of two that belong together, in a tuple, or of several such in a list, in one request. The
         parties learn how many tokens each has, unless `lengths` is "secret": then a common length that all are padded

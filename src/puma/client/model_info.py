@@ -39,7 +39,7 @@ class ModelInfo:
 
     @property
     def output(self) -> str:
-        """What an encoder is asked for: class logits if it can, else the sum of the token states."""
+        """What an encoder is asked for: class logits if it can, else the token states' sum, or the first one's."""
         return "logits" if self.labels else "pooled"
 
     def prompt_ids(self, prompt: str, tokens: int, special: bool = True) -> list[int]:

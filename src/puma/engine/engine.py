@@ -131,8 +131,8 @@ class Engine:
     # -- encoders -------------------------------------------------------------------------------------------
 
     def _encode(self, group: Sequence[Request]) -> None:
-        """Hidden states (tokens, d), their sums over each prompt (prompts, d), logits (prompts, labels) or (tokens,
-        labels), the likeliest tokens (rows,), then the next ones, or logits of every next token (tokens, V).
+        """Hidden states (tokens, d), of each prompt their sum or the first (prompts, d), logits (prompts, labels) or
+        (tokens, labels), the likeliest tokens (rows,), then the next ones, or logits of every next token (tokens, V).
         """
         job, given = group[0].job, whole([request.given for request in group])
         assert isinstance(job, Encode)
@@ -145,7 +145,7 @@ class Engine:
                 with watch.lying(owners):
                     result = self.model.predict(hidden, rows)
             elif job.output == "pooled":
-                result = Rows(lengths).sum(hidden)
+                result = Rows(lengths).pooled(hidden, heads(self.config).pooling)
             else:
                 result = self.model.classify(hidden, lengths) if job.output == "logits" else hidden
         _share_out(watch, group)
@@ -166,7 +166,7 @@ class Engine:
             return self.model.every(given, Cache(self.config.layers, lengths))
         if isinstance(given, Flagged):
             hidden = self.model.states(given.rows, lengths, [], given.flags)
-            if job.output == "pooled":
+            if job.output == "pooled" and heads(self.config).pooling != "cls":  # the first token is no padding
                 hidden = F.mul(hidden, (F.times(given.flags, -1) + 1).unsqueeze(-1))
             return hidden
         types = [t for request in group for t in request.job.input.types or [0] * request.job.input.tokens]

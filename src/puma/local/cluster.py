@@ -229,11 +229,12 @@ def _tell(process: subprocess.Popen[str], words: msgspec.Struct) -> None:
 class LocalCluster(Client):
     """A model served by three processes on this machine.
 
-    `source` is a folder, a hub name, a model already opened, or None for the embedded model. In the folder `store` the
-    parties keep their shares, so that the next cluster with this model need not share it again, and whatever `prepare`
-    computed ahead. `trio` are processes already started, which stay. `reveal_logits` is the owner's policy: may clients
-    see logits, to sample from them. `approximation` is "spline", "puma" or "mpcformer"; spline, or the trio's, unless
-    given. Raises the errors of puma.errors.
+    `source` is a folder, a GGUF file, a hub name, a model already opened, or None for the embedded model. In the
+    folder `store` the parties keep their shares, so that the next cluster with this model need not share it again,
+    and whatever `prepare` computed ahead. `trio` are processes already started, which stay. `reveal_logits` is the
+    owner's policy: may clients see logits, to sample from them. `approximation` is "spline", "puma" or "mpcformer";
+    spline, or the trio's, unless given. `adapter` is a LoRA adapter's folder or hub name, which is merged. Raises
+    the errors of puma.errors.
     """
 
     def __init__(
@@ -244,18 +245,23 @@ class LocalCluster(Client):
         store: str | Path | None = None,
         reveal_logits: bool = False,
         approximation: str | None = None,
+        adapter: str | Path | None = None,
     ) -> None:
         arguments.flag(reveal_logits, "reveal_logits")
         arguments.callback(progress, "progress")
         if not (source is None or isinstance(source, PlainModel)):
             source = arguments.path_like(source, "a model")
+        if adapter is not None:
+            adapter = arguments.path_like(adapter, "an adapter")
+            if isinstance(source, PlainModel):
+                raise UsageError("an adapter is merged when a model is opened", "pass it to PlainModel")
         if trio is not None and not hasattr(trio, "session"):
             raise UsageError(f"parties cannot be of type {type(trio).__name__}", "pass a Trio, or leave it out")
         if trio is not None and approximation not in (None, trio.session.approximation):
             raise UsageError(
                 f"these parties compute with {trio.session.approximation}, not {approximation}", "start others"
             )
-        clear = self.model = source if isinstance(source, PlainModel) else PlainModel(source)
+        clear = self.model = source if isinstance(source, PlainModel) else PlainModel(source, adapter)
         params = clear.params
         self._own = trio is None
         self._trio = trio or Trio(progress, store, approximation=approximation or SPLINE)

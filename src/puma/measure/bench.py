@@ -79,11 +79,17 @@ def random_ids(config: Config, lengths: Sequence[int]) -> list[list[int]]:
     return [prompt.tolist() for prompt in ids.split(list(lengths))]
 
 
-def configured(source: str, layers: int | None, weights: bool = True) -> tuple[str, Config, Mapping[str, Tensor]]:
+def configured(
+    source: str, layers: int | None, weights: bool = True, adapter: str | None = None
+) -> tuple[str, Config, Mapping[str, Tensor]]:
     """Name, config and parameters of a preset or a checkpoint, perhaps of its first layers only."""
     if layers is not None and layers < 1:
         raise UsageError(f"a model of {layers} layers makes no sense", "pass --layers 1 or more")
     if source in PRESETS:
+        if adapter is not None:
+            raise UsageError(
+                f"the preset {source} has random weights, and takes no adapter", "pass a checkpoint's folder"
+            )
         config = with_layers(PRESETS[source], layers or PRESETS[source].layers)
         return source, config, RandomParams(config)
     if not _names_a_checkpoint(source):
@@ -91,7 +97,7 @@ def configured(source: str, layers: int | None, weights: bool = True) -> tuple[s
             f"there is no preset {source}",
             f"choose one of {', '.join(PRESETS)}, or pass a checkpoint's folder",
         )
-    checkpoint = load(source, weights)
+    checkpoint = load(source, weights, adapter)
     config, full = checkpoint.config, checkpoint.config.layers
     if layers is not None and layers > full:
         raise UsageError(f"{checkpoint.name} has {full} layers, not {layers}", "ask for fewer")

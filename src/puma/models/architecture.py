@@ -65,6 +65,7 @@ class Heads:
     labels: tuple[str, ...] = ()  # classes of a text or image
     each_token: bool = False  # these are of tokens instead
     predicts: bool = False  # the tokens that stood where some are masked
+    pooling: str = ""  # of states to a text's vector: "cls", its first token's; "mean", or "" where nothing says which
     capped: bool = False  # whether logits are soft-capped, and so come out of a spline
     place: str = "lm_head"  # of the logits of words
 

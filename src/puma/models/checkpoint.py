@@ -1,4 +1,4 @@
-"""The owner's and client's side of a model: a folder or hub name in, checked tensors in the clear out.
+"""The owner's and client's side of a model: a folder, a file or a hub name in, checked tensors in the clear out.
 
 It refuses, with the reason, what would be computed wrongly. In what form files hold tensors, `files/` knows, and which
 is which, `naming.py`. It must not know of shares or parties.
@@ -13,14 +13,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from msgspec import structs
 from tokenizers import Tokenizer
 
 from puma.errors import CheckpointError, UnsupportedModel
 from puma.models import text
+from puma.models.adapters.adapted import adapt
 from puma.models.config import Config
 from puma.models.deferred import Folded, deferred
 from puma.models.families import FAMILIES, named, started
-from puma.models.files.opening import opened
+from puma.models.files import adapter as adapter_files
+from puma.models.files.opening import called, opened
 from puma.models.files.source import TOKENIZER, Stored
 from puma.models.naming import placed
 from puma.models.ranges import check
@@ -67,22 +70,31 @@ def embedded() -> Path:
     return Path(__file__).parent / "stories"
 
 
-def load(source: str | Path, weights: bool = True) -> Checkpoint:
-    """Read a checkpoint from a folder or from the hub; a client, who needs no weights, goes without."""
+def load(source: str | Path, weights: bool = True, adapter: str | Path | None = None) -> Checkpoint:
+    """Read a checkpoint from a folder, a GGUF file or the hub; a client, who needs no weights, goes without.
+
+    `adapter` is a PEFT folder or its name on the hub, which is merged as tensors are looked up.
+    """
     found = opened(source, weights)
+    name = _called(source, found.folder)
+    if adapter is not None:
+        hub, files = None if Path(source).expanduser().exists() else str(source), adapter_files.opened(adapter)
+        found, name = adapt(found, files, hub, weights), f"{name}+{files.name}"
     architecture = architecture_of(found.raw)
     entries = found.tensors() if weights else {}
     special = found.raw | found.generation
     eos = special.get("eos_token_id")
     checkpoint = Checkpoint(
         folder=found.folder,
-        name=_called(source, found.folder),
+        name=name,
         architecture=architecture,
         config=configure(architecture, started(found.raw, found.generation), set(entries)),
         bos=special.get("bos_token_id"),
         eos=tuple(eos) if isinstance(eos, list) else () if eos is None else (eos,),
         files=found.files,
     )
+    if found.pooling and "pooling" in checkpoint.config.__struct_fields__:
+        checkpoint = replace(checkpoint, config=structs.replace(checkpoint.config, pooling=found.pooling))
     if not weights:
         return checkpoint
     config, needed, beyond = placed(architecture, FAMILIES[architecture], checkpoint.config, entries)
@@ -90,11 +102,9 @@ def load(source: str | Path, weights: bool = True) -> Checkpoint:
 
 
 def _called(source: str | Path, folder: Path) -> str:
-    """A model's name: its folder's, its file's without what says that it is one, or the hub's."""
+    """A model's name: its folder's or its file's, or the hub's."""
     path = Path(source).expanduser()
-    if path.is_file():
-        return path.stem
-    return folder.resolve().name if path == folder else str(source)
+    return called(path) if path.is_file() or path == folder else str(source)
 
 
 # What the model is.

@@ -8,7 +8,7 @@ numbers is one of its own; of two that share, one may be missing. It must not kn
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import msgspec
@@ -51,6 +51,18 @@ def placed(called: str, family: Family, config: Any, entries: Mapping[str, Entry
             raise TensorError(f"{name} of shape {list(shape)} is missing", "the checkpoint is not complete")
         check_tensor(found[name], shape)
     return config, {name: found[name] for name in needed}, beyond
+
+
+def called(family: Family, config: Any, stored: Iterable[str]) -> dict[str, str]:
+    """What the family calls tensors that files call so; what it does not know stays as it is."""
+    names, known = family.names_of(config), _possible(family, config)
+    return {name: next((each for each in canonical(name, names) if each in known), name) for name in stored}
+
+
+def untied(family: Family, config: Any) -> str | None:
+    """The head's name in a model that has one of its own, of one whose head is the embedding's table; else None."""
+    heads = set(_possible(family, config)) - set(family.tensors(config))
+    return next(iter(heads)) if getattr(config, "tied", False) and len(heads) == 1 else None
 
 
 def check_tensor(entry: Entry, shape: tuple[int, ...]) -> None:
@@ -130,7 +142,7 @@ def _tied(family: Family, config: Any, found: Entries) -> Any:
     """The config as the tensors show it; of what is shared, each has an entry then."""
     table = family.stored_as(config, family.architecture.table)
     for copy in family.names_of(config).copies:
-        if copy in found and table in found and not _same(found[copy], found[table]):
+        if copy in found and table in found and not same(found[copy], found[table]):
             raise TensorError(
                 f"{found[copy].where} is not {table}, which the model would read", "a variant of the model"
             )
@@ -139,7 +151,7 @@ def _tied(family: Family, config: Any, found: Entries) -> Any:
     heads = set(_possible(family, config)) - set(family.tensors(config))
     if getattr(config, "tied", False):
         for head in heads & found.keys():  # there is one
-            if table in found and not _same(found[head], found[table]):
+            if table in found and not same(found[head], found[table]):
                 return msgspec.structs.replace(config, tied=False)
             found.setdefault(table, found[head])
     elif family.shares and hasattr(config, "tied"):
@@ -149,6 +161,6 @@ def _tied(family: Family, config: Any, found: Entries) -> Any:
     return config
 
 
-def _same(one: Entry, other: Entry) -> bool:
+def same(one: Entry, other: Entry) -> bool:
     """Whether two tensors hold the same numbers."""
     return one.shape == other.shape and torch.equal(one.read().float(), other.read().float())

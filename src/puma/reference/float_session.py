@@ -16,7 +16,7 @@ from torch import Tensor
 from puma.client.beam_search import Beams
 from puma.client.cost import Cost
 from puma.client.places import by_place, places
-from puma.models import Cache, architecture
+from puma.models import Cache, architecture, heads
 from puma.models.config import Config
 from puma.nn.layout import Rows
 from puma.nn.paper import SPLINE, marked
@@ -86,7 +86,7 @@ class Plain:
 
     def _output(self, states: Any, output: str, lengths: list[int]) -> Any:
         if output == "pooled":
-            return Rows(lengths).sum(states)
+            return Rows(lengths).pooled(states, heads(self.config).pooling)
         return self._model.classify(states, lengths) if output == "logits" else states
 
     def _rows(self, ids: Sequence[int]) -> Tensor:

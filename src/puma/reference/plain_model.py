@@ -25,10 +25,13 @@ Params = Mapping[str, Tensor]
 
 
 class PlainModel(ModelInfo):
-    """A checkpoint and its tokenizer; `source` is a folder, a hub name or None for the embedded model."""
+    """A checkpoint and its tokenizer; `source` is a folder, a GGUF file, a hub name or None for the embedded model.
 
-    def __init__(self, source: str | Path | None = None) -> None:
-        self.checkpoint: Checkpoint = load(embedded() if source is None else source)
+    `adapter` is a PEFT folder, or its name on the hub, which is merged into the checkpoint.
+    """
+
+    def __init__(self, source: str | Path | None = None, adapter: str | Path | None = None) -> None:
+        self.checkpoint: Checkpoint = load(embedded() if source is None else source, adapter=adapter)
         found = self.checkpoint
         tokenizer = found.open_tokenizer() if inputs(found.config).tokenized else None
         super().__init__(found.name, found.config, tokenizer, found.eos)
@@ -74,7 +77,7 @@ class PlainModel(ModelInfo):
         return [new for (new,) in self.session.continued([ids], tokens)]
 
     def encoded(self, tokens: text.Tokens) -> Tensor:
-        """Class logits or the normalised mean of the token states, in float."""
+        """Class logits or one normalised vector, in float."""
         (found,) = self.session.encode([tokens.ids], self.output, [tokens.types])
         return self.finished(found)
 

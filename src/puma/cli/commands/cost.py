@@ -10,6 +10,7 @@ def cost(
     model: str,
     /,
     *,
+    adapter: str | None = None,
     prompt: Count,
     tokens: Count | None = None,
     batch: Count = 1,
@@ -25,6 +26,8 @@ def cost(
     ----------
     model
         A preset, or a checkpoint's folder or GGUF file, of which only the settings are read.
+    adapter
+        A LoRA adapter of it, which may bring another head or more tokens: a folder as peft writes it, or a hub name.
     prompt
         Length of the prompt in tokens.
     tokens
@@ -50,7 +53,7 @@ def cost(
     if net and (again or known() is None):
         ui.note("measuring how fast this machine computes: once for this machine and version, about a minute")
     with ui.progress(output.json) as progress:
-        name, config, _ = configured(model, layers, weights=False)
+        name, config, _ = configured(model, layers, False, adapter)
         request = shaped(config, prompt, tokens, batch, approximation)
         progress("counting", 0, 1)
         found = forecast(config, request)

@@ -9,6 +9,7 @@ from puma.cli import ui
 from puma.cli.options import HUMAN, Flag, Output, Profile
 from puma.cli.where import HERE, Where, folder_of, opened, sentences
 from puma.errors import UsageError
+from puma.models import heads
 
 if TYPE_CHECKING:
     from puma.client.model_info import ModelInfo
@@ -26,7 +27,7 @@ def encode(
     where: Where = HERE,
     output: Output = HUMAN,
 ) -> None:
-    """Embed texts (mean of the token states, normalised), or classify them if the model has a head for that.
+    """Embed texts (one vector each, normalised), or classify them if the model has a head for that.
 
     Parameters
     ----------
@@ -67,6 +68,8 @@ def encode(
         return
     for result in results:
         _show_encoded(result)
+    if "embedding" in results[0] and not heads(clear.config).pooling:
+        ui.say("Each is the mean of the token states: the model's folder does not say how it pools")
     ui.say(ui.cost_line(cost, texts=len(texts)))
     where.say_local()
 

@@ -28,6 +28,7 @@ def eval(
     model: str,
     /,
     *,
+    adapter: str | None = None,
     task: Literal["classification", "similarity", "perplexity", "generation"],
     data: Path,
     text: str | None = None,
@@ -46,6 +47,8 @@ def eval(
     ----------
     model
         A checkpoint's folder, a GGUF file or a hub name.
+    adapter
+        A LoRA adapter to merge into it: a folder as peft writes it, or a name on the hub.
     task
         What is asked of the model, and by which measures answers are judged.
     data
@@ -77,7 +80,7 @@ def eval(
             raise UsageError(f"--{name} {number} leaves nothing", "pass 1 or more")
     new = tokens if tokens is not None else NEW if task == "generation" else 0
     with ui.progress(output.json) as progress:
-        plain = PlainModel(model)
+        plain = PlainModel(model, adapter)
         if plain.causal != (task in ("perplexity", "generation")):
             raise UsageError(f"{plain.name} does no {task}", "choose a task that fits the model")
         if task == "classification" and not plain.labels:

@@ -30,6 +30,7 @@ def gateway(
     source: Annotated[str | None, Parameter(name="MODEL")] = None,
     /,
     *,
+    adapter: str | None = None,
     cluster: Path | None = None,
     as_: Annotated[Path | None, Parameter(name="--as")] = None,
     model: str | None = None,
@@ -51,6 +52,8 @@ def gateway(
     source
         A checkpoint's folder, a GGUF file or a hub name, served by three processes on this machine; the embedded model
         if left out.
+    adapter
+        A LoRA adapter to merge into it: a folder as peft writes it, or a name on the hub.
     cluster
         A cluster file, to ask three parties elsewhere instead.
     as_
@@ -79,11 +82,12 @@ def gateway(
     server = _server()
     if max_tokens < 1 or queue < 0 or not 0 <= temperature <= 2:
         raise UsageError("a limit or temperature that makes no sense", "see `puma gateway --help`")
-    _check_roles(source or store or reveal_logits, cluster, as_, model)
+    _check_roles(source or adapter or store or reveal_logits, cluster, as_, model)
     with server.listen(host, port) as bound:
-        start, clear = _starter(source, cluster, as_, model, reveal_logits, store, output)
+        start, clear = _starter(source, adapter, cluster, as_, model, reveal_logits, store, output)
         start = partial(_judging, start, out_of_range)
-        made = _gateway(clear, start, host, max_tokens, temperature, fixed_length, queue, model or source, cluster)
+        called = model or (source if adapter is None else clear.name)
+        made = _gateway(clear, start, host, max_tokens, temperature, fixed_length, queue, called, cluster)
         _greet(made, bound, host, made.settings.local, fixed_length, output.json)
         server.run(made, bound)
 
@@ -101,14 +105,16 @@ def _check_roles(here: Any, cluster: Path | None, key: Path | None, name: str | 
     if cluster is None and (key is not None or name is not None):
         raise UsageError("--as and --model belong to a cluster", "add --cluster FILE, or leave them out")
     if cluster is not None and here:
-        raise UsageError("a cluster has its own models, stores and policy", "leave out MODEL, --store, --reveal-logits")
+        raise UsageError(
+            "a cluster has its own models, stores and policy", "leave out MODEL, --adapter, --store, --reveal-logits"
+        )
     if cluster is not None and (key is None or name is None):
         raise UsageError("a cluster wants to know who asks for what", "add --as KEY and --model NAME")
 
 
 def _starter(
-    source: str | None, cluster: Path | None, key: Path | None, name: str | None, reveal: bool, store: Path | None,
-    output: Output,
+    source: str | None, adapter: str | None, cluster: Path | None, key: Path | None, name: str | None, reveal: bool,
+    store: Path | None, output: Output,
 ) -> tuple[Callable[[], Any], Any]:  # fmt: skip
     """What makes a session, the first of which is there already, and the public side of its model."""
     if cluster is not None:
@@ -119,7 +125,7 @@ def _starter(
     from puma.reference.plain_model import PlainModel
 
     with ui.progress(output.json) as progress:
-        clear = PlainModel(source)
+        clear = PlainModel(source, adapter)
         start = partial(LocalCluster, clear, store=store, reveal_logits=reveal)
         first = start(progress)
     return _after(first, start), clear

@@ -19,6 +19,7 @@ def share(
     /,
     *,
     key: Key,
+    adapter: str | None = None,
     cluster: Path = ClusterFile,
     name: str | None = None,
     version: str = "1",
@@ -36,6 +37,8 @@ def share(
     ----------
     model
         A checkpoint's folder, a GGUF file or a hub name.
+    adapter
+        A LoRA adapter to merge into it: a folder as peft writes it, or a name on the hub.
     key
         The owner's key.
     cluster
@@ -66,7 +69,8 @@ def share(
 
     started = time.perf_counter()
     with ui.progress(output.json) as progress:
-        clear = PlainModel(model)
+        clear = PlainModel(model, adapter)
+        ui.left_aside(clear.checkpoint.beyond)
         files = {label: read() for label, read in clear.files.items()}
         called, allowed = name or _name(clear.name), _listed(approximations)
         seen = chosen_outputs(clear.config, [each.replace("-", " ") for each in _listed(outputs)], reveal_logits)

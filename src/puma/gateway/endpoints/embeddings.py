@@ -1,4 +1,4 @@
-"""POST /v1/embeddings: the normalised mean of an encoder's token states."""
+"""POST /v1/embeddings: of an encoder's token states the first or the mean, as its folder says, normalised."""
 
 from __future__ import annotations
 

@@ -31,7 +31,8 @@ class Encoder(Struct, frozen=True, kw_only=True, tag_field="model_type", tag="en
     `barred` is a token at which the positions of a text would not count on. `embedding_size` (0: hidden_size) is that
     of a table that is `projected` to hidden_size; `groups` are layers with weights of their own, if fewer than layers
     (0: all are). `labels` names the classes of a head for texts, or with `each_token` for tokens; `predicts` is a head
-    for masked tokens, whose matrix is the embedding table if `tied`.
+    for masked tokens, whose matrix is the embedding table if `tied`. `pooling` is what makes one vector of a text: its
+    first token's state, or the mean, which it also is where nothing is said.
     """
 
     vocab_size: Size
@@ -53,6 +54,7 @@ class Encoder(Struct, frozen=True, kw_only=True, tag_field="model_type", tag="en
     each_token: bool = False
     predicts: bool = False
     tied: bool = True
+    pooling: Literal["", "cls", "mean"] = ""
     formats: Formats = Formats()
 
     def __post_init__(self) -> None:
@@ -303,8 +305,9 @@ def inputs(config: Encoder) -> Inputs:
 def heads(config: Encoder) -> Heads:
     """Those that the config names."""
     return Heads(
-        labels=config.labels, each_token=config.each_token, predicts=config.predicts, place="cls.predictions.decoder"
-    )
+        labels=config.labels, each_token=config.each_token, predicts=config.predicts, pooling=config.pooling,
+        place="cls.predictions.decoder",
+    )  # fmt: skip
 
 
 # -- bounds ---------------------------------------------------------------------------------------------------------

@@ -5,11 +5,22 @@ This file must not know what the settings mean.
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from puma.errors import CheckpointError
-from puma.models.files import dequantised, safetensors
-from puma.models.files.source import Source, public_files, read_json
+from puma.models.files import dequantised, safetensors, sentences, settled
+from puma.models.files.source import TOKENIZER, Source, public_files, read_json
+from puma.models.files.words import PIECES
+
+SHARD = re.compile(r"-\d+-of-\d+\.")
+
+CONVERT = (  # by the class that config.json names: AutoModel would leave the head behind
+    "convert it: python -c \"import transformers as t; c = t.AutoConfig.from_pretrained('.'); "
+    "getattr(t, c.architectures[0]).from_pretrained('.').save_pretrained('.')\" in that folder"
+)
 
 
 def read(folder: Path) -> Source:
@@ -20,26 +31,53 @@ def read(folder: Path) -> Source:
         folder=folder,
         raw=raw,
         generation=read_json(generation) if generation.is_file() else {},
-        files=public_files(folder),
+        files=public_files(folder) | tokenizer_in(folder, str(raw.get("model_type", ""))),
         tensors=lambda: dequantised.entries(quantising, safetensors.entries(weight_files(folder))),
+        pooling=sentences.pooling(folder),
     )
 
 
+def tokenizer_in(folder: Path, model_type: str) -> dict[str, Callable[[], bytes]]:
+    """The tokenizer that a folder's files amount to, if there are any."""
+    if not any((folder / name).is_file() for name in (TOKENIZER, "vocab.txt", "vocab.json", *PIECES)):
+        return {}
+    return {TOKENIZER: partial(settled.content, folder, model_type)}
+
+
 def weight_files(folder: Path) -> list[Path]:
-    """The safetensors files of a checkpoint, one or several."""
-    index, single = folder / "model.safetensors.index.json", folder / "model.safetensors"
-    if index.is_file():
-        names = sorted(set(read_json(index).get("weight_map", {}).values()))
-    elif single.is_file():
-        names = [single.name]
-    elif any(folder.glob("pytorch_model*.bin*")):
+    """The safetensors files of a checkpoint, one or several; of a variant, if there are no others."""
+    names = _named(folder, "model.safetensors", "model.safetensors.index.json")
+    variants = {
+        path.name.removeprefix("model.").removeprefix("safetensors.index.").partition(".")[0]
+        for pattern in ("model.*.safetensors", "model.safetensors.index.*.json")
+        for path in folder.glob(pattern)
+        if not SHARD.search(path.name)
+    }
+    if not names and len(variants) > 1:
+        what = f"{folder} holds several variants: {', '.join(sorted(variants))}"
+        raise CheckpointError(what, "keep the files of one of them in the folder")
+    for variant in variants if not names else ():
+        names = _named(folder, f"model.{variant}.safetensors", f"model.safetensors.index.{variant}.json")
+    if not names and any(folder.glob("pytorch_model*.bin*")):
         raise CheckpointError(
             f"{folder} holds its weights in pytorch_model.bin only, which could run code when opened",
-            "convert it: AutoModel.from_pretrained(folder).save_pretrained(folder) in transformers",
+            CONVERT,
         )
-    else:
+    if not names:
         raise CheckpointError(f"{folder} holds no model.safetensors", "export the model as safetensors")
     for name in names:
         if Path(name).name != name or not (folder / name).is_file():
             raise CheckpointError(f"{folder} lacks {name}, which its index names", "download the model again")
     return [folder / name for name in names]
+
+
+def _named(folder: Path, single: str, index: str) -> list[str]:
+    """One file, or those that an index names; the index does not count beside the one, as in the library."""
+    if (folder / single).is_file():
+        return [single]
+    if not (folder / index).is_file():
+        return []
+    files = read_json(folder / index).get("weight_map")
+    if not isinstance(files, dict) or not all(isinstance(name, str) for name in files.values()):
+        raise CheckpointError(f"{folder / index} maps no tensors to files", "download the model again")
+    return sorted(set(files.values()))

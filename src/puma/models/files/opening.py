@@ -11,6 +11,7 @@ from pathlib import Path
 from puma.errors import CheckpointError
 from puma.models.files import folder as folders
 from puma.models.files.gguf import file as gguf
+from puma.models.files.sentences import MODULES
 from puma.models.files.source import Source
 
 HUB_FILES = ["*.json", "*.txt", "*.model", "*.jinja"]
@@ -50,13 +51,24 @@ def locate(source: str | Path, weights: bool) -> Path:
     return path
 
 
+def called(path: Path) -> str:
+    """What a model on disk is called: its folder's name, or its file's without what says that it is one, or a part."""
+    if not path.is_file():
+        return path.resolve().name
+    part = gguf.SPLIT.fullmatch(path.name)
+    return part[1] if part else path.name.removesuffix(gguf.SUFFIX)
+
+
 def download(name: str, patterns: list[str]) -> Path:
     """Fetch these of a model's files from the hub, or find them in its cache."""
     import huggingface_hub  # noqa: PLC0415  # heavy, and only a name on the hub needs it
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError  # noqa: PLC0415
 
     try:
-        return Path(huggingface_hub.snapshot_download(name, allow_patterns=patterns, ignore_patterns=["*/*"]))
+        folder = Path(huggingface_hub.snapshot_download(name, allow_patterns=patterns, ignore_patterns=["*/*"]))
+        if (folder / MODULES).is_file():  # which names folders of the folder
+            huggingface_hub.snapshot_download(name, allow_patterns=["*_Pooling/config.json"], ignore_patterns=[])
+        return folder
     except (RepositoryNotFoundError, GatedRepoError) as error:
         raise CheckpointError(
             f"there is no folder {name}, and the hub gives no access to a model of that name",

@@ -55,7 +55,7 @@ class Source:
 
     `raw` is a decoded config.json and `generation` a decoded generation_config.json, or what says the same in another
     form. `files` are the PUBLIC ones that there are. `tensors` reads names, shapes and kinds, by the files' names.
-    `folder` is where they lie.
+    `folder` is where they lie. `pooling` is how states become a sentence's vector, "cls" or "mean"; "" if nothing says.
     """
 
     folder: Path
@@ -63,6 +63,7 @@ class Source:
     generation: dict[str, Any]
     files: Mapping[str, Callable[[], bytes]]
     tensors: Callable[[], Mapping[str, Entry]]
+    pooling: str = ""
 
 
 class Unchanged:

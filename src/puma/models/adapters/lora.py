@@ -22,6 +22,7 @@ from puma.models.quantised import Headers
 
 PREFIX = "base_model.model."
 NO_MATCH = "pass the model that the adapter was trained on, and the whole adapter"
+FLOATS = ("F64", "F32", "F16", "BF16")
 MERGE = "merge it in peft: model.merge_and_unload().save_pretrained(folder)"
 OTHER_BASE = ("pissa", "corda", "olora", "lora_ga", "loftq")  # they begin by changing the base
 TRAINED = re.compile(
@@ -29,6 +30,7 @@ TRAINED = re.compile(
     r"|token_adapter\.trainable_tokens_delta)(\.default)?(\.(?P<kind>weight|bias))?"
 )
 WRAPPED = re.compile(r"\.(base_layer|modules_to_save(\.default)?|token_adapter\.base_layer)(?=\.)")
+OWN = ".original_module."  # the base's, beside what takes its place
 # What else an adapter_config.json may say without changing what is computed.
 HARMLESS = frozenset(
     {
@@ -100,7 +102,7 @@ class Adapter:
 def parse(name: str, raw: Mapping[str, Any], headers: Headers) -> Adapter:
     """An adapter from its adapter_config.json and its tensors; UnsupportedModel if it does what is not implemented."""
     try:
-        settings = msgspec.convert(raw, Settings)
+        settings = msgspec.convert({key: value for key, value in raw.items() if value is not None}, Settings)
     except msgspec.ValidationError as error:
         raise UnsupportedModel(f"adapter_config.json: {error}", "check the adapter's folder") from error
     _check(raw, settings)
@@ -108,6 +110,8 @@ def parse(name: str, raw: Mapping[str, Any], headers: Headers) -> Adapter:
     found: dict[str, dict[str, str]] = {}
     for stored in headers:
         bare = stored.removeprefix(PREFIX)
+        if OWN in bare:
+            continue
         trained = TRAINED.fullmatch(bare)
         if trained is None:
             changes.setdefault(WRAPPED.sub("", bare), Change()).whole = stored
@@ -162,13 +166,20 @@ def _trained(
         if len(tokens) != headers[stored].shape[0]:
             raise TensorError(f"the adapter names {len(tokens)} tokens of {module}", NO_MATCH)
         weight.rows = stored, tokens
+    if not weight.parts:
+        raise TensorError(
+            f"the adapter has {', '.join(sorted(parts))} of {module}, and nothing to go with it", NO_MATCH
+        )
 
 
 def _by_pattern(patterns: Mapping[str, Any] | None, module: str, default: Any) -> Any:
     """The value of the first pattern that is a module's name or its end; as peft's get_pattern_key finds it."""
     for key, value in (patterns or {}).items():
-        if re.match(rf"(.*\.)?({key})$", module):
-            return value
+        try:
+            if re.match(rf"(.*\.)?({key})$", module):
+                return value
+        except re.error as error:
+            raise UnsupportedModel(f"adapter_config.json names modules by {key!r}: {error}", NO_MATCH) from error
     return default
 
 
@@ -180,12 +191,16 @@ def _tokens(settings: Settings, module: str) -> tuple[int, ...]:
     return tuple(named)
 
 
+def check_base(adapter: Adapter, hub: str) -> None:
+    """TensorError if an adapter names another base on the hub; quantised copies have the base's name and a suffix."""
+    base = adapter.settings.base_model_name_or_path or ""
+    ours, theirs = (name.rstrip("/").lower() for name in ("/".join(hub.split("/")[:2]), base))
+    ours, theirs = ours.rpartition("/")[2], theirs.rpartition("/")[2]
+    if theirs and not (ours.startswith(theirs) or theirs.startswith(ours)):
+        raise TensorError(f"the adapter {adapter.name} was trained on {base}, not on {hub}", NO_MATCH)
+
+
 # What of it belongs to a model.
-
-
-def named(adapter: Adapter, canonical: Callable[[str], str]) -> dict[str, Change]:
-    """The changes by the names of the model's own family."""
-    return {canonical(name): change for name, change in adapter.changes.items()}
 
 
 def check_fits(
@@ -199,10 +214,10 @@ def check_fits(
         if name not in shapes:
             raise TensorError(f"the adapter {adapter.name} changes {name}, which the model has not", NO_MATCH)
         for part, shape in _shapes(adapter, change, shapes[name], name in transposed):
-            found = adapter.headers[part].shape
-            if found != shape:
-                what = f"the adapter {adapter.name} holds {part} of shape {list(found)}, expected {list(shape)}"
-                raise TensorError(what, NO_MATCH)
+            found = adapter.headers[part]
+            if found.shape != shape or found.kind not in FLOATS:
+                what = f"the adapter {adapter.name} holds {part}, {found.kind} of shape {list(found.shape)}"
+                raise TensorError(f"{what}, expected {list(shape)}", NO_MATCH)
         if change.rows and max(change.rows[1], default=0) >= shapes[name][0]:
             raise TensorError(f"the adapter {adapter.name} trains a token that {name} has not", NO_MATCH)
 
