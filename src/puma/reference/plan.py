@@ -23,6 +23,7 @@ from puma.reference.observed import Seen, Watch
 from puma.wire.messages import Provenance
 
 MARGIN, LEAST_MARGIN = 3, 1  # bits between the largest number seen and the reach; fewer where rows need the places
+WATCHED_ELSEWHERE = ("activation", "relu", "gated", "value", "scores")  # at any other reach than the usual one
 BEYOND = 64  # stands for whatever no ring holds
 TABLE = 16.0  # where the widest table of a function ends
 WATCHED = ("norm", "activation", "scores")  # where the flag sees a number beyond its reach
@@ -119,6 +120,8 @@ def made(
 def _placed(name: str, kind: str, seen: Seen, bound: float | None, margin: int, end: float) -> Placed:
     proven = _reach(kind, bound, end) if bound is not None else None
     measured = _measured(kind, seen, margin, end)
+    if kind in WATCHED_ELSEWHERE and measured == REACHES[kind]:
+        measured += 1  # the usual reach stands for a proof: there is no room beyond it, and no flag
     if proven is None or (measured < proven and seen.largest and kind in WATCHED):
         least = seen.least if kind == "norm" and math.isfinite(seen.least) else None
         return Placed(name, kind, measured, REACHES[kind], False, seen.largest, bound, least)
