@@ -40,7 +40,7 @@ def chosen(found: Plan, kind: str) -> tuple[int, bool]:
 
 def test_the_smaller_of_proof_and_calibration_where_the_flag_watches() -> None:
     found = plan({"scores": 1000.0, "activation": 30.0}, stream=5.0, scores=20.0, activation=20.0)
-    assert chosen(found, "scores") == (8, False)  # 20 * 8 < 2^8 < 1000
+    assert chosen(found, "scores") == (8, False)  # 20 * 8 + 32 < 2^8 < 1000
     assert chosen(found, "activation") == (6, True)  # 30 + 16 < 2^6; three bits above 20 are more
     assert found.formats.places == {"the.scores": 8, "the.activation": 6}
     assert found.provenance.proven == ("the.activation",)
