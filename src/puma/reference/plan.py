@@ -26,6 +26,7 @@ from puma.wire.messages import Provenance
 MARGIN, LEAST_MARGIN = 3, 1  # bits between the largest number seen and the reach; fewer where rows need the places
 BEYOND = 64  # stands for whatever no ring holds
 TABLE = 16.0  # where the widest table of a function ends
+USUAL = ("scores",)  # kinds that never get a smaller reach than the usual one
 WATCHED = ("norm", "activation", "scores")  # where the flag sees a number beyond its reach
 WHAT = {
     "stream": "the residual stream",
@@ -109,10 +110,12 @@ def made(
         seen = watch.seen.get((kind, name))
         if seen is not None or name in proofs:
             placed.append(_placed(name, kind, seen or Seen(), proofs.get(name), margin, ends.get(kind, 0.0)))
-    placed = _alike(placed) if coarse else placed
+    placed = [_usual(place) for place in (_alike(placed) if coarse else placed)]
     for place in placed:
         _check(place)
-    reaches = {place.name: place.reach for place in placed[1:]}
+    reaches = {
+        place.name: place.reach for place in placed[1:] if place.kind not in USUAL or place.reach > place.default
+    }
     found = Formats(stream=max(placed[0].reach, LEAST), places=reaches)
     return Plan(found, tuple(placed), margin, calibration.texts, calibration.tokens, coarse)
 
@@ -124,6 +127,14 @@ def _placed(name: str, kind: str, seen: Seen, bound: float | None, margin: int, 
         least = seen.least if kind == "norm" and math.isfinite(seen.least) else None
         return Placed(name, kind, measured, REACHES[kind], False, seen.largest, bound, least)
     return Placed(name, kind, proven, REACHES[kind], True, seen.largest, bound)
+
+
+def _usual(place: Placed) -> Placed:
+    """The same with the usual reach, where a smaller one would leave no room for what is hidden in secret."""
+    if place.kind not in USUAL or place.reach >= place.default:
+        return place
+    proven = place.bound is not None and place.bound < 2.0**place.default
+    return msgspec.structs.replace(place, reach=place.default, proven=proven)
 
 
 def _measured(kind: str, seen: Seen, margin: int, end: float) -> int:
