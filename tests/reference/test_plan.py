@@ -39,11 +39,23 @@ def chosen(found: Plan, kind: str) -> tuple[int, bool]:
 
 
 def test_the_smaller_of_proof_and_calibration_where_the_flag_watches() -> None:
-    found = plan({"scores": 1000.0, "activation": 30.0}, stream=5.0, scores=20.0, activation=20.0)
-    assert chosen(found, "scores") == (8, False)  # 20 * 8 < 2^8 < 1000
+    found = plan({"activation": 30.0}, stream=5.0, norm=20.0, activation=20.0)
+    assert chosen(found, "norm") == (8, False)  # 20 * 8 < 2^8
     assert chosen(found, "activation") == (6, True)  # 30 + 16 < 2^6; three bits above 20 are more
-    assert found.formats.places == {"the.scores": 8, "the.activation": 6}
+    assert found.formats.places == {"the.norm": 8, "the.activation": 6}
     assert found.provenance.proven == ("the.activation",)
+    assert chosen(plan({"activation": 3000.0}, stream=5.0, activation=20.0), "activation") == (8, False)
+
+
+def test_scores_follow_too() -> None:
+    assert chosen(plan({"scores": 1000.0}, stream=5.0, scores=20.0), "scores") == (8, False)  # 20 * 8 + 32 < 2^8 < 1000
+    assert chosen(plan({"scores": 1e5}, stream=5.0, scores=4000.0), "scores") == (15, False)
+
+
+def test_a_reach_that_stands_for_a_proof_is_not_calibrated() -> None:
+    """What has the usual reach is not watched, so that what is not proven gets another."""
+    assert chosen(plan({"scores": 1e5}, stream=5.0, scores=1500.0), "scores") == (15, False)
+    assert chosen(plan({"activation": 3000.0}, stream=5.0, activation=50.0), "activation") == (10, False)
 
 
 def test_where_the_flag_does_not_watch_the_proof_counts() -> None:
@@ -88,7 +100,7 @@ def test_every_place_of_a_model_is_planned(kind: str, checkpoints: dict[str, Pat
     model = PlainModel(checkpoints[kind])
     found = model.plan()
     known = places(architecture(model.config).model(model.config))
-    assert set(found.formats.places) == set(known)
+    assert {place.name for place in found.places if place.name} == set(known) == set(found.formats.places)
     assert model.config.formats == found.formats
     assert all(place.seen < 2.0**place.reach for place in found.places)
 

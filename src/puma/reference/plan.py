@@ -17,6 +17,7 @@ import msgspec
 from puma.errors import RangeError
 from puma.models.architecture import Bound
 from puma.models.formats import Formats
+from puma.models.ranges import NEGLIGIBLE
 from puma.nn.places import LARGEST, LEAST, REACHES
 from puma.nn.roots import RowFormat
 from puma.reference.observed import Seen, Watch
@@ -103,7 +104,7 @@ def made(
     RangeError if some place cannot hold its numbers.
     """
     watch, proofs = calibration.watch, {name: bound for name, bound, _, _ in bounds}
-    ends = {"activation": TABLE, "scores": 8 * cap}  # of tables, by which what is looked up stays below 2^reach
+    ends = {"activation": TABLE, "scores": max(8 * cap, NEGLIGIBLE)}  # by which these stay below 2^reach
     placed = [_placed("", "stream", watch.at("stream", ""), None, margin, 0.0)]
     for name, kind in kinds.items():
         seen = watch.seen.get((kind, name))
