@@ -12,7 +12,7 @@ from puma.mpc.arithmetic import lift
 from puma.mpc.fixed import ACTIVATION, RING, WEIGHT, formatted
 from puma.nn import functional as F
 from puma.nn import splines
-from puma.nn.splines import LEAST, Spline, piecewise
+from puma.nn.splines import Spline, least, piecewise
 from tests.mpc.words import uniform
 from tests.trio import given, given_additive, held, parties, value
 
@@ -46,7 +46,14 @@ def grid(spline: Spline) -> Tensor:
     return words[(words > -limit(spline) * unit) & (words < top * unit)]
 
 
-@pytest.mark.parametrize("spline", SPLINES, ids=lambda s: s.name)
+REACHED = [
+    *(splines.reaching(s, r) for s in (splines.GELU, splines.GELU_TANH, splines.TANH_HALF) for r in (5, 7, 8, 11, 14)),
+    *(splines.reaching(splines.SILU, r) for r in (5, 6, 7, 8, 10, 12, 14)),
+    *(splines.exponential(ACTIVATION, r) for r in (5, 6, 7, 8, 9, 11, 20)),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("spline", [*SPLINES, *REACHED], ids=lambda s: f"{s.name}-{s.reach}")
 def test_the_stated_bound_holds_everywhere(spline: Spline) -> None:
     """Each word under four pairs of masks, so that the index is now right and now one too high."""
     words = grid(spline).repeat(4)
@@ -55,7 +62,7 @@ def test_the_stated_bound_holds_everywhere(spline: Spline) -> None:
     def compute(party):
         x = held(party, words, *masks, spline.ring, spline.frac)
         result = party.run(piecewise(spline, x))
-        return result, party.run(lift((result, RING), least=LEAST))[0]
+        return result, party.run(lift((result, RING), least=least(spline)))[0]
 
     short, long = zip(*parties(compute), strict=True)
     exact = spline.function(words.double() / 2**spline.frac)
@@ -83,14 +90,14 @@ def test_the_bound_is_what_analysis_gives(spline: Spline) -> None:
     assert 2 / 3 * spline.bound < worst <= spline.bound
 
 
-@pytest.mark.parametrize("spline", [*SPLINES, splines.exponential(8)], ids=lambda s: s.name)
+@pytest.mark.parametrize("spline", [*SPLINES, *REACHED, splines.exponential(8)], ids=lambda s: f"{s.name}-{s.reach}")
 def test_results_can_be_lifted(spline: Spline) -> None:
     """The largest result, 1.5 units of input too large, and the least lie in the half of the ring that is lifted."""
     largest = {"x": limit(spline), None: float(spline.function(torch.tensor(1.0)))}.get(spline.above, 1.0)
     whole = min(spline.bits, spline.ring + spline.slope) if spline.above == "x" else spline.bits
     ring = whole - spline.bits + spline.result_bits
-    assert (largest + 0.01) * 2.0**spline.out_frac < 2.0 ** (ring - 1) - 2.0 ** (ring - LEAST)
-    assert 0.3 * 2.0**spline.out_frac < 2.0 ** (ring - LEAST) or spline.above != "x"
+    assert (largest + 0.01) * 2.0**spline.out_frac < 2.0 ** (ring - 1) - 2.0 ** (ring - least(spline))
+    assert 0.3 * 2.0**spline.out_frac < 2.0 ** (ring - least(spline)) or spline.above != "x"
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)

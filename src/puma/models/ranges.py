@@ -44,7 +44,8 @@ def check_hiding(config: Config, params: Params, hint: str) -> None:
     """Raise RangeError if scores that are lowered in secret, by `Place.hiding`, could still count or go too far."""
     found = places(architecture(config).model(config))
     for name, bound, limit, what in bounds(config, params):
-        if limit == SPREAD_LIMIT and not bound < found[name].hiding - NEGLIGIBLE:
+        fits = limit != SPREAD_LIMIT or found[name].named or bound < found[name].hiding - NEGLIGIBLE
+        if not fits:
             raise RangeError(f"{name} can give {what} of {bound:.4g}, too wide for hiding some in secret", hint)
 
 

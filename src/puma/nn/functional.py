@@ -282,25 +282,30 @@ def rsqrt(x: Value) -> Value:
 
 
 def _heads_wants(
-    q: Value, k: Value, v: Value, angles: Sequence[Tensor], reach: int, values: int
+    q: Value, k: Value, v: Value, angles: Sequence[Tensor], reach: int, keys: int, values: int
 ) -> list[tuple[Value, int, int]]:
-    turned = query_ring(reach) + (ROTARY if angles else 0)
-    return [(q, ACTIVATION, turned), (k, ACTIVATION, turned), (v, ACTIVATION, attention.value_ring(values))]
+    turn = ROTARY if angles else 0
+    return [
+        (q, ACTIVATION, query_ring(reach) + turn),
+        (k, ACTIVATION, query_ring(keys) + turn),
+        (v, ACTIVATION, attention.value_ring(values)),
+    ]
 
 
 @declares("formatted, all", "section 3")
 def heads(
     q: Value, k: Value, v: Value, size: int, angles: Sequence[Tensor] = (), reach: int = SCORE_REACH,
-    values: int = VALUE_REACH,
+    keys: int = SCORE_REACH, values: int = VALUE_REACH,
 ) -> list[Value]:  # fmt: skip
     """Queries, keys and values (rows, heads * size) as (rows, heads, size), in the rings that attention wants
-    of scores that lie within 2^reach of each other in each row, and of values below 2^values less a sixteenth.
+    of scores that lie within 2^reach of each other in each row, for `keys` perhaps later in a larger one, and of values
+    below 2^values less a sixteenth.
 
     `angles` are cosines and sines (2, rows, 1, size) for queries and for keys: rotary position embedding with halves
     rotated, x cos + rotate_half(x) sin. All are opened in one round and lifted in one.
     """
     noted = [2] if values != VALUE_REACH else []
-    wants = _heads_wants(q, k, v, angles, reach, values)
+    wants = _heads_wants(q, k, v, angles, reach, keys, values)
     items = [q, k, v] if isinstance(q, Tensor) else q.party.run(formatted(*wants, noted=noted))
     items = [x.reshape(x.shape[0], -1, size) for x in items]
     return [_turned(x, turns) for x, turns in zip(items, angles, strict=False)] + items[len(angles) :]

@@ -192,9 +192,17 @@ class Limits(NamedTuple):
 USUAL = Limits(Place("scores"), Place("value"))
 
 
-def heads(q: Value, k: Value, v: Value, size: int, limits: Limits, angles: Sequence[torch.Tensor] = ()) -> list[Value]:
-    """Queries, keys and values as `attend` takes them; see `functional.heads`."""
-    return F.heads(q, k, v, size, angles, limits.scores.reach, limits.values.reach)
+def heads(
+    q: Value, k: Value, v: Value, size: int, limits: Limits, at: Layout, angles: Sequence[torch.Tensor] = (),
+    cached: bool = False,
+) -> list[Value]:  # fmt: skip
+    """Queries, keys and values as `attend` takes them; see `functional.heads`.
+
+    Some scores may be hidden now, and those of keys that are `cached` later.
+    """
+    place = limits.scores
+    asked, hides = (place.reach, place.hidden_reach)[at.hidden is not None], at.hidden is not None or cached
+    return F.heads(q, k, v, size, angles, asked, place.hidden_reach if hides else asked, limits.values.reach)
 
 
 def attend(

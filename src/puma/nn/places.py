@@ -44,7 +44,7 @@ LARGEST = {
     "relu": 28,
     "gated": 30,
     "value": 20,
-    "scores": 20,
+    "scores": 18,
     "logits": 15,
 }
 LEAST = 6  # the widest table of a function that is looked up ends at 16, and what is twice the reach must be seen
@@ -77,16 +77,16 @@ class Place:
 
     @property
     def hiding(self) -> int:
-        """What is taken off scores that are to be hidden in secret; the others lie within it less 32 of each other.
+        """What is taken off scores that are to be hidden in secret: 32 more than how far apart the others lie.
 
-        Where a reach was given, it is the others'; the usual one holds both.
+        Where a reach was given, it is the others'; the usual one holds both, so that these may use less than half.
         """
-        return 1 << (self.reach if self.named else self.reach - 1)
+        return 1 << (self.reach + 1 if self.named else self.reach - 1)
 
     @property
     def hidden_reach(self) -> int:
         """The reach of scores some of which are hidden."""
-        return self.reach + self.named
+        return self.reach + 2 * self.named
 
     @property
     def ring(self) -> int:

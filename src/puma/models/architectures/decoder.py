@@ -146,7 +146,7 @@ class Attention(nn.Module):
         q, k = self.q_proj(at.asking(x)), self.k_proj(x)
         if self.q_norm and self.k_norm:
             q, k = self.q_norm(q), self.k_norm(k)
-        q, k, v = nn.heads(q, k, self.v_proj(x), self.head_dim, self.limits, self._angles(at, x))
+        q, k, v = nn.heads(q, k, self.v_proj(x), self.head_dim, self.limits, at, self._angles(at, x), cached=True)
         k, v = cache.append(at.rows.pad(k), at.rows.pad(v))
         return self.o_proj(nn.attend(q, k, v, at, bias, self.cap, self.limits))
 

@@ -105,7 +105,7 @@ class Attention(nn.Module):
         self.limits = nn.Limits.of(self.query, self.value)
 
     def __call__(self, x: Value, at: nn.Layout) -> Value:
-        q, k, v = nn.heads(self.query(x), self.key(x), self.value(x), self.head_dim, self.limits)
+        q, k, v = nn.heads(self.query(x), self.key(x), self.value(x), self.head_dim, self.limits, at)
         return nn.attend(q, at.rows.pad(k), at.rows.pad(v), at, limits=self.limits)
 
 

@@ -167,10 +167,11 @@ def crossed(attention: Attention, x: Value, at: nn.Layout, memory: Memory, cache
     """Attention of x to the prompts, whose keys and values are computed once."""
     if cache.k is None:
         cache.k, cache.v = attention.k_proj(memory.states), attention.v_proj(memory.states)
-    q, k, v = nn.heads(attention.q_proj(x), cache.k, cache.v, attention.head_dim, attention.limits)
+    at, q = at.across(memory.rows), attention.q_proj(x)
+    q, k, v = nn.heads(q, cache.k, cache.v, attention.head_dim, attention.limits, at)
     cache.k, cache.v = (t.reshape(t.shape[0], -1) for t in (k, v))
     keys, values = memory.rows.pad(k), memory.rows.pad(v)
-    return attention.o_proj(nn.attend(q, keys, values, at.across(memory.rows), limits=attention.limits))
+    return attention.o_proj(nn.attend(q, keys, values, at, limits=attention.limits))
 
 
 class Stack(nn.Module):
