@@ -67,9 +67,9 @@ def stepped(clear: PlainModel, job: Asked, members: list[Party]) -> list[Any]:
 
 def test_flags_leave_under_fresh_pads(clear: PlainModel) -> None:
     """What both evaluators then hold is their sum and pads that the other lacks, and no two runs agree in it."""
-    job = asked(clear, [QUIET, LOUD], lambda given: Generate(given, 1))
     masked = []
     for secret in (b"\x11" * 32, b"\x12" * 32):
+        job = asked(clear, [QUIET, LOUD], lambda given: Generate(given, 1))
         found = stepped(clear, job, trio({(0, 1): secret, (0, 2): bytes(byte + 8 for byte in secret)}))
         flags, parts = [f[0] for f in found], [f[1] for f in found]
         assert (joined(flags) != 0).tolist() == [False, True]
