@@ -20,7 +20,7 @@ from puma.reference.planning import planned
 from tests.cli.conftest import Run
 from tests.measure.test_examples import mnist
 from tests.models import plain_torch, tiny
-from tests.models.adapters import low, write
+from tests.models.lora.adapters import low, write
 from tests.threads import Threads
 
 TABLE = "first\tsecond\tlabel\nthe cat sat\ta dog ran\t0\nit was red\tone day they went\t2\nthe big dog\tthe cat\t1\n"

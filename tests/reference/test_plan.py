@@ -91,7 +91,7 @@ def test_one_reach_for_all_layers_alike() -> None:
     by_layer, coarse = (made(kinds, bounds, Calibration(watch, 1, 1), 3, coarse) for coarse in (False, True))
     assert [by_layer.formats.places[f"layers.{i}.norm"] for i in range(3)] == [LEAST, 9, LEAST]
     assert [coarse.formats.places[f"layers.{i}.norm"] for i in range(3)] == [9, 9, 9]
-    assert [coarse.formats.places[f"layers.{i}.gate"] for i in range(3)] == [9, 9, 9]
+    assert [coarse.formats.places[f"layers.{i}.gate"] for i in range(3)] == [10, 10, 10]
     assert by_layer.provenance.proven and not coarse.provenance.proven  # one of them was only seen
 
 
