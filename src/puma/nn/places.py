@@ -95,7 +95,7 @@ class Place:
             return product_ring(self.reach)
         if not self.named:
             return RING
-        if self.kind == "activation":  # goes into a table: not lifted, but seen beyond its reach, if it is not the usual
+        if self.kind == "activation":  # not lifted, but seen beyond a reach that is not the usual one
             return product_ring(self.reach) - (self.reach == REACHES[self.kind])
         if self.kind in ("relu", "value"):
             return product_ring(self.reach)
