@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from puma.crypto.prg import PairKey
-from puma.mpc import arithmetic, boolean, compare, cost, fixed, lookup, retrieval
+from puma.mpc import arithmetic, boolean, compare, cost, fixed, lookup, retrieval, watch
 from puma.mpc.fixed import ACTIVATION, RESIDUAL, RESIDUAL_RING, RING, WEIGHT
 from puma.mpc.party import Party
 from puma.mpc.polynomial import ONE, bit, times
@@ -55,7 +55,10 @@ class Case:
         return f"{self.declared}({self.note})" if self.note else self.declared
 
     def run(self, party: Party) -> Any:
-        return finished(party, self.function(*self.arguments(party)))
+        try:
+            return finished(party, self.function(*self.arguments(party)))
+        finally:
+            party.on_watch = None
 
     def cost(self, party: Party) -> cost.Cost | None:
         """What the function declares for these arguments; None if only a run tells."""
@@ -112,6 +115,11 @@ def _x(p: Party, bits: int = 32, frac: int = 12, name: str = "x", value: Tensor 
     return given(p, value, bits, frac, name)
 
 
+def _watched(x: Share) -> Share:
+    x.party.on_watch = watch.Watch(x.party, [1] * x.shape[0])
+    return x
+
+
 def _z(p: Party, bits: int = 40, frac: int = 24, name: str = "z", dealt: bool = True) -> Additive:
     return given_additive(p, Y, bits, frac, name, dealt)
 
@@ -160,6 +168,8 @@ MPC = [
     Case(boolean.to_arithmetic, lambda p: (given_masked(p, coins(*N)), 48)),
     *(Case(lookup.digits, lambda p, w=w: (_x(p), 5, [w]), f"{w} bits") for w in range(1, 11)),
     Case(lookup.digits, lambda p: (_x(p), 1, [2, 8, 1, 4, 6]), "many"),
+    Case(watch.note_lift, lambda p: (_watched(_x(p)),)),
+    Case(watch.note_rows, lambda p: (_watched(_x(p)), 5)),
     *(Case(compare.sign, lambda p, b=b: (_x(p, b, 2),), f"{b} bits") for b in (4, 6, 12, 13, 28, 32, 50, 64)),
     Case(compare.below, lambda p: (_x(p, 40), [-7, 0, 1, 4096, 1 << 30])),
     Case(compare.below, lambda p: (_x(p, 22), [3, 1 << 12]), "three digits"),

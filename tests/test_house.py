@@ -117,6 +117,7 @@ LOCAL = {
     "retrieval.choice_bytes",
     "functional.component",
     "fixed.index_bits",
+    "sampling.with_noise",
     "fixed.gated_ring",
     "fixed.logit_ring",
     "fixed.product_ring",

@@ -12,6 +12,7 @@
     |-- StoreError               6   files that a party or the client keeps: damaged, missing, no room
     |   `-- PreprocessingError        6   one-time preprocessing that is missing, used, or made for something else
     |-- AdmissionError           7   a party does not serve this: not allowed, beyond its limits, or about to stop
+    |-- OutOfRange               8   a number left its range: the answer may be wrong
     `-- ProtocolError            4   the three parties no longer agree
         |-- FrameError           4   bytes on a link that are not a valid frame, or not the expected one
         |-- HandshakeError       4   version, role, session or configuration mismatch, failed authentication
@@ -22,6 +23,8 @@ A message says in lower case what happened; the hint says what to do about it.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 
 class PumaError(Exception):
@@ -84,6 +87,20 @@ class StoreError(PumaError):
 
 class PreprocessingError(StoreError):
     """One-time preprocessing is missing, used, or was made for something else."""
+
+
+class OutOfRange(PumaError):
+    """A number left the reach that its format has, so that the answer may be wrong; `prompts` are those concerned."""
+
+    exit_code = 8
+
+    def __init__(self, message: str, hint: str = "", prompts: Sequence[int] = ()) -> None:
+        super().__init__(message, hint)
+        self.prompts = list(prompts)
+
+
+class OutOfRangeWarning(UserWarning):
+    """The same, where the answer is taken all the same."""
 
 
 class AdmissionError(PumaError):

@@ -20,6 +20,7 @@ CONFIG = Llama(vocab_size=6, hidden_size=8, intermediate_size=8, layers=1, heads
 BITS, FRAC, SHAPE = 30, 14, (1, CONFIG.hidden_size)
 HONEST = msg.Result(SHAPE, BITS, FRAC)
 TOKEN = msg.Result((1,), 3, 0)
+FLAG = msg.Result((1,), 64, 0)
 REPORT = msg.encode(msg.Report([], 0.0, 0.0, 0.0, 0.0))
 
 
@@ -56,16 +57,19 @@ def session() -> Session:
 
 def lay(
     session: Session, value: float, broken: tuple[int, int] | None = None, header: msg.Result = HONEST,
-    headers: dict[int, bytes] | None = None,
+    headers: dict[int, bytes] | None = None, flag: int | None = 0,
 ) -> None:  # fmt: skip
     """An answer in three shares; `broken` names a party and a component whose copy is off by one, and `headers` what
-    parties say instead of the header."""
+    parties say instead of the header. Behind it comes the `flag` of its one prompt, if any."""
     l1, l2 = torch.full(header.shape, 12345678901), torch.full(header.shape, 9876543210)
     m = l1 + l2 + int(value * 2**header.frac)
     for rank, held in enumerate(((l1, l2), (m, l1), (m, l2))):
         parts = [part + int(broken == (rank, i)) for i, part in enumerate(held)]
         session.links[rank].control.append((headers or {}).get(rank, msg.encode(header)))
         session.links[rank].data.append(b"".join(kernels.pack(p, header.bits).numpy().tobytes() for p in parts))
+
+    if flag is not None:
+        lay(session, flag, header=FLAG, flag=None)
 
 
 def report(session: Session) -> None:
@@ -130,7 +134,7 @@ def test_nobody_alone_says_how_an_answer_is_read(rank: int, wild: bytes, tokens:
 def test_a_report_that_makes_no_sense_ends_the_session(session: Session, seconds: float) -> None:
     lay(session, 1.0)
     report(session)
-    session.links[1].control[1] = msg.encode(msg.Report([], 0.0, 0.0, seconds, 0.0))
+    session.links[1].control[2] = msg.encode(msg.Report([], 0.0, 0.0, seconds, 0.0))
     with pytest.raises(ProtocolError, match="P1 sent a report that makes no sense"):
         session.encode([[1, 2]], "pooled")
     assert session.over

@@ -13,6 +13,7 @@ from puma.engine.generation import Turn, run_steps
 from puma.engine.request import Request
 from puma.mpc.party import Party
 from puma.mpc.share import Share
+from puma.mpc.watch import FLAG_RING
 from puma.reference.plain_model import PlainModel
 from puma.wire.input_share import Seeds
 from puma.wire.messages import Encode, Generate, Input
@@ -66,7 +67,9 @@ class Said:
 def generated(
     clear: PlainModel, party: Party, first: Asked, words: Sequence[Said], blocks: bool = False
 ) -> list[Share]:
-    """All that a party emits of a generation with these words between its steps, and none later."""
+    """The results that a party emits of a generation with these words between its steps, and none later; the flags
+    behind each are in a format of their own, one of each of its rows.
+    """
     emitted: list[Share] = []
     said = iter(words)
 
@@ -76,7 +79,10 @@ def generated(
 
     def emit(share: Share) -> None:
         answered(party, share)
-        emitted.append(share)
+        if share.bits == FLAG_RING:
+            assert share.shape == emitted[-1].shape[:1]
+        else:
+            emitted.append(share)
 
     run_steps(engine(clear, party, blocks), first.at(party), emit, word=word)
     return emitted

@@ -16,6 +16,7 @@ from puma.models.config import T5, Bert, Config, Gpt2, Llama
 from puma.mpc.cost import Entry
 from puma.mpc.party import Party
 from puma.mpc.share import Share
+from puma.mpc.watch import FLAG_RING
 from puma.wire.messages import NEXT, Encode, Generate, Input
 from puma.wire.parameters import tensor_specs
 from puma.wire.prompt import imagined
@@ -78,14 +79,14 @@ def test_who_scores_no_prompt_is_not_asked_to(config: Config) -> None:
 
 def test_a_step_emits_one_token_of_each_prompt() -> None:
     emitted, prefilled, _ = served(LLAMA, Generate(Input([3, 1, 2], []), 2))
-    assert [tuple(share.shape) for share in emitted] == [(3,)] * 2 and prefilled == [1]
-    assert {share.bits for share in emitted} == {4}
+    assert [(tuple(share.shape), share.bits) for share in emitted] == [((3,), 4), ((3,), FLAG_RING)] * 2
+    assert prefilled == [2]
 
 
 @pytest.mark.parametrize(("output", "shape"), [("hidden", (6, 8)), ("pooled", (3, 8)), ("logits", (3, 3))])
 def test_what_each_output_holds(output: str, shape: tuple[int, ...]) -> None:
     emitted, _, _ = served(BERT, Encode(Input([3, 1, 2], [], [], [0, 0, 1, 0, 0, 1]), output))
-    assert [tuple(share.shape) for share in emitted] == [shape]
+    assert [tuple(share.shape) for share in emitted] == [shape, (3,)]
 
 
 def rounds(config: Config, lengths: Sequence[int]) -> dict[str, int]:

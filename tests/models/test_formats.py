@@ -11,7 +11,7 @@ from puma.models import Config, architecture, with_layers
 from puma.models.config import T5, Bert, Gpt2, Llama, Vit
 from puma.models.formats import Formats, observe, places
 from puma.mpc.fixed import RING
-from puma.nn.places import LARGEST, REACHES, Place
+from puma.nn.places import LARGEST, LEAST, REACHES, Place
 from puma.wire.parameters import tensor_specs
 
 SIZES = {"vocab_size": 40, "hidden_size": 16, "intermediate_size": 32, "layers": 2, "heads": 2}
@@ -34,7 +34,7 @@ def with_formats(config: Config, formats: Formats) -> Config:
 def test_every_place_has_a_name_and_a_reach_of_its_own(config: Config) -> None:
     usual = places(architecture(config).model(config))
     assert len(usual) >= 7
-    reaches = {name: 5 + i % (LARGEST[place.kind] - 4) for i, (name, place) in enumerate(usual.items())}
+    reaches = {name: LEAST + i % (LARGEST[place.kind] - LEAST + 1) for i, (name, place) in enumerate(usual.items())}
     named = with_formats(config, Formats(stream=20, places=reaches))
     model = architecture(named).model(named)
     assert {name: place.reach for name, place in places(model).items()} == reaches
@@ -59,7 +59,7 @@ def test_the_stream_and_named_places_decide_on_rings() -> None:
 
 
 def test_formats_travel_with_a_config_and_are_written_alike() -> None:
-    one, other = (Formats(places=dict(pairs)) for pairs in ([("a", 5), ("b", 6)], [("b", 6), ("a", 5)]))
+    one, other = (Formats(places=dict(pairs)) for pairs in ([("a", 7), ("b", 6)], [("b", 6), ("a", 7)]))
     assert msgspec.json.encode(one) == msgspec.json.encode(other) and hash(one) == hash(other)
     config = with_formats(CONFIGS[0], one)
     assert msgspec.json.decode(msgspec.json.encode(config), type=Llama) == config

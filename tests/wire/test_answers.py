@@ -51,7 +51,9 @@ def test_answers_are_as_clients_await_them(
     monkeypatch.setattr(dry, "answered", noted)
     dry._dry_party(2, config, job)
     awaited = answers(config, job)
-    assert given == [format[:3] for format in awaited]
+    expected = [one for format in awaited for one in ([format, format.flags] if format.flagged else [format])]
+    assert given == [format[:3] for format in expected]
+    assert awaited[-1].flagged == len(job.input.lengths)
     assert all(format.below == (config.vocab_size if format.frac == 0 else 0) for format in awaited)
 
 

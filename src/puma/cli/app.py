@@ -24,7 +24,7 @@ EXIT_CODES = """\
 Exit codes: 0 done; 1 failed; 2 an option, argument or prompt that makes no sense; 3 the model's files \
 cannot be used; 4 the parties no longer agree, or one is lost; 5 the cluster file, a key or a certificate \
 cannot be used; 6 files that are kept are damaged, missing or find no room; 7 a party does not serve this: not \
-allowed, beyond a limit, or about to stop; 130 interrupted.
+allowed, beyond a limit, or about to stop; 8 a number left its range, and the answer may be wrong; 130 interrupted.
 
 Errors are one line and a hint; `--debug` adds the stack. `puma COMMAND --help` explains a command.\
 """

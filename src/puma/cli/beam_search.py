@@ -40,7 +40,7 @@ def search(
         seconds = {"load": loaded, "prefill": cost.prefill, "decode": cost.seconds - cost.prefill}
         answer = {"text": found.text, "token_ids": found.token_ids, "seconds": seconds, "rounds": cost.rounds}
         more = ui.profile(approximation) | ({"compare": agreed} if agreed else {})
-        ui.answer(answer | {"bytes": cost.bytes(), "beams": count} | more)
+        ui.answer(answer | {"bytes": cost.bytes(), "beams": count} | more | ui.doubtful(cluster))
         return
     ui.say(clear.decode([*ids, *found.token_ids]))
     if agreed:

@@ -57,7 +57,7 @@ def generate_all(
     if output.json:
         seconds = {"load": loaded, "prefill": cost.prefill, "decode": cost.seconds - cost.prefill}
         answer = {"results": results, "seconds": seconds, "rounds": cost.rounds, "bytes": cost.bytes()}
-        ui.answer(answer | ui.profile(approximation) | (ui.prepared(cost) if store else {}))
+        ui.answer(answer | ui.doubtful(cluster) | ui.profile(approximation) | (ui.prepared(cost) if store else {}))
         return
     for result, before in zip(results, ids, strict=True):
         ui.say(clear.decode([*before, *result["token_ids"]]))

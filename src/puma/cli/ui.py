@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from puma.errors import PumaError
 
 if TYPE_CHECKING:
+    from puma.client.client import Client
     from puma.client.cost import Cost
 
 
@@ -165,6 +166,11 @@ def prepared(*costs: Cost) -> dict[str, Any]:
 def profile(approximation: str) -> dict[str, str]:
     """Which functions were computed with, where it was not the usual ones."""
     return {} if approximation == "spline" else {"approximation": approximation}
+
+
+def doubtful(cluster: Client) -> dict[str, bool]:
+    """Whether the answer may be wrong, where it was taken all the same."""
+    return {"out_of_range": True} if cluster.session.doubtful else {}
 
 
 def breakdown(parts: Sequence[Mapping[str, Any]]) -> None:

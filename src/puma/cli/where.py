@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 from cyclopts import Parameter
 
@@ -47,6 +47,9 @@ class Where:
     accept_changes: Flag = False
     """Take the model although its config, tokenizer or chat template is another than you last saw."""
 
+    out_of_range: Literal["refuse", "warn"] = "refuse"
+    """warn: take an answer although a number left its range while it was computed, so that it may be wrong."""
+
     def connect(
         self, approximation: str = "spline", store: Path | None = None, progress: Progress | None = None
     ) -> RemoteCluster:
@@ -62,6 +65,7 @@ class Where:
         how = {"plain": self.insecure, "approximation": approximation, "prepared_requests": prepared_requests}
         how |= {"progress": progress, "tokenizer": self.tokenizer, "accept_changes": self.accept_changes}
         cluster = connect(self.cluster, self.model or "", self.key, **how)  # type: ignore[arg-type]
+        cluster.out_of_range = self.out_of_range
         if cluster.seen != "same":
             what = "seen for the first time" if cluster.seen == "new" else "another than before, as you accepted"
             ui.note(f"The tokenizer and chat template of {cluster.model.name} are {what}: they count from now on.")
@@ -115,6 +119,7 @@ def opened(
     clear = PlainModel(source, where.adapter)
     asked = ask(clear)
     local = LocalCluster(clear, progress, store=store, reveal_logits=reveal_logits, approximation=approximation)
+    local.out_of_range = where.out_of_range
     return local, asked
 
 

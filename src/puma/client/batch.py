@@ -38,6 +38,7 @@ class Rows:
     there: list[int] = field(default_factory=list)  # and those that the parties think so of
     chosen: dict[int, int] = field(default_factory=dict)  # their latest tokens
     left: int = 0  # tokens that each of them is still to get
+    flagged: set[int] = field(default_factory=set)  # of whose latest tokens a number has left its range
 
     def __post_init__(self) -> None:
         self.live, self.left = [*range(len(self.prompts))], self.tokens
@@ -127,6 +128,7 @@ class Batch:
     def step(self) -> dict[Rows, dict[int, int]]:
         """One step of all prompts under way: of those added together, by each one's number, its next token.
 
+        A token that may be wrong, because a number left its range, is given like others; `flagged` names its prompt.
         UsageError if there are none. Any other error ends the session.
         """
         if self.empty:
@@ -179,6 +181,12 @@ class Batch:
         self._rows = [rows for rows in asked if rows.left]
         result = self._session.hear_next(self._format() if self._rows else None)
         found: dict[Rows, dict[int, int]] = {}
+        places = [(rows, i) for rows in asked for i in rows.there]
+        for rows in asked:
+            rows.flagged = set()
+        for place in self._session.flagged:
+            rows, i = places[place]
+            rows.flagged.add(i)
         for rows, part in zip(asked, result.split([len(rows.there) for rows in asked]), strict=True):
             tokens = rows.choose(part) if rows.choose else [int(index) for index in part]
             rows.chosen = found[rows] = dict(zip(rows.there, tokens, strict=True))

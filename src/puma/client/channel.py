@@ -1,26 +1,29 @@
 """How an outsider talks to the three parties: one request at a time, the same word from each, every copy compared.
 
 What comes is taken only as everybody knew beforehand that it would come: kind, shape, ring and fraction bits of each
-answer are checked at all three before its words are read, and what does not fit ends the session. It must not know what
-is asked, nor where the parties run.
+answer are checked at all three before its words are read, and what does not fit ends the session. A flag that is set
+makes an answer an error, or a warning for who takes it all the same. It must not know what is asked, nor where the
+parties run.
 """
 
 from __future__ import annotations
 
 import math
 import threading
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor
 
 from puma import errors, kernels
+from puma.client import arguments
 from puma.client.cost import Cost
 from puma.client.turns import Turns
-from puma.errors import PeerLost, ProtocolError, PumaError
+from puma.errors import OutOfRange, OutOfRangeWarning, PeerLost, ProtocolError, PumaError
 from puma.mpc.cost import message_bytes
 from puma.net import Link
 from puma.net.endpoint import printable
@@ -28,8 +31,33 @@ from puma.wire import messages as msg
 from puma.wire.answers import Format
 
 R = TypeVar("R")
+Judgement = Literal["refuse", "warn"]
+JUDGEMENTS: tuple[Judgement, ...] = ("refuse", "warn")
+HINT = 'see `puma check MODEL --text "..."`, or take the answer all the same by out_of_range="warn"'
 NO_SEEDS = (b"", b"")
 MISBEHAVES = "one of the parties misbehaves, or runs another version: do not ask again before you know which"
+
+
+def judgement(value: object) -> Judgement:
+    """One of the two; UsageError for anything else."""
+    return arguments.one_of(value, "out_of_range", JUDGEMENTS)  # type: ignore[return-value]
+
+
+def out_of_range(prompts: Sequence[int], count: int) -> OutOfRange:
+    """The error about these of so many prompts."""
+    which = "" if count == 1 else f" for prompt {', '.join(str(i + 1) for i in prompts)} of {count}"
+    what = f"a number left its range while the answer{which} was computed: it may be wrong"
+    return OutOfRange(what, HINT, prompts)
+
+
+def judge(prompts: Sequence[int], count: int, how: Judgement) -> None:
+    """OutOfRange if some of so many prompts are flagged; a warning where the answer is taken all the same."""
+    if not prompts:
+        return
+    error = out_of_range(prompts, count)
+    if how == "refuse":
+        raise error
+    warnings.warn(error.message, OutOfRangeWarning, stacklevel=3)
 
 
 class PartyChannel:
@@ -43,6 +71,7 @@ class PartyChannel:
         self._reported = True
         self._over = False
         self._why = ""  # it is over
+        self.flagged: list[int] = []  # prompts of the latest result of which a number has left its reach
         self._last: Cost | None = None
         self._mine = threading.local()
 
@@ -187,7 +216,7 @@ class PartyChannel:
                 link.send_control(message)
 
     def _result(self) -> Tensor:
-        """Join the next output; (l1, l2), (m, l1) and (m, l2) must agree on every component.
+        """The next result; `flagged` then says of which prompts it may be wrong.
 
         ProtocolError, which names who differs as far as that can be known, for any other header than was awaited, for
         copies that differ, and for an index that there is not.
@@ -195,21 +224,28 @@ class PartyChannel:
         wanted = self._awaited[0]
         with self._exchange():
             self._name_lost()
-            for link in self.links:
-                self._header(link, wanted)
-            (l1, l2), (m, one), (m2, two) = (self._components(link, wanted) for link in self.links)
-            self._compare(torch.equal(l1, one), torch.equal(l2, two), torch.equal(m, m2))
-            found = m - l1 - l2
-            if wanted.below:  # an index has no sign
-                found = kernels.reduce(found, wanted.bits)
-                if bool((found >= wanted.below).any()):
-                    what = f"an answer names an entry beyond the {wanted.below} that there are"
-                    raise ProtocolError(what, MISBEHAVES)
-            else:
-                found = kernels.signed(found, wanted.bits)
+            found, flags = self._joined(wanted), torch.zeros(0)
+            if wanted.flagged:
+                flags = self._joined(wanted.flags)
+            self.flagged = flags.nonzero().flatten().tolist()
         self._awaited.popleft()
         self._granted -= 1
         return found.double() / 2.0**wanted.frac
+
+    def _joined(self, wanted: Format) -> Tensor:
+        """The words of the next output; (l1, l2), (m, l1) and (m, l2) must agree on every component."""
+        for link in self.links:
+            self._header(link, wanted)
+        (l1, l2), (m, one), (m2, two) = (self._components(link, wanted) for link in self.links)
+        self._compare(torch.equal(l1, one), torch.equal(l2, two), torch.equal(m, m2))
+        found = m - l1 - l2
+        if not wanted.below:
+            return kernels.signed(found, wanted.bits)
+        found = kernels.reduce(found, wanted.bits)  # an index has no sign
+        if bool((found >= wanted.below).any()):
+            what = f"an answer names an entry beyond the {wanted.below} that there are"
+            raise ProtocolError(what, MISBEHAVES)
+        return found
 
     def _header(self, link: Link, wanted: Format) -> None:
         """One party's announcement of a result, before any word of it is read or room made for it."""

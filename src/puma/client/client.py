@@ -15,6 +15,7 @@ from torch import Tensor
 
 from puma.client import arguments
 from puma.client.beam_search import Beams
+from puma.client.channel import Judgement, judgement
 from puma.client.cost import Cost
 from puma.client.lengths import secret_length
 from puma.client.model_info import ModelInfo
@@ -59,6 +60,16 @@ class Client(ABC):
     def session(self) -> Session:
         """The session that answers, made when it is first asked for."""
         ...
+
+    @property
+    def out_of_range(self) -> Judgement:
+        """What becomes of an answer that may be wrong, because a number left its range: "refuse" raises OutOfRange,
+        "warn" gives it with an OutOfRangeWarning."""
+        return self.session.out_of_range
+
+    @out_of_range.setter
+    def out_of_range(self, value: Judgement) -> None:
+        self.session.out_of_range = judgement(value)
 
     @abstractmethod
     def close(self) -> None:

@@ -19,7 +19,7 @@ from torch import Tensor
 from puma import kernels
 from puma.client.arguments import count
 from puma.client.beam_search import Beams
-from puma.client.channel import PartyChannel
+from puma.client.channel import Judgement, PartyChannel, judge
 from puma.client.cost import cost_of
 from puma.client.lengths import check_approximation, secret_length
 from puma.client.places import by_place, places
@@ -27,6 +27,7 @@ from puma.client.sampling import Sampler, Sampling
 from puma.client.turns import Stream, whole
 from puma.crypto.prg import fresh_secret
 from puma.errors import (
+    OutOfRange,
     PolicyError,
     PreprocessingError,
     PumaError,
@@ -66,6 +67,8 @@ class Session(PartyChannel):
         self.card: msg.Card | None = None  # and what its owner says of it
         self.reveals = False  # whether its owner lets clients see logits
         self.prepared_requests: PreparedRequests | None = None  # where requests look for what has been prepared
+        self.out_of_range: Judgement = "refuse"  # what becomes of answers that may be wrong
+        self.doubtful: set[int] = set()  # prompts of the latest request whose answers may be wrong, and were taken
 
     @whole
     def open(self, name: str) -> bool:
@@ -91,6 +94,7 @@ class Session(PartyChannel):
         closing the iterator ends the request there. `choose` makes the next token of each prompt from their logits
         (prompts, vocabulary), which the model's owner must allow; at a `temperature` the parties draw it without
         knowing the chance that decides. `lengths` and `padded` are as for `encode`; prompts are padded in front.
+        OutOfRange at the first token that may be wrong, unless `out_of_range` says "warn"; it ends the request.
         """
         tokens = count(tokens, "tokens", 1)
         width = self._width(lengths, prompts, (), padded, tokens)
@@ -106,7 +110,7 @@ class Session(PartyChannel):
             with self._leaving(stream, lambda: sent, prepared_request):
                 while self._awaited:
                     with stream:
-                        result = self._result()
+                        result = self._sound(len(prompts))
                         new = choose(result) if choose else [int(index) for index in result]
                     yield new
                     with stream:
@@ -116,6 +120,18 @@ class Session(PartyChannel):
                             self._further()
             with stream:
                 self.cost = cost_of(self._reports(), sent, prepared_request)
+
+    def _sound(self, prompts: int) -> Tensor:
+        """The next result of so many prompts, if no number has left its reach or the answer is taken all the same."""
+        result = self._result()
+        self._judge(self.flagged, prompts)
+        return result
+
+    def _judge(self, flagged: Sequence[int], prompts: int) -> None:
+        """OutOfRange for what is flagged, or one warning in each request."""
+        if not self.doubtful.issuperset(flagged):
+            self.doubtful.update(flagged)
+            judge(flagged, prompts, self.out_of_range)
 
     def _further(self) -> None:
         """Ask for one more token of a paced request, if there is one to ask for."""
@@ -129,7 +145,7 @@ class Session(PartyChannel):
         """A stream that is closed ends its request at the parties: now, or before the next if a finaliser may not."""
         try:
             yield
-        except GeneratorExit:
+        except (GeneratorExit, OutOfRange):
             if stream.at_hand and not self._over and (self._paced or not self._awaited):
                 with suppress(PumaError), stream:
                     self.cost = cost_of(self._drain(), sent(), prepared_request)
@@ -149,7 +165,7 @@ class Session(PartyChannel):
                 sent, prepared_request = self._ask(order, [prompt], [])
             while self._awaited:
                 with stream:
-                    chosen = beams.choose(self._result())
+                    chosen = beams.choose(self._sound(1))
                 yield beams.steps
                 with stream:
                     if self._paced and stop and beams.over:
@@ -184,8 +200,9 @@ class Session(PartyChannel):
         width = self._width(lengths, prompts, types, padded)
         config = self.served
         sent, prepared_request = self._ask(lambda job: msg.Encode(job, output), prompts, () if width else types, width)
-        result = self._result()
+        result, flagged = self._result(), self.flagged
         self.cost = cost_of(self._reports(), sent, prepared_request)
+        self._judge(flagged, len(prompts))
         each = by_token(config, output)
         if each and width:
             return [rows[: len(ids)] for ids, rows in zip(prompts, result.split(width), strict=True)]
@@ -208,7 +225,9 @@ class Session(PartyChannel):
             lambda job: msg.Encode(job, "tokens", rows=rows, top=top), prompts, types, width
         )
         found = [[int(index) for index in self._result()] for _ in range(top)]
+        flagged = self.flagged
         self.cost = cost_of(self._reports(), sent, prepared_request)
+        self._judge(flagged, len(prompts))
         return by_place(found, masked)
 
     @whole
@@ -292,6 +311,7 @@ class Session(PartyChannel):
         check_batch(config, laid.lengths, plain.tokens if isinstance(plain, msg.Generate) else 1)
         results = answers(config, plain)
         self._begin(results)
+        self.doubtful = set()
         # A stream that could be cancelled takes what was prepared for one that cannot.
         fixed = msgspec.structs.replace(plain, paced=False) if ahead else plain
         prepared_request = self._prepared_request(fixed)

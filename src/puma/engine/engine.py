@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from itertools import groupby
+from typing import Any
 
 import torch
 
@@ -20,6 +21,7 @@ from puma.mpc.cost import message_bytes
 from puma.mpc.fixed import ACTIVATION, LOGIT_REACH, RING, formatted
 from puma.mpc.party import Party
 from puma.mpc.share import Additive, Share
+from puma.mpc.watch import Watch, watching
 from puma.nn import functional as F
 from puma.nn.layout import Rows
 from puma.nn.sampling import sample
@@ -56,6 +58,20 @@ class Engine:
         self._decide([part for found in passes for part in found])
         for group in _alike([r for r in requests if isinstance(r.job, Encode)]):
             self._encode(group)
+        self._flag(requests)
+
+    def logits(self, read: object, cache: Cache, lengths: Sequence[int], ranked: bool) -> tuple[Any, Watch]:
+        """The next logits (rows, vocabulary) of prompts of which so many rows are new, and who watched them."""
+        with watching(self.party, lengths) as watch:
+            return self.model(read, cache, ranked=ranked), watch
+
+    def _flag(self, requests: Sequence[Request]) -> None:
+        """The flags of all requests, under masks of their own: what the evaluators hold of them never leaves."""
+        flags = [request.flags for request in requests if isinstance(request.flags, Additive)]
+        with F.component("head", flags[0]):
+            (opened,) = self.party.run(reshare(whole(flags)))
+        for request, mine in zip(requests, parts(opened, [x.shape[0] for x in flags]), strict=True):
+            request.flags = mine
 
     # -- generation -----------------------------------------------------------------------------------------
 
@@ -69,9 +85,10 @@ class Engine:
 
     def _pass(self, group: Sequence[Request]) -> list[tuple[Request, Share | Additive]]:
         """Each request's next logits (rows, vocabulary), from one pass of the model."""
-        cache = group[0].cache
+        cache, lengths = group[0].cache, [n for request in group for n in [request.beams] * _prompts(request)]
         if cache is None:
-            cache = Cache(self.config.layers, [n for request in group for n in request.job.input.lengths])
+            lengths = [n for request in group for n in request.job.input.lengths]
+            cache = Cache(self.config.layers, lengths)
             start = 0
             for request in group:
                 request.cache, request.first, start = cache, start, start + len(request.owed)
@@ -79,7 +96,9 @@ class Engine:
         if isinstance(read, Flagged):
             cache.hide(read.flags)
             read = read.rows
-        logits = self.model(read, cache, ranked=all(_ranked(r) for r in group))
+        ranked = all(_ranked(r) for r in group)
+        logits, watch = self.logits(read, cache, lengths, ranked)
+        _share_out(watch, group)
         counts = [len(r.owed) for r in group] if len(group) > 1 else [logits.shape[0]]
         return list(zip(group, parts(logits, counts), strict=True))
 
@@ -118,14 +137,21 @@ class Engine:
         job, given = group[0].job, whole([request.given for request in group])
         assert isinstance(job, Encode)
         lengths = [n for request in group for n in request.job.input.lengths]
-        hidden = self._states(group, given, lengths)
+        with watching(self.party, lengths) as watch:
+            hidden = self._states(group, given, lengths)
+            if job.output == "tokens":
+                rows = _masked_rows(group)
+                owners = torch.repeat_interleave(torch.arange(len(lengths)), torch.tensor(lengths))[rows]
+                with watch.lying(owners):
+                    result = self.model.predict(hidden, rows)
+            elif job.output == "pooled":
+                result = Rows(lengths).pooled(hidden, heads(self.config).pooling)
+            else:
+                result = self.model.classify(hidden, lengths) if job.output == "logits" else hidden
+        _share_out(watch, group)
         if job.output == "tokens":
-            self._predict(hidden, group)
+            self._predict(result, group)
             return
-        if job.output == "pooled":
-            result = Rows(lengths).pooled(hidden, heads(self.config).pooling)
-        else:
-            result = self.model.classify(hidden, lengths) if job.output == "logits" else hidden
         each = result.shape[0] != len(lengths) or job.output in ("hidden", NEXT)
         counts = [r.job.input.tokens if each else len(r.job.input.lengths) for r in group]
         with F.component("head", hidden):
@@ -146,15 +172,12 @@ class Engine:
         types = [t for request in group for t in request.job.input.types or [0] * request.job.input.tokens]
         return self.model.states(given, lengths, types if any(request.job.input.types for request in group) else [])
 
-    def _predict(self, hidden: Share | Additive, group: Sequence[Request]) -> None:
+    def _predict(self, logits: Share | Additive, group: Sequence[Request]) -> None:
         """The most likely token of each row; then it is ruled out, and so on."""
-        jobs, rows, start = [r.job for r in group if isinstance(r.job, Encode)], list[int](), 0
-        for job in jobs:
-            rows += [start + row for row in job.rows]
-            start += job.input.tokens
-        logits, top = self.model.predict(hidden, rows), jobs[0].top
+        jobs = [r.job for r in group if isinstance(r.job, Encode)]
+        top = jobs[0].top
         away = self.reach - (self.reach >= LOGIT_REACH)  # the usual reach has room for what has been answered
-        with F.component("head", hidden):
+        with F.component("head", logits):
             for i in range(top):
                 token = F.argmax(logits, max(self.reach, away + 1))
                 for request, due in zip(group, parts(settled(token), [len(job.rows) for job in jobs]), strict=True):
@@ -162,6 +185,28 @@ class Engine:
                     request.owed = [0]
                 if i + 1 < top:
                     logits = logits - F.times(F.one_hot(token, self.config.vocab_size), 1 << away)
+
+
+def _masked_rows(group: Sequence[Request]) -> list[int]:
+    """The rows that are to be predicted, counted through all tokens."""
+    rows, start = list[int](), 0
+    for request in group:
+        assert isinstance(request.job, Encode)
+        rows += [start + row for row in request.job.rows]
+        start += request.job.input.tokens
+    return rows
+
+
+def _share_out(watch: Watch, group: Sequence[Request]) -> None:
+    """To each request the flags of its prompts."""
+    for request, flags in zip(group, parts(watch.words, [_prompts(r) for r in group]), strict=True):
+        request.flags = flags
+
+
+def _prompts(request: Request) -> int:
+    """How many of its prompts are under way: all texts of a beam search are one prompt's."""
+    single = request.beams > 1 or isinstance(request.job, Encode)
+    return len(request.job.input.lengths) if single else len(request.owed)
 
 
 def _alike(requests: Sequence[Request]) -> list[list[Request]]:

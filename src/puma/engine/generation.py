@@ -14,6 +14,7 @@ from puma.engine.engine import Emit, Engine
 from puma.engine.lookahead import Ahead
 from puma.engine.request import Request, finished, leave, whole
 from puma.errors import ProtocolError
+from puma.mpc.share import Share
 from puma.nn import functional as F
 from puma.wire.input_share import Flagged, Given
 from puma.wire.messages import Encode, Generate
@@ -46,14 +47,15 @@ def run(
     engine: Engine, job: Generate | Encode, given: Given, emit: Emit, prefilled: Callable[[], None] = nothing,
     word: Word = on,
 ) -> None:  # fmt: skip
-    """A request from its input on: emit its results as they are decided; see `run_steps` for the others."""
+    """A request from its input on: emit its results as they are decided, and then the flags of its prompts; see
+    `run_steps` for the others."""
     request = Request.of(job, given)
     if isinstance(job, Generate):
         run_steps(engine, request, emit, prefilled, word)
         return
     engine.step([request])
     with F.component("head", request.due[0]):
-        for due in request.due:
+        for due in (*request.due, *_flags([request])):
             emit(due)
 
 
@@ -61,7 +63,7 @@ def run_steps(
     engine: Engine, request: Request, emit: Emit, prefilled: Callable[[], None] = nothing, word: Word = on
 ) -> None:
     """Emit after each step one result for all rows: their next tokens, as indices (rows,), which are fed back without
-    being opened; or, if the client chooses, logits (rows, vocabulary).
+    being opened; or, if the client chooses, logits (rows, vocabulary). Then the flags of the step, one of each prompt.
 
     Rows that have got all they are owed leave. Before each further step `word` is asked what the client wants.
     """
@@ -88,9 +90,15 @@ def run_steps(
 
 
 def _emit(requests: Sequence[Request], emit: Emit) -> None:
-    due = whole([share for request in requests for share in request.due])
+    due, flags = whole([share for request in requests for share in request.due]), whole(_flags(requests))
     with F.component("head", due):
         emit(due)
+        emit(flags)
+
+
+def _flags(requests: Sequence[Request]) -> list[Share]:
+    """Those of the step, reshared."""
+    return [request.flags for request in requests if isinstance(request.flags, Share)]
 
 
 def _next(requests: Sequence[Request], turn: Turn) -> list[Request]:

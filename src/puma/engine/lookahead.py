@@ -66,7 +66,7 @@ class Ahead:
         token = Share(party, blank, blank, index_bits(engine.config.vocab_size), 0)
         ranked = all(not _temperature(request) for request in requests)
         with lookahead.looking_ahead(step), party.silent(), party.stage(f"step {step}"):
-            engine.model(engine.fed(token), cache, ranked=ranked)
+            engine.logits(engine.fed(token), cache, [1] * cache.prompts, ranked)
 
 
 def _known(request: Request) -> bool:

@@ -12,7 +12,7 @@ from typing import Any
 
 from puma.errors import ProtocolError
 from puma.models.cache import Cache
-from puma.mpc.share import Share
+from puma.mpc.share import Additive, Share
 from puma.nn import functional as F
 from puma.wire.input_share import Given
 from puma.wire.messages import Encode, Generate
@@ -23,7 +23,8 @@ class Request:
     """One request at one party; of a generation the rows are its prompts, or what is left of them.
 
     `given` is what an outsider shared for the next step, if anything; `token` the indices (rows,) that the last step
-    gave and nobody opened. `due` are the results of the last step, for the asker.
+    gave and nobody opened. `due` are the results of the last step, for the asker, and `flags` (prompts,) the words that
+    tell him whether a number of theirs left its reach.
     """
 
     job: Generate | Encode
@@ -34,6 +35,7 @@ class Request:
     first: int = 0  # where in the cache these rows begin
     token: Share | None = None
     due: list[Share] = field(default_factory=list[Share])
+    flags: Additive | Share | None = None
 
     @classmethod
     def of(cls, job: Generate | Encode, given: Given) -> Request:

@@ -6,18 +6,18 @@ Runs in the session's thread. Knows a cluster's session and the model's public s
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from torch import Tensor
 
 from puma.client.sampling import Sampler, Sampling, logprobs
-from puma.errors import PolicyError
+from puma.errors import OutOfRange, PolicyError
 from puma.gateway.cluster import Cluster
 from puma.models.spelling import settled
 
-STOP, LENGTH = "stop", "length"
+STOP, LENGTH, DOUBTFUL = "stop", "length", "out_of_range"
 
 
 @dataclass(frozen=True)
@@ -77,6 +77,7 @@ class Row:
     lead: str = ""
     found: list[int] = field(default_factory=list)
     finish: str | None = None
+    doubtful: bool = False  # whether it may be wrong
     at: int = 0  # where the latest token begins in the text that is returned
     _shown: int = 0
     _settled: int = 0  # characters of the answer that are there for good
@@ -95,6 +96,8 @@ class Row:
             self.finish = STOP
         elif len(self.found) == self.most:
             self.finish = LENGTH
+        if self.finish and self.doubtful:
+            self.finish = DOUBTFUL
         ready = text if self.finish else text[: len(text) - held_back(text, self.stops)]
         self.at, self._settled = self._lead + min(self._settled, len(text)), settled(text)
         lead, self.lead = self.lead, ""
@@ -178,6 +181,19 @@ class Answers:
         """Which of them have come to their end."""
         return [index for index, row in enumerate(self._rows) if row.finish]
 
+    def doubt(self, which: Collection[int]) -> None:
+        """These may be wrong from now on, and whoever asked takes them all the same."""
+        for index in which:
+            self._rows[index].doubtful = True
+
+    def given_up(self, which: Iterable[int]) -> Iterator[Piece]:
+        """The end of those that may be wrong from here on."""
+        for index in which:
+            row = self._rows[index]
+            if row.finish is None:
+                row.finish = DOUBTFUL
+                yield Piece(index, "", DOUBTFUL)
+
     def grow(self, tokens: Mapping[int, int]) -> Iterator[Piece]:
         """What may be shown now that these have come, of each answer by its number; those that have ended stay so."""
         for place, (index, token) in enumerate(tokens.items()):
@@ -198,10 +214,15 @@ class Answers:
             steps = cluster.session.continued(
                 wanted.prompts, wanted.tokens, paced=wanted.paced, choose=how.choose, temperature=how.temperature
             )
-            with contextlib.closing(steps):
-                for step in steps:
-                    yield from answers.grow(dict(enumerate(step)))
-                    if wanted.paced and len(answers.ended) == len(wanted.prompts):
-                        break
+            try:
+                with contextlib.closing(steps):
+                    for step in steps:
+                        answers.doubt(cluster.session.doubtful)
+                        yield from answers.grow(dict(enumerate(step)))
+                        if wanted.paced and len(answers.ended) == len(wanted.prompts):
+                            break
+            except OutOfRange as error:
+                yield from answers.given_up(error.prompts)
+                raise
 
         return run

@@ -9,6 +9,7 @@ from typing import Any
 from puma.errors import (
     CheckpointError,
     InputError,
+    OutOfRange,
     PeerLost,
     PeerTimeout,
     PolicyError,
@@ -58,6 +59,8 @@ def refusal(error: Exception) -> Refused:
         return Refused(str(error), None, code)
     if isinstance(error, ProtocolError):
         return _over(error, name)
+    if isinstance(error, OutOfRange):
+        return Refused(str(error), None, "out_of_range", 422, "out_of_range", again=False)
     if isinstance(error, PumaError) and not isinstance(error, CheckpointError):
         return Refused(str(error), None, name, 503, "service_unavailable", again=False)
     message = str(error) if isinstance(error, PumaError) else f"{name}: {error}"

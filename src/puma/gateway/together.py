@@ -8,6 +8,7 @@ from __future__ import annotations
 from contextlib import ExitStack
 
 from puma.client.batch import Batch, Rows
+from puma.client.channel import out_of_range
 from puma.gateway import watch as watched
 from puma.gateway.answers import Answers, Wanted, choosing
 from puma.gateway.cluster import Cluster
@@ -74,7 +75,12 @@ class Together:
         for job, (rows, answers) in self._rows.items():
             if rows not in found:
                 continue  # it begins with the next step
+            if rows.flagged and self._cluster.session.out_of_range == "refuse":
+                self._give_up(job, answers, sorted(rows.flagged))
+                over.append(job)
+                continue
             try:
+                answers.doubt(rows.flagged)
                 for piece in answers.grow(found[rows]):
                     job.tell(piece)
                 self._batch.drop(rows, answers.ended)
@@ -83,6 +89,12 @@ class Together:
             if not rows.live or job.watch.state == watched.FAILED:
                 over.append(job)
         self._leave(over)
+
+    def _give_up(self, job: Job, answers: Answers, which: list[int]) -> None:
+        """What may be wrong is not given to its asker, who hears why; all that came before was sound."""
+        for piece in answers.given_up(which):
+            job.tell(piece)
+        job.end(watched.FAILED, out_of_range(which, len(_wanted(job).prompts)))
 
     def _leave(self, jobs: list[Job]) -> None:
         """These are over: the parties hear of it, and the askers, who may then look at the cost."""

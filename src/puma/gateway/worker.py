@@ -14,7 +14,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 
-from puma.errors import HandshakeError, PeerLost, PeerTimeout, ProtocolError, PumaError, UsageError
+from puma.errors import HandshakeError, OutOfRange, PeerLost, PeerTimeout, ProtocolError, PumaError, UsageError
 from puma.gateway import watch as watched
 from puma.gateway.answers import Answers, Wanted
 from puma.gateway.cluster import Cluster
@@ -137,7 +137,7 @@ class Worker:
 
     def _failed(self, error: Exception, jobs: Sequence[Job]) -> None:
         """Tell those concerned; what is not an asker's own fault ends the session."""
-        if not isinstance(error, UsageError) or self._cluster is None or self._cluster.session.over:
+        if not isinstance(error, UsageError | OutOfRange) or self._cluster is None or self._cluster.session.over:
             self._drop(FAILED, error)
         for job in jobs:
             job.end(watched.FAILED, error)

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from types import ModuleType
 
-from puma.mpc import arithmetic, boolean, compare, fixed, lookup, retrieval
+from puma.mpc import arithmetic, boolean, compare, fixed, lookup, retrieval, watch
 from puma.mpc.cost import DECLARED
 from puma.nn import attention, functional, paper, roots, sampling, splines
 
 ROOMS: tuple[ModuleType, ...] = (
-    arithmetic, boolean, lookup, compare, fixed, retrieval, splines, roots, paper, attention, functional, sampling,
+    arithmetic, boolean, lookup, watch, compare, fixed, retrieval,
+    splines, roots, paper, attention, functional, sampling,
 )  # fmt: skip
 
 

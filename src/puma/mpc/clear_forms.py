@@ -21,6 +21,7 @@ from puma.mpc.clear import Clear, ClearChoice, ClearParty, ClearSum, Source, hel
 from puma.mpc.party import Party
 from puma.mpc.polynomial import Polynomial
 from puma.mpc.share import Bits, MaskedBit, Number, Secret, broadcast, encode
+from puma.mpc.zones import CERTAIN_ROW, certain_lift
 
 F = TypeVar("F", bound=Callable[..., Any])
 EXACT = 2.0**53  # doubles hold every whole number below
@@ -185,6 +186,18 @@ def retrieve(choice: ClearChoice, table: Clear) -> ClearSum:
     """The chosen rows of a table."""
     source = _source(table, table)
     return ClearSum(_of(choice), table.m[choice.ids], table.truth[choice.ids], choice.bits, table.frac, source)
+
+
+def note_lift(x: Clear, owners: Tensor | None = None) -> None:
+    """Count what is too large to be lifted for certain."""
+    if x.party.on_watch is not None:
+        x.party.on_watch.count((x.signed.abs() >= certain_lift(x.bits)).to(torch.int64), owners)
+
+
+def note_rows(sums: Clear, off: int) -> None:
+    """Count rows that are too long for certain."""
+    if sums.party.on_watch is not None:
+        sums.party.on_watch.count((sums.signed - off >= CERTAIN_ROW).to(torch.int64))
 
 
 def _of(secret: Secret | MaskedBit) -> ClearParty:

@@ -7,10 +7,13 @@ It must not know which function or model a number belongs to.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from puma.mpc.arithmetic import lift, lift_cost, open_truncate, opening_cost, truncated
 from puma.mpc.cost import FREE, Cost, Size, declares
 from puma.mpc.party import Protocol
 from puma.mpc.share import Additive, Share
+from puma.mpc.watch import note_lift
 
 RING = 48  # matrix products: 32 fraction bits leave |z| < 2^15, or 2^14 before a lift
 ACTIVATION = 14  # fraction bits of what enters a matrix product
@@ -61,8 +64,11 @@ def _place(x: Share | Additive | Size, frac: int, bits: int, within: int) -> tup
     return frac, min(bits, within, _ring_at(x, frac))
 
 
-def formatted_cost(*wants: tuple[Share | Additive | Size, int, int], bounded: bool = False, within: int = 64) -> Cost:
-    """The cost of `formatted`."""
+def formatted_cost(
+    *wants: tuple[Share | Additive | Size, int, int], bounded: bool = False, within: int = 64,
+    noted: Sequence[int] = (),
+) -> Cost:  # fmt: skip
+    """The cost of `formatted`, but for what is noted."""
     opening, short = list[Size](), list[tuple[Size, int]]()
     for x, frac, bits in wants:
         place = _place(x, frac, bits, within)
@@ -75,13 +81,16 @@ def formatted_cost(*wants: tuple[Share | Additive | Size, int, int], bounded: bo
 
 
 @declares("2k to open a product, then lift; at most 2 rounds", "section 3", formatted_cost)
-def formatted(*wants: Want, bounded: bool = False, within: int = 64) -> Protocol[list[Share]]:
+def formatted(
+    *wants: Want, bounded: bool = False, within: int = 64, noted: Sequence[int] = ()
+) -> Protocol[list[Share]]:
     """Shares with the wanted fraction bits in the wanted ring: at most one round to open and one to lift.
 
     Each want is (secret, fraction bits, ring bits). Additives are opened once per precision, with truncation, and in no
     larger a ring than the result needs; Shares are truncated locally; rings too small are lifted, too large reduced.
     Numbers that are known to fit a ring `within` what they come in are cut to it before they are lifted.
-    A clear party looks whether values fit, unless they are bounded by what they were made of.
+    A clear party looks whether values fit, unless they are bounded by what they were made of. Of those wants that are
+    `noted`, and of unproven products, what cannot be lifted is flagged.
     """
     for x, frac, bits in () if bounded else wants:
         ring = _place(x, frac, bits, within)[1]
@@ -99,6 +108,9 @@ def formatted(*wants: Want, bounded: bool = False, within: int = 64) -> Protocol
         x.opened[_place(x, f, k, within)] if isinstance(x, Additive) else _rescaled(x, f, within) for x, f, k in wants
     ]
     short = [i for i, (_, _, bits) in enumerate(wants) if shares[i].bits < bits]
+    for i in short:
+        if i in noted or (isinstance(x := wants[i][0], Additive) and x.unproven):
+            note_lift(shares[i])
     if short:
         lifted = yield from lift(*((shares[i], wants[i][2]) for i in short))
         for i, share in zip(short, lifted, strict=True):

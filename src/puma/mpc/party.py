@@ -78,6 +78,7 @@ class Party:
         self.ledger = Ledger()
         self.precomputed: PrecomputedTerms | None = None
         self.lookahead: Lookahead | None = None  # at the dealer only
+        self.on_watch: Any = None  # who notes what leaves its reach (mpc/watch.py)
         self.approximation = "spline"  # which functions the floors above compute; the same at all parties
         self._keys = keys or {}
         self._streams: dict[tuple[int, str], Stream] = {}

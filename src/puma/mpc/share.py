@@ -190,7 +190,10 @@ class Additive(Tensorial):
     """z = z0 + z1 + z2 mod 2^bits, one part a party. `dealt` says, publicly, whether the dealer has a part.
 
     Shares made from it are remembered by fraction and ring bits, so that one value is never opened twice alike.
+    `unproven`: nobody has proven that what is opened of it can be lifted, so that is watched.
     """
+
+    unproven = False
 
     def __init__(self, party: Party, part: Tensor, bits: int, frac: int, dealt: bool) -> None:
         self.party, self.part, self.bits, self.frac, self.dealt = party, part, bits, frac, dealt

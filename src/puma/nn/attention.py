@@ -20,7 +20,7 @@ from puma.mpc.party import Protocol, together
 from puma.mpc.share import Additive, Share
 from puma.nn import paper
 from puma.nn.roots import reciprocal
-from puma.nn.splines import EXP, exponential, lifted
+from puma.nn.splines import EXP, exponential, lifted, room
 
 COARSE = 1  # fraction bits of the maximum: within 0.75 of the true one
 LARGEST = math.exp(0.75) + EXP.bound
@@ -29,7 +29,7 @@ INVERSE = 25  # fraction bits of 1 / row sum
 
 def score_ring(reach: int) -> int:
     """Of scores with NONLINEAR fraction bits that lie within 2^reach of each other."""
-    return NONLINEAR + reach + 1
+    return NONLINEAR + reach + 1 + room(reach, SCORE_REACH)
 
 
 def query_ring(reach: int) -> int:
@@ -67,11 +67,18 @@ def exponentials(
     if published:
         e = yield from paper.exponential(chosen, _fraction(count), _weight_ring(count, values))
     else:
-        e = yield from lifted(exponential(_fraction(count), reach), chosen, _weight_ring(count, values))
+        spline = exponential(_fraction(count), reach)
+        owners = _prompts(mask, where) if spline.room else None
+        e = yield from lifted(spline, chosen, _weight_ring(count, values), owners)
     if where is not None:
         e = e.apply(lambda t: t.new_zeros(mask.numel()).index_copy(0, where.to(t.device), t))
     e = e.reshape(*mask.shape)
     return e, e.sum(-1)
+
+
+def _prompts(mask: Tensor, where: Tensor | None) -> Tensor:
+    """To which prompt, of the first dimension, each allowed score belongs."""
+    return (torch.arange(mask.numel()) if where is None else where) // mask[0].numel()
 
 
 def _filled(x: Share, mask: Tensor) -> Share:

@@ -40,6 +40,7 @@ from puma.mpc.party import Protocol, together
 from puma.mpc.retrieval import retrieve
 from puma.mpc.share import Additive, Secret, Share, encode
 from puma.mpc.share import cat as cat_shares
+from puma.mpc.watch import note_lift
 from puma.nn import attention, paper, roots, splines
 from puma.nn.attention import query_ring
 
@@ -177,7 +178,9 @@ def silu(x: Value, reach: int = ACTIVATION_REACH, ring: int = RING) -> Value:
 def _gated(spline: splines.Spline, gate: Value, up: Value, reach: int, product: int) -> Value:
     spline, ring = splines.reaching(spline, reach), gated_ring(product)
     activation, (factor,) = gate.party.run(together(_activated(spline, gate, ring), formatted((up, ACTIVATION, ring))))
-    return multiply(activation, factor)
+    result = multiply(activation, factor)
+    result.unproven = product != GATED_REACH  # whoever reads it lifts it
+    return result
 
 
 @declares("silu, formatted, in the same rounds", "section 5")
@@ -247,6 +250,8 @@ def relu(x: Value) -> Value:
     if isinstance(x, Tensor):
         return torch.relu(x)
     (x,) = x.party.run(formatted((x, ACTIVATION, _relu_bits(x))))
+    if x.bits < RESIDUAL_RING:  # a reach that was not proven; whoever reads the result lifts it
+        note_lift(x)
 
     def protocol() -> Protocol[Share]:
         negative = yield from compare.sign(x)
@@ -299,11 +304,9 @@ def heads(
     `angles` are cosines and sines (2, rows, 1, size) for queries and for keys: rotary position embedding with halves
     rotated, x cos + rotate_half(x) sin. All are opened in one round and lifted in one.
     """
-    items = (
-        [q, k, v]
-        if isinstance(q, Tensor)
-        else q.party.run(formatted(*_heads_wants(q, k, v, angles, reach, keys, values)))
-    )
+    noted = [2] if values != VALUE_REACH else []
+    wants = _heads_wants(q, k, v, angles, reach, keys, values)
+    items = [q, k, v] if isinstance(q, Tensor) else q.party.run(formatted(*wants, noted=noted))
     items = [x.reshape(x.shape[0], -1, size) for x in items]
     return [_turned(x, turns) for x, turns in zip(items, angles, strict=False)] + items[len(angles) :]
 

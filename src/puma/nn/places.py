@@ -47,7 +47,7 @@ LARGEST = {
     "scores": 18,
     "logits": 15,
 }
-LEAST = 5  # no ring gets smaller below: the widest table of a function that is looked up ends at 16
+LEAST = 6  # the widest table of a function that is looked up ends at 16, and what is twice the reach must be seen
 
 Observer = Callable[["Place", Any], None]
 
@@ -95,8 +95,8 @@ class Place:
             return product_ring(self.reach)
         if not self.named:
             return RING
-        if self.kind == "activation":  # goes into a table, and is not lifted
-            return product_ring(self.reach) - 1
+        if self.kind == "activation":  # not lifted, but seen beyond a reach that is not the usual one
+            return product_ring(self.reach) - (self.reach == REACHES[self.kind])
         if self.kind in ("relu", "value"):
             return product_ring(self.reach)
         # What is multiplied, or compared, may itself be larger than what comes of it.

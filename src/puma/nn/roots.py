@@ -22,6 +22,7 @@ from puma.mpc.cost import declares
 from puma.mpc.fixed import ACTIVATION, NORM_REACH, RESIDUAL, RING, formatted
 from puma.mpc.party import Protocol
 from puma.mpc.share import Additive, Bits, Share, stacked
+from puma.mpc.watch import coarse_rows, note_rows
 from puma.nn.splines import Spline, lines_at
 
 UNIT = 20  # fraction bits of a result in the highest binade
@@ -165,6 +166,18 @@ class RowFormat:
         """N lies below 4^(last + 1) units."""
         return self.reach + self.sum_frac // 2 - 1
 
+    def lengths(self, opened: int, n: int) -> tuple[float, float]:
+        """How long rows of n entries are that begin to be flagged, and how long they could be at most, where entries
+        come out of a ring of `opened` bits.
+
+        What begins to be flagged is so for certain at 1.15 times that length. It is a little more than 2^reach, or, if
+        that is shorter, a little less than twice the largest number that can be lifted: a lift of what is up to twice
+        too large is either right or off by four times that limit. So a row that is not flagged is right, unless it came
+        round the ring.
+        """
+        limit = 2.0 ** (opened - self.frac - 2)
+        return min(1.05 * 2.0**self.reach, 1.74 * limit), 8 * limit * math.sqrt(n)
+
     def mean(self, opened: int, n: int) -> tuple[int, int]:
         """Fraction bits of 1 / n and the ring W, for the mean of entries that fit a ring of `opened` bits.
 
@@ -204,7 +217,14 @@ def normalised(
     n = count or n
     wide = wide.reduced(form.wide)
     squares = square(truncated(wide, form.squared)).sum(-1) + n * eps
-    (squares,) = yield from open_truncate((squares, squares.frac - form.sum_frac))
+    opening = [(squares, squares.frac - form.sum_frac)]
+    if x.party.on_watch is None:
+        (squares,) = yield from open_truncate(*opening)
+    else:
+        opened = min(within, x.bits + form.frac - x.frac)
+        coarse, drop, off = coarse_rows(wide, *form.lengths(opened, x.shape[-1]))
+        squares, sums = yield from open_truncate(*opening, (square(coarse).sum(-1), drop))
+        note_rows(sums, off)
     squares.party.note_range("sum of a row's squares", squares, 4.0**reach)
     exponent = math.ceil(math.log2(n) / 2)
     root = yield from rsqrt(squares, form.last, math.sqrt(n) / 2**exponent, form.product)

@@ -27,13 +27,14 @@ from puma.mpc.boolean import (
 )
 from puma.mpc.clear import Clear, ClearSum
 from puma.mpc.clear_forms import in_clear
-from puma.mpc.compare import split
 from puma.mpc.cost import declares
 from puma.mpc.fixed import ACTIVATION, ACTIVATION_REACH, NONLINEAR, SCORE_REACH
 from puma.mpc.lookup import Digit, digits
 from puma.mpc.party import Protocol, together
-from puma.mpc.polynomial import ONE, Polynomial, bit, multiplied, products, times
-from puma.mpc.share import Additive, Bits, Share
+from puma.mpc.share import Additive, Share
+from puma.mpc.watch import note_digit
+from puma.mpc.zones import TOP, zone_between
+from puma.nn.range_digits import range_bits, range_polynomials, top_widths
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,8 @@ class Spline:
     A line's height lies between two: with `mean` 1 the mean error is zero, for sums over many inputs, with 0 the
     largest is least. `bits` is the ring of A + B u and `slope` the fraction bits of B. `above`: None (the input never
     is), 0, 1 or "x".
-    Inputs that are `checked` against the table's range lie in [-2^reach, 2^reach + low).
+    Inputs that are `checked` against the table's range lie in [-2^reach, 2^reach + low). `room`: so many bits more has
+    the ring, in which what leaves the reach is seen and flagged (mpc/watch.py); 0 where nothing can leave it.
     """
 
     name: str
@@ -61,6 +63,7 @@ class Spline:
     out_frac: int = ACTIVATION
     reach: int = ACTIVATION_REACH
     mean: float = 0.0
+    room: int = 0
 
     @property
     def step(self) -> float:
@@ -79,14 +82,22 @@ class Spline:
 
     @property
     def range_bits(self) -> int:
-        """The ring that spans the reach."""
-        return self.frac + self.reach + 1
+        """The ring that spans the reach, and what room there is beyond it."""
+        return self.frac + self.reach + 1 + self.room
 
     @property
     def top_widths(self) -> list[int]:
         """Digits above the index, low to high, that check the reach."""
         bits = self.range_bits - self.low_bits - self.width
-        return list(top_widths(bits, self.above is not None)) if self.checked else []
+        least = TOP if self.room else 1
+        return list(top_widths(bits, self.above is not None, least)) if self.checked else []
+
+    @property
+    def inside(self) -> tuple[int, int]:
+        """The lowest and the highest topmost digit of an input, less `low`, that keeps to the reach."""
+        unit = 2.0 ** (self.reach + 1 + self.room - self.top_widths[-1])
+        end = 2.0**self.reach if self.above is not None else self.high - self.low
+        return -round(2.0**self.reach / unit), math.ceil(end / unit) - 1
 
     @property
     def ring(self) -> int:
@@ -139,15 +150,31 @@ EXP = Spline("exp", torch.exp, -15.0, 8, 4, bound=4e-3, slope=7, bits=23, reach=
 
 @cache
 def reaching(spline: Spline, reach: int) -> Spline:
-    """The same function for |x| < 2^reach less the end of its table; the result's ring grows with x where it is x."""
+    """The same function for |x| < 2^reach less the end of its table; the result's ring grows with x where it is x.
+
+    What has another reach than the usual one, for which there are proofs, is watched.
+    """
     grown = reach - spline.reach if spline.above == "x" else 0
-    return replace(spline, reach=reach, bits=spline.bits + grown)
+    return roomy(replace(spline, reach=reach, bits=spline.bits + grown), spline.reach)
+
+
+def room(reach: int, usual: int) -> int:
+    """Bits more than the reach takes: one, in which what leaves it is seen, unless it is the usual reach."""
+    return int(reach != usual)
+
+
+def roomy(spline: Spline, usual: int) -> Spline:
+    """With room beyond a reach that is not the usual one, and a topmost digit of 3 bits at least that shows it."""
+    if spline.reach == usual:
+        return spline
+    digits = spline.range_bits - spline.low_bits - spline.width
+    return replace(spline, room=max(1, TOP - digits))
 
 
 @cache
 def exponential(out_frac: int, reach: int = SCORE_REACH) -> Spline:
     """EXP with its result rounded to so many fraction bits, for x > -2^reach."""
-    return replace(EXP, out_frac=out_frac, reach=reach)
+    return roomy(replace(EXP, out_frac=out_frac, reach=reach), SCORE_REACH)
 
 
 @cache
@@ -158,75 +185,11 @@ def softcap(cap: float, reach: int = SCORE_REACH) -> Spline:
     """
     high = math.ceil(math.log2(5 * cap))
     bits = SOFTCAP_SLOPE + NONLINEAR + 2
-    return Spline(
+    spline = Spline(
         "softcap", lambda x: torch.sigmoid(2 * x / cap), -(2.0**high), 10, 9 - high, bound=5e-5, above=1,
-        slope=SOFTCAP_SLOPE, bits=bits, out_frac=21, reach=max(reach, high + 1),
+        slope=SOFTCAP_SLOPE, bits=bits, out_frac=21, reach=max(reach, high + 2),
     )  # fmt: skip
-
-
-@cache
-def range_polynomials(tops: int, above: bool) -> tuple[Polynomial, ...]:
-    """Whether T - b is zero (inside), T the number in so many top digits, b the index's borrow; and if it is positive.
-
-    Digit i of m less that of l is 0 if z<i>, 1 if u<i> or, by a wrap, w<i>, negative if l<i>; v1 = z1 ^ u1 and, in the
-    top digit, o = u ^ w. T is 1 with a 1 in the lowest digit and zeros above it, or a wrap there and a 1 in what is
-    above. "minus" is the sign without a borrow into the top digit, which "turns" would change; what is neither inside
-    nor negative is above. If no input is above, then inside is what is not negative.
-    """
-    borrow = bit("b")
-    for i in range(1, tops):
-        borrow = bit(f"l{i}") ^ times(bit(f"z{i}"), borrow)
-    negative = bit("minus") ^ times(bit("turns"), borrow)
-    if not above:
-        return (ONE ^ negative,)
-    inside = _is_zero(tops)
-    return inside, ONE ^ inside ^ negative
-
-
-def _is_zero(tops: int) -> Polynomial:
-    if tops == 1:
-        return bit("z1") ^ times(bit("b"), bit("q"))
-    zero = [bit(f"z{i}") for i in range(1, tops + 1)]
-    result = times(*zero) ^ times(bit("b"), bit("v1"), *zero[1:])
-    wraps = [bit("b"), bit("w1")]
-    for i in range(2, tops):
-        result ^= times(*wraps, bit(f"u{i}"), *zero[i:])
-        wraps.append(bit(f"w{i}"))
-    return result ^ times(*wraps, bit("o"))
-
-
-def _range_bits(index: Digit, tops: list[Digit], above: bool) -> dict[str, Bits]:
-    """The bits that `range_polynomials` is about; local."""
-    top = tops[-1]
-    half = range(top.size // 2, top.size)
-    minus = top.is_in(half)
-    bits = {"b": index.borrows(), "minus": minus, "turns": minus ^ top.is_in([v + 1 for v in half])}
-    for i, digit in enumerate(tops, start=1):
-        if i < len(tops):
-            bits |= {f"z{i}": digit.is_in([0]), f"l{i}": digit.borrows()}
-        if above:
-            bits |= _zero_bits(digit, i, i == len(tops))
-    return bits
-
-
-def _zero_bits(digit: Digit, i: int, last: bool) -> dict[str, Bits]:
-    zero = digit.is_in([0])
-    if last:
-        one = digit.is_in([1])
-        return {f"z{i}": zero, "q": zero ^ one} if i == 1 else {f"z{i}": zero, "o": one}
-    plain, wrapped = digit.exceeds_by_one()
-    return {f"w{i}": wrapped} | ({"v1": zero ^ plain} if i == 1 else {f"u{i}": plain})
-
-
-@cache
-def top_widths(bits: int, above: bool) -> tuple[int, ...]:
-    """Widths of the digits above the index, low to high, that make the range check cheapest."""
-
-    def price(widths: list[int]) -> int:
-        polynomials = range_polynomials(len(widths), above)
-        return sum(1 << w for w in widths) + 2 * len(multiplied(polynomials)) + len(products(polynomials))
-
-    return tuple(min((split(bits, n) for n in range(1, min(bits, 3) + 1)), key=price))
+    return roomy(spline, SCORE_REACH)
 
 
 @dataclass(frozen=True)
@@ -293,10 +256,19 @@ def _lines_in_clear(spline: Spline, x: Clear) -> ClearLines:
     return ClearLines(spline, _clear_words(spline, *_placed(spline, x)))
 
 
-def _piecewise_in_clear(spline: Spline, x: Clear) -> Clear:
+def _outside(spline: Spline, index: Tensor) -> Tensor:
+    """What is flagged for certain: beyond the topmost digits inside, and those next to them."""
+    lowest, highest = spline.inside
+    top = index >> (spline.range_bits - spline.low_bits - spline.top_widths[-1])
+    return (top > highest + 1) | (top < lowest - 1)
+
+
+def _piecewise_in_clear(spline: Spline, x: Clear, owners: Tensor | None = None) -> Clear:
     x.party.note_range(f"input of {spline.name}", x, 2.0**spline.reach + spline.low)
     index, offset = _placed(spline, x)
     inside, above = (index >= 0) & (index < 1 << spline.width), index >= 1 << spline.width
+    if spline.room and x.party.on_watch is not None:
+        x.party.on_watch.count(_outside(spline, index).to(torch.int64), owners)
     words, bits, frac = torch.where(inside, _clear_words(spline, index, offset), 0), spline.bits, spline.line_frac
     if spline.above == "x":
         ring = min(x.bits, spline.bits - spline.slope)
@@ -333,15 +305,18 @@ def lines_at(spline: Spline, x: Share) -> Protocol[Lines | ClearLines]:
     "section 5",
 )
 @in_clear(_piecewise_in_clear)
-def piecewise(spline: Spline, x: Share) -> Protocol[Share]:
+def piecewise(spline: Spline, x: Share, owners: Tensor | None = None) -> Protocol[Share]:
     """spline(x) with spline.out_frac fraction bits; x has spline.frac fraction bits.
 
+    What leaves the reach is flagged, where there is room: for the prompts that elements belong to, or as rows do.
     Three rounds: the lines are opened while the range flags are computed, the flags, and the result.
     """
     assert x.frac == spline.frac and spline.checked
     index, tops, offset = indexed(spline, x)
+    if spline.room:
+        note_digit(tops[-1], zone_between(tops[-1].width, *spline.inside), owners)
     above = spline.above is not None
-    flags = evaluate(_range_bits(index, tops, above), *range_polynomials(len(tops), above))
+    flags = evaluate(range_bits(index, tops, above), *range_polynomials(len(tops), above))
     lines, ranges = yield from together(looked_up(spline, index, offset), flags)
     masked = yield from open_masked(*ranges)
     inside = masked[0]
@@ -359,12 +334,12 @@ LEAST = 9  # results lie above -2^(j-9) in their ring j: none of the functions i
 
 def least(spline: Spline) -> int:
     """Of the lift of a result: above -2^(j-9), and above -1/2 where x itself is the result and has an unusual reach."""
-    fitted = spline.ring - spline.out_frac + 1
+    fitted = spline.ring - spline.room - spline.out_frac + 1
     return LEAST if spline.above != "x" or LEAST <= fitted <= LEAST + 2 else fitted
 
 
 @declares("piecewise, lift", "section 5")
-def lifted(spline: Spline, x: Share, bits: int) -> Protocol[Share]:
-    """spline(x) in a ring larger than its own; x in ring spline.ring."""
-    result = yield from piecewise(spline, x)
+def lifted(spline: Spline, x: Share, bits: int, owners: Tensor | None = None) -> Protocol[Share]:
+    """spline(x) in a ring larger than its own; x in ring spline.ring. `owners` are as for `piecewise`."""
+    result = yield from piecewise(spline, x, owners)
     return (yield from lift((result, bits), least=least(spline)))[0]

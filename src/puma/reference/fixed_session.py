@@ -21,6 +21,7 @@ from puma.models import inputs
 from puma.models.config import Config
 from puma.mpc.clear import Clear, ClearParty, Note, held
 from puma.mpc.share import Share, encode
+from puma.wire.answers import answers
 from puma.wire.inputs import in_clear, laid_out
 from puma.wire.messages import Encode, Generate, Input
 from puma.wire.parameters import tensor_specs
@@ -44,6 +45,7 @@ class FixedSession:
         shares |= {name: _renamed(shares[source], name) for name, source in alias.items()}
         self.engine = Engine(self.party, config, shares)
         self.cost: Cost | None = None  # nothing is sent
+        self.flagged: list[int] = []  # prompts of the latest request of which a number has left its reach
 
     @property
     def notes(self) -> list[Note]:
@@ -54,20 +56,14 @@ class FixedSession:
         """The next token of each prompt, step by step."""
         job = Generate(self._input(prompts), tokens)
         admit(self.config, self.approximation, job, OWNER)
-        steps: list[list[int]] = []
-
-        def emit(share: Share) -> None:
-            steps.append([int(i) % (1 << share.bits) for i in share.m])
-
-        run(self.engine, job, self._given(prompts), emit)
-        yield from steps
+        yield from ([int(i) % (1 << share.bits) for i in share.m] for share in self._emitted(job, prompts))
 
     def encode(
         self, prompts: Sequence[Sequence[int]], output: str, types: Sequence[Sequence[int]] = ()
     ) -> list[Tensor]:
         """Of each prompt what a party's engine gives, as float64."""
         job = Encode(self._input(prompts, types), output)
-        (result,) = self._encoded(job, prompts)
+        (result,) = self._emitted(job, prompts)
         return list(result.value.split(job.input.lengths) if by_token(self.config, output) else result.value)
 
     def fill(
@@ -76,19 +72,25 @@ class FixedSession:
     ) -> list[list[list[int]]]:  # fmt: skip
         """Of each prompt, for each of its masked places, the `top` most likely tokens, best first."""
         rows = places(prompts, masked)
-        found = self._encoded(Encode(self._input(prompts, types), "tokens", rows=rows, top=top), prompts)
+        found = self._emitted(Encode(self._input(prompts, types), "tokens", rows=rows, top=top), prompts)
         return by_place([[int(i) % (1 << share.bits) for i in share.m] for share in found], masked)
 
-    def _encoded(self, job: Encode, prompts: Sequence[Any]) -> list[Clear]:
-        """All that a party's engine emits."""
+    def _emitted(self, job: Encode | Generate, prompts: Sequence[Any]) -> list[Clear]:
+        """What a party's engine answers, and in `flagged` what it says of the prompts."""
         admit(self.config, self.approximation, job, OWNER)
-        found: list[Clear] = []
+        found, flagged = list[Clear](), set[int]()
+        wanted = [(False, True) if answer.flagged else (False,) for answer in answers(self.config, job)]
+        flags = chain(*wanted)
 
         def emit(share: Share) -> None:
             assert isinstance(share, Clear)
-            found.append(share)
+            if next(flags):
+                flagged.update(share.signed.nonzero().flatten().tolist())
+            else:
+                found.append(share)
 
         run(self.engine, job, self._given(prompts), emit)
+        self.flagged = sorted(flagged)
         return found
 
     def _input(self, prompts: Sequence[Sequence[int]], types: Sequence[Sequence[int]] = ()) -> Input:

@@ -11,6 +11,7 @@ from typing import NamedTuple
 from puma.models import heads
 from puma.models.config import Config
 from puma.mpc.fixed import ACTIVATION, LOGIT_RING, NONLINEAR, RING, WEIGHT, index_bits
+from puma.mpc.watch import FLAG_RING
 from puma.wire.messages import NEXT, Encode, Generate, Result
 from puma.wire.request_shapes import by_token
 
@@ -18,27 +19,37 @@ RING_OF_ANSWERS = RING - WEIGHT  # of numbers with ACTIVATION fraction bits: wha
 
 
 class Format(NamedTuple):
-    """The format of one result: its shape, ring bits and fraction bits; indices lie below `below`, 0 for numbers."""
+    """The format of one result: its shape, ring bits and fraction bits; indices lie below `below`, 0 for numbers.
+
+    `flagged`: behind it comes the flag of each of so many prompts, in a result of its own.
+    """
 
     shape: tuple[int, ...]
     bits: int
     frac: int
     below: int = 0
+    flagged: int = 0
 
     @property
     def header(self) -> Result:
         """How each party must announce it."""
         return Result(self.shape, self.bits, self.frac)
 
+    @property
+    def flags(self) -> Format:
+        """Of what follows: of each prompt a word that is 0 if all its numbers kept to their reaches."""
+        return Format((self.flagged,), FLAG_RING, 0)
+
 
 def answers(config: Config, request: Generate | Encode) -> list[Format]:
     """All results of a request, in their order; a paced one may end after any of them."""
     if isinstance(request, Encode):
-        return _encoded(config, request)
+        *before, last = _encoded(config, request)
+        return [*before, last._replace(flagged=len(request.input.lengths))]
     prompts = len(request.input.lengths)
     if not request.reveal:
-        return [_indices(config, prompts)] * request.tokens
-    first, later = (_logits(config, rows) for rows in (prompts, prompts * request.beams))
+        return [_indices(config, prompts)._replace(flagged=prompts)] * request.tokens
+    first, later = (_logits(config, n)._replace(flagged=prompts) for n in (prompts, prompts * request.beams))
     return [first, *[later] * (request.tokens - 1)][: request.tokens]
 
 

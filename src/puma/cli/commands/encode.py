@@ -64,7 +64,7 @@ def encode(
         alone = {key: value for key, value in results[0].items() if key != "text"} if len(texts) == 1 else {}
         spent = {"seconds": cost.seconds, "rounds": cost.rounds, "bytes": cost.bytes()}
         ahead = ui.profile(approximation) | (ui.prepared(cost) if store else {})
-        ui.answer({"results": results} | alone | spent | ahead)
+        ui.answer({"results": results} | alone | spent | ahead | ui.doubtful(cluster))
         return
     for result in results:
         _show_encoded(result)

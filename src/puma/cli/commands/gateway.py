@@ -9,7 +9,7 @@ import ipaddress
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
@@ -40,6 +40,7 @@ def gateway(
     temperature: float = 1.0,
     fixed_length: Flag = False,
     reveal_logits: Flag = False,
+    out_of_range: Literal["refuse", "warn"] = "refuse",
     queue: Count = 16,
     store: Path | None = None,
     output: Output = HUMAN,
@@ -71,6 +72,8 @@ def gateway(
         Always compute as many tokens as are asked for, so that the parties do not learn how long answers are.
     reveal_logits
         As the owner of a model on this machine: let clients see logits, for top_p, top_k, seed and logprobs.
+    out_of_range
+        warn: give answers although a number left its range; their finish_reason is then out_of_range.
     queue
         How many requests may wait for the one that runs.
     store
@@ -82,6 +85,7 @@ def gateway(
     _check_roles(source or adapter or store or reveal_logits, cluster, as_, model)
     with server.listen(host, port) as bound:
         start, clear = _starter(source, adapter, cluster, as_, model, reveal_logits, store, output)
+        start = partial(_judging, start, out_of_range)
         called = model or (source if adapter is None else clear.name)
         made = _gateway(clear, start, host, max_tokens, temperature, fixed_length, queue, called, cluster)
         _greet(made, bound, host, made.settings.local, fixed_length, output.json)
@@ -125,6 +129,13 @@ def _starter(
         start = partial(LocalCluster, clear, store=store, reveal_logits=reveal)
         first = start(progress)
     return _after(first, start), clear
+
+
+def _judging(start: Callable[[], Any], out_of_range: str) -> Any:
+    """A session that gives or refuses answers which may be wrong."""
+    cluster = start()
+    cluster.out_of_range = out_of_range
+    return cluster
 
 
 def _after(first: Any, start: Callable[[], Any]) -> Callable[[], Any]:

@@ -101,7 +101,9 @@ def generate(
         seconds = {"load": loaded, "prefill": cost.prefill, "decode": cost.seconds - cost.prefill}
         answer = {"text": clear.decode(found), "token_ids": found, "seconds": seconds, "rounds": cost.rounds}
         ahead = ui.profile(approximation) | (ui.prepared(cost) if store else {})
-        ui.answer(answer | {"bytes": cost.bytes()} | ahead | ({"compare": agreed} if agreed else {}))
+        ui.answer(
+            answer | {"bytes": cost.bytes()} | ahead | ui.doubtful(cluster) | ({"compare": agreed} if agreed else {})
+        )
         return
     if agreed:
         ui.say(comparison(agreed, found))

@@ -1,0 +1,165 @@
+"""The out-of-range flag: of each prompt of a pass one word, which is 0 unless some number of it left its reach.
+
+What is watched is a digit of a masked value. A table over the digit, 1 in the zone beyond the reach and 0 elsewhere, is
+looked up for free where a digit has been dealt anyway, and leaves s f, f the flag and s = +1 or -1 a sign that the
+dealer alone knows. Sums of these under weights that the evaluators alone know are 0 if no flag is set, and otherwise 0
+with probability 2^-60 at most; nobody can tell from such a word which flag, or how many, it is made of. No message and
+no round. The sum is reshared once a pass by whoever emits it, to the client alone. Where a zone begins is for those who
+watch; this file must not know what is computed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+from puma.mpc import clear_forms as clear
+from puma.mpc.arithmetic import truncated
+from puma.mpc.clear import ClearParty, ClearSum
+from puma.mpc.clear_forms import in_clear
+from puma.mpc.cost import Cost, Size, declares
+from puma.mpc.lookup import Digit, digit, digit_cost
+from puma.mpc.party import Party
+from puma.mpc.share import Additive, Share
+from puma.mpc.zones import EIGHTH, TOP, WIDTH, row_digits, zone_between
+
+FLAG_RING = 64
+PURPOSE = "watch"  # of the stream of weights between the evaluators; nothing else is drawn from it
+
+
+class Watch:
+    """The flags of one pass over prompts of so many rows each. Rows of what is watched are those of all prompts one
+    after the other, or one of each prompt, unless they are said to lie otherwise (`lying`)."""
+
+    def __init__(self, party: Party, lengths: Sequence[int]) -> None:
+        self.party, self.prompts = party, len(lengths)
+        self._owners: dict[int, Tensor] = {}
+        self._lie(_owners(lengths))
+        self._lie(torch.arange(self.prompts))
+        self._sum = torch.zeros(self.prompts, dtype=torch.int64, device=party.device)
+
+    def __repr__(self) -> str:
+        return f"Watch(prompts={self.prompts})"
+
+    @property
+    def words(self) -> Additive:
+        """Of each prompt (prompts,) its word, in ring FLAG_RING; at a clear party the number of flags."""
+        if isinstance(self.party, ClearParty):
+            return ClearSum(self.party, self._sum, self._sum.double(), FLAG_RING, 0)
+        part = self.party.nothing((self.prompts,)) if self.party.is_dealer else self._sum
+        return Additive(self.party, part, FLAG_RING, 0, dealt=False)
+
+    @contextmanager
+    def lying(self, owners: Tensor) -> Generator[None]:
+        """Meanwhile rows belong to these prompts, one by one."""
+        before = self._owners
+        self._owners = {len(owners): owners}
+        try:
+            yield
+        finally:
+            self._owners = before
+
+    def add(self, flags: Tensor, owners: Tensor | None = None) -> None:
+        """This evaluator's part of s f for elements (rows, ...), whose rows belong to these prompts.
+
+        Each row and each column of the elements has a fresh weight, and a flag the product of both: sums of some of
+        these products with signs vanish for 2^-60 of all weights.
+        """
+        if self.party.is_dealer:
+            return
+        rows = flags.reshape(len(flags), -1)
+        down = self.party.common_words(PURPOSE, (len(rows),))
+        across = self.party.common_words(PURPOSE, (rows.shape[1],))
+        self.count(rows * across * down[:, None], owners)
+
+    def count(self, flags: Tensor, owners: Tensor | None = None) -> None:
+        """Add what has its weight, or in the clear is 1 for each flag."""
+        owners = self._owners[len(flags)] if owners is None else owners
+        self._sum = self._sum.index_add(0, owners.to(self._sum.device), flags.reshape(len(flags), -1).sum(1))
+
+    def _lie(self, owners: Tensor) -> None:
+        self._owners[len(owners)] = owners
+
+
+def _owners(lengths: Sequence[int]) -> Tensor:
+    return torch.repeat_interleave(torch.arange(len(lengths)), torch.tensor(lengths, dtype=torch.int64))
+
+
+@contextmanager
+def watching(party: Party, lengths: Sequence[int]) -> Generator[Watch]:
+    """Meanwhile what a party computes is watched."""
+    before, party.on_watch = party.on_watch, Watch(party, lengths)
+    try:
+        yield party.on_watch
+    finally:
+        party.on_watch = before
+
+
+def note_digit(d: Digit, zone: range, owners: Tensor | None = None) -> None:
+    """Flag what has a digit in the zone; local. A borrow from lower digits may add 1 to a digit: see `zone_between`."""
+    party = d.party
+    if party.on_watch is None:
+        return
+    table = torch.zeros((1, d.size), dtype=torch.int64)
+    table[0, list(zone)] = 1
+    (found,) = d.lookup(table, FLAG_RING, (0,))
+    party.on_watch.add(found.part, owners)
+
+
+# -- numbers about to be lifted ---------------------------------------------------------------------------------------
+
+
+def _lift_cost(x: Share | Size, owners: Tensor | None = None) -> Cost:
+    return digit_cost(x.numel(), TOP)
+
+
+@declares("offline 8", "section 11", _lift_cost)
+@in_clear(clear.note_lift)
+def note_lift(x: Share, owners: Tensor | None = None) -> None:
+    """Flag what cannot be lifted, |x| >= 2^(bits - 2): never below that, always from half as much again up to the end
+    of the ring and beyond it to half as much less."""
+    if x.party.on_watch is not None:
+        note_digit(digit(x, x.bits - TOP, TOP), zone_between(TOP, -2, 1), owners)
+
+
+# -- rows ----------------------------------------------------------------------------------------------------------
+
+FINE = 13  # bits of a row's length where the zone begins: what is cut off a row's entries is small beside them
+
+
+def coarse_rows(wide: Share, length: float, most: float) -> tuple[Share, int, int]:
+    """What shows whether rows (..., d) are longer than `length`: entries to be squared and summed, how many fraction
+    bits of the sum to drop when it is opened, and what `note_rows` takes off then.
+
+    Entries lose so many places that rows of the length `most` do not wrap.
+    """
+    words = length * 2.0**wide.frac
+    cut = max(0, math.floor(math.log2(words)) - FINE)
+    begins = (words / 2.0**cut) ** 2
+    drop = math.floor(math.log2(begins / 8)) - EIGHTH
+    ring = drop + EIGHTH + 5 + math.ceil(2 * max(1.0, math.log2(most / length)))
+    off = round(begins / 2.0**drop) - (8 << EIGHTH)
+    return truncated(wide, cut).reduced(min(ring, wide.bits - cut)), drop, off
+
+
+def _rows_cost(sums: Share | Size, off: int) -> Cost:
+    return digit_cost(sums.numel(), *(WIDTH for _ in row_digits(sums.bits)))
+
+
+@declares("offline 64 for each digit of 6 bits, which overlap", "section 11", _rows_cost)
+@in_clear(clear.note_rows)
+def note_rows(sums: Share, off: int) -> None:
+    """Flag rows whose coarse sums of squares, opened as `coarse_rows` says, are beyond the zone's beginning.
+
+    Of the lowest digit 8 units and a borrow are inside; of the others a borrow, and one below 0.
+    """
+    if sums.party.on_watch is None:
+        return
+    sums = sums.shifted(-off)
+    for low in row_digits(sums.bits):
+        inside = (-9, 7) if low == EIGHTH else (-1, 0)
+        note_digit(digit(sums, low, WIDTH), zone_between(WIDTH, *inside))

@@ -1,0 +1,80 @@
+"""The digits above a table's index: whether an input lies in the table, above it or below it, by one polynomial each.
+
+Section 5 of docs/protocol.md. This file must not know tables, nor what is looked up.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+
+from puma.mpc.compare import split
+from puma.mpc.lookup import Digit
+from puma.mpc.polynomial import ONE, Polynomial, bit, multiplied, products, times
+from puma.mpc.share import Bits
+
+
+@cache
+def range_polynomials(tops: int, above: bool) -> tuple[Polynomial, ...]:
+    """Whether T - b is zero (inside), T the number in so many top digits, b the index's borrow; and if it is positive.
+
+    Digit i of m less that of l is 0 if z<i>, 1 if u<i> or, by a wrap, w<i>, negative if l<i>; v1 = z1 ^ u1 and, in the
+    top digit, o = u ^ w. T is 1 with a 1 in the lowest digit and zeros above it, or a wrap there and a 1 in what is
+    above. "minus" is the sign without a borrow into the top digit, which "turns" would change; what is neither inside
+    nor negative is above. If no input is above, then inside is what is not negative.
+    """
+    borrow = bit("b")
+    for i in range(1, tops):
+        borrow = bit(f"l{i}") ^ times(bit(f"z{i}"), borrow)
+    negative = bit("minus") ^ times(bit("turns"), borrow)
+    if not above:
+        return (ONE ^ negative,)
+    inside = _is_zero(tops)
+    return inside, ONE ^ inside ^ negative
+
+
+def _is_zero(tops: int) -> Polynomial:
+    if tops == 1:
+        return bit("z1") ^ times(bit("b"), bit("q"))
+    zero = [bit(f"z{i}") for i in range(1, tops + 1)]
+    result = times(*zero) ^ times(bit("b"), bit("v1"), *zero[1:])
+    wraps = [bit("b"), bit("w1")]
+    for i in range(2, tops):
+        result ^= times(*wraps, bit(f"u{i}"), *zero[i:])
+        wraps.append(bit(f"w{i}"))
+    return result ^ times(*wraps, bit("o"))
+
+
+def range_bits(index: Digit, tops: list[Digit], above: bool) -> dict[str, Bits]:
+    """The bits that `range_polynomials` is about; local."""
+    top = tops[-1]
+    half = range(top.size // 2, top.size)
+    minus = top.is_in(half)
+    bits = {"b": index.borrows(), "minus": minus, "turns": minus ^ top.is_in([v + 1 for v in half])}
+    for i, digit in enumerate(tops, start=1):
+        if i < len(tops):
+            bits |= {f"z{i}": digit.is_in([0]), f"l{i}": digit.borrows()}
+        if above:
+            bits |= _zero_bits(digit, i, i == len(tops))
+    return bits
+
+
+def _zero_bits(digit: Digit, i: int, last: bool) -> dict[str, Bits]:
+    zero = digit.is_in([0])
+    if last:
+        one = digit.is_in([1])
+        return {f"z{i}": zero, "q": zero ^ one} if i == 1 else {f"z{i}": zero, "o": one}
+    plain, wrapped = digit.exceeds_by_one()
+    return {f"w{i}": wrapped} | ({"v1": zero ^ plain} if i == 1 else {f"u{i}": plain})
+
+
+@cache
+def top_widths(bits: int, above: bool, least: int = 1) -> tuple[int, ...]:
+    """Widths of the digits above the index, low to high, that make the range check cheapest; the topmost has
+    `least` at least."""
+
+    def price(widths: list[int]) -> int:
+        polynomials = range_polynomials(len(widths), above)
+        return sum(1 << w for w in widths) + 2 * len(multiplied(polynomials)) + len(products(polynomials))
+
+    found = (split(bits, n)[:: -1 if least > 1 else 1] for n in range(1, min(bits, 3) + 1))
+    return tuple(min((widths for widths in found if widths[-1] >= least), key=price))
