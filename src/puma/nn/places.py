@@ -95,7 +95,9 @@ class Place:
             return product_ring(self.reach)
         if not self.named:
             return RING
-        if self.kind in ("activation", "relu", "value"):
+        if self.kind == "activation":  # not lifted, but seen beyond a reach that is not the usual one
+            return product_ring(self.reach) - (self.reach == REACHES[self.kind])
+        if self.kind in ("relu", "value"):
             return product_ring(self.reach)
         # What is multiplied, or compared, may itself be larger than what comes of it.
         return max(RING, gated_ring(self.reach)) if self.kind == "gated" else RING
