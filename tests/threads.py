@@ -28,8 +28,8 @@ class Threads:
         secrets = {(0, 1): fresh_secret(), (0, 2): fresh_secret(), (1, 2): fresh_secret()}
         links: list[dict[int, Any]] = [{}, {}, {}]
         for a, b in secrets:
-            links[a][b], links[b][a] = pair(f"P{a}", f"P{b}", timeout=120)
-        ends = [pair("client", f"P{rank}", timeout=120) for rank in range(3)]
+            links[a][b], links[b][a] = pair(f"P{a}", f"P{b}", timeout=600)
+        ends = [pair("client", f"P{rank}", timeout=600) for rank in range(3)]
         self.session = Session([mine for mine, _ in ends], approximation, owns=True)
         if store:
             self.session.prepared_requests = PreparedRequests(store / "client")

@@ -172,6 +172,15 @@ def test_a_text_may_be_named(puma: Run, checkpoints: dict[str, Path]) -> None:
     assert puma("check", checkpoints["llama"], "--text", "the cat sat", "--json").json["texts"] == 1
 
 
+def test_layers_that_are_left_aside_are_told(puma: Run, files: dict[str, Path], tmp_path: Path) -> None:
+    def further(state: tiny.State) -> None:
+        state.update({name.replace(".0.", ".1."): state[name].clone() for name in list(state) if ".0." in name})
+
+    folder = tiny.edit(tiny.llama(tmp_path / "more", num_hidden_layers=1), further)
+    ran = puma("check", folder, "--data", files["stories"])
+    assert ran.code == 0 and "9 tensors, model.layers.1." in ran.err and "left aside" in ran.err
+
+
 def test_a_model_under_an_adapter(
     puma: Run, checkpoints: dict[str, Path], files: dict[str, Path], tmp_path: Path
 ) -> None:

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from urllib.request import urlopen
 
 import pytest
@@ -43,7 +44,7 @@ def test_what_is_said(host: str, fixed: bool, capsys: pytest.CaptureFixture[str]
         def getsockname(self) -> tuple[str, int]:
             return host, 80
 
-    made = Gateway(None, lambda: None, Settings("tiny"))  # type: ignore[arg-type]
+    made = Gateway(SimpleNamespace(name="tiny", files={}), lambda: None, Settings("tiny"))  # type: ignore[arg-type,return-value]
     command._greet(made, Bound(), host, True, fixed, False)
     made.worker.close()
     said = capsys.readouterr().out

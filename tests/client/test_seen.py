@@ -87,3 +87,6 @@ def test_a_client_brings_its_own_tokenizer(tmp_path: Path) -> None:
     for wrong in (tmp_path / "nowhere", tmp_path, folder / "config.json"):
         with pytest.raises((CheckpointError, UsageError)):
             own_files(wrong)
+    (folder / "tokenizer_config.json").write_text('{"tokenizer_class": "GPT2Tokenizer"}')
+    with pytest.raises(CheckpointError, match="names a GPT2Tokenizer"):  # as its owner would be told
+        own_files(folder)

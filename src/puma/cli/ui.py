@@ -51,6 +51,13 @@ def note(text: str) -> None:
     print(harmless(text), file=sys.stderr, flush=True)
 
 
+def left_aside(tensors: Sequence[str]) -> None:
+    """Which tensors of a checkpoint belong to layers that its config.json does not count, if there are any."""
+    if tensors:
+        what = f"{len(tensors)} tensors, {tensors[0]} first, belong to layers that config.json does not count"
+        note(f"note: {what}; they are left aside")
+
+
 def answer(content: Mapping[str, Any]) -> None:
     """The one JSON object; what is harmless is written as it is, the rest in JSON's own escapes."""
     words = json.dumps(content, ensure_ascii=False)

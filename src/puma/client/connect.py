@@ -26,7 +26,8 @@ from puma.client.turns import whole
 from puma.config import Cluster
 from puma.crypto import identity
 from puma.errors import CheckpointError, PeerLost, ProtocolError, PumaError, StoreError, UsageError
-from puma.models.files.source import TOKENIZER, public_files
+from puma.models.files.folder import tokenizer_in
+from puma.models.files.source import TOKENIZER, public_files, read_json
 from puma.models.text import open_tokenizer, tokenizer_of
 from puma.net import Link
 from puma.net.endpoint import printable
@@ -261,12 +262,17 @@ class OwnFiles(NamedTuple):
 
 def own_files(path: Path) -> OwnFiles:
     """A client's own tokenizer, from its file or folder, and from a folder whatever belongs to it."""
-    folder = path if path.is_dir() else None
-    file = folder / TOKENIZER if folder else path
-    if not file.is_file():
-        raise UsageError(f"there is no tokenizer {file}", "name a tokenizer.json, or a folder that holds one")
-    files = {name: read for name, read in public_files(folder).items() if name != TOKENIZER} if folder else {}
-    return OwnFiles(open_tokenizer(file), files, folder is not None)
+    hint = "name a tokenizer.json, or a folder that holds one"
+    if not path.is_dir():
+        if not path.is_file():
+            raise UsageError(f"there is no tokenizer {path}", hint)
+        return OwnFiles(open_tokenizer(path), {}, False)
+    config = path / "config.json"
+    read = tokenizer_in(path, str(read_json(config).get("model_type", "")) if config.is_file() else "").get(TOKENIZER)
+    if read is None:
+        raise UsageError(f"there is no tokenizer {path / TOKENIZER}", hint)
+    files = {name: read for name, read in public_files(path).items() if name != TOKENIZER}
+    return OwnFiles(tokenizer_of(read(), f"the tokenizer in {path}", "download it again"), files, True)
 
 
 class RemoteCluster(Client):

@@ -35,7 +35,10 @@ class Settings:
 
 
 def short_name(source: str | Path | None) -> str:
-    """What a model is called over HTTP: a hub's name as it is, a folder's last part, or the embedded model's."""
+    """What a model is called over HTTP: a hub's name as it is, a folder's or file's own, or the embedded model's."""
     if source is None:
         return "stories"
-    return Path(source).resolve().name if Path(source).exists() else str(source)
+    path = Path(source)
+    if path.is_file():
+        return path.name.removesuffix(".gguf")
+    return path.resolve().name if path.exists() else str(source)

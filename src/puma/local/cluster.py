@@ -232,12 +232,12 @@ def _tell(process: subprocess.Popen[str], words: msgspec.Struct) -> None:
 class LocalCluster(Client):
     """A model served by three processes on this machine.
 
-    `source` is a folder, a hub name, a model already opened, or None for the embedded model. In the folder `store` the
-    parties keep their shares, so that the next cluster with this model need not share it again, and whatever `prepare`
-    computed ahead. `trio` are processes already started, which stay. `reveal_logits` is the owner's policy: may clients
-    see logits, to sample from them. `approximation` is "spline", "puma" or "mpcformer"; spline, or the trio's, unless
-    given. `adapter` is a LoRA adapter's folder or hub name, which is merged. `plan` says how number formats are made
-    that follow the model. Raises the errors of puma.errors.
+    `source` is a folder, a GGUF file, a hub name, a model already opened, or None for the embedded model. In the
+    folder `store` the parties keep their shares, so that the next cluster with this model need not share it again,
+    and whatever `prepare` computed ahead. `trio` are processes already started, which stay. `reveal_logits` is the
+    owner's policy: may clients see logits, to sample from them. `approximation` is "spline", "puma" or "mpcformer";
+    spline, or the trio's, unless given. `adapter` is a LoRA adapter's folder or hub name, which is merged. `plan` says
+    how number formats are made that follow the model. Raises the errors of puma.errors.
     """
 
     def __init__(

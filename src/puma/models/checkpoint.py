@@ -1,4 +1,4 @@
-"""The owner's and client's side of a model: a folder or hub name in, checked tensors in the clear out.
+"""The owner's and client's side of a model: a folder, a file or a hub name in, checked tensors in the clear out.
 
 It refuses, with the reason, what would be computed wrongly. In what form files hold tensors, `files/` knows, and which
 is which, `naming.py`. It must not know of shares or parties.
@@ -23,7 +23,7 @@ from puma.models.config import Config
 from puma.models.deferred import Folded, deferred
 from puma.models.families import FAMILIES, named, started
 from puma.models.files import adapter as adapter_files
-from puma.models.files.opening import opened
+from puma.models.files.opening import called, opened
 from puma.models.files.source import TOKENIZER, Stored
 from puma.models.naming import placed
 
@@ -77,7 +77,7 @@ def embedded() -> Path:
 
 
 def load(source: str | Path, weights: bool = True, adapter: str | Path | None = None) -> Checkpoint:
-    """Read a checkpoint from a folder or from the hub; a client, who needs no weights, goes without.
+    """Read a checkpoint from a folder, a GGUF file or the hub; a client, who needs no weights, goes without.
 
     `adapter` is a PEFT folder or its name on the hub, which is merged as tensors are looked up.
     """
@@ -112,11 +112,9 @@ def load(source: str | Path, weights: bool = True, adapter: str | Path | None = 
 
 
 def _called(source: str | Path, folder: Path) -> str:
-    """A model's name: its folder's, its file's without what says that it is one, or the hub's."""
+    """A model's name: its folder's or its file's, or the hub's."""
     path = Path(source).expanduser()
-    if path.is_file():
-        return path.stem
-    return folder.resolve().name if path == folder else str(source)
+    return called(path) if path.is_file() or path == folder else str(source)
 
 
 # What the model is.

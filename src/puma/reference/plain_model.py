@@ -29,7 +29,7 @@ Params = Mapping[str, Tensor]
 
 
 class PlainModel(ModelInfo):
-    """A checkpoint and its tokenizer; `source` is a folder, a hub name or None for the embedded model.
+    """A checkpoint and its tokenizer; `source` is a folder, a GGUF file, a hub name or None for the embedded model.
 
     `adapter` is a PEFT folder, or its name on the hub, which is merged into the checkpoint.
     """

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import gguf
+import huggingface_hub
 import pytest
 import torch
 from torch.testing import assert_close
@@ -116,6 +117,10 @@ def test_a_file_and_a_folder_with_one(tmp_path: Path) -> None:
     path = ggufs.write(tmp_path / "my-model.Q8_0.gguf", tiny.llama(tmp_path / "folder"))
     assert load(path).name == load(str(path)).name == "my-model.Q8_0"
     assert load(tmp_path).name == tmp_path.name
+    (tmp_path / "linked").mkdir()
+    link = tmp_path / "linked" / "called.gguf"  # as the hub's cache has files, which are named by their digests
+    link.symlink_to(path)
+    assert load(link).name == "called"
     assert load(tmp_path).config == load(path).config
     (tmp_path / "config.json").write_text('{"model_type": "llama"}')  # as repositories of such files have it
     assert load(tmp_path).config == load(path).config
@@ -123,6 +128,25 @@ def test_a_file_and_a_folder_with_one(tmp_path: Path) -> None:
     assert load(tmp_path).config == load(path).config
     (tmp_path / "other.gguf").write_bytes(b"GGUF")
     refused(CheckpointError, tmp_path, "2 models", "my-model.Q8_0.gguf", "other.gguf")
+
+
+def test_a_file_on_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, list[str]]] = []
+
+    def snapshot(name: str, allow_patterns: list[str], ignore_patterns: list[str]) -> str:
+        asked.append((name, allow_patterns))
+        return str(tmp_path)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot)
+    ggufs.write(tmp_path / "small.gguf", tiny.llama(tmp_path / "folder"))
+    ggufs.write(tmp_path / "large.gguf", tmp_path / "folder")
+    assert load("someone/some-GGUF/small.gguf").name == "someone/some-GGUF/small.gguf"
+    assert asked == [("someone/some-GGUF", ["small.gguf"])]
+    refused(CheckpointError, "someone/some-GGUF/other-00001-of-00002.gguf", "no file")
+    assert asked[-1][1] == ["other-00001-of-00002.gguf", "other-00002-of-00002.gguf"]
+    (tmp_path / "small.gguf").unlink()
+    (tmp_path / "large.gguf").unlink()
+    refused(CheckpointError, "someone/some-GGUF", "no config.json", "owner/name/file.gguf")
 
 
 def test_safetensors_come_first(tmp_path: Path) -> None:
@@ -154,6 +178,7 @@ def test_a_model_in_several_files(tmp_path: Path) -> None:
     first, second = split(tmp_path / "big.gguf", folder)
     for source in (first, second, tmp_path):
         alike(folder, source)
+    assert load(second).name == "big"
     second.rename(tmp_path / "elsewhere.bin")
     refused(CheckpointError, first, "lacks big-00002-of-00002.gguf")
     refused(CheckpointError, first.rename(tmp_path / "renamed.gguf"), "one of 2 parts")
@@ -173,7 +198,7 @@ def test_weights_that_change_while_they_are_in_use(tmp_path: Path) -> None:
 # What is refused.
 
 
-def refused(kind: type[PumaError], source: Path, *words: str) -> None:
+def refused(kind: type[PumaError], source: Path | str, *words: str) -> None:
     """Loading fails with an error of exactly this kind, with a hint, that says all these words."""
     with pytest.raises(kind) as caught:
         load(source).fold()

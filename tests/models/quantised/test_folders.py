@@ -137,6 +137,11 @@ def refused(folder: Path, kind: type[PumaError], *words: str) -> None:
         ("compressed-tensors", {"transform_config": {"config_groups": {"R1": {}}}}, ["transform"]),
         ("fp8", {"weight_block_size": [16]}, ["weight_block_size"]),
         ("nf4", {"load_in_4bit": False}, ["bitsandbytes"]),
+        ("compressed-tensors", {"config_groups": [1]}, ["quantization_config", "cannot be read"]),
+        ("compressed-tensors", {"ignore": [1]}, ["cannot be read"]),
+        ("awq", {"modules_to_not_convert": ["("]}, ["modules_to_not_convert"]),
+        ("awq", {"modules_to_not_convert": 3}, ["cannot be read"]),
+        ("gptq", {"bits": "four"}, ["four"]),
     ],
 )
 def test_ways_that_are_not_implemented(method: str, settings: dict[str, Any], words: list[str], tmp_path: Path) -> None:

@@ -57,6 +57,7 @@ def check(
 
     with ui.progress(output.json) as progress:
         clear = PlainModel(model, adapter)
+        ui.left_aside(clear.checkpoint.beyond)
         plan = clear.plan(fitting.settings(approximation), progress)
         prompts = checking.samples(clear, _texts(data, text, limit))
         if not prompts:

@@ -71,6 +71,7 @@ def share(
     started = time.perf_counter()
     with ui.progress(output.json) as progress:
         clear = PlainModel(model, adapter)
+        ui.left_aside(clear.checkpoint.beyond)
         files = {label: read() for label, read in clear.files.items()}
         called, allowed = name or _name(clear.name), _listed(approximations)
         seen = chosen_outputs(clear.config, [each.replace("-", " ") for each in _listed(outputs)], reveal_logits)

@@ -31,13 +31,13 @@ def read(folder: Path) -> Source:
         folder=folder,
         raw=raw,
         generation=read_json(generation) if generation.is_file() else {},
-        files=public_files(folder) | tokenizer(folder, str(raw.get("model_type", ""))),
+        files=public_files(folder) | tokenizer_in(folder, str(raw.get("model_type", ""))),
         tensors=lambda: dequantised.entries(quantising, safetensors.entries(weight_files(folder))),
         pooling=sentences.pooling(folder),
     )
 
 
-def tokenizer(folder: Path, model_type: str) -> dict[str, Callable[[], bytes]]:
+def tokenizer_in(folder: Path, model_type: str) -> dict[str, Callable[[], bytes]]:
     """The tokenizer that a folder's files amount to, if there are any."""
     if not any((folder / name).is_file() for name in (TOKENIZER, "vocab.txt", "vocab.json", *PIECES)):
         return {}

@@ -51,6 +51,14 @@ def locate(source: str | Path, weights: bool) -> Path:
     return path
 
 
+def called(path: Path) -> str:
+    """What a model on disk is called: its folder's name, or its file's without what says that it is one, or a part."""
+    if not path.is_file():
+        return path.resolve().name
+    part = gguf.SPLIT.fullmatch(path.name)
+    return part[1] if part else path.name.removesuffix(gguf.SUFFIX)
+
+
 def download(name: str, patterns: list[str]) -> Path:
     """Fetch these of a model's files from the hub, or find them in its cache."""
     import huggingface_hub  # noqa: PLC0415  # heavy, and only a name on the hub needs it

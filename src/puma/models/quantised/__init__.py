@@ -53,6 +53,16 @@ def settings_in(raw: dict[str, Any]) -> dict[str, Any]:
     return settings | {"quant_method": method}
 
 
+def _read(method: Method, settings: Settings, headers: Headers, read: Read) -> Iterator[tuple[str, Packed, bool]]:
+    """What the method finds and whether the settings except it, if they are of the kinds that it expects."""
+    try:
+        for module, packed in method.find(settings, headers, read):
+            yield module, packed, method.excepted(settings, module)
+    except (TypeError, AttributeError, ValueError, LookupError) as error:
+        what = f"config.json has a quantization_config that cannot be read ({error})"
+        raise UnsupportedModel(what, "check the folder's config.json") from error
+
+
 def find(settings: Settings, headers: Headers, read: Read) -> Found:
     """The quantised tensors among those that are stored; `read` gives the few whose numbers say a shape.
 
@@ -61,8 +71,8 @@ def find(settings: Settings, headers: Headers, read: Read) -> Found:
     """
     method = METHODS[settings["quant_method"]]
     tensors: dict[str, Packed] = {}
-    for module, packed in method.find(settings, headers, read):
-        if method.excepted(settings, module):
+    for module, packed, excepted in _read(method, settings, headers, read):
+        if excepted:
             raise TensorError(
                 f"{module} is quantised, though quantization_config says that it is not",
                 "weights and config.json do not belong together",

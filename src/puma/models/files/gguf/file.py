@@ -16,7 +16,7 @@ from puma.models.files.gguf.header import read as read_header
 from puma.models.files.gguf.numbers import entry
 from puma.models.files.source import Entry, Source, Unchanged
 
-__all__ = ["SUFFIX", "only", "parts", "read"]
+__all__ = ["SPLIT", "SUFFIX", "only", "parts", "read"]
 SUFFIX = ".gguf"
 CLASSIFIER = "BertForSequenceClassification"
 
