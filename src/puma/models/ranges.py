@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from puma.errors import RangeError
 from puma.models.architecture import Bound, Params
 from puma.models.architectures import Config, architecture
-from puma.models.bounds import SPREAD_LIMIT
 from puma.models.formats import places
 from puma.mpc.fixed import WEIGHT_LIMIT
 
@@ -56,10 +55,11 @@ def check_hiding(config: Config, params: Params, hint: str) -> None:
     A reach below the bound was calibrated, with room for what is hidden: scores beyond it raise the flag.
     """
     found = places(architecture(config).model(config))
-    for name, bound, limit, what in bounds(config, params):
-        if limit != SPREAD_LIMIT or (found[name].named and bound >= 2.0 ** found[name].reach):
+    for name, bound, _, what in bounds(config, params):
+        place = found[name]
+        if place.kind != "scores" or (place.named and bound >= 2.0**place.reach):
             continue
-        if not bound < found[name].hiding - NEGLIGIBLE:
+        if not bound < place.hiding - NEGLIGIBLE:
             raise RangeError(f"{name} can give {what} of {bound:.4g}, too wide for hiding some in secret", hint)
 
 
