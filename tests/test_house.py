@@ -119,7 +119,6 @@ LOCAL = {
     "fixed.index_bits",
     "sampling.with_noise",
     "fixed.gated_ring",
-    "sampling.with_noise",
     "fixed.logit_ring",
     "fixed.product_ring",
     "sampling.tables",

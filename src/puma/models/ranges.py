@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from puma.errors import RangeError
 from puma.models.architecture import Bound, Params
 from puma.models.architectures import Config, architecture
-from puma.models.bounds import SPREAD_LIMIT
 from puma.models.formats import places
 from puma.mpc.fixed import WEIGHT_LIMIT
 
@@ -53,9 +52,9 @@ def hides(config: Config, params: Params) -> bool:
 def check_hiding(config: Config, params: Params, hint: str) -> None:
     """Raise RangeError if scores that are lowered in secret, by `Place.hiding`, could still count or go too far."""
     found = places(architecture(config).model(config))
-    for name, bound, limit, what in bounds(config, params):
-        fits = limit != SPREAD_LIMIT or found[name].named or bound < found[name].hiding - NEGLIGIBLE
-        if not fits:
+    for name, bound, _, what in bounds(config, params):
+        place = found[name]
+        if place.kind == "scores" and not place.named and not bound < place.hiding - NEGLIGIBLE:
             raise RangeError(f"{name} can give {what} of {bound:.4g}, too wide for hiding some in secret", hint)
 
 
