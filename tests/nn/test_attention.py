@@ -16,7 +16,7 @@ from puma.nn.attention import exponentials
 from puma.nn.layout import Layout
 from puma.nn.modules import attend
 from tests.cases import sample
-from tests.trio import given, given_additive, held, parties, value
+from tests.trio import added, given, given_additive, held, parties, value
 
 # exp's lines err by 1e-3 of the value, in a row's terms and in its sum; plus the last places of terms and quotient.
 RELATIVE, PLACES = 2.2e-3, 3e-4
@@ -152,3 +152,41 @@ def test_what_the_mask_hides_does_not_matter() -> None:
     wild = scores.masked_fill(~mask, 8000.0)
     a, b = (parties(lambda p, s=s: F.softmax(given(p, s, RING, 17), mask)) for s in (scores, wild))
     assert (value(a) - value(b)).abs().max() < 3 * 2.0**-ACTIVATION
+
+
+@pytest.mark.parametrize(("reach", "values"), [(5, 5), (7, 6), (8, 12), (11, 9), (16, 20), (18, 5)])
+def test_attention_at_every_reach(reach: int, values: int) -> None:
+    """Scores and values up to the ends of their reaches, along short and long rows."""
+    for keys in (1, 9, 300):
+        mask = causal_mask(min(keys, 6), keys)
+        scores = sample(2, len(mask), keys, scale=1.0)
+        scores[..., ::3] -= 2.0**reach - 8  # so that rows spread over all of the reach
+        v = sample(2, keys, 5, seed=2)
+        v = v / v.abs().max() * 2.0**values * 15 / 16 * 0.999
+
+        def compute(party: Party, scores: Tensor = scores, v: Tensor = v, mask: Tensor = mask) -> Any:
+            product = given_additive(party, scores, max(RING, 30 + reach), 28)
+            added = given_additive(party, v, 34 + values, ACTIVATION + WEIGHT, "v")
+            return F.softmax_matmul(product, added, mask, reach, values)
+
+        found, exact = value(parties(compute)), F.softmax_matmul(scores, v, mask)
+        errors = (found - exact).abs() / v.abs().amax(-2, keepdim=True).clamp(1)
+        assert (errors <= RELATIVE + PLACES).all(), float(errors.max())
+
+
+@pytest.mark.parametrize("reach", [5, 9, 14, 18, 24, 30])
+def test_gated_products_at_every_reach(reach: int) -> None:
+    """As large as the reach, and what goes on to a matrix is lifted without loss."""
+    gate = torch.linspace(-4, 15, 96).double()
+    up = torch.where(gate > 1, 2.0**reach * 0.999 / gate.clamp(1), sample(96)).clamp(-(2.0**13), 2.0**13)
+    weight = torch.eye(96).double()
+
+    def compute(party: Party) -> Any:
+        product = F.silu_gated(
+            given_additive(party, gate, RING, 32, "g"), given_additive(party, up, RING, 32, "u"), product=reach
+        )
+        return F.linear(product.reshape(1, 96), given(party, weight, 34 + reach, WEIGHT, "w"))
+
+    exact = torch.nn.functional.silu(gate) * up
+    errors = (added(parties(compute))[0] / 2.0**32 - exact).abs()
+    assert (errors <= 1.3e-3 * up.abs().clamp(1) + 1.5 * 2.0**-ACTIVATION * (1 + gate.abs())).all()

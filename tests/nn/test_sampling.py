@@ -144,3 +144,14 @@ def test_no_party_knows_the_number(rank: int) -> None:
     for mine, again in zip(before[rank].components, after[rank].components, strict=True):
         assert torch.equal(mine, again)
     assert (joined(before) != joined(after)).all()
+
+
+@pytest.mark.parametrize(("reach", "temperature"), [(5, 1.0), (8, 2.0), (13, 1.0), (15, 1.0), (15, 30.0)])
+def test_noise_leaves_no_reach(reach: int, temperature: float) -> None:
+    """Logits at both ends of it: what lies far below is never drawn, whatever the noise."""
+    logits = torch.full((200, 3), -(2.0**reach) * 0.49)
+    logits[:, 1] *= -1
+    wide = 2.0**reach > 40 * temperature
+    results = parties(lambda p: sample(given(p, logits, 48, ACTIVATION), temperature, reach))
+    found = kernels.reduce(joined(results), results[0].bits)
+    assert (found == 1).all() if wide else (found == 1).double().mean() > 0.9

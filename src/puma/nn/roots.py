@@ -42,7 +42,7 @@ def _reciprocal_spline(binades: int) -> Spline:
 
 
 @cache
-def _rsqrt_spline(scale: float, ring: int) -> Spline:
+def _rsqrt_spline(scale: float, ring: int = 56) -> Spline:
     return _binade("rsqrt", lambda y: scale * torch.rsqrt(y), 10, 20, RSQRT_BOUND, ring + 8)
 
 

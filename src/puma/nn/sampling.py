@@ -20,7 +20,7 @@ from torch import Tensor
 from puma.mpc.arithmetic import deal, random_share, reshare
 from puma.mpc.boolean import evaluate, open_masked, to_arithmetic
 from puma.mpc.cost import declares
-from puma.mpc.fixed import ACTIVATION, LOGIT_REACH, LOGIT_RING
+from puma.mpc.fixed import ACTIVATION, LOGIT_REACH, LOGIT_RING, logit_ring
 from puma.mpc.lookup import Digit, digits
 from puma.mpc.party import Party, Protocol, together
 from puma.mpc.polynomial import Polynomial, bit, times
@@ -79,7 +79,7 @@ def counting() -> tuple[Polynomial, ...]:
 
 
 @declares("online 4k + 20, offline 552 + 7k; 2 rounds", "section 5")
-def noise(party: Party, shape: tuple[int, ...], temperature: float = 1.0) -> Protocol[Additive]:
+def noise(party: Party, shape: tuple[int, ...], temperature: float = 1.0, ring: int = LOGIT_RING) -> Protocol[Additive]:
     """Gumbel variables times a public temperature, in the format of logits, from numbers that no party knows.
 
     Two rounds: looked-up words are reshared while zeros are counted, then the count's digits are opened under masks.
@@ -87,28 +87,28 @@ def noise(party: Party, shape: tuple[int, ...], temperature: float = 1.0) -> Pro
     uniform = random_share(party, shape, sum(WIDTHS))
     *leading, y, r = digits(uniform, 0, WIDTHS)
     words = [torch.round(temperature * t * 2**ACTIVATION).long() for t in tables()]
-    signed = [d.lookup(t.unsqueeze(0), LOGIT_RING, (ACTIVATION,))[0] for d, t in zip((y, r), words, strict=True)]
+    signed = [d.lookup(t.unsqueeze(0), ring, (ACTIVATION,))[0] for d, t in zip((y, r), words, strict=True)]
     zeros = {f"z{i}": digit.is_in([0]) for i, digit in enumerate(leading, start=1)}
     looked_up, count = yield from together(reshare(*signed), evaluate(zeros, *counting()))
     masked = yield from open_masked(*count)
-    total = _unsigned((y, r), looked_up)
+    total = _unsigned((y, r), looked_up, ring)
     for j, flag in enumerate(masked):
         weight = round(temperature * STEP * 2 ** (ACTIVATION + j))
-        total = total + to_arithmetic(flag, LOGIT_RING).times(weight, ACTIVATION)
+        total = total + to_arithmetic(flag, ring).times(weight, ACTIVATION)
     return total
 
 
-def _unsigned(of: tuple[Digit, ...], looked_up: list[Share]) -> Additive:
+def _unsigned(of: tuple[Digit, ...], looked_up: list[Share], ring: int) -> Additive:
     """The sum of s E over digits of sign s and what was looked up with that sign, E = m - l: s and s l are dealt."""
     party, shape = looked_up[0].party, tuple(looked_up[0].shape)
     if party.is_dealer:
         words = [word for digit, e in zip(of, looked_up, strict=True) for word in (digit.sign(), digit.sign() * e.mask)]
-        deal(party, torch.stack(words), (2 * len(of), *shape), LOGIT_RING)
+        deal(party, torch.stack(words), (2 * len(of), *shape), ring)
         part = party.nothing(shape)
     else:
-        dealt = deal(party, None, (2 * len(of), *shape), LOGIT_RING)
+        dealt = deal(party, None, (2 * len(of), *shape), ring)
         part = sum(dealt[2 * i] * e.m - dealt[2 * i + 1] for i, e in enumerate(looked_up))
-    return Additive(party, part, LOGIT_RING, ACTIVATION, dealt=False)  # type: ignore[arg-type]
+    return Additive(party, part, ring, ACTIVATION, dealt=False)  # type: ignore[arg-type]
 
 
 def with_noise(reach: int, temperature: float) -> int:
@@ -125,4 +125,5 @@ def sample(logits: Share | Additive, temperature: float, reach: int = LOGIT_REAC
     if not temperature:
         return argmax(logits, reach)
     reach = with_noise(reach, temperature)
-    return argmax(logits + logits.party.run(noise(logits.party, tuple(logits.shape), temperature)), reach)
+    added = noise(logits.party, tuple(logits.shape), temperature, logit_ring(reach))
+    return argmax(logits + logits.party.run(added), reach)
