@@ -14,12 +14,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from puma.errors import RangeError
 from puma.models.architecture import Bound, Params
-from puma.mpc.fixed import ACTIVATION_LIMIT, GATED_REACH, RELU_REACH, SCORE_REACH, VALUE_LIMIT
+from puma.mpc.fixed import ACTIVATION_LIMIT, GATED_REACH, LOGIT_REACH, RELU_REACH, SCORE_REACH, VALUE_LIMIT
 
 SPREAD_LIMIT = 2.0**SCORE_REACH
 PRODUCT_LIMIT = 2.0**RELU_REACH  # more could not enter the next matrix
 GATED_LIMIT = 2.0**GATED_REACH
+LOGIT_LIMIT = 2.0**LOGIT_REACH
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,19 @@ def activation(kind: str, name: str, bound: float) -> Bound:
 def gated(name: str, bound: float) -> Bound:
     """Of a product of two matrices' results."""
     return name, bound, GATED_LIMIT, "a gated product"
+
+
+def logits(name: str, table: Tensor, source: Source, bias: Tensor | None = None) -> Bound:
+    """Of how far apart two logits can be, before a soft cap, that a table (words, width) gives of what it reads."""
+    params = {"head.weight": table} if bias is None else {"head.weight": table, "head.bias": bias}
+    return name, 2 * float(rows(params, "head", source).max()), LOGIT_LIMIT, "logits with a spread"
+
+
+def factor(name: str, bound: float) -> None:
+    """RangeError unless what a matrix gives, to be multiplied or compared as it is, can be lifted."""
+    if not bound < PRODUCT_LIMIT:
+        what = f"{name} can give a factor of {bound:.4g}, beyond {PRODUCT_LIMIT:g}"
+        raise RangeError(what, "fixed-point numbers could overflow; use a checkpoint with smaller weights")
 
 
 def rows(params: Params, name: str, source: Source) -> Tensor:

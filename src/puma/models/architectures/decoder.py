@@ -353,6 +353,12 @@ def bounds(config: Decoder, params: Params) -> Iterator[Bound]:
     yield from halves(config, params)
     for name in (name.removesuffix(".q_proj.weight") for name in params if name.endswith(".q_proj.weight")):
         yield b.scores(f"{name}.q_proj", _spread(config, params, name))
+        for part in () if config.head_norms else ("q_proj", "k_proj"):
+            b.factor(f"{name}.{part}", float(b.rows(params, f"{name}.{part}", b.Source(config.hidden_size)).max()))
+    norm = "head_norm" if _rescaled(config) else "model.norm"
+    if heads(config).generates and f"{norm}.weight" in params:
+        read = b.Source(config.hidden_size, params[f"{norm}.weight"], params.get(f"{norm}.bias"))
+        yield b.logits("lm_head", params[f"{'model.embed_tokens' if config.tied else 'lm_head'}.weight"], read)
 
 
 def halves(config: Decoder, params: Params) -> Iterator[Bound]:
@@ -364,8 +370,9 @@ def halves(config: Decoder, params: Params) -> Iterator[Bound]:
             rows = b.rows(params, name, n)
             yield b.activation(config.activation, name, float(rows.max()))
             if part == "gate_proj":
-                product = rows * b.rows(params, f"{layer}.up_proj", n)
-                yield b.gated(f"{layer}.up_proj", float(product.max()))
+                up = b.rows(params, f"{layer}.up_proj", n)
+                b.factor(f"{layer}.up_proj", float(up.max()))
+                yield b.gated(f"{layer}.up_proj", float((rows * up).max()))
         if part == "v_proj" and not layer.endswith(".cross_attn"):
             yield b.value(name, float(b.rows(params, name, n).max()))
 

@@ -23,6 +23,7 @@ from puma.nn.modules import Value
 
 ATTENTION = ("attention.self.query", "attention.self.key", "attention.self.value")
 MAPPING = "bert.embeddings.mapping"
+KINDS = ("weight", "bias")
 
 
 class Encoder(Struct, frozen=True, kw_only=True, tag_field="model_type", tag="encoder"):
@@ -329,6 +330,11 @@ def bounds(config: Encoder, params: Params) -> Iterator[Bound]:
     for name, activation in activated.items():
         if f"{name}.weight" in params:
             yield b.activation(activation, name, float(b.rows(params, name, final).max()))
+    if config.predicts:
+        name = "cls.predictions"
+        table = "bert.embeddings.word_embeddings" if config.tied else f"{name}.decoder"
+        read = b.Source(config.embedding_size, *(params[f"{name}.transform.LayerNorm.{kind}"] for kind in KINDS))
+        yield b.logits(f"{name}.decoder", params[f"{table}.weight"], read, params[f"{name}.bias"])
 
 
 def layer_bounds(config: Encoder, params: Params, layer: str, reads: list[b.Source]) -> Iterator[Bound]:

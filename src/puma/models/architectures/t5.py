@@ -285,6 +285,9 @@ def bounds(config: T5, params: Params) -> Iterator[Bound]:
         yield b.scores(f"{name}.q_proj", spread)
         if across:
             yield b.value(f"{name}.v_proj", float(b.rows(params, f"{name}.v_proj", read).max()))
+    if not config.headless:
+        last = b.Source(config.hidden_size, params["decoder.norm.weight"])
+        yield b.logits("lm_head", params["shared.weight" if config.tied else "lm_head.weight"], last)
 
 
 SEQ2SEQ = Architecture(
