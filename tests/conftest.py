@@ -80,6 +80,7 @@ def state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """What programs remember of each other lies apart from the user's."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         yield
 
 

@@ -6,17 +6,21 @@ import math
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy
 import pytest
 
 from puma.local import cluster as local
 from puma.measure.range_check import check, samples
+from puma.models.formats import Formats
 from puma.reference.float_session import Plain
 from puma.reference.plain_model import PlainModel
+from puma.reference.plan import Plan
+from puma.reference.planning import planned
 from tests.cli.conftest import Run
 from tests.measure.test_examples import mnist
 from tests.models import plain_torch, tiny
-from tests.models.adapters import low, write
+from tests.models.lora.adapters import low, write
 from tests.threads import Threads
 
 TABLE = "first\tsecond\tlabel\nthe cat sat\ta dog ran\t0\nit was red\tone day they went\t2\nthe big dog\tthe cat\t1\n"
@@ -139,9 +143,11 @@ def test_labels_that_are_none(puma: Run, files: dict[str, Path], checkpoints: di
 def test_a_model_that_holds(puma: Run, files: dict[str, Path], checkpoints: dict[str, Path]) -> None:
     for name in ("llama", "classifier"):
         found = puma("check", checkpoints[name], "--json").json
-        assert list(found) == ["model", "holds", "texts", "tokens", "places", "proofs"] and found["holds"]
+        assert list(found) == ["model", "holds", "texts", "tokens", "places", "cost", "plan"] and found["holds"]
         assert all(place["used"] < 1 and not place["lost"] for place in found["places"])
-        assert any("layer" in place["where"] for place in found["places"]) and found["proofs"]
+        assert any("layer" in place["where"] for place in found["places"])
+        assert {place["proven"] for place in found["plan"]["places"]} == {True, False}
+        assert 0 < found["cost"]["bytes"] < found["cost"]["default_bytes"]
     ran = puma("check", checkpoints["llama"], "--data", files["stories"])
     assert ran.code == 0 and "holds: no number" in ran.out and "3 texts" in ran.out
     assert len(puma("check", checkpoints["llama"], "--all").out.splitlines()) > len(ran.out.splitlines())
@@ -155,6 +161,24 @@ def test_layers_that_are_left_aside_are_told(puma: Run, files: dict[str, Path], 
     folder = tiny.edit(tiny.llama(tmp_path / "more", num_hidden_layers=1), further)
     ran = puma("check", folder, "--data", files["stories"])
     assert ran.code == 0 and "9 tensors, model.layers.1." in ran.err and "left aside" in ran.err
+
+
+def test_the_plan_is_shown(puma: Run, checkpoints: dict[str, Path], tmp_path: Path) -> None:
+    ran = puma("check", checkpoints["llama"], "--margin", "2")
+    assert "with a margin of 2 bits, and by proofs for" in ran.out and "beside the usual formats" in ran.out
+    assert "all layers" in ran.out and "model.layers.*.mlp.gate_proj" in ran.out
+    (tmp_path / "own.txt").write_text("the cat sat\n\nthe dog ran on the mat\n")
+    own, usual, coarse = (
+        puma("check", checkpoints["llama"], "--json", *more).json["plan"]
+        for more in (("--calibrate", tmp_path / "own.txt"), (), ("--coarse",))
+    )
+    assert own["texts"] == usual["texts"] + 2 and coarse["coarse"]
+    gates = {reach for name, reach in coarse["formats"]["places"].items() if name.endswith("gate_proj")}
+    assert len(gates) == 1
+
+
+def test_a_text_may_be_named(puma: Run, checkpoints: dict[str, Path]) -> None:
+    assert puma("check", checkpoints["llama"], "--text", "the cat sat", "--json").json["texts"] == 1
 
 
 def test_a_model_under_an_adapter(
@@ -173,8 +197,13 @@ def test_a_model_under_an_adapter(
     assert ran.code == puma("check", checkpoints["llama"], "--adapter", tmp_path / "nowhere").code == 3, ran
 
 
-def test_a_model_that_does_not_hold(puma: Run, tmp_path: Path) -> None:
-    """No proof covers what a layer adds to the residual stream; the run finds it and names the matrix."""
+def test_a_model_that_does_not_hold(puma: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the usual formats; the run finds it and names the matrix."""
+
+    def usual(*given: Any) -> Plan:
+        return msgspec.structs.replace(planned(*given), formats=Formats())
+
+    monkeypatch.setattr("puma.reference.plain_model.planned", usual)
 
     def spoil(state: dict[str, Any]) -> None:
         state["model.layers.1.mlp.down_proj.weight"].fill_(100.0)
@@ -186,21 +215,25 @@ def test_a_model_that_does_not_hold(puma: Run, tmp_path: Path) -> None:
     assert ran.code == 3 and "does not hold: the first place is model.layers.1.mlp.down_proj" in ran.out
     found = puma("check", folder, "--json")
     assert found.code == 3 and not found.json["holds"]
+    monkeypatch.undo()
+    assert puma("check", folder).code == 0  # the plan follows the model
 
 
-def test_a_model_whose_proof_fails(puma: Run, tmp_path: Path) -> None:
+def test_a_model_that_no_ring_holds(puma: Run, tmp_path: Path) -> None:
     def spoil(state: dict[str, Any]) -> None:
-        state["model.layers.0.mlp.gate_proj.weight"] *= 100
+        state["model.layers.0.mlp.down_proj.weight"].fill_(100.0)
+        for part in ("gate_proj", "up_proj"):
+            state[f"model.layers.0.mlp.{part}.weight"].fill_(70.0)
 
-    ran = puma("check", tiny.edit(tiny.llama(tmp_path / "model"), spoil))
-    assert ran.code == 3 and "model.layers.0.mlp.gate_proj" in ran.err
+    ran = puma("check", tiny.edit(tiny.llama(tmp_path / "model"), spoil), "--margin", "8")
+    assert ran.code == 3 and "beyond what rings hold" in ran.err
 
 
 def test_texts_are_cut_to_the_context(checkpoints: dict[str, Path]) -> None:
     clear = PlainModel(checkpoints["gpt2"])
     (tokens,) = samples(clear, ["the " * 99])
     assert len(tokens.ids) == 32
-    found = check(clear, [tokens])
+    found = check(clear, clear.plan(), [tokens])
     assert found.tokens == 32 and not found.broken
     assert math.isclose(found.notes[0].used, found.notes[0].largest / found.notes[0].limit)
 

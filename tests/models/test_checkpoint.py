@@ -19,6 +19,7 @@ from puma.errors import CheckpointError, PumaError, RangeError, TensorError, Uns
 from puma.models.checkpoint import embedded, load
 from puma.models.config import Config
 from puma.models.files.folder import CONVERT
+from puma.models.ranges import check_weights
 from tests.models import tiny, zoo
 from tests.models.tiny import State
 
@@ -28,7 +29,7 @@ def refused(kind: type[PumaError], source: Path | str, *words: str, fold: bool =
     with pytest.raises(kind) as caught:
         checkpoint = load(source)
         if fold:
-            checkpoint.fold()
+            check_weights(checkpoint.fold())
     assert type(caught.value) is kind
     assert caught.value.hint
     for word in words:

@@ -14,6 +14,7 @@ from torch import Tensor
 from puma.errors import UsageError
 from puma.models.checkpoint import load
 from puma.models.deferred import Folded, deferred
+from puma.models.ranges import check
 from tests.models import tiny, zoo
 
 
@@ -86,7 +87,8 @@ def test_a_checkpoint_is_proven_and_folded_with_few_tensors_in_memory(name: str,
     tiny_one = {"llama": tiny.llama, "gpt2": tiny.gpt2}.get(name)
     checkpoint = load(tiny_one(tmp_path) if tiny_one else zoo.write(tmp_path, name))
     watched = Watched(checkpoint.state)
-    params = replace(checkpoint, state=watched).fold()  # and all ranges are proven
+    params = replace(checkpoint, state=watched).fold()
+    check(checkpoint.config, params)
     for tensor in params:
         params[tensor]
     assert watched.reads > 2 * len(watched) and watched.most <= 4 < len(watched)

@@ -55,7 +55,7 @@ def test_the_stream_and_named_places_decide_on_rings() -> None:
     config = with_formats(CONFIGS[0], Formats(stream=20, places={name: 9}))
     rings = {spec.name: spec.bits for spec in tensor_specs(config)}
     assert rings["model.layers.1.mlp.down_proj.weight"] == rings["model.layers.0.self_attn.o_proj.weight"] == 54
-    assert rings[f"{name}.weight"] == 42 and rings["model.layers.1.mlp.gate_proj.weight"] == RING
+    assert rings[f"{name}.weight"] == 43 and rings["model.layers.1.mlp.gate_proj.weight"] == RING
 
 
 def test_formats_travel_with_a_config_and_are_written_alike() -> None:

@@ -6,14 +6,14 @@ from typing import Any
 
 from puma.cli import ui
 from puma.cli.generation import asked_one, comparison, one_prompt
-from puma.cli.options import Chance, Output
+from puma.cli.options import Chance, Fitting, Output
 from puma.cli.where import Where
 from puma.errors import PolicyError
 
 
 def search(
     model: str | None, prompt: str | None, tokens: int, how: tuple[int, float, Any], compare: bool, chance: Chance,
-    approximation: str, where: Where, output: Output,
+    approximation: str, fitting: Fitting, where: Where, output: Output,
 ) -> None:  # fmt: skip
     """Search, show what was found and what it cost; `how`: beams, length penalty, when to stop."""
     from puma.client.beam_search import Beams
@@ -24,7 +24,7 @@ def search(
         raise PolicyError("beam search needs logits", f"pass --reveal-logits, as the owner; or {LOGITS_HINT}")
     count, penalty, stop = how
     Beams(count, tokens, penalty=penalty)  # refused before anything is loaded
-    cluster, ids, loaded = asked_one(where, source, prompt, tokens, None, approximation, chance, output)
+    cluster, ids, loaded = asked_one(where, source, prompt, tokens, (None, approximation, fitting), chance, output)
     clear = cluster.model
     with cluster, ui.progress(output.json) as progress:
         progress("searching", 0, tokens)

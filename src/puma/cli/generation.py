@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from puma.cli import ui
-from puma.cli.options import Chance, Output
+from puma.cli.options import Chance, Fitting, Output
 from puma.cli.where import Where, opened
 from puma.errors import UsageError
 
@@ -33,10 +33,12 @@ def read(path: Path) -> list[str]:
 
 
 def generate_all(
-    source: str | None, prompts: list[str], tokens: int, compare: bool, chance: Chance, store: Path | None,
-    approximation: str, lengths: str, output: Output, where: Where,
+    source: str | None, prompts: list[str], tokens: int, compare: bool, chance: Chance,
+    made: tuple[Path | None, str, str, Fitting], output: Output, where: Where,
 ) -> None:  # fmt: skip
-    """Continue all prompts, and print them in their order."""
+    """Continue all prompts, and print them in their order; `made` are store, approximation, lengths and formats."""
+    store, approximation, lengths, fitting = made
+
     from puma.models.text import check_batch
 
     def checked(clear: ModelInfo) -> list[list[int]]:
@@ -47,7 +49,7 @@ def generate_all(
     how = sampling(chance, compare, where)
     started = time.perf_counter()
     with ui.progress(output.json) as progress:
-        cluster, ids = opened(where, source, checked, progress, store, approximation, chance.reveal_logits)
+        cluster, ids = opened(where, source, checked, progress, store, approximation, chance.reveal_logits, fitting)
     loaded, clear = time.perf_counter() - started, cluster.model
     with cluster:
         asked = cluster.session.choosing(how) | cluster.bucket(ids, tokens, lengths, 0)
@@ -76,15 +78,17 @@ def one_prompt(model: str | None, prompt: str | None) -> tuple[str | None, str]:
 
 
 def asked_one(
-    where: Where, source: str | None, prompt: str, tokens: int, store: Path | None, approximation: str, chance: Chance,
+    where: Where, source: str | None, prompt: str, tokens: int, made: tuple[Path | None, str, Fitting], chance: Chance,
     output: Output,
 ) -> tuple[Any, list[int], float]:  # fmt: skip
-    """The parties, ready to continue one prompt, its token ids, and the seconds that it took."""
+    """The parties, ready to continue one prompt, its token ids, and the seconds that it took; `made` are store,
+    approximation and formats."""
+    store, approximation, fitting = made
     started = time.perf_counter()
     with ui.progress(output.json) as progress:
         cluster, ids = opened(
             where, source, lambda clear: clear.prompt_ids(prompt, tokens), progress, store, approximation,
-            chance.reveal_logits,
+            chance.reveal_logits, fitting,
         )  # fmt: skip
     return cluster, ids, time.perf_counter() - started
 

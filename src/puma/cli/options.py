@@ -72,3 +72,30 @@ class Chance:
 
 
 LIKELIEST = Chance()
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Fitting:
+    """How number formats are made that follow the model."""
+
+    calibrate: Path | None = None
+    """The owner's own texts, with blank lines between, to see how large the model's numbers become, beside those that
+    come with Puma; for an image model, the names of files."""
+
+    margin: Count = 3
+    """Bits between the largest number seen and what formats hold."""
+
+    coarse: Flag = False
+    """One format for all layers alike, so that the parties learn less about the model."""
+
+    def settings(self, *approximations: str) -> Any:
+        """The same for those who make the plan."""
+        from puma.measure.examples import read_text
+        from puma.reference.planning import Settings
+
+        texts = read_text(self.calibrate, None, None) if self.calibrate is not None else []
+        return Settings(self.margin, tuple(each.texts[0] for each in texts), self.coarse, approximations or ("spline",))
+
+
+FITTED = Fitting()

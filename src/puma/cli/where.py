@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 from cyclopts import Parameter
 
 from puma.cli import ui
-from puma.cli.options import Flag
+from puma.cli.options import FITTED, Fitting, Flag
 from puma.cli.ui import Progress
 from puma.errors import UsageError
 
@@ -100,9 +100,10 @@ HERE = Where()
 
 def opened(
     where: Where, source: str | None, ask: Callable[[Any], T], progress: Progress, store: Path | None,
-    approximation: str = "spline", reveal_logits: bool = False,
+    approximation: str = "spline", reveal_logits: bool = False, fitting: Fitting = FITTED,
 ) -> tuple[Any, T]:  # fmt: skip
     """The parties, ready to be asked, and what `ask` makes of the model's tokenizer before anything is sent."""
+    where.check(calibrate=fitting.calibrate, margin=fitting.margin != FITTED.margin, coarse=fitting.coarse)
     if where.cluster is not None:
         where.check_adapter()
         if source is not None:
@@ -118,7 +119,8 @@ def opened(
 
     clear = PlainModel(source, where.adapter)
     asked = ask(clear)
-    local = LocalCluster(clear, progress, store=store, reveal_logits=reveal_logits, approximation=approximation)
+    how = {"store": store, "reveal_logits": reveal_logits, "approximation": approximation}
+    local = LocalCluster(clear, progress, plan=fitting.settings(approximation), **how)  # type: ignore[arg-type]
     local.out_of_range = where.out_of_range
     return local, asked
 

@@ -34,10 +34,12 @@ Progress = Callable[[str, int, int], None]  # what, done, of
 def card_of(
     name: str, version: str, files: Mapping[str, bytes], eos: Sequence[int] = (), reveal_logits: bool = False,
     max_tokens: int = 0, approximations: Sequence[str] = (SPLINE,), hides: bool = False, outputs: Sequence[str] = (),
+    plan: msg.Provenance | None = None,
 ) -> msg.Card:  # fmt: skip
     """What the parties and clients are told of a model; UsageError for an approximation that there is not.
 
     `outputs` are what clients may have of one pass, as wire/policy.chosen_outputs gives them; the head's if empty.
+    `plan` says where the config's number formats come from.
     """
     unknown = [name for name in approximations if name not in PROFILES]
     if unknown or not approximations:
@@ -45,7 +47,7 @@ def card_of(
         raise UsageError(what, f"choose some of {', '.join(PROFILES)}")
     listed = [msg.File(label, len(data), hashlib.sha256(data).digest()) for label, data in files.items()]
     name, allowed = folders.checked_name(name), tuple(approximations)
-    return msg.Card(name, version, list(eos), listed, reveal_logits, max_tokens, allowed, hides, tuple(outputs))
+    return msg.Card(name, version, list(eos), listed, reveal_logits, max_tokens, allowed, hides, tuple(outputs), plan)
 
 
 def listed(channel: PartyChannel) -> list[msg.Listed]:

@@ -30,11 +30,13 @@ from puma.net.handshake import Identity
 from puma.net.tcp import dial
 from puma.nn.paper import PROFILES, SPLINE
 from puma.reference.plain_model import PlainModel
+from puma.reference.planning import Settings
 from puma.store import folders
 from puma.store.models import content_name, owner_key
 from puma.store.prepared_requests import PreparedRequests
 from puma.wire.launch import Ports, Start
 from puma.wire.limits import SILENCE
+from puma.wire.messages import Provenance
 
 # One thread a party, and freed memory kept for the next message: returning it to the system after each costs up to a
 # third of the time in page faults. What the user sets counts more.
@@ -153,12 +155,13 @@ class Trio:
 def share(
     session: Session, config: Config, params: Mapping[str, Tensor], progress: Progress | None = None,
     alias: Mapping[str, str] | None = None, name: str = "model", reveal_logits: bool = False,
+    plan: Provenance | None = None,
 ) -> None:  # fmt: skip
     """Be the owner of a model towards three parties on this machine, and then its client.
 
     Who owns the parties may have the model computed with all functions that there are.
     """
-    card = card_of(name, "", {}, reveal_logits=reveal_logits, approximations=[*PROFILES])
+    card = card_of(name, "", {}, reveal_logits=reveal_logits, approximations=[*PROFILES], plan=plan)
     Owner(session).upload(config, params, card, alias=alias, progress=progress)
     if not session.open(name):
         raise ProtocolError(f"the parties do not hold one model {name}", "start others")
@@ -233,8 +236,8 @@ class LocalCluster(Client):
     folder `store` the parties keep their shares, so that the next cluster with this model need not share it again,
     and whatever `prepare` computed ahead. `trio` are processes already started, which stay. `reveal_logits` is the
     owner's policy: may clients see logits, to sample from them. `approximation` is "spline", "puma" or "mpcformer";
-    spline, or the trio's, unless given. `adapter` is a LoRA adapter's folder or hub name, which is merged. Raises
-    the errors of puma.errors.
+    spline, or the trio's, unless given. `adapter` is a LoRA adapter's folder or hub name, which is merged. `plan` says
+    how number formats are made that follow the model. Raises the errors of puma.errors.
     """
 
     def __init__(
@@ -246,6 +249,7 @@ class LocalCluster(Client):
         reveal_logits: bool = False,
         approximation: str | None = None,
         adapter: str | Path | None = None,
+        plan: Settings | None = None,
     ) -> None:
         arguments.flag(reveal_logits, "reveal_logits")
         arguments.callback(progress, "progress")
@@ -262,16 +266,19 @@ class LocalCluster(Client):
                 f"these parties compute with {trio.session.approximation}, not {approximation}", "start others"
             )
         clear = self.model = source if isinstance(source, PlainModel) else PlainModel(source, adapter)
+        chosen = approximation or (trio.session.approximation if trio is not None else SPLINE)
+        self.plan = clear.plan(plan, progress, chosen)
         params = clear.params
         self._own = trio is None
-        self._trio = trio or Trio(progress, store, approximation=approximation or SPLINE)
+        self._trio = trio or Trio(progress, store, approximation=chosen)
         try:
             name = ""
             if self._trio.store:
                 key = owner_key(self._trio.store / "owner")
                 name = content_name(key, self.model.name, self.model.config, params)
             if not name or not self.session.open(name) or self.session.reveals != reveal_logits:
-                share(self.session, self.model.config, params, progress, None, name or "model", reveal_logits)
+                where, told = name or "model", self.plan.provenance
+                share(self.session, self.model.config, params, progress, None, where, reveal_logits, told)
         except BaseException:
             if self._own:
                 self._trio.kill()

@@ -1,7 +1,7 @@
-"""Whether a model's numbers stay where fixed point holds: the owner's proofs, and a run in the clear on sample text.
+"""Whether a model's numbers stay where fixed point holds: its plan, and a run in the clear on sample text.
 
-Proofs hold for every input but bound some ranges only; the run looks at all of them, for its text. This file must not
-know how the findings are shown.
+The plan says what holds for every input and what was only seen; the run looks at all places in fixed point, for its
+text. This file must not know how the findings are shown.
 """
 
 from __future__ import annotations
@@ -9,11 +9,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import msgspec
+
 from puma.errors import InputError
-from puma.models import ranges, text
+from puma.measure.forecast import forecast
+from puma.models import inputs, text
+from puma.models.formats import Formats
 from puma.mpc.clear import Note
 from puma.reference.fixed_session import FixedSession
 from puma.reference.plain_model import PlainModel
+from puma.reference.plan import Plan
+from puma.wire.messages import Encode, Generate, Input
 
 SAMPLE = (
     "Once upon a time there was a little girl named Lily, who loved to play outside in the park with her dog.",
@@ -26,20 +32,22 @@ SAMPLE = (
 
 
 @dataclass(frozen=True)
-class Proof:
-    """What no input can exceed at a matrix, and the limit."""
+class Cost:
+    """Bytes and rounds of a request of so many `tokens`, and those without a plan; of a decoder for one new token."""
 
-    where: str
-    what: str
-    bound: float
-    limit: float
+    tokens: int
+    bytes: int
+    rounds: int
+    default_bytes: int
+    default_rounds: int
 
 
 @dataclass(frozen=True)
 class Findings:
-    """Proofs, and how near each place of the run came to its limit."""
+    """The plan, what it costs, and how near each place of the run came to its limit."""
 
-    proofs: list[Proof]
+    plan: Plan
+    cost: Cost
     notes: list[Note]
     texts: int
     tokens: int
@@ -63,12 +71,22 @@ def samples(model: PlainModel, texts: Sequence[str] = SAMPLE) -> list[text.Token
     return found
 
 
-def check(model: PlainModel, prompts: Sequence[text.Tokens], approximation: str = "spline") -> Findings:
-    """Raise RangeError if a proof fails; else run each text by itself and say how near every place came."""
-    proofs = [Proof(name, what, bound, limit) for name, bound, limit, what in ranges.bounds(model.config, model.params)]
+def check(model: PlainModel, plan: Plan, prompts: Sequence[text.Tokens], approximation: str = "spline") -> Findings:
+    """Run each text by itself, by this plan, and say how near every place came."""
     alone = FixedSession(model.config, model.params, approximation)
     for tokens in prompts:
         if model.causal:
             list(alone.continued([tokens.ids], 1))  # the head, too
         alone.encode([tokens.ids], "hidden" if model.causal else model.output, [tokens.types])
-    return Findings(proofs, alone.notes, len(prompts), sum(len(tokens.ids) for tokens in prompts))
+    tokens = sum(len(tokens.ids) for tokens in prompts)
+    return Findings(plan, cost(model, approximation), alone.notes, len(prompts), tokens)
+
+
+def cost(model: PlainModel, approximation: str = "spline") -> Cost:
+    """What a usual request costs by the model's plan and by the formats of a model without one."""
+    length = inputs(model.config).rows or min(128, model.config.context)
+    given = Input([inputs(model.config).length(length)], [], [], approximation=approximation)
+    request = Generate(given, 1) if model.causal else Encode(given, "hidden")
+    usual = msgspec.structs.replace(model.config, formats=Formats())
+    here, there = (forecast(config, request) for config in (model.config, usual))
+    return Cost(length, here.total, here.rounds, there.total, there.rounds)

@@ -26,7 +26,6 @@ from puma.models.files import adapter as adapter_files
 from puma.models.files.opening import called, opened
 from puma.models.files.source import TOKENIZER, Stored
 from puma.models.naming import placed
-from puma.models.ranges import check
 
 
 @dataclass(frozen=True)
@@ -41,18 +40,25 @@ class Checkpoint:
     eos: tuple[int, ...]
     files: Mapping[str, Callable[[], bytes]]
     state: Mapping[str, torch.Tensor] = field(default_factory=dict, repr=False)
+    adapted: tuple[Path, ...] = ()  # the files of an adapter
     beyond: tuple[str, ...] = ()  # tensors of layers that the config does not count, and that are left aside
 
     def fold(self) -> Mapping[str, torch.Tensor]:
-        """The parameters that the owner shares, all checked; each is read and folded anew when it is looked up."""
+        """The parameters that the owner shares; each is read and folded anew when it is looked up. Nothing is said of
+        how large they are: a plan is (reference/planning.py)."""
         family = FAMILIES[self.architecture]
         state = {
             name: deferred(shape, partial(self.state.__getitem__, name))
             for name, shape in family.tensors(self.config).items()
         }
-        params = Folded(family.fold(self.config, state))
-        check(self.config, params)
-        return params
+        return Folded(family.fold(self.config, state))
+
+    @property
+    def weights(self) -> tuple[Path, ...]:
+        """The files that tensors follow from: those that hold them, an adapter's, and config.json."""
+        held = self.state.files if isinstance(self.state, Stored) else ()
+        config = self.folder / "config.json"
+        return (*held, *self.adapted, *([config] if config.is_file() else []))
 
     def open_tokenizer(self) -> Tokenizer:
         """Its tokenizer, without padding and truncation."""
@@ -77,9 +83,12 @@ def load(source: str | Path, weights: bool = True, adapter: str | Path | None = 
     """
     found = opened(source, weights)
     name = _called(source, found.folder)
+    adapted = set[Path]()
     if adapter is not None:
         hub, files = None if Path(source).expanduser().exists() else str(source), adapter_files.opened(adapter)
         found, name = adapt(found, files, hub, weights), f"{name}+{files.name}"
+        held = {entry.file for entry in files.entries.values()}
+        adapted = held | {file.parent / adapter_files.SETTINGS for file in held}
     architecture = architecture_of(found.raw)
     entries = found.tensors() if weights else {}
     special = found.raw | found.generation
@@ -92,6 +101,7 @@ def load(source: str | Path, weights: bool = True, adapter: str | Path | None = 
         bos=special.get("bos_token_id"),
         eos=tuple(eos) if isinstance(eos, list) else () if eos is None else (eos,),
         files=found.files,
+        adapted=tuple(sorted(adapted)),
     )
     if found.pooling and "pooling" in checkpoint.config.__struct_fields__:
         checkpoint = replace(checkpoint, config=structs.replace(checkpoint.config, pooling=found.pooling))

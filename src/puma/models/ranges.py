@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from puma.errors import RangeError
 from puma.models.architecture import Bound, Params
 from puma.models.architectures import Config, architecture
-from puma.models.bounds import SPREAD_LIMIT
 from puma.models.formats import places
 from puma.mpc.fixed import WEIGHT_LIMIT
 
@@ -20,15 +19,25 @@ NEGLIGIBLE = 32.0  # a score so far below another adds nothing: exp is 0 from -1
 HINT = "fixed-point numbers could overflow; use a checkpoint with smaller weights"
 
 
-def check(config: Config, params: Params) -> None:
-    """Raise RangeError, with the parameter's name, if some input could overflow."""
+def check_weights(params: Params) -> None:
+    """Raise RangeError, with the parameter's name, if some weight is too large to be a factor."""
     for name, tensor in params.items():
         largest = max(abs(float(end)) for end in tensor.aminmax()) if tensor.numel() else 0.0
         if not largest < WEIGHT_LIMIT:
             raise RangeError(f"{name} holds a {largest:.4g}, but weights must stay below {WEIGHT_LIMIT:g}", HINT)
+
+
+def check(config: Config, params: Params) -> None:
+    """Raise RangeError, with the parameter's name, if some input could overflow the usual formats."""
+    check_weights(params)
     for name, bound, limit, what in bounds(config, params):
         if not bound < limit:
             raise RangeError(f"{name} can give {what} of {bound:.4g}, beyond {limit:g}", HINT)
+
+
+def score_cap(config: Config) -> float:
+    """The soft cap of attention's scores; 0 where there is none."""
+    return getattr(config, "attention_cap", 0.0)
 
 
 def hides(config: Config, params: Params) -> bool:
@@ -43,9 +52,9 @@ def hides(config: Config, params: Params) -> bool:
 def check_hiding(config: Config, params: Params, hint: str) -> None:
     """Raise RangeError if scores that are lowered in secret, by `Place.hiding`, could still count or go too far."""
     found = places(architecture(config).model(config))
-    for name, bound, limit, what in bounds(config, params):
-        fits = limit != SPREAD_LIMIT or found[name].named or bound < found[name].hiding - NEGLIGIBLE
-        if not fits:
+    for name, bound, _, what in bounds(config, params):
+        place = found[name]
+        if place.kind == "scores" and not place.named and not bound < place.hiding - NEGLIGIBLE:
             raise RangeError(f"{name} can give {what} of {bound:.4g}, too wide for hiding some in secret", hint)
 
 

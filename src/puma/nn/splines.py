@@ -334,7 +334,7 @@ LEAST = 9  # results lie above -2^(j-9) in their ring j: none of the functions i
 
 def least(spline: Spline) -> int:
     """Of the lift of a result: above -2^(j-9), and above -1/2 where x itself is the result and has an unusual reach."""
-    fitted = spline.ring - spline.room - spline.out_frac + 1
+    fitted = max(spline.range_bits - spline.room, spline.bits - spline.slope) - spline.out_frac + 1
     return LEAST if spline.above != "x" or LEAST <= fitted <= LEAST + 2 else fitted
 
 

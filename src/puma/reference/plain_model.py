@@ -12,6 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from msgspec.structs import replace
 from torch import Tensor
 
 from puma.client.model_info import ModelInfo
@@ -19,7 +20,10 @@ from puma.errors import UsageError
 from puma.models import heads, images, inputs, text
 from puma.models.checkpoint import Checkpoint, embedded, load
 from puma.models.ranges import check_hiding
+from puma.nn.paper import SPLINE
 from puma.reference.float_session import Plain
+from puma.reference.plan import Plan
+from puma.reference.planning import Progress, Settings, planned
 
 Params = Mapping[str, Tensor]
 
@@ -36,6 +40,7 @@ class PlainModel(ModelInfo):
         tokenizer = found.open_tokenizer() if inputs(found.config).tokenized else None
         super().__init__(found.name, found.config, tokenizer, found.eos)
         self.files |= found.files
+        self._plan: tuple[Settings, Plan] | None = None
 
     @cached_property
     def params(self) -> Params:
@@ -46,6 +51,21 @@ class PlainModel(ModelInfo):
     def plain(self) -> Params:
         """The same, all of it in memory, for the plain model."""
         return dict(self.params)
+
+    def plan(
+        self, settings: Settings | None = None, progress: Progress | None = None, approximation: str | None = None
+    ) -> Plan:  # fmt: skip
+        """Number formats that follow this model, which its `config` has from now on; made once and kept in the cache.
+
+        Without `settings` the plan that there is serves, if it is for this approximation. RangeError, with the place,
+        if fixed point cannot hold the model's numbers.
+        """
+        wanted = settings or (self._plan[0] if self._plan else Settings(approximations=(approximation or SPLINE,)))
+        wanted = wanted.covering(approximation) if approximation else wanted
+        if self._plan is None or self._plan[0] != wanted:
+            self._plan = wanted, planned(self, self.checkpoint, wanted, progress or _silent)
+            self.config = replace(self.checkpoint.config, formats=self._plan[1].formats)
+        return self._plan[1]
 
     @cached_property
     def session(self) -> Plain:
@@ -80,6 +100,10 @@ class PlainModel(ModelInfo):
         """Class logits or one normalised vector, in float."""
         (found,) = self.session.encode([tokens.ids], self.output, [tokens.types])
         return self.finished(found)
+
+
+def _silent(what: str, done: int, of: int) -> None:
+    """No progress wanted."""
 
 
 def _words(model: PlainModel, source: Any, pair: str | None) -> text.Tokens:

@@ -52,12 +52,24 @@ class File(msgspec.Struct, frozen=True, array_like=True):
     sha256: Digest
 
 
+class Provenance(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Where a model's number formats come from: the places that are `proven` for every input; all others hold what so
+    many `texts` of `tokens` reached, and `margin` bits more.
+    """
+
+    margin: Small
+    texts: Size
+    tokens: Size
+    proven: Annotated[tuple[Name, ...], msgspec.Meta(max_length=MANY)] = ()
+
+
 class Card(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What everyone may know of a model besides its config: what it is called, which tokens end a text, its files and
     what its owner allows. `reveal_logits`: clients may see logits. `max_tokens`: of a request; 0 for the cluster's.
     `approximations`: which functions it may be computed with, of nn.paper.PROFILES. `hides`: its owner has proven that
     scores can be hidden in secret (ranges.hides), as texts of secret length and beams need. `outputs`: what a client
-    may have of one pass (Encode), of OUTPUTS; empty: what the model's head is for (wire/policy.py).
+    may have of one pass (Encode), of OUTPUTS; empty: what the model's head is for (wire/policy.py). `plan`: where its
+    number formats come from, unless they are the usual ones.
     """
 
     name: Name
@@ -69,6 +81,7 @@ class Card(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     approximations: Words = ("spline",)
     hides: bool = False
     outputs: Words = ()
+    plan: Provenance | None = None
 
 
 class Open(msgspec.Struct, frozen=True, tag="open", forbid_unknown_fields=True):

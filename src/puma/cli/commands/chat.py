@@ -6,7 +6,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from puma.cli import ui
-from puma.cli.options import HUMAN, Count, End, Output
+from puma.cli.options import FITTED, HUMAN, Count, End, Fitting, Output
 from puma.cli.where import HERE, Where, opened
 from puma.errors import InputError
 
@@ -20,6 +20,7 @@ def chat(
     *,
     tokens: Count = 128,
     stop: End | None = None,
+    fitting: Fitting = FITTED,
     where: Where = HERE,
     output: Output = HUMAN,
 ) -> None:
@@ -39,7 +40,7 @@ def chat(
     from puma.client.chat.conversation import Conversation
 
     with ui.progress(output.json) as progress:
-        cluster, talk = opened(where, model, Conversation, progress, None)
+        cluster, talk = opened(where, model, Conversation, progress, None, fitting=fitting)
     turns = []
     with cluster:
         while line := _line(output.json):

@@ -1,18 +1,21 @@
-"""`puma check`: whether fixed point holds for a model, before anybody deploys it. The looking is measure's."""
+"""`puma check`: a model's number formats, and whether they hold, before anybody deploys it."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from puma.cli import ui
-from puma.cli.options import HUMAN, Count, Flag, Output, Profile
+from puma.cli.options import FITTED, HUMAN, Count, Fitting, Flag, Output, Profile
 from puma.errors import CheckpointError, UsageError
 
 if TYPE_CHECKING:
     from puma.measure.range_check import Findings
     from puma.mpc.clear import Note
+    from puma.reference.plan import Placed
 
 SHOWN = 12  # places, those nearest to their limits
 
@@ -27,9 +30,10 @@ def check(
     limit: Count = 20,
     approximation: Profile = "spline",
     all: Flag = False,
+    fitting: Fitting = FITTED,
     output: Output = HUMAN,
 ) -> int:
-    """Say whether a model's numbers stay within fixed point's limits, and which layer comes nearest.
+    """Show a model's number formats and where they come from, and run it in fixed point, in the clear, on texts.
 
     Parameters
     ----------
@@ -40,7 +44,7 @@ def check(
     data
         A text, or a table, to run the model on; a few sentences of many kinds if left out.
     text
-        The column of a table, by name or number.
+        The column of the table, by name or number; without --data, a text to run the model on.
     limit
         Only so many texts of the file.
     approximation
@@ -54,32 +58,73 @@ def check(
     with ui.progress(output.json) as progress:
         clear = PlainModel(model, adapter)
         ui.left_aside(clear.checkpoint.beyond)
-        texts = checking.SAMPLE if data is None else _texts(data, text, limit)
-        prompts = checking.samples(clear, texts)
+        plan = clear.plan(fitting.settings(approximation), progress)
+        prompts = checking.samples(clear, _texts(data, text, limit))
         if not prompts:
             raise UsageError(f"{clear.name} has no token for any of the texts", "pass a text of its own with --data")
         progress("computing in the clear", 0, 1)
-        found = checking.check(clear, prompts, approximation)
-    broken = found.broken
+        found = checking.check(clear, plan, prompts, approximation)
     if output.json:
-        places = [asdict(note) | {"used": note.used} for note in found.notes]
-        answer = {"model": clear.name, "holds": not broken, "texts": found.texts, "tokens": found.tokens}
-        proofs = [asdict(proof) for proof in found.proofs]
-        ui.answer(answer | ui.profile(approximation) | {"places": places, "proofs": proofs})
+        ui.answer({"model": clear.name, "holds": not found.broken} | ui.profile(approximation) | _told(found))
     else:
-        _show(found, all)
-    return CheckpointError.exit_code if broken else 0
+        _show_plan(found, all)
+        _show_run(found, all)
+    return CheckpointError.exit_code if found.broken else 0
 
 
-def _texts(data: Path, text: str | None, limit: int) -> list[str]:
+def _texts(data: Path | None, text: str | None, limit: int) -> Sequence[str]:
     from puma.measure.examples import read_table, read_text
+    from puma.measure.range_check import SAMPLE
 
+    if data is None:
+        return SAMPLE if text is None else [text]
     examples = read_text(data, None, limit) if text is None else read_table(data, [text], None, limit)
     return [example.texts[0] for example in examples]
 
 
-def _show(found: Findings, every: bool) -> None:
-    ui.say(f"{len(found.proofs)} bounds hold for every input; {found.texts} texts of {found.tokens} tokens computed")
+def _told(found: Findings) -> dict[str, Any]:
+    import msgspec
+
+    places = [asdict(note) | {"used": note.used} for note in found.notes]
+    return {
+        "texts": found.texts, "tokens": found.tokens, "places": places, "cost": asdict(found.cost),
+        "plan": msgspec.to_builtins(found.plan),
+    }  # fmt: skip
+
+
+def _show_plan(found: Findings, every: bool) -> None:
+    plan, cost = found.plan, found.cost
+    groups: dict[tuple[str, str], list[Placed]] = {}
+    for place in plan.places:
+        name = place.name if every else re.sub(r"\.\d+\.", ".*.", place.name)
+        groups.setdefault((name, place.kind), []).append(place)
+    rows = [["place", "what", "below 2^", "else 2^", "seen", "proven", "calibrated", "margin"]]
+    for (name, _), group in groups.items():
+        reaches = sorted({place.reach for place in group})
+        seen, proven = max(place.seen for place in group), sum(place.proven for place in group)
+        margins = [place.margin for place in group if not place.proven]
+        row = [
+            name or "all layers",
+            group[0].what,
+            f"{reaches[0]} to {reaches[-1]}" if reaches[1:] else str(reaches[0]),
+        ]
+        row += [str(group[0].default), f"{seen:.4g}", str(proven), str(len(group) - proven)]
+        rows.append([*row, f"{min(margins):.1f}" if margins else ""])
+    ui.table(rows)
+    ui.say(
+        f"formats by {plan.texts} texts of {plan.tokens} tokens with a margin of {plan.margin} bits, and by proofs for "
+        f"{sum(place.proven for place in plan.places)} of {len(plan.places)} places"
+    )
+    change = 100 * (cost.bytes / cost.default_bytes - 1)
+    ui.say(
+        f"{cost.tokens} tokens take {cost.bytes / 1e6:,.1f} MB and {cost.rounds:,} rounds; {change:+.1f} % beside the "
+        f"usual formats ({cost.default_bytes / 1e6:,.1f} MB, {cost.default_rounds:,} rounds)"
+    )
+    ui.say()
+
+
+def _show_run(found: Findings, every: bool) -> None:
+    ui.say(f"{found.texts} texts of {found.tokens} tokens computed in fixed point")
     notes: list[Note] = sorted(found.notes, key=lambda note: -note.used)
     rows: list[Any] = [["place", "component", "what", "largest", "limit", "used"]]
     for note in notes if every else notes[:SHOWN]:
@@ -89,6 +134,6 @@ def _show(found: Findings, every: bool) -> None:
     if found.broken:
         first = found.broken[0]
         ui.say(f"does not hold: the first place is {first.where}, {first.what} ({first.component})")
-        ui.say("hint: use a checkpoint with smaller numbers there; docs/numerics.md names the limits")
+        ui.say("hint: calibrate on texts like these with --calibrate, or leave more room with --margin")
     else:
         ui.say("holds: no number came beyond its limit")

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from puma.cli import ui
-from puma.cli.options import HUMAN, Flag, Output, Profile
+from puma.cli.options import FITTED, HUMAN, Fitting, Flag, Output, Profile
 from puma.cli.where import HERE, Where, folder_of, opened, sentences
 from puma.errors import UsageError
 from puma.models import heads
@@ -24,6 +24,7 @@ def encode(
     store: Path | None = None,
     prepared: Flag = False,
     approximation: Profile = "spline",
+    fitting: Fitting = FITTED,
     where: Where = HERE,
     output: Output = HUMAN,
 ) -> None:
@@ -53,7 +54,9 @@ def encode(
     if not texts:
         raise UsageError("puma encode needs TEXT", "pass at least one after the model")
     with ui.progress(output.json) as progress:
-        cluster, ids = opened(where, source, lambda c: sentences(c, texts), progress, store, approximation)
+        cluster, ids = opened(
+            where, source, lambda c: sentences(c, texts), progress, store, approximation, fitting=fitting
+        )
         with cluster:
             progress("encoding", 0, 1)
             found, cost = cluster.encode(texts, lengths), cluster.cost

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from puma.cli import ui
-from puma.cli.options import HUMAN, Count, Flag, Output, Profile
+from puma.cli.options import FITTED, HUMAN, Count, Fitting, Flag, Output, Profile
 from puma.errors import UsageError
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ def eval(
     clear: Flag = False,
     approximation: Profile = "spline",
     resume: Path | None = None,
+    fitting: Fitting = FITTED,
     output: Output = HUMAN,
 ) -> None:
     """Evaluate a model of your own on data: secure answers against plaintext.
@@ -81,6 +82,7 @@ def eval(
     new = tokens if tokens is not None else NEW if task == "generation" else 0
     with ui.progress(output.json) as progress:
         plain = PlainModel(model, adapter)
+        plain.plan(fitting.settings(approximation), progress)
         if plain.causal != (task in ("perplexity", "generation")):
             raise UsageError(f"{plain.name} does no {task}", "choose a task that fits the model")
         if task == "classification" and not plain.labels:

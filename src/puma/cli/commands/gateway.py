@@ -16,7 +16,7 @@ from cyclopts import Parameter
 import puma
 from puma import config
 from puma.cli import ui
-from puma.cli.options import HUMAN, Count, Flag, Output
+from puma.cli.options import FITTED, HUMAN, Count, Fitting, Flag, Output
 from puma.errors import UsageError
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ def gateway(
     out_of_range: Literal["refuse", "warn"] = "refuse",
     queue: Count = 16,
     store: Path | None = None,
+    fitting: Fitting = FITTED,
     output: Output = HUMAN,
 ) -> None:
     """Serve OpenAI's endpoints and a page to chat, on this machine; it sees prompts and answers, the parties do not.
@@ -82,9 +83,9 @@ def gateway(
     server = _server()
     if max_tokens < 1 or queue < 0 or not 0 <= temperature <= 2:
         raise UsageError("a limit or temperature that makes no sense", "see `puma gateway --help`")
-    _check_roles(source or adapter or store or reveal_logits, cluster, as_, model)
+    _check_roles(source or adapter or store or reveal_logits or fitting != FITTED, cluster, as_, model)
     with server.listen(host, port) as bound:
-        start, clear = _starter(source, adapter, cluster, as_, model, reveal_logits, store, output)
+        start, clear = _starter(source, adapter, cluster, as_, model, reveal_logits, store, fitting, output)
         start = partial(_judging, start, out_of_range)
         called = model or (source if adapter is None else clear.name)
         made = _gateway(clear, start, host, max_tokens, temperature, fixed_length, queue, called, cluster)
@@ -114,7 +115,7 @@ def _check_roles(here: Any, cluster: Path | None, key: Path | None, name: str | 
 
 def _starter(
     source: str | None, adapter: str | None, cluster: Path | None, key: Path | None, name: str | None, reveal: bool,
-    store: Path | None, output: Output,
+    store: Path | None, fitting: Fitting, output: Output,
 ) -> tuple[Callable[[], Any], Any]:  # fmt: skip
     """What makes a session, the first of which is there already, and the public side of its model."""
     if cluster is not None:
@@ -126,6 +127,7 @@ def _starter(
 
     with ui.progress(output.json) as progress:
         clear = PlainModel(source, adapter)
+        clear.plan(fitting.settings(), progress)
         start = partial(LocalCluster, clear, store=store, reveal_logits=reveal)
         first = start(progress)
     return _after(first, start), clear

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 from puma.cli import ui
 from puma.cli.beam_search import search
 from puma.cli.generation import agreement, asked_one, comparison, generate_all, one_prompt, read, sampling
-from puma.cli.options import HUMAN, LIKELIEST, Chance, Count, End, Flag, Output, Profile
+from puma.cli.options import FITTED, HUMAN, LIKELIEST, Chance, Count, End, Fitting, Flag, Output, Profile
 from puma.cli.where import HERE, Where, folder_of
 from puma.errors import UsageError
 
@@ -36,6 +36,7 @@ def generate(
     beams: Count | None = None,
     length_penalty: float | None = None,
     lengths: Literal["public", "secret"] = "public",
+    fitting: Fitting = FITTED,
     where: Where = HERE,
     output: Output = HUMAN,
 ) -> None:
@@ -77,7 +78,7 @@ def generate(
         if lengths == "secret":
             raise UsageError("a beam search is for prompts of public length", "leave out --beams, or --lengths")
         penalty = 1.0 if length_penalty is None else length_penalty
-        search(model, prompt, tokens, (beams, penalty, stop), compare, chance, approximation, where, output)
+        search(model, prompt, tokens, (beams, penalty, stop), compare, chance, approximation, fitting, where, output)
         return
     if length_penalty is not None:
         raise UsageError("--length-penalty is for a beam search", "add --beams, or leave it out")
@@ -86,11 +87,12 @@ def generate(
             raise UsageError("--prompts takes the place of PROMPT", "leave out one of them")
         if stop is not None:
             raise UsageError("--stop is for one prompt", "leave it out, or pass PROMPT")
-        generate_all(model, read(prompts), tokens, compare, chance, store, approximation, lengths, output, where)
+        how = (store, approximation, lengths, fitting)
+        generate_all(model, read(prompts), tokens, compare, chance, how, output, where)
         return
     source, prompt = one_prompt(model, prompt)
     sampling(chance, compare, where)
-    cluster, ids, loaded = asked_one(where, source, prompt, tokens, store, approximation, chance, output)
+    cluster, ids, loaded = asked_one(where, source, prompt, tokens, (store, approximation, fitting), chance, output)
     clear = cluster.model
     with cluster:
         stream = cluster.stream_ids(ids, tokens, stop, lengths, **chance.sampling)

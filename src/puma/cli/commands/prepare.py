@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from puma.cli import ui
-from puma.cli.options import HUMAN, Count, Output, Profile
+from puma.cli.options import FITTED, HUMAN, Count, Fitting, Output, Profile
 from puma.cli.where import HERE, Where, opened
 from puma.errors import UsageError
 
@@ -21,6 +21,7 @@ def prepare(
     count: Count = 1,
     store: Path | None = None,
     approximation: Profile = "spline",
+    fitting: Fitting = FITTED,
     where: Where = HERE,
     output: Output = HUMAN,
 ) -> None:
@@ -55,8 +56,9 @@ def prepare(
         if where.cluster is not None and model is not None:
             where, model = replace(where, model=where.model or model), None
         cluster, request = opened(
-            where, model, lambda clear: shaped(clear.config, prompt, tokens, batch), progress, folder, approximation
-        )
+            where, model, lambda clear: shaped(clear.config, prompt, tokens, batch), progress, folder, approximation,
+            fitting=fitting,
+        )  # fmt: skip
         clear, prepared_requests = cluster.model, []
         with cluster:
             for i in range(count):

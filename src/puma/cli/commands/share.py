@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 
 from puma.cli import ui
-from puma.cli.options import HUMAN, ClusterFile, Count, Flag, Key, Output
+from puma.cli.options import FITTED, HUMAN, ClusterFile, Count, Fitting, Flag, Key, Output
 from puma.cli.where import owner
 
 
@@ -29,6 +29,7 @@ def share(
     outputs: str = "",
     state: Path | None = None,
     insecure: Flag = False,
+    fitting: Fitting = FITTED,
     output: Output = HUMAN,
 ) -> None:
     """Upload a model's shares to the three parties; an upload that was cut off goes on where it was.
@@ -75,6 +76,7 @@ def share(
         called, allowed = name or _name(clear.name), _listed(approximations)
         seen = chosen_outputs(clear.config, [each.replace("-", " ") for each in _listed(outputs)], reveal_logits)
         card = card_of(called, version, files, clear.eos, reveal_logits, max_tokens, allowed, outputs=seen)
+        card = msgspec.structs.replace(card, plan=clear.plan(fitting.settings(*allowed), progress).provenance)
         session = owner(cluster, key, insecure, progress)
         try:
             owning = Owner(session, state or state_folder(), session.cluster.digest)

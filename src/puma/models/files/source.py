@@ -90,6 +90,11 @@ class Stored(Mapping[str, Tensor]):
     def __init__(self, entries: Mapping[str, Entry]) -> None:
         self._entries = entries
 
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """Where they are."""
+        return tuple(sorted({entry.file for entry in self._entries.values()}))
+
     def __getitem__(self, name: str) -> Tensor:
         entry = self._entries[name]
         return finite(entry.where, entry.read().to(float32))

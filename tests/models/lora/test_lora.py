@@ -21,7 +21,7 @@ from puma.models.files import adapter as adapter_files
 from puma.reference.plain_model import PlainModel
 from puma.store.models import content_name
 from tests.models import tiny
-from tests.models.adapters import low, write
+from tests.models.lora.adapters import low, write
 from tests.models.quantised.packing import quantise
 
 Q = "model.layers.0.self_attn.q_proj"

@@ -1,0 +1,181 @@
+"""Which formats follow from a model: for each place the smallest reach that a proof or a calibration allows.
+
+A proof holds for every input; a calibration for what its texts reached, times a margin, and whatever leaves its reach
+raises the flag that goes to the client (docs/numerics.md). So a calibrated reach is taken only where the flag watches:
+where it is smaller than the proven one, or where nothing is proven. It must not know where numbers come from.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+import msgspec
+
+from puma.errors import RangeError
+from puma.models.architecture import Bound
+from puma.models.formats import Formats
+from puma.models.ranges import NEGLIGIBLE
+from puma.nn.places import LARGEST, LEAST, REACHES
+from puma.nn.roots import RowFormat
+from puma.reference.observed import Seen, Watch
+from puma.wire.messages import Provenance
+
+MARGIN, LEAST_MARGIN = 3, 1  # bits between the largest number seen and the reach; fewer where rows need the places
+WATCHED_ELSEWHERE = ("activation", "relu", "gated", "value", "scores")  # at any other reach than the usual one
+BEYOND = 64  # stands for whatever no ring holds
+TABLE = 16.0  # where the widest table of a function ends
+WATCHED = ("norm", "activation", "scores")  # where the flag sees a number beyond its reach
+WHAT = {
+    "stream": "the residual stream",
+    "norm": "length of a row to be normalised",
+    "activation": "what enters an activation",
+    "relu": "what enters relu",
+    "gated": "a gated product",
+    "value": "values of attention",
+    "scores": "spread of a row's scores",
+    "logits": "spread of a row's logits",
+}
+HINT = "look at `puma check`; --margin 1 leaves less room, and docs/numerics.md says what fixed point holds"
+
+
+class Placed(msgspec.Struct, frozen=True):
+    """What holds at one place: numbers stay below 2^reach, because none can be larger (`proven`), or because none was.
+
+    `seen` is the largest of the calibration and `bound` what no input exceeds, None where nothing is proven; `default`
+    is the reach of a model without a plan. `least` is the smallest root mean square of a row to be normalised.
+    """
+
+    name: str
+    kind: str
+    reach: int
+    default: int
+    proven: bool
+    seen: float
+    bound: float | None = None
+    least: float | None = None
+
+    @property
+    def what(self) -> str:
+        """In words."""
+        return WHAT[self.kind]
+
+    @property
+    def margin(self) -> float:
+        """Bits between the largest number seen and the reach."""
+        return self.reach - math.log2(self.seen) if self.seen else float(self.reach)
+
+
+class Plan(msgspec.Struct, frozen=True):
+    """Formats of a model, and where each comes from: proofs, and a calibration on so many `texts` of `tokens`, with a
+    `margin` of bits. `coarse`: layers of a kind have one reach.
+    """
+
+    formats: Formats
+    places: tuple[Placed, ...]
+    margin: int
+    texts: int
+    tokens: int
+    coarse: bool = False
+
+    @property
+    def provenance(self) -> Provenance:
+        """What everyone may know of it."""
+        proven = tuple(place.name for place in self.places if place.proven)
+        return Provenance(self.margin, self.texts, self.tokens, proven)
+
+
+class Calibration(NamedTuple):
+    """What a plan is made of, beside proofs."""
+
+    watch: Watch
+    texts: int
+    tokens: int
+
+
+def made(
+    kinds: Mapping[str, str], bounds: Iterable[Bound], calibration: Calibration, margin: int = MARGIN,
+    coarse: bool = False, cap: float = 0.0,
+) -> Plan:  # fmt: skip
+    """The plan of a model whose places are of these `kinds` and whose scores are soft-capped by `cap`, if not 0.
+
+    RangeError if some place cannot hold its numbers.
+    """
+    watch, proofs = calibration.watch, {name: bound for name, bound, _, _ in bounds}
+    ends = {"activation": TABLE, "scores": max(8 * cap, NEGLIGIBLE)}  # by which these stay below 2^reach
+    placed = [_placed("", "stream", watch.at("stream", ""), None, margin, 0.0)]
+    for name, kind in kinds.items():
+        seen = watch.seen.get((kind, name))
+        if seen is not None or name in proofs:
+            placed.append(_placed(name, kind, seen or Seen(), proofs.get(name), margin, ends.get(kind, 0.0)))
+    placed = _alike(placed) if coarse else placed
+    for place in placed:
+        _check(place)
+    reaches = {place.name: place.reach for place in placed[1:]}
+    found = Formats(stream=max(placed[0].reach, LEAST), places=reaches)
+    return Plan(found, tuple(placed), margin, calibration.texts, calibration.tokens, coarse)
+
+
+def _placed(name: str, kind: str, seen: Seen, bound: float | None, margin: int, end: float) -> Placed:
+    proven = _reach(kind, bound, end) if bound is not None else None
+    measured = _measured(kind, seen, margin, end)
+    if kind in WATCHED_ELSEWHERE and measured == REACHES[kind]:
+        measured += 1  # the usual reach stands for a proof: there is no room beyond it, and no flag
+    if proven is None or (measured < proven and seen.largest and kind in WATCHED):
+        least = seen.least if kind == "norm" and math.isfinite(seen.least) else None
+        return Placed(name, kind, measured, REACHES[kind], False, seen.largest, bound, least)
+    return Placed(name, kind, proven, REACHES[kind], True, seen.largest, bound)
+
+
+def _measured(kind: str, seen: Seen, margin: int, end: float) -> int:
+    """The reach with a margin above the largest number; of rows to be normalised with a smaller one, if the faintest
+    row would lose its places otherwise."""
+    for bits in range(margin, min(LEAST_MARGIN, margin) - 1, -1):
+        reach = _reach(kind, seen.largest * 2**bits, end)
+        if kind != "norm" or seen.least >= least_rms(reach):
+            return reach
+    return _reach(kind, seen.largest * 2 ** min(LEAST_MARGIN, margin), end)
+
+
+def least_rms(reach: int) -> float:
+    """The smallest root mean square of a row that keeps 2^-9 of itself where rows up to 2^reach are normalised: what
+    is lost of its squares and of its entries says `roots.RowFormat`.
+    """
+    form = RowFormat(reach)
+    return max(16 * form.step, 1.5 * 2.0 ** (9 - form.frac))
+
+
+def _reach(kind: str, value: float, end: float) -> int:
+    """The smallest reach of numbers up to this one."""
+    if not math.isfinite(value):
+        return BEYOND
+    value = value * 16 / 15 if kind == "value" else value + end
+    return min(BEYOND, max(LEAST, math.floor(math.log2(value)) + 1 if value > 0 else LEAST))
+
+
+def _alike(placed: list[Placed]) -> list[Placed]:
+    """The same with one reach for all layers of a kind, the largest; proven if it is so in all of them."""
+    groups: dict[tuple[str, str], list[Placed]] = {}
+    for place in placed:
+        groups.setdefault((re.sub(r"\.\d+\.", ".*.", place.name), place.kind), []).append(place)
+    largest = {key: max(place.reach for place in group) for key, group in groups.items()}
+    proven = {key: all(place.proven for place in group) for key, group in groups.items()}
+    found = []
+    for place in placed:
+        key = re.sub(r"\.\d+\.", ".*.", place.name), place.kind
+        found.append(msgspec.structs.replace(place, reach=largest[key], proven=proven[key]))
+    return found
+
+
+def _check(place: Placed) -> None:
+    what, where = WHAT[place.kind], f" at {place.name}" if place.name else ""
+    if not math.isfinite(place.seen):
+        raise RangeError(f"{what}{where} becomes infinite in float32", "the checkpoint is damaged")
+    if place.reach > LARGEST[place.kind]:
+        largest = place.bound if place.proven and place.bound is not None else place.seen
+        raise RangeError(f"{what}{where} can be {largest:.4g}, beyond what rings hold", HINT)
+    if place.least is not None and place.least < least_rms(place.reach):
+        faint = f"a row to be normalised{where} has a root mean square of {place.least:.4g} beside one of length"
+        raise RangeError(f"{faint} {place.seen:.4g}: no ring holds both", HINT)

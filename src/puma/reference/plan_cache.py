@@ -1,0 +1,72 @@
+"""Plans that were made, kept under the digest of the checkpoint's files, so that each is made once.
+
+A file's digest is kept beside what the file system says of it, so that a large one is read for it once, too. What lies
+here tells how large a model's numbers become: it is the owner's. It must not know how plans are made.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+
+from puma.store import folders
+from puma.version import VERSION
+
+CHUNK = 16 << 20
+T = TypeVar("T")
+
+
+def folder() -> Path:
+    """Where plans are kept; made when it is first asked for."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return folders.private_folder(cache / "puma" / "plans")
+
+
+def key(files: Iterable[Path], *settings: object) -> str:
+    """A name for what was made of these files, with these settings, by this version."""
+    found = hashlib.sha256(repr((VERSION, settings)).encode())
+    for path in sorted(set(files)):
+        found.update(_digest(path))
+    return found.hexdigest()[:32]
+
+
+def read(name: str, kind: type[T]) -> T | None:
+    """What was kept under this name; None if nothing that can be read is there."""
+    with contextlib.suppress(OSError, msgspec.MsgspecError):
+        return msgspec.json.decode((folder() / f"{name}.json").read_bytes(), type=kind)
+    return None
+
+
+def keep(name: str, what: msgspec.Struct) -> None:
+    """Keep it; nothing is said where there is no room, for it can be made again."""
+    _write(folder() / f"{name}.json", msgspec.json.encode(what))
+
+
+def _digest(path: Path) -> bytes:
+    """SHA-256 of a file, which is read only if it is not the one that was read before."""
+    found = path.resolve().stat()
+    stamp = f"{path.resolve()} {found.st_dev} {found.st_ino} {found.st_size} {found.st_mtime_ns}"
+    known = folder() / f"file-{hashlib.sha256(stamp.encode()).hexdigest()[:32]}"
+    with contextlib.suppress(OSError):
+        kept = known.read_bytes()
+        if len(kept) == hashlib.sha256().digest_size:
+            return kept
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while piece := file.read(CHUNK):
+            digest.update(piece)
+    _write(known, digest.digest())
+    return digest.digest()
+
+
+def _write(path: Path, content: bytes) -> None:
+    scratch = path.with_name(f".{path.name}.{os.getpid()}")
+    with contextlib.suppress(OSError):
+        scratch.write_bytes(content)
+        scratch.replace(path)

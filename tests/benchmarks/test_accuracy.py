@@ -1,0 +1,97 @@
+"""Checkpoints made up after published figures hold by their plan, and tables say what was found."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+import torch
+
+from benchmarks.accuracy import published, real_width, tables
+from puma.models import Cache, architecture, with_layers
+from puma.reference.fixed_session import FixedSession
+from puma.reference.float_session import Plain
+
+BOUND = 2.0**-8
+PEAKS = (60.0, 80.0, 200_000.0, 200_000.0, 180_000.0, 900.0)
+
+
+def figures(width: int = 256) -> dict[str, Any]:
+    """Of a model that nobody published: a row becomes massive in its third layer, far beyond the usual formats."""
+    parts = {
+        "attention_added": (5.0, 0.3),
+        "input_of_activation": (40.0, 1.0),
+        "mlp_added": (20.0, 0.4),
+        "residual_after_layer": (0.0, 1.5),
+    }
+    largest = {part: [high] * len(PEAKS) for part, (high, _) in parts.items()}
+    rms = {part: [low + 0.1 * i for i in range(len(PEAKS))] for part, (_, low) in parts.items()}
+    return {
+        "layers": len(PEAKS), "hidden_size": width, "layer_rms": rms,
+        "layer_max": largest | {"residual_after_layer": list(PEAKS)},
+    }  # fmt: skip
+
+
+def test_a_massive_row_holds_by_the_plan_and_by_no_other_format() -> None:
+    stretch = published.stretches(figures())["rise"]
+    found = real_width.measured("Qwen3", figures(), stretch)
+    assert found["stream"] >= 20 and max(found["errors"]) < BOUND
+    config, params = published.made("Qwen3", figures(), stretch)
+    ids = list(published.TEXT)
+    (usual,) = FixedSession(config, params).encode([ids], "hidden")
+    (plain,) = Plain(config, params).encode([ids], "hidden")
+    assert float((usual - plain).abs().max()) > 0.5
+
+
+@pytest.mark.parametrize("stretch", ["rise", "end"])
+def test_layers_reach_what_was_published(stretch: str) -> None:
+    wanted = published.stretches(figures())[stretch]
+    config, params = published.made("gemma-2", figures(), wanted)
+    found = real_width.reached(config, params)
+    for (largest, rms), layer in zip(found, wanted, strict=True):
+        assert largest == pytest.approx(layer.residual[0], rel=0.1, abs=5)
+        assert rms == pytest.approx(layer.residual[1], rel=0.3)
+
+
+def test_a_text_drives_the_massive_channel_sixteen_times_as_far() -> None:
+    config, params = published.made("Qwen3", figures(), published.stretches(figures())["rise"])
+    first = with_layers(config, 1)
+    model = architecture(first).model(first, {name: params[name] for name in architecture(first).parameters(first)})
+    usual, beyond = (
+        float(model.model(torch.tensor(text), Cache(1), ending=False).abs().max())
+        for text in (published.TEXT, published.BEYOND_TEXT)
+    )
+    assert beyond > 10 * usual
+
+
+def test_tables() -> None:
+    row = {"model": "x", "stretch": "rise", "width": 1536, "layers": 4, "errors": [0.001, 0.002], "margin": 3.0}
+    row |= {"reached": [[10.0, 0.5], [7000.0, 2.0]], "stream": 16, "norms": [5, 18], "published": []}
+    assert "| x | rise | 1,536 | 7,000 | 0.5 to 2 | 16 | 5 to 18 | 0.002 (2^-9.0) | 2^-8 |" in tables.published([row])
+    chats = [{"tokens": 64, "same": 64}, {"tokens": 64, "same": 9, "gap": 0.001}]
+    found = {"text": {"tokens": 5000, "kl": 1e-6, "agree": 0.9995, "max_logit_error": 0.02}, "chats": chats}
+    found |= {"long": [{"tokens": 256, "same": 200}]}
+    text = tables.smollm2(found | {"parties": [{"tokens": 16, "same": 16}]})
+    assert "1 of 2" in text and "0.001" in text and "99.95 %" in text and "1 of 1" in text
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("stretch", ["rise", "end"])
+def test_all_published_models_hold(stretch: str) -> None:
+    folder = Path(os.environ.get("PUMA_TEST_DATA", "/nowhere")) / "activations"
+    if not folder.is_dir():
+        pytest.skip("PUMA_TEST_DATA names no folder that holds activations")
+    for name, each in published.read(folder).items():
+        found = real_width.measured(name, each, published.stretches(each)[stretch])
+        assert max(found["errors"]) < BOUND, name
+
+
+def test_the_plan_is_what_the_model_needs() -> None:
+    config, params = published.made("Qwen3", figures(64), published.stretches(figures(64))["end"])
+    plan = real_width.planned(config, params, [list(published.TEXT)])
+    assert msgspec.json.decode(msgspec.json.encode(plan), type=type(plan)) == plan
+    assert all(place.seen < 2.0**place.reach for place in plan.places)

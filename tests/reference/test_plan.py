@@ -1,0 +1,132 @@
+"""Plans: the choice between proof, calibration and refusal, and what a plan does to a model that is too large for the
+usual formats."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+
+from puma.errors import RangeError, UsageError
+from puma.models import architecture
+from puma.models.formats import places
+from puma.nn.places import LARGEST, LEAST
+from puma.reference.observed import Seen, Watch
+from puma.reference.plain_model import PlainModel
+from puma.reference.plan import Calibration, Plan, made
+from puma.reference.planning import Settings
+from tests.models import tiny
+
+
+def calibration(**seen: float) -> Calibration:
+    """Of places named a norm, gate, product and so on by their kinds."""
+    watch = Watch()
+    for kind, value in seen.items():
+        watch.seen[kind, "" if kind == "stream" else f"the.{kind}"] = Seen(value, 100.0)
+    return Calibration(watch, 3, 30)
+
+
+def plan(bounds: dict[str, float], margin: int = 3, **seen: float) -> Plan:
+    kinds = {f"the.{kind}": kind for kind in seen if kind != "stream"}
+    proofs = [(f"the.{kind}", bound, 0.0, "") for kind, bound in bounds.items()]
+    return made(kinds, proofs, calibration(**seen), margin)
+
+
+def chosen(found: Plan, kind: str) -> tuple[int, bool]:
+    place = next(place for place in found.places if place.kind == kind)
+    return place.reach, place.proven
+
+
+def test_the_smaller_of_proof_and_calibration_where_the_flag_watches() -> None:
+    found = plan({"activation": 30.0}, stream=5.0, norm=20.0, activation=20.0)
+    assert chosen(found, "norm") == (8, False)  # 20 * 8 < 2^8
+    assert chosen(found, "activation") == (6, True)  # 30 + 16 < 2^6; three bits above 20 are more
+    assert found.formats.places == {"the.norm": 8, "the.activation": 6}
+    assert found.provenance.proven == ("the.activation",)
+    assert chosen(plan({"activation": 3000.0}, stream=5.0, activation=20.0), "activation") == (8, False)
+
+
+def test_scores_follow_too() -> None:
+    assert chosen(plan({"scores": 1000.0}, stream=5.0, scores=20.0), "scores") == (8, False)  # 20 * 8 + 32 < 2^8 < 1000
+    assert chosen(plan({"scores": 1e5}, stream=5.0, scores=4000.0), "scores") == (15, False)
+
+
+def test_a_reach_that_stands_for_a_proof_is_not_calibrated() -> None:
+    """What has the usual reach is not watched, so that what is not proven gets another."""
+    assert chosen(plan({"scores": 1e5}, stream=5.0, scores=1500.0), "scores") == (15, False)
+    assert chosen(plan({"activation": 3000.0}, stream=5.0, activation=50.0), "activation") == (10, False)
+
+
+def test_where_the_flag_does_not_watch_the_proof_counts() -> None:
+    assert chosen(plan({"gated": 5000.0}, stream=1.0, gated=3.0), "gated") == (13, True)
+    assert chosen(plan({}, stream=1.0, gated=5.0), "gated") == (6, False)
+
+
+def test_a_proof_that_no_ring_holds_gives_way_to_a_calibration_or_refuses() -> None:
+    assert chosen(plan({"activation": 1e6}, stream=1.0, activation=10.0), "activation") == (7, False)  # 80 + 16 < 2^7
+    with pytest.raises(RangeError, match=r"values of attention at the\.value can be 1e\+09, beyond what rings hold"):
+        plan({"value": 1e9}, stream=1.0, value=10.0)
+
+
+@pytest.mark.parametrize("kind", ["stream", "norm", "logits"])
+def test_what_goes_beyond_rings_is_refused(kind: str) -> None:
+    with pytest.raises(RangeError, match="beyond what rings hold"):
+        plan({}, **({"stream": 1.0} | {kind: 2.0 ** LARGEST[kind]}))
+    with pytest.raises(RangeError, match="becomes infinite"):
+        plan({}, **({"stream": 1.0} | {kind: math.inf}))
+
+
+def test_margins_and_the_smallest_reach() -> None:
+    assert [plan({}, margin, stream=100.0).formats.stream for margin in (0, 1, 3, 5)] == [7, 8, 10, 12]
+    assert plan({}, stream=0.01).formats.stream == LEAST
+
+
+def test_one_reach_for_all_layers_alike() -> None:
+    kinds = {f"layers.{i}.{name}": kind for i in range(3) for name, kind in (("norm", "norm"), ("gate", "activation"))}
+    watch = Watch()
+    watch.seen = {("stream", ""): Seen(4.0)}
+    watch.seen |= {(kind, name): Seen(float(1 + 40 * ("1" in name)), 1.0) for name, kind in kinds.items()}
+    bounds = [("layers.0.gate", 3.0, 0.0, ""), ("layers.2.gate", 3.0, 0.0, "")]
+    by_layer, coarse = (made(kinds, bounds, Calibration(watch, 1, 1), 3, coarse) for coarse in (False, True))
+    assert [by_layer.formats.places[f"layers.{i}.norm"] for i in range(3)] == [LEAST, 9, LEAST]
+    assert [coarse.formats.places[f"layers.{i}.norm"] for i in range(3)] == [9, 9, 9]
+    assert [coarse.formats.places[f"layers.{i}.gate"] for i in range(3)] == [10, 10, 10]
+    assert by_layer.provenance.proven and not coarse.provenance.proven  # one of them was only seen
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2", "bert", "classifier"])
+def test_every_place_of_a_model_is_planned(kind: str, checkpoints: dict[str, Path]) -> None:
+    model = PlainModel(checkpoints[kind])
+    found = model.plan()
+    known = places(architecture(model.config).model(model.config))
+    assert {place.name for place in found.places if place.name} == set(known) == set(found.formats.places)
+    assert model.config.formats == found.formats
+    assert all(place.seen < 2.0**place.reach for place in found.places)
+
+
+def test_a_plan_is_made_once(checkpoints: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    first = PlainModel(checkpoints["llama"]).plan(Settings(margin=5))
+    monkeypatch.setattr("puma.reference.planning.observe", None)
+    assert PlainModel(checkpoints["llama"]).plan(Settings(margin=5)) == first
+    with pytest.raises(TypeError):
+        PlainModel(checkpoints["llama"]).plan(Settings(margin=4))
+
+
+def test_another_weight_makes_another_plan(tmp_path: Path) -> None:
+    folder = tiny.llama(tmp_path)
+    first = PlainModel(folder).plan()
+    tiny.edit(folder, lambda state: state["model.embed_tokens.weight"].mul_(16))
+    assert PlainModel(folder).plan().formats.stream > first.formats.stream
+
+
+def test_settings_that_make_no_sense() -> None:
+    with pytest.raises(UsageError, match="a margin of -1 bits"):
+        Settings(margin=-1)
+
+
+def test_weights_beyond_their_limit_are_refused(tmp_path: Path) -> None:
+    folder = tiny.llama(tmp_path)
+    tiny.edit(folder, lambda state: state["model.layers.1.self_attn.v_proj.weight"].fill_(200.0))
+    with pytest.raises(RangeError, match=r"v_proj\.weight holds a 2\d\d"):
+        PlainModel(folder).plan()
