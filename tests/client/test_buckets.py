@@ -17,6 +17,7 @@ from puma.engine.dry_run import dry_run
 from puma.engine.lookahead import Ahead
 from puma.errors import AdmissionError, InputError, RangeError, UsageError
 from puma.models import Cache
+from puma.models.formats import Formats
 from puma.mpc.seeded import Seeded
 from puma.net.frame import Kind
 from puma.net.memory import MemoryLink
@@ -182,6 +183,8 @@ def test_scores_too_wide_to_hide_are_refused(
     params = dict(clear.params)
     params["model.layers.0.self_attn.q_proj.weight"] = 100 * torch.ones(24, 24)
     monkeypatch.setattr(clear, "params", params)
+    # By the usual formats: a plan's reaches leave room for what is hidden.
+    monkeypatch.setattr(clear, "config", msgspec.structs.replace(clear.config, formats=Formats()))
     with pytest.raises(RangeError, match="too wide for hiding some in secret"):
         cluster.stream_ids(PROMPTS[0], 2, lengths="secret")
 
