@@ -22,7 +22,7 @@ from puma.reference.plain_model import PlainModel
 from puma.wire import messages as msg
 from tests.live import Live
 from tests.models import zoo
-from tests.models.plain import one_hot, open_model
+from tests.models.plain import one_hot, open_model, usual
 from tests.threads import Threads
 
 IDS = [2, 5, 7, 9, 27]
@@ -108,7 +108,7 @@ def test_what_is_refused(clear: PlainModel) -> None:
     name = "decoder.blocks.0.self_attn.q_proj.weight"
     params[name] = torch.full_like(params[name], 100.0)
     with pytest.raises(RangeError, match="too wide for hiding some in secret"):
-        check_hiding(clear.config, params, "search greedily")
+        check_hiding(usual(clear.config), params, "search greedily")
 
 
 @pytest.mark.parametrize(

@@ -17,14 +17,13 @@ from puma.engine.dry_run import dry_run
 from puma.engine.lookahead import Ahead
 from puma.errors import AdmissionError, InputError, RangeError, UsageError
 from puma.models import Cache
-from puma.models.formats import Formats
 from puma.mpc.seeded import Seeded
 from puma.net.frame import Kind
 from puma.net.memory import MemoryLink
 from puma.reference.plain_model import PlainModel
 from puma.wire.messages import Generate, Input
 from tests.models import tiny, zoo
-from tests.models.plain import Beside, one_hot, open_model
+from tests.models.plain import Beside, one_hot, open_model, usual
 from tests.threads import Threads
 
 PROMPTS = [[2, 5, 7], [3], [4, 9, 6, 11, 8, 1, 2, 7]]
@@ -184,7 +183,7 @@ def test_scores_too_wide_to_hide_are_refused(
     params["model.layers.0.self_attn.q_proj.weight"] = 100 * torch.ones(24, 24)
     monkeypatch.setattr(clear, "params", params)
     # By the usual formats: a plan's reaches leave room for what is hidden.
-    monkeypatch.setattr(clear, "config", msgspec.structs.replace(clear.config, formats=Formats()))
+    monkeypatch.setattr(clear, "config", usual(clear.config))
     with pytest.raises(RangeError, match="too wide for hiding some in secret"):
         cluster.stream_ids(PROMPTS[0], 2, lengths="secret")
 

@@ -21,7 +21,7 @@ from puma.wire.input_share import Seeds
 from puma.wire.messages import Encode, Input
 from puma.wire.prompt import share_input
 from tests.models import zoo
-from tests.models.plain import one_hot, open_model
+from tests.models.plain import one_hot, open_model, usual
 from tests.models.tiny import VOCABULARY
 
 TEXTS = ["the cat sat on the mat", "a dog"]
@@ -84,12 +84,12 @@ def test_what_cannot_be_secret(tmp_path: Path, processes: Trio) -> None:
     for padded in (2, 33):
         with pytest.raises(InputError, match="cannot be padded"):
             cluster.session.encode([[3, 5, 4]], "logits", lengths="secret", padded=padded)
-    params = dict(cluster.model.params)
-    assert hides(cluster.model.config, params)
+    config, params = usual(cluster.model.config), dict(cluster.model.params)
+    assert hides(config, params)
     params["bert.encoder.layer.0.attention.self.query.weight"] = 100 * torch.ones(24, 24)
     with pytest.raises(RangeError, match="too wide for hiding some in secret"):
-        check_hiding(cluster.model.config, params, "make the lengths of texts public")
-    assert not hides(cluster.model.config, params)
+        check_hiding(config, params, "make the lengths of texts public")
+    assert not hides(config, params)
     decoder = PlainModel(zoo.write(tmp_path / "llama", "llama-classifier"))
     with pytest.raises(UsageError, match="only encoders"):
         decoder.check_padding()

@@ -203,7 +203,7 @@ def test_a_template_that_cannot_be_read_spoils_chats_alone(tmp_path: Path) -> No
         with pytest.raises(openai.BadRequestError) as refused:
             found.client.chat.completions.create(model="tiny", messages=[USER], max_tokens=1)
         assert "none the default" in refused.value.message and refused.value.param == "messages"
-        (folder / "tokenizer_config.json").write_text("{")
+        (folder / "chat_template.jinja").write_bytes(b"\xff")
     with serving(folder) as found:
         with pytest.raises(openai.BadRequestError) as refused:
             found.client.chat.completions.create(model="tiny", messages=[USER], max_tokens=1)

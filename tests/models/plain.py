@@ -7,18 +7,25 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import torch
 from torch.testing import assert_close
 
 from puma.models import Cache, architecture
 from puma.models.checkpoint import Checkpoint, load
 from puma.models.config import Config
+from puma.models.formats import Formats
 
 
 def open_model(folder: Path) -> tuple[Checkpoint, Any]:
     """A checkpoint and its model on tensors."""
     checkpoint = load(folder)
     return checkpoint, architecture(checkpoint.config).model(checkpoint.config, checkpoint.fold())
+
+
+def usual(config: Config) -> Any:
+    """The same config with the formats of a model that has no plan."""
+    return msgspec.structs.replace(config, formats=Formats())
 
 
 def one_hot(ids: list[int], size: int) -> torch.Tensor:

@@ -62,7 +62,8 @@ def test_the_device_would_notice() -> None:
         assert isinstance(PairKey(b"k" * 32).stream("test").words(3, elsewhere.DEVICE), elsewhere.Elsewhere)
 
 
-OUTSIDE = ("kernels", "crypto/prg.py", "models/images.py")  # images are decoded on the client's host
+# Images are decoded on the client's host, and files on the owner's.
+OUTSIDE = ("kernels", "crypto/prg.py", "models/images.py", "models/files/gguf/numbers.py")
 
 
 def test_only_kernels_go_between_a_device_and_the_host() -> None:

@@ -259,6 +259,8 @@ class LocalCluster(Client):
             adapter = arguments.path_like(adapter, "an adapter")
             if isinstance(source, PlainModel):
                 raise UsageError("an adapter is merged when a model is opened", "pass it to PlainModel")
+        if approximation is not None:
+            arguments.one_of(approximation, "approximation", [*PROFILES])
         if trio is not None and not hasattr(trio, "session"):
             raise UsageError(f"parties cannot be of type {type(trio).__name__}", "pass a Trio, or leave it out")
         if trio is not None and approximation not in (None, trio.session.approximation):

@@ -34,7 +34,8 @@ CLASSES: dict[str, dict[str, str]] = {
     "Qwen2Tokenizer": _END | {"pad_token": "<|endoftext|>"},
     "GemmaTokenizer": _GEMMA | {"mask_token": "<mask>"},
 }
-END = "<END-OF-WHAT-GOES-ON> "  # stands behind a message that is to go on while the template is run
+# Stands behind a message that is to go on while the template is run; transformers' own, which a template may look at.
+END = "CONTINUE_FINAL_MESSAGE_TAG "
 PROBE = "A-TEXT-TO-BE-FOUND"
 
 

@@ -18,7 +18,7 @@ PIECES, TRAINER, NORMALIZER = 1, 2, 3  # fields of a model
 MODEL_TYPE, UNKNOWN, CHARSMAP, EXTRA_SPACES = 3, 40, 2, 4
 
 
-class Piece(NamedTuple):
+class Spelled(NamedTuple):
     """A token's text, its score, and of what kind it is."""
 
     text: str
@@ -29,7 +29,7 @@ class Piece(NamedTuple):
 class Pieces(NamedTuple):
     """All that is read of a model."""
 
-    pieces: list[Piece]
+    pieces: list[Spelled]
     kind: int
     unknown: int
     charsmap: bytes
@@ -44,7 +44,7 @@ def parse(content: bytes, where: str) -> Pieces:
 
 
 def _parse(content: bytes) -> Pieces:
-    pieces: list[Piece] = []
+    pieces: list[Spelled] = []
     trainer, normalizer = dict[int, int | bytes](), dict[int, int | bytes]()
     for number, value in fields(content):
         if number == PIECES and isinstance(value, bytes):
@@ -52,7 +52,7 @@ def _parse(content: bytes) -> Pieces:
             text, score, kind = inner[1], inner[2], inner[3]
             if not (isinstance(text, bytes) and isinstance(score, bytes) and isinstance(kind, int)):
                 raise ValueError("a piece has fields of other types")
-            pieces.append(Piece(text.decode(), *struct.unpack("<f", score), kind))
+            pieces.append(Spelled(text.decode(), *struct.unpack("<f", score), kind))
         elif number in (TRAINER, NORMALIZER) and isinstance(value, bytes):
             (trainer if number == TRAINER else normalizer).update(fields(value))
     if not pieces:
