@@ -109,10 +109,11 @@ def test_tokens_chosen_by_the_client(tmp_path: Path) -> None:
     with serving(folder, reveal=True, most=400) as found:
         with found.client.completions.create(**ASKED | {"temperature": 1, "seed": 5}, stream=True) as held:
             next(iter(held))
-            seeded = ASKED | {"temperature": 1, "seed": 3, "max_tokens": 8, "logprobs": 1}
-            beside = found.client.completions.create(**seeded)
-            assert found.gateway.watches.of(beside._request_id).together == 2
+            seeded = [ASKED | {"temperature": 1, "seed": s, "max_tokens": 8, "logprobs": 1} for s in (3, 4, 6)]
+            beside = [found.client.completions.create(**each) for each in seeded]
+            assert all(found.gateway.watches.of(one._request_id).together == 2 for one in beside)
         until(lambda: found.gateway.worker.queued == 0)
-        alone = found.client.completions.create(**seeded)
-    assert beside.choices[0].text == alone.choices[0].text
-    assert len(beside.choices[0].logprobs.tokens) == 8
+        alone = [found.client.completions.create(**each) for each in seeded]
+    # A draw that falls between two tokens may be rounded to either; another's sampler would change all of them.
+    assert sum(a.choices[0].text == b.choices[0].text for a, b in zip(beside, alone, strict=True)) >= 2
+    assert len(beside[0].choices[0].logprobs.tokens) == 8
