@@ -111,7 +111,7 @@ def test_tokens_chosen_by_the_client(tmp_path: Path) -> None:
             next(iter(held))
             seeded = [ASKED | {"temperature": 1, "seed": s, "max_tokens": 8, "logprobs": 1} for s in (3, 4, 6)]
             beside = [found.client.completions.create(**each) for each in seeded]
-            assert found.gateway.watches.of(beside[0]._request_id).together == 2
+            assert all(found.gateway.watches.of(one._request_id).together >= 2 for one in beside)
         until(lambda: found.gateway.worker.queued == 0)
         alone = [found.client.completions.create(**each) for each in seeded]
     # A draw that falls between two tokens may be rounded to either; another's sampler would change all of them.
