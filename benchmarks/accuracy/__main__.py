@@ -17,6 +17,7 @@ from typing import Any
 
 from benchmarks import page, record
 from benchmarks.accuracy import published, real_width, smollm2, tables
+from puma.errors import RangeError
 
 PAGE = record.ROOT / "docs" / "accuracy.md"
 RESULTS = record.ROOT / "benchmarks" / "results"
@@ -35,7 +36,11 @@ def all_published(data: Path, quick: bool) -> list[dict[str, Any]]:
             continue
         for stretch, layers in published.stretches(figures).items():
             say(f"{name}, {stretch}")
-            rows.append({"stretch": stretch} | real_width.measured(name, figures, layers))
+            try:
+                rows.append({"stretch": stretch} | real_width.measured(name, figures, layers))
+            except RangeError as error:
+                width = figures["hidden_size"]
+                rows.append({"stretch": stretch, "model": name, "width": width, "refused": str(error)})
     return rows
 
 

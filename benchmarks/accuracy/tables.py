@@ -15,6 +15,10 @@ def published(results: list[dict[str, Any]]) -> str:
     heads += ("largest error of a row", "bound")
     rows = []
     for r in results:
+        if "refused" in r:
+            reason = f"refused: {r['refused']}"
+            rows.append([r["model"], r["stretch"], f"{r['width']:,}", "", "", "", "", reason, "2^-8"])
+            continue
         largest, rms = max(reached for reached, _ in r["reached"]), [rms for _, rms in r["reached"]]
         worst, (low, high) = max(r["errors"]), r["norms"]
         row = [r["model"], r["stretch"], f"{r['width']:,}", f"{largest:,.0f}", f"{min(rms):.3g} to {max(rms):.3g}"]
