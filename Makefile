@@ -1,7 +1,7 @@
 # Each target works alone on a fresh clone: the first run sets up a virtual environment, later ones find it.
 # Minutes are those of two cores, once set up; setting up takes two minutes more.
 #   make demo       1  a story from the model in the package, by three party processes on this machine
-#   make test       8  the tests (ARGS="-k name" and so on for pytest)
+#   make test      10  the tests (ARGS="-k name" and so on for pytest)
 #   make test-slow 60  the long tests alone (ARGS="-k name" for some of them; PUMA_TEST_DATA=DIR for real checkpoints)
 #   make mutants   10  a hundred changes that break secrecy and keep answers right, each of which a test must notice
 #                      (ARGS=--quick: a dozen and a half, a minute)
