@@ -11,10 +11,13 @@ import msgspec
 import torch
 from torch.testing import assert_close
 
+from puma.errors import RangeError
 from puma.models import Cache, architecture
+from puma.models.architecture import Params
 from puma.models.checkpoint import Checkpoint, load
 from puma.models.config import Config
 from puma.models.formats import Formats
+from puma.models.ranges import bounds, check_weights
 
 
 def open_model(folder: Path) -> tuple[Checkpoint, Any]:
@@ -26,6 +29,14 @@ def open_model(folder: Path) -> tuple[Checkpoint, Any]:
 def usual(config: Config) -> Any:
     """The same config with the formats of a model that has no plan."""
     return msgspec.structs.replace(config, formats=Formats())
+
+
+def check_usual(config: Config, params: Params) -> None:
+    """RangeError if some input could leave the formats of a model that has no plan."""
+    check_weights(params)
+    for name, bound, limit, what in bounds(config, params):
+        if not bound < limit:
+            raise RangeError(f"{name} can give {what} of {bound:.4g}, beyond {limit:g}", "")
 
 
 def one_hot(ids: list[int], size: int) -> torch.Tensor:

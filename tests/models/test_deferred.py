@@ -14,8 +14,8 @@ from torch import Tensor
 from puma.errors import UsageError
 from puma.models.checkpoint import load
 from puma.models.deferred import Folded, deferred
-from puma.models.ranges import check
 from tests.models import tiny, zoo
+from tests.models.plain import check_usual
 
 
 class Watched(Mapping[str, Tensor]):
@@ -88,7 +88,7 @@ def test_a_checkpoint_is_proven_and_folded_with_few_tensors_in_memory(name: str,
     checkpoint = load(tiny_one(tmp_path) if tiny_one else zoo.write(tmp_path, name))
     watched = Watched(checkpoint.state)
     params = replace(checkpoint, state=watched).fold()
-    check(checkpoint.config, params)
+    check_usual(checkpoint.config, params)
     for tensor in params:
         params[tensor]
     assert watched.reads > 2 * len(watched) and watched.most <= 4 < len(watched)

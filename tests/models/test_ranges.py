@@ -16,6 +16,7 @@ from puma.models.rope import frequencies
 from puma.nn.functional import heads, rms_norm
 from puma.nn.modules import rotary_angles
 from tests.models import tiny, zoo
+from tests.models.plain import check_usual
 
 
 def sphere(count: int, width: int) -> torch.Tensor:
@@ -72,7 +73,7 @@ def test_what_could_overflow_is_refused_by_name(part: str, factor: float, what: 
     if part == "q_proj":
         params[name.replace("q_proj", "k_proj")] *= 20.0
     with pytest.raises(RangeError, match=f"{part} can give {what}"):
-        ranges.check(checkpoint.config, params)
+        check_usual(checkpoint.config, params)
 
 
 @pytest.mark.parametrize("name", ["qwen2", "qwen3", "gemma2", "neox", "opt"])
@@ -113,4 +114,4 @@ def test_every_limited_matrix_has_a_bound(name: str, tmp_path: Path) -> None:
     where = sorted(bounded)[0]
     params[f"{where}.weight"] = params[f"{where}.weight"] * 0 + 127.0
     with pytest.raises(RangeError):
-        ranges.check(checkpoint.config, params)
+        check_usual(checkpoint.config, params)

@@ -2,7 +2,7 @@
 
 A norm's output n of width d has length sqrt(d) at most, so |w n + b| <= sqrt(d) |w| + |b| for every row w of a matrix
 that reads it, and scores n' (Wq' Wk) n are bounded by d times a singular value. What reads a norm through its affine,
-or through a projection, reads A n + c. Architectures say which matrix reads what; `ranges.py` compares with the limits.
+or through a projection, reads A n + c. Architectures say which matrix reads what; a plan makes formats of the bounds.
 It works on folded parameters in the clear, and must not know shares or models.
 """
 

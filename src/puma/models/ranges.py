@@ -1,7 +1,7 @@
-"""What the owner proves about a model before sharing it: no input can leave the ranges that fixed point was promised.
+"""What the owner proves about a model before sharing it: how large numbers can become, whatever the input.
 
 Every architecture bounds its own matrices, from norms on, with the arithmetic in `bounds.py`; the bounds hold for all
-prompts. The residual stream has none: norms scale it away, and take rows up to what docs/protocol.md states. It works
+prompts, and a plan makes formats of them. The residual stream has none: it is calibrated, and norms watch it. It works
 on folded parameters in the clear, a few of which are in memory at a time, and must not know shares.
 """
 
@@ -25,14 +25,6 @@ def check_weights(params: Params) -> None:
         largest = max(abs(float(end)) for end in tensor.aminmax()) if tensor.numel() else 0.0
         if not largest < WEIGHT_LIMIT:
             raise RangeError(f"{name} holds a {largest:.4g}, but weights must stay below {WEIGHT_LIMIT:g}", HINT)
-
-
-def check(config: Config, params: Params) -> None:
-    """Raise RangeError, with the parameter's name, if some input could overflow the usual formats."""
-    check_weights(params)
-    for name, bound, limit, what in bounds(config, params):
-        if not bound < limit:
-            raise RangeError(f"{name} can give {what} of {bound:.4g}, beyond {limit:g}", HINT)
 
 
 def score_cap(config: Config) -> float:

@@ -16,6 +16,7 @@ from puma.models.checkpoint import load
 from puma.models.config import PatchEncoder
 from puma.reference.plain_model import PlainModel
 from tests.models import plain_torch
+from tests.models.plain import check_usual
 
 
 def test_logits_are_those_of_plain_torch(tmp_path: Path) -> None:
@@ -70,4 +71,4 @@ def test_bounds_hold_and_refuse(tmp_path: Path) -> None:
     assert found[name] / 20 < float(values.abs().max()) < found[name]
     params["layers.0.attention.self.value.weight"] *= 100
     with pytest.raises(RangeError, match="a value"):
-        ranges.check(config, params)
+        check_usual(config, params)
