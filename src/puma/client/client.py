@@ -17,11 +17,14 @@ from puma.client import arguments
 from puma.client.beam_search import Beams
 from puma.client.channel import Judgement, judgement
 from puma.client.cost import Cost
+from puma.client.heads import asking, ranking
+from puma.client.heads.ranking import Ranked
 from puma.client.lengths import secret_length
 from puma.client.model_info import ModelInfo
 from puma.client.sampling import Sampling
 from puma.client.session import Session
 from puma.errors import InputError, UsageError
+from puma.models.cutting import CUTS, Cut
 from puma.store.prepared_requests import PreparedRequest
 from puma.wire.limits import MOST_TOP
 from puma.wire.messages import Encode, Input
@@ -219,6 +222,32 @@ class Client(ABC):
         )
         encodings = [Encoding(self.model.finished(x), self.cost) for x in values]
         return encodings[0] if isinstance(sentence, str | tuple) else encodings
+
+    def rank(
+        self, query: str, texts: Sequence[str], top: int | None = None, label: str | None = None,
+        cut: Cut = "longest_first", raw: bool = False, lengths: str = "public", padded: int = 0,
+        progress: asking.Progress | None = None,
+    ) -> list[Ranked]:  # fmt: skip
+        """Texts in the order of how well they answer a query, the `top` ones of them; by a model that reads the query
+        and a text together and has a head for classes (a cross-encoder), or by one for choices.
+
+        The scores are the model's own, as sentence-transformers' CrossEncoder gives them; of a model with several
+        labels that of one `label`. With `raw` they are logits. Pairs that are too long are cut as `cut` says, and say
+        so; "" refuses them. All go to the parties together, or in several requests where they are too many. The parties
+        learn how many texts there are and how many tokens each pair has; `lengths` and `padded` are as for `encode`.
+        """
+        asking.check_kind(self.model, "classes", "choice")
+        query, texts = arguments.text(query), arguments.texts(texts)
+        if not texts:
+            raise InputError("there is no text to rank", "pass at least one")
+        top = len(texts) if top is None else arguments.count(top, "top", 1)
+        arguments.one_of(cut, "cut", CUTS)
+        ranking.label_of(self.model, label)
+        padded, raw = self._check_lengths(lengths, padded), arguments.flag(raw, "raw")
+        given = [self.model.pieces(query, text, cut)[0] for text in texts]
+        logits = asking.asked(self.session, self.model, given, lengths, padded, progress)
+        scores = ranking.relevance(self.model, logits, label, raw)
+        return ranking.ranked(texts, scores, [not piece.whole for piece in given], self.cost)[:top]
 
     def _check_lengths(self, lengths: str, padded: int, generates: bool = False) -> int:
         """`padded`, if both make sense together."""
