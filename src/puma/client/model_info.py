@@ -92,7 +92,9 @@ class ModelInfo:
 
     def _read(self, piece: Piece) -> Piece:
         ids, types = text.checked(self.config, piece.ids, piece.types)
-        return piece._replace(ids=ids, types=types, texts=piece.texts[: len(ids)], spans=piece.spans[: len(ids)])
+        left = len(ids)  # a model may take no notice of what a text ends with
+        more = {"texts": piece.texts[:left], "spans": piece.spans[:left], "words": piece.words[:left]}
+        return piece._replace(ids=ids, types=types, **more)
 
     @cached_property
     def _limits(self) -> tuple[int, bool]:

@@ -20,13 +20,14 @@ class Piece(NamedTuple):
     """What is left of a text or a pair: token ids and types, and where each token comes from.
 
     `texts` says of each token of which text it is, 0 or 1, or None of one that was put around them; `spans` from which
-    character of it to which. `whole`: nothing was cut.
+    character of it to which, `words` of which word of it. `whole`: nothing was cut.
     """
 
     ids: list[int]
     types: list[int]
     texts: list[int | None]
     spans: list[Span]
+    words: list[int | None]
     whole: bool = True
 
 
@@ -35,7 +36,8 @@ def pieces(encoding: Any, most: int, how: Cut = "", stride: int = 0, left: bool 
 
     What does not fit is cut off: of whichever text is longer until both are alike ("longest_first"), or of one of them;
     at the end, or if `left` at the beginning. With a stride what was cut off comes in further pieces, which have so
-    many tokens of that text in common. InputError if the tokens are too many and nothing may be cut, or not enough.
+    many tokens of that text in common, up to half of what they hold. InputError if the tokens are too many and nothing
+    may be cut, or not enough.
     """
     owners = list(encoding.sequence_ids)  # None of those that were put around the texts
     if len(owners) <= most:
@@ -75,9 +77,7 @@ def _windows(places: list[int], size: int, stride: int, left: bool) -> Iterator[
     if not stride:
         yield places[-size:] if left else places[:size]
         return
-    if stride >= size:
-        raise InputError(f"pieces of {size} tokens cannot have {stride} in common", "choose a smaller stride")
-    start = 0
+    start, stride = 0, min(stride, size // 2)  # with more in common there would be very many
     while True:
         yield places[start : start + size]
         if start + size >= len(places):
@@ -86,8 +86,5 @@ def _windows(places: list[int], size: int, stride: int, left: bool) -> Iterator[
 
 
 def _piece(encoding: Any, owners: Sequence[int | None], places: Sequence[int], whole: bool) -> Piece:
-    ids, types, spans = encoding.ids, encoding.type_ids, encoding.offsets
-    return Piece(
-        [ids[i] for i in places], [types[i] for i in places], [owners[i] for i in places],
-        [spans[i] for i in places], whole,
-    )  # fmt: skip
+    parts = (encoding.ids, encoding.type_ids, owners, encoding.offsets, encoding.word_ids)
+    return Piece(*([part[i] for i in places] for part in parts), whole=whole)

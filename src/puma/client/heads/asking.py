@@ -95,8 +95,3 @@ def scored(logits: Tensor, how: Scored) -> Tensor:
     if how == "softmax":
         return logits.softmax(-1)
     return logits.sigmoid() if how == "sigmoid" else logits
-
-
-def usual(labels: int, how: Scored) -> Scored:
-    """How logits of so many labels become scores, unless something else is said."""
-    return how or ("sigmoid" if labels == 1 else "softmax")

@@ -7,15 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from puma.client import arguments
 from puma.client.cost import Cost
-from puma.client.heads.asking import scored
+from puma.client.heads.asking import Progress, asked, check_kind, scored
 from puma.client.model_info import ModelInfo
-from puma.errors import UsageError
+from puma.errors import InputError, UsageError
 from puma.models import heads
+from puma.models.cutting import CUTS, Cut
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,28 @@ class Ranked:
     score: float
     cut: bool
     cost: Cost
+
+
+def rank(
+    session: Any, model: ModelInfo, query: str, texts: Sequence[str], top: int | None, label: str | None, cut: Cut,
+    raw: bool, lengths: str = "public", padded: int = 0, progress: Progress | None = None,
+) -> list[Ranked]:  # fmt: skip
+    """The `top` texts; see `Client.rank`."""
+    check_kind(model, "classes", "choice")
+    query, texts = arguments.text(query), arguments.texts(texts)
+    if not texts:
+        raise InputError("there is no text to rank", "pass at least one")
+    top = len(texts) if top is None else arguments.count(top, "top", 1)
+    arguments.one_of(cut, "cut", CUTS)
+    label_of(model, label)
+    arguments.flag(raw, "raw")
+    given = [model.pieces(query, text, cut)[0] for text in texts]
+    scores = relevance(model, asked(session, model, given, lengths, padded, progress), label, raw)
+    found = [
+        Ranked(i, text, score, not piece.whole, session.cost)
+        for i, (text, score, piece) in enumerate(zip(texts, scores, given, strict=True))
+    ]
+    return sorted(found, key=lambda each: -each.score)[:top]
 
 
 def label_of(model: ModelInfo, label: str | None) -> int:
@@ -59,9 +84,3 @@ def relevance(model: ModelInfo, logits: Sequence[Tensor], label: str | None = No
         return rows[:, 0].softmax(0).tolist()
     how = reading.relevance or ("sigmoid" if rows.shape[1] == 1 else "softmax")
     return scored(rows, how)[:, of].tolist()
-
-
-def ranked(texts: Sequence[str], scores: Sequence[float], cut: Sequence[bool], cost: Cost) -> list[Ranked]:
-    """The best first; of equal ones that which came first."""
-    found = [Ranked(i, *each, cost) for i, each in enumerate(zip(texts, scores, cut, strict=True))]
-    return sorted(found, key=lambda each: -each.score)
