@@ -86,5 +86,5 @@ def _windows(places: list[int], size: int, stride: int, left: bool) -> Iterator[
 
 
 def _piece(encoding: Any, owners: Sequence[int | None], places: Sequence[int], whole: bool) -> Piece:
-    parts = (encoding.ids, encoding.type_ids, owners, encoding.offsets, encoding.word_ids)
+    parts: Any = (encoding.ids, encoding.type_ids, owners, encoding.offsets, encoding.word_ids)
     return Piece(*([part[i] for i in places] for part in parts), whole=whole)

@@ -218,7 +218,8 @@ def _reading(raw: Mapping[str, Any]) -> dict[str, str]:
     problem, nested = raw.get("problem_type"), raw.get("sentence_transformers")
     if problem is not None and problem not in PROBLEMS:
         refuse(f"sets problem_type to {problem!r}", f"problem_type = {' or '.join(PROBLEMS)} only")
-    scores = PROBLEMS.get(problem, "") if len(labelled(raw)) > 1 or problem == "regression" else ""
+    several = len(labelled(raw)) > 1
+    scores = PROBLEMS[problem] if problem is not None and (several or problem == "regression") else ""
     named = nested.get("activation_fn") if isinstance(nested, dict) else None
     named = named or raw.get("sbert_ce_default_activation_function")
     if not isinstance(named, str) or not named.startswith("torch."):  # the library runs no other code, either

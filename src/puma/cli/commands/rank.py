@@ -246,16 +246,16 @@ def _classes(
     cluster: Client, asked: list[Any], own: Own, join: Any, cut: Any, lengths: str
 ) -> list[tuple[Any, dict[str, Any]]]:
     """What is said of each text or pair."""
-    from puma.client.heads.asking import kind
+    from puma.models import heads
 
-    named, *how = own
-    if kind(cluster.model) == "tokens":
+    named, hypothesis, multi_label, entails = own
+    if heads(cluster.model.config).each_token:
         found = [cluster.entities(text, join) for text in asked]
         names = ("label", "score", "text", "start", "end")
         each = [{"entities": [{name: getattr(e, name) for name in names} for e in one]} for one in found]
         return list(zip(asked, each, strict=True))
     if named:
-        classes = [cluster.zero_shot(text, named, *how, lengths) for text in asked]
+        classes = [cluster.zero_shot(text, named, hypothesis, multi_label, entails, lengths) for text in asked]
     else:
         classes = cluster.classify(asked, cut, lengths)
     _note_cut(classes)
