@@ -17,6 +17,7 @@ from puma.models.checkpoint import load
 from puma.models.text import MAX_ELEMENTS, MAX_PROMPTS
 from puma.reference.plain_model import PlainModel
 from tests.models import tiny
+from tests.models.library.compare import quiet
 
 QUERY = "the cat sat"
 TEXTS = ["a dog ran on the mat", "they went home", "the red hat", "a big dog saw it one day"]
@@ -158,3 +159,16 @@ def test_a_model_without_a_head_ranks_nothing(tmp_path: Path, plainly: Serve) ->
     with pytest.raises(UsageError, match="no head") as refused:
         plainly(tiny.bert(tmp_path, num_hidden_layers=1)).rank(QUERY, TEXTS)
     assert "ForSequenceClassification" in refused.value.hint
+
+
+def test_choices_are_ranked_against_each_other(tmp_path: Path, plainly: Serve) -> None:
+    folder = tiny.write(tmp_path, "BertForMultipleChoice", tiny.BERT | {"num_hidden_layers": 1}, "[CLS] $A [SEP]")
+    served = plainly(folder)
+    with quiet() as transformers:
+        model = transformers.BertForMultipleChoice.from_pretrained(folder)
+        read = [served.model.pieces(QUERY, text)[0] for text in TEXTS[1:3]]  # as long as each other
+        ids, types = (torch.tensor([[getattr(piece, name) for piece in read]]) for name in ("ids", "types"))
+        with torch.no_grad():
+            expected = model(ids, token_type_ids=types).logits[0].softmax(0).tolist()
+    found = {one.index: one.score for one in served.rank(QUERY, TEXTS[1:3])}
+    assert found == pytest.approx(dict(enumerate(expected)), abs=1e-5)
