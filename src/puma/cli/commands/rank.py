@@ -6,13 +6,11 @@ import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
-
-from cyclopts import Parameter
+from typing import TYPE_CHECKING, Any, Literal
 
 from puma.cli import ui
 from puma.cli.generation import read
-from puma.cli.options import FITTED, HUMAN, Count, Fitting, Flag, Output, Profile
+from puma.cli.options import FITTED, HUMAN, Count, Fitting, Flag, Output, Profile, Several
 from puma.cli.where import HERE, Where, opened
 from puma.errors import UsageError
 
@@ -21,7 +19,6 @@ if TYPE_CHECKING:
 
 Cutting = Literal["longest_first", "only_first", "only_second", "refuse"]
 Joining = Literal["none", "simple", "first", "average", "max"]
-Names = Annotated[tuple[str, ...], Parameter(negative="", consume_multiple=False)]
 Own = tuple[tuple[str, ...], str, bool, str | None]  # classes of the client's own, and how they are judged
 
 
@@ -98,7 +95,7 @@ def classify(
     *more: str,
     texts: Path | None = None,
     pairs: Flag = False,
-    label: Names = (),
+    label: Several = (),
     hypothesis: str = "This example is {}.",
     multi_label: Flag = False,
     entails: str | None = None,
