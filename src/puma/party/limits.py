@@ -91,8 +91,8 @@ class Flight:
 @dataclass(frozen=True)
 class Limits:
     """Sessions at a time, in all and by key (0: three quarters of all); tokens a request, and by key an hour and under
-    way (0: any); requests by key a minute (0: any); bytes of its own memory (0: all there is), of a model's shares, and of what is prepared ahead, in all (0: nothing
-    is) and by key (0: three quarters of all).
+    way (0: any); requests by key a minute (0: any); bytes of its own memory (0: all there is), of a model's shares, and
+    of what is prepared ahead, in all (0: nothing is) and by key (0: three quarters of all).
 
     Clients see logits only if the cluster allows it (`reveal_logits`), and the model's owner too.
     """
