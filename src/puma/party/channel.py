@@ -7,7 +7,9 @@ ends the channel, and nothing that it drew masks for is computed again. This fil
 
 from __future__ import annotations
 
+import os
 import threading
+import traceback
 from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping
 from time import monotonic
@@ -147,6 +149,8 @@ class Channel:
         except PumaError as error:
             self.end(error)
         except Exception as error:
+            if os.environ.get("PUMA_DEBUG"):
+                traceback.print_exception(error)
             self.end(ProtocolError(f"P{self.party.rank} failed: {type(error).__name__}: {error}"))
 
     def _listen(self, rank: int) -> None:
@@ -218,9 +222,10 @@ class Channel:
 
     def _step(self, step: Step) -> None:
         with self._changed:
-            if step.number != self._number or any(item not in self._members for item in step.items):
+            members = [member for item in step.items if (member := self._members.get(item)) is not None]
+            allowed = all(member.steps < member.granted for member in members)
+            if step.number != self._number or len(members) < len(step.items) or not allowed:
                 raise ProtocolError(f"step {step.number} cannot be taken here", "run the same version everywhere")
-            members = [self._members[item] for item in step.items]
         self._number += 1
         began = monotonic()
         outcomes = self._company.step(step.number, members)
