@@ -90,6 +90,12 @@ class ModelInfo:
         each = pieces(found, min(most or longest, longest), cut, stride, left)
         return [self._read(piece) for piece in each]
 
+    def whole(self, prompt: str) -> Piece:
+        """A text that holds its special tokens already, as a chat template leaves it; InputError if it is too long."""
+        self.check_encodes()
+        (piece,) = pieces(text.encoded(self.tokenizer, prompt, special=False), self.config.context)
+        return self._read(piece)
+
     def _read(self, piece: Piece) -> Piece:
         ids, types = text.checked(self.config, piece.ids, piece.types)
         left = len(ids)  # a model may take no notice of what a text ends with

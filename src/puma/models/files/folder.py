@@ -6,13 +6,14 @@ This file must not know what the settings mean.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from puma.errors import CheckpointError
 from puma.models.files import dequantised, relevance, safetensors, sentences, settled
-from puma.models.files.source import TOKENIZER, Source, public_files, read_json
+from puma.models.files.source import TOKENIZER, Entry, Source, public_files, read_json
 from puma.models.files.words import PIECES
 
 SHARD = re.compile(r"-\d+-of-\d+\.")
@@ -25,16 +26,23 @@ CONVERT = (  # by the class that config.json names: AutoModel would leave the he
 
 def read(folder: Path) -> Source:
     """A folder's checkpoint; weights are looked for when their names are asked for."""
-    generation, raw = folder / "generation_config.json", relevance.named(folder, read_json(folder / "config.json"))
+    generation, raw = folder / "generation_config.json", read_json(folder / "config.json")
+    said = relevance.read(folder)
+    raw = raw if said is None else said.settings(raw)
     quantising = dequantised.settings(folder, raw)
     return Source(
         folder=folder,
         raw=raw,
         generation=read_json(generation) if generation.is_file() else {},
         files=public_files(folder) | tokenizer_in(folder, str(raw.get("model_type", ""))),
-        tensors=lambda: dequantised.entries(quantising, safetensors.entries(weight_files(folder))),
-        pooling=sentences.pooling(folder),
+        tensors=lambda: _entries(folder, quantising, said),
+        pooling=sentences.pooling(folder) if said is None else "",
     )
+
+
+def _entries(folder: Path, quantising: Any, said: relevance.Judge | None) -> Mapping[str, Entry]:
+    found = dequantised.entries(quantising, safetensors.entries(weight_files(folder)))
+    return found if said is None else said.entries(found)
 
 
 def tokenizer_in(folder: Path, model_type: str) -> dict[str, Callable[[], bytes]]:
