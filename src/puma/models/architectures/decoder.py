@@ -20,6 +20,7 @@ from puma.models.cache import Cache, LayerCache
 from puma.models.fields import MOST_HEAD, Activation, Labels, Layers, OptionalSize, Positive, Rope, Size
 from puma.models.folding import fold_activation, fold_queries
 from puma.models.formats import Formats, hand_out
+from puma.models.pooling import Embed, Pooling
 from puma.nn import functional as F
 from puma.nn.modules import Value
 from puma.nn.places import Place
@@ -39,7 +40,7 @@ class Decoder(Struct, frozen=True, kw_only=True, tag_field="model_type", tag="de
     `local_rope` (how layers with a window turn, if not as the others), `attention_cap` and `logit_cap` (soft caps),
     `embedding_scale`. `rope` None: positions are learned. `layer_scaled`: scores are divided by the layer's number.
     `labels` names the classes of a classification head, which then takes the place of the logits and reads the last
-    token that is not `padding`; `headless`: there is neither.
+    token that is not `padding`; `headless`: there is neither. `pooling` is what makes one vector of a text.
     """
 
     vocab_size: Size
@@ -74,6 +75,7 @@ class Decoder(Struct, frozen=True, kw_only=True, tag_field="model_type", tag="de
     labels: Labels = ()
     padding: OptionalSize | None = None
     headless: bool = False
+    pooling: Pooling = Pooling()
     formats: Formats = Formats()
 
     def __post_init__(self) -> None:
@@ -251,6 +253,7 @@ class Model(nn.Module):
         silent = config.labels or config.headless
         self.lm_head = None if silent else nn.Head(size, 0 if config.tied else config.vocab_size)
         self.score = nn.Linear(size, len(config.labels), bias=False) if config.labels else None
+        self.embed = Embed(config.pooling, size)
         hand_out(self, config.formats)
         self.fill(params)
 
@@ -342,7 +345,7 @@ def inputs(config: Decoder) -> Inputs:
 def heads(config: Decoder) -> Heads:
     """Text, unless labels have taken the place of logits, or nothing has."""
     texts, capped = not (config.labels or config.headless), config.logit_cap > 0
-    return Heads(generates=texts, scores=texts, capped=capped, labels=config.labels)
+    return Heads(generates=texts, scores=texts, capped=capped, labels=config.labels, pooling=config.pooling)
 
 
 # -- bounds ---------------------------------------------------------------------------------------------------------

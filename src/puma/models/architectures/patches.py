@@ -19,6 +19,7 @@ from puma.models.architecture import Architecture, Bound, Heads, Inputs, Params,
 from puma.models.architectures.encoder import Encoder, Layer, Normed, fold_layer, layer_bounds
 from puma.models.architectures.vit import Vit
 from puma.models.formats import hand_out
+from puma.models.pooling import Embed, Pooling
 from puma.nn import functional as F
 from puma.nn.modules import Value
 
