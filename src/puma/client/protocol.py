@@ -40,8 +40,8 @@ class TokenSession(Protocol):
     def encode(
         self, prompts: Sequence[Any], output: str, types: Sequence[Sequence[int]] = (), skip: int = 0
     ) -> list[Tensor]:
-        """Of each prompt one of wire.messages.OUTPUTS, as float64; `types` are the token types of each, or none, and the
-        first `skip` tokens of each do not count in a pooling."""
+        """Of each prompt one of wire.messages.OUTPUTS, as float64; `types` are the token types of each, or none;
+        the first `skip` tokens of each do not count in its vector."""
         ...
 
     def fill(

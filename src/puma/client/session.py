@@ -192,7 +192,8 @@ class Session(PartyChannel):
     ) -> list[Tensor]:  # fmt: skip
         """Of each prompt hidden states (tokens, d), its vector (width,) or class logits (labels,), as float64.
 
-        The first `skip` tokens of each, which everyone learns, do not count in the vector. A head for tokens gives logits (tokens, labels). With `lengths` "secret" the parties learn a common length only:
+        The first `skip` tokens of each, which everyone learns, do not count in the vector. A head for tokens gives
+        logits (tokens, labels). With `lengths` "secret" the parties learn a common length only:
         `padded`, or else the next power of two from 16 on; ranges.check_hiding says for which models that is right.
         """
         if self.card is not None and self.config is not None and not self.owns:

@@ -144,7 +144,8 @@ class Engine:
                 with watch.lying(owners):
                     result = self.model.predict(hidden, rows)
             elif job.output == "pooled":
-                result = self.model.embed(hidden, lengths, job.skip, given.flags if isinstance(given, Flagged) else None)
+                padding = given.flags if isinstance(given, Flagged) else None
+                result = self.model.embed(hidden, lengths, job.skip, padding)
             else:
                 result = self.model.classify(hidden, lengths) if job.output == "logits" else hidden
         _share_out(watch, group)

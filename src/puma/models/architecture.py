@@ -14,7 +14,7 @@ import msgspec
 from torch import Tensor
 
 from puma.models.formats import Formats, places, rings
-from puma.models.pooling import Pooling
+from puma.models.pooling import MEAN, Pooling
 
 Shapes = dict[str, tuple[int, ...]]
 Params = Mapping[str, Tensor]
@@ -66,7 +66,7 @@ class Heads:
     labels: tuple[str, ...] = ()  # classes of a text or image
     each_token: bool = False  # these are of tokens instead
     predicts: bool = False  # the tokens that stood where some are masked
-    pooling: Pooling = Pooling()  # of states to a text's vector
+    pooling: Pooling = MEAN  # of states to a text's vector
     capped: bool = False  # whether logits are soft-capped, and so come out of a spline
     place: str = "lm_head"  # of the logits of words
 

@@ -131,7 +131,7 @@ class Family:
         return message
 
     def tensors(self, config: Any) -> Shapes:
-        """Names and shapes of what a checkpoint must hold; what lies behind the pooling has its own names everywhere."""
+        """Names and shapes of what a checkpoint must hold; what lies behind the pooling is called alike everywhere."""
         shapes, names = self.architecture.plain(config), self.names_of(config)
         stored = list(names.stored(self.architecture.layers(config), shapes))
         behind = {name: shape for name, shape in shapes.items() if name.startswith(EMBED)}

@@ -54,6 +54,9 @@ class Pooling(Struct, frozen=True, kw_only=True, omit_defaults=True):
         return f"{' and '.join(self.taken)}{dense}{'' if self.modes else ' (assumed: its folder does not say)'}"
 
 
+MEAN = Pooling()
+
+
 class Embed(nn.Module):
     """The module that computes it: states (rows, size) to vectors (texts, width)."""
 

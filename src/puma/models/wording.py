@@ -1,4 +1,4 @@
-"""How a client puts a text to a model for sentences, and what it makes of the vector: what a folder says besides weights.
+"""How a client puts texts to a model for sentences, and what it makes of vectors: what a folder says besides weights.
 
 It travels with the model as a public file, for clients alone; the parties take no notice of it. This file must not know
 tokenizers.

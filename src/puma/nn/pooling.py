@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from puma.mpc import compare
-from puma.mpc.arithmetic import truncated
+from puma.mpc.arithmetic import multiply, truncated
 from puma.mpc.cost import declares
-from puma.mpc.fixed import ACTIVATION, RESIDUAL_RING, formatted
+from puma.mpc.fixed import ACTIVATION, RESIDUAL_RING, RING, formatted
 from puma.mpc.share import Share
 from puma.mpc.watch import note_lift
 from puma.nn import functional as F
@@ -30,6 +30,7 @@ CHUNK = 16  # rows that are added before they are opened: their sum may be lifte
 HEAVIEST = 256  # the largest weight of a weighted mean; longer texts have their weights rounded to that
 MOST = 1 << 20  # a sum of weights
 FINEST = 12  # a secret count is divided by up to 2^12 before it is inverted
+FINER = 6  # fraction bits more of what is divided by it
 
 
 class Texts:
@@ -55,13 +56,15 @@ class Texts:
         return found
 
     def summed(self, x: Value, rows: Tensor, step: int = 1) -> Value:
-        """The sum of each text's x (count, ...), which belong to these rows, one to every `step`: (texts, ...); local."""
+        """The sum of each text's x (count, ...), which are of these rows, one for every `step`: (texts, ...); local."""
         count, width = len(self.lengths), (max(self.lengths) - 1) // step + 1
         where = self.owners[rows] * width + self.places[rows] // step
         return placed(x, where, count * width).reshape(count, width, *x.shape[1:]).sum(1)
 
 
-@declares("rows opened and lifted, of sums of 16; of a maximum compared; with secret lengths 1 product a row", "section 5")
+@declares(
+    "rows opened and lifted, of sums of 16; of a maximum compared; with secret lengths 1 product a row", "section 5"
+)
 def pooled(
     states: Value, modes: Sequence[str], lengths: Sequence[int], skip: int = 0, padding: Share | None = None
 ) -> Value:
@@ -178,8 +181,10 @@ def _over_secret(total: Share, number: Share, most: int, root: bool) -> Value:
     inverse = F.rsqrt if root else F.reciprocal
     small = inverse(number.like(*number.components, frac=places))
     taken = places // 2 if root else places
-    scaled = total.like(*total.components, frac=total.frac + taken)
-    return F.mul(truncated(scaled, taken), small)
+    scaled = truncated(total.like(*total.components, frac=total.frac + taken), max(0, taken - FINER))
+    ring = RING + FINER
+    wants = (scaled, ACTIVATION + min(taken, FINER), ring), (small, ACTIVATION, ring)
+    return multiply(*total.party.run(formatted(*wants)))
 
 
 SECURE: dict[str, Callable[[Value, Texts, Share | None], Value]] = {

@@ -190,7 +190,7 @@ class Pace(msgspec.Struct, frozen=True, tag="pace", forbid_unknown_fields=True):
 
 
 class Encode(msgspec.Struct, frozen=True, tag="encode", forbid_unknown_fields=True):
-    """One pass: "hidden" states of all tokens, the vector of each prompt ("pooled"), of whose tokens the first `skip` do
+    """One pass: "hidden" states of all tokens, each prompt's vector ("pooled"), in which its first `skip` tokens do
     not count, class "logits" of each prompt or token, or the `top` most likely "tokens" at these `rows`, of all
     prompts' tokens, which everyone learns.
     """

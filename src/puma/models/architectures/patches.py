@@ -53,6 +53,7 @@ class Model(nn.Module):
         self.layers = [Layer(config.layer) for _ in range(config.layers)]
         self.norm = nn.Norm("layer", config.eps, config.hidden_size, bias=True)
         self.classifier = nn.Linear(config.hidden_size, len(config.labels))
+        self.embed = Embed(Pooling(), config.hidden_size)
         hand_out(self, config.formats)
         self.fill(params)
 

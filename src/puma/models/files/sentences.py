@@ -105,7 +105,9 @@ def lowered(content: Callable[[], bytes]) -> bytes:
     before = content()
     tokenizer = Tokenizer.from_buffer(before)
     steps = tokenizer.normalizer
-    each = list(steps) if isinstance(steps, normalizers.Sequence) else [] if steps is None else [steps]
+    each: list[Any] = [] if steps is None else [steps]
+    if isinstance(steps, normalizers.Sequence):
+        each = [steps[i] for i in range(len(steps))]  # type: ignore[index,arg-type]
     if any(isinstance(step, normalizers.Lowercase) for step in each):
         return before
     tokenizer.normalizer = normalizers.Sequence([normalizers.Lowercase(), *each])
@@ -161,7 +163,9 @@ def _modes(settings: Mapping[str, Any]) -> tuple[str, ...]:
     modes = tuple(named) if isinstance(named, list) else (named,)
     unknown = [mode for mode in modes if mode not in MODES.values()]
     if unknown or not modes:
-        raise UnsupportedModel(f"the model pools by {unknown[0] if unknown else 'nothing'}, which is not implemented", HINT)
+        raise UnsupportedModel(
+            f"the model pools by {unknown[0] if unknown else 'nothing'}, which is not implemented", HINT
+        )
     return modes
 
 
