@@ -20,11 +20,10 @@ from puma.client.cost import Cost, added
 from puma.client.lengths import secret_length
 from puma.client.model_info import ModelInfo
 from puma.client.sampling import Sampling
-from puma.client.sentences import Asked, divided
+from puma.client.sentences import Asked, Reading, divided
 from puma.client.session import Session
 from puma.errors import InputError, UsageError
 from puma.models import inputs
-from puma.models.text import Tokens
 from puma.store.prepared_requests import PreparedRequest
 from puma.wire.limits import MOST_TOP
 from puma.wire.messages import Encode, Input
@@ -231,11 +230,13 @@ class Client(ABC):
         read = [self.model.reading(*each, how) for each in arguments.sentences(sentence)]
         if not read:
             raise InputError("there is no prompt", "pass at least one")
-        return self._encoded([each.tokens for each in read], [each.left_out for each in read], how, lengths, padded)
+        return self.encoded(read, how, lengths, padded)
 
-    def _encoded(
-        self, tokens: list[Tokens], left_out: list[int], how: Asked, lengths: str, padded: int
-    ) -> Iterator[list[Encoding]]:  # fmt: skip
+    def encoded(
+        self, read: Sequence[Reading], how: Asked, lengths: str = "public", padded: int = 0
+    ) -> Iterator[list[Encoding]]:
+        """The same of texts as the model reads them, checked."""
+        tokens = [each.tokens for each in read]
         if lengths == "secret":  # of all requests alike
             every = [each.ids for each in tokens], [each.types for each in tokens]
             padded = secret_length(self.model.config, *every, padded)
@@ -247,7 +248,7 @@ class Client(ABC):
             costs.append(self.cost)
             self.session.cost = added(costs) if costs[1:] else costs[0]
             found = [self.model.finished(x, how) for x in values]
-            yield [Encoding(x, self.cost, left) for x, left in zip(found, left_out[part], strict=True)]
+            yield [Encoding(x, self.cost, each.left_out) for x, each in zip(found, read[part], strict=True)]
 
     def _check_lengths(self, lengths: str, padded: int, generates: bool = False) -> int:
         """`padded`, if both make sense together."""

@@ -91,6 +91,24 @@ class ModelInfo:
             raise InputError("what goes before a text leaves it no room", "use a shorter prompt")
         return Reading(tokens, cut)
 
+    def framed(self, ids: Sequence[int]) -> Reading:
+        """The same of token ids that are the model's own: with what its tokenizer puts around a text, by which ids of
+        another tokenizer are told. InputError for others.
+        """
+        self.check_encodes()
+        hint = "pass texts; in LangChain by check_embedding_ctx_length=False"
+        whole = self.tokenizer.encode("a")
+        marks = whole.special_tokens_mask
+        first, last = ([*ends, 0].index(0) for ends in (marks, marks[::-1]))
+        known = whole.ids[:first] == list(ids[:first]) and whole.ids[len(marks) - last :] == list(
+            ids[len(ids) - last :]
+        )
+        if not first + last < len(ids) or not first + last or not known or min(ids) < 0:
+            raise InputError("these are not token ids of this model, with the special tokens around a text", hint)
+        tokens = text.given(self.config, list(ids), [0] * len(ids), hint)
+        text.check_length(self.config, len(tokens.ids))
+        return Reading(tokens)
+
     def before(self, asked: Asked = USUAL) -> int:
         """How many tokens at the beginning of each text do not count in its vector: those of what goes before it, in
         models that leave them out."""

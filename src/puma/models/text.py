@@ -56,13 +56,14 @@ def encode(tokenizer: Tokenizer, config: Config, text: str, pair: str | None = N
         raise InputError(f"the prompt has a character that is no token ({error})", "leave it out") from error
     if not encoding.ids:
         raise InputError("no character of the prompt is a token of this model", "use the model's alphabet")
-    ids, types = _read(encoding.ids, encoding.type_ids, inputs(config))
-    if max(encoding.ids) >= config.vocab_size:
-        raise InputError(
-            f"token {max(encoding.ids)} lies outside the vocabulary of {config.vocab_size}",
-            "tokenizer.json and config.json do not belong together",
-        )
-    return Tokens(ids, types)
+    return given(config, encoding.ids, encoding.type_ids, "tokenizer.json and config.json do not belong together")
+
+
+def given(config: Config, ids: list[int], types: list[int], hint: str) -> Tokens:
+    """What the model reads of token ids; InputError, with the hint, for one that lies outside its vocabulary."""
+    if max(ids) >= config.vocab_size:
+        raise InputError(f"token {max(ids)} lies outside the vocabulary of {config.vocab_size}", hint)
+    return Tokens(*_read(ids, types, inputs(config)))
 
 
 def _read(ids: list[int], types: list[int], reads: Inputs) -> tuple[list[int], list[int]]:
