@@ -22,7 +22,8 @@ OWN = "sentence_transformers.models."
 KINDS = {"Identity": "torch.nn.modules.linear."}  # the others are activations
 WIDTH = 24
 TOKENIZER = {
-    "tokenizer_class": "PreTrainedTokenizerFast", "unk_token": "<unk>", "pad_token": "</s>", "model_max_length": 32,
+    "tokenizer_class": "PreTrainedTokenizerFast", "unk_token": "<unk>", "pad_token": "</s>", "cls_token": "[CLS]",
+    "sep_token": "[SEP]", "model_max_length": 32,
 }  # fmt: skip
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from puma.client import arguments
 from puma.client.beam_search import Beams
-from puma.client.channel import Judgement, judgement
+from puma.client.channel import Judgement, counted, judgement
 from puma.client.cost import Cost, added
 from puma.client.lengths import secret_length
 from puma.client.model_info import ModelInfo
@@ -241,12 +241,14 @@ class Client(ABC):
             every = [each.ids for each in tokens], [each.types for each in tokens]
             padded = secret_length(self.model.config, *every, padded)
         rows = [inputs(self.model.config).length(len(each.ids)) for each in tokens]
-        more, costs = {"skip": self.model.before(how)} if not self.model.labels else {}, list[Cost]()
+        skip, costs, doubtful = 0 if self.model.labels else self.model.before(how), list[Cost](), set[int]()
         for part in divided(self.model.config, rows, self.model.max_tokens, padded if lengths == "secret" else 0):
             ids, types = [each.ids for each in tokens[part]], [each.types for each in tokens[part]]
-            values = self.session.encode(ids, self.model.output, types, lengths, padded, **more)
+            with counted(part.start, len(tokens)):
+                values = self.session.encode(ids, self.model.output, types, lengths, padded, skip)
             costs.append(self.cost)
-            self.session.cost = added(costs) if costs[1:] else costs[0]
+            doubtful |= {part.start + i for i in self.session.doubtful}
+            self.session.cost, self.session.doubtful = added(costs) if costs[1:] else costs[0], set(doubtful)
             found = [self.model.finished(x, how) for x in values]
             yield [Encoding(x, self.cost, each.left_out) for x, each in zip(found, read[part], strict=True)]
 
