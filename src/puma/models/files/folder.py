@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from puma.errors import CheckpointError
-from puma.models.files import dequantised, safetensors, sentences, settled
+from puma.models.files import dequantised, relevance, safetensors, sentences, settled
 from puma.models.files.source import TOKENIZER, Source, public_files, read_json
 from puma.models.files.words import PIECES
 from puma.models.wording import FILE
@@ -28,7 +28,7 @@ def read(root: Path) -> Source:
     """A folder's checkpoint; weights are looked for when their names are asked for."""
     said = sentences.read(root)
     folder = said.body if said else root
-    generation, raw = folder / "generation_config.json", read_json(folder / "config.json")
+    generation, raw = folder / "generation_config.json", relevance.named(folder, read_json(folder / "config.json"))
     quantising = dequantised.settings(folder, raw)
     files = public_files(folder) | tokenizer_in(folder, str(raw.get("model_type", "")))
     if said:

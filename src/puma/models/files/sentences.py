@@ -134,6 +134,12 @@ def _modules(folder: Path) -> list[tuple[str, Path]]:
     return modules
 
 
+def places(folder: Path) -> list[str]:
+    """The folders inside a model's that its modules lie in; none where it has no modules.json."""
+    found = _modules(folder) if (folder / MODULES).is_file() else []
+    return [str(path.relative_to(folder)) for _, path in found if path != folder]
+
+
 def _leads_out(inside: str) -> bool:
     return Path(inside).is_absolute() or ".." in Path(inside).parts
 
