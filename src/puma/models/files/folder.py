@@ -15,6 +15,7 @@ from puma.errors import CheckpointError
 from puma.models.files import dequantised, relevance, safetensors, sentences, settled
 from puma.models.files.source import TOKENIZER, Entry, Source, public_files, read_json
 from puma.models.files.words import PIECES
+from puma.models.wording import FILE
 
 SHARD = re.compile(r"-\d+-of-\d+\.")
 
@@ -24,25 +25,36 @@ CONVERT = (  # by the class that config.json names: AutoModel would leave the he
 )
 
 
-def read(folder: Path) -> Source:
+def read(root: Path) -> Source:
     """A folder's checkpoint; weights are looked for when their names are asked for."""
+    said, judge = sentences.read(root), relevance.read(root)
+    folder = said.body if said else root
     generation, raw = folder / "generation_config.json", read_json(folder / "config.json")
-    said = relevance.read(folder)
-    raw = raw if said is None else said.settings(raw)
+    raw = raw if judge is None else judge.settings(raw)
     quantising = dequantised.settings(folder, raw)
+    files = public_files(folder) | tokenizer_in(folder, str(raw.get("model_type", "")))
+    if said:
+        files[FILE] = lambda: said.wording.bytes
+        if said.lower and TOKENIZER in files:
+            files[TOKENIZER] = partial(sentences.lowered, files[TOKENIZER])
     return Source(
         folder=folder,
         raw=raw,
         generation=read_json(generation) if generation.is_file() else {},
-        files=public_files(folder) | tokenizer_in(folder, str(raw.get("model_type", ""))),
-        tensors=lambda: _entries(folder, quantising, said),
-        pooling=sentences.pooling(folder) if said is None else "",
+        files=files,
+        tensors=lambda: _entries(folder, quantising, said, judge),
+        pooling=said.pooling if said else None,
+        bare=bool(said and said.bare),
     )
 
 
-def _entries(folder: Path, quantising: Any, said: relevance.Judge | None) -> Mapping[str, Entry]:
+def _entries(
+    folder: Path, quantising: Any, said: sentences.Sentences | None, judge: relevance.Judge | None
+) -> Mapping[str, Entry]:
+    """The tensors of the model itself, and of what comes behind it."""
     found = dequantised.entries(quantising, safetensors.entries(weight_files(folder)))
-    return found if said is None else said.entries(found)
+    found = found if judge is None else judge.entries(found)
+    return {**found, **said.entries()} if said else found
 
 
 def tokenizer_in(folder: Path, model_type: str) -> dict[str, Callable[[], bytes]]:
