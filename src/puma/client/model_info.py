@@ -16,11 +16,12 @@ from torch import Tensor
 from puma.client.lengths import check_padding
 from puma.client.sentences import USUAL, Asked, Reading
 from puma.errors import CheckpointError, InputError, RangeError, UsageError
-from puma.models import heads, text, wording
+from puma.models import heads, text
 from puma.models.config import Config
-from puma.models.cutting import Cut, Piece, pieces
 from puma.models.files.source import SETTINGS
-from puma.models.spelling import Spelling
+from puma.models.reading import wording
+from puma.models.reading.cutting import Cut, Piece, pieces
+from puma.models.reading.spelling import Spelling
 
 MASKS = ("[MASK]", "<mask>")
 

@@ -19,8 +19,8 @@ from puma.client.heads.asking import Progress, asked, check_kind, scored
 from puma.client.model_info import ModelInfo
 from puma.errors import InputError, UsageError
 from puma.models import heads
-from puma.models.cutting import CUTS, Cut, Piece
 from puma.models.fields import Reading
+from puma.models.reading.cutting import CUTS, Cut, Piece
 
 
 @dataclass(frozen=True)

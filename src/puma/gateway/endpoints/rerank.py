@@ -17,7 +17,7 @@ from puma.gateway.requests import RerankRequest, read
 from puma.gateway.service import Gateway
 from puma.gateway.streams import request_id, while_there
 from puma.gateway.watch import ID_HEADER
-from puma.models.cutting import Cut
+from puma.models.reading.cutting import Cut
 
 
 async def rerank(gateway: Gateway, request: Request) -> Response:

@@ -15,7 +15,7 @@ from puma.errors import CheckpointError
 from puma.models.files import dequantised, relevance, safetensors, sentences, settled
 from puma.models.files.source import TOKENIZER, Entry, Source, public_files, read_json
 from puma.models.files.words import PIECES
-from puma.models.wording import FILE
+from puma.models.reading.wording import FILE
 
 SHARD = re.compile(r"-\d+-of-\d+\.")
 
