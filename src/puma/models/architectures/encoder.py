@@ -271,9 +271,11 @@ def plain(config: Encoder) -> Shapes:
 
 
 def inputs(config: Encoder) -> Inputs:
-    """Tokens of perhaps two texts; every one sees all others, so that padding must and can be hidden."""
-    types = max(1, config.type_vocab_size)
-    return Inputs("tokens", config.vocab_size, config.context, types=types, pads="behind", barred=config.barred)
+    """Tokens of perhaps two texts; every one sees all others, so that padding must and can be hidden, but from a
+    convolution.
+    """
+    types, pads = max(1, config.type_vocab_size), "" if config.convolution else "behind"
+    return Inputs("tokens", config.vocab_size, config.context, types=types, pads=pads, barred=config.barred)
 
 
 def heads(config: Encoder) -> Heads:

@@ -78,7 +78,7 @@ class Table(nn.Module):
 
     def __init__(self, rows: int, width: int, scores: Place) -> None:
         self.weight: Value = nn.Parameter((rows, width))
-        self._scores = [scores]  # the queries' place, which is theirs to name
+        self._scores = (scores,)  # in a tuple, for it is the queries' place to be named
 
     @property
     def ring(self) -> int:
