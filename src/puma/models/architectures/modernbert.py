@@ -114,7 +114,7 @@ class Stack(nn.Module):
         self.embed_tokens = nn.Embedding(c.vocab_size, c.hidden_size)
         self.embedding_norm = nn.Norm("layer", c.eps, c.hidden_size, bias=c.norm_bias, writes=True)
         self.layers = [Layer(c, block, i) for i in range(c.layers)]
-        self.local = [block.local(i) for i in range(c.layers)]
+        self.local = tuple(block.local(i) for i in range(c.layers))
         self.norm = nn.Norm("layer", c.eps, c.hidden_size, bias=c.norm_bias)
 
     def __call__(self, one_hot: Value, at: nn.Layout) -> Value:
