@@ -52,7 +52,13 @@ def test_who_generates_classifies_and_predicts() -> None:
     assert {name for name, h in found.items() if h.generates} == {"llama", "gpt2", "t5"}
     assert {name for name, h in found.items() if h.scores} == {"llama", "gpt2"}
     assert {name for name, h in found.items() if h.predicts} == {"bert", "modernbert"}
-    assert {name for name, h in found.items() if h.labels} == {"classifier", "distilbert", "modernbert", "vit", "patches"}
+    assert {name for name, h in found.items() if h.labels} == {
+        "classifier",
+        "distilbert",
+        "modernbert",
+        "vit",
+        "patches",
+    }
     assert {name for name, h in found.items() if h.each_token} == {"distilbert"}
     assert {name for name, config in CONFIGS.items() if architecture(config).foreseen} == {
         "llama",
