@@ -80,7 +80,9 @@ DEBERTA = BERT | {
     "intermediate_size": 6144, "type_vocab_size": 0, "layer_norm_eps": 1e-7, "relative_attention": False,
     "max_relative_positions": -1, "position_biased_input": True, "pooler_hidden_act": "gelu", "legacy": True,
 }  # fmt: skip
-NOMIC = BERT | {"vocab_size": 30528, "hidden_act": "silu", "max_position_embeddings": 2048}
+NOMIC = {name: BERT[name] for name in BERT if name != "tie_word_embeddings"} | {
+    "vocab_size": 30528, "hidden_act": "silu", "max_position_embeddings": 2048,
+}  # fmt: skip
 GTE = BERT | {"vocab_size": 250048, "max_position_embeddings": 8192, "type_vocab_size": 1, "pad_token_id": 1}
 MODERNBERT: Raw = {
     "vocab_size": 50368, "hidden_size": 768, "intermediate_size": 1152, "num_hidden_layers": 22,

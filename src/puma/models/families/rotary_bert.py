@@ -115,6 +115,7 @@ def rotary(kind: str, task: str) -> Settings:
             and raw.get("head_dim", size // heads) * heads != size
         ):
             refuse(f"sets head_dim to {raw['head_dim']!r}", "hidden_size over num_attention_heads only")
+        raw = {"tie_word_embeddings": True} | raw  # which the library has for one of them as no setting
         found = bert(task, FOLLOWING if nomic else ALWAYS)(raw, names)
         found |= {"activation": chosen(raw, "hidden_act", "gelu", GATES), "gated": True, "mlp_bias": False}
         found |= {"qkv_bias": not nomic, "out_bias": not nomic, "down_bias": not nomic}
