@@ -34,7 +34,8 @@ ENCODERS = [
     "DebertaV2-SequenceClassification",
     "NomicBert-TokenClassification",
     "Gte-MaskedLM",
-    "ModernBert-SequenceClassification",
+    "ModernBert-mean",
+    "gpt2-answers",
 ]
 
 

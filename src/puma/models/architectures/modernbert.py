@@ -7,7 +7,7 @@ shares.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import torch
 from msgspec import Meta, Struct
@@ -19,11 +19,13 @@ from puma.models.architecture import Architecture, Bound, Heads, Inputs, Params,
 from puma.models.architectures import decoder
 from puma.models.architectures.decoder import MLP, READERS, Attention, Decoder
 from puma.models.cache import LayerCache
-from puma.models.fields import Activated, Activation, Labels, Layers, OptionalSize, Positive, Rope, Size
+from puma.models.fields import Activated, Activation, Labels, Layers, OptionalSize, Positive, Reading, Rope, Size
 from puma.models.folding import fold_activation, fold_queries
 from puma.models.formats import Formats, hand_out
+from puma.models.pooling import Embed, Pooling
 from puma.nn import functional as F
 from puma.nn.modules import Value
+from puma.nn.pooling import pooled
 
 FIRST, LAST = "model.embedding_norm", "model.norm"
 QKV = tuple(f"self_attn.{name}_proj" for name in "qkv")
@@ -53,13 +55,14 @@ class ModernBert(Struct, frozen=True, kw_only=True, tag_field="model_type", tag=
     full: Annotated[tuple[OptionalSize, ...], Meta(max_length=1 << 12)] = ()
     labels: Labels = ()
     each_token: bool = False
+    reading: Reading = Reading()
     averaged: bool = False
     predicts: bool = False
     tied: bool = True
     head_bias: bool = False
     head_activation: Activated = "gelu"
     word_bias: bool = True
-    pooling: Literal["", "cls", "mean"] = ""
+    pooling: Pooling = Pooling()
     formats: Formats = Formats()
 
     def __post_init__(self) -> None:
@@ -160,6 +163,7 @@ class Model(nn.Module):
         self.head = Head(config) if config.labels or config.predicts else None
         self.classifier = nn.Linear(config.hidden_size, len(config.labels)) if config.labels else None
         self.decoder = Words(config) if config.predicts else None
+        self.embed = Embed(config.pooling, config.hidden_size)
         hand_out(self, config.formats)
         self.fill(params)
 
@@ -183,7 +187,7 @@ class Model(nn.Module):
             raise UsageError("the model has no classification head", "use a checkpoint with one, named in config.json")
         with F.component("head", hidden):
             if not self.config.each_token:
-                hidden = hidden[nn.Rows(lengths or hidden.shape[:1]).starts]
+                hidden = pooled(hidden, ["mean" if self.config.averaged else "cls"], lengths or hidden.shape[:1])
             return self.classifier(self.head(hidden))
 
     def predict(self, hidden: Value, rows: Sequence[int]) -> Value:
@@ -233,8 +237,8 @@ def inputs(config: ModernBert) -> Inputs:
 def heads(config: ModernBert) -> Heads:
     """Those that the config names."""
     return Heads(
-        labels=config.labels, each_token=config.each_token, predicts=config.predicts, pooling=config.pooling,
-        place="decoder.head",
+        labels=config.labels, each_token=config.each_token, reading=config.reading, predicts=config.predicts,
+        pooling=config.pooling, place="decoder.head",
     )  # fmt: skip
 
 

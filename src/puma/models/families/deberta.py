@@ -15,6 +15,8 @@ from puma.models.families.bert import (
     DENSE,
     LAYER,
     NORM,
+    ON_TOKENS,
+    POOLED,
     POOLER,
     SIZES,
     SUPPORTED,
@@ -52,9 +54,10 @@ DIALECT = Dialect(
     {
         "Model": {},
         "SequenceClassification": {"pooler.dense": POOLER} | CLASSES,
-        "TokenClassification": CLASSES,
+        "MultipleChoice": {"pooler.dense": POOLER} | CLASSES,
         "MaskedLM": {name: name for name in (DENSE, NORM, BIAS, f"{BIAS}.decoder")},
-    },
+    }
+    | ON_TOKENS,
     r".*position_embeddings.*|mask_predictions\..*|cls\..*|(?:deberta\.)?pooler\..*",
     OWN,
     twice=("cls.predictions",),
@@ -70,8 +73,8 @@ def deberta(task: str) -> Settings:
     """DeBERTa: a classification head's pooler has an activation of its own; the first layer may have a convolution."""
 
     def settings(raw: Raw, names: set[str]) -> Raw:
-        found = bert(task)(raw, names) | {"pooler": task == "SequenceClassification"}
-        if task == "SequenceClassification":
+        found = bert(task)(raw, names) | {"pooler": task in POOLED}
+        if task in POOLED:
             found["pooler_activation"] = chosen(raw, "pooler_hidden_act", "gelu", UNFOLDED)
         if task == "MaskedLM" and not raw["legacy"]:
             found["tied"] = True

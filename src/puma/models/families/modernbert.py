@@ -10,7 +10,7 @@ from typing import Any
 from puma.models.architectures.modernbert import MODERNBERT
 from puma.models.families.defaults import DEFAULTS
 from puma.models.families.rotary import scaled
-from puma.models.family import ACTIVATIONS, GATES, Family, Names, chosen, labelled, refuse
+from puma.models.family import ACTIVATIONS, GATES, Family, Names, chosen, headed, refuse
 
 Raw = dict[str, Any]
 FIELDS = {
@@ -46,12 +46,11 @@ BODY: dict[str, str | tuple[str, ...]] = {
     f"{LAYER}mlp.Wo": f"{LAYER}mlp.down_proj",
 }
 HEAD = {"head.dense": "head.dense", "head.norm": "head.norm"}
+CLASSES = ("SequenceClassification", "TokenClassification", "QuestionAnswering", "MultipleChoice")
 HEADS: dict[str, dict[str, str]] = {
     "Model": {},
-    "SequenceClassification": HEAD | {"classifier": "classifier"},
-    "TokenClassification": HEAD | {"classifier": "classifier"},
     "MaskedLM": HEAD | {"decoder": "decoder", "decoder.weight": "decoder.head.weight"},
-}
+} | dict.fromkeys(CLASSES, HEAD | {"classifier": "classifier"})
 IGNORED = r"head\..*|classifier\..*|decoder\..*"
 
 
@@ -68,9 +67,7 @@ def settings(task: str) -> Any:
         pools = raw["classifier_pooling"]
         if pools not in ("cls", "mean"):
             refuse(f"sets classifier_pooling to {pools!r}", "classifier_pooling = cls or mean only")
-        return found | {
-            "labels": labelled(raw), "each_token": task == "TokenClassification", "averaged": pools == "mean",
-        }  # fmt: skip
+        return found | headed(task, raw) | {"averaged": pools == "mean"}
 
     return read
 

@@ -14,6 +14,7 @@ from puma.models.families.bert import (
     CLASSES,
     DENSE,
     NORM,
+    ON_TOKENS,
     OWN_DENSE,
     POOLER,
     SIZES,
@@ -40,11 +41,12 @@ DIALECT = Dialect(
     {
         "Model": {"mpnet.pooler.dense": POOLER},
         "SequenceClassification": OWN_DENSE,
-        "TokenClassification": CLASSES,
+        "MultipleChoice": {"mpnet.pooler.dense": POOLER} | CLASSES,
         "MaskedLM": {
             "lm_head.dense": DENSE, "lm_head.layer_norm": NORM, "lm_head.decoder": f"{BIAS}.decoder", "lm_head": BIAS,
         },
-    },
+    }
+    | ON_TOKENS,
     r"mpnet\.pooler\..*|lm_head\..*",
     {f"mpnet.{TABLE}": f"bert.{TABLE}"},
     skip=FIRST,
