@@ -71,6 +71,11 @@ class ModernBert(Struct, frozen=True, kw_only=True, tag_field="model_type", tag=
         self.block  # noqa: B018  (checks the rest)
 
     @property
+    def head_dim(self) -> int:
+        """Columns of one head."""
+        return self.hidden_size // self.heads
+
+    @property
     def block(self) -> Decoder:
         """What the layers have in common with those of decoders."""
         return Decoder(
