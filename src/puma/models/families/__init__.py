@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from puma.models.families import bert, deberta, gpt, llama, modernbert, mpnet, patches, rotary_bert, t5, vit
+from puma.models.families import bert, clip, deberta, gpt, llama, modernbert, mpnet, patches, rotary_bert, t5, vit
 from puma.models.family import Family
 
 FAMILIES: dict[str, Family] = (
@@ -21,8 +21,18 @@ FAMILIES: dict[str, Family] = (
     | modernbert.families()
     | t5.families()
     | vit.families()
+    | clip.families()
     | patches.families()
 )
+
+
+# What is several models, and how one of them is named.
+WHOLES = {"CLIPModel": "name one of its towers: FOLDER/text_model or FOLDER/vision_model"}
+
+
+def part_of(raw: dict[str, Any], part: str) -> dict[str, Any]:
+    """The config.json of a part that is a model of its own, in that of the whole."""
+    return clip.tower(raw, part)
 
 
 def started(raw: dict[str, Any], generation: dict[str, Any]) -> dict[str, Any]:

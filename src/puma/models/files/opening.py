@@ -15,8 +15,19 @@ from puma.models.files.sentences import MODULES
 from puma.models.files.source import Source
 
 HUB_FILES = ["*.json", "*.txt", "*.model", "*.jinja"]
+PARTS = ("text_model", "vision_model")  # that lie in one folder and are models of their own
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 HUB_FILE = re.compile(r"([A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)/([\w.-]+\.gguf)")
+
+
+def parted(source: str | Path) -> tuple[str | Path, str]:
+    """A model, and which part of it is meant as one of its own, where the source ends with its name and no such folder
+    is there.
+    """
+    path = Path(source).expanduser()
+    if path.name not in PARTS or path.exists():
+        return source, ""
+    return str(source).removesuffix(f"/{path.name}"), path.name
 
 
 def opened(source: str | Path, weights: bool) -> Source:
