@@ -91,10 +91,12 @@ def _sized(picture: Any, settings: dict[str, Any]) -> Any:
     """A picture in the size that settings ask for: as it is told, or by its shorter side and then cut to its middle."""
     size: Any = settings.get("size", {})
     method = settings.get("resample", 2)
-    short = size if isinstance(size, int) else size.get("shortest_edge")
-    if short is None:
-        asked = "height" in size and "width" in size
-        return picture.resize((size["width"], size["height"]), method) if asked else picture
+    size = {"shortest_edge": size} if isinstance(size, int) else size
+    if "height" in size and "width" in size:
+        return picture.resize((size["width"], size["height"]), method)
+    if "shortest_edge" not in size:
+        return picture
+    short = size["shortest_edge"]
     least = min(picture.size)
     picture = picture.resize(tuple(int(short * side / least) for side in picture.size), method)
     cut = settings.get("crop_size", {})

@@ -5,16 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy
 import pytest
 import torch
 from torch.testing import assert_close
 
+from puma import LocalCluster
 from puma.errors import CheckpointError, UnsupportedModel
 from puma.models import architecture, images
 from puma.models.checkpoint import load
+from puma.reference.plain_model import PlainModel
 from tests.models import zoo
 from tests.models.library.compare import quiet
 from tests.models.plain import one_hot, open_model
+from tests.threads import Threads
 
 PROMPTS = [[2, 5, 7, 3], [2, 8, 3], [2, 20, 9, 11, 6, 3]]
 
@@ -50,6 +54,16 @@ def test_images_are_classified_by_words_of_ones_own(whole: tuple[Path, Any]) -> 
     with torch.no_grad():
         alone = [model(input_ids=torch.tensor([ids]), pixel_values=pixels).logits_per_image for ids in PROMPTS]
     assert_close(model.logit_scale.exp() * seen @ said.T, torch.cat(alone, 1), atol=2e-4, rtol=2e-4)
+
+
+def test_parties_see_an_image_as_the_owner_does(whole: tuple[Path, Any], tmp_path: Path) -> None:
+    clear = PlainModel(whole[0] / "vision_model")
+    numpy.save(tmp_path / "it.npy", numpy.arange(8 * 8 * 3, dtype=numpy.uint8).reshape(8, 8, 3))
+    with Threads() as trio, LocalCluster(clear, trio=trio) as cluster:  # type: ignore[arg-type]
+        (found,) = cluster.encode([str(tmp_path / "it.npy")])
+    expected = clear.encoded(clear.sentence_ids(str(tmp_path / "it.npy")))
+    assert_close(found.values.float(), expected.float(), atol=0.02, rtol=0)
+    assert found.values.shape == (10,) and abs(float(found.values.norm()) - 1) < 1e-3
 
 
 def test_a_tower_is_named(whole: tuple[Path, Any]) -> None:

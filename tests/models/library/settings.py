@@ -221,9 +221,7 @@ class Case:
 def classes(model_type: str) -> list[str]:
     """The names in "architectures" of this kind of model."""
     kind, *tasks = BASES[model_type][1]
-    named = [
-        kind + task if task.startswith("Model") or task.endswith("Model") else f"{kind}For{task}" for task in tasks
-    ]
+    whole = [kind + task if "Model" in task else f"{kind}For{task}" for task in tasks]
     return [UNUSUAL.get(name, name) for name in whole]
 
 
