@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NoReturn
 
 import msgspec
 from torch import Tensor
@@ -26,7 +26,8 @@ ACTIVATIONS = GATES | {"relu": "relu"}
 MOST_LABELS = 1 << 16
 # Where null says something else than nothing: that there is none, whatever the family's default is.
 NULLABLE = frozenset({
-    "attn_logit_softcapping", "final_logit_softcapping", "num_key_value_heads", "pad_token_id", "sliding_window",
+    "attn_logit_softcapping", "final_logit_softcapping", "head_dim", "num_key_value_heads", "pad_token_id",
+    "sliding_window",
 })  # fmt: skip
 
 
@@ -165,7 +166,7 @@ class Family:
         return self.architecture.fold(config, plain)
 
 
-def refuse(what: str, implemented: str) -> None:
+def refuse(what: str, implemented: str) -> NoReturn:
     """Say which setting of config.json is not implemented."""
     raise UnsupportedModel(f"config.json {what}", f"puma implements {implemented}")
 

@@ -7,11 +7,18 @@ from __future__ import annotations
 
 from typing import Any
 
-from puma.models.families import bert, gpt, llama, patches, t5, vit
+from puma.models.families import bert, gpt, llama, mixtures, patches, relatives, t5, vit
 from puma.models.family import Family
 
 FAMILIES: dict[str, Family] = (
-    llama.families() | gpt.families() | bert.families() | t5.families() | vit.families() | patches.families()
+    llama.families()
+    | relatives.families()
+    | mixtures.families()
+    | gpt.families()
+    | bert.families()
+    | t5.families()
+    | vit.families()
+    | patches.families()
 )
 
 
