@@ -57,9 +57,9 @@ class Names:
         """Each tensor of a checkpoint: its module as `modules` names it, its name, and what of `shapes` it holds."""
         for module, found in self.modules.items():
             targets = (found,) if isinstance(found, str) else found
-            if targets[:1] and targets[0] in shapes:  # a tensor that belongs to no module
-                yield module, module, list(targets)
             for i in range(layers if "{}" in module else 1):
+                if targets and targets[0].format(i) in shapes:  # a tensor that belongs to no module
+                    yield module, module.format(i), [target.format(i) for target in targets]
                 for kind in ("weight", "bias"):
                     wanted = [f"{target.format(i)}.{kind}" for target in targets]
                     if wanted and wanted[0] in shapes:

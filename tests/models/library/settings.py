@@ -178,11 +178,20 @@ TRIED |= {
         "qkv_bias": [GONE, True, False], "shared_expert_intermediate_size": [12, 20],
     },
     "qwen3_moe": DECODING | WINDOW | MIXED | SPARSE | {"use_sliding_window": [GONE, True, False]},
+    "qwen3_5_text": DECODING | {
+        "linear_conv_kernel_dim": [GONE, 2, 3], "linear_num_key_heads": [1, 4], "linear_num_value_heads": [2, 3],
+        "linear_key_head_dim": [4, 8], "linear_value_head_dim": [8], "full_attention_interval": [GONE, 2],
+        "layer_types": [GONE, None, ["full_attention"] * 3, ["linear_attention"] * 3, ["sliding_attention"] * 3],
+    },
     "gemma": DECODING | {"use_bidirectional_attention": [GONE, None, False, True], "hidden_activation": [GONE, "silu"]},
 }  # fmt: skip
 GROUPED = zoo.GROUPED | {"num_hidden_layers": 3}
 EIGHT = GROUPED | {"head_dim": 8, "pad_token_id": 0}  # of which a half, of pairs beside each other, is a whole number
 EXPERTS = GROUPED | {"num_experts": 5, "num_experts_per_tok": 2, "moe_intermediate_size": 12}
+REMEMBERING = GROUPED | {
+    "head_dim": 8, "linear_key_head_dim": 6, "linear_value_head_dim": 4, "linear_num_key_heads": 2,
+    "linear_num_value_heads": 4, "layer_types": ["linear_attention", "full_attention", "linear_attention"],
+}  # fmt: skip
 GPT2 = {"vocab_size": 28, "n_embd": 24, "n_layer": 3, "n_head": 4, "n_positions": 32}
 CAUSAL = ("CausalLM", "SequenceClassification", "Model")
 HEADLESS = ("CausalLM", "Model")
@@ -218,6 +227,7 @@ BASES: dict[str, tuple[Raw, tuple[str, ...]]] = {  # by model_type: settings, an
     "olmoe": (EXPERTS, ("Olmoe", *HEADLESS)),
     "qwen2_moe": (EXPERTS | {"shared_expert_intermediate_size": 12}, ("Qwen2Moe", *HEADLESS)),
     "qwen3_moe": (EXPERTS | {"head_dim": 6, "norm_topk_prob": True}, ("Qwen3Moe", *HEADLESS)),
+    "qwen3_5_text": (REMEMBERING, ("Qwen3_5", *HEADLESS)),
     "gpt2": (GPT2, ("GPT2", *CAUSAL)),
     "gpt_neox": (zoo.SIZES | {"num_hidden_layers": 3, "rotary_pct": 0.67}, ("GPTNeoX", *CAUSAL)),
     "opt": (zoo.OPT, ("OPT", *CAUSAL)),
@@ -231,6 +241,7 @@ BASES: dict[str, tuple[Raw, tuple[str, ...]]] = {  # by model_type: settings, an
     "vit": (zoo.VIT | {"image_size": 8, "patch_size": 4}, ("ViT", "ImageClassification", "Model")),
 }
 UNUSUAL = {
+    "Qwen3_5Model": "Qwen3_5TextModel",
     "GPT2ForCausalLM": "GPT2LMHeadModel", "Gemma3Model": "Gemma3TextModel",
     "Gemma3ForSequenceClassification": "Gemma3TextForSequenceClassification",
 }  # fmt: skip

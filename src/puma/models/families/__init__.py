@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from puma.models.families import bert, gpt, llama, mixtures, patches, relatives, t5, vit
+from puma.models.families import bert, gpt, llama, mixtures, patches, qwen3_5, relatives, t5, vit
 from puma.models.family import Family
 
 FAMILIES: dict[str, Family] = (
     llama.families()
     | relatives.families()
     | mixtures.families()
+    | qwen3_5.families()
     | gpt.families()
     | bert.families()
     | t5.families()

@@ -108,6 +108,11 @@ QWEN3_MOE = {name: QWEN2[name] for name in QWEN2 if name != "max_window_layers"}
     "attention_bias": False, "decoder_sparse_step": 1, "moe_intermediate_size": 768, "num_experts_per_tok": 8,
     "num_experts": 128, "norm_topk_prob": False,
 }  # fmt: skip
+QWEN3_5 = GATED | {
+    "vocab_size": 248320, "intermediate_size": 12288, "num_attention_heads": 16, "num_key_value_heads": 4,
+    "head_dim": 256, "max_position_embeddings": 32768, "attention_bias": False, "linear_conv_kernel_dim": 4,
+    "linear_key_head_dim": 128, "linear_value_head_dim": 128, "linear_num_key_heads": 16, "linear_num_value_heads": 32,
+}  # fmt: skip
 GEMMA2: Raw = {
     "vocab_size": 256000, "hidden_size": 2304, "intermediate_size": 9216, "num_hidden_layers": 26,
     "num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": 256, "hidden_activation": "gelu_pytorch_tanh",
@@ -166,7 +171,7 @@ DEFAULTS: dict[str, Raw] = {  # by what config.json calls model_type
     "phi": PHI, "stablelm": STABLELM, "cohere": COHERE, "cohere2": COHERE | {"sliding_window": 4096},
     "starcoder2": STARCODER2, "helium": HELIUM, "exaone4": EXAONE4, "glm": GLM, "glm4": GLM, "ministral": MISTRAL,
     "ministral3": MINISTRAL3, "seed_oss": SEED_OSS, "ernie4_5": ERNIE, "gemma": GEMMA,
-    "mixtral": MIXTRAL, "olmoe": OLMOE, "qwen2_moe": QWEN2_MOE, "qwen3_moe": QWEN3_MOE,
+    "mixtral": MIXTRAL, "olmoe": OLMOE, "qwen2_moe": QWEN2_MOE, "qwen3_moe": QWEN3_MOE, "qwen3_5_text": QWEN3_5,
 }  # fmt: skip
 ALIASES: dict[str, dict[str, str]] = {
     "gpt2": {

@@ -9,6 +9,7 @@ import puma.nn.modules as nn
 from puma.models import rope
 from puma.models.architectures.decoder.config import Decoder
 from puma.models.architectures.decoder.experts import Experts
+from puma.models.architectures.decoder.recurrent import DeltaNet
 from puma.models.cache import LayerCache
 from puma.nn import functional as F
 from puma.nn.modules import Value
@@ -43,8 +44,14 @@ class Attention(nn.Module):
         self.o_proj = nn.Linear(c.heads * c.head_dim, c.hidden_size, c.out_bias, "stream")
         self.limits = nn.Limits.of(self.q_proj, self.v_proj)
         self.q_norm, self.k_norm = (HeadNorm(c, c.heads), HeadNorm(c, c.kv_heads)) if c.head_norms else (None, None)
+        self.gate = nn.Linear(c.hidden_size, c.heads * c.head_dim, bias, "activation") if c.output_gate else None
         turning = c.turning(layer)
         self.frequencies = turning and rope.frequencies(turning, c.head_dim, c.context)
+
+    @property
+    def readers(self) -> list[nn.Module | None]:
+        """What reads the rows."""
+        return [self.q_proj, self.k_proj, self.v_proj, self.gate]
 
     def __call__(self, x: Value, at: nn.Layout, cache: LayerCache, bias: Value | None = None) -> Value:
         q, k = self.q_proj(at.asking(x)), self.k_proj(x)
@@ -52,7 +59,10 @@ class Attention(nn.Module):
             q, k = self.q_norm(q), self.k_norm(k)
         q, k, v = nn.heads(q, k, self.v_proj(x), self.head_dim, self.limits, at, self._angles(at, x), cached=True)
         k, v = cache.append(at.rows.pad(k), at.rows.pad(v))
-        return self.o_proj(nn.attend(q, k, v, at, bias, self.cap, self.limits))
+        seen = nn.attend(q, k, v, at, bias, self.cap, self.limits)
+        if self.gate is not None and self.gate.place:
+            seen = F.mul(seen, F.sigmoid(self.gate(at.asking(x)), self.gate.place.reach))
+        return self.o_proj(seen)
 
     def _angles(self, at: nn.Layout, x: Value) -> list[Value]:
         if self.frequencies is None:
@@ -96,16 +106,14 @@ class Block(nn.Module):
         self.input_layernorm = norm(c, affine=False) if c.pre_norms else _streamed
         after = norm(c, affine=False) if c.pre_norms else _streamed
         self.post_attention_layernorm = None if c.parallel else after
-        self.self_attn = Attention(c, layer)
+        self.self_attn = DeltaNet(c) if c.recurrent(layer) else Attention(c, layer)
         self.mlp = Experts(c) if c.mixed(layer) else MLP(c)
         self.self_attn_norm, self.mlp_norm = (_written(c), _written(c)) if c.post_norms else (_same, _same)
 
     @property
     def readers(self) -> list[nn.Module | None]:
         """What reads the first norm; where both halves of a block do, only their affines differed."""
-        each = self.self_attn
-        rest = self.mlp.readers if self.post_attention_layernorm is None else []
-        return [each.q_proj, each.k_proj, each.v_proj, *rest]
+        return [*self.self_attn.readers, *(self.mlp.readers if self.post_attention_layernorm is None else [])]
 
     def __call__(self, x: Value, at: nn.Layout, cache: LayerCache) -> Value:
         n = self.input_layernorm(x, *self.readers)

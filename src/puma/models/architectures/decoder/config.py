@@ -14,6 +14,32 @@ from puma.models.fields import MOST_HEAD, Activation, Labels, Layers, OptionalSi
 from puma.models.formats import Formats
 
 
+class Delta(Struct, frozen=True, kw_only=True):
+    """Layers of linear attention by the gated delta rule: a convolution over so many `taps`, heads of keys, of which
+    each serves as many heads of values.
+    """
+
+    taps: Annotated[int, Meta(ge=2, le=64)] = 4
+    key_heads: Size
+    value_heads: Size
+    key_size: Size
+    value_size: Size
+
+    def __post_init__(self) -> None:
+        if self.value_heads % self.key_heads:
+            raise ValueError("value_heads is not a multiple of key_heads")
+
+    @property
+    def keys(self) -> int:
+        """Numbers of all keys of a token."""
+        return self.key_heads * self.key_size
+
+    @property
+    def values(self) -> int:
+        """Numbers of all values of a token."""
+        return self.value_heads * self.value_size
+
+
 class Decoder(Struct, frozen=True, kw_only=True, tag_field="model_type", tag="decoder"):
     """A causal decoder whose blocks normalise first; the defaults are LLaMA's.
 
@@ -25,6 +51,8 @@ class Decoder(Struct, frozen=True, kw_only=True, tag_field="model_type", tag="de
     by `logit_scale`.
     With `experts` the layers that are not `dense` have a mixture of so many of `expert_size`, of which a row takes
     `chosen` ones with weights that sum to 1 if `renormalised`, and perhaps one of `shared_size` that all rows take.
+    With `delta` all layers that are not `full` have a memory instead of keys and values. `output_gate`: what attention
+    gives is multiplied by a sigmoid.
     `labels` names the classes of a classification head, which then takes the place of the logits and reads the last
     token that is not `padding`; `headless`: there is neither.
     """
@@ -65,6 +93,8 @@ class Decoder(Struct, frozen=True, kw_only=True, tag_field="model_type", tag="de
     residual_scale: Positive = 1.0
     logit_scale: Positive = 1.0
     layer_scaled: bool = False
+    delta: Delta | None = None
+    output_gate: bool = False
     experts: Annotated[int, Meta(ge=0, le=1 << 12)] = 0
     chosen: OptionalSize = 0
     expert_size: OptionalSize = 0
@@ -101,6 +131,8 @@ class Decoder(Struct, frozen=True, kw_only=True, tag_field="model_type", tag="de
         if self.parallel and not self.pre_norms:
             raise ValueError("halves that are computed side by side read a norm only")
 
+        if self.delta and (self.window or not self.pre_norms):
+            raise ValueError("layers with a memory among layers with a window, or without norms, are not implemented")
         if self.experts and not (0 < self.chosen <= self.experts and self.expert_size):
             raise ValueError("a mixture has not as many experts as a row takes, or they have no size")
         if self.experts and (not self.gated or self.mlp_bias or self.parallel):
@@ -136,8 +168,15 @@ class Decoder(Struct, frozen=True, kw_only=True, tag_field="model_type", tag="de
 
     def local(self, layer: int) -> bool:
         """Whether a layer sees its window only."""
+        return bool(self.window) and not self._whole(layer)
+
+    def recurrent(self, layer: int) -> bool:
+        """Whether a layer has a memory instead of keys and values."""
+        return self.delta is not None and not self._whole(layer)
+
+    def _whole(self, layer: int) -> bool:
         regular = self.full_every and (layer + 1) % self.full_every == 0
-        return bool(self.window) and not regular and layer not in self.full
+        return bool(regular) or layer in self.full
 
     def turning(self, layer: int) -> Rope | None:
         """How the positions of a layer turn, if they do."""
@@ -148,4 +187,4 @@ class Decoder(Struct, frozen=True, kw_only=True, tag_field="model_type", tag="de
     @property
     def alike(self) -> bool:
         """Whether all layers cost the same, whatever the prompt."""
-        return not (self.window or self.unturned or self.dense)
+        return not (self.window or self.unturned or self.dense or self.delta)

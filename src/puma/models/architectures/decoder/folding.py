@@ -22,6 +22,7 @@ READERS = {  # norm: the matrices that read it, and so take its affine
     "post_attention_layernorm": ("mlp.gate_proj", "mlp.up_proj"),
 }
 MIXED = {"post_attention_layernorm": (*READERS["post_attention_layernorm"], "mlp.router", "mlp.shared_gate")}
+REMEMBERING = tuple(f"self_attn.{name}_proj" for name in ("qkv", "z", "b", "a"))
 QKV_BIASES = tuple(f"{name}.bias" for name in READERS["input_layernorm"])
 MLP_BIASES = tuple(f"{name}.bias" for name in READERS["post_attention_layernorm"])
 WRITERS = ("self_attn.o_proj", "mlp.down_proj")
@@ -33,7 +34,8 @@ def readers(config: Decoder) -> Mapping[str, tuple[str, ...]]:
         return {}
     if config.shared_norm:
         return {"input_layernorm": tuple(chain(*READERS.values()))}
-    return READERS | MIXED if config.experts else READERS
+    gated = {"input_layernorm": (*READERS["input_layernorm"], "self_attn.gate", *REMEMBERING)}
+    return READERS | (MIXED if config.experts else {}) | (gated if config.delta or config.output_gate else {})
 
 
 def plain(config: Decoder) -> Shapes:
@@ -51,7 +53,25 @@ def plain(config: Decoder) -> Shapes:
             for name, size in experts(config, mlp):
                 shape = (config.hidden_size, size)
                 shapes[f"{name}.{part}.weight"] = shape if part == "down_proj" else shape[::-1]
+    if config.delta:
+        for attention in (f"model.layers.{i}.self_attn" for i in range(config.layers) if config.recurrent(i)):
+            taps, size = shapes[f"{attention}.conv.weight"]
+            shapes[f"{attention}.conv.weight"] = (size, 1, taps)
+            shapes[f"{attention}.rate_log"] = shapes.pop(f"{attention}.decay.rate")
+            shapes[f"{attention}.shift"] = shapes.pop(f"{attention}.a_proj.bias")
+            shapes[f"{attention}.scale.weight"] = (config.delta.value_size,)
+            shapes[f"{attention}.out_proj.weight"] = shapes.pop(f"{attention}.o_proj.weight")
     return shapes
+
+
+def _fold_memory(config: Decoder, folded: dict[str, Value], attention: str) -> None:
+    """Rates out of their logarithms, and the norm of what is read into the matrix behind it."""
+    assert config.delta
+    folded[f"{attention}.conv.weight"] = folded[f"{attention}.conv.weight"][:, 0].T
+    folded[f"{attention}.decay.rate"] = folded.pop(f"{attention}.rate_log").exp()
+    folded[f"{attention}.a_proj.bias"] = folded.pop(f"{attention}.shift")
+    scale = folded.pop(f"{attention}.scale.weight").repeat(config.delta.value_heads)
+    folded[f"{attention}.o_proj.weight"] = folded.pop(f"{attention}.out_proj.weight") * scale
 
 
 PARTS = ("gate_proj", "up_proj", "down_proj")
@@ -72,8 +92,11 @@ def fold(config: Decoder, plain: Mapping[str, Value]) -> dict[str, Value]:
             for part in PARTS:
                 parts = [folded.pop(f"{name}.{part}.weight") for name, _ in experts(config, f"{layer}mlp")]
                 folded[f"{layer}mlp.{part}.weight"] = torch.cat(parts, 1 if part == "down_proj" else 0)
+        if config.recurrent(i):
+            _fold_memory(config, folded, f"{layer}self_attn")
         nn.absorb_norms(folded, layer, readers(config))
-        fold_queries(config, folded, i)
+        if not config.recurrent(i):
+            fold_queries(config, folded, i)
         activated = f"{layer}mlp.{'gate' if config.gated else 'up'}_proj"
         fold_activation(config.activation, folded, activated, f"{layer}mlp.down_proj")
         if config.residual_scale != 1:

@@ -13,7 +13,7 @@ from puma.errors import UsageError
 from puma.models.architecture import Heads, Inputs
 from puma.models.architectures.decoder.blocks import Block, norm
 from puma.models.architectures.decoder.config import Decoder
-from puma.models.cache import Cache
+from puma.models.cache import Cache, Recurrent
 from puma.models.formats import hand_out
 from puma.nn import functional as F
 from puma.nn.modules import Value
@@ -33,7 +33,11 @@ class Stack(nn.Module):
         """The states of all rows before the last norm; `ending`: of the last row of each prompt, where the last layer
         does less.
         """
+        if not cache.length:
+            self._prepare(cache)
         at = cache.advance(one_hot.shape[0])
+        if self.c.delta and at.branched:
+            raise UsageError("a memory cannot branch", "ask for one text of each prompt")
         with F.component("embedding", one_hot):
             x = self.embed_tokens(one_hot)
             x = F.times(x, self.scale) if self.scale else x
@@ -43,6 +47,10 @@ class Stack(nn.Module):
             seen = near if self.c.local(i) else at
             x = layer(x, seen.ending() if ending and i + 1 == self.c.layers else seen, layer_cache)
         return x
+
+    def _prepare(self, cache: Cache) -> None:
+        """What layers with a memory hold."""
+        cache.layers = [Recurrent() if self.c.recurrent(i) else each for i, each in enumerate(cache.layers)]
 
 
 class Model(nn.Module):
@@ -97,7 +105,7 @@ def inputs(config: Decoder) -> Inputs:
     """Tokens, of which an answer's follow the prompt's. Rotary positions tell distances alone, so that a prompt may
     begin at any of them, behind padding; learned ones do not.
     """
-    pads = bool(config.rope) and not (config.labels or config.headless)
+    pads = bool(config.rope) and not (config.labels or config.headless or config.delta)
     end = config.padding if config.labels else None
     return Inputs("tokens", config.vocab_size, config.context, pads="front" if pads else "", padding=end)
 

@@ -12,6 +12,7 @@ from puma.models import bounds as b
 from puma.models.architecture import Bound, Params
 from puma.models.architectures.decoder.config import Decoder
 from puma.models.architectures.decoder.model import heads
+from puma.nn.delta import CHUNK
 
 
 def bounds(config: Decoder, params: Params) -> Iterator[Bound]:
@@ -48,8 +49,23 @@ def halves(config: Decoder, params: Params) -> Iterator[Bound]:
             yield b.scores(name, 2 * float(b.rows(params, name, n).max()))
         if part == "shared_gate":
             yield b.activation("sigmoid", name, float(b.rows(params, name, n).max()))
+        if part in ("gate", "z_proj", "b_proj", "a_proj"):
+            yield b.activation("sigmoid", name, float(b.rows(params, name, n).max()))
+        if part == "qkv_proj":
+            yield from _memory(config, params, layer)
         if part == "v_proj" and not layer.endswith(".cross_attn"):
             yield b.value(name, float(b.rows(params, name, n).max()))
+
+
+def _memory(config: Decoder, params: Params, name: str) -> Iterator[Bound]:
+    """What a layer with a memory convolves, and how far it can forget in a chunk."""
+    n = b.Source(config.hidden_size)
+    mixed = b.rows(params, f"{name}.qkv_proj", n)
+    b.factor(f"{name}.qkv_proj", float(mixed.max()))
+    yield b.activation("silu", f"{name}.conv", float((params[f"{name}.conv.weight"].abs() * mixed).sum(0).max()))
+    most = params[f"{name}.decay.rate"] * (b.rows(params, f"{name}.a_proj", n) + 1)
+    b.logarithm(f"{name}.decay", float(most.max()))
+    yield b.scores(f"{name}.decay", CHUNK * float(most.max()))
 
 
 def _spread(config: Decoder, params: Params, attention: str) -> float:
