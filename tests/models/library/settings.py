@@ -218,7 +218,7 @@ BASES: dict[str, tuple[Raw, tuple[str, ...]]] = {  # by model_type: settings, an
     "helium": (GROUPED | {"head_dim": 6}, ("Helium", *CAUSAL)),
     "glm": (EIGHT, ("Glm", *CAUSAL)),
     "glm4": (EIGHT, ("Glm4", *CAUSAL)),
-    "ministral": (GROUPED | {"sliding_window": 3}, ("Ministral", *CAUSAL)),
+    "ministral": (GROUPED | {"sliding_window": 3, "head_dim": 6}, ("Ministral", *CAUSAL)),
     "ministral3": (GROUPED | {"head_dim": 6, "rope_parameters": MINISTRAL, "pad_token_id": 0}, ("Ministral3", *CAUSAL)),
     "seed_oss": (GROUPED | {"head_dim": 6}, ("SeedOss", *CAUSAL)),
     "ernie4_5": (GROUPED | {"head_dim": 6}, ("Ernie4_5", *HEADLESS)),

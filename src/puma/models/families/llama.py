@@ -117,10 +117,12 @@ def gemma3(raw: Raw) -> Raw:
 
 
 def said(nested: Any) -> Raw:
+    """What an object says, without what is null."""
     return {name: value for name, value in (nested or {}).items() if value is not None}
 
 
 def biased(raw: Raw) -> Raw:
+    """Biases of all matrices of attention, if `attention_bias` says so."""
     return {"qkv_bias": raw["attention_bias"], "out_bias": raw["attention_bias"]}
 
 
