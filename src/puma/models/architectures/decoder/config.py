@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from msgspec import Meta, Struct
 from msgspec.structs import force_setattr
 
-from puma.models.fields import MOST_HEAD, Activation, Labels, Layers, OptionalSize, Positive, Rope, Size
+from puma.models.fields import MOST_HEAD, Activation, Labels, Layers, OptionalSize, Positive, Reading, Rope, Size
 from puma.models.formats import Formats
 
 
@@ -54,7 +54,8 @@ class Decoder(Struct, frozen=True, kw_only=True, tag_field="model_type", tag="de
     With `delta` all layers that are not `full` have a memory instead of keys and values. `output_gate`: what attention
     gives is multiplied by a sigmoid.
     `labels` names the classes of a classification head, which then takes the place of the logits and reads the last
-    token that is not `padding`; `headless`: there is neither.
+    token that is not `padding`, or with `each_token` every one; `label_bias`: it has a bias. `headless`: there is
+    neither.
     """
 
     vocab_size: Size
@@ -103,6 +104,9 @@ class Decoder(Struct, frozen=True, kw_only=True, tag_field="model_type", tag="de
     dense: Annotated[tuple[OptionalSize, ...], Meta(max_length=1 << 12)] = ()
     tied: bool = False
     labels: Labels = ()
+    each_token: bool = False
+    label_bias: bool = False
+    reading: Reading = Reading()
     padding: OptionalSize | None = None
     headless: bool = False
     formats: Formats = Formats()

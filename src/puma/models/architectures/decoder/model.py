@@ -62,7 +62,7 @@ class Model(nn.Module):
         self.head_norm = norm(config, affine=True) if config.rescaled else None
         silent = config.labels or config.headless
         self.lm_head = None if silent else nn.Head(size, 0 if config.tied else config.vocab_size, config.head_bias)
-        self.score = nn.Linear(size, len(config.labels), bias=False) if config.labels else None
+        self.score = nn.Linear(size, len(config.labels), bias=config.label_bias) if config.labels else None
         hand_out(self, config.formats)
         self.fill(params)
 
@@ -94,11 +94,13 @@ class Model(nn.Module):
         return self.hidden(one_hot, Cache(self.config.layers, lengths))
 
     def classify(self, hidden: Value, lengths: Sequence[int] | None = None) -> Value:
-        """The logits (texts, labels) of the classification head, which reads the last token."""
+        """The logits (texts, labels) of the classification head, which reads the last token; (tokens, labels) of one
+        for tokens."""
         if self.score is None:
             raise UsageError("the model has no classification head", "use a ForSequenceClassification checkpoint")
         with F.component("head", hidden):
-            return self.score(hidden[nn.Rows(lengths or hidden.shape[:1]).ends])
+            read = hidden if self.config.each_token else hidden[nn.Rows(lengths or hidden.shape[:1]).ends]
+            return self.score(read)
 
 
 def inputs(config: Decoder) -> Inputs:
@@ -106,11 +108,11 @@ def inputs(config: Decoder) -> Inputs:
     begin at any of them, behind padding; learned ones do not.
     """
     pads = bool(config.rope) and not (config.labels or config.headless or config.delta)
-    end = config.padding if config.labels else None
+    end = config.padding if config.labels and not config.each_token else None
     return Inputs("tokens", config.vocab_size, config.context, pads="front" if pads else "", padding=end)
 
 
 def heads(config: Decoder) -> Heads:
     """Text, unless labels have taken the place of logits, or nothing has."""
     texts, capped = not (config.labels or config.headless), config.logit_cap > 0
-    return Heads(generates=texts, scores=texts, capped=capped, labels=config.labels)
+    return Heads(texts, texts, config.labels, config.each_token, config.reading, capped=capped)
