@@ -9,11 +9,7 @@ from types import ModuleType
 
 from puma.mpc import arithmetic, boolean, compare, fixed, lookup, retrieval, watch
 from puma.mpc.cost import DECLARED
-from puma.nn import attention, delta, functional, mixture, paper, roots, sampling, splines
-
-ROOMS: tuple[ModuleType, ...] = (
-    arithmetic, boolean, lookup, watch, compare, fixed, retrieval,
-    splines, roots, paper, attention, functional, sampling, mixture, delta,
+from puma.nn import attention, delta, functional, mixture, paper, pooling, roots, sampling, splines
 )  # fmt: skip
 
 

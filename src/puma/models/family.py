@@ -16,6 +16,7 @@ from torch import Tensor
 
 from puma.errors import UnsupportedModel
 from puma.models.architecture import Architecture, Shapes
+from puma.models.pooling import EMBED
 
 State = dict[str, Tensor]
 Choices = Mapping[str, tuple[Any, ...]]
@@ -135,13 +136,14 @@ class Family:
         return message
 
     def tensors(self, config: Any) -> Shapes:
-        """Names and shapes of what a checkpoint must hold."""
+        """Names and shapes of what a checkpoint must hold; what lies behind the pooling is called alike everywhere."""
         shapes, names = self.architecture.plain(config), self.names_of(config)
         stored = list(names.stored(self.architecture.layers(config), shapes))
-        unnamed = shapes.keys() - {part for _, _, wanted in stored for part in wanted}
+        behind = {name: shape for name, shape in shapes.items() if name.startswith(EMBED)}
+        unnamed = shapes.keys() - behind.keys() - {part for _, _, wanted in stored for part in wanted}
         if unnamed:
             refuse(f"asks for {min(unnamed)}", "this family without it")
-        return {name: names.shape(module, wanted, shapes) for module, name, wanted in stored}
+        return {name: names.shape(module, wanted, shapes) for module, name, wanted in stored} | behind
 
     def stored_as(self, config: Any, parameter: str) -> str:
         """What a checkpoint calls the tensor that holds this parameter alone; nothing if there is none."""
@@ -167,7 +169,7 @@ class Family:
             plain |= zip(wanted, parts, strict=True)
         if names.offset:
             plain = {name: 1 + t if "norm" in name.rpartition(".")[0] else t for name, t in plain.items()}
-        return self.architecture.fold(config, plain)
+        return self.architecture.fold(config, plain | {name: state[name] for name in shapes if name.startswith(EMBED)})
 
 
 def refuse(what: str, implemented: str) -> NoReturn:

@@ -12,6 +12,7 @@ from msgspec.structs import force_setattr
 
 from puma.models.fields import MOST_HEAD, Activation, Labels, Layers, OptionalSize, Positive, Reading, Rope, Size
 from puma.models.formats import Formats
+from puma.models.pooling import Pooling
 
 
 class Delta(Struct, frozen=True, kw_only=True):
@@ -55,7 +56,7 @@ class Decoder(Struct, frozen=True, kw_only=True, tag_field="model_type", tag="de
     gives is multiplied by a sigmoid.
     `labels` names the classes of a classification head, which then takes the place of the logits and reads the last
     token that is not `padding`, or with `each_token` every one; `label_bias`: it has a bias. `headless`: there is
-    neither.
+    neither. `pooling` is what makes one vector of a text.
     """
 
     vocab_size: Size
@@ -109,6 +110,7 @@ class Decoder(Struct, frozen=True, kw_only=True, tag_field="model_type", tag="de
     reading: Reading = Reading()
     padding: OptionalSize | None = None
     headless: bool = False
+    pooling: Pooling = Pooling()
     formats: Formats = Formats()
 
     def __post_init__(self) -> None:

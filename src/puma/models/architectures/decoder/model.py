@@ -15,6 +15,7 @@ from puma.models.architectures.decoder.blocks import Block, norm
 from puma.models.architectures.decoder.config import Decoder
 from puma.models.cache import Cache, Recurrent
 from puma.models.formats import hand_out
+from puma.models.pooling import Embed
 from puma.nn import functional as F
 from puma.nn.modules import Value
 
@@ -63,6 +64,7 @@ class Model(nn.Module):
         silent = config.labels or config.headless
         self.lm_head = None if silent else nn.Head(size, 0 if config.tied else config.vocab_size, config.head_bias)
         self.score = nn.Linear(size, len(config.labels), bias=config.label_bias) if config.labels else None
+        self.embed = Embed(config.pooling, size)
         hand_out(self, config.formats)
         self.fill(params)
 
@@ -115,4 +117,4 @@ def inputs(config: Decoder) -> Inputs:
 def heads(config: Decoder) -> Heads:
     """Text, unless labels have taken the place of logits, or nothing has."""
     texts, capped = not (config.labels or config.headless), config.logit_cap > 0
-    return Heads(texts, texts, config.labels, config.each_token, config.reading, capped=capped)
+    return Heads(texts, texts, config.labels, config.each_token, config.reading, False, config.pooling, capped)
