@@ -10,6 +10,10 @@ from types import ModuleType
 from puma.mpc import arithmetic, boolean, compare, fixed, lookup, retrieval, watch
 from puma.mpc.cost import DECLARED
 from puma.nn import attention, delta, functional, mixture, paper, pooling, roots, sampling, splines
+
+ROOMS: tuple[ModuleType, ...] = (
+    arithmetic, boolean, lookup, watch, compare, fixed, retrieval,
+    splines, roots, paper, attention, functional, sampling, pooling, mixture, delta,
 )  # fmt: skip
 
 
