@@ -142,7 +142,7 @@ def remembered(
     found: list[Any] = []
     for start in range(0, q.shape[2], CHUNK):
         some = slice(start, start + CHUNK)
-        parts = q[:, :, some], k[:, :, some], v[:, :, some], rate[:, :, some], g[:, :, some]
+        parts: Any = q[:, :, some], k[:, :, some], v[:, :, some], rate[:, :, some], g[:, :, some]
         if isinstance(q, Tensor):
             read, memory = _plain(*parts, memory)
         else:
