@@ -142,11 +142,11 @@ def remembered(
     found: list[Any] = []
     for start in range(0, q.shape[2], CHUNK):
         some = slice(start, start + CHUNK)
-        parts: Any = q[:, :, some], k[:, :, some], v[:, :, some], rate[:, :, some], g[:, :, some]
-        if isinstance(q, Tensor):
-            read, memory = _plain(*parts, memory)
+        asked, known, wanted, often, fading = (x[:, :, some] for x in (q, k, v, rate, g))
+        if isinstance(asked, Tensor):
+            read, memory = _plain(asked, known, wanted, often, fading, memory)
         else:
-            read, memory = q.party.run(_secret(*parts, memory, reach, held))
+            read, memory = q.party.run(_secret(asked, known, wanted, often, fading, memory, reach, held))
         found.append(read)
     assert memory is not None
     first, *rest = found
