@@ -308,13 +308,15 @@ class LocalCluster(Client):
 
     @property
     def session(self) -> Session:
-        """The calling thread's session with the three processes: the trio's own as long as one thread asks."""
-        return self._sessions.mine()
+        """The calling thread's session with the three processes: the trio's own as long as one thread asks, and while
+        something is prepared, which that one alone uses up."""
+        prepared = self._trio.session.prepared_requests
+        return self._trio.session if prepared is not None and prepared.all() else self._sessions.mine()
 
     def _another(self) -> Session | None:
-        """A session for one more thread; what is prepared is used up by the first one alone."""
+        """A session for one more thread, if the parties let it in."""
         first, another = self._trio.session, getattr(self._trio, "another", None)
-        if another is None or (first.prepared_requests is not None and first.prepared_requests.all()):
+        if another is None:
             return None
         session: Session = another()
         if not session.open(self._name) or session.sharing != first.sharing:
