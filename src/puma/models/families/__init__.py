@@ -8,7 +8,21 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from puma.models.families import bert, gpt, llama, mixtures, patches, qwen3_5, relatives, t5, vit
+from puma.models.families import (
+    bert,
+    deberta,
+    gpt,
+    llama,
+    mixtures,
+    modernbert,
+    mpnet,
+    patches,
+    qwen3_5,
+    relatives,
+    rotary_bert,
+    t5,
+    vit,
+)  # fmt: skip
 from puma.models.family import Family
 
 FAMILIES: dict[str, Family] = (
@@ -18,6 +32,10 @@ FAMILIES: dict[str, Family] = (
     | qwen3_5.families()
     | gpt.families()
     | bert.families()
+    | mpnet.families()
+    | deberta.families()
+    | rotary_bert.families()
+    | modernbert.families()
     | t5.families()
     | vit.families()
     | patches.families()
