@@ -52,6 +52,11 @@ def note(text: str) -> None:
     print(harmless(text), file=sys.stderr, flush=True)
 
 
+def warned(message: Warning | str, *_: object) -> None:
+    """A warning as a line on standard error, without the place in the program that it comes from."""
+    note(f"warning: {message}")
+
+
 def left_aside(tensors: Sequence[str]) -> None:
     """Which tensors of a checkpoint belong to layers that its config.json does not count, if there are any."""
     if tensors:
