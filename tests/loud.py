@@ -1,7 +1,7 @@
 """Checkpoints of which one input leaves a place's reach, and no other does: by a plan that is too small for it.
 
-    monkeypatch.setattr(plain_model, "planned", loud.narrow)
-    folder = loud.token(tiny.llama(tmp_path), "model.embed_tokens.weight", "dog")
+monkeypatch.setattr(plain_model, "planned", loud.narrow)
+folder = loud.token(tiny.llama(tmp_path), "model.embed_tokens.weight", "dog")
 """
 
 from __future__ import annotations

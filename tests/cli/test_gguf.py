@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import gguf
 import pytest
 from torch.testing import assert_close
 
@@ -11,7 +12,8 @@ from puma.client.chat.format import chat_format
 from puma.models.checkpoint import load
 from puma.reference.plain_model import PlainModel
 from tests.cli.conftest import Run
-from tests.models.files import talking
+from tests.models import tiny
+from tests.models.files import ggufs, talking
 from tests.models.lora import adapters
 
 
@@ -73,3 +75,12 @@ def test_an_adapter_over_it(puma: Run, file: Path, tmp_path: Path) -> None:
     asked = ("generate", file, "the cat sat", "--tokens", 3, "--json")
     found = puma(*asked, "--adapter", adapter, "--compare").json
     assert found["compare"]["agree"] and found["token_ids"] != puma(*asked).json["token_ids"]
+
+
+def test_what_it_says_of_chance(tmp_path: Path) -> None:
+    def extra(writer: gguf.GGUFWriter) -> None:
+        writer.add_float32("general.sampling.temp", 0.5)
+        writer.add_int32("general.sampling.top_k", 7)
+
+    file = ggufs.write(tmp_path / "model.gguf", tiny.llama(tmp_path), extra=extra)
+    assert load(file).files["generation_config.json"]() == b'{"do_sample": true, "temperature": 0.5, "top_k": 7}'

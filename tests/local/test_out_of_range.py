@@ -1,4 +1,4 @@
-"""Whatever is asked of whatever model: an answer for which a number left its range is an error, and the next one is not."""
+"""Whatever is asked of whatever model: an answer for which a number left its range is an error, the next one is not."""
 
 from __future__ import annotations
 

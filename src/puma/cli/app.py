@@ -17,7 +17,7 @@ from cyclopts import App
 from cyclopts.exceptions import CycloptsError, MissingArgumentError, UnknownCommandError
 
 from puma.cli import ui
-from puma.errors import OutOfRangeWarning, PumaError, UsageError
+from puma.errors import PumaError, UsageError
 from puma.version import VERSION
 
 INTERRUPTED = 130
@@ -80,7 +80,6 @@ for _name, (_file, _words, _help) in COMMANDS.items():
 
 def main() -> None:
     """The program: run the command line it was given, and leave with its exit code."""
-    warnings.simplefilter("always", OutOfRangeWarning)
     warnings.showwarning = ui.warned
     code = run(sys.argv[1:])
     with contextlib.suppress(BrokenPipeError):

@@ -57,6 +57,12 @@ def warned(message: Warning | str, *_: object) -> None:
     note(f"warning: {message}")
 
 
+def undrawn(words: str) -> None:
+    """What a model asks of chance, where there is none."""
+    if words:
+        note(f"note: {words}")
+
+
 def left_aside(tensors: Sequence[str]) -> None:
     """Which tensors of a checkpoint belong to layers that its config.json does not count, if there are any."""
     if tensors:

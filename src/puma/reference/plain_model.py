@@ -16,6 +16,7 @@ from msgspec.structs import replace
 from torch import Tensor
 
 from puma.client.model_info import ModelInfo
+from puma.client.sampling import Sampler, Sampling
 from puma.errors import UsageError
 from puma.models import heads, images, inputs, text
 from puma.models.checkpoint import Checkpoint, embedded, load
@@ -92,9 +93,11 @@ class PlainModel(ModelInfo):
         self.check_encodes()
         return self.read(sentence, pair)
 
-    def greedy(self, ids: Sequence[int], tokens: int) -> list[int]:
-        """The most likely next tokens of one prompt, in float."""
-        return [new for (new,) in self.session.continued([ids], tokens)]
+    def greedy(self, ids: Sequence[int], tokens: int, ruled: bool = False) -> list[int]:
+        """The most likely next tokens of one prompt, in float; if `ruled`, by the model's own rules."""
+        following = self.ruled([ids]) if ruled else None
+        choose = Sampler(Sampling(), following) if following else None
+        return [new for (new,) in self.session.continued([ids], tokens, choose)]
 
     def encoded(self, tokens: text.Tokens) -> Tensor:
         """Class logits or one normalised vector, in float."""

@@ -13,6 +13,7 @@ from puma.cli.options import FITTED, HUMAN, Count, Fitting, Flag, Output, Profil
 from puma.errors import CheckpointError, UsageError
 
 if TYPE_CHECKING:
+    from puma.client.rules import Rules
     from puma.measure.range_check import Findings
     from puma.mpc.clear import Note
     from puma.reference.plan import Placed
@@ -65,8 +66,10 @@ def check(
         progress("computing in the clear", 0, 1)
         found = checking.check(clear, plan, prompts, approximation)
     if output.json:
-        ui.answer({"model": clear.name, "holds": not found.broken} | ui.profile(approximation) | _told(found))
+        told = {"model": clear.name, "holds": not found.broken} | ui.profile(approximation) | _told(found)
+        ui.answer(told | {"rules": _rules(clear.rules)})
     else:
+        _show_rules(clear.rules)
         _show_plan(found, all)
         _show_run(found, all)
     return CheckpointError.exit_code if found.broken else 0
@@ -90,6 +93,21 @@ def _told(found: Findings) -> dict[str, Any]:
         "texts": found.texts, "tokens": found.tokens, "places": places, "cost": asdict(found.cost),
         "plan": msgspec.to_builtins(found.plan),
     }  # fmt: skip
+
+
+def _rules(rules: Rules) -> dict[str, Any]:
+    """What generation_config.json asks for, by who follows it."""
+    return {"with_logits": rules.from_logits, "samples": rules.chances, "ignored": rules.others}
+
+
+def _show_rules(rules: Rules) -> None:
+    from puma.client.rules import UNSEEN
+
+    for words in (rules.unfollowed(UNSEEN), rules.undrawn()):
+        if words:
+            ui.say(words)
+    if rules.unfollowed(UNSEEN) or rules.undrawn():
+        ui.say()
 
 
 def _show_plan(found: Findings, every: bool) -> None:

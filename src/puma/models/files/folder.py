@@ -9,9 +9,10 @@ import re
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from puma.errors import CheckpointError
-from puma.models.files import dequantised, safetensors, sentences, settled
+from puma.models.files import dequantised, generation, safetensors, sentences, settled
 from puma.models.files.source import TOKENIZER, Source, public_files, read_json
 from puma.models.files.words import PIECES
 
@@ -25,16 +26,25 @@ CONVERT = (  # by the class that config.json names: AutoModel would leave the he
 
 def read(folder: Path) -> Source:
     """A folder's checkpoint; weights are looked for when their names are asked for."""
-    generation, raw = folder / "generation_config.json", read_json(folder / "config.json")
+    raw = read_json(folder / "config.json")
+    said = said_of_tokens(folder)
     quantising = dequantised.settings(folder, raw)
     return Source(
         folder=folder,
         raw=raw,
-        generation=read_json(generation) if generation.is_file() else {},
-        files=public_files(folder) | tokenizer_in(folder, str(raw.get("model_type", ""))),
+        generation=said or {},
+        files=public_files(folder)
+        | tokenizer_in(folder, str(raw.get("model_type", "")))
+        | generation.public(raw if said is None else said),
         tensors=lambda: dequantised.entries(quantising, safetensors.entries(weight_files(folder))),
         pooling=sentences.pooling(folder),
     )
+
+
+def said_of_tokens(folder: Path) -> dict[str, Any] | None:
+    """generation_config.json, if there is one."""
+    path = folder / generation.FILE
+    return read_json(path) if path.is_file() else None
 
 
 def tokenizer_in(folder: Path, model_type: str) -> dict[str, Callable[[], bytes]]:

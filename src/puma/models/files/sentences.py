@@ -37,6 +37,13 @@ def pooling(folder: Path) -> str:
     return found
 
 
+def places(folder: Path) -> list[str]:
+    """The folders inside a model's that its modules lie in; none where it has no modules.json."""
+    if not (folder / MODULES).is_file():
+        return []
+    return [path for _, path in map(_kind, _json(folder / MODULES, list)) if path]
+
+
 def _kind(module: Any) -> tuple[str, str]:
     """The last part of its class, and the folder inside the model's where it lies."""
     kind, path = (module.get(key) for key in ("type", "path")) if isinstance(module, dict) else (None, None)
