@@ -1,4 +1,4 @@
-"""How much memory the owner's program takes for a checkpoint of published width: read, proven, calibrated, in one table.
+"""How much memory the owner's program takes for a checkpoint of published width: read, proven and calibrated.
 
     python -m benchmarks.memory --layers 10
 

@@ -143,7 +143,7 @@ def test_commands(
 
 def test_a_gguf_file_under_an_adapter(live: Live, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Its owner shares what both amount to; a client has nothing but the cluster file, and asks by the template."""
-    file = talking.write(tmp_path, num_hidden_layers=1)
+    file = talking.write(tmp_path, num_hidden_layers=1, temperature=0.5)
     adapter = adapters.write(tmp_path / "adapter", adapters.low("model.layers.0.self_attn.v_proj", 16, 32))
     there = ["--cluster", str(live.file), "--json", "--as"]
     words = ["share", str(file), "--adapter", str(adapter), "--state", str(live.folder / "s"), *there]
@@ -155,7 +155,7 @@ def test_a_gguf_file_under_an_adapter(live: Live, tmp_path: Path, capsys: pytest
         with live.connect(name) as cluster:
             assert cluster.generate("the cat", 3).token_ids == clear.greedy(clear.prompt_ids("the cat", 3), 3)
             assert cluster.model.files["chat_template.jinja"]() == talking.TEMPLATE.encode()
-            assert cluster.model.eos == (2,)
+            assert cluster.model.eos == (2,) and cluster.model.rules.chances == {"temperature": 0.5}
     finally:
         app.run(["models", "delete", "chatty-adapter", *there, str(live.key("olga"))])
     live.settled()

@@ -113,8 +113,8 @@ class Following:
         self._began = [len(text) for text in self._texts]
         self._live = [*range(len(self._texts))]
         bad = [ids for ids in rules.bad_words_ids if len(ids) > 1 or ids[0] not in self._eos]
-        self._biases = [(*ids[-1:], ids[:-1], bias) for ids, bias in rules.sequence_bias]
-        self._bad = [(*ids[-1:], ids[:-1], NEVER) for ids in bad]
+        self._biases = [(ids[-1], ids[:-1], bias) for ids, bias in rules.sequence_bias]
+        self._bad = [(ids[-1], ids[:-1], NEVER) for ids in bad]
 
     def keep(self, live: Sequence[int]) -> None:
         """From now on logits come of these prompts only."""
