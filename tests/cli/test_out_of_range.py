@@ -74,5 +74,6 @@ def test_the_program_prints_each_as_a_line(capsys: pytest.CaptureFixture[str], m
     monkeypatch.setattr(app, "run", command)
     monkeypatch.setattr(app.os, "_exit", lambda code: None)
     with warnings.catch_warnings():
+        warnings.simplefilter("always")
         app.main()
     assert capsys.readouterr().err == 2 * "warning: a number left its range\n"
