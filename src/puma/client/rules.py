@@ -22,7 +22,7 @@ from puma.models.files import generation as said
 Id = Annotated[int, Meta(ge=0)]
 Count = Annotated[int, Meta(ge=0)]
 Penalty = Annotated[float, Meta(gt=0)]
-Ids = Annotated[tuple[Id, ...], Meta(min_length=1)]
+Ids = Annotated[list[Id], Meta(min_length=1)]
 NEVER = -math.inf
 UNSEEN, SEARCHED = "needs logits", "not in a beam search"  # why rules are not followed
 

@@ -25,12 +25,13 @@ OTHERS = (
     "token_healing", "stop_strings", "max_time", "penalty_alpha", "dola_layers", "constraints", "force_words_ids",
 )  # fmt: skip
 NAMES = (*RULES, DRAWN, *CHANCES, *OTHER_CHANCES, *BEAMS, *OTHERS)
-NEUTRAL: Mapping[str, Any] = dict.fromkeys(
-    ("encoder_repetition_penalty", "repetition_penalty", "num_beams", "num_beam_groups", "top_p", "typical_p",
-     "temperature", "guidance_scale"), 1
-) | dict.fromkeys(
-    ("no_repeat_ngram_size", "encoder_no_repeat_ngram_size", "min_length", "min_new_tokens", "top_k", "epsilon_cutoff",
-     "eta_cutoff", "diversity_penalty", "penalty_alpha"), 0
+ONE = (  # what leaves everything as it is
+    "encoder_repetition_penalty", "repetition_penalty", "num_beams", "num_beam_groups", "top_p", "typical_p",
+    "temperature", "guidance_scale",
+)  # fmt: skip
+ZERO = (
+    "no_repeat_ngram_size", "encoder_no_repeat_ngram_size", "min_length", "min_new_tokens", "top_k", "epsilon_cutoff",
+    "eta_cutoff", "diversity_penalty", "penalty_alpha",
 )  # fmt: skip
 
 
@@ -43,7 +44,9 @@ def kept(said: Mapping[str, Any]) -> dict[str, Any]:
 
 def _neutral(name: str, value: Any) -> bool:
     """Whether a setting says what holds without it."""
-    return value is None or value is False or value == [] or (name in NEUTRAL and value == NEUTRAL[name])
+    return (
+        value is None or value is False or value == [] or (name in ONE and value == 1) or (name in ZERO and not value)
+    )
 
 
 def public(said: Mapping[str, Any]) -> dict[str, Callable[[], bytes]]:
