@@ -137,6 +137,7 @@ LOCAL = {
         "mpc.retrieval",
         "nn.functional",
         "nn.sampling",
+        "nn.pooling",
     ],
 )
 def test_every_primitive_declares_its_cost(name: str) -> None:

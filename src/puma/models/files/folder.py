@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from puma.errors import CheckpointError
-from puma.models.files import dequantised, generation, safetensors, sentences, settled
+from puma.models.files import dequantised, generation, relevance, safetensors, sentences, settled
 from puma.models.files.source import TOKENIZER, Source, public_files, read_json
 from puma.models.files.words import PIECES
+from puma.models.wording import FILE
 
 SHARD = re.compile(r"-\d+-of-\d+\.")
 
@@ -24,20 +25,29 @@ CONVERT = (  # by the class that config.json names: AutoModel would leave the he
 )
 
 
-def read(folder: Path) -> Source:
+def read(root: Path) -> Source:
     """A folder's checkpoint; weights are looked for when their names are asked for."""
-    raw = read_json(folder / "config.json")
-    said = said_of_tokens(folder)
+    said = sentences.read(root)
+    folder = said.body if said else root
+    raw, chosen = relevance.named(folder, read_json(folder / "config.json")), said_of_tokens(folder)
     quantising = dequantised.settings(folder, raw)
+    files = public_files(folder) | tokenizer_in(folder, str(raw.get("model_type", "")))
+    files |= generation.public(raw if chosen is None else chosen)
+    if said:
+        files[FILE] = lambda: said.wording.bytes
+        if said.lower and TOKENIZER in files:
+            files[TOKENIZER] = partial(sentences.lowered, files[TOKENIZER])
     return Source(
         folder=folder,
         raw=raw,
-        generation=said or {},
-        files=public_files(folder)
-        | tokenizer_in(folder, str(raw.get("model_type", "")))
-        | generation.public(raw if said is None else said),
-        tensors=lambda: dequantised.entries(quantising, safetensors.entries(weight_files(folder))),
-        pooling=sentences.pooling(folder),
+        generation=chosen or {},
+        files=files,
+        tensors=lambda: {
+            **dequantised.entries(quantising, safetensors.entries(weight_files(folder))),
+            **(said.entries() if said else {}),
+        },
+        pooling=said.pooling if said else None,
+        bare=bool(said and said.bare),
     )
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from puma.errors import CheckpointError
 from puma.models.files import folder as folders
 from puma.models.files.gguf import file as gguf
-from puma.models.files.sentences import places
+from puma.models.files.sentences import MODULES, places
 from puma.models.files.source import Source
 
 HUB_FILES, HUB_WEIGHTS = ["*.json", "*.txt", "*.model", "*.jinja"], "*.safetensors"
@@ -44,7 +44,8 @@ def locate(source: str | Path, weights: bool) -> Path:
         raise CheckpointError(what, "pass a checkpoint's folder, a GGUF file or a hub name")
     if path.is_file() and not named:
         raise CheckpointError(f"{source} is no checkpoint", "pass its folder, or a file whose name ends in .gguf")
-    if path.is_dir() and not (path / "config.json").is_file() and not any(path.glob(f"*{gguf.SUFFIX}")):
+    described = any((path / name).is_file() for name in ("config.json", MODULES))
+    if path.is_dir() and not described and not any(path.glob(f"*{gguf.SUFFIX}")):
         hint = (
             "a checkpoint's folder holds config.json, model.safetensors and tokenizer.json, or one GGUF file; "
             "of several on the hub name one, as owner/name/file.gguf"
@@ -68,9 +69,9 @@ def download(name: str, patterns: list[str]) -> Path:
     folder = fetched(name, patterns)
     inner = [TEMPLATES]
     for path in places(folder):
-        inner += [f"{path}/{pattern}" for pattern in patterns if pattern in ("*.json", HUB_WEIGHTS)]
+        inner += [f"{path}/{pattern}" for pattern in patterns]
     fetched(name, inner, [])
-    if HUB_WEIGHTS in patterns and not any(folder.glob(HUB_WEIGHTS)):
+    if HUB_WEIGHTS in patterns and not any(folder.rglob(HUB_WEIGHTS)):
         _check_weights(name)
     return folder
 
