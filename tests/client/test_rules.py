@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 import torch
 
-from puma.client.rules import SEARCHED, UNSEEN, Rules
 from puma.client.sampling import Sampler, Sampling
+from puma.client.tokens.rules import SEARCHED, UNSEEN, Rules
 from puma.errors import RulesWarning, UnsupportedModel
 from puma.local.cluster import LocalCluster
 from puma.models.files import generation

@@ -24,10 +24,10 @@ from puma.client.heads.ranking import Ranked
 from puma.client.heads.spans import Quote
 from puma.client.lengths import secret_length
 from puma.client.model_info import ModelInfo
-from puma.client.rules import SEARCHED
 from puma.client.sampling import Sampling
 from puma.client.sentences import Asked, Reading, divided
 from puma.client.session import Session
+from puma.client.tokens.rules import SEARCHED
 from puma.errors import InputError, UsageError
 from puma.models import inputs
 from puma.models.cutting import Cut

@@ -15,8 +15,8 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from puma.client.lengths import check_padding
-from puma.client.rules import UNSEEN, Following, Rules
 from puma.client.sentences import USUAL, Asked, Reading
+from puma.client.tokens.rules import UNSEEN, Following, Rules
 from puma.errors import CheckpointError, InputError, RangeError, RulesWarning, UsageError
 from puma.models import heads, inputs, text, wording
 from puma.models.config import Config

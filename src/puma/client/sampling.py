@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from puma.client import arguments
-from puma.client.rules import Following
+from puma.client.tokens.rules import Following
 from puma.crypto.prg import PairKey, Stream, fresh_secret
 from puma.errors import PolicyError, UsageError
 from puma.nn.sampling import LEAST_TEMPERATURE, MOST_TEMPERATURE

@@ -23,8 +23,8 @@ from puma.client.channel import Judgement, PartyChannel, judge
 from puma.client.cost import cost_of
 from puma.client.lengths import check_approximation, secret_length
 from puma.client.places import by_place, places
-from puma.client.rules import Following
 from puma.client.sampling import Sampler, Sampling
+from puma.client.tokens.rules import Following
 from puma.client.turns import Stream, whole
 from puma.crypto.prg import fresh_secret
 from puma.errors import (

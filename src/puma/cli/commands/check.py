@@ -13,7 +13,7 @@ from puma.cli.options import FITTED, HUMAN, Count, Fitting, Flag, Output, Profil
 from puma.errors import CheckpointError, UsageError
 
 if TYPE_CHECKING:
-    from puma.client.rules import Rules
+    from puma.client.tokens.rules import Rules
     from puma.measure.range_check import Findings
     from puma.mpc.clear import Note
     from puma.reference.plan import Placed
@@ -105,7 +105,7 @@ def _rules(rules: Rules) -> dict[str, Any]:
 
 
 def _show_rules(rules: Rules) -> None:
-    from puma.client.rules import UNSEEN
+    from puma.client.tokens.rules import UNSEEN
 
     for words in (rules.unfollowed(UNSEEN), rules.undrawn()):
         if words:

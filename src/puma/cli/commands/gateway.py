@@ -141,7 +141,7 @@ def _starter(
 
 def _drawn(clear: Any, temperature: float | None, seen: bool) -> tuple[float, int, float]:
     """Temperature, top_k and top_p of requests that name none, and a line about what of the model's own they lack."""
-    from puma.client.rules import UNSEEN, named
+    from puma.client.tokens.rules import UNSEEN, named
 
     chances = clear.rules.chances
     clear.warn_of_rules("" if seen else UNSEEN)
