@@ -30,7 +30,7 @@ from puma.client.session import Session
 from puma.client.tokens.rules import SEARCHED
 from puma.errors import InputError, UsageError
 from puma.models import inputs
-from puma.models.cutting import Cut
+from puma.models.reading.cutting import Cut
 from puma.store.prepared_requests import PreparedRequest
 from puma.wire.limits import MOST_TOP
 from puma.wire.messages import Encode, Input
