@@ -362,12 +362,15 @@ class Client(ABC):
         An encoder takes no `tokens`. The next request of exactly this shape uses it up, in this cluster or a later one
         with the same store.
         """
+        return self._prepare(self.session, prompt, tokens, batch)
+
+    def _prepare(self, session: Session, prompt: int, tokens: int | None, batch: int) -> PreparedRequest:
         prompt, batch = arguments.count(prompt, "prompt"), arguments.count(batch, "batch")
         tokens = None if tokens is None else arguments.count(tokens, "tokens")
         request = shaped(self.model.config, prompt, tokens, batch)
         if isinstance(request, Encode):
             request = Encode(Input(request.input.lengths, [], [], [0] * request.input.tokens), self.model.output)
-        return self.session.prepare(request)
+        return session.prepare(request)
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of token ids, without special tokens; InputError if one is not in the vocabulary."""
