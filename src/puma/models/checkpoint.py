@@ -21,7 +21,7 @@ from puma.models import heads, text
 from puma.models.adapters.adapted import adapt
 from puma.models.config import Config
 from puma.models.deferred import Folded, deferred
-from puma.models.families import FAMILIES, WHOLES, bare, named, part_of, started
+from puma.models.families import FAMILIES, WHOLES, bare, named, of_text, part_of, started
 from puma.models.files import adapter as adapter_files
 from puma.models.files.opening import called, opened, parted
 from puma.models.files.source import TOKENIZER, Stored
@@ -85,8 +85,8 @@ def load(source: str | Path, weights: bool = True, adapter: str | Path | None = 
     """
     source, part = parted(source)
     found = opened(source, weights)
-    found = replace(found, raw=part_of(found.raw, part)) if part else found
-    found = replace(found, raw=bare(found.raw)) if found.bare else found
+    raw = part_of(found.raw, part) if part else of_text(found.raw)
+    found = replace(found, raw=bare(raw) if found.bare else raw)
     name = _called(source) + (f"-{part}" if part else "")
     adapted = set[Path]()
     if adapter is not None:
