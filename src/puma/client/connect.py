@@ -26,7 +26,8 @@ from puma.client.turns import whole
 from puma.config import Cluster
 from puma.crypto import identity
 from puma.errors import CheckpointError, PeerLost, ProtocolError, PumaError, StoreError, UsageError
-from puma.models.files.folder import travelling
+from puma.models.files import generation
+from puma.models.files.folder import said_of_tokens, travelling
 from puma.models.files.source import TOKENIZER
 from puma.models.reading.wording import FILE
 from puma.models.text import open_tokenizer, tokenizer_of
@@ -113,7 +114,7 @@ class ClusterSession(Session):
         found.hides = card.hides
         found.max_tokens = min(self.cluster.policy.max_tokens, card.max_tokens or self.cluster.policy.max_tokens)
         files = {file.name: (lambda file=file: self.fetch(file)) for file in card.files}
-        kept = {name: read for name, read in files.items() if name == FILE}
+        kept = {name: read for name, read in files.items() if name in (FILE, generation.FILE)}
         found.files = kept | own.files if own and own.whole else files
         return found
 
@@ -275,6 +276,7 @@ def own_files(path: Path) -> OwnFiles:
     read = files.pop(TOKENIZER, None)
     if read is None:
         raise UsageError(f"there is no tokenizer {path / TOKENIZER}", hint)
+    files |= generation.public(said_of_tokens(path) or {})
     return OwnFiles(tokenizer_of(read(), f"the tokenizer in {path}", "download it again"), files, True)
 
 
