@@ -16,7 +16,7 @@ from puma import kernels
 from puma.mpc import clear_forms as clear
 from puma.mpc.arithmetic import deal
 from puma.mpc.clear_forms import in_clear
-from puma.mpc.cost import Cost, Size, declares, message_bits
+from puma.mpc.cost import Bytes, Cost, Size, Words, declares, message_bits
 from puma.mpc.party import FIRST, Party, Piece, Protocol, present
 from puma.mpc.polynomial import Monomial, Polynomial, multiplied, products, subsets
 from puma.mpc.share import Additive, Bits, MaskedBit, Share, broadcast
@@ -60,17 +60,18 @@ def evaluate(bits: Mapping[str, Bits], *polynomials: Polynomial) -> Protocol[lis
     """
     party, shape = next(iter(bits.values())).party, _common(bits)
     names, masked = multiplied(polynomials), products(polynomials)
-    row = (math.prod(shape) + 7) // 8
+    size = math.prod(shape)
+    row = (size + 7) // 8
     masks = _mask_rows(party, len(names), row)
     if party.is_dealer:
-        _deal_rows(party, dict(zip(names, masks, strict=True)), masked, row)
+        _deal_rows(party, dict(zip(names, masks, strict=True)), masked, size)
         yield [Piece(None, 8)]
         return [Bits(party, party.nothing(shape)) for _ in polynomials]
-    dealt = _deal_rows(party, None, masked, row)
+    dealt = _deal_rows(party, None, masked, size)
     own: dict[Monomial, Tensor] = {frozenset([n]): a for n, a in zip(names, masks, strict=True)} | dealt
     packed = {n: kernels.pack_bits(b.part.expand(shape)) for n, b in bits.items()}
     mine = torch.stack([packed[n] for n in names]) ^ masks
-    (theirs,) = yield [Piece(mine, 8)]
+    (theirs,) = yield [Piece(mine, 8, size)]
     opened = dict(zip(names, mine ^ theirs, strict=True))
     results = [_share_of(party, p, packed, opened, own, row) for p in polynomials]
     return [Bits(party, kernels.unpack_bits(r, shape)) for r in results]
@@ -84,23 +85,24 @@ def _mask_rows(party: Party, count: int, row: int) -> Tensor:
 
 
 def _deal_rows(
-    party: Party, masks: dict[str, Tensor] | None, wanted: Sequence[Monomial], row: int
+    party: Party, masks: dict[str, Tensor] | None, wanted: Sequence[Monomial], size: int
 ) -> dict[Monomial, Tensor]:
-    """Products of masks as packed bits, xor-shared: P1's half from k01, the rest sent to P2."""
-    half = party.random_bytes(FIRST, "bit-deal", len(wanted) * row)
+    """Products of masks of so many bits, packed and xor-shared: P1's half from k01, the rest sent to P2."""
+    row, count = (size + 7) // 8, Bytes.of(Words(size, 1, len(wanted)))
+    half = party.random_bytes(FIRST, "bit-deal", count)
     if masks is not None:
         value = _products_of(party, masks, wanted, row) ^ present(half).reshape(len(wanted), row)
-        party.correction(value.reshape(-1), len(wanted) * row)
+        party.correction(value.reshape(-1), count)
         return {}
     if party.rank != FIRST:
-        half = party.correction(None, len(wanted) * row)
+        half = party.correction(None, count)
     return dict(zip(wanted, present(half).reshape(len(wanted), row), strict=True))
 
 
 def _products_of(party: Party, masks: dict[str, Tensor], wanted: Sequence[Monomial], row: int) -> Tensor:
     """Products of the dealer's masks, one a row."""
     if party.dry:  # a dry run would spend nearly all its time on their shapes
-        return torch.empty((len(wanted), row), dtype=torch.uint8, device=party.device)
+        return masks[next(iter(masks))].expand(len(wanted), row)
     known: dict[Monomial, Tensor] = {frozenset([n]): a for n, a in masks.items()}
     for product in wanted:  # small ones come first
         last = max(product)
@@ -117,9 +119,9 @@ def _share_of(
     row: int,
 ) -> Tensor:
     """This evaluator's half of a polynomial, packed."""
-    total = torch.zeros(row, dtype=torch.uint8, device=party.device)
     if party.dry:
-        return total
+        return next(iter(packed.values()))
+    total = torch.zeros(row, dtype=torch.uint8, device=party.device)
     for monomial in polynomial:
         if len(monomial) == 1:
             total ^= packed[next(iter(monomial))]

@@ -40,7 +40,7 @@ class Watch:
         self._owners: dict[int, Tensor] = {}
         self._lie(_owners(lengths))
         self._lie(torch.arange(self.prompts))
-        self._sum = torch.zeros(self.prompts, dtype=torch.int64, device=party.device)
+        self._sum = party.nothing((self.prompts,))
 
     def __repr__(self) -> str:
         return f"Watch(prompts={self.prompts})"

@@ -85,6 +85,7 @@ class Layout:
         self._columns = self.held.cumsum(1) - 1  # positions, as those of the rows that ask
         self._places = self._columns[:, columns - rows :]
         self._asking: Tensor | None = None
+        self._counted: tuple[Tensor, int] | None = None
 
     @classmethod
     def branches(cls, columns: Tensor, rows: int, hidden: Any) -> Layout:
@@ -101,6 +102,13 @@ class Layout:
     def columns(self) -> Tensor:
         """Positions of all columns (prompts, columns)."""
         return self._columns
+
+    @property
+    def allowed(self) -> int:
+        """How many entries of the mask are True."""
+        if self._counted is None or self._counted[0] is not self.mask:
+            self._counted = self.mask, int(self.mask.sum())
+        return self._counted[1]
 
     def asking(self, x: Any) -> Any:
         """Those rows of x that ask."""

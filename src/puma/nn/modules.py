@@ -219,7 +219,10 @@ def attend(
     prompts, heads, rows, size = q.shape
     groups = heads // k.shape[1]
     q = q.reshape(prompts, k.shape[1], groups * rows, size)
-    mask = at.mask.repeat(1, groups, 1).unsqueeze(1)
+    if isinstance(q, torch.Tensor) or not q.party.dry:
+        mask = at.mask.repeat(1, groups, 1).unsqueeze(1)
+    else:
+        mask = q.party.outline((prompts, 1, groups * rows, at.mask.shape[2]), groups * at.allowed)
     scores = F.scores(q, k)
     reach = scored.reach
     if cap:
@@ -245,6 +248,8 @@ def _spread(rows: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tenso
 
 def rotary_angles(positions: torch.Tensor, frequencies: torch.Tensor, device: torch.device) -> torch.Tensor:
     """Cosine and sine (2, rows, 1, size) of the rotary angles of positions (rows,), frequencies (size / 2,)."""
+    if device.type == "meta":
+        return torch.empty((2, len(positions), 1, 2 * len(frequencies)), device=device)
     angles = positions.to(device, torch.float32)[:, None] * frequencies.to(device)
     angles = torch.cat((angles, angles), dim=-1).unsqueeze(1)
     return torch.stack((angles.cos(), angles.sin()))
