@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks import __main__ as command
 from benchmarks import network_run, page, record
-from puma.measure.speed import Speed, Work
+from puma.measure.rates import Speed, Work
 
 RATES = Work(1e-3, 1e-9, 1e-9, 1e-10)
 

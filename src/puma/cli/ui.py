@@ -139,6 +139,13 @@ def amount(count: float) -> str:
     return f"{count:.2f} GiB"
 
 
+def seconds(count: float) -> str:
+    """A duration for people."""
+    if count < 120:
+        return f"{count:.2f} s" if count < 10 else f"{count:.0f} s"
+    return f"{count / 60:.0f} min" if count < 7200 else f"{count / 3600:.1f} h"
+
+
 def cost_line(cost: Cost, tokens: int = 0, texts: int = 0) -> str:
     """Seconds, tokens or texts a second, rounds and bytes in one line."""
     done, what = (tokens, "tokens") if tokens else (texts, "texts")

@@ -12,7 +12,6 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import torch
@@ -22,8 +21,8 @@ from puma.client.cost import Cost
 from puma.client.owner import Progress
 from puma.client.session import Session
 from puma.crypto.prg import PairKey
-from puma.errors import UsageError
 from puma.local.cluster import Trio
+from puma.measure.named import bare, config_of
 from puma.models import architecture, with_layers
 from puma.models.checkpoint import load
 from puma.models.config import Config
@@ -82,32 +81,18 @@ def random_ids(config: Config, lengths: Sequence[int]) -> list[list[int]]:
 def configured(
     source: str, layers: int | None, weights: bool = True, adapter: str | None = None
 ) -> tuple[str, Config, Mapping[str, Tensor]]:
-    """Name, config and parameters of a preset or a checkpoint, perhaps of its first layers only."""
-    if layers is not None and layers < 1:
-        raise UsageError(f"a model of {layers} layers makes no sense", "pass --layers 1 or more")
-    if source in PRESETS:
-        if adapter is not None:
-            raise UsageError(
-                f"the preset {source} has random weights, and takes no adapter", "pass a checkpoint's folder"
-            )
-        config = with_layers(PRESETS[source], layers or PRESETS[source].layers)
-        return source, config, RandomParams(config)
-    if not _names_a_checkpoint(source):
-        raise UsageError(
-            f"there is no preset {source}",
-            f"choose one of {', '.join(PRESETS)}, or pass a checkpoint's folder",
-        )
-    checkpoint = load(source, weights, adapter)
-    config, full = checkpoint.config, checkpoint.config.layers
-    if layers is not None and layers > full:
-        raise UsageError(f"{checkpoint.name} has {full} layers, not {layers}", "ask for fewer")
-    checkpoint = replace(checkpoint, config=with_layers(config, layers or full))
-    return checkpoint.name, checkpoint.config, checkpoint.fold() if weights else {}
+    """Name, config and parameters of a preset, a config.json or a checkpoint, perhaps of its first layers only.
 
-
-def _names_a_checkpoint(source: str) -> bool:
-    """A path, or a hub name with its owner; a bare word that is no folder is a mistyped preset."""
-    return "/" in source or Path(source).exists()
+    Parameters are random where there are none.
+    """
+    name, config = config_of(source, layers, adapter)
+    if source in PRESETS or bare(source):
+        return name, config, RandomParams(config)
+    if not weights:
+        return name, config, {}
+    checkpoint = load(source, adapter=adapter)  # its tensors tell of settings, too
+    checkpoint = replace(checkpoint, config=with_layers(checkpoint.config, config.layers))
+    return checkpoint.name, checkpoint.config, checkpoint.fold()
 
 
 @dataclass(frozen=True)

@@ -37,6 +37,13 @@ def read(folder: Path) -> Source:
     )
 
 
+def bare(settings: Path, weights: bool) -> Source:
+    """A config.json without a checkpoint; CheckpointError if there are to be weights."""
+    if weights:
+        raise CheckpointError(f"{settings} has no weights", "pass the folder of a checkpoint")
+    return Source(settings.parent, read_json(settings), {}, {}, dict)
+
+
 def tokenizer_in(folder: Path, model_type: str) -> dict[str, Callable[[], bytes]]:
     """The tokenizer that a folder's files amount to, if there are any."""
     if not any((folder / name).is_file() for name in (TOKENIZER, "vocab.txt", "vocab.json", *PIECES)):

@@ -14,6 +14,7 @@ from puma.models.files.gguf import file as gguf
 from puma.models.files.sentences import MODULES
 from puma.models.files.source import Source
 
+SETTINGS = ".json"
 HUB_FILES = ["*.json", "*.txt", "*.model", "*.jinja"]
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 HUB_FILE = re.compile(r"([A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)/([\w.-]+\.gguf)")
@@ -22,6 +23,8 @@ HUB_FILE = re.compile(r"([A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)/([\w.-]+\.gguf)"
 def opened(source: str | Path, weights: bool) -> Source:
     """What the user names, opened; a client, who needs no weights, downloads none."""
     path = locate(source, weights)
+    if path.suffix == SETTINGS:
+        return folders.bare(path, weights)
     if path.is_file():
         return gguf.read(path)
     inside = None if any(path.glob("*.safetensors")) else gguf.only(path)
@@ -32,6 +35,8 @@ def locate(source: str | Path, weights: bool) -> Path:
     """The folder of a checkpoint, or its GGUF file; what is there first, then the hub."""
     path = Path(source).expanduser()
     named = path.suffix == gguf.SUFFIX
+    if path.is_file() and path.suffix == SETTINGS:
+        return path
     if not path.exists() and isinstance(source, str):
         if file := HUB_FILE.fullmatch(source):
             path = download(file[1], [part.name for part in gguf.parts(Path(file[2]))]) / file[2]
@@ -55,6 +60,8 @@ def called(path: Path) -> str:
     """What a model on disk is called: its folder's name, or its file's without what says that it is one, or a part."""
     if not path.is_file():
         return path.resolve().name
+    if path.suffix == SETTINGS:
+        return path.resolve().parent.name if path.name == "config.json" else path.stem
     part = gguf.SPLIT.fullmatch(path.name)
     return part[1] if part else path.name.removesuffix(gguf.SUFFIX)
 
