@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -264,3 +265,15 @@ def test_beam_search(puma: Run, tmp_path: Path) -> None:
     assert "without chance" in puma(*asked, "--temperature", "1").err
     assert "length penalty of nan" in puma(*asked, "--reveal-logits", "--length-penalty", "nan").err
     assert "is for a beam search" in puma(*asked[:-2], "--length-penalty", "2").err
+
+
+def test_check_of_a_config_alone(puma: Run, checkpoints: dict[str, Path], tmp_path: Path) -> None:
+    alone = tmp_path / "config.json"
+    alone.write_text((checkpoints["llama"] / "config.json").read_text())
+    found = puma("check", "--config", alone, "--json").json
+    assert found["supported"] and found["class"] == "LlamaForCausalLM" and found["parts"] and not found["refused"]
+    assert "LlamaForCausalLM: supported" in puma("check", alone).out
+    alone.write_text(json.dumps(json.loads(alone.read_text()) | {"hidden_act": "swish2"}))
+    refused = puma("check", alone)
+    assert refused.code == 3 and "refused: config.json sets hidden_act to 'swish2'" in refused.out
+    assert puma("check").code == puma("check", "stories", "--config", alone).code == 2
