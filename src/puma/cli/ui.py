@@ -139,6 +139,11 @@ def amount(count: float) -> str:
     return f"{count:.2f} GiB"
 
 
+def traffic(count: float) -> str:
+    """Bytes that networks are paid for, in millions or thousand millions."""
+    return f"{count / 1e9:,.2f} GB" if count >= 1e9 else f"{count / 1e6:,.1f} MB"
+
+
 def seconds(count: float) -> str:
     """A duration for people."""
     if count < 120:
@@ -194,5 +199,5 @@ def breakdown(parts: Sequence[Mapping[str, Any]]) -> None:
 
 def asked_line(name: str, layers: int, prompt: int, new: int, batch: int) -> str:
     """What was measured or counted."""
-    each = f", {batch} times" if batch > 1 else ""
-    return f"{name}, {layers} layers, {prompt} tokens in, {new} out{each}"
+    each, out = f", {batch} times" if batch > 1 else "", f", {new} out" if new else ""
+    return f"{name}, {layers} layers, {prompt} tokens in{out}{each}"

@@ -36,6 +36,7 @@ QUERIES = (".q_proj.", ".query.")  # these have absorbed 1/sqrt(head_dim)
 REPEATED_ABOVE = 1_000_000_000  # parameters: what three parties and an owner can hold on one machine
 LAYER = re.compile(r"\.\d+\.")
 MEMORY = "/dev/shm"  # what is prepared must not reach a disk
+PLAIN_RUNS = 3
 WARM_UP = 2  # tokens of the request before the timed one
 
 
@@ -113,6 +114,7 @@ class Measurement:
     max_abs_error: float | None
     repeated: bool
     prepared: Timed | None
+    plain_seconds: float | None = None  # of the same request by torch in float32, with as many cores as it takes
 
 
 def measure(
@@ -143,14 +145,25 @@ def measure(
         if error and states is None:
             progress("hidden states", 0, 1)
             states = trio.session.encode(prompts, "hidden")
-    far = None
+    far, plainly = None, None
     if error and states is not None:
         progress("the plain run", 0, 1)
         sources = {source: params[source] for source in params if source not in alias}
         own = {name: sources[alias.get(name, name)] for name in params}
-        plain = Plain(config, own).encode(prompts, "hidden")
-        far = max(float((x - y).abs().max()) for x, y in zip(states, plain, strict=True))
-    return Measurement(usual.seconds, usual.cost, far, bool(alias), again)
+        plain = Plain(config, own)
+        far = max(float((x - y).abs().max()) for x, y in zip(states, plain.encode(prompts, "hidden"), strict=True))
+        plainly = _plainly(plain, prompts, tokens)
+    return Measurement(usual.seconds, usual.cost, far, bool(alias), again, plainly)
+
+
+def _plainly(plain: Plain, prompts: list[list[int]], tokens: int | None) -> float:
+    """Seconds of the same request in the clear, in float32 on all cores: the least of three times."""
+    seconds = list[float]()
+    for _ in range(PLAIN_RUNS):
+        started = time.perf_counter()
+        ask(plain, prompts, tokens)
+        seconds.append(time.perf_counter() - started)
+    return min(seconds)
 
 
 def _timed(session: Session, prompts: list[list[int]], tokens: int | None) -> tuple[Timed, list[Tensor] | None]:
@@ -161,7 +174,7 @@ def _timed(session: Session, prompts: list[list[int]], tokens: int | None) -> tu
     return Timed(seconds, session.cost), states
 
 
-def ask(session: Session, prompts: list[list[int]], tokens: int | None) -> list[Tensor] | None:
+def ask(session: Session | Plain, prompts: list[list[int]], tokens: int | None) -> list[Tensor] | None:
     """Hidden states of an encoder, or new tokens, which nobody reads."""
     if tokens is None:
         return session.encode(prompts, "hidden")

@@ -1,4 +1,4 @@
-"""`puma cost`: what a model asks of three machines, a network and a purse, without running it."""
+"""`puma cost`: what a model needs of three machines and a network, and what that costs, without running it."""
 
 from __future__ import annotations
 
@@ -103,10 +103,10 @@ def _show(found: Estimate, seconds: list[dict[str, Any]], prices: Prices, measur
     disk, memory = (", ".join(ui.amount(m) for m in of) for of in zip(*found.machines, strict=True))
     ui.say(f"disk of P0, P1, P2: {disk}; memory, about: {memory}")
     whole = found.whole
-    total = f"{whole.total / 1e6:,.1f} MB ({whole.online / 1e6:,.1f} online) in {whole.rounds:,} rounds"
+    total = f"{ui.traffic(whole.total)} ({ui.traffic(whole.online)} online) in {whole.rounds:,} rounds"
     if found.further:
-        first = f"{found.first.total / 1e6:,.1f} MB and {found.first.rounds:,} rounds to the first token"
-        then = f"{found.further_bytes / 1e6:,.1f} MB and {found.further_rounds:,.0f} rounds for each further one"
+        first = f"{ui.traffic(found.first.total)} and {found.first.rounds:,} rounds to the first token"
+        then = f"{ui.traffic(found.further_bytes)} and {found.further_rounds:,.0f} rounds for each further one"
         ui.say(f"traffic: {first}, {then}; in all {total}")
     else:
         ui.say(f"traffic: {total}")
@@ -123,7 +123,8 @@ def _show_network(found: Estimate, each: dict[str, Any], prices: Prices) -> None
     name = f"{each['name']} ({1e3 * each['rtt']:g} ms, {each['rate'] / 1e9:g} Gbps)"
     ui.say(f"{name}: {to_first}{further}{ui.seconds(each['seconds'])} in all")
     thousand = found.thousand(each["seconds"], prices)
-    line = f"  a thousand such: {thousand['gigabytes']:,.1f} GB, {thousand['machine_hours']:,.1f} hours of a machine"
+    sent = ui.traffic(1e9 * thousand["gigabytes"])
+    line = f"  a thousand such: {sent}, {thousand['machine_hours']:,.1f} hours of a machine"
     if prices.gb or prices.hour:
         line += f"; {thousand['traffic_price']:,.2f} + {thousand['machine_price']:,.2f} = {thousand['price']:,.2f}"
     ui.say(line)
