@@ -13,7 +13,7 @@ from puma.engine import series
 from puma.engine.engine import Engine, answered
 from puma.engine.generation import Turn, hidden_flags, run
 from puma.engine.request import Request
-from puma.models import with_layers
+from puma.models import architecture, with_layers
 from puma.models.config import Config
 from puma.mpc.compare import turns
 from puma.mpc.party import SECOND, Party
@@ -124,7 +124,7 @@ class _Word:
 
     def _form(self, length: int) -> tuple[object, ...]:
         """What of a step's messages depends on how many entries a row of scores has, besides their sizes."""
-        window = getattr(self._config, "window", 0)
+        window = architecture(self._config).window(self._config)
         values = {REACHES["value"], *self._config.formats.places.values()}
         return (*turns(length), *(row_formats(length, reach) for reach in sorted(values)), 0 < window < length)
 

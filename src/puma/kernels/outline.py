@@ -63,6 +63,7 @@ class Outline:
     # -- element by element ---------------------------------------------------------------------------------------
 
     def _with(self, other: Any) -> Outline:
+        """As a tensor's, with another one or a number."""
         shape = getattr(other, "shape", None)
         if shape is None or shape == self.shape or not shape:
             return self
@@ -75,6 +76,7 @@ class Outline:
     __hash__ = object.__hash__
 
     def _same(self, *_: Any, **__: Any) -> Outline:
+        """As a tensor's, which keeps its shape."""
         return self
 
     __neg__ = __invert__ = contiguous = clone = bool = add_ = copy_ = index_add = index_copy = _same

@@ -158,5 +158,4 @@ def _cached(config: Config, request: Generate | Encode) -> int:
     if not isinstance(request, Generate):
         return 0
     rows = sum(request.input.lengths) + len(request.input.lengths) * request.tokens
-    width = getattr(config, "kv_heads", config.heads) * config.head_dim
-    return 2 * KEPT * architecture(config).layers(config) * rows * width
+    return KEPT * rows * architecture(config).kept(config)

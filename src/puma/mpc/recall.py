@@ -20,7 +20,7 @@ from puma.mpc.cost import Bytes, Ledger, Words
 from puma.mpc.party import Party
 from puma.mpc.share import Additive, Share
 
-CONTENTS = 1 << 16  # elements of a public tensor whose contents are looked at; a larger one is not remembered
+CONTENTS = 1 << 12  # elements of a public tensor whose contents are looked at; a larger one is not remembered
 
 
 class Event(NamedTuple):
@@ -134,7 +134,7 @@ def _format(x: Any) -> Hashable:
     if isinstance(x, Tensor):
         if x.is_meta:
             return x.shape
-        return (x.shape, x.dtype, x.numpy().tobytes()) if x.numel() <= CONTENTS else None
+        return (x.shape, x.dtype, tuple(x.reshape(-1).tolist())) if x.numel() <= CONTENTS else None
     if isinstance(x, (list, tuple)):
         parts = tuple(map(_format, x))  # type: ignore[arg-type]
         return None if None in parts else parts
