@@ -23,6 +23,7 @@ def _whole(_: object, tokens: Sequence[Any]) -> int:
 
 Flag = Annotated[bool, Parameter(negative="")]
 Count = Annotated[int, Parameter(converter=_whole)]
+Several = Annotated[tuple[str, ...], Parameter(negative="", consume_multiple=False)]
 Profile = Literal["spline", "puma", "mpcformer"]
 ClusterFile = Path("cluster.toml")
 Key = Annotated[Path, Parameter(name="--as")]

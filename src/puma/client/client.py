@@ -17,11 +17,17 @@ from puma.client import arguments
 from puma.client.beam_search import Beams
 from puma.client.channel import Judgement, judgement
 from puma.client.cost import Cost
+from puma.client.heads import asking, entities, labels, ranking, spans
+from puma.client.heads.entities import Entity, Joined
+from puma.client.heads.labels import Classified
+from puma.client.heads.ranking import Ranked
+from puma.client.heads.spans import Quote
 from puma.client.lengths import secret_length
 from puma.client.model_info import ModelInfo
 from puma.client.sampling import Sampling
 from puma.client.session import Session
 from puma.errors import InputError, UsageError
+from puma.models.cutting import Cut
 from puma.store.prepared_requests import PreparedRequest
 from puma.wire.limits import MOST_TOP
 from puma.wire.messages import Encode, Input
@@ -219,6 +225,76 @@ class Client(ABC):
         )
         encodings = [Encoding(self.model.finished(x), self.cost) for x in values]
         return encodings[0] if isinstance(sentence, str | tuple) else encodings
+
+    def rank(
+        self, query: str, texts: Sequence[str], top: int | None = None, label: str | None = None,
+        cut: Cut = "longest_first", raw: bool = False, lengths: str = "public", padded: int = 0,
+        progress: asking.Progress | None = None,
+    ) -> list[Ranked]:  # fmt: skip
+        """Texts in the order of how well they answer a query, the `top` ones of them; by a model that reads the query
+        and a text together and has a head for classes (a cross-encoder), or by one for choices.
+
+        The scores are the model's own, as sentence-transformers' CrossEncoder gives them; of a model with several
+        labels that of one `label`. With `raw` they are logits. Pairs that are too long are cut as `cut` says, and say
+        so; "" refuses them. All go to the parties together, or in several requests where they are too many. The parties
+        learn how many texts there are and how many tokens each pair has; `lengths` and `padded` are as for `encode`.
+        """
+        how = (top, label, cut, raw, lengths, self._check_lengths(lengths, padded), progress)
+        return ranking.rank(self.session, self.model, query, texts, *how)
+
+    @overload
+    def classify(self, sentence: Sentence, cut: Cut = "", lengths: str = "public", padded: int = 0) -> Classified: ...
+
+    @overload
+    def classify(
+        self, sentence: list[Sentence] | list[str], cut: Cut = "", lengths: str = "public", padded: int = 0
+    ) -> list[Classified]: ...
+
+    def classify(
+        self, sentence: Sentence | list[Sentence] | list[str], cut: Cut = "", lengths: str = "public", padded: int = 0
+    ) -> Classified | list[Classified]:
+        """The classes of a text, of a pair in a tuple, or of several such in a list, with their scores, best first: the
+        softmax, or what the model's problem_type says.
+
+        What is too long is refused, unless `cut` says what is cut off. `lengths` and `padded` are as for `encode`.
+        """
+        padded = self._check_lengths(lengths, padded)
+        found = labels.classify(self.session, self.model, arguments.sentences(sentence), cut, lengths, padded)
+        return found[0] if isinstance(sentence, str | tuple) else found
+
+    def zero_shot(
+        self, text: str, names: Sequence[str], hypothesis: str = labels.HYPOTHESIS, multi_label: bool = False,
+        entails: str | None = None, lengths: str = "public", padded: int = 0,
+    ) -> Classified:  # fmt: skip
+        """The classes that a client `names`, with their scores, best first, by a model that says what follows from a
+        text: each is put into the `hypothesis`, and of a text that is too long the end is cut off.
+
+        With `multi_label` each is judged by itself. `entails` names the model's label for what follows, if it does not
+        begin with "entail". The parties learn how many names there are and how long each pair is.
+        """
+        how = (hypothesis, multi_label, entails, lengths, self._check_lengths(lengths, padded))
+        return labels.zero_shot(self.session, self.model, text, names, *how)
+
+    def answer(
+        self, question: str, text: str, top: int = 1, longest: int = spans.LONGEST, nothing: bool = False,
+        window: int = spans.WINDOW, stride: int = spans.STRIDE,
+    ) -> list[Quote]:  # fmt: skip
+        """The `top` best answers that stand in a text, best first, of up to `longest` tokens each; with `nothing` one
+        may be that there is none, for models that were trained so.
+
+        A text that is too long is read in pieces of `window` tokens, the question in each, with `stride` tokens in
+        common. The parties learn how long each piece is.
+        """
+        return spans.answer(self.session, self.model, question, text, top, longest, nothing, window, stride)
+
+    def entities(self, text: str, join: Joined = "simple", stride: int = 0) -> list[Entity]:
+        """What a text names, with a class and a score each, by a model with a head for tokens; "O" is left out.
+
+        `join` says how tokens become parts: "simple" joins neighbours of one class (B- begins, I- goes on); "first",
+        "average" and "max" let the tokens of a word agree before; "none" joins nothing. With a `stride` a text that is
+        too long is read in pieces, which have so many tokens in common; else it is refused.
+        """
+        return entities.entities(self.session, self.model, text, join, stride)
 
     def _check_lengths(self, lengths: str, padded: int, generates: bool = False) -> int:
         """`padded`, if both make sense together."""

@@ -5,6 +5,7 @@ It turns text into token ids and back. It must not know weights, shares or parti
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any
@@ -14,9 +15,11 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from puma.client.lengths import check_padding
-from puma.errors import InputError, RangeError, UsageError
+from puma.errors import CheckpointError, InputError, RangeError, UsageError
 from puma.models import heads, text
 from puma.models.config import Config
+from puma.models.cutting import Cut, Piece, pieces
+from puma.models.files.source import SETTINGS
 from puma.models.spelling import Spelling
 
 MASKS = ("[MASK]", "<mask>")
@@ -72,6 +75,38 @@ class ModelInfo:
         tokens = text.encode(self.tokenizer, self.config, sentence, pair)
         text.check_length(self.config, len(tokens.ids))
         return tokens
+
+    def pieces(
+        self, sentence: str, pair: str | None = None, cut: Cut = "", stride: int = 0, most: int = 0
+    ) -> list[Piece]:  # fmt: skip
+        """A text or a pair that is to be encoded, cut to what the model takes, or to `most` tokens where that is less;
+        in several pieces where there is a `stride`, which is what they have in common.
+        """
+        self.check_encodes()
+        if self.tokenizer is None:
+            raise UsageError(f"{self.name} reads no texts", "pass it images, or use a model of texts")
+        longest, left = self._limits if cut else (self.config.context, False)
+        found = text.encoded(self.tokenizer, sentence, pair)
+        each = pieces(found, min(most or longest, longest), cut, stride, left)
+        return [self._read(piece) for piece in each]
+
+    def _read(self, piece: Piece) -> Piece:
+        ids, types = text.checked(self.config, piece.ids, piece.types)
+        left = len(ids)  # a model may take no notice of what a text ends with
+        more = {"texts": piece.texts[:left], "spans": piece.spans[:left], "words": piece.words[:left]}
+        return piece._replace(ids=ids, types=types, **more)
+
+    @cached_property
+    def _limits(self) -> tuple[int, bool]:
+        """How many tokens a text may have, and whether what is cut off is its beginning, as its tokenizer says."""
+        read = self.files.get(SETTINGS)
+        try:
+            settings = dict(json.loads(read())) if read else {}
+        except (ValueError, TypeError, RecursionError) as error:
+            raise CheckpointError(f"{SETTINGS} of {self.name} cannot be read", "download the model again") from error
+        named = settings.get("model_max_length")
+        longest = int(named) if isinstance(named, int | float) and 0 < named < self.config.context else None
+        return longest or self.config.context, settings.get("truncation_side") == "left"
 
     def check_encodes(self) -> None:
         """UsageError for a model that is asked for text, and not for states or classes."""

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from puma.engine.request import Request, by_cache, join, parts, whole
+from puma.engine.request import Request, apart, by_cache, join, parts, whole
 from puma.models import Cache, architecture, heads
 from puma.models.config import Config
 from puma.mpc.arithmetic import public, reshare
@@ -76,8 +76,13 @@ class Engine:
     # -- generation -----------------------------------------------------------------------------------------
 
     def _together(self, going: Sequence[Request]) -> list[list[Request]]:
-        """What goes through one pass: all rows of single texts, joined; the branches of a beam search by themselves."""
-        groups = by_cache([r for r in going if r.beams == 1])
+        """What goes through one pass: all rows of single texts, joined; the branches of a beam search by themselves.
+
+        What clients chose is read in another way than what nobody has opened, so these are not joined.
+        """
+        single = [r for r in going if r.beams == 1]
+        apart(single, [r for r in single if _reveals([r])])  # prompts were read together, however they go on
+        groups = by_cache(single)
         joined: list[list[Request]] = []
         for _, alike in groupby(sorted(groups, key=_reveals), key=_reveals):
             joined.append(join(list(alike)))

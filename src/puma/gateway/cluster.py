@@ -9,8 +9,10 @@ from typing import Protocol
 
 from puma.client.client import Encoding
 from puma.client.cost import Cost
+from puma.client.heads.ranking import Ranked
 from puma.client.model_info import ModelInfo
 from puma.client.session import Session
+from puma.models.cutting import Cut
 
 
 class Cluster(Protocol):
@@ -30,6 +32,12 @@ class Cluster(Protocol):
 
     def encode(self, sentence: Sequence[str]) -> list[Encoding]:
         """The model's output for each text."""
+        ...
+
+    def rank(
+        self, query: str, texts: Sequence[str], top: int | None, label: str | None, cut: Cut, raw: bool
+    ) -> list[Ranked]:  # fmt: skip
+        """Texts in the order of how well they answer a query."""
         ...
 
     def close(self) -> None:

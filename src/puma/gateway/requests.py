@@ -15,6 +15,7 @@ from puma.gateway.refusals import Refused
 
 MAX_CHOICES = 128
 MAX_TEXTS = 128  # of a request for embeddings
+MAX_DOCUMENTS = 1000  # that are ranked for one query
 SEEDS, MAX_TOP_K = range(-(1 << 63), 1 << 63), 1 << 31
 MAX_STOPS, MAX_STOP_CHARACTERS = 4, 256
 # Values that mean what is done anyway, so that they may be named; every other value of these parameters is refused.
@@ -166,6 +167,32 @@ class EmbeddingsRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True
         return [self.input] if isinstance(self.input, str) else self.input
 
 
+class Document(msgspec.Struct, forbid_unknown_fields=True):
+    """A text that is to be ranked."""
+
+    text: str
+
+
+class RerankRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """POST /v1/rerank. `raw_scores` gives logits, and `truncate` false refuses what is too long, as TEI has them;
+    `label` says which class counts where a model has several."""
+
+    model: str
+    query: str
+    documents: list[str | Document]
+    top_n: int | None = None
+    return_documents: bool | None = None
+    raw_scores: bool | None = None
+    truncate: bool | None = None
+    label: str | None = None
+    user: str | None = None
+
+    @property
+    def texts(self) -> list[str]:
+        """The documents."""
+        return [one if isinstance(one, str) else one.text for one in self.documents]
+
+
 def read(body: bytes, kind: type[T]) -> T:
     """A request of this kind; Refused names the parameter that is wrong."""
     try:
@@ -181,6 +208,10 @@ def read(body: bytes, kind: type[T]) -> T:
         _check(found)
     if isinstance(found, EmbeddingsRequest) and not 1 <= len(found.texts) <= MAX_TEXTS:
         raise Refused(f"input holds from 1 to {MAX_TEXTS} texts", "input")
+    if isinstance(found, RerankRequest) and not 1 <= len(found.documents) <= MAX_DOCUMENTS:
+        raise Refused(f"from 1 to {MAX_DOCUMENTS} documents can be ranked", "documents")
+    if isinstance(found, RerankRequest) and found.top_n is not None and found.top_n < 1:
+        raise Refused("top_n must be 1 or more", "top_n")
     return found
 
 

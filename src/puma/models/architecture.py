@@ -13,6 +13,7 @@ from typing import Any, Literal
 import msgspec
 from torch import Tensor
 
+from puma.models.fields import AS_USUAL, Reading
 from puma.models.formats import Formats, places, rings
 
 Shapes = dict[str, tuple[int, ...]]
@@ -64,6 +65,7 @@ class Heads:
     scores: bool = False  # the logits of every token's next one
     labels: tuple[str, ...] = ()  # classes of a text or image
     each_token: bool = False  # these are of tokens instead
+    reading: Reading = AS_USUAL  # what their logits say
     predicts: bool = False  # the tokens that stood where some are masked
     pooling: str = ""  # of states to a text's vector: "cls", its first token's; "mean", or "" where nothing says which
     capped: bool = False  # whether logits are soft-capped, and so come out of a spline

@@ -24,6 +24,10 @@ GELUS = {"gelu": "gelu", "gelu_python": "gelu"} | dict.fromkeys(TANH, "gelu_tanh
 GATES = GELUS | {"silu": "silu", "swish": "silu", "quick_gelu": "quick_gelu"}
 ACTIVATIONS = GATES | {"relu": "relu"}
 MOST_LABELS = 1 << 16
+SPAN = ("start", "end")  # of an answer in a text
+NEXT_SENTENCE = ("next", "not next")
+PROBLEMS = {"regression": "identity", "single_label_classification": "softmax", "multi_label_classification": "sigmoid"}
+FUNCTIONS = {"Identity": "identity", "Sigmoid": "sigmoid", "Softmax": "softmax"}  # of torch.nn
 # Where null says something else than nothing: that there is none, whatever the family's default is.
 NULLABLE = frozenset({
     "attn_logit_softcapping", "final_logit_softcapping", "num_key_value_heads", "pad_token_id", "sliding_window",
@@ -179,7 +183,10 @@ def chosen(raw: Mapping[str, Any], name: str, default: str, known: Mapping[str, 
 
 
 def labelled(raw: Mapping[str, Any]) -> list[str]:
-    """The names of a head's classes, LABEL_ and its number for one without; two where config.json counts none."""
+    """The names of a head's classes, LABEL_ and its number for one without; two where config.json counts none.
+
+    What a single one without a name gives is no class, but a score.
+    """
     named = raw.get("id2label") or {}
     if not isinstance(named, dict) or not all(re.fullmatch(r"\d+", str(key)) for key in named):
         refuse("sets id2label to no object of numbers and names", "id2label = {number: name} only")
@@ -187,4 +194,37 @@ def labelled(raw: Mapping[str, Any]) -> list[str]:
     count = len(named) or raw.get("num_labels", raw.get("_num_labels", 2))
     if not isinstance(count, int) or isinstance(count, bool) or not 1 <= count <= MOST_LABELS:
         refuse(f"sets num_labels to {count!r}", f"1 to {MOST_LABELS} only")
-    return [str(labels.get(number, f"LABEL_{number}")) for number in range(count)]
+    found = [str(labels.get(number, f"LABEL_{number}")) for number in range(count)]
+    return ["score"] if found == ["LABEL_0"] else found
+
+
+def headed(task: str, raw: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields of the config for the head of a task, of one for classes of texts, tokens, answers or choices."""
+    if task == "QuestionAnswering":
+        if len(labelled(raw)) != len(SPAN):
+            refuse(f"counts {len(labelled(raw))} labels", "answers with a start and an end only")
+        return {"labels": SPAN, "each_token": True, "reading": {"asks": "span"}}
+    if task == "TokenClassification":
+        return {"labels": labelled(raw), "each_token": True}
+    if task == "SequenceClassification":
+        return {"labels": labelled(raw), "reading": _reading(raw)}
+    if task == "MultipleChoice":
+        return {"labels": ["score"], "reading": {"asks": "choice"}}
+    return {"labels": NEXT_SENTENCE} if task == "NextSentencePrediction" else {}
+
+
+def _reading(raw: Mapping[str, Any]) -> dict[str, str]:
+    """How scores follow from logits: as transformers' pipeline and sentence-transformers' CrossEncoder have it."""
+    problem, nested = raw.get("problem_type"), raw.get("sentence_transformers")
+    if problem is not None and problem not in PROBLEMS:
+        refuse(f"sets problem_type to {problem!r}", f"problem_type = {' or '.join(PROBLEMS)} only")
+    several = len(labelled(raw)) > 1
+    scores = PROBLEMS[problem] if problem is not None and (several or problem == "regression") else ""
+    named = nested.get("activation_fn") if isinstance(nested, dict) else None
+    named = named or raw.get("sbert_ce_default_activation_function")
+    if not isinstance(named, str) or not named.startswith("torch."):  # the library runs no other code, either
+        return {"scores": scores}
+    kind = named.rpartition(".")[2]
+    if kind not in FUNCTIONS:
+        refuse(f"names the activation {named}", f"{' or '.join(FUNCTIONS)} of torch.nn only")
+    return {"scores": scores, "relevance": FUNCTIONS[kind]}

@@ -16,7 +16,7 @@ from cyclopts import Parameter
 import puma
 from puma import config
 from puma.cli import ui
-from puma.cli.options import FITTED, HUMAN, Count, Fitting, Flag, Output
+from puma.cli.options import FITTED, HUMAN, Count, Fitting, Flag, Output, Several
 from puma.errors import UsageError
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def gateway(
     as_: Annotated[Path | None, Parameter(name="--as")] = None,
     model: str | None = None,
     host: str = "127.0.0.1",
-    hostname: tuple[str, ...] = (),
+    hostname: Several = (),
     port: Count = 8000,
     max_tokens: Count = 512,
     temperature: float = 1.0,

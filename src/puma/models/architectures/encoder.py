@@ -15,7 +15,7 @@ import puma.nn.modules as nn
 from puma.errors import UsageError
 from puma.models import bounds as b
 from puma.models.architecture import Architecture, Bound, Heads, Inputs, Params, Shapes
-from puma.models.fields import Activation, Labels, Layers, OptionalSize, Positive, Size
+from puma.models.fields import Activation, Labels, Layers, OptionalSize, Positive, Reading, Size
 from puma.models.folding import fold_activation
 from puma.models.formats import Formats, hand_out
 from puma.nn import functional as F
@@ -53,6 +53,7 @@ class Encoder(Struct, frozen=True, kw_only=True, tag_field="model_type", tag="en
     pooler_activation: Literal["tanh", "gelu", "relu"] = "tanh"
     labels: Labels = ()
     each_token: bool = False
+    reading: Reading = Reading()
     predicts: bool = False
     tied: bool = True
     pooling: Literal["", "cls", "mean"] = ""
@@ -306,8 +307,8 @@ def inputs(config: Encoder) -> Inputs:
 def heads(config: Encoder) -> Heads:
     """Those that the config names."""
     return Heads(
-        labels=config.labels, each_token=config.each_token, predicts=config.predicts, pooling=config.pooling,
-        place="cls.predictions.decoder",
+        labels=config.labels, each_token=config.each_token, reading=config.reading, predicts=config.predicts,
+        pooling=config.pooling, place="cls.predictions.decoder",
     )  # fmt: skip
 
 

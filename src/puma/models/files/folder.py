@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from puma.errors import CheckpointError
-from puma.models.files import dequantised, safetensors, sentences, settled
+from puma.models.files import dequantised, relevance, safetensors, sentences, settled
 from puma.models.files.source import TOKENIZER, Source, public_files, read_json
 from puma.models.files.words import PIECES
 
@@ -25,7 +25,7 @@ CONVERT = (  # by the class that config.json names: AutoModel would leave the he
 
 def read(folder: Path) -> Source:
     """A folder's checkpoint; weights are looked for when their names are asked for."""
-    generation, raw = folder / "generation_config.json", read_json(folder / "config.json")
+    generation, raw = folder / "generation_config.json", relevance.named(folder, read_json(folder / "config.json"))
     quantising = dequantised.settings(folder, raw)
     return Source(
         folder=folder,
