@@ -222,7 +222,7 @@ def attend(
     if isinstance(q, torch.Tensor) or not q.party.dry:
         mask = at.mask.repeat(1, groups, 1).unsqueeze(1)
     else:
-        mask = q.party.outline((prompts, 1, groups * rows, at.mask.shape[2]), groups * at.allowed)
+        mask = q.party.outline((prompts, 1, groups * rows, k.shape[2]), groups * at.allowed)
     scores = F.scores(q, k)
     reach = scored.reach
     if cap:
