@@ -15,8 +15,8 @@ from torch import Tensor
 
 from puma.client import arguments
 from puma.client.beam_search import Beams
-from puma.client.channel import Judgement, judgement
-from puma.client.cost import Cost
+from puma.client.channel import Judgement, counted, judgement
+from puma.client.cost import Cost, added
 from puma.client.heads import asking, entities, labels, ranking, spans
 from puma.client.heads.entities import Entity, Joined
 from puma.client.heads.labels import Classified
@@ -25,9 +25,11 @@ from puma.client.heads.spans import Quote
 from puma.client.lengths import secret_length
 from puma.client.model_info import ModelInfo
 from puma.client.sampling import Sampling
+from puma.client.sentences import Asked, Reading, divided
 from puma.client.session import Session
 from puma.errors import InputError, UsageError
-from puma.models.cutting import Cut
+from puma.models import inputs
+from puma.models.reading.cutting import Cut
 from puma.store.prepared_requests import PreparedRequest
 from puma.wire.limits import MOST_TOP
 from puma.wire.messages import Encode, Input
@@ -50,10 +52,12 @@ class Answer:
 
 @dataclass(frozen=True)
 class Encoding:
-    """A normalised sentence embedding, or class logits, and what the request cost, with the other texts in it."""
+    """A text's vector, or class logits, and what the request cost, with the other texts in it; how many tokens of the
+    text were left out, because it was too long and might be cut."""
 
     values: Tensor
     cost: Cost
+    left_out: int = 0
 
 
 class Client(ABC):
@@ -201,30 +205,58 @@ class Client(ABC):
         return Answer(self.decode(found.best), found.best, self.cost)
 
     @overload
-    def encode(self, sentence: Sentence, lengths: str = "public", padded: int = 0) -> Encoding: ...
+    def encode(self, sentence: Sentence, lengths: str = "public", padded: int = 0, **asked: Any) -> Encoding: ...
 
     @overload
     def encode(
-        self, sentence: list[Sentence] | list[str], lengths: str = "public", padded: int = 0
+        self, sentence: list[Sentence] | list[str], lengths: str = "public", padded: int = 0, **asked: Any
     ) -> list[Encoding]: ...
 
     def encode(
-        self, sentence: Sentence | list[Sentence] | list[str], lengths: str = "public", padded: int = 0
+        self, sentence: Sentence | list[Sentence] | list[str], lengths: str = "public", padded: int = 0, **asked: Any
     ) -> Encoding | list[Encoding]:
-        """Class logits if the model has a classification head, else one vector, normalised: the first token's state
-        or the mean of all, as the model's folder says, and the mean where it does not.
+        """Class logits if the model has a classification head, else one vector, as sentence-transformers gives it: by
+        the pooling and the modules behind it that the model's folder names, and where it names none the mean of the
+        token states, normalised.
 
-        Of a sentence, of two that belong together, in a tuple, or of several such in a list, in one request. The
-        parties learn how many tokens each has, unless `lengths` is "secret": then a common length that all are padded
-        to, the next power of two or `padded`.
+        Of a sentence, of two that belong together, in a tuple, or of several such in a list: in one request, or in as
+        many as the parties' memory takes, one after the other. They learn how many tokens each has, unless `lengths` is
+        "secret": then a common length that all are padded to, the next power of two or `padded`. `asked` is any of
+        `prompt_name`, `prompt`, `truncate`, `dimensions` and `normalize` (client/sentences.py).
         """
-        padded = self._check_lengths(lengths, padded)
-        tokens = [self.model.sentence_ids(*each) for each in arguments.sentences(sentence)]
-        values = self.session.encode(
-            [t.ids for t in tokens], self.model.output, [t.types for t in tokens], lengths, padded
-        )
-        encodings = [Encoding(self.model.finished(x), self.cost) for x in values]
-        return encodings[0] if isinstance(sentence, str | tuple) else encodings
+        found = [one for part in self.encoding(sentence, lengths, padded, **asked) for one in part]
+        return found[0] if isinstance(sentence, str | tuple) else found
+
+    def encoding(
+        self, sentence: Sentence | list[Sentence] | list[str], lengths: str = "public", padded: int = 0, **asked: Any
+    ) -> Iterator[list[Encoding]]:
+        """The same, request by request; `cost` is that of all so far."""
+        how, padded = Asked.of(**asked), self._check_lengths(lengths, padded)
+        how.check(self.model.width)
+        read = [self.model.reading(*each, how) for each in arguments.sentences(sentence)]
+        if not read:
+            raise InputError("there is no prompt", "pass at least one")
+        return self.encoded(read, how, lengths, padded)
+
+    def encoded(
+        self, read: Sequence[Reading], how: Asked, lengths: str = "public", padded: int = 0
+    ) -> Iterator[list[Encoding]]:
+        """The same of texts as the model reads them, checked."""
+        tokens = [each.tokens for each in read]
+        if lengths == "secret":  # of all requests alike
+            every = [each.ids for each in tokens], [each.types for each in tokens]
+            padded = secret_length(self.model.config, *every, padded)
+        rows = [inputs(self.model.config).length(len(each.ids)) for each in tokens]
+        skip, costs, doubtful = 0 if self.model.labels else self.model.before(how), list[Cost](), set[int]()
+        for part in divided(self.model.config, rows, self.model.max_tokens, padded if lengths == "secret" else 0):
+            ids, types = [each.ids for each in tokens[part]], [each.types for each in tokens[part]]
+            with counted(part.start, len(tokens)):
+                values = self.session.encode(ids, self.model.output, types, lengths, padded, skip)
+            costs.append(self.cost)
+            doubtful |= {part.start + i for i in self.session.doubtful}
+            self.session.cost, self.session.doubtful = added(costs) if costs[1:] else costs[0], set(doubtful)
+            found = [self.model.finished(x, how) for x in values]
+            yield [Encoding(x, self.cost, each.left_out) for x, each in zip(found, read[part], strict=True)]
 
     def rank(
         self, query: str, texts: Sequence[str], top: int | None = None, label: str | None = None,

@@ -10,17 +10,18 @@ from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any
 
-import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
 from puma.client.lengths import check_padding
+from puma.client.sentences import USUAL, Asked, Reading
 from puma.errors import CheckpointError, InputError, RangeError, UsageError
 from puma.models import heads, text
 from puma.models.config import Config
-from puma.models.cutting import Cut, Piece, pieces
 from puma.models.files.source import SETTINGS
-from puma.models.spelling import Spelling
+from puma.models.reading import wording
+from puma.models.reading.cutting import Cut, Piece, pieces
+from puma.models.reading.spelling import Spelling
 
 MASKS = ("[MASK]", "<mask>")
 
@@ -42,7 +43,7 @@ class ModelInfo:
 
     @property
     def output(self) -> str:
-        """What an encoder is asked for: class logits if it can, else the token states' sum, or the first one's."""
+        """What an encoder is asked for: class logits if it can, else a vector."""
         return "logits" if self.labels else "pooled"
 
     def prompt_ids(self, prompt: str, tokens: int, special: bool = True) -> list[int]:
@@ -69,12 +70,80 @@ class ModelInfo:
             what = f"{tokens} new tokens after a prompt of {prompt} are more than the {self.max_tokens} of a request"
             raise InputError(what, "ask for fewer, or shorten the prompt; `puma cluster show` tells the limit")
 
-    def sentence_ids(self, sentence: str, pair: str | None = None) -> text.Tokens:
-        """Token ids of a text that is to be encoded, or of two, checked against the context."""
+    def sentence_ids(self, sentence: str, pair: str | None = None, asked: Asked = USUAL) -> text.Tokens:
+        """Token ids of a text that is to be encoded, or of two, checked against the longest that the model reads."""
+        return self.reading(sentence, pair, asked).tokens
+
+    def reading(self, sentence: str, pair: str | None = None, asked: Asked = USUAL) -> Reading:
+        """The same, with what goes before it as it is asked, and with what was left out; InputError for what is too
+        long, unless it may be cut.
+        """
         self.check_encodes()
-        tokens = text.encode(self.tokenizer, self.config, sentence, pair)
+        if not sentence.strip():
+            raise InputError("the prompt is empty", "write at least one word")
+        worded = asked.before(self.wording) + sentence
+        tokens = text.encode(self.tokenizer, self.config, worded, pair)
+        length, cut = len(tokens.ids), 0
+        if length > self.longest and asked.truncate:
+            tokens = text.encode(self._cutting, self.config, worded, pair)
+            cut = length - len(tokens.ids)
+        if len(tokens.ids) > self.longest:
+            what = f"the text has {length} tokens, and the model's context {self.config.context}"
+            what += f", of which it reads {self.longest}" if self.longest < self.config.context else ""
+            raise InputError(what, "shorten it, or let it be cut by truncate=True (--truncate)")
+        if self.before(asked) >= len(tokens.ids):
+            raise InputError("what goes before a text leaves it no room", "use a shorter prompt")
+        return Reading(tokens, cut)
+
+    def framed(self, ids: Sequence[int]) -> Reading:
+        """The same of token ids that are the model's own: with what its tokenizer puts around a text, by which ids of
+        another tokenizer are told. InputError for others.
+        """
+        self.check_encodes()
+        hint = "pass texts; in LangChain by check_embedding_ctx_length=False"
+        whole = self.tokenizer.encode("a")
+        marks = whole.special_tokens_mask
+        first, last = ([*ends, 0].index(0) for ends in (marks, marks[::-1]))
+        known = whole.ids[:first] == list(ids[:first]) and whole.ids[len(marks) - last :] == list(
+            ids[len(ids) - last :]
+        )
+        if not first + last < len(ids) or not first + last or not known or min(ids) < 0:
+            raise InputError("these are not token ids of this model, with the special tokens around a text", hint)
+        tokens = text.checked(self.config, list(ids), [0] * len(ids), hint)
         text.check_length(self.config, len(tokens.ids))
-        return tokens
+        return Reading(tokens)
+
+    def before(self, asked: Asked = USUAL) -> int:
+        """How many tokens at the beginning of each text do not count in its vector: those of what goes before it, in
+        models that leave them out."""
+        prompt = "" if self.wording.whole or self.labels else asked.before(self.wording)
+        if not prompt:
+            return 0
+        encoding = self.tokenizer.encode(prompt)
+        return len(encoding.ids) - (encoding.special_tokens_mask[-1:] == [1])
+
+    @cached_property
+    def wording(self) -> wording.Wording:
+        """How texts are put to it, and what becomes of vectors, as its folder says."""
+        content = self.files.get(wording.FILE)
+        return wording.read(content()) if content else wording.Wording()
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest text to be encoded."""
+        return min(self.config.context, self.wording.longest or self.config.context)
+
+    @property
+    def width(self) -> int:
+        """Numbers of a vector, before any is left out."""
+        return heads(self.config).pooling.width(self.config.hidden_size)
+
+    @cached_property
+    def _cutting(self) -> Tokenizer:
+        """Its tokenizer, which leaves out what lies beyond the longest text."""
+        found = Tokenizer.from_str(self.tokenizer.to_str())
+        found.enable_truncation(self.longest, direction=self.wording.cut)
+        return found
 
     def pieces(
         self, sentence: str, pair: str | None = None, cut: Cut = "", stride: int = 0, most: int = 0
@@ -89,6 +158,12 @@ class ModelInfo:
         found = text.encoded(self.tokenizer, sentence, pair)
         each = pieces(found, min(most or longest, longest), cut, stride, left)
         return [self._read(piece) for piece in each]
+
+    def whole(self, prompt: str) -> Piece:
+        """A text that holds its special tokens already, as a chat template leaves it; InputError if it is too long."""
+        self.check_encodes()
+        (piece,) = pieces(text.encoded(self.tokenizer, prompt, special=False), self.config.context)
+        return self._read(piece)
 
     def _read(self, piece: Piece) -> Piece:
         ids, types = text.checked(self.config, piece.ids, piece.types)
@@ -142,6 +217,6 @@ class ModelInfo:
         """Token ids as text."""
         return text.decode(self.tokenizer, ids)
 
-    def finished(self, values: Tensor) -> Tensor:
-        """What `output` becomes at the client: the mean and the norm cost nothing in the clear."""
-        return values if self.labels else values / torch.linalg.vector_norm(values)
+    def finished(self, values: Tensor, asked: Asked = USUAL) -> Tensor:
+        """What `output` becomes at the client: a vector's length costs nothing in the clear."""
+        return values if self.labels else asked.vector(values, self.wording)

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from puma.errors import UnsupportedModel
 from puma.models.architecture import Architecture, Shapes
+from puma.models.pooling import EMBED
 
 State = dict[str, Tensor]
 Choices = Mapping[str, tuple[Any, ...]]
@@ -27,6 +28,7 @@ MOST_LABELS = 1 << 16
 SPAN = ("start", "end")  # of an answer in a text
 NEXT_SENTENCE = ("next", "not next")
 PROBLEMS = {"regression": "identity", "single_label_classification": "softmax", "multi_label_classification": "sigmoid"}
+WORDED = ("prompt", "template", "answer")  # how a query and a text are put, as files/relevance.py writes it
 FUNCTIONS = {"Identity": "identity", "Sigmoid": "sigmoid", "Softmax": "softmax"}  # of torch.nn
 # Where null says something else than nothing: that there is none, whatever the family's default is.
 NULLABLE = frozenset({
@@ -134,13 +136,14 @@ class Family:
         return message
 
     def tensors(self, config: Any) -> Shapes:
-        """Names and shapes of what a checkpoint must hold."""
+        """Names and shapes of what a checkpoint must hold; what lies behind the pooling is called alike everywhere."""
         shapes, names = self.architecture.plain(config), self.names_of(config)
         stored = list(names.stored(self.architecture.layers(config), shapes))
-        unnamed = shapes.keys() - {part for _, _, wanted in stored for part in wanted}
+        behind = {name: shape for name, shape in shapes.items() if name.startswith(EMBED)}
+        unnamed = shapes.keys() - behind.keys() - {part for _, _, wanted in stored for part in wanted}
         if unnamed:
             refuse(f"asks for {min(unnamed)}", "this family without it")
-        return {name: names.shape(module, wanted, shapes) for module, name, wanted in stored}
+        return {name: names.shape(module, wanted, shapes) for module, name, wanted in stored} | behind
 
     def stored_as(self, config: Any, parameter: str) -> str:
         """What a checkpoint calls the tensor that holds this parameter alone; nothing if there is none."""
@@ -166,7 +169,7 @@ class Family:
             plain |= zip(wanted, parts, strict=True)
         if names.offset:
             plain = {name: 1 + t if "norm" in name.rpartition(".")[0] else t for name, t in plain.items()}
-        return self.architecture.fold(config, plain)
+        return self.architecture.fold(config, plain | {name: state[name] for name in shapes if name.startswith(EMBED)})
 
 
 def refuse(what: str, implemented: str) -> None:
@@ -213,18 +216,19 @@ def headed(task: str, raw: Mapping[str, Any]) -> dict[str, Any]:
     return {"labels": NEXT_SENTENCE} if task == "NextSentencePrediction" else {}
 
 
-def _reading(raw: Mapping[str, Any]) -> dict[str, str]:
+def _reading(raw: Mapping[str, Any]) -> dict[str, Any]:
     """How scores follow from logits: as transformers' pipeline and sentence-transformers' CrossEncoder have it."""
     problem, nested = raw.get("problem_type"), raw.get("sentence_transformers")
     if problem is not None and problem not in PROBLEMS:
         refuse(f"sets problem_type to {problem!r}", f"problem_type = {' or '.join(PROBLEMS)} only")
     several = len(labelled(raw)) > 1
     scores = PROBLEMS[problem] if problem is not None and (several or problem == "regression") else ""
-    named = nested.get("activation_fn") if isinstance(nested, dict) else None
+    nested = nested if isinstance(nested, dict) else {}
+    named, worded = nested.get("activation_fn"), {name: nested[name] for name in WORDED if name in nested}
     named = named or raw.get("sbert_ce_default_activation_function")
     if not isinstance(named, str) or not named.startswith("torch."):  # the library runs no other code, either
-        return {"scores": scores}
+        return {"scores": scores} | worded
     kind = named.rpartition(".")[2]
     if kind not in FUNCTIONS:
         refuse(f"names the activation {named}", f"{' or '.join(FUNCTIONS)} of torch.nn only")
-    return {"scores": scores, "relevance": FUNCTIONS[kind]}
+    return {"scores": scores, "relevance": FUNCTIONS[kind]} | worded

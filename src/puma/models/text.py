@@ -65,13 +65,13 @@ def encoded(tokenizer: Tokenizer, text: str, pair: str | None = None, special: b
     return found
 
 
-def checked(config: Config, ids: list[int], types: list[int]) -> Tokens:
-    """What a model reads of a tokenizer's ids and types; InputError for tokens that it does not have."""
+WRONG = "tokenizer.json and config.json do not belong together"
+
+
+def checked(config: Config, ids: list[int], types: list[int], hint: str = WRONG) -> Tokens:
+    """What a model reads of ids and types; InputError, with the hint, for tokens that it does not have."""
     if max(ids) >= config.vocab_size:
-        raise InputError(
-            f"token {max(ids)} lies outside the vocabulary of {config.vocab_size}",
-            "tokenizer.json and config.json do not belong together",
-        )
+        raise InputError(f"token {max(ids)} lies outside the vocabulary of {config.vocab_size}", hint)
     return Tokens(*_read(ids, types, inputs(config)))
 
 

@@ -13,13 +13,14 @@ import torch
 from torch import Tensor
 
 from puma import kernels
+from puma.kernels.shapes import broadcast
 from puma.mpc import clear_forms as clear
 from puma.mpc.arithmetic import deal
 from puma.mpc.clear_forms import in_clear
 from puma.mpc.cost import Bytes, Cost, Size, Words, declares, message_bits
 from puma.mpc.party import FIRST, Party, Piece, Protocol, present
-from puma.mpc.polynomial import Monomial, Polynomial, multiplied, products, subsets
-from puma.mpc.share import Additive, Bits, MaskedBit, Share, broadcast
+from puma.mpc.polynomial import Polynomial, multiplied, products, products_of, shares_of
+from puma.mpc.share import Additive, Bits, MaskedBit, Share
 
 
 def own_bits(party: Party, shape: tuple[int, ...]) -> Tensor:
@@ -59,21 +60,21 @@ def evaluate(bits: Mapping[str, Bits], *polynomials: Polynomial) -> Protocol[lis
     Source: gates of many inputs from dealt products of masks (ABY2.0, Patra et al. 2021), on xor shares.
     """
     party, shape = next(iter(bits.values())).party, _common(bits)
-    names, masked = multiplied(polynomials), products(polynomials)
+    names = multiplied(polynomials)
     size = math.prod(shape)
-    row = (size + 7) // 8
-    masks = _mask_rows(party, len(names), row)
+    masks = _mask_rows(party, len(names), (size + 7) // 8)
     if party.is_dealer:
-        _deal_rows(party, dict(zip(names, masks, strict=True)), masked, size)
+        _deal_rows(party, masks, polynomials, size)
         yield [Piece(None, 8)]
         return [Bits(party, party.nothing(shape)) for _ in polynomials]
-    dealt = _deal_rows(party, None, masked, size)
-    own: dict[Monomial, Tensor] = {frozenset([n]): a for n, a in zip(names, masks, strict=True)} | dealt
-    packed = {n: kernels.pack_bits(b.part.expand(shape)) for n, b in bits.items()}
-    mine = torch.stack([packed[n] for n in names]) ^ masks
+    dealt = _deal_rows(party, None, polynomials, size)
+    assert dealt is not None
+    packed = [kernels.pack_bits(b.part.expand(shape)) for b in bits.values()]
+    at = {name: i for i, name in enumerate(bits)}
+    mine = torch.stack([packed[at[n]] for n in names]) ^ masks
     (theirs,) = yield [Piece(mine, 8, size)]
-    opened = dict(zip(names, mine ^ theirs, strict=True))
-    results = [_share_of(party, p, packed, opened, own, row) for p in polynomials]
+    rows = torch.cat([mine ^ theirs, masks, dealt, torch.stack(packed)])
+    results = kernels.xor_of_products(rows, *shares_of(polynomials, tuple(bits), party.rank == FIRST))
     return [Bits(party, kernels.unpack_bits(r, shape)) for r in results]
 
 
@@ -84,53 +85,18 @@ def _mask_rows(party: Party, count: int, row: int) -> Tensor:
     return reduce(torch.bitwise_xor, drawn).reshape(count, row)
 
 
-def _deal_rows(
-    party: Party, masks: dict[str, Tensor] | None, wanted: Sequence[Monomial], size: int
-) -> dict[Monomial, Tensor]:
-    """Products of masks of so many bits, packed and xor-shared: P1's half from k01, the rest sent to P2."""
-    row, count = (size + 7) // 8, Bytes.of(Words(size, 1, len(wanted)))
+def _deal_rows(party: Party, masks: Tensor | None, polynomials: Sequence[Polynomial], size: int) -> Tensor | None:
+    """Products of masks of so many bits, packed, a row each, xor-shared: P1's half from k01, the rest sent to P2."""
+    rows = len(products(polynomials))
+    count = Bytes.of(Words(size, 1, rows))
     half = party.random_bytes(FIRST, "bit-deal", count)
     if masks is not None:
-        value = _products_of(party, masks, wanted, row) ^ present(half).reshape(len(wanted), row)
+        value = kernels.xor_of_products(masks, *products_of(polynomials)) ^ present(half).reshape(rows, (size + 7) // 8)
         party.correction(value.reshape(-1), count)
-        return {}
+        return None
     if party.rank != FIRST:
         half = party.correction(None, count)
-    return dict(zip(wanted, present(half).reshape(len(wanted), row), strict=True))
-
-
-def _products_of(party: Party, masks: dict[str, Tensor], wanted: Sequence[Monomial], row: int) -> Tensor:
-    """Products of the dealer's masks, one a row."""
-    if party.dry:  # a dry run would spend nearly all its time on their shapes
-        return masks[next(iter(masks))].expand(len(wanted), row)
-    known: dict[Monomial, Tensor] = {frozenset([n]): a for n, a in masks.items()}
-    for product in wanted:  # small ones come first
-        last = max(product)
-        known[product] = known[product - {last}] & masks[last]
-    return torch.stack([known[p] for p in wanted])
-
-
-def _share_of(
-    party: Party,
-    polynomial: Polynomial,
-    packed: dict[str, Tensor],
-    opened: dict[str, Tensor],
-    own: dict[Monomial, Tensor],
-    row: int,
-) -> Tensor:
-    """This evaluator's half of a polynomial, packed."""
-    if party.dry:
-        return next(iter(packed.values()))
-    total = torch.zeros(row, dtype=torch.uint8, device=party.device)
-    for monomial in polynomial:
-        if len(monomial) == 1:
-            total ^= packed[next(iter(monomial))]
-            continue
-        for masks in subsets(monomial):
-            if masks or party.rank == FIRST:
-                factors = [opened[n] for n in sorted(monomial - masks)] + ([own[masks]] if masks else [])
-                total ^= reduce(torch.bitwise_and, factors) if factors else 255
-    return total
+    return present(half).reshape(rows, (size + 7) // 8)
 
 
 def open_masked_cost(*bs: Bits | Size) -> Cost:

@@ -287,6 +287,7 @@ ACTIVATIONS: dict[str, Callable[[Value, int, int], Value]] = {
     "quick_gelu": F.silu,  # of a folded model
     "relu": lambda x, reach, ring: F.relu(x),  # what reads it lifts it
     "tanh": F.tanh,
+    "sigmoid": F.sigmoid,
 }
 
 

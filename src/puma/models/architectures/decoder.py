@@ -20,6 +20,7 @@ from puma.models.cache import Cache, LayerCache
 from puma.models.fields import MOST_HEAD, Activation, Labels, Layers, OptionalSize, Positive, Reading, Rope, Size
 from puma.models.folding import fold_activation, fold_queries
 from puma.models.formats import Formats, hand_out
+from puma.models.pooling import Embed, Pooling
 from puma.nn import functional as F
 from puma.nn.modules import Value
 from puma.nn.places import Place
@@ -40,7 +41,7 @@ class Decoder(Struct, frozen=True, kw_only=True, tag_field="model_type", tag="de
     `embedding_scale`. `rope` None: positions are learned. `layer_scaled`: scores are divided by the layer's number.
     `labels` names the classes of a classification head, which then takes the place of the logits and reads the last
     token that is not `padding`, or with `each_token` every one; `label_bias`: it has a bias. `headless`: there is
-    neither.
+    neither. `pooling` is what makes one vector of a text.
     """
 
     vocab_size: Size
@@ -78,6 +79,7 @@ class Decoder(Struct, frozen=True, kw_only=True, tag_field="model_type", tag="de
     reading: Reading = Reading()
     padding: OptionalSize | None = None
     headless: bool = False
+    pooling: Pooling = Pooling()
     formats: Formats = Formats()
 
     def __post_init__(self) -> None:
@@ -255,6 +257,7 @@ class Model(nn.Module):
         silent = config.labels or config.headless
         self.lm_head = None if silent else nn.Head(size, 0 if config.tied else config.vocab_size)
         self.score = nn.Linear(size, len(config.labels), bias=config.label_bias) if config.labels else None
+        self.embed = Embed(config.pooling, size)
         hand_out(self, config.formats)
         self.fill(params)
 
@@ -338,8 +341,7 @@ def plain(config: Decoder) -> Shapes:
 
 def inputs(config: Decoder) -> Inputs:
     """Tokens, of which an answer's follow the prompt's. Rotary positions tell distances alone, so that a prompt may
-    begin at any of them, behind padding; learned ones do not.
-    """
+    begin at any of them, behind padding; learned ones do not."""
     pads = bool(config.rope) and not (config.labels or config.headless)
     end = config.padding if config.labels and not config.each_token else None
     return Inputs("tokens", config.vocab_size, config.context, pads="front" if pads else "", padding=end)
@@ -348,7 +350,7 @@ def inputs(config: Decoder) -> Inputs:
 def heads(config: Decoder) -> Heads:
     """Text, unless labels have taken the place of logits, or nothing has."""
     texts, capped = not (config.labels or config.headless), config.logit_cap > 0
-    return Heads(texts, texts, config.labels, config.each_token, config.reading, capped=capped)
+    return Heads(texts, texts, config.labels, config.each_token, config.reading, False, config.pooling, capped)
 
 
 # -- bounds ---------------------------------------------------------------------------------------------------------
