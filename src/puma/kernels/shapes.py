@@ -1,5 +1,5 @@
-"""Every kernel on torch's `meta` device: the shape of the result and nothing else, as a dry run of a whole model
-wants it. The plain text would give the same shapes after dozens of steps each. It knows no words at all.
+"""Every kernel on outlines: the shape of the result and nothing else, as a dry run of a whole model wants it. The plain
+text would give the same shapes after dozens of steps each. It knows no words at all.
 """
 
 from __future__ import annotations
