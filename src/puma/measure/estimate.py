@@ -144,7 +144,7 @@ def usual(
         if isinstance(request, Generate):
             return request
         lengths = request.input.lengths
-    output = "logits" if answers.labels else "pooled" if answers.pooling else "hidden"
+    output = "logits" if answers.labels else "pooled" if answers.pooling.modes else "hidden"
     return Encode(Input(lengths, [], approximation=approximation), output)
 
 

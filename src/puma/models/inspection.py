@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Any
 
 from puma.errors import UnsupportedModel
@@ -39,7 +40,9 @@ def inspected(raw: dict[str, Any]) -> Inspection:
     """Look at a decoded config.json, and behind each refusal at the rest of it."""
     kind, refused = named(raw), list[UnsupportedModel]()
     if kind not in FAMILIES:
-        refused.append(UnsupportedModel(f"config.json names {kind}", f"puma implements {', '.join(FAMILIES)}"))
+        near = ", ".join(get_close_matches(kind, FAMILIES, 3, 0.0))
+        hint = f"puma implements {len(FAMILIES)} classes, such as {near}; docs/models.md lists them"
+        refused.append(UnsupportedModel(f"config.json names {kind}", hint))
         return Inspection(kind, None, {}, [], refused)
     family, left, config = FAMILIES[kind], dict(raw), None
     while config is None and len(refused) < MOST:
@@ -81,7 +84,7 @@ def questions(config: Config) -> list[str]:
     if known.labels:
         of = "each token" if known.each_token else "a text" if inputs(config).tokenized else "an image"
         found.append(f"which of {len(known.labels)} classes {of} is of")
-    return [*found, f"states{f', and a vector by {known.pooling}' if known.pooling else ''}"]
+    return [*found, f"states{f', and a vector by {known.pooling.words}' if known.pooling.modes else ''}"]
 
 
 def _layers(config: Config) -> str:

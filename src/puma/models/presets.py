@@ -16,6 +16,7 @@ from puma.errors import UsageError
 from puma.models.architectures import with_layers
 from puma.models.config import Bert, Config, Gpt2, Llama
 from puma.models.families import FAMILIES
+from puma.models.pooling import Mode, Pooling
 
 SIZES: dict[str, Config] = {
     "bert-base": Bert(vocab_size=30522, hidden_size=768, intermediate_size=3072, layers=12, heads=12),
@@ -102,7 +103,13 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "id2label": {str(i): f"LABEL_{i}" for i in range(1000)},
     },
 }  # fmt: skip
-POOLING = {"minilm-l6": "mean", "bge-small": "cls", "bge-base": "cls", "bge-m3": "cls", "e5-base": "mean"}
+POOLING: dict[str, Mode] = {
+    "minilm-l6": "mean",
+    "bge-small": "cls",
+    "bge-base": "cls",
+    "bge-m3": "cls",
+    "e5-base": "mean",
+}
 
 
 class Presets(Mapping[str, Config]):
@@ -131,7 +138,7 @@ PRESETS = Presets()
 def _read(name: str) -> Config:
     raw = SETTINGS[name]
     config = FAMILIES[raw["architectures"][0]].read(dict(raw), set())
-    return structs.replace(config, pooling=POOLING[name]) if name in POOLING else config
+    return structs.replace(config, pooling=Pooling(modes=(POOLING[name],))) if name in POOLING else config
 
 
 def preset(name: str, layers: int | None = None) -> Config:
