@@ -85,15 +85,46 @@ ENCODERS: dict[str, tuple[str, dict[str, Any]]] = {
     "albert": ("AlbertModel", SIZES | {"embedding_size": 16, "num_hidden_layers": 4}),
     "albert-groups": ("AlbertModel", SIZES | {"embedding_size": 24, "num_hidden_layers": 4, "num_hidden_groups": 2}),
 }
+DEBERTA = SIZES | {
+    "relative_attention": True, "position_buckets": 6, "max_relative_positions": 16, "pos_att_type": ["p2c", "c2p"],
+    "position_biased_input": False, "share_att_key": True, "norm_rel_ebd": "layer_norm",
+}  # fmt: skip
+MODERNBERT = SIZES | {"local_attention": 4, "num_hidden_layers": 4, "cls_token_id": 2, "sep_token_id": 3}
+MPNET = POSITIONS | {"pad_token_id": 1}
+ENCODERS |= {
+    "mpnet": ("MPNetModel", MPNET),
+    "deberta": ("DebertaV2Model", DEBERTA),
+    "deberta-convolution": ("DebertaV2Model", DEBERTA | {"conv_kernel_size": 3, "conv_act": "gelu"}),
+    "deberta-v2": (
+        "DebertaV2Model",
+        DEBERTA | {"position_buckets": -1, "share_att_key": False, "type_vocab_size": 2, "norm_rel_ebd": "none"},
+    ),
+    "modernbert": ("ModernBertModel", MODERNBERT),
+    "nomic": ("NomicBertModel", SIZES),
+    "gte": ("GteModel", SIZES | {"type_vocab_size": 0}),
+}
 SETTINGS = {
     "Bert": SIZES,
     "Roberta": POSITIONS,
     "DistilBert": DISTIL,
     "Electra": SIZES | {"embedding_size": 16},
     "Albert": SIZES | {"embedding_size": 16},
+    "MPNet": MPNET,
+    "DebertaV2": DEBERTA,
+    "ModernBert": MODERNBERT,
+    "NomicBert": SIZES,
+    "Gte": SIZES,
 }
 TASKS = ("SequenceClassification", "TokenClassification", "MaskedLM", "QuestionAnswering", "MultipleChoice")
-HEADS = {f"{kind}-{task}": (f"{kind}For{task}", settings) for kind, settings in SETTINGS.items() for task in TASKS}
+FEWER = {"NomicBert": TASKS[:3], "Gte": TASKS[:3]}
+HEADS = {
+    f"{kind}-{task}": (f"{kind}For{task}", settings)
+    for kind, settings in SETTINGS.items()
+    for task in FEWER.get(kind, TASKS)
+}
+HEADS |= {
+    "ModernBert-mean": ("ModernBertForSequenceClassification", MODERNBERT | {"classifier_pooling": "mean"}),
+}
 HEADS |= {"Bert-NextSentencePrediction": ("BertForNextSentencePrediction", SIZES)}
 LAST: dict[str, tuple[str, dict[str, Any]]] = {
     "llama-classifier": ("LlamaForSequenceClassification", GROUPED),

@@ -41,7 +41,8 @@ class Names:
     """Modules of a checkpoint -> those of the model; {} stands for a layer's number.
 
     Several modules lie below each other in one tensor, or, if `interleaved`, each head's rows of them do. `transposed`
-    modules are stored (in, out). Of those in `skip` the first rows are no part of the model; norms of `offset` families
+    modules are stored (in, out). What is `fused` is a tensor of several equal parts, one below the other, in some files
+    only. Of those in `skip` the first rows are no part of the model; norms of `offset` families
     are stored less 1. `prefix` is what a checkpoint without head lacks. Names that match `ignored` are left aside,
     `renamed` are patterns and what else is written for them, `copies` of the embedding's table must equal it, and
     tensors of `instead` are read in place of others.
@@ -55,6 +56,7 @@ class Names:
     instead: Mapping[str, str] = field(default_factory=dict)
     transposed: frozenset[str] = frozenset()
     interleaved: frozenset[str] = frozenset()
+    fused: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     skip: Mapping[str, int] = field(default_factory=dict)
     offset: bool = False
 

@@ -17,6 +17,7 @@ Labels = Annotated[tuple[Annotated[str, Meta(max_length=1024)], ...], Meta(max_l
 OptionalSize = Annotated[int, Meta(ge=0, le=1 << 24)]
 Positive = Annotated[float, Meta(gt=0)]
 Activation = Literal["gelu", "gelu_tanh", "quick_gelu", "silu", "relu"]
+Activated = Literal["tanh", "gelu", "gelu_tanh", "relu", "silu"]  # what needs no folding into what comes behind
 Scored = Literal["", "softmax", "sigmoid", "identity"]
 
 

@@ -38,6 +38,15 @@ def query_ring(reach: int) -> int:
     return score_ring(reach) + 2 * ACTIVATION - NONLINEAR
 
 
+def matched(table: Tensor | Share, x: Tensor | Share) -> Tensor | Share:
+    """A parameter in the format of what it is multiplied with; local. Its ring is larger than that of x by at least
+    what it has more of fraction bits.
+    """
+    if isinstance(table, Tensor) or isinstance(x, Tensor):
+        return table
+    return truncated(table, table.frac - x.frac).reduced(x.bits)
+
+
 def value_ring(reach: int) -> int:
     """Of values, which meet exponentials in sums below 2^(reach + 9), 28 fraction bits, that may be lifted."""
     return 2 * ACTIVATION + reach + 9 + 2

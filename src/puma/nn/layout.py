@@ -50,6 +50,15 @@ class Rows:
         x = x.transpose(1, 2).reshape(self.real.numel(), -1)
         return x if self._where is None else x[self._where]
 
+    def moved(self, x: Any, steps: int) -> Any:
+        """In each row's place the one so many steps behind it in its prompt, zeros beyond the end; (rows, size)."""
+        count = sum(self.lengths)
+        owner, there = torch.repeat_interleave(torch.tensor(self.lengths)), torch.arange(count) + steps
+        inside = (there >= 0) & (there < count)
+        inside &= owner[there.clamp(0, count - 1)] == owner
+        where = inside.nonzero().squeeze(-1)
+        return x if steps == 0 else placed(x[there[where]], where, count)
+
     def sum(self, x: Any) -> Any:
         """The sum of each prompt's rows: (rows, size) -> (prompts, size)."""
         return self.pad(x.unsqueeze(1)).sum(2).reshape(len(self.lengths), -1)
@@ -142,10 +151,17 @@ class Layout:
         counts = torch.tensor(source.lengths)[:, None].expand(-1, self.queries.longest)
         return self._seeing(lambda: source.real[:, None, :].expand(shape), counts, hidden=None)
 
-    def within(self, window: int) -> Layout:
-        """The same rows, which see their own position and the `window` - 1 before."""
+    def within(self, window: int, both: bool = False) -> Layout:
+        """The same rows, which see their own position and the `window` - 1 before, on `both` sides also behind."""
         counts = self._counts.clamp(max=window) if self._causal and self._counts is not None else None
-        return self._seeing(lambda: self.mask & (self.distances > -window), counts)
+        if both and not self._causal:
+            before, behind = self._places, self.held.sum(1, keepdim=True) - 1 - self._places
+            near = before.clamp(max=window - 1) + behind.clamp(max=window - 1) + 1
+            counts = torch.where(self.rows.real, near, 1) if self.queries is self.rows else None
+        return self._seeing(lambda: self.mask & self._near(window, both), counts)
+
+    def _near(self, window: int, both: bool) -> Tensor:
+        return (self.distances.abs() < window) if both else (self.distances > -window)
 
 
 def _seen(new: Tensor, held: Tensor, causal: bool) -> Tensor:

@@ -30,6 +30,11 @@ ENCODERS = [
     "Albert-TokenClassification",
     "Albert-MaskedLM",
     "qwen3-classifier",
+    "MPNet-SequenceClassification",
+    "DebertaV2-SequenceClassification",
+    "NomicBert-TokenClassification",
+    "Gte-MaskedLM",
+    "ModernBert-mean",
     "gpt2-answers",
 ]
 

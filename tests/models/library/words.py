@@ -28,12 +28,12 @@ TEXTS = [
 Write = Callable[[Path], None]
 
 
-def wordpiece(folder: Path) -> None:
+def wordpiece(folder: Path, special: tuple[str, ...] = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")) -> None:
     """vocab.txt."""
     letters = sorted(
         {letter for line in LINES for letter in line.lower() if not letter.isspace()} | {"T", "C", "é", "e"}
     )
-    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *letters, *(f"##{letter}" for letter in letters)]
+    words = [*special, *letters, *(f"##{letter}" for letter in letters)]
     words += ["the", "cat", "##s", "sat", "hat", "un", "##hap", "The"]
     (folder / "vocab.txt").write_text("".join(f"{word}\n" for word in dict.fromkeys(words)), encoding="utf-8")
 
@@ -87,6 +87,10 @@ KINDS: dict[str, Kind] = {
     "bert-cased": Kind("bert", wordpiece, {"tokenizer_class": "BertTokenizer", "do_lower_case": False}),
     "distilbert": Kind("distilbert", wordpiece, {"tokenizer_class": "DistilBertTokenizer", "strip_accents": False}),
     "electra": Kind("electra", wordpiece, {"tokenizer_class": "ElectraTokenizer", "tokenize_chinese_chars": False}),
+    "mpnet": Kind(
+        "mpnet", lambda folder: wordpiece(folder, ("<s>", "<pad>", "</s>", "<unk>", "<mask>", "[UNK]")),
+        {"tokenizer_class": "MPNetTokenizer"},
+    ),
     "gpt2": Kind("gpt2", byte_pairs("<|endoftext|>"), {"tokenizer_class": "GPT2Tokenizer"}),
     "gpt2-bos": Kind(
         "gpt2", byte_pairs("<|endoftext|>"), {"add_bos_token": True, "add_prefix_space": True, "model_max_length": 8}

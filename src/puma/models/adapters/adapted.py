@@ -24,8 +24,9 @@ from puma.models.files.source import Entry, Source, Stored
 from puma.models.naming import called, same, untied
 from puma.models.quantised import Header
 
-TASKS = {"SEQ_CLS": "SequenceClassification", "TOKEN_CLS": "TokenClassification"}
-OTHER_TASKS = ("QUESTION_ANS",)
+TASKS = {
+    "SEQ_CLS": "SequenceClassification", "TOKEN_CLS": "TokenClassification", "QUESTION_ANS": "QuestionAnswering",
+}  # fmt: skip
 KIND = re.compile(r"(.+?)(?:LMHeadModel|Model|For\w+)")
 TIED = "tie_word_embeddings"
 SHARED = "shared.weight"  # T5's, which peft does not wrap where it is read
@@ -64,8 +65,6 @@ def _fitted(adapter: lora.Adapter, raw: dict[str, Any], stored: set[str]) -> dic
 def _task(adapter: lora.Adapter, raw: dict[str, Any]) -> dict[str, Any]:
     """The class with the head that the adapter was trained for."""
     task, architecture = adapter.settings.task_type, named(raw)
-    if task in OTHER_TASKS:
-        raise UnsupportedModel(f"the adapter is for {task}", f"puma implements {', '.join(TASKS)} and CAUSAL_LM")
     wanted = TASKS.get(task or "")
     kind = KIND.fullmatch(architecture)
     if wanted is None or architecture.endswith(wanted) or kind is None:

@@ -8,11 +8,20 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from puma.models.families import bert, gpt, llama, patches, t5, vit
+from puma.models.families import bert, deberta, gpt, llama, modernbert, mpnet, patches, rotary_bert, t5, vit
 from puma.models.family import Family
 
 FAMILIES: dict[str, Family] = (
-    llama.families() | gpt.families() | bert.families() | t5.families() | vit.families() | patches.families()
+    llama.families()
+    | gpt.families()
+    | bert.families()
+    | mpnet.families()
+    | deberta.families()
+    | rotary_bert.families()
+    | modernbert.families()
+    | t5.families()
+    | vit.families()
+    | patches.families()
 )
 
 

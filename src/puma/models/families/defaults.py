@@ -72,6 +72,24 @@ DISTILBERT: Raw = {
     "vocab_size": 30522, "max_position_embeddings": 512, "n_layers": 6, "n_heads": 12, "dim": 768, "hidden_dim": 3072,
     "activation": "gelu", "tie_word_embeddings": True, "pad_token_id": 0,
 }  # fmt: skip
+MPNET = {name: BERT[name] for name in BERT if name != "type_vocab_size"} | {
+    "vocab_size": 30527, "pad_token_id": 1, "relative_attention_num_buckets": 32,
+}  # fmt: skip
+DEBERTA = BERT | {
+    "vocab_size": 128100, "hidden_size": 1536, "num_hidden_layers": 24, "num_attention_heads": 24,
+    "intermediate_size": 6144, "type_vocab_size": 0, "layer_norm_eps": 1e-7, "relative_attention": False,
+    "max_relative_positions": -1, "position_biased_input": True, "pooler_hidden_act": "gelu", "legacy": True,
+}  # fmt: skip
+NOMIC = {name: BERT[name] for name in BERT if name != "tie_word_embeddings"} | {
+    "vocab_size": 30528, "hidden_act": "silu", "max_position_embeddings": 2048,
+}  # fmt: skip
+GTE = BERT | {"vocab_size": 250048, "max_position_embeddings": 8192, "type_vocab_size": 1, "pad_token_id": 1}
+MODERNBERT: Raw = {
+    "vocab_size": 50368, "hidden_size": 768, "intermediate_size": 1152, "num_hidden_layers": 22,
+    "num_attention_heads": 12, "hidden_activation": "gelu", "max_position_embeddings": 8192, "norm_eps": 1e-5,
+    "norm_bias": False, "attention_bias": False, "mlp_bias": False, "local_attention": 128, "decoder_bias": True,
+    "classifier_pooling": "cls", "classifier_bias": False, "classifier_activation": "gelu", "tie_word_embeddings": True,
+}  # fmt: skip
 VIT: Raw = {
     "hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "intermediate_size": 3072,
     "hidden_act": "gelu", "layer_norm_eps": 1e-12, "image_size": 224, "patch_size": 16, "num_channels": 3,
@@ -81,6 +99,7 @@ DEFAULTS: dict[str, Raw] = {  # by what config.json calls model_type
     "llama": LLAMA, "mistral": MISTRAL, "qwen2": QWEN2, "qwen3": QWEN3, "phi3": PHI3, "gemma2": GEMMA2,
     "gemma3_text": GEMMA3, "gpt2": GPT2, "gpt_neox": NEOX, "opt": OPT, "t5": T5, "bert": BERT, "roberta": ROBERTA,
     "xlm-roberta": XLM_ROBERTA, "electra": ELECTRA, "albert": ALBERT, "distilbert": DISTILBERT, "vit": VIT,
+    "mpnet": MPNET, "deberta-v2": DEBERTA, "nomic_bert": NOMIC, "gte": GTE, "modernbert": MODERNBERT,
 }  # fmt: skip
 ALIASES: dict[str, dict[str, str]] = {
     "gpt2": {
@@ -90,6 +109,10 @@ ALIASES: dict[str, dict[str, str]] = {
     "t5": {
         "hidden_size": "d_model", "num_attention_heads": "num_heads", "num_hidden_layers": "num_layers",
         "head_dim": "d_kv",
+    },
+    "nomic_bert": {
+        "n_embd": "hidden_size", "n_head": "num_attention_heads", "n_layer": "num_hidden_layers",
+        "n_inner": "intermediate_size", "layer_norm_epsilon": "layer_norm_eps", "rotary_emb_base": "rope_theta",
     },
     "distilbert": {"hidden_size": "dim", "num_attention_heads": "n_heads", "num_hidden_layers": "n_layers"},
 }  # fmt: skip

@@ -26,6 +26,7 @@ USUAL = {  # by model_type, where tokenizer_config.json names no class of its ow
     "albert": "AlbertTokenizer", "bert": "BertTokenizer", "distilbert": "BertTokenizer", "electra": "BertTokenizer",
     "gemma2": "GemmaTokenizer", "gemma3_text": "GemmaTokenizer", "gpt2": "GPT2Tokenizer",
     "gpt_neox": "GPTNeoXTokenizer", "opt": "GPT2Tokenizer",
+    "gte": "XLMRobertaTokenizer", "mpnet": "MPNetTokenizer", "nomic_bert": "BertTokenizer",
     "qwen2": "Qwen2Tokenizer", "qwen3": "Qwen2Tokenizer", "roberta": "RobertaTokenizer",
     "t5": "T5Tokenizer", "xlm-roberta": "XLMRobertaTokenizer",
 }  # fmt: skip
@@ -33,12 +34,12 @@ PLAIN = ("mistral", "phi3")  # of which the library takes a tokenizer.json as it
 HOLDS = {  # the kind of model of each class
     "BertTokenizer": "WordPiece", "GPT2Tokenizer": "BPE", "GPTNeoXTokenizer": "BPE", "Qwen2Tokenizer": "BPE",
     "RobertaTokenizer": "BPE", "LlamaTokenizer": "BPE", "GemmaTokenizer": "BPE", "T5Tokenizer": "Unigram",
-    "XLMRobertaTokenizer": "Unigram", "AlbertTokenizer": "Unigram",
+    "XLMRobertaTokenizer": "Unigram", "AlbertTokenizer": "Unigram", "MPNetTokenizer": "WordPiece",
 }  # fmt: skip
 FRAMED = {  # what a class puts around texts, whatever the file says
     "BertTokenizer": ("cls_token", "sep_token"), "RobertaTokenizer": ("cls_token", "sep_token"),
     "XLMRobertaTokenizer": ("bos_token", "eos_token"), "AlbertTokenizer": ("cls_token", "sep_token"),
-    "T5Tokenizer": ("eos_token",),
+    "T5Tokenizer": ("eos_token",), "MPNetTokenizer": ("cls_token", "sep_token"),
 }  # fmt: skip
 SPACED = ("GPT2Tokenizer", "GPTNeoXTokenizer", "Qwen2Tokenizer", "RobertaTokenizer")
 
@@ -151,7 +152,7 @@ def _unlike(folder: Path, called: str) -> str:
 
 def _mended(raw: Raw, called: str, settings: Raw) -> Raw:
     """What settings, and the defaults of a class, change of a tokenizer.json."""
-    if called == "BertTokenizer":
+    if called in ("BertTokenizer", "MPNetTokenizer"):
         normalizer = {"type": "BertNormalizer", "clean_text": True, "strip_accents": settings.get("strip_accents")}
         normalizer |= {"handle_chinese_chars": settings.get("tokenize_chinese_chars", True)}
         raw = raw | {"normalizer": normalizer | {"lowercase": settings.get("do_lower_case", True)}}

@@ -38,6 +38,9 @@ SPECIALS: dict[str, Raw] = {
     "AlbertTokenizer": {"bos_token": "[CLS]", "eos_token": "[SEP]", "unk_token": "<unk>", "sep_token": "[SEP]",
                         "pad_token": "<pad>", "cls_token": "[CLS]", "mask_token": "[MASK]"},
 }  # fmt: skip
+SPECIALS["MPNetTokenizer"] = SPECIALS["RobertaTokenizer"] | {
+    "unk_token": "[UNK]", "mask_token": {"content": "<mask>", "lstrip": True},
+}  # fmt: skip
 SPECIALS["XLMRobertaTokenizer"] = SPECIALS["RobertaTokenizer"]
 
 
@@ -73,6 +76,14 @@ def bert(folder: Path, settings: Raw) -> Tokenizer:
     result.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     result.decoder = decoders.WordPiece(prefix="##")
     result.post_processor = framed(result, settings, "{cls} $A {sep}", "{cls} $A {sep} $B:1 {sep}:1")
+    return result
+
+
+def mpnet(folder: Path, settings: Raw) -> Tokenizer:
+    """WordPiece between <s> and </s>."""
+    result = bert(folder, settings)
+    sep, cls = (numbered(result, settings, name) for name in ("sep_token", "cls_token"))
+    result.post_processor = processors.RobertaProcessing(sep, cls, True, False)
     return result
 
 
@@ -185,6 +196,7 @@ KINDS: dict[str, Callable[[Path, Raw], Tokenizer]] = {
     "BertTokenizer": bert, "RobertaTokenizer": roberta, "GPT2Tokenizer": bytes_in_pairs, "GPTNeoXTokenizer": neox,
     "Qwen2Tokenizer": qwen2, "LlamaTokenizer": llama, "GemmaTokenizer": gemma, "T5Tokenizer": t5,
     "XLMRobertaTokenizer": xlm_roberta, "AlbertTokenizer": albert,
+    "MPNetTokenizer": mpnet,
 }  # fmt: skip
 
 
