@@ -23,11 +23,14 @@ def test_presets_are_supported(name: str) -> None:
     [
         (
             "gemma-3-4b",
-            {"attention": "8 heads of 256, keys of 4; 29 layers see 1,024 tokens"},
+            {"attention": "8 heads of 256, keys of 4; 29 layers see a window of 1,024"},
         ),
         ("llama-3.1-8b", {"positions": "base 500000, llama3", "norms": "RMSNorm", "parameters": "8,030,261,248"}),
         ("bge-m3", {"context": "8,192", "positions": "learned", "mlp": "gelu, 4,096 wide"}),
         ("vit-base", {"reads": "images as 196 patches"}),
+        ("mpnet-base", {"positions": "learned, a number for each distance"}),
+        ("deberta-v3-base", {"positions": "disentangled"}),
+        ("modernbert-base", {"attention": "14 layers see a window of 65", "positions": "rotary"}),
     ],
 )
 def test_parts_have_names(name: str, parts: dict[str, str]) -> None:

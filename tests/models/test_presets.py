@@ -30,6 +30,9 @@ PARAMETERS = {
     "bge-base": 109_482_240,
     "bge-m3": 567_754_752 - 2 * 1024,  # the first two positions are never used
     "e5-base": 109_482_240,
+    "mpnet-base": 109_486_464 - 2 * 768,
+    "modernbert-base": 149_014_272,
+    "deberta-v3-base": 183_831_552,
     "ms-marco-minilm-l6": 22_713_601,
     "vit-base": 86_567_656,
 }

@@ -97,15 +97,21 @@ def _attention(config: Config) -> str:
     size = getattr(config, "head_dim", 0)
     found = f"{config.heads} heads" + (f" of {size}" if size else "")
     found += f", keys of {keys}" if keys != config.heads else ""
-    window = getattr(config, "window", 0)
-    local = sum(map(config.local, range(config.layers))) if window and hasattr(config, "local") else 0
-    return found + (f"; {local} layers see {window:,} tokens" if local else "")
+    window, local = getattr(config, "window", 0), 0
+    if window and hasattr(config, "local"):
+        local = sum(map(config.local, range(config.layers)))
+    elif window:
+        local = config.layers - len(getattr(config, "full", ()))
+    return found + (f"; {local} layers see a window of {window:,}" if local else "")
 
 
 def _positions(config: Config) -> str:
     rope = getattr(config, "rope", None)
     if rope is None:
-        return "" if hasattr(config, "buckets") else "learned"
+        apart = getattr(config, "distances", 0) or hasattr(config, "buckets")
+        found = "a number for each distance, added to scores" if apart else ""
+        found = found or ("disentangled" if getattr(config, "disentangled", None) else "")
+        return ", ".join(filter(None, ["learned" if getattr(config, "learned", not apart) else "", found]))
     scaling = "" if rope.scaling == "default" else f", {rope.scaling}"
     return f"rotary, base {rope.theta:g}{scaling}" + (f", {rope.size} places of a head" if rope.size else "")
 

@@ -96,6 +96,15 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "pad_token_id": 1,
     },
     "e5-base": _bert(768, 3072, 12),
+    "mpnet-base": _sizes(768, 3072, 12, 12, 514)
+    | {"architectures": ["MPNetModel"], "vocab_size": 30527, "layer_norm_eps": 1e-5, "pad_token_id": 1},
+    "modernbert-base": _sizes(768, 1152, 22, 12, 8192) | {"architectures": ["ModernBertModel"], "vocab_size": 50368},
+    "deberta-v3-base": _sizes(768, 3072, 12, 12, 512)
+    | {
+        "architectures": ["DebertaV2Model"], "vocab_size": 128100, "relative_attention": True, "position_buckets": 256,
+        "norm_rel_ebd": "layer_norm", "share_att_key": True, "pos_att_type": ["p2c", "c2p"], "type_vocab_size": 0,
+        "max_relative_positions": -1, "position_biased_input": False, "layer_norm_eps": 1e-7,
+    },
     "ms-marco-minilm-l6": _bert(384, 1536, 6, "ForSequenceClassification", id2label={"0": "LABEL_0"}),
     "vit-base": {
         "architectures": ["ViTForImageClassification"], "hidden_size": 768, "intermediate_size": 3072,
@@ -109,6 +118,7 @@ POOLING: dict[str, Mode] = {
     "bge-base": "cls",
     "bge-m3": "cls",
     "e5-base": "mean",
+    "mpnet-base": "mean",
 }
 
 
