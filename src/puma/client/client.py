@@ -27,6 +27,7 @@ from puma.client.model_info import ModelInfo
 from puma.client.sampling import Sampling
 from puma.client.sentences import Asked, Reading, divided
 from puma.client.session import Session
+from puma.client.tokens.rules import SEARCHED
 from puma.errors import InputError, UsageError
 from puma.models import inputs
 from puma.models.reading.cutting import Cut
@@ -153,7 +154,8 @@ class Client(ABC):
         self, prompts: Sequence[Sequence[int]], tokens: int, ended: Ended | None, how: Sampling,
         bucket: dict[str, Any], ahead: int = 0,
     ) -> Iterator[list[int]]:  # fmt: skip
-        asked = self.session.choosing(how) | bucket
+        following = self.model.following(prompts, self.session.reveals)
+        asked = self.session.choosing(how, following) | bucket
         pace = {"ahead": ahead} if ahead and ended is None else {"paced": ended is not None}
         with closing(self.session.continued(prompts, tokens, **pace, **asked)) as steps:
             for step in steps:
@@ -198,6 +200,7 @@ class Client(ABC):
         found = Beams(beams, tokens, self.model.eos, arguments.number(length_penalty, "a length penalty"))
         prompt, progress = arguments.text(prompt), arguments.callback(progress, "progress")
         self.model.check_hiding("search greedily")
+        self.model.warn_of_rules(SEARCHED)
         until = self._until(stop, 1) is not None
         for step in self.session.search(self.model.prompt_ids(prompt, tokens), found, until):
             if progress:

@@ -14,7 +14,7 @@ from typing import Any
 from puma.errors import UnsupportedModel
 from puma.models.architectures import architecture, heads, inputs
 from puma.models.config import Config
-from puma.models.families import FAMILIES, named, started
+from puma.models.families import FAMILIES, named, of_text, started
 
 MOST = 20  # refusals that are looked for
 SETTING = re.compile(r"\bsets (\w+) to\b")
@@ -38,6 +38,7 @@ class Inspection:
 
 def inspected(raw: dict[str, Any]) -> Inspection:
     """Look at a decoded config.json, and behind each refusal at the rest of it."""
+    raw = of_text(raw)
     kind, refused = named(raw), list[UnsupportedModel]()
     if kind not in FAMILIES:
         near = ", ".join(get_close_matches(kind, FAMILIES, 3, 0.0))
@@ -98,8 +99,8 @@ def _attention(config: Config) -> str:
     found = f"{config.heads} heads" + (f" of {size}" if size else "")
     found += f", keys of {keys}" if keys != config.heads else ""
     window, local = getattr(config, "window", 0), 0
-    if window and hasattr(config, "local"):
-        local = sum(map(config.local, range(config.layers)))
+    if window and (seen := getattr(config, "local", None)):
+        local = sum(map(seen, range(config.layers)))
     elif window:
         local = config.layers - len(getattr(config, "full", ()))
     return found + (f"; {local} layers see a window of {window:,}" if local else "")

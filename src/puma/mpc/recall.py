@@ -134,7 +134,7 @@ def _format(x: Any) -> Hashable:
     if isinstance(x, Tensor):
         if x.is_meta:
             return x.shape
-        return (x.shape, x.dtype, tuple(x.reshape(-1).tolist())) if x.numel() <= CONTENTS else None
+        return (x.shape, x.dtype, tuple(cast("list[int]", x.reshape(-1).tolist()))) if x.numel() <= CONTENTS else None
     if isinstance(x, (list, tuple)):
         parts = tuple(map(_format, x))  # type: ignore[arg-type]
         return None if None in parts else parts

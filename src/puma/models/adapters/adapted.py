@@ -19,6 +19,7 @@ from puma.models.adapters import lora
 from puma.models.adapters.lora import Change
 from puma.models.families import FAMILIES, named
 from puma.models.family import Family
+from puma.models.files import generation
 from puma.models.files.adapter import AdapterFiles
 from puma.models.files.source import Entry, Source, Stored
 from puma.models.naming import called, same, untied
@@ -44,7 +45,8 @@ def adapt(source: Source, files: AdapterFiles, hub: str | None, weights: bool) -
         lora.check_base(adapter, hub)
     entries = source.tensors() if weights else {}
     raw = _fitted(adapter, source.raw, set(entries))
-    public = files.public or source.files
+    stays = {name: read for name, read in source.files.items() if name == generation.FILE}
+    public = stays | dict(files.public) if files.public else source.files
     return replace(source, raw=raw, files=public, tensors=lambda: _merged(adapter, files, raw, entries))
 
 

@@ -24,6 +24,22 @@ FAMILIES: dict[str, Family] = (
     | patches.families()
 )
 
+SEEING = {"Gemma3ForConditionalGeneration": "Gemma3ForCausalLM"}  # models that read images, too -> of texts alone
+MARKS = ("bos_token_id", "eos_token_id", "pad_token_id")
+
+
+def of_text(raw: dict[str, Any]) -> dict[str, Any]:
+    """The config.json of a model that reads texts, out of one that also reads images; any other as it is.
+
+    What is said of the whole counts for its head and for what begins and ends a text.
+    """
+    inside, name = raw.get("text_config"), named(raw)
+    if name not in SEEING or not isinstance(inside, dict):
+        return raw
+    marks = {mark: raw[mark] for mark in MARKS if raw.get(mark) is not None}
+    tied = {"tie_word_embeddings": raw.get("tie_word_embeddings", True)}
+    return inside | marks | tied | {"architectures": [SEEING[name]]}
+
 
 def started(raw: dict[str, Any], generation: dict[str, Any]) -> dict[str, Any]:
     """A config.json with the token that answers of an encoder and decoder begin with: what generation_config.json has

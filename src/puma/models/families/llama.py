@@ -65,6 +65,7 @@ GEMMA_NAMES = replace(
         f"{LAYER}pre_feedforward_layernorm": f"{LAYER}post_attention_layernorm",
         f"{LAYER}post_feedforward_layernorm": f"{LAYER}mlp_norm",
     },
+    ignored=rf"{NAMES.ignored}|(model\.)?(vision_tower|multi_modal_projector)\..*",
     offset=True,
 )
 
