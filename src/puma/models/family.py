@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NoReturn
 
 import msgspec
 from torch import Tensor
@@ -32,7 +32,8 @@ WORDED = ("prompt", "template", "answer")  # how a query and a text are put, as 
 FUNCTIONS = {"Identity": "identity", "Sigmoid": "sigmoid", "Softmax": "softmax"}  # of torch.nn
 # Where null says something else than nothing: that there is none, whatever the family's default is.
 NULLABLE = frozenset({
-    "attn_logit_softcapping", "final_logit_softcapping", "num_key_value_heads", "pad_token_id", "sliding_window",
+    "attn_logit_softcapping", "final_logit_softcapping", "head_dim", "num_key_value_heads", "pad_token_id",
+    "sliding_window",
 })  # fmt: skip
 
 
@@ -64,9 +65,9 @@ class Names:
         """Each tensor of a checkpoint: its module as `modules` names it, its name, and what of `shapes` it holds."""
         for module, found in self.modules.items():
             targets = (found,) if isinstance(found, str) else found
-            if targets[:1] and targets[0] in shapes:  # a tensor that belongs to no module
-                yield module, module, list(targets)
             for i in range(layers if "{}" in module else 1):
+                if targets and targets[0].format(i) in shapes:  # a tensor that belongs to no module
+                    yield module, module.format(i), [target.format(i) for target in targets]
                 for kind in ("weight", "bias"):
                     wanted = [f"{target.format(i)}.{kind}" for target in targets]
                     if wanted and wanted[0] in shapes:
@@ -174,7 +175,7 @@ class Family:
         return self.architecture.fold(config, plain | {name: state[name] for name in shapes if name.startswith(EMBED)})
 
 
-def refuse(what: str, implemented: str) -> None:
+def refuse(what: str, implemented: str) -> NoReturn:
     """Say which setting of config.json is not implemented."""
     raise UnsupportedModel(f"config.json {what}", f"puma implements {implemented}")
 

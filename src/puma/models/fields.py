@@ -47,10 +47,12 @@ class Rope(Struct, frozen=True, kw_only=True):
 
     `original` is the context before scaling; `low` and `high` belong to llama3, `fast`, `slow` and `whole` to yarn,
     `factors` (one for each pair) to longrope. `attention` multiplies cosines and sines (0: yarn's formula, or 1).
+    `beside`: the two places of a pair lie beside each other in a checkpoint.
     """
 
     theta: Positive = 10000.0
     size: OptionalSize = 0
+    beside: bool = False
     scaling: Literal["default", "linear", "llama3", "yarn", "longrope"] = "default"
     factor: Positive = 1.0
     original: OptionalSize = 0

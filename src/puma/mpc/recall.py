@@ -134,11 +134,15 @@ def _format(x: Any) -> Hashable:
     if isinstance(x, Tensor):
         if x.is_meta:
             return x.shape
-        return (x.shape, x.dtype, tuple(cast("list[int]", x.reshape(-1).tolist()))) if x.numel() <= CONTENTS else None
+        return (x.shape, x.dtype, tuple(_contents(x))) if x.numel() <= CONTENTS else None
     if isinstance(x, (list, tuple)):
         parts = tuple(map(_format, x))  # type: ignore[arg-type]
         return None if None in parts else parts
     return ("public", x) if isinstance(x, (int, float, str, type(None))) else None
+
+
+def _contents(x: Any) -> list[int]:
+    return x.reshape(-1).tolist()
 
 
 def _sums(x: Any) -> list[Additive]:

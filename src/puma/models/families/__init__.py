@@ -8,11 +8,28 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from puma.models.families import bert, deberta, gpt, llama, modernbert, mpnet, patches, rotary_bert, t5, vit
+from puma.models.families import (
+    bert,
+    deberta,
+    gpt,
+    llama,
+    mixtures,
+    modernbert,
+    mpnet,
+    patches,
+    qwen3_5,
+    relatives,
+    rotary_bert,
+    t5,
+    vit,
+)  # fmt: skip
 from puma.models.family import Family
 
 FAMILIES: dict[str, Family] = (
     llama.families()
+    | relatives.families()
+    | mixtures.families()
+    | qwen3_5.families()
     | gpt.families()
     | bert.families()
     | mpnet.families()
