@@ -30,6 +30,7 @@ GEMMA = Llama(
     vocab_size=90, hidden_size=12, intermediate_size=20, layers=5, heads=3, kv_heads=1, window=11, full_every=3,
     local_rope=Rope(), attention_cap=30.0, post_norms=True, head_norms=True, activation="gelu_tanh",
 )  # fmt: skip
+SINKS = Llama(vocab_size=40, hidden_size=12, intermediate_size=9, layers=2, heads=3, kv_heads=1, sinks=True, window=20)
 GPT2 = Gpt2(vocab_size=70, width=15, layers=4, heads=3)
 BERT = Bert(vocab_size=60, hidden_size=12, intermediate_size=20, layers=5, heads=3)
 SEQ = T5(vocab_size=50, hidden_size=12, head_dim=3, intermediate_size=9, layers=4, encoder_layers=4, heads=3)
@@ -83,6 +84,7 @@ def _counts(spent: list[Spent]) -> dict[str, tuple[int, int, int]]:
         (LLAMA, Encode(Input([9, 4], []), "hidden")),
         (LLAMA, Encode(Input([9, 4], []), "next-logits")),
         (GEMMA, Generate(Input([8], []), 7)),
+        (SINKS, Generate(Input([17, 14], []), 9)),
         (GPT2, Generate(Input([18], []), 9)),
         (BERT, Encode(Input([9, 30], []), "pooled")),
         (BERT, Encode(Input([16, 16], [], padded=True), "hidden")),

@@ -82,6 +82,10 @@ CAUSAL: dict[str, tuple[str, dict[str, Any]]] = {
     "olmoe": ("OlmoeForCausalLM", GROUPED | {"num_experts": 5, "num_experts_per_tok": 2}),
     "qwen2-moe": ("Qwen2MoeForCausalLM", EXPERTS | {"shared_expert_intermediate_size": 8, "mlp_only_layers": [1]}),
     "qwen3-moe": ("Qwen3MoeForCausalLM", EXPERTS | {"norm_topk_prob": True}),
+    "gpt-oss": (
+        "GptOssForCausalLM",
+        GROUPED | {"head_dim": 8, "num_local_experts": 4, "num_experts_per_tok": 2, "sliding_window": 3},
+    ),
     "qwen3.5": ("Qwen3_5ForCausalLM", GROUPED | {"head_dim": 8, "num_hidden_layers": 3, "rms_norm_eps": 1e-4} | MEMORY),
     "neox": ("GPTNeoXForCausalLM", SIZES | {"rotary_pct": 0.67}),
     "neox-serial": ("GPTNeoXForCausalLM", SIZES | {"use_parallel_residual": False, "rotary_pct": 1.0}),

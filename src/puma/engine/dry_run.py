@@ -98,10 +98,11 @@ class _Word:
         job, cache = requests[0].job, requests[0].cache
         assert isinstance(job, Generate) and cache is not None
         step = self._wanted()
-        if job.beams == 1 and job.tokens > series.FEW:
+        if job.beams == 1 and job.tokens > series.FEW and cache.even:
             if self._trying is None:
                 self._columns = cache.columns
-                lengths = range(self._columns + 1, self._columns + job.tokens)
+                entries, after = architecture(self._config).entries, range(1, job.tokens)
+                lengths = [entries(self._config, self._columns + n) for n in after]
                 self._trying = series.steps(lengths, [self._form(n) for n in lengths])
                 step = next(self._trying)
             if step is None:

@@ -121,6 +121,10 @@ class Architecture:
         """How many tokens those layers see that do not see all; 0 if there are none."""
         return getattr(config, "window", 0)
 
+    def entries(self, config: Any, columns: int) -> int:
+        """How many scores a row has that sees so many columns."""
+        return columns + bool(getattr(config, "sinks", False))
+
     def kept(self, config: Any) -> int:
         """Numbers that a generation keeps of each token: keys and values of all layers."""
         return 2 * self.layers(config) * getattr(config, "kv_heads", config.heads) * config.head_dim

@@ -229,6 +229,11 @@ class Cache:
         return layout
 
     @property
+    def even(self) -> bool:
+        """Whether steps differ only in how many columns they see."""
+        return all(type(layer) is LayerCache for layer in self._own.layers)
+
+    @property
     def columns(self) -> int:
         """How many positions are held where the generated tokens lie."""
         return self._own.length

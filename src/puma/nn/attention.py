@@ -13,12 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from puma.mpc.arithmetic import matmul, multiply, open_truncate, truncated
+from puma.mpc.arithmetic import matmul, multiply, open_truncate, public, truncated
 from puma.mpc.compare import maximum
 from puma.mpc.cost import declares
 from puma.mpc.fixed import ACTIVATION, NONLINEAR, RESIDUAL, RING, SCORE_REACH, VALUE_REACH, formatted
 from puma.mpc.party import Protocol, together
-from puma.mpc.share import Additive, Share
+from puma.mpc.share import Additive, Share, cat
 from puma.nn import paper
 from puma.nn.roots import reciprocal
 from puma.nn.splines import EXP, exponential, lifted, room
@@ -135,6 +135,27 @@ def inverse_sums(sums: Share, count: int, ring: int) -> Protocol[Share]:
     high = _highest(count)
     inverse = yield from reciprocal(sums.reduced(high + 2), _fraction(count) - 1, high)
     return (yield from formatted((inverse, min(inverse.frac, INVERSE), ring), bounded=True))[0]
+
+
+@declares("formatted, of the sinks", "section 5")
+def sunk(q: Any, k: Any, v: Any, sinks: Any) -> list[Any]:
+    """Queries, keys and values (prompts, heads, rows, size) with one more key, whose score is a number of the head's
+    own (heads,) whatever the query, and whose value is 0: a softmax that may look at nothing.
+
+    That number becomes one more place of each query, at which keys are 0 and that key 1.
+    """
+    count, rows, one = q.shape[0], q.shape[2], torch.zeros(1, 1, 1, k.shape[-1] + 1)
+    one[..., -1] = 1
+    if isinstance(q, Tensor):
+        sink = sinks.reshape(1, -1, 1, 1).expand(count, -1, rows, 1).to(q.dtype)
+        keys = torch.cat([k, torch.zeros_like(k[..., :1])], -1)
+        last = one.to(k).expand(*k.shape[:2], -1, -1)
+        return [torch.cat([q, sink], -1), torch.cat([keys, last], 2), torch.cat([v, torch.zeros_like(v[:, :, :1])], 2)]
+    (sink,) = q.party.run(formatted((sinks, q.frac, q.bits)))
+    sink = sink.reshape(1, -1, 1, 1).expand(count, sinks.shape[0], rows, 1)
+    keys = cat([k, k[..., :1].apply(torch.zeros_like)], -1)
+    last = public(k.party, one.to(k.device), one.shape, k.bits, k.frac).expand(*k.shape[:2], 1, k.shape[-1] + 1)
+    return [cat([q, sink], -1), cat([keys, last], 2), cat([v, v[:, :, :1].apply(torch.zeros_like)], 2)]
 
 
 @declares("a maximum, an exp a score, a reciprocal a row, 2 products", "section 5")

@@ -90,6 +90,7 @@ class Layout:
         self._counts: Tensor | None = torch.where(new, each, 1)
         self._make, self._made, self._causal = partial(_seen, new, held, causal), torch.empty(0), causal
         self._asking: Tensor | None = None
+        self._width = columns
 
     @classmethod
     def branches(cls, columns: Tensor, rows: int, hidden: Any) -> Layout:
@@ -112,6 +113,11 @@ class Layout:
         """What the rows that ask may see; made when somebody looks, since a dry run only wants to know how much."""
         self._made = self._make()
         return self._made
+
+    @property
+    def seen(self) -> int:
+        """How many columns the mask has."""
+        return self._width if "mask" not in vars(self) else self.mask.shape[2]
 
     @property
     def allowed(self) -> int:
@@ -149,7 +155,7 @@ class Layout:
         """The same rows, which see all rows of their prompt in `source` and nothing else."""
         shape = (-1, self.queries.longest, -1)
         counts = torch.tensor(source.lengths)[:, None].expand(-1, self.queries.longest)
-        return self._seeing(lambda: source.real[:, None, :].expand(shape), counts, hidden=None)
+        return self._seeing(lambda: source.real[:, None, :].expand(shape), counts, hidden=None, _width=source.longest)
 
     def within(self, window: int, both: bool = False) -> Layout:
         """The same rows, which see their own position and the `window` - 1 before, on `both` sides also behind."""

@@ -200,6 +200,10 @@ TRIED |= {
         "qkv_bias": [GONE, True, False], "shared_expert_intermediate_size": [12, 20],
     },
     "qwen3_moe": DECODING | WINDOW | MIXED | SPARSE | {"use_sliding_window": [GONE, True, False]},
+    "gpt_oss": DECODING | WINDOW | {
+        "num_local_experts": [3, 5], "num_experts_per_tok": [GONE, 1, 3, 9], "experts_per_token": [GONE, 1],
+        "swiglu_limit": [GONE, 5.0], "swiglu_alpha": [GONE, 1.5], "layer_types": KINDS,
+    },
     "qwen3_5_text": DECODING | {
         "linear_conv_kernel_dim": [GONE, 2, 3], "linear_num_key_heads": [1, 4], "linear_num_value_heads": [2, 3],
         "linear_key_head_dim": [4, 8], "linear_value_head_dim": [8], "full_attention_interval": [GONE, 2],
@@ -252,6 +256,7 @@ BASES: dict[str, tuple[Raw, tuple[str, ...]]] = {  # by model_type: settings, an
     "qwen2_moe": (EXPERTS | {"shared_expert_intermediate_size": 12}, ("Qwen2Moe", *HEADLESS)),
     "qwen3_moe": (EXPERTS | {"head_dim": 6, "norm_topk_prob": True}, ("Qwen3Moe", *HEADLESS)),
     "qwen3_5_text": (REMEMBERING, ("Qwen3_5", *HEADLESS)),
+    "gpt_oss": (EXPERTS | {"num_local_experts": 4, "head_dim": 6, "sliding_window": 3}, ("GptOss", *HEADLESS)),
     "gpt2": (GPT2, ("GPT2", *EACH)),
     "gpt_neox": (zoo.SIZES | {"num_hidden_layers": 3, "rotary_pct": 0.67}, ("GPTNeoX", *EACH)),
     "opt": (zoo.OPT, ("OPT", *CAUSAL, "QuestionAnswering")),

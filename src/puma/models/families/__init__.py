@@ -41,7 +41,10 @@ FAMILIES: dict[str, Family] = (
     | patches.families()
 )
 
-SEEING = {"Gemma3ForConditionalGeneration": "Gemma3ForCausalLM"}  # models that read images, too -> of texts alone
+SEEING = {  # models that read images, too -> of texts alone
+    "Gemma3ForConditionalGeneration": "Gemma3ForCausalLM",
+    "Qwen3_5ForConditionalGeneration": "Qwen3_5ForCausalLM",
+}
 MARKS = ("bos_token_id", "eos_token_id", "pad_token_id")
 
 
