@@ -18,8 +18,19 @@ SETTINGS = ".json"
 HUB_FILES, HUB_WEIGHTS = ["*.json", "*.txt", "*.model", "*.jinja"], "*.safetensors"
 LEFT = ["*/*", "consolidated*"]  # copies in other forms: for onnx and others in folders, and Mistral's own names
 TEMPLATES = "additional_chat_templates/*.jinja"
+PARTS = ("text_model", "vision_model")  # that lie in one folder and are models of their own
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 HUB_FILE = re.compile(r"([A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)/([\w.-]+\.gguf)")
+
+
+def parted(source: str | Path) -> tuple[str | Path, str]:
+    """A model, and which part of it is meant as one of its own, where the source ends with its name and no such folder
+    is there.
+    """
+    path = Path(source).expanduser()
+    if path.name not in PARTS or path.exists():
+        return source, ""
+    return str(source).removesuffix(f"/{path.name}"), path.name
 
 
 def opened(source: str | Path, weights: bool) -> Source:
