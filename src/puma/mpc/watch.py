@@ -41,7 +41,7 @@ class Watch:
         self._owners: dict[int, Tensor] = {}
         self._lie(_owners(lengths))
         self._lie(torch.arange(self.prompts))
-        self._sum = torch.zeros(self.prompts, dtype=torch.int64, device=party.device)
+        self._sum = party.nothing((self.prompts,))
         self._waiting: list[tuple[Tensor, Tensor]] = []  # elements, and the prompt of each
         self._few = 0
 

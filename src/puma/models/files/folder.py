@@ -49,6 +49,13 @@ def read(root: Path) -> Source:
     )
 
 
+def alone(settings: Path, weights: bool) -> Source:
+    """A config.json without a checkpoint; CheckpointError if there are to be weights."""
+    if weights:
+        raise CheckpointError(f"{settings} has no weights", "pass the folder of a checkpoint")
+    return Source(settings.parent, read_json(settings), {}, {}, dict)
+
+
 def said_of_tokens(folder: Path) -> dict[str, Any] | None:
     """generation_config.json, if there is one."""
     path = folder / generation.FILE
