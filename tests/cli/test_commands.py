@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -105,7 +106,9 @@ def test_generate_from_a_file(puma: Run, checkpoints: dict[str, Path], tmp_path:
 
 
 def test_encode_embeds(puma: Run, checkpoints: dict[str, Path]) -> None:
-    found = puma("encode", checkpoints["bert"], "the cat sat", "--compare", "--json").json
+    ran = puma("encode", checkpoints["bert"], "the cat sat", "--compare", "--json")
+    assert "the mean of the token states" in ran.err  # what was assumed
+    found = json.loads(ran.out)
     assert list(found) == ["results", "embedding", "compare", "seconds", "rounds", "bytes"]
     (result,) = found["results"]
     assert result["text"] == "the cat sat" and result["embedding"] == found["embedding"]

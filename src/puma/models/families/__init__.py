@@ -8,11 +8,28 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from puma.models.families import bert, deberta, gpt, llama, modernbert, mpnet, patches, rotary_bert, t5, vit
+from puma.models.families import (
+    bert,
+    deberta,
+    gpt,
+    llama,
+    mixtures,
+    modernbert,
+    mpnet,
+    patches,
+    qwen3_5,
+    relatives,
+    rotary_bert,
+    t5,
+    vit,
+)  # fmt: skip
 from puma.models.family import Family
 
 FAMILIES: dict[str, Family] = (
     llama.families()
+    | relatives.families()
+    | mixtures.families()
+    | qwen3_5.families()
     | gpt.families()
     | bert.families()
     | mpnet.families()
@@ -24,7 +41,10 @@ FAMILIES: dict[str, Family] = (
     | patches.families()
 )
 
-SEEING = {"Gemma3ForConditionalGeneration": "Gemma3ForCausalLM"}  # models that read images, too -> of texts alone
+SEEING = {  # models that read images, too -> of texts alone
+    "Gemma3ForConditionalGeneration": "Gemma3ForCausalLM",
+    "Qwen3_5ForConditionalGeneration": "Qwen3_5ForCausalLM",
+}
 MARKS = ("bos_token_id", "eos_token_id", "pad_token_id")
 
 
