@@ -11,7 +11,7 @@ import pytest
 from puma.cli import app
 from puma.errors import OutOfRangeWarning
 from puma.reference import plain_model
-from tests import loud
+from tests.local import loud
 from tests.cli.conftest import Run
 from tests.models import tiny
 

@@ -11,7 +11,7 @@ from puma.models import ranges
 from puma.models.checkpoint import load
 from puma.models.text import Tokens
 from puma.reference.calibration import observe
-from tests.memory import peak
+from tests.models.quantised.memory import peak
 
 SIZES = Sizes(layers=2, width=2048, inner=2048, heads=8, vocabulary=1024)
 MATRIX = 4 * 2048 * 2048  # bytes of one; all of them are 14 times as many
