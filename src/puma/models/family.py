@@ -167,8 +167,9 @@ class Family:
         """Names and shapes of what a checkpoint must hold; what lies behind the pooling is called alike everywhere."""
         shapes, names = self.architecture.plain(config), self.names_of(config)
         stored = list(names.stored(self.architecture.layers(config), shapes))
-        behind = {name: shape for name, shape in shapes.items() if name.startswith(EMBED)}
-        unnamed = shapes.keys() - behind.keys() - {part for _, _, wanted in stored for part in wanted}
+        named = {part for _, _, wanted in stored for part in wanted}
+        behind = {name: shapes[name] for name in shapes if name.startswith(EMBED) and name not in named}
+        unnamed = shapes.keys() - behind.keys() - named
         if unnamed:
             refuse(f"asks for {min(unnamed)}", "this family without it")
         return {name: names.shape(module, wanted, shapes) for module, name, wanted in stored} | behind
@@ -197,7 +198,8 @@ class Family:
             plain |= zip(wanted, parts, strict=True)
         if names.offset:
             plain = {name: 1 + t if "norm" in name.rpartition(".")[0] else t for name, t in plain.items()}
-        return self.architecture.fold(config, plain | {name: state[name] for name in shapes if name.startswith(EMBED)})
+        behind = (name for name in shapes if name.startswith(EMBED) and name not in plain)
+        return self.architecture.fold(config, plain | {name: state[name] for name in behind})
 
 
 def refuse(what: str, implemented: str) -> NoReturn:

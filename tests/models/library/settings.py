@@ -149,6 +149,14 @@ TRIED: dict[str, dict[str, list[Any]]] = {
     },
     "nomic_bert": ENCODING | ROTARY | {"head_dim": [GONE, 6, 8]},
     "gte": ENCODING | ROTARY | {"type_vocab_size": [GONE, 0, 1, 2]},
+    "clip_text_model": {
+        "hidden_act": ACTIVATIONS, "projection_dim": [GONE, 8, 24], "layer_norm_eps": [GONE, 1e-3],
+        "eos_token_id": [10], "attention_dropout": [GONE, 0.1], "max_position_embeddings": [20, 32],
+    },
+    "clip_vision_model": {
+        "hidden_act": ACTIVATIONS, "projection_dim": [GONE, 8, 24], "layer_norm_eps": [GONE, 1e-3],
+        "num_channels": [GONE, 1], "image_size": [8, 12, [8, 8]], "patch_size": [4, 2, [4, 4]],
+    },
     "vit": LABELS | {
         "hidden_act": ACTIVATIONS, "qkv_bias": [GONE, True, False], "num_channels": [GONE, 1],
         "layer_norm_eps": [GONE, 1e-3], "image_size": [8, 12, [8, 8]], "patch_size": [4, 2, [4, 4]],
@@ -224,6 +232,7 @@ HEADLESS = ("CausalLM", "Model")
 TOKENS = (*CAUSAL, "TokenClassification")
 EACH = (*TOKENS, "QuestionAnswering")
 TASKS = ("Model", *zoo.TASKS)
+TOWER = ("Model", "ModelWithProjection")
 BASES: dict[str, tuple[Raw, tuple[str, ...]]] = {  # by model_type: settings, and names of classes
     "llama": (GROUPED, ("Llama", *EACH)),
     "mistral": (GROUPED, ("Mistral", *EACH)),
@@ -272,6 +281,8 @@ BASES: dict[str, tuple[Raw, tuple[str, ...]]] = {  # by model_type: settings, an
     "modernbert": (zoo.MODERNBERT | {"num_hidden_layers": 3, "pad_token_id": 0}, ("ModernBert", *TASKS)),
     "nomic_bert": (zoo.SIZES, ("NomicBert", *TASKS[:4])),
     "gte": (zoo.SIZES, ("Gte", *TASKS[:4])),
+    "clip_text_model": (zoo.CLIP_TEXT | {"eos_token_id": 10}, ("CLIPText", *TOWER)),
+    "clip_vision_model": (zoo.CLIP_VISION, ("CLIPVision", *TOWER)),
     "vit": (zoo.VIT | {"image_size": 8, "patch_size": 4}, ("ViT", "ImageClassification", "Model")),
 }
 UNUSUAL = {
@@ -300,8 +311,8 @@ class Case:
 def classes(model_type: str) -> list[str]:
     """The names in "architectures" of this kind of model."""
     kind, *tasks = BASES[model_type][1]
-    named = [kind + task if task.endswith("Model") else f"{kind}For{task}" for task in tasks]
-    return [UNUSUAL.get(name, name) for name in named]
+    whole = [kind + task if "Model" in task else f"{kind}For{task}" for task in tasks]
+    return [UNUSUAL.get(name, name) for name in whole]
 
 
 def bases() -> Iterator[Case]:

@@ -187,6 +187,15 @@ VIT: Raw = {
     "hidden_act": "gelu", "layer_norm_eps": 1e-12, "image_size": 224, "patch_size": 16, "num_channels": 3,
     "qkv_bias": True,
 }  # fmt: skip
+CLIP_TEXT: Raw = {
+    "vocab_size": 49408, "hidden_size": 512, "intermediate_size": 2048, "projection_dim": 512, "num_hidden_layers": 12,
+    "num_attention_heads": 8, "max_position_embeddings": 77, "hidden_act": "quick_gelu", "layer_norm_eps": 1e-5,
+}  # fmt: skip
+CLIP_VISION: Raw = {
+    "hidden_size": 768, "intermediate_size": 3072, "projection_dim": 512, "num_hidden_layers": 12,
+    "num_attention_heads": 12, "num_channels": 3, "image_size": 224, "patch_size": 32, "hidden_act": "quick_gelu",
+    "layer_norm_eps": 1e-5,
+}  # fmt: skip
 DEFAULTS: dict[str, Raw] = {  # by what config.json calls model_type
     "llama": LLAMA, "mistral": MISTRAL, "qwen2": QWEN2, "qwen3": QWEN3, "phi3": PHI3, "gemma2": GEMMA2,
     "gemma3_text": GEMMA3, "gpt2": GPT2, "gpt_neox": NEOX, "opt": OPT, "t5": T5, "bert": BERT, "roberta": ROBERTA,
@@ -197,6 +206,7 @@ DEFAULTS: dict[str, Raw] = {  # by what config.json calls model_type
     "ministral3": MINISTRAL3, "seed_oss": SEED_OSS, "ernie4_5": ERNIE, "gemma": GEMMA,
     "mixtral": MIXTRAL, "olmoe": OLMOE, "qwen2_moe": QWEN2_MOE, "qwen3_moe": QWEN3_MOE, "qwen3_5_text": QWEN3_5,
     "mpnet": MPNET, "deberta-v2": DEBERTA, "nomic_bert": NOMIC, "gte": GTE, "modernbert": MODERNBERT,
+    "clip_text_model": CLIP_TEXT, "clip_vision_model": CLIP_VISION,
     "gpt_oss": GPT_OSS,
 }  # fmt: skip
 ALIASES: dict[str, dict[str, str]] = {
