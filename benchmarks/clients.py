@@ -87,7 +87,7 @@ def of_daemons(model: PlainModel, clients: int, tokens: int, rounds: int, networ
 def _sentences(sessions: Sequence[RemoteCluster], rounds: int) -> dict[str, Any]:
     words = SENTENCE.split()
     texts = [" ".join((words[i % len(words) :] + words * 2)[:WORDS]) for i in range(len(sessions))]
-    wanted = [sessions[0].encode(text).values for text in texts]
+    wanted = [encoding.values for encoding in sessions[0].encode(texts)]
 
     def ask(i: int) -> Any:
         return sessions[i].encode(texts[i]).values
