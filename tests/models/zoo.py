@@ -33,6 +33,11 @@ DISTIL |= {"max_position_embeddings": 32}
 OPT = {name: SIZES[name] for name in SIZES if name != "intermediate_size"} | {"ffn_dim": 20, "word_embed_proj_dim": 24}
 
 
+EXPERTS = GROUPED | {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 8}
+MEMORY: dict[str, Any] = {"linear_key_head_dim": 6, "linear_value_head_dim": 4, "linear_num_key_heads": 2}
+MEMORY |= {"linear_num_value_heads": 4, "layer_types": ["linear_attention", "full_attention", "linear_attention"]}
+
+
 def rope(kind: str, **settings: Any) -> dict[str, Any]:
     """LLaMA with scaled rotary positions."""
     return GROUPED | {"rope_parameters": {"rope_type": kind, "rope_theta": 100.0, "factor": 4.0} | settings}
@@ -55,6 +60,33 @@ CAUSAL: dict[str, tuple[str, dict[str, Any]]] = {
         GEMMA | {"num_hidden_layers": 3, "attn_logit_softcapping": 8.0, "final_logit_softcapping": 5.0},
     ),
     "gemma3": ("Gemma3ForCausalLM", GEMMA | {"num_hidden_layers": 3, "sliding_window_pattern": 2}),
+    "smollm3": ("SmolLM3ForCausalLM", GROUPED | {"pad_token_id": 0, "no_rope_layer_interval": 2}),
+    "olmo": ("OlmoForCausalLM", GROUPED),
+    "olmo2": ("Olmo2ForCausalLM", GROUPED),
+    "olmo3": ("Olmo3ForCausalLM", GROUPED | {"num_hidden_layers": 4, "sliding_window": 3}),
+    "granite": (
+        "GraniteForCausalLM",
+        GROUPED
+        | {"embedding_multiplier": 3.5, "attention_multiplier": 0.2, "residual_multiplier": 0.3, "logits_scaling": 4.0}
+        | {"tie_word_embeddings": True},
+    ),
+    "phi": ("PhiForCausalLM", GROUPED | {"hidden_size": 32}),
+    "stablelm": ("StableLmForCausalLM", GROUPED | {"hidden_size": 32, "use_qkv_bias": True}),
+    "cohere": ("CohereForCausalLM", GROUPED | {"logit_scale": 0.25}),
+    "cohere2": ("Cohere2ForCausalLM", GROUPED | {"num_hidden_layers": 4, "sliding_window": 3}),
+    "starcoder2": ("Starcoder2ForCausalLM", GROUPED),
+    "exaone4": ("Exaone4ForCausalLM", GROUPED | {"num_hidden_layers": 4, "sliding_window": 3}),
+    "glm4": ("Glm4ForCausalLM", GROUPED | {"head_dim": 8, "pad_token_id": 0}),
+    "gemma": ("GemmaForCausalLM", GROUPED | {"head_dim": 8}),
+    "mixtral": ("MixtralForCausalLM", GROUPED | {"num_local_experts": 4}),
+    "olmoe": ("OlmoeForCausalLM", GROUPED | {"num_experts": 5, "num_experts_per_tok": 2}),
+    "qwen2-moe": ("Qwen2MoeForCausalLM", EXPERTS | {"shared_expert_intermediate_size": 8, "mlp_only_layers": [1]}),
+    "qwen3-moe": ("Qwen3MoeForCausalLM", EXPERTS | {"norm_topk_prob": True}),
+    "gpt-oss": (
+        "GptOssForCausalLM",
+        GROUPED | {"head_dim": 8, "num_local_experts": 4, "num_experts_per_tok": 2, "sliding_window": 3},
+    ),
+    "qwen3.5": ("Qwen3_5ForCausalLM", GROUPED | {"head_dim": 8, "num_hidden_layers": 3, "rms_norm_eps": 1e-4} | MEMORY),
     "neox": ("GPTNeoXForCausalLM", SIZES | {"rotary_pct": 0.67}),
     "neox-serial": ("GPTNeoXForCausalLM", SIZES | {"use_parallel_residual": False, "rotary_pct": 1.0}),
     "opt": ("OPTForCausalLM", OPT),
@@ -148,7 +180,16 @@ IMAGES: dict[str, tuple[str, dict[str, Any]]] = {
     "vit": ("ViTForImageClassification", VIT | {"image_size": 12, "patch_size": 4}),
     "vit-grey": ("ViTForImageClassification", VIT | {"image_size": 8, "patch_size": 2, "num_channels": 1}),
 }
-ALL = IMAGES | CAUSAL | SEQ2SEQ | ENCODERS | HEADS | LAST | EACH
+SEEN = {"hidden_size": 24, "intermediate_size": 20, "num_hidden_layers": 2, "num_attention_heads": 4}
+CLIP_TEXT = SIZES | {"projection_dim": 10, "eos_token_id": 3, "bos_token_id": 2, "pad_token_id": 0}
+CLIP_VISION = SEEN | {"image_size": 8, "patch_size": 4, "projection_dim": 10}
+CLIP: dict[str, tuple[str, dict[str, Any]]] = {
+    "clip-text": ("CLIPTextModelWithProjection", CLIP_TEXT),
+    "clip-text-bare": ("CLIPTextModel", CLIP_TEXT | {"hidden_act": "gelu"}),
+    "clip-vision": ("CLIPVisionModelWithProjection", CLIP_VISION),
+    "clip-vision-bare": ("CLIPVisionModel", CLIP_VISION | {"num_channels": 1}),
+}
+ALL = CLIP | IMAGES | CAUSAL | SEQ2SEQ | ENCODERS | HEADS | LAST | EACH
 
 
 def write(folder: Path, name: str) -> Path:

@@ -9,6 +9,7 @@ from typing import Any
 
 import puma.nn.modules as nn
 from puma.models import rope
+from puma.nn import gates
 from puma.nn.modules import Value
 
 TURNED = ("q_proj", "k_proj", "q_norm", "k_norm")
@@ -25,8 +26,10 @@ def fold_queries(config: Any, folded: dict[str, Value], layer: int) -> None:
     for name in (f"{attention}{scaled}.weight", f"{attention}{scaled}.bias"):
         if name in folded:
             folded[name] = rope.stretched(folded[name], turning, config.head_dim)
+    if not (turning.size or turning.beside):
+        return
     places = rope.order(turning, config.head_dim)
-    names = [f"{attention}{part}.{kind}" for part in TURNED for kind in ("weight", "bias")] if turning.size else []
+    names = [f"{attention}{part}.{kind}" for part in TURNED for kind in ("weight", "bias")]
     folded |= {name: rope.permuted(folded[name], places) for name in names if name in folded}
 
 
@@ -35,3 +38,5 @@ def fold_activation(activation: str, folded: dict[str, Value], before: str, behi
     if activation == "quick_gelu":
         nn.rescale(folded, before, nn.QUICK)
         folded[f"{behind}.weight"] = folded[f"{behind}.weight"] / nn.QUICK
+    if activation == "clamped":
+        folded[f"{behind}.weight"] = folded[f"{behind}.weight"] * gates.SCALE

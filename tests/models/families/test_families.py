@@ -64,7 +64,7 @@ def test_an_answer_to_a_prompt(name: str, tmp_path: Path, reference: Any) -> Non
     near(model.hidden(one_hot(IDS, zoo.VOCABULARY)), expected.encoder_last_hidden_state[0])
 
 
-@pytest.mark.parametrize("name", ["t5", "mistral", "gemma2", "gemma3", "neox", "opt", "qwen3"])
+@pytest.mark.parametrize("name", ["t5", "mistral", "gemma2", "gemma3", "neox", "opt", "qwen3", "qwen3.5", "qwen3-moe"])
 def test_a_batch_is_its_prompts(name: str, tmp_path: Path) -> None:
     checkpoint, model = open_model(zoo.write(tmp_path, name))
     together, alone = Cache(checkpoint.config.layers, LENGTHS), [Cache(checkpoint.config.layers) for _ in BATCH]

@@ -110,6 +110,22 @@ KINDS: dict[str, Kind] = {
         "llama", pieces("bpe", "tokenizer.model", byte_fallback=True, vocab_size=420),
         {"tokenizer_class": "LlamaTokenizer", "add_eos_token": True, "legacy": False},
     ),
+    "llama-unnamed": Kind("llama", pieces("bpe", "tokenizer.model", byte_fallback=True, vocab_size=420)),
+    "llama-likeliest": Kind("llama", pieces("unigram", "tokenizer.model"), {"add_bos_token": True}),
+    "mistral": Kind(
+        "mistral", pieces("bpe", "tokenizer.model", byte_fallback=True, vocab_size=420),
+        {"tokenizer_class": "LlamaTokenizer", "add_bos_token": True, "add_eos_token": False, "legacy": False},
+    ),
+    "mistral-placeholders": Kind(
+        "mistral", pieces("bpe", "tokenizer.model", control_symbols=["<c0>", "<c1>"], user_defined_symbols=["<u>"]),
+        {"added_tokens_decoder": {
+            "3": {"content": "[INST]", "special": True}, "4": {"content": "<c1>", "special": True}
+        }},
+    ),
+    "phi3": Kind(
+        "phi3", pieces("bpe", "tokenizer.model", byte_fallback=True, vocab_size=420),
+        {"tokenizer_class": "LlamaTokenizer", "add_bos_token": False, "pad_token": "<|endoftext|>"},
+    ),
     "gemma": Kind(
         "gemma2", pieces("bpe", "tokenizer.model", byte_fallback=True, vocab_size=420, add_dummy_prefix=False, **GEMMA),
         {"tokenizer_class": "GemmaTokenizer", "add_bos_token": True},

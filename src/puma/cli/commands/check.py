@@ -13,6 +13,7 @@ from puma.cli.options import FITTED, HUMAN, Count, Fitting, Flag, Output, Profil
 from puma.errors import CheckpointError, UsageError
 
 if TYPE_CHECKING:
+    from puma.client.tokens.rules import Rules
     from puma.measure.range_check import Findings
     from puma.mpc.clear import Note
     from puma.reference.plan import Placed
@@ -21,9 +22,10 @@ SHOWN = 12  # places, those nearest to their limits
 
 
 def check(
-    model: str,
+    model: str | None = None,
     /,
     *,
+    config: Path | None = None,
     adapter: str | None = None,
     data: Path | None = None,
     text: str | None = None,
@@ -39,6 +41,8 @@ def check(
     ----------
     model
         A checkpoint's folder, a GGUF file or a hub name.
+    config
+        A config.json alone, instead of a model: say which parts of it are implemented, and what would be refused.
     adapter
         A LoRA adapter to merge into it: a folder as peft writes it, or a name on the hub.
     data
@@ -52,6 +56,13 @@ def check(
     all
         Show every place.
     """
+    if model is not None and model.endswith(".json"):
+        model, config = None, config or Path(model)
+    if (model is None) is (config is None):
+        raise UsageError("what is to be checked?", "pass a model, or a config.json with --config")
+    if config is not None:
+        return _inspect(config, output)
+    assert model is not None
     from puma.measure import range_check as checking
     from puma.models import vectors
     from puma.reference.plain_model import PlainModel
@@ -67,13 +78,37 @@ def check(
         found, pools = checking.check(clear, plan, prompts, approximation), vectors(clear.config)
     if output.json:
         made = {"pooling": pools} if pools else {}
-        ui.answer({"model": clear.name, "holds": not found.broken} | made | ui.profile(approximation) | _told(found))
+        told = {"model": clear.name, "holds": not found.broken} | made | ui.profile(approximation) | _told(found)
+        ui.answer(told | {"rules": _rules(clear.rules)})
     else:
         if pools:
             ui.say(f"vectors of texts: {pools}")
+        _show_rules(clear.rules)
         _show_plan(found, all)
         _show_run(found, all)
     return CheckpointError.exit_code if found.broken else 0
+
+
+def _inspect(config: Path, output: Output) -> int:
+    from puma.models.files.source import read_json
+    from puma.models.inspection import inspected
+
+    found = inspected(read_json(config))
+    refused = [{"message": error.message, "hint": error.hint} for error in found.refused]
+    if output.json:
+        names = {"class": found.kind, "supported": not refused, "parts": found.parts, "questions": found.questions}
+        ui.answer(names | {"refused": refused})
+    else:
+        ui.say(f"{found.kind}: {'not supported' if refused else 'supported'}")
+        for name, what in found.parts.items():
+            ui.say(f"  {name}: {what}")
+        if found.questions:
+            ui.say(f"  answers: {'; '.join(found.questions)}")
+        for each in refused:
+            ui.say(f"refused: {each['message']} ({each['hint']})")
+        if not refused:
+            ui.say("Weights may still be refused, for numbers that no format holds: check the checkpoint itself.")
+    return found.refused[0].exit_code if found.refused else 0
 
 
 def _texts(data: Path | None, text: str | None, limit: int) -> Sequence[str]:
@@ -94,6 +129,21 @@ def _told(found: Findings) -> dict[str, Any]:
         "texts": found.texts, "tokens": found.tokens, "places": places, "cost": asdict(found.cost),
         "plan": msgspec.to_builtins(found.plan),
     }  # fmt: skip
+
+
+def _rules(rules: Rules) -> dict[str, Any]:
+    """What generation_config.json asks for, by who follows it."""
+    return {"with_logits": rules.from_logits, "samples": rules.chances, "ignored": rules.others}
+
+
+def _show_rules(rules: Rules) -> None:
+    from puma.client.tokens.rules import UNSEEN
+
+    for words in (rules.unfollowed(UNSEEN), rules.undrawn()):
+        if words:
+            ui.say(words)
+    if rules.unfollowed(UNSEEN) or rules.undrawn():
+        ui.say()
 
 
 def _show_plan(found: Findings, every: bool) -> None:

@@ -8,11 +8,29 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from puma.models.families import bert, deberta, gpt, llama, modernbert, mpnet, patches, rotary_bert, t5, vit
+from puma.models.families import (
+    bert,
+    clip,
+    deberta,
+    gpt,
+    llama,
+    mixtures,
+    modernbert,
+    mpnet,
+    patches,
+    qwen3_5,
+    relatives,
+    rotary_bert,
+    t5,
+    vit,
+)  # fmt: skip
 from puma.models.family import Family
 
 FAMILIES: dict[str, Family] = (
     llama.families()
+    | relatives.families()
+    | mixtures.families()
+    | qwen3_5.families()
     | gpt.families()
     | bert.families()
     | mpnet.families()
@@ -21,8 +39,37 @@ FAMILIES: dict[str, Family] = (
     | modernbert.families()
     | t5.families()
     | vit.families()
+    | clip.families()
     | patches.families()
 )
+
+SEEING = {  # models that read images, too -> of texts alone
+    "Gemma3ForConditionalGeneration": "Gemma3ForCausalLM",
+    "Qwen3_5ForConditionalGeneration": "Qwen3_5ForCausalLM",
+}
+MARKS = ("bos_token_id", "eos_token_id", "pad_token_id")
+
+
+def of_text(raw: dict[str, Any]) -> dict[str, Any]:
+    """The config.json of a model that reads texts, out of one that also reads images; any other as it is.
+
+    What is said of the whole counts for its head and for what begins and ends a text.
+    """
+    inside, name = raw.get("text_config"), named(raw)
+    if name not in SEEING or not isinstance(inside, dict):
+        return raw
+    marks = {mark: raw[mark] for mark in MARKS if raw.get(mark) is not None}
+    tied = {"tie_word_embeddings": raw.get("tie_word_embeddings", True)}
+    return inside | marks | tied | {"architectures": [SEEING[name]]}
+
+
+# What is several models, and how one of them is named.
+WHOLES = {"CLIPModel": "name one of its towers: FOLDER/text_model or FOLDER/vision_model"}
+
+
+def part_of(raw: dict[str, Any], part: str) -> dict[str, Any]:
+    """The config.json of a part that is a model of its own, in that of the whole."""
+    return clip.tower(raw, part)
 
 
 def started(raw: dict[str, Any], generation: dict[str, Any]) -> dict[str, Any]:

@@ -13,12 +13,17 @@ from typing import Any
 from puma.errors import CheckpointError, UnsupportedModel
 from puma.models.files.gguf.header import Header
 from puma.models.files.gguf.numbers import numbers
+from puma.models.pooling import Mode, Pooling
 
 Raw = dict[str, Any]
 HARMLESS = (  # they say nothing that is computed
     "tensor_data_layout", "rope.scaling.finetuned", "pooling_type", "vocab_size",
     "rope.dimension_count_swa",
 )  # fmt: skip
+SAMPLING = "general.sampling"
+DRAWN = {"temp": "temperature", "top_k": "top_k", "top_p": "top_p", "min_p": "min_p",
+         "penalty_repeat": "repetition_penalty"}  # fmt: skip
+POOLED: dict[int, Mode] = {1: "mean", 2: "cls", 3: "lasttoken"}  # as llama.cpp counts them
 
 
 class Settings:
@@ -109,6 +114,18 @@ def config(found: Settings, architecture: str) -> Raw:
     found.check_all_asked()
     raw |= {"architectures": [architecture], "vocab_size": found.shape("token_embd.weight")[0]}
     return {name: value for name, value in raw.items() if value is not None}
+
+
+def pooling(found: Settings) -> Pooling | None:
+    """How states become a text's vector, if the file says that; a model that ranks has a head instead."""
+    mode = POOLED.get(found.one("pooling_type", 0))
+    return None if mode is None else Pooling(modes=(mode,))
+
+
+def sampling(fields: Mapping[str, Any]) -> Raw:
+    """What generation_config.json would say of chance; a file that names any of it is meant to be sampled from."""
+    found = {ours: fields[f"{SAMPLING}.{theirs}"] for theirs, ours in DRAWN.items() if f"{SAMPLING}.{theirs}" in fields}
+    return found | {"do_sample": True} if found else {}
 
 
 def heads(found: Settings) -> tuple[int, int]:
