@@ -241,6 +241,33 @@ def _check_window(found: Settings) -> None:
         found.refuse("attention.sliding_window", "this architecture without a window only")
 
 
+def smollm3(found: Settings) -> Raw:
+    """SmolLM3: every fourth layer has no positions, which llama.cpp has from its code."""
+    return llama(found) | {"no_rope_layer_interval": 4}
+
+
+def olmo2(found: Settings) -> Raw:
+    """OLMo 2; OLMo 3 goes by the same name, with a window."""
+    _check_window(found)
+    return _decoder(found)
+
+
+def granite(found: Settings) -> Raw:
+    """Granite: factors that the file need not name are 1, and that of scores is a head's usual one."""
+    raw = llama(found)
+    return raw | {
+        "attention_multiplier": found.get("attention.scale", 0.0) or raw["head_dim"] ** -0.5,
+        "embedding_multiplier": found.get("embedding_scale", 0.0) or 1.0,
+        "residual_multiplier": found.get("residual_scale", 0.0) or 1.0,
+        "logits_scaling": found.get("logit_scale", 0.0) or 1.0,
+    }
+
+
+def gemma(found: Settings) -> Raw:
+    """Gemma 1: its gate's GELU is the tanh form."""
+    return _decoder(found)
+
+
 def phi3(found: Settings) -> Raw:
     """Phi-3; its window is as in its config.json."""
     return _decoder(found) | {"sliding_window": found.get("attention.sliding_window", 0) or None}
@@ -362,6 +389,10 @@ READERS: Mapping[str, Callable[[Settings], Raw]] = {
     "qwen2": qwen,
     "qwen3": qwen,
     "phi3": phi3,
+    "smollm3": smollm3,
+    "olmo2": olmo2,
+    "granite": granite,
+    "gemma": gemma,
     "gemma2": gemma2,
     "gemma3": gemma3,
     "gpt2": gpt2,
