@@ -67,6 +67,10 @@ class Watch:
         finally:
             self._owners = before
 
+    def owners(self, rows: int) -> Tensor:
+        """To which prompt each of so many rows belongs."""
+        return self._owners[rows]
+
     def add(self, flags: Tensor, owners: Tensor | None = None) -> None:
         """This evaluator's part of s f for elements (rows, ...), whose rows belong to these prompts.
 

@@ -58,11 +58,12 @@ def quotient_ring(values: int) -> int:
 
 
 def exponentials(
-    scores: Share | Additive, mask: Tensor, reach: int = SCORE_REACH, values: int = VALUE_REACH
+    scores: Share | Additive, mask: Tensor, reach: int = SCORE_REACH, values: int = VALUE_REACH, by_rows: bool = False
 ) -> Protocol[tuple[Share, Share]]:
     """exp(scores - row maximum) where the mask allows, 0 elsewhere, in ring _weight_ring; and the row sums.
 
-    Our maximum is coarse, PUMA's exact. Scores of one row must lie within 2^reach of each other.
+    Our maximum is coarse, PUMA's exact. Scores of one row must lie within 2^reach of each other. The first dimension is
+    prompts, or `by_rows` rows of all of them.
     """
     published = paper.approximation_of(scores) == paper.PUMA
     places = 0 if published else NONLINEAR - COARSE
@@ -78,6 +79,8 @@ def exponentials(
     else:
         spline = exponential(_fraction(count), reach)
         owners = _prompts(mask, where) if spline.room else None
+        if owners is not None and by_rows and x.party.on_watch is not None:
+            owners = x.party.on_watch.owners(len(mask))[owners]
         e = yield from lifted(spline, chosen, _weight_ring(count, values), owners)
     if where is not None:
         e = e.apply(lambda t: t.new_zeros(mask.numel()).index_copy(0, where.to(t.device), t))
