@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from puma.crypto.prg import PairKey
+from puma.kernels.outline import Outline
 from puma.mpc import arithmetic, boolean, compare, cost, fixed, lookup, retrieval, watch
 from puma.mpc.fixed import ACTIVATION, RESIDUAL, RESIDUAL_RING, RING, WEIGHT
 from puma.mpc.party import Party
@@ -80,7 +81,7 @@ def finished(party: Party, result: Any) -> Any:
 
 def secrets_in(result: Any) -> Iterator[Any]:
     """The secrets of a result, in order."""
-    if isinstance(result, lookup.Digit | boolean.MaskedBit | Secret | Tensor):
+    if isinstance(result, lookup.Digit | boolean.MaskedBit | Secret | Tensor | Outline):
         yield result
     elif isinstance(result, list | tuple):
         for item in result:

@@ -58,11 +58,12 @@ def quotient_ring(values: int) -> int:
 
 
 def exponentials(
-    scores: Share | Additive, mask: Tensor, reach: int = SCORE_REACH, values: int = VALUE_REACH
+    scores: Share | Additive, mask: Tensor, reach: int = SCORE_REACH, values: int = VALUE_REACH, by_rows: bool = False
 ) -> Protocol[tuple[Share, Share]]:
     """exp(scores - row maximum) where the mask allows, 0 elsewhere, in ring _weight_ring; and the row sums.
 
-    Our maximum is coarse, PUMA's exact. Scores of one row must lie within 2^reach of each other.
+    Our maximum is coarse, PUMA's exact. Scores of one row must lie within 2^reach of each other. The first dimension is
+    prompts, or `by_rows` rows of all of them.
     """
     published = paper.approximation_of(scores) == paper.PUMA
     places = 0 if published else NONLINEAR - COARSE
@@ -71,14 +72,15 @@ def exponentials(
     top = yield from maximum(_filled(truncated(x, places), mask))
     x = x - top.unsqueeze(-1).scaled(places)
     x.party.note_range("spread of a row's scores", x, 2.0**reach)
-    where = None if bool(mask.all()) else mask.reshape(-1).nonzero().squeeze(-1)
-    count = mask.shape[-1]
+    where, count = _where(mask), mask.shape[-1]
     chosen = x.reshape(-1) if where is None else x.reshape(-1)[where]
     if published:
         e = yield from paper.exponential(chosen, _fraction(count), _weight_ring(count, values))
     else:
         spline = exponential(_fraction(count), reach)
         owners = _prompts(mask, where) if spline.room else None
+        if owners is not None and by_rows and x.party.on_watch is not None:
+            owners = x.party.on_watch.owners(len(mask))[owners]
         e = yield from lifted(spline, chosen, _weight_ring(count, values), owners)
     if where is not None:
         e = e.apply(lambda t: t.new_zeros(mask.numel()).index_copy(0, where.to(t.device), t))
@@ -86,14 +88,24 @@ def exponentials(
     return e, e.sum(-1)
 
 
+def _where(mask: Tensor) -> Tensor | None:
+    """The places that a mask allows, counted through; None if it allows all."""
+    if mask.is_meta:  # a dry run's, which knows how many there are
+        allowed: Any = getattr(mask, "count", None)
+        return None if allowed == mask.numel() else mask.long().new_zeros(allowed)
+    return None if bool(mask.all()) else mask.reshape(-1).nonzero().squeeze(-1)
+
+
 def _prompts(mask: Tensor, where: Tensor | None) -> Tensor:
     """To which prompt, of the first dimension, each allowed score belongs."""
+    if mask.is_meta:
+        return mask.long().new_zeros(mask.numel()) if where is None else where
     return (torch.arange(mask.numel()) if where is None else where) // mask[0].numel()
 
 
 def _filled(x: Share, mask: Tensor) -> Share:
     """x with every masked entry replaced by the first allowed one of its row, so that the maximum ignores it."""
-    if bool(mask.all()):
+    if mask.is_meta or bool(mask.all()):
         return x
     here = torch.arange(mask.shape[-1]).expand(mask.shape)
     index = torch.where(mask, here, mask.to(torch.int8).argmax(-1, keepdim=True))
@@ -109,6 +121,11 @@ def _weight_ring(count: int, values: int) -> int:
     """The ring in which a row's exponentials meet the values: a sum of so many can be lifted afterwards."""
     largest = count * LARGEST * 2.0**values * 15 / 16
     return min(value_ring(values), _fraction(count) + ACTIVATION + math.ceil(math.log2(largest)) + 2)
+
+
+def row_formats(count: int, values: int = VALUE_REACH) -> tuple[int, int, int]:
+    """What of the formats of a row depends on how many entries it has."""
+    return _fraction(count), _weight_ring(count, values), _highest(count)
 
 
 def _highest(count: int) -> int:

@@ -225,14 +225,13 @@ def attend(
     `sinks` (heads,) each row may also look at nothing, by these scores.
     """
     scored = limits.scores
-    q, seen = at.queries.pad(q), at.mask
+    q = at.queries.pad(q)
     if sinks is not None:
         q, k, v = sunk(q, k, v, sinks)
-        seen = torch.cat([seen, torch.ones_like(seen[..., :1])], -1)
     prompts, heads, rows, size = q.shape
     groups = heads // k.shape[1]
     q = q.reshape(prompts, k.shape[1], groups * rows, size)
-    mask = seen.repeat(1, groups, 1).unsqueeze(1)
+    mask = _seen(q, at, groups, sinks is not None)
     scores = F.scores(q, k)
     reach = scored.reach
     if cap:
@@ -249,6 +248,18 @@ def attend(
     return at.queries.unpad(context.reshape(prompts, heads, rows, -1))
 
 
+def _seen(q: Value, at: Layout, groups: int, sinks: bool) -> torch.Tensor:
+    """What each row may see (prompts, 1, groups * rows, length), a sink behind it; of a dry run only how much that is.
+
+    q is (prompts, kv_heads, groups * rows, size).
+    """
+    if isinstance(q, torch.Tensor) or not q.party.dry:
+        seen = torch.cat([at.mask, torch.ones_like(at.mask[..., :1])], -1) if sinks else at.mask
+        return seen.repeat(1, groups, 1).unsqueeze(1)
+    prompts, rows = q.shape[0], q.shape[2]
+    return q.party.outline((prompts, 1, rows, at.seen + sinks), groups * at.allowed + sinks * prompts * rows)
+
+
 def _mapped(x: Value, change: Callable[[torch.Tensor], torch.Tensor]) -> Value:
     return change(x) if isinstance(x, torch.Tensor) else x.apply(change)
 
@@ -263,6 +274,8 @@ def spread(rows: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor
 
 def rotary_angles(positions: torch.Tensor, frequencies: torch.Tensor, device: torch.device) -> torch.Tensor:
     """Cosine and sine (2, rows, 1, size) of the rotary angles of positions (rows,), frequencies (size / 2,)."""
+    if device.type == "meta":
+        return torch.empty((2, len(positions), 1, 2 * len(frequencies)), device=device)
     angles = positions.to(device, torch.float32)[:, None] * frequencies.to(device)
     angles = torch.cat((angles, angles), dim=-1).unsqueeze(1)
     return torch.stack((angles.cos(), angles.sin()))
