@@ -16,12 +16,9 @@ from torch import Tensor
 
 from puma.errors import RangeError
 from puma.models.architecture import Bound, Params
-from puma.mpc.fixed import ACTIVATION_LIMIT, GATED_REACH, LOGIT_REACH, RELU_REACH, SCORE_REACH, VALUE_LIMIT
+from puma.mpc.fixed import RELU_REACH
 
-SPREAD_LIMIT = 2.0**SCORE_REACH
 PRODUCT_LIMIT = 2.0**RELU_REACH  # more could not enter the next matrix
-GATED_LIMIT = 2.0**GATED_REACH
-LOGIT_LIMIT = 2.0**LOGIT_REACH
 
 
 @dataclass(frozen=True)
@@ -45,28 +42,28 @@ class Source:
 
 def value(name: str, bound: float) -> Bound:
     """Of a value that attention sums up."""
-    return name, bound, VALUE_LIMIT, "a value"
+    return Bound(name, bound, "a value")
 
 
 def scores(name: str, spread: float) -> Bound:
     """Of how far apart two scores of one row can be."""
-    return name, spread, SPREAD_LIMIT, "attention scores with a spread"
+    return Bound(name, spread, "attention scores with a spread")
 
 
 def activation(kind: str, name: str, bound: float) -> Bound:
     """Of what enters the activation of this kind."""
-    return name, bound, PRODUCT_LIMIT if kind == "relu" else ACTIVATION_LIMIT, "an activation"
+    return Bound(name, bound, f"an activation by {kind}")
 
 
 def gated(name: str, bound: float) -> Bound:
     """Of a product of two matrices' results."""
-    return name, bound, GATED_LIMIT, "a gated product"
+    return Bound(name, bound, "a gated product")
 
 
 def logits(name: str, table: Tensor, source: Source, bias: Tensor | None = None) -> Bound:
     """Of how far apart two logits can be, before a soft cap, that a table (words, width) gives of what it reads."""
     params = {"head.weight": table} if bias is None else {"head.weight": table, "head.bias": bias}
-    return name, 2 * float(rows(params, "head", source).max()), LOGIT_LIMIT, "logits with a spread"
+    return Bound(name, 2 * float(rows(params, "head", source).max()), "logits with a spread")
 
 
 def factor(name: str, bound: float) -> None:
