@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from itertools import chain
 from pathlib import Path
@@ -36,7 +37,7 @@ def check_usual(config: Config, params: Params) -> None:
     check_weights(params)
     found = places(architecture(config).model(usual(config)))
     for name, bound, what in bounds(config, params):
-        limit = found[name].limit
+        limit = found[name].limit if name in found else math.inf  # what is added to the stream has no limit of its own
         if not bound < limit:
             raise RangeError(f"{name} can give {what} of {bound:.4g}, beyond {limit:g}", "")
 

@@ -11,6 +11,7 @@ import pytest
 from puma.errors import RangeError, UsageError
 from puma.models import architecture
 from puma.models.architecture import Bound
+from puma.models.bounds import ADDED
 from puma.models.formats import places
 from puma.nn.places import LARGEST, LEAST, SEEN
 from puma.reference.observed import Seen, Watch
@@ -85,6 +86,17 @@ def test_what_goes_beyond_rings_is_refused(kind: str) -> None:
         plan({}, **({"stream": 1.0} | {kind: 2.0 ** LARGEST[kind]}))
     with pytest.raises(RangeError, match="becomes infinite"):
         plan({}, **({"stream": 1.0} | {kind: math.inf}))
+
+
+def test_the_streams_ring_holds_what_is_added_to_rows_that_were_not_flagged() -> None:
+    """Up to twice the reach: a row of 1.25 * 2^8, and what the largest matrix adds."""
+
+    def stream(size: float) -> int:
+        kinds, bound = {"the.norm": "norm"}, Bound("the.writer", size, ADDED)
+        return made(kinds, [bound], calibration(stream=3.0, norm=20.0)).formats.stream
+
+    assert [stream(size) for size in (1.0, 180.0, 190.0, 690.0, 720.0)] == [8, 8, 8, 9, 10]
+    assert plan({}, stream=3.0, norm=20.0).formats.stream == 5
 
 
 def test_margins_and_the_smallest_reach() -> None:

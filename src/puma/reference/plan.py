@@ -16,6 +16,7 @@ import msgspec
 
 from puma.errors import RangeError
 from puma.models.architecture import Bound
+from puma.models.bounds import ADDED
 from puma.models.formats import Formats
 from puma.models.ranges import NEGLIGIBLE
 from puma.nn.places import LARGEST, LEAST, REACHES, SEEN
@@ -28,6 +29,7 @@ WATCHED_ELSEWHERE = ("activation", "relu", "gated", "value", "scores")  # at any
 BEYOND = 64  # stands for whatever no ring holds
 TABLE = 16.0  # where the widest table of a function ends
 SMALL = 0.2  # inputs of an activation whose root mean square is below would lose 2^-9 by usual tables
+LONGEST = 1.25  # times its reach a row may be without a flag (mpc/watch.py)
 ROUNDED = 1 + 2.0**-7  # what fixed point may add to a bound that is proven of exact numbers
 WHAT = {
     "stream": "the residual stream",
@@ -106,7 +108,9 @@ def made(
 
     RangeError if some place cannot hold its numbers.
     """
-    watch, proofs = calibration.watch, {name: bound for name, bound, _ in bounds}
+    watch, found = calibration.watch, list(bounds)
+    proofs = {name: bound for name, bound, what in found if what != ADDED}
+    written = max((bound for _, bound, what in found if what == ADDED), default=0.0)
     ends = {"activation": TABLE, "scores": max(8 * cap, NEGLIGIBLE)}  # by which these stay below 2^reach
     placed = [_placed("", "stream", watch.at("stream", ""), None, margin, 0.0)]
     for name, kind in kinds.items():
@@ -114,13 +118,14 @@ def made(
         if seen is not None or name in proofs:
             placed.append(_placed(name, kind, seen or Seen(), proofs.get(name), margin, ends.get(kind, 0.0)))
     placed = _alike(placed) if coarse else placed
+    placed[0] = _holding(placed[0], max((p.reach for p in placed if p.kind == "norm"), default=0), written)
     for place in placed:
         _check(place)
     reaches = {place.name: place.reach for place in placed[1:]}
     proven = tuple(place.name for place in placed[1:] if place.proven)
     fine = tuple(place.name for place in placed[1:] if place.fine)
-    found = Formats(stream=placed[0].reach, places=reaches, proven=proven, fine=fine)
-    return Plan(found, tuple(placed), margin, calibration.texts, calibration.tokens, coarse)
+    formats = Formats(stream=placed[0].reach, places=reaches, proven=proven, fine=fine)
+    return Plan(formats, tuple(placed), margin, calibration.texts, calibration.tokens, coarse)
 
 
 def _placed(name: str, kind: str, seen: Seen, bound: float | None, margin: int, end: float) -> Placed:
@@ -136,6 +141,16 @@ def _placed(name: str, kind: str, seen: Seen, bound: float | None, margin: int, 
         measured += measured == REACHES[kind]  # which stands for a proof: there is no room beyond it, and no flag
     least = seen.least if kind == "norm" and math.isfinite(seen.least) else None
     return Placed(name, kind, measured, REACHES[kind], False, seen.largest, bound, least, fine)
+
+
+def _holding(stream: Placed, longest: int, written: float) -> Placed:
+    """The stream in a ring that holds, up to twice its reach, what is added to rows that no norm has flagged: they are
+    up to LONGEST times as long as their reach. So nothing comes round between one look at it and the next.
+    """
+    most = LONGEST * 2.0**longest + ROUNDED * written
+    return (
+        msgspec.structs.replace(stream, reach=max(stream.reach, math.ceil(math.log2(most)) - 1)) if written else stream
+    )
 
 
 def _measured(kind: str, seen: Seen, margin: int, end: float) -> int:

@@ -20,6 +20,7 @@ from puma.models.cache import Cache, LayerCache
 from puma.models.fields import MOST_HEAD, Activation, Labels, Layers, OptionalSize, Positive, Rope, Size
 from puma.models.folding import fold_activation, fold_queries
 from puma.models.formats import Formats, hand_out
+from puma.models.growth import grown
 from puma.nn import functional as F
 from puma.nn.modules import Value
 from puma.nn.places import Place
@@ -350,7 +351,7 @@ def heads(config: Decoder) -> Heads:
 
 def bounds(config: Decoder, params: Params) -> Iterator[Bound]:
     """Everything that is limited reads a norm itself, whose affine its matrix has absorbed."""
-    yield from halves(config, params)
+    yield from (*halves(config, params), *grown(config, params))
     for name in (name.removesuffix(".q_proj.weight") for name in params if name.endswith(".q_proj.weight")):
         yield b.scores(f"{name}.q_proj", _spread(config, params, name))
         for part in () if config.head_norms else ("q_proj", "k_proj"):

@@ -330,6 +330,7 @@ def bounds(config: Encoder, params: Params) -> Iterator[Bound]:
     for name, activation in activated.items():
         if f"{name}.weight" in params:
             yield b.activation(activation, name, float(b.rows(params, name, final).max()))
+    yield b.tables(params, [f"bert.embeddings.{part}_embeddings.weight" for part in ("word", "position", "token_type")])
     if config.predicts:
         name = "cls.predictions"
         table = "bert.embeddings.word_embeddings" if config.tied else f"{name}.decoder"
@@ -344,6 +345,17 @@ def layer_bounds(config: Encoder, params: Params, layer: str, reads: list[b.Sour
     yield b.value(names[2], max(float(b.rows(params, names[2], source).max()) for source in reads))
     dense, n = f"{layer}.intermediate.dense", b.Source(config.hidden_size)
     yield b.activation(config.activation, dense, float(b.rows(params, dense, n).max()))
+    rest, output = _residual(config, params, reads), f"{layer}.attention.output.dense"
+    for source in reads:
+        yield b.added(output, b.attended(params, names[2], output, config.head_dim, source), rest)
+    yield b.added(f"{layer}.output.dense", b.activated(params, [dense], f"{layer}.output.dense", n), rest)
+
+
+def _residual(config: Encoder, params: Params, reads: list[b.Source]) -> float:
+    """The largest number that a half of a layer is added to: what some norm gives, or what the first layer reads."""
+    norms = [name.removesuffix(".weight") for name in params if name.endswith("LayerNorm.weight")]
+    given = [_affine(config, params, norm) for norm in norms if len(params[f"{norm}.weight"]) == config.hidden_size]
+    return max(float(source.largest().max()) for source in [*given, *reads])
 
 
 def _affine(config: Encoder, params: Params, norm: str) -> b.Source:
