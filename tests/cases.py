@@ -22,7 +22,7 @@ from puma.mpc.fixed import ACTIVATION, RESIDUAL, RESIDUAL_RING, RING, WEIGHT
 from puma.mpc.party import Party
 from puma.mpc.polynomial import ONE, bit, times
 from puma.mpc.share import Additive, Bits, Secret, Share
-from puma.nn import attention, paper, roots, sampling, splines
+from puma.nn import attention, paper, pooling, roots, sampling, splines
 from puma.nn import functional as F
 from tests.trio import given, given_additive, given_bits, given_choice, given_masked, given_seeded
 
@@ -272,8 +272,19 @@ NN = [
     Case(sampling.noise, lambda p: (p, (3, 37), 0.7)),
     Case(sampling.sample, lambda p: (_product(p, sample(3, 37)), 0.0), "largest"),
     Case(sampling.sample, lambda p: (_product(p, sample(3, 37)), 0.7)),
+    *(Case(pooling.pooled, lambda p, m=m: (_product(p), [m], [4, 5], 1), m) for m in ("mean", "max", "weightedmean")),
+    *(Case(pooling.pooled, lambda p, m=m: (*_padded(p, m), _flags(p)), f"{m}, padded") for m in ("mean", "lasttoken")),
     Case(F.cat, lambda p: ([_x(p, 40, 20), _x(p, 40, 20, "y")], -1)),
 ]
+
+
+def _padded(p: Party, mode: str) -> tuple[Any, ...]:
+    """Two texts of three rows each; of nine, the last three are left out."""
+    return _product(p)[:6], [mode], [3, 3], 0
+
+
+def _flags(p: Party) -> Share:
+    return given(p, torch.tensor([0, 0, 1, 0, 0, 0]), RING, 0, "flags")
 
 
 def _projections(p: Party) -> tuple[Any, ...]:

@@ -166,10 +166,10 @@ def _seeing() -> Iterator[None]:
         party.rows("bit", drawn, _here.shape)
         return drawn
 
-    def dealt(party: Viewer, masks: Any, wanted: Sequence[Any], row: int) -> Any:
-        shape, found = _here.shape, deal_rows(party, masks, wanted, row)
-        for packed in found.values():
-            party.rows("bit-deal", packed, shape)
+    def dealt(party: Viewer, masks: Any, polynomials: Sequence[Any], row: int) -> Any:
+        shape, found = _here.shape, deal_rows(party, masks, polynomials, row)
+        if found is not None:
+            party.rows("bit-deal", found, shape)
         return found
 
     def shape_of(secrets: Any) -> tuple[int, ...]:

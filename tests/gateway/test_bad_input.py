@@ -73,7 +73,7 @@ def test_wrong_values(value: str, param: str | None, served: Served) -> None:
         ("[true]", "prompt"),
         ('["a", [1]]', "prompt"),
         ('"\\ud800"', None),
-        (json.dumps(["the"] * 129), "n"),
+        (json.dumps(["the"] * 2049), "n"),
         (json.dumps("the " * 100000), "prompt"),
         (json.dumps([1] * 33), "prompt"),
     ],

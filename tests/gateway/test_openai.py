@@ -123,7 +123,7 @@ def test_embeddings(checkpoints: dict[str, Path]) -> None:
             found.client.completions.create(model="tiny", prompt="the cat")
         assert "does not generate" in refused.value.message
         with pytest.raises(openai.BadRequestError) as refused:
-            found.client.embeddings.create(model="tiny", input="the cat", dimensions=3)
+            found.client.embeddings.create(model="tiny", input="the cat", dimensions=99)
         assert refused.value.param == "dimensions"
 
 

@@ -55,6 +55,8 @@ def test_sentiments_are_the_same(real: Find, processes: Trio) -> None:
     cluster = LocalCluster(clear, trio=processes)
     for sentence in SENTENCES:
         plain = clear.encoded(clear.sentence_ids(sentence))
-        secure = cluster.encode(sentence).values
+        secure, named = cluster.encode(sentence).values, cluster.classify(sentence)
         assert int(secure.argmax()) == int(plain.argmax())
+        assert named.label == clear.labels[int(plain.argmax())]
+        assert named.scores == pytest.approx(sorted(plain.softmax(-1).tolist(), reverse=True), abs=0.02)
         assert float((secure - plain).abs().max()) < 0.05

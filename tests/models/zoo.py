@@ -92,20 +92,32 @@ SETTINGS = {
     "Electra": SIZES | {"embedding_size": 16},
     "Albert": SIZES | {"embedding_size": 16},
 }
-TASKS = ("SequenceClassification", "TokenClassification", "MaskedLM")
+TASKS = ("SequenceClassification", "TokenClassification", "MaskedLM", "QuestionAnswering", "MultipleChoice")
 HEADS = {f"{kind}-{task}": (f"{kind}For{task}", settings) for kind, settings in SETTINGS.items() for task in TASKS}
+HEADS |= {"Bert-NextSentencePrediction": ("BertForNextSentencePrediction", SIZES)}
 LAST: dict[str, tuple[str, dict[str, Any]]] = {
     "llama-classifier": ("LlamaForSequenceClassification", GROUPED),
     "qwen3-classifier": ("Qwen3ForSequenceClassification", GROUPED),
     "gpt2-classifier": ("GPT2ForSequenceClassification", {"n_embd": 24, "n_layer": 2, "n_head": 4, "n_positions": 32}),
     "neox-classifier": ("GPTNeoXForSequenceClassification", SIZES | {"rotary_pct": 0.34}),
 }
+GPT2 = {"vocab_size": VOCABULARY, "n_embd": 24, "n_layer": 2, "n_head": 4, "n_positions": 32}
+EACH: dict[str, tuple[str, dict[str, Any]]] = {  # heads for all tokens of decoders
+    "llama-tokens": ("LlamaForTokenClassification", GROUPED),
+    "gemma2-tokens": ("Gemma2ForTokenClassification", GEMMA),
+    "gpt2-tokens": ("GPT2ForTokenClassification", GPT2),
+    "neox-tokens": ("GPTNeoXForTokenClassification", SIZES | {"rotary_pct": 0.67}),
+    "llama-answers": ("LlamaForQuestionAnswering", GROUPED),
+    "mistral-answers": ("MistralForQuestionAnswering", GROUPED),
+    "gpt2-answers": ("GPT2ForQuestionAnswering", GPT2),
+    "opt-answers": ("OPTForQuestionAnswering", OPT),
+}
 VIT = {name: SIZES[name] for name in SIZES if "vocab" not in name and "max" not in name}
 IMAGES: dict[str, tuple[str, dict[str, Any]]] = {
     "vit": ("ViTForImageClassification", VIT | {"image_size": 12, "patch_size": 4}),
     "vit-grey": ("ViTForImageClassification", VIT | {"image_size": 8, "patch_size": 2, "num_channels": 1}),
 }
-ALL = IMAGES | CAUSAL | SEQ2SEQ | ENCODERS | HEADS | LAST
+ALL = IMAGES | CAUSAL | SEQ2SEQ | ENCODERS | HEADS | LAST | EACH
 
 
 def write(folder: Path, name: str) -> Path:
@@ -123,7 +135,7 @@ def write(folder: Path, name: str) -> Path:
         model = kind(kind.config_class(**special | settings | ({"id2label": labels} if labels else {})))
         fill(model)
         model.save_pretrained(folder)
-    encoder = name not in CAUSAL | SEQ2SEQ and name not in LAST
+    encoder = name not in CAUSAL | SEQ2SEQ | LAST | EACH
     words = tiny.tokenizer("[CLS] $A [SEP]" if encoder else "<s> $A")
     words.add_special_tokens(["[MASK]"])
     words.save(str(folder / "tokenizer.json"))

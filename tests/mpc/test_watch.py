@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from puma.mpc import zones
+from puma.mpc import watch, zones
 from puma.mpc.arithmetic import open_truncate, reshare, square
 from puma.mpc.clear import ClearParty, held
 from puma.mpc.fixed import NONLINEAR, NORM_REACH, RESIDUAL
@@ -20,6 +20,12 @@ from puma.nn import splines
 from tests.trio import given, joined, parties
 
 Watched = Callable[[Party, Share], Any]
+
+
+@pytest.fixture(params=["each", "together"])
+def drawn(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Weights are drawn for each place at once, as where elements are many, or for all places of a pass together."""
+    monkeypatch.setattr(watch, "FEW", 0 if request.param == "each" else 1 << 20)
 
 
 def raised(watched: Watched, value: Tensor, bits: int, frac: int) -> Tensor:
@@ -113,6 +119,7 @@ def test_rows_longer_than_their_reach(reach: int, width: int) -> None:
     assert counted(look, beyond, 62, frac).all()
 
 
+@pytest.mark.usefixtures("drawn")
 def test_one_number_among_thousands_is_enough_and_tells_its_prompt_alone() -> None:
     """In any row and column; rows of several prompts lie one after the other."""
     spline, lengths = splines.reaching(splines.GELU, 6), [3, 1, 4]
@@ -129,6 +136,7 @@ def test_one_number_among_thousands_is_enough_and_tells_its_prompt_alone() -> No
         assert (words != 0).tolist() == [i == prompt for i in range(3)]
 
 
+@pytest.mark.usefixtures("drawn")
 def test_flags_do_not_cancel() -> None:
     """Pairs, whole rows and whole blocks of flags, whose signs are as often + as -: none adds up to 0, and no two
     words are alike."""
@@ -147,6 +155,7 @@ def test_flags_do_not_cancel() -> None:
     assert max(abs(word) for word in words) > 2**58  # the whole ring, and not a number of flags
 
 
+@pytest.mark.usefixtures("drawn")
 def test_places_do_not_cancel() -> None:
     """The same number is out of range at two places, one after the other; weights are drawn afresh."""
     spline = splines.reaching(splines.GELU, 6)
@@ -160,6 +169,23 @@ def test_places_do_not_cancel() -> None:
         return party.run(reshare(flags.words))[0]
 
     assert 0 not in joined(parties(work)).tolist()
+
+
+def test_what_waits_is_weighed_before_it_is_too_much(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watch, "MANY", 10)
+    spline = splines.reaching(splines.GELU, 6)
+    x = torch.zeros(3, 2, dtype=torch.float64)
+    x[1, 1] = 125.0
+
+    def work(party: Party) -> tuple[Any, int]:
+        with watching(party, [1] * 3) as flags:
+            for row in (x, x * 0, x * 0):
+                party.run(splines.piecewise(spline, given(party, row, spline.ring, spline.frac)))
+            return party.run(reshare(flags.words))[0], flags._few
+
+    found = parties(work)
+    assert (joined([words for words, _ in found]) != 0).tolist() == [False, True, False]
+    assert [few for _, few in found] == [0, 0, 0]
 
 
 def test_nobody_watches_unless_asked() -> None:
@@ -186,26 +212,30 @@ def test_what_is_cut_off_rows_is_small() -> None:
         assert 2.0**-coarse.frac <= length / 2**12 and 0 <= off <= 8 << zones.EIGHTH
 
 
+@pytest.mark.usefixtures("drawn")
 def test_weights_have_a_stream_of_their_own() -> None:
     """Nothing else that the evaluators have in common is drawn for a flag, and each flag's weights but once."""
     spline = splines.reaching(splines.GELU, 6)
 
     def work(party: Party) -> list[str]:
-        with watching(party, [1] * 3):
+        with watching(party, [1] * 3) as flags:
             for _ in range(2):
                 party.run(splines.piecewise(spline, given(party, torch.zeros(3, 2), spline.ring, spline.frac)))
+            party.run(reshare(flags.words))
         other = 3 - party.rank
         return [purpose for peer, purpose in party._streams if not party.is_dealer and peer == other]
 
     assert parties(work)[1:] == [["watch"]] * 2
 
 
+@pytest.mark.usefixtures("drawn")
 def test_the_dealer_draws_no_weights() -> None:
     spline = splines.reaching(splines.GELU, 6)
 
     def work(party: Party) -> bool:
-        with watching(party, [1] * 3):
+        with watching(party, [1] * 3) as flags:
             party.run(splines.piecewise(spline, given(party, torch.zeros(3, 2), spline.ring, spline.frac)))
+            party.run(reshare(flags.words))
         return any(purpose == "watch" and peer != 3 - party.rank for peer, purpose in party._streams)
 
     assert parties(work) == [False] * 3

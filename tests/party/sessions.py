@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from puma.crypto.prg import PairKey, fresh_secret
 from puma.mpc.party import Party
 from puma.net.memory import pair
 from puma.net.tcp import Met
+from puma.party.channel import Channel
 from puma.party.limits import Limits
 from puma.party.metrics import Metrics
 from puma.party.server import failed, part
@@ -28,10 +30,35 @@ CLUSTER: Any = SimpleNamespace(digest=bytes(32), policy=SimpleNamespace(max_toke
 Role = Literal["client", "owner"]
 
 
+def met(timeout: float = 20) -> tuple[list[dict[int, Any]], list[dict[int, PairKey]]]:
+    """Links and keys of three parties that have just met."""
+    secrets = {(0, 1): fresh_secret(), (0, 2): fresh_secret(), (1, 2): fresh_secret()}
+    links: list[dict[int, Any]] = [{}, {}, {}]
+    keys: list[dict[int, PairKey]] = [{}, {}, {}]
+    for (a, b), secret in secrets.items():
+        links[a][b], links[b][a] = pair(f"P{a}", f"P{b}", timeout=timeout)
+        keys[a][b], keys[b][a] = PairKey(secret), PairKey(secret)
+    return links, keys
+
+
+def channels(timeout: float = 20) -> list[Channel]:
+    """The three ends of a channel."""
+    (links, keys), (words, _) = met(timeout), met(timeout)
+    del words[0][2], words[2][0]
+    made = [Channel(rank, links[rank], words[rank], keys[rank]) for rank in range(3)]
+    for each in made:
+        each.start()
+    return made
+
+
 class Sessions:
-    """Three parties that keep their models below `folder`; `session` lets a guest in."""
+    """Three parties that keep their models below `folder`; `session` lets a guest in.
+
+    Requests are computed in company, over a `channel` that is made anew once it has ended.
+    """
 
     def __init__(self, folder: Path, limits: Limits | None = None, preprocessing: int = 1 << 24) -> None:
+        self._channels, self._making = channels(), threading.Lock()
         self.folder = folder
         self.limits = [replace(limits or Limits(sessions=8, tokens=200)) for _ in range(3)]  # each counts for itself
         self.libraries = [Library(folder / f"p{rank}", rank) for rank in range(3)]
@@ -45,24 +72,19 @@ class Sessions:
         self, role: Role = "client", name: str = "alice", link: Callable[[int, Any], Any] | None = None
     ) -> Iterator[ClusterSession]:
         """A session that is open meanwhile; `link` may stand between a party and its guest."""
-        secrets = {(0, 1): fresh_secret(), (0, 2): fresh_secret(), (1, 2): fresh_secret()}
-        links: list[dict[int, Any]] = [{}, {}, {}]
-        for a, b in secrets:
-            links[a][b], links[b][a] = pair(f"P{a}", f"P{b}", timeout=20)
+        links, keys = met()
+        session = os.urandom(16)
         ends = [pair(role, f"P{rank}", timeout=20) for rank in range(3)]
         theirs: list[Any] = [end for _, end in ends]
-        self.servers, self.failures = [], ["still there"] * 3
+        self.servers = servers = list[SessionServer]()
+        self.failures = ["still there"] * 3
         for rank in range(3):
-            keys = {b if a == rank else a: PairKey(s) for (a, b), s in secrets.items() if rank in (a, b)}
             between = link(rank, theirs[rank]) if link else theirs[rank]
-            guest = Met(between, role, 0, b"", name, name)
-            party = Party(rank, links[rank], keys)
-            self.servers.append(
-                SessionServer(
-                    party, guest, self.libraries[rank], self.limits[rank], self.metrics[rank], self.stores[rank]
-                )
-            )
-        threads = [threading.Thread(target=self._serve, args=(rank,), daemon=True) for rank in range(3)]
+            guest = Met(between, role, 0, b"", name, name, session)
+            party = Party(rank, links[rank], keys[rank])
+            kept = self.libraries[rank], self.limits[rank], self.metrics[rank], self.stores[rank]
+            servers.append(SessionServer(party, guest, *kept, lambda rank=rank: self.channel[rank]))
+        threads = [threading.Thread(target=self._serve, args=(server,), daemon=True) for server in servers]
         for thread in threads:
             thread.start()
         opened = ClusterSession([mine for mine, _ in ends], CLUSTER)
@@ -81,8 +103,16 @@ class Sessions:
         yield
         self.limits = before
 
-    def _serve(self, rank: int) -> None:
-        server, failure = self.servers[rank], None
+    @property
+    def channel(self) -> list[Channel]:
+        """Of the three parties, the same at all of them."""
+        with self._making:
+            if any(each.over for each in self._channels):
+                self._channels = channels()
+            return self._channels
+
+    def _serve(self, server: SessionServer) -> None:
+        rank, failure = server.party.rank, None
         try:
             server.serve()
         except Exception as error:

@@ -19,6 +19,8 @@ from tests.party.sessions import Sessions
 SIZES = {"vocab_size": 8, "hidden_size": 8, "intermediate_size": 8, "layers": 1, "heads": 2}
 CAUSAL, EMBEDDER = Llama(**SIZES), Bert(**SIZES)
 JUDGE, FILLER = Bert(**SIZES, labels=("a", "b")), Bert(**SIZES, predicts=True)
+QUOTER = Bert(**SIZES, labels=("start", "end"), each_token=True, pooler=False)
+NAMER = Llama(**SIZES, labels=("a", "b"), each_token=True)
 ALL = msg.OUTPUTS
 
 
@@ -33,6 +35,8 @@ def parties(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sessions]:
     made.share(tiny.classifier(folder / "judge", **small), "judge")
     made.share(tiny.classifier(folder / "judge", **small), "wide", outputs=("logits", "hidden"))
     made.share(tiny.bert(folder / "bert", **small), "embedder")
+    quoter = tiny.write(folder / "quoter", "BertForQuestionAnswering", tiny.BERT | small, "[CLS] $A [SEP]")
+    made.share(quoter, "quoter")
     yield made
 
 
@@ -51,7 +55,7 @@ def ask(session: ClusterSession, output: str) -> list[object]:
     ("name", "output"),
     [("closed", o) for o in ("hidden", "pooled", msg.NEXT)]
     + [("forged", o) for o in ("hidden", "pooled", msg.NEXT)]
-    + [("judge", o) for o in ("hidden", "pooled")]
+    + [(name, o) for name in ("judge", "quoter") for o in ("hidden", "pooled")]
     + [("wide", "pooled"), ("embedder", "hidden"), ("open", "pooled")],
 )
 def test_what_the_owner_did_not_allow_is_refused_by_all_three(parties: Sessions, name: str, output: str) -> None:
@@ -75,7 +79,8 @@ def test_one_party_alone_holds_the_policy(parties: Sessions, rank: int, monkeypa
 
 
 @pytest.mark.parametrize(
-    ("name", "output"), [("judge", "logits"), ("wide", "hidden"), ("embedder", "pooled"), ("open", "hidden")]
+    ("name", "output"),
+    [("judge", "logits"), ("quoter", "logits"), ("wide", "hidden"), ("embedder", "pooled"), ("open", "hidden")],
 )
 def test_what_the_owner_allows_is_answered(parties: Sessions, name: str, output: str) -> None:
     with parties.session() as session:
@@ -98,8 +103,9 @@ def test_a_cluster_without_logits_gives_no_hidden_states_either(parties: Session
 
 
 def test_the_head_says_what_is_usual() -> None:
-    usual = {config: allowed_outputs(config, msg.Card("m"), True) for config in (CAUSAL, EMBEDDER, JUDGE, FILLER)}
-    assert list(usual.values()) == [(), ("pooled",), ("logits",), ("tokens",)]
+    configs = (CAUSAL, EMBEDDER, JUDGE, FILLER, QUOTER, NAMER)
+    usual = {config: allowed_outputs(config, msg.Card("m"), True) for config in configs}
+    assert list(usual.values()) == [(), ("pooled",), ("logits",), ("tokens",), ("logits",), ("logits",)]
     assert allowed_outputs(CAUSAL, msg.Card("m", outputs=ALL), False) == ()
 
 

@@ -8,7 +8,9 @@ import pytest
 
 from puma.engine import dry_run as dry
 from puma.models.config import T5, Config, Decoder, Encoder, PatchEncoder, Vit
+from puma.models.pooling import Dense, Pooling
 from puma.mpc.share import Share
+from puma.nn.pooling import PLAIN
 from puma.wire.answers import Format, answers
 from puma.wire.messages import NEXT, Encode, Generate, Input
 
@@ -20,6 +22,8 @@ VIT: dict[str, Any] = {"image_size": 4, "patch_size": 2, "channels": 3, "hidden_
 
 JOB = Input([3, 2], [])
 PADDED = Input([3, 3], [], padded=True)
+POOLED = [Pooling(modes=modes) for modes in (("mean",), ("max",), ("lasttoken",), tuple(PLAIN))]
+DENSE = [Dense(outputs=5, activation=activation) for activation in ("", "tanh", "relu", "sigmoid")]
 CASES: list[tuple[Config, Generate | Encode]] = [
     (Decoder(**SIZES), Generate(JOB, 2)),
     (Decoder(**SIZES), Generate(JOB, 1, temperature=0.5)),
@@ -31,6 +35,8 @@ CASES: list[tuple[Config, Generate | Encode]] = [
     (T5(head_dim=6, encoder_layers=1, **SIZES), Generate(JOB, 1)),
     (T5(head_dim=6, encoder_layers=1, **SIZES), Generate(JOB, 1, reveal=True, paced=True)),
     *((Encoder(**SIZES), Encode(job, output)) for job in (JOB, PADDED) for output in ("hidden", "pooled")),
+    *((Encoder(**SIZES, pooling=each), Encode(job, "pooled", skip=1)) for job in (JOB, PADDED) for each in POOLED),
+    *((Encoder(**SIZES, pooling=Pooling(dense=(each,))), Encode(JOB, "pooled")) for each in DENSE),
     *((Encoder(**SIZES, labels=("a", "b", "c")), Encode(job, "logits")) for job in (JOB, PADDED)),
     (Encoder(**SIZES, labels=("a", "b", "c"), each_token=True), Encode(JOB, "logits")),
     (Encoder(**SIZES, predicts=True), Encode(JOB, "tokens", rows=[0, 2, 4], top=2)),

@@ -36,6 +36,9 @@ GROUPS = {  # name: what its commands are for
 COMMANDS = {  # name: where it lives, its arguments, what it does
     "generate": ("generate", "[MODEL] [PROMPT]", "Continue a prompt, or all in a file."),
     "encode": ("encode", "MODEL TEXT...", "Embed or classify texts, by a BERT model."),
+    "rank": ("rank", "MODEL QUERY TEXT...", "Rank texts for a query, by a cross-encoder."),
+    "classify": ("rank", "MODEL TEXT...", "Name the classes of texts, a model's or your own, or what texts name."),
+    "answer": ("rank", "MODEL QUESTION TEXT", "Answer a question by quoting a text."),
     "chat": ("chat", "[MODEL]", "Talk with a model, a line at a time."),
     "bench": ("bench", "MODEL --prompt N", "Time a request on a published shape or a checkpoint."),
     "cost": ("cost", "MODEL --prompt N", "Count the rounds and bytes of a request without running it."),

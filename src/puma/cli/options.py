@@ -23,6 +23,7 @@ def _whole(_: object, tokens: Sequence[Any]) -> int:
 
 Flag = Annotated[bool, Parameter(negative="")]
 Count = Annotated[int, Parameter(converter=_whole)]
+Several = Annotated[tuple[str, ...], Parameter(negative="", consume_multiple=False)]
 Profile = Literal["spline", "puma", "mpcformer"]
 ClusterFile = Path("cluster.toml")
 Key = Annotated[Path, Parameter(name="--as")]
@@ -99,3 +100,34 @@ class Fitting:
 
 
 FITTED = Fitting()
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Worded:
+    """How texts are put to a model for sentences, and what becomes of its vectors."""
+
+    prompt_name: str | None = None
+    """Which of the model's prompts goes before each text, such as query or document; its default one if left out."""
+
+    prompt: str | None = None
+    """A text of your own that goes before each instead."""
+
+    truncate: Flag = False
+    """Leave out what lies beyond the longest text that the model reads, instead of refusing it."""
+
+    dimensions: Count | None = None
+    """Keep so many numbers of each vector, the first ones."""
+
+    normalize: Flag = False
+    """Give each vector length one, whatever the model's folder says."""
+
+    @property
+    def asked(self) -> dict[str, Any]:
+        """What was asked for, by name."""
+        named = {"prompt_name": self.prompt_name, "prompt": self.prompt, "dimensions": self.dimensions}
+        named |= {"truncate": self.truncate or None, "normalize": self.normalize or None}
+        return {name: value for name, value in named.items() if value is not None}
+
+
+AS_IT_IS = Worded()

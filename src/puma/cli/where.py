@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
@@ -132,13 +132,13 @@ def folder_of(store: Path | None, prepared: bool) -> Path | None:
     return store or (default_folder() if prepared else None)
 
 
-def sentences(clear: ModelInfo, texts: Sequence[str]) -> list[Any]:
-    """Token ids of texts that go in one request."""
-    from puma.models.text import check_batch
+def sentences(clear: ModelInfo, texts: Sequence[str], asked: Mapping[str, Any]) -> list[Any]:
+    """Texts as the model reads them."""
+    from puma.client.sentences import Asked
 
-    ids = [clear.sentence_ids(text) for text in texts]
-    check_batch(clear.config, [len(tokens.ids) for tokens in ids])
-    return ids
+    how = Asked.of(**asked)
+    how.check(clear.width)
+    return [clear.reading(text, asked=how) for text in texts]
 
 
 def owner(cluster: Path, key: Path, insecure: bool, progress: Progress | None = None) -> ClusterSession:

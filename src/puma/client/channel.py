@@ -60,6 +60,15 @@ def judge(prompts: Sequence[int], count: int, how: Judgement) -> None:
     warnings.warn(error.message, OutOfRangeWarning, stacklevel=3)
 
 
+@contextmanager
+def counted(first: int, count: int) -> Iterator[None]:
+    """Meanwhile prompts that an OutOfRange names are those from the `first` one on of so many."""
+    try:
+        yield
+    except OutOfRange as error:
+        raise out_of_range([first + i for i in error.prompts], count) from None
+
+
 class PartyChannel:
     """One link to each of P0, P1, P2, in this order; an error ends it."""
 

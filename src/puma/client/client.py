@@ -15,13 +15,21 @@ from torch import Tensor
 
 from puma.client import arguments
 from puma.client.beam_search import Beams
-from puma.client.channel import Judgement, judgement
-from puma.client.cost import Cost
+from puma.client.channel import Judgement, counted, judgement
+from puma.client.cost import Cost, added
+from puma.client.heads import asking, entities, labels, ranking, spans
+from puma.client.heads.entities import Entity, Joined
+from puma.client.heads.labels import Classified
+from puma.client.heads.ranking import Ranked
+from puma.client.heads.spans import Quote
 from puma.client.lengths import secret_length
 from puma.client.model_info import ModelInfo
 from puma.client.sampling import Sampling
+from puma.client.sentences import Asked, Reading, divided
 from puma.client.session import Session
 from puma.errors import InputError, UsageError
+from puma.models import inputs
+from puma.models.cutting import Cut
 from puma.store.prepared_requests import PreparedRequest
 from puma.wire.limits import MOST_TOP
 from puma.wire.messages import Encode, Input
@@ -44,10 +52,12 @@ class Answer:
 
 @dataclass(frozen=True)
 class Encoding:
-    """A normalised sentence embedding, or class logits, and what the request cost, with the other texts in it."""
+    """A text's vector, or class logits, and what the request cost, with the other texts in it; how many tokens of the
+    text were left out, because it was too long and might be cut."""
 
     values: Tensor
     cost: Cost
+    left_out: int = 0
 
 
 class Client(ABC):
@@ -195,30 +205,128 @@ class Client(ABC):
         return Answer(self.decode(found.best), found.best, self.cost)
 
     @overload
-    def encode(self, sentence: Sentence, lengths: str = "public", padded: int = 0) -> Encoding: ...
+    def encode(self, sentence: Sentence, lengths: str = "public", padded: int = 0, **asked: Any) -> Encoding: ...
 
     @overload
     def encode(
-        self, sentence: list[Sentence] | list[str], lengths: str = "public", padded: int = 0
+        self, sentence: list[Sentence] | list[str], lengths: str = "public", padded: int = 0, **asked: Any
     ) -> list[Encoding]: ...
 
     def encode(
-        self, sentence: Sentence | list[Sentence] | list[str], lengths: str = "public", padded: int = 0
+        self, sentence: Sentence | list[Sentence] | list[str], lengths: str = "public", padded: int = 0, **asked: Any
     ) -> Encoding | list[Encoding]:
-        """Class logits if the model has a classification head, else one vector, normalised: the first token's state
-        or the mean of all, as the model's folder says, and the mean where it does not.
+        """Class logits if the model has a classification head, else one vector, as sentence-transformers gives it: by
+        the pooling and the modules behind it that the model's folder names, and where it names none the mean of the
+        token states, normalised.
 
-        Of a sentence, of two that belong together, in a tuple, or of several such in a list, in one request. The
-        parties learn how many tokens each has, unless `lengths` is "secret": then a common length that all are padded
-        to, the next power of two or `padded`.
+        Of a sentence, of two that belong together, in a tuple, or of several such in a list: in one request, or in as
+        many as the parties' memory takes, one after the other. They learn how many tokens each has, unless `lengths` is
+        "secret": then a common length that all are padded to, the next power of two or `padded`. `asked` is any of
+        `prompt_name`, `prompt`, `truncate`, `dimensions` and `normalize` (client/sentences.py).
+        """
+        found = [one for part in self.encoding(sentence, lengths, padded, **asked) for one in part]
+        return found[0] if isinstance(sentence, str | tuple) else found
+
+    def encoding(
+        self, sentence: Sentence | list[Sentence] | list[str], lengths: str = "public", padded: int = 0, **asked: Any
+    ) -> Iterator[list[Encoding]]:
+        """The same, request by request; `cost` is that of all so far."""
+        how, padded = Asked.of(**asked), self._check_lengths(lengths, padded)
+        how.check(self.model.width)
+        read = [self.model.reading(*each, how) for each in arguments.sentences(sentence)]
+        if not read:
+            raise InputError("there is no prompt", "pass at least one")
+        return self.encoded(read, how, lengths, padded)
+
+    def encoded(
+        self, read: Sequence[Reading], how: Asked, lengths: str = "public", padded: int = 0
+    ) -> Iterator[list[Encoding]]:
+        """The same of texts as the model reads them, checked."""
+        tokens = [each.tokens for each in read]
+        if lengths == "secret":  # of all requests alike
+            every = [each.ids for each in tokens], [each.types for each in tokens]
+            padded = secret_length(self.model.config, *every, padded)
+        rows = [inputs(self.model.config).length(len(each.ids)) for each in tokens]
+        skip, costs, doubtful = 0 if self.model.labels else self.model.before(how), list[Cost](), set[int]()
+        for part in divided(self.model.config, rows, self.model.max_tokens, padded if lengths == "secret" else 0):
+            ids, types = [each.ids for each in tokens[part]], [each.types for each in tokens[part]]
+            with counted(part.start, len(tokens)):
+                values = self.session.encode(ids, self.model.output, types, lengths, padded, skip)
+            costs.append(self.cost)
+            doubtful |= {part.start + i for i in self.session.doubtful}
+            self.session.cost, self.session.doubtful = added(costs) if costs[1:] else costs[0], set(doubtful)
+            found = [self.model.finished(x, how) for x in values]
+            yield [Encoding(x, self.cost, each.left_out) for x, each in zip(found, read[part], strict=True)]
+
+    def rank(
+        self, query: str, texts: Sequence[str], top: int | None = None, label: str | None = None,
+        cut: Cut = "longest_first", raw: bool = False, lengths: str = "public", padded: int = 0,
+        progress: asking.Progress | None = None,
+    ) -> list[Ranked]:  # fmt: skip
+        """Texts in the order of how well they answer a query, the `top` ones of them; by a model that reads the query
+        and a text together and has a head for classes (a cross-encoder), or by one for choices.
+
+        The scores are the model's own, as sentence-transformers' CrossEncoder gives them; of a model with several
+        labels that of one `label`. With `raw` they are logits. Pairs that are too long are cut as `cut` says, and say
+        so; "" refuses them. All go to the parties together, or in several requests where they are too many. The parties
+        learn how many texts there are and how many tokens each pair has; `lengths` and `padded` are as for `encode`.
+        """
+        how = (top, label, cut, raw, lengths, self._check_lengths(lengths, padded), progress)
+        return ranking.rank(self.session, self.model, query, texts, *how)
+
+    @overload
+    def classify(self, sentence: Sentence, cut: Cut = "", lengths: str = "public", padded: int = 0) -> Classified: ...
+
+    @overload
+    def classify(
+        self, sentence: list[Sentence] | list[str], cut: Cut = "", lengths: str = "public", padded: int = 0
+    ) -> list[Classified]: ...
+
+    def classify(
+        self, sentence: Sentence | list[Sentence] | list[str], cut: Cut = "", lengths: str = "public", padded: int = 0
+    ) -> Classified | list[Classified]:
+        """The classes of a text, of a pair in a tuple, or of several such in a list, with their scores, best first: the
+        softmax, or what the model's problem_type says.
+
+        What is too long is refused, unless `cut` says what is cut off. `lengths` and `padded` are as for `encode`.
         """
         padded = self._check_lengths(lengths, padded)
-        tokens = [self.model.sentence_ids(*each) for each in arguments.sentences(sentence)]
-        values = self.session.encode(
-            [t.ids for t in tokens], self.model.output, [t.types for t in tokens], lengths, padded
-        )
-        encodings = [Encoding(self.model.finished(x), self.cost) for x in values]
-        return encodings[0] if isinstance(sentence, str | tuple) else encodings
+        found = labels.classify(self.session, self.model, arguments.sentences(sentence), cut, lengths, padded)
+        return found[0] if isinstance(sentence, str | tuple) else found
+
+    def zero_shot(
+        self, text: str, names: Sequence[str], hypothesis: str = labels.HYPOTHESIS, multi_label: bool = False,
+        entails: str | None = None, lengths: str = "public", padded: int = 0,
+    ) -> Classified:  # fmt: skip
+        """The classes that a client `names`, with their scores, best first, by a model that says what follows from a
+        text: each is put into the `hypothesis`, and of a text that is too long the end is cut off.
+
+        With `multi_label` each is judged by itself. `entails` names the model's label for what follows, if it does not
+        begin with "entail". The parties learn how many names there are and how long each pair is.
+        """
+        how = (hypothesis, multi_label, entails, lengths, self._check_lengths(lengths, padded))
+        return labels.zero_shot(self.session, self.model, text, names, *how)
+
+    def answer(
+        self, question: str, text: str, top: int = 1, longest: int = spans.LONGEST, nothing: bool = False,
+        window: int = spans.WINDOW, stride: int = spans.STRIDE,
+    ) -> list[Quote]:  # fmt: skip
+        """The `top` best answers that stand in a text, best first, of up to `longest` tokens each; with `nothing` one
+        may be that there is none, for models that were trained so.
+
+        A text that is too long is read in pieces of `window` tokens, the question in each, with `stride` tokens in
+        common. The parties learn how long each piece is.
+        """
+        return spans.answer(self.session, self.model, question, text, top, longest, nothing, window, stride)
+
+    def entities(self, text: str, join: Joined = "simple", stride: int = 0) -> list[Entity]:
+        """What a text names, with a class and a score each, by a model with a head for tokens; "O" is left out.
+
+        `join` says how tokens become parts: "simple" joins neighbours of one class (B- begins, I- goes on); "first",
+        "average" and "max" let the tokens of a word agree before; "none" joins nothing. With a `stride` a text that is
+        too long is read in pieces, which have so many tokens in common; else it is refused.
+        """
+        return entities.entities(self.session, self.model, text, join, stride)
 
     def _check_lengths(self, lengths: str, padded: int, generates: bool = False) -> int:
         """`padded`, if both make sense together."""

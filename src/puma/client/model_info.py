@@ -5,18 +5,21 @@ It turns text into token ids and back. It must not know weights, shares or parti
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any
 
-import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
 from puma.client.lengths import check_padding
-from puma.errors import InputError, RangeError, UsageError
-from puma.models import heads, text
+from puma.client.sentences import USUAL, Asked, Reading
+from puma.errors import CheckpointError, InputError, RangeError, UsageError
+from puma.models import heads, text, wording
 from puma.models.config import Config
+from puma.models.cutting import Cut, Piece, pieces
+from puma.models.files.source import SETTINGS
 from puma.models.spelling import Spelling
 
 MASKS = ("[MASK]", "<mask>")
@@ -39,7 +42,7 @@ class ModelInfo:
 
     @property
     def output(self) -> str:
-        """What an encoder is asked for: class logits if it can, else the token states' sum, or the first one's."""
+        """What an encoder is asked for: class logits if it can, else a vector."""
         return "logits" if self.labels else "pooled"
 
     def prompt_ids(self, prompt: str, tokens: int, special: bool = True) -> list[int]:
@@ -66,12 +69,112 @@ class ModelInfo:
             what = f"{tokens} new tokens after a prompt of {prompt} are more than the {self.max_tokens} of a request"
             raise InputError(what, "ask for fewer, or shorten the prompt; `puma cluster show` tells the limit")
 
-    def sentence_ids(self, sentence: str, pair: str | None = None) -> text.Tokens:
-        """Token ids of a text that is to be encoded, or of two, checked against the context."""
+    def sentence_ids(self, sentence: str, pair: str | None = None, asked: Asked = USUAL) -> text.Tokens:
+        """Token ids of a text that is to be encoded, or of two, checked against the longest that the model reads."""
+        return self.reading(sentence, pair, asked).tokens
+
+    def reading(self, sentence: str, pair: str | None = None, asked: Asked = USUAL) -> Reading:
+        """The same, with what goes before it as it is asked, and with what was left out; InputError for what is too
+        long, unless it may be cut.
+        """
         self.check_encodes()
-        tokens = text.encode(self.tokenizer, self.config, sentence, pair)
+        if not sentence.strip():
+            raise InputError("the prompt is empty", "write at least one word")
+        worded = asked.before(self.wording) + sentence
+        tokens = text.encode(self.tokenizer, self.config, worded, pair)
+        length, cut = len(tokens.ids), 0
+        if length > self.longest and asked.truncate:
+            tokens = text.encode(self._cutting, self.config, worded, pair)
+            cut = length - len(tokens.ids)
+        if len(tokens.ids) > self.longest:
+            what = f"the text has {length} tokens, and the model's context {self.config.context}"
+            what += f", of which it reads {self.longest}" if self.longest < self.config.context else ""
+            raise InputError(what, "shorten it, or let it be cut by truncate=True (--truncate)")
+        if self.before(asked) >= len(tokens.ids):
+            raise InputError("what goes before a text leaves it no room", "use a shorter prompt")
+        return Reading(tokens, cut)
+
+    def framed(self, ids: Sequence[int]) -> Reading:
+        """The same of token ids that are the model's own: with what its tokenizer puts around a text, by which ids of
+        another tokenizer are told. InputError for others.
+        """
+        self.check_encodes()
+        hint = "pass texts; in LangChain by check_embedding_ctx_length=False"
+        whole = self.tokenizer.encode("a")
+        marks = whole.special_tokens_mask
+        first, last = ([*ends, 0].index(0) for ends in (marks, marks[::-1]))
+        known = whole.ids[:first] == list(ids[:first]) and whole.ids[len(marks) - last :] == list(
+            ids[len(ids) - last :]
+        )
+        if not first + last < len(ids) or not first + last or not known or min(ids) < 0:
+            raise InputError("these are not token ids of this model, with the special tokens around a text", hint)
+        tokens = text.checked(self.config, list(ids), [0] * len(ids), hint)
         text.check_length(self.config, len(tokens.ids))
-        return tokens
+        return Reading(tokens)
+
+    def before(self, asked: Asked = USUAL) -> int:
+        """How many tokens at the beginning of each text do not count in its vector: those of what goes before it, in
+        models that leave them out."""
+        prompt = "" if self.wording.whole or self.labels else asked.before(self.wording)
+        if not prompt:
+            return 0
+        encoding = self.tokenizer.encode(prompt)
+        return len(encoding.ids) - (encoding.special_tokens_mask[-1:] == [1])
+
+    @cached_property
+    def wording(self) -> wording.Wording:
+        """How texts are put to it, and what becomes of vectors, as its folder says."""
+        content = self.files.get(wording.FILE)
+        return wording.read(content()) if content else wording.Wording()
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest text to be encoded."""
+        return min(self.config.context, self.wording.longest or self.config.context)
+
+    @property
+    def width(self) -> int:
+        """Numbers of a vector, before any is left out."""
+        return heads(self.config).pooling.width(self.config.hidden_size)
+
+    @cached_property
+    def _cutting(self) -> Tokenizer:
+        """Its tokenizer, which leaves out what lies beyond the longest text."""
+        found = Tokenizer.from_str(self.tokenizer.to_str())
+        found.enable_truncation(self.longest, direction=self.wording.cut)
+        return found
+
+    def pieces(
+        self, sentence: str, pair: str | None = None, cut: Cut = "", stride: int = 0, most: int = 0
+    ) -> list[Piece]:  # fmt: skip
+        """A text or a pair that is to be encoded, cut to what the model takes, or to `most` tokens where that is less;
+        in several pieces where there is a `stride`, which is what they have in common.
+        """
+        self.check_encodes()
+        if self.tokenizer is None:
+            raise UsageError(f"{self.name} reads no texts", "pass it images, or use a model of texts")
+        longest, left = self._limits if cut else (self.config.context, False)
+        found = text.encoded(self.tokenizer, sentence, pair)
+        each = pieces(found, min(most or longest, longest), cut, stride, left)
+        return [self._read(piece) for piece in each]
+
+    def _read(self, piece: Piece) -> Piece:
+        ids, types = text.checked(self.config, piece.ids, piece.types)
+        left = len(ids)  # a model may take no notice of what a text ends with
+        more = {"texts": piece.texts[:left], "spans": piece.spans[:left], "words": piece.words[:left]}
+        return piece._replace(ids=ids, types=types, **more)
+
+    @cached_property
+    def _limits(self) -> tuple[int, bool]:
+        """How many tokens a text may have, and whether what is cut off is its beginning, as its tokenizer says."""
+        read = self.files.get(SETTINGS)
+        try:
+            settings = dict(json.loads(read())) if read else {}
+        except (ValueError, TypeError, RecursionError) as error:
+            raise CheckpointError(f"{SETTINGS} of {self.name} cannot be read", "download the model again") from error
+        named = settings.get("model_max_length")
+        longest = int(named) if isinstance(named, int | float) and 0 < named < self.config.context else None
+        return longest or self.config.context, settings.get("truncation_side") == "left"
 
     def check_encodes(self) -> None:
         """UsageError for a model that is asked for text, and not for states or classes."""
@@ -107,6 +210,6 @@ class ModelInfo:
         """Token ids as text."""
         return text.decode(self.tokenizer, ids)
 
-    def finished(self, values: Tensor) -> Tensor:
-        """What `output` becomes at the client: the mean and the norm cost nothing in the clear."""
-        return values if self.labels else values / torch.linalg.vector_norm(values)
+    def finished(self, values: Tensor, asked: Asked = USUAL) -> Tensor:
+        """What `output` becomes at the client: a vector's length costs nothing in the clear."""
+        return values if self.labels else asked.vector(values, self.wording)

@@ -37,8 +37,11 @@ class TokenSession(Protocol):
         """The next token of each prompt, step by step, so many times; the likeliest unless something else is asked."""
         ...
 
-    def encode(self, prompts: Sequence[Any], output: str, types: Sequence[Sequence[int]] = ()) -> list[Tensor]:
-        """Of each prompt one of wire.messages.OUTPUTS, as float64; `types` are the token types of each, or none."""
+    def encode(
+        self, prompts: Sequence[Any], output: str, types: Sequence[Sequence[int]] = (), skip: int = 0
+    ) -> list[Tensor]:
+        """Of each prompt one of wire.messages.OUTPUTS, as float64; `types` are the token types of each, or none;
+        the first `skip` tokens of each do not count in its vector."""
         ...
 
     def fill(

@@ -188,18 +188,21 @@ class Session(PartyChannel):
     @whole
     def encode(
         self, prompts: Sequence[Sequence[int]], output: str, types: Sequence[Sequence[int]] = (),
-        lengths: str = "public", padded: int = 0,
+        lengths: str = "public", padded: int = 0, skip: int = 0,
     ) -> list[Tensor]:  # fmt: skip
-        """Of each prompt hidden states (tokens, d), their sum (d,) or class logits (labels,), as float64.
+        """Of each prompt hidden states (tokens, d), its vector (width,) or class logits (labels,), as float64.
 
-        A head for tokens gives logits (tokens, labels). With `lengths` "secret" the parties learn a common length only:
+        The first `skip` tokens of each, which everyone learns, do not count in the vector. A head for tokens gives
+        logits (tokens, labels). With `lengths` "secret" the parties learn a common length only:
         `padded`, or else the next power of two from 16 on; ranges.check_hiding says for which models that is right.
         """
         if self.card is not None and self.config is not None and not self.owns:
             allow_output(allowed_outputs(self.config, self.card, self.reveals), output)
         width = self._width(lengths, prompts, types, padded)
         config = self.served
-        sent, prepared_request = self._ask(lambda job: msg.Encode(job, output), prompts, () if width else types, width)
+        sent, prepared_request = self._ask(
+            lambda job: msg.Encode(job, output, skip=skip), prompts, () if width else types, width
+        )
         result, flagged = self._result(), self.flagged
         self.cost = cost_of(self._reports(), sent, prepared_request)
         self._judge(flagged, len(prompts))

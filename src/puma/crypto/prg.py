@@ -205,11 +205,12 @@ def _counted(shape: Shape) -> tuple[tuple[int, ...], int]:
 
 
 def _is_meta(device: Device) -> bool:
-    return torch.device(device).type == "meta"
+    return (device if isinstance(device, torch.device) else torch.device(device)).type == "meta"
 
 
 def _tensor(array: np.ndarray, device: Device) -> torch.Tensor:
-    return torch.from_numpy(array).to(device)
+    found = torch.from_numpy(array)
+    return found if isinstance(device, torch.device) and device.type == "cpu" else found.to(device)
 
 
 def _blocks(size: int) -> int:

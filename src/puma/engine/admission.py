@@ -76,6 +76,8 @@ def admit(config: Config, approximation: str, job: Generate | Encode, allowed: A
         _admit_sampling(job, allowed)
         return
     allow_output(allowed.outputs, job.output)
+    if job.skip and (job.output != "pooled" or job.skip >= min(prompts.lengths)):
+        raise InputError(f"{job.skip} tokens of each text cannot be left out", "leave out fewer than a text has")
     if job.output == NEXT:
         _admit_logits(config, prompts.tokens)
     else:

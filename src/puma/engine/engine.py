@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from puma.engine.request import Request, by_cache, join, parts, whole
+from puma.engine.request import Request, apart, by_cache, join, parts, whole
 from puma.models import Cache, architecture, heads
 from puma.models.config import Config
 from puma.mpc.arithmetic import public, reshare
@@ -23,7 +23,6 @@ from puma.mpc.party import Party
 from puma.mpc.share import Additive, Share
 from puma.mpc.watch import Watch, watching
 from puma.nn import functional as F
-from puma.nn.layout import Rows
 from puma.nn.sampling import sample
 from puma.wire.answers import RING_OF_ANSWERS
 from puma.wire.input_share import Flagged
@@ -76,8 +75,13 @@ class Engine:
     # -- generation -----------------------------------------------------------------------------------------
 
     def _together(self, going: Sequence[Request]) -> list[list[Request]]:
-        """What goes through one pass: all rows of single texts, joined; the branches of a beam search by themselves."""
-        groups = by_cache([r for r in going if r.beams == 1])
+        """What goes through one pass: all rows of single texts, joined; the branches of a beam search by themselves.
+
+        What clients chose is read in another way than what nobody has opened, so these are not joined.
+        """
+        single = [r for r in going if r.beams == 1]
+        apart(single, [r for r in single if _reveals([r])])  # prompts were read together, however they go on
+        groups = by_cache(single)
         joined: list[list[Request]] = []
         for _, alike in groupby(sorted(groups, key=_reveals), key=_reveals):
             joined.append(join(list(alike)))
@@ -131,8 +135,8 @@ class Engine:
     # -- encoders -------------------------------------------------------------------------------------------
 
     def _encode(self, group: Sequence[Request]) -> None:
-        """Hidden states (tokens, d), of each prompt their sum or the first (prompts, d), logits (prompts, labels) or
-        (tokens, labels), the likeliest tokens (rows,), then the next ones, or logits of every next token (tokens, V).
+        """Hidden states (tokens, d), one vector of each prompt (prompts, width), logits (prompts, labels) or (tokens,
+        labels), the likeliest tokens (rows,), then the next ones, or logits of every next token (tokens, V).
         """
         job, given = group[0].job, whole([request.given for request in group])
         assert isinstance(job, Encode)
@@ -145,7 +149,8 @@ class Engine:
                 with watch.lying(owners):
                     result = self.model.predict(hidden, rows)
             elif job.output == "pooled":
-                result = Rows(lengths).pooled(hidden, heads(self.config).pooling)
+                padding = given.flags if isinstance(given, Flagged) else None
+                result = self.model.embed(hidden, lengths, job.skip, padding)
             else:
                 result = self.model.classify(hidden, lengths) if job.output == "logits" else hidden
         _share_out(watch, group)
@@ -165,10 +170,7 @@ class Engine:
         if job.output == NEXT:
             return self.model.every(given, Cache(self.config.layers, lengths))
         if isinstance(given, Flagged):
-            hidden = self.model.states(given.rows, lengths, [], given.flags)
-            if job.output == "pooled" and heads(self.config).pooling != "cls":  # the first token is no padding
-                hidden = F.mul(hidden, (F.times(given.flags, -1) + 1).unsqueeze(-1))
-            return hidden
+            return self.model.states(given.rows, lengths, [], given.flags)
         types = [t for request in group for t in request.job.input.types or [0] * request.job.input.tokens]
         return self.model.states(given, lengths, types if any(request.job.input.types for request in group) else [])
 
@@ -214,7 +216,7 @@ def _alike(requests: Sequence[Request]) -> list[list[Request]]:
     groups: dict[tuple[object, ...], list[Request]] = {}
     for request in requests:
         job = request.job
-        key = (job.output, job.top) if isinstance(job, Encode) else (job.beams > 1 and id(request),)
+        key = (job.output, job.top, job.skip) if isinstance(job, Encode) else (job.beams > 1 and id(request),)
         groups.setdefault((*key, type(request.given), job.input.padded), []).append(request)
     return list(groups.values())
 

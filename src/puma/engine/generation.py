@@ -54,9 +54,7 @@ def run(
         run_steps(engine, request, emit, prefilled, word)
         return
     engine.step([request])
-    with F.component("head", request.due[0]):
-        for due in (*request.due, *_flags([request])):
-            emit(due)
+    _emit([request], emit)
 
 
 def run_steps(
@@ -90,10 +88,18 @@ def run_steps(
 
 
 def _emit(requests: Sequence[Request], emit: Emit) -> None:
-    due, flags = whole([share for request in requests for share in request.due]), whole(_flags(requests))
-    with F.component("head", due):
-        emit(due)
-        emit(flags)
+    found = results(requests)
+    with F.component("head", found[0]):
+        for due in found:
+            emit(due)
+
+
+def results(requests: Sequence[Request]) -> list[Share]:
+    """What the last step gave these, as it leaves: of generations one result for all rows; and then the flags."""
+    due = [share for request in requests for share in request.due]
+    if isinstance(requests[0].job, Encode):
+        return [*due, *_flags(requests)]
+    return [whole(due), whole(_flags(requests))]
 
 
 def _flags(requests: Sequence[Request]) -> list[Share]:
@@ -103,7 +109,12 @@ def _flags(requests: Sequence[Request]) -> list[Share]:
 
 def _next(requests: Sequence[Request], turn: Turn) -> list[Request]:
     """The requests of the next step, each with what it reads."""
-    staying = leave(requests, turn.leave)
+    return gone_on(leave(requests, turn.leave), turn)
+
+
+def gone_on(staying: Sequence[Request], turn: Turn) -> list[Request]:
+    """The same, once those that leave have left."""
+    staying = list(staying)
     if turn.given is not None:
         _feed(staying, turn.given)
     staying += turn.join

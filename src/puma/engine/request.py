@@ -122,6 +122,29 @@ def _keep(group: Sequence[Request], kept: Sequence[list[int]]) -> None:
         start += len(mine)
 
 
+def apart(requests: Sequence[Request], going: Sequence[Request]) -> None:
+    """Let those that take a step now lie in caches without the others, which keep theirs until they go on.
+
+    `requests` are all that have rows in these caches.
+    """
+    chosen = {id(request) for request in going}
+    for group in by_cache(requests):
+        now, later = ([r for r in group if (id(r) in chosen) is goes] for goes in (True, False))
+        cache = group[0].cache
+        assert cache is not None
+        if now and later:
+            _lie(later, cache.apart([row for request in later for row in request.rows]))
+            cache.keep([row for request in now for row in request.rows])
+            _lie(now, cache)
+
+
+def _lie(requests: Sequence[Request], cache: Cache) -> None:
+    """These are the rows of the cache, one request's after the other's."""
+    start = 0
+    for request in requests:
+        request.cache, request.first, start = cache, start, start + len(request.owed)
+
+
 def finished(requests: Sequence[Request]) -> list[int]:
     """The rows that are owed nothing more, counted through all requests."""
     return [row for row, owed in enumerate(owed for request in requests for owed in request.owed) if owed == 0]

@@ -4,13 +4,16 @@ It must not know HTTP, nor where the parties run."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 from puma.client.client import Encoding
 from puma.client.cost import Cost
+from puma.client.heads.ranking import Ranked
 from puma.client.model_info import ModelInfo
+from puma.client.sentences import Asked, Reading
 from puma.client.session import Session
+from puma.models.cutting import Cut
 
 
 class Cluster(Protocol):
@@ -28,8 +31,14 @@ class Cluster(Protocol):
         """What the last request cost."""
         ...
 
-    def encode(self, sentence: Sequence[str]) -> list[Encoding]:
-        """The model's output for each text."""
+    def encoded(self, read: Sequence[Reading], how: Asked) -> Iterator[list[Encoding]]:
+        """The model's output for texts that have been read, request by request."""
+        ...
+
+    def rank(
+        self, query: str, texts: Sequence[str], top: int | None, label: str | None, cut: Cut, raw: bool
+    ) -> list[Ranked]:  # fmt: skip
+        """Texts in the order of how well they answer a query."""
         ...
 
     def close(self) -> None:

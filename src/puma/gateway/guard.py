@@ -1,4 +1,4 @@
-"""Who may talk to a gateway that listens on a loopback address: programs on this machine, and no web page but its own.
+"""Who may talk to a gateway: programs that call it by one of its names, and no web page but its own.
 
 A browser lets any page send requests to 127.0.0.1, and a hostile name server can make a page's own name mean
 127.0.0.1. Neither knows the right Host header together with the right Origin. This file must not know what is asked.
@@ -14,7 +14,9 @@ from starlette.datastructures import Headers
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from puma.errors import UsageError
 from puma.gateway.refusals import Refused
+from puma.gateway.settings import called
 
 MAX_BODY = 4 << 20
 
@@ -29,16 +31,17 @@ class Guard:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        problem = self._problem(scope["method"], Headers(scope=scope))
+        problem = self._problem(scope["method"], Headers(scope=scope), _reached(scope))
         if problem is not None:
             await JSONResponse(problem.body, problem.status)(scope, receive, send)
             return
         await self._app(scope, _bounded(receive), send)
 
-    def _problem(self, method: str, headers: Headers) -> Refused | None:
+    def _problem(self, method: str, headers: Headers, reached: str) -> Refused | None:
         host = headers.get("host", "")
-        if _name(host) not in self._hosts:
-            return Refused(f"this gateway is not called {host[:100]!r}", None, "wrong_host", 421)
+        # An address is no name that a hostile name server could have given.
+        if _name(host) not in self._hosts and _name(host) != reached:
+            return Refused(f"this gateway is not called {host[:100]!r}{_hint(_name(host))}", None, "wrong_host", 421)
         origin = headers.get("origin")
         if origin is not None and urlsplit(origin).netloc != host:
             return Refused("web pages from elsewhere may not ask", None, "wrong_origin", 403)
@@ -52,6 +55,19 @@ class Guard:
 def too_long() -> Refused:
     """The answer, 413, to a body beyond the limit."""
     return Refused(f"the body is longer than {MAX_BODY} bytes", None, "request_too_large", 413)
+
+
+def _reached(scope: Scope) -> str:
+    """The address at which a connection came, as a Host header has it."""
+    address = str((scope.get("server") or ("",))[0]).partition("%")[0]
+    return f"[{address}]" if ":" in address else address
+
+
+def _hint(name: str) -> str:
+    try:
+        return f" (hint: start it with --hostname {called(name)})"
+    except UsageError:
+        return ""
 
 
 def _name(host: str) -> str:

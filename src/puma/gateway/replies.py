@@ -60,6 +60,11 @@ def chat_piece(
     return {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": finish}
 
 
+def rerank(results: list[dict[str, Any]], name: str, tokens: int) -> dict[str, Any]:
+    """The answer to a request for a ranking; the best document comes first."""
+    return {"id": fresh_id("rerank"), "model": name, "results": results, "usage": usage(tokens)}
+
+
 def embeddings(vectors: list[Any], name: str, tokens: int) -> dict[str, Any]:
     """The answer to a request for embeddings; vectors as numbers or as base64."""
     data = [{"object": "embedding", "index": i, "embedding": vector} for i, vector in enumerate(vectors)]

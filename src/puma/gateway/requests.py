@@ -14,7 +14,9 @@ from puma.gateway.prompts import Asked, Message
 from puma.gateway.refusals import Refused
 
 MAX_CHOICES = 128
-MAX_TEXTS = 128  # of a request for embeddings
+MAX_TEXTS = 2048  # of a request for embeddings, as at OpenAI
+TRUNCATE = {True: True, False: False, "END": True, "NONE": False}  # as NVIDIA and Cohere say it, too
+MAX_DOCUMENTS = 1000  # that are ranked for one query
 SEEDS, MAX_TOP_K = range(-(1 << 63), 1 << 63), 1 << 31
 MAX_STOPS, MAX_STOP_CHARACTERS = 4, 256
 # Values that mean what is done anyway, so that they may be named; every other value of these parameters is refused.
@@ -97,12 +99,7 @@ class CompletionRequest(TextRequest, kw_only=True, forbid_unknown_fields=True):
     @property
     def prompts(self) -> list[str] | list[list[int]]:
         """All prompts of the request: texts, or lists of token ids."""
-        found: Any = self.prompt
-        if isinstance(found, str) or (found and all(isinstance(one, int) for one in found)):
-            found = [found]
-        if any(type(one) is not type(found[0]) or isinstance(one, int) for one in found):
-            raise Refused("a prompt is a text, token ids, or a list of one of these", "prompt")
-        return found
+        return listed(self.prompt, "prompt")
 
     @property
     def alternatives(self) -> int | None:
@@ -155,15 +152,59 @@ class EmbeddingsRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True
     """POST /v1/embeddings."""
 
     model: str
-    input: str | list[str]
+    input: str | list[str | int | list[int]]
     encoding_format: str | None = None
     dimensions: int | None = None
+    user: str | None = None
+    prompt_name: str | None = None
+    input_type: str | None = None
+    truncate: bool | str | None = None
+    normalize: bool | None = None
+
+    @property
+    def texts(self) -> list[str] | list[list[int]]:
+        """What is to be encoded, one or several: texts, or lists of token ids."""
+        return listed(self.input, "input")
+
+    @property
+    def cut(self) -> bool:
+        """Whether a text that is too long is cut."""
+        return self.truncate is not None and TRUNCATE[self.truncate]
+
+
+def listed(found: Any, param: str) -> Any:
+    """Texts, or lists of token ids, of which there may be one alone."""
+    if isinstance(found, str) or (found and all(isinstance(one, int) for one in found)):
+        found = [found]
+    if any(type(one) is not type(found[0]) or isinstance(one, int) for one in found):
+        raise Refused(f"{param} is a text, token ids, or a list of one of these", param)
+    return found
+
+
+class Document(msgspec.Struct, forbid_unknown_fields=True):
+    """A text that is to be ranked."""
+
+    text: str
+
+
+class RerankRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """POST /v1/rerank. `raw_scores` gives logits, and `truncate` false refuses what is too long, as TEI has them;
+    `label` says which class counts where a model has several."""
+
+    model: str
+    query: str
+    documents: list[str | Document]
+    top_n: int | None = None
+    return_documents: bool | None = None
+    raw_scores: bool | None = None
+    truncate: bool | None = None
+    label: str | None = None
     user: str | None = None
 
     @property
     def texts(self) -> list[str]:
-        """The texts to be encoded, one or several."""
-        return [self.input] if isinstance(self.input, str) else self.input
+        """The documents."""
+        return [one if isinstance(one, str) else one.text for one in self.documents]
 
 
 def read(body: bytes, kind: type[T]) -> T:
@@ -179,8 +220,12 @@ def read(body: bytes, kind: type[T]) -> T:
         raise Refused("the body is nested too deeply") from None
     if isinstance(found, TextRequest):
         _check(found)
-    if isinstance(found, EmbeddingsRequest) and not 1 <= len(found.texts) <= MAX_TEXTS:
-        raise Refused(f"input holds from 1 to {MAX_TEXTS} texts", "input")
+    if isinstance(found, EmbeddingsRequest):
+        _check_embeddings(found)
+    if isinstance(found, RerankRequest) and not 1 <= len(found.documents) <= MAX_DOCUMENTS:
+        raise Refused(f"from 1 to {MAX_DOCUMENTS} documents can be ranked", "documents")
+    if isinstance(found, RerankRequest) and found.top_n is not None and found.top_n < 1:
+        raise Refused("top_n must be 1 or more", "top_n")
     return found
 
 
@@ -194,6 +239,17 @@ def _located(text: str) -> tuple[str, str | None]:
     elif "missing required field" in message:
         param = message.split("`")[1]
     return message[:1].lower() + message[1:], param
+
+
+def _check_embeddings(asked: EmbeddingsRequest) -> None:
+    if not 1 <= len(asked.texts) <= MAX_TEXTS:
+        raise Refused(f"input holds from 1 to {MAX_TEXTS} texts", "input")
+    if asked.encoding_format not in (None, "float", "base64"):
+        raise Refused("encoding_format is float or base64", "encoding_format")
+    if asked.truncate is not None and asked.truncate not in TRUNCATE:
+        raise Refused('truncate is true or false, or as others say it "END" or "NONE"', "truncate")
+    if asked.prompt_name is not None and asked.input_type is not None:
+        raise Refused("prompt_name and input_type both name a prompt: leave one out", "input_type")
 
 
 def _check(asked: TextRequest) -> None:

@@ -32,6 +32,8 @@ class Gateway:
         self.created = now()
         with suppress(PumaError):  # who asks for a chat will hear of it
             _ = self.chat
+        with suppress(PumaError):  # and who asks for embeddings
+            _ = self.model.wording
 
     @cached_property
     def chat(self) -> ChatFormat:

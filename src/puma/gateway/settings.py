@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from puma.errors import UsageError
+
 HERE = "this machine"
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
+HOST = re.compile(r"[a-z0-9]([a-z0-9._-]{0,252}[a-z0-9])?|\[[0-9a-f:.]+\]")
 
 
 @dataclass(frozen=True)
@@ -32,6 +36,17 @@ class Settings:
     def local(self) -> bool:
         """Whether one machine runs all three parties, and so could read everything."""
         return self.places == (HERE, HERE, HERE)
+
+
+def called(host: str) -> str:
+    """A name or address of a machine, without scheme and port, as a Host header has it; UsageError if it is none."""
+    name = host.lower()
+    name = f"[{name}]" if name.count(":") > 1 and not name.startswith("[") else name
+    if not HOST.fullmatch(name):
+        raise UsageError(
+            f"{host[:100]!r} is no name of a machine", "pass it without scheme and port, as gw.example.org"
+        )
+    return name
 
 
 def short_name(source: str | Path | None) -> str:

@@ -39,6 +39,7 @@ __all__ = [
     "unpack",
     "unpack_bits",
     "unpack_bytes",
+    "xor_of_products",
 ]
 
 
@@ -113,6 +114,15 @@ def pack_bits(b: Tensor) -> Tensor:
 def unpack_bits(buffer: Tensor, shape: tuple[int, ...]) -> Tensor:
     """The 0/1 words that `pack_bits` wrote."""
     return _for(buffer).unpack_bits(buffer, shape)
+
+
+def xor_of_products(rows: Tensor, terms: Tensor, ends: Tensor) -> Tensor:
+    """Polynomials in rows of packed bits (n, bytes), as (results, bytes).
+
+    terms (T, k) holds the rows that each term multiplies, -1 behind the last one; a term without rows is 1. Result r
+    is the xor of the terms from ends[r - 1], or 0, up to ends[r].
+    """
+    return _for(rows).xor_of_products(rows, terms, ends)
 
 
 def parity(x: Tensor) -> Tensor:

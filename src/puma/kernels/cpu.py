@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from puma.kernels.cpu_bits import xor_of_products
 from puma.kernels.cpu_matmul import matmul
 from puma.kernels.cpu_onehot import above, hot_bit, lookup, member, onehot, parity
 from puma.kernels.cpu_packed import linear_packed, matmul_packed
@@ -36,6 +37,7 @@ __all__ = [
     "unpack",
     "unpack_bits",
     "unpack_bytes",
+    "xor_of_products",
 ]
 
 

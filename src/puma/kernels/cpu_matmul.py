@@ -9,9 +9,9 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
+from puma.kernels.shapes import broadcast
 from puma.kernels.tiles import LANES, NARROW_BITS, dot_tile, stream_tile
 from puma.kernels.views import compiled, span
 
@@ -26,7 +26,7 @@ def matmul(a: Tensor, b: Tensor, bits: int = 64, out: Tensor | None = None) -> T
     """a @ b, right modulo 2^bits; with `out`, added into it."""
     if a.dim() < 2 or b.dim() < 2 or a.shape[-1] != b.shape[-2]:
         raise ValueError(f"cannot multiply {tuple(a.shape)} by {tuple(b.shape)}")
-    lead = torch.broadcast_shapes(a.shape[:-2], b.shape[:-2]) if a.dim() + b.dim() > 4 else ()
+    lead = broadcast(a.shape[:-2], b.shape[:-2]) if a.dim() + b.dim() > 4 else ()
     n, k, m = a.shape[-2], a.shape[-1], b.shape[-1]
     if out is not None and out.shape != (*lead, n, m):
         raise ValueError(f"cannot add {(*lead, n, m)} into {tuple(out.shape)}")

@@ -19,6 +19,7 @@ from numba import types
 from numba.extending import intrinsic
 from torch import Tensor
 
+from puma.kernels.shapes import broadcast
 from puma.kernels.views import compiled, words
 
 _GROUP = 5  # entries per group: the sums for two tables of 256 entries still fit a 32 kB cache
@@ -95,7 +96,7 @@ def _aligned(e: Tensor, digit: Tensor, width: int) -> tuple[Tensor, Tensor]:
         raise ValueError(f"a one-hot of width {width} has {_per(width)} words, not shape {tuple(e.shape)}")
     lead = e.shape[:-1]
     if lead != digit.shape:
-        lead = torch.broadcast_shapes(lead, digit.shape)
+        lead = broadcast(lead, digit.shape)
         e, digit = e.expand(*lead, e.shape[-1]), digit.expand(lead)
     return e, digit.contiguous()
 

@@ -100,6 +100,19 @@ def unpack_bits(buffer: Tensor, shape: tuple[int, ...]) -> Tensor:
     return bits.reshape(-1)[: _count(shape)].reshape(shape)
 
 
+def xor_of_products(rows: Tensor, terms: Tensor, ends: Tensor) -> Tensor:
+    """(results, bytes): result r is the xor of the terms ends[r - 1] .. ends[r], each the product of its rows."""
+    results, first = torch.zeros((len(ends), rows.shape[1]), dtype=torch.uint8, device=rows.device), 0
+    for result, end in zip(results, ends.tolist(), strict=True):
+        for term in terms[first:end].tolist():
+            product = torch.full_like(result, 255)
+            for row in term:
+                product &= rows[row] if row >= 0 else 255
+            result ^= product
+        first = end
+    return results
+
+
 def parity(x: Tensor) -> Tensor:
     """The xor of the 64 bits of every word."""
     for shift in (32, 16, 8, 4, 2, 1):

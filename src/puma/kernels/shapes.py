@@ -6,8 +6,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
+
+
+def broadcast(*shapes: Sequence[int]) -> tuple[int, ...]:
+    """The common shape; torch's own takes longer than most of our arithmetic, and loads a computer algebra system."""
+    first = tuple(shapes[0])
+    return first if all(tuple(s) == first for s in shapes) else np.broadcast_shapes(*(tuple(s) for s in shapes))
 
 
 def matmul(a: Tensor, b: Tensor, bits: int = 64, out: Tensor | None = None) -> Tensor:
@@ -99,6 +106,11 @@ def lookup(e: Tensor, digit: Tensor, width: int, table: Tensor) -> Tensor:
     return _empty((table.shape[0], *_together(e, digit)))
 
 
+def xor_of_products(rows: Tensor, terms: Tensor, ends: Tensor) -> Tensor:
+    """A row for each result."""
+    return _empty((len(ends), rows.shape[1]), torch.uint8)
+
+
 def member(e: Tensor, digit: Tensor, width: int, members: Tensor) -> Tensor:
     """e without its words, beside the digits."""
     return _empty(_together(e, digit))
@@ -112,7 +124,7 @@ def above(e: Tensor, digit: Tensor, width: int) -> Tensor:
 def _together(e: Tensor, digit: Tensor) -> tuple[int, ...]:
     if e.shape[:-1] == digit.shape:
         return tuple(digit.shape)
-    return tuple(torch.broadcast_shapes(e.shape[:-1], digit.shape))
+    return broadcast(e.shape[:-1], digit.shape)
 
 
 def _empty(shape: tuple[int, ...], dtype: torch.dtype = torch.int64) -> Tensor:

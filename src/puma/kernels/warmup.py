@@ -13,7 +13,7 @@ import torch
 from numba.core.registry import CPUDispatcher
 
 from puma import kernels
-from puma.kernels import cpu, cpu_few, cpu_matmul, cpu_onehot, cpu_packed, cpu_wire
+from puma.kernels import cpu, cpu_bits, cpu_few, cpu_matmul, cpu_onehot, cpu_packed, cpu_wire
 from puma.kernels.cpu_few import FEW
 
 
@@ -58,10 +58,15 @@ def compile_kernels() -> None:
         kernels.linear_packed(rows, [pads, pads], [1, 1], 48, rows[:, :1].clone())
         kernels.matmul_packed(rows[:, :1], [pads], [1], 48, rows.clone())
     kernels.unpack_bits(kernels.pack_bits(x), (8,))
+    kernels.xor_of_products(pads.reshape(2, -1), torch.tensor([[0, 1]]), torch.tensor([1]))
 
 
 def _functions() -> list[Any]:
-    found = [f for room in (cpu, cpu_few, cpu_matmul, cpu_onehot, cpu_packed, cpu_wire) for f in vars(room).values()]
+    found = [
+        f
+        for room in (cpu, cpu_bits, cpu_few, cpu_matmul, cpu_onehot, cpu_packed, cpu_wire)
+        for f in vars(room).values()
+    ]
     return list({id(f): f for f in found if isinstance(f, CPUDispatcher)}.values())
 
 

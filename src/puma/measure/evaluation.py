@@ -92,8 +92,8 @@ def _encoded(model: PlainModel, example: Example, _: int) -> Prompt:
     return Prompt((model.read(first, *rest),), example.label)
 
 
-def _asked(session: TokenSession, rows: Sequence[texts.Tokens], output: str) -> list[Tensor]:
-    return session.encode([row.ids for row in rows], output, [row.types for row in rows])
+def _asked(session: TokenSession, rows: Sequence[texts.Tokens], output: str, skip: int = 0) -> list[Tensor]:
+    return session.encode([row.ids for row in rows], output, [row.types for row in rows], skip=skip)
 
 
 def _classified(model: PlainModel, prompts: list[Prompt], sessions: Sessions, _: int) -> list[Record]:
@@ -137,9 +137,10 @@ def _pair(model: PlainModel, example: Example, _: int) -> Prompt:
 
 def _compared(model: PlainModel, prompts: list[Prompt], sessions: Sessions, _: int) -> list[Record]:
     rows = [row for prompt in prompts for row in prompt.rows]
-    found = {name: torch.stack(_asked(session, rows, "pooled")) for name, session in sessions.items()}
+    asked = {name: _asked(session, rows, "pooled", model.before()) for name, session in sessions.items()}
+    found = {name: torch.stack([model.finished(vector) for vector in each]) for name, each in asked.items()}
     cosines = {
-        name: torch.nn.functional.cosine_similarity(sums[::2], sums[1::2]).tolist() for name, sums in found.items()
+        name: torch.nn.functional.cosine_similarity(each[::2], each[1::2]).tolist() for name, each in found.items()
     }
     return [
         {name: values[i] for name, values in cosines.items()} | {"label": _number(prompt.label)}

@@ -13,7 +13,9 @@ from typing import Any, Literal, NamedTuple
 import msgspec
 from torch import Tensor
 
+from puma.models.fields import AS_USUAL, Reading
 from puma.models.formats import Formats, places, rings
+from puma.models.pooling import MEAN, Pooling
 
 Shapes = dict[str, tuple[int, ...]]
 Params = Mapping[str, Tensor]
@@ -71,8 +73,9 @@ class Heads:
     scores: bool = False  # the logits of every token's next one
     labels: tuple[str, ...] = ()  # classes of a text or image
     each_token: bool = False  # these are of tokens instead
+    reading: Reading = AS_USUAL  # what their logits say
     predicts: bool = False  # the tokens that stood where some are masked
-    pooling: str = ""  # of states to a text's vector: "cls", its first token's; "mean", or "" where nothing says which
+    pooling: Pooling = MEAN  # of states to a text's vector
     capped: bool = False  # whether logits are soft-capped, and so come out of a spline
     place: str = "lm_head"  # of the logits of words
 
@@ -87,7 +90,8 @@ class Architecture:
     """What is needed to share and run models of one architecture, whatever family a checkpoint is of.
 
     The `model` has `states(rows, lengths, types, padding)`, and for each of its heads a method: it is called itself
-    with rows and a cache if it generates; `every`, `classify` and `predict` are the others.
+    with rows and a cache if it generates; `every`, `classify` and `predict` are the others. Its module `embed`
+    (pooling.py) makes one vector of a text's states.
     """
 
     kind: str  # "causal", "encoder" or "image", for people

@@ -7,6 +7,7 @@ passes prompts may join it or leave it; whose they are it must not know.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from copy import copy
 from typing import Any, Protocol
 
 import torch
@@ -190,6 +191,13 @@ class Cache:
             if self._padding is not None:
                 self._padding = self._padding[chosen][:, :, first:]
         self.held = held[:, first:]
+
+    def apart(self, prompts: Sequence[int]) -> Cache:
+        """A cache of its own for these prompts, in this order; this one stays as it is."""
+        other = copy(self)
+        other.layers = [copy(layer) for layer in self.layers]
+        other.keep(prompts)
+        return other
 
     def _branched(self, rows: int) -> Layout:
         before, hidden = self._columns, self._hidden

@@ -17,15 +17,16 @@ from msgspec import structs
 from tokenizers import Tokenizer
 
 from puma.errors import CheckpointError, UnsupportedModel
-from puma.models import text
+from puma.models import heads, text
 from puma.models.adapters.adapted import adapt
 from puma.models.config import Config
 from puma.models.deferred import Folded, deferred
-from puma.models.families import FAMILIES, named, started
+from puma.models.families import FAMILIES, bare, named, started
 from puma.models.files import adapter as adapter_files
 from puma.models.files.opening import called, opened
 from puma.models.files.source import TOKENIZER, Stored
 from puma.models.naming import placed
+from puma.models.pooling import Pooling
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,8 @@ def load(source: str | Path, weights: bool = True, adapter: str | Path | None = 
     `adapter` is a PEFT folder or its name on the hub, which is merged as tensors are looked up.
     """
     found = opened(source, weights)
-    name = _called(source, found.folder)
+    found = replace(found, raw=bare(found.raw)) if found.bare else found
+    name = _called(source)
     adapted = set[Path]()
     if adapter is not None:
         hub, files = None if Path(source).expanduser().exists() else str(source), adapter_files.opened(adapter)
@@ -103,18 +105,27 @@ def load(source: str | Path, weights: bool = True, adapter: str | Path | None = 
         files=found.files,
         adapted=tuple(sorted(adapted)),
     )
-    if found.pooling and "pooling" in checkpoint.config.__struct_fields__:
-        checkpoint = replace(checkpoint, config=structs.replace(checkpoint.config, pooling=found.pooling))
+    checkpoint = replace(checkpoint, config=_pooled(checkpoint.config, found.pooling))
     if not weights:
         return checkpoint
     config, needed, beyond = placed(architecture, FAMILIES[architecture], checkpoint.config, entries)
     return replace(checkpoint, config=config, state=Stored(needed), beyond=tuple(beyond))
 
 
-def _called(source: str | Path, folder: Path) -> str:
+def _pooled(config: Config, pooling: Pooling | None) -> Config:
+    """With what comes behind the states; UnsupportedModel for a model that can have nothing there."""
+    if pooling is None or pooling == Pooling():
+        return config
+    if "pooling" not in config.__struct_fields__ or heads(config).generates:
+        hint = "use a model of texts, named without a head in config.json"
+        raise UnsupportedModel("the folder pools the states of a model that has none to pool", hint)
+    return structs.replace(config, pooling=pooling)
+
+
+def _called(source: str | Path) -> str:
     """A model's name: its folder's or its file's, or the hub's."""
     path = Path(source).expanduser()
-    return called(path) if path.is_file() or path == folder else str(source)
+    return called(path) if path.exists() else str(source)
 
 
 # What the model is.

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from puma.errors import UnsupportedModel
 from puma.models.architecture import Architecture, Shapes
+from puma.models.pooling import EMBED
 
 State = dict[str, Tensor]
 Choices = Mapping[str, tuple[Any, ...]]
@@ -24,6 +25,10 @@ GELUS = {"gelu": "gelu", "gelu_python": "gelu"} | dict.fromkeys(TANH, "gelu_tanh
 GATES = GELUS | {"silu": "silu", "swish": "silu", "quick_gelu": "quick_gelu"}
 ACTIVATIONS = GATES | {"relu": "relu"}
 MOST_LABELS = 1 << 16
+SPAN = ("start", "end")  # of an answer in a text
+NEXT_SENTENCE = ("next", "not next")
+PROBLEMS = {"regression": "identity", "single_label_classification": "softmax", "multi_label_classification": "sigmoid"}
+FUNCTIONS = {"Identity": "identity", "Sigmoid": "sigmoid", "Softmax": "softmax"}  # of torch.nn
 # Where null says something else than nothing: that there is none, whatever the family's default is.
 NULLABLE = frozenset({
     "attn_logit_softcapping", "final_logit_softcapping", "num_key_value_heads", "pad_token_id", "sliding_window",
@@ -130,13 +135,14 @@ class Family:
         return message
 
     def tensors(self, config: Any) -> Shapes:
-        """Names and shapes of what a checkpoint must hold."""
+        """Names and shapes of what a checkpoint must hold; what lies behind the pooling is called alike everywhere."""
         shapes, names = self.architecture.plain(config), self.names_of(config)
         stored = list(names.stored(self.architecture.layers(config), shapes))
-        unnamed = shapes.keys() - {part for _, _, wanted in stored for part in wanted}
+        behind = {name: shape for name, shape in shapes.items() if name.startswith(EMBED)}
+        unnamed = shapes.keys() - behind.keys() - {part for _, _, wanted in stored for part in wanted}
         if unnamed:
             refuse(f"asks for {min(unnamed)}", "this family without it")
-        return {name: names.shape(module, wanted, shapes) for module, name, wanted in stored}
+        return {name: names.shape(module, wanted, shapes) for module, name, wanted in stored} | behind
 
     def stored_as(self, config: Any, parameter: str) -> str:
         """What a checkpoint calls the tensor that holds this parameter alone; nothing if there is none."""
@@ -162,7 +168,7 @@ class Family:
             plain |= zip(wanted, parts, strict=True)
         if names.offset:
             plain = {name: 1 + t if "norm" in name.rpartition(".")[0] else t for name, t in plain.items()}
-        return self.architecture.fold(config, plain)
+        return self.architecture.fold(config, plain | {name: state[name] for name in shapes if name.startswith(EMBED)})
 
 
 def refuse(what: str, implemented: str) -> None:
@@ -179,7 +185,10 @@ def chosen(raw: Mapping[str, Any], name: str, default: str, known: Mapping[str, 
 
 
 def labelled(raw: Mapping[str, Any]) -> list[str]:
-    """The names of a head's classes, LABEL_ and its number for one without; two where config.json counts none."""
+    """The names of a head's classes, LABEL_ and its number for one without; two where config.json counts none.
+
+    What a single one without a name gives is no class, but a score.
+    """
     named = raw.get("id2label") or {}
     if not isinstance(named, dict) or not all(re.fullmatch(r"\d+", str(key)) for key in named):
         refuse("sets id2label to no object of numbers and names", "id2label = {number: name} only")
@@ -187,4 +196,37 @@ def labelled(raw: Mapping[str, Any]) -> list[str]:
     count = len(named) or raw.get("num_labels", raw.get("_num_labels", 2))
     if not isinstance(count, int) or isinstance(count, bool) or not 1 <= count <= MOST_LABELS:
         refuse(f"sets num_labels to {count!r}", f"1 to {MOST_LABELS} only")
-    return [str(labels.get(number, f"LABEL_{number}")) for number in range(count)]
+    found = [str(labels.get(number, f"LABEL_{number}")) for number in range(count)]
+    return ["score"] if found == ["LABEL_0"] else found
+
+
+def headed(task: str, raw: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields of the config for the head of a task, of one for classes of texts, tokens, answers or choices."""
+    if task == "QuestionAnswering":
+        if len(labelled(raw)) != len(SPAN):
+            refuse(f"counts {len(labelled(raw))} labels", "answers with a start and an end only")
+        return {"labels": SPAN, "each_token": True, "reading": {"asks": "span"}}
+    if task == "TokenClassification":
+        return {"labels": labelled(raw), "each_token": True}
+    if task == "SequenceClassification":
+        return {"labels": labelled(raw), "reading": _reading(raw)}
+    if task == "MultipleChoice":
+        return {"labels": ["score"], "reading": {"asks": "choice"}}
+    return {"labels": NEXT_SENTENCE} if task == "NextSentencePrediction" else {}
+
+
+def _reading(raw: Mapping[str, Any]) -> dict[str, str]:
+    """How scores follow from logits: as transformers' pipeline and sentence-transformers' CrossEncoder have it."""
+    problem, nested = raw.get("problem_type"), raw.get("sentence_transformers")
+    if problem is not None and problem not in PROBLEMS:
+        refuse(f"sets problem_type to {problem!r}", f"problem_type = {' or '.join(PROBLEMS)} only")
+    several = len(labelled(raw)) > 1
+    scores = PROBLEMS[problem] if problem is not None and (several or problem == "regression") else ""
+    named = nested.get("activation_fn") if isinstance(nested, dict) else None
+    named = named or raw.get("sbert_ce_default_activation_function")
+    if not isinstance(named, str) or not named.startswith("torch."):  # the library runs no other code, either
+        return {"scores": scores}
+    kind = named.rpartition(".")[2]
+    if kind not in FUNCTIONS:
+        refuse(f"names the activation {named}", f"{' or '.join(FUNCTIONS)} of torch.nn only")
+    return {"scores": scores, "relevance": FUNCTIONS[kind]}

@@ -17,6 +17,23 @@ Labels = Annotated[tuple[Annotated[str, Meta(max_length=1024)], ...], Meta(max_l
 OptionalSize = Annotated[int, Meta(ge=0, le=1 << 24)]
 Positive = Annotated[float, Meta(gt=0)]
 Activation = Literal["gelu", "gelu_tanh", "quick_gelu", "silu", "relu"]
+Scored = Literal["", "softmax", "sigmoid", "identity"]
+
+
+class Reading(Struct, frozen=True, kw_only=True):
+    """How the logits of a head for classes are to be read, at the client alone: nothing of it is computed by parties.
+
+    `asks`: they are of a question's answer, the logits of a token to be its first and its last one ("span"), or of one
+    choice among several ("choice"). `scores` makes scores of them; "": softmax, or the sigmoid of a single one.
+    `relevance` does so where texts are ranked for a query; "": the sigmoid of a single one, others as they are.
+    """
+
+    asks: Literal["", "span", "choice"] = ""
+    scores: Scored = ""
+    relevance: Scored = ""
+
+
+AS_USUAL = Reading()
 
 
 class Rope(Struct, frozen=True, kw_only=True):

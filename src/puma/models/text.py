@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from tokenizers import Tokenizer
 
@@ -48,21 +48,31 @@ def tokenizer_of(content: bytes, where: str, hint: str) -> Tokenizer:
 
 def encode(tokenizer: Tokenizer, config: Config, text: str, pair: str | None = None, special: bool = True) -> Tokens:
     """Token ids, if `special` with the special tokens that the checkpoint puts around a text or a pair of texts."""
+    found = encoded(tokenizer, text, pair, special)
+    return checked(config, found.ids, found.type_ids)
+
+
+def encoded(tokenizer: Tokenizer, text: str, pair: str | None = None, special: bool = True) -> Any:
+    """The same as the tokenizer gives it, with the characters that tokens come from; InputError for no tokens."""
     if not text.strip() or (pair is not None and not pair.strip()):
         raise InputError("the prompt is empty", "write at least one word")
     try:
-        encoding = tokenizer.encode(text, pair, add_special_tokens=special)
+        found = tokenizer.encode(text, pair, add_special_tokens=special)
     except Exception as error:  # the library raises plain Exception, for a character without a token
         raise InputError(f"the prompt has a character that is no token ({error})", "leave it out") from error
-    if not encoding.ids:
+    if not found.ids:
         raise InputError("no character of the prompt is a token of this model", "use the model's alphabet")
-    ids, types = _read(encoding.ids, encoding.type_ids, inputs(config))
-    if max(encoding.ids) >= config.vocab_size:
-        raise InputError(
-            f"token {max(encoding.ids)} lies outside the vocabulary of {config.vocab_size}",
-            "tokenizer.json and config.json do not belong together",
-        )
-    return Tokens(ids, types)
+    return found
+
+
+WRONG = "tokenizer.json and config.json do not belong together"
+
+
+def checked(config: Config, ids: list[int], types: list[int], hint: str = WRONG) -> Tokens:
+    """What a model reads of ids and types; InputError, with the hint, for tokens that it does not have."""
+    if max(ids) >= config.vocab_size:
+        raise InputError(f"token {max(ids)} lies outside the vocabulary of {config.vocab_size}", hint)
+    return Tokens(*_read(ids, types, inputs(config)))
 
 
 def _read(ids: list[int], types: list[int], reads: Inputs) -> tuple[list[int], list[int]]:

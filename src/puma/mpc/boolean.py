@@ -13,13 +13,14 @@ import torch
 from torch import Tensor
 
 from puma import kernels
+from puma.kernels.shapes import broadcast
 from puma.mpc import clear_forms as clear
 from puma.mpc.arithmetic import deal
 from puma.mpc.clear_forms import in_clear
 from puma.mpc.cost import Cost, Size, declares, message_bits
 from puma.mpc.party import FIRST, Party, Piece, Protocol, present
-from puma.mpc.polynomial import Monomial, Polynomial, multiplied, products, subsets
-from puma.mpc.share import Additive, Bits, MaskedBit, Share, broadcast
+from puma.mpc.polynomial import Polynomial, multiplied, products, products_of, shares_of
+from puma.mpc.share import Additive, Bits, MaskedBit, Share
 
 
 def own_bits(party: Party, shape: tuple[int, ...]) -> Tensor:
@@ -59,20 +60,21 @@ def evaluate(bits: Mapping[str, Bits], *polynomials: Polynomial) -> Protocol[lis
     Source: gates of many inputs from dealt products of masks (ABY2.0, Patra et al. 2021), on xor shares.
     """
     party, shape = next(iter(bits.values())).party, _common(bits)
-    names, masked = multiplied(polynomials), products(polynomials)
+    names = multiplied(polynomials)
     row = (math.prod(shape) + 7) // 8
     masks = _mask_rows(party, len(names), row)
     if party.is_dealer:
-        _deal_rows(party, dict(zip(names, masks, strict=True)), masked, row)
+        _deal_rows(party, masks, polynomials, row)
         yield [Piece(None, 8)]
         return [Bits(party, party.nothing(shape)) for _ in polynomials]
-    dealt = _deal_rows(party, None, masked, row)
-    own: dict[Monomial, Tensor] = {frozenset([n]): a for n, a in zip(names, masks, strict=True)} | dealt
-    packed = {n: kernels.pack_bits(b.part.expand(shape)) for n, b in bits.items()}
-    mine = torch.stack([packed[n] for n in names]) ^ masks
+    dealt = _deal_rows(party, None, polynomials, row)
+    assert dealt is not None
+    packed = [kernels.pack_bits(b.part.expand(shape)) for b in bits.values()]
+    at = {name: i for i, name in enumerate(bits)}
+    mine = torch.stack([packed[at[n]] for n in names]) ^ masks
     (theirs,) = yield [Piece(mine, 8)]
-    opened = dict(zip(names, mine ^ theirs, strict=True))
-    results = [_share_of(party, p, packed, opened, own, row) for p in polynomials]
+    rows = torch.cat([mine ^ theirs, masks, dealt, torch.stack(packed)])
+    results = kernels.xor_of_products(rows, *shares_of(polynomials, tuple(bits), party.rank == FIRST))
     return [Bits(party, kernels.unpack_bits(r, shape)) for r in results]
 
 
@@ -83,52 +85,17 @@ def _mask_rows(party: Party, count: int, row: int) -> Tensor:
     return reduce(torch.bitwise_xor, drawn).reshape(count, row)
 
 
-def _deal_rows(
-    party: Party, masks: dict[str, Tensor] | None, wanted: Sequence[Monomial], row: int
-) -> dict[Monomial, Tensor]:
-    """Products of masks as packed bits, xor-shared: P1's half from k01, the rest sent to P2."""
-    half = party.random_bytes(FIRST, "bit-deal", len(wanted) * row)
+def _deal_rows(party: Party, masks: Tensor | None, polynomials: Sequence[Polynomial], row: int) -> Tensor | None:
+    """Products of masks as packed bits, a row each, xor-shared: P1's half from k01, the rest sent to P2."""
+    count = len(products(polynomials))
+    half = party.random_bytes(FIRST, "bit-deal", count * row)
     if masks is not None:
-        value = _products_of(party, masks, wanted, row) ^ present(half).reshape(len(wanted), row)
-        party.correction(value.reshape(-1), len(wanted) * row)
-        return {}
+        value = kernels.xor_of_products(masks, *products_of(polynomials)) ^ present(half).reshape(count, row)
+        party.correction(value.reshape(-1), count * row)
+        return None
     if party.rank != FIRST:
-        half = party.correction(None, len(wanted) * row)
-    return dict(zip(wanted, present(half).reshape(len(wanted), row), strict=True))
-
-
-def _products_of(party: Party, masks: dict[str, Tensor], wanted: Sequence[Monomial], row: int) -> Tensor:
-    """Products of the dealer's masks, one a row."""
-    if party.dry:  # a dry run would spend nearly all its time on their shapes
-        return torch.empty((len(wanted), row), dtype=torch.uint8, device=party.device)
-    known: dict[Monomial, Tensor] = {frozenset([n]): a for n, a in masks.items()}
-    for product in wanted:  # small ones come first
-        last = max(product)
-        known[product] = known[product - {last}] & masks[last]
-    return torch.stack([known[p] for p in wanted])
-
-
-def _share_of(
-    party: Party,
-    polynomial: Polynomial,
-    packed: dict[str, Tensor],
-    opened: dict[str, Tensor],
-    own: dict[Monomial, Tensor],
-    row: int,
-) -> Tensor:
-    """This evaluator's half of a polynomial, packed."""
-    total = torch.zeros(row, dtype=torch.uint8, device=party.device)
-    if party.dry:
-        return total
-    for monomial in polynomial:
-        if len(monomial) == 1:
-            total ^= packed[next(iter(monomial))]
-            continue
-        for masks in subsets(monomial):
-            if masks or party.rank == FIRST:
-                factors = [opened[n] for n in sorted(monomial - masks)] + ([own[masks]] if masks else [])
-                total ^= reduce(torch.bitwise_and, factors) if factors else 255
-    return total
+        half = party.correction(None, count * row)
+    return present(half).reshape(count, row)
 
 
 def open_masked_cost(*bs: Bits | Size) -> Cost:

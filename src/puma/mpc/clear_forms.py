@@ -17,10 +17,11 @@ import torch
 from torch import Tensor
 
 from puma import kernels
+from puma.kernels.shapes import broadcast
 from puma.mpc.clear import Clear, ClearChoice, ClearParty, ClearSum, Source, held
 from puma.mpc.party import Party
 from puma.mpc.polynomial import Polynomial
-from puma.mpc.share import Bits, MaskedBit, Number, Secret, broadcast, encode
+from puma.mpc.share import Bits, MaskedBit, Number, Secret, encode
 from puma.mpc.zones import CERTAIN_ROW, certain_lift
 
 F = TypeVar("F", bound=Callable[..., Any])

@@ -14,6 +14,7 @@ from functools import cache, reduce
 import torch
 
 from puma import kernels
+from puma.kernels.shapes import broadcast
 from puma.mpc import clear_forms as clear
 from puma.mpc.arithmetic import opening_cost, reshare
 from puma.mpc.boolean import evaluate, evaluate_cost, open_masked, open_masked_cost, select, select_cost
@@ -22,7 +23,7 @@ from puma.mpc.cost import FREE, Cost, Size, declares
 from puma.mpc.lookup import Digit, digit_cost, digits
 from puma.mpc.party import Protocol, together
 from puma.mpc.polynomial import ONE, Polynomial, bit, multiplied, products, times
-from puma.mpc.share import Bits, Share, broadcast, stacked
+from puma.mpc.share import Bits, Share, stacked
 
 
 def split(bits: int, count: int) -> list[int]:

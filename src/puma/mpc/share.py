@@ -13,10 +13,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, cast, overload
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from puma.kernels.shapes import broadcast
 from puma.mpc.party import DEALER, FIRST, Party
 
 Number = int | float
@@ -313,12 +313,6 @@ class MaskedBit(NamedTuple):
 
     party: Party
     word: Tensor
-
-
-def broadcast(*shapes: Sequence[int]) -> tuple[int, ...]:
-    """The common shape; a shortcut, because torch's own takes longer than most of our arithmetic."""
-    first = tuple(shapes[0])
-    return first if all(tuple(s) == first for s in shapes) else np.broadcast_shapes(*(tuple(s) for s in shapes))
 
 
 @overload

@@ -28,6 +28,7 @@ from puma.mpc.share import Additive, Share
 from puma.mpc.zones import EIGHTH, TOP, WIDTH, row_digits, zone_between
 
 FLAG_RING = 64
+FEW, MANY = 1024, 1 << 14  # elements that wait for their weights to be drawn together, and how many wait at most
 PURPOSE = "watch"  # of the stream of weights between the evaluators; nothing else is drawn from it
 
 
@@ -41,6 +42,8 @@ class Watch:
         self._lie(_owners(lengths))
         self._lie(torch.arange(self.prompts))
         self._sum = torch.zeros(self.prompts, dtype=torch.int64, device=party.device)
+        self._waiting: list[tuple[Tensor, Tensor]] = []  # elements, and the prompt of each
+        self._few = 0
 
     def __repr__(self) -> str:
         return f"Watch(prompts={self.prompts})"
@@ -50,6 +53,7 @@ class Watch:
         """Of each prompt (prompts,) its word, in ring FLAG_RING; at a clear party the number of flags."""
         if isinstance(self.party, ClearParty):
             return ClearSum(self.party, self._sum, self._sum.double(), FLAG_RING, 0)
+        self._weigh()
         part = self.party.nothing((self.prompts,)) if self.party.is_dealer else self._sum
         return Additive(self.party, part, FLAG_RING, 0, dealt=False)
 
@@ -67,14 +71,32 @@ class Watch:
         """This evaluator's part of s f for elements (rows, ...), whose rows belong to these prompts.
 
         Each row and each column of the elements has a fresh weight, and a flag the product of both: sums of some of
-        these products with signs vanish for 2^-60 of all weights.
+        these products with signs vanish for 2^-60 of all weights. Where elements are few each has a weight of its own,
+        for which it waits: drawing a dozen words costs as much as drawing a thousand.
         """
-        if self.party.is_dealer:
+        if self.party.is_dealer or self.party.dry:
             return
         rows = flags.reshape(len(flags), -1)
+        if rows.numel() <= FEW:
+            self._wait(rows, owners)
+            return
         down = self.party.common_words(PURPOSE, (len(rows),))
         across = self.party.common_words(PURPOSE, (rows.shape[1],))
         self.count(rows * across * down[:, None], owners)
+
+    def _wait(self, rows: Tensor, owners: Tensor | None) -> None:
+        owners = self._owners[len(rows)] if owners is None else owners
+        self._waiting.append((rows.reshape(-1), owners.repeat_interleave(rows.shape[1])))
+        self._few += rows.numel()
+        if self._few > MANY:
+            self._weigh()
+
+    def _weigh(self) -> None:
+        """Give what waits its weights."""
+        if self._waiting:
+            flags, owners = (torch.cat(each) for each in zip(*self._waiting, strict=True))
+            self._waiting, self._few = [], 0
+            self.count(flags * self.party.common_words(PURPOSE, (len(flags),)), owners)
 
     def count(self, flags: Tensor, owners: Tensor | None = None) -> None:
         """Add what has its weight, or in the clear is 1 for each flag."""

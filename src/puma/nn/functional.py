@@ -230,9 +230,10 @@ def times(x: Value, factor: int) -> Value:
 
 
 @declares("formatted, lifted", "section 5")
-def sigmoid(x: Value) -> Value:
-    """1 / (1 + exp(-x)); |x| < 496."""
-    return torch.sigmoid(x) if isinstance(x, Tensor) else _spline(splines.SIGMOID, x)
+def sigmoid(x: Value, reach: int = ACTIVATION_REACH, ring: int = RING, watched: bool = True) -> Value:
+    """1 / (1 + exp(-x)); |x| < 2^reach - 16. The result lies in `ring`."""
+    spline = splines.reaching(splines.SIGMOID, reach, watched)
+    return torch.sigmoid(x) if isinstance(x, Tensor) else _spline(spline, x, ring)
 
 
 @declares("formatted, lifted", "section 5")

@@ -49,10 +49,6 @@ class Rows:
         x = x.transpose(1, 2).reshape(self.real.numel(), -1)
         return x if self._where is None else x[self._where]
 
-    def pooled(self, x: Any, pooling: str) -> Any:
-        """One row of each prompt's, up to its length: the first one ("cls") or their sum; (prompts, size)."""
-        return x[self.starts] if pooling == "cls" else self.sum(x)
-
     def sum(self, x: Any) -> Any:
         """The sum of each prompt's rows: (rows, size) -> (prompts, size)."""
         return self.pad(x.unsqueeze(1)).sum(2).reshape(len(self.lengths), -1)

@@ -283,6 +283,7 @@ ACTIVATIONS: dict[str, Callable[[Value, int, int, bool, bool], Value]] = {
     "quick_gelu": F.silu,  # of a folded model
     "relu": lambda x, reach, ring, watched, fine: F.relu(x, watched),  # what reads it lifts it
     "tanh": lambda x, reach, ring, watched, fine: F.tanh(x, reach, ring, watched),
+    "sigmoid": lambda x, reach, ring, watched, fine: F.sigmoid(x, reach, ring, watched),
 }
 
 

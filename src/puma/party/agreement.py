@@ -28,6 +28,11 @@ class Agreement:
         self._digest, self._words = bytes(32), 0
         self._told: deque[bytes] = deque()  # and not yet compared
 
+    @property
+    def digest(self) -> bytes:
+        """Of all words so far."""
+        return self._digest
+
     def note(self, word: msg.Request, *context: object) -> None:
         """Put a word into the digest; the next one that is said tells the others of it."""
         self._words += 1

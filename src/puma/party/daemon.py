@@ -11,7 +11,7 @@ import sys
 import threading
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -27,6 +27,7 @@ from puma.net.guard import PLAIN, Guard, insecure, is_loopback
 from puma.net.handshake import NO_COOKIE, SESSION_BYTES, Identity, Role
 from puma.net.tcp import Met, listen
 from puma.net.tls import Tls
+from puma.party.channels import Channels, named
 from puma.party.events import Events
 from puma.party.limits import Limits, key_of
 from puma.party.metrics import Metrics, labelled
@@ -75,8 +76,10 @@ class Daemon:
         audit = Audit(settings.audit or settings.store / "audit.jsonl")
         self.context = PartyContext(
             me, cluster, self._guard, library, limits, self.metrics, events or Events(me.name), audit,
-            Rendezvous(2 * limits.sessions + 2), preprocessing_store if limits.preprocessing else None,
+            Rendezvous(2 * limits.sessions + 8), preprocessing_store if limits.preprocessing else None,
         )  # fmt: skip
+        self.channels = Channels(rank, self.context.dial, self.context.rendezvous)
+        self.context = replace(self.context, channel=self.channels.now)
         self._listen_on = settings.listen or _default_place(cluster, rank)
         self._sessions: dict[bytes, SessionThread] = {}
         self._waiting: list[tuple[Met, float]] = []  # for a place, until when
@@ -119,6 +122,7 @@ class Daemon:
             host, number = port.address
             context.events.say("party starts", version=VERSION, host=host, port=number, plain=self._plain)
             self.peers.start()
+            self.channels.start()
             threading.Thread(target=self._open_models, name="puma opens models", daemon=True).start()
             next_look = end = 0.0
             while not (self._stopping and (not self._sessions or monotonic() > end)):
@@ -132,6 +136,7 @@ class Daemon:
                     self._look()
             self._seat()  # who still waits is told why not
             self._end_all()
+        self.channels.close()
         self.peers.close()
         context.library.close()
         context.events.say("party stopped")
@@ -155,6 +160,8 @@ class Daemon:
                 self._admit(met)
         elif met.session == WATCH:
             self.peers.arrived(met)
+        elif named(met.session):
+            self.channels.arrived(met)
         else:
             self.context.rendezvous.arrived(met)
 
@@ -179,7 +186,7 @@ class Daemon:
     def _admit(self, met: Met) -> None:
         session = SessionThread(self.context, met, next(self._numbers), self._over)
         with self._lock:
-            taken = met.session == WATCH or met.session in self._sessions
+            taken = met.session == WATCH or named(met.session) or met.session in self._sessions
             problem = self._objection(met, taken)
             if problem is None:
                 self._sessions[met.session] = session
@@ -212,6 +219,7 @@ class Daemon:
     def _look(self) -> None:
         self.context.rendezvous.sweep()
         self.peers.look()
+        self.channels.look()
         for session in self._all():
             session.watch()
             if self._stopping:

@@ -7,6 +7,7 @@ know what is asked.
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from time import monotonic
@@ -23,18 +24,23 @@ from puma.wire.parameters import shared_bytes
 
 GIB = 1 << 30
 MODEL_BYTES = 64 * GIB
-HOUR = 3600.0
+MINUTE, HOUR = 60.0, 3600.0
 GUEST_QUEUE = 16 << 20  # bytes of a guest's frames that wait to be read
 GUEST_FRAME = 8 * FRAME_WORDS  # of a parameter or a file; `prompts` lets more through once a model is open
 MOST_IDS = 1 << 16  # of requests that one session prepares, and as many that it takes: a party remembers each
+ASKED = "--requests-by-key"
 PART = 0.75  # of what all may have together, which one key may have unless its operator says otherwise
 
 
 class Allowance:
-    """How much each key may still have: a bucket of `most` that fills again within an hour; 0: as much as it likes."""
+    """How much each key may still have: a bucket of `most` that fills again within so many `seconds`; 0: as much as it
+    likes. `what` is counted, and an operator sets it by an `option`."""
 
-    def __init__(self, most: int, clock: Callable[[], float] = monotonic) -> None:
-        self.most, self._clock = most, clock
+    def __init__(
+        self, most: int, clock: Callable[[], float] = monotonic, seconds: float = HOUR,
+        what: str = "tokens of this hour", option: str = "--tokens-by-key",
+    ) -> None:  # fmt: skip
+        self.most, self._clock, self._seconds, self._what, self._option = most, clock, seconds, what, option
         self._left: dict[str, tuple[float, float]] = {}
         self._lock = threading.Lock()
 
@@ -49,20 +55,44 @@ class Allowance:
             }  # full: forgotten
             left = self._left.get(key, (float(self.most), now))[0]
             if amount > left:
-                what = f"{key} has had its {self.most} tokens of this hour"
-                raise AdmissionError(what, "wait some minutes; the party's operator sets it by --tokens-by-key")
+                what = f"{key} has had its {self.most} {self._what}"
+                raise AdmissionError(what, f"wait a little; the party's operator sets it by {self._option}")
             self._left[key] = left - amount, now
 
     def _now(self, key: str, now: float) -> tuple[float, float]:
         left, then = self._left[key]
-        return min(float(self.most), left + self.most * (now - then) / HOUR), now
+        return min(float(self.most), left + self.most * (now - then) / self._seconds), now
+
+
+class Flight:
+    """How many tokens of each key may be under way at a time; 0: any number."""
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self._now: Counter[str] = Counter()
+        self._lock = threading.Lock()
+
+    def begin(self, key: str, tokens: int) -> None:
+        """AdmissionError if so many more are too many; `end` gives them back."""
+        with self._lock:
+            if self.most and self._now[key] + tokens > self.most:
+                what = f"{key} has {self._now[key]} tokens under way, and may have {self.most} with {tokens} more"
+                raise AdmissionError(what, "wait for answers; the party's operator sets it by --tokens-under-way")
+            self._now[key] += tokens
+
+    def end(self, key: str, tokens: int) -> None:
+        """These are answered, or nobody waits for them any more."""
+        with self._lock:
+            self._now[key] -= tokens
+            if not self._now[key]:
+                del self._now[key]
 
 
 @dataclass(frozen=True)
 class Limits:
-    """Sessions at a time, in all and by key (0: three quarters of all); tokens a request, and by key an hour (0: any);
-    bytes of its own memory (0: all there is), of a model's shares, and of what is prepared ahead, in all (0: nothing
-    is) and by key (0: three quarters of all).
+    """Sessions at a time, in all and by key (0: three quarters of all); tokens a request, and by key an hour and under
+    way (0: any); requests by key a minute (0: any); bytes of its own memory (0: all there is), of a model's shares, and
+    of what is prepared ahead, in all (0: nothing is) and by key (0: three quarters of all).
 
     Clients see logits only if the cluster allows it (`reveal_logits`), and the model's owner too.
     """
@@ -73,15 +103,22 @@ class Limits:
     reveal_logits: bool = False
     sessions_by_key: int = 0
     tokens_by_key: int = 0
+    tokens_under_way: int = 0
+    requests_by_key: int = 0
     model: int = MODEL_BYTES
     preprocessing: int = 0
     preprocessing_by_key: int = 0
     spent: Allowance = field(init=False, repr=False, compare=False)
+    asked: Allowance = field(init=False, repr=False, compare=False)
+    flight: Flight = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "sessions_by_key", self.sessions_by_key or -(-self.sessions * 3 // 4))
         object.__setattr__(self, "preprocessing_by_key", self.preprocessing_by_key or int(PART * self.preprocessing))
         object.__setattr__(self, "spent", Allowance(self.tokens_by_key))
+        often = Allowance(self.requests_by_key, seconds=MINUTE, what="requests of this minute", option=ASKED)
+        object.__setattr__(self, "asked", often)
+        object.__setattr__(self, "flight", Flight(self.tokens_under_way))
 
     @classmethod
     def within(cls, policy: Policy, sessions: int | None, tokens: int | None, **others: int) -> Limits:

@@ -56,6 +56,7 @@ class Server:
         self, party: Party, client: Any, folder: str = "", owner: bool = False, library: Library | None = None
     ) -> None:
         self.party, self.client, self._owner = party, client, owner
+        self._computes = party  # whose shares inputs become
         self._agreement = Agreement(party.rank, party.links)
         self.engine: Engine | None = None
         self._own: Library | InMemory | None = None  # that nobody else uses
@@ -269,13 +270,20 @@ class Server:
 
     def _turn(self, request: msg.Generate, steps: Iterator[int], requests: Sequence[Request]) -> Turn:
         """The client's word after a result: whether to go on, who leaves, what it chose, who joins."""
+        word = self._pace()
+        self._told(word)
+        return self._said(request, word, requests, next(steps)) if word.more else Turn(more=False)
+
+    def _pace(self) -> msg.Pace:
+        """The client's next word between two steps."""
         word = self._heard()
         if not isinstance(word, msg.Pace):
             raise ProtocolError(f"a {type(word).__name__.lower()} came between two steps", "say whether to go on")
-        self._told(word)
-        if not word.more:
-            return Turn(more=False)
-        flags = hidden_flags(request, next(steps))
+        return word
+
+    def _said(self, request: msg.Generate, word: msg.Pace, requests: Sequence[Request], step: int) -> Turn:
+        """What a word to go on lets happen before this step."""
+        flags = hidden_flags(request, step)
         admit_word(self._ready().config, self.party.approximation, requests, word, flags, self._allowed())
         given = None
         if word.input is not None:
@@ -288,7 +296,7 @@ class Server:
         """These requests have joined one that is under way."""
 
     def _prompt(self, job: msg.Input, payload: torch.Tensor, flags: int = 0) -> Given:
-        return receive_input(self._ready().config, self.party, job, payload, flags)
+        return receive_input(self._ready().config, self._computes, job, payload, flags)
 
     def _most_payload(self, rows: int, flags: int) -> int:
         """Bytes that come with so many tokens, or rows of images, and flags."""

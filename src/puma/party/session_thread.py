@@ -21,6 +21,7 @@ from puma.net.audit import Log
 from puma.net.guard import Guard
 from puma.net.handshake import Identity
 from puma.net.tcp import Met, dial
+from puma.party.channel import Channel
 from puma.party.events import Events
 from puma.party.limits import Limits
 from puma.party.metrics import Metrics
@@ -50,6 +51,7 @@ class PartyContext:
     audit: Log
     rendezvous: Rendezvous
     preprocessing_store: EncryptedStore | None = None  # for what is prepared ahead
+    channel: Callable[[], Channel] | None = None  # where requests of all sessions are computed
 
     @property
     def name(self) -> str:
@@ -159,6 +161,7 @@ class SessionThread:
             context.limits,
             context.metrics,
             context.preprocessing_store,
+            context.channel,
         )
         self._server = server
         if self._reason is not None:

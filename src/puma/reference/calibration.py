@@ -96,6 +96,8 @@ def run(model: Any, config: Config, group: Sequence[text.Tokens], approximation:
         elif hasattr(model, "pool"):
             with suppress(UsageError):  # it has no pooler
                 model.pool(states, lengths)
+        if asked.pooling.dense:
+            model.embed(states, lengths)
         if asked.predicts:
             model.predict(states, range(min(len(rows), FEWEST)))
 

@@ -59,10 +59,10 @@ class FixedSession:
         yield from ([int(i) % (1 << share.bits) for i in share.m] for share in self._emitted(job, prompts))
 
     def encode(
-        self, prompts: Sequence[Sequence[int]], output: str, types: Sequence[Sequence[int]] = ()
+        self, prompts: Sequence[Sequence[int]], output: str, types: Sequence[Sequence[int]] = (), skip: int = 0
     ) -> list[Tensor]:
         """Of each prompt what a party's engine gives, as float64."""
-        job = Encode(self._input(prompts, types), output)
+        job = Encode(self._input(prompts, types), output, skip=skip)
         (result,) = self._emitted(job, prompts)
         return list(result.value.split(job.input.lengths) if by_token(self.config, output) else result.value)
 

@@ -16,9 +16,8 @@ from torch import Tensor
 from puma.client.beam_search import Beams
 from puma.client.cost import Cost
 from puma.client.places import by_place, places
-from puma.models import Cache, architecture, heads
+from puma.models import Cache, architecture
 from puma.models.config import Config
-from puma.nn.layout import Rows
 from puma.nn.paper import SPLINE, marked
 from puma.wire.inputs import laid_out
 from puma.wire.messages import NEXT
@@ -60,9 +59,9 @@ class Plain:
             yield beams.steps
 
     def encode(
-        self, prompts: Sequence[Sequence[int]], output: str, types: Sequence[Sequence[int]] = ()
+        self, prompts: Sequence[Sequence[int]], output: str, types: Sequence[Sequence[int]] = (), skip: int = 0
     ) -> list[Tensor]:
-        """Of each prompt hidden states, their sum, class logits or every next token's logits, as float64."""
+        """Of each prompt hidden states, its vector, class logits or every next token's logits, as float64."""
         laid = laid_out(self.config, prompts)
         rows, lengths = marked(laid.rows, self.approximation), laid.lengths
         with torch.no_grad():
@@ -70,7 +69,7 @@ class Plain:
                 states = self._model.every(rows, Cache(self.config.layers, lengths))
             else:
                 states = self._model.states(rows, lengths, [*chain(*types)])
-            result = self._output(states, output, lengths).as_subclass(Tensor).double()
+            result = self._output(states, output, lengths, skip).as_subclass(Tensor).double()
         return list(result.split(lengths) if by_token(self.config, output) else result)
 
     def fill(
@@ -84,9 +83,9 @@ class Plain:
             found = self._model.predict(states, rows).as_subclass(Tensor).topk(top).indices
         return by_place(found.T.tolist(), masked)
 
-    def _output(self, states: Any, output: str, lengths: list[int]) -> Any:
+    def _output(self, states: Any, output: str, lengths: list[int], skip: int) -> Any:
         if output == "pooled":
-            return Rows(lengths).pooled(states, heads(self.config).pooling)
+            return self._model.embed(states, lengths, skip)
         return self._model.classify(states, lengths) if output == "logits" else states
 
     def _rows(self, ids: Sequence[int]) -> Tensor:

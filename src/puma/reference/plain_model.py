@@ -16,6 +16,7 @@ from msgspec.structs import replace
 from torch import Tensor
 
 from puma.client.model_info import ModelInfo
+from puma.client.sentences import USUAL, Asked, Reading
 from puma.errors import UsageError
 from puma.models import heads, images, inputs, text
 from puma.models.checkpoint import Checkpoint, embedded, load
@@ -87,19 +88,21 @@ class PlainModel(ModelInfo):
         """
         return READERS[inputs(self.config).kind](self, source, pair)
 
-    def sentence_ids(self, sentence: str, pair: str | None = None) -> text.Tokens:
+    def reading(self, sentence: str, pair: str | None = None, asked: Asked = USUAL) -> Reading:
         """What is to be encoded, checked; of an image, its file's name is given."""
+        if inputs(self.config).tokenized:
+            return super().reading(sentence, pair, asked)
         self.check_encodes()
-        return self.read(sentence, pair)
+        return Reading(self.read(sentence, pair))
 
     def greedy(self, ids: Sequence[int], tokens: int) -> list[int]:
         """The most likely next tokens of one prompt, in float."""
         return [new for (new,) in self.session.continued([ids], tokens)]
 
-    def encoded(self, tokens: text.Tokens) -> Tensor:
-        """Class logits or one normalised vector, in float."""
-        (found,) = self.session.encode([tokens.ids], self.output, [tokens.types])
-        return self.finished(found)
+    def encoded(self, tokens: text.Tokens, asked: Asked = USUAL) -> Tensor:
+        """Class logits or one vector, in float, of a text that was read as it is asked."""
+        (found,) = self.session.encode([tokens.ids], self.output, [tokens.types], self.before(asked))
+        return self.finished(found, asked)
 
 
 def _silent(what: str, done: int, of: int) -> None:

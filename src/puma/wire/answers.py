@@ -60,8 +60,14 @@ def _encoded(config: Config, request: Encode) -> list[Format]:
     if request.output == NEXT:
         return [_logits(config, tokens)]
     each = by_token(config, request.output)
-    width = len(config.labels) if request.output == "logits" else config.hidden_size
+    width = _width(config, request.output)
     return [numbers((tokens if each else prompts, width))]
+
+
+def _width(config: Config, output: str) -> int:
+    if output == "logits":
+        return len(heads(config).labels)
+    return heads(config).pooling.width(config.hidden_size) if output == "pooled" else config.hidden_size
 
 
 def numbers(shape: tuple[int, ...]) -> Format:

@@ -190,8 +190,9 @@ class Pace(msgspec.Struct, frozen=True, tag="pace", forbid_unknown_fields=True):
 
 
 class Encode(msgspec.Struct, frozen=True, tag="encode", forbid_unknown_fields=True):
-    """One pass: "hidden" states of all tokens, their sum for each prompt ("pooled"), class "logits" of each prompt or
-    token, or the `top` most likely "tokens" at these `rows`, of all prompts' tokens, which everyone learns.
+    """One pass: "hidden" states of all tokens, each prompt's vector ("pooled"), in which its first `skip` tokens do
+    not count, class "logits" of each prompt or token, or the `top` most likely "tokens" at these `rows`, of all
+    prompts' tokens, which everyone learns.
     """
 
     input: Input
@@ -199,6 +200,7 @@ class Encode(msgspec.Struct, frozen=True, tag="encode", forbid_unknown_fields=Tr
     preprocessing: Id = b""
     rows: Annotated[list[Small], msgspec.Meta(max_length=1 << 16)] = []
     top: Small = 1
+    skip: Small = 0
 
 
 class Prepare(msgspec.Struct, frozen=True, tag="prepare", forbid_unknown_fields=True):

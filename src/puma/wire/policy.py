@@ -14,7 +14,7 @@ from puma.wire import messages as msg
 
 WORDS = {  # of each output, for people
     "hidden": "hidden states",
-    "pooled": "pooled states",
+    "pooled": "vectors of texts",
     "logits": "class logits",
     "tokens": "likely tokens",
     msg.NEXT: "the logits of every next token",

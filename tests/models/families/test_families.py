@@ -12,7 +12,9 @@ from torch.testing import assert_close
 
 from puma.errors import UnsupportedModel
 from puma.models import Cache, images
-from puma.models.checkpoint import load
+from puma.models.checkpoint import configure, load
+from puma.models.family import NEXT_SENTENCE, SPAN
+from puma.models.fields import Reading
 from tests.models import tiny, zoo
 from tests.models.plain import continues, one_hot, open_model
 
@@ -20,10 +22,17 @@ IDS = [2, 5, 7, 9, 27, 6, 8, 20, 3]
 BATCH = [IDS[:3], IDS[2:], IDS[5:6], IDS[1:8]]
 LENGTHS = [len(ids) for ids in BATCH]
 TYPES = [0] * 5 + [1] * 4
+LABELS = {0: "bad", 1: "fair", 2: "good"}
+IDENTITY = "torch.nn.modules.linear.Identity"
 
 
 def near(found: torch.Tensor, expected: torch.Tensor) -> None:
     assert_close(found, expected, atol=2e-5, rtol=2e-5)
+
+
+def of_classes(found: Any) -> torch.Tensor:
+    """A head's logits; of one for answers the starts' and the ends'."""
+    return found.logits if "logits" in found else torch.stack([found.start_logits, found.end_logits], -1)
 
 
 def answered(reference: Any, folder: Path, ids: list[int], **more: Any) -> Any:
@@ -80,13 +89,18 @@ def test_encoder(name: str, tmp_path: Path, reference: Any) -> None:
 def test_heads_of_encoders(name: str, tmp_path: Path, reference: Any) -> None:
     folder = zoo.write(tmp_path, name)
     checkpoint, model = open_model(folder)
-    expected = answered(reference, folder, IDS).logits[0]
+    if "MultipleChoice" in name:
+        with torch.no_grad():
+            expected = reference(folder)(torch.tensor([[IDS]])).logits
+    else:
+        expected = of_classes(answered(reference, folder, IDS))[0]
     hidden = model(one_hot(IDS, zoo.VOCABULARY))
     if "MaskedLM" in name:
         near(model.predict(hidden, [1, 4]), expected[[1, 4]])
         return
-    assert checkpoint.config.labels == ("bad", "fair", "good")
-    near(model.classify(hidden), expected.reshape(-1, 3))
+    labels = {"QuestionAnswering": SPAN, "MultipleChoice": ("score",), "NextSentencePrediction": NEXT_SENTENCE}
+    assert checkpoint.config.labels == labels.get(name.partition("-")[2], ("bad", "fair", "good"))
+    near(model.classify(hidden), expected.reshape(-1, len(checkpoint.config.labels)))
     hidden = model(one_hot([*chain(*BATCH)], zoo.VOCABULARY), None, LENGTHS)
     alone = [model.classify(model(one_hot(ids, zoo.VOCABULARY))) for ids in BATCH]
     near(model.classify(hidden, LENGTHS), torch.cat(alone))
@@ -114,6 +128,35 @@ def test_heads_of_decoders(name: str, tmp_path: Path, reference: Any) -> None:
     )
 
 
+@pytest.mark.parametrize("name", zoo.EACH)
+def test_heads_for_all_tokens_of_decoders(name: str, tmp_path: Path, reference: Any) -> None:
+    folder = zoo.write(tmp_path, name)
+    checkpoint, model = open_model(folder)
+    assert checkpoint.config.labels == (SPAN if "answers" in name else ("bad", "fair", "good"))
+    found = model.classify(model.states(one_hot([*chain(*BATCH)], zoo.VOCABULARY), LENGTHS), LENGTHS)
+    expected = [of_classes(answered(reference, folder, ids))[0] for ids in BATCH]
+    near(found, torch.cat(expected))
+
+
+@pytest.mark.parametrize(
+    ("settings", "labels", "scores", "relevance"),
+    [
+        ({}, ("bad", "fair", "good"), "", ""),
+        ({"problem_type": "multi_label_classification"}, ("bad", "fair", "good"), "sigmoid", ""),
+        ({"problem_type": "regression"}, ("bad", "fair", "good"), "identity", ""),
+        ({"problem_type": "single_label_classification", "id2label": {0: "LABEL_0"}}, ("score",), "", ""),
+        ({"problem_type": "regression", "id2label": {0: "LABEL_0"}}, ("score",), "identity", ""),
+        ({"id2label": {0: "stars"}, "sbert_ce_default_activation_function": IDENTITY}, ("stars",), "", "identity"),
+        ({"sentence_transformers": {"activation_fn": "torch.nn.Sigmoid"}}, ("bad", "fair", "good"), "", "sigmoid"),
+    ],
+)
+def test_how_logits_are_read(
+    settings: dict[str, Any], labels: tuple[str, ...], scores: str, relevance: str, tmp_path: Path
+) -> None:
+    config = configure("BertForSequenceClassification", tiny.BERT | {"id2label": LABELS} | settings, set())
+    assert (config.labels, config.reading) == (labels, Reading(scores=scores, relevance=relevance))
+
+
 REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("opt", {"do_layer_norm_before": False}, "do_layer_norm_before"),
     ("opt", {"word_embed_proj_dim": 12}, "word_embed_proj_dim"),
@@ -135,6 +178,10 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("albert", {"inner_group_num": 2}, "inner_group_num"),
     ("roberta", {"pad_token_id": 0}, "pad_token_id"),
     ("distilbert", {"activation": "mish"}, "activation"),
+    ("Bert-SequenceClassification", {"problem_type": "ranking"}, "problem_type"),
+    ("Bert-QuestionAnswering", {"id2label": {"0": "a", "1": "b", "2": "c"}}, "3 labels"),
+    ("Electra-MultipleChoice", {"summary_type": "mean"}, "summar"),
+    ("Electra-MultipleChoice", {"summary_activation": "tanh"}, "summar"),
     ("electra", {"num_attention_heads": 5}, "num_attention_heads"),
 ]
 

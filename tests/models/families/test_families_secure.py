@@ -30,6 +30,7 @@ ENCODERS = [
     "Albert-TokenClassification",
     "Albert-MaskedLM",
     "qwen3-classifier",
+    "gpt2-answers",
 ]
 
 

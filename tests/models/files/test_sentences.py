@@ -1,4 +1,5 @@
-"""Folders of sentence-transformers: which states make a text's vector, and what is refused rather than ignored."""
+"""Folders of sentence-transformers: what comes behind the states and before the texts, and what is refused rather than
+ignored."""
 
 from __future__ import annotations
 
@@ -8,70 +9,104 @@ from typing import Any
 
 import huggingface_hub
 import pytest
-import torch
 
-from puma.errors import CheckpointError, UnsupportedModel
-from puma.local.cluster import LocalCluster
+from puma.errors import CheckpointError, InputError, UnsupportedModel, UsageError
 from puma.models import heads
+from puma.models.architectures import ARCHITECTURES
 from puma.models.checkpoint import load
+from puma.models.pooling import Dense, Pooling
+from puma.models.wording import FILE, Wording, read
 from puma.reference.plain_model import PlainModel
-from tests.models import tiny
-from tests.threads import Threads
-
-OWN = "sentence_transformers.models."
-TEXTS = ["the cat sat", "a big dog ran", "it"]
-
-
-def sentences(folder: Path, pooling: dict[str, Any] | None, *more: str) -> Path:
-    """A tiny BERT with modules.json as the library writes it."""
-    made = tiny.bert(folder, num_hidden_layers=1)
-    kinds = ["Transformer", *([] if pooling is None else ["Pooling"]), *more]
-    paths = ["", *(f"{i}_{kind}" for i, kind in enumerate(kinds[1:], 1))]
-    modules = [
-        {"idx": i, "name": str(i), "path": path, "type": OWN + kind}
-        for i, (kind, path) in enumerate(zip(kinds, paths, strict=True))
-    ]
-    (made / "modules.json").write_text(json.dumps(modules))
-    if pooling is not None:
-        (made / "1_Pooling").mkdir()
-        (made / "1_Pooling" / "config.json").write_text(json.dumps({"word_embedding_dimension": 24} | pooling))
-    return made
-
+from tests.models import sentences, tiny
 
 CLS, MEAN = {"pooling_mode_cls_token": True, "pooling_mode_mean_tokens": False}, {"pooling_mode_mean_tokens": True}
+PROMPTS = {"prompts": {"query": "the cat ", "passage": ""}, "default_prompt_name": "query"}
 
 
 @pytest.mark.parametrize(
     ("pooling", "found"),
     [
-        (CLS, "cls"),
-        (MEAN, "mean"),
-        ({"pooling_mode_mean_sqrt_len_tokens": True}, "mean"),
-        ({"pooling_mode": "cls"}, "cls"),
-        ({"pooling_mode": "mean", "include_prompt": True}, "mean"),
-        (None, ""),
+        (CLS, ("cls",)),
+        (MEAN, ("mean",)),
+        ({"pooling_mode_mean_sqrt_len_tokens": True}, ("mean_sqrt_len_tokens",)),
+        (MEAN | {"pooling_mode_lasttoken": True, "pooling_mode_cls_token": True}, ("cls", "mean", "lasttoken")),
+        ({"pooling_mode": "max"}, ("max",)),
+        ({"pooling_mode": ["weightedmean", "cls"]}, ("weightedmean", "cls")),
+        ({"pooling_mode": "mean", "include_prompt": True}, ("mean",)),
+        ({}, ("mean",)),
+        (None, ()),
     ],
 )
-def test_what_the_folder_says(pooling: Any, found: str, tmp_path: Path) -> None:
-    assert heads(load(sentences(tmp_path, pooling, "Normalize")).config).pooling == found
+def test_what_the_folder_says(pooling: Any, found: tuple[str, ...], tmp_path: Path) -> None:
+    made = load(sentences.write(tmp_path, pooling, normalise=True))
+    assert heads(made.config).pooling == Pooling(modes=found)  # type: ignore[arg-type]
+
+
+def test_a_folder_of_its_own_for_the_model(tmp_path: Path) -> None:
+    """Weights, config and tokenizer are in it, matrices behind the pooling beside it, and all count as its weights."""
+    dense = [(8, "Tanh", True), (6, "Identity", False)]
+    made = load(sentences.write(tmp_path / "it", CLS, dense, inside="0_Transformer"))
+    assert made.name == "it" and made.folder == tmp_path / "it" / "0_Transformer"
+    pooling = Pooling(modes=("cls",), dense=(Dense(outputs=8, activation="tanh"), Dense(outputs=6, bias=False)))
+    assert heads(made.config).pooling == pooling and pooling.width(24) == 6
+    behind = {name: tuple(tensor.shape) for name, tensor in made.fold().items() if name.startswith("embed.")}
+    assert behind == {"embed.dense.0.weight": (8, 24), "embed.dense.0.bias": (8,), "embed.dense.1.weight": (6, 8)}
+    assert {path.parent.name for path in made.weights} == {"0_Transformer", "2_Dense", "3_Dense"}
+    assert made.open_tokenizer().encode("the cat").ids
+
+
+def test_what_travels_to_clients(tmp_path: Path) -> None:
+    own = {"max_seq_length": 9, "do_lower_case": True}
+    made = load(
+        sentences.write(tmp_path, MEAN | {"include_prompt": False}, own=own, general=PROMPTS | {"truncate_dim": 5})
+    )
+    prompts = {"query": "the cat ", "passage": ""}
+    assert read(made.files[FILE]()) == Wording(
+        prompts=prompts, default="query", longest=9, dimensions=5, normalised=False, whole=False
+    )
+    assert made.open_tokenizer().encode("The CAT").ids == made.open_tokenizer().encode("the cat").ids
+    with pytest.raises(CheckpointError):
+        read(b'{"longest": "none"}')
+
+
+def test_a_head_is_left_aside_where_states_are_pooled(tmp_path: Path) -> None:
+    made = load(sentences.write(tmp_path / "a", {"pooling_mode": "lasttoken"}, body=tiny.llama))
+    assert made.architecture == "LlamaModel" and not heads(made.config).generates
+    cross = {"model_type": "CrossEncoder"}
+    kept = load(sentences.write(tmp_path / "b", None, general=cross, body=tiny.classifier))
+    assert heads(kept.config).labels and FILE not in kept.files
 
 
 @pytest.mark.parametrize(
-    ("pooling", "more", "what"),
+    ("pooling", "dense", "change", "what"),
     [
-        ({"pooling_mode_max_tokens": True}, (), "max_tokens"),
-        ({"pooling_mode_lasttoken": True}, (), "lasttoken"),
-        ({"pooling_mode": "weightedmean"}, (), "weightedmean"),
-        (CLS | MEAN, (), "cls_token and mean_tokens"),
-        ({}, (), "nothing"),
-        (MEAN | {"include_prompt": False}, (), "prompt"),
-        (MEAN, ("Dense", "Normalize"), "Dense"),
-        (None, ("WordWeights",), "WordWeights"),
+        ({"pooling_mode": "median"}, (), "", "median"),
+        ({"pooling_mode": []}, (), "", "nothing"),
+        (MEAN, [(8, "Softmax", True)], "", "Softmax"),
+        (MEAN, (), "Transformer Pooling LSTM", "LSTM"),
+        (MEAN, (), "Transformer Pooling Pooling", "two Poolings"),
+        (MEAN, [(8, "Tanh", True)], "Transformer Pooling Normalize Dense", "behind a Normalize"),
+        (MEAN, [(8, "Tanh", True)], "Transformer Dense Pooling", "before a Pooling"),
     ],
 )
-def test_what_would_be_another_vector_is_refused(pooling: Any, more: Any, what: str, tmp_path: Path) -> None:
+def test_what_would_be_another_vector_is_refused(
+    pooling: Any, dense: Any, change: str, what: str, tmp_path: Path
+) -> None:
+    folder = sentences.write(tmp_path, pooling, dense)
+    if change:
+        places = {"Pooling": "1_Pooling", "Dense": "2_Dense"}
+        sentences.named_modules(folder, [(kind, places.get(kind, "")) for kind in change.split()])
     with pytest.raises(UnsupportedModel, match=what):
-        load(sentences(tmp_path, pooling, *more))
+        load(folder)
+
+
+@pytest.mark.parametrize("setting", [{"use_residual": True}, {"module_input_name": "token_embeddings"}])
+def test_a_dense_that_reads_or_adds_something_else(setting: dict[str, Any], tmp_path: Path) -> None:
+    folder = sentences.write(tmp_path, MEAN, [(8, "Tanh", True)])
+    path = folder / "2_Dense" / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | setting))
+    with pytest.raises(UnsupportedModel, match=next(iter(setting))):
+        load(folder)
 
 
 @pytest.mark.parametrize("content", ["{", "{}", "[5]", '[{"type": "x"}]', '[{"type": "x.Pooling", "path": "../x"}]'])
@@ -82,27 +117,55 @@ def test_modules_that_cannot_be_read(content: str, tmp_path: Path) -> None:
         load(folder)
 
 
-@pytest.mark.parametrize("pooling", [CLS, MEAN])
-@pytest.mark.parametrize("lengths", ["public", "secret"])
-def test_three_parties_give_the_librarys_vector(pooling: Any, lengths: Any, tmp_path: Path) -> None:
-    clear = PlainModel(sentences(tmp_path, pooling, "Normalize"))
-    with LocalCluster(clear, trio=Threads()) as cluster:  # type: ignore[arg-type]
-        found = [encoding.values for encoding in cluster.encode(TEXTS, lengths)]
-    for text, values in zip(TEXTS, found, strict=True):
-        (hidden,) = clear.session.encode([clear.sentence_ids(text).ids], "hidden")
-        wanted = hidden[0] if pooling is CLS else hidden.mean(0)
-        assert float(torch.cosine_similarity(values, wanted, dim=0)) > 0.9999
-        assert abs(float(values.norm()) - 1) < 1e-6
+def test_code_of_the_models_own(tmp_path: Path) -> None:
+    folder = tiny.bert(tmp_path, num_hidden_layers=1)
+    (folder / "modules.json").write_text('[{"type": "custom_st.Transformer", "path": ""}]')
+    with pytest.raises(UnsupportedModel, match="custom_st"):
+        load(folder)
+
+
+def test_matrices_that_are_missing(tmp_path: Path) -> None:
+    folder = sentences.write(tmp_path, MEAN, [(8, "Tanh", True)])
+    (folder / "2_Dense" / "model.safetensors").unlink()
+    with pytest.raises(CheckpointError, match="2_Dense"):
+        load(folder)
+
+
+def test_texts_that_are_too_long(tmp_path: Path) -> None:
+    """They are refused with a hint, or cut as the library cuts them, special tokens and all, and that is told."""
+    model = PlainModel(sentences.write(tmp_path, MEAN, own={"max_seq_length": 5}, general=PROMPTS))
+    with pytest.raises(InputError, match="reads 5") as error:
+        model.sentence_ids("a dog ran on")
+    assert "truncate" in error.value.hint
+    from puma.client.sentences import Asked
+
+    cut = model.reading("a dog ran on", asked=Asked.of(prompt_name="passage", truncate=True))
+    assert cut.tokens.ids == [3, 6, 8, 10, 4] and cut.left_out == 1
+    assert model.reading("a", asked=Asked.of(truncate=True)).left_out == 0
+    with pytest.raises(UsageError, match="no prompt other"):
+        model.reading("a", asked=Asked.of(prompt_name="other"))
+    with pytest.raises(UsageError, match="one too many"):
+        Asked.of(prompt="a", prompt_name="query")
+
+
+def test_every_architecture_makes_vectors() -> None:
+    """A new one that has no module for it would fail when somebody asks."""
+    from tests.wire.test_answers import CASES
+
+    configs = {type(config): config for config, _ in CASES}
+    assert configs.keys() == ARCHITECTURES.keys()
+    for kind, config in configs.items():
+        assert ARCHITECTURES[kind].model(config).embed.pooling == heads(config).pooling
 
 
 def test_the_hub_is_asked_for_the_pooling_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Else its absence would be taken for the mean."""
-    folder, asked = sentences(tmp_path, CLS), list[list[str]]()
+    folder, asked = sentences.write(tmp_path, CLS), list[list[str]]()
 
     def snapshot(name: str, allow_patterns: list[str], ignore_patterns: list[str]) -> str:
         asked.append(allow_patterns)
         return str(folder)
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot)
-    assert heads(load("someone/sentences").config).pooling == "cls"
+    assert heads(load("someone/sentences").config).pooling.modes == ("cls",)
     assert "*_Pooling/config.json" in asked[1]

@@ -70,8 +70,13 @@ def answers(model: Any, case: Case) -> dict[str, torch.Tensor]:
         ids = torch.tensor([IDS])
         if case.model_type == "t5":
             return _answered(model, ids)
+        if "MultipleChoice" in case.architecture:
+            return {"labels": model(ids[None]).logits}
         found = model(ids, output_hidden_states=True)
-    heads = {"SequenceClassification": "labels", "TokenClassification": "labels", "MaskedLM": "predicted"}
+    if "QuestionAnswering" in case.architecture:
+        return {"states": states(found), "labels": torch.stack([found.start_logits, found.end_logits], -1)}
+    of_classes = ("SequenceClassification", "TokenClassification", "NextSentencePrediction")
+    heads = dict.fromkeys(of_classes, "labels") | {"MaskedLM": "predicted"}
     head = next((name for task, name in heads.items() if task in case.architecture), "logits")
     return {"states": states(found), head: found.get("logits")}
 

@@ -135,20 +135,22 @@ TRIED: dict[str, dict[str, list[Any]]] = {
 GROUPED = zoo.GROUPED | {"num_hidden_layers": 3}
 GPT2 = {"vocab_size": 28, "n_embd": 24, "n_layer": 3, "n_head": 4, "n_positions": 32}
 CAUSAL = ("CausalLM", "SequenceClassification", "Model")
+TOKENS = (*CAUSAL, "TokenClassification")
+EACH = (*TOKENS, "QuestionAnswering")
 TASKS = ("Model", *zoo.TASKS)
 BASES: dict[str, tuple[Raw, tuple[str, ...]]] = {  # by model_type: settings, and names of classes
-    "llama": (GROUPED, ("Llama", *CAUSAL)),
-    "mistral": (GROUPED, ("Mistral", *CAUSAL)),
-    "qwen2": (GROUPED, ("Qwen2", *CAUSAL)),
-    "qwen3": (GROUPED | {"head_dim": 6}, ("Qwen3", *CAUSAL)),
-    "phi3": (GROUPED | {"pad_token_id": 0, "eos_token_id": 2}, ("Phi3", *CAUSAL)),
-    "gemma2": (GROUPED | {"head_dim": 6, "sliding_window": 3}, ("Gemma2", *CAUSAL)),
+    "llama": (GROUPED, ("Llama", *EACH)),
+    "mistral": (GROUPED, ("Mistral", *EACH)),
+    "qwen2": (GROUPED, ("Qwen2", *EACH)),
+    "qwen3": (GROUPED | {"head_dim": 6}, ("Qwen3", *EACH)),
+    "phi3": (GROUPED | {"pad_token_id": 0, "eos_token_id": 2}, ("Phi3", *TOKENS)),
+    "gemma2": (GROUPED | {"head_dim": 6, "sliding_window": 3}, ("Gemma2", *TOKENS)),
     "gemma3_text": (GROUPED | {"head_dim": 6, "sliding_window": 3}, ("Gemma3", *CAUSAL)),
-    "gpt2": (GPT2, ("GPT2", *CAUSAL)),
-    "gpt_neox": (zoo.SIZES | {"num_hidden_layers": 3, "rotary_pct": 0.67}, ("GPTNeoX", *CAUSAL)),
-    "opt": (zoo.OPT, ("OPT", *CAUSAL)),
+    "gpt2": (GPT2, ("GPT2", *EACH)),
+    "gpt_neox": (zoo.SIZES | {"num_hidden_layers": 3, "rotary_pct": 0.67}, ("GPTNeoX", *EACH)),
+    "opt": (zoo.OPT, ("OPT", *CAUSAL, "QuestionAnswering")),
     "t5": (zoo.T5 | {"num_layers": 2}, ("T5", "ConditionalGeneration", "Model", "EncoderModel")),
-    "bert": (zoo.SIZES, ("Bert", *TASKS)),
+    "bert": (zoo.SIZES, ("Bert", *TASKS, "NextSentencePrediction")),
     "roberta": (zoo.POSITIONS, ("Roberta", *TASKS)),
     "xlm-roberta": (zoo.POSITIONS, ("XLMRoberta", *TASKS)),
     "electra": (zoo.SIZES | {"embedding_size": 16}, ("Electra", *TASKS)),

@@ -53,6 +53,7 @@ def check(
         Show every place.
     """
     from puma.measure import range_check as checking
+    from puma.models import vectors
     from puma.reference.plain_model import PlainModel
 
     with ui.progress(output.json) as progress:
@@ -63,10 +64,13 @@ def check(
         if not prompts:
             raise UsageError(f"{clear.name} has no token for any of the texts", "pass a text of its own with --data")
         progress("computing in the clear", 0, 1)
-        found = checking.check(clear, plan, prompts, approximation)
+        found, pools = checking.check(clear, plan, prompts, approximation), vectors(clear.config)
     if output.json:
-        ui.answer({"model": clear.name, "holds": not found.broken} | ui.profile(approximation) | _told(found))
+        made = {"pooling": pools} if pools else {}
+        ui.answer({"model": clear.name, "holds": not found.broken} | made | ui.profile(approximation) | _told(found))
     else:
+        if pools:
+            ui.say(f"vectors of texts: {pools}")
         _show_plan(found, all)
         _show_run(found, all)
     return CheckpointError.exit_code if found.broken else 0

@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from puma.cli import ui
-from puma.cli.options import FITTED, HUMAN, Fitting, Flag, Output, Profile
+from puma.cli.options import AS_IT_IS, FITTED, HUMAN, Fitting, Flag, Output, Profile, Worded
 from puma.cli.where import HERE, Where, folder_of, opened, sentences
 from puma.errors import UsageError
-from puma.models import heads
+from puma.models import heads, vectors
 
 if TYPE_CHECKING:
+    from puma.client.client import Encoding
     from puma.client.model_info import ModelInfo
 
 
@@ -24,18 +25,19 @@ def encode(
     store: Path | None = None,
     prepared: Flag = False,
     approximation: Profile = "spline",
+    worded: Worded = AS_IT_IS,
     fitting: Fitting = FITTED,
     where: Where = HERE,
     output: Output = HUMAN,
 ) -> None:
-    """Embed texts (one vector each, normalised), or classify them if the model has a head for that.
+    """Embed texts, a vector each as sentence-transformers gives it, or classify them if the model has a head for that.
 
     Parameters
     ----------
     model
         An encoder's or a classifier's folder, or a hub name; with --cluster the first text.
     more
-        Texts to encode, or the files of images; all go in one request.
+        Texts to encode, or the files of images; as many go in one request as the parties' memory takes.
     lengths
         secret: the parties learn a common length only, the next power of two, and not how many tokens each text has.
     compare
@@ -54,15 +56,16 @@ def encode(
     if not texts:
         raise UsageError("puma encode needs TEXT", "pass at least one after the model")
     with ui.progress(output.json) as progress:
-        cluster, ids = opened(
-            where, source, lambda c: sentences(c, texts), progress, store, approximation, fitting=fitting
+        cluster, read = opened(
+            where, source, lambda c: sentences(c, texts, worded.asked), progress, store, approximation, fitting=fitting
         )
         with cluster:
             progress("encoding", 0, 1)
-            found, cost = cluster.encode(texts, lengths), cluster.cost
+            found, cost = cluster.encode(texts, lengths, **worded.asked), cluster.cost
         clear = cluster.model
-        plain = [clear.encoded(tokens) if compare else None for tokens in ids]  # type: ignore[attr-defined]
-    results = [_encoded(clear, text, e.values, p) for text, e, p in zip(texts, found, plain, strict=True)]
+        plain = [_plain(clear, each, worded.asked) if compare else None for each in read]
+    _note(clear, read)
+    results = [_encoded(clear, text, e, p) for text, e, p in zip(texts, found, plain, strict=True)]
     if output.json:
         alone = {key: value for key, value in results[0].items() if key != "text"} if len(texts) == 1 else {}
         spent = {"seconds": cost.seconds, "rounds": cost.rounds, "bytes": cost.bytes()}
@@ -71,18 +74,34 @@ def encode(
         return
     for result in results:
         _show_encoded(result)
-    if "embedding" in results[0] and not heads(clear.config).pooling:
-        ui.say("Each is the mean of the token states: the model's folder does not say how it pools")
     ui.say(ui.cost_line(cost, texts=len(texts)))
     where.say_local()
 
 
-def _encoded(clear: ModelInfo, text: str, values: Any, plain: Any) -> dict[str, Any]:
+def _plain(clear: Any, reading: Any, asked: dict[str, Any]) -> Any:
+    from puma.client.sentences import Asked
+
+    return clear.encoded(reading.tokens, Asked.of(**asked))
+
+
+def _note(clear: ModelInfo, read: list[Any]) -> None:
+    """What was assumed or left out without being asked for in so many words."""
+    if vectors(clear.config) and not heads(clear.config).pooling.modes:
+        ui.note(
+            "Each vector is the mean of the token states, made one long: the model's folder does not say how it pools."
+        )
+    for i, each in enumerate(read):
+        if each.left_out:
+            ui.note(f"Text {i + 1}: {len(each.tokens.ids)} tokens are read, {each.left_out} beyond them are left out.")
+
+
+def _encoded(clear: ModelInfo, text: str, found: Encoding, plain: Any) -> dict[str, Any]:
     """One text's answer, and how far it lies from the plain model's."""
     key = "logits" if clear.labels else "embedding"
-    result: dict[str, Any] = {"text": text, key: values.tolist()} | (
-        {"labels": list(clear.labels)} if clear.labels else {}
-    )
+    values = found.values
+    result: dict[str, Any] = {"text": text, key: values.tolist()}
+    result |= {"labels": list(clear.labels)} if clear.labels else {}
+    result |= {"left_out": found.left_out} if found.left_out else {}
     if plain is not None:
         from torch import nn
 

@@ -16,13 +16,12 @@ from cyclopts import Parameter
 import puma
 from puma import config
 from puma.cli import ui
-from puma.cli.options import FITTED, HUMAN, Count, Fitting, Flag, Output
+from puma.cli.options import FITTED, HUMAN, Count, Fitting, Flag, Output, Several
 from puma.errors import UsageError
 
 if TYPE_CHECKING:
     from puma.gateway.service import Gateway
 
-LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 INSTALL = "install it from Puma's source folder: pip install -c constraints.txt '.[gateway]'"
 
 
@@ -35,6 +34,7 @@ def gateway(
     as_: Annotated[Path | None, Parameter(name="--as")] = None,
     model: str | None = None,
     host: str = "127.0.0.1",
+    hostname: Several = (),
     port: Count = 8000,
     max_tokens: Count = 512,
     temperature: float = 1.0,
@@ -63,6 +63,9 @@ def gateway(
         The model's name there.
     host
         The address to listen on; anything but this machine's own is open to others, who then see what it sees.
+    hostname
+        A name by which others call it, without port, as a proxy passes it on; may be repeated. Requests that name
+        another host are refused; this machine's own and the address at which it is reached need not be named.
     port
         The port; 0 for any that is free.
     max_tokens
@@ -84,11 +87,12 @@ def gateway(
     if max_tokens < 1 or queue < 0 or not 0 <= temperature <= 2:
         raise UsageError("a limit or temperature that makes no sense", "see `puma gateway --help`")
     _check_roles(source or adapter or store or reveal_logits or fitting != FITTED, cluster, as_, model)
+    hosts = _called(host, hostname)
     with server.listen(host, port) as bound:
         start, clear = _starter(source, adapter, cluster, as_, model, reveal_logits, store, fitting, output)
         start = partial(_judging, start, out_of_range)
         called = model or (source if adapter is None else clear.name)
-        made = _gateway(clear, start, host, max_tokens, temperature, fixed_length, queue, called, cluster)
+        made = _gateway(clear, start, hosts, max_tokens, temperature, fixed_length, queue, called, cluster)
         _greet(made, bound, host, made.settings.local, fixed_length, output.json)
         server.run(made, bound)
 
@@ -146,14 +150,20 @@ def _after(first: Any, start: Callable[[], Any]) -> Callable[[], Any]:
     return lambda: ready.pop() if ready else start()
 
 
+def _called(host: str, names: tuple[str, ...]) -> tuple[str, ...]:
+    """By which names it may be asked for."""
+    from puma.gateway.settings import LOOPBACK, called
+
+    return tuple(dict.fromkeys((*LOOPBACK, called(host.partition("%")[0]), *map(called, names))))
+
+
 def _gateway(
-    clear: Any, start: Callable[[], Any], host: str, most: int, temperature: float, fixed: bool, queue: int,
-    source: str | None, cluster: Path | None,
+    clear: Any, start: Callable[[], Any], hosts: tuple[str, ...], most: int, temperature: float, fixed: bool,
+    queue: int, source: str | None, cluster: Path | None,
 ) -> Gateway:  # fmt: skip
     from puma.gateway.service import Gateway
     from puma.gateway.settings import HERE, Settings, short_name
 
-    hosts = (*LOOPBACK, f"[{host}]" if ":" in host else host.lower())
     name = short_name(source)
     p0, p1, p2 = (HERE, HERE, HERE) if cluster is None else (HERE if _is_loopback(h) else h for h in _hosts(cluster))
     settings = Settings(name, most, temperature, fixed, queue, hosts, (p0, p1, p2))
@@ -182,6 +192,7 @@ def _greet(made: Gateway, bound: Any, host: str, here: bool, fixed: bool, as_jso
     if not _is_loopback(host):
         ui.say(f"WARNING: {host} is open to other machines. Nothing protects this port: whoever reaches it may ask,")
         ui.say("and whoever listens on the way reads prompts and answers.")
+        ui.say("It answers to the address at which it is reached, and to names that --hostname gives it.")
     if here:
         ui.say(ui.LOCAL)
 

@@ -27,7 +27,7 @@ def list(*, key: Key, cluster: Path = ClusterFile, insecure: Flag = False, outpu
         Links without TLS, to parties that were started likewise on this machine.
     """
     from puma.client.connect import open_session
-    from puma.models import architecture, heads
+    from puma.models import architecture, heads, vectors
     from puma.wire.policy import allowed_outputs
 
     with ui.progress(output.json) as progress:
@@ -42,6 +42,7 @@ def list(*, key: Key, cluster: Path = ClusterFile, insecure: Flag = False, outpu
             "context": listed.config.context, "generates": heads(listed.config).generates,
             "reveal_logits": listed.card.reveal_logits,
             "outputs": allowed_outputs(listed.config, listed.card, listed.card.reveal_logits),
+            "pooling": vectors(listed.config),
             "approximations": listed.card.approximations, "bytes": listed.size,
         }
         for listed in found
@@ -159,7 +160,8 @@ def delete(
 def _seen(row: Mapping[str, Any]) -> str:
     """What clients may have of a model, in a few words."""
     generated = ["tokens one by one"] if row["generates"] and "logits" not in row["outputs"] else []
-    return ", ".join([*generated, *(["logits"] if row["reveal_logits"] else []), *row["outputs"]])
+    words = [f"pooled: {row['pooling']}" if name == "pooled" and row["pooling"] else name for name in row["outputs"]]
+    return ", ".join([*generated, *(["logits"] if row["reveal_logits"] else []), *words])
 
 
 def _role(cluster: Path, key: Path) -> Literal["client", "owner"]:

@@ -26,6 +26,8 @@ def party(
     sessions_by_key: Count | None = None,
     max_tokens: Count | None = None,
     tokens_by_key: Count | None = None,
+    tokens_under_way: Count | None = None,
+    requests_by_key: Count | None = None,
     max_model: float | None = None,
     memory: Annotated[float | None, Parameter(name="--memory")] = None,
     preprocessing: float | None = None,
@@ -58,6 +60,10 @@ def party(
     tokens_by_key
         Tokens within an hour of one client, of prompts and answers and of what it has prepared; any number unless
         given.
+    tokens_under_way
+        Tokens of one client that may be computed at a time, of prompts and answers; any number unless given.
+    requests_by_key
+        Requests within a minute of one client; any number unless given.
     max_model
         GiB of a model's shares; 64 unless given.
     memory
@@ -78,7 +84,10 @@ def party(
     from puma.party.health import Health
     from puma.party.limits import Limits
 
-    whole = {"sessions_by_key": sessions_by_key, "tokens_by_key": tokens_by_key}
+    whole = {
+        "sessions_by_key": sessions_by_key, "tokens_by_key": tokens_by_key, "tokens_under_way": tokens_under_way,
+        "requests_by_key": requests_by_key,
+    }  # fmt: skip
     sizes = {
         "memory": memory, "model": max_model, "preprocessing": preprocessing,
         "preprocessing_by_key": preprocessing_by_key,

@@ -1,9 +1,11 @@
-"""POST /v1/embeddings: of an encoder's token states the first or the mean, as its folder says, normalised."""
+"""POST /v1/embeddings: vectors of texts, as sentence-transformers gives them for the model's folder."""
 
 from __future__ import annotations
 
 import base64
 from collections.abc import Generator
+from dataclasses import replace
+from itertools import chain
 from typing import Any
 
 import torch
@@ -11,6 +13,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from puma import kernels
+from puma.client.sentences import Asked, Reading, passage
 from puma.gateway import replies
 from puma.gateway.refusals import Refused, blamed
 from puma.gateway.requests import EmbeddingsRequest, read
@@ -19,29 +22,57 @@ from puma.gateway.streams import request_id, while_there
 from puma.gateway.watch import ID_HEADER
 from puma.models import heads, inputs
 
+QUERIES, DOCUMENTS = ("query", "search_query"), ("document", "passage", "search_document")
+
 
 async def embeddings(gateway: Gateway, request: Request) -> Response:
-    """All texts go to the parties in one batch."""
+    """Texts go to the parties in as few requests as these can take, in order."""
     asked = read(await request.body(), EmbeddingsRequest)
     gateway.known(asked.model)
     config = gateway.model.config
     if not inputs(config).tokenized or heads(config).generates or heads(config).labels:
-        raise Refused(f"{gateway.settings.name} makes no embeddings: use a BERT model without a head", "model")
-    if asked.encoding_format not in (None, "float", "base64"):
-        raise Refused("encoding_format is float or base64", "encoding_format")
-    width = config.hidden_size
-    if asked.dimensions not in (None, width):
-        raise Refused(f"embeddings of this model have {width} dimensions", "dimensions")
+        hint = "use a model for sentences, or one without a head"
+        raise Refused(f"{gateway.settings.name} makes no embeddings: {hint}", "model")
+    how = _how(gateway.model, asked)
     with blamed("input"):
-        tokens = sum(len(gateway.model.sentence_ids(text).ids) for text in asked.texts)
+        texts = [_reading(gateway.model, each, how) for each in asked.texts]
+    if isinstance(asked.texts[0], list):  # what goes before a text is in its ids
+        how = replace(how, prompt="", prompt_name=None)
 
     def run(cluster: Any) -> Generator[list[torch.Tensor], None, None]:
-        yield [encoding.values for encoding in cluster.encode(asked.texts)]
+        for part in cluster.encoded(texts, how):
+            yield [encoding.values for encoding in part]
 
     job = gateway.submit(run, request.headers.get(ID_HEADER))
-    (vectors,) = [item async for item in while_there(request, job)]
+    vectors = chain.from_iterable([part async for part in while_there(request, job)])
     encoded = [_base64(v) if asked.encoding_format == "base64" else v.tolist() for v in vectors]
+    tokens = sum(len(each.tokens.ids) for each in texts)
     return JSONResponse(replies.embeddings(encoded, gateway.settings.name, tokens), headers=request_id(job))
+
+
+def _how(model: Any, asked: EmbeddingsRequest) -> Asked:
+    """What is asked of texts and vectors. One that is cut has length one again where the model's have, as at OpenAI."""
+    name, param = asked.prompt_name, "prompt_name"
+    if asked.input_type is not None:
+        name, param = asked.input_type, "input_type"
+        name = "query" if name in QUERIES else passage(model.wording) if name in DOCUMENTS else name
+    normalize = asked.normalize
+    if normalize is None and asked.dimensions is not None and model.wording.normalised:
+        normalize = True
+    with blamed("dimensions"):
+        how = Asked.of(None, name, asked.cut, asked.dimensions, normalize)
+        how.check(model.width)
+    with blamed(param):
+        how.before(model.wording)
+    return how
+
+
+def _reading(model: Any, given: str | list[int], how: Asked) -> Reading:
+    if isinstance(given, str):
+        return model.reading(given, asked=how)
+    if how.prompt_name is not None:
+        raise Refused("a prompt goes before a text, and not before token ids", "prompt_name")
+    return model.framed(given)
 
 
 def _base64(vector: torch.Tensor) -> str:

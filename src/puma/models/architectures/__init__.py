@@ -37,6 +37,13 @@ def inputs(config: Config) -> Inputs:
     return architecture(config).inputs(config)
 
 
+def vectors(config: Config) -> str:
+    """How a model of texts without a head makes vectors of them, in words; nothing for other models."""
+    asked = heads(config)
+    texts = asked.encodes and inputs(config).tokenized and not (asked.labels or asked.predicts)
+    return asked.pooling.words if texts else ""
+
+
 def with_layers(config: Config, layers: int) -> Config:
     """The same model with another number of layers."""
     return architecture(config).with_layers(config, layers)

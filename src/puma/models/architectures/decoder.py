@@ -17,10 +17,11 @@ from puma.models import bounds as b
 from puma.models import rope
 from puma.models.architecture import Architecture, Bound, Heads, Inputs, Params, Shapes
 from puma.models.cache import Cache, LayerCache
-from puma.models.fields import MOST_HEAD, Activation, Labels, Layers, OptionalSize, Positive, Rope, Size
+from puma.models.fields import MOST_HEAD, Activation, Labels, Layers, OptionalSize, Positive, Reading, Rope, Size
 from puma.models.folding import fold_activation, fold_queries
 from puma.models.formats import Formats, hand_out
 from puma.models.growth import grown
+from puma.models.pooling import Embed, Pooling
 from puma.nn import functional as F
 from puma.nn.modules import Value
 from puma.nn.places import Place
@@ -40,7 +41,8 @@ class Decoder(Struct, frozen=True, kw_only=True, tag_field="model_type", tag="de
     `local_rope` (how layers with a window turn, if not as the others), `attention_cap` and `logit_cap` (soft caps),
     `embedding_scale`. `rope` None: positions are learned. `layer_scaled`: scores are divided by the layer's number.
     `labels` names the classes of a classification head, which then takes the place of the logits and reads the last
-    token that is not `padding`; `headless`: there is neither.
+    token that is not `padding`, or with `each_token` every one; `label_bias`: it has a bias. `headless`: there is
+    neither. `pooling` is what makes one vector of a text.
     """
 
     vocab_size: Size
@@ -73,8 +75,12 @@ class Decoder(Struct, frozen=True, kw_only=True, tag_field="model_type", tag="de
     layer_scaled: bool = False
     tied: bool = False
     labels: Labels = ()
+    each_token: bool = False
+    label_bias: bool = False
+    reading: Reading = Reading()
     padding: OptionalSize | None = None
     headless: bool = False
+    pooling: Pooling = Pooling()
     formats: Formats = Formats()
 
     def __post_init__(self) -> None:
@@ -251,7 +257,8 @@ class Model(nn.Module):
         self.head_norm = norm(config, affine=True) if _rescaled(config) else None
         silent = config.labels or config.headless
         self.lm_head = None if silent else nn.Head(size, 0 if config.tied else config.vocab_size)
-        self.score = nn.Linear(size, len(config.labels), bias=False) if config.labels else None
+        self.score = nn.Linear(size, len(config.labels), bias=config.label_bias) if config.labels else None
+        self.embed = Embed(config.pooling, size)
         hand_out(self, config.formats)
         self.fill(params)
 
@@ -283,11 +290,13 @@ class Model(nn.Module):
         return self.hidden(one_hot, Cache(self.config.layers, lengths))
 
     def classify(self, hidden: Value, lengths: Sequence[int] | None = None) -> Value:
-        """The logits (texts, labels) of the classification head, which reads the last token."""
+        """The logits (texts, labels) of the classification head, which reads the last token; (tokens, labels) of one
+        for tokens."""
         if self.score is None:
             raise UsageError("the model has no classification head", "use a ForSequenceClassification checkpoint")
         with F.component("head", hidden):
-            return self.score(hidden[nn.Rows(lengths or hidden.shape[:1]).ends])
+            read = hidden if self.config.each_token else hidden[nn.Rows(lengths or hidden.shape[:1]).ends]
+            return self.score(read)
 
 
 def fold(config: Decoder, plain: Mapping[str, Value]) -> dict[str, Value]:
@@ -333,17 +342,16 @@ def plain(config: Decoder) -> Shapes:
 
 def inputs(config: Decoder) -> Inputs:
     """Tokens, of which an answer's follow the prompt's. Rotary positions tell distances alone, so that a prompt may
-    begin at any of them, behind padding; learned ones do not.
-    """
+    begin at any of them, behind padding; learned ones do not."""
     pads = bool(config.rope) and not (config.labels or config.headless)
-    end = config.padding if config.labels else None
+    end = config.padding if config.labels and not config.each_token else None
     return Inputs("tokens", config.vocab_size, config.context, pads="front" if pads else "", padding=end)
 
 
 def heads(config: Decoder) -> Heads:
     """Text, unless labels have taken the place of logits, or nothing has."""
     texts, capped = not (config.labels or config.headless), config.logit_cap > 0
-    return Heads(generates=texts, scores=texts, capped=capped, labels=config.labels)
+    return Heads(texts, texts, config.labels, config.each_token, config.reading, False, config.pooling, capped)
 
 
 # -- bounds ---------------------------------------------------------------------------------------------------------
@@ -384,8 +392,7 @@ def _spread(config: Decoder, params: Params, attention: str) -> float:
         q, k = (float(params[f"{attention}.{name}.weight"].abs().max()) for name in ("q_norm", "k_norm"))
         return 2 * config.head_dim * q * k
     bound = b.turned_spread if config.rope else b.spread
-    n = b.Source(config.hidden_size)
-    return bound(params, f"{attention}.q_proj", f"{attention}.k_proj", config.head_dim, n)
+    return bound(params, f"{attention}.q_proj", f"{attention}.k_proj", config.head_dim, b.Source(config.hidden_size))
 
 
 DECODER = Architecture(

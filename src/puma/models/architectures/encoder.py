@@ -15,9 +15,10 @@ import puma.nn.modules as nn
 from puma.errors import UsageError
 from puma.models import bounds as b
 from puma.models.architecture import Architecture, Bound, Heads, Inputs, Params, Shapes
-from puma.models.fields import Activation, Labels, Layers, OptionalSize, Positive, Size
+from puma.models.fields import Activation, Labels, Layers, OptionalSize, Positive, Reading, Size
 from puma.models.folding import fold_activation
 from puma.models.formats import Formats, hand_out
+from puma.models.pooling import Embed, Pooling
 from puma.nn import functional as F
 from puma.nn.modules import Value
 
@@ -32,8 +33,7 @@ class Encoder(Struct, frozen=True, kw_only=True, tag_field="model_type", tag="en
     `barred` is a token at which the positions of a text would not count on. `embedding_size` (0: hidden_size) is that
     of a table that is `projected` to hidden_size; `groups` are layers with weights of their own, if fewer than layers
     (0: all are). `labels` names the classes of a head for texts, or with `each_token` for tokens; `predicts` is a head
-    for masked tokens, whose matrix is the embedding table if `tied`. `pooling` is what makes one vector of a text: its
-    first token's state, or the mean, which it also is where nothing is said.
+    for masked tokens, whose matrix is the embedding table if `tied`. `pooling` is what makes one vector of a text.
     """
 
     vocab_size: Size
@@ -53,9 +53,10 @@ class Encoder(Struct, frozen=True, kw_only=True, tag_field="model_type", tag="en
     pooler_activation: Literal["tanh", "gelu", "relu"] = "tanh"
     labels: Labels = ()
     each_token: bool = False
+    reading: Reading = Reading()
     predicts: bool = False
     tied: bool = True
-    pooling: Literal["", "cls", "mean"] = ""
+    pooling: Pooling = Pooling()
     formats: Formats = Formats()
 
     def __post_init__(self) -> None:
@@ -221,6 +222,7 @@ class Model(nn.Module):
         self.bert = Stack(config)
         self.classifier = nn.Linear(config.hidden_size, len(config.labels)) if config.labels else None
         self.cls: Any = nn.Module(predictions=Predictions(config)) if config.predicts else None
+        self.embed = Embed(config.pooling, config.hidden_size)
         hand_out(self, config.formats)
         self.fill(params)
 
@@ -306,8 +308,8 @@ def inputs(config: Encoder) -> Inputs:
 def heads(config: Encoder) -> Heads:
     """Those that the config names."""
     return Heads(
-        labels=config.labels, each_token=config.each_token, predicts=config.predicts, pooling=config.pooling,
-        place="cls.predictions.decoder",
+        labels=config.labels, each_token=config.each_token, reading=config.reading, predicts=config.predicts,
+        pooling=config.pooling, place="cls.predictions.decoder",
     )  # fmt: skip
 
 

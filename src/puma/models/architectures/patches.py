@@ -19,6 +19,7 @@ from puma.models.architecture import Architecture, Bound, Heads, Inputs, Params,
 from puma.models.architectures.encoder import Encoder, Layer, Normed, fold_layer, layer_bounds
 from puma.models.architectures.vit import Vit
 from puma.models.formats import hand_out
+from puma.models.pooling import Embed, Pooling
 from puma.nn import functional as F
 from puma.nn.modules import Value
 
@@ -52,6 +53,7 @@ class Model(nn.Module):
         self.layers = [Layer(config.layer) for _ in range(config.layers)]
         self.norm = nn.Norm("layer", config.eps, config.hidden_size, bias=True)
         self.classifier = nn.Linear(config.hidden_size, len(config.labels))
+        self.embed = Embed(Pooling(), config.hidden_size)
         hand_out(self, config.formats)
         self.fill(params)
 

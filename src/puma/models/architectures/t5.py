@@ -21,6 +21,7 @@ from puma.models.cache import Cache, LayerCache
 from puma.models.fields import Activation, Labels, Layers, OptionalSize, Positive, Size
 from puma.models.formats import Formats, hand_out
 from puma.models.growth import grown
+from puma.models.pooling import Embed, Pooling
 from puma.nn import functional as F
 from puma.nn.modules import Value
 
@@ -35,7 +36,8 @@ class T5(Struct, frozen=True, kw_only=True, tag_field="model_type", tag="t5"):
     """T5: `layers` are the decoder's; `buckets` of distances up to `distance`; `start` is what an answer begins with.
 
     `scaled` multiplies the states before the head by hidden_size ** -0.5. There is no limit to distances; `context` is
-    one for prompts and one for answers. `headless`: there is the encoder alone.
+    one for prompts and one for answers. `headless`: there is the encoder alone. `pooling` is what makes one vector of
+    a text.
     """
 
     vocab_size: Size
@@ -55,6 +57,7 @@ class T5(Struct, frozen=True, kw_only=True, tag_field="model_type", tag="t5"):
     scaled: bool = True
     start: OptionalSize = 0
     headless: bool = False
+    pooling: Pooling = Pooling()
     labels: Labels = ()
     formats: Formats = Formats()
 
@@ -200,6 +203,7 @@ class Model(nn.Module):
         self.decoder = None if config.headless else Stack(config, config.layers, reads=True)
         head = nn.Head(config.hidden_size, 0 if config.tied else config.vocab_size)
         self.lm_head = None if config.headless else head
+        self.embed = Embed(config.pooling, config.hidden_size)
         hand_out(self, config.formats)
         self.fill(params)
 
@@ -271,7 +275,7 @@ def inputs(config: T5) -> Inputs:
 
 def heads(config: T5) -> Heads:
     """Text, unless there is the encoder alone; a prompt's own tokens are not predicted."""
-    return Heads(generates=not config.headless)
+    return Heads(generates=not config.headless, pooling=config.pooling)
 
 
 def bounds(config: T5, params: Params) -> Iterator[Bound]:

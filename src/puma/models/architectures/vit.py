@@ -20,6 +20,7 @@ from puma.models.cache import LayerCache
 from puma.models.fields import Activation, Labels, Layers, Positive, Size
 from puma.models.folding import fold_activation
 from puma.models.formats import Formats, hand_out
+from puma.models.pooling import Embed, Pooling
 from puma.nn import functional as F
 from puma.nn.layout import placed
 from puma.nn.modules import Value
@@ -92,6 +93,7 @@ class Model(nn.Module):
         self.layers = [Block(config.block, i) for i in range(config.layers)]
         self.norm = norm(config.block, affine=True)
         self.classifier = nn.Linear(config.hidden_size, len(config.labels)) if config.labels else None
+        self.embed = Embed(Pooling(), config.hidden_size)
         hand_out(self, config.formats)
         self.fill(params)
 

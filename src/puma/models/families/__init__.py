@@ -5,6 +5,7 @@ A file holds the dialects that resemble each other. To add one, see docs/models.
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from puma.models.families import bert, gpt, llama, patches, t5, vit
@@ -22,6 +23,16 @@ def started(raw: dict[str, Any], generation: dict[str, Any]) -> dict[str, Any]:
     names = ("decoder_start_token_id", "bos_token_id")
     first = next((found[name] for found in (generation, raw) for name in names if found.get(name) is not None), None)
     return raw | {"decoder_start_token_id": first}
+
+
+def bare(raw: dict[str, Any]) -> dict[str, Any]:
+    """A config.json of the model without its head, whose states alone are asked for; of the encoder, where there are
+    both halves. One that is not known without a head stays as it is.
+    """
+    name = named(raw)
+    stem = re.sub(r"(For[A-Z]\w*|LMHeadModel|(Encoder|Text)?Model)$", "", name)
+    kinds = (f"{stem}{kind}" for kind in ("EncoderModel", "TextModel", "Model"))
+    return raw | {"architectures": [next((kind for kind in kinds if kind in FAMILIES), name)]}
 
 
 def named(raw: dict[str, Any]) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 
 from puma.models.architectures.encoder import ENCODER
 from puma.models.families.defaults import ALIASES, DEFAULTS
-from puma.models.family import Family, Names, chosen, labelled, refuse
+from puma.models.family import Family, Names, chosen, headed, refuse
 
 Raw = dict[str, Any]
 SIZES = {
@@ -62,6 +62,7 @@ def modules(prefix: str, layer: str, parts: tuple[str, ...], heads: dict[str, st
 
 
 POOLER, MAPPING, CLASSES = "bert.pooler.dense", "bert.embeddings.mapping", {"classifier": "classifier"}
+ON_TOKENS = {"TokenClassification": CLASSES, "QuestionAnswering": {"qa_outputs": "classifier"}}
 DENSE, NORM, BIAS = "cls.predictions.transform.dense", "cls.predictions.transform.LayerNorm", "cls.predictions"
 OWN_DENSE = {"classifier.dense": POOLER, "classifier.out_proj": "classifier"}
 
@@ -95,9 +96,11 @@ DIALECTS = {
         {
             "Model": {POOLER: POOLER},
             "SequenceClassification": {POOLER: POOLER} | CLASSES,
-            "TokenClassification": CLASSES,
+            "MultipleChoice": {POOLER: POOLER} | CLASSES,
+            "NextSentencePrediction": {POOLER: POOLER, "cls.seq_relationship": "classifier"},
             "MaskedLM": {name: name for name in (DENSE, NORM, BIAS, f"{BIAS}.decoder")},
-        },
+        }
+        | ON_TOKENS,
         r"cls\..*|bert\.pooler\..*",
         twice=("cls.predictions",),
     ),
@@ -108,14 +111,15 @@ DIALECTS = {
         {
             "Model": {"roberta.pooler.dense": POOLER},
             "SequenceClassification": OWN_DENSE,
-            "TokenClassification": CLASSES,
+            "MultipleChoice": {"roberta.pooler.dense": POOLER} | CLASSES,
             "MaskedLM": {
                 "lm_head.dense": DENSE,
                 "lm_head.layer_norm": NORM,
                 "lm_head.decoder": f"{BIAS}.decoder",
                 "lm_head": BIAS,
             },
-        },
+        }
+        | ON_TOKENS,
         r"roberta\.pooler\..*|lm_head\..*",
         skip=2,
         twice=("lm_head",),
@@ -129,10 +133,11 @@ DIALECTS = {
         ),
         {
             "SequenceClassification": {"pre_classifier": POOLER} | CLASSES,
-            "TokenClassification": CLASSES,
+            "MultipleChoice": {"pre_classifier": POOLER} | CLASSES,
             "MaskedLM": {"vocab_transform": DENSE, "vocab_layer_norm": NORM, "vocab_projector": BIAS}
             | {"vocab_projector.weight": f"{BIAS}.decoder.weight"},
-        },
+        }
+        | ON_TOKENS,
         r"vocab_.*",
     ),
     "Electra": Dialect(
@@ -141,7 +146,7 @@ DIALECTS = {
         PARTS,
         {
             "SequenceClassification": OWN_DENSE,
-            "TokenClassification": CLASSES,
+            "MultipleChoice": {"sequence_summary.summary": POOLER} | CLASSES,
             "MaskedLM": {
                 "generator_predictions.dense": DENSE,
                 "generator_predictions.LayerNorm": NORM,
@@ -149,7 +154,8 @@ DIALECTS = {
                 "generator_lm_head.weight": f"{BIAS}.decoder.weight",
             },
             "PreTraining": {"discriminator_predictions.dense": ""},
-        },
+        }
+        | ON_TOKENS,
         r"generator_.*|discriminator_.*",
         {"electra.embeddings_project": MAPPING},
     ),
@@ -163,16 +169,18 @@ DIALECTS = {
         {
             "Model": {"albert.pooler": POOLER},
             "SequenceClassification": {"albert.pooler": POOLER} | CLASSES,
-            "TokenClassification": CLASSES,
+            "MultipleChoice": {"albert.pooler": POOLER} | CLASSES,
             "MaskedLM": {"predictions.dense": DENSE, "predictions.LayerNorm": NORM, "predictions": BIAS}
             | {"predictions.decoder": f"{BIAS}.decoder"},
             "PreTraining": {"sop_classifier.classifier": ""},
-        },
+        }
+        | ON_TOKENS,
         r"predictions\..*|sop_classifier\..*|albert\.pooler\..*",
         {"albert.encoder.embedding_hidden_mapping_in": MAPPING},
         twice=("predictions",),
     ),
 }  # fmt: skip
+POOLED = ("SequenceClassification", "MultipleChoice", "NextSentencePrediction")
 Settings = Callable[[Raw, set[str]], Raw]
 FOLLOWING = ("gelu", "gelu_tanh", "relu", "silu")  # what a head for masked tokens computes as the layers do
 ALWAYS = ("gelu",)  # where it is of one kind, whatever the layers compute
@@ -184,9 +192,15 @@ def _headed(task: str, raw: Raw, act: str = "hidden_act", activations: tuple[str
         if chosen(raw, act, "gelu") not in activations:
             refuse(f"sets {act} to {raw[act]!r}", f"{' or '.join(activations)} with a head for masked tokens")
         return {"predicts": True, "tied": raw["tie_word_embeddings"], "pooler": False}
-    if task == "TokenClassification":
-        return {"labels": labelled(raw), "each_token": True, "pooler": False}
-    return {"labels": labelled(raw)} if task == "SequenceClassification" else {}
+    return headed(task, raw) | ({"pooler": False} if task in ON_TOKENS else {})
+
+
+def _summary(raw: Raw) -> Raw:
+    """ELECTRA's head for choices: a dense layer on the first token, with any activation or none."""
+    kind, projects = raw.get("summary_type", "first"), raw.get("summary_use_proj", True)
+    if (kind, projects, raw.get("summary_activation", "gelu")) != ("first", True, "gelu"):
+        refuse("summarises texts in another way", "summary_type first, with a projection and gelu only")
+    return {"pooler_activation": "gelu"}
 
 
 def _has(names: set[str], pattern: str) -> bool:
@@ -223,7 +237,7 @@ def distilbert(task: str) -> Settings:
 
     def settings(raw: Raw, names: set[str]) -> Raw:
         found = {"activation": chosen(raw, "activation", "gelu"), "type_vocab_size": 0, "pooler_activation": "relu"}
-        return found | {"pooler": task == "SequenceClassification"} | _headed(task, raw, "activation")
+        return found | {"pooler": task in POOLED} | _headed(task, raw, "activation")
 
     return settings
 
@@ -234,7 +248,9 @@ def electra(task: str) -> Settings:
     def settings(raw: Raw, names: set[str]) -> Raw:
         size = raw["embedding_size"]
         found = {"activation": chosen(raw, "hidden_act", "gelu"), "pooler_activation": "gelu"}
-        found |= {"pooler": task == "SequenceClassification", "embedding_size": size}
+        found |= {"pooler": task in POOLED, "embedding_size": size}
+        if task == "MultipleChoice":
+            found |= _summary(raw)
         return found | {"projected": size != raw["hidden_size"]} | _headed(task, raw, activations=ALWAYS)
 
     return settings
@@ -264,7 +280,9 @@ def families() -> dict[str, Family]:
     found: dict[str, Family] = {}
     for kind, (settings, dialect, model_type) in kinds.items():
         sizes = DISTIL_SIZES if kind == "DistilBert" else SIZES
-        for task in ("Model", "SequenceClassification", "TokenClassification", "MaskedLM"):
+        for task in ("Model", "MaskedLM", *POOLED, *ON_TOKENS):
+            if task == "NextSentencePrediction" and kind != "Bert":
+                continue
             name = f"{kind}{task}" if task == "Model" else f"{kind}For{task}"
             found[name] = Family(
                 ENCODER, settings(task), DIALECTS[dialect].names(task), sizes, SUPPORTED, model_type=model_type,

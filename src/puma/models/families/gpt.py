@@ -10,7 +10,7 @@ from typing import Any
 
 from puma.models.architectures.decoder import DECODER
 from puma.models.families.defaults import ALIASES, DEFAULTS
-from puma.models.families.llama import ATTENTION, LAYER, TASKS, settings
+from puma.models.families.llama import ATTENTION, LAYER, ON_TOKENS, TASKS, settings, with_head
 from puma.models.families.rotary import turned
 from puma.models.family import Choices, Family, Names, chosen, refuse
 
@@ -148,10 +148,10 @@ def families() -> dict[str, Family]:
     }
     found: dict[str, Family] = {}
     for kind, (name, read, names, fields, supported) in kinds.items():
-        for task in TASKS:
+        for task in (*TASKS, *ON_TOKENS[kind == "OPT" :]):
             called = {"Model": f"{kind}Model", "CausalLM": CAUSAL.get(kind, f"{kind}ForCausalLM")}
             found[called.get(task, f"{kind}For{task}")] = Family(
-                DECODER, settings(read, task), names, fields, supported, model_type=name, defaults=DEFAULTS[name],
-                aliases=ALIASES.get(name, {}),
+                DECODER, settings(read, task), with_head(names, task, "classifier"), fields, supported, model_type=name,
+                defaults=DEFAULTS[name], aliases=ALIASES.get(name, {}),
             )  # fmt: skip
     return found

@@ -12,7 +12,7 @@ from typing import Any
 from puma.models.architectures.decoder import DECODER
 from puma.models.families.defaults import DEFAULTS
 from puma.models.families.rotary import nested_in, scaled, turned
-from puma.models.family import GATES, GELUS, Family, Names, chosen, labelled, refuse
+from puma.models.family import GATES, GELUS, Family, Names, chosen, headed, refuse
 
 Raw = dict[str, Any]
 Settings = Callable[[Raw, set[str]], Raw]
@@ -30,6 +30,9 @@ FIELDS = {
     "mlp_bias": "mlp_bias",
 }
 TASKS = ("CausalLM", "SequenceClassification", "Model")
+ON_TOKENS = ("TokenClassification", "QuestionAnswering")
+ANSWERING = {r"^transformer\.": "model."}  # what classes that answer questions call the whole model
+MISSING = {"Phi3": ON_TOKENS[1:], "Gemma2": ON_TOKENS[1:], "Gemma3": ON_TOKENS}  # classes that the library has not
 WINDOWED = "sliding_attention"
 MOST_LAYERS = 1 << 12
 LAYER = "model.layers.{}."
@@ -175,10 +178,22 @@ def settings(kind: Callable[[Raw], Raw], task: str, patterned: bool = False) -> 
         if not patterned:
             _alike(raw, found)
         if task == "SequenceClassification":
-            return found | {"labels": labelled(raw), "padding": raw.get("pad_token_id")}
+            return found | headed(task, raw) | {"padding": raw.get("pad_token_id")}
+        if task in ON_TOKENS:
+            bias = task == "QuestionAnswering" or raw.get("token_classification_bias", True)
+            return found | headed(task, raw) | {"label_bias": bias}
         return found | ({"headless": True} if task == "Model" else {})
 
     return read
+
+
+def with_head(names: Names, task: str, tokens: str = "score") -> Names:
+    """The names of checkpoints with the head of this task; that for classes of `tokens` is called so."""
+    if task not in ON_TOKENS:
+        return names
+    theirs = tokens if task == "TokenClassification" else "qa_outputs"
+    modules = {module: ours for module, ours in names.modules.items() if ours != "score"}
+    return replace(names, modules=modules | {theirs: "score"})
 
 
 def activated(kind: Callable[[Raw], Raw]) -> Callable[[Raw], Raw]:
@@ -200,10 +215,13 @@ def families() -> dict[str, Family]:
     }
     found: dict[str, Family] = {}
     for kind, (name, read, names, supported) in kinds.items():
-        for task in TASKS:
+        for task in (*TASKS, *ON_TOKENS):
+            if task in MISSING.get(kind, ()):
+                continue
             reader = settings(read, task, patterned=name[:4] in ("qwen", "gemm"))
             called = f"{kind}{task}" if task == "Model" else f"{kind}For{task}"
-            found[called] = Family(DECODER, reader, names, FIELDS, supported, model_type=name, defaults=DEFAULTS[name])
+            theirs = with_head(replace(names, renamed=ANSWERING), task)
+            found[called] = Family(DECODER, reader, theirs, FIELDS, supported, model_type=name, defaults=DEFAULTS[name])
     for task in ("ForSequenceClassification", "Model"):  # without Text these read images, too
         found[f"Gemma3Text{task}"] = found.pop(f"Gemma3{task}")
     return found

@@ -11,9 +11,10 @@ from functools import partial
 from pathlib import Path
 
 from puma.errors import CheckpointError
-from puma.models.files import dequantised, safetensors, sentences, settled
+from puma.models.files import dequantised, relevance, safetensors, sentences, settled
 from puma.models.files.source import TOKENIZER, Source, public_files, read_json
 from puma.models.files.words import PIECES
+from puma.models.wording import FILE
 
 SHARD = re.compile(r"-\d+-of-\d+\.")
 
@@ -23,17 +24,28 @@ CONVERT = (  # by the class that config.json names: AutoModel would leave the he
 )
 
 
-def read(folder: Path) -> Source:
+def read(root: Path) -> Source:
     """A folder's checkpoint; weights are looked for when their names are asked for."""
-    generation, raw = folder / "generation_config.json", read_json(folder / "config.json")
+    said = sentences.read(root)
+    folder = said.body if said else root
+    generation, raw = folder / "generation_config.json", relevance.named(folder, read_json(folder / "config.json"))
     quantising = dequantised.settings(folder, raw)
+    files = public_files(folder) | tokenizer_in(folder, str(raw.get("model_type", "")))
+    if said:
+        files[FILE] = lambda: said.wording.bytes
+        if said.lower and TOKENIZER in files:
+            files[TOKENIZER] = partial(sentences.lowered, files[TOKENIZER])
     return Source(
         folder=folder,
         raw=raw,
         generation=read_json(generation) if generation.is_file() else {},
-        files=public_files(folder) | tokenizer_in(folder, str(raw.get("model_type", ""))),
-        tensors=lambda: dequantised.entries(quantising, safetensors.entries(weight_files(folder))),
-        pooling=sentences.pooling(folder),
+        files=files,
+        tensors=lambda: {
+            **dequantised.entries(quantising, safetensors.entries(weight_files(folder))),
+            **(said.entries() if said else {}),
+        },
+        pooling=said.pooling if said else None,
+        bare=bool(said and said.bare),
     )
 
 

@@ -42,7 +42,8 @@ def locate(source: str | Path, weights: bool) -> Path:
         raise CheckpointError(what, "pass a checkpoint's folder, a GGUF file or a hub name")
     if path.is_file() and not named:
         raise CheckpointError(f"{source} is no checkpoint", "pass its folder, or a file whose name ends in .gguf")
-    if path.is_dir() and not (path / "config.json").is_file() and not any(path.glob(f"*{gguf.SUFFIX}")):
+    described = any((path / name).is_file() for name in ("config.json", MODULES))
+    if path.is_dir() and not described and not any(path.glob(f"*{gguf.SUFFIX}")):
         hint = (
             "a checkpoint's folder holds config.json, model.safetensors and tokenizer.json, or one GGUF file; "
             "of several on the hub name one, as owner/name/file.gguf"

@@ -15,6 +15,7 @@ from typing import Any
 from torch import Tensor, float32
 
 from puma.errors import CheckpointError, TensorError
+from puma.models.pooling import Pooling
 
 TOKENIZER, SETTINGS, TEMPLATE = "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"
 SPECIALS = "special_tokens_map.json"  # of older checkpoints
@@ -55,7 +56,8 @@ class Source:
 
     `raw` is a decoded config.json and `generation` a decoded generation_config.json, or what says the same in another
     form. `files` are the PUBLIC ones that there are. `tensors` reads names, shapes and kinds, by the files' names.
-    `folder` is where they lie. `pooling` is how states become a sentence's vector, "cls" or "mean"; "" if nothing says.
+    `folder` is where they lie. `pooling` is how states become a text's vector, if anything says that; the model is
+    `bare` where its own head is left aside then.
     """
 
     folder: Path
@@ -63,7 +65,8 @@ class Source:
     generation: dict[str, Any]
     files: Mapping[str, Callable[[], bytes]]
     tensors: Callable[[], Mapping[str, Entry]]
-    pooling: str = ""
+    pooling: Pooling | None = None
+    bare: bool = False
 
 
 class Unchanged:

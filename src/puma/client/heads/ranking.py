@@ -1,0 +1,86 @@
+"""Texts in the order of how well they answer a query, by a model that reads both together (a cross-encoder).
+
+The scores are those of sentence-transformers' CrossEncoder. It must not know where the parties run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from puma.client import arguments
+from puma.client.cost import Cost
+from puma.client.heads.asking import Progress, asked, check_kind, scored
+from puma.client.model_info import ModelInfo
+from puma.errors import InputError, UsageError
+from puma.models import heads
+from puma.models.cutting import CUTS, Cut
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """One of several texts: its number among them, how well it answers, and what the whole request cost.
+
+    `cut`: the pair was longer than the model takes, and its end was not read.
+    """
+
+    index: int
+    text: str
+    score: float
+    cut: bool
+    cost: Cost
+
+
+def rank(
+    session: Any, model: ModelInfo, query: str, texts: Sequence[str], top: int | None, label: str | None, cut: Cut,
+    raw: bool, lengths: str = "public", padded: int = 0, progress: Progress | None = None,
+) -> list[Ranked]:  # fmt: skip
+    """The `top` texts; see `Client.rank`."""
+    check_kind(model, "classes", "choice")
+    query, texts = arguments.text(query), arguments.texts(texts)
+    if not texts:
+        raise InputError("there is no text to rank", "pass at least one")
+    top = len(texts) if top is None else arguments.count(top, "top", 1)
+    arguments.one_of(cut, "cut", CUTS)
+    label_of(model, label)
+    arguments.flag(raw, "raw")
+    given = [model.pieces(query, text, cut)[0] for text in texts]
+    scores = relevance(model, asked(session, model, given, lengths, padded, progress), label, raw)
+    found = [
+        Ranked(i, text, score, not piece.whole, session.cost)
+        for i, (text, score, piece) in enumerate(zip(texts, scores, given, strict=True))
+    ]
+    return sorted(found, key=lambda each: -each.score)[:top]
+
+
+def label_of(model: ModelInfo, label: str | None) -> int:
+    """The class whose score counts; UsageError where several could, or for one that there is not."""
+    labels = model.labels
+    if label is None and len(labels) == 1:
+        return 0
+    names = ", ".join(labels[:20])
+    if label is None:
+        raise UsageError(f"{model.name} has {len(labels)} labels, and any could rank", f"choose one by label: {names}")
+    if label not in labels:
+        raise UsageError(f"{model.name} has no label {label}", f"choose one of {names}")
+    return labels.index(label)
+
+
+def relevance(model: ModelInfo, logits: Sequence[Tensor], label: str | None = None, raw: bool = False) -> list[float]:
+    """How well each text answers, of its logits (labels,); with `raw` the logits themselves.
+
+    Of one label the model's own function, or else the sigmoid; of one label among several their softmax, unless the
+    model has its own. Of choices the softmax over all of them.
+    """
+    of, reading = label_of(model, label), heads(model.config).reading
+    rows = torch.stack(list(logits))
+    if raw:
+        return rows[:, of].tolist()
+    if reading.asks == "choice":
+        return rows[:, 0].softmax(0).tolist()
+    how = reading.relevance or ("sigmoid" if rows.shape[1] == 1 else "softmax")
+    return scored(rows, how)[:, of].tolist()

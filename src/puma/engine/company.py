@@ -1,0 +1,182 @@
+"""Requests of several clients that take steps together at one party, over the same links and keys.
+
+A step is made of whatever requests its number was said for; between two steps clients' words are heeded, and rows leave
+or join. What a client is owed, and what it said, stays with its member; of another's it finds nothing. Who asks, who
+says which step comes next, and how results reach a client, this file must not know.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from puma.engine.engine import Engine
+from puma.engine.generation import Turn, gone_on, results
+from puma.engine.lookahead import Ahead
+from puma.engine.request import Request, apart, finished, leave
+from puma.errors import PumaError
+from puma.mpc.cost import Entry
+from puma.mpc.party import Party
+from puma.mpc.share import Share
+from puma.wire.messages import Encode
+from puma.wire.steps import Item
+
+Served = tuple[bytes, str]  # a sharing of a model, and the approximation that it is computed with
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a step gave one member: shares for its client, in the order in which they leave; its part of the cost.
+
+    `last`: nothing more is owed.
+    """
+
+    shares: list[Share]
+    spent: Mapping[str, Entry]
+    cpu_seconds: float
+    last: bool
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A member takes no more steps: why, unless its client wanted it so."""
+
+    problem: PumaError | None = None
+
+
+Event = Outcome | Ended
+
+
+def _nobody(event: Event) -> None:
+    """Whoever asked hears nothing yet."""
+
+
+@dataclass(eq=False)
+class Member:
+    """A client's request among those of others. `tell` hears what becomes of it, from another thread.
+
+    `grants` are what the client has allowed: steps in all, with a digest of all that it had said by then; each step
+    but the first heeds one of the `turns`, or goes on as before where there is none. `closed`: no more will be
+    allowed.
+    """
+
+    item: Item
+    key: str  # whose it is, for fairness
+    served: Served
+    engine: Engine  # of this party, for what it is served
+    requests: list[Request]
+    tell: Callable[[Event], None] = _nobody
+    grants: list[tuple[int, bytes]] = field(default_factory=list[tuple[int, bytes]])
+    turns: dict[int, Turn] = field(default_factory=dict[int, Turn])  # by the step before which they are heeded
+    steps: int = 0  # that it has taken
+    closed: bool = False
+
+    @property
+    def granted(self) -> int:
+        """Steps that its client has allowed."""
+        return self.grants[-1][0] if self.grants else 0
+
+    @property
+    def first(self) -> int:
+        """Tokens that its first step reads."""
+        return self.requests[0].job.input.tokens
+
+    @property
+    def rows(self) -> int:
+        """Texts or images."""
+        return len(self.requests[0].job.input.lengths)
+
+
+class Company:
+    """All members at one party, for one thread."""
+
+    def __init__(self, party: Party) -> None:
+        self.party = party
+        self._members: list[Member] = []
+        self._engine: Engine | None = None
+        self._ahead: Ahead | None = None  # for this engine
+
+    def step(self, number: int, members: Sequence[Member]) -> list[Outcome]:
+        """Advance these members, which are served alike, by one; what it gave each. The number comes once."""
+        self._members += [member for member in members if member.steps == 0]
+        self._heed(members)
+        going = [request for member in members for request in member.requests]
+        apart(self._requests(), going)
+        parts = [sum(_read(request) for request in member.requests) for member in members]
+        self.party.ledger.reset()
+        cpu = time.thread_time()
+        self._compute(number, members[0], going)
+        self.party.ledger.total()
+        cpu = time.thread_time() - cpu
+        given = [results(member.requests) for member in members]
+        over = self._after(members)
+        outcomes: list[Outcome] = []
+        for member, shares, part in zip(members, given, parts, strict=True):
+            spent = {name: _part(entry, part, sum(parts)) for name, entry in self.party.ledger.entries.items()}
+            outcomes.append(Outcome(shares, spent, cpu * part / sum(parts), member in over))
+        return outcomes
+
+    def drop(self, member: Member) -> None:
+        """It takes no more steps; its rows leave the caches that it shares."""
+        if member in self._members:
+            self._leave({id(member): range(sum(len(r.owed) for r in member.requests))})
+            self._members.remove(member)
+
+    def _compute(self, number: int, member: Member, going: Sequence[Request]) -> None:
+        engine = member.engine
+        if self._ahead is None or self._engine is not engine:
+            if self._ahead is not None:
+                self._ahead.end()
+            self._ahead, self._engine = Ahead(engine), engine
+        self.party.approximation = member.served[1]
+        self._ahead.begin(number, going)
+        # Each step has streams of its own, whoever takes part in it, and no number comes twice under these keys.
+        with self.party.stage(f"step {number}"):
+            engine.step(going)
+
+    def _heed(self, members: Sequence[Member]) -> None:
+        """What the clients of these said since their last step: who leaves, what was chosen, who joins."""
+        turns = {id(m): m.turns.pop(m.steps, Turn()) if m.steps else None for m in members}
+        self._leave({name: turn.leave for name, turn in turns.items() if turn is not None})
+        for member in members:
+            if (turn := turns[id(member)]) is not None:
+                member.requests = gone_on(member.requests, turn)
+            member.steps += 1
+
+    def _after(self, members: Sequence[Member]) -> list[Member]:
+        """Rows that have all they are owed leave; the members of which none is left."""
+        rows = {id(m): finished(m.requests) for m in members if not isinstance(m.requests[0].job, Encode)}
+        self._leave(rows)
+        over = [m for m in members if id(m) not in rows or not m.requests]
+        self._members = [m for m in self._members if m not in over]
+        return over
+
+    def _leave(self, rows: Mapping[int, Sequence[int]]) -> None:
+        """Of members by their ids, these rows: out of all caches at once, because members share them."""
+        gone, start = list[int](), 0
+        for member in self._members:
+            gone += [start + row for row in rows.get(id(member), ())]
+            start += sum(len(request.owed) for request in member.requests)
+        if not gone:
+            return
+        leave(self._requests(), gone)
+        for member in self._members:
+            member.requests = [r for r in member.requests if r.owed]
+
+    def _requests(self) -> list[Request]:
+        return [request for member in self._members for request in member.requests]
+
+
+def _read(request: Request) -> int:
+    """Rows that the next step reads of it."""
+    return request.job.input.tokens if request.cache is None else len(request.owed) * request.beams
+
+
+def _part(entry: Entry, mine: int, of: int) -> Entry:
+    """A member's part of what was spent: all rounds and seconds, in which it took part, and bytes by its rows."""
+    parts: dict[str, Any] = {
+        name: getattr(entry, name) * mine // of for name in ("online", "offline", "frames_online", "frames_offline")
+    }
+    return Entry(rounds=entry.rounds, seconds=entry.seconds, **parts)

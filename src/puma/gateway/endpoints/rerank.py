@@ -1,0 +1,47 @@
+"""POST /v1/rerank: documents in the order of how well they answer a query, in the shape of Jina, Cohere and vLLM."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from puma.client.heads.asking import kind
+from puma.client.heads.ranking import Ranked, label_of
+from puma.gateway import replies
+from puma.gateway.refusals import Refused, blamed
+from puma.gateway.requests import RerankRequest, read
+from puma.gateway.service import Gateway
+from puma.gateway.streams import request_id, while_there
+from puma.gateway.watch import ID_HEADER
+from puma.models.cutting import Cut
+
+
+async def rerank(gateway: Gateway, request: Request) -> Response:
+    """All documents go to the parties together, or in several requests one after the other where they are too many."""
+    asked = read(await request.body(), RerankRequest)
+    gateway.known(asked.model)
+    if kind(gateway.model) not in ("classes", "choice"):
+        name = gateway.settings.name
+        raise Refused(f"{name} ranks nothing: use a cross-encoder, which has a head for classes", "model")
+    with blamed("label"):
+        label_of(gateway.model, asked.label)
+    cut: Cut = "" if asked.truncate is False else "longest_first"
+    with blamed("documents"):
+        tokens = sum(len(gateway.model.pieces(asked.query, text, cut)[0].ids) for text in asked.texts)
+
+    def run(cluster: Any) -> Generator[list[Ranked], None, None]:
+        yield cluster.rank(asked.query, asked.texts, asked.top_n, asked.label, cut, bool(asked.raw_scores))
+
+    job = gateway.submit(run, request.headers.get(ID_HEADER))
+    (ranked,) = [item async for item in while_there(request, job)]
+    results = [_result(one, bool(asked.return_documents)) for one in ranked]
+    return JSONResponse(replies.rerank(results, gateway.settings.name, tokens), headers=request_id(job))
+
+
+def _result(one: Ranked, document: bool) -> dict[str, Any]:
+    """What was cut says so: the asker may want to know that its end was not read."""
+    found: dict[str, Any] = {"index": one.index, "relevance_score": one.score}
+    return found | ({"document": {"text": one.text}} if document else {}) | ({"truncated": True} if one.cut else {})
