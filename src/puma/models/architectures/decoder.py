@@ -16,11 +16,11 @@ from puma.errors import UsageError
 from puma.models import bounds as b
 from puma.models import rope
 from puma.models.architecture import Architecture, Bound, Heads, Inputs, Params, Shapes
+from puma.models.architectures.growth import grown
 from puma.models.cache import Cache, LayerCache
 from puma.models.fields import MOST_HEAD, Activation, Labels, Layers, OptionalSize, Positive, Reading, Rope, Size
 from puma.models.folding import fold_activation, fold_queries
 from puma.models.formats import Formats, hand_out
-from puma.models.growth import grown
 from puma.models.pooling import Embed, Pooling
 from puma.nn import functional as F
 from puma.nn.modules import Value

@@ -17,10 +17,10 @@ from puma.errors import UsageError
 from puma.models import bounds as b
 from puma.models.architecture import Architecture, Bound, Heads, Inputs, Params, Shapes
 from puma.models.architectures.decoder import MLP, Attention, Decoder, halves, norm
+from puma.models.architectures.growth import grown
 from puma.models.cache import Cache, LayerCache
 from puma.models.fields import Activation, Labels, Layers, OptionalSize, Positive, Size
 from puma.models.formats import Formats, hand_out
-from puma.models.growth import grown
 from puma.models.pooling import Embed, Pooling
 from puma.nn import functional as F
 from puma.nn.modules import Value
