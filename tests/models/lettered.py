@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 
-from puma.models.spelling import LETTERS
+from puma.models.reading.spelling import LETTERS
 from tests.models import tiny
 
 SIZE = 270

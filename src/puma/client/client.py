@@ -29,7 +29,7 @@ from puma.client.sentences import Asked, Reading, divided
 from puma.client.session import Session
 from puma.errors import InputError, UsageError
 from puma.models import inputs
-from puma.models.cutting import Cut
+from puma.models.reading.cutting import Cut
 from puma.store.prepared_requests import PreparedRequest
 from puma.wire.limits import MOST_TOP
 from puma.wire.messages import Encode, Input

@@ -16,11 +16,12 @@ from torch import Tensor
 from puma.client.lengths import check_padding
 from puma.client.sentences import USUAL, Asked, Reading
 from puma.errors import CheckpointError, InputError, RangeError, UsageError
-from puma.models import heads, text, wording
+from puma.models import heads, text
 from puma.models.config import Config
-from puma.models.cutting import Cut, Piece, pieces
 from puma.models.files.source import SETTINGS
-from puma.models.spelling import Spelling
+from puma.models.reading import wording
+from puma.models.reading.cutting import Cut, Piece, pieces
+from puma.models.reading.spelling import Spelling
 
 MASKS = ("[MASK]", "<mask>")
 
@@ -157,6 +158,12 @@ class ModelInfo:
         found = text.encoded(self.tokenizer, sentence, pair)
         each = pieces(found, min(most or longest, longest), cut, stride, left)
         return [self._read(piece) for piece in each]
+
+    def whole(self, prompt: str) -> Piece:
+        """A text that holds its special tokens already, as a chat template leaves it; InputError if it is too long."""
+        self.check_encodes()
+        (piece,) = pieces(text.encoded(self.tokenizer, prompt, special=False), self.config.context)
+        return self._read(piece)
 
     def _read(self, piece: Piece) -> Piece:
         ids, types = text.checked(self.config, piece.ids, piece.types)

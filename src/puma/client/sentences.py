@@ -17,8 +17,8 @@ from puma.client import arguments
 from puma.errors import InputError, UsageError
 from puma.models import architecture
 from puma.models.config import Config
+from puma.models.reading.wording import PASSAGES, Wording
 from puma.models.text import MAX_ELEMENTS, MAX_PROMPTS, Tokens
-from puma.models.wording import PASSAGES, Wording
 
 
 class Reading(NamedTuple):

@@ -15,7 +15,7 @@ from torch import Tensor
 from puma.client.sampling import Sampler, Sampling, logprobs
 from puma.errors import OutOfRange, PolicyError
 from puma.gateway.cluster import Cluster
-from puma.models.spelling import settled
+from puma.models.reading.spelling import settled
 
 STOP, LENGTH, DOUBTFUL = "stop", "length", "out_of_range"
 

@@ -13,7 +13,7 @@ from puma.client.heads.ranking import Ranked
 from puma.client.model_info import ModelInfo
 from puma.client.sentences import Asked, Reading
 from puma.client.session import Session
-from puma.models.cutting import Cut
+from puma.models.reading.cutting import Cut
 
 
 class Cluster(Protocol):

@@ -28,6 +28,7 @@ MOST_LABELS = 1 << 16
 SPAN = ("start", "end")  # of an answer in a text
 NEXT_SENTENCE = ("next", "not next")
 PROBLEMS = {"regression": "identity", "single_label_classification": "softmax", "multi_label_classification": "sigmoid"}
+WORDED = ("prompt", "template", "answer")  # how a query and a text are put, as files/relevance.py writes it
 FUNCTIONS = {"Identity": "identity", "Sigmoid": "sigmoid", "Softmax": "softmax"}  # of torch.nn
 # Where null says something else than nothing: that there is none, whatever the family's default is.
 NULLABLE = frozenset({
@@ -215,18 +216,19 @@ def headed(task: str, raw: Mapping[str, Any]) -> dict[str, Any]:
     return {"labels": NEXT_SENTENCE} if task == "NextSentencePrediction" else {}
 
 
-def _reading(raw: Mapping[str, Any]) -> dict[str, str]:
+def _reading(raw: Mapping[str, Any]) -> dict[str, Any]:
     """How scores follow from logits: as transformers' pipeline and sentence-transformers' CrossEncoder have it."""
     problem, nested = raw.get("problem_type"), raw.get("sentence_transformers")
     if problem is not None and problem not in PROBLEMS:
         refuse(f"sets problem_type to {problem!r}", f"problem_type = {' or '.join(PROBLEMS)} only")
     several = len(labelled(raw)) > 1
     scores = PROBLEMS[problem] if problem is not None and (several or problem == "regression") else ""
-    named = nested.get("activation_fn") if isinstance(nested, dict) else None
+    nested = nested if isinstance(nested, dict) else {}
+    named, worded = nested.get("activation_fn"), {name: nested[name] for name in WORDED if name in nested}
     named = named or raw.get("sbert_ce_default_activation_function")
     if not isinstance(named, str) or not named.startswith("torch."):  # the library runs no other code, either
-        return {"scores": scores}
+        return {"scores": scores} | worded
     kind = named.rpartition(".")[2]
     if kind not in FUNCTIONS:
         refuse(f"names the activation {named}", f"{' or '.join(FUNCTIONS)} of torch.nn only")
-    return {"scores": scores, "relevance": FUNCTIONS[kind]}
+    return {"scores": scores, "relevance": FUNCTIONS[kind]} | worded

@@ -25,12 +25,17 @@ class Reading(Struct, frozen=True, kw_only=True):
 
     `asks`: they are of a question's answer, the logits of a token to be its first and its last one ("span"), or of one
     choice among several ("choice"). `scores` makes scores of them; "": softmax, or the sigmoid of a single one.
-    `relevance` does so where texts are ranked for a query; "": the sigmoid of a single one, others as they are.
+    `relevance` does so where texts are ranked for a query; "": the sigmoid of a single one, others as they are. A
+    `prompt` goes before the query; or, with a `template`, query and text go into the model's chat template, perhaps up
+    to where an `answer` would begin.
     """
 
     asks: Literal["", "span", "choice"] = ""
     scores: Scored = ""
     relevance: Scored = ""
+    prompt: Annotated[str, Meta(max_length=1 << 14)] = ""
+    template: bool = False
+    answer: bool = False
 
 
 AS_USUAL = Reading()

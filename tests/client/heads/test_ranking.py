@@ -134,6 +134,15 @@ def test_without_token_types_lengths_can_be_secret(tmp_path: Path, cluster: Serv
     assert sizes[0] == sizes[1]
 
 
+def test_what_the_parties_see_depends_on_lengths_alone(tmp_path: Path, cluster: Serve) -> None:
+    """Other words of the same number, and another wish for the best, change no byte and no round."""
+    served, costs = cluster(one_label(tmp_path, num_hidden_layers=1)), list[object]()
+    for query, texts, top in ((QUERY, TEXTS[1:3], None), ("a big hat", ["it was red", "the little mat"], 1)):
+        served.rank(query, texts, top)
+        costs.append((served.cost.rounds, served.cost.bytes()))
+    assert costs[0] == costs[1]
+
+
 @pytest.mark.parametrize(
     ("asked", "says"),
     [

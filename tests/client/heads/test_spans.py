@@ -12,7 +12,7 @@ import torch
 from puma.client.heads import spans
 from puma.client.heads.spans import Quote
 from puma.errors import InputError, UsageError
-from puma.models.cutting import Piece
+from puma.models.reading.cutting import Piece
 from puma.reference.plain_model import PlainModel
 from tests.models import tiny
 from tests.models.library.compare import quiet

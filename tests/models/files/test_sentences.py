@@ -15,7 +15,7 @@ from puma.models import heads
 from puma.models.architectures import ARCHITECTURES
 from puma.models.checkpoint import load
 from puma.models.pooling import Dense, Pooling
-from puma.models.wording import FILE, Wording, read
+from puma.models.reading.wording import FILE, Wording, read
 from puma.reference.plain_model import PlainModel
 from tests.models import sentences, tiny
 

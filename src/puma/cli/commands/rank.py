@@ -70,8 +70,9 @@ def rank(
 
     def check(clear: Any) -> None:
         _check("classes", "choice", clear)
-        for text in found:
-            clear.pieces(query, text, how)
+        from puma.client.heads.ranking import read as reads
+
+        reads(clear, query, found, how)
 
     with ui.progress(output.json) as progress:
         cluster, _ = opened(where, source, check, progress, None, approximation, fitting=fitting)

@@ -17,8 +17,8 @@ from puma.client.model_info import ModelInfo
 from puma.errors import UsageError
 from puma.models import architecture, heads
 from puma.models.config import Config
-from puma.models.cutting import Piece
 from puma.models.fields import Scored
+from puma.models.reading.cutting import Piece
 from puma.models.text import MAX_ELEMENTS, MAX_PROMPTS
 
 Progress = Callable[[str, int, int], None]

@@ -16,7 +16,7 @@ from puma.client import arguments
 from puma.client.cost import Cost
 from puma.client.heads.asking import asked, check_kind
 from puma.client.model_info import ModelInfo
-from puma.models.cutting import Piece
+from puma.models.reading.cutting import Piece
 
 Joined = Literal["none", "simple", "first", "average", "max"]
 JOINED: tuple[Joined, ...] = ("none", "simple", "first", "average", "max")

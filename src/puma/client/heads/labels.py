@@ -19,7 +19,7 @@ from puma.client.heads.asking import asked, check_kind, scored
 from puma.client.model_info import ModelInfo
 from puma.errors import UsageError
 from puma.models import heads
-from puma.models.cutting import CUTS, Cut
+from puma.models.reading.cutting import CUTS, Cut
 
 HYPOTHESIS = "This example is {}."
 

@@ -13,12 +13,14 @@ import torch
 from torch import Tensor
 
 from puma.client import arguments
+from puma.client.chat.format import PROBE, ChatFormat, chat_format
 from puma.client.cost import Cost
 from puma.client.heads.asking import Progress, asked, check_kind, scored
 from puma.client.model_info import ModelInfo
 from puma.errors import InputError, UsageError
 from puma.models import heads
-from puma.models.cutting import CUTS, Cut
+from puma.models.fields import Reading
+from puma.models.reading.cutting import CUTS, Cut, Piece
 
 
 @dataclass(frozen=True)
@@ -48,13 +50,42 @@ def rank(
     arguments.one_of(cut, "cut", CUTS)
     label_of(model, label)
     arguments.flag(raw, "raw")
-    given = [model.pieces(query, text, cut)[0] for text in texts]
+    given = read(model, query, texts, cut)
     scores = relevance(model, asked(session, model, given, lengths, padded, progress), label, raw)
     found = [
         Ranked(i, text, score, not piece.whole, session.cost)
         for i, (text, score, piece) in enumerate(zip(texts, scores, given, strict=True))
     ]
     return sorted(found, key=lambda each: -each.score)[:top]
+
+
+def read(model: ModelInfo, query: str, texts: Sequence[str], cut: Cut) -> list[Piece]:
+    """A query with each text as the model reads them: side by side, or in its chat template, which is not cut."""
+    reading = heads(model.config).reading
+    if not reading.template:
+        return [model.pieces(reading.prompt + query, text, cut)[0] for text in texts]
+    form = chat_format(model)
+    structured = not _shown(form, PROBE)
+    return [model.whole(_put(form, reading, query, text, structured)) for text in texts]
+
+
+def _put(form: ChatFormat, reading: Reading, query: str, text: str, structured: bool) -> str:
+    """A query and a text in a chat template, as messages of these two roles."""
+    said = [("system", reading.prompt), ("query", query), ("document", text)]
+    turns = [{"role": role, "content": _content(each, structured)} for role, each in said if each or role != "system"]
+    return form.render(turns, answer=reading.answer)
+
+
+def _content(text: str, structured: bool) -> Any:
+    return [{"type": "text", "text": text}] if structured else text
+
+
+def _shown(form: ChatFormat, text: str) -> bool:
+    """Whether a template shows a message that is a text, and not a list of parts."""
+    try:
+        return text in form.render([{"role": role, "content": text} for role in ("query", "document")])
+    except InputError:
+        return False
 
 
 def label_of(model: ModelInfo, label: str | None) -> int:

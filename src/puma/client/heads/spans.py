@@ -17,7 +17,7 @@ from puma.client import arguments
 from puma.client.cost import Cost
 from puma.client.heads.asking import asked, check_kind
 from puma.client.model_info import ModelInfo
-from puma.models.cutting import Piece
+from puma.models.reading.cutting import Piece
 
 WINDOW, STRIDE, LONGEST = 384, 128, 15  # tokens: of a piece, that two pieces have in common, and of an answer
 NOTHING = (0, 0)  # where no answer stands

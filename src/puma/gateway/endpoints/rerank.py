@@ -10,13 +10,14 @@ from starlette.responses import JSONResponse, Response
 
 from puma.client.heads.asking import kind
 from puma.client.heads.ranking import Ranked, label_of
+from puma.client.heads.ranking import read as pairs
 from puma.gateway import replies
 from puma.gateway.refusals import Refused, blamed
 from puma.gateway.requests import RerankRequest, read
 from puma.gateway.service import Gateway
 from puma.gateway.streams import request_id, while_there
 from puma.gateway.watch import ID_HEADER
-from puma.models.cutting import Cut
+from puma.models.reading.cutting import Cut
 
 
 async def rerank(gateway: Gateway, request: Request) -> Response:
@@ -30,7 +31,7 @@ async def rerank(gateway: Gateway, request: Request) -> Response:
         label_of(gateway.model, asked.label)
     cut: Cut = "" if asked.truncate is False else "longest_first"
     with blamed("documents"):
-        tokens = sum(len(gateway.model.pieces(asked.query, text, cut)[0].ids) for text in asked.texts)
+        tokens = sum(len(piece.ids) for piece in pairs(gateway.model, asked.query, asked.texts, cut))
 
     def run(cluster: Any) -> Generator[list[Ranked], None, None]:
         yield cluster.rank(asked.query, asked.texts, asked.top_n, asked.label, cut, bool(asked.raw_scores))

@@ -6,15 +6,16 @@ This file must not know what the settings mean.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from puma.errors import CheckpointError
 from puma.models.files import dequantised, relevance, safetensors, sentences, settled
-from puma.models.files.source import TOKENIZER, Source, public_files, read_json
+from puma.models.files.source import TOKENIZER, Entry, Source, public_files, read_json
 from puma.models.files.words import PIECES
-from puma.models.wording import FILE
+from puma.models.reading.wording import FILE
 
 SHARD = re.compile(r"-\d+-of-\d+\.")
 
@@ -26,9 +27,10 @@ CONVERT = (  # by the class that config.json names: AutoModel would leave the he
 
 def read(root: Path) -> Source:
     """A folder's checkpoint; weights are looked for when their names are asked for."""
-    said = sentences.read(root)
+    said, judge = sentences.read(root), relevance.read(root)
     folder = said.body if said else root
-    generation, raw = folder / "generation_config.json", relevance.named(folder, read_json(folder / "config.json"))
+    generation, raw = folder / "generation_config.json", read_json(folder / "config.json")
+    raw = raw if judge is None else judge.settings(raw)
     quantising = dequantised.settings(folder, raw)
     files = public_files(folder) | tokenizer_in(folder, str(raw.get("model_type", "")))
     if said:
@@ -40,13 +42,19 @@ def read(root: Path) -> Source:
         raw=raw,
         generation=read_json(generation) if generation.is_file() else {},
         files=files,
-        tensors=lambda: {
-            **dequantised.entries(quantising, safetensors.entries(weight_files(folder))),
-            **(said.entries() if said else {}),
-        },
+        tensors=lambda: _entries(folder, quantising, said, judge),
         pooling=said.pooling if said else None,
         bare=bool(said and said.bare),
     )
+
+
+def _entries(
+    folder: Path, quantising: Any, said: sentences.Sentences | None, judge: relevance.Judge | None
+) -> Mapping[str, Entry]:
+    """The tensors of the model itself, and of what comes behind it."""
+    found = dequantised.entries(quantising, safetensors.entries(weight_files(folder)))
+    found = found if judge is None else judge.entries(found)
+    return {**found, **said.entries()} if said else found
 
 
 def tokenizer_in(folder: Path, model_type: str) -> dict[str, Callable[[], bytes]]:

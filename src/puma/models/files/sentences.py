@@ -20,7 +20,7 @@ from puma.errors import CheckpointError, UnsupportedModel
 from puma.models.files import safetensors
 from puma.models.files.source import Entry, read_json
 from puma.models.pooling import EMBED, Dense, Pooling
-from puma.models.wording import Wording
+from puma.models.reading.wording import Wording
 
 MODULES, SETTINGS = "modules.json", "config_sentence_transformers.json"
 MODES = {  # as older versions write them, in the order in which several lie side by side

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
-from puma.models.spelling import Spelling, settled
+from puma.models.reading.spelling import Spelling, settled
 from tests.models import lettered, tiny
 
 KINDS = {"byte level": lettered.byte_level(), "falling back": lettered.falling_back()}

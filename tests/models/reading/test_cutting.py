@@ -9,7 +9,7 @@ import pytest
 from tokenizers import Tokenizer, processors
 
 from puma.errors import InputError
-from puma.models.cutting import pieces
+from puma.models.reading.cutting import pieces
 from tests.models import tiny
 
 CLS, SEP = ("[CLS]", 3), ("[SEP]", 4)
