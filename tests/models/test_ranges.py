@@ -118,6 +118,16 @@ def test_every_limited_matrix_has_a_bound(name: str, tmp_path: Path) -> None:
         check_usual(checkpoint.config, params)
 
 
+@pytest.mark.parametrize("make", [tiny.llama, tiny.bert])
+def test_an_ordinary_model_can_hide_scores(make, tmp_path: Path) -> None:
+    checkpoint = load(make(tmp_path / "model"))
+    params = dict(checkpoint.fold())
+    assert ranges.hides(checkpoint.config, params)
+    wide = {name: tensor * 100 if "q_proj" in name or "query" in name else tensor for name, tensor in params.items()}
+    wide = {name: tensor * 100 if "k_proj" in name or "key" in name else tensor for name, tensor in wide.items()}
+    assert not ranges.hides(checkpoint.config, wide)
+
+
 @pytest.mark.parametrize("groups", [1, 2])
 @pytest.mark.parametrize("affine", [False, True])
 def test_what_attention_adds_stays_within_its_bound(affine: bool, groups: int) -> None:

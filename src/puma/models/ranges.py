@@ -45,8 +45,8 @@ def check_hiding(config: Config, params: Params, hint: str) -> None:
     """Raise RangeError if scores that are lowered in secret, by `Place.hiding`, could still count or go too far."""
     found = places(architecture(config).model(config))
     for name, bound, what in bounds(config, params):
-        place = found[name]
-        if place.kind == "scores" and not place.named and not bound < place.hiding - NEGLIGIBLE:
+        place = found.get(name)
+        if place and place.kind == "scores" and not place.named and not bound < place.hiding - NEGLIGIBLE:
             raise RangeError(f"{name} can give {what} of {bound:.4g}, too wide for hiding some in secret", hint)
 
 
