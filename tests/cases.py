@@ -22,7 +22,7 @@ from puma.mpc.fixed import ACTIVATION, RESIDUAL, RESIDUAL_RING, RING, WEIGHT
 from puma.mpc.party import Party
 from puma.mpc.polynomial import ONE, bit, times
 from puma.mpc.share import Additive, Bits, Secret, Share
-from puma.nn import attention, paper, pooling, roots, sampling, splines
+from puma.nn import attention, delta, mixture, paper, pooling, roots, sampling, splines
 from puma.nn import functional as F
 from tests.trio import given, given_additive, given_bits, given_choice, given_masked, given_seeded
 
@@ -266,6 +266,19 @@ NN = [
     Case(F.gelu_gated, lambda p: (_product(p), _x(p, 40, 20), "tanh")),
     Case(F.softcap, lambda p: (_scores(p), 30.0)),
     Case(F.times, lambda p: (_product(p), 48)),
+    Case(F.read, lambda p: (_product(p),)),
+    Case(mixture.largest, lambda p: (_x(p, 28, 13, value=sample(4, 6)), 2)),
+    Case(mixture.weights, lambda p: (_product(p, sample(4, 6)), 2, True)),
+    Case(mixture.weights, lambda p: (_product(p, sample(4, 6)), 2, False, 9), "watched"),
+    Case(
+        mixture.weighted, lambda p: (_product(p), _x(p, RING, ACTIVATION, value=sample(9, 3)), torch.tensor([3, 3, 2]))
+    ),
+    Case(delta.convolved, lambda p: (_product(p, sample(2, 5, 8)), _weight(p, 3, 8), None)),
+    Case(delta.logarithms, lambda p: (_product(p), _weight(p, 8))),
+    Case(delta.silu, lambda p: (_product(p),)),
+    Case(delta.inverted, lambda p: (_x(p, RING, delta.PAIR, value=sample(2, 5, 5).tril(-1)),)),
+    Case(delta.remembered, lambda p: (*_tokens(p, 3), None)),
+    Case(delta.remembered, lambda p: (*_tokens(p, 1), _memory(p), 15), "and a memory"),
     Case(F.argmax, lambda p: (_product(p, sample(3, 37)),)),
     Case(F.argmax, lambda p: (given(p, sample(64, 2), 48, 14),), "of two"),
     Case(F.one_hot, lambda p: (given(p, torch.tensor([3, 0, 10]), 4, 0), 11)),
@@ -276,6 +289,21 @@ NN = [
     *(Case(pooling.pooled, lambda p, m=m: (*_padded(p, m), _flags(p)), f"{m}, padded") for m in ("mean", "lasttoken")),
     Case(F.cat, lambda p: ([_x(p, 40, 20), _x(p, 40, 20, "y")], -1)),
 ]
+
+
+def _tokens(p: Party, rows: int) -> tuple[Any, ...]:
+    """Queries, keys, values, rates and logarithms of decays of two heads."""
+    q, k, v = (_x(p, RING, ACTIVATION, name, sample(1, 2, rows, 4, seed=i)) for i, name in enumerate("qkv"))
+    rate = _x(p, RING, ACTIVATION, "rate", sample(1, 2, rows).abs() / 4)
+    return q, k, v, rate, _x(p, delta.LOGARITHM_RING, delta.LOGARITHM, "decay", -sample(1, 2, rows).abs() / 4)
+
+
+def _memory(p: Party) -> delta.Memory:
+    """A state, and as many tokens beside it as there can be."""
+    _, keys, written, _, g = _tokens(p, delta.CHUNK - 1)
+    return delta.Memory(
+        _x(p, RING, ACTIVATION, "state", sample(1, 2, 4, 4)), keys, written, g.apply(lambda t: t.cumsum(-1))
+    )
 
 
 def _padded(p: Party, mode: str) -> tuple[Any, ...]:

@@ -103,6 +103,10 @@ class OutOfRangeWarning(UserWarning):
     """The same, where the answer is taken all the same."""
 
 
+class RulesWarning(UserWarning):
+    """A model's generation_config.json asks for what is not followed, so that answers are other than the library's."""
+
+
 class AdmissionError(PumaError):
     """A party does not serve this: the key may not ask for it, it is beyond a limit, or the party is about to stop."""
 

@@ -6,33 +6,20 @@ from pathlib import Path
 
 import gguf
 import pytest
-from tokenizers import pre_tokenizers
+from torch.testing import assert_close
 
 from puma.client.chat.format import chat_format
+from puma.models.checkpoint import load
 from puma.reference.plain_model import PlainModel
 from tests.cli.conftest import Run
 from tests.models import tiny
-from tests.models.files import ggufs, vocabularies
-
-SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
+from tests.models.files import ggufs, talking
+from tests.models.lora import adapters
 
 
 @pytest.fixture(scope="module")
 def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A quantised LLaMA with a byte-level tokenizer and a chat template, alone in a folder."""
-    place = tmp_path_factory.mktemp("gguf")
-    vocabulary, merges = vocabularies.byte_pairs(pre_tokenizers.ByteLevel(add_prefix_space=False), SPECIAL, 400)
-
-    def extra(writer: gguf.GGUFWriter) -> None:
-        kinds = dict.fromkeys(SPECIAL, vocabularies.CONTROL)
-        vocabularies.byte_fields(vocabulary, merges, "smollm", kinds, bos=1, eos=2)(writer)
-        writer.add_chat_template("{% for m in messages %}<|im_start|>{{ m.content }}<|im_end|>{% endfor %}")
-
-    folder = tiny.llama(
-        place / "folder", vocab_size=len(vocabulary), hidden_size=32, intermediate_size=64, max_position_embeddings=64
-    )
-    (place / "alone").mkdir()
-    return ggufs.write(place / "alone" / "chatty.gguf", folder, gguf.GGMLQuantizationType.Q8_0, extra)
+    return talking.write(tmp_path_factory.mktemp("gguf"))
 
 
 @pytest.mark.processes
@@ -68,3 +55,32 @@ def test_a_file_that_is_not_there(puma: Run, tmp_path: Path) -> None:
     ran = puma("generate", tmp_path / "nowhere.gguf", "the cat")
     assert ran.code == 3
     assert "there is no file" in ran.err and "hint" in ran.err
+
+
+@pytest.mark.processes
+@pytest.mark.usefixtures("lent")
+def test_an_adapter_over_it(puma: Run, file: Path, tmp_path: Path) -> None:
+    """Merged with what the quantised matrix stands for, and in its own order of rows."""
+    tensors = adapters.low("model.layers.0.self_attn.q_proj", 32, 32) | adapters.low(
+        "model.layers.1.mlp.up_proj", 64, 32
+    )
+    adapter = adapters.write(tmp_path / "adapter", tensors)
+    before, after = load(file).state, load(file, adapter=adapter).state
+    for name, tensor in before.items():
+        module = name.removesuffix(".weight")
+        added = 0
+        if f"{module}.lora_A.weight" in tensors:
+            added = 2 * tensors[f"{module}.lora_B.weight"] @ tensors[f"{module}.lora_A.weight"]
+        assert_close(after[name], tensor + added)
+    asked = ("generate", file, "the cat sat", "--tokens", 3, "--json")
+    found = puma(*asked, "--adapter", adapter, "--compare").json
+    assert found["compare"]["agree"] and found["token_ids"] != puma(*asked).json["token_ids"]
+
+
+def test_what_it_says_of_chance(tmp_path: Path) -> None:
+    def extra(writer: gguf.GGUFWriter) -> None:
+        writer.add_float32("general.sampling.temp", 0.5)
+        writer.add_int32("general.sampling.top_k", 7)
+
+    file = ggufs.write(tmp_path / "model.gguf", tiny.llama(tmp_path), extra=extra)
+    assert load(file).files["generation_config.json"]() == b'{"do_sample": true, "temperature": 0.5, "top_k": 7}'

@@ -57,6 +57,27 @@ def test_a_stream_ends_with_the_reason_and_an_error(loud: Served) -> None:
     assert seen[-1].finish_reason == "out_of_range" and not "".join(choice.text for choice in seen)
 
 
+def test_a_chat(loud: Served) -> None:
+    def asked(word: str) -> dict[str, Any]:
+        return {"messages": [{"role": "user", "content": word}], **ASKED}
+
+    with pytest.raises(openai.UnprocessableEntityError, match="left its range") as error:
+        loud.client.chat.completions.create(**asked(LOUD))
+    assert error.value.code == "out_of_range"
+    seen = []
+    with pytest.raises(openai.APIError, match="left its range"):
+        for chunk in loud.client.chat.completions.create(stream=True, **asked(LOUD)):
+            seen.append(chunk.choices[0])
+    assert seen[-1].finish_reason == "out_of_range" and not any(choice.delta.content for choice in seen)
+    loud.clusters[-1].out_of_range = "warn"
+    try:
+        answer = loud.client.chat.completions.create(**asked(LOUD))
+    finally:
+        loud.clusters[-1].out_of_range = "refuse"
+    assert answer.choices[0].finish_reason == "out_of_range" and answer.choices[0].message.content
+    assert loud.client.chat.completions.create(**asked(QUIET)).choices[0].finish_reason in ("length", "stop")
+
+
 def test_a_fixed_length_is_refused_alike(tmp_path: Path) -> None:
     with serving(tiny.llama(tmp_path, num_hidden_layers=1), fixed=True) as found:
         ids = found.clear.prompt_ids(QUIET, 3), found.clear.prompt_ids(LOUD, 3)

@@ -10,7 +10,7 @@ import pytest
 from puma.errors import UnsupportedModel
 from puma.models import architecture, heads, inputs, with_layers
 from puma.models.architectures import ARCHITECTURES
-from puma.models.config import T5, Bert, Config, Gpt2, Llama, PatchEncoder, Vit
+from puma.models.config import T5, Bert, Config, Gpt2, Llama, ModernBert, PatchEncoder, Vit
 
 SIZES: dict[str, Any] = {"hidden_size": 8, "intermediate_size": 32, "layers": 2, "heads": 2}
 WORDS: dict[str, Any] = SIZES | {"vocab_size": 20, "context": 16}
@@ -21,6 +21,7 @@ CONFIGS: dict[str, Config] = {
     "gpt2": Gpt2(vocab_size=20, width=8, layers=2, heads=2, context=16),
     "bert": Bert(**WORDS, predicts=True),
     "distilbert": Bert(**WORDS, type_vocab_size=0, labels=("no", "yes"), each_token=True),
+    "modernbert": ModernBert(**WORDS, labels=("no", "yes"), predicts=True),
     "t5": T5(**WORDS, head_dim=4, encoder_layers=2),
     "vit": Vit(**IMAGES),
     "patches": PatchEncoder(**IMAGES),
@@ -50,8 +51,14 @@ def test_who_generates_classifies_and_predicts() -> None:
     found = {name: heads(config) for name, config in CONFIGS.items()}
     assert {name for name, h in found.items() if h.generates} == {"llama", "gpt2", "t5"}
     assert {name for name, h in found.items() if h.scores} == {"llama", "gpt2"}
-    assert {name for name, h in found.items() if h.predicts} == {"bert"}
-    assert {name for name, h in found.items() if h.labels} == {"classifier", "distilbert", "vit", "patches"}
+    assert {name for name, h in found.items() if h.predicts} == {"bert", "modernbert"}
+    assert {name for name, h in found.items() if h.labels} == {
+        "classifier",
+        "distilbert",
+        "modernbert",
+        "vit",
+        "patches",
+    }
     assert {name for name, h in found.items() if h.each_token} == {"distilbert"}
     assert {name for name, config in CONFIGS.items() if architecture(config).foreseen} == {
         "llama",
@@ -63,7 +70,7 @@ def test_who_generates_classifies_and_predicts() -> None:
 def test_what_is_read() -> None:
     found = {name: inputs(config) for name, config in CONFIGS.items()}
     assert {name for name, i in found.items() if i.kind == "pixels"} == {"vit", "patches"}
-    assert {name for name, i in found.items() if i.pads == "behind"} == {"bert", "distilbert"}
+    assert {name for name, i in found.items() if i.pads == "behind"} == {"bert", "distilbert", "modernbert"}
     assert {name for name, i in found.items() if i.pads == "front"} == {"llama"}
     assert [found[name].types for name in ("llama", "bert", "distilbert")] == [1, 2, 1]
     assert found["llama"].sent([3, 4]) == 7 and found["llama"].room(10) == 7

@@ -37,6 +37,16 @@ def test_padding_and_truncation_are_switched_off(tmp_path: Path) -> None:
     assert len(encode(tokenizer, checkpoint.config, "the cat sat on the mat").ids) == 8
 
 
+def test_a_context_that_longrope_cuts_short_is_named(tmp_path: Path) -> None:
+    factors = {"short_factor": [1.0, 1.1, 1.3], "long_factor": [2.0, 3.0, 4.0]}
+    scaling = {"rope_type": "longrope", "original_max_position_embeddings": 8} | factors
+    config = load(tiny.llama(tmp_path, rope_scaling=scaling)).config
+    check_length(config, 8)
+    for lengths in ((9, 1), (8, 2)):
+        with pytest.raises(InputError, match="longrope turns every token in another way"):
+            check_length(config, *lengths)
+
+
 @pytest.mark.parametrize("prompt", ["", "  \n"])
 def test_empty_prompt(prompt: str, tmp_path: Path) -> None:
     checkpoint = load(tiny.llama(tmp_path))

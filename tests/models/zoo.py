@@ -33,6 +33,11 @@ DISTIL |= {"max_position_embeddings": 32}
 OPT = {name: SIZES[name] for name in SIZES if name != "intermediate_size"} | {"ffn_dim": 20, "word_embed_proj_dim": 24}
 
 
+EXPERTS = GROUPED | {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 8}
+MEMORY: dict[str, Any] = {"linear_key_head_dim": 6, "linear_value_head_dim": 4, "linear_num_key_heads": 2}
+MEMORY |= {"linear_num_value_heads": 4, "layer_types": ["linear_attention", "full_attention", "linear_attention"]}
+
+
 def rope(kind: str, **settings: Any) -> dict[str, Any]:
     """LLaMA with scaled rotary positions."""
     return GROUPED | {"rope_parameters": {"rope_type": kind, "rope_theta": 100.0, "factor": 4.0} | settings}
@@ -55,6 +60,29 @@ CAUSAL: dict[str, tuple[str, dict[str, Any]]] = {
         GEMMA | {"num_hidden_layers": 3, "attn_logit_softcapping": 8.0, "final_logit_softcapping": 5.0},
     ),
     "gemma3": ("Gemma3ForCausalLM", GEMMA | {"num_hidden_layers": 3, "sliding_window_pattern": 2}),
+    "smollm3": ("SmolLM3ForCausalLM", GROUPED | {"pad_token_id": 0, "no_rope_layer_interval": 2}),
+    "olmo": ("OlmoForCausalLM", GROUPED),
+    "olmo2": ("Olmo2ForCausalLM", GROUPED),
+    "olmo3": ("Olmo3ForCausalLM", GROUPED | {"num_hidden_layers": 4, "sliding_window": 3}),
+    "granite": (
+        "GraniteForCausalLM",
+        GROUPED
+        | {"embedding_multiplier": 3.5, "attention_multiplier": 0.2, "residual_multiplier": 0.3, "logits_scaling": 4.0}
+        | {"tie_word_embeddings": True},
+    ),
+    "phi": ("PhiForCausalLM", GROUPED | {"hidden_size": 32}),
+    "stablelm": ("StableLmForCausalLM", GROUPED | {"hidden_size": 32, "use_qkv_bias": True}),
+    "cohere": ("CohereForCausalLM", GROUPED | {"logit_scale": 0.25}),
+    "cohere2": ("Cohere2ForCausalLM", GROUPED | {"num_hidden_layers": 4, "sliding_window": 3}),
+    "starcoder2": ("Starcoder2ForCausalLM", GROUPED),
+    "exaone4": ("Exaone4ForCausalLM", GROUPED | {"num_hidden_layers": 4, "sliding_window": 3}),
+    "glm4": ("Glm4ForCausalLM", GROUPED | {"head_dim": 8, "pad_token_id": 0}),
+    "gemma": ("GemmaForCausalLM", GROUPED | {"head_dim": 8}),
+    "mixtral": ("MixtralForCausalLM", GROUPED | {"num_local_experts": 4}),
+    "olmoe": ("OlmoeForCausalLM", GROUPED | {"num_experts": 5, "num_experts_per_tok": 2}),
+    "qwen2-moe": ("Qwen2MoeForCausalLM", EXPERTS | {"shared_expert_intermediate_size": 8, "mlp_only_layers": [1]}),
+    "qwen3-moe": ("Qwen3MoeForCausalLM", EXPERTS | {"norm_topk_prob": True}),
+    "qwen3.5": ("Qwen3_5ForCausalLM", GROUPED | {"head_dim": 8, "num_hidden_layers": 3, "rms_norm_eps": 1e-4} | MEMORY),
     "neox": ("GPTNeoXForCausalLM", SIZES | {"rotary_pct": 0.67}),
     "neox-serial": ("GPTNeoXForCausalLM", SIZES | {"use_parallel_residual": False, "rotary_pct": 1.0}),
     "opt": ("OPTForCausalLM", OPT),
@@ -85,15 +113,46 @@ ENCODERS: dict[str, tuple[str, dict[str, Any]]] = {
     "albert": ("AlbertModel", SIZES | {"embedding_size": 16, "num_hidden_layers": 4}),
     "albert-groups": ("AlbertModel", SIZES | {"embedding_size": 24, "num_hidden_layers": 4, "num_hidden_groups": 2}),
 }
+DEBERTA = SIZES | {
+    "relative_attention": True, "position_buckets": 6, "max_relative_positions": 16, "pos_att_type": ["p2c", "c2p"],
+    "position_biased_input": False, "share_att_key": True, "norm_rel_ebd": "layer_norm",
+}  # fmt: skip
+MODERNBERT = SIZES | {"local_attention": 4, "num_hidden_layers": 4, "cls_token_id": 2, "sep_token_id": 3}
+MPNET = POSITIONS | {"pad_token_id": 1}
+ENCODERS |= {
+    "mpnet": ("MPNetModel", MPNET),
+    "deberta": ("DebertaV2Model", DEBERTA),
+    "deberta-convolution": ("DebertaV2Model", DEBERTA | {"conv_kernel_size": 3, "conv_act": "gelu"}),
+    "deberta-v2": (
+        "DebertaV2Model",
+        DEBERTA | {"position_buckets": -1, "share_att_key": False, "type_vocab_size": 2, "norm_rel_ebd": "none"},
+    ),
+    "modernbert": ("ModernBertModel", MODERNBERT),
+    "nomic": ("NomicBertModel", SIZES),
+    "gte": ("GteModel", SIZES | {"type_vocab_size": 0}),
+}
 SETTINGS = {
     "Bert": SIZES,
     "Roberta": POSITIONS,
     "DistilBert": DISTIL,
     "Electra": SIZES | {"embedding_size": 16},
     "Albert": SIZES | {"embedding_size": 16},
+    "MPNet": MPNET,
+    "DebertaV2": DEBERTA,
+    "ModernBert": MODERNBERT,
+    "NomicBert": SIZES,
+    "Gte": SIZES,
 }
 TASKS = ("SequenceClassification", "TokenClassification", "MaskedLM", "QuestionAnswering", "MultipleChoice")
-HEADS = {f"{kind}-{task}": (f"{kind}For{task}", settings) for kind, settings in SETTINGS.items() for task in TASKS}
+FEWER = {"NomicBert": TASKS[:3], "Gte": TASKS[:3]}
+HEADS = {
+    f"{kind}-{task}": (f"{kind}For{task}", settings)
+    for kind, settings in SETTINGS.items()
+    for task in FEWER.get(kind, TASKS)
+}
+HEADS |= {
+    "ModernBert-mean": ("ModernBertForSequenceClassification", MODERNBERT | {"classifier_pooling": "mean"}),
+}
 HEADS |= {"Bert-NextSentencePrediction": ("BertForNextSentencePrediction", SIZES)}
 LAST: dict[str, tuple[str, dict[str, Any]]] = {
     "llama-classifier": ("LlamaForSequenceClassification", GROUPED),

@@ -18,9 +18,9 @@ from puma.mpc.party import Party
 from puma.net.memory import pair
 from puma.net.tcp import Met
 from puma.party.channel import Channel
+from puma.party.ending import failed, part
 from puma.party.limits import Limits
 from puma.party.metrics import Metrics
-from puma.party.server import failed, part
 from puma.party.session_server import SessionServer
 from puma.reference.plain_model import PlainModel
 from puma.store.encrypted import EncryptedStore

@@ -25,6 +25,8 @@ from puma.errors import AdmissionError, HandshakeError, InputError, PeerLost, Pu
 from puma.net.frame import MAGIC, Kind, header_bytes
 from puma.reference.plain_model import PlainModel
 from tests.live import Live, patiently
+from tests.models.files import talking
+from tests.models.lora import adapters
 from tests.recorder import Recorder, replay
 
 pytestmark = pytest.mark.processes
@@ -143,6 +145,26 @@ def test_commands(
     assert "on this machine" in puma("generate", "the cat", "--compare", *alice, code=2)["error"]["message"]
     assert "one too many" in puma("generate", "m", "the cat", *alice, code=2)["error"]["message"]
     assert puma("generate", "the cat", "--cluster", str(live.file), "--json", code=2)["error"]["hint"]
+
+
+def test_a_gguf_file_under_an_adapter(live: Live, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its owner shares what both amount to; a client has nothing but the cluster file, and asks by the template."""
+    file = talking.write(tmp_path, num_hidden_layers=1, temperature=0.5)
+    adapter = adapters.write(tmp_path / "adapter", adapters.low("model.layers.0.self_attn.v_proj", 16, 32))
+    there = ["--cluster", str(live.file), "--json", "--as"]
+    words = ["share", str(file), "--adapter", str(adapter), "--state", str(live.folder / "s"), *there]
+    try:
+        assert app.run([*words, str(live.key("olga"))]) == 0, capsys.readouterr()
+        name = json.loads(capsys.readouterr().out)["name"]
+        assert name == "chatty-adapter"
+        clear = PlainModel(file, adapter)
+        with live.connect(name) as cluster:
+            assert cluster.generate("the cat", 3).token_ids == clear.greedy(clear.prompt_ids("the cat", 3), 3)
+            assert cluster.model.files["chat_template.jinja"]() == talking.TEMPLATE.encode()
+            assert cluster.model.eos == (2,) and cluster.model.rules.chances == {"temperature": 0.5}
+    finally:
+        app.run(["models", "delete", "chatty-adapter", *there, str(live.key("olga"))])
+    live.settled()
 
 
 def test_limits_are_refused_by_name(live: Live) -> None:

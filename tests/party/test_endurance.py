@@ -7,11 +7,13 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from puma.config import Policy
 from puma.errors import PumaError
+from puma.reference.plain_model import PlainModel
 from tests.live import Live, patiently
 
 pytestmark = [pytest.mark.slow, pytest.mark.processes]
@@ -91,3 +93,71 @@ def test_many_clients_take_no_more_memory_with_time(tmp_path: Path, checkpoints:
         assert all(b < 1.2 * a + (32 << 20) for a, b in zip(middle, last, strict=True)), (middle, last)
         mib = [[round(size / (1 << 20)) for size in sizes] for sizes in (middle, last)]
         print(f"\n{len(served)} sessions of 20 clients in {seconds:.0f} s; MiB half-way {mib[0]}, at the end {mib[1]}")
+
+
+@pytest.mark.timeout(3600)
+def test_clients_that_come_go_stall_and_cancel(tmp_path: Path, checkpoints: dict[str, Path]) -> None:
+    """PUMA_SOAK_CLIENTS at a time for PUMA_SOAK_SECONDS: every answer is the one that is given alone, nothing is left
+    behind, and memory does not grow."""
+    seconds, clients = (float(os.environ.get(f"PUMA_SOAK_{name}", "60")) for name in ("SECONDS", "CLIENTS"))
+    clients = min(int(clients), 32)
+    plain = PlainModel(checkpoints["llama"])
+    texts = ["the cat", "a dog", "the dog sat", "it"]
+    answers = [plain.greedy(plain.prompt_ids(text, 12), 12) for text in texts]
+    errors, served, left = list[BaseException](), list[int](), list[int]()
+    end = time.monotonic() + seconds
+    most = clients + 4
+
+    def asked(cluster: Any, number: int) -> None:
+        text, answer = texts[number % 4], answers[number % 4]
+        if number % 5 == 1:  # leaves in the middle
+            stream = cluster.stream(text, 12)
+            assert [next(stream), next(stream)] == answer[:2]
+            stream.close()
+            left.append(1)
+        elif number % 5 == 2:  # stalls, and goes on
+            stream = cluster.session.continued([plain.prompt_ids(text, 12)], 6, paced=True)
+            first = next(stream)
+            time.sleep(number % 3)
+            assert [*first, *(new for (new,) in stream)] == answer[:6]
+        elif number % 7 == 3:  # dies
+            next(cluster.stream(text, 12))
+            for link in cluster.session.links:
+                link.fail("the client died")
+            left.append(1)
+        else:
+            tokens = 1 + number % 12
+            assert cluster.generate(text, tokens).token_ids == answer[:tokens]
+
+    def client(number: int) -> None:
+        try:
+            while time.monotonic() < end:
+                with live.connect("tiny") as cluster:
+                    for _ in range(1 + number % 3):
+                        asked(cluster, number)
+                        served.append(1)
+                        number += 7
+                        if cluster.session.over or any(link.lost for link in cluster.session.links):
+                            break
+        except BaseException as error:
+            errors.append(error)
+
+    with Live(tmp_path, Policy(max_sessions=most), "--sessions-by-key", str(most)) as live:
+        live.share(checkpoints["llama"], "tiny")
+        threads = [threading.Thread(target=client, args=(i,)) for i in range(clients)]
+        for thread in threads:
+            thread.start()
+        time.sleep(seconds / 2)
+        middle = [live.text(rank)["puma_resident_bytes"] for rank in range(3)]
+        for thread in threads:
+            thread.join(seconds + 60)
+        assert not errors, errors[0]
+        live.settled()
+        last = [live.text(rank) for rank in range(3)]
+        assert all(each["puma_requests_active"] == 0 for each in last), "nothing of those that are gone is left"
+        sizes = [each["puma_resident_bytes"] for each in last]
+        assert all(b < 1.2 * a + (32 << 20) for a, b in zip(middle, sizes, strict=True)), (middle, sizes)
+        steps = last[1]["puma_steps"]
+    print(
+        f"\n{len(served)} requests, {len(left)} of them left, in {steps:.0f} steps; MiB {[int(s) >> 20 for s in sizes]}"
+    )

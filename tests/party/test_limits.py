@@ -15,7 +15,7 @@ from puma.models.config import Bert, Llama
 from puma.net.endpoint import Inbox
 from puma.net.frame import Kind
 from puma.net.memory import pair
-from puma.party.limits import GIB, GUEST_FRAME, GUEST_QUEUE, Allowance, Limits
+from puma.party.limits import GIB, GUEST_FRAME, GUEST_QUEUE, Allowance, Flight, Limits
 from puma.store.encrypted import EncryptedStore
 from puma.store.preprocessing import Header
 from puma.wire import messages as msg
@@ -124,6 +124,49 @@ def _spend(parties: Sessions) -> None:
         list(session.continued([[1, 5, 6]], 2))
     with parties.session(name="bob") as session:
         assert session.open("llama") and list(session.continued([[1]], 1))
+
+
+def test_tokens_under_way_are_counted_by_key_and_given_back() -> None:
+    flight = Flight(10)
+    flight.begin("client alice", 6)
+    with pytest.raises(AdmissionError, match="client alice has 6 tokens under way, and may have 10 with 5 more"):
+        flight.begin("client alice", 5)
+    flight.begin("client alice", 4)
+    flight.begin("client bob", 10)
+    flight.end("client alice", 6)
+    flight.begin("client alice", 6)
+    for key in ("alice", "bob"):
+        flight.end(f"client {key}", 10)
+    assert not flight._now
+    Flight(0).begin("client alice", 1 << 40)
+
+
+def test_a_request_gives_its_tokens_back_however_it_ends(parties: Sessions) -> None:
+    limits = Limits(8, 200, tokens_under_way=10)
+    with parties.limited(limits):
+        for _ in range(2):
+            with parties.session() as session:
+                assert session.open("llama") and len(list(session.continued([[1, 5, 6]], 2))) == 2
+        with parties.session() as session, pytest.raises(AdmissionError, match="tokens under way, and may have 10"):
+            assert session.open("llama")
+            list(session.continued([[1, 5, 6]], 8))
+        with parties.session() as session:
+            assert session.open("llama")
+            stream = session.continued([[1, 5, 6]], 7, paced=True)
+            next(stream)
+            stream.close()
+            assert len(list(session.continued([[1, 5, 6]], 7))) == 7
+        assert not any(each.flight._now for each in parties.limits)
+
+
+def test_how_often_a_key_asks_within_a_minute(parties: Sessions) -> None:
+    with parties.limited(Limits(8, 200, requests_by_key=2)), parties.session() as session:
+        assert session.open("llama")
+        for _ in range(2):
+            assert len(list(session.continued([[1]], 1))) == 1
+        with pytest.raises(AdmissionError, match="client alice has had its 2 requests of this minute") as refused:
+            list(session.continued([[1]], 1))
+        assert "--requests-by-key" in refused.value.hint
 
 
 def test_preprocessing_is_counted_by_key(memory: Path) -> None:

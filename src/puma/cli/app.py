@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from difflib import get_close_matches
 
@@ -83,6 +84,7 @@ for _name, (_file, _words, _help) in COMMANDS.items():
 
 def main() -> None:
     """The program: run the command line it was given, and leave with its exit code."""
+    warnings.showwarning = ui.warned
     code = run(sys.argv[1:])
     with contextlib.suppress(BrokenPipeError):
         sys.stdout.flush()

@@ -51,11 +51,13 @@ def generate_all(
     with ui.progress(output.json) as progress:
         cluster, ids = opened(where, source, checked, progress, store, approximation, chance.reveal_logits, fitting)
     loaded, clear = time.perf_counter() - started, cluster.model
+    ui.undrawn("" if chance.sampling else clear.rules.undrawn())
     with cluster:
-        asked = cluster.session.choosing(how) | cluster.bucket(ids, tokens, lengths, 0)
+        following = clear.following(ids, cluster.session.reveals)
+        asked = cluster.session.choosing(how, following) | cluster.bucket(ids, tokens, lengths, 0)
         found = _all_tokens(cluster, ids, tokens, asked, output.json)
-        cost = cluster.cost
-    results = [_result(clear, *parts, compare) for parts in zip(prompts, ids, found, strict=True)]
+        cost, ruled = cluster.cost, cluster.session.reveals
+    results = [_result(clear, *parts, compare, ruled) for parts in zip(prompts, ids, found, strict=True)]
     if output.json:
         seconds = {"load": loaded, "prefill": cost.prefill, "decode": cost.seconds - cost.prefill}
         answer = {"results": results, "seconds": seconds, "rounds": cost.rounds, "bytes": cost.bytes()}
@@ -118,14 +120,16 @@ def _all_tokens(
     return [list(new) for new in zip(*steps, strict=True)]
 
 
-def _result(clear: ModelInfo, prompt: str, ids: list[int], found: list[int], compare: bool) -> dict[str, Any]:
+def _result(
+    clear: ModelInfo, prompt: str, ids: list[int], found: list[int], compare: bool, ruled: bool
+) -> dict[str, Any]:  # fmt: skip
     result = {"prompt": prompt, "text": clear.decode(found), "token_ids": found}
-    return result | ({"compare": agreement(clear, ids, found)} if compare else {})
+    return result | ({"compare": agreement(clear, ids, found, ruled)} if compare else {})
 
 
-def agreement(clear: Any, ids: list[int], found: list[int]) -> dict[str, Any]:
-    """The plain model's answer, and whether it is the same."""
-    plain = clear.greedy(ids, len(found))
+def agreement(clear: Any, ids: list[int], found: list[int], ruled: bool) -> dict[str, Any]:
+    """The plain model's answer, and whether it is the same; `ruled`: both by the model's own rules."""
+    plain = clear.greedy(ids, len(found), ruled)
     return {"text": clear.decode(plain), "token_ids": plain, "agree": plain == found}
 
 

@@ -52,6 +52,17 @@ def note(text: str) -> None:
     print(harmless(text), file=sys.stderr, flush=True)
 
 
+def warned(message: Warning | str, *_: object) -> None:
+    """A warning as a line on standard error, without the place in the program that it comes from."""
+    note(f"warning: {message}")
+
+
+def undrawn(words: str) -> None:
+    """What a model asks of chance, where there is none."""
+    if words:
+        note(f"note: {words}")
+
+
 def left_aside(tensors: Sequence[str]) -> None:
     """Which tensors of a checkpoint belong to layers that its config.json does not count, if there are any."""
     if tensors:

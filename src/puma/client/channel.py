@@ -57,7 +57,7 @@ def judge(prompts: Sequence[int], count: int, how: Judgement) -> None:
     error = out_of_range(prompts, count)
     if how == "refuse":
         raise error
-    warnings.warn(error.message, OutOfRangeWarning, stacklevel=3)
+    warnings.warn_explicit(error.message, OutOfRangeWarning, "puma.client", 1, registry={})  # not only the first time
 
 
 @contextmanager

@@ -27,6 +27,7 @@ from puma.client.model_info import ModelInfo
 from puma.client.sampling import Sampling
 from puma.client.sentences import Asked, Reading, divided
 from puma.client.session import Session
+from puma.client.tokens.rules import SEARCHED
 from puma.errors import InputError, UsageError
 from puma.models import inputs
 from puma.models.reading.cutting import Cut
@@ -153,7 +154,8 @@ class Client(ABC):
         self, prompts: Sequence[Sequence[int]], tokens: int, ended: Ended | None, how: Sampling,
         bucket: dict[str, Any], ahead: int = 0,
     ) -> Iterator[list[int]]:  # fmt: skip
-        asked = self.session.choosing(how) | bucket
+        following = self.model.following(prompts, self.session.reveals)
+        asked = self.session.choosing(how, following) | bucket
         pace = {"ahead": ahead} if ahead and ended is None else {"paced": ended is not None}
         with closing(self.session.continued(prompts, tokens, **pace, **asked)) as steps:
             for step in steps:
@@ -198,6 +200,7 @@ class Client(ABC):
         found = Beams(beams, tokens, self.model.eos, arguments.number(length_penalty, "a length penalty"))
         prompt, progress = arguments.text(prompt), arguments.callback(progress, "progress")
         self.model.check_hiding("search greedily")
+        self.model.warn_of_rules(SEARCHED)
         until = self._until(stop, 1) is not None
         for step in self.session.search(self.model.prompt_ids(prompt, tokens), found, until):
             if progress:
@@ -271,8 +274,17 @@ class Client(ABC):
         so; "" refuses them. All go to the parties together, or in several requests where they are too many. The parties
         learn how many texts there are and how many tokens each pair has; `lengths` and `padded` are as for `encode`.
         """
+        *_, found = self.ranking(query, texts, top, label, cut, raw, lengths, padded, progress)
+        return found
+
+    def ranking(
+        self, query: str, texts: Sequence[str], top: int | None = None, label: str | None = None,
+        cut: Cut = "longest_first", raw: bool = False, lengths: str = "public", padded: int = 0,
+        progress: asking.Progress | None = None,
+    ) -> Iterator[list[Ranked]]:  # fmt: skip
+        """The same, request by request: nothing after each but the last. Whoever leaves it sends no more."""
         how = (top, label, cut, raw, lengths, self._check_lengths(lengths, padded), progress)
-        return ranking.rank(self.session, self.model, query, texts, *how)
+        return ranking.ranking(self.session, self.model, query, texts, *how)
 
     @overload
     def classify(self, sentence: Sentence, cut: Cut = "", lengths: str = "public", padded: int = 0) -> Classified: ...
@@ -353,12 +365,15 @@ class Client(ABC):
         An encoder takes no `tokens`. The next request of exactly this shape uses it up, in this cluster or a later one
         with the same store.
         """
+        return self._prepare(self.session, prompt, tokens, batch)
+
+    def _prepare(self, session: Session, prompt: int, tokens: int | None, batch: int) -> PreparedRequest:
         prompt, batch = arguments.count(prompt, "prompt"), arguments.count(batch, "batch")
         tokens = None if tokens is None else arguments.count(tokens, "tokens")
         request = shaped(self.model.config, prompt, tokens, batch)
         if isinstance(request, Encode):
             request = Encode(Input(request.input.lengths, [], [], [0] * request.input.tokens), self.model.output)
-        return self.session.prepare(request)
+        return session.prepare(request)
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of token ids, without special tokens; InputError if one is not in the vocabulary."""

@@ -26,7 +26,8 @@ from puma.client.turns import whole
 from puma.config import Cluster
 from puma.crypto import identity
 from puma.errors import CheckpointError, PeerLost, ProtocolError, PumaError, StoreError, UsageError
-from puma.models.files.folder import tokenizer_in
+from puma.models.files import generation
+from puma.models.files.folder import said_of_tokens, tokenizer_in
 from puma.models.files.source import TOKENIZER, public_files, read_json
 from puma.models.text import open_tokenizer, tokenizer_of
 from puma.net import Link
@@ -110,7 +111,8 @@ class ClusterSession(Session):
         found.hides = card.hides
         found.max_tokens = min(self.cluster.policy.max_tokens, card.max_tokens or self.cluster.policy.max_tokens)
         files = {file.name: (lambda file=file: self.fetch(file)) for file in card.files}
-        found.files = own.files if own and own.whole else files
+        rules = {name: read for name, read in files.items() if name == generation.FILE}
+        found.files = rules | own.files if own and own.whole else files
         return found
 
     def _tokenizer(self, file: msg.File | None) -> Any:
@@ -272,6 +274,7 @@ def own_files(path: Path) -> OwnFiles:
     if read is None:
         raise UsageError(f"there is no tokenizer {path / TOKENIZER}", hint)
     files = {name: read for name, read in public_files(path).items() if name != TOKENIZER}
+    files |= generation.public(said_of_tokens(path) or {})
     return OwnFiles(tokenizer_of(read(), f"the tokenizer in {path}", "download it again"), files, True)
 
 

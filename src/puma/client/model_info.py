@@ -6,6 +6,7 @@ It turns text into token ids and back. It must not know weights, shares or parti
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any
@@ -15,8 +16,9 @@ from torch import Tensor
 
 from puma.client.lengths import check_padding
 from puma.client.sentences import USUAL, Asked, Reading
-from puma.errors import CheckpointError, InputError, RangeError, UsageError
-from puma.models import heads, text
+from puma.client.tokens.rules import UNSEEN, Following, Rules
+from puma.errors import CheckpointError, InputError, RangeError, RulesWarning, UsageError
+from puma.models import heads, inputs, text
 from puma.models.config import Config
 from puma.models.files.source import SETTINGS
 from puma.models.reading import wording
@@ -35,6 +37,7 @@ class ModelInfo:
         self.max_tokens: int | None = None  # of a request, prompts and answers together, where there is a limit
         self.hides = False  # whether its owner has proven that scores can be hidden in secret
         self.files: dict[str, Callable[[], bytes]] = {}  # what else travels with it, such as a chat template
+        self._told = ""  # of rules that are not followed
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -62,6 +65,29 @@ class ModelInfo:
         """UsageError for a model that continues no text."""
         if not heads(self.config).generates:
             raise UsageError(f"{self.name} does not generate text", "use encode, or a LLaMA or GPT-2 model")
+
+    @cached_property
+    def rules(self) -> Rules:
+        """What its generation_config.json asks of how tokens are chosen."""
+        return Rules.of(self.files)
+
+    def following(self, prompts: Sequence[Sequence[int]], reveals: bool) -> Following | None:
+        """These rules for prompts that are about to be continued, if there are any; RulesWarning, once, about what is
+        not followed. `reveals`: whether the client may see logits."""
+        self.warn_of_rules("" if reveals else UNSEEN)
+        return self.ruled(prompts) if reveals else None
+
+    def ruled(self, prompts: Sequence[Sequence[int]]) -> Following | None:
+        """The same without a word."""
+        start = self.config.start if inputs(self.config).apart else None  # type: ignore[union-attr]
+        return self.rules.following(prompts, start, self.eos)
+
+    def warn_of_rules(self, why: str = "") -> None:
+        """RulesWarning about rules that are not followed, unless the same has been said; `why` logits are of no use."""
+        what = self.rules.unfollowed(why)
+        if what not in ("", self._told):
+            warnings.warn_explicit(what, RulesWarning, "puma.client", 1, registry={})
+        self._told = what
 
     def check_length(self, prompt: int, tokens: int) -> None:
         """InputError for a prompt that with its new tokens is longer than the model's context, or than is allowed."""

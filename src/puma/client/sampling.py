@@ -8,6 +8,7 @@ must not know links or models.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor
 
 from puma.client import arguments
+from puma.client.tokens.rules import Following
 from puma.crypto.prg import PairKey, Stream, fresh_secret
 from puma.errors import PolicyError, UsageError
 from puma.nn.sampling import LEAST_TEMPERATURE, MOST_TEMPERATURE
@@ -71,15 +73,27 @@ class Sampling:
 
 
 class Sampler:
-    """Chooses tokens from logits, as the client, by numbers of its own; fresh ones unless there is a seed."""
+    """Chooses tokens from logits, as the client, by numbers of its own; fresh ones unless there is a seed.
 
-    def __init__(self, how: Sampling) -> None:
+    `following` are the model's rules for prompts that this sampler alone continues.
+    """
+
+    def __init__(self, how: Sampling, following: Following | None = None) -> None:
         self.how = how
-        self._stream = _stream(how.seed)
+        self._stream, self._following = _stream(how.seed), following
 
     def __call__(self, logits: Tensor) -> list[int]:
         """The next token of each prompt, from logits (prompts, vocabulary)."""
-        return [self._one(row) for row in logits]
+        if self._following is None:
+            return [self._one(row) for row in logits]
+        chosen = [self._one(row) for row in self._following.ruled(logits)]
+        self._following.add(chosen)
+        return chosen
+
+    def keep(self, live: Sequence[int]) -> None:
+        """From now on logits come of these prompts only, by their numbers at the beginning."""
+        if self._following is not None:
+            self._following.keep(live)
 
     def _one(self, logits: Tensor) -> int:
         if self.how.greedy:

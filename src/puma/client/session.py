@@ -24,6 +24,7 @@ from puma.client.cost import cost_of
 from puma.client.lengths import check_approximation, secret_length
 from puma.client.places import by_place, places
 from puma.client.sampling import Sampler, Sampling
+from puma.client.tokens.rules import Following
 from puma.client.turns import Stream, whole
 from puma.crypto.prg import fresh_secret
 from puma.errors import (
@@ -175,15 +176,16 @@ class Session(PartyChannel):
             with stream:
                 self.cost = cost_of(self._reports(), sent, prepared_request)
 
-    def choosing(self, how: Sampling) -> dict[str, Any]:
+    def choosing(self, how: Sampling, following: Following | None = None) -> dict[str, Any]:
         """How `continued` does it: at the client where logits may be seen, else by the parties, who take a temperature
-        only; PolicyError if it cannot be done."""
+        only; PolicyError if it cannot be done. Rules that there are for the prompts need logits, and are left out
+        without."""
+        if self.reveals and (following is not None or not how.greedy):
+            return {"choose": Sampler(how, following)}
         if how.greedy:
             return {}
-        if not self.reveals:
-            how.need_logits()
-            return {"temperature": how.temperature}
-        return {"choose": Sampler(how)}
+        how.need_logits()
+        return {"temperature": how.temperature}
 
     @whole
     def encode(

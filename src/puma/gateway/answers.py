@@ -121,8 +121,8 @@ def held_back(text: str, stops: Sequence[str]) -> int:
 class Noting:
     """A sampler that keeps the probabilities it saw."""
 
-    def __init__(self, model: Any, how: Sampling, alternatives: int) -> None:
-        self._model, self._sampler, self._alternatives = model, Sampler(how), alternatives
+    def __init__(self, model: Any, sampler: Sampler, alternatives: int) -> None:
+        self._model, self._sampler, self._alternatives = model, sampler, alternatives
         self.likely: list[Likely] = []
 
     def __call__(self, logits: Tensor) -> list[int]:
@@ -130,6 +130,10 @@ class Noting:
         rows = zip(logprobs(logits), chosen, strict=True)
         self.likely = [likely(self._model, row, token, self._alternatives) for row, token in rows]
         return chosen
+
+    def keep(self, live: Sequence[int]) -> None:
+        """From now on logits come of these prompts only."""
+        self._sampler.keep(live)
 
 
 def likely(model: Any, row: Tensor, token: int, alternatives: int) -> Likely:
@@ -146,7 +150,7 @@ class Choosing:
     """How the tokens of a request are chosen: by the parties, at a temperature, or here from logits."""
 
     temperature: float = 0.0
-    choose: Callable[[Tensor], list[int]] | None = None
+    choose: Sampler | Noting | None = None
 
     @property
     def reveals(self) -> bool:
@@ -157,11 +161,12 @@ class Choosing:
 def choosing(cluster: Cluster, wanted: Wanted) -> Choosing:
     """How it can be done in this session; PolicyError if it cannot."""
     session = cluster.session
+    following = cluster.model.following(wanted.prompts, session.reveals)
     if wanted.alternatives is None:
-        return Choosing(**session.choosing(wanted.sampling))
+        return Choosing(**session.choosing(wanted.sampling, following))
     if not session.reveals:
         raise PolicyError("logprobs need logits, which the model's owner does not let clients see", "leave them out")
-    return Choosing(choose=Noting(cluster.model, wanted.sampling, wanted.alternatives))
+    return Choosing(choose=Noting(cluster.model, Sampler(wanted.sampling, following), wanted.alternatives))
 
 
 class Answers:
@@ -174,12 +179,18 @@ class Answers:
         if wanted.scored:  # then the leads have been given
             for row in self._rows:
                 row.lead = ""
+        self._choose = how.choose
         self._noting = how.choose if isinstance(how.choose, Noting) else None
 
     @property
     def ended(self) -> list[int]:
         """Which of them have come to their end."""
         return [index for index, row in enumerate(self._rows) if row.finish]
+
+    def keep(self, live: Sequence[int]) -> None:
+        """From now on tokens come of these only."""
+        if self._choose is not None:
+            self._choose.keep(live)
 
     def doubt(self, which: Collection[int]) -> None:
         """These may be wrong from now on, and whoever asked takes them all the same."""

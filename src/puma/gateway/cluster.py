@@ -35,10 +35,10 @@ class Cluster(Protocol):
         """The model's output for texts that have been read, request by request."""
         ...
 
-    def rank(
+    def ranking(
         self, query: str, texts: Sequence[str], top: int | None, label: str | None, cut: Cut, raw: bool
-    ) -> list[Ranked]:  # fmt: skip
-        """Texts in the order of how well they answer a query."""
+    ) -> Iterator[list[Ranked]]:  # fmt: skip
+        """Texts in the order of how well they answer a query, after the last of several requests."""
         ...
 
     def close(self) -> None:

@@ -51,7 +51,7 @@ def wanted(
     return Wanted(
         prompts=[prompt for prompt in ids for _ in each],
         tokens=tokens,
-        sampling=_sampling(asked, temperature),
+        sampling=_sampling(settings, asked, temperature),
         paced=not settings.fixed,
         stops=asked.stops,
         leads=[lead for lead in leads for _ in each],
@@ -60,7 +60,7 @@ def wanted(
     )
 
 
-def _sampling(asked: TextRequest, temperature: float) -> Sampling:
+def _sampling(settings: Settings, asked: TextRequest, temperature: float) -> Sampling:
     if temperature == 0:
         return Sampling()  # the likeliest token, whatever else is said
     if asked.top_p is not None and not 0 < asked.top_p <= 1:
@@ -68,7 +68,9 @@ def _sampling(asked: TextRequest, temperature: float) -> Sampling:
     if asked.top_k is not None and asked.top_k < 0:
         raise Refused("top_k must not be negative", "top_k")
     with blamed("temperature"):
-        return Sampling(temperature, asked.top_k or 0, 1.0 if asked.top_p is None else asked.top_p, asked.seed)
+        top_k = settings.top_k if asked.top_k is None else asked.top_k
+        top_p = settings.top_p if asked.top_p is None else asked.top_p
+        return Sampling(temperature, top_k, top_p, asked.seed)
 
 
 def _run(generation: Wanted) -> Run | Wanted:

@@ -17,7 +17,8 @@ HOST = re.compile(r"[a-z0-9]([a-z0-9._-]{0,252}[a-z0-9])?|\[[0-9a-f:.]+\]")
 class Settings:
     """How a gateway answers.
 
-    `name` is the model's; `most` the new tokens of an answer at most; `temperature` that of requests which name none.
+    `name` is the model's; `most` the new tokens of an answer at most; `temperature`, `top_k` and `top_p`
+    those of requests which name none; the last two need logits.
     `fixed`: parties always compute as many tokens as were asked for, and do not learn how long answers are. `waiting`:
     requests that may queue; `together`: generations that go through the parties at a time. `hosts` are the names by
     which this gateway may be called. `places` says where P0, P1 and P2 run, for people to read.
@@ -31,6 +32,8 @@ class Settings:
     hosts: tuple[str, ...] = LOOPBACK
     places: tuple[str, str, str] = (HERE, HERE, HERE)
     together: int = 16
+    top_k: int = 0
+    top_p: float = 1.0
 
     @property
     def local(self) -> bool:

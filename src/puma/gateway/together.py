@@ -84,6 +84,7 @@ class Together:
                 for piece in answers.grow(found[rows]):
                     job.tell(piece)
                 self._batch.drop(rows, answers.ended)
+                answers.keep(rows.live)
             except Exception as error:  # of its own text
                 job.end(watched.FAILED, error)
             if not rows.live or job.watch.state == watched.FAILED:

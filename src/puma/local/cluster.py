@@ -13,17 +13,21 @@ import subprocess
 import sys
 import weakref
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
 from torch import Tensor
 
 from puma.client import arguments
+from puma.client.channel import Judgement, judgement
 from puma.client.client import Answer, Client, Encoding
+from puma.client.cost import Cost
 from puma.client.owner import Owner, Progress, card_of
 from puma.client.session import Session
 from puma.errors import ProtocolError, PumaError, UsageError
 from puma.kernels import warmup
+from puma.local.sessions import Sessions
 from puma.models.config import Config
 from puma.net import Link
 from puma.net.handshake import Identity
@@ -33,7 +37,7 @@ from puma.reference.plain_model import PlainModel
 from puma.reference.planning import Settings
 from puma.store import folders
 from puma.store.models import content_name, owner_key
-from puma.store.prepared_requests import PreparedRequests
+from puma.store.prepared_requests import PreparedRequest, PreparedRequests
 from puma.wire.launch import Ports, Start
 from puma.wire.limits import SILENCE
 from puma.wire.messages import Provenance
@@ -76,6 +80,8 @@ class Trio:
         where = None if store is None else Path(arguments.path_like(store, "store")).absolute()
         self.store = where and folders.private_folder(where)
         self._program, self._route = program, route or _straight
+        self._identity: Identity | None = None
+        self._ports: list[int] = []
         self._processes: list[subprocess.Popen[str]] = []
         self._links: list[Link] = []
         self._end = weakref.finalize(self, end, self._processes, self._links, os.getpid())
@@ -103,11 +109,23 @@ class Trio:
         ports = [self._port(rank) for rank in range(3)]
         for rank, process in enumerate(self._processes):
             _tell(process, Ports([self._route(f"P{rank}", f"P{k}", port) for k, port in enumerate(ports[:rank])]))
-        me = Identity("client", 0, session, digest, cookie)
-        for rank, port in enumerate(ports):
-            port = self._route("client", f"P{rank}", port)
-            self._links.append(dial("127.0.0.1", port, me, ("party", rank), START_SECONDS, SILENCE).link)
+        self._identity, self._ports = Identity("client", 0, session, digest, cookie), ports
+        for rank in range(3):
+            self._links.append(self._dial(rank, self._identity))
             progress("starting the parties", rank + 1, 3)
+
+    def _dial(self, rank: int, me: Identity) -> Link:
+        port = self._route("client", f"P{rank}", self._ports[rank])
+        return dial("127.0.0.1", port, me, ("party", rank), START_SECONDS, SILENCE).link
+
+    def another(self) -> Session:
+        """One more session with the same parties, whose requests are computed together with those of others like it. It
+        prepares nothing ahead."""
+        assert self._identity is not None
+        me = replace(self._identity, session=os.urandom(16))
+        links = [self._dial(rank, me) for rank in range(3)]
+        self._links += links
+        return Session(links, self.approximation, owns=True)
 
     def share(
         self, config: Config, params: Mapping[str, Tensor], progress: Progress | None = None,
@@ -273,14 +291,16 @@ class LocalCluster(Client):
         params = clear.params
         self._own = trio is None
         self._trio = trio or Trio(progress, store, approximation=chosen)
+        self._sessions = Sessions(self._trio.session, self._another)
         try:
             name = ""
             if self._trio.store:
                 key = owner_key(self._trio.store / "owner")
                 name = content_name(key, self.model.name, self.model.config, params)
-            if not name or not self.session.open(name) or self.session.reveals != reveal_logits:
-                where, told = name or "model", self.plan.provenance
-                share(self.session, self.model.config, params, progress, None, where, reveal_logits, told)
+            first, self._name = self._trio.session, name or "model"
+            if not name or not first.open(name) or first.reveals != reveal_logits:
+                where, told = self._name, self.plan.provenance
+                share(first, self.model.config, params, progress, None, where, reveal_logits, told)
         except BaseException:
             if self._own:
                 self._trio.kill()
@@ -288,8 +308,44 @@ class LocalCluster(Client):
 
     @property
     def session(self) -> Session:
-        """The session with the three processes, which start when it is first asked for."""
-        return self._trio.session
+        """The calling thread's session with the three processes: the trio's own as long as one thread asks, and while
+        something is prepared, which that one alone uses up."""
+        prepared = self._trio.session.prepared_requests
+        return self._trio.session if prepared is not None and prepared.all() else self._sessions.mine()
+
+    def _another(self) -> Session | None:
+        """A session for one more thread, if the parties let it in."""
+        first, another = self._trio.session, getattr(self._trio, "another", None)
+        if another is None:
+            return None
+        session: Session = another()
+        if not session.open(self._name) or session.sharing != first.sharing:
+            session.close()
+            return None
+        session.out_of_range = first.out_of_range
+        return session
+
+    @property
+    def out_of_range(self) -> Judgement:
+        """As of all clients; for all threads."""
+        return self._sessions.first.out_of_range
+
+    @out_of_range.setter
+    def out_of_range(self, value: Judgement) -> None:
+        for session in self._sessions.all():
+            session.out_of_range = judgement(value)
+
+    @property
+    def cost(self) -> Cost:
+        """What the last request of this thread cost, or the last of all if this thread has made none."""
+        found = (self._sessions.present() or self._sessions.latest).cost
+        if found is None:
+            raise UsageError("no request has finished yet", "run generate or encode first")
+        return found
+
+    def prepare(self, prompt: int, tokens: int | None = None, batch: int = 1) -> PreparedRequest:
+        """As of all clients; of the first session, whose parties keep it."""
+        return self._prepare(self._sessions.first, prompt, tokens, batch)
 
     @property
     def pids(self) -> list[int]:
@@ -298,6 +354,7 @@ class LocalCluster(Client):
 
     def close(self) -> None:
         """End the three processes; harmless when repeated."""
+        self._sessions.close()
         if self._own:
             self._trio.close()
 

@@ -126,5 +126,6 @@ class Architecture:
 
     def largest(self, config: Any, length: int, rows: int) -> int:
         """Numbers of one input of this length in the largest tensor of a run that computes so many `rows` in all."""
-        inner, scores = rows * config.intermediate_size, config.heads * length**2
+        widest = getattr(config, "inner_size", config.intermediate_size)
+        inner, scores = rows * widest, config.heads * length**2
         return max(inner, scores, self.inputs(config).width)

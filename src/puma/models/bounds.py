@@ -23,6 +23,7 @@ PRODUCT_LIMIT = 2.0**RELU_REACH  # more could not enter the next matrix
 ADDED = "what is added to the residual stream"
 APART = 0.1  # by which an activation, or what approximates it, may exceed its input
 SPECTRAL = 2048  # the largest matrix whose singular values are looked for
+DECAY_LIMIT = 2.0**10  # of g in nn/delta.py
 
 
 @dataclass(frozen=True)
@@ -135,6 +136,13 @@ def factor(name: str, bound: float) -> None:
     """RangeError unless what a matrix gives, to be multiplied or compared as it is, can be lifted."""
     if not bound < PRODUCT_LIMIT:
         what = f"{name} can give a factor of {bound:.4g}, beyond {PRODUCT_LIMIT:g}"
+        raise RangeError(what, "fixed-point numbers could overflow; use a checkpoint with smaller weights")
+
+
+def logarithm(name: str, bound: float) -> None:
+    """RangeError unless the logarithm of one decay can be lifted."""
+    if not bound < DECAY_LIMIT:
+        what = f"{name} can forget by a factor of e^{bound:.4g} at a token, beyond e^{DECAY_LIMIT:g}"
         raise RangeError(what, "fixed-point numbers could overflow; use a checkpoint with smaller weights")
 
 

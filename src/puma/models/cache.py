@@ -14,6 +14,7 @@ import torch
 
 from puma.errors import UsageError
 from puma.nn import functional as F
+from puma.nn.delta import joined
 from puma.nn.layout import placed
 from puma.nn.modules import Layout, Value
 
@@ -41,6 +42,25 @@ class LayerCache:
     def keep(self, prompts: torch.Tensor, first: int) -> None:
         """Only these prompts from now on, and the columns from the first one that any of them fills."""
         self.k, self.v = (x[prompts][:, :, first:] for x in (self.k, self.v))
+
+
+class Recurrent(LayerCache):
+    """What a layer with a memory of constant size holds instead: the memory, and the rows `before` the next ones that
+    its convolution reads.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.memory: Any = None  # a nn.delta.Memory
+        self.before: Value = None
+
+    def join(self, other: Recurrent, lacks: tuple[int, int]) -> None:  # type: ignore[override]
+        """Add another's prompts below; tokens that one has beside its memory and the other has not are zeros there."""
+        self.memory, self.before = joined(self.memory, other.memory), F.cat([self.before, other.before], 0)
+
+    def keep(self, prompts: torch.Tensor, first: int) -> None:
+        """Only these prompts from now on."""
+        self.memory, self.before = self.memory.each(lambda x, state: x[prompts]), self.before[prompts]
 
 
 class Blank(LayerCache):

@@ -21,7 +21,7 @@ from puma.models import heads, text
 from puma.models.adapters.adapted import adapt
 from puma.models.config import Config
 from puma.models.deferred import Folded, deferred
-from puma.models.families import FAMILIES, bare, named, started
+from puma.models.families import FAMILIES, bare, named, of_text, started
 from puma.models.files import adapter as adapter_files
 from puma.models.files.opening import called, opened
 from puma.models.files.source import TOKENIZER, Stored
@@ -83,7 +83,8 @@ def load(source: str | Path, weights: bool = True, adapter: str | Path | None = 
     `adapter` is a PEFT folder or its name on the hub, which is merged as tensors are looked up.
     """
     found = opened(source, weights)
-    found = replace(found, raw=bare(found.raw)) if found.bare else found
+    raw = of_text(found.raw)
+    found = replace(found, raw=bare(raw) if found.bare else raw)
     name = _called(source)
     adapted = set[Path]()
     if adapter is not None:

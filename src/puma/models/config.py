@@ -10,6 +10,7 @@ from typing import Any
 from puma.models.architectures import Config
 from puma.models.architectures.decoder import Decoder
 from puma.models.architectures.encoder import Encoder
+from puma.models.architectures.modernbert import ModernBert
 from puma.models.architectures.patches import PatchEncoder
 from puma.models.architectures.t5 import T5
 from puma.models.architectures.vit import Vit
@@ -27,4 +28,4 @@ def Gpt2(*, width: int, inner: int = 0, activation: Activation = "gelu_tanh", **
     )  # fmt: skip
 
 
-__all__ = ["T5", "Bert", "Config", "Decoder", "Encoder", "Gpt2", "Llama", "PatchEncoder", "Rope", "Vit"]
+__all__ = ["T5", "Bert", "Config", "Decoder", "Encoder", "Gpt2", "Llama", "ModernBert", "PatchEncoder", "Rope", "Vit"]

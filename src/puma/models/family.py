@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NoReturn
 
 import msgspec
 from torch import Tensor
@@ -32,7 +32,8 @@ WORDED = ("prompt", "template", "answer")  # how a query and a text are put, as 
 FUNCTIONS = {"Identity": "identity", "Sigmoid": "sigmoid", "Softmax": "softmax"}  # of torch.nn
 # Where null says something else than nothing: that there is none, whatever the family's default is.
 NULLABLE = frozenset({
-    "attn_logit_softcapping", "final_logit_softcapping", "num_key_value_heads", "pad_token_id", "sliding_window",
+    "attn_logit_softcapping", "final_logit_softcapping", "head_dim", "num_key_value_heads", "pad_token_id",
+    "sliding_window",
 })  # fmt: skip
 
 
@@ -41,7 +42,8 @@ class Names:
     """Modules of a checkpoint -> those of the model; {} stands for a layer's number.
 
     Several modules lie below each other in one tensor, or, if `interleaved`, each head's rows of them do. `transposed`
-    modules are stored (in, out). Of those in `skip` the first rows are no part of the model; norms of `offset` families
+    modules are stored (in, out). What is `fused` is a tensor of several equal parts, one below the other, in some files
+    only. Of those in `skip` the first rows are no part of the model; norms of `offset` families
     are stored less 1. `prefix` is what a checkpoint without head lacks. Names that match `ignored` are left aside,
     `renamed` are patterns and what else is written for them, `copies` of the embedding's table must equal it, and
     tensors of `instead` are read in place of others.
@@ -55,6 +57,7 @@ class Names:
     instead: Mapping[str, str] = field(default_factory=dict)
     transposed: frozenset[str] = frozenset()
     interleaved: frozenset[str] = frozenset()
+    fused: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     skip: Mapping[str, int] = field(default_factory=dict)
     offset: bool = False
 
@@ -62,9 +65,9 @@ class Names:
         """Each tensor of a checkpoint: its module as `modules` names it, its name, and what of `shapes` it holds."""
         for module, found in self.modules.items():
             targets = (found,) if isinstance(found, str) else found
-            if targets[:1] and targets[0] in shapes:  # a tensor that belongs to no module
-                yield module, module, list(targets)
             for i in range(layers if "{}" in module else 1):
+                if targets and targets[0].format(i) in shapes:  # a tensor that belongs to no module
+                    yield module, module.format(i), [target.format(i) for target in targets]
                 for kind in ("weight", "bias"):
                     wanted = [f"{target.format(i)}.{kind}" for target in targets]
                     if wanted and wanted[0] in shapes:
@@ -172,7 +175,7 @@ class Family:
         return self.architecture.fold(config, plain | {name: state[name] for name in shapes if name.startswith(EMBED)})
 
 
-def refuse(what: str, implemented: str) -> None:
+def refuse(what: str, implemented: str) -> NoReturn:
     """Say which setting of config.json is not implemented."""
     raise UnsupportedModel(f"config.json {what}", f"puma implements {implemented}")
 

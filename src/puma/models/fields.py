@@ -17,6 +17,7 @@ Labels = Annotated[tuple[Annotated[str, Meta(max_length=1024)], ...], Meta(max_l
 OptionalSize = Annotated[int, Meta(ge=0, le=1 << 24)]
 Positive = Annotated[float, Meta(gt=0)]
 Activation = Literal["gelu", "gelu_tanh", "quick_gelu", "silu", "relu"]
+Activated = Literal["tanh", "gelu", "gelu_tanh", "relu", "silu"]  # what needs no folding into what comes behind
 Scored = Literal["", "softmax", "sigmoid", "identity"]
 
 
@@ -46,10 +47,12 @@ class Rope(Struct, frozen=True, kw_only=True):
 
     `original` is the context before scaling; `low` and `high` belong to llama3, `fast`, `slow` and `whole` to yarn,
     `factors` (one for each pair) to longrope. `attention` multiplies cosines and sines (0: yarn's formula, or 1).
+    `beside`: the two places of a pair lie beside each other in a checkpoint.
     """
 
     theta: Positive = 10000.0
     size: OptionalSize = 0
+    beside: bool = False
     scaling: Literal["default", "linear", "llama3", "yarn", "longrope"] = "default"
     factor: Positive = 1.0
     original: OptionalSize = 0

@@ -25,8 +25,10 @@ def fold_queries(config: Any, folded: dict[str, Value], layer: int) -> None:
     for name in (f"{attention}{scaled}.weight", f"{attention}{scaled}.bias"):
         if name in folded:
             folded[name] = rope.stretched(folded[name], turning, config.head_dim)
+    if not (turning.size or turning.beside):
+        return
     places = rope.order(turning, config.head_dim)
-    names = [f"{attention}{part}.{kind}" for part in TURNED for kind in ("weight", "bias")] if turning.size else []
+    names = [f"{attention}{part}.{kind}" for part in TURNED for kind in ("weight", "bias")]
     folded |= {name: rope.permuted(folded[name], places) for name in names if name in folded}
 
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -37,7 +39,7 @@ def placed(called: str, family: Family, config: Any, entries: Mapping[str, Entry
 
     TensorError for one that is missing, misshapen, of another kind of numbers, there twice or unknown.
     """
-    found, beyond = _named(called, family, config, entries)
+    found, beyond = _named(called, family, config, parted(entries, family.names_of(config)))
     said, config = getattr(config, "tied", True), _tied(family, config, found)
     for name, other in family.names_of(config).instead.items():
         if other in found and name in family.tensors(config):
@@ -74,6 +76,26 @@ def check_tensor(entry: Entry, shape: tuple[int, ...]) -> None:
         )
     if entry.dtype not in FLOATS:
         raise TensorError(f"{entry.where} holds {entry.dtype} numbers", f"puma reads {', '.join(FLOATS)}")
+
+
+def parted(entries: Mapping[str, Entry], names: Names) -> Mapping[str, Entry]:
+    """The entries with those of fused tensors in their place."""
+    found = Entries()
+    for stored, entry in entries.items():
+        module, _, kind = stored.rpartition(".")
+        whole = next((whole for whole in names.fused if module.endswith(whole)), None)
+        if whole is None or entry.shape[0] % len(names.fused[whole]):
+            found[stored] = entry
+            continue
+        parts, before = names.fused[whole], module.removesuffix(whole)
+        shape = (entry.shape[0] // len(parts), *entry.shape[1:])
+        for i, part in enumerate(parts):
+            found[f"{before}{part}.{kind}"] = replace(entry, shape=shape, read=partial(_part, entry, len(parts), i))
+    return found
+
+
+def _part(entry: Entry, parts: int, number: int) -> torch.Tensor:
+    return entry.read().chunk(parts)[number].contiguous()
 
 
 # Names.

@@ -74,7 +74,8 @@ def stretched(weight: Tensor, rope: Rope, head_dim: int) -> Tensor:
 def order(rope: Rope, head_dim: int) -> Tensor:
     """Which place of a checkpoint's head comes where: its turning pairs lie in the first `size` places."""
     size, rest = rope.size or head_dim, torch.arange(rope.size or head_dim, head_dim)
-    halves = torch.arange(size).chunk(2), rest.tensor_split(2)
+    turning = (torch.arange(0, size, 2), torch.arange(1, size, 2)) if rope.beside else torch.arange(size).chunk(2)
+    halves = turning, rest.tensor_split(2)
     return torch.cat([halves[0][0], halves[1][0], halves[0][1], halves[1][1]])
 
 

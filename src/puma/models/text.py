@@ -100,15 +100,21 @@ def check_length(config: Config, prompt: int, tokens: int = 1) -> None:
     if prompt < 1:
         raise InputError("the prompt is empty", "write at least one word")
     if prompt > config.context:
-        raise InputError(
-            f"the prompt has {prompt} tokens, and the model's context {config.context}", "shorten the prompt"
-        )
+        raise InputError(f"the prompt has {prompt} tokens, and the model's context {config.context}", _shorter(config))
     room = inputs(config).room(prompt)
     if tokens > room:
         raise InputError(
             f"{tokens} new tokens after a prompt of {prompt} exceed the model's context of {config.context}",
-            f"ask for at most {room} tokens, or shorten the prompt",
+            f"ask for at most {room} tokens, or {_shorter(config)}",
         )
+
+
+def _shorter(config: Config) -> str:
+    """What to do about a text that is too long."""
+    rope = getattr(config, "rope", None)
+    if rope is None or rope.scaling != "longrope":
+        return "shorten the prompt"
+    return "shorten the prompt: beyond that longrope turns every token in another way, which is not implemented"
 
 
 def check_batch(config: Config, lengths: Sequence[int], tokens: int | Sequence[int] = 1) -> None:

@@ -38,6 +38,15 @@ def query_ring(reach: int, watched: bool = True) -> int:
     return score_ring(reach, watched) + 2 * ACTIVATION - NONLINEAR
 
 
+def matched(table: Tensor | Share, x: Tensor | Share) -> Tensor | Share:
+    """A parameter in the format of what it is multiplied with; local. Its ring is larger than that of x by at least
+    what it has more of fraction bits.
+    """
+    if isinstance(table, Tensor) or isinstance(x, Tensor):
+        return table
+    return truncated(table, table.frac - x.frac).reduced(x.bits)
+
+
 def value_ring(reach: int) -> int:
     """Of values, which meet exponentials in sums below 2^(reach + 9), 28 fraction bits, that may be lifted."""
     return 2 * ACTIVATION + reach + 9 + 2
@@ -110,7 +119,8 @@ def _highest(count: int) -> int:
     return _fraction(count) + math.ceil(math.log2(count * LARGEST))
 
 
-def _inverse(sums: Share, count: int, ring: int) -> Protocol[Share]:
+def inverse_sums(sums: Share, count: int, ring: int) -> Protocol[Share]:
+    """1 / the sum of a row of so many exponentials, the largest of them among those summed up, in `ring`."""
     high = _highest(count)
     inverse = yield from reciprocal(sums.reduced(high + 2), _fraction(count) - 1, high)
     return (yield from formatted((inverse, min(inverse.frac, INVERSE), ring), bounded=True))[0]
@@ -134,9 +144,9 @@ def attend(
     e, sums = yield from exponentials(scores, mask, reach, valued, watched)
     weighted = matmul(e, values)
     weighted, inverse = yield from together(
-        formatted((weighted, ACTIVATION, quotient_ring(valued))), _inverse(sums, e.shape[-1], quotient_ring(valued))
+        formatted((weighted, ACTIVATION, quotient_ring(valued))), inverse_sums(sums, e.shape[-1], quotient_ring(valued))
     )
-    return (yield from _quotient(weighted[0], inverse))
+    return (yield from quotient(weighted[0], inverse))
 
 
 @declares("a maximum, an exp a score, a reciprocal a row, 1 product", "section 5")
@@ -147,11 +157,12 @@ def softmax(
     if paper.approximation_of(scores) == paper.MPCFORMER:
         return (yield from paper.quadratic_weights(scores, mask))
     e, sums = yield from exponentials(scores, mask, reach, watched=watched)
-    inverse = yield from _inverse(sums, e.shape[-1], quotient_ring(VALUE_REACH))
-    return (yield from _quotient(e, inverse))
+    inverse = yield from inverse_sums(sums, e.shape[-1], quotient_ring(VALUE_REACH))
+    return (yield from quotient(e, inverse))
 
 
-def _quotient(x: Share, inverse: Share) -> Protocol[Share]:
+def quotient(x: Share, inverse: Share) -> Protocol[Share]:
+    """x / sum, by the inverse of each row's, with ACTIVATION fraction bits."""
     bits = min(x.bits, inverse.bits)
     product = multiply(x.reduced(bits), inverse.reduced(bits).unsqueeze(-1))
     (result,) = yield from open_truncate((product, product.frac - ACTIVATION))

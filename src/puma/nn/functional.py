@@ -68,6 +68,14 @@ def linear(x: Value, weight: Value, bias: Value | None = None) -> Value:
     return result if bias is None else result + bias
 
 
+@declares("formatted; what cannot be lifted is noted", "section 3")
+def read(x: Value, ring: int = RING) -> Value:
+    """x in the format in which matrices of rings up to this one read it, where nobody has proven that it fits."""
+    if isinstance(x, Tensor):
+        return x
+    return x.party.run(formatted((x, ACTIVATION, ring), noted=[0]))[0]
+
+
 @declares("formatted, both", "section 3")
 def matmul(a: Value, b: Value) -> Value:
     """Batched matrix product of two secrets."""
@@ -161,22 +169,19 @@ def _plain(name: str, x: Tensor, exact: Callable[[Tensor], Tensor]) -> Tensor:
 
 
 @declares("formatted, lifted", "section 5")
-def gelu(
-    x: Value, approximate: str = "none", reach: int = ACTIVATION_REACH, ring: int = RING, watched: bool = True,
-    fine: bool = False,
-) -> Value:  # fmt: skip
-    """GeLU, exact ("none") or the "tanh" form; |x| < 2^reach - 16. The result lies in `ring`."""
+def gelu(x: Value, approximate: str = "none", reach: int = ACTIVATION_REACH, ring: int = RING, **kept: bool) -> Value:
+    """GeLU, exact ("none") or the "tanh" form; |x| < 2^reach - 16. In `ring`; `kept` is as for `splines.reaching`."""
     if isinstance(x, Tensor):
         return _plain("gelu", x, lambda t: tf.gelu(t, approximate=approximate))
-    return x.party.run(_activated(splines.reaching(GELUS[approximate], reach, watched, fine), x, ring))
+    return x.party.run(_activated(splines.reaching(GELUS[approximate], reach, **kept), x, ring))
 
 
 @declares("formatted, lifted", "section 5")
-def silu(x: Value, reach: int = ACTIVATION_REACH, ring: int = RING, watched: bool = True, fine: bool = False) -> Value:
+def silu(x: Value, reach: int = ACTIVATION_REACH, ring: int = RING, **kept: bool) -> Value:
     """x * sigmoid(x); |x| < 2^reach - 16. The result lies in `ring`."""
     if isinstance(x, Tensor):
         return _plain("silu", x, tf.silu)
-    return x.party.run(_activated(splines.reaching(splines.SILU, reach, watched, fine), x, ring))
+    return x.party.run(_activated(splines.reaching(splines.SILU, reach, **kept), x, ring))
 
 
 def _gated(
@@ -294,17 +299,6 @@ def rsqrt(x: Value) -> Value:
     return truncated(root, root.frac - roots.RESIDUAL)
 
 
-def _heads_wants(
-    q: Value, k: Value, v: Value, angles: Sequence[Tensor], reach: int, keys: int, values: int, watched: Both
-) -> list[tuple[Value, int, int]]:
-    turn = ROTARY if angles else 0
-    return [
-        (q, ACTIVATION, query_ring(reach, watched[0]) + turn),
-        (k, ACTIVATION, query_ring(keys, watched[0]) + turn),
-        (v, ACTIVATION, attention.value_ring(values)),
-    ]
-
-
 @declares("formatted, all", "section 3")
 def heads(
     q: Value, k: Value, v: Value, size: int, angles: Sequence[Tensor] = (), reach: int = SCORE_REACH,
@@ -317,8 +311,9 @@ def heads(
     `angles` are cosines and sines (2, rows, 1, size) for queries and for keys: rotary position embedding with halves
     rotated, x cos + rotate_half(x) sin. All are opened in one round and lifted in one.
     """
-    noted = [2] if watched[1] and values != VALUE_REACH else []
-    wants = _heads_wants(q, k, v, angles, reach, keys, values, watched)
+    noted, turn = [2] if watched[1] and values != VALUE_REACH else [], ROTARY if angles else 0
+    rings = [query_ring(reach, watched[0]) + turn, query_ring(keys, watched[0]) + turn, attention.value_ring(values)]
+    wants = [(x, ACTIVATION, ring) for x, ring in zip((q, k, v), rings, strict=True)]
     items = [q, k, v] if isinstance(q, Tensor) else q.party.run(formatted(*wants, noted=noted))
     items = [x.reshape(x.shape[0], -1, size) for x in items]
     return [_turned(x, turns) for x, turns in zip(items, angles, strict=False)] + items[len(angles) :]

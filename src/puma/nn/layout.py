@@ -49,6 +49,15 @@ class Rows:
         x = x.transpose(1, 2).reshape(self.real.numel(), -1)
         return x if self._where is None else x[self._where]
 
+    def moved(self, x: Any, steps: int) -> Any:
+        """In each row's place the one so many steps behind it in its prompt, zeros beyond the end; (rows, size)."""
+        count = sum(self.lengths)
+        owner, there = torch.repeat_interleave(torch.tensor(self.lengths)), torch.arange(count) + steps
+        inside = (there >= 0) & (there < count)
+        inside &= owner[there.clamp(0, count - 1)] == owner
+        where = inside.nonzero().squeeze(-1)
+        return x if steps == 0 else placed(x[there[where]], where, count)
+
     def sum(self, x: Any) -> Any:
         """The sum of each prompt's rows: (rows, size) -> (prompts, size)."""
         return self.pad(x.unsqueeze(1)).sum(2).reshape(len(self.lengths), -1)
@@ -123,10 +132,11 @@ class Layout:
         vars(result).update(vars(self), mask=mask, hidden=None)
         return result
 
-    def within(self, window: int) -> Layout:
-        """The same rows, which see their own position and the `window` - 1 before."""
+    def within(self, window: int, both: bool = False) -> Layout:
+        """The same rows, which see their own position and the `window` - 1 before, on `both` sides also behind."""
         result = Layout.__new__(Layout)
-        vars(result).update(vars(self), mask=self.mask & (self.distances > -window))
+        near = (self.distances.abs() < window) if both else (self.distances > -window)
+        vars(result).update(vars(self), mask=self.mask & near)
         return result
 
 

@@ -13,7 +13,7 @@ import torch
 
 from puma.errors import TensorError
 from puma.mpc.fixed import ACTIVATION, RING
-from puma.mpc.share import Share
+from puma.mpc.share import Additive, Share
 from puma.nn import functional as F
 from puma.nn.layout import Layout as Layout  # models use both by these names, too
 from puma.nn.layout import Rows as Rows
@@ -92,8 +92,10 @@ class Linear(Module):
     """A matrix (outputs, inputs) and perhaps a bias; `place` is the kind of what its results are used for.
 
     The place is told of results that are what it is about; of others (a gated product, scores, logits) by those who
-    compute them.
+    compute them. `unproven`: nobody has proven that results can be lifted, so whoever lifts them notes it.
     """
+
+    unproven = False
 
     def __init__(self, inputs: int, outputs: int, bias: bool = True, place: str = "") -> None:
         self.weight: Value = Parameter((outputs, inputs))
@@ -104,6 +106,8 @@ class Linear(Module):
         result = F.linear(x, self.weight, self.bias)
         if self.place and self.place.kind in ITS_OWN:
             self.place.seen(result)
+        if self.unproven and isinstance(result, Additive):
+            result.unproven = True
         return result
 
 
@@ -128,14 +132,16 @@ class Embedding(Module):
 class Head(Module):
     """What gives the logits of words: a matrix of its own for so many, or with none the table of embeddings."""
 
-    def __init__(self, inputs: int, words: int) -> None:
+    def __init__(self, inputs: int, words: int, bias: bool = False) -> None:
         self.weight: Value = Parameter((words, inputs)) if words else None
+        self.bias: Value = Parameter((words,)) if words and bias else None
         self.place = Place("logits")
 
     def __call__(self, x: Value, table: Embedding, bias: Value | None = None) -> Value:
-        logits = F.linear(x, table.weight if self.weight is None else self.weight, bias)
+        own = self.bias if bias is None else bias
+        logits = F.linear(x, table.weight if self.weight is None else self.weight, own)
         if self.place.observer is not None and isinstance(logits, torch.Tensor):
-            self.place.seen(_spread(logits))
+            self.place.seen(spread(logits))
         return logits
 
 
@@ -228,7 +234,7 @@ def attend(
         scores = F.softcap(scores, cap, reach, scored.watched)
     scores = scores if bias is None else scores + bias
     if scored.observer is not None and isinstance(scores, torch.Tensor):
-        scored.seen(_spread(scores, mask))
+        scored.seen(spread(scores, mask))
     if at.hidden is not None:
         lowered, reach = F.times(at.hidden, -scored.hiding), scored.hidden_reach
         scores = scores + (lowered if lowered.shape[2] == 1 else F.cat([lowered] * groups, 2))
@@ -236,7 +242,7 @@ def attend(
     return at.queries.unpad(context.reshape(prompts, heads, rows, size))
 
 
-def _spread(rows: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
+def spread(rows: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
     """How far the largest and the least of each row lie apart, of those that the mask allows."""
     if mask is None:
         return rows.amax(-1) - rows.amin(-1)
@@ -276,9 +282,9 @@ def rescale(state: dict[str, Value], linear: str, factor: float) -> None:
 
 
 QUICK = 1.702  # quick_gelu(x) is silu(QUICK x) / QUICK; the factors are folded into matrices
-ACTIVATIONS: dict[str, Callable[[Value, int, int, bool, bool], Value]] = {
-    "gelu": lambda x, *kept: F.gelu(x, "none", *kept),
-    "gelu_tanh": lambda x, *kept: F.gelu(x, "tanh", *kept),
+ACTIVATIONS: dict[str, Callable[..., Value]] = {  # of (x, reach, ring) and `watched` and `fine`, by name
+    "gelu": lambda x, *formats, **kept: F.gelu(x, "none", *formats, **kept),
+    "gelu_tanh": lambda x, *formats, **kept: F.gelu(x, "tanh", *formats, **kept),
     "silu": F.silu,
     "quick_gelu": F.silu,  # of a folded model
     "relu": lambda x, reach, ring, watched, fine: F.relu(x, watched),  # what reads it lifts it
@@ -302,7 +308,7 @@ def activate(name: str, dense: Linear, x: Value, *readers: Module) -> Value:
     """The activation of this name of a matrix's results, whose place says how large these become."""
     place = dense.place
     assert place
-    return ACTIVATIONS[name](dense(x), place.reach, ring_for(*readers), place.watched, place.fine)
+    return ACTIVATIONS[name](dense(x), place.reach, ring_for(*readers), watched=place.watched, fine=place.fine)
 
 
 def gated(name: str, gate: Linear, up: Linear, x: Value) -> Value:

@@ -73,6 +73,11 @@ class Channel:
         """Requests that are here."""
         return len(self._members)
 
+    @property
+    def steps(self) -> int:
+        """Steps that have been taken, or begun."""
+        return self._number
+
     def engine(self, model: Model) -> Engine:
         """For requests of this model; the latest ones are kept ready."""
         sharing = model.manifest.sharing

@@ -63,6 +63,16 @@ class Channels:
                 self._changed.wait(min(PAUSE, remaining(end)))
             return self._channel
 
+    @property
+    def waiting(self) -> int:
+        """Requests that are computed, or wait for their next step."""
+        return self._channel.waiting if self._channel is not None else 0
+
+    @property
+    def steps(self) -> int:
+        """Steps that the present channel has taken."""
+        return self._channel.steps if self._channel is not None else 0
+
     def arrived(self, met: Met) -> None:
         """A link of a channel has come."""
         name = met.session[:-1]

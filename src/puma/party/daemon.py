@@ -89,6 +89,8 @@ class Daemon:
         self.peers = Peers(self.context)
         self.metrics.gauges |= {
             "puma_sessions_active": lambda: {"": len(self._sessions)},
+            "puma_requests_active": lambda: {"": self.channels.waiting},
+            "puma_steps": lambda: {"": self.channels.steps},
             "puma_models": lambda: {"": len(library.models())},
             "puma_preprocessing_bytes": lambda: {"": sum(preprocessing_store.sizes())},
             "puma_peer_up": lambda: {labelled(peer=p): up for p, up in self.peers.reachable().items()},

@@ -11,6 +11,7 @@ import queue
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 from puma.engine.company import Ended, Event, Member, Outcome
@@ -21,6 +22,15 @@ from puma.party.channel import Channel
 from puma.wire import messages as msg
 
 LOOK = 0.5  # seconds after which a session that waits for results looks whether everybody is still there
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a session's requests are computed in company, and by what they are known there: number and key."""
+
+    channel: Callable[[], Channel]
+    session: bytes
+    key: str = ""
 
 
 class Surface(Protocol):
@@ -34,7 +44,7 @@ class Surface(Protocol):
         """Let the other parties know of a word; a digest of all words so far."""
         ...
 
-    def turn(self, job: msg.Generate, word: msg.Pace, requests: Sequence[Request], step: int) -> Turn:
+    def turn(self, request: msg.Generate, word: msg.Pace, requests: Sequence[Request], step: int) -> Turn:
         """What a word lets happen before this step; raises if it is refused."""
         ...
 

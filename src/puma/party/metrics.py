@@ -24,6 +24,8 @@ COUNTERS = {
 }
 GAUGES = {
     "puma_sessions_active": "Sessions now.",
+    "puma_requests_active": "Requests that are computed in company, or wait for their next step.",
+    "puma_steps": "Steps that the parties took together since they last met.",
     "puma_models": "Models that are served.",
     "puma_preprocessing_bytes": "Bytes of disk for what has been prepared ahead.",
     "puma_resident_bytes": "Memory of this process.",

@@ -1,4 +1,5 @@
-"""A party's process: meet the two peers and the client, then serve the client's requests until it quits.
+"""A party's process: meet the two peers and the client, then serve the client's requests until it quits, and meanwhile
+further sessions of the launcher's threads.
 
 Started by a launcher that writes one JSON line to standard input (who we are, the session, the cookie) and later the
 peers' ports. When standard input closes the launcher is gone, and so are we. This file must not know what is asked.
@@ -10,56 +11,83 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import msgspec
 import torch
 
 from puma.crypto.prg import PairKey
+from puma.errors import HandshakeError, PeerTimeout, PumaError
 from puma.kernels import warmup
 from puma.mpc.party import Party
 from puma.net import Link
+from puma.net.audit import NOWHERE, Log
 from puma.net.handshake import Identity
-from puma.net.tcp import dial, listen
-from puma.party.server import Server, failed, part
+from puma.net.tcp import Listener, Met, dial, listen
+from puma.party.channels import Channels, Dial, named
+from puma.party.ending import failed, part
+from puma.party.joint import Place
+from puma.party.rendezvous import Rendezvous
+from puma.party.server import Server
 from puma.wire.launch import Ports, Start
 from puma.wire.limits import SILENCE
 
 T = TypeVar("T")
 
 
+SWITCH_SECONDS = 0.0005  # a thread that a message wakes waits no longer than this for one that computes
+LINKS = 64  # that may wait for a channel
+HOUR = 3600.0
+
+Serve = Callable[[Party, Met, Place], Any]  # until the guest leaves
+
 _starts = msgspec.json.Decoder(Start)
 _ports = msgspec.json.Decoder(Ports)
 
 
-def meet(start: Start) -> tuple[Party, Any]:
-    """Listen, tell the launcher the port, dial the parties of lower rank, wait for the others and the client."""
+def meet(start: Start) -> tuple[Party, Any, Listener, Dial]:
+    """Listen, tell the launcher the port, dial the parties of lower rank, wait for the others and the client; how to
+    reach the former again.
+    """
     me = Identity("party", start.rank, start.session, start.config, start.cookie)
     listener = listen()
     higher = range(start.rank + 1, 3)
-    listener.welcome(me, [("client", 0), *(("party", r) for r in higher)], timeout=SILENCE)
+    listener.welcome(me, [("client", 0), *(("party", r) for r in higher)], timeout=SILENCE, any_session=True)
     print(listener.address[1], flush=True)
     ports = _told(_ports).ports
     threading.Thread(target=_leave_with_launcher, daemon=True).start()
     met = [dial("127.0.0.1", ports[r], me, ("party", r), timeout=SILENCE) for r in range(start.rank)]
     met += [listener.accept(60.0) for _ in range(len(higher) + 1)]
-    listener.close()
     links: dict[int, Link] = {m.rank: m.link for m in met if m.role == "party"}
     keys = {m.rank: PairKey(m.secret) for m in met if m.role == "party"}
     client = next(m.link for m in met if m.role == "client")
     client.set_timeout(7 * 24 * 3600.0)  # a client may think as long as it likes
     party = Party(start.rank, links, keys)
     party.approximation = start.approximation
-    return party, client
+
+    def again(rank: int, session: bytes, deadline: float, timeout: float, audit: Log | None = None) -> Met:
+        there = replace(me, session=session)
+        return dial("127.0.0.1", ports[rank], there, ("party", rank), deadline, timeout, audit=audit or NOWHERE)
+
+    return party, client, listener, again
 
 
 def run(start: Start) -> int:
     """Serve; on an error tell everybody why, by name."""
-    party, client = meet(start)
+    party, client, listener, again = meet(start)
     warmup.compile_kernels()  # the launcher has seen to it that they only need loading
     failure = None
     try:
-        Server(party, client, start.store, owner=True).serve()  # who started us owns what it shares
+        server = Server(party, client, start.store, owner=True)  # who started us owns what it shares
+
+        def guest(own: Party, met: Met, place: Place) -> None:
+            Server(own, met.link, owner=True, library=server.library, place=place).serve()
+
+        Guests(start.rank, start.approximation, listener, again, guest).start()
+        server.serve()
     except Exception as error:
         failure = failed(start.rank, error)
     part(failure, client, party.links.values())
@@ -78,6 +106,55 @@ def _leave_with_launcher() -> None:
     while sys.stdin.readline():
         pass
     os._exit(0)
+
+
+class Guests:
+    """Lets in whoever comes to this party's port once the first session has begun; `serve` answers one.
+
+    Threads of the launcher that ask at a time have such sessions, each its own. The first session has links between the
+    parties; these have none: what they ask is computed in company, over the channel for which the parties meet when the
+    first of them comes.
+    """
+
+    def __init__(self, rank: int, approximation: str, listener: Listener, dial: Dial, serve: Serve) -> None:
+        self._rank, self._approximation, self._listener, self._serve = rank, approximation, listener, serve
+        self._rendezvous = Rendezvous(LINKS)
+        self._channels = Channels(rank, dial, self._rendezvous)
+        self._begun = False
+
+    def start(self) -> None:
+        """Let them in from now on."""
+        threading.Thread(target=self._accept, name="puma lets guests in", daemon=True).start()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                met = self._listener.accept(HOUR)
+            except (PeerTimeout, HandshakeError):
+                continue
+            if met.role == "party" and named(met.session):
+                self._channels.arrived(met)
+            elif met.role == "party":
+                met.link.fail("the parties have met")
+            else:
+                self._begin()
+                threading.Thread(target=self._guest, args=(met,), name="puma serves a guest", daemon=True).start()
+
+    def _begin(self) -> None:
+        if not self._begun:
+            self._begun = True
+            sys.setswitchinterval(SWITCH_SECONDS)
+            self._channels.start()
+
+    def _guest(self, met: Met) -> None:
+        party, failure = Party(self._rank, {}, {}), None
+        party.approximation = self._approximation
+        try:
+            self._serve(party, met, Place(self._channels.now, met.session))
+        except Exception as error:
+            failure = failed(self._rank, error)
+        with suppress(PumaError):
+            part(failure, met.link, ())
 
 
 def main() -> int:

@@ -6,12 +6,9 @@ processes and addresses.
 
 from __future__ import annotations
 
-import contextlib
-import os
 import resource
 import time
-import traceback
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import count
@@ -22,16 +19,19 @@ import torch
 from puma import kernels
 from puma.engine import offline_phase as ahead
 from puma.engine.admission import OWNER, Allowed, admit
+from puma.engine.company import Member, Outcome
 from puma.engine.engine import Emit, Engine, answered, selftest, spent
 from puma.engine.generation import Turn, hidden_flags, nothing, on, run
 from puma.engine.request import Request
 from puma.engine.turns import admit_word
-from puma.errors import AdmissionError, PreprocessingError, ProtocolError, PumaError, StoreError
-from puma.mpc.party import Party
+from puma.errors import AdmissionError, PreprocessingError, ProtocolError, StoreError
+from puma.mpc.cost import Entry
+from puma.mpc.party import Party, present
 from puma.mpc.share import Share
 from puma.party import fitting, loading
 from puma.party.agreement import Agreement
 from puma.party.intake import Intake
+from puma.party.joint import Joint, Place
 from puma.party.limits import MOST_IDS
 from puma.store.library import InMemory, Library
 from puma.store.models import Model
@@ -39,8 +39,8 @@ from puma.store.preprocessing import MISSING, Header, Item, PreprocessingStore, 
 from puma.wire import messages as msg
 from puma.wire.input_share import Given
 from puma.wire.inputs import most_bytes, payload_bytes, receive_input
+from puma.wire.steps import Item as Numbered
 
-MOST_TEXT = 2000  # letters of an error that a client is told
 Inference = msg.Generate | msg.Encode
 
 
@@ -53,9 +53,10 @@ class Server:
     """
 
     def __init__(
-        self, party: Party, client: Any, folder: str = "", owner: bool = False, library: Library | None = None
-    ) -> None:
-        self.party, self.client, self._owner = party, client, owner
+        self, party: Party, client: Any, folder: str = "", owner: bool = False,
+        library: Library | InMemory | None = None, place: Place | None = None,
+    ) -> None:  # fmt: skip
+        self.party, self.client, self._owner, self._place = party, client, owner, place
         self._computes = party  # whose shares inputs become
         self._agreement = Agreement(party.rank, party.links)
         self.engine: Engine | None = None
@@ -63,6 +64,7 @@ class Server:
         if library is None:
             self._own = Library(folder, party.rank, resting=0.0) if folder else InMemory(party.rank)
         self._library: Library | InMemory = library or self._own  # type: ignore[assignment]
+        self._model: Model | None = None  # that is being served
         self._intake = Intake(client, self._library)
         self._preprocessing_store = PreprocessingStore(folder) if folder else None
         self._sharing = b""  # of the model that is being served
@@ -70,7 +72,13 @@ class Server:
         self._preprocessing: Item | None = None  # ready for the next request, and for no other
         self._prepared: set[bytes] = set()
         self._taken: set[bytes] = set()
-        self._requests = 0  # that ran on keys of the session's; the same number at all parties
+        self._requests = 0  # that ran without preprocessing; the same number at all parties
+        self._company_cpu = 0.0  # seconds, its part of what was computed in company
+
+    @property
+    def library(self) -> Library | InMemory:
+        """Where its models come from."""
+        return self._library
 
     def serve(self) -> None:
         """Answer requests until Quit; a failed request ends the session everywhere."""
@@ -170,7 +178,7 @@ class Server:
             self._preprocessing_store.discard(sharing)
 
     def _use(self, model: Model) -> None:
-        self.engine, self._sharing = loading.opened(self.party, model), model.manifest.sharing
+        self.engine, self._sharing, self._model = loading.opened(self.party, model), model.manifest.sharing, model
         self._reveals = model.manifest.card.reveal_logits
 
     def _stored(self) -> PreprocessingStore:
@@ -187,6 +195,9 @@ class Server:
 
     def _infer(self, request: Inference, preprocessing: Item | None, prefilled: Callable[[], None]) -> None:
         self._admit(request)
+        if self._place is not None and not request.preprocessing:
+            self._take_part(self._place, request, prefilled)
+            return
         if not request.preprocessing:
             self._told(request)
             # Steps draw from streams of their own, which start anew for each label: without a key for each request,
@@ -270,18 +281,11 @@ class Server:
 
     def _turn(self, request: msg.Generate, steps: Iterator[int], requests: Sequence[Request]) -> Turn:
         """The client's word after a result: whether to go on, who leaves, what it chose, who joins."""
-        word = self._pace()
-        self._told(word)
-        return self._said(request, word, requests, next(steps)) if word.more else Turn(more=False)
+        word = self.hear()
+        self.told(word)
+        return self.turn(request, word, requests, next(steps)) if word.more else Turn(more=False)
 
-    def _pace(self) -> msg.Pace:
-        """The client's next word between two steps."""
-        word = self._heard()
-        if not isinstance(word, msg.Pace):
-            raise ProtocolError(f"a {type(word).__name__.lower()} came between two steps", "say whether to go on")
-        return word
-
-    def _said(self, request: msg.Generate, word: msg.Pace, requests: Sequence[Request], step: int) -> Turn:
+    def turn(self, request: msg.Generate, word: msg.Pace, requests: Sequence[Request], step: int) -> Turn:
         """What a word to go on lets happen before this step."""
         flags = hidden_flags(request, step)
         admit_word(self._ready().config, self.party.approximation, requests, word, flags, self._allowed())
@@ -294,6 +298,55 @@ class Server:
 
     def _joined(self, jobs: Sequence[msg.Generate]) -> None:
         """These requests have joined one that is under way."""
+
+    # -- requests in company ----------------------------------------------------------------------------------------
+
+    def _take_part(self, place: Place, request: Inference, prefilled: Callable[[], None]) -> None:
+        """Through the channel's steps, with requests of others."""
+        self._told(request)
+        self._requests += 1
+        channel, model = place.channel(), present(self._model)
+        self._computes = channel.party
+        try:
+            given = [Request.of(request, self._prompt(request.input, self._payload(request.input)))]
+            served = self._sharing, self.party.approximation
+            member = Member(
+                Numbered(place.session, self._requests), place.key, served, channel.engine(model), given
+            )  # fmt: skip
+            Joint(channel, member, self, self._agreement.digest, prefilled).run()
+        finally:
+            self._computes = self.party
+
+    def hear(self) -> msg.Pace:
+        """The client's next word between two steps."""
+        word = self._heard()
+        if not isinstance(word, msg.Pace):
+            raise ProtocolError(f"a {type(word).__name__.lower()} came between two steps", "say whether to go on")
+        return word
+
+    def told(self, word: msg.Request) -> bytes:
+        """Let the other parties know of a word; a digest of all words so far."""
+        self._told(word)
+        return self._agreement.digest
+
+    def give(self, outcome: Outcome) -> None:
+        """Results leave for the client, and their cost is the session's."""
+        for name, entry in outcome.spent.items():
+            self.party.ledger.entries.setdefault(name, Entry()).add(entry)
+        self._company_cpu += outcome.cpu_seconds
+        with self.party.ledger.scope("head"):
+            for share in outcome.shares:
+                self._emit(share)
+
+    def agree(self) -> None:
+        """Raise if the parties were not told alike."""
+        self._agreement.check()
+
+    def look(self) -> None:
+        """Raise how a link of the session ended, if one did."""
+        for link in (self.client, *self.party.links.values()):
+            if link.lost:
+                link.check()
 
     def _prompt(self, job: msg.Input, payload: torch.Tensor, flags: int = 0) -> Given:
         return receive_input(self._ready().config, self._computes, job, payload, flags)
@@ -330,22 +383,3 @@ def _remember(ids: set[bytes], identity: bytes) -> None:
 
 def _drop(share: Share) -> None:
     """An output of a rehearsal means nothing."""
-
-
-def failed(rank: int, error: Exception) -> msg.Failed:
-    """What the client is told about an error at this party."""
-    if isinstance(error, PumaError):
-        return msg.Failed(type(error).__name__, error.message[:MOST_TEXT], error.hint[:MOST_TEXT])
-    if os.environ.get("PUMA_DEBUG"):
-        traceback.print_exception(error)
-    return msg.Failed("ProtocolError", f"P{rank} failed: {type(error).__name__}: {error}"[:MOST_TEXT], "")
-
-
-def part(failure: msg.Failed | None, client: Any, peers: Iterable[Any]) -> None:
-    """End a session at this party: a goodbye to everybody, or why it is over."""
-    for link in peers:
-        link.close() if failure is None else link.fail(failure.message)
-    if failure is not None:
-        with contextlib.suppress(PumaError):
-            client.send_control(msg.encode(failure))
-    client.close()

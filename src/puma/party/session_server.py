@@ -11,17 +11,13 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from puma.engine.admission import Allowed, to_clients, total_tokens
-from puma.engine.company import Member, Outcome
-from puma.engine.generation import Turn
-from puma.engine.request import Request
 from puma.errors import AdmissionError, PeerTimeout, PreprocessingError, ProtocolError
-from puma.mpc.cost import Entry
 from puma.mpc.party import Party
 from puma.net.tcp import Met
 from puma.nn.paper import SPLINE
 from puma.party.channel import Channel
 from puma.party.intake import Intake
-from puma.party.joint import Joint
+from puma.party.joint import Place
 from puma.party.limits import Limits, key_of
 from puma.party.metrics import Metrics
 from puma.party.server import Inference, Server
@@ -30,7 +26,6 @@ from puma.store.library import Library
 from puma.store.models import Model
 from puma.store.preprocessing import Header, Item, PreprocessingStore, Writer
 from puma.wire import messages as msg
-from puma.wire import steps
 from puma.wire.limits import FRAME_BYTES
 from puma.wire.policy import allow_approximation
 
@@ -58,16 +53,14 @@ class SessionServer(Server):
         self, party: Party, guest: Met, library: Library, limits: Limits, metrics: Metrics,
         preprocessing_store: EncryptedStore | None = None, channel: Callable[[], Channel] | None = None,
     ) -> None:  # fmt: skip
-        super().__init__(party, guest.link, library=library)
-        self._channel, self._session = channel, guest.session
+        place = Place(channel, guest.session, key_of(guest)) if channel is not None else None
+        super().__init__(party, guest.link, library=library, place=place)
         self._flying = 0  # tokens that count as under way
-        self._company_cpu = 0.0  # its part of what the channel's thread has used
         self._preprocessing_store = preprocessing_store
         self._latest = b"", b""  # the sharing and the id of what was prepared last
         self._role, self._name, self._counted = guest.role, guest.name or guest.role, key_of(guest)
         self._shelf, self._limits, self._metrics, self._key = library, limits, metrics, guest.fingerprint
         self._intake = Intake(guest.link, library, self._key, partial(metrics.add, "puma_received_bytes_total"))
-        self._model: Model | None = None
         self._wanted = SPLINE  # the approximation of the model that is about to be opened
         self.busy = False
         self.stopping = False
@@ -155,16 +148,10 @@ class SessionServer(Server):
         self._limits.asked.spend(self._counted, 1)
         self._limits.spent.spend(self._counted, total_tokens(request))
 
-    # -- requests in company ----------------------------------------------------------------------------------------
-
     def _infer(self, request: Inference, preprocessing: Item | None, prefilled: Callable[[], None]) -> None:
-        """Through the channel's steps, with those of others; what is prepared goes over the session's own links."""
         try:
             self._fly(total_tokens(request))
-            if self._channel is None or request.preprocessing:
-                super()._infer(request, preprocessing, prefilled)
-            else:
-                self._join(self._channel(), request, prefilled)
+            super()._infer(request, preprocessing, prefilled)
         finally:
             self._limits.flight.end(self._counted, self._flying)
             self._flying = 0
@@ -173,55 +160,6 @@ class SessionServer(Server):
         """So many tokens more are under way until the request has been answered."""
         self._limits.flight.begin(self._counted, tokens)
         self._flying += tokens
-
-    def _join(self, channel: Channel, request: Inference, prefilled: Callable[[], None]) -> None:
-        self._admit(request)
-        self._told(request)
-        model = self._model
-        assert model is not None
-        self._requests += 1
-        self._computes = channel.party
-        try:
-            given = self._prompt(request.input, self._payload(request.input))
-            member = Member(
-                steps.Item(self._session, self._requests), self._counted, (self._sharing, self.party.approximation),
-                channel.engine(model), [Request.of(request, given)],
-            )  # fmt: skip
-            Joint(channel, member, self, self._agreement.digest, prefilled).run()
-        finally:
-            self._computes = self.party
-
-    def hear(self) -> msg.Pace:
-        """The client's next word between two steps."""
-        return self._pace()
-
-    def told(self, word: msg.Request) -> bytes:
-        """Let the other parties know of a word; a digest of all words so far."""
-        self._told(word)
-        return self._agreement.digest
-
-    def turn(self, job: msg.Generate, word: msg.Pace, requests: Sequence[Request], step: int) -> Turn:
-        """What a word lets happen before this step."""
-        return self._said(job, word, requests, step)
-
-    def give(self, outcome: Outcome) -> None:
-        """Results leave for the client, and their cost is the session's."""
-        for name, entry in outcome.spent.items():
-            self.party.ledger.entries.setdefault(name, Entry()).add(entry)
-        self._company_cpu += outcome.cpu_seconds
-        with self.party.ledger.scope("head"):
-            for share in outcome.shares:
-                self._emit(share)
-
-    def agree(self) -> None:
-        """Raise if the parties were not told alike."""
-        self._agreement.check()
-
-    def look(self) -> None:
-        """Raise how a link of the session ended, if one did."""
-        for link in (self.client, *self.party.links.values()):
-            if link.lost:
-                link.check()
 
     def _allowed(self) -> Allowed:
         assert self._model is not None
@@ -258,7 +196,6 @@ class SessionServer(Server):
         allow_approximation(model.manifest.card, self._wanted)
         super()._use(model)
         self.party.approximation = self._wanted
-        self._model = model
         self._limits.prompts(self.client, self._most_payload)
         self._reveals = self._allowed().logits
 

@@ -22,11 +22,11 @@ from puma.net.guard import Guard
 from puma.net.handshake import Identity
 from puma.net.tcp import Met, dial
 from puma.party.channel import Channel
+from puma.party.ending import failed, part
 from puma.party.events import Events
 from puma.party.limits import Limits
 from puma.party.metrics import Metrics
 from puma.party.rendezvous import MEET_SECONDS, Rendezvous
-from puma.party.server import failed, part
 from puma.party.session_server import SessionServer
 from puma.store.encrypted import EncryptedStore
 from puma.store.library import Library

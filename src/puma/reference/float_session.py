@@ -6,7 +6,7 @@ shares or links.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Any
 
@@ -23,6 +23,8 @@ from puma.wire.inputs import laid_out
 from puma.wire.messages import NEXT
 from puma.wire.request_shapes import by_token
 
+Choose = Callable[[Tensor], list[int]]  # from the logits of each prompt, its next token
+
 
 class Plain:
     """A model in float32; with an approximation other than "spline" its functions are those published."""
@@ -32,10 +34,18 @@ class Plain:
         self._model = architecture(config).model(config, params)
         self.cost: Cost | None = None  # nothing is sent
 
-    def continued(self, prompts: Sequence[Sequence[int]], tokens: int) -> Iterator[list[int]]:
-        """The most likely token of each prompt, step by step."""
-        for found, _ in self.ranked(prompts, tokens):
-            yield found
+    def continued(
+        self, prompts: Sequence[Sequence[int]], tokens: int, choose: Choose | None = None
+    ) -> Iterator[list[int]]:
+        """The most likely token of each prompt, step by step, or what `choose` makes of their logits."""
+        if choose is None:
+            for found, _ in self.ranked(prompts, tokens):
+                yield found
+            return
+        cache, feed = Cache(self.config.layers, [len(ids) for ids in prompts]), [*chain(*prompts)]
+        for _ in range(tokens):
+            feed = choose(self._model(self._rows(feed), cache).as_subclass(Tensor).double())
+            yield feed
 
     def ranked(self, prompts: Sequence[Sequence[int]], tokens: int) -> Iterator[tuple[list[int], list[float]]]:
         """With each token, by how much its logit exceeds the second one."""

@@ -16,6 +16,7 @@ from msgspec.structs import replace
 from torch import Tensor
 
 from puma.client.model_info import ModelInfo
+from puma.client.sampling import Sampler, Sampling
 from puma.client.sentences import USUAL, Asked, Reading
 from puma.errors import UsageError
 from puma.models import heads, images, inputs, text
@@ -95,9 +96,11 @@ class PlainModel(ModelInfo):
         self.check_encodes()
         return Reading(self.read(sentence, pair))
 
-    def greedy(self, ids: Sequence[int], tokens: int) -> list[int]:
-        """The most likely next tokens of one prompt, in float."""
-        return [new for (new,) in self.session.continued([ids], tokens)]
+    def greedy(self, ids: Sequence[int], tokens: int, ruled: bool = False) -> list[int]:
+        """The most likely next tokens of one prompt, in float; if `ruled`, by the model's own rules."""
+        following = self.ruled([ids]) if ruled else None
+        choose = Sampler(Sampling(), following) if following else None
+        return [new for (new,) in self.session.continued([ids], tokens, choose)]
 
     def encoded(self, tokens: text.Tokens, asked: Asked = USUAL) -> Tensor:
         """Class logits or one vector, in float, of a text that was read as it is asked."""

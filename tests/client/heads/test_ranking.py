@@ -109,6 +109,16 @@ def test_too_many_for_one_request_go_in_several(
         assert [found[i] for i in range(4)] == pytest.approx(expected, abs=0.005)
 
 
+def test_who_leaves_sends_no_more(tmp_path: Path, plainly: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    served = plainly(one_label(tmp_path, num_hidden_layers=1))
+    monkeypatch.setattr(asking, "MAX_PROMPTS", 2)
+    steps = served.ranking(QUERY, TEXTS)
+    assert next(steps) == [] and len(served.asked) == 1
+    steps.close()
+    assert len(served.asked) == 1
+    assert [len(found) for found in served.ranking(QUERY, TEXTS)] == [0, 4]
+
+
 def test_portions_hold_every_text_once_and_keep_to_the_limits(tmp_path: Path) -> None:
     config = load(one_label(tmp_path)).config
     lengths = [1 + i * 7 % 30 for i in range(600)]

@@ -11,7 +11,7 @@ import torch
 from torch.testing import assert_close
 
 from puma.errors import UnsupportedModel
-from puma.models import Cache, images
+from puma.models import Cache, images, inputs
 from puma.models.checkpoint import configure, load
 from puma.models.family import NEXT_SENTENCE, SPAN
 from puma.models.fields import Reading
@@ -64,7 +64,7 @@ def test_an_answer_to_a_prompt(name: str, tmp_path: Path, reference: Any) -> Non
     near(model.hidden(one_hot(IDS, zoo.VOCABULARY)), expected.encoder_last_hidden_state[0])
 
 
-@pytest.mark.parametrize("name", ["t5", "mistral", "gemma2", "gemma3", "neox", "opt", "qwen3"])
+@pytest.mark.parametrize("name", ["t5", "mistral", "gemma2", "gemma3", "neox", "opt", "qwen3", "qwen3.5", "qwen3-moe"])
 def test_a_batch_is_its_prompts(name: str, tmp_path: Path) -> None:
     checkpoint, model = open_model(zoo.write(tmp_path, name))
     together, alone = Cache(checkpoint.config.layers, LENGTHS), [Cache(checkpoint.config.layers) for _ in BATCH]
@@ -77,11 +77,11 @@ def test_a_batch_is_its_prompts(name: str, tmp_path: Path) -> None:
 def test_encoder(name: str, tmp_path: Path, reference: Any) -> None:
     folder = zoo.write(tmp_path, name)
     checkpoint, model = open_model(folder)
-    kinds = TYPES if checkpoint.config.type_vocab_size > 1 else None
+    kinds = TYPES if inputs(checkpoint.config).types > 1 else None
     expected = answered(reference, folder, IDS, **({"token_type_ids": torch.tensor([kinds])} if kinds else {}))
     hidden = model(one_hot(IDS, zoo.VOCABULARY), kinds)
     near(hidden, expected.last_hidden_state[0])
-    if checkpoint.config.pooler:
+    if getattr(checkpoint.config, "pooler", False):
         near(model.pool(hidden)[0], expected.pooler_output[0])
 
 
@@ -183,6 +183,22 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("Electra-MultipleChoice", {"summary_type": "mean"}, "summar"),
     ("Electra-MultipleChoice", {"summary_activation": "tanh"}, "summar"),
     ("electra", {"num_attention_heads": 5}, "num_attention_heads"),
+    ("mpnet", {"relative_attention_num_buckets": 16}, "relative_attention_num_buckets"),
+    ("MPNet-MaskedLM", {"hidden_act": "relu"}, "hidden_act"),
+    ("deberta", {"pos_att_type": "p2p|c2p"}, "pos_att_type"),
+    ("deberta", {"relative_attention": False}, "relative_attention"),
+    ("deberta", {"max_relative_positions": 4}, "position_buckets"),
+    ("deberta", {"embedding_size": 12}, "embedding_size"),
+    ("deberta-convolution", {"conv_groups": 2}, "conv_groups"),
+    ("deberta-convolution", {"conv_kernel_size": 4}, "convolution"),
+    ("DebertaV2-SequenceClassification", {"pooler_hidden_act": "quick_gelu"}, "pooler_hidden_act"),
+    ("nomic", {"rope_parameters": {"rope_type": "default", "partial_rotary_factor": 0.5}}, "partial_rotary_factor"),
+    ("nomic", {"num_experts": 8}, "num_experts"),
+    ("nomic", {"prenorm": True}, "prenorm"),
+    ("nomic", {"hidden_act": "relu"}, "hidden_act"),
+    ("gte", {"architectures": ["NewModel"]}, "NewModel"),
+    ("modernbert", {"layer_types": ["chunked_attention"] * 4}, "layer_types"),
+    ("ModernBert-SequenceClassification", {"classifier_pooling": "max"}, "classifier_pooling"),
 ]
 
 

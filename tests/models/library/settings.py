@@ -16,6 +16,7 @@ from tests.models import zoo
 Raw = dict[str, Any]
 GONE = "(not in config.json)"
 YARN: Raw = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 8}
+MINISTRAL: Raw = YARN | {"llama_4_scaling_beta": 0.1, "rope_theta": 100.0, "original_max_position_embeddings": 16}
 LLAMA3: Raw = {"rope_type": "llama3", "factor": 4.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
 LLAMA3 |= {"original_max_position_embeddings": 16}
 LONG: Raw = {"short_factor": [1.0, 1.1, 1.3], "long_factor": [2.0, 3.0, 4.0]}
@@ -126,15 +127,96 @@ TRIED: dict[str, dict[str, list[Any]]] = {
         "n_heads": [2, 4], "num_hidden_layers": [GONE, 1], "pad_token_id": [GONE, None, 5],
         "hidden_act": [GONE, "relu"],
     },
+    "mpnet": ENCODING | {"relative_attention_num_buckets": [GONE, 16, 32, 40]},
+    "deberta-v2": ENCODING | {
+        "relative_attention": [GONE, True, True, False], "position_buckets": [GONE, -1, 6, 8, 256],
+        "max_relative_positions": [GONE, -1, 9, 16, 512], "pos_att_type": [GONE, None, "c2p|p2c", "p2c", ["c2p"], []],
+        "position_biased_input": [GONE, True, False], "share_att_key": [GONE, True, False],
+        "norm_rel_ebd": [GONE, "none", "layer_norm"], "conv_kernel_size": [GONE, 0, 3], "conv_groups": [GONE, 1, 2],
+        "conv_act": [GONE, "gelu", "relu"], "pooler_hidden_act": [*ACTIVATIONS, "tanh"], "legacy": [GONE, True, False],
+        "pooler_hidden_size": [GONE, 24], "embedding_size": [GONE, 24, 16], "attention_head_size": [GONE, 6, 8],
+    },
+    "modernbert": LABELS | {
+        "hidden_activation": ACTIVATIONS, "norm_eps": [GONE, 1e-3], "norm_bias": [GONE, True, False],
+        "attention_bias": [GONE, True, False], "mlp_bias": [GONE, True, False], "layer_types": KINDS,
+        "local_attention": [GONE, 2, 5, 8], "global_attn_every_n_layers": [GONE, 1, 2, 3],
+        "global_rope_theta": [GONE, 50.0], "local_rope_theta": [GONE, 70.0], "rope_parameters": NESTED,
+        "rope_scaling": [GONE, None, YARN, {"type": "linear", "factor": 2.0}], "decoder_bias": [GONE, True, False],
+        "classifier_pooling": [GONE, "cls", "mean"], "classifier_bias": [GONE, True, False],
+        "classifier_activation": [*ACTIVATIONS, "tanh"], "tie_word_embeddings": [GONE, True, False],
+        "pad_token_id": [GONE, None, 3], "position_embedding_type": [GONE, "absolute"],
+        "sparse_prediction": [GONE, True], "hidden_act": [GONE, "relu"],
+    },
+    "nomic_bert": ENCODING | ROTARY | {"head_dim": [GONE, 6, 8]},
+    "gte": ENCODING | ROTARY | {"type_vocab_size": [GONE, 0, 1, 2]},
     "vit": LABELS | {
         "hidden_act": ACTIVATIONS, "qkv_bias": [GONE, True, False], "num_channels": [GONE, 1],
         "layer_norm_eps": [GONE, 1e-3], "image_size": [8, 12, [8, 8]], "patch_size": [4, 2, [4, 4]],
         "pooler_act": [GONE, "relu"],
     },
 }  # fmt: skip
+DECODING = HEADS | ROTARY | LABELS
+PATTERNED = WINDOW | {"layer_types": KINDS, "sliding_window_pattern": [GONE, None, 2, 3, "LG"]}
+BIASED = {"use_bias": [GONE, True, False]}
+MIXED = {"num_experts": [3, 5], "num_experts_per_tok": [1, 3, 9], "norm_topk_prob": [GONE, True, False]}
+SPARSE = {
+    "decoder_sparse_step": [GONE, 1, 2, 3], "mlp_only_layers": [GONE, None, [], [1], [0, 2]],
+    "moe_intermediate_size": [8, 12],
+}  # fmt: skip
+LAYERED = {"layer_norm_eps": [GONE, 1e-3]}
+TRIED |= {
+    "smollm3": DECODING | WINDOW | {
+        "no_rope_layers": [GONE, None, [1, 0, 1], [0, 0, 0, 0], [1]], "no_rope_layer_interval": [GONE, 2, 3, 0],
+        "use_sliding_window": [GONE, True, False], "layer_types": KINDS,
+    },
+    "olmo": DECODING | {"clip_qkv": [GONE, None, 0.3]},
+    "olmo2": DECODING,
+    "olmo3": DECODING | PATTERNED | {"rope_parameters": NESTED},
+    "granite": DECODING | {
+        "embedding_multiplier": [GONE, 12, 3.5, 0.2], "logits_scaling": [GONE, 8.0, 3], "residual_multiplier": [0.22],
+        "attention_multiplier": [GONE, 0.0625],
+    },
+    "phi": DECODING | LAYERED | {"qk_layernorm": [GONE, True, False]},
+    "stablelm": DECODING | LAYERED | {
+        "qk_layernorm": [GONE, True, False], "use_parallel_residual": [GONE, True, False],
+        "use_qkv_bias": [GONE, True, False],
+    },
+    "cohere": DECODING | LAYERED | {"use_qk_norm": [GONE, None, True], "logit_scale": [GONE, 0.25, None, -1.0]},
+    "cohere2": DECODING | LAYERED | PATTERNED | {"logit_scale": [GONE, 0.25]},
+    "exaone4": DECODING | PATTERNED,
+    "starcoder2": DECODING | WINDOW | BIASED | {"norm_epsilon": [GONE, 1e-3], "layer_types": KINDS},
+    "helium": DECODING,
+    "glm": DECODING,
+    "glm4": DECODING,
+    "ministral": DECODING | WINDOW | {"layer_types": KINDS},
+    "ministral3": DECODING | WINDOW | {"rope_parameters": [GONE, None, MINISTRAL, MINISTRAL | {"factor": 2.0}, YARN]},
+    "seed_oss": DECODING | {"attention_out_bias": [GONE, True, False]},
+    "ernie4_5": DECODING | BIASED,
+    "mixtral": DECODING | WINDOW | {
+        "num_local_experts": [GONE, 3, 5], "num_experts": [GONE, 4], "num_experts_per_tok": [GONE, 1, 3, 9],
+    },
+    "olmoe": DECODING | MIXED | {"clip_qkv": [GONE, None, 0.3], "num_local_experts": [GONE, 4]},
+    "qwen2_moe": QWEN | MIXED | SPARSE | {
+        "qkv_bias": [GONE, True, False], "shared_expert_intermediate_size": [12, 20],
+    },
+    "qwen3_moe": DECODING | WINDOW | MIXED | SPARSE | {"use_sliding_window": [GONE, True, False]},
+    "qwen3_5_text": DECODING | {
+        "linear_conv_kernel_dim": [GONE, 2, 3], "linear_num_key_heads": [1, 4], "linear_num_value_heads": [2, 3],
+        "linear_key_head_dim": [4, 8], "linear_value_head_dim": [8], "full_attention_interval": [GONE, 2],
+        "layer_types": [GONE, None, ["full_attention"] * 3, ["linear_attention"] * 3, ["sliding_attention"] * 3],
+    },
+    "gemma": DECODING | {"use_bidirectional_attention": [GONE, None, False, True], "hidden_activation": [GONE, "silu"]},
+}  # fmt: skip
 GROUPED = zoo.GROUPED | {"num_hidden_layers": 3}
+EIGHT = GROUPED | {"head_dim": 8, "pad_token_id": 0}  # of which a half, of pairs beside each other, is a whole number
+EXPERTS = GROUPED | {"num_experts": 5, "num_experts_per_tok": 2, "moe_intermediate_size": 12}
+REMEMBERING = GROUPED | {
+    "head_dim": 8, "linear_key_head_dim": 6, "linear_value_head_dim": 4, "linear_num_key_heads": 2,
+    "linear_num_value_heads": 4, "layer_types": ["linear_attention", "full_attention", "linear_attention"],
+}  # fmt: skip
 GPT2 = {"vocab_size": 28, "n_embd": 24, "n_layer": 3, "n_head": 4, "n_positions": 32}
 CAUSAL = ("CausalLM", "SequenceClassification", "Model")
+HEADLESS = ("CausalLM", "Model")
 TOKENS = (*CAUSAL, "TokenClassification")
 EACH = (*TOKENS, "QuestionAnswering")
 TASKS = ("Model", *zoo.TASKS)
@@ -146,6 +228,30 @@ BASES: dict[str, tuple[Raw, tuple[str, ...]]] = {  # by model_type: settings, an
     "phi3": (GROUPED | {"pad_token_id": 0, "eos_token_id": 2}, ("Phi3", *TOKENS)),
     "gemma2": (GROUPED | {"head_dim": 6, "sliding_window": 3}, ("Gemma2", *TOKENS)),
     "gemma3_text": (GROUPED | {"head_dim": 6, "sliding_window": 3}, ("Gemma3", *CAUSAL)),
+    "smollm3": (GROUPED | {"pad_token_id": 0}, ("SmolLM3", *CAUSAL)),
+    "olmo": (GROUPED, ("Olmo", *CAUSAL)),
+    "olmo2": (GROUPED, ("Olmo2", *CAUSAL)),
+    "olmo3": (GROUPED | {"sliding_window": 3}, ("Olmo3", *CAUSAL)),
+    "granite": (GROUPED | {"residual_multiplier": 0.3, "logits_scaling": 4.0}, ("Granite", *HEADLESS)),
+    "phi": (GROUPED | {"hidden_size": 32}, ("Phi", *CAUSAL)),
+    "stablelm": (GROUPED | {"hidden_size": 32}, ("StableLm", *CAUSAL)),
+    "cohere": (GROUPED, ("Cohere", *HEADLESS)),
+    "cohere2": (GROUPED | {"sliding_window": 3}, ("Cohere2", *HEADLESS)),
+    "exaone4": (GROUPED | {"sliding_window": 3}, ("Exaone4", *CAUSAL)),
+    "starcoder2": (GROUPED, ("Starcoder2", *CAUSAL)),
+    "helium": (GROUPED | {"head_dim": 6}, ("Helium", *CAUSAL)),
+    "glm": (EIGHT, ("Glm", *CAUSAL)),
+    "glm4": (EIGHT, ("Glm4", *CAUSAL)),
+    "ministral": (GROUPED | {"sliding_window": 3, "head_dim": 6}, ("Ministral", *CAUSAL)),
+    "ministral3": (GROUPED | {"head_dim": 6, "rope_parameters": MINISTRAL, "pad_token_id": 0}, ("Ministral3", *CAUSAL)),
+    "seed_oss": (GROUPED | {"head_dim": 6}, ("SeedOss", *CAUSAL)),
+    "ernie4_5": (GROUPED | {"head_dim": 6}, ("Ernie4_5", *HEADLESS)),
+    "gemma": (GROUPED | {"head_dim": 6}, ("Gemma", *CAUSAL)),
+    "mixtral": (EXPERTS | {"num_local_experts": 4}, ("Mixtral", *HEADLESS)),
+    "olmoe": (EXPERTS, ("Olmoe", *HEADLESS)),
+    "qwen2_moe": (EXPERTS | {"shared_expert_intermediate_size": 12}, ("Qwen2Moe", *HEADLESS)),
+    "qwen3_moe": (EXPERTS | {"head_dim": 6, "norm_topk_prob": True}, ("Qwen3Moe", *HEADLESS)),
+    "qwen3_5_text": (REMEMBERING, ("Qwen3_5", *HEADLESS)),
     "gpt2": (GPT2, ("GPT2", *EACH)),
     "gpt_neox": (zoo.SIZES | {"num_hidden_layers": 3, "rotary_pct": 0.67}, ("GPTNeoX", *EACH)),
     "opt": (zoo.OPT, ("OPT", *CAUSAL, "QuestionAnswering")),
@@ -156,9 +262,15 @@ BASES: dict[str, tuple[Raw, tuple[str, ...]]] = {  # by model_type: settings, an
     "electra": (zoo.SIZES | {"embedding_size": 16}, ("Electra", *TASKS)),
     "albert": (zoo.SIZES | {"embedding_size": 16, "num_hidden_layers": 3}, ("Albert", *TASKS)),
     "distilbert": (zoo.DISTIL, ("DistilBert", *TASKS)),
+    "mpnet": (zoo.MPNET, ("MPNet", *TASKS)),
+    "deberta-v2": (zoo.DEBERTA, ("DebertaV2", *TASKS)),
+    "modernbert": (zoo.MODERNBERT | {"num_hidden_layers": 3, "pad_token_id": 0}, ("ModernBert", *TASKS)),
+    "nomic_bert": (zoo.SIZES, ("NomicBert", *TASKS[:4])),
+    "gte": (zoo.SIZES, ("Gte", *TASKS[:4])),
     "vit": (zoo.VIT | {"image_size": 8, "patch_size": 4}, ("ViT", "ImageClassification", "Model")),
 }
 UNUSUAL = {
+    "Qwen3_5Model": "Qwen3_5TextModel",
     "GPT2ForCausalLM": "GPT2LMHeadModel", "Gemma3Model": "Gemma3TextModel",
     "Gemma3ForSequenceClassification": "Gemma3TextForSequenceClassification",
 }  # fmt: skip

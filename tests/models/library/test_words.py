@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from tokenizers import Tokenizer
 from puma.errors import CheckpointError
 from puma.models.checkpoint import load
 from puma.models.files import pieces, settled
-from puma.models.files.words import PIECES
+from puma.models.files.words import PIECES, SPECIALS
 from puma.models.text import encode, tokenizer_of
 from tests.models import tiny
 from tests.models.library import words
@@ -75,6 +76,15 @@ def test_every_change_of_every_kind(name: str, tmp_path: Path) -> None:
     kind = words.KINDS[name].model_type
     found = [judged(words.contradicted(tmp_path / change, name, change), kind) for change in words.CHANGES]
     assert found.count(EQUAL) > len(found) / 2
+
+
+@pytest.mark.parametrize("called", SPECIALS)
+def test_special_tokens_that_classes_have(called: str) -> None:
+    """Those of a class's constructor, for folders and chat templates that name the class and not the tokens."""
+    with quiet() as transformers:
+        given = inspect.signature(getattr(transformers, called).__init__).parameters
+    theirs = {name: str(given[name].default) for name in given if name.endswith("_token") and given[name].default}
+    assert theirs == SPECIALS[called]
 
 
 def test_a_checkpoint_without_tokenizer_json(tmp_path: Path) -> None:

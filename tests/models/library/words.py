@@ -28,12 +28,12 @@ TEXTS = [
 Write = Callable[[Path], None]
 
 
-def wordpiece(folder: Path) -> None:
+def wordpiece(folder: Path, special: tuple[str, ...] = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")) -> None:
     """vocab.txt."""
     letters = sorted(
         {letter for line in LINES for letter in line.lower() if not letter.isspace()} | {"T", "C", "é", "e"}
     )
-    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *letters, *(f"##{letter}" for letter in letters)]
+    words = [*special, *letters, *(f"##{letter}" for letter in letters)]
     words += ["the", "cat", "##s", "sat", "hat", "un", "##hap", "The"]
     (folder / "vocab.txt").write_text("".join(f"{word}\n" for word in dict.fromkeys(words)), encoding="utf-8")
 
@@ -87,6 +87,10 @@ KINDS: dict[str, Kind] = {
     "bert-cased": Kind("bert", wordpiece, {"tokenizer_class": "BertTokenizer", "do_lower_case": False}),
     "distilbert": Kind("distilbert", wordpiece, {"tokenizer_class": "DistilBertTokenizer", "strip_accents": False}),
     "electra": Kind("electra", wordpiece, {"tokenizer_class": "ElectraTokenizer", "tokenize_chinese_chars": False}),
+    "mpnet": Kind(
+        "mpnet", lambda folder: wordpiece(folder, ("<s>", "<pad>", "</s>", "<unk>", "<mask>", "[UNK]")),
+        {"tokenizer_class": "MPNetTokenizer"},
+    ),
     "gpt2": Kind("gpt2", byte_pairs("<|endoftext|>"), {"tokenizer_class": "GPT2Tokenizer"}),
     "gpt2-bos": Kind(
         "gpt2", byte_pairs("<|endoftext|>"), {"add_bos_token": True, "add_prefix_space": True, "model_max_length": 8}
@@ -105,6 +109,22 @@ KINDS: dict[str, Kind] = {
     "llama-eos": Kind(
         "llama", pieces("bpe", "tokenizer.model", byte_fallback=True, vocab_size=420),
         {"tokenizer_class": "LlamaTokenizer", "add_eos_token": True, "legacy": False},
+    ),
+    "llama-unnamed": Kind("llama", pieces("bpe", "tokenizer.model", byte_fallback=True, vocab_size=420)),
+    "llama-likeliest": Kind("llama", pieces("unigram", "tokenizer.model"), {"add_bos_token": True}),
+    "mistral": Kind(
+        "mistral", pieces("bpe", "tokenizer.model", byte_fallback=True, vocab_size=420),
+        {"tokenizer_class": "LlamaTokenizer", "add_bos_token": True, "add_eos_token": False, "legacy": False},
+    ),
+    "mistral-placeholders": Kind(
+        "mistral", pieces("bpe", "tokenizer.model", control_symbols=["<c0>", "<c1>"], user_defined_symbols=["<u>"]),
+        {"added_tokens_decoder": {
+            "3": {"content": "[INST]", "special": True}, "4": {"content": "<c1>", "special": True}
+        }},
+    ),
+    "phi3": Kind(
+        "phi3", pieces("bpe", "tokenizer.model", byte_fallback=True, vocab_size=420),
+        {"tokenizer_class": "LlamaTokenizer", "add_bos_token": False, "pad_token": "<|endoftext|>"},
     ),
     "gemma": Kind(
         "gemma2", pieces("bpe", "tokenizer.model", byte_fallback=True, vocab_size=420, add_dummy_prefix=False, **GEMMA),

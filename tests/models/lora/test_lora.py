@@ -188,19 +188,23 @@ def test_names_of_a_model_without_head(tmp_path: Path) -> None:
         (tiny.llama, "SEQ_CLS", "score.weight", "LlamaForSequenceClassification"),
         (tiny.bert, "SEQ_CLS", "classifier.weight", "BertForSequenceClassification"),
         (tiny.bert, "TOKEN_CLS", "classifier.weight", "BertForTokenClassification"),
+        (tiny.llama, "TOKEN_CLS", "score.weight", "LlamaForTokenClassification"),
+        (tiny.bert, "QUESTION_ANS", "qa_outputs.weight", "BertForQuestionAnswering"),
+        (tiny.llama, "QUESTION_ANS", "qa_outputs.weight", "LlamaForQuestionAnswering"),
     ],
 )
 def test_a_head_of_its_own(
     write_base: Callable[[Path], Path], task: str, head: str, architecture: str, tmp_path: Path
 ) -> None:
     """The task names the class, and the head's rows say how many labels there are."""
-    folder, tensors = write_base(tmp_path / "base"), {head: random(5, 24)}
-    if head.startswith("classifier"):
-        tensors["classifier.bias"] = random(5)
+    rows = 2 if task == "QUESTION_ANS" else 5
+    folder, tensors = write_base(tmp_path / "base"), {head: random(rows, 24)}
+    if architecture != "LlamaForSequenceClassification":
+        tensors[head.replace("weight", "bias")] = random(rows)
     checkpoint = load(folder, adapter=write(tmp_path / "adapter", tensors, task_type=task))
     assert checkpoint.architecture == architecture
-    assert checkpoint.config.labels == tuple(f"LABEL_{i}" for i in range(5))
-    assert torch.equal(checkpoint.state[head], random(5, 24))
+    assert checkpoint.config.labels == (("start", "end") if rows == 2 else tuple(f"LABEL_{i}" for i in range(5)))
+    assert torch.equal(checkpoint.state[head], random(rows, 24))
 
 
 def test_it_is_merged_when_it_is_looked_up(llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -256,8 +260,6 @@ def refused(kind: type[PumaError], folder: Path, adapter: Path | str, *words: st
         ({"of_a_later_version": True}, ["of_a_later_version"]),
         ({"r": "eight"}, ["adapter_config.json"]),
         ({"alpha_pattern": {"(": 1}}, ["("]),
-        ({"task_type": "QUESTION_ANS"}, ["QUESTION_ANS"]),
-        ({"task_type": "TOKEN_CLS"}, ["TOKEN_CLS"]),
     ],
 )
 def test_kinds_that_are_not_implemented(

@@ -41,6 +41,7 @@ def chat(
 
     with ui.progress(output.json) as progress:
         cluster, talk = opened(where, model, Conversation, progress, None, fitting=fitting)
+    ui.undrawn(cluster.model.rules.undrawn())
     turns = []
     with cluster:
         while line := _line(output.json):

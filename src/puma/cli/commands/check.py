@@ -13,6 +13,7 @@ from puma.cli.options import FITTED, HUMAN, Count, Fitting, Flag, Output, Profil
 from puma.errors import CheckpointError, UsageError
 
 if TYPE_CHECKING:
+    from puma.client.tokens.rules import Rules
     from puma.measure.range_check import Findings
     from puma.mpc.clear import Note
     from puma.reference.plan import Placed
@@ -67,10 +68,12 @@ def check(
         found, pools = checking.check(clear, plan, prompts, approximation), vectors(clear.config)
     if output.json:
         made = {"pooling": pools} if pools else {}
-        ui.answer({"model": clear.name, "holds": not found.broken} | made | ui.profile(approximation) | _told(found))
+        told = {"model": clear.name, "holds": not found.broken} | made | ui.profile(approximation) | _told(found)
+        ui.answer(told | {"rules": _rules(clear.rules)})
     else:
         if pools:
             ui.say(f"vectors of texts: {pools}")
+        _show_rules(clear.rules)
         _show_plan(found, all)
         _show_run(found, all)
     return CheckpointError.exit_code if found.broken else 0
@@ -94,6 +97,21 @@ def _told(found: Findings) -> dict[str, Any]:
         "texts": found.texts, "tokens": found.tokens, "places": places, "cost": asdict(found.cost),
         "plan": msgspec.to_builtins(found.plan),
     }  # fmt: skip
+
+
+def _rules(rules: Rules) -> dict[str, Any]:
+    """What generation_config.json asks for, by who follows it."""
+    return {"with_logits": rules.from_logits, "samples": rules.chances, "ignored": rules.others}
+
+
+def _show_rules(rules: Rules) -> None:
+    from puma.client.tokens.rules import UNSEEN
+
+    for words in (rules.unfollowed(UNSEEN), rules.undrawn()):
+        if words:
+            ui.say(words)
+    if rules.unfollowed(UNSEEN) or rules.undrawn():
+        ui.say()
 
 
 def _show_plan(found: Findings, every: bool) -> None:

@@ -37,7 +37,7 @@ def gateway(
     hostname: Several = (),
     port: Count = 8000,
     max_tokens: Count = 512,
-    temperature: float = 1.0,
+    temperature: float | None = None,
     fixed_length: Flag = False,
     reveal_logits: Flag = False,
     out_of_range: Literal["refuse", "warn"] = "refuse",
@@ -71,7 +71,7 @@ def gateway(
     max_tokens
         New tokens of an answer, at most.
     temperature
-        Of requests that name none; 0 for the likeliest token.
+        Of requests that name none; 0 for the likeliest token. The model's own unless given, or 1 if it names none.
     fixed_length
         Always compute as many tokens as are asked for, so that the parties do not learn how long answers are.
     reveal_logits
@@ -84,15 +84,16 @@ def gateway(
         A folder where the parties on this machine keep their shares.
     """
     server = _server()
-    if max_tokens < 1 or queue < 0 or not 0 <= temperature <= 2:
+    if max_tokens < 1 or queue < 0 or not 0 <= (temperature or 0) <= 2:
         raise UsageError("a limit or temperature that makes no sense", "see `puma gateway --help`")
     _check_roles(source or adapter or store or reveal_logits or fitting != FITTED, cluster, as_, model)
     hosts = _called(host, hostname)
     with server.listen(host, port) as bound:
-        start, clear = _starter(source, adapter, cluster, as_, model, reveal_logits, store, fitting, output)
+        start, clear, seen = _starter(source, adapter, cluster, as_, model, reveal_logits, store, fitting, output)
+        drawn = _drawn(clear, temperature, seen)
         start = partial(_judging, start, out_of_range)
         called = model or (source if adapter is None else clear.name)
-        made = _gateway(clear, start, hosts, max_tokens, temperature, fixed_length, queue, called, cluster)
+        made = _gateway(clear, start, hosts, max_tokens, drawn, fixed_length, queue, called, cluster)
         _greet(made, bound, host, made.settings.local, fixed_length, output.json)
         server.run(made, bound)
 
@@ -120,12 +121,13 @@ def _check_roles(here: Any, cluster: Path | None, key: Path | None, name: str | 
 def _starter(
     source: str | None, adapter: str | None, cluster: Path | None, key: Path | None, name: str | None, reveal: bool,
     store: Path | None, fitting: Fitting, output: Output,
-) -> tuple[Callable[[], Any], Any]:  # fmt: skip
-    """What makes a session, the first of which is there already, and the public side of its model."""
+) -> tuple[Callable[[], Any], Any, bool]:  # fmt: skip
+    """What makes a session, the first of which is there already, the public side of its model, and whether clients may
+    see its logits."""
     if cluster is not None:
         start = partial(puma.connect, str(cluster), model=name, key=str(key))  # type: ignore[attr-defined]
         first = start()
-        return _after(first, start), first.model
+        return _after(first, start), first.model, first.session.reveals
     from puma.local.cluster import LocalCluster
     from puma.reference.plain_model import PlainModel
 
@@ -134,7 +136,20 @@ def _starter(
         clear.plan(fitting.settings(), progress)
         start = partial(LocalCluster, clear, store=store, reveal_logits=reveal)
         first = start(progress)
-    return _after(first, start), clear
+    return _after(first, start), clear, reveal
+
+
+def _drawn(clear: Any, temperature: float | None, seen: bool) -> tuple[float, int, float]:
+    """Temperature, top_k and top_p of requests that name none, and a line about what of the model's own they lack."""
+    from puma.client.tokens.rules import UNSEEN, named
+
+    chances = clear.rules.chances
+    clear.warn_of_rules("" if seen else UNSEEN)
+    needy = {name: value for name, value in chances.items() if name != "temperature"}
+    if needy and not seen:
+        ui.note(f"note: {named(needy)} of the model's own need logits: requests are sampled without")
+    first = chances.get("temperature", 1.0) if temperature is None else temperature
+    return (min(first, 2.0), chances.get("top_k", 0), chances.get("top_p", 1.0)) if seen else (min(first, 2.0), 0, 1.0)
 
 
 def _judging(start: Callable[[], Any], out_of_range: str) -> Any:
@@ -158,15 +173,15 @@ def _called(host: str, names: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _gateway(
-    clear: Any, start: Callable[[], Any], hosts: tuple[str, ...], most: int, temperature: float, fixed: bool,
-    queue: int, source: str | None, cluster: Path | None,
+    clear: Any, start: Callable[[], Any], hosts: tuple[str, ...], most: int, drawn: tuple[float, int, float],
+    fixed: bool, queue: int, source: str | None, cluster: Path | None,
 ) -> Gateway:  # fmt: skip
     from puma.gateway.service import Gateway
     from puma.gateway.settings import HERE, Settings, short_name
 
     name = short_name(source)
     p0, p1, p2 = (HERE, HERE, HERE) if cluster is None else (HERE if _is_loopback(h) else h for h in _hosts(cluster))
-    settings = Settings(name, most, temperature, fixed, queue, hosts, (p0, p1, p2))
+    settings = Settings(name, most, drawn[0], fixed, queue, hosts, (p0, p1, p2), top_k=drawn[1], top_p=drawn[2])
     return Gateway(clear, start, settings)
 
 

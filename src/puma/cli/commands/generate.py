@@ -94,11 +94,12 @@ def generate(
     sampling(chance, compare, where)
     cluster, ids, loaded = asked_one(where, source, prompt, tokens, (store, approximation, fitting), chance, output)
     clear = cluster.model
+    ui.undrawn("" if chance.sampling else clear.rules.undrawn())
     with cluster:
         stream = cluster.stream_ids(ids, tokens, stop, lengths, **chance.sampling)
         found = _streamed(cluster, ids, stream, output.json)
         cost = cluster.cost
-    agreed = agreement(clear, ids, found) if compare else None
+    agreed = agreement(clear, ids, found, cluster.session.reveals) if compare else None
     if output.json:
         seconds = {"load": loaded, "prefill": cost.prefill, "decode": cost.seconds - cost.prefill}
         answer = {"text": clear.decode(found), "token_ids": found, "seconds": seconds, "rounds": cost.rounds}

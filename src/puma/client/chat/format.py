@@ -15,6 +15,7 @@ from puma.client.chat import sandbox
 from puma.client.model_info import ModelInfo
 from puma.errors import CheckpointError, InputError
 from puma.models.files.source import MORE_TEMPLATES, SETTINGS, SPECIALS, TEMPLATE
+from puma.models.files.words import SPECIALS as CLASSES
 
 Files = Mapping[str, Callable[[], bytes]]
 Turn = Mapping[str, Any]
@@ -23,17 +24,6 @@ DEFAULT, TOOLS = "default", "tool_use"  # the names of templates that are chosen
 GIVEN = ("messages", "tools", "documents", "add_generation_prompt")  # by whoever renders, and so nobody else
 NAMED = tuple(f"{name}_token" for name in ("bos", "eos", "unk", "sep", "pad", "cls", "mask"))
 REASONING = ("reasoning_content", "thinking", "reasoning")  # one thing by three names; the first is the usual one
-# What tokenizers of these classes call their special tokens where their settings do not say: transformers' defaults.
-_SENTENCEPIECE = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
-_END = dict.fromkeys(("eos_token", "unk_token"), "<|endoftext|>")
-_GEMMA = {"bos_token": "<bos>", "eos_token": "<eos>", "unk_token": "<unk>", "pad_token": "<pad>"}
-CLASSES: dict[str, dict[str, str]] = {
-    "LlamaTokenizer": _SENTENCEPIECE,
-    "GPT2Tokenizer": _END | {"bos_token": "<|endoftext|>"},
-    "GPTNeoXTokenizer": _END | {"bos_token": "<|endoftext|>", "pad_token": "<|padding|>"},
-    "Qwen2Tokenizer": _END | {"pad_token": "<|endoftext|>"},
-    "GemmaTokenizer": _GEMMA | {"mask_token": "<mask>"},
-}
 # Stands behind a message that is to go on while the template is run; transformers' own, which a template may look at.
 END = "CONTINUE_FINAL_MESSAGE_TAG "
 PROBE = "A-TEXT-TO-BE-FOUND"

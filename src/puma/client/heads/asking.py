@@ -5,7 +5,7 @@ It must not know what the logits are for, nor where the parties run.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal
 
 import torch
@@ -67,27 +67,35 @@ def asked(
     session: Any, model: ModelInfo, given: Sequence[Piece], lengths: str = "public", padded: int = 0,
     progress: Progress | None = None,
 ) -> list[Tensor]:  # fmt: skip
-    """The class logits (labels,), or (tokens, labels), of each; `session.cost` and `doubtful` are those of all requests
-    together. In secret, all have one length.
+    """The class logits (labels,), or (tokens, labels), of each; in secret, all have one length."""
+    steps = [*answered(session, model, given, lengths, padded, progress)]
+    return steps[-1] if steps else []
+
+
+def answered(
+    session: Any, model: ModelInfo, given: Sequence[Piece], lengths: str = "public", padded: int = 0,
+    progress: Progress | None = None,
+) -> Iterator[list[Tensor]]:  # fmt: skip
+    """The same, after each request: what is still to come is empty. `session.cost` and `doubtful` are those of all
+    requests so far, and leaving the iterator sends no more.
     """
-    ids = [piece.ids for piece in given]
-    types = [piece.types for piece in given]
+    ids, types = [piece.ids for piece in given], [piece.types for piece in given]
     if lengths == "secret":
         padded = secret_length(model.config, ids, types, padded)
-    found, costs, doubtful = list[Tensor]([torch.empty(0)] * len(given)), list[Cost](), set[int]()
+    found, costs, doubtful = [torch.empty(0)] * len(given), list[Cost](), set[int]()
     sizes = [padded if lengths == "secret" else len(each) for each in ids]
     for batch in portions(model.config, sizes, model.max_tokens):
         if progress:
             progress("asking", sum(x.numel() > 0 for x in found), len(given))
         more = (lengths, padded) if lengths == "secret" else ()
         logits = session.encode([ids[i] for i in batch], "logits", [types[i] for i in batch], *more)
-        costs.append(session.cost)
-        doubtful |= {batch[i] for i in session.doubtful}
         for i, values in zip(batch, logits, strict=True):
             found[i] = values
-    if costs and costs[0] is not None:
-        session.cost, session.doubtful = added(costs), doubtful
-    return found
+        if session.cost is not None:
+            costs.append(session.cost)
+            doubtful |= {batch[i] for i in session.doubtful}
+            session.cost, session.doubtful = added(costs), doubtful
+        yield found
 
 
 def scored(logits: Tensor, how: Scored) -> Tensor:

@@ -5,7 +5,7 @@ The scores are those of sentence-transformers' CrossEncoder. It must not know wh
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ from torch import Tensor
 from puma.client import arguments
 from puma.client.chat.format import PROBE, ChatFormat, chat_format
 from puma.client.cost import Cost
-from puma.client.heads.asking import Progress, asked, check_kind, scored
+from puma.client.heads.asking import Progress, answered, check_kind, scored
 from puma.client.model_info import ModelInfo
 from puma.errors import InputError, UsageError
 from puma.models import heads
@@ -37,11 +37,11 @@ class Ranked:
     cost: Cost
 
 
-def rank(
+def ranking(
     session: Any, model: ModelInfo, query: str, texts: Sequence[str], top: int | None, label: str | None, cut: Cut,
     raw: bool, lengths: str = "public", padded: int = 0, progress: Progress | None = None,
-) -> list[Ranked]:  # fmt: skip
-    """The `top` texts; see `Client.rank`."""
+) -> Iterator[list[Ranked]]:  # fmt: skip
+    """Nothing after each request but the last, and then the `top` texts; see `Client.rank`."""
     check_kind(model, "classes", "choice")
     query, texts = arguments.text(query), arguments.texts(texts)
     if not texts:
@@ -51,12 +51,16 @@ def rank(
     label_of(model, label)
     arguments.flag(raw, "raw")
     given = read(model, query, texts, cut)
-    scores = relevance(model, asked(session, model, given, lengths, padded, progress), label, raw)
-    found = [
-        Ranked(i, text, score, not piece.whole, session.cost)
-        for i, (text, score, piece) in enumerate(zip(texts, scores, given, strict=True))
-    ]
-    return sorted(found, key=lambda each: -each.score)[:top]
+    for logits in answered(session, model, given, lengths, padded, progress):
+        if any(not values.numel() for values in logits):
+            yield []
+            continue
+        scores = relevance(model, logits, label, raw)
+        found = [
+            Ranked(i, text, score, not piece.whole, session.cost)
+            for i, (text, score, piece) in enumerate(zip(texts, scores, given, strict=True))
+        ]
+        yield sorted(found, key=lambda each: -each.score)[:top]
 
 
 def read(model: ModelInfo, query: str, texts: Sequence[str], cut: Cut) -> list[Piece]:

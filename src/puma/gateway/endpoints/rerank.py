@@ -34,10 +34,10 @@ async def rerank(gateway: Gateway, request: Request) -> Response:
         tokens = sum(len(piece.ids) for piece in pairs(gateway.model, asked.query, asked.texts, cut))
 
     def run(cluster: Any) -> Generator[list[Ranked], None, None]:
-        yield cluster.rank(asked.query, asked.texts, asked.top_n, asked.label, cut, bool(asked.raw_scores))
+        yield from cluster.ranking(asked.query, asked.texts, asked.top_n, asked.label, cut, bool(asked.raw_scores))
 
     job = gateway.submit(run, request.headers.get(ID_HEADER))
-    (ranked,) = [item async for item in while_there(request, job)]
+    *_, ranked = [item async for item in while_there(request, job)] or [[]]  # nothing for who has left
     results = [_result(one, bool(asked.return_documents)) for one in ranked]
     return JSONResponse(replies.rerank(results, gateway.settings.name, tokens), headers=request_id(job))
 

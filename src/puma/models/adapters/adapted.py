@@ -19,13 +19,15 @@ from puma.models.adapters import lora
 from puma.models.adapters.lora import Change
 from puma.models.families import FAMILIES, named
 from puma.models.family import Family
+from puma.models.files import generation
 from puma.models.files.adapter import AdapterFiles
 from puma.models.files.source import Entry, Source, Stored
 from puma.models.naming import called, same, untied
 from puma.models.quantised import Header
 
-TASKS = {"SEQ_CLS": "SequenceClassification", "TOKEN_CLS": "TokenClassification"}
-OTHER_TASKS = ("QUESTION_ANS",)
+TASKS = {
+    "SEQ_CLS": "SequenceClassification", "TOKEN_CLS": "TokenClassification", "QUESTION_ANS": "QuestionAnswering",
+}  # fmt: skip
 KIND = re.compile(r"(.+?)(?:LMHeadModel|Model|For\w+)")
 TIED = "tie_word_embeddings"
 SHARED = "shared.weight"  # T5's, which peft does not wrap where it is read
@@ -43,7 +45,8 @@ def adapt(source: Source, files: AdapterFiles, hub: str | None, weights: bool) -
         lora.check_base(adapter, hub)
     entries = source.tensors() if weights else {}
     raw = _fitted(adapter, source.raw, set(entries))
-    public = files.public or source.files
+    stays = {name: read for name, read in source.files.items() if name == generation.FILE}
+    public = stays | dict(files.public) if files.public else source.files
     return replace(source, raw=raw, files=public, tensors=lambda: _merged(adapter, files, raw, entries))
 
 
@@ -64,8 +67,6 @@ def _fitted(adapter: lora.Adapter, raw: dict[str, Any], stored: set[str]) -> dic
 def _task(adapter: lora.Adapter, raw: dict[str, Any]) -> dict[str, Any]:
     """The class with the head that the adapter was trained for."""
     task, architecture = adapter.settings.task_type, named(raw)
-    if task in OTHER_TASKS:
-        raise UnsupportedModel(f"the adapter is for {task}", f"puma implements {', '.join(TASKS)} and CAUSAL_LM")
     wanted = TASKS.get(task or "")
     kind = KIND.fullmatch(architecture)
     if wanted is None or architecture.endswith(wanted) or kind is None:

@@ -11,12 +11,15 @@ from puma.errors import UnsupportedModel
 from puma.models.architecture import Architecture, Heads, Inputs
 from puma.models.architectures.decoder import DECODER, Decoder
 from puma.models.architectures.encoder import ENCODER, Encoder
+from puma.models.architectures.modernbert import MODERNBERT, ModernBert
 from puma.models.architectures.patches import PATCHES, PatchEncoder
 from puma.models.architectures.t5 import SEQ2SEQ, T5
 from puma.models.architectures.vit import VIT, Vit
 
-Config = Decoder | Encoder | T5 | Vit | PatchEncoder  # what travels to the parties, told apart by its tag
-ARCHITECTURES: dict[type, Architecture] = {each.config: each for each in (DECODER, ENCODER, SEQ2SEQ, PATCHES, VIT)}
+Config = Decoder | Encoder | ModernBert | T5 | Vit | PatchEncoder  # what travels to the parties, told apart by its tag
+ARCHITECTURES: dict[type, Architecture] = {
+    each.config: each for each in (DECODER, ENCODER, MODERNBERT, SEQ2SEQ, PATCHES, VIT)
+}
 
 
 def architecture(config: Config) -> Architecture:

@@ -6,25 +6,43 @@ The modules have BERT's names, whatever a checkpoint calls them. This file must 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any
 
-from msgspec import Struct
+from msgspec import Meta, Struct
 from msgspec.structs import force_setattr
 
 import puma.nn.modules as nn
 from puma.errors import UsageError
 from puma.models import bounds as b
 from puma.models.architecture import Architecture, Bound, Heads, Inputs, Params, Shapes
-from puma.models.fields import Activation, Labels, Layers, OptionalSize, Positive, Reading, Size
+from puma.models.architectures.encoder_layers import (
+    ATTENTION,
+    INNER,
+    Convolution,
+    Layer,
+    Normed,
+    convolved,
+    fold_layer,
+    layer_bounds,
+    normed,
+    table_spread,
+    unfolded,
+)
+from puma.models.architectures.relative import Disentangled, Positions
+from puma.models.fields import Activated, Activation, Labels, Layers, OptionalSize, Positive, Reading, Rope, Size
 from puma.models.folding import fold_activation
 from puma.models.formats import Formats, hand_out
 from puma.models.pooling import Embed, Pooling
 from puma.nn import functional as F
 from puma.nn.modules import Value
 
-ATTENTION = ("attention.self.query", "attention.self.key", "attention.self.value")
 MAPPING = "bert.embeddings.mapping"
 KINDS = ("weight", "bias")
+MADE = (  # biases that a norm before makes, whether a checkpoint has some or not
+    ("qkv_bias", ATTENTION),
+    ("mlp_bias", INNER),
+)
+FURTHEST = 128  # of distances that have a number of their own
 
 
 class Encoder(Struct, frozen=True, kw_only=True, tag_field="model_type", tag="encoder"):
@@ -34,6 +52,10 @@ class Encoder(Struct, frozen=True, kw_only=True, tag_field="model_type", tag="en
     of a table that is `projected` to hidden_size; `groups` are layers with weights of their own, if fewer than layers
     (0: all are). `labels` names the classes of a head for texts, or with `each_token` for tokens; `predicts` is a head
     for masked tokens, whose matrix is the embedding table if `tied`. `pooling` is what makes one vector of a text.
+
+    Positions are learned, if `learned`; or a number for each of so many `distances` is added to scores, or they turn by
+    a `rope`, or are `disentangled`. `gated`: the inner layer has a gate. A `convolution` of so many rows of the
+    embeddings is added to the first layer's result.
     """
 
     vocab_size: Size
@@ -47,10 +69,21 @@ class Encoder(Struct, frozen=True, kw_only=True, tag_field="model_type", tag="en
     embedding_size: OptionalSize = 0
     projected: bool = False
     groups: OptionalSize = 0
+    learned: bool = True
+    distances: OptionalSize = 0
+    rope: Rope | None = None
+    disentangled: Disentangled | None = None
+    convolution: Annotated[int, Meta(ge=0, le=63)] = 0
+    convolved: Activated = "tanh"  # its activation
+    qkv_bias: bool = True
+    out_bias: bool = True
+    gated: bool = False
+    mlp_bias: bool = True  # of what is activated, and of its gate
+    down_bias: bool = True
     activation: Activation = "gelu"
     eps: Positive = 1e-12
     pooler: bool = True
-    pooler_activation: Literal["tanh", "gelu", "relu"] = "tanh"
+    pooler_activation: Activated = "tanh"
     labels: Labels = ()
     each_token: bool = False
     reading: Reading = Reading()
@@ -67,6 +100,12 @@ class Encoder(Struct, frozen=True, kw_only=True, tag_field="model_type", tag="en
             raise ValueError("embedding_size is not hidden_size, and nothing projects it")
         if self.labels and not (self.pooler or self.each_token):
             raise ValueError("a classification head needs the pooler")
+        if self.gated and self.activation == "relu":
+            raise ValueError("activation relu has no gated form")
+        if self.rope and (self.head_dim % 2 or self.rope.size):
+            raise ValueError("the rotary part of a head is not an even whole of it")
+        if self.convolution and not self.convolution % 2:
+            raise ValueError("a convolution of an even number of rows is not implemented")
 
     @property
     def head_dim(self) -> int:
@@ -84,92 +123,22 @@ class Encoder(Struct, frozen=True, kw_only=True, tag_field="model_type", tag="en
         return True
 
 
-class Normed(NamedTuple):
-    """A hidden state as a norm left it: matrices that absorbed the affine read n; residuals and others `full`."""
-
-    n: Value
-    norm: nn.Norm | None
-
-    @property
-    def full(self) -> Value:
-        """n with its affine."""
-        return self.norm.affine(self.n) if self.norm else self.n
-
-
-class Attention(nn.Module):
-    """Attention without a mask but padding's: rows (rows, hidden_size) to the same shape."""
-
-    def __init__(self, c: Encoder) -> None:
-        self.head_dim = c.head_dim
-        self.query = nn.Linear(c.hidden_size, c.hidden_size, place="scores")
-        self.key = nn.Linear(c.hidden_size, c.hidden_size)
-        self.value = nn.Linear(c.hidden_size, c.hidden_size, place="value")
-        self.limits = nn.Limits.of(self.query, self.value)
-
-    def __call__(self, x: Value, at: nn.Layout) -> Value:
-        q, k, v = nn.heads(self.query(x), self.key(x), self.value(x), self.head_dim, self.limits, at)
-        return nn.attend(q, at.rows.pad(k), at.rows.pad(v), at, limits=self.limits)
-
-
-def _norm(c: Encoder, size: int) -> nn.Norm:
-    return nn.Norm("layer", c.eps, size, bias=True, writes=True)
-
-
-class Output(nn.Module):
-    """The end of either half of a layer: a matrix, and the norm of its sum with the residual."""
-
-    def __init__(self, c: Encoder, inputs: int) -> None:
-        self.dense = nn.Linear(inputs, c.hidden_size, place="stream")
-        self.LayerNorm = _norm(c, c.hidden_size)
-
-    def norm(self, x: Value, *readers: nn.Module) -> Normed:
-        """Rows that these read."""
-        return Normed(self.LayerNorm.normalised(x, *readers), self.LayerNorm)
-
-
-class Layer(nn.Module):
-    """One layer; where several share its weights, what comes in is not always a norm's, and nothing is absorbed."""
-
-    def __init__(self, c: Encoder) -> None:
-        self.activation, self.absorbed = c.activation, not c.groups
-        self.attention: Any = nn.Module(self=Attention(c), output=Output(c, c.hidden_size))
-        self.intermediate: Any = nn.Module(
-            dense=nn.Linear(c.hidden_size, c.intermediate_size, place=nn.place_of(c.activation))
-        )
-        self.output = Output(c, c.intermediate_size)
-
-    @property
-    def readers(self) -> list[nn.Module]:
-        """What reads the norm before this layer."""
-        own = self.attention.self
-        return [own.query, own.key, own.value] if self.absorbed else []
-
-    def __call__(self, h: Normed, at: nn.Layout, *readers: nn.Module) -> Normed:
-        """The rows that come out are for these readers."""
-        with F.component("attention", h.n):
-            full = h.full
-            x = self.attention.output.dense(self.attention.self(h.n if self.absorbed else full, at)) + full
-        h = self.attention.output.norm(x, self.intermediate.dense)
-        with F.component("mlp", h.n):
-            x = nn.activate(self.activation, self.intermediate.dense, h.n, self.output.dense)
-            x = self.output.dense(x) + h.full
-        return self.output.norm(x, *readers)
-
-
 class Embeddings(nn.Module):
     """Words, positions and types, added and normed: token choices to rows (rows, hidden_size)."""
 
     def __init__(self, c: Encoder) -> None:
         size = c.embedding_size
         self.word_embeddings = nn.Embedding(c.vocab_size, size)
-        self.position_embeddings = nn.Embedding(c.context, size)
+        self.position_embeddings = nn.Embedding(c.context, size) if c.learned else None
         self.token_type_embeddings = nn.Embedding(c.type_vocab_size, size) if c.type_vocab_size else None
-        self.LayerNorm = _norm(c, 0 if c.projected else size)  # a projection has absorbed its affine
+        self.LayerNorm = normed(c, 0 if c.projected else size)  # a projection has absorbed its affine
         self.mapping = nn.Linear(size, c.hidden_size, place="stream") if c.projected else None
 
     def __call__(self, one_hot: Value, at: nn.Layout, types: list[int], *readers: nn.Module) -> Normed:
         with F.component("embedding", one_hot):
-            x = self.word_embeddings(one_hot) + self.position_embeddings.weight[at.positions]
+            x = self.word_embeddings(one_hot)
+            if self.position_embeddings:
+                x = x + self.position_embeddings.weight[at.positions]
             if self.token_type_embeddings:
                 x = x + self.token_type_embeddings.weight[types]
         n = self.LayerNorm.normalised(x, *([self.mapping] if self.mapping else readers))
@@ -184,6 +153,9 @@ class Stack(nn.Module):
         self.embeddings = Embeddings(c)
         self.encoder: Any = nn.Module(layer=[Layer(c) for _ in range(c.distinct)])
         self.encoder.layer[-1].output.LayerNorm.answers = True
+        if c.distances:
+            self.encoder.relative_attention_bias = Positions(c.distances, FURTHEST, c.heads)
+        self.conv = Convolution(c) if c.convolution else None
         self.pooler: Any = None
         if c.pooler:
             place = nn.place_of(c.pooler_activation)
@@ -192,9 +164,14 @@ class Stack(nn.Module):
     def __call__(self, one_hot: Value, at: nn.Layout, types: list[int]) -> Value:
         each = self.encoder.layer
         layers = [each[i * self.c.distinct // self.c.layers] for i in range(self.c.layers)]
-        h = self.embeddings(one_hot, at, types, *layers[0].readers)
+        embedded = h = self.embeddings(one_hot, at, types, *layers[0].readers)
+        bias = self.encoder.relative_attention_bias(at) if self.c.distances else None
         for layer, after in zip(layers, [*layers[1:], None], strict=True):
-            h = layer(h, at, *(after.readers if after else []))
+            readers = after.readers if after else []
+            if self.conv and layer is layers[0]:
+                h = self.conv(layer(h, at, bias=bias), embedded, at, *readers)
+            else:
+                h = layer(h, at, *readers, bias=bias)
         return h.full
 
 
@@ -279,30 +256,28 @@ def fold(config: Encoder, plain: Mapping[str, Value]) -> dict[str, Value]:
     for i in range(config.distinct):
         layer = f"bert.encoder.layer.{i}."
         absorbed = not config.groups and not (config.projected and i == 0)
-        fold_layer(folded, layer, norm if absorbed else "", config.head_dim)
+        fold_layer(folded, layer, norm if absorbed else "", config)
         fold_activation(config.activation, folded, f"{layer}intermediate.dense", f"{layer}output.dense")
-        norm = f"{layer}output.LayerNorm"
+        norm = "bert.conv.LayerNorm" if config.convolution and i == 0 else f"{layer}output.LayerNorm"
+    if config.convolution:
+        folded["bert.conv.conv.weight"] = folded["bert.conv.conv.weight"].permute(2, 0, 1).flatten(0, 1)
     return {name: folded[name] for name in Model(config).shapes()}
-
-
-def fold_layer(folded: dict[str, Value], layer: str, norm: str, head_dim: int) -> None:
-    """Fold one layer, and into what it reads first the norm before it, if that is named."""
-    if norm:
-        nn.absorb(folded, norm, [layer + name for name in ATTENTION])
-    nn.rescale(folded, layer + ATTENTION[0], head_dim**-0.5)
-    nn.absorb(folded, f"{layer}attention.output.LayerNorm", [f"{layer}intermediate.dense"])
 
 
 def plain(config: Encoder) -> Shapes:
     """Names and shapes before folding."""
-    norm = {f"bert.embeddings.LayerNorm.{kind}": (config.embedding_size,) for kind in ("weight", "bias")}
-    return norm | Model(config).shapes()
+    norm = {f"bert.embeddings.LayerNorm.{kind}": (config.embedding_size,) for kind in KINDS}
+    made = tuple(f"{name}.bias" for setting, names in MADE if not getattr(config, setting) for name in names)
+    shapes = {name: shape for name, shape in Model(config).shapes().items() if not name.endswith(made)}
+    return norm | unfolded(config, shapes)
 
 
 def inputs(config: Encoder) -> Inputs:
-    """Tokens of perhaps two texts; every one sees all others, so that padding must and can be hidden."""
-    types = max(1, config.type_vocab_size)
-    return Inputs("tokens", config.vocab_size, config.context, types=types, pads="behind", barred=config.barred)
+    """Tokens of perhaps two texts; every one sees all others, so that padding must and can be hidden, but from a
+    convolution.
+    """
+    types, pads = max(1, config.type_vocab_size), "" if config.convolution else "behind"
+    return Inputs("tokens", config.vocab_size, config.context, types=types, pads=pads, barred=config.barred)
 
 
 def heads(config: Encoder) -> Heads:
@@ -319,7 +294,10 @@ def heads(config: Encoder) -> Heads:
 def bounds(config: Encoder, params: Params) -> Iterator[Bound]:
     """A layer reads the norm before it; the first one perhaps a projection; one that is shared, all of these."""
     n, last = b.Source(config.hidden_size), f"bert.encoder.layer.{config.distinct - 1}.output.LayerNorm"
+    last = "bert.conv.LayerNorm" if config.convolution and config.layers == 1 else last
     embedded, final = _projection(config, params), _affine(config, params, last)
+    added = params.get("bert.encoder.relative_attention_bias.weight")
+    between = 0.0 if added is None else table_spread(added)
     layers = sorted({name.partition(".attention.self.")[0] for name in params if ".attention.self." in name})
     for layer in layers:
         reads = [n]
@@ -327,7 +305,10 @@ def bounds(config: Encoder, params: Params) -> Iterator[Bound]:
             reads = [_affine(config, params, f"{one}.output.LayerNorm") for one in layers] + embedded
         elif embedded and layer.endswith(".0"):
             reads = embedded
-        yield from layer_bounds(config, params, layer, reads)
+        yield from layer_bounds(config, params, layer, reads, between)
+    if config.convolution:
+        n0 = _affine(config, params, "bert.embeddings.LayerNorm")
+        yield b.activation(config.convolved, "bert.conv.conv", convolved(config, params, "bert.conv.conv", n0))
     activated = {"bert.pooler.dense": config.pooler_activation, "cls.predictions.transform.dense": config.activation}
     for name, activation in activated.items():
         if f"{name}.weight" in params:
@@ -338,26 +319,6 @@ def bounds(config: Encoder, params: Params) -> Iterator[Bound]:
         table = "bert.embeddings.word_embeddings" if config.tied else f"{name}.decoder"
         read = b.Source(config.embedding_size, *(params[f"{name}.transform.LayerNorm.{kind}"] for kind in KINDS))
         yield b.logits(f"{name}.decoder", params[f"{table}.weight"], read, params[f"{name}.bias"])
-
-
-def layer_bounds(config: Encoder, params: Params, layer: str, reads: list[b.Source]) -> Iterator[Bound]:
-    """One layer, which reads one of these."""
-    names = [layer + "." + part for part in ATTENTION]
-    yield b.scores(names[0], max(b.spread(params, names[0], names[1], config.head_dim, source) for source in reads))
-    yield b.value(names[2], max(float(b.rows(params, names[2], source).max()) for source in reads))
-    dense, n = f"{layer}.intermediate.dense", b.Source(config.hidden_size)
-    yield b.activation(config.activation, dense, float(b.rows(params, dense, n).max()))
-    rest, output = _residual(config, params, reads), f"{layer}.attention.output.dense"
-    for source in reads:
-        yield b.added(output, b.attended(params, names[2], output, config.head_dim, source), rest)
-    yield b.added(f"{layer}.output.dense", b.activated(params, [dense], f"{layer}.output.dense", n), rest)
-
-
-def _residual(config: Encoder, params: Params, reads: list[b.Source]) -> float:
-    """The largest number that a half of a layer is added to: what some norm gives, or what the first layer reads."""
-    norms = [name.removesuffix(".weight") for name in params if name.endswith("LayerNorm.weight")]
-    given = [_affine(config, params, norm) for norm in norms if len(params[f"{norm}.weight"]) == config.hidden_size]
-    return max(float(source.largest().max()) for source in [*given, *reads])
 
 
 def _affine(config: Encoder, params: Params, norm: str) -> b.Source:

@@ -24,10 +24,15 @@ def grown(config: Any, params: Params) -> Iterator[Bound]:
     n, halves = b.Source(config.hidden_size), 2 if config.parallel else 1
     for name in (name.removesuffix(".weight") for name in params if name.endswith(".weight")):
         layer, _, part = name.rpartition(".")
-        if part == "o_proj" and not layer.endswith(".cross_attn"):
+        if f"{layer}.gate.weight" in params and part == "o_proj":  # what attention gives is multiplied by less than 1
+            sizes = b.rows(params, f"{layer}.v_proj", n).reshape(-1, config.head_dim)
+            sizes = sizes.repeat_interleave(config.heads // config.kv_heads, 0).flatten()
+            yield b.added(name, (params[f"{name}.weight"].abs() @ sizes) * halves)
+        elif part == "o_proj" and f"{layer}.v_proj.weight" in params and not layer.endswith(".cross_attn"):
             yield b.added(name, b.attended(params, f"{layer}.v_proj", name, config.head_dim, n) * halves)
         if part == "down_proj":
-            read = [f"{layer}.{one}_proj" for one in (("gate", "up") if config.gated else ("up",))]
+            gated = config.gated or f"{layer}.gate_proj.weight" in params
+            read = [f"{layer}.{one}_proj" for one in (("gate", "up") if gated else ("up",))]
             yield b.added(name, b.activated(params, read, name, n) * halves)
         if part in NORMS:
             given = b.Source(config.hidden_size, params[f"{name}.weight"], params.get(f"{name}.bias"))

@@ -16,7 +16,8 @@ import torch
 import puma.nn.modules as nn
 from puma.models import bounds as b
 from puma.models.architecture import Architecture, Bound, Heads, Inputs, Params, Shapes
-from puma.models.architectures.encoder import Encoder, Layer, Normed, fold_layer, layer_bounds
+from puma.models.architectures.encoder import Encoder
+from puma.models.architectures.encoder_layers import Layer, Normed, fold_layer, layer_bounds
 from puma.models.architectures.vit import Vit
 from puma.models.formats import hand_out
 from puma.models.pooling import Embed, Pooling
@@ -81,7 +82,7 @@ def fold(config: PatchEncoder, plain: Mapping[str, Value]) -> dict[str, Value]:
     """At the owner: norms and 1/sqrt(head_dim) into matrices, the patches' bias into the positions."""
     folded, norm = dict(plain), ""
     for i in range(config.layers):
-        fold_layer(folded, f"layers.{i}.", norm, config.head_dim)
+        fold_layer(folded, f"layers.{i}.", norm, config.layer)
         norm = f"layers.{i}.output.LayerNorm"
     folded["positions.weight"] = folded["positions"][0] + folded["patches.bias"]
     folded["classifier.weight"] = folded["classifier.weight"] / config.context

@@ -5,7 +5,6 @@ The halves of a block are those of the decoders. This file must not know tensors
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, NamedTuple
 
@@ -18,6 +17,7 @@ from puma.models import bounds as b
 from puma.models.architecture import Architecture, Bound, Heads, Inputs, Params, Shapes
 from puma.models.architectures.decoder import MLP, Attention, Decoder, halves, norm
 from puma.models.architectures.growth import grown
+from puma.models.architectures.relative import Positions
 from puma.models.cache import Cache, LayerCache
 from puma.models.fields import Activation, Labels, Layers, OptionalSize, Positive, Size
 from puma.models.formats import Formats, hand_out
@@ -115,35 +115,6 @@ def _crossing(k: Value, v: Value) -> LayerCache:
     return cache
 
 
-class Positions(nn.Module):
-    """A number for each head and each bucket of distances, which is added to scores."""
-
-    def __init__(self, c: T5, both: bool) -> None:
-        self.c, self.both = c, both
-        self.weight: Value = nn.Parameter((c.buckets, c.heads))
-
-    def __call__(self, at: nn.Layout) -> Value:
-        """(prompts, heads, queries, columns)."""
-        chosen = self.weight[buckets(at.distances, self.c.buckets, self.c.distance, self.both)]
-        return chosen.transpose(2, 3).transpose(1, 2)
-
-
-def buckets(distances: torch.Tensor, count: int, furthest: int, both: bool) -> torch.Tensor:
-    """The bucket of each distance from a query to a key: exact ones for near keys, wider and wider ones for far ones.
-
-    Half of them are for keys after the query, if `both` sides are seen.
-    """
-    first, ahead = torch.zeros_like(distances), -distances
-    if both:
-        count //= 2
-        first, ahead = count * (distances > 0).long(), distances.abs()
-    ahead = ahead.clamp(min=0)
-    exact = count // 2
-    share = (ahead.clamp(min=1).float() / exact).log() / math.log(furthest / exact)
-    far = (exact + (share * (count - exact)).long()).clamp(max=count - 1)
-    return first + torch.where(ahead < exact, ahead, far)
-
-
 class Block(nn.Module):
     """A layer: attention to its own text, in a decoder also to the prompt's, and an MLP."""
 
@@ -182,7 +153,7 @@ class Stack(nn.Module):
     """Layers with the positions that they share, and the last norm."""
 
     def __init__(self, c: T5, layers: int, reads: bool) -> None:
-        self.bias = Positions(c, both=not reads)
+        self.bias = Positions(c.buckets, c.distance, c.heads, both=not reads)
         self.blocks = [Block(c, reads) for _ in range(layers)]
         self.norm = norm(c.block, affine=True)
 

@@ -8,12 +8,54 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from puma.models.families import bert, gpt, llama, patches, t5, vit
+from puma.models.families import (
+    bert,
+    deberta,
+    gpt,
+    llama,
+    mixtures,
+    modernbert,
+    mpnet,
+    patches,
+    qwen3_5,
+    relatives,
+    rotary_bert,
+    t5,
+    vit,
+)  # fmt: skip
 from puma.models.family import Family
 
 FAMILIES: dict[str, Family] = (
-    llama.families() | gpt.families() | bert.families() | t5.families() | vit.families() | patches.families()
+    llama.families()
+    | relatives.families()
+    | mixtures.families()
+    | qwen3_5.families()
+    | gpt.families()
+    | bert.families()
+    | mpnet.families()
+    | deberta.families()
+    | rotary_bert.families()
+    | modernbert.families()
+    | t5.families()
+    | vit.families()
+    | patches.families()
 )
+
+SEEING = {"Gemma3ForConditionalGeneration": "Gemma3ForCausalLM"}  # models that read images, too -> of texts alone
+MARKS = ("bos_token_id", "eos_token_id", "pad_token_id")
+
+
+def of_text(raw: dict[str, Any]) -> dict[str, Any]:
+    """The config.json of a model that reads texts, out of one that also reads images; any other as it is.
+
+    What is said of the whole counts for its head and for what begins and ends a text.
+    """
+    inside, name = raw.get("text_config"), named(raw)
+    if name not in SEEING or not isinstance(inside, dict):
+        return raw
+    marks = {mark: raw[mark] for mark in MARKS if raw.get(mark) is not None}
+    tied = {"tie_word_embeddings": raw.get("tie_word_embeddings", True)}
+    return inside | marks | tied | {"architectures": [SEEING[name]]}
 
 
 def started(raw: dict[str, Any], generation: dict[str, Any]) -> dict[str, Any]:

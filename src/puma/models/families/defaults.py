@@ -27,6 +27,92 @@ PHI3 = GATED | {
     "vocab_size": 32064, "hidden_size": 3072, "intermediate_size": 8192, "max_position_embeddings": 4096,
     "original_max_position_embeddings": 4096, "rms_norm_eps": 1e-5, "pad_token_id": 32000,
 }  # fmt: skip
+SMOLLM3 = LLAMA | {
+    "vocab_size": 128256, "hidden_size": 2048, "num_hidden_layers": 36, "num_attention_heads": 16,
+    "num_key_value_heads": 4, "max_position_embeddings": 32768, "tie_word_embeddings": True, "pad_token_id": 128004,
+    "use_sliding_window": False, "no_rope_layer_interval": 4,
+}  # fmt: skip
+UNSCALED = {name: GATED[name] for name in GATED if name != "rms_norm_eps"}
+OLMO = UNSCALED | {"vocab_size": 50304, "attention_bias": False, "pad_token_id": 1}
+OLMO2 = OLMO | {"rms_norm_eps": 1e-5}
+GRANITE = LLAMA | {
+    "embedding_multiplier": 1.0, "logits_scaling": 1.0, "residual_multiplier": 1.0, "attention_multiplier": 1.0,
+}  # fmt: skip
+PHI = UNSCALED | {
+    "vocab_size": 51200, "hidden_size": 2048, "intermediate_size": 8192, "num_hidden_layers": 24,
+    "hidden_act": "gelu_new", "layer_norm_eps": 1e-5,
+}  # fmt: skip
+STABLELM = UNSCALED | {
+    "vocab_size": 50304, "hidden_size": 2560, "intermediate_size": 6912, "num_key_value_heads": 32,
+    "max_position_embeddings": 4096, "layer_norm_eps": 1e-5, "use_qkv_bias": False, "use_parallel_residual": False,
+}  # fmt: skip
+COHERE = UNSCALED | {
+    "vocab_size": 256000, "hidden_size": 8192, "intermediate_size": 22528, "num_hidden_layers": 40,
+    "num_attention_heads": 64, "max_position_embeddings": 8192, "layer_norm_eps": 1e-5, "tie_word_embeddings": True,
+    "attention_bias": False, "logit_scale": 0.0625, "pad_token_id": 0,
+}  # fmt: skip
+STARCODER2 = UNSCALED | {
+    "vocab_size": 49152, "hidden_size": 3072, "intermediate_size": 12288, "num_hidden_layers": 30,
+    "num_attention_heads": 24, "num_key_value_heads": 2, "hidden_act": "gelu_pytorch_tanh",
+    "max_position_embeddings": 4096, "norm_epsilon": 1e-5, "use_bias": True, "tie_word_embeddings": True,
+}  # fmt: skip
+HELIUM = LLAMA | {
+    "vocab_size": 48000, "hidden_size": 2560, "intermediate_size": 7040, "num_hidden_layers": 24,
+    "num_attention_heads": 20, "num_key_value_heads": 20, "head_dim": 128, "max_position_embeddings": 4096,
+    "rms_norm_eps": 1e-8, "pad_token_id": 3,
+}  # fmt: skip
+EXAONE4 = GATED | {
+    "vocab_size": 102400, "intermediate_size": 16384, "num_key_value_heads": 32, "rms_norm_eps": 1e-5,
+    "sliding_window": 4096, "sliding_window_pattern": 4,
+}  # fmt: skip
+GLM = GATED | {
+    "vocab_size": 151552, "intermediate_size": 13696, "num_hidden_layers": 40, "num_key_value_heads": 2,
+    "head_dim": 128, "max_position_embeddings": 131072, "rms_norm_eps": 0.00000015625, "attention_bias": True,
+    "pad_token_id": 151329,
+}  # fmt: skip
+MINISTRAL3 = GATED | {
+    "vocab_size": 131072, "intermediate_size": 14336, "num_hidden_layers": 34, "num_key_value_heads": 8,
+    "head_dim": 128, "max_position_embeddings": 262144, "rms_norm_eps": 1e-5, "pad_token_id": 11,
+}  # fmt: skip
+SEED_OSS = LLAMA | {
+    "vocab_size": 155136, "intermediate_size": 27648, "num_hidden_layers": 64, "num_attention_heads": 80,
+    "num_key_value_heads": 8, "head_dim": 128, "max_position_embeddings": 524288, "attention_bias": True,
+    "attention_out_bias": False, "pad_token_id": 1,
+}  # fmt: skip
+ERNIE = GATED | {
+    "vocab_size": 103424, "hidden_size": 1024, "intermediate_size": 3072, "num_hidden_layers": 18,
+    "num_attention_heads": 16, "num_key_value_heads": 2, "head_dim": 128, "max_position_embeddings": 131072,
+    "rms_norm_eps": 1e-5, "tie_word_embeddings": True, "use_bias": False, "pad_token_id": 0,
+}  # fmt: skip
+GEMMA = GATED | {
+    "vocab_size": 256000, "hidden_size": 3072, "intermediate_size": 24576, "num_hidden_layers": 28,
+    "num_attention_heads": 16, "num_key_value_heads": 16, "head_dim": 256, "hidden_act": "gelu_pytorch_tanh",
+    "max_position_embeddings": 8192, "tie_word_embeddings": True, "attention_bias": False, "pad_token_id": 0,
+}  # fmt: skip
+MIXTRAL = GATED | {
+    "intermediate_size": 14336, "num_key_value_heads": 8, "max_position_embeddings": 131072, "rms_norm_eps": 1e-5,
+    "num_experts_per_tok": 2, "num_local_experts": 8,
+}  # fmt: skip
+OLMOE = OLMO2 | {
+    "hidden_size": 2048, "intermediate_size": 2048, "num_hidden_layers": 16, "num_attention_heads": 16,
+    "max_position_embeddings": 4096, "num_experts_per_tok": 8, "num_experts": 64, "norm_topk_prob": False,
+}  # fmt: skip
+QWEN2_MOE = QWEN2 | {
+    "hidden_size": 2048, "intermediate_size": 5632, "num_hidden_layers": 24, "num_attention_heads": 16,
+    "num_key_value_heads": 16, "decoder_sparse_step": 1, "moe_intermediate_size": 1408,
+    "shared_expert_intermediate_size": 5632, "num_experts_per_tok": 4, "num_experts": 60, "norm_topk_prob": False,
+    "qkv_bias": True,
+}  # fmt: skip
+QWEN3_MOE = {name: QWEN2[name] for name in QWEN2 if name != "max_window_layers"} | {
+    "hidden_size": 2048, "intermediate_size": 6144, "num_hidden_layers": 24, "num_key_value_heads": 4,
+    "attention_bias": False, "decoder_sparse_step": 1, "moe_intermediate_size": 768, "num_experts_per_tok": 8,
+    "num_experts": 128, "norm_topk_prob": False,
+}  # fmt: skip
+QWEN3_5 = GATED | {
+    "vocab_size": 248320, "intermediate_size": 12288, "num_attention_heads": 16, "num_key_value_heads": 4,
+    "head_dim": 256, "max_position_embeddings": 32768, "attention_bias": False, "linear_conv_kernel_dim": 4,
+    "linear_key_head_dim": 128, "linear_value_head_dim": 128, "linear_num_key_heads": 16, "linear_num_value_heads": 32,
+}  # fmt: skip
 GEMMA2: Raw = {
     "vocab_size": 256000, "hidden_size": 2304, "intermediate_size": 9216, "num_hidden_layers": 26,
     "num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": 256, "hidden_activation": "gelu_pytorch_tanh",
@@ -72,6 +158,24 @@ DISTILBERT: Raw = {
     "vocab_size": 30522, "max_position_embeddings": 512, "n_layers": 6, "n_heads": 12, "dim": 768, "hidden_dim": 3072,
     "activation": "gelu", "tie_word_embeddings": True, "pad_token_id": 0,
 }  # fmt: skip
+MPNET = {name: BERT[name] for name in BERT if name != "type_vocab_size"} | {
+    "vocab_size": 30527, "pad_token_id": 1, "relative_attention_num_buckets": 32,
+}  # fmt: skip
+DEBERTA = BERT | {
+    "vocab_size": 128100, "hidden_size": 1536, "num_hidden_layers": 24, "num_attention_heads": 24,
+    "intermediate_size": 6144, "type_vocab_size": 0, "layer_norm_eps": 1e-7, "relative_attention": False,
+    "max_relative_positions": -1, "position_biased_input": True, "pooler_hidden_act": "gelu", "legacy": True,
+}  # fmt: skip
+NOMIC = {name: BERT[name] for name in BERT if name != "tie_word_embeddings"} | {
+    "vocab_size": 30528, "hidden_act": "silu", "max_position_embeddings": 2048,
+}  # fmt: skip
+GTE = BERT | {"vocab_size": 250048, "max_position_embeddings": 8192, "type_vocab_size": 1, "pad_token_id": 1}
+MODERNBERT: Raw = {
+    "vocab_size": 50368, "hidden_size": 768, "intermediate_size": 1152, "num_hidden_layers": 22,
+    "num_attention_heads": 12, "hidden_activation": "gelu", "max_position_embeddings": 8192, "norm_eps": 1e-5,
+    "norm_bias": False, "attention_bias": False, "mlp_bias": False, "local_attention": 128, "decoder_bias": True,
+    "classifier_pooling": "cls", "classifier_bias": False, "classifier_activation": "gelu", "tie_word_embeddings": True,
+}  # fmt: skip
 VIT: Raw = {
     "hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "intermediate_size": 3072,
     "hidden_act": "gelu", "layer_norm_eps": 1e-12, "image_size": 224, "patch_size": 16, "num_channels": 3,
@@ -81,6 +185,12 @@ DEFAULTS: dict[str, Raw] = {  # by what config.json calls model_type
     "llama": LLAMA, "mistral": MISTRAL, "qwen2": QWEN2, "qwen3": QWEN3, "phi3": PHI3, "gemma2": GEMMA2,
     "gemma3_text": GEMMA3, "gpt2": GPT2, "gpt_neox": NEOX, "opt": OPT, "t5": T5, "bert": BERT, "roberta": ROBERTA,
     "xlm-roberta": XLM_ROBERTA, "electra": ELECTRA, "albert": ALBERT, "distilbert": DISTILBERT, "vit": VIT,
+    "smollm3": SMOLLM3, "olmo": OLMO, "olmo2": OLMO2, "olmo3": OLMO2 | {"sliding_window": 4096}, "granite": GRANITE,
+    "phi": PHI, "stablelm": STABLELM, "cohere": COHERE, "cohere2": COHERE | {"sliding_window": 4096},
+    "starcoder2": STARCODER2, "helium": HELIUM, "exaone4": EXAONE4, "glm": GLM, "glm4": GLM, "ministral": MISTRAL,
+    "ministral3": MINISTRAL3, "seed_oss": SEED_OSS, "ernie4_5": ERNIE, "gemma": GEMMA,
+    "mixtral": MIXTRAL, "olmoe": OLMOE, "qwen2_moe": QWEN2_MOE, "qwen3_moe": QWEN3_MOE, "qwen3_5_text": QWEN3_5,
+    "mpnet": MPNET, "deberta-v2": DEBERTA, "nomic_bert": NOMIC, "gte": GTE, "modernbert": MODERNBERT,
 }  # fmt: skip
 ALIASES: dict[str, dict[str, str]] = {
     "gpt2": {
@@ -90,6 +200,13 @@ ALIASES: dict[str, dict[str, str]] = {
     "t5": {
         "hidden_size": "d_model", "num_attention_heads": "num_heads", "num_hidden_layers": "num_layers",
         "head_dim": "d_kv",
+    },
+    "mixtral": {"num_experts": "num_local_experts"},
+    "olmoe": {"num_local_experts": "num_experts"},
+    "qwen3_moe": {"num_local_experts": "num_experts"},
+    "nomic_bert": {
+        "n_embd": "hidden_size", "n_head": "num_attention_heads", "n_layer": "num_hidden_layers",
+        "n_inner": "intermediate_size", "layer_norm_epsilon": "layer_norm_eps", "rotary_emb_base": "rope_theta",
     },
     "distilbert": {"hidden_size": "dim", "num_attention_heads": "n_heads", "num_hidden_layers": "n_layers"},
 }  # fmt: skip

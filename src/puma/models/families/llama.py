@@ -65,13 +65,14 @@ GEMMA_NAMES = replace(
         f"{LAYER}pre_feedforward_layernorm": f"{LAYER}post_attention_layernorm",
         f"{LAYER}post_feedforward_layernorm": f"{LAYER}mlp_norm",
     },
+    ignored=rf"{NAMES.ignored}|(model\.)?(vision_tower|multi_modal_projector)\..*",
     offset=True,
 )
 
 
 def llama(raw: Raw) -> Raw:
     """LLaMA 1, 2 and 3."""
-    return turned(raw) | _biased(raw)
+    return turned(raw) | biased(raw)
 
 
 def mistral(raw: Raw) -> Raw:
@@ -82,12 +83,12 @@ def mistral(raw: Raw) -> Raw:
 def qwen2(raw: Raw) -> Raw:
     """Qwen 2: biases of queries, keys and values, and perhaps a window in the layers from one on."""
     window, first = raw.get("sliding_window", 0) if raw["use_sliding_window"] else 0, raw["max_window_layers"]
-    return turned(raw) | {"qkv_bias": True} | _windows(raw, window, lambda i: bool(window) and i >= first)
+    return turned(raw) | {"qkv_bias": True} | windows(raw, window, lambda i: bool(window) and i >= first)
 
 
 def qwen3(raw: Raw) -> Raw:
     """Qwen 3: queries and keys are normalised."""
-    return qwen2(raw) | _biased(raw) | {"head_norms": True}
+    return qwen2(raw) | biased(raw) | {"head_norms": True}
 
 
 def phi3(raw: Raw) -> Raw:
@@ -111,26 +112,28 @@ def gemma3(raw: Raw) -> Raw:
     setting for a cap of scores, too, which the library does not compute.
     """
     nested, flat = raw.get("rope_parameters") or {}, raw.get("rope_scaling") or {}
-    full = {"rope_theta": raw.get("rope_theta", 1e6)} | _said(nested.get("full_attention")) | _said(flat)
-    near = {"rope_theta": raw.get("rope_local_base_freq", 1e4)} | _said(nested.get("sliding_attention"))
+    full = {"rope_theta": raw.get("rope_theta", 1e6)} | said(nested.get("full_attention")) | said(flat)
+    near = {"rope_theta": raw.get("rope_local_base_freq", 1e4)} | said(nested.get("sliding_attention"))
     turning = {"rope": scaled(full, raw), "local_rope": scaled(near, raw)}
     if "longrope" in (rope.get("scaling") for rope in turning.values()):
         refuse("sets rope_type to 'longrope'", "it in families without windows only")
     return _gemma(raw, raw.get("sliding_window_pattern", 6)) | turning | {"head_norms": True}
 
 
-def _said(nested: Any) -> Raw:
+def said(nested: Any) -> Raw:
+    """What an object says, without what is null."""
     return {name: value for name, value in (nested or {}).items() if value is not None}
 
 
-def _biased(raw: Raw) -> Raw:
+def biased(raw: Raw) -> Raw:
+    """Biases of all matrices of attention, if `attention_bias` says so."""
     return {"qkv_bias": raw["attention_bias"], "out_bias": raw["attention_bias"]}
 
 
 def _gemma(raw: Raw, every: int) -> Raw:
     if not isinstance(every, int) or every < 1:
         refuse(f"sets sliding_window_pattern to {every!r}", "whole numbers from 1 on")
-    return _biased(raw) | _windows(raw, raw.get("sliding_window", 0), lambda i: (i + 1) % every > 0) | {
+    return biased(raw) | windows(raw, raw.get("sliding_window", 0), lambda i: (i + 1) % every > 0) | {
         "activation": chosen(raw, "hidden_activation", "gelu_pytorch_tanh", GELUS),
         "post_norms": True,
         "query_scale": raw["query_pre_attn_scalar"] ** -0.5,
@@ -139,7 +142,7 @@ def _gemma(raw: Raw, every: int) -> Raw:
     }  # fmt: skip
 
 
-def _windows(raw: Raw, window: int, usual: Callable[[int], bool]) -> Raw:
+def windows(raw: Raw, window: int, usual: Callable[[int], bool]) -> Raw:
     """Which layers see a window: as layer_types says, or those that are `usual`."""
     layers, kinds = raw["num_hidden_layers"], raw.get("layer_types")
     if not isinstance(layers, int) or layers > MOST_LAYERS:  # refused later, as a field

@@ -9,7 +9,7 @@ import re
 from typing import Any
 
 from puma.errors import UnsupportedModel
-from puma.models.architectures.encoder import ATTENTION
+from puma.models.architectures.encoder_layers import ATTENTION
 from puma.models.architectures.patches import PATCHES
 from puma.models.family import Family, Names
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from puma.errors import CheckpointError
-from puma.models.files import dequantised, relevance, safetensors, sentences, settled
+from puma.models.files import dequantised, generation, relevance, safetensors, sentences, settled
 from puma.models.files.source import TOKENIZER, Entry, Source, public_files, read_json
 from puma.models.files.words import PIECES
 from puma.models.reading.wording import FILE
@@ -29,10 +29,11 @@ def read(root: Path) -> Source:
     """A folder's checkpoint; weights are looked for when their names are asked for."""
     said, judge = sentences.read(root), relevance.read(root)
     folder = said.body if said else root
-    generation, raw = folder / "generation_config.json", read_json(folder / "config.json")
+    raw, chosen = read_json(folder / "config.json"), said_of_tokens(folder)
     raw = raw if judge is None else judge.settings(raw)
     quantising = dequantised.settings(folder, raw)
     files = public_files(folder) | tokenizer_in(folder, str(raw.get("model_type", "")))
+    files |= generation.public(raw if chosen is None else chosen)
     if said:
         files[FILE] = lambda: said.wording.bytes
         if said.lower and TOKENIZER in files:
@@ -40,12 +41,18 @@ def read(root: Path) -> Source:
     return Source(
         folder=folder,
         raw=raw,
-        generation=read_json(generation) if generation.is_file() else {},
+        generation=chosen or {},
         files=files,
         tensors=lambda: _entries(folder, quantising, said, judge),
         pooling=said.pooling if said else None,
         bare=bool(said and said.bare),
     )
+
+
+def said_of_tokens(folder: Path) -> dict[str, Any] | None:
+    """generation_config.json, if there is one."""
+    path = folder / generation.FILE
+    return read_json(path) if path.is_file() else None
 
 
 def _entries(

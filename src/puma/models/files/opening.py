@@ -11,10 +11,12 @@ from pathlib import Path
 from puma.errors import CheckpointError
 from puma.models.files import folder as folders
 from puma.models.files.gguf import file as gguf
-from puma.models.files.sentences import MODULES
+from puma.models.files.sentences import MODULES, places
 from puma.models.files.source import Source
 
-HUB_FILES = ["*.json", "*.txt", "*.model", "*.jinja"]
+HUB_FILES, HUB_WEIGHTS = ["*.json", "*.txt", "*.model", "*.jinja"], "*.safetensors"
+LEFT = ["*/*", "consolidated*"]  # copies in other forms: for onnx and others in folders, and Mistral's own names
+TEMPLATES = "additional_chat_templates/*.jinja"
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 HUB_FILE = re.compile(r"([A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)/([\w.-]+\.gguf)")
 
@@ -34,9 +36,9 @@ def locate(source: str | Path, weights: bool) -> Path:
     named = path.suffix == gguf.SUFFIX
     if not path.exists() and isinstance(source, str):
         if file := HUB_FILE.fullmatch(source):
-            path = download(file[1], [part.name for part in gguf.parts(Path(file[2]))]) / file[2]
+            path = fetched(file[1], [part.name for part in gguf.parts(Path(file[2]))]) / file[2]
         elif HUB_NAME.fullmatch(source) and not named:
-            path = download(source, [*HUB_FILES, *(["*.safetensors"] if weights else [])])
+            path = download(source, [*HUB_FILES, *([HUB_WEIGHTS] if weights else [])])
     if not path.exists():
         what = f"there is no {'file' if named else 'folder'} {source}"
         raise CheckpointError(what, "pass a checkpoint's folder, a GGUF file or a hub name")
@@ -61,15 +63,26 @@ def called(path: Path) -> str:
 
 
 def download(name: str, patterns: list[str]) -> Path:
-    """Fetch these of a model's files from the hub, or find them in its cache."""
+    """A model's folder on the hub, as far as it is needed: these of its own files, chat templates that have names, and
+    the modules that modules.json places in folders of their own, with their weights if weights are wanted.
+    """
+    folder = fetched(name, patterns)
+    inner = [TEMPLATES]
+    for path in places(folder):
+        inner += [f"{path}/{pattern}" for pattern in patterns]
+    fetched(name, inner, [])
+    if HUB_WEIGHTS in patterns and not any(folder.rglob(HUB_WEIGHTS)):
+        _check_weights(name)
+    return folder
+
+
+def fetched(name: str, patterns: list[str], left: list[str] = LEFT) -> Path:
+    """Files of a repository on the hub, or in its cache; none that is to be `left` there."""
     import huggingface_hub  # noqa: PLC0415  # heavy, and only a name on the hub needs it
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError  # noqa: PLC0415
 
     try:
-        folder = Path(huggingface_hub.snapshot_download(name, allow_patterns=patterns, ignore_patterns=["*/*"]))
-        if (folder / MODULES).is_file():  # which names folders of the folder
-            huggingface_hub.snapshot_download(name, allow_patterns=["*_Pooling/config.json"], ignore_patterns=[])
-        return folder
+        return Path(huggingface_hub.snapshot_download(name, allow_patterns=patterns, ignore_patterns=left))
     except (RepositoryNotFoundError, GatedRepoError) as error:
         raise CheckpointError(
             f"there is no folder {name}, and the hub gives no access to a model of that name",
@@ -80,3 +93,19 @@ def download(name: str, patterns: list[str]) -> Path:
             f"there is no folder {name}, and the hub cannot be reached ({type(error).__name__})",
             "download the model where there is a network, and pass its folder",
         ) from error
+
+
+def _check_weights(name: str) -> None:
+    """CheckpointError that says in which other form the hub has a model's weights, if it can be asked."""
+    import huggingface_hub  # noqa: PLC0415
+
+    try:
+        files = [Path(file).name for file in huggingface_hub.list_repo_files(name)]
+    except Exception:  # whoever opens the folder says that they are missing
+        return
+    if any(file.endswith(gguf.SUFFIX) for file in files):
+        hint = f"name one of its files, such as {name}/{next(f for f in sorted(files) if f.endswith(gguf.SUFFIX))}"
+        raise CheckpointError(f"{name} holds its weights in GGUF files on the hub", hint)
+    if any(file.startswith("pytorch_model") for file in files):
+        what = f"{name} holds its weights in pytorch_model.bin only, which could run code when opened"
+        raise CheckpointError(what, f"`hf download {name} --local-dir folder`, then {folders.CONVERT}")

@@ -7,7 +7,7 @@ is made of them.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from puma.errors import CheckpointError
@@ -15,7 +15,9 @@ from puma.errors import CheckpointError
 UNIGRAM, BPE = 1, 2
 CONTROL, OWN = 3, 4  # kinds of pieces: special ones, and those that were asked for
 PIECES, TRAINER, NORMALIZER = 1, 2, 3  # fields of a model
-MODEL_TYPE, UNKNOWN, CHARSMAP, EXTRA_SPACES = 3, 40, 2, 4
+MODEL_TYPE, BYTES, UNKNOWN, CHARSMAP = 3, 35, 40, 2
+MARKS = {"unk_token": (40, 45, 0, "<unk>"), "bos_token": (41, 46, 1, "<s>"), "eos_token": (42, 47, 2, "</s>")}
+NEGATIVE = 1 << 31  # numbers are 32 bits wide: from here on they stand for less than 0
 
 
 class Spelled(NamedTuple):
@@ -27,12 +29,14 @@ class Spelled(NamedTuple):
 
 
 class Pieces(NamedTuple):
-    """All that is read of a model."""
+    """All that is read of a model; `marks` are the tokens that begin and end texts, and stand for what is none."""
 
     pieces: list[Spelled]
     kind: int
     unknown: int
     charsmap: bytes
+    bytes_too: bool = False  # whether bytes stand for what is no piece
+    marks: Mapping[str, str] = {}
 
 
 def parse(content: bytes, where: str) -> Pieces:
@@ -60,7 +64,15 @@ def _parse(content: bytes) -> Pieces:
     kind, unknown, charsmap = trainer.get(MODEL_TYPE, UNIGRAM), trainer.get(UNKNOWN, 0), normalizer.get(CHARSMAP, b"")
     if not (isinstance(kind, int) and isinstance(unknown, int) and isinstance(charsmap, bytes)):
         raise ValueError("its settings have other types")
-    return Pieces(pieces, kind, unknown, charsmap)
+    return Pieces(pieces, kind, unknown, charsmap, bool(trainer.get(BYTES, 0)), dict(_marks(trainer)))
+
+
+def _marks(trainer: Mapping[int, int | bytes]) -> Iterator[tuple[str, str]]:
+    """Those that have a number."""
+    for name, (number, text, usual, spelled) in MARKS.items():
+        at, found = trainer.get(number, usual), trainer.get(text, spelled.encode())
+        if isinstance(at, int) and at < NEGATIVE and isinstance(found, bytes):
+            yield name, found.decode() or spelled
 
 
 def fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:

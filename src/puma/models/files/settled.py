@@ -15,7 +15,7 @@ from typing import Any
 from tokenizers import AddedToken, Tokenizer
 
 from puma.errors import CheckpointError
-from puma.models.files.words import SPACE, SPECIALS, made, scheme_of, text, usual
+from puma.models.files.words import PIECES, PLAIN, SPACE, SPECIALS, made, scheme_of, text, usual
 
 Raw = dict[str, Any]
 FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")
@@ -24,21 +24,22 @@ ALIASES = {"DistilBertTokenizer": "BertTokenizer", "ElectraTokenizer": "BertToke
 GENERAL = ("", "PreTrainedTokenizer", "TokenizersBackend", "PythonBackend")
 USUAL = {  # by model_type, where tokenizer_config.json names no class of its own
     "albert": "AlbertTokenizer", "bert": "BertTokenizer", "distilbert": "BertTokenizer", "electra": "BertTokenizer",
-    "gemma2": "GemmaTokenizer", "gemma3_text": "GemmaTokenizer", "gpt2": "GPT2Tokenizer",
+    "gemma2": "GemmaTokenizer", "gemma3": "GemmaTokenizer", "gemma3_text": "GemmaTokenizer", "gpt2": "GPT2Tokenizer",
     "gpt_neox": "GPTNeoXTokenizer", "opt": "GPT2Tokenizer",
+    "gte": "XLMRobertaTokenizer", "mpnet": "MPNetTokenizer", "nomic_bert": "BertTokenizer",
     "qwen2": "Qwen2Tokenizer", "qwen3": "Qwen2Tokenizer", "roberta": "RobertaTokenizer",
     "t5": "T5Tokenizer", "xlm-roberta": "XLMRobertaTokenizer",
 }  # fmt: skip
-PLAIN = ("mistral", "phi3")  # of which the library takes a tokenizer.json as it is
+TAKEN = ("mistral", "phi3")  # of which the library takes a file as it is, whatever class is named
 HOLDS = {  # the kind of model of each class
     "BertTokenizer": "WordPiece", "GPT2Tokenizer": "BPE", "GPTNeoXTokenizer": "BPE", "Qwen2Tokenizer": "BPE",
     "RobertaTokenizer": "BPE", "LlamaTokenizer": "BPE", "GemmaTokenizer": "BPE", "T5Tokenizer": "Unigram",
-    "XLMRobertaTokenizer": "Unigram", "AlbertTokenizer": "Unigram",
+    "XLMRobertaTokenizer": "Unigram", "AlbertTokenizer": "Unigram", "MPNetTokenizer": "WordPiece",
 }  # fmt: skip
 FRAMED = {  # what a class puts around texts, whatever the file says
     "BertTokenizer": ("cls_token", "sep_token"), "RobertaTokenizer": ("cls_token", "sep_token"),
     "XLMRobertaTokenizer": ("bos_token", "eos_token"), "AlbertTokenizer": ("cls_token", "sep_token"),
-    "T5Tokenizer": ("eos_token",),
+    "T5Tokenizer": ("eos_token",), "MPNetTokenizer": ("cls_token", "sep_token"),
 }  # fmt: skip
 SPACED = ("GPT2Tokenizer", "GPTNeoXTokenizer", "Qwen2Tokenizer", "RobertaTokenizer")
 
@@ -51,8 +52,9 @@ def content(folder: Path, model_type: str) -> bytes:
     if settings.get("split_special_tokens"):
         raise CheckpointError(f"{folder} splits special tokens (split_special_tokens)", "set it to false")
     if not path.is_file():
-        called = USUAL.get(model_type, "") if called in GENERAL or model_type in PLAIN else called
-        return written(made(folder, called, settings), usual(called, settings) | settings)
+        called = USUAL.get(model_type, "") if called in GENERAL or model_type in TAKEN else called
+        called = called or (PLAIN if (folder / PIECES[0]).is_file() else "")
+        return written(made(folder, called, settings), usual(folder, called, settings) | settings)
     before = path.read_bytes()
     raw = _object(before, path)
     after = _mended(raw, _called(folder, settings, model_type, raw), settings)
@@ -130,7 +132,7 @@ def _called(folder: Path, settings: Raw, model_type: str, raw: Raw) -> str:
     CheckpointError if tokenizer_config.json names one that makes something else of it.
     """
     named = str(settings.get("tokenizer_class") or "").removesuffix("Fast")
-    if model_type in PLAIN:
+    if model_type in TAKEN:
         return ""
     called = ALIASES.get(named, named) if model_type != "qwen2" else USUAL["qwen2"]
     if not called:
@@ -151,7 +153,7 @@ def _unlike(folder: Path, called: str) -> str:
 
 def _mended(raw: Raw, called: str, settings: Raw) -> Raw:
     """What settings, and the defaults of a class, change of a tokenizer.json."""
-    if called == "BertTokenizer":
+    if called in ("BertTokenizer", "MPNetTokenizer"):
         normalizer = {"type": "BertNormalizer", "clean_text": True, "strip_accents": settings.get("strip_accents")}
         normalizer |= {"handle_chinese_chars": settings.get("tokenize_chinese_chars", True)}
         raw = raw | {"normalizer": normalizer | {"lowercase": settings.get("do_lower_case", True)}}

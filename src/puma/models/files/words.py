@@ -14,7 +14,7 @@ from typing import Any
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
 from puma.errors import CheckpointError
-from puma.models.files.pieces import CONTROL, OWN, merges, parse
+from puma.models.files.pieces import CONTROL, OWN, UNIGRAM, Pieces, merges, parse
 
 Raw = dict[str, Any]
 SPLIT = (  # of Qwen's
@@ -23,6 +23,7 @@ SPLIT = (  # of Qwen's
 SPACE = "▁"
 PIECES = ("tokenizer.model", "spiece.model", "sentencepiece.bpe.model")
 END = "<|endoftext|>"
+PLAIN = "TokenizersBackend"  # what the library calls a tokenizer that is its file's and no class's
 SPECIALS: dict[str, Raw] = {
     "BertTokenizer": {"unk_token": "[UNK]", "sep_token": "[SEP]", "pad_token": "[PAD]", "cls_token": "[CLS]",
                       "mask_token": "[MASK]"},
@@ -38,6 +39,9 @@ SPECIALS: dict[str, Raw] = {
     "AlbertTokenizer": {"bos_token": "[CLS]", "eos_token": "[SEP]", "unk_token": "<unk>", "sep_token": "[SEP]",
                         "pad_token": "<pad>", "cls_token": "[CLS]", "mask_token": "[MASK]"},
 }  # fmt: skip
+SPECIALS["MPNetTokenizer"] = SPECIALS["RobertaTokenizer"] | {
+    "unk_token": "[UNK]", "mask_token": {"content": "<mask>", "lstrip": True},
+}  # fmt: skip
 SPECIALS["XLMRobertaTokenizer"] = SPECIALS["RobertaTokenizer"]
 
 
@@ -50,7 +54,7 @@ def made(folder: Path, called: str, settings: Raw) -> Tokenizer:
         hint = "write one: AutoTokenizer.from_pretrained(folder).save_pretrained(folder) in transformers"
         raise CheckpointError(f"{folder} holds no tokenizer.json, and {called or 'its class'} is not known", hint)
     try:
-        return KINDS[called](folder, SPECIALS[called] | settings)
+        return KINDS[called](folder, SPECIALS.get(called, {}) | settings)
     except CheckpointError:
         raise
     except Exception as error:  # the library raises plain Exception
@@ -58,8 +62,11 @@ def made(folder: Path, called: str, settings: Raw) -> Tokenizer:
         raise CheckpointError(what, "download the model again") from error
 
 
-def usual(called: str, settings: Raw) -> Raw:
-    """The special tokens that a class has where settings name none."""
+def usual(folder: Path, called: str, settings: Raw) -> Raw:
+    """The special tokens that a class has where settings name none; of a file that no class reads, those it names."""
+    if called == PLAIN:
+        path = found(folder, PIECES[0])
+        return dict(parse(path.read_bytes(), str(path)).marks)
     gaps = [f"<extra_id_{i}>" for i in range(settings.get("extra_ids", 100))] if called == "T5Tokenizer" else []
     return SPECIALS.get(called, {}) | ({"extra_special_tokens": gaps} if gaps else {})
 
@@ -73,6 +80,14 @@ def bert(folder: Path, settings: Raw) -> Tokenizer:
     result.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     result.decoder = decoders.WordPiece(prefix="##")
     result.post_processor = framed(result, settings, "{cls} $A {sep}", "{cls} $A {sep} $B:1 {sep}:1")
+    return result
+
+
+def mpnet(folder: Path, settings: Raw) -> Tokenizer:
+    """WordPiece between <s> and </s>."""
+    result = bert(folder, settings)
+    sep, cls = (numbered(result, settings, name) for name in ("sep_token", "cls_token"))
+    result.post_processor = processors.RobertaProcessing(sep, cls, True, False)
     return result
 
 
@@ -150,6 +165,38 @@ def gemma(folder: Path, settings: Raw) -> Tokenizer:
     return flagged(result, settings)
 
 
+def plain(folder: Path, settings: Raw) -> Tokenizer:
+    """Whatever tokenizer.model says; nothing is put before a text, whatever the model was trained with."""
+    path = found(folder, PIECES[0])
+    read = parse(path.read_bytes(), str(path))
+    if read.kind == UNIGRAM:
+        scored = [(piece.text, piece.score) for piece in read.pieces]
+        result = Tokenizer(models.Unigram(scored, unk_id=read.unknown, byte_fallback=read.bytes_too))
+    else:
+        result = _renumbered(read, settings)
+    table = [normalizers.Precompiled(read.charsmap)] if read.charsmap else []
+    result.normalizer = normalizers.Sequence([*table, normalizers.Replace(" ", SPACE)])
+    spaces = decoders.Replace(SPACE, " ")
+    result.decoder = decoders.Sequence(
+        [spaces, decoders.ByteFallback(), decoders.Fuse()] if read.bytes_too else [spaces]
+    )
+    return flagged(whole(result, read.pieces), dict(read.marks) | settings)
+
+
+def _renumbered(read: Pieces, settings: Raw) -> Tokenizer:
+    """Byte pairs, in which settings call some tokens otherwise."""
+    words = {piece.text: i for i, piece in enumerate(read.pieces)}
+    pairs = merges(words)
+    at = {i: word for word, i in words.items()}
+    for number, token in (settings.get("added_tokens_decoder") or {}).items():
+        now, new = at.get(int(number)), text(token)
+        if now is not None and now != new and new not in words:
+            words[new] = words.pop(now)
+            at[int(number)] = new
+    unknown = read.marks.get("unk_token", "<unk>")
+    return Tokenizer(models.BPE(words, pairs, unk_token=unknown, fuse_unk=True, byte_fallback=read.bytes_too))
+
+
 def t5(folder: Path, settings: Raw) -> Tokenizer:
     """The likeliest pieces of SentencePiece, and tokens for gaps."""
     more = [(f"<extra_id_{i}>", 0.0) for i in range(settings.get("extra_ids", 100) - 1, -1, -1)]
@@ -184,7 +231,7 @@ def albert(folder: Path, settings: Raw) -> Tokenizer:
 KINDS: dict[str, Callable[[Path, Raw], Tokenizer]] = {
     "BertTokenizer": bert, "RobertaTokenizer": roberta, "GPT2Tokenizer": bytes_in_pairs, "GPTNeoXTokenizer": neox,
     "Qwen2Tokenizer": qwen2, "LlamaTokenizer": llama, "GemmaTokenizer": gemma, "T5Tokenizer": t5,
-    "XLMRobertaTokenizer": xlm_roberta, "AlbertTokenizer": albert,
+    "XLMRobertaTokenizer": xlm_roberta, "AlbertTokenizer": albert, "MPNetTokenizer": mpnet, PLAIN: plain,
 }  # fmt: skip
 
 

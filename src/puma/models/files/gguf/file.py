@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from puma.errors import CheckpointError, UnsupportedModel
+from puma.models.files import generation
 from puma.models.files.gguf import settings, tokens
 from puma.models.files.gguf.dialects import DIALECTS, GATED_T5, Dialect
 from puma.models.files.gguf.header import SPLIT, Header
@@ -32,7 +33,7 @@ def read(path: Path) -> Source:
         folder=path.parent,
         raw=raw | tokens.special_ids(header.fields),
         generation={},
-        files=tokens.files(header.fields),
+        files=tokens.files(header.fields) | generation.public(settings.sampling(header.fields)),
         tensors=lambda: _entries(header, dialect, *settings.heads(found)),
     )
 

@@ -19,6 +19,9 @@ HARMLESS = (  # they say nothing that is computed
     "tensor_data_layout", "rope.scaling.finetuned", "pooling_type", "vocab_size",
     "rope.dimension_count_swa",
 )  # fmt: skip
+SAMPLING = "general.sampling"
+DRAWN = {"temp": "temperature", "top_k": "top_k", "top_p": "top_p", "min_p": "min_p",
+         "penalty_repeat": "repetition_penalty"}  # fmt: skip
 
 
 class Settings:
@@ -109,6 +112,12 @@ def config(found: Settings, architecture: str) -> Raw:
     found.check_all_asked()
     raw |= {"architectures": [architecture], "vocab_size": found.shape("token_embd.weight")[0]}
     return {name: value for name, value in raw.items() if value is not None}
+
+
+def sampling(fields: Mapping[str, Any]) -> Raw:
+    """What generation_config.json would say of chance; a file that names any of it is meant to be sampled from."""
+    found = {ours: fields[f"{SAMPLING}.{theirs}"] for theirs, ours in DRAWN.items() if f"{SAMPLING}.{theirs}" in fields}
+    return found | {"do_sample": True} if found else {}
 
 
 def heads(found: Settings) -> tuple[int, int]:

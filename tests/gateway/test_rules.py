@@ -1,0 +1,38 @@
+"""A gateway before a model with rules of its own: followed for every asker's own text where logits are revealed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from puma.cli.commands.gateway import _drawn
+from puma.models.files.generation import FILE
+from puma.reference.plain_model import PlainModel
+from tests.gateway.conftest import serving
+from tests.models import tiny
+
+PROMPTS = ["the cat", "a dog sat on"]
+
+
+def test_each_answer_by_its_own_text(tmp_path: Path) -> None:
+    folder = tiny.llama(tmp_path, num_hidden_layers=1)
+    (folder / FILE).write_text(json.dumps({"no_repeat_ngram_size": 1, "eos_token_id": 2}))
+    with serving(folder, reveal=True) as found:
+        clear = found.clear
+        plain = [clear.greedy(clear.prompt_ids(prompt, 6), 6, ruled=True) for prompt in PROMPTS]
+        clear.eos = (plain[0][2],)  # the first one leaves earlier
+        asked = {"model": "tiny", "prompt": PROMPTS, "max_tokens": 6, "temperature": 0, "logprobs": 1}
+        answer = found.client.completions.create(**asked)
+        texts = [choice.text.split() for choice in answer.choices]
+        assert texts[0] == clear.decode(plain[0][:3]).split()[: len(texts[0])]
+        assert texts[1] == clear.decode(plain[1]).split()[: len(texts[1])] and len(texts[1]) > 3
+
+
+def test_chance_where_a_request_names_none(tmp_path: Path) -> None:
+    folder = tiny.llama(tmp_path, num_hidden_layers=1)
+    assert _drawn(PlainModel(folder), None, True) == (1.0, 0, 1.0)
+    (folder / FILE).write_text(json.dumps({"do_sample": True, "temperature": 0.6, "top_k": 20, "top_p": 0.95}))
+    clear = PlainModel(folder)
+    assert _drawn(clear, None, True) == (0.6, 20, 0.95)
+    assert _drawn(clear, 0.0, True) == (0.0, 20, 0.95)
+    assert _drawn(clear, None, False) == (0.6, 0, 1.0)
