@@ -167,7 +167,7 @@ def room(reach: int, usual: int, watched: bool = True) -> int:
     return int(watched and reach != usual)
 
 
-def roomy(spline: Spline, usual: int, watched: bool) -> Spline:
+def roomy(spline: Spline, usual: int, watched: bool = True) -> Spline:
     """With room beyond a reach that is watched, and a topmost digit of 3 bits at least that shows it."""
     if not room(spline.reach, usual, watched):
         return spline
