@@ -14,7 +14,7 @@ from benchmarks.network import Emulated
 from puma.local.cluster import Trio
 from puma.measure.bench import ask, configured, random_ids
 from puma.measure.forecast import NETWORKS, forecast
-from puma.measure.speed import Speed, work
+from puma.measure.rates import Speed, work
 from puma.models.config import Config
 from puma.reference.plain_model import PlainModel
 from puma.wire.request_shapes import shaped

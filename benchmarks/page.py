@@ -14,6 +14,7 @@ PAGE = record.ROOT / "docs" / "benchmarks.md"
 README = record.ROOT / "README.md"
 BERT, TOKEN, TOKENS = "BERT-base, 128 tokens", "LLaMA-7B, 8 in, 1 out", "LLaMA-7B, 8 in, 2 out"
 LAYER = "BERT-base's layer, 128 tokens"  # beside SPU
+NAMES = {"minilm-l6": "sentences, MiniLM-L6", "ms-marco-minilm-l6": "pairs ranked, ms-marco MiniLM-L6"}
 KINDS = {"models": "AVX-512", "models_avx2": "AVX2 alone"}
 PARTS = (
     "models",
@@ -26,6 +27,7 @@ PARTS = (
     "phases",
     "batch",
     "lengths",
+    "sentences",
     "spu",
 )
 
@@ -204,6 +206,24 @@ def lengths(results: list[dict[str, Any]]) -> str:
     return table(heads, rows)
 
 
+def sentences(results: list[dict[str, Any]]) -> str:
+    """A line for each batch; a column for each network."""
+    networks = list(dict.fromkeys(r["network"] for r in results))
+    heads = ["texts", "tokens", "at a time", *(f"a second, {name}" for name in networks)]
+    heads += ["MB each", "processor s each", "rounds"]
+    rows = dict[tuple[str, int, int], dict[str, dict[str, Any]]]()
+    for r in results:
+        rows.setdefault((r["model"], r["tokens"], r["batch"]), {})[r["network"]] = r
+    lines = []
+    for (model, tokens, batch), by in rows.items():
+        one = next(iter(by.values()))
+        speeds = [seconds(by[name]["per_second"]) if name in by else "" for name in networks]
+        parts = f" in {one['requests']} requests" if one["requests"] > 1 else ""
+        row = [f"{NAMES.get(model, model)}", str(tokens), f"{batch}{parts}", *speeds]
+        lines.append([*row, f"{one['bytes_each'] / 1e6:.1f}", f"{one['cpu_seconds_each']:.2f}", f"{one['rounds']:,}"])
+    return table(heads, lines)
+
+
 def spu(results: list[dict[str, Any]]) -> str:
     heads = (
         "function",
@@ -238,6 +258,7 @@ TABLES: dict[str, Callable[[Any], str]] = {
     "phases": phases,
     "batch": batch,
     "lengths": lengths,
+    "sentences": sentences,
     "spu": spu,
 }
 
@@ -261,6 +282,9 @@ def written(measured: dict[str, dict[str, Any]]) -> str:
         text = filled(text, "facts", facts(measured))
     if "models" in measured:
         text = filled(text, "summary", summary(measured))
+    if "sentences" in measured:
+        part = measured["sentences"]
+        text = filled(text, "sentences", f"{sentences(part['results'])}\n\n{origin(part['about'])}")
     return text
 
 

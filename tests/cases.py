@@ -17,12 +17,13 @@ import torch
 from torch import Tensor
 
 from puma.crypto.prg import PairKey
+from puma.kernels.outline import Outline
 from puma.mpc import arithmetic, boolean, compare, cost, fixed, lookup, retrieval, watch
 from puma.mpc.fixed import ACTIVATION, RESIDUAL, RESIDUAL_RING, RING, WEIGHT
 from puma.mpc.party import Party
 from puma.mpc.polynomial import ONE, bit, times
 from puma.mpc.share import Additive, Bits, Secret, Share
-from puma.nn import attention, delta, mixture, paper, pooling, roots, sampling, splines
+from puma.nn import attention, delta, gates, mixture, paper, pooling, roots, sampling, splines
 from puma.nn import functional as F
 from tests.trio import given, given_additive, given_bits, given_choice, given_masked, given_seeded
 
@@ -80,7 +81,7 @@ def finished(party: Party, result: Any) -> Any:
 
 def secrets_in(result: Any) -> Iterator[Any]:
     """The secrets of a result, in order."""
-    if isinstance(result, lookup.Digit | boolean.MaskedBit | Secret | Tensor):
+    if isinstance(result, lookup.Digit | boolean.MaskedBit | Secret | Tensor | Outline):
         yield result
     elif isinstance(result, list | tuple):
         for item in result:
@@ -235,6 +236,8 @@ NN = [
     Case(roots.normalised, lambda p: (_hidden(p, 8, 24), 1e-5, True)),
     Case(attention.attend, lambda p: (_scores(p), _product(p, sample(2, 9, 8)), _mask(5, 9))),
     Case(attention.softmax, lambda p: (_scores(p), _mask(5, 9))),
+    Case(attention.sunk, lambda p: (*(_heads(p, n, h) for n, h in (("q", 4), ("k", 2), ("v", 2))), _weight(p, 4))),
+    Case(gates.clamped, lambda p: (_product(p), _product(p, Y, "up"))),
     Case(paper.piecewise, lambda p: (paper.GELU, _product(p)), "gelu"),
     Case(paper.piecewise, lambda p: (paper.SILU, _x(p, 34, 17)), "silu"),
     Case(paper.exponential, lambda p: (given(p, -X.abs(), 28, 13), 14, 40)),
@@ -289,6 +292,10 @@ NN = [
     *(Case(pooling.pooled, lambda p, m=m: (*_padded(p, m), _flags(p)), f"{m}, padded") for m in ("mean", "lasttoken")),
     Case(F.cat, lambda p: ([_x(p, 40, 20), _x(p, 40, 20, "y")], -1)),
 ]
+
+
+def _heads(p: Party, name: str, heads: int) -> Share:
+    return _x(p, RING, ACTIVATION, name, sample(1, heads, 3, 4))
 
 
 def _tokens(p: Party, rows: int) -> tuple[Any, ...]:

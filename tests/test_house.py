@@ -129,6 +129,7 @@ def test_everything_public_is_described(room: str) -> None:
 LOCAL = {
     "boolean.own_bits",
     "compare.split",
+    "compare.turns",
     "compare.digit_bits",
     "compare.sign_of",
     "lookup.digit",

@@ -176,8 +176,8 @@ def _seeing() -> Iterator[None]:
         _here.shape = common(secrets)
         return _here.shape
 
-    def piece(words: Tensor | None, size: int) -> Piece:
-        made = Shaped(words, size)
+    def piece(words: Tensor | None, size: int, row: int = 0) -> Piece:
+        made = Shaped(words, size, row)
         made.shape = getattr(_here, "shape", ())
         return made
 

@@ -5,11 +5,15 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from benchmarks import __main__ as command
-from benchmarks import network_run, page, record
-from puma.measure.speed import Speed, Work
+from benchmarks import network_run, page, record, sentences
+from puma.local.cluster import Trio
+from puma.measure.bench import RandomParams
+from puma.measure.rates import Speed, Work
+from puma.models.presets import preset
 
 RATES = Work(1e-3, 1e-9, 1e-9, 1e-10)
 
@@ -44,3 +48,14 @@ def test_unknown_parts(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFi
         command.main()
     assert "there is no part moon" in capsys.readouterr().err
     assert set(command.PARTS) | {"spu", "models_avx2"} == set(page.PARTS)
+
+
+@pytest.mark.processes
+def test_sentences_a_second(processes: Trio) -> None:
+    small = msgspec.structs.replace(preset("minilm-l6", 1), vocab_size=60, hidden_size=24, intermediate_size=32)
+    found = sentences.measured(processes, small, RandomParams(small), 3, 5, 2)
+    assert found["requests"] == 1 and found["runs"] == 2 and len(found["all_seconds"]) == 2
+    assert found["per_second"] == pytest.approx(3 / found["seconds"]) and found["bytes_each"] > 0
+    asked = {"model": "minilm-l6", "network": "loopback"}
+    *_, row = page.sentences([asked | found, asked | found | {"network": "wan", "per_second": 0.25}]).splitlines()
+    assert row.startswith("| sentences, MiniLM-L6 | 5 | 3 | ") and "| 0.25 |" in row

@@ -12,8 +12,8 @@ import pytest
 from puma.cli import app
 from puma.local import cluster as local
 from puma.local.cluster import Trio
-from puma.measure import bench, speed
-from puma.measure.speed import Speed, Work
+from puma.measure import bench, rates, speed
+from puma.measure.rates import Speed, Work
 
 
 class Ran(NamedTuple):
@@ -64,10 +64,10 @@ def puma(capsys: pytest.CaptureFixture[str]) -> Run:
 @pytest.fixture(autouse=True)
 def known_speed(monkeypatch: pytest.MonkeyPatch) -> Speed:
     """No command measures this machine, which takes a minute."""
-    rates = Work(1e-3, 1e-9, 1e-9, 1e-10)
-    known = Speed((rates, rates, rates), 1.1, 2)
+    each = Work(1e-3, 1e-9, 1e-9, 1e-10)
+    known = Speed((each, each, each), 1.1, 2)
     monkeypatch.setattr(speed, "measure", lambda progress: known)
-    monkeypatch.setattr(speed, "_path", lambda: Path("/nowhere"))
+    monkeypatch.setattr(rates, "path", lambda: Path("/nowhere"))
     return known
 
 

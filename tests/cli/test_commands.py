@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -105,7 +106,9 @@ def test_generate_from_a_file(puma: Run, checkpoints: dict[str, Path], tmp_path:
 
 
 def test_encode_embeds(puma: Run, checkpoints: dict[str, Path]) -> None:
-    found = puma("encode", checkpoints["bert"], "the cat sat", "--compare", "--json").json
+    ran = puma("encode", checkpoints["bert"], "the cat sat", "--compare", "--json")
+    assert "the mean of the token states" in ran.err  # what was assumed
+    found = json.loads(ran.out)
     assert list(found) == ["results", "embedding", "compare", "seconds", "rounds", "bytes"]
     (result,) = found["results"]
     assert result["text"] == "the cat sat" and result["embedding"] == found["embedding"]
@@ -138,19 +141,62 @@ def test_bench_pays_what_cost_says(name: str, options: list[object], puma: Run, 
     assert set(found) == {
         "model", "layers", "prompt", "tokens", "batch", "seconds",
         "prefill_seconds", "cpu_seconds", "peak_rss_mib", "rounds", "bytes",
-        "max_abs_error", "repeated_layers", "breakdown", "machine", "version",
+        "max_abs_error", "plain_seconds", "repeated_layers", "breakdown", "machine", "version",
     }  # fmt: skip
     assert (found["model"], found["layers"], found["prompt"]) == (name, 2, 4)
     assert (found["tokens"], found["batch"]) == ((2, 3) if options else (0, 1))
+    assert 0 < found["plain_seconds"] < found["seconds"]
     assert len(found["peak_rss_mib"]) == 3 and 0 < found["max_abs_error"] < 0.01
     assert all(set(part) == {"name", "seconds", "rounds", "bytes"} for part in found["breakdown"])
     check_bytes(found["bytes"])
     cost = puma("cost", checkpoints[name], "--prompt", 4, *options, "--network", "lan", "--json").json
-    assert set(cost) == {"model", "layers", "prompt", "tokens", "batch", "rounds", "bytes", "breakdown", "network"}
+    assert set(cost) == {
+        "model", "layers", "prompt", "tokens", "batch", "rounds", "bytes", "first", "further", "disk", "memory",
+        "networks", "measured", "breakdown",
+    }  # fmt: skip
     same = ("model", "layers", "prompt", "tokens", "batch", "rounds", "bytes")
     assert {key: cost[key] for key in same} == {key: found[key] for key in same}
-    assert cost["network"]["seconds"] > 0 and cost["network"]["assumptions"]
     assert sum(part["bytes"] for part in cost["breakdown"]) == sum(cost["bytes"]["per_party"])
+
+
+def test_cost_answers_what_an_owner_asks(puma: Run, tmp_path: Path) -> None:
+    words = ["cost", "smollm2-135m", "--prompt", 16, "--tokens", 5, "--price-gb", 0.5, "--price-hour", 2]
+    cost = puma(*words, "--json").json
+    assert cost["disk"][0] == 0 and cost["disk"][1] == cost["disk"][2] > 6 * 134_000_000
+    assert all(memory > disk for memory, disk in zip(cost["memory"], cost["disk"], strict=True))
+    assert cost["first"]["rounds"] + 4 * cost["further"]["rounds"] == cost["rounds"]
+    assert cost["first"]["bytes"]["total"] + 4 * cost["further"]["bytes"] == pytest.approx(cost["bytes"]["total"])
+    lan, wan = cost["networks"]
+    assert (lan["name"], wan["name"]) == ("lan", "wan") and lan["seconds"] < wan["seconds"]
+    for each in (lan, wan):
+        assert each["first_seconds"] + 4 * each["further_seconds"] == pytest.approx(each["seconds"])
+        thousand = each["thousand"]
+        assert thousand["gigabytes"] == pytest.approx(cost["bytes"]["total"] / 1e6)
+        assert thousand["machine_hours"] == pytest.approx(1000 * 3 * each["seconds"] / 3600)
+        assert thousand["price"] == pytest.approx(0.5 * thousand["gigabytes"] + 2 * thousand["machine_hours"])
+    out = puma(*words).out
+    assert "to the first token" in out and "for each further one" in out and "a thousand such" in out and " = " in out
+    assert " = " not in puma("cost", "smollm2-135m", "--prompt", 16).out  # nobody has named a price
+
+
+def test_cost_of_what_is_no_text(puma: Run) -> None:
+    image = puma("cost", "vit-base", "--json").json
+    assert image["prompt"] == 197 and image["tokens"] == 0 and image["further"] is None
+    refused = puma("cost", "vit-base", "--prompt", 4)
+    assert refused.code == 2 and "an image has no tokens" in refused.err
+    assert "how long is the prompt?" in puma("cost", "gpt2").err
+    assert "a price is a number" in puma("cost", "gpt2", "--prompt", 4, "--price-gb", "-1").err
+
+
+def test_a_config_alone_is_counted(puma: Run, checkpoints: dict[str, Path], tmp_path: Path) -> None:
+    alone = tmp_path / "some-model" / "config.json"
+    alone.parent.mkdir()
+    alone.write_text((checkpoints["llama"] / "config.json").read_text())
+    found = puma("cost", alone, "--prompt", 4, "--json").json
+    whole = puma("cost", checkpoints["llama"], "--prompt", 4, "--json").json
+    assert found.pop("model") == "some-model" and whole.pop("model") == "llama" and found == whole
+    refused = puma("encode", alone, "text")
+    assert refused.code != 0 and "has no weights" in refused.err
 
 
 def test_bench_for_people(puma: Run, checkpoints: dict[str, Path]) -> None:
@@ -162,9 +208,9 @@ def test_bench_for_people(puma: Run, checkpoints: dict[str, Path]) -> None:
 
 def test_cost_for_people(puma: Run) -> None:
     out = puma("cost", "gpt2", "--prompt", 3, "--network", "100Mbps,20ms").out
-    assert "gpt2, 12 layers, 3 tokens in, 1 out" in out and "rounds" in out
-    assert "s by three machines like this one on 100Mbps,20ms" in out and "round-trip" in out
-    assert "share this machine's cores; assumed:" in out
+    assert "gpt2, 12 layers, 3 tokens in, 1 out" in out and "rounds" in out and "disk of P0, P1, P2" in out
+    assert "100Mbps,20ms (20 ms, 0.1 Gbps): " in out and "lan" not in out
+    assert "estimates" in out and re.search(r"^attention +\d", out, re.MULTILINE)
 
 
 def test_doctor(puma: Run) -> None:
@@ -222,3 +268,15 @@ def test_beam_search(puma: Run, tmp_path: Path) -> None:
     assert "without chance" in puma(*asked, "--temperature", "1").err
     assert "length penalty of nan" in puma(*asked, "--reveal-logits", "--length-penalty", "nan").err
     assert "is for a beam search" in puma(*asked[:-2], "--length-penalty", "2").err
+
+
+def test_check_of_a_config_alone(puma: Run, checkpoints: dict[str, Path], tmp_path: Path) -> None:
+    alone = tmp_path / "config.json"
+    alone.write_text((checkpoints["llama"] / "config.json").read_text())
+    found = puma("check", "--config", alone, "--json").json
+    assert found["supported"] and found["class"] == "LlamaForCausalLM" and found["parts"] and not found["refused"]
+    assert "LlamaForCausalLM: supported" in puma("check", alone).out
+    alone.write_text(json.dumps(json.loads(alone.read_text()) | {"hidden_act": "swish2"}))
+    refused = puma("check", alone)
+    assert refused.code == 3 and "refused: config.json sets hidden_act to 'swish2'" in refused.out
+    assert puma("check").code == puma("check", "stories", "--config", alone).code == 2

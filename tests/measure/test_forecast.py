@@ -13,7 +13,7 @@ from puma.errors import InputError, UsageError
 from puma.local.cluster import Trio
 from puma.measure.bench import RandomParams, configured, random_ids
 from puma.measure.forecast import Network, forecast
-from puma.measure.speed import Speed, Work, work
+from puma.measure.rates import Speed, Work, work
 from puma.models.config import Llama
 from puma.models.presets import preset
 from puma.wire.messages import Encode, Generate, Input

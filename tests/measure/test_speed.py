@@ -10,7 +10,8 @@ from msgspec.structs import astuple
 
 from puma.client.session import cost_of
 from puma.measure import speed as room
-from puma.measure.speed import Speed, Work, fitted, speed, together, work
+from puma.measure.rates import Speed, Work, together, work
+from puma.measure.speed import fitted, speed
 from puma.models.presets import preset
 from puma.wire.messages import Report, Spent
 from puma.wire.parameters import KEEP_MASKS_BELOW

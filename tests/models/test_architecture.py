@@ -10,7 +10,7 @@ import pytest
 from puma.errors import UnsupportedModel
 from puma.models import architecture, heads, inputs, with_layers
 from puma.models.architectures import ARCHITECTURES
-from puma.models.config import T5, Bert, Config, Gpt2, Llama, ModernBert, PatchEncoder, Vit
+from puma.models.config import T5, Bert, ClipVision, Config, Gpt2, Llama, ModernBert, PatchEncoder, Vit
 
 SIZES: dict[str, Any] = {"hidden_size": 8, "intermediate_size": 32, "layers": 2, "heads": 2}
 WORDS: dict[str, Any] = SIZES | {"vocab_size": 20, "context": 16}
@@ -25,6 +25,7 @@ CONFIGS: dict[str, Config] = {
     "t5": T5(**WORDS, head_dim=4, encoder_layers=2),
     "vit": Vit(**IMAGES),
     "patches": PatchEncoder(**IMAGES),
+    "clip": ClipVision(**{name: IMAGES[name] for name in IMAGES if name != "labels"}, projected=5),
 }
 
 
@@ -69,7 +70,7 @@ def test_who_generates_classifies_and_predicts() -> None:
 
 def test_what_is_read() -> None:
     found = {name: inputs(config) for name, config in CONFIGS.items()}
-    assert {name for name, i in found.items() if i.kind == "pixels"} == {"vit", "patches"}
+    assert {name for name, i in found.items() if i.kind == "pixels"} == {"vit", "patches", "clip"}
     assert {name for name, i in found.items() if i.pads == "behind"} == {"bert", "distilbert", "modernbert"}
     assert {name for name, i in found.items() if i.pads == "front"} == {"llama"}
     assert [found[name].types for name in ("llama", "bert", "distilbert")] == [1, 2, 1]

@@ -18,6 +18,23 @@ PARAMETERS = {
     "gpt2-medium": 354_823_168,
     "gpt2-large": 774_030_080,
     "llama-7b": 6_738_415_616,
+    "llama-3.1-8b": 8_030_261_248,
+    "qwen3-0.6b": 596_049_920,
+    "qwen3-4b": 4_022_468_096,
+    "qwen3-8b": 8_190_735_360,
+    "mistral-7b": 7_248_023_552,
+    "gemma-3-4b": 3_880_263_168,  # of the text model
+    "smollm2-135m": 134_515_008,
+    "minilm-l6": 22_713_216,
+    "bge-small": 33_360_000,
+    "bge-base": 109_482_240,
+    "bge-m3": 567_754_752 - 2 * 1024,  # the first two positions are never used
+    "e5-base": 109_482_240,
+    "mpnet-base": 109_486_464 - 2 * 768,
+    "modernbert-base": 149_014_272,
+    "deberta-v3-base": 183_831_552,
+    "ms-marco-minilm-l6": 22_713_601,
+    "vit-base": 86_567_656,
 }
 
 
@@ -25,6 +42,13 @@ PARAMETERS = {
 def test_published_sizes(name: str) -> None:
     config = preset(name)
     assert sum(prod(shape) for shape in architecture(config).plain(config).values()) == PARAMETERS[name]
+
+
+def test_what_the_settings_say() -> None:
+    assert preset("gemma-3-4b").alike is False and preset("llama-3.1-8b").rope.scaling == "llama3"
+    assert [preset(name).pooling.modes for name in ("minilm-l6", "bge-m3", "bert-base")] == [("mean",), ("cls",), ()]
+    assert "gpt2" in PRESETS and "qwen3-4b" in PRESETS and "config.json" not in PRESETS
+    assert len(list(PRESETS)) == len(PRESETS) == len(set(PRESETS))
 
 
 def test_other_depths() -> None:

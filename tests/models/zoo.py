@@ -82,6 +82,10 @@ CAUSAL: dict[str, tuple[str, dict[str, Any]]] = {
     "olmoe": ("OlmoeForCausalLM", GROUPED | {"num_experts": 5, "num_experts_per_tok": 2}),
     "qwen2-moe": ("Qwen2MoeForCausalLM", EXPERTS | {"shared_expert_intermediate_size": 8, "mlp_only_layers": [1]}),
     "qwen3-moe": ("Qwen3MoeForCausalLM", EXPERTS | {"norm_topk_prob": True}),
+    "gpt-oss": (
+        "GptOssForCausalLM",
+        GROUPED | {"head_dim": 8, "num_local_experts": 4, "num_experts_per_tok": 2, "sliding_window": 3},
+    ),
     "qwen3.5": ("Qwen3_5ForCausalLM", GROUPED | {"head_dim": 8, "num_hidden_layers": 3, "rms_norm_eps": 1e-4} | MEMORY),
     "neox": ("GPTNeoXForCausalLM", SIZES | {"rotary_pct": 0.67}),
     "neox-serial": ("GPTNeoXForCausalLM", SIZES | {"use_parallel_residual": False, "rotary_pct": 1.0}),
@@ -176,7 +180,16 @@ IMAGES: dict[str, tuple[str, dict[str, Any]]] = {
     "vit": ("ViTForImageClassification", VIT | {"image_size": 12, "patch_size": 4}),
     "vit-grey": ("ViTForImageClassification", VIT | {"image_size": 8, "patch_size": 2, "num_channels": 1}),
 }
-ALL = IMAGES | CAUSAL | SEQ2SEQ | ENCODERS | HEADS | LAST | EACH
+SEEN = {"hidden_size": 24, "intermediate_size": 20, "num_hidden_layers": 2, "num_attention_heads": 4}
+CLIP_TEXT = SIZES | {"projection_dim": 10, "eos_token_id": 3, "bos_token_id": 2, "pad_token_id": 0}
+CLIP_VISION = SEEN | {"image_size": 8, "patch_size": 4, "projection_dim": 10}
+CLIP: dict[str, tuple[str, dict[str, Any]]] = {
+    "clip-text": ("CLIPTextModelWithProjection", CLIP_TEXT),
+    "clip-text-bare": ("CLIPTextModel", CLIP_TEXT | {"hidden_act": "gelu"}),
+    "clip-vision": ("CLIPVisionModelWithProjection", CLIP_VISION),
+    "clip-vision-bare": ("CLIPVisionModel", CLIP_VISION | {"num_channels": 1}),
+}
+ALL = CLIP | IMAGES | CAUSAL | SEQ2SEQ | ENCODERS | HEADS | LAST | EACH
 
 
 def write(folder: Path, name: str) -> Path:

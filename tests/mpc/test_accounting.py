@@ -80,7 +80,7 @@ def purposes() -> Iterator[None]:
 
     def piece(purpose: str) -> Any:
         kind = type("Padded", (Padded,), {"purpose": purpose})
-        return lambda words, bits: kind(words, bits)
+        return lambda words, bits, row=0: kind(words, bits, row)
 
     def pack(words: Tensor, bits: int) -> Tensor:
         packed = packing(words, bits)

@@ -73,3 +73,19 @@ def test_only_last_rows_ask_in_the_end() -> None:
     assert end.queries.lengths == (1, 1) and end.rows is at.rows
     one = Layout([1, 1], at.held)
     assert one.ending() is one
+
+
+@pytest.mark.parametrize("lengths", [[5], [7, 2, 4], [1, 1]])
+@pytest.mark.parametrize("held", [0, 3])
+@pytest.mark.parametrize("causal", [True, False])
+def test_what_a_mask_allows_is_known_without_it(lengths: list[int], held: int, causal: bool) -> None:
+    earlier = torch.ones(len(lengths), held, dtype=torch.bool)
+    if held:
+        earlier[-1, 0] = False
+    at = Layout(lengths, earlier, causal=causal)
+    found = [at, at.ending(), at.within(2), at.within(3, both=True), at.across(Rows([4] * len(lengths)))]
+    found += [at.within(2).ending(), at.ending().within(4)]
+    for layout in found:
+        counted = layout.allowed
+        assert counted == int(layout.mask.sum()) and layout.allowed == counted
+    assert "mask" not in vars(Layout(lengths, earlier, causal=causal).ending())

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from puma.mpc.fixed import ACTIVATION, NONLINEAR, RING, WEIGHT
 from puma.mpc.party import Party
+from puma.mpc.watch import watching
 from puma.nn import mixture
 from tests.cases import sample
 from tests.trio import added, bits_of, given, given_additive, parties, value
@@ -58,6 +59,21 @@ def test_logits_that_are_nearer_than_fixed_point_tells_apart() -> None:
     got = value(parties(lambda p: mixture.weights(given_additive(p, logits, RING, ACTIVATION + WEIGHT), 2, True)))
     exact = mixture.weights(logits, 2, True)
     assert (got.sort().values - exact.sort().values).abs().max() < 1e-3
+
+
+@pytest.mark.parametrize("far", [0, 1, 2, 3, 4])
+def test_logits_beyond_their_reach_are_flagged_for_their_prompt(far: int) -> None:
+    """Of two prompts, of two rows and of three."""
+    logits = sample(5, 6)
+    logits[far, 2] = -900.0
+
+    def compute(party: Party) -> Any:
+        with watching(party, [2, 3]) as watch:
+            mixture.weights(given_additive(party, logits, RING, ACTIVATION + WEIGHT), 2, True, 9)
+            return watch.words
+
+    words = added(parties(compute))
+    assert (words != 0).tolist() == [far < 2, far >= 2]
 
 
 def test_inner_numbers_are_weighted_by_their_expert() -> None:

@@ -35,7 +35,14 @@ class Counted(dict[str, torch.Tensor]):
 
 
 FEW = ("gemma2", "gemma3", "qwen3", "neox", "t5-gated", "Bert-MaskedLM", "Albert-SequenceClassification", "vit")
-FEW += ("DebertaV2-SequenceClassification", "deberta-convolution", "ModernBert-MaskedLM", "nomic", "mpnet")
+FEW += (
+    "DebertaV2-SequenceClassification",
+    "deberta-convolution",
+    "ModernBert-MaskedLM",
+    "nomic",
+    "mpnet",
+    "clip-vision-bare",
+)
 
 
 @pytest.mark.parametrize(

@@ -14,11 +14,12 @@ from puma.models.architecture import Bound
 from puma.models.bounds import ADDED
 from puma.models.formats import places
 from puma.nn.places import LARGEST, LEAST, SEEN
+from puma.reference.fixed_session import FixedSession
 from puma.reference.observed import Seen, Watch
 from puma.reference.plain_model import PlainModel
 from puma.reference.plan import Calibration, Plan, made
 from puma.reference.planning import Settings
-from tests.models import tiny
+from tests.models import tiny, zoo
 
 
 def calibration(**seen: float) -> Calibration:
@@ -126,6 +127,17 @@ def test_every_place_of_a_model_is_planned(kind: str, checkpoints: dict[str, Pat
     assert {place.name for place in found.places if place.name} == set(known) == set(found.formats.places)
     assert model.config.formats == found.formats
     assert all(place.seen < 2.0**place.reach for place in found.places)
+
+
+@pytest.mark.parametrize("name", ["olmo2", "qwen2-moe", "gpt-oss", "qwen3.5"])
+def test_a_plan_holds(name: str, tmp_path: Path) -> None:
+    """By its plan a model says in fixed point what it says in float, and nothing comes beyond its limit: of one whose
+    matrices read the stream, of mixtures of experts, of layers with a memory."""
+    model = PlainModel(zoo.write(tmp_path, name))
+    model.plan()
+    alone, ids = FixedSession(model.config, model.params), [[2, 5, 7, 9, 27], [3, 8]]
+    assert list(alone.continued(ids, 4)) == list(model.session.continued(ids, 4))
+    assert all(note.used < 1 for note in alone.notes)
 
 
 def test_a_plan_is_made_once(checkpoints: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:

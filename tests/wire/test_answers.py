@@ -55,7 +55,7 @@ def test_answers_are_as_clients_await_them(
         given.append((tuple(share.shape), share.bits, share.frac))
 
     monkeypatch.setattr(dry, "answered", noted)
-    dry._dry_party(2, config, job)
+    dry.dry_run(config, job)
     awaited = answers(config, job)
     expected = [one for format in awaited for one in ([format, format.flags] if format.flagged else [format])]
     assert given == [format[:3] for format in expected]

@@ -150,6 +150,18 @@ def amount(count: float) -> str:
     return f"{count:.2f} GiB"
 
 
+def traffic(count: float) -> str:
+    """Bytes that networks are paid for, in millions or thousand millions."""
+    return f"{count / 1e9:,.2f} GB" if count >= 1e9 else f"{count / 1e6:,.1f} MB"
+
+
+def seconds(count: float) -> str:
+    """A duration for people."""
+    if count < 120:
+        return f"{count:.2f} s" if count < 10 else f"{count:.0f} s"
+    return f"{count / 60:.0f} min" if count < 7200 else f"{count / 3600:.1f} h"
+
+
 def cost_line(cost: Cost, tokens: int = 0, texts: int = 0) -> str:
     """Seconds, tokens or texts a second, rounds and bytes in one line."""
     done, what = (tokens, "tokens") if tokens else (texts, "texts")
@@ -198,5 +210,5 @@ def breakdown(parts: Sequence[Mapping[str, Any]]) -> None:
 
 def asked_line(name: str, layers: int, prompt: int, new: int, batch: int) -> str:
     """What was measured or counted."""
-    each = f", {batch} times" if batch > 1 else ""
-    return f"{name}, {layers} layers, {prompt} tokens in, {new} out{each}"
+    each, out = f", {batch} times" if batch > 1 else "", f", {new} out" if new else ""
+    return f"{name}, {layers} layers, {prompt} tokens in{out}{each}"

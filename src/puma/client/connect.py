@@ -27,8 +27,9 @@ from puma.config import Cluster
 from puma.crypto import identity
 from puma.errors import CheckpointError, PeerLost, ProtocolError, PumaError, StoreError, UsageError
 from puma.models.files import generation
-from puma.models.files.folder import said_of_tokens, tokenizer_in
-from puma.models.files.source import TOKENIZER, public_files, read_json
+from puma.models.files.folder import said_of_tokens, travelling
+from puma.models.files.source import TOKENIZER
+from puma.models.reading.wording import FILE
 from puma.models.text import open_tokenizer, tokenizer_of
 from puma.net import Link
 from puma.net.endpoint import printable
@@ -104,6 +105,8 @@ class ClusterSession(Session):
         if record is not None:
             model = f"{self.cluster.digest.hex()}/{card.name}"
             mine = frozenset() if own is None else seen.ALL if own.whole else {TOKENIZER}
+            if own and own.whole and FILE not in own.files:  # the owner's decides how texts are put to the model
+                mine = {file.name for file in card.files} - {FILE}
             self.seen = seen.check(record, model, seen.digests(self.config, card), accept_changes, mine)
         file = next((file for file in card.files if file.name == TOKENIZER), None)
         words = own.tokenizer if own else self._tokenizer(file)
@@ -111,8 +114,8 @@ class ClusterSession(Session):
         found.hides = card.hides
         found.max_tokens = min(self.cluster.policy.max_tokens, card.max_tokens or self.cluster.policy.max_tokens)
         files = {file.name: (lambda file=file: self.fetch(file)) for file in card.files}
-        rules = {name: read for name, read in files.items() if name == generation.FILE}
-        found.files = rules | own.files if own and own.whole else files
+        kept = {name: read for name, read in files.items() if name in (FILE, generation.FILE)}
+        found.files = kept | own.files if own and own.whole else files
         return found
 
     def _tokenizer(self, file: msg.File | None) -> Any:
@@ -269,11 +272,10 @@ def own_files(path: Path) -> OwnFiles:
         if not path.is_file():
             raise UsageError(f"there is no tokenizer {path}", hint)
         return OwnFiles(open_tokenizer(path), {}, False)
-    config = path / "config.json"
-    read = tokenizer_in(path, str(read_json(config).get("model_type", "")) if config.is_file() else "").get(TOKENIZER)
+    files = travelling(path)
+    read = files.pop(TOKENIZER, None)
     if read is None:
         raise UsageError(f"there is no tokenizer {path / TOKENIZER}", hint)
-    files = {name: read for name, read in public_files(path).items() if name != TOKENIZER}
     files |= generation.public(said_of_tokens(path) or {})
     return OwnFiles(tokenizer_of(read(), f"the tokenizer in {path}", "download it again"), files, True)
 

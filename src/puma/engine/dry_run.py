@@ -1,44 +1,55 @@
-"""What a request would cost each party, counted by running it on torch's meta device.
+"""What a request would cost each party, counted by running it on shapes alone.
 
-No arithmetic is done and nothing is sent: the same engine runs on shapes alone. It must not know weights or prompts.
+No arithmetic is done and nothing is sent: the same engine runs for one evaluator on outlines, who notes what he sends
+and what the dealer sends him. It must not know weights or prompts.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from functools import partial
+from collections.abc import Sequence
 from itertools import count
 
-from puma.engine.engine import Engine, answered, spent
-from puma.engine.generation import Turn, hidden_flags, on, run
+from puma.engine import series
+from puma.engine.engine import Engine, answered
+from puma.engine.generation import Turn, hidden_flags, run
 from puma.engine.request import Request
-from puma.models import with_layers
+from puma.models import architecture, with_layers
 from puma.models.config import Config
-from puma.mpc.party import Party
+from puma.mpc.compare import turns
+from puma.mpc.party import SECOND, Party
+from puma.mpc.recall import Recall, Trace
 from puma.mpc.seeded import Seeded
+from puma.nn.attention import row_formats
+from puma.nn.places import REACHES
+from puma.wire.input_share import Given
 from puma.wire.inputs import imagined
 from puma.wire.messages import Encode, Generate, Input, Spent
 from puma.wire.parameters import tensor_specs
 
+FEW_LAYERS = 3
+
 
 def dry_run(config: Config, job: Generate | Encode) -> list[list[Spent]]:
-    """What a request would cost each party, counted on torch's meta device; no arithmetic, no link.
+    """What a request would cost each party; no arithmetic, no link. The evaluators send the same.
 
-    Where all layers cost the same, models of one and two layers are counted; the evaluators send the same.
+    Where all layers cost the same, models of two and three layers are counted: a layer in the middle, too.
     """
-    if not config.alike or config.formats.places:  # layers with a window, or with formats of their own
-        dealer, first = (_dry_party(rank, config, job) for rank in (0, 1))
-        return [dealer, first, first]
-    one, two = ([_dry_party(rank, with_layers(config, n), job) for rank in (0, 1)] for n in (1, 2))
-    dealer, first = (_extended(a, b, config.layers - 1) for a, b in zip(one, two, strict=True))
-    return [dealer, first, first]
+    party = Party(SECOND)
+    party.approximation = job.input.approximation
+    party.ledger = trace = Trace()
+    party.recall = Recall(party, trace)
+    if not config.alike or config.formats.places or config.layers <= FEW_LAYERS:
+        return _spent(_counted(party, trace, config, job))
+    numbers = (FEW_LAYERS - 1, FEW_LAYERS)
+    two, three = (_spent(_counted(party, trace, with_layers(config, n), job)) for n in numbers)
+    return [_extended(a, b, config.layers - FEW_LAYERS + 1) for a, b in zip(two, three, strict=True)]
 
 
-def _extended(one: list[Spent], two: list[Spent], layers: int) -> list[Spent]:
-    """The cost of one layer's model and `layers` times what the second layer added."""
-    before = {s.name: s for s in one}
+def _extended(fewer: list[Spent], more: list[Spent], layers: int) -> list[Spent]:
+    """The cost of the smaller model and `layers` times what the larger one's layer added."""
+    before = {s.name: s for s in fewer}
     result: list[Spent] = []
-    for s in two:
+    for s in more:
         base = before.get(s.name, Spent(s.name, 0.0, 0, 0, 0))
         rounds, online, offline = (
             a + layers * (b - a)
@@ -48,21 +59,79 @@ def _extended(one: list[Spent], two: list[Spent], layers: int) -> list[Spent]:
     return result
 
 
-def _dry_party(rank: int, config: Config, job: Generate | Encode) -> list[Spent]:
-    party = Party(rank)
-    party.approximation = job.input.approximation
+def _spent(total: series.Total) -> list[list[Spent]]:
+    """As the three parties report it."""
+    first, dealer = (
+        [Spent(name, 0.0, e.rounds, e.online_bytes, e.offline_bytes) for name, e in entries.items()]
+        for entries in total
+    )
+    return [dealer, first, first]
+
+
+def _counted(party: Party, trace: Trace, config: Config, job: Generate | Encode) -> series.Total:
     params = {t.name: Seeded(party, None, [], t.shape, t.bits, t.frac) for t in tensor_specs(config)}
     engine = Engine(party, config, params)
     given = imagined(config, party, job.input)
-    chooses = isinstance(job, Generate) and job.reveal
-    word = partial(_chosen, party, config, count(1)) if chooses else on
+    word = _Word(party, config, job, trace)
     run(engine, job, given, lambda share: answered(party, share), word=word)
-    return spent(party)
+    return word.counted()
 
 
-def _chosen(party: Party, config: Config, steps: Iterator[int], requests: Sequence[Request]) -> Turn:
-    """A client that chooses from logits: a token for each row, and of beams who sees what."""
-    job = requests[0].job
-    assert isinstance(job, Generate)
-    fed, hidden = sum(r.beams * len(r.owed) for r in requests), hidden_flags(job, next(steps))
-    return Turn(given=imagined(config, party, Input([1] * fed, [], padded=bool(hidden)), hidden))
+class _Word:
+    """A client who lets a dry run go on: to every step, or only to those that are needed to know all of them."""
+
+    def __init__(self, party: Party, config: Config, job: Generate | Encode, trace: Trace) -> None:
+        self._party, self._config, self._job, self._trace = party, config, job, trace
+        self._total = series.Total.nothing()
+        self._numbers = count(1)
+        self._trying: series.Trying | None = None
+        self._known = False  # what all steps cost, before the last one
+        self._columns = 0  # of the cache after the prompt
+
+    def counted(self) -> series.Total:
+        """What all steps cost, those that were left out, too; once the run is over."""
+        if not self._known:
+            self._wanted()
+        return self._total
+
+    def __call__(self, requests: Sequence[Request]) -> Turn:
+        job, cache = requests[0].job, requests[0].cache
+        assert isinstance(job, Generate) and cache is not None
+        step = self._wanted()
+        if job.beams == 1 and job.tokens > series.FEW and cache.even:
+            if self._trying is None:
+                self._columns = cache.columns
+                entries, after = architecture(self._config).entries, range(1, job.tokens)
+                lengths = [entries(self._config, self._columns + n) for n in after]
+                self._trying = series.steps(lengths, [self._form(n) for n in lengths])
+                step = next(self._trying)
+            if step is None:
+                return Turn(more=False)
+            cache.stretch(self._columns + step)
+        return Turn(given=self._given(requests, job))
+
+    def _wanted(self) -> int | None:
+        """Add up what there is, and tell which step is to be seen next, if any."""
+        calls = self._trace.taken()
+        if self._trying is None:
+            self._total.add(series.total(calls))
+            return None
+        try:
+            return self._trying.send(calls)
+        except StopIteration as stop:
+            self._total.add(stop.value)
+            self._known = True
+            return None
+
+    def _form(self, length: int) -> tuple[object, ...]:
+        """What of a step's messages depends on how many entries a row of scores has, besides their sizes."""
+        window = architecture(self._config).window(self._config)
+        values = {REACHES["value"], *self._config.formats.places.values()}
+        return (*turns(length), *(row_formats(length, reach) for reach in sorted(values)), 0 < window < length)
+
+    def _given(self, requests: Sequence[Request], job: Generate) -> Given | None:
+        """Of a client that chooses from logits: a token for each row, and of beams who sees what."""
+        if not job.reveal:
+            return None
+        fed, hidden = sum(r.beams * len(r.owed) for r in requests), hidden_flags(job, next(self._numbers))
+        return imagined(self._config, self._party, Input([1] * fed, [], padded=bool(hidden)), hidden)

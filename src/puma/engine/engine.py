@@ -17,7 +17,7 @@ from puma.engine.request import Request, apart, by_cache, join, parts, whole
 from puma.models import Cache, architecture, heads
 from puma.models.config import Config
 from puma.mpc.arithmetic import public, reshare
-from puma.mpc.cost import message_bytes
+from puma.mpc.cost import Bytes, Words
 from puma.mpc.fixed import ACTIVATION, LOGIT_REACH, RING, formatted
 from puma.mpc.party import Party
 from puma.mpc.share import Additive, Share
@@ -239,7 +239,7 @@ def _ranked(request: Request) -> bool:
 
 def answered(party: Party, share: Share) -> None:
     """Book an output that leaves for the client."""
-    party.ledger.sent(2 * message_bytes(share.numel(), share.bits), online=True)
+    party.ledger.sent(Bytes.of(Words(share.numel(), share.bits, 2)), online=True)
 
 
 def settled(x: Share | Additive) -> Share:

@@ -1,14 +1,17 @@
-"""Every kernel on torch's `meta` device: the shape of the result and nothing else, as a dry run of a whole model
-wants it. The plain text would give the same shapes after dozens of steps each. It knows no words at all.
+"""Every kernel on outlines: the shape of the result and nothing else, as a dry run of a whole model wants it. The plain
+text would give the same shapes after dozens of steps each. It knows no words at all.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from puma.kernels.outline import Outline
 
 
 def broadcast(*shapes: Sequence[int]) -> tuple[int, ...]:
@@ -43,12 +46,12 @@ def reduce(x: Tensor, bits: int) -> Tensor:
 
 def shift_right(x: Tensor, shift: int, bits: int) -> Tensor:
     """As x."""
-    return torch.empty_like(x)
+    return _empty(x.shape)
 
 
 def signed(x: Tensor, bits: int) -> Tensor:
     """As x."""
-    return torch.empty_like(x)
+    return _empty(x.shape)
 
 
 def pack(x: Tensor, bits: int) -> Tensor:
@@ -88,7 +91,7 @@ def unpack_bits(buffer: Tensor, shape: tuple[int, ...]) -> Tensor:
 
 def parity(x: Tensor) -> Tensor:
     """As x."""
-    return torch.empty_like(x)
+    return _empty(x.shape)
 
 
 def onehot(digit: Tensor, width: int) -> Tensor:
@@ -128,4 +131,4 @@ def _together(e: Tensor, digit: Tensor) -> tuple[int, ...]:
 
 
 def _empty(shape: tuple[int, ...], dtype: torch.dtype = torch.int64) -> Tensor:
-    return torch.empty(shape, dtype=dtype, device="meta")
+    return cast(Tensor, Outline(shape, dtype))

@@ -12,7 +12,6 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import msgspec
@@ -23,8 +22,8 @@ from puma.client.cost import Cost
 from puma.client.owner import Progress
 from puma.client.session import Session
 from puma.crypto.prg import PairKey
-from puma.errors import UsageError
 from puma.local.cluster import Trio
+from puma.measure.named import bare, config_of
 from puma.models import architecture, inputs, ranges, with_layers
 from puma.models.checkpoint import load
 from puma.models.config import Config
@@ -45,6 +44,7 @@ REPEATED_ABOVE = 1_000_000_000  # parameters: what three parties and an owner ca
 LAYER = re.compile(r"\.\d+\.")
 MEMORY = "/dev/shm"  # what is prepared must not reach a disk
 FITTED_TEXTS, FITTED_LENGTH = 4, 32  # random tokens that formats for random weights follow
+PLAIN_RUNS = 3
 WARM_UP = 2  # tokens of the request before the timed one
 
 
@@ -90,27 +90,18 @@ def random_ids(config: Config, lengths: Sequence[int]) -> list[list[int]]:
 def configured(
     source: str, layers: int | None, weights: bool = True, adapter: str | None = None
 ) -> tuple[str, Config, Mapping[str, Tensor]]:
-    """Name, config and parameters of a preset or a checkpoint, perhaps of its first layers only."""
-    if layers is not None and layers < 1:
-        raise UsageError(f"a model of {layers} layers makes no sense", "pass --layers 1 or more")
-    if source in PRESETS:
-        if adapter is not None:
-            raise UsageError(
-                f"the preset {source} has random weights, and takes no adapter", "pass a checkpoint's folder"
-            )
-        config = with_layers(PRESETS[source], layers or PRESETS[source].layers)
-        return source, config, RandomParams(config)
-    if not _names_a_checkpoint(source):
-        raise UsageError(
-            f"there is no preset {source}",
-            f"choose one of {', '.join(PRESETS)}, or pass a checkpoint's folder",
-        )
-    checkpoint = load(source, weights, adapter)
-    config, full = checkpoint.config, checkpoint.config.layers
-    if layers is not None and layers > full:
-        raise UsageError(f"{checkpoint.name} has {full} layers, not {layers}", "ask for fewer")
-    checkpoint = replace(checkpoint, config=with_layers(config, layers or full))
-    return checkpoint.name, checkpoint.config, checkpoint.fold() if weights else {}
+    """Name, config and parameters of a preset, a config.json or a checkpoint, perhaps of its first layers only.
+
+    Parameters are random where there are none.
+    """
+    name, config = config_of(source, layers, adapter)
+    if source in PRESETS or bare(source):
+        return name, config, RandomParams(config)
+    if not weights:
+        return name, config, {}
+    checkpoint = load(source, adapter=adapter)  # its tensors tell of settings, too
+    checkpoint = replace(checkpoint, config=with_layers(checkpoint.config, config.layers))
+    return checkpoint.name, checkpoint.config, checkpoint.fold()
 
 
 def fitted(
@@ -119,7 +110,7 @@ def fitted(
 ) -> Config:  # fmt: skip
     """The config of `configured` with formats by a plan: a checkpoint's own, of a preset one that holds its random
     weights, calibrated on random tokens. RangeError, with the place, if fixed point cannot hold the numbers."""
-    if source in PRESETS:
+    if source in PRESETS or bare(source):
         length = min(FITTED_LENGTH, inputs(config).context)
         given = [Tokens(ids, [0] * length) for ids in random_ids(config, [length] * FITTED_TEXTS)]
         kinds = {name: place.kind for name, place in places(architecture(config).model(config)).items()}
@@ -134,11 +125,6 @@ def fitted(
     model.plan(settings, progress)
     layers = architecture(config).layers(config)
     return with_layers(model.config, layers)
-
-
-def _names_a_checkpoint(source: str) -> bool:
-    """A path, or a hub name with its owner; a bare word that is no folder is a mistyped preset."""
-    return "/" in source or Path(source).exists()
 
 
 @dataclass(frozen=True)
@@ -159,6 +145,7 @@ class Measurement:
     max_abs_error: float | None
     repeated: bool
     prepared: Timed | None
+    plain_seconds: float | None = None  # of the same request by torch in float32, with as many cores as it takes
 
 
 def measure(
@@ -189,14 +176,25 @@ def measure(
         if error and states is None:
             progress("hidden states", 0, 1)
             states = trio.session.encode(prompts, "hidden")
-    far = None
+    far, plainly = None, None
     if error and states is not None:
         progress("the plain run", 0, 1)
         sources = {source: params[source] for source in params if source not in alias}
         own = {name: sources[alias.get(name, name)] for name in params}
-        plain = Plain(config, own).encode(prompts, "hidden")
-        far = max(float((x - y).abs().max()) for x, y in zip(states, plain, strict=True))
-    return Measurement(usual.seconds, usual.cost, far, bool(alias), again)
+        plain = Plain(config, own)
+        far = max(float((x - y).abs().max()) for x, y in zip(states, plain.encode(prompts, "hidden"), strict=True))
+        plainly = _plainly(plain, prompts, tokens)
+    return Measurement(usual.seconds, usual.cost, far, bool(alias), again, plainly)
+
+
+def _plainly(plain: Plain, prompts: list[list[int]], tokens: int | None) -> float:
+    """Seconds of the same request in the clear, in float32 on all cores: the least of three times."""
+    seconds = list[float]()
+    for _ in range(PLAIN_RUNS):
+        started = time.perf_counter()
+        ask(plain, prompts, tokens)
+        seconds.append(time.perf_counter() - started)
+    return min(seconds)
 
 
 def _timed(session: Session, prompts: list[list[int]], tokens: int | None) -> tuple[Timed, list[Tensor] | None]:
@@ -207,7 +205,7 @@ def _timed(session: Session, prompts: list[list[int]], tokens: int | None) -> tu
     return Timed(seconds, session.cost), states
 
 
-def ask(session: Session, prompts: list[list[int]], tokens: int | None) -> list[Tensor] | None:
+def ask(session: Session | Plain, prompts: list[list[int]], tokens: int | None) -> list[Tensor] | None:
     """Hidden states of an encoder, or new tokens, which nobody reads."""
     if tokens is None:
         return session.encode(prompts, "hidden")

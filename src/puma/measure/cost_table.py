@@ -9,11 +9,11 @@ from types import ModuleType
 
 from puma.mpc import arithmetic, boolean, compare, fixed, lookup, retrieval, watch
 from puma.mpc.cost import DECLARED
-from puma.nn import attention, delta, functional, mixture, paper, pooling, roots, sampling, splines
+from puma.nn import attention, delta, functional, gates, mixture, paper, pooling, roots, sampling, splines
 
 ROOMS: tuple[ModuleType, ...] = (
     arithmetic, boolean, lookup, watch, compare, fixed, retrieval,
-    splines, roots, paper, attention, functional, sampling, pooling, mixture, delta,
+    splines, roots, paper, attention, functional, sampling, pooling, gates, mixture, delta,
 )  # fmt: skip
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from puma.client.cost import Cost, cost_of
 from puma.engine.dry_run import dry_run
 from puma.errors import UsageError
-from puma.measure.speed import Speed, Work, together
+from puma.measure.rates import Speed, Work, together
 from puma.models.config import Config
 from puma.wire.inputs import upload_bytes
 from puma.wire.messages import Encode, Generate, Report

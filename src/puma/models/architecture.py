@@ -124,6 +124,18 @@ class Architecture:
         formats = config.formats.within(places(self.model(bare))) if config.formats.places else config.formats
         return msgspec.structs.replace(bare, formats=formats)
 
+    def window(self, config: Any) -> int:
+        """How many tokens those layers see that do not see all; 0 if there are none."""
+        return getattr(config, "window", 0)
+
+    def entries(self, config: Any, columns: int) -> int:
+        """How many scores a row has that sees so many columns."""
+        return columns + bool(getattr(config, "sinks", False))
+
+    def kept(self, config: Any) -> int:
+        """Numbers that a generation keeps of each token: keys and values of all layers."""
+        return 2 * self.layers(config) * getattr(config, "kv_heads", config.heads) * config.head_dim
+
     def largest(self, config: Any, length: int, rows: int) -> int:
         """Numbers of one input of this length in the largest tensor of a run that computes so many `rows` in all."""
         widest = getattr(config, "inner_size", config.intermediate_size)

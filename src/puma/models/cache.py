@@ -228,6 +228,26 @@ class Cache:
         self.held, self._columns, self._hidden = layout.held, layout.columns, None
         return layout
 
+    @property
+    def even(self) -> bool:
+        """Whether steps differ only in how many columns they see."""
+        return all(type(layer) is LayerCache for layer in self._own.layers)
+
+    @property
+    def columns(self) -> int:
+        """How many positions are held where the generated tokens lie."""
+        return self._own.length
+
+    def stretch(self, columns: int) -> None:
+        """Let so many positions be held of every prompt, of a dry run that only asks how long rows are."""
+        own = self._own
+        for layer in own.layers:
+            layer.k, layer.v = (_resized(x, columns) for x in (layer.k, layer.v))
+        if own._padding is not None:
+            own._padding = _resized(own._padding, columns)
+        rest = own.held.new_ones(len(own.held), max(0, columns - own.length))
+        own.held = torch.cat([own.held, rest], 1)[:, :columns]
+
     @classmethod
     def blank(cls, layers: int, held: torch.Tensor) -> Cache:
         """As it will lie once these columns are held, for those who only ask how."""
@@ -244,6 +264,11 @@ def led(x: Value, columns: int) -> Value:
         return torch.cat([t.new_zeros(*t.shape[:2], columns, t.shape[3]), t], 2)
 
     return _reshaped(x, lead) if columns else x
+
+
+def _resized(x: Value, columns: int) -> Value:
+    """Another length of keys, values or padding whose words nobody has; nothing of a layer that holds none."""
+    return None if x is None else _reshaped(x, lambda t: t.new_zeros(*t.shape[:2], columns, t.shape[3]))
 
 
 def _unpadded(known: Value, cache: Cache) -> Value:

@@ -21,9 +21,9 @@ from puma.models import heads, text
 from puma.models.adapters.adapted import adapt
 from puma.models.config import Config
 from puma.models.deferred import Folded, deferred
-from puma.models.families import FAMILIES, bare, named, of_text, started
+from puma.models.families import FAMILIES, WHOLES, bare, named, of_text, part_of, started
 from puma.models.files import adapter as adapter_files
-from puma.models.files.opening import called, opened
+from puma.models.files.opening import called, opened, parted
 from puma.models.files.source import TOKENIZER, Stored
 from puma.models.naming import placed
 from puma.models.pooling import Pooling
@@ -80,12 +80,14 @@ def embedded() -> Path:
 def load(source: str | Path, weights: bool = True, adapter: str | Path | None = None) -> Checkpoint:
     """Read a checkpoint from a folder, a GGUF file or the hub; a client, who needs no weights, goes without.
 
+    What holds several models, as CLIP does, is followed by the name of one: FOLDER/vision_model.
     `adapter` is a PEFT folder or its name on the hub, which is merged as tensors are looked up.
     """
+    source, part = parted(source)
     found = opened(source, weights)
-    raw = of_text(found.raw)
+    raw = part_of(found.raw, part) if part else of_text(found.raw)
     found = replace(found, raw=bare(raw) if found.bare else raw)
-    name = _called(source)
+    name = _called(source) + (f"-{part}" if part else "")
     adapted = set[Path]()
     if adapter is not None:
         hub, files = None if Path(source).expanduser().exists() else str(source), adapter_files.opened(adapter)
@@ -135,6 +137,8 @@ def _called(source: str | Path) -> str:
 def architecture_of(raw: dict[str, Any]) -> str:
     """The name of the architecture, if it is implemented."""
     name = named(raw)
+    if name in WHOLES:
+        raise UnsupportedModel(f"config.json names {name}, which is several models", WHOLES[name])
     if name not in FAMILIES:
         raise UnsupportedModel(f"config.json names {name}", f"puma implements {', '.join(FAMILIES)}")
     return name

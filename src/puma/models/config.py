@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from puma.models.architectures import Config
+from puma.models.architectures.clip import ClipVision
 from puma.models.architectures.decoder import Decoder
 from puma.models.architectures.encoder import Encoder
 from puma.models.architectures.modernbert import ModernBert
@@ -28,4 +29,17 @@ def Gpt2(*, width: int, inner: int = 0, activation: Activation = "gelu_tanh", **
     )  # fmt: skip
 
 
-__all__ = ["T5", "Bert", "Config", "Decoder", "Encoder", "Gpt2", "Llama", "ModernBert", "PatchEncoder", "Rope", "Vit"]
+__all__ = [
+    "T5",
+    "Bert",
+    "ClipVision",
+    "Config",
+    "Decoder",
+    "Encoder",
+    "Gpt2",
+    "Llama",
+    "ModernBert",
+    "PatchEncoder",
+    "Rope",
+    "Vit",
+]

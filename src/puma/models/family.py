@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import count, takewhile
 from typing import Any, NoReturn
 
 import msgspec
@@ -38,6 +39,17 @@ NULLABLE = frozenset({
 
 
 @dataclass(frozen=True)
+class Grouped:
+    """A tensor of a checkpoint that holds something of every expert: of each the `targets`, in which the second {} is
+    its number. `cut` makes these of it, expert by expert; `shape` is its own, of how many experts and the first one's.
+    """
+
+    targets: tuple[str, ...]
+    shape: Callable[[int, tuple[int, ...]], tuple[int, ...]]
+    cut: Callable[[Tensor], list[Tensor]]
+
+
+@dataclass(frozen=True)
 class Names:
     """Modules of a checkpoint -> those of the model; {} stands for a layer's number.
 
@@ -55,6 +67,7 @@ class Names:
     renamed: Mapping[str, str] = field(default_factory=dict)
     copies: tuple[str, ...] = ()
     instead: Mapping[str, str] = field(default_factory=dict)
+    grouped: Mapping[str, Grouped] = field(default_factory=dict)
     transposed: frozenset[str] = frozenset()
     interleaved: frozenset[str] = frozenset()
     fused: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
@@ -72,15 +85,27 @@ class Names:
                     wanted = [f"{target.format(i)}.{kind}" for target in targets]
                     if wanted and wanted[0] in shapes:
                         yield module, f"{module.format(i)}.{kind}", wanted
+        for module, group in self.grouped.items():
+            for i in range(layers):
+                first = (group.targets[0].format(i, e) for e in count())
+                experts = range(sum(1 for _ in takewhile(shapes.__contains__, first)))
+                wanted = [target.format(i, e) for e in experts for target in group.targets]
+                if wanted:
+                    yield module, module.format(i), wanted
 
     def shape(self, module: str, wanted: list[str], shapes: Shapes) -> tuple[int, ...]:
         """The shape that such a tensor has in a checkpoint."""
+        if module in self.grouped:
+            group = self.grouped[module]
+            return group.shape(len(wanted) // len(group.targets), shapes[wanted[0]])
         rows = sum(shapes[name][0] for name in wanted) + self.skip.get(module, 0)
         shape = (rows, *shapes[wanted[0]][1:])
         return shape[::-1] if module in self.transposed else shape
 
     def parts(self, module: str, tensor: Tensor, sizes: list[int], heads: int) -> list[Tensor]:
         """What such a tensor holds, each (out, in)."""
+        if module in self.grouped:
+            return self.grouped[module].cut(tensor)
         if module in self.transposed and tensor.ndim == 2:
             tensor = tensor.T.contiguous()
         tensor = tensor[self.skip.get(module, 0) :]
@@ -142,8 +167,9 @@ class Family:
         """Names and shapes of what a checkpoint must hold; what lies behind the pooling is called alike everywhere."""
         shapes, names = self.architecture.plain(config), self.names_of(config)
         stored = list(names.stored(self.architecture.layers(config), shapes))
-        behind = {name: shape for name, shape in shapes.items() if name.startswith(EMBED)}
-        unnamed = shapes.keys() - behind.keys() - {part for _, _, wanted in stored for part in wanted}
+        named = {part for _, _, wanted in stored for part in wanted}
+        behind = {name: shapes[name] for name in shapes if name.startswith(EMBED) and name not in named}
+        unnamed = shapes.keys() - behind.keys() - named
         if unnamed:
             refuse(f"asks for {min(unnamed)}", "this family without it")
         return {name: names.shape(module, wanted, shapes) for module, name, wanted in stored} | behind
@@ -172,7 +198,8 @@ class Family:
             plain |= zip(wanted, parts, strict=True)
         if names.offset:
             plain = {name: 1 + t if "norm" in name.rpartition(".")[0] else t for name, t in plain.items()}
-        return self.architecture.fold(config, plain | {name: state[name] for name in shapes if name.startswith(EMBED)})
+        behind = (name for name in shapes if name.startswith(EMBED) and name not in plain)
+        return self.architecture.fold(config, plain | {name: state[name] for name in behind})
 
 
 def refuse(what: str, implemented: str) -> NoReturn:

@@ -16,7 +16,7 @@ MOST_HEAD = 1 << 12  # numbers of a head: as many angles as half of it are made 
 Labels = Annotated[tuple[Annotated[str, Meta(max_length=1024)], ...], Meta(max_length=1 << 16)]
 OptionalSize = Annotated[int, Meta(ge=0, le=1 << 24)]
 Positive = Annotated[float, Meta(gt=0)]
-Activation = Literal["gelu", "gelu_tanh", "quick_gelu", "silu", "relu"]
+Activation = Literal["gelu", "gelu_tanh", "quick_gelu", "silu", "relu", "clamped"]
 Activated = Literal["tanh", "gelu", "gelu_tanh", "relu", "silu"]  # what needs no folding into what comes behind
 Scored = Literal["", "softmax", "sigmoid", "identity"]
 

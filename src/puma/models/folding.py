@@ -9,6 +9,7 @@ from typing import Any
 
 import puma.nn.modules as nn
 from puma.models import rope
+from puma.nn import gates
 from puma.nn.modules import Value
 
 TURNED = ("q_proj", "k_proj", "q_norm", "k_norm")
@@ -37,3 +38,5 @@ def fold_activation(activation: str, folded: dict[str, Value], before: str, behi
     if activation == "quick_gelu":
         nn.rescale(folded, before, nn.QUICK)
         folded[f"{behind}.weight"] = folded[f"{behind}.weight"] / nn.QUICK
+    if activation == "clamped":
+        folded[f"{behind}.weight"] = folded[f"{behind}.weight"] * gates.SCALE

@@ -87,6 +87,26 @@ def _settings(folder: Path) -> dict[str, Any]:
     return {"image_mean": [mean], "image_std": [deviation]}
 
 
+def _sized(picture: Any, settings: dict[str, Any]) -> Any:
+    """A picture in the size that settings ask for: as it is told, or by its shorter side and then cut to its middle."""
+    size: Any = settings.get("size", {})
+    method = settings.get("resample", 2)
+    size = {"shortest_edge": size} if isinstance(size, int) else size
+    if "height" in size and "width" in size:
+        return picture.resize((size["width"], size["height"]), method)
+    if "shortest_edge" not in size:
+        return picture
+    short = size["shortest_edge"]
+    least = min(picture.size)
+    picture = picture.resize(tuple(int(short * side / least) for side in picture.size), method)
+    cut = settings.get("crop_size", {})
+    wide, high = (cut, cut) if isinstance(cut, int) else (cut.get("width"), cut.get("height"))
+    if not settings.get("do_center_crop", True) or wide is None or high is None:
+        return picture
+    left, top = (picture.size[0] - wide) // 2, (picture.size[1] - high) // 2
+    return picture.crop((left, top, left + wide, top + high))
+
+
 def _numbers(path: Path) -> Any:
     try:
         return numpy.load(path, allow_pickle=False)
@@ -100,13 +120,10 @@ def _opened(path: Path, settings: dict[str, Any]) -> Any:
         from PIL import Image  # type: ignore[import-not-found]  # noqa: PLC0415  # nobody needs Pillow for anything else
     except ImportError:
         raise InputError(f"{path} needs Pillow to be read", "pip install pillow, or save it with numpy.save") from None
-    size = settings.get("size", {})
     try:
         with Image.open(path) as picture:
             channels = len(settings.get("image_mean", (0, 0, 0)))
             picture = picture.convert("L" if channels == 1 else "RGB")
-            if "height" in size and "width" in size:
-                picture = picture.resize((size["width"], size["height"]), settings.get("resample", 2))
-            return numpy.asarray(picture)
+            return numpy.asarray(_sized(picture, settings))
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error}", "pass a PNG or JPEG file") from error

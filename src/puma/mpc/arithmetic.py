@@ -15,7 +15,7 @@ from torch import Tensor
 from puma import kernels
 from puma.mpc import clear_forms as clear
 from puma.mpc.clear_forms import in_clear
-from puma.mpc.cost import Cost, Size, declares, local, message_bits, message_bytes
+from puma.mpc.cost import Bytes, Cost, Size, Words, declares, local, message_bits
 from puma.mpc.party import DEALER, FIRST, Message, Party, Piece, Protocol, present
 from puma.mpc.seeded import in_blocks, weighted
 from puma.mpc.share import Additive, Number, Share, encode
@@ -37,7 +37,7 @@ def deal(party: Party, value: Tensor | None, shape: tuple[int, ...], bits: int, 
     half = party.words(FIRST, purpose, shape)
     if party.rank == FIRST:
         return present(half)
-    count = message_bytes(math.prod(shape), bits)
+    count = Bytes.of(Words(math.prod(shape), bits))
     if party.is_dealer:
         value = present(value)
         party.correction(None if party.dry else kernels.pack(value - present(half), bits), count)
@@ -49,7 +49,7 @@ def deal(party: Party, value: Tensor | None, shape: tuple[int, ...], bits: int, 
 @in_clear(clear.public)
 def public(party: Party, value: Tensor | Number, shape: Sequence[int], bits: int, frac: int) -> Share:
     """A public constant as a share with zero masks."""
-    zero = torch.zeros(tuple(shape), dtype=torch.int64, device=party.device)
+    zero = party.nothing(shape) if party.dry else torch.zeros(tuple(shape), dtype=torch.int64, device=party.device)
     return Share(party, zero, zero, bits, frac).shifted(encode(value, frac, party.device))
 
 

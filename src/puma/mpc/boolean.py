@@ -17,7 +17,7 @@ from puma.kernels.shapes import broadcast
 from puma.mpc import clear_forms as clear
 from puma.mpc.arithmetic import deal
 from puma.mpc.clear_forms import in_clear
-from puma.mpc.cost import Cost, Size, declares, message_bits
+from puma.mpc.cost import Bytes, Cost, Size, Words, declares, message_bits
 from puma.mpc.party import FIRST, Party, Piece, Protocol, present
 from puma.mpc.polynomial import Polynomial, multiplied, products, products_of, shares_of
 from puma.mpc.share import Additive, Bits, MaskedBit, Share
@@ -61,18 +61,18 @@ def evaluate(bits: Mapping[str, Bits], *polynomials: Polynomial) -> Protocol[lis
     """
     party, shape = next(iter(bits.values())).party, _common(bits)
     names = multiplied(polynomials)
-    row = (math.prod(shape) + 7) // 8
-    masks = _mask_rows(party, len(names), row)
+    size = math.prod(shape)
+    masks = _mask_rows(party, len(names), (size + 7) // 8)
     if party.is_dealer:
-        _deal_rows(party, masks, polynomials, row)
+        _deal_rows(party, masks, polynomials, size)
         yield [Piece(None, 8)]
         return [Bits(party, party.nothing(shape)) for _ in polynomials]
-    dealt = _deal_rows(party, None, polynomials, row)
+    dealt = _deal_rows(party, None, polynomials, size)
     assert dealt is not None
     packed = [kernels.pack_bits(b.part.expand(shape)) for b in bits.values()]
     at = {name: i for i, name in enumerate(bits)}
     mine = torch.stack([packed[at[n]] for n in names]) ^ masks
-    (theirs,) = yield [Piece(mine, 8)]
+    (theirs,) = yield [Piece(mine, 8, size)]
     rows = torch.cat([mine ^ theirs, masks, dealt, torch.stack(packed)])
     results = kernels.xor_of_products(rows, *shares_of(polynomials, tuple(bits), party.rank == FIRST))
     return [Bits(party, kernels.unpack_bits(r, shape)) for r in results]
@@ -85,17 +85,18 @@ def _mask_rows(party: Party, count: int, row: int) -> Tensor:
     return reduce(torch.bitwise_xor, drawn).reshape(count, row)
 
 
-def _deal_rows(party: Party, masks: Tensor | None, polynomials: Sequence[Polynomial], row: int) -> Tensor | None:
-    """Products of masks as packed bits, a row each, xor-shared: P1's half from k01, the rest sent to P2."""
-    count = len(products(polynomials))
-    half = party.random_bytes(FIRST, "bit-deal", count * row)
+def _deal_rows(party: Party, masks: Tensor | None, polynomials: Sequence[Polynomial], size: int) -> Tensor | None:
+    """Products of masks of so many bits, packed, a row each, xor-shared: P1's half from k01, the rest sent to P2."""
+    rows = len(products(polynomials))
+    count = Bytes.of(Words(size, 1, rows))
+    half = party.random_bytes(FIRST, "bit-deal", count)
     if masks is not None:
-        value = kernels.xor_of_products(masks, *products_of(polynomials)) ^ present(half).reshape(count, row)
-        party.correction(value.reshape(-1), count * row)
+        value = kernels.xor_of_products(masks, *products_of(polynomials)) ^ present(half).reshape(rows, (size + 7) // 8)
+        party.correction(value.reshape(-1), count)
         return None
     if party.rank != FIRST:
-        half = party.correction(None, count * row)
-    return present(half).reshape(count, row)
+        half = party.correction(None, count)
+    return present(half).reshape(rows, (size + 7) // 8)
 
 
 def open_masked_cost(*bs: Bits | Size) -> Cost:

@@ -211,6 +211,15 @@ def _radix(entries: int) -> int:
     return 2 if entries > HALVES else 4 if entries > QUARTERS else entries
 
 
+def turns(entries: int) -> tuple[int, ...]:
+    """How many entries meet in each turn of a maximum of so many."""
+    found = list[int]()
+    while entries > 1:
+        found.append(_radix(entries))
+        entries = -(-entries // found[-1])
+    return tuple(found)
+
+
 @cache
 def _wins(radix: int) -> tuple[Polynomial, ...]:
     """Entry i is the largest if it is less than no later one, and no earlier one is not less: l<i>,<j> is x_i < x_j."""
@@ -249,8 +258,11 @@ def _tournament(shares: list[Share]) -> Protocol[list[Share]]:
         radix = _radix(entries)
         groups = -(-entries // radix)
         # Columns g, g + groups, ... meet; the first stands in for one that is missing, and ties go to the earlier one.
-        columns = torch.arange(radix * groups).reshape(radix, groups)
-        columns = torch.where(columns < entries, columns, columns % groups)
+        if shares[0].party.dry:
+            columns = shares[0].party.nothing((radix, groups))
+        else:
+            columns = torch.arange(radix * groups).reshape(radix, groups)
+            columns = torch.where(columns < entries, columns, columns % groups)
         rivals = [[x[..., c.to(x.device)] for c in columns] for x in shares]
         shares = yield from _largest(rivals)
     return shares

@@ -8,12 +8,14 @@ declares a formula only: the dry run counts it. The table in docs/protocol.md is
 
 from __future__ import annotations
 
+import inspect
 import math
 import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeVar
+from functools import wraps
+from typing import Any, NamedTuple, TypeVar, cast
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -23,6 +25,27 @@ FRAME_HEADER_BYTES = 32
 def message_bytes(count: int, bits: int) -> int:
     """Bytes of `count` words of a `bits`-bit ring that travel as one run of bits, filled up to a whole byte."""
     return (count * bits + 7) // 8
+
+
+class Words(NamedTuple):
+    """`runs` runs of `numel` words of a `bits`-bit ring, each filled up to a whole byte, as they travel."""
+
+    numel: int
+    bits: int
+    runs: int = 1
+
+
+class Bytes(int):
+    """How many bytes such words take, and which they are."""
+
+    words: tuple[Words, ...]
+
+    @classmethod
+    def of(cls, *words: Words) -> Bytes:
+        """The bytes of one frame."""
+        size = cls(sum(w.runs * message_bytes(w.numel, w.bits) for w in words))
+        size.words = words
+        return size
 
 
 def message_bits(count: int, bits: int) -> int:
@@ -78,6 +101,9 @@ class Ledger:
     def round(self) -> None:
         """A round between the evaluators begins."""
         self._entry().rounds += 1
+
+    def awaited(self, size: int) -> None:
+        """A frame of corrections is taken from the dealer, who books it."""
 
     @contextmanager
     def scope(self, name: str) -> Generator[None, None, None]:
@@ -176,6 +202,17 @@ def declares(formula: str, source: str, cost: Callable[..., Cost] | None = None)
     def attach(function: F) -> F:
         name = f"{function.__module__.rpartition('.')[2]}.{function.__name__}"
         DECLARED[name] = Declaration(name, formula, source, cost)
-        return function
+        return function if cost or inspect.isgeneratorfunction(function) else _recalled(function)
 
     return attach
+
+
+def _recalled(function: F) -> F:
+    """What is made of primitives, for dry parties: they remember it by the formats of its arguments (recall.py)."""
+
+    @wraps(function)
+    def called(*arguments: Any, **named: Any) -> Any:
+        recall = getattr(getattr(arguments[0], "party", None), "recall", None)
+        return function(*arguments, **named) if recall is None else recall.call(function, arguments, named)
+
+    return cast(F, called)

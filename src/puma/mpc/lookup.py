@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from puma import kernels
-from puma.mpc.cost import Cost, Size, declares, message_bits, message_bytes
+from puma.mpc.cost import Bytes, Cost, Size, Words, declares, message_bits
 from puma.mpc.party import FIRST, Party
 from puma.mpc.share import Additive, Bits, Share
 
@@ -38,7 +38,7 @@ class Digit:
 
     def is_in(self, members: Sequence[int]) -> Bits:
         """Whether the difference lies in a public set; local (a xor of the one-hot over the set)."""
-        if self.party.is_dealer:
+        if self.party.is_dealer or self.party.dry:
             return Bits(self.party, self.party.nothing(self.public.shape))
         flags = torch.zeros(self.size, dtype=torch.int64)
         flags[torch.tensor([v % self.size for v in members], dtype=torch.int64)] = 1
@@ -98,8 +98,9 @@ def digits(x: Share, low: int, widths: Sequence[int]) -> list[Digit]:
     party, shape = x.party, tuple(x.shape)
     source, lows = x.mask if party.is_dealer else x.m, [low + sum(widths[:i]) for i in range(len(widths))]
     words = [kernels.shift_right(source, at, x.bits) & ((1 << w) - 1) for at, w in zip(lows, widths, strict=True)]
-    counts = [message_bytes(math.prod(shape), 1 << w) for w in widths]
-    half = party.random_bytes(FIRST, "one-hot", sum(counts))
+    each = [Words(math.prod(shape), 1 << w) for w in widths]
+    counts, total = [Bytes.of(w) for w in each], Bytes.of(*each)
+    half = party.random_bytes(FIRST, "one-hot", total)
     order = sorted(range(len(widths)), key=lambda i: -widths[i])  # wide ones first, so that whole words stay aligned
     if party.is_dealer:
         hots = _split_hots(half, shape, widths, counts, order)
@@ -107,9 +108,9 @@ def digits(x: Share, low: int, widths: Sequence[int]) -> list[Digit]:
         if not party.dry:
             pairs = [(hots[i] ^ kernels.onehot(words[i], widths[i]), widths[i]) for i in order]
             payload = torch.cat([_pack_hot(hot, w) for hot, w in pairs])
-        party.correction(payload, sum(counts))
+        party.correction(payload, total)
     else:
-        received = half if party.rank == FIRST else party.correction(None, sum(counts))
+        received = half if party.rank == FIRST else party.correction(None, total)
         hots = _split_hots(received, shape, widths, counts, order)
     return [Digit(party, hots[i], words[i], w) for i, w in enumerate(widths)]
 
@@ -120,7 +121,7 @@ def digit(x: Share, low: int, width: int) -> Digit:
 
 
 def _split_hots(
-    buffer: Tensor | None, shape: tuple[int, ...], widths: Sequence[int], counts: list[int], order: list[int]
+    buffer: Tensor | None, shape: tuple[int, ...], widths: Sequence[int], counts: Sequence[int], order: list[int]
 ) -> dict[int, Tensor]:
     assert buffer is not None
     parts = buffer.split_with_sizes([counts[i] for i in order])

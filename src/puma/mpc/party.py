@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar, cast
 from typing import Protocol as Surface
 
 import torch
@@ -19,7 +19,8 @@ from torch import Tensor
 
 from puma import kernels
 from puma.crypto.prg import PairKey, Stream
-from puma.mpc.cost import Ledger, message_bytes
+from puma.kernels.outline import Outline
+from puma.mpc.cost import Bytes, Ledger, Words
 from puma.mpc.lookahead import Lookahead
 from puma.net import Link
 from puma.net.null import NullLink
@@ -32,11 +33,18 @@ DEALER, FIRST, SECOND = 0, 1, 2
 class Piece(NamedTuple):
     """Part of a message: words of `bits` bits each, as one run of bits, or bytes as they are (uint8).
 
-    There are no words at the dealer.
+    There are no words at the dealer. `row`: bytes are rows that hold so many single bits each.
     """
 
     words: Tensor | None
     bits: int
+    row: int = 0
+
+    @property
+    def size(self) -> Words:
+        """What of it travels."""
+        shape = present(self.words).shape
+        return Words(self.row, 1, shape[0]) if self.row else Words(math.prod(shape), self.bits)
 
 
 Message = list[Piece]
@@ -60,7 +68,7 @@ class Party:
     """Rank 0 is the dealer (holds masks only), 1 and 2 are the evaluators.
 
     `links` maps a peer's rank to its link and `keys` to the secret shared with it; both are None for a dry run on
-    torch's meta device, which counts exactly what a real run would send without computing anything. Whatever the party
+    outlines, which counts exactly what a real run would send without computing anything. Whatever the party
     holds lies on `device`: masks are brought there as they are drawn, and messages as they come (`kernels.from_wire`).
     """
 
@@ -79,6 +87,7 @@ class Party:
         self.precomputed: PrecomputedTerms | None = None
         self.lookahead: Lookahead | None = None  # at the dealer only
         self.on_watch: Any = None  # who notes what leaves its reach (mpc/watch.py)
+        self.recall: Any = None  # of a dry party that remembers what things cost (mpc/recall.py)
         self.approximation = "spline"  # which functions the floors above compute; the same at all parties
         self._keys = keys or {}
         self._streams: dict[tuple[int, str], Stream] = {}
@@ -94,7 +103,11 @@ class Party:
 
     def nothing(self, shape: Sequence[int]) -> Tensor:
         """A stand-in of this shape for words that this party does not hold; takes no memory and no time."""
-        return self._zero.expand(tuple(shape))
+        return cast(Tensor, Outline(shape)) if self.dry else self._zero.expand(tuple(shape))
+
+    def outline(self, shape: Sequence[int], count: int) -> Tensor:
+        """A public mask of a dry run: of this shape, with so many entries that are True."""
+        return cast(Tensor, Outline(shape, torch.bool, count))
 
     def note_range(self, what: str, x: Any, limit: float) -> None:
         """x must stay below the limit, which no party can see; a clear one looks."""
@@ -106,7 +119,7 @@ class Party:
         if self.rank not in (DEALER, evaluator):
             return None
         if self.dry:
-            return torch.empty(tuple(shape), dtype=torch.int64, device=self.device)
+            return self.nothing(shape)
         return self._stream(evaluator, purpose).words(tuple(shape), self.device)
 
     def own_words(self, purpose: str, shape: Sequence[int]) -> Tensor | tuple[Tensor, Tensor]:
@@ -130,7 +143,7 @@ class Party:
         if self.rank not in (DEALER, evaluator):
             return None
         if self.dry:
-            return torch.empty(count, dtype=torch.uint8, device=self.device)
+            return _bytes(count)
         return self._stream(evaluator, purpose).bytes(count, self.device)
 
     def _stream(self, evaluator: int, purpose: str) -> Stream:
@@ -196,19 +209,20 @@ class Party:
             if not self.dry:
                 self.links[SECOND].send(kernels.to_wire(present(payload)))
             return None
+        self.ledger.awaited(count)
         if self.dry:
-            return torch.empty(count, dtype=torch.uint8, device=self.device)
+            return _bytes(count)
         return kernels.from_wire(self.links[DEALER].recv(count), self.device)
 
     def exchange(self, pieces: Message) -> list[Tensor | None]:
         """Online, both evaluators at once: one message each way, pieces of the same shapes back. One round."""
         if self.is_dealer:
             return [None] * len(pieces)
-        sizes = [_size(piece) for piece in pieces]
-        self.ledger.sent(sum(sizes), online=True)
+        sizes = [Bytes.of(piece.size) for piece in pieces]
+        self.ledger.sent(Bytes.of(*(piece.size for piece in pieces)), online=True)
         self.ledger.round()
         if self.dry:
-            return [torch.empty_like(present(p.words)) for p in pieces]
+            return [p.words for p in pieces]
         # The dealer runs far ahead: what it has sent would hide for long that it is gone.
         self.links[DEALER].check()
         packed = [_pack(piece) for piece in pieces]
@@ -260,8 +274,9 @@ def together(*protocols: Protocol[Any]) -> Protocol[list[Any]]:
     return results
 
 
-def _size(piece: Piece) -> int:
-    return message_bytes(math.prod(present(piece.words).shape), piece.bits)
+def _bytes(count: int) -> Tensor:
+    """Bytes of a dry run."""
+    return cast(Tensor, Outline((count,), torch.uint8))
 
 
 def _pack(piece: Piece) -> Tensor:

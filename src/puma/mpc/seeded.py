@@ -46,7 +46,7 @@ class Seeded(Share):
         frac: int, keep: bool = False, touch: Callable[[], None] | None = None,
         kept: list[tuple[Tensor, Tensor]] | None = None,
     ) -> None:  # fmt: skip
-        empty = torch.empty(tuple(shape), dtype=torch.int64, device="meta")
+        empty = party.nothing(shape)
         super().__init__(party, empty, empty, bits, frac)
         self._packed, self._streams, self.keep, self._touch = packed, streams, keep, touch
         self._kept = [] if kept is None else kept  # both components as words, or nothing yet

@@ -324,6 +324,8 @@ def encode(value: Tensor | Number, frac: int, device: torch.device | str = "cpu"
 def encode(value: Tensor | Number, frac: int, device: torch.device | str = "cpu") -> Tensor | int:
     """Public number(s) as words with `frac` fraction bits, rounded to nearest."""
     if isinstance(value, Tensor):
+        if torch.device(device).type == "meta":  # a dry run's
+            return torch.empty(value.shape, dtype=torch.int64, device=device)
         return torch.round(value.to(torch.float64) * 2.0**frac).to(torch.int64).to(device)
     return round(value * 2**frac)
 

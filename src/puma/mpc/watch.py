@@ -41,7 +41,7 @@ class Watch:
         self._owners: dict[int, Tensor] = {}
         self._lie(_owners(lengths))
         self._lie(torch.arange(self.prompts))
-        self._sum = torch.zeros(self.prompts, dtype=torch.int64, device=party.device)
+        self._sum = party.nothing((self.prompts,))
         self._waiting: list[tuple[Tensor, Tensor]] = []  # elements, and the prompt of each
         self._few = 0
 
@@ -66,6 +66,10 @@ class Watch:
             yield
         finally:
             self._owners = before
+
+    def owners(self, rows: int) -> Tensor:
+        """To which prompt each of so many rows belongs."""
+        return self._owners[rows]
 
     def add(self, flags: Tensor, owners: Tensor | None = None) -> None:
         """This evaluator's part of s f for elements (rows, ...), whose rows belong to these prompts.

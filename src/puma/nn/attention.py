@@ -8,16 +8,17 @@ model the scores are of.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from puma.mpc.arithmetic import matmul, multiply, open_truncate, truncated
+from puma.mpc.arithmetic import matmul, multiply, open_truncate, public, truncated
 from puma.mpc.compare import maximum
 from puma.mpc.cost import declares
 from puma.mpc.fixed import ACTIVATION, NONLINEAR, RESIDUAL, RING, SCORE_REACH, VALUE_REACH, formatted
 from puma.mpc.party import Protocol, together
-from puma.mpc.share import Additive, Share
+from puma.mpc.share import Additive, Share, cat
 from puma.mpc.watch import note_lift
 from puma.nn import paper
 from puma.nn.roots import reciprocal
@@ -58,12 +59,13 @@ def quotient_ring(values: int) -> int:
 
 
 def exponentials(
-    scores: Share | Additive, mask: Tensor, reach: int = SCORE_REACH, values: int = VALUE_REACH, watched: bool = True
-) -> Protocol[tuple[Share, Share]]:
+    scores: Share | Additive, mask: Tensor, reach: int = SCORE_REACH, values: int = VALUE_REACH, watched: bool = True,
+    by_rows: bool = False,
+) -> Protocol[tuple[Share, Share]]:  # fmt: skip
     """exp(scores - row maximum) where the mask allows, 0 elsewhere, in ring _weight_ring; and the row sums.
 
     Our maximum is coarse, PUMA's exact. Scores of one row must lie within 2^reach of each other; what does not is
-    flagged, if they are `watched`.
+    flagged, if they are `watched`. The first dimension is prompts, or `by_rows` rows of all of them.
     """
     published = paper.approximation_of(scores) == paper.PUMA
     places = 0 if published else NONLINEAR - COARSE
@@ -72,11 +74,12 @@ def exponentials(
     top = yield from maximum(_filled(truncated(x, places), mask))
     x = x - top.unsqueeze(-1).scaled(places)
     x.party.note_range("spread of a row's scores", x, 2.0**reach)
-    where = None if bool(mask.all()) else mask.reshape(-1).nonzero().squeeze(-1)
-    count = mask.shape[-1]
+    where, count = _where(mask), mask.shape[-1]
     chosen = x.reshape(-1) if where is None else x.reshape(-1)[where]
     spline = exponential(_fraction(count), reach, watched)
     owners = _prompts(mask, where) if spline.room else None
+    if owners is not None and by_rows and x.party.on_watch is not None:
+        owners = x.party.on_watch.owners(len(mask))[owners]
     if published:
         if spline.room:
             note_lift(chosen, owners)
@@ -89,14 +92,24 @@ def exponentials(
     return e, e.sum(-1)
 
 
+def _where(mask: Tensor) -> Tensor | None:
+    """The places that a mask allows, counted through; None if it allows all."""
+    if mask.is_meta:  # a dry run's, which knows how many there are
+        allowed: Any = getattr(mask, "count", None)
+        return None if allowed == mask.numel() else mask.long().new_zeros(allowed)
+    return None if bool(mask.all()) else mask.reshape(-1).nonzero().squeeze(-1)
+
+
 def _prompts(mask: Tensor, where: Tensor | None) -> Tensor:
     """To which prompt, of the first dimension, each allowed score belongs."""
+    if mask.is_meta:
+        return mask.long().new_zeros(mask.numel()) if where is None else where
     return (torch.arange(mask.numel()) if where is None else where) // mask[0].numel()
 
 
 def _filled(x: Share, mask: Tensor) -> Share:
     """x with every masked entry replaced by the first allowed one of its row, so that the maximum ignores it."""
-    if bool(mask.all()):
+    if mask.is_meta or bool(mask.all()):
         return x
     here = torch.arange(mask.shape[-1]).expand(mask.shape)
     index = torch.where(mask, here, mask.to(torch.int8).argmax(-1, keepdim=True))
@@ -114,6 +127,11 @@ def _weight_ring(count: int, values: int) -> int:
     return min(value_ring(values), _fraction(count) + ACTIVATION + math.ceil(math.log2(largest)) + 2)
 
 
+def row_formats(count: int, values: int = VALUE_REACH) -> tuple[int, int, int]:
+    """What of the formats of a row depends on how many entries it has."""
+    return _fraction(count), _weight_ring(count, values), _highest(count)
+
+
 def _highest(count: int) -> int:
     """The words of a sum of so many exponentials stay below 2^this; the largest alone is about 2^_fraction or more."""
     return _fraction(count) + math.ceil(math.log2(count * LARGEST))
@@ -124,6 +142,27 @@ def inverse_sums(sums: Share, count: int, ring: int) -> Protocol[Share]:
     high = _highest(count)
     inverse = yield from reciprocal(sums.reduced(high + 2), _fraction(count) - 1, high)
     return (yield from formatted((inverse, min(inverse.frac, INVERSE), ring), bounded=True))[0]
+
+
+@declares("formatted, of the sinks", "section 5")
+def sunk(q: Any, k: Any, v: Any, sinks: Any) -> list[Any]:
+    """Queries, keys and values (prompts, heads, rows, size) with one more key, whose score is a number of the head's
+    own (heads,) whatever the query, and whose value is 0: a softmax that may look at nothing.
+
+    That number becomes one more place of each query, at which keys are 0 and that key 1.
+    """
+    count, rows, one = q.shape[0], q.shape[2], torch.zeros(1, 1, 1, k.shape[-1] + 1)
+    one[..., -1] = 1
+    if isinstance(q, Tensor):
+        sink = sinks.reshape(1, -1, 1, 1).expand(count, -1, rows, 1).to(q.dtype)
+        keys = torch.cat([k, torch.zeros_like(k[..., :1])], -1)
+        last = one.to(k).expand(*k.shape[:2], -1, -1)
+        return [torch.cat([q, sink], -1), torch.cat([keys, last], 2), torch.cat([v, torch.zeros_like(v[:, :, :1])], 2)]
+    (sink,) = q.party.run(formatted((sinks, q.frac, q.bits)))
+    sink = sink.reshape(1, -1, 1, 1).expand(count, sinks.shape[0], rows, 1)
+    keys = cat([k, k[..., :1].apply(torch.zeros_like)], -1)
+    last = public(k.party, one.to(k.device), one.shape, k.bits, k.frac).expand(*k.shape[:2], 1, k.shape[-1] + 1)
+    return [cat([q, sink], -1), cat([keys, last], 2), cat([v, v[:, :, :1].apply(torch.zeros_like)], 2)]
 
 
 @declares("a maximum, an exp a score, a reciprocal a row, 2 products", "section 5")

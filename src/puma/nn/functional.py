@@ -371,7 +371,8 @@ def _hot_rows(index: Share, size: int) -> Share:
         part = party.nothing((*index.shape, size))
     else:
         dealt = deal(party, None, shape, RESIDUAL_RING)
-        turned = (public_digit.unsqueeze(-1) - torch.arange(size, device=index.device)) & (count - 1)
+        places = party.nothing((size,)) if party.dry else torch.arange(size, device=index.device)
+        turned = (public_digit.unsqueeze(-1) - places) & (count - 1)
         part = dealt.gather(-1, turned)
     assert size <= count
     return party.run(reshare(Additive(party, part, RESIDUAL_RING, 0, dealt=False)))[0]

@@ -7,7 +7,8 @@ everybody knows; it sees itself only, and nothing sees it. This file must not kn
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -82,14 +83,14 @@ class Layout:
         before = new[:, :0] if earlier is None else earlier
         self.held = torch.cat([before, new], 1)
         self.positions = (new.cumsum(1) - 1 + before.sum(1, keepdim=True))[new]
-        rows, columns = new.shape[1], self.held.shape[1]
-        seen = new[:, :, None] & self.held[:, None, :]
-        if causal:
-            seen &= torch.ones(rows, columns, dtype=torch.bool).tril(columns - rows)
-        self.mask = seen | torch.eye(columns, dtype=torch.bool)[columns - rows :]  # padding sees itself
+        rows, columns, held = new.shape[1], self.held.shape[1], self.held
         self._columns = self.held.cumsum(1) - 1  # positions, as those of the rows that ask
         self._places = self._columns[:, columns - rows :]
+        each = self._places + 1 if causal else held.sum(1, keepdim=True).expand(-1, rows)
+        self._counts: Tensor | None = torch.where(new, each, 1)
+        self._make, self._made, self._causal = partial(_seen, new, held, causal), torch.empty(0), causal
         self._asking: Tensor | None = None
+        self._width = columns
 
     @classmethod
     def branches(cls, columns: Tensor, rows: int, hidden: Any) -> Layout:
@@ -107,6 +108,30 @@ class Layout:
         """Positions of all columns (prompts, columns)."""
         return self._columns
 
+    @cached_property
+    def mask(self) -> Tensor:
+        """What the rows that ask may see; made when somebody looks, since a dry run only wants to know how much."""
+        self._made = self._make()
+        return self._made
+
+    @property
+    def seen(self) -> int:
+        """How many columns the mask has."""
+        return self._width if "mask" not in vars(self) else self.mask.shape[2]
+
+    @property
+    def allowed(self) -> int:
+        """How many entries of the mask are True."""
+        known = self._counts is not None and vars(self).get("mask", self._made) is self._made
+        return int((self._counts if known else self.mask).sum())  # type: ignore[union-attr]
+
+    def _seeing(self, make: Callable[[], Tensor], counts: Tensor | None, **changed: Any) -> Layout:
+        """The same rows with another mask, of which each row has so many that are True, if that is known."""
+        result = Layout.__new__(Layout)
+        kept = {name: value for name, value in vars(self).items() if name != "mask"}
+        vars(result).update(kept, _make=make, _counts=counts, **changed)
+        return result
+
     def asking(self, x: Any) -> Any:
         """Those rows of x that ask."""
         return x if self._asking is None else x[self._asking]
@@ -115,8 +140,9 @@ class Layout:
         """The same rows, of which the last one of each prompt asks."""
         if self.queries.longest == 1 or self.branched:
             return self
-        result = Layout.__new__(Layout)
-        vars(result).update(vars(self), queries=Rows([1] * len(self.rows.lengths)), mask=self.mask[:, -1:])
+        counts = None if self._counts is None else self._counts[:, -1:]
+        last = Rows([1] * len(self.rows.lengths))
+        result = self._seeing(lambda: self.mask[:, -1:], counts, queries=last)
         result._asking, result._places = self.rows.ends, self._places[:, -1:]
         return result
 
@@ -127,17 +153,30 @@ class Layout:
 
     def across(self, source: Rows) -> Layout:
         """The same rows, which see all rows of their prompt in `source` and nothing else."""
-        result = Layout.__new__(Layout)
-        mask = source.real[:, None, :].expand(-1, self.queries.longest, -1)
-        vars(result).update(vars(self), mask=mask, hidden=None)
-        return result
+        shape = (-1, self.queries.longest, -1)
+        counts = torch.tensor(source.lengths)[:, None].expand(-1, self.queries.longest)
+        return self._seeing(lambda: source.real[:, None, :].expand(shape), counts, hidden=None, _width=source.longest)
 
     def within(self, window: int, both: bool = False) -> Layout:
         """The same rows, which see their own position and the `window` - 1 before, on `both` sides also behind."""
-        result = Layout.__new__(Layout)
-        near = (self.distances.abs() < window) if both else (self.distances > -window)
-        vars(result).update(vars(self), mask=self.mask & near)
-        return result
+        counts = self._counts.clamp(max=window) if self._causal and self._counts is not None else None
+        if both and not self._causal:
+            before, behind = self._places, self.held.sum(1, keepdim=True) - 1 - self._places
+            near = before.clamp(max=window - 1) + behind.clamp(max=window - 1) + 1
+            counts = torch.where(self.rows.real, near, 1) if self.queries is self.rows else None
+        return self._seeing(lambda: self.mask & self._near(window, both), counts)
+
+    def _near(self, window: int, both: bool) -> Tensor:
+        return (self.distances.abs() < window) if both else (self.distances > -window)
+
+
+def _seen(new: Tensor, held: Tensor, causal: bool) -> Tensor:
+    """Which columns that are `held` the `new` rows at their end see; padding sees itself."""
+    rows, columns = new.shape[1], held.shape[1]
+    seen = new[:, :, None] & held[:, None, :]
+    if causal:
+        seen &= torch.ones(rows, columns, dtype=torch.bool).tril(columns - rows)
+    return seen | torch.eye(columns, dtype=torch.bool)[columns - rows :]
 
 
 def placed(x: Any, where: Tensor, rows: int) -> Any:

@@ -64,7 +64,7 @@ def weighted(inner: Value, weights: Value, sizes: Tensor, product: int = GATED_R
 def _weights(logits: Share | Additive, chosen: int, renormalised: bool, reach: int) -> Protocol[Share]:
     (x,) = yield from formatted((logits, NONLINEAR, score_ring(reach)))
     everything = torch.ones(tuple(x.shape), dtype=torch.bool)
-    (e, sums), taken = yield from together(exponentials(x, everything, reach), largest(x, chosen))
+    (e, sums), taken = yield from together(exponentials(x, everything, reach, by_rows=True), largest(x, chosen))
     (bit,) = yield from open_masked(taken)
     (kept,) = yield from reshare(select(bit, e))
     inverse = yield from inverse_sums(kept.sum(-1) if renormalised else sums, x.shape[-1], quotient_ring(VALUE_REACH))

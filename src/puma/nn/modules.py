@@ -15,6 +15,8 @@ from puma.errors import TensorError
 from puma.mpc.fixed import ACTIVATION, RING
 from puma.mpc.share import Additive, Share
 from puma.nn import functional as F
+from puma.nn import gates
+from puma.nn.attention import sunk
 from puma.nn.layout import Layout as Layout  # models use both by these names, too
 from puma.nn.layout import Rows as Rows
 from puma.nn.places import Place
@@ -213,20 +215,24 @@ def heads(
 
 
 def attend(
-    q: Value, k: Value, v: Value, at: Layout, bias: Value | None = None, cap: float = 0.0, limits: Limits = USUAL
-) -> Value:
+    q: Value, k: Value, v: Value, at: Layout, bias: Value | None = None, cap: float = 0.0, limits: Limits = USUAL,
+    sinks: Value | None = None,
+) -> Value:  # fmt: skip
     """Attention of queries (rows, heads, size), already scaled: (rows, heads * size).
 
     Keys and values (prompts, kv_heads, length, size) are padded. Query heads that share a key head are further rows of
     one matmul, so grouped keys are never repeated. Scores are first soft-capped, if there is a `cap`, and then added to
-    a `bias` that broadcasts to (prompts, kv_heads, groups * rows, length); what the layout hides is lowered.
+    a `bias` that broadcasts to (prompts, kv_heads, groups * rows, length); what the layout hides is lowered. With
+    `sinks` (heads,) each row may also look at nothing, by these scores.
     """
     scored = limits.scores
     q = at.queries.pad(q)
+    if sinks is not None:
+        q, k, v = sunk(q, k, v, sinks)
     prompts, heads, rows, size = q.shape
     groups = heads // k.shape[1]
     q = q.reshape(prompts, k.shape[1], groups * rows, size)
-    mask = at.mask.repeat(1, groups, 1).unsqueeze(1)
+    mask = _seen(q, at, groups, sinks is not None)
     scores = F.scores(q, k)
     reach = scored.reach
     if cap:
@@ -236,10 +242,27 @@ def attend(
     if scored.observer is not None and isinstance(scores, torch.Tensor):
         scored.seen(spread(scores, mask))
     if at.hidden is not None:
-        lowered, reach = F.times(at.hidden, -scored.hiding), scored.hidden_reach
+        hidden = at.hidden if sinks is None else F.cat([at.hidden, _mapped(at.hidden[..., :1], torch.zeros_like)], -1)
+        lowered, reach = F.times(hidden, -scored.hiding), scored.hidden_reach
         scores = scores + (lowered if lowered.shape[2] == 1 else F.cat([lowered] * groups, 2))
     context = F.softmax_matmul(scores, v, mask, reach, limits.values.reach, scored.watched)
-    return at.queries.unpad(context.reshape(prompts, heads, rows, size))
+    return at.queries.unpad(context.reshape(prompts, heads, rows, -1))
+
+
+def _seen(q: Value, at: Layout, groups: int, sinks: bool) -> torch.Tensor:
+    """What each row may see (prompts, 1, groups * rows, length), a sink behind it; of a dry run only how much that is.
+
+    q is (prompts, kv_heads, groups * rows, size).
+    """
+    if isinstance(q, torch.Tensor) or not q.party.dry:
+        seen = torch.cat([at.mask, torch.ones_like(at.mask[..., :1])], -1) if sinks else at.mask
+        return seen.repeat(1, groups, 1).unsqueeze(1)
+    prompts, rows = q.shape[0], q.shape[2]
+    return q.party.outline((prompts, 1, rows, at.seen + sinks), groups * at.allowed + sinks * prompts * rows)
+
+
+def _mapped(x: Value, change: Callable[[torch.Tensor], torch.Tensor]) -> Value:
+    return change(x) if isinstance(x, torch.Tensor) else x.apply(change)
 
 
 def spread(rows: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
@@ -252,6 +275,8 @@ def spread(rows: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor
 
 def rotary_angles(positions: torch.Tensor, frequencies: torch.Tensor, device: torch.device) -> torch.Tensor:
     """Cosine and sine (2, rows, 1, size) of the rotary angles of positions (rows,), frequencies (size / 2,)."""
+    if device.type == "meta":
+        return torch.empty((2, len(positions), 1, 2 * len(frequencies)), device=device)
     angles = positions.to(device, torch.float32)[:, None] * frequencies.to(device)
     angles = torch.cat((angles, angles), dim=-1).unsqueeze(1)
     return torch.stack((angles.cos(), angles.sin()))
@@ -311,10 +336,17 @@ def activate(name: str, dense: Linear, x: Value, *readers: Module) -> Value:
     return ACTIVATIONS[name](dense(x), place.reach, ring_for(*readers), watched=place.watched, fine=place.fine)
 
 
+def gated_place(activation: str) -> str:
+    """The kind of place that what is multiplied by a gate of this name is."""
+    return "activation" if activation == "clamped" else "gated"
+
+
 def gated(name: str, gate: Linear, up: Linear, x: Value) -> Value:
     """activation(gate(x)) * up(x) for the activation of this name."""
     assert gate.place and up.place
     reaches, watched = (gate.place.reach, up.place.reach), (gate.place.watched, up.place.watched)
+    if name == "clamped":
+        return gates.clamped(gate(x), up(x), *reaches)
     if name in ("silu", "quick_gelu"):
         result = F.silu_gated(gate(x), up(x), *reaches, watched, gate.place.fine)
     else:

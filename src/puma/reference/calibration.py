@@ -96,7 +96,7 @@ def run(model: Any, config: Config, group: Sequence[text.Tokens], approximation:
         elif hasattr(model, "pool"):
             with suppress(UsageError):  # it has no pooler
                 model.pool(states, lengths)
-        if asked.pooling.dense:
+        if asked.pooling.dense or inputs(config).rows:  # images' vectors have norms of their own
             model.embed(states, lengths)
         if asked.predicts:
             model.predict(states, range(min(len(rows), FEWEST)))

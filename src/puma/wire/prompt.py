@@ -98,7 +98,7 @@ def receive_input(party: Party, share: InputShare, tokens: int, vocabulary: int,
 
 def imagined(party: Party, tokens: int, vocabulary: int, flags: int = 0) -> Choice | Flagged:
     """A prompt of a dry run: shapes only."""
-    bits = torch.empty((tokens, choice_bytes(vocabulary)), dtype=torch.uint8, device="meta")
+    bits = party.nothing((tokens, choice_bytes(vocabulary)))
     words = party.nothing((tokens, COMPONENTS))
     rows = Choice(party, (bits, bits), Share(party, words, words, RING, 0), vocabulary)
     words = party.nothing((flags,))

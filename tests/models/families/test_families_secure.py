@@ -21,7 +21,7 @@ BATCH = [[2, 5], [2, 5, 7, 9, 27, 6], [2, 8, 20]]
 LENGTHS = [len(ids) for ids in BATCH]
 NEXT = [4, 8, 12]
 CAUSAL = ["llama-3", "mistral", "qwen2", "qwen3", "phi3", "gemma2", "gemma3", "neox", "opt", "t5", "t5-gated"]
-CAUSAL += ["olmo2", "cohere2", "granite", "glm4", "qwen2-moe", "qwen3.5"]
+CAUSAL += ["olmo2", "cohere2", "granite", "glm4", "qwen2-moe", "gpt-oss", "qwen3.5"]
 ENCODERS = [
     "Roberta-SequenceClassification",
     "DistilBert-SequenceClassification",

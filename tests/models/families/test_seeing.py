@@ -67,3 +67,20 @@ def test_an_unknown_tensor_is_still_refused(made: tuple[Path, torch.Tensor], tmp
 
     with pytest.raises(TensorError, match="audio_tower"):
         load(tiny.edit(folder, change))
+
+
+def test_layers_with_a_memory(tmp_path: Path) -> None:
+    """Qwen3.5 as it is on the hub; tensors of drafts are left aside, too."""
+    transformers = pytest.importorskip("transformers")
+    text = transformers.Qwen3_5TextConfig(**zoo.CAUSAL["qwen3.5"][1]).to_dict()
+    eyes = {"hidden_size": 8, "intermediate_size": 8, "depth": 1, "num_heads": 2, "out_hidden_size": 24}
+    config = transformers.Qwen3_5Config(text_config=text, vision_config=eyes | {"num_position_embeddings": 4})
+    model = transformers.Qwen3_5ForConditionalGeneration(config).eval()
+    zoo.fill(model)
+    model.save_pretrained(tmp_path)
+    with torch.no_grad():
+        expected = model(torch.tensor([IDS])).logits[0]
+    tiny.edit(tmp_path, lambda state: state.update({"mtp.fc.weight": torch.zeros(2, 2)}))
+    checkpoint, ours = open_model(tmp_path)
+    assert checkpoint.architecture == "Qwen3_5ForCausalLM" and checkpoint.config.delta
+    assert_close(ours.every(one_hot(IDS, zoo.VOCABULARY)), expected, atol=5e-5, rtol=5e-5)

@@ -25,6 +25,10 @@ ARCHITECTURES = {
     "qwen2": "qwen2",
     "qwen3": "qwen3",
     "phi3": "phi3",
+    "smollm3": "smollm3",
+    "olmo2": "olmo2",
+    "granite": "granite",
+    "gemma": "gemma",
     "gemma2": "gemma2",
     "gemma3_text": "gemma3",
     "gpt2": "gpt2",
@@ -108,6 +112,11 @@ def _settings(writer: gguf.GGUFWriter, name: str, config: dict[str, Any]) -> Non
     _rotary(writer, config, size)
     if name in ("phi3", "gemma2", "gemma3"):
         writer.add_sliding_window(config.get("sliding_window") or 0)
+    if name == "granite":
+        writer.add_attention_scale(config["attention_multiplier"])
+        writer.add_embedding_scale(config["embedding_multiplier"])
+        writer.add_residual_scale(config["residual_multiplier"])
+        writer.add_logit_scale(config["logits_scaling"])
     if name == "gemma3":
         writer.add_sliding_window_pattern([kind == "sliding_attention" for kind in config["layer_types"]])
     if name == "gemma2":
@@ -163,7 +172,7 @@ def _tensors(name: str, config: dict[str, Any], state: dict[str, torch.Tensor]) 
 def _changed(name: str, config: dict[str, Any], tensor: str, found: torch.Tensor) -> torch.Tensor:
     """As the converter leaves it."""
     part = tensor.split(".")[-2]
-    if name == "llama" and part in ("attn_q", "attn_k"):
+    if name in ("llama", "smollm3", "granite") and part in ("attn_q", "attn_k"):
         heads = config["num_attention_heads" if part == "attn_q" else "num_key_value_heads"]
         halves = found.reshape(heads, 2, found.shape[0] // heads // 2, *found.shape[1:])
         return halves.swapaxes(1, 2).reshape(found.shape)
@@ -171,7 +180,7 @@ def _changed(name: str, config: dict[str, Any], tensor: str, found: torch.Tensor
         ("attn_qkv.weight", "attn_output.weight", "ffn_up.weight", "ffn_down.weight")
     ):
         return found.T
-    if name in ("gemma2", "gemma3") and tensor.endswith("norm.weight"):
+    if name.startswith("gemma") and tensor.endswith("norm.weight"):
         return found + 1
     if name == "gptneox" and part == "attn_qkv":
         heads, width = config["num_attention_heads"], config["hidden_size"]

@@ -22,7 +22,7 @@ from tests.models.files import ggufs
 
 ZOO = (
     "llama-linear", "llama-yarn", "mistral-no-window", "qwen2", "qwen3", "phi3", "gemma2", "gemma3", "neox",
-    "neox-serial", "gpt2-hub", "t5", "t5-gated",
+    "neox-serial", "gpt2-hub", "t5", "t5-gated", "smollm3", "olmo2", "granite", "gemma",
 )  # fmt: skip
 
 
@@ -30,6 +30,8 @@ SAID = {  # in config.json, and in no field of such a file: what its reader take
     "phi3": {"sliding_window": 7},
     "gemma2": {"query_pre_attn_scalar": 8},
     "gemma3": {"query_pre_attn_scalar": 8},
+    "smollm3": {"no_rope_layers": [1, 1], "no_rope_layer_interval": 4},
+    "granite": {"attention_multiplier": 0.25, "residual_multiplier": 0.5},  # which float32 holds
     "t5": {"relative_attention_max_distance": 128},
     "t5-gated": {"tie_word_embeddings": False, "scale_decoder_outputs": False},
 }

@@ -149,13 +149,12 @@ def test_texts_that_are_too_long(tmp_path: Path) -> None:
 
 
 def test_every_architecture_makes_vectors() -> None:
-    """A new one that has no module for it would fail when somebody asks."""
-    from tests.wire.test_answers import CASES
+    """A new one that has nothing for it would fail when somebody asks."""
+    from tests.models.test_architecture import CONFIGS
 
-    configs = {type(config): config for config, _ in CASES}
-    assert configs.keys() == ARCHITECTURES.keys()
-    for kind, config in configs.items():
-        assert ARCHITECTURES[kind].model(config).embed.pooling == heads(config).pooling
+    assert {type(config) for config in CONFIGS.values()} == ARCHITECTURES.keys()
+    for config in CONFIGS.values():
+        assert callable(ARCHITECTURES[type(config)].model(config).embed)
 
 
 def test_the_hub_is_asked_for_the_pooling_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -169,3 +168,29 @@ def test_the_hub_is_asked_for_the_pooling_too(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot)
     assert heads(load("someone/sentences").config).pooling.modes == ("cls",)
     assert "1_Pooling/*.json" in asked[1]
+
+
+@pytest.mark.parametrize(
+    ("kind", "modes"), [("CLS", ("cls",)), ("MEAN", ("mean",)), ("LAST", ("lasttoken",)), ("NONE", ())]
+)
+def test_a_gguf_file_says_how_it_pools(kind: str, modes: tuple[str, ...], tmp_path: Path) -> None:
+    import gguf
+
+    from tests.models.files import ggufs
+
+    def extra(writer: gguf.GGUFWriter) -> None:
+        writer.add_pooling_type(gguf.PoolingType[kind])
+
+    body = tiny.llama if kind == "LAST" else tiny.bert
+    made = load(ggufs.write(tmp_path / "it.gguf", body(tmp_path / "folder", num_hidden_layers=1), extra=extra))
+    assert heads(made.config).pooling.modes == modes and heads(made.config).encodes
+
+
+def test_what_a_clients_own_folder_says(tmp_path: Path) -> None:
+    """Prompts and lengths belong to the tokenizer that a client brings."""
+    from puma.client.connect import own_files
+
+    folder = sentences.write(tmp_path / "it", MEAN, own={"max_seq_length": 9}, inside="0_Transformer")
+    own = own_files(folder)
+    assert own.whole and read(own.files[FILE]()).longest == 9 and own.tokenizer.encode("the cat").ids
+    assert FILE not in own_files(tiny.bert(tmp_path / "bare")).files

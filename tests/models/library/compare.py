@@ -67,7 +67,11 @@ def answers(model: Any, case: Case) -> dict[str, torch.Tensor]:
         if case.model_type == "vit":
             found = model(pixels(model.config), output_hidden_states=True)
             return {"labels": found.logits} if "logits" in found else {"states": states(found)}
+        if case.model_type == "clip_vision_model":
+            return _seen(model(pixels(model.config)))
         ids = torch.tensor([IDS])
+        if case.model_type == "clip_text_model":
+            return _seen(model(ids))
         if case.model_type == "t5":
             return _answered(model, ids)
         if "MultipleChoice" in case.architecture:
@@ -79,6 +83,12 @@ def answers(model: Any, case: Case) -> dict[str, torch.Tensor]:
     heads = dict.fromkeys(of_classes, "labels") | {"MaskedLM": "predicted"}
     head = next((name for task, name in heads.items() if task in case.architecture), "logits")
     return {"states": states(found), head: found.get("logits")}
+
+
+def _seen(found: Any) -> dict[str, torch.Tensor]:
+    """What a tower of CLIP gives."""
+    vector = next(found[name] for name in ("image_embeds", "text_embeds", "pooler_output") if name in found)
+    return {"states": states(found), "vector": vector}
 
 
 def states(found: Any) -> torch.Tensor:
@@ -112,10 +122,13 @@ def ours(folder: Path) -> dict[str, torch.Tensor]:
     if hasattr(config, "image_size"):
         rows = images.patches(config, pixels(config)[0])
         hidden = model(rows)
-        return {"states": hidden, "labels": model.classify(hidden) if config.labels else None}
+        vector = model.embed(hidden, [config.context]) if not config.labels else None
+        return {"states": hidden, "labels": model.classify(hidden) if config.labels else None, "vector": vector}
     rows = one_hot(IDS, config.vocab_size)
     hidden = model.states(rows, [len(IDS)])
     found = {"states": hidden}
+    if config.pooling.modes:
+        found["vector"] = model.embed(hidden, [len(IDS)])
     if getattr(config, "labels", ()):
         found["labels"] = model.classify(hidden).reshape(-1, len(config.labels))
     if getattr(config, "predicts", False):

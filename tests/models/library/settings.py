@@ -149,6 +149,14 @@ TRIED: dict[str, dict[str, list[Any]]] = {
     },
     "nomic_bert": ENCODING | ROTARY | {"head_dim": [GONE, 6, 8]},
     "gte": ENCODING | ROTARY | {"type_vocab_size": [GONE, 0, 1, 2]},
+    "clip_text_model": {
+        "hidden_act": ACTIVATIONS, "projection_dim": [GONE, 8, 24], "layer_norm_eps": [GONE, 1e-3],
+        "eos_token_id": [10], "attention_dropout": [GONE, 0.1], "max_position_embeddings": [20, 32],
+    },
+    "clip_vision_model": {
+        "hidden_act": ACTIVATIONS, "projection_dim": [GONE, 8, 24], "layer_norm_eps": [GONE, 1e-3],
+        "num_channels": [GONE, 1], "image_size": [8, 12, [8, 8]], "patch_size": [4, 2, [4, 4]],
+    },
     "vit": LABELS | {
         "hidden_act": ACTIVATIONS, "qkv_bias": [GONE, True, False], "num_channels": [GONE, 1],
         "layer_norm_eps": [GONE, 1e-3], "image_size": [8, 12, [8, 8]], "patch_size": [4, 2, [4, 4]],
@@ -200,6 +208,10 @@ TRIED |= {
         "qkv_bias": [GONE, True, False], "shared_expert_intermediate_size": [12, 20],
     },
     "qwen3_moe": DECODING | WINDOW | MIXED | SPARSE | {"use_sliding_window": [GONE, True, False]},
+    "gpt_oss": DECODING | WINDOW | {
+        "num_local_experts": [3, 5], "num_experts_per_tok": [GONE, 1, 3, 9], "experts_per_token": [GONE, 1],
+        "swiglu_limit": [GONE, 5.0], "swiglu_alpha": [GONE, 1.5], "layer_types": KINDS,
+    },
     "qwen3_5_text": DECODING | {
         "linear_conv_kernel_dim": [GONE, 2, 3], "linear_num_key_heads": [1, 4], "linear_num_value_heads": [2, 3],
         "linear_key_head_dim": [4, 8], "linear_value_head_dim": [8], "full_attention_interval": [GONE, 2],
@@ -220,6 +232,7 @@ HEADLESS = ("CausalLM", "Model")
 TOKENS = (*CAUSAL, "TokenClassification")
 EACH = (*TOKENS, "QuestionAnswering")
 TASKS = ("Model", *zoo.TASKS)
+TOWER = ("Model", "ModelWithProjection")
 BASES: dict[str, tuple[Raw, tuple[str, ...]]] = {  # by model_type: settings, and names of classes
     "llama": (GROUPED, ("Llama", *EACH)),
     "mistral": (GROUPED, ("Mistral", *EACH)),
@@ -252,6 +265,7 @@ BASES: dict[str, tuple[Raw, tuple[str, ...]]] = {  # by model_type: settings, an
     "qwen2_moe": (EXPERTS | {"shared_expert_intermediate_size": 12}, ("Qwen2Moe", *HEADLESS)),
     "qwen3_moe": (EXPERTS | {"head_dim": 6, "norm_topk_prob": True}, ("Qwen3Moe", *HEADLESS)),
     "qwen3_5_text": (REMEMBERING, ("Qwen3_5", *HEADLESS)),
+    "gpt_oss": (EXPERTS | {"num_local_experts": 4, "head_dim": 6, "sliding_window": 3}, ("GptOss", *HEADLESS)),
     "gpt2": (GPT2, ("GPT2", *EACH)),
     "gpt_neox": (zoo.SIZES | {"num_hidden_layers": 3, "rotary_pct": 0.67}, ("GPTNeoX", *EACH)),
     "opt": (zoo.OPT, ("OPT", *CAUSAL, "QuestionAnswering")),
@@ -267,6 +281,8 @@ BASES: dict[str, tuple[Raw, tuple[str, ...]]] = {  # by model_type: settings, an
     "modernbert": (zoo.MODERNBERT | {"num_hidden_layers": 3, "pad_token_id": 0}, ("ModernBert", *TASKS)),
     "nomic_bert": (zoo.SIZES, ("NomicBert", *TASKS[:4])),
     "gte": (zoo.SIZES, ("Gte", *TASKS[:4])),
+    "clip_text_model": (zoo.CLIP_TEXT | {"eos_token_id": 10}, ("CLIPText", *TOWER)),
+    "clip_vision_model": (zoo.CLIP_VISION, ("CLIPVision", *TOWER)),
     "vit": (zoo.VIT | {"image_size": 8, "patch_size": 4}, ("ViT", "ImageClassification", "Model")),
 }
 UNUSUAL = {
@@ -295,8 +311,8 @@ class Case:
 def classes(model_type: str) -> list[str]:
     """The names in "architectures" of this kind of model."""
     kind, *tasks = BASES[model_type][1]
-    named = [kind + task if task.endswith("Model") else f"{kind}For{task}" for task in tasks]
-    return [UNUSUAL.get(name, name) for name in named]
+    whole = [kind + task if "Model" in task else f"{kind}For{task}" for task in tasks]
+    return [UNUSUAL.get(name, name) for name in whole]
 
 
 def bases() -> Iterator[Case]:

@@ -31,6 +31,9 @@ FAULTS: list[tuple[str, str, dict[str, object]]] = [  # each was wrong in silenc
     ("bert", "ForSequenceClassification", {"num_labels": 3}),
     ("llama", "ForSequenceClassification", {"id2label": {"1": "b", "2": None}}),
     ("vit", "ForImageClassification", {"qkv_bias": False, "hidden_act": "quick_gelu"}),
+    ("clip_text_model", "ModelWithProjection", {"projection_dim": 8}),
+    ("clip_vision_model", "Model", {"hidden_act": "gelu", "num_channels": 1}),
+    ("clip_vision_model", "ModelWithProjection", {"patch_size": 2}),
     ("t5", "ForConditionalGeneration", {"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False}),
 ]
 

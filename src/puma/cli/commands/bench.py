@@ -79,6 +79,7 @@ def bench(
         }
         spent["peak_rss_mib"] = cost.peak_rss_mib
         sent = {"rounds": cost.rounds, "bytes": cost.bytes(), "max_abs_error": found.max_abs_error}
+        sent["plain_seconds"] = found.plain_seconds
         where = {"machine": summary(), "version": VERSION}
         again = {"prepared": _again(found.prepared)} if found.prepared else {}
         ui.answer(asked | spent | sent | {"breakdown": cost.breakdown} | again | where)
@@ -91,6 +92,11 @@ def bench(
     speed = ui.cost_line(cost, batch * new, 0 if new else batch)
     ui.say(f"{speed}; {cost.cpu_seconds:.2f} CPU seconds")
     ui.say("peak memory of P0, P1, P2: " + ", ".join(f"{mib:.0f} MiB" for mib in cost.peak_rss_mib))
+    if found.plain_seconds is not None:
+        times = found.seconds / found.plain_seconds
+        ui.say(
+            f"the plain model takes {found.plain_seconds:.3g} s on this machine: this took {times:,.0f} times as long"
+        )
     if found.max_abs_error is not None:
         ui.say(f"largest error of a hidden state: {found.max_abs_error:.2g}")
     if found.prepared:

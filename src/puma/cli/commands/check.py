@@ -22,9 +22,10 @@ SHOWN = 12  # places, those nearest to their limits
 
 
 def check(
-    model: str,
+    model: str | None = None,
     /,
     *,
+    config: Path | None = None,
     adapter: str | None = None,
     data: Path | None = None,
     text: str | None = None,
@@ -40,6 +41,8 @@ def check(
     ----------
     model
         A checkpoint's folder, a GGUF file or a hub name.
+    config
+        A config.json alone, instead of a model: say which parts of it are implemented, and what would be refused.
     adapter
         A LoRA adapter to merge into it: a folder as peft writes it, or a name on the hub.
     data
@@ -53,6 +56,13 @@ def check(
     all
         Show every place.
     """
+    if model is not None and model.endswith(".json"):
+        model, config = None, config or Path(model)
+    if (model is None) is (config is None):
+        raise UsageError("what is to be checked?", "pass a model, or a config.json with --config")
+    if config is not None:
+        return _inspect(config, output)
+    assert model is not None
     from puma.measure import range_check as checking
     from puma.models import vectors
     from puma.reference.plain_model import PlainModel
@@ -77,6 +87,28 @@ def check(
         _show_plan(found, all)
         _show_run(found, all)
     return CheckpointError.exit_code if found.broken else 0
+
+
+def _inspect(config: Path, output: Output) -> int:
+    from puma.models.files.source import read_json
+    from puma.models.inspection import inspected
+
+    found = inspected(read_json(config))
+    refused = [{"message": error.message, "hint": error.hint} for error in found.refused]
+    if output.json:
+        names = {"class": found.kind, "supported": not refused, "parts": found.parts, "questions": found.questions}
+        ui.answer(names | {"refused": refused})
+    else:
+        ui.say(f"{found.kind}: {'not supported' if refused else 'supported'}")
+        for name, what in found.parts.items():
+            ui.say(f"  {name}: {what}")
+        if found.questions:
+            ui.say(f"  answers: {'; '.join(found.questions)}")
+        for each in refused:
+            ui.say(f"refused: {each['message']} ({each['hint']})")
+        if not refused:
+            ui.say("Weights may still be refused, for numbers that no format holds: check the checkpoint itself.")
+    return found.refused[0].exit_code if found.refused else 0
 
 
 def _texts(data: Path | None, text: str | None, limit: int) -> Sequence[str]:

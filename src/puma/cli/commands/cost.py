@@ -1,9 +1,16 @@
-"""`puma cost`: rounds and bytes of a request, and its seconds on a network, without running it."""
+"""`puma cost`: what a model needs of three machines and a network, and what that costs, without running it."""
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 from puma.cli import ui
 from puma.cli.options import HUMAN, Count, Flag, Output, Profile
+
+if TYPE_CHECKING:
+    from puma.measure.estimate import Estimate, Prices
+
+NETWORKS = ("lan", "wan")  # unless one is named
 
 
 def cost(
@@ -11,25 +18,28 @@ def cost(
     /,
     *,
     adapter: str | None = None,
-    prompt: Count,
+    prompt: Count | None = None,
     tokens: Count | None = None,
     batch: Count = 1,
     layers: Count | None = None,
     network: str | None = None,
+    price_gb: float = 0.0,
+    price_hour: float = 0.0,
     again: Flag = False,
     approximation: Profile = "spline",
     output: Output = HUMAN,
 ) -> None:
-    """Rounds and bytes of a request, exactly, from the model's shape: the model is not run, no weights are read.
+    """Disk, memory, seconds, traffic and price of a request, from the model's shape: nothing is run, no weights are
+    read. Rounds and bytes are exact.
 
     Parameters
     ----------
     model
-        A preset, or a checkpoint's folder or GGUF file, of which only the settings are read.
+        A preset, a config.json, or a checkpoint's folder or GGUF file, of which only the settings are read.
     adapter
         A LoRA adapter of it, which may bring another head or more tokens: a folder as peft writes it, or a hub name.
     prompt
-        Length of the prompt in tokens.
+        Length of the prompt in tokens; a model of images has none.
     tokens
         New tokens of a causal model (1 if left out).
     batch
@@ -37,42 +47,84 @@ def cost(
     layers
         Only so many layers.
     network
-        lan, paper, wan, or a round-trip time and a rate such as 5ms,1Gbps: predict the seconds. The first time on a
-        machine measures how fast it computes, for a minute, and says so.
+        lan, paper, wan, or a measured round-trip time and rate such as 5ms,1Gbps; lan and wan if left out.
+    price_gb
+        What a gigabyte of traffic costs, in any currency.
+    price_hour
+        What an hour of one of the three machines costs.
     again
-        Measure this machine again.
+        Measure how fast this machine computes, which takes a minute and is kept, and go by that.
     approximation
         Which functions to compute with: ours, those of the PUMA paper, or MPCFormer's.
     """
-    from puma.measure.bench import configured
-    from puma.measure.forecast import Network, forecast
-    from puma.measure.speed import known, speed, work
-    from puma.wire.request_shapes import shaped
+    from puma.measure.estimate import REFERENCE, Estimate, Prices, usual
+    from puma.measure.forecast import Network
+    from puma.measure.named import config_of
+    from puma.measure.rates import known
 
-    net = Network.parse(network) if network is not None else None
-    if net and (again or known() is None):
-        ui.note("measuring how fast this machine computes: once for this machine and version, about a minute")
-    with ui.progress(output.json) as progress:
-        name, config, _ = configured(model, layers, False, adapter)
-        request = shaped(config, prompt, tokens, batch, approximation)
-        progress("counting", 0, 1)
-        found = forecast(config, request)
-        todo = work(config, request, found)
-        predicted = net.predict(found, todo, speed(progress, again)) if net else None
-    new = getattr(request, "tokens", 0)
-    parts = [{key: part[key] for key in ("name", "rounds", "bytes")} for part in found.breakdown]
+    nets = [Network.parse(name) for name in ([network] if network is not None else NETWORKS)]
+    prices = Prices.of(price_gb, price_hour)
+    measured = _measured(output) if again else known()
+    name, config = config_of(model, layers, adapter)
+    found = Estimate.of(config, usual(config, prompt, tokens, batch, approximation))
+    seconds = [found.on(net, measured or REFERENCE) for net in nets]
+    asked = {"model": name, "prompt": found.prompt, "tokens": found.tokens, "batch": batch, "layers": config.layers}
     if output.json:
-        asked = {"model": name, "layers": config.layers, "prompt": prompt, "tokens": new, "batch": batch}
-        asked |= ui.profile(approximation)
-        sent = {"rounds": found.rounds, "bytes": found.bytes(), "breakdown": parts}
-        ui.answer(asked | sent | ({"network": predicted} if predicted else {}))
+        ui.answer(asked | ui.profile(approximation) | _told(found, seconds, prices, measured is not None))
         return
-    ui.say(ui.asked_line(name, config.layers, prompt, new, batch))
-    ui.breakdown(parts)
-    online, offline = ui.amount(found.online), ui.amount(found.offline)
-    ui.say(f"{found.rounds:,} rounds, {online} online, {offline} offline, by all parties and the client")
-    if predicted:
-        ui.say(f"{predicted['seconds']:.2f} s by three machines like this one on {predicted['name']}")
-        ui.say(f"{predicted['seconds_here']:.2f} s if all three parties share this machine's cores; assumed:")
-        for line in predicted["assumptions"]:
-            ui.say(f"  {line}")
+    ui.say(ui.asked_line(name, config.layers, found.prompt, found.tokens, batch))
+    _show(found, seconds, prices, measured is not None)
+
+
+def _measured(output: Output) -> Any:
+    from puma.measure.speed import speed
+
+    ui.note("measuring how fast this machine computes: once for this machine and version, about a minute")
+    with ui.progress(output.json) as progress:
+        return speed(progress, again=True)
+
+
+def _told(found: Estimate, seconds: list[dict[str, Any]], prices: Prices, measured: bool) -> dict[str, Any]:
+    whole, first = found.whole, found.first
+    return {
+        "rounds": whole.rounds, "bytes": whole.bytes(),
+        "first": {"rounds": first.rounds, "bytes": first.bytes()},
+        "further": {"rounds": found.further_rounds, "bytes": found.further_bytes} if found.further else None,
+        "disk": [machine.disk for machine in found.machines],
+        "memory": [machine.memory for machine in found.machines],
+        "networks": [each | {"thousand": found.thousand(each["seconds"], prices)} for each in seconds],
+        "measured": measured,
+        "breakdown": whole.breakdown,
+    }  # fmt: skip
+
+
+def _show(found: Estimate, seconds: list[dict[str, Any]], prices: Prices, measured: bool) -> None:
+    """The owner's questions one after the other, then who spends it."""
+    disk, memory = (", ".join(ui.amount(m) for m in of) for of in zip(*found.machines, strict=True))
+    ui.say(f"disk of P0, P1, P2: {disk}; memory, about: {memory}")
+    whole = found.whole
+    total = f"{ui.traffic(whole.total)} ({ui.traffic(whole.online)} online) in {whole.rounds:,} rounds"
+    if found.further:
+        first = f"{ui.traffic(found.first.total)} and {found.first.rounds:,} rounds to the first token"
+        then = f"{ui.traffic(found.further_bytes)} and {found.further_rounds:,.0f} rounds for each further one"
+        ui.say(f"traffic: {first}, {then}; in all {total}")
+    else:
+        ui.say(f"traffic: {total}")
+    for each in seconds:
+        _show_network(found, each, prices)
+    by = "this machine" if measured else "a core of the machine in docs/benchmarks.md (--again measures this one)"
+    ui.say(f"seconds are estimates, for three machines as fast as {by}")
+    ui.breakdown(whole.breakdown)
+
+
+def _show_network(found: Estimate, each: dict[str, Any], prices: Prices) -> None:
+    to_first = f"{ui.seconds(each['first_seconds'])} to the first token, " if found.further else ""
+    further = f"{ui.seconds(each['further_seconds'])} for each further one, " if found.further else ""
+    name = f"{each['name']} ({1e3 * each['rtt']:g} ms, {each['rate'] / 1e9:g} Gbps)"
+    ui.say(f"{name}: {to_first}{further}{ui.seconds(each['seconds'])} in all")
+    thousand = found.thousand(each["seconds"], prices)
+    sent = ui.traffic(1e9 * thousand["gigabytes"])
+    line = f"  a thousand such: {sent}, {thousand['machine_hours']:,.1f} hours of a machine"
+    if prices.gb or prices.hour:
+        line += f"; {thousand['traffic_price']:,.2f} + {thousand['machine_price']:,.2f} = {thousand['price']:,.2f}"
+    ui.say(line)

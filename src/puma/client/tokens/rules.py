@@ -24,6 +24,7 @@ Count = Annotated[int, Meta(ge=0)]
 Penalty = Annotated[float, Meta(gt=0)]
 Ids = Annotated[list[Id], Meta(min_length=1)]
 NEVER = -math.inf
+_settings = msgspec.json.Decoder(dict[str, Any])
 UNSEEN, SEARCHED = "needs logits", "not in a beam search"  # why rules are not followed
 
 
@@ -53,7 +54,7 @@ class Rules(Struct, frozen=True, kw_only=True, omit_defaults=True):
         if said.FILE not in files:
             return cls()
         try:
-            raw = said.kept(msgspec.json.decode(files[said.FILE](), type=dict[str, Any]))
+            raw = said.kept(_settings.decode(files[said.FILE]()))
             known = {name: value for name, value in raw.items() if name in cls.__struct_fields__}
             others = {name: value for name, value in raw.items() if name not in known}
             return msgspec.convert(known | {"others": others}, cls)

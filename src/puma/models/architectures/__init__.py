@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from puma.errors import UnsupportedModel
 from puma.models.architecture import Architecture, Heads, Inputs
+from puma.models.architectures.clip import CLIP_VISION, ClipVision
 from puma.models.architectures.decoder import DECODER, Decoder
 from puma.models.architectures.encoder import ENCODER, Encoder
 from puma.models.architectures.modernbert import MODERNBERT, ModernBert
@@ -16,9 +17,11 @@ from puma.models.architectures.patches import PATCHES, PatchEncoder
 from puma.models.architectures.t5 import SEQ2SEQ, T5
 from puma.models.architectures.vit import VIT, Vit
 
-Config = Decoder | Encoder | ModernBert | T5 | Vit | PatchEncoder  # what travels to the parties, told apart by its tag
+Config = (
+    Decoder | Encoder | ModernBert | T5 | Vit | PatchEncoder | ClipVision
+)  # what travels to the parties, told apart by its tag
 ARCHITECTURES: dict[type, Architecture] = {
-    each.config: each for each in (DECODER, ENCODER, MODERNBERT, SEQ2SEQ, PATCHES, VIT)
+    each.config: each for each in (DECODER, ENCODER, MODERNBERT, SEQ2SEQ, PATCHES, VIT, CLIP_VISION)
 }
 
 

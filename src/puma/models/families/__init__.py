@@ -10,6 +10,7 @@ from typing import Any
 
 from puma.models.families import (
     bert,
+    clip,
     deberta,
     gpt,
     llama,
@@ -38,10 +39,14 @@ FAMILIES: dict[str, Family] = (
     | modernbert.families()
     | t5.families()
     | vit.families()
+    | clip.families()
     | patches.families()
 )
 
-SEEING = {"Gemma3ForConditionalGeneration": "Gemma3ForCausalLM"}  # models that read images, too -> of texts alone
+SEEING = {  # models that read images, too -> of texts alone
+    "Gemma3ForConditionalGeneration": "Gemma3ForCausalLM",
+    "Qwen3_5ForConditionalGeneration": "Qwen3_5ForCausalLM",
+}
 MARKS = ("bos_token_id", "eos_token_id", "pad_token_id")
 
 
@@ -56,6 +61,15 @@ def of_text(raw: dict[str, Any]) -> dict[str, Any]:
     marks = {mark: raw[mark] for mark in MARKS if raw.get(mark) is not None}
     tied = {"tie_word_embeddings": raw.get("tie_word_embeddings", True)}
     return inside | marks | tied | {"architectures": [SEEING[name]]}
+
+
+# What is several models, and how one of them is named.
+WHOLES = {"CLIPModel": "name one of its towers: FOLDER/text_model or FOLDER/vision_model"}
+
+
+def part_of(raw: dict[str, Any], part: str) -> dict[str, Any]:
+    """The config.json of a part that is a model of its own, in that of the whole."""
+    return clip.tower(raw, part)
 
 
 def started(raw: dict[str, Any], generation: dict[str, Any]) -> dict[str, Any]:

@@ -113,6 +113,12 @@ QWEN3_5 = GATED | {
     "head_dim": 256, "max_position_embeddings": 32768, "attention_bias": False, "linear_conv_kernel_dim": 4,
     "linear_key_head_dim": 128, "linear_value_head_dim": 128, "linear_num_key_heads": 16, "linear_num_value_heads": 32,
 }  # fmt: skip
+GPT_OSS = UNSCALED | {
+    "vocab_size": 201088, "hidden_size": 2880, "intermediate_size": 2880, "num_hidden_layers": 36,
+    "num_attention_heads": 64, "num_key_value_heads": 8, "head_dim": 64, "max_position_embeddings": 131072,
+    "rms_norm_eps": 1e-5, "num_local_experts": 128, "num_experts_per_tok": 4, "sliding_window": 128,
+    "attention_bias": True, "swiglu_alpha": 1.702, "swiglu_limit": 7.0,
+}  # fmt: skip
 GEMMA2: Raw = {
     "vocab_size": 256000, "hidden_size": 2304, "intermediate_size": 9216, "num_hidden_layers": 26,
     "num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": 256, "hidden_activation": "gelu_pytorch_tanh",
@@ -181,6 +187,15 @@ VIT: Raw = {
     "hidden_act": "gelu", "layer_norm_eps": 1e-12, "image_size": 224, "patch_size": 16, "num_channels": 3,
     "qkv_bias": True,
 }  # fmt: skip
+CLIP_TEXT: Raw = {
+    "vocab_size": 49408, "hidden_size": 512, "intermediate_size": 2048, "projection_dim": 512, "num_hidden_layers": 12,
+    "num_attention_heads": 8, "max_position_embeddings": 77, "hidden_act": "quick_gelu", "layer_norm_eps": 1e-5,
+}  # fmt: skip
+CLIP_VISION: Raw = {
+    "hidden_size": 768, "intermediate_size": 3072, "projection_dim": 512, "num_hidden_layers": 12,
+    "num_attention_heads": 12, "num_channels": 3, "image_size": 224, "patch_size": 32, "hidden_act": "quick_gelu",
+    "layer_norm_eps": 1e-5,
+}  # fmt: skip
 DEFAULTS: dict[str, Raw] = {  # by what config.json calls model_type
     "llama": LLAMA, "mistral": MISTRAL, "qwen2": QWEN2, "qwen3": QWEN3, "phi3": PHI3, "gemma2": GEMMA2,
     "gemma3_text": GEMMA3, "gpt2": GPT2, "gpt_neox": NEOX, "opt": OPT, "t5": T5, "bert": BERT, "roberta": ROBERTA,
@@ -191,6 +206,8 @@ DEFAULTS: dict[str, Raw] = {  # by what config.json calls model_type
     "ministral3": MINISTRAL3, "seed_oss": SEED_OSS, "ernie4_5": ERNIE, "gemma": GEMMA,
     "mixtral": MIXTRAL, "olmoe": OLMOE, "qwen2_moe": QWEN2_MOE, "qwen3_moe": QWEN3_MOE, "qwen3_5_text": QWEN3_5,
     "mpnet": MPNET, "deberta-v2": DEBERTA, "nomic_bert": NOMIC, "gte": GTE, "modernbert": MODERNBERT,
+    "clip_text_model": CLIP_TEXT, "clip_vision_model": CLIP_VISION,
+    "gpt_oss": GPT_OSS,
 }  # fmt: skip
 ALIASES: dict[str, dict[str, str]] = {
     "gpt2": {
@@ -202,6 +219,7 @@ ALIASES: dict[str, dict[str, str]] = {
         "head_dim": "d_kv",
     },
     "mixtral": {"num_experts": "num_local_experts"},
+    "gpt_oss": {"num_experts": "num_local_experts", "experts_per_token": "num_experts_per_tok"},
     "olmoe": {"num_local_experts": "num_experts"},
     "qwen3_moe": {"num_local_experts": "num_experts"},
     "nomic_bert": {

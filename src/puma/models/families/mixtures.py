@@ -1,4 +1,4 @@
-"""Checkpoints of decoders with mixtures of experts: Mixtral, Qwen's, OLMoE, as data.
+"""Checkpoints of decoders with mixtures of experts: Mixtral, Qwen's, OLMoE, gpt-oss, as data.
 
 This file must not know of shares or files.
 """
@@ -9,11 +9,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
+from torch import Tensor
+
 from puma.models.architectures.decoder import DECODER, Decoder
 from puma.models.families.defaults import ALIASES, DEFAULTS
 from puma.models.families.llama import FIELDS, LAYER, NAMES, activated, biased, settings, windows
 from puma.models.families.rotary import turned
-from puma.models.family import Choices, Family, Names, refuse
+from puma.models.family import Choices, Family, Grouped, Names, refuse
 
 Raw = dict[str, Any]
 OURS = ("gate_proj", "up_proj", "down_proj")
@@ -44,6 +46,49 @@ def mixed(raw: Raw, experts: str, size: str, renormalised: Any) -> Raw:
         "experts": raw[experts], "chosen": raw["num_experts_per_tok"], "expert_size": raw[size],
         "renormalised": renormalised,
     }  # fmt: skip
+
+
+EXPERT = LAYER + "mlp.experts.{}."
+GATE_UP = (EXPERT + "gate_proj", EXPERT + "up_proj")
+
+
+def _cut(tensor: Tensor) -> list[Tensor]:
+    """Of each expert the rows of gate and up, which lie beside each other in the last dimension of (experts, in, 2 out)
+    or (experts, 2 out)."""
+    turned_ = [expert.T if expert.ndim == 2 else expert for expert in tensor.unbind(0)]
+    return [expert[part::2] for expert in turned_ for part in (0, 1)]
+
+
+GROUPED = {
+    "gate_up_proj": Grouped(
+        tuple(f"{name}.weight" for name in GATE_UP), lambda count, shape: (count, shape[1], 2 * shape[0]), _cut
+    ),
+    "gate_up_proj_bias": Grouped(
+        tuple(f"{name}.bias" for name in GATE_UP), lambda count, shape: (count, 2 * shape[0]), _cut
+    ),
+    "down_proj": Grouped(
+        (f"{EXPERT}down_proj.weight",), lambda count, shape: (count, *shape[::-1]), lambda t: [e.T for e in t.unbind(0)]
+    ),
+    "down_proj_bias": Grouped(
+        (f"{EXPERT}down_proj.bias",), lambda count, shape: (count, *shape), lambda t: list(t.unbind(0))
+    ),
+}
+GPT_OSS_NAMES = replace(
+    NAMES,
+    modules=dict(NAMES.modules)
+    | {LAYER + "mlp.router": LAYER + "mlp.router", LAYER + "self_attn.sinks": LAYER + "self_attn.sinks"},
+    grouped={f"{LAYER}mlp.experts.{name}": group for name, group in GROUPED.items()},
+)
+
+
+def gpt_oss(raw: Raw) -> Raw:
+    """gpt-oss: experts with biases and clamped gates, heads that may look at nothing, a window in every other layer."""
+    yarn = {"rope_type": "yarn", "factor": 32.0, "truncate": False, "original_max_position_embeddings": 4096}
+    told = raw.get("rope_parameters") or raw.get("rope_scaling")
+    near = windows(raw, raw.get("sliding_window", 0), lambda i: (i + 1) % 2 > 0)
+    found = {"sinks": True, "activation": "clamped", "mlp_bias": True, "renormalised": True}
+    turning = turned(raw if told else raw | {"rope_parameters": yarn}, theta=150000.0)
+    return turning | biased(raw) | near | mixed(raw, "num_local_experts", "intermediate_size", True) | found
 
 
 def mixtral(raw: Raw) -> Raw:
@@ -84,6 +129,7 @@ def _qwen(raw: Raw) -> Raw:
 
 
 Kind = tuple[str, Callable[[Raw], Raw], Callable[[Decoder], Names], Mapping[str, tuple[Any, ...]]]
+CLAMPED: Choices = {"swiglu_alpha": (1.702,), "swiglu_limit": (7.0,)}
 UNCLIPPED: Choices = {"clip_qkv": (None,)}
 KINDS: dict[str, Kind] = {
     "Mixtral": ("mixtral", mixtral, names("block_sparse_moe", "gate", ("w1", "w3", "w2")), {}),
@@ -96,6 +142,11 @@ KINDS: dict[str, Kind] = {
 def families() -> dict[str, Family]:
     """Every architecture that config.json may name."""
     found: dict[str, Family] = {}
+    for task in ("CausalLM", "Model"):
+        found["GptOssModel" if task == "Model" else f"GptOssFor{task}"] = Family(
+            DECODER, settings(gpt_oss, task, patterned=True), GPT_OSS_NAMES, FIELDS, CLAMPED, model_type="gpt_oss",
+            defaults=DEFAULTS["gpt_oss"], aliases=ALIASES["gpt_oss"],
+        )  # fmt: skip
     for name, (model_type, read, named, supported) in KINDS.items():
         for task in ("CausalLM", "Model"):
             reader = settings(activated(read), task, patterned=model_type == "qwen2_moe")

@@ -54,11 +54,11 @@ def settings(raw: dict[str, Any], names: set[str]) -> dict[str, Any]:
 
 def body(raw: dict[str, Any], names: set[str]) -> dict[str, Any]:
     """The layers alone."""
-    square = {name: _side(raw, name) for name in ("image_size", "patch_size")}
+    square = {name: side(raw, name) for name in ("image_size", "patch_size")}
     return {"activation": chosen(raw, "hidden_act", "gelu")} | square
 
 
-def _side(raw: dict[str, Any], name: str) -> Any:
+def side(raw: dict[str, Any], name: str) -> Any:
     """The side of a square, which may be written as its height and width."""
     size = raw[name]
     if isinstance(size, list) and len(size) == 2 and size[0] == size[1]:

@@ -32,21 +32,35 @@ def read(root: Path) -> Source:
     raw, chosen = read_json(folder / "config.json"), said_of_tokens(folder)
     raw = raw if judge is None else judge.settings(raw)
     quantising = dequantised.settings(folder, raw)
-    files = public_files(folder) | tokenizer_in(folder, str(raw.get("model_type", "")))
-    files |= generation.public(raw if chosen is None else chosen)
-    if said:
-        files[FILE] = lambda: said.wording.bytes
-        if said.lower and TOKENIZER in files:
-            files[TOKENIZER] = partial(sentences.lowered, files[TOKENIZER])
     return Source(
         folder=folder,
         raw=raw,
         generation=chosen or {},
-        files=files,
+        files=travelling(root) | generation.public(raw if chosen is None else chosen),
         tensors=lambda: _entries(folder, quantising, said, judge),
         pooling=said.pooling if said else None,
         bare=bool(said and said.bare),
     )
+
+
+def travelling(root: Path) -> dict[str, Callable[[], bytes]]:
+    """The public files of a folder: a tokenizer, if its files amount to one, and what else clients need of it."""
+    said = sentences.read(root)
+    folder = said.body if said else root
+    config = folder / "config.json"
+    model_type = str(read_json(config).get("model_type", "")) if config.is_file() else ""
+    files = {name: read for name, read in public_files(folder).items() if name != TOKENIZER}
+    files |= tokenizer_in(folder, model_type)
+    if said and said.lower and TOKENIZER in files:
+        files[TOKENIZER] = partial(sentences.lowered, files[TOKENIZER])
+    return files | ({FILE: lambda: said.wording.bytes} if said else {})
+
+
+def alone(settings: Path, weights: bool) -> Source:
+    """A config.json without a checkpoint; CheckpointError if there are to be weights."""
+    if weights:
+        raise CheckpointError(f"{settings} has no weights", "pass the folder of a checkpoint")
+    return Source(settings.parent, read_json(settings), {}, {}, dict)
 
 
 def said_of_tokens(folder: Path) -> dict[str, Any] | None:

@@ -14,16 +14,30 @@ from puma.models.files.gguf import file as gguf
 from puma.models.files.sentences import MODULES, places
 from puma.models.files.source import Source
 
+SETTINGS = ".json"
 HUB_FILES, HUB_WEIGHTS = ["*.json", "*.txt", "*.model", "*.jinja"], "*.safetensors"
 LEFT = ["*/*", "consolidated*"]  # copies in other forms: for onnx and others in folders, and Mistral's own names
 TEMPLATES = "additional_chat_templates/*.jinja"
+PARTS = ("text_model", "vision_model")  # that lie in one folder and are models of their own
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 HUB_FILE = re.compile(r"([A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)/([\w.-]+\.gguf)")
+
+
+def parted(source: str | Path) -> tuple[str | Path, str]:
+    """A model, and which part of it is meant as one of its own, where the source ends with its name and no such folder
+    is there.
+    """
+    path = Path(source).expanduser()
+    if path.name not in PARTS or path.exists():
+        return source, ""
+    return str(source).removesuffix(f"/{path.name}"), path.name
 
 
 def opened(source: str | Path, weights: bool) -> Source:
     """What the user names, opened; a client, who needs no weights, downloads none."""
     path = locate(source, weights)
+    if path.suffix == SETTINGS:
+        return folders.alone(path, weights)
     if path.is_file():
         return gguf.read(path)
     inside = None if any(path.glob("*.safetensors")) else gguf.only(path)
@@ -34,6 +48,8 @@ def locate(source: str | Path, weights: bool) -> Path:
     """The folder of a checkpoint, or its GGUF file; what is there first, then the hub."""
     path = Path(source).expanduser()
     named = path.suffix == gguf.SUFFIX
+    if path.is_file() and path.suffix == SETTINGS:
+        return path
     if not path.exists() and isinstance(source, str):
         if file := HUB_FILE.fullmatch(source):
             path = fetched(file[1], [part.name for part in gguf.parts(Path(file[2]))]) / file[2]
@@ -58,6 +74,8 @@ def called(path: Path) -> str:
     """What a model on disk is called: its folder's name, or its file's without what says that it is one, or a part."""
     if not path.is_file():
         return path.resolve().name
+    if path.suffix == SETTINGS:
+        return path.resolve().parent.name if path.name == "config.json" else path.stem
     part = gguf.SPLIT.fullmatch(path.name)
     return part[1] if part else path.name.removesuffix(gguf.SUFFIX)
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from puma.errors import TensorError, UnsupportedModel
-from puma.models.quantised import awq, bitsandbytes, compressed, fp8, gptq
+from puma.models.quantised import awq, bitsandbytes, compressed, fp8, gptq, mxfp4
 from puma.models.quantised.packed import ORIGINAL, Header, Headers, Packed, Read, Settings
 
 __all__ = ["Found", "Header", "Headers", "Packed", "Read", "Settings", "find", "settings_in"]
@@ -32,7 +32,14 @@ class Found(NamedTuple):
     spent: frozenset[str]
 
 
-FILES = {"gptq": gptq, "awq": awq, "compressed-tensors": compressed, "fp8": fp8, "bitsandbytes": bitsandbytes}
+FILES = {
+    "gptq": gptq,
+    "awq": awq,
+    "compressed-tensors": compressed,
+    "fp8": fp8,
+    "bitsandbytes": bitsandbytes,
+    "mxfp4": mxfp4,
+}
 METHODS = {name: Method(file.find, file.excepted, file.IGNORED) for name, file in (FILES | {"fbgemm_fp8": fp8}).items()}
 
 
@@ -77,7 +84,7 @@ def find(settings: Settings, headers: Headers, read: Read) -> Found:
                 f"{module} is quantised, though quantization_config says that it is not",
                 "weights and config.json do not belong together",
             )
-        tensors[f"{module}.weight"] = packed
+        tensors[module if packed.whole else f"{module}.weight"] = packed
     if not tensors:
         what = f"config.json says that the weights are quantised ({settings['quant_method']}), but none is"
         raise TensorError(what, "leave quantization_config out of config.json, if they are plain numbers")

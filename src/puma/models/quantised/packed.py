@@ -40,6 +40,7 @@ class Packed:
     shape: tuple[int, ...]
     parts: tuple[str, ...]
     decode: Callable[..., Tensor]
+    whole: bool = False  # whether the name that is found is the tensor's own, and not its module's
 
 
 def fields(words: Tensor, bits: int, count: int, dim: int) -> Tensor:

@@ -45,6 +45,7 @@ class Attention(nn.Module):
         self.limits = nn.Limits.of(self.q_proj, self.v_proj)
         self.q_norm, self.k_norm = (HeadNorm(c, c.heads), HeadNorm(c, c.kv_heads)) if c.head_norms else (None, None)
         self.gate = nn.Linear(c.hidden_size, c.heads * c.head_dim, bias, "activation") if c.output_gate else None
+        self.sinks: Value = nn.Parameter((c.heads,)) if c.sinks else None
         turning = c.turning(layer)
         self.frequencies = turning and rope.frequencies(turning, c.head_dim, c.context)
 
@@ -59,7 +60,7 @@ class Attention(nn.Module):
             q, k = self.q_norm(q), self.k_norm(k)
         q, k, v = nn.heads(q, k, self.v_proj(x), self.head_dim, self.limits, at, self._angles(at, x), cached=True)
         k, v = cache.append(at.rows.pad(k), at.rows.pad(v))
-        seen = nn.attend(q, k, v, at, bias, self.cap, self.limits)
+        seen = nn.attend(q, k, v, at, bias, self.cap, self.limits, self.sinks)
         if self.gate is not None and self.gate.place:
             seen = F.mul(seen, F.sigmoid(self.gate(at.asking(x)), self.gate.place.reach))
         return self.o_proj(seen)

@@ -53,7 +53,7 @@ class Decoder(Struct, frozen=True, kw_only=True, tag_field="model_type", tag="de
     With `experts` the layers that are not `dense` have a mixture of so many of `expert_size`, of which a row takes
     `chosen` ones with weights that sum to 1 if `renormalised`, and perhaps one of `shared_size` that all rows take.
     With `delta` all layers that are not `full` have a memory instead of keys and values. `output_gate`: what attention
-    gives is multiplied by a sigmoid.
+    gives is multiplied by a sigmoid. `sinks`: each head may look at nothing, by a score of its own.
     `labels` names the classes of a classification head, which then takes the place of the logits and reads the last
     token that is not `padding`, or with `each_token` every one; `label_bias`: it has a bias. `headless`: there is
     neither. `pooling` is what makes one vector of a text.
@@ -97,6 +97,7 @@ class Decoder(Struct, frozen=True, kw_only=True, tag_field="model_type", tag="de
     layer_scaled: bool = False
     delta: Delta | None = None
     output_gate: bool = False
+    sinks: bool = False
     experts: Annotated[int, Meta(ge=0, le=1 << 12)] = 0
     chosen: OptionalSize = 0
     expert_size: OptionalSize = 0
@@ -132,6 +133,8 @@ class Decoder(Struct, frozen=True, kw_only=True, tag_field="model_type", tag="de
             raise ValueError("a soft cap below 4 is not implemented")
         if self.activation == "relu" and self.gated:
             raise ValueError("activation relu has no gated form")
+        if self.activation == "clamped" and not (self.gated and self.experts):
+            raise ValueError("clamped gates are of experts only")
         if self.shared_norm and not (self.parallel and self.pre_norms):
             raise ValueError("a norm is shared by halves that are computed side by side only")
         if self.parallel and not self.pre_norms:
@@ -141,8 +144,8 @@ class Decoder(Struct, frozen=True, kw_only=True, tag_field="model_type", tag="de
             raise ValueError("layers with a memory among layers with a window, or without norms, are not implemented")
         if self.experts and not (0 < self.chosen <= self.experts and self.expert_size):
             raise ValueError("a mixture has not as many experts as a row takes, or they have no size")
-        if self.experts and (not self.gated or self.mlp_bias or self.parallel):
-            raise ValueError("a mixture of experts without gates, with biases or beside attention is not implemented")
+        if self.experts and (not self.gated or self.parallel or (self.mlp_bias and (self.dense or self.shared_size))):
+            raise ValueError("a mixture of experts without gates, or beside other blocks, is not implemented")
 
     def mixed(self, layer: int) -> bool:
         """Whether a layer has a mixture of experts."""

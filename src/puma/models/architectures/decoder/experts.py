@@ -10,6 +10,7 @@ import torch
 
 import puma.nn.modules as nn
 from puma.models.architectures.decoder.config import Decoder
+from puma.mpc.fixed import GATED_REACH
 from puma.nn import functional as F
 from puma.nn import mixture
 from puma.nn.modules import Value
@@ -21,17 +22,20 @@ class Experts(nn.Module):
     def __init__(self, c: Decoder) -> None:
         self.activation, self.chosen, self.renormalised = c.activation, c.chosen, c.renormalised
         self.sizes = torch.tensor([c.expert_size] * c.experts + [c.shared_size] * bool(c.shared_size))
-        width, biased = int(self.sizes.sum()), c.norm_bias
+        width, biased = int(self.sizes.sum()), c.norm_bias or c.mlp_bias
         self.router = nn.Linear(c.hidden_size, c.experts, biased, "scores")
         self.shared_gate = nn.Linear(c.hidden_size, 1, biased, "activation") if c.shared_size else None
         self.gate_proj = nn.Linear(c.hidden_size, width, biased, nn.place_of(c.activation))
-        self.up_proj = nn.Linear(c.hidden_size, width, biased, "gated")
+        self.up_proj = nn.Linear(c.hidden_size, width, biased, nn.gated_place(c.activation))
         self.down_proj = nn.Linear(width, c.hidden_size, False, "stream")
+        self.biases = nn.Linear(c.experts, c.hidden_size, False, "stream") if c.mlp_bias else None
 
     def __call__(self, x: Value) -> Value:
         inner = nn.gated(self.activation, self.gate_proj, self.up_proj, x)
         assert self.up_proj.place
-        return self.down_proj(mixture.weighted(inner, self.weights(x), self.sizes, self.up_proj.place.reach))
+        weights, product = self.weights(x), GATED_REACH if self.activation == "clamped" else self.up_proj.place.reach
+        found = self.down_proj(mixture.weighted(inner, weights, self.sizes, product))
+        return found if self.biases is None else found + self.biases(weights)
 
     @property
     def readers(self) -> list[nn.Module | None]:

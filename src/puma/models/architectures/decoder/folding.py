@@ -53,6 +53,10 @@ def plain(config: Decoder) -> Shapes:
             for name, size in experts(config, mlp):
                 shape = (config.hidden_size, size)
                 shapes[f"{name}.{part}.weight"] = shape if part == "down_proj" else shape[::-1]
+                if config.mlp_bias:
+                    shapes[f"{name}.{part}.bias"] = (config.hidden_size if part == "down_proj" else size,)
+        for name in ("gate_proj.bias", "up_proj.bias", "biases.weight"):
+            shapes.pop(f"{mlp}.{name}", None)
     if config.delta:
         for attention in (f"model.layers.{i}.self_attn" for i in range(config.layers) if config.recurrent(i)):
             taps, size = shapes[f"{attention}.conv.weight"]
@@ -62,6 +66,17 @@ def plain(config: Decoder) -> Shapes:
             shapes[f"{attention}.scale.weight"] = (config.delta.value_size,)
             shapes[f"{attention}.out_proj.weight"] = shapes.pop(f"{attention}.o_proj.weight")
     return shapes
+
+
+def _fold_experts(config: Decoder, folded: dict[str, Value], mlp: str) -> None:
+    """All experts of a layer side by side."""
+    for part in PARTS:
+        last, names = part == "down_proj", [f"{name}.{part}" for name, _ in experts(config, mlp)]
+        folded[f"{mlp}.{part}.weight"] = torch.cat([folded.pop(f"{name}.weight") for name in names], 1 if last else 0)
+        if config.mlp_bias:
+            biases = [folded.pop(f"{name}.bias") for name in names]
+            name = f"{mlp}.biases.weight" if last else f"{mlp}.{part}.bias"
+            folded[name] = torch.stack(biases, 1) if last else torch.cat(biases)
 
 
 def _fold_memory(config: Decoder, folded: dict[str, Value], attention: str) -> None:
@@ -89,9 +104,7 @@ def fold(config: Decoder, plain: Mapping[str, Value]) -> dict[str, Value]:
     for i in range(config.layers):
         layer = f"model.layers.{i}."
         if config.mixed(i):
-            for part in PARTS:
-                parts = [folded.pop(f"{name}.{part}.weight") for name, _ in experts(config, f"{layer}mlp")]
-                folded[f"{layer}mlp.{part}.weight"] = torch.cat(parts, 1 if part == "down_proj" else 0)
+            _fold_experts(config, folded, f"{layer}mlp")
         if config.recurrent(i):
             _fold_memory(config, folded, f"{layer}self_attn")
         nn.absorb_norms(folded, layer, readers(config))

@@ -24,7 +24,9 @@ def bounds(config: Decoder, params: Params) -> Iterator[Bound]:
         yield from (*halves(config, params), *grown(config, params))
     for name in (name.removesuffix(".q_proj.weight") for name in params if name.endswith(".q_proj.weight")):
         if config.head_norms or config.pre_norms:
-            yield b.scores(f"{name}.q_proj", _spread(config, params, name))
+            sinks = params.get(f"{name}.sinks")
+            more = 0.0 if sinks is None else float(sinks.abs().max())
+            yield b.scores(f"{name}.q_proj", _spread(config, params, name) + more)
         for part in () if config.head_norms or not config.pre_norms else ("q_proj", "k_proj"):
             b.factor(f"{name}.{part}", float(b.rows(params, f"{name}.{part}", b.Source(config.hidden_size)).max()))
     norm = "head_norm" if config.rescaled else "model.norm"
@@ -45,7 +47,12 @@ def halves(config: Decoder, params: Params) -> Iterator[Bound]:
             if part == "gate_proj":
                 up = b.rows(params, f"{layer}.up_proj", n)
                 b.factor(f"{layer}.up_proj", float(up.max()))
-                yield b.gated(f"{layer}.up_proj", float((rows * up).max()))
+                clamped = config.activation == "clamped"
+                yield (
+                    b.activation("clamped", f"{layer}.up_proj", float(up.max()))
+                    if clamped
+                    else b.gated(f"{layer}.up_proj", float((rows * up).max()))
+                )
         if part == "router":
             yield b.scores(name, 2 * float(b.rows(params, name, n).max()))
         if part == "shared_gate":

@@ -29,7 +29,7 @@ PATTERNS = {  # by the names in tokenizer.ggml.pre
     "gpt-4o": GPT4O,
 }
 GPT2 = ("gpt-2", "roberta-bpe", "olmo")
-DIGITS = ("smollm", "starcoder")  # GPT-2's after each digit has been set apart
+DIGITS = ("smollm", "starcoder", "refact")  # GPT-2's after each digit has been set apart
 WHOLE = ("llama-bpe", "llama3", "llama-v3", "falcon3", "tekken")  # a word that is a token is not cut into merges
 BEGUN = WHOLE  # where a file does not say otherwise, a text begins with the token for that
 COMPOSED = ("qwen2", "olmo")  # characters are composed first (NFC)

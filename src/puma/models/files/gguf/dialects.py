@@ -99,6 +99,10 @@ GEMMA = DECODER | {
     "blk.{}.ffn_norm": LAYERS + "pre_feedforward_layernorm",
     "blk.{}.post_ffw_norm": LAYERS + "post_feedforward_layernorm",
 }
+BEHIND = {name: ours for name, ours in DECODER.items() if name not in ("blk.{}.attn_norm", "blk.{}.ffn_norm")} | {
+    "blk.{}.post_attention_norm": LAYERS + "post_attention_layernorm",
+    "blk.{}.post_ffw_norm": LAYERS + "post_feedforward_layernorm",
+}
 GPT2 = {
     "token_embd": "transformer.wte",
     "position_embd": "transformer.wpe",
@@ -172,6 +176,10 @@ DIALECTS = {
     "qwen2": Dialect("Qwen2ForCausalLM", DECODER),
     "qwen3": Dialect("Qwen3ForCausalLM", DECODER),
     "phi3": Dialect("Phi3ForCausalLM", PHI3, unused=FREQUENCIES),
+    "smollm3": Dialect("SmolLM3ForCausalLM", DECODER, {QUERIES: halves}, FREQUENCIES),
+    "olmo2": Dialect("Olmo2ForCausalLM", BEHIND),
+    "granite": Dialect("GraniteForCausalLM", DECODER, {QUERIES: halves}, FREQUENCIES),
+    "gemma": Dialect("GemmaForCausalLM", DECODER, {r".*norm\.weight": less_one}),
     "gemma2": Dialect("Gemma2ForCausalLM", GEMMA, {r".*norm\.weight": less_one}),
     "gemma3": Dialect("Gemma3ForCausalLM", GEMMA, {r".*norm\.weight": less_one}),
     "gpt2": Dialect("GPT2LMHeadModel", GPT2, {MATRICES: turned}),

@@ -29,12 +29,15 @@ def read(path: Path) -> Source:
     found = settings.Settings(header)
     architecture = CLASSIFIER if dialect.architecture == "BertModel" and found.has("cls.output.weight") else None
     raw = settings.config(found, architecture or dialect.architecture)
+    pooling = None if architecture else settings.pooling(found)
     return Source(
         folder=path.parent,
         raw=raw | tokens.special_ids(header.fields),
         generation={},
         files=tokens.files(header.fields) | generation.public(settings.sampling(header.fields)),
         tensors=lambda: _entries(header, dialect, *settings.heads(found)),
+        pooling=pooling,
+        bare=pooling is not None,
     )
 
 

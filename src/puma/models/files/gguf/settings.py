@@ -13,6 +13,7 @@ from typing import Any
 from puma.errors import CheckpointError, UnsupportedModel
 from puma.models.files.gguf.header import Header
 from puma.models.files.gguf.numbers import numbers
+from puma.models.pooling import Mode, Pooling
 
 Raw = dict[str, Any]
 HARMLESS = (  # they say nothing that is computed
@@ -22,6 +23,7 @@ HARMLESS = (  # they say nothing that is computed
 SAMPLING = "general.sampling"
 DRAWN = {"temp": "temperature", "top_k": "top_k", "top_p": "top_p", "min_p": "min_p",
          "penalty_repeat": "repetition_penalty"}  # fmt: skip
+POOLED: dict[int, Mode] = {1: "mean", 2: "cls", 3: "lasttoken"}  # as llama.cpp counts them
 
 
 class Settings:
@@ -112,6 +114,12 @@ def config(found: Settings, architecture: str) -> Raw:
     found.check_all_asked()
     raw |= {"architectures": [architecture], "vocab_size": found.shape("token_embd.weight")[0]}
     return {name: value for name, value in raw.items() if value is not None}
+
+
+def pooling(found: Settings) -> Pooling | None:
+    """How states become a text's vector, if the file says that; a model that ranks has a head instead."""
+    mode = POOLED.get(found.one("pooling_type", 0))
+    return None if mode is None else Pooling(modes=(mode,))
 
 
 def sampling(fields: Mapping[str, Any]) -> Raw:
@@ -231,6 +239,33 @@ def _check_window(found: Settings) -> None:
     window = found.get("attention.sliding_window", 0)
     if window and window < found.need("context_length"):
         found.refuse("attention.sliding_window", "this architecture without a window only")
+
+
+def smollm3(found: Settings) -> Raw:
+    """SmolLM3: every fourth layer has no positions, which llama.cpp has from its code."""
+    return llama(found) | {"no_rope_layer_interval": 4}
+
+
+def olmo2(found: Settings) -> Raw:
+    """OLMo 2; OLMo 3 goes by the same name, with a window."""
+    _check_window(found)
+    return _decoder(found)
+
+
+def granite(found: Settings) -> Raw:
+    """Granite: factors that the file need not name are 1, and that of scores is a head's usual one."""
+    raw = llama(found)
+    return raw | {
+        "attention_multiplier": found.get("attention.scale", 0.0) or raw["head_dim"] ** -0.5,
+        "embedding_multiplier": found.get("embedding_scale", 0.0) or 1.0,
+        "residual_multiplier": found.get("residual_scale", 0.0) or 1.0,
+        "logits_scaling": found.get("logit_scale", 0.0) or 1.0,
+    }
+
+
+def gemma(found: Settings) -> Raw:
+    """Gemma 1: its gate's GELU is the tanh form."""
+    return _decoder(found)
 
 
 def phi3(found: Settings) -> Raw:
@@ -354,6 +389,10 @@ READERS: Mapping[str, Callable[[Settings], Raw]] = {
     "qwen2": qwen,
     "qwen3": qwen,
     "phi3": phi3,
+    "smollm3": smollm3,
+    "olmo2": olmo2,
+    "granite": granite,
+    "gemma": gemma,
     "gemma2": gemma2,
     "gemma3": gemma3,
     "gpt2": gpt2,

@@ -1,0 +1,102 @@
+"""How fast a machine computes as a party, and what that makes of a request: rates of processor time, and how parties
+share cores.
+
+Processor time grows with the rounds, the bytes sent, the parameters read and the multiply-adds of a request. How rates
+are measured (speed.py), and what a network does to the result, this file must not know.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+import torch
+
+import puma
+from puma.client.cost import Cost
+from puma.models import architecture
+from puma.models.config import Config
+from puma.wire.messages import Encode, Generate
+from puma.wire.parameters import KEEP_MASKS_BELOW
+
+
+class Work(msgspec.Struct, frozen=True, array_like=True):
+    """What keeps a party busy: rounds, bytes that all send, parameters whose masks are drawn, multiply-adds."""
+
+    rounds: float
+    bytes: float
+    weights: float
+    products: float
+
+
+class Speed(msgspec.Struct, frozen=True):
+    """Processor seconds for each unit of Work, for P0, P1 and P2, and the cores shared by all.
+
+    `stretch` is how many seconds pass for one of such work: in lockstep each round waits for the slower party.
+    """
+
+    parties: tuple[Work, Work, Work]
+    stretch: float
+    cores: int
+
+    def seconds(self, work: Work) -> list[float]:
+        """Processor seconds of P0, P1, P2."""
+        amounts = msgspec.structs.astuple(work)
+        return [
+            sum(a * b for a, b in zip(msgspec.structs.astuple(rates), amounts, strict=False)) for rates in self.parties
+        ]
+
+
+_speeds = msgspec.json.Decoder(Speed)
+
+
+def work(config: Config, request: Generate | Encode, cost: Cost) -> Work:
+    """What a request of this cost gives the parties to do."""
+    shapes = architecture(config).parameters(config).values()
+    parameters, passes = sum(map(torch.Size.numel, map(torch.Size, shapes))), getattr(request, "tokens", 1)
+    prompts = len(request.input.lengths)
+    tokens = request.input.tokens + prompts * (passes - 1)
+    products = 0
+    vocabulary = [shape for shape in shapes if len(shape) == 2 and shape[0] == config.vocab_size]
+    for shape in shapes:
+        if len(shape) == 2 and shape not in vocabulary and shape[0] != config.context:
+            products += tokens * shape[0] * shape[1]
+    for shape in vocabulary[:1]:  # once to choose rows, once for the logits
+        products += (tokens + (prompts * passes if isinstance(request, Generate) else 0)) * shape[0] * shape[1]
+    drawn = passes * parameters if parameters >= KEEP_MASKS_BELOW else 0
+    return Work(cost.rounds, cost.total, drawn, products)
+
+
+def known() -> Speed | None:
+    """This machine's speed, if it was measured earlier for the same machine and program."""
+    with contextlib.suppress(OSError, msgspec.MsgspecError):
+        return _speeds.decode(path().read_bytes())
+    return None
+
+
+def together(busy: Sequence[float], idle: float, cores: int, beside: float = 0.0) -> float:
+    """Seconds until all three are done, who are busy for so long each, on so many cores.
+
+    The evaluators go in lockstep and wait for `idle` seconds between; the dealer, who runs ahead, and whoever else
+    wants these cores for `beside` seconds, take turns with them where cores are too few.
+    """
+    dealer, *evaluators = busy
+    pair = max(max(evaluators) + idle, sum(evaluators) / cores)
+    crowd = (sum(evaluators) / pair + 1) / cores
+    return max(dealer, pair + (dealer + beside) * max(0.0, crowd - 1))
+
+
+def path() -> Path:
+    """A file for this processor, the cores we may use, and the program as it stands."""
+    root = Path(puma.__file__).parent
+    state = [f"{p.relative_to(root)} {p.stat().st_size} {p.stat().st_mtime_ns}" for p in sorted(root.rglob("*.py"))]
+    with contextlib.suppress(OSError):
+        state += [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
+    state += [str(sorted(os.sched_getaffinity(0))) if hasattr(os, "sched_getaffinity") else "", torch.__version__]
+    name = hashlib.sha256("\n".join(state).encode()).hexdigest()[:16]
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return cache / "puma" / f"speed-{name}.json"

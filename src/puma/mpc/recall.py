@@ -1,0 +1,161 @@
+"""What a dry party remembers: which messages a function of given formats took, so that it runs once for each of them.
+
+In a dry run nothing depends on words, so what a function costs and the formats of what it gives follow from the formats
+of its arguments. A `Trace` is the ledger of such a run: every message with the words in it, both of the evaluator that
+runs and of the dealer whose corrections it takes. It must not know what is computed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from copy import copy
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Literal, NamedTuple, cast
+
+from torch import Tensor
+
+from puma.kernels.outline import Outline
+from puma.mpc.cost import Bytes, Ledger, Words
+from puma.mpc.party import Party
+from puma.mpc.share import Additive, Share
+
+CONTENTS = 1 << 12  # elements of a public tensor whose contents are looked at; a larger one is not remembered
+
+
+class Event(NamedTuple):
+    """A frame, and under which component it was booked: an evaluator's of a round, the dealer's corrections, or an
+    answer of each party."""
+
+    component: str
+    kind: Literal["round", "dealt", "answer"]
+    words: tuple[Words, ...]
+
+
+@dataclass(eq=False)
+class Call:
+    """What a function did once: its messages, the formats of its result, and what its arguments now remember."""
+
+    events: list[Event] = field(default_factory=list[Event])
+    result: Any = None
+    opened: list[dict[tuple[int, int], Share]] = field(default_factory=list[dict[tuple[int, int], Share]])
+
+    @cached_property
+    def form(self) -> tuple[object, ...]:
+        """All of its messages but how many words they have; once nothing is added any more."""
+        return tuple((e.component, e.kind, tuple((w.bits, w.runs) for w in e.words)) for e in self.events)
+
+    @cached_property
+    def counts(self) -> tuple[int, ...]:
+        """How many words they have."""
+        return tuple(w.numel for e in self.events for w in e.words)
+
+
+class Trace(Ledger):
+    """The messages since the last `taken`: those of calls, with how often each was made, and all others."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: dict[Call, int] = {}
+        self._into = Call()
+        self.calls[self._into] = 1
+
+    def sent(self, count: int, online: bool) -> None:
+        assert isinstance(count, Bytes) and online
+        self._into.events.append(Event(self.current, "answer", count.words))
+
+    def round(self) -> None:
+        event = self._into.events.pop()
+        self._into.events.append(event._replace(kind="round"))
+
+    def awaited(self, size: int) -> None:
+        assert isinstance(size, Bytes)
+        self._into.events.append(Event(self.current, "dealt", size.words))
+
+    def record(self, call: Call, function: Callable[[], Any]) -> Any:
+        """Book what a function sends to a call of its own."""
+        before, self._into = self._into, call
+        try:
+            return function()
+        finally:
+            self._into = before
+
+    @property
+    def recording(self) -> bool:
+        """Whether a call is being recorded."""
+        return self.calls.get(self._into) is None
+
+    def made(self, call: Call) -> None:
+        """A call is made, perhaps again."""
+        self.calls[call] = self.calls.get(call, 0) + 1
+
+    def taken(self) -> dict[Call, int]:
+        """All messages so far, which are forgotten here."""
+        calls, self._into = self.calls, Call()
+        self.calls = {self._into: 1}
+        return calls
+
+
+class Recall:
+    """The memory of one dry run."""
+
+    def __init__(self, party: Party, trace: Trace) -> None:
+        self._party, self._trace = party, trace
+        self._known: dict[Hashable, Call] = {}
+
+    def call(self, function: Callable[..., Any], arguments: tuple[Any, ...], named: Mapping[str, Any]) -> Any:
+        """The function's result, whether it runs or is remembered."""
+        given = (*arguments, *named.values())
+        formats = None if self._trace.recording else _format(given)
+        if formats is None:
+            return function(*arguments, **named)
+        key = (function, self._trace.current, self._party.on_watch is None, tuple(named), formats)
+        call = self._known.get(key)
+        sums = _sums(given)
+        if call is None:
+            call = Call()
+            call.result = self._trace.record(call, lambda: function(*arguments, **named))
+            call.opened = [dict(z.opened) for z in sums]
+            self._known[key] = call
+        for z, opened in zip(sums, call.opened, strict=True):
+            z.opened.update(opened)
+        self._trace.made(call)
+        return _anew(call.result)
+
+
+def _format(x: Any) -> Hashable:
+    """What a cost can depend on; None for what this file does not know."""
+    if isinstance(x, Additive):
+        return Additive, x.shape, x.bits, x.frac, x.dealt, x.unproven, tuple(x.opened)
+    if isinstance(x, Share):
+        return type(x), x.shape, x.bits, x.frac
+    if isinstance(x, Outline):
+        return x.shape, x.count
+    if isinstance(x, Tensor):
+        if x.is_meta:
+            return x.shape
+        return (x.shape, x.dtype, tuple(_contents(x))) if x.numel() <= CONTENTS else None
+    if isinstance(x, (list, tuple)):
+        parts = tuple(map(_format, x))  # type: ignore[arg-type]
+        return None if None in parts else parts
+    return ("public", x) if isinstance(x, (int, float, str, type(None))) else None
+
+
+def _contents(x: Any) -> list[int]:
+    return x.reshape(-1).tolist()
+
+
+def _sums(x: Any) -> list[Additive]:
+    """The products among arguments, in order: they remember what has been opened of them."""
+    if isinstance(x, Additive):
+        return [x]
+    return [z for each in cast("Sequence[Any]", x) for z in _sums(each)] if isinstance(x, (list, tuple)) else []
+
+
+def _anew(x: Any) -> Any:
+    """The same format once more: what is opened of one result is not of another."""
+    if isinstance(x, Additive):
+        again = copy(x)
+        again.opened = dict(x.opened)
+        return again
+    return type(x)(map(_anew, x)) if isinstance(x, (list, tuple)) else x  # type: ignore[arg-type]

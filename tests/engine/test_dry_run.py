@@ -1,0 +1,154 @@
+"""What is counted of a few layers and a few steps at one evaluator is what all of it costs everybody, to the byte."""
+
+from __future__ import annotations
+
+from functools import partial
+from itertools import count
+from typing import Any
+
+import pytest
+
+from puma.engine import dry_run as dry
+from puma.engine import series
+from puma.engine.engine import Engine, answered, spent
+from puma.engine.generation import Turn, hidden_flags, on, run
+from puma.models import with_layers
+from puma.models.config import T5, Bert, Gpt2, Llama, Rope, Vit
+from puma.models.formats import Formats
+from puma.models.presets import preset
+from puma.mpc.compare import turns
+from puma.mpc.cost import Words
+from puma.mpc.party import Party
+from puma.mpc.recall import Call, Event
+from puma.mpc.seeded import Seeded
+from puma.wire.inputs import imagined
+from puma.wire.messages import Encode, Generate, Input, Spent
+from puma.wire.parameters import tensor_specs
+
+LLAMA = Llama(vocab_size=100, hidden_size=12, intermediate_size=20, layers=5, heads=3, kv_heads=1, context=4096)
+GEMMA = Llama(
+    vocab_size=90, hidden_size=12, intermediate_size=20, layers=5, heads=3, kv_heads=1, window=11, full_every=3,
+    local_rope=Rope(), attention_cap=30.0, post_norms=True, head_norms=True, activation="gelu_tanh",
+)  # fmt: skip
+SINKS = Llama(vocab_size=40, hidden_size=12, intermediate_size=9, layers=2, heads=3, kv_heads=1, sinks=True, window=20)
+GPT2 = Gpt2(vocab_size=70, width=15, layers=4, heads=3)
+BERT = Bert(vocab_size=60, hidden_size=12, intermediate_size=20, layers=5, heads=3)
+SEQ = T5(vocab_size=50, hidden_size=12, head_dim=3, intermediate_size=9, layers=4, encoder_layers=4, heads=3)
+UNLIKE = T5(vocab_size=50, hidden_size=12, head_dim=3, intermediate_size=9, layers=2, encoder_layers=4, heads=3)
+IMAGE = Vit(hidden_size=12, intermediate_size=20, layers=5, heads=3, image_size=8, patch_size=4, labels=("a", "b"))
+PLACES = {"model.layers.1.mlp.gate_proj": 8, "model.layers.3.self_attn.v_proj": 7, "model.layers.2.input_layernorm": 9}
+PLANNED = Llama(
+    vocab_size=100, hidden_size=12, intermediate_size=20, layers=4, heads=3, formats=Formats(stream=12, places=PLACES)
+)
+
+
+def in_full(config: Any, job: Generate | Encode) -> list[dict[str, tuple[int, int, int]]]:
+    """Every layer and every step of the dealer and of an evaluator, with nothing remembered."""
+    dealer, first = (_counts(_party(rank, config, job)) for rank in (0, 1))
+    return [dealer, first, first]
+
+
+def _party(rank: int, config: Any, job: Generate | Encode) -> list[Spent]:
+    party = Party(rank)
+    party.approximation = job.input.approximation
+    params = {t.name: Seeded(party, None, [], t.shape, t.bits, t.frac) for t in tensor_specs(config)}
+    steps = count(1)
+
+    def chosen(requests: Any) -> Turn:
+        fed, hidden = sum(r.beams * len(r.owed) for r in requests), hidden_flags(job, next(steps))  # type: ignore[arg-type]
+        return Turn(given=imagined(config, party, Input([1] * fed, [], padded=bool(hidden)), hidden))
+
+    word = chosen if isinstance(job, Generate) and job.reveal else on
+    run(Engine(party, config, params), job, imagined(config, party, job.input), partial(answered, party), word=word)
+    return spent(party)
+
+
+def _counts(spent: list[Spent]) -> dict[str, tuple[int, int, int]]:
+    found = {s.name: (s.rounds, s.online, s.offline) for s in spent}
+    return {name: each for name, each in found.items() if any(each)}
+
+
+@pytest.mark.parametrize(
+    ("config", "job"),
+    [
+        (LLAMA, Generate(Input([7], []), 1)),
+        (LLAMA, Generate(Input([16], []), 8)),
+        (LLAMA, Generate(Input([254], []), 5)),
+        (LLAMA, Generate(Input([9, 3, 5], []), 5)),
+        (LLAMA, Generate(Input([17], []), 6, temperature=0.8)),
+        (LLAMA, Generate(Input([17], []), 6, reveal=True)),
+        (LLAMA, Generate(Input([33, 33], [], padded=True), 6)),
+        (LLAMA, Generate(Input([17], [], approximation="puma"), 6)),
+        (LLAMA, Generate(Input([17], [], approximation="mpcformer"), 6)),
+        (LLAMA, Generate(Input([6], []), 4, reveal=True, beams=3)),
+        (LLAMA, Encode(Input([9, 4], []), "hidden")),
+        (LLAMA, Encode(Input([9, 4], []), "next-logits")),
+        (GEMMA, Generate(Input([8], []), 7)),
+        (SINKS, Generate(Input([17, 14], []), 9)),
+        (GPT2, Generate(Input([18], []), 9)),
+        (BERT, Encode(Input([9, 30], []), "pooled")),
+        (BERT, Encode(Input([16, 16], [], padded=True), "hidden")),
+        (SEQ, Generate(Input([9], []), 7)),
+        (UNLIKE, Generate(Input([9, 2], []), 5)),
+        (SEQ, Encode(Input([9], []), "hidden")),
+        (IMAGE, Encode(Input([5], []), "logits")),
+        (PLANNED, Generate(Input([20], []), 5)),
+    ],
+)
+def test_a_few_layers_and_steps_tell_of_all(config: Any, job: Any) -> None:
+    assert [_counts(each) for each in dry.dry_run(config, job)] == in_full(config, job)
+
+
+def messages(length: int, rows: int, *, skew: bool = False) -> dict[Call, int]:
+    """What a step sends at a row of so many entries: some that do not change, a tournament, and what grows evenly."""
+    call, left = Call(), length
+    call.events.append(Event("norm", "round", (Words(77, 13),)))
+    call.events.append(Event("attention", "dealt", (Words(rows * length, 7), Words(rows, 3, 2))))
+    while left > 16:
+        left = -(-left // 2)
+        call.events.append(Event("attention", "round", (Words(rows * left, 5), Words(rows * left, 1, 3))))
+    call.events.append(Event("attention", "round", (Words(rows * -(-left // 4), 11),)))
+    if skew:
+        call.events.append(Event("attention", "round", (Words(length**2, 9),)))
+    call.events.append(Event("head", "answer", (Words(5, 3, 2),)))
+    return {call: 3}
+
+
+@pytest.mark.parametrize("skew", [False, True])
+@pytest.mark.parametrize(("first", "count", "rows"), [(17, 1, 1), (18, 4, 3), (17, 300, 3), (99, 60, 5)])
+def test_steps_that_are_left_out_are_foretold(first: int, count: int, rows: int, skew: bool) -> None:
+    lengths = range(first, first + count)
+    tried, expected = list[int](), series.Total.nothing()
+    for length in lengths:
+        expected.add(series.total(messages(length, rows, skew=skew)))
+    trying = series.steps(lengths, [turns(length) for length in lengths])
+    step = next(trying)
+    while True:
+        tried.append(step)
+        try:
+            step = trying.send(messages(lengths[step], rows, skew=skew))
+        except StopIteration as stop:
+            assert stop.value == expected
+            break
+    assert len(set(tried)) == len(tried)
+    assert (len(tried) == count) is (skew or count <= 4)  # what grows in another way is tried at every length
+
+
+def test_what_a_layer_adds_is_that_of_one_in_the_middle() -> None:
+    config, job = with_layers(LLAMA, 9), Generate(Input([5], []), 1)
+    nine, eight = (in_full(with_layers(config, n), job)[1]["attention"] for n in (9, 8))
+    assert _counts(dry.dry_run(config, job)[1])["attention"] == nine
+    assert nine[1] - eight[1] == eight[1] - in_full(with_layers(config, 7), job)[1]["attention"][1]
+
+
+@pytest.mark.parametrize(
+    ("sizes", "prompt", "tokens", "most"), [("gpt2", 8, 1, 2), ("gpt2", 17, 100, 80), ("llama-7b", 1024, 1024, 60)]
+)
+def test_few_steps_are_computed(
+    sizes: str, prompt: int, tokens: int, most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    computed = list[object]()
+    step = Engine.step
+    monkeypatch.setattr(Engine, "step", lambda self, requests: (computed.append(1), step(self, requests)))
+    dry.dry_run(preset(sizes), Generate(Input([prompt], []), tokens))
+    assert len(computed) <= most
