@@ -67,9 +67,9 @@ def test_formats_by_a_plan(checkpoints: dict[str, Path], monkeypatch: pytest.Mon
     assert found.layers == 1 and found.formats.proven and "model.layers.0.mlp.gate_proj" in found.formats.places
     assert "model.layers.1.mlp.gate_proj" not in found.formats.places
     small = Llama(vocab_size=50, hidden_size=32, intermediate_size=64, layers=2, heads=2)
-    monkeypatch.setitem(PRESETS, "small", small)
-    _, config, params = configured("small", None)
-    found = bench.fitted("small", config, params, settings, quiet)
+    monkeypatch.setattr(bench, "PRESETS", {"small": small})
+    params = RandomParams(small)
+    found = bench.fitted("small", small, params, settings, quiet)
     assert found.formats.stream < 14 and found.formats.proven
     alone = FixedSession(found, params)
     alone.encode(random_ids(found, [9, 12]), "hidden")

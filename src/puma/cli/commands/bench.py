@@ -57,14 +57,13 @@ def bench(
         weights have no numbers worth following.
     """
     from puma.cli.machine import summary
-    from puma.measure.bench import configured, measure
+    from puma.measure.bench import RandomParams, configured, measure
     from puma.measure.bench import fitted as with_plan
-    from puma.models.presets import PRESETS
     from puma.wire.request_shapes import shaped
 
     with ui.progress(output.json) as progress:
         name, config, params = configured(model, layers, adapter=adapter)
-        if fitted or (fitted is None and model not in PRESETS):
+        if fitted or (fitted is None and not isinstance(params, RandomParams)):
             config = with_plan(model, config, params, fitting.settings(approximation), progress, adapter)
         request = shaped(config, prompt, tokens, batch, approximation)
         found = measure(config, params, request, error, progress, prepared)
