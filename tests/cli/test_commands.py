@@ -145,7 +145,7 @@ def test_bench_pays_what_cost_says(name: str, options: list[object], puma: Run, 
     }  # fmt: skip
     assert (found["model"], found["layers"], found["prompt"]) == (name, 2, 4)
     assert (found["tokens"], found["batch"]) == ((2, 3) if options else (0, 1))
-    assert 0 < found["plain_seconds"] < found["seconds"]
+    assert found["plain_seconds"] > 0
     assert len(found["peak_rss_mib"]) == 3 and 0 < found["max_abs_error"] < 0.01
     assert all(set(part) == {"name", "seconds", "rounds", "bytes"} for part in found["breakdown"])
     check_bytes(found["bytes"])
