@@ -11,8 +11,8 @@ import pytest
 from puma.cli import app
 from puma.errors import OutOfRangeWarning
 from puma.reference import plain_model
-from tests import loud
 from tests.cli.conftest import Run
+from tests.local import loud
 from tests.models import tiny
 
 pytestmark = [pytest.mark.processes, pytest.mark.usefixtures("lent")]

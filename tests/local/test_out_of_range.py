@@ -12,7 +12,7 @@ import pytest
 from puma.errors import OutOfRange, OutOfRangeWarning
 from puma.local.cluster import LocalCluster
 from puma.reference import plain_model
-from tests import loud
+from tests.local import loud
 from tests.models import tiny, zoo
 from tests.threads import Threads
 

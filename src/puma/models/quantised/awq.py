@@ -23,6 +23,7 @@ from puma.models.quantised.packed import (
     modules_with,
     named,
     need,
+    parts_of,
     refuse,
 )
 
@@ -91,15 +92,21 @@ def gemm(each: int, weight: Tensor, zeros: Tensor, scales: Tensor) -> Tensor:
     """scale (q - zero) of words that hold outputs, in the kernels' order; float32 (out, in)."""
     out = scales.shape[1]
     place = (torch.arange(out).reshape(-1, EACH))[:, list(PLACES)].flatten()
-    point = fields(zeros, 4, out, 1)[:, place].repeat_interleave(each, 0)
-    found = fields(weight, 4, out, 1)[:, place].sub_(point).to(torch.float32)
-    return found.mul_(scales.to(torch.float32).repeat_interleave(each, 0)).T.contiguous()
+    point, scales = fields(zeros, 4, out, 1)[:, place], scales.to(torch.float32)
+    found, group = torch.empty(out, len(weight)), torch.arange(len(weight)) // each
+    for part in parts_of(len(weight), out):
+        rows = fields(weight[part], 4, out, 1)[:, place].sub_(point[group[part]])
+        found[:, part] = rows.to(torch.float32).mul_(scales[group[part]]).T
+    return found
 
 
 def gemv(each: int, weight: Tensor, zeros: Tensor, scales: Tensor) -> Tensor:
     """scale (q - zero) of words that hold inputs; float32 (out, in)."""
     size = weight.shape[1] * EACH
     groups = size // each
-    point = fields(zeros, 4, groups, 1).repeat_interleave(each, 1)
-    found = fields(weight, 4, size, 1).sub_(point).to(torch.float32)
-    return found.mul_(scales[:, :groups].to(torch.float32).repeat_interleave(each, 1))
+    point, scales = fields(zeros, 4, groups, 1), scales[:, :groups].to(torch.float32)
+    found, group = torch.empty(len(weight), size), torch.arange(size) // each
+    for part in parts_of(len(weight), size):
+        rows = fields(weight[part], 4, size, 1).sub_(point[part][:, group])
+        found[part] = rows.to(torch.float32).mul_(scales[part][:, group])
+    return found

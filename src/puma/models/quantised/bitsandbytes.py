@@ -28,6 +28,7 @@ from puma.models.quantised.packed import (
     modules_with,
     named,
     need,
+    parts_of,
     refuse,
 )
 
@@ -125,10 +126,11 @@ def blocks_of(state: State, weight: Tensor, largest: Tensor, table: Tensor, *nes
         largest = codes[largest.long()] * scale[at] + state.nested_offset
     count = prod(state.shape)
     packed = weight.flatten().view(torch.uint8)
-    found = table[torch.stack((packed >> 4, packed & 15), 1).flatten().int()]
-    whole = count // state.blocksize
-    full = whole * state.blocksize
-    found[:full].view(-1, state.blocksize).mul_(largest[:whole, None])
-    if full < count:
-        found[full:] *= largest[-1]
-    return found[:count].reshape(state.shape).to(DTYPES[state.dtype]).to(torch.float32)
+    found = torch.empty(count)
+    for part in parts_of(len(largest), state.blocksize, 2):  # an even number of numbers is whole bytes
+        start, stop = part.start * state.blocksize, min(part.stop * state.blocksize, count)
+        pairs = packed[start // 2 : -(-stop // 2)]
+        numbers = table[torch.stack((pairs >> 4, pairs & 15), 1).flatten().int()][: stop - start]
+        scales = largest[part].repeat_interleave(state.blocksize)[: stop - start]
+        found[start:stop] = (numbers * scales).to(DTYPES[state.dtype])
+    return found.reshape(state.shape)

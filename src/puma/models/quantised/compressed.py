@@ -26,6 +26,7 @@ from puma.models.quantised.packed import (
     expect,
     fields,
     need,
+    parts_of,
     refuse,
     times_scales,
     words,
@@ -155,12 +156,13 @@ def decode(
 ) -> Tensor:  # fmt: skip
     """scale (q - zero); float32 (out, in). `bits` is 0 where a number is a byte; packed ones are stored plus half."""
     half = 1 << bits >> 1
-    found = fields(weight, bits, shape[1], 1).sub_(half) if bits else weight
     others = dict(zip(names, rest, strict=False))  # the shape, which comes last, has served
     zero, order = others.get("weight_zero_point"), others.get("weight_g_idx")
     if zero is not None and zero.dtype == torch.int32 and zero.shape != scale.shape:
         zero = fields(zero, bits, scale.shape[0], 0).sub_(half)
-    found = found.to(torch.float32)
+    found = torch.empty(shape)
+    for part in parts_of(*shape):
+        found[part] = fields(weight[part], bits, shape[1], 1).sub_(half) if bits else weight[part]
     if order is None or bool((order == -1).any()):  # -1: inputs lie in order
         return times_scales(found, block, scale, zero)
     return times_scales(found[:, order.argsort(stable=True)], block, scale, zero)[:, _inverse(order)]

@@ -25,6 +25,7 @@ from puma.models.quantised.packed import (
     modules_with,
     named,
     need,
+    parts_of,
     refuse,
     words,
 )
@@ -98,8 +99,12 @@ def decode(
     point = fields(zeros, bits, out, 1)
     if less_one and bits == 3:
         point = (point + 1) & 7
-    found = fields(weight, bits, size, 0).sub_(point[group]).to(torch.float32)
-    return found.mul_(scales.to(torch.float32)[group]).T.contiguous()
+    scales, found = scales.to(torch.float32), torch.empty(out, size)
+    for part in parts_of(size, out, WORD):  # so many numbers are whole words, however wide each is
+        packed = weight[part.start * bits // WORD : -(-part.stop * bits // WORD)]
+        rows = fields(packed, bits, part.stop - part.start, 0).sub_(point[group[part]])
+        found[:, part] = rows.to(torch.float32).mul_(scales[group[part]]).T
+    return found
 
 
 def _plus(numbers: Tensor, constant: int) -> Tensor:

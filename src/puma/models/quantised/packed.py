@@ -17,6 +17,7 @@ from torch import Tensor
 from puma.errors import TensorError, UnsupportedModel
 
 WORD = 32  # bits of a packed word
+PART = 1 << 20  # numbers that are unpacked at a time: what is made on the way takes some times as much
 ORIGINAL = "use the original checkpoint, in fp32, fp16 or bf16"
 DAMAGED = "the checkpoint is damaged, or its quantization_config is another's"
 Settings = Mapping[str, Any]
@@ -63,6 +64,13 @@ def fields(words: Tensor, bits: int, count: int, dim: int) -> Tensor:
 
 def _mask(bits: Tensor) -> Tensor:
     return ((torch.ones_like(bits, dtype=torch.int64) << bits) - 1).to(torch.int32)
+
+
+def parts_of(count: int, width: int, step: int = 1) -> Iterator[slice]:
+    """Rows of this width in parts of about PART numbers, each of a multiple of `step` rows but for the last one."""
+    size = max(PART // (width * step), 1) * step
+    for start in range(0, count, size):
+        yield slice(start, min(start + size, count))
 
 
 def times_scales(found: Tensor, block: tuple[int, int], scale: Tensor, zero: Tensor | None = None) -> Tensor:

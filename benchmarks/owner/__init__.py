@@ -1,0 +1,1 @@
+"""What the owner of a model spends before it is shared."""
