@@ -52,7 +52,8 @@ def test_unknown_parts(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFi
 
 @pytest.mark.processes
 def test_sentences_a_second(processes: Trio) -> None:
-    small = msgspec.structs.replace(preset("minilm-l6", 1), vocab_size=60, hidden_size=24, intermediate_size=32)
+    sizes = {"vocab_size": 60, "hidden_size": 24, "embedding_size": 24, "intermediate_size": 32}
+    small = msgspec.structs.replace(preset("minilm-l6", 1), **sizes)
     found = sentences.measured(processes, small, RandomParams(small), 3, 5, 2)
     assert found["requests"] == 1 and found["runs"] == 2 and len(found["all_seconds"]) == 2
     assert found["per_second"] == pytest.approx(3 / found["seconds"]) and found["bytes_each"] > 0

@@ -50,6 +50,9 @@ def test_sources(checkpoints: dict[str, Path]) -> None:
     name, config, params = configured(str(checkpoints["llama"]), 1)
     assert (name, config.layers) == ("llama", 1)
     assert set(params) == {spec.name for spec in tensor_specs(config)}
+    settings = checkpoints["llama"] / "config.json"
+    name, alone, random = configured(str(settings), None)  # without weights: random ones
+    assert name == "llama" and alone == configured(str(checkpoints["llama"]), None)[1] and set(random) > set(params)
     for source, layers in (("gpt3", None), ("gpt2", 0), ("gpt2", -1), (str(checkpoints["llama"]), 3)):
         with pytest.raises(UsageError) as error:
             configured(source, layers)

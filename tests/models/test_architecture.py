@@ -6,11 +6,14 @@ import inspect
 from typing import Any, get_args
 
 import pytest
+import torch
 
 from puma.errors import UnsupportedModel
 from puma.models import architecture, heads, inputs, with_layers
 from puma.models.architectures import ARCHITECTURES
+from puma.models.architectures.decoder.config import Delta
 from puma.models.config import T5, Bert, ClipVision, Config, Gpt2, Llama, ModernBert, PatchEncoder, Vit
+from puma.models.ranges import hides
 
 SIZES: dict[str, Any] = {"hidden_size": 8, "intermediate_size": 32, "layers": 2, "heads": 2}
 WORDS: dict[str, Any] = SIZES | {"vocab_size": 20, "context": 16}
@@ -66,6 +69,14 @@ def test_who_generates_classifies_and_predicts() -> None:
         "classifier",
         "gpt2",
     }
+
+
+def test_what_a_memory_holds_is_not_foreseen_nor_hidden() -> None:
+    delta = Delta(key_heads=2, value_heads=2, key_size=4, value_size=4)
+    config = Llama(**WORDS, full_every=2, delta=delta)
+    assert architecture(CONFIGS["llama"]).foresees(CONFIGS["llama"]) and not architecture(config).foresees(config)
+    params = {name: torch.zeros(shape) for name, shape in architecture(config).parameters(config).items()}
+    assert not hides(config, params) and inputs(config).pads == ""
 
 
 def test_what_is_read() -> None:

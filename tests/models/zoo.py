@@ -131,6 +131,10 @@ ENCODERS |= {
         "DebertaV2Model",
         DEBERTA | {"position_buckets": -1, "share_att_key": False, "type_vocab_size": 2, "norm_rel_ebd": "none"},
     ),
+    "embeddinggemma": (
+        "Gemma3TextModel",
+        GEMMA | {"num_hidden_layers": 3, "sliding_window_pattern": 2, "use_bidirectional_attention": True},
+    ),
     "modernbert": ("ModernBertModel", MODERNBERT),
     "nomic": ("NomicBertModel", SIZES),
     "gte": ("GteModel", SIZES | {"type_vocab_size": 0}),

@@ -34,8 +34,8 @@ class Ahead:
 
     def __init__(self, engine: Engine) -> None:
         self._engine, party = engine, engine.party
-        drawn = any(in_blocks(p) for p in engine.params)
-        self._possible = party.is_dealer and not party.dry and drawn and architecture(engine.config).foreseen
+        foreseen = architecture(engine.config).foresees(engine.config) and any(in_blocks(p) for p in engine.params)
+        self._possible = party.is_dealer and not party.dry and foreseen
         self._until, self._expected = 0, torch.empty(0, 0, dtype=torch.bool)
 
     def begin(self, number: int, requests: Sequence[Request]) -> None:

@@ -99,6 +99,10 @@ class Architecture:
     table: str = ""  # the parameter that a tied head shares
     foreseen: bool = False  # whether a cache's columns are all that the cost and masks of a step depend on
 
+    def foresees(self, config: Any) -> bool:
+        """The same of a model of this config: what a layer with a memory holds is more than columns."""
+        return self.foreseen and not getattr(config, "delta", None)
+
     def parameters(self, config: Any) -> Shapes:
         """Names and shapes of what the owner shares."""
         return self.model(config).shapes()

@@ -43,6 +43,8 @@ def hides(config: Config, params: Params) -> bool:
 
 def check_hiding(config: Config, params: Params, hint: str) -> None:
     """Raise RangeError if scores that are lowered in secret, by `Place.hiding`, could still count or go too far."""
+    if getattr(config, "delta", None):
+        raise RangeError("layers with a memory cannot leave out rows of a text in secret", hint)
     found = places(architecture(config).model(config))
     for name, bound, _, what in bounds(config, params):
         place = found[name]

@@ -62,7 +62,8 @@ def evaluate(bits: Mapping[str, Bits], *polynomials: Polynomial) -> Protocol[lis
     party, shape = next(iter(bits.values())).party, _common(bits)
     names = multiplied(polynomials)
     size = math.prod(shape)
-    masks = _mask_rows(party, len(names), (size + 7) // 8)
+    row = (size + 7) // 8
+    masks = _mask_rows(party, len(names), row)
     if party.is_dealer:
         _deal_rows(party, masks, polynomials, size)
         yield [Piece(None, 8)]

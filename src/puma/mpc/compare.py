@@ -211,13 +211,11 @@ def _radix(entries: int) -> int:
     return 2 if entries > HALVES else 4 if entries > QUARTERS else entries
 
 
+@cache
 def turns(entries: int) -> tuple[int, ...]:
     """How many entries meet in each turn of a maximum of so many."""
-    found = list[int]()
-    while entries > 1:
-        found.append(_radix(entries))
-        entries = -(-entries // found[-1])
-    return tuple(found)
+    radix = _radix(entries)
+    return (radix, *turns(-(-entries // radix))) if entries > 1 else ()
 
 
 @cache

@@ -100,7 +100,7 @@ def digits(x: Share, low: int, widths: Sequence[int]) -> list[Digit]:
     words = [kernels.shift_right(source, at, x.bits) & ((1 << w) - 1) for at, w in zip(lows, widths, strict=True)]
     each = [Words(math.prod(shape), 1 << w) for w in widths]
     counts, total = [Bytes.of(w) for w in each], Bytes.of(*each)
-    half = party.random_bytes(FIRST, "one-hot", total)
+    half = party.random_bytes(FIRST, "one-hot", sum(counts))
     order = sorted(range(len(widths)), key=lambda i: -widths[i])  # wide ones first, so that whole words stay aligned
     if party.is_dealer:
         hots = _split_hots(half, shape, widths, counts, order)

@@ -79,10 +79,20 @@ def test_encoder(name: str, tmp_path: Path, reference: Any) -> None:
     checkpoint, model = open_model(folder)
     kinds = TYPES if inputs(checkpoint.config).types > 1 else None
     expected = answered(reference, folder, IDS, **({"token_type_ids": torch.tensor([kinds])} if kinds else {}))
-    hidden = model(one_hot(IDS, zoo.VOCABULARY), kinds)
+    hidden = model.states(one_hot(IDS, zoo.VOCABULARY), [len(IDS)], kinds or [])
     near(hidden, expected.last_hidden_state[0])
     if getattr(checkpoint.config, "pooler", False):
         near(model.pool(hidden)[0], expected.pooler_output[0])
+
+
+@pytest.mark.parametrize("name", ["mpnet", "deberta", "deberta-v2", "modernbert", "nomic", "embeddinggemma"])
+def test_padding_is_not_seen(name: str, tmp_path: Path) -> None:
+    checkpoint, model = open_model(zoo.write(tmp_path, name))
+    assert inputs(checkpoint.config).pads == "behind"
+    alone = model.states(one_hot(IDS, zoo.VOCABULARY), [len(IDS)])
+    flags = torch.tensor([0.0] * len(IDS) + [1.0] * 3)
+    padded = model.states(one_hot([*IDS, 4, 4, 4], zoo.VOCABULARY), [len(flags)], [], flags)
+    near(padded[: len(IDS)], alone)
 
 
 @pytest.mark.parametrize("name", zoo.HEADS)
@@ -196,6 +206,7 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("nomic", {"num_experts": 8}, "num_experts"),
     ("nomic", {"prenorm": True}, "prenorm"),
     ("nomic", {"hidden_act": "relu"}, "hidden_act"),
+    ("gemma3", {"use_bidirectional_attention": True}, "use_bidirectional_attention"),
     ("gte", {"architectures": ["NewModel"]}, "NewModel"),
     ("modernbert", {"layer_types": ["chunked_attention"] * 4}, "layer_types"),
     ("ModernBert-SequenceClassification", {"classifier_pooling": "max"}, "classifier_pooling"),

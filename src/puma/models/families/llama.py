@@ -109,15 +109,18 @@ def gemma3(raw: Raw) -> Raw:
     """Gemma 3: as Gemma 2 with normalised queries and keys for caps; layers with a window turn in their own way.
 
     Positions are nested by kind of layer; what an old config.json says flat is of layers without a window. There is a
-    setting for a cap of scores, too, which the library does not compute.
+    setting for a cap of scores, too, which the library does not compute. EmbeddingGemma sees both sides, half of a
+    window on either.
     """
+    window, both = raw.get("sliding_window"), bool(raw.get("use_bidirectional_attention"))
+    raw = raw | {"sliding_window": window // 2 + 1} if both and isinstance(window, int) else raw
     nested, flat = raw.get("rope_parameters") or {}, raw.get("rope_scaling") or {}
     full = {"rope_theta": raw.get("rope_theta", 1e6)} | said(nested.get("full_attention")) | said(flat)
     near = {"rope_theta": raw.get("rope_local_base_freq", 1e4)} | said(nested.get("sliding_attention"))
     turning = {"rope": scaled(full, raw), "local_rope": scaled(near, raw)}
     if "longrope" in (rope.get("scaling") for rope in turning.values()):
         refuse("sets rope_type to 'longrope'", "it in families without windows only")
-    return _gemma(raw, raw.get("sliding_window_pattern", 6)) | turning | {"head_norms": True}
+    return _gemma(raw, raw.get("sliding_window_pattern", 6)) | turning | {"head_norms": True, "both": both}
 
 
 def said(nested: Any) -> Raw:
@@ -178,6 +181,8 @@ def settings(kind: Callable[[Raw], Raw], task: str, patterned: bool = False) -> 
 
     def read(raw: Raw, names: set[str]) -> Raw:
         found = kind(raw)
+        if found.get("both") and task != "Model":
+            refuse("sets use_bidirectional_attention", "it in models without a head only")
         if not patterned:
             _alike(raw, found)
         if task == "SequenceClassification":
@@ -214,7 +219,7 @@ def families() -> dict[str, Family]:
         "Qwen3": ("qwen3", activated(qwen3), NAMES, {}),
         "Phi3": ("phi3", activated(phi3), PHI3_NAMES, {}),
         "Gemma2": ("gemma2", gemma2, GEMMA_NAMES, causal),
-        "Gemma3": ("gemma3_text", gemma3, GEMMA_NAMES, causal),
+        "Gemma3": ("gemma3_text", gemma3, GEMMA_NAMES, {}),
     }
     found: dict[str, Family] = {}
     for kind, (name, read, names, supported) in kinds.items():

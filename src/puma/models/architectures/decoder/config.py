@@ -53,7 +53,8 @@ class Decoder(Struct, frozen=True, kw_only=True, tag_field="model_type", tag="de
     With `experts` the layers that are not `dense` have a mixture of so many of `expert_size`, of which a row takes
     `chosen` ones with weights that sum to 1 if `renormalised`, and perhaps one of `shared_size` that all rows take.
     With `delta` all layers that are not `full` have a memory instead of keys and values. `output_gate`: what attention
-    gives is multiplied by a sigmoid. `sinks`: each head may look at nothing, by a score of its own.
+    gives is multiplied by a sigmoid. `sinks`: each head may look at nothing, by a score of its own. `both`: rows see
+    others on both sides.
     `labels` names the classes of a classification head, which then takes the place of the logits and reads the last
     token that is not `padding`, or with `each_token` every one; `label_bias`: it has a bias. `headless`: there is
     neither. `pooling` is what makes one vector of a text.
@@ -98,6 +99,7 @@ class Decoder(Struct, frozen=True, kw_only=True, tag_field="model_type", tag="de
     delta: Delta | None = None
     output_gate: bool = False
     sinks: bool = False
+    both: bool = False
     experts: Annotated[int, Meta(ge=0, le=1 << 12)] = 0
     chosen: OptionalSize = 0
     expert_size: OptionalSize = 0
@@ -131,6 +133,8 @@ class Decoder(Struct, frozen=True, kw_only=True, tag_field="model_type", tag="de
                 raise ValueError("longrope has not a factor for each pair")
         if any(0 < cap < 4 for cap in (self.attention_cap, self.logit_cap)):
             raise ValueError("a soft cap below 4 is not implemented")
+        if self.both and (not self.headless or self.delta):
+            raise ValueError("a model that sees both sides has no head here, nor layers with a memory")
         if self.activation == "relu" and self.gated:
             raise ValueError("activation relu has no gated form")
         if self.activation == "clamped" and not (self.gated and self.experts):

@@ -36,14 +36,14 @@ class Stack(nn.Module):
         """
         if not cache.length:
             self._prepare(cache)
-        at = cache.advance(one_hot.shape[0])
+        at = _both_sides(cache.advance(one_hot.shape[0])) if self.c.both else cache.advance(one_hot.shape[0])
         if self.c.delta and at.branched:
             raise UsageError("a memory cannot branch", "ask for one text of each prompt")
         with F.component("embedding", one_hot):
             x = self.embed_tokens(one_hot)
             x = F.times(x, self.scale) if self.scale else x
             x = x + self.positions.weight[at.positions] if self.positions else x
-        near = at.within(self.c.window) if self.c.window else at
+        near = at.within(self.c.window, self.c.both) if self.c.window else at
         for i, (layer, layer_cache) in enumerate(zip(self.layers, cache.layers, strict=True)):
             seen = near if self.c.local(i) else at
             x = layer(x, seen.ending() if ending and i + 1 == self.c.layers else seen, layer_cache)
@@ -92,8 +92,12 @@ class Model(nn.Module):
         return self.model.norm(self.model(one_hot, cache or Cache(self.config.layers), ending=False))
 
     def states(self, one_hot: Value, lengths: Sequence[int], types: Sequence[int] = (), padding: Any = None) -> Value:
-        """The same of several prompts of these lengths; `types` and `padding` are for other architectures."""
-        return self.hidden(one_hot, Cache(self.config.layers, lengths))
+        """The same of several prompts of these lengths; `padding` (tokens,) is 1 for those that others may not see, and
+        `types` are for other architectures."""
+        cache = Cache(self.config.layers, lengths)
+        if padding is not None:
+            cache.hide(padding)
+        return self.hidden(one_hot, cache)
 
     def classify(self, hidden: Value, lengths: Sequence[int] | None = None) -> Value:
         """The logits (texts, labels) of the classification head, which reads the last token; (tokens, labels) of one
@@ -105,10 +109,19 @@ class Model(nn.Module):
             return self.score(read)
 
 
+def _both_sides(at: nn.Layout) -> nn.Layout:
+    """The same rows, none of them earlier ones, which see all of their prompt."""
+    result = nn.Layout(at.rows.lengths, causal=False)
+    result.hidden = at.hidden
+    return result
+
+
 def inputs(config: Decoder) -> Inputs:
     """Tokens, of which an answer's follow the prompt's. Rotary positions tell distances alone, so that a prompt may
-    begin at any of them, behind padding; learned ones do not.
+    begin at any of them, behind padding; learned ones do not. What sees both sides could see padding behind texts.
     """
+    if config.both:
+        return Inputs("tokens", config.vocab_size, config.context, pads="behind")
     pads = bool(config.rope) and not (config.labels or config.headless or config.delta)
     end = config.padding if config.labels and not config.each_token else None
     return Inputs("tokens", config.vocab_size, config.context, pads="front" if pads else "", padding=end)
