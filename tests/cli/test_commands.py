@@ -15,7 +15,7 @@ from puma.errors import PumaError
 from puma.local import cluster as local
 from puma.measure import bench
 from tests.cli.conftest import Run
-from tests.models import zoo
+from tests.models import sentences, zoo
 
 BYTES = {"total", "online", "offline", "per_party", "client"}
 pytestmark = [pytest.mark.processes, pytest.mark.usefixtures("lent")]
@@ -117,6 +117,23 @@ def test_encode_embeds(puma: Run, checkpoints: dict[str, Path]) -> None:
     check_bytes(found["bytes"])
     out = puma("encode", checkpoints["bert"], "the cat sat").out
     assert "24 numbers" in out and "not for secrets" in out
+
+
+def test_encode_as_the_folder_says_and_as_asked(puma: Run, tmp_path: Path) -> None:
+    general = {"prompts": {"query": "the red hat "}}
+    folder = sentences.write(tmp_path / "it", {"pooling_mode": "cls"}, own={"max_seq_length": 6}, general=general)
+    asked = ("--prompt-name", "query", "--truncate", "--dimensions", 5, "--normalize")
+    ran = puma("encode", folder, "the cat sat on a mat", "it", *asked, "--compare", "--json")
+    assert "Text 1: 6 tokens are read, 5 beyond them are left out." in ran.err and "assumed" not in ran.err
+    first, second = json.loads(ran.out)["results"]
+    assert first["left_out"] == 5 and "left_out" not in second
+    for result in (first, second):
+        assert len(result["embedding"]) == 5 and abs(sum(x * x for x in result["embedding"]) - 1) < 1e-6
+        assert result["compare"]["cosine"] > 0.9999
+    assert "reads 6" in puma("encode", folder, "the cat sat on a mat").err
+    assert "no prompt other" in puma("encode", folder, "it", "--prompt-name", "other").err
+    assert "24 dimensions" in puma("encode", folder, "it", "--dimensions", 25).err
+    assert "vectors of texts: cls" in puma("check", folder, "--text", "the cat").out
 
 
 def test_encode_classifies_several_texts(puma: Run, checkpoints: dict[str, Path]) -> None:

@@ -70,6 +70,16 @@ def left_aside(tensors: Sequence[str]) -> None:
         note(f"note: {what}; they are left aside")
 
 
+def assumed(config: Any) -> None:
+    """That a model's vectors are made in a way that its folder does not name, if so."""
+    from puma.models import heads, vectors
+
+    if vectors(config) and not heads(config).pooling.modes:
+        note(
+            "Each vector is the mean of the token states, made one long: the model's folder does not say how it pools."
+        )
+
+
 def answer(content: Mapping[str, Any]) -> None:
     """The one JSON object; what is harmless is written as it is, the rest in JSON's own escapes."""
     words = json.dumps(content, ensure_ascii=False)

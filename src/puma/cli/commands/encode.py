@@ -9,7 +9,6 @@ from puma.cli import ui
 from puma.cli.options import AS_IT_IS, FITTED, HUMAN, Fitting, Flag, Output, Profile, Worded
 from puma.cli.where import HERE, Where, folder_of, opened, sentences
 from puma.errors import UsageError
-from puma.models import heads, vectors
 
 if TYPE_CHECKING:
     from puma.client.client import Encoding
@@ -86,10 +85,7 @@ def _plain(clear: Any, reading: Any, asked: dict[str, Any]) -> Any:
 
 def _note(clear: ModelInfo, read: list[Any]) -> None:
     """What was assumed or left out without being asked for in so many words."""
-    if vectors(clear.config) and not heads(clear.config).pooling.modes:
-        ui.note(
-            "Each vector is the mean of the token states, made one long: the model's folder does not say how it pools."
-        )
+    ui.assumed(clear.config)
     for i, each in enumerate(read):
         if each.left_out:
             ui.note(f"Text {i + 1}: {len(each.tokens.ids)} tokens are read, {each.left_out} beyond them are left out.")

@@ -133,6 +133,7 @@ def _starter(
 
     with ui.progress(output.json) as progress:
         clear = PlainModel(source, adapter)
+        ui.assumed(clear.config)
         clear.plan(fitting.settings(), progress)
         start = partial(LocalCluster, clear, store=store, reveal_logits=reveal)
         first = start(progress)

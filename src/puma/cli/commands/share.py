@@ -72,6 +72,7 @@ def share(
     with ui.progress(output.json) as progress:
         clear = PlainModel(model, adapter)
         ui.left_aside(clear.checkpoint.beyond)
+        ui.assumed(clear.config)
         files = {label: read() for label, read in clear.files.items()}
         called, allowed = name or _name(clear.name), _listed(approximations)
         seen = chosen_outputs(clear.config, [each.replace("-", " ") for each in _listed(outputs)], reveal_logits)
