@@ -1,6 +1,6 @@
 """Single functions in SPU: three processes with brpc links on loopback, ABY3 over 64 bits with 18 fraction bits.
 
-    python spu_server.py          with SPU's own Python; benchmarks/spu_compare.py starts it
+    python server.py              with SPU's own Python; benchmarks/spu starts it
 
 Reads one JSON line a request, {"function": ..., "runs": ...}, and answers with one: the largest error, and for every
 run the three processes' processor seconds, seconds and bytes sent. It must run without Puma and torch, which need not

@@ -1,9 +1,9 @@
 """The same functions in SPU and in Puma, one after the other, again and again; ratios of the medians.
 
     python3.11 -m venv ~/spu && ~/spu/bin/pip install spu==0.9.5        # brings jax 0.4.34; Python 3.10 or 3.11
-    python -m benchmarks.spu_compare --spu ~/spu/bin/python [--only NAMES] [--runs N] [--out DIR]
+    python -m benchmarks.spu --spu ~/spu/bin/python [--only NAMES] [--runs N] [--out DIR]
 
-SPU runs in an environment and in processes of its own (`spu_server.py`), Puma as in `function_run.py`. Both as three
+SPU runs in an environment and in processes of its own (`server.py`), Puma as in `function_run.py`. Both as three
 processes on loopback, operands shared beforehand, results left as shares. SPU: ABY3, 64 bits, 18 fraction bits, and
 for gelu, silu and exp the polynomials that PUMA published, with which its own figures were made; the others are what
 SPU makes of JAX's functions. Bytes are what SPU's links count as sent, what Puma's ledgers count. Processor seconds are
@@ -43,7 +43,7 @@ class Spu:
     """SPU's three processes, behind one that shares and joins."""
 
     def __init__(self, python: Path) -> None:
-        script = str(Path(__file__).with_name("spu_server.py"))
+        script = str(Path(__file__).with_name("server.py"))
         self._server = subprocess.Popen(
             [str(python), script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
         )
@@ -55,7 +55,7 @@ class Spu:
         self._server.stdin.flush()
         line = self._server.stdout.readline()
         if not line:
-            raise SystemExit(f"SPU ended at {name}: run spu_server.py by itself to see why")
+            raise SystemExit(f"SPU ended at {name}: run server.py by itself to see why")
         answer = json.loads(line)
         (parties,) = answer["runs"]
         return {
@@ -118,7 +118,7 @@ def compare(python: Path, names: list[str], runs: int) -> list[dict[str, Any]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.spu_compare", description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.spu", description=__doc__.partition("\n")[0])
     parser.add_argument("--spu", type=Path, required=True, help="the Python of an environment that has SPU")
     parser.add_argument("--only", help=f"some of {', '.join(NAMES)}, separated by commas")
     parser.add_argument("--runs", type=int, default=5, help="runs of which the median counts")
@@ -128,7 +128,7 @@ def main() -> None:
     if unknown := set(names) - set(NAMES):
         parser.error(f"there is no function {', '.join(sorted(unknown))}")
     results = options.out or record.ROOT / "benchmarks" / "results"
-    record.save(results, "spu", compare(options.spu, names, options.runs), "benchmarks.spu_compare")
+    record.save(results, "spu", compare(options.spu, names, options.runs), "benchmarks.spu")
     page.write(results, options.out or record.ROOT / "docs")
 
 
