@@ -12,7 +12,7 @@ from torch import Tensor
 from puma.models import Cache, architecture
 from puma.models.architectures import Config
 from puma.models.formats import Formats, observe, places
-from puma.nn.places import LARGEST, LEAST, Place
+from puma.nn.places import LARGEST, SEEN, Place
 
 
 def size(place: Place, x: Tensor) -> float:
@@ -53,7 +53,7 @@ def measured(config: Config, params: Mapping[str, Tensor], prompts: Sequence[Seq
 def reach(found: float, margin: int, most: int, kind: str = "") -> int:
     """The least reach whose limit is `margin` bits beyond."""
     place, wanted = Place(kind or "stream"), found * 2**margin
-    place.reach = max(LEAST, math.ceil(math.log2(max(found, 1e-9))) + margin)
+    place.reach = max(SEEN, math.ceil(math.log2(max(found, 1e-9))) + margin)
     while place.limit <= wanted:
         place.reach += 1
     return min(most, place.reach)

@@ -1,10 +1,11 @@
 """How near fixed point by a model's plan comes to plaintext, on real and made-up checkpoints.
 
-    python -m benchmarks.accuracy [--only PARTS] [--smollm2 FILE] [--pieces N] [--quick]
+    python -m benchmarks.accuracy [--only PARTS] [--smollm2 FILE] [--pieces N] [--texts N] [--kept FOLDER] [--quick]
 
-Parts: published (`$PUMA_TEST_DATA/activations`), smollm2. Each writes a JSON file to benchmarks/results;
-docs/accuracy.md is then filled in from all files that are there. `--only page` measures nothing; `--pieces` of text
-have 160 tokens.
+Parts: evaluations (real models on their data), published (`$PUMA_TEST_DATA/activations`), smollm2, alarms (false
+ones), missed (alarms). Each writes a JSON file to benchmarks/results; docs/accuracy.md is then filled in from all files
+that are there. `--only page` measures nothing; `--pieces` of text have 160 tokens; for alarms so many `--texts` are
+looked at. Evaluations that the folder `--kept` holds are not run again.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import page, record
-from benchmarks.accuracy import published, real_width, smollm2, tables
+from benchmarks.accuracy import evaluations, flags, published, real_width, smollm2, tables
 from puma.errors import RangeError
 
 PAGE = record.ROOT / "docs" / "accuracy.md"
@@ -56,9 +57,11 @@ def fill() -> None:
 def main() -> None:
     """Measure what was asked for, then fill in the page."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.accuracy")
-    parser.add_argument("--only", default="published,smollm2")
+    parser.add_argument("--only", default="evaluations,published,smollm2,alarms,missed")
     parser.add_argument("--smollm2", type=Path)
     parser.add_argument("--pieces", type=int)
+    parser.add_argument("--texts", type=int, default=flags.TEXTS)
+    parser.add_argument("--kept", type=Path, default=Path("accuracy-runs"))
     parser.add_argument("--quick", action="store_true")
     asked = parser.parse_args()
     data, parts = Path(os.environ["PUMA_TEST_DATA"]), asked.only.split(",")
@@ -66,6 +69,13 @@ def main() -> None:
         save("published", all_published(data, asked.quick))
     if "smollm2" in parts and asked.smollm2:
         save("smollm2", smollm2.measured(asked.smollm2, data, asked.pieces))
+    if "alarms" in parts:
+        save("alarms", flags.false_alarms(data, asked.texts))
+    if "missed" in parts:
+        save("missed", flags.missed(data, asked.quick))
+    if "evaluations" in parts:
+        for name, rows in evaluations.measured(data, asked.kept, say):
+            save(name, rows)
     fill()
 
 

@@ -4,7 +4,8 @@ What fifteen public models reach, layer by layer, is known (`$PUMA_TEST_DATA/act
 So random weights are scaled, matrix by matrix along a run in float, until a few tokens give the published largest value
 and root mean square of what attention and the MLP add, of the residual stream and of what enters the activation. A
 stretch of layers begins with one that brings the stream to where the published layer before it left it. Massive values
-stand in a few channels of the first token alone, as in real models; one token is eight times fainter than others.
+stand in a few channels of the first token alone, as in real models; one token is eight times fainter than others. What
+a matrix adds is small in equal parts because its entries are and because what it reads is.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from puma.models.config import Decoder
 from puma.nn import functional as F
 
 Params = dict[str, Tensor]
-TOKENS, FIRST, FAINT, BEYOND = 12, 0, 5, 13  # the ids in use are 0 to 11; BEYOND drives the massive channels 16 times
+TOKENS, FIRST, FAINT, BEYOND = 12, 0, 5, 13  # ids in use are 0 to 11, BEYOND goes much further
 VOCABULARY, HEADS, HEAD_DIM, INNER = 16, 4, 64, 1024
 TEXT, BEYOND_TEXT = tuple(range(TOKENS)), (BEYOND, *range(1, TOKENS))
 GATE, UP = 40.0, 30.0  # what enters the unit that makes the first token massive
@@ -86,11 +87,11 @@ def config_of(name: str, figures: dict[str, Any], count: int) -> Decoder:
 
 class Builder:
     """Makes a checkpoint, layer after layer, along the run of two texts: that of the first tokens, and one that begins
-    with BEYOND instead.
+    with BEYOND instead, which makes the massive channels so many `times` as large.
     """
 
-    def __init__(self, config: Decoder, seed: int) -> None:
-        self.c, self.params = config, Params()
+    def __init__(self, config: Decoder, seed: int, times: float = 16.0) -> None:
+        self.c, self.params, self.further = config, Params(), math.sqrt(times)
         self._draw = torch.Generator().manual_seed(seed)
         self.at = nn.Layout([TOKENS, TOKENS])
         self.massive = [7 % config.hidden_size, 415 % config.hidden_size]
@@ -136,6 +137,9 @@ class Builder:
         one = 91 % c.hidden_size  # every row has something there: no more than what doubles the mean square
         factors[one] = min(goal[0], goal[1] * c.hidden_size**0.5) / float(added[:TOKENS, one].abs().max())
         own["o_proj.weight"] *= factors
+        less = _shared(own["v_proj.weight"], own["o_proj.weight"])
+        own["o_proj.weight"] /= less
+        own |= {name: own[name] * less for name in ("v_proj.weight", "v_proj.bias") if name in own}
         self.params |= {f"model.layers.{i}.self_attn.{name}": tensor for name, tensor in own.items()}
         return added * factors.T
 
@@ -146,7 +150,7 @@ class Builder:
         alike = float(torch.nn.functional.cosine_similarity(n[FIRST], n[TOKENS], dim=0)) > 0.5
         lever = min(GATE, goal[0])
         opened = max(UP, max(map(abs, jump)) / (WEIGHT * lever))
-        solved, more = torch.linalg.pinv(n.double()), 1.0 if alike else 4.0
+        solved, more = torch.linalg.pinv(n.double()), 1.0 if alike else self.further
         gate[0], up[0] = (_unit(solved, {FIRST: one, TOKENS: more * one}) for one in (lever, opened))
         gate[1] = _unit(solved, {3: goal[0], TOKENS + 3: goal[0]})
         activation = F.silu if c.activation == "silu" else partial(F.gelu, approximate="tanh")
@@ -155,9 +159,12 @@ class Builder:
         down *= size / _rms(inner[1:TOKENS] @ down.T)
         for channel, wanted in zip(self.massive, jump, strict=True):
             down[channel, 0] = wanted / float(inner[FIRST, 0])
+        added, less = inner @ down.T, _shared(up[2:], down[:, 2:])
+        up[2:] *= less
+        down[:, 2:] /= less
         parts = {"gate_proj": gate, "up_proj": up, "down_proj": down}
         self.params |= {f"model.layers.{i}.mlp.{part}.weight": weight for part, weight in parts.items()}
-        return inner @ down.T
+        return added
 
 
 def _unit(solved: Tensor, goals: dict[int, float]) -> Tensor:
@@ -168,11 +175,16 @@ def _unit(solved: Tensor, goals: dict[int, float]) -> Tensor:
     return (solved @ wanted).float()
 
 
+def _shared(first: Tensor, second: Tensor) -> float:
+    """What to multiply the first of two matrices by, and to divide the second by, if the second has smaller entries."""
+    return min(1.0, (_rms(second) / _rms(first)) ** 0.5)
+
+
 def _rms(x: Tensor) -> float:
     return float(x.pow(2).mean().sqrt())
 
 
-def made(name: str, figures: dict[str, Any], stretch: list[Layer]) -> tuple[Decoder, Params]:
-    """A folded checkpoint of a stretch of layers of this model."""
+def made(name: str, figures: dict[str, Any], stretch: list[Layer], times: float = 16.0) -> tuple[Decoder, Params]:
+    """A folded checkpoint of a stretch of layers of this model; see `Builder` for `times`."""
     config = config_of(name, figures, len(stretch))
-    return config, Builder(config, zlib.crc32(name.encode())).build(stretch)
+    return config, Builder(config, zlib.crc32(name.encode()), times).build(stretch)

@@ -50,4 +50,88 @@ def smollm2(r: dict[str, Any]) -> str:
     return table(("SmolLM2-135M-Instruct", "by its plan"), rows)
 
 
-TABLES: dict[str, Callable[[Any], str]] = {"published": published, "smollm2": smollm2}
+def alarms(results: list[dict[str, Any]]) -> str:
+    """A row for each real model."""
+    heads = ("model", "texts", "tokens", "places that are proven", "texts flagged", "seconds")
+    rows = [
+        [r["model"], f"{r['texts']:,}", f"{r['tokens']:,}", f"{r['proven']} of {r['places']}", str(r["flagged"]),
+         f"{r['seconds']:,.0f}"]
+        for r in results
+    ]  # fmt: skip
+    return table(heads, rows)
+
+
+def missed(results: list[dict[str, Any]]) -> str:
+    """A row for each factor."""
+    heads = ("times as far as calibrated", "checkpoints", "flagged", "wrong", "wrong and not flagged", "false alarms")
+    rows = [
+        [f"{r['times']:,.0f}", str(r["checkpoints"]), str(r["flagged"]), str(r["wrong"]), str(len(r["missed"])),
+         str(r["false"])]
+        for r in results
+    ]  # fmt: skip
+    return table(heads, rows)
+
+
+NAMES = {"spline": "ours", "puma": "PUMA", "mpcformer": "MPCFormer"}
+
+
+def _evaluated(counted: str, figure: str, key: str, more: dict[str, Callable[[Any], str]]) -> Callable[[Any], str]:
+    """A table of one task: a row for each profile, in the clear and by three parties."""
+
+    def rows_of(results: list[dict[str, Any]]) -> str:
+        heads = ["computed by", counted, f"plaintext {figure}", "the profile in float", "secure", "difference", *more]
+        rows = []
+        for r in results:
+            plain, secure = r["plaintext"][key], r["secure"][key]
+            number = f"{r['examples']:,}" + (f" ({r['difference']['tokens']:,} tokens)" if key == "perplexity" else "")
+            away = secure / plain - 1 if key == "perplexity" else secure - plain
+            row = [f"{NAMES[r['profile']]}, {'clear' if r['clear'] else 'three parties'}", number, f"{plain:.4f}"]
+            row += [f"{r['approximated'][key]:.4f}" if "approximated" in r else "", f"{secure:.4f}"]
+            row += [f"{100 * away:+.3f} %" if key == "perplexity" else "0" if not away else f"{away:+.1g}"]
+            rows.append([*row, *(show(r) for show in more.values())])
+        return table(heads, rows)
+
+    return rows_of
+
+
+def _of_difference(key: str, form: str) -> Callable[[Any], str]:
+    return lambda r: form.format(r["difference"][key])
+
+
+def _gaps(r: Any) -> str:
+    return ", ".join(f"{gap:.2g}" for gap in r["difference"]["gaps_where_they_part"][:3]) or "none"
+
+
+_classified = _evaluated(
+    "examples", "accuracy", "accuracy",
+    {
+        "Matthews": lambda r: f"{r['secure']['matthews']:.4f} (of {r['plaintext']['matthews']:.4f})",
+        "same class": _of_difference("agreement", "{:.2%}"),
+        "largest error of a logit": _of_difference("max_logit_error", "{:.2g}"),
+    },
+)  # fmt: skip
+_compared = _evaluated(
+    "pairs", "Spearman", "spearman", {"largest error of a cosine": _of_difference("max_cosine_error", "{:.2g}")}
+)
+_predicted = _evaluated(
+    "stories", "perplexity", "perplexity",
+    {
+        "same top-1": _of_difference("top1_agreement", "{:.2%}"),
+        "largest error of a logit": _of_difference("max_logit_error", "{:.2g}"),
+        "KL divergence": _of_difference("kl", "{:.1e}"),
+    },
+)  # fmt: skip
+_generated = _evaluated(
+    "examples", "exact match", "exact_match",
+    {
+        "all tokens the same": _of_difference("agreement", "{:.2%}"),
+        "shortest agreement": _of_difference("least_agreement_length", "{}"),
+        "largest gaps where they part": _gaps,
+    },
+)  # fmt: skip
+
+TABLES: dict[str, Callable[[Any], str]] = {
+    "published": published, "smollm2": smollm2, "alarms": alarms, "missed": missed, "sst2": _classified,
+    "mnist": _classified, "stsb": _compared, "stories": _predicted, "begun": _generated, "adder": _generated,
+    "sort": _generated,
+}  # fmt: skip

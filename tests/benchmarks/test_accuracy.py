@@ -10,11 +10,11 @@ import msgspec
 import pytest
 import torch
 
-from benchmarks.accuracy import published, real_width, tables
-from puma.errors import RangeError
+from benchmarks.accuracy import flags, published, real_width, tables
 from puma.models import Cache, architecture, with_layers
 from puma.reference.fixed_session import FixedSession
 from puma.reference.float_session import Plain
+from puma.reference.plain_model import PlainModel
 
 BOUND = 2.0**-8
 PEAKS = (60.0, 80.0, 200_000.0, 200_000.0, 180_000.0, 900.0)
@@ -82,18 +82,37 @@ def test_tables() -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("stretch", ["rise", "end"])
-def test_all_published_models_hold_or_are_refused(stretch: str, real: Callable[[str], Path]) -> None:
-    """Those whose faintest embedding row would keep too little of itself are refused by the plan, and no others."""
-    refused = set[str]()
+def test_all_published_models_hold(stretch: str, real: Callable[[str], Path]) -> None:
     for name, each in published.read(real("activations")).items():
-        try:
-            found = real_width.measured(name, each, published.stretches(each)[stretch])
-        except RangeError as error:
-            assert "model.layers.0.input_layernorm" in str(error)
-            refused.add(name)
-        else:
-            assert max(found["errors"]) < BOUND, name
-    assert refused == ({"Qwen3-30B-A3B", "Ling-mini-20T"} if stretch == "rise" else set())
+        found = real_width.measured(name, each, published.stretches(each)[stretch])
+        assert max(found["errors"]) < BOUND, name
+
+
+def test_a_faint_first_layer_holds() -> None:
+    """Embeddings of a hundredth, a token of a thousandth, gates of a sixth: as published of Qwen3-30B-A3B and Ling."""
+    each = figures()
+    each["layer_max"] |= {"input_of_activation": [4.0] * len(PEAKS), "attention_added": [1.3] * len(PEAKS)}
+    each["layer_max"]["residual_after_layer"] = [6.0, 174.0, 1048.0, 1480.0, 1480.0, 1480.0]
+    each["layer_rms"] |= {"input_of_activation": [0.17] * len(PEAKS), "attention_added": [0.02] * len(PEAKS)}
+    each["layer_rms"] |= {"mlp_added": [0.015, 0.04, 0.26, 0.16, 0.16, 0.16]}
+    each["layer_rms"]["residual_after_layer"] = [0.038, 0.067, 0.31, 0.47, 0.5, 0.5]
+    found = real_width.measured("Qwen3", each, published.stretches(each)["rise"][:2])
+    assert found["norms"][0] <= 4 and max(found["errors"]) < BOUND
+
+
+def test_what_is_driven_beyond_is_flagged_or_right() -> None:
+    for times in (16.0, 1024.0):
+        found = flags.driven("Qwen3", figures(64), published.stretches(figures(64))["rise"][:2], times)
+        assert not found["false"] and (found["flagged"] or found["error"] < BOUND), found
+
+
+def test_no_alarm_for_short_texts(checkpoints: dict[str, Path]) -> None:
+    """Texts of several lengths in one pass, by a plan."""
+    model = PlainModel(checkpoints["llama"])
+    model.plan()
+    draw = torch.Generator().manual_seed(3)
+    rows = [torch.randint(model.config.vocab_size, (n,), generator=draw).tolist() for n in (3, 9, 5, 12) * 10]
+    assert flags.flagged(model.config, model.params, rows) == 0
 
 
 def test_the_plan_is_what_the_model_needs() -> None:

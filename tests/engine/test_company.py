@@ -54,8 +54,7 @@ def tokens(outcomes: list[Outcome]) -> list[Share]:
     return [outcome.shares[0] for outcome in outcomes]
 
 
-@pytest.mark.parametrize("blocks", [False, True], ids=["kept", "drawn"])
-def test_members_come_wait_stop_and_go(clear: PlainModel, blocks: bool) -> None:
+def test_members_come_wait_stop_and_go(clear: PlainModel) -> None:
     """Three clients: b waits for a step, c comes late and leaves early, a gets all it asked for.
 
     With parameters that are drawn at each use the dealer looks ahead, in vain where somebody comes or goes.
@@ -78,7 +77,7 @@ def test_members_come_wait_stop_and_go(clear: PlainModel, blocks: bool) -> None:
         return [*found, tokens(last), tokens(final)]
 
     with watching() as seen:
-        found = run(clear, work, blocks)
+        found = run(clear, work, blocks=True)
     places = {0: (0, 1, 1, 0, 0, 0), 1: (1, 0, None, 1, 1, None), 2: (None, None, 0, 2, None, None)}
     for prompt, where in places.items():
         got = [indices(step[place])[0] for step, place in zip(found, where, strict=True) if place is not None]

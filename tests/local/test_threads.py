@@ -102,6 +102,7 @@ def test_threads_get_their_own_answers(processes: Trio, tmp_path: Path) -> None:
     assert processes.session.selftest().shape == (6,)
 
 
+@pytest.mark.slow
 @pytest.mark.processes
 def test_a_party_that_dies_is_told_to_all_threads(tmp_path: Path) -> None:
     with LocalCluster(PlainModel(tiny.llama(tmp_path, num_hidden_layers=1, max_position_embeddings=256))) as cluster:

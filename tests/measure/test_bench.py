@@ -11,7 +11,10 @@ from puma.errors import UsageError
 from puma.kernels import warmup
 from puma.measure import bench
 from puma.measure.bench import STD, RandomParams, configured, random_ids
+from puma.models.config import Llama
 from puma.models.presets import PRESETS, preset
+from puma.reference.fixed_session import FixedSession
+from puma.reference.planning import Settings
 from puma.wire.parameters import tensor_specs
 
 KNOWN_IDS = [45332, 17370, 22691]
@@ -57,6 +60,23 @@ def test_sources(checkpoints: dict[str, Path]) -> None:
         with pytest.raises(UsageError) as error:
             configured(source, layers)
         assert error.value.hint
+
+
+def test_formats_by_a_plan(checkpoints: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A checkpoint's own, of its first layers only; and what a preset's random weights need, which a run holds."""
+    settings, quiet = Settings(), lambda what, done, of: None
+    _, config, params = configured(str(checkpoints["llama"]), 1)
+    found = bench.fitted(str(checkpoints["llama"]), config, params, settings, quiet)
+    assert found.layers == 1 and found.formats.proven and "model.layers.0.mlp.gate_proj" in found.formats.places
+    assert "model.layers.1.mlp.gate_proj" not in found.formats.places
+    small = Llama(vocab_size=50, hidden_size=32, intermediate_size=64, layers=2, heads=2)
+    monkeypatch.setattr(bench, "PRESETS", {"small": small})
+    params = RandomParams(small)
+    found = bench.fitted("small", small, params, settings, quiet)
+    assert found.formats.stream < 14 and found.formats.proven
+    alone = FixedSession(found, params)
+    alone.encode(random_ids(found, [9, 12]), "hidden")
+    assert not alone.flagged and all(note.used < 1 for note in alone.notes)
 
 
 def test_kernels_are_compiled_once() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from itertools import chain
 from pathlib import Path
@@ -16,7 +17,7 @@ from puma.models import Cache, architecture
 from puma.models.architecture import Params
 from puma.models.checkpoint import Checkpoint, load
 from puma.models.config import Config
-from puma.models.formats import Formats
+from puma.models.formats import Formats, places
 from puma.models.ranges import bounds, check_weights
 
 
@@ -34,7 +35,9 @@ def usual(config: Config) -> Any:
 def check_usual(config: Config, params: Params) -> None:
     """RangeError if some input could leave the formats of a model that has no plan."""
     check_weights(params)
-    for name, bound, limit, what in bounds(config, params):
+    found = places(architecture(config).model(usual(config)))
+    for name, bound, what in bounds(config, params):
+        limit = found[name].limit if name in found else math.inf  # what is added to the stream has no limit of its own
         if not bound < limit:
             raise RangeError(f"{name} can give {what} of {bound:.4g}, beyond {limit:g}", "")
 

@@ -11,7 +11,7 @@ from puma.models import Config, architecture, with_layers
 from puma.models.config import T5, Bert, Gpt2, Llama, Vit
 from puma.models.formats import Formats, observe, places
 from puma.mpc.fixed import RING
-from puma.nn.places import LARGEST, LEAST, REACHES, Place
+from puma.nn.places import LARGEST, LEAST, REACHES, SEEN, Place
 from puma.wire.parameters import tensor_specs
 
 SIZES = {"vocab_size": 40, "hidden_size": 16, "intermediate_size": 32, "layers": 2, "heads": 2}
@@ -34,7 +34,7 @@ def with_formats(config: Config, formats: Formats) -> Config:
 def test_every_place_has_a_name_and_a_reach_of_its_own(config: Config) -> None:
     usual = places(architecture(config).model(config))
     assert len(usual) >= 7
-    reaches = {name: LEAST + i % (LARGEST[place.kind] - LEAST + 1) for i, (name, place) in enumerate(usual.items())}
+    reaches = {name: SEEN + i % (LARGEST[place.kind] - SEEN + 1) for i, (name, place) in enumerate(usual.items())}
     named = with_formats(config, Formats(stream=20, places=reaches))
     model = architecture(named).model(named)
     assert {name: place.reach for name, place in places(model).items()} == reaches
@@ -55,7 +55,7 @@ def test_the_stream_and_named_places_decide_on_rings() -> None:
     config = with_formats(CONFIGS[0], Formats(stream=20, places={name: 9}))
     rings = {spec.name: spec.bits for spec in tensor_specs(config)}
     assert rings["model.layers.1.mlp.down_proj.weight"] == rings["model.layers.0.self_attn.o_proj.weight"] == 54
-    assert rings[f"{name}.weight"] == 42 and rings["model.layers.1.mlp.gate_proj.weight"] == RING
+    assert rings[f"{name}.weight"] == 43 and rings["model.layers.1.mlp.gate_proj.weight"] == RING
 
 
 def test_formats_travel_with_a_config_and_are_written_alike() -> None:
@@ -68,8 +68,11 @@ def test_formats_travel_with_a_config_and_are_written_alike() -> None:
 
 @pytest.mark.parametrize(
     "formats",
-    ['{"stream": 31}', '{"stream": 4}', '{"places": {"a": 4}}', '{"places": {"a": 31}}', '{"places": {"": 9}}'],
-)
+    [
+        '{"stream": 31}', '{"stream": 4}', '{"places": {"a": 2}}', '{"proven": [""]}', '{"places": {"a": 31}}',
+        '{"places": {"": 9}}',
+    ],
+)  # fmt: skip
 def test_reaches_beyond_what_rings_hold_are_refused_where_a_config_is_read(formats: str) -> None:
     with pytest.raises(msgspec.ValidationError):
         msgspec.json.decode(formats, type=Formats)
@@ -80,6 +83,18 @@ def test_unknown_places_and_wrong_reaches_are_refused() -> None:
         tensor_specs(with_formats(CONFIGS[0], Formats(places={"model.layers.2.mlp.gate_proj": 9})))
     with pytest.raises(UsageError, match=r"2\^24 at model\.norm is beyond 2\^23"):
         tensor_specs(with_formats(CONFIGS[0], Formats(places={"model.norm": 24})))
+    with pytest.raises(UsageError, match=r"a place that the model has not"):
+        tensor_specs(with_formats(CONFIGS[0], Formats(proven=("model.norm",))))
+
+
+def test_what_is_proven_may_have_less_room_than_what_has_to_be_seen() -> None:
+    name = "model.layers.0.mlp.gate_proj"
+    tensor_specs(with_formats(CONFIGS[0], Formats(places={name: LEAST["activation"]}, proven=(name,))))
+    with pytest.raises(UsageError, match=f"2\\^{LEAST['activation']} at {name} is below 2\\^{SEEN}"):
+        tensor_specs(with_formats(CONFIGS[0], Formats(places={name: LEAST["activation"]})))
+    found = places(architecture(CONFIGS[0]).model(with_formats(CONFIGS[0], Formats(places={name: 7}, proven=(name,)))))
+    assert [place.watched for at, place in found.items() if at == name] == [False]
+    assert all(place.watched for at, place in found.items() if at != name)
 
 
 def test_fewer_layers_keep_their_places() -> None:

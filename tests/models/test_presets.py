@@ -34,6 +34,8 @@ PARAMETERS = {
     "modernbert-base": 149_014_272,
     "deberta-v3-base": 183_831_552,
     "ms-marco-minilm-l6": 22_713_601,
+    "clip-text": 63_165_952 + 512 * 512,
+    "clip-image": 87_456_000 + 768 * 512,
     "vit-base": 86_567_656,
 }
 

@@ -10,6 +10,7 @@ import torch
 
 from puma.errors import RangeError
 from puma.models import bounds, ranges
+from puma.models.bounds import ADDED, Source
 from puma.models.checkpoint import load
 from puma.models.config import Gpt2, Llama, Rope
 from puma.models.rope import frequencies
@@ -36,8 +37,8 @@ def test_scores_of_a_model_with_biases_stay_within_the_bound() -> None:
     params = {f"{n}.weight": torch.randn(32, 32) for n in names} | {f"{n}.bias": 9 * torch.randn(32) for n in names}
     n = sphere(2000, 32)
     q, k = ((n @ params[f"{m}.weight"].T + params[f"{m}.bias"]).view(-1, 4, 8) for m in names)
-    ((name, bound, limit, _),) = ranges.bounds(config, params)
-    assert name == names[0] and limit == bounds.SPREAD_LIMIT
+    ((name, bound, _),) = (bound for bound in ranges.bounds(config, params) if bound.what != ADDED)
+    assert name == names[0]
     assert spread(q, k) < bound < 30 * spread(q, k)
 
 
@@ -48,7 +49,7 @@ def test_scores_of_a_rotary_model_stay_within_the_bound() -> None:
     angles = rotary_angles(torch.arange(1000), frequencies(Rope(), 8, 2048), torch.device("cpu"))
     q, k, _ = heads(*(n @ w.T for w in params.values()), torch.zeros(1000, 8), 8, [angles, angles])
     k = k.repeat_interleave(2, dim=1)
-    ((_, bound, _, what),) = ranges.bounds(config, params)
+    ((_, bound, what),) = (bound for bound in ranges.bounds(config, params) if bound.what != ADDED)
     assert "attention scores" in what
     assert spread(q, k) < bound < 30 * spread(q, k)
 
@@ -99,7 +100,7 @@ def test_scores_of_every_kind_of_decoder_stay_within_the_bound(name: str, tmp_pa
     )
     q, k, _ = heads(q, k, k, config.head_dim, [turns, turns] if turns is not None else [])
     k = k.repeat_interleave(config.heads // config.kv_heads, dim=1)
-    bound = next(b for where, b, limit, _ in ranges.bounds(config, params) if where == names[0])
+    bound = next(b for where, b, _ in ranges.bounds(config, params) if where == names[0])
     assert spread(q, k) < bound < 40 * spread(q, k)
 
 
@@ -107,7 +108,7 @@ def test_scores_of_every_kind_of_decoder_stay_within_the_bound(name: str, tmp_pa
 def test_every_limited_matrix_has_a_bound(name: str, tmp_path: Path) -> None:
     checkpoint = load(zoo.write(tmp_path, name))
     params = dict(checkpoint.fold())
-    bounded = {where for where, *_ in ranges.bounds(checkpoint.config, params)}
+    bounded = {where for where, _, what in ranges.bounds(checkpoint.config, params) if what != ADDED}
     ends = ("query", "value", "intermediate.dense", "pooler.dense", "transform.dense", "q_proj", "v_proj", "gate_proj")
     wanted = {n.removesuffix(".weight") for n in params if n.removesuffix(".weight").endswith(ends)}
     assert wanted <= bounded
@@ -115,3 +116,80 @@ def test_every_limited_matrix_has_a_bound(name: str, tmp_path: Path) -> None:
     params[f"{where}.weight"] = params[f"{where}.weight"] * 0 + 127.0
     with pytest.raises(RangeError):
         check_usual(checkpoint.config, params)
+
+
+@pytest.mark.parametrize("make", [tiny.llama, tiny.bert])
+def test_an_ordinary_model_can_hide_scores(make, tmp_path: Path) -> None:
+    checkpoint = load(make(tmp_path / "model"))
+    params = dict(checkpoint.fold())
+    assert ranges.hides(checkpoint.config, params)
+    wide = {name: tensor * 100 if "q_proj" in name or "query" in name else tensor for name, tensor in params.items()}
+    wide = {name: tensor * 100 if "k_proj" in name or "key" in name else tensor for name, tensor in wide.items()}
+    assert not ranges.hides(checkpoint.config, wide)
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+@pytest.mark.parametrize("affine", [False, True])
+def test_what_attention_adds_stays_within_its_bound(affine: bool, groups: int) -> None:
+    """Any mean of values of what norms give, each head another one; and the bound is not far."""
+    width, heads, size = 32, 4, 8
+    draw = torch.Generator().manual_seed(2)
+    scale, shift = torch.rand(width, generator=draw) + 0.5, torch.randn(width, generator=draw)
+    source = Source(width, scale, shift) if affine else Source(width)
+    params = {
+        "v.weight": torch.randn(heads // groups * size, width, generator=draw),
+        "v.bias": torch.randn(heads // groups * size, generator=draw),
+        "o.weight": torch.randn(width, heads * size, generator=draw), "o.bias": torch.randn(width, generator=draw),
+    }  # fmt: skip
+    bound = bounds.attended(params, "v", "o", size, source)
+    for row in range(width):
+        towards = params["o.weight"][row].reshape(heads, size)
+        values = params["v.weight"].reshape(-1, size, width).repeat_interleave(groups, 0)
+        seen = values * scale if affine else values
+        best = torch.einsum("hs,hsw->hw", towards, seen)
+        n = best / best.norm(dim=1, keepdim=True) * math.sqrt(width)  # the worst that each head can read
+        read = n * scale + shift if affine else n
+        given = torch.einsum("hsw,hw->hs", values, read) + params["v.bias"].reshape(-1, size).repeat_interleave(
+            groups, 0
+        )
+        for sign in (1, -1):
+            most = float((towards * (given - 2 * (sign < 0) * torch.einsum("hsw,hw->hs", seen, n))).sum())
+            assert abs(most + float(params["o.bias"][row])) <= float(bound[row]) * 1.0001
+        worst = max(
+            abs(float((towards * g).sum() + params["o.bias"][row]))
+            for g in (given, given - 2 * torch.einsum("hsw,hw->hs", seen, n))
+        )
+        assert worst > 0.999 * float(bound[row])
+
+
+@pytest.mark.parametrize("names", [("up",), ("gate", "up")])
+@pytest.mark.parametrize("inner", [24, 200])
+def test_what_an_mlp_adds_stays_within_its_bound(inner: int, names: tuple[str, ...]) -> None:
+    draw, width = torch.Generator().manual_seed(3), 48
+    params = {f"{name}.weight": torch.randn(inner, width, generator=draw) for name in names}
+    params |= {f"{name}.bias": torch.randn(inner, generator=draw) for name in names}
+    params |= {
+        "down.weight": torch.randn(width, inner, generator=draw),
+        "down.bias": torch.randn(width, generator=draw),
+    }
+    bound = bounds.activated(params, names, "down", Source(width))
+    n = sphere(4000, width)
+    first, *rest = (n @ params[f"{name}.weight"].T + params[f"{name}.bias"] for name in names)
+    for function in (torch.nn.functional.silu, torch.nn.functional.gelu, torch.relu, lambda x: x):
+        inner_rows = function(first) * (rest[0] if rest else 1.0)
+        found = (inner_rows @ params["down.weight"].T + params["down.bias"]).abs().amax(0)
+        assert bool((found < bound).all())
+    assert float((bound / found).min()) < 60
+
+
+@pytest.mark.parametrize(
+    "name", ["qwen2", "gemma2", "neox", "opt", "t5-gated", "Albert-MaskedLM", "Electra-SequenceClassification"]
+)
+def test_what_is_written_is_bounded(name: str, tmp_path: Path) -> None:
+    """Of every matrix that writes the stream, and of tables."""
+    checkpoint = load(zoo.write(tmp_path, name))
+    params = dict(checkpoint.fold())
+    found = {bound.name for bound in ranges.bounds(checkpoint.config, params) if bound.what == ADDED}
+    ends = ("o_proj.weight", "down_proj.weight", "output.dense.weight")
+    wanted = {n.removesuffix(".weight") for n in params if n.endswith(ends)}
+    assert wanted and wanted <= found and len(found) > len(wanted)

@@ -10,12 +10,15 @@ import torch
 import torch.nn.functional as tf
 from torch import Tensor
 
-from puma.mpc.fixed import ACTIVATION, RING, formatted
+from puma.mpc.arithmetic import reshare
+from puma.mpc.clear import ClearParty, held
+from puma.mpc.fixed import ACTIVATION, RING, formatted, product_ring
 from puma.mpc.party import Party
+from puma.mpc.watch import watching
+from puma.nn import attention, paper
 from puma.nn import functional as F
-from puma.nn import paper
 from tests.cases import COSTS, _mask, _product, _scores, _x, sample
-from tests.trio import counted, given, given_additive, parties, spent, trio, value
+from tests.trio import counted, given, given_additive, joined, parties, spent, trio, value
 
 GRID = torch.linspace(-20, 20, 80_001).double()
 
@@ -112,3 +115,74 @@ def test_costs_depend_on_the_profile(profile: str) -> None:
         parties(compute, members)
         real = spent([p.ledger.total() for p in members])
         assert counted(compute) == real == COSTS[f"functional.{name}({profile})"], name
+
+
+# -- beyond a reach ---------------------------------------------------------------------------------------------------
+
+
+def flags(function: Callable[[Any], Any], x: Tensor, bits: int, frac: int, profile: str) -> tuple[Tensor, Tensor]:
+    """Which rows three parties of a profile flag, and the clear run, each row being a prompt."""
+
+    def work(party: Party) -> Any:
+        party.approximation = profile
+        with watching(party, [1] * len(x)) as watch:
+            result = function(given_additive(party, x, bits, frac))
+            party.run(formatted((result, ACTIVATION, 62)))  # whoever reads a result may have to lift it
+        return party.run(reshare(watch.words))[0]
+
+    clear = ClearParty(profile)
+    with watching(clear, [1] * len(x)) as watch:
+        function(held(clear, torch.round(x * 2.0**frac).long(), bits, frac).additive())
+    return joined(parties(work)) != 0, watch.words.part != 0
+
+
+@pytest.mark.parametrize("profile", [paper.PUMA, paper.MPCFORMER])
+@pytest.mark.parametrize("reach", [6, 10])
+def test_what_enters_gelu_beyond_an_unproven_reach_is_flagged(reach: int, profile: str) -> None:
+    """Where the ring of the product is the reach's; nothing inside is, and nothing that is proven."""
+    limit, bits = 2.0**reach, product_ring(reach)
+    inside = torch.linspace(-limit, limit - 1, 500).double()
+    beyond = torch.cat([torch.linspace(1.5, 2.4, 100), -torch.linspace(1.5, 2.4, 100)]).double() * limit
+    for watched, x in ((True, inside), (True, beyond), (False, inside)):
+        secure_flags, clear_flags = flags(
+            lambda s, w=watched: F.gelu(s, reach=reach, watched=w), x[:, None], bits, 32, profile
+        )
+        expected = watched and x is beyond
+        assert bool((secure_flags == expected).all()) and bool((clear_flags == expected).all())
+
+
+@pytest.mark.parametrize("reach", [7, 9])
+def test_scores_beyond_an_unproven_reach_are_flagged(reach: int) -> None:
+    """Of PUMA's softmax, too: a score that lies further below its row's maximum than the reach."""
+    spread = torch.cat([torch.linspace(0, 0.99, 40), torch.linspace(1.55, 2.4, 40)]).double() * 2.0**reach
+    x = torch.stack([torch.zeros(80).double(), -spread, -spread / 2], -1)[:, None, None, :]
+    mask = torch.ones(1, 1, 1, 3, dtype=torch.bool)
+    bits = attention.query_ring(reach)
+    for found in flags(lambda s: F.softmax(s, mask, reach), x, bits, 28, paper.PUMA):
+        assert found.tolist() == [False] * 40 + [True] * 40
+
+
+@pytest.mark.parametrize("reach", [6, 9, 12, 14])
+def test_mpcformers_gelu_holds_up_to_every_reach(reach: int) -> None:
+    x = torch.linspace(-1, 1, 2001).double() * (2.0**reach - 16)
+
+    def compute(party: Party) -> Any:
+        party.approximation = paper.MPCFORMER
+        result = F.gelu(given_additive(party, x, product_ring(reach), 32), reach=reach)
+        return party.run(formatted((result, ACTIVATION, 62)))[0]
+
+    exact = paper.quadratic_plain(x)
+    assert ((value(parties(compute)) - exact).abs() <= 2.0**-12 + 2.0**-14 * x.abs()).all()
+
+
+@pytest.mark.parametrize("reach", [5, 6, 9, 12, 14])
+def test_pumas_gelu_holds_up_to_every_proven_reach(reach: int) -> None:
+    x = torch.linspace(-1, 1, 2001).double() * (2.0**reach - 16)
+
+    def compute(party: Party) -> Any:
+        party.approximation = paper.PUMA
+        result = F.gelu(given_additive(party, x, product_ring(reach), 32), reach=reach, watched=False)
+        return party.run(formatted((result, ACTIVATION, 44)))[0]
+
+    found = value(parties(compute))
+    assert ((found - plain(F.gelu(paper.marked(x, paper.PUMA)))).abs() < 1e-2).all()  # pieces do not meet at their ends

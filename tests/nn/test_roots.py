@@ -14,6 +14,7 @@ from puma.mpc.party import Party
 from puma.nn import functional as F
 from puma.nn import roots
 from puma.nn.roots import RECIPROCAL_BOUND, RSQRT_BOUND, reciprocal, rsqrt
+from puma.reference.plan import least_rms
 from tests.cases import sample
 from tests.trio import counted, given, given_additive, parties, value
 
@@ -144,7 +145,7 @@ def test_the_format_of_an_inverse_is_what_is_said_and_can_be_lifted() -> None:
 
 # -- reaches --------------------------------------------------------------------------------------------------------
 
-REACHES = [5, 8, 9, 10, 11, 12, 15, 16, 17, 20, 21, 23]
+REACHES = [3, 4, 5, 6, 8, 9, 10, 11, 12, 15, 16, 17, 20, 21, 23]
 
 
 def rows_up_to(reach: int, n: int) -> Tensor:
@@ -188,6 +189,21 @@ def test_norms_of_rows_of_every_length_at_every_reach(norm: Any, n: int, reach: 
         assert (results[0].frac, results[0].bits) == (ACTIVATION, ring)
         errors = (value(list(results)) - exact).abs()
         assert (errors <= bound).all(), float((errors / bound).max())
+
+
+@pytest.mark.parametrize("reach", [3, 4, 5, 6])
+def test_faint_rows_of_a_table_keep_a_five_hundredth_of_themselves(reach: int) -> None:
+    """As faint as a plan allows, beside rows as long as the reach, in the 18 fraction bits of embeddings."""
+    least, n = least_rms(reach), 1024
+    faint = sample(64, n, seed=7)
+    faint = faint / faint.pow(2).mean(-1, keepdim=True).sqrt() * least * 2.0 ** torch.linspace(0, 3, 64)[:, None]
+    long = sample(8, n, seed=8)
+    x = torch.cat([faint, long / long.norm(dim=-1, keepdim=True) * 0.999 * 2.0**reach])
+    x = torch.round(x * 2**WEIGHT) / 2**WEIGHT
+    exact = F.rms_norm(x, 1e-6)
+    results = parties(lambda p: F.rms_norm(given(p, x, 34, WEIGHT), 1e-6, reach))
+    errors = (value(results) - exact).pow(2).mean(-1).sqrt() / exact.pow(2).mean(-1).sqrt()
+    assert float(errors.max()) < 2.0**-9
 
 
 def test_small_reaches_make_norms_cheaper_and_large_ones_no_dearer() -> None:

@@ -50,6 +50,9 @@ REACHED = [
     *(splines.reaching(s, r) for s in (splines.GELU, splines.GELU_TANH, splines.TANH_HALF) for r in (5, 7, 8, 11, 14)),
     *(splines.reaching(splines.SILU, r) for r in (5, 6, 7, 8, 10, 12, 14)),
     *(splines.exponential(ACTIVATION, r) for r in (5, 6, 7, 8, 9, 11, 20)),
+    *(splines.reaching(s, r, watched=False) for s in (splines.GELU, splines.SILU, splines.TANH_HALF) for r in (5, 8)),
+    *(splines.reaching(s, r, fine=True) for s in (splines.GELU, splines.SILU) for r in (6, 9)),
+    *(splines.exponential(ACTIVATION, r, watched=False) for r in (5, 8, 11)),
 ]  # fmt: skip
 
 
@@ -88,6 +91,22 @@ def test_the_bound_is_what_analysis_gives(spline: Spline) -> None:
         worst = torch.maximum(worst, ((line - exact).abs()[x < limit(spline)]).max())
     worst = worst + 1.5 / 2**spline.out_frac
     assert 2 / 3 * spline.bound < worst <= spline.bound
+
+
+def test_a_fine_table_is_four_times_as_good_where_inputs_are_small() -> None:
+    x = torch.round(torch.linspace(-0.5, 0.5, 4001).double() * 2**13) / 2**13
+    errors = []
+    for fine in (False, True):
+        results = parties(lambda p, f=fine: F.silu(given(p, x, 40, 17), reach=6, fine=f))
+        errors.append(float((value(results) - F.silu(x)).pow(2).mean().sqrt()))
+    assert errors[1] < 0.4 * errors[0]  # units of the last place remain
+
+
+def test_what_is_proven_has_no_room_beyond_it() -> None:
+    seen, proven = (splines.reaching(splines.GELU, 7, watched) for watched in (True, False))
+    assert (seen.room, proven.room) == (1, 0) and proven.range_bits == seen.range_bits - 1
+    assert splines.exponential(14, 8, watched=False).range_bits == splines.exponential(14, 8).range_bits - 1
+    assert splines.softcap(30.0, 10, watched=False).room == 0
 
 
 @pytest.mark.parametrize("spline", [*SPLINES, *REACHED, splines.exponential(8)], ids=lambda s: f"{s.name}-{s.reach}")

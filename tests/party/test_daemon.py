@@ -124,6 +124,12 @@ def test_commands(
     assert puma(*again)["unchanged"] and not puma(*again, "--version", "2")["unchanged"]
     for who in (alice, olga):
         assert [m["name"] for m in puma("models", "list", *who)["models"]] == ["judge", "other", "tiny"]
+    shown = puma("models", "show", "other", *alice)
+    assert shown["name"] == "other" and shown["plan"]["texts"] > 10 and shown["family"] == "causal"
+    assert {p["name"] for p in shown["places"] if p["proven"]} == set(shown["plan"]["proven"])
+    assert puma("models", "show", "another", *alice, code=2)["error"]["kind"] == "UsageError"
+    assert app.run(("models", "show", "other", *(word for word in alice if word != "--json"))) == 0
+    assert "calibrated" in (words := capsys.readouterr().out) and "with a margin of 3 bits" in words
     clear = PlainModel(checkpoints["gpt2"])
     plain = clear.greedy(clear.prompt_ids("the cat", 4), 4)
     assert puma("generate", "the cat", "--tokens", "4", "--model", "other", *alice)["token_ids"] == plain

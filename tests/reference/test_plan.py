@@ -10,8 +10,10 @@ import pytest
 
 from puma.errors import RangeError, UsageError
 from puma.models import architecture
+from puma.models.architecture import Bound
+from puma.models.bounds import ADDED
 from puma.models.formats import places
-from puma.nn.places import LARGEST, LEAST
+from puma.nn.places import LARGEST, LEAST, SEEN
 from puma.reference.fixed_session import FixedSession
 from puma.reference.observed import Seen, Watch
 from puma.reference.plain_model import PlainModel
@@ -30,7 +32,7 @@ def calibration(**seen: float) -> Calibration:
 
 def plan(bounds: dict[str, float], margin: int = 3, **seen: float) -> Plan:
     kinds = {f"the.{kind}": kind for kind in seen if kind != "stream"}
-    proofs = [(f"the.{kind}", bound, 0.0, "") for kind, bound in bounds.items()]
+    proofs = [Bound(f"the.{kind}", bound, "") for kind, bound in bounds.items()]
     return made(kinds, proofs, calibration(**seen), margin)
 
 
@@ -39,33 +41,42 @@ def chosen(found: Plan, kind: str) -> tuple[int, bool]:
     return place.reach, place.proven
 
 
-def test_the_smaller_of_proof_and_calibration_where_the_flag_watches() -> None:
+def test_a_proof_counts_wherever_there_is_one() -> None:
     found = plan({"activation": 30.0}, stream=5.0, norm=20.0, activation=20.0)
     assert chosen(found, "norm") == (8, False)  # 20 * 8 < 2^8
     assert chosen(found, "activation") == (6, True)  # 30 + 16 < 2^6; three bits above 20 are more
     assert found.formats.places == {"the.norm": 8, "the.activation": 6}
-    assert found.provenance.proven == ("the.activation",)
-    assert chosen(plan({"activation": 3000.0}, stream=5.0, activation=20.0), "activation") == (8, False)
+    assert found.provenance.proven == found.formats.proven == ("the.activation",)
+    assert chosen(plan({"activation": 3000.0}, stream=5.0, activation=20.0), "activation") == (12, True)
 
 
 def test_scores_follow_too() -> None:
-    assert chosen(plan({"scores": 1000.0}, stream=5.0, scores=20.0), "scores") == (8, False)  # 20 * 8 + 32 < 2^8 < 1000
-    assert chosen(plan({"scores": 1e5}, stream=5.0, scores=4000.0), "scores") == (15, False)
+    assert chosen(plan({"scores": 1000.0}, stream=5.0, scores=20.0), "scores") == (11, True)  # 1008 + 32 > 2^10
+    assert chosen(plan({}, stream=5.0, scores=20.0), "scores") == (8, False)  # 20 * 8 + 32 < 2^8
+
+
+def test_fixed_point_may_exceed_a_bound_by_a_little() -> None:
+    assert chosen(plan({"gated": 2.0**9 - 1}, stream=1.0, gated=1.0), "gated") == (10, True)
+    assert chosen(plan({"gated": 2.0**9 - 8}, stream=1.0, gated=1.0), "gated") == (9, True)
 
 
 def test_a_reach_that_stands_for_a_proof_is_not_calibrated() -> None:
     """What has the usual reach is not watched, so that what is not proven gets another."""
-    assert chosen(plan({"scores": 1e5}, stream=5.0, scores=1500.0), "scores") == (15, False)
-    assert chosen(plan({"activation": 3000.0}, stream=5.0, activation=50.0), "activation") == (10, False)
+    assert chosen(plan({}, stream=5.0, scores=1500.0), "scores") == (15, False)
+    assert chosen(plan({}, stream=5.0, activation=50.0), "activation") == (10, False)
+    assert chosen(plan({"activation": 400.0}, stream=5.0, activation=50.0), "activation") == (9, True)
 
 
-def test_where_the_flag_does_not_watch_the_proof_counts() -> None:
-    assert chosen(plan({"gated": 5000.0}, stream=1.0, gated=3.0), "gated") == (13, True)
-    assert chosen(plan({}, stream=1.0, gated=5.0), "gated") == (6, False)
+def test_what_is_not_proven_leaves_room_to_be_seen() -> None:
+    assert chosen(plan({}, stream=1.0, gated=0.1, value=0.1), "gated") == (SEEN, False)
+    assert chosen(plan({"value": 0.1}, stream=1.0, value=0.1), "value") == (LEAST["value"], True)
 
 
-def test_a_proof_that_no_ring_holds_gives_way_to_a_calibration_or_refuses() -> None:
-    assert chosen(plan({"activation": 1e6}, stream=1.0, activation=10.0), "activation") == (7, False)  # 80 + 16 < 2^7
+def test_a_bound_just_beyond_rings_is_watched_and_a_larger_one_refused() -> None:
+    """All that is at most twice the reach lies in the zone."""
+    assert chosen(plan({"activation": 2e4}, stream=1.0, activation=10.0), "activation") == (14, False)
+    with pytest.raises(RangeError, match=r"what enters an activation at the\.activation can be 1e\+06"):
+        plan({"activation": 1e6}, stream=1.0, activation=10.0)
     with pytest.raises(RangeError, match=r"values of attention at the\.value can be 1e\+09, beyond what rings hold"):
         plan({"value": 1e9}, stream=1.0, value=10.0)
 
@@ -78,9 +89,21 @@ def test_what_goes_beyond_rings_is_refused(kind: str) -> None:
         plan({}, **({"stream": 1.0} | {kind: math.inf}))
 
 
+def test_the_streams_ring_holds_what_is_added_to_rows_that_were_not_flagged() -> None:
+    """Up to twice the reach: a row of 1.25 * 2^8, and what the largest matrix adds."""
+
+    def stream(size: float) -> int:
+        kinds, bound = {"the.norm": "norm"}, Bound("the.writer", size, ADDED)
+        return made(kinds, [bound], calibration(stream=3.0, norm=20.0)).formats.stream
+
+    assert [stream(size) for size in (1.0, 180.0, 190.0, 690.0, 720.0)] == [8, 8, 8, 9, 10]
+    assert plan({}, stream=3.0, norm=20.0).formats.stream == 5
+
+
 def test_margins_and_the_smallest_reach() -> None:
     assert [plan({}, margin, stream=100.0).formats.stream for margin in (0, 1, 3, 5)] == [7, 8, 10, 12]
-    assert plan({}, stream=0.01).formats.stream == LEAST
+    assert plan({}, stream=0.01).formats.stream == LEAST["stream"]
+    assert plan({}, stream=0.01, norm=0.01).formats.places == {"the.norm": LEAST["norm"]}
 
 
 def test_one_reach_for_all_layers_alike() -> None:
@@ -88,9 +111,9 @@ def test_one_reach_for_all_layers_alike() -> None:
     watch = Watch()
     watch.seen = {("stream", ""): Seen(4.0)}
     watch.seen |= {(kind, name): Seen(float(1 + 40 * ("1" in name)), 1.0) for name, kind in kinds.items()}
-    bounds = [("layers.0.gate", 3.0, 0.0, ""), ("layers.2.gate", 3.0, 0.0, "")]
+    bounds = [Bound("layers.0.gate", 3.0, ""), Bound("layers.2.gate", 3.0, "")]
     by_layer, coarse = (made(kinds, bounds, Calibration(watch, 1, 1), 3, coarse) for coarse in (False, True))
-    assert [by_layer.formats.places[f"layers.{i}.norm"] for i in range(3)] == [LEAST, 9, LEAST]
+    assert [by_layer.formats.places[f"layers.{i}.norm"] for i in range(3)] == [4, 9, 4]
     assert [coarse.formats.places[f"layers.{i}.norm"] for i in range(3)] == [9, 9, 9]
     assert [coarse.formats.places[f"layers.{i}.gate"] for i in range(3)] == [10, 10, 10]
     assert by_layer.provenance.proven and not coarse.provenance.proven  # one of them was only seen

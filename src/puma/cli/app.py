@@ -30,7 +30,7 @@ allowed, beyond a limit, or about to stop; 8 a number left its range, and the an
 Errors are one line and a hint; `--debug` adds the stack. `puma COMMAND --help` explains a command.\
 """
 GROUPS = {  # name: what its commands are for
-    "models": "List and delete the models that a cluster serves.",
+    "models": "List, show and delete the models that a cluster serves.",
     "keys": "Make and show the keys by which parties, owners and clients know each other.",
     "cluster": "Write and show the file that says who the three parties are and who may ask.",
 }
@@ -53,6 +53,7 @@ COMMANDS = {  # name: where it lives, its arguments, what it does
     "party": ("party", "--as KEY --store DIR", "Run one of three parties, until it is told to stop."),
     "share": ("share", "MODEL --as KEY", "Upload a model's shares to the three parties."),
     "models list": ("models", "--as KEY", "Show the models that a cluster serves."),
+    "models show": ("models", "NAME --as KEY", "Show a model's card and its number formats."),
     "models delete": ("models", "NAME --as KEY", "Let all three parties forget a model."),
     "keys new": ("keys", "NAME", "Make a key and its certificate; nothing is overwritten."),
     "keys renew": ("keys", "FILE", "Make the certificate last longer, with the same key and fingerprint."),

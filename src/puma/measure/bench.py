@@ -14,6 +14,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from tempfile import TemporaryDirectory
 
+import msgspec
 import torch
 from torch import Tensor
 
@@ -23,11 +24,17 @@ from puma.client.session import Session
 from puma.crypto.prg import PairKey
 from puma.local.cluster import Trio
 from puma.measure.named import bare, config_of
-from puma.models import architecture, with_layers
+from puma.models import architecture, inputs, ranges, with_layers
 from puma.models.checkpoint import load
 from puma.models.config import Config
+from puma.models.formats import places
 from puma.models.presets import PRESETS
+from puma.models.text import Tokens
+from puma.reference.calibration import observe
 from puma.reference.float_session import Plain
+from puma.reference.plain_model import PlainModel
+from puma.reference.plan import Calibration, made
+from puma.reference.planning import Settings
 from puma.wire.messages import Encode, Generate
 
 PUBLIC = PairKey(b"puma bench: public random number")
@@ -36,6 +43,7 @@ QUERIES = (".q_proj.", ".query.")  # these have absorbed 1/sqrt(head_dim)
 REPEATED_ABOVE = 1_000_000_000  # parameters: what three parties and an owner can hold on one machine
 LAYER = re.compile(r"\.\d+\.")
 MEMORY = "/dev/shm"  # what is prepared must not reach a disk
+FITTED_TEXTS, FITTED_LENGTH = 4, 32  # random tokens that formats for random weights follow
 PLAIN_RUNS = 3
 WARM_UP = 2  # tokens of the request before the timed one
 
@@ -94,6 +102,29 @@ def configured(
     checkpoint = load(source, adapter=adapter)  # its tensors tell of settings, too
     checkpoint = replace(checkpoint, config=with_layers(checkpoint.config, config.layers))
     return checkpoint.name, checkpoint.config, checkpoint.fold()
+
+
+def fitted(
+    source: str, config: Config, params: Mapping[str, Tensor], settings: Settings, progress: Progress,
+    adapter: str | None = None,
+) -> Config:  # fmt: skip
+    """The config of `configured` with formats by a plan: a checkpoint's own, of a preset one that holds its random
+    weights, calibrated on random tokens. RangeError, with the place, if fixed point cannot hold the numbers."""
+    if source in PRESETS or bare(source):
+        length = min(FITTED_LENGTH, inputs(config).context)
+        given = [Tokens(ids, [0] * length) for ids in random_ids(config, [length] * FITTED_TEXTS)]
+        kinds = {name: place.kind for name, place in places(architecture(config).model(config)).items()}
+        seen = Calibration(
+            observe(config, params, given, progress, settings.approximations), len(given), len(given) * length
+        )
+        found = made(
+            kinds, ranges.bounds(config, params), seen, settings.margin, settings.coarse, ranges.score_cap(config)
+        )
+        return msgspec.structs.replace(config, formats=found.formats)
+    model = PlainModel(source, adapter)
+    model.plan(settings, progress)
+    layers = architecture(config).layers(config)
+    return with_layers(model.config, layers)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 from torch import Tensor
@@ -19,7 +19,14 @@ from puma.models.pooling import MEAN, Pooling
 
 Shapes = dict[str, tuple[int, ...]]
 Params = Mapping[str, Tensor]
-Bound = tuple[str, float, float, str]  # of what a matrix gives: its name, the bound, the limit, what it is
+
+
+class Bound(NamedTuple):
+    """What no input exceeds: of the matrix of this name its results, what they are multiplied to, or how far apart."""
+
+    name: str
+    size: float
+    what: str
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ It works on folded parameters in the clear, and must not know shares or models.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -16,12 +17,12 @@ from torch import Tensor
 
 from puma.errors import RangeError
 from puma.models.architecture import Bound, Params
-from puma.mpc.fixed import ACTIVATION_LIMIT, GATED_REACH, LOGIT_REACH, RELU_REACH, SCORE_REACH, VALUE_LIMIT
+from puma.mpc.fixed import RELU_REACH
 
-SPREAD_LIMIT = 2.0**SCORE_REACH
 PRODUCT_LIMIT = 2.0**RELU_REACH  # more could not enter the next matrix
-GATED_LIMIT = 2.0**GATED_REACH
-LOGIT_LIMIT = 2.0**LOGIT_REACH
+ADDED = "what is added to the residual stream"
+APART = 0.1  # by which an activation, or what approximates it, may exceed its input
+SPECTRAL = 2048  # the largest matrix whose singular values are looked for
 DECAY_LIMIT = 2.0**10  # of g in nn/delta.py
 
 
@@ -39,6 +40,14 @@ class Source:
             return weight
         return weight * self.matrix if self.matrix.ndim == 1 else weight @ self.matrix
 
+    def largest(self) -> Tensor:
+        """The largest size of each entry, or of all alike."""
+        root, matrix = math.sqrt(self.width), self.matrix
+        if matrix is None:
+            return torch.tensor([root])
+        sizes = root * (matrix.abs() if matrix.ndim == 1 else torch.linalg.vector_norm(matrix, dim=1))
+        return sizes if self.shift is None else sizes + self.shift.abs()
+
     def constant(self, weight: Tensor) -> Tensor:
         """What the shift adds, whatever n is."""
         return weight.new_zeros(len(weight)) if self.shift is None else weight @ self.shift
@@ -46,28 +55,81 @@ class Source:
 
 def value(name: str, bound: float) -> Bound:
     """Of a value that attention sums up."""
-    return name, bound, VALUE_LIMIT, "a value"
+    return Bound(name, bound, "a value")
 
 
 def scores(name: str, spread: float) -> Bound:
     """Of how far apart two scores of one row can be."""
-    return name, spread, SPREAD_LIMIT, "attention scores with a spread"
+    return Bound(name, spread, "attention scores with a spread")
 
 
 def activation(kind: str, name: str, bound: float) -> Bound:
     """Of what enters the activation of this kind."""
-    return name, bound, PRODUCT_LIMIT if kind == "relu" else ACTIVATION_LIMIT, "an activation"
+    return Bound(name, bound, f"an activation by {kind}")
 
 
 def gated(name: str, bound: float) -> Bound:
     """Of a product of two matrices' results."""
-    return name, bound, GATED_LIMIT, "a gated product"
+    return Bound(name, bound, "a gated product")
 
 
 def logits(name: str, table: Tensor, source: Source, bias: Tensor | None = None) -> Bound:
     """Of how far apart two logits can be, before a soft cap, that a table (words, width) gives of what it reads."""
     params = {"head.weight": table} if bias is None else {"head.weight": table, "head.bias": bias}
-    return name, 2 * float(rows(params, "head", source).max()), LOGIT_LIMIT, "logits with a spread"
+    return Bound(name, 2 * float(rows(params, "head", source).max()), "logits with a spread")
+
+
+def added(name: str, rows: Tensor, residual: float = 0.0) -> Bound:
+    """Of what a matrix adds to the residual stream, whose `rows` are bounded, and of what it is added to, if anything
+    else than rows that a norm has read."""
+    return Bound(name, float(rows.max()) + residual, ADDED)
+
+
+def tables(params: Params, names: Sequence[str], factor: int = 1) -> Bound:
+    """Of the sum of rows of these tables, those that there are, which the residual stream begins with."""
+    sizes = [max(abs(float(end)) for end in params[name].aminmax()) for name in names if name in params]
+    return Bound(names[0].removesuffix(".weight"), factor * sum(sizes), ADDED)
+
+
+def attended(params: Params, value: str, output: str, head_dim: int, source: Source) -> Tensor:
+    """The largest size of each row's result of the matrix that reads attention's (rows,).
+
+    What a head gives is a mean of values, W m + b with |m| <= sqrt(d): so |W' (W m + b)| <= sqrt(d) |W' W| + |W' b|.
+    """
+    values, constant = _projected(params, value, head_dim, source)
+    weight = params[f"{output}.weight"].reshape(-1, params[f"{output}.weight"].shape[1] // head_dim, head_dim)
+    groups = weight.shape[1] // len(values)
+    squares = (values @ values.mT).repeat_interleave(groups, dim=0)  # of W' W by those of W alone
+    sizes = [
+        ((part @ square) * part).sum(1).clamp(min=0).sqrt()
+        for part, square in zip(weight.unbind(1), squares, strict=True)
+    ]
+    shift = (weight * constant.repeat_interleave(groups, dim=0)).sum((1, 2))
+    bias = params.get(f"{output}.bias")
+    return math.sqrt(source.width) * torch.stack(sizes).sum(0) + (shift if bias is None else shift + bias).abs()
+
+
+def activated(params: Params, names: Sequence[str], output: str, source: Source) -> Tensor:
+    """The largest size of each row's result of the matrix that reads an activation's, or a gated product's (rows,).
+
+    No activation is further from 0 than its input by more than APART. Of both bounds that there are the smaller counts:
+    by the size of every entry, and by the length of a row, of all but the first matrix's results the largest entry.
+    """
+    sizes = [rows(params, name, source) for name in names]
+    sizes[0] = sizes[0] + APART
+    weight, bias = params[f"{output}.weight"], params.get(f"{output}.bias")
+    each = weight.abs() @ math.prod(sizes[1:], start=sizes[0])
+    last = source.seen(params[f"{names[-1]}.weight"])
+    if min(last.shape) <= SPECTRAL:
+        small = last @ last.mT if last.shape[0] < last.shape[1] else last.mT @ last
+        length = math.sqrt(source.width) * float(torch.linalg.eigvalsh(small)[-1].clamp(min=0).sqrt())
+        shift = source.constant(params[f"{names[-1]}.weight"])
+        own = params.get(f"{names[-1]}.bias")
+        length += float(torch.linalg.vector_norm(shift if own is None else shift + own))
+        length += APART * math.sqrt(len(last)) if len(names) == 1 else 0.0
+        most = math.prod(float(size.max()) for size in sizes[:-1])
+        each = torch.minimum(each, torch.linalg.vector_norm(weight, dim=1) * (length * most))
+    return each if bias is None else each + bias.abs()
 
 
 def factor(name: str, bound: float) -> None:

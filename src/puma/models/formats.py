@@ -15,35 +15,44 @@ from msgspec.structs import force_setattr, replace
 from puma.errors import UsageError
 from puma.mpc.fixed import STREAM_REACH
 from puma.nn.modules import Module
-from puma.nn.places import LARGEST, LEAST, Observer, Place
+from puma.nn.places import LARGEST, LEAST, SEEN, Observer, Place
 
 MOST = 1 << 16  # places; a model of 4096 layers has fewer
-Reach = Annotated[int, Meta(ge=LEAST, le=max(LARGEST.values()))]
+Reach = Annotated[int, Meta(ge=min(LEAST.values()), le=max(LARGEST.values()))]
 Name = Annotated[str, Meta(min_length=1, max_length=200)]
 Places = Annotated[dict[Name, Reach], Meta(max_length=MOST)]
+Names = Annotated[tuple[Name, ...], Meta(max_length=MOST)]
 
 
 class Formats(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Reaches: exponents r of powers of two, 5 to 30. The defaults are those of docs/protocol.md, section 3.
+    """Reaches: exponents r of powers of two, 3 to 30. The defaults are those of docs/protocol.md, section 3.
 
     `stream`: every number of the residual stream, and all that is added to it, stays below 2^stream. `places`: by the
     name of a module, what `nn.places.REACHES` says of the kind of its place; what is not named has the default.
-    A named place gets as small a ring as its reach allows, even if the reach is the default.
+    A named place gets as small a ring as its reach allows, even if the reach is the default. What is `proven` never
+    leaves its reach: it needs no room beyond it, and is not watched. Activations whose inputs are small as a rule may
+    be `fine`: computed by tables of twice as many segments.
     """
 
-    stream: Annotated[int, Meta(ge=LEAST, le=LARGEST["stream"])] = STREAM_REACH
+    stream: Annotated[int, Meta(ge=LEAST["stream"], le=LARGEST["stream"])] = STREAM_REACH
     places: Places = {}
+    proven: Names = ()
+    fine: Names = ()
 
     def __post_init__(self) -> None:
         force_setattr(self, "places", dict(sorted(self.places.items())))  # equal formats are written alike
+        force_setattr(self, "proven", tuple(sorted(set(self.proven))))
+        force_setattr(self, "fine", tuple(sorted(set(self.fine))))
 
     def __hash__(self) -> int:
-        return hash((self.stream, tuple(self.places.items())))
+        return hash((self.stream, tuple(self.places.items()), self.proven, self.fine))
 
     def within(self, names: Iterable[str]) -> Formats:
         """For a model that has these places only, such as one with fewer layers."""
         kept = set(names)
-        return replace(self, places={name: reach for name, reach in self.places.items() if name in kept})
+        proven, fine = (tuple(name for name in names if name in kept) for names in (self.proven, self.fine))
+        held = {name: reach for name, reach in self.places.items() if name in kept}
+        return replace(self, places=held, proven=proven, fine=fine)
 
 
 def places(model: Module) -> dict[str, Place]:
@@ -57,7 +66,7 @@ def hand_out(model: Module, formats: Formats) -> None:
 
     UsageError if a place is named that the model has not, or given a reach that its kind cannot have.
     """
-    known = set[str]()
+    known, proven, fine = set[str](), set(formats.proven), set(formats.fine)
     for name, module in model.modules():
         for place in module.places:
             place.name = name
@@ -65,13 +74,22 @@ def hand_out(model: Module, formats: Formats) -> None:
                 place.reach = formats.stream
             elif name in formats.places:
                 known.add(name)
-                place.reach, place.named = formats.places[name], True
-                if place.reach > LARGEST[place.kind]:
-                    what = f"a reach of 2^{place.reach} at {name} is beyond 2^{LARGEST[place.kind]}"
-                    raise UsageError(what, "fixed point cannot hold it; use a checkpoint with smaller numbers")
-    unknown = set(formats.places) - known
+                place.reach, place.named, place.proven = formats.places[name], True, name in proven
+                place.fine = name in fine
+                _check(place)
+    unknown = (set(formats.places) | proven | fine) - known
     if unknown:
         raise UsageError(f"the formats name {min(unknown)}, a place that the model has not", "make a new plan for it")
+
+
+def _check(place: Place) -> None:
+    least = LEAST[place.kind] if place.proven or place.kind == "norm" else max(SEEN, LEAST[place.kind])
+    if place.reach > LARGEST[place.kind]:
+        what = f"a reach of 2^{place.reach} at {place.name} is beyond 2^{LARGEST[place.kind]}"
+        raise UsageError(what, "fixed point cannot hold it; use a checkpoint with smaller numbers")
+    if place.reach < least:
+        what = f"a reach of 2^{place.reach} at {place.name} is below 2^{least}"
+        raise UsageError(what, "what leaves it would not be seen; make a new plan")
 
 
 def observe(model: Module, observer: Observer | None) -> None:

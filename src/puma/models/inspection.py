@@ -17,7 +17,7 @@ from puma.models.config import Config
 from puma.models.families import FAMILIES, named, of_text, started
 
 MOST = 20  # refusals that are looked for
-SETTING = re.compile(r"\bsets (\w+) to\b")
+SETTING = re.compile(r"\bsets (\w+)\b")
 QUESTIONS = {
     "generates": "text, token by token",
     "scores": "the score of each token of a text",

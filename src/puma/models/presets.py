@@ -106,6 +106,12 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "max_relative_positions": -1, "position_biased_input": False, "layer_norm_eps": 1e-7,
     },
     "ms-marco-minilm-l6": _bert(384, 1536, 6, "ForSequenceClassification", id2label={"0": "LABEL_0"}),
+    "clip-text": _sizes(512, 2048, 12, 8, 77)
+    | {"architectures": ["CLIPTextModelWithProjection"], "vocab_size": 49408, "projection_dim": 512},
+    "clip-image": _sizes(768, 3072, 12, 12, 0)
+    | {
+        "architectures": ["CLIPVisionModelWithProjection"], "image_size": 224, "patch_size": 32, "projection_dim": 512,
+    },
     "vit-base": {
         "architectures": ["ViTForImageClassification"], "hidden_size": 768, "intermediate_size": 3072,
         "num_hidden_layers": 12, "num_attention_heads": 12, "image_size": 224, "patch_size": 16,

@@ -46,9 +46,9 @@ def check_hiding(config: Config, params: Params, hint: str) -> None:
     if getattr(config, "delta", None):
         raise RangeError("layers with a memory cannot leave out rows of a text in secret", hint)
     found = places(architecture(config).model(config))
-    for name, bound, _, what in bounds(config, params):
-        place = found[name]
-        if place.kind == "scores" and not place.named and not bound < place.hiding - NEGLIGIBLE:
+    for name, bound, what in bounds(config, params):
+        place = found.get(name)
+        if place and place.kind == "scores" and not place.named and not bound < place.hiding - NEGLIGIBLE:
             raise RangeError(f"{name} can give {what} of {bound:.4g}, too wide for hiding some in secret", hint)
 
 

@@ -59,19 +59,18 @@ def _ring_at(x: Share | Additive | Size, frac: int) -> int:
     return min(64, x.bits + frac - x.frac)
 
 
-def _place(x: Share | Additive | Size, frac: int, bits: int, within: int) -> tuple[int, int]:
+def _place(x: Share | Additive | Size, frac: int, bits: int) -> tuple[int, int]:
     """Fraction and ring bits that x is opened to: no larger a ring than is wanted, or than holds it."""
-    return frac, min(bits, within, _ring_at(x, frac))
+    return frac, min(bits, _ring_at(x, frac))
 
 
 def formatted_cost(
-    *wants: tuple[Share | Additive | Size, int, int], bounded: bool = False, within: int = 64,
-    noted: Sequence[int] = (),
+    *wants: tuple[Share | Additive | Size, int, int], bounded: bool = False, noted: Sequence[int] = ()
 ) -> Cost:  # fmt: skip
     """The cost of `formatted`, but for what is noted."""
     opening, short = list[Size](), list[tuple[Size, int]]()
     for x, frac, bits in wants:
-        place = _place(x, frac, bits, within)
+        place = _place(x, frac, bits)
         if not isinstance(x, Share) and x.dealt is not None and place not in x.opened:
             opening.append(Size(tuple(x.shape), place[1] + max(0, x.frac - frac), frac, x.dealt))
         if place[1] < bits:
@@ -81,32 +80,27 @@ def formatted_cost(
 
 
 @declares("2k to open a product, then lift; at most 2 rounds", "section 3", formatted_cost)
-def formatted(
-    *wants: Want, bounded: bool = False, within: int = 64, noted: Sequence[int] = ()
-) -> Protocol[list[Share]]:
+def formatted(*wants: Want, bounded: bool = False, noted: Sequence[int] = ()) -> Protocol[list[Share]]:
     """Shares with the wanted fraction bits in the wanted ring: at most one round to open and one to lift.
 
     Each want is (secret, fraction bits, ring bits). Additives are opened once per precision, with truncation, and in no
     larger a ring than the result needs; Shares are truncated locally; rings too small are lifted, too large reduced.
-    Numbers that are known to fit a ring `within` what they come in are cut to it before they are lifted.
     A clear party looks whether values fit, unless they are bounded by what they were made of. Of those wants that are
     `noted`, and of unproven products, what cannot be lifted is flagged.
     """
     for x, frac, bits in () if bounded else wants:
-        ring = _place(x, frac, bits, within)[1]
+        ring = _place(x, frac, bits)[1]
         x.party.note_range("value", x, 2.0 ** (ring - frac - (2 if ring < bits else 1)))
     opening = [
         (x, place)
         for x, frac, bits in wants
-        if isinstance(x, Additive) and (place := _place(x, frac, bits, within)) not in x.opened
+        if isinstance(x, Additive) and (place := _place(x, frac, bits)) not in x.opened
     ]
     if opening:
         opened = yield from open_truncate(*(_to_open(x, *place) for x, place in opening))
         for (x, place), share in zip(opening, opened, strict=True):
             x.opened[place] = share
-    shares = [
-        x.opened[_place(x, f, k, within)] if isinstance(x, Additive) else _rescaled(x, f, within) for x, f, k in wants
-    ]
+    shares = [x.opened[_place(x, f, k)] if isinstance(x, Additive) else _rescaled(x, f) for x, f, k in wants]
     short = [i for i, (_, _, bits) in enumerate(wants) if shares[i].bits < bits]
     for i in short:
         if i in noted or (isinstance(x := wants[i][0], Additive) and x.unproven):
@@ -125,9 +119,8 @@ def _to_open(x: Additive, frac: int, bits: int) -> tuple[Additive, int]:
     return x.like(x.part, bits + shift), shift
 
 
-def _rescaled(x: Share, frac: int, within: int) -> Share:
-    share = truncated(x, x.frac - frac) if x.frac >= frac else x.scaled(frac - x.frac)
-    return share.reduced(min(share.bits, within))
+def _rescaled(x: Share, frac: int) -> Share:
+    return truncated(x, x.frac - frac) if x.frac >= frac else x.scaled(frac - x.frac)
 
 
 def index_bits(size: int) -> int:

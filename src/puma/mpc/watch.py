@@ -154,17 +154,22 @@ def note_lift(x: Share, owners: Tensor | None = None) -> None:
 
 # -- rows ----------------------------------------------------------------------------------------------------------
 
-FINE = 13  # bits of a row's length where the zone begins: what is cut off a row's entries is small beside them
+# Bits of a row's length where the zone begins: what is cut off a row's entries is small beside them. So many as a rule;
+# fewer where long rows would wrap, but so many that what is cut off stays a fiftieth of them.
+FINE, COARSE, COARSE_ROWS = 13, 8, 3
 
 
 def coarse_rows(wide: Share, length: float, most: float) -> tuple[Share, int, int]:
     """What shows whether rows (..., d) are longer than `length`: entries to be squared and summed, how many fraction
     bits of the sum to drop when it is opened, and what `note_rows` takes off then.
 
-    Entries lose so many places that rows of the length `most` do not wrap.
+    Entries lose so many places that rows of the length `most` do not wrap, if the ring holds that; if not, of rows that
+    do one in 2^13 at most looks as if it were inside.
     """
-    words = length * 2.0**wide.frac
-    cut = max(0, math.floor(math.log2(words)) - FINE)
+    words, whole = length * 2.0**wide.frac, 2.0 * math.log2(most * 2.0**wide.frac) + 2
+    least = max(COARSE, COARSE_ROWS + math.ceil(math.log2(wide.shape[-1]) / 2))
+    fine = max(least, min(FINE, math.floor(math.log2(words)) - math.ceil(whole - wide.bits)))
+    cut = max(0, math.floor(math.log2(words)) - fine)
     begins = (words / 2.0**cut) ** 2
     drop = math.floor(math.log2(begins / 8)) - EIGHTH
     ring = drop + EIGHTH + 5 + math.ceil(2 * max(1.0, math.log2(most / length)))

@@ -19,6 +19,7 @@ from puma.mpc.cost import declares
 from puma.mpc.fixed import ACTIVATION, NONLINEAR, RESIDUAL, RING, SCORE_REACH, VALUE_REACH, formatted
 from puma.mpc.party import Protocol, together
 from puma.mpc.share import Additive, Share, cat
+from puma.mpc.watch import note_lift
 from puma.nn import paper
 from puma.nn.roots import reciprocal
 from puma.nn.splines import EXP, exponential, lifted, room
@@ -28,14 +29,14 @@ LARGEST = math.exp(0.75) + EXP.bound
 INVERSE = 25  # fraction bits of 1 / row sum
 
 
-def score_ring(reach: int) -> int:
-    """Of scores with NONLINEAR fraction bits that lie within 2^reach of each other."""
-    return NONLINEAR + reach + 1 + room(reach, SCORE_REACH)
+def score_ring(reach: int, watched: bool = True) -> int:
+    """Of scores with NONLINEAR fraction bits that lie within 2^reach of each other, and of what is seen beyond."""
+    return NONLINEAR + reach + 1 + room(reach, SCORE_REACH, watched)
 
 
-def query_ring(reach: int) -> int:
+def query_ring(reach: int, watched: bool = True) -> int:
     """Of queries and keys: their products lose the places between two activations' fraction bits and NONLINEAR."""
-    return score_ring(reach) + 2 * ACTIVATION - NONLINEAR
+    return score_ring(reach, watched) + 2 * ACTIVATION - NONLINEAR
 
 
 def matched(table: Tensor | Share, x: Tensor | Share) -> Tensor | Share:
@@ -58,29 +59,32 @@ def quotient_ring(values: int) -> int:
 
 
 def exponentials(
-    scores: Share | Additive, mask: Tensor, reach: int = SCORE_REACH, values: int = VALUE_REACH, by_rows: bool = False
-) -> Protocol[tuple[Share, Share]]:
+    scores: Share | Additive, mask: Tensor, reach: int = SCORE_REACH, values: int = VALUE_REACH, watched: bool = True,
+    by_rows: bool = False,
+) -> Protocol[tuple[Share, Share]]:  # fmt: skip
     """exp(scores - row maximum) where the mask allows, 0 elsewhere, in ring _weight_ring; and the row sums.
 
-    Our maximum is coarse, PUMA's exact. Scores of one row must lie within 2^reach of each other. The first dimension is
-    prompts, or `by_rows` rows of all of them.
+    Our maximum is coarse, PUMA's exact. Scores of one row must lie within 2^reach of each other; what does not is
+    flagged, if they are `watched`. The first dimension is prompts, or `by_rows` rows of all of them.
     """
     published = paper.approximation_of(scores) == paper.PUMA
     places = 0 if published else NONLINEAR - COARSE
     mask = mask.expand(scores.shape)
-    (x,) = yield from formatted((scores, NONLINEAR, score_ring(reach)))
+    (x,) = yield from formatted((scores, NONLINEAR, score_ring(reach, watched)))
     top = yield from maximum(_filled(truncated(x, places), mask))
     x = x - top.unsqueeze(-1).scaled(places)
     x.party.note_range("spread of a row's scores", x, 2.0**reach)
     where, count = _where(mask), mask.shape[-1]
     chosen = x.reshape(-1) if where is None else x.reshape(-1)[where]
+    spline = exponential(_fraction(count), reach, watched)
+    owners = _prompts(mask, where) if spline.room else None
+    if owners is not None and by_rows and x.party.on_watch is not None:
+        owners = x.party.on_watch.owners(len(mask))[owners]
     if published:
+        if spline.room:
+            note_lift(chosen, owners)
         e = yield from paper.exponential(chosen, _fraction(count), _weight_ring(count, values))
     else:
-        spline = exponential(_fraction(count), reach)
-        owners = _prompts(mask, where) if spline.room else None
-        if owners is not None and by_rows and x.party.on_watch is not None:
-            owners = x.party.on_watch.owners(len(mask))[owners]
         e = yield from lifted(spline, chosen, _weight_ring(count, values), owners)
     if where is not None:
         e = e.apply(lambda t: t.new_zeros(mask.numel()).index_copy(0, where.to(t.device), t))
@@ -164,7 +168,7 @@ def sunk(q: Any, k: Any, v: Any, sinks: Any) -> list[Any]:
 @declares("a maximum, an exp a score, a reciprocal a row, 2 products", "section 5")
 def attend(
     scores: Share | Additive, values: Share | Additive, mask: Tensor, reach: int = SCORE_REACH,
-    valued: int = VALUE_REACH,
+    valued: int = VALUE_REACH, watched: bool = True,
 ) -> Protocol[Share | Additive]:  # fmt: skip
     """softmax(scores) @ values; scores (..., n, s), values (..., s, d), mask broadcasts to the scores.
 
@@ -176,7 +180,7 @@ def attend(
         weights = yield from paper.quadratic_weights(scores, mask)
         return matmul(*(yield from formatted((weights, RESIDUAL, RING), (values, ACTIVATION, RING))))
     (values,) = yield from formatted((values, ACTIVATION, value_ring(valued)))
-    e, sums = yield from exponentials(scores, mask, reach, valued)
+    e, sums = yield from exponentials(scores, mask, reach, valued, watched)
     weighted = matmul(e, values)
     weighted, inverse = yield from together(
         formatted((weighted, ACTIVATION, quotient_ring(valued))), inverse_sums(sums, e.shape[-1], quotient_ring(valued))
@@ -185,11 +189,13 @@ def attend(
 
 
 @declares("a maximum, an exp a score, a reciprocal a row, 1 product", "section 5")
-def softmax(scores: Share | Additive, mask: Tensor, reach: int = SCORE_REACH) -> Protocol[Share | Additive]:
+def softmax(
+    scores: Share | Additive, mask: Tensor, reach: int = SCORE_REACH, watched: bool = True
+) -> Protocol[Share | Additive]:
     """softmax(scores) over the last dimension; scores of a row lie within 2^reach of each other."""
     if paper.approximation_of(scores) == paper.MPCFORMER:
         return (yield from paper.quadratic_weights(scores, mask))
-    e, sums = yield from exponentials(scores, mask, reach)
+    e, sums = yield from exponentials(scores, mask, reach, watched=watched)
     inverse = yield from inverse_sums(sums, e.shape[-1], quotient_ring(VALUE_REACH))
     return (yield from quotient(e, inverse))
 

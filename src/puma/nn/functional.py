@@ -45,6 +45,7 @@ from puma.nn import attention, paper, roots, splines
 from puma.nn.attention import query_ring
 
 Value = Any  # a torch tensor, a Share or an Additive
+Both = tuple[bool, bool]
 
 GELUS = {"none": splines.GELU, "tanh": splines.GELU_TANH}
 ROW_ARGUMENT_RING = 33  # of a general reciprocal, with roots.ROW fraction bits
@@ -142,24 +143,24 @@ def rms_norm(x: Value, eps: float, reach: int = NORM_REACH, ring: int = RING) ->
 
 
 @declares("softmax", "section 5")
-def softmax(scores: Value, mask: Tensor, reach: int = SCORE_REACH) -> Value:
-    """Softmax over the last dimension; mask public, True where allowed, at least one entry a row.
-
-    Scores that are allowed lie within 2^reach of each other in each row.
-    """
+def softmax(scores: Value, mask: Tensor, reach: int = SCORE_REACH, watched: bool = True) -> Value:
+    """Softmax over the last dimension; mask public, True where allowed, at least one entry a row: these lie within
+    2^reach of each other."""
     if isinstance(scores, Tensor):
         if paper.approximation_of(scores) != paper.SPLINE:
             return paper.softmax_plain(scores, mask.to(scores.device))
         return scores.masked_fill(~mask.to(scores.device), float("-inf")).softmax(-1)
-    return scores.party.run(attention.softmax(scores, mask, reach))
+    return scores.party.run(attention.softmax(scores, mask, reach, watched))
 
 
 @declares("attend", "section 5")
-def softmax_matmul(scores: Value, v: Value, mask: Tensor, reach: int = SCORE_REACH, values: int = VALUE_REACH) -> Value:
+def softmax_matmul(
+    scores: Value, v: Value, mask: Tensor, reach: int = SCORE_REACH, values: int = VALUE_REACH, watched: bool = True
+) -> Value:
     """softmax(scores, mask) @ v; scores as for `softmax`, |v| < 2^values less a sixteenth."""
     if isinstance(scores, Tensor):
         return softmax(scores, mask) @ v
-    return scores.party.run(attention.attend(scores, v, mask, reach, values))
+    return scores.party.run(attention.attend(scores, v, mask, reach, values, watched))
 
 
 def _plain(name: str, x: Tensor, exact: Callable[[Tensor], Tensor]) -> Tensor:
@@ -168,51 +169,59 @@ def _plain(name: str, x: Tensor, exact: Callable[[Tensor], Tensor]) -> Tensor:
 
 
 @declares("formatted, lifted", "section 5")
-def gelu(x: Value, approximate: str = "none", reach: int = ACTIVATION_REACH, ring: int = RING) -> Value:
-    """GeLU, exact ("none") or the "tanh" form; |x| < 2^reach - 16. The result lies in `ring`."""
+def gelu(x: Value, approximate: str = "none", reach: int = ACTIVATION_REACH, ring: int = RING, **kept: bool) -> Value:
+    """GeLU, exact ("none") or the "tanh" form; |x| < 2^reach - 16. In `ring`; `kept` is as for `splines.reaching`."""
     if isinstance(x, Tensor):
         return _plain("gelu", x, lambda t: tf.gelu(t, approximate=approximate))
-    return x.party.run(_activated(splines.reaching(GELUS[approximate], reach), x, ring))
+    return x.party.run(_activated(splines.reaching(GELUS[approximate], reach, **kept), x, ring))
 
 
 @declares("formatted, lifted", "section 5")
-def silu(x: Value, reach: int = ACTIVATION_REACH, ring: int = RING) -> Value:
+def silu(x: Value, reach: int = ACTIVATION_REACH, ring: int = RING, **kept: bool) -> Value:
     """x * sigmoid(x); |x| < 2^reach - 16. The result lies in `ring`."""
     if isinstance(x, Tensor):
         return _plain("silu", x, tf.silu)
-    return x.party.run(_activated(splines.reaching(splines.SILU, reach), x, ring))
+    return x.party.run(_activated(splines.reaching(splines.SILU, reach, **kept), x, ring))
 
 
-def _gated(spline: splines.Spline, gate: Value, up: Value, reach: int, product: int) -> Value:
-    spline, ring = splines.reaching(spline, reach), gated_ring(product)
+def _gated(
+    spline: splines.Spline, gate: Value, up: Value, reach: int, product: int, watched: Both, fine: bool
+) -> Value:
+    spline, ring = splines.reaching(spline, reach, watched[0], fine), gated_ring(product)
     activation, (factor,) = gate.party.run(together(_activated(spline, gate, ring), formatted((up, ACTIVATION, ring))))
     result = multiply(activation, factor)
-    result.unproven = product != GATED_REACH  # whoever reads it lifts it
+    result.unproven = watched[1] and product != GATED_REACH  # whoever reads it lifts it
     return result
 
 
 @declares("silu, formatted, in the same rounds", "section 5")
-def silu_gated(gate: Value, up: Value, reach: int = ACTIVATION_REACH, product: int = GATED_REACH) -> Value:
-    """silu(gate) * up; |gate| < 2^reach - 16, and the product's size < 2^product."""
-    return silu(gate) * up if isinstance(gate, Tensor) else _gated(splines.SILU, gate, up, reach, product)
+def silu_gated(
+    gate: Value, up: Value, reach: int = ACTIVATION_REACH, product: int = GATED_REACH, watched: Both = (True, True),
+    fine: bool = False,
+) -> Value:  # fmt: skip
+    """silu(gate) * up; |gate| < 2^reach - 16, and the product's size < 2^product, each `watched` or not."""
+    if isinstance(gate, Tensor):
+        return silu(gate) * up
+    return _gated(splines.SILU, gate, up, reach, product, watched, fine)
 
 
 @declares("gelu, formatted, in the same rounds", "section 5")
 def gelu_gated(
-    gate: Value, up: Value, approximate: str = "none", reach: int = ACTIVATION_REACH, product: int = GATED_REACH
-) -> Value:
-    """gelu(gate) * up; |gate| < 2^reach - 16, and the product's size < 2^product."""
+    gate: Value, up: Value, approximate: str = "none", reach: int = ACTIVATION_REACH, product: int = GATED_REACH,
+    watched: Both = (True, True), fine: bool = False,
+) -> Value:  # fmt: skip
+    """gelu(gate) * up; as `silu_gated`."""
     if isinstance(gate, Tensor):
         return gelu(gate, approximate) * up
-    return _gated(GELUS[approximate], gate, up, reach, product)
+    return _gated(GELUS[approximate], gate, up, reach, product, watched, fine)
 
 
 @declares("formatted, lifted", "section 5")
-def softcap(x: Value, cap: float, reach: int = SCORE_REACH) -> Value:
+def softcap(x: Value, cap: float, reach: int = SCORE_REACH, watched: bool = True) -> Value:
     """cap * tanh(x / cap), 4 <= cap <= 128; |x| < 2^reach - 8 cap. Errs by 1e-4 cap and 2^-12 at most."""
     if isinstance(x, Tensor):
         return cap * torch.tanh(x / cap)
-    spline = splines.softcap(cap, reach)
+    spline = splines.softcap(cap, reach, watched)
     (x,) = x.party.run(formatted((x, spline.frac, spline.ring)))
     half = x.party.run(splines.lifted(spline, x, CAPPED_RING))
     whole = half.times(round(32 * cap), 4)
@@ -226,17 +235,18 @@ def times(x: Value, factor: int) -> Value:
 
 
 @declares("formatted, lifted", "section 5")
-def sigmoid(x: Value, reach: int = ACTIVATION_REACH, ring: int = RING) -> Value:
+def sigmoid(x: Value, reach: int = ACTIVATION_REACH, ring: int = RING, watched: bool = True) -> Value:
     """1 / (1 + exp(-x)); |x| < 2^reach - 16. The result lies in `ring`."""
-    return torch.sigmoid(x) if isinstance(x, Tensor) else _spline(splines.reaching(splines.SIGMOID, reach), x, ring)
+    spline = splines.reaching(splines.SIGMOID, reach, watched)
+    return torch.sigmoid(x) if isinstance(x, Tensor) else _spline(spline, x, ring)
 
 
 @declares("formatted, lifted", "section 5")
-def tanh(x: Value, reach: int = ACTIVATION_REACH, ring: int = RING) -> Value:
+def tanh(x: Value, reach: int = ACTIVATION_REACH, ring: int = RING, watched: bool = True) -> Value:
     """2 sigmoid(2x) - 1; |x| < 2^reach - 16. The result lies in `ring`."""
     if isinstance(x, Tensor):
         return torch.tanh(x)
-    half = _spline(splines.reaching(splines.TANH_HALF, reach), x, ring)
+    half = _spline(splines.reaching(splines.TANH_HALF, reach, watched), x, ring)
     return half.times(2) - 1
 
 
@@ -253,12 +263,12 @@ def _relu_bits(x: Value) -> int:
 
 
 @declares("formatted, sign, online 2 + 2k, offline 2k", "section 4")
-def relu(x: Value) -> Value:
+def relu(x: Value, watched: bool = True) -> Value:
     """max(x, 0)."""
     if isinstance(x, Tensor):
         return torch.relu(x)
     (x,) = x.party.run(formatted((x, ACTIVATION, _relu_bits(x))))
-    if x.bits < RESIDUAL_RING:  # a reach that was not proven; whoever reads the result lifts it
+    if watched and x.bits < RESIDUAL_RING:  # a reach that was not proven; whoever reads the result lifts it
         note_lift(x)
 
     def protocol() -> Protocol[Share]:
@@ -289,31 +299,21 @@ def rsqrt(x: Value) -> Value:
     return truncated(root, root.frac - roots.RESIDUAL)
 
 
-def _heads_wants(
-    q: Value, k: Value, v: Value, angles: Sequence[Tensor], reach: int, keys: int, values: int
-) -> list[tuple[Value, int, int]]:
-    turn = ROTARY if angles else 0
-    return [
-        (q, ACTIVATION, query_ring(reach) + turn),
-        (k, ACTIVATION, query_ring(keys) + turn),
-        (v, ACTIVATION, attention.value_ring(values)),
-    ]
-
-
 @declares("formatted, all", "section 3")
 def heads(
     q: Value, k: Value, v: Value, size: int, angles: Sequence[Tensor] = (), reach: int = SCORE_REACH,
-    keys: int = SCORE_REACH, values: int = VALUE_REACH,
+    keys: int = SCORE_REACH, values: int = VALUE_REACH, watched: Both = (True, True),
 ) -> list[Value]:  # fmt: skip
     """Queries, keys and values (rows, heads * size) as (rows, heads, size), in the rings that attention wants
     of scores that lie within 2^reach of each other in each row, for `keys` perhaps later in a larger one, and of values
-    below 2^values less a sixteenth.
+    below 2^values less a sixteenth; scores and values are `watched` or not.
 
     `angles` are cosines and sines (2, rows, 1, size) for queries and for keys: rotary position embedding with halves
     rotated, x cos + rotate_half(x) sin. All are opened in one round and lifted in one.
     """
-    noted = [2] if values != VALUE_REACH else []
-    wants = _heads_wants(q, k, v, angles, reach, keys, values)
+    noted, turn = [2] if watched[1] and values != VALUE_REACH else [], ROTARY if angles else 0
+    rings = [query_ring(reach, watched[0]) + turn, query_ring(keys, watched[0]) + turn, attention.value_ring(values)]
+    wants = [(x, ACTIVATION, ring) for x, ring in zip((q, k, v), rings, strict=True)]
     items = [q, k, v] if isinstance(q, Tensor) else q.party.run(formatted(*wants, noted=noted))
     items = [x.reshape(x.shape[0], -1, size) for x in items]
     return [_turned(x, turns) for x, turns in zip(items, angles, strict=False)] + items[len(angles) :]
@@ -387,7 +387,7 @@ def cat(items: Sequence[Value], dim: int) -> Value:
 def _activated(spline: splines.Spline, x: Share | Additive, ring: int = RING) -> Protocol[Any]:
     other = paper.instead(spline.name.removesuffix("_tanh"), x)
     if other:
-        return (yield from other.secure(x))
+        return (yield from other.secure(x, spline.reach, bool(spline.room)))
     (x,) = yield from formatted((x, spline.frac, spline.ring))
     return (yield from splines.lifted(spline, x, ring))
 

@@ -210,7 +210,8 @@ def heads(
     """
     place = limits.scores
     asked, hides = (place.reach, place.hidden_reach)[at.hidden is not None], at.hidden is not None or cached
-    return F.heads(q, k, v, size, angles, asked, place.hidden_reach if hides else asked, limits.values.reach)
+    keys, watched = place.hidden_reach if hides else asked, (place.watched, limits.values.watched)
+    return F.heads(q, k, v, size, angles, asked, keys, limits.values.reach, watched)
 
 
 def attend(
@@ -236,7 +237,7 @@ def attend(
     reach = scored.reach
     if cap:
         scored.seen(scores)
-        scores = F.softcap(scores, cap, reach)
+        scores = F.softcap(scores, cap, reach, scored.watched)
     scores = scores if bias is None else scores + bias
     if scored.observer is not None and isinstance(scores, torch.Tensor):
         scored.seen(spread(scores, mask))
@@ -244,7 +245,7 @@ def attend(
         hidden = at.hidden if sinks is None else F.cat([at.hidden, _mapped(at.hidden[..., :1], torch.zeros_like)], -1)
         lowered, reach = F.times(hidden, -scored.hiding), scored.hidden_reach
         scores = scores + (lowered if lowered.shape[2] == 1 else F.cat([lowered] * groups, 2))
-    context = F.softmax_matmul(scores, v, mask, reach, limits.values.reach)
+    context = F.softmax_matmul(scores, v, mask, reach, limits.values.reach, scored.watched)
     return at.queries.unpad(context.reshape(prompts, heads, rows, -1))
 
 
@@ -306,14 +307,14 @@ def rescale(state: dict[str, Value], linear: str, factor: float) -> None:
 
 
 QUICK = 1.702  # quick_gelu(x) is silu(QUICK x) / QUICK; the factors are folded into matrices
-ACTIVATIONS: dict[str, Callable[[Value, int, int], Value]] = {
-    "gelu": lambda x, reach, ring: F.gelu(x, "none", reach, ring),
-    "gelu_tanh": lambda x, reach, ring: F.gelu(x, "tanh", reach, ring),
+ACTIVATIONS: dict[str, Callable[..., Value]] = {  # of (x, reach, ring) and `watched` and `fine`, by name
+    "gelu": lambda x, *formats, **kept: F.gelu(x, "none", *formats, **kept),
+    "gelu_tanh": lambda x, *formats, **kept: F.gelu(x, "tanh", *formats, **kept),
     "silu": F.silu,
     "quick_gelu": F.silu,  # of a folded model
-    "relu": lambda x, reach, ring: F.relu(x),  # what reads it lifts it
-    "tanh": F.tanh,
-    "sigmoid": F.sigmoid,
+    "relu": lambda x, reach, ring, watched, fine: F.relu(x, watched),  # what reads it lifts it
+    "tanh": lambda x, reach, ring, watched, fine: F.tanh(x, reach, ring, watched),
+    "sigmoid": lambda x, reach, ring, watched, fine: F.sigmoid(x, reach, ring, watched),
 }
 
 
@@ -330,8 +331,9 @@ def ring_for(*readers: Module | None) -> int:
 
 def activate(name: str, dense: Linear, x: Value, *readers: Module) -> Value:
     """The activation of this name of a matrix's results, whose place says how large these become."""
-    assert dense.place
-    return ACTIVATIONS[name](dense(x), dense.place.reach, ring_for(*readers))
+    place = dense.place
+    assert place
+    return ACTIVATIONS[name](dense(x), place.reach, ring_for(*readers), watched=place.watched, fine=place.fine)
 
 
 def gated_place(activation: str) -> str:
@@ -342,12 +344,13 @@ def gated_place(activation: str) -> str:
 def gated(name: str, gate: Linear, up: Linear, x: Value) -> Value:
     """activation(gate(x)) * up(x) for the activation of this name."""
     assert gate.place and up.place
-    reach, product = gate.place.reach, up.place.reach
+    reaches, watched = (gate.place.reach, up.place.reach), (gate.place.watched, up.place.watched)
     if name == "clamped":
-        return gates.clamped(gate(x), up(x), reach, product)
+        return gates.clamped(gate(x), up(x), *reaches)
     if name in ("silu", "quick_gelu"):
-        result = F.silu_gated(gate(x), up(x), reach, product)
+        result = F.silu_gated(gate(x), up(x), *reaches, watched, gate.place.fine)
     else:
-        result = F.gelu_gated(gate(x), up(x), "tanh" if name == "gelu_tanh" else "none", reach, product)
+        form = "tanh" if name == "gelu_tanh" else "none"
+        result = F.gelu_gated(gate(x), up(x), form, *reaches, watched, gate.place.fine)
     up.place.seen(result)
     return result

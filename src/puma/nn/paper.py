@@ -22,7 +22,7 @@ from puma.mpc.arithmetic import lift, multiply, open_truncate, square, truncated
 from puma.mpc.boolean import MaskedBit, open_masked, select
 from puma.mpc.compare import below
 from puma.mpc.cost import declares
-from puma.mpc.fixed import ACTIVATION, NONLINEAR, RESIDUAL, RING, SCORE_REACH, formatted
+from puma.mpc.fixed import ACTIVATION, ACTIVATION_REACH, NONLINEAR, RESIDUAL, RING, SCORE_REACH, formatted
 from puma.mpc.party import Protocol, together
 from puma.mpc.share import Additive, Secret, Share, stacked
 from puma.nn.roots import normalised
@@ -151,9 +151,10 @@ def _polynomial(coefficients: tuple[float, ...], powers: dict[int, Share]) -> Sh
 
 
 @declares("3 comparisons, powers of 64 bits, 3 selections; 10 rounds and x's", "section 9")
-def piecewise(function: Pieces, x: Share | Additive) -> Protocol[Share]:
-    """PUMA's function(x) with ACTIVATION fraction bits in ring RING; |x| < 2^13."""
-    (x,) = yield from formatted((x, POWER, POWER_RING))
+def piecewise(function: Pieces, x: Share | Additive, watched: bool = False) -> Protocol[Share]:
+    """PUMA's function(x) with ACTIVATION fraction bits in ring RING; |x| < 2^13 and below what x can be lifted from,
+    beyond which it is flagged if it is `watched`."""
+    (x,) = yield from formatted((x, POWER, POWER_RING), noted=(0,) if watched else ())
     inside, powers = yield from together(_between(x, function.thresholds), _raised(x, function.powers))
     values = [_polynomial(p, powers) for p in function.polynomials]
     chosen = select(inside, stacked([*values, x.reduced(values[0].bits)])).sum(0)
@@ -193,8 +194,8 @@ def _repeated_squares(x: Share) -> Protocol[Share]:
     return power
 
 
-def _exp(x: Share | Additive) -> Protocol[Share]:
-    (x,) = yield from formatted((x, NONLINEAR, NONLINEAR + SCORE_REACH + 1))
+def _exp(x: Share | Additive, reach: int = SCORE_REACH, watched: bool = False) -> Protocol[Share]:
+    (x,) = yield from formatted((x, NONLINEAR, NONLINEAR + reach + 1))
     return (yield from exponential(x, ACTIVATION, RING))
 
 
@@ -240,9 +241,12 @@ def quadratic_plain(x: Tensor) -> Tensor:
 
 
 @declares("formatted", "section 9")
-def quadratic(x: Share | Additive) -> Protocol[Additive]:
-    """MPCFormer's GeLU, 0.125 x^2 + 0.25 x + 0.5, untruncated; |x| < 496. Its public factors are exact shifts."""
-    (x,) = yield from formatted((x, ACTIVATION, RING))
+def quadratic(x: Share | Additive, reach: int = ACTIVATION_REACH, watched: bool = False) -> Protocol[Additive]:
+    """MPCFormer's GeLU, 0.125 x^2 + 0.25 x + 0.5, untruncated; |x| < 2^reach - 16. Its public factors are exact shifts.
+
+    The ring holds what is below 2^(2 reach - 3), and lifts it.
+    """
+    (x,) = yield from formatted((x, ACTIVATION, max(RING, 30 + 2 * reach)), noted=(0,) if watched else ())
     squares = square(x)
     squares.frac += 3
     return squares + x.like(*x.components, frac=x.frac + 2) + 0.5
@@ -253,17 +257,17 @@ def quadratic(x: Share | Additive) -> Protocol[Additive]:
 
 @dataclass(frozen=True)
 class Approximation:
-    """A function in float and on secrets."""
+    """A function in float, and on secrets below 2^reach, of which it is told whether those beyond are to be flagged."""
 
     plain: Callable[[Tensor], Tensor]
-    secure: Callable[[Any], Protocol[Any]]
+    secure: Callable[[Any, int, bool], Protocol[Any]]
 
     def __call__(self, x: Tensor) -> Tensor:
         return self.plain(x)
 
 
 def _by_pieces(function: Pieces) -> Approximation:
-    return Approximation(function, lambda x: piecewise(function, x))
+    return Approximation(function, lambda x, reach, watched: piecewise(function, x, watched))
 
 
 INSTEAD: dict[tuple[str, str], Approximation] = {

@@ -47,14 +47,25 @@ LARGEST = {
     "scores": 18,
     "logits": 15,
 }
-LEAST = 6  # the widest table of a function that is looked up ends at 16, and what is twice the reach must be seen
+LEAST = {
+    "stream": 5,
+    "norm": 3,
+    "activation": 5,  # the widest table of a function that is looked up ends at 16
+    "relu": 5,
+    "gated": 5,
+    "value": 3,
+    "scores": 5,
+    "logits": 5,
+}
+SEEN = 6  # the least of what is not proven, norms apart: what is twice the reach must be seen
 
 Observer = Callable[["Place", Any], None]
 
 
 class Place:
-    """One place of a model. The walk that hands out formats sets `name`, and `reach` and `named` if it has a reach
-    of its own. An `observer` is told of each tensor of the plain run that comes about here (never of a share):
+    """One place of a model. The walk that hands out formats sets `name`, and `reach` and `named` if it has a reach of
+    its own, which may be `proven`; `fine` asks for tables of twice as many segments. An `observer` is told of each
+    tensor of the plain run that comes about here (never of a share):
 
     - "stream", "activation", "relu", "gated", "value": the numbers themselves, of any shape;
     - "norm": the rows (..., d) as they enter, the mean not yet taken off; `centred` says whether the norm does;
@@ -64,10 +75,17 @@ class Place:
     def __init__(self, kind: str, centred: bool = False) -> None:
         self.kind, self.centred = kind, centred
         self.name, self.reach, self.named = "", REACHES[kind], False
+        self.proven = self.fine = False
         self.observer: Observer | None = None
 
     def __repr__(self) -> str:
         return f"Place({self.kind}, {self.name!r}, reach={self.reach})"
+
+    @property
+    def watched(self) -> bool:
+        """Whether what leaves the reach is flagged: not what cannot leave it. The usual reach stands for a proof, too,
+        but in norms."""
+        return not self.proven
 
     @property
     def limit(self) -> float:
@@ -95,9 +113,7 @@ class Place:
             return product_ring(self.reach)
         if not self.named:
             return RING
-        if self.kind == "activation":  # not lifted, but seen beyond a reach that is not the usual one
-            return product_ring(self.reach) - (self.reach == REACHES[self.kind])
-        if self.kind in ("relu", "value"):
+        if self.kind in ("activation", "relu", "value"):
             return product_ring(self.reach)
         # What is multiplied, or compared, may itself be larger than what comes of it.
         return max(RING, gated_ring(self.reach)) if self.kind == "gated" else RING

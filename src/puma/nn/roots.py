@@ -123,10 +123,11 @@ class RowFormat:
     """Of rows to be normalised whose length, the root of their squares' sum, stays below 2^reach.
 
     Rows have F fraction bits: 17 up to reach 16, and one less for each power of two beyond, so that no ring grows and
-    what gets lost is in proportion to the longest row. Squares are taken of words without their last S bits, in ring
-    W - S: N, their sum, then has a mean error of n d^2 / 4, d = 2^(S - F), that is 2^-12 or, beyond reach 16,
-    2^(reach - 28). Rows of root mean square q so come out with a relative error of d^2 / (8 q^2) at most, and each
-    entry with one of 1.5 * 2^-F / q more, besides RSQRT_BOUND and 1.5 units of the result.
+    what gets lost is in proportion to the longest row; one more for each below SHORT, where rings would no longer
+    shrink by much and faint rows need them. Squares are taken of words without their last S bits, in ring W - S: N,
+    their sum, then has a mean error of n d^2 / 4, d = 2^(S - F), that is 2^-12 or, beyond reach 16, 2^(reach - 28).
+    Rows of root mean square q so come out with a relative error of d^2 / (8 q^2) at most, and each entry with one of
+    1.5 * 2^-F / q more, besides RSQRT_BOUND, half a unit of N and 1.5 units of the result.
     """
 
     reach: int
@@ -134,7 +135,11 @@ class RowFormat:
     @property
     def frac(self) -> int:
         """F: fraction bits of a row's entries."""
-        return min(RESIDUAL, RESIDUAL + NORM_REACH - self.reach)
+        return min(RESIDUAL, RESIDUAL + NORM_REACH - self.reach) + self._finer
+
+    @property
+    def _finer(self) -> int:
+        return max(0, SHORT - self.reach)
 
     @property
     def product(self) -> int:
@@ -159,7 +164,7 @@ class RowFormat:
     @property
     def sum_frac(self) -> int:
         """Fraction bits of N: even, and no more than squares have."""
-        return min(ROW, 2 * (self.frac - self.squared))
+        return min(ROW + 2 * self._finer, 2 * (self.frac - self.squared))
 
     @property
     def last(self) -> int:
@@ -188,6 +193,7 @@ class RowFormat:
 
 
 SQUARED = 5  # fraction bits that squares do without, at most
+SHORT = 6  # the reach below which rows get finer, by as much as they are shorter
 MEAN_ERROR = 11
 
 
@@ -204,12 +210,11 @@ def normalised(
     """
     form = RowFormat(reach)
     n, wide_ring, places = x.shape[-1], form.wide, 0
-    within = 64 if centre or isinstance(x, Share) else form.frac + reach + 2  # a share is lifted from where it is
     if centre:
         entries = min(64, x.bits + form.frac - x.frac)
         entries = min(entries, form.frac + max(reach, NORM_REACH)) if isinstance(x, Share) else entries
         places, wide_ring = form.mean(entries, n)
-    (wide,) = yield from formatted((x, form.frac, wide_ring), within=within)
+    (wide,) = yield from formatted((x, form.frac, wide_ring))
     if centre:
         mean = truncated(wide.sum(-1, keepdim=True).times(round(2**places / n), places), places)
         (mean,) = yield from lift((mean, wide_ring))
@@ -221,7 +226,7 @@ def normalised(
     if x.party.on_watch is None:
         (squares,) = yield from open_truncate(*opening)
     else:
-        opened = min(within, x.bits + form.frac - x.frac)
+        opened = min(64, x.bits + form.frac - x.frac)
         coarse, drop, off = coarse_rows(wide, *form.lengths(opened, x.shape[-1]))
         squares, sums = yield from open_truncate(*opening, (square(coarse).sum(-1), drop))
         note_rows(sums, off)

@@ -144,41 +144,45 @@ GELU_TANH = Spline("gelu_tanh", _gelu_tanh, -4.0, 8, 5, bound=6e-4, above="x", s
 SILU = Spline("silu", lambda x: x * torch.sigmoid(x), -16.0, 9, 4, bound=1.1e-3, above="x", slope=7, bits=30, mean=0.7)
 SIGMOID = Spline("sigmoid", torch.sigmoid, -16.0, 9, 4, bound=3e-4, above=1, bits=24)
 TANH_HALF = Spline("tanh_half", lambda x: torch.sigmoid(2 * x), -8.0, 9, 5, bound=3e-4, above=1, bits=24)
+FINE_BOUND = 5e-4  # of gelu and silu by tables of twice as many segments
 SOFTCAP_SLOPE = 20
 EXP = Spline("exp", torch.exp, -15.0, 8, 4, bound=4e-3, slope=7, bits=23, reach=SCORE_REACH)
 
 
 @cache
-def reaching(spline: Spline, reach: int) -> Spline:
+def reaching(spline: Spline, reach: int, watched: bool = True, fine: bool = False) -> Spline:
     """The same function for |x| < 2^reach less the end of its table; the result's ring grows with x where it is x.
 
-    What has another reach than the usual one, for which there are proofs, is watched.
+    What has another reach than the usual one, for which there are proofs, is `watched` unless it is proven as well. A
+    `fine` table has twice as many segments, for inputs that are small as a rule.
     """
+    if fine:
+        spline = replace(spline, width=spline.width + 1, per_unit=spline.per_unit + 1, bound=FINE_BOUND)
     grown = reach - spline.reach if spline.above == "x" else 0
-    return roomy(replace(spline, reach=reach, bits=spline.bits + grown), spline.reach)
+    return roomy(replace(spline, reach=reach, bits=spline.bits + grown), spline.reach, watched)
 
 
-def room(reach: int, usual: int) -> int:
-    """Bits more than the reach takes: one, in which what leaves it is seen, unless it is the usual reach."""
-    return int(reach != usual)
+def room(reach: int, usual: int, watched: bool = True) -> int:
+    """Bits more than the reach takes: one, in which what leaves it is seen, unless it is proven or the usual reach."""
+    return int(watched and reach != usual)
 
 
-def roomy(spline: Spline, usual: int) -> Spline:
-    """With room beyond a reach that is not the usual one, and a topmost digit of 3 bits at least that shows it."""
-    if spline.reach == usual:
+def roomy(spline: Spline, usual: int, watched: bool = True) -> Spline:
+    """With room beyond a reach that is watched, and a topmost digit of 3 bits at least that shows it."""
+    if not room(spline.reach, usual, watched):
         return spline
     digits = spline.range_bits - spline.low_bits - spline.width
     return replace(spline, room=max(1, TOP - digits))
 
 
 @cache
-def exponential(out_frac: int, reach: int = SCORE_REACH) -> Spline:
+def exponential(out_frac: int, reach: int = SCORE_REACH, watched: bool = True) -> Spline:
     """EXP with its result rounded to so many fraction bits, for x > -2^reach."""
-    return roomy(replace(EXP, out_frac=out_frac, reach=reach), SCORE_REACH)
+    return roomy(replace(EXP, out_frac=out_frac, reach=reach), SCORE_REACH, watched)
 
 
 @cache
-def softcap(cap: float, reach: int = SCORE_REACH) -> Spline:
+def softcap(cap: float, reach: int = SCORE_REACH, watched: bool = True) -> Spline:
     """sigmoid(2 x / cap), of which cap tanh(x / cap) is a linear function, so fine that it stays small times 2 cap.
 
     The table reaches to 5 caps or more, where the function is within 5e-5 of its limit.
@@ -189,7 +193,7 @@ def softcap(cap: float, reach: int = SCORE_REACH) -> Spline:
         "softcap", lambda x: torch.sigmoid(2 * x / cap), -(2.0**high), 10, 9 - high, bound=5e-5, above=1,
         slope=SOFTCAP_SLOPE, bits=bits, out_frac=21, reach=max(reach, high + 2),
     )  # fmt: skip
-    return roomy(spline, SCORE_REACH)
+    return roomy(spline, SCORE_REACH, watched)
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,8 @@ Told = Callable[[str], None]
 @dataclass
 class Seen:
     """What came about at a place: the largest of what its kind is about, and of rows that are normalised the smallest
-    root mean square; less the mean, where the norm takes it off. Not a number counts as infinite.
+    root mean square, less the mean where the norm takes it off; of inputs of an activation that of all numbers of a
+    group of texts. Not a number counts as infinite.
     """
 
     largest: float = 0.0
@@ -51,6 +52,8 @@ class Watch:
             note.least = min(note.least, (float(squares.min()) / x.shape[-1]) ** 0.5)
         else:
             self.more(note, max(abs(float(end)) for end in x.aminmax()))
+            if place.kind == "activation":
+                note.least = min(note.least, float(x.double().pow(2).mean()) ** 0.5)
 
     def at(self, kind: str, name: str) -> Seen:
         """What is known of a place; the stream is one, wherever it is written."""

@@ -63,7 +63,7 @@ def test_bounds_hold_and_refuse(tmp_path: Path) -> None:
     """The first layer reads pixels: no image within their limit exceeds what is proven."""
     checkpoint = load(plain_torch.write(tmp_path))
     config, params = checkpoint.config, dict(checkpoint.fold())
-    found = {name: bound for name, bound, _, _ in ranges.bounds(config, params)}
+    found = {name: bound for name, bound, _ in ranges.bounds(config, params)}
     rows = (torch.rand(200, 9, 4) * 2 - 1).sign() * patches.PIXEL
     x = rows @ params["patches.weight"].T + params["positions.weight"]
     name = "layers.0.attention.self.value"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from puma.cli import ui
-from puma.cli.options import HUMAN, Count, Flag, Output, Profile
+from puma.cli.options import FITTED, HUMAN, Count, Fitting, Flag, Output, Profile
 from puma.version import VERSION
 
 if TYPE_CHECKING:
@@ -26,6 +26,8 @@ def bench(
     error: Annotated[bool, Parameter(negative="--no-error")] = True,
     prepared: Flag = False,
     approximation: Profile = "spline",
+    fitted: Annotated[bool | None, Parameter(negative="--no-fitted")] = None,
+    fitting: Fitting = FITTED,
     output: Output = HUMAN,
 ) -> None:
     """Time one request with three processes on this machine, after loading and a short warm-up request.
@@ -50,13 +52,19 @@ def bench(
         Then prepare the same request, and time it again.
     approximation
         Which functions to compute with: ours, those of the PUMA paper, or MPCFormer's.
+    fitted
+        Use number formats that follow the model: as a rule so for a checkpoint, and not for a preset, whose random
+        weights have no numbers worth following.
     """
     from puma.cli.machine import summary
-    from puma.measure.bench import configured, measure
+    from puma.measure.bench import RandomParams, configured, measure
+    from puma.measure.bench import fitted as with_plan
     from puma.wire.request_shapes import shaped
 
     with ui.progress(output.json) as progress:
         name, config, params = configured(model, layers, adapter=adapter)
+        if fitted or (fitted is None and not isinstance(params, RandomParams)):
+            config = with_plan(model, config, params, fitting.settings(approximation), progress, adapter)
         request = shaped(config, prompt, tokens, batch, approximation)
         found = measure(config, params, request, error, progress, prepared)
     cost, new = found.cost, getattr(request, "tokens", 0)

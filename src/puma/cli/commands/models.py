@@ -1,14 +1,17 @@
-"""`puma models`: list and delete the models that a cluster serves."""
+"""`puma models`: list, show and delete the models that a cluster serves."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from puma.cli import ui
 from puma.cli.options import HUMAN, ClusterFile, Flag, Key, Output
 from puma.cli.where import owner
+
+if TYPE_CHECKING:
+    from puma.wire.messages import Listed
 
 
 def list(*, key: Key, cluster: Path = ClusterFile, insecure: Flag = False, output: Output = HUMAN) -> None:
@@ -53,6 +56,78 @@ def list(*, key: Key, cluster: Path = ClusterFile, insecure: Flag = False, outpu
     table = [["name", "version", "family", "context", "clients see", "at all three"]]
     table += [[r["name"], r["version"], r["family"], str(r["context"]), _seen(r), ui.amount(r["bytes"])] for r in rows]
     ui.table(table)
+
+
+def show(
+    name: str, /, *, key: Key, cluster: Path = ClusterFile, insecure: Flag = False, output: Output = HUMAN
+) -> None:  # fmt: skip
+    """Show a model's card, and its number formats with where they come from.
+
+    Parameters
+    ----------
+    name
+        The model.
+    key
+        The key of an owner or a client.
+    cluster
+        The cluster file; cluster.toml unless given.
+    insecure
+        Links without TLS, to parties that were started likewise on this machine.
+    """
+    from puma.client.connect import open_session
+    from puma.errors import UsageError
+
+    with ui.progress(output.json) as progress:
+        session = open_session(cluster, key, _role(cluster, key), insecure, progress)
+        try:
+            found = {listed.card.name: listed for listed in session.models()}
+        finally:
+            session.close()
+    if name not in found:
+        known = ", ".join(sorted(found)) or "none yet"
+        raise UsageError(f"the parties serve no model {name}", f"these are the cluster's: {known}")
+    told = _told(found[name])
+    if output.json:
+        ui.answer(told)
+        return
+    ui.table([[key.replace("_", " "), _word(told[key])] for key in told if key not in ("stream", "places", "plan")])
+    plan = told["plan"]
+    if plan is None:
+        ui.say("number formats: the usual ones")
+        return
+    ui.say(
+        f"number formats by {plan['texts']} texts of {plan['tokens']} tokens with a margin of {plan['margin']} bits, "
+        f"and by proofs for {sum(place['proven'] for place in told['places'])} of {len(told['places'])} places"
+    )
+    rows = [[p["name"], str(p["reach"]), "proven" if p["proven"] else "calibrated"] for p in told["places"]]
+    ui.table([["place", "below 2^", ""], ["the residual stream", str(told["stream"]), "calibrated"], *rows])
+
+
+def _word(value: Any) -> str:
+    """A value of a card, for people."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return str(value) if isinstance(value, str | int) else ", ".join(value)
+
+
+def _told(listed: Listed) -> dict[str, Any]:
+    """What everyone may know of a model."""
+    import msgspec
+
+    from puma.models import architecture, heads
+    from puma.wire.policy import allowed_outputs
+
+    card, config = listed.card, listed.config
+    proven = set(config.formats.proven)
+    places = [{"name": n, "reach": r, "proven": n in proven} for n, r in config.formats.places.items()]
+    return {
+        "name": card.name, "version": card.version, "family": architecture(config).kind, "context": config.context,
+        "layers": architecture(config).layers(config), "generates": heads(config).generates,
+        "reveal_logits": card.reveal_logits, "max_tokens": card.max_tokens, "hides": card.hides,
+        "outputs": allowed_outputs(config, card, card.reveal_logits), "approximations": card.approximations,
+        "bytes": listed.size, "plan": card.plan and msgspec.to_builtins(card.plan), "stream": config.formats.stream,
+        "places": places,
+    }  # fmt: skip
 
 
 def delete(

@@ -313,6 +313,7 @@ def bounds(config: Encoder, params: Params) -> Iterator[Bound]:
     for name, activation in activated.items():
         if f"{name}.weight" in params:
             yield b.activation(activation, name, float(b.rows(params, name, final).max()))
+    yield b.tables(params, [f"bert.embeddings.{part}_embeddings.weight" for part in ("word", "position", "token_type")])
     if config.predicts:
         name = "cls.predictions"
         table = "bert.embeddings.word_embeddings" if config.tied else f"{name}.decoder"

@@ -224,6 +224,18 @@ def layer_bounds(c: Any, params: Params, layer: str, reads: list[b.Source], betw
         up = b.rows(params, f"{layer}.intermediate.up", n)
         b.factor(f"{layer}.intermediate.up", float(up.max()))
         yield b.gated(f"{layer}.intermediate.up", float((rows * up).max()))
+    rest, output = _residual(c, params, reads), f"{layer}.attention.output.dense"
+    for source in reads:
+        yield b.added(output, b.attended(params, names[2], output, c.head_dim, source), rest)
+    inner = [f"{layer}.{name}" for name in (INNER if c.gated else INNER[:1])]
+    yield b.added(f"{layer}.output.dense", b.activated(params, inner, f"{layer}.output.dense", n), rest)
+
+
+def _residual(c: Any, params: Params, reads: list[b.Source]) -> float:
+    """The largest number that a half of a layer is added to: what some norm gives, or what the first layer reads."""
+    norms = [name.removesuffix(".weight") for name in params if name.endswith("LayerNorm.weight")]
+    given = [b.Source(c.hidden_size, params[f"{norm}.weight"], params.get(f"{norm}.bias")) for norm in norms]
+    return max(float(source.largest().max()) for source in [*given, *reads])
 
 
 def _apart(c: Any, params: Params, layer: str, source: b.Source) -> float:

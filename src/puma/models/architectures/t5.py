@@ -16,6 +16,7 @@ from puma.errors import UsageError
 from puma.models import bounds as b
 from puma.models.architecture import Architecture, Bound, Heads, Inputs, Params, Shapes
 from puma.models.architectures.decoder import MLP, Attention, Decoder, halves, norm
+from puma.models.architectures.growth import grown
 from puma.models.architectures.relative import Positions
 from puma.models.cache import Cache, LayerCache
 from puma.models.fields import Activation, Labels, Layers, OptionalSize, Positive, Size
@@ -250,7 +251,7 @@ def heads(config: T5) -> Heads:
 
 def bounds(config: T5, params: Params) -> Iterator[Bound]:
     """Scores have a number of their head and distance added; what the decoder reads of the encoder has an affine."""
-    yield from halves(config.block, params)
+    yield from (*halves(config.block, params), *grown(config.block, params))
     n, read = b.Source(config.hidden_size), b.Source(config.hidden_size, params["encoder.norm.weight"])
     for name in (name.removesuffix(".q_proj.weight") for name in params if name.endswith(".q_proj.weight")):
         table, across = params[f"{name.partition('.')[0]}.bias.weight"], name.endswith(".cross_attn")
@@ -259,7 +260,11 @@ def bounds(config: T5, params: Params) -> Iterator[Bound]:
         spread += 0.0 if across else float((table.max(0).values - table.min(0).values).max())
         yield b.scores(f"{name}.q_proj", spread)
         if across:
+            yield b.added(
+                f"{name}.o_proj", b.attended(params, f"{name}.v_proj", f"{name}.o_proj", config.head_dim, read)
+            )
             yield b.value(f"{name}.v_proj", float(b.rows(params, f"{name}.v_proj", read).max()))
+    yield b.tables(params, ["shared.weight"])
     if not config.headless:
         last = b.Source(config.hidden_size, params["decoder.norm.weight"])
         yield b.logits("lm_head", params["shared.weight" if config.tied else "lm_head.weight"], last)

@@ -12,6 +12,7 @@ from puma.models import bounds as b
 from puma.models.architecture import Bound, Params
 from puma.models.architectures.decoder.config import Decoder
 from puma.models.architectures.decoder.model import heads
+from puma.models.architectures.growth import grown
 from puma.nn.delta import CHUNK
 
 
@@ -20,7 +21,7 @@ def bounds(config: Decoder, params: Params) -> Iterator[Bound]:
     is known but of what has norms of its own.
     """
     if config.pre_norms:
-        yield from halves(config, params)
+        yield from (*halves(config, params), *grown(config, params))
     for name in (name.removesuffix(".q_proj.weight") for name in params if name.endswith(".q_proj.weight")):
         if config.head_norms or config.pre_norms:
             sinks = params.get(f"{name}.sinks")
