@@ -10,7 +10,8 @@ import pytest
 
 import puma
 from puma.measure import cost_table
-from puma.nn import splines
+from puma.models.families import FAMILIES
+from puma.nn import delta, splines
 from puma.nn.splines import Spline
 
 ROOT = Path(puma.__file__).parents[2]
@@ -63,7 +64,7 @@ def names() -> set[str]:
     return found
 
 
-KNOWN = names()
+KNOWN = names() | FAMILIES.keys()
 
 
 @pytest.mark.parametrize("page", LIVING, ids=lambda p: p.name)
@@ -99,7 +100,7 @@ def test_the_table_of_costs_is_the_declarations() -> None:
 def test_the_table_of_splines_states_the_bounds_that_tests_hold() -> None:
     """Range, lines and bound of each row of docs/protocol.md are those of a table in the code."""
     rows = ROW.findall((ROOT / "docs" / "protocol.md").read_text())
-    tables = [found for found in vars(splines).values() if isinstance(found, Spline)]
+    tables = [found for room in (splines, delta) for found in vars(room).values() if isinstance(found, Spline)]
     known = {(t.low, t.high, 1 << t.width, t.bound) for t in tables}
     assert len(rows) >= 5
     for name, *words in rows:
