@@ -63,7 +63,10 @@ def check(seed: int) -> None:
     said, apart = drawn(chance), chance.random() < 0.4
     prompt = [chance.randrange(VOCABULARY) for _ in range(chance.randint(1, 5))]
     text = [chance.randrange(VOCABULARY)] if apart else list(prompt)
-    config = transformers.GenerationConfig(**said)
+    try:
+        config = transformers.GenerationConfig(**said)
+    except ValueError:  # a token that is forced and suppressed
+        return
     config._eos_token_tensor = torch.tensor(EOS)
     model = SimpleNamespace(
         config=SimpleNamespace(is_encoder_decoder=apart), _merge_criteria_processor_list=lambda a, _: a

@@ -23,7 +23,7 @@ from puma.models.config import Config
 from puma.models.deferred import Folded, deferred
 from puma.models.families import FAMILIES, WHOLES, bare, named, of_text, part_of, started
 from puma.models.files import adapter as adapter_files
-from puma.models.files.opening import called, opened, parted
+from puma.models.files.opening import beside, called, opened, parted
 from puma.models.files.source import TOKENIZER, Stored
 from puma.models.naming import placed
 from puma.models.pooling import Pooling
@@ -86,7 +86,7 @@ def load(source: str | Path, weights: bool = True, adapter: str | Path | None = 
     source, part = parted(source)
     found = opened(source, weights)
     raw = part_of(found.raw, part) if part else of_text(found.raw)
-    found = replace(found, raw=bare(raw) if found.bare else raw)
+    found = replace(found, raw=bare(raw) if found.bare and not part else raw)
     name = _called(source) + (f"-{part}" if part else "")
     adapted = set[Path]()
     if adapter is not None:
@@ -95,7 +95,7 @@ def load(source: str | Path, weights: bool = True, adapter: str | Path | None = 
         held = {entry.file for entry in files.entries.values()}
         adapted = held | {file.parent / adapter_files.SETTINGS for file in held}
     architecture = architecture_of(found.raw)
-    entries = found.tensors() if weights else {}
+    entries = {**found.tensors(), **beside(found.folder, part)} if weights else {}
     special = found.raw | found.generation
     eos = special.get("eos_token_id")
     checkpoint = Checkpoint(

@@ -8,6 +8,7 @@ from typing import Any
 import numpy
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch.testing import assert_close
 
 from puma import LocalCluster
@@ -76,6 +77,22 @@ def test_a_tower_is_named(whole: tuple[Path, Any]) -> None:
     assert "vision_model" in refused.value.hint
     with pytest.raises(CheckpointError, match="there is no folder"):
         load(folder / "audio_model")
+
+
+def test_matrices_beside_an_encoder(tmp_path: Path) -> None:
+    folder = zoo.write(tmp_path, "xlm-roberta")
+    body = open_model(folder)[1]
+    states = body.states(one_hot([2, 5, 7, 9], zoo.VOCABULARY), [4])
+    with pytest.raises(CheckpointError, match="could run code") as refused:
+        load(folder / "sparse_linear")
+    assert "sparse_linear.safetensors" in refused.value.hint
+    for name, rows in (("sparse_linear", 1), ("colbert_linear", 24)):
+        weight, bias = torch.randn(rows, 24), torch.randn(rows)
+        save_file({"weight": weight, "bias": bias}, folder / f"{name}.safetensors")
+        checkpoint, model = open_model(folder / name)
+        assert len(checkpoint.config.labels) == rows and checkpoint.config.each_token
+        found = model.classify(model.states(one_hot([2, 5, 7, 9], zoo.VOCABULARY), [4]))
+        assert_close(found, states @ weight.T + bias, atol=2e-5, rtol=2e-5)
 
 
 def test_what_has_no_towers_says_so(tmp_path: Path) -> None:

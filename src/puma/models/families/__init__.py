@@ -69,7 +69,7 @@ WHOLES = {"CLIPModel": "name one of its towers: FOLDER/text_model or FOLDER/visi
 
 def part_of(raw: dict[str, Any], part: str) -> dict[str, Any]:
     """The config.json of a part that is a model of its own, in that of the whole."""
-    return clip.tower(raw, part)
+    return bert.matrix(raw, part) if part.endswith("_linear") else clip.tower(raw, part)
 
 
 def started(raw: dict[str, Any], generation: dict[str, Any]) -> dict[str, Any]:

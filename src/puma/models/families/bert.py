@@ -267,6 +267,15 @@ def albert(task: str) -> Settings:
     return settings
 
 
+def matrix(raw: Raw, part: str) -> Raw:
+    """An encoder with a matrix of its tokens' states beside it: the weight of each token, or a vector (BGE-M3)."""
+    if (raw.get("architectures") or [""])[0] != "XLMRobertaModel":
+        refuse(f"describes no XLMRobertaModel, beside which a {part} lies", "it of BGE-M3 only")
+    count = 1 if part == "sparse_linear" else raw.get("hidden_size", 768)
+    labels = {"0": "weight"} if count == 1 else {str(i): str(i) for i in range(count)}
+    return raw | {"architectures": ["XLMRobertaForTokenClassification"], "id2label": labels}
+
+
 def families() -> dict[str, Family]:
     """Every architecture that config.json may name."""
     kinds: dict[str, tuple[Callable[[str], Settings], str, str]] = {

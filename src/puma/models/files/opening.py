@@ -10,15 +10,17 @@ from pathlib import Path
 
 from puma.errors import CheckpointError
 from puma.models.files import folder as folders
+from puma.models.files import safetensors
 from puma.models.files.gguf import file as gguf
 from puma.models.files.sentences import MODULES, places
-from puma.models.files.source import Source
+from puma.models.files.source import Entry, Source
 
 SETTINGS = ".json"
 HUB_FILES, HUB_WEIGHTS = ["*.json", "*.txt", "*.model", "*.jinja"], "*.safetensors"
 LEFT = ["*/*", "consolidated*"]  # copies in other forms: for onnx and others in folders, and Mistral's own names
 TEMPLATES = "additional_chat_templates/*.jinja"
-PARTS = ("text_model", "vision_model")  # that lie in one folder and are models of their own
+MATRICES = ("sparse_linear", "colbert_linear")  # each in a file of its own beside an encoder, of whose tokens it is
+PARTS = ("text_model", "vision_model", *MATRICES)  # that lie in one folder and are models of their own
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 HUB_FILE = re.compile(r"([A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)/([\w.-]+\.gguf)")
 
@@ -31,6 +33,20 @@ def parted(source: str | Path) -> tuple[str | Path, str]:
     if path.name not in PARTS or path.exists():
         return source, ""
     return str(source).removesuffix(f"/{path.name}"), path.name
+
+
+def beside(folder: Path, part: str) -> dict[str, Entry]:
+    """The tensors of a matrix that has a file of its own, as a head's for tokens."""
+    if part not in MATRICES:
+        return {}
+    path = folder / f"{part}.safetensors"
+    if not path.is_file():
+        hint = (
+            f'convert it in that folder: python -c "import torch, safetensors.torch as s; s.save_file(torch.load('
+            f"'{part}.pt', weights_only=True), '{part}.safetensors')\""
+        )
+        raise CheckpointError(f"{folder} holds no {path.name}; a {part}.pt could run code when opened", hint)
+    return {f"classifier.{name}": entry for name, entry in safetensors.entries([path]).items()}
 
 
 def opened(source: str | Path, weights: bool) -> Source:
