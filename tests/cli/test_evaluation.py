@@ -143,7 +143,9 @@ def test_labels_that_are_none(puma: Run, files: dict[str, Path], checkpoints: di
 def test_a_model_that_holds(puma: Run, files: dict[str, Path], checkpoints: dict[str, Path]) -> None:
     for name in ("llama", "classifier"):
         found = puma("check", checkpoints[name], "--json").json
-        assert list(found) == ["model", "holds", "texts", "tokens", "places", "cost", "plan"] and found["holds"]
+        assert (
+            list(found) == ["model", "holds", "texts", "tokens", "places", "cost", "plan", "rules"] and found["holds"]
+        )
         assert all(place["used"] < 1 and not place["lost"] for place in found["places"])
         assert any("layer" in place["where"] for place in found["places"])
         assert {place["proven"] for place in found["plan"]["places"]} == {True, False}

@@ -158,4 +158,8 @@ def _anew(x: Any) -> Any:
         again = copy(x)
         again.opened = dict(x.opened)
         return again
-    return type(x)(map(_anew, x)) if isinstance(x, (list, tuple)) else x  # type: ignore[arg-type]
+    if not isinstance(x, (list, tuple)):
+        return x
+    parts = map(_anew, cast("Sequence[Any]", x))
+    kind: Any = type(cast("Sequence[Any]", x))
+    return kind(*parts) if hasattr(kind, "_fields") else kind(parts)

@@ -263,11 +263,6 @@ def granite(found: Settings) -> Raw:
     }
 
 
-def gemma(found: Settings) -> Raw:
-    """Gemma 1: its gate's GELU is the tanh form."""
-    return _decoder(found)
-
-
 def phi3(found: Settings) -> Raw:
     """Phi-3; its window is as in its config.json."""
     return _decoder(found) | {"sliding_window": found.get("attention.sliding_window", 0) or None}
@@ -392,7 +387,7 @@ READERS: Mapping[str, Callable[[Settings], Raw]] = {
     "smollm3": smollm3,
     "olmo2": olmo2,
     "granite": granite,
-    "gemma": gemma,
+    "gemma": _decoder,
     "gemma2": gemma2,
     "gemma3": gemma3,
     "gpt2": gpt2,
