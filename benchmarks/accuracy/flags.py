@@ -70,7 +70,8 @@ def flagged(config: Config, params: Any, rows: Sequence[Any]) -> int:
     order = sorted(rows, key=lambda ids: -len(ids))
     while order:
         length = each.length(len(order[0]))
-        here, order = order[: max(1, AT_ONCE // length)], order[max(1, AT_ONCE // length) :]
+        count = min(text.MAX_PROMPTS, max(1, AT_ONCE // length))
+        here, order = order[:count], order[count:]
         alone.encode(here, "hidden")
         found += len(alone.flagged)
     return found
