@@ -27,8 +27,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from spu import api, libspu
 from spu.utils import frontend
+
+from spu import api, libspu
 
 MILLION = 1 << 20
 SENT = re.compile(r"send bytes (\d+)")
