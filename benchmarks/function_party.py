@@ -86,7 +86,7 @@ def parts(result: Share | Bits) -> list[Tensor]:
 
 def main() -> int:
     torch.set_num_threads(1)
-    party, client = meet(msgspec.json.decode(sys.stdin.readline(), type=Start))
+    party, client, *_ = meet(msgspec.json.decode(sys.stdin.readline(), type=Start))
     warmup.compile_kernels()
     goodbye = msg.encode(msg.Quit())
     while (request := client.recv_control()) != goodbye:

@@ -44,7 +44,7 @@ def test_what_is_said(host: str, fixed: bool, capsys: pytest.CaptureFixture[str]
         def getsockname(self) -> tuple[str, int]:
             return host, 80
 
-    made = Gateway(SimpleNamespace(name="tiny", files={}), lambda: None, Settings("tiny"))  # type: ignore[arg-type,return-value]
+    made = Gateway(SimpleNamespace(name="tiny", files={}, wording=None), lambda: None, Settings("tiny"))  # type: ignore[arg-type,return-value]
     command._greet(made, Bound(), host, True, fixed, False)
     made.worker.close()
     said = capsys.readouterr().out

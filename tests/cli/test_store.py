@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -66,7 +67,9 @@ def test_encode_finds_what_was_prepared(puma: Run, memory: Path, one_layer: Call
     first, second, third = out.splitlines()
     assert first.startswith("1 prepared for bert, 4 tokens in, 0 out: ")
     assert second.startswith("P0, P1 and P2 keep ") and third == f"to use one: puma encode with --store {memory}"
-    found = puma("encode", model, WORDS, "--store", memory, "--json").json
+    ran = puma("encode", model, WORDS, "--store", memory, "--json")
+    found = json.loads(ran.out)
+    assert ran.err.startswith("Each vector is the mean of the token states") and ran.err.count("\n") == 1
     assert found["prepared"] is True and found["bytes"]["offline"] == 0
     assert set(found) >= {"results", "embedding", "ahead"}
 

@@ -80,7 +80,7 @@ def test_what_cannot_be_secret(tmp_path: Path, processes: Trio) -> None:
     with pytest.raises(UsageError, match="lengths cannot be hidden"):
         cluster.encode(TEXTS, lengths="hidden")
     with pytest.raises(UsageError, match="token types"):
-        cluster.session.encode([[3, 5, 4]], "logits", [[0, 0, 1]], "secret")
+        cluster.session.encode([[3, 5, 4]], "logits", [[0, 0, 1]], lengths="secret")
     for padded in (2, 33):
         with pytest.raises(InputError, match="cannot be padded"):
             cluster.session.encode([[3, 5, 4]], "logits", lengths="secret", padded=padded)

@@ -254,7 +254,7 @@ class Client(ABC):
         for part in divided(self.model.config, rows, self.model.max_tokens, padded if lengths == "secret" else 0):
             ids, types = [each.ids for each in tokens[part]], [each.types for each in tokens[part]]
             with counted(part.start, len(tokens)):
-                values = self.session.encode(ids, self.model.output, types, lengths, padded, skip)
+                values = self.session.encode(ids, self.model.output, types, skip, lengths, padded)
             costs.append(self.cost)
             doubtful |= {part.start + i for i in self.session.doubtful}
             self.session.cost, self.session.doubtful = added(costs) if costs[1:] else costs[0], set(doubtful)

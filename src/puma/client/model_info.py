@@ -22,7 +22,7 @@ from puma.models import heads, inputs, text
 from puma.models.config import Config
 from puma.models.files.source import SETTINGS
 from puma.models.reading import wording
-from puma.models.reading.cutting import Cut, Piece, pieces
+from puma.models.reading.cutting import Cut, Portion, pieces
 from puma.models.reading.spelling import Spelling
 
 MASKS = ("[MASK]", "<mask>")
@@ -173,7 +173,7 @@ class ModelInfo:
 
     def pieces(
         self, sentence: str, pair: str | None = None, cut: Cut = "", stride: int = 0, most: int = 0
-    ) -> list[Piece]:  # fmt: skip
+    ) -> list[Portion]:  # fmt: skip
         """A text or a pair that is to be encoded, cut to what the model takes, or to `most` tokens where that is less;
         in several pieces where there is a `stride`, which is what they have in common.
         """
@@ -185,13 +185,13 @@ class ModelInfo:
         each = pieces(found, min(most or longest, longest), cut, stride, left)
         return [self._read(piece) for piece in each]
 
-    def whole(self, prompt: str) -> Piece:
+    def whole(self, prompt: str) -> Portion:
         """A text that holds its special tokens already, as a chat template leaves it; InputError if it is too long."""
         self.check_encodes()
         (piece,) = pieces(text.encoded(self.tokenizer, prompt, special=False), self.config.context)
         return self._read(piece)
 
-    def _read(self, piece: Piece) -> Piece:
+    def _read(self, piece: Portion) -> Portion:
         ids, types = text.checked(self.config, piece.ids, piece.types)
         left = len(ids)  # a model may take no notice of what a text ends with
         more = {"texts": piece.texts[:left], "spans": piece.spans[:left], "words": piece.words[:left]}

@@ -189,8 +189,8 @@ class Session(PartyChannel):
 
     @whole
     def encode(
-        self, prompts: Sequence[Sequence[int]], output: str, types: Sequence[Sequence[int]] = (),
-        lengths: str = "public", padded: int = 0, skip: int = 0,
+        self, prompts: Sequence[Sequence[int]], output: str, types: Sequence[Sequence[int]] = (), skip: int = 0,
+        lengths: str = "public", padded: int = 0,
     ) -> list[Tensor]:  # fmt: skip
         """Of each prompt hidden states (tokens, d), its vector (width,) or class logits (labels,), as float64.
 

@@ -27,7 +27,7 @@ class Plainly(Client):
     def _noted(self, prompts: Any, output: str, types: Any = (), *more: Any) -> Any:
         self.asked.append([len(ids) for ids in prompts])
         self.session.cost = Cost(1.0, 1.0, 1, 1, 1, [1] * 3, 1, [1.0] * 3, [1.0] * 3, [])
-        return self._encode(prompts, output, types, *more)
+        return self._encode(prompts, output, types, *more, **named)
 
     @property
     def session(self) -> Any:

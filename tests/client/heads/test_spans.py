@@ -12,7 +12,7 @@ import torch
 from puma.client.heads import spans
 from puma.client.heads.spans import Quote
 from puma.errors import InputError, UsageError
-from puma.models.reading.cutting import Piece
+from puma.models.reading.cutting import Portion
 from puma.reference.plain_model import PlainModel
 from tests.models import tiny
 from tests.models.library.compare import quiet
@@ -80,7 +80,7 @@ def test_three_parties_answer(folder: Path, cluster: Serve, plainly: Serve) -> N
 def test_answers_are_whole_words() -> None:
     """The second token of a word stands for all of it."""
     text = "she unpacked boxes"
-    piece = Piece(
+    piece = Portion(
         [1, 9, 2, 5, 6, 7, 8, 2], [0] * 3 + [1] * 5, [None, 0, None, 1, 1, 1, 1, None],
         [(0, 0), (0, 3), (0, 0), (0, 3), (4, 6), (6, 12), (13, 18), (0, 0)], [None, 0, None, 0, 1, 1, 2, None],
     )  # fmt: skip

@@ -18,7 +18,7 @@ from puma.errors import UsageError
 from puma.models import architecture, heads
 from puma.models.config import Config
 from puma.models.fields import Scored
-from puma.models.reading.cutting import Piece
+from puma.models.reading.cutting import Portion
 from puma.models.text import MAX_ELEMENTS, MAX_PROMPTS
 
 Progress = Callable[[str, int, int], None]
@@ -64,7 +64,7 @@ def portions(config: Config, lengths: Sequence[int], most: int | None = None) ->
 
 
 def asked(
-    session: Any, model: ModelInfo, given: Sequence[Piece], lengths: str = "public", padded: int = 0,
+    session: Any, model: ModelInfo, given: Sequence[Portion], lengths: str = "public", padded: int = 0,
     progress: Progress | None = None,
 ) -> list[Tensor]:  # fmt: skip
     """The class logits (labels,), or (tokens, labels), of each; in secret, all have one length."""
@@ -73,7 +73,7 @@ def asked(
 
 
 def answered(
-    session: Any, model: ModelInfo, given: Sequence[Piece], lengths: str = "public", padded: int = 0,
+    session: Any, model: ModelInfo, given: Sequence[Portion], lengths: str = "public", padded: int = 0,
     progress: Progress | None = None,
 ) -> Iterator[list[Tensor]]:  # fmt: skip
     """The same, after each request: what is still to come is empty. `session.cost` and `doubtful` are those of all
@@ -87,8 +87,8 @@ def answered(
     for batch in portions(model.config, sizes, model.max_tokens):
         if progress:
             progress("asking", sum(x.numel() > 0 for x in found), len(given))
-        more = (lengths, padded) if lengths == "secret" else ()
-        logits = session.encode([ids[i] for i in batch], "logits", [types[i] for i in batch], *more)
+        more: dict[str, Any] = {"lengths": lengths, "padded": padded} if lengths == "secret" else {}
+        logits = session.encode([ids[i] for i in batch], "logits", [types[i] for i in batch], **more)
         for i, values in zip(batch, logits, strict=True):
             found[i] = values
         if session.cost is not None:

@@ -16,7 +16,7 @@ from puma.client import arguments
 from puma.client.cost import Cost
 from puma.client.heads.asking import asked, check_kind
 from puma.client.model_info import ModelInfo
-from puma.models.reading.cutting import Piece
+from puma.models.reading.cutting import Portion
 
 Joined = Literal["none", "simple", "first", "average", "max"]
 JOINED: tuple[Joined, ...] = ("none", "simple", "first", "average", "max")
@@ -46,7 +46,7 @@ def entities(session: Any, model: ModelInfo, text: str, join: Joined, stride: in
 
 
 def joined(
-    text: str, labels: Sequence[str], pieces: Sequence[Piece], logits: Sequence[Tensor], how: Joined, cost: Cost
+    text: str, labels: Sequence[str], pieces: Sequence[Portion], logits: Sequence[Tensor], how: Joined, cost: Cost
 ) -> list[Entity]:  # fmt: skip
     """What each piece names, of logits (tokens, labels); of what lies over each other in two pieces, the longer one.
 
@@ -62,7 +62,7 @@ def joined(
     return found if len(pieces) == 1 else list(_apart(sorted(found, key=lambda each: each.start)))
 
 
-def _of_piece(labels: Sequence[str], piece: Piece, scores: Tensor, how: Joined, cost: Cost) -> Iterator[Entity]:
+def _of_piece(labels: Sequence[str], piece: Portion, scores: Tensor, how: Joined, cost: Cost) -> Iterator[Entity]:
     inside = [i for i, text in enumerate(piece.texts) if text is not None]
     rows: list[Row] = [(scores[i], *piece.spans[i]) for i in inside]
     if how in WORDS:

@@ -20,7 +20,7 @@ from puma.client.model_info import ModelInfo
 from puma.errors import InputError, UsageError
 from puma.models import heads
 from puma.models.fields import Reading
-from puma.models.reading.cutting import CUTS, Cut, Piece
+from puma.models.reading.cutting import CUTS, Cut, Portion
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def ranking(
         yield sorted(found, key=lambda each: -each.score)[:top]
 
 
-def read(model: ModelInfo, query: str, texts: Sequence[str], cut: Cut) -> list[Piece]:
+def read(model: ModelInfo, query: str, texts: Sequence[str], cut: Cut) -> list[Portion]:
     """A query with each text as the model reads them: side by side, or in its chat template, which is not cut."""
     reading = heads(model.config).reading
     if not reading.template:

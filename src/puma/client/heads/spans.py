@@ -17,7 +17,7 @@ from puma.client import arguments
 from puma.client.cost import Cost
 from puma.client.heads.asking import asked, check_kind
 from puma.client.model_info import ModelInfo
-from puma.models.reading.cutting import Piece
+from puma.models.reading.cutting import Portion
 
 WINDOW, STRIDE, LONGEST = 384, 128, 15  # tokens: of a piece, that two pieces have in common, and of an answer
 NOTHING = (0, 0)  # where no answer stands
@@ -61,7 +61,7 @@ def answer(
 
 
 def quotes(
-    text: str, pieces: Sequence[Piece], logits: Sequence[Tensor], top: int, longest: int, nothing: bool, cost: Cost
+    text: str, pieces: Sequence[Portion], logits: Sequence[Tensor], top: int, longest: int, nothing: bool, cost: Cost
 ) -> list[Quote]:  # fmt: skip
     """The `top` best answers of up to `longest` tokens, of logits (tokens, 2) for each piece; the best first.
 
@@ -78,7 +78,7 @@ def quotes(
     return [Quote(text[start:end], best[start, end], start, end, cost) for start, end in order[:top]]
 
 
-def candidates(piece: Piece, logits: Tensor, top: int, longest: int) -> Iterator[Found]:
+def candidates(piece: Portion, logits: Tensor, top: int, longest: int) -> Iterator[Found]:
     """The best answers of one piece, as whole words."""
     first, last = _chances(piece, logits)
     inside = torch.tensor([text == 1 for text in piece.texts])
@@ -90,7 +90,7 @@ def candidates(piece: Piece, logits: Tensor, top: int, longest: int) -> Iterator
             yield Found(value, *_words(piece, *divmod(place, len(piece.ids))))
 
 
-def _chances(piece: Piece, logits: Tensor) -> tuple[Tensor, Tensor]:
+def _chances(piece: Portion, logits: Tensor) -> tuple[Tensor, Tensor]:
     """How probable each token is as an answer's first and its last one, among those of the text and the first of all,
     which stands for no answer; 0 for all others."""
     among = torch.tensor([text == 1 for text in piece.texts])
@@ -99,12 +99,12 @@ def _chances(piece: Piece, logits: Tensor) -> tuple[Tensor, Tensor]:
     return first, last
 
 
-def _none(piece: Piece, logits: Tensor) -> float:
+def _none(piece: Portion, logits: Tensor) -> float:
     first, last = _chances(piece, logits)
     return float(first[0] * last[0]) if piece.texts[0] is None else 0.0
 
 
-def _words(piece: Piece, first: int, last: int) -> tuple[int, int]:
+def _words(piece: Portion, first: int, last: int) -> tuple[int, int]:
     """From where to where in the text the words stand that these tokens belong to."""
     words = [word if text == 1 else None for word, text in zip(piece.words, piece.texts, strict=True)]
     end = len(words) - 1 - words[::-1].index(words[last])

@@ -16,7 +16,7 @@ CUTS = get_args(Cut)
 Span = tuple[int, int]
 
 
-class Piece(NamedTuple):
+class Portion(NamedTuple):
     """What is left of a text or a pair: token ids and types, and where each token comes from.
 
     `texts` says of each token of which text it is, 0 or 1, or None of one that was put around them; `spans` from which
@@ -31,7 +31,7 @@ class Piece(NamedTuple):
     whole: bool = True
 
 
-def pieces(encoding: Any, most: int, how: Cut = "", stride: int = 0, left: bool = False) -> Iterator[Piece]:
+def pieces(encoding: Any, most: int, how: Cut = "", stride: int = 0, left: bool = False) -> Iterator[Portion]:
     """A tokenizer's encoding of a text or a pair as one piece of at most so many tokens, or with a `stride` as several.
 
     What does not fit is cut off: of whichever text is longer until both are alike ("longest_first"), or of one of them;
@@ -85,6 +85,6 @@ def _windows(places: list[int], size: int, stride: int, left: bool) -> Iterator[
         start += size - stride
 
 
-def _piece(encoding: Any, owners: Sequence[int | None], places: Sequence[int], whole: bool) -> Piece:
+def _piece(encoding: Any, owners: Sequence[int | None], places: Sequence[int], whole: bool) -> Portion:
     parts: Any = (encoding.ids, encoding.type_ids, owners, encoding.offsets, encoding.word_ids)
-    return Piece(*([part[i] for i in places] for part in parts), whole=whole)
+    return Portion(*([part[i] for i in places] for part in parts), whole=whole)
