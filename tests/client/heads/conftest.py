@@ -24,7 +24,7 @@ class Plainly(Client):
         self.model.session.encode = self._noted  # type: ignore[method-assign]
         self.model.session.doubtful = set()  # type: ignore[attr-defined]
 
-    def _noted(self, prompts: Any, output: str, types: Any = (), *more: Any) -> Any:
+    def _noted(self, prompts: Any, output: str, types: Any = (), *more: Any, **named: Any) -> Any:
         self.asked.append([len(ids) for ids in prompts])
         self.session.cost = Cost(1.0, 1.0, 1, 1, 1, [1] * 3, 1, [1.0] * 3, [1.0] * 3, [])
         return self._encode(prompts, output, types, *more, **named)
