@@ -72,13 +72,15 @@ def test_what_is_not_proven_leaves_room_to_be_seen() -> None:
     assert chosen(plan({"value": 0.1}, stream=1.0, value=0.1), "value") == (LEAST["value"], True)
 
 
-def test_a_bound_just_beyond_rings_is_watched_and_a_larger_one_refused() -> None:
+def test_a_bound_just_beyond_rings_is_watched_and_a_larger_one_gives_way_to_a_calibration() -> None:
     """All that is at most twice the reach lies in the zone."""
     assert chosen(plan({"activation": 2e4}, stream=1.0, activation=10.0), "activation") == (14, False)
-    with pytest.raises(RangeError, match=r"what enters an activation at the\.activation can be 1e\+06"):
-        plan({"activation": 1e6}, stream=1.0, activation=10.0)
-    with pytest.raises(RangeError, match=r"values of attention at the\.value can be 1e\+09, beyond what rings hold"):
-        plan({"value": 1e9}, stream=1.0, value=10.0)
+    assert chosen(plan({"activation": 1e6}, stream=1.0, activation=10.0), "activation") == (7, False)  # 80 + 16 < 2^7
+    assert chosen(plan({"value": 1e9}, stream=1.0, value=10.0), "value") == (7, False)
+    with pytest.raises(RangeError, match=r"spread of a row's logits at the\.logits can be 1e\+09, beyond what rings"):
+        plan({"logits": 1e9}, stream=1.0, logits=0.0)
+    with pytest.raises(RangeError, match=r"values of attention at the\.value can be 1e\+06, beyond what rings hold"):
+        plan({"value": 1e9}, stream=1.0, value=1e6)
 
 
 @pytest.mark.parametrize("kind", ["stream", "norm", "logits"])

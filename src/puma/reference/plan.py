@@ -129,12 +129,15 @@ def made(
 
 
 def _placed(name: str, kind: str, seen: Seen, bound: float | None, margin: int, end: float) -> Placed:
-    """A bound counts; where it is at most twice as large as what rings hold, the flag sees all that lies beyond."""
+    """A bound counts; where it is at most twice as large as what rings hold, the flag sees all that lies beyond. One
+    that is larger says nothing: then what was seen counts, and is watched.
+    """
     fine = kind == "activation" and seen.least < SMALL
     if bound is not None:
         proven = _reach(kind, ROUNDED * bound, end)
         beyond = kind in WATCHED_ELSEWHERE and proven == LARGEST[kind] + 1
-        return Placed(name, kind, proven - beyond, REACHES[kind], not beyond, seen.largest, bound, fine=fine)
+        if proven - beyond <= LARGEST[kind] or kind not in WATCHED_ELSEWHERE or not seen.largest:
+            return Placed(name, kind, proven - beyond, REACHES[kind], not beyond, seen.largest, bound, fine=fine)
     measured = _measured(kind, seen, margin, end)
     if kind in WATCHED_ELSEWHERE:
         measured = max(measured, SEEN)
@@ -199,7 +202,7 @@ def _check(place: Placed) -> None:
     if not math.isfinite(place.seen):
         raise RangeError(f"{what}{where} becomes infinite in float32", "the checkpoint is damaged")
     if place.reach > LARGEST[place.kind]:
-        largest = place.seen if place.bound is None else place.bound
+        largest = place.seen if place.bound is None or place.seen > 0 else place.bound
         raise RangeError(f"{what}{where} can be {largest:.4g}, beyond what rings hold", HINT)
     if place.least is not None and place.least < least_rms(place.reach):
         faint = f"a row to be normalised{where} has a root mean square of {place.least:.4g} beside one of length"
