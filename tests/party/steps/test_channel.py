@@ -95,7 +95,7 @@ def ask(parties: Sessions, name: str, prompt: Sequence[int], tokens: int, **how:
 
 
 def test_clients_share_steps_and_get_their_own(parties: Sessions) -> None:
-    """In one go, a word a token, ahead of the reader, by the client's choice, and drawn at a temperature near 0."""
+    """In one go, a word a token, ahead of the reader, by the client's choice, and drawn at a temperature."""
     chosen = {"choose": lambda logits: [int(logits[0].argmax())]}
     hows: list[dict[str, Any]] = [{}, {"paced": True}, {"ahead": 4}, chosen, {"temperature": 0.01}, {}]
     with steps(parties) as seen, ThreadPoolExecutor(len(PROMPTS)) as pool:
@@ -104,7 +104,8 @@ def test_clients_share_steps_and_get_their_own(parties: Sessions) -> None:
             for i, (ids, how) in enumerate(zip(PROMPTS, hows, strict=True))
         ]
         found = [each.result(60) for each in work]
-    assert found == [greedy(parties, ids, 6) for ids in PROMPTS]
+    assert len(found[4]) == 6  # drawn: two tokens of a random model may be as likely as each other
+    assert [found[i] for i in (0, 1, 2, 3, 5)] == [greedy(parties, PROMPTS[i], 6) for i in (0, 1, 2, 3, 5)]
     assert len(seen.taken) < 6 * 6 and max(map(len, seen.taken)) >= 3
     until(lambda: not any(each.waiting for each in parties.channel))
 
