@@ -27,7 +27,6 @@ WEIGHT_LIMIT = 128.0  # |w| a matrix entry may have
 STREAM_REACH = 14  # |x| of the residual stream and of what is added to it
 NORM_REACH = 16  # the length of a row to be normalised
 ACTIVATION_REACH = 9  # gelu, silu and their like take |x| < 496: 2^9 less the lower end of the widest table
-ACTIVATION_LIMIT = 496.0
 RELU_REACH = 14  # |x| that relu takes
 GATED_REACH = 18  # of a product of two activations
 VALUE_REACH = 9  # |v| of attention, of which VALUE_LIMIT is used

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -26,16 +26,10 @@ def list(*, key: Key, cluster: Path = ClusterFile, insecure: Flag = False, outpu
     insecure
         Links without TLS, to parties that were started likewise on this machine.
     """
-    from puma.client.connect import open_session
     from puma.models import architecture, heads, vectors
     from puma.wire.policy import allowed_outputs
 
-    with ui.progress(output.json) as progress:
-        session = open_session(cluster, key, _role(cluster, key), insecure, progress)
-        try:
-            found = session.models()
-        finally:
-            session.close()
+    found = _served(key, cluster, insecure, output)
     rows = [
         {
             "name": listed.card.name, "version": listed.card.version, "family": architecture(listed.config).kind,
@@ -74,15 +68,9 @@ def show(
     insecure
         Links without TLS, to parties that were started likewise on this machine.
     """
-    from puma.client.connect import open_session
     from puma.errors import UsageError
 
-    with ui.progress(output.json) as progress:
-        session = open_session(cluster, key, _role(cluster, key), insecure, progress)
-        try:
-            found = {listed.card.name: listed for listed in session.models()}
-        finally:
-            session.close()
+    found = {listed.card.name: listed for listed in _served(key, cluster, insecure, output)}
     if name not in found:
         known = ", ".join(sorted(found)) or "none yet"
         raise UsageError(f"the parties serve no model {name}", f"these are the cluster's: {known}")
@@ -101,6 +89,18 @@ def show(
     )
     rows = [[p["name"], str(p["reach"]), "proven" if p["proven"] else "calibrated"] for p in told["places"]]
     ui.table([["place", "below 2^", ""], ["the residual stream", str(told["stream"]), "calibrated"], *rows])
+
+
+def _served(key: Path, cluster: Path, insecure: bool, output: Output) -> Sequence[Listed]:
+    """What all three parties hold alike."""
+    from puma.client.connect import open_session
+
+    with ui.progress(output.json) as progress:
+        session = open_session(cluster, key, _role(cluster, key), insecure, progress)
+        try:
+            return session.models()
+        finally:
+            session.close()
 
 
 def _word(value: Any) -> str:

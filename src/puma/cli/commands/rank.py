@@ -62,14 +62,14 @@ def rank(
         Which functions to compute with: ours, those of the PUMA paper, or MPCFormer's.
     """
     where.check()
-    source, words = (model, list(more)) if where.cluster is None else (None, [model, *more])
+    source, words = _words(where, model, more)
     if not words:
         raise UsageError("puma rank needs QUERY", "pass it after the model, and then the texts")
     query, found = words[0], _texts(words[1:], texts)
     how: Any = "" if cut == "refuse" else cut
 
     def check(clear: Any) -> None:
-        _check("classes", "choice", clear)
+        _check(("classes", "choice"), clear)
         from puma.client.heads.ranking import read as reads
 
         reads(clear, query, found, how)
@@ -139,7 +139,7 @@ def classify(
         Which functions to compute with: ours, those of the PUMA paper, or MPCFormer's.
     """
     where.check()
-    source, words = (model, list(more)) if where.cluster is None else (None, [model, *more])
+    source, words = _words(where, model, more)
     found, how = _texts(words, texts), "" if cut == "refuse" else cut
     if pairs and len(found) % 2:
         raise UsageError(f"{len(found)} texts are no pairs", "pass two at a time, or leave out --pairs")
@@ -147,7 +147,7 @@ def classify(
     if label and pairs:
         raise UsageError("--label makes pairs of its own", "leave out --pairs")
     with ui.progress(output.json) as progress:
-        check = partial(_check, "classes", "tokens")
+        check = partial(_check, ("classes", "tokens"))
         cluster, _ = opened(where, source, check, progress, None, approximation, fitting=fitting)
         with cluster:
             progress("classifying", 0, 1)
@@ -205,12 +205,12 @@ def answer(
         Which functions to compute with: ours, those of the PUMA paper, or MPCFormer's.
     """
     where.check()
-    source, words = (model, list(more)) if where.cluster is None else (None, [model, *more])
+    source, words = _words(where, model, more)
     if not words or len(words) > 2:
         raise UsageError("puma answer needs QUESTION and TEXT", "pass both after the model, a text in quotes")
     question, whole = words[0], _whole(words[1:], text)
     with ui.progress(output.json) as progress:
-        cluster, _ = opened(where, source, partial(_check, "span"), progress, None, approximation, fitting=fitting)
+        cluster, _ = opened(where, source, partial(_check, ("span",)), progress, None, approximation, fitting=fitting)
         with cluster:
             progress("answering", 0, 1)
             found = cluster.answer(question, whole, top, longest, nothing, window, stride)
@@ -225,11 +225,15 @@ def answer(
     where.say_local()
 
 
-def _check(*kinds_and_model: Any) -> None:
+def _words(where: Where, model: str, more: Sequence[str]) -> tuple[str | None, list[str]]:
+    """The model on this machine, and the other words; a cluster's client names its model elsewhere."""
+    return (model, list(more)) if where.cluster is None else (None, [model, *more])
+
+
+def _check(kinds: Sequence[Any], clear: Any) -> None:
     """UsageError, before parties start, for a model whose head is of none of these kinds."""
     from puma.client.heads.asking import check_kind
 
-    *kinds, clear = kinds_and_model
     check_kind(clear, *kinds)
 
 

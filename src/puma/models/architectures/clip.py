@@ -17,7 +17,6 @@ from puma.models.architectures.decoder import READERS, Block
 from puma.models.architectures.vit import Vit
 from puma.models.cache import LayerCache
 from puma.models.fields import OptionalSize
-from puma.models.folding import fold_activation
 from puma.models.formats import hand_out
 from puma.models.pooling import Dense, Pooling
 from puma.nn import functional as F
@@ -85,12 +84,7 @@ class Model(nn.Module):
 
 def fold(config: ClipVision, plain: Mapping[str, Value]) -> dict[str, Value]:
     """At the owner: norms and 1/sqrt(head_dim) into matrices; the class token into the positions."""
-    folded = dict(plain)
-    for i in range(config.layers):
-        layer = f"layers.{i}."
-        nn.absorb_norms(folded, layer, READERS)
-        nn.rescale(folded, f"{layer}self_attn.q_proj", config.head_dim**-0.5)
-        fold_activation(config.activation, folded, f"{layer}mlp.up_proj", f"{layer}mlp.down_proj")
+    folded = vit.folded_layers(config, plain)
     if config.projected:
         nn.absorb(folded, "features.norm", ["features.projection"])
     table, patches = folded["positions.weight"], folded["patches.weight"]

@@ -123,14 +123,20 @@ class Model(nn.Module):
             return self.classifier(hidden[:: self.config.context])
 
 
-def fold(config: Vit, plain: Mapping[str, Value]) -> dict[str, Value]:
-    """At the owner: norms and 1/sqrt(head_dim) into matrices; class token and the patches' bias into the positions."""
+def folded_layers(config: Any, plain: Mapping[str, Value]) -> dict[str, Value]:
+    """At the owner: each layer's norms and 1/sqrt(head_dim) into its matrices; all else as it is."""
     folded = dict(plain)
     for i in range(config.layers):
         layer = f"layers.{i}."
         nn.absorb_norms(folded, layer, READERS)
         nn.rescale(folded, f"{layer}self_attn.q_proj", config.head_dim**-0.5)
         fold_activation(config.activation, folded, f"{layer}mlp.up_proj", f"{layer}mlp.down_proj")
+    return folded
+
+
+def fold(config: Vit, plain: Mapping[str, Value]) -> dict[str, Value]:
+    """At the owner: norms and 1/sqrt(head_dim) into matrices; class token and the patches' bias into the positions."""
+    folded = folded_layers(config, plain)
     first = torch.cat([folded["cls"][0], folded["patches.bias"].expand(config.patches, -1)])
     folded["positions.weight"] = folded["positions"][0] + first
     folded["patches.weight"] = folded["patches.weight"].reshape(config.hidden_size, -1)
