@@ -36,7 +36,9 @@ def test_cluster_from_start_to_end(checkpoints: dict[str, Path]) -> None:
         assert (first.cost.rounds, first.cost.bytes()) == (again.cost.rounds, again.cost.bytes())
     assert gone(pids, 0.0)
     whats = list(dict.fromkeys(what for what, _, _ in said))
-    assert whats[0] == "starting the parties" and whats[-1] == "sharing the model"
+    assert whats[-1] == "sharing the model" and "starting the parties" in whats
+    before = {"checking the weights", "proving bounds", "calibrating the model on texts"}  # unless a plan lies there
+    assert set(whats[: whats.index("starting the parties")]) <= before
     with pytest.raises(ProtocolError, match="has ended"):
         cluster.generate("the cat", 2)
 
