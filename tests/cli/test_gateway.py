@@ -12,7 +12,7 @@ from urllib.request import urlopen
 
 import pytest
 
-from puma.cli.commands import gateway as command
+from puma.cli.commands.ask import gateway as command
 from puma.gateway.service import Gateway
 from puma.gateway.settings import Settings, short_name
 from tests.cli.conftest import Run

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from puma.cli.commands.gateway import _called
+from puma.cli.commands.ask.gateway import _called
 from puma.errors import UsageError
 from puma.gateway.guard import Guard
 

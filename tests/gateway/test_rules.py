@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from puma.cli.commands.gateway import _drawn
+from puma.cli.commands.ask.gateway import _drawn
 from puma.models.files.generation import FILE
 from puma.reference.plain_model import PlainModel
 from tests.gateway.conftest import serving

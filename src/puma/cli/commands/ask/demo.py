@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from puma.cli import ui
-from puma.cli.commands.generate import generate
+from puma.cli.commands.ask.generate import generate
 from puma.cli.options import Count, Flag
 
 if TYPE_CHECKING:

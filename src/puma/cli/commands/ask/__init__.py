@@ -1,0 +1,1 @@
+"""Commands of those who ask: each brings plaintext and shows an answer."""
