@@ -50,6 +50,10 @@ class Where:
     out_of_range: Literal["refuse", "warn"] = "refuse"
     """warn: take an answer although a number left its range while it was computed, so that it may be wrong."""
 
+    plan: str = "lean"
+    """Which functions take fewer rounds and more words: lean none, quick all, auto as the network between the parties
+    has it, or their names with commas between."""
+
     def connect(
         self, approximation: str = "spline", store: Path | None = None, progress: Progress | None = None
     ) -> RemoteCluster:
@@ -64,6 +68,7 @@ class Where:
         prepared_requests = folders.private_folder(store) / "client" if store else None
         how = {"plain": self.insecure, "approximation": approximation, "prepared_requests": prepared_requests}
         how |= {"progress": progress, "tokenizer": self.tokenizer, "accept_changes": self.accept_changes}
+        how["variants"] = self.plan
         cluster = connect(self.cluster, self.model or "", self.key, **how)  # type: ignore[arg-type]
         cluster.out_of_range = self.out_of_range
         if cluster.seen != "same":
@@ -119,7 +124,7 @@ def opened(
 
     clear = PlainModel(source, where.adapter)
     asked = ask(clear)
-    how = {"store": store, "reveal_logits": reveal_logits, "approximation": approximation}
+    how = {"store": store, "reveal_logits": reveal_logits, "approximation": approximation, "variants": where.plan}
     local = LocalCluster(clear, progress, plan=fitting.settings(approximation), **how)  # type: ignore[arg-type]
     local.out_of_range = where.out_of_range
     return local, asked

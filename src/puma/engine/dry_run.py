@@ -15,12 +15,13 @@ from puma.engine.generation import Turn, hidden_flags, run
 from puma.engine.request import Request
 from puma.models import architecture, with_layers
 from puma.models.config import Config
-from puma.mpc.compare import turns
+from puma.mpc.compare import meetings
 from puma.mpc.party import SECOND, Party
 from puma.mpc.recall import Recall, Trace
 from puma.mpc.seeded import Seeded
-from puma.nn.attention import row_formats
+from puma.nn.attention import one_table, row_formats
 from puma.nn.places import REACHES
+from puma.nn.variants import INVERSE, MAXIMUM
 from puma.wire.input_share import Given
 from puma.wire.inputs import imagined
 from puma.wire.messages import Encode, Generate, Input, Spent
@@ -35,7 +36,7 @@ def dry_run(config: Config, job: Generate | Encode) -> list[list[Spent]]:
     Where all layers cost the same, models of two and three layers are counted: a layer in the middle, too.
     """
     party = Party(SECOND)
-    party.approximation = job.input.approximation
+    party.approximation, party.quick = job.input.approximation, job.input.quick
     party.ledger = trace = Trace()
     party.recall = Recall(party, trace)
     if not config.alike or config.formats.places or config.layers <= FEW_LAYERS:
@@ -127,7 +128,10 @@ class _Word:
         """What of a step's messages depends on how many entries a row of scores has, besides their sizes."""
         window = architecture(self._config).window(self._config)
         values = {REACHES["value"], *self._config.formats.places.values()}
-        return (*turns(length), *(row_formats(length, reach) for reach in sorted(values)), 0 < window < length)
+        quick = self._job.input.quick
+        rows = getattr(self._config, "heads", 1) * len(self._job.input.lengths)
+        met = meetings(length, rows, MAXIMUM in quick), INVERSE in quick and one_table(length, rows)
+        return (*met, *(row_formats(length, reach) for reach in sorted(values)), 0 < window < length)
 
     def _given(self, requests: Sequence[Request], job: Generate) -> Given | None:
         """Of a client that chooses from logits: a token for each row, and of beams who sees what."""

@@ -255,7 +255,8 @@ class LocalCluster(Client):
     and whatever `prepare` computed ahead. `trio` are processes already started, which stay. `reveal_logits` is the
     owner's policy: may clients see logits, to sample from them. `approximation` is "spline", "puma" or "mpcformer";
     spline, or the trio's, unless given. `adapter` is a LoRA adapter's folder or hub name, which is merged. `plan` says
-    how number formats are made that follow the model. Raises the errors of puma.errors.
+    how number formats are made that follow the model; `variants` which functions take fewer rounds and more words:
+    "lean" none, "quick" all, "auto" those that save time on this machine, or their names. Raises the errors of puma.errors.
     """
 
     def __init__(
@@ -268,7 +269,9 @@ class LocalCluster(Client):
         approximation: str | None = None,
         adapter: str | Path | None = None,
         plan: Settings | None = None,
+        variants: str = "lean",
     ) -> None:
+        variants = arguments.variants(variants)
         arguments.flag(reveal_logits, "reveal_logits")
         arguments.callback(progress, "progress")
         if not (source is None or isinstance(source, PlainModel)):
@@ -292,6 +295,7 @@ class LocalCluster(Client):
         self._own = trio is None
         self._trio = trio or Trio(progress, store, approximation=chosen)
         self._sessions = Sessions(self._trio.session, self._another)
+        self._trio.session.variants = variants
         try:
             name = ""
             if self._trio.store:
@@ -322,7 +326,7 @@ class LocalCluster(Client):
         if not session.open(self._name) or session.sharing != first.sharing:
             session.close()
             return None
-        session.out_of_range = first.out_of_range
+        session.out_of_range, session.variants = first.out_of_range, first.variants
         return session
 
     @property
@@ -334,6 +338,16 @@ class LocalCluster(Client):
     def out_of_range(self, value: Judgement) -> None:
         for session in self._sessions.all():
             session.out_of_range = judgement(value)
+
+    @property
+    def variants(self) -> str:
+        """As of all clients; for all threads."""
+        return self._sessions.first.variants
+
+    @variants.setter
+    def variants(self, value: str) -> None:
+        for session in self._sessions.all():
+            session.variants = arguments.variants(value)
 
     @property
     def cost(self) -> Cost:

@@ -41,8 +41,10 @@ from puma.mpc.retrieval import retrieve
 from puma.mpc.share import Additive, Secret, Share, encode
 from puma.mpc.share import cat as cat_shares
 from puma.mpc.watch import note_lift
-from puma.nn import attention, paper, roots, splines
+from puma.nn import attention, gates, paper, roots, splines
 from puma.nn.attention import query_ring
+from puma.nn.gates import activated
+from puma.nn.variants import MAXIMUM
 
 Value = Any  # a torch tensor, a Share or an Additive
 Both = tuple[bool, bool]
@@ -173,7 +175,7 @@ def gelu(x: Value, approximate: str = "none", reach: int = ACTIVATION_REACH, rin
     """GeLU, exact ("none") or the "tanh" form; |x| < 2^reach - 16. In `ring`; `kept` is as for `splines.reaching`."""
     if isinstance(x, Tensor):
         return _plain("gelu", x, lambda t: tf.gelu(t, approximate=approximate))
-    return x.party.run(_activated(splines.reaching(GELUS[approximate], reach, **kept), x, ring))
+    return x.party.run(activated(splines.reaching(GELUS[approximate], reach, **kept), x, ring))
 
 
 @declares("formatted, lifted", "section 5")
@@ -181,17 +183,7 @@ def silu(x: Value, reach: int = ACTIVATION_REACH, ring: int = RING, **kept: bool
     """x * sigmoid(x); |x| < 2^reach - 16. The result lies in `ring`."""
     if isinstance(x, Tensor):
         return _plain("silu", x, tf.silu)
-    return x.party.run(_activated(splines.reaching(splines.SILU, reach, **kept), x, ring))
-
-
-def _gated(
-    spline: splines.Spline, gate: Value, up: Value, reach: int, product: int, watched: Both, fine: bool
-) -> Value:
-    spline, ring = splines.reaching(spline, reach, watched[0], fine), gated_ring(product)
-    activation, (factor,) = gate.party.run(together(_activated(spline, gate, ring), formatted((up, ACTIVATION, ring))))
-    result = multiply(activation, factor)
-    result.unproven = watched[1] and product != GATED_REACH  # whoever reads it lifts it
-    return result
+    return x.party.run(activated(splines.reaching(splines.SILU, reach, **kept), x, ring))
 
 
 @declares("silu, formatted, in the same rounds", "section 5")
@@ -202,7 +194,8 @@ def silu_gated(
     """silu(gate) * up; |gate| < 2^reach - 16, and the product's size < 2^product, each `watched` or not."""
     if isinstance(gate, Tensor):
         return silu(gate) * up
-    return _gated(splines.SILU, gate, up, reach, product, watched, fine)
+    spline = splines.reaching(splines.SILU, reach, watched[0], fine)
+    return gate.party.run(gates.gated(spline, gate, up, product, watched[1]))
 
 
 @declares("gelu, formatted, in the same rounds", "section 5")
@@ -213,7 +206,8 @@ def gelu_gated(
     """gelu(gate) * up; as `silu_gated`."""
     if isinstance(gate, Tensor):
         return gelu(gate, approximate) * up
-    return _gated(GELUS[approximate], gate, up, reach, product, watched, fine)
+    spline = splines.reaching(GELUS[approximate], reach, watched[0], fine)
+    return gate.party.run(gates.gated(spline, gate, up, product, watched[1]))
 
 
 @declares("formatted, lifted", "section 5")
@@ -255,7 +249,7 @@ def exp(x: Value) -> Value:
     """exp(x) for -2^14 < x <= 0."""
     if isinstance(x, Tensor):
         return _plain("exp", x, torch.exp)
-    return x.party.run(_activated(splines.EXP, x))
+    return x.party.run(activated(splines.EXP, x))
 
 
 def _relu_bits(x: Value) -> int:
@@ -343,7 +337,7 @@ def argmax(x: Value, reach: int = LOGIT_REACH) -> Value:
     (x,) = x.party.run(formatted((x, ACTIVATION, logit_ring(reach))))
     bits = index_bits(x.shape[-1])
     index = public(x.party, torch.arange(x.shape[-1]), x.shape[-1:], bits, 0).expand(*x.shape)
-    return x.party.run(compare.argmax(x, index))[1]
+    return x.party.run(compare.argmax(x, index, MAXIMUM in x.party.quick))[1]
 
 
 @declares("online 2k, offline 2^bits k an index; 1 round", "section 6")
@@ -384,13 +378,5 @@ def cat(items: Sequence[Value], dim: int) -> Value:
     return torch.cat(list(items), dim) if isinstance(items[0], Tensor) else cat_shares(items, dim)
 
 
-def _activated(spline: splines.Spline, x: Share | Additive, ring: int = RING) -> Protocol[Any]:
-    other = paper.instead(spline.name.removesuffix("_tanh"), x)
-    if other:
-        return (yield from other.secure(x, spline.reach, bool(spline.room)))
-    (x,) = yield from formatted((x, spline.frac, spline.ring))
-    return (yield from splines.lifted(spline, x, ring))
-
-
 def _spline(spline: splines.Spline, x: Share | Additive, ring: int = RING) -> Share:
-    return x.party.run(_activated(spline, x, ring))
+    return x.party.run(activated(spline, x, ring))

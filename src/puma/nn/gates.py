@@ -1,6 +1,8 @@
-"""A gate of clamped numbers, as gpt-oss has it: (up + 1) gate sigmoid(1.702 gate), gate up to 7, up between -7 and 7.
+"""Activations in the ring of their reader, and gates: an activation times what another matrix gives.
 
-Both factors are functions of one number each, which end where the clamps begin, and so tables. It must not know models.
+Of the products one is of clamped numbers, as gpt-oss has it: (up + 1) gate sigmoid(1.702 gate), gate up to 7, up between
+-7 and 7; both factors are functions of one number each, which end where the clamps begin, and so tables. It must not
+know models.
 """
 
 from __future__ import annotations
@@ -12,10 +14,13 @@ from torch import Tensor
 
 from puma.mpc.arithmetic import multiply
 from puma.mpc.cost import declares
-from puma.mpc.fixed import ACTIVATION_REACH, RESIDUAL, RING, formatted
+from puma.mpc.fixed import ACTIVATION, ACTIVATION_REACH, GATED_REACH, RESIDUAL, RING, formatted, gated_ring
 from puma.mpc.party import Protocol, together
+from puma.mpc.raising import raised_to, times
 from puma.mpc.share import Additive, Share
-from puma.nn.splines import Spline, lifted, reaching
+from puma.nn import paper
+from puma.nn.splines import Spline, least, lifted, piecewise, reaching
+from puma.nn.variants import GATED
 
 Value = Any  # a torch tensor, a Share or an Additive
 
@@ -49,6 +54,41 @@ def clamped(gate: Value, up: Value, reach: int = ACTIVATION_REACH, other: int = 
         return product.times(round(2 * LIMIT)) - made[0].times(round(LIMIT) - 1)
 
     return gate.party.run(protocol())
+
+
+def activated(spline: Spline, x: Share | Additive, ring: int = RING) -> Protocol[Any]:
+    """The activation of a spline's name, by the profile of x, in `ring`."""
+    other = paper.instead(spline.name.removesuffix("_tanh"), x)
+    if other:
+        return (yield from other.secure(x, spline.reach, bool(spline.room)))
+    (x,) = yield from formatted((x, spline.frac, spline.ring))
+    return (yield from lifted(spline, x, ring))
+
+
+def gated(
+    spline: Spline, gate: Share | Additive, up: Share | Additive, product: int, watched: bool
+) -> Protocol[Additive]:
+    """The activation times up, below 2^product, `watched` or not; the activation grows in the product, without a lift.
+
+    Where the plan has GATED, the ring has room for what the next matrix reads; but what is watched is watched where it
+    is lifted.
+    """
+    ring, unproven = gated_ring(product), watched and product != GATED_REACH
+    if GATED in gate.party.quick and not unproven:
+        ring = max(ring, RING + ACTIVATION)
+    if paper.instead(spline.name.removesuffix("_tanh"), gate):
+        activation, (factor,) = yield from together(activated(spline, gate, ring), formatted((up, ACTIVATION, ring)))
+        result = multiply(activation, factor)
+    else:
+        made, (factor,) = yield from together(_small(spline, gate), formatted((up, ACTIVATION, ring)))
+        result = times(raised_to(made, ring, least(spline)), factor)
+    result.unproven = unproven  # whoever reads it lifts it
+    return result
+
+
+def _small(spline: Spline, x: Share | Additive) -> Protocol[Share]:
+    (x,) = yield from formatted((x, spline.frac, spline.ring))
+    return (yield from piecewise(spline, x))
 
 
 def _table(spline: Spline, x: Share | Additive) -> Protocol[Share]:

@@ -15,15 +15,17 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from puma.mpc.arithmetic import lift, multiply, open_truncate, reshare, square, truncated
+from puma.mpc.arithmetic import lift, open_truncate, reshare, truncated
 from puma.mpc.boolean import open_masked, select
 from puma.mpc.compare import below
 from puma.mpc.cost import declares
 from puma.mpc.fixed import ACTIVATION, NORM_REACH, RESIDUAL, RING, formatted
-from puma.mpc.party import Protocol
+from puma.mpc.party import Protocol, together
+from puma.mpc.raising import Operand, cut, raised_to, squared, times, whole
 from puma.mpc.share import Additive, Bits, Share, stacked
 from puma.mpc.watch import coarse_rows, note_rows
 from puma.nn.splines import Spline, lines_at
+from puma.nn.variants import INVERSE, NORM
 
 UNIT = 20  # fraction bits of a result in the highest binade
 ROW = 16  # fraction bits of a general argument of reciprocal and rsqrt, in ring ROW_RING: 2^-16 to 2^32
@@ -75,11 +77,20 @@ def _binade_bits(smaller: Bits) -> Bits:
 
 def _inverse(x: Share, low: int, binades: int, spline: Spline, exponent: int) -> Protocol[Share]:
     """spline(x / 2^(low + 2 binades)), through x's binade j, counted from the top, times 2^(exponent j)."""
-    smaller = yield from below(x, _thresholds(low, binades))
-    (binade,) = yield from open_masked(_binade_bits(smaller))
-    (leading,) = yield from reshare(select(binade, _leading(x, low, binades, spline.frac)).sum(0))
-    lines = yield from lines_at(spline, leading)
-    result = lines.weighted(binade, [1 << exponent * j for j in reversed(range(binades))])
+    weights = [1 << exponent * j for j in reversed(range(binades))]
+    leading, thresholds = _leading(x, low, binades, spline.frac), _thresholds(low, binades)
+    if INVERSE in x.party.quick:
+        smaller, lines = yield from together(below(x, thresholds), lines_at(spline, leading))
+        (binade,) = yield from open_masked(_binade_bits(smaller))
+        each = lines.weighted(binade._replace(word=binade.word.unsqueeze(0)), [1])
+        powers = torch.tensor(weights, device=x.device).reshape(-1, *(1 for _ in x.shape))
+        result = each.times(powers).sum(0)
+    else:
+        smaller = yield from below(x, thresholds)
+        (binade,) = yield from open_masked(_binade_bits(smaller))
+        (chosen,) = yield from reshare(select(binade, leading).sum(0))
+        lines = yield from lines_at(spline, chosen)
+        result = lines.weighted(binade, weights)
     return (yield from open_truncate((result, result.frac - UNIT)))[0]
 
 
@@ -92,12 +103,48 @@ def _binades(low: int, high: int) -> int:
 def reciprocal(x: Share, low: int, high: int) -> Protocol[Share]:
     """1 / x for words 2^low <= x < 2^high, high - low < 28, with `inverse_format`; relative error RECIPROCAL_BOUND.
 
-    x's ring holds 2 bits more than high. The table reaches down to words of 2^(low - 1), at 4 times the bound (from
+    x's ring holds 2 bits more than high. Where the plan has INVERSE, all binades are looked up at once: three rounds. The table reaches down to words of 2^(low - 1), at 4 times the bound (from
     0.9 2^low on at 1.4 times); below, the result is finite but wrong.
     """
     binades = _binades(low, high)
     result = yield from _inverse(x, low, binades, _reciprocal_spline(binades), 2)
     return result.like(*result.components, frac=inverse_format(x.frac, low, high)[0])
+
+
+WIDE, WIDEST = 1 << 22, 17  # bits of one-hots that a wide table may take in all, and of its index
+WIDE_UNIT, WIDE_LINE, WIDE_BOUND = 7, 30, 1.5e-4  # segments a unit, fraction bits of lines, the relative error from 0.45 on
+
+
+@cache
+def _wide(frac: int, width: int) -> Spline:
+    """1 / x for 0.4 <= x < 2^(width - WIDE_UNIT), which nothing lies below; so what comes round at the end, where an
+    index may be one too high, finds the end's line at 0."""
+    end = 2.0 ** (width - WIDE_UNIT)
+
+    def function(x: Tensor) -> Tensor:
+        return 1 / torch.where(x < 0.25, x + end, x).clamp(min=0.25)
+
+    return Spline(
+        "wide reciprocal", function, 0.0, width, WIDE_UNIT, WIDE_BOUND, None, False, frac, WIDE_LINE - frac, 36, 25
+    )  # fmt: skip
+
+
+def looked_up_at_once(count: int, frac: int, high: int) -> bool:
+    """Whether one table serves for the reciprocals of so many words below 2^high."""
+    width = high - frac + WIDE_UNIT
+    return width <= WIDEST and count << width <= WIDE and frac >= WIDE_UNIT
+
+
+@declares("a lookup of 2^(high - frac + 7), 3 words; 2 rounds", "section 5")
+def wide_reciprocal(x: Share, high: int) -> Protocol[Share]:
+    """1 / x for 0.45 <= x, words below 2^high, by one wide table: relative error WIDE_BOUND and 1.5 units of 2^-25.
+
+    Two rounds: the lines, and the result, which can be lifted. For few rows and short ones.
+    """
+    spline = _wide(x.frac, high - x.frac + WIDE_UNIT)
+    lines = yield from lines_at(spline, x.reduced(high))
+    result = lines.alone()
+    return (yield from open_truncate((result, result.frac - spline.out_frac)))[0]
 
 
 def inverse_format(frac: int, low: int, high: int) -> tuple[int, int]:
@@ -197,7 +244,7 @@ SHORT = 6  # the reach below which rows get finer, by as much as they are shorte
 MEAN_ERROR = 11
 
 
-@declares("lift, 2k + k, lift, and an rsqrt a row", "section 5")
+@declares("2k + k, lift, and an rsqrt a row", "section 5")
 def normalised(
     x: Share | Additive, eps: float, centre: bool, count: int = 0, reach: int = NORM_REACH, ring: int = RING
 ) -> Protocol[Share]:
@@ -208,31 +255,51 @@ def normalised(
     x / sqrt(N) is at most 1, so with c = ceil(log2 sqrt(n)) the product with 2^c-scaled root stays in its ring at
     F + reach + 20 - c fraction bits. The result has ACTIVATION fraction bits in `ring`.
     """
-    form = RowFormat(reach)
-    n, wide_ring, places = x.shape[-1], form.wide, 0
-    if centre:
-        entries = min(64, x.bits + form.frac - x.frac)
-        entries = min(entries, form.frac + max(reach, NORM_REACH)) if isinstance(x, Share) else entries
-        places, wide_ring = form.mean(entries, n)
-    (wide,) = yield from formatted((x, form.frac, wide_ring))
-    if centre:
-        mean = truncated(wide.sum(-1, keepdim=True).times(round(2**places / n), places), places)
-        (mean,) = yield from lift((mean, wide_ring))
-        wide = wide - mean
-    n = count or n
+    form, opened = RowFormat(reach), min(64, x.bits + RowFormat(reach).frac - x.frac)
+    wide = yield from (_centred(x, form) if centre else _grown(x, form.frac, form.wide))
     wide = wide.reduced(form.wide)
-    squares = square(truncated(wide, form.squared)).sum(-1) + n * eps
+    n = count or x.shape[-1]
+    squares = squared(cut(wide, form.squared)).sum(-1) + n * eps
     opening = [(squares, squares.frac - form.sum_frac)]
     if x.party.on_watch is None:
         (squares,) = yield from open_truncate(*opening)
     else:
-        opened = min(64, x.bits + form.frac - x.frac)
         coarse, drop, off = coarse_rows(wide, *form.lengths(opened, x.shape[-1]))
-        squares, sums = yield from open_truncate(*opening, (square(coarse).sum(-1), drop))
+        squares, sums = yield from open_truncate(*opening, (squared(coarse).sum(-1), drop))
         note_rows(sums, off)
     squares.party.note_range("sum of a row's squares", squares, 4.0**reach)
     exponent = math.ceil(math.log2(n) / 2)
     root = yield from rsqrt(squares, form.last, math.sqrt(n) / 2**exponent, form.product)
-    product = multiply(wide.reduced(root.bits), root.unsqueeze(-1))
+    product = times(wide.reduced(root.bits), root.unsqueeze(-1))
     product.frac -= exponent
     return (yield from formatted((product, ACTIVATION, ring), bounded=True))[0]
+
+
+def _grown(x: Share | Additive, frac: int, ring: int) -> Protocol[Operand]:
+    """x with so many fraction bits in a ring for products, without the round of a lift."""
+    opened = min(ring, 64, x.bits + frac - x.frac)
+    (rows,) = yield from formatted((x, frac, opened))
+    return raised_to(rows, ring)
+
+
+def _centred(x: Share | Additive, form: RowFormat) -> Protocol[Operand]:
+    """Rows less their mean, at least in ring W: as they grow, or, where the plan has NORM, before they do, which takes
+    the lift of the mean out of the rounds and 2 more words to let the mean's terms grow."""
+    n, entries = x.shape[-1], min(64, x.bits + form.frac - x.frac)
+    if isinstance(x, Share):
+        entries = min(entries, form.frac + max(form.reach, NORM_REACH))
+    places, ring = form.mean(entries, n)
+    early = NORM in x.party.quick
+    if early:
+        places = min(places, MEAN_ERROR + (n - 1).bit_length())
+        ring = min(64, entries + places)
+    wide = yield from _grown(x, form.frac, ring)
+    if isinstance(wide, Share):
+        mean = truncated(wide.sum(-1, keepdim=True).times(round(2**places / n), places), places)
+    else:
+        opening = whole(wide).sum(-1, keepdim=True).times(round(2**places / n), places)
+        (mean,) = yield from open_truncate((opening, places))
+    if early:
+        (rows,) = yield from formatted((x, form.frac, entries))
+        return raised_to(rows - mean, form.wide)
+    return wide - (yield from lift((mean, ring)))[0]

@@ -30,7 +30,7 @@ from puma.mpc.clear_forms import in_clear
 from puma.mpc.cost import declares
 from puma.mpc.fixed import ACTIVATION, ACTIVATION_REACH, NONLINEAR, SCORE_REACH
 from puma.mpc.lookup import Digit, digits
-from puma.mpc.party import Protocol, together
+from puma.mpc.party import Party, Protocol, together
 from puma.mpc.share import Additive, Share
 from puma.mpc.watch import note_digit
 from puma.mpc.zones import TOP, zone_between
@@ -176,9 +176,11 @@ def roomy(spline: Spline, usual: int, watched: bool = True) -> Spline:
 
 
 @cache
-def exponential(out_frac: int, reach: int = SCORE_REACH, watched: bool = True) -> Spline:
-    """EXP with its result rounded to so many fraction bits, for x > -2^reach."""
-    return roomy(replace(EXP, out_frac=out_frac, reach=reach), SCORE_REACH, watched)
+def exponential(out_frac: int, reach: int = SCORE_REACH, watched: bool = True, ring: int = 0) -> Spline:
+    """EXP with its result rounded to so many fraction bits, for x > -2^reach, in a ring of so many bits at least."""
+    spline = replace(EXP, out_frac=out_frac, reach=reach)
+    spline = replace(spline, bits=max(spline.bits, ring + spline.line_frac - out_frac))
+    return roomy(spline, SCORE_REACH, watched)
 
 
 @cache
@@ -214,19 +216,37 @@ class Lines:
 
         A bit open as v = b ^ rho is v + (1 - 2v) rho, so s, s lu and s (lu lB - lE) are dealt, and times each rho.
         """
-        party, shape, frac = self.e.party, tuple(self.e.shape), self.spline.line_frac
-        ring, dealt = self.spline.bits, (len(weights) + 1, 3, *shape)
+        party, shape, ring = self.e.party, tuple(self.e.shape), self.spline.bits
+        dealt = (len(weights) + 1, 3, *shape)
         if party.is_dealer:
-            s, lu = self.index.sign(), self.offset
-            words = torch.stack([s, s * lu, s * (lu * self.b.mask - self.e.mask)])
+            words = self._words()
             deal(party, torch.cat([words.unsqueeze(0), bits.word.unsqueeze(1) * words]), dealt, ring)
-            return Additive(party, party.nothing(shape), ring, frac, dealt=False)
+            return self._of(party.nothing(shape))
         base, *masked = deal(party, None, dealt, ring)
         total = base * sum(w * v for w, v in zip(weights, bits.word, strict=True))
         for w, v, words in zip(weights, bits.word, masked, strict=True):
             total += (w * (1 - 2 * v)) * words
-        s, s_lu, rest = total
-        return Additive(party, s * self.e.m - s_lu * self.b.m + rest, ring, frac, dealt=False)
+        return self._with(total)
+
+    def alone(self) -> Additive:
+        """E - lu B, where nothing chooses among lines: the three words are dealt once; local."""
+        party, dealt = self.e.party, (3, *self.e.shape)
+        if party.is_dealer:
+            deal(party, self._words(), dealt, self.spline.bits)
+            return self._of(party.nothing(self.e.shape))
+        return self._with(deal(party, None, dealt, self.spline.bits))
+
+    def _words(self) -> Tensor:
+        """What the dealer deals of each line."""
+        s, lu = self.index.sign(), self.offset
+        return torch.stack([s, s * lu, s * (lu * self.b.mask - self.e.mask)])
+
+    def _with(self, words: Tensor) -> Additive:
+        s, s_lu, rest = words
+        return self._of(s * self.e.m - s_lu * self.b.m + rest)
+
+    def _of(self, part: Tensor) -> Additive:
+        return Additive(self.e.party, part, self.spline.bits, self.spline.line_frac, dealt=False)
 
 
 def _placed(spline: Spline, x: Clear) -> tuple[Tensor, Tensor]:
@@ -247,7 +267,12 @@ class ClearLines:
     """The line of each element at its place: words of A + B u, a value in the ring of the spline."""
 
     spline: Spline
+    party: Party
     words: Tensor
+
+    def alone(self) -> ClearSum:
+        """The line itself."""
+        return ClearSum(self.party, self.words, self.words.double(), self.spline.bits, self.spline.line_frac)
 
     def weighted(self, bits: MaskedBit, weights: Sequence[int]) -> ClearSum:
         """The line times the sum of weights of the bits that are set, along a first dimension."""
@@ -257,7 +282,7 @@ class ClearLines:
 
 
 def _lines_in_clear(spline: Spline, x: Clear) -> ClearLines:
-    return ClearLines(spline, _clear_words(spline, *_placed(spline, x)))
+    return ClearLines(spline, x.party, _clear_words(spline, *_placed(spline, x)))
 
 
 def _outside(spline: Spline, index: Tensor) -> Tensor:

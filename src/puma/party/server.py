@@ -18,6 +18,7 @@ import torch
 
 from puma import kernels
 from puma.engine import offline_phase as ahead
+from puma.engine import planner
 from puma.engine.admission import OWNER, Allowed, admit
 from puma.engine.company import Member, Outcome
 from puma.engine.engine import Emit, Engine, answered, selftest, spent
@@ -26,7 +27,7 @@ from puma.engine.request import Request
 from puma.engine.turns import admit_word
 from puma.errors import AdmissionError, PreprocessingError, ProtocolError, StoreError
 from puma.mpc.cost import Entry
-from puma.mpc.party import Party, present
+from puma.mpc.party import FIRST, Party, present
 from puma.mpc.share import Share
 from puma.party import fitting, loading
 from puma.party.agreement import Agreement
@@ -39,6 +40,7 @@ from puma.store.preprocessing import MISSING, Header, Item, PreprocessingStore, 
 from puma.wire import messages as msg
 from puma.wire.input_share import Given
 from puma.wire.inputs import most_bytes, payload_bytes, receive_input
+from puma.wire.network import Surveyed
 from puma.wire.steps import Item as Numbered
 
 Inference = msg.Generate | msg.Encode
@@ -103,6 +105,8 @@ class Server:
         elif isinstance(request, msg.Offer):
             self._agreement.note(request)
             self._intake.offered(request)
+        elif isinstance(request, msg.Survey):
+            self._say(self._survey(request.request))
         else:
             preprocessing, self._preprocessing = self._preprocessing, None  # for this request or for none
             self._report(request, partial(self._work, request, preprocessing))
@@ -187,6 +191,15 @@ class Server:
         return self._preprocessing_store
 
     # -- requests -------------------------------------------------------------------------------------------
+
+    def _survey(self, request: Inference) -> Surveyed:
+        """What the network is like, and at P1 the plan that takes least time on it."""
+        self._admit(request)
+        self._told(msg.Survey(request))
+        self._agreement.check()
+        link = planner.measured(self.party)
+        quick = planner.planned(self._ready().config, request, link) if link and self.party.rank == FIRST else ()
+        return Surveyed(quick, link.rtt if link else 0.0, link.rate if link else 0.0)
 
     def _ready(self) -> Engine:
         if self.engine is None:
@@ -309,7 +322,7 @@ class Server:
         self._computes = channel.party
         try:
             given = [Request.of(request, self._prompt(request.input, self._payload(request.input)))]
-            served = self._sharing, self.party.approximation
+            served = self._sharing, self.party.approximation, request.input.quick
             member = Member(
                 Numbered(place.session, self._requests), place.key, served, channel.engine(model), given
             )  # fmt: skip

@@ -13,6 +13,7 @@ import msgspec
 from puma.errors import ProtocolError
 from puma.models.config import Config
 from puma.wire.limits import MOST_BEAMS
+from puma.wire.network import Surveyed
 
 T = TypeVar("T")
 Size = Annotated[int, msgspec.Meta(ge=0, le=1 << 40)]
@@ -141,6 +142,7 @@ class Input(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     `types` are one a token, or none; `approximation` is the session's; to each evaluator a data frame follows. With
     `padded` it ends with shares of which tokens are only padding, and the lengths, all alike, are not the prompts'.
+    `quick`: the functions that are computed in fewer rounds (nn.variants).
     """
 
     lengths: Annotated[list[Size], msgspec.Meta(max_length=4096)]
@@ -149,6 +151,7 @@ class Input(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     types: Annotated[list[Small], msgspec.Meta(max_length=1 << 20)] = []
     padded: bool = False
     approximation: Name = "spline"
+    quick: Words = ()
 
     @property
     def tokens(self) -> int:
@@ -244,13 +247,19 @@ class SelfTest(msgspec.Struct, frozen=True, tag="selftest", forbid_unknown_field
     """Multiply and compare a few public numbers under masks, and return the results."""
 
 
+class Survey(msgspec.Struct, frozen=True, tag="survey", forbid_unknown_fields=True):
+    """Measure the network between P1 and P2, and say by which plan this request takes least time; no data follows."""
+
+    request: Generate | Encode
+
+
 class Quit(msgspec.Struct, frozen=True, tag="quit"):
     """End of the session."""
 
 
 Request = (
     Open | Same | Holds | Fits | Generate | Encode | Prepare | Take | SelfTest | Quit
-    | Offer | Checksum | Publish | Delete | List | Fetch | Pace
+    | Offer | Checksum | Publish | Delete | List | Fetch | Pace | Survey
 )  # fmt: skip
 
 
@@ -336,7 +345,7 @@ class Failed(msgspec.Struct, frozen=True, tag="failed"):
     hint: Text
 
 
-Reply = Report | Result | Opened | Taken | Failed | Ready | Held | Listing
+Reply = Report | Result | Opened | Taken | Failed | Ready | Held | Listing | Surveyed
 
 _encoder = msgspec.msgpack.Encoder()
 _canonical = msgspec.msgpack.Encoder(order="deterministic")
