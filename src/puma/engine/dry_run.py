@@ -19,9 +19,9 @@ from puma.mpc.compare import meetings
 from puma.mpc.party import SECOND, Party
 from puma.mpc.recall import Recall, Trace
 from puma.mpc.seeded import Seeded
-from puma.nn.attention import one_table, row_formats
+from puma.nn.attention import row_formats
 from puma.nn.places import REACHES
-from puma.nn.variants import INVERSE, MAXIMUM
+from puma.nn.variants import MAXIMUM
 from puma.wire.input_share import Given
 from puma.wire.inputs import imagined
 from puma.wire.messages import Encode, Generate, Input, Spent
@@ -130,8 +130,7 @@ class _Word:
         values = {REACHES["value"], *self._config.formats.places.values()}
         quick = self._job.input.quick
         rows = getattr(self._config, "heads", 1) * len(self._job.input.lengths)
-        met = meetings(length, rows, MAXIMUM in quick), INVERSE in quick and one_table(length, rows)
-        return (*met, *(row_formats(length, reach) for reach in sorted(values)), 0 < window < length)
+        return (*meetings(length, rows, MAXIMUM in quick), *(row_formats(length, reach) for reach in sorted(values)), 0 < window < length)
 
     def _given(self, requests: Sequence[Request], job: Generate) -> Given | None:
         """Of a client that chooses from logits: a token for each row, and of beams who sees what."""

@@ -162,6 +162,7 @@ def measure(
     with ExitStack() as stack:
         store = stack.enter_context(TemporaryDirectory(prefix="puma-", dir=MEMORY)) if prepared else None
         trio = stack.enter_context(Trio(progress, store, approximation=request.input.approximation))
+        trio.session.variants = ",".join(request.input.quick) or "lean"
         trio.share(config, params, progress, alias)
         progress("warming up", 0, 1)
         ask(trio.session, [ids[:WARM_UP] for ids in prompts], min(tokens, WARM_UP) if tokens else None)

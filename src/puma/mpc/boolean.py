@@ -167,21 +167,31 @@ def select_all(bits: Sequence[MaskedBit], x: Share) -> Additive:
     party, shape = x.party, broadcast(*(tuple(bit.word.shape) for bit in bits), tuple(x.shape))
     subsets = (1 << len(bits)) - 1
     if party.is_dealer:
-        products: list[Any] = [1]
-        for bit in bits:
-            products += [p * bit.word for p in products]
-        masks = torch.stack([p.expand(shape) for p in products[1:]])
+        masks = torch.stack([p.expand(shape) for p in mask_products(bits)[1:]])
         deal(party, torch.stack([masks, masks * x.mask]), (2, subsets, *shape), x.bits)
         return Additive(party, party.nothing(shape), x.bits, x.frac, dealt=False)
     rho, rho_l = deal(party, None, (2, subsets, *shape), x.bits)
+    first, *others = coefficients(bits)
+    part = first * (x.m - x.mask if party.rank == FIRST else -x.mask)
+    for c, plain, times_l in zip(others, rho, rho_l, strict=True):
+        part = part + c * (plain * x.m - times_l)
+    return Additive(party, part, x.bits, x.frac, dealt=False)
+
+
+def mask_products(bits: Sequence[MaskedBit]) -> list[Any]:
+    """At the dealer, the products of the masks of every subset of bits; that of none, 1, first."""
+    products: list[Any] = [1]
+    for bit in bits:
+        products += [p * bit.word for p in products]
+    return products
+
+
+def coefficients(bits: Sequence[MaskedBit]) -> list[Any]:
+    """At evaluators, by what the product of all bits takes each of these products, in the same order."""
     factors: list[Any] = [1]
     for bit in bits:
         factors = [f * bit.word for f in factors] + [f * (1 - 2 * bit.word) for f in factors]
-    own = x.m - x.mask if party.rank == FIRST else -x.mask
-    part = factors[0] * own
-    for f, plain, times_l in zip(factors[1:], rho, rho_l, strict=True):
-        part = part + f * (plain * x.m - times_l)
-    return Additive(party, part, x.bits, x.frac, dealt=False)
+    return factors
 
 
 def flipped(bit: MaskedBit) -> MaskedBit:

@@ -216,7 +216,7 @@ def choose(condition: Bits, *pairs: tuple[Share, Share]) -> Protocol[list[Share]
 
 
 HALVES, QUARTERS = 16, 8  # above these many entries a turn compares in twos, in fours; below, all with all
-FOURS, EIGHTS, FEW, LONG = 4, 8, 1 << 13, 256  # of quick turns: entries that meet, of rows with so many entries
+FOURS, EIGHTS, FEW, LONG = 4, 8, 1 << 13, 128  # of quick turns: entries that meet, of rows with so many entries
 
 
 class Meeting(NamedTuple):

@@ -22,9 +22,9 @@ from puma.mpc.raising import Operand, raised_to, times
 from puma.mpc.share import Additive, Share, cat
 from puma.mpc.watch import note_lift
 from puma.nn import paper
-from puma.nn.roots import looked_up_at_once, reciprocal, wide_reciprocal
+from puma.nn.roots import reciprocal
 from puma.nn.splines import EXP, exponential, least, piecewise, room
-from puma.nn.variants import EXPONENTIALS, INVERSE, MAXIMUM
+from puma.nn.variants import EXPONENTIALS, MAXIMUM
 
 COARSE = 1  # fraction bits of the maximum: within 0.75 of the true one
 LARGEST = math.exp(0.75) + EXP.bound
@@ -168,18 +168,10 @@ def _highest(count: int) -> int:
     return _fraction(count) + math.ceil(math.log2(count * LARGEST))
 
 
-def one_table(count: int, rows: int) -> bool:
-    """Whether one table serves for the inverses of the sums of so many rows of so many exponentials."""
-    return looked_up_at_once(rows, _fraction(count), _highest(count))
-
-
 def inverse_sums(sums: Share, count: int, ring: int) -> Protocol[Operand]:
     """1 / the sum of a row of so many exponentials, the largest of them among those summed up, in `ring`."""
     high, frac = _highest(count), _fraction(count)
-    if INVERSE in sums.party.quick and one_table(count, sums.numel()):
-        inverse = yield from wide_reciprocal(sums, high)
-    else:
-        inverse = yield from reciprocal(sums.reduced(high + 2), frac - 1, high)
+    inverse = yield from reciprocal(sums.reduced(high + 2), frac - 1, high)
     return raised_to(truncated(inverse, max(0, inverse.frac - INVERSE_FRACTION)), ring)
 
 

@@ -2,7 +2,7 @@
 
 A word lies in one of few binades (powers of four). Comparisons find which one; that selects the leading bits, a table
 of lines inverts them, and the binade's power is a public weight in the last product. So the relative error is the same
-over the whole range, and five rounds do. Rows are few.
+over the whole range, and five rounds do, or two by a plan (inverses.py). Rows are few.
 """
 
 from __future__ import annotations
@@ -20,20 +20,17 @@ from puma.mpc.boolean import open_masked, select
 from puma.mpc.compare import below
 from puma.mpc.cost import declares
 from puma.mpc.fixed import ACTIVATION, NORM_REACH, RESIDUAL, RING, formatted
-from puma.mpc.party import Protocol, together
+from puma.mpc.party import Protocol
 from puma.mpc.raising import Operand, cut, raised_to, squared, times, whole
 from puma.mpc.share import Additive, Bits, Share, stacked
 from puma.mpc.watch import coarse_rows, note_rows
+from puma.nn.inverses import RECIPROCAL_BOUND, RSQRT_BOUND, UNIT, leading, quick_reciprocal, quick_rsqrt
 from puma.nn.splines import Spline, lines_at
 from puma.nn.variants import INVERSE, NORM
 
-UNIT = 20  # fraction bits of a result in the highest binade
 ROW = 16  # fraction bits of a general argument of reciprocal and rsqrt, in ring ROW_RING: 2^-16 to 2^32
 ROW_RING = 50
 MEAN = 28  # fraction bits of 1 / n
-# Relative bounds: fit, 1.5 units of the leading bits, and 1.5 units (2^-20) of the output.
-RECIPROCAL_BOUND = 1e-5
-RSQRT_BOUND = 1.5e-5
 
 
 @cache
@@ -53,17 +50,6 @@ def _binade(name: str, function: Callable[[Tensor], Tensor], width: int, frac: i
     return Spline(name, function, 0.125, width, width, bound, None, False, frac, slope=8, bits=bits, out_frac=UNIT)
 
 
-def _leading(x: Share, low: int, binades: int, frac: int) -> Share:
-    """x / 2^(low + 2 j) with `frac` fraction bits, for j = 1 .. binades along a new first dimension, in ring `frac`."""
-    shifts = [low + 2 * j - frac for j in range(1, binades + 1)]
-    parts = [truncated(x, s).reduced(frac) if s > 0 else _shifted_left(x, -s, frac) for s in shifts]
-    return stacked([p.like(*p.components, bits=frac, frac=frac) for p in parts])
-
-
-def _shifted_left(x: Share, shift: int, bits: int) -> Share:
-    return x.times(1 << shift).reduced(min(bits, x.bits))
-
-
 def _thresholds(low: int, binades: int) -> list[int]:
     """Where one binade ends and the next begins."""
     return [1 << (low + 2 * j) for j in range(1, binades)]
@@ -77,20 +63,11 @@ def _binade_bits(smaller: Bits) -> Bits:
 
 def _inverse(x: Share, low: int, binades: int, spline: Spline, exponent: int) -> Protocol[Share]:
     """spline(x / 2^(low + 2 binades)), through x's binade j, counted from the top, times 2^(exponent j)."""
-    weights = [1 << exponent * j for j in reversed(range(binades))]
-    leading, thresholds = _leading(x, low, binades, spline.frac), _thresholds(low, binades)
-    if INVERSE in x.party.quick:
-        smaller, lines = yield from together(below(x, thresholds), lines_at(spline, leading))
-        (binade,) = yield from open_masked(_binade_bits(smaller))
-        each = lines.weighted(binade._replace(word=binade.word.unsqueeze(0)), [1])
-        powers = torch.tensor(weights, device=x.device).reshape(-1, *(1 for _ in x.shape))
-        result = each.times(powers).sum(0)
-    else:
-        smaller = yield from below(x, thresholds)
-        (binade,) = yield from open_masked(_binade_bits(smaller))
-        (chosen,) = yield from reshare(select(binade, leading).sum(0))
-        lines = yield from lines_at(spline, chosen)
-        result = lines.weighted(binade, weights)
+    smaller = yield from below(x, _thresholds(low, binades))
+    (binade,) = yield from open_masked(_binade_bits(smaller))
+    (chosen,) = yield from reshare(select(binade, leading(x, low, binades, spline.frac, 2)).sum(0))
+    lines = yield from lines_at(spline, chosen)
+    result = lines.weighted(binade, [1 << exponent * j for j in reversed(range(binades))])
     return (yield from open_truncate((result, result.frac - UNIT)))[0]
 
 
@@ -103,52 +80,18 @@ def _binades(low: int, high: int) -> int:
 def reciprocal(x: Share, low: int, high: int) -> Protocol[Share]:
     """1 / x for words 2^low <= x < 2^high, high - low < 28, with `inverse_format`; relative error RECIPROCAL_BOUND.
 
-    x's ring holds 2 bits more than high. Where the plan has INVERSE, all binades are looked up at once: three rounds. The table reaches down to words of 2^(low - 1), at 4 times the bound (from
+    x's ring holds 2 bits more than high. The table reaches down to words of 2^(low - 1), at 4 times the bound (from
     0.9 2^low on at 1.4 times); below, the result is finite but wrong.
     """
+    if INVERSE in x.party.quick:
+        return (yield from quick_reciprocal(x, low, high))
     binades = _binades(low, high)
     result = yield from _inverse(x, low, binades, _reciprocal_spline(binades), 2)
     return result.like(*result.components, frac=inverse_format(x.frac, low, high)[0])
 
 
-WIDE, WIDEST = 1 << 22, 17  # bits of one-hots that a wide table may take in all, and of its index
-WIDE_UNIT, WIDE_LINE, WIDE_BOUND = 7, 30, 1.5e-4  # segments a unit, fraction bits of lines, the relative error from 0.45 on
-
-
-@cache
-def _wide(frac: int, width: int) -> Spline:
-    """1 / x for 0.4 <= x < 2^(width - WIDE_UNIT), which nothing lies below; so what comes round at the end, where an
-    index may be one too high, finds the end's line at 0."""
-    end = 2.0 ** (width - WIDE_UNIT)
-
-    def function(x: Tensor) -> Tensor:
-        return 1 / torch.where(x < 0.25, x + end, x).clamp(min=0.25)
-
-    return Spline(
-        "wide reciprocal", function, 0.0, width, WIDE_UNIT, WIDE_BOUND, None, False, frac, WIDE_LINE - frac, 36, 25
-    )  # fmt: skip
-
-
-def looked_up_at_once(count: int, frac: int, high: int) -> bool:
-    """Whether one table serves for the reciprocals of so many words below 2^high."""
-    width = high - frac + WIDE_UNIT
-    return width <= WIDEST and count << width <= WIDE and frac >= WIDE_UNIT
-
-
-@declares("a lookup of 2^(high - frac + 7), 3 words; 2 rounds", "section 5")
-def wide_reciprocal(x: Share, high: int) -> Protocol[Share]:
-    """1 / x for 0.45 <= x, words below 2^high, by one wide table: relative error WIDE_BOUND and 1.5 units of 2^-25.
-
-    Two rounds: the lines, and the result, which can be lifted. For few rows and short ones.
-    """
-    spline = _wide(x.frac, high - x.frac + WIDE_UNIT)
-    lines = yield from lines_at(spline, x.reduced(high))
-    result = lines.alone()
-    return (yield from open_truncate((result, result.frac - spline.out_frac)))[0]
-
-
 def inverse_format(frac: int, low: int, high: int) -> tuple[int, int]:
-    """Fraction and ring bits of the `reciprocal` of words from 2^low to 2^high with so many fraction bits."""
+    """Fraction and ring bits of the lean `reciprocal` of words from 2^low to 2^high with so many fraction bits."""
     binades = _binades(low, high)
     return UNIT + low + 2 * binades - frac, _reciprocal_spline(binades).result_bits
 
@@ -160,6 +103,8 @@ def rsqrt(x: Share, last: int, scale: float = 1.0, ring: int = 56) -> Protocol[S
     x.frac must be even.
     """
     assert x.frac % 2 == 0
+    if INVERSE in x.party.quick:
+        return (yield from quick_rsqrt(x, last, scale, ring))
     binades = _binades(0, 2 * last + 2)
     result = yield from _inverse(x, 0, binades, _rsqrt_spline(scale, ring), 1)
     return result.like(*result.components, frac=UNIT + binades - x.frac // 2)

@@ -20,7 +20,9 @@ from puma.mpc import clear_forms
 from puma.mpc.arithmetic import deal, lift, open_truncate, reshare
 from puma.mpc.boolean import (
     MaskedBit,
+    coefficients,
     evaluate,
+    mask_products,
     open_masked,
     select,
     to_arithmetic,
@@ -30,7 +32,7 @@ from puma.mpc.clear_forms import in_clear
 from puma.mpc.cost import declares
 from puma.mpc.fixed import ACTIVATION, ACTIVATION_REACH, NONLINEAR, SCORE_REACH
 from puma.mpc.lookup import Digit, digits
-from puma.mpc.party import Party, Protocol, together
+from puma.mpc.party import Protocol, together
 from puma.mpc.share import Additive, Share
 from puma.mpc.watch import note_digit
 from puma.mpc.zones import TOP, zone_between
@@ -226,24 +228,31 @@ class Lines:
         total = base * sum(w * v for w, v in zip(weights, bits.word, strict=True))
         for w, v, words in zip(weights, bits.word, masked, strict=True):
             total += (w * (1 - 2 * v)) * words
-        return self._with(total)
+        s, s_lu, rest = total
+        return self._of(s * self.e.m - s_lu * self.b.m + rest)
 
-    def alone(self) -> Additive:
-        """E - lu B, where nothing chooses among lines: the three words are dealt once; local."""
-        party, dealt = self.e.party, (3, *self.e.shape)
-        if party.is_dealer:
-            deal(party, self._words(), dealt, self.spline.bits)
-            return self._of(party.nothing(self.e.shape))
-        return self._with(deal(party, None, dealt, self.spline.bits))
+    def chosen(self, factors: Sequence[Sequence[MaskedBit]], weights: Sequence[int]) -> Additive:
+        """The sum over a first dimension of w (E - lu B) where all bits of its place are set; local. All three words
+        are dealt times each product of the masks of those bits."""
+        party, shape = self.e.party, tuple(self.e.shape[1:])
+        words, total = self._words() if party.is_dealer else None, None
+        for i, (bits, weight) in enumerate(zip(factors, weights, strict=True)):
+            dealt = (1 << len(bits), 3, *shape)
+            if words is not None:
+                _, *products = mask_products(bits)
+                each = torch.stack([p.expand(shape) for p in products]).unsqueeze(1) * words[:, i]
+                deal(party, torch.cat([words[:, i].unsqueeze(0), each]), dealt, self.spline.bits)
+                continue
+            each = zip(coefficients(bits), deal(party, None, dealt, self.spline.bits), strict=True)
+            s, s_lu, rest = sum((c * three for c, three in each), start=party.nothing((3, *shape)))
+            part = (s * self.e.m[i] - s_lu * self.b.m[i] + rest) * weight
+            total = part if total is None else total + part
+        return self._of(party.nothing(shape) if total is None else total)
 
     def _words(self) -> Tensor:
         """What the dealer deals of each line."""
         s, lu = self.index.sign(), self.offset
         return torch.stack([s, s * lu, s * (lu * self.b.mask - self.e.mask)])
-
-    def _with(self, words: Tensor) -> Additive:
-        s, s_lu, rest = words
-        return self._of(s * self.e.m - s_lu * self.b.m + rest)
 
     def _of(self, part: Tensor) -> Additive:
         return Additive(self.e.party, part, self.spline.bits, self.spline.line_frac, dealt=False)
@@ -267,12 +276,7 @@ class ClearLines:
     """The line of each element at its place: words of A + B u, a value in the ring of the spline."""
 
     spline: Spline
-    party: Party
     words: Tensor
-
-    def alone(self) -> ClearSum:
-        """The line itself."""
-        return ClearSum(self.party, self.words, self.words.double(), self.spline.bits, self.spline.line_frac)
 
     def weighted(self, bits: MaskedBit, weights: Sequence[int]) -> ClearSum:
         """The line times the sum of weights of the bits that are set, along a first dimension."""
@@ -282,7 +286,7 @@ class ClearLines:
 
 
 def _lines_in_clear(spline: Spline, x: Clear) -> ClearLines:
-    return ClearLines(spline, x.party, _clear_words(spline, *_placed(spline, x)))
+    return ClearLines(spline, _clear_words(spline, *_placed(spline, x)))
 
 
 def _outside(spline: Spline, index: Tensor) -> Tensor:

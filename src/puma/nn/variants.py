@@ -12,7 +12,7 @@ from puma.errors import UsageError
 
 MAXIMUM = "maximum"  # a row's largest: more entries meet in a turn, and the winner is selected by all bits at once
 EXPONENTIALS = "exponentials"  # they have room for their sums, so that these need not wait until they are lifted
-INVERSE = "inverse"  # reciprocals and roots: all binades are looked up at once, or for few rows one wide table
+INVERSE = "inverse"  # reciprocals and roots: all binades are looked up at once, and found by digits that overlap
 NORM = "norm"  # rows are centred before they grow, so that the mean need not be lifted
 GATED = "gated"  # a gated product is opened in the ring that the next matrix reads
 
@@ -31,6 +31,14 @@ def named(plan: str) -> tuple[str, ...] | None:
     if plan in ("lean", "quick"):
         return QUICK if plan == "quick" else LEAN
     return checked([name.strip() for name in plan.split(",")])
+
+
+def quick_of(plan: str) -> tuple[str, ...]:
+    """The same of a plan that a network does not decide; UsageError for auto."""
+    quick = named(plan)
+    if quick is None:
+        raise UsageError("auto needs a network", "choose lean or quick")
+    return quick
 
 
 def checked(quick: Sequence[str]) -> tuple[str, ...]:

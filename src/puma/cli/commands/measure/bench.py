@@ -26,6 +26,7 @@ def bench(
     error: Annotated[bool, Parameter(negative="--no-error")] = True,
     prepared: Flag = False,
     approximation: Profile = "spline",
+    plan: str = "lean",
     fitted: Annotated[bool | None, Parameter(negative="--no-fitted")] = None,
     fitting: Fitting = FITTED,
     output: Output = HUMAN,
@@ -52,6 +53,8 @@ def bench(
         Then prepare the same request, and time it again.
     approximation
         Which functions to compute with: ours, those of the PUMA paper, or MPCFormer's.
+    plan
+        Which functions take fewer rounds and more words: lean none, quick all, or their names with commas between.
     fitted
         Use number formats that follow the model: as a rule so for a checkpoint, and not for a preset, whose random
         weights have no numbers worth following.
@@ -59,18 +62,20 @@ def bench(
     from puma.cli.machine import summary
     from puma.measure.bench import RandomParams, configured, measure
     from puma.measure.bench import fitted as with_plan
+    from puma.nn.variants import quick_of
     from puma.wire.request_shapes import shaped
 
     with ui.progress(output.json) as progress:
         name, config, params = configured(model, layers, adapter=adapter)
         if fitted or (fitted is None and not isinstance(params, RandomParams)):
             config = with_plan(model, config, params, fitting.settings(approximation), progress, adapter)
-        request = shaped(config, prompt, tokens, batch, approximation)
+        request = shaped(config, prompt, tokens, batch, approximation, quick_of(plan))
         found = measure(config, params, request, error, progress, prepared)
     cost, new = found.cost, getattr(request, "tokens", 0)
     if output.json:
         asked = {"model": name, "layers": config.layers, "repeated_layers": found.repeated}
         asked |= {"prompt": prompt, "tokens": new, "batch": batch} | ui.profile(approximation)
+        asked["plan"] = plan
         spent: dict[str, Any] = {
             "seconds": found.seconds,
             "prefill_seconds": cost.prefill,
