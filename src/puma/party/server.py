@@ -194,7 +194,7 @@ class Server:
 
     def _survey(self, request: Inference) -> Surveyed:
         """What the network is like, and at P1 the plan that takes least time on it."""
-        self._admit(request)
+        admit(self._ready().config, self.party.approximation, request, self._allowed())
         self._told(msg.Survey(request))
         self._agreement.check()
         link = planner.measured(self.party)
