@@ -13,7 +13,7 @@ from puma.mpc.clear import held as clearly
 from puma.mpc.party import Party
 from puma.nn import functional as F
 from puma.nn import inverses, roots
-from puma.nn.inverses import RECIPROCAL_BOUND, RSQRT_BOUND, quick_reciprocal, quick_rsqrt, rsqrt_table
+from puma.nn.inverses import QUICK_BOUND, RECIPROCAL_BOUND, RSQRT_BOUND, quick_reciprocal, quick_rsqrt, rsqrt_table
 from puma.nn.variants import QUICK
 from tests.nn.test_roots import ROWS, binades, outliers, tolerance
 from tests.cases import sample
@@ -34,14 +34,14 @@ def test_reciprocals_of_all_binades(low: int, high: int, bits: int) -> None:
     results = parties(lambda p: p.run(quick_reciprocal(given(p, words, bits), low, high)))
     unit = words / 2.0 ** results[0].frac
     relative = value(results) * words - 1
-    assert (relative.abs() <= RECIPROCAL_BOUND + unit).all(), float(relative.abs().max())
+    assert (relative.abs() <= QUICK_BOUND + unit).all(), float(relative.abs().max())
     assert value(results).abs().max() * 2.0 ** results[0].frac < 2.0 ** (results[0].bits - 2)
 
 
 def test_reciprocals_hold_a_little_further_down() -> None:
     for words, bound in ((torch.arange(7373, 8192, 3).double(), 1.4), (binades(12, 13), 4.0)):
         results = parties(lambda p, w=words: p.run(quick_reciprocal(given(p, w, 25), 13, 23)))
-        assert (value(results) * words - 1).abs().max() <= bound * RECIPROCAL_BOUND
+        assert (value(results) * words - 1).abs().max() <= bound * QUICK_BOUND
 
 
 @pytest.mark.parametrize("scale", [1.0, 0.5001])

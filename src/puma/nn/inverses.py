@@ -29,11 +29,12 @@ UNIT = 20  # fraction bits of a result in the highest binade
 # Relative bounds: fit, 1.5 units of the leading bits, and 1.5 units (2^-20) of the output.
 RECIPROCAL_BOUND = 1e-5
 RSQRT_BOUND = 1.5e-5
+QUICK_BOUND = 1.2e-5  # of a quick reciprocal: its tables have words a little below their binades, where lines are coarser
 
 STEP = 4  # bits of a binade
 TWO = 2 * STEP  # bits that a digit tells two binades of
-OVERLAP = 2  # bits of a digit below its binades: what one too much is small beside
-LOWEST = 2.0**-5  # where a table begins; the lowest binade that is read right begins at 3/4 of 2^-4
+OVERLAP = 3  # bits of a digit below its binades: what one too much is small beside
+LOWEST = 2.0**-5  # where a table begins; what is read one too high lies at 7/8 of 2^-4 or above
 
 
 def _table(name: str, function: Callable[[Tensor], Tensor], frac: int, slope: int, bound: float, bits: int) -> Spline:
@@ -45,7 +46,7 @@ def _table(name: str, function: Callable[[Tensor], Tensor], frac: int, slope: in
 def reciprocal_table(binades: int) -> Spline:
     """The ring holds the table's largest entry, 32, at the lowest of so many binades, and the factor 4 of lifts."""
     bits = 24 + 8 + STEP * (binades - 1) + 7
-    return _table("quick reciprocal", lambda y: 1 / y, 24, 8, RECIPROCAL_BOUND, bits)
+    return _table("quick reciprocal", lambda y: 1 / y, 24, 8, QUICK_BOUND, bits)
 
 
 @cache
@@ -124,7 +125,7 @@ def _binades(bits: int) -> int:
 
 @declares("for 4 bits of the range a lookup of 2^12 and 3 words for each product of masks; 2 rounds", "section 5")
 def quick_reciprocal(x: Share, low: int, high: int) -> Protocol[Share]:
-    """1 / x for words 2^low <= x < 2^high, high - low < 28; relative error RECIPROCAL_BOUND.
+    """1 / x for words 2^low <= x < 2^high, high - low < 28; relative error QUICK_BOUND.
 
     x's ring holds a bit more than high. The lowest table reaches down to 2^(low - 1), at 4 times the bound.
     """
