@@ -199,3 +199,8 @@ def test_equal_words_have_one_spelling() -> None:
         for i, order in enumerate(orders)
     ]
     assert msg.canonical(msg.public(offers[0])) == msg.canonical(msg.public(offers[1]))
+
+
+def test_a_plan_is_part_of_the_word() -> None:
+    words = [msg.Encode(msg.Input([3], [bytes(32)], quick=quick), "hidden") for quick in ((), ("norm",))]
+    assert msg.canonical(msg.public(words[0])) != msg.canonical(msg.public(words[1]))
