@@ -223,6 +223,10 @@ MPC = [
     Case(retrieval.retrieve, lambda p: (given_choice(p, [7, 2, 8, 8], 9, 34), _x(p))),
     Case(retrieval.retrieve, lambda p: (given_choice(p, [7, 2, 8, 8], 9, 34), _parameter(p, 9, 8)), "parameter"),
     Case(
+        fixed.grown,
+        lambda p: ((_x(p, 40, 20), 14, 48), (_z(p, 48, 31), 14, 48), (_z(p, 30, 8, "z2", False), 12, 20)),
+    ),
+    Case(
         fixed.formatted,
         lambda p: ((_x(p, 40, 20), 14, 48), (_z(p, 48, 31), 14, 48), (_z(p, 30, 8, "z2", False), 12, 20)),
     ),

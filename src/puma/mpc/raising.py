@@ -9,6 +9,7 @@ not know what is multiplied.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -51,6 +52,9 @@ class Raised(Secret):
     def reduced(self, bits: int) -> Raised:
         """The same value in a smaller ring."""
         return Raised(self.share.reduced(bits), self.turn, self.low)
+
+    def __getitem__(self, index: Any) -> Raised:
+        return Raised(self.share[index], self.turn[index], self.low)
 
     def unsqueeze(self, dim: int) -> Raised:
         """As a tensor's; local."""

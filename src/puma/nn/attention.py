@@ -16,7 +16,7 @@ from torch import Tensor
 from puma.mpc.arithmetic import lift, matmul, open_truncate, public, truncated
 from puma.mpc.compare import maximum
 from puma.mpc.cost import declares
-from puma.mpc.fixed import ACTIVATION, NONLINEAR, RESIDUAL, RING, SCORE_REACH, VALUE_REACH, formatted
+from puma.mpc.fixed import ACTIVATION, NONLINEAR, RESIDUAL, RING, SCORE_REACH, VALUE_REACH, formatted, grown
 from puma.mpc.party import Protocol, together
 from puma.mpc.raising import Operand, raised_to, times
 from puma.mpc.share import Additive, Share, cat
@@ -225,9 +225,7 @@ def attend(
 
 def _weighted(e: Protocol[Share], values: Share, valued: int) -> Protocol[Operand]:
     """Exponentials times values, to be divided."""
-    product, ring = matmul((yield from e), values), quotient_ring(valued)
-    opened = min(ring, product.bits + ACTIVATION - product.frac)
-    return raised_to((yield from formatted((product, ACTIVATION, opened)))[0], ring)
+    return (yield from grown((matmul((yield from e), values), ACTIVATION, quotient_ring(valued))))[0]
 
 
 def _done(x: Share) -> Protocol[Share]:

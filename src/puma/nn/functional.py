@@ -32,11 +32,12 @@ from puma.mpc.fixed import (
     SCORE_REACH,
     VALUE_REACH,
     formatted,
-    gated_ring,
+    grown,
     index_bits,
     logit_ring,
 )
-from puma.mpc.party import Protocol, together
+from puma.mpc.party import Protocol
+from puma.mpc.raising import times as times_of
 from puma.mpc.retrieval import retrieve
 from puma.mpc.share import Additive, Secret, Share, encode
 from puma.mpc.share import cat as cat_shares
@@ -93,12 +94,12 @@ def scores(q: Value, k: Value) -> Value:
     return q @ k.transpose(-1, -2) if isinstance(q, Tensor) else arithmetic.matmul(q, k.transpose(-1, -2))
 
 
-@declares("formatted, both", "section 3")
+@declares("grown, both", "section 3")
 def mul(a: Value, b: Value) -> Value:
     """Elementwise product of two secrets."""
     if isinstance(a, Tensor):
         return a * b
-    return multiply(*a.party.run(formatted((a, ACTIVATION, RING), (b, ACTIVATION, RING))))
+    return times_of(*a.party.run(grown((a, ACTIVATION, RING), (b, ACTIVATION, RING))))
 
 
 @declares("formatted", "section 3")

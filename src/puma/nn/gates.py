@@ -16,7 +16,7 @@ from puma.mpc.arithmetic import multiply
 from puma.mpc.cost import declares
 from puma.mpc.fixed import ACTIVATION, ACTIVATION_REACH, GATED_REACH, RESIDUAL, RING, formatted, gated_ring
 from puma.mpc.party import Protocol, together
-from puma.mpc.raising import raised_to, times
+from puma.mpc.raising import raised_to, times, whole
 from puma.mpc.share import Additive, Share
 from puma.nn import paper
 from puma.nn.splines import Spline, least, lifted, piecewise, reaching
@@ -42,16 +42,17 @@ GATE = Spline("clamped gate", _gate, -8.0, 10, 6, bound=9e-4, above=1, slope=10,
 UP = Spline("clamp", _up, -8.0, 10, 6, bound=5e-4, above=1, slope=10, bits=30, out_frac=RESIDUAL)
 
 
-@declares("formatted, lifted, both in the same rounds", "section 5")
+@declares("formatted, both tables in the same rounds", "section 5")
 def clamped(gate: Value, up: Value, reach: int = ACTIVATION_REACH, other: int = ACTIVATION_REACH) -> Value:
     """(clamp(up) + 1) clamp(gate) sigmoid(1.702 clamp(gate)) over SCALE; |gate| < 2^reach - 16, |up| < 2^other - 16."""
     if isinstance(gate, Tensor):
         return (2 * LIMIT * _up(up) + 1 - LIMIT) * _gate(gate)
 
     def protocol() -> Protocol[Additive]:
-        made = yield from together(_table(reaching(GATE, reach), gate), _table(reaching(UP, other), up))
-        product: Additive = multiply(*made)
-        return product.times(round(2 * LIMIT)) - made[0].times(round(LIMIT) - 1)
+        splines = reaching(GATE, reach), reaching(UP, other)
+        made = yield from together(*map(_small, splines, (gate, up)))
+        first, second = (raised_to(x, RING, least(spline)) for x, spline in zip(made, splines, strict=True))
+        return times(first, second).times(round(2 * LIMIT)) - whole(first).times(round(LIMIT) - 1)
 
     return gate.party.run(protocol())
 
@@ -91,6 +92,3 @@ def _small(spline: Spline, x: Share | Additive) -> Protocol[Share]:
     return (yield from piecewise(spline, x))
 
 
-def _table(spline: Spline, x: Share | Additive) -> Protocol[Share]:
-    (x,) = yield from formatted((x, spline.frac, spline.ring))
-    return (yield from lifted(spline, x, RING))

@@ -19,7 +19,7 @@ from puma.mpc.arithmetic import lift, open_truncate, reshare, truncated
 from puma.mpc.boolean import open_masked, select
 from puma.mpc.compare import below
 from puma.mpc.cost import declares
-from puma.mpc.fixed import ACTIVATION, NORM_REACH, RESIDUAL, RING, formatted
+from puma.mpc.fixed import ACTIVATION, NORM_REACH, RESIDUAL, RING, formatted, grown
 from puma.mpc.party import Protocol
 from puma.mpc.raising import Operand, cut, raised_to, squared, times, whole
 from puma.mpc.share import Additive, Bits, Share, stacked
@@ -201,7 +201,7 @@ def normalised(
     F + reach + 20 - c fraction bits. The result has ACTIVATION fraction bits in `ring`.
     """
     form, opened = RowFormat(reach), min(64, x.bits + RowFormat(reach).frac - x.frac)
-    wide = yield from (_centred(x, form) if centre else _grown(x, form.frac, form.wide))
+    (wide,) = yield from (_centred(x, form) if centre else grown((x, form.frac, form.wide)))
     wide = wide.reduced(form.wide)
     n = count or x.shape[-1]
     squares = squared(cut(wide, form.squared)).sum(-1) + n * eps
@@ -220,14 +220,7 @@ def normalised(
     return (yield from formatted((product, ACTIVATION, ring), bounded=True))[0]
 
 
-def _grown(x: Share | Additive, frac: int, ring: int) -> Protocol[Operand]:
-    """x with so many fraction bits in a ring for products, without the round of a lift."""
-    opened = min(ring, 64, x.bits + frac - x.frac)
-    (rows,) = yield from formatted((x, frac, opened))
-    return raised_to(rows, ring)
-
-
-def _centred(x: Share | Additive, form: RowFormat) -> Protocol[Operand]:
+def _centred(x: Share | Additive, form: RowFormat) -> Protocol[list[Operand]]:
     """Rows less their mean, at least in ring W: as they grow, or, where the plan has NORM, before they do, which takes
     the lift of the mean out of the rounds and 2 more words to let the mean's terms grow."""
     n, entries = x.shape[-1], min(64, x.bits + form.frac - x.frac)
@@ -238,7 +231,7 @@ def _centred(x: Share | Additive, form: RowFormat) -> Protocol[Operand]:
     if early:
         places = min(places, MEAN_ERROR + (n - 1).bit_length())
         ring = min(64, entries + places)
-    wide = yield from _grown(x, form.frac, ring)
+    (wide,) = yield from grown((x, form.frac, ring))
     if isinstance(wide, Share):
         mean = truncated(wide.sum(-1, keepdim=True).times(round(2**places / n), places), places)
     else:
@@ -246,5 +239,5 @@ def _centred(x: Share | Additive, form: RowFormat) -> Protocol[Operand]:
         (mean,) = yield from open_truncate((opening, places))
     if early:
         (rows,) = yield from formatted((x, form.frac, entries))
-        return raised_to(rows - mean, form.wide)
-    return wide - (yield from lift((mean, ring)))[0]
+        return [raised_to(rows - mean, form.wide)]
+    return [wide - (yield from lift((mean, ring)))[0]]
