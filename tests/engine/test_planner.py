@@ -31,7 +31,7 @@ CASES = [(LLAMA, Generate(Input([9], []), 3)), (BERT, Encode(Input([21], []), "h
 def test_each_variant_saves_rounds_by_itself_and_all_save_their_sum(config: Any, request_: Any) -> None:
     lean, quick = spending(config, request_, ()), spending(config, request_, QUICK)
     saved = [lean.rounds - spending(config, request_, (name,)).rounds for name in VARIANTS]
-    means_nothing = {"gated", "norm"} - ({"gated"} if config is LLAMA else {"norm"})
+    means_nothing = {"tables", "norm" if config is LLAMA else "gated"}  # usual reaches make the digits too long
     assert [name for name, n in zip(VARIANTS, saved, strict=True) if n <= 0] == [n for n in VARIANTS if n in means_nothing]
     assert lean.rounds - quick.rounds >= sum(saved)
     assert quick.total < 1.5 * lean.total

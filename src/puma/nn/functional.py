@@ -216,7 +216,7 @@ def softcap(x: Value, cap: float, reach: int = SCORE_REACH, watched: bool = True
     """cap * tanh(x / cap), 4 <= cap <= 128; |x| < 2^reach - 8 cap. Errs by 1e-4 cap and 2^-12 at most."""
     if isinstance(x, Tensor):
         return cap * torch.tanh(x / cap)
-    spline = splines.softcap(cap, reach, watched)
+    spline = gates.softcap_table(cap, reach, watched)
     (x,) = x.party.run(formatted((x, spline.frac, spline.ring)))
     half = x.party.run(splines.lifted(spline, x, CAPPED_RING))
     whole = half.times(round(32 * cap), 4)

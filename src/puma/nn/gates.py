@@ -7,6 +7,8 @@ know models.
 
 from __future__ import annotations
 
+import math
+from functools import cache
 from typing import Any
 
 import torch
@@ -14,17 +16,28 @@ from torch import Tensor
 
 from puma.mpc.arithmetic import multiply
 from puma.mpc.cost import declares
-from puma.mpc.fixed import ACTIVATION, ACTIVATION_REACH, GATED_REACH, RESIDUAL, RING, formatted, gated_ring
+from puma.mpc.fixed import (
+    ACTIVATION,
+    ACTIVATION_REACH,
+    GATED_REACH,
+    NONLINEAR,
+    RESIDUAL,
+    RING,
+    SCORE_REACH,
+    formatted,
+    gated_ring,
+)
 from puma.mpc.party import Protocol, together
 from puma.mpc.raising import raised_to, times, whole
 from puma.mpc.share import Additive, Share
 from puma.nn import paper
-from puma.nn.splines import Spline, least, lifted, piecewise, reaching
+from puma.nn.splines import Spline, least, lifted, piecewise, reaching, roomy
 from puma.nn.variants import GATED
 
 Value = Any  # a torch tensor, a Share or an Additive
 
 LIMIT, ALPHA = 7.0, 1.702
+SOFTCAP_SLOPE = 20
 SCALE = LIMIT / (1.0 + 2.718281828459045 ** (-ALPHA * LIMIT))  # the largest number that the gate gives
 
 
@@ -55,6 +68,21 @@ def clamped(gate: Value, up: Value, reach: int = ACTIVATION_REACH, other: int = 
         return times(first, second).times(round(2 * LIMIT)) - whole(first).times(round(LIMIT) - 1)
 
     return gate.party.run(protocol())
+
+
+@cache
+def softcap_table(cap: float, reach: int = SCORE_REACH, watched: bool = True) -> Spline:
+    """sigmoid(2 x / cap), of which cap tanh(x / cap) is a linear function, so fine that it stays small times 2 cap.
+
+    The table reaches to 5 caps or more, where the function is within 5e-5 of its limit.
+    """
+    high = math.ceil(math.log2(5 * cap))
+    bits = SOFTCAP_SLOPE + NONLINEAR + 2
+    spline = Spline(
+        "softcap", lambda x: torch.sigmoid(2 * x / cap), -(2.0**high), 10, 9 - high, bound=5e-5, above=1,
+        slope=SOFTCAP_SLOPE, bits=bits, out_frac=21, reach=max(reach, high + 2),
+    )  # fmt: skip
+    return roomy(spline, SCORE_REACH, watched)
 
 
 def activated(spline: Spline, x: Share | Additive, ring: int = RING) -> Protocol[Any]:
