@@ -15,8 +15,8 @@ from puma.local.cluster import Trio
 from puma.measure.bench import ask, configured, random_ids
 from puma.measure.forecast import NETWORKS, forecast
 from puma.measure.rates import Speed, work
-from puma.nn.variants import quick_of
 from puma.models.config import Config
+from puma.nn.variants import quick_of
 from puma.reference.plain_model import PlainModel
 from puma.wire.request_shapes import shaped
 
@@ -40,7 +40,8 @@ def measure(
 ) -> dict[str, Any]:  # fmt: skip
     """Median seconds of a request over a network (None: bare loopback), and the prediction if there is a network.
 
-    `plan` and `layers` are as for `puma bench`. `kernel`: this process has entered a namespace in which the kernel makes the network.
+    `plan` and `layers` are as for `puma bench`.
+    `kernel`: this process has entered a namespace in which the kernel makes the network.
     """
     name, prompt, tokens = case
     config, params = model(name, layers)

@@ -32,7 +32,9 @@ def test_each_variant_saves_rounds_by_itself_and_all_save_their_sum(config: Any,
     lean, quick = spending(config, request_, ()), spending(config, request_, QUICK)
     saved = [lean.rounds - spending(config, request_, (name,)).rounds for name in VARIANTS]
     means_nothing = {"tables", "norm" if config is LLAMA else "gated"}  # usual reaches make the digits too long
-    assert [name for name, n in zip(VARIANTS, saved, strict=True) if n <= 0] == [n for n in VARIANTS if n in means_nothing]
+    assert [name for name, n in zip(VARIANTS, saved, strict=True) if n <= 0] == [
+        n for n in VARIANTS if n in means_nothing
+    ]
     assert lean.rounds - quick.rounds >= sum(saved)
     assert quick.total < 1.5 * lean.total
 
@@ -53,7 +55,12 @@ def test_the_price_of_a_plan_is_rounds_and_bytes_whichever_takes_longer() -> Non
 def test_plans_have_names() -> None:
     assert (named("lean"), named("quick"), named("auto")) == ((), QUICK, None)
     assert named("norm, maximum") == ("maximum", "norm") == checked(["norm", "maximum"])
-    assert [title(plan) for plan in ((), QUICK, ("norm",), ("maximum", "norm"))] == ["lean", "quick", "norm", "maximum,norm"]
+    assert [title(plan) for plan in ((), QUICK, ("norm",), ("maximum", "norm"))] == [
+        "lean",
+        "quick",
+        "norm",
+        "maximum,norm",
+    ]
     for wrong in ("fast", "norm,fast", ""):
         with pytest.raises(UsageError, match="no quick"):
             named(wrong)

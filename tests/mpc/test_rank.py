@@ -120,7 +120,10 @@ EXPERIMENTS = [
     Experiment("raised", _raised, 900, 12),
     Experiment("select_all", _selected, 500, 8),
     Experiment(
-        "quick maximum", lambda p, s: p.run(compare.maximum(held(p, s, [1.0, 2, -3], [3.0, -2, 1], 6), quick=True)), 1300, 6
+        "quick maximum",
+        lambda p, s: p.run(compare.maximum(held(p, s, [1.0, 2, -3], [3.0, -2, 1], 6), quick=True)),
+        1300,
+        6,
     ),
     Experiment("maximum", lambda p, s: p.run(compare.maximum(held(p, s, [1.0, 2, -3], [3.0, -2, 1], 6))), 1300, 6),
 ]

@@ -1,4 +1,4 @@
-"""Reciprocals and roots in two rounds: as right as the lean ones, over all binades and at the joints of their digits."""
+"""Reciprocals and roots in two rounds: as right as the lean ones, over all binades, at the joints of their digits."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from puma.nn import functional as F
 from puma.nn import inverses, roots
 from puma.nn.inverses import QUICK_BOUND, RECIPROCAL_BOUND, RSQRT_BOUND, quick_reciprocal, quick_rsqrt, rsqrt_table
 from puma.nn.variants import QUICK
-from tests.nn.test_roots import ROWS, binades, outliers, tolerance
 from tests.cases import sample
+from tests.nn.test_roots import ROWS, binades, outliers, tolerance
 from tests.trio import counted, given, given_additive, parties, value
 
 
 def joints(low: int, high: int) -> Tensor:
-    """Words about every power of two, where digits begin and end and a borrow changes what they read, and dense ones."""
+    """Words about every power of two, where digits begin and a borrow changes what they read, and dense ones."""
     powers = 2 ** torch.arange(low, high + 1)
     near = (powers[:, None] + torch.tensor([-65, -9, -3, -2, -1, 0, 1, 2, 3, 9, 65])).reshape(-1).double()
     dense = 2.0 ** torch.linspace(low, high, 3000).double()

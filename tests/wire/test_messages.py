@@ -21,7 +21,9 @@ REQUESTS = [
     msg.Encode(msg.Input([1, 2], [bytes(32)], [], [0, 0, 1]), "hidden"), msg.Take(bytes(16)), msg.Quit(),
     msg.SelfTest(), msg.Same(bytes(32)), msg.Holds(b"s", True), msg.Fits(bytes(32), (b"a", b"b")),
     msg.Offer(CARD, CONFIG, [SPEC], [bytes(32)], True, bytes(16)), msg.Checksum(bytes(32)), msg.Publish(), msg.List(),
-    msg.Delete("m"), msg.Fetch("f"), msg.Pace(True), msg.Survey(msg.Encode(msg.Input([3], [], quick=("norm",)), "hidden")), msg.Pace(True, msg.Input([1, 1], [bytes(32)], padded=True)),
+    msg.Delete("m"), msg.Fetch("f"), msg.Pace(True),
+    msg.Survey(msg.Encode(msg.Input([3], [], quick=("norm",)), "hidden")),
+    msg.Pace(True, msg.Input([1, 1], [bytes(32)], padded=True)),
     msg.Prepare(bytes(16), msg.Generate(msg.Input([1], []), 3)), msg.Generate(msg.Input([1], []), 3, beams=4),
 ]  # fmt: skip
 REPLIES = [

@@ -118,8 +118,8 @@ class PartyChannel:
         return replies
 
     def planned(self, request: msg.Generate | msg.Encode) -> msg.Generate | msg.Encode:
-        """The request by the session's choice of variants. For "auto" the parties measure their network and say which is quickest:
-        once for requests of about the same size."""
+        """The request by the session's choice of variants. For "auto" the parties measure their network and say which
+        are quickest: once for requests of about the same size."""
         quick, read = named(self.variants), request.input
         if quick is None:
             tokens = request.tokens if isinstance(request, msg.Generate) else 0

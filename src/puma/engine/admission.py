@@ -12,8 +12,8 @@ from puma.models import heads, inputs
 from puma.models.config import Config
 from puma.models.text import MAX_ELEMENTS, check_batch
 from puma.nn.paper import MPCFORMER
-from puma.nn.variants import HINT, checked
 from puma.nn.sampling import LEAST_TEMPERATURE, MOST_TEMPERATURE
+from puma.nn.variants import HINT, checked
 from puma.wire.limits import MOST_CHOICES, MOST_TOP
 from puma.wire.messages import NEXT, OUTPUTS, POLICY_HINT, Card, Encode, Generate
 from puma.wire.policy import allow_output, allowed_outputs

@@ -130,7 +130,11 @@ class _Word:
         values = {REACHES["value"], *self._config.formats.places.values()}
         quick = self._job.input.quick
         rows = getattr(self._config, "heads", 1) * len(self._job.input.lengths)
-        return (*meetings(length, rows, MAXIMUM in quick), *(row_formats(length, reach) for reach in sorted(values)), 0 < window < length)
+        return (
+            *meetings(length, rows, MAXIMUM in quick),
+            *(row_formats(length, reach) for reach in sorted(values)),
+            0 < window < length,
+        )
 
     def _given(self, requests: Sequence[Request], job: Generate) -> Given | None:
         """Of a client that chooses from logits: a token for each row, and of beams who sees what."""

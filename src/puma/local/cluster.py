@@ -256,7 +256,8 @@ class LocalCluster(Client):
     owner's policy: may clients see logits, to sample from them. `approximation` is "spline", "puma" or "mpcformer";
     spline, or the trio's, unless given. `adapter` is a LoRA adapter's folder or hub name, which is merged. `plan` says
     how number formats are made that follow the model; `variants` which functions take fewer rounds and more words:
-    "lean" none, "quick" all, "auto" those that save time on this machine, or their names. Raises the errors of puma.errors.
+    "lean" none, "quick" all, "auto" those that save time on this machine, or their names. Raises the errors of
+    puma.errors.
     """
 
     def __init__(

@@ -216,7 +216,9 @@ def attend(
     found = yield from _looked_up(scores, mask, reach, valued, watched, False, _highest(count) + 2 if early else 0)
     if early:
         sums = found.placed(found.chosen).sum(-1)
-        both = together(_weighted(_lifted(found, ring), values, valued), inverse_sums(sums, count, quotient_ring(valued)))
+        both = together(
+            _weighted(_lifted(found, ring), values, valued), inverse_sums(sums, count, quotient_ring(valued))
+        )
     else:
         e = yield from _lifted(found, ring)
         both = together(_weighted(_done(e), values, valued), inverse_sums(e.sum(-1), count, quotient_ring(valued)))

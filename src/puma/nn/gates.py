@@ -1,8 +1,8 @@
 """Activations in the ring of their reader, and gates: an activation times what another matrix gives.
 
-Of the products one is of clamped numbers, as gpt-oss has it: (up + 1) gate sigmoid(1.702 gate), gate up to 7, up between
--7 and 7; both factors are functions of one number each, which end where the clamps begin, and so tables. It must not
-know models.
+Of the products one is of clamped numbers, as gpt-oss has it: (up + 1) gate sigmoid(1.702 gate), gate up to 7, up
+between -7 and 7; both factors are functions of one number each, which end where the clamps begin, and so tables. It
+must not know models.
 """
 
 from __future__ import annotations
@@ -118,5 +118,3 @@ def gated(
 def _small(spline: Spline, x: Share | Additive) -> Protocol[Share]:
     (x,) = yield from formatted((x, spline.frac, spline.ring))
     return (yield from piecewise(spline, x))
-
-

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -29,7 +30,9 @@ UNIT = 20  # fraction bits of a result in the highest binade
 # Relative bounds: fit, 1.5 units of the leading bits, and 1.5 units (2^-20) of the output.
 RECIPROCAL_BOUND = 1e-5
 RSQRT_BOUND = 1.5e-5
-QUICK_BOUND = 1.2e-5  # of a quick reciprocal: its tables have words a little below their binades, where lines are coarser
+QUICK_BOUND = (
+    1.2e-5  # of a quick reciprocal: its tables have words a little below their binades, where lines are coarser
+)
 
 STEP = 4  # bits of a binade
 TWO = 2 * STEP  # bits that a digit tells two binades of
@@ -84,7 +87,7 @@ def _read(x: Share, low: int, binades: int) -> tuple[list[Bits], list[Bits]]:
             edges[1:] = [d.size]
         if first:
             aboves.append(d.is_in(range(edges[0])))
-        reads += [d.is_in(range(*pair)) for pair in zip(edges, edges[1:], strict=False)]
+        reads += [d.is_in(range(*pair)) for pair in pairwise(edges)]
     return reads, aboves
 
 

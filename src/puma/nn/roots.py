@@ -229,7 +229,6 @@ def _centred(x: Share | Additive, form: RowFormat) -> Protocol[list[Operand]]:
     places, ring = form.mean(entries, n)
     early = NORM in x.party.quick
     if early:
-        places = min(places, MEAN_ERROR + (n - 1).bit_length())
         ring = min(64, entries + places)
     (wide,) = yield from grown((x, form.frac, ring))
     if isinstance(wide, Share):

@@ -50,8 +50,8 @@ class Spline:
     is), 0, 1 or "x".
     Inputs that are `checked` against the table's range lie in [-2^reach, 2^reach + low). `room`: so many bits more has
     the ring, in which what leaves the reach is seen and flagged (mpc/watch.py); 0 where nothing can leave it.
-    `margin`: over 2^-margin of the table at its lower end, and at its upper one if anything is above, f is within the bound
-    what it is outside; 0: it is not.
+    `margin`: over 2^-margin of the table at its lower end, and at its upper one if anything is above, f is what it is
+    outside, within the bound; 0: it is not.
     """
 
     name: str
@@ -109,7 +109,7 @@ class Spline:
         return self.margin > 0 and self.range_digit <= NARROW
 
     def inside(self, top: int) -> tuple[int, int]:
-        """The lowest and the highest topmost digit, of so many bits, of an input, less `low`, that keeps to the reach."""
+        """The lowest and highest topmost digit, of so many bits, of an input, less `low`, that keeps to the reach."""
         unit = 2.0 ** (self.reach + 1 + self.room - top)
         end = 2.0**self.reach if self.above is not None else self.high - self.low
         return -round(2.0**self.reach / unit), math.ceil(end / unit) - 1
