@@ -216,7 +216,8 @@ def choose(condition: Bits, *pairs: tuple[Share, Share]) -> Protocol[list[Share]
 
 
 HALVES, QUARTERS = 16, 8  # above these many entries a turn compares in twos, in fours; below, all with all
-FOURS, EIGHTS, FEW, LONG = 4, 8, 1 << 13, 128  # of quick turns: entries that meet, of rows with so many entries
+SIXES, EIGHTS, FEW = 6, 8, 1 << 13  # of quick turns: how many entries meet, at most; how many are few in all rows
+COMPARED, WORD = 80, 16  # about how many bits a comparison takes, and a word: where turns of quick maxima are weighed
 
 
 class Meeting(NamedTuple):
@@ -241,21 +242,31 @@ def turns(entries: int) -> tuple[int, ...]:
 
 @cache
 def meetings(entries: int, rows: int, quick: bool) -> tuple[Meeting, ...]:
-    """The turns of a maximum of so many entries in each of so many rows."""
+    """The turns of a maximum of so many entries in each of so many rows: lean ones, or as few as turns of fours before
+    the last eight would be, of sixes if entries are few, and of these the cheapest."""
     if not quick:
         return tuple(Meeting(radix, radix == 2) for radix in turns(entries))
-    found, left, few = list[Meeting](), entries, rows * entries <= FEW
-    while left > 1:
-        radix = left if left <= EIGHTS else _root(left) if few else FOURS
-        found.append(Meeting(radix, radix <= FOURS or few or entries >= LONG))
-        left = -(-left // radix)
-    return tuple(found)
+    size, left, count = (SIXES if rows * entries <= FEW else 4), entries, 1
+    while left > EIGHTS:
+        left, count = -(-left // size), count + 1
+    return tuple(Meeting(radix, True) for radix in _cheapest(entries, count)[1])
 
 
-def _root(entries: int) -> int:
-    """The least number of entries with which a maximum of so many takes as few turns as with six."""
-    count = math.ceil(math.log(entries, 6) - 1e-9)
-    return next(r for r in range(3, 7) if r * 6 ** (count - 1) >= entries)
+@cache
+def _cheapest(entries: int, count: int) -> tuple[int, tuple[int, ...]]:
+    """Bits of a row, and how many entries meet in each of so many turns."""
+    if entries <= 1:
+        return 0, ()
+    found = list[tuple[int, tuple[int, ...]]]()
+    for radix in range(2, EIGHTS + 1):
+        groups = -(-entries // radix)
+        if groups > EIGHTS ** (count - 1):
+            continue
+        bits, rest = _cheapest(groups, count - 1)
+        words = 2 * (radix - 1) * ((1 << (radix - 1)) - 1)
+        each = COMPARED * radix * (radix - 1) // 2 + WORD * words
+        found.append((groups * each + bits, (radix, *rest)))
+    return min(found)
 
 
 @cache
@@ -277,11 +288,9 @@ def _tournament_cost(lead: tuple[int, ...], entries: int, quick: bool, *bits: in
         count, pairs = rows * groups, radix * (radix - 1) // 2
         cost += sign_cost(Size((count * pairs,), bits[0]))
         if not at_once:
-            cost += evaluate_cost(count, *_wins(radix))
-        opened = pairs if at_once else radix
-        cost += open_masked_cost(Size((opened * count,), 1))
-        factors, words = (radix - 1, radix) if at_once and radix > 2 else (1, 1 if radix == 2 else radix)
-        sizes = [Size((words * count,), k) for k in bits]
+            cost += evaluate_cost(count, *_wins(radix)[1:])
+        cost += open_masked_cost(Size(((pairs if at_once else radix - 1) * count,), 1))
+        factors, sizes = radix - 1 if at_once else 1, [Size(((radix - 1) * count,), k) for k in bits]
         cost += sum((select_all_cost([Size(size.shape, 1)] * factors, size) for size in sizes), FREE)
         cost += opening_cost(*(Size((count,), k, dealt=False) for k in bits))
         entries = groups
@@ -315,9 +324,14 @@ def _largest(rivals: list[list[Share]], at_once: bool) -> Protocol[list[Share]]:
     if at_once:
         return (yield from _selected(rivals, pairs, smaller))
     names = {f"l{i},{j}": smaller[n] for n, (i, j) in enumerate(pairs)}
-    wins = yield from evaluate(names, *_wins(len(first)))
+    wins = yield from evaluate(names, *_wins(len(first))[1:])
     (won,) = yield from open_masked(stacked(wins))
-    return (yield from reshare(*(select(won, stacked(xs)).sum(0) for xs in rivals)))
+    return (yield from reshare(*(select(won, _less_first(xs)).sum(0) + xs[0] for xs in rivals)))
+
+
+def _less_first(xs: list[Share]) -> Share:
+    """All but the first, less it: what is added to the first where another one wins."""
+    return stacked(xs[1:]) - xs[0]
 
 
 def _selected(rivals: list[list[Share]], pairs: list[tuple[int, int]], smaller: Bits) -> Protocol[list[Share]]:
@@ -330,11 +344,12 @@ def _selected(rivals: list[list[Share]], pairs: list[tuple[int, int]], smaller: 
     def beats(i: int, j: int) -> Tensor:
         return flipped(bits[at[i, j]]).word if i < j else bits[at[j, i]].word
 
-    others = [[j for j in range(count) if j != i] for i in range(count)]
+    others = [[j for j in range(count) if j != i] for i in range(1, count)]
     factors = [
-        MaskedBit(masked.party, torch.stack([beats(i, others[i][k]) for i in range(count)])) for k in range(count - 1)
+        MaskedBit(masked.party, torch.stack([beats(i, rest[k]) for i, rest in enumerate(others, start=1)]))
+        for k in range(count - 1)
     ]
-    return (yield from reshare(*(select_all(factors, stacked(xs)).sum(0) for xs in rivals)))
+    return (yield from reshare(*(select_all(factors, _less_first(xs)).sum(0) + xs[0] for xs in rivals)))
 
 
 def maximum_cost(x: Share | Size, dim: int = -1, quick: bool = False) -> Cost:

@@ -30,19 +30,17 @@ UNIT = 20  # fraction bits of a result in the highest binade
 # Relative bounds: fit, 1.5 units of the leading bits, and 1.5 units (2^-20) of the output.
 RECIPROCAL_BOUND = 1e-5
 RSQRT_BOUND = 1.5e-5
-QUICK_BOUND = (
-    1.2e-5  # of a quick reciprocal: its tables have words a little below their binades, where lines are coarser
-)
+QUICK_BOUND, QUICK_ROOT_BOUND = 6e-5, 3e-5  # of quick ones: their tables are coarser
 
 STEP = 4  # bits of a binade
 TWO = 2 * STEP  # bits that a digit tells two binades of
-OVERLAP = 3  # bits of a digit below its binades: what one too much is small beside
-LOWEST = 2.0**-5  # where a table begins; what is read one too high lies at 7/8 of 2^-4 or above
+OVERLAP = 2  # bits of a digit below its binades: what one too much is small beside
+LOWEST = 2.0**-5  # where a table begins; what is read one too high lies at 3/4 of 2^-4 or above
 
 
 def _table(name: str, function: Callable[[Tensor], Tensor], frac: int, slope: int, bound: float, bits: int) -> Spline:
-    """A function on [1/16, 1), and a little below and above, by 4096 lines from `frac` leading bits."""
-    return Spline(name, function, LOWEST, 12, 12, bound, None, False, frac, slope=slope, bits=bits, out_frac=UNIT)
+    """A function on [1/16, 1), and a little below and above, by 2048 lines from `frac` leading bits."""
+    return Spline(name, function, LOWEST, 11, 11, bound, None, False, frac, slope=slope, bits=bits, out_frac=UNIT)
 
 
 @cache
@@ -55,7 +53,7 @@ def reciprocal_table(binades: int) -> Spline:
 @cache
 def rsqrt_table(scale: float, ring: int = 56) -> Spline:
     """The result lies in `ring`."""
-    return _table("quick rsqrt", lambda y: scale * torch.rsqrt(y), 22, 6, RSQRT_BOUND, ring + 8)
+    return _table("quick rsqrt", lambda y: scale * torch.rsqrt(y), 22, 6, QUICK_ROOT_BOUND, ring + 8)
 
 
 def leading(x: Share, low: int, binades: int, frac: int, step: int) -> Share:
@@ -126,7 +124,7 @@ def _binades(bits: int) -> int:
     return max(1, -(-bits // STEP))
 
 
-@declares("for 4 bits of the range a lookup of 2^12 and 3 words for each product of masks; 2 rounds", "section 5")
+@declares("for 4 bits of the range a lookup of 2^11 and 3 words for each product of masks; 2 rounds", "section 5")
 def quick_reciprocal(x: Share, low: int, high: int) -> Protocol[Share]:
     """1 / x for words 2^low <= x < 2^high, high - low < 28; relative error QUICK_BOUND.
 
@@ -138,9 +136,9 @@ def quick_reciprocal(x: Share, low: int, high: int) -> Protocol[Share]:
     return result.like(*result.components, frac=UNIT + high - x.frac)
 
 
-@declares("for 4 bits of the range a lookup of 2^12 and 3 words for each product of masks; 2 rounds", "section 5")
+@declares("for 4 bits of the range a lookup of 2^11 and 3 words for each product of masks; 2 rounds", "section 5")
 def quick_rsqrt(x: Share, last: int, scale: float = 1.0, ring: int = 56) -> Protocol[Share]:
-    """scale / sqrt(x) for words 1 <= x < 4^(last+1), in a ring of 23 + last to 56 bits; relative error RSQRT_BOUND.
+    """scale / sqrt(x) for words 1 <= x < 4^(last+1), in a ring of 23 + last to 56 bits; error QUICK_ROOT_BOUND.
 
     x.frac must be even.
     """

@@ -221,22 +221,18 @@ def normalised(
 
 
 def _centred(x: Share | Additive, form: RowFormat) -> Protocol[list[Operand]]:
-    """Rows less their mean, at least in ring W: as they grow, or, where the plan has NORM, before they do, which takes
-    the lift of the mean out of the rounds and 2 more words to let the mean's terms grow."""
+    """Rows less their mean, at least in ring W: lifted before, or, where the plan has NORM, such as grow afterwards,
+    which takes two lifts out of the rounds and two more words to let the mean's terms grow."""
     n, entries = x.shape[-1], min(64, x.bits + form.frac - x.frac)
     if isinstance(x, Share):
         entries = min(entries, form.frac + max(form.reach, NORM_REACH))
     places, ring = form.mean(entries, n)
-    early = NORM in x.party.quick
-    if early:
-        ring = min(64, entries + places)
-    (wide,) = yield from grown((x, form.frac, ring))
-    if isinstance(wide, Share):
-        mean = truncated(wide.sum(-1, keepdim=True).times(round(2**places / n), places), places)
-    else:
-        opening = whole(wide).sum(-1, keepdim=True).times(round(2**places / n), places)
-        (mean,) = yield from open_truncate((opening, places))
-    if early:
-        (rows,) = yield from formatted((x, form.frac, entries))
-        return [raised_to(rows - mean, form.wide)]
-    return [wide - (yield from lift((mean, ring)))[0]]
+    factor = round(2**places / n)
+    if NORM not in x.party.quick:
+        (wide,) = yield from formatted((x, form.frac, ring))
+        mean = truncated(wide.sum(-1, keepdim=True).times(factor, places), places)
+        return [wide - (yield from lift((mean, ring)))[0]]
+    (wide,) = yield from grown((x, form.frac, min(64, entries + places)))
+    (mean,) = yield from open_truncate((whole(wide).sum(-1, keepdim=True).times(factor, places), places))
+    (rows,) = yield from formatted((x, form.frac, entries))
+    return [raised_to(rows - mean, form.wide)]
