@@ -28,6 +28,7 @@ from puma.wire.messages import Encode, Generate, Input, Spent
 from puma.wire.parameters import tensor_specs
 
 FEW_LAYERS = 3
+MANY = 1 << 20  # rows
 
 
 def dry_run(config: Config, job: Generate | Encode) -> list[list[Spent]]:
@@ -128,13 +129,10 @@ class _Word:
         """What of a step's messages depends on how many entries a row of scores has, besides their sizes."""
         window = architecture(self._config).window(self._config)
         values = {REACHES["value"], *self._config.formats.places.values()}
-        quick = self._job.input.quick
-        rows = getattr(self._config, "heads", 1) * len(self._job.input.lengths)
-        return (
-            *meetings(length, rows, MAXIMUM in quick),
-            *(row_formats(length, reach) for reach in sorted(values)),
-            0 < window < length,
-        )
+        quick = MAXIMUM in self._job.input.quick
+        met = (meetings(length, rows, quick) for rows in (1, MANY))  # whether they are few or not
+        formats = (row_formats(length, reach) for reach in sorted(values))
+        return (*met, *formats, 0 < window < length)
 
     def _given(self, requests: Sequence[Request], job: Generate) -> Given | None:
         """Of a client that chooses from logits: a token for each row, and of beams who sees what."""

@@ -216,7 +216,7 @@ def choose(condition: Bits, *pairs: tuple[Share, Share]) -> Protocol[list[Share]
 
 
 HALVES, QUARTERS = 16, 8  # above these many entries a turn compares in twos, in fours; below, all with all
-SIXES, EIGHTS, FEW = 6, 8, 1 << 13  # of quick turns: how many entries meet, at most; how many are few in all rows
+SIXES, EIGHTS, FEW = 6, 8, 256  # of quick turns: how many entries meet, at most; how many rows are few
 COMPARED, WORD = 80, 16  # about how many bits a comparison takes, and a word: where turns of quick maxima are weighed
 
 
@@ -243,10 +243,10 @@ def turns(entries: int) -> tuple[int, ...]:
 @cache
 def meetings(entries: int, rows: int, quick: bool) -> tuple[Meeting, ...]:
     """The turns of a maximum of so many entries in each of so many rows: lean ones, or as few as turns of fours before
-    the last eight would be, of sixes if entries are few, and of these the cheapest."""
+    the last eight would be, of sixes if rows are few, and of these the cheapest."""
     if not quick:
         return tuple(Meeting(radix, radix == 2) for radix in turns(entries))
-    size, left, count = (SIXES if rows * entries <= FEW else 4), entries, 1
+    size, left, count = (SIXES if rows <= FEW else 4), entries, 1
     while left > EIGHTS:
         left, count = -(-left // size), count + 1
     return tuple(Meeting(radix, True) for radix in _cheapest(entries, count)[1])
