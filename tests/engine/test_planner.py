@@ -36,7 +36,7 @@ def test_each_variant_saves_rounds_by_itself_and_all_save_their_sum(config: Any,
         n for n in VARIANTS if n in means_nothing
     ]
     assert lean.rounds - quick.rounds >= sum(saved)
-    assert quick.total < 1.5 * lean.total
+    assert quick.total < 3 * lean.total  # of a model as small as this one, whose rows are short
 
 
 @pytest.mark.parametrize(("config", "request_"), CASES)
