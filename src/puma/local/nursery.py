@@ -7,6 +7,7 @@ must not know what a party is told.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import json
 import os
@@ -33,6 +34,7 @@ ENVIRONMENT = {
 # What a program and its libraries read as they are loaded; anything else a party gets when it is forked.
 READ_AT_START = ("OMP_", "MKL_", "KMP_", "NUMBA_", "MALLOC_", "GLIBC_", "LD_", "OPENSSL_", "PYTHON", "PUMA_", "XDG_")
 FLAG = "--nursery"
+LAST_SECONDS = 2.0  # for a nursery to end, before this process does
 
 
 class PartyProcess:
@@ -127,6 +129,14 @@ def _forget() -> None:
     _left[:] = [process for process in _left if process.poll() is None]
 
 
+def _end() -> None:
+    """Before this process ends: the nursery does, too."""
+    _forget()
+    for process in _left:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(LAST_SECONDS)
+
+
 def _start_again() -> None:
     """In a forked process: the nursery is the parent's."""
     global _lock
@@ -142,3 +152,4 @@ _lock = threading.Lock()
 _running: list[tuple[object, socket.socket, subprocess.Popen[bytes]]] = []
 _left: list[subprocess.Popen[bytes]] = []
 os.register_at_fork(after_in_child=_start_again)
+atexit.register(_end)
