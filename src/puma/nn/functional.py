@@ -37,6 +37,7 @@ from puma.mpc.fixed import (
     logit_ring,
 )
 from puma.mpc.party import Protocol, together
+from puma.mpc.public import LookedUp
 from puma.mpc.retrieval import retrieve
 from puma.mpc.share import Additive, Secret, Share, encode
 from puma.mpc.share import cat as cat_shares
@@ -108,15 +109,18 @@ def affine(x: Value, weight: Value, bias: Value | None = None) -> Value:
     return result if bias is None else result + bias
 
 
-@declares("local; retrieve for an outsider's choice", "section 6")
+@declares("local; retrieve for an outsider's choice in a secret table", "section 6")
 def embedding(one_hot: Value, table: Value, ring: int = RESIDUAL_RING) -> Value:
     """Rows of a table (V, d) by one-hot rows (..., V), or by an outsider's choice; in the plain run also by indices.
 
-    Secret rows have 18 fraction bits, in a ring of 34 bits unless a larger one is wanted.
+    Secret rows have 18 fraction bits, in a ring of 34 bits unless a larger one is wanted. Of a public table an outsider
+    has looked them up itself, and one-hot rows need not be opened first.
     """
     if isinstance(one_hot, Tensor):
         return one_hot @ table if one_hot.is_floating_point() else tf.embedding(one_hot, table)
-    if isinstance(one_hot, Share):
+    if isinstance(one_hot, LookedUp):
+        rows = one_hot.rows
+    elif isinstance(one_hot, Share | Additive):
         rows = arithmetic.matmul(one_hot, table)
     else:
         rows = one_hot.party.run(retrieve(one_hot, table))
@@ -346,13 +350,19 @@ def argmax(x: Value, reach: int = LOGIT_REACH) -> Value:
     return x.party.run(compare.argmax(x, index))[1]
 
 
-@declares("online 2k, offline 2^bits k an index; 1 round", "section 6")
-def one_hot(index: Value, size: int) -> Value:
+@declares("offline 2^bits k an index; online 2k and 1 round, unless it stays unopened", "section 6")
+def one_hot(index: Value, size: int, unopened: bool = False) -> Value:
     """One-hot rows (..., size) of an index; for secrets from a dealt one-hot of the index's mask.
 
-    The dealer deals the vector for l, the evaluators turn it by the public m and reshare: offline 2^bits words.
+    The dealer deals the vector for l, the evaluators turn it by the public m and reshare: offline 2^bits words. What
+    meets a public table alone stays `unopened`: the parts that they hold are what is multiplied.
     """
-    return tf.one_hot(index, size).to(torch.float32) if isinstance(index, Tensor) else _hot_rows(index, size)
+    if isinstance(index, Tensor):
+        return tf.one_hot(index, size).to(torch.float32)
+    rows = _hot_rows(index, size)
+    if unopened or index.party.clear:
+        return rows
+    return index.party.run(reshare(rows))[0]
 
 
 def _hot_rows_in_clear(index: Clear, size: int) -> Clear:
@@ -361,7 +371,7 @@ def _hot_rows_in_clear(index: Clear, size: int) -> Clear:
 
 
 @in_clear(_hot_rows_in_clear)
-def _hot_rows(index: Share, size: int) -> Share:
+def _hot_rows(index: Share, size: int) -> Additive:
     party, count = index.party, 1 << index.bits
     shape = (*index.shape, count)
     public_digit = (index.mask if party.is_dealer else index.m) & (count - 1)
@@ -375,7 +385,7 @@ def _hot_rows(index: Share, size: int) -> Share:
         turned = (public_digit.unsqueeze(-1) - places) & (count - 1)
         part = dealt.gather(-1, turned)
     assert size <= count
-    return party.run(reshare(Additive(party, part, RESIDUAL_RING, 0, dealt=False)))[0]
+    return Additive(party, part, RESIDUAL_RING, 0, dealt=False)
 
 
 @declares("local", "section 3", local)

@@ -36,12 +36,15 @@ POLICY_HINT = "sample by temperature alone, which the parties do, or let the own
 
 
 class TensorSpec(msgspec.Struct, frozen=True, array_like=True):
-    """Name, shape and fixed-point format of one shared parameter."""
+    """Name, shape and fixed-point format of one parameter. A public one lies as numbers of a `kind` (kernels.stored)
+    and has this SHA-256; a secret one as masked words."""
 
     name: Name
     shape: Shape
     bits: Bits
     frac: Frac
+    kind: Name = ""
+    sha256: bytes = b""
 
 
 class File(msgspec.Struct, frozen=True, array_like=True):
@@ -63,13 +66,32 @@ class Provenance(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     proven: Annotated[tuple[Name, ...], msgspec.Meta(max_length=MANY)] = ()
 
 
+class OpenWeights(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Weights that everybody may know, and the parties do: a digest of all of them, and how the `table` of embeddings
+    lies, in which clients look their tokens up themselves, with `factors` of its columns, if it has any."""
+
+    sha256: Digest
+    table: TensorSpec | None = None
+    factors: TensorSpec | None = None
+
+
+class Place(msgspec.Struct, frozen=True, array_like=True):
+    """A file on the machine of all three parties and their owner, and the byte from which on a parameter lies there; how
+    many bytes the file has and when it was written, in nanoseconds: another one is not the one that was meant."""
+
+    file: Text
+    offset: Size
+    size: int
+    written: int
+
+
 class Card(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What everyone may know of a model besides its config: what it is called, which tokens end a text, its files and
     what its owner allows. `reveal_logits`: clients may see logits. `max_tokens`: of a request; 0 for the cluster's.
     `approximations`: which functions it may be computed with, of nn.paper.PROFILES. `hides`: its owner has proven that
     scores can be hidden in secret (ranges.hides), as texts of secret length and beams need. `outputs`: what a client
     may have of one pass (Encode), of OUTPUTS; empty: what the model's head is for (wire/policy.py). `plan`: where its
-    number formats come from, unless they are the usual ones.
+    number formats come from, unless they are the usual ones. `weights`: what is said of them where they are public.
     """
 
     name: Name
@@ -82,6 +104,7 @@ class Card(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     hides: bool = False
     outputs: Words = ()
     plan: Provenance | None = None
+    weights: OpenWeights | None = None
 
 
 class Open(msgspec.Struct, frozen=True, tag="open", forbid_unknown_fields=True):
@@ -98,6 +121,8 @@ class Offer(msgspec.Struct, frozen=True, tag="offer", forbid_unknown_fields=True
     frames of FRAME_WORDS words and a shorter last one, each parameter with its Checksum behind it; to the dealer
     nothing but the seeds. Answered by Held again. Only Publish makes the model visible. `sharing` is the same fresh
     number at all parties. Without `checksums`, as between processes of one machine, none come, and nothing is resumed.
+    Of public weights the numbers come as they are, and no seeds; or nothing comes, because they lie in `places` of the
+    one machine, one for each tensor.
     """
 
     card: Card
@@ -108,6 +133,7 @@ class Offer(msgspec.Struct, frozen=True, tag="offer", forbid_unknown_fields=True
     sharing: Id
     alias: Alias = {}  # parameters that are another tensor under one more name
     checksums: bool = True
+    places: Annotated[list[Place], msgspec.Meta(max_length=MANY)] = []
 
 
 class Checksum(msgspec.Struct, frozen=True, tag="checksum", forbid_unknown_fields=True):
