@@ -28,6 +28,7 @@ PARTS = (
     "batch",
     "lengths",
     "sentences",
+    "open",
     "spu",
 )
 
@@ -224,6 +225,27 @@ def sentences(results: list[dict[str, Any]]) -> str:
     return table(heads, lines)
 
 
+def open_weights(results: dict[str, Any]) -> str:
+    """Both kinds of weights beside each other, and the folder."""
+    heads = ("request", "seconds, hidden", "open", "ratio", "processor seconds, hidden", "open", "ratio", "offline ratio",
+             "online ratio", "runs")  # fmt: skip
+    rows = []
+    for case in results["cases"]:
+        (a, b), row = (case["hidden"], case["open"]), [f"{case['title']}: `{case['command']}`"]
+        for key in ("seconds", "cpu_seconds"):
+            row += [seconds(a[key]), seconds(b[key]), f"{b[key] / a[key]:.2f}"]
+        row += [f"{b['bytes'][key] / a['bytes'][key]:.2f}" for key in ("offline", "online")]
+        rows.append([*row, str(case["runs"])])
+    found, gib = results["folder"], 1 << 30
+    said = (
+        f"A folder of LLaMA-7B's shape with {found['layers']} layers, {found['bytes'] / gib:.1f} GiB in bfloat16: "
+        f"{seconds(found['opened_seconds'])} s until the parties have opened it, {seconds(found['first_token_seconds'])} s "
+        f"to the first token. P0, P1 and P2 have {', '.join(f'{each / gib:.2f}' for each in found['own'])} GiB of their own, "
+        f"and share {found['mapped'] / gib:.1f} GiB that are mapped."
+    )
+    return f"{table(heads, rows)}\n\n{said}"
+
+
 def spu(results: list[dict[str, Any]]) -> str:
     heads = (
         "function",
@@ -259,6 +281,7 @@ TABLES: dict[str, Callable[[Any], str]] = {
     "batch": batch,
     "lengths": lengths,
     "sentences": sentences,
+    "open": open_weights,
     "spu": spu,
 }
 
