@@ -1,7 +1,7 @@
 """Open weights beside hidden ones, in turn on one machine; and the time from a folder on disk to the first token.
 
-Ratios are those of one run: another load of the machine changes both. A checkpoint of LLaMA-7B's shape, random numbers in
-bfloat16, is written for the last figure, with as many layers as the machine has room for.
+Ratios are those of one run: another load of the machine changes both. A checkpoint of LLaMA-7B's shape, random numbers
+in bfloat16, is written for the last figure, with as many layers as the machine has room for.
 """
 
 from __future__ import annotations
@@ -132,4 +132,3 @@ def _memory(pid: int) -> tuple[int, int]:
         if name in ("VmRSS", "RssAnon"):
             kept[name] = int(rest.split()[0]) << 10
     return kept["VmRSS"], kept["RssAnon"]
-

@@ -1,4 +1,4 @@
-"""Tokens that parties generate with public weights: nobody opens them, though a public table would make that tempting."""
+"""Tokens that parties generate with public weights: nobody opens them, though a public table makes that tempting."""
 
 from __future__ import annotations
 

@@ -56,7 +56,9 @@ def test_parties_hold_what_they_need_and_map_the_file(cluster: LocalCluster, cle
     places = [server._model.manifest.places for server in engines(cluster)]
     assert places[0] == [] and places[1] == places[2]
     weights = {str(path.resolve()) for path in clear.checkpoint.weights}
-    mapped = [place.file in weights for place, spec in zip(places[1], specs(cluster), strict=True) if spec.kind == "bf16"]
+    mapped = [
+        place.file in weights for place, spec in zip(places[1], specs(cluster), strict=True) if spec.kind == "bf16"
+    ]
     assert mapped and all(mapped)
     for server in engines(cluster):
         assert server._model.manifest.seeds == []

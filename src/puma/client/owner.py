@@ -48,7 +48,9 @@ def card_of(
         raise UsageError(what, f"choose some of {', '.join(PROFILES)}")
     listed = [msg.File(label, len(data), hashlib.sha256(data).digest()) for label, data in files.items()]
     name, allowed = folders.checked_name(name), tuple(approximations)
-    return msg.Card(name, version, list(eos), listed, reveal_logits, max_tokens, allowed, hides, tuple(outputs), plan, weights)
+    return msg.Card(
+        name, version, list(eos), listed, reveal_logits, max_tokens, allowed, hides, tuple(outputs), plan, weights
+    )
 
 
 def listed(channel: PartyChannel) -> list[msg.Listed]:

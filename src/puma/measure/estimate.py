@@ -98,7 +98,7 @@ class Estimate:
 
     @property
     def machines(self) -> tuple[Machine, Machine, Machine]:
-        """What P0, P1 and P2 need while this request runs; parties on one machine share the memory of public weights."""
+        """What P0, P1 and P2 need while this request runs; on one machine they share the memory of public weights."""
         disk, lengths = layout(offered_specs(self.config))[1], self.request.input.lengths
         parameters = sum(math.prod(spec.shape) for spec in offered_specs(self.config))
         small = parameters < KEEP_MASKS_BELOW

@@ -176,4 +176,3 @@ def multiply(x: Share, factor: Public) -> Additive:
     shape = broadcast(x.shape, factor.shape)
     part = x.party.nothing(shape) if x.party.is_dealer or x.party.dry else part * factor.words
     return Additive(x.party, part, min(x.bits, factor.bits), x.frac + factor.frac, dealt=False)
-

@@ -154,7 +154,9 @@ class Model:
         self._read: OrderedDict[str, None] = OrderedDict()  # latest last
         self._mapped = 0  # bytes of these
         self._lock = threading.Lock()  # sessions in threads of one process share a model
-        self.words: dict[str, list[tuple[Tensor, Tensor]]] = {spec.name: [] for spec in specs}  # that all of them keep
+        self.words: dict[str, list[tuple[Tensor, Tensor]]] = {
+            spec.name: [] for spec in manifest.tensors
+        }  # that all keep
 
     def packed(self, name: str) -> Tensor | None:
         """The parameter's words in wire form, or a public one's numbers, a flat uint8 tensor over the file; None at the

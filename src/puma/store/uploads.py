@@ -97,7 +97,7 @@ def check(offer: Offer, rank: int) -> None:
 
 
 def _check_public(offer: Offer) -> None:
-    """Whoever is told the same digest holds the same weights: the name that parties and clients compare is made of it."""
+    """Whoever is told the same digest holds the same weights; what parties and clients compare is made of it."""
     wanted, offered = ({spec.name for spec in specs} for specs in (tensor_specs(offer.config), offer.tensors))
     others = wanted - offered
     fits = public_specs(offer.config, offer.tensors) and others == set(offer.alias) and not offer.seeds

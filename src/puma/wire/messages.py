@@ -76,8 +76,9 @@ class OpenWeights(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Place(msgspec.Struct, frozen=True, array_like=True):
-    """A file on the machine of all three parties and their owner, and the byte from which on a parameter lies there; how
-    many bytes the file has and when it was written, in nanoseconds: another one is not the one that was meant."""
+    """A file on the machine of all three parties and their owner, and the byte from which on a parameter lies there.
+
+    How many bytes the file has, and when it was written, in nanoseconds: another one is not the one that was meant."""
 
     file: Text
     offset: Size

@@ -42,7 +42,9 @@ def _offsets(path: Path) -> dict[str, int]:
     with path.open("rb") as file:
         (size,) = LENGTH.unpack(file.read(LENGTH.size))
         header = json.loads(file.read(size))
-    return {name: LENGTH.size + size + each["data_offsets"][0] for name, each in header.items() if name != "__metadata__"}
+    return {
+        name: LENGTH.size + size + each["data_offsets"][0] for name, each in header.items() if name != "__metadata__"
+    }
 
 
 def _read(path: Path, unchanged: Unchanged, name: str) -> Tensor:

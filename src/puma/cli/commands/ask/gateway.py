@@ -116,9 +116,7 @@ def _check_roles(here: Any, cluster: Path | None, key: Path | None, name: str | 
     if cluster is None and (key is not None or name is not None):
         raise UsageError("--as and --model belong to a cluster", "add --cluster FILE, or leave them out")
     if cluster is not None and here:
-        raise UsageError(
-            "a cluster has its own models, stores and policy", "leave out MODEL and its options"
-        )
+        raise UsageError("a cluster has its own models, stores and policy", "leave out MODEL and its options")
     if cluster is not None and (key is None or name is None):
         raise UsageError("a cluster wants to know who asks for what", "add --as KEY and --model NAME")
 
