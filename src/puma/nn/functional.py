@@ -113,9 +113,8 @@ def affine(x: Value, weight: Value, bias: Value | None = None) -> Value:
 def embedding(one_hot: Value, table: Value, ring: int = RESIDUAL_RING) -> Value:
     """Rows of a table (V, d) by one-hot rows (..., V), or by an outsider's choice; in the plain run also by indices.
 
-    Secret rows have 18 fraction bits, in a ring of 34 bits unless a larger one is wanted. Of a public table an outsider
-    has looked them up itself, and one-hot rows need not be opened first.
-    """
+    Secret rows have 18 fraction bits, in a ring of 34 bits or a larger `ring`. In a public table an outsider looks them
+    up itself, and one-hot rows may stay unopened."""
     if isinstance(one_hot, Tensor):
         return one_hot @ table if one_hot.is_floating_point() else tf.embedding(one_hot, table)
     if isinstance(one_hot, LookedUp):
@@ -131,8 +130,7 @@ def embedding(one_hot: Value, table: Value, ring: int = RESIDUAL_RING) -> Value:
 def layer_norm(x: Value, eps: float, reach: int = NORM_REACH, ring: int = RING) -> Value:
     """(x - mean) / sqrt(var + eps) over the last dimension, without scale and bias.
 
-    Rows have a length below 2^reach; the result lies in `ring`.
-    """
+    Rows have a length below 2^reach; the result lies in `ring`."""
     if isinstance(x, Tensor):
         return tf.layer_norm(x, (x.shape[-1],), eps=eps)
     return x.party.run(roots.normalised(x, eps, True, reach=reach, ring=ring))
@@ -340,8 +338,7 @@ def _half_turned(x: Tensor) -> Tensor:
 def argmax(x: Value, reach: int = LOGIT_REACH) -> Value:
     """Index of the largest entry of the last dimension; a Share of ring ceil(log2 V) for secrets.
 
-    Entries of a row lie within 2^reach of each other.
-    """
+    Entries of a row lie within 2^reach of each other."""
     if isinstance(x, Tensor):
         return x.argmax(-1)
     (x,) = x.party.run(formatted((x, ACTIVATION, logit_ring(reach))))
@@ -354,15 +351,12 @@ def argmax(x: Value, reach: int = LOGIT_REACH) -> Value:
 def one_hot(index: Value, size: int, unopened: bool = False) -> Value:
     """One-hot rows (..., size) of an index; for secrets from a dealt one-hot of the index's mask.
 
-    The dealer deals the vector for l, the evaluators turn it by the public m and reshare: offline 2^bits words. What
-    meets a public table alone stays `unopened`: the parts that they hold are what is multiplied.
-    """
+    The dealer deals the vector for l, the evaluators turn it by the public m and reshare: offline 2^bits words. For a
+    public table it stays `unopened`."""
     if isinstance(index, Tensor):
         return tf.one_hot(index, size).to(torch.float32)
     rows = _hot_rows(index, size)
-    if unopened or index.party.clear:
-        return rows
-    return index.party.run(reshare(rows))[0]
+    return rows if unopened or index.party.clear else index.party.run(reshare(rows))[0]
 
 
 def _hot_rows_in_clear(index: Clear, size: int) -> Clear:

@@ -20,8 +20,8 @@ from puma.wire.files import received
 
 class Intake:
     """One upload at a time over one link. `owner` is the fingerprint of the key at its other end, if there is one;
-    `arrived` is told how many bytes have come, each time some have. Who is `here`, the user of this machine that started
-    the party, may name files of it."""
+    `arrived` is told how many bytes have come, each time some have. Who is `here`, as whoever started the party on this
+    machine, may name files of it."""
 
     def __init__(
         self, link: Link, library: Library | InMemory, owner: str = "", arrived: Callable[[int], None] | None = None,
