@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -20,6 +22,7 @@ from puma.models.config import Config
 from puma.models.unfolded.laid import entries_of
 from puma.reference.plain_model import PlainModel
 from puma.store import uploads
+from puma.store.given import Given
 from puma.wire import messages as msg
 from puma.wire.parameters import FACTORS, open_sharing, spec_bytes
 from tests.models import tiny
@@ -94,6 +97,49 @@ def test_what_is_served_already_is_not_sent_again(sessions: Sessions, clear: Pla
     with sessions.session("owner", "olga") as session:  # another card is another model
         assert not open_up(session, clear, open_parts, version="2")  # type: ignore[arg-type]
         assert open_up(session, clear, open_parts, version="2")  # type: ignore[arg-type]
+
+
+def test_a_party_that_has_the_checkpoint_is_sent_no_weights(
+    clear: PlainModel, open_parts: tuple[Config, list[Part]], tmp_path: Path
+) -> None:
+    """Those that have it, and another model besides; of the others one is sent all."""
+    other = tiny.gpt2(tmp_path / "other")
+    parties = Sessions(tmp_path / "parties")
+    parties.libraries[1]._given = Given([tmp_path / "nowhere", other, clear.checkpoint.folder])
+    sent: dict[int, int] = {1: 0, 2: 0}
+
+    def counted(rank: int, link: Any) -> Any:
+        real = link.recv
+
+        def recv(size: int) -> Any:
+            sent[rank] = sent.get(rank, 0) + size
+            return real(size)
+
+        link.recv = recv
+        return link
+
+    with parties.session("owner", "olga", counted) as session:
+        assert not open_up(session, clear, open_parts)
+    files = sum(len(read()) for read in clear.files.values())
+    assert sent[1] == files < sent[2] == files + sum(spec_bytes(part.spec) for part in open_parts[1])
+    with parties.session() as session:
+        cluster = RemoteCluster(session, session.use("open"))
+        assert cluster.generate(PROMPT, 1).token_ids == clear.greedy(clear.prompt_ids(PROMPT, 1), 1)
+
+
+def test_a_checkpoint_that_was_changed_is_not_taken_for_the_one(
+    clear: PlainModel, open_parts: tuple[Config, list[Part]], tmp_path: Path
+) -> None:
+    """What differs is sent, and what stands before it is not."""
+    folder = tmp_path / "changed"
+    shutil.copytree(clear.checkpoint.folder, folder)
+    tiny.edit(folder, lambda state: state["model.layers.0.mlp.up_proj.weight"].mul_(2))
+    parties = Sessions(tmp_path / "parties")
+    parties.libraries[2]._given = Given([folder])
+    with parties.session("owner", "olga") as session:
+        assert not open_up(session, clear, open_parts)
+    manifests = [parties.libraries[rank].store.manifest("open") for rank in (1, 2)]
+    assert manifests[0].digests == manifests[1].digests
 
 
 def test_other_numbers_than_the_digests_say_are_refused(
