@@ -39,6 +39,11 @@ class Stored(NamedTuple):
         each = self.columns * number_bytes(self.kind)
         return self._replace(raw=self.raw[first * each : stop * each])
 
+    def chosen(self, rows: Tensor) -> Stored:
+        """These rows (n,), which may come twice."""
+        each = self.columns * number_bytes(self.kind)
+        return self._replace(raw=self.raw.reshape(-1, each)[rows].reshape(-1))
+
 
 def number_bytes(kind: str) -> int:
     """Bytes of one number."""

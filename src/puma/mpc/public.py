@@ -67,19 +67,25 @@ class Public(Share):
         return self.words, self._b
 
     def apply(self, function: Callable[[Tensor], Tensor]) -> Public:
-        words = function(self.words) if self.known else function(self._a)
-        return Public(self.party, words.shape, self.bits, self.frac, words=words if self.known else None)
+        if self.known:
+            return self._of(function(self.words))
+        return Public(self.party, function(self._a).shape, self.bits, self.frac)
 
     def __getitem__(self, index: Any) -> Public:
-        """Rows of a large one are spread alone."""
-        if self._words is None and self._matrix is not None and isinstance(index, slice) and len(self.shape) == 2:
-            first, stop, step = cast("slice[Any, Any, Any]", index).indices(self.shape[0])
-            if step == 1:
-                if self._touch is not None:
-                    self._touch()
-                words = kernels.spread(self._matrix.part(first, max(first, stop)), self.frac)
-                return Public(self.party, words.shape, self.bits, self.frac, words=words)
+        """Rows of a matrix are spread alone."""
+        if self._words is None and self._matrix is not None and self.ndim == 2:
+            if self._touch is not None:
+                self._touch()
+            if isinstance(index, slice) and cast("slice[Any, Any, Any]", index).step in (None, 1):
+                first, stop, _ = cast("slice[Any, Any, Any]", index).indices(self.shape[0])
+                return self._of(kernels.spread(self._matrix.part(first, max(first, stop)), self.frac))
+            if isinstance(index, Tensor) and index.dtype == torch.int64:
+                words = kernels.spread(self._matrix.chosen(index.reshape(-1)), self.frac)
+                return self._of(words.reshape(*index.shape, -1))
         return self.apply(lambda t: t[index])
+
+    def _of(self, words: Tensor) -> Public:
+        return Public(self.party, words.shape, self.bits, self.frac, words=words)
 
     def truncated(self, shift: int) -> Public:
         """With so many fraction bits less, each number rounded to nearest: nothing is lost to masks."""
@@ -136,7 +142,7 @@ def own_part(x: Share | Additive, multiply: Callable[[Tensor], Tensor], shape: t
     party = x.party
     if isinstance(x, Additive):
         assert not x.dealt, "the dealer's part of a product cannot be multiplied: it knows no parameter"
-        return party.nothing(shape) if party.is_dealer else multiply(x.part)
+        return party.nothing(shape) if party.is_dealer or party.dry else multiply(x.part)
     if party.is_dealer or party.dry:
         return party.nothing(shape)
     ahead = party.precomputed

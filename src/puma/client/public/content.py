@@ -70,29 +70,12 @@ def parts(
     """
     specs = {spec.name: spec for spec in tensor_specs(config) if spec.name not in (alias or {})}
     found: list[Part] = []
-    for each in laid(_Chosen(params, specs), parameter_frac, entry):
+    for each in laid(params, parameter_frac, entry, specs):
         spec = msgspec.structs.replace(specs[each.name], kind=each.kind, sha256=UNREAD)
         found.append(Part(spec, each))
         if each.factors is not None:
             found.append(Part(msgspec.structs.replace(factors_of(spec), sha256=UNREAD), each, factors=True))
     return found
-
-
-class _Chosen(Mapping[str, Tensor]):
-    """Some of the parameters, each read when it is looked up."""
-
-    def __init__(self, params: Mapping[str, Tensor], names: Mapping[str, object]) -> None:
-        self._params, self._names = params, names
-        self.unread = getattr(params, "unread", params.__getitem__)
-
-    def __getitem__(self, name: str) -> Tensor:
-        return self._params[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._names)
-
-    def __len__(self) -> int:
-        return len(self._names)
 
 
 def digested(found: Sequence[Part], progress: Progress) -> list[Part]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from puma import kernels
-from puma.kernels.stored import Stored, number_bytes
+from puma.kernels.stored import Stored
 from puma.mpc.fixed import WEIGHT
 
 
@@ -20,6 +20,4 @@ class PublicTable:
 
     def rows(self, ids: Tensor) -> Tensor:
         """The rows of these tokens (n, width) as words with WEIGHT fraction bits, as the parties would have them."""
-        each = self._matrix.columns * number_bytes(self._matrix.kind)
-        raw = self._matrix.raw.reshape(-1, each)[ids].reshape(-1)
-        return kernels.spread(self._matrix._replace(raw=raw), WEIGHT)
+        return kernels.spread(self._matrix.chosen(ids), WEIGHT)

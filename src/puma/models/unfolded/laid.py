@@ -7,7 +7,7 @@ it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,10 +54,11 @@ class Laid:
 
 
 def laid(
-    params: Mapping[str, Tensor], frac: Callable[[str], int], entry: Callable[[str], Entry] | None = None
-) -> list[Laid]:
-    """All parameters, in their order; `entry` gives the file's entry of a tensor that was folded."""
-    return [_laid(params, name, frac(name), entry) for name in params]
+    params: Mapping[str, Tensor], frac: Callable[[str], int], entry: Callable[[str], Entry] | None = None,
+    names: Iterable[str] | None = None,
+) -> list[Laid]:  # fmt: skip
+    """All parameters, or those of these names, in order; `entry` gives the file's entry of a tensor that was folded."""
+    return [_laid(params, name, frac(name), entry) for name in (params if names is None else names)]
 
 
 def entries_of(state: Mapping[str, Tensor]) -> Callable[[str], Entry] | None:
