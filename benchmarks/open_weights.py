@@ -25,7 +25,6 @@ from puma.measure.bench import PUBLIC, STD, random_ids
 from puma.models import in_the_open
 from puma.models.checkpoint import load
 from puma.models.families import FAMILIES
-from puma.models.unfolded.laid import entries_of
 
 CASES = {
     "BERT-base, 128 tokens": ["bert-base", "--prompt", "128"],
@@ -76,7 +75,7 @@ def from_folder(quick: bool) -> dict[str, Any]:
         checkpoint = load(folder)
         config = in_the_open(checkpoint.config)
         with Trio() as trio:
-            found = parts(config, checkpoint.fold(), entries_of(checkpoint.state))
+            found = parts(config, checkpoint.fold())
             trio.open_up(config, found)
             opened = time.perf_counter() - started
             next(iter(trio.session.continued(random_ids(config, [PROMPT]), 1)))

@@ -33,7 +33,6 @@ from puma.local.sessions import Sessions
 from puma.local.sharing import look_up, open_up, share
 from puma.models import in_the_open
 from puma.models.config import Config
-from puma.models.unfolded.laid import entries_of
 from puma.net import Link
 from puma.net.handshake import Identity
 from puma.net.tcp import dial
@@ -315,8 +314,8 @@ class LocalCluster(Client):
 
     def _opened(self, reveal_logits: bool, progress: Progress | None) -> str:
         """Let the parties find the weights where they lie; what the model is called."""
-        config, state = in_the_open(self.model.config), self.model.checkpoint.state
-        found = parts(config, self.model.params, entries_of(state))
+        config = in_the_open(self.model.config)
+        found = parts(config, self.model.params)
         first, name = self._trio.session, "model"
         if self._trio.store:
             found = digested(found, progress or _silent)

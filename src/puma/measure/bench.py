@@ -168,7 +168,7 @@ def measure(
         trio = stack.enter_context(Trio(progress, store, approximation=request.input.approximation))
         if open_weights:
             config = in_the_open(config)
-            trio.open_up(config, parts(config, params, alias=alias), progress, alias)
+            trio.open_up(config, parts(config, params, alias), progress, alias)
         else:
             trio.share(config, params, progress, alias)
         progress("warming up", 0, 1)

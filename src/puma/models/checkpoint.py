@@ -52,7 +52,8 @@ class Checkpoint:
             name: deferred(shape, partial(self.state.__getitem__, name), name)
             for name, shape in family.tensors(self.config).items()
         }
-        return Folded(family.fold(self.config, state))
+        entry = self.state.entry if isinstance(self.state, Stored) else None
+        return Folded(family.fold(self.config, state), entry)
 
     @property
     def weights(self) -> tuple[Path, ...]:

@@ -77,10 +77,13 @@ def _by(made: Deferred, recipe: Recipe | None, name: str = "") -> Deferred:
 
 
 class Folded(Mapping[str, Tensor]):
-    """Parameters by name; each is computed anew whenever it is looked up, so that only those in use take memory."""
+    """Parameters by name; each is computed anew whenever it is looked up, so that only those in use take memory.
 
-    def __init__(self, parameters: Mapping[str, Tensor]) -> None:
-        self._parameters = dict(parameters)
+    `entry` gives what is behind a deferred tensor of a name, if anybody knows.
+    """
+
+    def __init__(self, parameters: Mapping[str, Tensor], entry: Callable[[str], Any] | None = None) -> None:
+        self._parameters, self.entry = dict(parameters), entry
 
     def __getitem__(self, name: str) -> Tensor:
         """In memory of its own: a view would keep the file mapped, or the tensor that it is a part of."""

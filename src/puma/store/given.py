@@ -16,7 +16,7 @@ from puma import kernels
 from puma.errors import PumaError
 from puma.models.checkpoint import load
 from puma.models.config import Config
-from puma.models.unfolded.laid import Laid, entries_of, laid
+from puma.models.unfolded.laid import Laid, laid
 from puma.store.models import CHUNK
 from puma.store.uploads import ResumableUpload
 from puma.wire.messages import TensorSpec
@@ -51,7 +51,7 @@ class Given:
             except PumaError:  # what cannot be used is as if it were not there: the weights are sent
                 continue
             if msgspec.structs.replace(checkpoint.config, formats=config.formats) == config:
-                all_of_them = laid(checkpoint.fold(), parameter_frac, entries_of(checkpoint.state))
+                all_of_them = laid(checkpoint.fold(), parameter_frac)
                 return {each.name: each for each in all_of_them}
         return None
 

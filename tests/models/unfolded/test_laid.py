@@ -12,7 +12,7 @@ from puma import kernels
 from puma.errors import RangeError
 from puma.kernels import Stored
 from puma.models.checkpoint import Checkpoint, load
-from puma.models.unfolded.laid import Laid, entries_of, laid
+from puma.models.unfolded.laid import Laid, laid
 from puma.models.unfolded.traced import traced
 from puma.wire.parameters import parameter_frac, tensor_specs
 from tests.models import tiny
@@ -28,7 +28,7 @@ def halved(folder: Path, dtype: torch.dtype) -> Path:
 
 
 def found(checkpoint: Checkpoint) -> dict[str, Laid]:
-    return {each.name: each for each in laid(checkpoint.fold(), parameter_frac, entries_of(checkpoint.state))}
+    return {each.name: each for each in laid(checkpoint.fold(), parameter_frac)}
 
 
 def words(each: Laid) -> torch.Tensor:

@@ -19,7 +19,6 @@ from puma.client.public.content import Part, digested, parts, placed, weights_of
 from puma.errors import ProtocolError, PumaError, StoreError
 from puma.models import in_the_open
 from puma.models.config import Config
-from puma.models.unfolded.laid import entries_of
 from puma.reference.plain_model import PlainModel
 from puma.store import uploads
 from puma.store.given import Given
@@ -41,7 +40,7 @@ def clear(tmp_path_factory: pytest.TempPathFactory) -> PlainModel:
 @pytest.fixture(scope="module")
 def open_parts(clear: PlainModel) -> tuple[Config, list[Part]]:
     config = in_the_open(clear.config)
-    found = parts(config, clear.params, entries_of(clear.checkpoint.state))
+    found = parts(config, clear.params)
     return config, digested(found, lambda what, done, of: None)
 
 

@@ -18,7 +18,6 @@ from puma import kernels
 from puma.kernels.stored import Stored
 from puma.models import architecture
 from puma.models.config import Config
-from puma.models.files.source import Entry
 from puma.models.unfolded.laid import Laid, laid
 from puma.store.folders import explained
 from puma.wire.limits import FRAME_BYTES
@@ -59,18 +58,11 @@ class Part:
         return replace(self, spec=msgspec.structs.replace(self.spec, sha256=found.digest()))
 
 
-def parts(
-    config: Config, params: Mapping[str, Tensor], entry: Callable[[str], Entry] | None = None,
-    alias: Mapping[str, str] | None = None,
-) -> list[Part]:  # fmt: skip
-    """All tensors of public weights but those that are another one, in the order of the parameters; undigested.
-
-    `entry` gives the file's entry of a tensor that parameters were folded from. RangeError for a weight that fixed
-    point cannot hold.
-    """
+def parts(config: Config, params: Mapping[str, Tensor], alias: Mapping[str, str] | None = None) -> list[Part]:
+    """All tensors of public weights but those that are another one, in the order of the parameters; undigested."""
     specs = {spec.name: spec for spec in tensor_specs(config) if spec.name not in (alias or {})}
     found: list[Part] = []
-    for each in laid(params, parameter_frac, entry, specs):
+    for each in laid(params, parameter_frac, specs):
         spec = msgspec.structs.replace(specs[each.name], kind=each.kind, sha256=UNREAD)
         found.append(Part(spec, each))
         if each.factors is not None:

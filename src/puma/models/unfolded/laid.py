@@ -19,7 +19,7 @@ from torch import Tensor
 from puma.errors import RangeError
 from puma.kernels.stored import KINDS, number_bytes
 from puma.models.deferred import Folded
-from puma.models.files.source import Entry, Stored
+from puma.models.files.source import Entry
 from puma.models.unfolded.traced import traced
 
 MAPPED = {"F32": "f32", "F16": "f16", "BF16": "bf16"}
@@ -54,20 +54,14 @@ class Laid:
 
 
 def laid(
-    params: Mapping[str, Tensor], frac: Callable[[str], int], entry: Callable[[str], Entry] | None = None,
-    names: Iterable[str] | None = None,
+    params: Mapping[str, Tensor], frac: Callable[[str], int], names: Iterable[str] | None = None
 ) -> list[Laid]:  # fmt: skip
-    """All parameters, or those of these names, in order; `entry` gives the file's entry of a tensor that was folded."""
-    return [_laid(params, name, frac(name), entry) for name in (params if names is None else names)]
+    """All parameters, or those of these names, in order."""
+    return [_laid(params, name, frac(name)) for name in (params if names is None else names)]
 
 
-def entries_of(state: Mapping[str, Tensor]) -> Callable[[str], Entry] | None:
-    """What gives the file's entry of each tensor of a checkpoint, if it was read from files."""
-    return state.entry if isinstance(state, Stored) else None
-
-
-def _laid(params: Mapping[str, Tensor], name: str, frac: int, entry: Callable[[str], Entry] | None) -> Laid:
-    found = _in_file(params, name, entry)
+def _laid(params: Mapping[str, Tensor], name: str, frac: int) -> Laid:
+    found = _in_file(params, name)
     if found is not None:
         return found
     value: Any = params.unread(name) if isinstance(params, Folded) else params[name]
@@ -79,12 +73,14 @@ def _laid(params: Mapping[str, Tensor], name: str, frac: int, entry: Callable[[s
     return Laid(name, shape, kind, made=lambda: _words(params[name], name, frac).to(KINDS[kind][0]))
 
 
-def _in_file(params: Mapping[str, Tensor], name: str, entry: Callable[[str], Entry] | None) -> Laid | None:
+def _in_file(params: Mapping[str, Tensor], name: str) -> Laid | None:
     """The parameter as rows of a file's matrix and factors."""
-    found = traced(params.unread(name)) if entry is not None and isinstance(params, Folded) else None
-    if found is None or entry is None:
+    if not isinstance(params, Folded) or params.entry is None:
         return None
-    lies = entry(found.name)
+    found = traced(params.unread(name))
+    if found is None:
+        return None
+    lies: Entry = params.entry(found.name)
     if lies.offset is None or lies.dtype not in MAPPED:
         return None
     kind = MAPPED[lies.dtype]

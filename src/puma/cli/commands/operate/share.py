@@ -127,10 +127,9 @@ def _opened(
     from puma.client.public.content import digested, parts, weights_of
     from puma.models import in_the_open
     from puma.models.ranges import hides
-    from puma.models.unfolded.laid import entries_of
 
     config = in_the_open(clear.config)
-    found = digested(parts(config, clear.params, entries_of(clear.checkpoint.state)), progress)
+    found = digested(parts(config, clear.params), progress)
     weights = weights_of(config, found)
     card = msgspec.structs.replace(card, hides=hides(clear.config, clear.params), weights=weights)
     return card, False, owning.open_up(config, found, card, files, progress=progress)
