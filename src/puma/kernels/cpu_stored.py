@@ -96,7 +96,7 @@ def _word_of(typing: Any, number):  # type: ignore
 @compiled
 def _bf16(source, at, factors, column, unit, out, out_at, count):
     for i in range(count):
-        number = _float_of(np.uint32(source[at + i]) << np.uint32(16)) * factors[column + i]
+        number = _float_of(np.uint32(np.uint32(source[at + i]) << np.uint32(16))) * factors[column + i]
         out[out_at + i] = _word_of(np.float64(number) * unit + _MAGIC) - _MAGIC_WORD
 
 
@@ -105,7 +105,7 @@ def _f16(source, at, factors, column, unit, out, out_at, count):
     for i in range(count):
         half = np.uint32(source[at + i])
         bits = ((half & np.uint32(0x7FFF)) << np.uint32(13)) | ((half & np.uint32(0x8000)) << np.uint32(16))
-        number = _float_of(bits) * _HALF * factors[column + i]
+        number = _float_of(np.uint32(bits)) * _HALF * factors[column + i]
         out[out_at + i] = _word_of(np.float64(number) * unit + _MAGIC) - _MAGIC_WORD
 
 
