@@ -294,15 +294,15 @@ class LocalCluster(Client):
         self._sessions = Sessions(self._trio.session, self._another)
         try:
             serve = self._opened if weights == "open" else self._shared
-            self._name = serve(reveal_logits, progress)
+            self._name = serve(clear, reveal_logits, progress)
         except BaseException:
             if self._own:
                 self._trio.kill()
             raise
 
-    def _shared(self, reveal_logits: bool, progress: Progress | None) -> str:
+    def _shared(self, clear: PlainModel, reveal_logits: bool, progress: Progress | None) -> str:
         """Share the model, unless the parties' store holds it; what it is called."""
-        name, params = "", self.model.params
+        name, params = "", clear.params
         if self._trio.store:
             key = owner_key(self._trio.store / "owner")
             name = content_name(key, self.model.name, self.model.config, params)
@@ -312,10 +312,10 @@ class LocalCluster(Client):
             share(first, self.model.config, params, progress, None, name or "model", reveal_logits, told)
         return name or "model"
 
-    def _opened(self, reveal_logits: bool, progress: Progress | None) -> str:
+    def _opened(self, clear: PlainModel, reveal_logits: bool, progress: Progress | None) -> str:
         """Let the parties find the weights where they lie; what the model is called."""
-        config = in_the_open(self.model.config)
-        found = parts(config, self.model.params)
+        config = in_the_open(clear.config)
+        found = parts(config, clear.params)
         first, name = self._trio.session, "model"
         if self._trio.store:
             found = digested(found, progress or _silent)

@@ -17,10 +17,10 @@ import torch
 from torch import Tensor
 
 from puma.errors import RangeError
-from puma.kernels.stored import KINDS, number_bytes
 from puma.models.deferred import Folded
 from puma.models.files.source import Entry
 from puma.models.unfolded.traced import traced
+from puma.mpc.public import KINDS, number_bytes
 
 MAPPED = {"F32": "f32", "F16": "f16", "BF16": "bf16"}
 WIDE = 24  # fraction bits beyond which a word has no room in four bytes

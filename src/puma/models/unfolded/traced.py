@@ -64,7 +64,8 @@ def _multiplied(recipe: Recipe, value: Tensor) -> Traced | None:
 
 
 def _sliced(recipe: Recipe, value: Tensor) -> Traced | None:
-    source, dim, start, end, step = (*recipe.arguments, *(0, None, None, 1)[len(recipe.arguments) - 1 :])
+    defaults: tuple[Any, ...] = (0, None, None, 1)
+    source, dim, start, end, step = (*recipe.arguments, *defaults[len(recipe.arguments) - 1 :])
     found = traced(source)
     if found is None or dim % 2 or step != 1:
         return None
