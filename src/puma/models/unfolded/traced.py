@@ -41,7 +41,7 @@ def traced(value: Any) -> Traced | None:
         return None
     if value.recipe is None:
         rows, columns = value.shape
-        return Traced(value.name, 0, rows, columns) if value.name else None
+        return Traced(value.called, 0, rows, columns) if value.called else None
     step = STEPS.get(value.recipe.function)
     return step(value.recipe, value) if step else None
 
