@@ -28,6 +28,7 @@ def cost(
     price_gb: float = 0.0,
     price_hour: float = 0.0,
     again: Flag = False,
+    open_weights: Flag = False,
     approximation: Profile = "spline",
     output: Output = HUMAN,
 ) -> None:
@@ -62,6 +63,8 @@ def cost(
         What an hour of one of the three machines costs.
     again
         Measure how fast this machine computes, which takes a minute and is kept, and go by that.
+    open_weights
+        The weights are no secret: what that saves.
     approximation
         Which functions to compute with: ours, those of the PUMA paper, or MPCFormer's.
     """
@@ -70,12 +73,14 @@ def cost(
     from puma.measure.forecast import Network
     from puma.measure.named import config_of
     from puma.measure.rates import known
+    from puma.models import in_the_open
     from puma.nn.variants import named, quick_of, title
 
     nets = [Network.parse(name) for name in ([network] if network is not None else NETWORKS)]
     prices = Prices.of(price_gb, price_hour)
     measured = _measured(output) if again else known()
     name, config = config_of(model, layers, adapter)
+    config = in_the_open(config, open_weights)
     request = usual(config, prompt, tokens, batch, approximation)
     if rounds:
         _rounds(name, config, with_plan(request, quick_of(plan)), output)
@@ -89,6 +94,7 @@ def cost(
         own = {"plan": title(one), "plan_rounds": by_plan[one].whole.rounds, "plan_bytes": by_plan[one].whole.total}
         seconds.append(on | own | {"thousand": by_plan[one].thousand(on["seconds"], prices)})
     asked = {"model": name, "prompt": found.prompt, "tokens": found.tokens, "batch": batch, "layers": config.layers}
+    asked |= {"weights": "open"} if open_weights else {}
     if output.json:
         ui.answer(asked | ui.profile(approximation) | _told(found, seconds, measured is not None))
         return
