@@ -33,6 +33,7 @@ GROUPS = {  # name: what its commands are for
     "models": "List, show and delete the models that a cluster serves.",
     "keys": "Make and show the keys by which parties, owners and clients know each other.",
     "cluster": "Write and show the file that says who the three parties are and who may ask.",
+    "receipt": "Show and check what the parties signed of requests.",
 }
 COMMANDS = {  # name: where it lives, its arguments, what it does
     "generate": ("ask.generate", "[MODEL] [PROMPT]", "Continue a prompt, or all in a file."),
@@ -61,6 +62,8 @@ COMMANDS = {  # name: where it lives, its arguments, what it does
     "cluster new": ("operate.cluster", "--party ...", "Write a new cluster file, never over another."),
     "cluster show": ("operate.cluster", "", "Say what a cluster file means, and its digest."),
     "cluster trust": ("operate.cluster", "--client CRT|FINGERPRINT", "Let somebody upload models or ask."),
+    "receipt show": ("ask.receipt", "FILE", "Show what the parties signed of a request."),
+    "receipt verify": ("ask.receipt", "FILE", "Check what the parties signed of a request."),
     "completion": ("operate.completion", "[SHELL]", "Print what a shell needs to complete commands and options."),
 }
 

@@ -50,6 +50,9 @@ class Where:
     out_of_range: Literal["refuse", "warn"] = "refuse"
     """warn: take an answer although a number left its range while it was computed, so that it may be wrong."""
 
+    receipt: Path | None = None
+    """Keep what the three parties sign of the requests in this file, for `puma receipt`."""
+
     def connect(
         self, approximation: str = "spline", store: Path | None = None, progress: Progress | None = None
     ) -> RemoteCluster:
@@ -73,6 +76,8 @@ class Where:
 
     def check(self, **local: object) -> None:
         """UsageError for options of one way beside options of the other."""
+        if self.receipt is not None and not self.receipt.absolute().parent.is_dir():
+            raise UsageError(f"there is no folder for the receipt {self.receipt}", "make it first")
         if self.cluster is None:
             if self.key or self.model or self.insecure:
                 raise UsageError("--as, --model and --insecure go with a cluster", "add --cluster cluster.toml")
@@ -88,6 +93,14 @@ class Where:
         """UsageError for an adapter of a model that is the cluster's."""
         if self.adapter is not None and self.cluster is not None:
             raise UsageError("--adapter is for a model on this machine", "its owner shares the model with the adapter")
+
+    def keep(self, cluster: Any) -> None:
+        """Write down what the parties have signed so far, if that was asked for."""
+        if self.receipt is None:
+            return
+        from puma.client.evidence import verify as receipts
+
+        receipts.write(self.receipt, [*cluster.session.receipts.kept])
 
     def say_local(self) -> None:
         """That parties on one machine are for trying."""

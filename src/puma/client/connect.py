@@ -19,6 +19,8 @@ from typing import Any, Literal, NamedTuple, TypeVar
 from puma import config
 from puma.client import arguments, seen
 from puma.client.client import Client
+from puma.client.evidence.authority import of_cluster
+from puma.client.evidence.session import Receipts
 from puma.client.model_info import ModelInfo
 from puma.client.owner import Progress, listed
 from puma.client.session import Session
@@ -44,6 +46,7 @@ from puma.wire import messages as msg
 from puma.wire.files import received
 from puma.wire.limits import MOST_FILE_BYTES, SILENCE
 from puma.wire.policy import allow_approximation
+from puma.wire.receipts import commitment_digest
 
 T = TypeVar("T")
 
@@ -107,7 +110,9 @@ class ClusterSession(Session):
             mine = frozenset() if own is None else seen.ALL if own.whole else {TOKENIZER}
             if own and own.whole and FILE not in own.files:  # the owner's decides how texts are put to the model
                 mine = {file.name for file in card.files} - {FILE}
-            self.seen = seen.check(record, model, seen.digests(self.config, card), accept_changes, mine)
+            committed = commitment_digest(self.commitment) if self.commitment else b""
+            digests = seen.digests(self.config, card, committed)
+            self.seen = seen.check(record, model, digests, accept_changes, mine)
         file = next((file for file in card.files if file.name == TOKENIZER), None)
         words = own.tokenizer if own else self._tokenizer(file)
         found = ModelInfo(card.name, self.config, words, card.eos)
@@ -227,6 +232,7 @@ def open_session(
     try:
         session = ClusterSession(at_once([lambda rank=rank: reach(rank) for rank in range(3)]), found)
         session.ready()
+        session.receipts = Receipts(me.session, found.digest, of_cluster(found))
     except BaseException as error:
         over.set()
         for link in links:

@@ -27,6 +27,7 @@ from puma.store import folders
 from puma.wire import messages as msg
 from puma.wire.limits import FRAME_BYTES
 from puma.wire.parameters import CHECK, KEEP_MASKS_BELOW, check_values, offered_specs
+from puma.wire.receipts import joined
 
 Progress = Callable[[str, int, int], None]  # what, done, of
 
@@ -57,7 +58,9 @@ def listed(channel: PartyChannel) -> list[msg.Listed]:
     for one in found[0].models:
         same = [m for reply in found for m in reply.models if (m.card, m.sharing) == (one.card, one.sharing)]
         if len(same) == len(found):
-            alike.append(msg.Listed(one.card, one.config, one.sharing, sum(m.size for m in same)))
+            told = [each.commitment for each in same if each.commitment is not None]
+            size, committed = sum(each.size for each in same), joined(told)
+            alike.append(msg.Listed(one.card, one.config, one.sharing, size, committed))
     return alike
 
 
@@ -149,7 +152,8 @@ class Owner:
 
         def offer(seeds: list[bytes]) -> msg.Offer:
             given = plan.card, plan.config, plan.tensors, seeds, keep_masks, plan.sharing
-            return msg.Offer(*given, alias=plan.alias, checksums=checksums)
+            salt = plan.salt if len(seeds) == 1 else b""  # not to the dealer, who knows all masks
+            return msg.Offer(*given, alias=plan.alias, checksums=checksums, salt=salt)
 
         return self._channel.ask(msg.Held, offer, plan.seeds)
 

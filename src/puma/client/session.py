@@ -46,6 +46,7 @@ from puma.wire.answers import answers, numbers
 from puma.wire.input_share import Laid, Seeds
 from puma.wire.inputs import laid_out, share_input, upload_bytes
 from puma.wire.policy import allow_output, allowed_outputs
+from puma.wire.receipts import Commitment
 from puma.wire.request_shapes import by_token
 
 LOGITS_HINT = "search greedily, or let the owner share with reveal_logits"
@@ -67,6 +68,7 @@ class Session(PartyChannel):
         self.sharing = b""  # of the model that the parties serve
         self.card: msg.Card | None = None  # and what its owner says of it
         self.reveals = False  # whether its owner lets clients see logits
+        self.commitment: Commitment | None = None  # to its shares, by all three parties together
         self.prepared_requests: PreparedRequests | None = None  # where requests look for what has been prepared
         self.out_of_range: Judgement = "refuse"  # what becomes of answers that may be wrong
         self.doubtful: set[int] = set()  # prompts of the latest request whose answers may be wrong, and were taken
@@ -79,10 +81,15 @@ class Session(PartyChannel):
         found = self._replies(msg.Opened)
         self._reported = True
         config = found[0].config
-        if config is None or found[1:] != found[:1] * 2:
+        self._hash_opened(found)
+        alike = [msgspec.structs.replace(each, commitment=None) for each in found]
+        if config is None or alike[1:] != alike[:1] * 2:
             return False
         self.config, self.sharing, self.card = config, found[0].sharing, found[0].card
         self.reveals = found[0].reveal_logits
+        self.commitment = committed = self._committed(found)
+        if self.receipts is not None:
+            self.receipts.opened(found[0], name, self.approximation, committed)
         return True
 
     def continued(
@@ -247,6 +254,7 @@ class Session(PartyChannel):
         request = msg.bare(msgspec.structs.replace(request, input=named))
         seeds, identity = Seeds.fresh(), fresh_secret()[:ID_BYTES]
         self._begin()
+        self._asks(msg.Prepare(identity, request))
         with self._exchange():
             for rank, link in enumerate(self.links):
                 masks, choices = seeds.of(rank)
@@ -331,6 +339,7 @@ class Session(PartyChannel):
             if ahead and prepared_request:
                 asked = msgspec.structs.replace(asked, paced=False)
             parts.append((msg.encode(asked), part.payload))
+            self._asks(asked)
         self._granted = 1 if paced else len(results)
         self._both(parts)
         return upload_bytes(config, bare), prepared_request

@@ -127,6 +127,11 @@ class Agreed:
         """The peer's role and rank in one word, such as P2."""
         return name_of(self.role, self.rank)
 
+    @property
+    def chain_key(self) -> bytes:
+        """The key of hash chains over the link's frames (net/chain.py), from which nothing about the secret follows."""
+        return HKDF(algorithm=SHA256(), length=32, salt=None, info=b"puma/1|frames").derive(self.secret)
+
     def attach(self) -> Attach:
         """Shows on a second socket that it belongs to this link."""
         return Attach(self.link, self._attached("dialer"))

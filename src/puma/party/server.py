@@ -30,11 +30,12 @@ from puma.mpc.party import Party, present
 from puma.mpc.share import Share
 from puma.party import fitting, loading
 from puma.party.agreement import Agreement
+from puma.party.evidence.statements import Evidence
 from puma.party.intake import Intake
 from puma.party.joint import Joint, Place
 from puma.party.limits import MOST_IDS
 from puma.store.library import InMemory, Library
-from puma.store.models import Model
+from puma.store.models import Model, commitment
 from puma.store.preprocessing import MISSING, Header, Item, PreprocessingStore, Writer
 from puma.wire import messages as msg
 from puma.wire.input_share import Given
@@ -54,11 +55,13 @@ class Server:
 
     def __init__(
         self, party: Party, client: Any, folder: str = "", owner: bool = False,
-        library: Library | InMemory | None = None, place: Place | None = None,
+        library: Library | InMemory | None = None, place: Place | None = None, evidence: Evidence | None = None,
     ) -> None:  # fmt: skip
         self.party, self.client, self._owner, self._place = party, client, owner, place
         self._computes = party  # whose shares inputs become
         self._agreement = Agreement(party.rank, party.links)
+        self._evidence = evidence or Evidence()
+        self._evidence.watch(party.rank, party.links, client)
         self.engine: Engine | None = None
         self._own: Library | InMemory | None = None  # that nobody else uses
         if library is None:
@@ -96,7 +99,10 @@ class Server:
             # Not whatever is open here: of a model that one party lacks the others have opened theirs.
             self._agreement.say(request)
             self._agreement.check()
-            self._say(self._open(request))
+            opened = self._open(request)
+            self._say(opened)
+            if opened.config is not None and self._model is not None:
+                self._evidence.opened(self._model, self.party.approximation)
         elif isinstance(request, msg.Take):
             self._agreement.note(request)
             self._say(self._take(request.id))
@@ -123,7 +129,7 @@ class Server:
     def _report(self, request: msg.Request, work: Callable[[Callable[[], None]], int]) -> msg.Report:
         """Do what was asked, and tell what it cost."""
         self.party.ledger.reset()
-        started, cpu = time.perf_counter(), self._cpu_seconds()
+        started, cpu, began = time.perf_counter(), self._cpu_seconds(), time.time()
         prefill = [0.0]
 
         def prefilled() -> None:
@@ -134,7 +140,9 @@ class Server:
         seconds = time.perf_counter() - started
         # Of a process that serves others, too, its memory would tell how large their requests are.
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024 if self._owner else 0.0
-        report = msg.Report(spent(self.party), seconds, prefill[0] or seconds, self._cpu_seconds() - cpu, peak, kept)
+        receipt = self._evidence.statement(request, self._agreement.digest, began)
+        cpu = self._cpu_seconds() - cpu
+        report = msg.Report(spent(self.party), seconds, prefill[0] or seconds, cpu, peak, kept, receipt)
         self._say(report)
         return report
 
@@ -165,7 +173,8 @@ class Server:
         if model is None:
             return msg.Opened(b"", None)
         self._use(model)
-        return msg.Opened(model.manifest.sharing, model.manifest.config, model.manifest.card, self._reveals)
+        manifest, committed = model.manifest, commitment(model.manifest, self.party.rank)
+        return msg.Opened(manifest.sharing, manifest.config, manifest.card, self._reveals, committed)
 
     def _fitting(self, find: Callable[[], Model | None], unfit: Callable[[], None] = nothing) -> Model | None:
         """A model whose parts at all three parties fit, or `unfit` is called; None if not all of them have it."""
@@ -334,6 +343,7 @@ class Server:
         for name, entry in outcome.spent.items():
             self.party.ledger.entries.setdefault(name, Entry()).add(entry)
         self._company_cpu += outcome.cpu_seconds
+        self._evidence.took(outcome)
         with self.party.ledger.scope("head"):
             for share in outcome.shares:
                 self._emit(share)

@@ -16,6 +16,7 @@ from puma.mpc.party import Party
 from puma.net.tcp import Met
 from puma.nn.paper import SPLINE
 from puma.party.channel import Channel
+from puma.party.evidence.statements import Evidence
 from puma.party.intake import Intake
 from puma.party.joint import Place
 from puma.party.limits import Limits, key_of
@@ -52,9 +53,10 @@ class SessionServer(Server):
     def __init__(
         self, party: Party, guest: Met, library: Library, limits: Limits, metrics: Metrics,
         preprocessing_store: EncryptedStore | None = None, channel: Callable[[], Channel] | None = None,
+        evidence: Evidence | None = None,
     ) -> None:  # fmt: skip
         place = Place(channel, guest.session, key_of(guest)) if channel is not None else None
-        super().__init__(party, guest.link, library=library, place=place)
+        super().__init__(party, guest.link, library=library, place=place, evidence=evidence)
         self._flying = 0  # tokens that count as under way
         self._preprocessing_store = preprocessing_store
         self._latest = b"", b""  # the sharing and the id of what was prepared last

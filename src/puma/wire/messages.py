@@ -12,23 +12,13 @@ import msgspec
 
 from puma.errors import ProtocolError
 from puma.models.config import Config
+from puma.wire.fields import FEW, MANY, Bits, Digest, Frac, Id, Name, Seeds, Shape, Size, Small, Text, Words
 from puma.wire.limits import MOST_BEAMS
+from puma.wire.receipts import Commitment, Signed
 
 T = TypeVar("T")
-Size = Annotated[int, msgspec.Meta(ge=0, le=1 << 40)]
-Bits = Annotated[int, msgspec.Meta(ge=1, le=64)]
-Frac = Annotated[int, msgspec.Meta(ge=-64, le=64)]
-Digest = Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
-Seeds = Annotated[list[Digest], msgspec.Meta(max_length=2)]  # as long as a digest
-Id = Annotated[bytes, msgspec.Meta(max_length=32)]
-Name = Annotated[str, msgspec.Meta(max_length=256)]
-Text = Annotated[str, msgspec.Meta(max_length=4096)]
-Shape = Annotated[tuple[Size, ...], msgspec.Meta(max_length=8)]
-Small = Annotated[int, msgspec.Meta(ge=0, le=1 << 24)]  # a token, its type or its place
-MANY, FEW = 1 << 17, 16
 Tensors = Annotated[list["TensorSpec"], msgspec.Meta(max_length=MANY)]
 Alias = Annotated[dict[Name, Name], msgspec.Meta(max_length=MANY)]
-Words = Annotated[tuple[Name, ...], msgspec.Meta(max_length=FEW)]
 NEXT = "next logits"  # of every token of a prompt the logits of the next one: whoever sees them can rebuild the head
 OUTPUTS = ("hidden", "pooled", "logits", "tokens", NEXT)
 EVERY_TOKEN = ("hidden", NEXT)  # outputs that have a row for each token
@@ -108,6 +98,7 @@ class Offer(msgspec.Struct, frozen=True, tag="offer", forbid_unknown_fields=True
     sharing: Id
     alias: Alias = {}  # parameters that are another tensor under one more name
     checksums: bool = True
+    salt: Id = b""  # of the commitment to the masked words; the dealer gets none
 
 
 class Checksum(msgspec.Struct, frozen=True, tag="checksum", forbid_unknown_fields=True):
@@ -273,6 +264,7 @@ class Report(msgspec.Struct, frozen=True, tag="report"):
     cpu_seconds: float
     peak_rss_mib: float
     preprocessing: int = 0  # bytes kept for a later request
+    receipt: Signed | None = None
 
 
 class Opened(msgspec.Struct, frozen=True, tag="opened"):
@@ -283,6 +275,7 @@ class Opened(msgspec.Struct, frozen=True, tag="opened"):
     config: Config | None
     card: Card | None = None
     reveal_logits: bool = False
+    commitment: Commitment | None = None
 
 
 class Ready(msgspec.Struct, frozen=True, tag="ready"):
@@ -306,6 +299,7 @@ class Listed(msgspec.Struct, frozen=True):
     config: Config
     sharing: Id
     size: int
+    commitment: Commitment | None = None
 
 
 class Listing(msgspec.Struct, frozen=True, tag="listing"):
@@ -355,7 +349,7 @@ def public(request: Request) -> Request:
     if isinstance(request, Prepare):
         return msgspec.structs.replace(request, request=public(request.request))
     if isinstance(request, Offer):
-        return msgspec.structs.replace(request, seeds=[])
+        return msgspec.structs.replace(request, seeds=[], salt=b"")
     if isinstance(request, Pace) and request.join:
         request = msgspec.structs.replace(request, join=[public(job) for job in request.join])
     if isinstance(request, Generate | Encode | Pace) and request.input is not None:

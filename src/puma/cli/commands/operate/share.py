@@ -6,12 +6,16 @@ import re
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from puma.cli import ui
 from puma.cli.options import FITTED, HUMAN, ClusterFile, Count, Fitting, Flag, Key, Output
 from puma.cli.where import owner
+
+if TYPE_CHECKING:
+    from puma.client.owner import Owner
 
 
 def share(
@@ -87,11 +91,12 @@ def share(
                 progress("checking the weights", 0, 1)
                 card = msgspec.structs.replace(card, hides=hides(clear.config, clear.params))
                 resumed = owning.upload(clear.config, clear.params, card, files, progress=progress)
+            committed = _commitment(owning, card.name)
         finally:
             session.close()
     seconds = time.perf_counter() - started
     if output.json:
-        told = {"name": card.name, "version": card.version, "resumed": resumed, "unchanged": same}
+        told = {"name": card.name, "version": card.version, "resumed": resumed, "unchanged": same, "commitment": committed}
         ui.answer(told | {"seconds": seconds})
         return
     if same:
@@ -99,6 +104,15 @@ def share(
         return
     how = "the rest of it was sent" if resumed else "shared"
     ui.say(f"{card.name} (version {card.version}): {how} in {seconds:.1f} s; all three parties serve it now")
+    ui.say(f"commitment {committed}: clients see by it that it is this one (puma models show)")
+
+
+def _commitment(owning: Owner, name: str) -> str:
+    """What the parties commit to of a model, in hex; empty if they do not agree."""
+    from puma.wire.receipts import commitment_digest
+
+    found = next((each.commitment for each in owning.models() if each.card.name == name), None)
+    return commitment_digest(found).hex() if found else ""
 
 
 def _listed(words: str) -> Sequence[str]:
