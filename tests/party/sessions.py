@@ -40,7 +40,7 @@ def met(timeout: float = 20) -> tuple[list[dict[int, Any]], list[dict[int, PairK
     links: list[dict[int, Any]] = [{}, {}, {}]
     keys: list[dict[int, PairKey]] = [{}, {}, {}]
     for (a, b), secret in secrets.items():
-        links[a][b], links[b][a] = keyed(f"P{a}", f"P{b}", timeout=timeout)
+        links[a][b], links[b][a] = keyed(f"P{a}", f"P{b}", timeout=timeout, secret=secret)
         keys[a][b], keys[b][a] = PairKey(secret), PairKey(secret)
     return links, keys
 
@@ -129,11 +129,11 @@ class Sessions:
         self.failures[rank] = failure
         part(failure, server.client, server.party.links.values())
 
-    def share(self, checkpoint: Path, name: str, **card: Any) -> PlainModel:
-        """Let the owner upload a checkpoint under this name."""
+    def share(self, checkpoint: Path, name: str, owner: str = "olga", **card: Any) -> PlainModel:
+        """Let an owner, who is known by this fingerprint, upload a checkpoint under this name."""
         clear = PlainModel(checkpoint)
         files = {label: read() for label, read in clear.files.items()}
-        with self.session("owner", "olga") as session:
+        with self.session("owner", owner) as session:
             made = card_of(name, "1", files, clear.eos, **card)
             Owner(session, self.folder / "state").upload(clear.config, clear.params, made, files)
         return clear

@@ -83,6 +83,7 @@ class PartyChannel:
         self._reported = True
         self._over = False
         self._why = ""  # it is over
+        self.judges = True  # whether answers must make sense; not in a canary, which is judged afterwards
         self.flagged: list[int] = []  # prompts of the latest result of which a number has left its reach
         self._last: Cost | None = None
         self.receipts: Receipts | None = None  # who checks what the parties sign, where they do
@@ -264,11 +265,14 @@ class PartyChannel:
         for link in self.links:
             self._header(link, wanted)
         (l1, l2), (m, one), (m2, two) = (self._components(link, wanted) for link in self.links)
-        self._compare(torch.equal(l1, one), torch.equal(l2, two), torch.equal(m, m2))
+        if self.judges:
+            self._compare(torch.equal(l1, one), torch.equal(l2, two), torch.equal(m, m2))
         found = m - l1 - l2
         if not wanted.below:
             return kernels.signed(found, wanted.bits)
         found = kernels.reduce(found, wanted.bits)  # an index has no sign
+        if not self.judges:
+            return found % wanted.below
         if bool((found >= wanted.below).any()):
             what = f"an answer names an entry beyond the {wanted.below} that there are"
             raise ProtocolError(what, MISBEHAVES)

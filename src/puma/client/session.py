@@ -137,7 +137,7 @@ class Session(PartyChannel):
 
     def _judge(self, flagged: Sequence[int], prompts: int) -> None:
         """OutOfRange for what is flagged, or one warning in each request."""
-        if not self.doubtful.issuperset(flagged):
+        if self.judges and not self.doubtful.issuperset(flagged):
             self.doubtful.update(flagged)
             judge(flagged, prompts, self.out_of_range)
 

@@ -27,6 +27,7 @@ from puma.client.evidence.authority import Pinned
 from puma.client.evidence.receipt import Receipt
 from puma.client.evidence.session import Receipts
 from puma.client.owner import Owner, Progress, card_of
+from puma.client.resume import Plan
 from puma.client.session import Session
 from puma.errors import ProtocolError, PumaError, UsageError
 from puma.kernels import warmup
@@ -187,15 +188,17 @@ def share(
     session: Session, config: Config, params: Mapping[str, Tensor], progress: Progress | None = None,
     alias: Mapping[str, str] | None = None, name: str = "model", reveal_logits: bool = False,
     plan: Provenance | None = None,
-) -> None:  # fmt: skip
-    """Be the owner of a model towards three parties on this machine, and then its client.
+) -> Plan:  # fmt: skip
+    """Be the owner of a model towards three parties on this machine, and then its client; what was shared, with seeds.
 
     Who owns the parties may have the model computed with all functions that there are.
     """
     card = card_of(name, "", {}, reveal_logits=reveal_logits, approximations=[*PROFILES], plan=plan)
-    Owner(session).upload(config, params, card, alias=alias, progress=progress)
-    if not session.open(name):
+    owner = Owner(session)
+    owner.upload(config, params, card, alias=alias, progress=progress)
+    if not session.open(name) or owner.plan is None:
         raise ProtocolError(f"the parties do not hold one model {name}", "start others")
+    return owner.plan
 
 
 def end(processes: list[subprocess.Popen[str]], links: list[Link], owner: int) -> None:
@@ -303,6 +306,7 @@ class LocalCluster(Client):
         self.plan = clear.plan(plan, progress, chosen)
         params = clear.params
         self._own = trio is None
+        self.sharing: Plan | None = None  # what was shared, with its seeds; not if the parties held it already
         self._trio = trio or Trio(progress, store, approximation=chosen)
         self._sessions = Sessions(self._trio.session, self._another)
         try:
@@ -313,7 +317,8 @@ class LocalCluster(Client):
             first, self._name = self._trio.session, name or "model"
             if not name or not first.open(name) or first.reveals != reveal_logits:
                 where, told = self._name, self.plan.provenance
-                share(first, self.model.config, params, progress, None, where, reveal_logits, told)
+                how = (progress, None, where, reveal_logits, told)
+                self.sharing = share(first, self.model.config, params, *how)
         except BaseException:
             if self._own:
                 self._trio.kill()

@@ -42,6 +42,8 @@ MAY = {
         msg.Prepare,
         msg.Take,
         msg.SelfTest,
+        msg.Commit,
+        msg.Reveal,
     ),
     "owner": (msg.List, msg.Offer, msg.Publish, msg.Delete, msg.SelfTest),
 }
@@ -209,8 +211,7 @@ class SessionServer(Server):
             self.client.send(content[at : at + FRAME_BYTES])
 
     def _delete(self, request: msg.Delete) -> int:
-        self._agreement.say(request)
-        self._agreement.check()
+        self._agreed(request)
         old = self._library.sharing(request.name)
         self._library.delete(request.name, self._key)
         self._outdated(old)

@@ -12,6 +12,7 @@ import msgspec
 
 from puma.errors import ProtocolError
 from puma.models.config import Config
+from puma.wire.canaries import Commit, Committed, Disclosed, Reveal
 from puma.wire.fields import FEW, MANY, Bits, Digest, Frac, Id, Name, Seeds, Shape, Size, Small, Text, Words
 from puma.wire.limits import MOST_BEAMS
 from puma.wire.receipts import Commitment, Signed
@@ -241,7 +242,7 @@ class Quit(msgspec.Struct, frozen=True, tag="quit"):
 
 Request = (
     Open | Same | Holds | Fits | Generate | Encode | Prepare | Take | SelfTest | Quit
-    | Offer | Checksum | Publish | Delete | List | Fetch | Pace
+    | Offer | Checksum | Publish | Delete | List | Fetch | Pace | Commit | Reveal
 )  # fmt: skip
 
 
@@ -330,7 +331,7 @@ class Failed(msgspec.Struct, frozen=True, tag="failed"):
     hint: Text
 
 
-Reply = Report | Result | Opened | Taken | Failed | Ready | Held | Listing
+Reply = Report | Result | Opened | Taken | Failed | Ready | Held | Listing | Committed | Disclosed
 
 _encoder = msgspec.msgpack.Encoder()
 _canonical = msgspec.msgpack.Encoder(order="deterministic")

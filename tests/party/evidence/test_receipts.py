@@ -265,3 +265,52 @@ def test_without_a_notary_nothing_is_hashed_and_nothing_signed(clear: PlainModel
     with Threads(signed=False) as trio, LocalCluster(clear, trio=trio) as cluster:  # type: ignore[arg-type]
         assert cluster.generate("the cat", 1).receipt is None
         assert all(link.heads is None for link in cluster.session.links)
+
+
+# -- secrecy ----------------------------------------------------------------------------------------------------------
+
+
+def test_no_label_serves_twice_on_a_link(parties: Sessions, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two chains under one key could be told apart by nobody, and disclosing one would open the other."""
+    labels: list[tuple[int, str]] = []
+    honest = Endpoint.chain
+
+    def chain(self: Endpoint, label: str, words: bool = False) -> None:
+        labels.append((id(self), label))
+        honest(self, label, words)
+
+    monkeypatch.setattr(Endpoint, "chain", chain)
+    with parties.session() as session:
+        for name in ("llama", "bert", "llama"):
+            assert session.open(name)
+        list(session.continued(IDS, 3))
+        session.selftest()
+    assert len(labels) == len(set(labels)) > 12
+    assert {"session", "model 3"} <= {label for _, label in labels}
+
+
+def test_a_receipt_does_not_tell_how_much_others_asked(parties: Sessions) -> None:
+    """The same request alone and beside a longer one has the same receipt but for times, numbers and heads."""
+    told: list[list[Any]] = []
+    for beside in (False, True):
+        with parties.session(name="alice") as session, parties.session(name="bob") as other:
+            assert session.open("llama") and other.open("llama")
+            theirs = other.continued([[1, 5, 6, 7, 8, 9]] * 3, 4) if beside else iter(())
+            mine = session.continued(IDS, 4)
+            for _ in range(4):
+                next(theirs, None)
+                next(mine)
+            list(theirs), list(mine)
+            assert session.receipt is not None
+            links = [each.links for each in session.receipt.statements]
+            told.append([(e.peer, e.place, e.sent.frames, e.sent.size, e.received.size) for each in links for e in each])
+    assert told[0] == told[1]
+
+
+def test_the_dealer_gets_no_salt_and_the_evaluators_the_same(parties: Sessions) -> None:
+    """It knows the masks: with the salt it could see whether the weights are some that were published."""
+    zero, one, two = (library.open("llama") for library in parties.libraries)
+    assert zero is not None and one is not None and two is not None
+    assert zero.manifest.salt == b"" and len(one.manifest.salt) == 32 and one.manifest.salt == two.manifest.salt
+    bert = parties.libraries[1].open("bert")
+    assert bert is not None and bert.manifest.salt != one.manifest.salt

@@ -32,6 +32,7 @@ def share(
     approximations: str = "spline",
     outputs: str = "",
     state: Path | None = None,
+    keep: Path | None = None,
     insecure: Flag = False,
     fitting: Fitting = FITTED,
     output: Output = HUMAN,
@@ -63,15 +64,20 @@ def share(
         pooled, logits, tokens, next-logits.
     state
         The folder for what an interrupted upload needs to go on, which is as secret as the weights.
+    keep
+        Write the seeds of the masks to this file, for `puma audit`; it is as secret as the weights.
     insecure
         Links without TLS, to parties that were started likewise on this machine.
     """
+    from puma.audit.shared import write
     from puma.client.owner import Owner, card_of
     from puma.client.resume import state_folder
     from puma.models.ranges import hides
     from puma.reference.plain_model import PlainModel
     from puma.wire.policy import chosen_outputs
 
+    if keep is not None and keep.exists():
+        raise UsageError(f"{keep} exists", "name a new file: one with seeds is never written over")
     started = time.perf_counter()
     with ui.progress(output.json) as progress:
         clear = PlainModel(model, adapter)
@@ -87,10 +93,15 @@ def share(
             owning = Owner(session, state or state_folder(), session.cluster.digest)
             progress("comparing with what was shared", 0, 1)
             resumed, same = False, owning.unchanged(clear.config, clear.params, card)
+            if same and keep is not None:
+                what = f"{card.name} is unchanged, and the seeds of its masks are kept nowhere"
+                raise UsageError(what, "share it under another --version, and all of it is sent anew")
             if not same:
                 progress("checking the weights", 0, 1)
                 card = msgspec.structs.replace(card, hides=hides(clear.config, clear.params))
                 resumed = owning.upload(clear.config, clear.params, card, files, progress=progress)
+                if keep is not None and owning.plan is not None:
+                    write(keep, owning.plan)
             committed = _commitment(owning, card.name)
         finally:
             session.close()
