@@ -58,7 +58,10 @@ def test_honest_parties_that_generate_are_not_accused(ask: Callable[[Session], N
 
 
 def test_honest_parties_that_encode_are_not_accused(bert: PlainModel) -> None:
-    kinds = [Encode(Input([3, 4], [], types=[0, 0, 1, 0, 0, 0, 1]), "pooled"), Encode(Input([16], [], padded=True), "hidden")]
+    kinds = [
+        Encode(Input([3, 4], [], types=[0, 0, 1, 0, 0, 0, 1]), "pooled"),
+        Encode(Input([16], [], padded=True), "hidden"),
+    ]
     assert canary_of(bert, lambda session: [ask_like(session, [kind]) for kind in kinds]).findings == []
 
 

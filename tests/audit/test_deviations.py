@@ -22,7 +22,9 @@ from tests.models import tiny
 pytestmark = pytest.mark.masks_again  # an auditor shares the model again, in this process
 
 CORRECTIONS, PIECES = 5, 7  # of a self-test: one-hot, bits' products, three deals; words, rows of bits, bits
-DEALT = [(0, f"correction {n}, {how}", corrects(n, change)) for n in range(CORRECTIONS) for how, change in CHANGES.items()]
+DEALT = [
+    (0, f"correction {n}, {how}", corrects(n, change)) for n in range(CORRECTIONS) for how, change in CHANGES.items()
+]
 SWAPPED = [
     (rank, f"piece {n}, {how}", swaps(n, change))
     for rank in (1, 2) for n in range(PIECES) for how, change in CHANGES.items()
@@ -34,7 +36,12 @@ PADS = [
     *((rank, f"bits {n}", drops_a_pad("bit", n)) for rank in (1, 2) for n in (0, 1)),
     (1, "half of a deal", drops_a_pad("deal", 1)), (1, "half of a one-hot", drops_a_pad("one-hot", 0)),
 ]  # fmt: skip
-KEYS = [(0, "key of P1", other_secret(1)), (0, "key of P2", other_secret(2)), (1, "key of P0", other_secret(0)), (2, "key of P0", other_secret(0))]
+KEYS = [
+    (0, "key of P1", other_secret(1)),
+    (0, "key of P2", other_secret(2)),
+    (1, "key of P0", other_secret(0)),
+    (2, "key of P0", other_secret(0)),
+]
 ANSWERS = [(rank, f"component {c}", answers(c, 2)) for rank in range(3) for c in (0, 1)]
 TABLE = [*DEALT, *SWAPPED, *PADS, *KEYS, *ANSWERS]
 
@@ -107,7 +114,9 @@ def header(**other: Any) -> Deviate:
         def send_control(payload: bytes) -> None:
             reply = msg.decode_reply(payload)
             if isinstance(reply, msg.Result):
-                payload = msg.encode(msg.Result(**({"shape": reply.shape, "bits": reply.bits, "frac": reply.frac} | other)))
+                payload = msg.encode(
+                    msg.Result(**({"shape": reply.shape, "bits": reply.bits, "frac": reply.frac} | other))
+                )
             honest(payload)
 
         server.client.send_control = send_control

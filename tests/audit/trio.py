@@ -187,4 +187,3 @@ def input_of(server: Server) -> None:
         return found
 
     server._prompt = prompt  # type: ignore[method-assign]
-

@@ -49,8 +49,9 @@ class Auditor:
         return self._report(opening, opened, scripts, receipts, session)
 
     def _report(
-        self, opening: Opening, opened: msg.Open | None, scripts: list[Script], receipts: list[Signed], session: Session
-    ) -> Report:
+        self, opening: Opening, opened: msg.Open | None, scripts: list[Script], receipts: list[Signed],
+        session: Session,
+    ) -> Report:  # fmt: skip
         sealed = reveal(session, opening, self.owner)
         made, known = time.time(), session.receipts
         assert known is not None
@@ -61,8 +62,8 @@ class Auditor:
         found = judged(expected, pledges, disclosures, scripts, [reports.heads(each) for each in statements])
         name = self._name(session) if opened else ""
         whole = Report(
-            known.cluster.hex(), name, made, opening.nonce, opening.pledges, sealed, receipts, opened, scripts, expected,
-            found, b"",
+            known.cluster.hex(), name, made, opening.nonce, opening.pledges, sealed, receipts, opened, scripts,
+            expected, found, b"",
         )  # fmt: skip
         return reports.sign(whole, self.signer)
 

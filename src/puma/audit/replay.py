@@ -1,4 +1,4 @@
-"""What three honest parties would have sent in a session: the same program again, in one process, from the same secrets.
+"""What three honest parties would have sent in a session: the same program in one process, from the same secrets.
 
 All that a party does follows from what its client said, from the shares that it holds, and from its pairs' secrets. So
 three servers in threads, with links in memory, send what it would have sent, frame by frame. This file must not know
@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import msgspec
-from torch import Tensor
 
 from puma.audit.shared import Shared
 from puma.client.canaries.recorded import Script

@@ -1,4 +1,4 @@
-"""The report of an audit: all that was said and disclosed of a canary, what honest parties would have sent, who deviated.
+"""The report of an audit: what was said and disclosed of a canary, what honest parties would have sent, who deviated.
 
 It is signed by the auditor, and holds what each party signed; who has the model as it was shared can compute everything
 again. It holds the secrets of that one session: with an evaluator's frames they give activations, and so weights, so
@@ -90,9 +90,7 @@ def read(path: Path) -> Report:
     return found
 
 
-def verify(
-    report: Report, authority: Authority, shared: Shared | None = None, again: bool = False
-) -> list[Finding]:
+def verify(report: Report, authority: Authority, shared: Shared | None = None, again: bool = False) -> list[Finding]:
     """What the report shows, once everything in it has been checked; ProtocolError for what does not hold.
 
     The parties' signatures by the keys that the cluster knows; that they were told the commitment before the session
@@ -158,7 +156,7 @@ def heads(statement: Statement) -> Heads:
 
 
 def check_model(expected: Expected, statements: Sequence[Statement]) -> None:
-    """UsageError if the parties served another model than the one that was computed again: all would seem to deviate."""
+    """UsageError if the parties served another model than was computed again: all of them would seem to deviate."""
     served = [each.model.commitment for each in statements if each.model is not None]
     if served and served != expected.commitments:
         what = "these weights and seeds are not of the model that the parties serve"

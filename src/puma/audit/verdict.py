@@ -1,8 +1,8 @@
 """Who deviated: what the parties disclosed of a canary beside what honest ones would have sent.
 
 A frame depends on what its sender has heard before. P0 hears nothing, so whatever it sent otherwise is its own doing;
-of P1 and P2, who swap a frame each round, it is whoever was the first, because the other's frame of the same round was on
-its way already. What comes after may be an honest party's answer to what it was sent. This file must not know how
+of P1 and P2, who swap a frame each round, it is whoever was the first, because the other's frame of the same round was
+on its way already. What comes after may be an honest party's answer to what it was sent. This file must not know how
 a replay is made.
 """
 

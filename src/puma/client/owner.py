@@ -84,7 +84,8 @@ class Owner:
     ) -> bool:  # fmt: skip
         """Share a model with the three parties, tensor by tensor; True if an interrupted upload was gone on with.
 
-        `plan` is that of an upload which is computed again; else one is made, or taken up. `self.plan` is what was done.
+        `plan` is that of an upload which is made again; else there is a new one, or one is taken up. `self.plan` is
+        what was done.
         A parameter in `alias` is not sent: it is the same secret as another, under the same masks. The parties serve
         the model once all of them hold all of it. StoreError if one has no room, AdmissionError if another owner has a
         model of this name.

@@ -21,8 +21,8 @@ MOST_BYTES = 12 << 20  # of what a party says
 
 
 class Sealed(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """An encoded Pledge or Disclosure, the signature over it, the public key (DER) that checks it and, where a CA vouches
-    for that key, its certificates (PEM)."""
+    """An encoded Pledge or Disclosure, the signature over it, the public key (DER) that checks it and, where a CA
+    vouches for that key, its certificates (PEM)."""
 
     payload: Annotated[bytes, msgspec.Meta(max_length=MOST_BYTES)]
     signature: Annotated[bytes, msgspec.Meta(max_length=2048)]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from itertools import chain
+from itertools import accumulate, chain, pairwise
 
 import torch
 
@@ -55,8 +55,7 @@ def ask_like(session: Session, said: Sequence[Request]) -> None:
 
 
 def _encode(session: Session, like: Encode, prompts: list[list[int]], hidden: dict[str, object]) -> None:
-    ends = torch.tensor([0, *like.input.lengths]).cumsum(0).tolist()
-    cuts = list(zip(ends[:-1], ends[1:], strict=True))
+    cuts = list(pairwise([0, *accumulate(like.input.lengths)]))
     types = [like.input.types[low:high] for low, high in cuts] if like.input.types else []
     if like.output == "tokens":
         masked = [[row - low for row in like.rows if low <= row < high] for low, high in cuts]

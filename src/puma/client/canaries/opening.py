@@ -46,7 +46,7 @@ def commit(channel: PartyChannel, canary: bool = False) -> Opening:
 
 
 def paired(pledges: list[Pledge]) -> list[bytes]:
-    """The digests of the three pairs' secrets, as PAIRS has them; ProtocolError where two parties hold another one."""
+    """The digests of the pairs' secrets, as PAIRS has them; ProtocolError where two parties do not hold the same."""
     found: list[bytes] = []
     for low, high in PAIRS:
         one = pledges[low].pairs[[r for r in range(3) if r != low].index(high)]
@@ -58,7 +58,7 @@ def paired(pledges: list[Pledge]) -> list[bytes]:
 
 
 def reveal(channel: PartyChannel, opening: Opening, owner: Signer | None = None) -> list[Sealed]:
-    """Open a canary: what each party discloses, signed. `owner` signs that it agrees; parties of one's own need none."""
+    """Open a canary: what each party discloses, signed. `owner` signs that it agrees; one's own parties need none."""
     consent = owner.sign(canaries.consented(opening.sha256, opening.pairs)) if owner else b""
     word = Reveal(opening.nonce, opening.pairs, owner.key if owner else b"", consent)
     with channel.turns.whole():

@@ -48,8 +48,8 @@ class Commitment:
         self._owners.add(owner)
 
     def answer(self, word: msg.Request, agree: Callable[[msg.Request], None]) -> Committed | Disclosed | None:
-        """What a word is answered with that is about the commitment, once all parties `agree` that it was said; None for
-        any other, which is refused where it may not come."""
+        """What a word about the commitment is answered with, once all parties `agree` that it was said; None for any
+        other, which is refused where it may not come."""
         if isinstance(word, Commit):
             agree(word)
             return self._commit(word)

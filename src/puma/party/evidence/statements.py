@@ -7,16 +7,15 @@ how a link hashes.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from puma.crypto.signing import Signer
 from puma.engine.company import Outcome
+from puma.mpc.party import Party
 from puma.net import Link
 from puma.net.chain import Head, Heads
 from puma.net.handshake import PROTOCOL
-from puma.mpc.party import Party
 from puma.party.canaries.commitment import Commitment
 from puma.party.evidence.records import Records
 from puma.store.models import Model, commitment

@@ -15,13 +15,12 @@ from puma.cli.options import HUMAN, Count, Flag, Output
 from puma.errors import ProtocolError, UsageError
 
 if TYPE_CHECKING:
-    from puma.audit.auditing import Auditor
     from puma.audit.report import Report
 
 MINUTE = 60.0
 
 
-def audit(
+def run(
     model: str | None = None,
     /,
     *,
@@ -39,9 +38,9 @@ def audit(
 ) -> None:
     """Ask three parties a canary, a request that means nothing, and name whoever deviated in it.
 
-    The parties cannot tell it from other sessions of clients that ask with --audited. Afterwards they disclose what this
-    one session was computed with, and all that each of them sent is computed again here. It takes the client's key, and
-    the owner's with the weights: what is disclosed would show these to others.
+    The parties cannot tell it from other sessions of clients that ask with --audited. Afterwards they disclose what
+    this one session was computed with, and all that each of them sent is computed again here. It takes the client's
+    key, and the owner's with the weights: what is disclosed would show these to others.
 
     Parameters
     ----------
@@ -70,7 +69,7 @@ def audit(
         Links without TLS, to parties that were started likewise on this machine.
     """
     if prompt < 1 or tokens < 1 or (every is not None and every <= 0):
-        raise UsageError("a canary has at least one token and some time before the next", "see `puma audit --help`")
+        raise UsageError("a canary has at least one token and some time before the next", "see `puma audit run --help`")
     if report is not None and report.exists():
         raise UsageError(f"{report} exists", "a report is never written over another file")
     one = _distant(model, adapter, cluster, key, owner, sharing, insecure) if cluster else _here(model, adapter, key)
@@ -123,14 +122,18 @@ def verify(
     findings = reports.verify(found, of_cluster(known), shared)
     if output.json:
         again = shared is not None
-        ui.answer({"model": found.model, "accused": found.accused, "findings": list(map(str, findings)), "again": again})
+        ui.answer(
+            {"model": found.model, "accused": found.accused, "findings": list(map(str, findings)), "again": again}
+        )
         return
     for each in findings:
         ui.say(str(each))
     if not findings:
         ui.say("all three parties did what they should have")
     if shared is None:
-        ui.say("The signatures hold. What honest parties would have sent is the auditor's word: --model computes it again.")
+        ui.say(
+            "The signatures hold. What honest parties would have sent is the auditor's word: --model computes it again."
+        )
 
 
 def _asking(session: Any, prompt: int, tokens: int) -> None:
@@ -154,7 +157,9 @@ def _here(model: str | None, adapter: str | None, key: Path | None) -> Any:
     def one(ask: Any) -> Report:
         with LocalCluster(clear) as parties:
             assert parties.sharing is not None
-            return Auditor(Signer.fresh(), shared=Shared(parties.sharing, clear.params)).audit(parties.session, None, ask)
+            return Auditor(Signer.fresh(), shared=Shared(parties.sharing, clear.params)).audit(
+                parties.session, None, ask
+            )
 
     return one
 

@@ -13,6 +13,7 @@ import msgspec
 from puma.cli import ui
 from puma.cli.options import FITTED, HUMAN, ClusterFile, Count, Fitting, Flag, Key, Output
 from puma.cli.where import owner
+from puma.errors import UsageError
 
 if TYPE_CHECKING:
     from puma.client.owner import Owner
@@ -107,7 +108,13 @@ def share(
             session.close()
     seconds = time.perf_counter() - started
     if output.json:
-        told = {"name": card.name, "version": card.version, "resumed": resumed, "unchanged": same, "commitment": committed}
+        told = {
+            "name": card.name,
+            "version": card.version,
+            "resumed": resumed,
+            "unchanged": same,
+            "commitment": committed,
+        }
         ui.answer(told | {"seconds": seconds})
         return
     if same:
