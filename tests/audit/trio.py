@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from puma import kernels
 from puma.audit.auditing import Auditor
 from puma.audit.report import Report
 from puma.audit.shared import Shared
@@ -47,12 +48,12 @@ def canary_of(model: Any, ask: Callable[[Session], Any], rank: int = 0, deviate:
 
 
 def low_bit(message: Tensor, before: list[Tensor]) -> Tensor:
-    message.view(-1)[0] ^= 1
+    message.reshape(-1)[0] ^= 1
     return message
 
 
 def last_bit(message: Tensor, before: list[Tensor]) -> Tensor:
-    message.view(-1)[-1] ^= 1
+    message.reshape(-1)[-1] ^= 1
     return message
 
 
@@ -77,6 +78,13 @@ CHANGES: dict[str, Change] = {
 }  # fmt: skip
 
 
+def other(change: Change, honest: Tensor, before: list[Tensor], bits: int) -> Tensor:
+    """The message after a change, which may by chance have left it as it was: then its lowest bit is another."""
+    changed = change(honest.clone().contiguous(), before)
+    same = torch.equal(kernels.reduce(changed.long(), bits), kernels.reduce(honest.long().contiguous(), bits))
+    return low_bit(changed, before) if same else changed
+
+
 def corrects(number: int, change: Change) -> Deviate:
     """The dealer sends another correction."""
 
@@ -85,7 +93,7 @@ def corrects(number: int, change: Change) -> Deviate:
 
         def correction(payload: Tensor | None, count: int) -> Tensor | None:
             if payload is not None:
-                wrong = change(payload.clone(), [*sent]) if len(sent) == number else payload
+                wrong = other(change, payload, [*sent], 8) if len(sent) == number else payload
                 sent.append(payload.clone())
                 payload = wrong
             return honest(payload, count)
@@ -105,7 +113,7 @@ def swaps(number: int, change: Change) -> Deviate:
             changed = list[Piece]()
             for piece in pieces:
                 assert piece.words is not None
-                words = change(piece.words.clone(), [*sent]) if len(sent) == number else piece.words
+                words = other(change, piece.words, [*sent], piece.bits) if len(sent) == number else piece.words
                 sent.append(piece.words.clone())
                 changed.append(piece._replace(words=words))
             return honest(changed)

@@ -83,6 +83,8 @@ class PartyChannel:
         self._reported = True
         self._over = False
         self._why = ""  # it is over
+        self.said: list[msg.Request] = []  # in public, in the latest request
+        self.once = False  # whether the session is for one request, and over after it
         self.judges = True  # whether answers must make sense; not in a canary, which is judged afterwards
         self.flagged: list[int] = []  # prompts of the latest result of which a number has left its reach
         self._last: Cost | None = None
@@ -108,7 +110,7 @@ class PartyChannel:
     @property
     def over(self) -> bool:
         """Whether the session has ended, so that every further request would fail."""
-        return self._over
+        return self._over or (self.once and self._reported and bool(self.said))
 
     def ask(
         self, kind: type[R], request: Callable[[list[bytes]], msg.Request], seeds: Sequence[bytes] = NO_SEEDS
@@ -199,6 +201,7 @@ class PartyChannel:
 
     def _tell(self, word: msg.Request) -> None:
         """The same to all three."""
+        self.said.append(word)
         message = msg.encode(word)
         with self._exchange(sending=True):
             for link in self.links:
@@ -233,6 +236,7 @@ class PartyChannel:
 
     def _asks(self, word: msg.Request) -> None:
         """The first word of a request is about to leave."""
+        self.said = [msg.public(word)] if isinstance(word, msg.Generate | msg.Encode) else []
         if self.receipts is not None:
             self.receipts.ask(word)
 

@@ -385,6 +385,7 @@ class Session(PartyChannel):
         for part in share_input(config, laid):
             fed = msg.Input(laid.lengths, part.masks, part.choices, padded=bool(hidden))
             parts.append((msg.encode(msg.Pace(True, fed)), part.payload))
+        self.said.append(msg.Pace(True))
         self._both(parts)
         self._granted += 1
         return upload_bytes(config, msg.Input(laid.lengths, [], padded=bool(hidden)), len(hidden))

@@ -20,13 +20,15 @@ from puma.wire.messages import Encode, Generate, Input, Pace, Request
 PROMPT, TOKENS = 16, 4  # unless something else is asked
 
 
-def usual(config: Config, prompt: int = PROMPT, tokens: int = TOKENS, output: str = "") -> list[Request]:
+def usual(config: Config, prompt: int = PROMPT, tokens: int = TOKENS) -> list[Request]:
     """The public words of a plain request: so many tokens of one prompt, or what the model's head is for."""
     read = inputs(config)
     job = Input([read.context] if read.rows else [min(prompt, read.context)], [])
     if heads(config).generates:
         return [Generate(job, tokens)]
-    return [Encode(job, output or "pooled")]
+    if heads(config).labels:
+        return [Encode(job, "logits")]
+    return [Encode(job, "tokens", rows=[0]) if heads(config).predicts else Encode(job, "pooled")]
 
 
 def ask_like(session: Session, said: Sequence[Request]) -> None:
