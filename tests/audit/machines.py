@@ -29,7 +29,8 @@ from puma.wire import canaries
 
 ROPES = {
     "plain": Rope(), "theta": Rope(theta=5e5), "linear": Rope(scaling="linear", factor=4.0),
-    "llama3": Rope(theta=5e5, scaling="llama3", factor=8.0, original=2048), "yarn": Rope(scaling="yarn", factor=4.0, original=2048),
+    "llama3": Rope(theta=5e5, scaling="llama3", factor=8.0, original=2048),
+    "yarn": Rope(scaling="yarn", factor=4.0, original=2048),
 }  # fmt: skip
 
 

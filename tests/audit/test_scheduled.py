@@ -53,7 +53,7 @@ def test_one_in_so_many_and_like_one_that_was_asked() -> None:
 def test_after_a_finding_nothing_is_asked() -> None:
     asked = Asked(Finding([1], "it sent something else", 3))
     schedule = Schedule(asked.one, 1, asked.tell)
-    inner = SimpleNamespace(session=SimpleNamespace(said=SAID[0], once=False), close=lambda: None)
+    inner = SimpleNamespace(session=SimpleNamespace(said=SAID[0], early=0, once=False), close=lambda: None)
     inner.another = lambda: inner
     cluster = Audited(inner, schedule)
     assert inner.session.once and isinstance(cluster.another(), Audited)

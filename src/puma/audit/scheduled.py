@@ -1,4 +1,4 @@
-"""Canaries beside real requests: one for so many on average, by chance, each like a request that was asked of late.
+"""Canaries beside real requests: one for so many on average, by chance, each like one that was asked of late.
 
 Parties see sessions of one request each, which begin alike; that one of them meant nothing shows when it is opened. What
 a real request said in public is all that is remembered of it. This file must not know how a canary is judged.
@@ -32,16 +32,16 @@ class Schedule:
 
     def __init__(self, one: Callable[[Ask], Report], every: int, tell: Tell) -> None:
         self._one, self._every, self._tell = one, every, tell
-        self._late: deque[list[Request]] = deque(maxlen=LATE)
-        self._wanted: queue.SimpleQueue[list[Request] | None] = queue.SimpleQueue()
+        self._late: deque[tuple[list[Request], int]] = deque(maxlen=LATE)
+        self._wanted: queue.SimpleQueue[tuple[list[Request], int] | None] = queue.SimpleQueue()
         self._problem: ProtocolError | None = None
         self._thread = threading.Thread(target=self._work, name="puma audits", daemon=True)
         self._thread.start()
 
-    def over(self, said: Sequence[Request]) -> None:
-        """A request has ended, of which this was said in public."""
+    def over(self, said: Sequence[Request], early: int = 0) -> None:
+        """A request has ended, of which this was said in public, so many words early (`ask_like`)."""
         if said and self._problem is None:
-            self._late.append([*said])
+            self._late.append(([*said], early))
             if below(self._every) == 0:
                 self._wanted.put(self._late[below(len(self._late))])
 
@@ -56,9 +56,10 @@ class Schedule:
         self._thread.join(seconds)
 
     def _work(self) -> None:
-        while (said := self._wanted.get()) is not None:
+        while (like := self._wanted.get()) is not None:
+            said, early = like
             try:
-                report = self._one(partial(ask_like, said=said))
+                report = self._one(partial(ask_like, said=said, early=early))
             except PumaError as error:
                 self._tell(error)
                 continue
@@ -68,7 +69,7 @@ class Schedule:
 
 
 class Audited:
-    """A cluster whose sessions take one request each, so that they look like canaries. All else is the cluster's own."""
+    """A cluster whose sessions take one request each, so that they look like canaries; else it is the cluster."""
 
     def __init__(self, cluster: Any, schedule: Schedule) -> None:
         self._cluster, self._schedule = cluster, schedule
@@ -84,7 +85,8 @@ class Audited:
 
     def close(self) -> None:
         """End the session, and perhaps ask a canary like what it asked."""
-        self._schedule.over(self._cluster.session.said)
+        session = self._cluster.session
+        self._schedule.over(session.said, session.early)
         self._cluster.close()
 
 

@@ -84,6 +84,7 @@ class PartyChannel:
         self._over = False
         self._why = ""  # it is over
         self.said: list[msg.Request] = []  # in public, in the latest request
+        self.early = -1  # how many further words had been said when the first result was read; -1 before
         self.once = False  # whether the session is for one request, and over after it
         self.judges = True  # whether answers must make sense; not in a canary, which is judged afterwards
         self.flagged: list[int] = []  # prompts of the latest result of which a number has left its reach
@@ -236,7 +237,7 @@ class PartyChannel:
 
     def _asks(self, word: msg.Request) -> None:
         """The first word of a request is about to leave."""
-        self.said = [msg.public(word)] if isinstance(word, msg.Generate | msg.Encode) else []
+        self.said, self.early = [msg.public(word)] if isinstance(word, msg.Generate | msg.Encode) else [], -1
         if self.receipts is not None:
             self.receipts.ask(word)
 
@@ -254,6 +255,7 @@ class PartyChannel:
         copies that differ, and for an index that there is not.
         """
         wanted = self._awaited[0]
+        self.early = len(self.said) - 1 if self.early < 0 else self.early
         with self._exchange():
             self._name_lost()
             found, flags = self._joined(wanted), torch.zeros(0)

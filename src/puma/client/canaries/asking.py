@@ -31,8 +31,9 @@ def usual(config: Config, prompt: int = PROMPT, tokens: int = TOKENS) -> list[Re
     return [Encode(job, "tokens", rows=[0]) if heads(config).predicts else Encode(job, "pooled")]
 
 
-def ask_like(session: Session, said: Sequence[Request]) -> None:
-    """Ask a request of which this was `said` in public, with a prompt that is made up."""
+def ask_like(session: Session, said: Sequence[Request], early: int = 0) -> None:
+    """Ask a request of which this was `said` in public, with a prompt that is made up; so many of the words after the
+    first came `early`, before a result was read."""
     first, *later = said
     config = session.served
     assert isinstance(first, Generate | Encode)
@@ -43,16 +44,11 @@ def ask_like(session: Session, said: Sequence[Request]) -> None:
         return
     more = sum(isinstance(word, Pace) and word.more for word in later)
     choose = (lambda logits: [int(row.argmax()) for row in logits]) if first.reveal else None
-    steps = session.continued(
-        prompts,
-        first.tokens,
-        first.paced,
-        choose,
-        first.temperature,
-        **hidden,  # type: ignore[arg-type]
-    )
+    early = 0 if first.reveal else max(0, early)
+    how = (first.tokens, first.paced, choose, first.temperature, early)
+    steps = session.continued(prompts, *how, **hidden)  # type: ignore[arg-type]
     for count, _ in enumerate(steps, 1):
-        if first.paced and count > more:
+        if first.paced and count > more - early:
             steps.close()
 
 
