@@ -14,6 +14,7 @@ from typing import Any, Literal
 from puma.client.connect import ClusterSession
 from puma.client.evidence.session import Receipts
 from puma.client.owner import Owner, card_of
+from puma.client.resume import Plan
 from puma.crypto.prg import PairKey, fresh_secret
 from puma.crypto.signing import Signer
 from puma.mpc.party import Party
@@ -72,6 +73,7 @@ class Sessions:
         self.stores = [EncryptedStore(folder / f"p{rank}", preprocessing) for rank in range(3)]
         self.metrics = [Metrics() for _ in range(3)]
         self.servers: list[SessionServer] = []
+        self.plan: Plan | None = None  # of the model that was shared last, with its seeds
         self.failures: list[Any] = []  # of each party of the latest session, None where it ended well
 
     @contextmanager
@@ -135,5 +137,7 @@ class Sessions:
         files = {label: read() for label, read in clear.files.items()}
         with self.session("owner", owner) as session:
             made = card_of(name, "1", files, clear.eos, **card)
-            Owner(session, self.folder / "state").upload(clear.config, clear.params, made, files)
+            uploading = Owner(session, self.folder / "state")
+            uploading.upload(clear.config, clear.params, made, files)
+            self.plan = uploading.plan
         return clear

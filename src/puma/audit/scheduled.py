@@ -1,7 +1,7 @@
 """Canaries beside real requests: one for so many on average, by chance, each like one that was asked of late.
 
-Parties see sessions of one request each, which begin alike; that one of them meant nothing shows when it is opened. What
-a real request said in public is all that is remembered of it. This file must not know how a canary is judged.
+Parties see sessions of one request each, which begin alike; that one of them meant nothing shows when it is opened.
+What a real request said in public is all that is remembered of it. This file must not know how a canary is judged.
 """
 
 from __future__ import annotations
