@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from puma.engine.company import Company, Member
+from puma.engine.generation import Turn
 from puma.mpc.share import Share
 from puma.reference.plain_model import PlainModel
 from puma.wire.steps import Item, Left, Step, following
@@ -51,6 +52,12 @@ def test_what_one_party_gives_away_is_no_mask_of_what_another_computes(clear: Pl
     """P1 leads: it could name one client's request to P0 and another's to P2, and the first client be its own."""
     dealt, used = dealt_and_used(clear, odd)
     assert not torch.equal(dealt, used)
+
+
+def test_a_turn_is_plain_if_it_changes_nothing() -> None:
+    nothing: Any = object()
+    assert Turn().plain and Turn(True, [], None, []).plain
+    assert not any(turn.plain for turn in (Turn(leave=[0]), Turn(given=nothing), Turn(join=[nothing])))
 
 
 def test_a_history_holds_every_word_in_order() -> None:

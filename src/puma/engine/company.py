@@ -159,7 +159,7 @@ class Company:
         self._leave({name: turn.leave for name, turn in turns.items() if turn is not None})
         for member in members:
             turn = turns[id(member)]
-            if turn is None or turn.leave or turn.join or turn.given is not None:
+            if turn is None or not turn.plain:
                 member.said = next((digest for steps, digest in member.grants if steps > member.steps), b"")
             if turn is not None:
                 member.requests = gone_on(member.requests, turn)
