@@ -14,9 +14,12 @@ from puma.audit.report import Report
 from puma.cli.app import run
 from puma.config import Cluster, Party
 from puma.crypto.signing import Signer, fingerprint_of
+from puma.local import cluster as local
 from tests.audit.trio import CHANGES, canary, swaps
+from tests.cli.conftest import Run
 from tests.live import Live
 from tests.models import tiny
+from tests.threads import Threads
 
 pytestmark = pytest.mark.masks_again  # an auditor shares the model again, in this process
 
@@ -71,6 +74,14 @@ def test_no_report_is_written_over(tmp_path: Path, capsys: pytest.CaptureFixture
     (tmp_path / "report").touch()
     assert run(["audit", "--report", str(tmp_path / "report")]) == 2
     assert "exists" in capsys.readouterr().err
+
+
+def test_three_parties_here_are_audited(puma: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(local, "Trio", lambda _=None, store=None, **kind: Threads(store, **kind))
+    model = tiny.llama(tmp_path / "llama", num_hidden_layers=1)
+    found = puma("audit", model, "--prompt", 3, "--tokens", 2, "--report", tmp_path / "report", "--json").json
+    assert found["accused"] == [] and found["canaries"] == 1 and found["frames"] > 20
+    assert reports.read(tmp_path / "report").findings == []
 
 
 @pytest.mark.slow
