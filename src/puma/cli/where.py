@@ -109,7 +109,8 @@ class Where:
             return
         from puma.client.evidence import verify as receipts
 
-        receipts.write(self.receipt, [*cluster.session.receipts.kept])
+        kept = cluster.session.receipts.kept
+        receipts.write(self.receipt, [each for each in kept if each.statements[0].model is not None])
 
     def say_local(self) -> None:
         """That parties on one machine are for trying."""

@@ -33,7 +33,8 @@ class Receipts:
 
     def ask(self, word: msg.Request) -> None:
         """This is about to be asked; of a request in several words the first."""
-        self._asked = receipts.request_digest(msg.public(word))
+        heard = msg.decode_request(msg.encode(word))  # as the parties read it: a whole number may become a float there
+        self._asked = receipts.request_digest(msg.public(heard))
 
     def opened(self, reply: msg.Opened, name: str, approximation: str, commitment: Commitment | None) -> None:
         """This model is served from now on."""

@@ -104,7 +104,7 @@ class Evidence:
             model=self._served,
             links=self._ends(),
             began=began,
-            ended=time.time(),
+            ended=max(time.time(), began),  # a clock may be set back meanwhile
         )
         signed = self._notary.sign(found)
         trails = {f"P{peer}": link.trails for peer, link in self._links.items()}
