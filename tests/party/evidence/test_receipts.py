@@ -1,4 +1,4 @@
-"""Receipts of sessions: honest parties never contradict each other, and whoever deviates is named before an answer counts."""
+"""Receipts of sessions: honest parties never contradict each other, and who deviates is named before an answer counts."""
 
 from __future__ import annotations
 
@@ -303,7 +303,9 @@ def test_a_receipt_does_not_tell_how_much_others_asked(parties: Sessions) -> Non
             list(theirs), list(mine)
             assert session.receipt is not None
             links = [each.links for each in session.receipt.statements]
-            told.append([(e.peer, e.place, e.sent.frames, e.sent.size, e.received.size) for each in links for e in each])
+            told.append(
+                [(e.peer, e.place, e.sent.frames, e.sent.size, e.received.size) for each in links for e in each]
+            )
     assert told[0] == told[1]
 
 

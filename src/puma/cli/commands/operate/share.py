@@ -96,7 +96,13 @@ def share(
             session.close()
     seconds = time.perf_counter() - started
     if output.json:
-        told = {"name": card.name, "version": card.version, "resumed": resumed, "unchanged": same, "commitment": committed}
+        told = {
+            "name": card.name,
+            "version": card.version,
+            "resumed": resumed,
+            "unchanged": same,
+            "commitment": committed,
+        }
         ui.answer(told | {"seconds": seconds})
         return
     if same:
