@@ -129,7 +129,7 @@ class HandshakeError(ProtocolError):
 
 
 class ReceiptError(ProtocolError):
-    """What the parties sign of a request contradicts itself, or what the client has seen; or a signature does not hold."""
+    """What parties sign of a request contradicts itself or what the client has seen, or a signature does not hold."""
 
 
 class PeerLost(ProtocolError):

@@ -22,7 +22,7 @@ def linked(key: bytes = KEY) -> tuple[MemoryLink, MemoryLink]:
 
 def head(*frames: bytes, label: str = "session", key: bytes = KEY) -> bytes:
     """Of these frames, from P1 to P2."""
-    one, two = linked(key)
+    one, _ = linked(key)
     one.chain(label)
     for frame in frames:
         one.send(frame)

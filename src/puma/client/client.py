@@ -263,7 +263,9 @@ class Client(ABC):
             doubtful |= {part.start + i for i in self.session.doubtful}
             self.session.cost, self.session.doubtful = added(costs) if costs[1:] else costs[0], set(doubtful)
             found = [self.model.finished(x, how) for x in values]
-            yield [Encoding(x, self.cost, each.left_out, self.receipt) for x, each in zip(found, read[part], strict=True)]
+            yield [
+                Encoding(x, self.cost, each.left_out, self.receipt) for x, each in zip(found, read[part], strict=True)
+            ]
 
     def rank(
         self, query: str, texts: Sequence[str], top: int | None = None, label: str | None = None,

@@ -186,7 +186,7 @@ def _files(path: str | Path) -> tuple[Path, Path]:
 
 
 def read_key(path: Path) -> PrivateKeyTypes:
-    """The private key in a PEM file that nobody else may read; ConfigError if there is none, or it is open to others."""
+    """The private key in a PEM file; ConfigError if there is none, or if others may read it."""
     try:
         with path.open("rb") as file:
             mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)

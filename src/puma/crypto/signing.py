@@ -1,7 +1,7 @@
 """Signatures by the keys of crypto/identity.py, and by keys that live as long as a process; and how they are checked.
 
-Ed25519 signs as it is; a key that a company's CA has certified may be another one, and then signs with SHA-256 (ECDSA, or
-RSA with PSS). This file must not know what is signed, nor whose key may sign it.
+Ed25519 signs as it is; a key that a company's CA has certified may be another one, and then signs with SHA-256 (ECDSA,
+or RSA with PSS). This file must not know what is signed, nor whose key may sign it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _PSS = padding.PSS(padding.MGF1(SHA256()), padding.PSS.DIGEST_LENGTH)
 
 
 class Signer:
-    """A private key that signs. `key` is the public one (DER), `certificates` what a CA said of it (PEM), or nothing."""
+    """A private key that signs. `key` is the public one (DER), `certificates` what a CA says of it (PEM), or nothing."""
 
     def __init__(self, private: PrivateKeyTypes, certificates: bytes = b"") -> None:
         """ConfigError for a key that cannot sign."""

@@ -1,8 +1,8 @@
 """Hash chains over the frames of a link: one for each direction and kind, the same at both ends.
 
 A state is a hash keyed with the state before, and what is published of it is one step away: who lacks the key of the
-link learns nothing of a frame from it, however few bits the frame has. BLAKE3 (O'Connor, Aumasson, Neves,
-Wilcox-O'Hearn, 2020) because a frame is hashed at both ends, and SHA-256 takes several times as long. This file must not
+link learns nothing of a frame from it, however few bits the frame has. BLAKE3 (O'Connor, Aumasson, Neves and
+Wilcox-O'Hearn, 2020) because a frame is hashed at both ends, and SHA-256 takes three times as long. This file must not
 know what a frame says, nor who looks at a chain.
 """
 

@@ -45,7 +45,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     `sharing` names this very set of masks, at all three parties, and `owner` the fingerprint of the key with which the
     model came, if it came with one. Offsets, size in bytes and each parameter's SHA-256 are those of the data file,
-    which an evaluator has and the dealer has not; so is the salt of its commitment. The files that the card names lie beside it.
+    which an evaluator has and the dealer has not; likewise the salt of its commitment. The files that the card
+    names lie beside it.
     """
 
     version: int = VERSION

@@ -152,8 +152,8 @@ def committed_words(
 
 
 def joined(commitments: Sequence[Commitment]) -> Commitment | None:
-    """All that the three parties commit to together, from what each says in the order of their ranks; None if two of them
-    differ about what both hold."""
+    """All that the three parties commit to together, from what each says in the order of their ranks; None if two of
+    them differ about what both hold."""
     if [len(each.seeds) for each in commitments] != [2, 1, 1] or commitments[0].words:
         return None
     dealer, first, second = commitments
@@ -162,7 +162,7 @@ def joined(commitments: Sequence[Commitment]) -> Commitment | None:
 
 
 def commitment_digest(all_three: Commitment) -> bytes:
-    """The commitment of a model in 32 bytes; empty for one that came without a salt, so that nothing holds its words."""
+    """The commitment of a model in 32 bytes; empty for one that came without a salt: nothing holds its words."""
     if not all_three.words:
         return b""
     return hashlib.sha256(b"puma/1|commitment|" + b"".join(all_three.seeds) + all_three.words).digest()

@@ -48,9 +48,7 @@ def statement(rank: int) -> Statement:
 
 def receipt(change: Callable[[int, Statement], Statement] = lambda _, each: each) -> Receipt:
     """Signed by the three parties, each what `change` makes of its statement."""
-    return Receipt(
-        tuple(Notary(SIGNERS[rank], CLUSTER).sign(change(rank, statement(rank))) for rank in range(3))
-    )
+    return Receipt(tuple(Notary(SIGNERS[rank], CLUSTER).sign(change(rank, statement(rank))) for rank in range(3)))
 
 
 def seen() -> Seen:

@@ -1,4 +1,4 @@
-"""A receipt that holds is believed; one in which anything at all is other than it was is not, and the party is named."""
+"""A receipt that holds is believed; one in which anything is other than it was is not, and who did it is named."""
 
 from __future__ import annotations
 

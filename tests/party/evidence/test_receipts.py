@@ -1,4 +1,4 @@
-"""Receipts of sessions: honest parties never contradict each other, and whoever deviates is named before an answer counts."""
+"""Receipts of sessions: honest parties never contradict each other, and who deviates is named before it counts."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ import pytest
 
 from puma.client.evidence.checks import check
 from puma.client.evidence.receipt import Receipt
+from puma.client.owner import Owner, card_of
 from puma.errors import ProtocolError, ReceiptError
-from puma.local.cluster import LocalCluster, share
+from puma.local.cluster import LocalCluster
 from puma.net.chain import Chain
 from puma.net.endpoint import Endpoint
 from puma.net.frame import Kind
 from puma.party.evidence.records import Records
-from puma.party.evidence.statements import Notary
+from puma.party.evidence.statements import Evidence, Notary
 from puma.reference.plain_model import PlainModel
 from puma.wire import receipts
 from puma.wire.receipts import Signed, Statement
@@ -113,14 +114,10 @@ def test_what_is_prepared_has_a_receipt_and_so_has_its_use(clear: PlainModel, me
 
 def test_owners_get_receipts_too(parties: Sessions, tmp_path: Path) -> None:
     with parties.session("owner", "olga") as session:
-        share(session, *_tiny(tmp_path), name="another")
+        model = PlainModel(tiny.bert(tmp_path / "bert", num_hidden_layers=1))
+        Owner(session, tmp_path / "state").upload(model.config, model.params, card_of("another", "1", {}))
         assert session.receipt is not None
         assert session.receipt.statements[0].kind == "publish" and session.receipt.statements[0].model is None
-
-
-def _tiny(folder: Path) -> tuple[Any, Any]:
-    model = PlainModel(tiny.bert(folder / "bert", num_hidden_layers=1))
-    return model.config, model.params
 
 
 def test_a_party_keeps_what_it_signed_and_the_marks_of_its_chains(parties: Sessions) -> None:
@@ -199,9 +196,9 @@ def test_a_receipt_that_was_good_before_is_not_good_again(clear: PlainModel, mon
 
 
 def test_who_signs_nothing_is_named(clear: PlainModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    honest = Notary.sign
+    honest = Evidence.statement
     with Threads() as trio:
-        monkeypatch.setattr(Notary, "sign", lambda self, s: None if self is trio.notaries[2] else honest(self, s))
+        monkeypatch.setattr(Evidence, "statement", lambda self, *a: None if self._rank == 2 else honest(self, *a))
         with pytest.raises(ReceiptError, match="P2 signed no statement"):
             asked(clear, trio)
 
@@ -303,7 +300,9 @@ def test_a_receipt_does_not_tell_how_much_others_asked(parties: Sessions) -> Non
             list(theirs), list(mine)
             assert session.receipt is not None
             links = [each.links for each in session.receipt.statements]
-            told.append([(e.peer, e.place, e.sent.frames, e.sent.size, e.received.size) for each in links for e in each])
+            told.append(
+                [(e.peer, e.place, e.sent.frames, e.sent.size, e.received.size) for each in links for e in each]
+            )
     assert told[0] == told[1]
 
 

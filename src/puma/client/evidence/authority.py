@@ -43,7 +43,9 @@ class Pinned:
         if found == self._known[rank]:
             return ""
         other = next((f"P{i}" for i, known in enumerate(self._known) if known == found), "")
-        return f"it is signed with the key of {other}" if other else f"it is signed with another key, {found or 'no key'}"
+        return (
+            f"it is signed with the key of {other}" if other else f"it is signed with another key, {found or 'no key'}"
+        )
 
 
 class Certified:

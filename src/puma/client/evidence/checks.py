@@ -20,7 +20,9 @@ from puma.version import VERSION
 from puma.wire import receipts
 from puma.wire.receipts import CLIENT, Commitment, Ends, Head, Place, Statement
 
-HINT = "one of the parties misbehaves, or runs another version: keep the receipt, and ask the operators before you go on"
+HINT = (
+    "one of the parties misbehaves, or runs another version: keep the receipt, and ask the operators before you go on"
+)
 COMMON: tuple[tuple[str, str], ...] = (  # fields that are the same at all three, and how they are called
     ("cluster", "cluster"),
     ("session", "session"),
@@ -194,4 +196,3 @@ def _served(statement: Statement) -> tuple[str, bytes, bytes, str] | None:
 
 def _error(what: str) -> ReceiptError:
     return ReceiptError(what, HINT)
-

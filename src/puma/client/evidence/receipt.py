@@ -92,5 +92,7 @@ def read(path: Path) -> list[Receipt]:
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise StoreError(f"{path} holds no receipts: {error}", hint) from None
     if found.puma != FORMAT:
-        raise StoreError(f"{path} holds {found.puma[:40]!r} and not {FORMAT!r}", "read it with the version that wrote it")
+        raise StoreError(
+            f"{path} holds {found.puma[:40]!r} and not {FORMAT!r}", "read it with the version that wrote it"
+        )
     return [Receipt(tuple(each), found.local) for each in found.receipts]

@@ -21,7 +21,7 @@ KEPT = 4096
 
 
 class Receipts:
-    """`session` and `cluster` are what the client named when it opened the session, `authority` says whose keys count."""
+    """`session` and `cluster` are what the client named when it began; `authority` says whose keys count."""
 
     def __init__(self, session: bytes, cluster: bytes, authority: Authority) -> None:
         self._session, self.cluster, self.authority = session, cluster, authority

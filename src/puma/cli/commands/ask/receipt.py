@@ -99,7 +99,10 @@ def _say(receipt: Receipt) -> None:
     first = receipt.statements[0]
     rows = [
         ["receipt", receipt.digest[:16]],
-        ["request", f"{first.kind}, {first.request.hex()[:16]}, report {first.number} of session {first.session.hex()}"],
+        [
+            "request",
+            f"{first.kind}, {first.request.hex()[:16]}, report {first.number} of session {first.session.hex()}",
+        ],
         ["model", _model(first)],
         ["commitment", receipt.commitment.hex() or "none"],
         ["puma", f"{first.version}, protocol {first.protocol}"],
@@ -116,7 +119,8 @@ def _ends(ends: Ends) -> str:
     sent, received = f"{ends.sent.frames} {what}", f"{ends.received.frames} {what}"
     if ends.place == "own":
         sent, received = f"{sent} of {ui.amount(ends.sent.size)}", f"{received} of {ui.amount(ends.received.size)}"
-    return f"{ends.peer}: sent {sent} ({ends.sent.digest.hex()[:8]}), received {received} ({ends.received.digest.hex()[:8]})"
+    one, other = (head.digest.hex()[:8] for head in (ends.sent, ends.received))
+    return f"{ends.peer}: sent {sent} ({one}), received {received} ({other})"
 
 
 def _model(statement: Statement) -> str:

@@ -33,6 +33,7 @@ from puma.party.ending import failed, part
 from puma.party.evidence.records import Records
 from puma.party.evidence.statements import Evidence, Notary
 from puma.party.joint import Place
+from puma.party.launched import nursery
 from puma.party.rendezvous import Rendezvous
 from puma.party.server import Server
 from puma.wire.launch import Ports, Start
@@ -171,6 +172,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    code = main()
-    sys.stderr.flush()
-    os._exit(code)  # nothing is left to tidy up, and unloading the libraries takes seconds
+    nursery.begin(main)
