@@ -63,7 +63,8 @@ def positions() -> dict[str, Tensor]:
     far = torch.arange(-8192, 8192)
     found |= {f"buckets {both}": buckets(far, 32, 128, both) for both in (True, False)}
     found |= {
-        f"rounded {span}": rounded(far, Disentangled(span, furthest)) for span, furthest in ((512, 512), (128, 4096))
+        f"rounded {span}": rounded(far, Disentangled(span=span, furthest=furthest))
+        for span, furthest in ((512, 512), (128, 4096))
     }
     return found
 
