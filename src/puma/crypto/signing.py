@@ -23,7 +23,7 @@ _PSS = padding.PSS(padding.MGF1(SHA256()), padding.PSS.DIGEST_LENGTH)
 
 
 class Signer:
-    """A private key that signs. `key` is the public one (DER), `certificates` what a CA says of it (PEM), or nothing."""
+    """A private key that signs. `key` is the public one (DER), `certificates` what a CA says of it (PEM), or none."""
 
     def __init__(self, private: PrivateKeyTypes, certificates: bytes = b"") -> None:
         """ConfigError for a key that cannot sign."""

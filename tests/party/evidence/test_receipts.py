@@ -20,6 +20,7 @@ from puma.net.endpoint import Endpoint
 from puma.net.frame import Kind
 from puma.party.evidence.records import Records
 from puma.party.evidence.statements import Evidence, Notary
+from puma.party.limits import Limits
 from puma.reference.plain_model import PlainModel
 from puma.wire import receipts
 from puma.wire.receipts import Signed, Statement
@@ -33,7 +34,7 @@ IDS = [[1, 5, 6]]
 @pytest.fixture(scope="module")
 def parties(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sessions]:
     folder = tmp_path_factory.mktemp("parties")
-    made = Sessions(folder / "parties")
+    made = Sessions(folder / "parties", Limits(sessions=8, tokens=200, reveal_logits=True))
     size = {"num_hidden_layers": 1}
     made.share(tiny.llama(folder / "llama", **size), "llama", reveal_logits=True)
     made.share(tiny.bert(folder / "bert", **size), "bert")
