@@ -45,7 +45,7 @@ AHEAD = 4  # tokens of a stream that the parties may be ahead of its reader: no 
 
 @dataclass(frozen=True)
 class Answer:
-    """Generated text, its token ids and what the request cost, with its other prompts; what the parties signed of it."""
+    """Generated text, its token ids and what the request cost, with its other prompts; what the parties signed."""
 
     text: str
     token_ids: list[int]

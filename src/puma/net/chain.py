@@ -106,7 +106,7 @@ class Chains:
 
 
 def link_key(secret: bytes) -> bytes:
-    """The key of all chains of a link, by the secret that its two ends agreed on; nothing about that follows from it."""
+    """The key of all chains of a link, by the secret of its two ends, about which nothing follows from it."""
     return HKDF(algorithm=SHA256(), length=KEY_BYTES, salt=None, info=b"puma/1|frames").derive(secret)
 
 
