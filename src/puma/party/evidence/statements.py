@@ -72,7 +72,7 @@ class Evidence:
         self._client.chain(f"model {self._opens}", words=True)
         manifest = model.manifest
         card = receipts.card_digest(manifest.config, manifest.card)
-        committed = commitment(manifest, self._rank)
+        committed = commitment(manifest, self._rank) or receipts.Commitment([])
         self._served = Served(manifest.name, card, manifest.sharing, approximation, committed)
 
     def took(self, outcome: Outcome) -> None:

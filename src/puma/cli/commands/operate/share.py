@@ -17,6 +17,8 @@ from puma.errors import UsageError
 
 if TYPE_CHECKING:
     from puma.client.owner import Owner
+    from puma.reference.plain_model import PlainModel
+    from puma.wire.messages import Card
 
 
 def share(
@@ -35,6 +37,7 @@ def share(
     state: Path | None = None,
     keep: Path | None = None,
     insecure: Flag = False,
+    open_weights: Flag = False,
     fitting: Fitting = FITTED,
     output: Output = HUMAN,
 ) -> None:
@@ -69,11 +72,13 @@ def share(
         Write the seeds of the masks to this file, for `puma audit`; it is as secret as the weights.
     insecure
         Links without TLS, to parties that were started likewise on this machine.
+    open_weights
+        The weights are no secret: the evaluators get them as they are, two bytes a number where the files have as many,
+        and only what clients ask is hidden. Every party compares them with the same digests, and the card says so.
     """
     from puma.audit.shared import write
     from puma.client.owner import Owner, card_of
     from puma.client.resume import state_folder
-    from puma.models.ranges import hides
     from puma.reference.plain_model import PlainModel
     from puma.wire.policy import chosen_outputs
 
@@ -92,17 +97,12 @@ def share(
         session = owner(cluster, key, insecure, progress)
         try:
             owning = Owner(session, state or state_folder(), session.cluster.digest)
-            progress("comparing with what was shared", 0, 1)
-            resumed, same = False, owning.unchanged(clear.config, clear.params, card)
-            if same and keep is not None:
-                what = f"{card.name} is unchanged, and the seeds of its masks are kept nowhere"
-                raise UsageError(what, "share it under another --version, and all of it is sent anew")
-            if not same:
-                progress("checking the weights", 0, 1)
-                card = msgspec.structs.replace(card, hides=hides(clear.config, clear.params))
-                resumed = owning.upload(clear.config, clear.params, card, files, progress=progress)
-                if keep is not None and owning.plan is not None:
-                    write(keep, owning.plan)
+            if keep is not None:
+                _check_keeping(owning, clear, card, open_weights)
+            give = _opened if open_weights else _shared
+            card, resumed, same = give(owning, clear, card, files, progress)
+            if keep is not None and owning.plan is not None:
+                write(keep, owning.plan)
             committed = _commitment(owning, card.name)
         finally:
             session.close()
@@ -125,12 +125,50 @@ def share(
     ui.say(f"commitment {committed}: clients see by it that it is this one (puma models show)")
 
 
+def _check_keeping(owning: Owner, clear: PlainModel, card: Card, open_weights: bool) -> None:
+    """UsageError where there are no seeds to be kept."""
+    if open_weights:
+        raise UsageError("open weights have no masks, and so no seeds to keep", "leave out --keep or --open-weights")
+    if owning.unchanged(clear.config, clear.params, card):
+        what = f"{card.name} is unchanged, and the seeds of its masks are kept nowhere"
+        raise UsageError(what, "share it under another --version, and all of it is sent anew")
+
+
 def _commitment(owning: Owner, name: str) -> str:
     """What the parties commit to of a model, in hex; empty if they do not agree."""
     from puma.wire.receipts import commitment_digest
 
     found = next((each.commitment for each in owning.models() if each.card.name == name), None)
     return commitment_digest(found).hex() if found else ""
+
+
+def _shared(
+    owning: Owner, clear: PlainModel, card: Card, files: dict[str, bytes], progress: ui.Progress
+) -> tuple[Card, bool, bool]:
+    """Upload shares; the card, whether an upload was gone on with, and whether nothing had to be sent."""
+    from puma.models.ranges import hides
+
+    progress("comparing with what was shared", 0, 1)
+    if owning.unchanged(clear.config, clear.params, card):
+        return card, False, True
+    progress("checking the weights", 0, 1)
+    card = msgspec.structs.replace(card, hides=hides(clear.config, clear.params))
+    return card, owning.upload(clear.config, clear.params, card, files, progress=progress), False
+
+
+def _opened(
+    owning: Owner, clear: PlainModel, card: Card, files: dict[str, bytes], progress: ui.Progress
+) -> tuple[Card, bool, bool]:
+    """The same with weights that everybody may know."""
+    from puma.client.public.content import digested, parts, weights_of
+    from puma.models import in_the_open
+    from puma.models.ranges import hides
+
+    config = in_the_open(clear.config)
+    found = digested(parts(config, clear.params), progress)
+    weights = weights_of(config, found)
+    card = msgspec.structs.replace(card, hides=hides(clear.config, clear.params), weights=weights)
+    return card, False, owning.open_up(config, found, card, files, progress=progress)
 
 
 def _listed(words: str) -> Sequence[str]:
