@@ -108,8 +108,9 @@ def replayed(
 
 def _commitment(library: InMemory, shared: Shared, rank: int) -> Commitment:
     model = library.open(shared.plan.card.name)
-    assert model is not None
-    return commitment(model.manifest, rank)
+    found = None if model is None else commitment(model.manifest, rank)
+    assert found is not None  # of what was uploaded in shares a moment ago
+    return found
 
 
 def announced(replies: Sequence[bytes]) -> list[bytes]:
