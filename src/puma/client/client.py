@@ -85,16 +85,6 @@ class Client(ABC):
     def out_of_range(self, value: Judgement) -> None:
         self.session.out_of_range = judgement(value)
 
-    @property
-    def variants(self) -> str:
-        """Which functions take fewer rounds and more words: "lean" none, "quick" all, "auto" those that take less time
-        on the parties' network, or their names (nn.variants)."""
-        return self.session.variants
-
-    @variants.setter
-    def variants(self, value: str) -> None:
-        self.session.variants = arguments.variants(value)
-
     @abstractmethod
     def close(self) -> None:
         """End the session; harmless when repeated."""

@@ -318,6 +318,16 @@ class RemoteCluster(Client):
         it accepted."""
         return self._session.seen
 
+    @property
+    def variants(self) -> str:
+        """Which functions take fewer rounds and more words: "lean" none, "quick" all, "auto" those that take less time
+        on the parties' network, or their names (nn.variants)."""
+        return self.session.variants
+
+    @variants.setter
+    def variants(self, value: str) -> None:
+        self.session.variants = arguments.variants(value)
+
     def close(self) -> None:
         """Tell the parties that the client leaves; harmless when repeated."""
         self._session.close()

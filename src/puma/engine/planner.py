@@ -19,6 +19,7 @@ from puma.models.config import Config
 from puma.mpc.party import DEALER, FIRST, SECOND, Party
 from puma.nn.variants import VARIANTS
 from puma.wire.messages import Encode, Generate
+from puma.wire.network import Surveyed
 
 PINGS, BULK = 4, 1 << 20  # round trips of which the least counts, and bytes each way that tell the rate
 FASTEST = 1e11  # bits a second: beyond, a rate is what the clock makes of it
@@ -69,6 +70,14 @@ def planned(config: Config, request: Generate | Encode, link: Link) -> tuple[str
         if link.seconds(spending(config, request, (name,))) < lean:
             chosen.append(name)
     return tuple(chosen)
+
+
+def surveyed(party: Party, config: Config, request: Generate | Encode) -> Surveyed:
+    """What a party says of the link between the evaluators; P1 also names the plan."""
+    link = measured(party)
+    if link is None:
+        return Surveyed((), 0.0, 0.0)
+    return Surveyed(planned(config, request, link) if party.rank == FIRST else (), link.rtt, link.rate)
 
 
 def measured(party: Party) -> Link | None:

@@ -27,7 +27,7 @@ from puma.engine.request import Request
 from puma.engine.turns import admit_word
 from puma.errors import PreprocessingError, ProtocolError, StoreError
 from puma.mpc.cost import Entry
-from puma.mpc.party import FIRST, Party, present
+from puma.mpc.party import Party, present
 from puma.mpc.share import Share
 from puma.party import fitting, loading
 from puma.party.agreement import Agreement
@@ -41,7 +41,6 @@ from puma.store.preprocessing import MISSING, Header, Item, PreprocessingStore, 
 from puma.wire import messages as msg
 from puma.wire.input_share import Given
 from puma.wire.inputs import most_bytes, payload_bytes, receive_input
-from puma.wire.network import Surveyed
 from puma.wire.steps import Item as Numbered
 
 Inference = msg.Generate | msg.Encode
@@ -114,7 +113,7 @@ class Server:
             self._agreement.note(request)
             self._intake.offered(request)
         elif isinstance(request, msg.Survey):
-            self._say(self._survey(request.request))
+            self._say(self._survey(request))
         else:
             preprocessing, self._preprocessing = self._preprocessing, None  # for this request or for none
             self._report(request, partial(self._work, request, preprocessing))
@@ -207,14 +206,12 @@ class Server:
 
     # -- requests -------------------------------------------------------------------------------------------
 
-    def _survey(self, request: Inference) -> Surveyed:
+    def _survey(self, request: msg.Survey) -> msg.Surveyed:
         """What the network is like, and at P1 the plan that takes least time on it."""
-        admit(self._ready().config, self.party.approximation, request, self._allowed())
-        self._told(msg.Survey(request))
+        admit(self._ready().config, self.party.approximation, request.request, self._allowed())
+        self._told(request)
         self._agreement.check()
-        link = planner.measured(self.party)
-        quick = planner.planned(self._ready().config, request, link) if link and self.party.rank == FIRST else ()
-        return Surveyed(quick, link.rtt if link else 0.0, link.rate if link else 0.0)
+        return planner.surveyed(self.party, self._ready().config, request.request)
 
     def _ready(self) -> Engine:
         if self.engine is None:
