@@ -237,9 +237,7 @@ class Server:
         if msg.bare(made_for) != msg.bare(request):
             raise PreprocessingError("the preprocessing was made for another request", "prepare some for this one")
         if isinstance(request, msg.Generate) and request.paced:
-            raise PreprocessingError(
-                "a request whose end is open cannot be prepared", "ask for a fixed number of tokens"
-            )
+            raise PreprocessingError("a request whose end is open cannot be prepared", "ask for so many tokens")
         self._told(request)
         if self.party.is_dealer:
             self._agreement.check()
@@ -335,9 +333,8 @@ class Server:
         try:
             given = [Request.of(request, self._prompt(request.input, self._payload(request.input)))]
             served = self._sharing, self.party.approximation, request.input.quick
-            member = Member(
-                Numbered(place.session, self._requests), place.key, served, channel.engine(model), given
-            )  # fmt: skip
+            named = Numbered(place.session, self._requests)
+            member = Member(named, place.key, served, channel.engine(model), given)
             Joint(channel, member, self, self._agreement.digest, prefilled).run()
         finally:
             self._computes = self.party
