@@ -26,7 +26,7 @@ from tests.models.plain import one_hot, open_model, usual
 from tests.threads import Threads
 
 IDS = [2, 5, 7, 9, 27]
-MODELS = ["t5", "t5-gated", "qwen3", "gemma2", "mistral", "opt", "neox"]
+MODELS = ["t5", "t5-gated", "bart", "marian", "qwen3", "gemma2", "mistral", "opt", "neox"]
 
 
 def transformers_answer(folder: Path, beams: int, tokens: int, ends: list[int], penalty: float) -> list[int]:
@@ -39,7 +39,7 @@ def transformers_answer(folder: Path, beams: int, tokens: int, ends: list[int], 
         max_new_tokens=tokens, eos_token_id=ends or None, pad_token_id=0, length_penalty=penalty, early_stopping=False,
         use_cache=not name.startswith("T5"),  # which fails where encoder and decoder differ in depth
     )[0].tolist()  # fmt: skip
-    found = found[1:] if name.startswith("T5") else found[len(IDS) :]
+    found = found[1:] if model.config.is_encoder_decoder else found[len(IDS) :]
     last = next((i for i, token in enumerate(found) if token in ends), len(found))
     return found[: last + 1]
 
@@ -62,7 +62,7 @@ def clear(tmp_path_factory: pytest.TempPathFactory) -> PlainModel:
     return PlainModel(zoo.write(tmp_path_factory.mktemp("beams"), "t5"))
 
 
-@pytest.mark.parametrize("name", ["t5-gated", "mistral", "gemma2"])
+@pytest.mark.parametrize("name", ["t5-gated", "bart", "mistral", "gemma2"])
 def test_three_parties_find_the_same(name: str, tmp_path: Path) -> None:
     clear = PlainModel(zoo.write(tmp_path, name))
     expected = Beams(3, 5, clear.eos)

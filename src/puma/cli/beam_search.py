@@ -31,7 +31,7 @@ def search(
         found = cluster.search(prompt, tokens, count, penalty, stop, lambda steps: progress("searching", steps, tokens))
     agreed: dict[str, Any] = {}
     if compare:
-        beams = Beams(count, tokens, clear.eos, penalty)
+        beams = clear.searching(ids, count, tokens, penalty)
         list(clear.session.search(ids, beams, stop=True))  # type: ignore[attr-defined]
         plain = beams.best
         agreed = {"text": clear.decode(plain), "token_ids": plain, "agree": plain == found.token_ids}

@@ -333,16 +333,20 @@ def _half_turned(x: Tensor) -> Tensor:
 
 
 @declares("formatted, argmax", "section 5")
-def argmax(x: Value, reach: int = LOGIT_REACH) -> Value:
+def argmax(x: Value, reach: int = LOGIT_REACH, barred: Sequence[int] = ()) -> Value:
     """Index of the largest entry of the last dimension; a Share of ring ceil(log2 V) for secrets.
 
-    Entries of a row lie within 2^reach of each other.
+    Entries of a row lie within 2^reach of each other. Those at `barred` places, which are public, do not count: they
+    are compared with nothing.
     """
+    bits, places = index_bits(x.shape[-1]), torch.arange(x.shape[-1])
+    if barred:
+        places = places[~torch.isin(places, torch.tensor(barred))]
+        x = x[..., places]
     if isinstance(x, Tensor):
-        return x.argmax(-1)
+        return places[x.argmax(-1)]
     (x,) = x.party.run(formatted((x, ACTIVATION, logit_ring(reach))))
-    bits = index_bits(x.shape[-1])
-    index = public(x.party, torch.arange(x.shape[-1]), x.shape[-1:], bits, 0).expand(*x.shape)
+    index = public(x.party, places, x.shape[-1:], bits, 0).expand(*x.shape)
     return x.party.run(compare.argmax(x, index))[1]
 
 
