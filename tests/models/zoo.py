@@ -214,7 +214,7 @@ CLIP: dict[str, tuple[str, dict[str, Any]]] = {
 ALL = CLIP | IMAGES | CAUSAL | SEQ2SEQ | SOUND | TEXTS | ENCODERS | HEADS | LAST | EACH
 
 
-def write(folder: Path, name: str) -> Path:
+def write(folder: Path, name: str, **changed: Any) -> Path:
     """A checkpoint in a folder, with weights of the size that training leaves and a tokenizer."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -226,7 +226,8 @@ def write(folder: Path, name: str) -> Path:
         kind = getattr(transformers, architecture)
         labels = {0: "bad", 1: "fair", 2: "good"} if "Classification" in architecture else None
         special = {"pad_token_id": 0} if "Roberta" not in architecture else {}
-        model = kind(kind.config_class(**special | settings | ({"id2label": labels} if labels else {})))
+        named = {"id2label": labels} if labels else {}
+        model = kind(kind.config_class(**special | settings | named | changed))
         fill(model)
         model.save_pretrained(folder)
     encoder = name not in CAUSAL | SEQ2SEQ | SOUND | LAST | EACH

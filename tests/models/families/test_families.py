@@ -13,6 +13,7 @@ from torch.testing import assert_close
 
 from puma.errors import UnsupportedModel
 from puma.models import Cache, images, inputs
+from puma.models.begun import Begun
 from puma.models.checkpoint import configure, load
 from puma.models.family import NEXT_SENTENCE, SPAN
 from puma.models.fields import Reading
@@ -63,6 +64,33 @@ def test_an_answer_to_a_prompt(name: str, tmp_path: Path, reference: Any) -> Non
     for i, token in enumerate(answer[1:], 1):
         near(model(one_hot([token], zoo.VOCABULARY), cache)[0], expected.logits[0, i])
     near(model.hidden(one_hot(IDS, zoo.VOCABULARY)), expected.encoder_last_hidden_state[0])
+
+
+def test_an_answer_to_sound(tmp_path: Path, reference: Any) -> None:
+    """Two windows side by side, whose answers begin with tokens of their own, and how each goes on."""
+    folder = zoo.write(tmp_path, "whisper")
+    checkpoint, model = open_model(folder)
+    config, sound = checkpoint.config, torch.randn(2, 6, 16, generator=torch.Generator().manual_seed(2))
+    answers = torch.tensor([[0, 9, 4, 12, 3], [0, 5, 4, 7, 8]])
+    with torch.no_grad():
+        expected = reference(folder)(sound, decoder_input_ids=answers)
+    rows, cache = sound.transpose(1, 2).reshape(-1, 6), Cache(config.layers, [8, 8])
+    near(model.states(rows, [8, 8]), expected.encoder_last_hidden_state.flatten(0, 1))
+    near(model(Begun(rows, one_hot(answers[:, 1:3].flatten().tolist(), zoo.VOCABULARY)), cache), expected.logits[:, 2])
+    for i in (3, 4):
+        near(model(one_hot(answers[:, i].tolist(), zoo.VOCABULARY), cache), expected.logits[:, i])
+
+
+def test_answers_that_clients_begin(tmp_path: Path, reference: Any) -> None:
+    folder = zoo.write(tmp_path, "mbart")
+    checkpoint, model = open_model(folder)
+    batch, begun = [IDS, IDS[:4]], [[11, 5], [12, 5]]
+    cache = Cache(checkpoint.config.layers, [len(ids) for ids in batch])
+    rows = Begun(one_hot([*chain(*batch)], zoo.VOCABULARY), one_hot([*chain(*begun)], zoo.VOCABULARY))
+    found = [model(rows, cache), model(one_hot([8, 9], zoo.VOCABULARY), cache)]
+    for i, (ids, first, last) in enumerate(zip(batch, begun, (8, 9), strict=True)):
+        expected = answered(reference, folder, ids, decoder_input_ids=torch.tensor([[0, *first, last]]))
+        near(torch.stack([each[i] for each in found]), expected.logits[0, 2:])
 
 
 @pytest.mark.parametrize("name", zoo.TEXTS)
