@@ -1,4 +1,4 @@
-"""Sound becomes the spectrum that transformers makes of it, out of files of any rate; and what is no sound is refused."""
+"""Sound becomes the spectrum that transformers makes of it, out of files of any rate; what is no sound is refused."""
 
 from __future__ import annotations
 
