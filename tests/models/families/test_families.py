@@ -81,8 +81,9 @@ def test_an_answer_to_sound(tmp_path: Path, reference: Any) -> None:
         near(model(one_hot(answers[:, i].tolist(), zoo.VOCABULARY), cache), expected.logits[:, i])
 
 
-def test_answers_that_clients_begin(tmp_path: Path, reference: Any) -> None:
-    folder = zoo.write(tmp_path, "mbart")
+@pytest.mark.parametrize("name", ["mbart", "t5-gated"])
+def test_answers_that_clients_begin(name: str, tmp_path: Path, reference: Any) -> None:
+    folder = zoo.write(tmp_path, name)
     checkpoint, model = open_model(folder)
     batch, begun = [IDS, IDS[:4]], [[11, 5], [12, 5]]
     cache = Cache(checkpoint.config.layers, [len(ids) for ids in batch])

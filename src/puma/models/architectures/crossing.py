@@ -5,6 +5,7 @@ This file must not know tensors from shares, nor what an encoder's layers are.
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
 import torch
@@ -14,6 +15,7 @@ from puma.models.architectures.decoder import Attention
 from puma.models.cache import Cache, LayerCache
 from puma.nn import functional as F
 from puma.nn.belonging import belonging
+from puma.nn.layout import placed
 from puma.nn.modules import Value
 
 
@@ -47,6 +49,22 @@ class Memory(NamedTuple):
         rows = torch.cat([torch.arange(lengths[i]) + starts[i] for i in prompts.tolist()])
         cross = [_crossing(c.k[rows], c.v[rows]) for c in self.cross]
         return Memory(None, nn.Rows([lengths[i] for i in prompts.tolist()]), self.own, cross)
+
+
+def beginning(first: Value, begun: Value | None, prompts: int) -> Value:
+    """The rows of what the answers to so many prompts begin with, one prompt's after the other's: as many `first` ones
+    of each, which everybody knows, and behind them those that a client chose, if any."""
+    if begun is None:
+        return first
+    known, count = first.shape[0] // prompts, (first.shape[0] + begun.shape[0]) // prompts
+    places = torch.arange(prompts * count)
+    own = places % count < known
+    return placed(first, places[own], len(places)) + placed(begun, places[~own], len(places))
+
+
+def watched(x: Value, at: nn.Layout) -> AbstractContextManager[None]:
+    """Meanwhile the rows of an answer belong to its prompt: there may be several, where answers begin."""
+    return nullcontext() if at.branched else belonging(x, at.rows)
 
 
 def _crossing(k: Value, v: Value) -> LayerCache:

@@ -15,10 +15,11 @@ import puma.nn.modules as nn
 from puma.errors import UsageError
 from puma.models import bounds as b
 from puma.models.architecture import Architecture, Bound, Heads, Inputs, Params, Shapes
-from puma.models.architectures.crossing import Memory, crossed
+from puma.models.architectures.crossing import Memory, beginning, crossed, watched
 from puma.models.architectures.decoder import MLP, Attention, Decoder, halves, norm
 from puma.models.architectures.growth import grown
 from puma.models.architectures.relative import Positions
+from puma.models.begun import parted
 from puma.models.cache import Cache, LayerCache
 from puma.models.fields import Activation, Labels, Layers, OptionalSize, Positive, Size
 from puma.models.formats import Formats, hand_out
@@ -144,16 +145,19 @@ class Model(nn.Module):
             raise UsageError("the model has no decoder, and so no logits of tokens", "use it for its states")
         cache = cache or Cache(self.config.layers)
         if cache.memory is None:
-            cache.memory = self._read(one_hot, cache)
-            starts = torch.full((cache.prompts,), self.config.start)
-            x = self.shared.weight[starts]
+            prompts, begun = parted(one_hot)
+            first = self.shared.weight[torch.full((cache.prompts,), self.config.start)]
+            x = beginning(first, None if begun is None else self._embedded(begun), cache.prompts)
+            cache.memory = self._read(prompts, cache, x.shape[0] // cache.prompts)
         else:
             x = self._embedded(one_hot)
         memory = cache.memory
         assert isinstance(memory, Memory)
-        h = self.decoder(x, memory.own.advance(x.shape[0]), memory.own.layers, memory)
+        at = memory.own.advance(x.shape[0])
+        with watched(x, at):
+            h = self.decoder(x, at, memory.own.layers, memory)
         with F.component("head", h):
-            return self.lm_head(h, self.shared)
+            return self.lm_head(at.ending().asking(h), self.shared)
 
     def hidden(self, one_hot: Value, cache: Cache | None = None) -> Value:
         """The encoder's last states (tokens, hidden_size)."""
@@ -163,11 +167,11 @@ class Model(nn.Module):
         """The same of several prompts of these lengths; `types` and `padding` are for other architectures."""
         return self.hidden(one_hot, Cache(self.config.layers, lengths))
 
-    def _read(self, one_hot: Value, cache: Cache) -> Memory:
+    def _read(self, one_hot: Value, cache: Cache, begun: int = 1) -> Memory:
         rows = cache.advance(one_hot.shape[0]).rows
         at = nn.Layout(rows.lengths, causal=False)
         states = self.encoder(self._embedded(one_hot), at, [LayerCache() for _ in self.encoder.blocks])
-        return Memory.of(states, rows, self.config.layers)
+        return Memory.of(states, rows, self.config.layers, begun)
 
     def _embedded(self, one_hot: Value) -> Value:
         with F.component("embedding", one_hot):

@@ -5,7 +5,6 @@ This file must not know tensors from shares.
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,7 +13,7 @@ import torch
 import puma.nn.modules as nn
 from puma.errors import UsageError
 from puma.models.architecture import Heads, Inputs
-from puma.models.architectures.crossing import Memory
+from puma.models.architectures.crossing import Memory, beginning, watched
 from puma.models.architectures.seq2seq.blocks import Readers, Stack
 from puma.models.architectures.seq2seq.config import Seq2Seq
 from puma.models.architectures.seq2seq.stem import Stem
@@ -23,7 +22,6 @@ from puma.models.cache import Cache, LayerCache
 from puma.models.formats import hand_out
 from puma.models.pooling import Embed
 from puma.nn import functional as F
-from puma.nn.belonging import belonging
 from puma.nn.layout import placed
 from puma.nn.modules import Value
 
@@ -75,7 +73,7 @@ class Model(nn.Module):
         memory = cache.memory
         assert isinstance(memory, Memory)
         at = memory.own.advance(x.shape[0])
-        with contextlib.nullcontext() if at.branched else belonging(x, at.rows):
+        with watched(x, at):
             h = self.decoder(x, at, memory.own.layers, [], memory).full
         with F.component("head", h):
             return self.lm_head(at.ending().asking(h), self.shared, self.words.bias if self.words else None)
@@ -113,15 +111,9 @@ class Model(nn.Module):
         return self._embedded(prompts) if self.stem is None else self.stem(prompts, rows)
 
     def _begins(self, begun: Value | None, prompts: int) -> Value:
-        """The rows of what answers begin with: tokens that everybody knows, behind them those that a client chose."""
-        starts = self.config.starts
-        first = self._rows(torch.tensor([*starts] * prompts))
-        if begun is None:
-            return first
-        count = len(starts) + begun.shape[0] // prompts
-        places = torch.arange(prompts * count)
-        own = places % count < len(starts)
-        return placed(first, places[own], len(places)) + placed(self._embedded(begun), places[~own], len(places))
+        """The rows of what answers begin with."""
+        first = self._rows(torch.tensor([*self.config.starts] * prompts))
+        return beginning(first, None if begun is None else self._embedded(begun), prompts)
 
     def _read(self, x: Value, rows: nn.Rows, begun: int) -> Memory:
         """What the decoder reads of prompts whose words have these rows; answers begin with so many tokens."""
