@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,29 @@ def test_it_finds_what_transformers_finds(name: str, tmp_path: Path) -> None:
         assert found.best == transformers_answer(tmp_path / name, beams, tokens, stops, penalty)
         ended += bool(stops) and found.best[-1] in stops
     assert ended, "no text has come to an end"
+
+
+@pytest.mark.filterwarnings("ignore:.*:UserWarning:transformers")
+@pytest.mark.parametrize("name", ["bart", "qwen3"])
+def test_it_follows_the_models_rules(name: str, tmp_path: Path) -> None:
+    """And the last token of a text that has not ended is the one that its files say."""
+    import transformers
+
+    folder = zoo.write(tmp_path / name, name)
+    said = {"no_repeat_ngram_size": 2, "min_new_tokens": 3, "suppress_tokens": [9], "forced_eos_token_id": 5}
+    special = {"eos_token_id": 5, "pad_token_id": 0, "decoder_start_token_id": 0, "bos_token_id": 1}
+    (folder / "generation_config.json").write_text(json.dumps(said | special))
+    clear = PlainModel(folder)
+    model = getattr(transformers, zoo.ALL[name][0]).from_pretrained(folder).eval()
+    for tokens, penalty in ((4, 1.0), (7, 2.0)):
+        theirs = model.generate(
+            torch.tensor([IDS]), attention_mask=torch.ones(1, len(IDS), dtype=torch.long), num_beams=3, do_sample=False,
+            max_new_tokens=tokens, length_penalty=penalty, early_stopping=False,
+        )[0].tolist()  # fmt: skip
+        theirs = theirs[1:] if model.config.is_encoder_decoder else theirs[len(IDS) :]
+        found = clear.searching(IDS, 3, tokens, penalty)
+        list(clear.session.search(IDS, found, stop=True))
+        assert found.best == theirs[: len(found.best)] and found.best[-1] == 5
 
 
 @pytest.fixture(scope="module")

@@ -140,8 +140,11 @@ def test_a_cluster_that_reveals_logits_follows(llama: Path) -> None:
         sampled = cluster.generate("the cat", 8, temperature=2.0).token_ids
         assert len(set(sampled)) == 8
         assert list(cluster.stream("the cat", 6)) == clear.greedy(clear.prompt_ids("the cat", 6), 6, ruled=True)
-        with pytest.warns(RulesWarning, match="not in a beam search"):
-            cluster.search("the cat", 3, 2)
+        ids = clear.prompt_ids("the cat", 3)
+        beams = clear.searching(ids, 2, 3, 1.0)
+        list(clear.session.search(ids, beams, stop=True))
+        found = cluster.search("the cat", 3, 2).token_ids
+        assert found == beams.best and len({*ids, *found}) == len(ids) + 3
 
 
 def test_one_that_does_not_says_so_once(llama: Path) -> None:

@@ -103,9 +103,9 @@ def transcribing(
         costs.append(_cost(session))
         if done + 1 < len(pieces):
             yield None
-    session.cost = added(costs)
+    session.cost = whole = added(costs)
     texts = [_written(model, ids) for ids in found]
-    yield Transcript("".join(texts).strip(), language, [text.strip() for text in texts], found, session.cost)
+    yield Transcript("".join(texts).strip(), language, [text.strip() for text in texts], found, whole)
 
 
 def heard(model: ModelInfo, sound: str | Path | bytes | Tensor) -> list[Tensor]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import Any
 
 from starlette.datastructures import FormData, UploadFile
@@ -51,7 +51,7 @@ async def _written(gateway: Gateway, request: Request, task: Task) -> Response:
     with blamed("file"):
         pieces = await asyncio.to_thread(heard, gateway.model, content)
 
-    def run(cluster: Any) -> Iterator[Transcript | None]:
+    def run(cluster: Any) -> Generator[Transcript | None, None, None]:
         yield from transcribing(cluster.session, cluster.model, pieces, wanted)
 
     job = gateway.submit(run, request.headers.get(ID_HEADER))

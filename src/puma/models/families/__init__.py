@@ -86,7 +86,8 @@ def started(raw: dict[str, Any], generation: dict[str, Any]) -> dict[str, Any]:
     """
     names, said = ("decoder_start_token_id", "bos_token_id"), generation or raw
     first = next((found[name] for found in (generation, raw) for name in names if found.get(name) is not None), None)
-    return raw | {name: said.get(name) for name in CHOOSING} | {"decoder_start_token_id": first}
+    ends = generation.get("eos_token_id", raw.get("eos_token_id"))
+    return raw | {name: said.get(name) for name in CHOOSING} | {"decoder_start_token_id": first, "eos_token_id": ends}
 
 
 def bare(raw: dict[str, Any]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ Each way is that of a class of tokenizers in the library (transformers 5). This 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +80,7 @@ def mbart50(folder: Path, settings: Raw) -> Tokenizer:
     return _in_language(result, settings, "{code} {text} {eos}")
 
 
-def _coded(folder: Path, settings: Raw, codes: list[str]) -> Tokenizer:
+def _coded(folder: Path, settings: Raw, codes: Sequence[str]) -> Tokenizer:
     """Pieces behind fairseq's tokens, and the codes of languages behind these."""
     front = [(text(settings[f"{name}_token"]), 0.0) for name in ("cls", "pad", "eos", "unk")]
     last = [(code, 0.0) for code in codes] + [(text(settings["mask_token"]), 0.0)]

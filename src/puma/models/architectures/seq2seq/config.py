@@ -92,7 +92,8 @@ class Seq2Seq(Struct, frozen=True, kw_only=True, tag_field="model_type", tag="se
             raise ValueError("a model that hears normalises first and answers")
         if self.labels and self.headless:
             raise ValueError("classes are told by the decoder, and there is none")
-        self.encoder, self.decoder  # noqa: B018  (checks the rest)
+        self._halves(self.encoder_heads, self.encoder_size)  # which check the rest
+        self._halves(self.heads, self.intermediate_size)
 
     @property
     def norm(self) -> str:
