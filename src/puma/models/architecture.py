@@ -47,6 +47,7 @@ class Inputs:
     answers: int = 0  # the length of that, if it is another one
     begins: tuple[int, ...] = ()  # tokens that every answer begins with, where it is apart
     begun: int = 0  # how many tokens clients usually let an answer go on with
+    spoken: bool = False  # whether these name a language and a task
     padding: int | None = None  # a token that does not count where a text ends with it
     barred: int | None = None  # a token that no text may hold
 

@@ -169,8 +169,7 @@ def begins(model: ModelInfo, language: str | None, task: str) -> list[int]:
 
 def spoken(model: ModelInfo) -> bool:
     """Whether its answers begin with a language and a task."""
-    sound = getattr(model.config, "sound", None)
-    return sound is not None and sound.spoken
+    return inputs(model.config).spoken
 
 
 def languages(model: ModelInfo) -> dict[str, int]:

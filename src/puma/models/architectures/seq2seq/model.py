@@ -147,7 +147,7 @@ def inputs(config: Seq2Seq) -> Inputs:
     if config.sound:
         return Inputs(
             "audio", config.sound.bands, config.context, rows=2 * config.context, apart=True, answers=config.answers,
-            begins=config.starts, begun=3 if config.sound.spoken else 1,
+            begins=config.starts, begun=3 if config.sound.spoken else 1, spoken=config.sound.spoken,
         )  # fmt: skip
     return Inputs(
         "tokens", config.vocab_size, config.context, apart=True, answers=config.answers, begins=config.starts,
