@@ -13,15 +13,17 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from puma.errors import InputError
+from puma.errors import InputError, UsageError
 from puma.models import Inputs, inputs
 from puma.models.begun import Begun
 from puma.models.config import Config
 from puma.mpc.clear import Clear, ClearChoice, ClearParty
 from puma.mpc.party import Party
-from puma.wire import audio, pixels, prompt
+from puma.wire import audio, pixels, prompt, rows
 from puma.wire.input_share import Given, InputShare, Laid, Seeds, check_seeds
 from puma.wire.messages import Input
+
+NO_TABLE = "name the model's own files, or fetch the table with the model"
 
 
 class Kind(Protocol):
@@ -57,6 +59,19 @@ class Kind(Protocol):
 KINDS: Mapping[str, Kind] = {"tokens": prompt, "pixels": pixels, "audio": audio}
 
 
+def _kind(read: Inputs) -> tuple[Kind, int]:
+    """How such an input travels, and how wide its rows are then."""
+    return (rows, read.row) if read.row else (KINDS[read.kind], read.width)
+
+
+class Table(Protocol):
+    """A public table of embeddings at a client."""
+
+    def rows(self, ids: Tensor, /) -> Tensor:
+        """The rows of these tokens (n, width) as words with mpc.fixed.WEIGHT fraction bits."""
+        ...
+
+
 def laid_out(
     config: Config, items: Sequence[Any], padded: int = 0, begun: Sequence[Sequence[int]] = ()
 ) -> Laid:  # fmt: skip
@@ -65,14 +80,30 @@ def laid_out(
     `begun` are the tokens that the answer to each item begins with, as many for each.
     """
     read = inputs(config)
-    laid = KINDS[read.kind].laid_out(items, read, padded)
+    laid = _kind(read)[0].laid_out(items, read, padded)
     if not any(begun):
         return laid
     counts = {len(ids) for ids in begun}
     if len(begun) != len(items) or len(counts) != 1 or not read.apart or padded:
         raise InputError("these answers cannot begin with tokens", "give as many for each prompt, of public lengths")
+    if config.formats.open and not read.tokenized:
+        what = "with public weights the answers of a model that hears cannot begin with tokens"
+        raise UsageError(what, "let its owner share it with secret ones")
     first = prompt.laid_out(begun, _words(config)).rows
     return replace(laid, begun=first.reshape(len(begun), -1))
+
+
+def looked_up(config: Config, laid: Laid, table: Table | None) -> Laid:
+    """What was laid out as it is shared: of public weights tokens become their rows of the client's own table.
+
+    UsageError if there is none.
+    """
+    if not inputs(config).row:
+        return laid
+    if table is None:
+        raise UsageError("the model's weights are public, and its table of embeddings is not here", NO_TABLE)
+    begun = None if laid.begun is None else table.rows(laid.begun.reshape(-1)).reshape(*laid.begun.shape, -1)
+    return replace(laid, rows=table.rows(laid.rows), begun=begun)
 
 
 def upload_bytes(config: Config, job: Input, flags: int = 0) -> int:
@@ -87,36 +118,44 @@ def share_input(config: Config, laid: Laid, seeds: Seeds | None = None) -> list[
     numbers: no position serves twice.
     """
     read = _read(config, laid.lengths)
+    kind, width = _kind(read)
     if laid.begun is None:
-        return KINDS[read.kind].share_input(laid.rows, read.width, seeds, laid.flags)
-    ids = laid.begun.reshape(-1)
+        return kind.share_input(laid.rows, width, seeds, laid.flags)
     if read.tokenized:
-        return prompt.share_input(torch.cat([laid.rows, ids]), read.width, seeds)
+        behind = laid.begun.reshape(-1, *laid.rows.shape[1:])
+        return kind.share_input(torch.cat([laid.rows, behind]), width, seeds)
     seeds = seeds or Seeds.fresh()
-    parts = KINDS[read.kind].share_input(laid.rows, read.width, seeds)
-    words = prompt.share_input(ids, config.vocab_size, seeds)
+    parts = kind.share_input(laid.rows, width, seeds)
+    words = prompt.share_input(laid.begun.reshape(-1), config.vocab_size, seeds)
     payloads = [torch.cat([a.payload, b.payload]) for a, b in zip(parts, words, strict=True)]
     return [InputShare(*seeds.of(rank), payload) for rank, payload in enumerate(payloads)]
+
+
+def seeds_for(config: Config, seeds: Seeds, rank: int, begun: int = 0) -> tuple[list[bytes], list[bytes]]:
+    """Of seeds drawn beforehand those of the masks and of the choices that this party is given."""
+    masks, choices = seeds.of(rank)
+    chosen = _kind(inputs(config))[0] is prompt or (begun > 0 and not inputs(config).row)
+    return masks, choices if chosen else []
 
 
 def payload_bytes(config: Config, rank: int, job: Input, flags: int = 0) -> int:
     """Bytes that this party is sent; of flagged tokens so many `flags` come with them, or else one for each token."""
     read, words = _read(config, job.lengths), job.begun * len(job.lengths)
-    rows, flags = read.sent(job.lengths), _flags(job, flags)
-    if read.tokenized:
-        return prompt.payload_bytes(rank, rows + words, read.width, flags)
-    own = KINDS[read.kind].payload_bytes(rank, rows, read.width, flags)
-    return own + prompt.payload_bytes(rank, words, config.vocab_size) if words else own
+    (kind, width), count, flags = _kind(read), read.sent(job.lengths), _flags(job, flags)
+    if read.tokenized or not words:
+        return kind.payload_bytes(rank, count + words, width, flags)
+    return kind.payload_bytes(rank, count, width) + prompt.payload_bytes(rank, words, config.vocab_size)
 
 
-def most_bytes(config: Config, rank: int, rows: int, flags: int) -> int:
+def most_bytes(config: Config, rank: int, count: int, flags: int) -> int:
     """Bytes that this party is sent with so many rows in all, and flags where tokens can have some."""
     read = inputs(config)
+    kind, width = _kind(read)
     if read.tokenized:
-        return prompt.payload_bytes(rank, rows, read.width, flags)
-    sent = -(-rows * max(read.rows, read.context) // read.context)  # of sound more rows are sent than computed
-    most = KINDS[read.kind].payload_bytes(rank, sent, read.width)
-    return max(most, prompt.payload_bytes(rank, rows, config.vocab_size, flags)) if read.apart else most
+        return kind.payload_bytes(rank, count, width, flags)
+    sent = -(-count * max(read.rows, read.context) // read.context)  # of sound more rows are sent than computed
+    most = kind.payload_bytes(rank, sent, width)
+    return max(most, prompt.payload_bytes(rank, count, config.vocab_size, flags)) if read.apart else most
 
 
 def receive_input(config: Config, party: Party, job: Input, payload: Tensor, flags: int = 0) -> Given:
@@ -125,38 +164,44 @@ def receive_input(config: Config, party: Party, job: Input, payload: Tensor, fla
     ProtocolError unless the seeds are as many as this party's.
     """
     read, words = _read(config, job.lengths), job.begun * len(job.lengths)
-    share, rows, flags = InputShare(job.masks, job.choices, payload), read.sent(job.lengths), _flags(job, flags)
+    share, count, flags = InputShare(job.masks, job.choices, payload), read.sent(job.lengths), _flags(job, flags)
+    kind, width = _kind(read)
     if not words:
-        return KINDS[read.kind].receive_input(party, share, rows, read.width, flags)
+        return kind.receive_input(party, share, count, width, flags)
     if read.tokenized:
-        found = prompt.receive_choice(party, _checked(party, share), rows + words, read.width)
-        return Begun(found[:rows], found[rows:])
-    at = KINDS[read.kind].payload_bytes(party.rank, rows, read.width)
-    own = KINDS[read.kind].receive_input(party, InputShare(job.masks, [], payload[:at]), rows, read.width)
-    last = replace(_checked(party, share), payload=payload[at:])
-    return Begun(own, prompt.receive_choice(party, last, words, config.vocab_size))
+        found: Any = kind.receive_input(party, share, count + words, width)
+        return Begun(found[:count], found[count:])
+    check_seeds(party.rank, share.masks, share.choices, chosen=True)
+    at = kind.payload_bytes(party.rank, count, width)
+    own = kind.receive_input(party, InputShare(job.masks, [], payload[:at]), count, width)
+    return Begun(own, prompt.receive_choice(party, replace(share, payload=payload[at:]), words, config.vocab_size))
 
 
 def imagined(config: Config, party: Party, job: Input, flags: int = 0) -> Given:
     """The same of a dry run: shapes only."""
     read, words = _read(config, job.lengths), job.begun * len(job.lengths)
-    found = KINDS[read.kind].imagined(party, read.sent(job.lengths), read.width, _flags(job, flags))
-    return Begun(found, prompt.imagined(party, words, config.vocab_size)) if words else found
+    kind, width = _kind(read)
+    found = kind.imagined(party, read.sent(job.lengths), width, _flags(job, flags))
+    if not words:
+        return found
+    behind = kind.imagined(party, words, width) if read.tokenized else prompt.imagined(party, words, config.vocab_size)
+    return Begun(found, behind)
 
 
 def in_clear(config: Config, party: ClearParty, laid: Laid) -> Any:
     """What the computation in the clear makes of an input."""
-    read = inputs(config)
-    found = KINDS[read.kind].in_clear(party, laid.rows, read.width)
+    kind, width = _kind(inputs(config))
+    found = kind.in_clear(party, laid.rows, width)
     if laid.begun is None:
         return found
-    return Begun(found, prompt.in_clear(party, laid.begun.reshape(-1), config.vocab_size))
+    words, width = _kind(_words(config))
+    return Begun(found, words.in_clear(party, laid.begun.reshape(-1), width))
 
 
 def plain(laid: Laid, marked: Callable[[Tensor], Tensor]) -> Any:
     """What a run on tensors is given, each of them `marked`."""
-    rows = marked(laid.rows)
-    return rows if laid.begun is None else Begun(rows, marked(laid.begun.reshape(-1)))
+    found = marked(laid.rows)
+    return found if laid.begun is None else Begun(found, marked(laid.begun.reshape(-1)))
 
 
 def _read(config: Config, lengths: Sequence[int]) -> Inputs:
@@ -169,11 +214,6 @@ def _read(config: Config, lengths: Sequence[int]) -> Inputs:
 def _words(config: Config) -> Inputs:
     """Tokens of answers."""
     return Inputs("tokens", config.vocab_size, config.context)
-
-
-def _checked(party: Party, share: InputShare) -> InputShare:
-    check_seeds(party.rank, share.masks, share.choices, chosen=True)
-    return share
 
 
 def _flags(job: Input, flags: int) -> int:
