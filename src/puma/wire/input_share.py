@@ -96,6 +96,6 @@ class Flagged:
         return Flagged(rows.joined([other.rows for other in others]), flags)
 
 
-# What a party makes of an input: chosen rows, or rows of a public table, numbers, tokens with secret flags, prompts with
-# begun answers.
+# What a party makes of an input: chosen rows, or rows of a public table, numbers, tokens with secret flags, prompts
+# with begun answers.
 Given = Choice | LookedUp | Share | Flagged | Begun
