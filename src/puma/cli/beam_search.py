@@ -33,6 +33,7 @@ def search(
         found = cluster.search(
             prompt, tokens, count, penalty, stop, lambda steps: progress("searching", steps, tokens), begin
         )
+    where.keep(cluster)
     agreed: dict[str, Any] = {}
     if compare:
         begun = clear.begun(begin)

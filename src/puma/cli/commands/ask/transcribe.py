@@ -70,6 +70,7 @@ def transcribe(
                 Path(path), language, task, tokens, beams, length_penalty,
                 lambda done, of: progress("the parties listen", done, of),
             )  # fmt: skip
+    where.keep(cluster)
     cost = found.cost
     if output.json:
         answer: dict[str, Any] = {"text": found.text, "windows": found.windows, "token_ids": found.token_ids}
