@@ -31,7 +31,8 @@ REQUESTS = [
 REPLIES = [
     msg.Committed(Sealed(b"pledge", b"signature", b"key")), msg.Disclosed(Sealed(b"disclosure", b"signature", b"key")),
     msg.Report([msg.Spent("mlp", 0.1, 1, 2, 3)], 1.0, 0.5, 0.1, 9.0), msg.Result((1,), 34, 14), msg.Ready("1"),
-    msg.Opened(bytes(16), CONFIG, CARD), msg.Surveyed(("norm",), 0.04, 4e8), msg.Taken(""), msg.Failed("StoreError", "no", ""), msg.Held(3, True),
+    msg.Opened(bytes(16), CONFIG, CARD), msg.Surveyed(("norm",), 0.04, 4e8),
+    msg.Taken(""), msg.Failed("StoreError", "no", ""), msg.Held(3, True),
     msg.Listing([msg.Listed(CARD, CONFIG, bytes(16), 5)]),
 ]  # fmt: skip
 DECODERS = (msg.decode_request, msg.decode_reply)
