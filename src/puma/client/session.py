@@ -326,8 +326,9 @@ class Session(PartyChannel):
         config = self.served
         laid, kinds = laid_out(config, prompts, width, begun), [*chain(*types)]
         bare = msg.Input(laid.lengths, [], [], kinds, bool(width), self.approximation, laid.count)
-        plain = self.planned(request(bare))
+        plain = request(bare)
         check_batch(config, laid.lengths, laid.count + (plain.tokens if isinstance(plain, msg.Generate) else 1))
+        plain = self.planned(plain)
         results = answers(config, plain)
         laid = looked_up(config, laid, self.table)
         self._begin(results)
