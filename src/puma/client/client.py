@@ -45,8 +45,7 @@ AHEAD = 4  # tokens of a stream that the parties may be ahead of its reader: no 
 
 @dataclass(frozen=True)
 class Answer:
-    """Generated text, its token ids and what the request cost, together with the other prompts in it; and what the
-    parties signed of it."""
+    """Generated text, its token ids, what the request cost with the other prompts in it, and what the parties signed."""
 
     text: str
     token_ids: list[int]
@@ -397,6 +396,5 @@ class Client(ABC):
 
     @property
     def receipt(self) -> Receipt | None:
-        """What the parties signed of the last request of this thread, checked (docs/receipts.md); None where they sign
-        nothing. Of several requests for one question, it is that of the last."""
+        """What the parties signed of the last request of this thread, checked; None where they sign nothing."""
         return self.session.receipt
