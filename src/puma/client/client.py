@@ -45,7 +45,7 @@ AHEAD = 4  # tokens of a stream that the parties may be ahead of its reader: no 
 
 @dataclass(frozen=True)
 class Answer:
-    """Generated text, its token ids, what the request cost with the other prompts in it, and what the parties signed."""
+    """Generated text, its token ids, what the request cost with other prompts in it, and what the parties signed."""
 
     text: str
     token_ids: list[int]
