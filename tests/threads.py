@@ -17,6 +17,7 @@ from puma.crypto.signing import Signer
 from puma.errors import PumaError
 from puma.local.sharing import open_up, share
 from puma.mpc.party import Party
+from puma.net.chain import link_key
 from puma.net.memory import MemoryLink, pair
 from puma.party.evidence.statements import Evidence, Notary
 from puma.party.server import Server
@@ -33,7 +34,7 @@ class Threads:
         secrets = {(0, 1): fresh_secret(), (0, 2): fresh_secret(), (1, 2): fresh_secret()}
         links: list[dict[int, Any]] = [{}, {}, {}]
         for a, b in secrets:
-            links[a][b], links[b][a] = keyed(f"P{a}", f"P{b}", timeout=600)
+            links[a][b], links[b][a] = keyed(f"P{a}", f"P{b}", timeout=600, secret=secrets[a, b])
         ends = [keyed("client", f"P{rank}", timeout=600) for rank in range(3)]
         self.session = Session([mine for mine, _ in ends], approximation, owns=True)
         session = os.urandom(16)
@@ -75,10 +76,10 @@ class Threads:
         self.close()
 
 
-def keyed(one: str, other: str, timeout: float) -> tuple[MemoryLink, MemoryLink]:
+def keyed(one: str, other: str, timeout: float, secret: bytes | None = None) -> tuple[MemoryLink, MemoryLink]:
     """A link in memory whose ends have a key for hash chains in common, as a handshake would give them."""
     ends = pair(one, other, timeout=timeout)
-    ends[0].chain_key = ends[1].chain_key = fresh_secret()
+    ends[0].chain_key = ends[1].chain_key = link_key(secret or fresh_secret())
     return ends
 
 

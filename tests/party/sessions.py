@@ -14,6 +14,7 @@ from typing import Any, Literal
 from puma.client.connect import ClusterSession
 from puma.client.evidence.session import Receipts
 from puma.client.owner import Owner, card_of
+from puma.client.resume import Plan
 from puma.crypto.prg import PairKey, fresh_secret
 from puma.crypto.signing import Signer
 from puma.mpc.party import Party
@@ -40,7 +41,7 @@ def met(timeout: float = 20) -> tuple[list[dict[int, Any]], list[dict[int, PairK
     links: list[dict[int, Any]] = [{}, {}, {}]
     keys: list[dict[int, PairKey]] = [{}, {}, {}]
     for (a, b), secret in secrets.items():
-        links[a][b], links[b][a] = keyed(f"P{a}", f"P{b}", timeout=timeout)
+        links[a][b], links[b][a] = keyed(f"P{a}", f"P{b}", timeout=timeout, secret=secret)
         keys[a][b], keys[b][a] = PairKey(secret), PairKey(secret)
     return links, keys
 
@@ -72,6 +73,7 @@ class Sessions:
         self.stores = [EncryptedStore(folder / f"p{rank}", preprocessing) for rank in range(3)]
         self.metrics = [Metrics() for _ in range(3)]
         self.servers: list[SessionServer] = []
+        self.plan: Plan | None = None  # of the model that was shared last, with its seeds
         self.failures: list[Any] = []  # of each party of the latest session, None where it ended well
 
     @contextmanager
@@ -129,11 +131,13 @@ class Sessions:
         self.failures[rank] = failure
         part(failure, server.client, server.party.links.values())
 
-    def share(self, checkpoint: Path, name: str, **card: Any) -> PlainModel:
-        """Let the owner upload a checkpoint under this name."""
+    def share(self, checkpoint: Path, name: str, owner: str = "olga", **card: Any) -> PlainModel:
+        """Let an owner, who is known by this fingerprint, upload a checkpoint under this name."""
         clear = PlainModel(checkpoint)
         files = {label: read() for label, read in clear.files.items()}
-        with self.session("owner", "olga") as session:
+        with self.session("owner", owner) as session:
             made = card_of(name, "1", files, clear.eos, **card)
-            Owner(session, self.folder / "state").upload(clear.config, clear.params, made, files)
+            uploading = Owner(session, self.folder / "state")
+            uploading.upload(clear.config, clear.params, made, files)
+            self.plan = uploading.plan
         return clear

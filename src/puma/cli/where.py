@@ -54,6 +54,9 @@ class Where:
     out_of_range: Literal["refuse", "warn"] = "refuse"
     """warn: take an answer although a number left its range while it was computed, so that it may be wrong."""
 
+    audited: Flag = False
+    """Ask as a canary would, so that parties cannot tell this session from one (`puma audit`)."""
+
     receipt: Path | None = None
     """Keep what the three parties sign of the requests in this file, for `puma receipt`."""
 
@@ -70,7 +73,12 @@ class Where:
             raise UsageError("--cluster needs --as KEY, a client's key", hint)
         prepared_requests = folders.private_folder(store) / "client" if store else None
         how = {"plain": self.insecure, "approximation": approximation, "prepared_requests": prepared_requests}
-        how |= {"progress": progress, "tokenizer": self.tokenizer, "accept_changes": self.accept_changes}
+        how |= {
+            "progress": progress,
+            "tokenizer": self.tokenizer,
+            "accept_changes": self.accept_changes,
+            "audited": self.audited,
+        }
         cluster = connect(self.cluster, self.model or "", self.key, **how)  # type: ignore[arg-type]
         cluster.out_of_range = self.out_of_range
         if cluster.seen != "same":
@@ -90,8 +98,9 @@ class Where:
         if self.cluster is None:
             if self.key or self.model or self.insecure:
                 raise UsageError("--as, --model and --insecure go with a cluster", "add --cluster cluster.toml")
-            if self.tokenizer or self.accept_changes:
-                raise UsageError("--tokenizer and --accept-changes go with a cluster", "add --cluster cluster.toml")
+            if self.tokenizer or self.accept_changes or self.audited:
+                what = "--tokenizer, --accept-changes and --audited go with a cluster"
+                raise UsageError(what, "add --cluster cluster.toml")
             return
         self.check_adapter()
         if self.open_weights:

@@ -45,7 +45,7 @@ AHEAD = 4  # tokens of a stream that the parties may be ahead of its reader: no 
 
 @dataclass(frozen=True)
 class Answer:
-    """Generated text, its token ids, what the request cost with other prompts in it, and what the parties signed."""
+    """Generated text, its token ids and what the request cost, with its other prompts; what the parties signed."""
 
     text: str
     token_ids: list[int]
@@ -262,9 +262,8 @@ class Client(ABC):
             doubtful |= {part.start + i for i in self.session.doubtful}
             self.session.cost, self.session.doubtful = added(costs) if costs[1:] else costs[0], set(doubtful)
             found = [self.model.finished(x, how) for x in values]
-            yield [
-                Encoding(x, self.cost, each.left_out, self.receipt) for x, each in zip(found, read[part], strict=True)
-            ]
+            both = zip(found, read[part], strict=True)
+            yield [Encoding(x, self.cost, each.left_out, self.receipt) for x, each in both]
 
     def rank(
         self, query: str, texts: Sequence[str], top: int | None = None, label: str | None = None,
@@ -396,5 +395,6 @@ class Client(ABC):
 
     @property
     def receipt(self) -> Receipt | None:
-        """What the parties signed of the last request of this thread, checked; None where they sign nothing."""
+        """What the parties signed of the last request of this thread, checked (docs/receipts.md); None where they sign
+        nothing. Of several requests for one question, it is that of the last."""
         return self.session.receipt

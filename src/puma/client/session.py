@@ -138,7 +138,7 @@ class Session(PartyChannel):
 
     def _judge(self, flagged: Sequence[int], prompts: int) -> None:
         """OutOfRange for what is flagged, or one warning in each request."""
-        if not self.doubtful.issuperset(flagged):
+        if self.judges and not self.doubtful.issuperset(flagged):
             self.doubtful.update(flagged)
             judge(flagged, prompts, self.out_of_range)
 
@@ -387,6 +387,7 @@ class Session(PartyChannel):
         for part in share_input(config, laid):
             fed = msg.Input(laid.lengths, part.masks, part.choices, padded=bool(hidden))
             parts.append((msg.encode(msg.Pace(True, fed)), part.payload))
+        self.said.append(msg.Pace(True))
         self._both(parts)
         self._granted += 1
         return upload_bytes(config, msg.Input(laid.lengths, [], padded=bool(hidden)), len(hidden))

@@ -27,6 +27,7 @@ from puma.client.evidence.receipt import Receipt
 from puma.client.evidence.session import Receipts
 from puma.client.owner import Progress
 from puma.client.public.content import Part, digested, named, parts
+from puma.client.resume import Plan
 from puma.client.session import Session
 from puma.errors import PumaError, UsageError
 from puma.kernels import warmup
@@ -280,6 +281,7 @@ class LocalCluster(Client):
         chosen = approximation or (trio.session.approximation if trio is not None else SPLINE)
         self.plan = clear.plan(plan, progress, chosen)
         self._own = trio is None
+        self.sharing: Plan | None = None  # what was shared, with its seeds; not if the parties held it already
         self._trio = trio or Trio(progress, store, approximation=chosen)
         self._sessions = Sessions(self._trio.session, self._another)
         try:
@@ -299,7 +301,8 @@ class LocalCluster(Client):
         first = self._trio.session
         if not name or not first.open(name) or first.reveals != reveal_logits:
             told = self.plan.provenance
-            share(first, self.model.config, params, progress, None, name or "model", reveal_logits, told)
+            how = (progress, None, name or "model", reveal_logits, told)
+            self.sharing = share(first, self.model.config, params, *how)
         return name or "model"
 
     def _opened(self, clear: PlainModel, reveal_logits: bool, progress: Progress | None) -> str:

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from blake3 import blake3
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from puma.net.frame import Kind
 
@@ -101,6 +103,11 @@ class Chains:
             "sent": bytes(self.sent[Kind.DATA].trail),
             "received": bytes(self.received[Kind.DATA].trail),
         }
+
+
+def link_key(secret: bytes) -> bytes:
+    """The key of all chains of a link, by the secret of its two ends, about which nothing follows from it."""
+    return HKDF(algorithm=SHA256(), length=KEY_BYTES, salt=None, info=b"puma/1|frames").derive(secret)
 
 
 def chain_key(key: bytes, label: str) -> bytes:

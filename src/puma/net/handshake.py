@@ -37,6 +37,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from puma.errors import FrameError, HandshakeError, ProtocolError
 from puma.net import frame
+from puma.net.chain import link_key
 from puma.net.endpoint import printable
 from puma.net.frame import HEADER_BYTES, MAX_TEXT, Kind, header_bytes, parse_header
 
@@ -129,8 +130,8 @@ class Agreed:
 
     @property
     def chain_key(self) -> bytes:
-        """The key of hash chains over the link's frames (net/chain.py), from which nothing about the secret follows."""
-        return HKDF(algorithm=SHA256(), length=32, salt=None, info=b"puma/1|frames").derive(self.secret)
+        """The key of hash chains over the link's frames (net/chain.py)."""
+        return link_key(self.secret)
 
     def attach(self) -> Attach:
         """Shows on a second socket that it belongs to this link."""

@@ -24,7 +24,7 @@ from puma.engine.engine import Emit, Engine, answered, selftest, spent
 from puma.engine.generation import Turn, hidden_flags, nothing, on, run
 from puma.engine.request import Request
 from puma.engine.turns import admit_word
-from puma.errors import AdmissionError, PreprocessingError, ProtocolError, StoreError
+from puma.errors import PreprocessingError, ProtocolError, StoreError
 from puma.mpc.cost import Entry
 from puma.mpc.party import Party, present
 from puma.mpc.share import Share
@@ -33,7 +33,7 @@ from puma.party.agreement import Agreement
 from puma.party.evidence.statements import Evidence
 from puma.party.intake import Intake
 from puma.party.joint import Joint, Place
-from puma.party.limits import MOST_IDS
+from puma.party.limits import remember
 from puma.store.library import InMemory, Library
 from puma.store.models import Model, commitment
 from puma.store.preprocessing import MISSING, Header, Item, PreprocessingStore, Writer
@@ -61,7 +61,7 @@ class Server:
         self._computes = party  # whose shares inputs become
         self._agreement = Agreement(party.rank, party.links)
         self._evidence = evidence or Evidence()
-        self._evidence.watch(party.rank, party.links, client)
+        self._evidence.watch(party, client, owner)
         self.engine: Engine | None = None
         self._own: Library | InMemory | None = None  # that nobody else uses
         if library is None:
@@ -95,10 +95,12 @@ class Server:
 
     def answer(self, request: msg.Request) -> None:
         """One request, and all that belongs to it."""
-        if isinstance(request, msg.Open):
+        if (audited := self._evidence.commitment.answer(request, self._agreed)) is not None:
+            self._place = None  # the session's own links and secrets are all that it is computed with
+            self._say(audited)
+        elif isinstance(request, msg.Open):
             # Not whatever is open here: of a model that one party lacks the others have opened theirs.
-            self._agreement.say(request)
-            self._agreement.check()
+            self._agreed(request)
             opened = self._open(request)
             self._say(opened)
             if opened.config is not None and self._model is not None:
@@ -122,6 +124,11 @@ class Server:
         After what this party refuses by itself: then all that refuse alike say why, and not that another has left.
         """
         self._agreement.say(word, self._sharing, self.party.approximation)
+
+    def _agreed(self, word: msg.Request) -> None:
+        """Go on only if all three have been told this."""
+        self._agreement.say(word)
+        self._agreement.check()
 
     def _say(self, reply: msg.Reply) -> None:
         self.client.send_control(msg.encode(reply))
@@ -149,8 +156,7 @@ class Server:
     def _work(self, request: msg.Request, preprocessing: Item | None, prefilled: Callable[[], None]) -> int:
         """How many bytes are kept of it."""
         if isinstance(request, msg.Publish):
-            self._agreement.say(request)
-            self._agreement.check()
+            self._agreed(request)
             self._fitting(self._intake.arrived, self._intake.discard)
             self._outdated(self._intake.publish())
         elif isinstance(request, msg.Generate | msg.Encode):
@@ -252,7 +258,7 @@ class Server:
         self._stored()
         if order.id in self._prepared:
             raise PreprocessingError("this preprocessing has been made before", "use a fresh id")
-        _remember(self._prepared, order.id)
+        remember(self._prepared, order.id)
         self._told(order)
         job = order.request.input
         blank = torch.zeros(payload_bytes(self._ready().config, self.party.rank, job), dtype=torch.uint8)
@@ -272,7 +278,7 @@ class Server:
             # The evaluators' streams of a run start from their session's key and the id: never twice from both.
             if identity in self._taken:
                 raise PreprocessingError(*MISSING)
-            _remember(self._taken, identity)
+            remember(self._taken, identity)
             found = self._stored().take(self._sharing, identity)
             header = found.header
             if (header.id, header.rank, header.sharing) != (identity, self.party.rank, self._sharing):
@@ -381,14 +387,6 @@ class Server:
         answered(self.party, share)
         self.client.send_control(msg.encode(msg.Result(tuple(share.shape), share.bits, share.frac)))
         self.client.send(*(kernels.to_wire(kernels.pack(c, share.bits)) for c in share.components))
-
-
-def _remember(ids: set[bytes], identity: bytes) -> None:
-    """One more; none is ever forgotten, because it would name streams that begin where they have begun before."""
-    if len(ids) >= MOST_IDS:
-        what = f"a session names at most {MOST_IDS} requests that are prepared"
-        raise AdmissionError(what, "open a new session for more")
-    ids.add(identity)
 
 
 def _drop(share: Share) -> None:

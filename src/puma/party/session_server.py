@@ -43,6 +43,8 @@ MAY = {
         msg.Prepare,
         msg.Take,
         msg.SelfTest,
+        msg.Commit,
+        msg.Reveal,
     ),
     "owner": (msg.List, msg.Offer, msg.Publish, msg.Delete, msg.SelfTest),
 }
@@ -218,8 +220,7 @@ class SessionServer(Server):
         return None if packed is None else kernels.to_wire(packed)
 
     def _delete(self, request: msg.Delete) -> int:
-        self._agreement.say(request)
-        self._agreement.check()
+        self._agreed(request)
         old = self._library.sharing(request.name)
         self._library.delete(request.name, self._key)
         self._outdated(old)

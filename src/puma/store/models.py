@@ -320,11 +320,12 @@ def check_part(manifest: Manifest, rank: int) -> None:
         raise StoreError(f"what lies here of model {manifest.name} is not P{rank}'s part of it", DAMAGED)
 
 
-def commitment(manifest: Manifest, rank: int) -> receipts.Commitment:
-    """What the party of this rank commits to of a model that it holds. StoreError if that is not its part."""
+def commitment(manifest: Manifest, rank: int) -> receipts.Commitment | None:
+    """What the party of this rank commits to of a model that it holds; None for public weights, of which the card has
+    the digest. StoreError if that is not its part."""
+    if manifest.public:
+        return None
     check_part(manifest, rank)
-    if manifest.card.weights is not None:
-        return receipts.Commitment([], manifest.card.weights.sha256)
     ranks = (1, 2) if rank == DEALER else (rank,)
     pairs = zip(ranks, manifest.seeds, strict=True)
     seeds = [receipts.committed_seed(manifest.sharing, evaluator, seed) for evaluator, seed in pairs]

@@ -326,8 +326,7 @@ class MemoryUpload:
 
     def complete(self) -> None:
         """All has arrived."""
-        digests = self._digests
-        manifest = manifest_of(self.offer, self.held, self.owner, self._offsets, self._size, digests, self._rank)
+        manifest = manifest_of(self.offer, self.held, self.owner, self._offsets, self._size, self._digests, self._rank)
         self.model: Model | None = Model(manifest, self._data, EVERYTHING)
 
     def publish(self) -> Model:
@@ -355,7 +354,8 @@ def manifest_of(
     return Manifest(
         card=offer.card, sharing=offer.sharing, config=offer.config, tensors=offer.tensors, seeds=offer.seeds,
         keep_masks=offer.keep_masks, alias=offer.alias, owner=owner, offsets=offsets, size=size, digests=digests,
-        salt=offer.salt, places=[] if rank == DEALER else offer.places,
+        salt=offer.salt,
+        places=[] if rank == DEALER else offer.places,
     )  # fmt: skip
 
 

@@ -12,15 +12,16 @@ import msgspec
 
 from puma.errors import ProtocolError
 from puma.models.config import Config
-from puma.wire.cards import MANY, Bits, Digest, Frac, Name, Shape, Size, Small, Text
+from puma.wire.canaries import Commit, Committed, Disclosed, Reveal
 from puma.wire.cards import Card as Card  # what is said of a model is told by these names, too
 from puma.wire.cards import File as File
 from puma.wire.cards import OpenWeights as OpenWeights
 from puma.wire.cards import Place as Place
 from puma.wire.cards import Provenance as Provenance
 from puma.wire.cards import TensorSpec as TensorSpec
+from puma.wire.fields import MANY, Bits, Digest, Frac, Id, Name, Seeds, Shape, Size, Small, Text
 from puma.wire.limits import MOST_BEAMS
-from puma.wire.receipts import Commitment, Id, Seeds, Signed
+from puma.wire.receipts import Commitment, Signed
 
 T = TypeVar("T")
 Tensors = Annotated[list[TensorSpec], msgspec.Meta(max_length=MANY)]
@@ -201,7 +202,7 @@ class Quit(msgspec.Struct, frozen=True, tag="quit"):
 
 Request = (
     Open | Same | Holds | Fits | Generate | Encode | Prepare | Take | SelfTest | Quit
-    | Offer | Checksum | Publish | Delete | List | Fetch | Pace
+    | Offer | Checksum | Publish | Delete | List | Fetch | Pace | Commit | Reveal
 )  # fmt: skip
 
 
@@ -290,7 +291,7 @@ class Failed(msgspec.Struct, frozen=True, tag="failed"):
     hint: Text
 
 
-Reply = Report | Result | Opened | Taken | Failed | Ready | Held | Listing
+Reply = Report | Result | Opened | Taken | Failed | Ready | Held | Listing | Committed | Disclosed
 
 _encoder = msgspec.msgpack.Encoder()
 _canonical = msgspec.msgpack.Encoder(order="deterministic")

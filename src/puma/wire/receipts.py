@@ -14,19 +14,17 @@ from typing import Annotated, Literal
 import msgspec
 
 from puma.errors import ProtocolError
-from puma.wire.cards import Digest, Name, Shape, Size
+from puma.wire.fields import Digest, Id, Name, Seeds, Shape, Size
 
 FORMAT = 1
 MOST_BYTES = 1 << 16  # of a statement
 CLIENT = "client"  # how statements call the other end of a guest's link
 Place = Literal["own", "company"]
-Seeds = Annotated[list[Digest], msgspec.Meta(max_length=2)]  # as long as a digest
-Id = Annotated[bytes, msgspec.Meta(max_length=32)]
 
 
 class Commitment(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     """What a party says it holds of a model: a digest of each seed of masks, the lower evaluator's first, and, at an
-    evaluator, of all masked words; empty for a model that came without a salt. Of public weights their own digest."""
+    evaluator, of all masked words; empty for a model that came without a salt."""
 
     seeds: Seeds
     words: Id = b""
@@ -156,8 +154,6 @@ def committed_words(
 def joined(commitments: Sequence[Commitment]) -> Commitment | None:
     """All that the three parties commit to together, from what each says in the order of their ranks; None if two of
     them differ about what both hold."""
-    if commitments and not any(each.seeds for each in commitments):  # public weights, of which all hold the same
-        return commitments[0] if len(commitments) == 3 and len({each.words for each in commitments}) == 1 else None
     if [len(each.seeds) for each in commitments] != [2, 1, 1] or commitments[0].words:
         return None
     dealer, first, second = commitments

@@ -24,7 +24,7 @@ class Receipts:
     """`session` and `cluster` are what the client named when it began; `authority` says whose keys count."""
 
     def __init__(self, session: bytes, cluster: bytes, authority: Authority) -> None:
-        self._session, self._cluster, self._authority = session, cluster, authority
+        self._session, self.cluster, self.authority = session, cluster, authority
         self._number = 0
         self._asked = bytes(32)
         self._model: tuple[str, bytes, bytes, str] | None = None
@@ -48,9 +48,9 @@ class Receipts:
         if len(given) != len(signed):
             silent = " and ".join(f"P{rank}" for rank, each in enumerate(signed) if each is None)
             raise ReceiptError(f"{silent} signed no statement", HINT)
-        receipt = Receipt(tuple(given), self._authority.local)
-        check(receipt, self._authority)
-        seen = Seen(self._cluster, self._session, self._number, self._asked, self._model, self._commitment, dict(links))
+        receipt = Receipt(tuple(given), self.authority.local)
+        check(receipt, self.authority)
+        seen = Seen(self.cluster, self._session, self._number, self._asked, self._model, self._commitment, dict(links))
         check_seen(receipt, seen)
         self.kept.append(receipt)
         return receipt

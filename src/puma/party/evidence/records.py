@@ -18,7 +18,7 @@ Trails = Mapping[str, Mapping[str, bytes]]  # by peer, of "sent" and "received"
 
 
 @dataclass
-class Remembered:
+class OfSession:
     """Of one session: a statement for each report, the marks of its own links so far, the steps of the channel."""
 
     statements: list[Signed] = field(default_factory=list[Signed])
@@ -36,7 +36,7 @@ class Records:
 
     def __init__(self, most: int = MOST_BYTES) -> None:
         self._most, self._lock = most, threading.Lock()
-        self._sessions: OrderedDict[bytes, Remembered] = OrderedDict()
+        self._sessions: OrderedDict[bytes, OfSession] = OrderedDict()
         self._steps: OrderedDict[tuple[bytes, int], Trails] = OrderedDict()
         self._sizes: dict[object, int] = {}
         self._bytes = 0
@@ -44,7 +44,7 @@ class Records:
     def signed(self, session: bytes, statement: Signed, trails: Trails, steps: Sequence[tuple[bytes, int]]) -> None:
         """A session was told this; `trails` and `steps` are those of all of it so far."""
         with self._lock:
-            found = self._sessions.setdefault(session, Remembered())
+            found = self._sessions.setdefault(session, OfSession())
             found.statements.append(statement)
             found.trails, found.steps = trails, [*steps]
             self._sessions.move_to_end(session)
@@ -56,7 +56,7 @@ class Records:
             self._steps[channel, number] = trails
             self._grown((channel, number), STEP_BYTES + _size(trails))
 
-    def session(self, session: bytes) -> Remembered | None:
+    def session(self, session: bytes) -> OfSession | None:
         """All that is kept of a session; None if it is not, or no more."""
         with self._lock:
             return self._sessions.get(session)

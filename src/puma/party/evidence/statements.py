@@ -7,15 +7,16 @@ how a link hashes.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from puma.crypto.signing import Signer
 from puma.engine.company import Outcome
+from puma.mpc.party import Party
 from puma.net import Link
 from puma.net.chain import Head, Heads
 from puma.net.handshake import PROTOCOL
+from puma.party.canaries.commitment import Commitment
 from puma.party.evidence.records import Records
 from puma.store.models import Model, commitment
 from puma.version import VERSION
@@ -51,23 +52,27 @@ class Evidence:
         self._served: Served | None = None
         self._lines: dict[int, list[bytes]] = {}  # of steps in company: sent to each peer, received from it
         self._steps: list[tuple[bytes, int]] = []
+        self.commitment = Commitment(0, session, {}, {}, None)  # to whether this is a canary
 
-    def watch(self, rank: int, links: Mapping[int, Link], client: Any) -> None:
-        """Hash what goes over the session's own links from now on."""
-        self._rank, self._links, self._client = rank, dict(links), client
+    def watch(self, party: Party, client: Any, owned: bool = False) -> None:
+        """Hash what goes over the session's own links from now on; `owned`: its client owns all models here."""
+        self._rank, self._links, self._client = party.rank, dict(party.links), client
+        signer = self._notary and self._notary.signer
+        self.commitment = Commitment(party.rank, self._session, party.pairs, self._links, signer, owned)
         if self._notary is not None:
             for link in self._links.values():
                 link.chain("session")
 
     def opened(self, model: Model, approximation: str) -> None:
         """This model is served from now on; what goes over the client's link belongs to it."""
+        self.commitment.served(model.manifest.owner)
         if self._notary is None or self._client is None:
             return
         self._opens += 1
         self._client.chain(f"model {self._opens}", words=True)
         manifest = model.manifest
         card = receipts.card_digest(manifest.config, manifest.card)
-        committed = commitment(manifest, self._rank)
+        committed = commitment(manifest, self._rank) or receipts.Commitment([])
         self._served = Served(manifest.name, card, manifest.sharing, approximation, committed)
 
     def took(self, outcome: Outcome) -> None:
