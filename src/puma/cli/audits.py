@@ -50,7 +50,7 @@ class Audits:
         from puma.audit.scheduled import Audited, Schedule
 
         assert self.model is not None and self.owner is not None and self.sharing is not None
-        one = canary(self.model, None, cluster, key, self.owner, self.sharing, bare=True)
+        one = canary(self.model, None, cluster, key, self.owner, self.sharing)
         schedule = Schedule(one, self.every, _told)
 
         def audited() -> Any:
