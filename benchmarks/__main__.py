@@ -3,7 +3,8 @@
     python -m benchmarks [--only PARTS] [--runs N] [--quick] [--out DIR]
 
 With --instructions avx2 models are measured as on a machine without AVX-512, which is hidden from numba and OpenSSL.
-Parts: models, functions, kernels, links, networks, stack, phases, batch, lengths, sentences. Each writes a JSON file;
+Parts: models, functions, kernels, links, networks, stack, phases, batch, lengths, sentences, threads. Each writes a JSON
+file;
 tables and plots are then made of all files that are there. The measurements go to benchmarks/results, the page to
 docs/benchmarks.md, the plots to docs/plots; with --out everything goes to that folder. `--only page` measures nothing.
 The whole takes about an hour and wants the machine for itself.
@@ -23,6 +24,7 @@ from typing import Any
 
 from benchmarks import function_run, model_run, netem, network_run, page, record, sentences, stack
 from benchmarks.functions import FUNCTIONS
+from puma import pool
 from puma.measure.speed import speed
 
 Part = Callable[[int, bool], Any]
@@ -54,6 +56,18 @@ def script(name: str, quick: bool) -> dict[str, Any]:
         return json.loads(report.read_text())
 
 
+def threads(runs: int, quick: bool) -> list[dict[str, Any]]:
+    """Each party alone, with one thread and with as many as there are cores, in a process of its own."""
+    counts = f"1,{max(2, pool.cores())}"
+    with tempfile.TemporaryDirectory() as folder:
+        report = Path(folder) / "report.json"
+        words = ["--threads", counts, "--runs", str(runs), "--json", str(report), *(["--quick"] if quick else [])]
+        environment = os.environ | {"OMP_WAIT_POLICY": "PASSIVE"}
+        command = [sys.executable, "-m", "benchmarks.alone", *words]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env=environment)
+        return json.loads(report.read_text())
+
+
 def networks(runs: int, quick: bool) -> list[dict[str, Any]]:
     """Every case over every network; the machine's speed, which drifts, is measured anew before each."""
     if kernel := netem.available():
@@ -78,6 +92,7 @@ PARTS: dict[str, Part] = {
     "batch": lambda runs, quick: model_run.batches(runs, quick, say),
     "lengths": lambda runs, quick: model_run.lengths(runs, quick, say),
     "sentences": lambda runs, quick: sentences.sentences(runs, quick, say),
+    "threads": threads,
 }
 
 

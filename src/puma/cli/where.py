@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 from cyclopts import Parameter
 
 from puma.cli import ui
-from puma.cli.options import FITTED, Fitting, Flag
+from puma.cli.options import FITTED, Count, Fitting, Flag
 from puma.cli.ui import Progress
 from puma.errors import UsageError
 
@@ -50,6 +50,9 @@ class Where:
     out_of_range: Literal["refuse", "warn"] = "refuse"
     """warn: take an answer although a number left its range while it was computed, so that it may be wrong."""
 
+    threads: Count | None = None
+    """Threads of each of the three parties on this machine; a third of its cores unless given."""
+
     def connect(
         self, approximation: str = "spline", store: Path | None = None, progress: Progress | None = None
     ) -> RemoteCluster:
@@ -81,6 +84,7 @@ class Where:
             return
         self.check_adapter()
         wrong = [f"--{name}" for name, value in local.items() if value]
+        wrong += ["--threads"] if self.threads is not None else []
         if wrong:
             raise UsageError(f"{wrong[0]} is for parties on this machine", "leave out --cluster, or that option")
 
@@ -119,7 +123,7 @@ def opened(
 
     clear = PlainModel(source, where.adapter)
     asked = ask(clear)
-    how = {"store": store, "reveal_logits": reveal_logits, "approximation": approximation}
+    how = {"store": store, "reveal_logits": reveal_logits, "approximation": approximation, "threads": where.threads}
     local = LocalCluster(clear, progress, plan=fitting.settings(approximation), **how)  # type: ignore[arg-type]
     local.out_of_range = where.out_of_range
     return local, asked

@@ -59,6 +59,7 @@ class Ahead:
         if self._possible:
             self._engine.party.lookahead = None
 
+    @torch.inference_mode()
     def _look(self, lookahead: Lookahead, step: int, cache: Cache, requests: Sequence[Request]) -> None:
         """Note the masks that the dealer will multiply with parameters in this step."""
         engine, party = self._engine, self._engine.party

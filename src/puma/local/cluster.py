@@ -19,12 +19,14 @@ from pathlib import Path
 import msgspec
 from torch import Tensor
 
+from puma import pool
 from puma.client import arguments
 from puma.client.channel import Judgement, judgement
 from puma.client.client import Answer, Client, Encoding
 from puma.client.cost import Cost
 from puma.client.owner import Owner, Progress, card_of
 from puma.client.session import Session
+from puma.config import PARTIES
 from puma.errors import ProtocolError, PumaError, UsageError
 from puma.kernels import warmup
 from puma.local.sessions import Sessions
@@ -42,10 +44,11 @@ from puma.wire.launch import Ports, Start
 from puma.wire.limits import SILENCE
 from puma.wire.messages import Provenance
 
-# One thread a party, and freed memory kept for the next message: returning it to the system after each costs up to a
-# third of the time in page faults. What the user sets counts more.
+# As many threads as a party is told, which sleep while they wait, and freed memory kept for the next message: returning
+# it to the system after each costs up to a third of the time in page faults. What the user sets counts more.
 ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
+    "OMP_WAIT_POLICY": "PASSIVE",
     "NUMBA_NUM_THREADS": "1",
     "MALLOC_MMAP_THRESHOLD_": str(32 << 20),
     "MALLOC_TRIM_THRESHOLD_": str(4 << 30),
@@ -63,7 +66,8 @@ class Trio:
 
     `route` leads links through somebody else's ports, such as a slow network's; `program` is what Python runs as a
     party. Both are for measuring. `approximation` says which functions they compute, one of nn.paper.PROFILES; parties
-    and client have agreed on it once the handshake is done.
+    and client have agreed on it once the handshake is done. `threads` are those of each party, a third of this
+    machine's cores unless given.
     """
 
     def __init__(
@@ -74,8 +78,10 @@ class Trio:
         route: Route | None = None,
         program: Sequence[str] = PARTY,
         approximation: str = SPLINE,
+        threads: int | None = None,
     ) -> None:
         self.approximation = arguments.one_of(approximation, "approximation", [*PROFILES])
+        self.threads = pool.share(PARTIES) if threads is None else arguments.count(threads, "threads", 1, pool.MOST)
         arguments.callback(progress, "progress")
         where = None if store is None else Path(arguments.path_like(store, "store")).absolute()
         self.store = where and folders.private_folder(where)
@@ -99,10 +105,11 @@ class Trio:
         progress("starting the parties", 0, 3)
         session, cookie = os.urandom(16), os.urandom(32)
         digest = hashlib.sha256(f"puma local trio {self.approximation}".encode()).digest()
-        for rank in range(3):
+        for rank in range(PARTIES):
             self._processes.append(_spawn(self._program))
             folder = str(self.store / f"p{rank}") if self.store else ""
-            _tell(self._processes[rank], Start(rank, session, digest, cookie, folder, self.approximation))
+            start = Start(rank, session, digest, cookie, folder, self.approximation, self.threads)
+            _tell(self._processes[rank], start)
         if not warmup.state().ready:
             progress("compiling the kernels, for the first use", 0, 1)
             warmup.compile_kernels()
@@ -255,7 +262,8 @@ class LocalCluster(Client):
     and whatever `prepare` computed ahead. `trio` are processes already started, which stay. `reveal_logits` is the
     owner's policy: may clients see logits, to sample from them. `approximation` is "spline", "puma" or "mpcformer";
     spline, or the trio's, unless given. `adapter` is a LoRA adapter's folder or hub name, which is merged. `plan` says
-    how number formats are made that follow the model. Raises the errors of puma.errors.
+    how number formats are made that follow the model. `threads` are those of each party, a third of this machine's
+    cores unless given. Raises the errors of puma.errors.
     """
 
     def __init__(
@@ -268,7 +276,12 @@ class LocalCluster(Client):
         approximation: str | None = None,
         adapter: str | Path | None = None,
         plan: Settings | None = None,
+        threads: int | None = None,
     ) -> None:
+        if threads is not None:
+            arguments.count(threads, "threads", 1, pool.MOST)
+            if trio is not None:
+                raise UsageError("these parties have their threads already", "pass them to Trio")
         arguments.flag(reveal_logits, "reveal_logits")
         arguments.callback(progress, "progress")
         if not (source is None or isinstance(source, PlainModel)):
@@ -290,7 +303,7 @@ class LocalCluster(Client):
         self.plan = clear.plan(plan, progress, chosen)
         params = clear.params
         self._own = trio is None
-        self._trio = trio or Trio(progress, store, approximation=chosen)
+        self._trio = trio or Trio(progress, store, approximation=chosen, threads=threads)
         self._sessions = Sessions(self._trio.session, self._another)
         try:
             name = ""

@@ -150,18 +150,18 @@ class Measurement:
 
 def measure(
     config: Config, params: Mapping[str, Tensor], request: Generate | Encode, error: bool, progress: Progress,
-    prepared: bool = False,
+    prepared: bool = False, threads: int | None = None,
 ) -> Measurement:  # fmt: skip
     """Share the model, warm up, time one request, then compare hidden states with the plain run.
 
-    With `prepared` the request is then prepared and timed again.
+    With `prepared` the request is then prepared and timed again. `threads` are those of each party.
     """
     prompts = random_ids(config, request.input.lengths)
     tokens = request.tokens if isinstance(request, Generate) else None
     alias: dict[str, str] = getattr(params, "alias", {})
     with ExitStack() as stack:
         store = stack.enter_context(TemporaryDirectory(prefix="puma-", dir=MEMORY)) if prepared else None
-        trio = stack.enter_context(Trio(progress, store, approximation=request.input.approximation))
+        trio = stack.enter_context(Trio(progress, store, approximation=request.input.approximation, threads=threads))
         trio.share(config, params, progress, alias)
         progress("warming up", 0, 1)
         ask(trio.session, [ids[:WARM_UP] for ids in prompts], min(tokens, WARM_UP) if tokens else None)
