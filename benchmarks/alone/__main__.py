@@ -49,7 +49,9 @@ def party(alone: Alone, rank: int, counts: list[int], runs: int) -> dict[str, An
             if turn:  # the first warms up
                 spent[count].append(took)
     keys = ("seconds", "cpu_seconds", "own_seconds")
-    found = {count: {key: statistics.median(run[key] for run in runs_) for key in keys} for count, runs_ in spent.items()}
+    found = {
+        count: {key: statistics.median(run[key] for run in runs_) for key in keys} for count, runs_ in spent.items()
+    }
     one, many, most = found[counts[0]], found[counts[-1]], counts[-1]
     clock, own = one["seconds"] / many["seconds"], one["own_seconds"] / many["own_seconds"]
     return {
@@ -85,7 +87,9 @@ def main() -> None:
             print(title, file=sys.stderr, flush=True)
             found += case(title, [int(count) for count in options.threads.split(",")], options.runs)
     for line in found:
-        times = "  ".join(f"{count}: {t['seconds']:.3f} s ({t['own_seconds']:.3f})" for count, t in line["threads"].items())
+        times = "  ".join(
+            f"{count}: {t['seconds']:.3f} s ({t['own_seconds']:.3f})" for count, t in line["threads"].items()
+        )
         print(f"{line['title']:34} {line['party']}  {times}  x{line['ratio']:.2f} (x{line['own_ratio']:.2f})")
     if options.json:
         options.json.write_text(json.dumps(found))

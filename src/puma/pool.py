@@ -108,7 +108,7 @@ def ranges(size: int, least: int, step: int = 1) -> list[Range]:
 
 
 def each(work: Work, parts: Sequence[Range]) -> None:
-    """work(low, high) for all of them, the first one by the calling thread; the first error is raised when all ended."""
+    """work(low, high) for all, the first by the calling thread; the first error is raised when all have ended."""
     if len(parts) < 2:
         for low, high in parts:
             work(low, high)

@@ -154,9 +154,7 @@ def test_both_ways_to_read_a_stream_give_its_bytes(galois: bool, monkeypatch: py
 
 
 @pytest.mark.parametrize("seconds, galois", [([1.0, 2.0], True), ([2.0, 1.0], False)])
-def test_the_faster_way_is_measured_once(
-    seconds: list[float], galois: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_faster_way_is_measured_once(seconds: list[float], galois: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     took = iter(seconds)
     monkeypatch.setattr(prg, "_least_seconds", lambda _: next(took))
     prg._galois_is_faster.cache_clear()

@@ -1,4 +1,4 @@
-"""What other processors than this one run: words spread by shuffles within sixteen bytes, and rows chosen by an `and`."""
+"""What other processors run: words spread by shuffles within sixteen bytes, and rows that are chosen by an `and`."""
 
 from __future__ import annotations
 

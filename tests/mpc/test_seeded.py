@@ -203,7 +203,11 @@ def test_parts_do_not_depend_on_the_number_of_threads(monkeypatch: pytest.Monkey
     monkeypatch.setattr(seeded, "BLOCK_BYTES", 600)
 
     def compute(party: Party) -> list[torch.Tensor]:
-        x, w, y = given(party, X, 48, 14), given_seeded(party, TABLE, 48, 18), given(party, sample(2, 3, 30), 48, 0, "y")
+        x, w, y = (
+            given(party, X, 48, 14),
+            given_seeded(party, TABLE, 48, 18),
+            given(party, sample(2, 3, 30), 48, 0, "y"),
+        )
         found = party.run(retrieve(given_choice(party, [29, 0, 7], 30, 34), w))
         return [linear(x, w).part, matmul(y, w).part, found.part]
 

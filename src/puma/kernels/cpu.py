@@ -75,9 +75,7 @@ def signed(x: Tensor, bits: int) -> Tensor:
     out = torch.empty_like(x)
     if x.numel():
         source, target = words(x), words(out)
-        pool.split(
-            lambda low, high: _signed(source[low:high], target[low:high], 64 - bits), x.numel(), _LEAST
-        )
+        pool.split(lambda low, high: _signed(source[low:high], target[low:high], 64 - bits), x.numel(), _LEAST)
     return out
 
 

@@ -57,7 +57,7 @@ def chosen_packed(
     a: Tensor, packed: Sequence[Tensor], signs: Sequence[int], bits: int, out: Tensor, first: int = 0
 ) -> Tensor:
     """The same for a of 0 and 1, which chooses rows: an `and` for each word, where that takes less than a product."""
-    if FUSED and bits <= NARROW_BITS or a.shape[0] < FEW:
+    if (FUSED and bits <= NARROW_BITS) or a.shape[0] < FEW:
         return matmul_packed(a, packed, signs, bits, out, first)
     rows, columns = _down(a, packed, bits, out, first)
     return _run(_CHOSEN, -a[:, first : first + rows], packed, signs, bits, out, (0, rows, columns), columns)

@@ -278,5 +278,3 @@ def together(*protocols: Protocol[Any]) -> Protocol[list[Any]]:
 def _bytes(count: int) -> Tensor:
     """Bytes of a dry run."""
     return cast(Tensor, Outline((count,), torch.uint8))
-
-

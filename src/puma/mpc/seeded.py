@@ -125,9 +125,7 @@ def _drawn(stream: Stream, start: int, count: int, device: torch.device) -> Tens
     return stream.reader(start).into(torch.empty(count, dtype=torch.uint8, device=device))
 
 
-def _drawing(
-    stream: Stream, start: int, size: int, needed: bool, device: torch.device
-) -> Callable[[int, int], Tensor]:
+def _drawing(stream: Stream, start: int, size: int, needed: bool, device: torch.device) -> Callable[[int, int], Tensor]:
     """Bytes of a mask, drawn in order into one buffer."""
     buffer, reader = torch.empty(size, dtype=torch.uint8, device=device), stream.reader(start)
     if not needed:
