@@ -21,6 +21,7 @@ from puma.mpc.seeded import in_blocks, weighted
 from puma.mpc.share import Additive, Number, Share, encode
 
 Bilinear = Callable[[Tensor, Tensor], Tensor]
+FEW_ROWS = 2
 
 
 def _deal_cost(party: Party, value: Tensor | None, shape: tuple[int, ...], bits: int, purpose: str = "deal") -> Cost:
@@ -115,10 +116,15 @@ def matmul(x: Share, y: Share) -> Additive:
     if in_blocks(y):
         part = weighted(x, y, kernels.matmul_packed, y.shape[-1])
     elif x.party.is_dealer:
-        part = kernels.matmul(x.mask, y.mask, bits)
-    elif x.party.rank == FIRST:
-        part = kernels.matmul(x.m, y.m - y.mask, bits)
-        part = kernels.matmul(-x.mask, y.m, bits, out=part)
+        if x.shape[-2] <= FEW_ROWS:  # both masks are read anyway, and their sum need not be written
+            left, (first, second) = x.mask, y.components
+            part = kernels.matmul(left, second, bits, kernels.matmul(left, first, bits))
+        else:
+            part = kernels.matmul(x.mask, y.mask, bits)
+    elif x.party.rank == FIRST:  # mx (my - ly) - lx my, with the difference taken where there are fewer words
+        fewer = x.numel() < y.numel()
+        part = kernels.matmul(x.m - x.mask, y.m, bits) if fewer else kernels.matmul(x.m, y.m - y.mask, bits)
+        part = kernels.matmul(-x.m, y.mask, bits, part) if fewer else kernels.matmul(-x.mask, y.m, bits, part)
     else:
         part = kernels.matmul(-x.m, y.mask, bits)
         part = kernels.matmul(-x.mask, y.m, bits, out=part)
