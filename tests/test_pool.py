@@ -31,14 +31,14 @@ def test_ranges_cover_all_and_begin_at_steps(size: int, step: int) -> None:
 
 def test_ranges_are_side_by_side() -> None:
     together = threading.Barrier(3, timeout=10)
-    names = set[str]()
+    names = set[int]()
 
     def work(low: int, high: int) -> None:
-        names.add(threading.current_thread().name)
+        names.add(threading.get_ident())
         together.wait()
 
     pool.split(work, 300, 100)
-    assert len(names) == 3 and threading.current_thread().name in names
+    assert len(names) == 3 and threading.get_ident() in names
 
 
 def test_a_range_is_not_cut_again() -> None:

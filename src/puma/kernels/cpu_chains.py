@@ -120,7 +120,7 @@ def _run(work: Any, count: int, *arguments: Any) -> None:
 
 
 def _access(write: bool) -> Any:
-    """An intrinsic that reads or writes word i behind an address."""
+    """An intrinsic that reads or writes word i behind an address, as a number without a sign: it wraps by rule."""
 
     def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
         place = builder.gep(builder.inttoptr(values[0], _I64.as_pointer()), [values[1]])
@@ -131,11 +131,11 @@ def _access(write: bool) -> Any:
 
     @intrinsic
     def read(typing: Any, address, i):  # type: ignore
-        return types.int64(types.int64, types.int64), generate
+        return types.uint64(types.int64, types.int64), generate
 
     @intrinsic
     def put(typing: Any, address, i, value):  # type: ignore
-        return types.void(types.int64, types.int64, types.int64), generate
+        return types.void(types.int64, types.int64, types.uint64), generate
 
     return put if write else read
 
@@ -145,57 +145,60 @@ _at, _put = _access(write=False), _access(write=True)
 
 @compiled
 def _cut(count, x, y, out, both, before, shift, spare, after):
+    first, last, left, right = _U(before), _U(after), _U(spare), _U(spare + shift)
     for i in range(count):
-        total = _at(x, i) + before
+        total = _at(x, i) + first
         if both:
             total += _at(y, i)
-        _put(out, i, np.int64((_U(total) << _U(spare)) >> _U(spare + shift)) + after)
+        _put(out, i, ((total << left) >> right) + last)
 
 
 @compiled
 def _joined(count, x, y, out, shift, after):
+    left, last = _U(shift), _U(after)
     for i in range(count):
-        _put(out, i, _at(x, i) + (_at(y, i) << shift) + after)
+        _put(out, i, _at(x, i) + (_at(y, i) << left) + last)
 
 
 @compiled
 def _wraps(count, a, b, x, y, raised, carried, bits):
-    mask = (np.int64(1) << bits) - 1
+    mask, places, top = (_U(1) << _U(bits)) - _U(1), _U(bits), _U(bits - 1)
     for i in range(count):
         low, high = _at(a, i) & mask, _at(b, i) & mask
         total = low + high
+        carry = total >> places
         _put(x, i, low)
         _put(y, i, high)
-        _put(carried, i, total >> bits)
-        _put(raised, i, (total >> bits) + ((total >> (bits - 1)) & 1))
+        _put(carried, i, carry)
+        _put(raised, i, carry + ((total >> top) & _U(1)))
 
 
 @compiled
 def _picked(count, a, b, low, high, x, y, z, before, bits):
-    mask = (np.int64(1) << bits) - 1
+    mask, first, top = (_U(1) << _U(bits)) - _U(1), _U(before), _U(bits - 1)
     for i in range(count):
-        word = (_at(a, i) + before) & mask
-        top = -(word >> (bits - 1))
+        word = (_at(a, i) + first) & mask
+        chosen = _U(0) - (word >> top)
         _put(x, i, word)
         _put(y, i, _at(b, i) & mask)
-        _put(z, i, (_at(low, i) & ~top) | (_at(high, i) & top))
+        _put(z, i, (_at(low, i) & ~chosen) | (_at(high, i) & chosen))
 
 
 @compiled
 def _selected(count, v, own, m, rho, rho_l, out, first):
     for i in range(count):
         flag, word = _at(v, i), _at(m, i)
-        mine = -_at(own, i)
+        mine = _U(0) - _at(own, i)
         if first:
             mine += word
-        _put(out, i, flag * mine + (1 - 2 * flag) * (_at(rho, i) * word - _at(rho_l, i)))
+        _put(out, i, flag * mine + (_U(1) - _U(2) * flag) * (_at(rho, i) * word - _at(rho_l, i)))
 
 
 @compiled
 def _line(count, base_0, base_1, base_2, more_0, more_1, more_2, v, e, b, out):
     for i in range(count):
         flag = _at(v, i)
-        flip = 1 - 2 * flag
+        flip = _U(1) - _U(2) * flag
         t_0 = _at(base_0, i) * flag + flip * _at(more_0, i)
         t_1 = _at(base_1, i) * flag + flip * _at(more_1, i)
         t_2 = _at(base_2, i) * flag + flip * _at(more_2, i)

@@ -72,7 +72,7 @@ def wraps(a: Tensor, b: Tensor, bits: int) -> tuple[Tensor, Tensor, Tensor]:
     """a and b modulo 2^bits, and of their sum (2, ...) the carry with the top bit added, and the carry."""
     a, b = reduce(a, bits), reduce(b, bits)
     total = a + b
-    carry, top = total >> bits, (total >> (bits - 1)) & 1
+    carry, top = (total >> bits) & 1, (total >> (bits - 1)) & 1  # of 63 bits the sum has a sign
     return a, b, torch.stack([carry + top, carry])
 
 
