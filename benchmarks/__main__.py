@@ -4,8 +4,8 @@
 
 With --instructions avx2 models are measured as on a machine without AVX-512, which is hidden from numba and OpenSSL.
 Parts: models, functions, kernels, links, networks, stack, phases, batch, lengths, sentences, threads. Each writes a
-JSON file; tables and plots are then made of all files that are there. Measurements go to benchmarks/results, the page
-to docs/benchmarks.md, the plots to docs/plots; with --out everything goes to that folder. `--only page` measures nothing.
+JSON file; tables and plots are then made of all files that are there. The former go to benchmarks/results, tables to
+docs/benchmarks.md, plots to docs/plots; with --out everything goes to that folder. `--only page` measures nothing.
 The whole takes about an hour and wants the machine for itself.
 """
 

@@ -48,14 +48,14 @@ class Alone:
         for spec in tensor_specs(config):
             seeds = [PairKey(fresh_secret()) for _ in range(2)]
             size = rest_bytes(spec.shape, spec.bits)
-            pads = tuple(key.stream(spec.name).bytes(size) for key in seeds)
+            pads = tuple(key.stream(f"weight {spec.name}").bytes(size) for key in seeds)
             words = params[spec.name].double().contiguous()
             m = kernels.pack_masked(words, spec.frac, pads, spec.bits, torch.empty(size, dtype=torch.uint8))
-            for party, own in zip(self.parties, (seeds, seeds[:1], seeds[1:])):
-                streams = [key.stream(spec.name) for key in own]
-                packed = None if party.rank == DEALER else m
-                held[party.rank][spec.name] = Seeded(party, packed, streams, spec.shape, spec.bits, spec.frac, keep)
-        self._engines = [Engine(party, config, shares) for party, shares in zip(self.parties, held)]
+            for member, own in zip(self.parties, (seeds, seeds[:1], seeds[1:])):
+                streams = [key.stream(f"weight {spec.name}") for key in own]
+                packed = None if member.rank == DEALER else m
+                held[member.rank][spec.name] = Seeded(member, packed, streams, spec.shape, spec.bits, spec.frac, keep)
+        self._engines = [Engine(member, config, mine) for member, mine in zip(self.parties, held)]
         shares = share_input(config, laid_out(config, random_ids(config, job.input.lengths)))
         self._jobs = [
             msgspec.structs.replace(

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from puma.net import Link
 from puma.net.endpoint import Buffer, owned
+from puma.net.null import NullLink
 
 
 class Recorder:
@@ -32,18 +33,11 @@ class Recorder:
         return getattr(self._link, name)
 
 
-class Player:
-    """A `Link` on which the same data frames come again, each a fresh copy, as a socket would give it."""
-
-    name, peer, timeout = "alone", "tape", 0.0
-    sent_bytes = received_bytes = 0
-    lost = False
+class Player(NullLink):
+    """A link to nobody on which the same data frames come again, each a fresh copy, as a socket would give it."""
 
     def __init__(self, came: Sequence[bytes]) -> None:
         self._frames = iter(came)
-
-    def send(self, *buffers: Buffer) -> None:
-        """Nothing leaves."""
 
     def recv(self, size: int) -> memoryview:
         """The next frame."""
@@ -51,22 +45,3 @@ class Player:
         assert len(frame) == size, "this is another run than the recorded one"
         payload[:] = frame
         return payload
-
-    def send_control(self, payload: Buffer) -> None:
-        """Nothing leaves."""
-
-    def recv_control(self) -> bytes:
-        """Nothing of this kind was recorded."""
-        raise EOFError("no control frame comes in the middle of a request")
-
-    def set_timeout(self, seconds: float) -> None:
-        """Nobody is waited for."""
-
-    def check(self) -> None:
-        """Nobody can be gone."""
-
-    def fail(self, message: str) -> None:
-        """There is nobody to tell."""
-
-    def close(self) -> None:
-        """There is nothing to close."""
