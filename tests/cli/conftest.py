@@ -75,7 +75,9 @@ def known_speed(monkeypatch: pytest.MonkeyPatch) -> Speed:
 def lent(processes: Trio, monkeypatch: pytest.MonkeyPatch) -> None:
     """Commands find three processes running."""
     for room in (local, bench):
-        monkeypatch.setattr(room, "Trio", lambda progress=None, store=None, approximation="spline": Lent(processes))
+        monkeypatch.setattr(
+            room, "Trio", lambda progress=None, store=None, approximation="spline", threads=None: Lent(processes)
+        )
 
 
 @pytest.fixture
