@@ -16,14 +16,15 @@ from puma.config import PARTIES, Cluster, Party, Policy
 from puma.errors import PumaError, UsageError
 from puma.local import cluster
 from puma.local.cluster import Trio
-from puma.party import daemon, process
+from puma.party import daemon
 from puma.party.daemon import _on_this_machine
+from puma.party.launched import process
 from puma.wire.launch import Start
 
 
 @pytest.mark.parametrize("threads", [0, -1, 1.5, True, 5000])
 def test_numbers_that_make_no_sense(threads: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cluster, "_spawn", lambda program: pytest.fail("a process was started"))
+    monkeypatch.setattr(cluster.nursery, "party", lambda program: pytest.fail("a process was started"))
     for make in (Trio, LocalCluster):
         with pytest.raises(UsageError, match="threads cannot be"):
             make(threads=threads)
@@ -40,16 +41,20 @@ def test_each_party_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
 
     class Silent:
         def __init__(self) -> None:
-            self.stdout, self.stdin, self.pid = io.StringIO(""), None, 0
+            self.stdout, self.pid = io.StringIO(""), 0
 
-        def poll(self) -> int:
-            return 0
+        def kill(self) -> None:
+            pass
 
-        def wait(self, timeout: float | None = None) -> int:
-            return 0
+        def gone(self, seconds: float | None = 0.0) -> bool:
+            return True
+
+        def pipes(self) -> tuple[()]:
+            return ()
 
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
-    monkeypatch.setattr(cluster, "_spawn", lambda program: Silent())
+    monkeypatch.setattr(cluster.nursery, "party", lambda program: Silent())
+    monkeypatch.setattr(cluster.nursery, "load", lambda program: None)
     monkeypatch.setattr(cluster, "_tell", lambda process, words: told.append(words))
     for threads in (None, 5):
         with pytest.raises(PumaError, match="did not start"):

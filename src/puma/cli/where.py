@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 from cyclopts import Parameter
 
+from puma import pool
 from puma.cli import ui
 from puma.cli.options import FITTED, Count, Fitting, Flag
 from puma.cli.ui import Progress
@@ -76,6 +77,8 @@ class Where:
 
     def check(self, **local: object) -> None:
         """UsageError for options of one way beside options of the other."""
+        if self.threads is not None and not 1 <= self.threads <= pool.MOST:
+            raise UsageError(f"--threads {self.threads} compute nothing", f"give 1 to {pool.MOST}, or leave it out")
         if self.cluster is None:
             if self.key or self.model or self.insecure:
                 raise UsageError("--as, --model and --insecure go with a cluster", "add --cluster cluster.toml")
