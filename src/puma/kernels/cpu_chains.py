@@ -101,7 +101,7 @@ def _alike(operands: Sequence[Tensor]) -> bool:
 
 
 def _results(like: Tensor, count: int) -> list[Tensor]:
-    return [torch.empty(like.shape, dtype=torch.int64) for _ in range(count)]
+    return [torch.empty_like(like) for _ in range(count)]
 
 
 def _signed(constant: int) -> int:

@@ -63,20 +63,20 @@ def unpack_from(source: np.ndarray, bits: int, shape: tuple[int, ...]) -> Tensor
         raise ValueError(f"{source.size} bytes are not {count} words of {bits} bits")
     if bits % 8 == 0:
         return _unpack_bytes_from(source, bits, shape)
-    out = torch.empty(shape, dtype=torch.int64)
+    out = np.empty(shape, np.int64)
     if count:
-        target = out.numpy().reshape(-1)
+        target = out.reshape(-1)
         if bits == 1:
             pool.split(
                 lambda low, high: _unpack_bits(source[low // 8 : (high + 7) // 8], target[low:high]),
                 *(count, _LEAST, 8),
             )
-            return out
+            return torch.from_numpy(out)
         pool.split(
             lambda low, high: _unpack(source[low * bits // 8 : (high * bits + 7) // 8], target[low:high], bits),
             *(count, _LEAST, 8),
         )
-    return out
+    return torch.from_numpy(out)
 
 
 def pack_bytes(x: Tensor, bits: int) -> Tensor:
@@ -105,14 +105,14 @@ def unpack_bytes(buffer: Tensor, bits: int, shape: tuple[int, ...]) -> Tensor:
 
 
 def _unpack_bytes_from(source: np.ndarray, bits: int, shape: tuple[int, ...]) -> Tensor:
-    out, width = torch.empty(shape, dtype=torch.int64), (bits + 7) // 8
+    out, width = np.empty(shape, np.int64), (bits + 7) // 8
     if source.size:
-        target = out.numpy().reshape(-1)
+        target = out.reshape(-1)
         pool.split(
             lambda low, high: _unpack_bytes(source[low * width : high * width], target[low:high], width, 64 - bits),
             *(target.size, _LEAST),
         )
-    return out
+    return torch.from_numpy(out)
 
 
 def pack_masked(x: Tensor, frac: int, pads: tuple[Tensor, Tensor], bits: int, out: Tensor) -> Tensor:

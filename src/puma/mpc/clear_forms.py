@@ -57,11 +57,12 @@ def _holder(arguments: Sequence[Any]) -> Party:
     """Whose secrets these arguments are: a party, a secret, or the first one in a tuple or a mapping."""
     for argument in arguments:
         first = argument[0] if type(argument) is tuple else argument  # pyright: ignore[reportUnknownVariableType]
-        if isinstance(first, Mapping):
+        party = getattr(cast(Any, first), "party", None)  # of nearly all, and quick
+        if party is None and isinstance(first, Mapping):
             first = next(iter(cast("Mapping[str, Any]", first).values()))
-        party = first if isinstance(first, Party) else getattr(cast(Any, first), "party", None)
-        if party is not None:
-            return party
+            party = getattr(cast(Any, first), "party", None)
+        if party is not None or isinstance(first, Party):
+            return party or first
     raise TypeError("no party among the arguments of a primitive")
 
 
