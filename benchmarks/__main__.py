@@ -3,8 +3,8 @@
     python -m benchmarks [--only PARTS] [--runs N] [--quick] [--out DIR]
 
 With --instructions avx2 models are measured as on a machine without AVX-512, which is hidden from numba and OpenSSL.
-Parts: models, functions, kernels, links, networks, stack, phases, batch, lengths, sentences, threads. Each writes a
-JSON file; tables and plots are then made of all files that are there. The former go to benchmarks/results, tables to
+Parts: models, functions, kernels, links, networks, stack, phases, batch, lengths, sentences, open, threads. Each writes
+a JSON file; tables and plots are then made of all files that are there. The former go to benchmarks/results, tables to
 docs/benchmarks.md, plots to docs/plots; with --out everything goes to that folder. `--only page` measures nothing.
 The whole takes about an hour and wants the machine for itself.
 """
@@ -21,7 +21,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks import function_run, model_run, netem, network_run, page, record, sentences, stack
+from benchmarks import function_run, model_run, netem, network_run, open_weights, page, record, sentences, stack
 from benchmarks.functions import FUNCTIONS
 from puma import pool
 from puma.measure.speed import speed
@@ -92,6 +92,7 @@ PARTS: dict[str, Part] = {
     "lengths": lambda runs, quick: model_run.lengths(runs, quick, say),
     "sentences": lambda runs, quick: sentences.sentences(runs, quick, say),
     "threads": threads,
+    "open": lambda runs, quick: open_weights.open_weights(runs, quick, say),
 }
 
 

@@ -48,6 +48,10 @@ class Where:
     accept_changes: Flag = False
     """Take the model although its config, tokenizer or chat template is another than you last saw."""
 
+    open_weights: Flag = False
+    """The weights are no secret: parties on this machine read the model's files where they lie, and only prompts and
+    answers are hidden. Quicker, and nothing is shared; a cluster's card says whether a model is."""
+
     out_of_range: Literal["refuse", "warn"] = "refuse"
     """warn: take an answer although a number left its range while it was computed, so that it may be wrong."""
 
@@ -75,6 +79,11 @@ class Where:
             ui.note(f"The tokenizer and chat template of {cluster.model.name} are {what}: they count from now on.")
         return cluster
 
+    @property
+    def weights(self) -> Literal["hidden", "open"]:
+        """What parties on this machine may know of the weights."""
+        return "open" if self.open_weights else "hidden"
+
     def check(self, **local: object) -> None:
         """UsageError for options of one way beside options of the other."""
         if self.threads is not None and not 1 <= self.threads <= pool.MOST:
@@ -86,6 +95,9 @@ class Where:
                 raise UsageError("--tokenizer and --accept-changes go with a cluster", "add --cluster cluster.toml")
             return
         self.check_adapter()
+        if self.open_weights:
+            what = "--open-weights is for parties on this machine: whether a cluster's model is open, its card says"
+            raise UsageError(what, "leave it out; `puma models show` tells")
         wrong = [f"--{name}" for name, value in local.items() if value]
         wrong += ["--threads"] if self.threads is not None else []
         if wrong:
@@ -126,7 +138,8 @@ def opened(
 
     clear = PlainModel(source, where.adapter)
     asked = ask(clear)
-    how = {"store": store, "reveal_logits": reveal_logits, "approximation": approximation, "threads": where.threads}
+    how = {"store": store, "reveal_logits": reveal_logits, "approximation": approximation}
+    how |= {"weights": where.weights, "threads": where.threads}
     local = LocalCluster(clear, progress, plan=fitting.settings(approximation), **how)  # type: ignore[arg-type]
     local.out_of_range = where.out_of_range
     return local, asked

@@ -12,12 +12,14 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from puma.kernels import plain, shapes
-from puma.kernels.host import from_wire, to_wire
+from puma.kernels.host import from_wire, mapped, to_wire
+from puma.kernels.stored import Stored
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 __all__ = [
+    "Stored",
     "above",
     "chosen_packed",
     "cut",
@@ -27,9 +29,12 @@ __all__ = [
     "line",
     "line_masks",
     "linear_packed",
+    "linear_stored",
     "lookup",
+    "mapped",
     "matmul",
     "matmul_packed",
+    "matmul_stored",
     "member",
     "onehot",
     "pack",
@@ -43,6 +48,7 @@ __all__ = [
     "selected",
     "shift_right",
     "signed",
+    "spread",
     "to_wire",
     "unpack",
     "unpack_bits",
@@ -80,6 +86,24 @@ def chosen_packed(
 ) -> Tensor:
     """The same for a whose words are all 0 or 1: the sums of the rows that it chooses, at less than the products."""
     return _for(a).chosen_packed(a, packed, signs, bits, out, first)
+
+
+def spread(matrix: Stored, frac: int) -> Tensor:
+    """The words (rows, columns) with so many fraction bits that a stored matrix stands for."""
+    return _for(matrix.raw).spread(matrix, frac)
+
+
+def linear_stored(a: Tensor, matrix: Stored, frac: int, bits: int, out: Tensor) -> Tensor:
+    """out += a @ w^T, right modulo 2^bits; `out` (n, rows) contiguous, returned; w what `spread` gives, a (n, columns).
+
+    Nothing of the matrix's size is made.
+    """
+    return _for(a).linear_stored(a, matrix, frac, bits, out)
+
+
+def matmul_stored(a: Tensor, matrix: Stored, frac: int, bits: int, out: Tensor) -> Tensor:
+    """out += a @ w, right modulo 2^bits; `out` (n, columns) contiguous, returned; a (n, rows); as above."""
+    return _for(a).matmul_stored(a, matrix, frac, bits, out)
 
 
 def reduce(x: Tensor, bits: int) -> Tensor:

@@ -15,6 +15,7 @@ from puma.kernels.cpu_chains import cut, joined, line, line_masks, picked, selec
 from puma.kernels.cpu_matmul import matmul
 from puma.kernels.cpu_onehot import above, hot_bit, lookup, member, onehot, parity
 from puma.kernels.cpu_packed import chosen_packed, linear_packed, matmul_packed
+from puma.kernels.cpu_stored import linear_stored, matmul_stored, spread
 from puma.kernels.cpu_wire import pack, pack_bits, pack_bytes, pack_masked, pack_rows, unpack, unpack_bits, unpack_bytes
 from puma.kernels.plain import reduce
 from puma.kernels.views import compiled, words
@@ -28,9 +29,11 @@ __all__ = [
     "line",
     "line_masks",
     "linear_packed",
+    "linear_stored",
     "lookup",
     "matmul",
     "matmul_packed",
+    "matmul_stored",
     "member",
     "onehot",
     "pack",
@@ -44,6 +47,7 @@ __all__ = [
     "selected",
     "shift_right",
     "signed",
+    "spread",
     "unpack",
     "unpack_bits",
     "unpack_bytes",

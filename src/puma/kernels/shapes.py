@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from puma.kernels.outline import Outline
+from puma.kernels.stored import Stored
 
 
 def broadcast(*shapes: Sequence[int]) -> tuple[int, ...]:
@@ -41,6 +42,21 @@ def matmul_packed(
 
 
 chosen_packed = matmul_packed
+
+
+def spread(matrix: Stored, frac: int) -> Tensor:
+    """Words of its shape."""
+    return _empty((matrix.rows, matrix.columns))
+
+
+def linear_stored(a: Tensor, matrix: Stored, frac: int, bits: int, out: Tensor) -> Tensor:
+    """out."""
+    return out
+
+
+def matmul_stored(a: Tensor, matrix: Stored, frac: int, bits: int, out: Tensor) -> Tensor:
+    """out."""
+    return out
 
 
 def reduce(x: Tensor, bits: int) -> Tensor:
