@@ -56,7 +56,7 @@ def _at_once(form: Callable[..., Any]) -> Callable[..., Generator[Any, Any, Any]
 def _holder(arguments: Sequence[Any]) -> Party:
     """Whose secrets these arguments are: a party, a secret, or the first one in a tuple or a mapping."""
     for argument in arguments:
-        first: Any = argument[0] if type(argument) is tuple else argument  # pyright: ignore[reportUnknownVariableType]
+        first = cast(Any, argument[0] if type(argument) is tuple else argument)
         party: Party | None = getattr(first, "party", None)  # of nearly all, and quick
         if party is None and isinstance(first, Mapping):
             first = next(iter(cast("Mapping[str, Any]", first).values()))
