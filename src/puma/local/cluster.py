@@ -25,13 +25,12 @@ from puma.client.channel import Judgement, judgement
 from puma.client.client import Answer, Client, Encoding
 from puma.client.cost import Cost
 from puma.client.owner import Progress
-from puma.client.public.content import Part, digested, named, parts
+from puma.client.public.content import Part
 from puma.client.session import Session
 from puma.errors import PumaError, UsageError
 from puma.kernels import warmup
 from puma.local.sessions import Sessions
-from puma.local.sharing import look_up, open_up, share
-from puma.models import in_the_open
+from puma.local.sharing import open_up, serve_adapted, serve_open, share
 from puma.models.config import Config
 from puma.net import Link
 from puma.net.handshake import Identity
@@ -40,7 +39,7 @@ from puma.nn.paper import PROFILES, SPLINE
 from puma.reference.plain_model import PlainModel
 from puma.reference.planning import Settings
 from puma.store import folders
-from puma.store.models import content_label, content_name, owner_key
+from puma.store.models import content_name, owner_key
 from puma.store.prepared_requests import PreparedRequest, PreparedRequests
 from puma.wire.launch import Ports, Start
 from puma.wire.limits import SILENCE
@@ -254,7 +253,8 @@ class LocalCluster(Client):
     owner's policy: may clients see logits, to sample from them. `approximation` is "spline", "puma" or "mpcformer";
     spline, or the trio's, unless given. `adapter` is a LoRA adapter's folder or hub name, which is merged. `plan` says
     how number formats are made that follow the model. With `weights` "open" only the prompt and what is made of it are
-    hidden: the parties read the model's files where they lie, and nothing is shared. Raises the errors of puma.errors.
+    hidden: the parties read the model's files where they lie, and nothing is shared but an adapter, which stays secret.
+    Raises the errors of puma.errors.
     """
 
     def __init__(
@@ -313,18 +313,12 @@ class LocalCluster(Client):
         return name or "model"
 
     def _opened(self, reveal_logits: bool, progress: Progress | None) -> str:
-        """Let the parties find the weights where they lie; what the model is called."""
-        config = in_the_open(self.model.config)
-        found = parts(config, self.model.params)
-        first, name = self._trio.session, "model"
-        if self._trio.store:
-            found = digested(found, progress or _silent)
-            name = f"{content_label(self.model.name)}-{named(config, found)}"
-        if self._trio.store and first.open(name) and first.reveals == reveal_logits:
-            look_up(first, config, found)
-        else:
-            self._trio.open_up(config, found, progress, None, name, reveal_logits, self.plan.provenance)
-        return name
+        """Let the parties find the weights where they lie, and share what of an adapter is secret; what the model is
+        called."""
+        how = {"progress": progress, "reveal_logits": reveal_logits, "plan": self.plan.provenance}
+        if self.model.made_of[1] is None:
+            return serve_open(self._trio, self.model.config, self.model.params, self.model.name, **how)
+        return serve_adapted(self._trio, self.model, **how)
 
     @property
     def session(self) -> Session:

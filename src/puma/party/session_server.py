@@ -212,7 +212,8 @@ class SessionServer(Server):
         model = self._model
         weights = model.manifest.card.weights if model else None
         table = [spec.name for spec in (weights.table, weights.factors) if spec] if weights else []
-        packed = model.packed(name) if model and name in table else None
+        holder = model.base if model and model.base else model
+        packed = holder.packed(name) if holder and name in table else None
         return None if packed is None else kernels.to_wire(packed)
 
     def _delete(self, request: msg.Delete) -> int:

@@ -13,6 +13,7 @@ import msgspec
 from puma.errors import ProtocolError
 from puma.models.config import Config
 from puma.wire.cards import MANY, Bits, Digest, Frac, Name, Shape, Size, Small, Text
+from puma.wire.cards import Base as Base
 from puma.wire.cards import Card as Card  # what is said of a model is told by these names, too
 from puma.wire.cards import File as File
 from puma.wire.cards import OpenWeights as OpenWeights
