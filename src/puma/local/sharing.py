@@ -76,8 +76,8 @@ def share_adapter(
     session: Session, config: Config, params: Mapping[str, Tensor], base: str, progress: Progress | None = None,
     name: str = "model", reveal_logits: bool = False, plan: Provenance | None = None,
 ) -> None:  # fmt: skip
-    """Share a secret adapter of an open model that the parties have under the name `base`, and open what it makes of it;
-    the session's table stays the base's."""
+    """Share a secret adapter of an open model that the parties have under the name `base`, and open what both make
+    together; the session's table stays the base's."""
     if not session.open(base):
         raise ProtocolError(f"the parties do not hold one model {base}", "open it first")
     assert session.card is not None
@@ -95,8 +95,8 @@ def serve_open(
     trio: Any, config: Config, params: Mapping[str, Tensor], called: str, progress: Progress | None = None,
     reveal_logits: bool = False, plan: Provenance | None = None, prefix: str = "",
 ) -> str:  # fmt: skip
-    """Have a local trio serve a model whose weights everybody may know, unless its store has it as it lies now; what the
-    model is called there."""
+    """Have a local trio serve a model whose weights everybody may know, unless its store has it as it lies now; what it
+    is called there."""
     config, session = in_the_open(config), trio.session
     found, name = parts(config, params), f"{prefix}model"
     if trio.store:
