@@ -20,11 +20,10 @@ from puma.client.owner import Owner, Progress, card_of
 from puma.client.public.content import Part, digested, matrix_of, named, parts, placed, weights_of
 from puma.client.public.table import PublicTable
 from puma.client.session import Session
-from puma.errors import ProtocolError, UnsupportedModel
+from puma.errors import ProtocolError
 from puma.local.inventory import OPEN
 from puma.models import in_the_open
-from puma.models.adapters.apart import MERGE, apart
-from puma.models.checkpoint import embedded, load
+from puma.models.adapters.apart import apart, base_of
 from puma.models.config import Config
 from puma.nn.paper import PROFILES
 from puma.reference.plain_model import PlainModel
@@ -117,10 +116,7 @@ def serve_adapted(
     both have. UnsupportedModel where nothing can stand beside the base's matrices."""
     source, adapter = merged.made_of
     assert adapter is not None
-    base = load(embedded() if source is None else source)
-    formats, bare = merged.config.formats, replace(merged.config, formats=base.config.formats)
-    if bare != base.config:
-        raise UnsupportedModel(f"{merged.name} has another head or more tokens than its base", MERGE)
+    base, formats = base_of(merged.config, source), merged.config.formats
     ranks, tensors = apart(base, adapter)
     under = serve_open(
         trio, replace(base.config, formats=formats), base.fold(), base.name, progress, reveal_logits, plan, "base-"

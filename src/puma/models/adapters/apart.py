@@ -10,13 +10,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from msgspec import structs
 from torch import Tensor
 
 from puma.errors import TensorError, UnsupportedModel
 from puma.models import architecture
 from puma.models.adapters import lora
 from puma.models.adapters.adapted import changes_of
-from puma.models.checkpoint import Checkpoint
+from puma.models.checkpoint import Checkpoint, embedded, load
 from puma.models.deferred import Deferred, Folded
 from puma.models.families import FAMILIES
 from puma.models.files import adapter as adapter_files
@@ -55,6 +56,14 @@ def apart(base: Checkpoint, source: str | Path) -> tuple[dict[str, int], dict[st
         what = f"the adapter {adapter.name} changes {min(lows.keys() - used)}, beside which nothing can stand"
         raise UnsupportedModel(what, MERGE)
     return ranks, found
+
+
+def base_of(merged: Any, source: str | Path | None) -> Checkpoint:
+    """The checkpoint below an adapter; UnsupportedModel unless the adapter leaves its config as it is."""
+    base = load(embedded() if source is None else source)
+    if structs.replace(merged, formats=base.config.formats) != base.config:
+        raise UnsupportedModel("with its adapter the model has another head or more tokens than its base", MERGE)
+    return base
 
 
 def _linears(config: Any) -> list[str]:
