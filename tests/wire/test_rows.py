@@ -113,5 +113,6 @@ def test_the_config_says_how_tokens_travel() -> None:
 
 
 def test_a_table_narrower_than_the_model_has_rows_of_its_own_width() -> None:
-    narrow = Bert(vocab_size=9, hidden_size=8, embedding_size=4, intermediate_size=8, layers=1, heads=2)
+    sizes = {"vocab_size": 9, "hidden_size": 8, "intermediate_size": 8, "layers": 1, "heads": 2}
+    narrow = Bert(**sizes, embedding_size=4, projected=True)
     assert inputs(in_the_open(narrow)).row == 4

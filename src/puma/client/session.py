@@ -373,9 +373,9 @@ class Session(PartyChannel):
 
         `hidden` says of beams which columns each does not see.
         """
-        config, laid = self.served, Laid([1] * len(chosen), torch.tensor(list(chosen)), hidden)
-        parts = []
-        for part in share_input(config, looked_up(config, laid, self.table)):
+        config, tokens = self.served, Laid([1] * len(chosen), torch.tensor(list(chosen)), hidden)
+        laid, parts = looked_up(config, tokens, self.table), []
+        for part in share_input(config, laid):
             fed = msg.Input(laid.lengths, part.masks, part.choices, padded=bool(hidden))
             parts.append((msg.encode(msg.Pace(True, fed)), part.payload))
         self._both(parts)

@@ -12,7 +12,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from puma.kernels import plain, shapes
-from puma.kernels.host import from_wire, to_wire
+from puma.kernels.host import from_wire, mapped, to_wire
 from puma.kernels.stored import Stored
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ __all__ = [
     "linear_packed",
     "linear_stored",
     "lookup",
+    "mapped",
     "matmul",
     "matmul_packed",
     "matmul_stored",

@@ -73,24 +73,21 @@ def _run(work: Any, a: Tensor, matrix: Stored, frac: int, bits: int, out: Tensor
     return out
 
 
-@intrinsic
-def _float_of(typing: Any, bits):  # type: ignore
-    """The float32 of these bits."""
+def _bits_as(result: Any, given: Any, kind: Any) -> Any:
+    """An intrinsic: the same bits, read as another type."""
 
     def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        return builder.bitcast(values[0], ir.FloatType())
+        return builder.bitcast(values[0], kind)
 
-    return types.float32(types.uint32), generate
+    @intrinsic
+    def read(typing: Any, bits):  # type: ignore
+        return result(given), generate
+
+    return read
 
 
-@intrinsic
-def _word_of(typing: Any, number):  # type: ignore
-    """The bits of this float64."""
-
-    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        return builder.bitcast(values[0], ir.IntType(64))
-
-    return types.int64(types.float64), generate
+_float_of = _bits_as(types.float32, types.uint32, ir.FloatType())
+_word_of = _bits_as(types.int64, types.float64, ir.IntType(64))
 
 
 @compiled

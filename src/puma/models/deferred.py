@@ -28,12 +28,12 @@ class Recipe(NamedTuple):
 class Deferred(Tensor):
     """A float32 tensor that `compute` gives; operations on it give deferred tensors, which keep their `recipe`.
 
-    One that was made by `deferred` has a `name` instead, perhaps an empty one.
+    One that was made by `deferred` is `called` something instead, perhaps nothing.
     """
 
     compute: Callable[[], Tensor]
     recipe: Recipe | None
-    name: str
+    called: str
 
     @staticmethod
     def __new__(cls, like: Tensor, compute: Callable[[], Tensor]) -> Deferred:
@@ -72,7 +72,7 @@ def deferred(shape: tuple[int, ...], compute: Callable[[], Tensor], name: str = 
 
 
 def _by(made: Deferred, recipe: Recipe | None, name: str = "") -> Deferred:
-    made.recipe, made.name = recipe, name
+    made.recipe, made.called = recipe, name
     return made
 
 

@@ -15,8 +15,11 @@ import torch
 from torch import Tensor
 
 from puma import kernels
+from puma.kernels import mapped as mapped
 from puma.kernels.shapes import broadcast
+from puma.kernels.stored import KINDS as KINDS  # which numbers there can be, for those who know no kernel
 from puma.kernels.stored import Stored
+from puma.kernels.stored import number_bytes as number_bytes
 from puma.mpc.party import FIRST, SECOND, Party
 from puma.mpc.share import Additive, Secret, Share
 

@@ -356,7 +356,7 @@ def one_hot(index: Value, size: int, unopened: bool = False) -> Value:
     if isinstance(index, Tensor):
         return tf.one_hot(index, size).to(torch.float32)
     rows = _hot_rows(index, size)
-    return rows if unopened or index.party.clear else index.party.run(reshare(rows))[0]
+    return rows if unopened or isinstance(rows, Share) else index.party.run(reshare(rows))[0]
 
 
 def _hot_rows_in_clear(index: Clear, size: int) -> Clear:
@@ -365,7 +365,7 @@ def _hot_rows_in_clear(index: Clear, size: int) -> Clear:
 
 
 @in_clear(_hot_rows_in_clear)
-def _hot_rows(index: Share, size: int) -> Additive:
+def _hot_rows(index: Share, size: int) -> Additive | Share:
     party, count = index.party, 1 << index.bits
     shape = (*index.shape, count)
     public_digit = (index.mask if party.is_dealer else index.m) & (count - 1)

@@ -228,16 +228,12 @@ class ResumableUpload:
     def checked(self, sha256: bytes | None) -> None:
         """The parameter is complete, and this is its checksum, if it came with one."""
         found = self._tensor.digest()
-        _check_whole(self.offer, self.held, self._arrived, sha256 in (None, found) and self._is_said(found))
+        _check_whole(self.offer, self.held, self._arrived, sha256 in (None, found))
+        _check_said(self.offer, self.held, found)
         with self._cleaned():
             os.pwrite(self._journal, found, self.held * DIGEST_BYTES)
         self._digests.append(found)
         self._tensor, self._arrived, self.held = hashlib.sha256(), 0, self.held + 1
-
-    def _is_said(self, found: bytes) -> bool:
-        """Whether a public parameter is the one that everybody was told of."""
-        spec = self.offer.tensors[self.held]
-        return not spec.kind or spec.sha256 == found
 
     def complete(self) -> None:
         """All has arrived: write the manifest, and read everything back."""
@@ -372,6 +368,13 @@ def _check_whole(offer: Offer, held: int, arrived: int, right: bool) -> None:
     spec = offer.tensors[held]
     if arrived != wire_bytes(spec) or not right:
         raise ProtocolError(f"parameter {spec.name} does not have its checksum", "upload the model again")
+
+
+def _check_said(offer: Offer, held: int, found: bytes) -> None:
+    """ProtocolError unless a public parameter is the one that everybody was told of."""
+    spec = offer.tensors[held]
+    if spec.kind and spec.sha256 != found:
+        raise ProtocolError(f"parameter {spec.name} is not the one that its digest says", "share the model again")
 
 
 def _arrived(model: Model | None) -> Model:

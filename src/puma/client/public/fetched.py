@@ -10,10 +10,10 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from puma import kernels
 from puma.client.public.table import PublicTable
 from puma.errors import ProtocolError
 from puma.kernels.stored import KINDS, Stored
@@ -72,7 +72,7 @@ def _kept(spec: TensorSpec, fetch: Callable[[TensorSpec], bytes]) -> Tensor:
             scratch = path.with_name(f".{path.name}.{os.getpid()}")
             scratch.write_bytes(content)
             scratch.replace(path)
-    return torch.from_numpy(np.memmap(path, np.uint8, "c", shape=(spec_bytes(spec),)))
+    return kernels.mapped(path, 0, spec_bytes(spec))
 
 
 def _digest(path: Path) -> bytes:

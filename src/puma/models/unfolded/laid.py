@@ -12,15 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from puma.errors import RangeError
-from puma.kernels.stored import KINDS, number_bytes
 from puma.models.deferred import Folded
 from puma.models.files.source import Entry
 from puma.models.unfolded.traced import traced
+from puma.mpc.public import KINDS, mapped, number_bytes
 
 MAPPED = {"F32": "f32", "F16": "f16", "BF16": "bf16"}
 WIDE = 24  # fraction bits beyond which a word has no room in four bytes
@@ -50,7 +49,7 @@ class Laid:
         if self.made is not None:
             return self.made().contiguous().reshape(-1).view(torch.uint8)
         assert self.file is not None
-        return torch.from_numpy(np.memmap(self.file, np.uint8, "c", self.offset, (self.size,)))
+        return mapped(self.file, self.offset, self.size)
 
 
 def laid(

@@ -41,7 +41,7 @@ def traced(value: Any) -> Traced | None:
         return None
     if value.recipe is None:
         rows, columns = value.shape
-        return Traced(value.name, 0, rows, columns) if value.name else None
+        return Traced(value.called, 0, rows, columns) if value.called else None
     step = STEPS.get(value.recipe.function)
     return step(value.recipe, value) if step else None
 
@@ -64,7 +64,8 @@ def _multiplied(recipe: Recipe, value: Tensor) -> Traced | None:
 
 
 def _sliced(recipe: Recipe, value: Tensor) -> Traced | None:
-    source, dim, start, end, step = (*recipe.arguments, *(0, None, None, 1)[len(recipe.arguments) - 1 :])
+    defaults: tuple[Any, ...] = (0, None, None, 1)
+    source, dim, start, end, step = (*recipe.arguments, *defaults[len(recipe.arguments) - 1 :])
     found = traced(source)
     if found is None or dim % 2 or step != 1:
         return None
