@@ -14,9 +14,9 @@ from puma import LocalCluster
 from puma.engine.dry_run import dry_run
 from puma.errors import StoreError, UnsupportedModel
 from puma.models import architecture, in_the_open, with_layers
-from puma.models.adapters.apart import apart
 from puma.models.checkpoint import load
 from puma.models.config import Llama
+from puma.models.unfolded.apart import apart
 from puma.mpc.public import Public
 from puma.mpc.seeded import Seeded
 from puma.reference.float_session import Plain

@@ -23,8 +23,8 @@ from puma.client.session import Session
 from puma.errors import ProtocolError
 from puma.local.inventory import OPEN
 from puma.models import in_the_open
-from puma.models.adapters.apart import apart, base_of
 from puma.models.config import Config
+from puma.models.unfolded.apart import apart, base_of
 from puma.nn.paper import PROFILES
 from puma.reference.plain_model import PlainModel
 from puma.store import folders

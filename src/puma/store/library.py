@@ -172,6 +172,7 @@ class InMemory:
     def publish(self, upload: Upload) -> None:
         """From now on requests find this one, and no older one."""
         model = upload.publish()
+        assert model is not None  # nothing is published before
         base = model.manifest.card.base
         if base is not None:
             model.base = _fits(self.open(base.name), base, model)

@@ -143,8 +143,8 @@ def _adapted(
     """Share an adapter alone."""
     from puma.client.public.content import base_among
     from puma.models import in_the_open
-    from puma.models.adapters.apart import apart, base_of
     from puma.models.ranges import hides
+    from puma.models.unfolded.apart import apart, base_of
     from puma.wire.messages import Base
 
     base, formats = base_of(clear.config, clear.made_of[0]), clear.config.formats
