@@ -115,7 +115,7 @@ def test_an_adapter_without_its_base_is_refused(memory: Path, base: Path, tmp_pa
 
 
 def test_what_an_adapter_costs() -> None:
-    """Two small products and two rounds for each matrix, and a dealer's part of what it gives; rank hardly counts."""
+    """Two small products, two rounds or three for each matrix, a part of the dealer's; rank hardly counts."""
     sizes = {"vocab_size": 32000, "hidden_size": 4096, "intermediate_size": 11008, "heads": 32, "layers": 1}
     config, job = in_the_open(Llama(**sizes)), Generate(Input([8], []), 1)
     totals = {}
@@ -129,4 +129,4 @@ def test_what_an_adapter_costs() -> None:
         )
         totals[rank] = sum(sent), max(rounds)
     assert totals[0][0] < totals[8][0] < 1.08 * totals[0][0] and totals[64][0] < 1.02 * totals[8][0]
-    assert totals[8][1] == totals[64][1] <= totals[0][1] + 8
+    assert totals[8][1] == totals[64][1] <= totals[0][1] + 3 * 4
