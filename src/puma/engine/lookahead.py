@@ -68,6 +68,7 @@ class Ahead:
         if self._possible:
             self._engine.party.lookahead = None
 
+    @torch.inference_mode()
     def _look(self, lookahead: Lookahead, step: tuple[int, str], cache: Cache, requests: Sequence[Request]) -> None:
         """Note the masks that the dealer will multiply with parameters in this step, under its number and label."""
         engine, party = self._engine, self._engine.party

@@ -18,6 +18,7 @@ from typing import Literal
 import msgspec
 from torch import Tensor
 
+from puma import pool
 from puma.client import arguments
 from puma.client.channel import Judgement, judgement
 from puma.client.client import Answer, Client, Encoding
@@ -29,6 +30,7 @@ from puma.client.owner import Progress
 from puma.client.public.content import Part
 from puma.client.resume import Plan
 from puma.client.session import Session
+from puma.config import PARTIES
 from puma.errors import PumaError, UsageError
 from puma.kernels import warmup
 from puma.local import nursery
@@ -61,7 +63,8 @@ class Trio:
 
     `route` leads links through somebody else's ports, such as a slow network's; `program` is what Python runs as a
     party. Both are for measuring. `approximation` says which functions they compute, one of nn.paper.PROFILES; parties
-    and client have agreed on it once the handshake is done.
+    and client have agreed on it once the handshake is done. `threads` are those of each party, a third of this
+    machine's cores unless given.
     """
 
     def __init__(
@@ -72,8 +75,10 @@ class Trio:
         route: Route | None = None,
         program: Sequence[str] = PARTY,
         approximation: str = SPLINE,
+        threads: int | None = None,
     ) -> None:
         self.approximation = arguments.one_of(approximation, "approximation", [*PROFILES])
+        self.threads = pool.share(PARTIES) if threads is None else arguments.count(threads, "threads", 1, pool.MOST)
         arguments.callback(progress, "progress")
         where = None if store is None else Path(arguments.path_like(store, "store")).absolute()
         self.store = where and folders.private_folder(where)
@@ -103,10 +108,11 @@ class Trio:
             warmup.compile_kernels()
         session, cookie = os.urandom(16), os.urandom(32)
         digest = hashlib.sha256(f"puma local trio {self.approximation}".encode()).digest()
-        for rank in range(3):
+        for rank in range(PARTIES):
             self._processes.append(nursery.party(self._program))
             folder = str(self.store / f"p{rank}") if self.store else ""
-            _tell(self._processes[rank], Start(rank, session, digest, cookie, folder, self.approximation))
+            start = Start(rank, session, digest, cookie, folder, self.approximation, self.threads)
+            _tell(self._processes[rank], start)
         ports = [self._port(rank) for rank in range(3)]
         for rank, process in enumerate(self._processes):
             _tell(process, Ports([self._route(f"P{rank}", f"P{k}", port) for k, port in enumerate(ports[:rank])]))
@@ -243,7 +249,7 @@ class LocalCluster(Client):
     spline, or the trio's, unless given. `adapter` is a LoRA adapter's folder or hub name, which is merged. `plan` says
     how number formats are made that follow the model. With `weights` "open" only the prompt and what is made of it are
     hidden: the parties read the model's files where they lie, and nothing is shared but an adapter, which stays secret.
-    Raises the errors of puma.errors.
+    `threads` are those of each party, a third of this machine's cores unless given. Raises the errors of puma.errors.
     """
 
     def __init__(
@@ -257,7 +263,12 @@ class LocalCluster(Client):
         adapter: str | Path | None = None,
         plan: Settings | None = None,
         weights: Literal["hidden", "open"] = "hidden",
+        threads: int | None = None,
     ) -> None:
+        if threads is not None:
+            arguments.count(threads, "threads", 1, pool.MOST)
+            if trio is not None:
+                raise UsageError("these parties have their threads already", "pass them to Trio")
         arguments.flag(reveal_logits, "reveal_logits")
         arguments.one_of(weights, "weights", ["hidden", "open"])
         arguments.callback(progress, "progress")
@@ -282,7 +293,7 @@ class LocalCluster(Client):
         self.plan = clear.plan(plan, progress, chosen)
         self._own = trio is None
         self.sharing: Plan | None = None  # what was shared, with its seeds; not if the parties held it already
-        self._trio = trio or Trio(progress, store, approximation=chosen)
+        self._trio = trio or Trio(progress, store, approximation=chosen, threads=threads)
         self._sessions = Sessions(self._trio.session, self._another)
         try:
             serve = self._opened if weights == "open" else self._shared

@@ -29,7 +29,7 @@ from puma.mpc.clear import Clear, ClearSum
 from puma.mpc.clear_forms import in_clear
 from puma.mpc.cost import declares
 from puma.mpc.fixed import ACTIVATION, ACTIVATION_REACH, NONLINEAR, SCORE_REACH
-from puma.mpc.lookup import Digit, digits
+from puma.mpc.lookup import Digit, digits, line, line_masks
 from puma.mpc.party import Protocol, together
 from puma.mpc.share import Additive, Share
 from puma.mpc.watch import note_digit
@@ -218,9 +218,14 @@ class Lines:
         ring, dealt = self.spline.bits, (len(weights) + 1, 3, *shape)
         if party.is_dealer:
             s, lu = self.index.sign(), self.offset
-            words = torch.stack([s, s * lu, s * (lu * self.b.mask - self.e.mask)])
-            deal(party, torch.cat([words.unsqueeze(0), bits.word.unsqueeze(1) * words]), dealt, ring)
+            words = line_masks(s, lu, self.e.mask, self.b.mask, bits.word[0])
+            if len(weights) > 1:
+                words = torch.cat([words, bits.word[1:].unsqueeze(1) * words[0]])
+            deal(party, words, dealt, ring)
             return Additive(party, party.nothing(shape), ring, frac, dealt=False)
+        if list(weights) == [1]:
+            part = line(deal(party, None, dealt, ring), bits.word[0], self.e.m, self.b.m)
+            return Additive(party, part, ring, frac, dealt=False)
         base, *masked = deal(party, None, dealt, ring)
         total = base * sum(w * v for w, v in zip(weights, bits.word, strict=True))
         for w, v, words in zip(weights, bits.word, masked, strict=True):

@@ -6,11 +6,10 @@ must not know how the session came to be.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from puma import kernels
+from puma import kernels, pool
 from puma.engine.admission import Allowed, to_clients, total_tokens
 from puma.errors import AdmissionError, PeerTimeout, PreprocessingError, ProtocolError
 from puma.mpc.party import Party
@@ -172,7 +171,7 @@ class SessionServer(Server):
         return to_clients(manifest.config, manifest.card, limits.reveal_logits, limits.tokens)
 
     def _cpu_seconds(self) -> float:
-        return time.thread_time() + self._company_cpu  # other sessions run in other threads
+        return pool.spent() + self._company_cpu  # other sessions run in other threads
 
     def _prepare(self, order: msg.Prepare) -> int:
         self._latest = self._sharing, order.id
