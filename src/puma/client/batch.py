@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 
+import msgspec
 from torch import Tensor
 
 from puma.client.cost import cost_of
@@ -65,6 +66,7 @@ class Batch:
         self._rows: list[Rows] = []  # at the parties, in their order
         self._new: list[Rows] = []
         self._sent = 0  # bytes of shares
+        self._quick: tuple[str, ...] = ()  # the plan of all that go together, made for the first of them
 
     def __enter__(self) -> Batch:
         return self
@@ -155,6 +157,8 @@ class Batch:
     def _speak(self) -> None:
         """Tell the parties what the next step is: who leaves, what was chosen, who joins. The first word begins it."""
         at_parties = [(rows, i) for rows in self._rows for i in rows.there]
+        if not at_parties:
+            self._plan(self._new[0])
         leave = [place for place, (rows, i) in enumerate(at_parties) if i not in rows.live]
         staying = [rows for rows in self._rows if rows.live]
         count = len(self._new) if at_parties else 1  # a request begins with one, whom others may join
@@ -216,6 +220,13 @@ class Batch:
     def _input(self, lengths: list[int], share: InputShare) -> msg.Input:
         return msg.Input(lengths, share.masks, share.choices, approximation=self._session.approximation)
 
+    def _plan(self, rows: Rows) -> None:
+        """Which functions are quick in what is about to begin."""
+        bare = msg.Input([len(ids) for ids in rows.prompts], [], approximation=self._session.approximation)
+        asked = msg.Generate(bare, rows.tokens, temperature=rows.temperature, reveal=self._reveal, paced=True)
+        self._quick = self._session.planned(asked).input.quick
+
     def _job(self, rows: Rows, share: InputShare) -> msg.Generate:
         given = self._input([len(ids) for ids in rows.prompts], share)
+        given = msgspec.structs.replace(given, quick=self._quick)
         return msg.Generate(given, rows.tokens, temperature=rows.temperature, reveal=self._reveal, paced=True)

@@ -24,7 +24,7 @@ from puma.net.chain import Heads
 from puma.wire.messages import Encode
 from puma.wire.steps import Item, Left, Step, following
 
-Served = tuple[bytes, str]  # a sharing of a model, and the approximation that it is computed with
+Served = tuple[bytes, str, tuple[str, ...]]  # a sharing of a model, its functions, and which of them are quick
 
 
 @dataclass(frozen=True)

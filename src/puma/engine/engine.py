@@ -51,6 +51,7 @@ class Engine:
         Rows under way share one pass, and so do prompts that are new; their next tokens are sought together. The
         caller sets the stage: all masks of a step come from streams that start with it.
         """
+        self.party.quick = requests[0].job.input.quick  # who steps together has the same plan
         for request in requests:
             request.due = []
         going = [r for r in requests if r.cache is not None]

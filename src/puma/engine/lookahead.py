@@ -75,6 +75,7 @@ class Ahead:
         blank = party.nothing((cache.prompts,))
         token = Share(party, blank, blank, index_bits(engine.config.vocab_size), 0)
         ranked = all(not _temperature(request) for request in requests)
+        party.quick = requests[0].job.input.quick
         number, label = step
         with lookahead.looking_ahead(number), party.silent(), party.stage(label):
             engine.logits(engine.fed(token), cache, [1] * cache.prompts, ranked)

@@ -54,3 +54,5 @@ def _admit_join(config: Config, approximation: str, first: Generate, job: Genera
     admit(config, approximation, job, allowed)
     if job.preprocessing or not job.paced or job.beams > 1 or job.reveal != first.reveal:
         raise UsageError("prompts join others whose tokens are chosen alike", "make a request of their own")
+    if job.input.quick != first.input.quick:
+        raise UsageError("prompts join others of the same plan", "make a request of their own")
