@@ -80,22 +80,24 @@ class Engine:
         What clients chose is read in another way than what nobody has opened, so these are not joined.
         """
         single = [r for r in going if r.beams == 1]
-        apart(single, [r for r in single if _reveals([r])])  # prompts were read together, however they go on
+        apart(single, [r for r in single if _fed([r])])  # prompts were read together, however they go on
         groups = by_cache(single)
         joined: list[list[Request]] = []
-        for _, alike in groupby(sorted(groups, key=_reveals), key=_reveals):
+        for _, alike in groupby(sorted(groups, key=_fed), key=_fed):
             joined.append(join(list(alike)))
         return joined + [[r] for r in going if r.beams > 1]
 
     def _pass(self, group: Sequence[Request]) -> list[tuple[Request, Share | Additive]]:
         """Each request's next logits (rows, vocabulary), from one pass of the model."""
-        cache, lengths = group[0].cache, [n for request in group for n in [request.beams] * _prompts(request)]
+        cache, lengths = group[0].cache, [n * r.beams for r in group for n in r.reads[: _prompts(r)]]
         if cache is None:
             lengths = [n for request in group for n in request.job.input.lengths]
             cache = Cache(self.config.layers, lengths)
             start = 0
             for request in group:
                 request.cache, request.first, start = cache, start, start + len(request.owed)
+        elif max(lengths) > 1 and group[0].beams == 1:
+            cache.expect(lengths)
         read = self._read(group)
         if isinstance(read, Flagged):
             cache.hide(read.flags)
@@ -103,7 +105,9 @@ class Engine:
         ranked = all(_ranked(r) for r in group)
         logits, watch = self.logits(read, cache, lengths, ranked)
         _share_out(watch, group)
-        counts = [len(r.owed) for r in group] if len(group) > 1 else [logits.shape[0]]
+        if len(set(lengths)) > 1 and group[0].beams == 1:
+            cache.close_up()
+        counts = [sum(r.reads) for r in group] if len(group) > 1 else [logits.shape[0]]
         return list(zip(group, parts(logits, counts), strict=True))
 
     def _read(self, group: Sequence[Request]) -> object:
@@ -129,7 +133,7 @@ class Engine:
             with F.component("head", rows):
                 found = settled(rows if reveal else sample(rows, temperature, self.reach))
             for (request, _), due in zip(group, parts(found, [x.shape[0] for _, x in group]), strict=True):
-                request.due, request.token = [due], None if reveal else due
+                request.due, request.token = [due], None if _fed([request]) else due
                 request.owed = [owed - 1 for owed in request.owed]
 
     # -- encoders -------------------------------------------------------------------------------------------
@@ -228,8 +232,10 @@ def _chosen(found: tuple[Request, object]) -> tuple[bool, float]:
     return job.reveal, job.temperature
 
 
-def _reveals(group: Sequence[Request]) -> bool:
-    return _chosen((group[0], None))[0]
+def _fed(group: Sequence[Request]) -> bool:
+    """Whether the client sends what these read."""
+    job = group[0].job
+    return isinstance(job, Generate) and job.fed
 
 
 def _ranked(request: Request) -> bool:

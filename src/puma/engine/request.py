@@ -22,8 +22,8 @@ from puma.wire.messages import Encode, Generate
 class Request:
     """One request at one party; of a generation the rows are its prompts, or what is left of them.
 
-    `given` is what an outsider shared for the next step, if anything; `token` the indices (rows,) that the last step
-    gave and nobody opened. `due` are the results of the last step, for the asker, and `flags` (prompts,) the words that
+    `given` is what an outsider shared for the next step, if anything, of each row so many tokens as it `reads`; `token`
+    the indices (rows,) that the last step gave and nobody opened. `due` are the results of the last step, for the asker, and `flags` (prompts,) the words that
     tell him whether a number of theirs left its reach.
     """
 
@@ -36,6 +36,10 @@ class Request:
     token: Share | None = None
     due: list[Share] = field(default_factory=list[Share])
     flags: Additive | Share | None = None
+    reads: list[int] = field(default_factory=list[int])  # of each row, in the last step or the one that is about to be
+
+    def __post_init__(self) -> None:
+        self.reads = self.reads or [1] * len(self.owed)  # a prompt counts as one: it gives one result
 
     @classmethod
     def of(cls, job: Generate | Encode, given: Given) -> Request:
@@ -118,8 +122,25 @@ def _keep(group: Sequence[Request], kept: Sequence[list[int]]) -> None:
         if request.token is not None and len(mine) < len(request.owed):
             request.token = request.token[mine]
         request.owed, request.asked = [request.owed[i] for i in mine], [request.asked[i] for i in mine]
+        request.reads = [request.reads[i] for i in mine]
         request.first = start
         start += len(mine)
+
+
+def cut(requests: Sequence[Request], kept: Sequence[int]) -> None:
+    """Of what each row read in the last step only so many tokens count, each of which has given it one more; the others
+    are cut out of its cache. Nothing of what they were computed with is used again: the next step has another number.
+    """
+    left = iter(kept)
+    for request in requests:
+        mine = [next(left) for _ in request.owed]
+        request.owed = [owed + 1 - count for owed, count in zip(request.owed, mine, strict=True)]
+        gone = [read - count for read, count in zip(request.reads, mine, strict=True)]
+        if any(gone) and request.cache is not None:
+            rows = [0] * request.cache.prompts
+            rows[request.first : request.first + len(gone)] = gone
+            request.cache.cut(rows)
+        request.reads = [1] * len(mine)
 
 
 def apart(requests: Sequence[Request], going: Sequence[Request]) -> None:

@@ -75,9 +75,14 @@ class Layout:
 
     hidden: Any = None
     branched = False  # whether all rows are the last of their texts
+    every = False  # whether all rows ask to the end
 
-    def __init__(self, lengths: Sequence[int], earlier: Tensor | None = None, causal: bool = True) -> None:
-        """`lengths`: new rows of each prompt; `earlier` (prompts, columns): where the cache holds rows of theirs."""
+    def __init__(
+        self, lengths: Sequence[int], earlier: Tensor | None = None, causal: bool = True, every: bool = False
+    ) -> None:  # fmt: skip
+        """`lengths`: new rows of each prompt; `earlier` (prompts, columns): where the cache holds rows of theirs;
+        `every`: all new rows ask to the end, and not the last one of each prompt alone."""
+        self.every = every
         self.rows = self.queries = Rows(lengths)
         new = self.rows.real
         before = new[:, :0] if earlier is None else earlier
@@ -138,7 +143,7 @@ class Layout:
 
     def ending(self) -> Layout:
         """The same rows, of which the last one of each prompt asks."""
-        if self.queries.longest == 1 or self.branched:
+        if self.queries.longest == 1 or self.branched or self.every:
             return self
         counts = None if self._counts is None else self._counts[:, -1:]
         last = Rows([1] * len(self.rows.lengths))

@@ -294,7 +294,12 @@ class Server:
             given = self._prompt(word.input, self._payload(word.input, flags), flags)
         joining = [Request.of(job, self._prompt(job.input, self._payload(job.input))) for job in word.join]
         self._joined(word.join)
-        return Turn(True, word.leave, given, joining)
+        reads = [] if word.input is None else word.input.lengths
+        self._guessed(sum(reads) - len(reads))
+        return Turn(True, word.leave, given, joining, word.kept, reads)
+
+    def _guessed(self, tokens: int) -> None:
+        """So many drafts are computed beside what was asked for."""
 
     def _joined(self, jobs: Sequence[msg.Generate]) -> None:
         """These requests have joined one that is under way."""

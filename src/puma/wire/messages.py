@@ -12,7 +12,7 @@ import msgspec
 
 from puma.errors import ProtocolError
 from puma.models.config import Config
-from puma.wire.limits import MOST_BEAMS
+from puma.wire.limits import MOST_BEAMS, MOST_DRAFTS
 
 T = TypeVar("T")
 Size = Annotated[int, msgspec.Meta(ge=0, le=1 << 40)]
@@ -162,7 +162,8 @@ class Generate(msgspec.Struct, frozen=True, tag="generate", forbid_unknown_field
     It is the likeliest, or at a positive `temperature` drawn with noise that no party knows. With `reveal`
     a result is the logits of each prompt instead, and the client chooses. `paced`: after each result but the last the
     parties wait for a Pace, so that there may be fewer. With several `beams` the one prompt is continued by so many
-    texts from the second token on.
+    texts from the second token on. With `drafts` the client sends what is read in each further step: of each text its
+    latest token and up to so many that may follow it; a result has the next token, or logits, behind each of these.
     """
 
     input: Input
@@ -172,20 +173,28 @@ class Generate(msgspec.Struct, frozen=True, tag="generate", forbid_unknown_field
     reveal: bool = False
     paced: bool = False
     beams: Annotated[int, msgspec.Meta(ge=1, le=MOST_BEAMS)] = 1
+    drafts: Annotated[int, msgspec.Meta(ge=0, le=MOST_DRAFTS)] = 0
+
+    @property
+    def fed(self) -> bool:
+        """Whether the client sends the tokens of each further step, because it chooses or guesses them."""
+        return self.reveal or self.drafts > 0
 
 
 class Pace(msgspec.Struct, frozen=True, tag="pace", forbid_unknown_fields=True):
     """The client's word between two results of a paced generation: go on, or leave it at that.
 
     `input` is the token that the client chose for each prompt, shared like prompts of one token, if it saw logits;
-    of beams it ends with shares of which columns each does not see (`Cache.branch`). Prompts that have got all their
-    tokens are gone before, and then those in these places of what is left `leave`. Requests `join`, each with its
-    shares in a data frame: their first tokens come behind the others' next ones.
+    of beams it ends with shares of which columns each does not see (`Cache.branch`); with drafts, each prompt's latest
+    token and its drafts. Prompts that have got all their tokens are gone before; of the tokens that the others read in
+    the last step the first `kept` count, with drafts, and the rest are cut off. Then those in these places of what is
+    left `leave`. Requests `join`, each with its shares in a data frame: their first tokens come behind the others'.
     """
 
     more: bool
     input: Input | None = None
     leave: Annotated[list[Small], msgspec.Meta(max_length=4096)] = []
+    kept: Annotated[list[Small], msgspec.Meta(max_length=4096)] = []
     join: Annotated[list[Generate], msgspec.Meta(max_length=256)] = []
 
 
