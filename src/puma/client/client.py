@@ -17,6 +17,9 @@ from puma.client import arguments
 from puma.client.beam_search import Beams
 from puma.client.channel import Judgement, counted, judgement
 from puma.client.cost import Cost, added
+from puma.client.drafts import answering
+from puma.client.drafts.draft import Source
+from puma.client.drafts.opening import opened
 from puma.client.heads import asking, entities, labels, ranking, spans
 from puma.client.heads.entities import Entity, Joined
 from puma.client.heads.labels import Classified
@@ -89,23 +92,24 @@ class Client(ABC):
 
     def stream(
         self, prompt: str, tokens: int = 32, stop: Stop = None, lengths: str = "public", padded: int = 0,
-        **sampling: Any,
+        draft: Any = None, **sampling: Any,
     ) -> Iterator[int]:  # fmt: skip
         """Token ids as they are decided; `cost` afterwards. All else is as for `generate`."""
         tokens = arguments.count(tokens, "tokens")
         ids = self.model.prompt_ids(arguments.text(prompt), tokens)
-        return self.stream_ids(ids, tokens, stop, lengths, padded, **sampling)
+        return self.stream_ids(ids, tokens, stop, lengths, padded, draft, **sampling)
 
     def stream_ids(
         self, ids: Sequence[int], tokens: int, stop: Stop = None, lengths: str = "public", padded: int = 0,
-        **sampling: Any,
+        draft: Any = None, **sampling: Any,
     ) -> Iterator[int]:  # fmt: skip
         """The same for a prompt that is token ids already."""
         ids, tokens = arguments.token_ids(ids), arguments.count(tokens, "tokens", 1)
         self.model.check_length(len(ids), tokens)
         bucket = self.bucket([ids], tokens, lengths, padded)
-        how, ended = Sampling.of(**sampling), self._until(stop, 1)
-        return (new for (new,) in self._steps([ids], tokens, ended, how, bucket, AHEAD))
+        how, ended, source = Sampling.of(**sampling), self._until(stop, 1), opened(draft, self.model)
+        steps = self._steps([ids], tokens, ended, how, bucket, source, AHEAD)
+        return (token for (new,) in steps for token in new)
 
     def bucket(self, prompts: Sequence[Sequence[int]], tokens: int, lengths: str, padded: int) -> dict[str, Any]:
         """How a session is asked to continue prompts of these `lengths`, "public" or "secret"; InputError if they are
@@ -121,18 +125,18 @@ class Client(ABC):
     @overload
     def generate(
         self, prompt: str, tokens: int = 32, stop: Stop = None, lengths: str = "public", padded: int = 0,
-        **sampling: Any,
+        draft: Any = None, **sampling: Any,
     ) -> Answer: ...  # fmt: skip
 
     @overload
     def generate(
         self, prompt: Sequence[str], tokens: int = 32, stop: Stop = None, lengths: str = "public", padded: int = 0,
-        **sampling: Any,
+        draft: Any = None, **sampling: Any,
     ) -> list[Answer]: ...  # fmt: skip
 
     def generate(
         self, prompt: str | Sequence[str], tokens: int = 32, stop: Stop = None, lengths: str = "public",
-        padded: int = 0, **sampling: Any,
+        padded: int = 0, draft: Any = None, **sampling: Any,
     ) -> Answer | list[Answer]:  # fmt: skip
         """Continuation by a public number of tokens: of a prompt, or of several in one request.
 
@@ -141,28 +145,39 @@ class Client(ABC):
         parties then wait for the client's word, one more round trip, and they learn how long the answer is (the longest
         one, of several prompts). They learn how many tokens each prompt has, unless `lengths` is "secret": then a
         common length that all are padded to, the next power of two from 16 on or `padded`.
+
+        With `draft` the client guesses what follows, so that a step of the parties decides several tokens: "lookup",
+        from the text itself, or the folder of a small model of the same tokenizer. The answer is the one that comes
+        without; of samples, their chances are. The parties learn how many guesses were right.
         """
         prompts, tokens = arguments.texts(prompt), arguments.count(tokens, "tokens")
         how, ended = Sampling.of(**sampling), self._until(stop, len(prompts))
         ids = [self.model.prompt_ids(p, tokens) for p in prompts]
-        steps = list(self._steps(ids, tokens, ended, how, self.bucket(ids, tokens, lengths, padded)))
-        found = [self._ended(list(new)) if stop else list(new) for new in zip(*steps, strict=True)]
+        bucket, source = self.bucket(ids, tokens, lengths, padded), opened(draft, self.model)
+        steps = zip(*self._steps(ids, tokens, ended, how, bucket, source), strict=True)
+        found = [[token for new in mine for token in new] for mine in steps]
+        found = [self._ended(new) for new in found] if stop else found
         answers = [Answer(self.decode(new), new, self.cost) for new in found]
         return answers[0] if isinstance(prompt, str) else answers
 
     def _steps(
         self, prompts: Sequence[Sequence[int]], tokens: int, ended: Ended | None, how: Sampling,
-        bucket: dict[str, Any], ahead: int = 0,
-    ) -> Iterator[list[int]]:  # fmt: skip
-        following = self.model.following(prompts, self.session.reveals)
-        asked = self.session.choosing(how, following) | bucket
+        bucket: dict[str, Any], draft: Source | None, ahead: int = 0,
+    ) -> Iterator[list[list[int]]]:  # fmt: skip
+        """Of each prompt its next tokens, step by step: one, or with drafts any number."""
+        chosen = self.session.choosing(how, self.model.following(prompts, self.session.reveals))
+        if draft is not None:
+            ends, width = self.model.eos if ended else (), bucket.get("padded", 0)
+            yield from answering.continued(self.session, prompts, tokens, draft, chosen, how, ends, width)
+            return
+        asked = chosen | bucket
         pace = {"ahead": ahead} if ahead and ended is None else {"paced": ended is not None}
         with closing(self.session.continued(prompts, tokens, **pace, **asked)) as steps:
             for step in steps:
                 over = ended is not None and ended(step)
                 if over:
                     steps.close()
-                yield step
+                yield [[token] for token in step]
                 if over:
                     return
 
