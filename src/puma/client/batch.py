@@ -75,8 +75,8 @@ class Rows:
 
 class Batch:
     """A generation of a session that prompts join and leave; whether the client chooses tokens (`reveal`) is the same
-    for all, and so is of how many tokens `drafts` may be. `limit` is how many tokens, old and new, may be under way at a
-    time, if the parties have one.
+    for all, and so is of how many tokens `drafts` may be. `limit` is how many tokens, old and new, may be under way at
+    a time, if the parties have one.
 
     Use it in a `with`, from one thread. PolicyError if the client may not choose.
     """

@@ -108,7 +108,7 @@ class Client(ABC):
         self.model.check_length(len(ids), tokens)
         bucket = self.bucket([ids], tokens, lengths, padded)
         how, ended, source = Sampling.of(**sampling), self._until(stop, 1), opened(draft, self.model)
-        steps = self._steps([ids], tokens, ended, how, bucket, source, AHEAD)
+        steps = self.steps([ids], tokens, ended, how, bucket, source, AHEAD)
         return (token for (new,) in steps for token in new)
 
     def bucket(self, prompts: Sequence[Sequence[int]], tokens: int, lengths: str, padded: int) -> dict[str, Any]:
@@ -146,29 +146,28 @@ class Client(ABC):
         one, of several prompts). They learn how many tokens each prompt has, unless `lengths` is "secret": then a
         common length that all are padded to, the next power of two from 16 on or `padded`.
 
-        With `draft` the client guesses what follows, so that a step of the parties decides several tokens: "lookup",
-        from the text itself, or the folder of a small model of the same tokenizer. The answer is the one that comes
-        without; of samples, their chances are. The parties learn how many guesses were right.
+        With a `draft`, "lookup" or the folder of a small model of the same tokenizer, the client guesses what follows,
+        and a step decides several tokens of the same answer; the parties learn how many guesses were right.
         """
         prompts, tokens = arguments.texts(prompt), arguments.count(tokens, "tokens")
         how, ended = Sampling.of(**sampling), self._until(stop, len(prompts))
         ids = [self.model.prompt_ids(p, tokens) for p in prompts]
         bucket, source = self.bucket(ids, tokens, lengths, padded), opened(draft, self.model)
-        steps = zip(*self._steps(ids, tokens, ended, how, bucket, source), strict=True)
-        found = [[token for new in mine for token in new] for mine in steps]
-        found = [self._ended(new) for new in found] if stop else found
+        steps = zip(*self.steps(ids, tokens, ended, how, bucket, source), strict=True)
+        ends = self.model.eos if stop else ()
+        found = [answering.ended([token for new in mine for token in new], ends) for mine in steps]
         answers = [Answer(self.decode(new), new, self.cost) for new in found]
         return answers[0] if isinstance(prompt, str) else answers
 
-    def _steps(
+    def steps(
         self, prompts: Sequence[Sequence[int]], tokens: int, ended: Ended | None, how: Sampling,
         bucket: dict[str, Any], draft: Source | None, ahead: int = 0,
     ) -> Iterator[list[list[int]]]:  # fmt: skip
-        """Of each prompt its next tokens, step by step: one, or with drafts any number."""
+        """Of each prompt the tokens that a step decides, step by step: one, or with drafts any number."""
         chosen = self.session.choosing(how, self.model.following(prompts, self.session.reveals))
         if draft is not None:
-            ends, width = self.model.eos if ended else (), bucket.get("padded", 0)
-            yield from answering.continued(self.session, prompts, tokens, draft, chosen, how, ends, width)
+            where = self.model.eos if ended else (), bucket.get("padded", 0)
+            yield from answering.continued(self.session, prompts, tokens, draft, chosen, how, *where)
             return
         asked = chosen | bucket
         pace = {"ahead": ahead} if ahead and ended is None else {"paced": ended is not None}
@@ -197,11 +196,6 @@ class Client(ABC):
             return all(over)
 
         return ended
-
-    def _ended(self, ids: list[int]) -> list[int]:
-        """Up to the token that ends the text, and with it."""
-        last = next((i for i, new in enumerate(ids) if new in self.model.eos), len(ids))
-        return ids[: last + 1]
 
     def search(
         self, prompt: str, tokens: int = 32, beams: int = 4, length_penalty: float = 1.0, stop: Stop = None,

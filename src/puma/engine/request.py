@@ -22,9 +22,9 @@ from puma.wire.messages import Encode, Generate
 class Request:
     """One request at one party; of a generation the rows are its prompts, or what is left of them.
 
-    `given` is what an outsider shared for the next step, if anything, of each row so many tokens as it `reads`; `token`
-    the indices (rows,) that the last step gave and nobody opened. `due` are the results of the last step, for the asker, and `flags` (prompts,) the words that
-    tell him whether a number of theirs left its reach.
+    `given` is what an outsider shared for the next step, if anything, of each row so many tokens as it `reads`;
+    `token` the indices (rows,) that the last step gave and nobody opened. `due` are the results of the last step, for
+    the asker, and `flags` (prompts,) the words that tell him whether a number of theirs left its reach.
     """
 
     job: Generate | Encode

@@ -33,14 +33,14 @@ def continued(
         while not batch.empty:
             step = batch.step()[rows]
             session.judged(sorted(rows.flagged), len(prompts))
-            found = [_ended(step.get(i, []), ends) for i in range(len(prompts))]
+            found = [ended(step.get(i, []), ends) for i in range(len(prompts))]
             over = [i for i, new in enumerate(found) if new and new[-1] in ends]
             batch.drop(rows, over)
             _keep(rows, choose)
             yield found
 
 
-def _ended(tokens: list[int], ends: Collection[int]) -> list[int]:
+def ended(tokens: list[int], ends: Collection[int]) -> list[int]:
     """Up to the token that ends a text, and with it."""
     last = next((i for i, token in enumerate(tokens) if token in ends), len(tokens))
     return tokens[: last + 1]

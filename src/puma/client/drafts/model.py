@@ -55,7 +55,7 @@ def open_model(source: str | Path, config: Config, tokenizer: Any) -> DraftModel
 
 
 class Continued:
-    """A text, and what the small model has read of it: its cache may hold drafts, which are cut off if they are wrong."""
+    """A text, and what the small model has read of it: wrong drafts are cut out of its cache."""
 
     def __init__(self, source: DraftModel, ids: Sequence[int], how: Sampling, tempo: Tempo) -> None:
         self._source, self._how, self._tempo = source, how, tempo
