@@ -45,12 +45,36 @@ def refused(word: Pace, first: Generate, allowed: Allowed = OWNER, flags: int = 
         (Pace(True, join=[job([2], reveal=True)]), job([3, 1]), UsageError),
         (Pace(True, join=[job([2], temperature=1e-9)]), job([3, 1]), UsageError),
         (Pace(True, join=[job([1] * 128)] * 2), job([3, 1]), InputError),
+        (Pace(True, kept=[1, 1]), job([3, 1]), ProtocolError),
+        (Pace(True, Input([1, 1], []), kept=[1, 1]), job([3, 1], reveal=True), ProtocolError),
+        (Pace(True, Input([1, 1], [])), job([3, 1], drafts=2), ProtocolError),
+        (Pace(True, Input([1, 1], []), kept=[1]), job([3, 1], drafts=2), ProtocolError),
+        (Pace(True, Input([1, 1], []), kept=[1, 2]), job([3, 1], drafts=2), ProtocolError),
+        (Pace(True, Input([1, 4], []), kept=[1, 1]), job([3, 1], drafts=4), ProtocolError),  # it is owed two
+        (Pace(True, Input([1, 3], []), kept=[1, 1]), job([3, 1], drafts=1), ProtocolError),
+        (Pace(True, Input([0, 1], []), kept=[1, 1]), job([3, 1], drafts=4), ProtocolError),
+        (Pace(True, Input([1], []), kept=[1, 1]), job([3, 1], drafts=4), ProtocolError),
+        (Pace(True, Input([1, 1], []), kept=[1, 1], join=[job([2])]), job([3, 1], drafts=4), UsageError),
     ],
 )
 def test_words_that_contradict_what_is_under_way(word: Pace, first: Generate, error: type[PumaError]) -> None:
     with pytest.raises(error) as found:
         refused(word, first)
     assert found.value.hint
+
+
+def test_a_word_with_drafts() -> None:
+    refused(Pace(True, Input([2, 1], []), kept=[1, 1]), job([3, 1], drafts=2))
+    refused(Pace(True, Input([3], []), kept=[0, 1], leave=[1]), job([3, 1], drafts=2))
+
+
+def test_a_step_with_too_many_logits_is_refused() -> None:
+    config = Llama(vocab_size=1 << 20, hidden_size=8, intermediate_size=8, layers=1, heads=2, context=64)
+    first = job([3], 20, drafts=16)
+    request = Request(first, None, [19], [(3, 20)])
+    admit_word(config, "spline", [request], Pace(True, Input([8], []), kept=[1]), 0, OWNER)
+    with pytest.raises(InputError, match="too many for one step"):
+        admit_word(config, "spline", [request], Pace(True, Input([9], []), kept=[1]), 0, OWNER)
 
 
 def test_all_rows_count_against_the_limit() -> None:

@@ -18,8 +18,7 @@ from puma.client.beam_search import Beams
 from puma.client.channel import Judgement, counted, judgement
 from puma.client.cost import Cost, added
 from puma.client.drafts import answering
-from puma.client.drafts.draft import Source
-from puma.client.drafts.opening import opened
+from puma.client.drafts.opening import Source, opened, refused
 from puma.client.heads import asking, entities, labels, ranking, spans
 from puma.client.heads.entities import Entity, Joined
 from puma.client.heads.labels import Classified
@@ -199,12 +198,13 @@ class Client(ABC):
 
     def search(
         self, prompt: str, tokens: int = 32, beams: int = 4, length_penalty: float = 1.0, stop: Stop = None,
-        progress: Callable[[int], None] | None = None,
+        progress: Callable[[int], None] | None = None, draft: Any = None,
     ) -> Answer:  # fmt: skip
         """The continuation that a beam search finds, of up to so many tokens; it needs logits, see `generate`.
 
         It ends where the text ends, and the parties learn that with `stop="eos"` only. `progress` is told each step.
         """
+        refused(draft)
         tokens, beams = arguments.count(tokens, "tokens"), arguments.count(beams, "beams")
         found = Beams(beams, tokens, self.model.eos, arguments.number(length_penalty, "a length penalty"))
         prompt, progress = arguments.text(prompt), arguments.callback(progress, "progress")

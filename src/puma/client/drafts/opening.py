@@ -16,7 +16,14 @@ from puma.errors import UsageError
 from puma.models import architecture
 
 LOOKUP = "lookup"
+__all__ = ["Source", "opened", "refused"]
 WAYS = "pass lookup, or the folder of a small model with the same tokenizer"
+
+
+def refused(draft: Any) -> None:
+    """UsageError for drafts of a beam search."""
+    if draft is not None:
+        raise UsageError("a beam search goes on with several texts, and takes no drafts", "leave out one of both")
 
 
 def opened(draft: Any, model: ModelInfo) -> Source | None:

@@ -87,8 +87,8 @@ def generate(
     where.check(compare=compare)
     store, draft = folder_of(store, prepared), drafting.draft
     if draft is not None and (beams is not None or prepared):
-        what = "a beam search goes on with several texts, and cannot take drafts" if beams else "drafts take steps anew"
-        hint = "leave out --draft, or --beams" if beams else "what is prepared runs in one go: leave out one of both"
+        what = "a beam search goes on with several texts" if beams is not None else "drafts go on step by step"
+        hint = "leave out --draft, or --beams" if beams is not None else "what is prepared runs in one go: leave out one of both"
         raise UsageError(what, hint)
     if beams is not None:
         if prompts or chance.sampling or store:
