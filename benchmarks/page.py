@@ -28,6 +28,7 @@ PARTS = (
     "batch",
     "lengths",
     "sentences",
+    "drafts",
     "spu",
 )
 
@@ -224,6 +225,24 @@ def sentences(results: list[dict[str, Any]]) -> str:
     return table(heads, lines)
 
 
+def drafts(results: list[dict[str, Any]]) -> str:
+    """Tokens a step in the clear, and then what three parties took."""
+    clear, secure = ([r for r in results if bool(r.get("secure")) is taken] for taken in (False, True))
+    heads = ("model", "asked to", "drafts", "pace", "drafted", "right", "tokens a step")
+    rows = [[r["model"], r["kind"], r["draft"], r["pace"], *_drafted(r)] for r in clear]
+    more = ("model", "asked to", "network", "drafts", "drafted", "right", "tokens a step", "seconds")
+    more += ("tokens a second", "rounds", "MB")
+    both = []
+    for r in secure:
+        took = [seconds(r["seconds"]), f"{r['per_second']:.2f}", f"{r['rounds']:,}", f"{r['bytes'] / 1e6:,.0f}"]
+        both.append([r["model"], f"{r['kind']}, {r['tokens']} tokens", r["pace"], r["draft"], *_drafted(r), *took])
+    return f"{table(heads, rows)}\n\n{table(more, both)}"
+
+
+def _drafted(r: dict[str, Any]) -> list[str]:
+    return [str(r.get("drafted", "")), str(r.get("accepted", "")), f"{r.get('tokens_a_step', 1.0):.2f}"]
+
+
 def spu(results: list[dict[str, Any]]) -> str:
     heads = (
         "function",
@@ -259,6 +278,7 @@ TABLES: dict[str, Callable[[Any], str]] = {
     "batch": batch,
     "lengths": lengths,
     "sentences": sentences,
+    "drafts": drafts,
     "spu": spu,
 }
 

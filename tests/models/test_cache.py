@@ -66,7 +66,11 @@ def test_several_rows_of_each_and_what_is_cut_off_again(name: str, tmp_path: Pat
     told: list[list[int]] = [[], [], []]
     cache = Cache(config.layers, [len(ids) for ids in prompts])
     model(one_hot([*chain(*prompts)], size), cache)
-    for texts, cut in (([[9, 8, 7], [6], [5, 4]], [2, 0, 1]), ([[3, 2], [1, 2, 3], [4]], [1, 3, 0]), ([[7], [8], [9]], [0, 0, 0])):
+    for texts, cut in (
+        ([[9, 8, 7], [6], [5, 4]], [2, 0, 1]),
+        ([[3, 2], [1, 2, 3], [4]], [1, 3, 0]),
+        ([[7], [8], [9]], [0, 0, 0]),
+    ):
         counts = [len(text) for text in texts]
         cache.expect(counts)
         found = model(one_hot([*chain(*texts)], size), cache).split(counts)

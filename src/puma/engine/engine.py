@@ -13,13 +13,14 @@ from typing import Any
 
 import torch
 
-from puma.engine.request import Request, apart, by_cache, join, parts, whole
+from puma.engine.request import Request, by_cache, join, parts, whole
 from puma.models import Cache, architecture, heads
 from puma.models.config import Config
 from puma.mpc.arithmetic import public, reshare
 from puma.mpc.cost import Bytes, Words
 from puma.mpc.fixed import ACTIVATION, LOGIT_REACH, RING, formatted
 from puma.mpc.party import Party
+from puma.mpc.retrieval import Mixed
 from puma.mpc.share import Additive, Share
 from puma.mpc.watch import Watch, watching
 from puma.nn import functional as F
@@ -75,17 +76,9 @@ class Engine:
     # -- generation -----------------------------------------------------------------------------------------
 
     def _together(self, going: Sequence[Request]) -> list[list[Request]]:
-        """What goes through one pass: all rows of single texts, joined; the branches of a beam search by themselves.
-
-        What clients chose is read in another way than what nobody has opened, so these are not joined.
-        """
-        single = [r for r in going if r.beams == 1]
-        apart(single, [r for r in single if _fed([r])])  # prompts were read together, however they go on
-        groups = by_cache(single)
-        joined: list[list[Request]] = []
-        for _, alike in groupby(sorted(groups, key=_fed), key=_fed):
-            joined.append(join(list(alike)))
-        return joined + [[r] for r in going if r.beams > 1]
+        """What goes through one pass: all rows of single texts, joined; the branches of a beam search by themselves."""
+        groups = by_cache([r for r in going if r.beams == 1])
+        return ([join(groups)] if groups else []) + [[r] for r in going if r.beams > 1]
 
     def _pass(self, group: Sequence[Request]) -> list[tuple[Request, Share | Additive]]:
         """Each request's next logits (rows, vocabulary), from one pass of the model."""
@@ -111,13 +104,17 @@ class Engine:
         return list(zip(group, parts(logits, counts), strict=True))
 
     def _read(self, group: Sequence[Request]) -> object:
-        """What the model reads: what outsiders shared, or one-hot rows of the tokens that the last step gave."""
-        given = [request.given for request in group]
+        """What the model reads: what outsiders shared, one-hot rows of the tokens that the last step gave, or some of
+        each."""
+        given, counts = [request.given for request in group], [sum(request.reads) for request in group]
         for request in group:
             request.given = None
-        if given[0] is not None:
-            return whole(given)
-        return self.fed(whole([request.token for request in group]))
+        tokens = [request.token for request, mine in zip(group, given, strict=True) if mine is None]
+        chosen = [mine for mine in given if mine is not None]
+        if not tokens:
+            return whole(chosen)
+        hot = self.fed(whole(tokens))
+        return Mixed(whole(chosen), hot, _places(given, counts)) if chosen else hot
 
     def fed(self, token: Share) -> Share:
         """One-hot rows of tokens under masks of the present stage."""
@@ -133,7 +130,7 @@ class Engine:
             with F.component("head", rows):
                 found = settled(rows if reveal else sample(rows, temperature, self.reach))
             for (request, _), due in zip(group, parts(found, [x.shape[0] for _, x in group]), strict=True):
-                request.due, request.token = [due], None if _fed([request]) else due
+                request.due, request.token = [due], None if _fed(request) else due
                 request.owed = [owed - 1 for owed in request.owed]
 
     # -- encoders -------------------------------------------------------------------------------------------
@@ -203,6 +200,12 @@ def _masked_rows(group: Sequence[Request]) -> list[int]:
     return rows
 
 
+def _places(given: Sequence[object], counts: Sequence[int]) -> torch.Tensor:
+    """Where the rows of requests, of each so many, stand among all those that were given and then the others."""
+    there = torch.repeat_interleave(torch.tensor([mine is None for mine in given]), torch.tensor(counts))
+    return torch.where(there, (~there).sum() + there.cumsum(0) - 1, (~there).cumsum(0) - 1)
+
+
 def _share_out(watch: Watch, group: Sequence[Request]) -> None:
     """To each request the flags of its prompts."""
     for request, flags in zip(group, parts(watch.words, [_prompts(r) for r in group]), strict=True):
@@ -232,10 +235,9 @@ def _chosen(found: tuple[Request, object]) -> tuple[bool, float]:
     return job.reveal, job.temperature
 
 
-def _fed(group: Sequence[Request]) -> bool:
-    """Whether the client sends what these read."""
-    job = group[0].job
-    return isinstance(job, Generate) and job.fed
+def _fed(request: Request) -> bool:
+    """Whether the client sends what it reads."""
+    return isinstance(request.job, Generate) and request.job.fed
 
 
 def _ranked(request: Request) -> bool:

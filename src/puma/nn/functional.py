@@ -37,7 +37,7 @@ from puma.mpc.fixed import (
     logit_ring,
 )
 from puma.mpc.party import Protocol, together
-from puma.mpc.retrieval import retrieve
+from puma.mpc.retrieval import Mixed, retrieve
 from puma.mpc.share import Additive, Secret, Share, encode
 from puma.mpc.share import cat as cat_shares
 from puma.mpc.watch import note_lift
@@ -116,6 +116,8 @@ def embedding(one_hot: Value, table: Value, ring: int = RESIDUAL_RING) -> Value:
     """
     if isinstance(one_hot, Tensor):
         return one_hot @ table if one_hot.is_floating_point() else tf.embedding(one_hot, table)
+    if isinstance(one_hot, Mixed):
+        return one_hot.looked_up(*(embedding(each, table, ring) for each in (one_hot.chosen, one_hot.hot)))
     if isinstance(one_hot, Share):
         rows = arithmetic.matmul(one_hot, table)
     else:

@@ -95,5 +95,3 @@ def test_a_larger_vocabulary_of_the_draft_is_cut_off(clear: PlainModel) -> None:
 def _made(folder: Path) -> Path:
     folder.mkdir()
     return folder
-
-

@@ -271,11 +271,11 @@ def test_drafts_in_company(parties: Sessions) -> None:
 
 def test_drafts_count_against_the_tokens_of_a_key(parties: Sessions) -> None:
     draft = Scripted({tuple(PROMPTS[0]): [9] * 40}, 8, lambda at, place: True, 28)
-    with parties.limited(Limits(sessions=8, tokens=400, reveal_logits=True, tokens_by_key=40)):
-        with parties.session(name="guesses") as session:
-            assert session.open("llama")
-            with pytest.raises(AdmissionError, match="has had its 40"):
-                list(continued(session, [PROMPTS[0]], 20, draft, {}, Sampling()))
+    few = Limits(sessions=8, tokens=400, reveal_logits=True, tokens_by_key=40)
+    with parties.limited(few), parties.session(name="guesses") as session:
+        assert session.open("llama")
+        with pytest.raises(AdmissionError, match="has had its 40"):
+            list(continued(session, [PROMPTS[0]], 20, draft, {}, Sampling()))
 
 
 @pytest.mark.parametrize("lost", [0, 1, 2])

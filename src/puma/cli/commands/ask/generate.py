@@ -88,7 +88,11 @@ def generate(
     store, draft = folder_of(store, prepared), drafting.draft
     if draft is not None and (beams is not None or prepared):
         what = "a beam search goes on with several texts" if beams is not None else "drafts go on step by step"
-        hint = "leave out --draft, or --beams" if beams is not None else "what is prepared runs in one go: leave out one of both"
+        hint = (
+            "leave out --draft, or --beams"
+            if beams is not None
+            else "what is prepared runs in one go: leave out one of both"
+        )
         raise UsageError(what, hint)
     if beams is not None:
         if prompts or chance.sampling or store:
