@@ -4,20 +4,22 @@ from __future__ import annotations
 
 BRIDGE = """The old bridge over the river Aller was closed to cars on Monday. Engineers of the town found cracks in two
 of its four stone pillars during a routine inspection in spring, and since then the cracks have grown by almost a
-centimetre. Pedestrians and cyclists may still use the bridge, but buses take the new road by the harbour. The mayor,
-Ines Falk, said that repairs will begin in September and cost about three million euros, of which the state pays half.
-Shop owners on the east bank fear for their business, because most of their customers come from the other side."""
+centimetre. Pedestrians and cyclists may still use the bridge, but buses take the new road by the harbour. The
+mayor, Ines Falk, said that repairs will begin in September and cost about three million euros, of which the
+state pays half. Shop owners on the east bank fear for their business, because most of their customers come
+from the other side."""
 
 BEES = """Honey bees tell each other where flowers are by dancing. A bee that has found food returns to the hive and
-runs in a figure of eight on the comb. The middle part of the dance, in which she waggles her body, points in the direction
-of the food, measured against the sun, and the longer it lasts the farther away the food is. Other bees follow the
-dancer in the dark, touch her with their antennae and fly off to the place that she described. Karl von Frisch
-discovered the dance and received a Nobel Prize for it in 1973."""
+runs in a figure of eight on the comb. The middle part of the dance, in which she waggles her body, points in
+the direction of the food, measured against the sun, and the longer it lasts the farther away the food is.
+Other bees follow the dancer in the dark, touch her with their antennae and fly off to the place that she
+described. Karl von Frisch discovered the dance and received a Nobel Prize for it in 1973."""
 
 MEETING = """Notes of the meeting on 4 March. Present: Ada, Ben, Chitra and Dmitri. The new website goes online on 20
-March. Ben tests the search until 10 March. Chitra writes the texts for the start page until 12 March, and Ada translates them
-into French and German until 16 March. Dmitri asks the printers for an offer for 500 leaflets. The budget of 4,000 euros
-is enough if the leaflets cost less than 600 euros. The next meeting is on 18 March at ten o'clock."""
+March. Ben tests the search until 10 March. Chitra writes the texts for the start page until 12 March, and Ada
+translates them into French and German until 16 March. Dmitri asks the printers for an offer for 500 leaflets.
+The budget of 4,000 euros is enough if the leaflets cost less than 600 euros. The next meeting is on 18 March
+at ten o'clock."""
 
 AREAS = """def area_of_rectangle(width, height):
     if width < 0 or height < 0:

@@ -63,6 +63,11 @@ class Counted:
         """Tokens that a step gave on average; 1 without drafts."""
         return self.tokens / self.steps if self.steps else 1.0
 
+    def told(self) -> dict[str, float]:
+        """As JSON."""
+        named = {"drafted": self.drafted, "accepted": self.accepted, "steps": self.steps}
+        return named | {"tokens_a_step": self.a_step}
+
     def note(self, drafted: int, gained: int) -> None:
         """A step of one text; it has gained so many tokens, of which one was not drafted."""
         self.drafted, self.accepted = self.drafted + drafted, self.accepted + max(gained - 1, 0)
