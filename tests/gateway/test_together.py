@@ -72,7 +72,8 @@ def test_drafts_bring_several_tokens_of_the_same_answers(tmp_path: Path) -> None
         streamed = [piece.choices[0].text for piece in ask(prompts[0], stream=True)]
         assert "".join(streamed) == answers[0].choices[0].text
         watch = found.gateway.watches.of(answers[0]._request_id)
-        assert watch.told()["cost"]["drafts"]["accepted"] > 0
+        until(lambda: watch.cost)
+        assert watch.report()["cost"]["drafts"]["accepted"] > 0
         noted = ask(prompts[0], logprobs=1).choices[0].logprobs
         assert len(noted.tokens) == len(noted.token_logprobs) == 30 and max(noted.token_logprobs) <= 0
         stop = text(found, prompts[0], 30).split()[4]

@@ -23,6 +23,9 @@ class Draft(NamedTuple):
     tokens: Sequence[int] = ()
     chances: Sequence[Tensor] | None = None
 
+    def __repr__(self) -> str:
+        return f"Draft({len(self.tokens)} tokens)"
+
 
 NOTHING = Draft()
 
