@@ -64,9 +64,11 @@ def beside(answer: Sequence[int], ids: Sequence[int], source: Source, share: flo
     drafter.learn(answer[:1])
     at = 1
     while at < new:
-        draft = drafter.propose(min(MOST_DRAFTS, new - at - 1))
-        results = torch.tensor(answer[at : at + len(draft.tokens) + 1])
-        found = accepted(results, draft)
+        draft = drafter.propose(MOST_DRAFTS, new - at - 1)
+        depths = [0]
+        for parent in draft.follows:
+            depths.append(depths[parent] + 1)
+        found, _ = accepted(torch.tensor([answer[at + depth] for depth in depths]), draft)
         counted.note(len(draft.tokens), len(found))
         drafter.learn(found)
         at += len(found)

@@ -38,24 +38,30 @@ def drafted(clear: PlainModel, which: Sequence[int], count: int) -> Asked:
     return asked(clear, [PROMPTS[i] for i in which], lambda job: Generate(job, count, paced=True, drafts=4))
 
 
-def said(clear: PlainModel, kept: Sequence[int], texts: Sequence[Sequence[int]]) -> tuple[Any, Any, Any]:
-    """A client's word: how much counts, and shares of what is read next."""
-    return asked(clear, texts, lambda job: Generate(job, 1)), list(kept), [len(text) for text in texts]
+def said(
+    clear: PlainModel, kept: Sequence[Sequence[int]], texts: Sequence[Sequence[int]], parents: Any = None
+) -> tuple[Any, Any, Any]:
+    """A client's word: what counts, and shares of what is read next, one token behind the other unless said."""
+    follows = parents or [[*range(len(text) - 1)] for text in texts]
+    return asked(clear, texts, lambda job: Generate(job, 1)), list(kept), follows
 
 
 def turn(party: Party, word: tuple[Any, Any, Any]) -> Turn:
-    given, kept, reads = word
-    return Turn(given=given.at(party).given, kept=kept, reads=reads)
+    given, kept, follows = word
+    return Turn(given=given.at(party).given, kept=kept, follows=follows)
 
 
 def words(clear: PlainModel, answers: list[list[int]]) -> list[tuple[Any, Any, Any]]:
-    """Of two texts: all right and one wrong; then all wrong and one right; then one each; then nothing counts."""
+    """Of two texts: all right and one wrong; then several side by side, of which the last one is right; then one each;
+    then nothing counts."""
     a, b, wrong = answers[0], answers[1], 1
     return [
-        said(clear, [1, 1], [[a[0], a[1], a[2]], [b[0], wrong]]),
-        said(clear, [3, 1], [[a[3], wrong, wrong, wrong], [b[1], b[2]]]),
-        said(clear, [1, 2], [[a[4]], [b[3]]]),
-        said(clear, [0, 1], [[a[4]], [b[4]]]),
+        said(clear, [[0], [0]], [[a[0], a[1], a[2]], [b[0], wrong]]),
+        said(
+            clear, [[0, 1, 2], [0]], [[a[3], wrong, wrong, wrong], [b[1], wrong, wrong, b[2]]], [[0, 1, 0], [0, 1, 0]]
+        ),
+        said(clear, [[0], [0, 3]], [[a[4]], [b[3]]]),
+        said(clear, [[], [0]], [[a[4]], [b[4]]]),
     ]
 
 
@@ -73,7 +79,7 @@ def test_who_is_drafted_beside_who_is_not(clear: PlainModel, answers: list[list[
         found = [tokens(company.step(0, [a, b]))]
         for step, word in enumerate(spoken, 1):
             a.turns[step] = turn(company.party, word)
-            assert a.reads(step) == sum(word[2]) and b.reads(step) == 1
+            assert a.reads(step) == sum(1 + len(p) for p in word[2]) and b.reads(step) == 1
             found.append(tokens(company.step(step, [b, a] if step % 2 else [a, b])))
         assert a.requests[0].owed == [9 - 6, 9 - 6] and not b.requests
         return found
@@ -83,10 +89,10 @@ def test_who_is_drafted_beside_who_is_not(clear: PlainModel, answers: list[list[
     for step, results in enumerate(found):
         mine, other = results[step % 2], results[1 - step % 2]
         assert indices(other) == [answers[2][step]]
-        got, reads = indices(mine), [1, 1] if step == 0 else spoken[step - 1][2]
-        for text, start in ((0, 0), (1, reads[0])):
-            wanted = [answers[text][place] for place in GAINED[text][step]]
-            assert got[start : start + len(wanted)] == wanted
+        got, follows = indices(mine), [[], []] if step == 0 else spoken[step - 1][2]
+        for text, start in ((0, 0), (1, 1 + len(follows[0]))):
+            rows = [0, 3] if (text, step) == (1, 2) else range(len(GAINED[text][step]))
+            assert [got[start + row] for row in rows] == [answers[text][place] for place in GAINED[text][step]]
     assert seen.draws > 100 and not seen.repeats, "what was cut off leaves no mask to be used again"
 
 
@@ -120,7 +126,7 @@ def test_a_dry_run_counts_a_step_with_drafts(clear: PlainModel) -> None:
         member = Member(Item(b"a" * 16, 1), "a", (b"m", "spline"), engine(clear, party), [job.at(party)])
         company.step(0, [member])
         for step, text in enumerate(texts, 1):
-            member.turns[step] = turn(party, said(clear, [1], text))
+            member.turns[step] = turn(party, said(clear, [[0]], text))
             company.step(step, [member])
             total = party.ledger.total()
             found.append((total.rounds, total.online_bytes, total.offline_bytes))
@@ -135,3 +141,5 @@ def test_a_dry_run_counts_a_step_with_drafts(clear: PlainModel) -> None:
 def test_owed_and_reads_follow_the_rows(clear: PlainModel) -> None:
     request = Request(drafted(clear, [0, 1], 9).job, None, [9, 9], [(3, 9), (1, 9)])
     assert request.reads == [1, 1] and request.rows == range(2)
+    request.follows = [[0, 0], [0]]
+    assert request.reads == [3, 2]

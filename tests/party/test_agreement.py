@@ -115,7 +115,7 @@ def test_how_many_drafts_were_right_is_agreed_before_the_next_output(parties: Se
     """Parties that cut their caches otherwise would compute a product of shares that do not fit."""
     draft = Scripted({(1, 5): [9] * 9}, 2, lambda at, place: False, 28)
     told(
-        parties, 1, msg.Pace, lambda s: list(continued(s, [[1, 5]], 6, draft, {}, Sampling())), "llama", kept=[0]
+        parties, 1, msg.Pace, lambda s: list(continued(s, [[1, 5]], 6, draft, {}, Sampling())), "llama", kept=[[]]
     )  # the others hear that one counts
 
 

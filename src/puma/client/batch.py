@@ -47,7 +47,7 @@ class Rows:
     chosen: dict[int, int] = field(default_factory=dict)  # their latest tokens
     left: list[int] = field(init=False)  # tokens that each of them is still to get
     drafts: dict[int, Draft] = field(default_factory=dict)  # what the step reads behind their latest tokens
-    kept: dict[int, int] = field(default_factory=dict)  # how many tokens of what the last step read count
+    kept: dict[int, list[int]] = field(default_factory=dict)  # places of what the last step read, of those that count
     alone: set[int] = field(default_factory=set)  # whose next step has no drafts
     flagged: set[int] = field(default_factory=set)  # of whose latest tokens a number has left its range
 
@@ -69,8 +69,8 @@ class Rows:
         self.drafts = {}
         for i in self.live:
             if self.drafters and i in self.chosen:
-                draft = self.drafters[i].propose(0 if i in self.alone else min(most, self.left[i] - 1))
-                self.drafts[i] = Draft(draft.tokens[:most], draft.chances)
+                deep = 0 if i in self.alone else self.left[i] - 1
+                self.drafts[i] = self.drafters[i].propose(most if deep else 0, deep).within(most, deep)
 
 
 class Batch:
@@ -202,7 +202,7 @@ class Batch:
         """Tell the parties what the next step is: who leaves, what was chosen, who joins. The first word begins it."""
         at_parties = [(rows, i) for rows in self._rows for i in rows.there]
         leave = [place for place, (rows, i) in enumerate(at_parties) if i not in rows.live]
-        kept = [rows.kept[i] for rows, i in at_parties] if self._drafts else []
+        kept = [rows.kept.get(i, []) for rows, i in at_parties] if self._drafts else []
         staying = [rows for rows in self._rows if rows.live]
         count = len(self._new) if at_parties else 1  # a request begins with one, whom others may join
         joining, self._new = self._new[:count], self._new[count:]
@@ -214,17 +214,19 @@ class Batch:
         words: list[msg.Request] = []
         for rank in range(3):
             jobs = [self._job(rows, share[rank]) for rows, share in zip(joining, shared, strict=True)]
-            tokens = self._input(fed[0], fed[1][rank]) if fed else None
-            words.append(msg.Pace(True, tokens, leave, kept, jobs) if at_parties else jobs[0])
+            tokens = self._input([1 + len(parents) for parents in fed[0]], fed[1][rank]) if fed else None
+            parents = fed[0] if fed and self._drafts else []
+            words.append(msg.Pace(True, tokens, leave, kept, parents, jobs) if at_parties else jobs[0])
         frames = [[share[rank].payload for share in (*([fed[1]] if fed else []), *shared)] for rank in range(3)]
         self._session.tell_next(words, frames, self._format(), new=not at_parties)
 
-    def _fed(self, staying: Sequence[Rows]) -> tuple[list[int], list[InputShare]] | None:
-        """What the step reads of those that go on, if the client says so: how many tokens of each, and their shares."""
+    def _fed(self, staying: Sequence[Rows]) -> tuple[list[list[int]], list[InputShare]] | None:
+        """What the step reads of those that go on, if the client says so: of each its drafts' parents, and shares."""
         if not (self._drafts or self._reveal):
             return None
-        texts = [[rows.chosen[i], *rows.drafts.get(i, NOTHING).tokens] for rows in staying for i in rows.live]
-        return ([len(text) for text in texts], self._shared(texts)) if texts else None
+        each = [(rows.chosen[i], rows.drafts.get(i, NOTHING)) for rows in staying for i in rows.live]
+        texts = [[token, *draft.tokens] for token, draft in each]
+        return ([draft.follows for _, draft in each], self._shared(texts)) if texts else None
 
     def _listen(self) -> dict[Rows, dict[int, list[int]]]:
         """What the step has given; who has got all tokens is gone."""
@@ -258,7 +260,7 @@ class Batch:
 
     def _accepted(self, rows: Rows, i: int, results: Tensor) -> list[int]:
         draft = rows.drafts.get(i, NOTHING)
-        found = accepted(results, draft, rows.choose, i)
+        found, rows.kept[i] = accepted(results, draft, rows.choose, i)
         if i in rows.chosen:  # else its prompt has been read, for which there is no draft
             self.counted.note(len(draft.tokens), len(found))
         return found
@@ -267,7 +269,6 @@ class Batch:
         """What each has got; those that are owed no more after one token, the parties have let go."""
         gone = {i for i in rows.there if rows.left[i] == 1}
         for i, tokens in found.items():
-            rows.kept[i] = len(tokens)
             rows.left[i] -= len(tokens)
             if tokens:
                 rows.chosen[i] = tokens[-1]

@@ -86,7 +86,9 @@ class Member:
     def reads(self, step: int) -> int:
         """How many rows one of its later steps reads: of each text one, and its drafts."""
         turn = self.turns.get(step)
-        return sum(turn.reads) if turn is not None and turn.reads else len(self.requests[0].job.input.lengths)
+        if turn is None or not turn.follows:
+            return len(self.requests[0].job.input.lengths)
+        return sum(1 + len(parents) for parents in turn.follows)
 
     @property
     def rows(self) -> int:

@@ -90,7 +90,7 @@ class Engine:
             for request in group:
                 request.cache, request.first, start = cache, start, start + len(request.owed)
         elif max(lengths) > 1 and group[0].beams == 1:
-            cache.expect(lengths)
+            cache.expect([parents for request in group for parents in request.follows])
         read = self._read(group)
         if isinstance(read, Flagged):
             cache.hide(read.flags)

@@ -22,16 +22,16 @@ from puma.wire.messages import Encode, Generate
 
 @dataclass(frozen=True)
 class Turn:
-    """The client's word after a result: whether to go on, how many of the tokens that each row read in the last step
-    count, which rows leave then, its own choice of the tokens of those that stay, of each so many as it `reads`, and
+    """The client's word after a result: whether to go on, which of the tokens that each row read in the last step
+    count, which rows leave then, its own choice of the tokens of those that stay, what of these `follows` what, and
     requests that join them."""
 
     more: bool = True
     leave: Sequence[int] = ()
     given: Given | None = None
     join: Sequence[Request] = ()
-    kept: Sequence[int] = ()
-    reads: Sequence[int] = ()
+    kept: Sequence[Sequence[int]] = ()
+    follows: Sequence[Sequence[int]] = ()  # as Cache.expect has it; one token of each row where nothing is said
 
 
 Word = Callable[[Sequence[Request]], Turn]
@@ -121,18 +121,18 @@ def gone_on(staying: Sequence[Request], turn: Turn) -> list[Request]:
     """The same, once those that leave have left."""
     staying = list(staying)
     if turn.given is not None:
-        _feed(staying, turn.given, turn.reads)
+        _feed(staying, turn.given, turn.follows)
     staying += turn.join
     if not staying:
         raise ProtocolError("a request goes on without rows", "say that it is over")
     return staying
 
 
-def _feed(requests: Sequence[Request], given: Given, reads: Sequence[int]) -> None:
+def _feed(requests: Sequence[Request], given: Given, follows: Sequence[Sequence[int]]) -> None:
     """Give the requests the tokens that the client has chosen for their rows: one of each, unless it says otherwise."""
-    left = iter(reads)
+    left = iter(follows)
     for request in requests:
-        request.reads = [next(left, 1) for _ in request.owed]
+        request.follows = [list(next(left, ())) for _ in request.owed]
     if isinstance(given, Flagged):
         (request,) = requests
         assert request.cache is not None

@@ -36,10 +36,20 @@ class Request:
     token: Share | None = None
     due: list[Share] = field(default_factory=list[Share])
     flags: Additive | Share | None = None
-    reads: list[int] = field(default_factory=list[int])  # of each row, in the last step or the one that is about to be
+    follows: list[list[int]] = field(default_factory=list[list[int]])  # of each row, what of a step follows what
 
     def __post_init__(self) -> None:
-        self.reads = self.reads or [1] * len(self.owed)  # a prompt counts as one: it gives one result
+        self.alone()
+
+    @property
+    def reads(self) -> list[int]:
+        """How many tokens of each row the last step read, or the one that is about to be; of a prompt one counts, as
+        it gives one result."""
+        return [1 + len(parents) for parents in self.follows]
+
+    def alone(self) -> None:
+        """A step reads one token of each row, unless it is said otherwise."""
+        self.follows = [[] for _ in self.owed]
 
     @classmethod
     def of(cls, job: Generate | Encode, given: Given) -> Request:
@@ -122,25 +132,27 @@ def _keep(group: Sequence[Request], kept: Sequence[list[int]]) -> None:
         if request.token is not None and len(mine) < len(request.owed):
             request.token = request.token[mine]
         request.owed, request.asked = [request.owed[i] for i in mine], [request.asked[i] for i in mine]
-        request.reads = [request.reads[i] for i in mine]
+        request.follows = [request.follows[i] for i in mine]
         request.first = start
         start += len(mine)
 
 
-def cut(requests: Sequence[Request], kept: Sequence[int]) -> None:
-    """Of what each row read in the last step only so many tokens count, each of which has given it one more; the others
-    are cut out of its cache. Nothing of what they were computed with is used again: the next step has another number.
+def cut(requests: Sequence[Request], kept: Sequence[Sequence[int]]) -> None:
+    """Of what each row read in the last step only the tokens in these places count, each of which has given it one
+    more; the others are cut out of its cache. Nothing of what they were computed with is used again: the next step has
+    another number.
     """
     left = iter(kept)
     for request in requests:
-        mine = [next(left) for _ in request.owed]
-        request.owed = [owed + 1 - count for owed, count in zip(request.owed, mine, strict=True)]
-        gone = [read - count for read, count in zip(request.reads, mine, strict=True)]
-        if any(gone) and request.cache is not None:
-            rows = [0] * request.cache.prompts
-            rows[request.first : request.first + len(gone)] = gone
-            request.cache.cut(rows)
-        request.reads = [1] * len(mine)
+        mine, reads = [next(left) for _ in request.owed], request.reads
+        request.owed = [owed + 1 - len(right) for owed, right in zip(request.owed, mine, strict=True)]
+        if request.cache is not None and any(len(a) < b for a, b in zip(mine, reads, strict=True)):
+            prompts = request.cache.prompts
+            rows, but = [0] * prompts, [list[int]()] * prompts
+            rows[request.first : request.first + len(mine)] = reads
+            but[request.first : request.first + len(mine)] = map(list, mine)
+            request.cache.cut(rows, but)
+        request.alone()
 
 
 def apart(requests: Sequence[Request], going: Sequence[Request]) -> None:

@@ -110,7 +110,7 @@ class Cache:
         self.layers: list[LayerCache] = [LayerCache() for _ in range(layers)]
         self.memory: Memory | None = None  # for models that have an encoder
         self._lengths = lengths
-        self._next: Sequence[int] | None = None  # rows of each prompt in the next pass, if not one of each
+        self._next: Sequence[Sequence[int]] | None = None  # how the rows of the next pass follow each other
         self._padding: Value = None  # (prompts, 1, length, 1): 1 where a prompt has only padding, if that is secret
         self._hidden: Value = None  # columns from the rows that come next
         self._columns: torch.Tensor | None = None  # positions of the columns, since there are branches
@@ -121,9 +121,10 @@ class Cache:
         """How many positions are held of the longest prompt."""
         return self.held.shape[1]
 
-    def expect(self, lengths: Sequence[int]) -> None:
-        """In the next pass so many rows go on with each prompt, and all of them ask for an answer."""
-        self._own._next = list(lengths)
+    def expect(self, parents: Sequence[Sequence[int]]) -> None:
+        """In the next pass several rows go on with each prompt, and all of them ask for an answer: one, and for each of
+        its `parents` one more, which follows the new row in that place and sees none beside it."""
+        self._own._next = parents
 
     def advance(self, rows: int) -> Layout:
         """How the next rows lie: first the prompts one after the other, later as many new rows of each, unless others
@@ -132,10 +133,11 @@ class Cache:
             return self._branched(rows)
         prompts = len(self.held)
         lengths = [rows // prompts] * prompts if self.length or self._lengths is None else self._lengths
-        lengths, every, self._next = self._next or lengths, self._next is not None, None
+        parents, self._next = self._next, None
+        lengths = lengths if parents is None else [1 + len(mine) for mine in parents]
         if sum(lengths) != rows:
             raise UsageError(f"{rows} rows are not those of {prompts} prompts", "pass the lengths of all prompts")
-        layout = Layout(lengths, self.held, every=every)
+        layout = Layout(lengths, self.held, parents=parents)
         if self._padding is not None:
             layout.hidden = self._spread(layout).transpose(2, 3)
         self.held = layout.held
@@ -174,16 +176,20 @@ class Cache:
             raise UsageError("a prompt of secret length cannot branch", "make its length public")
         own._hidden = hidden
 
-    def cut(self, rows: Sequence[int]) -> None:
-        """So many of the last rows of each prompt have never been; what is left of each ends in the same column again.
+    def cut(self, rows: Sequence[int], but: Sequence[Sequence[int]] | None = None) -> None:
+        """So many of the last rows of each prompt have never been, `but` those in these places among them; what is left
+        of each ends in the same column again.
 
-        UsageError if a prompt has no more than that, and for layers that cannot forget.
+        UsageError if nothing would be left of a prompt, and for layers that cannot forget.
         """
         own = self._own
-        kept = own.held.sum(1) - torch.tensor(list(rows))
-        if bool((kept < 1).any()) or min(rows) < 0:
+        held = own.held.clone()
+        for prompt, (count, kept) in enumerate(zip(rows, but or [()] * len(rows), strict=True)):
+            held[prompt, own.length - count :] = False
+            held[prompt, [own.length - count + place for place in kept]] = True
+        if not bool(held.any(1).all()) or min(rows) < 0 or bool((held & ~own.held).any()):
             raise UsageError(f"{list(rows)} rows cannot be cut off", "leave a row of each prompt")
-        own.held = own.held & (own.held.cumsum(1) <= kept[:, None])
+        own.held = held
         own.close_up()
 
     def close_up(self) -> None:

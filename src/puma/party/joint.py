@@ -149,7 +149,7 @@ class Joint:
                 assert isinstance(self._job, msg.Generate)
                 member.turns[step] = self._surface.turn(self._job, word, member.requests, step)
             if word.kept:  # as many as there are rows, or it has been refused
-                rows = [left + 1 - kept for left, kept in zip(rows, word.kept, strict=True)]
+                rows = [left + 1 - len(kept) for left, kept in zip(rows, word.kept, strict=True)]
             gone = set(word.leave)
             rows = [left for row, left in enumerate(rows) if row not in gone]
             rows += [job.tokens for job in word.join for _ in job.input.lengths]

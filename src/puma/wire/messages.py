@@ -25,6 +25,7 @@ Name = Annotated[str, msgspec.Meta(max_length=256)]
 Text = Annotated[str, msgspec.Meta(max_length=4096)]
 Shape = Annotated[tuple[Size, ...], msgspec.Meta(max_length=8)]
 Small = Annotated[int, msgspec.Meta(ge=0, le=1 << 24)]  # a token, its type or its place
+Places = Annotated[list[Small], msgspec.Meta(max_length=MOST_DRAFTS + 1)]
 MANY, FEW = 1 << 17, 16
 Tensors = Annotated[list["TensorSpec"], msgspec.Meta(max_length=MANY)]
 Alias = Annotated[dict[Name, Name], msgspec.Meta(max_length=MANY)]
@@ -159,11 +160,10 @@ class Input(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Generate(msgspec.Struct, frozen=True, tag="generate", forbid_unknown_fields=True):
     """Generation of a public number of tokens for each prompt; a result is one token of each.
 
-    It is the likeliest, or at a positive `temperature` drawn with noise that no party knows. With `reveal`
-    a result is the logits of each prompt instead, and the client chooses. `paced`: after each result but the last the
-    parties wait for a Pace, so that there may be fewer. With several `beams` the one prompt is continued by so many
-    texts from the second token on. With `drafts` the client sends what is read in each further step: of each text its
-    latest token and up to so many that may follow it; a result has the next token, or logits, behind each of these.
+    It is the likeliest, or drawn at a positive `temperature` with noise that no party knows. With `reveal` a result is
+    logits instead, and the client chooses. `paced`: after each result but the last the parties wait for a Pace. Several
+    `beams` continue one prompt from the second token on. With `drafts` the client sends what each further step reads:
+    of each text its latest token and up to so many that may follow.
     """
 
     input: Input
@@ -184,17 +184,18 @@ class Generate(msgspec.Struct, frozen=True, tag="generate", forbid_unknown_field
 class Pace(msgspec.Struct, frozen=True, tag="pace", forbid_unknown_fields=True):
     """The client's word between two results of a paced generation: go on, or leave it at that.
 
-    `input` is the token that the client chose for each prompt, shared like prompts of one token, if it saw logits;
-    of beams it ends with shares of which columns each does not see (`Cache.branch`); with drafts, each prompt's latest
-    token and its drafts. Prompts that have got all their tokens are gone before; of the tokens that the others read in
-    the last step the first `kept` count, with drafts, and the rest are cut off. Then those in these places of what is
-    left `leave`. Requests `join`, each with its shares in a data frame: their first tokens come behind the others'.
+    `input` is the token that the client chose for each prompt, if it saw logits, shared like prompts of one token; of
+    beams it ends with shares of which columns each does not see (`Cache.branch`). Drafts stand behind a prompt's latest
+    token, each following the one that `parents` names, or the one before. Prompts that have got all their tokens are
+    gone; of what the others read last the right ones are `kept`, by their places; those in these places then `leave`.
+    Requests `join`, each with its shares in a data frame: their first tokens come behind the others' next ones.
     """
 
     more: bool
     input: Input | None = None
     leave: Annotated[list[Small], msgspec.Meta(max_length=4096)] = []
-    kept: Annotated[list[Small], msgspec.Meta(max_length=4096)] = []
+    kept: Annotated[list[Places], msgspec.Meta(max_length=4096)] = []
+    parents: Annotated[list[Places], msgspec.Meta(max_length=4096)] = []
     join: Annotated[list[Generate], msgspec.Meta(max_length=256)] = []
 
 

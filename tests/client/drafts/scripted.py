@@ -1,4 +1,4 @@
-"""Drafts as a test wants them: what comes next anyway, with mistakes where it says."""
+"""Drafts as a test wants them: what comes next anyway, with mistakes where it says, or beside them."""
 
 from __future__ import annotations
 
@@ -15,8 +15,10 @@ class Scripted:
 
     name = "scripted"
 
-    def __init__(self, answers: dict[tuple[int, ...], Sequence[int]], most: int, wrong: Wrong, size: int) -> None:
-        self.answers, self.most, self.wrong, self.size = answers, most, wrong, size
+    def __init__(
+        self, answers: dict[tuple[int, ...], Sequence[int]], most: int, wrong: Wrong, size: int, beside: bool = False
+    ) -> None:
+        self.answers, self.most, self.wrong, self.size, self.beside = answers, most, wrong, size, beside
 
     def begin(self, ids: Sequence[int], how: Any, tempo: Any) -> Reader:
         return Reader(self, self.answers[tuple(ids)])
@@ -26,11 +28,21 @@ class Reader:
     def __init__(self, script: Scripted, answer: Sequence[int]) -> None:
         self.script, self.answer, self.at = script, answer, 0
 
-    def propose(self, most: int) -> Draft:
-        script, found = self.script, list[int]()
-        for place, token in enumerate(self.answer[self.at : self.at + min(most, script.most)]):
-            found.append((token + 1) % script.size if script.wrong(self.at, place) else token)
-        return Draft(found)
+    def propose(self, most: int, deep: int) -> Draft:
+        """One token behind the other; beside each wrong one that there is room for, the right one."""
+        script, found, parents, last = self.script, list[int](), list[int](), 0
+        for place, token in enumerate(self.answer[self.at : self.at + min(deep, script.most)]):
+            if len(found) < most and script.wrong(self.at, place):
+                found.append((token + 1) % script.size)
+                parents.append(last)
+                if not script.beside:
+                    last = len(found)
+                    continue
+            if len(found) < most:
+                found.append(token)
+                parents.append(last)
+                last = len(found)
+        return Draft(found, None, parents)
 
     def learn(self, tokens: Sequence[int]) -> None:
         self.at += len(tokens)

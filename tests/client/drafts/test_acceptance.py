@@ -21,8 +21,22 @@ FEW = [5, 6, 7, 8]  # tokens that are drawn: 64 texts of three
 def test_the_longest_agreeing_beginning_counts() -> None:
     results = torch.tensor([4.0, 5.0, 6.0, 7.0], dtype=torch.float64)
     for draft, found in (([4, 5, 6], [4, 5, 6, 7]), ([4, 9, 6], [4, 5]), ([9, 5, 6], [4])):
-        assert accepted(results, Draft(draft)) == found
-    assert accepted(results[:1], Draft()) == [4]
+        assert accepted(results, Draft(draft)) == (found, [*range(len(found))])
+    assert accepted(results[:1], Draft()) == ([4], [0])
+
+
+def test_of_drafts_side_by_side_the_right_one_counts_and_what_follows_it() -> None:
+    results = torch.tensor([4.0, 9.0, 5.0, 9.0, 6.0], dtype=torch.float64)
+    assert accepted(results, Draft([3, 4, 5, 5], None, [0, 0, 1, 2])) == ([4, 5, 6], [0, 2, 4])
+    assert accepted(results, Draft([3, 5, 5, 5], None, [0, 0, 1, 2])) == ([4], [0])
+
+
+def test_a_draft_within_bounds() -> None:
+    tree = Draft([1, 2, 3, 4], None, [0, 0, 1, 3])
+    assert tree.within(9, 9) == tree and tree.within(2, 9) == Draft([1, 2], None, [0, 0])
+    assert tree.within(9, 2) == Draft([1, 2, 3], None, [0, 0, 1]) and tree.within(9, 0).tokens == []
+    chain = Draft([5, 6, 7])
+    assert chain.within(2, 9) == Draft([5, 6]) and chain.within(9, 1) == Draft([5]) and chain.follows == [0, 1, 2]
 
 
 class Models:
@@ -64,7 +78,7 @@ def answer(models: Models, chooser: Sampler, drafter: Sampler, how: str) -> tupl
             so_far = (*so_far, token)
         draft = Draft(tokens, chances if how == "drawn" else None)
         rows = torch.stack([models.asked[(*text, *tokens[:n])] for n in range(len(tokens) + 1)])
-        text = (*text, *accepted(rows, draft, chooser))
+        text = (*text, *accepted(rows, draft, chooser)[0])
     return text[:3]
 
 

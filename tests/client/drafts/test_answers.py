@@ -28,9 +28,16 @@ def now_and_then(at: int, place: int) -> bool:
     return (at + place) % 3 == 2
 
 
-def scripted(clear: PlainModel, prompts: list[list[int]], tokens: int, wrong: Any = now_and_then, most: int = 4) -> Any:
+def scripted(
+    clear: PlainModel,
+    prompts: list[list[int]],
+    tokens: int,
+    wrong: Any = now_and_then,
+    most: int = 4,
+    beside: bool = False,
+) -> Any:
     answers = {tuple(ids): clear.greedy(ids, tokens + most + 1) for ids in prompts}
-    return Scripted(answers, most, wrong, clear.config.vocab_size)
+    return Scripted(answers, most, wrong, clear.config.vocab_size, beside)
 
 
 def whole(steps: Iterator[list[list[int]]]) -> list[list[int]]:
@@ -39,14 +46,16 @@ def whole(steps: Iterator[list[list[int]]]) -> list[list[int]]:
 
 @pytest.mark.parametrize("name", ["mistral", "gemma2", "opt", "t5"])
 def test_greedy_answers_on_several_families(name: str, tmp_path: Path) -> None:
-    """Windows, soft caps, learned positions, and answers apart from prompts; three prompts, each at its own pace."""
+    """Windows, soft caps, learned positions, and answers apart from prompts; three prompts, each at its own pace, with
+    drafts one behind the other and side by side."""
     clear = PlainModel(zoo.write(tmp_path, name))
     with Threads() as trio:
         trio.share(clear.config, clear.params)
-        draft = scripted(clear, PROMPTS, 7)
-        found = whole(continued(trio.session, PROMPTS, 7, draft, {}, Sampling()))
+        for beside in (True, False):
+            draft = scripted(clear, PROMPTS, 7, beside=beside)
+            found = whole(continued(trio.session, PROMPTS, 7, draft, {}, Sampling()))
+            assert found == [clear.greedy(ids, 7) for ids in PROMPTS]
         cost = trio.session.cost
-    assert found == [clear.greedy(ids, 7) for ids in PROMPTS]
     assert cost is not None and cost.drafts is not None and 0 < cost.drafts.accepted < cost.drafts.drafted
     assert cost.drafts.a_step > 1.3
 
@@ -136,8 +145,8 @@ def test_prompts_join_and_leave_those_that_are_drafted(cluster: LocalCluster, cl
 @pytest.mark.parametrize(
     ("change", "error"),
     [
-        (lambda m: msgspec.structs.replace(m, kept=[2]), "how many tokens"),
-        (lambda m: msgspec.structs.replace(m, kept=[]), "how many tokens"),
+        (lambda m: msgspec.structs.replace(m, kept=[[0, 1]]), "which tokens"),
+        (lambda m: msgspec.structs.replace(m, kept=[]), "which tokens"),
         (lambda m: msgspec.structs.replace(m, input=None), "chose no next tokens"),
         (lambda m: msgspec.structs.replace(m, input=msgspec.structs.replace(m.input, lengths=[9])), "or too many"),
     ],

@@ -35,13 +35,13 @@ def test_it_says_what_it_would_say_whatever_was_wrong_before(clear: PlainModel) 
     for new in ([], [6], [4, 4, 4], clear.greedy([*ids, 6, 4, 4, 4], 3), [3]):
         drafter.learn(new)
         ids += new
-        found = list(drafter.propose(4).tokens)
+        found = list(drafter.propose(4, 4).tokens)
         assert found and found == clear.greedy(ids, 4)[: len(found)]
 
 
 def test_its_chances_are_those_of_its_logits(clear: PlainModel) -> None:
     how = Sampling(0.8, top_k=4)
-    draft = made(clear).begin([1, 5, 7], how, measured(1.0, 0.0)).propose(3)
+    draft = made(clear).begin([1, 5, 7], how, measured(1.0, 0.0)).propose(3, 3)
     assert draft.chances is not None and len(draft.chances) == len(draft.tokens) > 0
     for token, chances in zip(draft.tokens, draft.chances, strict=True):
         assert chances.shape == (clear.config.vocab_size,) and float(chances.sum()) == pytest.approx(1)
@@ -51,7 +51,7 @@ def test_its_chances_are_those_of_its_logits(clear: PlainModel) -> None:
 def test_it_rests_when_its_guesses_are_wrong(clear: PlainModel) -> None:
     drafter, rests = made(clear).begin([1, 5], Sampling(), measured(1.0, 0.2)), 0
     for _ in range(30):
-        tokens = drafter.propose(4).tokens
+        tokens = drafter.propose(4, 4).tokens
         rests += not tokens
         drafter.learn([(tokens[0] + 1) % 28 if tokens else 3] if len(drafter._text) < 25 else [])
     assert rests > 15
@@ -87,7 +87,7 @@ def test_a_larger_vocabulary_of_the_draft_is_cut_off(clear: PlainModel) -> None:
     drafts.vocabulary = 20
     drafter = drafts.begin([1, 5, 7], Sampling(1.0), measured(1.0, 0.0))
     for _ in range(20):
-        draft = drafter.propose(3)
+        draft = drafter.propose(3, 3)
         assert all(token < 20 for token in draft.tokens)
         assert draft.chances is None or all(len(chances) == 20 for chances in draft.chances)
 

@@ -18,10 +18,29 @@ from puma.client.sampling import Sampling
 
 class Draft(NamedTuple):
     """Tokens that may follow a text. `chances` (vocabulary,) of each are the distribution from which it was drawn; None
-    where there was no choice."""
+    where there was no choice.
+
+    Each token comes behind the one before it, or behind the one that `parents` names: 0 is the text's latest token, 1
+    the first drafted one and so on. Of tokens behind the same one at most one can be right; such drafts are not drawn.
+    """
 
     tokens: Sequence[int] = ()
     chances: Sequence[Tensor] | None = None
+    parents: Sequence[int] | None = None
+
+    @property
+    def follows(self) -> list[int]:
+        """The parents of all tokens."""
+        return [*(range(len(self.tokens)) if self.parents is None else self.parents)]
+
+    def within(self, most: int, deep: int) -> Draft:
+        """The first ones of it, up to so many, of which no more than `deep` follow each other."""
+        parents, depth, count = self.follows, [0], 0
+        while count < min(most, len(self.tokens)) and depth[parents[count]] < deep:
+            depth.append(depth[parents[count]] + 1)
+            count += 1
+        chances = None if self.chances is None else self.chances[:count]
+        return Draft(self.tokens[:count], chances, None if self.parents is None else parents[:count])
 
     def __repr__(self) -> str:
         return f"Draft({len(self.tokens)} tokens)"
@@ -33,8 +52,8 @@ NOTHING = Draft()
 class Drafter(Protocol):
     """One text and what may follow it."""
 
-    def propose(self, most: int) -> Draft:
-        """Up to so many tokens, as many as are worth their time; often none."""
+    def propose(self, most: int, deep: int) -> Draft:
+        """Up to so many tokens, no more than `deep` behind each other, as many as are worth their time; often none."""
         ...
 
     def learn(self, tokens: Sequence[int]) -> None:

@@ -67,9 +67,9 @@ class Continued:
         self._own = 0.0  # seconds of a drafted token
         self._rest = self._pause = 0
 
-    def propose(self, most: int) -> Draft:
+    def propose(self, most: int, deep: int) -> Draft:
         """What the small model would say, as far as it is sure enough for it to be worth a step's time."""
-        most = min(most, self._source.config.context - len(self._text))
+        most = min(most, deep, self._source.config.context - len(self._text))
         if self._rest or most < 1:
             self._rest = max(0, self._rest - 1)
             return NOTHING
@@ -128,7 +128,7 @@ class Continued:
         elif agreeing < len(read):
             self._cache.cut([len(read) - agreeing])
         if agreeing and len(new) > 1:
-            self._cache.expect([len(new)])
+            self._cache.expect([range(len(new) - 1)])
         self._read = wanted
         logits = self._source.model(torch.tensor(new), self._cache).as_subclass(Tensor)[-1].double()
         logits = pad(logits, (0, self._source.vocabulary - len(logits)), value=-torch.inf)

@@ -47,6 +47,11 @@ class Tempo:
         alone = mean / (1 + share * (self._read / self._count - 1))
         return alone * (1 + share * (read - 1))
 
+    def pays(self, chance: float, gained: float, count: int) -> bool:
+        """Whether one more drafted token, right with this chance, makes a step of `count` of them, which gives so many
+        tokens on average, more tokens a second."""
+        return (gained + chance) * (1 + self.share * count) > gained * (1 + self.share * (count + 1))
+
     def worth(self, chances: Sequence[float], own: float = 0.0) -> int:
         """How many tokens of a draft to send, if each is right with this chance once those before it are.
 
