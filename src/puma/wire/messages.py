@@ -162,8 +162,7 @@ class Generate(msgspec.Struct, frozen=True, tag="generate", forbid_unknown_field
 
     It is the likeliest, or drawn at a positive `temperature` with noise that no party knows. With `reveal` a result is
     logits instead, and the client chooses. `paced`: after each result but the last the parties wait for a Pace. Several
-    `beams` continue one prompt from the second token on. With `drafts` the client sends what each further step reads:
-    of each text its latest token and up to so many that may follow.
+    `beams` continue one prompt. With `drafts` the client sends, too, up to so many tokens of each that may follow.
     """
 
     input: Input
@@ -186,9 +185,9 @@ class Pace(msgspec.Struct, frozen=True, tag="pace", forbid_unknown_fields=True):
 
     `input` is the token that the client chose for each prompt, if it saw logits, shared like prompts of one token; of
     beams it ends with shares of which columns each does not see (`Cache.branch`). Drafts stand behind a prompt's latest
-    token, each following the one that `parents` names, or the one before. Prompts that have got all their tokens are
-    gone; of what the others read last the right ones are `kept`, by their places; those in these places then `leave`.
-    Requests `join`, each with its shares in a data frame: their first tokens come behind the others' next ones.
+    token, each following the one that `parents` names, or the one before. Of what prompts that have not got all their
+    tokens read last the right ones are `kept`, by their places; those in these places then `leave`. Requests `join`,
+    each with its shares in a data frame.
     """
 
     more: bool
