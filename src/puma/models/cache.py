@@ -186,7 +186,8 @@ class Cache:
         held = own.held.clone()
         for prompt, (count, kept) in enumerate(zip(rows, but or [()] * len(rows), strict=True)):
             held[prompt, own.length - count :] = False
-            held[prompt, [own.length - count + place for place in kept]] = True
+            for place in kept:
+                held[prompt, own.length - count + place] = True
         if not bool(held.any(1).all()) or min(rows) < 0 or bool((held & ~own.held).any()):
             raise UsageError(f"{list(rows)} rows cannot be cut off", "leave a row of each prompt")
         own.held = held
