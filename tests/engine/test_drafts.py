@@ -119,14 +119,14 @@ def test_a_cut_leaves_what_was_read_once(clear: PlainModel, answers: list[list[i
 def test_a_dry_run_counts_a_step_with_drafts(clear: PlainModel) -> None:
     """What is sent does not depend on whether drafts are right, and takes no more rounds than a step without."""
     job = drafted(clear, [0], 9)
-    texts = [[[5]], [[5, 6, 7, 8]]]
+    spoken = [said(clear, [[0]], text) for text in ([[5]], [[5, 6, 7, 8]])]
 
     def spent(party: Party) -> list[tuple[int, int, int]]:
         company, found = Company(party), []
         member = Member(Item(b"a" * 16, 1), "a", (b"m", "spline"), engine(clear, party), [job.at(party)])
         company.step(0, [member])
-        for step, text in enumerate(texts, 1):
-            member.turns[step] = turn(party, said(clear, [[0]], text))
+        for step, word in enumerate(spoken, 1):
+            member.turns[step] = turn(party, word)
             company.step(step, [member])
             total = party.ledger.total()
             found.append((total.rounds, total.online_bytes, total.offline_bytes))

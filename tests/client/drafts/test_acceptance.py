@@ -51,7 +51,7 @@ class Models:
         texts = [(), *((a,) for a in FEW), *((a, b) for a in FEW for b in FEW)]
         found = {}
         for text in texts:
-            logits = model(torch.tensor([1, 9, *text]), Cache(checkpoint.config.layers))[0].double() * 3
+            logits = model(torch.tensor([1, 9, *text]), Cache(checkpoint.config.layers))[0].double()
             found[text] = torch.full_like(logits, -torch.inf)
             found[text][FEW] = logits[FEW]
         return found

@@ -12,8 +12,9 @@ import pytest
 
 from puma.client.batch import Batch
 from puma.client.drafts.answering import continued
+from puma.client.drafts.opening import opened
 from puma.client.sampling import Sampling
-from puma.errors import OutOfRange, ProtocolError, PumaError, UsageError
+from puma.errors import OutOfRange, ProtocolError, UsageError
 from puma.local.cluster import LocalCluster
 from puma.reference.plain_model import PlainModel
 from puma.wire import messages as msg
@@ -169,15 +170,12 @@ def test_what_takes_no_drafts(cluster: LocalCluster, clear: PlainModel, tmp_path
     for wrong in ("", 3, b"lookup"):
         with pytest.raises(UsageError, match="drafts cannot come from"):
             cluster.generate("the cat", 3, draft=wrong)
-    memory = PlainModel(zoo.write(tmp_path, "qwen3.5"))
-    bert = tiny.bert
-    with Threads() as trio, pytest.raises(UsageError, match="takes no drafts back"):
-        LocalCluster(memory, trio=trio).generate("a", 2, draft="lookup")  # type: ignore[arg-type]
-    (tmp_path / "bert").mkdir()
-    with Threads() as trio, pytest.raises(UsageError, match="does not generate"):
-        LocalCluster(bert(tmp_path / "bert"), trio=trio).generate("the cat", 2, draft="lookup")  # type: ignore[arg-type]
-    with pytest.raises(PumaError):
-        cluster.search("the cat", 3, draft="lookup")  # type: ignore[call-arg]
+    for name, why in (("qwen3.5", "takes no drafts back"), ("roberta", "does not generate")):
+        (tmp_path / name).mkdir()
+        with pytest.raises(UsageError, match=why):
+            opened("lookup", PlainModel(zoo.write(tmp_path / name, name)))
+    with pytest.raises(UsageError, match="beam search"):
+        cluster.search("the cat", 3, draft="lookup")
 
 
 def test_a_number_out_of_range_in_a_wrong_draft_is_no_fault_of_the_answer(clear: PlainModel) -> None:

@@ -51,7 +51,7 @@ def test_bounds_are_kept() -> None:
 
 
 def test_where_there_is_nothing_to_copy_there_is_no_draft() -> None:
-    assert not begun([1, 2, 3, 4, 5]).propose(8, 8).tokens and not begun([7], 0.5).propose(8, 8).tokens
+    assert not begun(range(20)).propose(8, 8).tokens
 
 
 def test_a_repetition_goes_on() -> None:
@@ -59,7 +59,7 @@ def test_a_repetition_goes_on() -> None:
 
 
 def test_answers_are_looked_up_too() -> None:
-    drafter = begun([1, 2, 3])
+    drafter = begun(range(20, 40))
     assert not drafter.propose(8, 8).tokens
     drafter.learn([9, 8, 7, 6, 9, 8])
     assert paths(drafter.propose(2, 2))[0] == (7,)

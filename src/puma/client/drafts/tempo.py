@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 DECAY = 0.9  # of what a step told about the pace, with each later one
 SHARE = 0.05  # of a step's time that a further token is taken to cost, before it has been measured
-FAITH = 4.0  # how much that counts beside what was measured, as a variance of tokens read
+FAITH = 1.0  # how much that counts beside what was measured, as a variance of tokens read
 
 
 class Tempo:
