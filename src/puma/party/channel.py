@@ -229,7 +229,8 @@ class Channel:
         with self._changed:
             members = [member for item in step.items if (member := self._members.get(item)) is not None]
             allowed = all(member.steps < member.granted for member in members)
-            if step.number != self._number or len(members) < len(step.items) or not allowed:
+            alike = len({member.served for member in members}) == 1 and len(set(step.items)) == len(members)
+            if step.number != self._number or len(members) < len(step.items) or not (allowed and alike):
                 raise ProtocolError(f"step {step.number} cannot be taken here", "run the same version everywhere")
         self._number += 1
         began = monotonic()
@@ -247,6 +248,7 @@ class Channel:
     def _left(self, left: Left) -> None:
         with self._changed:
             member = self._members.pop(left.item, None)
+        self._company.hear(left)
         if member is None:
             return
         self._company.drop(member)
