@@ -24,7 +24,8 @@ def search(
         raise PolicyError("beam search needs logits", f"pass --reveal-logits, as the owner; or {LOGITS_HINT}")
     count, penalty, stop = how
     Beams(count, tokens, penalty=penalty)  # refused before anything is loaded
-    cluster, ids, loaded = asked_one(where, source, prompt, tokens, (None, approximation, fitting, None), chance, output)
+    made = (None, approximation, fitting, None)
+    cluster, ids, loaded = asked_one(where, source, prompt, tokens, made, chance, output)
     clear = cluster.model
     with cluster, ui.progress(output.json) as progress:
         progress("searching", 0, tokens)
