@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from puma.client.drafts.answering import continued
+from puma.client.answering.drafted import continued
 from puma.client.sampling import Sampling
 from puma.errors import ProtocolError, PumaError
 from puma.models.config import Llama

@@ -14,10 +14,10 @@ from typing import Any, Literal, overload
 from torch import Tensor
 
 from puma.client import arguments
+from puma.client.answering import drafted
 from puma.client.beam_search import Beams
 from puma.client.channel import Judgement, counted, judgement
 from puma.client.cost import Cost, added
-from puma.client.drafts import answering
 from puma.client.drafts.opening import Source, opened, refused
 from puma.client.heads import asking, entities, labels, ranking, spans
 from puma.client.heads.entities import Entity, Joined
@@ -154,7 +154,7 @@ class Client(ABC):
         bucket, source = self.bucket(ids, tokens, lengths, padded), opened(draft, self.model)
         steps = zip(*self.steps(ids, tokens, ended, how, bucket, source), strict=True)
         ends = self.model.eos if stop else ()
-        found = [answering.ended([token for new in mine for token in new], ends) for mine in steps]
+        found = [drafted.ended([token for new in mine for token in new], ends) for mine in steps]
         answers = [Answer(self.decode(new), new, self.cost) for new in found]
         return answers[0] if isinstance(prompt, str) else answers
 
@@ -166,7 +166,7 @@ class Client(ABC):
         chosen = self.session.choosing(how, self.model.following(prompts, self.session.reveals))
         if draft is not None:
             where = self.model.eos if ended else (), bucket.get("padded", 0)
-            yield from answering.continued(self.session, prompts, tokens, draft, chosen, how, *where)
+            yield from drafted.continued(self.session, prompts, tokens, draft, chosen, how, *where)
             return
         asked = chosen | bucket
         pace = {"ahead": ahead} if ahead and ended is None else {"paced": ended is not None}

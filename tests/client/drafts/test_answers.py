@@ -10,8 +10,8 @@ from typing import Any
 import msgspec
 import pytest
 
+from puma.client.answering.drafted import continued
 from puma.client.batch import Batch
-from puma.client.drafts.answering import continued
 from puma.client.drafts.opening import opened
 from puma.client.sampling import Sampling
 from puma.errors import OutOfRange, ProtocolError, UsageError

@@ -13,8 +13,8 @@ import msgspec
 import pytest
 import torch
 
+from puma.client.answering.drafted import continued
 from puma.client.connect import ClusterSession
-from puma.client.drafts.answering import continued
 from puma.client.sampling import Sampling
 from puma.engine.company import Member
 from puma.errors import AdmissionError, PeerLost, ProtocolError, PumaError
