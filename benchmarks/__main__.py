@@ -4,8 +4,8 @@
 
 With --instructions avx2 models are measured as on a machine without AVX-512, which is hidden from numba and OpenSSL.
 Parts: models, functions, kernels, links, networks, stack, phases, batch, lengths, sentences, drafts (with --smollm2
-FILE of a chat model, too, and --draft-model FOLDER for drafts by a smaller one). Each writes a JSON file;
-tables and plots are then made of all files that are there. The measurements go to benchmarks/results, the page to
+FILE of a chat model, too, and --draft-model FOLDER for drafts by a smaller one), open. Each writes a JSON file; tables
+and plots are then made of all files that are there. The measurements go to benchmarks/results, the page to
 docs/benchmarks.md, the plots to docs/plots; with --out everything goes to that folder. `--only page` measures nothing.
 The whole takes about an hour and wants the machine for itself.
 """
@@ -23,7 +23,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks import function_run, model_run, netem, network_run, page, record, sentences, stack
+from benchmarks import function_run, model_run, netem, network_run, open_weights, page, record, sentences, stack
 from benchmarks.drafts import run as drafts
 from benchmarks.functions import FUNCTIONS
 from puma.measure.speed import speed
@@ -82,6 +82,7 @@ PARTS: dict[str, Part] = {
     "lengths": lambda runs, quick: model_run.lengths(runs, quick, say),
     "sentences": lambda runs, quick: sentences.sentences(runs, quick, say),
     "drafts": lambda _, quick: drafts.drafts(quick, say),
+    "open": lambda runs, quick: open_weights.open_weights(runs, quick, say),
 }
 
 

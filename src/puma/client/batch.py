@@ -27,7 +27,7 @@ from puma.models.text import MAX_ELEMENTS, check_batch
 from puma.wire import messages as msg
 from puma.wire.answers import Format, answers
 from puma.wire.input_share import InputShare
-from puma.wire.inputs import laid_out, share_input, upload_bytes
+from puma.wire.inputs import laid_out, looked_up, share_input, upload_bytes
 
 Choose = Callable[[Tensor], list[int]]  # from the logits of each prompt, its next token
 
@@ -294,7 +294,7 @@ class Batch:
         config = self._session.served
         laid = laid_out(config, prompts, width)
         self._sent += upload_bytes(config, msg.Input(laid.lengths, [], padded=bool(width)))
-        return share_input(config, laid)
+        return share_input(config, looked_up(config, laid, self._session.table))
 
     def _input(self, lengths: list[int], share: InputShare, padded: bool = False) -> msg.Input:
         return msg.Input(lengths, share.masks, share.choices, [], padded, self._session.approximation)

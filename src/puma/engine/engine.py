@@ -116,11 +116,12 @@ class Engine:
         hot = self.fed(whole(tokens))
         return Mixed(whole(chosen), hot, _places(given, counts)) if chosen else hot
 
-    def fed(self, token: Share) -> Share:
-        """One-hot rows of tokens under masks of the present stage."""
+    def fed(self, token: Share) -> Share | Additive:
+        """One-hot rows of tokens under masks of the present stage; a public table reads them without their being
+        opened."""
         with F.component("embedding", token):
             (token,) = self.party.run(reshare(token.additive()))
-            return F.one_hot(token, self.config.vocab_size)
+            return F.one_hot(token, self.config.vocab_size, self.config.formats.open)
 
     def _decide(self, logits: Sequence[tuple[Request, Share | Additive]]) -> None:
         """The next token of each row: as shares of an index, which are fed again, or as logits for the client."""

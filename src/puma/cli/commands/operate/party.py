@@ -9,7 +9,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from puma.cli.options import HUMAN, ClusterFile, Count, Flag, Key, Output
+from puma.cli.options import HUMAN, ClusterFile, Count, Flag, Key, Output, Several
 from puma.errors import UsageError
 
 GIB = 1 << 30
@@ -34,6 +34,7 @@ def party(
     preprocessing_by_key: float | None = None,
     drain: float = 30.0,
     audit: Path | None = None,
+    open_weights: Several = (),
     insecure: Flag = False,
     output: Output = HUMAN,
 ) -> None:
@@ -76,6 +77,9 @@ def party(
         Seconds that a party which is told to stop waits for requests to end.
     audit
         The file that says who came; audit.jsonl in the store unless given.
+    open_weights
+        A checkpoint that this party has already, a folder or a GGUF file; may be repeated. Of a model whose owner opens
+        its weights, what lies there and has the digests that everybody is told is not sent.
     insecure
         Links without TLS, between processes of this machine only; owners and clients have to say so, too.
     """
@@ -98,11 +102,13 @@ def party(
             raise UsageError(f"--{option} {value} serves nobody", "give a number above 0, or leave it out")
     given = {name: value for name, value in whole.items() if value is not None}
     given |= {name: int(value * GIB) for name, value in sizes.items() if value is not None}
+    if missing := [each for each in open_weights if not Path(each).exists()]:
+        raise UsageError(f"there is no checkpoint {missing[0]}", "name a folder or a GGUF file of this machine")
     place = config.split_address(listen) if listen else None
     found = config.read(cluster)
     settings = Settings(
         key=key, cluster=found, store=store, listen=place, audit=audit, plain=insecure,
-        limits=Limits.within(found.policy, sessions, max_tokens, **given),
+        limits=Limits.within(found.policy, sessions, max_tokens, **given), given=[Path(each) for each in open_weights],
     )  # fmt: skip
     daemon = Daemon(settings)
     asked = 0
