@@ -9,11 +9,23 @@ from puma.version import VERSION
 if TYPE_CHECKING:
     from puma.client.client import Answer, Encoding
     from puma.client.connect import RemoteCluster, connect
+    from puma.client.evidence import verify as receipt
+    from puma.client.evidence.receipt import Receipt
     from puma.errors import PumaError
     from puma.local.cluster import LocalCluster
 
 __version__ = VERSION
-__all__ = ["Answer", "Encoding", "LocalCluster", "PumaError", "RemoteCluster", "__version__", "connect"]
+__all__ = [
+    "Answer",
+    "Encoding",
+    "LocalCluster",
+    "PumaError",
+    "Receipt",
+    "RemoteCluster",
+    "__version__",
+    "connect",
+    "receipt",
+]
 
 _ROOMS = {
     "Answer": "client.client",
@@ -22,7 +34,9 @@ _ROOMS = {
     "PumaError": "errors",
     "RemoteCluster": "client.connect",
     "connect": "client.connect",
+    "Receipt": "client.evidence.receipt",
 }
+_MODULES = {"receipt": "client.evidence.verify"}
 
 
 def __getattr__(name: str) -> Any:
@@ -31,4 +45,6 @@ def __getattr__(name: str) -> Any:
 
     if name in _ROOMS:
         return getattr(import_module(f"puma.{_ROOMS[name]}"), name)
+    if name in _MODULES:
+        return import_module(f"puma.{_MODULES[name]}")
     raise AttributeError(f"module 'puma' has no attribute {name!r}")

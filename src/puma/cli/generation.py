@@ -60,6 +60,7 @@ def generate_all(
         steps = cluster.steps(ids, tokens, None, how, bucket, drafts.opened(draft, clear))
         found = _all_tokens(steps, len(ids), tokens, output.json)
         cost, ruled = cluster.cost, cluster.session.reveals
+    where.keep(cluster)
     results = [_result(clear, *parts, compare, ruled) for parts in zip(prompts, ids, found, strict=True)]
     if output.json:
         seconds = {"load": loaded, "prefill": cost.prefill, "decode": cost.seconds - cost.prefill}

@@ -9,16 +9,18 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from typing import Any, Literal, overload
+from typing import Any, overload
 
 from torch import Tensor
 
 from puma.client import arguments
 from puma.client.answering import drafted
+from puma.client.answering.ending import Ended, Stop, until
 from puma.client.beam_search import Beams
 from puma.client.channel import Judgement, counted, judgement
 from puma.client.cost import Cost, added
 from puma.client.drafts.opening import Source, opened, refused
+from puma.client.evidence.receipt import Receipt
 from puma.client.heads import asking, entities, labels, ranking, spans
 from puma.client.heads.entities import Entity, Joined
 from puma.client.heads.labels import Classified
@@ -38,29 +40,29 @@ from puma.wire.limits import MOST_TOP
 from puma.wire.messages import Encode, Input
 from puma.wire.request_shapes import shaped
 
-Stop = Literal["eos"] | None
 Sentence = str | tuple[str, str]  # or two that belong together, such as a question and a passage
-Ended = Callable[[Sequence[int]], bool]  # whether the texts have come to their end with these tokens
 AHEAD = 4  # tokens of a stream that the parties may be ahead of its reader: no wait, and little to wait for once left
 
 
 @dataclass(frozen=True)
 class Answer:
-    """Generated text, its token ids and what the request cost, together with the other prompts in it."""
+    """Generated text, its token ids and what the request cost, with its other prompts; what the parties signed."""
 
     text: str
     token_ids: list[int]
     cost: Cost
+    receipt: Receipt | None = None
 
 
 @dataclass(frozen=True)
 class Encoding:
     """A text's vector, or class logits, and what the request cost, with the other texts in it; how many tokens of the
-    text were left out, because it was too long and might be cut."""
+    text were left out, because it was too long and might be cut; and what the parties signed of it."""
 
     values: Tensor
     cost: Cost
     left_out: int = 0
+    receipt: Receipt | None = None
 
 
 class Client(ABC):
@@ -106,7 +108,7 @@ class Client(ABC):
         ids, tokens = arguments.token_ids(ids), arguments.count(tokens, "tokens", 1)
         self.model.check_length(len(ids), tokens)
         bucket = self.bucket([ids], tokens, lengths, padded)
-        how, ended, source = Sampling.of(**sampling), self._until(stop, 1), opened(draft, self.model)
+        how, ended, source = Sampling.of(**sampling), until(self.model, stop, 1), opened(draft, self.model)
         steps = self.steps([ids], tokens, ended, how, bucket, source, AHEAD)
         return (token for (new,) in steps for token in new)
 
@@ -149,13 +151,13 @@ class Client(ABC):
         and a step decides several tokens of the same answer; the parties learn how many guesses were right.
         """
         prompts, tokens = arguments.texts(prompt), arguments.count(tokens, "tokens")
-        how, ended = Sampling.of(**sampling), self._until(stop, len(prompts))
+        how, ended = Sampling.of(**sampling), until(self.model, stop, len(prompts))
         ids = [self.model.prompt_ids(p, tokens) for p in prompts]
         bucket, source = self.bucket(ids, tokens, lengths, padded), opened(draft, self.model)
         steps = zip(*self.steps(ids, tokens, ended, how, bucket, source), strict=True)
         ends = self.model.eos if stop else ()
         found = [drafted.ended([token for new in mine for token in new], ends) for mine in steps]
-        answers = [Answer(self.decode(new), new, self.cost) for new in found]
+        answers = [Answer(self.decode(new), new, self.cost, self.receipt) for new in found]
         return answers[0] if isinstance(prompt, str) else answers
 
     def steps(
@@ -179,23 +181,6 @@ class Client(ABC):
                 if over:
                     return
 
-    def _until(self, stop: Stop, prompts: int) -> Ended | None:
-        """Whether all of these prompts have come to their end, asked after each step; None to go on regardless."""
-        if stop is None:
-            return None
-        if not isinstance(stop, str) or stop != "eos":
-            what = repr(stop) if isinstance(stop, str) else f"something of type {type(stop).__name__}"
-            raise UsageError(f"cannot stop at {what}", "choose eos, or leave it out")
-        if not self.model.eos:
-            raise UsageError(f"{self.model.name} names no token that ends a text", "ask for a fixed number of tokens")
-        over = [False] * prompts
-
-        def ended(step: Sequence[int]) -> bool:
-            over[:] = [before or new in self.model.eos for before, new in zip(over, step, strict=True)]
-            return all(over)
-
-        return ended
-
     def search(
         self, prompt: str, tokens: int = 32, beams: int = 4, length_penalty: float = 1.0, stop: Stop = None,
         progress: Callable[[int], None] | None = None, draft: Any = None,
@@ -210,11 +195,11 @@ class Client(ABC):
         prompt, progress = arguments.text(prompt), arguments.callback(progress, "progress")
         self.model.check_hiding("search greedily")
         self.model.warn_of_rules(SEARCHED)
-        until = self._until(stop, 1) is not None
-        for step in self.session.search(self.model.prompt_ids(prompt, tokens), found, until):
+        early = until(self.model, stop, 1) is not None
+        for step in self.session.search(self.model.prompt_ids(prompt, tokens), found, early):
             if progress:
                 progress(step)
-        return Answer(self.decode(found.best), found.best, self.cost)
+        return Answer(self.decode(found.best), found.best, self.cost, self.receipt)
 
     @overload
     def encode(self, sentence: Sentence, lengths: str = "public", padded: int = 0, **asked: Any) -> Encoding: ...
@@ -268,7 +253,8 @@ class Client(ABC):
             doubtful |= {part.start + i for i in self.session.doubtful}
             self.session.cost, self.session.doubtful = added(costs) if costs[1:] else costs[0], set(doubtful)
             found = [self.model.finished(x, how) for x in values]
-            yield [Encoding(x, self.cost, each.left_out) for x, each in zip(found, read[part], strict=True)]
+            both = zip(found, read[part], strict=True)
+            yield [Encoding(x, self.cost, each.left_out, self.receipt) for x, each in both]
 
     def rank(
         self, query: str, texts: Sequence[str], top: int | None = None, label: str | None = None,
@@ -397,3 +383,9 @@ class Client(ABC):
         if self.session.cost is None:
             raise UsageError("no request has finished yet", "run generate or encode first")
         return self.session.cost
+
+    @property
+    def receipt(self) -> Receipt | None:
+        """What the parties signed of the last request of this thread, checked (docs/receipts.md); None where they sign
+        nothing. Of several requests for one question, it is that of the last."""
+        return self.session.receipt

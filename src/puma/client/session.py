@@ -47,6 +47,7 @@ from puma.wire.answers import answers, numbers
 from puma.wire.input_share import Laid, Seeds
 from puma.wire.inputs import Table, laid_out, looked_up, seeds_for, share_input, upload_bytes
 from puma.wire.policy import allow_output, allowed_outputs
+from puma.wire.receipts import Commitment
 from puma.wire.request_shapes import by_token
 
 LOGITS_HINT = "search greedily, or let the owner share with reveal_logits"
@@ -68,6 +69,7 @@ class Session(PartyChannel):
         self.sharing = b""  # of the model that the parties serve
         self.card: msg.Card | None = None  # and what its owner says of it
         self.reveals = False  # whether its owner lets clients see logits
+        self.commitment: Commitment | None = None  # to its shares, by all three parties together
         self.table: Table | None = None  # of public weights, in which this client looks its tokens up
         self.prepared_requests: PreparedRequests | None = None  # where requests look for what has been prepared
         self.out_of_range: Judgement = "refuse"  # what becomes of answers that may be wrong
@@ -82,10 +84,15 @@ class Session(PartyChannel):
         found = self._replies(msg.Opened)
         self._reported = True
         config = found[0].config
-        if config is None or found[1:] != found[:1] * 2:
+        self._hash_opened(found)
+        alike = [msgspec.structs.replace(each, commitment=None) for each in found]
+        if config is None or alike[1:] != alike[:1] * 2:
             return False
         self.config, self.sharing, self.card = config, found[0].sharing, found[0].card
         self.reveals = found[0].reveal_logits
+        self.commitment = committed = self._committed(found)
+        if self.receipts is not None:
+            self.receipts.opened(found[0], name, self.approximation, committed)
         return True
 
     def continued(
@@ -133,7 +140,7 @@ class Session(PartyChannel):
 
     def judged(self, flagged: Sequence[int], prompts: int) -> None:
         """OutOfRange for what is flagged, or one warning in each request."""
-        if not self.doubtful.issuperset(flagged):
+        if self.judges and not self.doubtful.issuperset(flagged):
             self.doubtful.update(flagged)
             judge(flagged, prompts, self.out_of_range)
 
@@ -250,6 +257,7 @@ class Session(PartyChannel):
         request = msg.bare(msgspec.structs.replace(request, input=named))
         seeds, identity = Seeds.fresh(), fresh_secret()[:ID_BYTES]
         self._begin()
+        self._asks(msg.Prepare(identity, request))
         with self._exchange():
             for rank, link in enumerate(self.links):
                 masks, choices = seeds_for(self.served, seeds, rank)
@@ -335,6 +343,7 @@ class Session(PartyChannel):
             if ahead and prepared_request:
                 asked = msgspec.structs.replace(asked, paced=False)
             parts.append((msg.encode(asked), part.payload))
+            self._asks(asked)
         self._granted = 1 if paced else len(results)
         self._both(parts)
         return upload_bytes(config, bare), prepared_request
@@ -380,6 +389,7 @@ class Session(PartyChannel):
         for part in share_input(config, laid):
             fed = msg.Input(laid.lengths, part.masks, part.choices, padded=bool(hidden))
             parts.append((msg.encode(msg.Pace(True, fed)), part.payload))
+        self.said.append(msg.Pace(True))
         self._both(parts)
         self._granted += 1
         return upload_bytes(config, msg.Input(laid.lengths, [], padded=bool(hidden)), len(hidden))

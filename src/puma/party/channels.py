@@ -19,6 +19,7 @@ from puma.net.endpoint import again, remaining
 from puma.net.handshake import SESSION_BYTES
 from puma.net.tcp import Met
 from puma.party.channel import Channel
+from puma.party.evidence.records import Records
 from puma.party.rendezvous import MEET_SECONDS, Rendezvous
 from puma.wire.limits import SILENCE
 
@@ -39,8 +40,8 @@ def named(session: bytes) -> bool:
 class Channels:
     """The present channel of a party; `dial` reaches parties of lower rank, others' links come to `arrived`."""
 
-    def __init__(self, rank: int, dial: Dial, rendezvous: Rendezvous) -> None:
-        self._rank, self._dial, self._rendezvous = rank, dial, rendezvous
+    def __init__(self, rank: int, dial: Dial, rendezvous: Rendezvous, records: Records | None = None) -> None:
+        self._rank, self._dial, self._rendezvous, self._records = rank, dial, rendezvous, records
         self._changed = threading.Condition()
         self._channel: Channel | None = None
         self._meeting: set[bytes] = set()
@@ -125,7 +126,7 @@ class Channels:
                 self._meeting.discard(name)
         links, words = ({p: m.link for (p, k), m in met.items() if k == kind} for kind in (LINKS, WORDS))
         keys = {peer: PairKey(each.secret) for (peer, kind), each in met.items() if kind == LINKS}
-        self._begin(Channel(self._rank, links, words, keys))
+        self._begin(Channel(self._rank, links, words, keys, self._records, name))
         return True
 
     def _begin(self, channel: Channel) -> None:
