@@ -7,15 +7,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, overload
 
 from torch import Tensor
 
 from puma.client import arguments
 from puma.client.answering import drafted
-from puma.client.answering.ending import Ended, Stop, until
 from puma.client.beam_search import Beams
 from puma.client.channel import Judgement, counted, judgement
 from puma.client.cost import Cost, added
@@ -31,7 +30,9 @@ from puma.client.model_info import ModelInfo
 from puma.client.sampling import Sampling
 from puma.client.sentences import Asked, Reading, divided
 from puma.client.session import Session
-from puma.client.tokens.rules import SEARCHED
+from puma.client.speech import transcripts
+from puma.client.speech.transcripts import Transcript
+from puma.client.tokens.ending import Ended, Stop, until, up_to_end
 from puma.errors import InputError, UsageError
 from puma.models import inputs
 from puma.models.reading.cutting import Cut
@@ -93,32 +94,34 @@ class Client(ABC):
 
     def stream(
         self, prompt: str, tokens: int = 32, stop: Stop = None, lengths: str = "public", padded: int = 0,
-        draft: Any = None, **sampling: Any,
+        begin: str = "", draft: Any = None, **sampling: Any,
     ) -> Iterator[int]:  # fmt: skip
         """Token ids as they are decided; `cost` afterwards. All else is as for `generate`."""
         tokens = arguments.count(tokens, "tokens")
         ids = self.model.prompt_ids(arguments.text(prompt), tokens)
-        return self.stream_ids(ids, tokens, stop, lengths, padded, draft, **sampling)
+        return self.stream_ids(ids, tokens, stop, lengths, padded, begin, draft, **sampling)
 
     def stream_ids(
         self, ids: Sequence[int], tokens: int, stop: Stop = None, lengths: str = "public", padded: int = 0,
-        draft: Any = None, **sampling: Any,
+        begin: str = "", draft: Any = None, **sampling: Any,
     ) -> Iterator[int]:  # fmt: skip
         """The same for a prompt that is token ids already."""
         ids, tokens = arguments.token_ids(ids), arguments.count(tokens, "tokens", 1)
         self.model.check_length(len(ids), tokens)
-        bucket = self.bucket([ids], tokens, lengths, padded)
-        how, ended, source = Sampling.of(**sampling), until(self.model, stop, 1), opened(draft, self.model)
+        bucket = self.bucket([ids], tokens, lengths, padded, begin)
+        how, ended, source = Sampling.of(**sampling), self._until(stop, 1), opened(draft, self.model)
         steps = self.steps([ids], tokens, ended, how, bucket, source, AHEAD)
         return (token for (new,) in steps for token in new)
 
-    def bucket(self, prompts: Sequence[Sequence[int]], tokens: int, lengths: str, padded: int) -> dict[str, Any]:
-        """How a session is asked to continue prompts of these `lengths`, "public" or "secret"; InputError if they are
-        too long when padded.
+    def bucket(
+        self, prompts: Sequence[Sequence[int]], tokens: int, lengths: str, padded: int, begin: str = ""
+    ) -> dict[str, Any]:  # fmt: skip
+        """How a session is asked to continue prompts of these `lengths`, "public" or "secret", by answers that `begin`
+        so; InputError if they are too long when padded.
         """
-        padded = self._check_lengths(lengths, padded, generates=True)
+        padded, begun = self._check_lengths(lengths, padded, generates=True), self.model.begun(arguments.text(begin))
         if lengths == "public":
-            return {}
+            return {"begun": [begun] * len(prompts)} if begun else {}
         width = secret_length(self.model.config, prompts, (), padded, tokens)
         self.model.check_length(width, tokens)
         return {"lengths": lengths, "padded": width}
@@ -137,7 +140,7 @@ class Client(ABC):
 
     def generate(
         self, prompt: str | Sequence[str], tokens: int = 32, stop: Stop = None, lengths: str = "public",
-        padded: int = 0, draft: Any = None, **sampling: Any,
+        padded: int = 0, begin: str = "", draft: Any = None, **sampling: Any,
     ) -> Answer | list[Answer]:  # fmt: skip
         """Continuation by a public number of tokens: of a prompt, or of several in one request.
 
@@ -145,18 +148,18 @@ class Client(ABC):
         model's owner must let clients see. With `stop="eos"` it ends earlier where the text ends. After each token the
         parties then wait for the client's word, one more round trip, and they learn how long the answer is (the longest
         one, of several prompts). They learn how many tokens each prompt has, unless `lengths` is "secret": then a
-        common length that all are padded to, the next power of two from 16 on or `padded`.
+        common length that all are padded to, the next power of two from 16 on or `padded`. In models that read the
+        prompt apart, answers `begin` with these tokens, such as a language's code; the parties learn how many.
 
         With a `draft`, "lookup" or the folder of a small model of the same tokenizer, the client guesses what follows,
         and a step decides several tokens of the same answer; the parties learn how many guesses were right.
         """
         prompts, tokens = arguments.texts(prompt), arguments.count(tokens, "tokens")
-        how, ended = Sampling.of(**sampling), until(self.model, stop, len(prompts))
+        how, ended = Sampling.of(**sampling), self._until(stop, len(prompts))
         ids = [self.model.prompt_ids(p, tokens) for p in prompts]
-        bucket, source = self.bucket(ids, tokens, lengths, padded), opened(draft, self.model)
+        bucket, source = self.bucket(ids, tokens, lengths, padded, begin), opened(draft, self.model)
         steps = zip(*self.steps(ids, tokens, ended, how, bucket, source), strict=True)
-        ends = self.model.eos if stop else ()
-        found = [drafted.ended([token for new in mine for token in new], ends) for mine in steps]
+        found = [up_to_end([t for new in mine for t in new], self.model.eos if stop else ()) for mine in steps]
         answers = [Answer(self.decode(new), new, self.cost, self.receipt) for new in found]
         return answers[0] if isinstance(prompt, str) else answers
 
@@ -165,25 +168,14 @@ class Client(ABC):
         bucket: dict[str, Any], draft: Source | None, ahead: int = 0,
     ) -> Iterator[list[list[int]]]:  # fmt: skip
         """Of each prompt the tokens that a step decides, step by step: one, or with drafts any number."""
-        chosen = self.session.choosing(how, self.model.following(prompts, self.session.reveals))
-        if draft is not None:
-            where = self.model.eos if ended else (), bucket.get("padded", 0)
-            yield from drafted.continued(self.session, prompts, tokens, draft, chosen, how, *where)
-            return
-        asked = chosen | bucket
-        pace = {"ahead": ahead} if ahead and ended is None else {"paced": ended is not None}
-        with closing(self.session.continued(prompts, tokens, **pace, **asked)) as steps:
-            for step in steps:
-                over = ended is not None and ended(step)
-                if over:
-                    steps.close()
-                yield [[token] for token in step]
-                if over:
-                    return
+        return drafted.steps(self.session, self.model, prompts, tokens, ended, how, bucket, draft, ahead)
+
+    def _until(self, stop: Stop, prompts: int) -> Ended | None:
+        return until(stop, self.model.eos, prompts, self.model.name)
 
     def search(
         self, prompt: str, tokens: int = 32, beams: int = 4, length_penalty: float = 1.0, stop: Stop = None,
-        progress: Callable[[int], None] | None = None, draft: Any = None,
+        progress: Callable[[int], None] | None = None, begin: str = "", draft: Any = None,
     ) -> Answer:  # fmt: skip
         """The continuation that a beam search finds, of up to so many tokens; it needs logits, see `generate`.
 
@@ -191,15 +183,30 @@ class Client(ABC):
         """
         refused(draft)
         tokens, beams = arguments.count(tokens, "tokens"), arguments.count(beams, "beams")
-        found = Beams(beams, tokens, self.model.eos, arguments.number(length_penalty, "a length penalty"))
         prompt, progress = arguments.text(prompt), arguments.callback(progress, "progress")
-        self.model.check_hiding("search greedily")
-        self.model.warn_of_rules(SEARCHED)
-        early = until(self.model, stop, 1) is not None
-        for step in self.session.search(self.model.prompt_ids(prompt, tokens), found, early):
+        penalty, begun = arguments.number(length_penalty, "a length penalty"), self.model.begun(arguments.text(begin))
+        Beams(beams, tokens, penalty=penalty)  # refused before anything is sent
+        ids, ends = self.model.prompt_ids(prompt, tokens), self._until(stop, 1) is not None
+        found = self.model.searching(ids, beams, tokens, penalty, begun)
+        for step in self.session.search(ids, found, ends, begun):
             if progress:
                 progress(step)
         return Answer(self.decode(found.best), found.best, self.cost, self.receipt)
+
+    def transcribe(
+        self, sound: str | Path | bytes | Tensor, language: str | None = None, task: transcripts.Task = "transcribe",
+        tokens: int = 0, beams: int = 1, length_penalty: float = 1.0, progress: transcripts.Progress | None = None,
+    ) -> Transcript:  # fmt: skip
+        """What is said in a file of sound, in its bytes or in samples (n,) at 16 kHz between -1 and 1, by a Whisper
+        model; with the task "translate" in English.
+
+        Window by window of 30 seconds, of up to so many `tokens` each (0: as many as it gives). The parties learn how
+        many windows there are and how long each answer is. The `language` is a code such as "en"; left out, it is told
+        by the first window, which needs logits, as a search by `beams` does.
+        """
+        wanted = transcripts.Wanted(language, task, arguments.count(tokens, "tokens", 0), beams, length_penalty)
+        progress = arguments.callback(progress, "progress")
+        return transcripts.transcribe(self.session, self.model, sound, wanted, progress)
 
     @overload
     def encode(self, sentence: Sentence, lengths: str = "public", padded: int = 0, **asked: Any) -> Encoding: ...

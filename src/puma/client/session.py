@@ -98,13 +98,15 @@ class Session(PartyChannel):
     def continued(
         self, prompts: Sequence[Sequence[int]], tokens: int, paced: bool = False, choose: Choose | None = None,
         temperature: float = 0.0, ahead: int = 0, lengths: str = "public", padded: int = 0,
+        begun: Sequence[Sequence[int]] = (),
     ) -> Generator[list[int]]:  # fmt: skip
         """Yield the next token of each prompt as they are decided; `cost` is set when the last ones have come.
 
         `paced`: the parties wait after each, or as soon as they are so many tokens `ahead` of what has been read, and
         closing the iterator ends the request there. `choose` makes the next token of each prompt from their logits
         (prompts, vocabulary), which the model's owner must allow; at a `temperature` the parties draw it without
-        knowing the chance that decides. `lengths` and `padded` are as for `encode`; prompts are padded in front.
+        knowing the chance that decides. `lengths` and `padded` are as for `encode`; prompts are padded in front. The
+        answer to each begins with the tokens `begun`, as many for all, which is what the parties learn of them.
         OutOfRange at the first token that may be wrong, unless `out_of_range` says "warn"; it ends the request.
         """
         tokens = count(tokens, "tokens", 1)
@@ -115,7 +117,7 @@ class Session(PartyChannel):
         order = partial(msg.Generate, tokens=tokens, temperature=temperature, reveal=choose is not None, paced=paced)
         with self.turns.stream() as stream:
             with stream:
-                sent, prepared_request = self._ask(order, prompts, [], width, 0 if choose else ahead)
+                sent, prepared_request = self._ask(order, prompts, [], width, 0 if choose else ahead, begun)
                 for _ in range(0 if choose else ahead):
                     self._further()
             with self._leaving(stream, lambda: sent, prepared_request):
@@ -162,8 +164,10 @@ class Session(PartyChannel):
                     self.cost = cost_of(self._drain(), sent(), prepared_request)
             raise
 
-    def search(self, prompt: Sequence[int], beams: Beams, stop: bool = False) -> Iterator[int]:
-        """Search for the likeliest text, which `beams` then holds; yield how many steps are done.
+    def search(
+        self, prompt: Sequence[int], beams: Beams, stop: bool = False, begun: Sequence[int] = ()
+    ) -> Iterator[int]:  # fmt: skip
+        """Search for the likeliest text that begins so, which `beams` then holds; yield how many steps are done.
 
         With `stop` it ends when nothing better can come, which the parties then learn. They never learn which beams go
         on.
@@ -173,7 +177,7 @@ class Session(PartyChannel):
         order = partial(msg.Generate, tokens=beams.tokens, reveal=True, paced=True, beams=beams.count)
         with self.turns.stream() as stream:
             with stream:
-                sent, prepared_request = self._ask(order, [prompt], [])
+                sent, prepared_request = self._ask(order, [prompt], [], begun=[begun] if begun else ())
             while self._awaited:
                 with stream:
                     chosen = beams.choose(self._sound(1))
@@ -260,7 +264,7 @@ class Session(PartyChannel):
         self._asks(msg.Prepare(identity, request))
         with self._exchange():
             for rank, link in enumerate(self.links):
-                masks, choices = seeds_for(self.served, seeds, rank)
+                masks, choices = seeds_for(self.served, seeds, rank, request.input.begun)
                 part = msgspec.structs.replace(request.input, masks=masks, choices=choices)
                 link.send_control(msg.encode(msg.Prepare(identity, msgspec.structs.replace(request, input=part))))
         reports = self._reports()
@@ -315,16 +319,17 @@ class Session(PartyChannel):
         types: Sequence[Sequence[int]],
         width: int = 0,
         ahead: int = 0,
+        begun: Sequence[Sequence[int]] = (),
     ) -> tuple[int, PreparedRequest | None]:
         """Send a request, on preprocessing made for it if there is any; the bytes of the prompt, and what was prepared.
 
         All prompts are padded in secret to a `width`, if there is one. Whatever is wrong is found before a byte leaves.
         """
         config = self.served
-        laid, kinds = laid_out(config, prompts, width), [*chain(*types)]
-        bare = msg.Input(laid.lengths, [], [], kinds, bool(width), self.approximation)
+        laid, kinds = laid_out(config, prompts, width, begun), [*chain(*types)]
+        bare = msg.Input(laid.lengths, [], [], kinds, bool(width), self.approximation, laid.count)
         plain = request(bare)
-        check_batch(config, laid.lengths, plain.tokens if isinstance(plain, msg.Generate) else 1)
+        check_batch(config, laid.lengths, laid.count + (plain.tokens if isinstance(plain, msg.Generate) else 1))
         results = answers(config, plain)
         laid = looked_up(config, laid, self.table)
         self._begin(results)
@@ -338,7 +343,7 @@ class Session(PartyChannel):
         parts = []
         for part in shared:
             seeds = ([], []) if prepared_request else (part.masks, part.choices)
-            job = msg.Input(laid.lengths, *seeds, kinds, bool(width), self.approximation)
+            job = msg.Input(laid.lengths, *seeds, kinds, bool(width), self.approximation, laid.count)
             asked = msgspec.structs.replace(request(job), preprocessing=named)
             if ahead and prepared_request:
                 asked = msgspec.structs.replace(asked, paced=False)

@@ -79,7 +79,7 @@ def test_texts_end_early_and_each_by_itself(cluster: LocalCluster, clear: PlainM
     wanted = [ids[: next((i for i, t in enumerate(ids) if t in ends), 11) + 1] for ids in answers]
     for wrong in (lambda at, place: False, now_and_then, lambda at, place: True):
         draft = scripted(clear, PROMPTS, 12, wrong)
-        assert whole(continued(cluster.session, PROMPTS, 12, draft, {}, Sampling(), ends)) == wanted
+        assert whole(continued(cluster.session, PROMPTS, 12, draft, {}, Sampling(), [*ends])) == wanted
     assert len({len(ids) for ids in wanted}) > 1
 
 

@@ -5,19 +5,50 @@ It must not know how drafts are made, nor how text becomes tokens.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import closing
 from typing import Any
 
 from puma.client.batch import Batch, Rows
 from puma.client.drafts.draft import Source
+from puma.client.model_info import ModelInfo
 from puma.client.sampling import Sampling
 from puma.client.session import Session
+from puma.client.tokens.ending import Ended, up_to_end
+from puma.errors import UsageError
 from puma.wire.limits import MOST_DRAFTS
+
+
+def steps(
+    session: Session, model: ModelInfo, prompts: Sequence[Sequence[int]], tokens: int, ended: Ended | None,
+    how: Sampling, bucket: dict[str, Any], draft: Source | None, ahead: int = 0,
+) -> Iterator[list[list[int]]]:  # fmt: skip
+    """Of each prompt the tokens that a step decides, step by step: one, or with drafts any number.
+
+    `bucket` is as Client.bucket gives it; `ahead` as for Session.continued, of texts that nobody ends.
+    """
+    begun = bucket.get("begun", [])
+    chosen = session.choosing(how, model.following(prompts, session.reveals, *begun[:1]))
+    if draft is not None:
+        if begun:
+            raise UsageError("answers that begin with given tokens take no drafts", "leave out one of both")
+        where = model.eos if ended else (), bucket.get("padded", 0)
+        yield from continued(session, prompts, tokens, draft, chosen, how, *where)
+        return
+    pace = {"ahead": ahead} if ahead and ended is None else {"paced": ended is not None}
+    with closing(session.continued(prompts, tokens, **pace, **chosen, **bucket)) as found:
+        for step in found:
+            over = ended is not None and ended(step)
+            if over:
+                found.close()
+            yield [[token] for token in step]
+            if over:
+                return
 
 
 def continued(
     session: Session, prompts: Sequence[Sequence[int]], tokens: int, draft: Source, chosen: dict[str, Any],
-    how: Sampling, ends: Collection[int] = (), width: int = 0,
+    how: Sampling, ends: Sequence[int] = (), width: int = 0,
 ) -> Iterator[list[list[int]]]:  # fmt: skip
     """Yield of each prompt the tokens that it goes on with, as a step decides them; none where it has got all of them.
 
@@ -33,17 +64,11 @@ def continued(
         while not batch.empty:
             step = batch.step()[rows]
             session.judged(sorted(rows.flagged), len(prompts))
-            found = [ended(step.get(i, []), ends) for i in range(len(prompts))]
+            found = [up_to_end(step.get(i, []), ends) for i in range(len(prompts))]
             over = [i for i, new in enumerate(found) if new and new[-1] in ends]
             batch.drop(rows, over)
             _keep(rows, choose)
             yield found
-
-
-def ended(tokens: list[int], ends: Collection[int]) -> list[int]:
-    """Up to the token that ends a text, and with it."""
-    last = next((i for i, token in enumerate(tokens) if token in ends), len(tokens))
-    return tokens[: last + 1]
 
 
 def _keep(rows: Rows, choose: Any) -> None:
