@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from puma.client.drafts.draft import Draft
@@ -16,7 +16,7 @@ class Scripted:
     name = "scripted"
 
     def __init__(
-        self, answers: dict[tuple[int, ...], Sequence[int]], most: int, wrong: Wrong, size: int, beside: bool = False
+        self, answers: Mapping[tuple[int, ...], Sequence[int]], most: int, wrong: Wrong, size: int, beside: bool = False
     ) -> None:
         self.answers, self.most, self.wrong, self.size, self.beside = answers, most, wrong, size, beside
 
