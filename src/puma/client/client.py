@@ -129,13 +129,13 @@ class Client(ABC):
     @overload
     def generate(
         self, prompt: str, tokens: int = 32, stop: Stop = None, lengths: str = "public", padded: int = 0,
-        draft: Any = None, **sampling: Any,
+        begin: str = "", draft: Any = None, **sampling: Any,
     ) -> Answer: ...  # fmt: skip
 
     @overload
     def generate(
         self, prompt: Sequence[str], tokens: int = 32, stop: Stop = None, lengths: str = "public", padded: int = 0,
-        draft: Any = None, **sampling: Any,
+        begin: str = "", draft: Any = None, **sampling: Any,
     ) -> list[Answer]: ...  # fmt: skip
 
     def generate(

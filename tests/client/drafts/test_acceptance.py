@@ -10,6 +10,7 @@ import torch
 from puma.client.drafts.acceptance import accepted
 from puma.client.drafts.draft import Draft
 from puma.client.sampling import Sampler, Sampling
+from puma.client.tokens.rules import Rules
 from puma.models import Cache, architecture
 from puma.models.checkpoint import load
 from tests.models import tiny
@@ -144,3 +145,17 @@ def test_a_seed_gives_the_same_text_with_copied_drafts_and_without(models: Model
         while len(text) < 3:
             text = (*text, *plain(models.asked[text][None]))
         assert drafted == text
+
+
+def test_rules_follow_the_text_that_drafts_make(models: Models) -> None:
+    """Row by row, as if one token came after the other: two prompts, each with its own text."""
+    rules, prompts = Rules(no_repeat_ngram_size=2, repetition_penalty=1.3), [[5, 6], [7, 8]]
+    logits = torch.randn(2, 6, 9, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    plain, drafted = (Sampler(Sampling(), rules.following(prompts, [], [])) for _ in range(2))
+    wanted = [plain(logits[:, step]) for step in range(6)]
+    for place in (1, 0):
+        answer, at = [step[place] for step in wanted], 0
+        while at < 6:
+            found, _ = accepted(logits[place, at:], Draft([*answer[at : at + 2], 0]), drafted, place)
+            assert found == answer[at : at + len(found)] and (len(found) >= 3 or at + len(found) == 6)
+            at += len(found)

@@ -156,7 +156,7 @@ class Following:
     def ruled_one(self, place: int, logits: Tensor) -> Tensor:
         """Logits (vocabulary,) by which the next token of one prompt is to be chosen."""
         found = logits.clone()
-        self._ruled(found, place)
+        self._ruled(found, place, self._texts[place])
         return found
 
     def ruled(self, logits: Tensor) -> Tensor:
