@@ -82,8 +82,8 @@ class Ahead:
 
 
 def _known(request: Request) -> bool:
-    """Whether the dealer knows the masks that will be fed: not those of tokens that the client chooses."""
-    return isinstance(request.job, Generate) and not request.job.reveal
+    """Whether the dealer knows the masks that will be fed: not those of tokens that the client chooses or guesses."""
+    return isinstance(request.job, Generate) and not request.job.fed
 
 
 def _temperature(request: Request) -> float:

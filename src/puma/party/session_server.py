@@ -147,6 +147,11 @@ class SessionServer(Server):
             self._metrics.add("puma_requests_total", kind="generate")
             self._count(job)
 
+    def _guessed(self, tokens: int) -> None:
+        if tokens:
+            self._limits.spent.spend(self._counted, tokens)
+            self._metrics.add("puma_tokens_total", tokens, kind="draft")
+
     def _admit(self, request: msg.Generate | msg.Encode) -> None:
         self._limits.check_memory(f"P{self.party.rank}")
         super()._admit(request)
