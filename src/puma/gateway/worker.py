@@ -124,7 +124,7 @@ class Worker:
     def _join(self, together: Together) -> None:
         """Let those that wait join, in their order, up to the first that cannot: nobody overtakes it for long."""
         with self._changed:
-            while self._jobs and len(together.jobs) < self.together:
+            while self._jobs and len(together.jobs) < (1 if self._once else self.together):
                 job = self._jobs[0]
                 if job is None or not (job.left.is_set() or together.takes(job)):
                     break
@@ -142,11 +142,18 @@ class Worker:
         for job in jobs:
             job.end(watched.FAILED, error)
 
+    @property
+    def _once(self) -> bool:
+        """Whether a session is for one request, as where the parties are audited."""
+        return self._cluster is not None and getattr(self._cluster.session, "once", False)
+
     def _session(self) -> Cluster:
         """The session, or a new one if the last has failed; none after an answer that did not fit."""
         if self._shut is not None:
             what = f"the parties are asked nothing more, since what they sent did not fit: {self._shut.message}"
             raise ProtocolError(what, SHUT_HINT)
+        if self._once and self._cluster is not None and self._cluster.session.over:
+            self._drop(IDLE)
         if self._cluster is None:
             self.state = STARTING
             self._cluster = self._start()
