@@ -29,6 +29,7 @@ PARTS = (
     "lengths",
     "sentences",
     "threads",
+    "drafts",
     "open",
     "spu",
 )
@@ -240,6 +241,24 @@ def threads(results: list[dict[str, Any]]) -> str:
     return table(heads, rows)
 
 
+def drafts(results: list[dict[str, Any]]) -> str:
+    """Tokens a step in the clear, and then what three parties took."""
+    clear, secure = ([r for r in results if bool(r.get("secure")) is taken] for taken in (False, True))
+    heads = ("model", "asked to", "drafts", "pace", "drafted", "right", "tokens a step")
+    rows = [[r["model"], r["kind"], r["draft"], r["pace"], *_drafted(r)] for r in clear]
+    more = ("model", "asked to", "network", "drafts", "drafted", "right", "tokens a step", "seconds")
+    more += ("tokens a second", "rounds", "MB")
+    both = []
+    for r in secure:
+        took = [seconds(r["seconds"]), f"{r['per_second']:.2f}", f"{r['rounds']:,}", f"{r['bytes'] / 1e6:,.0f}"]
+        both.append([r["model"], f"{r['kind']}, {r['tokens']} tokens", r["pace"], r["draft"], *_drafted(r), *took])
+    return f"{table(heads, rows)}\n\n{table(more, both)}"
+
+
+def _drafted(r: dict[str, Any]) -> list[str]:
+    return [str(r.get("drafted", "")), str(r.get("accepted", "")), f"{r.get('tokens_a_step', 1.0):.2f}"]
+
+
 def open_weights(results: dict[str, Any]) -> str:
     """Both kinds of weights beside each other, and the folder."""
     heads = ["request", "seconds, hidden", "open", "ratio", "processor seconds, hidden", "open", "ratio"]
@@ -298,6 +317,7 @@ TABLES: dict[str, Callable[[Any], str]] = {
     "lengths": lengths,
     "sentences": sentences,
     "threads": threads,
+    "drafts": drafts,
     "open": open_weights,
     "spu": spu,
 }

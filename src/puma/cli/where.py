@@ -55,6 +55,10 @@ class Where:
     out_of_range: Literal["refuse", "warn"] = "refuse"
     """warn: take an answer although a number left its range while it was computed, so that it may be wrong."""
 
+    plan: str = "lean"
+    """Which functions take fewer rounds and more words: lean none, quick all, auto as the network between the parties
+    has it, or their names with commas between."""
+
     audited: Flag = False
     """Ask as a canary would, so that parties cannot tell this session from one (`puma audit`)."""
 
@@ -83,6 +87,7 @@ class Where:
             "accept_changes": self.accept_changes,
             "audited": self.audited,
         }
+        how["variants"] = self.plan
         cluster = connect(self.cluster, self.model or "", self.key, **how)  # type: ignore[arg-type]
         cluster.out_of_range = self.out_of_range
         if cluster.seen != "same":
@@ -161,8 +166,8 @@ def opened(
 
     clear = PlainModel(source, where.adapter)
     asked = ask(clear)
-    how = {"store": store, "reveal_logits": reveal_logits, "approximation": approximation}
-    how |= {"weights": where.weights, "threads": where.threads}
+    how = {"store": store, "reveal_logits": reveal_logits, "approximation": approximation, "weights": where.weights}
+    how |= {"threads": where.threads, "variants": where.plan}
     local = LocalCluster(clear, progress, plan=fitting.settings(approximation), **how)  # type: ignore[arg-type]
     local.out_of_range = where.out_of_range
     return local, asked

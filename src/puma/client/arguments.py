@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, SupportsFloat
 
 from puma.errors import InputError, UsageError
+from puma.nn.variants import HINT, named
 
 
 def count(value: Any, what: str, least: int | None = None, most: int | None = None) -> int:
@@ -119,3 +120,11 @@ def _named(value: Any) -> str:
     if value is None or isinstance(value, bool | int | float):
         return repr(value)
     return f"of type {type(value).__name__}"
+
+
+def variants(value: object) -> str:
+    """Which functions are quick, as `nn.variants.named` takes it; UsageError for anything else."""
+    if not isinstance(value, str):
+        raise UsageError(f"a plan cannot be of type {type(value).__name__}", HINT)
+    named(value)
+    return value

@@ -14,6 +14,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 
+from puma.client.drafts.draft import Source
 from puma.errors import HandshakeError, OutOfRange, PeerLost, PeerTimeout, ProtocolError, PumaError, UsageError
 from puma.gateway import watch as watched
 from puma.gateway.answers import Answers, Wanted
@@ -32,9 +33,12 @@ IDLE, STARTING, READY, FAILED = "idle", "starting", "ready", "failed"
 
 class Worker:
     """Runs jobs in their order on a cluster that `start` makes; `waiting` of them may wait behind those that run, of
-    which there are `together` at most."""
+    which there are `together` at most. Drafts of their answers come from `draft`, if there are any."""
 
-    def __init__(self, start: Callable[[], Cluster], waiting: int, together: int = 1) -> None:
+    def __init__(
+        self, start: Callable[[], Cluster], waiting: int, together: int = 1, draft: Source | None = None
+    ) -> None:  # fmt: skip
+        self._draft = draft
         self.waiting, self.together, self.state = waiting, together, IDLE
         self.problem: str | None = None  # why the last session ended, until there is a new one
         self._shut: ProtocolError | None = None  # what the parties sent did not fit: nothing is asked any more
@@ -114,7 +118,7 @@ class Worker:
         """A generation, and those that join it before all have ended."""
         together = None
         try:
-            with Together(self._session(), first) as together:
+            with Together(self._session(), first, self._draft) as together:
                 while together.jobs:
                     self._join(together)
                     together.step()
@@ -124,7 +128,7 @@ class Worker:
     def _join(self, together: Together) -> None:
         """Let those that wait join, in their order, up to the first that cannot: nobody overtakes it for long."""
         with self._changed:
-            while self._jobs and len(together.jobs) < self.together:
+            while self._jobs and len(together.jobs) < (1 if self._once else self.together):
                 job = self._jobs[0]
                 if job is None or not (job.left.is_set() or together.takes(job)):
                     break
@@ -142,11 +146,18 @@ class Worker:
         for job in jobs:
             job.end(watched.FAILED, error)
 
+    @property
+    def _once(self) -> bool:
+        """Whether a session is for one request, as where the parties are audited."""
+        return self._cluster is not None and getattr(self._cluster.session, "once", False)
+
     def _session(self) -> Cluster:
         """The session, or a new one if the last has failed; none after an answer that did not fit."""
         if self._shut is not None:
             what = f"the parties are asked nothing more, since what they sent did not fit: {self._shut.message}"
             raise ProtocolError(what, SHUT_HINT)
+        if self._once and self._cluster is not None and self._cluster.session.over:
+            self._drop(IDLE)
         if self._cluster is None:
             self.state = STARTING
             self._cluster = self._start()

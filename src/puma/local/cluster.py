@@ -27,7 +27,7 @@ from puma.client.evidence.authority import Pinned
 from puma.client.evidence.receipt import Receipt
 from puma.client.evidence.session import Receipts
 from puma.client.owner import Progress
-from puma.client.public.content import Part, digested, named, parts
+from puma.client.public.content import Part
 from puma.client.resume import Plan
 from puma.client.session import Session
 from puma.config import PARTIES
@@ -36,8 +36,7 @@ from puma.kernels import warmup
 from puma.local import nursery
 from puma.local.nursery import PartyProcess
 from puma.local.sessions import Sessions
-from puma.local.sharing import look_up, open_up, share
-from puma.models import in_the_open
+from puma.local.sharing import open_up, serve_adapted, serve_open, share
 from puma.models.config import Config
 from puma.net import Link
 from puma.net.handshake import Identity
@@ -46,7 +45,7 @@ from puma.nn.paper import PROFILES, SPLINE
 from puma.reference.plain_model import PlainModel
 from puma.reference.planning import Settings
 from puma.store import folders
-from puma.store.models import content_label, content_name, owner_key
+from puma.store.models import content_name, owner_key
 from puma.store.prepared_requests import PreparedRequest, PreparedRequests
 from puma.wire.launch import Ports, Start
 from puma.wire.limits import SILENCE
@@ -248,9 +247,11 @@ class LocalCluster(Client):
     and whatever `prepare` computed ahead. `trio` are processes already started, which stay. `reveal_logits` is the
     owner's policy: may clients see logits, to sample from them. `approximation` is "spline", "puma" or "mpcformer";
     spline, or the trio's, unless given. `adapter` is a LoRA adapter's folder or hub name, which is merged. `plan` says
-    how number formats are made that follow the model. With `weights` "open" only the prompt and what is made of it are
-    hidden: the parties read the model's files where they lie, and nothing is shared. `threads` are those of
-    each party, a third of this machine's cores unless given. Raises the errors of puma.errors.
+    how number formats are made that follow the model; `variants` which functions take fewer rounds and more words:
+    "lean" none, "quick" all, "auto" those that save time on this machine, or their names. With `weights` "open" only
+    the prompt and what is made of it are hidden: the parties read the model files where they lie, and nothing is shared
+    but an adapter, which stays secret. `threads` are those of each party, a third of this machine's cores unless given.
+    Raises the errors of puma.errors.
     """
 
     def __init__(
@@ -265,7 +266,9 @@ class LocalCluster(Client):
         plan: Settings | None = None,
         weights: Literal["hidden", "open"] = "hidden",
         threads: int | None = None,
+        variants: str = "lean",
     ) -> None:
+        variants = arguments.variants(variants)
         if threads is not None:
             arguments.count(threads, "threads", 1, pool.MOST)
             if trio is not None:
@@ -296,6 +299,7 @@ class LocalCluster(Client):
         self.sharing: Plan | None = None  # what was shared, with its seeds; not if the parties held it already
         self._trio = trio or Trio(progress, store, approximation=chosen, threads=threads)
         self._sessions = Sessions(self._trio.session, self._another)
+        self._trio.session.variants = variants
         try:
             serve = self._opened if weights == "open" else self._shared
             self._name = serve(clear, reveal_logits, progress)
@@ -318,18 +322,12 @@ class LocalCluster(Client):
         return name or "model"
 
     def _opened(self, clear: PlainModel, reveal_logits: bool, progress: Progress | None) -> str:
-        """Let the parties find the weights where they lie; what the model is called."""
-        config = in_the_open(clear.config)
-        found = parts(config, clear.params)
-        first, name = self._trio.session, "model"
-        if self._trio.store:
-            found = digested(found, progress or _silent)
-            name = f"{content_label(self.model.name)}-{named(config, found)}"
-        if self._trio.store and first.open(name) and first.reveals == reveal_logits:
-            look_up(first, config, found)
-        else:
-            self._trio.open_up(config, found, progress, None, name, reveal_logits, self.plan.provenance)
-        return name
+        """Let the parties find the weights where they lie, and share what of an adapter is secret; what the model is
+        called."""
+        if clear.made_of[1] is not None:
+            return serve_adapted(self._trio, clear, progress, reveal_logits, self.plan.provenance)
+        told = self.plan.provenance
+        return serve_open(self._trio, clear.config, clear.params, clear.name, progress, reveal_logits, told)
 
     @property
     def session(self) -> Session:
@@ -347,7 +345,7 @@ class LocalCluster(Client):
         if not session.open(self._name) or session.sharing != first.sharing:
             session.close()
             return None
-        session.out_of_range, session.table = first.out_of_range, first.table
+        session.out_of_range, session.table, session.variants = first.out_of_range, first.table, first.variants
         return session
 
     @property
@@ -359,6 +357,16 @@ class LocalCluster(Client):
     def out_of_range(self, value: Judgement) -> None:
         for session in self._sessions.all():
             session.out_of_range = judgement(value)
+
+    @property
+    def variants(self) -> str:
+        """As of all clients; for all threads."""
+        return self._sessions.first.variants
+
+    @variants.setter
+    def variants(self, value: str) -> None:
+        for session in self._sessions.all():
+            session.variants = arguments.variants(value)
 
     @property
     def cost(self) -> Cost:

@@ -166,6 +166,7 @@ def measure(
     with ExitStack() as stack:
         store = stack.enter_context(TemporaryDirectory(prefix="puma-", dir=MEMORY)) if prepared else None
         trio = stack.enter_context(Trio(progress, store, approximation=request.input.approximation, threads=threads))
+        trio.session.variants = ",".join(request.input.quick) or "lean"
         if open_weights:
             config = in_the_open(config)
             trio.open_up(config, parts(config, params, alias), progress, alias)

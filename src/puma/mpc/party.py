@@ -90,6 +90,7 @@ class Party:
         self.on_watch: Any = None  # who notes what leaves its reach (mpc/watch.py)
         self.recall: Any = None  # of a dry party that remembers what things cost (mpc/recall.py)
         self.approximation = "spline"  # which functions the floors above compute; the same at all parties
+        self.quick: tuple[str, ...] = ()  # which of them in fewer rounds and more words; the same at all parties
         self._keys = keys or {}
         self._streams: dict[tuple[int, str], Stream] = {}
         self._zero = torch.zeros((), dtype=torch.int64, device=self.device)

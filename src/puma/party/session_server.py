@@ -41,6 +41,7 @@ MAY = {
         msg.Encode,
         msg.Prepare,
         msg.Take,
+        msg.Survey,
         msg.SelfTest,
         msg.Commit,
         msg.Reveal,
@@ -146,6 +147,11 @@ class SessionServer(Server):
             self._metrics.add("puma_requests_total", kind="generate")
             self._count(job)
 
+    def _guessed(self, tokens: int) -> None:
+        if tokens:
+            self._limits.spent.spend(self._counted, tokens)
+            self._metrics.add("puma_tokens_total", tokens, kind="draft")
+
     def _admit(self, request: msg.Generate | msg.Encode) -> None:
         self._limits.check_memory(f"P{self.party.rank}")
         super()._admit(request)
@@ -215,7 +221,8 @@ class SessionServer(Server):
         model = self._model
         weights = model.manifest.card.weights if model else None
         table = [spec.name for spec in (weights.table, weights.factors) if spec] if weights else []
-        packed = model.packed(name) if model and name in table else None
+        holder = model.base if model and model.base else model
+        packed = holder.packed(name) if holder and name in table else None
         return None if packed is None else kernels.to_wire(packed)
 
     def _delete(self, request: msg.Delete) -> int:
