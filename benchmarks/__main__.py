@@ -3,9 +3,10 @@
     python -m benchmarks [--only PARTS] [--runs N] [--quick] [--out DIR]
 
 With --instructions avx2 models are measured as on a machine without AVX-512, which is hidden from numba and OpenSSL.
-Parts: models, functions, kernels, links, networks, stack, phases, batch, lengths, sentences, drafts (with --smollm2
-FILE of a chat model, too, and --draft-model FOLDER for drafts by a smaller one), open. Each writes a JSON file; tables
-and plots are then made of all files that are there. The measurements go to benchmarks/results, the page to
+
+Parts: models, functions, kernels, links, networks, stack, phases, batch, lengths, sentences, open, threads, drafts (and
+--smollm2 FILE of a chat model, --draft-model FOLDER for drafts by a smaller one). Each writes a JSON file;
+tables and plots are then made of all files that are there. The measurements go to benchmarks/results, the page to
 docs/benchmarks.md, the plots to docs/plots; with --out everything goes to that folder. `--only page` measures nothing.
 The whole takes about an hour and wants the machine for itself.
 """
@@ -26,11 +27,17 @@ from typing import Any
 from benchmarks import function_run, model_run, netem, network_run, open_weights, page, record, sentences, stack
 from benchmarks.drafts import run as drafts
 from benchmarks.functions import FUNCTIONS
+from puma import pool
 from puma.measure.speed import speed
 
 Part = Callable[[int, bool], Any]
-# A processor of the generation before AVX-512 for numba, and for OpenSSL without these instructions (leaf 7 of CPUID).
-AVX2 = {"NUMBA_CPU_NAME": "znver3", "OPENSSL_ia32cap": ":~0xd0230000"}
+# A processor of the generation before AVX-512 for numba, which would else keep this one's instructions, and for OpenSSL
+# without them (leaf 7 of CPUID).
+AVX2 = {
+    "NUMBA_CPU_NAME": "znver3",
+    "NUMBA_CPU_FEATURES": "+avx2,+fma,+bmi,+bmi2,+popcnt,-avx512f",
+    "OPENSSL_ia32cap": ":~0xd0230000",
+}
 
 
 def say(text: str) -> None:
@@ -54,6 +61,18 @@ def script(name: str, quick: bool) -> dict[str, Any]:
         report = Path(folder) / "report.json"
         command = [sys.executable, str(Path(__file__).with_name(name)), "--json", str(report)]
         subprocess.run([*command, *(["--quick"] if quick else [])], check=True, stdout=subprocess.DEVNULL)
+        return json.loads(report.read_text())
+
+
+def threads(runs: int, quick: bool) -> list[dict[str, Any]]:
+    """Each party alone, with one thread and with as many as there are cores, in a process of its own."""
+    counts = f"1,{max(2, pool.cores())}"
+    with tempfile.TemporaryDirectory() as folder:
+        report = Path(folder) / "report.json"
+        words = ["--threads", counts, "--runs", str(runs), "--json", str(report), *(["--quick"] if quick else [])]
+        environment = os.environ | {"OMP_WAIT_POLICY": "PASSIVE"}
+        command = [sys.executable, "-m", "benchmarks.alone", *words]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env=environment)
         return json.loads(report.read_text())
 
 
@@ -81,6 +100,7 @@ PARTS: dict[str, Part] = {
     "batch": lambda runs, quick: model_run.batches(runs, quick, say),
     "lengths": lambda runs, quick: model_run.lengths(runs, quick, say),
     "sentences": lambda runs, quick: sentences.sentences(runs, quick, say),
+    "threads": threads,
     "drafts": lambda _, quick: drafts.drafts(quick, say),
     "open": lambda runs, quick: open_weights.open_weights(runs, quick, say),
 }

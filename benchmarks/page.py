@@ -28,6 +28,7 @@ PARTS = (
     "batch",
     "lengths",
     "sentences",
+    "threads",
     "drafts",
     "open",
     "spu",
@@ -226,6 +227,20 @@ def sentences(results: list[dict[str, Any]]) -> str:
     return table(heads, lines)
 
 
+def threads(results: list[dict[str, Any]]) -> str:
+    """A line for each party; the serial part and what it implies are those of the calling thread's processor time."""
+    most = list(results[0]["threads"])[-1]
+    heads = ["one party alone", "", "1 thread s", f"{most} threads s", "times", "calling thread: times", "serial part"]
+    heads += [f"implied, {cores} cores" for cores in results[0]["implied"]]
+    rows = []
+    for r in results:
+        times = [seconds(r["threads"][count]["seconds"]) for count in ("1", most)]
+        ratios = [f"{r[key]:.2f}" for key in ("ratio", "own_ratio")]
+        rest = [f"{100 * r['own_serial']:.1f} %", *(f"{times_:.1f}" for times_ in r["implied"].values())]
+        rows.append([r["title"], r["party"], *times, *ratios, *rest])
+    return table(heads, rows)
+
+
 def drafts(results: list[dict[str, Any]]) -> str:
     """Tokens a step in the clear, and then what three parties took."""
     clear, secure = ([r for r in results if bool(r.get("secure")) is taken] for taken in (False, True))
@@ -301,6 +316,7 @@ TABLES: dict[str, Callable[[Any], str]] = {
     "batch": batch,
     "lengths": lengths,
     "sentences": sentences,
+    "threads": threads,
     "drafts": drafts,
     "open": open_weights,
     "spu": spu,

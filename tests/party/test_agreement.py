@@ -97,6 +97,49 @@ def test_a_request_that_one_party_hears_otherwise_gives_no_output(parties: Sessi
 
 
 @pytest.mark.parametrize("odd", [0, 1, 2])
+def test_nor_does_one_that_a_party_computes_by_another_plan(parties: Sessions, odd: int) -> None:
+    """Messages of other sizes end it, if the words do not before."""
+    ends: list[Between] = []
+
+    def between(rank: int, link: Any) -> Between:
+        def change(request: msg.Request) -> msg.Request:
+            if rank != odd or not isinstance(request, msg.Encode):
+                return request
+            return msgspec.structs.replace(request, input=msgspec.structs.replace(request.input, quick=("inverse",)))
+
+        ends.append(Between(link, change))
+        return ends[-1]
+
+    with parties.session(link=between) as session:
+        assert session.open("bert")
+        with pytest.raises(PumaError):
+            session.encode([[1, 5, 6]], "pooled")
+    assert [end.outputs for end in ends] == [0, 0, 0]
+
+
+@pytest.mark.parametrize("odd", [0, 1, 2])
+def test_a_survey_that_one_party_hears_otherwise_names_no_plan(parties: Sessions, odd: int) -> None:
+    other = msg.Encode(msg.Input([5], []), "pooled")
+
+    def work(session: Any) -> None:
+        session.variants = "auto"
+        session.encode([[1, 5, 6]], "pooled")
+
+    ends = told(parties, odd, msg.Survey, work, "bert", request=other)
+    assert [end.outputs for end in ends] == [0, 0, 0]
+
+
+def test_a_plan_by_the_network_is_made_once_for_a_size(parties: Sessions) -> None:
+    with parties.session() as session:
+        assert session.open("bert")
+        session.variants = "auto"
+        before = session.encode([[1, 5, 6]], "pooled")
+        made = dict(session._plans)
+        again = session.encode([[1, 6, 5]], "pooled")
+        assert len(made) == 1 and session._plans == made and before[0].shape == again[0].shape
+
+
+@pytest.mark.parametrize("odd", [0, 1, 2])
 def test_so_do_temperatures(parties: Sessions, odd: int) -> None:
     ends = told(
         parties, odd, msg.Generate, lambda s: list(s.continued([[1, 5]], 3, temperature=0.5)), "llama", temperature=0.75
@@ -167,3 +210,8 @@ def test_equal_words_have_one_spelling() -> None:
         for i, order in enumerate(orders)
     ]
     assert msg.canonical(msg.public(offers[0])) == msg.canonical(msg.public(offers[1]))
+
+
+def test_a_plan_is_part_of_the_word() -> None:
+    words = [msg.Encode(msg.Input([3], [bytes(32)], quick=quick), "hidden") for quick in ((), ("norm",))]
+    assert msg.canonical(msg.public(words[0])) != msg.canonical(msg.public(words[1]))

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from time import perf_counter
 from typing import Any
 
+import msgspec
 from torch import Tensor
 
 from puma.client.cost import cost_of
@@ -91,6 +92,7 @@ class Batch:
         self._rows: list[Rows] = []  # at the parties, in their order
         self._new: list[Rows] = []
         self._sent = 0  # bytes of shares
+        self._quick: tuple[str, ...] = ()  # the plan of all that go together, made for the first of them
 
     def __enter__(self) -> Batch:
         return self
@@ -201,6 +203,8 @@ class Batch:
     def _speak(self) -> None:
         """Tell the parties what the next step is: who leaves, what was chosen, who joins. The first word begins it."""
         at_parties = [(rows, i) for rows in self._rows for i in rows.there]
+        if not at_parties:
+            self._plan(self._new[0])
         leave = [place for place, (rows, i) in enumerate(at_parties) if i not in rows.live]
         kept = [rows.kept.get(i, []) for rows, i in at_parties] if self._drafts else []
         staying = [rows for rows in self._rows if rows.live]
@@ -299,7 +303,14 @@ class Batch:
     def _input(self, lengths: list[int], share: InputShare, padded: bool = False) -> msg.Input:
         return msg.Input(lengths, share.masks, share.choices, [], padded, self._session.approximation)
 
+    def _plan(self, rows: Rows) -> None:
+        """Which functions are quick in what is about to begin."""
+        bare = msg.Input([len(ids) for ids in rows.prompts], [], approximation=self._session.approximation)
+        asked = msg.Generate(bare, rows.tokens, temperature=rows.temperature, reveal=self._reveal, paced=True)
+        self._quick = self._session.planned(asked).input.quick
+
     def _job(self, rows: Rows, share: InputShare) -> msg.Generate:
         lengths = [rows.width or len(ids) for ids in rows.prompts]
         how: dict[str, Any] = {"temperature": rows.temperature, "reveal": self._reveal, "drafts": self._drafts}
-        return msg.Generate(self._input(lengths, share, bool(rows.width)), rows.tokens, paced=True, **how)
+        given = msgspec.structs.replace(self._input(lengths, share, bool(rows.width)), quick=self._quick)
+        return msg.Generate(given, rows.tokens, paced=True, **how)

@@ -257,8 +257,8 @@ class Session(PartyChannel):
         """
         if self.prepared_requests is None:
             raise PreprocessingError("there is no place for what is prepared", "start the cluster with a store")
-        named = msgspec.structs.replace(request.input, approximation=self.approximation)
-        request = msg.bare(msgspec.structs.replace(request, input=named))
+        mine = msgspec.structs.replace(request.input, approximation=self.approximation)
+        request = self.planned(msg.bare(msgspec.structs.replace(request, input=mine)))
         seeds, identity = Seeds.fresh(), fresh_secret()[:ID_BYTES]
         self._begin()
         self._asks(msg.Prepare(identity, request))
@@ -330,6 +330,7 @@ class Session(PartyChannel):
         bare = msg.Input(laid.lengths, [], [], kinds, bool(width), self.approximation, laid.count)
         plain = request(bare)
         check_batch(config, laid.lengths, laid.count + (plain.tokens if isinstance(plain, msg.Generate) else 1))
+        plain = self.planned(plain)
         results = answers(config, plain)
         laid = looked_up(config, laid, self.table)
         self._begin(results)
@@ -339,12 +340,12 @@ class Session(PartyChannel):
         prepared_request = self._prepared_request(fixed)
         paced = isinstance(plain, msg.Generate) and plain.paced and not prepared_request
         shared = share_input(config, laid, prepared_request.seeds if prepared_request else None)
-        named = prepared_request.id if prepared_request else b""
+        identity = prepared_request.id if prepared_request else b""
         parts = []
         for part in shared:
             seeds = ([], []) if prepared_request else (part.masks, part.choices)
-            job = msg.Input(laid.lengths, *seeds, kinds, bool(width), self.approximation, laid.count)
-            asked = msgspec.structs.replace(request(job), preprocessing=named)
+            job = msgspec.structs.replace(plain.input, masks=seeds[0], choices=seeds[1])
+            asked = msgspec.structs.replace(request(job), preprocessing=identity)
             if ahead and prepared_request:
                 asked = msgspec.structs.replace(asked, paced=False)
             parts.append((msg.encode(asked), part.payload))

@@ -13,6 +13,7 @@ from puma.models.config import Config
 from puma.models.text import MAX_ELEMENTS, check_batch
 from puma.nn.paper import MPCFORMER
 from puma.nn.sampling import LEAST_TEMPERATURE, MOST_TEMPERATURE
+from puma.nn.variants import HINT, checked
 from puma.wire.limits import MOST_CHOICES, MOST_TOP
 from puma.wire.messages import NEXT, OUTPUTS, POLICY_HINT, Card, Encode, Generate
 from puma.wire.policy import allow_output, allowed_outputs
@@ -57,6 +58,8 @@ def admit(config: Config, approximation: str, job: Generate | Encode, allowed: A
             f"the parties compute with {approximation}, the request names {prompts.approximation}",
             "start the session with the approximation that is wanted",
         )
+    if checked(prompts.quick) != prompts.quick:
+        raise UsageError("a plan names each function once and in their order", HINT)
     _admit_tokens(job, allowed)
     beams = job.beams if isinstance(job, Generate) else 1
     check_batch(config, prompts.lengths * beams, tokens + prompts.begun)

@@ -7,11 +7,11 @@ says which step comes next, and how results reach a client, this file must not k
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from puma import pool
 from puma.engine.engine import Engine
 from puma.engine.generation import Turn, gone_on, results
 from puma.engine.lookahead import Ahead
@@ -24,7 +24,7 @@ from puma.net.chain import Heads
 from puma.wire.messages import Encode
 from puma.wire.steps import Item, Left, Step, following
 
-Served = tuple[bytes, str]  # a sharing of a model, and the approximation that it is computed with
+Served = tuple[bytes, str, tuple[str, ...]]  # a sharing of a model, its functions, and which of them are quick
 
 
 @dataclass(frozen=True)
@@ -126,10 +126,10 @@ class Company:
         apart(self._requests(), going)
         parts = [sum(_read(request) for request in member.requests) for member in members]
         self.party.ledger.reset()
-        cpu = time.thread_time()
+        cpu = pool.spent()
         self._compute(number, members, going)
         self.party.ledger.total()
-        cpu = time.thread_time() - cpu
+        cpu = pool.spent() - cpu
         given = [results(member.requests) for member in members]
         over = self._after(members)
         outcomes: list[Outcome] = []

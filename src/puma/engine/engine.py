@@ -44,6 +44,7 @@ class Engine:
         self.reach = config.formats.places.get(asked.place, LOGIT_REACH)  # of logits
         self.barred = asked.barred, (*asked.barred, *asked.barred_first)  # of an answer's later tokens and its first
 
+    @torch.inference_mode()  # no tensor is asked how it came about: each call of torch takes less
     def step(self, requests: Sequence[Request]) -> None:
         """Advance each request by one: a prompt is read and gives its first result, a generation gives its next one,
         an encoder's request all that it asked for; `due` of each then holds it.
@@ -51,6 +52,7 @@ class Engine:
         Rows under way share one pass, and so do prompts that are new; their next tokens are sought together. The
         caller sets the stage: all masks of a step come from streams that start with it.
         """
+        self.party.quick = requests[0].job.input.quick  # who steps together has the same plan
         for request in requests:
             request.due = []
         going = [r for r in requests if r.cache is not None]

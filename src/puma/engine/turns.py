@@ -103,3 +103,5 @@ def _admit_join(config: Config, approximation: str, first: Generate, job: Genera
     alike = (job.reveal, job.drafts) == (first.reveal, first.drafts)
     if job.preprocessing or not job.paced or job.beams > 1 or not alike:
         raise UsageError("prompts join others whose tokens are chosen alike", "make a request of their own")
+    if job.input.quick != first.input.quick:
+        raise UsageError("prompts join others of the same plan", "make a request of their own")

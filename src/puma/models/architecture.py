@@ -138,7 +138,10 @@ class Architecture:
     def with_layers(self, config: Any, layers: int) -> Any:
         """The same model with another number of layers."""
         bare = msgspec.structs.replace(config, **dict.fromkeys(self.stacks, layers), formats=Formats())
-        formats = config.formats.within(places(self.model(bare))) if config.formats.places else config.formats
+        if not (config.formats.places or config.formats.adapted):
+            return msgspec.structs.replace(bare, formats=config.formats)
+        model = self.model(bare)
+        formats = config.formats.within(places(model), [name for name, _ in model.modules()])
         return msgspec.structs.replace(bare, formats=formats)
 
     def window(self, config: Any) -> int:

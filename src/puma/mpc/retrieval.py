@@ -91,7 +91,7 @@ def _sums(choice: Choice, table: Share) -> list[Tensor]:
     if not in_blocks(table):
         return [kernels.matmul(c, t, choice.signs.bits) for c, t in zip(chosen, table.components, strict=True)]
     sums = [c.new_zeros((n, d)) for c in chosen]
-    accumulate(table, kernels.matmul_packed, [(chosen[0], (1, 0), sums[0]), (chosen[1], (0, 1), sums[1])])
+    accumulate(table, kernels.chosen_packed, [(chosen[0], (1, 0), sums[0]), (chosen[1], (0, 1), sums[1])])
     return sums
 
 

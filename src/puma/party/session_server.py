@@ -6,11 +6,10 @@ must not know how the session came to be.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from puma import kernels
+from puma import kernels, pool
 from puma.engine.admission import Allowed, to_clients, total_tokens
 from puma.errors import AdmissionError, PeerTimeout, PreprocessingError, ProtocolError
 from puma.mpc.party import Party
@@ -42,6 +41,7 @@ MAY = {
         msg.Encode,
         msg.Prepare,
         msg.Take,
+        msg.Survey,
         msg.SelfTest,
         msg.Commit,
         msg.Reveal,
@@ -177,7 +177,7 @@ class SessionServer(Server):
         return to_clients(manifest.config, manifest.card, limits.reveal_logits, limits.tokens)
 
     def _cpu_seconds(self) -> float:
-        return time.thread_time() + self._company_cpu  # other sessions run in other threads
+        return pool.spent() + self._company_cpu  # other sessions run in other threads
 
     def _prepare(self, order: msg.Prepare) -> int:
         self._latest = self._sharing, order.id
@@ -221,7 +221,8 @@ class SessionServer(Server):
         model = self._model
         weights = model.manifest.card.weights if model else None
         table = [spec.name for spec in (weights.table, weights.factors) if spec] if weights else []
-        packed = model.packed(name) if model and name in table else None
+        holder = model.base if model and model.base else model
+        packed = holder.packed(name) if holder and name in table else None
         return None if packed is None else kernels.to_wire(packed)
 
     def _delete(self, request: msg.Delete) -> int:

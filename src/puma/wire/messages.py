@@ -13,6 +13,7 @@ import msgspec
 from puma.errors import ProtocolError
 from puma.models.config import Config
 from puma.wire.canaries import Commit, Committed, Disclosed, Reveal
+from puma.wire.cards import Base as Base
 from puma.wire.cards import Card as Card  # what is said of a model is told by these names, too
 from puma.wire.cards import File as File
 from puma.wire.cards import OpenWeights as OpenWeights
@@ -21,6 +22,7 @@ from puma.wire.cards import Provenance as Provenance
 from puma.wire.cards import TensorSpec as TensorSpec
 from puma.wire.fields import MANY, Bits, Digest, Frac, Id, Name, Seeds, Shape, Size, Small, Text
 from puma.wire.limits import MOST_BEAMS, MOST_DRAFTS
+from puma.wire.network import Functions, Surveyed
 from puma.wire.receipts import Commitment, Signed
 
 T = TypeVar("T")
@@ -95,6 +97,7 @@ class Input(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     `types` are one a token, or none; `approximation` is the session's; to each evaluator a data frame follows. With
     `padded` it ends with shares of which tokens are only padding, and the lengths, all alike, are not the prompts'.
     Behind the prompts come `begun` tokens for each, with which its answer begins, in models that read it apart.
+    `quick`: the functions that are computed in fewer rounds (nn.variants).
     """
 
     lengths: Annotated[list[Size], msgspec.Meta(max_length=4096)]
@@ -104,6 +107,7 @@ class Input(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     padded: bool = False
     approximation: Name = "spline"
     begun: Small = 0
+    quick: Functions = ()
 
     @property
     def tokens(self) -> int:
@@ -207,13 +211,19 @@ class SelfTest(msgspec.Struct, frozen=True, tag="selftest", forbid_unknown_field
     """Multiply and compare a few public numbers under masks, and return the results."""
 
 
+class Survey(msgspec.Struct, frozen=True, tag="survey", forbid_unknown_fields=True):
+    """Measure the network between P1 and P2, and say by which plan this request takes least time; no data follows."""
+
+    request: Generate | Encode
+
+
 class Quit(msgspec.Struct, frozen=True, tag="quit"):
     """End of the session."""
 
 
 Request = (
     Open | Same | Holds | Fits | Generate | Encode | Prepare | Take | SelfTest | Quit
-    | Offer | Checksum | Publish | Delete | List | Fetch | Pace | Commit | Reveal
+    | Offer | Checksum | Publish | Delete | List | Fetch | Pace | Commit | Reveal | Survey
 )  # fmt: skip
 
 
@@ -302,7 +312,7 @@ class Failed(msgspec.Struct, frozen=True, tag="failed"):
     hint: Text
 
 
-Reply = Report | Result | Opened | Taken | Failed | Ready | Held | Listing | Committed | Disclosed
+Reply = Report | Result | Opened | Taken | Failed | Ready | Held | Listing | Committed | Disclosed | Surveyed
 
 _encoder = msgspec.msgpack.Encoder()
 _canonical = msgspec.msgpack.Encoder(order="deterministic")

@@ -42,6 +42,7 @@ def gateway(
     fixed_length: Flag = False,
     reveal_logits: Flag = False,
     out_of_range: Literal["refuse", "warn"] = "refuse",
+    plan: str = "lean",
     queue: Count = 16,
     store: Path | None = None,
     drafting: Drafting = NO_DRAFTS,
@@ -82,6 +83,9 @@ def gateway(
         As the owner of a model on this machine: let clients see logits, for top_p, top_k, seed and logprobs.
     out_of_range
         warn: give answers although a number left its range; their finish_reason is then out_of_range.
+    plan
+        Which functions take fewer rounds and more words: lean none, quick all, auto as the network between the parties
+        has it, or their names with commas between.
     queue
         How many requests may wait for the one that runs.
     store
@@ -104,7 +108,7 @@ def gateway(
         how = (policy, bool(audits.every), store, fitting, output)
         start, clear, seen = _starter(source, adapter, cluster, as_, model, *how)
         drawn = _drawn(clear, temperature, seen)
-        start = partial(_judging, start, out_of_range)
+        start = partial(_judging, start, out_of_range, plan)
         if audits.every and cluster is not None and as_ is not None:
             start = audits.of(start, cluster, as_)
         called = model or (source if adapter is None else clear.name)
@@ -170,10 +174,10 @@ def _drawn(clear: Any, temperature: float | None, seen: bool) -> tuple[float, in
     return (min(first, 2.0), chances.get("top_k", 0), chances.get("top_p", 1.0)) if seen else (min(first, 2.0), 0, 1.0)
 
 
-def _judging(start: Callable[[], Any], out_of_range: str) -> Any:
-    """A session that gives or refuses answers which may be wrong."""
+def _judging(start: Callable[[], Any], out_of_range: str, plan: str) -> Any:
+    """A session that gives or refuses answers which may be wrong, and asks by a plan."""
     cluster = start()
-    cluster.out_of_range = out_of_range
+    cluster.out_of_range, cluster.variants = out_of_range, plan
     return cluster
 
 
