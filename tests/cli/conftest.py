@@ -56,7 +56,8 @@ def puma(capsys: pytest.CaptureFixture[str]) -> Run:
 
     def run(*words: object) -> Ran:
         code = app.run([str(word) for word in words])
-        return Ran(code, *capsys.readouterr())
+        said = capsys.readouterr()
+        return Ran(code, said.out, said.err)
 
     return run
 
@@ -75,14 +76,16 @@ def known_speed(monkeypatch: pytest.MonkeyPatch) -> Speed:
 def lent(processes: Trio, monkeypatch: pytest.MonkeyPatch) -> None:
     """Commands find three processes running."""
     for room in (local, bench):
-        monkeypatch.setattr(room, "Trio", lambda progress=None, store=None, approximation="spline": Lent(processes))
+        monkeypatch.setattr(
+            room, "Trio", lambda progress=None, store=None, approximation="spline", threads=None: Lent(processes)
+        )
 
 
 @pytest.fixture
 def nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing may be started."""
 
-    def start(progress: object = None, store: object = None, approximation: object = None) -> None:
+    def start(*_: object, **__: object) -> None:
         raise AssertionError("a command started parties before it had looked at its input")
 
     for room in (local, bench):

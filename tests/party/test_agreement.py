@@ -8,10 +8,13 @@ from typing import Any
 import msgspec
 import pytest
 
+from puma.client.answering.drafted import continued
+from puma.client.sampling import Sampling
 from puma.errors import ProtocolError, PumaError
 from puma.models.config import Llama
 from puma.party.limits import Limits
 from puma.wire import messages as msg
+from tests.client.drafts.scripted import Scripted
 from tests.models import tiny
 from tests.party.sessions import Sessions
 
@@ -149,6 +152,14 @@ def test_who_goes_on_is_agreed_before_the_next_output(parties: Sessions, odd: in
     """One party is told to stop after the first token; that one is out, and no second one follows at any of them."""
     ends = told(parties, odd, msg.Pace, lambda s: list(s.continued([[1, 5]], 3, paced=True)), "llama", more=False)
     assert max(end.outputs for end in ends) == 2  # the token and its flag
+
+
+def test_how_many_drafts_were_right_is_agreed_before_the_next_output(parties: Sessions) -> None:
+    """Parties that cut their caches otherwise would compute a product of shares that do not fit."""
+    draft = Scripted({(1, 5): [9] * 9}, 2, lambda at, place: False, 28)
+    told(
+        parties, 1, msg.Pace, lambda s: list(continued(s, [[1, 5]], 6, draft, {}, Sampling())), "llama", kept=[[]]
+    )  # the others hear that one counts
 
 
 def test_what_was_said_before_counts(parties: Sessions) -> None:

@@ -15,8 +15,8 @@ from puma.errors import InputError, UsageError
 from puma.nn.variants import HINT, named
 
 
-def count(value: Any, what: str, least: int | None = None) -> int:
-    """A whole number, from `least` on if there is one, of whatever type says that it is one."""
+def count(value: Any, what: str, least: int | None = None, most: int | None = None) -> int:
+    """A whole number, from `least` to `most` if there are such, of whatever type says that it is one."""
     try:
         found = operator.index(value)
     except TypeError:
@@ -25,6 +25,8 @@ def count(value: Any, what: str, least: int | None = None) -> int:
         raise UsageError(f"{what} cannot be {_named(value)}", "pass a whole number")
     if least is not None and found < least:
         raise UsageError(f"{what} cannot be {found}", f"pass {least} or more")
+    if most is not None and found > most:
+        raise UsageError(f"{what} cannot be {found}", f"pass {most} or less")
     return found
 
 

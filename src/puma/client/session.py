@@ -21,6 +21,7 @@ from puma.client.arguments import count
 from puma.client.beam_search import Beams
 from puma.client.channel import Judgement, PartyChannel, judge
 from puma.client.cost import cost_of
+from puma.client.drafts.tempo import Tempo
 from puma.client.lengths import check_approximation, secret_length
 from puma.client.places import by_place, places
 from puma.client.sampling import Sampler, Sampling
@@ -72,6 +73,7 @@ class Session(PartyChannel):
         self.table: Table | None = None  # of public weights, in which this client looks its tokens up
         self.prepared_requests: PreparedRequests | None = None  # where requests look for what has been prepared
         self.out_of_range: Judgement = "refuse"  # what becomes of answers that may be wrong
+        self.tempo = Tempo()  # what a step takes, as drafts have to know
         self.doubtful: set[int] = set()  # prompts of the latest request whose answers may be wrong, and were taken
 
     @whole
@@ -135,10 +137,10 @@ class Session(PartyChannel):
     def _sound(self, prompts: int) -> Tensor:
         """The next result of so many prompts, if no number has left its reach or the answer is taken all the same."""
         result = self._result()
-        self._judge(self.flagged, prompts)
+        self.judged(self.flagged, prompts)
         return result
 
-    def _judge(self, flagged: Sequence[int], prompts: int) -> None:
+    def judged(self, flagged: Sequence[int], prompts: int) -> None:
         """OutOfRange for what is flagged, or one warning in each request."""
         if self.judges and not self.doubtful.issuperset(flagged):
             self.doubtful.update(flagged)
@@ -219,7 +221,7 @@ class Session(PartyChannel):
         )
         result, flagged = self._result(), self.flagged
         self.cost = cost_of(self._reports(), sent, prepared_request)
-        self._judge(flagged, len(prompts))
+        self.judged(flagged, len(prompts))
         each = by_token(config, output)
         if each and width:
             return [rows[: len(ids)] for ids, rows in zip(prompts, result.split(width), strict=True)]
@@ -244,7 +246,7 @@ class Session(PartyChannel):
         found = [[int(index) for index in self._result()] for _ in range(top)]
         flagged = self.flagged
         self.cost = cost_of(self._reports(), sent, prepared_request)
-        self._judge(flagged, len(prompts))
+        self.judged(flagged, len(prompts))
         return by_place(found, masked)
 
     @whole

@@ -27,7 +27,7 @@ from puma.nn.variants import MAXIMUM
 from puma.wire.input_share import Given
 from puma.wire.inputs import imagined
 from puma.wire.messages import Encode, Generate, Input, Spent, TensorSpec
-from puma.wire.parameters import tensor_specs
+from puma.wire.parameters import of_adapter, tensor_specs
 
 FEW_LAYERS = 3
 MANY = 1 << 20  # rows
@@ -42,7 +42,7 @@ def dry_run(config: Config, job: Generate | Encode) -> list[list[Spent]]:
     party.approximation, party.quick = job.input.approximation, job.input.quick
     party.ledger = trace = Trace()
     party.recall = Recall(party, trace)
-    if not config.alike or config.formats.places or config.layers <= FEW_LAYERS:
+    if not config.alike or config.formats.places or config.formats.adapted or config.layers <= FEW_LAYERS:
         return _spent(_counted(party, trace, config, job))
     numbers = (FEW_LAYERS - 1, FEW_LAYERS)
     two, three = (_spent(_counted(party, trace, with_layers(config, n), job)) for n in numbers)
@@ -82,7 +82,7 @@ def _counted(party: Party, trace: Trace, config: Config, job: Generate | Encode)
 
 
 def _parameter(party: Party, config: Config, spec: TensorSpec) -> Share:
-    if config.formats.open:
+    if config.formats.open and not of_adapter(spec.name):
         return Public(party, spec.shape, spec.bits, spec.frac)
     return Seeded(party, None, [], spec.shape, spec.bits, spec.frac)
 

@@ -71,12 +71,12 @@ def evaluate(bits: Mapping[str, Bits], *polynomials: Polynomial) -> Protocol[lis
         return [Bits(party, party.nothing(shape)) for _ in polynomials]
     dealt = _deal_rows(party, None, polynomials, size)
     assert dealt is not None
-    packed = [kernels.pack_bits(b.part.expand(shape)) for b in bits.values()]
-    at = {name: i for i, name in enumerate(bits)}
-    mine = torch.stack([packed[at[n]] for n in names]) ^ masks
+    ordered = [*names, *(name for name in bits if name not in names)]
+    packed = kernels.pack_rows([bits[name].part for name in ordered], shape)
+    mine = packed[: len(names)] ^ masks
     (theirs,) = yield [Piece(mine, 8, size)]
-    rows = torch.cat([mine ^ theirs, masks, dealt, torch.stack(packed)])
-    results = kernels.xor_of_products(rows, *shares_of(polynomials, tuple(bits), party.rank == FIRST))
+    rows = torch.cat([mine ^ theirs, masks, dealt, packed])
+    results = kernels.xor_of_products(rows, *shares_of(polynomials, ordered, party.rank == FIRST))
     return [Bits(party, kernels.unpack_bits(r, shape)) for r in results]
 
 
@@ -144,9 +144,8 @@ def select(bit: MaskedBit, x: Share) -> Additive:
         deal(party, torch.stack([rho, rho * x.mask]), (2, *shape), x.bits)
         return Additive(party, party.nothing(shape), x.bits, x.frac, dealt=False)
     rho, rho_l = deal(party, None, (2, *shape), x.bits)
-    v, flip = bit.word, 1 - 2 * bit.word
-    own = x.m - x.mask if party.rank == FIRST else -x.mask
-    return Additive(party, v * own + flip * (rho * x.m - rho_l), x.bits, x.frac, dealt=False)
+    part = kernels.selected(bit.word, x.mask, x.m, rho, rho_l, party.rank == FIRST)
+    return Additive(party, part, x.bits, x.frac, dealt=False)
 
 
 def select_all_cost(bits: Sequence[MaskedBit | Size], x: Share | Size) -> Cost:

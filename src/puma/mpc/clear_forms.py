@@ -57,10 +57,13 @@ def _at_once(form: Callable[..., Any]) -> Callable[..., Generator[Any, Any, Any]
 def _holder(arguments: Sequence[Any]) -> Party:
     """Whose secrets these arguments are: a party, a secret, or the first one in a tuple or a mapping."""
     for argument in arguments:
-        first = argument[0] if type(argument) is tuple else argument  # pyright: ignore[reportUnknownVariableType]
-        if isinstance(first, Mapping):
+        first = cast(Any, argument[0] if type(argument) is tuple else argument)
+        party: Party | None = getattr(first, "party", None)  # of nearly all, and quick
+        if party is None and isinstance(first, Mapping):
             first = next(iter(cast("Mapping[str, Any]", first).values()))
-        party = first if isinstance(first, Party) else getattr(cast(Any, first), "party", None)
+            party = getattr(first, "party", None)
+        if party is None and isinstance(first, Party):
+            party = first
         if party is not None:
             return party
     raise TypeError("no party among the arguments of a primitive")

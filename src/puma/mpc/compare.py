@@ -79,7 +79,7 @@ def digit_bits(ds: Sequence[Digit]) -> dict[str, Bits]:
             bits[f"e{i}"] = d.is_in([0])
     half = range(top.size // 2, top.size)
     minus = top.is_in(half)
-    return bits | {"minus": minus, "turns": minus ^ top.is_in([v + 1 for v in half])}
+    return bits | {"minus": minus, "turns": minus ^ top.is_in(range(half.start + 1, half.stop + 1))}
 
 
 def sign_of(ds: list[Digit]) -> Protocol[Bits]:
@@ -141,7 +141,7 @@ def below(x: Share, thresholds: Sequence[int]) -> Protocol[Bits]:
         if m is None:
             public = party.nothing((*x.shape, len(thresholds)))
         else:
-            public = kernels.shift_right(m, low, x.bits) & (d.size - 1)
+            public = kernels.cut(m, None, 0, low, low + d.width, 0)
         ds[i] = Digit(party, d.hot.unsqueeze(-2), public, d.width)
         low += d.width
     return (yield from sign_of(ds))

@@ -21,7 +21,7 @@ from puma.mpc import clear_forms as clear
 from puma.mpc.clear import ClearParty, ClearSum
 from puma.mpc.clear_forms import in_clear
 from puma.mpc.cost import Cost, Size, declares
-from puma.mpc.lookup import Digit, digit, digit_cost
+from puma.mpc.lookup import Digit, digit, digit_cost, flags_of
 from puma.mpc.party import Party
 from puma.mpc.raising import Operand, cut
 from puma.mpc.share import Additive, Share
@@ -130,9 +130,7 @@ def note_digit(d: Digit, zone: range, owners: Tensor | None = None) -> None:
     party = d.party
     if party.on_watch is None:
         return
-    table = torch.zeros((1, d.size), dtype=torch.int64)
-    table[0, list(zone)] = 1
-    (found,) = d.lookup(table, FLAG_RING, (0,))
+    (found,) = d.lookup(flags_of(zone, d.size)[None], FLAG_RING, (0,))
     party.on_watch.add(found.part, owners)
 
 

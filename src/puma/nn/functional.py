@@ -39,7 +39,7 @@ from puma.mpc.fixed import (
 from puma.mpc.party import Protocol
 from puma.mpc.public import LookedUp
 from puma.mpc.raising import times as times_of
-from puma.mpc.retrieval import retrieve
+from puma.mpc.retrieval import Mixed, retrieve
 from puma.mpc.share import Additive, Secret, Share, encode
 from puma.mpc.share import cat as cat_shares
 from puma.mpc.watch import note_lift
@@ -116,16 +116,16 @@ def affine(x: Value, weight: Value, bias: Value | None = None) -> Value:
 def embedding(one_hot: Value, table: Value, ring: int = RESIDUAL_RING) -> Value:
     """Rows of a table (V, d) by one-hot rows (..., V), or by an outsider's choice; in the plain run also by indices.
 
-    Secret rows have 18 fraction bits, in a ring of 34 bits or a larger `ring`. In a public table an outsider looks them
-    up itself, and one-hot rows may stay unopened."""
+    Secret rows have 18 fraction bits, in a ring of 34 bits or `ring`. One-hot rows for a public table may be unopened.
+    """
     if isinstance(one_hot, Tensor):
         return one_hot @ table if one_hot.is_floating_point() else tf.embedding(one_hot, table)
-    if isinstance(one_hot, LookedUp):
-        rows = one_hot.rows
-    elif isinstance(one_hot, Share | Additive):
+    if isinstance(one_hot, Mixed):
+        return one_hot.looked_up(*(embedding(each, table, ring) for each in (one_hot.chosen, one_hot.hot)))
+    if isinstance(one_hot, Share | Additive):
         rows = arithmetic.matmul(one_hot, table)
     else:
-        rows = one_hot.party.run(retrieve(one_hot, table))
+        rows = one_hot.rows if isinstance(one_hot, LookedUp) else one_hot.party.run(retrieve(one_hot, table))
     return one_hot.party.run(formatted((rows, rows.frac, ring)))[0] if ring > rows.bits else rows
 
 

@@ -31,7 +31,7 @@ from puma.mpc.clear import Clear, ClearSum
 from puma.mpc.clear_forms import in_clear
 from puma.mpc.cost import declares
 from puma.mpc.fixed import ACTIVATION, ACTIVATION_REACH, NONLINEAR, SCORE_REACH
-from puma.mpc.lookup import Digit, digit, digits
+from puma.mpc.lookup import Digit, digit, digits, line, line_masks
 from puma.mpc.party import Protocol, together
 from puma.mpc.share import Additive, Bits, Share
 from puma.mpc.watch import note_digit
@@ -221,9 +221,13 @@ class Lines:
         party, shape, ring = self.e.party, tuple(self.e.shape), self.spline.bits
         dealt = (len(weights) + 1, 3, *shape)
         if party.is_dealer:
-            words = self._words()
-            deal(party, torch.cat([words.unsqueeze(0), bits.word.unsqueeze(1) * words]), dealt, ring)
+            words = line_masks(self.index.sign(), self.offset, self.e.mask, self.b.mask, bits.word[0])
+            if len(weights) > 1:
+                words = torch.cat([words, bits.word[1:].unsqueeze(1) * words[0]])
+            deal(party, words, dealt, ring)
             return self._of(party.nothing(shape))
+        if list(weights) == [1]:
+            return self._of(line(deal(party, None, dealt, ring), bits.word[0], self.e.m, self.b.m))
         base, *masked = deal(party, None, dealt, ring)
         total = base * sum(w * v for w, v in zip(weights, bits.word, strict=True))
         for w, v, words in zip(weights, bits.word, masked, strict=True):

@@ -24,7 +24,7 @@ from puma.engine.company import Member, Outcome
 from puma.engine.engine import Emit, Engine, answered, selftest, spent
 from puma.engine.generation import Turn, hidden_flags, nothing, on, run
 from puma.engine.request import Request
-from puma.engine.turns import admit_word
+from puma.engine.turns import admit_word, follows
 from puma.errors import PreprocessingError, ProtocolError, StoreError
 from puma.mpc.cost import Entry
 from puma.mpc.party import Party, present
@@ -317,7 +317,12 @@ class Server:
             given = self._prompt(word.input, self._payload(word.input, flags), flags)
         joining = [Request.of(job, self._prompt(job.input, self._payload(job.input))) for job in word.join]
         self._joined(word.join)
-        return Turn(True, word.leave, given, joining)
+        read = follows(word)
+        self._guessed(sum(map(len, read)))
+        return Turn(True, word.leave, given, joining, word.kept, read)
+
+    def _guessed(self, tokens: int) -> None:
+        """So many drafts are computed beside what was asked for."""
 
     def _joined(self, jobs: Sequence[msg.Generate]) -> None:
         """These requests have joined one that is under way."""

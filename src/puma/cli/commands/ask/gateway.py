@@ -17,7 +17,7 @@ import puma
 from puma import config
 from puma.cli import ui
 from puma.cli.audits import NEVER, Audits
-from puma.cli.options import FITTED, HUMAN, Count, Fitting, Flag, Output, Several
+from puma.cli.options import FITTED, HUMAN, NO_DRAFTS, Count, Drafting, Fitting, Flag, Output, Several
 from puma.errors import UsageError
 
 if TYPE_CHECKING:
@@ -45,6 +45,7 @@ def gateway(
     plan: str = "lean",
     queue: Count = 16,
     store: Path | None = None,
+    drafting: Drafting = NO_DRAFTS,
     open_weights: Flag = False,
     fitting: Fitting = FITTED,
     audits: Audits = NEVER,
@@ -95,6 +96,9 @@ def gateway(
     server = _server()
     if max_tokens < 1 or queue < 0 or not 0 <= (temperature or 0) <= 2:
         raise UsageError("a limit or temperature that makes no sense", "see `puma gateway --help`")
+    if fixed_length and drafting.draft:
+        what = "--fixed-length hides how long answers are, and drafts tell how easily they are guessed"
+        raise UsageError(what, "leave out one of both")
     local = source or adapter or store or reveal_logits or open_weights or fitting != FITTED
     _check_roles(local, cluster, as_, model)
     audits.check(cluster)
@@ -108,7 +112,8 @@ def gateway(
         if audits.every and cluster is not None and as_ is not None:
             start = audits.of(start, cluster, as_)
         called = model or (source if adapter is None else clear.name)
-        made = _gateway(clear, start, hosts, max_tokens, drawn, fixed_length, queue, called, cluster)
+        answering = fixed_length, drafting.draft
+        made = _gateway(clear, start, hosts, max_tokens, drawn, answering, queue, called, cluster)
         _greet(made, bound, host, made.settings.local, fixed_length, output.json)
         server.run(made, bound)
 
@@ -191,14 +196,15 @@ def _called(host: str, names: tuple[str, ...]) -> tuple[str, ...]:
 
 def _gateway(
     clear: Any, start: Callable[[], Any], hosts: tuple[str, ...], most: int, drawn: tuple[float, int, float],
-    fixed: bool, queue: int, source: str | None, cluster: Path | None,
+    how: tuple[bool, str | None], queue: int, source: str | None, cluster: Path | None,
 ) -> Gateway:  # fmt: skip
     from puma.gateway.service import Gateway
     from puma.gateway.settings import HERE, Settings, short_name
 
     name = short_name(source)
     p0, p1, p2 = (HERE, HERE, HERE) if cluster is None else (HERE if _is_loopback(h) else h for h in _hosts(cluster))
-    settings = Settings(name, most, drawn[0], fixed, queue, hosts, (p0, p1, p2), top_k=drawn[1], top_p=drawn[2])
+    chances = {"top_k": drawn[1], "top_p": drawn[2]}
+    settings = Settings(name, most, drawn[0], how[0], queue, hosts, (p0, p1, p2), draft=how[1], **chances)  # type: ignore[arg-type]
     return Gateway(clear, start, settings)
 
 

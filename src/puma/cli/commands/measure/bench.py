@@ -25,6 +25,7 @@ def bench(
     layers: Count | None = None,
     error: Annotated[bool, Parameter(negative="--no-error")] = True,
     prepared: Flag = False,
+    threads: Count | None = None,
     approximation: Profile = "spline",
     plan: str = "lean",
     open_weights: Flag = False,
@@ -52,6 +53,8 @@ def bench(
         Also compare all hidden states with the plain run.
     prepared
         Then prepare the same request, and time it again.
+    threads
+        Threads of each of the three parties; a third of this machine's cores unless given.
     approximation
         Which functions to compute with: ours, those of the PUMA paper, or MPCFormer's.
     plan
@@ -73,7 +76,7 @@ def bench(
         if fitted or (fitted is None and not isinstance(params, RandomParams)):
             config = with_plan(model, config, params, fitting.settings(approximation), progress, adapter)
         request = shaped(config, prompt, tokens, batch, approximation, quick_of(plan))
-        found = measure(config, params, request, error, progress, prepared, open_weights)
+        found = measure(config, params, request, error, progress, prepared, open_weights, threads)
     cost, new = found.cost, getattr(request, "tokens", 0)
     if output.json:
         asked = {"model": name, "layers": config.layers, "repeated_layers": found.repeated}
