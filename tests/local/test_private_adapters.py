@@ -56,7 +56,7 @@ def test_it_is_the_merged_model_in_the_clear(base: Path, tmp_path: Path) -> None
     ids = own.prompt_ids(PROMPT, 1)
     apart_, together = (
         Plain(c, p).encode([ids], "hidden")[0]
-        for c, p in ((config, own.plain | tensors), (merged.config, merged.plain))
+        for c, p in ((config, {**own.plain, **tensors}), (merged.config, merged.plain))
     )
     assert_close(apart_, together, atol=1e-4, rtol=1e-4)
     assert not torch.allclose(together, Plain(own.config, own.plain).encode([ids], "hidden")[0], atol=1e-2)
