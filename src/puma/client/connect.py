@@ -320,6 +320,16 @@ class RemoteCluster(Client):
         it accepted."""
         return self._session.seen
 
+    @property
+    def variants(self) -> str:
+        """Which functions take fewer rounds and more words: "lean" none, "quick" all, "auto" those that take less time
+        on the parties' network, or their names (nn.variants)."""
+        return self.session.variants
+
+    @variants.setter
+    def variants(self, value: str) -> None:
+        self.session.variants = arguments.variants(value)
+
     def close(self) -> None:
         """Tell the parties that the client leaves; harmless when repeated."""
         self._session.close()
@@ -336,12 +346,15 @@ def connect(
     plain: bool = False, approximation: str = SPLINE, prepared_requests: str | Path | None = None,
     progress: Progress | None = None,
     tokenizer: str | Path | None = None, accept_changes: bool = False, record: str | Path | None = None,
+    variants: str = "lean",
     audited: bool = False,
 ) -> RemoteCluster:  # fmt: skip
     """Ask a model that three distant parties serve: by its name, or the only one there is.
 
     `cluster` is the file that says who they are, and `key` the client's key that they know. `approximation` says which
-    functions they compute, "spline", "puma" or "mpcformer", as far as the model's owner allows. `prepared_requests` is
+    functions they compute, "spline", "puma" or "mpcformer", as far as the model's owner allows, and `variants` which of
+    them take fewer rounds and more words: "lean" none, "quick" all, "auto" as the parties' network has it, or their
+    names. `prepared_requests` is
     a folder in memory for what `prepare` gives and later requests use up, in this session or another. `progress` hears
     for which parties we wait.
 
@@ -364,8 +377,10 @@ def connect(
     tokenizer = None if tokenizer is None else arguments.path_like(tokenizer, "a tokenizer")
     record = None if record is None else arguments.path_like(record, "a record")
     arguments.callback(progress, "progress")
+    variants = arguments.variants(variants)
     audited = arguments.flag(audited, "audited")
     session = open_session(cluster, key, "client", plain, progress)
+    session.variants = variants
     try:
         if audited:
             commit(session)

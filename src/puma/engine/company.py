@@ -7,15 +7,15 @@ says which step comes next, and how results reach a client, this file must not k
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from puma import pool
 from puma.engine.engine import Engine
 from puma.engine.generation import Turn, gone_on, results
 from puma.engine.lookahead import Ahead
-from puma.engine.request import Request, apart, finished, leave
+from puma.engine.request import Request, apart, cut, finished, leave
 from puma.errors import PumaError
 from puma.mpc.cost import Entry
 from puma.mpc.party import Party
@@ -24,7 +24,7 @@ from puma.net.chain import Heads
 from puma.wire.messages import Encode
 from puma.wire.steps import Item, Left, Step, following
 
-Served = tuple[bytes, str]  # a sharing of a model, and the approximation that it is computed with
+Served = tuple[bytes, str, tuple[str, ...]]  # a sharing of a model, its functions, and which of them are quick
 
 
 @dataclass(frozen=True)
@@ -95,6 +95,13 @@ class Member:
         """Tokens that its first step reads."""
         return self.requests[0].job.input.tokens
 
+    def reads(self, step: int) -> int:
+        """How many rows one of its later steps reads: of each text one, and its drafts."""
+        turn = self.turns.get(step)
+        if turn is None or not turn.follows:
+            return len(self.requests[0].job.input.lengths)
+        return sum(1 + len(parents) for parents in turn.follows)
+
     @property
     def rows(self) -> int:
         """Texts or images."""
@@ -119,10 +126,10 @@ class Company:
         apart(self._requests(), going)
         parts = [sum(_read(request) for request in member.requests) for member in members]
         self.party.ledger.reset()
-        cpu = time.thread_time()
+        cpu = pool.spent()
         self._compute(number, members, going)
         self.party.ledger.total()
-        cpu = time.thread_time() - cpu
+        cpu = pool.spent() - cpu
         given = [results(member.requests) for member in members]
         over = self._after(members)
         outcomes: list[Outcome] = []
@@ -156,6 +163,9 @@ class Company:
     def _heed(self, members: Sequence[Member]) -> None:
         """What the clients of these said since their last step: who leaves, what was chosen, who joins."""
         turns = {id(m): m.turns.pop(m.steps, Turn()) if m.steps else None for m in members}
+        for member in members:
+            if (turn := turns[id(member)]) is not None and turn.kept:
+                cut(member.requests, turn.kept)
         self._leave({name: turn.leave for name, turn in turns.items() if turn is not None})
         for member in members:
             turn = turns[id(member)]
@@ -216,7 +226,7 @@ class _Labels:
 
 def _read(request: Request) -> int:
     """Rows that the next step reads of it."""
-    return request.job.input.tokens if request.cache is None else len(request.owed) * request.beams
+    return request.job.input.tokens if request.cache is None else sum(request.reads) * request.beams
 
 
 def _part(entry: Entry, mine: int, of: int) -> Entry:

@@ -136,4 +136,4 @@ def _ready(known: _Known) -> Ready:
     own = known.own
     assert own is not None
     begins = known.planned == 0
-    return Ready(known, own.key, own.served, begins, own.first if begins else own.rows)
+    return Ready(known, own.key, own.served, begins, own.first if begins else own.reads(known.planned))

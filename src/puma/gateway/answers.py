@@ -123,7 +123,13 @@ class Noting:
 
     def __init__(self, model: Any, sampler: Sampler, alternatives: int) -> None:
         self._model, self._sampler, self._alternatives = model, sampler, alternatives
-        self.likely: list[Likely] = []
+        self.likely: list[Likely] = []  # of the tokens of the latest step, in their order
+
+    def one(self, place: int, logits: Tensor, drafted: int | None = None, draft: Tensor | None = None) -> int:
+        """As the sampler's."""
+        chosen = self._sampler.one(place, logits, drafted, draft)
+        self.likely.append(likely(self._model, logprobs(logits), chosen, self._alternatives))
+        return chosen
 
     def __call__(self, logits: Tensor) -> list[int]:
         chosen = self._sampler(logits)
@@ -205,14 +211,17 @@ class Answers:
                 row.finish = DOUBTFUL
                 yield Piece(index, "", DOUBTFUL)
 
-    def grow(self, tokens: Mapping[int, int]) -> Iterator[Piece]:
+    def grow(self, tokens: Mapping[int, Sequence[int]]) -> Iterator[Piece]:
         """What may be shown now that these have come, of each answer by its number; those that have ended stay so."""
-        for place, (index, token) in enumerate(tokens.items()):
+        noted = self._noting.likely if self._noting else []
+        if self._noting:
+            self._noting.likely = []
+        each = ((index, token) for index, new in tokens.items() for token in new)
+        for place, (index, token) in enumerate(each):
             row = self._rows[index]
             if row.finish is None:
                 text = row.add(token)
-                found = [replace(self._noting.likely[place], at=row.at)] if self._noting else []
-                yield Piece(index, text, row.finish, found)
+                yield Piece(index, text, row.finish, [replace(noted[place], at=row.at)] if noted else [])
 
     @classmethod
     def alone(cls, wanted: Wanted) -> Callable[[Cluster], Generator[Piece, None, None]]:
@@ -229,7 +238,7 @@ class Answers:
                 with contextlib.closing(steps):
                     for step in steps:
                         answers.doubt(cluster.session.doubtful)
-                        yield from answers.grow(dict(enumerate(step)))
+                        yield from answers.grow({index: [token] for index, token in enumerate(step)})
                         if wanted.paced and len(answers.ended) == len(wanted.prompts):
                             break
             except OutOfRange as error:

@@ -11,6 +11,7 @@ from functools import cached_property
 from typing import Any
 
 from puma.client.chat.format import ChatFormat, chat_format
+from puma.client.drafts.opening import opened
 from puma.errors import PumaError
 from puma.gateway.answers import Wanted
 from puma.gateway.cluster import Cluster
@@ -28,7 +29,8 @@ class Gateway:
     def __init__(self, model: Any, start: Callable[[], Cluster], settings: Settings) -> None:
         self.model, self.settings = model, settings
         self.watches = Watches()
-        self.worker = Worker(lambda: tapped(start()), settings.waiting, settings.together)
+        draft = opened(settings.draft, model)
+        self.worker = Worker(lambda: tapped(start()), settings.waiting, settings.together, draft)
         self.created = now()
         with suppress(PumaError):  # who asks for a chat will hear of it
             _ = self.chat

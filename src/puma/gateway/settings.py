@@ -21,7 +21,8 @@ class Settings:
     those of requests which name none; the last two need logits.
     `fixed`: parties always compute as many tokens as were asked for, and do not learn how long answers are. `waiting`:
     requests that may queue; `together`: generations that go through the parties at a time. `hosts` are the names by
-    which this gateway may be called. `places` says where P0, P1 and P2 run, for people to read.
+    which this gateway may be called. `places` says where P0, P1 and P2 run, for people to read. `draft` says what makes
+    drafts of answers, lookup or a model on this machine; such answers are paced.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Settings:
     together: int = 16
     top_k: int = 0
     top_p: float = 1.0
+    draft: str | None = None
 
     @property
     def local(self) -> bool:

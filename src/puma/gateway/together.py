@@ -9,23 +9,26 @@ from contextlib import ExitStack
 
 from puma.client.batch import Batch, Rows
 from puma.client.channel import out_of_range
+from puma.client.drafts.draft import Source
 from puma.gateway import watch as watched
 from puma.gateway.answers import Answers, Wanted, choosing
 from puma.gateway.cluster import Cluster
 from puma.gateway.jobs import Job
 from puma.gateway.watch import noting
+from puma.wire.limits import MOST_DRAFTS
 
 
 class Together:
     """A batch that begins with one job; raises that one's own UsageError if it cannot begin."""
 
-    def __init__(self, cluster: Cluster, first: Job) -> None:
-        self._cluster = cluster
+    def __init__(self, cluster: Cluster, first: Job, draft: Source | None = None) -> None:
+        self._cluster, self._draft = cluster, draft
         self._rows: dict[Job, tuple[Rows, Answers]] = {}
         self._reveal = choosing(cluster, _wanted(first)).reveals
         with ExitStack() as stack:
             self._noted = stack.enter_context(noting(cluster.session, []))
-            self._batch = stack.enter_context(Batch(cluster.session, self._reveal, cluster.model.max_tokens))
+            batch = Batch(cluster.session, self._reveal, cluster.model.max_tokens, MOST_DRAFTS if draft else 0)
+            self._batch = stack.enter_context(batch)
             self._enter(first)
             self._stack = stack.pop_all()
 
@@ -62,12 +65,13 @@ class Together:
     def _enter(self, job: Job) -> None:
         wanted = _wanted(job)
         how = choosing(self._cluster, wanted)
-        rows = self._batch.add(wanted.prompts, wanted.tokens, how.temperature, how.choose)
+        asked = wanted.prompts, wanted.tokens, how.temperature, how.choose
+        rows = self._batch.add(*asked, draft=self._draft, how=wanted.sampling)
         self._rows[job] = rows, Answers(self._cluster.model, wanted, how)
         self._noted.join(job.watch)
 
     def step(self) -> None:
-        """The next token of every answer; who has all it wants, or is gone, leaves."""
+        """The next token of every answer, or some with drafts; who has all it wants, or is gone, leaves."""
         self._leave([job for job in self._rows if job.left.is_set()])
         if self._batch.empty:
             return

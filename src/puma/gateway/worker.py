@@ -14,6 +14,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 
+from puma.client.drafts.draft import Source
 from puma.errors import HandshakeError, OutOfRange, PeerLost, PeerTimeout, ProtocolError, PumaError, UsageError
 from puma.gateway import watch as watched
 from puma.gateway.answers import Answers, Wanted
@@ -32,9 +33,12 @@ IDLE, STARTING, READY, FAILED = "idle", "starting", "ready", "failed"
 
 class Worker:
     """Runs jobs in their order on a cluster that `start` makes; `waiting` of them may wait behind those that run, of
-    which there are `together` at most."""
+    which there are `together` at most. Drafts of their answers come from `draft`, if there are any."""
 
-    def __init__(self, start: Callable[[], Cluster], waiting: int, together: int = 1) -> None:
+    def __init__(
+        self, start: Callable[[], Cluster], waiting: int, together: int = 1, draft: Source | None = None
+    ) -> None:  # fmt: skip
+        self._draft = draft
         self.waiting, self.together, self.state = waiting, together, IDLE
         self.problem: str | None = None  # why the last session ended, until there is a new one
         self._shut: ProtocolError | None = None  # what the parties sent did not fit: nothing is asked any more
@@ -114,7 +118,7 @@ class Worker:
         """A generation, and those that join it before all have ended."""
         together = None
         try:
-            with Together(self._session(), first) as together:
+            with Together(self._session(), first, self._draft) as together:
                 while together.jobs:
                     self._join(together)
                     together.step()

@@ -18,6 +18,7 @@ from typing import Literal
 import msgspec
 from torch import Tensor
 
+from puma import pool
 from puma.client import arguments
 from puma.client.channel import Judgement, judgement
 from puma.client.client import Answer, Client, Encoding
@@ -29,6 +30,7 @@ from puma.client.owner import Progress
 from puma.client.public.content import Part
 from puma.client.resume import Plan
 from puma.client.session import Session
+from puma.config import PARTIES
 from puma.errors import PumaError, UsageError
 from puma.kernels import warmup
 from puma.local import nursery
@@ -61,7 +63,8 @@ class Trio:
 
     `route` leads links through somebody else's ports, such as a slow network's; `program` is what Python runs as a
     party. Both are for measuring. `approximation` says which functions they compute, one of nn.paper.PROFILES; parties
-    and client have agreed on it once the handshake is done.
+    and client have agreed on it once the handshake is done. `threads` are those of each party, a third of this
+    machine's cores unless given.
     """
 
     def __init__(
@@ -72,8 +75,10 @@ class Trio:
         route: Route | None = None,
         program: Sequence[str] = PARTY,
         approximation: str = SPLINE,
+        threads: int | None = None,
     ) -> None:
         self.approximation = arguments.one_of(approximation, "approximation", [*PROFILES])
+        self.threads = pool.share(PARTIES) if threads is None else arguments.count(threads, "threads", 1, pool.MOST)
         arguments.callback(progress, "progress")
         where = None if store is None else Path(arguments.path_like(store, "store")).absolute()
         self.store = where and folders.private_folder(where)
@@ -103,10 +108,11 @@ class Trio:
             warmup.compile_kernels()
         session, cookie = os.urandom(16), os.urandom(32)
         digest = hashlib.sha256(f"puma local trio {self.approximation}".encode()).digest()
-        for rank in range(3):
+        for rank in range(PARTIES):
             self._processes.append(nursery.party(self._program))
             folder = str(self.store / f"p{rank}") if self.store else ""
-            _tell(self._processes[rank], Start(rank, session, digest, cookie, folder, self.approximation))
+            start = Start(rank, session, digest, cookie, folder, self.approximation, self.threads)
+            _tell(self._processes[rank], start)
         ports = [self._port(rank) for rank in range(3)]
         for rank, process in enumerate(self._processes):
             _tell(process, Ports([self._route(f"P{rank}", f"P{k}", port) for k, port in enumerate(ports[:rank])]))
@@ -241,8 +247,10 @@ class LocalCluster(Client):
     and whatever `prepare` computed ahead. `trio` are processes already started, which stay. `reveal_logits` is the
     owner's policy: may clients see logits, to sample from them. `approximation` is "spline", "puma" or "mpcformer";
     spline, or the trio's, unless given. `adapter` is a LoRA adapter's folder or hub name, which is merged. `plan` says
-    how number formats are made that follow the model. With `weights` "open" only the prompt and what is made of it are
-    hidden: the parties read the model's files where they lie, and nothing is shared but an adapter, which stays secret.
+    how number formats are made that follow the model; `variants` which functions take fewer rounds and more words:
+    "lean" none, "quick" all, "auto" those that save time on this machine, or their names. With `weights` "open" only
+    the prompt and what is made of it are hidden: the parties read the model files where they lie, and nothing is shared
+    but an adapter, which stays secret. `threads` are those of each party, a third of this machine's cores unless given.
     Raises the errors of puma.errors.
     """
 
@@ -257,7 +265,14 @@ class LocalCluster(Client):
         adapter: str | Path | None = None,
         plan: Settings | None = None,
         weights: Literal["hidden", "open"] = "hidden",
+        threads: int | None = None,
+        variants: str = "lean",
     ) -> None:
+        variants = arguments.variants(variants)
+        if threads is not None:
+            arguments.count(threads, "threads", 1, pool.MOST)
+            if trio is not None:
+                raise UsageError("these parties have their threads already", "pass them to Trio")
         arguments.flag(reveal_logits, "reveal_logits")
         arguments.one_of(weights, "weights", ["hidden", "open"])
         arguments.callback(progress, "progress")
@@ -282,8 +297,9 @@ class LocalCluster(Client):
         self.plan = clear.plan(plan, progress, chosen)
         self._own = trio is None
         self.sharing: Plan | None = None  # what was shared, with its seeds; not if the parties held it already
-        self._trio = trio or Trio(progress, store, approximation=chosen)
+        self._trio = trio or Trio(progress, store, approximation=chosen, threads=threads)
         self._sessions = Sessions(self._trio.session, self._another)
+        self._trio.session.variants = variants
         try:
             serve = self._opened if weights == "open" else self._shared
             self._name = serve(clear, reveal_logits, progress)
@@ -329,7 +345,7 @@ class LocalCluster(Client):
         if not session.open(self._name) or session.sharing != first.sharing:
             session.close()
             return None
-        session.out_of_range, session.table = first.out_of_range, first.table
+        session.out_of_range, session.table, session.variants = first.out_of_range, first.table, first.variants
         return session
 
     @property
@@ -341,6 +357,16 @@ class LocalCluster(Client):
     def out_of_range(self, value: Judgement) -> None:
         for session in self._sessions.all():
             session.out_of_range = judgement(value)
+
+    @property
+    def variants(self) -> str:
+        """As of all clients; for all threads."""
+        return self._sessions.first.variants
+
+    @variants.setter
+    def variants(self, value: str) -> None:
+        for session in self._sessions.all():
+            session.variants = arguments.variants(value)
 
     @property
     def cost(self) -> Cost:

@@ -119,6 +119,10 @@ class Architecture:
         """The same of a model of this config: what a layer with a memory holds is more than columns."""
         return self.foreseen and not getattr(config, "delta", None)
 
+    def cuts(self, config: Any) -> bool:
+        """Whether the last tokens of a text can be taken back: not from a memory of constant size."""
+        return not getattr(config, "delta", None)
+
     def parameters(self, config: Any) -> Shapes:
         """Names and shapes of what the owner shares."""
         return self.model(config).shapes()

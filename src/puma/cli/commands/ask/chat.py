@@ -6,7 +6,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from puma.cli import ui
-from puma.cli.options import FITTED, HUMAN, Count, End, Fitting, Output
+from puma.cli.options import FITTED, HUMAN, NO_DRAFTS, Count, Drafting, End, Fitting, Output
 from puma.cli.where import HERE, Where, opened
 from puma.errors import InputError
 
@@ -20,6 +20,7 @@ def chat(
     *,
     tokens: Count = 128,
     stop: End | None = None,
+    drafting: Drafting = NO_DRAFTS,
     fitting: Fitting = FITTED,
     where: Where = HERE,
     output: Output = HUMAN,
@@ -46,7 +47,7 @@ def chat(
     with cluster:
         while line := _line(output.json):
             try:
-                answer = _turn(cluster, talk, line, tokens, stop, output.json)
+                answer = _turn(cluster, talk, line, (tokens, stop, drafting.draft), output.json)
             except InputError as error:  # the conversation has become too long, say; it can go on
                 ui.failed(error, False)
                 continue
@@ -58,10 +59,11 @@ def chat(
     where.say_local()
 
 
-def _turn(cluster: Client, talk: Any, line: str, tokens: int, stop: End | None, as_json: bool) -> str:
-    """One answer, shown as it comes."""
+def _turn(cluster: Client, talk: Any, line: str, how: tuple[int, End | None, str | None], as_json: bool) -> str:
+    """One answer, shown as it comes; `how` is of how many tokens, where it ends, and what makes drafts."""
+    tokens, stop, draft = how
     ids, found, writer = talk.prompt_ids(line, tokens), [], ui.Typewriter()
-    for token in cluster.stream_ids(ids, tokens, stop):
+    for token in cluster.stream_ids(ids, tokens, stop, draft=draft):
         found.append(token)
         if not as_json:
             writer.show(cluster.decode(found))

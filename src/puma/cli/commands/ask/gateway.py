@@ -17,7 +17,7 @@ import puma
 from puma import config
 from puma.cli import ui
 from puma.cli.audits import NEVER, Audits
-from puma.cli.options import FITTED, HUMAN, Count, Fitting, Flag, Output, Several
+from puma.cli.options import FITTED, HUMAN, NO_DRAFTS, Count, Drafting, Fitting, Flag, Output, Several
 from puma.errors import UsageError
 
 if TYPE_CHECKING:
@@ -42,8 +42,10 @@ def gateway(
     fixed_length: Flag = False,
     reveal_logits: Flag = False,
     out_of_range: Literal["refuse", "warn"] = "refuse",
+    plan: str = "lean",
     queue: Count = 16,
     store: Path | None = None,
+    drafting: Drafting = NO_DRAFTS,
     open_weights: Flag = False,
     fitting: Fitting = FITTED,
     audits: Audits = NEVER,
@@ -81,6 +83,9 @@ def gateway(
         As the owner of a model on this machine: let clients see logits, for top_p, top_k, seed and logprobs.
     out_of_range
         warn: give answers although a number left its range; their finish_reason is then out_of_range.
+    plan
+        Which functions take fewer rounds and more words: lean none, quick all, auto as the network between the parties
+        has it, or their names with commas between.
     queue
         How many requests may wait for the one that runs.
     store
@@ -91,6 +96,9 @@ def gateway(
     server = _server()
     if max_tokens < 1 or queue < 0 or not 0 <= (temperature or 0) <= 2:
         raise UsageError("a limit or temperature that makes no sense", "see `puma gateway --help`")
+    if fixed_length and drafting.draft:
+        what = "--fixed-length hides how long answers are, and drafts tell how easily they are guessed"
+        raise UsageError(what, "leave out one of both")
     local = source or adapter or store or reveal_logits or open_weights or fitting != FITTED
     _check_roles(local, cluster, as_, model)
     audits.check(cluster)
@@ -100,11 +108,12 @@ def gateway(
         how = (policy, bool(audits.every), store, fitting, output)
         start, clear, seen = _starter(source, adapter, cluster, as_, model, *how)
         drawn = _drawn(clear, temperature, seen)
-        start = partial(_judging, start, out_of_range)
+        start = partial(_judging, start, out_of_range, plan)
         if audits.every and cluster is not None and as_ is not None:
             start = audits.of(start, cluster, as_)
         called = model or (source if adapter is None else clear.name)
-        made = _gateway(clear, start, hosts, max_tokens, drawn, fixed_length, queue, called, cluster)
+        answering = fixed_length, drafting.draft
+        made = _gateway(clear, start, hosts, max_tokens, drawn, answering, queue, called, cluster)
         _greet(made, bound, host, made.settings.local, fixed_length, output.json)
         server.run(made, bound)
 
@@ -165,10 +174,10 @@ def _drawn(clear: Any, temperature: float | None, seen: bool) -> tuple[float, in
     return (min(first, 2.0), chances.get("top_k", 0), chances.get("top_p", 1.0)) if seen else (min(first, 2.0), 0, 1.0)
 
 
-def _judging(start: Callable[[], Any], out_of_range: str) -> Any:
-    """A session that gives or refuses answers which may be wrong."""
+def _judging(start: Callable[[], Any], out_of_range: str, plan: str) -> Any:
+    """A session that gives or refuses answers which may be wrong, and asks by a plan."""
     cluster = start()
-    cluster.out_of_range = out_of_range
+    cluster.out_of_range, cluster.variants = out_of_range, plan
     return cluster
 
 
@@ -187,14 +196,15 @@ def _called(host: str, names: tuple[str, ...]) -> tuple[str, ...]:
 
 def _gateway(
     clear: Any, start: Callable[[], Any], hosts: tuple[str, ...], most: int, drawn: tuple[float, int, float],
-    fixed: bool, queue: int, source: str | None, cluster: Path | None,
+    how: tuple[bool, str | None], queue: int, source: str | None, cluster: Path | None,
 ) -> Gateway:  # fmt: skip
     from puma.gateway.service import Gateway
     from puma.gateway.settings import HERE, Settings, short_name
 
     name = short_name(source)
     p0, p1, p2 = (HERE, HERE, HERE) if cluster is None else (HERE if _is_loopback(h) else h for h in _hosts(cluster))
-    settings = Settings(name, most, drawn[0], fixed, queue, hosts, (p0, p1, p2), top_k=drawn[1], top_p=drawn[2])
+    chances = {"top_k": drawn[1], "top_p": drawn[2]}
+    settings = Settings(name, most, drawn[0], how[0], queue, hosts, (p0, p1, p2), draft=how[1], **chances)  # type: ignore[arg-type]
     return Gateway(clear, start, settings)
 
 
