@@ -113,7 +113,9 @@ class Server:
             self._agreement.note(request)
             self._intake.offered(request)
         elif isinstance(request, msg.Survey):
-            self._say(self._survey(request))
+            admit(self._ready().config, self.party.approximation, request.request, self._allowed())
+            self._agreed(request)
+            self._say(planner.surveyed(self.party, self._ready().config, request.request))
         else:
             preprocessing, self._preprocessing = self._preprocessing, None  # for this request or for none
             self._report(request, partial(self._work, request, preprocessing))
@@ -205,13 +207,6 @@ class Server:
         return self._preprocessing_store
 
     # -- requests -------------------------------------------------------------------------------------------
-
-    def _survey(self, request: msg.Survey) -> msg.Surveyed:
-        """What the network is like, and at P1 the plan that takes least time on it."""
-        admit(self._ready().config, self.party.approximation, request.request, self._allowed())
-        self._told(request)
-        self._agreement.check()
-        return planner.surveyed(self.party, self._ready().config, request.request)
 
     def _ready(self) -> Engine:
         if self.engine is None:
