@@ -82,7 +82,7 @@ def test_generate_with_drafts(puma: Run, checkpoints: dict[str, Path], tmp_path:
     assert all(result["compare"]["agree"] for result in both.json["results"]) and "drafts" in both.json
     for more, why in ((("--beams", 2), "several texts"), (("--prepared",), "step by step")):
         assert why in puma(*asked, "--draft", "lookup", *more).err
-    assert "another tokenizer" in puma(*asked, "--draft", checkpoints["gpt2"]).err
+    assert "continues no text" in puma(*asked, "--draft", checkpoints["bert"]).err
 
 
 def test_generate_with_the_embedded_model(
