@@ -51,7 +51,6 @@ from puma.wire.receipts import Commitment
 from puma.wire.request_shapes import by_token
 
 LOGITS_HINT = "search greedily, or let the owner share with reveal_logits"
-
 SELFTEST = numbers((6,))._replace(bits=RING)
 
 Inference = msg.Generate | msg.Encode
