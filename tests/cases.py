@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -87,7 +87,7 @@ COSTS = {
 
 def finished(party: Party, result: Any) -> Any:
     """The result of a protocol, or of what was no protocol."""
-    return party.run(result) if inspect.isgenerator(result) else result
+    return party.run(cast(Any, result)) if inspect.isgenerator(result) else result
 
 
 def secrets_in(result: Any) -> Iterator[Any]:
