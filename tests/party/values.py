@@ -13,6 +13,7 @@ WORDS = [
     "../up", "/etc/passwd", "a" * 256, "\x1b[2J", "\u202eevil", "decoder", "encoder", "w", ".", "\x00",
 ]  # fmt: skip
 NUMBERS = [0, 1, 2, 3, 7, 16, 31, 32, 33, 64, 200, 255, 256, 4096, 65536, 1 << 20, 1 << 24, 1 << 31, 1 << 40, 1 << 62]
+DEEP, SHORT = 3, 300  # so deep in a list of messages lists are short: what no frame holds is never heard
 FLOATS = [0.0, -0.0, 1.0, -1.0, 0.5, 1e-300, 1e300, float("inf"), float("-inf"), float("nan")]
 
 
@@ -37,7 +38,8 @@ def _of(kind: inspect.Type, depth: int) -> st.SearchStrategy[Any]:
         fits = [n for n in sorted(sizes) if (kind.min_length or 0) <= n <= (kind.max_length or n)]
         return st.sampled_from(fits).flatmap(lambda n: st.sampled_from([bytes(n), b"\xff" * n]))
     if isinstance(kind, inspect.ListType | inspect.VarTupleType):
-        return _list(_of(kind.item_type, depth + 1), kind.max_length or 1 << 16)
+        most = kind.max_length or 1 << 16
+        return _list(_of(kind.item_type, depth + 1), most if depth < DEEP else min(most, SHORT))
     if isinstance(kind, inspect.TupleType):
         return st.tuples(*(_of(each, depth + 1) for each in kind.item_types)).map(list)
     if isinstance(kind, inspect.DictType):
