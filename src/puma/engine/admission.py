@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from puma.errors import AdmissionError, InputError, PolicyError, UsageError
-from puma.models import heads, inputs
+from puma.models import architecture, heads, inputs
 from puma.models.config import Config
 from puma.models.text import MAX_ELEMENTS, check_batch
 from puma.nn.paper import MPCFORMER
@@ -30,6 +30,7 @@ class Allowed:
     tokens: int = 0
 
 
+LEAST_NAME = 16  # bytes of what a client calls a request of its own that is kept
 OWNER = Allowed(OUTPUTS, logits=True)  # whoever knows the weights learns nothing new
 
 
@@ -46,6 +47,12 @@ def total_tokens(job: Generate | Encode) -> int:
     return job.input.tokens + new * len(job.input.lengths)
 
 
+def in_pieces(config: Config, job: Generate | Encode) -> bool:
+    """Whether several steps may read its prompt: a single one of public length, of a model that remembers columns."""
+    alone = isinstance(job, Generate) and len(job.input.lengths) == 1 and not job.input.padded
+    return alone and architecture(config).foresees(config)
+
+
 def admit(config: Config, approximation: str, job: Generate | Encode, allowed: Allowed) -> None:
     """Refuse what cannot be served or is not `allowed`, before its prompts are read.
 
@@ -58,8 +65,8 @@ def admit(config: Config, approximation: str, job: Generate | Encode, allowed: A
             "start the session with the approximation that is wanted",
         )
     _admit_tokens(job, allowed)
-    beams = job.beams if isinstance(job, Generate) else 1
-    check_batch(config, prompts.lengths * beams, tokens)
+    beams, before = (job.beams, _before(job)) if isinstance(job, Generate) else (1, 0)
+    check_batch(config, [before + length for length in prompts.lengths] * beams, tokens)
     read = inputs(config)
     if read.rows and set(prompts.lengths) != {read.context}:
         raise InputError(f"an image has {read.context} rows", "name as many for each")
@@ -74,6 +81,8 @@ def admit(config: Config, approximation: str, job: Generate | Encode, allowed: A
         _admit_padding(config, job)
     if isinstance(job, Generate):
         _admit_sampling(job, allowed)
+        if job.keep or job.prefix is not None:
+            _admit_kept(config, job)
         return
     allow_output(allowed.outputs, job.output)
     if job.skip and (job.output != "pooled" or job.skip >= min(prompts.lengths)):
@@ -98,7 +107,21 @@ def _admit_tokens(job: Generate | Encode, allowed: Allowed) -> None:
     """Refuse to generate nothing, and more tokens than cluster and model allow."""
     if isinstance(job, Generate) and job.tokens < 1:
         raise UsageError("no tokens are to be generated", "ask for at least one")
-    admit_tokens(total_tokens(job), allowed)
+    admit_tokens(total_tokens(job) + (_before(job) if isinstance(job, Generate) else 0), allowed)
+
+
+def _before(job: Generate) -> int:
+    """Tokens before its prompt."""
+    return job.prefix.length if job.prefix is not None else 0
+
+
+def _admit_kept(config: Config, job: Generate) -> None:
+    """Refuse to keep what cannot be gone on from, and names that somebody could guess."""
+    if not in_pieces(config, job) or job.beams > 1 or job.preprocessing:
+        raise UsageError("this cannot be kept, nor go on from what is kept", "ask for one text, of public length")
+    names = [*([job.keep] if job.keep else []), *([job.prefix.id] if job.prefix is not None else [])]
+    if not all(len(name) >= LEAST_NAME for name in names) or (job.prefix is not None and not job.prefix.length):
+        raise UsageError("what is kept has no such name", f"draw one of {LEAST_NAME} bytes or more")
 
 
 def admit_tokens(wanted: int, allowed: Allowed) -> None:

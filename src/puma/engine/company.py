@@ -14,13 +14,14 @@ from typing import Any
 
 from puma.engine.engine import Engine
 from puma.engine.generation import Turn, gone_on, results
+from puma.engine.kept import Kept
 from puma.engine.lookahead import Ahead
 from puma.engine.request import Request, apart, finished, leave
 from puma.errors import PumaError
 from puma.mpc.cost import Entry
 from puma.mpc.party import Party
 from puma.mpc.share import Share
-from puma.wire.messages import Encode
+from puma.wire.messages import Encode, Generate
 from puma.wire.steps import Item
 
 Served = tuple[bytes, str]  # a sharing of a model, and the approximation that it is computed with
@@ -28,7 +29,8 @@ Served = tuple[bytes, str]  # a sharing of a model, and the approximation that i
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a step gave one member: shares for its client, in the order in which they leave; its part of the cost.
+    """What a step gave one member: shares for its client, in the order in which they leave, none where some of its
+    prompt is still to be read; its part of the cost.
 
     `last`: nothing more is owed.
     """
@@ -57,9 +59,9 @@ def _nobody(event: Event) -> None:
 class Member:
     """A client's request among those of others. `tell` hears what becomes of it, from another thread.
 
-    `grants` are what the client has allowed: steps in all, with a digest of all that it had said by then; each step
-    but the first heeds one of the `turns`, or goes on as before where there is none. `closed`: no more will be
-    allowed.
+    `grants` are what the client has allowed: results in all, with a digest of all that it had said by then; each step
+    but the first heeds one of the `turns`, or goes on as before where there is none. Those that give no result, because
+    they read some of a prompt that may be read in `pieces`, do not count. `closed`: no more will be allowed.
     """
 
     item: Item
@@ -72,6 +74,8 @@ class Member:
     turns: dict[int, Turn] = field(default_factory=dict[int, Turn])  # by the step before which they are heeded
     steps: int = 0  # that it has taken
     closed: bool = False
+    pieces: bool = False
+    keeps: bytes = b""  # under which name its client is going to look for it
 
     @property
     def granted(self) -> int:
@@ -80,8 +84,15 @@ class Member:
 
     @property
     def first(self) -> int:
-        """Tokens that its first step reads."""
+        """Tokens of the prompts with which it comes."""
         return self.requests[0].job.input.tokens
+
+    def fits(self, reads: int) -> bool:
+        """Whether its next step can read so many tokens of its prompt."""
+        if self.steps:
+            return not reads
+        unread = self.requests[0].unread or self.first
+        return 0 < reads <= unread if self.pieces else reads == unread
 
     @property
     def rows(self) -> int:
@@ -92,25 +103,32 @@ class Member:
 class Company:
     """All members at one party, for one thread."""
 
-    def __init__(self, party: Party) -> None:
-        self.party = party
+    def __init__(self, party: Party, kept: Kept | None = None) -> None:
+        self.party, self.kept = party, kept or Kept(0)
         self._members: list[Member] = []
         self._engine: Engine | None = None
         self._ahead: Ahead | None = None  # for this engine
 
-    def step(self, number: int, members: Sequence[Member]) -> list[Outcome]:
-        """Advance these members, which are served alike, by one; what it gave each. The number comes once."""
-        self._members += [member for member in members if member.steps == 0]
-        self._heed(members)
+    def step(self, number: int, members: Sequence[Member], reads: Sequence[int] = ()) -> list[Outcome]:
+        """Advance these members, which are served alike, by one; what it gave each. The number comes once.
+
+        Of a member whose prompt may be read in pieces `reads` says how many tokens of it are; 0 for all, and once it
+        has been read.
+        """
+        self._members += [member for member in members if member not in self._members]
+        for member, tokens in zip(members, reads, strict=bool(reads)):
+            member.requests[0].reads = tokens if member.steps == 0 else 0
+        partly = [member for member in members if member.requests[0].partly]
+        self._heed([member for member in members if member not in partly])
         going = [request for member in members for request in member.requests]
         apart(self._requests(), going)
-        parts = [sum(_read(request) for request in member.requests) for member in members]
+        parts = [sum(request.width for request in member.requests) for member in members]
         self.party.ledger.reset()
         cpu = time.thread_time()
         self._compute(number, members[0], going)
         self.party.ledger.total()
         cpu = time.thread_time() - cpu
-        given = [results(member.requests) for member in members]
+        given = [[] if member in partly else results(member.requests) for member in members]
         over = self._after(members)
         outcomes: list[Outcome] = []
         for member, shares, part in zip(members, given, parts, strict=True):
@@ -118,11 +136,15 @@ class Company:
             outcomes.append(Outcome(shares, spent, cpu * part / sum(parts), member in over))
         return outcomes
 
-    def drop(self, member: Member) -> None:
-        """It takes no more steps; its rows leave the caches that it shares."""
+    def drop(self, member: Member, keep: bool = True) -> None:
+        """It takes no more steps; its rows leave the caches that it shares. What is to be kept of it is, unless it was
+        told otherwise."""
         if member in self._members:
+            for request in member.requests if keep else ():
+                self._keep(member, request)
             self._leave({id(member): range(sum(len(r.owed) for r in member.requests))})
             self._members.remove(member)
+        self._spoil(member)
 
     def _compute(self, number: int, member: Member, going: Sequence[Request]) -> None:
         engine = member.engine
@@ -148,10 +170,28 @@ class Company:
     def _after(self, members: Sequence[Member]) -> list[Member]:
         """Rows that have all they are owed leave; the members of which none is left."""
         rows = {id(m): finished(m.requests) for m in members if not isinstance(m.requests[0].job, Encode)}
+        for member in members:
+            for request in member.requests:
+                if not any(request.owed):
+                    self._keep(member, request)
         self._leave(rows)
         over = [m for m in members if id(m) not in rows or not m.requests]
         self._members = [m for m in self._members if m not in over]
         return over
+
+    def _keep(self, member: Member, request: Request) -> None:
+        """What has been computed of this one text stays for later requests of its client, if it asked for that."""
+        job = request.job
+        if isinstance(job, Generate) and job.keep and request.cache is not None and not request.unread:
+            alone = request.cache.apart([request.first])
+            self.kept.put(member.key, job.keep, member.served, alone)
+            member.keeps = b""
+
+    def _spoil(self, member: Member) -> None:
+        """Nobody need wait for what it would have kept."""
+        if member.keeps:
+            self.kept.spoil(member.key, member.keeps)
+            member.keeps = b""
 
     def _leave(self, rows: Mapping[int, Sequence[int]]) -> None:
         """Of members by their ids, these rows: out of all caches at once, because members share them."""
@@ -167,11 +207,6 @@ class Company:
 
     def _requests(self) -> list[Request]:
         return [request for member in self._members for request in member.requests]
-
-
-def _read(request: Request) -> int:
-    """Rows that the next step reads of it."""
-    return request.job.input.tokens if request.cache is None else len(request.owed) * request.beams
 
 
 def _part(entry: Entry, mine: int, of: int) -> Entry:

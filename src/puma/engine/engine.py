@@ -45,15 +45,19 @@ class Engine:
         """Advance each request by one: a prompt is read and gives its first result, a generation gives its next one,
         an encoder's request all that it asked for; `due` of each then holds it.
 
-        Rows under way share one pass, and so do prompts that are new; their next tokens are sought together. The
-        caller sets the stage: all masks of a step come from streams that start with it.
+        Rows under way share one pass, and so do prompts that are new, and those that go on behind what has been read;
+        their next tokens are sought together. Of a prompt that is read in part nothing is due yet. The caller sets the
+        stage: all masks of a step come from streams that start with it.
         """
         for request in requests:
             request.due = []
-        going = [r for r in requests if r.cache is not None]
+        begun = [r for r in requests if r.cache is not None]
         new = [r for r in requests if r.cache is None and isinstance(r.job, Generate)]
-        passes = [self._pass(group) for group in self._together(going)]
+        further = [r for r in begun if r.unread]
+        apart(begun, further)
+        passes = [self._pass(group) for group in self._together([r for r in begun if not r.unread])]
         passes += [self._pass(group) for group in _alike(new)]
+        passes += [self._pass(join(by_cache(group))) for group in _alike(further)]
         self._decide([part for found in passes for part in found])
         for group in _alike([r for r in requests if isinstance(r.job, Encode)]):
             self._encode(group)
@@ -66,10 +70,13 @@ class Engine:
 
     def _flag(self, requests: Sequence[Request]) -> None:
         """The flags of all requests, under masks of their own: what the evaluators hold of them never leaves."""
-        flags = [request.flags for request in requests if isinstance(request.flags, Additive)]
+        flagged = [(r, r.flags) for r in requests if isinstance(r.flags, Additive)]
+        if not flagged:
+            return
+        flags = [words for _, words in flagged]
         with F.component("head", flags[0]):
             (opened,) = self.party.run(reshare(whole(flags)))
-        for request, mine in zip(requests, parts(opened, [x.shape[0] for x in flags]), strict=True):
+        for (request, _), mine in zip(flagged, parts(opened, [x.shape[0] for x in flags]), strict=True):
             request.flags = mine
 
     # -- generation -----------------------------------------------------------------------------------------
@@ -88,14 +95,16 @@ class Engine:
         return joined + [[r] for r in going if r.beams > 1]
 
     def _pass(self, group: Sequence[Request]) -> list[tuple[Request, Share | Additive]]:
-        """Each request's next logits (rows, vocabulary), from one pass of the model."""
-        cache, lengths = group[0].cache, [n for request in group for n in [request.beams] * _prompts(request)]
+        """Each request's next logits (rows, vocabulary), from one pass of the model; none where some of the prompt is
+        still to be read."""
+        cache, lengths = group[0].cache, [n for request in group for n in _lengths(request)]
         if cache is None:
-            lengths = [n for request in group for n in request.job.input.lengths]
             cache = Cache(self.config.layers, lengths)
             start = 0
             for request in group:
                 request.cache, request.first, start = cache, start, start + len(request.owed)
+        elif group[0].unread:
+            cache.expect(lengths)
         read = self._read(group)
         if isinstance(read, Flagged):
             cache.hide(read.flags)
@@ -104,13 +113,11 @@ class Engine:
         logits, watch = self.logits(read, cache, lengths, ranked)
         _share_out(watch, group)
         counts = [len(r.owed) for r in group] if len(group) > 1 else [logits.shape[0]]
-        return list(zip(group, parts(logits, counts), strict=True))
+        return [each for each in zip(group, parts(logits, counts), strict=True) if not each[0].unread]
 
     def _read(self, group: Sequence[Request]) -> object:
         """What the model reads: what outsiders shared, or one-hot rows of the tokens that the last step gave."""
-        given = [request.given for request in group]
-        for request in group:
-            request.given = None
+        given = [request.take() for request in group]
         if given[0] is not None:
             return whole(given)
         return self.fed(whole([request.token for request in group]))
@@ -200,9 +207,18 @@ def _masked_rows(group: Sequence[Request]) -> list[int]:
 
 
 def _share_out(watch: Watch, group: Sequence[Request]) -> None:
-    """To each request the flags of its prompts."""
+    """To each request the flags of its prompts, with those of what was read of them before; they wait as long as some is
+    unread."""
     for request, flags in zip(group, parts(watch.words, [_prompts(r) for r in group]), strict=True):
-        request.flags = flags
+        flags = flags if request.earlier is None else request.earlier + flags
+        request.flags, request.earlier = (None, flags) if request.unread else (flags, None)
+
+
+def _lengths(request: Request) -> list[int]:
+    """How many rows a pass reads of each of its texts."""
+    if request.cache is None and not request.partly:
+        return list(request.job.input.lengths)
+    return [request.width] if request.unread else [request.beams] * _prompts(request)
 
 
 def _prompts(request: Request) -> int:

@@ -70,8 +70,10 @@ class Ahead:
 
 
 def _known(request: Request) -> bool:
-    """Whether the dealer knows the masks that will be fed: not those of tokens that the client chooses."""
-    return isinstance(request.job, Generate) and not request.job.reveal
+    """Whether the dealer knows the masks that will be fed: not those of tokens that the client chooses, and of a prompt
+    that goes on behind what has been read, or is read in part, it does not look for them."""
+    whole = not request.unread or (request.cache is None and not request.partly)
+    return isinstance(request.job, Generate) and not request.job.reveal and whole
 
 
 def _temperature(request: Request) -> float:

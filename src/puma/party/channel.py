@@ -17,6 +17,7 @@ from time import monotonic
 from puma.crypto.prg import PairKey
 from puma.engine.company import Company, Ended, Member
 from puma.engine.engine import Engine
+from puma.engine.kept import Kept
 from puma.engine.lead import LEADER, Lead
 from puma.errors import PeerTimeout, ProtocolError, PumaError
 from puma.mpc.party import Party
@@ -35,14 +36,16 @@ SILENCE = 7 * 24 * 3600.0  # words about steps come when somebody asks
 
 class Channel:
     """`links` carry what is computed, one to each other party, and `words` what is said about steps: the leader's to
-    both others, theirs to the leader."""
+    both others, theirs to the leader. What is `kept` of requests goes with the channel."""
 
     def __init__(
-        self, rank: int, links: Mapping[int, Link], words: Mapping[int, Link], keys: Mapping[int, PairKey]
-    ) -> None:
+        self, rank: int, links: Mapping[int, Link], words: Mapping[int, Link], keys: Mapping[int, PairKey],
+        kept: Kept | None = None,
+    ) -> None:  # fmt: skip
         self.party = Party(rank, dict(links), dict(keys))
         self._links, self._words = dict(links), dict(words)
-        self._company = Company(self.party)
+        self.kept = kept or Kept()
+        self._company = Company(self.party, self.kept)
         self._engines: OrderedDict[bytes, Engine] = OrderedDict()
         self._members: dict[Item, Member] = {}
         self._lead = Lead() if rank == LEADER else None
@@ -93,6 +96,8 @@ class Channel:
         """A member has come, or has been granted more steps, or is closed; raises why the channel is over, if it is."""
         with self._changed:
             self._check()
+            if member.item not in self._members and member.keeps:
+                self.kept.expect(member.key, member.keeps)
             self._members.setdefault(member.item, member)
             if self._lead is not None:
                 self._lead.own(member)
@@ -113,6 +118,7 @@ class Channel:
 
     def look(self) -> None:
         """Called now and then: a link that is lost ends the channel even while nothing is computed."""
+        self.kept.sweep()
         for link in (*self._links.values(), *self._words.values()):
             if link.lost:
                 try:
@@ -228,12 +234,15 @@ class Channel:
     def _step(self, step: Step) -> None:
         with self._changed:
             members = [member for item in step.items if (member := self._members.get(item)) is not None]
-            allowed = all(member.steps < member.granted for member in members)
-            if step.number != self._number or len(members) < len(step.items) or not allowed:
+            allowed = len(members) == len(step.items) == len(step.reads) and all(
+                member.steps < member.granted and member.fits(reads)
+                for member, reads in zip(members, step.reads, strict=True)
+            )
+            if step.number != self._number or not allowed:
                 raise ProtocolError(f"step {step.number} cannot be taken here", "run the same version everywhere")
         self._number += 1
         began = monotonic()
-        outcomes = self._company.step(step.number, members)
+        outcomes = self._company.step(step.number, members, step.reads)
         self._stepped, self._took = monotonic(), monotonic() - began
         with self._changed:
             last = [member for member, outcome in zip(members, outcomes, strict=True) if outcome.last]
@@ -249,6 +258,6 @@ class Channel:
             member = self._members.pop(left.item, None)
         if member is None:
             return
-        self._company.drop(member)
+        self._company.drop(member, keep=not left.problem)
         problem = ProtocolError(left.problem, "one of the parties or the client misbehaves") if left.problem else None
         member.tell(Ended(problem))

@@ -40,6 +40,7 @@ MAY = {
         msg.Encode,
         msg.Prepare,
         msg.Take,
+        msg.Recall,
         msg.SelfTest,
     ),
     "owner": (msg.List, msg.Offer, msg.Publish, msg.Delete, msg.SelfTest),

@@ -156,13 +156,27 @@ class Input(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return sum(self.lengths)
 
 
+class Prefix(msgspec.Struct, frozen=True, array_like=True):
+    """So many first tokens of an earlier request of the same client, under the name by which it is kept."""
+
+    id: Id
+    length: Size
+
+
+class Recall(msgspec.Struct, frozen=True, tag="recall", forbid_unknown_fields=True):
+    """Is this still kept? The next request may then name it as its prefix; answered by Taken."""
+
+    prefix: Prefix
+
+
 class Generate(msgspec.Struct, frozen=True, tag="generate", forbid_unknown_fields=True):
     """Generation of a public number of tokens for each prompt; a result is one token of each.
 
     It is the likeliest, or at a positive `temperature` drawn with noise that no party knows. With `reveal`
     a result is the logits of each prompt instead, and the client chooses. `paced`: after each result but the last the
     parties wait for a Pace, so that there may be fewer. With several `beams` the one prompt is continued by so many
-    texts from the second token on.
+    texts from the second token on. Its one prompt goes on from a `prefix`, which is kept and is not sent again; what is
+    computed of the request, prefix, prompt and answer, is kept under the fresh name `keep`, if there is one.
     """
 
     input: Input
@@ -172,6 +186,8 @@ class Generate(msgspec.Struct, frozen=True, tag="generate", forbid_unknown_field
     reveal: bool = False
     paced: bool = False
     beams: Annotated[int, msgspec.Meta(ge=1, le=MOST_BEAMS)] = 1
+    keep: Id = b""
+    prefix: Prefix | None = None
 
 
 class Pace(msgspec.Struct, frozen=True, tag="pace", forbid_unknown_fields=True):
@@ -250,7 +266,7 @@ class Quit(msgspec.Struct, frozen=True, tag="quit"):
 
 Request = (
     Open | Same | Holds | Fits | Generate | Encode | Prepare | Take | SelfTest | Quit
-    | Offer | Checksum | Publish | Delete | List | Fetch | Pace
+    | Offer | Checksum | Publish | Delete | List | Fetch | Pace | Recall
 )  # fmt: skip
 
 
@@ -315,7 +331,7 @@ class Listing(msgspec.Struct, frozen=True, tag="listing"):
 
 
 class Taken(msgspec.Struct, frozen=True, tag="taken"):
-    """Whether the preprocessing is ready: what is wrong with it, or nothing."""
+    """Whether the preprocessing, or what was kept, is ready: what is wrong with it, or nothing."""
 
     problem: Text
 

@@ -32,6 +32,8 @@ def party(
     memory: Annotated[float | None, Parameter(name="--memory")] = None,
     preprocessing: float | None = None,
     preprocessing_by_key: float | None = None,
+    conversations: float | None = None,
+    conversation_minutes: float = 10.0,
     drain: float = 30.0,
     audit: Path | None = None,
     insecure: Flag = False,
@@ -72,6 +74,11 @@ def party(
         GiB of disk for what clients let this party prepare ahead, encrypted; nothing is prepared unless given.
     preprocessing_by_key
         GiB of that for one client; three quarters unless given.
+    conversations
+        GiB of memory for what was computed of requests that their clients may go on from, as chats do, three quarters
+        of it for one client; the oldest goes first. 1 unless given; 0 to keep nothing.
+    conversation_minutes
+        Minutes that it is kept.
     drain
         Seconds that a party which is told to stop waits for requests to end.
     audit
@@ -98,11 +105,15 @@ def party(
             raise UsageError(f"--{option} {value} serves nobody", "give a number above 0, or leave it out")
     given = {name: value for name, value in whole.items() if value is not None}
     given |= {name: int(value * GIB) for name, value in sizes.items() if value is not None}
+    if conversation_minutes < 0 or (conversations or 0) < 0:
+        raise UsageError("conversations are kept for no less than nothing", "give a number from 0 on")
+    keeping = {} if conversations is None else {"kept": int(conversations * GIB)}
+    keeping["kept_seconds"] = 60 * conversation_minutes
     place = config.split_address(listen) if listen else None
     found = config.read(cluster)
     settings = Settings(
         key=key, cluster=found, store=store, listen=place, audit=audit, plain=insecure,
-        limits=Limits.within(found.policy, sessions, max_tokens, **given),
+        limits=Limits.within(found.policy, sessions, max_tokens, **given, **keeping),
     )  # fmt: skip
     daemon = Daemon(settings)
     asked = 0
