@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from puma.engine.admission import in_pieces
 from puma.engine.engine import Engine
 from puma.engine.generation import Turn, gone_on, results
 from puma.engine.kept import Kept
@@ -77,9 +78,16 @@ class Member:
     pieces: bool = False
     keeps: bytes = b""  # under which name its client is going to look for it
 
+    @classmethod
+    def of(cls, item: Item, key: str, served: Served, engine: Engine, request: Request) -> Member:
+        """Of a request that has just come."""
+        job = request.job
+        keeps = job.keep if isinstance(job, Generate) else b""
+        return cls(item, key, served, engine, [request], pieces=in_pieces(engine.config, job), keeps=keeps)
+
     @property
     def granted(self) -> int:
-        """Steps that its client has allowed."""
+        """Results that its client has allowed."""
         return self.grants[-1][0] if self.grants else 0
 
     @property

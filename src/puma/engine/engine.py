@@ -207,7 +207,7 @@ def _masked_rows(group: Sequence[Request]) -> list[int]:
 
 
 def _share_out(watch: Watch, group: Sequence[Request]) -> None:
-    """To each request the flags of its prompts, with those of what was read of them before; they wait as long as some is
+    """To each request the flags of its prompts, with those of what was read of them before; they wait while some is
     unread."""
     for request, flags in zip(group, parts(watch.words, [_prompts(r) for r in group]), strict=True):
         flags = flags if request.earlier is None else request.earlier + flags

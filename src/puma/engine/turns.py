@@ -52,6 +52,6 @@ def _under_way(requests: Sequence[Request], word: Pace) -> list[tuple[int, int]]
 
 def _admit_join(config: Config, approximation: str, first: Generate, job: Generate, allowed: Allowed) -> None:
     admit(config, approximation, job, allowed)
-    kept = bool(job.keep) or job.prefix is not None
+    kept = bool(first.keep or job.keep) or job.prefix is not None
     if kept or job.preprocessing or not job.paced or job.beams > 1 or job.reveal != first.reveal:
         raise UsageError("prompts join others whose tokens are chosen alike", "make a request of their own")

@@ -41,9 +41,7 @@ class Channels:
     """The present channel of a party; `dial` reaches parties of lower rank, others' links come to `arrived`. Each keeps
     what it is told to in a `kept` of its own."""
 
-    def __init__(
-        self, rank: int, dial: Dial, rendezvous: Rendezvous, kept: Callable[[], Kept] = Kept
-    ) -> None:
+    def __init__(self, rank: int, dial: Dial, rendezvous: Rendezvous, kept: Callable[[], Kept] = Kept) -> None:
         self._rank, self._dial, self._rendezvous, self._kept = rank, dial, rendezvous, kept
         self._changed = threading.Condition()
         self._channel: Channel | None = None

@@ -18,15 +18,14 @@ import torch
 
 from puma import kernels
 from puma.engine import offline_phase as ahead
-from puma.engine.admission import OWNER, Allowed, admit, in_pieces
+from puma.engine.admission import OWNER, Allowed, admit
 from puma.engine.company import Member, Outcome
 from puma.engine.engine import Emit, Engine, answered, selftest, spent
 from puma.engine.generation import Turn, hidden_flags, nothing, on, run
-from puma.engine.kept import Kept
+from puma.engine.kept import AtHand, Kept
 from puma.engine.request import Request
 from puma.engine.turns import admit_word
 from puma.errors import AdmissionError, PreprocessingError, ProtocolError, StoreError
-from puma.models.cache import Cache
 from puma.mpc.cost import Entry
 from puma.mpc.party import Party, present
 from puma.mpc.share import Share
@@ -75,9 +74,13 @@ class Server:
         self._prepared: set[bytes] = set()
         self._taken: set[bytes] = set()
         self._kept = Kept()  # of requests that run over the session's own links
-        self._recalled: tuple[msg.Prefix, Party, Cache] | None = None  # for the next request, and for no other
+        self._at_hand = AtHand()
         self._requests = 0  # that ran without preprocessing; the same number at all parties
         self._company_cpu = 0.0  # seconds, its part of what was computed in company
+
+    @property
+    def _served(self) -> tuple[bytes, str]:
+        return self._sharing, self.party.approximation
 
     @property
     def library(self) -> Library | InMemory:
@@ -101,12 +104,9 @@ class Server:
             self._agreement.say(request)
             self._agreement.check()
             self._say(self._open(request))
-        elif isinstance(request, msg.Take):
+        elif isinstance(request, msg.Take | msg.Recall):
             self._agreement.note(request)
-            self._say(self._take(request.id))
-        elif isinstance(request, msg.Recall):
-            self._agreement.note(request)
-            self._say(self._recall(request.prefix))
+            self._say(self._take(request.id) if isinstance(request, msg.Take) else self._recall(request.prefix))
         elif isinstance(request, msg.Offer):
             self._agreement.note(request)
             self._intake.offered(request)
@@ -281,39 +281,18 @@ class Server:
         return msg.Taken("")
 
     def _run(self, request: Inference, prompt: Given, emit: Emit, prefilled: Callable[[], None]) -> None:
-        word, prefix = on, self._prefix(request, self.party)
-        if isinstance(request, msg.Generate) and request.paced:
-            word = partial(self._turn, request, count(1))
+        paced, prefix = isinstance(request, msg.Generate) and request.paced, self._at_hand.take(request, self.party)
+        word = partial(self._turn, request, count(1)) if paced else on
         made = run(self._ready(), request, prompt, emit, prefilled, word, prefix)
         if isinstance(request, msg.Generate) and request.keep and made.cache is not None:
             self._kept.put("", request.keep, self._served, made.cache)
 
-    @property
-    def _served(self) -> tuple[bytes, str]:
-        return self._sharing, self.party.approximation
-
     def _recall(self, prefix: msg.Prefix) -> msg.Taken:
-        """Have what an earlier request of this client left at hand for the next one; it is no error yet if it is gone."""
-        self._recalled = None
-        try:
-            if self._place is None:
-                party, key, kept = self.party, "", self._kept
-            else:
-                channel = self._place.channel()
-                party, key, kept = channel.party, self._place.key, channel.kept
-            self._recalled = prefix, party, kept.find(key, prefix, self._served)
-        except StoreError as error:
-            return msg.Taken(error.message)
-        return msg.Taken("")
-
-    def _prefix(self, request: Inference, party: Party) -> Cache | None:
-        """What the prompt goes on from, which the party has at hand since the client has asked for it."""
-        recalled, self._recalled = self._recalled, None
-        if not isinstance(request, msg.Generate) or request.prefix is None:
-            return None
-        if recalled is None or recalled[:2] != (request.prefix, party):
-            raise ProtocolError("the request goes on from what is not at hand", "recall it before each request")
-        return recalled[2]
+        """Have what an earlier request of the client left at hand for the next one; no error yet if it is gone."""
+        key, kept, party = "", self._kept, self.party
+        if self._place is not None:
+            key, kept, party = self._place.key, (channel := self._place.channel()).kept, channel.party
+        return msg.Taken(self._at_hand.recall(kept, key, prefix, self._served, party))
 
     def _turn(self, request: msg.Generate, steps: Iterator[int], requests: Sequence[Request]) -> Turn:
         """The client's word after a result: whether to go on, who leaves, what it chose, who joins."""
@@ -344,12 +323,10 @@ class Server:
         channel, model = place.channel(), present(self._model)
         self._computes = channel.party
         try:
-            prefix = self._prefix(request, channel.party)
+            prefix = self._at_hand.take(request, channel.party)
             given = Request.of(request, self._prompt(request.input, self._payload(request.input)), prefix)
-            engine, pieces = channel.engine(model), in_pieces(model.manifest.config, request)
-            keeps = request.keep if isinstance(request, msg.Generate) else b""
-            item = Numbered(place.session, self._requests)
-            member = Member(item, place.key, self._served, engine, [given], pieces=pieces, keeps=keeps)
+            item, engine = Numbered(place.session, self._requests), channel.engine(model)
+            member = Member.of(item, place.key, self._served, engine, given)
             Joint(channel, member, self, self._agreement.digest, prefilled).run()
         finally:
             self._computes = self.party
@@ -413,8 +390,7 @@ class Server:
 def _remember(ids: set[bytes], identity: bytes) -> None:
     """One more; none is ever forgotten, because it would name streams that begin where they have begun before."""
     if len(ids) >= MOST_IDS:
-        what = f"a session names at most {MOST_IDS} requests that are prepared"
-        raise AdmissionError(what, "open a new session for more")
+        raise AdmissionError(f"a session names at most {MOST_IDS} requests that are prepared", "open a new one")
     ids.add(identity)
 
 
