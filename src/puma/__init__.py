@@ -7,16 +7,18 @@ from typing import TYPE_CHECKING, Any
 from puma.version import VERSION
 
 if TYPE_CHECKING:
+    from puma.client.chat.conversation import Conversation
     from puma.client.client import Answer, Encoding
     from puma.client.connect import RemoteCluster, connect
     from puma.errors import PumaError
     from puma.local.cluster import LocalCluster
 
 __version__ = VERSION
-__all__ = ["Answer", "Encoding", "LocalCluster", "PumaError", "RemoteCluster", "__version__", "connect"]
+__all__ = ["Answer", "Conversation", "Encoding", "LocalCluster", "PumaError", "RemoteCluster", "__version__", "connect"]
 
 _ROOMS = {
     "Answer": "client.client",
+    "Conversation": "client.chat.conversation",
     "Encoding": "client.client",
     "LocalCluster": "local.cluster",
     "PumaError": "errors",

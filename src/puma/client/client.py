@@ -27,6 +27,7 @@ from puma.client.model_info import ModelInfo
 from puma.client.sampling import Sampling
 from puma.client.sentences import Asked, Reading, divided
 from puma.client.session import Session
+from puma.client.tokens.remembered import Remembered
 from puma.client.tokens.rules import SEARCHED
 from puma.errors import InputError, UsageError
 from puma.models import inputs
@@ -98,12 +99,16 @@ class Client(ABC):
 
     def stream_ids(
         self, ids: Sequence[int], tokens: int, stop: Stop = None, lengths: str = "public", padded: int = 0,
-        **sampling: Any,
+        memory: Remembered | None = None, **sampling: Any,
     ) -> Iterator[int]:  # fmt: skip
-        """The same for a prompt that is token ids already."""
+        """The same for a prompt that is token ids already. With a `memory`, as a conversation has it, the parties keep
+        what they compute, and go on from what an earlier prompt has in common with this one: they learn from which,
+        and how many tokens that are."""
         ids, tokens = arguments.token_ids(ids), arguments.count(tokens, "tokens", 1)
         self.model.check_length(len(ids), tokens)
         bucket = self.bucket([ids], tokens, lengths, padded)
+        if memory is not None and not bucket:
+            bucket = {"memory": memory}
         how, ended = Sampling.of(**sampling), self._until(stop, 1)
         return (new for (new,) in self._steps([ids], tokens, ended, how, bucket, AHEAD))
 

@@ -12,6 +12,7 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from time import monotonic
 from typing import Any, Literal, NamedTuple, TypeVar
@@ -283,8 +284,12 @@ def own_files(path: Path) -> OwnFiles:
 class RemoteCluster(Client):
     """A model served by three distant parties, as `connect` gives it."""
 
-    def __init__(self, session: ClusterSession, model: ModelInfo) -> None:
-        self._session, self.model = session, model
+    in_company = True  # requests of its session are computed together with those of others
+
+    def __init__(
+        self, session: ClusterSession, model: ModelInfo, dial: Callable[[], ClusterSession] | None = None
+    ) -> None:  # fmt: skip
+        self._session, self.model, self._dial = session, model, dial
 
     @property
     def session(self) -> Session:
@@ -296,6 +301,21 @@ class RemoteCluster(Client):
         """Whether config, tokenizer and chat template are "new" to this client, the "same" as before, or "changed", as
         it accepted."""
         return self._session.seen
+
+    def another(self) -> RemoteCluster:
+        """The same model in one more session, for requests beside this one's: AdmissionError where the parties let no
+        more in, StoreError if its owner has replaced it meanwhile."""
+        if self._dial is None:
+            raise UsageError("this cluster does not know how it came to be", "make another by `connect`")
+        session, first = self._dial(), self._session
+        try:
+            session.approximation, session.out_of_range = first.approximation, first.out_of_range
+            if not session.open(self.model.name) or session.sharing != first.sharing:
+                raise StoreError(f"{self.model.name} has been replaced", "connect anew")
+            return RemoteCluster(session, self.model, self._dial)
+        except BaseException:
+            session.close()
+            raise
 
     def close(self) -> None:
         """Tell the parties that the client leaves; harmless when repeated."""
@@ -338,11 +358,12 @@ def connect(
     tokenizer = None if tokenizer is None else arguments.path_like(tokenizer, "a tokenizer")
     record = None if record is None else arguments.path_like(record, "a record")
     arguments.callback(progress, "progress")
-    session = open_session(cluster, key, "client", plain, progress)
+    again = partial(open_session, cluster, key, "client", plain)
+    session = again(progress)
     try:
         session.prepared_requests = PreparedRequests(prepared_requests) if prepared_requests else None
         where = Path(record) if record else seen.state_file()
-        return RemoteCluster(session, session.use(model, approximation, tokenizer, where, accept_changes))
+        return RemoteCluster(session, session.use(model, approximation, tokenizer, where, accept_changes), again)
     except BaseException:
         session.close()
         raise

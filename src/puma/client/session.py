@@ -24,6 +24,7 @@ from puma.client.cost import cost_of
 from puma.client.lengths import check_approximation, secret_length
 from puma.client.places import by_place, places
 from puma.client.sampling import Sampler, Sampling
+from puma.client.tokens.remembered import Remembered, begun
 from puma.client.tokens.rules import Following
 from puma.client.turns import Stream, whole
 from puma.crypto.prg import fresh_secret
@@ -88,6 +89,7 @@ class Session(PartyChannel):
     def continued(
         self, prompts: Sequence[Sequence[int]], tokens: int, paced: bool = False, choose: Choose | None = None,
         temperature: float = 0.0, ahead: int = 0, lengths: str = "public", padded: int = 0,
+        memory: Remembered | None = None,
     ) -> Generator[list[int]]:  # fmt: skip
         """Yield the next token of each prompt as they are decided; `cost` is set when the last ones have come.
 
@@ -95,7 +97,8 @@ class Session(PartyChannel):
         closing the iterator ends the request there. `choose` makes the next token of each prompt from their logits
         (prompts, vocabulary), which the model's owner must allow; at a `temperature` the parties draw it without
         knowing the chance that decides. `lengths` and `padded` are as for `encode`; prompts are padded in front.
-        OutOfRange at the first token that may be wrong, unless `out_of_range` says "warn"; it ends the request.
+        OutOfRange at the first token that may be wrong, unless `out_of_range` says "warn"; it ends the request. With a
+        `memory` the parties keep what they compute of a single prompt, and it goes on from an earlier one.
         """
         tokens = count(tokens, "tokens", 1)
         width = self._width(lengths, prompts, (), padded, tokens)
@@ -103,16 +106,21 @@ class Session(PartyChannel):
             raise PolicyError("the model's owner does not let clients see logits", msg.POLICY_HINT)
         paced = paced or choose is not None or ahead > 0
         order = partial(msg.Generate, tokens=tokens, temperature=temperature, reveal=choose is not None, paced=paced)
+        found: list[int] = []
         with self.turns.stream() as stream:
             with stream:
+                going = begun(None if width else memory, prompts, self.served, self._held)
+                if going is not None:
+                    order, prompts = partial(order, **going.named), [going.rest]
                 sent, prepared_request = self._ask(order, prompts, [], width, 0 if choose else ahead)
                 for _ in range(0 if choose else ahead):
                     self._further()
-            with self._leaving(stream, lambda: sent, prepared_request):
+            with self._leaving(stream, lambda: sent, prepared_request, going and partial(going.ended, found)):
                 while self._awaited:
                     with stream:
                         result = self._sound(len(prompts))
                         new = choose(result) if choose else [int(index) for index in result]
+                    found += new[:1]
                     yield new
                     with stream:
                         if choose and self._awaited:
@@ -121,6 +129,10 @@ class Session(PartyChannel):
                             self._further()
             with stream:
                 self.cost = cost_of(self._reports(), sent, prepared_request)
+
+    def _held(self, prefix: msg.Prefix) -> bool:
+        """Whether all parties still have what a request may go on from."""
+        return not any(taken.problem for taken in self.ask(msg.Taken, lambda _: msg.Recall(prefix)))
 
     def _sound(self, prompts: int) -> Tensor:
         """The next result of so many prompts, if no number has left its reach or the answer is taken all the same."""
@@ -141,8 +153,9 @@ class Session(PartyChannel):
 
     @contextmanager
     def _leaving(
-        self, stream: Stream, sent: Callable[[], int], prepared_request: PreparedRequest | None
-    ) -> Iterator[None]:
+        self, stream: Stream, sent: Callable[[], int], prepared_request: PreparedRequest | None,
+        ended: Callable[[], None] | None,
+    ) -> Iterator[None]:  # fmt: skip
         """A stream that is closed ends its request at the parties: now, or before the next if a finaliser may not."""
         try:
             yield
@@ -151,6 +164,9 @@ class Session(PartyChannel):
                 with suppress(PumaError), stream:
                     self.cost = cost_of(self._drain(), sent(), prepared_request)
             raise
+        finally:
+            if ended is not None and not self._over:
+                ended()
 
     def search(self, prompt: Sequence[int], beams: Beams, stop: bool = False) -> Iterator[int]:
         """Search for the likeliest text, which `beams` then holds; yield how many steps are done.

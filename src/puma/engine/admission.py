@@ -13,7 +13,7 @@ from puma.models.config import Config
 from puma.models.text import MAX_ELEMENTS, check_batch
 from puma.nn.paper import MPCFORMER
 from puma.nn.sampling import LEAST_TEMPERATURE, MOST_TEMPERATURE
-from puma.wire.limits import MOST_CHOICES, MOST_TOP
+from puma.wire.limits import LEAST_NAME, MOST_CHOICES, MOST_TOP
 from puma.wire.messages import NEXT, OUTPUTS, POLICY_HINT, Card, Encode, Generate
 from puma.wire.policy import allow_output, allowed_outputs
 
@@ -30,7 +30,6 @@ class Allowed:
     tokens: int = 0
 
 
-LEAST_NAME = 16  # bytes of what a client calls a request of its own that is kept
 OWNER = Allowed(OUTPUTS, logits=True)  # whoever knows the weights learns nothing new
 
 

@@ -191,8 +191,7 @@ class Company:
         """What has been computed of this one text stays for later requests of its client, if it asked for that."""
         job = request.job
         if isinstance(job, Generate) and job.keep and request.cache is not None and not request.unread:
-            alone = request.cache.apart([request.first])
-            self.kept.put(member.key, job.keep, member.served, alone)
+            self.kept.put(member.key, job, member.served, request.cache.apart([request.first]))
             member.keeps = b""
 
     def _spoil(self, member: Member) -> None:

@@ -61,14 +61,17 @@ class Kept:
         with self._changed:
             self._coming[key, name] = self._coming.get((key, name), 0) + 1
 
-    def put(self, key: str, name: bytes, served: Any, cache: Cache) -> None:
-        """Keep the one prompt of this cache, which nobody changes any more; what the name stood for goes."""
-        size = bytes_of(cache)
+    def put(self, key: str, job: Generate, served: Any, cache: Cache) -> None:
+        """Keep the one prompt of this cache, which nobody changes any more, as the request asks; what it stands for
+        goes."""
+        size, name = bytes_of(cache), (key, job.keep)
         with self._changed:
-            self._came((key, name))
-            self._entries.pop((key, name), None)
+            self._came(name)
+            self._entries.pop(name, None)
             if self.seconds > 0 and size <= min(self.most, self.by_key):
-                self._entries[key, name] = _Entry(cache, served, size, self._clock())
+                self._entries[name] = _Entry(cache, served, size, self._clock())
+            if job.prefix is not None and job.prefix.last:
+                self._entries.pop((key, job.prefix.id), None)
             self._sweep()
 
     def spoil(self, key: str, name: bytes) -> None:

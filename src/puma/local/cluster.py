@@ -25,9 +25,9 @@ from puma.client.client import Answer, Client, Encoding
 from puma.client.cost import Cost
 from puma.client.owner import Owner, Progress, card_of
 from puma.client.session import Session
-from puma.errors import ProtocolError, PumaError, UsageError
+from puma.errors import AdmissionError, ProtocolError, PumaError, UsageError
 from puma.kernels import warmup
-from puma.local.sessions import Sessions
+from puma.local.sessions import Beside, Sessions
 from puma.models.config import Config
 from puma.net import Link
 from puma.net.handshake import Identity
@@ -258,6 +258,8 @@ class LocalCluster(Client):
     how number formats are made that follow the model. Raises the errors of puma.errors.
     """
 
+    in_company = False  # its first session's requests are not computed together with others': see `another`
+
     def __init__(
         self,
         source: str | Path | PlainModel | None = None,
@@ -312,6 +314,14 @@ class LocalCluster(Client):
         something is prepared, which that one alone uses up."""
         prepared = self._trio.session.prepared_requests
         return self._trio.session if prepared is not None and prepared.all() else self._sessions.mine()
+
+    def another(self) -> Beside:
+        """The same parties and model in one more session, whose requests are computed together with those of others
+        like it; PumaError where there can be none."""
+        session = self._another()
+        if session is None:
+            raise AdmissionError("these parties take no further sessions", "ask one request at a time")
+        return Beside(session, self.model)
 
     def _another(self) -> Session | None:
         """A session for one more thread, if the parties let it in."""

@@ -285,7 +285,7 @@ class Server:
         word = partial(self._turn, request, count(1)) if paced else on
         made = run(self._ready(), request, prompt, emit, prefilled, word, prefix)
         if isinstance(request, msg.Generate) and request.keep and made.cache is not None:
-            self._kept.put("", request.keep, self._served, made.cache)
+            self._kept.put("", request, self._served, made.cache)
 
     def _recall(self, prefix: msg.Prefix) -> msg.Taken:
         """Have what an earlier request of the client left at hand for the next one; no error yet if it is gone."""

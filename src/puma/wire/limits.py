@@ -9,3 +9,4 @@ MOST_FILE_BYTES = 256 << 20  # of a file that travels with a model, such as its 
 MOST_BEAMS = 32  # of a search
 MOST_TOP = 64  # tokens that a masked one may have been
 MOST_CHOICES = 1024  # masked places times tokens for each, of a request
+LEAST_NAME = 16  # bytes of what a client calls a request of its own that is kept: nobody guesses it

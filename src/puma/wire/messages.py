@@ -157,10 +157,12 @@ class Input(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Prefix(msgspec.Struct, frozen=True, array_like=True):
-    """So many first tokens of an earlier request of the same client, under the name by which it is kept."""
+    """So many first tokens of an earlier request of the same client, under the name by which it is kept; if this is the
+    `last` one to go on from it, no longer than until it is kept itself."""
 
     id: Id
     length: Size
+    last: bool = False
 
 
 class Recall(msgspec.Struct, frozen=True, tag="recall", forbid_unknown_fields=True):

@@ -6,7 +6,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from puma.cli import ui
-from puma.cli.options import FITTED, HUMAN, Count, End, Fitting, Output
+from puma.cli.options import FITTED, HUMAN, Count, End, Fitting, Flag, Output
 from puma.cli.where import HERE, Where, opened
 from puma.errors import InputError
 
@@ -20,13 +20,15 @@ def chat(
     *,
     tokens: Count = 128,
     stop: End | None = None,
+    forget: Flag = False,
     fitting: Fitting = FITTED,
     where: Where = HERE,
     output: Output = HUMAN,
 ) -> None:
     """Talk with a model, a line at a time; an empty line or the end of input ends it.
 
-    Each turn is a request of its own with the whole conversation so far: the parties learn how long that is.
+    Each turn is a request of its own. The parties keep what they computed of the one before for a while, so that only
+    what is new is sent; they learn that it goes on, and how long everything is.
 
     Parameters
     ----------
@@ -36,6 +38,8 @@ def chat(
         How many new tokens each answer has, at most with --stop.
     stop
         eos: end an answer where its text ends. The parties then wait after each token, and learn how many there are.
+    forget
+        Let the parties keep nothing, and send the whole conversation with each turn.
     """
     from puma.client.chat.conversation import Conversation
 
@@ -46,7 +50,7 @@ def chat(
     with cluster:
         while line := _line(output.json):
             try:
-                answer = _turn(cluster, talk, line, tokens, stop, output.json)
+                answer = _turn(cluster, talk, line, tokens, stop, None if forget else talk.memory, output.json)
             except InputError as error:  # the conversation has become too long, say; it can go on
                 ui.failed(error, False)
                 continue
@@ -57,10 +61,12 @@ def chat(
     where.say_local()
 
 
-def _turn(cluster: Client, talk: Any, line: str, tokens: int, stop: End | None, as_json: bool) -> str:
+def _turn(
+    cluster: Client, talk: Any, line: str, tokens: int, stop: End | None, memory: Any, as_json: bool
+) -> str:  # fmt: skip
     """One answer, shown as it comes."""
     ids, found, writer = talk.prompt_ids(line, tokens), [], ui.Typewriter()
-    for token in cluster.stream_ids(ids, tokens, stop):
+    for token in cluster.stream_ids(ids, tokens, stop, memory=memory):
         found.append(token)
         if not as_json:
             writer.show(cluster.decode(found))
