@@ -70,6 +70,7 @@ class Session(PartyChannel):
         self.reveals = False  # whether its owner lets clients see logits
         self.prepared_requests: PreparedRequests | None = None  # where requests look for what has been prepared
         self.out_of_range: Judgement = "refuse"  # what becomes of answers that may be wrong
+        self.held = 0  # tokens of the latest prompt that the parties had already
         self.doubtful: set[int] = set()  # prompts of the latest request whose answers may be wrong, and were taken
 
     @whole
@@ -110,6 +111,7 @@ class Session(PartyChannel):
         with self.turns.stream() as stream:
             with stream:
                 going = begun(None if width else memory, prompts, self.served, self._held)
+                self.held = going.held if going is not None else 0
                 if going is not None:
                     order, prompts = partial(order, **going.named), [going.rest]
                 sent, prepared_request = self._ask(order, prompts, [], width, 0 if choose else ahead)

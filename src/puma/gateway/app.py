@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
-from functools import partial
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -16,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from puma.gateway.endpoints import chat, completions, embeddings, health, models, page, rerank, watch
+from puma.gateway.endpoints import chat, completions, embeddings, health, metrics, models, page, rerank, watch
 from puma.gateway.guard import Guard
 from puma.gateway.refusals import Refused, refusal
 from puma.gateway.service import Gateway
@@ -25,6 +24,7 @@ Endpoint = Callable[[Gateway, Request], Awaitable[Response]]
 ROUTES: tuple[tuple[str, str, Endpoint], ...] = (
     ("GET", "/", page.page),
     ("GET", "/health", health.health),
+    ("GET", "/metrics", metrics.metrics),
     ("GET", "/watch/{id}", watch.watch),
     ("GET", "/v1/models", models.models),
     ("GET", "/v1/models/{name:path}", models.model),
@@ -33,6 +33,9 @@ ROUTES: tuple[tuple[str, str, Endpoint], ...] = (
     ("POST", "/v1/embeddings", embeddings.embeddings),
     *(("POST", path, rerank.rerank) for path in ("/v1/rerank", "/v2/rerank", "/rerank")),  # of clients of their own
 )
+
+
+OPEN = ("/", "/health", "/metrics", "/watch/{id}")  # without a key: nothing of any request, or of who knows its id
 
 
 def application(gateway: Gateway) -> Starlette:
@@ -44,24 +47,29 @@ def application(gateway: Gateway) -> Starlette:
         gateway.worker.close()
 
     return Starlette(
-        routes=[Route(path, told(partial(endpoint, gateway)), methods=[method]) for method, path, endpoint in ROUTES],
+        routes=[Route(path, told(gateway, path, endpoint), methods=[method]) for method, path, endpoint in ROUTES],
         middleware=[Middleware(Guard, hosts=gateway.settings.hosts)],
         exception_handlers={HTTPException: _no_such},
         lifespan=life,
     )
 
 
-def told(endpoint: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
-    """The endpoint with every error as one that OpenAI's clients can read."""
+def told(gateway: Gateway, path: str, endpoint: Endpoint) -> Callable[[Request], Awaitable[Response]]:
+    """The endpoint for who has a key, if there are any, counted, and with every error as one that OpenAI's clients can
+    read."""
 
     async def run(request: Request) -> Response:
         try:
-            return await endpoint(request)
+            if path not in OPEN:
+                gateway.key(request)
+            answer = await endpoint(gateway, request)
         except Exception as error:
             if isinstance(error, HTTPException):
                 raise
             found = refusal(error)
-            return JSONResponse(found.body, found.status, found.headers)
+            answer = JSONResponse(found.body, found.status, found.headers)
+        gateway.metrics.add("puma_gateway_requests_total", path=path, status=answer.status_code)
+        return answer
 
     return run
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -21,6 +22,7 @@ from puma.errors import UsageError
 
 if TYPE_CHECKING:
     from puma.gateway.service import Gateway
+    from puma.gateway.settings import Settings
 
 INSTALL = "install it from Puma's source folder: pip install -c constraints.txt '.[gateway]'"
 
@@ -41,7 +43,11 @@ def gateway(
     fixed_length: Flag = False,
     reveal_logits: Flag = False,
     out_of_range: Literal["refuse", "warn"] = "refuse",
-    queue: Count = 16,
+    together: Count = 64,
+    queue: Count = 64,
+    api_key: Path | None = None,
+    forget: Flag = False,
+    drain: float = 30.0,
     store: Path | None = None,
     fitting: Fitting = FITTED,
     output: Output = HUMAN,
@@ -78,14 +84,24 @@ def gateway(
         As the owner of a model on this machine: let clients see logits, for top_p, top_k, seed and logprobs.
     out_of_range
         warn: give answers although a number left its range; their finish_reason is then out_of_range.
+    together
+        How many requests may be with the parties at a time, each in a session of its own.
     queue
-        How many requests may wait for the one that runs.
+        How many may wait for these.
+    api_key
+        A file of API keys with their limits; whoever asks then needs one. Anybody may ask unless given.
+    forget
+        Let the parties keep nothing of a chat; else they keep what they computed for a while, so that the next turn
+        pays for its new tokens only, and learn that it goes on.
+    drain
+        Seconds that answers under way may take when it is told to stop by SIGTERM.
     store
         A folder where the parties on this machine keep their shares.
     """
     server = _server()
-    if max_tokens < 1 or queue < 0 or not 0 <= (temperature or 0) <= 2:
+    if max_tokens < 1 or queue < 0 or together < 1 or drain < 0 or not 0 <= (temperature or 0) <= 2:
         raise UsageError("a limit or temperature that makes no sense", "see `puma gateway --help`")
+    keys = _keys(api_key)
     _check_roles(source or adapter or store or reveal_logits or fitting != FITTED, cluster, as_, model)
     hosts = _called(host, hostname)
     with server.listen(host, port) as bound:
@@ -93,7 +109,12 @@ def gateway(
         drawn = _drawn(clear, temperature, seen)
         start = partial(_judging, start, out_of_range)
         called = model or (source if adapter is None else clear.name)
-        made = _gateway(clear, start, hosts, max_tokens, drawn, fixed_length, queue, called, cluster)
+        settings = _settings(called, cluster, hosts, drawn)
+        settings = replace(
+            settings, most=max_tokens, fixed=fixed_length, waiting=queue, together=together, keeps=not forget,
+            drain=drain,
+        )  # fmt: skip
+        made = _gateway(clear, start, settings, keys)
         _greet(made, bound, host, made.settings.local, fixed_length, output.json)
         server.run(made, bound)
 
@@ -173,17 +194,29 @@ def _called(host: str, names: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(dict.fromkeys((*LOOPBACK, called(host.partition("%")[0]), *map(called, names))))
 
 
-def _gateway(
-    clear: Any, start: Callable[[], Any], hosts: tuple[str, ...], most: int, drawn: tuple[float, int, float],
-    fixed: bool, queue: int, source: str | None, cluster: Path | None,
-) -> Gateway:  # fmt: skip
-    from puma.gateway.service import Gateway
+def _keys(path: Path | None) -> Any:
+    """Who may ask; anybody without a file."""
+    from puma.gateway.load.keys import Keys
+
+    return None if path is None else Keys.read(path)
+
+
+def _settings(
+    source: str | None, cluster: Path | None, hosts: tuple[str, ...], drawn: tuple[float, int, float]
+) -> Settings:  # fmt: skip
     from puma.gateway.settings import HERE, Settings, short_name
 
-    name = short_name(source)
     p0, p1, p2 = (HERE, HERE, HERE) if cluster is None else (HERE if _is_loopback(h) else h for h in _hosts(cluster))
-    settings = Settings(name, most, drawn[0], fixed, queue, hosts, (p0, p1, p2), top_k=drawn[1], top_p=drawn[2])
-    return Gateway(clear, start, settings)
+    temperature, top_k, top_p = drawn
+    return Settings(
+        short_name(source), temperature=temperature, top_k=top_k, top_p=top_p, hosts=hosts, places=(p0, p1, p2)
+    )
+
+
+def _gateway(clear: Any, start: Callable[[], Any], settings: Settings, keys: Any) -> Gateway:
+    from puma.gateway.service import Gateway
+
+    return Gateway(clear, start, settings, keys)
 
 
 def _hosts(cluster: Path) -> list[str]:
