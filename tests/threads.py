@@ -10,14 +10,17 @@ from typing import Any
 
 from puma.client.session import Session
 from puma.crypto.prg import PairKey, fresh_secret
-from puma.errors import PumaError
+from puma.errors import PeerLost, PumaError
 from puma.local.cluster import share
 from puma.mpc.party import Party
 from puma.net.memory import pair
+from puma.party.channel import Channel
+from puma.party.joint import Place
 from puma.party.server import Server
 from puma.store import folders
 from puma.store.prepared_requests import PreparedRequests
 from puma.wire import messages as msg
+from tests.party.sessions import channels
 
 
 class Threads:
@@ -33,6 +36,8 @@ class Threads:
         self.session = Session([mine for mine, _ in ends], approximation, owns=True)
         if store:
             self.session.prepared_requests = PreparedRequests(store / "client")
+        self._approximation, self._channels, self.beside = approximation, list[Channel](), list[Server]()
+        self._making = threading.Lock()
         self.servers = []
         for rank in range(3):
             keys = {b if a == rank else a: PairKey(s) for (a, b), s in secrets.items() if rank in (a, b)}
@@ -44,11 +49,41 @@ class Threads:
         for thread in self._threads:
             thread.start()
 
+    @property
+    def channel(self) -> list[Channel]:
+        """Of the three, for sessions beside the first."""
+        with self._making:
+            if not self._channels:
+                self._channels = channels(600)
+            return self._channels
+
+    def another(self) -> Session:
+        """One more session, whose requests are computed together with those of others like it."""
+        ends, name = [pair("client", f"P{rank}", timeout=600) for rank in range(3)], os.urandom(16)
+        for rank in range(3):
+            party = Party(rank, {}, {})
+            party.approximation = self._approximation
+            place = Place(lambda rank=rank: self.channel[rank], name)
+            library = self.servers[rank].library
+            self.beside.append(Server(party, ends[rank][1], owner=True, library=library, place=place))
+            self._threads.append(threading.Thread(target=serve, args=(self.beside[-1],), daemon=True))
+            self._threads[-1].start()
+        return Session([mine for mine, _ in ends], self._approximation, owns=True)
+
+    def lose(self, rank: int, why: str) -> None:
+        """One party is gone, for everybody."""
+        for server in (self.servers[rank], *self.beside[rank::3]):
+            server.client.fail(why)
+        if self._channels:
+            self._channels[rank].end(PeerLost(why, "start it again"))
+
     def share(self, *model: Any, **how: Any) -> None:
         share(self.session, *model, **how)
 
     def close(self) -> None:
         self.session.close()
+        for channel in self._channels:
+            channel.end(PeerLost("the parties stop", "start others"))
         for thread in self._threads:
             thread.join(20)
         assert not any(thread.is_alive() for thread in self._threads), "a party hangs"

@@ -92,22 +92,20 @@ def test_a_request_is_watched_from_the_queue_to_its_end(tmp_path: Path) -> None:
         assert looked(found, "d" * 32)[1]["cost"]["rounds"] and looked(found, "e" * 32)[1]["state"] == "done"
 
 
-def test_requests_that_go_together_share_what_is_noted() -> None:
+def test_what_goes_over_a_session_is_noted_for_the_request_on_its_way() -> None:
     links = [SimpleNamespace(send=lambda *_: None, send_control=lambda _: None, recv=bytes) for _ in range(3)]
     session = SimpleNamespace(links=[Tap(link) for link in links], cost=None)
     watches = Watches()
-    one, two, other = (watches.begin() for _ in range(3))
-    with noting(session, [one, two]):
+    one, other = watches.begin(), watches.begin()
+    with noting(session, one):
         session.links[1].send(b"x" * 60)
         session.links[2].send_control(b"seed")
         session.links[0].recv(8)
         session.cost = "theirs"
     session.links[1].send(b"y")
-    for watch in (one, two):
-        dealer, first, second = watch.parties
-        assert (first.data, first.sample, second.control, dealer.received) == (60, b"x" * SHOWN, 4, 8)
-        assert watch.together == 2 and watch.cost == "theirs"
-    assert other.cost is None and not any(sent.data for sent in other.parties)
+    dealer, first, second = one.parties
+    assert (first.data, first.sample, second.control, dealer.received) == (60, b"x" * SHOWN, 4, 8)
+    assert one.cost == "theirs" and other.cost is None and not any(sent.data for sent in other.parties)
 
 
 def test_only_so_many_are_remembered() -> None:

@@ -294,6 +294,7 @@ class LocalCluster(Client):
         self._own = trio is None
         self._trio = trio or Trio(progress, store, approximation=chosen)
         self._sessions = Sessions(self._trio.session, self._another)
+        self._beside: weakref.WeakSet[Session] = weakref.WeakSet()
         try:
             name = ""
             if self._trio.store:
@@ -321,6 +322,7 @@ class LocalCluster(Client):
         session = self._another()
         if session is None:
             raise AdmissionError("these parties take no further sessions", "ask one request at a time")
+        self._beside.add(session)
         return Beside(session, self.model)
 
     def _another(self) -> Session | None:
@@ -342,7 +344,7 @@ class LocalCluster(Client):
 
     @out_of_range.setter
     def out_of_range(self, value: Judgement) -> None:
-        for session in self._sessions.all():
+        for session in (*self._sessions.all(), *self._beside):
             session.out_of_range = judgement(value)
 
     @property
