@@ -49,7 +49,7 @@ def shares(outcomes: list[Outcome]) -> list[list[Share]]:
 
 
 def test_a_long_prompt_in_pieces_beside_one_that_goes_on(clear: PlainModel) -> None:
-    """Another has its tokens in every step; the dealer's look ahead, where parameters are drawn at each use, is right."""
+    """Another has its tokens in every step; parameters are drawn at each use, and so the dealer looks ahead."""
     jobs = paced(clear, LONG, 3), paced(clear, SHORT, 7)
 
     def at(party: Party) -> list[list[list[Share]]]:

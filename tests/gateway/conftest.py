@@ -43,6 +43,7 @@ class Served:
     clusters: list[Any]
 
     client: Any
+    server: Any
 
     @property
     def session(self) -> Any:
@@ -72,7 +73,7 @@ def serving(
         port = bound.getsockname()[1]
         url = f"http://127.0.0.1:{port}"
         with openai.OpenAI(base_url=f"{url}/v1", api_key=api_key, max_retries=0, timeout=60) as client:
-            yield Served(gateway, url, port, clear, clusters, client)
+            yield Served(gateway, url, port, clear, clusters, client, server)
     finally:
         server.should_exit = True
         thread.join(20)

@@ -54,7 +54,7 @@ def test_what_cannot_be_joined(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["mistral", "gemma2", "gemma3", "neox", "opt"])
 def test_prompts_in_pieces(name: str, tmp_path: Path) -> None:
-    """Rows of unequal lengths behind unequal ones; what others held is gone when they part, and one goes on anywhere."""
+    """Rows of unequal lengths behind unequal ones; what others held is gone when they part, and one goes on at will."""
     checkpoint, model = open_model(zoo.write(tmp_path, name))
     layers, long, short = checkpoint.config.layers, PROMPTS[2], PROMPTS[0]
 

@@ -87,10 +87,9 @@ def test_nobody_goes_on_from_anothers(parties: Sessions) -> None:
         assert session._held(prefix), "the check itself: whose it is finds it"
     with parties.session(name="bob") as session:
         assert session.open("llama")
-        told = [session.ask(msg.Taken, lambda _: msg.Recall(p)) for p in (prefix, Prefix(bytes(16), 3))]
+        told = [session.ask(msg.Taken, lambda _, p=p: msg.Recall(p)) for p in (prefix, Prefix(bytes(16), 3))]
         assert not session._held(prefix) and told[0] == told[1]
         with pytest.raises(ProtocolError, match="not at hand"):
-            session.config  # noqa: B018
             list(session.continued([[5]], 1, memory=_naming(prefix)))
 
 
