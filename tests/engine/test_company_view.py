@@ -1,4 +1,4 @@
-"""What evaluators hear of a batch of two clients, one of whom goes on from what is kept: padded, and nothing of either."""
+"""What evaluators hear of a batch of two clients, one of whom goes on from what is kept: padded, telling nothing."""
 
 from __future__ import annotations
 

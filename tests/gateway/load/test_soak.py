@@ -1,4 +1,4 @@
-"""Clients that come, go, stall and cancel at random, and parties that die under load: minutes of it, if they are wanted.
+"""Clients that come, go, stall and cancel at random, and parties that die under load: minutes of it, if wanted.
 
 PUMA_SOAK_MINUTES says for how long (a third of one unless set), PUMA_KILLS how often a party is killed (3 unless set).
 """

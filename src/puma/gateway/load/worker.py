@@ -216,9 +216,9 @@ class Worker:
             return
         self.metrics.observe("puma_gateway_first_token_seconds", monotonic() - job.came)
         if isinstance(job.run, Wanted):
-            job.watch.cached = first.session.held
+            job.watch.cached = first.session.held if job.run.memory is not None else 0
             self.metrics.add("puma_gateway_tokens_total", sum(map(len, job.run.prompts)), kind="prompt")
-            self.metrics.add("puma_gateway_tokens_total", first.session.held, kind="cached")
+            self.metrics.add("puma_gateway_tokens_total", job.watch.cached, kind="cached")
 
     def _end(self, job: Job, state: str, error: Exception | None = None) -> None:
         """Tell the asker, and give back what the job held."""
