@@ -44,7 +44,7 @@ def test_what_parties_see_is_what_was_sent(served: Served) -> None:
     assert dealer["data"] == 0 and dealer["sample"] == "" and dealer["control"] > 5 * 32
     assert all(p["data"] > 0 and len(p["sample"]) == 2 * min(SHOWN, p["data"]) for p in evaluators)
     assert first["cost"]["bytes"]["client"] == sum(p["data"] for p in first["parties"])
-    assert first["state"] == "done" and first["together"] == 1 and first["seconds"] > 0
+    assert first["state"] == "done" and first["cached"] == 0 and first["seconds"] > 0
     # The same prompt, and yet nothing of what was sent is the same.
     assert all(a["sample"] != b["sample"] for a, b in zip(evaluators, again["parties"][1:], strict=True))
     # A later request of somebody else's changes nothing of the first.
