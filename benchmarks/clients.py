@@ -159,7 +159,7 @@ def of_gateway(model: PlainModel, clients: int, tokens: int, rounds: int) -> dic
 
 
 def of_chat(model: PlainModel, length: int, tokens: int, rounds: int) -> dict[str, Any]:
-    """Seconds to the first token of a turn with so many tokens before it, and of the next one, which goes on from it."""
+    """Seconds to the first token of a turn with so many tokens, and of the next one, which goes on from it."""
     size = model.config.vocab_size
     ids, new = [(7919 * i + 13) % size for i in range(length)], [(104729 * i + 5) % size for i in range(16)]
     turns: list[list[float]] = [[], []]
@@ -192,7 +192,7 @@ def main() -> None:
     runs: dict[str, Callable[[], dict[str, Any]]] = {"daemons": lambda: of_daemons(model, *sizes, asked.network)}
     if not heads(model.config).encodes:
         runs["gateway"] = lambda: of_gateway(model, *sizes)
-        runs["chat"] = lambda: of_chat(model, min(asked.before, model.config.context // 2), 8, asked.rounds)
+        runs["chat"] = lambda: of_chat(model, min(asked.before, model.config.context - 40), 8, asked.rounds)
     for name, run in runs.items():
         if asked.only in (None, name):
             found = {"of": name, "clients": asked.clients, "tokens": asked.tokens} | run()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from puma.engine.request import Request
 from puma.mpc.party import DEALER, Party
 from puma.mpc.share import Share
 from puma.reference.plain_model import PlainModel
-from puma.wire.messages import Generate, Prefix
+from puma.wire.messages import Generate, Input, Prefix
 from puma.wire.steps import Item
 from tests.engine.stepping import Asked, asked, engine, indices
 from tests.models import tiny
@@ -20,6 +21,7 @@ from tests.positions import watching
 from tests.trio import parties
 
 LONG, SHORT = [4, 9, 6, 11, 8, 3, 7, 2, 5, 12, 1], [2, 5, 7]
+NOBODY: Any = None
 NAME, SERVED = b"n" * 16, (b"m", "spline")
 
 
@@ -143,16 +145,13 @@ def test_who_leaves_is_kept_too_unless_the_parties_were_told_otherwise(clear: Pl
 
 
 def test_a_member_reads_what_it_may(clear: PlainModel) -> None:
-    (found,) = {tuple(each) for each in parties(lambda party: _fits(clear, party))}
-    assert found == (True, True, False, False, True, False)
+    def fits(prompts: list[list[int]], *reads: int) -> list[bool]:
+        job = Generate(Input([len(ids) for ids in prompts], []), 1)
+        one = member(SimpleNamespace(config=clear.config), Request.of(job, NOBODY), "a")
+        return [one.fits(count) for count in reads]
 
-
-def _fits(clear: PlainModel, party: Party) -> list[bool]:
-    made = engine(clear, party)
-    one = member(made, paced(clear, LONG, 1).at(party), "a")
-    two = member(made, asked(clear, [LONG, SHORT], lambda job: Generate(job, 1)).at(party), "b")
-    assert one.pieces and not two.pieces
-    return [one.fits(4), one.fits(11), one.fits(12), one.fits(0), two.fits(14), two.fits(3)]
+    assert fits([LONG], 4, 11, 12, 0) == [True, True, False, False]
+    assert fits([LONG, SHORT], 14, 11) == [True, False], "several are read at once"
 
 
 def test_only_a_dealer_without_pieces_looks_ahead(clear: PlainModel) -> None:

@@ -63,9 +63,10 @@ class Request:
 
     def take(self) -> Any:
         """What the next step reads of what outsiders shared, if anything; the rest waits."""
-        given, self.given = self.given, None
+        given: Any = self.given
+        self.given = None
         if self.partly:
-            given, self.given = given[: self.reads], given[self.reads :]  # type: ignore[index]
+            given, self.given = given[: self.reads], given[self.reads :]
         self.unread -= self.reads or self.unread
         self.reads = 0
         return given

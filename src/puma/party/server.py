@@ -281,8 +281,9 @@ class Server:
         return msg.Taken("")
 
     def _run(self, request: Inference, prompt: Given, emit: Emit, prefilled: Callable[[], None]) -> None:
-        paced, prefix = isinstance(request, msg.Generate) and request.paced, self._at_hand.take(request, self.party)
-        word = partial(self._turn, request, count(1)) if paced else on
+        word, prefix = on, self._at_hand.take(request, self.party)
+        if isinstance(request, msg.Generate) and request.paced:
+            word = partial(self._turn, request, count(1))
         made = run(self._ready(), request, prompt, emit, prefilled, word, prefix)
         if isinstance(request, msg.Generate) and request.keep and made.cache is not None:
             self._kept.put("", request, self._served, made.cache)

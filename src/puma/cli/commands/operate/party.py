@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from cyclopts import Parameter
 
@@ -107,7 +107,7 @@ def party(
     given |= {name: int(value * GIB) for name, value in sizes.items() if value is not None}
     if conversation_minutes < 0 or (conversations or 0) < 0:
         raise UsageError("conversations are kept for no less than nothing", "give a number from 0 on")
-    keeping = {} if conversations is None else {"kept": int(conversations * GIB)}
+    keeping: dict[str, Any] = {} if conversations is None else {"kept": int(conversations * GIB)}
     keeping["kept_seconds"] = 60 * conversation_minutes
     place = config.split_address(listen) if listen else None
     found = config.read(cluster)
