@@ -75,7 +75,7 @@ def test_an_id_serves_once(served: Served) -> None:
 
 def test_a_request_is_watched_from_the_queue_to_its_end(tmp_path: Path) -> None:
     folder = tiny.llama(tmp_path / "long", num_hidden_layers=1, max_position_embeddings=512)
-    with serving(folder, most=400) as found:
+    with serving(folder, most=400, together=1) as found:
         first = found.client.completions.create(**ASKED | {"max_tokens": 400}, stream=True, **chosen("d"))
         next(iter(first))
         asking = threading.Thread(target=lambda: found.client.completions.create(**ASKED, **chosen("e")))
