@@ -12,6 +12,7 @@ import msgspec
 
 from puma.errors import ProtocolError
 from puma.models.config import Config
+from puma.wire.kept import Prefix, Recall
 from puma.wire.limits import MOST_BEAMS
 
 T = TypeVar("T")
@@ -154,21 +155,6 @@ class Input(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def tokens(self) -> int:
         """Of all prompts."""
         return sum(self.lengths)
-
-
-class Prefix(msgspec.Struct, frozen=True, array_like=True):
-    """So many first tokens of an earlier request of the same client, under the name by which it is kept; if this is the
-    `last` one to go on from it, no longer than until it is kept itself."""
-
-    id: Id
-    length: Size
-    last: bool = False
-
-
-class Recall(msgspec.Struct, frozen=True, tag="recall", forbid_unknown_fields=True):
-    """Is this still kept? The next request may then name it as its prefix; answered by Taken."""
-
-    prefix: Prefix
 
 
 class Generate(msgspec.Struct, frozen=True, tag="generate", forbid_unknown_fields=True):

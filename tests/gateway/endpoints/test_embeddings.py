@@ -124,7 +124,7 @@ def test_a_prompt_that_does_not_count_is_told_to_the_parties(embedder: Served, m
     """How many tokens it has is public, and nothing else of it."""
     vectors(embedder, "it")
     sent = list[int]()
-    session = embedder.clusters[-1].session
+    session = embedder.session
     real = session._ask
 
     def ask(request: Any, *more: Any) -> Any:

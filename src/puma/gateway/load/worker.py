@@ -240,6 +240,7 @@ class Worker:
                 what = f"the parties are asked nothing more, since what they sent did not fit: {self._shut.message}"
                 raise ProtocolError(what, SHUT_HINT)
             if self._cluster is None:
+                seat.close()
                 self.state = STARTING
                 self._cluster = self._start()
             if seat.of is not self._cluster or seat.cluster is None or seat.cluster.session.over:
