@@ -1,12 +1,11 @@
 """A party that runs single functions on what the launcher shares with it, as often as asked, and reports the cost.
 
-It meets its peers as puma.party.process does and in the same settings; only what it serves is another thing.
+It meets its peers as puma.party.launched.process does and in the same settings; only what it serves is another thing.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import resource
 import sys
 import time
@@ -25,7 +24,8 @@ from puma.kernels import warmup
 from puma.mpc.fixed import ACTIVATION
 from puma.mpc.party import Party
 from puma.mpc.share import Bits, Share
-from puma.party.process import meet
+from puma.party.launched import nursery
+from puma.party.launched.process import meet
 from puma.wire import messages as msg
 from puma.wire.launch import Start
 
@@ -95,4 +95,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    os._exit(main())
+    nursery.begin(main)

@@ -8,7 +8,7 @@ from pathlib import Path
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])
     from puma.mpc.party import Party
-    from puma.party import process
+    from puma.party.launched import nursery, process
     from tests import positions
 
     positions.install()
@@ -16,4 +16,4 @@ if __name__ == "__main__":
     Party.child_keys = lambda party, label: child_keys(  # type: ignore[method-assign]
         party, "request" if label.startswith("request ") else label
     )
-    process.main()
+    nursery.begin(process.main)

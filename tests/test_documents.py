@@ -11,6 +11,7 @@ import pytest
 import puma
 from puma.measure import cost_table
 from puma.models.families import FAMILIES
+from puma.mpc.cost import DECLARED
 from puma.nn import delta, splines
 from puma.nn.splines import Spline
 
@@ -21,6 +22,9 @@ LIVING = [page for page in PAGES if page.name not in ("CHANGELOG.md", "log.md")]
 CODE = re.compile(r"`([A-Za-z_][\w.]*)(?:\(\))?`")
 FILE = re.compile(r"`([a-z]+/[\w./-]+\.(?:py|md|toml|service|json))(?:::\w+)?`")
 LINK = re.compile(r"\]\((?!https?:)([^)#]+)")
+LEMMA = re.compile(r"(?=\*\*Lemma \d+ \()")
+HEADING = re.compile(r"\*\*Lemma (\d+) \((.*?)\)\.\*\*", re.DOTALL)
+GUARD = re.compile(r"`(tests/[\w/]+\.py)(?:::(\w+))?`")
 ROW = re.compile(r"^\| ([\w ,()/-]+) \| \[([-\d]+), ([-\d]+)\) \| (\d+) \| ([\de.-]+) \|", re.MULTILINE)
 SUFFIXES = set(
     [
@@ -107,3 +111,40 @@ def test_the_table_of_splines_states_the_bounds_that_tests_hold() -> None:
         low, high, lines, bound = map(float, words)
         as_sigmoid = (2 * low, 2 * high, lines, bound / 2)  # tanh(x) is 2 sigmoid(2x) - 1
         assert (low, high, lines, bound) in known or ("sigmoid(2x)" in name and as_sigmoid in known), name
+
+
+def lemmas() -> list[tuple[int, str, str]]:
+    """Of each lemma of docs/security-proof.md its number, what its heading names, and its text."""
+    found = []
+    for text in LEMMA.split((ROOT / "docs" / "security-proof.md").read_text())[1:]:
+        heading = HEADING.match(text)
+        assert heading is not None, text[:60]
+        found.append((int(heading[1]), heading[2], text.partition("\n## ")[0]))
+    return found
+
+
+def test_every_primitive_has_a_lemma() -> None:
+    """What declares a cost of its own is in a lemma's heading, and what is made of such at least in the text."""
+    found = lemmas()
+    assert [number for number, *_ in found] == [*range(len(found))]
+    named = {name for _, heading, _ in found for name in re.findall(r"`([\w.]+)`", heading)}
+    assert {name for name, each in DECLARED.items() if each.cost is not None} <= named
+    said = {name for *_, text in found for name in re.findall(r"`([\w.]+)`", text)}
+    assert set(DECLARED) <= said
+
+
+def test_every_lemma_is_guarded_by_tests_that_there_are() -> None:
+    for number, _, text in lemmas():
+        guards = GUARD.findall(text)
+        assert guards or number == 0, f"lemma {number}"  # the first is mathematics
+    for path, name in GUARD.findall((ROOT / "docs" / "security-proof.md").read_text()):
+        assert not name or f"def {name}(" in (ROOT / path).read_text(), f"{path}::{name}"
+
+
+def test_nothing_served_reveals() -> None:
+    """`arithmetic.reveal` opens a secret to the evaluators; it is for tests."""
+    for path in (ROOT / "src").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            imported = isinstance(node, ast.ImportFrom) and any(name.name == "reveal" for name in node.names)
+            named = isinstance(node, ast.Attribute) and node.attr == "reveal" and isinstance(node.value, ast.Name)
+            assert not imported and not (named and node.value.id == "arithmetic"), path  # type: ignore[union-attr]

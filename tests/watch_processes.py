@@ -7,6 +7,11 @@ from collections.abc import Iterable
 from pathlib import Path
 
 
+def parties(launcher: int) -> list[int]:
+    """Process ids of the parties that this process has let its nursery fork."""
+    return [party for nursery in children(launcher) for party in children(nursery)]
+
+
 def children(pid: int) -> list[int]:
     """Process ids of the children."""
     found = []

@@ -93,8 +93,9 @@ def test_parties_that_were_told_different_things_do_not_meet(monkeypatch: pytest
         seen.append(start.config)
         raise PumaError("enough is known")
 
-    gone = SimpleNamespace(poll=lambda: 0, wait=lambda *_, **__: 0, stdin=None, stdout=None, pid=0)
-    monkeypatch.setattr("puma.local.cluster._spawn", lambda program: gone)
+    gone = SimpleNamespace(kill=lambda: None, gone=lambda _: True, pipes=tuple, pid=0)
+    monkeypatch.setattr("puma.local.cluster.nursery.load", lambda program: None)
+    monkeypatch.setattr("puma.local.cluster.nursery.party", lambda program: gone)
     monkeypatch.setattr("puma.local.cluster._tell", told)
     monkeypatch.setattr(Trio, "kill", lambda self: None)
     for profile in paper.PROFILES:

@@ -38,12 +38,14 @@ def answered(content: dict[str, Any], cluster: Client, approximation: str) -> No
 
 
 def note_cut(found: Sequence[Any]) -> None:
+    """Say how many of them lost their end."""
     count = sum(each.cut for each in found)
     if count:
         ui.note(f"note: {count} of {len(found)} were longer than the model takes and were cut; see --cut")
 
 
 def cut_fields(cut: bool) -> dict[str, bool]:
+    """What JSON says of a text that lost its end; nothing of any other."""
     return {"cut": True} if cut else {}
 
 

@@ -23,7 +23,7 @@ from puma.mpc.cost import Entry
 from puma.mpc.party import Party
 from puma.mpc.share import Share
 from puma.wire.messages import Encode, Generate
-from puma.wire.steps import Item
+from puma.wire.steps import Item, Left, Step, following
 
 Served = tuple[bytes, str]  # a sharing of a model, and the approximation that it is computed with
 
@@ -74,6 +74,7 @@ class Member:
     grants: list[tuple[int, bytes]] = field(default_factory=list[tuple[int, bytes]])
     turns: dict[int, Turn] = field(default_factory=dict[int, Turn])  # by the step before which they are heeded
     steps: int = 0  # that it has taken
+    said: bytes = b""  # the digest with which what its steps are made of was granted last
     closed: bool = False
     pieces: bool = False
     keeps: bytes = b""  # under which name its client is going to look for it
@@ -89,6 +90,11 @@ class Member:
     def granted(self) -> int:
         """Results that its client has allowed."""
         return self.grants[-1][0] if self.grants else 0
+
+    @property
+    def latest(self) -> bytes:
+        """The digest with which the next result was granted."""
+        return next((digest for steps, digest in self.grants if steps > self.steps), b"")
 
     @property
     def first(self) -> int:
@@ -116,6 +122,7 @@ class Company:
         self._members: list[Member] = []
         self._engine: Engine | None = None
         self._ahead: Ahead | None = None  # for this engine
+        self._history = bytes(32)  # digest of the leader's words so far
 
     def step(self, number: int, members: Sequence[Member], reads: Sequence[int] = ()) -> list[Outcome]:
         """Advance these members, which are served alike, by one; what it gave each. The number comes once.
@@ -127,13 +134,15 @@ class Company:
         for member, tokens in zip(members, reads, strict=bool(reads)):
             member.requests[0].reads = tokens if member.steps == 0 else 0
         partly = [member for member in members if member.requests[0].partly]
+        for member in partly:
+            member.said = member.latest
         self._heed([member for member in members if member not in partly])
         going = [request for member in members for request in member.requests]
         apart(self._requests(), going)
         parts = [sum(request.width for request in member.requests) for member in members]
         self.party.ledger.reset()
         cpu = time.thread_time()
-        self._compute(number, members[0], going)
+        self._compute(number, members, reads or [0] * len(members), going)
         self.party.ledger.total()
         cpu = time.thread_time() - cpu
         given = [[] if member in partly else results(member.requests) for member in members]
@@ -143,6 +152,10 @@ class Company:
             spent = {name: _part(entry, part, sum(parts)) for name, entry in self.party.ledger.entries.items()}
             outcomes.append(Outcome(shares, spent, cpu * part / sum(parts), member in over))
         return outcomes
+
+    def hear(self, word: Left) -> None:
+        """The leader has said that a request takes no more steps, whether or not it is here; before it is dropped."""
+        self._history = following(self._history, word)
 
     def drop(self, member: Member, keep: bool = True) -> None:
         """It takes no more steps; its rows leave the caches that it shares. What is to be kept of it is, unless it was
@@ -154,16 +167,18 @@ class Company:
             self._members.remove(member)
         self._spoil(member)
 
-    def _compute(self, number: int, member: Member, going: Sequence[Request]) -> None:
-        engine = member.engine
+    def _compute(
+        self, number: int, members: Sequence[Member], reads: Sequence[int], going: Sequence[Request]
+    ) -> None:  # fmt: skip
+        engine, labels = members[0].engine, _Labels(self._history, number, members, reads)
         if self._ahead is None or self._engine is not engine:
             if self._ahead is not None:
                 self._ahead.end()
             self._ahead, self._engine = Ahead(engine), engine
-        self.party.approximation = member.served[1]
-        self._ahead.begin(number, going)
-        # Each step has streams of its own, whoever takes part in it, and no number comes twice under these keys.
-        with self.party.stage(f"step {number}"):
+        self.party.approximation = members[0].served[1]
+        self._ahead.begin(number, going, labels.of)
+        self._history = labels.after(number)
+        with self.party.stage(labels.of(number)):
             engine.step(going)
 
     def _heed(self, members: Sequence[Member]) -> None:
@@ -171,7 +186,10 @@ class Company:
         turns = {id(m): m.turns.pop(m.steps, Turn()) if m.steps else None for m in members}
         self._leave({name: turn.leave for name, turn in turns.items() if turn is not None})
         for member in members:
-            if (turn := turns[id(member)]) is not None:
+            turn = turns[id(member)]
+            if turn is None or not turn.plain:
+                member.said = member.latest
+            if turn is not None:
                 member.requests = gone_on(member.requests, turn)
             member.steps += 1
 
@@ -214,6 +232,32 @@ class Company:
 
     def _requests(self) -> list[Request]:
         return [request for member in self._members for request in member.requests]
+
+
+class _Labels:
+    """Names of the streams of a step, and of those that follow if the same requests go on and nothing else is said.
+
+    No number comes twice under one channel's keys. A name holds besides all that the leader has said before, and what
+    the step's clients have said: two parties that were told different things, by the leader or by a client, draw masks
+    that have nothing to do with each other. Else what one of them sends to a client could be masks under which the
+    other computes for another client.
+    """
+
+    def __init__(self, history: bytes, number: int, members: Sequence[Member], reads: Sequence[int]) -> None:
+        self._items, self._said, self._first = [m.item for m in members], [m.said for m in members], number
+        self._read = [0] * len(members)  # of prompts in the steps that follow
+        self._histories = [following(history, Step(number, self._items, list(reads)), self._said)]
+
+    def after(self, number: int) -> bytes:
+        """The digest of all words up to the step with this number."""
+        while self._first + len(self._histories) <= number:
+            step = Step(self._first + len(self._histories), self._items, self._read)
+            self._histories.append(following(self._histories[-1], step, self._said))
+        return self._histories[number - self._first]
+
+    def of(self, number: int) -> str:
+        """The name of the streams of the step with this number."""
+        return f"step {number} {self.after(number).hex()}"
 
 
 def _part(entry: Entry, mine: int, of: int) -> Entry:

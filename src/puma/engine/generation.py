@@ -7,7 +7,7 @@ and how words come from a client, it must not know.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from itertools import count
 
 from puma.engine.engine import Emit, Engine
@@ -30,6 +30,12 @@ class Turn:
     leave: Sequence[int] = ()
     given: Given | None = None
     join: Sequence[Request] = ()
+
+    @property
+    def plain(self) -> bool:
+        """Whether the next step is made of the same as the last one."""
+        others = [getattr(self, each.name) for each in fields(self) if each.name not in ("more", "given")]
+        return self.given is None and not any(others)
 
 
 Word = Callable[[Sequence[Request]], Turn]

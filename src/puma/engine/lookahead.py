@@ -9,7 +9,7 @@ not know who asks, nor what is emitted.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -25,7 +25,13 @@ from puma.mpc.share import Share
 from puma.nn.layout import Rows
 from puma.wire.messages import Generate
 
+Label = Callable[[int], str]  # the name of a step's streams, if the requests of this one go on until then
 STEPS = 4  # of which masks are multiplied in one walk over a parameter: the first token waits for them
+
+
+def plain(number: int) -> str:
+    """Where nobody but the request itself takes steps, under keys of its own."""
+    return f"step {number}"
 
 
 class Ahead:
@@ -37,20 +43,23 @@ class Ahead:
         foreseen = architecture(engine.config).foresees(engine.config) and any(in_blocks(p) for p in engine.params)
         self._possible = party.is_dealer and not party.dry and foreseen
         self._until, self._expected = 0, torch.empty(0, 0, dtype=torch.bool)
+        self._labels: dict[int, str] = {}  # under which later steps have been looked at
 
-    def begin(self, number: int, requests: Sequence[Request]) -> None:
+    def begin(self, number: int, requests: Sequence[Request], label: Label = plain) -> None:
         """Before a step: use what was made for it, or look ahead from it on."""
         if not (self._possible and all(_known(request) for request in requests)):
             self.end()
             return
         party, held = self._engine.party, _held(requests)
-        if party.lookahead is None or number >= self._until or not torch.equal(held, self._expected):
+        foreseen = self._labels.get(number) == label(number) and torch.equal(held, self._expected)
+        if party.lookahead is None or number >= self._until or not foreseen:
             party.lookahead = Lookahead()
             steps = min(STEPS, *(owed for request in requests for owed in request.owed))
             self._until = number + steps
-            for step in range(number + 1, self._until):
+            self._labels = {step: label(step) for step in range(number + 1, self._until)}
+            for step, name in self._labels.items():
                 cache = Cache.blank(self._engine.config.layers, _longer(held, step - number - 1))
-                self._look(party.lookahead, step, cache, requests)
+                self._look(party.lookahead, (step, name), cache, requests)
         self._expected = _longer(held, 1)
         party.lookahead.begin(number)
 
@@ -59,13 +68,14 @@ class Ahead:
         if self._possible:
             self._engine.party.lookahead = None
 
-    def _look(self, lookahead: Lookahead, step: int, cache: Cache, requests: Sequence[Request]) -> None:
-        """Note the masks that the dealer will multiply with parameters in this step."""
+    def _look(self, lookahead: Lookahead, step: tuple[int, str], cache: Cache, requests: Sequence[Request]) -> None:
+        """Note the masks that the dealer will multiply with parameters in this step, under its number and label."""
         engine, party = self._engine, self._engine.party
         blank = party.nothing((cache.prompts,))
         token = Share(party, blank, blank, index_bits(engine.config.vocab_size), 0)
         ranked = all(not _temperature(request) for request in requests)
-        with lookahead.looking_ahead(step), party.silent(), party.stage(f"step {step}"):
+        number, label = step
+        with lookahead.looking_ahead(number), party.silent(), party.stage(label):
             engine.logits(engine.fed(token), cache, [1] * cache.prompts, ranked)
 
 

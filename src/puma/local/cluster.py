@@ -9,8 +9,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import subprocess
-import sys
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -27,6 +25,8 @@ from puma.client.owner import Owner, Progress, card_of
 from puma.client.session import Session
 from puma.errors import AdmissionError, ProtocolError, PumaError, UsageError
 from puma.kernels import warmup
+from puma.local import nursery
+from puma.local.nursery import PartyProcess
 from puma.local.sessions import Beside, Sessions
 from puma.models.config import Config
 from puma.net import Link
@@ -42,17 +42,8 @@ from puma.wire.launch import Ports, Start
 from puma.wire.limits import SILENCE
 from puma.wire.messages import Provenance
 
-# One thread a party, and freed memory kept for the next message: returning it to the system after each costs up to a
-# third of the time in page faults. What the user sets counts more.
-ENVIRONMENT = {
-    "OMP_NUM_THREADS": "1",
-    "NUMBA_NUM_THREADS": "1",
-    "MALLOC_MMAP_THRESHOLD_": str(32 << 20),
-    "MALLOC_TRIM_THRESHOLD_": str(4 << 30),
-    "MALLOC_TOP_PAD_": str(64 << 20),
-}
 START_SECONDS = 120.0
-PARTY = ("-m", "puma.party.process")
+PARTY = ("-m", "puma.party.launched.process")
 __all__ = ["Answer", "Encoding", "LocalCluster", "Trio"]
 
 Route = Callable[[str, str, int], int]  # who dials ("P2", "client"), whom ("P0"), the port; gives the port to dial
@@ -82,7 +73,7 @@ class Trio:
         self._program, self._route = program, route or _straight
         self._identity: Identity | None = None
         self._ports: list[int] = []
-        self._processes: list[subprocess.Popen[str]] = []
+        self._processes: list[PartyProcess] = []
         self._links: list[Link] = []
         self._end = weakref.finalize(self, end, self._processes, self._links, os.getpid())
         _TRIOS.add(self)
@@ -97,15 +88,16 @@ class Trio:
 
     def _start(self, progress: Progress) -> None:
         progress("starting the parties", 0, 3)
-        session, cookie = os.urandom(16), os.urandom(32)
-        digest = hashlib.sha256(f"puma local trio {self.approximation}".encode()).digest()
-        for rank in range(3):
-            self._processes.append(_spawn(self._program))
-            folder = str(self.store / f"p{rank}") if self.store else ""
-            _tell(self._processes[rank], Start(rank, session, digest, cookie, folder, self.approximation))
+        nursery.load(self._program)
         if not warmup.state().ready:
             progress("compiling the kernels, for the first use", 0, 1)
             warmup.compile_kernels()
+        session, cookie = os.urandom(16), os.urandom(32)
+        digest = hashlib.sha256(f"puma local trio {self.approximation}".encode()).digest()
+        for rank in range(3):
+            self._processes.append(nursery.party(self._program))
+            folder = str(self.store / f"p{rank}") if self.store else ""
+            _tell(self._processes[rank], Start(rank, session, digest, cookie, folder, self.approximation))
         ports = [self._port(rank) for rank in range(3)]
         for rank, process in enumerate(self._processes):
             _tell(process, Ports([self._route(f"P{rank}", f"P{k}", port) for k, port in enumerate(ports[:rank])]))
@@ -139,7 +131,7 @@ class Trio:
         share(self.session, config, params, progress, alias, name, reveal_logits)
 
     def _port(self, rank: int) -> int:
-        line = self._processes[rank].stdout.readline()  # type: ignore[union-attr]
+        line = self._processes[rank].stdout.readline()
         if not line.strip().isdigit():
             raise PumaError(f"P{rank} did not start", "run `puma doctor`; PUMA_DEBUG=1 shows the parties' errors")
         return int(line)
@@ -155,8 +147,7 @@ class Trio:
             return
         self.session.close()
         for process in self._processes:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(timeout=2.0)
+            process.gone(2.0)
         self.kill()
 
     def kill(self) -> None:
@@ -185,18 +176,16 @@ def share(
         raise ProtocolError(f"the parties do not hold one model {name}", "start others")
 
 
-def end(processes: list[subprocess.Popen[str]], links: list[Link], owner: int) -> None:
+def end(processes: list[PartyProcess], links: list[Link], owner: int) -> None:
     """End parties and links of the process `owner`, by which they were started; any other leaves them alone."""
     if os.getpid() != owner:
         return
     for process in processes:
-        if process.poll() is None:
-            process.kill()
-        process.wait()
-        for pipe in (process.stdin, process.stdout):
-            if pipe:
-                with contextlib.suppress(OSError):
-                    pipe.close()
+        process.kill()
+        process.gone(None)
+        for pipe in process.pipes():
+            with contextlib.suppress(OSError):
+                pipe.close()
     for link in links:
         link.close()
 
@@ -206,8 +195,8 @@ def _let_go() -> None:
     nothing = os.open(os.devnull, os.O_RDWR)
     for trio in list(_TRIOS):
         for process in trio._processes:
-            for pipe in (process.stdin, process.stdout):
-                if pipe and not pipe.closed:
+            for pipe in process.pipes():
+                if not pipe.closed:
                     os.dup2(nothing, pipe.fileno())
     os.close(nothing)
 
@@ -225,21 +214,7 @@ def _straight(dialer: str, listener: str, port: int) -> int:
     return port
 
 
-def _spawn(program: Sequence[str]) -> subprocess.Popen[str]:
-    """A party; out of reach of the terminal's Ctrl-C, and quiet: what went wrong comes as a message."""
-    return subprocess.Popen(
-        [sys.executable, *program],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=None if os.environ.get("PUMA_DEBUG") else subprocess.DEVNULL,
-        text=True,
-        start_new_session=True,
-        env=ENVIRONMENT | os.environ,
-    )
-
-
-def _tell(process: subprocess.Popen[str], words: msgspec.Struct) -> None:
-    assert process.stdin is not None
+def _tell(process: PartyProcess, words: msgspec.Struct) -> None:
     try:
         process.stdin.write(msgspec.json.encode(words).decode() + "\n")
         process.stdin.flush()
@@ -287,6 +262,8 @@ class LocalCluster(Client):
             raise UsageError(
                 f"these parties compute with {trio.session.approximation}, not {approximation}", "start others"
             )
+        if trio is None:
+            nursery.load(PARTY)  # meanwhile the model is read
         clear = self.model = source if isinstance(source, PlainModel) else PlainModel(source, adapter)
         chosen = approximation or (trio.session.approximation if trio is not None else SPLINE)
         self.plan = clear.plan(plan, progress, chosen)

@@ -238,7 +238,8 @@ class Channel:
                 member.steps < member.granted and member.fits(reads)
                 for member, reads in zip(members, step.reads, strict=True)
             )
-            if step.number != self._number or not allowed:
+            alike = len({member.served for member in members}) == 1 and len(set(step.items)) == len(members)
+            if step.number != self._number or not (allowed and alike):
                 raise ProtocolError(f"step {step.number} cannot be taken here", "run the same version everywhere")
         self._number += 1
         began = monotonic()
@@ -256,6 +257,7 @@ class Channel:
     def _left(self, left: Left) -> None:
         with self._changed:
             member = self._members.pop(left.item, None)
+        self._company.hear(left)
         if member is None:
             return
         self._company.drop(member, keep=not left.problem)

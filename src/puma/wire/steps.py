@@ -7,11 +7,14 @@ seed never travels here.
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Sequence
 from typing import Annotated
 
 import msgspec
 
 from puma.errors import ProtocolError
+from puma.wire import messages as msg
 from puma.wire.messages import Digest, Size
 
 SessionId = Annotated[bytes, msgspec.Meta(min_length=16, max_length=16)]
@@ -68,6 +71,12 @@ _decoder: msgspec.msgpack.Decoder[Word] = msgspec.msgpack.Decoder(Word)
 def encode(word: Word) -> bytes:
     """A word as the bytes of a control frame."""
     return _encoder.encode(word)
+
+
+def following(history: bytes, word: Step | Left, said: Sequence[bytes] = ()) -> bytes:
+    """SHA-256 over all that the leader has said up to this word: the digest up to the one before, and the word; and
+    over what the clients of a step's requests have `said`, a digest for each."""
+    return hashlib.sha256(b"puma/1|steps|" + history + msg.canonical(encode(word), *said)).digest()
 
 
 def decode(payload: bytes) -> Word:

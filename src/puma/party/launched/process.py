@@ -30,6 +30,7 @@ from puma.net.tcp import Listener, Met, dial, listen
 from puma.party.channels import Channels, Dial, named
 from puma.party.ending import failed, part
 from puma.party.joint import Place
+from puma.party.launched import nursery
 from puma.party.rendezvous import Rendezvous
 from puma.party.server import Server
 from puma.wire.launch import Ports, Start
@@ -165,6 +166,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    code = main()
-    sys.stderr.flush()
-    os._exit(code)  # nothing is left to tidy up, and unloading the libraries takes seconds
+    nursery.begin(main)
