@@ -3,8 +3,8 @@
     python -m benchmarks [--only PARTS] [--runs N] [--quick] [--out DIR]
 
 With --instructions avx2 models are measured as on a machine without AVX-512, which is hidden from numba and OpenSSL.
-Parts: models, functions, kernels, links, networks, stack, phases, batch, lengths, sentences. Each writes a JSON file;
-tables and plots are then made of all files that are there. The measurements go to benchmarks/results, the page to
+Parts: models, functions, kernels, links, networks, stack, phases, batch, lengths, sentences, open. Each writes a JSON
+file; tables and plots are then made of all files that are there. The measurements go to benchmarks/results, the page to
 docs/benchmarks.md, the plots to docs/plots; with --out everything goes to that folder. `--only page` measures nothing.
 The whole takes about an hour and wants the machine for itself.
 """
@@ -21,7 +21,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks import function_run, model_run, netem, network_run, page, record, sentences, stack
+from benchmarks import function_run, model_run, netem, network_run, open_weights, page, record, sentences, stack
 from benchmarks.functions import FUNCTIONS
 from puma.measure.speed import speed
 
@@ -78,6 +78,7 @@ PARTS: dict[str, Part] = {
     "batch": lambda runs, quick: model_run.batches(runs, quick, say),
     "lengths": lambda runs, quick: model_run.lengths(runs, quick, say),
     "sentences": lambda runs, quick: sentences.sentences(runs, quick, say),
+    "open": lambda runs, quick: open_weights.open_weights(runs, quick, say),
 }
 
 

@@ -28,6 +28,7 @@ PARTS = (
     "batch",
     "lengths",
     "sentences",
+    "open",
     "spu",
 )
 
@@ -224,6 +225,28 @@ def sentences(results: list[dict[str, Any]]) -> str:
     return table(heads, lines)
 
 
+def open_weights(results: dict[str, Any]) -> str:
+    """Both kinds of weights beside each other, and the folder."""
+    heads = ["request", "seconds, hidden", "open", "ratio", "processor seconds, hidden", "open", "ratio"]
+    heads += ["offline ratio", "online ratio", "runs"]
+    rows = []
+    for case in results["cases"]:
+        (a, b), row = (case["hidden"], case["open"]), [f"{case['title']}: `{case['command']}`"]
+        for key in ("seconds", "cpu_seconds"):
+            row += [seconds(a[key]), seconds(b[key]), f"{b[key] / a[key]:.2f}"]
+        row += [f"{b['bytes'][key] / a['bytes'][key]:.2f}" for key in ("offline", "online")]
+        rows.append([*row, str(case["runs"])])
+    found, gib = results["folder"], 1 << 30
+    own = ", ".join(f"{each / gib:.2f}" for each in found["own"])
+    opened, first = seconds(found["opened_seconds"]), seconds(found["first_token_seconds"])
+    said = (
+        f"A folder of LLaMA-7B's shape with {found['layers']} layers, {found['bytes'] / gib:.1f} GiB in bfloat16: "
+        f"{opened} s until the parties have opened it, {first} s to the first token. P0, P1 and P2 have {own} GiB of "
+        f"their own, and share {found['mapped'] / gib:.1f} GiB that are mapped."
+    )
+    return f"{table(heads, rows)}\n\n{said}"
+
+
 def spu(results: list[dict[str, Any]]) -> str:
     heads = (
         "function",
@@ -259,6 +282,7 @@ TABLES: dict[str, Callable[[Any], str]] = {
     "batch": batch,
     "lengths": lengths,
     "sentences": sentences,
+    "open": open_weights,
     "spu": spu,
 }
 

@@ -22,10 +22,11 @@ from puma.mpc import arithmetic, boolean, compare, cost, fixed, lookup, retrieva
 from puma.mpc.fixed import ACTIVATION, RESIDUAL, RESIDUAL_RING, RING, WEIGHT
 from puma.mpc.party import Party
 from puma.mpc.polynomial import ONE, bit, times
+from puma.mpc.public import LookedUp
 from puma.mpc.share import Additive, Bits, Secret, Share
 from puma.nn import attention, delta, gates, mixture, paper, pooling, roots, sampling, splines
 from puma.nn import functional as F
-from tests.trio import given, given_additive, given_bits, given_choice, given_masked, given_seeded
+from tests.trio import given, given_additive, given_bits, given_choice, given_masked, given_public, given_seeded
 
 
 def sample(*shape: int, scale: float = 1.0, seed: int = 0) -> Tensor:
@@ -129,6 +130,10 @@ def _parameter(p: Party, *shape: int) -> Share:
     return given_seeded(p, sample(*shape, seed=2), RING, WEIGHT)
 
 
+def _public(p: Party, *shape: int) -> Share:
+    return given_public(p, sample(*shape, seed=2), RING, WEIGHT)
+
+
 def _dealt(p: Party, bits: int) -> tuple[Party, Tensor | None, tuple[int, ...], int]:
     return p, (coins(*N).to(p.device) if p.is_dealer else None), N, bits
 
@@ -148,6 +153,10 @@ MPC = [
     Case(arithmetic.matmul, lambda p: (_x(p), _parameter(p, 8, 5)), "parameter"),
     Case(arithmetic.linear, lambda p: (_x(p), _x(p, name="y", value=Y))),
     Case(arithmetic.linear, lambda p: (_x(p), _parameter(p, 5, 8)), "parameter"),
+    Case(arithmetic.linear, lambda p: (_x(p), _public(p, 5, 8)), "public"),
+    Case(arithmetic.matmul, lambda p: (_x(p), _public(p, 8, 5)), "public"),
+    Case(arithmetic.multiply, lambda p: (_x(p), _public(p, 8)), "public"),
+    Case(arithmetic.truncated, lambda p: (_public(p, 5, 8), 7), "public"),
     Case(arithmetic.reshare, lambda p: (_z(p, 64), _z(p, 24, 10, "z2", dealt=False))),
     Case(arithmetic.reshare, lambda p: (_z(p, 1, 0, dealt=False),), "one-bit ring"),
     Case(arithmetic.open_truncate, lambda p: ((_z(p), 16), (_z(p, 35, 20, "z2"), 0))),
@@ -222,6 +231,14 @@ def _one_hot(p: Party) -> Share:
     return given(p, torch.eye(11)[[3, 0, 10]], RESIDUAL_RING, 0, "rows")
 
 
+def _rows(p: Party) -> LookedUp:
+    return LookedUp(given_additive(p, sample(3, 8, seed=2), RESIDUAL_RING, WEIGHT, "rows", dealt=False))
+
+
+def _unopened(p: Party) -> Additive:
+    return given_additive(p, torch.eye(11)[[3, 0, 10]], RESIDUAL_RING, 0, "rows", dealt=False)
+
+
 POSITIVE = (1 + sample(64).abs()) * 2.0 ** (torch.arange(64) % 12 - 6)
 
 NN = [
@@ -245,10 +262,14 @@ NN = [
     Case(paper.quadratic_weights, lambda p: (_scores(p), _mask(5, 9))),
     Case(F.linear, lambda p: (_hidden(p, 8, 24), _weight(p, 10, 24), _weight(p, 10))),
     Case(F.linear, lambda p: (_product(p), _weight(p, 10, 8)), "product"),
+    Case(F.linear, lambda p: (_hidden(p, 8, 24), _public(p, 10, 24), _public(p, 10)), "public"),
     Case(F.matmul, lambda p: (_product(p), _x(p, 40, 20).transpose(0, 1))),
     Case(F.mul, lambda p: (_product(p), _x(p, 26, 14))),
     Case(F.affine, lambda p: (_hidden(p, 8, 24), _weight(p, 24), _weight(p, 24))),
+    Case(F.affine, lambda p: (_hidden(p, 8, 24), _public(p, 24), _public(p, 24)), "public"),
     Case(F.embedding, lambda p: (_one_hot(p), _weight(p, 11, 8))),
+    Case(F.embedding, lambda p: (_rows(p), _public(p, 11, 8)), "looked up"),
+    Case(F.embedding, lambda p: (_unopened(p), _public(p, 11, 8)), "unopened"),
     Case(F.embedding, lambda p: (given_choice(p, [3, 0, 10], 11, 34), _weight(p, 11, 8)), "choice"),
     Case(F.layer_norm, lambda p: (_hidden(p, 8, 24), 1e-5)),
     Case(F.layer_norm, lambda p: (_product(p), 1e-5), "product"),
@@ -285,6 +306,7 @@ NN = [
     Case(F.argmax, lambda p: (_product(p, sample(3, 37)),)),
     Case(F.argmax, lambda p: (given(p, sample(64, 2), 48, 14),), "of two"),
     Case(F.one_hot, lambda p: (given(p, torch.tensor([3, 0, 10]), 4, 0), 11)),
+    Case(F.one_hot, lambda p: (given(p, torch.tensor([3, 0, 10]), 4, 0), 11, True), "unopened"),
     Case(sampling.noise, lambda p: (p, (3, 37), 0.7)),
     Case(sampling.sample, lambda p: (_product(p, sample(3, 37)), 0.0), "largest"),
     Case(sampling.sample, lambda p: (_product(p, sample(3, 37)), 0.7)),

@@ -11,7 +11,7 @@ from typing import Any
 from puma.client.session import Session
 from puma.crypto.prg import PairKey, fresh_secret
 from puma.errors import PeerLost, PumaError
-from puma.local.cluster import share
+from puma.local.sharing import open_up, share
 from puma.mpc.party import Party
 from puma.net.memory import pair
 from puma.party.channel import Channel
@@ -79,6 +79,9 @@ class Threads:
 
     def share(self, *model: Any, **how: Any) -> None:
         share(self.session, *model, **how)
+
+    def open_up(self, config: Any, parts: Any, progress: Any = None, *how: Any, **named: Any) -> None:
+        open_up(self.session, config, parts, self.store, progress, *how, **named)
 
     def close(self) -> None:
         self.session.close()

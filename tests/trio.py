@@ -14,9 +14,11 @@ from torch import Tensor
 
 from puma import kernels
 from puma.crypto.prg import PairKey
+from puma.kernels import Stored
 from puma.mpc.boolean import MaskedBit
 from puma.mpc.cost import Cost, Entry
 from puma.mpc.party import Party
+from puma.mpc.public import Public
 from puma.mpc.retrieval import Choice
 from puma.mpc.seeded import Seeded, rest_bytes
 from puma.mpc.share import Additive, Bits, Share
@@ -121,6 +123,17 @@ def given_seeded(
     own = [stream for rank, stream in streams.items() if party.rank in (0, rank)]
     packed = None if party.is_dealer else kernels.pack_bytes(words, bits).to(party.device)
     return Seeded(party, packed, own, shape, bits, frac, keep)
+
+
+def given_public(party: Party, value: Tensor, bits: int = 64, frac: int = 0, kept: bool = True) -> Public:
+    """The same numbers as a parameter that everybody knows: as words, or in a file's numbers."""
+    words = torch.round(value.double() * 2.0**frac).long() if frac else value.long()
+    if party.dry or party.is_dealer:
+        return Public(party, words.shape, bits, frac)
+    if kept:
+        return Public(party, words.shape, bits, frac, words=words.to(party.device))
+    raw = words.to(torch.int32).contiguous().reshape(-1).view(torch.uint8).to(party.device)
+    return Public(party, words.shape, bits, frac, Stored(raw, "i32", words.shape[-1]))
 
 
 def given_additive(

@@ -100,3 +100,13 @@ def test_plots(tmp_path: Path) -> None:
     measured = {"models": {"results": models}, "functions": {"results": curve}, "batch": {"results": [{"error": "no"}]}}
     assert plots.draw(measured, tmp_path) == ["time.png", "traffic.png", "errors.png"]
     assert all(path.stat().st_size < 60_000 for path in tmp_path.iterdir())
+
+
+def test_open_weights_stand_beside_hidden_ones() -> None:
+    spent = {"seconds": 4.0, "cpu_seconds": 8.0, "bytes": {"offline": 100, "online": 50}}
+    less = {"seconds": 1.0, "cpu_seconds": 3.0, "bytes": {"offline": 70, "online": 49}}
+    case = {"title": "x", "command": "puma bench x", "runs": 2, "hidden": spent, "open": less}
+    folder = {"layers": 3, "bytes": 3 << 30, "mapped": 2 << 30, "opened_seconds": 1.5, "first_token_seconds": 20.0}
+    text = page.open_weights({"cases": [case], "folder": folder | {"own": [1 << 29, 1 << 30, 1 << 30]}})
+    assert "| 4.00 | 1.00 | 0.25 | 8.00 | 3.00 | 0.38 | 0.70 | 0.98 | 2 |" in text
+    assert "with 3 layers, 3.0 GiB" in text and "20.0 s to the first token" in text and "0.50, 1.00, 1.00 GiB" in text

@@ -38,7 +38,7 @@ class Lent:
 
     def __init__(self, trio: Trio) -> None:
         self.session, self.pids, self.store = trio.session, trio.pids, None
-        self.share = trio.share
+        self.share, self.open_up = trio.share, trio.open_up
 
     def close(self) -> None: ...
 

@@ -12,7 +12,7 @@ from puma.engine import dry_run as dry
 from puma.engine import series
 from puma.engine.engine import Engine, answered, spent
 from puma.engine.generation import Turn, hidden_flags, on, run
-from puma.models import with_layers
+from puma.models import in_the_open, with_layers
 from puma.models.config import T5, Bert, Gpt2, Llama, Rope, Vit
 from puma.models.formats import Formats
 from puma.models.presets import preset
@@ -20,7 +20,6 @@ from puma.mpc.compare import turns
 from puma.mpc.cost import Words
 from puma.mpc.party import Party
 from puma.mpc.recall import Call, Event
-from puma.mpc.seeded import Seeded
 from puma.wire.inputs import imagined
 from puma.wire.messages import Encode, Generate, Input, Spent
 from puma.wire.parameters import tensor_specs
@@ -51,7 +50,7 @@ def in_full(config: Any, job: Generate | Encode) -> list[dict[str, tuple[int, in
 def _party(rank: int, config: Any, job: Generate | Encode) -> list[Spent]:
     party = Party(rank)
     party.approximation = job.input.approximation
-    params = {t.name: Seeded(party, None, [], t.shape, t.bits, t.frac) for t in tensor_specs(config)}
+    params = {t.name: dry._parameter(party, config, t) for t in tensor_specs(config)}
     steps = count(1)
 
     def chosen(requests: Any) -> Turn:
@@ -93,6 +92,11 @@ def _counts(spent: list[Spent]) -> dict[str, tuple[int, int, int]]:
         (SEQ, Encode(Input([9], []), "hidden")),
         (IMAGE, Encode(Input([5], []), "logits")),
         (PLANNED, Generate(Input([20], []), 5)),
+        (in_the_open(LLAMA), Generate(Input([9, 3, 5], []), 5)),
+        (in_the_open(LLAMA), Generate(Input([6], []), 4, reveal=True, beams=3)),
+        (in_the_open(PLANNED), Generate(Input([20], []), 5)),
+        (in_the_open(BERT), Encode(Input([16, 16], [], padded=True), "hidden")),
+        (in_the_open(SEQ), Generate(Input([9], []), 7)),
     ],
 )
 def test_a_few_layers_and_steps_tell_of_all(config: Any, job: Any) -> None:

@@ -16,7 +16,7 @@ from puma.mpc.share import Additive, Bits, Share
 from puma.nn import functional as F
 from puma.nn import sampling
 from tests.cases import MANY
-from tests.trio import given, given_additive, given_bits, given_choice
+from tests.trio import given, given_additive, given_bits, given_choice, given_public
 from tests.view import Run, Viewer, findings, views
 
 PARTIES = (DEALER, FIRST, SECOND)
@@ -84,6 +84,14 @@ def _product(party: Viewer, secret: Tensor) -> None:
     party.run(reshare(arithmetic.matmul(x, x.transpose(-1, -2)), arithmetic.square(x)))
 
 
+def _of_public(party: Viewer, secret: Tensor) -> None:
+    """What both evaluators know shall not help them: a matrix that loses nothing of what it multiplies."""
+    x = held(party, secret, [[1.0, 2.0]], [[3.0, -4.0]], 9)
+    weight = given_public(party, torch.tensor([[1, 0], [3, 1]]), 9)
+    party.run(reshare(arithmetic.linear(x, weight), multiply(x, weight[1])))
+    party.run(open_truncate((arithmetic.linear(x, weight), 2)))
+
+
 def _drawn(party: Viewer, secret: Tensor) -> None:
     x = held(party, secret, 1, 2, 12)
     noise = arithmetic.random_share(party, tuple(x.shape), 12)
@@ -93,6 +101,7 @@ def _drawn(party: Viewer, secret: Tensor) -> None:
 EXPERIMENTS = [
     Experiment("reshare, open_truncate", _openings, 700, 10),
     Experiment("product", _product, 700, 10),
+    Experiment("product with a public matrix", _of_public, 800, 9),
     Experiment("lift", _lifts, 700, 12),
     Experiment("sign", lambda p, s: p.run(compare.sign(held(p, s, 3, -7, 8, 1))), 500, 8),
     Experiment("sign, one digit", lambda p, s: p.run(compare.sign(held(p, s, 1, -2, 4))), 300, 8),

@@ -47,6 +47,10 @@ class Where:
     accept_changes: Flag = False
     """Take the model although its config, tokenizer or chat template is another than you last saw."""
 
+    open_weights: Flag = False
+    """The weights are no secret: parties on this machine read the model's files where they lie, and only prompts and
+    answers are hidden. Quicker, and nothing is shared; a cluster's card says whether a model is."""
+
     out_of_range: Literal["refuse", "warn"] = "refuse"
     """warn: take an answer although a number left its range while it was computed, so that it may be wrong."""
 
@@ -71,6 +75,11 @@ class Where:
             ui.note(f"The tokenizer and chat template of {cluster.model.name} are {what}: they count from now on.")
         return cluster
 
+    @property
+    def weights(self) -> Literal["hidden", "open"]:
+        """What parties on this machine may know of the weights."""
+        return "open" if self.open_weights else "hidden"
+
     def check(self, **local: object) -> None:
         """UsageError for options of one way beside options of the other."""
         if self.cluster is None:
@@ -80,6 +89,9 @@ class Where:
                 raise UsageError("--tokenizer and --accept-changes go with a cluster", "add --cluster cluster.toml")
             return
         self.check_adapter()
+        if self.open_weights:
+            what = "--open-weights is for parties on this machine: whether a cluster's model is open, its card says"
+            raise UsageError(what, "leave it out; `puma models show` tells")
         wrong = [f"--{name}" for name, value in local.items() if value]
         if wrong:
             raise UsageError(f"{wrong[0]} is for parties on this machine", "leave out --cluster, or that option")
@@ -119,7 +131,7 @@ def opened(
 
     clear = PlainModel(source, where.adapter)
     asked = ask(clear)
-    how = {"store": store, "reveal_logits": reveal_logits, "approximation": approximation}
+    how = {"store": store, "reveal_logits": reveal_logits, "approximation": approximation, "weights": where.weights}
     local = LocalCluster(clear, progress, plan=fitting.settings(approximation), **how)  # type: ignore[arg-type]
     local.out_of_range = where.out_of_range
     return local, asked

@@ -21,7 +21,7 @@ from puma.models.text import check_batch
 from puma.wire import messages as msg
 from puma.wire.answers import Format, answers
 from puma.wire.input_share import InputShare
-from puma.wire.inputs import laid_out, share_input, upload_bytes
+from puma.wire.inputs import laid_out, looked_up, share_input, upload_bytes
 
 Choose = Callable[[Tensor], list[int]]  # from the logits of each prompt, its next token
 
@@ -211,7 +211,7 @@ class Batch:
         config = self._session.served
         laid = laid_out(config, prompts)
         self._sent += upload_bytes(config, msg.Input(laid.lengths, []))
-        return share_input(config, laid)
+        return share_input(config, looked_up(config, laid, self._session.table))
 
     def _input(self, lengths: list[int], share: InputShare) -> msg.Input:
         return msg.Input(lengths, share.masks, share.choices, approximation=self._session.approximation)

@@ -31,7 +31,7 @@ from puma.wire import messages as msg
 from puma.wire.answers import Format
 
 R = TypeVar("R")
-Judgement = Literal["refuse", "warn"]
+Judgement = Literal["refuse", "warn", "note"]  # the last one by who tells it in another way
 JUDGEMENTS: tuple[Judgement, ...] = ("refuse", "warn")
 HINT = 'see `puma check MODEL --text "..."`, or take the answer all the same by out_of_range="warn"'
 NO_SEEDS = (b"", b"")
@@ -57,6 +57,8 @@ def judge(prompts: Sequence[int], count: int, how: Judgement) -> None:
     error = out_of_range(prompts, count)
     if how == "refuse":
         raise error
+    if how == "note":
+        return
     warnings.warn_explicit(error.message, OutOfRangeWarning, "puma.client", 1, registry={})  # not only the first time
 
 

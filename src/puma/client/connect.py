@@ -22,6 +22,7 @@ from puma.client import arguments, seen
 from puma.client.client import Client
 from puma.client.model_info import ModelInfo
 from puma.client.owner import Progress, listed
+from puma.client.public.fetched import fetched
 from puma.client.session import Session
 from puma.client.turns import whole
 from puma.config import Cluster
@@ -44,6 +45,7 @@ from puma.version import VERSION
 from puma.wire import messages as msg
 from puma.wire.files import received
 from puma.wire.limits import MOST_FILE_BYTES, SILENCE
+from puma.wire.parameters import spec_bytes
 from puma.wire.policy import allow_approximation
 
 T = TypeVar("T")
@@ -111,6 +113,7 @@ class ClusterSession(Session):
             self.seen = seen.check(record, model, seen.digests(self.config, card), accept_changes, mine)
         file = next((file for file in card.files if file.name == TOKENIZER), None)
         words = own.tokenizer if own else self._tokenizer(file)
+        self.table = fetched(self.config, card, self.sharing, self._numbers)
         found = ModelInfo(card.name, self.config, words, card.eos)
         found.hides = card.hides
         found.max_tokens = min(self.cluster.policy.max_tokens, card.max_tokens or self.cluster.policy.max_tokens)
@@ -139,6 +142,17 @@ class ClusterSession(Session):
         if hashlib.sha256(content).digest() != file.sha256:
             self._end(f"P0 sent another {printable(file.name.encode())} than all parties agreed on")
             raise ProtocolError(self._why, "P0 misbehaves")
+        return content
+
+    @whole
+    def _numbers(self, spec: msg.TensorSpec) -> bytes:
+        """The numbers of a public tensor that the open model's card names, as the first evaluator holds them."""
+        self._begin()
+        with self._exchange():
+            self.links[1].send_control(msg.encode(msg.Fetch(spec.name)))
+            self._name_lost()
+            content = b"".join(received(self.links[1], spec_bytes(spec)))
+        self._reported = True
         return content
 
     @contextmanager

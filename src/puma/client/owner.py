@@ -18,6 +18,7 @@ from torch import Tensor
 from puma import kernels
 from puma.client.channel import PartyChannel
 from puma.client.masking import masked
+from puma.client.public.content import Part
 from puma.client.resume import Plan, Resume, shared_before
 from puma.client.turns import whole
 from puma.errors import StoreError, TensorError, UsageError
@@ -26,7 +27,7 @@ from puma.nn.paper import PROFILES, SPLINE
 from puma.store import folders
 from puma.wire import messages as msg
 from puma.wire.limits import FRAME_BYTES
-from puma.wire.parameters import CHECK, KEEP_MASKS_BELOW, check_values, offered_specs
+from puma.wire.parameters import CHECK, KEEP_MASKS_BELOW, check_values, offered_specs, open_sharing
 
 Progress = Callable[[str, int, int], None]  # what, done, of
 
@@ -34,12 +35,12 @@ Progress = Callable[[str, int, int], None]  # what, done, of
 def card_of(
     name: str, version: str, files: Mapping[str, bytes], eos: Sequence[int] = (), reveal_logits: bool = False,
     max_tokens: int = 0, approximations: Sequence[str] = (SPLINE,), hides: bool = False, outputs: Sequence[str] = (),
-    plan: msg.Provenance | None = None,
+    plan: msg.Provenance | None = None, weights: msg.OpenWeights | None = None,
 ) -> msg.Card:  # fmt: skip
     """What the parties and clients are told of a model; UsageError for an approximation that there is not.
 
     `outputs` are what clients may have of one pass, as wire/policy.chosen_outputs gives them; the head's if empty.
-    `plan` says where the config's number formats come from.
+    `plan` says where the config's number formats come from, and `weights` what they are if everybody may know them.
     """
     unknown = [name for name in approximations if name not in PROFILES]
     if unknown or not approximations:
@@ -47,7 +48,9 @@ def card_of(
         raise UsageError(what, f"choose some of {', '.join(PROFILES)}")
     listed = [msg.File(label, len(data), hashlib.sha256(data).digest()) for label, data in files.items()]
     name, allowed = folders.checked_name(name), tuple(approximations)
-    return msg.Card(name, version, list(eos), listed, reveal_logits, max_tokens, allowed, hides, tuple(outputs), plan)
+    return msg.Card(
+        name, version, list(eos), listed, reveal_logits, max_tokens, allowed, hides, tuple(outputs), plan, weights
+    )
 
 
 def listed(channel: PartyChannel) -> list[msg.Listed]:
@@ -107,6 +110,47 @@ class Owner:
         self._channel.ask(msg.Report, lambda _: msg.Publish())
         resume.done()
         return resume.resumed
+
+    @whole
+    def open_up(
+        self, config: Config, parts: Sequence[Part], card: msg.Card, files: Mapping[str, bytes] | None = None,
+        alias: Mapping[str, str] | None = None, places: Sequence[msg.Place] = (), progress: Progress | None = None,
+        sharing: bytes = b"",
+    ) -> bool:  # fmt: skip
+        """Have the three parties serve a model whose weights everybody may know; True if they served these already.
+
+        The evaluators get the numbers as they are, or look for them at `places` of their machine, one for each part;
+        the dealer gets none. What has arrived of these very weights is not sent again. Each party compares what arrives
+        with the digests of `parts`, of which the card's is made; from `places` it compares nothing, and `sharing` is
+        what the model is called by. Errors as of `upload`.
+        """
+        sharing = sharing or open_sharing(card)
+        offer = msg.Offer(
+            card, config, [part.spec for part in parts], [], False, sharing, alias=dict(alias or {}),
+            checksums=self._state is not None, places=list(places),
+        )  # fmt: skip
+        held = self._channel.ask(msg.Held, lambda _: offer)
+        self._send_files([reply.published for reply in held], files or {})
+        for i, part in enumerate(parts):
+            self._send_open(part, [reply.tensors <= i for reply in held])
+            if progress:
+                progress("sending the weights", i + 1, len(parts))
+        if any(reply.tensors != len(parts) for reply in self._channel.answers(msg.Held)):
+            raise StoreError("a party has lost a part of what was sent", "run the command again")
+        self._channel.ask(msg.Report, lambda _: msg.Publish())
+        return all(reply.published for reply in held)
+
+    def _send_open(self, part: Part, lacking: Sequence[bool]) -> None:
+        """The numbers of one tensor, and their checksum, to whoever lacks them."""
+        if not any(lacking):
+            return
+        with self._channel.sending() as links:
+            wanting = [link for link, lacks in zip(links, lacking, strict=True) if lacks]
+            for frame in part.frames():
+                for link in wanting:
+                    link.send(frame)
+            for link in wanting if self._state else []:
+                link.send_control(msg.encode(msg.Checksum(part.spec.sha256)))
 
     @whole
     def unchanged(self, config: Config, params: Mapping[str, Tensor], card: msg.Card) -> bool:

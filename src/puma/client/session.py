@@ -45,7 +45,7 @@ from puma.store.preprocessing import ID_BYTES
 from puma.wire import messages as msg
 from puma.wire.answers import answers, numbers
 from puma.wire.input_share import Laid, Seeds
-from puma.wire.inputs import laid_out, share_input, upload_bytes
+from puma.wire.inputs import Table, laid_out, looked_up, seeds_for, share_input, upload_bytes
 from puma.wire.policy import allow_output, allowed_outputs
 from puma.wire.request_shapes import by_token
 
@@ -68,6 +68,7 @@ class Session(PartyChannel):
         self.sharing = b""  # of the model that the parties serve
         self.card: msg.Card | None = None  # and what its owner says of it
         self.reveals = False  # whether its owner lets clients see logits
+        self.table: Table | None = None  # of public weights, in which this client looks its tokens up
         self.prepared_requests: PreparedRequests | None = None  # where requests look for what has been prepared
         self.out_of_range: Judgement = "refuse"  # what becomes of answers that may be wrong
         self.held = 0  # tokens of the latest prompt that the parties had already
@@ -111,9 +112,7 @@ class Session(PartyChannel):
         with self.turns.stream() as stream:
             with stream:
                 going = begun(None if width else memory, prompts, self.served, self._held)
-                self.held = going.held if going is not None else 0
-                if going is not None:
-                    order, prompts = partial(order, **going.named), [going.rest]
+                self.held, order, prompts = (0, order, prompts) if going is None else going.put(order)
                 sent, prepared_request = self._ask(order, prompts, [], width, 0 if choose else ahead)
                 for _ in range(0 if choose else ahead):
                     self._further()
@@ -267,7 +266,7 @@ class Session(PartyChannel):
         self._begin()
         with self._exchange():
             for rank, link in enumerate(self.links):
-                masks, choices = seeds.of(rank)
+                masks, choices = seeds_for(self.served, seeds, rank)
                 part = msgspec.structs.replace(request.input, masks=masks, choices=choices)
                 link.send_control(msg.encode(msg.Prepare(identity, msgspec.structs.replace(request, input=part))))
         reports = self._reports()
@@ -333,6 +332,7 @@ class Session(PartyChannel):
         plain = request(bare)
         check_batch(config, laid.lengths, plain.tokens if isinstance(plain, msg.Generate) else 1)
         results = answers(config, plain)
+        laid = looked_up(config, laid, self.table)
         self._begin(results)
         self.doubtful = set()
         # A stream that could be cancelled takes what was prepared for one that cannot.
@@ -389,8 +389,8 @@ class Session(PartyChannel):
 
         `hidden` says of beams which columns each does not see.
         """
-        config, laid = self.served, Laid([1] * len(chosen), torch.tensor(list(chosen)), hidden)
-        parts = []
+        config, tokens = self.served, Laid([1] * len(chosen), torch.tensor(list(chosen)), hidden)
+        laid, parts = looked_up(config, tokens, self.table), []
         for part in share_input(config, laid):
             fed = msg.Input(laid.lengths, part.masks, part.choices, padded=bool(hidden))
             parts.append((msg.encode(msg.Pace(True, fed)), part.payload))

@@ -17,13 +17,15 @@ from puma.models import architecture, with_layers
 from puma.models.config import Config
 from puma.mpc.compare import turns
 from puma.mpc.party import SECOND, Party
+from puma.mpc.public import Public
 from puma.mpc.recall import Recall, Trace
 from puma.mpc.seeded import Seeded
+from puma.mpc.share import Share
 from puma.nn.attention import row_formats
 from puma.nn.places import REACHES
 from puma.wire.input_share import Given
 from puma.wire.inputs import imagined
-from puma.wire.messages import Encode, Generate, Input, Spent
+from puma.wire.messages import Encode, Generate, Input, Spent, TensorSpec
 from puma.wire.parameters import tensor_specs
 
 FEW_LAYERS = 3
@@ -69,12 +71,18 @@ def _spent(total: series.Total) -> list[list[Spent]]:
 
 
 def _counted(party: Party, trace: Trace, config: Config, job: Generate | Encode) -> series.Total:
-    params = {t.name: Seeded(party, None, [], t.shape, t.bits, t.frac) for t in tensor_specs(config)}
+    params = {t.name: _parameter(party, config, t) for t in tensor_specs(config)}
     engine = Engine(party, config, params)
     given = imagined(config, party, job.input)
     word = _Word(party, config, job, trace)
     run(engine, job, given, lambda share: answered(party, share), word=word)
     return word.counted()
+
+
+def _parameter(party: Party, config: Config, spec: TensorSpec) -> Share:
+    if config.formats.open:
+        return Public(party, spec.shape, spec.bits, spec.frac)
+    return Seeded(party, None, [], spec.shape, spec.bits, spec.frac)
 
 
 class _Word:

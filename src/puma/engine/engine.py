@@ -122,11 +122,12 @@ class Engine:
             return whole(given)
         return self.fed(whole([request.token for request in group]))
 
-    def fed(self, token: Share) -> Share:
-        """One-hot rows of tokens under masks of the present stage."""
+    def fed(self, token: Share) -> Share | Additive:
+        """One-hot rows of tokens under masks of the present stage; a public table reads them without their being
+        opened."""
         with F.component("embedding", token):
             (token,) = self.party.run(reshare(token.additive()))
-            return F.one_hot(token, self.config.vocab_size)
+            return F.one_hot(token, self.config.vocab_size, self.config.formats.open)
 
     def _decide(self, logits: Sequence[tuple[Request, Share | Additive]]) -> None:
         """The next token of each row: as shares of an index, which are fed again, or as logits for the client."""

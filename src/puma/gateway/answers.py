@@ -240,6 +240,8 @@ class Answers:
         def run(cluster: Cluster) -> Generator[Piece, None, None]:
             how = choosing(cluster, wanted)
             answers = cls(cluster.model, wanted, how)
+            if cluster.session.out_of_range == "warn":
+                cluster.session.out_of_range = "note"  # the asker hears of it, and not who reads this program's output
             if wanted.paced and len(wanted.prompts) > 1:
                 yield from answers.leaving(cluster, wanted, how)
                 return

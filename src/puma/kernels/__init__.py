@@ -12,19 +12,24 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from puma.kernels import plain, shapes
-from puma.kernels.host import from_wire, to_wire
+from puma.kernels.host import from_wire, mapped, to_wire
+from puma.kernels.stored import Stored
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 __all__ = [
+    "Stored",
     "above",
     "from_wire",
     "hot_bit",
     "linear_packed",
+    "linear_stored",
     "lookup",
+    "mapped",
     "matmul",
     "matmul_packed",
+    "matmul_stored",
     "member",
     "onehot",
     "pack",
@@ -35,6 +40,7 @@ __all__ = [
     "reduce",
     "shift_right",
     "signed",
+    "spread",
     "to_wire",
     "unpack",
     "unpack_bits",
@@ -64,6 +70,24 @@ def matmul_packed(
 ) -> Tensor:
     """out += a[:, first:first+rows] @ w, right modulo 2^bits; `out` (n, k) contiguous, returned; w as above."""
     return _for(a).matmul_packed(a, packed, signs, bits, out, first)
+
+
+def spread(matrix: Stored, frac: int) -> Tensor:
+    """The words (rows, columns) with so many fraction bits that a stored matrix stands for."""
+    return _for(matrix.raw).spread(matrix, frac)
+
+
+def linear_stored(a: Tensor, matrix: Stored, frac: int, bits: int, out: Tensor) -> Tensor:
+    """out += a @ w^T, right modulo 2^bits; `out` (n, rows) contiguous, returned; w what `spread` gives, a (n, columns).
+
+    Nothing of the matrix's size is made.
+    """
+    return _for(a).linear_stored(a, matrix, frac, bits, out)
+
+
+def matmul_stored(a: Tensor, matrix: Stored, frac: int, bits: int, out: Tensor) -> Tensor:
+    """out += a @ w, right modulo 2^bits; `out` (n, columns) contiguous, returned; a (n, rows); as above."""
+    return _for(a).matmul_stored(a, matrix, frac, bits, out)
 
 
 def reduce(x: Tensor, bits: int) -> Tensor:

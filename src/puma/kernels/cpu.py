@@ -13,6 +13,7 @@ from puma.kernels.cpu_bits import xor_of_products
 from puma.kernels.cpu_matmul import matmul
 from puma.kernels.cpu_onehot import above, hot_bit, lookup, member, onehot, parity
 from puma.kernels.cpu_packed import linear_packed, matmul_packed
+from puma.kernels.cpu_stored import linear_stored, matmul_stored, spread
 from puma.kernels.cpu_wire import pack, pack_bits, pack_bytes, pack_masked, unpack, unpack_bits, unpack_bytes
 from puma.kernels.plain import reduce
 from puma.kernels.views import compiled, words
@@ -21,9 +22,11 @@ __all__ = [
     "above",
     "hot_bit",
     "linear_packed",
+    "linear_stored",
     "lookup",
     "matmul",
     "matmul_packed",
+    "matmul_stored",
     "member",
     "onehot",
     "pack",
@@ -34,6 +37,7 @@ __all__ = [
     "reduce",
     "shift_right",
     "signed",
+    "spread",
     "unpack",
     "unpack_bits",
     "unpack_bytes",

@@ -5,6 +5,9 @@ Whoever moves bytes calls these two and asks no tensor where it lies. They must 
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -19,6 +22,12 @@ def to_wire(x: Tensor) -> memoryview:
     if x.is_cpu and x.dtype == torch.uint8 and x.is_contiguous():
         return x.detach().reshape(-1).numpy().data
     return x.detach().contiguous().reshape(-1).view(torch.uint8).cpu().numpy().data
+
+
+def mapped(path: Path, offset: int, size: int) -> Tensor:
+    """So many bytes of a file from this one on, in place for as long as they are held; what is written to them stays
+    here."""
+    return torch.from_numpy(np.memmap(path, np.uint8, "c", offset, (size,)))
 
 
 def from_wire(buffer: Buffer, device: torch.device | str = "cpu") -> Tensor:

@@ -14,6 +14,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from puma.kernels.stored import KINDS, Stored, numbers
+
 
 def matmul(a: Tensor, b: Tensor, bits: int = 64, out: Tensor | None = None) -> Tensor:
     """a @ b, right modulo 2^bits; with `out`, added into it."""
@@ -36,6 +38,25 @@ def matmul_packed(
     """out += a[:, first:first+rows] @ w for the rows of w = sum of signs[i] * words of packed[i]."""
     w = _summed(packed, signs, bits, out.shape[1])
     return out.add_(a[:, first : first + w.shape[0]] @ w)
+
+
+def spread(matrix: Stored, frac: int) -> Tensor:
+    """The words (rows, columns) that the numbers stand for: each times its column's factor, rounded to nearest."""
+    found = numbers(matrix)
+    if KINDS[matrix.kind][1]:
+        return found.to(torch.int64)
+    scaled = found.to(torch.float32) if matrix.factors is None else found.to(torch.float32) * matrix.factors
+    return torch.round(scaled.to(torch.float64) * 2.0**frac).to(torch.int64)
+
+
+def linear_stored(a: Tensor, matrix: Stored, frac: int, bits: int, out: Tensor) -> Tensor:
+    """out += a @ w^T for the words w of the matrix."""
+    return out.add_(a @ spread(matrix, frac).T)
+
+
+def matmul_stored(a: Tensor, matrix: Stored, frac: int, bits: int, out: Tensor) -> Tensor:
+    """out += a @ w."""
+    return out.add_(a @ spread(matrix, frac))
 
 
 def reduce(x: Tensor, bits: int) -> Tensor:

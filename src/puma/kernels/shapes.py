@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from puma.kernels.outline import Outline
+from puma.kernels.stored import Stored
 
 
 def broadcast(*shapes: Sequence[int]) -> tuple[int, ...]:
@@ -35,6 +36,21 @@ def linear_packed(
 def matmul_packed(
     a: Tensor, packed: Sequence[Tensor], signs: Sequence[int], bits: int, out: Tensor, first: int = 0
 ) -> Tensor:
+    """out."""
+    return out
+
+
+def spread(matrix: Stored, frac: int) -> Tensor:
+    """Words of its shape."""
+    return _empty((matrix.rows, matrix.columns))
+
+
+def linear_stored(a: Tensor, matrix: Stored, frac: int, bits: int, out: Tensor) -> Tensor:
+    """out."""
+    return out
+
+
+def matmul_stored(a: Tensor, matrix: Stored, frac: int, bits: int, out: Tensor) -> Tensor:
     """out."""
     return out
 

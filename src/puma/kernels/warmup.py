@@ -13,7 +13,7 @@ import torch
 from numba.core.registry import CPUDispatcher
 
 from puma import kernels
-from puma.kernels import cpu, cpu_bits, cpu_few, cpu_matmul, cpu_onehot, cpu_packed, cpu_wire
+from puma.kernels import cpu, cpu_bits, cpu_few, cpu_matmul, cpu_onehot, cpu_packed, cpu_stored, cpu_wire
 from puma.kernels.cpu_few import FEW
 
 
@@ -57,6 +57,10 @@ def compile_kernels() -> None:
         rows = x.expand(n, 8)
         kernels.linear_packed(rows, [pads, pads], [1, 1], 48, rows[:, :1].clone())
         kernels.matmul_packed(rows[:, :1], [pads], [1], 48, rows.clone())
+    matrix = kernels.Stored(pads[:32], "i32", 8)
+    kernels.spread(matrix, 0)
+    kernels.linear_stored(x.reshape(1, 8), matrix, 0, 48, x[:1].reshape(1, 1).clone())
+    kernels.matmul_stored(x[:1].reshape(1, 1), matrix, 0, 48, x.reshape(1, 8).clone())
     kernels.unpack_bits(kernels.pack_bits(x), (8,))
     kernels.xor_of_products(pads.reshape(2, -1), torch.tensor([[0, 1]]), torch.tensor([1]))
 
@@ -64,7 +68,7 @@ def compile_kernels() -> None:
 def _functions() -> list[Any]:
     found = [
         f
-        for room in (cpu, cpu_bits, cpu_few, cpu_matmul, cpu_onehot, cpu_packed, cpu_wire)
+        for room in (cpu, cpu_bits, cpu_few, cpu_matmul, cpu_onehot, cpu_packed, cpu_stored, cpu_wire)
         for f in vars(room).values()
     ]
     return list({id(f): f for f in found if isinstance(f, CPUDispatcher)}.values())

@@ -13,6 +13,7 @@ import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 from torch import Tensor
@@ -21,13 +22,16 @@ from puma.client import arguments
 from puma.client.channel import Judgement, judgement
 from puma.client.client import Answer, Client, Encoding
 from puma.client.cost import Cost
-from puma.client.owner import Owner, Progress, card_of
+from puma.client.owner import Progress
+from puma.client.public.content import Part, digested, named, parts
 from puma.client.session import Session
-from puma.errors import AdmissionError, ProtocolError, PumaError, UsageError
+from puma.errors import AdmissionError, PumaError, UsageError
 from puma.kernels import warmup
 from puma.local import nursery
 from puma.local.nursery import PartyProcess
 from puma.local.sessions import Beside, Sessions
+from puma.local.sharing import look_up, open_up, share
+from puma.models import in_the_open
 from puma.models.config import Config
 from puma.net import Link
 from puma.net.handshake import Identity
@@ -36,7 +40,7 @@ from puma.nn.paper import PROFILES, SPLINE
 from puma.reference.plain_model import PlainModel
 from puma.reference.planning import Settings
 from puma.store import folders
-from puma.store.models import content_name, owner_key
+from puma.store.models import content_label, content_name, owner_key
 from puma.store.prepared_requests import PreparedRequest, PreparedRequests
 from puma.wire.launch import Ports, Start
 from puma.wire.limits import SILENCE
@@ -130,6 +134,15 @@ class Trio:
         """
         share(self.session, config, params, progress, alias, name, reveal_logits)
 
+    def open_up(
+        self, config: Config, parts: Sequence[Part], progress: Progress | None = None,
+        alias: Mapping[str, str] | None = None, name: str = "model", reveal_logits: bool = False,
+        plan: Provenance | None = None,
+    ) -> None:  # fmt: skip
+        """Open a model whose weights everybody may know: the parties map the files where they lie, once for all three,
+        and whatever lies in none is written down once, below the store if there is one."""
+        open_up(self.session, config, parts, self.store, progress, alias, name, reveal_logits, plan)
+
     def _port(self, rank: int) -> int:
         line = self._processes[rank].stdout.readline()
         if not line.strip().isdigit():
@@ -159,21 +172,6 @@ class Trio:
 
     def __exit__(self, kind: object, *_: object) -> None:
         self.close() if kind is None else self.kill()
-
-
-def share(
-    session: Session, config: Config, params: Mapping[str, Tensor], progress: Progress | None = None,
-    alias: Mapping[str, str] | None = None, name: str = "model", reveal_logits: bool = False,
-    plan: Provenance | None = None,
-) -> None:  # fmt: skip
-    """Be the owner of a model towards three parties on this machine, and then its client.
-
-    Who owns the parties may have the model computed with all functions that there are.
-    """
-    card = card_of(name, "", {}, reveal_logits=reveal_logits, approximations=[*PROFILES], plan=plan)
-    Owner(session).upload(config, params, card, alias=alias, progress=progress)
-    if not session.open(name):
-        raise ProtocolError(f"the parties do not hold one model {name}", "start others")
 
 
 def end(processes: list[PartyProcess], links: list[Link], owner: int) -> None:
@@ -230,7 +228,8 @@ class LocalCluster(Client):
     and whatever `prepare` computed ahead. `trio` are processes already started, which stay. `reveal_logits` is the
     owner's policy: may clients see logits, to sample from them. `approximation` is "spline", "puma" or "mpcformer";
     spline, or the trio's, unless given. `adapter` is a LoRA adapter's folder or hub name, which is merged. `plan` says
-    how number formats are made that follow the model. Raises the errors of puma.errors.
+    how number formats are made that follow the model. With `weights` "open" only the prompt and what is made of it are
+    hidden: the parties read the model's files where they lie, and nothing is shared. Raises the errors of puma.errors.
     """
 
     in_company = False  # its first session's requests are not computed together with others': see `another`
@@ -245,8 +244,10 @@ class LocalCluster(Client):
         approximation: str | None = None,
         adapter: str | Path | None = None,
         plan: Settings | None = None,
+        weights: Literal["hidden", "open"] = "hidden",
     ) -> None:
         arguments.flag(reveal_logits, "reveal_logits")
+        arguments.one_of(weights, "weights", ["hidden", "open"])
         arguments.callback(progress, "progress")
         if not (source is None or isinstance(source, PlainModel)):
             source = arguments.path_like(source, "a model")
@@ -267,24 +268,43 @@ class LocalCluster(Client):
         clear = self.model = source if isinstance(source, PlainModel) else PlainModel(source, adapter)
         chosen = approximation or (trio.session.approximation if trio is not None else SPLINE)
         self.plan = clear.plan(plan, progress, chosen)
-        params = clear.params
         self._own = trio is None
         self._trio = trio or Trio(progress, store, approximation=chosen)
         self._sessions = Sessions(self._trio.session, self._another)
         self._beside: weakref.WeakSet[Session] = weakref.WeakSet()
         try:
-            name = ""
-            if self._trio.store:
-                key = owner_key(self._trio.store / "owner")
-                name = content_name(key, self.model.name, self.model.config, params)
-            first, self._name = self._trio.session, name or "model"
-            if not name or not first.open(name) or first.reveals != reveal_logits:
-                where, told = self._name, self.plan.provenance
-                share(first, self.model.config, params, progress, None, where, reveal_logits, told)
+            serve = self._opened if weights == "open" else self._shared
+            self._name = serve(clear, reveal_logits, progress)
         except BaseException:
             if self._own:
                 self._trio.kill()
             raise
+
+    def _shared(self, clear: PlainModel, reveal_logits: bool, progress: Progress | None) -> str:
+        """Share the model, unless the parties' store holds it; what it is called."""
+        name, params = "", clear.params
+        if self._trio.store:
+            key = owner_key(self._trio.store / "owner")
+            name = content_name(key, self.model.name, self.model.config, params)
+        first = self._trio.session
+        if not name or not first.open(name) or first.reveals != reveal_logits:
+            told = self.plan.provenance
+            share(first, self.model.config, params, progress, None, name or "model", reveal_logits, told)
+        return name or "model"
+
+    def _opened(self, clear: PlainModel, reveal_logits: bool, progress: Progress | None) -> str:
+        """Let the parties find the weights where they lie; what the model is called."""
+        config = in_the_open(clear.config)
+        found = parts(config, clear.params)
+        first, name = self._trio.session, "model"
+        if self._trio.store:
+            found = digested(found, progress or _silent)
+            name = f"{content_label(self.model.name)}-{named(config, found)}"
+        if self._trio.store and first.open(name) and first.reveals == reveal_logits:
+            look_up(first, config, found)
+        else:
+            self._trio.open_up(config, found, progress, None, name, reveal_logits, self.plan.provenance)
+        return name
 
     @property
     def session(self) -> Session:
@@ -311,7 +331,7 @@ class LocalCluster(Client):
         if not session.open(self._name) or session.sharing != first.sharing:
             session.close()
             return None
-        session.out_of_range = first.out_of_range
+        session.out_of_range, session.table = first.out_of_range, first.table
         return session
 
     @property

@@ -17,6 +17,8 @@ from puma.store.prepared_requests import PreparedRequests
 from puma.store.preprocessing import PreprocessingStore
 from puma.store.uploads import uploads_folder
 
+OPEN = "open"  # below it lies what public weights need besides their files
+
 
 @dataclass(frozen=True)
 class Inventory:
@@ -65,6 +67,9 @@ def forget(root: Path, models: bool, only: str = "") -> None:
             folders.retire(folder / "preprocessing")
             if models:
                 _forget_models(Store(folder, rank), only)
+        if models:
+            for path in [root / OPEN / only] if only else [root / OPEN]:
+                folders.remove(path)
         folders.retire(root / "client" / "prepared_requests")
 
 

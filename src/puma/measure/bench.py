@@ -20,11 +20,12 @@ from torch import Tensor
 
 from puma.client.cost import Cost
 from puma.client.owner import Progress
+from puma.client.public.content import parts
 from puma.client.session import Session
 from puma.crypto.prg import PairKey
 from puma.local.cluster import Trio
 from puma.measure.named import bare, config_of
-from puma.models import architecture, inputs, ranges, with_layers
+from puma.models import architecture, in_the_open, inputs, ranges, with_layers
 from puma.models.checkpoint import load
 from puma.models.config import Config
 from puma.models.formats import places
@@ -61,10 +62,11 @@ class RandomParams(Mapping[str, Tensor]):
     """Parameters drawn when asked for and not kept: sharing them needs the memory of one tensor.
 
     In models above REPEATED_ABOVE parameters all layers are the first one: `alias` says of whom each is a repetition.
+    With `halves` matrices are rounded to bfloat16, as they lie in files of published models.
     """
 
-    def __init__(self, config: Config) -> None:
-        self._config = config
+    def __init__(self, config: Config, halves: bool = False) -> None:
+        self._config, self._halves = config, halves
         self._shapes = architecture(config).parameters(config)
         self.alias: dict[str, str] = {}
         if sum(math.prod(shape) for shape in self._shapes.values()) > REPEATED_ABOVE:
@@ -72,7 +74,8 @@ class RandomParams(Mapping[str, Tensor]):
             self.alias = {name: source for name, source in first.items() if name != source}
 
     def __getitem__(self, name: str) -> Tensor:
-        return random_tensor(self._config, self.alias.get(name, name), self._shapes[name])
+        found = random_tensor(self._config, self.alias.get(name, name), self._shapes[name])
+        return found.to(torch.bfloat16).float() if self._halves and found.dim() == 2 else found
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._shapes)
@@ -88,15 +91,15 @@ def random_ids(config: Config, lengths: Sequence[int]) -> list[list[int]]:
 
 
 def configured(
-    source: str, layers: int | None, weights: bool = True, adapter: str | None = None
+    source: str, layers: int | None, weights: bool = True, adapter: str | None = None, halves: bool = False
 ) -> tuple[str, Config, Mapping[str, Tensor]]:
     """Name, config and parameters of a preset, a config.json or a checkpoint, perhaps of its first layers only.
 
-    Parameters are random where there are none.
+    Parameters are random where there are none, `halves` if so asked.
     """
     name, config = config_of(source, layers, adapter)
     if source in PRESETS or bare(source):
-        return name, config, RandomParams(config)
+        return name, config, RandomParams(config, halves)
     if not weights:
         return name, config, {}
     checkpoint = load(source, adapter=adapter)  # its tensors tell of settings, too
@@ -150,11 +153,12 @@ class Measurement:
 
 def measure(
     config: Config, params: Mapping[str, Tensor], request: Generate | Encode, error: bool, progress: Progress,
-    prepared: bool = False,
+    prepared: bool = False, open_weights: bool = False,
 ) -> Measurement:  # fmt: skip
     """Share the model, warm up, time one request, then compare hidden states with the plain run.
 
-    With `prepared` the request is then prepared and timed again.
+    With `prepared` the request is then prepared and timed again. With `open_weights` the parties get the weights as
+    they are.
     """
     prompts = random_ids(config, request.input.lengths)
     tokens = request.tokens if isinstance(request, Generate) else None
@@ -162,7 +166,11 @@ def measure(
     with ExitStack() as stack:
         store = stack.enter_context(TemporaryDirectory(prefix="puma-", dir=MEMORY)) if prepared else None
         trio = stack.enter_context(Trio(progress, store, approximation=request.input.approximation))
-        trio.share(config, params, progress, alias)
+        if open_weights:
+            config = in_the_open(config)
+            trio.open_up(config, parts(config, params, alias), progress, alias)
+        else:
+            trio.share(config, params, progress, alias)
         progress("warming up", 0, 1)
         ask(trio.session, [ids[:WARM_UP] for ids in prompts], min(tokens, WARM_UP) if tokens else None)
         progress("the timed request", 0, 1)

@@ -29,6 +29,7 @@ REFERENCE = Speed((DEALER, EVALUATOR, EVALUATOR), 1.1, 2)
 PROGRAM = 420 << 20  # bytes of a party that holds no model: interpreter, torch, compiled kernels
 WORKING = (512, 1024, 2048)  # bytes of P0, P1 and P2 for each number of the largest tensor, as measured
 KEPT = 16  # bytes a word that is held in both components
+HALVES = 2  # bytes of a public parameter in most files, which are mapped where they lie
 REQUESTS = 1000
 
 
@@ -97,11 +98,14 @@ class Estimate:
 
     @property
     def machines(self) -> tuple[Machine, Machine, Machine]:
-        """What P0, P1 and P2 need while this request runs."""
+        """What P0, P1 and P2 need while this request runs; on one machine they share the memory of public weights."""
         disk, lengths = layout(offered_specs(self.config))[1], self.request.input.lengths
         parameters = sum(math.prod(spec.shape) for spec in offered_specs(self.config))
         small = parameters < KEEP_MASKS_BELOW
         held = [KEPT * parameters] * 3 if small else [0, disk, disk]
+        if self.config.formats.open:
+            disk = HALVES * parameters
+            held = [0, disk, disk]
         cached = _cached(self.config, self.request)
         largest = architecture(self.config).largest(self.config, max(lengths), sum(lengths))
         memory = [PROGRAM + model + cached + each * largest for model, each in zip(held, WORKING, strict=True)]

@@ -46,6 +46,7 @@ class Inputs:
     apart: bool = False  # whether an answer has a context of its own
     padding: int | None = None  # a token that does not count where a text ends with it
     barred: int | None = None  # a token that no text may hold
+    row: int = 0  # numbers of a token's row of a public table, which a client looks up itself; 0 of a secret one
 
     @property
     def tokenized(self) -> bool:

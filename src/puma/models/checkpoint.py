@@ -49,10 +49,11 @@ class Checkpoint:
         how large they are: a plan is (reference/planning.py)."""
         family = FAMILIES[self.architecture]
         state = {
-            name: deferred(shape, partial(self.state.__getitem__, name))
+            name: deferred(shape, partial(self.state.__getitem__, name), name)
             for name, shape in family.tensors(self.config).items()
         }
-        return Folded(family.fold(self.config, state))
+        entry = self.state.entry if isinstance(self.state, Stored) else None
+        return Folded(family.fold(self.config, state), entry)
 
     @property
     def weights(self) -> tuple[Path, ...]:

@@ -8,7 +8,7 @@ models or files.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,10 +16,24 @@ from torch import Tensor
 from puma.errors import UsageError
 
 
+class Recipe(NamedTuple):
+    """What torch is to compute, with which arguments; of several results, which one."""
+
+    function: Any
+    arguments: tuple[Any, ...]
+    named: Mapping[str, Any]
+    part: int | None = None
+
+
 class Deferred(Tensor):
-    """A float32 tensor that `compute` gives; operations on it give deferred tensors."""
+    """A float32 tensor that `compute` gives; operations on it give deferred tensors, which keep their `recipe`.
+
+    One that was made by `deferred` is `called` something instead, perhaps nothing.
+    """
 
     compute: Callable[[], Tensor]
+    recipe: Recipe | None
+    called: str
 
     @staticmethod
     def __new__(cls, like: Tensor, compute: Callable[[], Tensor]) -> Deferred:
@@ -43,31 +57,44 @@ class Deferred(Tensor):
             raise UsageError(f"{func} changes a tensor that has no numbers yet", "compute a new one")
 
         def run() -> Any:
-            return func(*_each(_computed, args), **{name: _each(_computed, value) for name, value in kwargs.items()})
+            return func(*_each(computed, args), **{name: _each(computed, value) for name, value in kwargs.items()})
 
         found = func(*_each(_shaped, args), **{name: _each(_shaped, value) for name, value in kwargs.items()})
         if isinstance(found, Tensor):
-            return cls(found, run)
-        return [cls(part, lambda i=i: run()[i]) for i, part in enumerate(found)]
+            return _by(cls(found, run), Recipe(func, tuple(args), kwargs))
+        parts = [cls(part, lambda i=i: run()[i]) for i, part in enumerate(found)]
+        return [_by(part, Recipe(func, tuple(args), kwargs, i)) for i, part in enumerate(parts)]
 
 
-def deferred(shape: tuple[int, ...], compute: Callable[[], Tensor]) -> Tensor:
+def deferred(shape: tuple[int, ...], compute: Callable[[], Tensor], name: str = "") -> Tensor:
     """The float32 tensor of this shape that `compute` gives, once it is asked for."""
-    return Deferred(torch.empty(shape, device="meta"), compute)
+    return _by(Deferred(torch.empty(shape, device="meta"), compute), None, name)
+
+
+def _by(made: Deferred, recipe: Recipe | None, name: str = "") -> Deferred:
+    made.recipe, made.called = recipe, name
+    return made
 
 
 class Folded(Mapping[str, Tensor]):
-    """Parameters by name; each is computed anew whenever it is looked up, so that only those in use take memory."""
+    """Parameters by name; each is computed anew whenever it is looked up, so that only those in use take memory.
 
-    def __init__(self, parameters: Mapping[str, Tensor]) -> None:
-        self._parameters = dict(parameters)
+    `entry` gives what is behind a deferred tensor of a name, if anybody knows.
+    """
+
+    def __init__(self, parameters: Mapping[str, Tensor], entry: Callable[[str], Any] | None = None) -> None:
+        self._parameters, self.entry = dict(parameters), entry
 
     def __getitem__(self, name: str) -> Tensor:
         """In memory of its own: a view would keep the file mapped, or the tensor that it is a part of."""
-        found: Tensor = _computed(self._parameters[name])
+        found: Tensor = computed(self._parameters[name])
         if found.untyped_storage().nbytes() == found.nbytes:
             return found.contiguous()
         return found.clone(memory_format=torch.contiguous_format)
+
+    def unread(self, name: str) -> Tensor:
+        """A parameter as it was written down, deferred unless it was at hand."""
+        return self._parameters[name]
 
     def __contains__(self, name: object) -> bool:
         return name in self._parameters
@@ -79,7 +106,8 @@ class Folded(Mapping[str, Tensor]):
         return len(self._parameters)
 
 
-def _computed(value: Any) -> Any:
+def computed(value: Any) -> Any:
+    """The numbers of what is deferred; anything else as it is."""
     return value.compute() if isinstance(value, Deferred) else value
 
 

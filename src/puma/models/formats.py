@@ -31,13 +31,14 @@ class Formats(Struct, frozen=True, kw_only=True, omit_defaults=True):
     name of a module, what `nn.places.REACHES` says of the kind of its place; what is not named has the default.
     A named place gets as small a ring as its reach allows, even if the reach is the default. What is `proven` never
     leaves its reach: it needs no room beyond it, and is not watched. Activations whose inputs are small as a rule may
-    be `fine`: computed by tables of twice as many segments.
+    be `fine`: computed by tables of twice as many segments. Weights are secret, or `open` to everybody.
     """
 
     stream: Annotated[int, Meta(ge=LEAST["stream"], le=LARGEST["stream"])] = STREAM_REACH
     places: Places = {}
     proven: Names = ()
     fine: Names = ()
+    open: bool = False
 
     def __post_init__(self) -> None:
         force_setattr(self, "places", dict(sorted(self.places.items())))  # equal formats are written alike
@@ -45,7 +46,7 @@ class Formats(Struct, frozen=True, kw_only=True, omit_defaults=True):
         force_setattr(self, "fine", tuple(sorted(set(self.fine))))
 
     def __hash__(self) -> int:
-        return hash((self.stream, tuple(self.places.items()), self.proven, self.fine))
+        return hash((self.stream, tuple(self.places.items()), self.proven, self.fine, self.open))
 
     def within(self, names: Iterable[str]) -> Formats:
         """For a model that has these places only, such as one with fewer layers."""

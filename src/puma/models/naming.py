@@ -7,6 +7,7 @@ numbers is one of its own; of two that share, one may be missing. It must not kn
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
@@ -21,7 +22,7 @@ from puma.models.architecture import Shapes
 from puma.models.family import Family, Names
 from puma.models.files.source import Entry
 
-FLOATS = ("F64", "F32", "F16", "BF16")
+FLOATS = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}  # bytes of a number
 Entries = dict[str, Entry]
 # What wraps a model while it is trained or compiled, and a text model inside one that also sees.
 WRAPPERS = re.compile(
@@ -90,12 +91,20 @@ def parted(entries: Mapping[str, Entry], names: Names) -> Mapping[str, Entry]:
         parts, before = names.fused[whole], module.removesuffix(whole)
         shape = (entry.shape[0] // len(parts), *entry.shape[1:])
         for i, part in enumerate(parts):
-            found[f"{before}{part}.{kind}"] = replace(entry, shape=shape, read=partial(_part, entry, len(parts), i))
+            read, offset = partial(_part, entry, len(parts), i), _offset(entry, len(parts), i)
+            found[f"{before}{part}.{kind}"] = replace(entry, shape=shape, read=read, offset=offset)
     return found
 
 
 def _part(entry: Entry, parts: int, number: int) -> torch.Tensor:
     return entry.read().chunk(parts)[number].contiguous()
+
+
+def _offset(entry: Entry, parts: int, number: int) -> int | None:
+    """Where in its file this part of an entry's rows begins."""
+    if entry.offset is None or entry.dtype not in FLOATS:
+        return None
+    return entry.offset + number * (math.prod(entry.shape) // parts) * FLOATS[entry.dtype]
 
 
 # Names.

@@ -14,9 +14,11 @@ from torch import Tensor
 
 from puma import kernels
 from puma.mpc import clear_forms as clear
+from puma.mpc import public as known
 from puma.mpc.clear_forms import in_clear
 from puma.mpc.cost import Bytes, Cost, Size, Words, declares, local, message_bits
 from puma.mpc.party import DEALER, FIRST, Message, Party, Piece, Protocol, present
+from puma.mpc.public import Public
 from puma.mpc.seeded import in_blocks, weighted
 from puma.mpc.share import Additive, Number, Share, encode
 
@@ -63,6 +65,8 @@ def truncated(x: Share, shift: int) -> Share:
     """
     if shift == 0:
         return x
+    if isinstance(x, Public):
+        return x.truncated(shift)
     y = x.shifted(1 << (shift - 1))
     a, b = (kernels.shift_right(t, shift, x.bits) for t in y.components)
     return x.like(a, b, x.bits - shift, x.frac - shift).shifted(-1)
@@ -89,7 +93,9 @@ def product(x: Share, y: Share, op: Bilinear) -> Additive:
 
 @declares("local", "section 3", local)
 def multiply(x: Share, y: Share) -> Additive:
-    """Elementwise product, broadcasting; local."""
+    """Elementwise product, broadcasting; local. With a public factor, which comes second, no part is the dealer's."""
+    if isinstance(y, Public):
+        return known.multiply(x, y)
     return product(x, y, torch.mul)
 
 
@@ -108,8 +114,14 @@ def square(x: Share) -> Additive:
 
 @declares("local", "section 3", local)
 @in_clear(clear.matmul)
-def matmul(x: Share, y: Share) -> Additive:
-    """Batched matrix product (..., n, k) @ (..., k, m); local, two ring products an evaluator, one at the dealer."""
+def matmul(x: Share | Additive, y: Share) -> Additive:
+    """Batched matrix product (..., n, k) @ (..., k, m); local, two ring products an evaluator, one at the dealer.
+
+    With a public matrix it is one at each evaluator, and x may be an untruncated sum without a dealer's part.
+    """
+    if isinstance(y, Public):
+        return known.matmul(x, y)
+    assert isinstance(x, Share)
     bits = min(x.bits, y.bits)
     if in_blocks(y):
         part = weighted(x, y, kernels.matmul_packed, y.shape[-1])
@@ -126,7 +138,12 @@ def matmul(x: Share, y: Share) -> Additive:
 
 @declares("local", "section 3", local)
 def linear(x: Share, weight: Share) -> Additive:
-    """x @ weight^T for a matrix (out, in); local. No copy is made of a Seeded weight that is not kept anyway."""
+    """x @ weight^T for a matrix (out, in); local. No copy is made of a Seeded weight that is not kept anyway.
+
+    A public one costs an evaluator one ring product, and the dealer none.
+    """
+    if isinstance(weight, Public):
+        return known.linear(x, weight)
     if not in_blocks(weight):
         return matmul(x, weight.transpose(-1, -2))
     part = weighted(x, weight, kernels.linear_packed, weight.shape[0])

@@ -37,6 +37,7 @@ from puma.mpc.fixed import (
     logit_ring,
 )
 from puma.mpc.party import Protocol, together
+from puma.mpc.public import LookedUp
 from puma.mpc.retrieval import retrieve
 from puma.mpc.share import Additive, Secret, Share, encode
 from puma.mpc.share import cat as cat_shares
@@ -108,15 +109,17 @@ def affine(x: Value, weight: Value, bias: Value | None = None) -> Value:
     return result if bias is None else result + bias
 
 
-@declares("local; retrieve for an outsider's choice", "section 6")
+@declares("local; retrieve for an outsider's choice in a secret table", "section 6")
 def embedding(one_hot: Value, table: Value, ring: int = RESIDUAL_RING) -> Value:
     """Rows of a table (V, d) by one-hot rows (..., V), or by an outsider's choice; in the plain run also by indices.
 
-    Secret rows have 18 fraction bits, in a ring of 34 bits unless a larger one is wanted.
-    """
+    Secret rows have 18 fraction bits, in a ring of 34 bits or a larger `ring`. In a public table an outsider looks them
+    up itself, and one-hot rows may stay unopened."""
     if isinstance(one_hot, Tensor):
         return one_hot @ table if one_hot.is_floating_point() else tf.embedding(one_hot, table)
-    if isinstance(one_hot, Share):
+    if isinstance(one_hot, LookedUp):
+        rows = one_hot.rows
+    elif isinstance(one_hot, Share | Additive):
         rows = arithmetic.matmul(one_hot, table)
     else:
         rows = one_hot.party.run(retrieve(one_hot, table))
@@ -127,8 +130,7 @@ def embedding(one_hot: Value, table: Value, ring: int = RESIDUAL_RING) -> Value:
 def layer_norm(x: Value, eps: float, reach: int = NORM_REACH, ring: int = RING) -> Value:
     """(x - mean) / sqrt(var + eps) over the last dimension, without scale and bias.
 
-    Rows have a length below 2^reach; the result lies in `ring`.
-    """
+    Rows have a length below 2^reach; the result lies in `ring`."""
     if isinstance(x, Tensor):
         return tf.layer_norm(x, (x.shape[-1],), eps=eps)
     return x.party.run(roots.normalised(x, eps, True, reach=reach, ring=ring))
@@ -336,8 +338,7 @@ def _half_turned(x: Tensor) -> Tensor:
 def argmax(x: Value, reach: int = LOGIT_REACH) -> Value:
     """Index of the largest entry of the last dimension; a Share of ring ceil(log2 V) for secrets.
 
-    Entries of a row lie within 2^reach of each other.
-    """
+    Entries of a row lie within 2^reach of each other."""
     if isinstance(x, Tensor):
         return x.argmax(-1)
     (x,) = x.party.run(formatted((x, ACTIVATION, logit_ring(reach))))
@@ -346,13 +347,16 @@ def argmax(x: Value, reach: int = LOGIT_REACH) -> Value:
     return x.party.run(compare.argmax(x, index))[1]
 
 
-@declares("online 2k, offline 2^bits k an index; 1 round", "section 6")
-def one_hot(index: Value, size: int) -> Value:
+@declares("offline 2^bits k an index; online 2k and 1 round, unless it stays unopened", "section 6")
+def one_hot(index: Value, size: int, unopened: bool = False) -> Value:
     """One-hot rows (..., size) of an index; for secrets from a dealt one-hot of the index's mask.
 
-    The dealer deals the vector for l, the evaluators turn it by the public m and reshare: offline 2^bits words.
-    """
-    return tf.one_hot(index, size).to(torch.float32) if isinstance(index, Tensor) else _hot_rows(index, size)
+    The dealer deals the vector for l, the evaluators turn it by the public m and reshare: offline 2^bits words. For a
+    public table it stays `unopened`."""
+    if isinstance(index, Tensor):
+        return tf.one_hot(index, size).to(torch.float32)
+    rows = _hot_rows(index, size)
+    return rows if unopened or isinstance(rows, Share) else index.party.run(reshare(rows))[0]
 
 
 def _hot_rows_in_clear(index: Clear, size: int) -> Clear:
@@ -361,7 +365,7 @@ def _hot_rows_in_clear(index: Clear, size: int) -> Clear:
 
 
 @in_clear(_hot_rows_in_clear)
-def _hot_rows(index: Share, size: int) -> Share:
+def _hot_rows(index: Share, size: int) -> Additive | Share:
     party, count = index.party, 1 << index.bits
     shape = (*index.shape, count)
     public_digit = (index.mask if party.is_dealer else index.m) & (count - 1)
@@ -375,7 +379,7 @@ def _hot_rows(index: Share, size: int) -> Share:
         turned = (public_digit.unsqueeze(-1) - places) & (count - 1)
         part = dealt.gather(-1, turned)
     assert size <= count
-    return party.run(reshare(Additive(party, part, RESIDUAL_RING, 0, dealt=False)))[0]
+    return Additive(party, part, RESIDUAL_RING, 0, dealt=False)
 
 
 @declares("local", "section 3", local)

@@ -59,6 +59,7 @@ class Settings:
     limits: Limits | None = None  # those of the cluster file
     audit: Path | None = None
     plain: bool = False
+    given: Sequence[Path] = ()  # checkpoints of models with public weights
 
 
 class Daemon:
@@ -71,7 +72,8 @@ class Daemon:
         limits = settings.limits or Limits.within(cluster.policy, None, None)
         self.metrics = Metrics()
         # The library first: it sees to it that the folder is this party's, and nobody else's meanwhile.
-        library = Library(settings.store, rank, cluster.known_by(cluster.parties[rank]))
+        known = cluster.known_by(cluster.parties[rank])
+        library = Library(settings.store, rank, known, given=settings.given)
         preprocessing_store = EncryptedStore(settings.store, limits.preprocessing)
         audit = Audit(settings.audit or settings.store / "audit.jsonl")
         self.context = PartyContext(

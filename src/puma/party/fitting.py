@@ -52,6 +52,8 @@ def agreed(
             raise StoreError(other.problem, DAMAGED)
     if model is None or any(other.sharing != sharing for other in theirs.values()):
         return None
+    if model.manifest.public:  # what the parties call it is a digest of what each has compared with its files
+        return model
     if not all(each.tested for each in (mine, *theirs.values())):
         try:
             _test(rank, links, model.manifest, check(model))

@@ -20,17 +20,22 @@ from puma.wire.files import received
 
 class Intake:
     """One upload at a time over one link. `owner` is the fingerprint of the key at its other end, if there is one;
-    `arrived` is told how many bytes have come, each time some have."""
+    `arrived` is told how many bytes have come, each time some have. Who is `here`, as whoever started the party on this
+    machine, may name files of it."""
 
     def __init__(
-        self, link: Link, library: Library | InMemory, owner: str = "", arrived: Callable[[int], None] | None = None
-    ) -> None:
+        self, link: Link, library: Library | InMemory, owner: str = "", arrived: Callable[[int], None] | None = None,
+        here: bool = False,
+    ) -> None:  # fmt: skip
         self._link, self._library, self._owner, self._arrived = link, library, owner, arrived
+        self._here = here
         self._upload: Upload | None = None
 
     def offered(self, offer: msg.Offer) -> None:
         """Take in whatever is lacking of a model; say before and after how much of it is here."""
         self.leave()
+        if offer.places and not self._here:
+            raise ProtocolError("an offer names files of this party's machine", "let the weights be sent")
         upload = self._upload = self._library.receive(offer, self._owner)
         self._say(msg.Held(upload.held, upload.published))
         if not upload.published:

@@ -9,24 +9,29 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from puma import kernels
 from puma.crypto.prg import PairKey
 from puma.engine.engine import Engine
+from puma.kernels import Stored
 from puma.mpc.party import Party
+from puma.mpc.public import Public
 from puma.mpc.seeded import Seeded, rest_bytes
 from puma.mpc.share import Share
 from puma.store.models import Model
-from puma.wire.limits import FRAME_WORDS
+from puma.wire.limits import FRAME_BYTES, FRAME_WORDS
 from puma.wire.messages import TensorSpec
-from puma.wire.parameters import CHECK
+from puma.wire.parameters import CHECK, FACTORS, factors_of, spec_bytes
 
 
 def opened(party: Party, model: Model) -> Engine:
     """An engine on a model whose words are read as they are used."""
     manifest = model.manifest
-    params: dict[str, Share] = {spec.name: _share(party, model, spec) for spec in manifest.tensors if spec != CHECK}
+    make = _public if manifest.public else _share
+    own = [spec for spec in manifest.tensors if spec != CHECK and not spec.name.endswith(FACTORS)]
+    params: dict[str, Share] = {spec.name: make(party, model, spec) for spec in own}
     for name, source in manifest.alias.items():
         params[name] = params[source]  # that an alias names what was shared, the offer was checked for
     return Engine(party, manifest.config, params)
@@ -46,9 +51,19 @@ def _share(party: Party, model: Model, spec: TensorSpec) -> Share:
     )  # fmt: skip
 
 
+def _public(party: Party, model: Model, spec: TensorSpec) -> Share:
+    raw = model.packed(spec.name)
+    if raw is None:
+        return Public(party, spec.shape, spec.bits, spec.frac)
+    factors = factors_of(spec)
+    each = model.packed(factors.name).view(torch.float32) if factors.name in model.words else None  # type: ignore[union-attr]
+    matrix = Stored(raw.to(party.device), spec.kind, spec.shape[-1], each)
+    return Public(party, spec.shape, spec.bits, spec.frac, matrix, touch=partial(model.touch, spec.name))
+
+
 def frames(owner: Any, spec: TensorSpec) -> Iterator[Tensor]:
     """A parameter in wire form, piece by piece."""
-    left, most = rest_bytes(spec.shape, spec.bits), rest_bytes((FRAME_WORDS,), spec.bits)
+    left, most = spec_bytes(spec), FRAME_BYTES if spec.kind else rest_bytes((FRAME_WORDS,), spec.bits)
     while left:
         size = min(left, most)
         yield kernels.from_wire(owner.recv(size))

@@ -66,7 +66,7 @@ class Server:
             self._own = Library(folder, party.rank, resting=0.0) if folder else InMemory(party.rank)
         self._library: Library | InMemory = library or self._own  # type: ignore[assignment]
         self._model: Model | None = None  # that is being served
-        self._intake = Intake(client, self._library)
+        self._intake = Intake(client, self._library, here=owner)
         self._preprocessing_store = PreprocessingStore(folder) if folder else None
         self._sharing = b""  # of the model that is being served
         self._reveals = False  # whether its owner lets clients see logits

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from functools import partial
 
+from puma import kernels
 from puma.engine.admission import Allowed, to_clients, total_tokens
 from puma.errors import AdmissionError, PeerTimeout, PreprocessingError, ProtocolError
 from puma.mpc.party import Party
@@ -203,9 +204,17 @@ class SessionServer(Server):
     def _send_file(self, name: str) -> None:
         if self._model is None:
             raise ProtocolError("a file was asked for before a model", "open a model first")
-        content = memoryview(self._shelf.file(self._model, name))
+        content = self._numbers(name) or memoryview(self._shelf.file(self._model, name))
         for at in range(0, len(content), FRAME_BYTES):
             self.client.send(content[at : at + FRAME_BYTES])
+
+    def _numbers(self, name: str) -> memoryview | None:
+        """Of public weights the table of embeddings, in which a client looks its tokens up; None if it is not that."""
+        model = self._model
+        weights = model.manifest.card.weights if model else None
+        table = [spec.name for spec in (weights.table, weights.factors) if spec] if weights else []
+        packed = model.packed(name) if model and name in table else None
+        return None if packed is None else kernels.to_wire(packed)
 
     def _delete(self, request: msg.Delete) -> int:
         self._agreement.say(request)

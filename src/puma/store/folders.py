@@ -21,6 +21,7 @@ from pathlib import Path
 from puma.errors import StoreError
 
 INCOMING = ".incoming-"
+MEMORY_FOLDER = "/dev/shm"  # what is written there stays in memory
 MEMORY = {0x01021994: "tmpfs", 0x858458F6: "ramfs"}  # file systems that live in memory, by statfs f_type
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import threading
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 
 from puma.errors import AdmissionError, StoreError
 from puma.store import folders, uploads
 from puma.store.claim import Claim, Identity
+from puma.store.given import Given
 from puma.store.models import Model, Store
 from puma.store.uploads import FILES, KEEP_SECONDS, MemoryUpload, ResumableUpload, Upload
 from puma.wire.messages import Listed, Offer
@@ -24,10 +26,14 @@ class Library:
     """What one party keeps below `root`, which is its own until `close`; sessions in several threads may use it.
 
     `party` is what the cluster file knows it by, if there is one. Uploads that have rested for `resting` seconds are
-    forgotten. StoreError if the folder is another party's, incomplete, or in use by another process.
+    forgotten. What of public weights lies in `given` checkpoints need not be sent. StoreError if the folder is another
+    party's, incomplete, or in use by another process.
     """
 
-    def __init__(self, root: Path | str, rank: int, party: str = "", resting: float = KEEP_SECONDS) -> None:
+    def __init__(
+        self, root: Path | str, rank: int, party: str = "", resting: float = KEEP_SECONDS, given: Sequence[Path] = ()
+    ) -> None:
+        self._given = Given(given)
         self._claim = Claim(Path(root), Identity(rank, party))
         self.store = Store(root, rank)
         self.tested: set[bytes] = set()  # sharings whose parts have been seen to fit since this process started
@@ -75,7 +81,13 @@ class Library:
         """
         uploads.check(offer, self.store.rank)
         self._check_owner(offer.card.name, owner)
-        return ResumableUpload(self.store, offer, owner)
+        upload = ResumableUpload(self.store, offer, owner)
+        try:
+            self._given.fill(upload)
+        except BaseException:
+            upload.close()
+            raise
+        return upload
 
     def publish(self, upload: Upload) -> None:
         """From now on sessions find this one."""

@@ -24,10 +24,10 @@ from puma import kernels
 from puma.errors import StoreError
 from puma.models.config import Config
 from puma.mpc.party import DEALER
-from puma.mpc.seeded import rest_bytes
 from puma.store import folders
 from puma.store.folders import explained
-from puma.wire.messages import Card, TensorSpec
+from puma.wire.messages import Card, Place, TensorSpec
+from puma.wire.parameters import spec_bytes
 
 VERSION = 2
 PAGE = mmap.PAGESIZE
@@ -44,7 +44,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     `sharing` names this very set of masks, at all three parties, and `owner` the fingerprint of the key with which the
     model came, if it came with one. Offsets, size in bytes and each parameter's SHA-256 are those of the data file,
-    which an evaluator has and the dealer has not. The files that the card names lie beside it.
+    which an evaluator has and the dealer has not. The files that the card names lie beside it. Public weights have no
+    seeds, and may lie in `places` of the machine, a tensor each, instead of a data file.
     """
 
     version: int = VERSION
@@ -59,6 +60,12 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     offsets: list[int] = []
     size: int = 0
     digests: list[bytes] = []
+    places: list[Place] = []
+
+    @property
+    def public(self) -> bool:
+        """Whether everybody may know the weights."""
+        return self.config.formats.open
 
     @property
     def name(self) -> str:
@@ -139,23 +146,25 @@ class Model:
 
     def __init__(self, manifest: Manifest, data: mmap.mmap | None, resident: int | None) -> None:
         self.manifest = manifest
-        self._data = data
-        specs = manifest.tensors
-        self._spans = {s.name: (at, wire_bytes(s)) for s, at in zip(specs, manifest.offsets, strict=False)}
+        spans = _spans(manifest, data)
+        self._spans = {spec.name: span for spec, span in zip(manifest.tensors, spans, strict=False)}
         names = list(self._spans)
         self._next = dict(zip(names, [*names[1:], *names[:1]], strict=True))
         self._resident = _memory() // 4 if resident is None else resident
         self._read: OrderedDict[str, None] = OrderedDict()  # latest last
         self._mapped = 0  # bytes of these
         self._lock = threading.Lock()  # sessions in threads of one process share a model
-        self.words: dict[str, list[tuple[Tensor, Tensor]]] = {spec.name: [] for spec in specs}  # that all of them keep
+        self.words: dict[str, list[tuple[Tensor, Tensor]]] = {
+            spec.name: [] for spec in manifest.tensors
+        }  # that all keep
 
     def packed(self, name: str) -> Tensor | None:
-        """The parameter's words in wire form, a flat uint8 tensor over the file; None at the dealer."""
-        if self._data is None:
+        """The parameter's words in wire form, or a public one's numbers, a flat uint8 tensor over the file; None at the
+        dealer."""
+        if not self._spans:
             return None
-        offset, size = self._spans[name]
-        return kernels.from_wire(memoryview(self._data)[offset : offset + size])
+        data, offset, size = self._spans[name]
+        return kernels.from_wire(memoryview(data)[offset : offset + size])
 
     def touch(self, name: str) -> None:
         """`name` is about to be read: ask for the one that follows it, and let go of what was read longest ago.
@@ -163,26 +172,60 @@ class Model:
         Parameters lie in the order in which a pass reads them, so the next layer is read from the disk while this one
         computes. What is let go comes back by itself when it is read again.
         """
-        if self._data is None:
+        if not self._spans:
             return
         with self._lock:
             if next(reversed(self._read), None) != name:
                 self._touched(name)
 
     def _touched(self, name: str) -> None:
-        self._mapped += 0 if name in self._read else self._spans[name][1]
+        self._mapped += 0 if name in self._read else self._spans[name][2]
         self._read[name] = None
         self._read.move_to_end(name)
         while len(self._read) > 1 and self._mapped > self._resident:
             oldest, _ = self._read.popitem(last=False)
-            self._mapped -= self._spans[oldest][1]
+            self._mapped -= self._spans[oldest][2]
             self._advise(mmap.MADV_DONTNEED, oldest)
         if self._next[name] not in self._read:
             self._advise(mmap.MADV_WILLNEED, self._next[name])
 
     def _advise(self, advice: int, name: str) -> None:
-        assert self._data is not None
-        self._data.madvise(advice, *self._spans[name])
+        """Of all pages that hold nothing else; those at the ends stay as they are."""
+        data, offset, size = self._spans[name]
+        first, stop = -(-offset // PAGE) * PAGE, (offset + size) // PAGE * PAGE
+        if first < stop:
+            data.madvise(advice, first, stop - first)
+
+
+def _spans(manifest: Manifest, data: mmap.mmap | None) -> list[tuple[mmap.mmap, int, int]]:
+    """In which map, from where on and how far each tensor lies; none at the dealer."""
+    sizes = [wire_bytes(spec) for spec in manifest.tensors]
+    if data is not None:
+        return [(data, at, size) for at, size in zip(manifest.offsets, sizes, strict=True)]
+    maps = {place.file: place for place in manifest.places}
+    opened = {file: _elsewhere(manifest.name, place) for file, place in maps.items()}
+    if any(place.offset + size > place.size for place, size in zip(manifest.places, sizes, strict=False)):
+        raise StoreError(f"the weights of {manifest.name} are not all there", "download the model again")
+    return [(opened[place.file], place.offset, size) for place, size in zip(manifest.places, sizes, strict=False)]
+
+
+def _elsewhere(name: str, place: Place) -> mmap.mmap:
+    """A map of a file that is not the store's own; StoreError unless it is the one that was meant."""
+    with explained(f"the weights of {name} in {place.file}"):
+        file = os.open(place.file, os.O_RDONLY)
+        try:
+            found = os.fstat(file)
+            if (found.st_size, found.st_mtime_ns) != (place.size, place.written):
+                raise StoreError(f"{place.file} has been changed since {name} was opened", "run the command again")
+            return _map(file, place.size)
+        finally:
+            os.close(file)
+
+
+def _map(file: int, size: int) -> mmap.mmap:
+    """Private: whatever a process does to its memory, the file stays as it is; pages that are read are shared."""
+    kind, rights = mmap.MAP_PRIVATE | MAP_NORESERVE, mmap.PROT_READ | mmap.PROT_WRITE
+    return mmap.mmap(file, size, flags=kind, prot=rights)
 
 
 def owner_key(folder: Path) -> bytes:
@@ -199,13 +242,17 @@ def content_name(key: bytes, name: str, config: Config, params: Mapping[str, Ten
     for label, tensor in params.items():
         digest.update(f"{label} {tuple(tensor.shape)} {tensor.dtype}".encode())
         digest.update(kernels.to_wire(tensor))
-    readable = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-._")[-40:].strip("-._") or "model"
-    return f"{readable}-{digest.hexdigest()[:24]}"
+    return f"{content_label(name)}-{digest.hexdigest()[:24]}"
+
+
+def content_label(name: str) -> str:
+    """What of a model's name can stand in that of a folder."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-._")[-40:].strip("-._") or "model"
 
 
 def wire_bytes(spec: TensorSpec) -> int:
     """Bytes of a parameter in wire form."""
-    return rest_bytes(spec.shape, spec.bits)
+    return spec_bytes(spec)
 
 
 def layout(specs: list[TensorSpec]) -> tuple[list[int], int]:
@@ -252,18 +299,20 @@ def open_folder(folder: Path, name: str, rank: int, resident: int | None) -> Mod
         try:
             if os.fstat(file).st_size != manifest.size or not _intact(file, manifest):
                 raise StoreError(f"the data of model {name} in {folder.parents[1]} is damaged", DAMAGED)
-            # Private: whatever a process does to its memory, the file stays as it is.
-            kind, rights = mmap.MAP_PRIVATE | MAP_NORESERVE, mmap.PROT_READ | mmap.PROT_WRITE
-            return Model(manifest, mmap.mmap(file, manifest.size, flags=kind, prot=rights), resident)
+            return Model(manifest, _map(file, manifest.size), resident)
         finally:
             os.close(file)
 
 
 def check_part(manifest: Manifest, rank: int) -> None:
-    """StoreError unless this is what the party must hold: P0 two seeds and no data, P1 and P2 a seed and all data."""
+    """StoreError unless this is what the party must hold: P0 two seeds and no data, P1 and P2 a seed and all data; of
+    public weights no seed at all."""
     data = 0 if rank == DEALER else len(manifest.tensors)
-    seeds = 2 if rank == DEALER else 1
-    whole = len(manifest.offsets) == len(manifest.digests) == data
+    seeds = 0 if manifest.public else 2 if rank == DEALER else 1
+    if manifest.public and manifest.places:
+        whole = len(manifest.places) == data and not manifest.offsets
+    else:
+        whole = len(manifest.offsets) == len(manifest.digests) == data
     if not whole or [len(seed) for seed in manifest.seeds] != [SEED_BYTES] * seeds:
         raise StoreError(f"what lies here of model {manifest.name} is not P{rank}'s part of it", DAMAGED)
 

@@ -39,7 +39,7 @@ from puma.store.models import (
 )
 from puma.store.models import write_manifest as write_manifest_file
 from puma.wire.messages import File, Offer, TensorSpec
-from puma.wire.parameters import CHECK, offered_specs
+from puma.wire.parameters import CHECK, offered_specs, open_digest, open_sharing, public_specs, tensor_specs
 
 OFFER, JOURNAL = "offer", "journal"
 DIGEST_BYTES = 32
@@ -83,6 +83,37 @@ def resting_owner(root: Path, name: str) -> str | None:
 def check(offer: Offer, rank: int) -> None:
     """ProtocolError or StoreError for an offer that is no model, or whose names would lead elsewhere."""
     folders.checked_name(offer.card.name)
+    if offer.config.formats.open:
+        _check_public(offer)
+    else:
+        _check_secret(offer, rank)
+    names = [file.name for file in offer.card.files]
+    if len(names) > MOST_FILES or len(set(names)) != len(names):
+        raise ProtocolError("the offer names too many files, or one twice", "run the same version everywhere")
+    for file in offer.card.files:
+        folders.checked_name(file.name)
+        if not 0 <= file.size <= MOST_FILE_BYTES:
+            raise ProtocolError(f"{file.name} of {file.size} bytes is too large", f"at most {MOST_FILE_BYTES} bytes")
+
+
+def _check_public(offer: Offer) -> None:
+    """Whoever is told the same digest holds the same weights; what parties and clients compare is made of it."""
+    wanted, offered = ({spec.name for spec in specs} for specs in (tensor_specs(offer.config), offer.tensors))
+    others = wanted - offered
+    fits = public_specs(offer.config, offer.tensors) and others == set(offer.alias) and not offer.seeds
+    weights = offer.card.weights
+    if not fits or weights is None or set(offer.alias.values()) - offered:
+        raise ProtocolError("the parameters offered are not those of the model", "run the same version everywhere")
+    if weights.sha256 != open_digest(offer.config, offer.tensors):
+        raise ProtocolError("the digest of the weights is not that of what is offered", "share the model again")
+    if offer.places and len(offer.places) != len(offer.tensors):
+        raise ProtocolError("the offer says of some weights only where they lie", "run the same version everywhere")
+    if not offer.places and offer.sharing != open_sharing(offer.card):
+        raise ProtocolError("public weights are not called by their digest", "run the same version everywhere")
+
+
+def _check_secret(offer: Offer, rank: int) -> None:
+    """All parameters, the check vector, and this party's seeds."""
     wanted = {spec.name: spec for spec in offered_specs(offer.config)}
     offered = {spec.name: spec for spec in offer.tensors}
     shared = len(offered) == len(offer.tensors) and all(wanted.get(name) == spec for name, spec in offered.items())
@@ -93,13 +124,8 @@ def check(offer: Offer, rank: int) -> None:
         raise ProtocolError("the parameters offered are not those of the model", "run the same version everywhere")
     if len(offer.seeds) != (2 if rank == DEALER else 1) or {len(seed) for seed in offer.seeds} != {SEED_BYTES}:
         raise ProtocolError("the offer has not the seeds of this party", "run the same version everywhere")
-    names = [file.name for file in offer.card.files]
-    if len(names) > MOST_FILES or len(set(names)) != len(names):
-        raise ProtocolError("the offer names too many files, or one twice", "run the same version everywhere")
-    for file in offer.card.files:
-        folders.checked_name(file.name)
-        if not 0 <= file.size <= MOST_FILE_BYTES:
-            raise ProtocolError(f"{file.name} of {file.size} bytes is too large", f"at most {MOST_FILE_BYTES} bytes")
+    if offer.places or offer.card.weights is not None:
+        raise ProtocolError("secret weights lie nowhere in the open", "run the same version everywhere")
 
 
 def _alike(one: TensorSpec, other: TensorSpec) -> bool:
@@ -115,7 +141,8 @@ class ResumableUpload:
     """
 
     def __init__(self, store: Store, offer: Offer, owner: str = "") -> None:
-        self.offer, self.owner, self._store, self._with_data = offer, owner, store, store.rank != DEALER
+        self.offer, self.owner, self._store = offer, owner, store
+        self._with_data = store.rank != DEALER and not offer.places
         name = offer.card.name
         self.published = store.holds(name) and store.sharing(name) == offer.sharing
         self.held = 0 if self._with_data and not self.published else len(offer.tensors)
@@ -201,6 +228,7 @@ class ResumableUpload:
         """The parameter is complete, and this is its checksum, if it came with one."""
         found = self._tensor.digest()
         _check_whole(self.offer, self.held, self._arrived, sha256 in (None, found))
+        _check_said(self.offer, self.held, found)
         with self._cleaned():
             os.pwrite(self._journal, found, self.held * DIGEST_BYTES)
         self._digests.append(found)
@@ -210,7 +238,7 @@ class ResumableUpload:
         """All has arrived: write the manifest, and read everything back."""
         if self.published:
             return
-        manifest = manifest_of(self.offer, self.held, self.owner, self._offsets, self._size, self._digests)
+        manifest = self._manifest()
         with self._cleaned():
             if self._size:
                 os.fsync(self._file)
@@ -218,6 +246,10 @@ class ResumableUpload:
             write_manifest_file(self._path, manifest)
             folders.sync(self._path)
             self.model = open_folder(self._path, manifest.name, self._store.rank, self._store.resident)
+
+    def _manifest(self) -> Manifest:
+        rank, laid = self._store.rank, (self._offsets, self._size, self._digests)
+        return manifest_of(self.offer, self.held, self.owner, *laid, rank)
 
     def publish(self) -> Model | None:
         """Give the folder its place among the models, instead of an older one; None if it had it already."""
@@ -265,8 +297,10 @@ class MemoryUpload:
     owner, published = "", False
 
     def __init__(self, offer: Offer, rank: int) -> None:
-        self.offer, self.held, self.model = offer, 0 if rank != DEALER else len(offer.tensors), None
-        self._offsets, self._size = layout(offer.tensors) if rank != DEALER else ([], 0)
+        arrives = rank != DEALER and not offer.places
+        self.offer, self.held, self.model = offer, 0 if arrives else len(offer.tensors), None
+        self._offsets, self._size = layout(offer.tensors) if arrives else ([], 0)
+        self._rank = rank
         self._data = _memory(self._size) if self._size else None
         self._tensor, self._arrived, self._digests = hashlib.sha256(), 0, list[bytes]()
 
@@ -290,7 +324,7 @@ class MemoryUpload:
 
     def complete(self) -> None:
         """All has arrived."""
-        manifest = manifest_of(self.offer, self.held, self.owner, self._offsets, self._size, [])
+        manifest = manifest_of(self.offer, self.held, self.owner, self._offsets, self._size, [], self._rank)
         self.model: Model | None = Model(manifest, self._data, EVERYTHING)
 
     def publish(self) -> Model:
@@ -310,7 +344,7 @@ Upload = ResumableUpload | MemoryUpload
 
 
 def manifest_of(
-    offer: Offer, held: int, owner: str, offsets: list[int], size: int, digests: list[bytes]
+    offer: Offer, held: int, owner: str, offsets: list[int], size: int, digests: list[bytes], rank: int
 ) -> Manifest:  # fmt: skip
     """What a party keeps of an offer of which it holds so many parameters; ProtocolError unless these are all."""
     if held != len(offer.tensors):
@@ -318,6 +352,7 @@ def manifest_of(
     return Manifest(
         card=offer.card, sharing=offer.sharing, config=offer.config, tensors=offer.tensors, seeds=offer.seeds,
         keep_masks=offer.keep_masks, alias=offer.alias, owner=owner, offsets=offsets, size=size, digests=digests,
+        places=[] if rank == DEALER else offer.places,
     )  # fmt: skip
 
 
@@ -332,6 +367,13 @@ def _check_whole(offer: Offer, held: int, arrived: int, right: bool) -> None:
     spec = offer.tensors[held]
     if arrived != wire_bytes(spec) or not right:
         raise ProtocolError(f"parameter {spec.name} does not have its checksum", "upload the model again")
+
+
+def _check_said(offer: Offer, held: int, found: bytes) -> None:
+    """ProtocolError unless a public parameter is the one that everybody was told of."""
+    spec = offer.tensors[held]
+    if spec.kind and spec.sha256 != found:
+        raise ProtocolError(f"parameter {spec.name} is not the one that its digest says", "share the model again")
 
 
 def _arrived(model: Model | None) -> Model:

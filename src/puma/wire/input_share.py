@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor
 
 from puma.crypto.prg import fresh_secret
 from puma.errors import ProtocolError
+from puma.mpc.public import LookedUp
 from puma.mpc.retrieval import COMPONENTS, Choice
 from puma.mpc.share import Share, cat
 
@@ -77,13 +79,15 @@ class Flagged:
     each column that a branch does not see (rows * columns,), as `Cache.branch` has it.
     """
 
-    rows: Choice
+    rows: Choice | LookedUp
     flags: Share
 
     def joined(self, others: Sequence[Flagged]) -> Flagged:
         """With the tokens of others below."""
         flags = cat([self.flags, *(other.flags for other in others)], 0)
-        return Flagged(self.rows.joined([other.rows for other in others]), flags)
+        rows: Any = self.rows
+        return Flagged(rows.joined([other.rows for other in others]), flags)
 
 
-Given = Choice | Share | Flagged  # what a party makes of an input: chosen rows, numbers, tokens with secret flags
+# What a party makes of an input: chosen rows, or rows of a public table, numbers, tokens with secret flags.
+Given = Choice | LookedUp | Share | Flagged

@@ -12,77 +12,25 @@ import msgspec
 
 from puma.errors import ProtocolError
 from puma.models.config import Config
+from puma.wire.cards import MANY, Bits, Digest, Frac, Name, Shape, Size, Small, Text
+from puma.wire.cards import Card as Card  # what is said of a model is told by these names, too
+from puma.wire.cards import File as File
+from puma.wire.cards import OpenWeights as OpenWeights
+from puma.wire.cards import Place as Place
+from puma.wire.cards import Provenance as Provenance
+from puma.wire.cards import TensorSpec as TensorSpec
 from puma.wire.kept import Prefix, Recall
 from puma.wire.limits import MOST_BEAMS
 
 T = TypeVar("T")
-Size = Annotated[int, msgspec.Meta(ge=0, le=1 << 40)]
-Bits = Annotated[int, msgspec.Meta(ge=1, le=64)]
-Frac = Annotated[int, msgspec.Meta(ge=-64, le=64)]
-Digest = Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
 Seeds = Annotated[list[Digest], msgspec.Meta(max_length=2)]  # as long as a digest
 Id = Annotated[bytes, msgspec.Meta(max_length=32)]
-Name = Annotated[str, msgspec.Meta(max_length=256)]
-Text = Annotated[str, msgspec.Meta(max_length=4096)]
-Shape = Annotated[tuple[Size, ...], msgspec.Meta(max_length=8)]
-Small = Annotated[int, msgspec.Meta(ge=0, le=1 << 24)]  # a token, its type or its place
-MANY, FEW = 1 << 17, 16
-Tensors = Annotated[list["TensorSpec"], msgspec.Meta(max_length=MANY)]
+Tensors = Annotated[list[TensorSpec], msgspec.Meta(max_length=MANY)]
 Alias = Annotated[dict[Name, Name], msgspec.Meta(max_length=MANY)]
-Words = Annotated[tuple[Name, ...], msgspec.Meta(max_length=FEW)]
 NEXT = "next logits"  # of every token of a prompt the logits of the next one: whoever sees them can rebuild the head
 OUTPUTS = ("hidden", "pooled", "logits", "tokens", NEXT)
 EVERY_TOKEN = ("hidden", NEXT)  # outputs that have a row for each token
 POLICY_HINT = "sample by temperature alone, which the parties do, or let the owner share with reveal_logits"
-
-
-class TensorSpec(msgspec.Struct, frozen=True, array_like=True):
-    """Name, shape and fixed-point format of one shared parameter."""
-
-    name: Name
-    shape: Shape
-    bits: Bits
-    frac: Frac
-
-
-class File(msgspec.Struct, frozen=True, array_like=True):
-    """A public file that travels with a model, such as its tokenizer: its name, bytes and SHA-256."""
-
-    name: Name
-    size: Size
-    sha256: Digest
-
-
-class Provenance(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Where a model's number formats come from: the places that are `proven` for every input; all others hold what so
-    many `texts` of `tokens` reached, and `margin` bits more.
-    """
-
-    margin: Small
-    texts: Size
-    tokens: Size
-    proven: Annotated[tuple[Name, ...], msgspec.Meta(max_length=MANY)] = ()
-
-
-class Card(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What everyone may know of a model besides its config: what it is called, which tokens end a text, its files and
-    what its owner allows. `reveal_logits`: clients may see logits. `max_tokens`: of a request; 0 for the cluster's.
-    `approximations`: which functions it may be computed with, of nn.paper.PROFILES. `hides`: its owner has proven that
-    scores can be hidden in secret (ranges.hides), as texts of secret length and beams need. `outputs`: what a client
-    may have of one pass (Encode), of OUTPUTS; empty: what the model's head is for (wire/policy.py). `plan`: where its
-    number formats come from, unless they are the usual ones.
-    """
-
-    name: Name
-    version: Name = ""
-    eos: Annotated[list[Small], msgspec.Meta(max_length=256)] = []
-    files: Annotated[list[File], msgspec.Meta(max_length=FEW)] = []
-    reveal_logits: bool = False
-    max_tokens: Size = 0
-    approximations: Words = ("spline",)
-    hides: bool = False
-    outputs: Words = ()
-    plan: Provenance | None = None
 
 
 class Open(msgspec.Struct, frozen=True, tag="open", forbid_unknown_fields=True):
@@ -99,6 +47,8 @@ class Offer(msgspec.Struct, frozen=True, tag="offer", forbid_unknown_fields=True
     frames of FRAME_WORDS words and a shorter last one, each parameter with its Checksum behind it; to the dealer
     nothing but the seeds. Answered by Held again. Only Publish makes the model visible. `sharing` is the same fresh
     number at all parties. Without `checksums`, as between processes of one machine, none come, and nothing is resumed.
+    Of public weights the numbers come as they are, and no seeds; or nothing comes, because they lie in `places` of the
+    one machine, one for each tensor.
     """
 
     card: Card
@@ -109,6 +59,7 @@ class Offer(msgspec.Struct, frozen=True, tag="offer", forbid_unknown_fields=True
     sharing: Id
     alias: Alias = {}  # parameters that are another tensor under one more name
     checksums: bool = True
+    places: Annotated[list[Place], msgspec.Meta(max_length=MANY)] = []
 
 
 class Checksum(msgspec.Struct, frozen=True, tag="checksum", forbid_unknown_fields=True):

@@ -4,17 +4,24 @@ It must not know masks, links or files."""
 
 from __future__ import annotations
 
+import hashlib
+import math
+from collections.abc import Sequence
+
+import msgspec
 import torch
 from torch import Tensor
 
+from puma.kernels.stored import KINDS, number_bytes
 from puma.models import architecture
 from puma.models.config import Config
 from puma.mpc.fixed import ACTIVATION, RING, WEIGHT
 from puma.mpc.seeded import rest_bytes
-from puma.wire.messages import TensorSpec
+from puma.wire.messages import Card, TensorSpec
 
 # Shared under a model's seeds in a stream of its own; the parties open it among themselves and use it for nothing else.
 CHECK = TensorSpec("puma.check", (16,), RING, 0)
+SHARING_BYTES = 16
 KEEP_MASKS_BELOW = 50_000_000  # parameters; larger models draw their masks again at every use
 
 
@@ -25,7 +32,7 @@ def tensor_specs(config: Config) -> list[TensorSpec]:
 
 
 def shared_bytes(config: Config) -> int:
-    """Bytes that an evaluator keeps of such a model."""
+    """Bytes that an evaluator keeps of such a model; of public weights at most."""
     return sum(rest_bytes(spec.shape, spec.bits) for spec in tensor_specs(config))
 
 
@@ -37,6 +44,54 @@ def offered_specs(config: Config) -> list[TensorSpec]:
 def check_values() -> Tensor:
     """The check vector's public numbers (16,), whole and in units of the last place."""
     return torch.arange(1, 17, dtype=torch.float64) * 0x9E3779B9
+
+
+# -- of public weights ----------------------------------------------------------------------------------------------
+
+FACTORS = ":factors"  # behind the name of a matrix: what its columns are multiplied by
+
+
+def spec_bytes(spec: TensorSpec) -> int:
+    """Bytes of a parameter at rest and on its way: masked words, or numbers as they lie in a file."""
+    if spec.kind:
+        return math.prod(spec.shape) * number_bytes(spec.kind)
+    return rest_bytes(spec.shape, spec.bits)
+
+
+def factors_of(spec: TensorSpec) -> TensorSpec:
+    """What is said of the factors of a public matrix's columns."""
+    return TensorSpec(f"{spec.name}{FACTORS}", spec.shape[-1:], 32, 0, "f32")
+
+
+def unsaid(spec: TensorSpec) -> TensorSpec:
+    """The same without what only a public parameter has."""
+    return msgspec.structs.replace(spec, kind="", sha256=b"")
+
+
+def open_digest(config: Config, tensors: Sequence[TensorSpec]) -> bytes:
+    """SHA-256 of public weights: of the config and of what is said of each tensor, its own digest with it."""
+    words = msgspec.json.encode((config, list(tensors)))
+    return hashlib.sha256(b"puma/1|open weights|" + words).digest()
+
+
+def open_sharing(card: Card) -> bytes:
+    """By what the parties know a model with public weights: a digest of all that its card says, theirs with it."""
+    return hashlib.sha256(b"puma/1|open model|" + msgspec.json.encode(card)).digest()[:SHARING_BYTES]
+
+
+def public_specs(config: Config, tensors: Sequence[TensorSpec]) -> bool:
+    """Whether these are all parameters of a model as public ones, each at most with factors of its own."""
+    wanted, found = {spec.name: spec for spec in tensor_specs(config)}, {spec.name: spec for spec in tensors}
+    own = {name: spec for name, spec in found.items() if not name.endswith(FACTORS)}
+    factors = {name.removesuffix(FACTORS): spec for name, spec in found.items() if name not in own}
+    return (
+        len(found) == len(tensors)
+        and own.keys() <= wanted.keys()
+        and all(unsaid(spec) == wanted[name] and spec.kind in KINDS for name, spec in own.items())
+        and all(unsaid(spec) == unsaid(factors_of(own[name])) for name, spec in factors.items() if name in own)
+        and factors.keys() <= {name for name, spec in own.items() if len(spec.shape) == 2 and spec.kind[0] != "i"}
+        and all(len(spec.sha256) == hashlib.sha256().digest_size for spec in tensors)
+    )
 
 
 def parameter_frac(name: str) -> int:

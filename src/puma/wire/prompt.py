@@ -53,8 +53,13 @@ def payload_bytes(rank: int, tokens: int, vocabulary: int, flags: int = 0) -> in
     """Bytes of the payload for one party: choices in full, masked signs, and so many masked flags."""
     if rank == DEALER:
         return 0
-    rest = message_bytes(flags, FLAG_RING)
-    return rest + tokens * EXPLICIT[rank] * choice_bytes(vocabulary) + message_bytes(tokens * COMPONENTS, RING)
+    chosen = tokens * EXPLICIT[rank] * choice_bytes(vocabulary) + message_bytes(tokens * COMPONENTS, RING)
+    return chosen + flag_bytes(rank, flags)
+
+
+def flag_bytes(rank: int, flags: int) -> int:
+    """Bytes of so many masked flags for one party."""
+    return 0 if rank == DEALER else message_bytes(flags, FLAG_RING)
 
 
 def share_input(
@@ -76,7 +81,7 @@ def share_input(
         signs = signs + _sign_masks(mask, n)
     packed = kernels.pack(signs, RING)
     m, l1, l2 = ((r ^ flip).reshape(-1) for r in random)
-    last = [_masked_flags(flags, seeds)] if len(flags) else []
+    last = [masked_flags(flags, seeds)] if len(flags) else []
     nothing = torch.empty(0, dtype=torch.uint8)
     payloads = (nothing, torch.cat([l1, packed, *last]), torch.cat([m, l2, packed, *last]))
     return [InputShare(*seeds.of(rank), payload) for rank, payload in enumerate(payloads)]
@@ -88,12 +93,16 @@ def receive_input(party: Party, share: InputShare, tokens: int, vocabulary: int,
     if not flags:
         return receive_choice(party, share, tokens, vocabulary)
     at = payload_bytes(party.rank, tokens, vocabulary)
-    front, last = share.payload[:at], share.payload[at:]
-    components = [_flag_masks(seed, flags) for seed in share.masks]
+    rows = receive_choice(party, replace(share, payload=share.payload[:at]), tokens, vocabulary)
+    return Flagged(rows, received_flags(party, share.masks, share.payload[at:], flags))
+
+
+def received_flags(party: Party, masks: Sequence[bytes], payload: Tensor, flags: int) -> Share:
+    """So many flags (flags,), of the seeds of their masks and of masked words."""
+    components = [_flag_masks(seed, flags) for seed in masks]
     if not party.is_dealer:
-        components = [kernels.unpack(last, FLAG_RING, (flags,)), *components]
-    rows = receive_choice(party, replace(share, payload=front), tokens, vocabulary)
-    return Flagged(rows, Share(party, components[0], components[1], FLAG_RING, 0))
+        components = [kernels.unpack(payload, FLAG_RING, (flags,)), *components]
+    return Share(party, components[0], components[1], FLAG_RING, 0)
 
 
 def imagined(party: Party, tokens: int, vocabulary: int, flags: int = 0) -> Choice | Flagged:
@@ -136,7 +145,7 @@ def _flag_masks(seed: bytes, count: int) -> Tensor:
     return PairKey(seed).stream("padding").words((count,))
 
 
-def _masked_flags(flags: Sequence[int], seeds: Seeds) -> Tensor:
+def masked_flags(flags: Sequence[int], seeds: Seeds) -> Tensor:
     """Packed m = f + l1 + l2. Safe: each evaluator lacks one of the two seeds, and each stream has its purpose."""
     words = torch.tensor(list(flags))
     for seed in seeds.masks:

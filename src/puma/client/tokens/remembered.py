@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from puma.crypto.prg import fresh_secret
@@ -103,6 +104,10 @@ class Going:
     def named(self) -> dict[str, Any]:
         """What the request says of it."""
         return {"keep": self.name, "prefix": self.prefix}
+
+    def put(self, order: Callable[..., Any]) -> tuple[int, Callable[..., Any], list[list[int]]]:
+        """How many tokens the parties have, what makes the request, and what is left of the prompt."""
+        return self.held, partial(order, **self.named), [self.rest]
 
     def ended(self, answer: Sequence[int]) -> None:
         """So many tokens were read of its answer; the last one has perhaps not been fed to the model."""

@@ -7,6 +7,11 @@ and name it below.
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import lru_cache
+
+from msgspec import structs
+
 from puma.errors import UnsupportedModel
 from puma.models.architecture import Architecture, Heads, Inputs
 from puma.models.architectures.clip import CLIP_VISION, ClipVision
@@ -40,7 +45,19 @@ def heads(config: Config) -> Heads:
 
 def inputs(config: Config) -> Inputs:
     """What a model of this config reads."""
-    return architecture(config).inputs(config)
+    found = architecture(config).inputs(config)
+    return replace(found, row=_row(config)) if found.tokenized and config.formats.open else found
+
+
+@lru_cache(maxsize=256)
+def _row(config: Config) -> int:
+    """How many numbers a token's row of the table has."""
+    return architecture(config).parameters(config)[architecture(config).table][1]
+
+
+def in_the_open(config: Config, weights_are: bool = True) -> Config:
+    """The same model with weights that everybody may know, or not."""
+    return structs.replace(config, formats=structs.replace(config.formats, open=weights_are))
 
 
 def vectors(config: Config) -> str:

@@ -30,7 +30,8 @@ class Entry:
 
     CheckpointError from `read` if the file is not what it was when the entry was made. A form that computes its numbers
     out of several stored tensors, such as a quantised one, makes an entry of their entries. A `linear` one is (out, in)
-    even in families that store their matrices (in, out).
+    even in families that store their matrices (in, out). Where its numbers lie in the file as they are, in order,
+    `offset` says from which byte on.
     """
 
     file: Path
@@ -39,10 +40,12 @@ class Entry:
     dtype: str
     read: Callable[[], Tensor] = field(repr=False)
     linear: bool = False
+    offset: int | None = None
 
     def turned(self) -> Entry:
         """The same transposed."""
-        return replace(self, shape=self.shape[::-1], read=lambda: self.read().T.contiguous(), linear=False)
+        read = lambda: self.read().T.contiguous()  # noqa: E731
+        return replace(self, shape=self.shape[::-1], read=read, linear=False, offset=None)
 
     @property
     def where(self) -> str:
@@ -97,6 +100,10 @@ class Stored(Mapping[str, Tensor]):
     def files(self) -> tuple[Path, ...]:
         """Where they are."""
         return tuple(sorted({entry.file for entry in self._entries.values()}))
+
+    def entry(self, name: str) -> Entry:
+        """One of them, not read."""
+        return self._entries[name]
 
     def __getitem__(self, name: str) -> Tensor:
         entry = self._entries[name]

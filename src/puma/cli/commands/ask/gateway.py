@@ -49,6 +49,7 @@ def gateway(
     forget: Flag = False,
     drain: float = 30.0,
     store: Path | None = None,
+    open_weights: Flag = False,
     fitting: Fitting = FITTED,
     output: Output = HUMAN,
 ) -> None:
@@ -97,15 +98,19 @@ def gateway(
         Seconds that answers under way may take when it is told to stop by SIGTERM.
     store
         A folder where the parties on this machine keep their shares.
+    open_weights
+        The weights of a model on this machine are no secret: only prompts and answers are hidden, which is quicker.
     """
     server = _server()
     if max_tokens < 1 or queue < 0 or together < 1 or drain < 0 or not 0 <= (temperature or 0) <= 2:
         raise UsageError("a limit or temperature that makes no sense", "see `puma gateway --help`")
     keys = _keys(api_key)
-    _check_roles(source or adapter or store or reveal_logits or fitting != FITTED, cluster, as_, model)
+    local = source or adapter or store or reveal_logits or open_weights or fitting != FITTED
+    _check_roles(local, cluster, as_, model)
     hosts = _called(host, hostname)
     with server.listen(host, port) as bound:
-        start, clear, seen = _starter(source, adapter, cluster, as_, model, reveal_logits, store, fitting, output)
+        policy = (reveal_logits, "open" if open_weights else "hidden")
+        start, clear, seen = _starter(source, adapter, cluster, as_, model, policy, store, fitting, output)
         drawn = _drawn(clear, temperature, seen)
         start = partial(_judging, start, out_of_range)
         called = model or (source if adapter is None else clear.name)
@@ -132,16 +137,14 @@ def _check_roles(here: Any, cluster: Path | None, key: Path | None, name: str | 
     if cluster is None and (key is not None or name is not None):
         raise UsageError("--as and --model belong to a cluster", "add --cluster FILE, or leave them out")
     if cluster is not None and here:
-        raise UsageError(
-            "a cluster has its own models, stores and policy", "leave out MODEL, --adapter, --store, --reveal-logits"
-        )
+        raise UsageError("a cluster has its own models, stores and policy", "leave out MODEL and its options")
     if cluster is not None and (key is None or name is None):
         raise UsageError("a cluster wants to know who asks for what", "add --as KEY and --model NAME")
 
 
 def _starter(
-    source: str | None, adapter: str | None, cluster: Path | None, key: Path | None, name: str | None, reveal: bool,
-    store: Path | None, fitting: Fitting, output: Output,
+    source: str | None, adapter: str | None, cluster: Path | None, key: Path | None, name: str | None,
+    policy: tuple[bool, str], store: Path | None, fitting: Fitting, output: Output,
 ) -> tuple[Callable[[], Any], Any, bool]:  # fmt: skip
     """What makes a session, the first of which is there already, the public side of its model, and whether clients may
     see its logits."""
@@ -152,11 +155,13 @@ def _starter(
     from puma.local.cluster import LocalCluster
     from puma.reference.plain_model import PlainModel
 
+    reveal, weights = policy
     with ui.progress(output.json) as progress:
         clear = PlainModel(source, adapter)
         ui.assumed(clear.config)
         clear.plan(fitting.settings(), progress)
-        start = partial(LocalCluster, clear, store=store, reveal_logits=reveal)
+        how: dict[str, Any] = {"store": store, "reveal_logits": reveal, "weights": weights}
+        start = partial(LocalCluster, clear, **how)
         first = start(progress)
     return _after(first, start), clear, reveal
 

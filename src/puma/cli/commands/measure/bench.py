@@ -26,6 +26,7 @@ def bench(
     error: Annotated[bool, Parameter(negative="--no-error")] = True,
     prepared: Flag = False,
     approximation: Profile = "spline",
+    open_weights: Flag = False,
     fitted: Annotated[bool | None, Parameter(negative="--no-fitted")] = None,
     fitting: Fitting = FITTED,
     output: Output = HUMAN,
@@ -52,6 +53,8 @@ def bench(
         Then prepare the same request, and time it again.
     approximation
         Which functions to compute with: ours, those of the PUMA paper, or MPCFormer's.
+    open_weights
+        The weights are no secret: the parties read them where they lie, random ones in two bytes a number.
     fitted
         Use number formats that follow the model: as a rule so for a checkpoint, and not for a preset, whose random
         weights have no numbers worth following.
@@ -62,15 +65,16 @@ def bench(
     from puma.wire.request_shapes import shaped
 
     with ui.progress(output.json) as progress:
-        name, config, params = configured(model, layers, adapter=adapter)
+        name, config, params = configured(model, layers, adapter=adapter, halves=open_weights)
         if fitted or (fitted is None and not isinstance(params, RandomParams)):
             config = with_plan(model, config, params, fitting.settings(approximation), progress, adapter)
         request = shaped(config, prompt, tokens, batch, approximation)
-        found = measure(config, params, request, error, progress, prepared)
+        found = measure(config, params, request, error, progress, prepared, open_weights)
     cost, new = found.cost, getattr(request, "tokens", 0)
     if output.json:
         asked = {"model": name, "layers": config.layers, "repeated_layers": found.repeated}
         asked |= {"prompt": prompt, "tokens": new, "batch": batch} | ui.profile(approximation)
+        asked |= {"weights": "open"} if open_weights else {}
         spent: dict[str, Any] = {
             "seconds": found.seconds,
             "prefill_seconds": cost.prefill,

@@ -26,6 +26,7 @@ def cost(
     price_gb: float = 0.0,
     price_hour: float = 0.0,
     again: Flag = False,
+    open_weights: Flag = False,
     approximation: Profile = "spline",
     output: Output = HUMAN,
 ) -> None:
@@ -54,6 +55,8 @@ def cost(
         What an hour of one of the three machines costs.
     again
         Measure how fast this machine computes, which takes a minute and is kept, and go by that.
+    open_weights
+        The weights are no secret: what that saves.
     approximation
         Which functions to compute with: ours, those of the PUMA paper, or MPCFormer's.
     """
@@ -61,14 +64,17 @@ def cost(
     from puma.measure.forecast import Network
     from puma.measure.named import config_of
     from puma.measure.rates import known
+    from puma.models import in_the_open
 
     nets = [Network.parse(name) for name in ([network] if network is not None else NETWORKS)]
     prices = Prices.of(price_gb, price_hour)
     measured = _measured(output) if again else known()
     name, config = config_of(model, layers, adapter)
+    config = in_the_open(config, open_weights)
     found = Estimate.of(config, usual(config, prompt, tokens, batch, approximation))
     seconds = [found.on(net, measured or REFERENCE) for net in nets]
     asked = {"model": name, "prompt": found.prompt, "tokens": found.tokens, "batch": batch, "layers": config.layers}
+    asked |= {"weights": "open"} if open_weights else {}
     if output.json:
         ui.answer(asked | ui.profile(approximation) | _told(found, seconds, prices, measured is not None))
         return

@@ -37,7 +37,7 @@ def list(*, key: Key, cluster: Path = ClusterFile, insecure: Flag = False, outpu
             "reveal_logits": listed.card.reveal_logits,
             "outputs": allowed_outputs(listed.config, listed.card, listed.card.reveal_logits),
             "pooling": vectors(listed.config),
-            "approximations": listed.card.approximations, "bytes": listed.size,
+            "approximations": listed.card.approximations, "bytes": listed.size, "weights": _weights(listed),
         }
         for listed in found
     ]  # fmt: skip
@@ -47,8 +47,11 @@ def list(*, key: Key, cluster: Path = ClusterFile, insecure: Flag = False, outpu
     if not rows:
         ui.say("no models yet: their owner runs puma share")
         return
-    table = [["name", "version", "family", "context", "clients see", "at all three"]]
-    table += [[r["name"], r["version"], r["family"], str(r["context"]), _seen(r), ui.amount(r["bytes"])] for r in rows]
+    table = [["name", "version", "family", "context", "weights", "clients see", "at all three"]]
+    table += [
+        [r["name"], r["version"], r["family"], str(r["context"]), r["weights"], _seen(r), ui.amount(r["bytes"])]
+        for r in rows
+    ]
     ui.table(table)
 
 
@@ -126,8 +129,13 @@ def _told(listed: Listed) -> dict[str, Any]:
         "reveal_logits": card.reveal_logits, "max_tokens": card.max_tokens, "hides": card.hides,
         "outputs": allowed_outputs(config, card, card.reveal_logits), "approximations": card.approximations,
         "bytes": listed.size, "plan": card.plan and msgspec.to_builtins(card.plan), "stream": config.formats.stream,
-        "places": places,
+        "places": places, "weights": _weights(listed),
     }  # fmt: skip
+
+
+def _weights(listed: Listed) -> str:
+    """Whether everybody may know them."""
+    return "hidden" if listed.card.weights is None else "open"
 
 
 def delete(

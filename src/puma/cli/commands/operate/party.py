@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from puma.cli.options import HUMAN, ClusterFile, Count, Flag, Key, Output
+from puma.cli.options import HUMAN, ClusterFile, Count, Flag, Key, Output, Several
 from puma.errors import UsageError
 
 GIB = 1 << 30
@@ -36,6 +36,7 @@ def party(
     conversation_minutes: float = 10.0,
     drain: float = 30.0,
     audit: Path | None = None,
+    open_weights: Several = (),
     insecure: Flag = False,
     output: Output = HUMAN,
 ) -> None:
@@ -83,6 +84,9 @@ def party(
         Seconds that a party which is told to stop waits for requests to end.
     audit
         The file that says who came; audit.jsonl in the store unless given.
+    open_weights
+        A checkpoint that this party has already, a folder or a GGUF file; may be repeated. Of a model whose owner opens
+        its weights, what lies there and has the digests that everybody is told is not sent.
     insecure
         Links without TLS, between processes of this machine only; owners and clients have to say so, too.
     """
@@ -109,11 +113,14 @@ def party(
         raise UsageError("conversations are kept for no less than nothing", "give a number from 0 on")
     keeping: dict[str, Any] = {} if conversations is None else {"kept": int(conversations * GIB)}
     keeping["kept_seconds"] = 60 * conversation_minutes
+    if missing := [each for each in open_weights if not Path(each).exists()]:
+        raise UsageError(f"there is no checkpoint {missing[0]}", "name a folder or a GGUF file of this machine")
     place = config.split_address(listen) if listen else None
     found = config.read(cluster)
     settings = Settings(
         key=key, cluster=found, store=store, listen=place, audit=audit, plain=insecure,
         limits=Limits.within(found.policy, sessions, max_tokens, **given, **keeping),
+        given=[Path(each) for each in open_weights],
     )  # fmt: skip
     daemon = Daemon(settings)
     asked = 0

@@ -6,12 +6,18 @@ import re
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from puma.cli import ui
 from puma.cli.options import FITTED, HUMAN, ClusterFile, Count, Fitting, Flag, Key, Output
 from puma.cli.where import owner
+
+if TYPE_CHECKING:
+    from puma.client.owner import Owner
+    from puma.reference.plain_model import PlainModel
+    from puma.wire.messages import Card
 
 
 def share(
@@ -29,6 +35,7 @@ def share(
     outputs: str = "",
     state: Path | None = None,
     insecure: Flag = False,
+    open_weights: Flag = False,
     fitting: Fitting = FITTED,
     output: Output = HUMAN,
 ) -> None:
@@ -61,10 +68,12 @@ def share(
         The folder for what an interrupted upload needs to go on, which is as secret as the weights.
     insecure
         Links without TLS, to parties that were started likewise on this machine.
+    open_weights
+        The weights are no secret: the evaluators get them as they are, two bytes a number where the files have as many,
+        and only what clients ask is hidden. Every party compares them with the same digests, and the card says so.
     """
     from puma.client.owner import Owner, card_of
     from puma.client.resume import state_folder
-    from puma.models.ranges import hides
     from puma.reference.plain_model import PlainModel
     from puma.wire.policy import chosen_outputs
 
@@ -81,12 +90,8 @@ def share(
         session = owner(cluster, key, insecure, progress)
         try:
             owning = Owner(session, state or state_folder(), session.cluster.digest)
-            progress("comparing with what was shared", 0, 1)
-            resumed, same = False, owning.unchanged(clear.config, clear.params, card)
-            if not same:
-                progress("checking the weights", 0, 1)
-                card = msgspec.structs.replace(card, hides=hides(clear.config, clear.params))
-                resumed = owning.upload(clear.config, clear.params, card, files, progress=progress)
+            give = _opened if open_weights else _shared
+            card, resumed, same = give(owning, clear, card, files, progress)
         finally:
             session.close()
     seconds = time.perf_counter() - started
@@ -99,6 +104,35 @@ def share(
         return
     how = "the rest of it was sent" if resumed else "shared"
     ui.say(f"{card.name} (version {card.version}): {how} in {seconds:.1f} s; all three parties serve it now")
+
+
+def _shared(
+    owning: Owner, clear: PlainModel, card: Card, files: dict[str, bytes], progress: ui.Progress
+) -> tuple[Card, bool, bool]:
+    """Upload shares; the card, whether an upload was gone on with, and whether nothing had to be sent."""
+    from puma.models.ranges import hides
+
+    progress("comparing with what was shared", 0, 1)
+    if owning.unchanged(clear.config, clear.params, card):
+        return card, False, True
+    progress("checking the weights", 0, 1)
+    card = msgspec.structs.replace(card, hides=hides(clear.config, clear.params))
+    return card, owning.upload(clear.config, clear.params, card, files, progress=progress), False
+
+
+def _opened(
+    owning: Owner, clear: PlainModel, card: Card, files: dict[str, bytes], progress: ui.Progress
+) -> tuple[Card, bool, bool]:
+    """The same with weights that everybody may know."""
+    from puma.client.public.content import digested, parts, weights_of
+    from puma.models import in_the_open
+    from puma.models.ranges import hides
+
+    config = in_the_open(clear.config)
+    found = digested(parts(config, clear.params), progress)
+    weights = weights_of(config, found)
+    card = msgspec.structs.replace(card, hides=hides(clear.config, clear.params), weights=weights)
+    return card, False, owning.open_up(config, found, card, files, progress=progress)
 
 
 def _listed(words: str) -> Sequence[str]:
