@@ -5,16 +5,22 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from puma.client.evidence.authority import Pinned
+from puma.client.evidence.session import Receipts
 from puma.client.session import Session
 from puma.crypto.prg import PairKey, fresh_secret
+from puma.crypto.signing import Signer
 from puma.errors import PeerLost, PumaError
 from puma.local.sharing import open_up, share
 from puma.mpc.party import Party
-from puma.net.memory import pair
+from puma.net.chain import link_key
+from puma.net.memory import MemoryLink, pair
 from puma.party.channel import Channel
+from puma.party.evidence.statements import Evidence, Notary
 from puma.party.joint import Place
 from puma.party.server import Server
 from puma.store import folders
@@ -26,14 +32,18 @@ from tests.party.sessions import channels
 class Threads:
     """What `Trio` is, with threads; the parties' folders lie below `store`."""
 
-    def __init__(self, store: Path | None = None, approximation: str = "spline") -> None:
+    def __init__(self, store: Path | None = None, approximation: str = "spline", signed: bool = True) -> None:
         self.store, self.pids = store and folders.private_folder(store), [os.getpid()] * 3
         secrets = {(0, 1): fresh_secret(), (0, 2): fresh_secret(), (1, 2): fresh_secret()}
         links: list[dict[int, Any]] = [{}, {}, {}]
         for a, b in secrets:
-            links[a][b], links[b][a] = pair(f"P{a}", f"P{b}", timeout=600)
-        ends = [pair("client", f"P{rank}", timeout=600) for rank in range(3)]
+            links[a][b], links[b][a] = keyed(f"P{a}", f"P{b}", timeout=600, secret=secrets[a, b])
+        ends = [keyed("client", f"P{rank}", timeout=600) for rank in range(3)]
         self.session = Session([mine for mine, _ in ends], approximation, owns=True)
+        session = os.urandom(16)
+        self.notaries = [Notary(Signer.fresh(), bytes(32)) for _ in range(3)]
+        if signed:
+            self.session.receipts = Receipts(session, bytes(32), pinned(self.notaries))
         if store:
             self.session.prepared_requests = PreparedRequests(store / "client")
         self._approximation, self._channels, self.beside = approximation, list[Channel](), list[Server]()
@@ -44,7 +54,8 @@ class Threads:
             folder = str(store / f"p{rank}") if store else ""
             party = Party(rank, links[rank], keys)
             party.approximation = approximation
-            self.servers.append(Server(party, ends[rank][1], folder, owner=True))
+            evidence = Evidence(self.notaries[rank] if signed else None, session)
+            self.servers.append(Server(party, ends[rank][1], folder, owner=True, evidence=evidence))
         self._threads = [threading.Thread(target=serve, args=(server,), daemon=True) for server in self.servers]
         for thread in self._threads:
             thread.start()
@@ -98,6 +109,18 @@ class Threads:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def keyed(one: str, other: str, timeout: float, secret: bytes | None = None) -> tuple[MemoryLink, MemoryLink]:
+    """A link in memory whose ends have a key for hash chains in common, as a handshake would give them."""
+    ends = pair(one, other, timeout=timeout)
+    ends[0].chain_key = ends[1].chain_key = link_key(secret or fresh_secret())
+    return ends
+
+
+def pinned(notaries: Sequence[Notary]) -> Pinned:
+    """Who signs for P0, P1 and P2."""
+    return Pinned([notary.signer.fingerprint for notary in notaries], local=True)
 
 
 def serve(server: Server) -> None:

@@ -10,11 +10,24 @@ if TYPE_CHECKING:
     from puma.client.chat.conversation import Conversation
     from puma.client.client import Answer, Encoding
     from puma.client.connect import RemoteCluster, connect
+    from puma.client.evidence import verify as receipt
+    from puma.client.evidence.receipt import Receipt
     from puma.errors import PumaError
     from puma.local.cluster import LocalCluster
 
 __version__ = VERSION
-__all__ = ["Answer", "Conversation", "Encoding", "LocalCluster", "PumaError", "RemoteCluster", "__version__", "connect"]
+__all__ = [
+    "Answer",
+    "Conversation",
+    "Encoding",
+    "LocalCluster",
+    "PumaError",
+    "Receipt",
+    "RemoteCluster",
+    "__version__",
+    "connect",
+    "receipt",
+]
 
 _ROOMS = {
     "Answer": "client.client",
@@ -24,7 +37,9 @@ _ROOMS = {
     "PumaError": "errors",
     "RemoteCluster": "client.connect",
     "connect": "client.connect",
+    "Receipt": "client.evidence.receipt",
 }
+_MODULES = {"receipt": "client.evidence.verify"}
 
 
 def __getattr__(name: str) -> Any:
@@ -33,4 +48,6 @@ def __getattr__(name: str) -> Any:
 
     if name in _ROOMS:
         return getattr(import_module(f"puma.{_ROOMS[name]}"), name)
+    if name in _MODULES:
+        return import_module(f"puma.{_MODULES[name]}")
     raise AttributeError(f"module 'puma' has no attribute {name!r}")

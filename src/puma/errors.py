@@ -16,6 +16,7 @@
     `-- ProtocolError            4   the three parties no longer agree
         |-- FrameError           4   bytes on a link that are not a valid frame, or not the expected one
         |-- HandshakeError       4   version, role, session or configuration mismatch, failed authentication
+        |-- ReceiptError         4   what the parties sign of a request contradicts itself, or what the client has seen
         |-- PeerLost             4   a peer closed its link or died
         `-- PeerTimeout          4   a peer stayed silent longer than the deadline
 
@@ -125,6 +126,10 @@ class FrameError(ProtocolError):
 
 class HandshakeError(ProtocolError):
     """Version, role, session or configuration mismatch, or failed authentication."""
+
+
+class ReceiptError(ProtocolError):
+    """What parties sign of a request contradicts itself or what the client has seen, or a signature does not hold."""
 
 
 class PeerLost(ProtocolError):

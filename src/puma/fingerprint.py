@@ -12,6 +12,7 @@ import hashlib
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.oid import NameOID
 
@@ -54,7 +55,11 @@ def canonical(text: str) -> str:
 
 def of_certificate(certificate: x509.Certificate) -> str:
     """The fingerprint of a certificate's key; of a key that is not Ed25519 (a company's CA), its SHA-256 in hex."""
-    public = certificate.public_key()
+    return of_public(certificate.public_key())
+
+
+def of_public(public: PublicKeyTypes) -> str:
+    """The fingerprint of a public key, likewise."""
     if isinstance(public, Ed25519PublicKey):
         return of_key(public.public_bytes_raw())
     spki = public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)

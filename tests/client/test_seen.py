@@ -90,3 +90,21 @@ def test_a_client_brings_its_own_tokenizer(tmp_path: Path) -> None:
     (folder / "tokenizer_config.json").write_text('{"tokenizer_class": "GPT2Tokenizer"}')
     with pytest.raises(CheckpointError, match="names a GPT2Tokenizer"):  # as its owner would be told
         own_files(folder)
+
+
+def test_weights_that_were_shared_anew_are_a_change(tmp_path: Path) -> None:
+    record, same = tmp_path / "state" / "seen.json", card(tokenizer=b"one")
+    bare = seen.digests(CONFIG, same)
+    first, second = (seen.digests(CONFIG, same, commitment) for commitment in (b"1" * 32, b"2" * 32))
+    assert seen.check(record, "m", bare) == "new"
+    assert seen.check(record, "m", first) == "same"  # the first commitment to what is known already
+    assert seen.check(record, "m", first, own=seen.ALL) == "same"
+    for other in (second, bare):
+        for own in (frozenset[str](), seen.ALL):
+            with pytest.raises(UsageError, match="its weights were shared anew"):
+                seen.check(record, "m", other, own=own)
+    both = seen.digests(CONFIG, card(tokenizer=b"two"), b"2" * 32)
+    with pytest.raises(UsageError, match="its tokenizer and weights changed"):
+        seen.check(record, "m", both)
+    assert seen.check(record, "m", both, accept=True) == "changed"
+    assert seen.check(record, "m", both) == "same"

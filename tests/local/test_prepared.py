@@ -217,7 +217,7 @@ def test_what_belongs_to_another_party_or_model_is_refused(start: Start, memory:
 @pytest.mark.parametrize("kind", ["take", "prepare"])
 def test_ids_are_remembered_up_to_a_number(kind: str, start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     """What a session must not forget is bounded by ending it."""
-    monkeypatch.setattr("puma.party.server.MOST_IDS", 2)
+    monkeypatch.setattr("puma.party.limits.MOST_IDS", 2)
     cluster = start()
     requests = [cluster.prepare(length(cluster), TOKENS) for _ in range(2)]
     if kind == "take":

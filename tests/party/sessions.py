@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -12,19 +12,24 @@ from types import SimpleNamespace
 from typing import Any, Literal
 
 from puma.client.connect import ClusterSession
+from puma.client.evidence.session import Receipts
 from puma.client.owner import Owner, card_of
+from puma.client.resume import Plan
 from puma.crypto.prg import PairKey, fresh_secret
+from puma.crypto.signing import Signer
 from puma.mpc.party import Party
-from puma.net.memory import pair
 from puma.net.tcp import Met
 from puma.party.channel import Channel
 from puma.party.ending import failed, part
+from puma.party.evidence.records import Records
+from puma.party.evidence.statements import Evidence, Notary
 from puma.party.limits import Limits
 from puma.party.metrics import Metrics
 from puma.party.session_server import SessionServer
 from puma.reference.plain_model import PlainModel
 from puma.store.encrypted import EncryptedStore
 from puma.store.library import Library
+from tests.threads import keyed, pinned
 
 CLUSTER: Any = SimpleNamespace(digest=bytes(32), policy=SimpleNamespace(max_tokens=1 << 20))
 Role = Literal["client", "owner"]
@@ -36,16 +41,17 @@ def met(timeout: float = 20) -> tuple[list[dict[int, Any]], list[dict[int, PairK
     links: list[dict[int, Any]] = [{}, {}, {}]
     keys: list[dict[int, PairKey]] = [{}, {}, {}]
     for (a, b), secret in secrets.items():
-        links[a][b], links[b][a] = pair(f"P{a}", f"P{b}", timeout=timeout)
+        links[a][b], links[b][a] = keyed(f"P{a}", f"P{b}", timeout=timeout, secret=secret)
         keys[a][b], keys[b][a] = PairKey(secret), PairKey(secret)
     return links, keys
 
 
-def channels(timeout: float = 20) -> list[Channel]:
+def channels(timeout: float = 20, records: Sequence[Records | None] = (None, None, None)) -> list[Channel]:
     """The three ends of a channel."""
+    name = os.urandom(16)
     (links, keys), (words, _) = met(timeout), met(timeout)
     del words[0][2], words[2][0]
-    made = [Channel(rank, links[rank], words[rank], keys[rank]) for rank in range(3)]
+    made = [Channel(rank, links[rank], words[rank], keys[rank], records[rank], name) for rank in range(3)]
     for each in made:
         each.start()
     return made
@@ -58,13 +64,16 @@ class Sessions:
     """
 
     def __init__(self, folder: Path, limits: Limits | None = None, preprocessing: int = 1 << 24) -> None:
-        self._channels, self._making = channels(), threading.Lock()
+        self.notaries = [Notary(Signer.fresh(), bytes(32)) for _ in range(3)]
+        self._records = [notary.records for notary in self.notaries]
+        self._channels, self._making = channels(records=self._records), threading.Lock()
         self.folder = folder
         self.limits = [replace(limits or Limits(sessions=8, tokens=200)) for _ in range(3)]  # each counts for itself
         self.libraries = [Library(folder / f"p{rank}", rank) for rank in range(3)]
         self.stores = [EncryptedStore(folder / f"p{rank}", preprocessing) for rank in range(3)]
         self.metrics = [Metrics() for _ in range(3)]
         self.servers: list[SessionServer] = []
+        self.plan: Plan | None = None  # of the model that was shared last, with its seeds
         self.failures: list[Any] = []  # of each party of the latest session, None where it ended well
 
     @contextmanager
@@ -74,7 +83,7 @@ class Sessions:
         """A session that is open meanwhile; `link` may stand between a party and its guest."""
         links, keys = met()
         session = os.urandom(16)
-        ends = [pair(role, f"P{rank}", timeout=20) for rank in range(3)]
+        ends = [keyed(role, f"P{rank}", timeout=20) for rank in range(3)]
         theirs: list[Any] = [end for _, end in ends]
         self.servers = servers = list[SessionServer]()
         self.failures = ["still there"] * 3
@@ -83,11 +92,13 @@ class Sessions:
             guest = Met(between, role, 0, b"", name, name, session)
             party = Party(rank, links[rank], keys[rank])
             kept = self.libraries[rank], self.limits[rank], self.metrics[rank], self.stores[rank]
-            servers.append(SessionServer(party, guest, *kept, lambda rank=rank: self.channel[rank]))
+            evidence = Evidence(self.notaries[rank], session)
+            servers.append(SessionServer(party, guest, *kept, lambda rank=rank: self.channel[rank], evidence))
         threads = [threading.Thread(target=self._serve, args=(server,), daemon=True) for server in servers]
         for thread in threads:
             thread.start()
         opened = ClusterSession([mine for mine, _ in ends], CLUSTER)
+        opened.receipts = Receipts(session, bytes(32), pinned(self.notaries))
         try:
             yield opened
         finally:
@@ -108,7 +119,7 @@ class Sessions:
         """Of the three parties, the same at all of them."""
         with self._making:
             if any(each.over for each in self._channels):
-                self._channels = channels()
+                self._channels = channels(records=self._records)
             return self._channels
 
     def _serve(self, server: SessionServer) -> None:
@@ -120,11 +131,13 @@ class Sessions:
         self.failures[rank] = failure
         part(failure, server.client, server.party.links.values())
 
-    def share(self, checkpoint: Path, name: str, **card: Any) -> PlainModel:
-        """Let the owner upload a checkpoint under this name."""
+    def share(self, checkpoint: Path, name: str, owner: str = "olga", **card: Any) -> PlainModel:
+        """Let an owner, who is known by this fingerprint, upload a checkpoint under this name."""
         clear = PlainModel(checkpoint)
         files = {label: read() for label, read in clear.files.items()}
-        with self.session("owner", "olga") as session:
+        with self.session("owner", owner) as session:
             made = card_of(name, "1", files, clear.eos, **card)
-            Owner(session, self.folder / "state").upload(clear.config, clear.params, made, files)
+            uploading = Owner(session, self.folder / "state")
+            uploading.upload(clear.config, clear.params, made, files)
+            self.plan = uploading.plan
         return clear

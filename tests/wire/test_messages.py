@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from puma.errors import ProtocolError
 from puma.models.config import Llama
 from puma.wire import messages as msg
+from puma.wire.canaries import Sealed
 
 CONFIG = Llama(vocab_size=8, hidden_size=8, intermediate_size=8, layers=1, heads=2)
 CARD = msg.Card("m", "1", [2], [msg.File("tokenizer.json", 3, bytes(32))])
@@ -22,9 +23,11 @@ REQUESTS = [
     msg.SelfTest(), msg.Same(bytes(32)), msg.Holds(b"s", True), msg.Fits(bytes(32), (b"a", b"b")),
     msg.Offer(CARD, CONFIG, [SPEC], [bytes(32)], True, bytes(16)), msg.Checksum(bytes(32)), msg.Publish(), msg.List(),
     msg.Delete("m"), msg.Fetch("f"), msg.Pace(True), msg.Pace(True, msg.Input([1, 1], [bytes(32)], padded=True)),
+    msg.Commit(bytes(32)), msg.Reveal(bytes(32), [bytes(32)] * 3, b"key", b"signature"),
     msg.Prepare(bytes(16), msg.Generate(msg.Input([1], []), 3)), msg.Generate(msg.Input([1], []), 3, beams=4),
 ]  # fmt: skip
 REPLIES = [
+    msg.Committed(Sealed(b"pledge", b"signature", b"key")), msg.Disclosed(Sealed(b"disclosure", b"signature", b"key")),
     msg.Report([msg.Spent("mlp", 0.1, 1, 2, 3)], 1.0, 0.5, 0.1, 9.0), msg.Result((1,), 34, 14), msg.Ready("1"),
     msg.Opened(bytes(16), CONFIG, CARD), msg.Taken(""), msg.Failed("StoreError", "no", ""), msg.Held(3, True),
     msg.Listing([msg.Listed(CARD, CONFIG, bytes(16), 5)]),

@@ -33,6 +33,8 @@ GROUPS = {  # name: what its commands are for
     "models": "List, show and delete the models that a cluster serves.",
     "keys": "Make and show the keys by which parties, owners and clients know each other.",
     "cluster": "Write and show the file that says who the three parties are and who may ask.",
+    "receipt": "Show and check what the parties signed of requests.",
+    "audit": "Ask what means nothing, and find out whether a party deviates.",
 }
 COMMANDS = {  # name: where it lives, its arguments, what it does
     "generate": ("ask.generate", "[MODEL] [PROMPT]", "Continue a prompt, or all in a file."),
@@ -61,6 +63,10 @@ COMMANDS = {  # name: where it lives, its arguments, what it does
     "cluster new": ("operate.cluster", "--party ...", "Write a new cluster file, never over another."),
     "cluster show": ("operate.cluster", "", "Say what a cluster file means, and its digest."),
     "cluster trust": ("operate.cluster", "--client CRT|FINGERPRINT", "Let somebody upload models or ask."),
+    "receipt show": ("ask.receipt", "FILE", "Show what the parties signed of a request."),
+    "receipt verify": ("ask.receipt", "FILE", "Check what the parties signed of a request."),
+    "audit run": ("ask.audit", "[MODEL]", "Ask the parties a canary, and compute their part in it again."),
+    "audit verify": ("ask.audit", "REPORT", "Check what a report shows of a party that deviated."),
     "completion": ("operate.completion", "[SHELL]", "Print what a shell needs to complete commands and options."),
 }
 
@@ -93,6 +99,8 @@ def main() -> None:
 
 def run(words: Sequence[str]) -> int:
     """Run one command line and return its exit code."""
+    if words[:1] == ["audit"] and words[1:2] not in (["run"], ["verify"], ["--help"], ["-h"]):
+        words = ["audit", "run", *words[1:]]
     flags = words[: words.index("--")] if "--" in words else words
     debug = "--debug" in flags or bool(os.environ.get("PUMA_DEBUG"))
     try:

@@ -29,6 +29,7 @@ def search(
     with cluster, ui.progress(output.json) as progress:
         progress("searching", 0, tokens)
         found = cluster.search(prompt, tokens, count, penalty, stop, lambda steps: progress("searching", steps, tokens))
+    where.keep(cluster)
     agreed: dict[str, Any] = {}
     if compare:
         beams = Beams(count, tokens, clear.eos, penalty)

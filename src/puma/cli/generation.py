@@ -57,6 +57,7 @@ def generate_all(
         asked = cluster.session.choosing(how, following) | cluster.bucket(ids, tokens, lengths, 0)
         found = _all_tokens(cluster, ids, tokens, asked, output.json)
         cost, ruled = cluster.cost, cluster.session.reveals
+    where.keep(cluster)
     results = [_result(clear, *parts, compare, ruled) for parts in zip(prompts, ids, found, strict=True)]
     if output.json:
         seconds = {"load": loaded, "prefill": cost.prefill, "decode": cost.seconds - cost.prefill}

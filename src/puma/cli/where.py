@@ -54,6 +54,12 @@ class Where:
     out_of_range: Literal["refuse", "warn"] = "refuse"
     """warn: take an answer although a number left its range while it was computed, so that it may be wrong."""
 
+    audited: Flag = False
+    """Ask as a canary would, so that parties cannot tell this session from one (`puma audit`)."""
+
+    receipt: Path | None = None
+    """Keep what the three parties sign of the requests in this file, for `puma receipt`."""
+
     def connect(
         self, approximation: str = "spline", store: Path | None = None, progress: Progress | None = None
     ) -> RemoteCluster:
@@ -67,7 +73,12 @@ class Where:
             raise UsageError("--cluster needs --as KEY, a client's key", hint)
         prepared_requests = folders.private_folder(store) / "client" if store else None
         how = {"plain": self.insecure, "approximation": approximation, "prepared_requests": prepared_requests}
-        how |= {"progress": progress, "tokenizer": self.tokenizer, "accept_changes": self.accept_changes}
+        how |= {
+            "progress": progress,
+            "tokenizer": self.tokenizer,
+            "accept_changes": self.accept_changes,
+            "audited": self.audited,
+        }
         cluster = connect(self.cluster, self.model or "", self.key, **how)  # type: ignore[arg-type]
         cluster.out_of_range = self.out_of_range
         if cluster.seen != "same":
@@ -82,11 +93,14 @@ class Where:
 
     def check(self, **local: object) -> None:
         """UsageError for options of one way beside options of the other."""
+        if self.receipt is not None and not self.receipt.absolute().parent.is_dir():
+            raise UsageError(f"there is no folder for the receipt {self.receipt}", "make it first")
         if self.cluster is None:
             if self.key or self.model or self.insecure:
                 raise UsageError("--as, --model and --insecure go with a cluster", "add --cluster cluster.toml")
-            if self.tokenizer or self.accept_changes:
-                raise UsageError("--tokenizer and --accept-changes go with a cluster", "add --cluster cluster.toml")
+            if self.tokenizer or self.accept_changes or self.audited:
+                what = "--tokenizer, --accept-changes and --audited go with a cluster"
+                raise UsageError(what, "add --cluster cluster.toml")
             return
         self.check_adapter()
         if self.open_weights:
@@ -100,6 +114,15 @@ class Where:
         """UsageError for an adapter of a model that is the cluster's."""
         if self.adapter is not None and self.cluster is not None:
             raise UsageError("--adapter is for a model on this machine", "its owner shares the model with the adapter")
+
+    def keep(self, cluster: Any) -> None:
+        """Write down what the parties have signed so far, if that was asked for."""
+        if self.receipt is None:
+            return
+        from puma.client.evidence import verify as receipts
+
+        kept = cluster.session.receipts.kept
+        receipts.write(self.receipt, [each for each in kept if each.statements[0].model is not None])
 
     def say_local(self) -> None:
         """That parties on one machine are for trying."""

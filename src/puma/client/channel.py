@@ -22,6 +22,8 @@ from torch import Tensor
 from puma import errors, kernels
 from puma.client import arguments
 from puma.client.cost import Cost
+from puma.client.evidence.receipt import Receipt
+from puma.client.evidence.session import Receipts
 from puma.client.turns import Turns
 from puma.errors import OutOfRange, OutOfRangeWarning, PeerLost, ProtocolError, PumaError
 from puma.mpc.cost import message_bytes
@@ -29,6 +31,7 @@ from puma.net import Link
 from puma.net.endpoint import printable
 from puma.wire import messages as msg
 from puma.wire.answers import Format
+from puma.wire.receipts import Commitment, Signed, joined
 
 R = TypeVar("R")
 Judgement = Literal["refuse", "warn", "note"]  # the last one by who tells it in another way
@@ -82,8 +85,15 @@ class PartyChannel:
         self._reported = True
         self._over = False
         self._why = ""  # it is over
+        self.said: list[msg.Request] = []  # in public, in the latest request
+        self.early = -1  # how many further words had been said when the first result was read; -1 before
+        self.once = False  # whether the session is for one request, and over after it
+        self.judges = True  # whether answers must make sense; not in a canary, which is judged afterwards
         self.flagged: list[int] = []  # prompts of the latest result of which a number has left its reach
         self._last: Cost | None = None
+        self.receipts: Receipts | None = None  # who checks what the parties sign, where they do
+        self._receipt: Receipt | None = None
+        self._opens = [0, 0, 0]
         self._mine = threading.local()
 
     @property
@@ -96,9 +106,14 @@ class PartyChannel:
         self._last = self._mine.cost = cost
 
     @property
+    def receipt(self) -> Receipt | None:
+        """What the parties signed of this thread's last request, checked; None where they sign nothing."""
+        return getattr(self._mine, "receipt", self._receipt)
+
+    @property
     def over(self) -> bool:
         """Whether the session has ended, so that every further request would fail."""
-        return self._over
+        return self._over or (self.once and self._reported and bool(self.said))
 
     def ask(
         self, kind: type[R], request: Callable[[list[bytes]], msg.Request], seeds: Sequence[bytes] = NO_SEEDS
@@ -161,6 +176,7 @@ class PartyChannel:
         """
         if new:
             self._begin([wanted])
+            self._asks(words[0])
         else:
             self._awaited, self._granted = deque([wanted]), 1
         with self._exchange(sending=True):
@@ -188,6 +204,7 @@ class PartyChannel:
 
     def _tell(self, word: msg.Request) -> None:
         """The same to all three."""
+        self.said.append(word)
         message = msg.encode(word)
         with self._exchange(sending=True):
             for link in self.links:
@@ -220,7 +237,14 @@ class PartyChannel:
         """No further request can use the links; the first reason counts."""
         self._over, self._why = True, self._why or why
 
+    def _asks(self, word: msg.Request) -> None:
+        """The first word of a request is about to leave."""
+        self.said, self.early = [msg.public(word)] if isinstance(word, msg.Generate | msg.Encode) else [], -1
+        if self.receipts is not None:
+            self.receipts.ask(word)
+
     def _send(self, request: Callable[[list[bytes]], msg.Request], seeds: list[bytes]) -> None:
+        self._asks(request(seeds))
         messages = [msg.encode(request(mine)) for mine in (seeds, seeds[:1], seeds[1:])]
         with self._exchange(sending=True):
             for link, message in zip(self.links, messages, strict=True):
@@ -233,6 +257,7 @@ class PartyChannel:
         copies that differ, and for an index that there is not.
         """
         wanted = self._awaited[0]
+        self.early = len(self.said) - 1 if self.early < 0 else self.early
         with self._exchange():
             self._name_lost()
             found, flags = self._joined(wanted), torch.zeros(0)
@@ -248,11 +273,14 @@ class PartyChannel:
         for link in self.links:
             self._header(link, wanted)
         (l1, l2), (m, one), (m2, two) = (self._components(link, wanted) for link in self.links)
-        self._compare(torch.equal(l1, one), torch.equal(l2, two), torch.equal(m, m2))
+        if self.judges:
+            self._compare(torch.equal(l1, one), torch.equal(l2, two), torch.equal(m, m2))
         found = m - l1 - l2
         if not wanted.below:
             return kernels.signed(found, wanted.bits)
         found = kernels.reduce(found, wanted.bits)  # an index has no sign
+        if not self.judges:
+            return found % wanted.below
         if bool((found >= wanted.below).any()):
             what = f"an answer names an entry beyond the {wanted.below} that there are"
             raise ProtocolError(what, MISBEHAVES)
@@ -308,7 +336,31 @@ class PartyChannel:
                 if not isinstance(reply, kind):
                     what = f"{link.peer} sent a {type(reply).__name__.lower()} instead of a {kind.__name__.lower()}"
                     raise ProtocolError(what, MISBEHAVES)
+            self._signed([reply.receipt for reply in replies if isinstance(reply, msg.Report)])
         return replies  # type: ignore[return-value]
+
+    def _signed(self, receipts: Sequence[Signed | None]) -> None:
+        """What came with reports, if these are some."""
+        if self.receipts is not None and receipts:
+            links = {rank: heads for rank, link in enumerate(self.links) if (heads := link.heads) is not None}
+            self._receipt = self._mine.receipt = self.receipts.take(receipts, links)
+
+    def _hash_opened(self, replies: Sequence[msg.Opened]) -> None:
+        """Hash from now on what goes over each link to a party that has opened a model."""
+        for rank, (link, reply) in enumerate(zip(self.links, replies, strict=True)):
+            if self.receipts is not None and reply.config is not None:
+                self._opens[rank] += 1
+                link.chain(f"model {self._opens[rank]}", words=True)
+
+    def _committed(self, replies: Sequence[msg.Opened]) -> Commitment | None:
+        """What the parties commit to of a model that they opened alike; ProtocolError if two of them contradict each
+        other."""
+        told = [reply.commitment for reply in replies if reply.commitment is not None]
+        found = joined(told) if len(told) == len(replies) else None
+        if found is None and told:
+            self._end("the parties commit to different shares of the model")
+            raise ProtocolError(self._why, MISBEHAVES)
+        return found
 
     def _reply(self, link: Link) -> msg.Reply:
         reply = msg.decode_reply(link.recv_control())

@@ -17,6 +17,7 @@ from puma.client import arguments
 from puma.client.beam_search import Beams
 from puma.client.channel import Judgement, counted, judgement
 from puma.client.cost import Cost, added
+from puma.client.evidence.receipt import Receipt
 from puma.client.heads import asking, entities, labels, ranking, spans
 from puma.client.heads.entities import Entity, Joined
 from puma.client.heads.labels import Classified
@@ -45,21 +46,23 @@ AHEAD = 4  # tokens of a stream that the parties may be ahead of its reader: no 
 
 @dataclass(frozen=True)
 class Answer:
-    """Generated text, its token ids and what the request cost, together with the other prompts in it."""
+    """Generated text, its token ids and what the request cost, with its other prompts; what the parties signed."""
 
     text: str
     token_ids: list[int]
     cost: Cost
+    receipt: Receipt | None = None
 
 
 @dataclass(frozen=True)
 class Encoding:
     """A text's vector, or class logits, and what the request cost, with the other texts in it; how many tokens of the
-    text were left out, because it was too long and might be cut."""
+    text were left out, because it was too long and might be cut; and what the parties signed of it."""
 
     values: Tensor
     cost: Cost
     left_out: int = 0
+    receipt: Receipt | None = None
 
 
 class Client(ABC):
@@ -101,14 +104,11 @@ class Client(ABC):
         self, ids: Sequence[int], tokens: int, stop: Stop = None, lengths: str = "public", padded: int = 0,
         memory: Remembered | None = None, **sampling: Any,
     ) -> Iterator[int]:  # fmt: skip
-        """The same for a prompt that is token ids already. With a `memory`, as a conversation has it, the parties keep
-        what they compute, and go on from what an earlier prompt has in common with this one: they learn from which,
-        and how many tokens that are."""
+        """The same for a prompt that is token ids already. With a `memory`, as a conversation has it, the parties go on
+        from what an earlier one has in common with it: they learn from which, and how many tokens that are."""
         ids, tokens = arguments.token_ids(ids), arguments.count(tokens, "tokens", 1)
         self.model.check_length(len(ids), tokens)
-        bucket = self.bucket([ids], tokens, lengths, padded)
-        if memory is not None and not bucket:
-            bucket = {"memory": memory}
+        bucket = self.bucket([ids], tokens, lengths, padded) or {"memory": memory}
         how, ended = Sampling.of(**sampling), self._until(stop, 1)
         return (new for (new,) in self._steps([ids], tokens, ended, how, bucket, AHEAD))
 
@@ -152,7 +152,7 @@ class Client(ABC):
         ids = [self.model.prompt_ids(p, tokens) for p in prompts]
         steps = list(self._steps(ids, tokens, ended, how, self.bucket(ids, tokens, lengths, padded)))
         found = [self._ended(list(new)) if stop else list(new) for new in zip(*steps, strict=True)]
-        answers = [Answer(self.decode(new), new, self.cost) for new in found]
+        answers = [Answer(self.decode(new), new, self.cost, self.receipt) for new in found]
         return answers[0] if isinstance(prompt, str) else answers
 
     def _steps(
@@ -210,7 +210,7 @@ class Client(ABC):
         for step in self.session.search(self.model.prompt_ids(prompt, tokens), found, until):
             if progress:
                 progress(step)
-        return Answer(self.decode(found.best), found.best, self.cost)
+        return Answer(self.decode(found.best), found.best, self.cost, self.receipt)
 
     @overload
     def encode(self, sentence: Sentence, lengths: str = "public", padded: int = 0, **asked: Any) -> Encoding: ...
@@ -264,7 +264,8 @@ class Client(ABC):
             doubtful |= {part.start + i for i in self.session.doubtful}
             self.session.cost, self.session.doubtful = added(costs) if costs[1:] else costs[0], set(doubtful)
             found = [self.model.finished(x, how) for x in values]
-            yield [Encoding(x, self.cost, each.left_out) for x, each in zip(found, read[part], strict=True)]
+            both = zip(found, read[part], strict=True)
+            yield [Encoding(x, self.cost, each.left_out, self.receipt) for x, each in both]
 
     def rank(
         self, query: str, texts: Sequence[str], top: int | None = None, label: str | None = None,
@@ -393,3 +394,9 @@ class Client(ABC):
         if self.session.cost is None:
             raise UsageError("no request has finished yet", "run generate or encode first")
         return self.session.cost
+
+    @property
+    def receipt(self) -> Receipt | None:
+        """What the parties signed of the last request of this thread, checked (docs/receipts.md); None where they sign
+        nothing. Of several requests for one question, it is that of the last."""
+        return self.session.receipt

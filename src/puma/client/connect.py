@@ -19,7 +19,10 @@ from typing import Any, Literal, NamedTuple, TypeVar
 
 from puma import config
 from puma.client import arguments, seen
+from puma.client.canaries.opening import commit
 from puma.client.client import Client
+from puma.client.evidence.authority import of_cluster
+from puma.client.evidence.session import Receipts
 from puma.client.model_info import ModelInfo
 from puma.client.owner import Progress, listed
 from puma.client.public.fetched import fetched
@@ -47,6 +50,7 @@ from puma.wire.files import received
 from puma.wire.limits import MOST_FILE_BYTES, SILENCE
 from puma.wire.parameters import spec_bytes
 from puma.wire.policy import allow_approximation
+from puma.wire.receipts import commitment_digest
 
 T = TypeVar("T")
 
@@ -110,7 +114,9 @@ class ClusterSession(Session):
             mine = frozenset() if own is None else seen.ALL if own.whole else {TOKENIZER}
             if own and own.whole and FILE not in own.files:  # the owner's decides how texts are put to the model
                 mine = {file.name for file in card.files} - {FILE}
-            self.seen = seen.check(record, model, seen.digests(self.config, card), accept_changes, mine)
+            committed = commitment_digest(self.commitment) if self.commitment else b""
+            digests = seen.digests(self.config, card, committed)
+            self.seen = seen.check(record, model, digests, accept_changes, mine)
         file = next((file for file in card.files if file.name == TOKENIZER), None)
         words = own.tokenizer if own else self._tokenizer(file)
         self.table = fetched(self.config, card, self.sharing, self._numbers)
@@ -242,6 +248,7 @@ def open_session(
     try:
         session = ClusterSession(at_once([lambda rank=rank: reach(rank) for rank in range(3)]), found)
         session.ready()
+        session.receipts = Receipts(me.session, found.digest, of_cluster(found))
     except BaseException as error:
         over.set()
         for link in links:
@@ -347,6 +354,7 @@ def connect(
     plain: bool = False, approximation: str = SPLINE, prepared_requests: str | Path | None = None,
     progress: Progress | None = None,
     tokenizer: str | Path | None = None, accept_changes: bool = False, record: str | Path | None = None,
+    audited: bool = False,
 ) -> RemoteCluster:  # fmt: skip
     """Ask a model that three distant parties serve: by its name, or the only one there is.
 
@@ -357,7 +365,9 @@ def connect(
 
     The model's config, tokenizer and chat template must be those that this client saw before, as it is written down in
     the file `record`, unless it says `accept_changes`. `tokenizer` is its own tokenizer.json instead, or a folder that
-    holds one and perhaps a template. Raises the errors of puma.errors; AdmissionError or PolicyError where the parties
+    holds one and perhaps a template. An `audited` session begins as canaries do (`puma audit`), so that parties cannot
+    tell it from one; it is computed by itself, not in steps with other clients' requests. Raises the errors of
+    puma.errors; AdmissionError or PolicyError where the parties
     refuse, UsageError for files that have changed.
     """
     if not isinstance(cluster, Cluster):
@@ -372,9 +382,12 @@ def connect(
     tokenizer = None if tokenizer is None else arguments.path_like(tokenizer, "a tokenizer")
     record = None if record is None else arguments.path_like(record, "a record")
     arguments.callback(progress, "progress")
+    audited = arguments.flag(audited, "audited")
     again = partial(open_session, cluster, key, "client", plain)
     session = again(progress)
     try:
+        if audited:
+            commit(session)
         session.prepared_requests = PreparedRequests(prepared_requests) if prepared_requests else None
         where = Path(record) if record else seen.state_file()
         return RemoteCluster(session, session.use(model, approximation, tokenizer, where, accept_changes), again)

@@ -28,6 +28,7 @@ from puma.store import folders
 from puma.wire import messages as msg
 from puma.wire.limits import FRAME_BYTES
 from puma.wire.parameters import CHECK, KEEP_MASKS_BELOW, check_values, offered_specs, open_sharing
+from puma.wire.receipts import joined
 
 Progress = Callable[[str, int, int], None]  # what, done, of
 
@@ -60,7 +61,9 @@ def listed(channel: PartyChannel) -> list[msg.Listed]:
     for one in found[0].models:
         same = [m for reply in found for m in reply.models if (m.card, m.sharing) == (one.card, one.sharing)]
         if len(same) == len(found):
-            alike.append(msg.Listed(one.card, one.config, one.sharing, sum(m.size for m in same)))
+            told = [each.commitment for each in same if each.commitment is not None]
+            size, committed = sum(each.size for each in same), joined(told)
+            alike.append(msg.Listed(one.card, one.config, one.sharing, size, committed))
     return alike
 
 
@@ -75,21 +78,24 @@ class Owner:
     def __init__(self, channel: PartyChannel, state: Path | None = None, place: bytes = b"") -> None:
         self._channel, self._state, self._place = channel, state, place
         self.turns = channel.turns
+        self.plan: Plan | None = None  # of the upload that was made last; it holds the seeds
 
     @whole
     def upload(
         self, config: Config, params: Mapping[str, Tensor], card: msg.Card, files: Mapping[str, bytes] | None = None,
-        alias: Mapping[str, str] | None = None, progress: Progress | None = None,
+        alias: Mapping[str, str] | None = None, progress: Progress | None = None, plan: Plan | None = None,
     ) -> bool:  # fmt: skip
         """Share a model with the three parties, tensor by tensor; True if an interrupted upload was gone on with.
 
+        `plan` is that of an upload which is made again; else there is a new one, or one is taken up. `self.plan` is
+        what was done.
         A parameter in `alias` is not sent: it is the same secret as another, under the same masks. The parties serve
         the model once all of them hold all of it. StoreError if one has no room, AdmissionError if another owner has a
         model of this name.
         """
         alias = alias or {}
         specs = [spec for spec in offered_specs(config) if spec.name not in alias]
-        resume = self._resumed(Plan.fresh(card, config, specs, alias), params)
+        resume = self._resumed(plan or Plan.fresh(card, config, specs, alias), params)
         held = self._offer(resume.plan)
         self._send_files([reply.published for reply in held], files or {})
         first = min(reply.tensors for reply in held)
@@ -109,6 +115,7 @@ class Owner:
                 raise StoreError("a party has lost a part of what was sent", "run the command again")
         self._channel.ask(msg.Report, lambda _: msg.Publish())
         resume.done()
+        self.plan = resume.plan
         return resume.resumed
 
     @whole
@@ -193,7 +200,8 @@ class Owner:
 
         def offer(seeds: list[bytes]) -> msg.Offer:
             given = plan.card, plan.config, plan.tensors, seeds, keep_masks, plan.sharing
-            return msg.Offer(*given, alias=plan.alias, checksums=checksums)
+            salt = plan.salt if len(seeds) == 1 else b""  # not to the dealer, who knows all masks
+            return msg.Offer(*given, alias=plan.alias, checksums=checksums, salt=salt)
 
         return self._channel.ask(msg.Held, offer, plan.seeds)
 

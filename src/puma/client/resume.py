@@ -56,15 +56,17 @@ class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     alias: dict[str, str]
     sharing: bytes
     seeds: list[bytes]
+    salt: bytes
 
     @classmethod
     def fresh(cls, card: Card, config: Config, tensors: list[TensorSpec], alias: Mapping[str, str]) -> Plan:
         """The same under seeds that nobody has seen."""
-        return cls(card, config, tensors, dict(alias), fresh_secret()[:ID_BYTES], [fresh_secret(), fresh_secret()])
+        seeds = [fresh_secret(), fresh_secret()]
+        return cls(card, config, tensors, dict(alias), fresh_secret()[:ID_BYTES], seeds, fresh_secret())
 
     def covers(self, other: Plan) -> bool:
         """Whether the other one shares the same in the same formats, so that masks of one may go on in it."""
-        return msgspec.structs.replace(other, sharing=self.sharing, seeds=self.seeds) == self
+        return msgspec.structs.replace(other, sharing=self.sharing, seeds=self.seeds, salt=self.salt) == self
 
 
 class Begun(msgspec.Struct, frozen=True, array_like=True):

@@ -21,7 +21,7 @@ from puma.client.arguments import count
 from puma.client.beam_search import Beams
 from puma.client.channel import Judgement, PartyChannel, judge
 from puma.client.cost import cost_of
-from puma.client.lengths import check_approximation, secret_length
+from puma.client.lengths import told
 from puma.client.places import by_place, places
 from puma.client.sampling import Sampler, Sampling
 from puma.client.tokens.remembered import Remembered, begun
@@ -47,10 +47,10 @@ from puma.wire.answers import answers, numbers
 from puma.wire.input_share import Laid, Seeds
 from puma.wire.inputs import Table, laid_out, looked_up, seeds_for, share_input, upload_bytes
 from puma.wire.policy import allow_output, allowed_outputs
+from puma.wire.receipts import Commitment
 from puma.wire.request_shapes import by_token
 
 LOGITS_HINT = "search greedily, or let the owner share with reveal_logits"
-
 SELFTEST = numbers((6,))._replace(bits=RING)
 
 Inference = msg.Generate | msg.Encode
@@ -68,6 +68,7 @@ class Session(PartyChannel):
         self.sharing = b""  # of the model that the parties serve
         self.card: msg.Card | None = None  # and what its owner says of it
         self.reveals = False  # whether its owner lets clients see logits
+        self.commitment: Commitment | None = None  # to its shares, by all three parties together
         self.table: Table | None = None  # of public weights, in which this client looks its tokens up
         self.prepared_requests: PreparedRequests | None = None  # where requests look for what has been prepared
         self.out_of_range: Judgement = "refuse"  # what becomes of answers that may be wrong
@@ -82,10 +83,15 @@ class Session(PartyChannel):
         found = self._replies(msg.Opened)
         self._reported = True
         config = found[0].config
-        if config is None or found[1:] != found[:1] * 2:
+        self._hash_opened(found)
+        alike = [msgspec.structs.replace(each, commitment=None) for each in found]
+        if config is None or alike[1:] != alike[:1] * 2:
             return False
         self.config, self.sharing, self.card = config, found[0].sharing, found[0].card
         self.reveals = found[0].reveal_logits
+        self.commitment = committed = self._committed(found)
+        if self.receipts is not None:
+            self.receipts.opened(found[0], name, self.approximation, committed)
         return True
 
     def continued(
@@ -99,8 +105,7 @@ class Session(PartyChannel):
         closing the iterator ends the request there. `choose` makes the next token of each prompt from their logits
         (prompts, vocabulary), which the model's owner must allow; at a `temperature` the parties draw it without
         knowing the chance that decides. `lengths` and `padded` are as for `encode`; prompts are padded in front.
-        OutOfRange at the first token that may be wrong, unless `out_of_range` says "warn"; it ends the request. With a
-        `memory` the parties keep what they compute of a single prompt, and it goes on from an earlier one.
+        OutOfRange at the first token that may be wrong, unless `out_of_range` says "warn". `memory` is as in `begun`.
         """
         tokens = count(tokens, "tokens", 1)
         width = self._width(lengths, prompts, (), padded, tokens)
@@ -143,7 +148,7 @@ class Session(PartyChannel):
 
     def _judge(self, flagged: Sequence[int], prompts: int) -> None:
         """OutOfRange for what is flagged, or one warning in each request."""
-        if not self.doubtful.issuperset(flagged):
+        if self.judges and not self.doubtful.issuperset(flagged):
             self.doubtful.update(flagged)
             judge(flagged, prompts, self.out_of_range)
 
@@ -154,9 +159,8 @@ class Session(PartyChannel):
 
     @contextmanager
     def _leaving(
-        self, stream: Stream, sent: Callable[[], int], prepared_request: PreparedRequest | None,
-        ended: Callable[[], None] | None,
-    ) -> Iterator[None]:  # fmt: skip
+        self, stream: Stream, sent: Callable[[], int], prepared_request: PreparedRequest | None, ended: Any
+    ) -> Iterator[None]:
         """A stream that is closed ends its request at the parties: now, or before the next if a finaliser may not."""
         try:
             yield
@@ -264,6 +268,7 @@ class Session(PartyChannel):
         request = msg.bare(msgspec.structs.replace(request, input=named))
         seeds, identity = Seeds.fresh(), fresh_secret()[:ID_BYTES]
         self._begin()
+        self._asks(msg.Prepare(identity, request))
         with self._exchange():
             for rank, link in enumerate(self.links):
                 masks, choices = seeds_for(self.served, seeds, rank)
@@ -304,15 +309,9 @@ class Session(PartyChannel):
                     link.send_control(msg.encode(msg.Quit()))
             link.close()
 
-    def _width(
-        self, lengths: str, prompts: Sequence[Sequence[int]], types: Sequence[Sequence[int]], padded: int,
-        tokens: int = 0,
-    ) -> int:  # fmt: skip
+    def _width(self, lengths: str, *asked: Any) -> int:
         """The length that the parties are told, if it is another than the prompts' own."""
-        if lengths != "secret":
-            return 0
-        check_approximation(self.approximation)
-        return secret_length(self.config, prompts, types, padded, tokens)
+        return told(self.config, self.approximation, lengths, *asked)
 
     def _ask(
         self,
@@ -349,6 +348,7 @@ class Session(PartyChannel):
             if ahead and prepared_request:
                 asked = msgspec.structs.replace(asked, paced=False)
             parts.append((msg.encode(asked), part.payload))
+            self._asks(asked)
         self._granted = 1 if paced else len(results)
         self._both(parts)
         return upload_bytes(config, bare), prepared_request
@@ -394,6 +394,7 @@ class Session(PartyChannel):
         for part in share_input(config, laid):
             fed = msg.Input(laid.lengths, part.masks, part.choices, padded=bool(hidden))
             parts.append((msg.encode(msg.Pace(True, fed)), part.payload))
+        self.said.append(msg.Pace(True))
         self._both(parts)
         self._granted += 1
         return upload_bytes(config, msg.Input(laid.lengths, [], padded=bool(hidden)), len(hidden))

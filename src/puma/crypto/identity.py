@@ -75,7 +75,7 @@ def renew(path: str | Path, days: int = DAYS) -> Credentials:
     """Replace NAME.crt by one of the same key that lasts `days` from now; the fingerprint stays."""
     _check_days(days)
     key, certificate = _files(path)
-    private = _read_key(key)
+    private = read_key(key)
     if not isinstance(private, Ed25519PrivateKey):
         raise ConfigError(f"{key} is not an Ed25519 key", "ask the CA that signed its certificate for a new one")
     known = common_name(read_certificate(certificate)) if certificate.exists() else ""
@@ -97,7 +97,7 @@ def load(path: str | Path) -> Credentials:
     A CA's pair will do as well: any kind of key, and intermediates behind the first certificate.
     """
     key, certificate = _files(path)
-    private, shown = _read_key(key), read_certificate(certificate)
+    private, shown = read_key(key), read_certificate(certificate)
     if _spki(private.public_key()) != _spki(shown.public_key()):
         raise ConfigError(f"{certificate} belongs to another key than {key}", "find the pair, or make a new one")
     check_validity(shown, certificate)
@@ -185,7 +185,8 @@ def _files(path: str | Path) -> tuple[Path, Path]:
     return stem.with_name(stem.name + ".key"), stem.with_name(stem.name + ".crt")
 
 
-def _read_key(path: Path) -> PrivateKeyTypes:
+def read_key(path: Path) -> PrivateKeyTypes:
+    """The private key in a PEM file; ConfigError if there is none, or if others may read it."""
     try:
         with path.open("rb") as file:
             mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)

@@ -22,6 +22,7 @@ from puma.errors import PumaError
 from puma.mpc.cost import Entry
 from puma.mpc.party import Party
 from puma.mpc.share import Share
+from puma.net.chain import Heads
 from puma.wire.messages import Encode, Generate
 from puma.wire.steps import Item, Left, Step, following
 
@@ -29,17 +30,27 @@ Served = tuple[bytes, str]  # a sharing of a model, and the approximation that i
 
 
 @dataclass(frozen=True)
+class Frames:
+    """Heads of the hash chains over all frames of a step, by peer; which channel took it, and its number there."""
+
+    channel: bytes
+    number: int
+    heads: Mapping[int, Heads]
+
+
+@dataclass(frozen=True)
 class Outcome:
     """What a step gave one member: shares for its client, in the order in which they leave, none where some of its
     prompt is still to be read; its part of the cost.
 
-    `last`: nothing more is owed.
+    `last`: nothing more is owed. `frames` are those of the step, where they are hashed.
     """
 
     shares: list[Share]
     spent: Mapping[str, Entry]
     cpu_seconds: float
     last: bool
+    frames: Frames | None = None
 
 
 @dataclass(frozen=True)

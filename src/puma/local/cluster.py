@@ -22,8 +22,12 @@ from puma.client import arguments
 from puma.client.channel import Judgement, judgement
 from puma.client.client import Answer, Client, Encoding
 from puma.client.cost import Cost
+from puma.client.evidence.authority import Pinned
+from puma.client.evidence.receipt import Receipt
+from puma.client.evidence.session import Receipts
 from puma.client.owner import Progress
 from puma.client.public.content import Part, digested, named, parts
+from puma.client.resume import Plan
 from puma.client.session import Session
 from puma.errors import AdmissionError, PumaError, UsageError
 from puma.kernels import warmup
@@ -77,13 +81,15 @@ class Trio:
         self._program, self._route = program, route or _straight
         self._identity: Identity | None = None
         self._ports: list[int] = []
+        self._keys: list[str] = []  # by which the parties sign
         self._processes: list[PartyProcess] = []
         self._links: list[Link] = []
         self._end = weakref.finalize(self, end, self._processes, self._links, os.getpid())
         _TRIOS.add(self)
         try:
             self._start(progress or _silent)
-            self.session = Session(self._links, approximation, owns=True)
+            assert self._identity is not None
+            self.session = self._session(self._identity, self._links)
             if self.store:
                 self.session.prepared_requests = PreparedRequests(self.store / "client")
         except BaseException:
@@ -121,7 +127,13 @@ class Trio:
         me = replace(self._identity, session=os.urandom(16))
         links = [self._dial(rank, me) for rank in range(3)]
         self._links += links
-        return Session(links, self.approximation, owns=True)
+        return self._session(me, links)
+
+    def _session(self, me: Identity, links: list[Link]) -> Session:
+        """Ours with the parties, under this identity."""
+        session = Session(links, self.approximation, owns=True)
+        session.receipts = Receipts(me.session, me.config, Pinned(self._keys, local=True))
+        return session
 
     def share(
         self, config: Config, params: Mapping[str, Tensor], progress: Progress | None = None,
@@ -145,9 +157,11 @@ class Trio:
 
     def _port(self, rank: int) -> int:
         line = self._processes[rank].stdout.readline()
-        if not line.strip().isdigit():
+        port, _, key = line.strip().partition(" ")
+        if not port.isdigit():
             raise PumaError(f"P{rank} did not start", "run `puma doctor`; PUMA_DEBUG=1 shows the parties' errors")
-        return int(line)
+        self._keys.append(key)
+        return int(port)
 
     @property
     def pids(self) -> list[int]:
@@ -269,6 +283,7 @@ class LocalCluster(Client):
         chosen = approximation or (trio.session.approximation if trio is not None else SPLINE)
         self.plan = clear.plan(plan, progress, chosen)
         self._own = trio is None
+        self.sharing: Plan | None = None  # what was shared, with its seeds; not if the parties held it already
         self._trio = trio or Trio(progress, store, approximation=chosen)
         self._sessions = Sessions(self._trio.session, self._another)
         self._beside: weakref.WeakSet[Session] = weakref.WeakSet()
@@ -289,7 +304,8 @@ class LocalCluster(Client):
         first = self._trio.session
         if not name or not first.open(name) or first.reveals != reveal_logits:
             told = self.plan.provenance
-            share(first, self.model.config, params, progress, None, name or "model", reveal_logits, told)
+            how = (progress, None, name or "model", reveal_logits, told)
+            self.sharing = share(first, self.model.config, params, *how)
         return name or "model"
 
     def _opened(self, clear: PlainModel, reveal_logits: bool, progress: Progress | None) -> str:
@@ -351,6 +367,11 @@ class LocalCluster(Client):
         if found is None:
             raise UsageError("no request has finished yet", "run generate or encode first")
         return found
+
+    @property
+    def receipt(self) -> Receipt | None:
+        """As of all clients; of this thread's last request, or the last of all if this thread has made none."""
+        return (self._sessions.present() or self._sessions.latest).receipt
 
     def prepare(self, prompt: int, tokens: int | None = None, batch: int = 1) -> PreparedRequest:
         """As of all clients; of the first session, whose parties keep it."""

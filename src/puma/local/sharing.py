@@ -17,6 +17,7 @@ from torch import Tensor
 from puma.client.owner import Owner, Progress, card_of
 from puma.client.public.content import Part, matrix_of, placed, weights_of
 from puma.client.public.table import PublicTable
+from puma.client.resume import Plan
 from puma.client.session import Session
 from puma.errors import ProtocolError
 from puma.local.inventory import OPEN
@@ -31,15 +32,17 @@ def share(
     session: Session, config: Config, params: Mapping[str, Tensor], progress: Progress | None = None,
     alias: Mapping[str, str] | None = None, name: str = "model", reveal_logits: bool = False,
     plan: Provenance | None = None,
-) -> None:  # fmt: skip
-    """Be the owner of a model towards three parties on this machine, and then its client.
+) -> Plan:  # fmt: skip
+    """Be the owner of a model towards three parties on this machine, and then its client; what was shared, with seeds.
 
     Who owns the parties may have the model computed with all functions that there are.
     """
     card = card_of(name, "", {}, reveal_logits=reveal_logits, approximations=[*PROFILES], plan=plan)
-    Owner(session).upload(config, params, card, alias=alias, progress=progress)
-    if not session.open(name):
+    owner = Owner(session)
+    owner.upload(config, params, card, alias=alias, progress=progress)
+    if not session.open(name) or owner.plan is None:
         raise ProtocolError(f"the parties do not hold one model {name}", "start others")
+    return owner.plan
 
 
 def open_up(

@@ -17,7 +17,8 @@ from puma.models.fields import Rope
 def frequencies(rope: Rope, head_dim: int, context: int) -> Tensor:
     """Radians a position for each pair (head_dim / 2,); zero for pairs that do not turn."""
     size = rope.size or head_dim
-    turning = rope.theta ** -(torch.arange(0, size, 2, dtype=torch.float32) / size)
+    # Rounded from float64: in float32 a power's last place depends on the processor, and parties must agree on it.
+    turning = (rope.theta ** -(torch.arange(0, size, 2, dtype=torch.float64) / size)).to(torch.float32)
     if rope.scaling == "linear":
         turning = turning / rope.factor
     elif rope.scaling == "llama3":

@@ -154,6 +154,11 @@ class Party:
             self._streams[evaluator, purpose] = stream
         return stream
 
+    @property
+    def pairs(self) -> dict[int, PairKey]:
+        """What is drawn from at present: the secret that this party has in common with each other one."""
+        return dict(self._keys)
+
     def child_keys(self, label: str) -> dict[int, PairKey]:
         """Keys of their own for one run, shared by the same parties."""
         return {peer: key.child(label) for peer, key in self._keys.items()}

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from typing import Protocol, runtime_checkable
 
+from puma.net.chain import Heads
 from puma.net.endpoint import Buffer
 
 __all__ = ["Buffer", "Link"]
@@ -67,6 +68,20 @@ class Link(Protocol):
 
     def set_timeout(self, seconds: float) -> None:
         """From now on bear a silence of so many seconds."""
+        ...
+
+    def chain(self, label: str, words: bool = False) -> None:
+        """From now on hash data frames, and with `words` control frames, into chains that begin with this label."""
+        ...
+
+    @property
+    def heads(self) -> Heads | None:
+        """Of the chains so far; None before `chain`."""
+        ...
+
+    @property
+    def trails(self) -> dict[str, bytes]:
+        """The marks of the chains so far."""
         ...
 
     def check(self) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from puma.errors import FrameError, PeerLost, PeerTimeout, PumaError
+from puma.net.chain import NO_KEY, Chains, Heads
 from puma.net.frame import DEFAULT_LIMITS, HEADER_BYTES, MAX_TEXT, Kind
 
 # Python 3.12 names this collections.abc.Buffer; until then: bytes, bytearray, memoryview, a numpy array.
@@ -102,6 +103,8 @@ class Endpoint(ABC):
         self._sending = threading.Lock()
         self._sent = {Kind.DATA: 0, Kind.CONTROL: 0}
         self._taken = {Kind.DATA: 0, Kind.CONTROL: 0}
+        self.chain_key = NO_KEY  # that only the two ends have
+        self._chains: Chains | None = None
 
     @property
     def timeout(self) -> float:
@@ -145,6 +148,21 @@ class Endpoint(ABC):
         """The next control frame; errors as of `recv`."""
         return bytes(self._take(Kind.CONTROL, None))
 
+    def chain(self, label: str, words: bool = False) -> None:
+        """From now on hash data frames, and with `words` control frames, into chains that begin with this label; both
+        ends do so between the same two frames. A label serves once on a link."""
+        self._chains = Chains.begun(self.chain_key, label, self.name, self.peer, words)
+
+    @property
+    def heads(self) -> Heads | None:
+        """Of the chains so far; None before `chain`."""
+        return self._chains and self._chains.heads
+
+    @property
+    def trails(self) -> dict[str, bytes]:
+        """The marks of the chains so far."""
+        return self._chains.trails if self._chains else {}
+
     def fail(self, message: str) -> None:
         """Tell the peer why we stop, as well as can be done, and close."""
         self._finish(message.encode()[:MAX_TEXT].decode(errors="ignore"))
@@ -184,6 +202,8 @@ class Endpoint(ABC):
             self._sent[kind] = sequence + 1
             self._transmit(kind, sequence, pieces, size)
             self.sent_bytes += HEADER_BYTES + size
+            if self._chains is not None and (chain := self._chains.sent.get(kind)) is not None:
+                chain.add(pieces, size)
 
     def _take(self, kind: Kind, size: int | None) -> memoryview:
         payload = self._next(kind, size)
@@ -195,6 +215,8 @@ class Endpoint(ABC):
             )
         self._taken[kind] += 1
         self.received_bytes += HEADER_BYTES + len(payload)
+        if self._chains is not None and (chain := self._chains.received.get(kind)) is not None:
+            chain.add((payload,), len(payload))
         return payload
 
     def _next(self, kind: Kind, size: int | None) -> memoryview | None:

@@ -37,6 +37,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from puma.errors import FrameError, HandshakeError, ProtocolError
 from puma.net import frame
+from puma.net.chain import link_key
 from puma.net.endpoint import printable
 from puma.net.frame import HEADER_BYTES, MAX_TEXT, Kind, header_bytes, parse_header
 
@@ -126,6 +127,11 @@ class Agreed:
     def name(self) -> str:
         """The peer's role and rank in one word, such as P2."""
         return name_of(self.role, self.rank)
+
+    @property
+    def chain_key(self) -> bytes:
+        """The key of hash chains over the link's frames (net/chain.py)."""
+        return link_key(self.secret)
 
     def attach(self) -> Attach:
         """Shows on a second socket that it belongs to this link."""

@@ -12,6 +12,12 @@ class NullLink:
     name, peer, timeout = "nobody", "nobody", 0.0
     sent_bytes = received_bytes = 0
     lost = False
+    heads = None
+
+    @property
+    def trails(self) -> dict[str, bytes]:
+        """Nothing came or left."""
+        return {}
 
     def send(self, *buffers: Buffer) -> None:
         """Nothing leaves."""
@@ -31,6 +37,9 @@ class NullLink:
 
     def set_timeout(self, seconds: float) -> None:
         """Nobody is waited for."""
+
+    def chain(self, label: str, words: bool = False) -> None:
+        """There is nothing to hash."""
 
     def check(self) -> None:
         """Nobody is gone who never was there."""

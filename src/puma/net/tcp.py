@@ -140,6 +140,7 @@ def _dialed(
             raise known or handshake.handshake_failed(peer, error) from None
         opened.pop_all()
     link = StreamLink(me.name, peer, first.sock, second.sock, timeout, queue_bytes)
+    link.chain_key = agreed.chain_key
     return Met(link, agreed.role, agreed.rank, agreed.secret, visit.name, visit.fingerprint, me.session)
 
 
@@ -367,7 +368,9 @@ class Listener:
             with self._lock:
                 self._waiting.pop(agreed.link, None)
             raise FrameError(f"{agreed.name} opened one socket and no second")
-        return StreamLink(self._me.name, agreed.name, outbound, wire.sock, self._timeout, self._queue_bytes)
+        link = StreamLink(self._me.name, agreed.name, outbound, wire.sock, self._timeout, self._queue_bytes)
+        link.chain_key = agreed.chain_key
+        return link
 
     def _reserve(self, seat: Seat) -> HandshakeError | None:
         role, rank, *_ = seat

@@ -125,7 +125,7 @@ class Tls:
 
     def _seats(self, certificate: x509.Certificate, theirs: str) -> Seats:
         cluster = self._cluster
-        known = {theirs} if cluster.ca is None else _names(certificate)
+        known = {theirs} if cluster.ca is None else names(certificate)
         seats: Seats = {("party", p.rank): f"P{p.rank}" for p in cluster.parties if cluster.known_by(p) in known}
         people: tuple[tuple[Role, Mapping[str, str]], ...] = (("owner", cluster.owners), ("client", cluster.clients))
         for role, members in people:
@@ -160,7 +160,7 @@ def _anchor(key: bytes) -> str:
     return builder.sign(Ed25519PrivateKey.generate(), algorithm=None).public_bytes(Encoding.PEM).decode()
 
 
-def _names(certificate: x509.Certificate) -> set[str]:
+def names(certificate: x509.Certificate) -> set[str]:
     """What a CA says its holder is called: DNS names, addresses and URIs; the common name if there is none of them."""
     try:
         found = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value

@@ -278,8 +278,9 @@ def rotary_angles(positions: torch.Tensor, frequencies: torch.Tensor, device: to
     if device.type == "meta":
         return torch.empty((2, len(positions), 1, 2 * len(frequencies)), device=device)
     angles = positions.to(device, torch.float32)[:, None] * frequencies.to(device)
-    angles = torch.cat((angles, angles), dim=-1).unsqueeze(1)
-    return torch.stack((angles.cos(), angles.sin()))
+    # In float32 the last place of a cosine depends on the processor; all parties must multiply by the same.
+    angles = torch.cat((angles, angles), dim=-1).unsqueeze(1).double()
+    return torch.stack((angles.cos(), angles.sin())).float()
 
 
 def absorb(state: dict[str, Value], norm: str, readers: Iterable[str]) -> None:

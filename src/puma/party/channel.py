@@ -12,10 +12,11 @@ import threading
 import traceback
 from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from time import monotonic
 
 from puma.crypto.prg import PairKey
-from puma.engine.company import Company, Ended, Member
+from puma.engine.company import Company, Ended, Frames, Member
 from puma.engine.engine import Engine
 from puma.engine.kept import Kept
 from puma.engine.lead import LEADER, Lead
@@ -24,6 +25,7 @@ from puma.mpc.party import Party
 from puma.net import Link
 from puma.net.endpoint import again
 from puma.party import loading
+from puma.party.evidence.records import Records
 from puma.store.models import Model
 from puma.wire import steps
 from puma.wire.steps import Gone, Item, Left, May, Step
@@ -36,14 +38,17 @@ SILENCE = 7 * 24 * 3600.0  # words about steps come when somebody asks
 
 class Channel:
     """`links` carry what is computed, one to each other party, and `words` what is said about steps: the leader's to
-    both others, theirs to the leader. What is `kept` of requests goes with the channel."""
+    both others, theirs to the leader. With `records` the frames of each step are hashed; `name` is the channel's there.
+    What is `kept` of requests goes with the channel.
+    """
 
     def __init__(
         self, rank: int, links: Mapping[int, Link], words: Mapping[int, Link], keys: Mapping[int, PairKey],
-        kept: Kept | None = None,
+        records: Records | None = None, name: bytes = b"", kept: Kept | None = None,
     ) -> None:  # fmt: skip
         self.party = Party(rank, dict(links), dict(keys))
         self._links, self._words = dict(links), dict(words)
+        self._records, self._name = records, name
         self.kept = kept or Kept()
         self._company = Company(self.party, self.kept)
         self._engines: OrderedDict[bytes, Engine] = OrderedDict()
@@ -243,7 +248,9 @@ class Channel:
                 raise ProtocolError(f"step {step.number} cannot be taken here", "run the same version everywhere")
         self._number += 1
         began = monotonic()
+        self._chain(step.number)
         outcomes = self._company.step(step.number, members, step.reads)
+        frames = self._frames(step.number)
         self._stepped, self._took = monotonic(), monotonic() - began
         with self._changed:
             last = [member for member, outcome in zip(members, outcomes, strict=True) if outcome.last]
@@ -252,7 +259,20 @@ class Channel:
             if self._lead is not None:
                 self._lead.over(last)
         for member, outcome in zip(members, outcomes, strict=True):
-            member.tell(outcome)
+            member.tell(replace(outcome, frames=frames))
+
+    def _chain(self, number: int) -> None:
+        """Hash the frames of a step by themselves: what is told of it opens no other."""
+        if self._records is not None:
+            for link in self._links.values():
+                link.chain(f"step {number}")
+
+    def _frames(self, number: int) -> Frames | None:
+        """Of the step that is over."""
+        if self._records is None:
+            return None
+        self._records.step(self._name, number, {f"P{rank}": link.trails for rank, link in self._links.items()})
+        return Frames(self._name, number, {rank: heads for rank, link in self._links.items() if (heads := link.heads)})
 
     def _left(self, left: Left) -> None:
         with self._changed:

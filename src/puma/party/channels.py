@@ -20,6 +20,7 @@ from puma.net.endpoint import again, remaining
 from puma.net.handshake import SESSION_BYTES
 from puma.net.tcp import Met
 from puma.party.channel import Channel
+from puma.party.evidence.records import Records
 from puma.party.rendezvous import MEET_SECONDS, Rendezvous
 from puma.wire.limits import SILENCE
 
@@ -41,8 +42,12 @@ class Channels:
     """The present channel of a party; `dial` reaches parties of lower rank, others' links come to `arrived`. Each keeps
     what it is told to in a `kept` of its own."""
 
-    def __init__(self, rank: int, dial: Dial, rendezvous: Rendezvous, kept: Callable[[], Kept] = Kept) -> None:
-        self._rank, self._dial, self._rendezvous, self._kept = rank, dial, rendezvous, kept
+    def __init__(
+        self, rank: int, dial: Dial, rendezvous: Rendezvous, records: Records | None = None,
+        kept: Callable[[], Kept] = Kept,
+    ) -> None:  # fmt: skip
+        self._rank, self._dial, self._rendezvous, self._records = rank, dial, rendezvous, records
+        self._kept = kept
         self._changed = threading.Condition()
         self._channel: Channel | None = None
         self._meeting: set[bytes] = set()
@@ -132,7 +137,7 @@ class Channels:
                 self._meeting.discard(name)
         links, words = ({p: m.link for (p, k), m in met.items() if k == kind} for kind in (LINKS, WORDS))
         keys = {peer: PairKey(each.secret) for (peer, kind), each in met.items() if kind == LINKS}
-        self._begin(Channel(self._rank, links, words, keys, self._kept()))
+        self._begin(Channel(self._rank, links, words, keys, self._records, name, self._kept()))
         return True
 
     def _begin(self, channel: Channel) -> None:

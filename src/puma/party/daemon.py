@@ -20,6 +20,7 @@ import torch
 
 from puma.config import PARTIES, Cluster
 from puma.crypto import identity
+from puma.crypto.signing import Signer
 from puma.errors import AdmissionError, ConfigError, HandshakeError, PeerTimeout, PumaError
 from puma.kernels import warmup
 from puma.net.audit import Audit
@@ -29,6 +30,7 @@ from puma.net.tcp import Met, listen
 from puma.net.tls import Tls
 from puma.party.channels import Channels, named
 from puma.party.events import Events
+from puma.party.evidence.statements import Notary
 from puma.party.limits import Limits, key_of
 from puma.party.metrics import Metrics, labelled
 from puma.party.peers import WATCH, Peers
@@ -68,6 +70,7 @@ class Daemon:
     def __init__(self, settings: Settings, events: Events | None = None) -> None:
         cluster = settings.cluster
         self._guard, rank = _who(settings)
+        notary = Notary(Signer.of(settings.key), cluster.digest)
         me = Identity("party", rank, bytes(SESSION_BYTES), cluster.digest, NO_COOKIE)
         limits = settings.limits or Limits.within(cluster.policy, None, None)
         self.metrics = Metrics()
@@ -78,9 +81,9 @@ class Daemon:
         audit = Audit(settings.audit or settings.store / "audit.jsonl")
         self.context = PartyContext(
             me, cluster, self._guard, library, limits, self.metrics, events or Events(me.name), audit,
-            Rendezvous(2 * limits.sessions + 8), preprocessing_store if limits.preprocessing else None,
+            Rendezvous(2 * limits.sessions + 8), preprocessing_store if limits.preprocessing else None, notary=notary,
         )  # fmt: skip
-        self.channels = Channels(rank, self.context.dial, self.context.rendezvous, limits.keeping)
+        self.channels = Channels(rank, self.context.dial, self.context.rendezvous, notary.records, limits.keeping)
         self.context = replace(self.context, channel=self.channels.now)
         self._listen_on = settings.listen or _default_place(cluster, rank)
         self._sessions: dict[bytes, SessionThread] = {}

@@ -161,3 +161,11 @@ class Limits:
 def key_of(guest: Met) -> str:
     """Whose sessions, tokens and preprocessing are counted together."""
     return f"{guest.role} {guest.name or guest.fingerprint}".strip()
+
+
+def remember(ids: set[bytes], identity: bytes) -> None:
+    """One more; none is ever forgotten, because it would name streams that begin where they have begun before."""
+    if len(ids) >= MOST_IDS:
+        what = f"a session names at most {MOST_IDS} requests that are prepared"
+        raise AdmissionError(what, "open a new session for more")
+    ids.add(identity)

@@ -25,17 +25,18 @@ from puma.engine.generation import Turn, hidden_flags, nothing, on, run
 from puma.engine.kept import AtHand, Kept
 from puma.engine.request import Request
 from puma.engine.turns import admit_word
-from puma.errors import AdmissionError, PreprocessingError, ProtocolError, StoreError
+from puma.errors import PreprocessingError, ProtocolError, StoreError
 from puma.mpc.cost import Entry
 from puma.mpc.party import Party, present
 from puma.mpc.share import Share
 from puma.party import fitting, loading
 from puma.party.agreement import Agreement
+from puma.party.evidence.statements import Evidence
 from puma.party.intake import Intake
 from puma.party.joint import Joint, Place
-from puma.party.limits import MOST_IDS
+from puma.party.limits import remember
 from puma.store.library import InMemory, Library
-from puma.store.models import Model
+from puma.store.models import Model, commitment
 from puma.store.preprocessing import MISSING, Header, Item, PreprocessingStore, Writer
 from puma.wire import messages as msg
 from puma.wire.input_share import Given
@@ -55,11 +56,13 @@ class Server:
 
     def __init__(
         self, party: Party, client: Any, folder: str = "", owner: bool = False,
-        library: Library | InMemory | None = None, place: Place | None = None,
+        library: Library | InMemory | None = None, place: Place | None = None, evidence: Evidence | None = None,
     ) -> None:  # fmt: skip
         self.party, self.client, self._owner, self._place = party, client, owner, place
         self._computes = party  # whose shares inputs become
         self._agreement = Agreement(party.rank, party.links)
+        self._evidence = evidence or Evidence()
+        self._evidence.watch(party, client, owner)
         self.engine: Engine | None = None
         self._own: Library | InMemory | None = None  # that nobody else uses
         if library is None:
@@ -79,10 +82,6 @@ class Server:
         self._company_cpu = 0.0  # seconds, its part of what was computed in company
 
     @property
-    def _served(self) -> tuple[bytes, str]:
-        return self._sharing, self.party.approximation
-
-    @property
     def library(self) -> Library | InMemory:
         """Where its models come from."""
         return self._library
@@ -99,11 +98,16 @@ class Server:
 
     def answer(self, request: msg.Request) -> None:
         """One request, and all that belongs to it."""
-        if isinstance(request, msg.Open):
+        if (audited := self._evidence.commitment.answer(request, self._agreed)) is not None:
+            self._place = None  # the session's own links and secrets are all that it is computed with
+            self._say(audited)
+        elif isinstance(request, msg.Open):
             # Not whatever is open here: of a model that one party lacks the others have opened theirs.
-            self._agreement.say(request)
-            self._agreement.check()
-            self._say(self._open(request))
+            self._agreed(request)
+            opened = self._open(request)
+            self._say(opened)
+            if opened.config is not None and self._model is not None:
+                self._evidence.opened(self._model, self.party.approximation)
         elif isinstance(request, msg.Take | msg.Recall):
             self._agreement.note(request)
             self._say(self._take(request.id) if isinstance(request, msg.Take) else self._recall(request.prefix))
@@ -124,13 +128,18 @@ class Server:
         """
         self._agreement.say(word, self._sharing, self.party.approximation)
 
+    def _agreed(self, word: msg.Request) -> None:
+        """Go on only if all three have been told this."""
+        self._agreement.say(word)
+        self._agreement.check()
+
     def _say(self, reply: msg.Reply) -> None:
         self.client.send_control(msg.encode(reply))
 
     def _report(self, request: msg.Request, work: Callable[[Callable[[], None]], int]) -> msg.Report:
         """Do what was asked, and tell what it cost."""
         self.party.ledger.reset()
-        started, cpu = time.perf_counter(), self._cpu_seconds()
+        started, cpu, began = time.perf_counter(), self._cpu_seconds(), time.time()
         prefill = [0.0]
 
         def prefilled() -> None:
@@ -141,15 +150,16 @@ class Server:
         seconds = time.perf_counter() - started
         # Of a process that serves others, too, its memory would tell how large their requests are.
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024 if self._owner else 0.0
-        report = msg.Report(spent(self.party), seconds, prefill[0] or seconds, self._cpu_seconds() - cpu, peak, kept)
+        receipt = self._evidence.statement(request, self._agreement.digest, began)
+        cpu = self._cpu_seconds() - cpu
+        report = msg.Report(spent(self.party), seconds, prefill[0] or seconds, cpu, peak, kept, receipt)
         self._say(report)
         return report
 
     def _work(self, request: msg.Request, preprocessing: Item | None, prefilled: Callable[[], None]) -> int:
         """How many bytes are kept of it."""
         if isinstance(request, msg.Publish):
-            self._agreement.say(request)
-            self._agreement.check()
+            self._agreed(request)
             self._fitting(self._intake.arrived, self._intake.discard)
             self._outdated(self._intake.publish())
         elif isinstance(request, msg.Generate | msg.Encode):
@@ -172,7 +182,8 @@ class Server:
         if model is None:
             return msg.Opened(b"", None)
         self._use(model)
-        return msg.Opened(model.manifest.sharing, model.manifest.config, model.manifest.card, self._reveals)
+        manifest, committed = model.manifest, commitment(model.manifest, self.party.rank)
+        return msg.Opened(manifest.sharing, manifest.config, manifest.card, self._reveals, committed)
 
     def _fitting(self, find: Callable[[], Model | None], unfit: Callable[[], None] = nothing) -> Model | None:
         """A model whose parts at all three parties fit, or `unfit` is called; None if not all of them have it."""
@@ -250,12 +261,12 @@ class Server:
         self._stored()
         if order.id in self._prepared:
             raise PreprocessingError("this preprocessing has been made before", "use a fresh id")
-        _remember(self._prepared, order.id)
+        remember(self._prepared, order.id)
         self._told(order)
         job = order.request.input
         blank = torch.zeros(payload_bytes(self._ready().config, self.party.rank, job), dtype=torch.uint8)
         with ahead.rehearsal(self.party, self._writer, self._sharing, order) as writer:
-            keep = partial(ahead.keep_output, writer) if self.party.is_dealer else _drop
+            keep = partial(ahead.keep_output, writer) if self.party.is_dealer else lambda _: None
             self._run(order.request, self._prompt(job, blank), keep, nothing)
         return writer.size
 
@@ -270,7 +281,7 @@ class Server:
             # The evaluators' streams of a run start from their session's key and the id: never twice from both.
             if identity in self._taken:
                 raise PreprocessingError(*MISSING)
-            _remember(self._taken, identity)
+            remember(self._taken, identity)
             found = self._stored().take(self._sharing, identity)
             header = found.header
             if (header.id, header.rank, header.sharing) != (identity, self.party.rank, self._sharing):
@@ -286,14 +297,14 @@ class Server:
             word = partial(self._turn, request, count(1))
         made = run(self._ready(), request, prompt, emit, prefilled, word, prefix)
         if isinstance(request, msg.Generate) and request.keep and made.cache is not None:
-            self._kept.put("", request, self._served, made.cache)
+            self._kept.put("", request, (self._sharing, self.party.approximation), made.cache)
 
     def _recall(self, prefix: msg.Prefix) -> msg.Taken:
         """Have what an earlier request of the client left at hand for the next one; no error yet if it is gone."""
-        key, kept, party = "", self._kept, self.party
+        key, kept, party, served = "", self._kept, self.party, (self._sharing, self.party.approximation)
         if self._place is not None:
             key, kept, party = self._place.key, (channel := self._place.channel()).kept, channel.party
-        return msg.Taken(self._at_hand.recall(kept, key, prefix, self._served, party))
+        return msg.Taken(self._at_hand.recall(kept, key, prefix, served, party))
 
     def _turn(self, request: msg.Generate, steps: Iterator[int], requests: Sequence[Request]) -> Turn:
         """The client's word after a result: whether to go on, who leaves, what it chose, who joins."""
@@ -327,7 +338,7 @@ class Server:
             prefix = self._at_hand.take(request, channel.party)
             given = Request.of(request, self._prompt(request.input, self._payload(request.input)), prefix)
             item, engine = Numbered(place.session, self._requests), channel.engine(model)
-            member = Member.of(item, place.key, self._served, engine, given)
+            member = Member.of(item, place.key, (self._sharing, self.party.approximation), engine, given)
             Joint(channel, member, self, self._agreement.digest, prefilled).run()
         finally:
             self._computes = self.party
@@ -349,6 +360,7 @@ class Server:
         for name, entry in outcome.spent.items():
             self.party.ledger.entries.setdefault(name, Entry()).add(entry)
         self._company_cpu += outcome.cpu_seconds
+        self._evidence.took(outcome)
         with self.party.ledger.scope("head"):
             for share in outcome.shares:
                 self._emit(share)
@@ -386,14 +398,3 @@ class Server:
         answered(self.party, share)
         self.client.send_control(msg.encode(msg.Result(tuple(share.shape), share.bits, share.frac)))
         self.client.send(*(kernels.to_wire(kernels.pack(c, share.bits)) for c in share.components))
-
-
-def _remember(ids: set[bytes], identity: bytes) -> None:
-    """One more; none is ever forgotten, because it would name streams that begin where they have begun before."""
-    if len(ids) >= MOST_IDS:
-        raise AdmissionError(f"a session names at most {MOST_IDS} requests that are prepared", "open a new one")
-    ids.add(identity)
-
-
-def _drop(share: Share) -> None:
-    """An output of a rehearsal means nothing."""

@@ -17,6 +17,7 @@ from puma.mpc.party import Party
 from puma.net.tcp import Met
 from puma.nn.paper import SPLINE
 from puma.party.channel import Channel
+from puma.party.evidence.statements import Evidence
 from puma.party.intake import Intake
 from puma.party.joint import Place
 from puma.party.limits import Limits, key_of
@@ -43,6 +44,8 @@ MAY = {
         msg.Take,
         msg.Recall,
         msg.SelfTest,
+        msg.Commit,
+        msg.Reveal,
     ),
     "owner": (msg.List, msg.Offer, msg.Publish, msg.Delete, msg.SelfTest),
 }
@@ -54,9 +57,10 @@ class SessionServer(Server):
     def __init__(
         self, party: Party, guest: Met, library: Library, limits: Limits, metrics: Metrics,
         preprocessing_store: EncryptedStore | None = None, channel: Callable[[], Channel] | None = None,
+        evidence: Evidence | None = None,
     ) -> None:  # fmt: skip
         place = Place(channel, guest.session, key_of(guest)) if channel is not None else None
-        super().__init__(party, guest.link, library=library, place=place)
+        super().__init__(party, guest.link, library=library, place=place, evidence=evidence)
         self._flying = 0  # tokens that count as under way
         self._preprocessing_store = preprocessing_store
         self._latest = b"", b""  # the sharing and the id of what was prepared last
@@ -217,8 +221,7 @@ class SessionServer(Server):
         return None if packed is None else kernels.to_wire(packed)
 
     def _delete(self, request: msg.Delete) -> int:
-        self._agreement.say(request)
-        self._agreement.check()
+        self._agreed(request)
         old = self._library.sharing(request.name)
         self._library.delete(request.name, self._key)
         self._outdated(old)

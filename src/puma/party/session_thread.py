@@ -24,6 +24,7 @@ from puma.net.tcp import Met, dial
 from puma.party.channel import Channel
 from puma.party.ending import failed, part
 from puma.party.events import Events
+from puma.party.evidence.statements import Evidence, Notary
 from puma.party.limits import Limits
 from puma.party.metrics import Metrics
 from puma.party.rendezvous import MEET_SECONDS, Rendezvous
@@ -52,6 +53,7 @@ class PartyContext:
     rendezvous: Rendezvous
     preprocessing_store: EncryptedStore | None = None  # for what is prepared ahead
     channel: Callable[[], Channel] | None = None  # where requests of all sessions are computed
+    notary: Notary | None = None  # who signs receipts
 
     @property
     def name(self) -> str:
@@ -162,6 +164,7 @@ class SessionThread:
             context.metrics,
             context.preprocessing_store,
             context.channel,
+            Evidence(context.notary, self.guest.session),
         )
         self._server = server
         if self._reason is not None:

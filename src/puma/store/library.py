@@ -15,11 +15,16 @@ from puma.errors import AdmissionError, StoreError
 from puma.store import folders, uploads
 from puma.store.claim import Claim, Identity
 from puma.store.given import Given
-from puma.store.models import Model, Store
+from puma.store.models import Manifest, Model, Store, commitment
 from puma.store.uploads import FILES, KEEP_SECONDS, MemoryUpload, ResumableUpload, Upload
 from puma.wire.messages import Listed, Offer
 
 NOT_YOURS = "take another name, or let that owner delete it, or an operator at each party by `puma store`"
+
+
+def listed(manifest: Manifest, size: int, rank: int) -> Listed:
+    """A model as the party of this rank tells of it."""
+    return Listed(manifest.card, manifest.config, manifest.sharing, size, commitment(manifest, rank))
 
 
 class Library:
@@ -57,7 +62,7 @@ class Library:
         for name in self.store.names():
             try:
                 manifest = self.store.manifest(name)
-                found.append(Listed(manifest.card, manifest.config, manifest.sharing, self.store.size(name)))
+                found.append(listed(manifest, self.store.size(name), self.store.rank))
             except (StoreError, OSError):
                 continue
         return found
@@ -140,7 +145,7 @@ class InMemory:
     def models(self) -> list[Listed]:
         """The one that there is, if any."""
         found = [self._model.manifest] if self._model else []
-        return [Listed(each.card, each.config, each.sharing, each.size) for each in found]
+        return [listed(each, each.size, self._rank) for each in found]
 
     def sharing(self, name: str) -> bytes:
         """Which sharing of a model is served; nothing if there is none."""

@@ -26,6 +26,7 @@ from puma.models.config import Config
 from puma.mpc.party import DEALER
 from puma.store import folders
 from puma.store.folders import explained
+from puma.wire import receipts
 from puma.wire.messages import Card, Place, TensorSpec
 from puma.wire.parameters import spec_bytes
 
@@ -44,8 +45,9 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     `sharing` names this very set of masks, at all three parties, and `owner` the fingerprint of the key with which the
     model came, if it came with one. Offsets, size in bytes and each parameter's SHA-256 are those of the data file,
-    which an evaluator has and the dealer has not. The files that the card names lie beside it. Public weights have no
-    seeds, and may lie in `places` of the machine, a tensor each, instead of a data file.
+    which an evaluator has and the dealer has not; likewise the salt of its commitment. The files that the card
+    names lie beside it. Public weights have no seeds, and may lie in `places` of the machine, a tensor each, instead of
+    a data file.
     """
 
     version: int = VERSION
@@ -60,6 +62,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     offsets: list[int] = []
     size: int = 0
     digests: list[bytes] = []
+    salt: bytes = b""
     places: list[Place] = []
 
     @property
@@ -315,6 +318,23 @@ def check_part(manifest: Manifest, rank: int) -> None:
         whole = len(manifest.offsets) == len(manifest.digests) == data
     if not whole or [len(seed) for seed in manifest.seeds] != [SEED_BYTES] * seeds:
         raise StoreError(f"what lies here of model {manifest.name} is not P{rank}'s part of it", DAMAGED)
+
+
+def commitment(manifest: Manifest, rank: int) -> receipts.Commitment | None:
+    """What the party of this rank commits to of a model that it holds; None for public weights, of which the card has
+    the digest. StoreError if that is not its part."""
+    if manifest.public:
+        return None
+    check_part(manifest, rank)
+    ranks = (1, 2) if rank == DEALER else (rank,)
+    pairs = zip(ranks, manifest.seeds, strict=True)
+    seeds = [receipts.committed_seed(manifest.sharing, evaluator, seed) for evaluator, seed in pairs]
+    if rank == DEALER:
+        return receipts.Commitment(seeds)
+    held = zip(manifest.tensors, manifest.digests, strict=True)
+    tensors = ((spec.name, spec.shape, spec.bits, spec.frac, digest) for spec, digest in held)
+    words = receipts.committed_words(manifest.salt, manifest.sharing, tensors, manifest.alias)
+    return receipts.Commitment(seeds, words)
 
 
 def pieces(file: int, offset: int, left: int) -> Iterator[memoryview]:

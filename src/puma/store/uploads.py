@@ -124,6 +124,8 @@ def _check_secret(offer: Offer, rank: int) -> None:
         raise ProtocolError("the parameters offered are not those of the model", "run the same version everywhere")
     if len(offer.seeds) != (2 if rank == DEALER else 1) or {len(seed) for seed in offer.seeds} != {SEED_BYTES}:
         raise ProtocolError("the offer has not the seeds of this party", "run the same version everywhere")
+    if rank == DEALER and offer.salt:
+        raise ProtocolError("the dealer was given the evaluators' salt", "run the same version everywhere")
     if offer.places or offer.card.weights is not None:
         raise ProtocolError("secret weights lie nowhere in the open", "run the same version everywhere")
 
@@ -314,17 +316,17 @@ class MemoryUpload:
         at = self._offsets[self.held] + self._arrived
         self._arrived = _grown(self.offer, self.held, self._arrived, len(view))
         self._data[at : at + len(view)] = view
-        if self.offer.checksums:
-            self._tensor.update(view)
+        self._tensor.update(view)
 
     def checked(self, sha256: bytes | None) -> None:
         """The parameter is complete, and this is its checksum, if it came with one."""
         _check_whole(self.offer, self.held, self._arrived, sha256 in (None, self._tensor.digest()))
+        self._digests.append(self._tensor.digest())
         self._tensor, self._arrived, self.held = hashlib.sha256(), 0, self.held + 1
 
     def complete(self) -> None:
         """All has arrived."""
-        manifest = manifest_of(self.offer, self.held, self.owner, self._offsets, self._size, [], self._rank)
+        manifest = manifest_of(self.offer, self.held, self.owner, self._offsets, self._size, self._digests, self._rank)
         self.model: Model | None = Model(manifest, self._data, EVERYTHING)
 
     def publish(self) -> Model:
@@ -352,6 +354,7 @@ def manifest_of(
     return Manifest(
         card=offer.card, sharing=offer.sharing, config=offer.config, tensors=offer.tensors, seeds=offer.seeds,
         keep_masks=offer.keep_masks, alias=offer.alias, owner=owner, offsets=offsets, size=size, digests=digests,
+        salt=offer.salt,
         places=[] if rank == DEALER else offer.places,
     )  # fmt: skip
 

@@ -9,16 +9,7 @@ from typing import Annotated
 
 import msgspec
 
-Size = Annotated[int, msgspec.Meta(ge=0, le=1 << 40)]
-Bits = Annotated[int, msgspec.Meta(ge=1, le=64)]
-Frac = Annotated[int, msgspec.Meta(ge=-64, le=64)]
-Digest = Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
-Name = Annotated[str, msgspec.Meta(max_length=256)]
-Text = Annotated[str, msgspec.Meta(max_length=4096)]
-Shape = Annotated[tuple[Size, ...], msgspec.Meta(max_length=8)]
-Small = Annotated[int, msgspec.Meta(ge=0, le=1 << 24)]  # a token, its type or its place
-MANY, FEW = 1 << 17, 16
-Words = Annotated[tuple[Name, ...], msgspec.Meta(max_length=FEW)]
+from puma.wire.fields import FEW, MANY, Bits, Digest, Frac, Name, Shape, Size, Small, Text, Words
 
 
 class TensorSpec(msgspec.Struct, frozen=True, array_like=True):

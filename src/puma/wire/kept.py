@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
 import msgspec
 
-Id = Annotated[bytes, msgspec.Meta(max_length=32)]
-Size = Annotated[int, msgspec.Meta(ge=0, le=1 << 40)]
+from puma.wire.fields import Id, Size
 
 
 class Prefix(msgspec.Struct, frozen=True, array_like=True):

@@ -12,19 +12,19 @@ import msgspec
 
 from puma.errors import ProtocolError
 from puma.models.config import Config
-from puma.wire.cards import MANY, Bits, Digest, Frac, Name, Shape, Size, Small, Text
+from puma.wire.canaries import Commit, Committed, Disclosed, Reveal
 from puma.wire.cards import Card as Card  # what is said of a model is told by these names, too
 from puma.wire.cards import File as File
 from puma.wire.cards import OpenWeights as OpenWeights
 from puma.wire.cards import Place as Place
 from puma.wire.cards import Provenance as Provenance
 from puma.wire.cards import TensorSpec as TensorSpec
+from puma.wire.fields import MANY, Bits, Digest, Frac, Id, Name, Seeds, Shape, Size, Small, Text
 from puma.wire.kept import Prefix, Recall
 from puma.wire.limits import MOST_BEAMS
+from puma.wire.receipts import Commitment, Signed
 
 T = TypeVar("T")
-Seeds = Annotated[list[Digest], msgspec.Meta(max_length=2)]  # as long as a digest
-Id = Annotated[bytes, msgspec.Meta(max_length=32)]
 Tensors = Annotated[list[TensorSpec], msgspec.Meta(max_length=MANY)]
 Alias = Annotated[dict[Name, Name], msgspec.Meta(max_length=MANY)]
 NEXT = "next logits"  # of every token of a prompt the logits of the next one: whoever sees them can rebuild the head
@@ -59,6 +59,7 @@ class Offer(msgspec.Struct, frozen=True, tag="offer", forbid_unknown_fields=True
     sharing: Id
     alias: Alias = {}  # parameters that are another tensor under one more name
     checksums: bool = True
+    salt: Id = b""  # of the commitment to the masked words; the dealer gets none
     places: Annotated[list[Place], msgspec.Meta(max_length=MANY)] = []
 
 
@@ -205,7 +206,7 @@ class Quit(msgspec.Struct, frozen=True, tag="quit"):
 
 Request = (
     Open | Same | Holds | Fits | Generate | Encode | Prepare | Take | SelfTest | Quit
-    | Offer | Checksum | Publish | Delete | List | Fetch | Pace | Recall
+    | Offer | Checksum | Publish | Delete | List | Fetch | Pace | Recall | Commit | Reveal
 )  # fmt: skip
 
 
@@ -228,6 +229,7 @@ class Report(msgspec.Struct, frozen=True, tag="report"):
     cpu_seconds: float
     peak_rss_mib: float
     preprocessing: int = 0  # bytes kept for a later request
+    receipt: Signed | None = None
 
 
 class Opened(msgspec.Struct, frozen=True, tag="opened"):
@@ -238,6 +240,7 @@ class Opened(msgspec.Struct, frozen=True, tag="opened"):
     config: Config | None
     card: Card | None = None
     reveal_logits: bool = False
+    commitment: Commitment | None = None
 
 
 class Ready(msgspec.Struct, frozen=True, tag="ready"):
@@ -261,6 +264,7 @@ class Listed(msgspec.Struct, frozen=True):
     config: Config
     sharing: Id
     size: int
+    commitment: Commitment | None = None
 
 
 class Listing(msgspec.Struct, frozen=True, tag="listing"):
@@ -291,7 +295,7 @@ class Failed(msgspec.Struct, frozen=True, tag="failed"):
     hint: Text
 
 
-Reply = Report | Result | Opened | Taken | Failed | Ready | Held | Listing
+Reply = Report | Result | Opened | Taken | Failed | Ready | Held | Listing | Committed | Disclosed
 
 _encoder = msgspec.msgpack.Encoder()
 _canonical = msgspec.msgpack.Encoder(order="deterministic")
@@ -310,7 +314,7 @@ def public(request: Request) -> Request:
     if isinstance(request, Prepare):
         return msgspec.structs.replace(request, request=public(request.request))
     if isinstance(request, Offer):
-        return msgspec.structs.replace(request, seeds=[])
+        return msgspec.structs.replace(request, seeds=[], salt=b"")
     if isinstance(request, Pace) and request.join:
         request = msgspec.structs.replace(request, join=[public(job) for job in request.join])
     if isinstance(request, Generate | Encode | Pace) and request.input is not None:

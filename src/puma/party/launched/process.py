@@ -20,6 +20,7 @@ import msgspec
 import torch
 
 from puma.crypto.prg import PairKey
+from puma.crypto.signing import Signer
 from puma.errors import HandshakeError, PeerTimeout, PumaError
 from puma.kernels import warmup
 from puma.mpc.party import Party
@@ -29,6 +30,8 @@ from puma.net.handshake import Identity
 from puma.net.tcp import Listener, Met, dial, listen
 from puma.party.channels import Channels, Dial, named
 from puma.party.ending import failed, part
+from puma.party.evidence.records import Records
+from puma.party.evidence.statements import Evidence, Notary
 from puma.party.joint import Place
 from puma.party.launched import nursery
 from puma.party.rendezvous import Rendezvous
@@ -49,15 +52,15 @@ _starts = msgspec.json.Decoder(Start)
 _ports = msgspec.json.Decoder(Ports)
 
 
-def meet(start: Start) -> tuple[Party, Any, Listener, Dial]:
-    """Listen, tell the launcher the port, dial the parties of lower rank, wait for the others and the client; how to
-    reach the former again.
+def meet(start: Start, fingerprint: str = "") -> tuple[Party, Any, Listener, Dial]:
+    """Listen, tell the launcher the port and the key that signs, dial the parties of lower rank, wait for the others
+    and the client; how to reach the former again.
     """
     me = Identity("party", start.rank, start.session, start.config, start.cookie)
     listener = listen()
     higher = range(start.rank + 1, 3)
     listener.welcome(me, [("client", 0), *(("party", r) for r in higher)], timeout=SILENCE, any_session=True)
-    print(listener.address[1], flush=True)
+    print(listener.address[1], fingerprint, flush=True)
     ports = _told(_ports).ports
     threading.Thread(target=_leave_with_launcher, daemon=True).start()
     met = [dial("127.0.0.1", ports[r], me, ("party", r), timeout=SILENCE) for r in range(start.rank)]
@@ -78,16 +81,19 @@ def meet(start: Start) -> tuple[Party, Any, Listener, Dial]:
 
 def run(start: Start) -> int:
     """Serve; on an error tell everybody why, by name."""
-    party, client, listener, again = meet(start)
+    notary = Notary(Signer.fresh(), start.config)  # a key as old as this process: the launcher alone can know it
+    party, client, listener, again = meet(start, notary.signer.fingerprint)
     warmup.compile_kernels()  # the launcher has seen to it that they only need loading
     failure = None
     try:
-        server = Server(party, client, start.store, owner=True)  # who started us owns what it shares
+        evidence = Evidence(notary, start.session)
+        server = Server(party, client, start.store, owner=True, evidence=evidence)  # who started us owns what it shares
 
         def guest(own: Party, met: Met, place: Place) -> None:
-            Server(own, met.link, owner=True, library=server.library, place=place).serve()
+            mine = Evidence(notary, met.session)
+            Server(own, met.link, owner=True, library=server.library, place=place, evidence=mine).serve()
 
-        Guests(start.rank, start.approximation, listener, again, guest).start()
+        Guests(start, listener, again, guest, notary.records).start()
         server.serve()
     except Exception as error:
         failure = failed(start.rank, error)
@@ -117,10 +123,10 @@ class Guests:
     first of them comes.
     """
 
-    def __init__(self, rank: int, approximation: str, listener: Listener, dial: Dial, serve: Serve) -> None:
-        self._rank, self._approximation, self._listener, self._serve = rank, approximation, listener, serve
+    def __init__(self, start: Start, listener: Listener, dial: Dial, serve: Serve, records: Records) -> None:
+        self._rank, self._approximation, self._listener, self._serve = start.rank, start.approximation, listener, serve
         self._rendezvous = Rendezvous(LINKS)
-        self._channels = Channels(rank, dial, self._rendezvous)
+        self._channels = Channels(start.rank, dial, self._rendezvous, records)
         self._begun = False
 
     def start(self) -> None:

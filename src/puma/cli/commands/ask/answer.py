@@ -64,6 +64,7 @@ def answer(
             progress("answering", 0, 1)
             found = cluster.answer(question, whole, top, longest, nothing, window, stride)
             cost = cluster.cost
+    where.keep(cluster)
     if output.json:
         answers = [{"answer": q.text, "score": q.score, "start": q.start, "end": q.end} for q in found]
         answered({"question": question, "answers": answers}, cluster, approximation)

@@ -55,6 +55,7 @@ def chat(
                 ui.failed(error, False)
                 continue
             turns.append({"user": line, "assistant": answer})
+            where.keep(cluster)
     if output.json:
         ui.answer({"turns": turns, "templated": talk.templated})
         return

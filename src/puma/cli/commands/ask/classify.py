@@ -82,6 +82,7 @@ def classify(
             progress("classifying", 0, 1)
             answers = _classes(cluster, asked, (label, hypothesis, multi_label, entails), join, how, lengths)
             cost = cluster.cost
+    where.keep(cluster)
     if output.json:
         answered({"results": [{"text": text} | said for text, said in answers]}, cluster, approximation)
         return

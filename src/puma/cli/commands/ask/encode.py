@@ -63,6 +63,7 @@ def encode(
             found, cost = cluster.encode(texts, lengths, **worded.asked), cluster.cost
         clear = cluster.model
         plain = [_plain(clear, each, worded.asked) if compare else None for each in read]
+    where.keep(cluster)
     _note(clear, read)
     results = [_encoded(clear, text, e, p) for text, e, p in zip(texts, found, plain, strict=True)]
     if output.json:

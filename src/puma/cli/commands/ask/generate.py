@@ -99,6 +99,7 @@ def generate(
         stream = cluster.stream_ids(ids, tokens, stop, lengths, **chance.sampling)
         found = _streamed(cluster, ids, stream, output.json)
         cost = cluster.cost
+    where.keep(cluster)
     agreed = agreement(clear, ids, found, cluster.session.reveals) if compare else None
     if output.json:
         seconds = {"load": loaded, "prefill": cost.prefill, "decode": cost.seconds - cost.prefill}

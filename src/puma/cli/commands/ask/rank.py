@@ -69,6 +69,7 @@ def rank(
         with cluster:
             ranked = cluster.rank(query, found, top, label, how, raw, lengths, progress=progress)
             cost = cluster.cost
+    where.keep(cluster)
     if output.json:
         results = [{"index": r.index, "score": r.score, "text": r.text} | cut_fields(r.cut) for r in ranked]
         answered({"query": query, "results": results}, cluster, approximation)

@@ -119,6 +119,7 @@ def _told(listed: Listed) -> dict[str, Any]:
 
     from puma.models import architecture, heads
     from puma.wire.policy import allowed_outputs
+    from puma.wire.receipts import commitment_digest
 
     card, config = listed.card, listed.config
     proven = set(config.formats.proven)
@@ -128,6 +129,7 @@ def _told(listed: Listed) -> dict[str, Any]:
         "layers": architecture(config).layers(config), "generates": heads(config).generates,
         "reveal_logits": card.reveal_logits, "max_tokens": card.max_tokens, "hides": card.hides,
         "outputs": allowed_outputs(config, card, card.reveal_logits), "approximations": card.approximations,
+        "commitment": commitment_digest(listed.commitment).hex() if listed.commitment else "",
         "bytes": listed.size, "plan": card.plan and msgspec.to_builtins(card.plan), "stream": config.formats.stream,
         "places": places, "weights": _weights(listed),
     }  # fmt: skip

@@ -64,6 +64,7 @@ def prepare(
             for i in range(count):
                 progress("preparing", i, count)
                 prepared_requests.append(cluster.prepare(prompt, tokens, batch))
+    where.keep(cluster)
     new, sizes = getattr(request, "tokens", 0), prepared_requests[0].sizes
     seconds, sent = sum(t.seconds for t in prepared_requests), sum(t.offline for t in prepared_requests)
     if output.json:

@@ -13,6 +13,7 @@ import msgspec
 from puma.cli import ui
 from puma.cli.options import FITTED, HUMAN, ClusterFile, Count, Fitting, Flag, Key, Output
 from puma.cli.where import owner
+from puma.errors import UsageError
 
 if TYPE_CHECKING:
     from puma.client.owner import Owner
@@ -34,6 +35,7 @@ def share(
     approximations: str = "spline",
     outputs: str = "",
     state: Path | None = None,
+    keep: Path | None = None,
     insecure: Flag = False,
     open_weights: Flag = False,
     fitting: Fitting = FITTED,
@@ -66,17 +68,22 @@ def share(
         pooled, logits, tokens, next-logits.
     state
         The folder for what an interrupted upload needs to go on, which is as secret as the weights.
+    keep
+        Write the seeds of the masks to this file, for `puma audit`; it is as secret as the weights.
     insecure
         Links without TLS, to parties that were started likewise on this machine.
     open_weights
         The weights are no secret: the evaluators get them as they are, two bytes a number where the files have as many,
         and only what clients ask is hidden. Every party compares them with the same digests, and the card says so.
     """
+    from puma.audit.shared import write
     from puma.client.owner import Owner, card_of
     from puma.client.resume import state_folder
     from puma.reference.plain_model import PlainModel
     from puma.wire.policy import chosen_outputs
 
+    if keep is not None and keep.exists():
+        raise UsageError(f"{keep} exists", "name a new file: one with seeds is never written over")
     started = time.perf_counter()
     with ui.progress(output.json) as progress:
         clear = PlainModel(model, adapter)
@@ -90,13 +97,24 @@ def share(
         session = owner(cluster, key, insecure, progress)
         try:
             owning = Owner(session, state or state_folder(), session.cluster.digest)
+            if keep is not None:
+                _check_keeping(owning, clear, card, open_weights)
             give = _opened if open_weights else _shared
             card, resumed, same = give(owning, clear, card, files, progress)
+            if keep is not None and owning.plan is not None:
+                write(keep, owning.plan)
+            committed = _commitment(owning, card.name)
         finally:
             session.close()
     seconds = time.perf_counter() - started
     if output.json:
-        told = {"name": card.name, "version": card.version, "resumed": resumed, "unchanged": same}
+        told = {
+            "name": card.name,
+            "version": card.version,
+            "resumed": resumed,
+            "unchanged": same,
+            "commitment": committed,
+        }
         ui.answer(told | {"seconds": seconds})
         return
     if same:
@@ -104,6 +122,24 @@ def share(
         return
     how = "the rest of it was sent" if resumed else "shared"
     ui.say(f"{card.name} (version {card.version}): {how} in {seconds:.1f} s; all three parties serve it now")
+    ui.say(f"commitment {committed}: clients see by it that it is this one (puma models show)")
+
+
+def _check_keeping(owning: Owner, clear: PlainModel, card: Card, open_weights: bool) -> None:
+    """UsageError where there are no seeds to be kept."""
+    if open_weights:
+        raise UsageError("open weights have no masks, and so no seeds to keep", "leave out --keep or --open-weights")
+    if owning.unchanged(clear.config, clear.params, card):
+        what = f"{card.name} is unchanged, and the seeds of its masks are kept nowhere"
+        raise UsageError(what, "share it under another --version, and all of it is sent anew")
+
+
+def _commitment(owning: Owner, name: str) -> str:
+    """What the parties commit to of a model, in hex; empty if they do not agree."""
+    from puma.wire.receipts import commitment_digest
+
+    found = next((each.commitment for each in owning.models() if each.card.name == name), None)
+    return commitment_digest(found).hex() if found else ""
 
 
 def _shared(

@@ -1,0 +1,40 @@
+"""What is hashed is bit by bit the same whatever instructions a processor has: else honest parties would be accused."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from puma.audit import report as reports
+from tests.audit import machines
+from tests.audit.trio import canary
+
+ROOT = Path(__file__).parents[2]
+# As on a machine without AVX-512, which is hidden from torch, numba and OpenSSL; and for torch one without AVX2 either.
+AVX2 = {"ATEN_CPU_CAPABILITY": "avx2", "NUMBA_CPU_NAME": "znver3", "OPENSSL_ia32cap": ":~0xd0230000"}
+BARE = {"ATEN_CPU_CAPABILITY": "default"}
+
+
+def elsewhere(environment: dict[str, str], *words: str) -> str:
+    """What another process prints, on such a machine."""
+    line = [sys.executable, "-m", "tests.audit.machines", *words]
+    found = subprocess.run(line, cwd=ROOT, env=os.environ | environment, capture_output=True, text=True, check=True)
+    return found.stdout.strip()
+
+
+@pytest.mark.parametrize("environment", [AVX2, pytest.param(BARE, marks=pytest.mark.slow)], ids=["avx2", "bare"])
+def test_tables_and_constants_are_the_same_on_other_machines(environment: dict[str, str]) -> None:
+    assert elsewhere(environment, "tables") == machines.digest(machines.words())
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_canary_is_the_same_on_other_machines(tmp_path: Path) -> None:
+    """The kernels for another processor are compiled first, which takes a while."""
+    reports.write(canary(), tmp_path / "report")
+    here = machines.canary(tmp_path / "report")
+    assert elsewhere(AVX2, "canary", str(tmp_path / "report")) == here
