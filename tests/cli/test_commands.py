@@ -119,6 +119,15 @@ def test_encode_embeds(puma: Run, checkpoints: dict[str, Path]) -> None:
     assert "24 numbers" in out and "not for secrets" in out
 
 
+def test_encode_pairs(puma: Run, checkpoints: dict[str, Path]) -> None:
+    asked = ("encode", checkpoints["bert"], "the cat", "sat", "a dog", "ran", "--pairs")
+    found = puma(*asked, "--compare", "--json").json["results"]
+    assert [result["text"] for result in found] == [["the cat", "sat"], ["a dog", "ran"]]
+    assert all(result["compare"]["cosine"] > 0.9999 for result in found)
+    assert "the cat | sat" in puma(*asked).out
+    assert "3 texts are no pairs" in puma(*asked[:4], "more", "--pairs").err
+
+
 def test_encode_as_the_folder_says_and_as_asked(puma: Run, tmp_path: Path) -> None:
     general = {"prompts": {"query": "the red hat "}}
     folder = sentences.write(tmp_path / "it", {"pooling_mode": "cls"}, own={"max_seq_length": 6}, general=general)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from tests.models.plain import one_hot, open_model, usual
 from tests.threads import Threads
 
 IDS = [2, 5, 7, 9, 27]
-MODELS = ["t5", "t5-gated", "qwen3", "gemma2", "mistral", "opt", "neox"]
+MODELS = ["t5", "t5-gated", "bart", "marian", "qwen3", "gemma2", "mistral", "opt", "neox"]
 
 
 def transformers_answer(folder: Path, beams: int, tokens: int, ends: list[int], penalty: float) -> list[int]:
@@ -39,7 +40,7 @@ def transformers_answer(folder: Path, beams: int, tokens: int, ends: list[int], 
         max_new_tokens=tokens, eos_token_id=ends or None, pad_token_id=0, length_penalty=penalty, early_stopping=False,
         use_cache=not name.startswith("T5"),  # which fails where encoder and decoder differ in depth
     )[0].tolist()  # fmt: skip
-    found = found[1:] if name.startswith("T5") else found[len(IDS) :]
+    found = found[1:] if model.config.is_encoder_decoder else found[len(IDS) :]
     last = next((i for i, token in enumerate(found) if token in ends), len(found))
     return found[: last + 1]
 
@@ -57,12 +58,35 @@ def test_it_finds_what_transformers_finds(name: str, tmp_path: Path) -> None:
     assert ended, "no text has come to an end"
 
 
+@pytest.mark.filterwarnings("ignore:.*:UserWarning:transformers")
+@pytest.mark.parametrize("name", ["bart", "qwen3"])
+def test_it_follows_the_models_rules(name: str, tmp_path: Path) -> None:
+    """And the last token of a text that has not ended is the one that its files say."""
+    import transformers
+
+    folder = zoo.write(tmp_path / name, name)
+    said = {"no_repeat_ngram_size": 2, "min_new_tokens": 3, "suppress_tokens": [9], "forced_eos_token_id": 5}
+    special = {"eos_token_id": 5, "pad_token_id": 0, "decoder_start_token_id": 0, "bos_token_id": 1}
+    (folder / "generation_config.json").write_text(json.dumps(said | special))
+    clear = PlainModel(folder)
+    model = getattr(transformers, zoo.ALL[name][0]).from_pretrained(folder).eval()
+    for tokens, penalty in ((4, 1.0), (7, 2.0)):
+        theirs = model.generate(
+            torch.tensor([IDS]), attention_mask=torch.ones(1, len(IDS), dtype=torch.long), num_beams=3, do_sample=False,
+            max_new_tokens=tokens, length_penalty=penalty, early_stopping=False,
+        )[0].tolist()  # fmt: skip
+        theirs = theirs[1:] if model.config.is_encoder_decoder else theirs[len(IDS) :]
+        found = clear.searching(IDS, 3, tokens, penalty)
+        list(clear.session.search(IDS, found, stop=True))
+        assert found.best == theirs[: len(found.best)] and found.best[-1] == 5
+
+
 @pytest.fixture(scope="module")
 def clear(tmp_path_factory: pytest.TempPathFactory) -> PlainModel:
     return PlainModel(zoo.write(tmp_path_factory.mktemp("beams"), "t5"))
 
 
-@pytest.mark.parametrize("name", ["t5-gated", "mistral", "gemma2"])
+@pytest.mark.parametrize("name", ["t5-gated", "bart", "mistral", "gemma2"])
 def test_three_parties_find_the_same(name: str, tmp_path: Path) -> None:
     clear = PlainModel(zoo.write(tmp_path, name))
     expected = Beams(3, 5, clear.eos)

@@ -73,7 +73,7 @@ def check(seed: int) -> None:
     )
     given = {"input_ids_seq_length": len(text), "encoder_input_ids": torch.tensor([prompt])}
     theirs = GenerationMixin._get_logits_processor(model, config, **given)  # type: ignore[arg-type]
-    ours = rules(**said).following([prompt], text[0] if apart else None, EOS)
+    ours = rules(**said).following([prompt], text if apart else [], EOS)
     assert ours is not None
     draw = torch.Generator().manual_seed(seed)
     for _ in range(6):
@@ -140,8 +140,11 @@ def test_a_cluster_that_reveals_logits_follows(llama: Path) -> None:
         sampled = cluster.generate("the cat", 8, temperature=2.0).token_ids
         assert len(set(sampled)) == 8
         assert list(cluster.stream("the cat", 6)) == clear.greedy(clear.prompt_ids("the cat", 6), 6, ruled=True)
-        with pytest.warns(RulesWarning, match="not in a beam search"):
-            cluster.search("the cat", 3, 2)
+        ids = clear.prompt_ids("the cat", 3)
+        beams = clear.searching(ids, 2, 3, 1.0)
+        list(clear.session.search(ids, beams, stop=True))
+        found = cluster.search("the cat", 3, 2).token_ids
+        assert found == beams.best and len({*ids, *found}) == len(ids) + 3
 
 
 def test_one_that_does_not_says_so_once(llama: Path) -> None:
@@ -154,7 +157,7 @@ def test_one_that_does_not_says_so_once(llama: Path) -> None:
 
 
 def test_prompts_that_leave_take_their_own_text_along() -> None:
-    following = rules(no_repeat_ngram_size=1).following([[1], [2], [3]], None, ())
+    following = rules(no_repeat_ngram_size=1).following([[1], [2], [3]], (), ())
     sampler = Sampler(Sampling(), following)
     likely = torch.arange(5.0).expand(3, 5)
     assert sampler(likely) == [4, 4, 4]

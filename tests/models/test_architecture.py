@@ -12,7 +12,8 @@ from puma.errors import UnsupportedModel
 from puma.models import architecture, heads, inputs, with_layers
 from puma.models.architectures import ARCHITECTURES
 from puma.models.architectures.decoder.config import Delta
-from puma.models.config import T5, Bert, ClipVision, Config, Gpt2, Llama, ModernBert, PatchEncoder, Vit
+from puma.models.architectures.seq2seq.config import Sound
+from puma.models.config import T5, Bert, ClipVision, Config, Gpt2, Llama, ModernBert, PatchEncoder, Seq2Seq, Vit
 from puma.models.ranges import hides
 
 SIZES: dict[str, Any] = {"hidden_size": 8, "intermediate_size": 32, "layers": 2, "heads": 2}
@@ -26,6 +27,10 @@ CONFIGS: dict[str, Config] = {
     "distilbert": Bert(**WORDS, type_vocab_size=0, labels=("no", "yes"), each_token=True),
     "modernbert": ModernBert(**WORDS, labels=("no", "yes"), predicts=True),
     "t5": T5(**WORDS, head_dim=4, encoder_layers=2),
+    "seq2seq": Seq2Seq(**WORDS, encoder_layers=2, starts=(2, 3)),
+    "whisper": Seq2Seq(
+        **WORDS, encoder_layers=2, answers=12, pre_norms=True, embedded_norm=False, sound=Sound(bands=5)
+    ),
     "vit": Vit(**IMAGES),
     "patches": PatchEncoder(**IMAGES),
     "clip": ClipVision(**{name: IMAGES[name] for name in IMAGES if name != "labels"}, projected=5),
@@ -53,7 +58,7 @@ def test_a_model_answers_what_its_heads_promise(name: str) -> None:
 
 def test_who_generates_classifies_and_predicts() -> None:
     found = {name: heads(config) for name, config in CONFIGS.items()}
-    assert {name for name, h in found.items() if h.generates} == {"llama", "gpt2", "t5"}
+    assert {name for name, h in found.items() if h.generates} == {"llama", "gpt2", "t5", "seq2seq", "whisper"}
     assert {name for name, h in found.items() if h.scores} == {"llama", "gpt2"}
     assert {name for name, h in found.items() if h.predicts} == {"bert", "modernbert"}
     assert {name for name, h in found.items() if h.labels} == {
@@ -87,6 +92,8 @@ def test_what_is_read() -> None:
     assert [found[name].types for name in ("llama", "bert", "distilbert")] == [1, 2, 1]
     assert found["llama"].sent([3, 4]) == 7 and found["llama"].room(10) == 7
     assert found["t5"].room(10) == 16, "an answer has a context of its own"
+    assert (found["seq2seq"].room(10), found["whisper"].room(10)) == (15, 12), "and begins with tokens of it"
+    assert (found["whisper"].sent([16, 16]), found["whisper"].length(99), found["whisper"].width) == (64, 16, 5)
     # A row before the patches is computed, and not sent.
     assert (found["vit"].context, found["vit"].sent([10, 10]), found["vit"].width) == (10, 18, 4)
     assert (found["patches"].context, found["patches"].sent([9, 9])) == (9, 18)

@@ -37,6 +37,17 @@ PARAMETERS = {
     "clip-text": 63_165_952 + 512 * 512,
     "clip-image": 87_456_000 + 768 * 512,
     "vit-base": 86_567_656,
+    # The first two positions of either half are never used, and logits have a bias that is no parameter there.
+    "bart-base": 139_420_416 - 4 * 768 + 50265,
+    "bart-large-cnn": 406_290_432 - 4 * 1024 + 50264,
+    "bart-large-mnli": 407_344_131 - 4 * 1024,
+    "opus-mt": 74_410_496 - 2 * 512 * 512 + 58101,  # positions are computed
+    "mbart-large-50": 610_879_488 - 4 * 1024 + 250054,
+    "nllb-600m": 615_073_792,
+    "whisper-tiny": 37_760_640,
+    "whisper-base": 72_593_920,
+    "whisper-small": 241_734_912,
+    "whisper-large-v3": 1_543_490_560,
 }
 
 

@@ -107,6 +107,23 @@ SEQ2SEQ: dict[str, tuple[str, dict[str, Any]]] = {
         | {"num_layers": 1, "num_decoder_layers": 2, "feed_forward_proj": "gated-gelu", "tie_word_embeddings": False},
     ),
 }
+BART = {"vocab_size": VOCABULARY, "d_model": 24, "encoder_ffn_dim": 20, "decoder_ffn_dim": 16}
+BART |= {"encoder_layers": 2, "decoder_layers": 2, "encoder_attention_heads": 4, "decoder_attention_heads": 4}
+BART |= {"max_position_embeddings": 32, "decoder_start_token_id": 0, "forced_eos_token_id": None, "eos_token_id": 2}
+SEQ2SEQ |= {
+    "bart": ("BartForConditionalGeneration", BART),
+    "mbart": (
+        "MBartForConditionalGeneration",
+        BART | {"encoder_layers": 1, "scale_embedding": True, "decoder_attention_heads": 2},
+    ),
+    "marian": ("MarianMTModel", BART | {"scale_embedding": True, "activation_function": "swish"}),
+    "pegasus": ("PegasusForConditionalGeneration", BART | {"activation_function": "relu"}),
+    "m2m100": ("M2M100ForConditionalGeneration", BART | {"pad_token_id": 1}),
+}
+WHISPER = {name: BART[name] for name in BART if "embed" not in name and "position" not in name}
+WHISPER |= {"num_mel_bins": 6, "max_source_positions": 8, "max_target_positions": 24, "pad_token_id": 0}
+WHISPER |= {"bos_token_id": 0, "begin_suppress_tokens": None, "encoder_layers": 1}
+SOUND: dict[str, tuple[str, dict[str, Any]]] = {"whisper": ("WhisperForConditionalGeneration", WHISPER)}
 ENCODERS: dict[str, tuple[str, dict[str, Any]]] = {
     "roberta": ("RobertaModel", POSITIONS | {"type_vocab_size": 1}),
     "xlm-roberta": ("XLMRobertaModel", POSITIONS | {"type_vocab_size": 1}),
@@ -161,6 +178,7 @@ HEADS = {
 HEADS |= {
     "ModernBert-mean": ("ModernBertForSequenceClassification", MODERNBERT | {"classifier_pooling": "mean"}),
 }
+TEXTS = {"bart-classifier": ("BartForSequenceClassification", BART | {"eos_token_id": 3})}
 HEADS |= {"Bert-NextSentencePrediction": ("BertForNextSentencePrediction", SIZES)}
 LAST: dict[str, tuple[str, dict[str, Any]]] = {
     "llama-classifier": ("LlamaForSequenceClassification", GROUPED),
@@ -193,10 +211,10 @@ CLIP: dict[str, tuple[str, dict[str, Any]]] = {
     "clip-vision": ("CLIPVisionModelWithProjection", CLIP_VISION),
     "clip-vision-bare": ("CLIPVisionModel", CLIP_VISION | {"num_channels": 1}),
 }
-ALL = CLIP | IMAGES | CAUSAL | SEQ2SEQ | ENCODERS | HEADS | LAST | EACH
+ALL = CLIP | IMAGES | CAUSAL | SEQ2SEQ | SOUND | TEXTS | ENCODERS | HEADS | LAST | EACH
 
 
-def write(folder: Path, name: str) -> Path:
+def write(folder: Path, name: str, **changed: Any) -> Path:
     """A checkpoint in a folder, with weights of the size that training leaves and a tokenizer."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -208,10 +226,11 @@ def write(folder: Path, name: str) -> Path:
         kind = getattr(transformers, architecture)
         labels = {0: "bad", 1: "fair", 2: "good"} if "Classification" in architecture else None
         special = {"pad_token_id": 0} if "Roberta" not in architecture else {}
-        model = kind(kind.config_class(**special | settings | ({"id2label": labels} if labels else {})))
+        named = {"id2label": labels} if labels else {}
+        model = kind(kind.config_class(**special | settings | named | changed))
         fill(model)
         model.save_pretrained(folder)
-    encoder = name not in CAUSAL | SEQ2SEQ | LAST | EACH
+    encoder = name not in CAUSAL | SEQ2SEQ | SOUND | LAST | EACH
     words = tiny.tokenizer("[CLS] $A [SEP]" if encoder else "<s> $A")
     words.add_special_tokens(["[MASK]"])
     words.save(str(folder / "tokenizer.json"))
@@ -230,4 +249,10 @@ def fill(model: Any) -> None:
         else:
             one = tensor.data.mean().round() if name.endswith("weight") else 0.0
             tensor.data = 0.2 * noise + one
+    for name, tensor in model.named_buffers():
+        if name == "final_logits_bias":
+            tensor.copy_(0.2 * torch.randn(tensor.shape, generator=generator))
+    for module in model.modules():
+        if hasattr(module, "create_weight"):  # of positions, which nobody learns
+            module.weight.data = module.create_weight()
     model.tie_weights()

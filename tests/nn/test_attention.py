@@ -190,3 +190,17 @@ def test_gated_products_at_every_reach(reach: int) -> None:
     exact = torch.nn.functional.silu(gate) * up
     errors = (added(parties(compute))[0] / 2.0**32 - exact).abs()
     assert (errors <= 1.3e-3 * up.abs().clamp(1) + 1.5 * 2.0**-ACTIVATION * (1 + gate.abs())).all()
+
+
+def test_rows_that_ask_in_turns_see_the_same() -> None:
+    """Of two prompts of one length, in turns of two rows and a last one."""
+    at, turns = Layout([5, 5], causal=False), Layout([5, 5], causal=False)
+    turns.turns = 3
+    q, k, v = sample(10, 2, 8), sample(2, 2, 5, 8, seed=1), sample(2, 2, 5, 8, seed=2)
+    exact = attend(q, k, v, at)
+    assert torch.equal(attend(q, k, v, turns), exact)
+
+    def compute(party: Party) -> Any:
+        return attend(*(given(party, t, RING, ACTIVATION, name) for t, name in ((q, "q"), (k, "k"), (v, "v"))), turns)
+
+    assert (value(parties(compute)) - exact).abs().max() < 1e-3

@@ -42,6 +42,7 @@ COMMANDS = {  # name: where it lives, its arguments, what it does
     "rank": ("ask.rank", "MODEL QUERY TEXT...", "Rank texts for a query, by a cross-encoder."),
     "classify": ("ask.classify", "MODEL TEXT...", "Name the classes of texts, a model's or your own."),
     "answer": ("ask.answer", "MODEL QUESTION TEXT", "Answer a question by quoting a text."),
+    "transcribe": ("ask.transcribe", "MODEL FILE", "Write down what is said in a file, by a Whisper model."),
     "chat": ("ask.chat", "[MODEL]", "Talk with a model, a line at a time."),
     "bench": ("measure.bench", "MODEL --prompt N", "Time a request on a published shape or a checkpoint."),
     "cost": ("measure.cost", "MODEL --prompt N", "Count the rounds and bytes of a request without running it."),

@@ -12,28 +12,33 @@ from puma.errors import PolicyError
 
 
 def search(
-    model: str | None, prompt: str | None, tokens: int, how: tuple[int, float, Any], compare: bool, chance: Chance,
+    model: str | None, prompt: str | None, tokens: int, how: tuple[int, float, Any, str], compare: bool, chance: Chance,
     approximation: str, fitting: Fitting, where: Where, output: Output,
 ) -> None:  # fmt: skip
-    """Search, show what was found and what it cost; `how`: beams, length penalty, when to stop."""
+    """Search, show what was found and what it cost; `how`: beams, length penalty, when to stop, and
+    what the answer begins with."""
     from puma.client.beam_search import Beams
     from puma.client.session import LOGITS_HINT
 
     source, prompt = one_prompt(model, prompt)
     if where.cluster is None and not chance.reveal_logits:
         raise PolicyError("beam search needs logits", f"pass --reveal-logits, as the owner; or {LOGITS_HINT}")
-    count, penalty, stop = how
+    count, penalty, stop, begin = how
     Beams(count, tokens, penalty=penalty)  # refused before anything is loaded
-    cluster, ids, loaded = asked_one(where, source, prompt, tokens, (None, approximation, fitting), chance, output)
+    made = (None, approximation, fitting, begin)
+    cluster, ids, loaded = asked_one(where, source, prompt, tokens, made, chance, output)
     clear = cluster.model
     with cluster, ui.progress(output.json) as progress:
         progress("searching", 0, tokens)
-        found = cluster.search(prompt, tokens, count, penalty, stop, lambda steps: progress("searching", steps, tokens))
+        found = cluster.search(
+            prompt, tokens, count, penalty, stop, lambda steps: progress("searching", steps, tokens), begin
+        )
     where.keep(cluster)
     agreed: dict[str, Any] = {}
     if compare:
-        beams = Beams(count, tokens, clear.eos, penalty)
-        list(clear.session.search(ids, beams, stop=True))  # type: ignore[attr-defined]
+        begun = clear.begun(begin)
+        beams = clear.searching(ids, count, tokens, penalty, begun)
+        list(clear.session.search(ids, beams, stop=True, begun=begun))  # type: ignore[attr-defined]
         plain = beams.best
         agreed = {"text": clear.decode(plain), "token_ids": plain, "agree": plain == found.token_ids}
     cost = found.cost

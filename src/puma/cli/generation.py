@@ -34,14 +34,16 @@ def read(path: Path) -> list[str]:
 
 def generate_all(
     source: str | None, prompts: list[str], tokens: int, compare: bool, chance: Chance,
-    made: tuple[Path | None, str, str, Fitting], output: Output, where: Where,
+    made: tuple[Path | None, str, str, Fitting, str], output: Output, where: Where,
 ) -> None:  # fmt: skip
-    """Continue all prompts, and print them in their order; `made` are store, approximation, lengths and formats."""
-    store, approximation, lengths, fitting = made
+    """Continue all prompts, and print them in their order; `made` are store, approximation, lengths, formats, and what
+    answers begin with."""
+    store, approximation, lengths, fitting, begin = made
 
     from puma.models.text import check_batch
 
     def checked(clear: ModelInfo) -> list[list[int]]:
+        clear.begun(begin)
         ids = [clear.prompt_ids(prompt, tokens) for prompt in prompts]
         check_batch(clear.config, [len(prompt) for prompt in ids], tokens)
         return ids
@@ -53,12 +55,12 @@ def generate_all(
     loaded, clear = time.perf_counter() - started, cluster.model
     ui.undrawn("" if chance.sampling else clear.rules.undrawn())
     with cluster:
-        following = clear.following(ids, cluster.session.reveals)
-        asked = cluster.session.choosing(how, following) | cluster.bucket(ids, tokens, lengths, 0)
+        following = clear.following(ids, cluster.session.reveals, clear.begun(begin))
+        asked = cluster.session.choosing(how, following) | cluster.bucket(ids, tokens, lengths, 0, begin)
         found = _all_tokens(cluster, ids, tokens, asked, output.json)
         cost, ruled = cluster.cost, cluster.session.reveals
     where.keep(cluster)
-    results = [_result(clear, *parts, compare, ruled) for parts in zip(prompts, ids, found, strict=True)]
+    results = [_result(clear, *parts, compare, ruled, begin) for parts in zip(prompts, ids, found, strict=True)]
     if output.json:
         seconds = {"load": loaded, "prefill": cost.prefill, "decode": cost.seconds - cost.prefill}
         answer = {"results": results, "seconds": seconds, "rounds": cost.rounds, "bytes": cost.bytes()}
@@ -81,17 +83,20 @@ def one_prompt(model: str | None, prompt: str | None) -> tuple[str | None, str]:
 
 
 def asked_one(
-    where: Where, source: str | None, prompt: str, tokens: int, made: tuple[Path | None, str, Fitting], chance: Chance,
-    output: Output,
+    where: Where, source: str | None, prompt: str, tokens: int, made: tuple[Path | None, str, Fitting, str],
+    chance: Chance, output: Output,
 ) -> tuple[Any, list[int], float]:  # fmt: skip
     """The parties, ready to continue one prompt, its token ids, and the seconds that it took; `made` are store,
-    approximation and formats."""
-    store, approximation, fitting = made
+    approximation, formats and what the answer begins with."""
+    store, approximation, fitting, begin = made
     started = time.perf_counter()
+
+    def checked(clear: ModelInfo) -> list[int]:
+        return clear.prompt_ids(prompt, tokens + len(clear.begun(begin)))
+
     with ui.progress(output.json) as progress:
         cluster, ids = opened(
-            where, source, lambda clear: clear.prompt_ids(prompt, tokens), progress, store, approximation,
-            chance.reveal_logits, fitting,
+            where, source, checked, progress, store, approximation, chance.reveal_logits, fitting,
         )  # fmt: skip
     return cluster, ids, time.perf_counter() - started
 
@@ -122,15 +127,15 @@ def _all_tokens(
 
 
 def _result(
-    clear: ModelInfo, prompt: str, ids: list[int], found: list[int], compare: bool, ruled: bool
+    clear: ModelInfo, prompt: str, ids: list[int], found: list[int], compare: bool, ruled: bool, begin: str
 ) -> dict[str, Any]:  # fmt: skip
     result = {"prompt": prompt, "text": clear.decode(found), "token_ids": found}
-    return result | ({"compare": agreement(clear, ids, found, ruled)} if compare else {})
+    return result | ({"compare": agreement(clear, ids, found, ruled, begin)} if compare else {})
 
 
-def agreement(clear: Any, ids: list[int], found: list[int], ruled: bool) -> dict[str, Any]:
+def agreement(clear: Any, ids: list[int], found: list[int], ruled: bool, begin: str = "") -> dict[str, Any]:
     """The plain model's answer, and whether it is the same; `ruled`: both by the model's own rules."""
-    plain = clear.greedy(ids, len(found), ruled)
+    plain = clear.greedy(ids, len(found), ruled, clear.begun(begin))
     return {"text": clear.decode(plain), "token_ids": plain, "agree": plain == found}
 
 

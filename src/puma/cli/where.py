@@ -167,13 +167,13 @@ def folder_of(store: Path | None, prepared: bool) -> Path | None:
     return store or (default_folder() if prepared else None)
 
 
-def sentences(clear: ModelInfo, texts: Sequence[str], asked: Mapping[str, Any]) -> list[Any]:
-    """Texts as the model reads them."""
+def sentences(clear: ModelInfo, texts: Sequence[str | tuple[str, str]], asked: Mapping[str, Any]) -> list[Any]:
+    """Texts, or pairs of them, as the model reads them."""
     from puma.client.sentences import Asked
 
     how = Asked.of(**asked)
     how.check(clear.width)
-    return [clear.reading(text, asked=how) for text in texts]
+    return [clear.reading(*([each] if isinstance(each, str) else each), asked=how) for each in texts]
 
 
 def owner(cluster: Path, key: Path, insecure: bool, progress: Progress | None = None) -> ClusterSession:

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from puma.client.tokens.rules import Following
 from puma.errors import UsageError
 from puma.wire.limits import MOST_BEAMS
 
@@ -33,16 +34,21 @@ class Text(NamedTuple):
 class Beams:
     """A search for an answer of up to `tokens` tokens by `count` texts at a time; `ends` are tokens that end a text.
 
-    An ended text is worth its score over its length to the power of `penalty`. UsageError for a search of one
-    text or of more than MOST_BEAMS, and for a penalty beyond MOST_PENALTY.
+    An ended text is worth its score over its length to the power of `penalty`. Texts go on by the rules that they are
+    `following`, and the last token of one that has not ended is the one that is `forced`, if there are any. UsageError
+    for a search of one text or of more than MOST_BEAMS, and for a penalty beyond MOST_PENALTY.
     """
 
-    def __init__(self, count: int, tokens: int, ends: Sequence[int] = (), penalty: float = 1.0) -> None:
+    def __init__(
+        self, count: int, tokens: int, ends: Sequence[int] = (), penalty: float = 1.0,
+        following: Following | None = None, forced: int | None = None,
+    ) -> None:  # fmt: skip
         if not 2 <= count <= MOST_BEAMS:
             raise UsageError(f"a search by {count} beams makes no sense", f"choose 2 to {MOST_BEAMS}")
         if not abs(penalty) <= MOST_PENALTY:  # NaN, too
             raise UsageError(f"a length penalty of {penalty:g}", f"choose one within {MOST_PENALTY:g} of 0")
         self.count, self.tokens, self.ends, self.penalty = count, tokens, frozenset(ends), penalty
+        self._following, self._forced = following, forced
         self.steps, self.over = 0, False
         self._running = [Text([], [], 0.0)]
         self._ended: list[Text] = []  # best first; their scores are what they are worth
@@ -55,7 +61,7 @@ class Beams:
     def choose(self, logits: Tensor) -> list[int]:
         """The next token of each of the `count` texts that go on, from logits of all: (1, V) first, then (count, V)."""
         before = torch.tensor([[text.score] for text in self._running], dtype=logits.dtype)
-        scores = before + torch.log_softmax(logits, -1)
+        scores = before + self._ruled(torch.log_softmax(logits, -1))
         ranked = scores.reshape(-1).topk(min(scores.numel(), max(2, 1 + len(self.ends)) * self.count))
         self.steps += 1
         found = []
@@ -69,6 +75,16 @@ class Beams:
         self._go_on(alive or found[:1])
         self.over = self.over or over or not self._hopeful()
         return [text.tokens[-1] for text in self._running]
+
+    def _ruled(self, chances: Tensor) -> Tensor:
+        """The logarithms of the chances of what comes next, as rules have it."""
+        if self._following:
+            rows = zip(chances, self._running, strict=True)
+            chances = torch.stack([self._following.going_on(row, text.tokens) for row, text in rows])
+        if self._forced is not None and self.steps + 1 == self.tokens:
+            chances = torch.full_like(chances, -torch.inf)
+            chances[:, self._forced] = 0.0
+        return chances
 
     def hidden(self) -> list[int]:
         """Of each text, one row after the other, 1 for every column that is not its own, and 0 for those that are."""

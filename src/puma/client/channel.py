@@ -81,6 +81,7 @@ class PartyChannel:
         self.links = list(links)
         self.turns = Turns()  # each request is one, so that no thread ever meets a half-sent one
         self._awaited: deque[Format] = deque()  # results of the present request that have not been read
+        self.held = 0  # tokens of the latest prompt that the parties had already
         self._granted = 0  # of these, how many come without a further word
         self._reported = True
         self._over = False

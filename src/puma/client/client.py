@@ -9,7 +9,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from typing import Any, Literal, overload
+from pathlib import Path
+from typing import Any, overload
 
 from torch import Tensor
 
@@ -28,8 +29,10 @@ from puma.client.model_info import ModelInfo
 from puma.client.sampling import Sampling
 from puma.client.sentences import Asked, Reading, divided
 from puma.client.session import Session
+from puma.client.speech import transcripts
+from puma.client.speech.transcripts import Transcript
+from puma.client.tokens.ending import Ended, Stop, until, up_to_end
 from puma.client.tokens.remembered import Remembered
-from puma.client.tokens.rules import SEARCHED
 from puma.errors import InputError, UsageError
 from puma.models import inputs
 from puma.models.reading.cutting import Cut
@@ -38,9 +41,7 @@ from puma.wire.limits import MOST_TOP
 from puma.wire.messages import Encode, Input
 from puma.wire.request_shapes import shaped
 
-Stop = Literal["eos"] | None
 Sentence = str | tuple[str, str]  # or two that belong together, such as a question and a passage
-Ended = Callable[[Sequence[int]], bool]  # whether the texts have come to their end with these tokens
 AHEAD = 4  # tokens of a stream that the parties may be ahead of its reader: no wait, and little to wait for once left
 
 
@@ -93,32 +94,32 @@ class Client(ABC):
 
     def stream(
         self, prompt: str, tokens: int = 32, stop: Stop = None, lengths: str = "public", padded: int = 0,
-        **sampling: Any,
+        begin: str = "", **sampling: Any,
     ) -> Iterator[int]:  # fmt: skip
         """Token ids as they are decided; `cost` afterwards. All else is as for `generate`."""
         tokens = arguments.count(tokens, "tokens")
         ids = self.model.prompt_ids(arguments.text(prompt), tokens)
-        return self.stream_ids(ids, tokens, stop, lengths, padded, **sampling)
+        return self.stream_ids(ids, tokens, stop, lengths, padded, begin, **sampling)
 
     def stream_ids(
         self, ids: Sequence[int], tokens: int, stop: Stop = None, lengths: str = "public", padded: int = 0,
-        memory: Remembered | None = None, **sampling: Any,
+        begin: str = "", memory: Remembered | None = None, **sampling: Any,
     ) -> Iterator[int]:  # fmt: skip
-        """The same for a prompt that is token ids already. With a `memory`, as a conversation has it, the parties go on
-        from what an earlier one has in common with it: they learn from which, and how many tokens that are."""
-        ids, tokens = arguments.token_ids(ids), arguments.count(tokens, "tokens", 1)
+        """The same for a prompt that is token ids already; a `memory`, as a conversation has it, is gone on from."""
+        ids, tokens, how = arguments.token_ids(ids), arguments.count(tokens, "tokens", 1), Sampling.of(**sampling)
         self.model.check_length(len(ids), tokens)
-        bucket = self.bucket([ids], tokens, lengths, padded) or {"memory": memory}
-        how, ended = Sampling.of(**sampling), self._until(stop, 1)
-        return (new for (new,) in self._steps([ids], tokens, ended, how, bucket, AHEAD))
+        bucket = self.bucket([ids], tokens, lengths, padded, begin) or {"memory": memory}
+        return (new for (new,) in self._steps([ids], tokens, self._until(stop, 1), how, bucket, AHEAD))
 
-    def bucket(self, prompts: Sequence[Sequence[int]], tokens: int, lengths: str, padded: int) -> dict[str, Any]:
-        """How a session is asked to continue prompts of these `lengths`, "public" or "secret"; InputError if they are
-        too long when padded.
+    def bucket(
+        self, prompts: Sequence[Sequence[int]], tokens: int, lengths: str, padded: int, begin: str = ""
+    ) -> dict[str, Any]:  # fmt: skip
+        """How a session is asked to continue prompts of these `lengths`, "public" or "secret", by answers that `begin`
+        so; InputError if they are too long when padded.
         """
-        padded = self._check_lengths(lengths, padded, generates=True)
+        padded, begun = self._check_lengths(lengths, padded, generates=True), self.model.begun(arguments.text(begin))
         if lengths == "public":
-            return {}
+            return {"begun": [begun] * len(prompts)} if begun else {}
         width = secret_length(self.model.config, prompts, (), padded, tokens)
         self.model.check_length(width, tokens)
         return {"lengths": lengths, "padded": width}
@@ -137,7 +138,7 @@ class Client(ABC):
 
     def generate(
         self, prompt: str | Sequence[str], tokens: int = 32, stop: Stop = None, lengths: str = "public",
-        padded: int = 0, **sampling: Any,
+        padded: int = 0, begin: str = "", **sampling: Any,
     ) -> Answer | list[Answer]:  # fmt: skip
         """Continuation by a public number of tokens: of a prompt, or of several in one request.
 
@@ -145,13 +146,14 @@ class Client(ABC):
         model's owner must let clients see. With `stop="eos"` it ends earlier where the text ends. After each token the
         parties then wait for the client's word, one more round trip, and they learn how long the answer is (the longest
         one, of several prompts). They learn how many tokens each prompt has, unless `lengths` is "secret": then a
-        common length that all are padded to, the next power of two from 16 on or `padded`.
+        common length that all are padded to, the next power of two from 16 on or `padded`. In models that read the
+        prompt apart, answers `begin` with these tokens, such as a language's code; the parties learn how many.
         """
         prompts, tokens = arguments.texts(prompt), arguments.count(tokens, "tokens")
         how, ended = Sampling.of(**sampling), self._until(stop, len(prompts))
         ids = [self.model.prompt_ids(p, tokens) for p in prompts]
-        steps = list(self._steps(ids, tokens, ended, how, self.bucket(ids, tokens, lengths, padded)))
-        found = [self._ended(list(new)) if stop else list(new) for new in zip(*steps, strict=True)]
+        steps = list(self._steps(ids, tokens, ended, how, self.bucket(ids, tokens, lengths, padded, begin)))
+        found = [up_to_end(new, self.model.eos) if stop else list(new) for new in zip(*steps, strict=True)]
         answers = [Answer(self.decode(new), new, self.cost, self.receipt) for new in found]
         return answers[0] if isinstance(prompt, str) else answers
 
@@ -159,7 +161,7 @@ class Client(ABC):
         self, prompts: Sequence[Sequence[int]], tokens: int, ended: Ended | None, how: Sampling,
         bucket: dict[str, Any], ahead: int = 0,
     ) -> Iterator[list[int]]:  # fmt: skip
-        following = self.model.following(prompts, self.session.reveals)
+        following = self.model.following(prompts, self.session.reveals, *bucket.get("begun", [])[:1])
         asked = self.session.choosing(how, following) | bucket
         pace = {"ahead": ahead} if ahead and ended is None else {"paced": ended is not None}
         with closing(self.session.continued(prompts, tokens, **pace, **asked)) as steps:
@@ -172,45 +174,41 @@ class Client(ABC):
                     return
 
     def _until(self, stop: Stop, prompts: int) -> Ended | None:
-        """Whether all of these prompts have come to their end, asked after each step; None to go on regardless."""
-        if stop is None:
-            return None
-        if not isinstance(stop, str) or stop != "eos":
-            what = repr(stop) if isinstance(stop, str) else f"something of type {type(stop).__name__}"
-            raise UsageError(f"cannot stop at {what}", "choose eos, or leave it out")
-        if not self.model.eos:
-            raise UsageError(f"{self.model.name} names no token that ends a text", "ask for a fixed number of tokens")
-        over = [False] * prompts
-
-        def ended(step: Sequence[int]) -> bool:
-            over[:] = [before or new in self.model.eos for before, new in zip(over, step, strict=True)]
-            return all(over)
-
-        return ended
-
-    def _ended(self, ids: list[int]) -> list[int]:
-        """Up to the token that ends the text, and with it."""
-        last = next((i for i, new in enumerate(ids) if new in self.model.eos), len(ids))
-        return ids[: last + 1]
+        return until(stop, self.model.eos, prompts, self.model.name)
 
     def search(
         self, prompt: str, tokens: int = 32, beams: int = 4, length_penalty: float = 1.0, stop: Stop = None,
-        progress: Callable[[int], None] | None = None,
+        progress: Callable[[int], None] | None = None, begin: str = "",
     ) -> Answer:  # fmt: skip
         """The continuation that a beam search finds, of up to so many tokens; it needs logits, see `generate`.
 
         It ends where the text ends, and the parties learn that with `stop="eos"` only. `progress` is told each step.
         """
         tokens, beams = arguments.count(tokens, "tokens"), arguments.count(beams, "beams")
-        found = Beams(beams, tokens, self.model.eos, arguments.number(length_penalty, "a length penalty"))
         prompt, progress = arguments.text(prompt), arguments.callback(progress, "progress")
-        self.model.check_hiding("search greedily")
-        self.model.warn_of_rules(SEARCHED)
-        until = self._until(stop, 1) is not None
-        for step in self.session.search(self.model.prompt_ids(prompt, tokens), found, until):
+        penalty, begun = arguments.number(length_penalty, "a length penalty"), self.model.begun(arguments.text(begin))
+        Beams(beams, tokens, penalty=penalty)  # refused before anything is sent
+        ids, ends = self.model.prompt_ids(prompt, tokens), self._until(stop, 1) is not None
+        found = self.model.searching(ids, beams, tokens, penalty, begun)
+        for step in self.session.search(ids, found, ends, begun):
             if progress:
                 progress(step)
         return Answer(self.decode(found.best), found.best, self.cost, self.receipt)
+
+    def transcribe(
+        self, sound: str | Path | bytes | Tensor, language: str | None = None, task: transcripts.Task = "transcribe",
+        tokens: int = 0, beams: int = 1, length_penalty: float = 1.0, progress: transcripts.Progress | None = None,
+    ) -> Transcript:  # fmt: skip
+        """What is said in a file of sound, in its bytes or in samples (n,) at 16 kHz between -1 and 1, by a Whisper
+        model; with the task "translate" in English.
+
+        Window by window of 30 seconds, of up to so many `tokens` each (0: as many as it gives). The parties learn how
+        many windows there are and how long each answer is. The `language` is a code such as "en"; left out, it is told
+        by the first window, which needs logits, as a search by `beams` does.
+        """
+        wanted = transcripts.Wanted(language, task, arguments.count(tokens, "tokens", 0), beams, length_penalty)
+        progress = arguments.callback(progress, "progress")
+        return transcripts.transcribe(self.session, self.model, sound, wanted, progress)
 
     @overload
     def encode(self, sentence: Sentence, lengths: str = "public", padded: int = 0, **asked: Any) -> Encoding: ...

@@ -14,9 +14,10 @@ from typing import Any
 from tokenizers import Tokenizer
 from torch import Tensor
 
+from puma.client.beam_search import Beams
 from puma.client.lengths import check_padding
 from puma.client.sentences import USUAL, Asked, Reading
-from puma.client.tokens.rules import UNSEEN, Following, Rules
+from puma.client.tokens.rules import SEARCHED, UNSEEN, Following, Rules
 from puma.errors import CheckpointError, InputError, RangeError, RulesWarning, UsageError
 from puma.models import heads, inputs, text
 from puma.models.config import Config
@@ -55,6 +56,8 @@ class ModelInfo:
         Without `special`, the prompt holds its special tokens already, as a chat template leaves it.
         """
         self.check_generates()
+        if not inputs(self.config).tokenized:
+            raise UsageError(f"{self.name} reads no texts", "transcribe sound with it")
         if tokens < 1:
             raise UsageError(f"cannot generate {tokens} tokens", "ask for at least one")
         ids = text.encode(self.tokenizer, self.config, prompt, special=special).ids
@@ -71,20 +74,50 @@ class ModelInfo:
         """What its generation_config.json asks of how tokens are chosen."""
         return Rules.of(self.files)
 
-    def following(self, prompts: Sequence[Sequence[int]], reveals: bool) -> Following | None:
-        """These rules for prompts that are about to be continued, if there are any; RulesWarning, once, about what is
-        not followed. `reveals`: whether the client may see logits."""
-        self.warn_of_rules("" if reveals else UNSEEN)
-        return self.ruled(prompts) if reveals else None
+    def begun(self, begin: str) -> list[int]:
+        """The tokens of this text, with which answers are to begin, such as the code of a language; UsageError for what
+        is no token, or where answers cannot begin with any."""
+        reads, names = inputs(self.config), begin.split()
+        if names and not (reads.apart and reads.tokenized):
+            raise UsageError(f"answers of {self.name} go on from the prompt", "write their beginning behind it")
+        if names and len(reads.begins) > 1:
+            what = f"answers of {self.name} begin with {self.spelling.text(reads.begins[1])}, as its files say"
+            raise UsageError(what, "leave out the beginning")
+        found = {name: self.tokenizer.token_to_id(name) for name in names}
+        for name, number in found.items():
+            if number is None:
+                raise UsageError(f"{self.name} has no token {name}", "write tokens, with spaces between them")
+        return [found[name] for name in names]
 
-    def ruled(self, prompts: Sequence[Sequence[int]]) -> Following | None:
+    def following(
+        self, prompts: Sequence[Sequence[int]], reveals: bool, begun: Sequence[int] = ()
+    ) -> Following | None:  # fmt: skip
+        """These rules for prompts that are about to be continued, if there are any; RulesWarning, once, about what is
+        not followed. `reveals`: whether the client may see logits; all answers begin with the tokens `begun`."""
+        self.warn_of_rules("" if reveals else UNSEEN)
+        return self.ruled(prompts, begun) if reveals else None
+
+    def ruled(self, prompts: Sequence[Sequence[int]], begun: Sequence[int] = ()) -> Following | None:
         """The same without a word."""
-        start = self.config.start if inputs(self.config).apart else None  # type: ignore[union-attr]
-        return self.rules.following(prompts, start, self.eos)
+        return self.rules.following(prompts, [*inputs(self.config).begins, *begun], self.eos)
+
+    def searching(
+        self, prompt: Sequence[int], beams: int, tokens: int, penalty: float, begun: Sequence[int] = ()
+    ) -> Beams:  # fmt: skip
+        """A search for an answer to a prompt, by the model's rules; RulesWarning about those that are not followed.
+        RangeError where beams could not be hidden from each other."""
+        self.check_hiding("search greedily")
+        self.warn_of_rules(SEARCHED)
+        return Beams(beams, tokens, self.eos, penalty, self.ruled([prompt], begun), self.rules.forced_end)
+
+    def unfollowed(self, why: str) -> str:
+        """One line about rules that answers do without, `why` logits are of no use, if so; nothing if there is none."""
+        asked, begins = heads(self.config), inputs(self.config).begins
+        return self.rules.unfollowed(why, self.rules.by_parties(asked.barred, asked.barred_first, begins))
 
     def warn_of_rules(self, why: str = "") -> None:
         """RulesWarning about rules that are not followed, unless the same has been said; `why` logits are of no use."""
-        what = self.rules.unfollowed(why)
+        what = self.unfollowed(why)
         if what not in ("", self._told):
             warnings.warn_explicit(what, RulesWarning, "puma.client", 1, registry={})
         self._told = what

@@ -24,7 +24,7 @@ from puma.client.cost import cost_of
 from puma.client.lengths import told
 from puma.client.places import by_place, places
 from puma.client.sampling import Sampler, Sampling
-from puma.client.tokens.remembered import Remembered, begun
+from puma.client.tokens.remembered import Remembered, going_on
 from puma.client.tokens.rules import Following
 from puma.client.turns import Stream, whole
 from puma.crypto.prg import fresh_secret
@@ -52,7 +52,6 @@ from puma.wire.request_shapes import by_token
 
 LOGITS_HINT = "search greedily, or let the owner share with reveal_logits"
 SELFTEST = numbers((6,))._replace(bits=RING)
-
 Inference = msg.Generate | msg.Encode
 Choose = Callable[[Tensor], list[int]]  # from the logits of each prompt, its next token
 
@@ -72,7 +71,6 @@ class Session(PartyChannel):
         self.table: Table | None = None  # of public weights, in which this client looks its tokens up
         self.prepared_requests: PreparedRequests | None = None  # where requests look for what has been prepared
         self.out_of_range: Judgement = "refuse"  # what becomes of answers that may be wrong
-        self.held = 0  # tokens of the latest prompt that the parties had already
         self.doubtful: set[int] = set()  # prompts of the latest request whose answers may be wrong, and were taken
 
     @whole
@@ -97,15 +95,16 @@ class Session(PartyChannel):
     def continued(
         self, prompts: Sequence[Sequence[int]], tokens: int, paced: bool = False, choose: Choose | None = None,
         temperature: float = 0.0, ahead: int = 0, lengths: str = "public", padded: int = 0,
-        memory: Remembered | None = None,
+        begun: Sequence[Sequence[int]] = (), memory: Remembered | None = None,
     ) -> Generator[list[int]]:  # fmt: skip
         """Yield the next token of each prompt as they are decided; `cost` is set when the last ones have come.
 
         `paced`: the parties wait after each, or as soon as they are so many tokens `ahead` of what has been read, and
         closing the iterator ends the request there. `choose` makes the next token of each prompt from their logits
         (prompts, vocabulary), which the model's owner must allow; at a `temperature` the parties draw it without
-        knowing the chance that decides. `lengths` and `padded` are as for `encode`; prompts are padded in front.
-        OutOfRange at the first token that may be wrong, unless `out_of_range` says "warn". `memory` is as in `begun`.
+        knowing the chance that decides. `lengths` and `padded` are as for `encode`; prompts are padded in front. The
+        answer to each begins with the tokens `begun`, as many for all, which is what the parties learn of them.
+        OutOfRange at the first token that may be wrong, unless `out_of_range` says "warn". For `memory` see `going_on`.
         """
         tokens = count(tokens, "tokens", 1)
         width = self._width(lengths, prompts, (), padded, tokens)
@@ -116,9 +115,9 @@ class Session(PartyChannel):
         found: list[int] = []
         with self.turns.stream() as stream:
             with stream:
-                going = begun(None if width else memory, prompts, self.served, self._held)
+                going = going_on(None if width else memory, prompts, self.served, self._held)
                 self.held, order, prompts = (0, order, prompts) if going is None else going.put(order)
-                sent, prepared_request = self._ask(order, prompts, [], width, 0 if choose else ahead)
+                sent, prepared_request = self._ask(order, prompts, [], width, 0 if choose else ahead, begun)
                 for _ in range(0 if choose else ahead):
                     self._further()
             with self._leaving(stream, lambda: sent, prepared_request, going and partial(going.ended, found)):
@@ -173,8 +172,10 @@ class Session(PartyChannel):
             if ended is not None and not self._over:
                 ended()
 
-    def search(self, prompt: Sequence[int], beams: Beams, stop: bool = False) -> Iterator[int]:
-        """Search for the likeliest text, which `beams` then holds; yield how many steps are done.
+    def search(
+        self, prompt: Sequence[int], beams: Beams, stop: bool = False, begun: Sequence[int] = ()
+    ) -> Iterator[int]:  # fmt: skip
+        """Search for the likeliest text that begins so, which `beams` then holds; yield how many steps are done.
 
         With `stop` it ends when nothing better can come, which the parties then learn. They never learn which beams go
         on.
@@ -184,7 +185,7 @@ class Session(PartyChannel):
         order = partial(msg.Generate, tokens=beams.tokens, reveal=True, paced=True, beams=beams.count)
         with self.turns.stream() as stream:
             with stream:
-                sent, prepared_request = self._ask(order, [prompt], [])
+                sent, prepared_request = self._ask(order, [prompt], [], begun=[begun] if begun else ())
             while self._awaited:
                 with stream:
                     chosen = beams.choose(self._sound(1))
@@ -271,7 +272,7 @@ class Session(PartyChannel):
         self._asks(msg.Prepare(identity, request))
         with self._exchange():
             for rank, link in enumerate(self.links):
-                masks, choices = seeds_for(self.served, seeds, rank)
+                masks, choices = seeds_for(self.served, seeds, rank, request.input.begun)
                 part = msgspec.structs.replace(request.input, masks=masks, choices=choices)
                 link.send_control(msg.encode(msg.Prepare(identity, msgspec.structs.replace(request, input=part))))
         reports = self._reports()
@@ -320,16 +321,17 @@ class Session(PartyChannel):
         types: Sequence[Sequence[int]],
         width: int = 0,
         ahead: int = 0,
+        begun: Sequence[Sequence[int]] = (),
     ) -> tuple[int, PreparedRequest | None]:
         """Send a request, on preprocessing made for it if there is any; the bytes of the prompt, and what was prepared.
 
         All prompts are padded in secret to a `width`, if there is one. Whatever is wrong is found before a byte leaves.
         """
         config = self.served
-        laid, kinds = laid_out(config, prompts, width), [*chain(*types)]
-        bare = msg.Input(laid.lengths, [], [], kinds, bool(width), self.approximation)
+        laid, kinds = laid_out(config, prompts, width, begun), [*chain(*types)]
+        bare = msg.Input(laid.lengths, [], [], kinds, bool(width), self.approximation, laid.count)
         plain = request(bare)
-        check_batch(config, laid.lengths, plain.tokens if isinstance(plain, msg.Generate) else 1)
+        check_batch(config, laid.lengths, laid.count + (plain.tokens if isinstance(plain, msg.Generate) else 1))
         results = answers(config, plain)
         laid = looked_up(config, laid, self.table)
         self._begin(results)
@@ -343,7 +345,7 @@ class Session(PartyChannel):
         parts = []
         for part in shared:
             seeds = ([], []) if prepared_request else (part.masks, part.choices)
-            job = msg.Input(laid.lengths, *seeds, kinds, bool(width), self.approximation)
+            job = msg.Input(laid.lengths, *seeds, kinds, bool(width), self.approximation, laid.count)
             asked = msgspec.structs.replace(request(job), preprocessing=named)
             if ahead and prepared_request:
                 asked = msgspec.structs.replace(asked, paced=False)
@@ -379,9 +381,7 @@ class Session(PartyChannel):
 
     def _problem(self, prepared_request: PreparedRequest) -> str:
         """Let the parties take their preprocessing out; what one of them lacks."""
-        with self._exchange():
-            for link in self.links:
-                link.send_control(msg.encode(msg.Take(prepared_request.id)))
+        self._tell(msg.Take(prepared_request.id))
         return next((reply.problem for reply in self._replies(msg.Taken) if reply.problem), "")
 
     def _go_on(self, chosen: Sequence[int], hidden: Sequence[int] = ()) -> int:

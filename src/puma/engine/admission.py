@@ -42,7 +42,7 @@ def to_clients(config: Config, card: Card | None, reveal_logits: bool, tokens: i
 
 def total_tokens(job: Generate | Encode) -> int:
     """Tokens of all prompts and answers."""
-    new = job.tokens * job.beams if isinstance(job, Generate) else 0
+    new = job.tokens * job.beams + job.input.begun if isinstance(job, Generate) else 0
     return job.input.tokens + new * len(job.input.lengths)
 
 
@@ -65,8 +65,10 @@ def admit(config: Config, approximation: str, job: Generate | Encode, allowed: A
         )
     _admit_tokens(job, allowed)
     beams, before = (job.beams, _before(job)) if isinstance(job, Generate) else (1, 0)
-    check_batch(config, [before + length for length in prompts.lengths] * beams, tokens)
+    check_batch(config, [before + length for length in prompts.lengths] * beams, tokens + prompts.begun)
     read = inputs(config)
+    if prompts.begun and not (isinstance(job, Generate) and read.apart):
+        raise UsageError("these answers cannot begin with tokens", "ask a model with an encoder for an answer")
     if read.rows and set(prompts.lengths) != {read.context}:
         raise InputError(f"an image has {read.context} rows", "name as many for each")
     if isinstance(job, Generate) and not heads(config).generates:

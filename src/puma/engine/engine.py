@@ -39,7 +39,9 @@ class Engine:
         self.config = config
         self.model = architecture(config).model(config, params)
         self.params = list(params.values())
-        self.reach = config.formats.places.get(heads(config).place, LOGIT_REACH)  # of logits
+        asked = heads(config)
+        self.reach = config.formats.places.get(asked.place, LOGIT_REACH)  # of logits
+        self.barred = asked.barred, (*asked.barred, *asked.barred_first)  # of an answer's later tokens and its first
 
     def step(self, requests: Sequence[Request]) -> None:
         """Advance each request by one: a prompt is read and gives its first result, a generation gives its next one,
@@ -131,14 +133,20 @@ class Engine:
 
     def _decide(self, logits: Sequence[tuple[Request, Share | Additive]]) -> None:
         """The next token of each row: as shares of an index, which are fed again, or as logits for the client."""
-        for (reveal, temperature), alike in groupby(sorted(logits, key=_chosen), key=_chosen):
+        for (reveal, temperature, first), alike in groupby(sorted(logits, key=self._how), key=self._how):
             group = list(alike)
             rows = whole([x for _, x in group])
             with F.component("head", rows):
-                found = settled(rows if reveal else sample(rows, temperature, self.reach))
+                found = settled(rows if reveal else sample(rows, temperature, self.reach, self.barred[first]))
             for (request, _), due in zip(group, parts(found, [x.shape[0] for _, x in group]), strict=True):
                 request.due, request.token = [due], None if reveal else due
                 request.owed = [owed - 1 for owed in request.owed]
+
+    def _how(self, found: tuple[Request, object]) -> tuple[bool, float, bool]:
+        """How a token is chosen; what is chosen alike is chosen together."""
+        request, (later, first) = found[0], self.barred
+        begins = request.owed[0] == request.asked[0][1]
+        return *_chosen(found), begins and first != later
 
     # -- encoders -------------------------------------------------------------------------------------------
 
@@ -234,7 +242,8 @@ def _alike(requests: Sequence[Request]) -> list[list[Request]]:
     for request in requests:
         job = request.job
         key = (job.output, job.top, job.skip) if isinstance(job, Encode) else (job.beams > 1 and id(request),)
-        groups.setdefault((*key, type(request.given), job.input.padded), []).append(request)
+        key = (*key, type(request.given), job.input.padded, job.input.begun)
+        groups.setdefault(key, []).append(request)
     return list(groups.values())
 
 

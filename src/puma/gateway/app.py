@@ -15,7 +15,18 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from puma.gateway.endpoints import chat, completions, embeddings, health, metrics, models, page, rerank, watch
+from puma.gateway.endpoints import (
+    chat,
+    completions,
+    embeddings,
+    health,
+    metrics,
+    models,
+    page,
+    rerank,
+    transcriptions,
+    watch,
+)
 from puma.gateway.guard import Guard
 from puma.gateway.refusals import Refused, refusal
 from puma.gateway.service import Gateway
@@ -31,6 +42,8 @@ ROUTES: tuple[tuple[str, str, Endpoint], ...] = (
     ("POST", "/v1/completions", completions.completions),
     ("POST", "/v1/chat/completions", chat.chat),
     ("POST", "/v1/embeddings", embeddings.embeddings),
+    ("POST", "/v1/audio/transcriptions", transcriptions.transcriptions),
+    ("POST", "/v1/audio/translations", transcriptions.translations),
     *(("POST", path, rerank.rerank) for path in ("/v1/rerank", "/v2/rerank", "/rerank")),  # of clients of their own
 )
 

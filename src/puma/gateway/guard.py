@@ -18,11 +18,13 @@ from puma.errors import UsageError
 from puma.gateway.refusals import Refused
 from puma.gateway.settings import called
 
-MAX_BODY = 4 << 20
+MAX_BODY, MAX_SOUND = 4 << 20, 25 << 20
+SOUND = "/v1/audio/"  # paths of which a body is a form with a file; where it comes from is checked as for all others
 
 
 class Guard:
-    """Refuses other hosts' names, other pages' requests, bodies that are no JSON and bodies that are too long."""
+    """Refuses other hosts' names, other pages' requests, bodies that are no JSON, or of sound no form, and those that
+    are too long."""
 
     def __init__(self, app: ASGIApp, hosts: Sequence[str]) -> None:
         self._app, self._hosts = app, {host.lower() for host in hosts}
@@ -31,13 +33,15 @@ class Guard:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        problem = self._problem(scope["method"], Headers(scope=scope), _reached(scope))
+        form = scope["path"].startswith(SOUND)
+        most, kind = (MAX_SOUND, "multipart/form-data") if form else (MAX_BODY, "application/json")
+        problem = self._problem(scope["method"], Headers(scope=scope), _reached(scope), most, kind)
         if problem is not None:
             await JSONResponse(problem.body, problem.status)(scope, receive, send)
             return
-        await self._app(scope, _bounded(receive), send)
+        await self._app(scope, _bounded(receive, most), send)
 
-    def _problem(self, method: str, headers: Headers, reached: str) -> Refused | None:
+    def _problem(self, method: str, headers: Headers, reached: str, most: int, kind: str) -> Refused | None:
         host = headers.get("host", "")
         # An address is no name that a hostile name server could have given.
         if _name(host) not in self._hosts and _name(host) != reached:
@@ -45,16 +49,16 @@ class Guard:
         origin = headers.get("origin")
         if origin is not None and urlsplit(origin).netloc != host:
             return Refused("web pages from elsewhere may not ask", None, "wrong_origin", 403)
-        if method == "POST" and headers.get("content-type", "").partition(";")[0].strip() != "application/json":
-            return Refused("the body must be application/json", None, "wrong_content_type", 415)
-        if int(length) > MAX_BODY if (length := headers.get("content-length", "0")).isdigit() else True:
-            return too_long()
+        if method == "POST" and headers.get("content-type", "").partition(";")[0].strip() != kind:
+            return Refused(f"the body must be {kind}", None, "wrong_content_type", 415)
+        if int(length) > most if (length := headers.get("content-length", "0")).isdigit() else True:
+            return too_long(most)
         return None
 
 
-def too_long() -> Refused:
+def too_long(most: int = MAX_BODY) -> Refused:
     """The answer, 413, to a body beyond the limit."""
-    return Refused(f"the body is longer than {MAX_BODY} bytes", None, "request_too_large", 413)
+    return Refused(f"the body is longer than {most} bytes", None, "request_too_large", 413)
 
 
 def _reached(scope: Scope) -> str:
@@ -75,7 +79,7 @@ def _name(host: str) -> str:
     return host.lower().rpartition(":")[0] if not host.endswith("]") and ":" in host else host.lower()
 
 
-def _bounded(receive: Receive) -> Receive:
+def _bounded(receive: Receive, most: int) -> Receive:
     """The same body, as long as it is short enough; chunked ones name no length beforehand."""
     seen = 0
 
@@ -83,8 +87,8 @@ def _bounded(receive: Receive) -> Receive:
         nonlocal seen
         message: Any = await receive()
         seen += len(message.get("body", b""))
-        if seen > MAX_BODY:
-            raise too_long()
+        if seen > most:
+            raise too_long(most)
         return message
 
     return bounded

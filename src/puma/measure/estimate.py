@@ -137,6 +137,10 @@ def usual(
     """What a model is mostly asked: new tokens, the logits of its classes, one vector of each text, or states of all
     tokens. UsageError for sizes that make no sense."""
     read, answers = inputs(config), heads(config)
+    if read.rows and answers.generates:
+        if prompt is not None:
+            raise UsageError("sound comes in windows of one length", "leave out --prompt, or pass --batch for several")
+        return shaped(config, read.context, tokens, batch, approximation)
     if read.rows:
         if prompt is not None or tokens is not None or batch < 1:
             raise UsageError("an image has no tokens", "leave out --prompt and --tokens")

@@ -16,11 +16,13 @@ from puma.measure.forecast import forecast
 from puma.models import inputs, text
 from puma.models.formats import Formats
 from puma.mpc.clear import Note
+from puma.reference import calibration
 from puma.reference.fixed_session import FixedSession
 from puma.reference.plain_model import PlainModel
 from puma.reference.plan import Plan
 from puma.wire.messages import Encode, Generate, Input
 
+SOUNDS = 2  # of a model that hears
 SAMPLE = (
     "Once upon a time there was a little girl named Lily, who loved to play outside in the park with her dog.",
     "The quarterly report shows revenue of 4,815,162 dollars, up 23.42 percent; see https://example.org/a?b=c#d.",
@@ -60,6 +62,8 @@ class Findings:
 
 def samples(model: PlainModel, texts: Sequence[str] = SAMPLE) -> list[text.Tokens]:
     """Token ids of those texts that the model has tokens for, cut to its context."""
+    if inputs(model.config).kind == "audio":
+        return calibration.samples(model, model.checkpoint.folder)[:SOUNDS]
     found = []
     for sample in texts:
         try:
@@ -84,8 +88,9 @@ def check(model: PlainModel, plan: Plan, prompts: Sequence[text.Tokens], approxi
 
 def cost(model: PlainModel, approximation: str = "spline") -> Cost:
     """What a usual request costs by the model's plan and by the formats of a model without one."""
-    length = inputs(model.config).rows or min(128, model.config.context)
-    given = Input([inputs(model.config).length(length)], [], [], approximation=approximation)
+    read = inputs(model.config)
+    length = read.rows or min(128, model.config.context)
+    given = Input([read.length(length)], [], [], approximation=approximation, begun=read.begun if model.causal else 0)
     request = Generate(given, 1) if model.causal else Encode(given, "hidden")
     usual = msgspec.structs.replace(model.config, formats=Formats())
     here, there = (forecast(config, request) for config in (model.config, usual))

@@ -37,13 +37,17 @@ class Inputs:
     of each, where all are alike, as patches of an image are; 0 where an input has a row for each of its tokens.
     """
 
-    kind: Literal["tokens", "pixels"]  # wire/inputs.py has a module for each
-    width: int  # the vocabulary, or the pixels of a patch
+    kind: Literal["tokens", "pixels", "audio"]  # wire/inputs.py has a module for each
+    width: int  # the vocabulary, the pixels of a patch, or the bands of a spectrum
     context: int
     rows: int = 0
     types: int = 1  # of tokens: 0 and so on up to this
     pads: Literal["", "front", "behind"] = ""  # where tokens of a text can be padding in secret, if anywhere
     apart: bool = False  # whether an answer has a context of its own
+    answers: int = 0  # the length of that, if it is another one
+    begins: tuple[int, ...] = ()  # tokens that every answer begins with, where it is apart
+    begun: int = 0  # how many tokens clients usually let an answer go on with
+    spoken: bool = False  # whether these name a language and a task
     padding: int | None = None  # a token that does not count where a text ends with it
     barred: int | None = None  # a token that no text may hold
     row: int = 0  # numbers of a token's row of a public table, which a client looks up itself; 0 of a secret one
@@ -63,7 +67,9 @@ class Inputs:
 
     def room(self, length: int) -> int:
         """How many tokens may follow so long an input; the last one is never fed back."""
-        return self.context if self.apart else self.context - length + 1
+        if self.apart:
+            return (self.answers or self.context) - max(1, len(self.begins)) + 1
+        return self.context - length + 1
 
 
 @dataclass(frozen=True)
@@ -79,6 +85,8 @@ class Heads:
     pooling: Pooling = MEAN  # of states to a text's vector
     capped: bool = False  # whether logits are soft-capped, and so come out of a spline
     place: str = "lm_head"  # of the logits of words
+    barred: tuple[int, ...] = ()  # tokens that are never chosen
+    barred_first: tuple[int, ...] = ()  # tokens that are not chosen as an answer's first one
 
     @property
     def encodes(self) -> bool:
@@ -144,5 +152,6 @@ class Architecture:
     def largest(self, config: Any, length: int, rows: int) -> int:
         """Numbers of one input of this length in the largest tensor of a run that computes so many `rows` in all."""
         widest = getattr(config, "inner_size", config.intermediate_size)
-        inner, scores = rows * widest, config.heads * length**2
+        attended = getattr(config, "attended", None)
+        inner, scores = rows * widest, attended(length) if attended else config.heads * length**2
         return max(inner, scores, self.inputs(config).width)

@@ -13,6 +13,7 @@ from puma.models.architectures.decoder import Decoder
 from puma.models.architectures.encoder import Encoder
 from puma.models.architectures.modernbert import ModernBert
 from puma.models.architectures.patches import PatchEncoder
+from puma.models.architectures.seq2seq import Seq2Seq
 from puma.models.architectures.t5 import T5
 from puma.models.architectures.vit import Vit
 from puma.models.fields import Activation, Rope
@@ -41,5 +42,6 @@ __all__ = [
     "ModernBert",
     "PatchEncoder",
     "Rope",
+    "Seq2Seq",
     "Vit",
 ]

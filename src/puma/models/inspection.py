@@ -12,6 +12,7 @@ from difflib import get_close_matches
 from typing import Any
 
 from puma.errors import UnsupportedModel
+from puma.models.architecture import Inputs
 from puma.models.architectures import architecture, heads, inputs
 from puma.models.config import Config
 from puma.models.families import FAMILIES, named, of_text, started
@@ -65,8 +66,9 @@ def parts(config: Config) -> dict[str, str]:
     found = {
         "architecture": f"{architecture(config).kind}, {_layers(config)}",
         "parameters": f"{sum(map(math.prod, shapes.values())):,}",
-        "reads": f"tokens, {read.width:,} different ones" if read.tokenized else f"images as {read.rows} patches",
-        "context": f"{read.context:,}" + (" for a text, and as many for an answer" if read.apart else ""),
+        "reads": _reads(read),
+        "context": f"{read.context:,}"
+        + (f", and {read.answers or read.context:,} for an answer" if read.apart else ""),
         "attention": _attention(config),
         "positions": _positions(config),
         "norms": _norms(config),
@@ -86,6 +88,13 @@ def questions(config: Config) -> list[str]:
         of = "each token" if known.each_token else "a text" if inputs(config).tokenized else "an image"
         found.append(f"which of {len(known.labels)} classes {of} is of")
     return [*found, f"states{f', and a vector by {known.pooling.words}' if known.pooling.modes else ''}"]
+
+
+def _reads(read: Inputs) -> str:
+    """What it is given."""
+    if read.kind == "audio":
+        return f"sound, {read.rows:,} rows of {read.width} bands"
+    return f"tokens, {read.width:,} different ones" if read.tokenized else f"images as {read.rows} patches"
 
 
 def _layers(config: Config) -> str:
@@ -112,7 +121,9 @@ def _positions(config: Config) -> str:
         apart = getattr(config, "distances", 0) or hasattr(config, "buckets")
         found = "a number for each distance, added to scores" if apart else ""
         found = found or ("disentangled" if getattr(config, "disentangled", None) else "")
-        return ", ".join(filter(None, ["learned" if getattr(config, "learned", not apart) else "", found]))
+        learned = getattr(config, "learned", not apart)
+        own = "learned" if getattr(config, "positions", "learned") == "learned" else "sines and cosines"
+        return ", ".join(filter(None, [own if learned else "", found]))
     scaling = "" if rope.scaling == "default" else f", {rope.scaling}"
     return f"rotary, base {rope.theta:g}{scaling}" + (f", {rope.size} places of a head" if rope.size else "")
 

@@ -57,6 +57,18 @@ def _qwen3(hidden: int, inner: int, layers: int, heads: int, tied: bool) -> dict
     }  # fmt: skip
 
 
+def _seq2seq(kind: str, words: int, width: int, inner: int, layers: int, heads: int, **more: Any) -> dict[str, Any]:
+    sides = {f"{side}_{name}": n for side in ("encoder", "decoder") for name, n in (
+        ("ffn_dim", inner), ("layers", layers), ("attention_heads", heads)
+    )}  # fmt: skip
+    return {"architectures": [kind], "vocab_size": words, "d_model": width} | sides | more
+
+
+def _whisper(width: int, layers: int, heads: int, words: int = 51865, **more: Any) -> dict[str, Any]:
+    kind = "WhisperForConditionalGeneration"
+    return _seq2seq(kind, words, width, 4 * width, layers, heads, decoder_start_token_id=50258) | more
+
+
 SETTINGS: dict[str, dict[str, Any]] = {
     "llama-3.1-8b": _sizes(4096, 14336, 32, 32, 131072)
     | {
@@ -112,6 +124,25 @@ SETTINGS: dict[str, dict[str, Any]] = {
     | {
         "architectures": ["CLIPVisionModelWithProjection"], "image_size": 224, "patch_size": 32, "projection_dim": 512,
     },
+    "bart-base": _seq2seq("BartForConditionalGeneration", 50265, 768, 3072, 6, 12),
+    "bart-large-cnn": _seq2seq("BartForConditionalGeneration", 50264, 1024, 4096, 12, 16, forced_bos_token_id=0),
+    "bart-large-mnli": _seq2seq(
+        "BartForSequenceClassification", 50265, 1024, 4096, 12, 16,
+        id2label={"0": "contradiction", "1": "neutral", "2": "entailment"},
+    ),
+    "opus-mt": _seq2seq(
+        "MarianMTModel", 58101, 512, 2048, 6, 8, max_position_embeddings=512, scale_embedding=True,
+        activation_function="swish", bad_words_ids=[[58100]],
+    ),
+    "mbart-large-50": _seq2seq(
+        "MBartForConditionalGeneration", 250054, 1024, 4096, 12, 16, scale_embedding=True, activation_function="relu",
+        decoder_start_token_id=2,
+    ),
+    "nllb-600m": _seq2seq("M2M100ForConditionalGeneration", 256206, 1024, 4096, 12, 16),
+    "whisper-tiny": _whisper(384, 4, 6),
+    "whisper-base": _whisper(512, 6, 8),
+    "whisper-small": _whisper(768, 12, 12),
+    "whisper-large-v3": _whisper(1280, 32, 20, 51866, num_mel_bins=128),
     "vit-base": {
         "architectures": ["ViTForImageClassification"], "hidden_size": 768, "intermediate_size": 3072,
         "num_hidden_layers": 12, "num_attention_heads": 12, "image_size": 224, "patch_size": 16,

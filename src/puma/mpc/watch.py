@@ -59,9 +59,9 @@ class Watch:
 
     @contextmanager
     def lying(self, owners: Tensor) -> Generator[None]:
-        """Meanwhile rows belong to these prompts, one by one."""
+        """Meanwhile as many rows belong to these prompts, one by one; other numbers of them lie as before."""
         before = self._owners
-        self._owners = {len(owners): owners}
+        self._owners = before | {len(owners): owners}
         try:
             yield
         finally:

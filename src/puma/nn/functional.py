@@ -311,8 +311,7 @@ def heads(
     below 2^values less a sixteenth; scores and values are `watched` or not.
 
     `angles` are cosines and sines (2, rows, 1, size) for queries and for keys: rotary position embedding with halves
-    rotated, x cos + rotate_half(x) sin. All are opened in one round and lifted in one.
-    """
+    rotated, x cos + rotate_half(x) sin. All are opened in one round and lifted in one."""
     noted, turn = [2] if watched[1] and values != VALUE_REACH else [], ROTARY if angles else 0
     rings = [query_ring(reach, watched[0]) + turn, query_ring(keys, watched[0]) + turn, attention.value_ring(values)]
     wants = [(x, ACTIVATION, ring) for x, ring in zip((q, k, v), rings, strict=True)]
@@ -323,27 +322,27 @@ def heads(
 
 def _turned(x: Value, angles: Tensor) -> Value:
     if isinstance(x, Tensor):
-        cos, sin = angles
-        return x * cos + _half_turned(x) * sin
+        return x * angles[0] + _half_turned(x) * angles[1]
     c, s = encode(angles, ROTARY, x.device)
     return truncated(x.times(c, ROTARY) + x.apply(_half_turned).times(s, ROTARY), ROTARY)
 
 
 def _half_turned(x: Tensor) -> Tensor:
-    half = x.shape[-1] // 2
-    return torch.cat([-x[..., half:], x[..., :half]], -1)
+    return torch.cat([-x[..., x.shape[-1] // 2 :], x[..., : x.shape[-1] // 2]], -1)
 
 
 @declares("formatted, argmax", "section 5")
-def argmax(x: Value, reach: int = LOGIT_REACH) -> Value:
+def argmax(x: Value, reach: int = LOGIT_REACH, barred: Sequence[int] = ()) -> Value:
     """Index of the largest entry of the last dimension; a Share of ring ceil(log2 V) for secrets.
 
-    Entries of a row lie within 2^reach of each other."""
+    Entries of a row lie within 2^reach of each other. Those at `barred` places, which are public, do not count."""
+    bits, places = index_bits(x.shape[-1]), torch.arange(x.shape[-1])
+    places = places[~torch.isin(places, torch.tensor(barred))] if barred else places
+    x = x[..., places] if barred else x
     if isinstance(x, Tensor):
-        return x.argmax(-1)
+        return places[x.argmax(-1)]
     (x,) = x.party.run(formatted((x, ACTIVATION, logit_ring(reach))))
-    bits = index_bits(x.shape[-1])
-    index = public(x.party, torch.arange(x.shape[-1]), x.shape[-1:], bits, 0).expand(*x.shape)
+    index = public(x.party, places, x.shape[-1:], bits, 0).expand(*x.shape)
     return x.party.run(compare.argmax(x, index))[1]
 
 

@@ -75,6 +75,7 @@ class Layout:
 
     hidden: Any = None
     branched = False  # whether all rows are the last of their texts
+    turns = 1  # in how many turns rows ask, of prompts of one length that see all of themselves: memory for rounds
 
     def __init__(self, lengths: Sequence[int], earlier: Tensor | None = None, causal: bool = True) -> None:
         """`lengths`: new rows of each prompt; `earlier` (prompts, columns): where the cache holds rows of theirs."""
@@ -145,6 +146,18 @@ class Layout:
         result = self._seeing(lambda: self.mask[:, -1:], counts, queries=last)
         result._asking, result._places = self.rows.ends, self._places[:, -1:]
         return result
+
+    def parts(self) -> list[tuple[Tensor, Layout]]:
+        """The rows of each turn, and the same rows of which these ask."""
+        prompts, length = len(self.rows.lengths), self.rows.longest
+        starts, found = torch.arange(prompts)[:, None] * length, list[tuple[Tensor, Layout]]()
+        for places in torch.arange(length).chunk(self.turns):
+            counts, here = None if self._counts is None else self._counts[:, places], places
+            asking = Rows([len(places)] * prompts)
+            part = self._seeing(lambda here=here: self.mask[:, here], counts, queries=asking, turns=1)
+            part._places = self._places[:, places]
+            found.append(((starts + places).flatten(), part))
+        return found
 
     @property
     def distances(self) -> Tensor:

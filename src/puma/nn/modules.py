@@ -225,6 +225,12 @@ def attend(
     a `bias` that broadcasts to (prompts, kv_heads, groups * rows, length); what the layout hides is lowered. With
     `sinks` (heads,) each row may also look at nothing, by these scores.
     """
+    if at.turns > 1:
+        assert bias is None and sinks is None
+        turns = at.parts()
+        seen = [attend(q[rows], k, v, part, None, cap, limits) for rows, part in turns]
+        whole = seen[0].joined(seen[1:]) if hasattr(seen[0], "joined") else F.cat(seen, 0)
+        return whole[torch.cat([rows for rows, _ in turns]).argsort()]
     scored = limits.scores
     q = at.queries.pad(q)
     if sinks is not None:

@@ -117,13 +117,16 @@ def with_noise(reach: int, temperature: float) -> int:
 
 
 @declares("argmax; at a temperature noise before it", "section 5")
-def sample(logits: Share | Additive, temperature: float, reach: int = LOGIT_REACH) -> Share:
-    """An index of the last dimension: drawn with softmax(logits / temperature), or the largest at temperature 0.
+def sample(
+    logits: Share | Additive, temperature: float, reach: int = LOGIT_REACH, barred: tuple[int, ...] = ()
+) -> Share:  # fmt: skip
+    """An index of the last dimension: drawn with softmax(logits / temperature), or the largest at temperature 0; none
+    of those that are `barred`, which are public.
 
     No token's probability errs by more than 2e-3, besides the logits' own rounding (2^-14).
     """
     if not temperature:
-        return argmax(logits, reach)
+        return argmax(logits, reach, barred)
     reach = with_noise(reach, temperature)
     added = noise(logits.party, tuple(logits.shape), temperature, logit_ring(reach))
-    return argmax(logits + logits.party.run(added), reach)
+    return argmax(logits + logits.party.run(added), reach, barred)

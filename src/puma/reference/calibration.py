@@ -24,6 +24,8 @@ from puma.errors import InputError, PumaError, UsageError
 from puma.models import Cache, architecture, formats, heads, images, inputs, text
 from puma.models.config import Config
 from puma.models.formats import places
+from puma.models.hearing import files as files_of_sound
+from puma.models.hearing.spectrum import RATE, STEP, spectrum, windows
 from puma.nn.paper import SPLINE, marked
 from puma.reference.calibration_texts import CHAT, TEXTS
 from puma.reference.observed import Reader, Watch
@@ -36,11 +38,13 @@ SCORES = 1 << 27  # numbers of a layer's scores that a group of texts may make
 SMALL = 1 << 26  # weights that are read again rather than that short texts be padded to the length of long ones
 STEPS = 6  # tokens that a model with an encoder is let answer
 OWN, OWN_LENGTH = 4, 64  # rows of tokens in no order, and how long they are
-PICTURES = 12
+PICTURES, SOUNDS = 12, 10
 
 
 def samples(model: ModelInfo, folder: Path, more: Sequence[str] = ()) -> list[text.Tokens]:
-    """What to run the model on: what comes with Puma, and `more` of the owner's, texts or an image model's files."""
+    """What to run the model on: what comes with Puma, and `more` of the owner's: texts, or files of images or sound."""
+    if inputs(model.config).kind == "audio":
+        return _sounds(model.config, more)
     if not inputs(model.config).tokenized:
         return _pictures(model, folder, more)
     found = [*_chats(model), *_encoded(model, TEXTS), *_pairs(model)]
@@ -172,6 +176,37 @@ def _pictures(model: ModelInfo, folder: Path, files: Sequence[str]) -> list[text
     for i in range(PICTURES):
         drawn.append(images.prepared(picture(i, config.image_size, config.channels), folder, "a made-up image"))
     return [text.Tokens(images.patches(config, pixels), []) for pixels in drawn]  # type: ignore[arg-type]
+
+
+def _sounds(config: Config, files: Sequence[str]) -> list[text.Tokens]:
+    """The first windows of the owner's files, and made-up ones: silence, noise, tones, sweeps, clicks and hums."""
+    read = inputs(config)
+    length = read.rows * STEP
+    heard = [windows(files_of_sound.read(file), length)[0] for file in files]
+    heard += [sound(i, length) for i in range(SOUNDS)]
+    return [text.Tokens(spectrum(each, read.width, read.rows), []) for each in heard]  # type: ignore[arg-type]
+
+
+def sound(number: int, length: int) -> Tensor:
+    """A made-up sound (length,) of samples."""
+    time = torch.arange(length) / RATE
+    noise = torch.frombuffer(bytearray(hashlib.shake_128(bytes([number])).digest(length)), dtype=torch.uint8)
+    noise = noise.float() / 128 - 1
+    hum = torch.stack([(6.28 * 110 * (1 + number % 3) * k * time).sin() / k for k in range(1, 20)]).sum(0) / 3
+    voice = hum * (0.5 + 0.5 * (6.28 * 4 * time).sin()) + 0.02 * noise
+    kinds = (
+        torch.zeros(length),
+        0.9 * noise,
+        0.001 * noise,
+        0.8 * (6.28 * 440 * time).sin(),
+        (6.28 * (50 + 1000 * time) * time).sin(),
+        (6.28 * 200 * time).sin().sign() * 0.99,
+        (torch.arange(length) % 4000 == 0).float(),
+        voice,
+        voice * (time < time[-1] / 3),
+        0.05 * voice + 0.3 * (6.28 * 3000 * time).sin(),
+    )
+    return kinds[number % len(kinds)].clamp(-1, 1)
 
 
 def picture(number: int, size: int, channels: int) -> Any:

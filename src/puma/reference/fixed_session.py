@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Any
 
+from msgspec.structs import replace
 from torch import Tensor
 
 from puma.client.cost import Cost
@@ -52,11 +53,13 @@ class FixedSession:
         """How near each place came to its limit, in the order of the computation."""
         return list(self.party.notes.values())
 
-    def continued(self, prompts: Sequence[Sequence[int]], tokens: int) -> Iterator[list[int]]:
-        """The next token of each prompt, step by step."""
-        job = Generate(self._input(prompts), tokens)
+    def continued(
+        self, prompts: Sequence[Sequence[int]], tokens: int, begun: Sequence[Sequence[int]] = ()
+    ) -> Iterator[list[int]]:
+        """The next token of each prompt, step by step, of answers that begin so."""
+        job = Generate(replace(self._input(prompts), begun=len(begun[0]) if begun else 0), tokens)
         admit(self.config, self.approximation, job, OWNER)
-        yield from ([int(i) % (1 << share.bits) for i in share.m] for share in self._emitted(job, prompts))
+        yield from ([int(i) % (1 << share.bits) for i in share.m] for share in self._emitted(job, prompts, begun))
 
     def encode(
         self, prompts: Sequence[Sequence[int]], output: str, types: Sequence[Sequence[int]] = (), skip: int = 0
@@ -75,7 +78,9 @@ class FixedSession:
         found = self._emitted(Encode(self._input(prompts, types), "tokens", rows=rows, top=top), prompts)
         return by_place([[int(i) % (1 << share.bits) for i in share.m] for share in found], masked)
 
-    def _emitted(self, job: Encode | Generate, prompts: Sequence[Any]) -> list[Clear]:
+    def _emitted(
+        self, job: Encode | Generate, prompts: Sequence[Any], begun: Sequence[Sequence[int]] = ()
+    ) -> list[Clear]:  # fmt: skip
         """What a party's engine answers, and in `flagged` what it says of the prompts."""
         admit(self.config, self.approximation, job, OWNER)
         found, flagged = list[Clear](), set[int]()
@@ -89,16 +94,13 @@ class FixedSession:
             else:
                 found.append(share)
 
-        run(self.engine, job, self._given(prompts), emit)
+        run(self.engine, job, in_clear(self.config, self.party, laid_out(self.config, prompts, begun=begun)), emit)
         self.flagged = sorted(flagged)
         return found
 
     def _input(self, prompts: Sequence[Sequence[int]], types: Sequence[Sequence[int]] = ()) -> Input:
         lengths = [inputs(self.config).length(len(ids)) for ids in prompts]
         return Input(lengths, [], [], [*chain(*types)], approximation=self.approximation)
-
-    def _given(self, prompts: Sequence[Sequence[int]]) -> Any:
-        return in_clear(self.config, self.party, laid_out(self.config, prompts).rows)
 
 
 def _module(name: str) -> str:

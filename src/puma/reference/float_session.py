@@ -16,10 +16,10 @@ from torch import Tensor
 from puma.client.beam_search import Beams
 from puma.client.cost import Cost
 from puma.client.places import by_place, places
-from puma.models import Cache, architecture
+from puma.models import Cache, architecture, heads
 from puma.models.config import Config
 from puma.nn.paper import SPLINE, marked
-from puma.wire.inputs import laid_out
+from puma.wire.inputs import laid_out, plain
 from puma.wire.messages import NEXT
 from puma.wire.request_shapes import by_token
 
@@ -35,38 +35,50 @@ class Plain:
         self.cost: Cost | None = None  # nothing is sent
 
     def continued(
-        self, prompts: Sequence[Sequence[int]], tokens: int, choose: Choose | None = None
-    ) -> Iterator[list[int]]:
-        """The most likely token of each prompt, step by step, or what `choose` makes of their logits."""
+        self, prompts: Sequence[Sequence[int]], tokens: int, choose: Choose | None = None,
+        begun: Sequence[Sequence[int]] = (),
+    ) -> Iterator[list[int]]:  # fmt: skip
+        """The most likely token of each prompt that is allowed, or what `choose` makes of their logits."""
         if choose is None:
-            for found, _ in self.ranked(prompts, tokens):
+            for found, _ in self.ranked(prompts, tokens, begun):
                 yield found
             return
-        cache, feed = Cache(self.config.layers, [len(ids) for ids in prompts]), [*chain(*prompts)]
+        feed, cache = self._given(prompts, begun)
         for _ in range(tokens):
-            feed = choose(self._model(self._rows(feed), cache).as_subclass(Tensor).double())
-            yield feed
+            chosen = choose(self._model(feed, cache).as_subclass(Tensor).double())
+            yield chosen
+            feed = self._rows(chosen)
 
-    def ranked(self, prompts: Sequence[Sequence[int]], tokens: int) -> Iterator[tuple[list[int], list[float]]]:
+    def ranked(
+        self, prompts: Sequence[Sequence[int]], tokens: int, begun: Sequence[Sequence[int]] = ()
+    ) -> Iterator[tuple[list[int], list[float]]]:
         """With each token, by how much its logit exceeds the second one."""
-        cache, feed = Cache(self.config.layers, [len(ids) for ids in prompts]), [*chain(*prompts)]
-        for _ in range(tokens):
-            best = self._model(self._rows(feed), cache).as_subclass(Tensor).topk(2)
-            feed = best.indices[:, 0].tolist()
-            yield feed, (best.values[:, 0] - best.values[:, 1]).tolist()
+        feed, cache = self._given(prompts, begun)
+        for step in range(tokens):
+            best = self._allowed(self._model(feed, cache).as_subclass(Tensor), step == 0).topk(2)
+            found = best.indices[:, 0].tolist()
+            yield found, (best.values[:, 0] - best.values[:, 1]).tolist()
+            feed = self._rows(found)
 
-    def search(self, prompt: Sequence[int], beams: Beams, stop: bool = False) -> Iterator[int]:
+    def search(
+        self, prompt: Sequence[int], beams: Beams, stop: bool = False, begun: Sequence[int] = ()
+    ) -> Iterator[int]:  # fmt: skip
         """A beam search, by the branches that three parties compute; yield how many steps are done.
 
         With `stop` it ends when nothing better can come.
         """
-        cache = Cache(self.config.layers, [len(prompt)])
-        chosen = beams.choose(self._model(self._rows(prompt), cache).as_subclass(Tensor).double())
+        feed, cache = self._given([prompt], [begun] if begun else ())
+        chosen = beams.choose(self._model(feed, cache).as_subclass(Tensor).double())
         yield beams.steps
         while beams.steps < beams.tokens and not (stop and beams.over):
             cache.branch(torch.tensor(beams.hidden()).reshape(beams.count, -1).float())
             chosen = beams.choose(self._model(self._rows(chosen), cache).as_subclass(Tensor).double())
             yield beams.steps
+
+    def _given(self, prompts: Sequence[Any], begun: Sequence[Sequence[int]]) -> tuple[Any, Cache]:
+        """What the model is given first, and where it keeps what it has read."""
+        laid = laid_out(self.config, prompts, begun=begun)
+        return plain(laid, lambda rows: marked(rows, self.approximation)), Cache(self.config.layers, laid.lengths)
 
     def encode(
         self, prompts: Sequence[Sequence[int]], output: str, types: Sequence[Sequence[int]] = (), skip: int = 0
@@ -97,6 +109,12 @@ class Plain:
         if output == "pooled":
             return self._model.embed(states, lengths, skip)
         return self._model.classify(states, lengths) if output == "logits" else states
+
+    def _allowed(self, logits: Tensor, first: bool) -> Tensor:
+        """The same, minus infinity for tokens that are never chosen, or not at the beginning of an answer."""
+        asked = heads(self.config)
+        barred = asked.barred + (asked.barred_first if first else ())
+        return logits.index_fill(-1, torch.tensor(barred), -torch.inf) if barred else logits
 
     def _rows(self, ids: Sequence[int]) -> Tensor:
         return marked(torch.tensor(list(ids)), self.approximation)

@@ -21,6 +21,8 @@ from puma.client.sentences import USUAL, Asked, Reading
 from puma.errors import UsageError
 from puma.models import heads, images, inputs, text
 from puma.models.checkpoint import Checkpoint, embedded, load
+from puma.models.hearing import files
+from puma.models.hearing.spectrum import STEP, spectrum, windows
 from puma.models.ranges import check_hiding
 from puma.nn.paper import SPLINE
 from puma.reference.float_session import Plain
@@ -39,7 +41,8 @@ class PlainModel(ModelInfo):
     def __init__(self, source: str | Path | None = None, adapter: str | Path | None = None) -> None:
         self.checkpoint: Checkpoint = load(embedded() if source is None else source, adapter=adapter)
         found = self.checkpoint
-        tokenizer = found.open_tokenizer() if inputs(found.config).tokenized else None
+        reads = inputs(found.config).tokenized or heads(found.config).generates
+        tokenizer = found.open_tokenizer() if reads else None
         super().__init__(found.name, found.config, tokenizer, found.eos)
         self.files |= found.files
         self._plan: tuple[Settings, Plan] | None = None
@@ -96,11 +99,14 @@ class PlainModel(ModelInfo):
         self.check_encodes()
         return Reading(self.read(sentence, pair))
 
-    def greedy(self, ids: Sequence[int], tokens: int, ruled: bool = False) -> list[int]:
-        """The most likely next tokens of one prompt, in float; if `ruled`, by the model's own rules."""
-        following = self.ruled([ids]) if ruled else None
+    def greedy(
+        self, ids: Sequence[int], tokens: int, ruled: bool = False, begun: Sequence[int] = ()
+    ) -> list[int]:  # fmt: skip
+        """The most likely next tokens of one prompt, in float; if `ruled`, by the model's own rules. The answer begins
+        with the tokens `begun`."""
+        following = self.ruled([ids], begun) if ruled else None
         choose = Sampler(Sampling(), following) if following else None
-        return [new for (new,) in self.session.continued([ids], tokens, choose)]
+        return [new for (new,) in self.session.continued([ids], tokens, choose, [begun] if begun else ())]
 
     def encoded(self, tokens: text.Tokens, asked: Asked = USUAL) -> Tensor:
         """Class logits or one vector, in float, of a text that was read as it is asked."""
@@ -129,4 +135,12 @@ def _picture(model: PlainModel, source: Any, pair: str | None) -> text.Tokens:
     return text.Tokens(images.patches(model.config, source), [])  # type: ignore[arg-type]
 
 
-READERS = {"tokens": _words, "pixels": _picture}  # by the kinds of what architectures read
+def _sound(model: PlainModel, source: Any, pair: str | None) -> text.Tokens:
+    """The first window of sound: of a file, or of samples (n,)."""
+    reads = inputs(model.config)
+    samples = source if isinstance(source, Tensor) else files.read(source)
+    (piece, *_) = windows(samples, reads.rows * STEP)
+    return text.Tokens(spectrum(piece, reads.width, reads.rows), [])  # type: ignore[arg-type]
+
+
+READERS = {"tokens": _words, "pixels": _picture, "audio": _sound}  # by the kinds of what architectures read

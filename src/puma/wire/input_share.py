@@ -13,6 +13,7 @@ from torch import Tensor
 
 from puma.crypto.prg import fresh_secret
 from puma.errors import ProtocolError
+from puma.models.begun import Begun
 from puma.mpc.public import LookedUp
 from puma.mpc.retrieval import COMPONENTS, Choice
 from puma.mpc.share import Share, cat
@@ -23,12 +24,18 @@ class Laid:
     """An input at the client, in the clear and checked: the rows of all prompts or images below each other.
 
     `lengths` are what the parties learn; `rows` token ids (n,) or numbers (n, width); `flags` ones and zeros that go
-    with them in secret, or none.
+    with them in secret, or none; `begun` the ids (prompts, count) that each answer begins with, or none.
     """
 
     lengths: list[int]
     rows: Tensor
     flags: Sequence[int] = ()
+    begun: Tensor | None = None
+
+    @property
+    def count(self) -> int:
+        """Tokens that each answer begins with."""
+        return 0 if self.begun is None else self.begun.shape[1]
 
     def __repr__(self) -> str:
         return f"Laid({len(self.lengths)} inputs)"
@@ -89,5 +96,6 @@ class Flagged:
         return Flagged(rows.joined([other.rows for other in others]), flags)
 
 
-# What a party makes of an input: chosen rows, or rows of a public table, numbers, tokens with secret flags.
-Given = Choice | LookedUp | Share | Flagged
+# What a party makes of an input: chosen rows, or rows of a public table, numbers, tokens with secret flags, prompts
+# with begun answers.
+Given = Choice | LookedUp | Share | Flagged | Begun

@@ -94,6 +94,7 @@ class Input(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     `types` are one a token, or none; `approximation` is the session's; to each evaluator a data frame follows. With
     `padded` it ends with shares of which tokens are only padding, and the lengths, all alike, are not the prompts'.
+    Behind the prompts come `begun` tokens for each, with which its answer begins, in models that read it apart.
     """
 
     lengths: Annotated[list[Size], msgspec.Meta(max_length=4096)]
@@ -102,6 +103,7 @@ class Input(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     types: Annotated[list[Small], msgspec.Meta(max_length=1 << 20)] = []
     padded: bool = False
     approximation: Name = "spline"
+    begun: Small = 0
 
     @property
     def tokens(self) -> int:

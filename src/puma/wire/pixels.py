@@ -1,7 +1,6 @@
-"""An image on its way from the client to the parties: the pixels of its patches, shared like any secret.
+"""An image on its way from the client to the parties: the pixels of its patches.
 
-The masks come from two fresh seeds; the evaluators get the masked words. This file must not know links or which model
-reads them.
+This file must not know links or which model reads them.
 """
 
 from __future__ import annotations
@@ -11,18 +10,16 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from puma import kernels
-from puma.crypto.prg import PairKey
 from puma.errors import InputError, UsageError
 from puma.models.architecture import Inputs
-from puma.mpc.clear import Clear, ClearParty, held
-from puma.mpc.cost import message_bytes
-from puma.mpc.fixed import ACTIVATION, RING
-from puma.mpc.party import DEALER, Party
-from puma.mpc.share import Share, encode
-from puma.wire.input_share import InputShare, Laid, Seeds, check_seeds
+from puma.mpc.clear import Clear, ClearParty
+from puma.mpc.party import Party
+from puma.mpc.share import Share
+from puma.wire import numbers
+from puma.wire.input_share import InputShare, Laid, Seeds
 
 LIMIT = 64.0  # of a normalised pixel
+PURPOSE = "pixel"
 
 
 def laid_out(items: Sequence[Tensor], read: Inputs, padded: int = 0) -> Laid:
@@ -39,51 +36,34 @@ def laid_out(items: Sequence[Tensor], read: Inputs, padded: int = 0) -> Laid:
 
 
 def payload_bytes(rank: int, rows: int, width: int, flags: int = 0) -> int:
-    """Bytes of the payload for one party: masked words for the evaluators."""
+    """Bytes of the payload for one party."""
     _unflagged(flags)
-    return 0 if rank == DEALER else message_bytes(rows * width, RING)
+    return numbers.payload_bytes(rank, rows, width)
 
 
 def share_input(pixels: Tensor, width: int, seeds: Seeds | None = None, flags: Sequence[int] = ()) -> list[InputShare]:
-    """Shares of pixels (rows, width) for P0, P1 and P2, under fresh seeds or seeds drawn beforehand.
-
-    Safe: each evaluator lacks one of the two seeds.
-    """
+    """Shares of pixels (rows, width) for P0, P1 and P2, under fresh seeds or seeds drawn beforehand."""
     _unflagged(len(flags))
-    seeds = seeds or Seeds.fresh()
-    words = encode(pixels, ACTIVATION)
-    for seed in seeds.masks:
-        words = words + _masks(seed, len(pixels), width)
-    packed, nothing = kernels.pack(words, RING), torch.empty(0, dtype=torch.uint8)
-    return [InputShare(seeds.of(rank)[0], [], nothing if rank == DEALER else packed) for rank in range(3)]
+    return numbers.share_rows(pixels, PURPOSE, seeds)
 
 
 def receive_input(party: Party, share: InputShare, rows: int, width: int, flags: int = 0) -> Share:
     """What a party makes of its part."""
-    check_seeds(party.rank, share.masks, share.choices, chosen=False)
     _unflagged(flags)
-    components = [_masks(seed, rows, width) for seed in share.masks]
-    if not party.is_dealer:
-        components = [kernels.unpack(share.payload, RING, (rows, width)), *components]
-    return Share(party, components[0], components[1], RING, ACTIVATION)
+    return numbers.receive_rows(party, share, PURPOSE, rows, width)
 
 
 def imagined(party: Party, rows: int, width: int, flags: int = 0) -> Share:
     """Images of a dry run: shapes only."""
     _unflagged(flags)
-    words = party.nothing((rows, width))
-    return Share(party, words, words, RING, ACTIVATION)
+    return numbers.imagined_rows(party, rows, width)
 
 
 def in_clear(party: ClearParty, pixels: Tensor, width: int) -> Clear:
     """Images of the computation in the clear."""
-    return held(party, encode(pixels, ACTIVATION), RING, ACTIVATION)
+    return numbers.rows_in_clear(party, pixels)
 
 
 def _unflagged(flags: int) -> None:
     if flags:
         raise UsageError("images are all of one size, and nothing pads them", "make the lengths public")
-
-
-def _masks(seed: bytes, rows: int, width: int) -> Tensor:
-    return PairKey(seed).stream("pixel").words((rows, width))

@@ -20,10 +20,12 @@ def by_token(config: Config, output: str) -> bool:
 def shaped(
     config: Config, prompt: int, tokens: int | None, batch: int = 1, approximation: str = "spline"
 ) -> Generate | Encode:
-    """The request that is measured: new tokens of a causal model, hidden states of an encoder; `batch` prompts."""
-    lengths = [prompt] * max(batch, 0)
-    if inputs(config).rows:
+    """The request that is measured: new tokens of a causal model, hidden states of an encoder; `batch` prompts, or
+    windows of sound, however long a `prompt` is said to be."""
+    read = inputs(config)
+    if read.rows and heads(config).encodes:
         raise UsageError("an image model has no prompt to count", "use a model of texts")
+    lengths = [read.context if read.rows else prompt] * max(batch, 0)
     if batch < 1:
         raise UsageError(f"a batch of {batch} prompts makes no sense", "pass --batch 1 or more")
     if prompt < 1:
@@ -36,5 +38,5 @@ def shaped(
     tokens = 1 if tokens is None else tokens
     if tokens < 1:
         raise UsageError(f"cannot generate {tokens} tokens", "pass --tokens 1 or more")
-    check_batch(config, [prompt] * batch, tokens)
-    return Generate(Input(lengths, [], approximation=approximation), tokens)
+    check_batch(config, lengths, tokens + read.begun)
+    return Generate(Input(lengths, [], approximation=approximation, begun=read.begun), tokens)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from torch.testing import assert_close
 
 from puma.errors import UnsupportedModel
 from puma.models import Cache, images, inputs
+from puma.models.begun import Begun
 from puma.models.checkpoint import configure, load
 from puma.models.family import NEXT_SENTENCE, SPAN
 from puma.models.fields import Reading
@@ -64,7 +66,65 @@ def test_an_answer_to_a_prompt(name: str, tmp_path: Path, reference: Any) -> Non
     near(model.hidden(one_hot(IDS, zoo.VOCABULARY)), expected.encoder_last_hidden_state[0])
 
 
-@pytest.mark.parametrize("name", ["t5", "mistral", "gemma2", "gemma3", "neox", "opt", "qwen3", "qwen3.5", "qwen3-moe"])
+def test_an_answer_to_sound(tmp_path: Path, reference: Any) -> None:
+    """Two windows side by side, whose answers begin with tokens of their own, and how each goes on."""
+    folder = zoo.write(tmp_path, "whisper")
+    checkpoint, model = open_model(folder)
+    config, sound = checkpoint.config, torch.randn(2, 6, 16, generator=torch.Generator().manual_seed(2))
+    answers = torch.tensor([[0, 9, 4, 12, 3], [0, 5, 4, 7, 8]])
+    with torch.no_grad():
+        expected = reference(folder)(sound, decoder_input_ids=answers)
+    rows, cache = sound.transpose(1, 2).reshape(-1, 6), Cache(config.layers, [8, 8])
+    near(model.states(rows, [8, 8]), expected.encoder_last_hidden_state.flatten(0, 1))
+    near(model(Begun(rows, one_hot(answers[:, 1:3].flatten().tolist(), zoo.VOCABULARY)), cache), expected.logits[:, 2])
+    for i in (3, 4):
+        near(model(one_hot(answers[:, i].tolist(), zoo.VOCABULARY), cache), expected.logits[:, i])
+
+
+@pytest.mark.parametrize("name", ["mbart", "t5-gated"])
+def test_answers_that_clients_begin(name: str, tmp_path: Path, reference: Any) -> None:
+    folder = zoo.write(tmp_path, name)
+    checkpoint, model = open_model(folder)
+    batch, begun = [IDS, IDS[:4]], [[11, 5], [12, 5]]
+    cache = Cache(checkpoint.config.layers, [len(ids) for ids in batch])
+    rows = Begun(one_hot([*chain(*batch)], zoo.VOCABULARY), one_hot([*chain(*begun)], zoo.VOCABULARY))
+    found = [model(rows, cache), model(one_hot([8, 9], zoo.VOCABULARY), cache)]
+    for i, (ids, first, last) in enumerate(zip(batch, begun, (8, 9), strict=True)):
+        expected = answered(reference, folder, ids, decoder_input_ids=torch.tensor([[0, *first, last]]))
+        near(torch.stack([each[i] for each in found]), expected.logits[0, 2:])
+
+
+@pytest.mark.parametrize("name", zoo.TEXTS)
+def test_classes_that_a_decoder_tells(name: str, tmp_path: Path, reference: Any) -> None:
+    """Of several texts side by side, each of which ends with the token that the library looks for."""
+    folder = zoo.write(tmp_path, name)
+    checkpoint, model = open_model(folder)
+    batch = [[2, 5, 3], IDS, [7, 3]]
+    rows, lengths = one_hot([*chain(*batch)], zoo.VOCABULARY), [len(ids) for ids in batch]
+    found = model.classify(model.states(rows, lengths), lengths)
+    assert checkpoint.config.labels == ("bad", "fair", "good")
+    near(found, torch.cat([answered(reference, folder, ids).logits for ids in batch]))
+
+
+def test_an_answer_begins_as_its_files_say(tmp_path: Path, reference: Any) -> None:
+    """A second token that is forced is read with the first one."""
+    folder = zoo.write(tmp_path, "bart")
+    told = {"decoder_start_token_id": 2, "forced_bos_token_id": 5, "suppress_tokens": [4, 900], "eos_token_id": 3}
+    told |= {"begin_suppress_tokens": [6], "bad_words_ids": [[7], [8, 9], [3]]}
+    (folder / "generation_config.json").write_text(json.dumps(told))
+    checkpoint, model = open_model(folder)
+    config = checkpoint.config
+    assert (config.starts, config.barred, config.barred_first) == ((2, 5), (4, 7), (6,))
+    expected = answered(reference, folder, IDS, decoder_input_ids=torch.tensor([[2, 5, 9]]))
+    cache = Cache(config.layers)
+    near(model(one_hot(IDS, zoo.VOCABULARY), cache)[0], expected.logits[0, 1])
+    near(model(one_hot([9], zoo.VOCABULARY), cache)[0], expected.logits[0, 2])
+
+
+BATCHED = ["t5", "mistral", "gemma2", "gemma3", "neox", "opt", "qwen3", "qwen3.5", "qwen3-moe", "bart", "marian"]
+
+
+@pytest.mark.parametrize("name", BATCHED)
 def test_a_batch_is_its_prompts(name: str, tmp_path: Path) -> None:
     checkpoint, model = open_model(zoo.write(tmp_path, name))
     together, alone = Cache(checkpoint.config.layers, LENGTHS), [Cache(checkpoint.config.layers) for _ in BATCH]
@@ -184,6 +244,10 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("neox", {"num_attention_heads": 8}, "head_dim"),
     ("t5", {"dense_act_fn": "mish"}, "mish"),
     ("t5", {"decoder_start_token_id": 500}, "vocabulary"),
+    ("bart", {"decoder_start_token_id": 500}, "vocabulary"),
+    ("bart", {"decoder_attention_heads": 5}, "heads"),
+    ("marian", {"share_encoder_decoder_embeddings": False}, "share_encoder_decoder_embeddings"),
+    ("m2m100", {"pad_token_id": 0}, "pad_token_id"),
     ("vit", {"patch_size": 5}, "patch_size"),
     ("albert", {"inner_group_num": 2}, "inner_group_num"),
     ("roberta", {"pad_token_id": 0}, "pad_token_id"),

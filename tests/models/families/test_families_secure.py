@@ -21,8 +21,10 @@ BATCH = [[2, 5], [2, 5, 7, 9, 27, 6], [2, 8, 20]]
 LENGTHS = [len(ids) for ids in BATCH]
 NEXT = [4, 8, 12]
 CAUSAL = ["llama-3", "mistral", "qwen2", "qwen3", "phi3", "gemma2", "gemma3", "neox", "opt", "t5", "t5-gated"]
+CAUSAL += ["bart", "mbart", "marian", "m2m100"]
 CAUSAL += ["olmo2", "cohere2", "granite", "glm4", "qwen2-moe", "gpt-oss", "qwen3.5"]
 ENCODERS = [
+    "bart-classifier",
     "Roberta-SequenceClassification",
     "DistilBert-SequenceClassification",
     "DistilBert-MaskedLM",

@@ -8,6 +8,7 @@ import json
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch.testing import assert_close
 
 from puma.errors import PumaError
-from puma.models import images
+from puma.models import heads, images, inputs
 from puma.models.checkpoint import load
 from tests.models import zoo
 from tests.models.library import names
@@ -69,10 +70,12 @@ def answers(model: Any, case: Case) -> dict[str, torch.Tensor]:
             return {"labels": found.logits} if "logits" in found else {"states": states(found)}
         if case.model_type == "clip_vision_model":
             return _seen(model(pixels(model.config)))
+        if case.model_type == "whisper":
+            return _answered(model, spectrum(model.config))
         ids = torch.tensor([IDS])
         if case.model_type == "clip_text_model":
             return _seen(model(ids))
-        if case.model_type == "t5":
+        if getattr(model.config, "is_encoder_decoder", False) and "Sequence" not in case.architecture:
             return _answered(model, ids)
         if "MultipleChoice" in case.architecture:
             return {"labels": model(ids[None]).logits}
@@ -93,13 +96,15 @@ def _seen(found: Any) -> dict[str, torch.Tensor]:
 
 def states(found: Any) -> torch.Tensor:
     """The last hidden states (rows, width)."""
-    whole = found.last_hidden_state if "last_hidden_state" in found else found.hidden_states[-1]
+    if "last_hidden_state" in found:
+        return found.last_hidden_state.flatten(0, 1)
+    whole = (found.get("decoder_hidden_states") or found.hidden_states)[-1]
     return whole.flatten(0, 1)
 
 
 def _answered(model: Any, ids: torch.Tensor) -> dict[str, torch.Tensor]:
     encoded = model.get_encoder()(ids).last_hidden_state[0]
-    if "Conditional" not in type(model).__name__:
+    if "Conditional" not in type(model).__name__ and "MTModel" not in type(model).__name__:
         return {"states": encoded}
     start = model.config.decoder_start_token_id
     if start is None:
@@ -115,6 +120,12 @@ def pixels(config: Any) -> torch.Tensor:
     return torch.randn(1, channels, side, side, generator=generator)
 
 
+def spectrum(config: Any) -> torch.Tensor:
+    """A window of sound (1, bands, rows)."""
+    generator = torch.Generator().manual_seed(3)
+    return torch.randn(1, config.num_mel_bins, 2 * config.max_source_positions, generator=generator)
+
+
 def ours(folder: Path) -> dict[str, torch.Tensor]:
     """What we compute, by what it is."""
     checkpoint, model = open_model(folder)
@@ -124,8 +135,12 @@ def ours(folder: Path) -> dict[str, torch.Tensor]:
         hidden = model(rows)
         vector = model.embed(hidden, [config.context]) if not config.labels else None
         return {"states": hidden, "labels": model.classify(hidden) if config.labels else None, "vector": vector}
-    rows = one_hot(IDS, config.vocab_size)
-    hidden = model.states(rows, [len(IDS)])
+    read = inputs(config)
+    rows, length = one_hot(IDS, config.vocab_size), len(IDS)
+    if read.kind == "audio":
+        said = SimpleNamespace(num_mel_bins=read.width, max_source_positions=read.context)
+        rows, length = spectrum(said)[0].T, read.context
+    hidden = model.states(rows, [length])
     found = {"states": hidden}
     if config.pooling.modes:
         found["vector"] = model.embed(hidden, [len(IDS)])
@@ -135,7 +150,7 @@ def ours(folder: Path) -> dict[str, torch.Tensor]:
         found["predicted"] = model.predict(hidden, range(len(IDS)))
     if hasattr(model, "every") and not (config.labels or config.headless):
         found["logits"] = model.every(rows)
-    if hasattr(config, "start") and not config.headless:
+    if read.apart and heads(config).generates:
         found["first"] = model(rows)
     return found
 

@@ -163,6 +163,25 @@ TRIED: dict[str, dict[str, list[Any]]] = {
         "pooler_act": [GONE, "relu"],
     },
 }  # fmt: skip
+BART: dict[str, list[Any]] = LABELS | {
+    "activation_function": ACTIVATIONS, "scale_embedding": [GONE, True, False], "encoder_layers": [1, 2],
+    "decoder_attention_heads": [2, 3, 4], "encoder_ffn_dim": [16, 24], "tie_word_embeddings": [GONE, True, False],
+    "decoder_start_token_id": [GONE, None, 0, 3], "pad_token_id": [GONE, None, 0, 1], "d_model": [20, 24],
+    "normalize_before": [GONE, True], "num_attention_heads": [GONE, 2], "num_hidden_layers": [GONE, 1],
+    "hidden_size": [GONE, 20],
+}  # fmt: skip
+TRIED |= {
+    "bart": BART, "mbart": BART, "pegasus": BART, "m2m_100": BART,
+    "marian": BART | {
+        "decoder_vocab_size": [GONE, None, 28, 20], "share_encoder_decoder_embeddings": [GONE, True, False],
+    },
+}  # fmt: skip
+TRIED["whisper"] = {
+    name: values for name, values in BART.items() if name not in LABELS and not name.startswith(("norm", "pad"))
+} | {
+    "num_mel_bins": [4, 7], "max_source_positions": [5, 10], "max_target_positions": [9, 16],
+    "use_weighted_layer_sum": [GONE, True], "apply_spec_augment": [GONE, False], "num_key_value_heads": [GONE, 2],
+}  # fmt: skip
 DECODING = HEADS | ROTARY | LABELS
 PATTERNED = WINDOW | {"layer_types": KINDS, "sliding_window_pattern": [GONE, None, 2, 3, "LG"]}
 BIASED = {"use_bias": [GONE, True, False]}
@@ -270,6 +289,12 @@ BASES: dict[str, tuple[Raw, tuple[str, ...]]] = {  # by model_type: settings, an
     "gpt_neox": (zoo.SIZES | {"num_hidden_layers": 3, "rotary_pct": 0.67}, ("GPTNeoX", *EACH)),
     "opt": (zoo.OPT, ("OPT", *CAUSAL, "QuestionAnswering")),
     "t5": (zoo.T5 | {"num_layers": 2}, ("T5", "ConditionalGeneration", "Model", "EncoderModel")),
+    "bart": (zoo.BART | {"eos_token_id": 10}, ("Bart", "ConditionalGeneration", "Model", "SequenceClassification")),
+    "mbart": (zoo.BART, ("MBart", "ConditionalGeneration", "Model")),
+    "marian": (zoo.BART | {"pad_token_id": 0}, ("Marian", "MTModel", "Model")),
+    "pegasus": (zoo.BART, ("Pegasus", "ConditionalGeneration", "Model")),
+    "m2m_100": (zoo.BART | {"pad_token_id": 1}, ("M2M100", "ConditionalGeneration", "Model")),
+    "whisper": (zoo.WHISPER, ("Whisper", "ConditionalGeneration")),
     "bert": (zoo.SIZES, ("Bert", *TASKS, "NextSentencePrediction")),
     "roberta": (zoo.POSITIONS, ("Roberta", *TASKS)),
     "xlm-roberta": (zoo.POSITIONS, ("XLMRoberta", *TASKS)),

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
+from puma.models.files.pieces import parse
 from tests.models import tiny
 
 LINES = [
@@ -24,6 +25,7 @@ LINES += ["q r s t u v w x y z 0 1 2 3 4 5 6 7 8 9 . , ; ' - _ ( )", tiny.SENTEN
 TEXTS = [
     "the cat sat", "The CAT sat.", "  spaced   out  ", "naïve café", "don't 12,345!", "日本 text", "a\ttab\nand a line",
     "the </s> cat", "[MASK] sat", "<mask> sat", "<extra_id_3> cat", "cat<|endoftext|>", "``quoted'' text", "🙂 hat",
+    ">>de<< the cat", "tac eht",
 ]  # fmt: skip
 Write = Callable[[Path], None]
 
@@ -82,7 +84,34 @@ GEMMA = {"pad_id": 0, "eos_id": 1, "bos_id": 2, "unk_id": 3, "pad_piece": "<pad>
 GEMMA |= {"bos_piece": "<bos>", "user_defined_symbols": ["<mask>"]}
 T5 = {"pad_id": 0, "eos_id": 1, "unk_id": 2, "bos_id": -1}
 ALBERT = {"pad_id": 0, "unk_id": 1, "bos_id": -1, "eos_id": -1, "control_symbols": ["[CLS]", "[SEP]", "[MASK]"]}
+
+
+def two_languages(folder: Path) -> None:
+    """Two SentencePiece models, and a vocabulary of the pieces of both."""
+    sentencepiece = pytest.importorskip("sentencepiece")
+    numbers = {"</s>": 0, "<unk>": 1, ">>de<<": 2}
+    for name, lines in (("source", LINES), ("target", [line[::-1] for line in LINES])):
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=iter(lines * 20), model_prefix=str(folder / name), model_type="unigram", vocab_size=120,
+            hard_vocab_limit=False, num_threads=1, minloglevel=2, bos_id=-1,
+        )  # fmt: skip
+        (folder / f"{name}.model").rename(folder / f"{name}.spm")
+        (folder / f"{name}.vocab").unlink()
+        read = parse((folder / f"{name}.spm").read_bytes(), name)
+        for piece in read.pieces:
+            numbers.setdefault(piece.text, len(numbers))
+    numbers["<pad>"] = len(numbers)
+    (folder / "vocab.json").write_text(json.dumps(numbers), encoding="utf-8")
+
+
 KINDS: dict[str, Kind] = {
+    "marian": Kind("marian", two_languages, {"tokenizer_class": "MarianTokenizer", "source_lang": "en"}),
+    "mbart": Kind("mbart", pieces("unigram", "sentencepiece.bpe.model"), {"tokenizer_class": "MBartTokenizer"}),
+    "mbart50": Kind(
+        "mbart", pieces("unigram", "sentencepiece.bpe.model"),
+        {"tokenizer_class": "MBart50Tokenizer", "src_lang": "de_DE"},
+    ),
+    "bart": Kind("bart", byte_pairs(*ROBERTA), {"tokenizer_class": "BartTokenizer"}),
     "bert": Kind("bert", wordpiece, {"tokenizer_class": "BertTokenizer"}),
     "bert-cased": Kind("bert", wordpiece, {"tokenizer_class": "BertTokenizer", "do_lower_case": False}),
     "distilbert": Kind("distilbert", wordpiece, {"tokenizer_class": "DistilBertTokenizer", "strip_accents": False}),

@@ -115,7 +115,7 @@ class Going:
             self.memory.keep(self.name, [*self.prompt, *answer[:-1]], len(self.prompt))
 
 
-def begun(
+def going_on(
     memory: Remembered | None, prompts: Sequence[Sequence[int]], config: Config, recall: Recall
 ) -> Going | None:  # fmt: skip
     """How a request for these prompts is put, if the parties can keep it: a single text, by a model that remembers no

@@ -25,7 +25,7 @@ Penalty = Annotated[float, Meta(gt=0)]
 Ids = Annotated[list[Id], Meta(min_length=1)]
 NEVER = -math.inf
 _settings = msgspec.json.Decoder(dict[str, Any])
-UNSEEN, SEARCHED = "needs logits", "not in a beam search"  # why rules are not followed
+UNSEEN, SEARCHED = "needs logits", "searched"  # why rules are not followed, and how more of them are
 
 
 class Rules(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -67,6 +67,13 @@ class Rules(Struct, frozen=True, kw_only=True, omit_defaults=True):
         return {name: value for name, value in self._said.items() if name in said.RULES}
 
     @property
+    def forced_end(self) -> int | None:
+        """The token that a searched text ends with where it has not ended by itself, if one is said."""
+        found = self.others.get("forced_eos_token_id")
+        found = found[0] if isinstance(found, list) and found else found
+        return found if isinstance(found, int) and found >= 0 else None
+
+    @property
     def chances(self) -> dict[str, Any]:
         """How the library would draw tokens, if it would."""
         named = {name: value for name, value in self._said.items() if name in said.CHANCES}
@@ -76,12 +83,26 @@ class Rules(Struct, frozen=True, kw_only=True, omit_defaults=True):
     def _said(self) -> dict[str, Any]:
         return msgspec.to_builtins(self)
 
-    def unfollowed(self, why: str = "") -> str:
-        """One line about what answers do without; nothing if there is nothing. `why` logits are of no use, if so."""
-        others = {name: value for name, value in self.others.items() if why != SEARCHED or name not in said.BEAMS}
+    def unfollowed(self, why: str = "", by_parties: Sequence[str] = ()) -> str:
+        """One line about what answers do without; nothing if there is nothing. `why` logits are of no use, if so; the
+        parties follow some rules by themselves."""
+        others = {name: value for name, value in self.others.items() if why != SEARCHED or name not in said.SEARCHES}
         words = [f"{named(others)} (not implemented)"] if others else []
-        words += [f"{named(self.from_logits)} ({why})"] if self.from_logits and why else []
+        rest = {name: value for name, value in self.from_logits.items() if name not in by_parties}
+        words += [f"{named(rest)} ({why})"] if rest and why == UNSEEN else []
         return f"{said.FILE} asks for what is not followed: {'; '.join(words)}" if words else ""
+
+    def by_parties(self, barred: Sequence[int], first: Sequence[int], begins: Sequence[int]) -> list[str]:
+        """Which of these rules hold whoever chooses tokens: where those `barred` are never chosen, those `first` not as
+        an answer's first one, and every answer `begins` with some."""
+        bad = [ids for ids in self.bad_words_ids if len(ids) > 1 or ids[0] not in barred]
+        kept = {
+            "bad_words_ids": not bad,
+            "suppress_tokens": {*self.suppress_tokens} <= {*barred},
+            "begin_suppress_tokens": {*self.begin_suppress_tokens} <= {*barred, *first},
+            "forced_bos_token_id": self.forced_bos_token_id in begins[1:],
+        }
+        return [name for name, holds in kept.items() if holds]
 
     def undrawn(self) -> str:
         """One line about chance that answers do without, where the likeliest token is taken."""
@@ -89,12 +110,14 @@ class Rules(Struct, frozen=True, kw_only=True, omit_defaults=True):
             return ""
         return f"{said.FILE} asks for samples ({named(self.chances)}): here the likeliest token is taken"
 
-    def following(self, prompts: Sequence[Sequence[int]], start: int | None, eos: Sequence[int]) -> Following | None:
+    def following(
+        self, prompts: Sequence[Sequence[int]], begins: Sequence[int], eos: Sequence[int]
+    ) -> Following | None:  # fmt: skip
         """What follows these rules for prompts that are about to be continued, if there is any.
 
-        `start` is the token that an answer begins with in a model that reads the prompt apart from it.
+        `begins` are the tokens that an answer begins with in a model that reads the prompt apart from it.
         """
-        return Following(self, prompts, start, eos) if self.from_logits else None
+        return Following(self, prompts, begins, eos) if self.from_logits else None
 
 
 def named(settings: Mapping[str, Any]) -> str:
@@ -107,10 +130,10 @@ class Following:
     """Prompts as they grow, under rules."""
 
     def __init__(
-        self, rules: Rules, prompts: Sequence[Sequence[int]], start: int | None, eos: Sequence[int]
+        self, rules: Rules, prompts: Sequence[Sequence[int]], begins: Sequence[int], eos: Sequence[int]
     ) -> None:  # fmt: skip
         self._rules, self._prompts, self._eos = rules, [[*ids] for ids in prompts], [*eos]
-        self._texts = [[*ids] if start is None else [start] for ids in prompts]
+        self._texts = [[*(begins or ids)] for ids in prompts]
         self._began = [len(text) for text in self._texts]
         self._live = [*range(len(self._texts))]
         bad = [ids for ids in rules.bad_words_ids if len(ids) > 1 or ids[0] not in self._eos]
@@ -130,12 +153,18 @@ class Following:
         """Logits (prompts, vocabulary) by which tokens are to be chosen; minus infinity for those that may not be."""
         found = logits.clone()
         for row, place in zip(found, self._live, strict=True):
-            self._ruled(row, place)
+            self._ruled(row, place, self._texts[place])
         return found
 
-    def _ruled(self, row: Tensor, place: int) -> None:
-        """All rules for one prompt, in the library's order; the row is changed."""
-        rules, text, prompt = self._rules, self._texts[place], self._prompts[place]
+    def going_on(self, row: Tensor, tokens: Sequence[int]) -> Tensor:
+        """The same for the first prompt alone (vocabulary,), whose answer has these tokens."""
+        found = row.clone()
+        self._ruled(found, 0, [*self._texts[0], *tokens])
+        return found
+
+    def _ruled(self, row: Tensor, place: int, text: Sequence[int]) -> None:
+        """All rules for one prompt and its text so far, in the library's order; the row is changed."""
+        rules, prompt = self._rules, self._prompts[place]
         new = len(text) - self._began[place]
         _biased(row, text, self._biases)
         _scaled(row, prompt, 1 / rules.encoder_repetition_penalty)

@@ -19,14 +19,15 @@ from puma.models.architectures.decoder import DECODER, Decoder
 from puma.models.architectures.encoder import ENCODER, Encoder
 from puma.models.architectures.modernbert import MODERNBERT, ModernBert
 from puma.models.architectures.patches import PATCHES, PatchEncoder
-from puma.models.architectures.t5 import SEQ2SEQ, T5
+from puma.models.architectures.seq2seq import SEQ2SEQ, Seq2Seq
+from puma.models.architectures.t5 import T5, TEXT_TO_TEXT
 from puma.models.architectures.vit import VIT, Vit
 
 Config = (
-    Decoder | Encoder | ModernBert | T5 | Vit | PatchEncoder | ClipVision
+    Decoder | Encoder | ModernBert | T5 | Seq2Seq | Vit | PatchEncoder | ClipVision
 )  # what travels to the parties, told apart by its tag
 ARCHITECTURES: dict[type, Architecture] = {
-    each.config: each for each in (DECODER, ENCODER, MODERNBERT, SEQ2SEQ, PATCHES, VIT, CLIP_VISION)
+    each.config: each for each in (DECODER, ENCODER, MODERNBERT, TEXT_TO_TEXT, SEQ2SEQ, PATCHES, VIT, CLIP_VISION)
 }
 
 

@@ -6,7 +6,7 @@ The halves of a block are those of the decoders. This file must not know tensors
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any
 
 import torch
 from msgspec import Meta, Struct
@@ -15,9 +15,11 @@ import puma.nn.modules as nn
 from puma.errors import UsageError
 from puma.models import bounds as b
 from puma.models.architecture import Architecture, Bound, Heads, Inputs, Params, Shapes
+from puma.models.architectures.crossing import Memory, beginning, crossed, watched
 from puma.models.architectures.decoder import MLP, Attention, Decoder, halves, norm
 from puma.models.architectures.growth import grown
 from puma.models.architectures.relative import Positions
+from puma.models.begun import parted
 from puma.models.cache import Cache, LayerCache
 from puma.models.fields import Activation, Labels, Layers, OptionalSize, Positive, Size
 from puma.models.formats import Formats, hand_out
@@ -83,38 +85,6 @@ class T5(Struct, frozen=True, kw_only=True, tag_field="model_type", tag="t5"):
         return self.layers == self.encoder_layers
 
 
-class Memory(NamedTuple):
-    """What the decoder reads of the prompts: states (rows, hidden_size), which only the first pass reads, how they lie,
-    and keys and values of both."""
-
-    states: Value
-    rows: nn.Rows
-    own: Cache
-    cross: list[LayerCache]
-
-    def joined(self, other: Memory) -> Memory:
-        """With the prompts of another below."""
-        self.own.join(other.own)
-        cross = [
-            _crossing(F.cat([a.k, b.k], 0), F.cat([a.v, b.v], 0)) for a, b in zip(self.cross, other.cross, strict=True)
-        ]
-        return Memory(None, nn.Rows([*self.rows.lengths, *other.rows.lengths]), self.own, cross)
-
-    def chosen(self, prompts: torch.Tensor) -> Memory:
-        """With these prompts alone."""
-        self.own.keep(prompts.tolist())
-        starts, lengths = self.rows.starts, self.rows.lengths
-        rows = torch.cat([torch.arange(lengths[i]) + starts[i] for i in prompts.tolist()])
-        cross = [_crossing(c.k[rows], c.v[rows]) for c in self.cross]
-        return Memory(None, nn.Rows([lengths[i] for i in prompts.tolist()]), self.own, cross)
-
-
-def _crossing(k: Value, v: Value) -> LayerCache:
-    cache = LayerCache()
-    cache.k, cache.v = k, v
-    return cache
-
-
 class Block(nn.Module):
     """A layer: attention to its own text, in a decoder also to the prompt's, and an MLP."""
 
@@ -136,17 +106,6 @@ class Block(nn.Module):
         n = self.post_attention_layernorm(x, self.mlp.gate_proj, self.mlp.up_proj)
         with F.component("mlp", n):
             return x + self.mlp(n)
-
-
-def crossed(attention: Attention, x: Value, at: nn.Layout, memory: Memory, cache: LayerCache) -> Value:
-    """Attention of x to the prompts, whose keys and values are computed once."""
-    if cache.k is None:
-        cache.k, cache.v = attention.k_proj(memory.states), attention.v_proj(memory.states)
-    at, q = at.across(memory.rows), attention.q_proj(x)
-    q, k, v = nn.heads(q, cache.k, cache.v, attention.head_dim, attention.limits, at)
-    cache.k, cache.v = (t.reshape(t.shape[0], -1) for t in (k, v))
-    keys, values = memory.rows.pad(k), memory.rows.pad(v)
-    return attention.o_proj(nn.attend(q, keys, values, at, limits=attention.limits))
 
 
 class Stack(nn.Module):
@@ -186,16 +145,19 @@ class Model(nn.Module):
             raise UsageError("the model has no decoder, and so no logits of tokens", "use it for its states")
         cache = cache or Cache(self.config.layers)
         if cache.memory is None:
-            cache.memory = self._read(one_hot, cache)
-            starts = torch.full((cache.prompts,), self.config.start)
-            x = self.shared.weight[starts]
+            prompts, begun = parted(one_hot)
+            first = self.shared.weight[torch.full((cache.prompts,), self.config.start)]
+            x = beginning(first, None if begun is None else self._embedded(begun), cache.prompts)
+            cache.memory = self._read(prompts, cache, x.shape[0] // cache.prompts)
         else:
             x = self._embedded(one_hot)
         memory = cache.memory
         assert isinstance(memory, Memory)
-        h = self.decoder(x, memory.own.advance(x.shape[0]), memory.own.layers, memory)
+        at = memory.own.advance(x.shape[0])
+        with watched(x, at):
+            h = self.decoder(x, at, memory.own.layers, memory)
         with F.component("head", h):
-            return self.lm_head(h, self.shared)
+            return self.lm_head(at.ending().asking(h), self.shared)
 
     def hidden(self, one_hot: Value, cache: Cache | None = None) -> Value:
         """The encoder's last states (tokens, hidden_size)."""
@@ -205,12 +167,11 @@ class Model(nn.Module):
         """The same of several prompts of these lengths; `types` and `padding` are for other architectures."""
         return self.hidden(one_hot, Cache(self.config.layers, lengths))
 
-    def _read(self, one_hot: Value, cache: Cache) -> Memory:
+    def _read(self, one_hot: Value, cache: Cache, begun: int = 1) -> Memory:
         rows = cache.advance(one_hot.shape[0]).rows
         at = nn.Layout(rows.lengths, causal=False)
         states = self.encoder(self._embedded(one_hot), at, [LayerCache() for _ in self.encoder.blocks])
-        own, count = Cache(self.config.layers, [1] * len(rows.lengths)), self.config.layers
-        return Memory(states, rows, own, [LayerCache() for _ in range(count)])
+        return Memory.of(states, rows, self.config.layers, begun)
 
     def _embedded(self, one_hot: Value) -> Value:
         with F.component("embedding", one_hot):
@@ -241,7 +202,7 @@ def _blocks(config: T5) -> list[str]:
 
 def inputs(config: T5) -> Inputs:
     """Tokens; the answer begins anew."""
-    return Inputs("tokens", config.vocab_size, config.context, apart=True)
+    return Inputs("tokens", config.vocab_size, config.context, apart=True, begins=(config.start,))
 
 
 def heads(config: T5) -> Heads:
@@ -270,6 +231,6 @@ def bounds(config: T5, params: Params) -> Iterator[Bound]:
         yield b.logits("lm_head", params["shared.weight" if config.tied else "lm_head.weight"], last)
 
 
-SEQ2SEQ = Architecture(
+TEXT_TO_TEXT = Architecture(
     "causal", T5, Model, plain, fold, inputs, heads, bounds, stacks=("layers", "encoder_layers"), table="shared.weight"
 )

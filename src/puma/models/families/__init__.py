@@ -9,6 +9,7 @@ import re
 from typing import Any
 
 from puma.models.families import (
+    bart,
     bert,
     clip,
     deberta,
@@ -23,6 +24,7 @@ from puma.models.families import (
     rotary_bert,
     t5,
     vit,
+    whisper,
 )  # fmt: skip
 from puma.models.family import Family
 
@@ -38,6 +40,8 @@ FAMILIES: dict[str, Family] = (
     | rotary_bert.families()
     | modernbert.families()
     | t5.families()
+    | bart.families()
+    | whisper.families()
     | vit.families()
     | clip.families()
     | patches.families()
@@ -47,6 +51,9 @@ SEEING = {  # models that read images, too -> of texts alone
     "Gemma3ForConditionalGeneration": "Gemma3ForCausalLM",
     "Qwen3_5ForConditionalGeneration": "Qwen3_5ForCausalLM",
 }
+CHOOSING = (
+    "forced_bos_token_id", "suppress_tokens", "begin_suppress_tokens", "bad_words_ids", "is_multilingual",
+)  # fmt: skip
 MARKS = ("bos_token_id", "eos_token_id", "pad_token_id")
 
 
@@ -74,11 +81,13 @@ def part_of(raw: dict[str, Any], part: str) -> dict[str, Any]:
 
 def started(raw: dict[str, Any], generation: dict[str, Any]) -> dict[str, Any]:
     """A config.json with the token that answers of an encoder and decoder begin with: what generation_config.json has
-    comes before what config.json has, and in each the token that begins texts comes behind the one that is meant.
+    comes before what config.json has, and in each the token that begins texts comes behind the one that is meant. What
+    else is said of single tokens that are chosen or not comes from the former, if it is there, alone.
     """
-    names = ("decoder_start_token_id", "bos_token_id")
+    names, said = ("decoder_start_token_id", "bos_token_id"), generation or raw
     first = next((found[name] for found in (generation, raw) for name in names if found.get(name) is not None), None)
-    return raw | {"decoder_start_token_id": first}
+    ends = generation.get("eos_token_id", raw.get("eos_token_id"))
+    return raw | {name: said.get(name) for name in CHOOSING} | {"decoder_start_token_id": first, "eos_token_id": ends}
 
 
 def bare(raw: dict[str, Any]) -> dict[str, Any]:

@@ -148,6 +148,25 @@ T5: Raw = {
     "relative_attention_num_buckets": 32, "relative_attention_max_distance": 128, "layer_norm_epsilon": 1e-6,
     "feed_forward_proj": "relu", "pad_token_id": 0,
 }  # fmt: skip
+BART: Raw = {
+    "vocab_size": 50265, "max_position_embeddings": 1024, "encoder_layers": 12, "encoder_ffn_dim": 4096,
+    "encoder_attention_heads": 16, "decoder_layers": 12, "decoder_ffn_dim": 4096, "decoder_attention_heads": 16,
+    "activation_function": "gelu", "d_model": 1024, "scale_embedding": False, "pad_token_id": 1,
+    "tie_word_embeddings": True, "decoder_start_token_id": 2, "eos_token_id": 2,
+}  # fmt: skip
+MBART = {name: BART[name] for name in BART if name != "decoder_start_token_id"}
+MARIAN = BART | {
+    "vocab_size": 58101, "pad_token_id": 58100, "decoder_start_token_id": 58100, "eos_token_id": 0,
+    "share_encoder_decoder_embeddings": True,
+}  # fmt: skip
+PEGASUS = BART | {"pad_token_id": 0, "decoder_start_token_id": 0, "eos_token_id": 1}
+M2M100 = BART | {"vocab_size": 128112, "activation_function": "relu", "scale_embedding": True}
+WHISPER: Raw = {
+    "vocab_size": 51865, "num_mel_bins": 80, "encoder_layers": 4, "encoder_attention_heads": 6, "decoder_layers": 4,
+    "decoder_attention_heads": 6, "decoder_ffn_dim": 1536, "encoder_ffn_dim": 1536, "decoder_start_token_id": 50257,
+    "activation_function": "gelu", "d_model": 384, "max_source_positions": 1500, "max_target_positions": 448,
+    "eos_token_id": 50256, "tie_word_embeddings": True,
+}  # fmt: skip
 BERT: Raw = {
     "vocab_size": 30522, "hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12,
     "intermediate_size": 3072, "hidden_act": "gelu", "max_position_embeddings": 512, "type_vocab_size": 2,
@@ -207,7 +226,8 @@ DEFAULTS: dict[str, Raw] = {  # by what config.json calls model_type
     "mixtral": MIXTRAL, "olmoe": OLMOE, "qwen2_moe": QWEN2_MOE, "qwen3_moe": QWEN3_MOE, "qwen3_5_text": QWEN3_5,
     "mpnet": MPNET, "deberta-v2": DEBERTA, "nomic_bert": NOMIC, "gte": GTE, "modernbert": MODERNBERT,
     "clip_text_model": CLIP_TEXT, "clip_vision_model": CLIP_VISION,
-    "gpt_oss": GPT_OSS,
+    "gpt_oss": GPT_OSS, "bart": BART, "mbart": MBART, "marian": MARIAN, "pegasus": PEGASUS, "m2m_100": M2M100,
+    "whisper": WHISPER,
 }  # fmt: skip
 ALIASES: dict[str, dict[str, str]] = {
     "gpt2": {
@@ -217,6 +237,10 @@ ALIASES: dict[str, dict[str, str]] = {
     "t5": {
         "hidden_size": "d_model", "num_attention_heads": "num_heads", "num_hidden_layers": "num_layers",
         "head_dim": "d_kv",
+    },
+    "bart": {
+        "hidden_size": "d_model", "num_attention_heads": "encoder_attention_heads",
+        "num_hidden_layers": "encoder_layers",
     },
     "mixtral": {"num_experts": "num_local_experts"},
     "gpt_oss": {"num_experts": "num_local_experts", "experts_per_token": "num_experts_per_tok"},

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from puma.models.architectures.t5 import SEQ2SEQ
+from puma.models.architectures.t5 import TEXT_TO_TEXT
 from puma.models.families.defaults import ALIASES, DEFAULTS
 from puma.models.family import ACTIVATIONS, Family, Names, chosen, refuse
 
@@ -81,7 +81,7 @@ def families() -> dict[str, Family]:
     kinds = {"T5ForConditionalGeneration": settings, "T5EncoderModel": body, "T5Model": body}
     return {
         name: Family(
-            SEQ2SEQ, read, _names(False, read is body), FIELDS, model_type="t5", defaults=DEFAULTS["t5"],
+            TEXT_TO_TEXT, read, _names(False, read is body), FIELDS, model_type="t5", defaults=DEFAULTS["t5"],
             shares=True, variant=lambda config: _names(config.gated, config.headless), aliases=ALIASES["t5"],
         )
         for name, read in kinds.items()

@@ -20,6 +20,7 @@ DRAWN = "do_sample"  # else these count for nothing
 CHANCES = ("temperature", "top_k", "top_p")
 OTHER_CHANCES = ("min_p", "top_h", "typical_p", "epsilon_cutoff", "eta_cutoff")
 BEAMS = ("num_beams", "num_beam_groups", "diversity_penalty")
+SEARCHES = (*BEAMS, "forced_eos_token_id")  # what a beam search here is about
 OTHERS = (
     "forced_eos_token_id", "exponential_decay_length_penalty", "guidance_scale", "watermarking_config",
     "token_healing", "stop_strings", "max_time", "penalty_alpha", "dola_layers", "constraints", "force_words_ids",

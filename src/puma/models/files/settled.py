@@ -15,12 +15,15 @@ from typing import Any
 from tokenizers import AddedToken, Tokenizer
 
 from puma.errors import CheckpointError
+from puma.models.files import translating
 from puma.models.files.words import PIECES, PLAIN, SPACE, SPECIALS, made, scheme_of, text, usual
 
 Raw = dict[str, Any]
 FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")
 NAMED = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
-ALIASES = {"DistilBertTokenizer": "BertTokenizer", "ElectraTokenizer": "BertTokenizer"}
+ALIASES = {
+    "DistilBertTokenizer": "BertTokenizer", "ElectraTokenizer": "BertTokenizer", "BartTokenizer": "RobertaTokenizer",
+}  # fmt: skip
 GENERAL = ("", "PreTrainedTokenizer", "TokenizersBackend", "PythonBackend")
 USUAL = {  # by model_type, where tokenizer_config.json names no class of its own
     "albert": "AlbertTokenizer", "bert": "BertTokenizer", "distilbert": "BertTokenizer", "electra": "BertTokenizer",
@@ -28,6 +31,7 @@ USUAL = {  # by model_type, where tokenizer_config.json names no class of its ow
     "gpt_neox": "GPTNeoXTokenizer", "opt": "GPT2Tokenizer",
     "gte": "XLMRobertaTokenizer", "mpnet": "MPNetTokenizer", "nomic_bert": "BertTokenizer",
     "qwen2": "Qwen2Tokenizer", "qwen3": "Qwen2Tokenizer", "roberta": "RobertaTokenizer",
+    "bart": "RobertaTokenizer", "marian": "MarianTokenizer", "mbart": "MBartTokenizer", "whisper": "WhisperTokenizer",
     "t5": "T5Tokenizer", "xlm-roberta": "XLMRobertaTokenizer",
 }  # fmt: skip
 TAKEN = ("mistral", "phi3")  # of which the library takes a file as it is, whatever class is named
@@ -54,7 +58,7 @@ def content(folder: Path, model_type: str) -> bytes:
     if not path.is_file():
         called = USUAL.get(model_type, "") if called in GENERAL or model_type in TAKEN else called
         called = called or (PLAIN if (folder / PIECES[0]).is_file() else "")
-        return written(made(folder, called, settings), usual(folder, called, settings) | settings)
+        return written(made(folder, called, settings, translating.KINDS), usual(folder, called, settings) | settings)
     before = path.read_bytes()
     raw = _object(before, path)
     after = _mended(raw, _called(folder, settings, model_type, raw), settings)

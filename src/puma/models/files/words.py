@@ -7,7 +7,7 @@ must not know models: it is told which class a folder means.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -43,18 +43,29 @@ SPECIALS["MPNetTokenizer"] = SPECIALS["RobertaTokenizer"] | {
     "unk_token": "[UNK]", "mask_token": {"content": "<mask>", "lstrip": True},
 }  # fmt: skip
 SPECIALS["XLMRobertaTokenizer"] = SPECIALS["RobertaTokenizer"]
+SPECIALS["MBartTokenizer"] = SPECIALS["RobertaTokenizer"]
+SPECIALS["MBart50Tokenizer"] = {
+    name: token for name, token in SPECIALS["RobertaTokenizer"].items() if name[:3] != "bos"
+}
+SPECIALS["MarianTokenizer"] = {"eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<pad>"}
+SPECIALS["WhisperTokenizer"] = {"unk_token": END, "bos_token": END, "eos_token": END}
 
 
-def made(folder: Path, called: str, settings: Raw) -> Tokenizer:
-    """The tokenizer of a class, from the files that it keeps; special tokens are added by others.
+Make = Callable[[Path, Raw], Tokenizer]
+
+
+def made(folder: Path, called: str, settings: Raw, more: Mapping[str, Make]) -> Tokenizer:
+    """The tokenizer of a class, one of these or `more`, from the files that it keeps; special tokens are added by
+    others.
 
     CheckpointError if the class is none of these, or its files are not there or cannot be read.
     """
-    if called not in KINDS:
+    kinds = {**KINDS, **more}
+    if called not in kinds:
         hint = "write one: AutoTokenizer.from_pretrained(folder).save_pretrained(folder) in transformers"
         raise CheckpointError(f"{folder} holds no tokenizer.json, and {called or 'its class'} is not known", hint)
     try:
-        return KINDS[called](folder, SPECIALS.get(called, {}) | settings)
+        return kinds[called](folder, SPECIALS.get(called, {}) | settings)
     except CheckpointError:
         raise
     except Exception as error:  # the library raises plain Exception
@@ -228,10 +239,11 @@ def albert(folder: Path, settings: Raw) -> Tokenizer:
     return result
 
 
-KINDS: dict[str, Callable[[Path, Raw], Tokenizer]] = {
+KINDS: dict[str, Make] = {
     "BertTokenizer": bert, "RobertaTokenizer": roberta, "GPT2Tokenizer": bytes_in_pairs, "GPTNeoXTokenizer": neox,
     "Qwen2Tokenizer": qwen2, "LlamaTokenizer": llama, "GemmaTokenizer": gemma, "T5Tokenizer": t5,
     "XLMRobertaTokenizer": xlm_roberta, "AlbertTokenizer": albert, "MPNetTokenizer": mpnet, PLAIN: plain,
+    "WhisperTokenizer": bytes_in_pairs,
 }  # fmt: skip
 
 

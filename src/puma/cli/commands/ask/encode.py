@@ -19,6 +19,7 @@ def encode(
     model: str,
     /,
     *more: str,
+    pairs: Flag = False,
     lengths: Literal["public", "secret"] = "public",
     compare: Flag = False,
     store: Path | None = None,
@@ -37,6 +38,8 @@ def encode(
         An encoder's or a classifier's folder, or a hub name; with --cluster the first text.
     more
         Texts to encode, or the files of images; as many go in one request as the parties' memory takes.
+    pairs
+        Texts belong together two by two, as a question and a passage.
     lengths
         secret: the parties learn a common length only, the next power of two, and not how many tokens each text has.
     compare
@@ -51,9 +54,12 @@ def encode(
     """
     where.check(compare=compare)
     store = folder_of(store, prepared)
-    source, texts = (model, list(more)) if where.cluster is None else (None, [model, *more])
-    if not texts:
+    source, words = (model, list(more)) if where.cluster is None else (None, [model, *more])
+    if not words:
         raise UsageError("puma encode needs TEXT", "pass at least one after the model")
+    if pairs and len(words) % 2:
+        raise UsageError(f"{len(words)} texts are no pairs", "pass two at a time, or leave out --pairs")
+    texts: list[Any] = list(zip(words[::2], words[1::2], strict=True)) if pairs else words
     with ui.progress(output.json) as progress:
         cluster, read = opened(
             where, source, lambda c: sentences(c, texts, worded.asked), progress, store, approximation, fitting=fitting
@@ -92,8 +98,8 @@ def _note(clear: ModelInfo, read: list[Any]) -> None:
             ui.note(f"Text {i + 1}: {len(each.tokens.ids)} tokens are read, {each.left_out} beyond them are left out.")
 
 
-def _encoded(clear: ModelInfo, text: str, found: Encoding, plain: Any) -> dict[str, Any]:
-    """One text's answer, and how far it lies from the plain model's."""
+def _encoded(clear: ModelInfo, text: Any, found: Encoding, plain: Any) -> dict[str, Any]:
+    """One text's or pair's answer, and how far it lies from the plain model's."""
     key = "logits" if clear.labels else "embedding"
     values = found.values
     result: dict[str, Any] = {"text": text, key: values.tolist()}
@@ -108,7 +114,7 @@ def _encoded(clear: ModelInfo, text: str, found: Encoding, plain: Any) -> dict[s
 
 
 def _show_encoded(result: dict[str, Any]) -> None:
-    ui.say(result["text"])
+    ui.say(result["text"] if isinstance(result["text"], str) else " | ".join(result["text"]))
     if "logits" in result and isinstance(result["logits"][0], list):  # of each token
         best = [result["labels"][max(range(len(row)), key=row.__getitem__)] for row in result["logits"]]
         ui.say(f"  {' '.join(best)}")

@@ -36,6 +36,7 @@ def generate(
     beams: Count | None = None,
     length_penalty: float | None = None,
     lengths: Literal["public", "secret"] = "public",
+    begin: str = "",
     fitting: Fitting = FITTED,
     where: Where = HERE,
     output: Output = HUMAN,
@@ -69,6 +70,8 @@ def generate(
         Of a beam search: an ended text is worth its score over its length to this power; 1 unless given.
     lengths
         secret: the parties learn the next power of two from 16 on, and not how many tokens the prompt has.
+    begin
+        Tokens that the answer begins with, such as the code of a language (fr_XX); of models with an encoder.
     """
     where.check(compare=compare)
     store = folder_of(store, prepared)
@@ -78,7 +81,8 @@ def generate(
         if lengths == "secret":
             raise UsageError("a beam search is for prompts of public length", "leave out --beams, or --lengths")
         penalty = 1.0 if length_penalty is None else length_penalty
-        search(model, prompt, tokens, (beams, penalty, stop), compare, chance, approximation, fitting, where, output)
+        how = (beams, penalty, stop, begin)
+        search(model, prompt, tokens, how, compare, chance, approximation, fitting, where, output)
         return
     if length_penalty is not None:
         raise UsageError("--length-penalty is for a beam search", "add --beams, or leave it out")
@@ -87,20 +91,21 @@ def generate(
             raise UsageError("--prompts takes the place of PROMPT", "leave out one of them")
         if stop is not None:
             raise UsageError("--stop is for one prompt", "leave it out, or pass PROMPT")
-        how = (store, approximation, lengths, fitting)
-        generate_all(model, read(prompts), tokens, compare, chance, how, output, where)
+        made = (store, approximation, lengths, fitting, begin)
+        generate_all(model, read(prompts), tokens, compare, chance, made, output, where)
         return
     source, prompt = one_prompt(model, prompt)
     sampling(chance, compare, where)
-    cluster, ids, loaded = asked_one(where, source, prompt, tokens, (store, approximation, fitting), chance, output)
+    made = (store, approximation, fitting, begin)
+    cluster, ids, loaded = asked_one(where, source, prompt, tokens, made, chance, output)
     clear = cluster.model
     ui.undrawn("" if chance.sampling else clear.rules.undrawn())
     with cluster:
-        stream = cluster.stream_ids(ids, tokens, stop, lengths, **chance.sampling)
+        stream = cluster.stream_ids(ids, tokens, stop, lengths, begin=begin, **chance.sampling)
         found = _streamed(cluster, ids, stream, output.json)
         cost = cluster.cost
     where.keep(cluster)
-    agreed = agreement(clear, ids, found, cluster.session.reveals) if compare else None
+    agreed = agreement(clear, ids, found, cluster.session.reveals, begin) if compare else None
     if output.json:
         seconds = {"load": loaded, "prefill": cost.prefill, "decode": cost.seconds - cost.prefill}
         answer = {"text": clear.decode(found), "token_ids": found, "seconds": seconds, "rounds": cost.rounds}

@@ -13,6 +13,7 @@ from puma.cli.options import FITTED, HUMAN, Count, Fitting, Flag, Output, Profil
 from puma.errors import CheckpointError, UsageError
 
 if TYPE_CHECKING:
+    from puma.client.model_info import ModelInfo
     from puma.client.tokens.rules import Rules
     from puma.measure.range_check import Findings
     from puma.mpc.clear import Note
@@ -83,7 +84,7 @@ def check(
     else:
         if pools:
             ui.say(f"vectors of texts: {pools}")
-        _show_rules(clear.rules)
+        _show_rules(clear)
         _show_plan(found, all)
         _show_run(found, all)
     return CheckpointError.exit_code if found.broken else 0
@@ -136,13 +137,13 @@ def _rules(rules: Rules) -> dict[str, Any]:
     return {"with_logits": rules.from_logits, "samples": rules.chances, "ignored": rules.others}
 
 
-def _show_rules(rules: Rules) -> None:
+def _show_rules(model: ModelInfo) -> None:
     from puma.client.tokens.rules import UNSEEN
 
-    for words in (rules.unfollowed(UNSEEN), rules.undrawn()):
-        if words:
-            ui.say(words)
-    if rules.unfollowed(UNSEEN) or rules.undrawn():
+    told = [words for words in (model.unfollowed(UNSEEN), model.rules.undrawn()) if words]
+    for words in told:
+        ui.say(words)
+    if told:
         ui.say()
 
 

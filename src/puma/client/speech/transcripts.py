@@ -1,0 +1,207 @@
+"""Sound to text, window by window: each is one request, whose answer begins with a language and a task.
+
+The parties learn how many windows there are and how long each answer is; what is spoken, in which language, and whether
+it is translated they do not. This file must not know where the session leads to.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from puma.client.cost import Cost, added
+from puma.client.model_info import ModelInfo
+from puma.client.sampling import Sampling
+from puma.client.session import Session
+from puma.client.tokens.ending import until, up_to_end
+from puma.errors import InputError, UsageError
+from puma.models import inputs
+from puma.models.hearing.files import read
+from puma.models.hearing.spectrum import RATE, STEP, spectrum, windows
+
+Task = Literal["transcribe", "translate"]
+TASKS = ("transcribe", "translate")
+LANGUAGE = re.compile(r"<\|([a-z]{2,3})\|>")
+TIME = re.compile(r"<\|\d+\.\d\d\|>")
+PLAIN = "<|notimestamps|>"
+Progress = Callable[[int, int], None]  # windows that are done, of how many
+
+
+@dataclass(frozen=True)
+class Transcript:
+    """What was said, as one text and window by window, in which `language` (none of a model that knows but one), its
+    token ids and what the requests cost."""
+
+    text: str
+    language: str | None
+    windows: list[str]
+    token_ids: list[list[int]]
+    cost: Cost
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """How sound becomes text. `tokens` of each window, 0 for as many as the model gives; with more than one of `beams`
+    the likeliest text is searched for, which needs logits."""
+
+    language: str | None = None
+    task: Task = "transcribe"
+    tokens: int = 0
+    beams: int = 1
+    length_penalty: float = 1.0
+
+
+def check(model: ModelInfo, wanted: Wanted, reveals: bool) -> None:
+    """UsageError for a model that hears nothing, and for what it cannot be asked, before anything is sent."""
+    if inputs(model.config).kind != "audio":
+        raise UsageError(f"{model.name} hears nothing", "use a Whisper model")
+    if wanted.task not in TASKS:
+        raise UsageError(f"there is no task {wanted.task}", f"choose {' or '.join(TASKS)}")
+    if wanted.language is not None:
+        begins(model, wanted.language, wanted.task)
+    elif spoken(model) and not reveals:
+        what = "the language of the sound is not known, and telling it needs logits"
+        raise UsageError(what, "name it: language='en' (--language en), or let the owner share with reveal_logits")
+    elif not spoken(model) and wanted.task == "translate":
+        raise UsageError(f"{model.name} does not translate", "use a Whisper model of several languages")
+    if not 0 <= wanted.tokens <= room(model):
+        raise UsageError(f"{wanted.tokens} tokens of a window", f"choose up to {room(model)}")
+
+
+def transcribe(
+    session: Session, model: ModelInfo, sound: str | Path | bytes | Tensor, wanted: Wanted,
+    progress: Progress | None = None,
+) -> Transcript:  # fmt: skip
+    """What is said in a file, its bytes or samples (n,) at 16 kHz."""
+    check(model, wanted, session.reveals)
+    *_, found = transcribing(session, model, heard(model, sound), wanted, progress)
+    assert found is not None
+    return found
+
+
+def transcribing(
+    session: Session, model: ModelInfo, pieces: Sequence[Tensor], wanted: Wanted, progress: Progress | None = None
+) -> Iterator[Transcript | None]:  # fmt: skip
+    """The same of windows' spectra, request by request: nothing after each but the last. Whoever leaves it sends no
+    more."""
+    check(model, wanted, session.reveals)
+    found, costs, language = list[list[int]](), list[Cost](), wanted.language
+    for done, window in enumerate(pieces):
+        if progress:
+            progress(done, len(pieces))
+        if language is None and spoken(model):
+            language = detected(session, model, window)
+            costs.append(_cost(session))
+        found.append(answered(session, model, window, begins(model, language, wanted.task), wanted))
+        costs.append(_cost(session))
+        if done + 1 < len(pieces):
+            yield None
+    session.cost = whole = added(costs)
+    texts = [_written(model, ids) for ids in found]
+    yield Transcript("".join(texts).strip(), language, [text.strip() for text in texts], found, whole)
+
+
+def heard(model: ModelInfo, sound: str | Path | bytes | Tensor) -> list[Tensor]:
+    """The spectra (rows, bands) of each window of sound; InputError for what is none."""
+    samples = sound if isinstance(sound, Tensor) else read(sound)
+    reads = inputs(model.config)
+    return [spectrum(piece, reads.width, reads.rows) for piece in windows(samples, reads.rows * STEP)]
+
+
+def answered(session: Session, model: ModelInfo, window: Tensor, begun: list[int], wanted: Wanted) -> list[int]:
+    """The tokens of one window, up to the end of its text."""
+    most = wanted.tokens or room(model)
+    if wanted.beams > 1:
+        beams = model.searching([], wanted.beams, most, wanted.length_penalty, begun)
+        for _ in session.search(window, beams, stop=True, begun=begun):  # type: ignore[arg-type]  # a spectrum
+            pass
+        return beams.best
+    ended, found = until("eos", model.eos, 1, model.name), list[int]()
+    following = model.following([[]], session.reveals, begun)
+    how: dict[str, Any] = session.choosing(Sampling(), following)
+    windowed: Any = [window]
+    with closing(session.continued(windowed, most, paced=True, begun=[begun] if begun else (), **how)) as steps:
+        for (token,) in steps:
+            found.append(token)
+            if ended and ended([token]):
+                break
+    return up_to_end(found, model.eos)
+
+
+def detected(session: Session, model: ModelInfo, window: Tensor) -> str:
+    """The likeliest language of a window, by the logits of what would come first."""
+    known = languages(model)
+    ids, found = torch.tensor([*known.values()]), list[str]()
+
+    def choose(logits: Tensor) -> list[int]:
+        best = int(logits[0, ids].argmax())
+        found.append([*known][best])
+        return [int(ids[best])]
+
+    windowed: Any = [window]
+    for _ in session.continued(windowed, 1, choose=choose):
+        pass
+    return found[0]
+
+
+def begins(model: ModelInfo, language: str | None, task: str) -> list[int]:
+    """The tokens behind the first one with which an answer begins; UsageError for a language that it does not know."""
+    named = [PLAIN]
+    if spoken(model):
+        known = languages(model)
+        if language not in known:
+            hint = f"choose one of {', '.join(sorted(known)[:12])} and others, as codes of two letters"
+            raise UsageError(f"{model.name} knows no language {language}", hint)
+        named = [f"<|{language}|>", f"<|{task}|>", PLAIN]
+    elif language not in (None, "en"):
+        raise UsageError(f"{model.name} knows English alone", "leave out the language")
+    return [
+        _number(model, token) for token in named if token != PLAIN or model.tokenizer.token_to_id(PLAIN) is not None
+    ]
+
+
+def spoken(model: ModelInfo) -> bool:
+    """Whether its answers begin with a language and a task."""
+    return inputs(model.config).spoken
+
+
+def languages(model: ModelInfo) -> dict[str, int]:
+    """The languages that a model knows, by their codes, and the token of each."""
+    vocabulary: dict[str, int] = model.tokenizer.get_vocab()
+    found = ((LANGUAGE.fullmatch(token), number) for token, number in vocabulary.items())
+    return {match[1]: number for match, number in sorted(found, key=lambda each: each[1]) if match}
+
+
+def room(model: ModelInfo) -> int:
+    """The tokens that a window can have behind what its answer begins with."""
+    reads = inputs(model.config)
+    return reads.room(0) - reads.begun
+
+
+def seconds(model: ModelInfo) -> float:
+    """Of a window."""
+    return inputs(model.config).rows * STEP / RATE
+
+
+def _number(model: ModelInfo, token: str) -> int:
+    number = model.tokenizer.token_to_id(token)
+    if number is None:
+        raise InputError(f"the tokenizer of {model.name} has no {token}", "use its own tokenizer")
+    return number
+
+
+def _written(model: ModelInfo, ids: Sequence[int]) -> str:
+    """The text of a window, without what marks times."""
+    return TIME.sub("", model.decode(ids))
+
+
+def _cost(session: Session) -> Cost:
+    assert session.cost is not None
+    return session.cost

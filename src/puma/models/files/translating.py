@@ -1,0 +1,105 @@
+"""A tokenizer.json for models that translate: of two SentencePiece models and one vocabulary, or with languages' codes.
+
+Each way is that of a class of tokenizers in the library (transformers 5). This file must not know models.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+
+from puma.errors import CheckpointError
+from puma.models.files.pieces import UNIGRAM, merges, parse
+from puma.models.files.words import SPACE, Raw, found, framed, likeliest, text
+
+APART = "\ue000"  # before pieces that texts are never split into, because the other language alone has them
+SPACED = pre_tokenizers.Metaspace(replacement=SPACE, prepend_scheme="always")
+CC25 = (
+    "ar_AR cs_CZ de_DE en_XX es_XX et_EE fi_FI fr_XX gu_IN hi_IN it_IT ja_XX kk_KZ ko_KR lt_LT lv_LV my_MM ne_NP nl_XX "
+    "ro_RO ru_RU si_LK tr_TR vi_VN zh_CN"
+)
+MORE = (
+    "af_ZA az_AZ bn_IN fa_IR he_IL hr_HR id_ID ka_GE km_KH mk_MK ml_IN mn_MN mr_IN pl_PL ps_AF pt_XX sv_SE sw_KE ta_IN "
+    "te_IN th_TH tl_XX uk_UA ur_PK xh_ZA gl_ES sl_SI"
+)
+
+
+def marian(folder: Path, settings: Raw) -> Tokenizer:
+    """Pieces of source.spm by the numbers of vocab.json, with </s> behind a text; what the other language alone has is
+    written, and never read."""
+    if settings.get("separate_vocabs"):
+        raise CheckpointError(f"{folder} has a vocabulary for each language", "use a model with one of both")
+    numbers = json.loads(found(folder, "vocab.json").read_text(encoding="utf-8"))
+    path = found(folder, "source.spm")
+    read = parse(path.read_bytes(), str(path))
+    scores = {piece.text: piece.score for piece in read.pieces}
+    special = {text(settings[f"{name}_token"]) for name in ("unk", "eos", "pad")}
+    codes = [word for word in numbers if word.startswith(">>") and word.endswith("<<")]
+    kept = special | scores.keys() | {*codes}
+    words = {word if word in kept else APART + word: i for word, i in numbers.items()}
+    result = Tokenizer(_model(words, scores, read.kind, text(settings["unk_token"])))
+    if read.charsmap:
+        result.normalizer = normalizers.Precompiled(read.charsmap)
+    result.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), SPACED])
+    joined = decoders.Metaspace(replacement=SPACE, prepend_scheme="always")
+    result.decoder = decoders.Sequence([decoders.Replace(APART, ""), joined])
+    result.add_tokens([AddedToken(code, normalized=False) for code in codes])
+    result.post_processor = framed(result, settings, "$A {eos}", "$A $B {eos}")
+    return result
+
+
+def _model(words: dict[str, int], scores: dict[str, float], kind: int, unknown: str) -> Any:
+    ordered = sorted(words, key=lambda word: words[word])
+    if [words[word] for word in ordered] != [*range(len(words))]:
+        raise CheckpointError("vocab.json leaves numbers out", "download the model again")
+    if kind == UNIGRAM:
+        scored = [(word, scores.get(word, 0.0)) for word in ordered]
+        return models.Unigram(scored, unk_id=words[unknown], byte_fallback=False)
+    known = {word: i for word, i in words.items() if word in scores}
+    return models.BPE(words, merges(known), unk_token=unknown, fuse_unk=True)
+
+
+def mbart(folder: Path, settings: Raw) -> Tokenizer:
+    """mBART's pieces, with </s> and the code of the language behind a text."""
+    result = _coded(folder, settings, CC25.split())
+    result.normalizer = None  # type: ignore[assignment]  # nothing is changed
+    result.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), SPACED])
+    return _in_language(result, settings, "{text} {eos} {code}")
+
+
+def mbart50(folder: Path, settings: Raw) -> Tokenizer:
+    """mBART-50's: the code goes before a text, and </s> behind it."""
+    result = _coded(folder, settings, [*CC25.split(), *MORE.split()])
+    steps = [normalizers.Replace(Regex(r" {2,}"), " ")]
+    result.normalizer = normalizers.Sequence(([result.normalizer] if result.normalizer else []) + steps)
+    result.pre_tokenizer = SPACED
+    return _in_language(result, settings, "{code} {text} {eos}")
+
+
+def _coded(folder: Path, settings: Raw, codes: Sequence[str]) -> Tokenizer:
+    """Pieces behind fairseq's tokens, and the codes of languages behind these."""
+    front = [(text(settings[f"{name}_token"]), 0.0) for name in ("cls", "pad", "eos", "unk")]
+    last = [(code, 0.0) for code in codes] + [(text(settings["mask_token"]), 0.0)]
+    result = likeliest(folder, lambda scored: front + scored[3:] + last, 3)
+    result.add_tokens([AddedToken(code, special=True, normalized=False) for code in codes])
+    return result
+
+
+def _in_language(tokenizer: Tokenizer, settings: Raw, template: str) -> Tokenizer:
+    """A text between </s> and the code of the language that the settings say it is of, English unless they do."""
+    code, eos = settings.get("src_lang") or "en_XX", text(settings["eos_token"])
+    numbers = [(token, tokenizer.token_to_id(token)) for token in (code, eos)]
+    if None in dict(numbers).values():
+        raise CheckpointError(f"tokenizer_config.json names a language {code} (src_lang)", "name one as de_DE is one")
+    single, pair = (template.format(text=words, code=code, eos=eos).split() for words in ("$A", "$A $B"))
+    tokenizer.post_processor = processors.TemplateProcessing(single=single, pair=pair, special_tokens=numbers)
+    return tokenizer
+
+
+KINDS: dict[str, Callable[[Path, Raw], Tokenizer]] = {
+    "MarianTokenizer": marian, "MBartTokenizer": mbart, "MBart50Tokenizer": mbart50,
+}  # fmt: skip

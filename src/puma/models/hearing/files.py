@@ -1,0 +1,113 @@
+"""A file of sound to samples, at the client: WAV as it is, others with soundfile if it is installed.
+
+It must not know what hears them.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import wave
+from pathlib import Path
+from typing import Any
+
+import numpy
+import torch
+from torch import Tensor
+
+from puma.errors import InputError
+from puma.models.hearing.spectrum import RATE
+
+LONGEST = 1 << 32  # bytes of a file
+ZEROS, ROLLOFF = 32, 0.95  # of the filter that resamples: its zeros on either side, and where it begins to fall
+HINT = "pass a WAV file, or install soundfile (pip install puma-mpc[audio]) for FLAC, OGG and MP3"
+
+
+def read(source: str | Path | bytes) -> Tensor:
+    """Samples (n,) between -1 and 1 at RATE, of a file or its bytes; several channels become their mean.
+
+    InputError for what cannot be read.
+    """
+    content, name = (source, "this") if isinstance(source, bytes) else (_bytes(Path(source)), str(source))
+    samples, rate = _waves(content, name) if content[:4] == b"RIFF" else _others(content, name)
+    return resampled(samples, rate)
+
+
+def resampled(samples: Tensor, rate: int) -> Tensor:
+    """Samples (n,) of another rate at RATE, by a sinc that a Kaiser window ends."""
+    if rate == RATE or not len(samples):
+        return samples
+    if not 1000 <= rate <= 1 << 20:
+        raise InputError(f"a rate of {rate} samples a second makes no sense", "pass 1,000 to 1,048,576 a second")
+    common = math.gcd(rate, RATE)
+    up, down = RATE // common, rate // common
+    cut = ROLLOFF * min(1.0, RATE / rate)  # of half the old rate
+    reach = math.ceil(ZEROS / cut)
+    count = -(-len(samples) * up // down)
+    padded = torch.nn.functional.pad(samples.double(), (reach, reach + down))
+    places = torch.arange(-reach, reach + 1, dtype=torch.float64)
+    kaiser = torch.special.i0(
+        12 * (1 - ((places[:, None] - torch.arange(up) / up) / (reach + 1)).pow(2)).clamp(min=0).sqrt()
+    )
+    phases = (
+        cut
+        * torch.sinc(cut * (places[:, None] - torch.arange(up) / up))
+        * kaiser
+        / torch.special.i0(torch.tensor(12.0))
+    )
+    found = torch.empty(count, dtype=torch.float64)
+    for phase in range(min(up, count)):
+        first = torch.arange(phase, count, up) * down // up
+        offset = int(phase * down % up)
+        pieces = padded.unfold(0, 2 * reach + 1, 1)
+        found[phase::up] = pieces[first] @ phases[:, offset]
+    return found.float().clamp(-1, 1)
+
+
+def _bytes(path: Path) -> bytes:
+    try:
+        if path.stat().st_size > LONGEST:
+            raise InputError(f"{path} is larger than {LONGEST >> 30} GiB", "cut it into pieces")
+        return path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error}", HINT) from error
+
+
+def _waves(content: bytes, name: str) -> tuple[Tensor, int]:
+    """Whole numbers of one to four bytes, as the standard library reads them; soundfile reads more."""
+    try:
+        with wave.open(io.BytesIO(content)) as file:
+            size, channels, rate = file.getsampwidth(), file.getnchannels(), file.getframerate()
+            data = file.readframes(file.getnframes())
+    except (wave.Error, EOFError):
+        return _others(content, name)
+    return _mean(_whole(data[: len(data) // (size * channels) * size * channels], size), channels), rate
+
+
+def _whole(data: bytes, size: int) -> Any:
+    """Numbers between -1 and 1."""
+    raw = numpy.frombuffer(data, numpy.uint8)
+    if size == 1:
+        return (raw.astype(numpy.float32) - 128) / 128
+    if size == 2:
+        return numpy.frombuffer(data, "<i2").astype(numpy.float32) / (1 << 15)
+    padded = numpy.zeros((len(raw) // size, 4), numpy.uint8)
+    padded[:, 4 - size :] = raw.reshape(-1, size)
+    return padded.view("<i4")[:, 0].astype(numpy.float64) / (1 << 31)
+
+
+def _others(content: bytes, name: str) -> tuple[Tensor, int]:
+    """What soundfile reads."""
+    try:
+        import soundfile  # type: ignore[import-not-found]  # noqa: PLC0415  # nobody needs it for anything else
+    except (ImportError, OSError):  # the latter where its library is missing
+        raise InputError(f"{name} is no WAV file of whole numbers", HINT) from None
+    try:
+        samples, rate = soundfile.read(io.BytesIO(content), dtype="float32", always_2d=True)
+    except (RuntimeError, TypeError) as error:
+        raise InputError(f"{name} cannot be read: {error}", HINT) from error
+    return torch.from_numpy(samples.mean(1)), int(rate)
+
+
+def _mean(samples: Any, channels: int) -> Tensor:
+    return torch.from_numpy(samples.reshape(-1, channels).mean(1).astype(numpy.float32))
