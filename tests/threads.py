@@ -26,7 +26,6 @@ from puma.party.server import Server
 from puma.store import folders
 from puma.store.prepared_requests import PreparedRequests
 from puma.wire import messages as msg
-from tests.party.sessions import channels
 
 
 class Threads:
@@ -63,6 +62,8 @@ class Threads:
     @property
     def channel(self) -> list[Channel]:
         """Of the three, for sessions beside the first."""
+        from tests.party.sessions import channels  # which stand on links of this file
+
         with self._making:
             if not self._channels:
                 self._channels = channels(600)
