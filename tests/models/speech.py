@@ -21,7 +21,8 @@ def write(folder: Path, **settings: Any) -> Path:
     words.add_special_tokens([AddedToken(token, special=True) for token in SPECIAL])
     size = words.get_vocab_size()
     start = words.token_to_id(SPECIAL[0])
-    zoo.write(folder, "whisper", vocab_size=size, decoder_start_token_id=start, tie_word_embeddings=False)
+    own = {"vocab_size": size, "decoder_start_token_id": start, "max_target_positions": 9}
+    zoo.write(folder, "whisper", tie_word_embeddings=False, **own)
     words.save(str(folder / "tokenizer.json"))
     said = {"decoder_start_token_id": start, "eos_token_id": 2, "is_multilingual": True} | settings
     (folder / "generation_config.json").write_text(json.dumps(said))

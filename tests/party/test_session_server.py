@@ -132,8 +132,9 @@ def counts(live: Live) -> list[int]:
     return [len(found) for found in pieces(live)]
 
 
-def connected(live: Live, memory: Path, name: str = "tiny") -> RemoteCluster:
-    return connect(live.cluster, name, live.key("alice"), prepared_requests=memory)
+def connected(live: Live, memory: Path, name: str = "tiny", accept_changes: bool = False) -> RemoteCluster:
+    how = {"prepared_requests": memory, "accept_changes": accept_changes}
+    return connect(live.cluster, name, live.key("alice"), **how)  # type: ignore[arg-type]
 
 
 def test_what_was_prepared_serves_one_request_of_a_later_session(live: Live, memory: Path) -> None:
@@ -202,7 +203,7 @@ def test_a_replaced_model_takes_its_preprocessing_along(live: Live, memory: Path
     before = counts(live)
     live.share(checkpoints["classifier"], "judge", version="2", approximations=("spline", "mpcformer"))
     assert counts(live) == [count - 1 for count in before]
-    with connected(live, memory, "judge") as cluster:
+    with connected(live, memory, "judge", accept_changes=True) as cluster:
         assert cluster.encode(TEXT).cost.prepared is None
 
 

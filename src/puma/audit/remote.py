@@ -24,7 +24,7 @@ def canary(
     sharing: str | Path, insecure: bool = False,
 ) -> Callable[[Ask], Report]:  # fmt: skip
     """What asks one canary after the other, as the client of this key with the consent of this owner, of a model as it
-    was shared; the errors of puma.errors."""
+    was shared; each begins as `connect` does. The errors of puma.errors."""
     clear = model if isinstance(model, PlainModel) else PlainModel(model, adapter)
     plan, known = kept(Path(sharing)), config.read(cluster)
     auditor = Auditor(Signer.of(Path(key)), Signer.of(Path(owner)), Shared(plan, clear.params))

@@ -64,10 +64,10 @@ COMMANDS = {  # name: where it lives, its arguments, what it does
     "cluster new": ("operate.cluster", "--party ...", "Write a new cluster file, never over another."),
     "cluster show": ("operate.cluster", "", "Say what a cluster file means, and its digest."),
     "cluster trust": ("operate.cluster", "--client CRT|FINGERPRINT", "Let somebody upload models or ask."),
-    "receipt show": ("ask.receipt", "FILE", "Show what the parties signed of a request."),
-    "receipt verify": ("ask.receipt", "FILE", "Check what the parties signed of a request."),
     "audit run": ("ask.audit", "[MODEL]", "Ask the parties a canary, and compute their part in it again."),
     "audit verify": ("ask.audit", "REPORT", "Check what a report shows of a party that deviated."),
+    "receipt show": ("ask.receipt", "FILE", "Show what the parties signed of a request."),
+    "receipt verify": ("ask.receipt", "FILE", "Check what the parties signed of a request."),
     "completion": ("operate.completion", "[SHELL]", "Print what a shell needs to complete commands and options."),
 }
 

@@ -180,6 +180,7 @@ class PartyChannel:
             self._asks(words[0])
         else:
             self._awaited, self._granted = deque([wanted]), 1
+            self.said.append(msg.public(words[0]))
         with self._exchange(sending=True):
             for link, word, mine in zip(self.links, words, frames, strict=True):
                 link.send_control(msg.encode(word))

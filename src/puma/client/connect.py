@@ -115,6 +115,8 @@ class ClusterSession(Session):
             if own and own.whole and FILE not in own.files:  # the owner's decides how texts are put to the model
                 mine = {file.name for file in card.files} - {FILE}
             committed = commitment_digest(self.commitment) if self.commitment else b""
+            if card.weights is not None:  # that everybody may know: their own digest
+                committed = card.weights.sha256
             digests = seen.digests(self.config, card, committed)
             self.seen = seen.check(record, model, digests, accept_changes, mine)
         file = next((file for file in card.files if file.name == TOKENIZER), None)

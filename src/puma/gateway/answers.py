@@ -247,7 +247,7 @@ class Answers:
                 return
             steps = cluster.session.continued(
                 wanted.prompts, wanted.tokens, paced=wanted.paced, choose=how.choose, temperature=how.temperature,
-                memory=wanted.memory,
+                memory=None if getattr(cluster.session, "once", False) else wanted.memory,
             )  # fmt: skip
             try:
                 with contextlib.closing(steps):

@@ -38,13 +38,9 @@ async def translations(gateway: Gateway, request: Request) -> Response:
 
 
 async def _written(gateway: Gateway, request: Request, task: Task) -> Response:
-    try:
-        form = await request.form(max_files=1, max_fields=FIELDS)
-    except HTTPException as error:
-        raise Refused(f"the body is no form ({error.detail})", None, "wrong_body") from error
-    _checked(form)
-    gateway.known(str(form.get("model", "")))
-    content, wanted = await _sound(form), Wanted(str(form["language"]) if form.get("language") else None, task)
+    asked, content = await _asked(request)
+    gateway.known(asked.get("model", ""))
+    wanted = Wanted(asked.get("language") or None, task)
     with blamed("language"):
         check(gateway.model, wanted, True)
     with blamed("file"):
@@ -55,7 +51,17 @@ async def _written(gateway: Gateway, request: Request, task: Task) -> Response:
 
     job = gateway.submit(run, request)
     *_, found = [item async for item in while_there(request, job)] or [None]  # nothing for who has left
-    return _reply(gateway, found, str(form.get("response_format", "json")), task, request_id(job))
+    return _reply(gateway, found, asked.get("response_format", "json"), task, request_id(job))
+
+
+async def _asked(request: Request) -> tuple[dict[str, str], bytes]:
+    """The fields of a form, and its file."""
+    try:
+        async with request.form(max_files=1, max_fields=FIELDS) as form:
+            _checked(form)
+            return {name: str(form[name]) for name in form if name != "file"}, await _sound(form)
+    except HTTPException as error:
+        raise Refused(f"the body is no form ({error.detail})", None, "wrong_body") from error
 
 
 def _checked(form: FormData) -> None:

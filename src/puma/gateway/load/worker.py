@@ -42,6 +42,11 @@ IDLE, STARTING, READY, FAILED = "idle", "starting", "ready", "failed"
 AGAIN = 5.0  # seconds after which parties that let no further session in are asked for one again
 
 
+def once(cluster: Cluster) -> bool:
+    """Whether a session is for one request, and none beside it, as where the parties are audited."""
+    return getattr(cluster.session, "once", False)
+
+
 class Seat:
     """A thread's place: its session, and to which cluster of this gateway's that belongs."""
 
@@ -239,6 +244,9 @@ class Worker:
             if self._shut is not None:
                 what = f"the parties are asked nothing more, since what they sent did not fit: {self._shut.message}"
                 raise ProtocolError(what, SHUT_HINT)
+            if self._cluster is not None and once(self._cluster) and self._cluster.session.over:
+                self._cluster.close()
+                self._cluster = None
             if self._cluster is None:
                 seat.close()
                 self.state = STARTING
@@ -255,6 +263,8 @@ class Worker:
     def _opened(self, cluster: Cluster) -> Cluster | None:
         """A session that no other seat has; None if there is none besides those of others."""
         taken = any(seat.cluster is cluster for seat in self._seats)
+        if once(cluster):
+            return None if taken else cluster
         if cluster.in_company and not taken and not cluster.session.over:
             return cluster
         try:

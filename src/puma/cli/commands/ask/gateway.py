@@ -17,6 +17,7 @@ from cyclopts import Parameter
 import puma
 from puma import config
 from puma.cli import ui
+from puma.cli.audits import NEVER, Audits
 from puma.cli.options import FITTED, HUMAN, Count, Fitting, Flag, Output, Several
 from puma.errors import UsageError
 
@@ -51,6 +52,7 @@ def gateway(
     store: Path | None = None,
     open_weights: Flag = False,
     fitting: Fitting = FITTED,
+    audits: Audits = NEVER,
     output: Output = HUMAN,
 ) -> None:
     """Serve OpenAI's endpoints and a page to chat, on this machine; it sees prompts and answers, the parties do not.
@@ -107,12 +109,16 @@ def gateway(
     keys = _keys(api_key)
     local = source or adapter or store or reveal_logits or open_weights or fitting != FITTED
     _check_roles(local, cluster, as_, model)
+    audits.check(cluster)
     hosts = _called(host, hostname)
     with server.listen(host, port) as bound:
         policy = (reveal_logits, "open" if open_weights else "hidden")
-        start, clear, seen = _starter(source, adapter, cluster, as_, model, policy, store, fitting, output)
+        how = (policy, bool(audits.every), store, fitting, output)
+        start, clear, seen = _starter(source, adapter, cluster, as_, model, *how)
         drawn = _drawn(clear, temperature, seen)
         start = partial(_judging, start, out_of_range)
+        if audits.every and cluster is not None and as_ is not None:
+            start = audits.of(start, cluster, as_)
         called = model or (source if adapter is None else clear.name)
         settings = _settings(called, cluster, hosts, drawn)
         settings = replace(
@@ -144,12 +150,13 @@ def _check_roles(here: Any, cluster: Path | None, key: Path | None, name: str | 
 
 def _starter(
     source: str | None, adapter: str | None, cluster: Path | None, key: Path | None, name: str | None,
-    policy: tuple[bool, str], store: Path | None, fitting: Fitting, output: Output,
+    policy: tuple[bool, str], audited: bool, store: Path | None, fitting: Fitting, output: Output,
 ) -> tuple[Callable[[], Any], Any, bool]:  # fmt: skip
     """What makes a session, the first of which is there already, the public side of its model, and whether clients may
     see its logits."""
     if cluster is not None:
-        start = partial(puma.connect, str(cluster), model=name, key=str(key))  # type: ignore[attr-defined]
+        asked: dict[str, Any] = {"model": name, "key": str(key), "audited": audited}
+        start = partial(puma.connect, str(cluster), **asked)  # type: ignore[attr-defined]
         first = start()
         return _after(first, start), first.model, first.session.reveals
     from puma.local.cluster import LocalCluster

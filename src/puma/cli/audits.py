@@ -1,0 +1,71 @@
+"""The options by which a gateway lets its parties be audited beside what it is asked.
+
+Its sessions then take one request each and begin as canaries do. This file must not know HTTP.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+
+from puma.cli import ui
+from puma.cli.options import Count
+from puma.errors import PumaError, UsageError
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Audits:
+    """How parties in a cluster are audited beside requests."""
+
+    every: Annotated[Count, Parameter(name="--audit-every")] = 0
+    """A canary for so many requests on average, by chance, each like one of the latest; 0 for none. Each request then
+    has a session of its own, and none is computed together with others."""
+
+    model: Annotated[str | None, Parameter(name="--audit-model")] = None
+    """The checkpoint that was shared, for canaries."""
+
+    owner: Annotated[Path | None, Parameter(name="--audit-owner")] = None
+    """The key with which it was shared, for canaries."""
+
+    sharing: Annotated[Path | None, Parameter(name="--audit-sharing")] = None
+    """The file that `puma share --keep` wrote then."""
+
+    def check(self, cluster: Path | None) -> None:
+        """UsageError for options that do not belong together."""
+        given = (self.model, self.owner, self.sharing)
+        if not self.every and any(given):
+            raise UsageError("--audit-model, --audit-owner and --audit-sharing go with --audit-every", "add it")
+        if self.every and (cluster is None or not all(given)):
+            what = "--audit-every needs --cluster, --audit-model, --audit-owner and --audit-sharing"
+            raise UsageError(what, "client and owner together open a canary: see docs/audits.md")
+
+    def of(self, start: Callable[[], Any], cluster: Path, key: Path) -> Callable[[], Any]:
+        """What makes clusters whose requests are audited, from what makes any."""
+        from puma.audit.remote import canary
+        from puma.audit.scheduled import Audited, Schedule
+
+        assert self.model is not None and self.owner is not None and self.sharing is not None
+        one = canary(self.model, None, cluster, key, self.owner, self.sharing)
+        schedule = Schedule(one, self.every, _told)
+
+        def audited() -> Any:
+            schedule.check()
+            return Audited(start(), schedule)
+
+        return audited
+
+
+NEVER = Audits()
+
+
+def _told(found: Any) -> None:
+    """A line about each canary that found something, or failed."""
+    if isinstance(found, PumaError):
+        ui.note(f"a canary was not answered: {found}")
+    for each in getattr(found, "findings", []):
+        ui.note(f"AUDIT: {each}; nothing more is asked")
