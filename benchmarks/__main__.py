@@ -3,8 +3,10 @@
     python -m benchmarks [--only PARTS] [--runs N] [--quick] [--out DIR]
 
 With --instructions avx2 models are measured as on a machine without AVX-512, which is hidden from numba and OpenSSL.
-Parts: models, functions, kernels, links, networks, stack, phases, batch, lengths, sentences, open. Each writes a JSON
-file; tables and plots are then made of all files that are there. The measurements go to benchmarks/results, the page to
+
+Parts: models, functions, kernels, links, networks, stack, phases, batch, lengths, sentences, open, threads, drafts (and
+--smollm2 FILE of a chat model, --draft-model FOLDER for drafts by a smaller one). Each writes a JSON file;
+tables and plots are then made of all files that are there. The measurements go to benchmarks/results, the page to
 docs/benchmarks.md, the plots to docs/plots; with --out everything goes to that folder. `--only page` measures nothing.
 The whole takes about an hour and wants the machine for itself.
 """
@@ -18,16 +20,24 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from benchmarks import function_run, model_run, netem, network_run, open_weights, page, record, sentences, stack
+from benchmarks.drafts import run as drafts
 from benchmarks.functions import FUNCTIONS
+from puma import pool
 from puma.measure.speed import speed
 
 Part = Callable[[int, bool], Any]
-# A processor of the generation before AVX-512 for numba, and for OpenSSL without these instructions (leaf 7 of CPUID).
-AVX2 = {"NUMBA_CPU_NAME": "znver3", "OPENSSL_ia32cap": ":~0xd0230000"}
+# A processor of the generation before AVX-512 for numba, which would else keep this one's instructions, and for OpenSSL
+# without them (leaf 7 of CPUID).
+AVX2 = {
+    "NUMBA_CPU_NAME": "znver3",
+    "NUMBA_CPU_FEATURES": "+avx2,+fma,+bmi,+bmi2,+popcnt,-avx512f",
+    "OPENSSL_ia32cap": ":~0xd0230000",
+}
 
 
 def say(text: str) -> None:
@@ -51,6 +61,18 @@ def script(name: str, quick: bool) -> dict[str, Any]:
         report = Path(folder) / "report.json"
         command = [sys.executable, str(Path(__file__).with_name(name)), "--json", str(report)]
         subprocess.run([*command, *(["--quick"] if quick else [])], check=True, stdout=subprocess.DEVNULL)
+        return json.loads(report.read_text())
+
+
+def threads(runs: int, quick: bool) -> list[dict[str, Any]]:
+    """Each party alone, with one thread and with as many as there are cores, in a process of its own."""
+    counts = f"1,{max(2, pool.cores())}"
+    with tempfile.TemporaryDirectory() as folder:
+        report = Path(folder) / "report.json"
+        words = ["--threads", counts, "--runs", str(runs), "--json", str(report), *(["--quick"] if quick else [])]
+        environment = os.environ | {"OMP_WAIT_POLICY": "PASSIVE"}
+        command = [sys.executable, "-m", "benchmarks.alone", *words]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env=environment)
         return json.loads(report.read_text())
 
 
@@ -78,8 +100,14 @@ PARTS: dict[str, Part] = {
     "batch": lambda runs, quick: model_run.batches(runs, quick, say),
     "lengths": lambda runs, quick: model_run.lengths(runs, quick, say),
     "sentences": lambda runs, quick: sentences.sentences(runs, quick, say),
+    "threads": threads,
+    "drafts": lambda _, quick: drafts.drafts(quick, say),
     "open": lambda runs, quick: open_weights.open_weights(runs, quick, say),
 }
+
+
+def _drafts(smollm2: Path | None, model: str | None, _: int, quick: bool) -> Any:
+    return drafts.drafts(quick, say, smollm2, model)
 
 
 def main() -> None:
@@ -89,6 +117,8 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="small and few, to see that all works")
     parser.add_argument("--instructions", choices=["all", "avx2"], default="all", help="those that may be used")
     parser.add_argument("--out", type=Path, help="a folder for everything, instead of the repository's own")
+    parser.add_argument("--smollm2", type=Path, help="SmolLM2-135M-Instruct as a GGUF file, for drafts")
+    parser.add_argument("--draft-model", help="a smaller model of its tokenizer, which drafts")
     options = parser.parse_args()
     wanted = options.only.split(",") if options.only else list(PARTS)
     if unknown := set(wanted) - {*PARTS, "page"}:
@@ -102,7 +132,10 @@ def main() -> None:
         if name != "page":
             say(f"-- {name}")
             kind = "_avx2" if options.instructions == "avx2" else ""
-            record.save(results, name + kind, PARTS[name](1 if options.quick else options.runs, options.quick))
+            part = PARTS[name]
+            if name == "drafts":
+                part = partial(_drafts, options.smollm2, options.draft_model)
+            record.save(results, name + kind, part(1 if options.quick else options.runs, options.quick))
     page.write(results, options.out or record.ROOT / "docs")
     (options.out or record.ROOT).joinpath("README.md").write_text(page.written(page.read(results)))
 

@@ -16,6 +16,7 @@ from puma.measure.bench import ask, configured, random_ids
 from puma.measure.forecast import NETWORKS, forecast
 from puma.measure.rates import Speed, work
 from puma.models.config import Config
+from puma.nn.variants import quick_of
 from puma.reference.plain_model import PlainModel
 from puma.wire.request_shapes import shaped
 
@@ -24,35 +25,38 @@ CASES: list[tuple[str, int, int | None]] = [("bert-base", 128, None), ("gpt2", 3
 QUICK = (STORIES, 4, 2)
 
 
-def model(name: str) -> tuple[Config, Mapping[str, Tensor]]:
-    """A preset with random weights, or the embedded model."""
+def model(name: str, layers: int | None = None) -> tuple[Config, Mapping[str, Tensor]]:
+    """A preset with random weights, perhaps of so many layers, or the embedded model."""
     if name == STORIES:
         clear = PlainModel(None)
         return clear.config, clear.params
-    _, config, params = configured(name, None)
+    _, config, params = configured(name, layers)
     return config, params
 
 
 def measure(
-    case: tuple[str, int, int | None], network: str | None, runs: int, speed: Speed, kernel: bool = False
-) -> dict[str, Any]:
+    case: tuple[str, int, int | None], network: str | None, runs: int, speed: Speed, kernel: bool = False,
+    plan: str = "lean", layers: int | None = None,
+) -> dict[str, Any]:  # fmt: skip
     """Median seconds of a request over a network (None: bare loopback), and the prediction if there is a network.
 
+    `plan` and `layers` are as for `puma bench`.
     `kernel`: this process has entered a namespace in which the kernel makes the network.
     """
     name, prompt, tokens = case
-    config, params = model(name)
+    config, params = model(name, layers)
     asked: dict[str, Any] = {"model": name, "prompt": prompt, "tokens": tokens, "network": network or "loopback"}
     if network is None:
         with Trio() as trio:
             return asked | _timed(trio, config, params, prompt, tokens, runs)
     net = NETWORKS[network]
     with (netem.Shaped if kernel else Emulated)(net) as emulated, Trio(route=emulated.route) as trio:
+        trio.session.variants = plan
         trio.share(config, params)
         before = emulated.stats()
         found = _timed(trio, config, None, prompt, tokens, runs)
         after = emulated.stats()
-    request = shaped(config, prompt, tokens)
+    request = shaped(config, prompt, tokens, quick=quick_of(plan))
     cost = forecast(config, request)
     relayed = (after["cpu_seconds"] - before["cpu_seconds"]) / (runs + 1)
     predicted = net.predict(cost, work(config, request, cost), speed, beside=relayed)

@@ -28,6 +28,8 @@ PARTS = (
     "batch",
     "lengths",
     "sentences",
+    "threads",
+    "drafts",
     "open",
     "spu",
 )
@@ -225,6 +227,38 @@ def sentences(results: list[dict[str, Any]]) -> str:
     return table(heads, lines)
 
 
+def threads(results: list[dict[str, Any]]) -> str:
+    """A line for each party; the serial part and what it implies are those of the calling thread's processor time."""
+    most = list(results[0]["threads"])[-1]
+    heads = ["one party alone", "", "1 thread s", f"{most} threads s", "times", "calling thread: times", "serial part"]
+    heads += [f"implied, {cores} cores" for cores in results[0]["implied"]]
+    rows = []
+    for r in results:
+        times = [seconds(r["threads"][count]["seconds"]) for count in ("1", most)]
+        ratios = [f"{r[key]:.2f}" for key in ("ratio", "own_ratio")]
+        rest = [f"{100 * r['own_serial']:.1f} %", *(f"{times_:.1f}" for times_ in r["implied"].values())]
+        rows.append([r["title"], r["party"], *times, *ratios, *rest])
+    return table(heads, rows)
+
+
+def drafts(results: list[dict[str, Any]]) -> str:
+    """Tokens a step in the clear, and then what three parties took."""
+    clear, secure = ([r for r in results if bool(r.get("secure")) is taken] for taken in (False, True))
+    heads = ("model", "asked to", "drafts", "pace", "drafted", "right", "tokens a step")
+    rows = [[r["model"], r["kind"], r["draft"], r["pace"], *_drafted(r)] for r in clear]
+    more = ("model", "asked to", "network", "drafts", "drafted", "right", "tokens a step", "seconds")
+    more += ("tokens a second", "rounds", "MB")
+    both = []
+    for r in secure:
+        took = [seconds(r["seconds"]), f"{r['per_second']:.2f}", f"{r['rounds']:,}", f"{r['bytes'] / 1e6:,.0f}"]
+        both.append([r["model"], f"{r['kind']}, {r['tokens']} tokens", r["pace"], r["draft"], *_drafted(r), *took])
+    return f"{table(heads, rows)}\n\n{table(more, both)}"
+
+
+def _drafted(r: dict[str, Any]) -> list[str]:
+    return [str(r.get("drafted", "")), str(r.get("accepted", "")), f"{r.get('tokens_a_step', 1.0):.2f}"]
+
+
 def open_weights(results: dict[str, Any]) -> str:
     """Both kinds of weights beside each other, and the folder."""
     heads = ["request", "seconds, hidden", "open", "ratio", "processor seconds, hidden", "open", "ratio"]
@@ -282,6 +316,8 @@ TABLES: dict[str, Callable[[Any], str]] = {
     "batch": batch,
     "lengths": lengths,
     "sentences": sentences,
+    "threads": threads,
+    "drafts": drafts,
     "open": open_weights,
     "spu": spu,
 }

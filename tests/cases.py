@@ -18,15 +18,25 @@ from torch import Tensor
 
 from puma.crypto.prg import PairKey
 from puma.kernels.outline import Outline
-from puma.mpc import arithmetic, boolean, compare, cost, fixed, lookup, retrieval, watch
+from puma.mpc import arithmetic, boolean, compare, cost, fixed, lookup, raising, retrieval, watch
 from puma.mpc.fixed import ACTIVATION, RESIDUAL, RESIDUAL_RING, RING, WEIGHT
 from puma.mpc.party import Party
 from puma.mpc.polynomial import ONE, bit, times
 from puma.mpc.public import LookedUp
 from puma.mpc.share import Additive, Bits, Secret, Share
-from puma.nn import attention, delta, gates, mixture, paper, pooling, roots, sampling, splines
+from puma.nn import attention, delta, gates, inverses, mixture, paper, pooling, roots, sampling, splines
 from puma.nn import functional as F
-from tests.trio import given, given_additive, given_bits, given_choice, given_masked, given_public, given_seeded
+from puma.nn.variants import QUICK
+from tests.trio import (
+    given,
+    given_additive,
+    given_bits,
+    given_choice,
+    given_masked,
+    given_public,
+    given_raised,
+    given_seeded,
+)
 
 
 def sample(*shape: int, scale: float = 1.0, seed: int = 0) -> Tensor:
@@ -60,7 +70,7 @@ class Case:
         try:
             return finished(party, self.function(*self.arguments(party)))
         finally:
-            party.on_watch = None
+            party.on_watch, party.quick = None, ()
 
     def cost(self, party: Party) -> cost.Cost | None:
         """What the function declares for these arguments; None if only a run tells."""
@@ -95,6 +105,8 @@ def parts(result: Any) -> list[Tensor | None]:
     for secret in secrets_in(result):
         if isinstance(secret, Share):
             found += secret.components
+        elif isinstance(secret, raising.Raised):
+            found += [*secret.share.components, secret.turn]
         elif isinstance(secret, Additive):
             found.append(None if secret.silent else secret.part)
         elif isinstance(secret, Bits):
@@ -110,6 +122,7 @@ def parts(result: Any) -> list[Tensor | None]:
 
 N = (9, 8)
 ROWS = sample(3, 19, scale=3, seed=5)
+MANY_ROWS = sample(500, 17, scale=3, seed=6)
 X, Y = sample(*N, scale=3), sample(*N, scale=2, seed=1)
 
 
@@ -117,9 +130,19 @@ def _x(p: Party, bits: int = 32, frac: int = 12, name: str = "x", value: Tensor 
     return given(p, value, bits, frac, name)
 
 
+def _quick(x: Any) -> Any:
+    """By the plan of fewest rounds; a case forgets it afterwards."""
+    x.party.quick = QUICK
+    return x
+
+
 def _watched(x: Share) -> Share:
     x.party.on_watch = watch.Watch(x.party, [1] * x.shape[0])
     return x
+
+
+def _raised(p: Party) -> raising.Raised:
+    return given_raised(p, X, 20, 47, 12)
 
 
 def _z(p: Party, bits: int = 40, frac: int = 24, name: str = "z", dealt: bool = True) -> Additive:
@@ -162,6 +185,16 @@ MPC = [
     Case(arithmetic.open_truncate, lambda p: ((_z(p), 16), (_z(p, 35, 20, "z2"), 0))),
     Case(arithmetic.lift, lambda p: ((_x(p, 24), 48), (_x(p, 17, 3, "y"), 64))),
     Case(arithmetic.lift, lambda p: ((_x(p, 63, 12), 64),), "one bit"),
+    Case(raising.raised, lambda p: (_x(p, 24), 48)),
+    Case(raising.raised, lambda p: (_x(p, 24), 33, 9), "hardly negative"),
+    Case(raising.cut, lambda p: (_raised(p), 7)),
+    Case(raising.whole, lambda p: (_raised(p),)),
+    Case(raising.times, lambda p: (_raised(p), _x(p, 50, 9, "y", Y))),
+    Case(raising.times, lambda p: (_x(p, 50, 9, "y", Y[:, :1]), _raised(p)), "broadcast"),
+    Case(raising.times, lambda p: (_raised(p), given_raised(p, Y, 17, 40, 9, "y")), "two"),
+    Case(raising.times, lambda p: (_raised(p), given_raised(p, Y, 30, 40, 9, "y")), "two, nothing of both"),
+    Case(raising.squared, lambda p: (_raised(p),)),
+    Case(raising.squared, lambda p: (_raised(p).reduced(21),), "no larger a ring"),
     Case(arithmetic.random_share, lambda p: (p, N, 42)),
     Case(arithmetic.reveal, lambda p: (_x(p, 23),)),
     Case(
@@ -175,6 +208,7 @@ MPC = [
     Case(boolean.open_masked, lambda p: (given_bits(p, coins(*N)), given_bits(p, coins(5, 13), "c"))),
     Case(boolean.select, lambda p: (given_masked(p, coins(*N)), _x(p, 24))),
     Case(boolean.select, lambda p: (given_masked(p, coins(9, 1)), _x(p, 24)), "broadcast"),
+    Case(boolean.select_all, lambda p: ([given_masked(p, coins(*N, seed=i), f"v{i}") for i in range(3)], _x(p, 24))),
     Case(boolean.to_arithmetic, lambda p: (given_masked(p, coins(*N)), 48)),
     *(Case(lookup.digits, lambda p, w=w: (_x(p), 5, [w]), f"{w} bits") for w in range(1, 11)),
     Case(lookup.digits, lambda p: (_x(p), 1, [2, 8, 1, 4, 6]), "many"),
@@ -197,9 +231,19 @@ MPC = [
         Case(compare.maximum, lambda p, n=n: (_x(p, 12, 4, value=ROWS[:, :n]),), f"{n} entries")
         for n in (1, 2, 3, 11, 19)
     ),
+    *(
+        Case(compare.maximum, lambda p, n=n: (_x(p, 12, 4, value=ROWS[:, :n]), -1, True), f"{n} entries, quick")
+        for n in (2, 3, 8, 11, 19)
+    ),
+    Case(compare.maximum, lambda p: (_x(p, 12, 4, value=MANY_ROWS), -1, True), "many rows, quick"),
+    Case(compare.argmax, lambda p: (_x(p), _x(p, 5, 0, "index", torch.arange(8).expand(9, 8)), True), "quick"),
     Case(compare.argmax, lambda p: (_x(p), _x(p, 5, 0, "index", torch.arange(8).expand(9, 8)))),
     Case(retrieval.retrieve, lambda p: (given_choice(p, [7, 2, 8, 8], 9, 34), _x(p))),
     Case(retrieval.retrieve, lambda p: (given_choice(p, [7, 2, 8, 8], 9, 34), _parameter(p, 9, 8)), "parameter"),
+    Case(
+        fixed.grown,
+        lambda p: ((_x(p, 40, 20), 14, 48), (_z(p, 48, 31), 14, 48), (_z(p, 30, 8, "z2", False), 12, 20)),
+    ),
     Case(
         fixed.formatted,
         lambda p: ((_x(p, 40, 20), 14, 48), (_z(p, 48, 31), 14, 48), (_z(p, 30, 8, "z2", False), 12, 20)),
@@ -250,8 +294,13 @@ NN = [
     Case(roots.reciprocal, lambda p: (given(p, POSITIVE, 24, 12), 4, 22)),
     Case(roots.reciprocal, lambda p: (given(p, POSITIVE, 19, 8), 4, 17), "short"),
     Case(roots.rsqrt, lambda p: (given(p, POSITIVE, 40, 16), 15, 0.75)),
+    Case(inverses.quick_reciprocal, lambda p: (given(p, POSITIVE, 24, 12), 4, 22)),
+    Case(inverses.quick_rsqrt, lambda p: (given(p, POSITIVE, 40, 16), 15, 0.75)),
+    Case(roots.normalised, lambda p: (_quick(_product(p, sample(8, 24))), 1e-5, True), "quick"),
+    Case(roots.normalised, lambda p: (_quick(_product(p, sample(8, 24))), 1e-5, False), "quick, no mean"),
     Case(roots.normalised, lambda p: (_hidden(p, 8, 24), 1e-5, True)),
     Case(attention.attend, lambda p: (_scores(p), _product(p, sample(2, 9, 8)), _mask(5, 9))),
+    Case(attention.attend, lambda p: (_quick(_scores(p)), _product(p, sample(2, 9, 8)), _mask(5, 9)), "quick"),
     Case(attention.softmax, lambda p: (_scores(p), _mask(5, 9))),
     Case(attention.sunk, lambda p: (*(_heads(p, n, h) for n, h in (("q", 4), ("k", 2), ("v", 2))), _weight(p, 4))),
     Case(gates.clamped, lambda p: (_product(p), _product(p, Y, "up"))),
@@ -287,6 +336,7 @@ NN = [
     Case(F.heads, lambda p: (*_projections(p), 4, [angles(9, 4), angles(9, 4)]), "turned"),
     Case(F.scores, lambda p: (_x(p, 43, ACTIVATION), _x(p, 43, ACTIVATION, "y", Y))),
     Case(F.silu_gated, lambda p: (_product(p), _x(p, 40, 20))),
+    Case(F.silu_gated, lambda p: (_quick(_product(p)), _x(p, 40, 20)), "quick"),
     Case(F.gelu_gated, lambda p: (_product(p), _x(p, 40, 20), "tanh")),
     Case(F.softcap, lambda p: (_scores(p), 30.0)),
     Case(F.times, lambda p: (_product(p), 48)),

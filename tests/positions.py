@@ -3,8 +3,8 @@
 A holder is who keeps a key: a party by its rank, or the outsiders of this process, client and owner, together. What
 may be read again is said here and nowhere else: masks of weights at the parties, which cover the same words at each
 use; what an auditor computes again of a session that is over, and sends to nobody; what a party draws while nothing
-leaves it (a rehearsal, or the dealer's look at a later step); what decrypts a file. Keys that tests write out are
-open: each party under them is a holder of its own, and outsiders are not asked.
+leaves it (a rehearsal, the dealer's look at a later step, a recording that is played to it again); what decrypts a
+file. Keys that tests write out are open: each party under them is a holder of its own, and outsiders are not asked.
 Streams called "test ..." carry inputs that tests share openly, what a client samples with ("sampling") masks nothing,
 and what a test itself draws is its own affair.
 """
@@ -27,6 +27,7 @@ import torch
 
 from puma.crypto import prg
 from puma.crypto.prg import BLOCK, PairKey, Reader, Stream
+from puma.net.null import NullLink
 
 REPORT = "PUMA_TEST_REPEATS"  # names the file to which processes that tests start write what they read twice
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -120,7 +121,7 @@ def _holder(stream: Stream) -> Any:
 
 
 def _of(party: Any, stream: Stream) -> Any:
-    if stream.purpose.startswith("weight ") or any(type(link).__name__ == "NullLink" for link in party.links.values()):
+    if stream.purpose.startswith("weight ") or any(isinstance(link, NullLink) for link in party.links.values()):
         return None
     if stream._key not in _open_keys:
         return f"P{party.rank}"

@@ -19,6 +19,7 @@ from puma.mpc.boolean import MaskedBit
 from puma.mpc.cost import Cost, Entry
 from puma.mpc.party import Party
 from puma.mpc.public import Public
+from puma.mpc.raising import Raised
 from puma.mpc.retrieval import Choice
 from puma.mpc.seeded import Seeded, rest_bytes
 from puma.mpc.share import Additive, Bits, Share
@@ -107,6 +108,20 @@ def held(party: Party, words: Tensor, l1: Tensor, l2: Tensor, bits: int = 64, fr
     """A share of these words under these masks."""
     own = {0: (l1, l2), 1: (words.to(l1.device) + l1 + l2, l1), 2: (words.to(l1.device) + l1 + l2, l2)}
     return Share(party, *own[party.rank], bits, frac)
+
+
+def given_raised(party: Party, value: Tensor, low: int, bits: int, frac: int = 0, name: str = "r") -> Raised:
+    """A share of `value` in a ring of `low` bits, raised; what the dealer would have dealt is computed openly."""
+    words = torch.round(value.double() * 2.0**frac).long()
+    one, two = (drawn(party, rank, name, tuple(words.shape)) for rank in (1, 2))
+    m = kernels.reduce(words.to(one.device) + one + two + (1 << (low - 2)), low)
+    one, two = kernels.reduce(one, low), kernels.reduce(two, low)
+    carry, turn, high = (one + two) >> low, ((one + two) >> (low - 1)) & 1, m >> (low - 1)
+    half = drawn(party, 1, f"{name} half", tuple(words.shape))
+    if party.is_dealer:
+        return Raised(Share(party, one - ((carry + turn) << low), two, bits, frac), turn, low)
+    own, mask = (half, one) if party.rank == 1 else (carry + turn * (1 - high) - half, two)
+    return Raised(Share(party, m - (1 << (low - 2)), mask - (own << low), bits, frac), high, low)
 
 
 def given_seeded(

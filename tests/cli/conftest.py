@@ -75,14 +75,16 @@ def known_speed(monkeypatch: pytest.MonkeyPatch) -> Speed:
 def lent(processes: Trio, monkeypatch: pytest.MonkeyPatch) -> None:
     """Commands find three processes running."""
     for room in (local, bench):
-        monkeypatch.setattr(room, "Trio", lambda progress=None, store=None, approximation="spline": Lent(processes))
+        monkeypatch.setattr(
+            room, "Trio", lambda progress=None, store=None, approximation="spline", threads=None: Lent(processes)
+        )
 
 
 @pytest.fixture
 def nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing may be started."""
 
-    def start(progress: object = None, store: object = None, approximation: object = None) -> None:
+    def start(*_: object, **__: object) -> None:
         raise AssertionError("a command started parties before it had looked at its input")
 
     for room in (local, bench):

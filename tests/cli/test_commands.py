@@ -59,6 +59,23 @@ def test_generate_with_secret_lengths(puma: Run, checkpoints: dict[str, Path], t
     assert "beam search" in puma("generate", checkpoints["llama"], "the cat", *secret, "--beams", 2).out
 
 
+def test_generate_with_drafts(puma: Run, checkpoints: dict[str, Path], tmp_path: Path) -> None:
+    asked = ("generate", checkpoints["llama"], "the cat sat on the cat sat on the cat sat", "--tokens", 6)
+    plain, found = puma(*asked, "--json").json, puma(*asked, "--draft", "lookup", "--compare", "--json").json
+    assert found["token_ids"] == plain["token_ids"] and found["compare"]["agree"]
+    assert list(found["drafts"]) == ["drafted", "accepted", "steps", "tokens_a_step"] and found["drafts"]["steps"] <= 5
+    ran = puma(*asked, "--draft", checkpoints["llama"])
+    assert re.search(r" drafts right, [0-9.]+ tokens a step, .* rounds", ran.out)
+    (tmp_path / "two.txt").write_text("the cat sat on the cat sat\na dog\n")
+    both = puma(
+        "generate", checkpoints["llama"], "--prompts", tmp_path / "two.txt", "--draft", "lookup", "--compare", "--json"
+    )
+    assert all(result["compare"]["agree"] for result in both.json["results"]) and "drafts" in both.json
+    for more, why in ((("--beams", 2), "several texts"), (("--prepared",), "step by step")):
+        assert why in puma(*asked, "--draft", "lookup", *more).err
+    assert "another tokenizer" in puma(*asked, "--draft", checkpoints["gpt2"]).err
+
+
 def test_generate_with_the_embedded_model(
     puma: Run, checkpoints: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -54,6 +54,10 @@ def test_what_is_said(host: str, fixed: bool, capsys: pytest.CaptureFixture[str]
     assert ("learn how many tokens it has" in said) is not fixed
 
 
+def test_drafts_tell_what_a_fixed_length_hides(puma: Run, nobody: None) -> None:
+    assert "--fixed-length hides" in puma("gateway", "--draft", "lookup", "--fixed-length").err
+
+
 def test_names(tmp_path: Path) -> None:
     assert short_name(None) == "stories" and short_name(tmp_path) == tmp_path.name
     assert short_name("meta-llama/Llama-2-7b") == "meta-llama/Llama-2-7b"

@@ -39,8 +39,8 @@ def run(batch: Batch, answers: dict[Rows, list[list[int]]], steps: int = 99) -> 
         if batch.empty:
             return
         for rows, found in batch.step().items():
-            for i, token in found.items():
-                answers.setdefault(rows, [[] for _ in rows.prompts])[i].append(token)
+            for i, new in found.items():
+                answers.setdefault(rows, [[] for _ in rows.prompts])[i] += new
 
 
 @pytest.mark.parametrize("reveal", [False, True], ids=["parties", "client"])

@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from hypothesis import given
 from hypothesis import strategies as st
 
+from puma.crypto import prg
 from puma.crypto.prg import BLOCK, MAX_POSITION, PairKey, Stream, fresh_secret
 
 VECTORS = json.loads((Path(__file__).parents[1] / "vectors" / "prg.json").read_text())
@@ -140,3 +141,42 @@ def test_a_reader_from_the_start_gives_the_stream(pieces: list[int]) -> None:
     reader = stream.reader(0)
     got = torch.cat([reader.into(torch.empty(size, dtype=torch.uint8)) for size in pieces])
     assert torch.equal(got, stream.bytes(sum(pieces)))
+
+
+@pytest.mark.parametrize("galois", [False, True])
+def test_both_ways_to_read_a_stream_give_its_bytes(galois: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which of them a party takes is measured, and another party may take the other."""
+    monkeypatch.setattr(prg, "_galois_is_faster", lambda: galois)
+    size = (1 << 16) + 21
+    for start in (0, 5, 16, 1 << 16):
+        read = stream().reader(start).into(torch.empty(size, dtype=torch.uint8))
+        assert torch.equal(read, stream().bytes(start + size)[start:])
+
+
+@pytest.mark.parametrize("seconds, galois", [([1.0, 2.0], True), ([2.0, 1.0], False)])
+def test_the_faster_way_is_measured_once(seconds: list[float], galois: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    took = iter(seconds)
+    monkeypatch.setattr(prg, "_least_seconds", lambda _: next(took))
+    prg._galois_is_faster.cache_clear()
+    try:
+        assert [prg._galois_is_faster() for _ in range(3)] == [galois] * 3
+    finally:
+        prg._galois_is_faster.cache_clear()
+
+
+def test_small_draws_out_of_what_was_drawn_at_once() -> None:
+    """Whatever came before and comes behind, and however large, each draw has the bytes at its own position."""
+    running, sizes = stream(), [1, 700, 16, 1024, 1025, 5, 4096, 3000, 33, 70_000, 9, *[999] * 9, 0, 2]
+    for size in sizes:
+        start = running.position
+        drawn = running.bytes(size)
+        assert torch.equal(drawn, stream().at(start).bytes(size + 5000)[:size]) and drawn.numel() == size
+        assert running.position == start + -(-size // BLOCK)
+        drawn.zero_()  # the caller's own
+
+
+def test_no_byte_comes_twice_where_nothing_is_computed() -> None:
+    running = stream()
+    running.bytes(5)
+    running.bytes(20, "meta")
+    assert torch.equal(running.bytes(7), stream().at(3).bytes(7))

@@ -23,7 +23,7 @@ from tests.trio import parties, trio
 from tests.view import limit
 from tests.watch import Recorder, assert_hidden
 
-NAME, SERVED = b"n" * 16, (b"m", "spline")
+NAME, SERVED = b"n" * 16, (b"m", "spline", ())
 FIRST_TURN, OTHER = [4, 9, 6, 11, 8], [2, 5, 7]
 COPIES = 96
 

@@ -22,7 +22,7 @@ from tests.trio import parties
 
 LONG, SHORT = [4, 9, 6, 11, 8, 3, 7, 2, 5, 12, 1], [2, 5, 7]
 NOBODY: Any = None
-NAME, SERVED = b"n" * 16, (b"m", "spline")
+NAME, SERVED = b"n" * 16, (b"m", "spline", ())
 
 
 @pytest.fixture(scope="module")

@@ -45,12 +45,54 @@ def refused(word: Pace, first: Generate, allowed: Allowed = OWNER, flags: int = 
         (Pace(True, join=[job([2], reveal=True)]), job([3, 1]), UsageError),
         (Pace(True, join=[job([2], temperature=1e-9)]), job([3, 1]), UsageError),
         (Pace(True, join=[job([1] * 128)] * 2), job([3, 1]), InputError),
+        (Pace(True, kept=[[0], [0]]), job([3, 1]), ProtocolError),
+        (Pace(True, Input([1, 1], []), kept=[[0], [0]]), job([3, 1], reveal=True), ProtocolError),
+        (Pace(True, Input([1, 1], [])), job([3, 1], drafts=2), ProtocolError),
+        (Pace(True, Input([1, 1], []), kept=[[0]]), job([3, 1], drafts=2), ProtocolError),
+        (Pace(True, Input([1, 1], []), kept=[[0], [0, 1]]), job([3, 1], drafts=2), ProtocolError),
+        (Pace(True, Input([1, 4], []), kept=[[0], [0]]), job([3, 1], drafts=4), ProtocolError),  # it is owed two
+        (Pace(True, Input([1, 3], []), kept=[[0], [0]]), job([3, 1], drafts=1), ProtocolError),
+        (Pace(True, Input([0, 1], []), kept=[[0], [0]]), job([3, 1], drafts=4), ProtocolError),
+        (Pace(True, Input([1], []), kept=[[0], [0]]), job([3, 1], drafts=4), ProtocolError),
+        (Pace(True, Input([2, 1], []), kept=[[0], [0]], parents=[[1], []]), job([3, 1], drafts=4), ProtocolError),
+        (Pace(True, Input([2, 1], []), kept=[[0], [0]], parents=[[0]]), job([3, 1], drafts=4), ProtocolError),
+        (Pace(True, Input([2, 1], []), kept=[[0], [0]], parents=[[0], [0]]), job([3, 1], drafts=4), ProtocolError),
+        (Pace(True, Input([3, 1], []), kept=[[0], [0]], parents=[[0, 1], []]), job([3, 1], drafts=4), ProtocolError),
+        (Pace(True, parents=[[]]), job([3, 1]), ProtocolError),
+        (Pace(True, Input([1, 1], []), kept=[[0], [0]], join=[job([2])]), job([3, 1], drafts=4), UsageError),
     ],
 )
 def test_words_that_contradict_what_is_under_way(word: Pace, first: Generate, error: type[PumaError]) -> None:
     with pytest.raises(error) as found:
         refused(word, first)
     assert found.value.hint
+
+
+@pytest.mark.parametrize("kept", [[1], [0, 2, 3], [0, 1, 2], [0, 3, 1], [0, 4], [0, 0], [0, -1], [0, 1, 1]])
+def test_what_counts_is_a_path(kept: list[int]) -> None:
+    """Of a token and three drafts, of which the third follows the first."""
+    first = job([3], 9, drafts=4)
+    request = Request(first, None, [8], [(3, 9)])
+    request.follows = [[0, 0, 1]]
+    for right in ([], [0], [0, 1], [0, 2], [0, 1, 3]):
+        admit_word(CONFIG, "spline", [request], Pace(True, Input([1], []), kept=[right]), 0, OWNER)
+    with pytest.raises(ProtocolError, match="which tokens"):
+        admit_word(CONFIG, "spline", [request], Pace(True, Input([1], []), kept=[kept]), 0, OWNER)
+
+
+def test_a_word_with_drafts() -> None:
+    refused(Pace(True, Input([4, 1], []), kept=[[0], [0]], parents=[[0, 0, 0], []]), job([3, 1], drafts=3))
+    refused(Pace(True, Input([2, 1], []), kept=[[0], [0]]), job([3, 1], drafts=2))
+    refused(Pace(True, Input([3], []), kept=[[], [0]], leave=[1]), job([3, 1], drafts=2))
+
+
+def test_a_step_with_too_many_logits_is_refused() -> None:
+    config = Llama(vocab_size=1 << 20, hidden_size=8, intermediate_size=8, layers=1, heads=2, context=64)
+    first = job([3], 20, drafts=16)
+    request = Request(first, None, [19], [(3, 20)])
+    admit_word(config, "spline", [request], Pace(True, Input([8], []), kept=[[0]]), 0, OWNER)
+    with pytest.raises(InputError, match="too many for one step"):
+        admit_word(config, "spline", [request], Pace(True, Input([9], []), kept=[[0]]), 0, OWNER)
 
 
 def test_all_rows_count_against_the_limit() -> None:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 import puma
 from puma.errors import UsageError
-from puma.mpc import arithmetic, boolean, clear_forms, compare, retrieval, watch
+from puma.mpc import arithmetic, boolean, clear_forms, compare, raising, retrieval, watch
 from puma.mpc.arithmetic import public, truncated
 from puma.mpc.clear import Clear, ClearParty, held
 from puma.mpc.fixed import ACTIVATION, RING, WEIGHT, formatted
@@ -22,7 +22,7 @@ from puma.mpc.party import Party
 from puma.mpc.polynomial import bit, times
 from puma.mpc.share import Bits
 from puma.nn import functional as F
-from puma.nn import paper, splines
+from puma.nn import inverses, paper, splines
 from tests.cases import finished, sample
 from tests.trio import bits_of, given, joined, parties
 
@@ -188,7 +188,9 @@ def test_no_protocol_asks_whether_its_party_is_clear() -> None:
 
 def test_a_form_stands_for_a_primitive_with_its_arguments() -> None:
     """Every form is called as its primitive is, and every form that there is has its primitive."""
-    rooms = [vars(room).values() for room in (arithmetic, boolean, compare, retrieval, watch, splines, F)]
+    rooms = [
+        vars(room).values() for room in (arithmetic, boolean, compare, inverses, raising, retrieval, watch, splines, F)
+    ]
     taken = [f for values in rooms for f in values if hasattr(f, "form")]
     assert {f.form for f in taken if f.__module__.startswith("puma.mpc")} == set(PUBLIC_FORMS)
     for primitive in taken:

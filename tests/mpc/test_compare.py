@@ -197,3 +197,28 @@ def test_the_sign_takes_one_round_and_a_maximum_few() -> None:
     assert rounds == {4: 1, 8: 1, 16: 1, 32: 1, 64: 1}
     for entries, expected in {2: 3, 4: 4, 8: 4, 16: 8, 32: 11, 128: 17}.items():
         assert maximum_cost(Size((5, entries), 16)).rounds == expected
+
+
+@pytest.mark.parametrize("entries", [2, 3, 4, 5, 6, 7, 8, 9, 12, 17, 36, 37, 129])
+def test_quick_maxima_of_few_and_of_many_rows(entries: int) -> None:
+    """Ties, ends of the ring, and every place of the largest; many rows take other turns than few."""
+    few = uniform(entries + 3, entries, bits=11, seed=entries)
+    few[:entries] -= (torch.eye(entries).long() == 0) * 1  # no harm: the largest may be anywhere
+    few[torch.arange(entries), torch.arange(entries)] = 1022
+    few[-1] = few[-1, :1]
+    many = few.repeat(-(-300 // len(few)), 1) if entries in (9, 17, 37) else few
+
+    def compute(party: Party) -> Any:
+        index = public(party, torch.arange(entries), (entries,), 9, 0).expand(*many.shape)
+        x = given(party, many, 12, 0)
+        return party.run(maximum(x, quick=True)), party.run(argmax(x, index, True))[1]
+
+    largest, at = zip(*parties(compute), strict=True)
+    assert torch.equal(joined(list(largest)), many.max(-1).values)
+    assert torch.equal(many.gather(-1, (joined(list(at)) & 511).unsqueeze(-1)).squeeze(-1), many.max(-1).values)
+
+
+def test_quick_maxima_take_fewer_rounds() -> None:
+    for entries, rows, rounds in ((8, 256, 3), (129, 32, 9), (512, 16384, 12), (128, 1536, 9), (64, 4096, 9)):
+        lean, quick = (maximum_cost(Size((rows, entries), 16), quick=q) for q in (False, True))
+        assert quick.rounds == rounds < lean.rounds

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from puma.mpc import arithmetic, boolean, compare, lookup, retrieval
+from puma.mpc import arithmetic, boolean, compare, lookup, raising, retrieval
 from puma.mpc.arithmetic import _masked, lift, multiply, open_truncate, reshare
 from puma.mpc.party import DEALER, FIRST, SECOND, Piece, Protocol, together
 from puma.mpc.share import Additive, Bits, Share
@@ -73,6 +73,18 @@ def _looked_up(party: Viewer, secret: Tensor) -> None:
     found.borrows()
 
 
+def _raised(party: Viewer, secret: Tensor) -> None:
+    grown = raising.raised(held(party, secret, 3, -14, 6), 12)
+    y = raising.raised(held(party, secret, 2, -3, 5, name="y"), 12)
+    party.run(reshare(raising.times(grown, y), raising.squared(grown), raising.whole(y)))
+
+
+def _selected(party: Viewer, secret: Tensor) -> None:
+    bits = [party.hold(given_bits(party, v, name)) for v, name in ((secret, "a"), (secret ^ 1, "b"))]
+    opened = party.run(boolean.open_masked(*bits))
+    party.run(reshare(boolean.select_all(opened, held(party, secret, 1, 2, 7))))
+
+
 def _retrieved(party: Viewer, secret: Tensor) -> None:
     rows = [6 if bit else 1 for bit in secret.tolist()]
     table = given(party, torch.arange(8.0).reshape(8, 1), 11, 0, "table")
@@ -114,6 +126,14 @@ EXPERIMENTS = [
     Experiment("lookup", _looked_up, 400, 10),
     Experiment("retrieve", _retrieved, 700, 11),
     Experiment("random_share", _drawn, 500, 12),
+    Experiment("raised", _raised, 900, 12),
+    Experiment("select_all", _selected, 500, 8),
+    Experiment(
+        "quick maximum",
+        lambda p, s: p.run(compare.maximum(held(p, s, [1.0, 2, -3], [3.0, -2, 1], 6), quick=True)),
+        1300,
+        6,
+    ),
     Experiment("maximum", lambda p, s: p.run(compare.maximum(held(p, s, [1.0, 2, -3], [3.0, -2, 1], 6))), 1300, 6),
 ]
 SLOW = [

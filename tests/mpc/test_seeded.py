@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 import torch
 
-from puma import kernels
+from puma import kernels, pool
 from puma.crypto.prg import PairKey, Reader
 from puma.mpc import seeded
 from puma.mpc.arithmetic import linear, matmul
 from puma.mpc.party import DEALER, FIRST, SECOND, Party
 from puma.mpc.retrieval import retrieve
-from puma.mpc.seeded import Seeded, accumulate, known_terms, online_terms, product_part, rest_bytes
+from puma.mpc.seeded import ROWS, Seeded, accumulate, known_terms, online_terms, product_part, rest_bytes
 from puma.mpc.share import Share
 from tests.cases import sample
 from tests.trio import SECRETS, added, given, given_choice, given_seeded, joined, parties
@@ -196,3 +196,27 @@ def test_whoever_maps_m_is_told_before_it_is_read() -> None:
 
 def test_a_walk_without_work_is_none() -> None:
     accumulate(given_seeded(Party(FIRST, {}, {}), TABLE, 48, 18), kernels.linear_packed, [])
+
+
+def test_parts_do_not_depend_on_the_number_of_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Threads that take ranges of rows draw the masks of these rows, and add up what they share."""
+    monkeypatch.setattr(seeded, "BLOCK_BYTES", 600)
+
+    def compute(party: Party) -> list[torch.Tensor]:
+        x, w, y = (
+            given(party, X, 48, 14),
+            given_seeded(party, TABLE, 48, 18),
+            given(party, sample(2, 3, 30), 48, 0, "y"),
+        )
+        found = party.run(retrieve(given_choice(party, [29, 0, 7], 30, 34), w))
+        return [linear(x, w).part, matmul(y, w).part, found.part]
+
+    alone = parties(compute)
+    pool.use(3)
+    try:
+        assert len(pool.ranges(30, ROWS, ROWS)) == 3
+        together = parties(compute)
+    finally:
+        pool.use(1)
+    for one, three in zip(alone, together):
+        assert all(torch.equal(a, b) for a, b in zip(one, three, strict=True))

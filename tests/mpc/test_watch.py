@@ -16,7 +16,7 @@ from puma.mpc.fixed import NONLINEAR, NORM_REACH, RESIDUAL
 from puma.mpc.party import Party
 from puma.mpc.share import Share
 from puma.mpc.watch import coarse_rows, note_lift, note_rows, watching
-from puma.nn import splines
+from puma.nn import gates, splines
 from tests.trio import given, joined, parties
 
 Watched = Callable[[Party, Share], Any]
@@ -47,8 +47,12 @@ def counted(watched: Watched, value: Tensor, bits: int, frac: int) -> Tensor:
     return flags.words.part
 
 
-def through(spline: splines.Spline) -> Watched:
-    return lambda party, x: party.run(splines.piecewise(spline, x))
+def through(spline: splines.Spline, quick: tuple[str, ...]) -> Watched:
+    def watched(party: Party, x: Share) -> None:
+        party.quick = quick
+        party.run(splines.piecewise(spline, x))
+
+    return watched
 
 
 def longer_than(length: float) -> Watched:
@@ -64,26 +68,30 @@ SPLINES = [
     *(splines.reaching(spline, r) for spline in (splines.GELU, splines.SILU) for r in (6, 7, 8, 10, 12)),
     *(splines.reaching(splines.TANH_HALF, r) for r in (6, 7)),
     *(splines.exponential(14, r) for r in (6, 8, 11, 16)),
-    *(splines.softcap(30.0, r) for r in (10, 11, 13)),
+    *(gates.softcap_table(30.0, r) for r in (10, 11, 13)),
 ]
 
 
-@pytest.mark.parametrize("spline", SPLINES, ids=lambda s: f"{s.name} {s.reach}")
-def test_what_enters_a_table_beyond_its_reach(spline: splines.Spline) -> None:
+@pytest.mark.parametrize(
+    ("spline", "quick"),
+    [*((s, ()) for s in SPLINES), *((s, ("tables",)) for s in SPLINES if s.at_once)],
+    ids=lambda s: f"{s.name} {s.reach}" if isinstance(s, splines.Spline) else ",".join(s),
+)
+def test_what_enters_a_table_beyond_its_reach(spline: splines.Spline, quick: tuple[str, ...]) -> None:
     """Thousands of inputs inside, up to both ends; and from beyond the reach's double to where the ring comes back."""
     reach, ring, grid = 2.0**spline.reach, 2.0 ** (spline.reach + 1 + spline.room), 2.0**-spline.frac
     highest = 0.75 if spline.above is None else reach + spline.low - grid
     inside = torch.linspace(-reach, highest, 4000, dtype=torch.float64)
     inside = torch.cat([inside, torch.tensor([-reach, 0.0, highest])])
-    assert not raised(through(spline), inside[:, None], spline.ring, spline.frac).any()
-    assert not counted(through(spline), inside[:, None], spline.ring, spline.frac).any()
-    unit, (lowest, top) = ring / 2 ** spline.top_widths[-1], spline.inside
+    assert not raised(through(spline, quick), inside[:, None], spline.ring, spline.frac).any()
+    assert not counted(through(spline, quick), inside[:, None], spline.ring, spline.frac).any()
+    unit, (lowest, top) = ring / 2 ** spline.top_widths[-1], spline.inside(spline.top_widths[-1])
     zone = torch.linspace((top + 2) * unit, ring + (lowest - 1) * unit - grid, 1000, dtype=torch.float64) + spline.low
     double = torch.tensor([-2 * reach, -2 * reach] if spline.above is None else [-2 * reach, 2 * reach])
     assert all(any((x + k * ring - zone[0]) * (x + k * ring - zone[-1]) <= 0 for k in (0, 1)) for x in double)
     beyond = torch.cat([zone, double])
-    assert raised(through(spline), beyond[:, None], spline.ring, spline.frac).all()
-    assert counted(through(spline), beyond[:, None], spline.ring, spline.frac).all()
+    assert raised(through(spline, quick), beyond[:, None], spline.ring, spline.frac).all()
+    assert counted(through(spline, quick), beyond[:, None], spline.ring, spline.frac).all()
 
 
 @pytest.mark.parametrize("spline", [splines.GELU, splines.SILU, splines.EXP, splines.TANH_HALF], ids=lambda s: s.name)

@@ -10,11 +10,12 @@ from torch import Tensor
 
 from puma.mpc.arithmetic import lift
 from puma.mpc.fixed import ACTIVATION, RING, WEIGHT, formatted
+from puma.mpc.party import Party
 from puma.nn import functional as F
-from puma.nn import splines
+from puma.nn import gates, splines
 from puma.nn.splines import Spline, least, piecewise
 from tests.mpc.words import uniform
-from tests.trio import given, given_additive, held, parties, value
+from tests.trio import counted, given, given_additive, held, parties, value
 
 SPLINES = [s for s in vars(splines).values() if isinstance(s, Spline)]
 FUNCTIONS = {
@@ -56,13 +57,22 @@ REACHED = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("spline", [*SPLINES, *REACHED], ids=lambda s: f"{s.name}-{s.reach}")
-def test_the_stated_bound_holds_everywhere(spline: Spline) -> None:
+def told_at_once(spline: Spline) -> tuple[Spline, tuple[str, ...]]:
+    return spline, ("tables",)
+
+
+@pytest.mark.parametrize(
+    ("spline", "quick"),
+    [*((s, ()) for s in (*SPLINES, *REACHED)), *(told_at_once(s) for s in REACHED if s.at_once)],
+    ids=lambda s: f"{s.name}-{s.reach}" if isinstance(s, Spline) else ",".join(s),
+)
+def test_the_stated_bound_holds_everywhere(spline: Spline, quick: tuple[str, ...]) -> None:
     """Each word under four pairs of masks, so that the index is now right and now one too high."""
     words = grid(spline).repeat(4)
     masks = [uniform(len(words), seed=i) for i in (1, 2)]
 
     def compute(party):
+        party.quick = quick
         x = held(party, words, *masks, spline.ring, spline.frac)
         result = party.run(piecewise(spline, x))
         return result, party.run(lift((result, RING), least=least(spline)))[0]
@@ -74,6 +84,21 @@ def test_the_stated_bound_holds_everywhere(spline: Spline) -> None:
     assert errors.max() <= spline.bound, float(words[errors.argmax()]) / 2**spline.frac
     assert torch.equal(value(short), value(long))
     assert abs((value(long) - exact).mean()) < spline.bound / 4
+
+
+def test_one_digit_tells_the_range_where_it_takes_few_bits_and_saves_a_round() -> None:
+    found = [s for s in REACHED if s.at_once]
+    assert {(s.name, s.reach) for s in found} >= {("silu", 7), ("silu", 8), ("exp", 7), ("exp", 8), ("tanh_half", 5)}
+    assert not any(s.at_once for s in (splines.SILU, splines.EXP, splines.GELU))
+    for spline in found:
+        lean, quick = (counted(lambda p, s=spline, q=q: _asked(p, s, q)) for q in ((), ("tables",)))
+        assert (lean.rounds, quick.rounds) == (3, 2)
+        assert quick.online + quick.offline < lean.online + lean.offline + 1000 * (1 << splines.NARROW)
+
+
+def _asked(party: Party, spline: Spline, quick: tuple[str, ...]) -> None:
+    party.quick = quick
+    party.run(piecewise(spline, given(party, torch.zeros(1000), spline.ring, spline.frac)))
 
 
 @pytest.mark.parametrize("spline", SPLINES, ids=lambda s: s.name)
@@ -106,7 +131,7 @@ def test_what_is_proven_has_no_room_beyond_it() -> None:
     seen, proven = (splines.reaching(splines.GELU, 7, watched) for watched in (True, False))
     assert (seen.room, proven.room) == (1, 0) and proven.range_bits == seen.range_bits - 1
     assert splines.exponential(14, 8, watched=False).range_bits == splines.exponential(14, 8).range_bits - 1
-    assert splines.softcap(30.0, 10, watched=False).room == 0
+    assert gates.softcap_table(30.0, 10, watched=False).room == 0
 
 
 @pytest.mark.parametrize("spline", [*SPLINES, *REACHED, splines.exponential(8)], ids=lambda s: f"{s.name}-{s.reach}")

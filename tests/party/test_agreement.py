@@ -8,10 +8,13 @@ from typing import Any
 import msgspec
 import pytest
 
+from puma.client.answering.drafted import continued
+from puma.client.sampling import Sampling
 from puma.errors import ProtocolError, PumaError
 from puma.models.config import Llama
 from puma.party.limits import Limits
 from puma.wire import messages as msg
+from tests.client.drafts.scripted import Scripted
 from tests.models import tiny
 from tests.party.sessions import Sessions
 
@@ -94,6 +97,49 @@ def test_a_request_that_one_party_hears_otherwise_gives_no_output(parties: Sessi
 
 
 @pytest.mark.parametrize("odd", [0, 1, 2])
+def test_nor_does_one_that_a_party_computes_by_another_plan(parties: Sessions, odd: int) -> None:
+    """Messages of other sizes end it, if the words do not before."""
+    ends: list[Between] = []
+
+    def between(rank: int, link: Any) -> Between:
+        def change(request: msg.Request) -> msg.Request:
+            if rank != odd or not isinstance(request, msg.Encode):
+                return request
+            return msgspec.structs.replace(request, input=msgspec.structs.replace(request.input, quick=("inverse",)))
+
+        ends.append(Between(link, change))
+        return ends[-1]
+
+    with parties.session(link=between) as session:
+        assert session.open("bert")
+        with pytest.raises(PumaError):
+            session.encode([[1, 5, 6]], "pooled")
+    assert [end.outputs for end in ends] == [0, 0, 0]
+
+
+@pytest.mark.parametrize("odd", [0, 1, 2])
+def test_a_survey_that_one_party_hears_otherwise_names_no_plan(parties: Sessions, odd: int) -> None:
+    other = msg.Encode(msg.Input([5], []), "pooled")
+
+    def work(session: Any) -> None:
+        session.variants = "auto"
+        session.encode([[1, 5, 6]], "pooled")
+
+    ends = told(parties, odd, msg.Survey, work, "bert", request=other)
+    assert [end.outputs for end in ends] == [0, 0, 0]
+
+
+def test_a_plan_by_the_network_is_made_once_for_a_size(parties: Sessions) -> None:
+    with parties.session() as session:
+        assert session.open("bert")
+        session.variants = "auto"
+        before = session.encode([[1, 5, 6]], "pooled")
+        made = dict(session._plans)
+        again = session.encode([[1, 6, 5]], "pooled")
+        assert len(made) == 1 and session._plans == made and before[0].shape == again[0].shape
+
+
+@pytest.mark.parametrize("odd", [0, 1, 2])
 def test_so_do_temperatures(parties: Sessions, odd: int) -> None:
     ends = told(
         parties, odd, msg.Generate, lambda s: list(s.continued([[1, 5]], 3, temperature=0.5)), "llama", temperature=0.75
@@ -106,6 +152,14 @@ def test_who_goes_on_is_agreed_before_the_next_output(parties: Sessions, odd: in
     """One party is told to stop after the first token; that one is out, and no second one follows at any of them."""
     ends = told(parties, odd, msg.Pace, lambda s: list(s.continued([[1, 5]], 3, paced=True)), "llama", more=False)
     assert max(end.outputs for end in ends) == 2  # the token and its flag
+
+
+def test_how_many_drafts_were_right_is_agreed_before_the_next_output(parties: Sessions) -> None:
+    """Parties that cut their caches otherwise would compute a product of shares that do not fit."""
+    draft = Scripted({(1, 5): [9] * 9}, 2, lambda at, place: False, 28)
+    told(
+        parties, 1, msg.Pace, lambda s: list(continued(s, [[1, 5]], 6, draft, {}, Sampling())), "llama", kept=[[]]
+    )  # the others hear that one counts
 
 
 def test_what_was_said_before_counts(parties: Sessions) -> None:
@@ -156,3 +210,8 @@ def test_equal_words_have_one_spelling() -> None:
         for i, order in enumerate(orders)
     ]
     assert msg.canonical(msg.public(offers[0])) == msg.canonical(msg.public(offers[1]))
+
+
+def test_a_plan_is_part_of_the_word() -> None:
+    words = [msg.Encode(msg.Input([3], [bytes(32)], quick=quick), "hidden") for quick in ((), ("norm",))]
+    assert msg.canonical(msg.public(words[0])) != msg.canonical(msg.public(words[1]))

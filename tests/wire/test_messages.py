@@ -22,14 +22,17 @@ REQUESTS = [
     msg.Encode(msg.Input([1, 2], [bytes(32)], [], [0, 0, 1]), "hidden"), msg.Take(bytes(16)), msg.Quit(),
     msg.SelfTest(), msg.Same(bytes(32)), msg.Holds(b"s", True), msg.Fits(bytes(32), (b"a", b"b")),
     msg.Offer(CARD, CONFIG, [SPEC], [bytes(32)], True, bytes(16)), msg.Checksum(bytes(32)), msg.Publish(), msg.List(),
-    msg.Delete("m"), msg.Fetch("f"), msg.Pace(True), msg.Pace(True, msg.Input([1, 1], [bytes(32)], padded=True)),
+    msg.Delete("m"), msg.Fetch("f"), msg.Pace(True),
+    msg.Survey(msg.Encode(msg.Input([3], [], quick=("norm",)), "hidden")),
+    msg.Pace(True, msg.Input([1, 1], [bytes(32)], padded=True)),
     msg.Commit(bytes(32)), msg.Reveal(bytes(32), [bytes(32)] * 3, b"key", b"signature"),
     msg.Prepare(bytes(16), msg.Generate(msg.Input([1], []), 3)), msg.Generate(msg.Input([1], []), 3, beams=4),
 ]  # fmt: skip
 REPLIES = [
     msg.Committed(Sealed(b"pledge", b"signature", b"key")), msg.Disclosed(Sealed(b"disclosure", b"signature", b"key")),
     msg.Report([msg.Spent("mlp", 0.1, 1, 2, 3)], 1.0, 0.5, 0.1, 9.0), msg.Result((1,), 34, 14), msg.Ready("1"),
-    msg.Opened(bytes(16), CONFIG, CARD), msg.Taken(""), msg.Failed("StoreError", "no", ""), msg.Held(3, True),
+    msg.Opened(bytes(16), CONFIG, CARD), msg.Surveyed(("norm",), 0.04, 4e8),
+    msg.Taken(""), msg.Failed("StoreError", "no", ""), msg.Held(3, True),
     msg.Listing([msg.Listed(CARD, CONFIG, bytes(16), 5)]),
 ]  # fmt: skip
 DECODERS = (msg.decode_request, msg.decode_reply)

@@ -25,7 +25,7 @@ def search(
         raise PolicyError("beam search needs logits", f"pass --reveal-logits, as the owner; or {LOGITS_HINT}")
     count, penalty, stop, begin = how
     Beams(count, tokens, penalty=penalty)  # refused before anything is loaded
-    made = (None, approximation, fitting, begin)
+    made = (None, approximation, fitting, begin, None)
     cluster, ids, loaded = asked_one(where, source, prompt, tokens, made, chance, output)
     clear = cluster.model
     with cluster, ui.progress(output.json) as progress:

@@ -6,6 +6,7 @@ Nothing is computed here, nor are tokens shown before all have come.
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,6 @@ from puma.cli.where import Where, opened
 from puma.errors import UsageError
 
 if TYPE_CHECKING:
-    from puma.client.client import Client
     from puma.client.model_info import ModelInfo
     from puma.client.sampling import Sampling
 
@@ -34,18 +34,20 @@ def read(path: Path) -> list[str]:
 
 def generate_all(
     source: str | None, prompts: list[str], tokens: int, compare: bool, chance: Chance,
-    made: tuple[Path | None, str, str, Fitting, str], output: Output, where: Where,
+    made: tuple[Path | None, str, str, Fitting, str, str | None], output: Output, where: Where,
 ) -> None:  # fmt: skip
-    """Continue all prompts, and print them in their order; `made` are store, approximation, lengths, formats, and what
-    answers begin with."""
-    store, approximation, lengths, fitting, begin = made
+    """Continue all prompts, and print them in their order; `made` are store, approximation, lengths, formats, what
+    answers begin with, and what makes drafts."""
+    store, approximation, lengths, fitting, begin, draft = made
 
+    from puma.client.drafts import opening as drafts
     from puma.models.text import check_batch
 
     def checked(clear: ModelInfo) -> list[list[int]]:
         clear.begun(begin)
         ids = [clear.prompt_ids(prompt, tokens) for prompt in prompts]
         check_batch(clear.config, [len(prompt) for prompt in ids], tokens)
+        drafts.opened(draft, clear)
         return ids
 
     how = sampling(chance, compare, where)
@@ -55,16 +57,17 @@ def generate_all(
     loaded, clear = time.perf_counter() - started, cluster.model
     ui.undrawn("" if chance.sampling else clear.rules.undrawn())
     with cluster:
-        following = clear.following(ids, cluster.session.reveals, clear.begun(begin))
-        asked = cluster.session.choosing(how, following) | cluster.bucket(ids, tokens, lengths, 0, begin)
-        found = _all_tokens(cluster, ids, tokens, asked, output.json)
+        bucket = cluster.bucket(ids, tokens, lengths, 0, begin)
+        steps = cluster.steps(ids, tokens, None, how, bucket, drafts.opened(draft, clear))
+        found = _all_tokens(steps, len(ids), tokens, output.json)
         cost, ruled = cluster.cost, cluster.session.reveals
     where.keep(cluster)
     results = [_result(clear, *parts, compare, ruled, begin) for parts in zip(prompts, ids, found, strict=True)]
     if output.json:
         seconds = {"load": loaded, "prefill": cost.prefill, "decode": cost.seconds - cost.prefill}
         answer = {"results": results, "seconds": seconds, "rounds": cost.rounds, "bytes": cost.bytes()}
-        ui.answer(answer | ui.doubtful(cluster) | ui.profile(approximation) | (ui.prepared(cost) if store else {}))
+        ahead = (ui.prepared(cost) if store else {}) | ui.drafted(cost)
+        ui.answer(answer | ui.doubtful(cluster) | ui.profile(approximation) | ahead)
         return
     for result, before in zip(results, ids, strict=True):
         ui.say(clear.decode([*before, *result["token_ids"]]))
@@ -83,15 +86,18 @@ def one_prompt(model: str | None, prompt: str | None) -> tuple[str | None, str]:
 
 
 def asked_one(
-    where: Where, source: str | None, prompt: str, tokens: int, made: tuple[Path | None, str, Fitting, str],
+    where: Where, source: str | None, prompt: str, tokens: int, made: tuple[Path | None, str, Fitting, str, str | None],
     chance: Chance, output: Output,
 ) -> tuple[Any, list[int], float]:  # fmt: skip
     """The parties, ready to continue one prompt, its token ids, and the seconds that it took; `made` are store,
-    approximation, formats and what the answer begins with."""
-    store, approximation, fitting, begin = made
+    approximation, formats, what the answer begins with, and what makes drafts."""
+    from puma.client.drafts.opening import opened as drafts
+
+    store, approximation, fitting, begin, draft = made
     started = time.perf_counter()
 
     def checked(clear: ModelInfo) -> list[int]:
+        drafts(draft, clear)
         return clear.prompt_ids(prompt, tokens + len(clear.begun(begin)))
 
     with ui.progress(output.json) as progress:
@@ -113,17 +119,16 @@ def sampling(chance: Chance, compare: bool, where: Where) -> Sampling:
     return how
 
 
-def _all_tokens(
-    cluster: Client, ids: list[list[int]], tokens: int, asked: dict[str, Any], as_json: bool
-) -> list[list[int]]:
+def _all_tokens(steps: Iterator[list[list[int]]], prompts: int, tokens: int, as_json: bool) -> list[list[int]]:
     """The new tokens of each prompt."""
-    steps = []
+    found: list[list[int]] = [[] for _ in range(prompts)]
     with ui.progress(as_json) as progress:
         progress("the parties read the prompts", 0, 1)
-        for step in cluster.session.continued(ids, tokens, **asked):
-            steps.append(step)
-            progress("generating", len(steps), tokens)
-    return [list(new) for new in zip(*steps, strict=True)]
+        for step in steps:
+            for mine, new in zip(found, step, strict=True):
+                mine += new
+            progress("generating", min(map(len, found)), tokens)
+    return found
 
 
 def _result(

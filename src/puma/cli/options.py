@@ -77,6 +77,20 @@ LIKELIEST = Chance()
 
 @Parameter(name="*")
 @dataclass(frozen=True)
+class Drafting:
+    """Whether the client guesses how an answer goes on."""
+
+    draft: str | None = None
+    """lookup: guess from the text itself how the answer goes on, so that a step of the parties decides several tokens;
+    or the folder of a small model of the same tokenizer, which guesses on this machine. The answer stays the same, and
+    the parties learn how many guesses were right."""
+
+
+NO_DRAFTS = Drafting()
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
 class Fitting:
     """How number formats are made that follow the model."""
 

@@ -183,7 +183,11 @@ def cost_line(cost: Cost, tokens: int = 0, texts: int = 0) -> str:
         if ahead
         else f"{amount(cost.offline)} offline"
     )
-    return ", ".join([seconds, *speed, f"{cost.rounds:,} rounds", f"{amount(cost.online)} online", offline])
+    drafts = cost.drafts
+    guessed = (
+        [f"{drafts.accepted} of {drafts.drafted} drafts right, {drafts.a_step:.2f} tokens a step"] if drafts else []
+    )
+    return ", ".join([seconds, *speed, *guessed, f"{cost.rounds:,} rounds", f"{amount(cost.online)} online", offline])
 
 
 def prepared(*costs: Cost) -> dict[str, Any]:
@@ -194,6 +198,11 @@ def prepared(*costs: Cost) -> dict[str, Any]:
         "bytes": sum(prepared_request.offline for prepared_request in ahead),
     }
     return {"prepared": len(ahead) == len(costs)} | ({"ahead": spent} if ahead else {})
+
+
+def drafted(cost: Cost) -> dict[str, Any]:
+    """What became of drafts, where there were some."""
+    return {} if cost.drafts is None else {"drafts": cost.drafts.told()}
 
 
 def profile(approximation: str) -> dict[str, str]:

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 from cyclopts import Parameter
 
+from puma import pool
 from puma.cli import ui
-from puma.cli.options import FITTED, Fitting, Flag
+from puma.cli.options import FITTED, Count, Fitting, Flag
 from puma.cli.ui import Progress
 from puma.errors import UsageError
 
@@ -54,11 +55,18 @@ class Where:
     out_of_range: Literal["refuse", "warn"] = "refuse"
     """warn: take an answer although a number left its range while it was computed, so that it may be wrong."""
 
+    plan: str = "lean"
+    """Which functions take fewer rounds and more words: lean none, quick all, auto as the network between the parties
+    has it, or their names with commas between."""
+
     audited: Flag = False
     """Ask as a canary would, so that parties cannot tell this session from one (`puma audit`)."""
 
     receipt: Path | None = None
     """Keep what the three parties sign of the requests in this file, for `puma receipt`."""
+
+    threads: Count | None = None
+    """Threads of each of the three parties on this machine; a third of its cores unless given."""
 
     def connect(
         self, approximation: str = "spline", store: Path | None = None, progress: Progress | None = None
@@ -79,6 +87,7 @@ class Where:
             "accept_changes": self.accept_changes,
             "audited": self.audited,
         }
+        how["variants"] = self.plan
         cluster = connect(self.cluster, self.model or "", self.key, **how)  # type: ignore[arg-type]
         cluster.out_of_range = self.out_of_range
         if cluster.seen != "same":
@@ -93,6 +102,8 @@ class Where:
 
     def check(self, **local: object) -> None:
         """UsageError for options of one way beside options of the other."""
+        if self.threads is not None and not 1 <= self.threads <= pool.MOST:
+            raise UsageError(f"--threads {self.threads} compute nothing", f"give 1 to {pool.MOST}, or leave it out")
         if self.receipt is not None and not self.receipt.absolute().parent.is_dir():
             raise UsageError(f"there is no folder for the receipt {self.receipt}", "make it first")
         if self.cluster is None:
@@ -107,6 +118,7 @@ class Where:
             what = "--open-weights is for parties on this machine: whether a cluster's model is open, its card says"
             raise UsageError(what, "leave it out; `puma models show` tells")
         wrong = [f"--{name}" for name, value in local.items() if value]
+        wrong += ["--threads"] if self.threads is not None else []
         if wrong:
             raise UsageError(f"{wrong[0]} is for parties on this machine", "leave out --cluster, or that option")
 
@@ -155,6 +167,7 @@ def opened(
     clear = PlainModel(source, where.adapter)
     asked = ask(clear)
     how = {"store": store, "reveal_logits": reveal_logits, "approximation": approximation, "weights": where.weights}
+    how |= {"threads": where.threads, "variants": where.plan}
     local = LocalCluster(clear, progress, plan=fitting.settings(approximation), **how)  # type: ignore[arg-type]
     local.out_of_range = where.out_of_range
     return local, asked

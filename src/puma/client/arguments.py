@@ -12,10 +12,11 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, SupportsFloat
 
 from puma.errors import InputError, UsageError
+from puma.nn.variants import HINT, named
 
 
-def count(value: Any, what: str, least: int | None = None) -> int:
-    """A whole number, from `least` on if there is one, of whatever type says that it is one."""
+def count(value: Any, what: str, least: int | None = None, most: int | None = None) -> int:
+    """A whole number, from `least` to `most` if there are such, of whatever type says that it is one."""
     try:
         found = operator.index(value)
     except TypeError:
@@ -24,6 +25,8 @@ def count(value: Any, what: str, least: int | None = None) -> int:
         raise UsageError(f"{what} cannot be {_named(value)}", "pass a whole number")
     if least is not None and found < least:
         raise UsageError(f"{what} cannot be {found}", f"pass {least} or more")
+    if most is not None and found > most:
+        raise UsageError(f"{what} cannot be {found}", f"pass {most} or less")
     return found
 
 
@@ -117,3 +120,11 @@ def _named(value: Any) -> str:
     if value is None or isinstance(value, bool | int | float):
         return repr(value)
     return f"of type {type(value).__name__}"
+
+
+def variants(value: object) -> str:
+    """Which functions are quick, as `nn.variants.named` takes it; UsageError for anything else."""
+    if not isinstance(value, str):
+        raise UsageError(f"a plan cannot be of type {type(value).__name__}", HINT)
+    named(value)
+    return value

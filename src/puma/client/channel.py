@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, Literal, TypeVar
 
+import msgspec
 import torch
 from torch import Tensor
 
@@ -29,8 +30,10 @@ from puma.errors import OutOfRange, OutOfRangeWarning, PeerLost, ProtocolError, 
 from puma.mpc.cost import message_bytes
 from puma.net import Link
 from puma.net.endpoint import printable
+from puma.nn.variants import named
 from puma.wire import messages as msg
 from puma.wire.answers import Format
+from puma.wire.network import Surveyed
 from puma.wire.receipts import Commitment, Signed, joined
 
 R = TypeVar("R")
@@ -96,6 +99,9 @@ class PartyChannel:
         self._receipt: Receipt | None = None
         self._opens = [0, 0, 0]
         self._mine = threading.local()
+        self.variants = "lean"  # or quick, auto, or functions by name: which of them take fewer rounds and more words
+        self.network: Surveyed | None = None  # between P1 and P2, once they were asked
+        self._plans: dict[object, tuple[str, ...]] = {}  # that they made, by the size of what was asked
 
     @property
     def cost(self) -> Cost | None:
@@ -128,6 +134,19 @@ class PartyChannel:
         replies = self._replies(kind)
         self._reported = True
         return replies
+
+    def planned(self, request: msg.Generate | msg.Encode) -> msg.Generate | msg.Encode:
+        """The request by the session's choice of variants. For "auto" the parties measure their network and say which
+        are quickest: once for requests of about the same size."""
+        quick, read = named(self.variants), request.input
+        if quick is None:
+            tokens = request.tokens if isinstance(request, msg.Generate) else 0
+            size = (tokens.bit_length(), len(read.lengths).bit_length(), max(read.lengths).bit_length())
+            if size not in self._plans:
+                self.network = self.ask(Surveyed, lambda _: msg.Survey(msg.bare(request)))[1]
+                self._plans[size] = self.network.quick
+            quick = self._plans[size]
+        return msgspec.structs.replace(request, input=msgspec.structs.replace(read, quick=quick))
 
     def answers(self, kind: type[R]) -> list[R]:
         """One more message of each party, of this kind, to what it was sent since it was asked."""

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, overload
@@ -15,9 +14,11 @@ from typing import Any, overload
 from torch import Tensor
 
 from puma.client import arguments
+from puma.client.answering import drafted
 from puma.client.beam_search import Beams
 from puma.client.channel import Judgement, counted, judgement
 from puma.client.cost import Cost, added
+from puma.client.drafts.opening import Source, opened, refused
 from puma.client.evidence.receipt import Receipt
 from puma.client.heads import asking, entities, labels, ranking, spans
 from puma.client.heads.entities import Entity, Joined
@@ -94,22 +95,24 @@ class Client(ABC):
 
     def stream(
         self, prompt: str, tokens: int = 32, stop: Stop = None, lengths: str = "public", padded: int = 0,
-        begin: str = "", **sampling: Any,
+        begin: str = "", draft: Any = None, **sampling: Any,
     ) -> Iterator[int]:  # fmt: skip
         """Token ids as they are decided; `cost` afterwards. All else is as for `generate`."""
         tokens = arguments.count(tokens, "tokens")
         ids = self.model.prompt_ids(arguments.text(prompt), tokens)
-        return self.stream_ids(ids, tokens, stop, lengths, padded, begin, **sampling)
+        return self.stream_ids(ids, tokens, stop, lengths, padded, begin, draft, **sampling)
 
     def stream_ids(
         self, ids: Sequence[int], tokens: int, stop: Stop = None, lengths: str = "public", padded: int = 0,
-        begin: str = "", memory: Remembered | None = None, **sampling: Any,
+        begin: str = "", draft: Any = None, memory: Remembered | None = None, **sampling: Any,
     ) -> Iterator[int]:  # fmt: skip
         """The same for a prompt that is token ids already; a `memory`, as a conversation has it, is gone on from."""
         ids, tokens, how = arguments.token_ids(ids), arguments.count(tokens, "tokens", 1), Sampling.of(**sampling)
         self.model.check_length(len(ids), tokens)
         bucket = self.bucket([ids], tokens, lengths, padded, begin) or {"memory": memory}
-        return (new for (new,) in self._steps([ids], tokens, self._until(stop, 1), how, bucket, AHEAD))
+        ended, source = self._until(stop, 1), opened(draft, self.model)
+        steps = self.steps([ids], tokens, ended, how, bucket, source, AHEAD)
+        return (token for (new,) in steps for token in new)
 
     def bucket(
         self, prompts: Sequence[Sequence[int]], tokens: int, lengths: str, padded: int, begin: str = ""
@@ -127,18 +130,18 @@ class Client(ABC):
     @overload
     def generate(
         self, prompt: str, tokens: int = 32, stop: Stop = None, lengths: str = "public", padded: int = 0,
-        **sampling: Any,
+        begin: str = "", draft: Any = None, **sampling: Any,
     ) -> Answer: ...  # fmt: skip
 
     @overload
     def generate(
         self, prompt: Sequence[str], tokens: int = 32, stop: Stop = None, lengths: str = "public", padded: int = 0,
-        **sampling: Any,
+        begin: str = "", draft: Any = None, **sampling: Any,
     ) -> list[Answer]: ...  # fmt: skip
 
     def generate(
         self, prompt: str | Sequence[str], tokens: int = 32, stop: Stop = None, lengths: str = "public",
-        padded: int = 0, begin: str = "", **sampling: Any,
+        padded: int = 0, begin: str = "", draft: Any = None, **sampling: Any,
     ) -> Answer | list[Answer]:  # fmt: skip
         """Continuation by a public number of tokens: of a prompt, or of several in one request.
 
@@ -148,42 +151,38 @@ class Client(ABC):
         one, of several prompts). They learn how many tokens each prompt has, unless `lengths` is "secret": then a
         common length that all are padded to, the next power of two from 16 on or `padded`. In models that read the
         prompt apart, answers `begin` with these tokens, such as a language's code; the parties learn how many.
+
+        With a `draft`, "lookup" or the folder of a small model of the same tokenizer, the client guesses what follows,
+        and a step decides several tokens of the same answer; the parties learn how many guesses were right.
         """
         prompts, tokens = arguments.texts(prompt), arguments.count(tokens, "tokens")
         how, ended = Sampling.of(**sampling), self._until(stop, len(prompts))
         ids = [self.model.prompt_ids(p, tokens) for p in prompts]
-        steps = list(self._steps(ids, tokens, ended, how, self.bucket(ids, tokens, lengths, padded, begin)))
-        found = [up_to_end(new, self.model.eos) if stop else list(new) for new in zip(*steps, strict=True)]
+        bucket, source = self.bucket(ids, tokens, lengths, padded, begin), opened(draft, self.model)
+        steps = zip(*self.steps(ids, tokens, ended, how, bucket, source), strict=True)
+        found = [up_to_end([t for new in mine for t in new], self.model.eos if stop else ()) for mine in steps]
         answers = [Answer(self.decode(new), new, self.cost, self.receipt) for new in found]
         return answers[0] if isinstance(prompt, str) else answers
 
-    def _steps(
+    def steps(
         self, prompts: Sequence[Sequence[int]], tokens: int, ended: Ended | None, how: Sampling,
-        bucket: dict[str, Any], ahead: int = 0,
-    ) -> Iterator[list[int]]:  # fmt: skip
-        following = self.model.following(prompts, self.session.reveals, *bucket.get("begun", [])[:1])
-        asked = self.session.choosing(how, following) | bucket
-        pace = {"ahead": ahead} if ahead and ended is None else {"paced": ended is not None}
-        with closing(self.session.continued(prompts, tokens, **pace, **asked)) as steps:
-            for step in steps:
-                over = ended is not None and ended(step)
-                if over:
-                    steps.close()
-                yield step
-                if over:
-                    return
+        bucket: dict[str, Any], draft: Source | None, ahead: int = 0,
+    ) -> Iterator[list[list[int]]]:  # fmt: skip
+        """Of each prompt the tokens that a step decides, step by step: one, or with drafts any number."""
+        return drafted.steps(self.session, self.model, prompts, tokens, ended, how, bucket, draft, ahead)
 
     def _until(self, stop: Stop, prompts: int) -> Ended | None:
         return until(stop, self.model.eos, prompts, self.model.name)
 
     def search(
         self, prompt: str, tokens: int = 32, beams: int = 4, length_penalty: float = 1.0, stop: Stop = None,
-        progress: Callable[[int], None] | None = None, begin: str = "",
+        progress: Callable[[int], None] | None = None, begin: str = "", draft: Any = None,
     ) -> Answer:  # fmt: skip
         """The continuation that a beam search finds, of up to so many tokens; it needs logits, see `generate`.
 
         It ends where the text ends, and the parties learn that with `stop="eos"` only. `progress` is told each step.
         """
+        refused(draft)
         tokens, beams = arguments.count(tokens, "tokens"), arguments.count(beams, "beams")
         prompt, progress = arguments.text(prompt), arguments.callback(progress, "progress")
         penalty, begun = arguments.number(length_penalty, "a length penalty"), self.model.begun(arguments.text(begin))

@@ -333,12 +333,23 @@ class RemoteCluster(Client):
         session, first = self._dial(), self._session
         try:
             session.approximation, session.out_of_range = first.approximation, first.out_of_range
+            session.variants = first.variants
             if not session.open(self.model.name) or session.sharing != first.sharing:
                 raise StoreError(f"{self.model.name} has been replaced", "connect anew")
             return RemoteCluster(session, self.model, self._dial)
         except BaseException:
             session.close()
             raise
+
+    @property
+    def variants(self) -> str:
+        """Which functions take fewer rounds and more words: "lean" none, "quick" all, "auto" those that take less time
+        on the parties' network, or their names (nn.variants)."""
+        return self.session.variants
+
+    @variants.setter
+    def variants(self, value: str) -> None:
+        self.session.variants = arguments.variants(value)
 
     def close(self) -> None:
         """Tell the parties that the client leaves; harmless when repeated."""
@@ -356,12 +367,15 @@ def connect(
     plain: bool = False, approximation: str = SPLINE, prepared_requests: str | Path | None = None,
     progress: Progress | None = None,
     tokenizer: str | Path | None = None, accept_changes: bool = False, record: str | Path | None = None,
+    variants: str = "lean",
     audited: bool = False,
 ) -> RemoteCluster:  # fmt: skip
     """Ask a model that three distant parties serve: by its name, or the only one there is.
 
     `cluster` is the file that says who they are, and `key` the client's key that they know. `approximation` says which
-    functions they compute, "spline", "puma" or "mpcformer", as far as the model's owner allows. `prepared_requests` is
+    functions they compute, "spline", "puma" or "mpcformer", as far as the model's owner allows, and `variants` which of
+    them take fewer rounds and more words: "lean" none, "quick" all, "auto" as the parties' network has it, or their
+    names. `prepared_requests` is
     a folder in memory for what `prepare` gives and later requests use up, in this session or another. `progress` hears
     for which parties we wait.
 
@@ -384,9 +398,11 @@ def connect(
     tokenizer = None if tokenizer is None else arguments.path_like(tokenizer, "a tokenizer")
     record = None if record is None else arguments.path_like(record, "a record")
     arguments.callback(progress, "progress")
+    variants = arguments.variants(variants)
     audited = arguments.flag(audited, "audited")
     again = partial(open_session, cluster, key, "client", plain)
     session = again(progress)
+    session.variants = variants
     try:
         if audited:
             commit(session)

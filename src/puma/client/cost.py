@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from puma.client.drafts.draft import Counted
 from puma.store.prepared_requests import PreparedRequest
 from puma.wire import messages as msg
 
@@ -25,6 +26,7 @@ class Cost:
     peak_rss_mib: list[float]
     breakdown: list[dict[str, Any]] = field(repr=False)
     prepared: PreparedRequest | None = field(default=None, repr=False)  # what was done beforehand, if anything
+    drafts: Counted | None = field(default=None, repr=False)  # what became of them, where there were some
 
     @property
     def total(self) -> int:

@@ -39,6 +39,7 @@ class ModelInfo:
         self.hides = False  # whether its owner has proven that scores can be hidden in secret
         self.files: dict[str, Callable[[], bytes]] = {}  # what else travels with it, such as a chat template
         self._told = ""  # of rules that are not followed
+        self.drafting: dict[str, Any] = {}  # what makes drafts for it, by name, once that has been read
 
     @property
     def labels(self) -> tuple[str, ...]:

@@ -36,7 +36,7 @@ Progress = Callable[[str, int, int], None]  # what, done, of
 def card_of(
     name: str, version: str, files: Mapping[str, bytes], eos: Sequence[int] = (), reveal_logits: bool = False,
     max_tokens: int = 0, approximations: Sequence[str] = (SPLINE,), hides: bool = False, outputs: Sequence[str] = (),
-    plan: msg.Provenance | None = None, weights: msg.OpenWeights | None = None,
+    plan: msg.Provenance | None = None, weights: msg.OpenWeights | None = None, base: msg.Base | None = None,
 ) -> msg.Card:  # fmt: skip
     """What the parties and clients are told of a model; UsageError for an approximation that there is not.
 
@@ -50,7 +50,7 @@ def card_of(
     listed = [msg.File(label, len(data), hashlib.sha256(data).digest()) for label, data in files.items()]
     name, allowed = folders.checked_name(name), tuple(approximations)
     return msg.Card(
-        name, version, list(eos), listed, reveal_logits, max_tokens, allowed, hides, tuple(outputs), plan, weights
+        name, version, list(eos), listed, reveal_logits, max_tokens, allowed, hides, tuple(outputs), plan, weights, base
     )
 
 

@@ -78,9 +78,10 @@ class Sampler:
     `following` are the model's rules for prompts that this sampler alone continues.
     """
 
-    def __init__(self, how: Sampling, following: Following | None = None) -> None:
+    def __init__(self, how: Sampling, following: Following | None = None, drafts: bool = False) -> None:
+        """`drafts`: what it draws is verified by another one, with numbers of its own."""
         self.how = how
-        self._stream, self._following = _stream(how.seed), following
+        self._stream, self._following = _stream(how.seed, "drafts" if drafts else "sampling"), following
 
     def __call__(self, logits: Tensor) -> list[int]:
         """The next token of each prompt, from logits (prompts, vocabulary)."""
@@ -89,6 +90,41 @@ class Sampler:
         chosen = [self._one(row) for row in self._following.ruled(logits)]
         self._following.add(chosen)
         return chosen
+
+    def one(self, place: int, logits: Tensor, drafted: int | None = None, draft: Tensor | None = None) -> int:
+        """The next token of the prompt with this number at the beginning, from its logits (vocabulary,).
+
+        It is `drafted` as often as can be, if that was drawn from the chances `draft` (vocabulary,), and each token
+        comes by the chance that it has without: a draft is taken with the chance p / q, and else a token is drawn from
+        what p has more than q. Without `draft`, as where nothing was drawn, the token is chosen as ever. Source: Y.
+        Leviathan et al., "Fast inference from transformers via speculative decoding", ICML 2023.
+        """
+        if self._following is not None:
+            logits = self._following.ruled_one(place, logits)
+        if drafted is None or draft is None or self.how.greedy:
+            token = self._one(logits)
+        else:
+            token = self._verified(self.chances(logits), drafted, draft)
+        if self._following is not None:
+            self._following.add_one(place, token)
+        return token
+
+    def _verified(self, chances: Tensor, drafted: int, draft: Tensor) -> int:
+        if self._uniform() * float(draft[drafted]) < float(chances[drafted]):
+            return drafted
+        rest = (chances - draft).clamp(min=0)
+        return self.drawn(rest if float(rest.sum()) > 0 else chances)
+
+    def chances(self, logits: Tensor) -> Tensor:
+        """Of each token the chance (vocabulary,) with which it is chosen by these logits; they add up to 1."""
+        order = logits.argsort(descending=True, stable=True)
+        found = kept(torch.softmax(logits[order] / self.how.temperature, -1), self.how.top_k, self.how.top_p)
+        return torch.zeros_like(found).index_copy(0, order, found / found.sum())
+
+    def drawn(self, chances: Tensor) -> int:
+        """A token by these chances, up to a common factor."""
+        place = int((chances.cumsum(-1) <= self._uniform() * float(chances.sum())).sum())
+        return min(place, int(chances.nonzero()[-1]))
 
     def keep(self, live: Sequence[int]) -> None:
         """From now on logits come of these prompts only, by their numbers at the beginning."""
@@ -123,6 +159,6 @@ def logprobs(logits: Tensor) -> Tensor:
     return torch.log_softmax(logits, -1)
 
 
-def _stream(seed: int | None) -> Stream:
-    secret = fresh_secret() if seed is None else hashlib.sha256(f"puma/1|sampling|{seed}".encode()).digest()
+def _stream(seed: int | None, what: str) -> Stream:
+    secret = fresh_secret() if seed is None else hashlib.sha256(f"puma/1|{what}|{seed}".encode()).digest()
     return PairKey(secret).stream("sampling")

@@ -21,6 +21,7 @@ from puma.client.arguments import count
 from puma.client.beam_search import Beams
 from puma.client.channel import Judgement, PartyChannel, judge
 from puma.client.cost import cost_of
+from puma.client.drafts.tempo import Tempo
 from puma.client.lengths import told
 from puma.client.places import by_place, places
 from puma.client.sampling import Sampler, Sampling
@@ -71,6 +72,7 @@ class Session(PartyChannel):
         self.table: Table | None = None  # of public weights, in which this client looks its tokens up
         self.prepared_requests: PreparedRequests | None = None  # where requests look for what has been prepared
         self.out_of_range: Judgement = "refuse"  # what becomes of answers that may be wrong
+        self.tempo = Tempo()  # what a step takes, as drafts have to know
         self.doubtful: set[int] = set()  # prompts of the latest request whose answers may be wrong, and were taken
 
     @whole
@@ -142,10 +144,10 @@ class Session(PartyChannel):
     def _sound(self, prompts: int) -> Tensor:
         """The next result of so many prompts, if no number has left its reach or the answer is taken all the same."""
         result = self._result()
-        self._judge(self.flagged, prompts)
+        self.judged(self.flagged, prompts)
         return result
 
-    def _judge(self, flagged: Sequence[int], prompts: int) -> None:
+    def judged(self, flagged: Sequence[int], prompts: int) -> None:
         """OutOfRange for what is flagged, or one warning in each request."""
         if self.judges and not self.doubtful.issuperset(flagged):
             self.doubtful.update(flagged)
@@ -229,7 +231,7 @@ class Session(PartyChannel):
         )
         result, flagged = self._result(), self.flagged
         self.cost = cost_of(self._reports(), sent, prepared_request)
-        self._judge(flagged, len(prompts))
+        self.judged(flagged, len(prompts))
         each = by_token(config, output)
         if each and width:
             return [rows[: len(ids)] for ids, rows in zip(prompts, result.split(width), strict=True)]
@@ -254,7 +256,7 @@ class Session(PartyChannel):
         found = [[int(index) for index in self._result()] for _ in range(top)]
         flagged = self.flagged
         self.cost = cost_of(self._reports(), sent, prepared_request)
-        self._judge(flagged, len(prompts))
+        self.judged(flagged, len(prompts))
         return by_place(found, masked)
 
     @whole
@@ -265,8 +267,8 @@ class Session(PartyChannel):
         """
         if self.prepared_requests is None:
             raise PreprocessingError("there is no place for what is prepared", "start the cluster with a store")
-        named = msgspec.structs.replace(request.input, approximation=self.approximation)
-        request = msg.bare(msgspec.structs.replace(request, input=named))
+        mine = msgspec.structs.replace(request.input, approximation=self.approximation)
+        request = self.planned(msg.bare(msgspec.structs.replace(request, input=mine)))
         seeds, identity = Seeds.fresh(), fresh_secret()[:ID_BYTES]
         self._begin()
         self._asks(msg.Prepare(identity, request))
@@ -332,6 +334,7 @@ class Session(PartyChannel):
         bare = msg.Input(laid.lengths, [], [], kinds, bool(width), self.approximation, laid.count)
         plain = request(bare)
         check_batch(config, laid.lengths, laid.count + (plain.tokens if isinstance(plain, msg.Generate) else 1))
+        plain = self.planned(plain)
         results = answers(config, plain)
         laid = looked_up(config, laid, self.table)
         self._begin(results)
@@ -341,12 +344,12 @@ class Session(PartyChannel):
         prepared_request = self._prepared_request(fixed)
         paced = isinstance(plain, msg.Generate) and plain.paced and not prepared_request
         shared = share_input(config, laid, prepared_request.seeds if prepared_request else None)
-        named = prepared_request.id if prepared_request else b""
+        identity = prepared_request.id if prepared_request else b""
         parts = []
         for part in shared:
             seeds = ([], []) if prepared_request else (part.masks, part.choices)
-            job = msg.Input(laid.lengths, *seeds, kinds, bool(width), self.approximation, laid.count)
-            asked = msgspec.structs.replace(request(job), preprocessing=named)
+            job = msgspec.structs.replace(plain.input, masks=seeds[0], choices=seeds[1])
+            asked = msgspec.structs.replace(request(job), preprocessing=identity)
             if ahead and prepared_request:
                 asked = msgspec.structs.replace(asked, paced=False)
             parts.append((msg.encode(asked), part.payload))

@@ -13,6 +13,7 @@ from puma.models.config import Config
 from puma.models.text import MAX_ELEMENTS, check_batch
 from puma.nn.paper import MPCFORMER
 from puma.nn.sampling import LEAST_TEMPERATURE, MOST_TEMPERATURE
+from puma.nn.variants import HINT, checked
 from puma.wire.limits import LEAST_NAME, MOST_CHOICES, MOST_TOP
 from puma.wire.messages import NEXT, OUTPUTS, POLICY_HINT, Card, Encode, Generate
 from puma.wire.policy import allow_output, allowed_outputs
@@ -63,6 +64,8 @@ def admit(config: Config, approximation: str, job: Generate | Encode, allowed: A
             f"the parties compute with {approximation}, the request names {prompts.approximation}",
             "start the session with the approximation that is wanted",
         )
+    if checked(prompts.quick) != prompts.quick:
+        raise UsageError("a plan names each function once and in their order", HINT)
     _admit_tokens(job, allowed)
     beams, before = (job.beams, _before(job)) if isinstance(job, Generate) else (1, 0)
     check_batch(config, [before + length for length in prompts.lengths] * beams, tokens + prompts.begun)
@@ -81,7 +84,7 @@ def admit(config: Config, approximation: str, job: Generate | Encode, allowed: A
     if prompts.padded:
         _admit_padding(config, job)
     if isinstance(job, Generate):
-        _admit_sampling(job, allowed)
+        _admit_sampling(config, job, allowed)
         if job.keep or job.prefix is not None:
             _admit_kept(config, job)
         return
@@ -162,7 +165,15 @@ def _admit_head(config: Config, job: Encode) -> None:
         raise InputError(what, "name fewer places at a time")
 
 
-def _admit_sampling(job: Generate, allowed: Allowed) -> None:
+def _admit_drafts(config: Config, job: Generate) -> None:
+    """Refuse drafts where nobody waits for the client's word, or nothing can be taken back."""
+    if not job.paced or job.beams > 1:
+        raise UsageError("drafts are for single texts that go on step by step", "leave out beams or drafts")
+    if not architecture(config).cuts(config):
+        raise UsageError("a memory of constant size cannot take drafts back", "leave out drafts for this model")
+
+
+def _admit_sampling(config: Config, job: Generate, allowed: Allowed) -> None:
     """Refuse what contradicts itself, and logits that whoever asks may not see."""
     if job.temperature and not LEAST_TEMPERATURE <= job.temperature <= MOST_TEMPERATURE:
         between = f"from {LEAST_TEMPERATURE} to {MOST_TEMPERATURE:g}"
@@ -173,6 +184,8 @@ def _admit_sampling(job: Generate, allowed: Allowed) -> None:
         raise UsageError(
             "beams continue one prompt, as the client chooses from logits", "ask for logits, prompt by prompt"
         )
+    if job.drafts:
+        _admit_drafts(config, job)
     if job.preprocessing and job.paced:
         raise UsageError("what is prepared runs in one go", "leave out the preprocessing, or generate a fixed number")
     if job.reveal and not allowed.logits:

@@ -7,17 +7,17 @@ says which step comes next, and how results reach a client, this file must not k
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from puma import pool
 from puma.engine.admission import in_pieces
 from puma.engine.engine import Engine
 from puma.engine.generation import Turn, gone_on, results
 from puma.engine.kept import Kept
 from puma.engine.lookahead import Ahead
-from puma.engine.request import Request, apart, finished, leave
+from puma.engine.request import Request, apart, cut, finished, leave
 from puma.errors import PumaError
 from puma.mpc.cost import Entry
 from puma.mpc.party import Party
@@ -26,7 +26,7 @@ from puma.net.chain import Heads
 from puma.wire.messages import Encode, Generate
 from puma.wire.steps import Item, Left, Step, following
 
-Served = tuple[bytes, str]  # a sharing of a model, and the approximation that it is computed with
+Served = tuple[bytes, str, tuple[str, ...]]  # a sharing of a model, its functions, and which of them are quick
 
 
 @dataclass(frozen=True)
@@ -119,6 +119,13 @@ class Member:
         unread = self.requests[0].unread or self.first
         return 0 < reads <= unread if self.pieces else reads == unread
 
+    def reads(self, step: int) -> int:
+        """How many rows one of its later steps reads: of each text one, and its drafts."""
+        turn = self.turns.get(step)
+        if turn is None or not turn.follows:
+            return len(self.requests[0].job.input.lengths)
+        return sum(1 + len(parents) for parents in turn.follows)
+
     @property
     def rows(self) -> int:
         """Texts or images."""
@@ -143,7 +150,7 @@ class Company:
         """
         self._members += [member for member in members if member not in self._members]
         for member, tokens in zip(members, reads, strict=bool(reads)):
-            member.requests[0].reads = tokens if member.steps == 0 else 0
+            member.requests[0].piece = tokens if member.steps == 0 else 0
         partly = [member for member in members if member.requests[0].partly]
         for member in partly:
             member.said = member.latest
@@ -152,10 +159,10 @@ class Company:
         apart(self._requests(), going)
         parts = [sum(request.width for request in member.requests) for member in members]
         self.party.ledger.reset()
-        cpu = time.thread_time()
+        cpu = pool.spent()
         self._compute(number, members, reads or [0] * len(members), going)
         self.party.ledger.total()
-        cpu = time.thread_time() - cpu
+        cpu = pool.spent() - cpu
         given = [[] if member in partly else results(member.requests) for member in members]
         over = self._after(members)
         outcomes: list[Outcome] = []
@@ -195,6 +202,9 @@ class Company:
     def _heed(self, members: Sequence[Member]) -> None:
         """What the clients of these said since their last step: who leaves, what was chosen, who joins."""
         turns = {id(m): m.turns.pop(m.steps, Turn()) if m.steps else None for m in members}
+        for member in members:
+            if (turn := turns[id(member)]) is not None and turn.kept:
+                cut(member.requests, turn.kept)
         self._leave({name: turn.leave for name, turn in turns.items() if turn is not None})
         for member in members:
             turn = turns[id(member)]
@@ -220,7 +230,7 @@ class Company:
         """What has been computed of this one text stays for later requests of its client, if it asked for that."""
         job = request.job
         if isinstance(job, Generate) and job.keep and request.cache is not None and not request.unread:
-            self.kept.put(member.key, job, member.served, request.cache.apart([request.first]))
+            self.kept.put(member.key, job, member.served[:2], request.cache.apart([request.first]))
             member.keeps = b""
 
     def _spoil(self, member: Member) -> None:

@@ -15,7 +15,7 @@ from puma.engine.generation import Turn, hidden_flags, run
 from puma.engine.request import Request
 from puma.models import architecture, with_layers
 from puma.models.config import Config
-from puma.mpc.compare import turns
+from puma.mpc.compare import meetings
 from puma.mpc.party import SECOND, Party
 from puma.mpc.public import Public
 from puma.mpc.recall import Recall, Trace
@@ -23,12 +23,14 @@ from puma.mpc.seeded import Seeded
 from puma.mpc.share import Share
 from puma.nn.attention import row_formats
 from puma.nn.places import REACHES
+from puma.nn.variants import MAXIMUM
 from puma.wire.input_share import Given
 from puma.wire.inputs import imagined
 from puma.wire.messages import Encode, Generate, Input, Spent, TensorSpec
-from puma.wire.parameters import tensor_specs
+from puma.wire.parameters import of_adapter, tensor_specs
 
 FEW_LAYERS = 3
+MANY = 1 << 20  # rows
 
 
 def dry_run(config: Config, job: Generate | Encode) -> list[list[Spent]]:
@@ -37,10 +39,10 @@ def dry_run(config: Config, job: Generate | Encode) -> list[list[Spent]]:
     Where all layers cost the same, models of two and three layers are counted: a layer in the middle, too.
     """
     party = Party(SECOND)
-    party.approximation = job.input.approximation
+    party.approximation, party.quick = job.input.approximation, job.input.quick
     party.ledger = trace = Trace()
     party.recall = Recall(party, trace)
-    if not config.alike or config.formats.places or config.layers <= FEW_LAYERS:
+    if not config.alike or config.formats.places or config.formats.adapted or config.layers <= FEW_LAYERS:
         return _spent(_counted(party, trace, config, job))
     numbers = (FEW_LAYERS - 1, FEW_LAYERS)
     two, three = (_spent(_counted(party, trace, with_layers(config, n), job)) for n in numbers)
@@ -80,7 +82,7 @@ def _counted(party: Party, trace: Trace, config: Config, job: Generate | Encode)
 
 
 def _parameter(party: Party, config: Config, spec: TensorSpec) -> Share:
-    if config.formats.open:
+    if config.formats.open and not of_adapter(spec.name):
         return Public(party, spec.shape, spec.bits, spec.frac)
     return Seeded(party, None, [], spec.shape, spec.bits, spec.frac)
 
@@ -135,7 +137,10 @@ class _Word:
         """What of a step's messages depends on how many entries a row of scores has, besides their sizes."""
         window = architecture(self._config).window(self._config)
         values = {REACHES["value"], *self._config.formats.places.values()}
-        return (*turns(length), *(row_formats(length, reach) for reach in sorted(values)), 0 < window < length)
+        quick = MAXIMUM in self._job.input.quick
+        met = (meetings(length, rows, quick) for rows in (1, MANY))  # whether they are few or not
+        formats = (row_formats(length, reach) for reach in sorted(values))
+        return (*met, *formats, 0 < window < length)
 
     def _given(self, requests: Sequence[Request], job: Generate) -> Given | None:
         """Of a client that chooses from logits: a token for each row, and of beams who sees what."""

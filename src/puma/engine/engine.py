@@ -20,6 +20,7 @@ from puma.mpc.arithmetic import public, reshare
 from puma.mpc.cost import Bytes, Words
 from puma.mpc.fixed import ACTIVATION, LOGIT_REACH, RING, formatted
 from puma.mpc.party import Party
+from puma.mpc.retrieval import Mixed
 from puma.mpc.share import Additive, Share
 from puma.mpc.watch import Watch, watching
 from puma.nn import functional as F
@@ -43,6 +44,7 @@ class Engine:
         self.reach = config.formats.places.get(asked.place, LOGIT_REACH)  # of logits
         self.barred = asked.barred, (*asked.barred, *asked.barred_first)  # of an answer's later tokens and its first
 
+    @torch.inference_mode()  # no tensor is asked how it came about: each call of torch takes less
     def step(self, requests: Sequence[Request]) -> None:
         """Advance each request by one: a prompt is read and gives its first result, a generation gives its next one,
         an encoder's request all that it asked for; `due` of each then holds it.
@@ -51,6 +53,7 @@ class Engine:
         their next tokens are sought together. Of a prompt that is read in part nothing is due yet. The caller sets the
         stage: all masks of a step come from streams that start with it.
         """
+        self.party.quick = requests[0].job.input.quick  # who steps together has the same plan
         for request in requests:
             request.due = []
         begun = [r for r in requests if r.cache is not None]
@@ -84,17 +87,9 @@ class Engine:
     # -- generation -----------------------------------------------------------------------------------------
 
     def _together(self, going: Sequence[Request]) -> list[list[Request]]:
-        """What goes through one pass: all rows of single texts, joined; the branches of a beam search by themselves.
-
-        What clients chose is read in another way than what nobody has opened, so these are not joined.
-        """
-        single = [r for r in going if r.beams == 1]
-        apart(single, [r for r in single if _reveals([r])])  # prompts were read together, however they go on
-        groups = by_cache(single)
-        joined: list[list[Request]] = []
-        for _, alike in groupby(sorted(groups, key=_reveals), key=_reveals):
-            joined.append(join(list(alike)))
-        return joined + [[r] for r in going if r.beams > 1]
+        """What goes through one pass: all rows of single texts, joined; the branches of a beam search by themselves."""
+        groups = by_cache([r for r in going if r.beams == 1])
+        return ([join(groups)] if groups else []) + [[r] for r in going if r.beams > 1]
 
     def _pass(self, group: Sequence[Request]) -> list[tuple[Request, Share | Additive]]:
         """Each request's next logits (rows, vocabulary), from one pass of the model; none where some of the prompt is
@@ -106,7 +101,9 @@ class Engine:
             for request in group:
                 request.cache, request.first, start = cache, start, start + len(request.owed)
         elif group[0].unread:
-            cache.expect(lengths)
+            cache.further(lengths)
+        elif max(lengths) > 1 and group[0].beams == 1:
+            cache.expect([parents for request in group for parents in request.follows])
         read = self._read(group)
         if isinstance(read, Flagged):
             cache.hide(read.flags)
@@ -114,15 +111,21 @@ class Engine:
         ranked = all(_ranked(r) for r in group)
         logits, watch = self.logits(read, cache, lengths, ranked)
         _share_out(watch, group)
-        counts = [len(r.owed) for r in group] if len(group) > 1 else [logits.shape[0]]
+        if len(set(lengths)) > 1 and group[0].beams == 1:
+            cache.close_up()
+        counts = [sum(r.reads) for r in group] if len(group) > 1 else [logits.shape[0]]
         return [each for each in zip(group, parts(logits, counts), strict=True) if not each[0].unread]
 
     def _read(self, group: Sequence[Request]) -> object:
-        """What the model reads: what outsiders shared, or one-hot rows of the tokens that the last step gave."""
-        given = [request.take() for request in group]
-        if given[0] is not None:
-            return whole(given)
-        return self.fed(whole([request.token for request in group]))
+        """What the model reads: what outsiders shared, one-hot rows of the tokens that the last step gave, or some of
+        each."""
+        given, counts = [request.take() for request in group], [sum(request.reads) for request in group]
+        tokens = [request.token for request, mine in zip(group, given, strict=True) if mine is None]
+        chosen = [mine for mine in given if mine is not None]
+        if not tokens:
+            return whole(chosen)
+        hot = self.fed(whole(tokens))
+        return Mixed(whole(chosen), hot, _places(given, counts)) if chosen else hot
 
     def fed(self, token: Share) -> Share | Additive:
         """One-hot rows of tokens under masks of the present stage; a public table reads them without their being
@@ -139,7 +142,7 @@ class Engine:
             with F.component("head", rows):
                 found = settled(rows if reveal else sample(rows, temperature, self.reach, self.barred[first]))
             for (request, _), due in zip(group, parts(found, [x.shape[0] for _, x in group]), strict=True):
-                request.due, request.token = [due], None if reveal else due
+                request.due, request.token = [due], None if _fed(request) else due
                 request.owed = [owed - 1 for owed in request.owed]
 
     def _how(self, found: tuple[Request, object]) -> tuple[bool, float, bool]:
@@ -215,6 +218,12 @@ def _masked_rows(group: Sequence[Request]) -> list[int]:
     return rows
 
 
+def _places(given: Sequence[object], counts: Sequence[int]) -> torch.Tensor:
+    """Where the rows of requests, of each so many, stand among all those that were given and then the others."""
+    there = torch.repeat_interleave(torch.tensor([mine is None for mine in given]), torch.tensor(counts))
+    return torch.where(there, (~there).sum() + there.cumsum(0) - 1, (~there).cumsum(0) - 1)
+
+
 def _share_out(watch: Watch, group: Sequence[Request]) -> None:
     """To each request the flags of its prompts, with those of what was read of them before; they wait while some is
     unread."""
@@ -227,7 +236,7 @@ def _lengths(request: Request) -> list[int]:
     """How many rows a pass reads of each of its texts."""
     if request.cache is None and not request.partly:
         return list(request.job.input.lengths)
-    return [request.width] if request.unread else [request.beams] * _prompts(request)
+    return [request.width] if request.unread else [n * request.beams for n in request.reads[: _prompts(request)]]
 
 
 def _prompts(request: Request) -> int:
@@ -254,8 +263,9 @@ def _chosen(found: tuple[Request, object]) -> tuple[bool, float]:
     return job.reveal, job.temperature
 
 
-def _reveals(group: Sequence[Request]) -> bool:
-    return _chosen((group[0], None))[0]
+def _fed(request: Request) -> bool:
+    """Whether the client sends what it reads."""
+    return isinstance(request.job, Generate) and request.job.fed
 
 
 def _ranked(request: Request) -> bool:

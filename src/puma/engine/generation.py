@@ -12,7 +12,7 @@ from itertools import count
 
 from puma.engine.engine import Emit, Engine
 from puma.engine.lookahead import Ahead
-from puma.engine.request import Request, finished, leave, whole
+from puma.engine.request import Request, cut, finished, leave, whole
 from puma.errors import ProtocolError
 from puma.models.cache import Cache
 from puma.mpc.share import Share
@@ -23,13 +23,16 @@ from puma.wire.messages import Encode, Generate
 
 @dataclass(frozen=True)
 class Turn:
-    """The client's word after a result: whether to go on, which rows leave first, its own choice of the tokens of those
-    that stay, and requests that join them."""
+    """The client's word after a result: whether to go on, which of the tokens that each row read in the last step
+    count, which rows leave then, its own choice of the tokens of those that stay, what of these `follows` what, and
+    requests that join them."""
 
     more: bool = True
     leave: Sequence[int] = ()
     given: Given | None = None
     join: Sequence[Request] = ()
+    kept: Sequence[Sequence[int]] = ()
+    follows: Sequence[Sequence[int]] = ()  # as Cache.expect has it; one token of each row where nothing is said
 
     @property
     def plain(self) -> bool:
@@ -117,6 +120,8 @@ def _flags(requests: Sequence[Request]) -> list[Share]:
 
 def _next(requests: Sequence[Request], turn: Turn) -> list[Request]:
     """The requests of the next step, each with what it reads."""
+    if turn.kept:
+        cut(requests, turn.kept)
     return gone_on(leave(requests, turn.leave), turn)
 
 
@@ -124,15 +129,18 @@ def gone_on(staying: Sequence[Request], turn: Turn) -> list[Request]:
     """The same, once those that leave have left."""
     staying = list(staying)
     if turn.given is not None:
-        _feed(staying, turn.given)
+        _feed(staying, turn.given, turn.follows)
     staying += turn.join
     if not staying:
         raise ProtocolError("a request goes on without rows", "say that it is over")
     return staying
 
 
-def _feed(requests: Sequence[Request], given: Given) -> None:
-    """Give the requests the tokens that the client has chosen for their rows."""
+def _feed(requests: Sequence[Request], given: Given, follows: Sequence[Sequence[int]]) -> None:
+    """Give the requests the tokens that the client has chosen for their rows: one of each, unless it says otherwise."""
+    left = iter(follows)
+    for request in requests:
+        request.follows = [list(next(left, ())) for _ in request.owed]
     if isinstance(given, Flagged):
         (request,) = requests
         assert request.cache is not None
@@ -143,8 +151,9 @@ def _feed(requests: Sequence[Request], given: Given) -> None:
     else:
         start = 0
         for request in requests:
-            request.given = given[start : start + len(request.owed)]  # type: ignore[index]
-            start += len(request.owed)
+            count = sum(request.reads)
+            request.given = given[start : start + count]  # type: ignore[index]
+            start += count
 
 
 def hidden_flags(job: Generate, step: int) -> int:

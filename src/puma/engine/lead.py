@@ -145,4 +145,5 @@ def _ready(known: _Known) -> Ready:
     own = known.own
     assert own is not None
     begins = known.planned == 0
-    return Ready(known, own.key, own.served, begins, own.first - known.read if begins else own.rows, own.pieces)
+    rows = own.first - known.read if begins else own.reads(known.planned)
+    return Ready(known, own.key, own.served, begins, rows, own.pieces)

@@ -68,22 +68,24 @@ class Ahead:
         if self._possible:
             self._engine.party.lookahead = None
 
+    @torch.inference_mode()
     def _look(self, lookahead: Lookahead, step: tuple[int, str], cache: Cache, requests: Sequence[Request]) -> None:
         """Note the masks that the dealer will multiply with parameters in this step, under its number and label."""
         engine, party = self._engine, self._engine.party
         blank = party.nothing((cache.prompts,))
         token = Share(party, blank, blank, index_bits(engine.config.vocab_size), 0)
         ranked = all(not _temperature(request) for request in requests)
+        party.quick = requests[0].job.input.quick
         number, label = step
         with lookahead.looking_ahead(number), party.silent(), party.stage(label):
             engine.logits(engine.fed(token), cache, [1] * cache.prompts, ranked)
 
 
 def _known(request: Request) -> bool:
-    """Whether the dealer knows the masks that will be fed: not those of tokens that the client chooses, and of a prompt
-    that goes on behind what has been read, or is read in part, it does not look for them."""
+    """Whether the dealer knows the masks that will be fed: not those of tokens that the client chooses or guesses; and
+    of a prompt that goes on behind what has been read, or is read in part, it does not look for them."""
     whole = not request.unread or (request.cache is None and not request.partly)
-    return isinstance(request.job, Generate) and not request.job.reveal and whole
+    return isinstance(request.job, Generate) and not request.job.fed and whole
 
 
 def _temperature(request: Request) -> float:

@@ -22,10 +22,11 @@ from puma.wire.messages import Encode, Generate
 class Request:
     """One request at one party; of a generation the rows are its prompts, or what is left of them.
 
-    `given` is what an outsider shared for the next step, if anything; `token` the indices (rows,) that the last step
-    gave and nobody opened. `due` are the results of the last step, for the asker, and `flags` (prompts,) the words that
-    tell him whether a number of theirs left its reach. Of a prompt `unread` rows are yet to be read, of which the next
-    step reads the first ones, `reads`, or all; what watched the rows before waits in `earlier`.
+    `given` is what an outsider shared for the next step, if anything, of each row so many tokens as it `reads`;
+    `token` the indices (rows,) that the last step gave and nobody opened. `due` are the results of the last step, for
+    the asker, and `flags` (prompts,) the words that tell him whether a number of theirs left its reach. Of a prompt
+    `unread` rows are yet to be read, of which the next step reads the first ones, a `piece`, or all; what watched the
+    rows before waits in `earlier`.
     """
 
     job: Generate | Encode
@@ -38,8 +39,22 @@ class Request:
     due: list[Share] = field(default_factory=list[Share])
     flags: Additive | Share | None = None
     unread: int = 0
-    reads: int = 0
+    piece: int = 0
     earlier: Additive | None = None
+    follows: list[list[int]] = field(default_factory=list[list[int]])  # of each row, what of a step follows what
+
+    def __post_init__(self) -> None:
+        self.alone()
+
+    @property
+    def reads(self) -> list[int]:
+        """How many tokens of each row the last step read, or the one that is about to be; of a prompt one counts, as
+        it gives one result."""
+        return [1 + len(parents) for parents in self.follows]
+
+    def alone(self) -> None:
+        """A step reads one token of each row, unless it is said otherwise."""
+        self.follows = [[] for _ in self.owed]
 
     @classmethod
     def of(cls, job: Generate | Encode, given: Given, prefix: Cache | None = None) -> Request:
@@ -52,23 +67,23 @@ class Request:
     @property
     def partly(self) -> bool:
         """Whether the next step leaves some of the prompt unread, and so has no result."""
-        return 0 < self.reads < self.unread
+        return 0 < self.piece < self.unread
 
     @property
     def width(self) -> int:
         """Rows that the next step reads."""
         if self.unread:
-            return self.reads or self.unread
-        return len(self.owed) * self.beams if self.cache is not None else self.job.input.tokens
+            return self.piece or self.unread
+        return sum(self.reads) * self.beams if self.cache is not None else self.job.input.tokens
 
     def take(self) -> Any:
         """What the next step reads of what outsiders shared, if anything; the rest waits."""
         given: Any = self.given
         self.given = None
         if self.partly:
-            given, self.given = given[: self.reads], given[self.reads :]
-        self.unread -= self.reads or self.unread
-        self.reads = 0
+            given, self.given = given[: self.piece], given[self.piece :]
+        self.unread -= self.piece or self.unread
+        self.piece = 0
         return given
 
     @property
@@ -147,8 +162,27 @@ def _keep(group: Sequence[Request], kept: Sequence[list[int]]) -> None:
         if request.token is not None and len(mine) < len(request.owed):
             request.token = request.token[mine]
         request.owed, request.asked = [request.owed[i] for i in mine], [request.asked[i] for i in mine]
+        request.follows = [request.follows[i] for i in mine]
         request.first = start
         start += len(mine)
+
+
+def cut(requests: Sequence[Request], kept: Sequence[Sequence[int]]) -> None:
+    """Of what each row read in the last step only the tokens in these places count, each of which has given it one
+    more; the others are cut out of its cache. Nothing of what they were computed with is used again: the next step has
+    another number.
+    """
+    left = iter(kept)
+    for request in requests:
+        mine, reads = [next(left) for _ in request.owed], request.reads
+        request.owed = [owed + 1 - len(right) for owed, right in zip(request.owed, mine, strict=True)]
+        if request.cache is not None and any(len(a) < b for a, b in zip(mine, reads, strict=True)):
+            prompts = request.cache.prompts
+            rows, but = [0] * prompts, [list[int]()] * prompts
+            rows[request.first : request.first + len(mine)] = reads
+            but[request.first : request.first + len(mine)] = map(list, mine)
+            request.cache.cut(rows, but)
+        request.alone()
 
 
 def apart(requests: Sequence[Request], going: Sequence[Request]) -> None:

@@ -14,11 +14,13 @@ from torch import Tensor
 
 from puma.client.batch import Batch
 from puma.client.channel import out_of_range
+from puma.client.drafts.draft import Source
 from puma.client.sampling import Sampler, Sampling, logprobs
 from puma.client.tokens.remembered import Remembered
 from puma.errors import OutOfRange, PolicyError
 from puma.gateway.cluster import Cluster
 from puma.models.reading.spelling import settled
+from puma.wire.limits import MOST_DRAFTS
 
 STOP, LENGTH, DOUBTFUL = "stop", "length", "out_of_range"
 
@@ -127,7 +129,13 @@ class Noting:
 
     def __init__(self, model: Any, sampler: Sampler, alternatives: int) -> None:
         self._model, self._sampler, self._alternatives = model, sampler, alternatives
-        self.likely: list[Likely] = []
+        self.likely: list[Likely] = []  # of the tokens of the latest step, in their order
+
+    def one(self, place: int, logits: Tensor, drafted: int | None = None, draft: Tensor | None = None) -> int:
+        """As the sampler's."""
+        chosen = self._sampler.one(place, logits, drafted, draft)
+        self.likely.append(likely(self._model, logprobs(logits), chosen, self._alternatives))
+        return chosen
 
     def __call__(self, logits: Tensor) -> list[int]:
         chosen = self._sampler(logits)
@@ -209,20 +217,27 @@ class Answers:
                 row.finish = DOUBTFUL
                 yield Piece(index, "", DOUBTFUL)
 
-    def grow(self, tokens: Mapping[int, int]) -> Iterator[Piece]:
+    def grow(self, tokens: Mapping[int, Sequence[int]]) -> Iterator[Piece]:
         """What may be shown now that these have come, of each answer by its number; those that have ended stay so."""
-        for place, (index, token) in enumerate(tokens.items()):
+        noted = self._noting.likely if self._noting else []
+        if self._noting:
+            self._noting.likely = []
+        each = ((index, token) for index, new in tokens.items() for token in new)
+        for place, (index, token) in enumerate(each):
             row = self._rows[index]
             if row.finish is None:
                 text = row.add(token)
-                found = [replace(self._noting.likely[place], at=row.at)] if self._noting else []
-                yield Piece(index, text, row.finish, found)
+                yield Piece(index, text, row.finish, [replace(noted[place], at=row.at)] if noted else [])
 
-    def leaving(self, cluster: Cluster, wanted: Wanted, how: Choosing) -> Generator[Piece, None, None]:
-        """Pieces of several answers, of which the parties compute no more once they have ended, one by one."""
+    def leaving(
+        self, cluster: Cluster, wanted: Wanted, how: Choosing, draft: Source | None
+    ) -> Generator[Piece, None, None]:
+        """Pieces of several answers, of which the parties compute no more once they have ended, one by one; or of one
+        with drafts."""
         session = cluster.session
-        with Batch(session, how.reveals, cluster.model.max_tokens) as batch:
-            rows = batch.add(wanted.prompts, wanted.tokens, how.temperature, how.choose)
+        with Batch(session, how.reveals, cluster.model.max_tokens, MOST_DRAFTS if draft else 0) as batch:
+            asked = wanted.prompts, wanted.tokens, how.temperature, how.choose
+            rows = batch.add(*asked, draft=draft, how=wanted.sampling)
             while not batch.empty:
                 found = batch.step()[rows]
                 if rows.flagged and session.out_of_range == "refuse":
@@ -234,7 +249,7 @@ class Answers:
                 self.keep(rows.live)
 
     @classmethod
-    def alone(cls, wanted: Wanted) -> Callable[[Cluster], Generator[Piece, None, None]]:
+    def alone(cls, wanted: Wanted, draft: Source | None = None) -> Callable[[Cluster], Generator[Piece, None, None]]:
         """Pieces of all answers to a request; closing the generator stops them, if they are paced."""
 
         def run(cluster: Cluster) -> Generator[Piece, None, None]:
@@ -242,8 +257,8 @@ class Answers:
             answers = cls(cluster.model, wanted, how)
             if cluster.session.out_of_range == "warn":
                 cluster.session.out_of_range = "note"  # the asker hears of it, and not who reads this program's output
-            if wanted.paced and len(wanted.prompts) > 1:
-                yield from answers.leaving(cluster, wanted, how)
+            if wanted.paced and (draft is not None or len(wanted.prompts) > 1):
+                yield from answers.leaving(cluster, wanted, how, draft)
                 return
             steps = cluster.session.continued(
                 wanted.prompts, wanted.tokens, paced=wanted.paced, choose=how.choose, temperature=how.temperature,
@@ -253,7 +268,7 @@ class Answers:
                 with contextlib.closing(steps):
                     for step in steps:
                         answers.doubt(cluster.session.doubtful)
-                        yield from answers.grow(dict(enumerate(step)))
+                        yield from answers.grow({index: [token] for index, token in enumerate(step)})
                         if wanted.paced and len(answers.ended) == len(wanted.prompts):
                             break
             except OutOfRange as error:

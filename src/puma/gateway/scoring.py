@@ -49,7 +49,7 @@ class Scored:
         if wanted.tokens == 1 and how.choose is not None:  # the pass has told all that is needed
             answers = Answers(cluster.model, wanted, how)
             chosen = how.choose(torch.stack(last))
-            yield from answers.grow(dict(enumerate(chosen)))
+            yield from answers.grow({index: [token] for index, token in enumerate(chosen)})
         elif wanted.tokens:
             yield from Answers.alone(wanted)(cluster)
             costs.append(cluster.cost)

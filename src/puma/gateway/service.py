@@ -13,6 +13,7 @@ from typing import Any
 from starlette.requests import Request
 
 from puma.client.chat.format import ChatFormat, chat_format
+from puma.client.drafts.opening import opened
 from puma.client.tokens.remembered import Remembered
 from puma.errors import PumaError
 from puma.gateway.answers import Wanted
@@ -35,7 +36,7 @@ class Gateway:
     ) -> None:  # fmt: skip
         self.model, self.settings, self.keys = model, settings, keys or Keys()
         self.watches, self.metrics = Watches(), Metrics()
-        self.worker = Worker(start, settings.waiting, settings.together, self.metrics)
+        self.worker = Worker(start, settings.waiting, settings.together, self.metrics, opened(settings.draft, model))
         self.created, self.draining = now(), False
         self._memories: dict[str, Remembered] = {}
         self.metrics.gauges |= {

@@ -23,7 +23,8 @@ class Settings:
     requests that may queue; `together`: those that are with the parties at a time, each in a session. `hosts` are the
     names by which this gateway may be called. `places` says where P0, P1 and P2 run, for people to read. `keeps`: the
     parties keep what they compute of chats, for the next turn. `drain`: seconds that answers under way may take once
-    the gateway is told to stop.
+    the gateway is told to stop. `draft` says what makes drafts of answers, lookup or a model on this machine; such
+    answers are paced.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Settings:
     top_p: float = 1.0
     keeps: bool = True
     drain: float = 2.0
+    draft: str | None = None
 
     @property
     def local(self) -> bool:

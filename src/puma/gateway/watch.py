@@ -169,4 +169,5 @@ def noting(session: Any, watch: Watch) -> Iterator[None]:
 
 def _spent(cost: Any) -> dict[str, Any]:
     numbers = {"seconds": cost.seconds, "prefill": cost.prefill, "rounds": cost.rounds, "bytes": cost.bytes()}
-    return numbers | {"breakdown": cost.breakdown}
+    drafts = {} if cost.drafts is None else {"drafts": cost.drafts.told()}
+    return numbers | drafts | {"breakdown": cost.breakdown}

@@ -21,8 +21,13 @@ if TYPE_CHECKING:
 __all__ = [
     "Stored",
     "above",
+    "chosen_packed",
+    "cut",
     "from_wire",
     "hot_bit",
+    "joined",
+    "line",
+    "line_masks",
     "linear_packed",
     "linear_stored",
     "lookup",
@@ -36,8 +41,11 @@ __all__ = [
     "pack_bits",
     "pack_bytes",
     "pack_masked",
+    "pack_rows",
     "parity",
+    "picked",
     "reduce",
+    "selected",
     "shift_right",
     "signed",
     "spread",
@@ -45,6 +53,7 @@ __all__ = [
     "unpack",
     "unpack_bits",
     "unpack_bytes",
+    "wraps",
     "xor_of_products",
 ]
 
@@ -70,6 +79,13 @@ def matmul_packed(
 ) -> Tensor:
     """out += a[:, first:first+rows] @ w, right modulo 2^bits; `out` (n, k) contiguous, returned; w as above."""
     return _for(a).matmul_packed(a, packed, signs, bits, out, first)
+
+
+def chosen_packed(
+    a: Tensor, packed: Sequence[Tensor], signs: Sequence[int], bits: int, out: Tensor, first: int = 0
+) -> Tensor:
+    """The same for a whose words are all 0 or 1: the sums of the rows that it chooses, at less than the products."""
+    return _for(a).chosen_packed(a, packed, signs, bits, out, first)
 
 
 def spread(matrix: Stored, frac: int) -> Tensor:
@@ -98,6 +114,41 @@ def reduce(x: Tensor, bits: int) -> Tensor:
 def shift_right(x: Tensor, shift: int, bits: int) -> Tensor:
     """(x mod 2^bits) >> shift, an element of the ring of bits - shift bits."""
     return _for(x).shift_right(x, shift, bits)
+
+
+def cut(x: Tensor, y: Tensor | None, before: int, shift: int, bits: int, after: int) -> Tensor:
+    """((x + y + before) mod 2^bits >> shift) + after: a truncation, of a sum or of x alone."""
+    return _for(x).cut(x, y, before, shift, bits, after)
+
+
+def joined(x: Tensor, y: Tensor, shift: int, after: int) -> Tensor:
+    """x + (y << shift) + after."""
+    return _for(x).joined(x, y, shift, after)
+
+
+def wraps(a: Tensor, b: Tensor, bits: int) -> tuple[Tensor, Tensor, Tensor]:
+    """a and b modulo 2^bits; and (2, ...) of their sum the carry with the top bit added to it, and the carry."""
+    return _for(a).wraps(a, b, bits)
+
+
+def picked(a: Tensor, b: Tensor, before: int, bits: int, choices: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """a + before and b modulo 2^bits; and the second of the choices (2, ...) where the former's top bit is set."""
+    return _for(a).picked(a, b, before, bits, choices)
+
+
+def selected(v: Tensor, own: Tensor, m: Tensor, rho: Tensor, rho_l: Tensor, first: bool) -> Tensor:
+    """v w + (1 - 2 v) (rho m - rho_l) with w = m - own if `first`, else -own; v and m broadcast to rho's shape."""
+    return _for(rho).selected(v, own, m, rho, rho_l, first)
+
+
+def line(dealt: Tensor, v: Tensor, e: Tensor, b: Tensor) -> Tensor:
+    """t0 e - t1 b + t2 with t = dealt[0] v + (1 - 2 v) dealt[1]; dealt (2, 3, ...)."""
+    return _for(dealt).line(dealt, v, e, b)
+
+
+def line_masks(s: Tensor, lu: Tensor, e: Tensor, b: Tensor, rho: Tensor) -> Tensor:
+    """(2, 3, ...): s, s lu and s (lu b - e), and rho times these."""
+    return _for(s).line_masks(s, lu, e, b, rho)
 
 
 def signed(x: Tensor, bits: int) -> Tensor:
@@ -133,6 +184,11 @@ def pack_masked(x: Tensor, frac: int, pads: tuple[Tensor, Tensor], bits: int, ou
 def pack_bits(b: Tensor) -> Tensor:
     """The lowest bit of every word, eight to a byte."""
     return _for(b).pack_bits(b)
+
+
+def pack_rows(parts: Sequence[Tensor], shape: tuple[int, ...]) -> Tensor:
+    """The lowest bit of every word of each, spread to the shape, as rows (parts, bytes), eight bits to a byte."""
+    return _for(parts[0]).pack_rows(parts, shape)
 
 
 def unpack_bits(buffer: Tensor, shape: tuple[int, ...]) -> Tensor:

@@ -1,5 +1,5 @@
-"""Every kernel compiled for the CPU: one thread, Python's lock released, bit for bit what `plain` says (a
-matmul only in the bits its ring keeps). The cpu_* files beside it do the work; this one is their surface, and
+"""Every kernel compiled for the CPU: by the threads of `puma.pool`, Python's lock released, bit for bit what `plain`
+says (a matmul only in the bits its ring keeps). The cpu_* files beside it do the work; this one is their surface, and
 must not know shares, parties or links.
 """
 
@@ -9,18 +9,25 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from puma import pool
 from puma.kernels.cpu_bits import xor_of_products
+from puma.kernels.cpu_chains import cut, joined, line, line_masks, picked, selected, wraps
 from puma.kernels.cpu_matmul import matmul
 from puma.kernels.cpu_onehot import above, hot_bit, lookup, member, onehot, parity
-from puma.kernels.cpu_packed import linear_packed, matmul_packed
+from puma.kernels.cpu_packed import chosen_packed, linear_packed, matmul_packed
 from puma.kernels.cpu_stored import linear_stored, matmul_stored, spread
-from puma.kernels.cpu_wire import pack, pack_bits, pack_bytes, pack_masked, unpack, unpack_bits, unpack_bytes
+from puma.kernels.cpu_wire import pack, pack_bits, pack_bytes, pack_masked, pack_rows, unpack, unpack_bits, unpack_bytes
 from puma.kernels.plain import reduce
 from puma.kernels.views import compiled, words
 
 __all__ = [
     "above",
+    "chosen_packed",
+    "cut",
     "hot_bit",
+    "joined",
+    "line",
+    "line_masks",
     "linear_packed",
     "linear_stored",
     "lookup",
@@ -33,16 +40,22 @@ __all__ = [
     "pack_bits",
     "pack_bytes",
     "pack_masked",
+    "pack_rows",
     "parity",
+    "picked",
     "reduce",
+    "selected",
     "shift_right",
     "signed",
     "spread",
     "unpack",
     "unpack_bits",
     "unpack_bytes",
+    "wraps",
     "xor_of_products",
 ]
+
+_LEAST = 1 << 17  # words that a thread takes at least: some 50 us
 
 
 def shift_right(x: Tensor, shift: int, bits: int) -> Tensor:
@@ -52,7 +65,11 @@ def shift_right(x: Tensor, shift: int, bits: int) -> Tensor:
     x = x.contiguous()
     out = torch.empty_like(x)
     if x.numel():
-        _shift_right(words(x), words(out), 64 - bits, 64 - bits + shift)
+        source, target = words(x), words(out)
+        pool.split(
+            lambda low, high: _shift_right(source[low:high], target[low:high], 64 - bits, 64 - bits + shift),
+            *(x.numel(), _LEAST),
+        )
     return out
 
 
@@ -61,7 +78,8 @@ def signed(x: Tensor, bits: int) -> Tensor:
     x = x.contiguous()
     out = torch.empty_like(x)
     if x.numel():
-        _signed(words(x), words(out), 64 - bits)
+        source, target = words(x), words(out)
+        pool.split(lambda low, high: _signed(source[low:high], target[low:high], 64 - bits), x.numel(), _LEAST)
     return out
 
 

@@ -8,9 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from puma import pool
 from puma.kernels.views import compiled, octets, words
 
 _BLOCK = 4096  # bytes of a result that are finished before the next ones: they stay in the first-level cache
+_LEAST = 1 << 20  # bytes that a thread multiplies at least: some 50 us
 
 
 def xor_of_products(rows: Tensor, terms: Tensor, ends: Tensor) -> Tensor:
@@ -18,15 +20,20 @@ def xor_of_products(rows: Tensor, terms: Tensor, ends: Tensor) -> Tensor:
     count, width = rows.shape
     out = torch.empty((len(ends), width), dtype=torch.uint8)
     if out.numel():
-        _xor_of_products(octets(rows), words(terms), words(ends), terms.shape[1], count, width, octets(out))
+        source, target, factors = octets(rows), octets(out), terms.shape[1]
+        which, until = words(terms), words(ends)
+        pool.split(
+            lambda low, high: _xor_of_products(source, which, until, factors, count, width, target, low, high),
+            *(width, -(-_LEAST // max(terms.numel(), 1)), 64),
+        )
     return out
 
 
 @compiled
-def _xor_of_products(rows, terms, ends, factors, count, width, out):
+def _xor_of_products(rows, terms, ends, factors, count, width, out, start, stop):
     product = np.empty(_BLOCK, np.uint8)
-    for low in range(0, width, _BLOCK):
-        size = min(_BLOCK, width - low)
+    for low in range(start, stop, _BLOCK):
+        size = min(_BLOCK, stop - low)
         first = 0
         for result in range(ends.size):
             total = out[result * width + low : result * width + low + size]

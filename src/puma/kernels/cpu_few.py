@@ -1,5 +1,5 @@
 """Products of a few rows with a matrix that stays packed in six bytes a word (`pack_bytes`): each eight words are
-spread in a register by one shuffle of bytes and multiplied there, so that all that counts is reading memory once.
+spread in a register by shuffles of bytes and multiplied there, so that all that counts is reading memory once.
 
 Every further row of a reads the matrix again, from the cache; from `FEW` rows on it pays to write the words
 down (cpu_packed.py). It must not know what the matrices are.
@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from llvmlite import ir
-from numba import types
+from llvmlite import binding, ir
+from numba import config, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from puma.kernels.tiles import FUSED, LANES, VECTOR, ZERO, Tile
+from puma.kernels.tiles import FUSED, LANES, NARROW, VECTOR, ZERO, Tile, by_mode
 from puma.kernels.views import compiled
 
 WIDTH = 6  # bytes of a word for which there is a shuffle
@@ -27,16 +27,43 @@ _OCTETS, _QUADS = ir.VectorType(_I8, 64), ir.VectorType(_I32, 16)
 _LIVE = 2 * WIDTH  # groups of four bytes that hold eight words
 _FLAGS = ir.Constant(ir.VectorType(_I1, 16), [int(i < _LIVE) for i in range(16)])
 _PLACES = [j * WIDTH + t if t < WIDTH else 64 for j in range(LANES) for t in range(8)]
+_SIXTEEN = ir.VectorType(_I8, 16)
+# of four words: what two loads of sixteen bytes, the second one from byte 8 on, have of them, each in its own half
+_IN_HALVES = [
+    16 * half + 4 * half + j * WIDTH + t if t < WIDTH else 32 for half in range(2) for j in range(2) for t in range(8)
+]
+# whether one instruction moves bytes anywhere within 64; numba may be told to compile for another CPU than this one
+ANYWHERE = not getattr(config, "CPU_NAME", None) and bool(binding.get_host_cpu_features().get("avx512vbmi", False))
 
 
-def eight_words(builder: Any, place: Any, ahead: int) -> Any:
+def eight_words(builder: Any, place: Any, ahead: int, anywhere: bool = ANYWHERE) -> Any:
     """Eight words of six bytes in lanes; prefetches what lies `ahead` bytes on, reads nothing behind them."""
-    kind = ir.FunctionType(_QUADS, [_QUADS.as_pointer(), _I32, _FLAGS.type, _QUADS])
-    masked = cgutils.get_or_insert_function(builder.module, kind, "llvm.masked.load.v16i32.p0")
     kind = ir.FunctionType(ir.VoidType(), [_I8.as_pointer(), _I32, _I32, _I32])
     prefetch = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
     # into the second-level cache, for reading; a place behind the buffer does no harm
     builder.call(prefetch, [builder.gep(place, [_I64(ahead)]), _I32(0), _I32(2), _I32(1)])
+    return _by_one_shuffle(builder, place) if anywhere else _by_halves(builder, place)
+
+
+def _by_halves(builder: Any, place: Any) -> Any:
+    """Where a shuffle stays within sixteen bytes (AVX2, NEON): two words to each."""
+    fours = []
+    for first in (0, 4 * WIDTH):
+        low, high = (
+            builder.load(builder.bitcast(builder.gep(place, [_I64(first + at)]), _SIXTEEN.as_pointer()), align=1)
+            for at in (0, 8)
+        )
+        both = builder.shuffle_vector(low, high, ir.Constant(ir.VectorType(_I32, 32), list(range(32))))
+        zeros = ir.Constant(both.type, [0] * 32)
+        fours.append(builder.shuffle_vector(both, zeros, ir.Constant(ir.VectorType(_I32, 32), _IN_HALVES)))
+    whole = builder.shuffle_vector(*fours, ir.Constant(ir.VectorType(_I32, 64), list(range(64))))
+    return builder.bitcast(whole, VECTOR)
+
+
+def _by_one_shuffle(builder: Any, place: Any) -> Any:
+    """Where a shuffle takes bytes from anywhere (AVX-512 VBMI); the load is masked."""
+    kind = ir.FunctionType(_QUADS, [_QUADS.as_pointer(), _I32, _FLAGS.type, _QUADS])
+    masked = cgutils.get_or_insert_function(builder.module, kind, "llvm.masked.load.v16i32.p0")
     nothing = ir.Constant(_QUADS, [0] * 16)
     raw = builder.call(masked, [builder.bitcast(place, _QUADS.as_pointer()), _I32(1), _FLAGS, nothing])
     order, zeros = ir.Constant(ir.VectorType(_I32, 64), _PLACES), ir.Constant(_OCTETS, [0] * 64)
@@ -46,7 +73,7 @@ def eight_words(builder: Any, place: Any, ahead: int) -> Any:
 def _intrinsic(emit: Callable[[Tile, Any, Any, Any], None]) -> Any:
     """A numba intrinsic over a (int64), w (bytes) and c (int64), each with a place to begin at.
 
-    `emit` writes it for a CPU with and without a fused multiply-add; `narrow` picks when it runs.
+    `emit` writes it for a CPU with and without a fused multiply-add; `mode` picks when it runs.
     """
 
     def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
@@ -54,20 +81,14 @@ def _intrinsic(emit: Callable[[Tile, Any, Any, Any], None]) -> Any:
             builder.gep(context.make_array(signature.args[i])(context, builder, values[i]).data, [values[i + 1]])
             for i in (2, 4, 6)
         )
-        if not FUSED:
-            emit(Tile(builder, {}, values[1], fused=False), a, w, c)
-            return context.get_dummy_value()
-        with builder.if_else(values[0]) as (narrow, wide):
-            with narrow:
-                emit(Tile(builder, {}, values[1], fused=True), a, w, c)
-            with wide:
-                emit(Tile(builder, {}, values[1], fused=False), a, w, c)
+        others = [NARROW] if FUSED else []
+        by_mode(builder, values[0], others, lambda mode: emit(Tile(builder, {}, values[1], mode), a, w, c))
         return context.get_dummy_value()
 
     @intrinsic
-    def work(typing: Any, narrow, count, a, a_at, w, w_at, c, c_at):  # type: ignore
+    def work(typing: Any, mode, count, a, a_at, w, w_at, c, c_at):  # type: ignore
         arrays = (a, types.int64, w, types.int64, c, types.int64)
-        return types.void(types.boolean, types.int64, *arrays), generate
+        return types.void(types.int64, types.int64, *arrays), generate
 
     return work
 
@@ -109,16 +130,17 @@ _dots, _axpys = _intrinsic(_dot), _intrinsic(_axpy)
 
 
 @compiled
-def few_linear(narrow, a, a_stride, n, w, c, c_stride, first, k, rows):
-    """c[:, first:first+rows] += a @ w^T for `rows` rows of k words, k a multiple of eight."""
-    for row in range(rows):
+def few_linear(mode, a, a_stride, n, w, c, c_stride, first, k, low, high):
+    """c[:, first+low:first+high] += a @ w^T for the rows low .. high of k words, k a multiple of eight."""
+    for row in range(low, high):
         for i in range(n):
-            _dots(narrow, k, a, i * a_stride, w, row * k * WIDTH, c, i * c_stride + first + row)
+            _dots(mode, k, a, i * a_stride, w, row * k * WIDTH, c, i * c_stride + first + row)
 
 
 @compiled
-def few_matmul(narrow, a, a_stride, n, w, c, c_stride, first, rows, columns):
-    """c += a[:, first:first+rows] @ w for `rows` rows of so many columns, a multiple of eight."""
+def few_matmul(mode, a, a_stride, n, w, c, c_stride, first, rows, columns, low, high):
+    """c[:, low:high] += a[:, first:first+rows] @ w for `rows` rows of so many columns; low and high in eights."""
     for row in range(rows):
         for i in range(n):
-            _axpys(narrow, columns, a, i * a_stride + first + row, w, row * columns * WIDTH, c, i * c_stride)
+            at = (row * columns + low) * WIDTH
+            _axpys(mode, high - low, a, i * a_stride + first + row, w, at, c, i * c_stride + low)

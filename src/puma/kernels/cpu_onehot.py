@@ -19,6 +19,7 @@ from numba import types
 from numba.extending import intrinsic
 from torch import Tensor
 
+from puma import pool
 from puma.kernels.shapes import broadcast
 from puma.kernels.views import compiled, words
 
@@ -27,23 +28,23 @@ _GROUPS = -(-64 // _GROUP)
 _SUMS = _GROUPS << _GROUP  # sums per 64 entries of a table
 _U = np.uint64
 _ONES = np.uint64(0xFFFF_FFFF_FFFF_FFFF)
+_LEAST = 1 << 14  # digits that a thread takes at least: some 50 us
 
 
 def onehot(digit: Tensor, width: int) -> Tensor:
     """The one-hot words of every digit, along a new last dimension."""
-    out = torch.zeros(*digit.shape, _per(width), dtype=torch.int64)
+    out, per = torch.zeros(*digit.shape, _per(width), dtype=torch.int64), _per(width)
     if digit.numel():
-        _onehot(words(digit), width, words(out))
+        at, target = words(digit), words(out)
+        pool.split(
+            lambda low, high: _onehot(at[low:high], width, target[low * per : high * per]), digit.numel(), _LEAST
+        )
     return out
 
 
 def hot_bit(e: Tensor, digit: Tensor, width: int) -> Tensor:
     """e[digit]."""
-    e, digit = _aligned(e, digit, width)
-    out = torch.empty_like(digit)
-    if out.numel():
-        _hot_bit(words(e), words(digit), width, words(out))
-    return out
+    return _each(_hot_bit, *_aligned(e, digit, width), width)
 
 
 def lookup(e: Tensor, digit: Tensor, width: int, table: Tensor) -> Tensor:
@@ -53,7 +54,14 @@ def lookup(e: Tensor, digit: Tensor, width: int, table: Tensor) -> Tensor:
         raise ValueError(f"a table of shape {tuple(table.shape)} does not fit a digit of {width} bits")
     out = torch.empty(table.shape[0], *digit.shape, dtype=torch.int64)
     if out.numel():
-        _lookup(words(e), words(digit), width, words(table), words(out))
+        hot, at, entries, target = words(e), words(digit), words(table), words(out)
+        per, tables, n = _per(width), table.shape[0], digit.numel()
+        pool.split(
+            lambda low, high: _lookup(
+                hot[low * per : high * per], at[low:high], width, entries, target[low:], tables, n
+            ),
+            *(n, _LEAST),
+        )
     return out
 
 
@@ -62,19 +70,12 @@ def member(e: Tensor, digit: Tensor, width: int, members: Tensor) -> Tensor:
     e, digit = _aligned(e, digit, width)
     if members.shape != (1 << width,):
         raise ValueError(f"a set of shape {tuple(members.shape)} does not fit a digit of {width} bits")
-    out = torch.empty_like(digit)
-    if out.numel():
-        _member(words(e), words(digit), width, words(members.to(torch.int64)), words(out))
-    return out
+    return _each(_member, e, digit, width, words(members.to(torch.int64)))
 
 
 def above(e: Tensor, digit: Tensor, width: int) -> Tensor:
     """The xor of e[j] over j > digit: the borrow of digit - hidden digit."""
-    e, digit = _aligned(e, digit, width)
-    out = torch.empty_like(digit)
-    if out.numel():
-        _above(words(e), words(digit), width, words(out))
-    return out
+    return _each(_above, *_aligned(e, digit, width), width)
 
 
 def parity(x: Tensor) -> Tensor:
@@ -82,7 +83,20 @@ def parity(x: Tensor) -> Tensor:
     x = x.contiguous()
     out = torch.empty_like(x)
     if x.numel():
-        _parity(words(x), words(out))
+        source, target = words(x), words(out)
+        pool.split(lambda low, high: _parity(source[low:high], target[low:high]), x.numel(), _LEAST)
+    return out
+
+
+def _each(work: Any, e: Tensor, digit: Tensor, width: int, *more: np.ndarray) -> Tensor:
+    """A word for each digit."""
+    out, per = torch.empty_like(digit), _per(width)
+    if out.numel():
+        hot, at, target = words(e), words(digit), words(out)
+        pool.split(
+            lambda low, high: work(hot[low * per : high * per], at[low:high], width, *more, target[low:high]),
+            *(out.numel(), _LEAST),
+        )
     return out
 
 
@@ -166,10 +180,10 @@ def _subsums(table, first, count, size):
 
 
 @compiled
-def _lookup(e, digit, width, table, out):
+def _lookup(e, digit, width, table, out, tables, stride):
     size, n = 1 << width, digit.size
     per, full, spread = _shape(width)
-    for t in range(0, out.size // n - 1, 2):
+    for t in range(0, tables - 1, 2):
         sums = _subsums(table, t, 2, size)
         for i in range(n):
             first, second = np.int64(0), np.int64(0)
@@ -178,17 +192,17 @@ def _lookup(e, digit, width, table, out):
                 x, y = _two_sums(sums, _U(k) * _U(2 * _SUMS), word)
                 first += x
                 second += y
-            out[t * n + i] = first
-            out[(t + 1) * n + i] = second
-    if out.size // n % 2:
-        t = out.size // n - 1
+            out[t * stride + i] = first
+            out[(t + 1) * stride + i] = second
+    if tables % 2:
+        t = tables - 1
         sums = _subsums(table, t, 1, size)
         for i in range(n):
             total = np.int64(0)
             for k in range(per):
                 word = _turned(e, _U(i) * per, per, _U(digit[i]), _U(k), full, spread)
                 total += _one_sum(sums, _U(k) * _U(_SUMS), word)[0]
-            out[t * n + i] = total
+            out[t * stride + i] = total
 
 
 @compiled

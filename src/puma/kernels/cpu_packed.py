@@ -2,13 +2,14 @@
 words in the first-level cache and multiplied there, so that memory is read once and never written. It must
 not know what the matrices are.
 
-Words of six bytes, which is what weights have, are spread eight at a time by one shuffle of bytes; a masked
-load sees to it that nothing behind them is read. Other widths go word by word.
+Words of six bytes, which is what weights have, are spread eight at a time by shuffles of bytes, and nothing behind
+them is read. Other widths go word by word.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,15 +19,17 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 from torch import Tensor
 
+from puma import pool
 from puma.kernels.cpu_few import FEW, WIDTH, eight_words, few_linear, few_matmul
 from puma.kernels.cpu_matmul import dots, streams
 from puma.kernels.cpu_wire import read
-from puma.kernels.tiles import LANES, NARROW_BITS
+from puma.kernels.tiles import CHOOSING, FUSED, LANES, NARROW, NARROW_BITS, WIDE
 from puma.kernels.views import compiled, octets, span
 
 _ROWS, _DEPTH = 8, 256  # words that are spread at a time: half of a 32 kB cache
 _AHEAD = 2 * _DEPTH * WIDTH  # bytes: processors do not foresee that a row goes on where it was left
 _MANY = 32  # rows of a that leave no room beside them in a 32 kB cache
+_LEAST = 1 << 18  # words that a thread spreads at least: some 50 us
 _I32, _I64 = ir.IntType(32), ir.IntType(64)
 _ONES = np.uint64(0xFFFF_FFFF_FFFF_FFFF)
 
@@ -39,18 +42,34 @@ def linear_packed(
     rows = _counted(packed, bits, k)
     if first + rows > out.shape[-1]:
         raise ValueError(f"{rows} rows do not fit into {tuple(out.shape)} from {first} on")
-    return _run(_linear, a, packed, signs, bits, out, (first, k, rows))
+    return _run(_LINEAR, a, packed, signs, bits, out, (first, k), rows)
 
 
 def matmul_packed(
     a: Tensor, packed: Sequence[Tensor], signs: Sequence[int], bits: int, out: Tensor, first: int = 0
 ) -> Tensor:
     """out += a[:, first:first+rows] @ w for the rows of w = sum of signs[i] * words of packed[i]."""
+    rows, columns = _down(a, packed, bits, out, first)
+    return _run(_MATMUL, a, packed, signs, bits, out, (first, rows, columns), columns)
+
+
+def chosen_packed(
+    a: Tensor, packed: Sequence[Tensor], signs: Sequence[int], bits: int, out: Tensor, first: int = 0
+) -> Tensor:
+    """The same for a of 0 and 1, which chooses rows: an `and` for each word, where that takes less than a product."""
+    if (FUSED and bits <= NARROW_BITS) or a.shape[0] < FEW:
+        return matmul_packed(a, packed, signs, bits, out, first)
+    rows, columns = _down(a, packed, bits, out, first)
+    return _run(_CHOSEN, -a[:, first : first + rows], packed, signs, bits, out, (0, rows, columns), columns)
+
+
+def _down(a: Tensor, packed: Sequence[Tensor], bits: int, out: Tensor, first: int) -> tuple[int, int]:
+    """How many rows and columns there are to go down."""
     columns = out.shape[-1]
     rows = _counted(packed, bits, columns)
     if first + rows > a.shape[-1]:
         raise ValueError(f"{rows} rows do not fit {tuple(a.shape)} from {first} on")
-    return _run(_matmul, a, packed, signs, bits, out, (first, rows, columns))
+    return rows, columns
 
 
 def _counted(packed: Sequence[Tensor], bits: int, words: int) -> int:
@@ -65,33 +84,45 @@ def _counted(packed: Sequence[Tensor], bits: int, words: int) -> int:
 
 
 def _run(
-    work: Any,
+    kind: _Kind,
     a: Tensor,
     packed: Sequence[Tensor],
     signs: Sequence[int],
     bits: int,
     out: Tensor,
-    place: tuple[int, int, int],
+    place: tuple[int, ...],
+    size: int,
 ) -> Tensor:
+    """`place` is what the loops are told before the part of `size`, rows or columns of w, that a thread takes."""
     fits = a.dim() == out.dim() == 2 and a.shape[0] == out.shape[0] and len(packed) == len(signs) in (1, 2)
     if not fits or not out.is_contiguous():
         raise ValueError(f"cannot multiply {tuple(a.shape)} into {tuple(out.shape)}")
     terms = [(octets(p), s) for p, s in zip(packed, signs) if s]
-    if not terms or not min(a.shape[0], *place[1:]):
+    if not terms or not min(a.shape[0], size, *place[1:]):
         return out
-    (p, p_sign), (q, q_sign) = terms[0], terms[-1] if len(terms) > 1 else (terms[0][0], 0)
     a = a if a.stride(-1) == 1 else a.contiguous()
-    few, along = _FEW[work]
-    if a.shape[0] < FEW and (bits + 7) // 8 == WIDTH and place[along] % LANES == 0:
-        for matrix, sign in terms:
-            left = a if sign == 1 else -a
-            few(bits <= NARROW_BITS, span(left), left.stride(0), a.shape[0], matrix, span(out), out.shape[1], *place)
-        return out
-    scratch = np.empty(_ROWS * _DEPTH, np.int64)
-    work(
-        *(bits <= NARROW_BITS, span(a), a.stride(0), a.shape[0]),
-        *(p, p_sign, q, q_sign, bits, scratch, span(out), out.shape[1], *place),
-    )
+    mode = CHOOSING if kind is _CHOSEN else NARROW if bits <= NARROW_BITS else WIDE
+    result, width = span(out), out.shape[1]
+    # what vectors run along comes in eights
+    if a.shape[0] < FEW and (bits + 7) // 8 == WIDTH and (place[1] if kind is _LINEAR else size) % LANES == 0:
+        lefts = [a if sign == 1 else -a for _, sign in terms]
+        products = [(span(left), left.stride(0), matrix) for left, (matrix, _) in zip(lefts, terms)]
+
+        def part(low: int, high: int) -> None:
+            for left, stride, matrix in products:
+                kind.few(mode, left, stride, a.shape[0], matrix, result, width, *place, low, high)
+    else:
+        left, stride = span(a), a.stride(0)
+        (p, p_sign), (q, q_sign) = terms[0], terms[-1] if len(terms) > 1 else (terms[0][0], 0)
+
+        def part(low: int, high: int) -> None:
+            scratch = np.empty(_ROWS * _DEPTH, np.int64)
+            kind.many(
+                *(mode, left, stride, a.shape[0], p, p_sign, q, q_sign, bits, scratch),
+                *(result, width, *place, low, high),
+            )
+
+    pool.split(part, size, -(-_LEAST // place[1]), LANES)
     return out
 
 
@@ -157,27 +188,36 @@ def _block(p, p_sign, q, q_sign, bits, row, rows, columns, start, depth, scratch
 
 
 @compiled
-def _linear(narrow, a, a_stride, n, p, p_sign, q, q_sign, bits, scratch, c, c_stride, first, k, rows):
+def _linear(mode, a, a_stride, n, p, p_sign, q, q_sign, bits, scratch, c, c_stride, first, k, low, high):
     # with few rows of a, those of w are read from end to end; with many, as much of a as the cache holds is read once
     band = k if n < _MANY else _DEPTH
     for left in range(0, k, band):
-        for row in range(0, rows, _ROWS):
-            some = min(_ROWS, rows - row)
+        for row in range(low, high, _ROWS):
+            some = min(_ROWS, high - row)
             for start in range(left, min(left + band, k), _DEPTH):
                 depth = min(_DEPTH, k - start)
                 _block(p, p_sign, q, q_sign, bits, row, some, k, start, depth, scratch)
-                dots(narrow, a, start, a_stride, scratch, 0, _DEPTH, c, first + row, c_stride, n, depth, some)
+                dots(mode, a, start, a_stride, scratch, 0, _DEPTH, c, first + row, c_stride, n, depth, some)
 
 
 @compiled
-def _matmul(narrow, a, a_stride, n, p, p_sign, q, q_sign, bits, scratch, c, c_stride, first, rows, columns):
+def _matmul(mode, a, a_stride, n, p, p_sign, q, q_sign, bits, scratch, c, c_stride, first, rows, columns, low, high):
     # rows inside columns: the part of c that a band of columns adds to stays in the second-level cache
-    for start in range(0, columns, _DEPTH):
-        depth = min(_DEPTH, columns - start)
+    for start in range(low, high, _DEPTH):
+        depth = min(_DEPTH, high - start)
         for row in range(0, rows, _ROWS):
             some = min(_ROWS, rows - row)
             _block(p, p_sign, q, q_sign, bits, row, some, columns, start, depth, scratch)
-            streams(narrow, a, first + row, a_stride, scratch, 0, _DEPTH, c, start, c_stride, n, some, depth)
+            streams(mode, a, first + row, a_stride, scratch, 0, _DEPTH, c, start, c_stride, n, some, depth)
 
 
-_FEW = {_linear: (few_linear, 1), _matmul: (few_matmul, 2)}  # and which of the three sizes its vectors run along
+@dataclass(frozen=True, eq=False)
+class _Kind:
+    """A product's loops: for few rows of a, and for many."""
+
+    few: Any
+    many: Any
+
+
+_LINEAR, _MATMUL = _Kind(few_linear, _linear), _Kind(few_matmul, _matmul)
+_CHOSEN = _Kind(few_matmul, _matmul)

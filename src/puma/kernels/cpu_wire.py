@@ -5,6 +5,7 @@ know where the bytes go.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import prod
 from typing import Any
 
@@ -15,8 +16,10 @@ from numba import types
 from numba.extending import intrinsic
 from torch import Tensor
 
+from puma import pool
 from puma.kernels.views import compiled, octets, words
 
+_LEAST = 1 << 16  # words that a thread takes at least: some 50 us
 _ONES = np.uint64(0xFFFF_FFFF_FFFF_FFFF)
 _BYTE = np.uint64(255)
 _ROOMY = 57  # the widest word that lies within eight bytes wherever in a byte it begins
@@ -24,38 +27,73 @@ _ROOMY = 57  # the widest word that lies within eight bytes wherever in a byte i
 
 def pack(x: Tensor, bits: int) -> Tensor:
     """The reduced words as one row of bits, the lowest first, eight to a byte, zeros after the last."""
-    if bits % 8 == 0:
-        return pack_bytes(x, bits)
-    if bits == 1:
-        return pack_bits(x)
     out = torch.empty((x.numel() * bits + 7) // 8, dtype=torch.uint8)
-    if x.numel():
-        _pack(words(x), out.numpy(), bits)
+    pack_into(x, bits, out.numpy())
     return out
+
+
+def pack_into(x: Tensor, bits: int, out: np.ndarray) -> None:
+    """What `pack` writes, into as many bytes."""
+    if bits % 8 == 0:
+        _pack_bytes_into(x, bits, out)
+    elif x.numel():
+        # eight words end with a byte
+        source, step = words(x), 8
+        if bits == 1:
+            pool.split(
+                lambda low, high: _pack_bits(source[low:high], out[low // 8 : (high + 7) // 8]),
+                *(x.numel(), _LEAST, step),
+            )
+            return
+        pool.split(
+            lambda low, high: _pack(source[low:high], out[low * bits // 8 : (high * bits + 7) // 8], bits),
+            *(x.numel(), _LEAST, step),
+        )
 
 
 def unpack(buffer: Tensor, bits: int, shape: tuple[int, ...]) -> Tensor:
     """The words that `pack` wrote."""
-    if bits % 8 == 0:
-        return unpack_bytes(buffer, bits, shape)
-    if bits == 1:
-        return unpack_bits(buffer, shape)
+    return unpack_from(octets(buffer), bits, shape)
+
+
+def unpack_from(source: np.ndarray, bits: int, shape: tuple[int, ...]) -> Tensor:
+    """What `unpack` reads, out of as many bytes."""
     count = prod(shape)
-    if buffer.numel() != (count * bits + 7) // 8:
-        raise ValueError(f"{buffer.numel()} bytes are not {count} words of {bits} bits")
-    out = torch.empty(count, dtype=torch.int64)
+    if source.size != (count * bits + 7) // 8:
+        raise ValueError(f"{source.size} bytes are not {count} words of {bits} bits")
+    if bits % 8 == 0:
+        return _unpack_bytes_from(source, bits, shape)
+    out = np.empty(shape, np.int64)
     if count:
-        _unpack(octets(buffer), out.numpy(), bits)
-    return out.view(shape)
+        target = out.reshape(-1)
+        if bits == 1:
+            pool.split(
+                lambda low, high: _unpack_bits(source[low // 8 : (high + 7) // 8], target[low:high]),
+                *(count, _LEAST, 8),
+            )
+            return torch.from_numpy(out)
+        pool.split(
+            lambda low, high: _unpack(source[low * bits // 8 : (high * bits + 7) // 8], target[low:high], bits),
+            *(count, _LEAST, 8),
+        )
+    return torch.from_numpy(out)
 
 
 def pack_bytes(x: Tensor, bits: int) -> Tensor:
     """The reduced words, ceil(bits / 8) little-endian bytes each, as one row of uint8."""
-    width = (bits + 7) // 8
-    out = torch.empty(x.numel() * width, dtype=torch.uint8)
-    if x.numel():
-        _pack_bytes(words(x), out.numpy(), width, 64 - bits)
+    out = torch.empty(x.numel() * ((bits + 7) // 8), dtype=torch.uint8)
+    _pack_bytes_into(x, bits, out.numpy())
     return out
+
+
+def _pack_bytes_into(x: Tensor, bits: int, out: np.ndarray) -> None:
+    width = (bits + 7) // 8
+    if x.numel():
+        source = words(x)
+        pool.split(
+            lambda low, high: _pack_bytes(source[low:high], out[low * width : high * width], width, 64 - bits),
+            *(x.numel(), _LEAST),
+        )
 
 
 def unpack_bytes(buffer: Tensor, bits: int, shape: tuple[int, ...]) -> Tensor:
@@ -63,10 +101,18 @@ def unpack_bytes(buffer: Tensor, bits: int, shape: tuple[int, ...]) -> Tensor:
     width, count = (bits + 7) // 8, prod(shape)
     if buffer.numel() != count * width:
         raise ValueError(f"{buffer.numel()} bytes are not {count} words of {width} bytes")
-    out = torch.empty(count, dtype=torch.int64)
-    if count:
-        _unpack_bytes(octets(buffer), out.numpy(), width, 64 - bits)
-    return out.view(shape)
+    return _unpack_bytes_from(octets(buffer), bits, shape)
+
+
+def _unpack_bytes_from(source: np.ndarray, bits: int, shape: tuple[int, ...]) -> Tensor:
+    out, width = np.empty(shape, np.int64), (bits + 7) // 8
+    if source.size:
+        target = out.reshape(-1)
+        pool.split(
+            lambda low, high: _unpack_bytes(source[low * width : high * width], target[low:high], width, 64 - bits),
+            *(target.size, _LEAST),
+        )
+    return torch.from_numpy(out)
 
 
 def pack_masked(x: Tensor, frac: int, pads: tuple[Tensor, Tensor], bits: int, out: Tensor) -> Tensor:
@@ -75,28 +121,34 @@ def pack_masked(x: Tensor, frac: int, pads: tuple[Tensor, Tensor], bits: int, ou
     if x.dtype != torch.float64 or any(t.numel() != x.numel() * width for t in (*pads, out)):
         raise ValueError(f"{x.numel()} numbers of {x.dtype} do not become words of {width} bytes")
     if x.numel():
+        source, target, scale = x.contiguous().numpy().reshape(-1), octets(out), 2.0**frac
         p, q = map(octets, pads)
-        _pack_masked(x.contiguous().numpy().reshape(-1), 2.0**frac, p, q, octets(out), width, 64 - bits)
+
+        def part(low: int, high: int) -> None:
+            these = slice(low * width, high * width)
+            _pack_masked(source[low:high], scale, p[these], q[these], target[these], width, 64 - bits)
+
+        pool.split(part, x.numel(), _LEAST)
     return out
 
 
 def pack_bits(b: Tensor) -> Tensor:
     """The lowest bit of every word, eight to a byte, the first in the lowest place, zeros after the last."""
-    out = torch.empty((b.numel() + 7) // 8, dtype=torch.uint8)
-    if b.numel():
-        _pack_bits(words(b), out.numpy())
+    return pack(b, 1)
+
+
+def pack_rows(parts: Sequence[Tensor], shape: tuple[int, ...]) -> Tensor:
+    """The lowest bits of each, spread to the shape, as a row of bytes."""
+    out = torch.empty((len(parts), (prod(shape) + 7) // 8), dtype=torch.uint8)
+    rows = out.numpy()
+    for x, row in zip(parts, rows):
+        pack_into(x if x.shape == shape else x.expand(shape), 1, row)
     return out
 
 
 def unpack_bits(buffer: Tensor, shape: tuple[int, ...]) -> Tensor:
     """The 0/1 words that `pack_bits` wrote."""
-    count = prod(shape)
-    if buffer.numel() != (count + 7) // 8:
-        raise ValueError(f"{buffer.numel()} bytes do not hold {count} bits")
-    out = torch.empty(count, dtype=torch.int64)
-    if count:
-        _unpack_bits(octets(buffer), out.numpy())
-    return out.view(shape)
+    return unpack(buffer, 1, shape)
 
 
 def _access(write: bool) -> Any:

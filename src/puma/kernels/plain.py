@@ -40,6 +40,9 @@ def matmul_packed(
     return out.add_(a[:, first : first + w.shape[0]] @ w)
 
 
+chosen_packed = matmul_packed  # of a that is 0 or 1
+
+
 def spread(matrix: Stored, frac: int) -> Tensor:
     """The words (rows, columns) that the numbers stand for: each times its column's factor, rounded to nearest."""
     found = numbers(matrix)
@@ -74,6 +77,48 @@ def shift_right(x: Tensor, shift: int, bits: int) -> Tensor:
 def signed(x: Tensor, bits: int) -> Tensor:
     """The representative in -2^(bits-1) .. 2^(bits-1) - 1."""
     return (x << (64 - bits)) >> (64 - bits)
+
+
+def cut(x: Tensor, y: Tensor | None, before: int, shift: int, bits: int, after: int) -> Tensor:
+    """((x + y + before) mod 2^bits >> shift) + after."""
+    return shift_right((x if y is None else x + y) + before, shift, bits) + after
+
+
+def joined(x: Tensor, y: Tensor, shift: int, after: int) -> Tensor:
+    """x + (y << shift) + after."""
+    return x + (y << shift) + after
+
+
+def wraps(a: Tensor, b: Tensor, bits: int) -> tuple[Tensor, Tensor, Tensor]:
+    """a and b modulo 2^bits, and of their sum (2, ...) the carry with the top bit added, and the carry."""
+    a, b = reduce(a, bits), reduce(b, bits)
+    total = a + b
+    carry, top = (total >> bits) & 1, (total >> (bits - 1)) & 1  # of 63 bits the sum has a sign
+    return a, b, torch.stack([carry + top, carry])
+
+
+def picked(a: Tensor, b: Tensor, before: int, bits: int, choices: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """a + before and b modulo 2^bits, and the second of the choices (2, ...) where the former's top bit is set."""
+    a, b = reduce(a + before, bits), reduce(b, bits)
+    low, high = choices
+    return a, b, torch.where(((a >> (bits - 1)) & 1).bool(), high, low)
+
+
+def selected(v: Tensor, own: Tensor, m: Tensor, rho: Tensor, rho_l: Tensor, first: bool) -> Tensor:
+    """v w + (1 - 2 v) (rho m - rho_l), w being m - own if `first` and else -own; shapes broadcast."""
+    return v * (m - own if first else -own) + (1 - 2 * v) * (rho * m - rho_l)
+
+
+def line(dealt: Tensor, v: Tensor, e: Tensor, b: Tensor) -> Tensor:
+    """t0 e - t1 b + t2 with t = dealt[0] v + (1 - 2 v) dealt[1], three words each."""
+    first, second, third = dealt[0] * v + (1 - 2 * v) * dealt[1]
+    return first * e - second * b + third
+
+
+def line_masks(s: Tensor, lu: Tensor, e: Tensor, b: Tensor, rho: Tensor) -> Tensor:
+    """(2, 3, ...): s, s lu and s (lu b - e), and rho times these."""
+    words = torch.stack([s, s * lu, s * (lu * b - e)])
+    return torch.stack([words, rho * words])
 
 
 def pack(x: Tensor, bits: int) -> Tensor:
@@ -113,6 +158,11 @@ def pack_bits(b: Tensor) -> Tensor:
     padded = torch.zeros(count * 8, dtype=torch.int64, device=b.device)
     padded[: flat.numel()] = flat
     return (padded.view(count, 8) << torch.arange(8, device=b.device)).sum(-1).to(torch.uint8)
+
+
+def pack_rows(parts: Sequence[Tensor], shape: tuple[int, ...]) -> Tensor:
+    """The lowest bits of each, spread to the shape, as a row of bytes."""
+    return torch.stack([pack_bits(x.expand(shape)) for x in parts])
 
 
 def unpack_bits(buffer: Tensor, shape: tuple[int, ...]) -> Tensor:

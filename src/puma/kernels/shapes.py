@@ -4,6 +4,7 @@ text would give the same shapes after dozens of steps each. It knows no words at
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import cast
 
@@ -40,6 +41,9 @@ def matmul_packed(
     return out
 
 
+chosen_packed = matmul_packed
+
+
 def spread(matrix: Stored, frac: int) -> Tensor:
     """Words of its shape."""
     return _empty((matrix.rows, matrix.columns))
@@ -70,6 +74,41 @@ def signed(x: Tensor, bits: int) -> Tensor:
     return _empty(x.shape)
 
 
+def cut(x: Tensor, y: Tensor | None, before: int, shift: int, bits: int, after: int) -> Tensor:
+    """As x and y together."""
+    return _empty(x.shape if y is None else broadcast(x.shape, y.shape))
+
+
+def joined(x: Tensor, y: Tensor, shift: int, after: int) -> Tensor:
+    """As x and y together."""
+    return _empty(broadcast(x.shape, y.shape))
+
+
+def wraps(a: Tensor, b: Tensor, bits: int) -> tuple[Tensor, Tensor, Tensor]:
+    """a, b, and two words for each."""
+    return a, b, _empty((2, *a.shape))
+
+
+def picked(a: Tensor, b: Tensor, before: int, bits: int, choices: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """a, b, and as a."""
+    return a, b, _empty(a.shape)
+
+
+def selected(v: Tensor, own: Tensor, m: Tensor, rho: Tensor, rho_l: Tensor, first: bool) -> Tensor:
+    """As rho, which has the shape of all."""
+    return _empty(rho.shape)
+
+
+def line(dealt: Tensor, v: Tensor, e: Tensor, b: Tensor) -> Tensor:
+    """As e."""
+    return _empty(e.shape)
+
+
+def line_masks(s: Tensor, lu: Tensor, e: Tensor, b: Tensor, rho: Tensor) -> Tensor:
+    """Six words for each of s."""
+    return _empty((2, 3, *s.shape))
+
+
 def pack(x: Tensor, bits: int) -> Tensor:
     """A row of bytes, `bits` bits for each word."""
     return _empty(((x.numel() * bits + 7) // 8,), torch.uint8)
@@ -98,6 +137,11 @@ def pack_masked(x: Tensor, frac: int, pads: tuple[Tensor, Tensor], bits: int, ou
 def pack_bits(b: Tensor) -> Tensor:
     """A row of bytes, one for eight words."""
     return _empty(((b.numel() + 7) // 8,), torch.uint8)
+
+
+def pack_rows(parts: Sequence[Tensor], shape: tuple[int, ...]) -> Tensor:
+    """A row of bytes for each, one byte for eight words."""
+    return _empty((len(parts), (math.prod(shape) + 7) // 8), torch.uint8)
 
 
 def unpack_bits(buffer: Tensor, shape: tuple[int, ...]) -> Tensor:

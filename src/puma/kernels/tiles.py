@@ -4,12 +4,13 @@ must not know tensors or shapes.
 
 A product needs only its low words, so any CPU's vector multiply will do; in a ring of at most 52 bits the
 AVX-512 IFMA instruction, where the host has it, multiplies and adds at once (exact modulo 2^52, whatever lies
-above in its inputs). `narrow` says that the ring allows it.
+above in its inputs). A factor that is 0 or -1, of which all bits are alike, chooses words by an `and` instead. `mode`
+says which of the three ways a caller may go.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from llvmlite import binding, ir
@@ -19,6 +20,7 @@ from numba.extending import intrinsic
 
 LANES = 8
 NARROW_BITS = 52
+WIDE, NARROW, CHOOSING = 0, 1, 2  # modulo 2^64; modulo 2^52; the words that a is -1 at, modulo 2^64
 # numba may be told to compile for another CPU than this one
 _OTHER_CPU = getattr(config, "CPU_NAME", None)
 FUSED = not _OTHER_CPU and bool(binding.get_host_cpu_features().get("avx512ifma", False))
@@ -51,7 +53,7 @@ def dot_tile(rows: int, columns: int) -> Any:
             totals = tile.totals(sums[r * columns : (r + 1) * columns])
             tile.store(tile.builder.add(tile.load(row, totals.type), totals), row)
 
-    return _intrinsic(emit)
+    return _intrinsic(emit, [NARROW] if FUSED else [])
 
 
 def stream_tile(rows: int, depth: int) -> Any:
@@ -72,30 +74,35 @@ def stream_tile(rows: int, depth: int) -> Any:
 
         tile.loop(tile.count, LANES, [], step)
 
-    return _intrinsic(emit)
+    return _intrinsic(emit, [NARROW, CHOOSING] if FUSED else [CHOOSING])
 
 
-def _intrinsic(emit: Callable[[Tile], None]) -> Any:
-    """A numba intrinsic around both versions of a tile; `narrow` picks one when it runs."""
+def by_mode(builder: Any, mode: Any, others: Sequence[int], emit: Callable[[int], None]) -> None:
+    """Code for each of these modes and for the wide one, which serves for those that are left out."""
+    if not others:
+        emit(WIDE)
+        return
+    with builder.if_else(builder.icmp_signed("==", mode, _I64(others[0]))) as (this, rest):
+        with this:
+            emit(others[0])
+        with rest:
+            by_mode(builder, mode, others[1:], emit)
+
+
+def _intrinsic(emit: Callable[[Tile], None], others: Sequence[int]) -> Any:
+    """A numba intrinsic around the versions of a tile; `mode` picks one when it runs."""
 
     def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
         data = {i: context.make_array(signature.args[i])(context, builder, values[i]).data for i in (2, 5, 8)}
         firsts = {i: builder.gep(data[i], [values[i + 1]]) for i in data}
         places = {name: (firsts[i], values[i + 2]) for name, i in (("a", 2), ("b", 5), ("c", 8))}
-        if not FUSED:
-            emit(Tile(builder, places, values[1], fused=False))
-            return context.get_dummy_value()
-        with builder.if_else(values[0]) as (narrow, wide):
-            with narrow:
-                emit(Tile(builder, places, values[1], fused=True))
-            with wide:
-                emit(Tile(builder, places, values[1], fused=False))
+        by_mode(builder, values[0], others, lambda mode: emit(Tile(builder, places, values[1], mode)))
         return context.get_dummy_value()
 
     @intrinsic
-    def tile(typing: Any, narrow, count, a, a_at, a_stride, b, b_at, b_stride, c, c_at, c_stride):  # type: ignore
+    def tile(typing: Any, mode, count, a, a_at, a_stride, b, b_at, b_stride, c, c_at, c_stride):  # type: ignore
         arrays = (a, a_at, a_stride, b, b_at, b_stride, c, c_at, c_stride)
-        return types.void(types.boolean, types.int64, *arrays), generate
+        return types.void(types.int64, types.int64, *arrays), generate
 
     return tile
 
@@ -103,8 +110,8 @@ def _intrinsic(emit: Callable[[Tile], None]) -> Any:
 class Tile:
     """The LLVM builder with the handful of vector operations the tiles are written in."""
 
-    def __init__(self, builder: Any, places: dict[str, tuple[Any, Any]], count: Any, fused: bool) -> None:
-        self.builder, self.places, self.count, self.fused = builder, places, count, fused
+    def __init__(self, builder: Any, places: dict[str, tuple[Any, Any]], count: Any, mode: int) -> None:
+        self.builder, self.places, self.count, self.mode = builder, places, count, mode
 
     def rows(self, name: str, count: int) -> Values:
         """Where `count` rows of the array of this name begin."""
@@ -148,8 +155,10 @@ class Tile:
         return self._folded(four, four, [0, 1, 2, 3], 4)
 
     def multiply_add(self, total: Any, x: Any, y: Any) -> Any:
-        """a b + c in every lane, modulo 2^64, or fused modulo 2^52."""
-        if self.fused:
+        """total + x y in every lane, modulo 2^64, or fused modulo 2^52; with x that is 0 or -1, total + (x and y)."""
+        if self.mode == CHOOSING:
+            return self.builder.add(total, self.builder.and_(x, y))
+        if self.mode == NARROW:
             kind = ir.FunctionType(VECTOR, [VECTOR] * 3)
             return self.builder.call(self._external(kind, "llvm.x86.avx512.vpmadd52l.uq.512"), [total, x, y])
         return self.builder.add(total, self.builder.mul(x, y))

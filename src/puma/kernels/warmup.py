@@ -13,7 +13,7 @@ import torch
 from numba.core.registry import CPUDispatcher
 
 from puma import kernels
-from puma.kernels import cpu, cpu_bits, cpu_few, cpu_matmul, cpu_onehot, cpu_packed, cpu_stored, cpu_wire
+from puma.kernels import cpu, cpu_bits, cpu_chains, cpu_few, cpu_matmul, cpu_onehot, cpu_packed, cpu_stored, cpu_wire
 from puma.kernels.cpu_few import FEW
 
 
@@ -49,6 +49,11 @@ def compile_kernels() -> None:
     kernels.parity(x)
     kernels.matmul(x.reshape(2, 4), x.reshape(4, 2))
     kernels.signed(kernels.shift_right(x, 1, 34), 33)
+    low, high, counts = kernels.wraps(x, x, 34)
+    kernels.picked(low, high, 1, 34, counts)
+    kernels.joined(kernels.cut(x, x, 1, 2, 34, -1), x, 3, 1)
+    kernels.selected(x, x, x, x, x, True)
+    kernels.line(kernels.line_masks(x, x, x, x, x), x, x, x)
     kernels.unpack(kernels.pack(x, 34), 34, (8,))
     kernels.unpack_bytes(kernels.pack_bytes(x, 34), 34, (8,))
     pads = kernels.pack_bytes(x, 48)
@@ -57,6 +62,7 @@ def compile_kernels() -> None:
         rows = x.expand(n, 8)
         kernels.linear_packed(rows, [pads, pads], [1, 1], 48, rows[:, :1].clone())
         kernels.matmul_packed(rows[:, :1], [pads], [1], 48, rows.clone())
+        kernels.chosen_packed(rows[:, :1] & 1, [pads], [1], 48, rows.clone())
     matrix = kernels.Stored(pads[:32], "i32", 8)
     kernels.spread(matrix, 0)
     kernels.linear_stored(x.reshape(1, 8), matrix, 0, 48, x[:1].reshape(1, 1).clone())
@@ -68,7 +74,7 @@ def compile_kernels() -> None:
 def _functions() -> list[Any]:
     found = [
         f
-        for room in (cpu, cpu_bits, cpu_few, cpu_matmul, cpu_onehot, cpu_packed, cpu_stored, cpu_wire)
+        for room in (*(cpu, cpu_bits, cpu_chains, cpu_few, cpu_matmul, cpu_onehot, cpu_packed, cpu_stored, cpu_wire),)
         for f in vars(room).values()
     ]
     return list({id(f): f for f in found if isinstance(f, CPUDispatcher)}.values())

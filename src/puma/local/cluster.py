@@ -18,6 +18,7 @@ from typing import Literal
 import msgspec
 from torch import Tensor
 
+from puma import pool
 from puma.client import arguments
 from puma.client.channel import Judgement, judgement
 from puma.client.client import Answer, Client, Encoding
@@ -26,16 +27,16 @@ from puma.client.evidence.authority import Pinned
 from puma.client.evidence.receipt import Receipt
 from puma.client.evidence.session import Receipts
 from puma.client.owner import Progress
-from puma.client.public.content import Part, digested, named, parts
+from puma.client.public.content import Part
 from puma.client.resume import Plan
 from puma.client.session import Session
+from puma.config import PARTIES
 from puma.errors import AdmissionError, PumaError, UsageError
 from puma.kernels import warmup
 from puma.local import nursery
 from puma.local.nursery import PartyProcess
 from puma.local.sessions import Beside, Sessions
-from puma.local.sharing import look_up, open_up, share
-from puma.models import in_the_open
+from puma.local.sharing import open_up, serve_adapted, serve_open, share
 from puma.models.config import Config
 from puma.net import Link
 from puma.net.handshake import Identity
@@ -44,7 +45,7 @@ from puma.nn.paper import PROFILES, SPLINE
 from puma.reference.plain_model import PlainModel
 from puma.reference.planning import Settings
 from puma.store import folders
-from puma.store.models import content_label, content_name, owner_key
+from puma.store.models import content_name, owner_key
 from puma.store.prepared_requests import PreparedRequest, PreparedRequests
 from puma.wire.launch import Ports, Start
 from puma.wire.limits import SILENCE
@@ -62,7 +63,8 @@ class Trio:
 
     `route` leads links through somebody else's ports, such as a slow network's; `program` is what Python runs as a
     party. Both are for measuring. `approximation` says which functions they compute, one of nn.paper.PROFILES; parties
-    and client have agreed on it once the handshake is done.
+    and client have agreed on it once the handshake is done. `threads` are those of each party, a third of this
+    machine's cores unless given.
     """
 
     def __init__(
@@ -73,8 +75,10 @@ class Trio:
         route: Route | None = None,
         program: Sequence[str] = PARTY,
         approximation: str = SPLINE,
+        threads: int | None = None,
     ) -> None:
         self.approximation = arguments.one_of(approximation, "approximation", [*PROFILES])
+        self.threads = pool.share(PARTIES) if threads is None else arguments.count(threads, "threads", 1, pool.MOST)
         arguments.callback(progress, "progress")
         where = None if store is None else Path(arguments.path_like(store, "store")).absolute()
         self.store = where and folders.private_folder(where)
@@ -104,10 +108,11 @@ class Trio:
             warmup.compile_kernels()
         session, cookie = os.urandom(16), os.urandom(32)
         digest = hashlib.sha256(f"puma local trio {self.approximation}".encode()).digest()
-        for rank in range(3):
+        for rank in range(PARTIES):
             self._processes.append(nursery.party(self._program))
             folder = str(self.store / f"p{rank}") if self.store else ""
-            _tell(self._processes[rank], Start(rank, session, digest, cookie, folder, self.approximation))
+            start = Start(rank, session, digest, cookie, folder, self.approximation, self.threads)
+            _tell(self._processes[rank], start)
         ports = [self._port(rank) for rank in range(3)]
         for rank, process in enumerate(self._processes):
             _tell(process, Ports([self._route(f"P{rank}", f"P{k}", port) for k, port in enumerate(ports[:rank])]))
@@ -242,8 +247,11 @@ class LocalCluster(Client):
     and whatever `prepare` computed ahead. `trio` are processes already started, which stay. `reveal_logits` is the
     owner's policy: may clients see logits, to sample from them. `approximation` is "spline", "puma" or "mpcformer";
     spline, or the trio's, unless given. `adapter` is a LoRA adapter's folder or hub name, which is merged. `plan` says
-    how number formats are made that follow the model. With `weights` "open" only the prompt and what is made of it are
-    hidden: the parties read the model's files where they lie, and nothing is shared. Raises the errors of puma.errors.
+    how number formats are made that follow the model; `variants` which functions take fewer rounds and more words:
+    "lean" none, "quick" all, "auto" those that save time on this machine, or their names. With `weights` "open" only
+    the prompt and what is made of it are hidden: the parties read the model files where they lie, and nothing is shared
+    but an adapter, which stays secret. `threads` are those of each party, a third of this machine's cores unless given.
+    Raises the errors of puma.errors.
     """
 
     in_company = False  # its first session's requests are not computed together with others': see `another`
@@ -259,7 +267,14 @@ class LocalCluster(Client):
         adapter: str | Path | None = None,
         plan: Settings | None = None,
         weights: Literal["hidden", "open"] = "hidden",
+        threads: int | None = None,
+        variants: str = "lean",
     ) -> None:
+        variants = arguments.variants(variants)
+        if threads is not None:
+            arguments.count(threads, "threads", 1, pool.MOST)
+            if trio is not None:
+                raise UsageError("these parties have their threads already", "pass them to Trio")
         arguments.flag(reveal_logits, "reveal_logits")
         arguments.one_of(weights, "weights", ["hidden", "open"])
         arguments.callback(progress, "progress")
@@ -284,9 +299,10 @@ class LocalCluster(Client):
         self.plan = clear.plan(plan, progress, chosen)
         self._own = trio is None
         self.sharing: Plan | None = None  # what was shared, with its seeds; not if the parties held it already
-        self._trio = trio or Trio(progress, store, approximation=chosen)
+        self._trio = trio or Trio(progress, store, approximation=chosen, threads=threads)
         self._sessions = Sessions(self._trio.session, self._another)
         self._beside: weakref.WeakSet[Session] = weakref.WeakSet()
+        self._trio.session.variants = variants
         try:
             serve = self._opened if weights == "open" else self._shared
             self._name = serve(clear, reveal_logits, progress)
@@ -309,18 +325,12 @@ class LocalCluster(Client):
         return name or "model"
 
     def _opened(self, clear: PlainModel, reveal_logits: bool, progress: Progress | None) -> str:
-        """Let the parties find the weights where they lie; what the model is called."""
-        config = in_the_open(clear.config)
-        found = parts(config, clear.params)
-        first, name = self._trio.session, "model"
-        if self._trio.store:
-            found = digested(found, progress or _silent)
-            name = f"{content_label(self.model.name)}-{named(config, found)}"
-        if self._trio.store and first.open(name) and first.reveals == reveal_logits:
-            look_up(first, config, found)
-        else:
-            self._trio.open_up(config, found, progress, None, name, reveal_logits, self.plan.provenance)
-        return name
+        """Let the parties find the weights where they lie, and share what of an adapter is secret; what the model is
+        called."""
+        if clear.made_of[1] is not None:
+            return serve_adapted(self._trio, clear, progress, reveal_logits, self.plan.provenance)
+        told = self.plan.provenance
+        return serve_open(self._trio, clear.config, clear.params, clear.name, progress, reveal_logits, told)
 
     @property
     def session(self) -> Session:
@@ -347,7 +357,7 @@ class LocalCluster(Client):
         if not session.open(self._name) or session.sharing != first.sharing:
             session.close()
             return None
-        session.out_of_range, session.table = first.out_of_range, first.table
+        session.out_of_range, session.table, session.variants = first.out_of_range, first.table, first.variants
         return session
 
     @property
@@ -359,6 +369,16 @@ class LocalCluster(Client):
     def out_of_range(self, value: Judgement) -> None:
         for session in (*self._sessions.all(), *self._beside):
             session.out_of_range = judgement(value)
+
+    @property
+    def variants(self) -> str:
+        """As of all clients; for all threads."""
+        return self._sessions.first.variants
+
+    @variants.setter
+    def variants(self, value: str) -> None:
+        for session in self._sessions.all():
+            session.variants = arguments.variants(value)
 
     @property
     def cost(self) -> Cost:

@@ -22,10 +22,11 @@ from typing import TextIO
 
 from puma.errors import PumaError
 
-# One thread a party, and freed memory kept for the next message: returning it to the system after each costs up to a
-# third of the time in page faults. What the user sets counts more.
+# As many threads as a party is told, which sleep while they wait, and freed memory kept for the next message: returning
+# it to the system after each costs up to a third of the time in page faults. What the user sets counts more.
 ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
+    "OMP_WAIT_POLICY": "PASSIVE",
     "NUMBA_NUM_THREADS": "1",
     "MALLOC_MMAP_THRESHOLD_": str(32 << 20),
     "MALLOC_TRIM_THRESHOLD_": str(4 << 30),

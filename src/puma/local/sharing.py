@@ -11,20 +11,26 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
+from msgspec.structs import replace
 from torch import Tensor
 
 from puma.client.owner import Owner, Progress, card_of
-from puma.client.public.content import Part, matrix_of, placed, weights_of
+from puma.client.public.content import Part, digested, matrix_of, named, parts, placed, weights_of
 from puma.client.public.table import PublicTable
 from puma.client.resume import Plan
 from puma.client.session import Session
 from puma.errors import ProtocolError
 from puma.local.inventory import OPEN
+from puma.models import in_the_open
 from puma.models.config import Config
+from puma.models.unfolded.apart import apart, base_of
 from puma.nn.paper import PROFILES
+from puma.reference.plain_model import PlainModel
 from puma.store import folders
-from puma.wire.messages import Provenance
+from puma.store.models import content_label, content_name, owner_key
+from puma.wire.messages import Base, Provenance
 from puma.wire.parameters import SHARING_BYTES, open_sharing
 
 
@@ -66,6 +72,69 @@ def open_up(
     if not session.open(name):
         raise ProtocolError(f"the parties do not hold one model {name}", "start others")
     look_up(session, config, parts, alias)
+
+
+def share_adapter(
+    session: Session, config: Config, params: Mapping[str, Tensor], base: str, progress: Progress | None = None,
+    name: str = "model", reveal_logits: bool = False, plan: Provenance | None = None,
+) -> None:  # fmt: skip
+    """Share a secret adapter of an open model that the parties have under the name `base`, and open what both make
+    together; the session's table stays the base's."""
+    if not session.open(base):
+        raise ProtocolError(f"the parties do not hold one model {base}", "open it first")
+    assert session.card is not None
+    over = Base(base, session.sharing)
+    card = card_of(
+        name, "", {}, reveal_logits=reveal_logits, approximations=[*PROFILES], plan=plan,
+        weights=session.card.weights, base=over,
+    )  # fmt: skip
+    Owner(session).upload(config, params, card, progress=progress)
+    if not session.open(name):
+        raise ProtocolError(f"the parties do not hold one model {name}", "start others")
+
+
+def serve_open(
+    trio: Any, config: Config, params: Mapping[str, Tensor], called: str, progress: Progress | None = None,
+    reveal_logits: bool = False, plan: Provenance | None = None, prefix: str = "",
+) -> str:  # fmt: skip
+    """Have a local trio serve a model whose weights everybody may know, unless its store has it as it lies now; what it
+    is called there."""
+    config, session = in_the_open(config), trio.session
+    found, name = parts(config, params), f"{prefix}model"
+    if trio.store:
+        found = digested(found, progress or _silent)
+        name = f"{prefix}{content_label(called)}-{named(config, found)}"
+    if trio.store and session.open(name) and session.reveals == reveal_logits:
+        look_up(session, config, found)
+    else:
+        trio.open_up(config, found, progress, None, name, reveal_logits, plan)
+    return name
+
+
+def serve_adapted(
+    trio: Any, merged: PlainModel, progress: Progress | None = None, reveal_logits: bool = False,
+    plan: Provenance | None = None,
+) -> str:  # fmt: skip
+    """The same with an adapter that stays secret: `merged` is what base and adapter make together, whose number formats
+    both have. UnsupportedModel where nothing can stand beside the base's matrices."""
+    source, adapter = merged.made_of
+    assert adapter is not None
+    base, formats = base_of(merged.config, source), merged.config.formats
+    ranks, tensors = apart(base, adapter)
+    under = serve_open(
+        trio, replace(base.config, formats=formats), base.fold(), base.name, progress, reveal_logits, plan, "base-"
+    )
+    config = in_the_open(replace(base.config, formats=replace(formats, adapted=ranks)))
+    session, name = trio.session, "model"
+    if trio.store:
+        name = content_name(owner_key(trio.store / "owner"), merged.name, config, tensors)
+    if not (trio.store and session.open(name) and session.reveals == reveal_logits):
+        share_adapter(session, config, tensors, under, progress, name, reveal_logits, plan)
+    return name
+
+
+def _silent(what: str, done: int, of: int) -> None:
+    """No progress wanted."""
 
 
 def look_up(session: Session, config: Config, parts: Sequence[Part], alias: Mapping[str, str] | None = None) -> None:

@@ -153,19 +153,20 @@ class Measurement:
 
 def measure(
     config: Config, params: Mapping[str, Tensor], request: Generate | Encode, error: bool, progress: Progress,
-    prepared: bool = False, open_weights: bool = False,
+    prepared: bool = False, open_weights: bool = False, threads: int | None = None,
 ) -> Measurement:  # fmt: skip
     """Share the model, warm up, time one request, then compare hidden states with the plain run.
 
     With `prepared` the request is then prepared and timed again. With `open_weights` the parties get the weights as
-    they are.
+    they are. `threads` are those of each party.
     """
     prompts = random_ids(config, request.input.lengths)
     tokens = request.tokens if isinstance(request, Generate) else None
     alias: dict[str, str] = getattr(params, "alias", {})
     with ExitStack() as stack:
         store = stack.enter_context(TemporaryDirectory(prefix="puma-", dir=MEMORY)) if prepared else None
-        trio = stack.enter_context(Trio(progress, store, approximation=request.input.approximation))
+        trio = stack.enter_context(Trio(progress, store, approximation=request.input.approximation, threads=threads))
+        trio.session.variants = ",".join(request.input.quick) or "lean"
         if open_weights:
             config = in_the_open(config)
             trio.open_up(config, parts(config, params, alias), progress, alias)

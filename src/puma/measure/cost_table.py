@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from types import ModuleType
 
-from puma.mpc import arithmetic, boolean, compare, fixed, lookup, retrieval, watch
+from puma.mpc import arithmetic, boolean, compare, fixed, lookup, raising, retrieval, watch
 from puma.mpc.cost import DECLARED
-from puma.nn import attention, delta, functional, gates, mixture, paper, pooling, roots, sampling, splines
+from puma.nn import attention, delta, functional, gates, inverses, mixture, paper, pooling, roots, sampling, splines
 
 ROOMS: tuple[ModuleType, ...] = (
-    arithmetic, boolean, lookup, watch, compare, fixed, retrieval,
-    splines, roots, paper, attention, functional, sampling, pooling, gates, mixture, delta,
+    arithmetic, raising, boolean, lookup, watch, compare, fixed, retrieval,
+    splines, inverses, roots, paper, attention, functional, sampling, pooling, gates, mixture, delta,
 )  # fmt: skip
 
 

@@ -132,8 +132,9 @@ class Estimate:
 
 
 def usual(
-    config: Config, prompt: int | None, tokens: int | None, batch: int = 1, approximation: str = "spline"
-) -> Generate | Encode:
+    config: Config, prompt: int | None, tokens: int | None, batch: int = 1, approximation: str = "spline",
+    quick: tuple[str, ...] = (),
+) -> Generate | Encode:  # fmt: skip
     """What a model is mostly asked: new tokens, the logits of its classes, one vector of each text, or states of all
     tokens. UsageError for sizes that make no sense."""
     read, answers = inputs(config), heads(config)
@@ -148,12 +149,12 @@ def usual(
     elif prompt is None:
         raise UsageError("how long is the prompt?", "pass --prompt and its length in tokens")
     else:
-        request = shaped(config, prompt, tokens, batch, approximation)
+        request = shaped(config, prompt, tokens, batch, approximation, quick)
         if isinstance(request, Generate):
             return request
         lengths = request.input.lengths
     output = "logits" if answers.labels else "pooled" if answers.pooling.modes else "hidden"
-    return Encode(Input(lengths, [], approximation=approximation), output)
+    return Encode(Input(lengths, [], approximation=approximation, quick=quick), output)
 
 
 def _to_first(request: Generate | Encode) -> Generate | Encode:

@@ -119,6 +119,10 @@ class Architecture:
         """The same of a model of this config: what a layer with a memory holds is more than columns."""
         return self.foreseen and not getattr(config, "delta", None)
 
+    def cuts(self, config: Any) -> bool:
+        """Whether the last tokens of a text can be taken back: not from a memory of constant size."""
+        return not getattr(config, "delta", None)
+
     def parameters(self, config: Any) -> Shapes:
         """Names and shapes of what the owner shares."""
         return self.model(config).shapes()
@@ -134,7 +138,10 @@ class Architecture:
     def with_layers(self, config: Any, layers: int) -> Any:
         """The same model with another number of layers."""
         bare = msgspec.structs.replace(config, **dict.fromkeys(self.stacks, layers), formats=Formats())
-        formats = config.formats.within(places(self.model(bare))) if config.formats.places else config.formats
+        if not (config.formats.places or config.formats.adapted):
+            return msgspec.structs.replace(bare, formats=config.formats)
+        model = self.model(bare)
+        formats = config.formats.within(places(model), [name for name, _ in model.modules()])
         return msgspec.structs.replace(bare, formats=formats)
 
     def window(self, config: Any) -> int:

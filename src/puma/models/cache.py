@@ -43,6 +43,10 @@ class LayerCache:
         """Only these prompts from now on, and the columns that any of them fills."""
         self.k, self.v = (x[prompts][:, :, columns] for x in (self.k, self.v))
 
+    def move(self, columns: torch.Tensor, held: torch.Tensor) -> None:
+        """Of each prompt these columns, in this order (prompts, columns), zeros where none is held."""
+        self.k, self.v = (moved(x, columns, held) for x in (self.k, self.v))
+
 
 class Recurrent(LayerCache):
     """What a layer with a memory of constant size holds instead: the memory, and the rows `before` the next ones that
@@ -61,6 +65,10 @@ class Recurrent(LayerCache):
     def keep(self, prompts: torch.Tensor, columns: slice | torch.Tensor) -> None:
         """Only these prompts from now on."""
         self.memory, self.before = self.memory.each(lambda x, state: x[prompts]), self.before[prompts]
+
+    def move(self, columns: torch.Tensor, held: torch.Tensor) -> None:
+        """UsageError: what a memory has taken in stays there."""
+        raise UsageError("a memory of constant size cannot be cut", "leave out drafts")
 
 
 class Blank(LayerCache):
@@ -102,7 +110,8 @@ class Cache:
         self.layers: list[LayerCache] = [LayerCache() for _ in range(layers)]
         self.memory: Memory | None = None  # for models that have an encoder
         self._lengths = lengths
-        self._expected: Sequence[int] | None = None  # rows of each prompt in the next pass, where they are not alike
+        self._next: Sequence[Sequence[int]] | None = None  # how the rows of the next pass follow each other
+        self._further: Sequence[int] | None = None  # how many rows of each prompt it reads, where they are not alike
         self._padding: Value = None  # (prompts, 1, length, 1): 1 where a prompt has only padding, if that is secret
         self._hidden: Value = None  # columns from the rows that come next
         self._columns: torch.Tensor | None = None  # positions of the columns, since there are branches
@@ -113,24 +122,32 @@ class Cache:
         """How many positions are held of the longest prompt."""
         return self.held.shape[1]
 
+    def expect(self, parents: Sequence[Sequence[int]]) -> None:
+        """In the next pass several rows go on with each prompt, and all of them ask for an answer: one, and for each of
+        its `parents` one more, which follows the new row in that place and sees none beside it."""
+        self._own._next = parents
+
     def advance(self, rows: int) -> Layout:
-        """How the next rows lie: first the prompts one after the other, later as many new rows of each."""
+        """How the next rows lie: first the prompts one after the other, later as many new rows of each, unless others
+        are expected."""
         if self._hidden is not None:
             return self._branched(rows)
         prompts = len(self.held)
         lengths = [rows // prompts] * prompts if self.length or self._lengths is None else self._lengths
-        lengths, self._expected = self._expected or lengths, None
+        lengths, self._further = self._further or lengths, None
+        parents, self._next = self._next, None
+        lengths = lengths if parents is None else [1 + len(mine) for mine in parents]
         if sum(lengths) != rows:
             raise UsageError(f"{rows} rows are not those of {prompts} prompts", "pass the lengths of all prompts")
-        layout = Layout(lengths, self.held)
+        layout = Layout(lengths, self.held, parents=parents)
         if self._padding is not None:
             layout.hidden = self._spread(layout).transpose(2, 3)
         self.held = layout.held
         return layout
 
-    def expect(self, lengths: Sequence[int]) -> None:
-        """The next pass reads so many rows of each prompt, behind those that are held."""
-        self._expected = lengths
+    def further(self, lengths: Sequence[int]) -> None:
+        """The next pass reads so many rows of each prompt, behind those that are held; the last one of each asks."""
+        self._further = lengths
 
     def hide(self, padding: Value) -> None:
         """Nothing is to see some rows of the prompts that come next, which stand before the others as mere padding.
@@ -164,6 +181,38 @@ class Cache:
         if own._padding is not None:
             raise UsageError("a prompt of secret length cannot branch", "make its length public")
         own._hidden = hidden
+
+    def cut(self, rows: Sequence[int], but: Sequence[Sequence[int]] | None = None) -> None:
+        """So many of the last rows of each prompt have never been, `but` those in these places among them; what is left
+        of each ends in the same column again.
+
+        UsageError if nothing would be left of a prompt, and for layers that cannot forget.
+        """
+        own = self._own
+        held = own.held.clone()
+        for prompt, (count, kept) in enumerate(zip(rows, but or [()] * len(rows), strict=True)):
+            held[prompt, own.length - count :] = False
+            for place in kept:
+                held[prompt, own.length - count + place] = True
+        if not bool(held.any(1).all()) or min(rows) < 0 or bool((held & ~own.held).any()):
+            raise UsageError(f"{list(rows)} rows cannot be cut off", "leave a row of each prompt")
+        own.held = held
+        own.close_up()
+
+    def close_up(self) -> None:
+        """Let the rows of all prompts end in the last column, without gaps, as they lie but after unequal passes."""
+        own = self._own
+        counts, columns = own.held.sum(1), own.length
+        longest = int(counts.max())
+        held = torch.arange(longest) >= longest - counts[:, None]
+        if torch.equal(held, own.held):
+            return
+        places = own.held.to(torch.int8).argsort(dim=1, stable=True)[:, columns - longest :]
+        for layer in own.layers:
+            layer.move(places, held)
+        if own._padding is not None:
+            own._padding = moved(own._padding, places, held)
+        own.held = held
 
     @property
     def _own(self) -> Cache:
@@ -283,6 +332,24 @@ def led(x: Value, columns: int) -> Value:
         return torch.cat([t.new_zeros(*t.shape[:2], columns, t.shape[3]), t], 2)
 
     return _reshaped(x, lead) if columns else x
+
+
+def moved(x: Value, columns: torch.Tensor, held: torch.Tensor) -> Value:
+    """Keys or values (prompts, heads, length, size) with other columns of each prompt, zeros where none is held; local.
+
+    What is cut off goes with its masks: a later token is computed under others, in a step with another number.
+    """
+    first = columns[0, 0]
+    run = torch.arange(int(first), int(first) + columns.shape[1])
+    if bool(held.all()) and bool((columns == run).all()):
+        return x[:, :, int(first) : int(first) + columns.shape[1]]
+
+    def move(t: torch.Tensor) -> torch.Tensor:
+        index = columns[:, None, :, None].expand(-1, t.shape[1], -1, t.shape[3])
+        real = held[:, None, :, None].to(t.dtype)
+        return t.gather(2, index.to(t.device)) * real.to(t.device)
+
+    return _reshaped(x, move)
 
 
 def _resized(x: Value, columns: int) -> Value:

@@ -14,7 +14,7 @@ from msgspec.structs import force_setattr, replace
 
 from puma.errors import UsageError
 from puma.mpc.fixed import STREAM_REACH
-from puma.nn.modules import Module
+from puma.nn.modules import Linear, Module
 from puma.nn.places import LARGEST, LEAST, SEEN, Observer, Place
 
 MOST = 1 << 16  # places; a model of 4096 layers has fewer
@@ -22,6 +22,8 @@ Reach = Annotated[int, Meta(ge=min(LEAST.values()), le=max(LARGEST.values()))]
 Name = Annotated[str, Meta(min_length=1, max_length=200)]
 Places = Annotated[dict[Name, Reach], Meta(max_length=MOST)]
 Names = Annotated[tuple[Name, ...], Meta(max_length=MOST)]
+Ranks = Annotated[dict[Name, Annotated[int, Meta(ge=1, le=1 << 16)]], Meta(max_length=MOST)]
+ADAPTED = "as a matrix"  # in messages
 
 
 class Formats(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -31,7 +33,8 @@ class Formats(Struct, frozen=True, kw_only=True, omit_defaults=True):
     name of a module, what `nn.places.REACHES` says of the kind of its place; what is not named has the default.
     A named place gets as small a ring as its reach allows, even if the reach is the default. What is `proven` never
     leaves its reach: it needs no room beyond it, and is not watched. Activations whose inputs are small as a rule may
-    be `fine`: computed by tables of twice as many segments. Weights are secret, or `open` to everybody.
+    be `fine`: computed by tables of twice as many segments. Weights are secret, or `open` to everybody; over open ones
+    matrices may be `adapted`, each by a secret adapter of this rank.
     """
 
     stream: Annotated[int, Meta(ge=LEAST["stream"], le=LARGEST["stream"])] = STREAM_REACH
@@ -39,21 +42,26 @@ class Formats(Struct, frozen=True, kw_only=True, omit_defaults=True):
     proven: Names = ()
     fine: Names = ()
     open: bool = False
+    adapted: Ranks = {}
 
     def __post_init__(self) -> None:
         force_setattr(self, "places", dict(sorted(self.places.items())))  # equal formats are written alike
         force_setattr(self, "proven", tuple(sorted(set(self.proven))))
         force_setattr(self, "fine", tuple(sorted(set(self.fine))))
+        force_setattr(self, "adapted", dict(sorted(self.adapted.items())))
 
     def __hash__(self) -> int:
-        return hash((self.stream, tuple(self.places.items()), self.proven, self.fine, self.open))
+        kinds = self.open, tuple(self.adapted.items())
+        return hash((self.stream, tuple(self.places.items()), self.proven, self.fine, *kinds))
 
-    def within(self, names: Iterable[str]) -> Formats:
-        """For a model that has these places only, such as one with fewer layers."""
+    def within(self, names: Iterable[str], modules: Iterable[str] = ()) -> Formats:
+        """For a model that has these places only, and these modules, such as one with fewer layers."""
         kept = set(names)
         proven, fine = (tuple(name for name in names if name in kept) for names in (self.proven, self.fine))
         held = {name: reach for name, reach in self.places.items() if name in kept}
-        return replace(self, places=held, proven=proven, fine=fine)
+        there = set(modules)
+        adapted = {name: rank for name, rank in self.adapted.items() if name in there}
+        return replace(self, places=held, proven=proven, fine=fine, adapted=adapted)
 
 
 def places(model: Module) -> dict[str, Place]:
@@ -68,7 +76,10 @@ def hand_out(model: Module, formats: Formats) -> None:
     UsageError if a place is named that the model has not, or given a reach that its kind cannot have.
     """
     known, proven, fine = set[str](), set(formats.proven), set(formats.fine)
-    for name, module in model.modules():
+    for name, module in list(model.modules()):
+        if name in formats.adapted and isinstance(module, Linear):
+            known.add(f"{name} {ADAPTED}")
+            module.adapt(formats.adapted[name])
         for place in module.places:
             place.name = name
             if place.kind == "stream":
@@ -78,7 +89,7 @@ def hand_out(model: Module, formats: Formats) -> None:
                 place.reach, place.named, place.proven = formats.places[name], True, name in proven
                 place.fine = name in fine
                 _check(place)
-    unknown = (set(formats.places) | proven | fine) - known
+    unknown = (set(formats.places) | proven | fine | {f"{name} {ADAPTED}" for name in formats.adapted}) - known
     if unknown:
         raise UsageError(f"the formats name {min(unknown)}, a place that the model has not", "make a new plan for it")
 

@@ -23,6 +23,7 @@ from puma.mpc.seeded import in_blocks, weighted
 from puma.mpc.share import Additive, Number, Share, encode
 
 Bilinear = Callable[[Tensor, Tensor], Tensor]
+FEW_ROWS = 2
 
 
 def _deal_cost(party: Party, value: Tensor | None, shape: tuple[int, ...], bits: int, purpose: str = "deal") -> Cost:
@@ -67,9 +68,10 @@ def truncated(x: Share, shift: int) -> Share:
         return x
     if isinstance(x, Public):
         return x.truncated(shift)
-    y = x.shifted(1 << (shift - 1))
-    a, b = (kernels.shift_right(t, shift, x.bits) for t in y.components)
-    return x.like(a, b, x.bits - shift, x.frac - shift).shifted(-1)
+    half, one = (0, 0) if x.party.is_dealer else (1 << (shift - 1), 1)  # constants are m's alone
+    a, b = x.components
+    a = kernels.cut(a, None, half, shift, x.bits, -one)
+    return x.like(a, kernels.cut(b, None, 0, shift, x.bits, 0), x.bits - shift, x.frac - shift)
 
 
 @declares("local", "section 3", local)
@@ -126,10 +128,15 @@ def matmul(x: Share | Additive, y: Share) -> Additive:
     if in_blocks(y):
         part = weighted(x, y, kernels.matmul_packed, y.shape[-1])
     elif x.party.is_dealer:
-        part = kernels.matmul(x.mask, y.mask, bits)
-    elif x.party.rank == FIRST:
-        part = kernels.matmul(x.m, y.m - y.mask, bits)
-        part = kernels.matmul(-x.mask, y.m, bits, out=part)
+        if x.shape[-2] <= FEW_ROWS:  # both masks are read anyway, and their sum need not be written
+            left, (first, second) = x.mask, y.components
+            part = kernels.matmul(left, second, bits, kernels.matmul(left, first, bits))
+        else:
+            part = kernels.matmul(x.mask, y.mask, bits)
+    elif x.party.rank == FIRST:  # mx (my - ly) - lx my, with the difference taken where there are fewer words
+        fewer = x.numel() < y.numel()
+        part = kernels.matmul(x.m - x.mask, y.m, bits) if fewer else kernels.matmul(x.m, y.m - y.mask, bits)
+        part = kernels.matmul(-x.m, y.mask, bits, part) if fewer else kernels.matmul(-x.mask, y.m, bits, part)
     else:
         part = kernels.matmul(-x.m, y.mask, bits)
         part = kernels.matmul(-x.mask, y.m, bits, out=part)
@@ -163,14 +170,18 @@ def _masked(z: Additive) -> tuple[Message, Tensor | tuple[Tensor, Tensor]]:
     return [Piece(part + pads, z.bits)], pads
 
 
-def _opened(zs: tuple[Additive, ...]) -> Protocol[list[tuple[Tensor, Tensor]]]:
-    """Open z + r1 + r2 for each z; returns (c, own pad) at evaluators and (r1, r2) at the dealer."""
+Halves = tuple[Tensor, Tensor | None, Tensor]
+
+
+def _opened(zs: Sequence[Additive]) -> Protocol[list[Halves]]:
+    """Open z + r1 + r2 for each z; returns both parts of the sum c and the own pad at evaluators, r1, None and r2 at
+    the dealer."""
     masked = [_masked(z) for z in zs]
     theirs = yield [piece for message, _ in masked for piece in message]
-    results: list[tuple[Tensor, Tensor]] = []
+    results: list[Halves] = []
     for (message, pads), other in zip(masked, theirs, strict=True):
-        opened = pads if isinstance(pads, tuple) else (present(message[0].words) + present(other), pads)
-        results.append(opened)
+        dealer = isinstance(pads, tuple)
+        results.append((pads[0], None, pads[1]) if dealer else (present(message[0].words), present(other), pads))
     return results
 
 
@@ -189,7 +200,10 @@ def reshare(*zs: Additive) -> Protocol[list[Share]]:
     by words the receiver lacks. Source: the openings of ASTRA, in rings of any size.
     """
     opened = yield from _opened(zs)
-    return [Share(z.party, a, b, z.bits, z.frac) for z, (a, b) in zip(zs, opened, strict=True)]
+    return [
+        Share(z.party, a if more is None else a + more, b, z.bits, z.frac)
+        for z, (a, more, b) in zip(zs, opened, strict=True)
+    ]
 
 
 @declares("online 2k, offline k if dealt; 1 round", "section 3", lambda *pairs: opening_cost(*(z for z, _ in pairs)))
@@ -202,13 +216,12 @@ def open_truncate(*pairs: tuple[Additive, int]) -> Protocol[list[Share]]:
     after centre the error, whose standard deviation is half a unit. Safe: as reshare. Source: ABY3 (Mohassel and Rindal
     2018) truncates inside its ring and fails with a small probability; here the ring shrinks, and nothing fails.
     """
-    centred = tuple(z.shifted(1 << (s - 1)) if s else z for z, s in pairs)
-    opened = yield from _opened(centred)
+    opened = yield from _opened([z for z, _ in pairs])
     results: list[Share] = []
-    for (z, s), (a, b) in zip(pairs, opened, strict=True):
-        a, b = (kernels.shift_right(t, s, z.bits) for t in (a, b))
-        share = Share(z.party, a, b, z.bits - s, z.frac - s)
-        results.append(share.shifted(-1) if s else share)
+    for (z, s), (a, more, b) in zip(pairs, opened, strict=True):
+        half, one = (1 << (s - 1), 1) if s and more is not None else (0, 0)  # constants are c's alone
+        a = kernels.cut(a, more, half, s, z.bits, -one)
+        results.append(Share(z.party, a, kernels.cut(b, None, 0, s, z.bits, 0), z.bits - s, z.frac - s))
     return results
 
 
@@ -233,8 +246,8 @@ def lift(*pairs: tuple[Share, int], least: int = 2) -> Protocol[list[Share]]:
     results: list[Share] = []
     for (x, k), (low, high, _), top in zip(pairs, prepared, tops, strict=True):
         j, (a, b) = x.bits, top.components
-        lifted = x.like(low + (a << j), high + (b << j), bits=k)
-        results.append(lifted.shifted(-(1 << (j - least))))
+        back = 0 if x.party.is_dealer else -(1 << (j - least))
+        results.append(x.like(kernels.joined(low, a, j, back), kernels.joined(high, b, j, 0), bits=k))
     return results
 
 
@@ -242,15 +255,14 @@ def _wrap(x: Share, bits: int, least: int) -> tuple[Tensor, Tensor, Additive]:
     """Canonical components of x + 2^(j-least), and its wrap count as an Additive in ring bits - j."""
     party, j, shape = x.party, x.bits, tuple(x.shape)
     assert least <= j < bits <= 64
-    a, b = (kernels.reduce(t, j) for t in x.shifted(1 << (j - least)).components)
+    a, b = x.components
     if party.is_dealer:
-        total = a + b
-        carry, top = total >> j, (total >> (j - 1)) & 1
-        deal(party, torch.stack([carry + top, carry]), (2, *shape), bits - j)
+        a, b, counts = kernels.wraps(a, b, j)
+        deal(party, counts, (2, *shape), bits - j)
         part = party.nothing(shape)
     else:
-        if_low, if_high = deal(party, None, (2, *shape), bits - j)
-        part = torch.where(((a >> (j - 1)) & 1).bool(), if_high, if_low)
+        choices = deal(party, None, (2, *shape), bits - j)
+        a, b, part = kernels.picked(a, b, 1 << (j - least), j, choices)
     return a, b, Additive(party, part, bits - j, 0, dealt=False)
 
 

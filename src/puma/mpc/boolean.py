@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from functools import reduce
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -70,12 +71,12 @@ def evaluate(bits: Mapping[str, Bits], *polynomials: Polynomial) -> Protocol[lis
         return [Bits(party, party.nothing(shape)) for _ in polynomials]
     dealt = _deal_rows(party, None, polynomials, size)
     assert dealt is not None
-    packed = [kernels.pack_bits(b.part.expand(shape)) for b in bits.values()]
-    at = {name: i for i, name in enumerate(bits)}
-    mine = torch.stack([packed[at[n]] for n in names]) ^ masks
+    ordered = [*names, *(name for name in bits if name not in names)]
+    packed = kernels.pack_rows([bits[name].part for name in ordered], shape)
+    mine = packed[: len(names)] ^ masks
     (theirs,) = yield [Piece(mine, 8, size)]
-    rows = torch.cat([mine ^ theirs, masks, dealt, torch.stack(packed)])
-    results = kernels.xor_of_products(rows, *shares_of(polynomials, tuple(bits), party.rank == FIRST))
+    rows = torch.cat([mine ^ theirs, masks, dealt, packed])
+    results = kernels.xor_of_products(rows, *shares_of(polynomials, ordered, party.rank == FIRST))
     return [Bits(party, kernels.unpack_bits(r, shape)) for r in results]
 
 
@@ -143,9 +144,58 @@ def select(bit: MaskedBit, x: Share) -> Additive:
         deal(party, torch.stack([rho, rho * x.mask]), (2, *shape), x.bits)
         return Additive(party, party.nothing(shape), x.bits, x.frac, dealt=False)
     rho, rho_l = deal(party, None, (2, *shape), x.bits)
-    v, flip = bit.word, 1 - 2 * bit.word
-    own = x.m - x.mask if party.rank == FIRST else -x.mask
-    return Additive(party, v * own + flip * (rho * x.m - rho_l), x.bits, x.frac, dealt=False)
+    part = kernels.selected(bit.word, x.mask, x.m, rho, rho_l, party.rank == FIRST)
+    return Additive(party, part, x.bits, x.frac, dealt=False)
+
+
+def select_all_cost(bits: Sequence[MaskedBit | Size], x: Share | Size) -> Cost:
+    """The cost of `select_all`."""
+    shapes = [tuple(bit.word.shape) if isinstance(bit, MaskedBit) else bit.shape for bit in bits]
+    words = 2 * ((1 << len(bits)) - 1) * math.prod(broadcast(*shapes, tuple(x.shape)))
+    return Cost(0, 0, message_bits(words, x.bits))
+
+
+@declares("offline 2 (2^n - 1) k for n bits", "section 4", select_all_cost)
+@in_clear(clear.select_all)
+def select_all(bits: Sequence[MaskedBit], x: Share) -> Additive:
+    """x where all of these bits are set, else 0; local once they are open under their masks.
+
+    The product of v + (1 - 2v) rho is a sum over the subsets of masks: the dealer deals each product of masks, plain
+    and times l, as `select` does for one. Safe: what is dealt is padded.
+    """
+    party, shape = x.party, broadcast(*(tuple(bit.word.shape) for bit in bits), tuple(x.shape))
+    subsets = (1 << len(bits)) - 1
+    if party.is_dealer:
+        masks = torch.stack([p.expand(shape) for p in mask_products(bits)[1:]])
+        deal(party, torch.stack([masks, masks * x.mask]), (2, subsets, *shape), x.bits)
+        return Additive(party, party.nothing(shape), x.bits, x.frac, dealt=False)
+    rho, rho_l = deal(party, None, (2, subsets, *shape), x.bits)
+    first, *others = coefficients(bits)
+    part = first * (x.m - x.mask if party.rank == FIRST else -x.mask)
+    for c, plain, times_l in zip(others, rho, rho_l, strict=True):
+        part = part + c * (plain * x.m - times_l)
+    return Additive(party, part, x.bits, x.frac, dealt=False)
+
+
+def mask_products(bits: Sequence[MaskedBit]) -> list[Any]:
+    """At the dealer, the products of the masks of every subset of bits; that of none, 1, first."""
+    products: list[Any] = [1]
+    for bit in bits:
+        products += [p * bit.word for p in products]
+    return products
+
+
+def coefficients(bits: Sequence[MaskedBit]) -> list[Any]:
+    """At evaluators, by what the product of all bits takes each of these products, in the same order."""
+    factors: list[Any] = [1]
+    for bit in bits:
+        factors = [f * bit.word for f in factors] + [f * (1 - 2 * bit.word) for f in factors]
+    return factors
+
+
+def flipped(bit: MaskedBit) -> MaskedBit:
+    """Its complement; local: the mask stays what it is."""
+    return bit if bit.party.is_dealer else bit._replace(word=1 - bit.word)
 
 
 def _to_arithmetic_cost(bit: MaskedBit, bits: int) -> Cost:

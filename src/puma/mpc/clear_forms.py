@@ -9,6 +9,7 @@ primitive without a form is made of others, or draws masks, which a clear party 
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Generator, Mapping, Sequence
 from functools import wraps
 from typing import Any, TypeVar, cast
@@ -56,10 +57,13 @@ def _at_once(form: Callable[..., Any]) -> Callable[..., Generator[Any, Any, Any]
 def _holder(arguments: Sequence[Any]) -> Party:
     """Whose secrets these arguments are: a party, a secret, or the first one in a tuple or a mapping."""
     for argument in arguments:
-        first = argument[0] if type(argument) is tuple else argument  # pyright: ignore[reportUnknownVariableType]
-        if isinstance(first, Mapping):
+        first = cast(Any, argument[0] if type(argument) is tuple else argument)
+        party: Party | None = getattr(first, "party", None)  # of nearly all, and quick
+        if party is None and isinstance(first, Mapping):
             first = next(iter(cast("Mapping[str, Any]", first).values()))
-        party = first if isinstance(first, Party) else getattr(cast(Any, first), "party", None)
+            party = getattr(first, "party", None)
+        if party is None and isinstance(first, Party):
+            party = first
         if party is not None:
             return party
     raise TypeError("no party among the arguments of a primitive")
@@ -125,6 +129,28 @@ def lift(*pairs: tuple[Clear, int], least: int = 2) -> list[Clear]:
     return results
 
 
+def raised(x: Clear, bits: int, least: int = 2) -> Clear:
+    """The same as a lift; what does not fit is noted."""
+    if least == 2:
+        x.party.note_range("value", x, 2.0 ** (x.bits - x.frac - 2))
+    return lift((x, bits), least=least)[0].settled()
+
+
+def whole(x: Clear) -> ClearSum:
+    """The same as a sum of one."""
+    return x.additive()
+
+
+def times(x: Clear, y: Clear) -> ClearSum:
+    """x y, elementwise."""
+    return product(x, y, torch.mul)
+
+
+def squared(x: Clear) -> ClearSum:
+    """x x, elementwise."""
+    return square(x)
+
+
 def sign(x: Clear) -> Bits:
     """The top bit of x in its ring."""
     return Bits(x.party, (x.signed < 0).to(torch.int64))
@@ -167,17 +193,23 @@ def select(bit: MaskedBit, x: Clear) -> ClearSum:
     return ClearSum(_of(x), bit.word * x.m, bit.word * x.truth, x.bits, x.frac, x.source)
 
 
+def select_all(bits: Sequence[MaskedBit], x: Clear) -> ClearSum:
+    """x where all bits are set, else 0."""
+    set_ = math.prod((bit.word for bit in bits), start=torch.ones_like(x.m))
+    return ClearSum(_of(x), set_ * x.m, set_ * x.truth, x.bits, x.frac, x.source)
+
+
 def to_arithmetic(bit: MaskedBit, bits: int) -> ClearSum:
     """A bit as a number."""
     return ClearSum(_of(bit), bit.word, bit.word.double(), bits, 0)
 
 
-def maximum(x: Clear, dim: int = -1) -> Clear:
+def maximum(x: Clear, dim: int = -1, quick: bool = False) -> Clear:
     """The largest entry along a dimension."""
     return _largest(x, dim)[0]
 
 
-def argmax(x: Clear, index: Clear) -> tuple[Clear, Clear]:
+def argmax(x: Clear, index: Clear, quick: bool = False) -> tuple[Clear, Clear]:
     """The largest entry along the last dimension, and its entry of `index`."""
     won, at = _largest(x, -1)
     return won, index.apply(lambda t: t.gather(-1, at.unsqueeze(-1)).squeeze(-1))

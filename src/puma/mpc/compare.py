@@ -10,20 +10,32 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache, reduce
+from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
 from puma import kernels
 from puma.kernels.shapes import broadcast
 from puma.mpc import clear_forms as clear
 from puma.mpc.arithmetic import opening_cost, reshare
-from puma.mpc.boolean import evaluate, evaluate_cost, open_masked, open_masked_cost, select, select_cost
+from puma.mpc.boolean import (
+    evaluate,
+    evaluate_cost,
+    flipped,
+    open_masked,
+    open_masked_cost,
+    select,
+    select_all,
+    select_all_cost,
+    select_cost,
+)
 from puma.mpc.clear_forms import in_clear
 from puma.mpc.cost import FREE, Cost, Size, declares
 from puma.mpc.lookup import Digit, digit_cost, digits
 from puma.mpc.party import Protocol, together
 from puma.mpc.polynomial import ONE, Polynomial, bit, multiplied, products, times
-from puma.mpc.share import Bits, Share, stacked
+from puma.mpc.share import Bits, MaskedBit, Share, stacked
 
 
 def split(bits: int, count: int) -> list[int]:
@@ -67,7 +79,7 @@ def digit_bits(ds: Sequence[Digit]) -> dict[str, Bits]:
             bits[f"e{i}"] = d.is_in([0])
     half = range(top.size // 2, top.size)
     minus = top.is_in(half)
-    return bits | {"minus": minus, "turns": minus ^ top.is_in([v + 1 for v in half])}
+    return bits | {"minus": minus, "turns": minus ^ top.is_in(range(half.start + 1, half.stop + 1))}
 
 
 def sign_of(ds: list[Digit]) -> Protocol[Bits]:
@@ -129,7 +141,7 @@ def below(x: Share, thresholds: Sequence[int]) -> Protocol[Bits]:
         if m is None:
             public = party.nothing((*x.shape, len(thresholds)))
         else:
-            public = kernels.shift_right(m, low, x.bits) & (d.size - 1)
+            public = kernels.cut(m, None, 0, low, low + d.width, 0)
         ds[i] = Digit(party, d.hot.unsqueeze(-2), public, d.width)
         low += d.width
     return (yield from sign_of(ds))
@@ -204,9 +216,19 @@ def choose(condition: Bits, *pairs: tuple[Share, Share]) -> Protocol[list[Share]
 
 
 HALVES, QUARTERS = 16, 8  # above these many entries a turn compares in twos, in fours; below, all with all
+SIXES, EIGHTS, FEW = 6, 8, 256  # of quick turns: how many entries meet, at most; how many rows are few
+COMPARED, WORD = 80, 16  # about how many bits a comparison takes, and a word: where turns of quick maxima are weighed
 
 
-def _radix(entries: int) -> int:
+class Meeting(NamedTuple):
+    """A turn of a maximum: how many entries meet, and whether the winner is selected by products of the bits of all
+    comparisons, which saves a round, instead of by a bit of its own."""
+
+    radix: int
+    at_once: bool
+
+
+def _lean(entries: int) -> int:
     """How many entries are compared with each other: few comparisons while there are many, few rounds at the end."""
     return 2 if entries > HALVES else 4 if entries > QUARTERS else entries
 
@@ -214,8 +236,37 @@ def _radix(entries: int) -> int:
 @cache
 def turns(entries: int) -> tuple[int, ...]:
     """How many entries meet in each turn of a maximum of so many."""
-    radix = _radix(entries)
+    radix = _lean(entries)
     return (radix, *turns(-(-entries // radix))) if entries > 1 else ()
+
+
+@cache
+def meetings(entries: int, rows: int, quick: bool) -> tuple[Meeting, ...]:
+    """The turns of a maximum of so many entries in each of so many rows: lean ones, or as few as turns of fours before
+    the last eight would be, of sixes if rows are few, and of these the cheapest."""
+    if not quick:
+        return tuple(Meeting(radix, radix == 2) for radix in turns(entries))
+    size, left, count = (SIXES if rows <= FEW else 4), entries, 1
+    while left > EIGHTS:
+        left, count = -(-left // size), count + 1
+    return tuple(Meeting(radix, True) for radix in _cheapest(entries, count)[1])
+
+
+@cache
+def _cheapest(entries: int, count: int) -> tuple[int, tuple[int, ...]]:
+    """Bits of a row, and how many entries meet in each of so many turns."""
+    if entries <= 1:
+        return 0, ()
+    found = list[tuple[int, tuple[int, ...]]]()
+    for radix in range(2, EIGHTS + 1):
+        groups = -(-entries // radix)
+        if groups > EIGHTS ** (count - 1):
+            continue
+        bits, rest = _cheapest(groups, count - 1)
+        words = 2 * (radix - 1) * ((1 << (radix - 1)) - 1)
+        each = COMPARED * radix * (radix - 1) // 2 + WORD * words
+        found.append((groups * each + bits, (radix, *rest)))
+    return min(found)
 
 
 @cache
@@ -229,31 +280,28 @@ def _wins(radix: int) -> tuple[Polynomial, ...]:
     return tuple(won(i) for i in range(radix))
 
 
-def _tournament_cost(lead: tuple[int, ...], entries: int, *bits: int) -> Cost:
+def _tournament_cost(lead: tuple[int, ...], entries: int, quick: bool, *bits: int) -> Cost:
     """Turns of comparisons in the first of these rings and choices in all of them, until one entry a row is left."""
     cost, rows = FREE, math.prod(lead)
-    while entries > 1:
-        radix = _radix(entries)
+    for radix, at_once in meetings(entries, rows, quick):
         groups = -(-entries // radix)
         count, pairs = rows * groups, radix * (radix - 1) // 2
         cost += sign_cost(Size((count * pairs,), bits[0]))
-        if radix > 2:
-            cost += evaluate_cost(count, *_wins(radix))
-        wins = 1 if radix == 2 else radix
-        cost += open_masked_cost(Size((wins * count,), 1))
-        chosen = [Size((count,), k, dealt=False) for k in bits]
-        cost += sum((select_cost((wins * count,), Size((wins * count,), k)) for k in bits), FREE) + opening_cost(
-            *chosen
-        )
+        if not at_once:
+            cost += evaluate_cost(count, *_wins(radix)[1:])
+        cost += open_masked_cost(Size(((pairs if at_once else radix - 1) * count,), 1))
+        factors, sizes = radix - 1 if at_once else 1, [Size(((radix - 1) * count,), k) for k in bits]
+        cost += sum((select_all_cost([Size(size.shape, 1)] * factors, size) for size in sizes), FREE)
+        cost += opening_cost(*(Size((count,), k, dealt=False) for k in bits))
         entries = groups
     return cost
 
 
-def _tournament(shares: list[Share]) -> Protocol[list[Share]]:
+def _tournament(shares: list[Share], quick: bool) -> Protocol[list[Share]]:
     """The entry of each share where the first is largest, along the last dimension."""
-    while shares[0].shape[-1] > 1:
+    *lead, entries = shares[0].shape
+    for radix, at_once in meetings(entries, math.prod(lead), quick):
         entries = shares[0].shape[-1]
-        radix = _radix(entries)
         groups = -(-entries // radix)
         # Columns g, g + groups, ... meet; the first stands in for one that is missing, and ties go to the earlier one.
         if shares[0].party.dry:
@@ -262,50 +310,76 @@ def _tournament(shares: list[Share]) -> Protocol[list[Share]]:
             columns = torch.arange(radix * groups).reshape(radix, groups)
             columns = torch.where(columns < entries, columns, columns % groups)
         rivals = [[x[..., c.to(x.device)] for c in columns] for x in shares]
-        shares = yield from _largest(rivals)
+        shares = yield from _largest(rivals, at_once)
     return shares
 
 
-def _largest(rivals: list[list[Share]]) -> Protocol[list[Share]]:
+def _largest(rivals: list[list[Share]], at_once: bool) -> Protocol[list[Share]]:
     """For each list of rivals (same shapes) the one at whose place the first list is largest."""
     first = rivals[0]
     pairs = [(i, j) for i in range(len(first)) for j in range(i + 1, len(first))]
     smaller = yield from sign(stacked([first[i] - first[j] for i, j in pairs]))
     if len(first) == 2:
         return (yield from choose(smaller[0], *((b, a) for a, b in rivals)))
+    if at_once:
+        return (yield from _selected(rivals, pairs, smaller))
     names = {f"l{i},{j}": smaller[n] for n, (i, j) in enumerate(pairs)}
-    wins = yield from evaluate(names, *_wins(len(first)))
+    wins = yield from evaluate(names, *_wins(len(first))[1:])
     (won,) = yield from open_masked(stacked(wins))
-    return (yield from reshare(*(select(won, stacked(xs)).sum(0) for xs in rivals)))
+    return (yield from reshare(*(select(won, _less_first(xs)).sum(0) + xs[0] for xs in rivals)))
 
 
-def maximum_cost(x: Share | Size, dim: int = -1) -> Cost:
+def _less_first(xs: list[Share]) -> Share:
+    """All but the first, less it: what is added to the first where another one wins."""
+    return stacked(xs[1:]) - xs[0]
+
+
+def _selected(rivals: list[list[Share]], pairs: list[tuple[int, int]], smaller: Bits) -> Protocol[list[Share]]:
+    """The rivals that lose to no other, by all bits at once: entry i is less than no later one, and each earlier one
+    is less than it."""
+    (masked,) = yield from open_masked(smaller)
+    count, at = len(rivals[0]), {pair: n for n, pair in enumerate(pairs)}
+    bits = [MaskedBit(masked.party, masked.word[n]) for n in range(len(pairs))]
+
+    def beats(i: int, j: int) -> Tensor:
+        return flipped(bits[at[i, j]]).word if i < j else bits[at[j, i]].word
+
+    others = [[j for j in range(count) if j != i] for i in range(1, count)]
+    factors = [
+        MaskedBit(masked.party, torch.stack([beats(i, rest[k]) for i, rest in enumerate(others, start=1)]))
+        for k in range(count - 1)
+    ]
+    return (yield from reshare(*(select_all(factors, _less_first(xs)).sum(0) + xs[0] for xs in rivals)))
+
+
+def maximum_cost(x: Share | Size, dim: int = -1, quick: bool = False) -> Cost:
     """The cost of `maximum`."""
     lead = list(x.shape)
     entries = lead.pop(dim)
-    return _tournament_cost(tuple(lead), entries, x.bits)
+    return _tournament_cost(tuple(lead), entries, quick, x.bits)
 
 
 @declares("about n comparisons and choices in turns of 3 rounds, the last two of 4", "section 5", maximum_cost)
 @in_clear(clear.maximum)
-def maximum(x: Share, dim: int = -1) -> Protocol[Share]:
-    """Largest element along a dimension, by tournament; differences must stay below 2^(bits-1)."""
+def maximum(x: Share, dim: int = -1, quick: bool = False) -> Protocol[Share]:
+    """Largest element along a dimension, by tournament; differences must stay below 2^(bits-1). `quick`: in fewer
+    rounds, with more words."""
 
     def only(t: torch.Tensor) -> torch.Tensor:
         return t.select(dim, 0)
 
-    (won,) = yield from _tournament([x.transpose(dim, -1)])
+    (won,) = yield from _tournament([x.transpose(dim, -1)], quick)
     return won.transpose(dim, -1).apply(only)
 
 
-def argmax_cost(x: Share | Size, index: Share | Size) -> Cost:
+def argmax_cost(x: Share | Size, index: Share | Size, quick: bool = False) -> Cost:
     """The cost of `argmax`."""
-    return _tournament_cost(tuple(x.shape[:-1]), x.shape[-1], x.bits, index.bits)
+    return _tournament_cost(tuple(x.shape[:-1]), x.shape[-1], quick, x.bits, index.bits)
 
 
 @declares("as maximum, with two choices each", "section 5", argmax_cost)
 @in_clear(clear.argmax)
-def argmax(x: Share, index: Share) -> Protocol[tuple[Share, Share]]:
+def argmax(x: Share, index: Share, quick: bool = False) -> Protocol[tuple[Share, Share]]:
     """Largest element along the last dimension and its entry of `index` (same shape); any one of equals."""
-    won, at = yield from _tournament([x, index])
+    won, at = yield from _tournament([x, index], quick)
     return won[..., 0], at[..., 0]

@@ -135,7 +135,11 @@ class Ledger:
         self._since = time.perf_counter()
 
     def _entry(self) -> Entry:
-        return self.entries.setdefault(self._stack[-1], Entry())
+        name = self._stack[-1]
+        entry = self.entries.get(name)
+        if entry is None:
+            entry = self.entries[name] = Entry()
+        return entry
 
     def _settle(self) -> None:
         now = time.perf_counter()

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from puma.mpc.arithmetic import lift, lift_cost, open_truncate, opening_cost, truncated
 from puma.mpc.cost import FREE, Cost, Size, declares
 from puma.mpc.party import Protocol
+from puma.mpc.raising import Operand, raised_cost, raised_to
 from puma.mpc.share import Additive, Share
 from puma.mpc.watch import note_lift
 
@@ -109,6 +110,26 @@ def formatted(*wants: Want, bounded: bool = False, noted: Sequence[int] = ()) ->
         for i, share in zip(short, lifted, strict=True):
             shares[i] = share
     return [share.reduced(bits).settled() for share, (_, _, bits) in zip(shares, wants, strict=True)]
+
+
+def grown_cost(*wants: tuple[Share | Additive | Size, int, int]) -> Cost:
+    """The cost of `grown`, but for what is noted."""
+    places = [_place(*want) for want in wants]
+    cost = formatted_cost(*((x, *place) for (x, _, _), place in zip(wants, places, strict=True)))
+    short = [(x, bits, place) for (x, _, bits), place in zip(wants, places, strict=True) if place[1] < bits]
+    return sum((raised_cost(Size(tuple(x.shape), place[1]), bits) for x, bits, place in short), cost)
+
+
+@declares("2k to open a product, then raised; at most 1 round", "section 3", grown_cost)
+def grown(*wants: Want) -> Protocol[list[Operand]]:
+    """Factors of elementwise products in the wanted formats, as `formatted` brings them about, but rings too small grow
+    inside the product, without a round. Of unproven products, what cannot be lifted is flagged.
+    """
+    shares = yield from formatted(*((x, *_place(x, frac, bits)) for x, frac, bits in wants))
+    for share, (x, _, bits) in zip(shares, wants, strict=True):
+        if share.bits < bits and isinstance(x, Additive) and x.unproven:
+            note_lift(share)
+    return [raised_to(share, bits) for share, (_, _, bits) in zip(shares, wants, strict=True)]
 
 
 def _to_open(x: Additive, frac: int, bits: int) -> tuple[Additive, int]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -40,8 +41,7 @@ class Digit:
         """Whether the difference lies in a public set; local (a xor of the one-hot over the set)."""
         if self.party.is_dealer or self.party.dry:
             return Bits(self.party, self.party.nothing(self.public.shape))
-        flags = torch.zeros(self.size, dtype=torch.int64)
-        flags[torch.tensor([v % self.size for v in members], dtype=torch.int64)] = 1
+        flags = flags_of(members if isinstance(members, range) else tuple(members), self.size)
         return Bits(self.party, kernels.member(self.hot, self.public, self.width, flags))
 
     def borrows(self) -> Bits:
@@ -79,6 +79,18 @@ class Digit:
         return [Additive(self.party, sums[t], bits, f, dealt=False) for t, f in enumerate(fracs)]
 
 
+@lru_cache(maxsize=1024)
+def flags_of(members: Sequence[int], size: int) -> Tensor:
+    """1 for each member of a public set modulo `size`, and else 0, (size,); only to be read."""
+    flags = torch.zeros(size, dtype=torch.int64)
+    flags[torch.tensor([v % size for v in members], dtype=torch.int64)] = 1
+    return flags
+
+
+# What a table of lines computes of dealt words, for the room above, which knows no kernel.
+line, line_masks = kernels.line, kernels.line_masks
+
+
 def digit_cost(count: int, *widths: int) -> Cost:
     """The cost of digits of these widths of `count` elements."""
     return Cost(0, 0, sum(message_bits(count, 1 << width) for width in widths))
@@ -96,8 +108,9 @@ def digits(x: Share, low: int, widths: Sequence[int]) -> list[Digit]:
     et al. 2013); the vectors are the whole of what keys of function secret sharing (Boyle et al. 2015) would expand to.
     """
     party, shape = x.party, tuple(x.shape)
-    source, lows = x.mask if party.is_dealer else x.m, [low + sum(widths[:i]) for i in range(len(widths))]
-    words = [kernels.shift_right(source, at, x.bits) & ((1 << w) - 1) for at, w in zip(lows, widths, strict=True)]
+    (a, b), lows = x.components, [low + sum(widths[:i]) for i in range(len(widths))]
+    other = b if party.is_dealer else None  # l1 + l2, or m
+    words = [kernels.cut(a, other, 0, at, at + w, 0) for at, w in zip(lows, widths, strict=True)]
     each = [Words(math.prod(shape), 1 << w) for w in widths]
     counts, total = [Bytes.of(w) for w in each], Bytes.of(*each)
     half = party.random_bytes(FIRST, "one-hot", sum(counts))

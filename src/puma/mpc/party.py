@@ -19,6 +19,7 @@ from torch import Tensor
 
 from puma import kernels
 from puma.crypto.prg import PairKey, Stream
+from puma.kernels import message
 from puma.kernels.outline import Outline
 from puma.mpc.cost import Bytes, Ledger, Words
 from puma.mpc.lookahead import Lookahead
@@ -89,6 +90,7 @@ class Party:
         self.on_watch: Any = None  # who notes what leaves its reach (mpc/watch.py)
         self.recall: Any = None  # of a dry party that remembers what things cost (mpc/recall.py)
         self.approximation = "spline"  # which functions the floors above compute; the same at all parties
+        self.quick: tuple[str, ...] = ()  # which of them in fewer rounds and more words; the same at all parties
         self._keys = keys or {}
         self._streams: dict[tuple[int, str], Stream] = {}
         self._zero = torch.zeros((), dtype=torch.int64, device=self.device)
@@ -223,19 +225,19 @@ class Party:
         """Online, both evaluators at once: one message each way, pieces of the same shapes back. One round."""
         if self.is_dealer:
             return [None] * len(pieces)
-        sizes = [Bytes.of(piece.size) for piece in pieces]
-        self.ledger.sent(Bytes.of(*(piece.size for piece in pieces)), online=True)
-        self.ledger.round()
         if self.dry:
+            self.ledger.sent(Bytes.of(*(piece.size for piece in pieces)), online=True)
+            self.ledger.round()
             return [p.words for p in pieces]
         # The dealer runs far ahead: what it has sent would hide for long that it is gone.
         self.links[DEALER].check()
-        packed = [_pack(piece) for piece in pieces]
+        parts = [(present(piece.words), piece.bits) for piece in pieces]
+        written = message.write(parts)
+        self.ledger.sent(len(written), online=True)
+        self.ledger.round()
         link = self.links[SECOND if self.rank == FIRST else FIRST]
-        link.send(*[kernels.to_wire(p) for p in packed if p.numel()])
-        received = kernels.from_wire(link.recv(sum(sizes)), self.device)
-        parts = received.split_with_sizes(sizes)
-        return [_unpack(part, piece) for part, piece in zip(parts, pieces, strict=True)]
+        link.send(written)
+        return [*message.read(link.recv(len(written)), parts)]
 
     def run(self, protocol: Protocol[T]) -> T:
         """Drive one protocol to its end, exchanging a message for each of its rounds."""
@@ -282,14 +284,3 @@ def together(*protocols: Protocol[Any]) -> Protocol[list[Any]]:
 def _bytes(count: int) -> Tensor:
     """Bytes of a dry run."""
     return cast(Tensor, Outline((count,), torch.uint8))
-
-
-def _pack(piece: Piece) -> Tensor:
-    words = present(piece.words)
-    return words.reshape(-1) if words.dtype == torch.uint8 else kernels.pack(words, piece.bits)
-
-
-def _unpack(part: Tensor, piece: Piece) -> Tensor:
-    words = present(piece.words)
-    shape = tuple(words.shape)
-    return part.reshape(shape) if words.dtype == torch.uint8 else kernels.unpack(part, piece.bits, shape)

@@ -58,6 +58,32 @@ class Choice(Secret):
         return Choice(self.party, (a, b), cat([choice.signs for choice in every], 0), self.size)
 
 
+class Mixed(Secret):
+    """One-hot rows that are known in two ways: some by what an outsider chose, some as shares that nobody has opened.
+
+    `order` (n,) says where each row stands among the chosen ones and those behind them.
+    """
+
+    def __init__(self, chosen: Secret, hot: Share | Additive, order: Tensor) -> None:
+        self.party, self.chosen, self.hot, self.order = hot.party, chosen, hot, order
+
+    def __repr__(self) -> str:
+        return f"Mixed(shape={tuple(self.shape)})"
+
+    @property
+    def shape(self) -> torch.Size:
+        """That of all rows: (n, size)."""
+        return torch.Size((len(self.order), self.hot.shape[1]))
+
+    def looked_up(self, chosen: Share | Additive, hot: Share | Additive) -> Share | Additive:
+        """The rows of a table in their order, from those of both kinds; local."""
+        if isinstance(chosen, Additive) and isinstance(hot, Additive):
+            dealt, bits = chosen.dealt or hot.dealt, min(chosen.bits, hot.bits)  # who deals nothing has zeros
+            first, *rest = (Additive(x.party, x.part, bits, x.frac, dealt) for x in (chosen, hot))
+            return first.joined(rest)[self.order]
+        return cat([chosen, hot], 0)[self.order]  # type: ignore[list-item]
+
+
 def _sums(choice: Choice, table: Share) -> list[Tensor]:
     """Of each component the sums of the rows that its bits choose."""
     (n, size), d = choice.shape, table.shape[1]
@@ -65,7 +91,7 @@ def _sums(choice: Choice, table: Share) -> list[Tensor]:
     if not in_blocks(table):
         return [kernels.matmul(c, t, choice.signs.bits) for c, t in zip(chosen, table.components, strict=True)]
     sums = [c.new_zeros((n, d)) for c in chosen]
-    accumulate(table, kernels.matmul_packed, [(chosen[0], (1, 0), sums[0]), (chosen[1], (0, 1), sums[1])])
+    accumulate(table, kernels.chosen_packed, [(chosen[0], (1, 0), sums[0]), (chosen[1], (0, 1), sums[1])])
     return sums
 
 

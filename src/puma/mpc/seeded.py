@@ -14,7 +14,7 @@ from typing import Any, TypeGuard, cast
 import torch
 from torch import Tensor
 
-from puma import kernels
+from puma import kernels, pool
 from puma.crypto.prg import Stream
 from puma.mpc.party import DEALER, FIRST, Party
 from puma.mpc.share import Share
@@ -72,24 +72,32 @@ class Seeded(Share):
             return super().__getitem__(index)
         return self.like(*self._rows(start, max(start, stop)))
 
-    def blocks(self, least: int = ROWS, wanted: tuple[bool, bool] = (True, True)) -> Iterator[tuple[int, list[Tensor]]]:
+    def block_rows(self, least: int = ROWS) -> int:
+        """Rows of a block, `least` even where these are long."""
+        each = rest_bytes(self.shape[1:], self.bits)
+        return -(-max(BLOCK_BYTES // max(each, 1), least) // ROWS) * ROWS
+
+    def blocks(
+        self, least: int = ROWS, wanted: tuple[bool, bool] = (True, True), part: pool.Range | None = None
+    ) -> Iterator[tuple[int, list[Tensor]]]:
         """First row and packed components of each block of rows, in order; one not wanted holds arbitrary bytes.
 
-        A block has `least` rows even where these are long. The bytes are only good until the next block comes.
+        All rows, or a part of them. The bytes are only good until the next block comes.
         """
-        each = rest_bytes(self.shape[1:], self.bits)
-        rows = -(-max(BLOCK_BYTES // max(each, 1), least) // ROWS) * ROWS
-        sources = self._sources(min(rows, self.shape[0]) * each, wanted)
-        for first in range(0, self.shape[0], rows):
-            low, high = first * each, min(first + rows, self.shape[0]) * each
+        each, rows = rest_bytes(self.shape[1:], self.bits), self.block_rows(least)
+        start, stop = part or (0, self.shape[0])
+        sources = self._sources(start * each, min(rows, stop - start) * each, wanted)
+        for first in range(start, stop, rows):
+            low, high = first * each, min(first + rows, stop) * each
             yield first, [source(low, high) for source in sources]
 
-    def _sources(self, size: int, wanted: tuple[bool, bool]) -> list[Callable[[int, int], Tensor]]:
-        """For each component a function that gives its bytes low .. high, called from low to high."""
+    def _sources(self, start: int, size: int, wanted: tuple[bool, bool]) -> list[Callable[[int, int], Tensor]]:
+        """For each component a function that gives its bytes low .. high, called from `start` on, one after another."""
         packed = self.held() if wanted[0] or self._packed is None else [self._packed]
-        held = [_reading(m) for m in packed]
-        needed = wanted[len(packed) :]
-        return held + [_drawing(s, size, need, self.device) for s, need in zip(self._streams, needed, strict=True)]
+        held, needed = [_reading(m) for m in packed], wanted[len(packed) :]
+        return held + [
+            _drawing(s, start, size, need, self.device) for s, need in zip(self._streams, needed, strict=True)
+        ]
 
     def held(self) -> list[Tensor]:
         """m packed, about to be read; nothing at the dealer."""
@@ -117,9 +125,9 @@ def _drawn(stream: Stream, start: int, count: int, device: torch.device) -> Tens
     return stream.reader(start).into(torch.empty(count, dtype=torch.uint8, device=device))
 
 
-def _drawing(stream: Stream, size: int, needed: bool, device: torch.device) -> Callable[[int, int], Tensor]:
+def _drawing(stream: Stream, start: int, size: int, needed: bool, device: torch.device) -> Callable[[int, int], Tensor]:
     """Bytes of a mask, drawn in order into one buffer."""
-    buffer, reader = torch.empty(size, dtype=torch.uint8, device=device), stream.reader(0)
+    buffer, reader = torch.empty(size, dtype=torch.uint8, device=device), stream.reader(start)
     if not needed:
         return lambda low, high: buffer[: high - low]
     return lambda low, high: reader.into(buffer[: high - low])
@@ -144,9 +152,27 @@ def accumulate(weight: Seeded, kernel: Kernel, jobs: Sequence[Job]) -> None:
     if not drawn:
         return
     wanted = (any(signs[0] for _, signs, _ in drawn), any(signs[1] for _, signs, _ in drawn))
-    for first, packed in weight.blocks(min(drawn[0][0].shape[0], 64), wanted):
-        for left, signs, out in drawn:
-            kernel(left, packed, signs, weight.bits, out, first)
+    _walk(weight, kernel, drawn, wanted)
+
+
+def _walk(weight: Seeded, kernel: Kernel, jobs: Sequence[Job], wanted: tuple[bool, bool]) -> None:
+    """Block by block; threads take ranges of rows, each with the masks of its own."""
+    least = min(jobs[0][0].shape[0], 64)
+    parts = pool.ranges(weight.shape[0], weight.block_rows(least), ROWS)
+    # Rows of the weight are columns of a linear layer's result, which nobody else writes; else each makes a sum.
+    apart = kernel is not kernels.linear_packed and len(parts) > 1
+    sums = {part: [torch.zeros_like(out) if apart else out for _, _, out in jobs] for part in parts}
+
+    def walk(low: int, high: int) -> None:
+        for first, packed in weight.blocks(least, wanted, (low, high)):
+            for (left, signs, _), total in zip(jobs, sums[low, high], strict=True):
+                kernel(left, packed, signs, weight.bits, total, first)
+
+    pool.each(walk, parts)
+    if apart:
+        for part in parts:
+            for (_, _, out), total in zip(jobs, sums[part], strict=True):
+                out.add_(total)
 
 
 def known_terms(x: Share) -> list[tuple[Tensor, Signs]]:

@@ -18,12 +18,12 @@ import torch
 from torch import Tensor
 
 from puma.mpc import clear_forms as clear
-from puma.mpc.arithmetic import truncated
 from puma.mpc.clear import ClearParty, ClearSum
 from puma.mpc.clear_forms import in_clear
 from puma.mpc.cost import Cost, Size, declares
-from puma.mpc.lookup import Digit, digit, digit_cost
+from puma.mpc.lookup import Digit, digit, digit_cost, flags_of
 from puma.mpc.party import Party
+from puma.mpc.raising import Operand, cut
 from puma.mpc.share import Additive, Share
 from puma.mpc.zones import EIGHTH, TOP, WIDTH, row_digits, zone_between
 
@@ -130,9 +130,7 @@ def note_digit(d: Digit, zone: range, owners: Tensor | None = None) -> None:
     party = d.party
     if party.on_watch is None:
         return
-    table = torch.zeros((1, d.size), dtype=torch.int64)
-    table[0, list(zone)] = 1
-    (found,) = d.lookup(table, FLAG_RING, (0,))
+    (found,) = d.lookup(flags_of(zone, d.size)[None], FLAG_RING, (0,))
     party.on_watch.add(found.part, owners)
 
 
@@ -159,7 +157,7 @@ def note_lift(x: Share, owners: Tensor | None = None) -> None:
 FINE, COARSE, COARSE_ROWS = 13, 8, 3
 
 
-def coarse_rows(wide: Share, length: float, most: float) -> tuple[Share, int, int]:
+def coarse_rows(wide: Operand, length: float, most: float) -> tuple[Operand, int, int]:
     """What shows whether rows (..., d) are longer than `length`: entries to be squared and summed, how many fraction
     bits of the sum to drop when it is opened, and what `note_rows` takes off then.
 
@@ -169,12 +167,12 @@ def coarse_rows(wide: Share, length: float, most: float) -> tuple[Share, int, in
     words, whole = length * 2.0**wide.frac, 2.0 * math.log2(most * 2.0**wide.frac) + 2
     least = max(COARSE, COARSE_ROWS + math.ceil(math.log2(wide.shape[-1]) / 2))
     fine = max(least, min(FINE, math.floor(math.log2(words)) - math.ceil(whole - wide.bits)))
-    cut = max(0, math.floor(math.log2(words)) - fine)
-    begins = (words / 2.0**cut) ** 2
+    places = max(0, math.floor(math.log2(words)) - fine)
+    begins = (words / 2.0**places) ** 2
     drop = math.floor(math.log2(begins / 8)) - EIGHTH
     ring = drop + EIGHTH + 5 + math.ceil(2 * max(1.0, math.log2(most / length)))
     off = round(begins / 2.0**drop) - (8 << EIGHTH)
-    return truncated(wide, cut).reduced(min(ring, wide.bits - cut)), drop, off
+    return cut(wide, places).reduced(min(ring, wide.bits - places)), drop, off
 
 
 def _rows_cost(sums: Share | Size, off: int) -> Cost:

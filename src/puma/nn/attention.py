@@ -8,25 +8,27 @@ model the scores are of.
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from puma.mpc.arithmetic import matmul, multiply, open_truncate, public, truncated
+from puma.mpc.arithmetic import lift, matmul, open_truncate, public, truncated
 from puma.mpc.compare import maximum
 from puma.mpc.cost import declares
-from puma.mpc.fixed import ACTIVATION, NONLINEAR, RESIDUAL, RING, SCORE_REACH, VALUE_REACH, formatted
+from puma.mpc.fixed import ACTIVATION, NONLINEAR, RESIDUAL, RING, SCORE_REACH, VALUE_REACH, formatted, grown
 from puma.mpc.party import Protocol, together
+from puma.mpc.raising import Operand, raised_to, times
 from puma.mpc.share import Additive, Share, cat
 from puma.mpc.watch import note_lift
 from puma.nn import paper
 from puma.nn.roots import reciprocal
-from puma.nn.splines import EXP, exponential, lifted, room
+from puma.nn.splines import EXP, exponential, least, piecewise, room
+from puma.nn.variants import EXPONENTIALS, MAXIMUM
 
 COARSE = 1  # fraction bits of the maximum: within 0.75 of the true one
 LARGEST = math.exp(0.75) + EXP.bound
-INVERSE = 25  # fraction bits of 1 / row sum
+INVERSE_FRACTION = 25  # fraction bits of 1 / row sum
 
 
 def score_ring(reach: int, watched: bool = True) -> int:
@@ -55,7 +57,49 @@ def value_ring(reach: int) -> int:
 
 def quotient_ring(values: int) -> int:
     """Where a row's sum meets its inverse: |softmax(scores) @ values| < 2^values, 50 bits at the usual reach."""
-    return INVERSE + ACTIVATION + values + 2
+    return INVERSE_FRACTION + ACTIVATION + values + 2
+
+
+class Exponentials(NamedTuple):
+    """exp(scores - row maximum) of the allowed pairs, and where these lie among all of them (None: everywhere)."""
+
+    chosen: Share
+    where: Tensor | None
+    mask: Tensor
+    least: int  # of the lift that brings them into the ring in which they meet the values
+
+    def placed(self, e: Share) -> Share:
+        """The pairs in their places, and 0 elsewhere."""
+        if self.where is not None:
+            where = self.where
+            e = e.apply(lambda t: t.new_zeros(self.mask.numel()).index_copy(0, where.to(t.device), t))
+        return e.reshape(*self.mask.shape)
+
+
+def _looked_up(
+    scores: Share | Additive, mask: Tensor, reach: int, values: int, watched: bool, by_rows: bool, room_for: int = 0
+) -> Protocol[Exponentials]:
+    """The exponentials, by our table in a ring of `room_for` bits at least; PUMA's where they meet the values."""
+    published, quick = paper.approximation_of(scores) == paper.PUMA, MAXIMUM in scores.party.quick
+    places = 0 if published else NONLINEAR - COARSE
+    mask = mask.expand(scores.shape)
+    (x,) = yield from formatted((scores, NONLINEAR, score_ring(reach, watched)))
+    top = yield from maximum(_filled(truncated(x, places), mask), quick=quick)
+    x = x - top.unsqueeze(-1).scaled(places)
+    x.party.note_range("spread of a row's scores", x, 2.0**reach)
+    where, count = _where(mask), mask.shape[-1]
+    chosen = x.reshape(-1) if where is None else x.reshape(-1)[where]
+    spline = exponential(_fraction(count), reach, watched, room_for)
+    owners = _prompts(mask, where) if spline.room else None
+    if owners is not None and by_rows and x.party.on_watch is not None:
+        owners = x.party.on_watch.owners(len(mask))[owners]
+    if published:
+        if spline.room:
+            note_lift(chosen, owners)
+        e = yield from paper.exponential(chosen, _fraction(count), _weight_ring(count, values))
+    else:
+        e = yield from piecewise(spline, chosen, owners)
+    return Exponentials(e, where, mask, least(spline))
 
 
 def exponentials(
@@ -67,29 +111,16 @@ def exponentials(
     Our maximum is coarse, PUMA's exact. Scores of one row must lie within 2^reach of each other; what does not is
     flagged, if they are `watched`. The first dimension is prompts, or `by_rows` rows of all of them.
     """
-    published = paper.approximation_of(scores) == paper.PUMA
-    places = 0 if published else NONLINEAR - COARSE
-    mask = mask.expand(scores.shape)
-    (x,) = yield from formatted((scores, NONLINEAR, score_ring(reach, watched)))
-    top = yield from maximum(_filled(truncated(x, places), mask))
-    x = x - top.unsqueeze(-1).scaled(places)
-    x.party.note_range("spread of a row's scores", x, 2.0**reach)
-    where, count = _where(mask), mask.shape[-1]
-    chosen = x.reshape(-1) if where is None else x.reshape(-1)[where]
-    spline = exponential(_fraction(count), reach, watched)
-    owners = _prompts(mask, where) if spline.room else None
-    if owners is not None and by_rows and x.party.on_watch is not None:
-        owners = x.party.on_watch.owners(len(mask))[owners]
-    if published:
-        if spline.room:
-            note_lift(chosen, owners)
-        e = yield from paper.exponential(chosen, _fraction(count), _weight_ring(count, values))
-    else:
-        e = yield from lifted(spline, chosen, _weight_ring(count, values), owners)
-    if where is not None:
-        e = e.apply(lambda t: t.new_zeros(mask.numel()).index_copy(0, where.to(t.device), t))
-    e = e.reshape(*mask.shape)
+    found = yield from _looked_up(scores, mask, reach, values, watched, by_rows)
+    e = yield from _lifted(found, _weight_ring(mask.shape[-1], values))
     return e, e.sum(-1)
+
+
+def _lifted(found: Exponentials, ring: int) -> Protocol[Share]:
+    e = found.chosen
+    if e.bits < ring:
+        (e,) = yield from lift((e, ring), least=found.least)
+    return found.placed(e)
 
 
 def _where(mask: Tensor) -> Tensor | None:
@@ -137,11 +168,11 @@ def _highest(count: int) -> int:
     return _fraction(count) + math.ceil(math.log2(count * LARGEST))
 
 
-def inverse_sums(sums: Share, count: int, ring: int) -> Protocol[Share]:
+def inverse_sums(sums: Share, count: int, ring: int) -> Protocol[Operand]:
     """1 / the sum of a row of so many exponentials, the largest of them among those summed up, in `ring`."""
-    high = _highest(count)
-    inverse = yield from reciprocal(sums.reduced(high + 2), _fraction(count) - 1, high)
-    return (yield from formatted((inverse, min(inverse.frac, INVERSE), ring), bounded=True))[0]
+    high, frac = _highest(count), _fraction(count)
+    inverse = yield from reciprocal(sums.reduced(high + 2), frac - 1, high)
+    return raised_to(truncated(inverse, max(0, inverse.frac - INVERSE_FRACTION)), ring)
 
 
 @declares("formatted, of the sinks", "section 5")
@@ -180,12 +211,29 @@ def attend(
         weights = yield from paper.quadratic_weights(scores, mask)
         return matmul(*(yield from formatted((weights, RESIDUAL, RING), (values, ACTIVATION, RING))))
     (values,) = yield from formatted((values, ACTIVATION, value_ring(valued)))
-    e, sums = yield from exponentials(scores, mask, reach, valued, watched)
-    weighted = matmul(e, values)
-    weighted, inverse = yield from together(
-        formatted((weighted, ACTIVATION, quotient_ring(valued))), inverse_sums(sums, e.shape[-1], quotient_ring(valued))
-    )
-    return (yield from quotient(weighted[0], inverse))
+    count, ring = mask.shape[-1], _weight_ring(mask.shape[-1], valued)
+    early = EXPONENTIALS in scores.party.quick
+    found = yield from _looked_up(scores, mask, reach, valued, watched, False, _highest(count) + 2 if early else 0)
+    if early:
+        sums = found.placed(found.chosen).sum(-1)
+        both = together(
+            _weighted(_lifted(found, ring), values, valued), inverse_sums(sums, count, quotient_ring(valued))
+        )
+    else:
+        e = yield from _lifted(found, ring)
+        both = together(_weighted(_done(e), values, valued), inverse_sums(e.sum(-1), count, quotient_ring(valued)))
+    return (yield from quotient(*(yield from both)))
+
+
+def _weighted(e: Protocol[Share], values: Share, valued: int) -> Protocol[Operand]:
+    """Exponentials times values, to be divided."""
+    return (yield from grown((matmul((yield from e), values), ACTIVATION, quotient_ring(valued))))[0]
+
+
+def _done(x: Share) -> Protocol[Share]:
+    """What is there already."""
+    yield from ()
+    return x
 
 
 @declares("a maximum, an exp a score, a reciprocal a row, 1 product", "section 5")
@@ -200,9 +248,9 @@ def softmax(
     return (yield from quotient(e, inverse))
 
 
-def quotient(x: Share, inverse: Share) -> Protocol[Share]:
+def quotient(x: Operand, inverse: Operand) -> Protocol[Share]:
     """x / sum, by the inverse of each row's, with ACTIVATION fraction bits."""
     bits = min(x.bits, inverse.bits)
-    product = multiply(x.reduced(bits), inverse.reduced(bits).unsqueeze(-1))
+    product = times(x.reduced(bits), inverse.reduced(bits).unsqueeze(-1))
     (result,) = yield from open_truncate((product, product.frac - ACTIVATION))
     return result

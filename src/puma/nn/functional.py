@@ -32,18 +32,21 @@ from puma.mpc.fixed import (
     SCORE_REACH,
     VALUE_REACH,
     formatted,
-    gated_ring,
+    grown,
     index_bits,
     logit_ring,
 )
-from puma.mpc.party import Protocol, together
+from puma.mpc.party import Protocol
 from puma.mpc.public import LookedUp
-from puma.mpc.retrieval import retrieve
+from puma.mpc.raising import times as times_of
+from puma.mpc.retrieval import Mixed, retrieve
 from puma.mpc.share import Additive, Secret, Share, encode
 from puma.mpc.share import cat as cat_shares
 from puma.mpc.watch import note_lift
-from puma.nn import attention, paper, roots, splines
+from puma.nn import attention, gates, paper, roots, splines
 from puma.nn.attention import query_ring
+from puma.nn.gates import activated
+from puma.nn.variants import MAXIMUM
 
 Value = Any  # a torch tensor, a Share or an Additive
 Both = tuple[bool, bool]
@@ -92,12 +95,12 @@ def scores(q: Value, k: Value) -> Value:
     return q @ k.transpose(-1, -2) if isinstance(q, Tensor) else arithmetic.matmul(q, k.transpose(-1, -2))
 
 
-@declares("formatted, both", "section 3")
+@declares("grown, both", "section 3")
 def mul(a: Value, b: Value) -> Value:
     """Elementwise product of two secrets."""
     if isinstance(a, Tensor):
         return a * b
-    return multiply(*a.party.run(formatted((a, ACTIVATION, RING), (b, ACTIVATION, RING))))
+    return times_of(*a.party.run(grown((a, ACTIVATION, RING), (b, ACTIVATION, RING))))
 
 
 @declares("formatted", "section 3")
@@ -113,16 +116,16 @@ def affine(x: Value, weight: Value, bias: Value | None = None) -> Value:
 def embedding(one_hot: Value, table: Value, ring: int = RESIDUAL_RING) -> Value:
     """Rows of a table (V, d) by one-hot rows (..., V), or by an outsider's choice; in the plain run also by indices.
 
-    Secret rows have 18 fraction bits, in a ring of 34 bits or a larger `ring`. In a public table an outsider looks them
-    up itself, and one-hot rows may stay unopened."""
+    Secret rows have 18 fraction bits, in a ring of 34 bits or `ring`. One-hot rows for a public table may be unopened.
+    """
     if isinstance(one_hot, Tensor):
         return one_hot @ table if one_hot.is_floating_point() else tf.embedding(one_hot, table)
-    if isinstance(one_hot, LookedUp):
-        rows = one_hot.rows
-    elif isinstance(one_hot, Share | Additive):
+    if isinstance(one_hot, Mixed):
+        return one_hot.looked_up(*(embedding(each, table, ring) for each in (one_hot.chosen, one_hot.hot)))
+    if isinstance(one_hot, Share | Additive):
         rows = arithmetic.matmul(one_hot, table)
     else:
-        rows = one_hot.party.run(retrieve(one_hot, table))
+        rows = one_hot.rows if isinstance(one_hot, LookedUp) else one_hot.party.run(retrieve(one_hot, table))
     return one_hot.party.run(formatted((rows, rows.frac, ring)))[0] if ring > rows.bits else rows
 
 
@@ -175,7 +178,7 @@ def gelu(x: Value, approximate: str = "none", reach: int = ACTIVATION_REACH, rin
     """GeLU, exact ("none") or the "tanh" form; |x| < 2^reach - 16. In `ring`; `kept` is as for `splines.reaching`."""
     if isinstance(x, Tensor):
         return _plain("gelu", x, lambda t: tf.gelu(t, approximate=approximate))
-    return x.party.run(_activated(splines.reaching(GELUS[approximate], reach, **kept), x, ring))
+    return x.party.run(activated(splines.reaching(GELUS[approximate], reach, **kept), x, ring))
 
 
 @declares("formatted, lifted", "section 5")
@@ -183,17 +186,7 @@ def silu(x: Value, reach: int = ACTIVATION_REACH, ring: int = RING, **kept: bool
     """x * sigmoid(x); |x| < 2^reach - 16. The result lies in `ring`."""
     if isinstance(x, Tensor):
         return _plain("silu", x, tf.silu)
-    return x.party.run(_activated(splines.reaching(splines.SILU, reach, **kept), x, ring))
-
-
-def _gated(
-    spline: splines.Spline, gate: Value, up: Value, reach: int, product: int, watched: Both, fine: bool
-) -> Value:
-    spline, ring = splines.reaching(spline, reach, watched[0], fine), gated_ring(product)
-    activation, (factor,) = gate.party.run(together(_activated(spline, gate, ring), formatted((up, ACTIVATION, ring))))
-    result = multiply(activation, factor)
-    result.unproven = watched[1] and product != GATED_REACH  # whoever reads it lifts it
-    return result
+    return x.party.run(activated(splines.reaching(splines.SILU, reach, **kept), x, ring))
 
 
 @declares("silu, formatted, in the same rounds", "section 5")
@@ -204,7 +197,8 @@ def silu_gated(
     """silu(gate) * up; |gate| < 2^reach - 16, and the product's size < 2^product, each `watched` or not."""
     if isinstance(gate, Tensor):
         return silu(gate) * up
-    return _gated(splines.SILU, gate, up, reach, product, watched, fine)
+    spline = splines.reaching(splines.SILU, reach, watched[0], fine)
+    return gate.party.run(gates.gated(spline, gate, up, product, watched[1]))
 
 
 @declares("gelu, formatted, in the same rounds", "section 5")
@@ -215,7 +209,8 @@ def gelu_gated(
     """gelu(gate) * up; as `silu_gated`."""
     if isinstance(gate, Tensor):
         return gelu(gate, approximate) * up
-    return _gated(GELUS[approximate], gate, up, reach, product, watched, fine)
+    spline = splines.reaching(GELUS[approximate], reach, watched[0], fine)
+    return gate.party.run(gates.gated(spline, gate, up, product, watched[1]))
 
 
 @declares("formatted, lifted", "section 5")
@@ -223,7 +218,7 @@ def softcap(x: Value, cap: float, reach: int = SCORE_REACH, watched: bool = True
     """cap * tanh(x / cap), 4 <= cap <= 128; |x| < 2^reach - 8 cap. Errs by 1e-4 cap and 2^-12 at most."""
     if isinstance(x, Tensor):
         return cap * torch.tanh(x / cap)
-    spline = splines.softcap(cap, reach, watched)
+    spline = gates.softcap_table(cap, reach, watched)
     (x,) = x.party.run(formatted((x, spline.frac, spline.ring)))
     half = x.party.run(splines.lifted(spline, x, CAPPED_RING))
     whole = half.times(round(32 * cap), 4)
@@ -257,7 +252,7 @@ def exp(x: Value) -> Value:
     """exp(x) for -2^14 < x <= 0."""
     if isinstance(x, Tensor):
         return _plain("exp", x, torch.exp)
-    return x.party.run(_activated(splines.EXP, x))
+    return x.party.run(activated(splines.EXP, x))
 
 
 def _relu_bits(x: Value) -> int:
@@ -343,7 +338,7 @@ def argmax(x: Value, reach: int = LOGIT_REACH, barred: Sequence[int] = ()) -> Va
         return places[x.argmax(-1)]
     (x,) = x.party.run(formatted((x, ACTIVATION, logit_ring(reach))))
     index = public(x.party, places, x.shape[-1:], bits, 0).expand(*x.shape)
-    return x.party.run(compare.argmax(x, index))[1]
+    return x.party.run(compare.argmax(x, index, MAXIMUM in x.party.quick))[1]
 
 
 @declares("offline 2^bits k an index; online 2k and 1 round, unless it stays unopened", "section 6")
@@ -387,13 +382,5 @@ def cat(items: Sequence[Value], dim: int) -> Value:
     return torch.cat(list(items), dim) if isinstance(items[0], Tensor) else cat_shares(items, dim)
 
 
-def _activated(spline: splines.Spline, x: Share | Additive, ring: int = RING) -> Protocol[Any]:
-    other = paper.instead(spline.name.removesuffix("_tanh"), x)
-    if other:
-        return (yield from other.secure(x, spline.reach, bool(spline.room)))
-    (x,) = yield from formatted((x, spline.frac, spline.ring))
-    return (yield from splines.lifted(spline, x, ring))
-
-
 def _spline(spline: splines.Spline, x: Share | Additive, ring: int = RING) -> Share:
-    return x.party.run(_activated(spline, x, ring))
+    return x.party.run(activated(spline, x, ring))

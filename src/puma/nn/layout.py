@@ -75,21 +75,30 @@ class Layout:
 
     hidden: Any = None
     branched = False  # whether all rows are the last of their texts
+    every = False  # whether all rows ask to the end
     turns = 1  # in how many turns rows ask, of prompts of one length that see all of themselves: memory for rounds
 
-    def __init__(self, lengths: Sequence[int], earlier: Tensor | None = None, causal: bool = True) -> None:
-        """`lengths`: new rows of each prompt; `earlier` (prompts, columns): where the cache holds rows of theirs."""
+    def __init__(
+        self, lengths: Sequence[int], earlier: Tensor | None = None, causal: bool = True,
+        parents: Sequence[Sequence[int]] | None = None,
+    ) -> None:  # fmt: skip
+        """`lengths`: new rows of each prompt; `earlier` (prompts, columns): where the cache holds rows of theirs;
+        `parents`: of each new row of a prompt but the first the new row that it follows, so that it sees none beside
+        it; all new rows then ask to the end, and not the last one of each prompt alone."""
+        self.every = parents is not None
         self.rows = self.queries = Rows(lengths)
         new = self.rows.real
         before = new[:, :0] if earlier is None else earlier
         self.held = torch.cat([before, new], 1)
-        self.positions = (new.cumsum(1) - 1 + before.sum(1, keepdim=True))[new]
         rows, columns, held = new.shape[1], self.held.shape[1], self.held
-        self._columns = self.held.cumsum(1) - 1  # positions, as those of the rows that ask
+        follows = None if parents is None else _following(parents, rows)
+        deep = new.cumsum(1) - 1 if follows is None else follows.sum(2) - 1
+        self.positions = (deep + before.sum(1, keepdim=True))[new]
+        self._columns = torch.cat([before.cumsum(1) - 1, before.sum(1, keepdim=True) + deep], 1)  # positions, too
         self._places = self._columns[:, columns - rows :]
         each = self._places + 1 if causal else held.sum(1, keepdim=True).expand(-1, rows)
         self._counts: Tensor | None = torch.where(new, each, 1)
-        self._make, self._made, self._causal = partial(_seen, new, held, causal), torch.empty(0), causal
+        self._make, self._made, self._causal = partial(_seen, new, held, causal, follows), torch.empty(0), causal
         self._asking: Tensor | None = None
         self._width = columns
 
@@ -139,7 +148,7 @@ class Layout:
 
     def ending(self) -> Layout:
         """The same rows, of which the last one of each prompt asks."""
-        if self.queries.longest == 1 or self.branched:
+        if self.queries.longest == 1 or self.branched or self.every:
             return self
         counts = None if self._counts is None else self._counts[:, -1:]
         last = Rows([1] * len(self.rows.lengths))
@@ -183,11 +192,26 @@ class Layout:
         return (self.distances.abs() < window) if both else (self.distances > -window)
 
 
-def _seen(new: Tensor, held: Tensor, causal: bool) -> Tensor:
-    """Which columns that are `held` the `new` rows at their end see; padding sees itself."""
+def _following(parents: Sequence[Sequence[int]], longest: int) -> Tensor:
+    """Which rows each row follows, itself included (prompts, longest, longest), prompts padded on the left."""
+    found = torch.zeros(len(parents), longest, longest, dtype=torch.bool)
+    for prompt, mine in enumerate(parents):
+        first = longest - 1 - len(mine)
+        for row in range(len(mine) + 1):
+            if row:
+                found[prompt, first + row] = found[prompt, first + mine[row - 1]]
+            found[prompt, first + row, first + row] = True
+    return found
+
+
+def _seen(new: Tensor, held: Tensor, causal: bool, follows: Tensor | None = None) -> Tensor:
+    """Which columns that are `held` the `new` rows at their end see: of new ones, those that they follow, if that is
+    said. Padding sees itself."""
     rows, columns = new.shape[1], held.shape[1]
     seen = new[:, :, None] & held[:, None, :]
-    if causal:
+    if follows is not None:
+        seen[:, :, columns - rows :] &= follows
+    elif causal:
         seen &= torch.ones(rows, columns, dtype=torch.bool).tril(columns - rows)
     return seen | torch.eye(columns, dtype=torch.bool)[columns - rows :]
 

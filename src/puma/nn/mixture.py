@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from puma.mpc.arithmetic import multiply, reshare
+from puma.mpc.arithmetic import reshare
 from puma.mpc.boolean import open_masked, select, to_arithmetic
 from puma.mpc.compare import sign
 from puma.mpc.cost import declares
@@ -25,9 +25,11 @@ from puma.mpc.fixed import (
     VALUE_REACH,
     formatted,
     gated_ring,
+    grown,
     index_bits,
 )
 from puma.mpc.party import Protocol, together
+from puma.mpc.raising import times
 from puma.mpc.share import Additive, Bits, Share
 from puma.nn.attention import exponentials, inverse_sums, quotient, quotient_ring, score_ring
 
@@ -49,7 +51,7 @@ def weights(logits: Value, chosen: int, renormalised: bool, reach: int = SCORE_R
     return logits.party.run(_weights(logits, chosen, renormalised, reach))
 
 
-@declares("formatted, both; 1 product", "section 5")
+@declares("grown, both; 1 product", "section 5")
 def weighted(inner: Value, weights: Value, sizes: Tensor, product: int = GATED_REACH) -> Value:
     """What experts hold inside (rows, width), each times its weight (rows, experts); `sizes` (experts,) is how many
     columns each has. |inner| < 2^product."""
@@ -57,8 +59,8 @@ def weighted(inner: Value, weights: Value, sizes: Tensor, product: int = GATED_R
     if isinstance(inner, Tensor):
         return inner * weights[:, owners.to(inner.device)]
     ring = max(RING, gated_ring(product))
-    inner, weights = inner.party.run(formatted((inner, ACTIVATION, ring), (weights, ACTIVATION, ring)))
-    return multiply(inner, weights[:, owners.to(inner.device)])
+    inner, weights = inner.party.run(grown((inner, ACTIVATION, ring), (weights, ACTIVATION, ring)))
+    return times(inner, weights[:, owners.to(weights.party.device)])
 
 
 def _weights(logits: Share | Additive, chosen: int, renormalised: bool, reach: int) -> Protocol[Share]:

@@ -90,6 +90,26 @@ class Module:
 ITS_OWN = ("stream", "activation", "relu", "value")  # kinds of places that are about a matrix's results themselves
 
 
+class LowRank(Module):
+    """What an adapter of its own adds to a matrix's results: two small matrices, one behind the other."""
+
+    def __init__(self, inputs: int, outputs: int, rank: int, of: Module) -> None:
+        self.a: Value = Parameter((rank, inputs))
+        self.b: Value = Parameter((outputs, rank))
+        self._of = (of,)  # in a tuple, for it is no part of this one
+
+    @property
+    def ring(self) -> int:
+        """Of both: what stands between them has the usual room at least."""
+        return max(RING, self._of[0].ring)
+
+    def __call__(self, x: Value) -> Value:
+        inner = F.linear(x, self.a)
+        if isinstance(inner, Additive):
+            inner.unproven = True
+        return F.linear(inner, self.b)
+
+
 class Linear(Module):
     """A matrix (outputs, inputs) and perhaps a bias; `place` is the kind of what its results are used for.
 
@@ -103,9 +123,17 @@ class Linear(Module):
         self.weight: Value = Parameter((outputs, inputs))
         self.bias: Value = Parameter((outputs,)) if bias else None
         self.place = Place(place) if place else None
+        self.adapter: LowRank | None = None
+
+    def adapt(self, rank: int) -> None:
+        """Have an adapter of this rank; before parameters are filled in."""
+        outputs, inputs = self.weight
+        self.adapter = LowRank(inputs, outputs, rank, self)
 
     def __call__(self, x: Value) -> Value:
         result = F.linear(x, self.weight, self.bias)
+        if self.adapter is not None:
+            result = result + self.adapter(x)
         if self.place and self.place.kind in ITS_OWN:
             self.place.seen(result)
         if self.unproven and isinstance(result, Additive):
@@ -333,6 +361,7 @@ def place_of(activation: str) -> str:
 def ring_for(*readers: Module | None) -> int:
     """The largest ring among the matrices and norms that read what is to be lifted once for all of them."""
     weights = [vars(reader).get("weight") for reader in readers if reader is not None]
+    weights += [a.a for a in (vars(reader).get("adapter") for reader in readers if reader is not None) if a]
     return max((weight.bits for weight in weights if isinstance(weight, Share)), default=RING)
 
 

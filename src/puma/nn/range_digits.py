@@ -49,7 +49,7 @@ def range_bits(index: Digit, tops: list[Digit], above: bool) -> dict[str, Bits]:
     top = tops[-1]
     half = range(top.size // 2, top.size)
     minus = top.is_in(half)
-    bits = {"b": index.borrows(), "minus": minus, "turns": minus ^ top.is_in([v + 1 for v in half])}
+    bits = {"b": index.borrows(), "minus": minus, "turns": minus ^ top.is_in(range(half.start + 1, half.stop + 1))}
     for i, digit in enumerate(tops, start=1):
         if i < len(tops):
             bits |= {f"z{i}": digit.is_in([0]), f"l{i}": digit.borrows()}

@@ -2,7 +2,7 @@
 
 A word lies in one of few binades (powers of four). Comparisons find which one; that selects the leading bits, a table
 of lines inverts them, and the binade's power is a public weight in the last product. So the relative error is the same
-over the whole range, and five rounds do. Rows are few.
+over the whole range, and five rounds do, or two by a plan (inverses.py). Rows are few.
 """
 
 from __future__ import annotations
@@ -15,23 +15,22 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from puma.mpc.arithmetic import lift, multiply, open_truncate, reshare, square, truncated
+from puma.mpc.arithmetic import lift, open_truncate, reshare, truncated
 from puma.mpc.boolean import open_masked, select
 from puma.mpc.compare import below
 from puma.mpc.cost import declares
-from puma.mpc.fixed import ACTIVATION, NORM_REACH, RESIDUAL, RING, formatted
+from puma.mpc.fixed import ACTIVATION, NORM_REACH, RESIDUAL, RING, formatted, grown
 from puma.mpc.party import Protocol
+from puma.mpc.raising import Operand, cut, raised_to, squared, times, whole
 from puma.mpc.share import Additive, Bits, Share, stacked
 from puma.mpc.watch import coarse_rows, note_rows
+from puma.nn.inverses import RECIPROCAL_BOUND, RSQRT_BOUND, UNIT, leading, quick_reciprocal, quick_rsqrt
 from puma.nn.splines import Spline, lines_at
+from puma.nn.variants import INVERSE, NORM
 
-UNIT = 20  # fraction bits of a result in the highest binade
 ROW = 16  # fraction bits of a general argument of reciprocal and rsqrt, in ring ROW_RING: 2^-16 to 2^32
 ROW_RING = 50
 MEAN = 28  # fraction bits of 1 / n
-# Relative bounds: fit, 1.5 units of the leading bits, and 1.5 units (2^-20) of the output.
-RECIPROCAL_BOUND = 1e-5
-RSQRT_BOUND = 1.5e-5
 
 
 @cache
@@ -51,17 +50,6 @@ def _binade(name: str, function: Callable[[Tensor], Tensor], width: int, frac: i
     return Spline(name, function, 0.125, width, width, bound, None, False, frac, slope=8, bits=bits, out_frac=UNIT)
 
 
-def _leading(x: Share, low: int, binades: int, frac: int) -> Share:
-    """x / 2^(low + 2 j) with `frac` fraction bits, for j = 1 .. binades along a new first dimension, in ring `frac`."""
-    shifts = [low + 2 * j - frac for j in range(1, binades + 1)]
-    parts = [truncated(x, s).reduced(frac) if s > 0 else _shifted_left(x, -s, frac) for s in shifts]
-    return stacked([p.like(*p.components, bits=frac, frac=frac) for p in parts])
-
-
-def _shifted_left(x: Share, shift: int, bits: int) -> Share:
-    return x.times(1 << shift).reduced(min(bits, x.bits))
-
-
 def _thresholds(low: int, binades: int) -> list[int]:
     """Where one binade ends and the next begins."""
     return [1 << (low + 2 * j) for j in range(1, binades)]
@@ -77,8 +65,8 @@ def _inverse(x: Share, low: int, binades: int, spline: Spline, exponent: int) ->
     """spline(x / 2^(low + 2 binades)), through x's binade j, counted from the top, times 2^(exponent j)."""
     smaller = yield from below(x, _thresholds(low, binades))
     (binade,) = yield from open_masked(_binade_bits(smaller))
-    (leading,) = yield from reshare(select(binade, _leading(x, low, binades, spline.frac)).sum(0))
-    lines = yield from lines_at(spline, leading)
+    (chosen,) = yield from reshare(select(binade, leading(x, low, binades, spline.frac, 2)).sum(0))
+    lines = yield from lines_at(spline, chosen)
     result = lines.weighted(binade, [1 << exponent * j for j in reversed(range(binades))])
     return (yield from open_truncate((result, result.frac - UNIT)))[0]
 
@@ -95,13 +83,15 @@ def reciprocal(x: Share, low: int, high: int) -> Protocol[Share]:
     x's ring holds 2 bits more than high. The table reaches down to words of 2^(low - 1), at 4 times the bound (from
     0.9 2^low on at 1.4 times); below, the result is finite but wrong.
     """
+    if INVERSE in x.party.quick:
+        return (yield from quick_reciprocal(x, low, high))
     binades = _binades(low, high)
     result = yield from _inverse(x, low, binades, _reciprocal_spline(binades), 2)
     return result.like(*result.components, frac=inverse_format(x.frac, low, high)[0])
 
 
 def inverse_format(frac: int, low: int, high: int) -> tuple[int, int]:
-    """Fraction and ring bits of the `reciprocal` of words from 2^low to 2^high with so many fraction bits."""
+    """Fraction and ring bits of the lean `reciprocal` of words from 2^low to 2^high with so many fraction bits."""
     binades = _binades(low, high)
     return UNIT + low + 2 * binades - frac, _reciprocal_spline(binades).result_bits
 
@@ -113,6 +103,8 @@ def rsqrt(x: Share, last: int, scale: float = 1.0, ring: int = 56) -> Protocol[S
     x.frac must be even.
     """
     assert x.frac % 2 == 0
+    if INVERSE in x.party.quick:
+        return (yield from quick_rsqrt(x, last, scale, ring))
     binades = _binades(0, 2 * last + 2)
     result = yield from _inverse(x, 0, binades, _rsqrt_spline(scale, ring), 1)
     return result.like(*result.components, frac=UNIT + binades - x.frac // 2)
@@ -197,7 +189,7 @@ SHORT = 6  # the reach below which rows get finer, by as much as they are shorte
 MEAN_ERROR = 11
 
 
-@declares("lift, 2k + k, lift, and an rsqrt a row", "section 5")
+@declares("2k + k, lift, and an rsqrt a row", "section 5")
 def normalised(
     x: Share | Additive, eps: float, centre: bool, count: int = 0, reach: int = NORM_REACH, ring: int = RING
 ) -> Protocol[Share]:
@@ -208,31 +200,39 @@ def normalised(
     x / sqrt(N) is at most 1, so with c = ceil(log2 sqrt(n)) the product with 2^c-scaled root stays in its ring at
     F + reach + 20 - c fraction bits. The result has ACTIVATION fraction bits in `ring`.
     """
-    form = RowFormat(reach)
-    n, wide_ring, places = x.shape[-1], form.wide, 0
-    if centre:
-        entries = min(64, x.bits + form.frac - x.frac)
-        entries = min(entries, form.frac + max(reach, NORM_REACH)) if isinstance(x, Share) else entries
-        places, wide_ring = form.mean(entries, n)
-    (wide,) = yield from formatted((x, form.frac, wide_ring))
-    if centre:
-        mean = truncated(wide.sum(-1, keepdim=True).times(round(2**places / n), places), places)
-        (mean,) = yield from lift((mean, wide_ring))
-        wide = wide - mean
-    n = count or n
+    form, opened = RowFormat(reach), min(64, x.bits + RowFormat(reach).frac - x.frac)
+    (wide,) = yield from (_centred(x, form) if centre else grown((x, form.frac, form.wide)))
     wide = wide.reduced(form.wide)
-    squares = square(truncated(wide, form.squared)).sum(-1) + n * eps
+    n = count or x.shape[-1]
+    squares = squared(cut(wide, form.squared)).sum(-1) + n * eps
     opening = [(squares, squares.frac - form.sum_frac)]
     if x.party.on_watch is None:
         (squares,) = yield from open_truncate(*opening)
     else:
-        opened = min(64, x.bits + form.frac - x.frac)
         coarse, drop, off = coarse_rows(wide, *form.lengths(opened, x.shape[-1]))
-        squares, sums = yield from open_truncate(*opening, (square(coarse).sum(-1), drop))
+        squares, sums = yield from open_truncate(*opening, (squared(coarse).sum(-1), drop))
         note_rows(sums, off)
     squares.party.note_range("sum of a row's squares", squares, 4.0**reach)
     exponent = math.ceil(math.log2(n) / 2)
     root = yield from rsqrt(squares, form.last, math.sqrt(n) / 2**exponent, form.product)
-    product = multiply(wide.reduced(root.bits), root.unsqueeze(-1))
+    product = times(wide.reduced(root.bits), root.unsqueeze(-1))
     product.frac -= exponent
     return (yield from formatted((product, ACTIVATION, ring), bounded=True))[0]
+
+
+def _centred(x: Share | Additive, form: RowFormat) -> Protocol[list[Operand]]:
+    """Rows less their mean, at least in ring W: lifted before, or, where the plan has NORM, such as grow afterwards,
+    which takes two lifts out of the rounds and two more words to let the mean's terms grow."""
+    n, entries = x.shape[-1], min(64, x.bits + form.frac - x.frac)
+    if isinstance(x, Share):
+        entries = min(entries, form.frac + max(form.reach, NORM_REACH))
+    places, ring = form.mean(entries, n)
+    factor = round(2**places / n)
+    if NORM not in x.party.quick:
+        (wide,) = yield from formatted((x, form.frac, ring))
+        mean = truncated(wide.sum(-1, keepdim=True).times(factor, places), places)
+        return [wide - (yield from lift((mean, ring)))[0]]
+    (wide,) = yield from grown((x, form.frac, min(64, entries + places)))
+    (mean,) = yield from open_truncate((whole(wide).sum(-1, keepdim=True).times(factor, places), places))
+    (rows,) = yield from formatted((x, form.frac, entries))
+    return [raised_to(rows - mean, form.wide)]

@@ -20,7 +20,9 @@ from puma.mpc import clear_forms
 from puma.mpc.arithmetic import deal, lift, open_truncate, reshare
 from puma.mpc.boolean import (
     MaskedBit,
+    coefficients,
     evaluate,
+    mask_products,
     open_masked,
     select,
     to_arithmetic,
@@ -29,12 +31,13 @@ from puma.mpc.clear import Clear, ClearSum
 from puma.mpc.clear_forms import in_clear
 from puma.mpc.cost import declares
 from puma.mpc.fixed import ACTIVATION, ACTIVATION_REACH, NONLINEAR, SCORE_REACH
-from puma.mpc.lookup import Digit, digits
+from puma.mpc.lookup import Digit, digit, digits, line, line_masks
 from puma.mpc.party import Protocol, together
-from puma.mpc.share import Additive, Share
+from puma.mpc.share import Additive, Bits, Share
 from puma.mpc.watch import note_digit
 from puma.mpc.zones import TOP, zone_between
 from puma.nn.range_digits import range_bits, range_polynomials, top_widths
+from puma.nn.variants import TABLES
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,8 @@ class Spline:
     is), 0, 1 or "x".
     Inputs that are `checked` against the table's range lie in [-2^reach, 2^reach + low). `room`: so many bits more has
     the ring, in which what leaves the reach is seen and flagged (mpc/watch.py); 0 where nothing can leave it.
+    `margin`: over 2^-margin of the table at its lower end, and at its upper one if anything is above, f is what it is
+    outside, within the bound; 0: it is not.
     """
 
     name: str
@@ -64,6 +69,7 @@ class Spline:
     reach: int = ACTIVATION_REACH
     mean: float = 0.0
     room: int = 0
+    margin: int = 0
 
     @property
     def step(self) -> float:
@@ -93,9 +99,18 @@ class Spline:
         return list(top_widths(bits, self.above is not None, least)) if self.checked else []
 
     @property
-    def inside(self) -> tuple[int, int]:
-        """The lowest and the highest topmost digit of an input, less `low`, that keeps to the reach."""
-        unit = 2.0 ** (self.reach + 1 + self.room - self.top_widths[-1])
+    def range_digit(self) -> int:
+        """Bits of the one digit that tells the range, if the function allows that."""
+        return self.range_bits - self.low_bits - self.width + self.margin
+
+    @property
+    def at_once(self) -> bool:
+        """Whether one digit tells the range and takes few bits."""
+        return self.margin > 0 and self.range_digit <= NARROW
+
+    def inside(self, top: int) -> tuple[int, int]:
+        """The lowest and highest topmost digit, of so many bits, of an input, less `low`, that keeps to the reach."""
+        unit = 2.0 ** (self.reach + 1 + self.room - top)
         end = 2.0**self.reach if self.above is not None else self.high - self.low
         return -round(2.0**self.reach / unit), math.ceil(end / unit) - 1
 
@@ -141,12 +156,14 @@ def _gelu_tanh(x: Tensor) -> Tensor:
 # slope, plus 1.5 of the output (2^-14).
 GELU = Spline("gelu", _gelu, -4.0, 8, 5, bound=6e-4, above="x", slope=7, bits=30, mean=0.7)
 GELU_TANH = Spline("gelu_tanh", _gelu_tanh, -4.0, 8, 5, bound=6e-4, above="x", slope=7, bits=30, mean=0.7)
-SILU = Spline("silu", lambda x: x * torch.sigmoid(x), -16.0, 9, 4, bound=1.1e-3, above="x", slope=7, bits=30, mean=0.7)
-SIGMOID = Spline("sigmoid", torch.sigmoid, -16.0, 9, 4, bound=3e-4, above=1, bits=24)
-TANH_HALF = Spline("tanh_half", lambda x: torch.sigmoid(2 * x), -8.0, 9, 5, bound=3e-4, above=1, bits=24)
+SILU = Spline(
+    "silu", lambda x: x * torch.sigmoid(x), -16.0, 9, 4, bound=1.1e-3, above="x", slope=7, bits=30, mean=0.7, margin=3
+)
+SIGMOID = Spline("sigmoid", torch.sigmoid, -16.0, 9, 4, bound=3e-4, above=1, bits=24, margin=3)
+TANH_HALF = Spline("tanh_half", lambda x: torch.sigmoid(2 * x), -8.0, 9, 5, bound=3e-4, above=1, bits=24, margin=3)
 FINE_BOUND = 5e-4  # of gelu and silu by tables of twice as many segments
-SOFTCAP_SLOPE = 20
-EXP = Spline("exp", torch.exp, -15.0, 8, 4, bound=4e-3, slope=7, bits=23, reach=SCORE_REACH)
+EXP = Spline("exp", torch.exp, -15.0, 8, 4, bound=4e-3, slope=7, bits=23, reach=SCORE_REACH, margin=2)
+NARROW = 7  # bits of a digit that tells the range by itself, at most: it takes 2^7 bits an element
 
 
 @cache
@@ -176,23 +193,10 @@ def roomy(spline: Spline, usual: int, watched: bool = True) -> Spline:
 
 
 @cache
-def exponential(out_frac: int, reach: int = SCORE_REACH, watched: bool = True) -> Spline:
-    """EXP with its result rounded to so many fraction bits, for x > -2^reach."""
-    return roomy(replace(EXP, out_frac=out_frac, reach=reach), SCORE_REACH, watched)
-
-
-@cache
-def softcap(cap: float, reach: int = SCORE_REACH, watched: bool = True) -> Spline:
-    """sigmoid(2 x / cap), of which cap tanh(x / cap) is a linear function, so fine that it stays small times 2 cap.
-
-    The table reaches to 5 caps or more, where the function is within 5e-5 of its limit.
-    """
-    high = math.ceil(math.log2(5 * cap))
-    bits = SOFTCAP_SLOPE + NONLINEAR + 2
-    spline = Spline(
-        "softcap", lambda x: torch.sigmoid(2 * x / cap), -(2.0**high), 10, 9 - high, bound=5e-5, above=1,
-        slope=SOFTCAP_SLOPE, bits=bits, out_frac=21, reach=max(reach, high + 2),
-    )  # fmt: skip
+def exponential(out_frac: int, reach: int = SCORE_REACH, watched: bool = True, ring: int = 0) -> Spline:
+    """EXP with its result rounded to so many fraction bits, for x > -2^reach, in a ring of so many bits at least."""
+    spline = replace(EXP, out_frac=out_frac, reach=reach)
+    spline = replace(spline, bits=max(spline.bits, ring + spline.line_frac - out_frac))
     return roomy(spline, SCORE_REACH, watched)
 
 
@@ -214,19 +218,48 @@ class Lines:
 
         A bit open as v = b ^ rho is v + (1 - 2v) rho, so s, s lu and s (lu lB - lE) are dealt, and times each rho.
         """
-        party, shape, frac = self.e.party, tuple(self.e.shape), self.spline.line_frac
-        ring, dealt = self.spline.bits, (len(weights) + 1, 3, *shape)
+        party, shape, ring = self.e.party, tuple(self.e.shape), self.spline.bits
+        dealt = (len(weights) + 1, 3, *shape)
         if party.is_dealer:
-            s, lu = self.index.sign(), self.offset
-            words = torch.stack([s, s * lu, s * (lu * self.b.mask - self.e.mask)])
-            deal(party, torch.cat([words.unsqueeze(0), bits.word.unsqueeze(1) * words]), dealt, ring)
-            return Additive(party, party.nothing(shape), ring, frac, dealt=False)
+            words = line_masks(self.index.sign(), self.offset, self.e.mask, self.b.mask, bits.word[0])
+            if len(weights) > 1:
+                words = torch.cat([words, bits.word[1:].unsqueeze(1) * words[0]])
+            deal(party, words, dealt, ring)
+            return self._of(party.nothing(shape))
+        if list(weights) == [1]:
+            return self._of(line(deal(party, None, dealt, ring), bits.word[0], self.e.m, self.b.m))
         base, *masked = deal(party, None, dealt, ring)
         total = base * sum(w * v for w, v in zip(weights, bits.word, strict=True))
         for w, v, words in zip(weights, bits.word, masked, strict=True):
             total += (w * (1 - 2 * v)) * words
         s, s_lu, rest = total
-        return Additive(party, s * self.e.m - s_lu * self.b.m + rest, ring, frac, dealt=False)
+        return self._of(s * self.e.m - s_lu * self.b.m + rest)
+
+    def chosen(self, factors: Sequence[Sequence[MaskedBit]], weights: Sequence[int]) -> Additive:
+        """The sum over a first dimension of w (E - lu B) where all bits of its place are set; local. All three words
+        are dealt times each product of the masks of those bits."""
+        party, shape = self.e.party, tuple(self.e.shape[1:])
+        words, total = self._words() if party.is_dealer else None, None
+        for i, (bits, weight) in enumerate(zip(factors, weights, strict=True)):
+            dealt = (1 << len(bits), 3, *shape)
+            if words is not None:
+                _, *products = mask_products(bits)
+                each = torch.stack([p.expand(shape) for p in products]).unsqueeze(1) * words[:, i]
+                deal(party, torch.cat([words[:, i].unsqueeze(0), each]), dealt, self.spline.bits)
+                continue
+            each = zip(coefficients(bits), deal(party, None, dealt, self.spline.bits), strict=True)
+            s, s_lu, rest = sum((c * three for c, three in each), start=party.nothing((3, *shape)))
+            part = (s * self.e.m[i] - s_lu * self.b.m[i] + rest) * weight
+            total = part if total is None else total + part
+        return self._of(party.nothing(shape) if total is None else total)
+
+    def _words(self) -> Tensor:
+        """What the dealer deals of each line."""
+        s, lu = self.index.sign(), self.offset
+        return torch.stack([s, s * lu, s * (lu * self.b.mask - self.e.mask)])
+
+    def _of(self, part: Tensor) -> Additive:
+        return Additive(self.e.party, part, self.spline.bits, self.spline.line_frac, dealt=False)
 
 
 def _placed(spline: Spline, x: Clear) -> tuple[Tensor, Tensor]:
@@ -262,7 +295,7 @@ def _lines_in_clear(spline: Spline, x: Clear) -> ClearLines:
 
 def _outside(spline: Spline, index: Tensor) -> Tensor:
     """What is flagged for certain: beyond the topmost digits inside, and those next to them."""
-    lowest, highest = spline.inside
+    lowest, highest = spline.inside(spline.top_widths[-1])
     top = index >> (spline.range_bits - spline.low_bits - spline.top_widths[-1])
     return (top > highest + 1) | (top < lowest - 1)
 
@@ -283,10 +316,12 @@ def _piecewise_in_clear(spline: Spline, x: Clear, owners: Tensor | None = None) 
     return clear_forms.open_truncate((z, frac - spline.out_frac))[0].settled()
 
 
-def indexed(spline: Spline, x: Share) -> tuple[Digit, list[Digit], Tensor]:
-    """The index of x, the digits above it if the range is checked, and the offset's public or the dealer's part."""
+def indexed(spline: Spline, x: Share, at_once: bool = False) -> tuple[Digit, list[Digit], Tensor]:
+    """The index of x, the digits above it or the one that tells the range, and the offset's public or dealer's part."""
     x = x.shifted(-round(spline.low * 2**spline.frac)).reduced(spline.range_bits if spline.checked else x.bits)
-    index, *tops = digits(x, spline.low_bits, [spline.width, *spline.top_widths])
+    index, *tops = digits(x, spline.low_bits, [spline.width, *([] if at_once else spline.top_widths)])
+    if at_once:
+        tops = [digit(x, spline.low_bits + spline.width - spline.margin, spline.range_digit)]
     return index, tops, (x.mask if x.party.is_dealer else x.m) & ((1 << spline.low_bits) - 1)
 
 
@@ -315,16 +350,23 @@ def piecewise(spline: Spline, x: Share, owners: Tensor | None = None) -> Protoco
     """spline(x) with spline.out_frac fraction bits; x has spline.frac fraction bits.
 
     What leaves the reach is flagged, where there is room: for the prompts that elements belong to, or as rows do.
-    Three rounds: the lines are opened while the range flags are computed, the flags, and the result.
+    Three rounds: the lines are opened while the range flags are computed, the flags, and the result. Where the plan has
+    TABLES, and it takes few bits, the flags are digits' and opened with the lines: two rounds.
     """
     assert x.frac == spline.frac and spline.checked
-    index, tops, offset = indexed(spline, x)
+    at_once, above = TABLES in x.party.quick and spline.at_once, spline.above is not None
+    index, tops, offset = indexed(spline, x, at_once)
     if spline.room:
-        note_digit(tops[-1], zone_between(tops[-1].width, *spline.inside), owners)
-    above = spline.above is not None
-    flags = evaluate(range_bits(index, tops, above), *range_polynomials(len(tops), above))
-    lines, ranges = yield from together(looked_up(spline, index, offset), flags)
-    masked = yield from open_masked(*ranges)
+        note_digit(tops[-1], zone_between(tops[-1].width, *spline.inside(tops[-1].width)), owners)
+    if at_once:
+        flags = open_masked(*_told(spline, tops[0]))
+        lines, masked = yield from together(looked_up(spline, index, offset), flags)
+    else:
+        polynomials = range_polynomials(len(tops), above)
+        lines, ranges = yield from together(
+            looked_up(spline, index, offset), evaluate(range_bits(index, tops, above), *polynomials)
+        )
+        masked = yield from open_masked(*ranges)
     inside = masked[0]
     result = lines.weighted(MaskedBit(inside.party, inside.word.unsqueeze(0)), [1])
     if spline.above == "x":
@@ -333,6 +375,17 @@ def piecewise(spline: Spline, x: Share, owners: Tensor | None = None) -> Protoco
         result = result + to_arithmetic(masked[1], spline.bits).times(1 << result.frac, result.frac)
     (opened,) = yield from open_truncate((result, result.frac - spline.out_frac))
     return opened
+
+
+def _told(spline: Spline, top: Digit) -> list[Bits]:
+    """Whether an input is inside, and above, by a digit that begins in the table, 2^margin to its length; local.
+
+    It may read one too high, so a part at each end counts as outside, but not the upper one where nothing is above. An
+    index that comes round at the table's end has such a reading, too.
+    """
+    parts = 1 << spline.margin
+    inside = top.is_in(range(1, parts + (spline.above is None)))
+    return [inside] if spline.above is None else [inside, top.is_in(range(parts, top.size // 2 + 1))]
 
 
 LEAST = 9  # results lie above -2^(j-9) in their ring j: none of the functions is far below zero

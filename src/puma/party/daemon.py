@@ -16,13 +16,12 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
-import torch
-
+from puma import pool
 from puma.config import PARTIES, Cluster
 from puma.crypto import identity
 from puma.crypto.signing import Signer
 from puma.errors import AdmissionError, ConfigError, HandshakeError, PeerTimeout, PumaError
-from puma.kernels import warmup
+from puma.kernels import threads, warmup
 from puma.net.audit import Audit
 from puma.net.guard import PLAIN, Guard, insecure, is_loopback
 from puma.net.handshake import NO_COOKIE, SESSION_BYTES, Identity, Role
@@ -61,6 +60,7 @@ class Settings:
     limits: Limits | None = None  # those of the cluster file
     audit: Path | None = None
     plain: bool = False
+    threads: int | None = None  # this machine's cores, divided by the parties at this one's address
     given: Sequence[Path] = ()  # checkpoints of models with public weights
 
 
@@ -86,6 +86,7 @@ class Daemon:
         self.channels = Channels(rank, self.context.dial, self.context.rendezvous, notary.records, limits.keeping)
         self.context = replace(self.context, channel=self.channels.now)
         self._listen_on = settings.listen or _default_place(cluster, rank)
+        self.threads = settings.threads or pool.share(_on_this_machine(cluster, rank))
         self._sessions: dict[bytes, SessionThread] = {}
         self._waiting: list[tuple[Met, float]] = []  # for a place, until when
         self._lock = threading.Lock()
@@ -121,14 +122,15 @@ class Daemon:
 
     def run(self, drain: float = DRAIN_SECONDS) -> None:
         """Serve until stopped, and then for `drain` seconds at most."""
-        _settle()
+        _settle(self.threads)
         context = self.context
         with listen(*self._listen_on, guard=self._guard, audit=context.audit) as port:
             guests: list[tuple[Role, int | None]] = [("client", None), ("owner", None)]
             peers: list[tuple[Role, int | None]] = [("party", rank) for rank in range(context.me.rank + 1, PARTIES)]
             port.welcome(context.me, guests + peers, SILENCE, any_session=True)
             host, number = port.address
-            context.events.say("party starts", version=VERSION, host=host, port=number, plain=self._plain)
+            facts = {"host": host, "port": number, "plain": self._plain, "threads": self.threads}
+            context.events.say("party starts", version=VERSION, **facts)
             self.peers.start()
             self.channels.start()
             threading.Thread(target=self._open_models, name="puma opens models", daemon=True).start()
@@ -275,9 +277,14 @@ def _default_place(cluster: Cluster, rank: int) -> tuple[str, int]:
     return (host if is_loopback(host) else "0.0.0.0", port)
 
 
-def _settle() -> None:
+def _on_this_machine(cluster: Cluster, rank: int) -> int:
+    """How many parties have this one's address."""
+    return sum(party.host_port[0] == cluster.parties[rank].host_port[0] for party in cluster.parties)
+
+
+def _settle(computing: int) -> None:
     """What a process needs that computes for several sessions in threads."""
-    torch.set_num_threads(1)
+    threads.use(computing)
     sys.setswitchinterval(SWITCH_SECONDS)
     with suppress(AttributeError):
         for option, value in HEAP.items():

@@ -132,7 +132,7 @@ class Joint:
 
     def _may_heed(self, word: msg.Pace) -> bool:
         """At once, unless it changes who goes on or with what."""
-        plain = not (word.leave or word.join or word.input is not None or _reveals(self._job))
+        plain = not (word.leave or word.join or word.kept or word.input is not None or _fed(self._job))
         return not word.more or plain or self._got == self._member.granted
 
     def _heed(self, word: msg.Pace) -> None:
@@ -148,6 +148,8 @@ class Joint:
             if self._got == step:
                 assert isinstance(self._job, msg.Generate)
                 member.turns[step] = self._surface.turn(self._job, word, member.requests, step)
+            if word.kept:  # as many as there are rows, or it has been refused
+                rows = [left + 1 - len(kept) for left, kept in zip(rows, word.kept, strict=True)]
             gone = set(word.leave)
             rows = [left for row, left in enumerate(rows) if row not in gone]
             rows += [job.tokens for job in word.join for _ in job.input.lengths]
@@ -189,5 +191,5 @@ class Joint:
                     raise
 
 
-def _reveals(job: msg.Generate | msg.Encode) -> bool:
-    return isinstance(job, msg.Generate) and job.reveal
+def _fed(job: msg.Generate | msg.Encode) -> bool:
+    return isinstance(job, msg.Generate) and job.fed

@@ -17,7 +17,7 @@ COUNTERS = {
     "puma_refused_total": "Dialers that were refused a link.",
     "puma_requests_total": "Requests that were answered, by their kind.",
     "puma_request_seconds_total": "Seconds that these took.",
-    "puma_tokens_total": "Tokens of prompts, and new ones.",
+    "puma_tokens_total": "Tokens of prompts, new ones, and drafts.",
     "puma_rounds_total": "Rounds between the evaluators.",
     "puma_sent_bytes_total": "Bytes that this party sent for requests.",
     "puma_received_bytes_total": "Bytes of models that owners uploaded.",

@@ -18,13 +18,14 @@ import torch
 
 from puma import kernels
 from puma.engine import offline_phase as ahead
+from puma.engine import planner
 from puma.engine.admission import OWNER, Allowed, admit
 from puma.engine.company import Member, Outcome
 from puma.engine.engine import Emit, Engine, answered, selftest, spent
 from puma.engine.generation import Turn, hidden_flags, nothing, on, run
 from puma.engine.kept import AtHand, Kept
 from puma.engine.request import Request
-from puma.engine.turns import admit_word
+from puma.engine.turns import admit_word, follows
 from puma.errors import PreprocessingError, ProtocolError, StoreError
 from puma.mpc.cost import Entry
 from puma.mpc.party import Party, present
@@ -114,6 +115,8 @@ class Server:
         elif isinstance(request, msg.Offer):
             self._agreement.note(request)
             self._intake.offered(request)
+        elif isinstance(request, msg.Survey):
+            self._say(self._survey(request))
         else:
             preprocessing, self._preprocessing = self._preprocessing, None  # for this request or for none
             self._report(request, partial(self._work, request, preprocessing))
@@ -206,6 +209,13 @@ class Server:
 
     # -- requests -------------------------------------------------------------------------------------------
 
+    def _survey(self, request: msg.Survey) -> msg.Surveyed:
+        """What the network is like, and at P1 the plan that takes least time on it."""
+        admit(self._ready().config, self.party.approximation, request.request, self._allowed())
+        self._told(request)
+        self._agreement.check()
+        return planner.surveyed(self.party, self._ready().config, request.request)
+
     def _ready(self) -> Engine:
         if self.engine is None:
             raise ProtocolError("a request came before a model", "load a model first")
@@ -230,9 +240,7 @@ class Server:
         if msg.bare(made_for) != msg.bare(request):
             raise PreprocessingError("the preprocessing was made for another request", "prepare some for this one")
         if isinstance(request, msg.Generate) and request.paced:
-            raise PreprocessingError(
-                "a request whose end is open cannot be prepared", "ask for a fixed number of tokens"
-            )
+            raise PreprocessingError("a request whose end is open cannot be prepared", "ask for so many tokens")
         self._told(request)
         if self.party.is_dealer:
             self._agreement.check()
@@ -321,7 +329,12 @@ class Server:
             given = self._prompt(word.input, self._payload(word.input, flags), flags)
         joining = [Request.of(job, self._prompt(job.input, self._payload(job.input))) for job in word.join]
         self._joined(word.join)
-        return Turn(True, word.leave, given, joining)
+        read = follows(word)
+        self._guessed(sum(map(len, read)))
+        return Turn(True, word.leave, given, joining, word.kept, read)
+
+    def _guessed(self, tokens: int) -> None:
+        """So many drafts are computed beside what was asked for."""
 
     def _joined(self, jobs: Sequence[msg.Generate]) -> None:
         """These requests have joined one that is under way."""
@@ -337,8 +350,9 @@ class Server:
         try:
             prefix = self._at_hand.take(request, channel.party)
             given = Request.of(request, self._prompt(request.input, self._payload(request.input)), prefix)
-            item, engine = Numbered(place.session, self._requests), channel.engine(model)
-            member = Member.of(item, place.key, (self._sharing, self.party.approximation), engine, given)
+            served = self._sharing, self.party.approximation, request.input.quick
+            named = Numbered(place.session, self._requests)
+            member = Member.of(named, place.key, served, channel.engine(model), given)
             Joint(channel, member, self, self._agreement.digest, prefilled).run()
         finally:
             self._computes = self.party

@@ -6,11 +6,10 @@ must not know how the session came to be.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from puma import kernels
+from puma import kernels, pool
 from puma.engine.admission import Allowed, to_clients, total_tokens
 from puma.errors import AdmissionError, PeerTimeout, PreprocessingError, ProtocolError
 from puma.mpc.party import Party
@@ -43,6 +42,7 @@ MAY = {
         msg.Prepare,
         msg.Take,
         msg.Recall,
+        msg.Survey,
         msg.SelfTest,
         msg.Commit,
         msg.Reveal,
@@ -148,6 +148,11 @@ class SessionServer(Server):
             self._metrics.add("puma_requests_total", kind="generate")
             self._count(job)
 
+    def _guessed(self, tokens: int) -> None:
+        if tokens:
+            self._limits.spent.spend(self._counted, tokens)
+            self._metrics.add("puma_tokens_total", tokens, kind="draft")
+
     def _admit(self, request: msg.Generate | msg.Encode) -> None:
         self._limits.check_memory(f"P{self.party.rank}")
         super()._admit(request)
@@ -173,7 +178,7 @@ class SessionServer(Server):
         return to_clients(manifest.config, manifest.card, limits.reveal_logits, limits.tokens)
 
     def _cpu_seconds(self) -> float:
-        return time.thread_time() + self._company_cpu  # other sessions run in other threads
+        return pool.spent() + self._company_cpu  # other sessions run in other threads
 
     def _prepare(self, order: msg.Prepare) -> int:
         self._latest = self._sharing, order.id
@@ -217,7 +222,8 @@ class SessionServer(Server):
         model = self._model
         weights = model.manifest.card.weights if model else None
         table = [spec.name for spec in (weights.table, weights.factors) if spec] if weights else []
-        packed = model.packed(name) if model and name in table else None
+        holder = model.base if model and model.base else model
+        packed = holder.packed(name) if holder and name in table else None
         return None if packed is None else kernels.to_wire(packed)
 
     def _delete(self, request: msg.Delete) -> int:

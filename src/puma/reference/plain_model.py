@@ -39,6 +39,7 @@ class PlainModel(ModelInfo):
     """
 
     def __init__(self, source: str | Path | None = None, adapter: str | Path | None = None) -> None:
+        self.made_of = source, adapter
         self.checkpoint: Checkpoint = load(embedded() if source is None else source, adapter=adapter)
         found = self.checkpoint
         reads = inputs(found.config).tokenized or heads(found.config).generates

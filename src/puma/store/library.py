@@ -17,7 +17,7 @@ from puma.store.claim import Claim, Identity
 from puma.store.given import Given
 from puma.store.models import Manifest, Model, Store, commitment
 from puma.store.uploads import FILES, KEEP_SECONDS, MemoryUpload, ResumableUpload, Upload
-from puma.wire.messages import Listed, Offer
+from puma.wire.messages import Base, Listed, Offer
 
 NOT_YOURS = "take another name, or let that owner delete it, or an operator at each party by `puma store`"
 
@@ -53,8 +53,15 @@ class Library:
             return None
         with self._locks[name]:
             if name not in self._open and self.store.holds(name):
-                self._open[name] = self.store.open(name)
+                self._open[name] = self._over(self.store.open(name))
             return self._open.get(name)
+
+    def _over(self, model: Model) -> Model:
+        """With the model that an adapter changes; StoreError if that is not here any more."""
+        base = model.manifest.card.base
+        if base is not None:
+            model.base = _fits(self.open(base.name), base, model)
+        return model
 
     def models(self) -> list[Listed]:
         """All of them; one whose manifest is damaged is left out."""
@@ -101,7 +108,7 @@ class Library:
             self._check_owner(name, upload.owner)
             model = upload.publish()
             if model is not None:
-                self._open[name] = model
+                self._open[name] = self._over(model)
 
     def delete(self, name: str, owner: str = "") -> None:
         """Forget a model and whatever has arrived of one; StoreError if there is neither, AdmissionError if it is
@@ -130,17 +137,27 @@ class Library:
             raise AdmissionError(f"the model {name} is another owner's", NOT_YOURS)
 
 
+def _fits(found: Model | None, base: Base, model: Model) -> Model:
+    if found is None or found.manifest.sharing != base.sharing or not found.manifest.public:
+        what = f"{model.manifest.name} is an adapter of {base.name}, which is not here as it was"
+        raise StoreError(what, "let the owner of the base share it again, and then the adapter's owner")
+    return found
+
+
 class InMemory:
-    """A library of one model, the one that came last, for as long as this process lives."""
+    """A library of one model, the one that came last, for as long as this process lives; and of the base that it
+    changes."""
 
     def __init__(self, rank: int) -> None:
         self._rank = rank
         self.tested: set[bytes] = set()
         self._model: Model | None = None
+        self._base: Model | None = None  # the latest with public weights
 
     def open(self, name: str) -> Model | None:
         """The model, if it is called so."""
-        return self._model if self._model is not None and self._model.manifest.name == name else None
+        found = (self._model, self._base)
+        return next((each for each in found if each is not None and each.manifest.name == name), None)
 
     def models(self) -> list[Listed]:
         """The one that there is, if any."""
@@ -159,13 +176,20 @@ class InMemory:
 
     def publish(self, upload: Upload) -> None:
         """From now on requests find this one, and no older one."""
-        self._model = upload.publish()
+        model = upload.publish()
+        assert model is not None  # nothing is published before
+        base = model.manifest.card.base
+        if base is not None:
+            model.base = _fits(self.open(base.name), base, model)
+        elif model.manifest.public:
+            self._base = model
+        self._model = model
 
     def delete(self, name: str, owner: str = "") -> None:
         """Forget the model; StoreError if there is none of this name."""
         if self.open(name) is None:
             raise StoreError(f"there is no model {name}", "share it first")
-        self._model = None
+        self._model = self._base = None
 
     def close(self) -> None:
         """Forget whatever there is."""

@@ -28,7 +28,7 @@ from puma.store import folders
 from puma.store.folders import explained
 from puma.wire import receipts
 from puma.wire.messages import Card, Place, TensorSpec
-from puma.wire.parameters import spec_bytes
+from puma.wire.parameters import public, spec_bytes
 
 VERSION = 2
 PAGE = mmap.PAGESIZE
@@ -67,8 +67,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     @property
     def public(self) -> bool:
-        """Whether everybody may know the weights."""
-        return self.config.formats.open
+        """Whether everybody may know all of what lies here."""
+        return public(self.config)
 
     @property
     def name(self) -> str:
@@ -149,6 +149,7 @@ class Model:
 
     def __init__(self, manifest: Manifest, data: mmap.mmap | None, resident: int | None) -> None:
         self.manifest = manifest
+        self.base: Model | None = None  # whose weights an adapter changes
         spans = _spans(manifest, data)
         self._spans = {spec.name: span for spec, span in zip(manifest.tensors, spans, strict=False)}
         names = list(self._spans)

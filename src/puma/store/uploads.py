@@ -39,7 +39,7 @@ from puma.store.models import (
 )
 from puma.store.models import write_manifest as write_manifest_file
 from puma.wire.messages import File, Offer, TensorSpec
-from puma.wire.parameters import CHECK, offered_specs, open_digest, open_sharing, public_specs, tensor_specs
+from puma.wire.parameters import CHECK, offered_specs, open_digest, open_sharing, public, public_specs, tensor_specs
 
 OFFER, JOURNAL = "offer", "journal"
 DIGEST_BYTES = 32
@@ -83,7 +83,7 @@ def resting_owner(root: Path, name: str) -> str | None:
 def check(offer: Offer, rank: int) -> None:
     """ProtocolError or StoreError for an offer that is no model, or whose names would lead elsewhere."""
     folders.checked_name(offer.card.name)
-    if offer.config.formats.open:
+    if public(offer.config):
         _check_public(offer)
     else:
         _check_secret(offer, rank)
@@ -126,7 +126,8 @@ def _check_secret(offer: Offer, rank: int) -> None:
         raise ProtocolError("the offer has not the seeds of this party", "run the same version everywhere")
     if rank == DEALER and offer.salt:
         raise ProtocolError("the dealer was given the evaluators' salt", "run the same version everywhere")
-    if offer.places or offer.card.weights is not None:
+    over = offer.card.base is not None and offer.card.weights is not None
+    if offer.places or over != bool(offer.config.formats.adapted) or (offer.card.weights is not None) != over:
         raise ProtocolError("secret weights lie nowhere in the open", "run the same version everywhere")
 
 

@@ -52,6 +52,13 @@ class OpenWeights(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     factors: TensorSpec | None = None
 
 
+class Base(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The model with public weights that an adapter changes: its name, and by what the parties know it."""
+
+    name: Name
+    sharing: Annotated[bytes, msgspec.Meta(max_length=32)]
+
+
 class Place(msgspec.Struct, frozen=True, array_like=True):
     """A file on the machine of all three parties and their owner, and the byte from which on a parameter lies there.
 
@@ -70,6 +77,7 @@ class Card(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     scores can be hidden in secret (ranges.hides), as texts of secret length and beams need. `outputs`: what a client
     may have of one pass (Encode), of OUTPUTS; empty: what the model's head is for (wire/policy.py). `plan`: where its
     number formats come from, unless they are the usual ones. `weights`: what is said of them where they are public.
+    `base`: of a secret adapter the model that it changes, whose weights these are.
     """
 
     name: Name
@@ -83,3 +91,4 @@ class Card(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     outputs: Words = ()
     plan: Provenance | None = None
     weights: OpenWeights | None = None
+    base: Base | None = None

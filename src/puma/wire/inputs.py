@@ -19,8 +19,9 @@ from puma.models.begun import Begun
 from puma.models.config import Config
 from puma.mpc.clear import Clear, ClearChoice, ClearParty
 from puma.mpc.party import Party
-from puma.wire import audio, pixels, prompt, rows
+from puma.wire import pixels, prompt, rows
 from puma.wire.input_share import Given, InputShare, Laid, Seeds, check_seeds
+from puma.wire.measured import audio
 from puma.wire.messages import Input
 
 NO_TABLE = "name the model's own files, or fetch the table with the model"

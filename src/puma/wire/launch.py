@@ -16,6 +16,7 @@ class Start(msgspec.Struct, frozen=True):
     cookie: bytes
     store: str = ""  # a folder of this party's own, or none
     approximation: str = "spline"  # covered by the digest `config`, which peers and client must name alike
+    threads: int = 1  # that this party computes with: nobody else's affair
 
 
 class Ports(msgspec.Struct, frozen=True):

@@ -7,6 +7,7 @@ FRAME_WORDS = 1 << 20  # of a parameter's words in one data frame, at most
 FRAME_BYTES = 4 << 20  # of a file in one data frame, at most
 MOST_FILE_BYTES = 256 << 20  # of a file that travels with a model, such as its tokenizer
 MOST_BEAMS = 32  # of a search
+MOST_DRAFTS = 64  # tokens of a text that a client may guess before a step
 MOST_TOP = 64  # tokens that a masked one may have been
 MOST_CHOICES = 1024  # masked places times tokens for each, of a request
 LEAST_NAME = 16  # bytes of what a client calls a request of its own that is kept: nobody guesses it

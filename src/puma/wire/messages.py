@@ -13,6 +13,7 @@ import msgspec
 from puma.errors import ProtocolError
 from puma.models.config import Config
 from puma.wire.canaries import Commit, Committed, Disclosed, Reveal
+from puma.wire.cards import Base as Base
 from puma.wire.cards import Card as Card  # what is said of a model is told by these names, too
 from puma.wire.cards import File as File
 from puma.wire.cards import OpenWeights as OpenWeights
@@ -21,10 +22,12 @@ from puma.wire.cards import Provenance as Provenance
 from puma.wire.cards import TensorSpec as TensorSpec
 from puma.wire.fields import MANY, Bits, Digest, Frac, Id, Name, Seeds, Shape, Size, Small, Text
 from puma.wire.kept import Prefix, Recall
-from puma.wire.limits import MOST_BEAMS
+from puma.wire.limits import MOST_BEAMS, MOST_DRAFTS
+from puma.wire.network import Functions, Surveyed
 from puma.wire.receipts import Commitment, Signed
 
 T = TypeVar("T")
+Places = Annotated[list[Small], msgspec.Meta(max_length=MOST_DRAFTS + 1)]
 Tensors = Annotated[list[TensorSpec], msgspec.Meta(max_length=MANY)]
 Alias = Annotated[dict[Name, Name], msgspec.Meta(max_length=MANY)]
 NEXT = "next logits"  # of every token of a prompt the logits of the next one: whoever sees them can rebuild the head
@@ -95,6 +98,7 @@ class Input(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     `types` are one a token, or none; `approximation` is the session's; to each evaluator a data frame follows. With
     `padded` it ends with shares of which tokens are only padding, and the lengths, all alike, are not the prompts'.
     Behind the prompts come `begun` tokens for each, with which its answer begins, in models that read it apart.
+    `quick`: the functions that are computed in fewer rounds (nn.variants).
     """
 
     lengths: Annotated[list[Size], msgspec.Meta(max_length=4096)]
@@ -104,6 +108,7 @@ class Input(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     padded: bool = False
     approximation: Name = "spline"
     begun: Small = 0
+    quick: Functions = ()
 
     @property
     def tokens(self) -> int:
@@ -114,11 +119,10 @@ class Input(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Generate(msgspec.Struct, frozen=True, tag="generate", forbid_unknown_fields=True):
     """Generation of a public number of tokens for each prompt; a result is one token of each.
 
-    It is the likeliest, or at a positive `temperature` drawn with noise that no party knows. With `reveal`
-    a result is the logits of each prompt instead, and the client chooses. `paced`: after each result but the last the
-    parties wait for a Pace, so that there may be fewer. With several `beams` the one prompt is continued by so many
-    texts from the second token on. Its one prompt goes on from a `prefix`, which is kept and is not sent again; what is
-    computed of the request, prefix, prompt and answer, is kept under the fresh name `keep`, if there is one.
+    It is the likeliest, or drawn at a positive `temperature` with noise that no party knows. With `reveal` a result is
+    logits instead, and the client chooses. `paced`: after each result but the last the parties wait for a Pace. Several
+    `beams` continue one prompt. With `drafts` the client sends, too, up to so many tokens of each that may follow. A
+    prompt goes on from a `prefix`, and all that is computed of the request is kept under the fresh name `keep`.
     """
 
     input: Input
@@ -130,20 +134,29 @@ class Generate(msgspec.Struct, frozen=True, tag="generate", forbid_unknown_field
     beams: Annotated[int, msgspec.Meta(ge=1, le=MOST_BEAMS)] = 1
     keep: Id = b""
     prefix: Prefix | None = None
+    drafts: Annotated[int, msgspec.Meta(ge=0, le=MOST_DRAFTS)] = 0
+
+    @property
+    def fed(self) -> bool:
+        """Whether the client sends the tokens of each further step, because it chooses or guesses them."""
+        return self.reveal or self.drafts > 0
 
 
 class Pace(msgspec.Struct, frozen=True, tag="pace", forbid_unknown_fields=True):
     """The client's word between two results of a paced generation: go on, or leave it at that.
 
-    `input` is the token that the client chose for each prompt, shared like prompts of one token, if it saw logits;
-    of beams it ends with shares of which columns each does not see (`Cache.branch`). Prompts that have got all their
-    tokens are gone before, and then those in these places of what is left `leave`. Requests `join`, each with its
-    shares in a data frame: their first tokens come behind the others' next ones.
+    `input` is the token that the client chose for each prompt, if it saw logits, shared like prompts of one token; of
+    beams it ends with shares of which columns each does not see (`Cache.branch`). Drafts stand behind a prompt's latest
+    token, each following the one that `parents` names, or the one before. Of what prompts that have not got all their
+    tokens read last the right ones are `kept`, by their places; those in these places then `leave`. Requests `join`,
+    each with its shares in a data frame.
     """
 
     more: bool
     input: Input | None = None
     leave: Annotated[list[Small], msgspec.Meta(max_length=4096)] = []
+    kept: Annotated[list[Places], msgspec.Meta(max_length=4096)] = []
+    parents: Annotated[list[Places], msgspec.Meta(max_length=4096)] = []
     join: Annotated[list[Generate], msgspec.Meta(max_length=256)] = []
 
 
@@ -202,13 +215,19 @@ class SelfTest(msgspec.Struct, frozen=True, tag="selftest", forbid_unknown_field
     """Multiply and compare a few public numbers under masks, and return the results."""
 
 
+class Survey(msgspec.Struct, frozen=True, tag="survey", forbid_unknown_fields=True):
+    """Measure the network between P1 and P2, and say by which plan this request takes least time; no data follows."""
+
+    request: Generate | Encode
+
+
 class Quit(msgspec.Struct, frozen=True, tag="quit"):
     """End of the session."""
 
 
 Request = (
     Open | Same | Holds | Fits | Generate | Encode | Prepare | Take | SelfTest | Quit
-    | Offer | Checksum | Publish | Delete | List | Fetch | Pace | Recall | Commit | Reveal
+    | Offer | Checksum | Publish | Delete | List | Fetch | Pace | Recall | Commit | Reveal | Survey
 )  # fmt: skip
 
 
@@ -297,7 +316,7 @@ class Failed(msgspec.Struct, frozen=True, tag="failed"):
     hint: Text
 
 
-Reply = Report | Result | Opened | Taken | Failed | Ready | Held | Listing | Committed | Disclosed
+Reply = Report | Result | Opened | Taken | Failed | Ready | Held | Listing | Committed | Disclosed | Surveyed
 
 _encoder = msgspec.msgpack.Encoder()
 _canonical = msgspec.msgpack.Encoder(order="deterministic")

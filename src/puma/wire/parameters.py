@@ -36,9 +36,16 @@ def shared_bytes(config: Config) -> int:
     return sum(rest_bytes(spec.shape, spec.bits) for spec in tensor_specs(config))
 
 
+def of_adapter(name: str) -> bool:
+    """Whether a parameter is an adapter's: a secret one beside a public matrix."""
+    return name.endswith((".adapter.a", ".adapter.b"))
+
+
 def offered_specs(config: Config) -> list[TensorSpec]:
-    """The parameters, and behind them the check vector: what an owner shares in all."""
-    return [*tensor_specs(config), CHECK]
+    """The parameters, or of a model with an adapter the adapter's alone, and behind them the check vector: what an
+    owner shares in all."""
+    own = [spec for spec in tensor_specs(config) if of_adapter(spec.name) or not config.formats.adapted]
+    return [*own, CHECK]
 
 
 def check_values() -> Tensor:
@@ -66,6 +73,11 @@ def factors_of(spec: TensorSpec) -> TensorSpec:
 def unsaid(spec: TensorSpec) -> TensorSpec:
     """The same without what only a public parameter has."""
     return msgspec.structs.replace(spec, kind="", sha256=b"")
+
+
+def public(config: Config) -> bool:
+    """Whether nothing of what an owner gives of such a model is secret: not so of an adapter over public weights."""
+    return config.formats.open and not config.formats.adapted
 
 
 def open_digest(config: Config, tensors: Sequence[TensorSpec]) -> bytes:

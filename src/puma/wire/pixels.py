@@ -15,8 +15,8 @@ from puma.models.architecture import Inputs
 from puma.mpc.clear import Clear, ClearParty
 from puma.mpc.party import Party
 from puma.mpc.share import Share
-from puma.wire import numbers
 from puma.wire.input_share import InputShare, Laid, Seeds
+from puma.wire.measured import numbers
 
 LIMIT = 64.0  # of a normalised pixel
 PURPOSE = "pixel"

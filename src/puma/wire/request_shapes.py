@@ -18,8 +18,9 @@ def by_token(config: Config, output: str) -> bool:
 
 
 def shaped(
-    config: Config, prompt: int, tokens: int | None, batch: int = 1, approximation: str = "spline"
-) -> Generate | Encode:
+    config: Config, prompt: int, tokens: int | None, batch: int = 1, approximation: str = "spline",
+    quick: tuple[str, ...] = (),
+) -> Generate | Encode:  # fmt: skip
     """The request that is measured: new tokens of a causal model, hidden states of an encoder; `batch` prompts, or
     windows of sound, however long a `prompt` is said to be."""
     read = inputs(config)
@@ -34,9 +35,9 @@ def shaped(
         if tokens is not None:
             raise UsageError("an encoder generates no tokens", "leave out --tokens")
         check_batch(config, [prompt] * batch)
-        return Encode(Input(lengths, [], approximation=approximation), "hidden")
+        return Encode(Input(lengths, [], approximation=approximation, quick=quick), "hidden")
     tokens = 1 if tokens is None else tokens
     if tokens < 1:
         raise UsageError(f"cannot generate {tokens} tokens", "pass --tokens 1 or more")
     check_batch(config, lengths, tokens + read.begun)
-    return Generate(Input(lengths, [], approximation=approximation, begun=read.begun), tokens)
+    return Generate(Input(lengths, [], approximation=approximation, begun=read.begun, quick=quick), tokens)

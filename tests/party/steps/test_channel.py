@@ -13,14 +13,17 @@ import msgspec
 import pytest
 import torch
 
+from puma.client.answering.drafted import continued
 from puma.client.connect import ClusterSession
+from puma.client.sampling import Sampling
 from puma.engine.company import Member
-from puma.errors import PeerLost, ProtocolError, PumaError
+from puma.errors import AdmissionError, PeerLost, ProtocolError, PumaError
 from puma.party.channel import Channel
 from puma.party.limits import Limits
 from puma.reference.float_session import Plain
 from puma.reference.plain_model import PlainModel
 from puma.wire import messages as msg
+from tests.client.drafts.scripted import Scripted
 from tests.models import tiny
 from tests.party.sessions import Sessions
 
@@ -244,12 +247,35 @@ def test_prompts_that_join_and_leave_a_clients_batch(parties: Sessions) -> None:
                     late = batch.add([PROMPTS[3]], 3)
                     batch.drop(first, [0])
                 found = batch.step()
-                for i, token in found[first].items():
-                    got[i].append(token)
+                for i, new in found[first].items():
+                    got[i] += new
                 if step >= 2:
-                    got.setdefault(9, []).append(found[late][0])
+                    got.setdefault(9, []).extend(found[late][0])
     assert got[0] == greedy(parties, PROMPTS[0], 2) and got[1] == greedy(parties, PROMPTS[1], 4)
     assert got[9] == greedy(parties, PROMPTS[3], 2)
+
+
+def test_drafts_in_company(parties: Sessions) -> None:
+    """Beside clients without: each gets its own, and a step with drafts counts by what it reads."""
+    answers = {tuple(ids): greedy(parties, ids, 16) for ids in PROMPTS[:2]}
+    draft = Scripted(answers, 3, lambda at, place: (at + place) % 3 == 2, 28)
+    with company(parties, 14), parties.session(name="drafts") as session:
+        assert session.open("llama")
+        steps = list(continued(session, PROMPTS[:2], 12, draft, {}, Sampling()))
+        cost = session.cost
+    found = [[token for new in mine for token in new] for mine in zip(*steps, strict=True)]
+    assert found == [greedy(parties, ids, 12) for ids in PROMPTS[:2]]
+    assert cost is not None and cost.drafts is not None and cost.drafts.accepted > 4 and len(steps) < 12
+    until(lambda: not any(each.waiting for each in parties.channel))
+
+
+def test_drafts_count_against_the_tokens_of_a_key(parties: Sessions) -> None:
+    draft = Scripted({tuple(PROMPTS[0]): [9] * 40}, 8, lambda at, place: True, 28)
+    few = Limits(sessions=8, tokens=400, reveal_logits=True, tokens_by_key=40)
+    with parties.limited(few), parties.session(name="guesses") as session:
+        assert session.open("llama")
+        with pytest.raises(AdmissionError, match="has had its 40"):
+            list(continued(session, [PROMPTS[0]], 20, draft, {}, Sampling()))
 
 
 @pytest.mark.parametrize("lost", [0, 1, 2])

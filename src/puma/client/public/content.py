@@ -15,13 +15,14 @@ import msgspec
 from torch import Tensor
 
 from puma import kernels
+from puma.errors import UsageError
 from puma.kernels.stored import Stored
 from puma.models import architecture
 from puma.models.config import Config
 from puma.models.unfolded.laid import Laid, laid
 from puma.store.folders import explained
 from puma.wire.limits import FRAME_BYTES
-from puma.wire.messages import OpenWeights, Place, TensorSpec
+from puma.wire.messages import Listed, OpenWeights, Place, TensorSpec
 from puma.wire.parameters import factors_of, open_digest, parameter_frac, tensor_specs
 
 Progress = Callable[[str, int, int], None]
@@ -87,6 +88,20 @@ def weights_of(config: Config, found: Sequence[Part], alias: Mapping[str, str] |
     digest = open_digest(config, [part.spec for part in found])
     table = specs.get(name)
     return OpenWeights(digest, table, specs.get(factors_of(table).name) if table else None)
+
+
+def base_among(
+    served: Sequence[Listed], config: Config, params: Mapping[str, Tensor], progress: Progress
+) -> Listed:  # fmt: skip
+    """Which of the models that are served has these very weights in the open, whatever its number formats are, so that
+    an adapter can be shared over it; UsageError if none has."""
+    for one in served:
+        alike = msgspec.structs.replace(one.config, formats=config.formats) == config
+        if one.card.weights is not None and one.card.base is None and alike:
+            found = digested(parts(one.config, params), progress)
+            if weights_of(one.config, found).sha256 == one.card.weights.sha256:
+                return one
+    raise UsageError("no model of the cluster is the adapter's base", "share it first: puma share MODEL --open-weights")
 
 
 def named(config: Config, found: Sequence[Part]) -> str:

@@ -51,7 +51,8 @@ def fetched(config: Config, card: Card, sharing: bytes, fetch: Callable[[TensorS
 def _said(config: Config, card: Card, sharing: bytes) -> OpenWeights:
     """What the card says of the table, if it can be one."""
     weights, read = card.weights, inputs(config)
-    if weights is None or weights.table is None or sharing != open_sharing(card):
+    known = card.base is not None or sharing == open_sharing(card)
+    if weights is None or weights.table is None or not known:
         raise ProtocolError("the model's weights are public, and its card does not say which they are", MISBEHAVES)
     table, factors = weights.table, weights.factors
     fits = table.shape == (read.width, read.row) and table.kind in KINDS and spec_bytes(table) <= MOST_BYTES

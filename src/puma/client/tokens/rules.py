@@ -149,6 +149,16 @@ class Following:
         for row, token in zip(self._live, tokens, strict=True):
             self._texts[row].append(token)
 
+    def add_one(self, place: int, token: int) -> None:
+        """This was chosen for one prompt, by its number at the beginning."""
+        self._texts[place].append(token)
+
+    def ruled_one(self, place: int, logits: Tensor) -> Tensor:
+        """Logits (vocabulary,) by which the next token of one prompt is to be chosen."""
+        found = logits.clone()
+        self._ruled(found, place, self._texts[place])
+        return found
+
     def ruled(self, logits: Tensor) -> Tensor:
         """Logits (prompts, vocabulary) by which tokens are to be chosen; minus infinity for those that may not be."""
         found = logits.clone()

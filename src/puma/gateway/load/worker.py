@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable
 from time import monotonic
 
+from puma.client.drafts.draft import Source
 from puma.errors import (
     AdmissionError,
     HandshakeError,
@@ -65,13 +66,18 @@ class Seat:
 
 class Worker:
     """Runs jobs on sessions with a cluster that `start` makes, `together` at a time at most; `waiting` of them may wait
-    behind these, keys in turns."""
+    behind these, keys in turns. Drafts of their answers come from `draft`, if there are any."""
 
     def __init__(
-        self, start: Callable[[], Cluster], waiting: int, together: int = 1, metrics: Metrics | None = None
+        self,
+        start: Callable[[], Cluster],
+        waiting: int,
+        together: int = 1,
+        metrics: Metrics | None = None,
+        draft: Source | None = None,
     ) -> None:
         self.waiting, self.together, self.state = waiting, together, IDLE
-        self.metrics = metrics or Metrics()
+        self.metrics, self._draft = metrics or Metrics(), draft
         self.problem: str | None = None  # why the last session ended, until there is a new one
         self._shut: ProtocolError | None = None  # what the parties sent did not fit: nothing is asked any more
         self._start = start
@@ -198,7 +204,7 @@ class Worker:
             if cluster is None:
                 return False
             self.metrics.observe("puma_gateway_batch_size", self.running)
-            run = Answers.alone(job.run) if isinstance(job.run, Wanted) else job.run
+            run = Answers.alone(job.run, self._draft) if isinstance(job.run, Wanted) else job.run
             with noting(cluster.session, job.watch), contextlib.closing(run(cluster)) as items:
                 for number, item in enumerate(items):
                     self._note(job, item, cluster if number == 0 else None)

@@ -83,7 +83,7 @@ def _changed(adapter: lora.Adapter, raw: dict[str, Any], stored: set[str]) -> di
     if family is None:
         return {}
     config = family.read(raw, stored)
-    shapes, changes = family.tensors(config), _changes(adapter, family, config)
+    shapes, changes = family.tensors(config), changes_of(adapter, family, config)
     head, table = untied(family, config), family.stored_as(config, family.architecture.table)
     if head is not None:
         alone = changes.get(table)
@@ -106,7 +106,7 @@ def _changed(adapter: lora.Adapter, raw: dict[str, Any], stored: set[str]) -> di
 # Tensors.
 
 
-def _changes(adapter: lora.Adapter, family: Family, config: Any) -> dict[str, Change]:
+def changes_of(adapter: lora.Adapter, family: Family, config: Any) -> dict[str, Change]:
     """What the adapter changes, by the family's names."""
     names = called(family, config, adapter.changes)
     return {names[name]: change for name, change in adapter.changes.items()}
@@ -118,7 +118,7 @@ def _merged(
     """All entries; those that are changed are merged each time that they are read."""
     family = FAMILIES[named(raw)]
     config = family.read(raw, set(stored))
-    changes, shapes = _changes(adapter, family, config), family.tensors(config)
+    changes, shapes = changes_of(adapter, family, config), family.tensors(config)
     keys = {name: key for key, name in called(family, config, stored).items()}
     base = {name: stored[key] for name, key in keys.items()}
     base |= _new_head(family, config, raw, base)

@@ -17,12 +17,11 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 import msgspec
-import torch
 
 from puma.crypto.prg import PairKey
 from puma.crypto.signing import Signer
 from puma.errors import HandshakeError, PeerTimeout, PumaError
-from puma.kernels import warmup
+from puma.kernels import threads, warmup
 from puma.mpc.party import Party
 from puma.net import Link
 from puma.net.audit import NOWHERE, Log
@@ -167,8 +166,9 @@ class Guests:
 def main() -> int:
     """One party of a local trio, told what it needs by its standard input; the exit code."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the launcher ends us
-    torch.set_num_threads(1)
-    return run(_told(_starts))
+    start = _told(_starts)
+    threads.use(start.threads)
+    return run(start)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from puma.cli import ui
-from puma.cli.options import FITTED, HUMAN, Count, End, Fitting, Flag, Output
+from puma.cli.options import FITTED, HUMAN, NO_DRAFTS, Count, Drafting, End, Fitting, Flag, Output
 from puma.cli.where import HERE, Where, opened
 from puma.errors import InputError
 
@@ -21,6 +21,7 @@ def chat(
     tokens: Count = 128,
     stop: End | None = None,
     forget: Flag = False,
+    drafting: Drafting = NO_DRAFTS,
     fitting: Fitting = FITTED,
     where: Where = HERE,
     output: Output = HUMAN,
@@ -50,7 +51,8 @@ def chat(
     with cluster:
         while line := _line(output.json):
             try:
-                answer = _turn(cluster, talk, line, tokens, stop, None if forget else talk.memory, output.json)
+                memory = None if forget else talk.memory
+                answer = _turn(cluster, talk, line, (tokens, stop, drafting.draft, memory), output.json)
             except InputError as error:  # the conversation has become too long, say; it can go on
                 ui.failed(error, False)
                 continue
@@ -62,12 +64,12 @@ def chat(
     where.say_local()
 
 
-def _turn(
-    cluster: Client, talk: Any, line: str, tokens: int, stop: End | None, memory: Any, as_json: bool
-) -> str:  # fmt: skip
-    """One answer, shown as it comes."""
+def _turn(cluster: Client, talk: Any, line: str, how: tuple[int, End | None, str | None, Any], as_json: bool) -> str:
+    """One answer, shown as it comes; `how` is of how many tokens, where it ends, what makes drafts, and what the
+    parties keep."""
+    tokens, stop, draft, memory = how
     ids, found, writer = talk.prompt_ids(line, tokens), [], ui.Typewriter()
-    for token in cluster.stream_ids(ids, tokens, stop, memory=memory):
+    for token in cluster.stream_ids(ids, tokens, stop, draft=draft, memory=memory):
         found.append(token)
         if not as_json:
             writer.show(cluster.decode(found))

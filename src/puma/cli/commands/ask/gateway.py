@@ -18,7 +18,7 @@ import puma
 from puma import config
 from puma.cli import ui
 from puma.cli.audits import NEVER, Audits
-from puma.cli.options import FITTED, HUMAN, Count, Fitting, Flag, Output, Several
+from puma.cli.options import FITTED, HUMAN, NO_DRAFTS, Count, Drafting, Fitting, Flag, Output, Several
 from puma.errors import UsageError
 
 if TYPE_CHECKING:
@@ -44,12 +44,14 @@ def gateway(
     fixed_length: Flag = False,
     reveal_logits: Flag = False,
     out_of_range: Literal["refuse", "warn"] = "refuse",
+    plan: str = "lean",
     together: Count = 64,
     queue: Count = 64,
     api_key: Path | None = None,
     forget: Flag = False,
     drain: float = 30.0,
     store: Path | None = None,
+    drafting: Drafting = NO_DRAFTS,
     open_weights: Flag = False,
     fitting: Fitting = FITTED,
     audits: Audits = NEVER,
@@ -87,6 +89,9 @@ def gateway(
         As the owner of a model on this machine: let clients see logits, for top_p, top_k, seed and logprobs.
     out_of_range
         warn: give answers although a number left its range; their finish_reason is then out_of_range.
+    plan
+        Which functions take fewer rounds and more words: lean none, quick all, auto as the network between the parties
+        has it, or their names with commas between.
     together
         How many requests may be with the parties at a time, each in a session of its own.
     queue
@@ -107,6 +112,9 @@ def gateway(
     if max_tokens < 1 or queue < 0 or together < 1 or drain < 0 or not 0 <= (temperature or 0) <= 2:
         raise UsageError("a limit or temperature that makes no sense", "see `puma gateway --help`")
     keys = _keys(api_key)
+    if fixed_length and drafting.draft:
+        what = "--fixed-length hides how long answers are, and drafts tell how easily they are guessed"
+        raise UsageError(what, "leave out one of both")
     local = source or adapter or store or reveal_logits or open_weights or fitting != FITTED
     _check_roles(local, cluster, as_, model)
     audits.check(cluster)
@@ -116,14 +124,14 @@ def gateway(
         how = (policy, bool(audits.every), store, fitting, output)
         start, clear, seen = _starter(source, adapter, cluster, as_, model, *how)
         drawn = _drawn(clear, temperature, seen)
-        start = partial(_judging, start, out_of_range)
+        start = partial(_judging, start, out_of_range, plan)
         if audits.every and cluster is not None and as_ is not None:
             start = audits.of(start, cluster, as_)
         called = model or (source if adapter is None else clear.name)
         settings = _settings(called, cluster, hosts, drawn)
         settings = replace(
             settings, most=max_tokens, fixed=fixed_length, waiting=queue, together=together, keeps=not forget,
-            drain=drain,
+            drain=drain, draft=drafting.draft,
         )  # fmt: skip
         made = _gateway(clear, start, settings, keys)
         _greet(made, bound, host, made.settings.local, fixed_length, output.json)
@@ -186,10 +194,10 @@ def _drawn(clear: Any, temperature: float | None, seen: bool) -> tuple[float, in
     return (min(first, 2.0), chances.get("top_k", 0), chances.get("top_p", 1.0)) if seen else (min(first, 2.0), 0, 1.0)
 
 
-def _judging(start: Callable[[], Any], out_of_range: str) -> Any:
-    """A session that gives or refuses answers which may be wrong."""
+def _judging(start: Callable[[], Any], out_of_range: str, plan: str) -> Any:
+    """A session that gives or refuses answers which may be wrong, and asks by a plan."""
     cluster = start()
-    cluster.out_of_range = out_of_range
+    cluster.out_of_range, cluster.variants = out_of_range, plan
     return cluster
 
 

@@ -12,7 +12,20 @@ from typing import TYPE_CHECKING, Literal
 from puma.cli import ui
 from puma.cli.beam_search import search
 from puma.cli.generation import agreement, asked_one, comparison, generate_all, one_prompt, read, sampling
-from puma.cli.options import FITTED, HUMAN, LIKELIEST, Chance, Count, End, Fitting, Flag, Output, Profile
+from puma.cli.options import (
+    FITTED,
+    HUMAN,
+    LIKELIEST,
+    NO_DRAFTS,
+    Chance,
+    Count,
+    Drafting,
+    End,
+    Fitting,
+    Flag,
+    Output,
+    Profile,
+)
 from puma.cli.where import HERE, Where, folder_of
 from puma.errors import UsageError
 
@@ -36,6 +49,7 @@ def generate(
     beams: Count | None = None,
     length_penalty: float | None = None,
     lengths: Literal["public", "secret"] = "public",
+    drafting: Drafting = NO_DRAFTS,
     begin: str = "",
     fitting: Fitting = FITTED,
     where: Where = HERE,
@@ -74,7 +88,15 @@ def generate(
         Tokens that the answer begins with, such as the code of a language (fr_XX); of models with an encoder.
     """
     where.check(compare=compare)
-    store = folder_of(store, prepared)
+    store, draft = folder_of(store, prepared), drafting.draft
+    if draft is not None and (beams is not None or prepared):
+        what = "a beam search goes on with several texts" if beams is not None else "drafts go on step by step"
+        hint = (
+            "leave out --draft, or --beams"
+            if beams is not None
+            else "what is prepared runs in one go: leave out one of both"
+        )
+        raise UsageError(what, hint)
     if beams is not None:
         if prompts or chance.sampling or store:
             raise UsageError("--beams is for one prompt, without chance or store", "leave out the other options")
@@ -91,17 +113,17 @@ def generate(
             raise UsageError("--prompts takes the place of PROMPT", "leave out one of them")
         if stop is not None:
             raise UsageError("--stop is for one prompt", "leave it out, or pass PROMPT")
-        made = (store, approximation, lengths, fitting, begin)
+        made = (store, approximation, lengths, fitting, begin, draft)
         generate_all(model, read(prompts), tokens, compare, chance, made, output, where)
         return
     source, prompt = one_prompt(model, prompt)
     sampling(chance, compare, where)
-    made = (store, approximation, fitting, begin)
+    made = (store, approximation, fitting, begin, draft)
     cluster, ids, loaded = asked_one(where, source, prompt, tokens, made, chance, output)
     clear = cluster.model
     ui.undrawn("" if chance.sampling else clear.rules.undrawn())
     with cluster:
-        stream = cluster.stream_ids(ids, tokens, stop, lengths, begin=begin, **chance.sampling)
+        stream = cluster.stream_ids(ids, tokens, stop, lengths, begin=begin, draft=draft, **chance.sampling)
         found = _streamed(cluster, ids, stream, output.json)
         cost = cluster.cost
     where.keep(cluster)
@@ -109,7 +131,7 @@ def generate(
     if output.json:
         seconds = {"load": loaded, "prefill": cost.prefill, "decode": cost.seconds - cost.prefill}
         answer = {"text": clear.decode(found), "token_ids": found, "seconds": seconds, "rounds": cost.rounds}
-        ahead = ui.profile(approximation) | (ui.prepared(cost) if store else {})
+        ahead = ui.profile(approximation) | (ui.prepared(cost) if store else {}) | ui.drafted(cost)
         ui.answer(
             answer | {"bytes": cost.bytes()} | ahead | ui.doubtful(cluster) | ({"compare": agreed} if agreed else {})
         )

@@ -25,7 +25,9 @@ def bench(
     layers: Count | None = None,
     error: Annotated[bool, Parameter(negative="--no-error")] = True,
     prepared: Flag = False,
+    threads: Count | None = None,
     approximation: Profile = "spline",
+    plan: str = "lean",
     open_weights: Flag = False,
     fitted: Annotated[bool | None, Parameter(negative="--no-fitted")] = None,
     fitting: Fitting = FITTED,
@@ -51,8 +53,12 @@ def bench(
         Also compare all hidden states with the plain run.
     prepared
         Then prepare the same request, and time it again.
+    threads
+        Threads of each of the three parties; a third of this machine's cores unless given.
     approximation
         Which functions to compute with: ours, those of the PUMA paper, or MPCFormer's.
+    plan
+        Which functions take fewer rounds and more words: lean none, quick all, or their names with commas between.
     open_weights
         The weights are no secret: the parties read them where they lie, random ones in two bytes a number.
     fitted
@@ -62,18 +68,20 @@ def bench(
     from puma.cli.machine import summary
     from puma.measure.bench import RandomParams, configured, measure
     from puma.measure.bench import fitted as with_plan
+    from puma.nn.variants import quick_of
     from puma.wire.request_shapes import shaped
 
     with ui.progress(output.json) as progress:
         name, config, params = configured(model, layers, adapter=adapter, halves=open_weights)
         if fitted or (fitted is None and not isinstance(params, RandomParams)):
             config = with_plan(model, config, params, fitting.settings(approximation), progress, adapter)
-        request = shaped(config, prompt, tokens, batch, approximation)
-        found = measure(config, params, request, error, progress, prepared, open_weights)
+        request = shaped(config, prompt, tokens, batch, approximation, quick_of(plan))
+        found = measure(config, params, request, error, progress, prepared, open_weights, threads)
     cost, new = found.cost, getattr(request, "tokens", 0)
     if output.json:
         asked = {"model": name, "layers": config.layers, "repeated_layers": found.repeated}
         asked |= {"prompt": prompt, "tokens": new, "batch": batch} | ui.profile(approximation)
+        asked["plan"] = plan
         asked |= {"weights": "open"} if open_weights else {}
         spent: dict[str, Any] = {
             "seconds": found.seconds,

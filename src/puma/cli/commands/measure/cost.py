@@ -23,6 +23,8 @@ def cost(
     batch: Count = 1,
     layers: Count | None = None,
     network: str | None = None,
+    plan: str = "lean",
+    rounds: Flag = False,
     price_gb: float = 0.0,
     price_hour: float = 0.0,
     again: Flag = False,
@@ -49,6 +51,12 @@ def cost(
         Only so many layers.
     network
         lan, paper, wan, or a measured round-trip time and rate such as 5ms,1Gbps; lan and wan if left out.
+    plan
+        Which functions take fewer rounds and more words: lean none, quick all, auto what takes least time on each
+        network, or their names with commas between.
+    rounds
+        Show instead the rounds of a layer in the middle, one after the other, and what waits for them; of a
+        generation of several tokens those of the last one's step.
     price_gb
         What a gigabyte of traffic costs, in any currency.
     price_hour
@@ -60,26 +68,50 @@ def cost(
     approximation
         Which functions to compute with: ours, those of the PUMA paper, or MPCFormer's.
     """
+    from puma.engine.planner import Link, planned, with_plan
     from puma.measure.estimate import REFERENCE, Estimate, Prices, usual
     from puma.measure.forecast import Network
     from puma.measure.named import config_of
     from puma.measure.rates import known
     from puma.models import in_the_open
+    from puma.nn.variants import named, quick_of, title
 
     nets = [Network.parse(name) for name in ([network] if network is not None else NETWORKS)]
     prices = Prices.of(price_gb, price_hour)
     measured = _measured(output) if again else known()
     name, config = config_of(model, layers, adapter)
     config = in_the_open(config, open_weights)
-    found = Estimate.of(config, usual(config, prompt, tokens, batch, approximation))
-    seconds = [found.on(net, measured or REFERENCE) for net in nets]
+    request = usual(config, prompt, tokens, batch, approximation)
+    if rounds:
+        _rounds(name, config, with_plan(request, quick_of(plan)), output)
+        return
+    quick = named(plan)
+    plans = [planned(config, request, Link(net.rtt, net.rate)) if quick is None else quick for net in nets]
+    by_plan = {one: Estimate.of(config, with_plan(request, one)) for one in dict.fromkeys(plans)}
+    found, seconds = by_plan[plans[0]], list[dict[str, Any]]()
+    for one, net in zip(plans, nets, strict=True):
+        on = by_plan[one].on(net, measured or REFERENCE)
+        own = {"plan": title(one), "plan_rounds": by_plan[one].whole.rounds, "plan_bytes": by_plan[one].whole.total}
+        seconds.append(on | own | {"thousand": by_plan[one].thousand(on["seconds"], prices)})
     asked = {"model": name, "prompt": found.prompt, "tokens": found.tokens, "batch": batch, "layers": config.layers}
     asked |= {"weights": "open"} if open_weights else {}
     if output.json:
-        ui.answer(asked | ui.profile(approximation) | _told(found, seconds, prices, measured is not None))
+        ui.answer(asked | ui.profile(approximation) | _told(found, seconds, measured is not None))
         return
     ui.say(ui.asked_line(name, config.layers, found.prompt, found.tokens, batch))
     _show(found, seconds, prices, measured is not None)
+
+
+def _rounds(name: str, config: Any, request: Any, output: Output) -> None:
+    from puma.measure.rounds import layer, total
+
+    steps = layer(config, request)
+    if output.json:
+        ui.answer({"model": name, "rounds": total(steps), "steps": [step._asdict() for step in steps]})
+        return
+    ui.say(f"{name}: {total(steps)} rounds a layer")
+    for step in steps:
+        ui.say(f"{step.rounds:4}  {step.component:12}{step.protocols}")
 
 
 def _measured(output: Output) -> Any:
@@ -90,7 +122,7 @@ def _measured(output: Output) -> Any:
         return speed(progress, again=True)
 
 
-def _told(found: Estimate, seconds: list[dict[str, Any]], prices: Prices, measured: bool) -> dict[str, Any]:
+def _told(found: Estimate, seconds: list[dict[str, Any]], measured: bool) -> dict[str, Any]:
     whole, first = found.whole, found.first
     return {
         "rounds": whole.rounds, "bytes": whole.bytes(),
@@ -98,7 +130,7 @@ def _told(found: Estimate, seconds: list[dict[str, Any]], prices: Prices, measur
         "further": {"rounds": found.further_rounds, "bytes": found.further_bytes} if found.further else None,
         "disk": [machine.disk for machine in found.machines],
         "memory": [machine.memory for machine in found.machines],
-        "networks": [each | {"thousand": found.thousand(each["seconds"], prices)} for each in seconds],
+        "networks": seconds,
         "measured": measured,
         "breakdown": whole.breakdown,
     }  # fmt: skip
@@ -127,8 +159,9 @@ def _show_network(found: Estimate, each: dict[str, Any], prices: Prices) -> None
     to_first = f"{ui.seconds(each['first_seconds'])} to the first token, " if found.further else ""
     further = f"{ui.seconds(each['further_seconds'])} for each further one, " if found.further else ""
     name = f"{each['name']} ({1e3 * each['rtt']:g} ms, {each['rate'] / 1e9:g} Gbps)"
-    ui.say(f"{name}: {to_first}{further}{ui.seconds(each['seconds'])} in all")
-    thousand = found.thousand(each["seconds"], prices)
+    plan = "" if each["plan"] == "lean" else f"; plan {each['plan']}, {each['plan_rounds']:,} rounds"
+    ui.say(f"{name}: {to_first}{further}{ui.seconds(each['seconds'])} in all{plan}")
+    thousand = each["thousand"]
     sent = ui.traffic(1e9 * thousand["gigabytes"])
     line = f"  a thousand such: {sent}, {thousand['machine_hours']:,.1f} hours of a machine"
     if prices.gb or prices.hour:

@@ -34,6 +34,7 @@ def party(
     preprocessing_by_key: float | None = None,
     conversations: float | None = None,
     conversation_minutes: float = 10.0,
+    threads: Count | None = None,
     drain: float = 30.0,
     audit: Path | None = None,
     open_weights: Several = (),
@@ -80,6 +81,8 @@ def party(
         of it for one client; the oldest goes first. 1 unless given; 0 to keep nothing.
     conversation_minutes
         Minutes that it is kept.
+    threads
+        Threads that compute; unless given, this machine's cores divided by the parties at this one's address.
     drain
         Seconds that a party which is told to stop waits for requests to end.
     audit
@@ -90,7 +93,9 @@ def party(
     insecure
         Links without TLS, between processes of this machine only; owners and clients have to say so, too.
     """
-    from puma import config
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read once, when torch is loaded
+
+    from puma import config, pool
     from puma.party.daemon import Daemon, Settings
     from puma.party.health import Health
     from puma.party.limits import Limits
@@ -107,6 +112,8 @@ def party(
         if value is not None and value <= 0:
             option = {"model": "max-model"}.get(name, name.replace("_", "-"))
             raise UsageError(f"--{option} {value} serves nobody", "give a number above 0, or leave it out")
+    if threads is not None and not 1 <= threads <= pool.MOST:
+        raise UsageError(f"--threads {threads} compute nothing", f"give 1 to {pool.MOST}, or leave it out")
     given = {name: value for name, value in whole.items() if value is not None}
     given |= {name: int(value * GIB) for name, value in sizes.items() if value is not None}
     if conversation_minutes < 0 or (conversations or 0) < 0:
@@ -118,7 +125,7 @@ def party(
     place = config.split_address(listen) if listen else None
     found = config.read(cluster)
     settings = Settings(
-        key=key, cluster=found, store=store, listen=place, audit=audit, plain=insecure,
+        key=key, cluster=found, store=store, listen=place, audit=audit, plain=insecure, threads=threads,
         limits=Limits.within(found.policy, sessions, max_tokens, **given, **keeping),
         given=[Path(each) for each in open_weights],
     )  # fmt: skip

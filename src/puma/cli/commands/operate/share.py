@@ -159,16 +159,40 @@ def _shared(
 def _opened(
     owning: Owner, clear: PlainModel, card: Card, files: dict[str, bytes], progress: ui.Progress
 ) -> tuple[Card, bool, bool]:
-    """The same with weights that everybody may know."""
+    """The same with weights that everybody may know; an adapter stays secret, over a base that is served."""
     from puma.client.public.content import digested, parts, weights_of
     from puma.models import in_the_open
     from puma.models.ranges import hides
 
+    if clear.made_of[1] is not None:
+        return _adapted(owning, clear, card, files, progress)
     config = in_the_open(clear.config)
     found = digested(parts(config, clear.params), progress)
     weights = weights_of(config, found)
     card = msgspec.structs.replace(card, hides=hides(clear.config, clear.params), weights=weights)
     return card, False, owning.open_up(config, found, card, files, progress=progress)
+
+
+def _adapted(
+    owning: Owner, clear: PlainModel, card: Card, files: dict[str, bytes], progress: ui.Progress
+) -> tuple[Card, bool, bool]:
+    """Share an adapter alone."""
+    from puma.client.public.content import base_among
+    from puma.models import in_the_open
+    from puma.models.ranges import hides
+    from puma.models.unfolded.apart import apart, base_of
+    from puma.wire.messages import Base
+
+    base, formats = base_of(clear.config, clear.made_of[0]), clear.config.formats
+    ranks, tensors = apart(base, clear.made_of[1] or "")
+    under = base_among(owning.models(), in_the_open(base.config), base.fold(), progress)
+    over = Base(under.card.name, under.sharing)
+    config = msgspec.structs.replace(base.config, formats=msgspec.structs.replace(formats, open=True, adapted=ranks))
+    card = msgspec.structs.replace(card, weights=under.card.weights, base=over)
+    if owning.unchanged(config, tensors, card):
+        return card, False, True
+    card = msgspec.structs.replace(card, hides=hides(clear.config, clear.params))
+    return card, owning.upload(config, tensors, card, files, progress=progress), False
 
 
 def _listed(words: str) -> Sequence[str]:

@@ -16,8 +16,8 @@ from puma.models.hearing.spectrum import LOUDEST
 from puma.mpc.clear import Clear, ClearParty
 from puma.mpc.party import Party
 from puma.mpc.share import Share
-from puma.wire import numbers
 from puma.wire.input_share import InputShare, Laid, Seeds
+from puma.wire.measured import numbers
 
 PURPOSE = "sound"
 

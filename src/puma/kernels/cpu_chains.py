@@ -1,0 +1,218 @@
+"""Chains of operations on words, one element at a time, compiled: each reads its operands once and writes its results
+once, where torch would do so for every operation. On a few words a call costs a third of the calls it stands for: it is
+given addresses, since an array's description takes longer than the work.
+
+Operands of different shapes go the plain way. Whoever calls holds the tensors. It must not know what the words mean.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+from torch import Tensor
+
+from puma import pool
+from puma.kernels import plain
+from puma.kernels.views import compiled
+
+_LEAST = 1 << 16  # elements that a thread takes at least: some 50 us
+_U = np.uint64
+_I64 = ir.IntType(64)
+
+
+def cut(x: Tensor, y: Tensor | None, before: int, shift: int, bits: int, after: int) -> Tensor:
+    """((x + y + before) mod 2^bits >> shift) + after."""
+    both = (x,) if y is None else (x, y)
+    if shift == bits or not _alike(both):
+        return plain.cut(x, y, before, shift, bits, after)
+    (out,) = _results(x, 1)
+    _run(_cut, x.numel(), x, x if y is None else y, out, y is not None, _signed(before), shift, 64 - bits, after)
+    return out
+
+
+def joined(x: Tensor, y: Tensor, shift: int, after: int) -> Tensor:
+    """x + (y << shift) + after."""
+    if not _alike((x, y)):
+        return plain.joined(x, y, shift, after)
+    (out,) = _results(x, 1)
+    _run(_joined, x.numel(), x, y, out, shift, after)
+    return out
+
+
+def wraps(a: Tensor, b: Tensor, bits: int) -> tuple[Tensor, Tensor, Tensor]:
+    """a and b modulo 2^bits, and of their sum (2, ...) the carry with the top bit added, and the carry."""
+    if not _alike((a, b)):
+        return plain.wraps(a, b, bits)
+    x, y = _results(a, 2)
+    counts = torch.empty((2, *a.shape), dtype=torch.int64)
+    _run(_wraps, a.numel(), a, b, x, y, counts[0], counts[1], bits)
+    return x, y, counts
+
+
+def picked(a: Tensor, b: Tensor, before: int, bits: int, choices: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """a + before and b modulo 2^bits, and the second of the choices (2, ...) where the former's top bit is set."""
+    if not _alike((a, b, choices[0])):
+        return plain.picked(a, b, before, bits, choices)
+    x, y, z = _results(a, 3)
+    _run(_picked, a.numel(), a, b, choices[0], choices[1], x, y, z, _signed(before), bits)
+    return x, y, z
+
+
+def selected(v: Tensor, own: Tensor, m: Tensor, rho: Tensor, rho_l: Tensor, first: bool) -> Tensor:
+    """v w + (1 - 2 v) (rho m - rho_l), w being m - own if `first` and else -own."""
+    if not _alike((v, own, m, rho, rho_l)):
+        return plain.selected(v, own, m, rho, rho_l, first)
+    (out,) = _results(v, 1)
+    _run(_selected, v.numel(), v, own, m, rho, rho_l, out, first)
+    return out
+
+
+def line(dealt: Tensor, v: Tensor, e: Tensor, b: Tensor) -> Tensor:
+    """t0 e - t1 b + t2 with t = dealt[0] v + (1 - 2 v) dealt[1], three words each."""
+    if not _alike((v, e, b)) or not _alike((dealt,)):
+        return plain.line(dealt, v, e, b)
+    (out,) = _results(v, 1)
+    _run(_line, v.numel(), *(dealt[i, j] for i in range(2) for j in range(3)), v, e, b, out)
+    return out
+
+
+def line_masks(s: Tensor, lu: Tensor, e: Tensor, b: Tensor, rho: Tensor) -> Tensor:
+    """(2, 3, ...): s, s lu and s (lu b - e), and rho times these."""
+    if not _alike((s, lu, e, b, rho)):
+        return plain.line_masks(s, lu, e, b, rho)
+    out = torch.empty((2, 3, *s.shape), dtype=torch.int64)
+    _run(_line_masks, s.numel(), s, lu, e, b, rho, *(out[i, j] for i in range(2) for j in range(3)))
+    return out
+
+
+def _alike(operands: Sequence[Tensor]) -> bool:
+    """Whether all lie in order and have one shape."""
+    shape = operands[0].shape
+    return all(
+        x.dtype is torch.int64 and x.is_cpu and x.is_contiguous() and (x is operands[0] or x.shape == shape)
+        for x in operands
+    )
+
+
+def _results(like: Tensor, count: int) -> list[Tensor]:
+    return [torch.empty_like(like) for _ in range(count)]
+
+
+def _signed(constant: int) -> int:
+    """A word's constant as 64 bits with a sign."""
+    return (constant + (1 << 63)) % (1 << 64) - (1 << 63)
+
+
+def _run(work: Any, count: int, *arguments: Any) -> None:
+    """All elements, with the addresses of tensors and the numbers behind them."""
+    places = [x.data_ptr() for x in arguments if isinstance(x, Tensor)]
+    rest = arguments[len(places) :]
+    if pool.threads() == 1 or count < 2 * _LEAST:
+        work(count, *places, *rest)
+    else:
+        pool.split(lambda low, high: work(high - low, *(p + 8 * low for p in places), *rest), count, _LEAST, 8)
+
+
+def _access(write: bool) -> Any:
+    """An intrinsic that reads or writes word i behind an address, as a number without a sign: it wraps by rule."""
+
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        place = builder.gep(builder.inttoptr(values[0], _I64.as_pointer()), [values[1]])
+        if not write:
+            return builder.load(place, align=8)
+        builder.store(values[2], place, align=8)
+        return context.get_dummy_value()
+
+    @intrinsic
+    def read(typing: Any, address, i):  # type: ignore
+        return types.uint64(types.int64, types.int64), generate
+
+    @intrinsic
+    def put(typing: Any, address, i, value):  # type: ignore
+        return types.void(types.int64, types.int64, types.uint64), generate
+
+    return put if write else read
+
+
+_at, _put = _access(write=False), _access(write=True)
+
+
+@compiled
+def _cut(count, x, y, out, both, before, shift, spare, after):
+    first, last, left, right = _U(before), _U(after), _U(spare), _U(spare + shift)
+    for i in range(count):
+        total = _at(x, i) + first
+        if both:
+            total += _at(y, i)
+        _put(out, i, ((total << left) >> right) + last)
+
+
+@compiled
+def _joined(count, x, y, out, shift, after):
+    left, last = _U(shift), _U(after)
+    for i in range(count):
+        _put(out, i, _at(x, i) + (_at(y, i) << left) + last)
+
+
+@compiled
+def _wraps(count, a, b, x, y, raised, carried, bits):
+    mask, places, top = (_U(1) << _U(bits)) - _U(1), _U(bits), _U(bits - 1)
+    for i in range(count):
+        low, high = _at(a, i) & mask, _at(b, i) & mask
+        total = low + high
+        carry = total >> places
+        _put(x, i, low)
+        _put(y, i, high)
+        _put(carried, i, carry)
+        _put(raised, i, carry + ((total >> top) & _U(1)))
+
+
+@compiled
+def _picked(count, a, b, low, high, x, y, z, before, bits):
+    mask, first, top = (_U(1) << _U(bits)) - _U(1), _U(before), _U(bits - 1)
+    for i in range(count):
+        word = (_at(a, i) + first) & mask
+        chosen = _U(0) - (word >> top)
+        _put(x, i, word)
+        _put(y, i, _at(b, i) & mask)
+        _put(z, i, (_at(low, i) & ~chosen) | (_at(high, i) & chosen))
+
+
+@compiled
+def _selected(count, v, own, m, rho, rho_l, out, first):
+    for i in range(count):
+        flag, word = _at(v, i), _at(m, i)
+        mine = _U(0) - _at(own, i)
+        if first:
+            mine += word
+        _put(out, i, flag * mine + (_U(1) - _U(2) * flag) * (_at(rho, i) * word - _at(rho_l, i)))
+
+
+@compiled
+def _line(count, base_0, base_1, base_2, more_0, more_1, more_2, v, e, b, out):
+    for i in range(count):
+        flag = _at(v, i)
+        flip = _U(1) - _U(2) * flag
+        t_0 = _at(base_0, i) * flag + flip * _at(more_0, i)
+        t_1 = _at(base_1, i) * flag + flip * _at(more_1, i)
+        t_2 = _at(base_2, i) * flag + flip * _at(more_2, i)
+        _put(out, i, t_0 * _at(e, i) - t_1 * _at(b, i) + t_2)
+
+
+@compiled
+def _line_masks(count, s, lu, e, b, rho, x_0, x_1, x_2, y_0, y_1, y_2):
+    for i in range(count):
+        sign, low, bit = _at(s, i), _at(lu, i), _at(rho, i)
+        first, second = sign * low, sign * (low * _at(b, i) - _at(e, i))
+        _put(x_0, i, sign)
+        _put(x_1, i, first)
+        _put(x_2, i, second)
+        _put(y_0, i, bit * sign)
+        _put(y_1, i, bit * first)
+        _put(y_2, i, bit * second)

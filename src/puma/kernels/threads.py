@@ -1,0 +1,14 @@
+"""How many threads a process computes with: the pool that kernels and key streams share, and torch's own for what it
+does element by element. It must not know who decides."""
+
+from __future__ import annotations
+
+import torch
+
+from puma import pool
+
+
+def use(count: int) -> None:
+    """From now on so many, whoever calls; ValueError unless they are between 1 and `pool.MOST`."""
+    pool.use(count)
+    torch.set_num_threads(count)

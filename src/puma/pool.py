@@ -1,0 +1,159 @@
+"""The threads that this process computes with beside those that call: kernels and key streams cut large work into
+ranges and do them side by side. One thread unless `use` says otherwise.
+
+Results never depend on how many there are: a range is computed as it would be in one piece. Work inside a range is not
+cut again, and what would keep a thread for less time than it takes to wake it is done by the caller. This file must not
+know what is computed.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from queue import SimpleQueue
+from time import thread_time
+
+Range = tuple[int, int]
+Work = Callable[[int, int], object]
+_Done = tuple[BaseException | None, float]
+
+MOST = 1024  # threads
+_QUOTA = Path("/sys/fs/cgroup/cpu.max")
+
+
+class _Workers:
+    """Threads that wait for ranges; they end with the process, so that nobody waits for one that has left."""
+
+    def __init__(self) -> None:
+        self.jobs: SimpleQueue[tuple[Work, Range, SimpleQueue[_Done]]] = SimpleQueue()
+        self._made = 0
+
+    def grow(self, count: int) -> None:
+        """So many of them at least."""
+        while self._made < count:
+            threading.Thread(target=self._serve, name="puma computes", daemon=True).start()
+            self._made += 1
+
+    def _serve(self) -> None:
+        _here.inside = True
+        while True:
+            work, (low, high), done = self.jobs.get()
+            began, failure = thread_time(), None
+            try:
+                work(low, high)
+            except BaseException as error:
+                failure = error
+            del work  # whatever it holds is the caller's to let go of
+            done.put((failure, thread_time() - began))
+            del failure, done
+
+
+class _Here(threading.local):
+    inside = False  # whether this thread does a range already
+    helped = 0.0  # processor seconds that others spent on its ranges
+
+
+_here = _Here()
+_count = 1
+_workers: _Workers | None = None
+_making = threading.Lock()
+
+
+def use(threads: int) -> None:
+    """Compute with so many threads from now on, 1 to MOST; ValueError for another number."""
+    global _count
+    if not 1 <= threads <= MOST:
+        raise ValueError(f"{threads} threads are not between 1 and {MOST}")
+    _count = threads
+
+
+def threads() -> int:
+    """How many threads compute."""
+    return _count
+
+
+def spent() -> float:
+    """Processor seconds of the calling thread, and of those that did ranges for it."""
+    return thread_time() + _here.helped
+
+
+def cores() -> int:
+    """Those that this process may use: as the system lets it, and no more than a container's quota."""
+    found = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = _QUOTA.read_text().split()
+        return max(1, min(found, int(quota) // int(period)))
+    except (OSError, ValueError):  # no such file, or "max"
+        return found
+
+
+def share(parties: int) -> int:
+    """Threads for one of so many parties on this machine that compute at a time."""
+    return max(1, min(MOST, cores() // max(1, parties)))
+
+
+def ranges(size: int, least: int, step: int = 1) -> list[Range]:
+    """0 .. size in order, as many ranges as threads at most, nearly alike, `least` long at least.
+
+    All but the first begin at a multiple of `step`. One range where there is one thread, or inside another range.
+    """
+    parts = min(_count, size // max(least, 1))
+    if parts < 2 or _here.inside:
+        return [(0, size)]
+    steps = -(-size // step)
+    cuts = sorted({min(size, steps * i // parts * step) for i in range(parts + 1)} - {0})
+    return list(zip([0, *cuts[:-1]], cuts, strict=True))
+
+
+def each(work: Work, parts: Sequence[Range]) -> None:
+    """work(low, high) for all, the first by the calling thread; the first error is raised when all have ended."""
+    if len(parts) < 2:
+        for low, high in parts:
+            work(low, high)
+        return
+    jobs, done = _served().jobs, SimpleQueue[_Done]()
+    for part in parts[1:]:
+        jobs.put((work, part, done))
+    failures = list[BaseException]()
+    _here.inside = True
+    try:
+        work(*parts[0])
+    except BaseException as error:
+        failures.append(error)
+    finally:
+        _here.inside = False
+    for _ in parts[1:]:  # all of them, whatever failed: they write where the caller lets go of memory
+        failure, seconds = done.get()
+        _here.helped += seconds
+        failures += [] if failure is None else [failure]
+    if failures:
+        raise failures[0]
+
+
+def split(work: Work, size: int, least: int, step: int = 1) -> None:
+    """work(low, high) over 0 .. size, in ranges side by side; see `ranges`."""
+    if _count == 1 or size < 2 * least or _here.inside:
+        work(0, size)
+    else:
+        each(work, ranges(size, least, step))
+
+
+def _served() -> _Workers:
+    global _workers
+    with _making:
+        if _workers is None:
+            _workers = _Workers()
+        _workers.grow(_count - 1)
+        return _workers
+
+
+def _forget() -> None:
+    """A forked process has none of the threads, and perhaps a lock that one of them held."""
+    global _workers, _making
+    _workers, _making = None, threading.Lock()
+    _here.inside = False
+
+
+os.register_at_fork(after_in_child=_forget)

@@ -1,0 +1,117 @@
+"""Plans: what they save and cost, which one a network asks for, and that all parties compute by the same."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from puma.engine.admission import OWNER, admit
+from puma.engine.planner import Link, measured, planned, spending, with_plan
+from puma.errors import UsageError
+from puma.measure.bench import RandomParams
+from puma.measure.forecast import forecast
+from puma.models.config import Bert, Llama
+from puma.mpc.party import DEALER
+from puma.nn import variants
+from puma.nn.variants import QUICK, VARIANTS, checked, named, title
+from puma.reference.float_session import Plain
+from puma.wire.messages import Encode, Generate, Input
+from tests.threads import Threads
+from tests.trio import parties, trio
+
+LLAMA = Llama(vocab_size=50, hidden_size=16, intermediate_size=24, layers=2, heads=2, kv_heads=1)
+BERT = Bert(vocab_size=40, hidden_size=12, intermediate_size=20, layers=2, heads=3)
+CASES = [(LLAMA, Generate(Input([9], []), 3)), (BERT, Encode(Input([21], []), "hidden"))]
+
+
+@pytest.mark.parametrize(("config", "request_"), CASES)
+def test_each_variant_saves_rounds_by_itself_and_all_save_their_sum(config: Any, request_: Any) -> None:
+    lean, quick = spending(config, request_, ()), spending(config, request_, QUICK)
+    saved = [lean.rounds - spending(config, request_, (name,)).rounds for name in VARIANTS]
+    means_nothing = {"tables", "norm" if config is LLAMA else "gated"}  # usual reaches make the digits too long
+    assert [name for name, n in zip(VARIANTS, saved, strict=True) if n <= 0] == [
+        n for n in VARIANTS if n in means_nothing
+    ]
+    assert lean.rounds - quick.rounds >= sum(saved)
+    assert quick.total < 3 * lean.total  # of a model as small as this one, whose rows are short
+
+
+@pytest.mark.parametrize(("config", "request_"), CASES)
+def test_a_slow_network_asks_for_few_rounds_and_a_narrow_one_for_few_bytes(config: Any, request_: Any) -> None:
+    far, narrow = planned(config, request_, Link(0.04, 4e8)), planned(config, request_, Link(1e-6, 1e5))
+    assert spending(config, request_, far).rounds == spending(config, request_, QUICK).rounds
+    assert spending(config, request_, narrow).total <= spending(config, request_, ()).total
+
+
+def test_the_price_of_a_plan_is_rounds_and_bytes_whichever_takes_longer() -> None:
+    link, some = Link(0.04, 8e6), spending(*CASES[0], ())
+    assert link.seconds(replace(some, rounds=some.rounds + 50)) - link.seconds(some) > 0.99
+    assert link.seconds(replace(some, dealt=10**8)) == pytest.approx(100, rel=0.01)
+
+
+def test_plans_have_names() -> None:
+    assert (named("lean"), named("quick"), named("auto")) == ((), QUICK, None)
+    assert named("norm, maximum") == ("maximum", "norm") == checked(["norm", "maximum"])
+    assert [title(plan) for plan in ((), QUICK, ("norm",), ("maximum", "norm"))] == [
+        "lean",
+        "quick",
+        "norm",
+        "maximum,norm",
+    ]
+    for wrong in ("fast", "norm,fast", ""):
+        with pytest.raises(UsageError, match="no quick"):
+            named(wrong)
+    with pytest.raises(UsageError, match="auto"):
+        variants.quick_of("auto")
+
+
+@pytest.mark.parametrize("quick", [("norm", "maximum"), ("norm", "norm"), ("other",)])
+def test_a_party_refuses_a_plan_that_is_none(quick: tuple[str, ...]) -> None:
+    job = with_plan(CASES[0][1], quick)
+    with pytest.raises(UsageError):
+        admit(LLAMA, "spline", job, OWNER)
+    admit(LLAMA, "spline", with_plan(job, QUICK), OWNER)
+
+
+def test_the_evaluators_measure_and_the_dealer_does_not() -> None:
+    members = trio()
+    found = parties(measured, members)
+    assert found[DEALER] is None
+    for link in found[1:]:
+        assert link is not None and 0 < link.rtt < 1 and link.rate > 1e6
+
+
+@pytest.fixture(scope="module")
+def served() -> Iterator[Threads]:
+    with Threads() as trio:
+        trio.share(LLAMA, RandomParams(LLAMA))
+        yield trio
+
+
+def test_answers_are_alike_by_every_plan_and_cost_what_is_forecast(served: Threads) -> None:
+    session, prompt, found, rounds = served.session, [3, 17, 8, 30, 2], dict[str, Any](), dict[str, int]()
+    for plan in ("lean", "quick", "auto", "inverse"):
+        session.variants = plan
+        found[plan] = [token for (token,) in session.continued([prompt], 4)]
+        assert session.cost is not None
+        rounds[plan] = session.cost.rounds
+        quick = session._plans[(3, 1, 3)] if plan == "auto" else named(plan)
+        assert quick is not None
+        expected = forecast(LLAMA, with_plan(Generate(Input([5], []), 4), quick))
+        assert (session.cost.rounds, session.cost.total) == (expected.rounds, expected.total)
+    assert len({tuple(tokens) for tokens in found.values()}) == 1
+    assert rounds["quick"] < rounds["inverse"] < rounds["lean"]
+    assert session.network is not None and session.network.rtt > 0
+
+
+def test_hidden_states_are_as_near_to_plaintext_by_the_quick_plan(served: Threads) -> None:
+    session, prompts, far = served.session, [[3, 17, 8, 30, 2], [1, 2], [9, 4, 31, 22, 10, 11, 40]], dict[str, float]()
+    plain = Plain(LLAMA, dict(RandomParams(LLAMA))).encode(prompts, "hidden")
+    for plan in ("lean", "quick"):
+        session.variants = plan
+        pairs = zip(session.encode(prompts, "hidden"), plain, strict=True)
+        far[plan] = max(float((x - y).abs().max()) for x, y in pairs)
+    assert far["quick"] < 1.5 * far["lean"] + 0.005, far

@@ -1,0 +1,66 @@
+"""What other processors run: words spread by shuffles within sixteen bytes, and rows that are chosen by an `and`."""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from llvmlite import ir
+from numba import njit, types
+from numba.extending import intrinsic
+
+from puma import kernels
+from puma.kernels import cpu_packed, plain
+from puma.kernels.cpu_few import WIDTH, eight_words
+from tests.kernels.words import words
+
+
+def spreading(anywhere: bool) -> Any:
+    """Eight words of six bytes from a place, by one way or the other."""
+
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        source, target = (
+            context.make_array(signature.args[i])(context, builder, values[j]).data for i, j in ((0, 0), (2, 2))
+        )
+        lanes = eight_words(builder, builder.gep(source, [values[1]]), 64, anywhere)
+        builder.store(lanes, builder.bitcast(target, ir.VectorType(ir.IntType(64), 8).as_pointer()), align=8)
+        return context.get_dummy_value()
+
+    @intrinsic
+    def spread(typing: Any, buffer, at, out):  # type: ignore
+        return types.void(buffer, types.int64, out), generate
+
+    return njit(lambda buffer, at, out: spread(buffer, at, out))
+
+
+@pytest.mark.parametrize("anywhere", [False, True])
+def test_eight_words_are_spread_and_nothing_behind_is_read(anywhere: bool) -> None:
+    x, spread = words(24), spreading(anywhere)
+    with mmap.mmap(-1, 2 * mmap.PAGESIZE) as region:
+        place = np.frombuffer(region, dtype=np.uint8)
+        assert ctypes.CDLL(None).mprotect(ctypes.c_void_p(place.ctypes.data + mmap.PAGESIZE), mmap.PAGESIZE, 0) == 0
+        tight = place[mmap.PAGESIZE - 24 * WIDTH : mmap.PAGESIZE]
+        tight[:] = kernels.pack_bytes(x, 48).numpy()
+        for first in (0, 8, 16):
+            out = np.empty(8, np.int64)
+            spread(tight, first * WIDTH, out)
+            assert out.tolist() == plain.reduce(x, 48)[first : first + 8].tolist()
+        del tight, place
+
+
+@pytest.mark.parametrize("bits", [48, 60])
+@pytest.mark.parametrize("n", [3, 4, 7, 64, 70])
+def test_rows_are_chosen_by_and(bits: int, n: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where no instruction multiplies and adds at once; the shapes leave rests in every direction."""
+    monkeypatch.setattr(cpu_packed, "FUSED", False)
+    for rows, columns in ((1, 1), (9, 8), (20, 35), (3, 300)):
+        packed = [kernels.pack_bytes(words(rows, columns, seed=i), bits) for i in range(2)]
+        a, out = words(n, rows + 5) & 1, words(n, columns, seed=3)
+        for signs in ((1, 0), (0, 1), (1, -1)):
+            expected = plain.chosen_packed(a, packed, signs, bits, out.clone(), 2)
+            got = kernels.chosen_packed(a, packed, signs, bits, out.clone(), 2)
+            assert torch.equal(plain.reduce(got, bits), plain.reduce(expected, bits)), (rows, columns, signs)
