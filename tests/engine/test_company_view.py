@@ -50,7 +50,7 @@ def batch(clear: PlainModel, asks: list[Asked], party: Party) -> None:
         Member.of(Item(key.encode() * 16, 1), key, SERVED, made, request) for key, request in (("a", one), ("b", other))
     )
     company.step(0, [first, beside], [5, 3])
-    two.cache = kept.find("a", Prefix(NAME, 4), SERVED)
+    two.cache = kept.find("a", Prefix(NAME, 4), SERVED[:2])
     second = Member.of(Item(b"a" * 16, 2), "a", SERVED, made, two)
     company.step(1, [beside, second], [0, 1])
     company.step(2, [beside, second], [0, 2])
