@@ -111,7 +111,7 @@ def _drafts(smollm2: Path | None, model: str | None, _: int, quick: bool) -> Any
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--only", help=f"some of {', '.join(PARTS)}, separated by commas; page for none")
     parser.add_argument("--runs", type=int, default=3, help="runs of which the median counts")
     parser.add_argument("--quick", action="store_true", help="small and few, to see that all works")

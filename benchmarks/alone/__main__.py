@@ -73,7 +73,7 @@ def serial(ratio: float, count: int) -> float:
 
 def main() -> None:
     """Measure, and write what was found."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.alone", description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.alone", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--threads", default="1,2", help="numbers of threads, the first of which is 1")
     parser.add_argument("--runs", type=int, default=3, help="runs of which the median counts")
     parser.add_argument("--quick", action="store_true", help="small, to see that all works")

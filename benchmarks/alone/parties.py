@@ -48,9 +48,9 @@ class Alone:
         for spec in tensor_specs(config):
             seeds = [PairKey(fresh_secret()) for _ in range(2)]
             size = rest_bytes(spec.shape, spec.bits)
-            pads = tuple(key.stream(f"weight {spec.name}").bytes(size) for key in seeds)
+            first, second = (key.stream(f"weight {spec.name}").bytes(size) for key in seeds)
             words = params[spec.name].double().contiguous()
-            m = kernels.pack_masked(words, spec.frac, pads, spec.bits, torch.empty(size, dtype=torch.uint8))
+            m = kernels.pack_masked(words, spec.frac, (first, second), spec.bits, torch.empty(size, dtype=torch.uint8))
             for member, own in zip(self.parties, (seeds, seeds[:1], seeds[1:])):
                 streams = [key.stream(f"weight {spec.name}") for key in own]
                 packed = None if member.rank == DEALER else m

@@ -56,7 +56,8 @@ def puma(capsys: pytest.CaptureFixture[str]) -> Run:
 
     def run(*words: object) -> Ran:
         code = app.run([str(word) for word in words])
-        return Ran(code, *capsys.readouterr())
+        said = capsys.readouterr()
+        return Ran(code, said.out, said.err)
 
     return run
 

@@ -18,7 +18,8 @@ FEW = Allowed((), tokens=20)
 
 
 def job(lengths: list[int], tokens: int = 3, **settings: Any) -> Generate:
-    return Generate(Input(lengths, []), tokens, **({"paced": True} | settings))
+    how: dict[str, Any] = {"paced": True} | settings
+    return Generate(Input(lengths, []), tokens, **how)
 
 
 def refused(word: Pace, first: Generate, allowed: Allowed = OWNER, flags: int = 0) -> None:

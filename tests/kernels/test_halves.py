@@ -34,7 +34,8 @@ def spreading(anywhere: bool) -> Any:
     def spread(typing: Any, buffer, at, out):  # type: ignore
         return types.void(buffer, types.int64, out), generate
 
-    return njit(lambda buffer, at, out: spread(buffer, at, out))
+    called: Any = spread  # what it is given first is the compiler's
+    return njit(lambda buffer, at, out: called(buffer, at, out))
 
 
 @pytest.mark.parametrize("anywhere", [False, True])

@@ -56,7 +56,7 @@ def test_it_is_the_merged_model_in_the_clear(base: Path, tmp_path: Path) -> None
     ids = own.prompt_ids(PROMPT, 1)
     apart_, together = (
         Plain(c, p).encode([ids], "hidden")[0]
-        for c, p in ((config, own.plain | tensors), (merged.config, merged.plain))
+        for c, p in ((config, {**own.plain, **tensors}), (merged.config, merged.plain))
     )
     assert_close(apart_, together, atol=1e-4, rtol=1e-4)
     assert not torch.allclose(together, Plain(own.config, own.plain).encode([ids], "hidden")[0], atol=1e-2)
@@ -116,7 +116,13 @@ def test_an_adapter_without_its_base_is_refused(memory: Path, base: Path, tmp_pa
 
 def test_what_an_adapter_costs() -> None:
     """Two small products, two rounds or three for each matrix, a part of the dealer's; rank hardly counts."""
-    sizes = {"vocab_size": 32000, "hidden_size": 4096, "intermediate_size": 11008, "heads": 32, "layers": 1}
+    sizes: dict[str, Any] = {
+        "vocab_size": 32000,
+        "hidden_size": 4096,
+        "intermediate_size": 11008,
+        "heads": 32,
+        "layers": 1,
+    }
     config, job = in_the_open(Llama(**sizes)), Generate(Input([8], []), 1)
     totals = {}
     for rank in (0, 8, 64):

@@ -143,7 +143,7 @@ def test_a_rehearsed_product_is_the_product() -> None:
 
 
 def test_only_masks_that_are_needed_are_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
-    drawn: list[tuple[str, int]] = []
+    drawn: list[tuple[int, int]] = []
     into = Reader.into
     monkeypatch.setattr(Reader, "into", lambda reader, b: drawn.append((party.rank, b.numel())) or into(reader, b))
     size = rest_bytes((30, 24), 48)

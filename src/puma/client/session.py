@@ -388,10 +388,8 @@ class Session(PartyChannel):
         return next((reply.problem for reply in self._replies(msg.Taken) if reply.problem), "")
 
     def _go_on(self, chosen: Sequence[int], hidden: Sequence[int] = ()) -> int:
-        """Ask for the next token of a paced request, after those that the client chose; the bytes of these.
-
-        `hidden` says of beams which columns each does not see.
-        """
+        """Ask for the next token of a paced request, after those that the client chose; the bytes of these. `hidden`
+        says of beams which columns each does not see."""
         config, tokens = self.served, Laid([1] * len(chosen), torch.tensor(list(chosen)), hidden)
         laid, parts = looked_up(config, tokens, self.table), []
         for part in share_input(config, laid):

@@ -247,10 +247,9 @@ class LocalCluster(Client):
     and whatever `prepare` computed ahead. `trio` are processes already started, which stay. `reveal_logits` is the
     owner's policy: may clients see logits, to sample from them. `approximation` is "spline", "puma" or "mpcformer";
     spline, or the trio's, unless given. `adapter` is a LoRA adapter's folder or hub name, which is merged. `plan` says
-    how number formats are made that follow the model; `variants` which functions take fewer rounds and more words:
-    "lean" none, "quick" all, "auto" those that save time on this machine, or their names. With `weights` "open" only
-    the prompt and what is made of it are hidden: the parties read the model files where they lie, and nothing is shared
-    but an adapter, which stays secret. `threads` are those of each party, a third of this machine's cores unless given.
+    how number formats are made that follow the model; `variants` is as for `connect`. With `weights` "open" only the
+    prompt and what is made of it are hidden: the parties read the model files where they lie, and nothing is shared but
+    an adapter, which stays secret. `threads` are those of each party, a third of this machine's cores unless given.
     Raises the errors of puma.errors.
     """
 
@@ -270,7 +269,7 @@ class LocalCluster(Client):
         threads: int | None = None,
         variants: str = "lean",
     ) -> None:
-        variants = arguments.variants(variants)
+        self.variants = arguments.variants(variants)
         if threads is not None:
             arguments.count(threads, "threads", 1, pool.MOST)
             if trio is not None:
@@ -302,7 +301,6 @@ class LocalCluster(Client):
         self._trio = trio or Trio(progress, store, approximation=chosen, threads=threads)
         self._sessions = Sessions(self._trio.session, self._another)
         self._beside: weakref.WeakSet[Session] = weakref.WeakSet()
-        self._trio.session.variants = variants
         try:
             serve = self._opened if weights == "open" else self._shared
             self._name = serve(clear, reveal_logits, progress)
@@ -337,7 +335,9 @@ class LocalCluster(Client):
         """The calling thread's session with the three processes: the trio's own as long as one thread asks, and while
         something is prepared, which that one alone uses up."""
         prepared = self._trio.session.prepared_requests
-        return self._trio.session if prepared is not None and prepared.all() else self._sessions.mine()
+        found = self._trio.session if prepared is not None and prepared.all() else self._sessions.mine()
+        found.variants = self.variants
+        return found
 
     def another(self) -> Beside:
         """The same parties and model in one more session, whose requests are computed together with those of others
@@ -346,6 +346,7 @@ class LocalCluster(Client):
         if session is None:
             raise AdmissionError("these parties take no further sessions", "ask one request at a time")
         self._beside.add(session)
+        session.variants = self.variants
         return Beside(session, self.model)
 
     def _another(self) -> Session | None:
@@ -357,7 +358,7 @@ class LocalCluster(Client):
         if not session.open(self._name) or session.sharing != first.sharing:
             session.close()
             return None
-        session.out_of_range, session.table, session.variants = first.out_of_range, first.table, first.variants
+        session.out_of_range, session.table = first.out_of_range, first.table
         return session
 
     @property
@@ -369,16 +370,6 @@ class LocalCluster(Client):
     def out_of_range(self, value: Judgement) -> None:
         for session in (*self._sessions.all(), *self._beside):
             session.out_of_range = judgement(value)
-
-    @property
-    def variants(self) -> str:
-        """As of all clients; for all threads."""
-        return self._sessions.first.variants
-
-    @variants.setter
-    def variants(self, value: str) -> None:
-        for session in self._sessions.all():
-            session.variants = arguments.variants(value)
 
     @property
     def cost(self) -> Cost:
@@ -395,6 +386,7 @@ class LocalCluster(Client):
 
     def prepare(self, prompt: int, tokens: int | None = None, batch: int = 1) -> PreparedRequest:
         """As of all clients; of the first session, whose parties keep it."""
+        self._sessions.first.variants = self.variants
         return self._prepare(self._sessions.first, prompt, tokens, batch)
 
     @property

@@ -78,3 +78,15 @@ def top_widths(bits: int, above: bool, least: int = 1) -> tuple[int, ...]:
 
     found = (split(bits, n)[:: -1 if least > 1 else 1] for n in range(1, min(bits, 3) + 1))
     return tuple(min((widths for widths in found if widths[-1] >= least), key=price))
+
+
+def told(top: Digit, margin: int, above: bool) -> list[Bits]:
+    """Whether an input is inside, and above if anything can be, by a digit that begins in the table, 2^margin to its
+    length; local.
+
+    It may read one too high, so a part at each end counts as outside, but not the upper one where nothing is above. An
+    index that comes round at the table's end has such a reading, too.
+    """
+    parts = 1 << margin
+    inside = top.is_in(range(1, parts + (not above)))
+    return [inside, top.is_in(range(parts, top.size // 2 + 1))] if above else [inside]

@@ -33,10 +33,10 @@ from puma.mpc.cost import declares
 from puma.mpc.fixed import ACTIVATION, ACTIVATION_REACH, NONLINEAR, SCORE_REACH
 from puma.mpc.lookup import Digit, digit, digits, line, line_masks
 from puma.mpc.party import Protocol, together
-from puma.mpc.share import Additive, Bits, Share
+from puma.mpc.share import Additive, Share
 from puma.mpc.watch import note_digit
 from puma.mpc.zones import TOP, zone_between
-from puma.nn.range_digits import range_bits, range_polynomials, top_widths
+from puma.nn.range_digits import range_bits, range_polynomials, told, top_widths
 from puma.nn.variants import TABLES
 
 
@@ -359,7 +359,7 @@ def piecewise(spline: Spline, x: Share, owners: Tensor | None = None) -> Protoco
     if spline.room:
         note_digit(tops[-1], zone_between(tops[-1].width, *spline.inside(tops[-1].width)), owners)
     if at_once:
-        flags = open_masked(*_told(spline, tops[0]))
+        flags = open_masked(*told(tops[0], spline.margin, above))
         lines, masked = yield from together(looked_up(spline, index, offset), flags)
     else:
         polynomials = range_polynomials(len(tops), above)
@@ -375,17 +375,6 @@ def piecewise(spline: Spline, x: Share, owners: Tensor | None = None) -> Protoco
         result = result + to_arithmetic(masked[1], spline.bits).times(1 << result.frac, result.frac)
     (opened,) = yield from open_truncate((result, result.frac - spline.out_frac))
     return opened
-
-
-def _told(spline: Spline, top: Digit) -> list[Bits]:
-    """Whether an input is inside, and above, by a digit that begins in the table, 2^margin to its length; local.
-
-    It may read one too high, so a part at each end counts as outside, but not the upper one where nothing is above. An
-    index that comes round at the table's end has such a reading, too.
-    """
-    parts = 1 << spline.margin
-    inside = top.is_in(range(1, parts + (spline.above is None)))
-    return [inside] if spline.above is None else [inside, top.is_in(range(parts, top.size // 2 + 1))]
 
 
 LEAST = 9  # results lie above -2^(j-9) in their ring j: none of the functions is far below zero

@@ -101,6 +101,8 @@ class Channel:
         """A member has come, or has been granted more steps, or is closed; raises why the channel is over, if it is."""
         with self._changed:
             self._check()
+            if member.closed and member.item not in self._members:
+                return  # the leader has heard so first, and has said that it is over
             if member.item not in self._members and member.keeps:
                 self.kept.expect(member.key, member.keeps)
             self._members.setdefault(member.item, member)

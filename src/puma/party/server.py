@@ -116,7 +116,9 @@ class Server:
             self._agreement.note(request)
             self._intake.offered(request)
         elif isinstance(request, msg.Survey):
-            self._say(self._survey(request))
+            admit(self._ready().config, self.party.approximation, request.request, self._allowed())
+            self._agreed(request)
+            self._say(planner.surveyed(self.party, self._ready().config, request.request))
         else:
             preprocessing, self._preprocessing = self._preprocessing, None  # for this request or for none
             self._report(request, partial(self._work, request, preprocessing))
@@ -208,13 +210,6 @@ class Server:
         return self._preprocessing_store
 
     # -- requests -------------------------------------------------------------------------------------------
-
-    def _survey(self, request: msg.Survey) -> msg.Surveyed:
-        """What the network is like, and at P1 the plan that takes least time on it."""
-        admit(self._ready().config, self.party.approximation, request.request, self._allowed())
-        self._told(request)
-        self._agreement.check()
-        return planner.surveyed(self.party, self._ready().config, request.request)
 
     def _ready(self) -> Engine:
         if self.engine is None:
@@ -324,20 +319,15 @@ class Server:
         """What a word to go on lets happen before this step."""
         flags = hidden_flags(request, step)
         admit_word(self._ready().config, self.party.approximation, requests, word, flags, self._allowed())
-        given = None
-        if word.input is not None:
-            given = self._prompt(word.input, self._payload(word.input, flags), flags)
+        own = word.input
+        given = None if own is None else self._prompt(own, self._payload(own, flags), flags)
         joining = [Request.of(job, self._prompt(job.input, self._payload(job.input))) for job in word.join]
-        self._joined(word.join)
         read = follows(word)
-        self._guessed(sum(map(len, read)))
+        self._joined(word.join, sum(map(len, read)))
         return Turn(True, word.leave, given, joining, word.kept, read)
 
-    def _guessed(self, tokens: int) -> None:
-        """So many drafts are computed beside what was asked for."""
-
-    def _joined(self, jobs: Sequence[msg.Generate]) -> None:
-        """These requests have joined one that is under way."""
+    def _joined(self, jobs: Sequence[msg.Generate], drafts: int) -> None:
+        """These requests have joined one that is under way; so many drafts are computed besides."""
 
     # -- requests in company ----------------------------------------------------------------------------------------
 

@@ -139,7 +139,10 @@ class SessionServer(Server):
         self._metrics.add("puma_tokens_total", request.input.tokens, kind="prompt")
         self._metrics.add("puma_tokens_total", total_tokens(request) - request.input.tokens, kind="new")
 
-    def _joined(self, jobs: Sequence[msg.Generate]) -> None:
+    def _joined(self, jobs: Sequence[msg.Generate], drafts: int) -> None:
+        self._limits.spent.spend(self._counted, drafts)
+        if drafts:
+            self._metrics.add("puma_tokens_total", drafts, kind="draft")
         for job in jobs:
             self._limits.check_memory(f"P{self.party.rank}")
             self._limits.asked.spend(self._counted, 1)
@@ -147,11 +150,6 @@ class SessionServer(Server):
             self._limits.spent.spend(self._counted, total_tokens(job))
             self._metrics.add("puma_requests_total", kind="generate")
             self._count(job)
-
-    def _guessed(self, tokens: int) -> None:
-        if tokens:
-            self._limits.spent.spend(self._counted, tokens)
-            self._metrics.add("puma_tokens_total", tokens, kind="draft")
 
     def _admit(self, request: msg.Generate | msg.Encode) -> None:
         self._limits.check_memory(f"P{self.party.rank}")

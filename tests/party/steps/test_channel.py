@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -23,6 +24,7 @@ from puma.party.limits import Limits
 from puma.reference.float_session import Plain
 from puma.reference.plain_model import PlainModel
 from puma.wire import messages as msg
+from puma.wire.steps import Item
 from tests.client.drafts.scripted import Scripted
 from tests.models import tiny
 from tests.party.sessions import Sessions
@@ -310,3 +312,11 @@ def test_a_lost_link_ends_the_channel_by_name_and_the_next_has_fresh_keys(lost: 
 def _cut(channel: Channel) -> None:
     for link in channel._links.values():
         link.fail("the process died")
+
+
+def test_who_is_over_already_does_not_come_again(parties: Sessions) -> None:
+    """The leader may hear first that a client wants no more, and say so before this party has heard its client."""
+    over: Any = SimpleNamespace(item=Item(bytes(16), 7), closed=True)
+    for each in parties.channel:
+        each.allow(over)
+        assert over.item not in each._members
