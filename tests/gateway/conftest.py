@@ -29,6 +29,7 @@ class Own(LocalCluster):
     """A cluster that ends its threads with itself."""
 
     def close(self) -> None:
+        super().close()
         self._trio.close()
 
 

@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from time import monotonic
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Any, Literal, TypeVar
 
 from puma import config
 from puma.client import arguments, seen
@@ -27,15 +27,15 @@ from puma.client.model_info import ModelInfo
 from puma.client.owner import Progress, listed
 from puma.client.public.fetched import fetched
 from puma.client.session import Session
+from puma.client.tokens.own_files import own_files
 from puma.client.turns import whole
 from puma.config import Cluster
 from puma.crypto import identity
 from puma.errors import CheckpointError, PeerLost, ProtocolError, PumaError, StoreError, UsageError
 from puma.models.files import generation
-from puma.models.files.folder import said_of_tokens, travelling
 from puma.models.files.source import TOKENIZER
 from puma.models.reading.wording import FILE
-from puma.models.text import open_tokenizer, tokenizer_of
+from puma.models.text import tokenizer_of
 from puma.net import Link
 from puma.net.endpoint import printable
 from puma.net.guard import PLAIN, Guard, insecure
@@ -279,29 +279,6 @@ def hang_up(links: Sequence[Link], owner: int) -> None:
     for link in links if os.getpid() == owner else ():
         with suppress(PumaError):
             link.close()
-
-
-class OwnFiles(NamedTuple):
-    """What a client brings in place of the owner's files: of all of them if it is `whole`, else of the tokenizer."""
-
-    tokenizer: Any
-    files: dict[str, Callable[[], bytes]]
-    whole: bool
-
-
-def own_files(path: Path) -> OwnFiles:
-    """A client's own tokenizer, from its file or folder, and from a folder whatever belongs to it."""
-    hint = "name a tokenizer.json, or a folder that holds one"
-    if not path.is_dir():
-        if not path.is_file():
-            raise UsageError(f"there is no tokenizer {path}", hint)
-        return OwnFiles(open_tokenizer(path), {}, False)
-    files = travelling(path)
-    read = files.pop(TOKENIZER, None)
-    if read is None:
-        raise UsageError(f"there is no tokenizer {path / TOKENIZER}", hint)
-    files |= generation.public(said_of_tokens(path) or {})
-    return OwnFiles(tokenizer_of(read(), f"the tokenizer in {path}", "download it again"), files, True)
 
 
 class RemoteCluster(Client):

@@ -29,13 +29,7 @@ from puma.client.tokens.remembered import Remembered, going_on
 from puma.client.tokens.rules import Following
 from puma.client.turns import Stream, whole
 from puma.crypto.prg import fresh_secret
-from puma.errors import (
-    OutOfRange,
-    PolicyError,
-    PreprocessingError,
-    PumaError,
-    UsageError,
-)
+from puma.errors import OutOfRange, PolicyError, PreprocessingError, PumaError, UsageError
 from puma.models import inputs
 from puma.models.config import Config
 from puma.models.text import check_batch

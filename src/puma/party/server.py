@@ -229,13 +229,7 @@ class Server:
             with self.party.stage(f"request {self._requests}"):
                 self._run(request, self._prompt(request.input, self._payload(request.input)), self._emit, prefilled)
             return
-        if preprocessing is None or preprocessing.header.id != request.preprocessing:
-            raise PreprocessingError("the request names preprocessing that is not ready", "take it before each request")
-        made_for = preprocessing.header.request
-        if msg.bare(made_for) != msg.bare(request):
-            raise PreprocessingError("the preprocessing was made for another request", "prepare some for this one")
-        if isinstance(request, msg.Generate) and request.paced:
-            raise PreprocessingError("a request whose end is open cannot be prepared", "ask for so many tokens")
+        preprocessing = ahead.ready(preprocessing, request)
         self._told(request)
         if self.party.is_dealer:
             self._agreement.check()
@@ -244,7 +238,7 @@ class Server:
                 self.client.send_control(description)
                 self.client.send(parts)
             return
-        prompt = self._prompt(made_for.input, self._payload(request.input))
+        prompt = self._prompt(preprocessing.header.request.input, self._payload(request.input))
         with ahead.performance(self.party, preprocessing):
             self._run(request, prompt, self._emit, prefilled)
 

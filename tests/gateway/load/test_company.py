@@ -53,6 +53,8 @@ def test_late_ones_join_and_end_before(long: Served, held: Any) -> None:
     watch = long.gateway.watches.of(found[0]._request_id)
     assert watch.state == "done" and watch.cost is not None
     assert long.gateway.worker.queued == 1 and len(long.clusters) == 1
+    sessions = long.clusters[0]._sessions  # of threads that ask the cluster itself: those that have a seat do not
+    assert sessions.all() == [sessions.first]
 
 
 def test_drafts_bring_several_tokens_of_the_same_answers(tmp_path: Path) -> None:

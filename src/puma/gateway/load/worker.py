@@ -12,6 +12,7 @@ import contextlib
 import threading
 from collections.abc import Callable
 from time import monotonic
+from typing import Any
 
 from puma.client.drafts.draft import Source
 from puma.errors import (
@@ -43,9 +44,9 @@ IDLE, STARTING, READY, FAILED = "idle", "starting", "ready", "failed"
 AGAIN = 5.0  # seconds after which parties that let no further session in are asked for one again
 
 
-def once(cluster: Cluster) -> bool:
+def once(session: Any) -> bool:
     """Whether a session is for one request, and none beside it, as where the parties are audited."""
-    return getattr(cluster.session, "once", False)
+    return getattr(session, "once", False)
 
 
 class Seat:
@@ -82,6 +83,7 @@ class Worker:
         self._shut: ProtocolError | None = None  # what the parties sent did not fit: nothing is asked any more
         self._start = start
         self._cluster: Cluster | None = None
+        self._first: Any = None  # its session; whoever asks a local one for it in another thread gets another
         self._opening = threading.Lock()
         self._jobs = Waiting()
         self._seats: list[Seat] = []
@@ -250,13 +252,14 @@ class Worker:
             if self._shut is not None:
                 what = f"the parties are asked nothing more, since what they sent did not fit: {self._shut.message}"
                 raise ProtocolError(what, SHUT_HINT)
-            if self._cluster is not None and once(self._cluster) and self._cluster.session.over:
+            if self._cluster is not None and once(self._first) and self._first.over:
                 self._cluster.close()
                 self._cluster = None
             if self._cluster is None:
                 seat.close()
                 self.state = STARTING
                 self._cluster = self._start()
+                self._first = self._cluster.session
             if seat.of is not self._cluster or seat.cluster is None or seat.cluster.session.over:
                 seat.close()
                 opened = self._opened(self._cluster)
@@ -269,16 +272,16 @@ class Worker:
     def _opened(self, cluster: Cluster) -> Cluster | None:
         """A session that no other seat has; None if there is none besides those of others."""
         taken = any(seat.cluster is cluster for seat in self._seats)
-        if once(cluster):
+        if once(self._first):
             return None if taken else cluster
-        if cluster.in_company and not taken and not cluster.session.over:
+        if cluster.in_company and not taken and not self._first.over:
             return cluster
         try:
             return cluster.another()
         except AdmissionError:
             if any(seat.cluster is not None and seat.of is cluster for seat in self._seats):
                 return None
-            if cluster.session.over:
+            if self._first.over:
                 raise
             return cluster  # alone, then
 
