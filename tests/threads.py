@@ -31,7 +31,9 @@ from puma.wire import messages as msg
 class Threads:
     """What `Trio` is, with threads; the parties' folders lie below `store`."""
 
-    def __init__(self, store: Path | None = None, approximation: str = "spline", signed: bool = True) -> None:
+    def __init__(
+        self, store: Path | None = None, approximation: str = "spline", signed: bool = True, threads: int | None = None
+    ) -> None:
         self.store, self.pids = store and folders.private_folder(store), [os.getpid()] * 3
         secrets = {(0, 1): fresh_secret(), (0, 2): fresh_secret(), (1, 2): fresh_secret()}
         links: list[dict[int, Any]] = [{}, {}, {}]

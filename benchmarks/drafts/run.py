@@ -39,8 +39,12 @@ def drafts(quick: bool, say: Say, smollm2: Path | None = None, model: str | None
     """All cases: the embedded model, and SmolLM2 if its file is named; drafts by lookup, and by a `model` if named."""
     found = list[dict[str, Any]]()
     stories = PlainModel(None)
-    found += _in_clear(stories, {"continue": texts.STORIES[: 1 if quick else None]}, ["lookup"], say)
-    found += _over_network(stories, texts.STORIES[0], quick, say)
+    asked = {
+        "tell a story": texts.STORIES[: 1 if quick else None],
+        "continue a text": texts.GIVEN[: 1 if quick else None],
+    }
+    found += _in_clear(stories, asked, ["lookup"], say)
+    found += _over_network(stories, texts.GIVEN[0], quick, say)
     if smollm2 is not None:
         chats = PlainModel(smollm2)
         found += _in_clear(chats, texts.CONTINUED | texts.ASKED, ["lookup", *([model] if model else [])], say)
@@ -122,7 +126,8 @@ def _over_network(model: PlainModel, prompt: str, quick: bool, say: Say) -> list
             if network is not None:
                 shaped = stack.enter_context((netem.Shaped if kernel else Emulated)(NETWORKS[network]))
                 route = {"route": shaped.route}
-            cluster = LocalCluster(model, trio=stack.enter_context(Trio(**route)))
+            plan = "lean" if network is None else "quick"  # few rounds, as a client there would ask for
+            cluster = LocalCluster(model, trio=stack.enter_context(Trio(**route)), variants=plan)
             for draft in (None, "lookup"):
                 say(f"{model.name} over {network or 'loopback'}, {draft or 'no'} drafts")
                 row = {"model": model.name, "kind": "continue", "pace": network or "loopback"}

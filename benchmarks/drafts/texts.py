@@ -93,4 +93,10 @@ ASKED = {  # of a model that chats
     ],
 }
 CONTINUED = {"continue": [DIALOGUE, LIST, STORY]}  # of any
+GIVEN = [  # texts to be gone on with that repeat themselves
+    "Lily had a cat. The cat was big and red. Lily loved the big red cat. Ben had a cat. The cat was big and red. "
+    "Ben loved",
+    'One day, Tom went to the park. He saw a big dog. The big dog said, "Hi, Tom!" Tom said, "Hi, big dog!" They '
+    "played and played. The next day, Tom went to the park. He saw",
+]
 STORIES = ["Once upon a time", "Lily and Tom went to the park. Lily", "The little dog had a red ball. The dog"]

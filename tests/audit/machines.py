@@ -21,7 +21,7 @@ from puma.models.architectures.relative import Disentangled, buckets, rounded
 from puma.models.fields import Rope
 from puma.models.rope import frequencies
 from puma.mpc.share import encode
-from puma.nn import delta, roots, sampling, splines
+from puma.nn import delta, gates, roots, sampling, splines
 from puma.nn.functional import ROTARY
 from puma.nn.modules import rotary_angles
 from puma.nn.splines import Spline
@@ -38,11 +38,11 @@ def words() -> dict[str, Tensor]:
     """Every kind of table and constant, as the integers that parties compute with."""
     found = {
         f"{s.name} {s.width}": s.tables
-        for room in (splines, delta)
+        for room in (splines, gates, delta)
         for s in vars(room).values()
         if isinstance(s, Spline)
     }
-    found |= {f"softcap {cap}": splines.softcap(cap).tables for cap in (4.0, 30.0, 50.0, 128.0)}
+    found |= {f"softcap {cap}": gates.softcap_table(cap).tables for cap in (4.0, 30.0, 50.0, 128.0)}
     found |= {f"reciprocal {n}": roots._reciprocal_spline(n).tables for n in range(2, 14)}
     found |= {f"rsqrt {s}": roots._rsqrt_spline(s).tables for s in (0.5, 0.75, 1.0)}
     for temperature in (0.01, 0.7, 1.0, 100.0):

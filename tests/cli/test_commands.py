@@ -147,7 +147,7 @@ def test_encode_embeds(puma: Run, checkpoints: dict[str, Path]) -> None:
 
 def test_encode_pairs(puma: Run, checkpoints: dict[str, Path]) -> None:
     asked = ("encode", checkpoints["bert"], "the cat", "sat", "a dog", "ran", "--pairs")
-    found = puma(*asked, "--compare", "--json").json["results"]
+    found = json.loads(puma(*asked, "--compare", "--json").out)["results"]
     assert [result["text"] for result in found] == [["the cat", "sat"], ["a dog", "ran"]]
     assert all(result["compare"]["cosine"] > 0.9999 for result in found)
     assert "the cat | sat" in puma(*asked).out
@@ -193,7 +193,7 @@ def test_bench_pays_what_cost_says(name: str, options: list[object], puma: Run, 
     assert set(found) == {
         "model", "layers", "prompt", "tokens", "batch", "seconds",
         "prefill_seconds", "cpu_seconds", "peak_rss_mib", "rounds", "bytes",
-        "max_abs_error", "plain_seconds", "repeated_layers", "breakdown", "machine", "version",
+        "max_abs_error", "plain_seconds", "repeated_layers", "breakdown", "machine", "version", "plan",
     }  # fmt: skip
     assert (found["model"], found["layers"], found["prompt"]) == (name, 2, 4)
     assert (found["tokens"], found["batch"]) == ((2, 3) if options else (0, 1))

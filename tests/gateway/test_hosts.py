@@ -22,7 +22,13 @@ def _asked_as(host: str, hosts: tuple[str, ...], reached: str) -> tuple[int, str
     async def send(message: Any) -> None:
         sent.append(message)
 
-    scope = {"type": "http", "method": "GET", "headers": [(b"host", host.encode())], "server": (reached, 8000)}
+    scope = {
+        "type": "http",
+        "method": "GET",
+        "path": "/",
+        "headers": [(b"host", host.encode())],
+        "server": (reached, 8000),
+    }
     asyncio.run(Guard(app, hosts)(scope, Any, send))  # type: ignore[arg-type]
     return sent[0]["status"], b"".join(message.get("body", b"") for message in sent).decode()
 
