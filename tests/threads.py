@@ -101,6 +101,8 @@ class Threads:
         self.session.close()
         for channel in self._channels:
             channel.end(PeerLost("the parties stop", "start others"))
+        for server in self.beside:  # as processes that end, which wait for no client
+            server.client.close()
         for thread in self._threads:
             thread.join(20)
         assert not any(thread.is_alive() for thread in self._threads), "a party hangs"

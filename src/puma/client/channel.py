@@ -33,7 +33,7 @@ from puma.net.endpoint import printable
 from puma.nn.variants import named
 from puma.wire import messages as msg
 from puma.wire.answers import Format
-from puma.wire.network import Surveyed
+from puma.wire.beside.network import Surveyed
 from puma.wire.receipts import Commitment, Signed, joined
 
 R = TypeVar("R")

@@ -12,6 +12,8 @@ import msgspec
 
 from puma.errors import ProtocolError
 from puma.models.config import Config
+from puma.wire.beside.kept import Prefix, Recall
+from puma.wire.beside.network import Functions, Surveyed
 from puma.wire.canaries import Commit, Committed, Disclosed, Reveal
 from puma.wire.cards import Base as Base
 from puma.wire.cards import Card as Card  # what is said of a model is told by these names, too
@@ -21,9 +23,7 @@ from puma.wire.cards import Place as Place
 from puma.wire.cards import Provenance as Provenance
 from puma.wire.cards import TensorSpec as TensorSpec
 from puma.wire.fields import MANY, Bits, Digest, Frac, Id, Name, Seeds, Shape, Size, Small, Text
-from puma.wire.kept import Prefix, Recall
 from puma.wire.limits import MOST_BEAMS, MOST_DRAFTS
-from puma.wire.network import Functions, Surveyed
 from puma.wire.receipts import Commitment, Signed
 
 T = TypeVar("T")
