@@ -4,8 +4,9 @@
     python -m benchmarks.clients --model sentence-transformers/all-MiniLM-L6-v2 --clients 32
 
 Each round asks once alone and once by all at the same time, so that whatever else the machine does falls on both. The
-figures are tokens a second of all (or sentences, of an encoder) against one client's, and in how many of the others'
-steps a newcomer has its first token. All answers must be those that were given alone.
+figures are tokens a second of all (or sentences, of an encoder) against one client's, in how many of the others'
+steps a newcomer has its first token, and the first tokens of a chat's first and second turns. All answers must be those
+that were given alone.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from typing import Any
 
 from benchmarks.stack import Stack
 from puma.client.connect import RemoteCluster
+from puma.client.tokens.remembered import Remembered
 from puma.gateway.server import configured, listen
 from puma.gateway.service import Gateway
 from puma.gateway.settings import Settings
@@ -153,6 +155,28 @@ def of_gateway(model: PlainModel, clients: int, tokens: int, rounds: int) -> dic
     return found | {"tokens_a_second": clients * tokens / found["together_seconds"]}
 
 
+# -- one client that goes on -------------------------------------------------------------------------------------------
+
+
+def of_chat(model: PlainModel, length: int, tokens: int, rounds: int) -> dict[str, Any]:
+    """Seconds to the first token of a turn with so many tokens, and of the next one, which goes on from it."""
+    size = model.config.vocab_size
+    ids, new = [(7919 * i + 13) % size for i in range(length)], [(104729 * i + 5) % size for i in range(16)]
+    turns: list[list[float]] = [[], []]
+    with LocalCluster(model) as cluster:
+        for _ in range(rounds + 1):  # the first round warms up
+            memory, text = Remembered(), [*ids]
+            for seconds in turns:
+                began = time.perf_counter()
+                stream = cluster.stream_ids(text, tokens, memory=memory)
+                answer = [next(stream)]
+                seconds.append(time.perf_counter() - began)
+                text += [*answer, *stream, *new]
+            assert cluster.session.held >= length, "the second turn was sent whole"
+    first, second = (statistics.median(seconds[1:]) for seconds in turns)
+    return {"before": length, "first_turn_seconds": first, "second_turn_seconds": second, "ratio": second / first}
+
+
 def main() -> None:
     """Measure and print one line of JSON for each."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
@@ -160,13 +184,15 @@ def main() -> None:
     for name, default in (("clients", 16), ("tokens", 32), ("rounds", 3)):
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--network", choices=["lan", "paper", "wan"], help="emulated, between all, for daemons")
-    parser.add_argument("--only", choices=["daemons", "gateway"])
+    parser.add_argument("--before", type=int, default=400, help="tokens before a chat's second turn")
+    parser.add_argument("--only", choices=["daemons", "gateway", "chat"])
     asked = parser.parse_args()
     model = PlainModel(asked.model)
     sizes = asked.clients, asked.tokens, asked.rounds
     runs: dict[str, Callable[[], dict[str, Any]]] = {"daemons": lambda: of_daemons(model, *sizes, asked.network)}
     if not heads(model.config).encodes:
         runs["gateway"] = lambda: of_gateway(model, *sizes)
+        runs["chat"] = lambda: of_chat(model, min(asked.before, model.config.context - 40), 8, asked.rounds)
     for name, run in runs.items():
         if asked.only in (None, name):
             found = {"of": name, "clients": asked.clients, "tokens": asked.tokens} | run()

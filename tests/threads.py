@@ -14,12 +14,14 @@ from puma.client.evidence.session import Receipts
 from puma.client.session import Session
 from puma.crypto.prg import PairKey, fresh_secret
 from puma.crypto.signing import Signer
-from puma.errors import PumaError
+from puma.errors import PeerLost, PumaError
 from puma.local.sharing import open_up, share
 from puma.mpc.party import Party
 from puma.net.chain import link_key
 from puma.net.memory import MemoryLink, pair
+from puma.party.channel import Channel
 from puma.party.evidence.statements import Evidence, Notary
+from puma.party.joint import Place
 from puma.party.server import Server
 from puma.store import folders
 from puma.store.prepared_requests import PreparedRequests
@@ -45,6 +47,8 @@ class Threads:
             self.session.receipts = Receipts(session, bytes(32), pinned(self.notaries))
         if store:
             self.session.prepared_requests = PreparedRequests(store / "client")
+        self._approximation, self._channels, self.beside = approximation, list[Channel](), list[Server]()
+        self._making = threading.Lock()
         self.servers = []
         for rank in range(3):
             keys = {b if a == rank else a: PairKey(s) for (a, b), s in secrets.items() if rank in (a, b)}
@@ -57,6 +61,36 @@ class Threads:
         for thread in self._threads:
             thread.start()
 
+    @property
+    def channel(self) -> list[Channel]:
+        """Of the three, for sessions beside the first."""
+        from tests.party.sessions import channels  # which stand on links of this file
+
+        with self._making:
+            if not self._channels:
+                self._channels = channels(600)
+            return self._channels
+
+    def another(self) -> Session:
+        """One more session, whose requests are computed together with those of others like it."""
+        ends, name = [pair("client", f"P{rank}", timeout=600) for rank in range(3)], os.urandom(16)
+        for rank in range(3):
+            party = Party(rank, {}, {})
+            party.approximation = self._approximation
+            place = Place(lambda rank=rank: self.channel[rank], name)
+            library = self.servers[rank].library
+            self.beside.append(Server(party, ends[rank][1], owner=True, library=library, place=place))
+            self._threads.append(threading.Thread(target=serve, args=(self.beside[-1],), daemon=True))
+            self._threads[-1].start()
+        return Session([mine for mine, _ in ends], self._approximation, owns=True)
+
+    def lose(self, rank: int, why: str) -> None:
+        """One party is gone, for everybody."""
+        for server in (self.servers[rank], *self.beside[rank::3]):
+            server.client.fail(why)
+        if self._channels:
+            self._channels[rank].end(PeerLost(why, "start it again"))
+
     def share(self, *model: Any, **how: Any) -> None:
         share(self.session, *model, **how)
 
@@ -65,6 +99,10 @@ class Threads:
 
     def close(self) -> None:
         self.session.close()
+        for channel in self._channels:
+            channel.end(PeerLost("the parties stop", "start others"))
+        for server in self.beside:  # as processes that end, which wait for no client
+            server.client.close()
         for thread in self._threads:
             thread.join(20)
         assert not any(thread.is_alive() for thread in self._threads), "a party hangs"

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from puma.version import VERSION
 
 if TYPE_CHECKING:
+    from puma.client.chat.conversation import Conversation
     from puma.client.client import Answer, Encoding
     from puma.client.connect import RemoteCluster, connect
     from puma.client.evidence import verify as receipt
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 __version__ = VERSION
 __all__ = [
     "Answer",
+    "Conversation",
     "Encoding",
     "LocalCluster",
     "PumaError",
@@ -29,6 +31,7 @@ __all__ = [
 
 _ROOMS = {
     "Answer": "client.client",
+    "Conversation": "client.chat.conversation",
     "Encoding": "client.client",
     "LocalCluster": "local.cluster",
     "PumaError": "errors",

@@ -10,7 +10,7 @@ import torch
 from torch.testing import assert_close
 
 from puma import LocalCluster
-from puma.client.session import secret_length
+from puma.client.lengths import secret_length
 from puma.engine.dry_run import dry_run
 from puma.errors import InputError, RangeError, UsageError
 from puma.local.cluster import Trio

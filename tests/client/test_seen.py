@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from puma.client import seen
-from puma.client.connect import own_files
+from puma.client.tokens.own_files import own_files
 from puma.errors import CheckpointError, StoreError, UsageError
 from puma.models.config import Llama
 from puma.wire import messages as msg

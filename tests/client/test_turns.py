@@ -77,7 +77,10 @@ def test_others_wait_for_an_open_stream(clear: PlainModel, cluster: Any) -> None
     assert found == plain(clear, "the cat", 3)
 
 
-def test_nobody_waits_for_ever_for_a_stream_that_is_not_read(clear: PlainModel, cluster: Any) -> None:
+def test_nobody_waits_for_ever_for_a_stream_that_is_not_read(
+    clear: PlainModel, cluster: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Threads, "another", None)  # then all threads share the first session
     cluster.session.turns = Turns(patience=0.1)
     stream = cluster.stream("the cat", 3)
     first = next(stream)

@@ -61,7 +61,7 @@ def test_a_turn_is_plain_if_it_changes_nothing() -> None:
 
 
 def test_a_history_holds_every_word_in_order() -> None:
-    words = [Step(0, [NOBODY]), Left(NOBODY), Left(NOBODY, "why"), Step(0, [NOBODY, Item(b"y" * 16, 1)])]
+    words = [Step(0, [NOBODY], [1]), Left(NOBODY), Left(NOBODY, "why"), Step(0, [NOBODY, Item(b"y" * 16, 1)], [1, 1])]
     assert len({following(bytes(32), word) for word in words}) == 4
     there, back = (following(following(bytes(32), a), b) for a, b in (words[:2], words[1::-1]))
     assert there != back

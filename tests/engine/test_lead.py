@@ -110,3 +110,39 @@ def test_nothing_is_taken_back() -> None:
     told(lead, 1, 2, ranks=(0,))
     with pytest.raises(ProtocolError, match="P0 allows fewer"):
         told(lead, 1, 2, ranks=(0,))
+
+
+def test_pieces_of_a_prompt_are_no_results() -> None:
+    """It may take one step that has a result; those that read some of its prompt do not count."""
+    lead, long, short = Lead(), member(1, steps=2), member(2, steps=9)
+    long.requests[0].job = Generate(Input([300], []), 9, paced=True)
+    long.pieces = True
+    for each, steps in ((short, 9), (long, 2)):
+        lead.own(each)
+        told(lead, each.item.session[0], steps)
+    said = [step for _ in range(6) if (step := lead.step()) is not None]
+    reads = [dict(zip((item.session[0] for item in step.items), step.reads, strict=True)) for step in said]
+    assert [each.get(1) for each in reads] == [300, 0, None, None, None, None], "nobody was under way"
+    lead, long = Lead(), member(1, steps=2)
+    long.requests[0].job = Generate(Input([300], []), 9, paced=True)
+    long.pieces = True
+    lead.own(short)
+    told(lead, 2, 9)
+    lead.step()
+    lead.own(long)
+    told(lead, 1, 2)
+    said = [step for _ in range(6) if (step := lead.step()) is not None]
+    reads = [dict(zip((item.session[0] for item in step.items), step.reads, strict=True)) for step in said]
+    assert [each.get(1) for each in reads] == [128, 128, 44, 0, None, None]
+    assert all(each[2] == 0 for each in reads)
+
+
+def test_more_rows_of_one_client_than_fit_take_turns() -> None:
+    lead = Lead()
+    for number in range(5):
+        lead.own(member(number, steps=40))
+        told(lead, number, 40)
+    lead._schedule._rows = 2
+    lead.step()  # all begin
+    counts = [number for _ in range(20) for number in taken(lead)]
+    assert {counts.count(number) for number in range(5)} == {8}

@@ -66,3 +66,25 @@ def test_models_take_turns_and_never_share_a_step() -> None:
     found = [names(schedule.choose(asked)) for _ in range(4)]
     assert found == [["a0", "c0"], ["b0"], ["a0", "c0"], ["b0"]]
     assert schedule.choose([]) == []
+
+
+def test_a_long_prompt_is_read_in_pieces_beside_others_and_larger_ones_alone() -> None:
+    schedule = Schedule()
+    long = Ready("ap", "a", "m", True, 2000, pieces=True)
+    assert [each.rows for each in schedule.choose([long])] == [512]
+    beside = schedule.choose([ready("b0"), long])
+    assert [(each.name, each.rows) for each in beside] == [("b0", 1), ("ap", 128)]
+    assert [each.rows for each in schedule.choose([ready("b0"), ready("cp", 2000, begins=True)])] == [1, 2000]
+
+
+def test_a_newcomer_does_not_wait_for_long_prompts_of_its_own_key() -> None:
+    schedule = Schedule()
+    waiting = [Ready(f"a{i}", "a", "m", True, 4000, pieces=True) for i in range(6)] + [ready("an", 5, begins=True)]
+    steps = 0
+    while True:
+        steps += 1
+        chosen = names(schedule.choose([ready("a-"), *waiting]))
+        if "an" in chosen:
+            break
+        waiting = [each for each in waiting if each.name not in chosen] + [e for e in waiting if e.name in chosen]
+    assert steps <= 3

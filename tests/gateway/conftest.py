@@ -15,6 +15,7 @@ import pytest
 
 openai = pytest.importorskip("openai", reason="the openai client is not installed")
 
+from puma.gateway.load.keys import Keys  # noqa: E402
 from puma.gateway.server import configured, listen  # noqa: E402
 from puma.gateway.service import Gateway  # noqa: E402
 from puma.gateway.settings import Settings  # noqa: E402
@@ -28,6 +29,7 @@ class Own(LocalCluster):
     """A cluster that ends its threads with itself."""
 
     def close(self) -> None:
+        super().close()
         self._trio.close()
 
 
@@ -42,10 +44,18 @@ class Served:
     clusters: list[Any]
 
     client: Any
+    server: Any
+
+    @property
+    def session(self) -> Any:
+        """Of the first seat."""
+        return self.gateway.worker._seats[0].cluster.session  # type: ignore[union-attr]
 
 
 @contextmanager
-def serving(folder: Path, reveal: bool = False, **settings: Any) -> Iterator[Served]:
+def serving(
+    folder: Path, reveal: bool = False, keys: Keys | None = None, api_key: str = "none", **settings: Any
+) -> Iterator[Served]:
     """A gateway for the model in a folder."""
     clear, clusters = PlainModel(folder), list[Any]()
 
@@ -53,8 +63,8 @@ def serving(folder: Path, reveal: bool = False, **settings: Any) -> Iterator[Ser
         clusters.append(Own(clear, trio=Threads(), reveal_logits=reveal))  # type: ignore[arg-type]
         return clusters[-1]
 
-    chosen = Settings("tiny", most=24, temperature=0.0)
-    gateway = Gateway(clear, start, replace(chosen, **settings))
+    chosen = Settings("tiny", most=24, temperature=0.0, together=16, waiting=16)
+    gateway = Gateway(clear, start, replace(chosen, **settings), keys)
     bound = listen("127.0.0.1", 0)
     server = configured(gateway)
     thread = threading.Thread(target=server.run, args=([bound],), daemon=True)
@@ -63,8 +73,8 @@ def serving(folder: Path, reveal: bool = False, **settings: Any) -> Iterator[Ser
         until(lambda: server.started)
         port = bound.getsockname()[1]
         url = f"http://127.0.0.1:{port}"
-        with openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0, timeout=60) as client:
-            yield Served(gateway, url, port, clear, clusters, client)
+        with openai.OpenAI(base_url=f"{url}/v1", api_key=api_key, max_retries=0, timeout=60) as client:
+            yield Served(gateway, url, port, clear, clusters, client, server)
     finally:
         server.should_exit = True
         thread.join(20)

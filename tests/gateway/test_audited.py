@@ -11,13 +11,13 @@ from puma.audit.scheduled import Audited, Schedule
 from puma.audit.verdict import Finding
 from puma.cli.app import run
 from puma.errors import ProtocolError
-from puma.gateway.worker import Worker
+from puma.gateway.load.worker import Seat, Worker
 from puma.wire.messages import Generate, Input
 
 
 def stub() -> Any:
     """A cluster whose session has answered its one request once `over` is set."""
-    session = SimpleNamespace(said=[Generate(Input([3], []), 2)], early=0, once=False, over=False)
+    session = SimpleNamespace(said=[Generate(Input([3], []), 2)], early=0, once=False, over=False, links=[])
     return SimpleNamespace(session=session, close=lambda: None)
 
 
@@ -31,10 +31,13 @@ def test_each_request_has_a_session_of_its_own() -> None:
 
     worker = Worker(start, 4)
     try:
-        first = worker._session()
-        assert worker._session() is first and made[0].session.once
+        seat, other = Seat(), Seat()
+        worker._seats += [seat, other]
+        first = worker._session(seat)
+        assert worker._session(seat) is first and made[0].session.once
+        assert worker._session(other) is None, "and nobody is asked beside it"
         made[0].session.over = True
-        assert worker._session() is not first and len(made) == 2
+        assert worker._session(seat) is not first and len(made) == 2
     finally:
         worker.close()
     schedule.close()

@@ -93,10 +93,10 @@ def test_a_stop_string_ends_an_answer(fixed: bool, served: Served, llama: Path) 
 
     with serving(llama, fixed=fixed) as found:
         check(found)
-        (cluster,) = found.clusters
-        spent = cluster.cost.rounds
-        list(cluster.session.continued([found.clear.prompt_ids(PROMPT, 6)], 6))
-        assert spent == cluster.cost.rounds if fixed else spent < cluster.cost.rounds
+        session = found.session
+        spent = session.cost.rounds
+        list(session.continued([found.clear.prompt_ids(PROMPT, 6)], 6))
+        assert spent == session.cost.rounds if fixed else spent < session.cost.rounds
 
 
 def test_an_end_of_text_token_ends_an_answer(llama: Path, served: Served) -> None:

@@ -108,10 +108,10 @@ def test_bytes_are_a_tokens_own(spelled: Served) -> None:
 
 def test_an_echo_alone_asks_the_parties_nothing(spelled: Served) -> None:
     spelled.client.completions.create(model="tiny", prompt="hi", max_tokens=1, temperature=0)
-    before = spelled.clusters[-1].cost
+    before = spelled.session.cost
     answer = spelled.client.completions.create(model="tiny", prompt=[PROMPT, "hi"], max_tokens=0, echo=True)
     assert [choice.text for choice in answer.choices] == [PROMPT, "hi"] and answer.usage.completion_tokens == 0
-    assert spelled.clusters[-1].cost is before
+    assert spelled.session.cost is before
 
 
 def test_a_stop_string_cuts_offsets_too(spelled: Served) -> None:
@@ -151,10 +151,8 @@ def test_an_owner_who_hides_logits_lets_nobody_score(served: Served) -> None:
 
 def test_a_clusters_client_scores_only_what_the_models_card_allows(spelled: Served) -> None:
     """The parties here let who started them have all; a client of others asks for no more than the card says."""
-    session = spelled.clusters[-1].session if spelled.clusters else None
-    if session is None:
-        spelled.client.completions.create(model="tiny", prompt="hi", max_tokens=1, temperature=0)
-        session = spelled.clusters[-1].session
+    spelled.client.completions.create(model="tiny", prompt="hi", max_tokens=1, temperature=0)
+    session = spelled.session
     session.owns = False
     try:
         with pytest.raises(openai.BadRequestError) as refused:

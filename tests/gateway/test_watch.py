@@ -44,7 +44,7 @@ def test_what_parties_see_is_what_was_sent(served: Served) -> None:
     assert dealer["data"] == 0 and dealer["sample"] == "" and dealer["control"] > 5 * 32
     assert all(p["data"] > 0 and len(p["sample"]) == 2 * min(SHOWN, p["data"]) for p in evaluators)
     assert first["cost"]["bytes"]["client"] == sum(p["data"] for p in first["parties"])
-    assert first["state"] == "done" and first["together"] == 1 and first["seconds"] > 0
+    assert first["state"] == "done" and first["cached"] == 0 and first["seconds"] > 0
     # The same prompt, and yet nothing of what was sent is the same.
     assert all(a["sample"] != b["sample"] for a, b in zip(evaluators, again["parties"][1:], strict=True))
     # A later request of somebody else's changes nothing of the first.
@@ -75,7 +75,7 @@ def test_an_id_serves_once(served: Served) -> None:
 
 def test_a_request_is_watched_from_the_queue_to_its_end(tmp_path: Path) -> None:
     folder = tiny.llama(tmp_path / "long", num_hidden_layers=1, max_position_embeddings=512)
-    with serving(folder, most=400) as found:
+    with serving(folder, most=400, together=1) as found:
         first = found.client.completions.create(**ASKED | {"max_tokens": 400}, stream=True, **chosen("d"))
         next(iter(first))
         asking = threading.Thread(target=lambda: found.client.completions.create(**ASKED, **chosen("e")))
@@ -92,22 +92,20 @@ def test_a_request_is_watched_from_the_queue_to_its_end(tmp_path: Path) -> None:
         assert looked(found, "d" * 32)[1]["cost"]["rounds"] and looked(found, "e" * 32)[1]["state"] == "done"
 
 
-def test_requests_that_go_together_share_what_is_noted() -> None:
+def test_what_goes_over_a_session_is_noted_for_the_request_on_its_way() -> None:
     links = [SimpleNamespace(send=lambda *_: None, send_control=lambda _: None, recv=bytes) for _ in range(3)]
     session = SimpleNamespace(links=[Tap(link) for link in links], cost=None)
     watches = Watches()
-    one, two, other = (watches.begin() for _ in range(3))
-    with noting(session, [one, two]):
+    one, other = watches.begin(), watches.begin()
+    with noting(session, one):
         session.links[1].send(b"x" * 60)
         session.links[2].send_control(b"seed")
         session.links[0].recv(8)
         session.cost = "theirs"
     session.links[1].send(b"y")
-    for watch in (one, two):
-        dealer, first, second = watch.parties
-        assert (first.data, first.sample, second.control, dealer.received) == (60, b"x" * SHOWN, 4, 8)
-        assert watch.together == 2 and watch.cost == "theirs"
-    assert other.cost is None and not any(sent.data for sent in other.parties)
+    dealer, first, second = one.parties
+    assert (first.data, first.sample, second.control, dealer.received) == (60, b"x" * SHOWN, 4, 8)
+    assert one.cost == "theirs" and other.cost is None and not any(sent.data for sent in other.parties)
 
 
 def test_only_so_many_are_remembered() -> None:

@@ -94,9 +94,9 @@ def test_parties_that_were_told_different_things_do_not_meet(monkeypatch: pytest
         raise PumaError("enough is known")
 
     gone = SimpleNamespace(kill=lambda: None, gone=lambda _: True, pipes=tuple, pid=0)
-    monkeypatch.setattr("puma.local.cluster.nursery.load", lambda program: None)
-    monkeypatch.setattr("puma.local.cluster.nursery.party", lambda program: gone)
-    monkeypatch.setattr("puma.local.cluster._tell", told)
+    monkeypatch.setattr("puma.local.trio.nursery.load", lambda program: None)
+    monkeypatch.setattr("puma.local.trio.nursery.party", lambda program: gone)
+    monkeypatch.setattr("puma.local.trio._tell", told)
     monkeypatch.setattr(Trio, "kill", lambda self: None)
     for profile in paper.PROFILES:
         with pytest.raises(PumaError, match="enough"):

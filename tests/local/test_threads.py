@@ -13,7 +13,7 @@ from puma import LocalCluster
 from puma.cli import app
 from puma.config import PARTIES, Cluster, Party, Policy
 from puma.errors import PumaError, UsageError
-from puma.local import cluster
+from puma.local import trio
 from puma.local.cluster import Trio
 from puma.party import daemon
 from puma.party.daemon import _on_this_machine
@@ -23,7 +23,7 @@ from puma.wire.launch import Start
 
 @pytest.mark.parametrize("threads", [0, -1, 1.5, True, 5000])
 def test_numbers_that_make_no_sense(threads: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cluster.nursery, "party", lambda program: pytest.fail("a process was started"))
+    monkeypatch.setattr(trio.nursery, "party", lambda program: pytest.fail("a process was started"))
     for make in (Trio, LocalCluster):
         with pytest.raises(UsageError, match="threads cannot be"):
             make(threads=threads)
@@ -52,9 +52,9 @@ def test_each_party_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
             return ()
 
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
-    monkeypatch.setattr(cluster.nursery, "party", lambda program: Silent())
-    monkeypatch.setattr(cluster.nursery, "load", lambda program: None)
-    monkeypatch.setattr(cluster, "_tell", lambda process, words: told.append(words))
+    monkeypatch.setattr(trio.nursery, "party", lambda program: Silent())
+    monkeypatch.setattr(trio.nursery, "load", lambda program: None)
+    monkeypatch.setattr(trio, "_tell", lambda process, words: told.append(words))
     for threads in (None, 5):
         with pytest.raises(PumaError, match="did not start"):
             Trio(threads=threads)

@@ -52,6 +52,37 @@ def test_what_cannot_be_joined(tmp_path: Path) -> None:
         cache.join(other)
 
 
+@pytest.mark.parametrize("name", ["mistral", "gemma2", "gemma3", "neox", "opt"])
+def test_prompts_in_pieces(name: str, tmp_path: Path) -> None:
+    """Rows of unequal lengths behind unequal ones; what others held is gone when they part, and one goes on at will."""
+    checkpoint, model = open_model(zoo.write(tmp_path, name))
+    layers, long, short = checkpoint.config.layers, PROMPTS[2], PROMPTS[0]
+
+    def rows(*ids: int) -> torch.Tensor:
+        return one_hot(list(ids), zoo.VOCABULARY)
+
+    whole = torch.cat([model(rows(*ids), Cache(layers)) for ids in (long, short)])
+    one, two = Cache(layers), Cache(layers)
+    model(rows(*long[:3]), one)
+    model(rows(*short[:2]), two)
+    one.join(two)
+    one.further([5, 1])
+    torch.testing.assert_close(model(rows(*long[3:], *short[2:]), one), whole, atol=1e-5, rtol=1e-5)
+    alone = one.apart([1])
+    assert alone.length == len(short) and bool(alone.held.all())
+    again = one.apart([0]).beginning(6)
+    torch.testing.assert_close(model(rows(*long[6:]), again), whole[:1], atol=1e-5, rtol=1e-5)
+
+
+def test_what_has_no_beginning(tmp_path: Path) -> None:
+    checkpoint, model = open_model(zoo.write(tmp_path, "mistral"))
+    cache = Cache(checkpoint.config.layers, [3, 8])
+    model(one_hot([*chain(PROMPTS[0], PROMPTS[2])], zoo.VOCABULARY), cache)
+    for each, columns in ((cache, 2), (cache.apart([0]), 4), (cache.apart([0]), 0)):
+        with pytest.raises(UsageError, match="go on from"):
+            each.beginning(columns)
+
+
 @pytest.mark.parametrize("name", ["t5", "mistral", "gemma2", "neox", "opt"])
 def test_several_rows_of_each_and_what_is_cut_off_again(name: str, tmp_path: Path) -> None:
     """All rows of an unequal pass ask, see what is theirs, and leave no trace once they are cut off."""

@@ -33,11 +33,11 @@ from puma.net.endpoint import printable
 from puma.nn.variants import named
 from puma.wire import messages as msg
 from puma.wire.answers import Format
-from puma.wire.network import Surveyed
+from puma.wire.beside.network import Surveyed
 from puma.wire.receipts import Commitment, Signed, joined
 
 R = TypeVar("R")
-Judgement = Literal["refuse", "warn"]
+Judgement = Literal["refuse", "warn", "note"]  # the last one by who tells it in another way
 JUDGEMENTS: tuple[Judgement, ...] = ("refuse", "warn")
 HINT = 'see `puma check MODEL --text "..."`, or take the answer all the same by out_of_range="warn"'
 NO_SEEDS = (b"", b"")
@@ -63,6 +63,8 @@ def judge(prompts: Sequence[int], count: int, how: Judgement) -> None:
     error = out_of_range(prompts, count)
     if how == "refuse":
         raise error
+    if how == "note":
+        return
     warnings.warn_explicit(error.message, OutOfRangeWarning, "puma.client", 1, registry={})  # not only the first time
 
 
@@ -82,6 +84,7 @@ class PartyChannel:
         self.links = list(links)
         self.turns = Turns()  # each request is one, so that no thread ever meets a half-sent one
         self._awaited: deque[Format] = deque()  # results of the present request that have not been read
+        self.held = 0  # tokens of the latest prompt that the parties had already
         self._granted = 0  # of these, how many come without a further word
         self._reported = True
         self._over = False

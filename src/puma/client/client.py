@@ -33,6 +33,7 @@ from puma.client.session import Session
 from puma.client.speech import transcripts
 from puma.client.speech.transcripts import Transcript
 from puma.client.tokens.ending import Ended, Stop, until, up_to_end
+from puma.client.tokens.remembered import Remembered
 from puma.errors import InputError, UsageError
 from puma.models import inputs
 from puma.models.reading.cutting import Cut
@@ -103,13 +104,13 @@ class Client(ABC):
 
     def stream_ids(
         self, ids: Sequence[int], tokens: int, stop: Stop = None, lengths: str = "public", padded: int = 0,
-        begin: str = "", draft: Any = None, **sampling: Any,
+        begin: str = "", draft: Any = None, memory: Remembered | None = None, **sampling: Any,
     ) -> Iterator[int]:  # fmt: skip
-        """The same for a prompt that is token ids already."""
-        ids, tokens = arguments.token_ids(ids), arguments.count(tokens, "tokens", 1)
+        """The same for a prompt that is token ids already; a `memory`, as a conversation has it, is gone on from."""
+        ids, tokens, how = arguments.token_ids(ids), arguments.count(tokens, "tokens", 1), Sampling.of(**sampling)
         self.model.check_length(len(ids), tokens)
-        bucket = self.bucket([ids], tokens, lengths, padded, begin)
-        how, ended, source = Sampling.of(**sampling), self._until(stop, 1), opened(draft, self.model)
+        bucket = self.bucket([ids], tokens, lengths, padded, begin) or {"memory": memory}
+        ended, source = self._until(stop, 1), opened(draft, self.model)
         steps = self.steps([ids], tokens, ended, how, bucket, source, AHEAD)
         return (token for (new,) in steps for token in new)
 

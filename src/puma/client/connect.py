@@ -12,9 +12,10 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from time import monotonic
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Any, Literal, TypeVar
 
 from puma import config
 from puma.client import arguments, seen
@@ -26,15 +27,15 @@ from puma.client.model_info import ModelInfo
 from puma.client.owner import Progress, listed
 from puma.client.public.fetched import fetched
 from puma.client.session import Session
+from puma.client.tokens.own_files import own_files
 from puma.client.turns import whole
 from puma.config import Cluster
 from puma.crypto import identity
 from puma.errors import CheckpointError, PeerLost, ProtocolError, PumaError, StoreError, UsageError
 from puma.models.files import generation
-from puma.models.files.folder import said_of_tokens, travelling
 from puma.models.files.source import TOKENIZER
 from puma.models.reading.wording import FILE
-from puma.models.text import open_tokenizer, tokenizer_of
+from puma.models.text import tokenizer_of
 from puma.net import Link
 from puma.net.endpoint import printable
 from puma.net.guard import PLAIN, Guard, insecure
@@ -280,34 +281,15 @@ def hang_up(links: Sequence[Link], owner: int) -> None:
             link.close()
 
 
-class OwnFiles(NamedTuple):
-    """What a client brings in place of the owner's files: of all of them if it is `whole`, else of the tokenizer."""
-
-    tokenizer: Any
-    files: dict[str, Callable[[], bytes]]
-    whole: bool
-
-
-def own_files(path: Path) -> OwnFiles:
-    """A client's own tokenizer, from its file or folder, and from a folder whatever belongs to it."""
-    hint = "name a tokenizer.json, or a folder that holds one"
-    if not path.is_dir():
-        if not path.is_file():
-            raise UsageError(f"there is no tokenizer {path}", hint)
-        return OwnFiles(open_tokenizer(path), {}, False)
-    files = travelling(path)
-    read = files.pop(TOKENIZER, None)
-    if read is None:
-        raise UsageError(f"there is no tokenizer {path / TOKENIZER}", hint)
-    files |= generation.public(said_of_tokens(path) or {})
-    return OwnFiles(tokenizer_of(read(), f"the tokenizer in {path}", "download it again"), files, True)
-
-
 class RemoteCluster(Client):
     """A model served by three distant parties, as `connect` gives it."""
 
-    def __init__(self, session: ClusterSession, model: ModelInfo) -> None:
-        self._session, self.model = session, model
+    in_company = True  # requests of its session are computed together with those of others
+
+    def __init__(
+        self, session: ClusterSession, model: ModelInfo, dial: Callable[[], ClusterSession] | None = None
+    ) -> None:  # fmt: skip
+        self._session, self.model, self._dial = session, model, dial
 
     @property
     def session(self) -> Session:
@@ -319,6 +301,22 @@ class RemoteCluster(Client):
         """Whether config, tokenizer and chat template are "new" to this client, the "same" as before, or "changed", as
         it accepted."""
         return self._session.seen
+
+    def another(self) -> RemoteCluster:
+        """The same model in one more session, for requests beside this one's: AdmissionError where the parties let no
+        more in, StoreError if its owner has replaced it meanwhile."""
+        if self._dial is None:
+            raise UsageError("this cluster does not know how it came to be", "make another by `connect`")
+        session, first = self._dial(), self._session
+        try:
+            session.approximation, session.out_of_range = first.approximation, first.out_of_range
+            session.variants = first.variants
+            if not session.open(self.model.name) or session.sharing != first.sharing:
+                raise StoreError(f"{self.model.name} has been replaced", "connect anew")
+            return RemoteCluster(session, self.model, self._dial)
+        except BaseException:
+            session.close()
+            raise
 
     @property
     def variants(self) -> str:
@@ -379,14 +377,15 @@ def connect(
     arguments.callback(progress, "progress")
     variants = arguments.variants(variants)
     audited = arguments.flag(audited, "audited")
-    session = open_session(cluster, key, "client", plain, progress)
+    again = partial(open_session, cluster, key, "client", plain)
+    session = again(progress)
     session.variants = variants
     try:
         if audited:
             commit(session)
         session.prepared_requests = PreparedRequests(prepared_requests) if prepared_requests else None
         where = Path(record) if record else seen.state_file()
-        return RemoteCluster(session, session.use(model, approximation, tokenizer, where, accept_changes))
+        return RemoteCluster(session, session.use(model, approximation, tokenizer, where, accept_changes), again)
     except BaseException:
         session.close()
         raise

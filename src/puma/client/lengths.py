@@ -39,6 +39,18 @@ def secret_length(
     return width
 
 
+def told(
+    config: Config | None, approximation: str, lengths: str, prompts: Sequence[Sequence[int]],
+    types: Sequence[Sequence[int]], padded: int, tokens: int = 0,
+) -> int:  # fmt: skip
+    """The length that the parties are told of all prompts, if that is another than their own; 0 if `lengths` are
+    public."""
+    if lengths != "secret":
+        return 0
+    check_approximation(approximation)
+    return secret_length(config, prompts, types, padded, tokens)
+
+
 def check_padding(config: Config, generates: bool) -> None:
     """UsageError unless padding can be hidden from a model that is asked to continue texts, or to encode them."""
     if generates and inputs(config).pads != "front":

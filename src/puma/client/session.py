@@ -22,19 +22,14 @@ from puma.client.beam_search import Beams
 from puma.client.channel import Judgement, PartyChannel, judge
 from puma.client.cost import cost_of
 from puma.client.drafts.tempo import Tempo
-from puma.client.lengths import check_approximation, secret_length
+from puma.client.lengths import told
 from puma.client.places import by_place, places
 from puma.client.sampling import Sampler, Sampling
+from puma.client.tokens.remembered import Remembered, going_on
 from puma.client.tokens.rules import Following
 from puma.client.turns import Stream, whole
 from puma.crypto.prg import fresh_secret
-from puma.errors import (
-    OutOfRange,
-    PolicyError,
-    PreprocessingError,
-    PumaError,
-    UsageError,
-)
+from puma.errors import OutOfRange, PolicyError, PreprocessingError, PumaError, UsageError
 from puma.models import inputs
 from puma.models.config import Config
 from puma.models.text import check_batch
@@ -52,7 +47,6 @@ from puma.wire.request_shapes import by_token
 
 LOGITS_HINT = "search greedily, or let the owner share with reveal_logits"
 SELFTEST = numbers((6,))._replace(bits=RING)
-
 Inference = msg.Generate | msg.Encode
 Choose = Callable[[Tensor], list[int]]  # from the logits of each prompt, its next token
 
@@ -97,7 +91,7 @@ class Session(PartyChannel):
     def continued(
         self, prompts: Sequence[Sequence[int]], tokens: int, paced: bool = False, choose: Choose | None = None,
         temperature: float = 0.0, ahead: int = 0, lengths: str = "public", padded: int = 0,
-        begun: Sequence[Sequence[int]] = (),
+        begun: Sequence[Sequence[int]] = (), memory: Remembered | None = None,
     ) -> Generator[list[int]]:  # fmt: skip
         """Yield the next token of each prompt as they are decided; `cost` is set when the last ones have come.
 
@@ -106,7 +100,7 @@ class Session(PartyChannel):
         (prompts, vocabulary), which the model's owner must allow; at a `temperature` the parties draw it without
         knowing the chance that decides. `lengths` and `padded` are as for `encode`; prompts are padded in front. The
         answer to each begins with the tokens `begun`, as many for all, which is what the parties learn of them.
-        OutOfRange at the first token that may be wrong, unless `out_of_range` says "warn"; it ends the request.
+        OutOfRange at the first token that may be wrong, unless `out_of_range` says "warn". For `memory` see `going_on`.
         """
         tokens = count(tokens, "tokens", 1)
         width = self._width(lengths, prompts, (), padded, tokens)
@@ -114,16 +108,20 @@ class Session(PartyChannel):
             raise PolicyError("the model's owner does not let clients see logits", msg.POLICY_HINT)
         paced = paced or choose is not None or ahead > 0
         order = partial(msg.Generate, tokens=tokens, temperature=temperature, reveal=choose is not None, paced=paced)
+        found: list[int] = []
         with self.turns.stream() as stream:
             with stream:
+                going = going_on(None if width else memory, prompts, self.served, self._held)
+                self.held, order, prompts = (0, order, prompts) if going is None else going.put(order)
                 sent, prepared_request = self._ask(order, prompts, [], width, 0 if choose else ahead, begun)
                 for _ in range(0 if choose else ahead):
                     self._further()
-            with self._leaving(stream, lambda: sent, prepared_request):
+            with self._leaving(stream, lambda: sent, prepared_request, going and partial(going.ended, found)):
                 while self._awaited:
                     with stream:
                         result = self._sound(len(prompts))
                         new = choose(result) if choose else [int(index) for index in result]
+                    found += new[:1]
                     yield new
                     with stream:
                         if choose and self._awaited:
@@ -132,6 +130,10 @@ class Session(PartyChannel):
                             self._further()
             with stream:
                 self.cost = cost_of(self._reports(), sent, prepared_request)
+
+    def _held(self, prefix: msg.Prefix) -> bool:
+        """Whether all parties still have what a request may go on from."""
+        return not any(taken.problem for taken in self.ask(msg.Taken, lambda _: msg.Recall(prefix)))
 
     def _sound(self, prompts: int) -> Tensor:
         """The next result of so many prompts, if no number has left its reach or the answer is taken all the same."""
@@ -152,7 +154,7 @@ class Session(PartyChannel):
 
     @contextmanager
     def _leaving(
-        self, stream: Stream, sent: Callable[[], int], prepared_request: PreparedRequest | None
+        self, stream: Stream, sent: Callable[[], int], prepared_request: PreparedRequest | None, ended: Any
     ) -> Iterator[None]:
         """A stream that is closed ends its request at the parties: now, or before the next if a finaliser may not."""
         try:
@@ -162,6 +164,9 @@ class Session(PartyChannel):
                 with suppress(PumaError), stream:
                     self.cost = cost_of(self._drain(), sent(), prepared_request)
             raise
+        finally:
+            if ended is not None and not self._over:
+                ended()
 
     def search(
         self, prompt: Sequence[int], beams: Beams, stop: bool = False, begun: Sequence[int] = ()
@@ -301,15 +306,9 @@ class Session(PartyChannel):
                     link.send_control(msg.encode(msg.Quit()))
             link.close()
 
-    def _width(
-        self, lengths: str, prompts: Sequence[Sequence[int]], types: Sequence[Sequence[int]], padded: int,
-        tokens: int = 0,
-    ) -> int:  # fmt: skip
+    def _width(self, lengths: str, *asked: Any) -> int:
         """The length that the parties are told, if it is another than the prompts' own."""
-        if lengths != "secret":
-            return 0
-        check_approximation(self.approximation)
-        return secret_length(self.config, prompts, types, padded, tokens)
+        return told(self.config, self.approximation, lengths, *asked)
 
     def _ask(
         self,
@@ -379,9 +378,7 @@ class Session(PartyChannel):
 
     def _problem(self, prepared_request: PreparedRequest) -> str:
         """Let the parties take their preprocessing out; what one of them lacks."""
-        with self._exchange():
-            for link in self.links:
-                link.send_control(msg.encode(msg.Take(prepared_request.id)))
+        self._tell(msg.Take(prepared_request.id))
         return next((reply.problem for reply in self._replies(msg.Taken) if reply.problem), "")
 
     def _go_on(self, chosen: Sequence[int], hidden: Sequence[int] = ()) -> int:

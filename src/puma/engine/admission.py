@@ -14,7 +14,7 @@ from puma.models.text import MAX_ELEMENTS, check_batch
 from puma.nn.paper import MPCFORMER
 from puma.nn.sampling import LEAST_TEMPERATURE, MOST_TEMPERATURE
 from puma.nn.variants import HINT, checked
-from puma.wire.limits import MOST_CHOICES, MOST_TOP
+from puma.wire.limits import LEAST_NAME, MOST_CHOICES, MOST_TOP
 from puma.wire.messages import NEXT, OUTPUTS, POLICY_HINT, Card, Encode, Generate
 from puma.wire.policy import allow_output, allowed_outputs
 
@@ -47,6 +47,12 @@ def total_tokens(job: Generate | Encode) -> int:
     return job.input.tokens + new * len(job.input.lengths)
 
 
+def in_pieces(config: Config, job: Generate | Encode) -> bool:
+    """Whether several steps may read its prompt: a single one of public length, of a model that remembers columns."""
+    alone = isinstance(job, Generate) and len(job.input.lengths) == 1 and not job.input.padded
+    return alone and architecture(config).foresees(config)
+
+
 def admit(config: Config, approximation: str, job: Generate | Encode, allowed: Allowed) -> None:
     """Refuse what cannot be served or is not `allowed`, before its prompts are read.
 
@@ -61,8 +67,8 @@ def admit(config: Config, approximation: str, job: Generate | Encode, allowed: A
     if checked(prompts.quick) != prompts.quick:
         raise UsageError("a plan names each function once and in their order", HINT)
     _admit_tokens(job, allowed)
-    beams = job.beams if isinstance(job, Generate) else 1
-    check_batch(config, prompts.lengths * beams, tokens + prompts.begun)
+    beams, before = (job.beams, _before(job)) if isinstance(job, Generate) else (1, 0)
+    check_batch(config, [before + length for length in prompts.lengths] * beams, tokens + prompts.begun)
     read = inputs(config)
     if prompts.begun and not (isinstance(job, Generate) and read.apart):
         raise UsageError("these answers cannot begin with tokens", "ask a model with an encoder for an answer")
@@ -79,6 +85,8 @@ def admit(config: Config, approximation: str, job: Generate | Encode, allowed: A
         _admit_padding(config, job)
     if isinstance(job, Generate):
         _admit_sampling(config, job, allowed)
+        if job.keep or job.prefix is not None:
+            _admit_kept(config, job)
         return
     allow_output(allowed.outputs, job.output)
     if job.skip and (job.output != "pooled" or job.skip >= min(prompts.lengths)):
@@ -103,7 +111,21 @@ def _admit_tokens(job: Generate | Encode, allowed: Allowed) -> None:
     """Refuse to generate nothing, and more tokens than cluster and model allow."""
     if isinstance(job, Generate) and job.tokens < 1:
         raise UsageError("no tokens are to be generated", "ask for at least one")
-    admit_tokens(total_tokens(job), allowed)
+    admit_tokens(total_tokens(job) + (_before(job) if isinstance(job, Generate) else 0), allowed)
+
+
+def _before(job: Generate) -> int:
+    """Tokens before its prompt."""
+    return job.prefix.length if job.prefix is not None else 0
+
+
+def _admit_kept(config: Config, job: Generate) -> None:
+    """Refuse to keep what cannot be gone on from, and names that somebody could guess."""
+    if not in_pieces(config, job) or job.beams > 1 or job.preprocessing:
+        raise UsageError("this cannot be kept, nor go on from what is kept", "ask for one text, of public length")
+    names = [*([job.keep] if job.keep else []), *([job.prefix.id] if job.prefix is not None else [])]
+    if not all(len(name) >= LEAST_NAME for name in names) or (job.prefix is not None and not job.prefix.length):
+        raise UsageError("what is kept has no such name", f"draw one of {LEAST_NAME} bytes or more")
 
 
 def admit_tokens(wanted: int, allowed: Allowed) -> None:

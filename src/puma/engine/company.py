@@ -12,8 +12,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from puma import pool
+from puma.engine.admission import in_pieces
 from puma.engine.engine import Engine
 from puma.engine.generation import Turn, gone_on, results
+from puma.engine.kept import Kept
 from puma.engine.lookahead import Ahead
 from puma.engine.request import Request, apart, cut, finished, leave
 from puma.errors import PumaError
@@ -21,7 +23,7 @@ from puma.mpc.cost import Entry
 from puma.mpc.party import Party
 from puma.mpc.share import Share
 from puma.net.chain import Heads
-from puma.wire.messages import Encode
+from puma.wire.messages import Encode, Generate
 from puma.wire.steps import Item, Left, Step, following
 
 Served = tuple[bytes, str, tuple[str, ...]]  # a sharing of a model, its functions, and which of them are quick
@@ -38,7 +40,8 @@ class Frames:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a step gave one member: shares for its client, in the order in which they leave; its part of the cost.
+    """What a step gave one member: shares for its client, in the order in which they leave, none where some of its
+    prompt is still to be read; its part of the cost.
 
     `last`: nothing more is owed. `frames` are those of the step, where they are hashed.
     """
@@ -68,9 +71,9 @@ def _nobody(event: Event) -> None:
 class Member:
     """A client's request among those of others. `tell` hears what becomes of it, from another thread.
 
-    `grants` are what the client has allowed: steps in all, with a digest of all that it had said by then; each step
-    but the first heeds one of the `turns`, or goes on as before where there is none. `closed`: no more will be
-    allowed.
+    `grants` are what the client has allowed: results in all, with a digest of all that it had said by then; each step
+    but the first heeds one of the `turns`, or goes on as before where there is none. Those that give no result, because
+    they read some of a prompt that may be read in `pieces`, do not count. `closed`: no more will be allowed.
     """
 
     item: Item
@@ -84,16 +87,37 @@ class Member:
     steps: int = 0  # that it has taken
     said: bytes = b""  # the digest with which what its steps are made of was granted last
     closed: bool = False
+    pieces: bool = False
+    keeps: bytes = b""  # under which name its client is going to look for it
+
+    @classmethod
+    def of(cls, item: Item, key: str, served: Served, engine: Engine, request: Request) -> Member:
+        """Of a request that has just come."""
+        job = request.job
+        keeps = job.keep if isinstance(job, Generate) else b""
+        return cls(item, key, served, engine, [request], pieces=in_pieces(engine.config, job), keeps=keeps)
 
     @property
     def granted(self) -> int:
-        """Steps that its client has allowed."""
+        """Results that its client has allowed."""
         return self.grants[-1][0] if self.grants else 0
 
     @property
+    def latest(self) -> bytes:
+        """The digest with which the next result was granted."""
+        return next((digest for steps, digest in self.grants if steps > self.steps), b"")
+
+    @property
     def first(self) -> int:
-        """Tokens that its first step reads."""
+        """Tokens of the prompts with which it comes."""
         return self.requests[0].job.input.tokens
+
+    def fits(self, reads: int) -> bool:
+        """Whether its next step can read so many tokens of its prompt."""
+        if self.steps:
+            return not reads
+        unread = self.requests[0].unread or self.first
+        return 0 < reads <= unread if self.pieces else reads == unread
 
     def reads(self, step: int) -> int:
         """How many rows one of its later steps reads: of each text one, and its drafts."""
@@ -111,26 +135,35 @@ class Member:
 class Company:
     """All members at one party, for one thread."""
 
-    def __init__(self, party: Party) -> None:
-        self.party = party
+    def __init__(self, party: Party, kept: Kept | None = None) -> None:
+        self.party, self.kept = party, kept or Kept(0)
         self._members: list[Member] = []
         self._engine: Engine | None = None
         self._ahead: Ahead | None = None  # for this engine
         self._history = bytes(32)  # digest of the leader's words so far
 
-    def step(self, number: int, members: Sequence[Member]) -> list[Outcome]:
-        """Advance these members, which are served alike, by one; what it gave each. The number comes once."""
-        self._members += [member for member in members if member.steps == 0]
-        self._heed(members)
+    def step(self, number: int, members: Sequence[Member], reads: Sequence[int] = ()) -> list[Outcome]:
+        """Advance these members, which are served alike, by one; what it gave each. The number comes once.
+
+        Of a member whose prompt may be read in pieces `reads` says how many tokens of it are; 0 for all, and once it
+        has been read.
+        """
+        self._members += [member for member in members if member not in self._members]
+        for member, tokens in zip(members, reads, strict=bool(reads)):
+            member.requests[0].piece = tokens if member.steps == 0 else 0
+        partly = [member for member in members if member.requests[0].partly]
+        for member in partly:
+            member.said = member.latest
+        self._heed([member for member in members if member not in partly])
         going = [request for member in members for request in member.requests]
         apart(self._requests(), going)
-        parts = [sum(_read(request) for request in member.requests) for member in members]
+        parts = [sum(request.width for request in member.requests) for member in members]
         self.party.ledger.reset()
         cpu = pool.spent()
-        self._compute(number, members, going)
+        self._compute(number, members, reads or [0] * len(members), going)
         self.party.ledger.total()
         cpu = pool.spent() - cpu
-        given = [results(member.requests) for member in members]
+        given = [[] if member in partly else results(member.requests) for member in members]
         over = self._after(members)
         outcomes: list[Outcome] = []
         for member, shares, part in zip(members, given, parts, strict=True):
@@ -142,14 +175,20 @@ class Company:
         """The leader has said that a request takes no more steps, whether or not it is here; before it is dropped."""
         self._history = following(self._history, word)
 
-    def drop(self, member: Member) -> None:
-        """It takes no more steps; its rows leave the caches that it shares."""
+    def drop(self, member: Member, keep: bool = True) -> None:
+        """It takes no more steps; its rows leave the caches that it shares. What is to be kept of it is, unless it was
+        told otherwise."""
         if member in self._members:
+            for request in member.requests if keep else ():
+                self._keep(member, request)
             self._leave({id(member): range(sum(len(r.owed) for r in member.requests))})
             self._members.remove(member)
+        self._spoil(member)
 
-    def _compute(self, number: int, members: Sequence[Member], going: Sequence[Request]) -> None:
-        engine, labels = members[0].engine, _Labels(self._history, number, members)
+    def _compute(
+        self, number: int, members: Sequence[Member], reads: Sequence[int], going: Sequence[Request]
+    ) -> None:  # fmt: skip
+        engine, labels = members[0].engine, _Labels(self._history, number, members, reads)
         if self._ahead is None or self._engine is not engine:
             if self._ahead is not None:
                 self._ahead.end()
@@ -170,7 +209,7 @@ class Company:
         for member in members:
             turn = turns[id(member)]
             if turn is None or not turn.plain:
-                member.said = next((digest for steps, digest in member.grants if steps > member.steps), b"")
+                member.said = member.latest
             if turn is not None:
                 member.requests = gone_on(member.requests, turn)
             member.steps += 1
@@ -178,10 +217,27 @@ class Company:
     def _after(self, members: Sequence[Member]) -> list[Member]:
         """Rows that have all they are owed leave; the members of which none is left."""
         rows = {id(m): finished(m.requests) for m in members if not isinstance(m.requests[0].job, Encode)}
+        for member in members:
+            for request in member.requests:
+                if not any(request.owed):
+                    self._keep(member, request)
         self._leave(rows)
         over = [m for m in members if id(m) not in rows or not m.requests]
         self._members = [m for m in self._members if m not in over]
         return over
+
+    def _keep(self, member: Member, request: Request) -> None:
+        """What has been computed of this one text stays for later requests of its client, if it asked for that."""
+        job = request.job
+        if isinstance(job, Generate) and job.keep and request.cache is not None and not request.unread:
+            self.kept.put(member.key, job, member.served[:2], request.cache.apart([request.first]))
+            member.keeps = b""
+
+    def _spoil(self, member: Member) -> None:
+        """Nobody need wait for what it would have kept."""
+        if member.keeps:
+            self.kept.spoil(member.key, member.keeps)
+            member.keeps = b""
 
     def _leave(self, rows: Mapping[int, Sequence[int]]) -> None:
         """Of members by their ids, these rows: out of all caches at once, because members share them."""
@@ -208,25 +264,21 @@ class _Labels:
     other computes for another client.
     """
 
-    def __init__(self, history: bytes, number: int, members: Sequence[Member]) -> None:
+    def __init__(self, history: bytes, number: int, members: Sequence[Member], reads: Sequence[int]) -> None:
         self._items, self._said, self._first = [m.item for m in members], [m.said for m in members], number
-        self._histories = [following(history, Step(number, self._items), self._said)]
+        self._read = [0] * len(members)  # of prompts in the steps that follow
+        self._histories = [following(history, Step(number, self._items, list(reads)), self._said)]
 
     def after(self, number: int) -> bytes:
         """The digest of all words up to the step with this number."""
         while self._first + len(self._histories) <= number:
-            step = Step(self._first + len(self._histories), self._items)
+            step = Step(self._first + len(self._histories), self._items, self._read)
             self._histories.append(following(self._histories[-1], step, self._said))
         return self._histories[number - self._first]
 
     def of(self, number: int) -> str:
         """The name of the streams of the step with this number."""
         return f"step {number} {self.after(number).hex()}"
-
-
-def _read(request: Request) -> int:
-    """Rows that the next step reads of it."""
-    return request.job.input.tokens if request.cache is None else sum(request.reads) * request.beams
 
 
 def _part(entry: Entry, mine: int, of: int) -> Entry:

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from puma.engine.request import Request, by_cache, join, parts, whole
+from puma.engine.request import Request, apart, by_cache, join, parts, whole
 from puma.models import Cache, architecture, heads
 from puma.models.config import Config
 from puma.mpc.arithmetic import public, reshare
@@ -49,16 +49,20 @@ class Engine:
         """Advance each request by one: a prompt is read and gives its first result, a generation gives its next one,
         an encoder's request all that it asked for; `due` of each then holds it.
 
-        Rows under way share one pass, and so do prompts that are new; their next tokens are sought together. The
-        caller sets the stage: all masks of a step come from streams that start with it.
+        Rows under way share one pass, and so do prompts that are new, and those that go on behind what has been read;
+        their next tokens are sought together. Of a prompt that is read in part nothing is due yet. The caller sets the
+        stage: all masks of a step come from streams that start with it.
         """
         self.party.quick = requests[0].job.input.quick  # who steps together has the same plan
         for request in requests:
             request.due = []
-        going = [r for r in requests if r.cache is not None]
+        begun = [r for r in requests if r.cache is not None]
         new = [r for r in requests if r.cache is None and isinstance(r.job, Generate)]
-        passes = [self._pass(group) for group in self._together(going)]
+        further = [r for r in begun if r.unread]
+        apart(begun, further)
+        passes = [self._pass(group) for group in self._together([r for r in begun if not r.unread])]
         passes += [self._pass(group) for group in _alike(new)]
+        passes += [self._pass(join(by_cache(group))) for group in _alike(further)]
         self._decide([part for found in passes for part in found])
         for group in _alike([r for r in requests if isinstance(r.job, Encode)]):
             self._encode(group)
@@ -71,10 +75,13 @@ class Engine:
 
     def _flag(self, requests: Sequence[Request]) -> None:
         """The flags of all requests, under masks of their own: what the evaluators hold of them never leaves."""
-        flags = [request.flags for request in requests if isinstance(request.flags, Additive)]
+        flagged = [(r, r.flags) for r in requests if isinstance(r.flags, Additive)]
+        if not flagged:
+            return
+        flags = [words for _, words in flagged]
         with F.component("head", flags[0]):
             (opened,) = self.party.run(reshare(whole(flags)))
-        for request, mine in zip(requests, parts(opened, [x.shape[0] for x in flags]), strict=True):
+        for (request, _), mine in zip(flagged, parts(opened, [x.shape[0] for x in flags]), strict=True):
             request.flags = mine
 
     # -- generation -----------------------------------------------------------------------------------------
@@ -85,14 +92,16 @@ class Engine:
         return ([join(groups)] if groups else []) + [[r] for r in going if r.beams > 1]
 
     def _pass(self, group: Sequence[Request]) -> list[tuple[Request, Share | Additive]]:
-        """Each request's next logits (rows, vocabulary), from one pass of the model."""
-        cache, lengths = group[0].cache, [n * r.beams for r in group for n in r.reads[: _prompts(r)]]
+        """Each request's next logits (rows, vocabulary), from one pass of the model; none where some of the prompt is
+        still to be read."""
+        cache, lengths = group[0].cache, [n for request in group for n in _lengths(request)]
         if cache is None:
-            lengths = [n for request in group for n in request.job.input.lengths]
             cache = Cache(self.config.layers, lengths)
             start = 0
             for request in group:
                 request.cache, request.first, start = cache, start, start + len(request.owed)
+        elif group[0].unread:
+            cache.further(lengths)
         elif max(lengths) > 1 and group[0].beams == 1:
             cache.expect([parents for request in group for parents in request.follows])
         read = self._read(group)
@@ -105,14 +114,12 @@ class Engine:
         if len(set(lengths)) > 1 and group[0].beams == 1:
             cache.close_up()
         counts = [sum(r.reads) for r in group] if len(group) > 1 else [logits.shape[0]]
-        return list(zip(group, parts(logits, counts), strict=True))
+        return [each for each in zip(group, parts(logits, counts), strict=True) if not each[0].unread]
 
     def _read(self, group: Sequence[Request]) -> object:
         """What the model reads: what outsiders shared, one-hot rows of the tokens that the last step gave, or some of
         each."""
-        given, counts = [request.given for request in group], [sum(request.reads) for request in group]
-        for request in group:
-            request.given = None
+        given, counts = [request.take() for request in group], [sum(request.reads) for request in group]
         tokens = [request.token for request, mine in zip(group, given, strict=True) if mine is None]
         chosen = [mine for mine in given if mine is not None]
         if not tokens:
@@ -218,9 +225,18 @@ def _places(given: Sequence[object], counts: Sequence[int]) -> torch.Tensor:
 
 
 def _share_out(watch: Watch, group: Sequence[Request]) -> None:
-    """To each request the flags of its prompts."""
+    """To each request the flags of its prompts, with those of what was read of them before; they wait while some is
+    unread."""
     for request, flags in zip(group, parts(watch.words, [_prompts(r) for r in group]), strict=True):
-        request.flags = flags
+        flags = flags if request.earlier is None else request.earlier + flags
+        request.flags, request.earlier = (None, flags) if request.unread else (flags, None)
+
+
+def _lengths(request: Request) -> list[int]:
+    """How many rows a pass reads of each of its texts."""
+    if request.cache is None and not request.partly:
+        return list(request.job.input.lengths)
+    return [request.width] if request.unread else [n * request.beams for n in request.reads[: _prompts(request)]]
 
 
 def _prompts(request: Request) -> int:

@@ -14,6 +14,7 @@ from puma.engine.engine import Emit, Engine
 from puma.engine.lookahead import Ahead
 from puma.engine.request import Request, cut, finished, leave, whole
 from puma.errors import ProtocolError
+from puma.models.cache import Cache
 from puma.mpc.share import Share
 from puma.nn import functional as F
 from puma.wire.input_share import Flagged, Given
@@ -54,16 +55,17 @@ def nothing() -> None:
 
 def run(
     engine: Engine, job: Generate | Encode, given: Given, emit: Emit, prefilled: Callable[[], None] = nothing,
-    word: Word = on,
-) -> None:  # fmt: skip
+    word: Word = on, prefix: Cache | None = None,
+) -> Request:  # fmt: skip
     """A request from its input on: emit its results as they are decided, and then the flags of its prompts; see
-    `run_steps` for the others."""
-    request = Request.of(job, given)
+    `run_steps` for the others. The prompt goes on from a `prefix`, if there is one."""
+    request = Request.of(job, given, prefix)
     if isinstance(job, Generate):
         run_steps(engine, request, emit, prefilled, word)
-        return
+        return request
     engine.step([request])
     _emit([request], emit)
+    return request
 
 
 def run_steps(

@@ -28,11 +28,12 @@ class _Known:
     own: Member | None = None
     others: dict[int, list[tuple[int, bytes]]] = field(default_factory=lambda: {rank: [] for rank in FOLLOWERS})
     checked: int = 0  # grants that all three have given alike
-    planned: int = 0  # steps that have been said
+    planned: int = 0  # results that will have come after what has been said
+    read: int = 0  # tokens of its prompt
 
     @property
     def agreed(self) -> int:
-        """Steps that all three allow."""
+        """Results that all three allow."""
         return self.own.grants[self.checked - 1][0] if self.own is not None and self.checked else 0
 
     def odd(self) -> int | None:
@@ -103,15 +104,23 @@ class Lead:
     def step(self) -> Step | None:
         """The next step; None if nothing is ready."""
         ready = [_ready(known) for known in self._known.values() if _may_go(known)]
-        chosen: list[_Known] = [each.name for each in self._schedule.choose(ready)]
+        chosen = self._schedule.choose(ready)
         if not chosen:
             return None
-        for known in chosen:
+        self._latest = [each.name for each in chosen]
+        for known in self._latest:  # of one client's requests those come first that have waited longest
+            self._known[known.item] = self._known.pop(known.item)
+        reads = [self._plan(each.name, each.rows if each.begins else 0) for each in chosen]
+        self._number += 1
+        return Step(self._number - 1, [known.item for known in self._latest], reads)
+
+    def _plan(self, known: _Known, rows: int) -> int:
+        """A step of this request has been said, which reads so many tokens of its prompt."""
+        known.read += rows
+        if not rows or known.own is None or known.read >= known.own.first:
             known.planned += 1
             self._compare(known)
-        self._latest = chosen
-        self._number += 1
-        return Step(self._number - 1, [known.item for known in chosen])
+        return rows
 
     def _of(self, item: Item) -> _Known:
         return self._known.setdefault(item, _Known(item))
@@ -136,4 +145,5 @@ def _ready(known: _Known) -> Ready:
     own = known.own
     assert own is not None
     begins = known.planned == 0
-    return Ready(known, own.key, own.served, begins, own.first if begins else own.reads(known.planned))
+    rows = own.first - known.read if begins else own.reads(known.planned)
+    return Ready(known, own.key, own.served, begins, rows, own.pieces)

@@ -82,8 +82,10 @@ class Ahead:
 
 
 def _known(request: Request) -> bool:
-    """Whether the dealer knows the masks that will be fed: not those of tokens that the client chooses or guesses."""
-    return isinstance(request.job, Generate) and not request.job.fed
+    """Whether the dealer knows the masks that will be fed: not those of tokens that the client chooses or guesses; and
+    of a prompt that goes on behind what has been read, or is read in part, it does not look for them."""
+    whole = not request.unread or (request.cache is None and not request.partly)
+    return isinstance(request.job, Generate) and not request.job.fed and whole
 
 
 def _temperature(request: Request) -> float:

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from puma import kernels
 from puma.crypto.prg import PairKey
+from puma.errors import PreprocessingError
 from puma.mpc.cost import message_bytes
 from puma.mpc.party import DEALER, FIRST, SECOND, Party
 from puma.mpc.share import Share
@@ -27,6 +28,17 @@ from puma.store.preprocessing import Header, Item, Writer
 from puma.wire import messages as msg
 
 LENGTH = struct.Struct("<Q")
+
+
+def ready(preprocessing: Item | None, request: msg.Generate | msg.Encode) -> Item:
+    """What is ready for the next request; PreprocessingError unless it was made for this one."""
+    if preprocessing is None or preprocessing.header.id != request.preprocessing:
+        raise PreprocessingError("the request names preprocessing that is not ready", "take it before each request")
+    if msg.bare(preprocessing.header.request) != msg.bare(request):
+        raise PreprocessingError("the preprocessing was made for another request", "prepare some for this one")
+    if isinstance(request, msg.Generate) and request.paced:
+        raise PreprocessingError("a request whose end is open cannot be prepared", "ask for so many tokens")
+    return preprocessing
 
 
 class Kept(NullLink):

@@ -18,8 +18,8 @@ from puma.engine.dry_run import dry_run
 from puma.models.config import Config
 from puma.mpc.party import DEALER, FIRST, SECOND, Party
 from puma.nn.variants import VARIANTS
+from puma.wire.beside.network import Surveyed
 from puma.wire.messages import Encode, Generate
-from puma.wire.network import Surveyed
 
 PINGS, BULK = 4, 1 << 20  # round trips of which the least counts, and bytes each way that tell the rate
 FASTEST = 1e11  # bits a second: beyond, a rate is what the clock makes of it

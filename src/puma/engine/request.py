@@ -24,7 +24,9 @@ class Request:
 
     `given` is what an outsider shared for the next step, if anything, of each row so many tokens as it `reads`;
     `token` the indices (rows,) that the last step gave and nobody opened. `due` are the results of the last step, for
-    the asker, and `flags` (prompts,) the words that tell him whether a number of theirs left its reach.
+    the asker, and `flags` (prompts,) the words that tell him whether a number of theirs left its reach. Of a prompt
+    `unread` rows are yet to be read, of which the next step reads the first ones, a `piece`, or all; what watched the
+    rows before waits in `earlier`.
     """
 
     job: Generate | Encode
@@ -36,6 +38,9 @@ class Request:
     token: Share | None = None
     due: list[Share] = field(default_factory=list[Share])
     flags: Additive | Share | None = None
+    unread: int = 0
+    piece: int = 0
+    earlier: Additive | None = None
     follows: list[list[int]] = field(default_factory=list[list[int]])  # of each row, what of a step follows what
 
     def __post_init__(self) -> None:
@@ -52,10 +57,34 @@ class Request:
         self.follows = [[] for _ in self.owed]
 
     @classmethod
-    def of(cls, job: Generate | Encode, given: Given) -> Request:
-        """A request that has just come."""
+    def of(cls, job: Generate | Encode, given: Given, prefix: Cache | None = None) -> Request:
+        """A request that has just come; its prompt goes on from what this cache holds."""
         asked = sizes(job)
-        return cls(job, given, [new for _, new in asked] if isinstance(job, Generate) else [1], asked)
+        if not isinstance(job, Generate):
+            return cls(job, given, [1], asked)
+        return cls(job, given, [new for _, new in asked], asked, cache=prefix, unread=job.input.tokens)
+
+    @property
+    def partly(self) -> bool:
+        """Whether the next step leaves some of the prompt unread, and so has no result."""
+        return 0 < self.piece < self.unread
+
+    @property
+    def width(self) -> int:
+        """Rows that the next step reads."""
+        if self.unread:
+            return self.piece or self.unread
+        return sum(self.reads) * self.beams if self.cache is not None else self.job.input.tokens
+
+    def take(self) -> Any:
+        """What the next step reads of what outsiders shared, if anything; the rest waits."""
+        given: Any = self.given
+        self.given = None
+        if self.partly:
+            given, self.given = given[: self.piece], given[self.piece :]
+        self.unread -= self.piece or self.unread
+        self.piece = 0
+        return given
 
     @property
     def rows(self) -> range:
@@ -69,8 +98,9 @@ class Request:
 
 
 def sizes(job: Generate | Encode) -> list[tuple[int, int]]:
-    """Of each prompt its tokens, and how many new ones are asked for."""
-    return [(length, job.tokens if isinstance(job, Generate) else 0) for length in job.input.lengths]
+    """Of each prompt its tokens, those before it too, and how many new ones are asked for."""
+    before = job.prefix.length if isinstance(job, Generate) and job.prefix is not None else 0
+    return [(before + length, job.tokens if isinstance(job, Generate) else 0) for length in job.input.lengths]
 
 
 def by_cache(requests: Sequence[Request]) -> list[list[Request]]:

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 ROWS = 128  # texts under way that one step advances
 PREFILL = 512  # tokens of prompts that one step reads beside them: those under way wait no longer
+PIECE = 128  # of one prompt, while others are under way
 QUANTUM = 32  # tokens that a key may have more each time its turn comes
 
 
@@ -21,7 +22,7 @@ QUANTUM = 32  # tokens that a key may have more each time its turn comes
 class Ready:
     """A request that could take a step: whose it is, of which model, and how many rows the step would read.
 
-    `begins`: it has taken none.
+    `begins`: its prompt has not been read. It may be read in `pieces`, of as many rows as it is given.
     """
 
     name: Any
@@ -29,6 +30,7 @@ class Ready:
     served: Any
     begins: bool
     rows: int
+    pieces: bool = False
 
 
 class Turns:
@@ -80,7 +82,8 @@ class Schedule:
         self._count = 0
 
     def choose(self, ready: Sequence[Ready]) -> list[Ready]:
-        """All of one model, which take turns, too; nothing if nothing is ready."""
+        """All of one model, which take turns, too; nothing if nothing is ready. Rows of a prompt that may be read in
+        pieces are those of the next one."""
         if not ready:
             return []
         served = min({r.served: None for r in ready}, key=lambda s: self._latest.get(s, -1))
@@ -89,4 +92,6 @@ class Schedule:
         self._latest[served] = self._count
         mine = [r for r in ready if r.served == served]
         going = self._going.take([r for r in mine if not r.begins], self._rows)
-        return going + self._beginning.take([r for r in mine if r.begins], self._prefill)
+        piece = min(PIECE, self._prefill) if going else self._prefill
+        new = [replace(r, rows=min(r.rows, piece)) if r.pieces else r for r in mine if r.begins]
+        return going + self._beginning.take(new, self._prefill)

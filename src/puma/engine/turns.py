@@ -100,8 +100,9 @@ def _under_way(requests: Sequence[Request], word: Pace) -> list[tuple[int, int]]
 
 def _admit_join(config: Config, approximation: str, first: Generate, job: Generate, allowed: Allowed) -> None:
     admit(config, approximation, job, allowed)
+    kept = bool(first.keep or job.keep) or job.prefix is not None
     alike = (job.reveal, job.drafts) == (first.reveal, first.drafts)
-    if job.preprocessing or not job.paced or job.beams > 1 or not alike:
+    if kept or job.preprocessing or not job.paced or job.beams > 1 or not alike:
         raise UsageError("prompts join others whose tokens are chosen alike", "make a request of their own")
     if job.input.quick != first.input.quick:
         raise UsageError("prompts join others of the same plan", "make a request of their own")

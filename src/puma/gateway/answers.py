@@ -12,10 +12,15 @@ from typing import Any
 
 from torch import Tensor
 
+from puma.client.batch import Batch
+from puma.client.channel import out_of_range
+from puma.client.drafts.draft import Source
 from puma.client.sampling import Sampler, Sampling, logprobs
+from puma.client.tokens.remembered import Remembered
 from puma.errors import OutOfRange, PolicyError
 from puma.gateway.cluster import Cluster
 from puma.models.reading.spelling import settled
+from puma.wire.limits import MOST_DRAFTS
 
 STOP, LENGTH, DOUBTFUL = "stop", "length", "out_of_range"
 
@@ -36,6 +41,7 @@ class Wanted:
     leads: Sequence[str] = ()  # text to give before the answer to each prompt
     places: Sequence[Sequence[int]] = ()  # where each prompt's tokens begin in its lead, if they are to be scored
     alternatives: int | None = None
+    memory: Remembered | None = None  # of what the parties keep for the same asker
 
     @property
     def scored(self) -> bool:
@@ -223,17 +229,41 @@ class Answers:
                 text = row.add(token)
                 yield Piece(index, text, row.finish, [replace(noted[place], at=row.at)] if noted else [])
 
+    def leaving(
+        self, cluster: Cluster, wanted: Wanted, how: Choosing, draft: Source | None
+    ) -> Generator[Piece, None, None]:
+        """Pieces of several answers, of which the parties compute no more once they have ended, one by one; or of one
+        with drafts."""
+        session = cluster.session
+        with Batch(session, how.reveals, cluster.model.max_tokens, MOST_DRAFTS if draft else 0) as batch:
+            asked = wanted.prompts, wanted.tokens, how.temperature, how.choose
+            rows = batch.add(*asked, draft=draft, how=wanted.sampling)
+            while not batch.empty:
+                found = batch.step()[rows]
+                if rows.flagged and session.out_of_range == "refuse":
+                    yield from self.given_up(sorted(rows.flagged))
+                    raise out_of_range(sorted(rows.flagged), len(wanted.prompts))
+                self.doubt(rows.flagged)
+                yield from self.grow(found)
+                batch.drop(rows, self.ended)
+                self.keep(rows.live)
+
     @classmethod
-    def alone(cls, wanted: Wanted) -> Callable[[Cluster], Generator[Piece, None, None]]:
-        """Pieces of all answers to a request that goes to the parties by itself; closing the generator stops them, if
-        they are paced."""
+    def alone(cls, wanted: Wanted, draft: Source | None = None) -> Callable[[Cluster], Generator[Piece, None, None]]:
+        """Pieces of all answers to a request; closing the generator stops them, if they are paced."""
 
         def run(cluster: Cluster) -> Generator[Piece, None, None]:
             how = choosing(cluster, wanted)
             answers = cls(cluster.model, wanted, how)
+            if cluster.session.out_of_range == "warn":
+                cluster.session.out_of_range = "note"  # the asker hears of it, and not who reads this program's output
+            if wanted.paced and (draft is not None or len(wanted.prompts) > 1):
+                yield from answers.leaving(cluster, wanted, how, draft)
+                return
             steps = cluster.session.continued(
-                wanted.prompts, wanted.tokens, paced=wanted.paced, choose=how.choose, temperature=how.temperature
-            )
+                wanted.prompts, wanted.tokens, paced=wanted.paced, choose=how.choose, temperature=how.temperature,
+                memory=None if getattr(cluster.session, "once", False) else wanted.memory,
+            )  # fmt: skip
             try:
                 with contextlib.closing(steps):
                     for step in steps:

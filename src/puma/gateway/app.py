@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
-from functools import partial
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -21,6 +20,7 @@ from puma.gateway.endpoints import (
     completions,
     embeddings,
     health,
+    metrics,
     models,
     page,
     rerank,
@@ -35,6 +35,7 @@ Endpoint = Callable[[Gateway, Request], Awaitable[Response]]
 ROUTES: tuple[tuple[str, str, Endpoint], ...] = (
     ("GET", "/", page.page),
     ("GET", "/health", health.health),
+    ("GET", "/metrics", metrics.metrics),
     ("GET", "/watch/{id}", watch.watch),
     ("GET", "/v1/models", models.models),
     ("GET", "/v1/models/{name:path}", models.model),
@@ -47,6 +48,9 @@ ROUTES: tuple[tuple[str, str, Endpoint], ...] = (
 )
 
 
+OPEN = ("/", "/health", "/metrics", "/watch/{id}")  # without a key: nothing of any request, or of who knows its id
+
+
 def application(gateway: Gateway) -> Starlette:
     """The ASGI application; its shutdown ends the session."""
 
@@ -56,24 +60,29 @@ def application(gateway: Gateway) -> Starlette:
         gateway.worker.close()
 
     return Starlette(
-        routes=[Route(path, told(partial(endpoint, gateway)), methods=[method]) for method, path, endpoint in ROUTES],
+        routes=[Route(path, told(gateway, path, endpoint), methods=[method]) for method, path, endpoint in ROUTES],
         middleware=[Middleware(Guard, hosts=gateway.settings.hosts)],
         exception_handlers={HTTPException: _no_such},
         lifespan=life,
     )
 
 
-def told(endpoint: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
-    """The endpoint with every error as one that OpenAI's clients can read."""
+def told(gateway: Gateway, path: str, endpoint: Endpoint) -> Callable[[Request], Awaitable[Response]]:
+    """The endpoint for who has a key, if there are any, counted, and with every error as one that OpenAI's clients can
+    read."""
 
     async def run(request: Request) -> Response:
         try:
-            return await endpoint(request)
+            if path not in OPEN:
+                gateway.key(request)
+            answer = await endpoint(gateway, request)
         except Exception as error:
             if isinstance(error, HTTPException):
                 raise
             found = refusal(error)
-            return JSONResponse(found.body, found.status, found.headers)
+            answer = JSONResponse(found.body, found.status, found.headers)
+        gateway.metrics.add("puma_gateway_requests_total", path=path, status=answer.status_code)
+        return answer
 
     return run
 

@@ -17,7 +17,12 @@ from puma.models.reading.cutting import Cut
 
 
 class Cluster(Protocol):
-    """A session with three parties, and the public side of the model that they serve."""
+    """A session with three parties, and the public side of the model that they serve.
+
+    `in_company`: whether what this session asks is computed together with what others ask.
+    """
+
+    in_company: bool
 
     @property
     def session(self) -> Session:
@@ -39,6 +44,10 @@ class Cluster(Protocol):
         self, query: str, texts: Sequence[str], top: int | None, label: str | None, cut: Cut, raw: bool
     ) -> Iterator[list[Ranked]]:  # fmt: skip
         """Texts in the order of how well they answer a query, after the last of several requests."""
+        ...
+
+    def another(self) -> Cluster:
+        """The same parties and model in one more session, in company; AdmissionError where they let no more in."""
         ...
 
     def close(self) -> None:

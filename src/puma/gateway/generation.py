@@ -11,15 +11,15 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from puma.client.sampling import Sampling
+from puma.client.tokens.remembered import Remembered
 from puma.gateway.answers import Wanted
-from puma.gateway.jobs import Run
+from puma.gateway.load.jobs import Run
 from puma.gateway.refusals import Refused, blamed
 from puma.gateway.requests import ChatRequest, TextRequest
 from puma.gateway.scoring import Scored, echoed
 from puma.gateway.service import Gateway
 from puma.gateway.settings import Settings
 from puma.gateway.streams import events, first_item, request_id, while_there
-from puma.gateway.watch import ID_HEADER
 from puma.gateway.wording import Wording
 
 MAX_ANSWERS = 128  # in one request: prompts times choices
@@ -35,10 +35,10 @@ def new_tokens(settings: Settings, given: int | None, otherwise: int, name: str,
 
 def wanted(
     settings: Settings, asked: TextRequest, ids: Sequence[Sequence[int]], tokens: int, leads: Sequence[str],
-    places: Sequence[Sequence[int]] = (),
+    places: Sequence[Sequence[int]] = (), memory: Remembered | None = None,
 ) -> Wanted:  # fmt: skip
     """The generation that a request asks for: `ids` of each prompt, and the text to give before each answer; where the
-    prompts' tokens begin in it, if these are to be scored."""
+    prompts' tokens begin in it, if these are to be scored. With a `memory` the parties keep it for later ones."""
     temperature = settings.temperature if asked.temperature is None else asked.temperature
     if not 0 <= temperature <= 2:
         raise Refused("temperature must be from 0 to 2", "temperature")
@@ -57,6 +57,7 @@ def wanted(
         leads=[lead for lead in leads for _ in each],
         places=[place for place in places for _ in each],
         alternatives=alternatives,
+        memory=memory,
     )
 
 
@@ -84,8 +85,9 @@ async def respond(
     gateway: Gateway, request: Request, asked: TextRequest, generation: Wanted, words: Wording
 ) -> Response:
     """Put the generation into the queue, and answer as it comes; who goes away is not answered further."""
-    job = gateway.submit(_run(generation), request.headers.get(ID_HEADER))
-    prompts, rows = sum(map(len, generation.prompts)) // asked.choices, len(generation.prompts)
+    read, rows = sum(map(len, generation.prompts)), len(generation.prompts)
+    job = gateway.submit(_run(generation), request, read + rows * generation.tokens)
+    prompts = read // asked.choices
     if asked.stream:
         options = asked.stream_options
         count = prompts if options is not None and options.include_usage else None
@@ -94,4 +96,4 @@ async def respond(
         stream = events(first, job, words, rows, count)
         return StreamingResponse(stream, media_type="text/event-stream", headers=headers)
     pieces = [piece async for piece in while_there(request, job)]
-    return JSONResponse(words.whole(pieces, rows, prompts), headers=request_id(job))
+    return JSONResponse(words.whole(pieces, rows, prompts, job.watch.cached), headers=request_id(job))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from math import ceil
 from typing import Any
 
 from puma.errors import (
@@ -18,22 +19,23 @@ from puma.errors import (
     UsageError,
 )
 
-RETRY_SECONDS = 2
+MOST_SECONDS = 60  # of a Retry-After
 
 
 class Refused(Exception):
     """A request that gets no answer: an HTTP status and what OpenAI's clients expect to read.
 
-    `again`: whether a program may ask the same once more by itself; None leaves that to the status.
+    `again`: whether a program may ask the same once more by itself; None leaves that to the status. `after` so many
+    seconds that may help.
     """
 
     def __init__(
         self, message: str, param: str | None = None, code: str | None = None, status: int = 400,
-        kind: str = "invalid_request_error", again: bool | None = None,
+        kind: str = "invalid_request_error", again: bool | None = None, after: float = 0.0,
     ) -> None:  # fmt: skip
         super().__init__(message)
         self.message, self.param, self.code, self.status = message, param, code, status
-        self.kind, self.again = kind, again
+        self.kind, self.again, self.after = kind, again, after
 
     @property
     def body(self) -> dict[str, Any]:
@@ -43,7 +45,8 @@ class Refused(Exception):
     @property
     def headers(self) -> dict[str, str]:
         """When to come again, if that may help; OpenAI's clients obey x-should-retry."""
-        found = {"retry-after": str(RETRY_SECONDS)} if self.status == 429 else {}
+        found = {"retry-after": str(min(MOST_SECONDS, max(1, ceil(self.after))))} if self.after else {}
+        found |= {"www-authenticate": "Bearer"} if self.status == 401 else {}
         return found if self.again is None else found | {"x-should-retry": str(self.again).lower()}
 
 
@@ -93,10 +96,20 @@ def not_sent(error: ProtocolError) -> Refused:
     return Refused(message, None, found.code, found.status, found.kind, again=False)
 
 
-def busy(waiting: int) -> Refused:
-    """Too many requests wait already."""
-    message = f"{waiting} requests wait already: ask again later"
-    return Refused(message, None, "rate_limit_exceeded", 429, "requests")
+def busy(what: str, after: float, kind: str = "requests") -> Refused:
+    """Too many requests wait already, or too much is under way: so many seconds later there may be room."""
+    return Refused(f"{what}: ask again later", None, "rate_limit_exceeded", 429, kind, after=after)
+
+
+def leaving(after: float) -> Refused:
+    """The gateway is about to stop."""
+    return Refused("this gateway is about to stop", None, "draining", 503, "service_unavailable", after=after)
+
+
+def unknown_key(shown: bool) -> Refused:
+    """Nobody has this API key."""
+    what = "the API key is not known here" if shown else "there is no API key: send Authorization: Bearer KEY"
+    return Refused(what, None, "invalid_api_key", 401)
 
 
 def _named(error: PumaError) -> str | None:

@@ -27,11 +27,12 @@ def model(name: str, created: int) -> dict[str, Any]:
     return {"id": name, "object": "model", "created": created, "owned_by": "puma"}
 
 
-def usage(prompt: int, completion: int | None = None) -> dict[str, int]:
-    """Counts of tokens."""
+def usage(prompt: int, completion: int | None = None, cached: int = 0) -> dict[str, Any]:
+    """Counts of tokens; of the prompt's so many were `cached`, as OpenAI calls it."""
     if completion is None:
         return {"prompt_tokens": prompt, "total_tokens": prompt}
-    return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
+    found = {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
+    return found | {"prompt_tokens_details": {"cached_tokens": cached}}
 
 
 def envelope(kind: str, identity: str, name: str, created: int) -> dict[str, Any]:

@@ -20,21 +20,25 @@ class Settings:
     `name` is the model's; `most` the new tokens of an answer at most; `temperature`, `top_k` and `top_p`
     those of requests which name none; the last two need logits.
     `fixed`: parties always compute as many tokens as were asked for, and do not learn how long answers are. `waiting`:
-    requests that may queue; `together`: generations that go through the parties at a time. `hosts` are the names by
-    which this gateway may be called. `places` says where P0, P1 and P2 run, for people to read. `draft` says what makes
-    drafts of answers, lookup or a model on this machine; such answers are paced.
+    requests that may queue; `together`: those that are with the parties at a time, each in a session. `hosts` are the
+    names by which this gateway may be called. `places` says where P0, P1 and P2 run, for people to read. `keeps`: the
+    parties keep what they compute of chats, for the next turn. `drain`: seconds that answers under way may take once
+    the gateway is told to stop. `draft` says what makes drafts of answers, lookup or a model on this machine; such
+    answers are paced.
     """
 
     name: str
     most: int = 512
     temperature: float = 1.0
     fixed: bool = False
-    waiting: int = 16
+    waiting: int = 64
     hosts: tuple[str, ...] = LOOPBACK
     places: tuple[str, str, str] = (HERE, HERE, HERE)
-    together: int = 16
+    together: int = 64
     top_k: int = 0
     top_p: float = 1.0
+    keeps: bool = True
+    drain: float = 2.0
     draft: str | None = None
 
     @property

@@ -13,7 +13,7 @@ from typing import Any
 from starlette.requests import Request
 
 from puma.gateway.answers import Piece
-from puma.gateway.jobs import Job
+from puma.gateway.load.jobs import Job
 from puma.gateway.refusals import Refused, refusal
 from puma.gateway.wording import Wording
 
@@ -61,7 +61,7 @@ async def events(first: Piece, job: Job, words: Wording, rows: int, prompts: int
             count += piece.new
             yield _event(words.piece(piece))
         if prompts is not None:
-            yield _event(words.usage(prompts, count))
+            yield _event(words.usage(prompts, count, job.watch.cached))
         yield "data: [DONE]\n\n"
     except Exception as error:
         yield _event(refusal(error).body)

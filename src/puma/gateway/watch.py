@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, cast
@@ -20,7 +20,7 @@ from puma.gateway.refusals import Refused
 from puma.net import Link
 
 SHOWN = 48  # bytes of a party's data that are shown
-KEPT = 256  # watches, the oldest of which are forgotten; more than any queue holds
+KEPT = 1024  # watches, the oldest of which are forgotten; more than any queue holds
 WAITING, RUNNING, DONE, STOPPED, FAILED = "waiting", "running", "done", "stopped", "failed"
 ID = re.compile(r"[A-Za-z0-9_-]{32,64}")  # at least 128 bits, if an asker draws hexadecimal digits
 ID_HEADER = "x-client-request-id"
@@ -43,22 +43,19 @@ class Sent:
 
 @dataclass(eq=False)
 class Watch:
-    """One request, from its place in the queue to its cost.
-
-    `together` says how many requests went to the parties in one, of which bytes and cost are the sum.
-    """
+    """One request, from its place in the queue to its cost; `cached` tokens of its prompt the parties held already."""
 
     id: str
     state: str = WAITING
-    together: int = 1
+    cached: int = 0
     parties: list[Sent] = field(default_factory=lambda: [Sent() for _ in ROLES])
     cost: Any = None
     _began: float = 0.0
     _seconds: float | None = None
 
-    def begin(self, together: int) -> None:
+    def begin(self) -> None:
         """The parties are about to be asked."""
-        self.together, self._began, self.state = together, time.monotonic(), RUNNING
+        self._began, self.state = time.monotonic(), RUNNING
 
     def end(self, state: str) -> None:
         """No more comes; who has failed once stays failed."""
@@ -81,17 +78,17 @@ class Watch:
             for rank, (role, sent) in enumerate(zip(ROLES, self.parties, strict=True))
         ]  # fmt: skip
         return {
-            "id": self.id, "state": self.state, "ahead": ahead, "together": self.together, "seconds": self.seconds,
+            "id": self.id, "state": self.state, "ahead": ahead, "cached": self.cached, "seconds": self.seconds,
             "parties": parties, "cost": None if self.cost is None else _spent(self.cost),
         }  # fmt: skip
 
 
 class Tap:
-    """A link to one party that notes what goes through it, for each request on its way."""
+    """A link to one party that notes what goes through it, for the request on its way."""
 
     def __init__(self, link: Link) -> None:
         self._link = link
-        self.into: list[Sent] = []
+        self.into: Sent | None = None
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._link, name)
@@ -100,21 +97,21 @@ class Tap:
         """One data frame, noted and sent."""
         for buffer in buffers:
             view = memoryview(buffer).cast("B")
-            for sent in self.into:
+            if (sent := self.into) is not None:
                 sent.data += len(view)
                 sent.sample += bytes(view[: SHOWN - len(sent.sample)])
         self._link.send(*buffers)
 
     def send_control(self, payload: Any) -> None:
         """One control frame, noted and sent."""
-        for sent in self.into:
-            sent.control += len(payload)
+        if self.into is not None:
+            self.into.control += len(payload)
         self._link.send_control(payload)
 
     def recv(self, size: int) -> memoryview:
         """The next data frame of `size` bytes, noted."""
-        for sent in self.into:
-            sent.received += size
+        if self.into is not None:
+            self.into.received += size
         return self._link.recv(size)
 
 
@@ -149,56 +146,25 @@ class Watches:
 
 def tapped(cluster: Cluster) -> Cluster:
     """The cluster, with taps on its session's links."""
-    cluster.session.links[:] = [cast(Link, Tap(link)) for link in cluster.session.links]
+    links = cluster.session.links
+    links[:] = [link if isinstance(link, Tap) else cast(Link, Tap(link)) for link in links]
     return cluster
 
 
-class Noted:
-    """Requests that go to the parties in one, from when each joins until it leaves."""
-
-    def __init__(self, session: Any) -> None:
-        self._session, self._before = session, session.cost
-        self._taps = [link for link in session.links if isinstance(link, Tap)]
-        self._all: list[Watch] = []
-        self._now: list[Watch] = []
-
-    def join(self, watch: Watch) -> None:
-        """From now on what is sent is noted for this one, too."""
-        self._all.append(watch)
-        watch.begin(len(self._all))
-        self._tap([*self._now, watch])
-
-    def leave(self, watch: Watch) -> None:
-        """It is over, and costs what all have together, once that is known."""
-        self._tap([other for other in self._now if other is not watch])
-        self.settle()
-
-    def _tap(self, watches: list[Watch]) -> None:
-        self._now = watches
-        for each in self._all:
-            each.together = len(self._all)
-        for rank, tap in enumerate(self._taps):
-            tap.into = [watch.parties[rank] for watch in watches]
-
-    def settle(self) -> None:
-        """The cost, if the parties have told it."""
-        if self._session.cost is not self._before:
-            for watch in self._all:
-                watch.cost = self._session.cost
-
-
 @contextmanager
-def noting(session: Any, watches: Sequence[Watch]) -> Iterator[Noted]:
-    """While these requests go to the parties in one: what is sent, and in the end the cost, is noted for each."""
-    noted = Noted(session)
-    for watch in watches:
-        noted.join(watch)
+def noting(session: Any, watch: Watch) -> Iterator[None]:
+    """While this request goes to the parties: what is sent, and in the end the cost, is noted for it."""
+    before, taps = session.cost, [link for link in session.links if isinstance(link, Tap)]
+    watch.begin()
+    for rank, tap in enumerate(taps):
+        tap.into = watch.parties[rank]
     try:
-        yield noted
+        yield
     finally:
-        for watch in [*noted._now]:
-            noted.leave(watch)
-        noted.settle()
+        for tap in taps:
+            tap.into = None
+        if session.cost is not before:
+            watch.cost = session.cost
 
 
 def _spent(cost: Any) -> dict[str, Any]:

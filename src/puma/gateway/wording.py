@@ -26,8 +26,8 @@ class Wording:
     noted: Callable[[Sequence[Likely]], Any]
     roles: bool  # whether a stream begins by saying who speaks
 
-    def whole(self, pieces: Sequence[Piece], rows: int, prompts: int) -> dict[str, Any]:
-        """The answer, with usage."""
+    def whole(self, pieces: Sequence[Piece], rows: int, prompts: int, cached: int = 0) -> dict[str, Any]:
+        """The answer, with usage; `cached` tokens of the prompts the parties held already."""
         choices = []
         for index in range(rows):
             mine = [piece for piece in pieces if piece.index == index]
@@ -36,7 +36,7 @@ class Wording:
             choices.append(self.choice(index, text, mine[-1].finish, self.noted(likely) if likely else None))
         return self._about(self.kind) | {
             "choices": choices,
-            "usage": replies.usage(prompts, sum(piece.new for piece in pieces)),
+            "usage": replies.usage(prompts, sum(piece.new for piece in pieces), cached),
         }
 
     def opening(self, rows: int) -> list[dict[str, Any]]:
@@ -50,9 +50,9 @@ class Wording:
         likely = self.noted(piece.likely) if piece.likely else None
         return self._streamed([self.part(piece.index, piece.text, piece.finish, likely)])
 
-    def usage(self, prompts: int, count: int) -> dict[str, Any]:
+    def usage(self, prompts: int, count: int, cached: int = 0) -> dict[str, Any]:
         """The end of a stream whose asker wants counts."""
-        return self._streamed([]) | {"usage": replies.usage(prompts, count)}
+        return self._streamed([]) | {"usage": replies.usage(prompts, count, cached)}
 
     def _streamed(self, choices: list[dict[str, Any]]) -> dict[str, Any]:
         return self._about(self.piece_kind) | {"choices": choices}

@@ -10,7 +10,10 @@ import threading
 import weakref
 from collections.abc import Callable
 
+from puma.client.client import Client
+from puma.client.model_info import ModelInfo
 from puma.client.session import Session
+from puma.errors import UsageError
 
 MOST = 32  # sessions besides the first: further threads wait for that one
 
@@ -20,6 +23,28 @@ class _Held:
 
     def __init__(self, session: Session) -> None:
         self.session = session
+
+
+class Beside(Client):
+    """One more session with the parties of a local cluster; closing it leaves them."""
+
+    in_company = True
+
+    def __init__(self, session: Session, model: ModelInfo) -> None:
+        self._session, self.model = session, model
+
+    @property
+    def session(self) -> Session:
+        """Its own, for one thread at a time."""
+        return self._session
+
+    def another(self) -> Beside:
+        """UsageError: ask the cluster for it."""
+        raise UsageError("a session beside others makes none", "ask the cluster")
+
+    def close(self) -> None:
+        """Leave the parties; harmless when repeated."""
+        self._session.close()
 
 
 class Sessions:

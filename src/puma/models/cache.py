@@ -39,9 +39,9 @@ class LayerCache:
             for mine, theirs in ((self.k, other.k), (self.v, other.v))
         )
 
-    def keep(self, prompts: torch.Tensor, first: int) -> None:
-        """Only these prompts from now on, and the columns from the first one that any of them fills."""
-        self.k, self.v = (x[prompts][:, :, first:] for x in (self.k, self.v))
+    def keep(self, prompts: torch.Tensor, columns: slice | torch.Tensor) -> None:
+        """Only these prompts from now on, and the columns that any of them fills."""
+        self.k, self.v = (x[prompts][:, :, columns] for x in (self.k, self.v))
 
     def move(self, columns: torch.Tensor, held: torch.Tensor) -> None:
         """Of each prompt these columns, in this order (prompts, columns), zeros where none is held."""
@@ -62,7 +62,7 @@ class Recurrent(LayerCache):
         """Add another's prompts below; tokens that one has beside its memory and the other has not are zeros there."""
         self.memory, self.before = joined(self.memory, other.memory), F.cat([self.before, other.before], 0)
 
-    def keep(self, prompts: torch.Tensor, first: int) -> None:
+    def keep(self, prompts: torch.Tensor, columns: slice | torch.Tensor) -> None:
         """Only these prompts from now on."""
         self.memory, self.before = self.memory.each(lambda x, state: x[prompts]), self.before[prompts]
 
@@ -111,6 +111,7 @@ class Cache:
         self.memory: Memory | None = None  # for models that have an encoder
         self._lengths = lengths
         self._next: Sequence[Sequence[int]] | None = None  # how the rows of the next pass follow each other
+        self._further: Sequence[int] | None = None  # how many rows of each prompt it reads, where they are not alike
         self._padding: Value = None  # (prompts, 1, length, 1): 1 where a prompt has only padding, if that is secret
         self._hidden: Value = None  # columns from the rows that come next
         self._columns: torch.Tensor | None = None  # positions of the columns, since there are branches
@@ -133,6 +134,7 @@ class Cache:
             return self._branched(rows)
         prompts = len(self.held)
         lengths = [rows // prompts] * prompts if self.length or self._lengths is None else self._lengths
+        lengths, self._further = self._further or lengths, None
         parents, self._next = self._next, None
         lengths = lengths if parents is None else [1 + len(mine) for mine in parents]
         if sum(lengths) != rows:
@@ -142,6 +144,10 @@ class Cache:
             layout.hidden = self._spread(layout).transpose(2, 3)
         self.held = layout.held
         return layout
+
+    def further(self, lengths: Sequence[int]) -> None:
+        """The next pass reads so many rows of each prompt, behind those that are held; the last one of each asks."""
+        self._further = lengths
 
     def hide(self, padding: Value) -> None:
         """Nothing is to see some rows of the prompts that come next, which stand before the others as mere padding.
@@ -251,21 +257,34 @@ class Cache:
         """Hold these prompts only, from now on in this order; columns that none of them fills go, too."""
         chosen = torch.tensor(list(prompts), dtype=torch.int64)
         held = self.held[chosen]
-        first = int(held.any(0).to(torch.int8).argmax())
+        filled = held.any(0)
+        columns: slice | torch.Tensor = slice(int(filled.to(torch.int8).argmax()), None)
+        if not bool(filled[columns].all()):
+            columns = filled.nonzero().squeeze(-1)
         if self.memory is not None:
             self.memory = self.memory.chosen(chosen)
         else:
             for layer in self.layers:
-                layer.keep(chosen, first)
+                layer.keep(chosen, columns)
             if self._padding is not None:
-                self._padding = self._padding[chosen][:, :, first:]
-        self.held = held[:, first:]
+                self._padding = self._padding[chosen][:, :, columns]
+        self.held = held[:, columns]
 
     def apart(self, prompts: Sequence[int]) -> Cache:
         """A cache of its own for these prompts, in this order; this one stays as it is."""
         other = copy(self)
         other.layers = [copy(layer) for layer in self.layers]
         other.keep(prompts)
+        return other
+
+    def beginning(self, columns: int) -> Cache:
+        """A cache of its own with the first columns of the one prompt that this one holds, which stays as it is."""
+        if self.prompts != 1 or not 0 < columns <= self.length or not (self.even and bool(self.held.all())):
+            raise UsageError(f"a prompt of {self.length} tokens has no {columns} to go on from", "name fewer")
+        other = Cache(len(self.layers))
+        for mine, theirs in zip(self.layers, other.layers, strict=True):
+            theirs.k, theirs.v = (x[:, :, :columns] for x in (mine.k, mine.v))
+        other.held = self.held[:, :columns]
         return other
 
     def _branched(self, rows: int) -> Layout:

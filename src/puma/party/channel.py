@@ -18,6 +18,7 @@ from time import monotonic
 from puma.crypto.prg import PairKey
 from puma.engine.company import Company, Ended, Frames, Member
 from puma.engine.engine import Engine
+from puma.engine.kept import Kept
 from puma.engine.lead import LEADER, Lead
 from puma.errors import PeerTimeout, ProtocolError, PumaError
 from puma.mpc.party import Party
@@ -38,16 +39,18 @@ SILENCE = 7 * 24 * 3600.0  # words about steps come when somebody asks
 class Channel:
     """`links` carry what is computed, one to each other party, and `words` what is said about steps: the leader's to
     both others, theirs to the leader. With `records` the frames of each step are hashed; `name` is the channel's there.
+    What is `kept` of requests goes with the channel.
     """
 
     def __init__(
         self, rank: int, links: Mapping[int, Link], words: Mapping[int, Link], keys: Mapping[int, PairKey],
-        records: Records | None = None, name: bytes = b"",
+        records: Records | None = None, name: bytes = b"", kept: Kept | None = None,
     ) -> None:  # fmt: skip
         self.party = Party(rank, dict(links), dict(keys))
         self._links, self._words = dict(links), dict(words)
         self._records, self._name = records, name
-        self._company = Company(self.party)
+        self.kept = kept or Kept()
+        self._company = Company(self.party, self.kept)
         self._engines: OrderedDict[bytes, Engine] = OrderedDict()
         self._members: dict[Item, Member] = {}
         self._lead = Lead() if rank == LEADER else None
@@ -100,6 +103,8 @@ class Channel:
             self._check()
             if member.closed and member.item not in self._members:
                 return  # the leader has heard so first, and has said that it is over
+            if member.item not in self._members and member.keeps:
+                self.kept.expect(member.key, member.keeps)
             self._members.setdefault(member.item, member)
             if self._lead is not None:
                 self._lead.own(member)
@@ -120,6 +125,7 @@ class Channel:
 
     def look(self) -> None:
         """Called now and then: a link that is lost ends the channel even while nothing is computed."""
+        self.kept.sweep()
         for link in (*self._links.values(), *self._words.values()):
             if link.lost:
                 try:
@@ -235,14 +241,17 @@ class Channel:
     def _step(self, step: Step) -> None:
         with self._changed:
             members = [member for item in step.items if (member := self._members.get(item)) is not None]
-            allowed = all(member.steps < member.granted for member in members)
+            allowed = len(members) == len(step.items) == len(step.reads) and all(
+                member.steps < member.granted and member.fits(reads)
+                for member, reads in zip(members, step.reads, strict=True)
+            )
             alike = len({member.served for member in members}) == 1 and len(set(step.items)) == len(members)
-            if step.number != self._number or len(members) < len(step.items) or not (allowed and alike):
+            if step.number != self._number or not (allowed and alike):
                 raise ProtocolError(f"step {step.number} cannot be taken here", "run the same version everywhere")
         self._number += 1
         began = monotonic()
         self._chain(step.number)
-        outcomes = self._company.step(step.number, members)
+        outcomes = self._company.step(step.number, members, step.reads)
         frames = self._frames(step.number)
         self._stepped, self._took = monotonic(), monotonic() - began
         with self._changed:
@@ -273,6 +282,6 @@ class Channel:
         self._company.hear(left)
         if member is None:
             return
-        self._company.drop(member)
+        self._company.drop(member, keep=not left.problem)
         problem = ProtocolError(left.problem, "one of the parties or the client misbehaves") if left.problem else None
         member.tell(Ended(problem))

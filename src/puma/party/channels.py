@@ -12,6 +12,7 @@ from collections.abc import Callable
 from time import monotonic
 
 from puma.crypto.prg import PairKey
+from puma.engine.kept import Kept
 from puma.errors import PeerLost, PeerTimeout, PumaError
 from puma.mpc.party import DEALER, FIRST, SECOND
 from puma.net.audit import Log
@@ -38,10 +39,15 @@ def named(session: bytes) -> bool:
 
 
 class Channels:
-    """The present channel of a party; `dial` reaches parties of lower rank, others' links come to `arrived`."""
+    """The present channel of a party; `dial` reaches parties of lower rank, others' links come to `arrived`. Each keeps
+    what it is told to in a `kept` of its own."""
 
-    def __init__(self, rank: int, dial: Dial, rendezvous: Rendezvous, records: Records | None = None) -> None:
+    def __init__(
+        self, rank: int, dial: Dial, rendezvous: Rendezvous, records: Records | None = None,
+        kept: Callable[[], Kept] = Kept,
+    ) -> None:  # fmt: skip
         self._rank, self._dial, self._rendezvous, self._records = rank, dial, rendezvous, records
+        self._kept = kept
         self._changed = threading.Condition()
         self._channel: Channel | None = None
         self._meeting: set[bytes] = set()
@@ -73,6 +79,11 @@ class Channels:
     def steps(self) -> int:
         """Steps that the present channel has taken."""
         return self._channel.steps if self._channel is not None else 0
+
+    @property
+    def kept(self) -> int:
+        """Bytes of memory for requests that later ones may go on from."""
+        return self._channel.kept.size if self._channel is not None else 0
 
     def arrived(self, met: Met) -> None:
         """A link of a channel has come."""
@@ -126,7 +137,7 @@ class Channels:
                 self._meeting.discard(name)
         links, words = ({p: m.link for (p, k), m in met.items() if k == kind} for kind in (LINKS, WORDS))
         keys = {peer: PairKey(each.secret) for (peer, kind), each in met.items() if kind == LINKS}
-        self._begin(Channel(self._rank, links, words, keys, self._records, name))
+        self._begin(Channel(self._rank, links, words, keys, self._records, name, self._kept()))
         return True
 
     def _begin(self, channel: Channel) -> None:

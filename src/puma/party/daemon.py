@@ -83,7 +83,7 @@ class Daemon:
             me, cluster, self._guard, library, limits, self.metrics, events or Events(me.name), audit,
             Rendezvous(2 * limits.sessions + 8), preprocessing_store if limits.preprocessing else None, notary=notary,
         )  # fmt: skip
-        self.channels = Channels(rank, self.context.dial, self.context.rendezvous, notary.records)
+        self.channels = Channels(rank, self.context.dial, self.context.rendezvous, notary.records, limits.keeping)
         self.context = replace(self.context, channel=self.channels.now)
         self._listen_on = settings.listen or _default_place(cluster, rank)
         self.threads = settings.threads or pool.share(_on_this_machine(cluster, rank))
@@ -97,6 +97,7 @@ class Daemon:
             "puma_sessions_active": lambda: {"": len(self._sessions)},
             "puma_requests_active": lambda: {"": self.channels.waiting},
             "puma_steps": lambda: {"": self.channels.steps},
+            "puma_kept_bytes": lambda: {"": self.channels.kept},
             "puma_models": lambda: {"": len(library.models())},
             "puma_preprocessing_bytes": lambda: {"": sum(preprocessing_store.sizes())},
             "puma_peer_up": lambda: {labelled(peer=p): up for p, up in self.peers.reachable().items()},

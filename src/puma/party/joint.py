@@ -78,7 +78,7 @@ class Joint:
         self._left = [tokens - first] * member.rows  # what each row will be owed once all granted steps are taken
         member.grants.append((first, digest))
         self._words: deque[msg.Pace] = deque()  # that wait for results before them
-        self._got = 0  # steps whose results have left
+        self._got = 0  # results that have left
         self._ended = False  # the leader has said that there are no more steps
         self._hearer: threading.Thread | None = None
         self._hearing = False
@@ -114,9 +114,9 @@ class Joint:
 
     def _take(self, event: Event | msg.Pace | Exception) -> None:
         if isinstance(event, Outcome):
-            self._got += 1
             self._surface.give(event)
-            if self._got == 1:
+            self._got += bool(event.shares)  # none as long as some of the prompt is unread
+            if self._got == 1 and event.shares:
                 self._prefilled()
         elif isinstance(event, msg.Pace):
             self._hearing = False

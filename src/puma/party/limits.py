@@ -11,8 +11,10 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from time import monotonic
+from typing import Any
 
 from puma.config import Policy
+from puma.engine.kept import BYTES, SECONDS, Kept
 from puma.errors import AdmissionError
 from puma.models.config import Config
 from puma.net.endpoint import Endpoint
@@ -92,7 +94,8 @@ class Flight:
 class Limits:
     """Sessions at a time, in all and by key (0: three quarters of all); tokens a request, and by key an hour and under
     way (0: any); requests by key a minute (0: any); bytes of its own memory (0: all there is), of a model's shares, and
-    of what is prepared ahead, in all (0: nothing is) and by key (0: three quarters of all).
+    of what is prepared ahead, in all (0: nothing is) and by key (0: three quarters of all). Of requests that later ones
+    may go on from so many bytes of memory are `kept`, three quarters of them by key, for so many seconds.
 
     Clients see logits only if the cluster allows it (`reveal_logits`), and the model's owner too.
     """
@@ -108,6 +111,8 @@ class Limits:
     model: int = MODEL_BYTES
     preprocessing: int = 0
     preprocessing_by_key: int = 0
+    kept: int = BYTES
+    kept_seconds: float = SECONDS
     spent: Allowance = field(init=False, repr=False, compare=False)
     asked: Allowance = field(init=False, repr=False, compare=False)
     flight: Flight = field(init=False, repr=False, compare=False)
@@ -121,11 +126,15 @@ class Limits:
         object.__setattr__(self, "flight", Flight(self.tokens_under_way))
 
     @classmethod
-    def within(cls, policy: Policy, sessions: int | None, tokens: int | None, **others: int) -> Limits:
+    def within(cls, policy: Policy, sessions: int | None, tokens: int | None, **others: Any) -> Limits:
         """An operator's, which are no wider than what the cluster has agreed on."""
         most = min(sessions or policy.max_sessions, policy.max_sessions)
         request = min(tokens or policy.max_tokens, policy.max_tokens)
         return cls(most, request, reveal_logits=policy.reveal_logits, **others)
+
+    def keeping(self) -> Kept:
+        """A place for what is kept within these limits."""
+        return Kept(self.kept, self.kept_seconds, int(PART * self.kept))
 
     def check_memory(self, party: str) -> None:
         """AdmissionError while this process takes more than it may."""

@@ -27,6 +27,7 @@ GAUGES = {
     "puma_requests_active": "Requests that are computed in company, or wait for their next step.",
     "puma_steps": "Steps that the parties took together since they last met.",
     "puma_models": "Models that are served.",
+    "puma_kept_bytes": "Bytes of memory for requests that later ones may go on from.",
     "puma_preprocessing_bytes": "Bytes of disk for what has been prepared ahead.",
     "puma_resident_bytes": "Memory of this process.",
     "puma_peer_up": "Whether another party can be reached.",

@@ -23,6 +23,7 @@ from puma.engine.admission import OWNER, Allowed, admit
 from puma.engine.company import Member, Outcome
 from puma.engine.engine import Emit, Engine, answered, selftest, spent
 from puma.engine.generation import Turn, hidden_flags, nothing, on, run
+from puma.engine.kept import AtHand, Kept
 from puma.engine.request import Request
 from puma.engine.turns import admit_word, follows
 from puma.errors import PreprocessingError, ProtocolError, StoreError
@@ -76,6 +77,8 @@ class Server:
         self._preprocessing: Item | None = None  # ready for the next request, and for no other
         self._prepared: set[bytes] = set()
         self._taken: set[bytes] = set()
+        self._kept = Kept()  # of requests that run over the session's own links
+        self._at_hand = AtHand()
         self._requests = 0  # that ran without preprocessing; the same number at all parties
         self._company_cpu = 0.0  # seconds, its part of what was computed in company
 
@@ -106,9 +109,9 @@ class Server:
             self._say(opened)
             if opened.config is not None and self._model is not None:
                 self._evidence.opened(self._model, self.party.approximation)
-        elif isinstance(request, msg.Take):
+        elif isinstance(request, msg.Take | msg.Recall):
             self._agreement.note(request)
-            self._say(self._take(request.id))
+            self._say(self._take(request.id) if isinstance(request, msg.Take) else self._recall(request.prefix))
         elif isinstance(request, msg.Offer):
             self._agreement.note(request)
             self._intake.offered(request)
@@ -226,13 +229,7 @@ class Server:
             with self.party.stage(f"request {self._requests}"):
                 self._run(request, self._prompt(request.input, self._payload(request.input)), self._emit, prefilled)
             return
-        if preprocessing is None or preprocessing.header.id != request.preprocessing:
-            raise PreprocessingError("the request names preprocessing that is not ready", "take it before each request")
-        made_for = preprocessing.header.request
-        if msg.bare(made_for) != msg.bare(request):
-            raise PreprocessingError("the preprocessing was made for another request", "prepare some for this one")
-        if isinstance(request, msg.Generate) and request.paced:
-            raise PreprocessingError("a request whose end is open cannot be prepared", "ask for so many tokens")
+        preprocessing = ahead.ready(preprocessing, request)
         self._told(request)
         if self.party.is_dealer:
             self._agreement.check()
@@ -241,7 +238,7 @@ class Server:
                 self.client.send_control(description)
                 self.client.send(parts)
             return
-        prompt = self._prompt(made_for.input, self._payload(request.input))
+        prompt = self._prompt(preprocessing.header.request.input, self._payload(request.input))
         with ahead.performance(self.party, preprocessing):
             self._run(request, prompt, self._emit, prefilled)
 
@@ -266,7 +263,7 @@ class Server:
         job = order.request.input
         blank = torch.zeros(payload_bytes(self._ready().config, self.party.rank, job), dtype=torch.uint8)
         with ahead.rehearsal(self.party, self._writer, self._sharing, order) as writer:
-            keep = partial(ahead.keep_output, writer) if self.party.is_dealer else _drop
+            keep = partial(ahead.keep_output, writer) if self.party.is_dealer else lambda _: None
             self._run(order.request, self._prompt(job, blank), keep, nothing)
         return writer.size
 
@@ -292,10 +289,19 @@ class Server:
         return msg.Taken("")
 
     def _run(self, request: Inference, prompt: Given, emit: Emit, prefilled: Callable[[], None]) -> None:
-        word = on
+        word, prefix = on, self._at_hand.take(request, self.party)
         if isinstance(request, msg.Generate) and request.paced:
             word = partial(self._turn, request, count(1))
-        run(self._ready(), request, prompt, emit, prefilled, word)
+        made = run(self._ready(), request, prompt, emit, prefilled, word, prefix)
+        if isinstance(request, msg.Generate) and request.keep and made.cache is not None:
+            self._kept.put("", request, (self._sharing, self.party.approximation), made.cache)
+
+    def _recall(self, prefix: msg.Prefix) -> msg.Taken:
+        """Have what an earlier request of the client left at hand for the next one; no error yet if it is gone."""
+        key, kept, party, served = "", self._kept, self.party, (self._sharing, self.party.approximation)
+        if self._place is not None:
+            key, kept, party = self._place.key, (channel := self._place.channel()).kept, channel.party
+        return msg.Taken(self._at_hand.recall(kept, key, prefix, served, party))
 
     def _turn(self, request: msg.Generate, steps: Iterator[int], requests: Sequence[Request]) -> Turn:
         """The client's word after a result: whether to go on, who leaves, what it chose, who joins."""
@@ -326,10 +332,11 @@ class Server:
         channel, model = place.channel(), present(self._model)
         self._computes = channel.party
         try:
-            given = [Request.of(request, self._prompt(request.input, self._payload(request.input)))]
+            prefix = self._at_hand.take(request, channel.party)
+            given = Request.of(request, self._prompt(request.input, self._payload(request.input)), prefix)
             served = self._sharing, self.party.approximation, request.input.quick
             named = Numbered(place.session, self._requests)
-            member = Member(named, place.key, served, channel.engine(model), given)
+            member = Member.of(named, place.key, served, channel.engine(model), given)
             Joint(channel, member, self, self._agreement.digest, prefilled).run()
         finally:
             self._computes = self.party
@@ -389,7 +396,3 @@ class Server:
         answered(self.party, share)
         self.client.send_control(msg.encode(msg.Result(tuple(share.shape), share.bits, share.frac)))
         self.client.send(*(kernels.to_wire(kernels.pack(c, share.bits)) for c in share.components))
-
-
-def _drop(share: Share) -> None:
-    """An output of a rehearsal means nothing."""

@@ -41,6 +41,7 @@ MAY = {
         msg.Encode,
         msg.Prepare,
         msg.Take,
+        msg.Recall,
         msg.Survey,
         msg.SelfTest,
         msg.Commit,

@@ -10,3 +10,4 @@ MOST_BEAMS = 32  # of a search
 MOST_DRAFTS = 64  # tokens of a text that a client may guess before a step
 MOST_TOP = 64  # tokens that a masked one may have been
 MOST_CHOICES = 1024  # masked places times tokens for each, of a request
+LEAST_NAME = 16  # bytes of what a client calls a request of its own that is kept: nobody guesses it

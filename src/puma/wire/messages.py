@@ -12,6 +12,8 @@ import msgspec
 
 from puma.errors import ProtocolError
 from puma.models.config import Config
+from puma.wire.beside.kept import Prefix, Recall
+from puma.wire.beside.network import Functions, Surveyed
 from puma.wire.canaries import Commit, Committed, Disclosed, Reveal
 from puma.wire.cards import Base as Base
 from puma.wire.cards import Card as Card  # what is said of a model is told by these names, too
@@ -22,7 +24,6 @@ from puma.wire.cards import Provenance as Provenance
 from puma.wire.cards import TensorSpec as TensorSpec
 from puma.wire.fields import MANY, Bits, Digest, Frac, Id, Name, Seeds, Shape, Size, Small, Text
 from puma.wire.limits import MOST_BEAMS, MOST_DRAFTS
-from puma.wire.network import Functions, Surveyed
 from puma.wire.receipts import Commitment, Signed
 
 T = TypeVar("T")
@@ -120,7 +121,8 @@ class Generate(msgspec.Struct, frozen=True, tag="generate", forbid_unknown_field
 
     It is the likeliest, or drawn at a positive `temperature` with noise that no party knows. With `reveal` a result is
     logits instead, and the client chooses. `paced`: after each result but the last the parties wait for a Pace. Several
-    `beams` continue one prompt. With `drafts` the client sends, too, up to so many tokens of each that may follow.
+    `beams` continue one prompt. With `drafts` the client sends, too, up to so many tokens of each that may follow. A
+    prompt goes on from a `prefix`, and all that is computed of the request is kept under the fresh name `keep`.
     """
 
     input: Input
@@ -130,6 +132,8 @@ class Generate(msgspec.Struct, frozen=True, tag="generate", forbid_unknown_field
     reveal: bool = False
     paced: bool = False
     beams: Annotated[int, msgspec.Meta(ge=1, le=MOST_BEAMS)] = 1
+    keep: Id = b""
+    prefix: Prefix | None = None
     drafts: Annotated[int, msgspec.Meta(ge=0, le=MOST_DRAFTS)] = 0
 
     @property
@@ -223,7 +227,7 @@ class Quit(msgspec.Struct, frozen=True, tag="quit"):
 
 Request = (
     Open | Same | Holds | Fits | Generate | Encode | Prepare | Take | SelfTest | Quit
-    | Offer | Checksum | Publish | Delete | List | Fetch | Pace | Commit | Reveal | Survey
+    | Offer | Checksum | Publish | Delete | List | Fetch | Pace | Recall | Commit | Reveal | Survey
 )  # fmt: skip
 
 
@@ -291,7 +295,7 @@ class Listing(msgspec.Struct, frozen=True, tag="listing"):
 
 
 class Taken(msgspec.Struct, frozen=True, tag="taken"):
-    """Whether the preprocessing is ready: what is wrong with it, or nothing."""
+    """Whether the preprocessing, or what was kept, is ready: what is wrong with it, or nothing."""
 
     problem: Text
 

@@ -44,10 +44,14 @@ class Gone(msgspec.Struct, frozen=True, tag="gone", forbid_unknown_fields=True):
 
 
 class Step(msgspec.Struct, frozen=True, tag="step", forbid_unknown_fields=True):
-    """From the leader: compute these requests together, in this order. Numbers count from 0 and none comes twice."""
+    """From the leader: compute these requests together, in this order. Numbers count from 0 and none comes twice.
+
+    Of each `reads` says how many tokens of its prompt the step reads, 0 once the prompt has been read.
+    """
 
     number: Size
     items: Annotated[list[Item], msgspec.Meta(min_length=1, max_length=MOST_ITEMS)]
+    reads: Annotated[list[Size], msgspec.Meta(max_length=MOST_ITEMS)]
 
 
 class Left(msgspec.Struct, frozen=True, tag="left", forbid_unknown_fields=True):

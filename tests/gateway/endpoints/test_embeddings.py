@@ -66,13 +66,13 @@ def test_more_texts_than_the_parties_take_at_a_time(embedder: Served, monkeypatc
     session, sizes = embedder.gateway.worker, list[int]()
     texts = ["a dog", "it", "the red hat", "one day", "they ran", "a", "little dog"]
     vectors(embedder, "it")  # so that there is a session
-    real = embedder.clusters[-1].session.encode
+    real = embedder.session.encode
 
     def counted(ids: Any, *more: Any) -> Any:
         sizes.append(len(ids))
         return real(ids, *more)
 
-    monkeypatch.setattr(embedder.clusters[-1].session, "encode", counted)
+    monkeypatch.setattr(embedder.session, "encode", counted)
     found = vectors(embedder, texts)
     assert sizes == [3, 3, 1] and session.state == "ready"
     torch.testing.assert_close(found, plain(embedder, texts), atol=0.01, rtol=0.01)
@@ -124,7 +124,7 @@ def test_a_prompt_that_does_not_count_is_told_to_the_parties(embedder: Served, m
     """How many tokens it has is public, and nothing else of it."""
     vectors(embedder, "it")
     sent = list[int]()
-    session = embedder.clusters[-1].session
+    session = embedder.session
     real = session._ask
 
     def ask(request: Any, *more: Any) -> Any:

@@ -188,7 +188,7 @@ def test_a_gguf_file_says_how_it_pools(kind: str, modes: tuple[str, ...], tmp_pa
 
 def test_what_a_clients_own_folder_says(tmp_path: Path) -> None:
     """Prompts and lengths belong to the tokenizer that a client brings."""
-    from puma.client.connect import own_files
+    from puma.client.tokens.own_files import own_files
 
     folder = sentences.write(tmp_path / "it", MEAN, own={"max_seq_length": 9}, inside="0_Transformer")
     own = own_files(folder)

@@ -61,12 +61,12 @@ class Steps:
         assert self._gate is not None
         self._gate.release(count)
 
-    def noting(self, step: Callable[[int, Sequence[Member]], Any]) -> Callable[[int, Sequence[Member]], Any]:
-        def taken(number: int, members: Sequence[Member]) -> Any:
+    def noting(self, step: Callable[..., Any]) -> Callable[..., Any]:
+        def taken(number: int, members: Sequence[Member], reads: Sequence[int]) -> Any:
             self.taken.append([member.key.removeprefix("client ") for member in members])
             if self._gate is not None:
                 assert self._gate.acquire(timeout=20)
-            return step(number, members)
+            return step(number, members, reads)
 
         return taken
 

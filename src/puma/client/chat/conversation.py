@@ -7,16 +7,22 @@ This file must not know links or parties.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from puma.client.chat.format import chat_format
 from puma.client.model_info import ModelInfo
+from puma.client.tokens.remembered import Remembered
 
 
 class Conversation:
-    """What was said so far. `prompt_ids` gives the prompt of the next turn, and `answered` keeps its answer."""
+    """What was said so far. `prompt_ids` gives the prompt of the next turn, and `answered` keeps its answer.
+
+    Its `memory` goes to a cluster with the prompt: then the parties keep what they compute, and each turn pays for its
+    new tokens only.
+    """
 
     def __init__(self, model: ModelInfo) -> None:
-        self._model = model
+        self._model, self.memory = model, Remembered()
         self._messages: list[dict[str, str]] = []
         self._text = ""  # of a conversation without a template
         self._format = chat_format(model)
@@ -25,6 +31,11 @@ class Conversation:
     def templated(self) -> bool:
         """Whether the model has a chat template."""
         return self._format.templated
+
+    def say(self, cluster: Any, line: str, tokens: int = 128, stop: str | None = None, **sampling: Any) -> str:
+        """One turn, asked of a cluster that serves the model: the answer's text. All else is as for its `stream`."""
+        ids = self.prompt_ids(line, tokens)
+        return self.answered(list(cluster.stream_ids(ids, tokens, stop, memory=self.memory, **sampling)))
 
     def prompt_ids(self, line: str, tokens: int) -> list[int]:
         """Token ids of everything so far and this line; InputError if that is too long, and the line is forgotten."""

@@ -27,5 +27,5 @@ async def chat(gateway: Gateway, request: Request) -> Response:
         ids = prompt_ids(gateway.model, gateway.chat, asked.asked, given or 1)
     room = gateway.model.config.context - len(ids) + 1
     tokens = new_tokens(gateway.settings, given, min(room, gateway.settings.most), name)
-    generation = wanted(gateway.settings, asked, [ids], tokens, [""])
+    generation = wanted(gateway.settings, asked, [ids], tokens, [""], memory=gateway.memory(gateway.key(request)))
     return await respond(gateway, request, asked, generation, chat_wording(gateway.settings.name))

@@ -19,7 +19,6 @@ from puma.gateway.refusals import Refused, blamed
 from puma.gateway.requests import EmbeddingsRequest, read
 from puma.gateway.service import Gateway
 from puma.gateway.streams import request_id, while_there
-from puma.gateway.watch import ID_HEADER
 from puma.models import heads, inputs
 
 QUERIES, DOCUMENTS = ("query", "search_query"), ("document", "passage", "search_document")
@@ -43,10 +42,10 @@ async def embeddings(gateway: Gateway, request: Request) -> Response:
         for part in cluster.encoded(texts, how):
             yield [encoding.values for encoding in part]
 
-    job = gateway.submit(run, request.headers.get(ID_HEADER))
+    tokens = sum(len(each.tokens.ids) for each in texts)
+    job = gateway.submit(run, request, tokens)
     vectors = chain.from_iterable([part async for part in while_there(request, job)])
     encoded = [_base64(v) if asked.encoding_format == "base64" else v.tolist() for v in vectors]
-    tokens = sum(len(each.tokens.ids) for each in texts)
     return JSONResponse(replies.embeddings(encoded, gateway.settings.name, tokens), headers=request_id(job))
 
 

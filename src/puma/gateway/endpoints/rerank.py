@@ -16,7 +16,6 @@ from puma.gateway.refusals import Refused, blamed
 from puma.gateway.requests import RerankRequest, read
 from puma.gateway.service import Gateway
 from puma.gateway.streams import request_id, while_there
-from puma.gateway.watch import ID_HEADER
 from puma.models.reading.cutting import Cut
 
 
@@ -36,7 +35,7 @@ async def rerank(gateway: Gateway, request: Request) -> Response:
     def run(cluster: Any) -> Generator[list[Ranked], None, None]:
         yield from cluster.ranking(asked.query, asked.texts, asked.top_n, asked.label, cut, bool(asked.raw_scores))
 
-    job = gateway.submit(run, request.headers.get(ID_HEADER))
+    job = gateway.submit(run, request, tokens)
     *_, ranked = [item async for item in while_there(request, job)] or [[]]  # nothing for who has left
     results = [_result(one, bool(asked.return_documents)) for one in ranked]
     return JSONResponse(replies.rerank(results, gateway.settings.name, tokens), headers=request_id(job))

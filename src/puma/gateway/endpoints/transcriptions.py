@@ -15,7 +15,6 @@ from puma.client.speech.transcripts import Task, Transcript, Wanted, check, hear
 from puma.gateway.refusals import Refused, blamed
 from puma.gateway.service import Gateway
 from puma.gateway.streams import request_id, while_there
-from puma.gateway.watch import ID_HEADER
 
 FORMS = ("json", "text", "verbose_json")
 NEUTRAL = {
@@ -50,7 +49,7 @@ async def _written(gateway: Gateway, request: Request, task: Task) -> Response:
     def run(cluster: Any) -> Generator[Transcript | None, None, None]:
         yield from transcribing(cluster.session, cluster.model, pieces, wanted)
 
-    job = gateway.submit(run, request.headers.get(ID_HEADER))
+    job = gateway.submit(run, request)
     *_, found = [item async for item in while_there(request, job)] or [None]  # nothing for who has left
     return _reply(gateway, found, asked.get("response_format", "json"), task, request_id(job))
 

@@ -94,9 +94,9 @@ function showTiles(turn) {
   $("t-rounds").textContent = about("rounds", cost?.rounds, count);
   $("t-all").textContent = about("bytes", cost?.bytes.total, amount);
   $("t-mine").textContent = turn.watch ? amount(mine(turn.watch)) : "–";
-  const together = turn.watch?.together ?? 1;
-  $("shared").hidden = together < 2;
-  $("shared").textContent = `${together} requests went to the parties in one: bytes, rounds and components are of all.`;
+  const cached = turn.watch?.cached ?? 0;
+  $("cached").hidden = !cached;
+  $("cached").textContent = `The parties held ${count(cached)} tokens of this chat already, which were not sent again.`;
 }
 function mine(watch) {
   return watch.parties.reduce((sum, party) => sum + party.data + party.control + party.received, 0);
@@ -126,6 +126,6 @@ function summary(turn) {
   if (turn.tokens > 1 && turn.last > turn.first)
     parts.push(((turn.tokens - 1) * 1000 / (turn.last - turn.first)).toFixed(1) + " tokens/s");
   const {cost} = turn;
-  if (cost && turn.watch.together < 2) parts.push(`${count(cost.rounds)} rounds`, amount(cost.bytes.total));
+  if (cost) parts.push(`${count(cost.rounds)} rounds`, amount(cost.bytes.total));
   return parts.join(" · ");
 }

@@ -88,6 +88,6 @@ async function look(turn) {
   const seen = await (await reach("/watch/" + turn.id)).json();
   turn.watch = seen;
   turn.cost = seen.cost ?? undefined;
-  if (turn.cost && turn.tokens > 1 && turn.state === "done" && seen.together < 2)
+  if (turn.cost && turn.tokens > 1 && turn.state === "done")
     rate = {rounds: turn.cost.rounds / turn.tokens, bytes: turn.cost.bytes.total / turn.tokens};
 }

@@ -6,7 +6,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from puma.cli import ui
-from puma.cli.options import FITTED, HUMAN, NO_DRAFTS, Count, Drafting, End, Fitting, Output
+from puma.cli.options import FITTED, HUMAN, NO_DRAFTS, Count, Drafting, End, Fitting, Flag, Output
 from puma.cli.where import HERE, Where, opened
 from puma.errors import InputError
 
@@ -20,6 +20,7 @@ def chat(
     *,
     tokens: Count = 128,
     stop: End | None = None,
+    forget: Flag = False,
     drafting: Drafting = NO_DRAFTS,
     fitting: Fitting = FITTED,
     where: Where = HERE,
@@ -27,7 +28,8 @@ def chat(
 ) -> None:
     """Talk with a model, a line at a time; an empty line or the end of input ends it.
 
-    Each turn is a request of its own with the whole conversation so far: the parties learn how long that is.
+    Each turn is a request of its own. The parties keep what they computed of the one before for a while, so that only
+    what is new is sent; they learn that it goes on, and how long everything is.
 
     Parameters
     ----------
@@ -37,6 +39,8 @@ def chat(
         How many new tokens each answer has, at most with --stop.
     stop
         eos: end an answer where its text ends. The parties then wait after each token, and learn how many there are.
+    forget
+        Let the parties keep nothing, and send the whole conversation with each turn.
     """
     from puma.client.chat.conversation import Conversation
 
@@ -47,7 +51,8 @@ def chat(
     with cluster:
         while line := _line(output.json):
             try:
-                answer = _turn(cluster, talk, line, (tokens, stop, drafting.draft), output.json)
+                memory = None if forget else talk.memory
+                answer = _turn(cluster, talk, line, (tokens, stop, drafting.draft, memory), output.json)
             except InputError as error:  # the conversation has become too long, say; it can go on
                 ui.failed(error, False)
                 continue
@@ -59,11 +64,12 @@ def chat(
     where.say_local()
 
 
-def _turn(cluster: Client, talk: Any, line: str, how: tuple[int, End | None, str | None], as_json: bool) -> str:
-    """One answer, shown as it comes; `how` is of how many tokens, where it ends, and what makes drafts."""
-    tokens, stop, draft = how
+def _turn(cluster: Client, talk: Any, line: str, how: tuple[int, End | None, str | None, Any], as_json: bool) -> str:
+    """One answer, shown as it comes; `how` is of how many tokens, where it ends, what makes drafts, and what the
+    parties keep."""
+    tokens, stop, draft, memory = how
     ids, found, writer = talk.prompt_ids(line, tokens), [], ui.Typewriter()
-    for token in cluster.stream_ids(ids, tokens, stop, draft=draft):
+    for token in cluster.stream_ids(ids, tokens, stop, draft=draft, memory=memory):
         found.append(token)
         if not as_json:
             writer.show(cluster.decode(found))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -22,6 +23,7 @@ from puma.errors import UsageError
 
 if TYPE_CHECKING:
     from puma.gateway.service import Gateway
+    from puma.gateway.settings import Settings
 
 INSTALL = "install it from Puma's source folder: pip install -c constraints.txt '.[gateway]'"
 
@@ -43,7 +45,11 @@ def gateway(
     reveal_logits: Flag = False,
     out_of_range: Literal["refuse", "warn"] = "refuse",
     plan: str = "lean",
-    queue: Count = 16,
+    together: Count = 64,
+    queue: Count = 64,
+    api_key: Path | None = None,
+    forget: Flag = False,
+    drain: float = 30.0,
     store: Path | None = None,
     drafting: Drafting = NO_DRAFTS,
     open_weights: Flag = False,
@@ -86,16 +92,26 @@ def gateway(
     plan
         Which functions take fewer rounds and more words: lean none, quick all, auto as the network between the parties
         has it, or their names with commas between.
+    together
+        How many requests may be with the parties at a time, each in a session of its own.
     queue
-        How many requests may wait for the one that runs.
+        How many may wait for these.
+    api_key
+        A file of API keys with their limits; whoever asks then needs one. Anybody may ask unless given.
+    forget
+        Let the parties keep nothing of a chat; else they keep what they computed for a while, so that the next turn
+        pays for its new tokens only, and learn that it goes on.
+    drain
+        Seconds that answers under way may take when it is told to stop by SIGTERM.
     store
         A folder where the parties on this machine keep their shares.
     open_weights
         The weights of a model on this machine are no secret: only prompts and answers are hidden, which is quicker.
     """
     server = _server()
-    if max_tokens < 1 or queue < 0 or not 0 <= (temperature or 0) <= 2:
+    if max_tokens < 1 or queue < 0 or together < 1 or drain < 0 or not 0 <= (temperature or 0) <= 2:
         raise UsageError("a limit or temperature that makes no sense", "see `puma gateway --help`")
+    keys = _keys(api_key)
     if fixed_length and drafting.draft:
         what = "--fixed-length hides how long answers are, and drafts tell how easily they are guessed"
         raise UsageError(what, "leave out one of both")
@@ -112,8 +128,12 @@ def gateway(
         if audits.every and cluster is not None and as_ is not None:
             start = audits.of(start, cluster, as_)
         called = model or (source if adapter is None else clear.name)
-        answering = fixed_length, drafting.draft
-        made = _gateway(clear, start, hosts, max_tokens, drawn, answering, queue, called, cluster)
+        settings = _settings(called, cluster, hosts, drawn)
+        settings = replace(
+            settings, most=max_tokens, fixed=fixed_length, waiting=queue, together=together, keeps=not forget,
+            drain=drain, draft=drafting.draft,
+        )  # fmt: skip
+        made = _gateway(clear, start, settings, keys)
         _greet(made, bound, host, made.settings.local, fixed_length, output.json)
         server.run(made, bound)
 
@@ -194,18 +214,29 @@ def _called(host: str, names: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(dict.fromkeys((*LOOPBACK, called(host.partition("%")[0]), *map(called, names))))
 
 
-def _gateway(
-    clear: Any, start: Callable[[], Any], hosts: tuple[str, ...], most: int, drawn: tuple[float, int, float],
-    how: tuple[bool, str | None], queue: int, source: str | None, cluster: Path | None,
-) -> Gateway:  # fmt: skip
-    from puma.gateway.service import Gateway
+def _keys(path: Path | None) -> Any:
+    """Who may ask; anybody without a file."""
+    from puma.gateway.load.keys import Keys
+
+    return None if path is None else Keys.read(path)
+
+
+def _settings(
+    source: str | None, cluster: Path | None, hosts: tuple[str, ...], drawn: tuple[float, int, float]
+) -> Settings:  # fmt: skip
     from puma.gateway.settings import HERE, Settings, short_name
 
-    name = short_name(source)
     p0, p1, p2 = (HERE, HERE, HERE) if cluster is None else (HERE if _is_loopback(h) else h for h in _hosts(cluster))
-    chances = {"top_k": drawn[1], "top_p": drawn[2]}
-    settings = Settings(name, most, drawn[0], how[0], queue, hosts, (p0, p1, p2), draft=how[1], **chances)  # type: ignore[arg-type]
-    return Gateway(clear, start, settings)
+    temperature, top_k, top_p = drawn
+    return Settings(
+        short_name(source), temperature=temperature, top_k=top_k, top_p=top_p, hosts=hosts, places=(p0, p1, p2)
+    )
+
+
+def _gateway(clear: Any, start: Callable[[], Any], settings: Settings, keys: Any) -> Gateway:
+    from puma.gateway.service import Gateway
+
+    return Gateway(clear, start, settings, keys)
 
 
 def _hosts(cluster: Path) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from cyclopts import Parameter
 
@@ -32,6 +32,8 @@ def party(
     memory: Annotated[float | None, Parameter(name="--memory")] = None,
     preprocessing: float | None = None,
     preprocessing_by_key: float | None = None,
+    conversations: float | None = None,
+    conversation_minutes: float = 10.0,
     threads: Count | None = None,
     drain: float = 30.0,
     audit: Path | None = None,
@@ -74,6 +76,11 @@ def party(
         GiB of disk for what clients let this party prepare ahead, encrypted; nothing is prepared unless given.
     preprocessing_by_key
         GiB of that for one client; three quarters unless given.
+    conversations
+        GiB of memory for what was computed of requests that their clients may go on from, as chats do, three quarters
+        of it for one client; the oldest goes first. 1 unless given; 0 to keep nothing.
+    conversation_minutes
+        Minutes that it is kept.
     threads
         Threads that compute; unless given, this machine's cores divided by the parties at this one's address.
     drain
@@ -109,13 +116,18 @@ def party(
         raise UsageError(f"--threads {threads} compute nothing", f"give 1 to {pool.MOST}, or leave it out")
     given = {name: value for name, value in whole.items() if value is not None}
     given |= {name: int(value * GIB) for name, value in sizes.items() if value is not None}
+    if conversation_minutes < 0 or (conversations or 0) < 0:
+        raise UsageError("conversations are kept for no less than nothing", "give a number from 0 on")
+    keeping: dict[str, Any] = {} if conversations is None else {"kept": int(conversations * GIB)}
+    keeping["kept_seconds"] = 60 * conversation_minutes
     if missing := [each for each in open_weights if not Path(each).exists()]:
         raise UsageError(f"there is no checkpoint {missing[0]}", "name a folder or a GGUF file of this machine")
     place = config.split_address(listen) if listen else None
     found = config.read(cluster)
     settings = Settings(
         key=key, cluster=found, store=store, listen=place, audit=audit, plain=insecure, threads=threads,
-        limits=Limits.within(found.policy, sessions, max_tokens, **given), given=[Path(each) for each in open_weights],
+        limits=Limits.within(found.policy, sessions, max_tokens, **given, **keeping),
+        given=[Path(each) for each in open_weights],
     )  # fmt: skip
     daemon = Daemon(settings)
     asked = 0

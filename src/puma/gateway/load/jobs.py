@@ -1,4 +1,4 @@
-"""A request between its asker, in an event loop, and the thread that has the session. It must not know what it asks."""
+"""A request between its asker, in an event loop, and the thread that has a session. It must not know what it asks."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ import asyncio
 import contextlib
 import threading
 from collections.abc import AsyncIterator, Callable, Generator
+from time import monotonic
 from typing import Any
 
 from puma.gateway.answers import Wanted
+from puma.gateway.load.keys import ANYBODY, Key
 from puma.gateway.watch import Watch
 
 Run = Callable[[Any], Generator[Any, None, None]]
@@ -17,12 +19,13 @@ Run = Callable[[Any], Generator[Any, None, None]]
 class Job:
     """A request in the queue and afterwards; items come in the asker's event loop. `watch` is its asker's to see.
 
-    What is wanted is a generator over items, or a generation, which others may go through the parties with.
+    What is wanted is a generator over items, or a generation; `key` says whose it is, `tokens` how many it may take.
     """
 
-    def __init__(self, run: Run | Wanted, watch: Watch) -> None:
-        self.run, self.watch = run, watch
+    def __init__(self, run: Run | Wanted, watch: Watch, key: Key = ANYBODY, tokens: int = 0) -> None:
+        self.run, self.watch, self.key, self.tokens = run, watch, key, tokens
         self.left = threading.Event()  # nobody waits for it any more
+        self.came = monotonic()
         self._loop = asyncio.get_running_loop()
         self._items: asyncio.Queue[Any] = asyncio.Queue()
 

@@ -1,8 +1,7 @@
-"""Askers whose tokens are chosen alike go through the parties together, and none is hurt by another."""
+"""Askers go through the parties in company, each in a session of its own, and none is hurt by another."""
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -10,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from puma.client.batch import Batch
 from puma.gateway.answers import Row
 from tests.gateway.conftest import Served, openai, serving, until
 from tests.models import tiny
@@ -53,8 +51,10 @@ def test_late_ones_join_and_end_before(long: Served, held: Any) -> None:
         found = list(pool.map(lambda each: ask(*each), wanted))
     assert [answer.choices[0].text for answer in found] == [text(long, *each) for each in wanted]
     watch = long.gateway.watches.of(found[0]._request_id)
-    assert watch.state == "done" and watch.together >= 2
+    assert watch.state == "done" and watch.cost is not None
     assert long.gateway.worker.queued == 1 and len(long.clusters) == 1
+    sessions = long.clusters[0]._sessions  # of threads that ask the cluster itself: those that have a seat do not
+    assert sessions.all() == [sessions.first]
 
 
 def test_drafts_bring_several_tokens_of_the_same_answers(tmp_path: Path) -> None:
@@ -108,25 +108,6 @@ def test_an_error_of_ones_own_is_heard_by_nobody_else(long: Served, held: Any, m
     assert next(iter(held)).choices[0].text is not None and len(long.clusters) == 1
 
 
-def test_what_cannot_go_together_waits_its_turn(long: Served, held: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No room beside the long one: it is not refused, and nobody who came later goes before it."""
-    monkeypatch.setattr(Batch, "fits", lambda batch, prompts, tokens, alone=False: alone or batch.empty)
-    order: list[int] = []
-
-    def ask(tokens: int) -> None:
-        long.client.completions.create(**ASKED | {"max_tokens": tokens})
-        order.append(tokens)
-
-    askers = [threading.Thread(target=ask, args=(tokens,)) for tokens in (4, 1)]
-    for i, asker in enumerate(askers):
-        asker.start()
-        until(lambda i=i: long.gateway.worker.queued == i + 2)
-    held.close()
-    for asker in askers:
-        asker.join(30)
-    assert order == [4, 1]
-
-
 def test_tokens_chosen_by_the_client(tmp_path: Path) -> None:
     """With logits, each asker has its own sampler."""
     folder = tiny.llama(tmp_path, num_hidden_layers=1, max_position_embeddings=512)
@@ -135,7 +116,7 @@ def test_tokens_chosen_by_the_client(tmp_path: Path) -> None:
             next(iter(held))
             seeded = [ASKED | {"temperature": 1, "seed": s, "max_tokens": 8, "logprobs": 1} for s in (3, 4, 6)]
             beside = [found.client.completions.create(**each) for each in seeded]
-            assert all(found.gateway.watches.of(one._request_id).together >= 2 for one in beside)
+            assert found.gateway.worker.sessions >= 2
         until(lambda: found.gateway.worker.queued == 0)
         alone = [found.client.completions.create(**each) for each in seeded]
     # A draw that falls between two tokens may be rounded to either; another's sampler would change all of them.

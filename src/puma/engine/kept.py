@@ -1,0 +1,149 @@
+"""What this party keeps of requests that have ended, so that later ones of the same client need not read their tokens
+again: caches of keys and values, for a while and within a size.
+
+A name is found by the client alone that chose it, for the same model under the same functions. What lies here are
+shares as they were while the request ran, which later steps multiply under masks of their own. The oldest goes first.
+What a client goes on from is public; this file must not know links, nor what was asked.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from time import monotonic
+from typing import Any
+
+from puma.errors import ProtocolError, StoreError
+from puma.models.cache import Cache
+from puma.mpc.party import Party
+from puma.wire.messages import Encode, Generate, Prefix
+
+BYTES = 1 << 30
+SECONDS = 600.0
+PATIENCE = 3.0  # seconds that a request which has been answered may take to be put here
+HINT = "send the whole text"
+
+Name = tuple[str, bytes]  # whose it is, and what its client calls it
+
+
+@dataclass(frozen=True)
+class _Entry:
+    cache: Cache
+    served: Any  # the sharing of the model, and the approximation
+    size: int
+    since: float
+
+
+class Kept:
+    """At most `most` bytes, of them `by_key` of one client's, each for so many `seconds`; for all threads."""
+
+    def __init__(
+        self, most: int = BYTES, seconds: float = SECONDS, by_key: int = 0, clock: Callable[[], float] = monotonic
+    ) -> None:
+        self.most, self.seconds, self.by_key, self._clock = most, seconds, by_key or most, clock
+        self._entries: dict[Name, _Entry] = {}  # the oldest first
+        self._coming: dict[Name, int] = {}
+        self._changed = threading.Condition()
+
+    def __repr__(self) -> str:
+        return f"Kept({len(self._entries)} requests)"
+
+    @property
+    def size(self) -> int:
+        """Bytes of all that is kept."""
+        with self._changed:
+            self._sweep()
+            return sum(entry.size for entry in self._entries.values())
+
+    def expect(self, key: str, name: bytes) -> None:
+        """A request has begun that will be put here under this name, or spoiled."""
+        with self._changed:
+            self._coming[key, name] = self._coming.get((key, name), 0) + 1
+
+    def put(self, key: str, job: Generate, served: Any, cache: Cache) -> None:
+        """Keep the one prompt of this cache, which nobody changes any more, as the request asks; what it stands for
+        goes."""
+        size, name = bytes_of(cache), (key, job.keep)
+        with self._changed:
+            self._came(name)
+            self._entries.pop(name, None)
+            if self.seconds > 0 and size <= min(self.most, self.by_key):
+                self._entries[name] = _Entry(cache, served, size, self._clock())
+            if job.prefix is not None and job.prefix.last:
+                self._entries.pop((key, job.prefix.id), None)
+            self._sweep()
+
+    def spoil(self, key: str, name: bytes) -> None:
+        """A request that was expected is not kept."""
+        with self._changed:
+            self._came((key, name))
+
+    def find(self, key: str, prefix: Prefix, served: Any) -> Cache:
+        """A cache of its own with the first tokens of what this client named so; StoreError if that is not here."""
+        name = key, prefix.id
+        with self._changed:
+            self._changed.wait_for(lambda: name not in self._coming, PATIENCE)
+            self._sweep()
+            entry = self._entries.get(name)
+        if entry is None or entry.served != served or not 0 < prefix.length <= entry.cache.length:
+            raise StoreError("what the request goes on from is not kept here, or not any more", HINT)
+        return entry.cache.beginning(prefix.length)
+
+    def sweep(self) -> None:
+        """Let go of what is too old."""
+        with self._changed:
+            self._sweep()
+
+    def _came(self, name: Name) -> None:
+        left = self._coming.get(name, 0) - 1
+        self._coming.pop(name, None)
+        if left > 0:
+            self._coming[name] = left
+        self._changed.notify_all()
+
+    def _sweep(self) -> None:
+        until = self._clock() - self.seconds
+        self._entries = {name: entry for name, entry in self._entries.items() if entry.since > until}
+        for owner in {key for key, _ in self._entries}:
+            self._bound([name for name in self._entries if name[0] == owner], self.by_key)
+        self._bound([*self._entries], self.most)
+
+    def _bound(self, names: list[Name], most: int) -> None:
+        """Of these the oldest go until the others take no more than that."""
+        total = sum(self._entries[name].size for name in names)
+        for name in names:
+            if total <= most:
+                return
+            total -= self._entries.pop(name).size
+
+
+class AtHand:
+    """What one session has asked for, and its next request goes on from: that one and no other."""
+
+    def __init__(self) -> None:
+        self._found: tuple[Prefix, Party, Cache] | None = None
+
+    def recall(self, kept: Kept, key: str, prefix: Prefix, served: Any, party: Party) -> str:
+        """Find it among what is kept of a client, whose shares are this party's; what is wrong with it, or nothing."""
+        self._found = None
+        try:
+            self._found = prefix, party, kept.find(key, prefix, served)
+        except StoreError as error:
+            return error.message
+        return ""
+
+    def take(self, request: Generate | Encode, party: Party) -> Cache | None:
+        """What the request goes on from, if it names something; ProtocolError if it was not asked for before."""
+        found, self._found = self._found, None
+        if not isinstance(request, Generate) or request.prefix is None:
+            return None
+        if found is None or found[:2] != (request.prefix, party):
+            raise ProtocolError("the request goes on from what is not at hand", "recall it before each request")
+        return found[2]
+
+
+def bytes_of(cache: Cache) -> int:
+    """What the keys and values of a cache of shares take in memory."""
+    parts = [part for layer in cache.layers for x in (layer.k, layer.v) for part in x.components]
+    return sum(part.numel() * part.element_size() for part in parts)

@@ -1,0 +1,1 @@
+"""What is said beside requests: of what parties keep, and of the network between them."""

@@ -1,0 +1,90 @@
+"""What is deployed refers to what is there: services, volumes, and options that commands have."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+yaml = pytest.importorskip("yaml", reason="PyYAML is not installed")
+
+from puma.cli.commands.ask.gateway import gateway  # noqa: E402
+from puma.cli.commands.operate.party import party  # noqa: E402
+from puma.cli.commands.operate.share import share  # noqa: E402
+
+DEPLOY = Path(__file__).parents[2] / "deploy"
+KUBERNETES = sorted((DEPLOY / "kubernetes").rglob("*.yaml"))
+
+
+def compose() -> dict[str, Any]:
+    return yaml.safe_load((DEPLOY / "compose.yaml").read_text())
+
+
+def party_set() -> Any:
+    return yaml.safe_load((DEPLOY / "kubernetes" / "party" / "statefulset.yaml").read_text())
+
+
+def known(words: str, command: Any) -> None:
+    """Every option in these words is one of the command's."""
+    names = {name.rstrip("_").replace("_", "-") for name in inspect.signature(command).parameters}
+    names |= {"as"} if "key" in names else set()
+    found = set(re.findall(r"--([a-z-]+)", words))
+    assert found and found <= names, found - names
+
+
+def test_services_need_what_there_is() -> None:
+    made = compose()
+    services = made["services"]
+    assert set(services) == {"keys", "p0", "p1", "p2", "share", "gateway"}
+    for name, service in services.items():
+        assert set(service.get("depends_on", ())) <= set(services), name
+        assert set(service.get("networks", ())) <= set(made["networks"]), name
+        named = {volume.partition(":")[0] for volume in service.get("volumes", ()) if not volume.startswith(".")}
+        assert named <= set(made["volumes"]), name
+        assert service["cap_drop"] == ["ALL"] and service["security_opt"] == ["no-new-privileges:true"], name
+        assert (DEPLOY / service["build"]["context"] / service["build"]["dockerfile"]).is_file(), name
+    assert made["networks"]["parties"]["internal"] and services["gateway"]["ports"] == ["127.0.0.1:8000:8000"]
+    assert [services[p]["command"] for p in ("p0", "p1", "p2")] == [["p0"], ["p1"], ["p2"]]
+
+
+def test_options_are_those_of_the_commands() -> None:
+    services = compose()["services"]
+    known(" ".join(services["p0"]["entrypoint"]), party)
+    known(" ".join(services["gateway"]["entrypoint"]), gateway)
+    known(services["share"]["command"][0].partition("puma share")[2].partition("\n")[0], share)
+    (container,) = party_set()["spec"]["template"]["spec"]["containers"]
+    known(" ".join([*container["command"], *container["args"]]), party)
+    text = (DEPLOY / "Containerfile").read_text()
+    known(re.findall(r"^ENTRYPOINT (.*)$", text, re.MULTILINE)[0], party)
+
+
+@pytest.mark.parametrize("path", KUBERNETES, ids=lambda path: path.name)
+def test_manifests_name_each_other(path: Path) -> None:
+    made = yaml.safe_load(path.read_text())
+    assert made["apiVersion"] and made["kind"]
+    if made["kind"] == "Kustomization":
+        for resource in made["resources"]:
+            assert (path.parent / resource).exists(), resource
+
+
+def test_a_party_is_locked_up() -> None:
+    pod = party_set()["spec"]["template"]["spec"]
+    volumes = {volume["name"] for volume in pod["volumes"]} | {
+        claim["metadata"]["name"] for claim in party_set()["spec"]["volumeClaimTemplates"]
+    }
+    for container in (*pod["initContainers"], *pod["containers"]):
+        locked = container["securityContext"]
+        assert locked["readOnlyRootFilesystem"] and not locked["allowPrivilegeEscalation"]
+        assert locked["capabilities"] == {"drop": ["ALL"]}
+        assert {mount["name"] for mount in container["volumeMounts"]} <= volumes
+    assert pod["securityContext"]["runAsNonRoot"] and not pod["automountServiceAccountToken"]
+    example = yaml.safe_load((DEPLOY / "kubernetes" / "example" / "kustomization.yaml").read_text())
+    made = {each["name"] for key in ("secretGenerator", "configMapGenerator") for each in example[key]}
+    used = {
+        volume.get("secret", {}).get("secretName") or volume.get("configMap", {}).get("name")
+        for volume in pod["volumes"]
+    }
+    assert made == used - {None}
