@@ -81,10 +81,12 @@ def _deepest(parents: Sequence[int]) -> int:
 
 def _check_fed(config: Config, first: Generate, word: Pace, owed: Sequence[int], flags: int) -> None:
     """Refuse other tokens than one for each row that stays, and drafts of it; and more than can come true."""
-    given, said = word.input, follows(word)
+    given = word.input
     assert given is not None
     lengths, most = given.lengths, 1 + first.drafts
-    fits = len(lengths) == len(owed) and [1 + len(parents) for parents in said] == lengths and max(lengths) <= most
+    fits = len(lengths) == len(owed) and max(lengths) <= most
+    said = follows(word) if fits else []  # of the lengths that a client names nothing is made before they are looked at
+    fits = fits and [1 + len(parents) for parents in said] == lengths
     if not fits or given.padded != bool(flags) or any(_deepest(p) > left for p, left in zip(said, owed, strict=True)):
         raise ProtocolError("the client chose no next tokens, or too many", "send one for each prompt or beam")
     if sum(lengths) > len(lengths) and sum(lengths) * config.vocab_size > MAX_ELEMENTS:

@@ -72,5 +72,5 @@ def made_up(config: Config, lengths: Sequence[int]) -> list[list[int]]:
 
 
 def _noise(width: int, rows: int) -> torch.Tensor:
-    octets = torch.frombuffer(bytearray(os.urandom(rows * width)), dtype=torch.uint8)
+    octets = torch.tensor(list(os.urandom(rows * width)), dtype=torch.uint8)
     return octets.reshape(rows, width).double() / 128 - 1
