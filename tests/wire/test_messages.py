@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from puma.errors import ProtocolError
 from puma.models.config import Llama
 from puma.wire import messages as msg
+from puma.wire.beside.kept import Prefix, Recall
 from puma.wire.canaries import Sealed
 
 CONFIG = Llama(vocab_size=8, hidden_size=8, intermediate_size=8, layers=1, heads=2)
@@ -22,7 +23,7 @@ REQUESTS = [
     msg.Encode(msg.Input([1, 2], [bytes(32)], [], [0, 0, 1]), "hidden"), msg.Take(bytes(16)), msg.Quit(),
     msg.SelfTest(), msg.Same(bytes(32)), msg.Holds(b"s", True), msg.Fits(bytes(32), (b"a", b"b")),
     msg.Offer(CARD, CONFIG, [SPEC], [bytes(32)], True, bytes(16)), msg.Checksum(bytes(32)), msg.Publish(), msg.List(),
-    msg.Delete("m"), msg.Fetch("f"), msg.Pace(True),
+    msg.Delete("m"), msg.Fetch("f"), msg.Pace(True), Recall(Prefix(bytes(16), 5)),
     msg.Survey(msg.Encode(msg.Input([3], [], quick=("norm",)), "hidden")),
     msg.Pace(True, msg.Input([1, 1], [bytes(32)], padded=True)),
     msg.Commit(bytes(32)), msg.Reveal(bytes(32), [bytes(32)] * 3, b"key", b"signature"),
