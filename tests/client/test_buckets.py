@@ -94,7 +94,9 @@ def test_parties_see_the_same_of_all_prompts_in_a_bucket(
         sent.clear()
         list(cluster.stream_ids(ids, 4, lengths=lengths))
         spent = [{name: x for name, x in entry.items() if name != "seconds"} for entry in cluster.cost.breakdown]
-        return {link: list(frames) for link, frames in sent.items()}, spent
+        # The report's own size follows the receipt in it, which counts all frames of the session so far.
+        reports = {("P0", "client", Kind.CONTROL), ("P1", "client", Kind.CONTROL), ("P2", "client", Kind.CONTROL)}
+        return {link: frames[:-1] if link in reports else list(frames) for link, frames in sent.items()}, spent
 
     first, second, full = (sizes(ids, "secret") for ids in (PROMPTS[1], PROMPTS[2], [5] * BUCKET))
     assert first == second == full and len(sent) >= 9

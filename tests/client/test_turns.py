@@ -58,7 +58,8 @@ def test_threads_ask_one_decoder(
 
 
 @pytest.mark.parametrize("threads", [2, 4])
-def test_threads_ask_one_encoder(threads: int, tmp_path: Path) -> None:
+def test_threads_ask_one_encoder(threads: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Threads, "another", None)  # all threads share the first session
     clear = PlainModel(tiny.bert(tmp_path, num_hidden_layers=1))
     with Threads() as trio, ThreadPoolExecutor(threads) as pool:
         cluster = LocalCluster(clear, trio=trio)  # type: ignore[arg-type]
