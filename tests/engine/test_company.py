@@ -101,7 +101,8 @@ def test_an_encoding_goes_with_generations(clear: PlainModel) -> None:
     assert float((value(found[1][1]) - plain).abs().max()) < 0.02
 
 
-def test_texts_that_go_on_differently_begin_together(clear: PlainModel) -> None:
+@pytest.mark.parametrize("place", [0, 1])
+def test_texts_that_go_on_differently_begin_together(clear: PlainModel, place: int) -> None:
     """One client chooses from logits, for which it hears them; the other's token nobody opens."""
     chooses = asked(clear, [PROMPTS[0]], lambda job: Generate(job, 2, paced=True, reveal=True))
     other, answers = paced(clear, PROMPTS[1], 2), [clear.greedy(ids, 2) for ids in PROMPTS]
@@ -109,13 +110,14 @@ def test_texts_that_go_on_differently_begin_together(clear: PlainModel) -> None:
 
     def work(company: Company, member: Any) -> list[list[Share]]:
         a, b = member(chooses, "a"), member(other, "b")
-        found = [tokens(company.step(0, [a, b]))]
+        both = [b, a] if place else [a, b]
+        found = [tokens(company.step(0, both))]
         a.turns[1] = Turn(given=said.at(company.party).given)
-        return [*found, tokens(company.step(1, [a, b]))]
+        return [*found, tokens(company.step(1, both))]
 
     found = run(clear, work)
-    assert [int(value(step[0])[0].argmax()) for step in found] == answers[0]
-    assert [indices(step[1])[0] for step in found] == answers[1]
+    assert [int(value(step[place])[0].argmax()) for step in found] == answers[0]
+    assert [indices(step[1 - place])[0] for step in found] == answers[1]
 
 
 def test_clients_say_who_leaves_and_joins_their_own(clear: PlainModel) -> None:
