@@ -34,7 +34,8 @@ def test_the_tables() -> None:
     tokens |= {"runs": 3, "alone_seconds": 4.0, "together_seconds": 8.0, "ratio": 8.0, "most": 0.0}
     texts = tokens | {"unit": "sentences", "network": "loopback", "ratio": 1.5, "most": 2.25}
     chat = {"before": 400, "first_seconds": 2.0, "second_seconds": 0.5, "ratio": 0.25}
-    text = table.clients({"cases": [tokens, texts], "newcomer": {"others": 15, "seconds": 0.4, "steps": 2}, "chat": chat})
+    new, results = {"others": 15, "seconds": 0.4, "steps": 2}, {"cases": [tokens, texts], "chat": chat}
+    text = table.clients(results | {"newcomer": new})
     assert "| a model, 32 new tokens | wan | 16 | 4.00 | 8.00 | 64.0 tokens | 8.0 |  | 3 |" in text
     assert "| a model, a text of 32 tokens | loopback | 16 | 4.00 | 8.00 | 2.0 sentences | 1.5 | 2.2 | 3 |" in text
     assert "| a newcomer beside 15 others | 0.40, 2 of their steps |" in text
