@@ -15,8 +15,8 @@ from typing import Any
 from puma.crypto.prg import fresh_secret
 from puma.models import architecture
 from puma.models.config import Config
+from puma.wire.beside.kept import PREAMBLE, Prefix
 from puma.wire.limits import LEAST_NAME
-from puma.wire.messages import Prefix
 
 LEAST = 8  # tokens in common below which a prompt is sent whole
 MOST = 64  # requests that are remembered
@@ -47,22 +47,23 @@ class Remembered:
     def __repr__(self) -> str:
         return f"Remembered({len(self._known)} requests)"
 
-    def begin(self, prompt: Sequence[int], recall: Recall) -> Going:
-        """How a request for this prompt is put: from where it goes on, and under which name it will be kept itself."""
-        while (best := self._best(prompt)) is not None:
+    def begin(self, prompt: Sequence[int], recall: Recall, preamble: int = 0) -> Going:
+        """How a request for this prompt is put: from where it goes on, and under which name it will be kept itself. It
+        begins like the model's `preamble` in so many tokens, which everybody may go on from."""
+        while (best := self._best(prompt, max(self._least, preamble + 1))) is not None:
             known, prefix = best
             if recall(prefix):
                 return Going(self, list(prompt), prefix)
             self._forget(known)
-        return Going(self, list(prompt))
+        return Going(self, list(prompt), Prefix(PREAMBLE, preamble) if preamble else None)
 
-    def _best(self, prompt: Sequence[int]) -> tuple[_Known, Prefix] | None:
+    def _best(self, prompt: Sequence[int], least: int) -> tuple[_Known, Prefix] | None:
         """The request that has most in common with a prompt. One whose whole prompt it repeats, as the next turn of a
         chat does, is not needed any more afterwards, and nobody else goes on from it."""
         with self._lock:
             shared = [(min(common(known.ids, prompt), len(prompt) - 1), known) for known in self._known]
             length, known = max(shared, key=lambda each: each[0], default=(0, None))
-            if known is None or length < self._least:
+            if known is None or length < least:
                 return None
             last = length >= known.prompt
             if last:
@@ -83,9 +84,9 @@ class Remembered:
 
 @dataclass
 class Going:
-    """A request that goes on from a prefix, if there is one."""
+    """A request that goes on from a prefix, if there is one, and is kept itself if there is a memory for that."""
 
-    memory: Remembered = field(repr=False)
+    memory: Remembered | None = field(repr=False)
     prompt: list[int] = field(repr=False)
     prefix: Prefix | None = None
     name: bytes = field(default_factory=lambda: fresh_secret()[:LEAST_NAME], repr=False)
@@ -103,7 +104,7 @@ class Going:
     @property
     def named(self) -> dict[str, Any]:
         """What the request says of it."""
-        return {"keep": self.name, "prefix": self.prefix}
+        return {"keep": b"" if self.memory is None else self.name, "prefix": self.prefix}
 
     def put(self, order: Callable[..., Any]) -> tuple[int, Callable[..., Any], list[list[int]]]:
         """How many tokens the parties have, what makes the request, and what is left of the prompt."""
@@ -111,18 +112,27 @@ class Going:
 
     def ended(self, answer: Sequence[int]) -> None:
         """So many tokens were read of its answer; the last one has perhaps not been fed to the model."""
-        if answer:
+        if answer and self.memory is not None:
             self.memory.keep(self.name, [*self.prompt, *answer[:-1]], len(self.prompt))
 
 
 def going_on(
-    memory: Remembered | None, prompts: Sequence[Sequence[int]], config: Config, recall: Recall
+    memory: Remembered | None, prompts: Sequence[Sequence[int]], config: Config, recall: Recall, public: bool = True
 ) -> Going | None:  # fmt: skip
-    """How a request for these prompts is put, if the parties can keep it: a single text, by a model that remembers no
-    more than columns."""
-    if memory is None or len(prompts) > 1 or not architecture(config).foresees(config):
+    """How a request for these prompts is put, if the parties can keep it, or have what it begins with: a single text, by
+    a model that remembers no more than columns. `public`: it may go on from the model's preamble."""
+    if len(prompts) > 1 or not architecture(config).foresees(config):
         return None
-    return memory.begin(prompts[0], recall)
+    preamble = preamble_of(config, prompts[0]) if public else 0
+    if memory is None:
+        return Going(None, list(prompts[0]), Prefix(PREAMBLE, preamble)) if preamble else None
+    return memory.begin(prompts[0], recall, preamble)
+
+
+def preamble_of(config: Config, prompt: Sequence[int]) -> int:
+    """How many tokens of the model's preamble a prompt begins with, all but its last one at most; 0 for few."""
+    found = min(common(getattr(config, "preamble", ()), prompt), len(prompt) - 1)
+    return found if found >= LEAST else 0
 
 
 def common(one: Sequence[int], other: Sequence[int]) -> int:
