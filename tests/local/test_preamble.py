@@ -42,7 +42,7 @@ def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         yield LocalCluster(begun(request.param, tmp_path_factory.mktemp("models")), trio=trio)  # type: ignore[arg-type]
 
 
-def asks(cluster: Any, text: str | list[int], memory: Remembered | None = None) -> tuple[list[int], int, int]:
+def asks(cluster: Any, text: str | list[int], memory: Remembered | None) -> tuple[list[int], int, int]:
     """The answer, how many tokens the parties had of the prompt, and the bytes that this client sent."""
     tokens = 4
     ids = cluster.model.prompt_ids(text, tokens) if isinstance(text, str) else text
@@ -52,22 +52,24 @@ def asks(cluster: Any, text: str | list[int], memory: Remembered | None = None) 
 
 
 def test_a_prompt_that_begins_so_is_sent_and_computed_in_part(served: LocalCluster) -> None:
-    whole = len(served.model.config.preamble)
-    _, held, sent = asks(served, f"{MESSAGE} home one day")
-    assert held == whole >= 9
-    _, held, less = asks(served, MESSAGE)  # of a prompt at least one token is sent
-    assert held == whole - 1 and less < sent
-    _, held, more = asks(served, "one day the dog ran home on the big red mat and")
-    assert held == 0 and more > sent
-    _, held, _ = asks(served, MESSAGE.removesuffix(" ran") + " saw it")  # all but the preamble's last token
-    assert held == whole - 1
+    text = f"{MESSAGE} home one day"
+    _, held, less = asks(served, text, Remembered())
+    assert held == len(served.model.config.preamble) >= 9
+    _, held, more = asks(served, text, None)  # who wants nothing kept tells nothing of how it begins
+    assert held == 0 and more > less
+
+
+@pytest.mark.parametrize("text", [MESSAGE, f"{MESSAGE.removesuffix(' ran')} saw it then", "one day the dog ran home"])
+def test_who_begins_otherwise_tells_nothing(text: str, served: LocalCluster) -> None:
+    """Not even how many words of its prompt are the preamble's; and of a prompt at least one token is sent."""
+    assert asks(served, text, Remembered())[1] == 0
 
 
 def test_clients_share_it_and_conversations_go_on_behind_it(served: LocalCluster) -> None:
     clients = [served.another() for _ in range(3)]
     texts = [f"{MESSAGE} {end}" for end in ("home", "under it", "home")]
     with ThreadPoolExecutor(3) as pool:
-        found = list(pool.map(asks, clients, texts))
+        found = list(pool.map(asks, clients, texts, [Remembered() for _ in clients]))
     assert {held for _, held, _ in found} == {len(served.model.config.preamble)}
     memory = Remembered()
     answer, held, _ = asks(clients[0], texts[1], memory)
@@ -113,7 +115,7 @@ def test_what_cannot_be_is_refused(tmp_path: Path) -> None:
         return job
 
     job = asked(size)
-    for wrong, how in ((size + 1, {}), (0, {}), (size, {"last": True})):
+    for wrong, how in ((size + 1, {}), (size - 1, {}), (0, {}), (size, {"last": True})):
         with pytest.raises(UsageError):
             asked(wrong, **how)
     with pytest.raises(UsageError, match="not one of puma"):

@@ -112,8 +112,7 @@ class Session(PartyChannel):
         found: list[int] = []
         with self.turns.stream() as stream:
             with stream:
-                prepared = self.prepared_requests is not None and self.prepared_requests.all()
-                public = not (width or self.once or prepared) and self.approximation == SPLINE
+                public = self.approximation == SPLINE and not self.once
                 going = going_on(None if width else memory, prompts, self.served, self._held, public)
                 self.held, order, prompts = (0, order, prompts) if going is None else going.put(order)
                 sent, prepared_request = self._ask(order, prompts, [], width, 0 if choose else ahead, begun)

@@ -47,8 +47,8 @@ class Engine:
         self._preamble: Cache | None = None  # its words, once somebody has gone on from it
         self._reading = threading.Lock()
 
-    def preamble(self, tokens: int) -> Cache:
-        """What a prompt goes on from that begins like the model's preamble, in so many tokens: nobody computes them.
+    def preamble(self) -> Cache:
+        """What a prompt goes on from that begins with the model's preamble: nobody computes that.
 
         Its shares are the parameters', with the masks that the owner gave them. They are multiplied as those of weights
         are, under fresh masks of each step, so requests of several clients may go on from it at a time.
@@ -56,7 +56,7 @@ class Engine:
         with self._reading:
             if self._preamble is None:
                 self._preamble = self.model.preamble()
-        return self._preamble.beginning(tokens)
+        return self._preamble.beginning(self._preamble.length)
 
     @torch.inference_mode()  # no tensor is asked how it came about: each call of torch takes less
     def step(self, requests: Sequence[Request]) -> None:

@@ -142,7 +142,7 @@ class AtHand:
         if not isinstance(request, Generate) or request.prefix is None:
             return None
         if request.prefix.id == PREAMBLE:
-            return engine.preamble(request.prefix.length)
+            return engine.preamble()
         if found is None or found[:2] != (request.prefix, party):
             raise ProtocolError("the request goes on from what is not at hand", "recall it before each request")
         return found[2]

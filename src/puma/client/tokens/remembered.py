@@ -49,7 +49,7 @@ class Remembered:
 
     def begin(self, prompt: Sequence[int], recall: Recall, preamble: int = 0) -> Going:
         """How a request for this prompt is put: from where it goes on, and under which name it will be kept itself. It
-        begins like the model's `preamble` in so many tokens, which everybody may go on from."""
+        begins with the model's `preamble` of so many tokens, if any, which everybody may go on from."""
         while (best := self._best(prompt, max(self._least, preamble + 1))) is not None:
             known, prefix = best
             if recall(prefix):
@@ -84,9 +84,9 @@ class Remembered:
 
 @dataclass
 class Going:
-    """A request that goes on from a prefix, if there is one, and is kept itself if there is a memory for that."""
+    """A request that goes on from a prefix, if there is one."""
 
-    memory: Remembered | None = field(repr=False)
+    memory: Remembered = field(repr=False)
     prompt: list[int] = field(repr=False)
     prefix: Prefix | None = None
     name: bytes = field(default_factory=lambda: fresh_secret()[:LEAST_NAME], repr=False)
@@ -104,7 +104,7 @@ class Going:
     @property
     def named(self) -> dict[str, Any]:
         """What the request says of it."""
-        return {"keep": b"" if self.memory is None else self.name, "prefix": self.prefix}
+        return {"keep": self.name, "prefix": self.prefix}
 
     def put(self, order: Callable[..., Any]) -> tuple[int, Callable[..., Any], list[list[int]]]:
         """How many tokens the parties have, what makes the request, and what is left of the prompt."""
@@ -112,27 +112,25 @@ class Going:
 
     def ended(self, answer: Sequence[int]) -> None:
         """So many tokens were read of its answer; the last one has perhaps not been fed to the model."""
-        if answer and self.memory is not None:
+        if answer:
             self.memory.keep(self.name, [*self.prompt, *answer[:-1]], len(self.prompt))
 
 
 def going_on(
     memory: Remembered | None, prompts: Sequence[Sequence[int]], config: Config, recall: Recall, public: bool = True
 ) -> Going | None:  # fmt: skip
-    """How a request for these prompts is put, if the parties can keep it, or have what it begins with: a single text, by
-    a model that remembers no more than columns. `public`: it may go on from the model's preamble."""
-    if len(prompts) > 1 or not architecture(config).foresees(config):
+    """How a request for these prompts is put, if the parties can keep it: a single text, by a model that remembers no
+    more than columns. `public`: it may go on from the model's preamble."""
+    if memory is None or len(prompts) > 1 or not architecture(config).foresees(config):
         return None
-    preamble = preamble_of(config, prompts[0]) if public else 0
-    if memory is None:
-        return Going(None, list(prompts[0]), Prefix(PREAMBLE, preamble)) if preamble else None
-    return memory.begin(prompts[0], recall, preamble)
+    return memory.begin(prompts[0], recall, preamble_of(config, prompts[0]) if public else 0)
 
 
 def preamble_of(config: Config, prompt: Sequence[int]) -> int:
-    """How many tokens of the model's preamble a prompt begins with, all but its last one at most; 0 for few."""
-    found = min(common(getattr(config, "preamble", ()), prompt), len(prompt) - 1)
-    return found if found >= LEAST else 0
+    """How many tokens of the model's preamble the parties need not be sent: all of them or none. Who begins otherwise
+    after some words tells nobody how many they are, for that would be a part of the prompt."""
+    preamble = getattr(config, "preamble", ())
+    return len(preamble) if len(prompt) > len(preamble) and tuple(prompt[: len(preamble)]) == preamble else 0
 
 
 def common(one: Sequence[int], other: Sequence[int]) -> int:
