@@ -11,6 +11,7 @@ import msgspec
 import pytest
 import torch
 
+from puma.client.session import Session
 from puma.client.tokens.remembered import Remembered
 from puma.engine.admission import OWNER, admit
 from puma.errors import RangeError, UsageError
@@ -20,7 +21,7 @@ from puma.models.fields import PREAMBLE
 from puma.reference import preamble
 from puma.reference.plain_model import PlainModel
 from puma.wire.beside import kept
-from puma.wire.messages import Generate, Input
+from puma.wire.messages import Generate, Input, decode_request
 from puma.wire.parameters import tensor_specs
 from tests.models import tiny
 from tests.threads import Threads
@@ -60,9 +61,19 @@ def test_a_prompt_that_begins_so_is_sent_and_computed_in_part(served: LocalClust
 
 
 @pytest.mark.parametrize("text", [MESSAGE, f"{MESSAGE.removesuffix(' ran')} saw it then", "one day the dog ran home"])
-def test_who_begins_otherwise_tells_nothing(text: str, served: LocalCluster) -> None:
+def test_who_begins_otherwise_tells_nothing(
+    text: str, served: LocalCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:  # fmt: skip
     """Not even how many words of its prompt are the preamble's; and of a prompt at least one token is sent."""
+    said, real = list[Any](), Session._both
+
+    def heard(session: Session, parts: Any) -> None:
+        said.extend(decode_request(message) for message, _ in parts)
+        real(session, parts)
+
+    monkeypatch.setattr(Session, "_both", heard)
     assert asks(served, text, Remembered())[1] == 0
+    assert len(said) == 3 and all(each.keep and each.prefix is None for each in said)
 
 
 def test_clients_share_it_and_conversations_go_on_behind_it(served: LocalCluster) -> None:
