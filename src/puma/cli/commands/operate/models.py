@@ -131,7 +131,7 @@ def _told(listed: Listed) -> dict[str, Any]:
         "outputs": allowed_outputs(config, card, card.reveal_logits), "approximations": card.approximations,
         "commitment": commitment_digest(listed.commitment).hex() if listed.commitment else "",
         "bytes": listed.size, "plan": card.plan and msgspec.to_builtins(card.plan), "stream": config.formats.stream,
-        "places": places, "weights": _weights(listed),
+        "places": places, "weights": _weights(listed), "preamble": len(getattr(config, "preamble", ())),
     }  # fmt: skip
 
 
