@@ -73,7 +73,7 @@ def test_manifests_name_each_other(path: Path) -> None:
 
 
 def test_the_overlay_is_built(tmp_path: Path) -> None:
-    """By kubectl itself: what it makes is in the namespace, runs the image that the overlay names, and finds its key."""
+    """By kubectl itself: what it makes is in the namespace, runs the image that the overlay names and finds its key."""
     kubectl = shutil.which("kubectl") or shutil.which("kustomize")
     if kubectl is None:
         pytest.skip("neither kubectl nor kustomize is here")

@@ -6,7 +6,6 @@ import msgspec
 
 from puma.wire.fields import Id, Size
 
-
 PREAMBLE = b""  # in place of a name: the model's own preamble, which nobody has asked and nobody needs to recall
 
 
