@@ -136,7 +136,7 @@ def test_what_cannot_be_is_refused(tmp_path: Path) -> None:
         in_the_open(clear.config)
     with pytest.raises(UsageError, match="saves nothing"):
         clear.begin_with("the cat")
-    with pytest.raises(UsageError, match="no use for"):
+    with pytest.raises(UsageError, match="does not generate"):
         PlainModel(tiny.bert(tmp_path / "bert")).begin_with(MESSAGE)
     config = preamble.with_preamble(PlainModel(tmp_path / "llama").config, (1, 2, 3))
     found = preamble.computed(config, clear.checkpoint.fold())

@@ -1,8 +1,8 @@
 """A preamble: tokens that everybody knows and with which prompts may begin, such as a system message, computed once.
 
 Whoever owns a model runs it over them in the clear, and shares keys and values as it shares weights: so they are masked
-like weights, by the owner's seeds, and the parties never compute them. What is public of it is the tokens alone. It must
-not know shares or links.
+like weights, by the owner's seeds, and the parties never compute them. Public of it are the tokens alone. It must not
+know shares or links.
 """
 
 from __future__ import annotations

@@ -72,8 +72,8 @@ def share(
     keep
         Write the seeds of the masks to this file, for `puma audit`; it is as secret as the weights.
     preamble
-        A file with a system message, in UTF-8: prompts that begin with it, by the model's chat template, pay for the rest
-        of them alone, whoever asks. Everybody learns the message, and whether a prompt begins with it.
+        A file with a system message, in UTF-8: chats that begin with it pay for the rest of their prompts alone,
+        whoever asks. Everybody learns the message, and whether a chat begins with it.
     insecure
         Links without TLS, to parties that were started likewise on this machine.
     open_weights
