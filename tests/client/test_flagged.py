@@ -65,7 +65,9 @@ def encoding(encoder: Any) -> Iterator[Threads]:
 def test_a_generation_ends_with_the_first_token_that_may_be_wrong(generating: Threads) -> None:
     session = generating.session
     assert len(list(session.continued([QUIET], 2))) == 2
-    for how in ({}, {"paced": True}, {"ahead": 2}, {"temperature": 0.7}, {"choose": Sampler(Sampling(0.5, seed=1))}):
+    sampled = Sampler(Sampling(0.5, seed=1))
+    hows: list[Any] = [{}, {"paced": True}, {"ahead": 2}, {"temperature": 0.7}, {"choose": sampled}]
+    for how in hows:
         with pytest.raises(OutOfRange, match="left its range") as caught:
             list(session.continued(BOTH, 3, **how))
         assert caught.value.prompts == NAMES and "prompt 2 of 2" in caught.value.message
@@ -152,7 +154,7 @@ def test_what_was_prepared(decoder: Any, memory: Path) -> None:
         for ids in (QUIET, LOUD):
             trio.session.prepare(Generate(Input([len(ids)], []), 2))
             trio.session.prepare(Encode(Input([len(ids)], []), "hidden"))
-        assert len(list(trio.session.continued([QUIET], 2))) == 2 and trio.session.cost.prepared
+        assert len(list(trio.session.continued([QUIET], 2))) == 2 and trio.session.cost.prepared  # type: ignore[union-attr]
         with pytest.raises(OutOfRange):
             list(trio.session.continued([LOUD], 2))
         assert len(trio.session.encode([QUIET], "hidden")) == 1

@@ -42,7 +42,7 @@ def run(clear: PlainModel, work: Run, blocks: bool = False, members: list[Party]
         mine = engine(clear, party, blocks)
 
         def member(job: Asked, key: str) -> Member:
-            return Member(Item(key.encode() * 16, 1), key, (b"m", "spline"), mine, [job.at(party)])
+            return Member(Item(key.encode() * 16, 1), key, (b"m", "spline", ()), mine, [job.at(party)])
 
         return work(Company(party), member)
 
@@ -164,7 +164,7 @@ def test_what_one_client_asks_changes_no_word_of_anothers(clear: PlainModel) -> 
         def at(party: Party) -> list[torch.Tensor]:
             company, made = Company(party), engine(clear, party)
             one, two = (
-                Member(Item(key.encode() * 16, 1), key, (b"m", "spline"), made, [job.at(party)])
+                Member(Item(key.encode() * 16, 1), key, (b"m", "spline", ()), made, [job.at(party)])
                 for key, job in (("a", other), ("b", mine))
             )
             steps = [company.step(number, [one, two])[1].shares for number in range(2)]

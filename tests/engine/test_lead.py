@@ -23,7 +23,7 @@ def item(number: int) -> Item:
 def member(number: int, steps: int = 1, said: bytes = b"a") -> Member:
     """A member that may take so many steps."""
     job = Generate(Input([3], []), 9, paced=True)
-    made = Member(item(number), "alice", (b"m", "spline"), NOBODY, [Request.of(job, NOBODY)])
+    made = Member(item(number), "alice", (b"m", "spline", ()), NOBODY, [Request.of(job, NOBODY)])
     made.grants.append((steps, said * 32))
     return made
 

@@ -47,7 +47,7 @@ def test_a_slow_network_asks_for_few_rounds_and_a_narrow_one_for_few_bytes(confi
 
 
 def test_the_price_of_a_plan_is_rounds_and_bytes_whichever_takes_longer() -> None:
-    link, some = Link(0.04, 8e6), spending(*CASES[0], ())
+    link, some = Link(0.04, 8e6), spending(CASES[0][0], CASES[0][1], ())
     assert link.seconds(replace(some, rounds=some.rounds + 50)) - link.seconds(some) > 0.99
     assert link.seconds(replace(some, dealt=10**8)) == pytest.approx(100, rel=0.01)
 

@@ -318,7 +318,7 @@ def test_a_receipt_does_not_tell_how_much_others_asked(parties: Sessions) -> Non
             for _ in range(4):
                 next(theirs, None)
                 next(mine)
-            list(theirs), list(mine)
+            _ = list(theirs), list(mine)
             assert session.receipt is not None
             links = [each.links for each in session.receipt.statements]
             told.append(
