@@ -124,6 +124,8 @@ def _admit_kept(config: Config, job: Generate) -> None:
     """Refuse to keep what cannot be gone on from, and names that somebody could guess."""
     if not in_pieces(config, job) or job.beams > 1 or job.preprocessing:
         raise UsageError("this cannot be kept, nor go on from what is kept", "ask for one text, of public length")
+    if job.keep and job.drafts:  # what the last step guessed is never cut: columns need not be the text's tokens
+        raise UsageError("what was drafted is not kept", "leave out drafts, or keep nothing")
     names = [*([job.keep] if job.keep else []), *([job.prefix.id] if job.prefix is not None else [])]
     if job.prefix is not None and job.prefix.id == PREAMBLE:
         names.remove(PREAMBLE)

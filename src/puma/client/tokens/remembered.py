@@ -20,6 +20,7 @@ from puma.wire.limits import LEAST_NAME
 
 LEAST = 8  # tokens in common below which a prompt is sent whole
 MOST = 64  # requests that are remembered
+TRIES = 3  # of these, for each prompt: all may be gone at once, and each is a word to the parties and back
 
 Recall = Callable[[Prefix], bool]  # whether all parties still have it
 
@@ -50,7 +51,9 @@ class Remembered:
     def begin(self, prompt: Sequence[int], recall: Recall, preamble: int = 0) -> Going:
         """How a request for this prompt is put: from where it goes on, and under which name it will be kept itself. It
         begins with the model's `preamble` of so many tokens, if any, which everybody may go on from."""
-        while (best := self._best(prompt, max(self._least, preamble + 1))) is not None:
+        for _ in range(TRIES):
+            if (best := self._best(prompt, max(self._least, preamble + 1))) is None:
+                break
             known, prefix = best
             if recall(prefix):
                 return Going(self, list(prompt), prefix)
