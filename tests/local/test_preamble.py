@@ -37,6 +37,11 @@ def begun(kind: str, folder: Path) -> PlainModel:
     return clear
 
 
+def known(model: Any) -> tuple[int, ...]:
+    """The preamble's tokens."""
+    return model.config.preamble
+
+
 @pytest.fixture(scope="module", params=WRITERS)
 def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCluster]:
     with Threads() as trio:
@@ -55,7 +60,7 @@ def asks(cluster: Any, text: str | list[int], memory: Remembered | None) -> tupl
 def test_a_prompt_that_begins_so_is_sent_and_computed_in_part(served: LocalCluster) -> None:
     text = f"{MESSAGE} home one day"
     _, held, less = asks(served, text, Remembered())
-    assert held == len(served.model.config.preamble) >= 9
+    assert held == len(known(served.model)) >= 9
     _, held, more = asks(served, text, None)  # who wants nothing kept tells nothing of how it begins
     assert held == 0 and more > less
 
@@ -81,7 +86,7 @@ def test_clients_share_it_and_conversations_go_on_behind_it(served: LocalCluster
     texts = [f"{MESSAGE} {end}" for end in ("home", "under it", "home")]
     with ThreadPoolExecutor(3) as pool:
         found = list(pool.map(asks, clients, texts, [Remembered() for _ in clients]))
-    assert {held for _, held, _ in found} == {len(served.model.config.preamble)}
+    assert {held for _, held, _ in found} == {len(known(served.model))}
     memory = Remembered()
     answer, held, _ = asks(clients[0], texts[1], memory)
     second = [*served.model.prompt_ids(texts[1], 4), *answer, 7]
@@ -100,12 +105,12 @@ def test_what_is_shared_is_what_a_run_would_have_kept(tmp_path: Path) -> None:
     assert specs.keys() == clear._preamble.keys() and all(name.endswith(PREAMBLE) for name in specs)
     assert all(tuple(clear.params[name].shape) == spec.shape and spec.frac == 14 for name, spec in specs.items())
     assert {*clear.params} == {*before, *specs} and clear.params[before[0]].shape
-    cache = plain_cache(plain, clear.config.preamble)
+    cache = plain_cache(plain, known(clear))
     found = architecture(clear.config).model(clear.config, dict(clear.params)).preamble()
     for mine, theirs in zip(found.layers, cache.layers, strict=True):
         assert torch.allclose(mine.k, theirs.k, atol=1e-6) and torch.allclose(mine.v, theirs.v, atol=1e-6)
     clear.plan()
-    assert clear.config.preamble and clear.greedy(clear.prompt_ids("the cat", 3), 3)
+    assert known(clear) and clear.greedy(clear.prompt_ids("the cat", 3), 3)
 
 
 def plain_cache(model: Any, ids: tuple[int, ...]) -> Any:
@@ -118,7 +123,7 @@ def plain_cache(model: Any, ids: tuple[int, ...]) -> Any:
 
 def test_what_cannot_be_is_refused(tmp_path: Path) -> None:
     clear = begun("llama", tmp_path)
-    size = len(clear.config.preamble)
+    size = len(known(clear))
 
     def asked(length: int, **more: Any) -> Generate:
         job = Generate(Input([3], []), 2, prefix=kept.Prefix(kept.PREAMBLE, length, **more))

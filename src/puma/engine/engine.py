@@ -54,9 +54,8 @@ class Engine:
         are, under fresh masks of each step, so requests of several clients may go on from it at a time.
         """
         with self._reading:
-            if self._preamble is None:
-                self._preamble = self.model.preamble()
-        return self._preamble.beginning(self._preamble.length)
+            found = self._preamble = self._preamble or self.model.preamble()
+        return found.beginning(found.length)
 
     @torch.inference_mode()  # no tensor is asked how it came about: each call of torch takes less
     def step(self, requests: Sequence[Request]) -> None:
