@@ -107,7 +107,7 @@ def driven(name: str, figures: dict[str, Any], stretch: list[published.Layer], t
         float(((f - p).pow(2).mean(-1).sqrt() / p.pow(2).mean(-1).sqrt()).max())
         for f, p in zip(found, plain, strict=True)
     ]
-    alarms = {"flagged": 0 in alone.flagged, "false": 1 in alone.flagged}
+    alarms: dict[str, Any] = {"flagged": 0 in alone.flagged, "false": 1 in alone.flagged}
     return {"model": name, "times": times, "error": errors[0]} | alarms
 
 
@@ -115,7 +115,7 @@ def missed(data: Path, quick: bool = False) -> list[dict[str, Any]]:
     """A row for each factor, over all stretches of all models; with `quick` those up to 2048 wide."""
     rows = []
     for times in TIMES:
-        made = [
+        made: list[dict[str, Any]] = [
             driven(name, figures, layers, times) | {"stretch": stretch}
             for name, figures in published.read(data / "activations").items()
             for stretch, layers in published.stretches(figures).items()
