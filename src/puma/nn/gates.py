@@ -85,12 +85,14 @@ def softcap_table(cap: float, reach: int = SCORE_REACH, watched: bool = True) ->
     return roomy(spline, SCORE_REACH, watched)
 
 
-def activated(spline: Spline, x: Share | Additive, ring: int = RING) -> Protocol[Any]:
-    """The activation of a spline's name, by the profile of x, in `ring`."""
+def activated(spline: Spline, x: Share | Additive, ring: int = RING, grows: bool = False) -> Protocol[Any]:
+    """The activation of a spline's name, by the profile of x, in `ring`; or it `grows` into it where it is read."""
     other = paper.instead(spline.name.removesuffix("_tanh"), x)
     if other:
         return (yield from other.secure(x, spline.reach, bool(spline.room)))
     (x,) = yield from formatted((x, spline.frac, spline.ring))
+    if grows:
+        return raised_to((yield from piecewise(spline, x)), ring, least(spline))
     return (yield from lifted(spline, x, ring))
 
 

@@ -28,7 +28,7 @@ class HeadNorm(nn.Module):
         heads = x.reshape(rows, -1, self.weight.shape[0])
         self.place.seen(heads)
         with F.component("norm", x):
-            n = F.rms_norm(heads, self.eps, self.place.reach, nn.ring_for(self))
+            n = F.rms_norm(heads, self.eps, self.place.reach, nn.ring_for(self), nn.grows(self))
             return F.affine(n, self.weight).reshape(rows, width)
 
 
