@@ -1,7 +1,8 @@
 """Ring products with matrices that stay in their file's own numbers (`stored`): a few rows at a time become words in
 the first-level cache and are multiplied there, so that memory is read once and nothing of the matrix's size is made.
 
-Two bytes a number are what most files have; a word that another processor makes of them is the same. It must not know
+Two bytes a number are what most files have, quantised ones blocks of integers with their scales; a word that another
+processor makes of them is the same. It must not know
 what the matrices are.
 """
 
@@ -17,14 +18,14 @@ from numba.extending import intrinsic
 from torch import Tensor
 
 from puma.kernels.cpu_matmul import dots, streams
-from puma.kernels.stored import KINDS, Stored, number_bytes
+from puma.kernels.stored import BLOCKS, KINDS, Stored, bytes_of
 from puma.kernels.tiles import NARROW_BITS
 from puma.kernels.views import compiled, octets, span
 
 _ROWS, _DEPTH = 8, 256  # words that are made at a time: half of a 32 kB cache
 _MANY = 32  # rows of a that leave no room beside them
-_NUMBER = {kind: i for i, kind in enumerate(KINDS)}
-_BF16, _F16, _F32, _I32 = (_NUMBER[kind] for kind in ("bf16", "f16", "f32", "i32"))
+_NUMBER = {kind: i for i, kind in enumerate([*KINDS, *BLOCKS])}
+_BF16, _F16, _F32, _I32, _I64, _Q8_0, _Q4_0, _Q4_1, _Q4_K, _Q6_K = _NUMBER.values()
 _HALF = np.float32(2.0**112)  # between the exponents of a half and of a float of the same bits
 _MAGIC = np.float64(1.5 * 2.0**52)  # whoever adds it to a smaller number rounds that to nearest, ties to even
 _MAGIC_WORD = np.int64(0x4338000000000000)  # its bits
@@ -57,7 +58,7 @@ def _check(a: Tensor, out: Tensor, fits: bool) -> None:
 
 def _laid(matrix: Stored, frac: int) -> tuple[Any, ...]:
     """What the loops take of a matrix: its kind and bytes, a factor for each column, the unit that words count in."""
-    if matrix.raw.numel() != matrix.rows * matrix.columns * number_bytes(matrix.kind):
+    if matrix.raw.numel() != matrix.rows * bytes_of(matrix.kind, matrix.columns):
         raise ValueError(f"{matrix.raw.numel()} bytes are not rows of {matrix.columns} numbers")
     factors = torch.ones(matrix.columns) if matrix.factors is None else matrix.factors.contiguous()
     return _NUMBER[matrix.kind], octets(matrix.raw), factors.numpy(), 2.0**frac
@@ -114,6 +115,83 @@ def _f32(source, at, factors, column, unit, out, out_at, count):
 
 
 @compiled
+def _half(source, at):
+    half = np.uint32(source[at]) | (np.uint32(source[at + 1]) << np.uint32(8))
+    bits = ((half & np.uint32(0x7FFF)) << np.uint32(13)) | ((half & np.uint32(0x8000)) << np.uint32(16))
+    return _float_of(np.uint32(bits)) * _HALF
+
+
+@compiled
+def _word(number, factor, unit):
+    return _word_of(np.float64(number * factor) * unit + _MAGIC) - _MAGIC_WORD
+
+
+@compiled
+def _q8_0(source, at, factors, column, unit, out, out_at, count):
+    for first in range(0, count, 32):
+        base = (at + first) // 32 * 34
+        scale = _half(source, base)
+        for i in range(32):
+            number = scale * np.float32(np.int8(source[base + 2 + i]))
+            out[out_at + first + i] = _word(number, factors[column + first + i], unit)
+
+
+@compiled
+def _q4_0(source, at, factors, column, unit, out, out_at, count):
+    for first in range(0, count, 32):
+        base = (at + first) // 32 * 18
+        scale = _half(source, base)
+        for high in range(2):
+            for i in range(16):
+                whole, place = (np.int32(source[base + 2 + i]) >> (4 * high)) & 15, first + 16 * high + i
+                out[out_at + place] = _word(scale * np.float32(whole - 8), factors[column + place], unit)
+
+
+@compiled
+def _q4_1(source, at, factors, column, unit, out, out_at, count):
+    for first in range(0, count, 32):
+        base = (at + first) // 32 * 20
+        scale, least = _half(source, base), _half(source, base + 2)
+        for high in range(2):
+            for i in range(16):
+                whole, place = (np.int32(source[base + 4 + i]) >> (4 * high)) & 15, first + 16 * high + i
+                out[out_at + place] = _word(scale * np.float32(whole) + least, factors[column + place], unit)
+
+
+@compiled
+def _q4_k(source, at, factors, column, unit, out, out_at, count):
+    for first in range(0, count, 256):
+        base = (at + first) // 256 * 144
+        for part in range(8):
+            scale, least = np.int32(source[base + 4 + part % 4]), np.int32(source[base + 8 + part % 4])
+            both = np.int32(source[base + 12 + part % 4])
+            if part >= 4:
+                scale, least = (both & 15) | ((scale >> 2) & 48), (both >> 4) | ((least >> 2) & 48)
+            unscaled = _half(source, base) * np.float32(scale & 63)
+            offset = _half(source, base + 2) * np.float32(least & 63)
+            for j in range(32):
+                whole = (np.int32(source[base + 16 + part // 2 * 32 + j]) >> (part % 2 * 4)) & 15
+                place = first + part * 32 + j
+                number = unscaled * np.float32(whole) - offset
+                out[out_at + place] = _word(number, factors[column + place], unit)
+
+
+@compiled
+def _q6_k(source, at, factors, column, unit, out, out_at, count):
+    for first in range(0, count, 256):
+        base = (at + first) // 256 * 210
+        for part in range(16):
+            scale = _half(source, base + 208) * np.float32(np.int8(source[base + 192 + part]))
+            half, inside = part // 8 * 64, part % 8 * 16
+            for j in range(16):
+                low = np.int32(source[base + half + (inside + j) % 64]) >> (inside // 64 * 4)
+                high = np.int32(source[base + 128 + half // 2 + (inside + j) % 32]) >> (inside // 32 * 2)
+                whole = ((low & 15) | ((high & 3) << 4)) - 32
+                place = first + part * 16 + j
+                out[out_at + place] = _word(scale * np.float32(whole), factors[column + place], unit)
+
+
+@compiled
 def _whole(source, at, out, out_at, count):
     for i in range(count):
         out[out_at + i] = source[at + i]
@@ -130,8 +208,18 @@ def _put(kind, source, factors, unit, at, column, out, out_at, count):
         _f32(source.view(np.float32), at, factors, column, unit, out, out_at, count)
     elif kind == _I32:
         _whole(source.view(np.int32), at, out, out_at, count)
-    else:
+    elif kind == _I64:
         _whole(source.view(np.int64), at, out, out_at, count)
+    elif kind == _Q8_0:
+        _q8_0(source, at, factors, column, unit, out, out_at, count)
+    elif kind == _Q4_0:
+        _q4_0(source, at, factors, column, unit, out, out_at, count)
+    elif kind == _Q4_1:
+        _q4_1(source, at, factors, column, unit, out, out_at, count)
+    elif kind == _Q4_K:
+        _q4_k(source, at, factors, column, unit, out, out_at, count)
+    else:
+        _q6_k(source, at, factors, column, unit, out, out_at, count)
 
 
 @compiled

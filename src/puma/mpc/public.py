@@ -19,7 +19,8 @@ from puma.kernels import mapped as mapped
 from puma.kernels.shapes import broadcast
 from puma.kernels.stored import KINDS as KINDS  # which numbers there can be, for those who know no kernel
 from puma.kernels.stored import Stored
-from puma.kernels.stored import number_bytes as number_bytes
+from puma.kernels.stored import bytes_of as bytes_of
+from puma.kernels.stored import fits as fits
 from puma.mpc.party import FIRST, SECOND, Party
 from puma.mpc.share import Additive, Secret, Share
 
