@@ -205,25 +205,26 @@ def silu(x: Value, reach: int = ACTIVATION_REACH, ring: int = RING, grows: bool 
 @declares("silu, formatted, in the same rounds", "section 5")
 def silu_gated(
     gate: Value, up: Value, reach: int = ACTIVATION_REACH, product: int = GATED_REACH, watched: Both = (True, True),
-    fine: bool = False,
+    fine: bool = False, grows: bool = False,
 ) -> Value:  # fmt: skip
-    """silu(gate) * up; |gate| < 2^reach - 16, and the product's size < 2^product, each `watched` or not."""
+    """silu(gate) * up; |gate| < 2^reach - 16, and the product's size < 2^product, each `watched` or not. `grows`: only
+    public matrices read it."""
     if isinstance(gate, Tensor):
         return silu(gate) * up
     spline = splines.reaching(splines.SILU, reach, watched[0], fine)
-    return gate.party.run(gates.gated(spline, gate, up, product, watched[1]))
+    return gate.party.run(gates.gated(spline, gate, up, product, watched[1], grows))
 
 
 @declares("gelu, formatted, in the same rounds", "section 5")
 def gelu_gated(
     gate: Value, up: Value, approximate: str = "none", reach: int = ACTIVATION_REACH, product: int = GATED_REACH,
-    watched: Both = (True, True), fine: bool = False,
+    watched: Both = (True, True), fine: bool = False, grows: bool = False,
 ) -> Value:  # fmt: skip
     """gelu(gate) * up; as `silu_gated`."""
     if isinstance(gate, Tensor):
         return gelu(gate, approximate) * up
     spline = splines.reaching(GELUS[approximate], reach, watched[0], fine)
-    return gate.party.run(gates.gated(spline, gate, up, product, watched[1]))
+    return gate.party.run(gates.gated(spline, gate, up, product, watched[1], grows))
 
 
 @declares("formatted, lifted", "section 5")

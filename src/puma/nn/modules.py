@@ -385,16 +385,16 @@ def gated_place(activation: str) -> str:
     return "activation" if activation == "clamped" else "gated"
 
 
-def gated(name: str, gate: Linear, up: Linear, x: Value) -> Value:
+def gated(name: str, gate: Linear, up: Linear, x: Value, *readers: Module) -> Value:
     """activation(gate(x)) * up(x) for the activation of this name."""
     assert gate.place and up.place
     reaches, watched = (gate.place.reach, up.place.reach), (gate.place.watched, up.place.watched)
     if name == "clamped":
         return gates.clamped(gate(x), up(x), *reaches)
     if name in ("silu", "quick_gelu"):
-        result = F.silu_gated(gate(x), up(x), *reaches, watched, gate.place.fine)
+        result = F.silu_gated(gate(x), up(x), *reaches, watched, gate.place.fine, grows(*readers))
     else:
         form = "tanh" if name == "gelu_tanh" else "none"
-        result = F.gelu_gated(gate(x), up(x), form, *reaches, watched, gate.place.fine)
+        result = F.gelu_gated(gate(x), up(x), form, *reaches, watched, gate.place.fine, grows(*readers))
     up.place.seen(result)
     return result
