@@ -57,11 +57,14 @@ def _check(a: Tensor, out: Tensor, fits: bool) -> None:
 
 
 def _laid(matrix: Stored, frac: int) -> tuple[Any, ...]:
-    """What the loops take of a matrix: its kind and bytes, a factor for each column, the unit that words count in."""
+    """What the loops take of a matrix: its kind and bytes, and for each column a factor that makes units of its numbers.
+
+    A power of two changes no rounding of the product with a number, unless that is nothing in units.
+    """
     if matrix.raw.numel() != matrix.rows * bytes_of(matrix.kind, matrix.columns):
         raise ValueError(f"{matrix.raw.numel()} bytes are not rows of {matrix.columns} numbers")
-    factors = torch.ones(matrix.columns) if matrix.factors is None else matrix.factors.contiguous()
-    return _NUMBER[matrix.kind], octets(matrix.raw), factors.numpy(), 2.0**frac
+    factors = torch.ones(matrix.columns) if matrix.factors is None else matrix.factors
+    return _NUMBER[matrix.kind], octets(matrix.raw), (factors.contiguous() * 2.0**frac).numpy()
 
 
 def _run(work: Any, a: Tensor, matrix: Stored, frac: int, bits: int, out: Tensor) -> Tensor:
@@ -92,26 +95,26 @@ _word_of = _bits_as(types.int64, types.float64, ir.IntType(64))
 
 
 @compiled
-def _bf16(source, at, factors, column, unit, out, out_at, count):
+def _bf16(source, at, factors, column, out, out_at, count):
     for i in range(count):
         number = _float_of(np.uint32(np.uint32(source[at + i]) << np.uint32(16))) * factors[column + i]
-        out[out_at + i] = _word_of(np.float64(number) * unit + _MAGIC) - _MAGIC_WORD
+        out[out_at + i] = _word_of(np.float64(number) + _MAGIC) - _MAGIC_WORD
 
 
 @compiled
-def _f16(source, at, factors, column, unit, out, out_at, count):
+def _f16(source, at, factors, column, out, out_at, count):
     for i in range(count):
         half = np.uint32(source[at + i])
         bits = ((half & np.uint32(0x7FFF)) << np.uint32(13)) | ((half & np.uint32(0x8000)) << np.uint32(16))
         number = _float_of(np.uint32(bits)) * _HALF * factors[column + i]
-        out[out_at + i] = _word_of(np.float64(number) * unit + _MAGIC) - _MAGIC_WORD
+        out[out_at + i] = _word_of(np.float64(number) + _MAGIC) - _MAGIC_WORD
 
 
 @compiled
-def _f32(source, at, factors, column, unit, out, out_at, count):
+def _f32(source, at, factors, column, out, out_at, count):
     for i in range(count):
         number = source[at + i] * factors[column + i]
-        out[out_at + i] = _word_of(np.float64(number) * unit + _MAGIC) - _MAGIC_WORD
+        out[out_at + i] = _word_of(np.float64(number) + _MAGIC) - _MAGIC_WORD
 
 
 @compiled
@@ -122,44 +125,44 @@ def _half(source, at):
 
 
 @compiled
-def _word(number, factor, unit):
-    return _word_of(np.float64(number * factor) * unit + _MAGIC) - _MAGIC_WORD
+def _word(number, factor):
+    return _word_of(np.float64(number * factor) + _MAGIC) - _MAGIC_WORD
 
 
 @compiled
-def _q8_0(source, at, factors, column, unit, out, out_at, count):
+def _q8_0(source, at, factors, column, out, out_at, count):
     for first in range(0, count, 32):
         base = (at + first) // 32 * 34
         scale = _half(source, base)
         for i in range(32):
             number = scale * np.float32(np.int8(source[base + 2 + i]))
-            out[out_at + first + i] = _word(number, factors[column + first + i], unit)
+            out[out_at + first + i] = _word(number, factors[column + first + i])
 
 
 @compiled
-def _q4_0(source, at, factors, column, unit, out, out_at, count):
+def _q4_0(source, at, factors, column, out, out_at, count):
     for first in range(0, count, 32):
         base = (at + first) // 32 * 18
         scale = _half(source, base)
         for high in range(2):
             for i in range(16):
                 whole, place = (np.int32(source[base + 2 + i]) >> (4 * high)) & 15, first + 16 * high + i
-                out[out_at + place] = _word(scale * np.float32(whole - 8), factors[column + place], unit)
+                out[out_at + place] = _word(scale * np.float32(whole - 8), factors[column + place])
 
 
 @compiled
-def _q4_1(source, at, factors, column, unit, out, out_at, count):
+def _q4_1(source, at, factors, column, out, out_at, count):
     for first in range(0, count, 32):
         base = (at + first) // 32 * 20
         scale, least = _half(source, base), _half(source, base + 2)
         for high in range(2):
             for i in range(16):
                 whole, place = (np.int32(source[base + 4 + i]) >> (4 * high)) & 15, first + 16 * high + i
-                out[out_at + place] = _word(scale * np.float32(whole) + least, factors[column + place], unit)
+                out[out_at + place] = _word(scale * np.float32(whole) + least, factors[column + place])
 
 
 @compiled
-def _q4_k(source, at, factors, column, unit, out, out_at, count):
+def _q4_k(source, at, factors, column, out, out_at, count):
     for first in range(0, count, 256):
         base = (at + first) // 256 * 144
         for part in range(8):
@@ -173,11 +176,11 @@ def _q4_k(source, at, factors, column, unit, out, out_at, count):
                 whole = (np.int32(source[base + 16 + part // 2 * 32 + j]) >> (part % 2 * 4)) & 15
                 place = first + part * 32 + j
                 number = unscaled * np.float32(whole) - offset
-                out[out_at + place] = _word(number, factors[column + place], unit)
+                out[out_at + place] = _word(number, factors[column + place])
 
 
 @compiled
-def _q6_k(source, at, factors, column, unit, out, out_at, count):
+def _q6_k(source, at, factors, column, out, out_at, count):
     for first in range(0, count, 256):
         base = (at + first) // 256 * 210
         for part in range(16):
@@ -188,7 +191,7 @@ def _q6_k(source, at, factors, column, unit, out, out_at, count):
                 high = np.int32(source[base + 128 + half // 2 + (inside + j) % 32]) >> (inside // 32 * 2)
                 whole = ((low & 15) | ((high & 3) << 4)) - 32
                 place = first + part * 16 + j
-                out[out_at + place] = _word(scale * np.float32(whole), factors[column + place], unit)
+                out[out_at + place] = _word(scale * np.float32(whole), factors[column + place])
 
 
 @compiled
@@ -198,53 +201,54 @@ def _whole(source, at, out, out_at, count):
 
 
 @compiled
-def _put(kind, source, factors, unit, at, column, out, out_at, count):
+def _put(kind, source, factors, at, column, out, out_at, count):
     """Words of `count` numbers from number `at` on, the first of which lies in this column."""
     if kind == _BF16:
-        _bf16(source.view(np.uint16), at, factors, column, unit, out, out_at, count)
+        _bf16(source.view(np.uint16), at, factors, column, out, out_at, count)
     elif kind == _F16:
-        _f16(source.view(np.uint16), at, factors, column, unit, out, out_at, count)
+        _f16(source.view(np.uint16), at, factors, column, out, out_at, count)
     elif kind == _F32:
-        _f32(source.view(np.float32), at, factors, column, unit, out, out_at, count)
+        _f32(source.view(np.float32), at, factors, column, out, out_at, count)
     elif kind == _I32:
         _whole(source.view(np.int32), at, out, out_at, count)
     elif kind == _I64:
         _whole(source.view(np.int64), at, out, out_at, count)
     elif kind == _Q8_0:
-        _q8_0(source, at, factors, column, unit, out, out_at, count)
+        _q8_0(source, at, factors, column, out, out_at, count)
     elif kind == _Q4_0:
-        _q4_0(source, at, factors, column, unit, out, out_at, count)
+        _q4_0(source, at, factors, column, out, out_at, count)
     elif kind == _Q4_1:
-        _q4_1(source, at, factors, column, unit, out, out_at, count)
+        _q4_1(source, at, factors, column, out, out_at, count)
     elif kind == _Q4_K:
-        _q4_k(source, at, factors, column, unit, out, out_at, count)
+        _q4_k(source, at, factors, column, out, out_at, count)
     else:
-        _q6_k(source, at, factors, column, unit, out, out_at, count)
+        _q6_k(source, at, factors, column, out, out_at, count)
 
 
 @compiled
-def _spread(kind, source, factors, unit, out, rows, columns):
+def _spread(kind, source, factors, out, rows, columns):
     for row in range(rows):
-        _put(kind, source, factors, unit, row * columns, 0, out, row * columns, columns)
+        _put(kind, source, factors, row * columns, 0, out, row * columns, columns)
 
 
 @compiled
-def _linear(narrow, a, a_stride, n, kind, source, factors, unit, scratch, c, c_stride, rows, k):
+def _linear(narrow, a, a_stride, n, kind, source, factors, scratch, c, c_stride, rows, k):
     # with few rows of a, those of w are read from end to end; with many, as much of a as the cache holds is read once
-    band = k if n < _MANY else _DEPTH
+    tall, deep = (_ROWS // 2, 2 * _DEPTH) if n < _MANY else (_ROWS, _DEPTH)
+    band = k if n < _MANY else deep
     for left in range(0, k, band):
-        for row in range(0, rows, _ROWS):
-            some = min(_ROWS, rows - row)
-            for start in range(left, min(left + band, k), _DEPTH):
-                depth = min(_DEPTH, k - start)
+        for row in range(0, rows, tall):
+            some = min(tall, rows - row)
+            for start in range(left, min(left + band, k), deep):
+                depth = min(deep, k - start)
                 for r in range(some):
                     at = (row + r) * k + start
-                    _put(kind, source, factors, unit, at, start, scratch, r * _DEPTH, depth)
-                dots(narrow, a, start, a_stride, scratch, 0, _DEPTH, c, row, c_stride, n, depth, some)
+                    _put(kind, source, factors, at, start, scratch, r * deep, depth)
+                dots(narrow, a, start, a_stride, scratch, 0, deep, c, row, c_stride, n, depth, some)
 
 
 @compiled
-def _matmul(narrow, a, a_stride, n, kind, source, factors, unit, scratch, c, c_stride, rows, columns):
+def _matmul(narrow, a, a_stride, n, kind, source, factors, scratch, c, c_stride, rows, columns):
     # rows inside columns: the part of c that a band of columns adds to stays in the second-level cache
     for start in range(0, columns, _DEPTH):
         depth = min(_DEPTH, columns - start)
@@ -252,5 +256,5 @@ def _matmul(narrow, a, a_stride, n, kind, source, factors, unit, scratch, c, c_s
             some = min(_ROWS, rows - row)
             for r in range(some):
                 at = (row + r) * columns + start
-                _put(kind, source, factors, unit, at, start, scratch, r * _DEPTH, depth)
+                _put(kind, source, factors, at, start, scratch, r * _DEPTH, depth)
             streams(narrow, a, row, a_stride, scratch, 0, _DEPTH, c, start, c_stride, n, some, depth)
