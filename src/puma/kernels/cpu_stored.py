@@ -57,7 +57,7 @@ def _check(a: Tensor, out: Tensor, fits: bool) -> None:
 
 
 def _laid(matrix: Stored, frac: int) -> tuple[Any, ...]:
-    """What the loops take of a matrix: its kind and bytes, and for each column a factor that makes units of its numbers.
+    """What the loops take of a matrix: its kind and bytes, and for each column a factor that makes units of numbers.
 
     A power of two changes no rounding of the product with a number, unless that is nothing in units.
     """
@@ -94,27 +94,39 @@ _float_of = _bits_as(types.float32, types.uint32, ir.FloatType())
 _word_of = _bits_as(types.int64, types.float64, ir.IntType(64))
 
 
-@compiled
-def _bf16(source, at, factors, column, out, out_at, count):
-    for i in range(count):
-        number = _float_of(np.uint32(np.uint32(source[at + i]) << np.uint32(16))) * factors[column + i]
-        out[out_at + i] = _word_of(np.float64(number) + _MAGIC) - _MAGIC_WORD
+# Loops run over slices from 0 on: an index that is added to another may be negative, as far as a compiler can tell, and
+# then eight numbers at a time are one.
 
 
 @compiled
-def _f16(source, at, factors, column, out, out_at, count):
-    for i in range(count):
-        half = np.uint32(source[at + i])
+def _word(number, factor):
+    return _word_of(np.float64(number * factor) + _MAGIC) - _MAGIC_WORD
+
+
+@compiled
+def _bf16(source, factors, out):
+    for i in range(len(out)):
+        out[i] = _word(_float_of(np.uint32(np.uint32(source[i]) << np.uint32(16))), factors[i])
+
+
+@compiled
+def _f16(source, factors, out):
+    for i in range(len(out)):
+        half = np.uint32(source[i])
         bits = ((half & np.uint32(0x7FFF)) << np.uint32(13)) | ((half & np.uint32(0x8000)) << np.uint32(16))
-        number = _float_of(np.uint32(bits)) * _HALF * factors[column + i]
-        out[out_at + i] = _word_of(np.float64(number) + _MAGIC) - _MAGIC_WORD
+        out[i] = _word(_float_of(np.uint32(bits)) * _HALF, factors[i])
 
 
 @compiled
-def _f32(source, at, factors, column, out, out_at, count):
-    for i in range(count):
-        number = source[at + i] * factors[column + i]
-        out[out_at + i] = _word_of(np.float64(number) + _MAGIC) - _MAGIC_WORD
+def _f32(source, factors, out):
+    for i in range(len(out)):
+        out[i] = _word(source[i], factors[i])
+
+
+@compiled
+def _whole(source, out):
+    for i in range(len(out)):
+        out[i] = source[i]
 
 
 @compiled
@@ -125,104 +137,96 @@ def _half(source, at):
 
 
 @compiled
-def _word(number, factor):
-    return _word_of(np.float64(number * factor) + _MAGIC) - _MAGIC_WORD
+def _bytes(source, scale, factors, out):
+    for i in range(len(out)):
+        out[i] = _word(scale * np.float32(np.int8(source[i])), factors[i])
 
 
 @compiled
-def _q8_0(source, at, factors, column, out, out_at, count):
-    for first in range(0, count, 32):
-        base = (at + first) // 32 * 34
-        scale = _half(source, base)
-        for i in range(32):
-            number = scale * np.float32(np.int8(source[base + 2 + i]))
-            out[out_at + first + i] = _word(number, factors[column + first + i])
+def _nibbles(source, shift, less, scale, least, factors, out):
+    for i in range(len(out)):
+        out[i] = _word(scale * np.float32(((np.int32(source[i]) >> shift) & 15) - less) + least, factors[i])
 
 
 @compiled
-def _q4_0(source, at, factors, column, out, out_at, count):
-    for first in range(0, count, 32):
-        base = (at + first) // 32 * 18
-        scale = _half(source, base)
-        for high in range(2):
-            for i in range(16):
-                whole, place = (np.int32(source[base + 2 + i]) >> (4 * high)) & 15, first + 16 * high + i
-                out[out_at + place] = _word(scale * np.float32(whole - 8), factors[column + place])
+def _q8_0(source, factors, out):
+    for n in range(len(out) // 32):
+        block, low, high = source[34 * n : 34 * n + 34], 32 * n, 32 * n + 32
+        _bytes(block[2:34], _half(block, 0), factors[low:high], out[low:high])
 
 
 @compiled
-def _q4_1(source, at, factors, column, out, out_at, count):
-    for first in range(0, count, 32):
-        base = (at + first) // 32 * 20
-        scale, least = _half(source, base), _half(source, base + 2)
-        for high in range(2):
-            for i in range(16):
-                whole, place = (np.int32(source[base + 4 + i]) >> (4 * high)) & 15, first + 16 * high + i
-                out[out_at + place] = _word(scale * np.float32(whole) + least, factors[column + place])
+def _q4(source, size, factors, out):
+    """Blocks of 18 bytes, whose numbers lie around 0, or of 20, of which two more say what is added."""
+    for n in range(len(out) // 32):
+        block = source[size * n : size * n + size]
+        scale, least = _half(block, 0), _half(block, 2) if size == 20 else np.float32(0)
+        for part in range(2):
+            low, high = 32 * n + 16 * part, 32 * n + 16 * part + 16
+            less = np.int32(8 if size == 18 else 0)
+            _nibbles(block[size - 16 : size], 4 * part, less, scale, least, factors[low:high], out[low:high])
 
 
 @compiled
-def _q4_k(source, at, factors, column, out, out_at, count):
-    for first in range(0, count, 256):
-        base = (at + first) // 256 * 144
+def _q4_k(source, factors, out):
+    for n in range(len(out) // 256):
+        block = source[144 * n : 144 * n + 144]
         for part in range(8):
-            scale, least = np.int32(source[base + 4 + part % 4]), np.int32(source[base + 8 + part % 4])
-            both = np.int32(source[base + 12 + part % 4])
+            i = part % 4
+            scale, least, both = np.int32(block[4 + i]), np.int32(block[8 + i]), np.int32(block[12 + i])
             if part >= 4:
                 scale, least = (both & 15) | ((scale >> 2) & 48), (both >> 4) | ((least >> 2) & 48)
-            unscaled = _half(source, base) * np.float32(scale & 63)
-            offset = _half(source, base + 2) * np.float32(least & 63)
-            for j in range(32):
-                whole = (np.int32(source[base + 16 + part // 2 * 32 + j]) >> (part % 2 * 4)) & 15
-                place = first + part * 32 + j
-                number = unscaled * np.float32(whole) - offset
-                out[out_at + place] = _word(number, factors[column + place])
+            unscaled = _half(block, 0) * np.float32(scale & 63)
+            offset = _half(block, 2) * np.float32(least & 63)
+            begin, low = 16 + part // 2 * 32, 256 * n + 32 * part
+            here, there = block[begin : begin + 32], out[low : low + 32]
+            _nibbles(here, part % 2 * 4, np.int32(0), unscaled, -offset, factors[low : low + 32], there)
 
 
 @compiled
-def _q6_k(source, at, factors, column, out, out_at, count):
-    for first in range(0, count, 256):
-        base = (at + first) // 256 * 210
+def _sixes(lows, highs, low_shift, high_shift, scale, factors, out):
+    for i in range(len(out)):
+        whole = (((np.int32(lows[i]) >> low_shift) & 15) | (((np.int32(highs[i]) >> high_shift) & 3) << 4)) - 32
+        out[i] = _word(scale * np.float32(whole), factors[i])
+
+
+@compiled
+def _q6_k(source, factors, out):
+    for n in range(len(out) // 256):
+        block = source[210 * n : 210 * n + 210]
         for part in range(16):
-            scale = _half(source, base + 208) * np.float32(np.int8(source[base + 192 + part]))
-            half, inside = part // 8 * 64, part % 8 * 16
-            for j in range(16):
-                low = np.int32(source[base + half + (inside + j) % 64]) >> (inside // 64 * 4)
-                high = np.int32(source[base + 128 + half // 2 + (inside + j) % 32]) >> (inside // 32 * 2)
-                whole = ((low & 15) | ((high & 3) << 4)) - 32
-                place = first + part * 16 + j
-                out[out_at + place] = _word(scale * np.float32(whole), factors[column + place])
-
-
-@compiled
-def _whole(source, at, out, out_at, count):
-    for i in range(count):
-        out[out_at + i] = source[at + i]
+            scale = _half(block, 208) * np.float32(np.int8(block[192 + part]))
+            half, inside, low = part // 8, part % 8 * 16, 256 * n + 16 * part
+            lows, highs = 64 * half + inside % 64, 128 + 32 * half + inside % 32
+            shifts, there = (inside // 64 * 4, inside // 32 * 2), out[low : low + 16]
+            lows_, highs_ = block[lows : lows + 16], block[highs : highs + 16]
+            _sixes(lows_, highs_, shifts[0], shifts[1], scale, factors[low : low + 16], there)
 
 
 @compiled
 def _put(kind, source, factors, at, column, out, out_at, count):
     """Words of `count` numbers from number `at` on, the first of which lies in this column."""
+    factors, out, stop = factors[column : column + count], out[out_at : out_at + count], at + count
     if kind == _BF16:
-        _bf16(source.view(np.uint16), at, factors, column, out, out_at, count)
+        _bf16(source.view(np.uint16)[at:stop], factors, out)
     elif kind == _F16:
-        _f16(source.view(np.uint16), at, factors, column, out, out_at, count)
+        _f16(source.view(np.uint16)[at:stop], factors, out)
     elif kind == _F32:
-        _f32(source.view(np.float32), at, factors, column, out, out_at, count)
+        _f32(source.view(np.float32)[at:stop], factors, out)
     elif kind == _I32:
-        _whole(source.view(np.int32), at, out, out_at, count)
+        _whole(source.view(np.int32)[at:stop], out)
     elif kind == _I64:
-        _whole(source.view(np.int64), at, out, out_at, count)
+        _whole(source.view(np.int64)[at:stop], out)
     elif kind == _Q8_0:
-        _q8_0(source, at, factors, column, out, out_at, count)
+        _q8_0(source[at // 32 * 34 : stop // 32 * 34], factors, out)
     elif kind == _Q4_0:
-        _q4_0(source, at, factors, column, out, out_at, count)
+        _q4(source[at // 32 * 18 : stop // 32 * 18], 18, factors, out)
     elif kind == _Q4_1:
-        _q4_1(source, at, factors, column, out, out_at, count)
+        _q4(source[at // 32 * 20 : stop // 32 * 20], 20, factors, out)
     elif kind == _Q4_K:
-        _q4_k(source, at, factors, column, out, out_at, count)
+        _q4_k(source[at // 256 * 144 : stop // 256 * 144], factors, out)
     else:
-        _q6_k(source, at, factors, column, out, out_at, count)
+        _q6_k(source[at // 256 * 210 : stop // 256 * 210], factors, out)
 
 
 @compiled

@@ -48,7 +48,7 @@ def verify(
     cluster
         The cluster file that says whose keys count. Without it, the statements are compared with each other alone.
     card
-        The digest of the model's card, as `puma models show` has it. Receipts of other models or weights do not hold then.
+        The digest of the model's card, as `puma models show` has it. Receipts of other models do not hold then.
     """
     from puma.client.evidence import verify as receipts
 
