@@ -9,7 +9,7 @@ not know what is multiplied.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,10 +24,10 @@ from puma.mpc.clear_forms import in_clear
 from puma.mpc.cost import FREE, Cost, Size, declares, local, message_bits
 from puma.mpc.party import Party
 from puma.mpc.public import Public
-from puma.mpc.share import Additive, Share, Tensorial
+from puma.mpc.share import Additive, Secret, Share
 
 
-class Raised(Tensorial):
+class Raised(Secret):
     """x in ring `bits`, made of a share in a smaller one. `share` is right at the evaluators, m less a half of the mask
     each; the dealer's mask lacks 2^low where both `turn` are 1: its own bit, and the evaluators' public one.
     """
@@ -56,8 +56,12 @@ class Raised(Tensorial):
         """The same value in a smaller ring."""
         return Raised(self.share.reduced(bits), self.turn, self.low)
 
-    def apply(self, function: Callable[[Tensor], Tensor]) -> Raised:
-        return Raised(self.share.apply(function), function(self.turn), self.low)
+    def __getitem__(self, index: Any) -> Raised:
+        return Raised(self.share[index], self.turn[index], self.low)
+
+    def unsqueeze(self, dim: int) -> Raised:
+        """As a tensor's; local."""
+        return Raised(self.share.unsqueeze(dim), self.turn.unsqueeze(dim), self.low)
 
     def __sub__(self, other: Share) -> Raised:
         """Less a share of the same fraction in a ring at least as large; local."""

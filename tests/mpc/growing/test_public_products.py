@@ -35,7 +35,7 @@ def test_products_are_exact_whatever_the_masks(low: int, bits: int, kept: bool) 
     def compute(party: Party) -> list[Any]:
         grown = raised(held(party, x, one, two, low), bits)
         matrix, row = given_public(party, w, bits, 0, kept), given_public(party, factor, bits)
-        return [linear(grown, matrix), times(grown, row), linear(grown[1:].reshape(7, 1, 12), matrix)]
+        return [linear(grown, matrix), times(grown, row), linear(grown[1:].unsqueeze(1), matrix)]
 
     results = parties(compute)
     for i, exact in enumerate([x @ w.T, x * factor, (x @ w.T)[1:].reshape(7, 1, 5)]):
