@@ -147,8 +147,9 @@ def test_a_file_that_changes_is_another_model(memory: Path, tmp_path: Path) -> N
             tiny.edit(folder, lambda state: state["model.norm.weight"].mul_(1.5))
         with Threads(memory) as trio:
             cluster = LocalCluster(folder, trio=trio, weights="open")  # type: ignore[arg-type]
-            clear, ids = cluster.model, cluster.model.prompt_ids(PROMPT, 1)
-            assert cluster.generate(PROMPT, 1).token_ids == clear.greedy(ids, 1)
+            clear = cluster.model
+            assert isinstance(clear, PlainModel)
+            assert cluster.generate(PROMPT, 1).token_ids == clear.greedy(clear.prompt_ids(PROMPT, 1), 1)
             seen.append(cluster._name)
     assert seen[0] == seen[1] != seen[2]
 

@@ -1,4 +1,4 @@
-"""Quantised files of open models: integers and scales stay as they lie, and mean the words that an owner would share."""
+"""Quantised files of open models: integers and scales stay as they lie, and mean the words that others would share."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ NAMES = ["F16", "BF16", "Q8_0", "Q4_0", "Q4_1"]
 
 @pytest.mark.parametrize("name", NAMES)
 def test_matrices_of_a_gguf_file_stay_what_they_are(name: str, tmp_path: Path) -> None:
-    """In the file, but for queries and keys, whose rows lie in another order there: these are written down as they are."""
+    """In the file, but for queries and keys, whose rows lie in another order there: a copy of the same numbers."""
     folder = tiny.llama(tmp_path / "folder", num_hidden_layers=1, **WIDE)
     checkpoint = load(ggufs.write(tmp_path / "model.gguf", folder, gguf.GGMLQuantizationType[name]))
     params, parts = checkpoint.fold(), found(checkpoint)

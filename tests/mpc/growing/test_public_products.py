@@ -107,4 +107,3 @@ def test_a_layer_takes_four_rounds_less_than_with_hidden_weights(config: Any, jo
     )
     assert rounds[0] - rounds[1] >= 4 * config.layers
     assert online[1] < online[0]
-
