@@ -1,7 +1,7 @@
 """Ring products with matrices that stay in their file's own numbers (`stored`): a few rows at a time become words in
 the first-level cache and are multiplied there, so that memory is read once and nothing of the matrix's size is made.
 
-Two bytes a number are what most files have; a word that another processor makes of them is the same. It must not know
+Most files have two bytes a number; a word that another processor makes of them is the same. This file must not know
 what the matrices are.
 """
 
