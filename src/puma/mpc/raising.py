@@ -85,16 +85,13 @@ def raised(x: Share, bits: int, least: int = 2) -> Raised:
     """
     party, j, shape = x.party, x.bits, tuple(x.shape)
     assert least <= j < bits <= 64
-    a, b = (kernels.reduce(t, j) for t in x.shifted(1 << (j - least)).components)
+    a, b = x.components
     if party.is_dealer:
-        total = a + b
-        carry, turn = total >> j, (total >> (j - 1)) & 1
-        deal(party, torch.stack([carry + turn, carry]), (2, *shape), bits - j)
-        return Raised(x.like(a - ((carry + turn) << j), b, bits), turn, j)
-    if_low, if_high = deal(party, None, (2, *shape), bits - j)
-    turn = (a >> (j - 1)) & 1
-    half = b - (torch.where(turn.bool(), if_high, if_low) << j)
-    return Raised(x.like(a, half, bits).shifted(-(1 << (j - least))), turn, j)
+        a, b, counts = kernels.wraps(a, b, j)
+        deal(party, counts, (2, *shape), bits - j)
+        return Raised(x.like(a - (counts[0] << j), b, bits), counts[0] - counts[1], j)
+    a, b, chosen = kernels.picked(a, b, 1 << (j - least), j, deal(party, None, (2, *shape), bits - j))
+    return Raised(x.like(a - (1 << (j - least)), b - (chosen << j), bits), a >> (j - 1), j)
 
 
 def raised_to(x: Share, bits: int, least: int = 2) -> Operand:
