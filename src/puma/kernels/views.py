@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from numba import carray, njit, types
+from numba import njit, types
 from numba.extending import intrinsic
+from numba.np.numpy_support import carray
 from torch import Tensor
 
 
@@ -57,14 +58,20 @@ def _check(x: Tensor, dtype: torch.dtype) -> None:
         raise TypeError(f"expected {dtype} on the cpu, got {x.dtype} on {x.device}")
 
 
-@intrinsic
-def _pointer(typing: Any, address):  # type: ignore
-    """An address as a pointer to bytes."""
+def _pointing() -> Any:
+    """An intrinsic: an address as a pointer to bytes."""
 
     def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
         return builder.inttoptr(values[0], context.get_value_type(types.voidptr))
 
-    return types.voidptr(types.int64), generate
+    @intrinsic
+    def pointer(typing: Any, address):  # type: ignore
+        return types.voidptr(types.int64), generate
+
+    return pointer
+
+
+_pointer = _pointing()
 
 
 @compiled

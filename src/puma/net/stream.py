@@ -239,7 +239,7 @@ class StreamLink(Endpoint):
     def _is_due(self, size: int) -> bool:
         """Whether the header is that of the next data frame, of this size: nearly all are, and need no parsing."""
         due = self._arrived[Kind.DATA]
-        if size > self.accepts[Kind.DATA] or self._head != header_bytes(Kind.DATA, due, size):
+        if size > self.accepts[Kind.DATA] or bytes(self._head) != header_bytes(Kind.DATA, due, size):
             return False
         self._arrived[Kind.DATA] = due + 1
         return True
