@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,7 +23,7 @@ from puma.mpc.cost import declares
 from puma.mpc.fixed import ACTIVATION, NORM_REACH, RESIDUAL, RING, formatted, grown
 from puma.mpc.party import Protocol
 from puma.mpc.raising import Operand, cut, raised_to, squared, times, whole
-from puma.mpc.share import Additive, Bits, Share, stacked
+from puma.mpc.share import Additive, Bits, Share
 from puma.mpc.watch import coarse_rows, note_rows
 from puma.nn.inverses import RECIPROCAL_BOUND, RSQRT_BOUND, UNIT, leading, quick_reciprocal, quick_rsqrt
 from puma.nn.splines import Spline, lines_at
@@ -57,8 +58,11 @@ def _thresholds(low: int, binades: int) -> list[int]:
 
 def _binade_bits(smaller: Bits) -> Bits:
     """From x < threshold (last dimension), whether x lies in each binade (first dimension)."""
-    flags = [smaller[..., i] for i in range(smaller.shape[-1])]
-    return stacked([flags[0], *(a ^ b for a, b in zip(flags[1:], flags[:-1], strict=True)), ~flags[-1]])
+    party, (*lead, count) = smaller.party, smaller.shape
+    if party.is_dealer:
+        return Bits(party, party.nothing((count + 1, *lead)))
+    below = smaller.apply(lambda t: t.movedim(-1, 0))
+    return Bits(party, torch.cat([b.part for b in (below[:1], below[1:] ^ below[:-1], ~below[-1:])]))
 
 
 def _inverse(x: Share, low: int, binades: int, spline: Spline, exponent: int) -> Protocol[Share]:
@@ -191,14 +195,16 @@ MEAN_ERROR = 11
 
 @declares("2k + k, lift, and an rsqrt a row", "section 5")
 def normalised(
-    x: Share | Additive, eps: float, centre: bool, count: int = 0, reach: int = NORM_REACH, ring: int = RING
-) -> Protocol[Share]:
+    x: Share | Additive, eps: float, centre: bool, count: int = 0, reach: int = NORM_REACH, ring: int = RING,
+    grows: bool = False,
+) -> Protocol[Any]:  # fmt: skip
     """Rows of x over their root mean square, less their mean first if `centre`: layer norm and RMS norm, no affine.
 
     The mean of squares is their sum over `count`, or over the row's length. Rows, less their mean, have a length below
     2^reach, at most 2^23; `RowFormat` says what is lost of short ones. The sum of squares N takes one word a row;
     x / sqrt(N) is at most 1, so with c = ceil(log2 sqrt(n)) the product with 2^c-scaled root stays in its ring at
-    F + reach + 20 - c fraction bits. The result has ACTIVATION fraction bits in `ring`.
+    F + reach + 20 - c fraction bits. The result has ACTIVATION fraction bits in `ring`; it is raised
+    to that, instead of lifted, if it `grows` in products with public matrices.
     """
     form, opened = RowFormat(reach), min(64, x.bits + RowFormat(reach).frac - x.frac)
     (wide,) = yield from (_centred(x, form) if centre else grown((x, form.frac, form.wide)))
@@ -217,7 +223,8 @@ def normalised(
     root = yield from rsqrt(squares, form.last, math.sqrt(n) / 2**exponent, form.product)
     product = times(wide.reduced(root.bits), root.unsqueeze(-1))
     product.frac -= exponent
-    return (yield from formatted((product, ACTIVATION, ring), bounded=True))[0]
+    result = grown((product, ACTIVATION, ring)) if grows else formatted((product, ACTIVATION, ring), bounded=True)
+    return (yield from result)[0]
 
 
 def _centred(x: Share | Additive, form: RowFormat) -> Protocol[list[Operand]]:
