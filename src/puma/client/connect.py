@@ -19,6 +19,7 @@ from typing import Any, Literal, TypeVar
 
 from puma import config
 from puma.client import arguments, seen
+from puma.client.canaries.alike import read_whole
 from puma.client.canaries.opening import commit
 from puma.client.client import Client
 from puma.client.evidence.authority import of_cluster
@@ -51,6 +52,7 @@ from puma.wire.limits import MOST_FILE_BYTES, SILENCE
 from puma.wire.parameters import spec_bytes
 from puma.wire.policy import allow_approximation
 from puma.wire.receipts import commitment_digest
+from puma.wire.twin import three
 
 T = TypeVar("T")
 
@@ -230,11 +232,14 @@ def open_session(
     links: list[Link] = []
     over = threading.Event()
 
-    waiting = [0, 1, 2]
+    ranks = [party.rank for party in found.parties]
+    waiting = [*ranks]
 
     def say() -> None:
         if progress and waiting:
-            progress(f"waiting for {' and '.join(f'P{rank}' for rank in waiting)}", 3 - len(waiting), 3)
+            progress(
+                f"waiting for {' and '.join(f'P{rank}' for rank in waiting)}", len(ranks) - len(waiting), len(ranks)
+            )
 
     def reach(rank: int) -> Any:
         host, port = found.parties[rank].host_port
@@ -248,7 +253,8 @@ def open_session(
 
     say()
     try:
-        session = ClusterSession(at_once([lambda rank=rank: reach(rank) for rank in range(3)]), found)
+        reached = at_once([lambda rank=rank: reach(rank) for rank in ranks])
+        session = ClusterSession(three(reached), found)
         session.ready()
         session.receipts = Receipts(me.session, found.digest, of_cluster(found))
     except BaseException as error:
@@ -385,7 +391,8 @@ def connect(
             commit(session)
         session.prepared_requests = PreparedRequests(prepared_requests) if prepared_requests else None
         where = Path(record) if record else seen.state_file()
-        return RemoteCluster(session, session.use(model, approximation, tokenizer, where, accept_changes), again)
+        found = session.use(model, approximation, tokenizer, where, accept_changes)
+        return RemoteCluster(session, read_whole(found) if audited else found, again)
     except BaseException:
         session.close()
         raise

@@ -110,6 +110,14 @@ def link_key(secret: bytes) -> bytes:
     return HKDF(algorithm=SHA256(), length=KEY_BYTES, salt=None, info=b"puma/1|frames").derive(secret)
 
 
+def frame_digest(pieces: Sequence[bytes | memoryview]) -> bytes:
+    """32 bytes that follow from a frame, for whoever has the frame, too, and compares."""
+    digest = blake3(b"puma/1|frame|")
+    for piece in pieces:
+        digest.update(piece)
+    return digest.digest()
+
+
 def chain_key(key: bytes, label: str) -> bytes:
     """The key of the chains under this label, by that of the link; who is told it can follow these chains alone."""
     return hmac.digest(key, b"puma/1|label|" + label.encode(), "sha256")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from puma.client.canaries import alike
 from puma.client.channel import MISBEHAVES, PartyChannel
 from puma.crypto.prg import fresh_secret
 from puma.crypto.signing import Signer, signed
@@ -32,6 +33,8 @@ def commit(channel: PartyChannel, canary: bool = False) -> Opening:
 
     ProtocolError if the parties do not hold the same secrets in pairs, or do not sign what they say.
     """
+    channel.audited = True
+    channel.before.append(alike.check)
     nonce = fresh_secret()
     sha256 = canaries.commitment(nonce, canary)
     with channel.turns.whole():
