@@ -254,8 +254,9 @@ def open_session(
     say()
     try:
         reached = at_once([lambda rank=rank: reach(rank) for rank in ranks])
-        session = ClusterSession(three(reached), found)
+        session = ClusterSession(reached, found)
         session.ready()
+        session.links = three(session.links)
         session.receipts = Receipts(me.session, found.digest, of_cluster(found))
     except BaseException as error:
         over.set()
