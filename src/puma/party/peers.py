@@ -33,7 +33,8 @@ class Peers:
         self._over = threading.Event()
         self._threads = [
             threading.Thread(target=self._dial, args=(rank,), name=f"puma looks for P{rank}", daemon=True)
-            for rank in self._peers if rank < context.me.rank
+            for rank in self._peers
+            if rank < context.me.rank
         ]
 
     def start(self) -> None:
