@@ -122,7 +122,7 @@ def met(timeout: float = 20, dealers: int = 1) -> tuple[list[dict[int, Any]], li
     count = 2 + dealers
     links: list[dict[int, Any]] = [{} for _ in range(count)]
     keys: list[dict[int, PairKey]] = [{} for _ in range(count)]
-    for a, b in ((a, b) for b in range(count) for a in peers(b, dealers) if a < b):
+    for a, b in [(low, high) for high in range(count) for low in peers(high, dealers) if low < high]:
         secret = fresh_secret()
         links[a][b], links[b][a] = keyed(f"P{a}", f"P{b}", timeout=timeout, secret=secret)
         keys[a][b], keys[b][a] = PairKey(secret), PairKey(secret)

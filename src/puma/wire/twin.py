@@ -125,7 +125,7 @@ class Twin:
         for each, payload in ((one, first), (other, second)):
             if isinstance(each, msg.Failed) or (isinstance(each, msg.Taken) and each.problem):
                 return payload
-        if isinstance(one, msg.Report) and isinstance(other, msg.Report) or _pledged_alike(one, other):
+        if (isinstance(one, msg.Report) and isinstance(other, msg.Report)) or _pledged_alike(one, other):
             return first
         if isinstance(one, msg.Holds) and isinstance(other, msg.Holds):
             return self._holds(one, other)
