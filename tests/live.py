@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from pathlib import Path
 from typing import Any
@@ -133,8 +134,8 @@ class Live:
         files = {label: read() for label, read in clear.files.items()}
         session = open_session(self.cluster, self.key("olga"), "owner", "--insecure" in self.options)
         try:
-            able = hides(clear.config, clear.params)
-            card = card_of(name, options.pop("version", "1"), files, clear.eos, **{"hides": able} | options)
+            asked: dict[str, Any] = {"hides": hides(clear.config, clear.params)} | options
+            card = card_of(name, asked.pop("version", "1"), files, clear.eos, **asked)
             owner = Owner(session, self.folder / "state", self.cluster.digest)
             return owner.upload(clear.config, clear.params, card, files)
         finally:

@@ -83,9 +83,10 @@ def test_a_canary_says_in_public_what_it_is_like(said: list[Any], parties: Local
     ask_like(session, said)
     session.variants = "lean"
     found, *later = session.said
-    assert isinstance(found, Generate)
+    assert isinstance(found, Generate) and isinstance(first, Generate)
+    assert isinstance(bare := msg.public(first), Generate)
     quick = found.input.quick
-    assert msg.bare(found) == msg.bare(msg.public(first)) and quick == first.input.quick
+    assert msg.bare(found) == msg.bare(bare) and quick == first.input.quick
     assert [word.more for word in later if isinstance(word, Pace)] == [word.more for word in said[1:]]
 
 

@@ -65,7 +65,8 @@ def serving(
         return clusters[-1]
 
     chosen = Settings("tiny", most=24, temperature=0.0, together=16, waiting=16)
-    gateway = Gateway(clear, begin or start, replace(chosen, **settings), keys)
+    makes: Callable[[], Any] = begin or start
+    gateway = Gateway(clear, makes, replace(chosen, **settings), keys)
     bound = listen("127.0.0.1", 0)
     server = configured(gateway)
     thread = threading.Thread(target=server.run, args=([bound],), daemon=True)

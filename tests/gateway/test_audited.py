@@ -106,6 +106,9 @@ def test_a_gateway_audits_its_parties_until_one_deviates(llama: Path, parties: S
     assert parties.plan is not None
     auditor = Auditor(Signer.fresh(), OWNER, Shared(parties.plan, clear.params))
 
+    def opened(session: Any) -> None:
+        assert session.open("llama")
+
     def one(ask: Callable[[Any], None]) -> Report:
         def asking(session: Any) -> None:
             if deviates[0]:
@@ -113,7 +116,7 @@ def test_a_gateway_audits_its_parties_until_one_deviates(llama: Path, parties: S
             ask(session)
 
         with parties.session() as session:
-            return auditor.audit(session, lambda s: s.open("llama"), asking)
+            return auditor.audit(session, opened, asking)
 
     schedule = Schedule(one, 1, told.append)
     with serving(llama, begin=lambda: Audited(Mine(parties, clear), schedule)) as served:
