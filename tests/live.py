@@ -32,7 +32,8 @@ from tests.keyring import Keyring, Payroll
 class Live:
     """A cluster below `folder`; `start` and `kill` one party, `share` a checkpoint, `connect` as alice.
 
-    Everybody has keys and is known by fingerprints, unless another keyring says how. A `second` dealer is P3.
+    Everybody has keys and is known by fingerprints, unless another keyring says how. A `second` dealer is P3. What
+    daemons draw is watched, and noted for as long as they live; `bare` ones take no memory for it.
     """
 
     def __init__(
@@ -43,8 +44,10 @@ class Live:
         start: bool = True,
         keyring: Keyring | Payroll | None = None,
         second: bool = False,
+        bare: bool = False,
     ) -> None:
         self.folder, self.options = folder, options
+        self.program = ["-m"] if bare else [watched.PARTY[0]]
         self.keyring = keyring or Keyring(folder)
         known = self.keyring.cluster.parties
         if second:
@@ -77,7 +80,7 @@ class Live:
         words += ["--store", str(self.store(rank)), "--metrics", str(self.metrics[rank]), *self.options, *options]
         log = (self.folder / f"p{rank}.log").open("a")
         self.processes[rank] = subprocess.Popen(
-            [*prefix, sys.executable, watched.PARTY[0], "puma.cli.app", *words], stdout=log, stderr=log, text=True
+            [*prefix, sys.executable, *self.program, "puma.cli.app", *words], stdout=log, stderr=log, text=True
         )
         log.close()
 
@@ -134,8 +137,9 @@ class Live:
         files = {label: read() for label, read in clear.files.items()}
         session = open_session(self.cluster, self.key("olga"), "owner", "--insecure" in self.options)
         try:
-            asked: dict[str, Any] = {"hides": hides(clear.config, clear.params)} | options
-            card = card_of(name, asked.pop("version", "1"), files, clear.eos, **asked)
+            able = hides(clear.config, clear.params)
+            told: dict[str, Any] = {"hides": able} | options
+            card = card_of(name, told.pop("version", "1"), files, clear.eos, **told)
             owner = Owner(session, self.folder / "state", self.cluster.digest)
             return owner.upload(clear.config, clear.params, card, files)
         finally:
