@@ -14,7 +14,7 @@ import msgspec
 
 from puma.client.cost import Cost
 from puma.errors import UsageError
-from puma.measure.forecast import Network, forecast
+from puma.measure.forecast import Network, to_first
 from puma.measure.rates import Speed, Work, work
 from puma.models import architecture, heads, inputs
 from puma.models.config import Config
@@ -67,9 +67,8 @@ class Estimate:
     @classmethod
     def of(cls, config: Config, request: Generate | Encode) -> Estimate:
         """Count it."""
-        whole = forecast(config, request)
-        one = _to_first(request)
-        return cls(config, request, whole, whole if one is request else forecast(config, one))
+        first, whole = to_first(config, request)
+        return cls(config, request, whole, first)
 
     @property
     def prompt(self) -> int:
