@@ -26,6 +26,7 @@ LENGTHS = [len(ids) for ids in BATCH]
 TYPES = [0] * 5 + [1] * 4
 LABELS = {0: "bad", 1: "fair", 2: "good"}
 IDENTITY = "torch.nn.modules.linear.Identity"
+NAMED = ("gate", "up", "down")  # of an expert
 
 
 def near(found: torch.Tensor, expected: torch.Tensor) -> None:
@@ -51,6 +52,23 @@ def test_causal(name: str, tmp_path: Path, reference: Any) -> None:
     continues(model, checkpoint.config, IDS, expected, near)
     rows = one_hot(IDS, zoo.VOCABULARY)
     assert model(rows, ranked=True).argmax() == expected.logits[0, -1].argmax()
+
+
+@pytest.mark.parametrize("name", ["qwen3-moe", "qwen3.5-moe"])
+def test_all_experts_of_a_layer_in_one_tensor(name: str, tmp_path: Path) -> None:
+    """As the library has them once a file is loaded, and as files of Qwen3.5 lie on the hub."""
+
+    def stacked(state: tiny.State) -> None:
+        for layer in {key.partition(".experts.")[0] for key in state if ".experts." in key}:
+            parts = {p: [state.pop(f"{layer}.experts.{e}.{p}_proj.weight") for e in range(4)] for p in NAMED}
+            both = [torch.cat(pair) for pair in zip(parts["gate"], parts["up"], strict=True)]
+            state[f"{layer}.experts.gate_up_proj"] = torch.stack(both)
+            state[f"{layer}.experts.down_proj"] = torch.stack(parts["down"])
+
+    folder = zoo.write(tmp_path, name)
+    rows = one_hot(IDS, zoo.VOCABULARY)
+    expected = open_model(folder)[1].every(rows)
+    assert torch.equal(open_model(tiny.edit(folder, stacked))[1].every(rows), expected)
 
 
 @pytest.mark.parametrize("name", zoo.SEQ2SEQ)
@@ -122,6 +140,7 @@ def test_an_answer_begins_as_its_files_say(tmp_path: Path, reference: Any) -> No
 
 
 BATCHED = ["t5", "mistral", "gemma2", "gemma3", "neox", "opt", "qwen3", "qwen3.5", "qwen3-moe", "bart", "marian"]
+BATCHED += ["qwen3-next"]
 
 
 @pytest.mark.parametrize("name", BATCHED)
@@ -273,6 +292,7 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("gemma3", {"use_bidirectional_attention": True}, "use_bidirectional_attention"),
     ("gte", {"architectures": ["NewModel"]}, "NewModel"),
     ("modernbert", {"layer_types": ["chunked_attention"] * 4}, "layer_types"),
+    ("qwen3.5", {"hidden_act": "gelu"}, "hidden_act"),
     ("ModernBert-SequenceClassification", {"classifier_pooling": "max"}, "classifier_pooling"),
 ]
 

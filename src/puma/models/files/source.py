@@ -31,7 +31,7 @@ class Entry:
     CheckpointError from `read` if the file is not what it was when the entry was made. A form that computes its numbers
     out of several stored tensors, such as a quantised one, makes an entry of their entries. A `linear` one is (out, in)
     even in families that store their matrices (in, out). Where its numbers lie in the file as they are, in order,
-    `offset` says from which byte on.
+    `offset` says from which byte on, and `one` reads what lies at one index of the first dimension alone.
     """
 
     file: Path
@@ -41,11 +41,12 @@ class Entry:
     read: Callable[[], Tensor] = field(repr=False)
     linear: bool = False
     offset: int | None = None
+    one: Callable[[int], Tensor] | None = field(default=None, repr=False)
 
     def turned(self) -> Entry:
         """The same transposed."""
         read = lambda: self.read().T.contiguous()  # noqa: E731
-        return replace(self, shape=self.shape[::-1], read=read, linear=False, offset=None)
+        return replace(self, shape=self.shape[::-1], read=read, linear=False, offset=None, one=None)
 
     @property
     def where(self) -> str:
