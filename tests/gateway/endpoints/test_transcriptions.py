@@ -6,6 +6,7 @@ import json
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -44,6 +45,22 @@ def test_what_is_said_and_what_it_means(hearing: Served) -> None:
     assert post(hearing, "transcriptions", language="en", response_format="text")[1].decode() == found.text + "\n"
 
 
+def test_when_it_is_said(tmp_path: Path) -> None:
+    with serving(speech.write(tmp_path / "model", 9), reveal=True) as served:
+        asked = {"language": "en", "response_format": "verbose_json"}
+        told = json.loads(post(served, "transcriptions", **asked)[1])
+        lasts = (speech.WINDOW + 500) / 16000
+        assert told["duration"] == pytest.approx(lasts) and told["segments"]
+        assert all(0 <= part["start"] <= part["end"] <= lasts and part["text"] for part in told["segments"])
+        lines = post(served, "transcriptions", **(asked | {"response_format": "srt"}))[1].decode().splitlines()
+        assert lines[0] == "1" and " --> " in lines[1] and lines[2] == told["segments"][0]["text"]
+        vtt = post(served, "transcriptions", **(asked | {"response_format": "vtt"}))[1].decode()
+        assert vtt.startswith("WEBVTT\n\n") and vtt.count(" --> ") == len(told["segments"])
+    with serving(speech.write(tmp_path / "hidden", 9)) as served:
+        answer = post(served, "transcriptions", language="en", response_format="srt")
+        assert answer[0] == 400 and "does not let clients see" in problem(answer)["message"]
+
+
 def sent(url: str, body: bytes, kind: str, **headers: str) -> tuple[int, bytes]:
     request = urllib.request.Request(url, body, {"content-type": kind} | headers)
     try:
@@ -75,7 +92,7 @@ def problem(answer: tuple[int, bytes]) -> Any:
         ({"language": "xx"}, "language"),
         ({"language": "en", "prompt": "Names"}, "prompt"),
         ({"language": "en", "temperature": "0.7"}, "temperature"),
-        ({"language": "en", "response_format": "srt"}, "response_format"),
+        ({"language": "en", "response_format": "srt"}, "response_format"),  # this one tells no times
         ({"language": "en", "speed": "2"}, "speed"),
     ],
 )
