@@ -340,7 +340,7 @@ def written(measured: dict[str, dict[str, Any]]) -> str:
 
 
 def facts(measured: dict[str, dict[str, Any]]) -> str:
-    """The first token of LLaMA-7B, and BERT beside SPU and beside plaintext, each with the machine it was measured on."""
+    """The first token of LLaMA-7B, and BERT beside SPU and plaintext, each with the machine it was measured on."""
     kinds = [(KINDS[part], _named(measured[part])) for part in KINDS if part in measured]
     first = " and ".join(f"{found[TOKEN]['seconds']:.0f} s with {kind}" for kind, found in kinds)
     sent = kinds[0][1][TOKEN]["bytes"]["total"] / 1e9
@@ -357,8 +357,8 @@ def facts(measured: dict[str, dict[str, Any]]) -> str:
     ]
     if times:
         lines.append(
-            f"- **Plaintext is {times[BERT]:.0f} times as fast for BERT-base, and {times[TOKEN]:.0f} times for the first "
-            "token of LLaMA-7B**: torch in float32, on the same cores. A network between the parties comes on top."
+            f"- **Plaintext is {times[BERT]:.0f} times as fast for BERT-base, and {times[TOKEN]:.0f} times for the "
+            "first token of LLaMA-7B**: torch in float32, on the same cores. A network between parties comes on top."
         )
     return "\n".join(lines)
 
@@ -384,8 +384,9 @@ def summary(measured: dict[str, dict[str, Any]]) -> str:
 
 def _times(measured: dict[str, dict[str, Any]]) -> dict[str, float]:
     """How many times as long as in the clear each model takes, by its title; none unless both were measured."""
-    clear, found = _named(measured.get("plain", {"results": []})), _named(measured["models"])
-    return {title: found[title]["seconds"] / clear[title]["seconds"] for title in clear if "seconds" in found[title]}
+    clear, all_ = _named(measured.get("plain", {"results": []})), _named(measured["models"])
+    found = {title: all_[title] for title in clear if "seconds" in all_.get(title, {})}
+    return {title: each["seconds"] / clear[title]["seconds"] for title, each in found.items()}
 
 
 def _named(part: dict[str, Any]) -> dict[str, Any]:

@@ -113,7 +113,8 @@ def test_open_weights_stand_beside_hidden_ones() -> None:
 
 
 def test_how_many_times_as_long_as_plaintext() -> None:
-    both = [{"title": title, "command": "puma bench x"} | model_run.median([answer(6.0)]) for title in (page.BERT, page.TOKEN)]
+    titles = (page.BERT, page.TOKEN)
+    both = [{"title": title, "command": "puma bench x"} | model_run.median([answer(6.0)]) for title in titles]
     measured: dict[str, Any] = {"models": {"about": record.about("benchmarks"), "results": both}}
     assert "times plaintext" not in page.summary(measured)
     measured["plain"] = {"results": [{"title": page.BERT, "seconds": 0.125, "runs": 9}]}
