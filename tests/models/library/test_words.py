@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import random
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +77,15 @@ def test_every_change_of_every_kind(name: str, tmp_path: Path) -> None:
     kind = words.KINDS[name].model_type
     found = [judged(words.contradicted(tmp_path / change, name, change), kind) for change in words.CHANGES]
     assert found.count(EQUAL) > len(found) / 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("start", range(0, 400, 50))
+def test_changes_together(start: int, tmp_path: Path) -> None:
+    for seed in range(start, start + 50):
+        choice = random.Random(seed)
+        name, changes = choice.choice(list(words.KINDS)), choice.sample(list(words.CHANGES), k=choice.choice([2, 3]))
+        judged(words.contradicted(tmp_path / str(seed), name, *changes), words.KINDS[name].model_type)
 
 
 @pytest.mark.parametrize("called", SPECIALS)

@@ -236,8 +236,8 @@ def size(words: dict[str, Any]) -> int:
     return max([*whole, *(token["id"] for token in words["added_tokens"])]) + 1
 
 
-def contradicted(folder: Path, name: str, change: str) -> Path:
-    """A folder as transformers saves it, and then a change of one of its files."""
+def contradicted(folder: Path, name: str, *changes: str) -> Path:
+    """A folder as transformers saves it, and then changes of its files, one after the other."""
     from tests.models.library.compare import quiet
 
     write(folder / "old", name)
@@ -245,7 +245,8 @@ def contradicted(folder: Path, name: str, change: str) -> Path:
         transformers.AutoTokenizer.from_pretrained(folder / "old").save_pretrained(folder / "new")
     paths = [folder / "new" / name for name in ("tokenizer_config.json", "tokenizer.json")]
     contents = [json.loads(path.read_text()) for path in paths]
-    CHANGES[change](*contents)
+    for change in changes:
+        CHANGES[change](*contents)
     for path, content in zip(paths, contents, strict=True):
         path.write_text(json.dumps(content))
     (folder / "new" / "config.json").write_text((folder / "old" / "config.json").read_text())

@@ -53,7 +53,8 @@ class Judge:
         head = next((found[name] for name in names if name is not None), None)
         if head is None or max(self.words) >= head.shape[0]:
             raise CheckpointError(f"{MODULES} names words that the model has not", "download the model again")
-        made = {"name": "score.weight", "shape": (1, *head.shape[1:]), "dtype": "F32"}
+        # Its numbers lie nowhere: a difference of two rows.
+        made = {"name": "score.weight", "shape": (1, *head.shape[1:]), "dtype": "F32", "offset": None, "one": None}
         score = replace(head, **made, read=lambda: self._row(head))  # type: ignore[arg-type]
         return {name: entry for name, entry in found.items() if name != names[0]} | {score.name: score}
 
