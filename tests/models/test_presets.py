@@ -24,6 +24,8 @@ PARAMETERS = {
     "qwen3-8b": 8_190_735_360,
     "mistral-7b": 7_248_023_552,
     "gemma-3-4b": 3_880_263_168,  # of the text model
+    "qwen3-30b-a3b": 30_532_122_624,
+    "gpt-oss-20b": 20_914_757_184,
     "smollm2-135m": 134_515_008,
     "minilm-l6": 22_713_216,
     "bge-small": 33_360_000,

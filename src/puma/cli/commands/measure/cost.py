@@ -75,6 +75,7 @@ def cost(
     from puma.measure.named import config_of
     from puma.measure.rates import known
     from puma.models import in_the_open
+    from puma.models.inspection import mixture
     from puma.nn.variants import named, quick_of, title
 
     nets = [Network.parse(name) for name in ([network] if network is not None else NETWORKS)]
@@ -101,6 +102,8 @@ def cost(
         ui.answer(asked | ui.profile(approximation) | _told(found, seconds, measured is not None))
         return
     ui.say(ui.asked_line(name, config.layers, found.prompt, found.tokens, batch))
+    if experts := mixture(config):
+        ui.say(experts)
     _show(found, seconds, prices, measured is not None)
 
 
