@@ -31,8 +31,14 @@ def search(
     with cluster, ui.progress(output.json) as progress:
         progress("searching", 0, tokens)
         found = cluster.search(
-            prompt, tokens, count, penalty, stop, lambda steps: progress("searching", steps, tokens),
-            spoken.begin, language=spoken.language,
+            prompt,
+            tokens,
+            count,
+            penalty,
+            stop,
+            lambda steps: progress("searching", steps, tokens),
+            spoken.begin,
+            language=spoken.language,
         )
     where.keep(cluster)
     agreed: dict[str, Any] = {}

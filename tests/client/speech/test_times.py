@@ -116,7 +116,5 @@ def test_times_need_logits_and_a_model_that_tells_them(clear: PlainModel, tmp_pa
 
 def test_subtitles() -> None:
     parts = [Said(0.0, 1.5, "one", [1]), Said(3661.25, 3662.0, "two", [2])]
-    assert subtitles.srt(parts) == (
-        "1\n00:00:00,000 --> 00:00:01,500\none\n\n2\n01:01:01,250 --> 01:01:02,000\ntwo\n"
-    )
+    assert subtitles.srt(parts) == ("1\n00:00:00,000 --> 00:00:01,500\none\n\n2\n01:01:01,250 --> 01:01:02,000\ntwo\n")
     assert subtitles.vtt(parts).startswith("WEBVTT\n\n00:00:00.000 --> 00:00:01.500\none\n\n01:01:01.250")

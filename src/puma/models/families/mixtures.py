@@ -122,7 +122,7 @@ def qwen3_moe(raw: Raw) -> Raw:
     return turned(raw) | biased(raw) | {"head_norms": True, "window": window} | every_so_many(raw)
 
 
-def _qwen(raw: Raw) -> Raw:
+def every_so_many(raw: Raw) -> Raw:
     """Experts in every layer, or every so many, but for those that are named."""
     every, named, layers = raw["decoder_sparse_step"], raw.get("mlp_only_layers", []), raw["num_hidden_layers"]
     if not isinstance(every, int) or every < 1 or not isinstance(named, list):
