@@ -108,10 +108,10 @@ def test_a_few_layers_and_steps_tell_of_all(config: Any, job: Any) -> None:
     assert [_counts(each) for each in found.first] == in_full(config, one)
 
 
-ENCODED = {"vocab_size": 40, "hidden_size": 12, "intermediate_size": 9, "heads": 3}
-SMALL = ENCODED | {"kv_heads": 1}
+ENCODED: dict[str, Any] = {"vocab_size": 40, "hidden_size": 12, "intermediate_size": 9, "heads": 3}
+SMALL: dict[str, Any] = ENCODED | {"kv_heads": 1}
 MEMORY = Delta(key_heads=1, value_heads=2, key_size=4, value_size=3)
-PATTERNS = {  # a config whose layers differ, and how many layers tell of it
+PATTERNS: dict[str, Any] = {  # a config whose layers differ, and how many layers tell of it
     "windows": (msgspec.structs.replace(GEMMA, layers=11), (2, 5)),
     "a memory": (Llama(**SMALL, layers=11, delta=MEMORY, full=(3, 7), output_gate=True), (3, 7)),
     "no positions": (Llama(**SMALL, layers=8, unturned=(1, 3, 5, 7)), (2, 4)),

@@ -108,11 +108,11 @@ def test_pixels_are_hidden() -> None:
     assert shares[FIRST].masks != shares[SECOND].masks
 
 
-BEGINS = {"vocab_size": VOCABULARY, "hidden_size": 8, "intermediate_size": 8, "layers": 1, "heads": 2}
-TEXTS = Seq2Seq(encoder_layers=1, **BEGINS)  # type: ignore[arg-type]
+BEGINS: dict[str, Any] = {"vocab_size": VOCABULARY, "hidden_size": 8, "intermediate_size": 8, "layers": 1, "heads": 2}
+TEXTS = Seq2Seq(encoder_layers=1, **BEGINS)
 SOUNDS = Seq2Seq(  # of two rows of one band
     encoder_layers=1, context=1, answers=9, pre_norms=True, embedded_norm=False, sound=Sound(bands=1), **BEGINS
-)  # type: ignore[arg-type]
+)
 
 
 @pytest.mark.parametrize("config", [TEXTS, SOUNDS], ids=["texts", "sound"])

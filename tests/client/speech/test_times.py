@@ -27,11 +27,13 @@ SAMPLES = (torch.arange(2 * speech.WINDOW + 700) * 0.3).sin() * 0.7
 @pytest.mark.parametrize("latest", [None, 3])
 def test_what_may_follow(latest: int | None) -> None:
     """Answers that grow at random, by logits in which now words and now times are likely."""
-    transformers: Any = pytest.importorskip("transformers")
+    pytest.importorskip("transformers")
     said = SimpleNamespace(
         no_timestamps_token_id=PLAIN, eos_token_id=EOS, bos_token_id=EOS, max_initial_timestamp_index=latest
     )
-    theirs = transformers.generation.logits_process.WhisperTimeStampLogitsProcessor(said, begin_index=2)
+    from transformers.generation.logits_process import WhisperTimeStampLogitsProcessor
+
+    theirs: Any = WhisperTimeStampLogitsProcessor(said, begin_index=2)  # type: ignore[arg-type]
     clock, generator = Clock(FIRST, PLAIN, EOS, latest), torch.Generator().manual_seed(1)
     forced = 0
     for _ in range(60):
@@ -50,8 +52,10 @@ def test_what_may_follow(latest: int | None) -> None:
 
 
 def test_what_a_window_says_and_where_the_next_one_begins() -> None:
-    transformers: Any = pytest.importorskip("transformers")
-    whole = transformers.models.whisper.generation_whisper.WhisperGenerationMixin._retrieve_segment
+    pytest.importorskip("transformers")
+    from transformers.models.whisper.generation_whisper import WhisperGenerationMixin
+
+    whole: Any = WhisperGenerationMixin._retrieve_segment
     choice, kinds = random.Random(3), set[tuple[bool, int]]()
     for _ in range(300):
         times = sorted(choice.choices(range(TICKS), k=choice.randint(1, 6)))
@@ -65,8 +69,8 @@ def test_what_a_window_says_and_where_the_next_one_begins() -> None:
             TICK / 2, 2, 0, 0, False, torch.zeros(1, 3),
         )  # fmt: skip
         parts, mine = Clock(FIRST, PLAIN, EOS).parts(tokens, rows)
-        assert [(p.start * TICK, p.end * TICK) for p in parts] == pytest.approx(
-            [(float(s["start"]), float(s["end"])) for s in expected]
+        assert [tick * TICK for p in parts for tick in p[:2]] == pytest.approx(
+            [float(s[name]) for s in expected for name in ("start", "end")]
         ), tokens
         assert [p.tokens for p in parts] == [[t for t in s["tokens"].tolist() if t < FIRST] for s in expected]
         assert mine == (int(step) if 0 < int(step) < rows else rows)

@@ -47,7 +47,7 @@ def test_what_is_said_and_what_it_means(hearing: Served) -> None:
 
 def test_when_it_is_said(tmp_path: Path) -> None:
     with serving(speech.write(tmp_path / "model", 9), reveal=True) as served:
-        asked = {"language": "en", "response_format": "verbose_json"}
+        asked: dict[str, Any] = {"language": "en", "response_format": "verbose_json"}
         told = json.loads(post(served, "transcriptions", **asked)[1])
         lasts = (speech.WINDOW + 500) / 16000
         assert told["duration"] == pytest.approx(lasts) and told["segments"]

@@ -131,7 +131,7 @@ def test_an_answer_begins_as_its_files_say(tmp_path: Path, reference: Any) -> No
     told |= {"begin_suppress_tokens": [6], "bad_words_ids": [[7], [8, 9], [3]]}
     (folder / "generation_config.json").write_text(json.dumps(told))
     checkpoint, model = open_model(folder)
-    config = checkpoint.config
+    config: Any = checkpoint.config
     assert (config.starts, config.barred, config.barred_first) == ((2, 5), (4, 7), (6,))
     expected = answered(reference, folder, IDS, decoder_input_ids=torch.tensor([[2, 5, 9]]))
     cache = Cache(config.layers)
@@ -199,7 +199,7 @@ def test_heads_of_encoders(name: str, tmp_path: Path, reference: Any) -> None:
 def test_images(name: str, tmp_path: Path, reference: Any) -> None:
     folder = zoo.write(tmp_path, name)
     checkpoint, model = open_model(folder)
-    config = checkpoint.config
+    config: Any = checkpoint.config
     pixels = torch.randn(2, config.channels, config.image_size, config.image_size)
     with torch.no_grad():
         expected = reference(folder)(pixels).logits

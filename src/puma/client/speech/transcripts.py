@@ -115,7 +115,7 @@ def transcribing(
         begun = begins(model, language, wanted.task, wanted.times)
         found.append(answered(session, model, window, begun, wanted, timed))
         costs.append(_cost(session))
-        own, step = _said(model, found[-1], timed, at, min(longest, total - at)) if timed else ([], longest)
+        own, step = _said(model, found[-1], timed, samples, at) if timed else ([], longest)
         parts += own
         texts.append(" ".join(part.text for part in own) if timed else _written(model, found[-1]))
         at += step
@@ -127,14 +127,15 @@ def transcribing(
 
 
 def _said(
-    model: ModelInfo, tokens: Sequence[int], timed: Clock, at: int, rows: int
+    model: ModelInfo, tokens: Sequence[int], timed: Clock, samples: Tensor, at: int
 ) -> tuple[list[Said], int]:  # fmt: skip
-    """The parts of a window that begins `at` a row and has so many, and where the next one begins, in rows."""
+    """The parts of a window that begins `at` a row of samples, and after how many rows the next one begins."""
+    rows = min(inputs(model.config).rows, -(-len(samples) // STEP) - at)
     found, step = timed.parts(tokens, rows)
-    start, last = at * STEP / RATE, (at + rows) * STEP / RATE
+    start, last = at * STEP / RATE, min((at + rows) * STEP, len(samples)) / RATE
+    spans = [[min(last, start + tick * TICK) for tick in (part.start, part.end)] for part in found]
     each = [
-        Said(start + p.start * TICK, min(last, start + p.end * TICK), model.decode(p.tokens).strip(), p.tokens)
-        for p in found
+        Said(*span, model.decode(part.tokens).strip(), part.tokens) for span, part in zip(spans, found, strict=True)
     ]
     return [part for part in each if part.text], step
 
