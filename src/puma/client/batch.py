@@ -309,8 +309,9 @@ class Batch:
 
     def _plan(self, rows: Rows) -> None:
         """Which functions are quick in what is about to begin."""
-        lengths, how = [len(ids) for ids in rows.prompts], self._session.approximation
-        bare = msg.Input(lengths, [], approximation=how, begun=len(rows.begun))
+        lengths, padded = [rows.width or len(ids) for ids in rows.prompts], bool(rows.width)
+        how: dict[str, Any] = {"approximation": self._session.approximation, "begun": len(rows.begun)}
+        bare = msg.Input(lengths, [], padded=padded, **how)
         asked = msg.Generate(bare, rows.tokens, temperature=rows.temperature, reveal=self._reveal, paced=True)
         self._quick = self._session.planned(asked).input.quick
 
