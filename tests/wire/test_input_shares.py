@@ -67,7 +67,7 @@ def test_tokens_of_one_prompt_are_hidden_with_their_signs_and_flags() -> None:
     ids = torch.tensor(TOKENS)[secret].tolist()
     shares = share_input(ids, VOCABULARY, flags=secret.tolist())
     for of in RANKS:
-        made = received(shares[of], of, len(ids), len(ids))
+        made: Any = received(shares[of], of, len(ids), len(ids))
         flags = [part._replace(name="flag") for part in words_of(made.flags)]
         view = choices_of(made.rows) + words_of(made.rows.signs) + flags
         assert findings(view, secret.numpy().astype(np.int8), weights=(1, 2)) == [], f"P{of}"
@@ -79,7 +79,7 @@ def test_prompts_of_one_process_are_hidden_together() -> None:
     parts: dict[int, list[list[np.ndarray]]] = {of: [] for of in RANKS}
     for bit in secret.tolist():
         for of, share in enumerate(share_input([TOKENS[bit]], VOCABULARY, flags=[bit])):
-            made = received(share, of, 1, 1)
+            made: Any = received(share, of, 1, 1)
             seeds = [np.unpackbits(np.frombuffer(seed[:8], np.uint8)) for seed in share.masks + share.choices]
             view = choices_of(made.rows) + words_of(made.rows.signs) + words_of(made.flags)
             parts[of].append([*seeds, *(part.bits[0] for part in view)])

@@ -47,14 +47,13 @@ def test_what_is_said_and_what_it_means(hearing: Served) -> None:
 
 def test_when_it_is_said(tmp_path: Path) -> None:
     with serving(speech.write(tmp_path / "model", 9), reveal=True) as served:
-        asked: dict[str, Any] = {"language": "en", "response_format": "verbose_json"}
-        told = json.loads(post(served, "transcriptions", **asked)[1])
+        told = json.loads(post(served, "transcriptions", language="en", response_format="verbose_json")[1])
         lasts = (speech.WINDOW + 500) / 16000
         assert told["duration"] == pytest.approx(lasts) and told["segments"]
         assert all(0 <= part["start"] <= part["end"] <= lasts and part["text"] for part in told["segments"])
-        lines = post(served, "transcriptions", **(asked | {"response_format": "srt"}))[1].decode().splitlines()
+        lines = post(served, "transcriptions", language="en", response_format="srt")[1].decode().splitlines()
         assert lines[0] == "1" and " --> " in lines[1] and lines[2] == told["segments"][0]["text"]
-        vtt = post(served, "transcriptions", **(asked | {"response_format": "vtt"}))[1].decode()
+        vtt = post(served, "transcriptions", language="en", response_format="vtt")[1].decode()
         assert vtt.startswith("WEBVTT\n\n") and vtt.count(" --> ") == len(told["segments"])
     with serving(speech.write(tmp_path / "hidden", 9)) as served:
         answer = post(served, "transcriptions", language="en", response_format="srt")
@@ -71,7 +70,7 @@ def sent(url: str, body: bytes, kind: str, **headers: str) -> tuple[int, bytes]:
             return error.code, error.read()
 
 
-def post(served: Served, path: str, sound: bytes = SOUND, headers: Any = None, **fields: str) -> tuple[int, bytes]:
+def post(served: Served, path: str, sound: bytes = SOUND, headers: Any = None, **fields: Any) -> tuple[int, bytes]:
     """A form as a browser or curl sends it."""
     head = '--it\r\nContent-Disposition: form-data; name="{}"{}\r\n\r\n'
     said = {"model": "tiny"} | fields
@@ -96,7 +95,7 @@ def problem(answer: tuple[int, bytes]) -> Any:
         ({"language": "en", "speed": "2"}, "speed"),
     ],
 )
-def test_what_is_refused(fields: dict[str, str], param: str, hearing: Served) -> None:
+def test_what_is_refused(fields: dict[str, Any], param: str, hearing: Served) -> None:
     answer = post(hearing, "transcriptions", **fields)
     assert answer[0] in (400, 404) and problem(answer)["param"] == param
 

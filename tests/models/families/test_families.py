@@ -240,9 +240,9 @@ def test_heads_for_all_tokens_of_decoders(name: str, tmp_path: Path, reference: 
     ],
 )
 def test_how_logits_are_read(
-    settings: dict[str, Any], labels: tuple[str, ...], scores: str, relevance: str, tmp_path: Path
+    settings: dict[str, Any], labels: tuple[str, ...], scores: Any, relevance: Any, tmp_path: Path
 ) -> None:
-    config = configure("BertForSequenceClassification", tiny.BERT | {"id2label": LABELS} | settings, set())
+    config: Any = configure("BertForSequenceClassification", tiny.BERT | {"id2label": LABELS} | settings, set())
     assert (config.labels, config.reading) == (labels, Reading(scores=scores, relevance=relevance))
 
 

@@ -36,7 +36,7 @@ def judged(folder: Path, model_type: str) -> str:
         except Exception:
             expected = None
     try:
-        ours = tokenizer_of(settled.content(folder, model_type), "it", "")
+        ours: Any = tokenizer_of(settled.content(folder, model_type), "it", "")
     except CheckpointError as error:
         assert error.hint
         return REFUSED

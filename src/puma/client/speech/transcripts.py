@@ -133,10 +133,9 @@ def _said(
     rows = min(inputs(model.config).rows, -(-len(samples) // STEP) - at)
     found, step = timed.parts(tokens, rows)
     start, last = at * STEP / RATE, min((at + rows) * STEP, len(samples)) / RATE
-    spans = [[min(last, start + tick * TICK) for tick in (part.start, part.end)] for part in found]
-    each = [
-        Said(*span, model.decode(part.tokens).strip(), part.tokens) for span, part in zip(spans, found, strict=True)
-    ]
+    at_seconds = [min(last, start + tick * TICK) for part in found for tick in (part.start, part.end)]
+    spans = zip(at_seconds[::2], at_seconds[1::2], found, strict=True)
+    each = [Said(begins, ends, model.decode(part.tokens).strip(), part.tokens) for begins, ends, part in spans]
     return [part for part in each if part.text], step
 
 
