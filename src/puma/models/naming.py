@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -96,7 +95,7 @@ def parted(entries: Mapping[str, Entry], names: Names) -> Mapping[str, Entry]:
         shape = (entry.shape[0] // len(parts), *entry.shape[1:])
         for i, part in enumerate(parts):
             read, offset = partial(_part, entry, len(parts), i), _offset(entry, len(parts), i)
-            found[f"{before}{part}.{kind}"] = replace(entry, shape=shape, read=read, offset=offset, one=None)
+            found[f"{before}{part}.{kind}"] = entry.remade(read, shape=shape, offset=offset)
     return found
 
 
@@ -108,7 +107,7 @@ def _unstacked(experts: str, entry: Entry, parts: tuple[str, ...]) -> Entries:
         for i, part in enumerate(parts):
             read = partial(_of_expert, entry, e, len(parts), i)
             shape = (rows // len(parts), columns)
-            found[f"{experts}.{e}.{part}.weight"] = replace(entry, shape=shape, read=read, offset=None, one=None)
+            found[f"{experts}.{e}.{part}.weight"] = entry.remade(read, shape=shape)
     return found
 
 
