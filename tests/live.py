@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,8 @@ from tests.keyring import Keyring, Payroll
 class Live:
     """A cluster below `folder`; `start` and `kill` one party, `share` a checkpoint, `connect` as alice.
 
-    Everybody has keys and is known by fingerprints, unless another keyring says how.
+    Everybody has keys and is known by fingerprints, unless another keyring says how. What daemons draw is watched, and
+    noted for as long as they live; `bare` ones take no memory for it.
     """
 
     def __init__(
@@ -40,8 +42,10 @@ class Live:
         *options: str,
         start: bool = True,
         keyring: Keyring | Payroll | None = None,
+        bare: bool = False,
     ) -> None:
         self.folder, self.options = folder, options
+        self.program = ["-m"] if bare else [watched.PARTY[0]]
         self.keyring = keyring or Keyring(folder)
         ports = free_ports(6)
         self.metrics = ports[3:]
@@ -72,7 +76,7 @@ class Live:
         words += ["--store", str(self.store(rank)), "--metrics", str(self.metrics[rank]), *self.options, *options]
         log = (self.folder / f"p{rank}.log").open("a")
         self.processes[rank] = subprocess.Popen(
-            [*prefix, sys.executable, watched.PARTY[0], "puma.cli.app", *words], stdout=log, stderr=log, text=True
+            [*prefix, sys.executable, *self.program, "puma.cli.app", *words], stdout=log, stderr=log, text=True
         )
         log.close()
 
@@ -130,7 +134,8 @@ class Live:
         session = open_session(self.cluster, self.key("olga"), "owner", "--insecure" in self.options)
         try:
             able = hides(clear.config, clear.params)
-            card = card_of(name, options.pop("version", "1"), files, clear.eos, **{"hides": able} | options)
+            told: dict[str, Any] = {"hides": able} | options
+            card = card_of(name, told.pop("version", "1"), files, clear.eos, **told)
             owner = Owner(session, self.folder / "state", self.cluster.digest)
             return owner.upload(clear.config, clear.params, card, files)
         finally:
