@@ -4,8 +4,9 @@
 
 With --instructions avx2 models are measured as on a machine without AVX-512, which is hidden from numba and OpenSSL.
 
-Parts: models, functions, kernels, links, networks, stack, phases, batch, lengths, sentences, open, threads, clients,
-drafts (and --smollm2 FILE of a chat model, --draft-model FOLDER for drafts by a smaller one). Each writes a JSON file;
+Parts: models, plain, functions, kernels, links, networks, stack, phases, batch, lengths, sentences, open, threads,
+clients, drafts (and --smollm2 FILE of a chat model, --draft-model FOLDER for drafts by a smaller one). Each writes a
+JSON file;
 tables and plots are then made of all files that are there. The measurements go to benchmarks/results, the page to
 docs/benchmarks.md, the plots to docs/plots; with --out everything goes to that folder. `--only page` measures nothing.
 The whole takes about an hour and wants the machine for itself.
@@ -92,6 +93,7 @@ def networks(runs: int, quick: bool) -> list[dict[str, Any]]:
 
 PARTS: dict[str, Part] = {
     "models": lambda runs, quick: model_run.models(runs, quick, say),
+    "plain": lambda runs, quick: model_run.plain(runs, quick, say),
     "functions": functions,
     "kernels": lambda _, quick: script("kernels.py", quick),
     "links": lambda _, quick: script("links.py", quick),
