@@ -136,7 +136,7 @@ def _admit_kept(config: Config, job: Generate) -> None:
 
 def _admit_preamble(config: Config, prefix: Prefix, approximation: str) -> None:
     """Refuse anything but the whole preamble, and functions with which its owner did not compute it."""
-    if prefix.length != len(getattr(config, "preamble", ())) or prefix.last:
+    if prefix.length != len(architecture(config).preamble(config)) or prefix.last:
         raise UsageError(f"the model has no preamble of {prefix.length} tokens", "send the whole text")
     if approximation != SPLINE:
         raise UsageError(f"the model's preamble is not one of {approximation}", "send the whole text")

@@ -174,7 +174,14 @@ class Trio:
         assert self._identity is not None
         me = replace(self._identity, session=os.urandom(16))
         # A party that does not listen any more has ended, and whoever waits for this session is to hear of it at once.
-        links = [self._dial(rank, me, MEET_SECONDS, PATIENCE) for rank in range(self._count)]
+        links = list[Link]()
+        try:
+            for rank in range(self._count):
+                links.append(self._dial(rank, me, MEET_SECONDS, PATIENCE))
+        except PumaError:
+            for link in links:
+                link.fail("another party cannot be reached")
+            raise
         self._links += links
         return self._session(me, links)
 

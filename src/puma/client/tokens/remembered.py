@@ -132,7 +132,7 @@ def going_on(
 def preamble_of(config: Config, prompt: Sequence[int]) -> int:
     """How many tokens of the model's preamble the parties need not be sent: all of them or none. Who begins otherwise
     after some words tells nobody how many they are, for that would be a part of the prompt."""
-    preamble = getattr(config, "preamble", ())
+    preamble = architecture(config).preamble(config)
     return len(preamble) if len(prompt) > len(preamble) and tuple(prompt[: len(preamble)]) == preamble else 0
 
 
