@@ -30,6 +30,7 @@ from benchmarks.clients import run as clients
 from benchmarks.drafts import run as drafts
 from benchmarks.functions import FUNCTIONS
 from puma import pool
+from puma.local.nursery import ENVIRONMENT
 from puma.measure.speed import speed
 
 Part = Callable[[int, bool], Any]
@@ -72,7 +73,7 @@ def threads(runs: int, quick: bool) -> list[dict[str, Any]]:
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.json"
         words = ["--threads", counts, "--runs", str(runs), "--json", str(report), *(["--quick"] if quick else [])]
-        environment = os.environ | {"OMP_WAIT_POLICY": "PASSIVE"}
+        environment = os.environ | ENVIRONMENT
         command = [sys.executable, "-m", "benchmarks.alone", *words]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env=environment)
         return json.loads(report.read_text())
