@@ -11,7 +11,7 @@ import pytest
 
 from puma.local.cluster import Trio
 from puma.store import folders
-from tests import positions, watched
+from tests.watching import positions, watched
 from tests.models import tiny
 
 positions.install()

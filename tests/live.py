@@ -23,7 +23,7 @@ from puma.config import Cluster, Policy
 from puma.errors import PumaError
 from puma.models.ranges import hides
 from puma.reference.plain_model import PlainModel
-from tests import watched
+from tests.watching import watched
 from tests.keyring import Keyring, Payroll
 
 

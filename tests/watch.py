@@ -15,7 +15,7 @@ from torch import Tensor
 from puma import kernels
 from puma.crypto.prg import Stream
 from puma.mpc.party import DEALER, FIRST, SECOND, Message, Party
-from tests.cases import Case
+from tests.case import Case
 from tests.trio import parties, trio
 
 LACKS = {FIRST: (DEALER, SECOND), SECOND: (DEALER, FIRST)}

@@ -18,7 +18,7 @@ from puma.wire.messages import Generate, Prefix
 from puma.wire.steps import Item
 from tests.engine.stepping import Asked, asked, engine
 from tests.models import tiny
-from tests.positions import watching
+from tests.watching.positions import watching
 from tests.trio import parties, trio
 from tests.view import limit
 from tests.watch import Recorder, assert_hidden

@@ -17,9 +17,9 @@ from puma import LocalCluster
 from puma.errors import InputError, PeerLost, ProtocolError, UsageError
 from puma.local.cluster import Trio
 from puma.reference.plain_model import PlainModel
-from tests import watch_processes
+from tests.watching import started
 from tests.models import tiny
-from tests.watch_processes import alive, gone
+from tests.watching.started import alive, gone
 
 pytestmark = pytest.mark.processes
 SECONDS = 10.0
@@ -146,7 +146,7 @@ def test_no_process_stays_when_the_launcher_ends(sent: signal.Signals, tmp_path:
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as launcher:
         assert launcher.stdout is not None and launcher.stderr is not None
         assert launcher.stdout.read(8)  # the first words: the parties are at work
-        parties = watch_processes.parties(launcher.pid)
+        parties = started.parties(launcher.pid)
         assert len(parties) == 3
         launcher.send_signal(sent)
         assert gone(parties)

@@ -11,8 +11,8 @@ import pytest
 
 from puma.errors import PumaError
 from puma.local import nursery
-from tests import watched
-from tests.watch_processes import alive, gone
+from tests.watching import watched
+from tests.watching.started import alive, gone
 
 Start = Callable[[], nursery.PartyProcess]
 

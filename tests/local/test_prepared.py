@@ -22,7 +22,7 @@ from puma.wire import messages as msg
 from puma.wire.messages import Generate, Input
 from tests.models import tiny
 from tests.threads import Threads
-from tests.watch_processes import gone
+from tests.watching.started import gone
 
 PROMPT, TOKENS = "the cat", 1
 Start = Callable[[], LocalCluster]

@@ -17,7 +17,8 @@ from puma.mpc.arithmetic import _masked, deal
 from puma.mpc.party import DEALER, FIRST, SECOND, Party, Piece, Protocol
 from puma.mpc.share import Additive, Share
 from puma.nn import functional as F
-from tests.cases import CASES, MPC, Case, coins, sample
+from tests.case import Case
+from tests.cases import CASES, MPC, coins, sample
 from tests.trio import counted, given, given_additive, given_masked, joined, parties, trio
 from tests.watch import Draw, Watched, assert_hidden, heard, once, run
 

@@ -15,7 +15,7 @@ from puma.net import stream, tcp
 from puma.net.frame import Kind, header_bytes
 from puma.net.guard import PLAIN
 from puma.net.tls import Tls
-from tests.recorder import Recorder, replay
+from tests.watching.recorder import Recorder, replay
 
 pytestmark = pytest.mark.usefixtures("no_threads_left")
 ANYBODY = [("party", 0), ("party", 2), ("client", None)]

@@ -27,7 +27,7 @@ from puma.reference.plain_model import PlainModel
 from tests.live import Live, patiently
 from tests.models.files import talking
 from tests.models.lora import adapters
-from tests.recorder import Recorder, replay
+from tests.watching.recorder import Recorder, replay
 
 pytestmark = pytest.mark.processes
 SESSIONS = 3

@@ -12,7 +12,7 @@ from puma.local.cluster import LocalCluster, Trio
 from puma.mpc.party import FIRST, Party
 from puma.wire.input_share import Seeds
 from puma.wire.prompt import share_input
-from tests.positions import REPORT, watching
+from tests.watching.positions import REPORT, watching
 from tests.threads import Threads
 from tests.trio import parties, trio
 
