@@ -63,7 +63,7 @@ def test_roots_of_all_binades(last: int, bits: int, scale: float) -> None:
     assert (relative <= QUICK_ROOT_BOUND + unit).all(), float(relative.max())
 
 
-def test_a_binade_is_found_whatever_the_masks_borrow() -> None:
+def test_an_interval_is_found_whatever_the_masks_borrow() -> None:
     """The same few words under many masks: a digit may read one too high, and still some table holds the word."""
     words = torch.tensor([2**n + d for n in range(0, 20, 2) for d in (-1, 0, 1) if 2**n + d > 0]).double().repeat(400)
     results = parties(lambda p: p.run(quick_rsqrt(given(p, words, 22, 0, "many"), 9, 1.0)))
