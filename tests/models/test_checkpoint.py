@@ -16,7 +16,8 @@ from safetensors.torch import load_file, save_file
 from torch.testing import assert_close
 
 from puma.errors import CheckpointError, PumaError, RangeError, TensorError, UnsupportedModel
-from puma.models.checkpoint import embedded, load
+from puma.models import stories
+from puma.models.checkpoint import load
 from puma.models.config import Config
 from puma.models.files.folder import CONVERT
 from puma.models.ranges import check_weights
@@ -265,8 +266,11 @@ def test_hub_out_of_reach(monkeypatch: pytest.MonkeyPatch) -> None:
     )
 
 
-def test_embedded_is_a_folder_of_the_package() -> None:
-    assert embedded().parent.name == "models"
+def test_the_embedded_model_has_a_name_unless_a_folder_has_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert load(weights=False).folder == load("stories", weights=False).folder == stories.FOLDER
+    (tmp_path / "stories").mkdir()
+    refused(CheckpointError, "stories", "stories is no checkpoint", "config.json")
 
 
 # What is refused.
