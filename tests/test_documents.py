@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -94,6 +95,31 @@ def test_files_and_links_lead_somewhere(page: Path) -> None:
     files = FILE.findall(text) if page in LIVING else []
     named = [name for name in files if not any((ROOT / at / name).exists() for at in ("", "src/puma"))]
     assert not linked and not named, page.name
+
+
+def floors() -> list[list[str]]:
+    """The rooms from the uppermost down, those beside each other together, as the import contract has them."""
+    contract, *_ = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    return [layer.split(" | ") for layer in contract["layers"]]
+
+
+def test_rooms_are_described_as_the_import_contract_has_them() -> None:
+    chain = " > ".join(f"({' | '.join(rooms)})" if len(rooms) > 1 else rooms[0] for rooms in floors())
+    assert chain in " ".join((ROOT / "CONTRIBUTING.md").read_text().split())
+    rooms = {name for layer in floors() for name in layer if (ROOT / "src" / "puma" / name).is_dir()}
+    for page, chapter in (("README.md", "## The code"), ("docs/architecture.md", "## Rooms")):
+        tree = (ROOT / page).read_text().partition(chapter)[2].split("```")[1]
+        assert not {name for name in rooms if f"{name}/" not in tree}, page
+
+
+def test_there_is_room_where_new_files_go() -> None:
+    """Whoever adds what CONTRIBUTING.md has a folder for does not have to make room first."""
+    table = (ROOT / "CONTRIBUTING.md").read_text().partition("| to add | go to |")[2].partition("\n\n")[0]
+    folders = re.findall(r"a file in `([\w/]+)/`", table)
+    assert len(folders) >= 5
+    for name in folders:
+        files = [path for path in (ROOT / "src" / "puma" / name).iterdir() if path.is_file()]
+        assert len(files) < 20, f"{name} is full"
 
 
 def test_the_table_of_costs_is_the_declarations() -> None:
