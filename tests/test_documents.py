@@ -122,6 +122,12 @@ def test_there_is_room_where_new_files_go() -> None:
         assert len(files) < 20, f"{name} is full"
 
 
+def test_what_is_to_be_installed_is_published() -> None:
+    """The package itself is not: it is installed from its source."""
+    for path in [*LIVING, *(ROOT / "src").rglob("*.py")]:
+        assert not re.search(r"pip install[^`\n]*\n?puma", path.read_text()), path
+
+
 def test_the_table_of_costs_is_the_declarations() -> None:
     text = (ROOT / "docs" / "protocol.md").read_text()
     shown = text.partition("<!-- cost table -->\n")[2].partition("<!-- /cost table -->")[0]

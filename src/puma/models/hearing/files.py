@@ -20,7 +20,7 @@ from puma.models.hearing.spectrum import RATE
 
 LONGEST = 1 << 32  # bytes of a file
 ZEROS, ROLLOFF = 32, 0.95  # of the filter that resamples: its zeros on either side, and where it begins to fall
-HINT = "pass a WAV file, or install soundfile (pip install puma-mpc[audio]) for FLAC, OGG and MP3"
+HINT = "pass a WAV file; FLAC, OGG and MP3 take soundfile: pip install soundfile"
 
 
 def read(source: str | Path | bytes) -> Tensor:
