@@ -24,6 +24,7 @@ from puma.errors import PumaError
 from puma.models.ranges import hides
 from puma.reference.plain_model import PlainModel
 from tests.watching import watched
+from tests.watching.command import Command
 from tests.keyring import Keyring, Payroll
 
 
@@ -54,7 +55,7 @@ class Live:
         )
         self.file = folder / "cluster.toml"
         config.create(self.file, self.cluster)
-        self.processes: list[subprocess.Popen[str] | None] = [None] * 3
+        self.processes: list[Command | subprocess.Popen[str] | None] = [None] * 3
         if start:
             try:
                 for rank in range(3):
@@ -70,16 +71,19 @@ class Live:
     def start(self, rank: int, *options: str, prefix: tuple[str, ...] = ()) -> None:
         words = ["party", "--as", str(self.key(f"p{rank}")), "--cluster", str(self.file)]
         words += ["--store", str(self.store(rank)), "--metrics", str(self.metrics[rank]), *self.options, *options]
-        log = (self.folder / f"p{rank}.log").open("a")
-        self.processes[rank] = subprocess.Popen(
-            [*prefix, sys.executable, watched.PARTY[0], "puma.cli.app", *words], stdout=log, stderr=log, text=True
-        )
-        log.close()
+        out = self.folder / f"p{rank}.log"
+        if not prefix:
+            self.processes[rank] = Command(words, out)
+            return
+        with out.open("a") as log:
+            line = [*prefix, sys.executable, watched.PROGRAM, "puma.cli.app", *words]
+            self.processes[rank] = subprocess.Popen(line, stdout=log, stderr=log, text=True)
 
     def run(self, *words: str) -> subprocess.CompletedProcess[str]:
         """A command that is over soon."""
-        line = [sys.executable, "-m", "puma.cli.app", *words]
-        return subprocess.run(line, capture_output=True, text=True, timeout=60, check=False)
+        out, errors = (self.folder / f"{name}-{os.urandom(4).hex()}" for name in ("out", "errors"))
+        code = Command(words, out, errors).wait(60)
+        return subprocess.CompletedProcess(words, code, out.read_text(), errors.read_text())
 
     def store(self, rank: int) -> Path:
         return self.folder / f"store{rank}"

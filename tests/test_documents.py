@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 import tomllib
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,7 @@ SUFFIXES = set(
 )
 
 
+@cache
 def names() -> set[str]:
     """All that the source defines or names: modules, functions, classes, attributes, arguments, words of strings."""
     found: set[str] = set()
@@ -67,10 +69,7 @@ def names() -> set[str]:
                 found.add(node.arg)
             elif isinstance(node, ast.Constant) and isinstance(node.value, str):
                 found |= set(re.findall(r"[A-Za-z_]\w*", node.value))
-    return found
-
-
-KNOWN = names() | FAMILIES.keys()
+    return found | FAMILIES.keys()
 
 
 @pytest.mark.parametrize("page", LIVING, ids=lambda p: p.name)
@@ -78,7 +77,7 @@ def test_names_in_code_type_are_names_in_the_code(page: Path) -> None:
     """Words with an underscore or a dot can only mean the program's own."""
     said = {word for word in CODE.findall(page.read_text()) if "_" in word or "." in word}
     ours = {word for word in said if not (ROOT / word).exists() and word.rpartition(".")[2] not in SUFFIXES}
-    unknown = {word for word in ours if not all(part in KNOWN for part in word.split("."))}
+    unknown = {word for word in ours if not all(part in names() for part in word.split("."))}
     assert not unknown, f"{page.name} names what is not there"
 
 
