@@ -205,7 +205,7 @@ class Client(ABC):
         many windows there are and how long each answer is. The `language` is a code such as "en"; left out, it is told
         by the first window, which needs logits, as a search by `beams` does.
         """
-        wanted = transcripts.Wanted(language, task, arguments.count(tokens, "tokens", 0), beams, length_penalty)
+        wanted = transcripts.Wanted.of(language, task, tokens, beams, length_penalty)
         progress = arguments.callback(progress, "progress")
         return transcripts.transcribe(self.session, self.model, sound, wanted, progress)
 

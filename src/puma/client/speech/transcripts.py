@@ -13,9 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy
 import torch
 from torch import Tensor
 
+from puma.client import arguments
+from puma.client.beam_search import Beams
 from puma.client.cost import Cost, added
 from puma.client.model_info import ModelInfo
 from puma.client.sampling import Sampling
@@ -57,6 +60,14 @@ class Wanted:
     beams: int = 1
     length_penalty: float = 1.0
 
+    @classmethod
+    def of(cls, language: Any, task: Any, tokens: Any, beams: Any, length_penalty: Any) -> Wanted:
+        """The same of whatever a caller passes; UsageError for what makes no sense whichever model it is."""
+        named, what = None if language is None else arguments.text(language), arguments.one_of(task, "task", TASKS)
+        counts = arguments.count(tokens, "tokens", 0), arguments.count(beams, "beams", 1)
+        penalty = arguments.number(length_penalty, "a length penalty")
+        return cls(named, what, *counts, penalty)  # type: ignore[arg-type]
+
 
 def check(model: ModelInfo, wanted: Wanted, reveals: bool) -> None:
     """UsageError for a model that hears nothing, and for what it cannot be asked, before anything is sent."""
@@ -71,6 +82,8 @@ def check(model: ModelInfo, wanted: Wanted, reveals: bool) -> None:
         raise UsageError(what, "name it: language='en' (--language en), or let the owner share with reveal_logits")
     elif not spoken(model) and wanted.task == "translate":
         raise UsageError(f"{model.name} does not translate", "use a Whisper model of several languages")
+    if wanted.beams > 1:
+        Beams(wanted.beams, 1, penalty=wanted.length_penalty)  # refuses
     if not 0 <= wanted.tokens <= room(model):
         raise UsageError(f"{wanted.tokens} tokens of a window", f"choose up to {room(model)}")
 
@@ -108,11 +121,22 @@ def transcribing(
     yield Transcript("".join(texts).strip(), language, [text.strip() for text in texts], found, whole)
 
 
-def heard(model: ModelInfo, sound: str | Path | bytes | Tensor) -> list[Tensor]:
-    """The spectra (rows, bands) of each window of sound; InputError for what is none."""
-    samples = sound if isinstance(sound, Tensor) else read(sound)
+def heard(model: ModelInfo, sound: str | Path | bytes | Tensor | numpy.ndarray) -> list[Tensor]:
+    """The spectra (rows, bands) of each window of sound, a file, its bytes or samples; UsageError for what is none."""
+    if isinstance(sound, Tensor | numpy.ndarray):
+        samples = _samples(sound)
+    else:
+        samples = read(sound if isinstance(sound, bytes) else arguments.path_like(sound, "a file of sound"))
     reads = inputs(model.config)
     return [spectrum(piece, reads.width, reads.rows) for piece in windows(samples, reads.rows * STEP)]
+
+
+def _samples(sound: Any) -> Tensor:
+    """Numbers of torch or numpy; of whole ones nobody says how large the largest is."""
+    floats = sound.is_floating_point() if isinstance(sound, Tensor) else sound.dtype.kind == "f"
+    if not floats:
+        raise UsageError(f"samples cannot be of type {sound.dtype}", "pass numbers between -1 and 1")
+    return torch.as_tensor(sound if isinstance(sound, Tensor) else numpy.ascontiguousarray(sound, numpy.float32))
 
 
 def answered(session: Session, model: ModelInfo, window: Tensor, begun: list[int], wanted: Wanted) -> list[int]:
