@@ -9,13 +9,14 @@ from pathlib import Path
 
 import pytest
 
+from puma.local import cluster
 from puma.local.cluster import Trio
 from puma.store import folders
 from tests.watching import loaded, positions
 from tests.models import tiny
 
 positions.install()
-Trio.__init__.__kwdefaults__["program"] = loaded.PROGRAM  # parties that tests start are watched as well
+Trio.__init__.__kwdefaults__["program"] = cluster.PARTY = loaded.PROGRAM  # parties that tests start are watched as well
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell's background job; tests interrupt their processes
     signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -139,7 +139,7 @@ def test_a_killed_party_is_named_within_seconds(rank: int, tmp_path: Path) -> No
     assert gone(pids, 0.0)
 
 
-@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize("sent", [signal.SIGINT, pytest.param(signal.SIGKILL, marks=pytest.mark.slow)])
 def test_no_process_stays_when_the_launcher_ends(sent: signal.Signals, tmp_path: Path) -> None:
     folder = tiny.llama(tmp_path, max_position_embeddings=512)
     command = [sys.executable, "-m", "puma.cli.app", "generate", str(folder), "the cat", "--tokens", "400"]
