@@ -1,4 +1,4 @@
-"""A call of something that declares a cost, and what a party holds of its result: what runs of `tests/cases.py` share."""
+"""A call of something that declares a cost, and what a party holds of its result: what runs of `cases.py` share."""
 
 from __future__ import annotations
 

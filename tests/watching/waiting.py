@@ -1,4 +1,4 @@
-"""A party's program that loads nothing and waits until its launcher is gone: for tests of who is forked and who ends."""
+"""A party's program that loads nothing and waits until its launcher is gone: for tests of who is forked and ends."""
 
 from __future__ import annotations
 
