@@ -27,7 +27,7 @@ COMMAND = '{"command":'
 
 
 class Command:
-    """`puma WORDS`, whose output is added to a file, and its errors to the same or another; what tests ask of a Popen."""
+    """`puma WORDS`: its output is added to a file, its errors to the same or another; what tests ask of a Popen."""
 
     def __init__(self, words: Sequence[str], out: Path, errors: Path | None = None) -> None:
         self._process, self._sent = nursery.party(loaded.PROGRAM), 0
