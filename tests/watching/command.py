@@ -31,7 +31,8 @@ class Command:
 
     def __init__(self, words: Sequence[str], out: Path, errors: Path | None = None) -> None:
         self._process, self._sent = nursery.party(loaded.PROGRAM), 0
-        self.pid, self.returncode = self._process.pid, None
+        self.pid = self._process.pid
+        self.returncode: int | None = None
         stdin, _ = self._process.pipes()
         said = {"command": [*words], "out": [str(out), str(errors or out)]}
         stdin.write(json.dumps(said, separators=(",", ":")) + "\n")
@@ -59,7 +60,7 @@ class Command:
             _, told = self._process.pipes()
             line = told.readline()
             told.close()
-            self.returncode = int(line) if line else -self._sent
+            self.returncode = int(line) if line else -(self._sent or signal.SIGABRT)  # who falls says nothing
         return self.returncode
 
 
