@@ -12,8 +12,8 @@ import pytest
 from puma.local import cluster
 from puma.local.cluster import Trio
 from puma.store import folders
-from tests.watching import loaded, positions
 from tests.models import tiny
+from tests.watching import loaded, positions
 
 positions.install()
 Trio.__init__.__kwdefaults__["program"] = cluster.PARTY = loaded.PROGRAM  # parties that tests start are watched as well

@@ -23,9 +23,9 @@ from puma.config import Cluster, Policy
 from puma.errors import PumaError
 from puma.models.ranges import hides
 from puma.reference.plain_model import PlainModel
+from tests.keyring import Keyring, Payroll
 from tests.watching import watched
 from tests.watching.command import Command
-from tests.keyring import Keyring, Payroll
 
 
 class Live:

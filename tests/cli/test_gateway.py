@@ -15,8 +15,8 @@ import pytest
 from puma.cli.commands.ask import gateway as command
 from puma.gateway.service import Gateway
 from puma.gateway.settings import Settings, short_name
-from tests.watching import started
 from tests.cli.conftest import Run
+from tests.watching import started
 from tests.watching.started import gone
 
 SECONDS = 40.0

@@ -18,10 +18,10 @@ from puma.wire.messages import Generate, Prefix
 from puma.wire.steps import Item
 from tests.engine.stepping import Asked, asked, engine
 from tests.models import tiny
-from tests.watching.positions import watching
 from tests.trio import parties, trio
 from tests.view import limit
 from tests.watch import Recorder, assert_hidden
+from tests.watching.positions import watching
 
 NAME, SERVED = b"n" * 16, (b"m", "spline", ())
 FIRST_TURN, OTHER = [4, 9, 6, 11, 8], [2, 5, 7]

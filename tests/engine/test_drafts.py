@@ -18,8 +18,8 @@ from puma.wire.steps import Item
 from tests.engine.stepping import Asked, asked, engine, indices
 from tests.engine.test_company import run, tokens
 from tests.models import tiny
-from tests.watching.positions import watching
 from tests.trio import dry, parties
+from tests.watching.positions import watching
 
 PROMPTS = [[2, 5, 7], [3], [4, 9, 6, 11, 8]]
 

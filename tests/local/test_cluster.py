@@ -17,8 +17,8 @@ from puma import LocalCluster
 from puma.errors import InputError, PeerLost, ProtocolError, UsageError
 from puma.local.cluster import Trio
 from puma.reference.plain_model import PlainModel
-from tests.watching import started
 from tests.models import tiny
+from tests.watching import started
 from tests.watching.started import alive, gone
 
 pytestmark = pytest.mark.processes

@@ -305,7 +305,8 @@ class Batch:
 
     def _plan(self, rows: Rows) -> None:
         """Which functions are quick in what is about to begin."""
-        bare = msg.Input([len(ids) for ids in rows.prompts], [], approximation=self._session.approximation)
+        lengths, padded = [rows.width or len(ids) for ids in rows.prompts], bool(rows.width)
+        bare = msg.Input(lengths, [], padded=padded, approximation=self._session.approximation)
         asked = msg.Generate(bare, rows.tokens, temperature=rows.temperature, reveal=self._reveal, paced=True)
         self._quick = self._session.planned(asked).input.quick
 

@@ -92,6 +92,7 @@ class PartyChannel:
         self.said: list[msg.Request] = []  # in public, in the latest request
         self.early = -1  # how many further words had been said when the first result was read; -1 before
         self.once = False  # whether the session is for one request, and over after it
+        self.audited = False  # whether it may be a canary, for all that the parties know: it asks as one does
         self.judges = True  # whether answers must make sense; not in a canary, which is judged afterwards
         self.flagged: list[int] = []  # prompts of the latest result of which a number has left its reach
         self._last: Cost | None = None

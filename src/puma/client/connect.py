@@ -281,6 +281,17 @@ def hang_up(links: Sequence[Link], owner: int) -> None:
             link.close()
 
 
+def _committed(dial: Callable[[Progress | None], ClusterSession], progress: Progress | None = None) -> ClusterSession:
+    """A session that begins as canaries do, whichever of a cluster's it is."""
+    session = dial(progress)
+    try:
+        commit(session)
+    except BaseException:
+        session.close()
+        raise
+    return session
+
+
 class RemoteCluster(Client):
     """A model served by three distant parties, as `connect` gives it."""
 
@@ -310,7 +321,7 @@ class RemoteCluster(Client):
         session, first = self._dial(), self._session
         try:
             session.approximation, session.out_of_range = first.approximation, first.out_of_range
-            session.variants = first.variants
+            session.variants, session.table = first.variants, first.table
             if not session.open(self.model.name) or session.sharing != first.sharing:
                 raise StoreError(f"{self.model.name} has been replaced", "connect anew")
             return RemoteCluster(session, self.model, self._dial)
@@ -352,16 +363,14 @@ def connect(
     `cluster` is the file that says who they are, and `key` the client's key that they know. `approximation` says which
     functions they compute, "spline", "puma" or "mpcformer", as far as the model's owner allows, and `variants` which of
     them take fewer rounds and more words: "lean" none, "quick" all, "auto" as the parties' network has it, or their
-    names. `prepared_requests` is
-    a folder in memory for what `prepare` gives and later requests use up, in this session or another. `progress` hears
-    for which parties we wait.
+    names. `prepared_requests` is a folder in memory for what `prepare` gives and later requests use up, in this session
+    or another. `progress` hears for which parties we wait.
 
     The model's config, tokenizer and chat template must be those that this client saw before, as it is written down in
     the file `record`, unless it says `accept_changes`. `tokenizer` is its own tokenizer.json instead, or a folder that
     holds one and perhaps a template. An `audited` session begins as canaries do (`puma audit`), so that parties cannot
     tell it from one; it is computed by itself, not in steps with other clients' requests. Raises the errors of
-    puma.errors; AdmissionError or PolicyError where the parties
-    refuse, UsageError for files that have changed.
+    puma.errors; AdmissionError or PolicyError where the parties refuse, UsageError for files that have changed.
     """
     if not isinstance(cluster, Cluster):
         cluster = arguments.path_like(cluster, "a cluster file")
@@ -377,12 +386,11 @@ def connect(
     arguments.callback(progress, "progress")
     variants = arguments.variants(variants)
     audited = arguments.flag(audited, "audited")
-    again = partial(open_session, cluster, key, "client", plain)
+    bare = partial(open_session, cluster, key, "client", plain)
+    again = partial(_committed, bare) if audited else bare
     session = again(progress)
     session.variants = variants
     try:
-        if audited:
-            commit(session)
         session.prepared_requests = PreparedRequests(prepared_requests) if prepared_requests else None
         where = Path(record) if record else seen.state_file()
         return RemoteCluster(session, session.use(model, approximation, tokenizer, where, accept_changes), again)

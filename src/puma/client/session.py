@@ -111,7 +111,7 @@ class Session(PartyChannel):
         found: list[int] = []
         with self.turns.stream() as stream:
             with stream:
-                going = going_on(None if width else memory, prompts, self.served, self._held)
+                going = going_on(None if width or self.audited else memory, prompts, self.served, self._held)
                 self.held, order, prompts = (0, order, prompts) if going is None else going.put(order)
                 sent, prepared_request = self._ask(order, prompts, [], width, 0 if choose else ahead, begun)
                 for _ in range(0 if choose else ahead):
@@ -121,7 +121,7 @@ class Session(PartyChannel):
                     with stream:
                         result = self._sound(len(prompts))
                         new = choose(result) if choose else [int(index) for index in result]
-                    found += new[:1]
+                    found += [] if self.doubtful else new[:1]  # nobody goes on from what may be wrong
                     yield new
                     with stream:
                         if choose and self._awaited:

@@ -123,6 +123,8 @@ def _admit_kept(config: Config, job: Generate) -> None:
     """Refuse to keep what cannot be gone on from, and names that somebody could guess."""
     if not in_pieces(config, job) or job.beams > 1 or job.preprocessing:
         raise UsageError("this cannot be kept, nor go on from what is kept", "ask for one text, of public length")
+    if job.keep and job.drafts:  # what the last step guessed is never cut: columns need not be the text's tokens
+        raise UsageError("what was drafted is not kept", "leave out drafts, or keep nothing")
     names = [*([job.keep] if job.keep else []), *([job.prefix.id] if job.prefix is not None else [])]
     if not all(len(name) >= LEAST_NAME for name in names) or (job.prefix is not None and not job.prefix.length):
         raise UsageError("what is kept has no such name", f"draw one of {LEAST_NAME} bytes or more")

@@ -97,7 +97,7 @@ class Daemon:
             "puma_sessions_active": lambda: {"": len(self._sessions)},
             "puma_requests_active": lambda: {"": self.channels.waiting},
             "puma_steps": lambda: {"": self.channels.steps},
-            "puma_kept_bytes": lambda: {"": self.channels.kept},
+            "puma_kept_bytes": lambda: {"": self.channels.kept + limits.aside.size},
             "puma_models": lambda: {"": len(library.models())},
             "puma_preprocessing_bytes": lambda: {"": sum(preprocessing_store.sizes())},
             "puma_peer_up": lambda: {labelled(peer=p): up for p, up in self.peers.reachable().items()},
@@ -230,6 +230,7 @@ class Daemon:
         self.context.rendezvous.sweep()
         self.peers.look()
         self.channels.look()
+        self.context.limits.aside.sweep()
         for session in self._all():
             session.watch()
             if self._stopping:

@@ -42,6 +42,7 @@ def commit(channel: PartyChannel, canary: bool = False) -> Opening:
             raise ProtocolError(f"P{rank} did not sign the commitment that it was sent", MISBEHAVES)
         if pledge.session != pledges[0].session:
             raise ProtocolError(f"P{rank} names another session than P0", MISBEHAVES)
+    channel.audited = True
     return Opening(nonce, canary, sha256, [reply.pledge for reply in replies], paired(pledges))
 
 

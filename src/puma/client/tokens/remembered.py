@@ -20,6 +20,7 @@ from puma.wire.messages import Prefix
 
 LEAST = 8  # tokens in common below which a prompt is sent whole
 MOST = 64  # requests that are remembered
+TRIES = 3  # of these, for each prompt: all may be gone at once, and each is a word to the parties and back
 
 Recall = Callable[[Prefix], bool]  # whether all parties still have it
 
@@ -49,7 +50,9 @@ class Remembered:
 
     def begin(self, prompt: Sequence[int], recall: Recall) -> Going:
         """How a request for this prompt is put: from where it goes on, and under which name it will be kept itself."""
-        while (best := self._best(prompt)) is not None:
+        for _ in range(TRIES):
+            if (best := self._best(prompt)) is None:
+                break
             known, prefix = best
             if recall(prefix):
                 return Going(self, list(prompt), prefix)
