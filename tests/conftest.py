@@ -16,7 +16,8 @@ from tests.models import tiny
 from tests.watching import loaded, positions
 
 positions.install()
-Trio.__init__.__kwdefaults__["program"] = cluster.PARTY = loaded.PROGRAM  # parties that tests start are watched as well
+# Parties that tests start are watched as well.
+Trio.__init__.__kwdefaults__["program"] = cluster.PARTY = loaded.PROGRAM  # type: ignore[index]
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell's background job; tests interrupt their processes
     signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -30,7 +30,11 @@ class Elsewhere(Tensor):
     @staticmethod
     def __new__(cls: Any, inner: Tensor) -> Any:
         made = Tensor._make_wrapper_subclass(  # type: ignore[attr-defined]
-            cls, inner.shape, strides=inner.stride(), dtype=inner.dtype, device="cpu"
+            cls,
+            inner.shape,
+            strides=inner.stride(),
+            dtype=inner.dtype,
+            device="cpu",  # type: ignore[arg-type]
         )
         made.inner = inner
         return made

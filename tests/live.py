@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from pathlib import Path
 from typing import Any
@@ -134,7 +135,7 @@ class Live:
         session = open_session(self.cluster, self.key("olga"), "owner", "--insecure" in self.options)
         try:
             able = hides(clear.config, clear.params)
-            card = card_of(name, options.pop("version", "1"), files, clear.eos, **{"hides": able} | options)
+            card = card_of(name, options.pop("version", "1"), files, clear.eos, **{"hides": able} | options)  # type: ignore[arg-type]
             owner = Owner(session, self.folder / "state", self.cluster.digest)
             return owner.upload(clear.config, clear.params, card, files)
         finally:

@@ -66,7 +66,7 @@ def names() -> set[str]:
             elif isinstance(node, ast.Name):
                 found.add(node.id)
             elif isinstance(node, ast.arg) or (isinstance(node, ast.keyword) and node.arg):
-                found.add(node.arg)
+                found.add(node.arg)  # type: ignore[arg-type]
             elif isinstance(node, ast.Constant) and isinstance(node.value, str):
                 found |= set(re.findall(r"[A-Za-z_]\w*", node.value))
     return found | FAMILIES.keys()

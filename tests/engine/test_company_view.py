@@ -95,7 +95,7 @@ def test_what_they_hear_tells_nothing_of_a_text(clear: PlainModel, monkeypatch: 
 
     def bare(party: Party, purpose: str, shape: Any) -> Any:
         drawn = real(party, purpose, shape)
-        return torch.zeros_like(drawn) if purpose == "mask" and drawn is not None else drawn
+        return torch.zeros_like(drawn) if purpose == "mask" and drawn is not None else drawn  # type: ignore[arg-type]
 
     monkeypatch.setattr(Party, "own_words", bare)
     assert max(scores(clear)) > 1

@@ -123,7 +123,7 @@ def test_a_dry_run_counts_a_step_with_drafts(clear: PlainModel) -> None:
 
     def spent(party: Party) -> list[tuple[int, int, int]]:
         company, found = Company(party), []
-        member = Member(Item(b"a" * 16, 1), "a", (b"m", "spline"), engine(clear, party), [job.at(party)])
+        member = Member(Item(b"a" * 16, 1), "a", (b"m", "spline"), engine(clear, party), [job.at(party)])  # type: ignore[arg-type]
         company.step(0, [member])
         for step, word in enumerate(spoken, 1):
             member.turns[step] = turn(party, word)

@@ -129,7 +129,7 @@ def test_an_encoder_may_lack_its_pooler(tmp_path: Path) -> None:
     def drop(state: State) -> None:
         del state["bert.pooler.dense.weight"], state["bert.pooler.dense.bias"]
 
-    assert not load(tiny.edit(tiny.bert(tmp_path / "bert"), drop)).config.pooler
+    assert not load(tiny.edit(tiny.bert(tmp_path / "bert"), drop)).config.pooler  # type: ignore[attr-defined]
     refused(UnsupportedModel, tiny.edit(tiny.classifier(tmp_path / "classifier"), drop), "pooler")
 
 
@@ -142,7 +142,7 @@ def test_an_encoder_may_lack_its_pooler(tmp_path: Path) -> None:
     ],
 )
 def test_rotary_settings(settings: dict[str, Any], tmp_path: Path) -> None:
-    assert load(tiny.llama(tmp_path, **settings)).config.rope.theta == 500.0
+    assert load(tiny.llama(tmp_path, **settings)).config.rope.theta == 500.0  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("write", [tiny.llama, tiny.gpt2, tiny.bert, tiny.classifier])

@@ -154,14 +154,14 @@ def one_half(party: Party) -> None:
     """Two corrections padded by one draw."""
     half = party.words(FIRST, "deal", (8,))
     for _ in range(2):
-        payload = kernels.pack(torch.arange(8) - half, 16) if party.is_dealer else None
+        payload = kernels.pack(torch.arange(8) - half, 16) if party.is_dealer else None  # type: ignore[operator]
         party.correction(payload, 16)
 
 
 def stack_under_one_half(party: Party) -> None:
     """A stack dealt under the half of one of its parts, which is repeated."""
     half = party.words(FIRST, "deal", (1, 8))
-    payload = kernels.pack(torch.ones(2, 8).long() - half.expand(2, 8), 16) if party.is_dealer else None
+    payload = kernels.pack(torch.ones(2, 8).long() - half.expand(2, 8), 16) if party.is_dealer else None  # type: ignore[union-attr]
     party.correction(payload, 32)
 
 

@@ -78,7 +78,7 @@ def bare_correction(party: Party) -> torch.Tensor:
     value = coins(64).to(torch.int64)
     if party.is_dealer:
         party.correction(arithmetic.kernels.pack(value, 24), 64 * 3)
-    return value if party.rank == FIRST else torch.zeros(64) if party.is_dealer else party.correction(None, 64 * 3)
+    return value if party.rank == FIRST else torch.zeros(64) if party.is_dealer else party.correction(None, 64 * 3)  # type: ignore[return-value]
 
 
 @pytest.mark.parametrize("rank", [FIRST, SECOND])

@@ -242,7 +242,7 @@ def test_a_client_that_vanishes_leaves_nothing(live: Live) -> None:
     stream = cluster.stream("the cat", 20)
     next(stream)
     for link in cluster.session.links:
-        socket.socket.shutdown(link._outbound, socket.SHUT_RDWR)
+        socket.socket.shutdown(link._outbound, socket.SHUT_RDWR)  # type: ignore[attr-defined]
     live.settled()
     cluster.close()
 

@@ -67,7 +67,7 @@ def test_tokens_of_one_prompt_are_hidden_with_their_signs_and_flags() -> None:
     for of in RANKS:
         made = received(shares[of], of, len(ids), len(ids))
         flags = [part._replace(name="flag") for part in words_of(made.flags)]
-        view = choices_of(made.rows) + words_of(made.rows.signs) + flags
+        view = choices_of(made.rows) + words_of(made.rows.signs) + flags  # type: ignore[arg-type]
         assert findings(view, secret.numpy().astype(np.int8), weights=(1, 2)) == [], f"P{of}"
 
 
@@ -79,7 +79,7 @@ def test_prompts_of_one_process_are_hidden_together() -> None:
         for of, share in enumerate(share_input([TOKENS[bit]], VOCABULARY, flags=[bit])):
             made = received(share, of, 1, 1)
             seeds = [np.unpackbits(np.frombuffer(seed[:8], np.uint8)) for seed in share.masks + share.choices]
-            view = choices_of(made.rows) + words_of(made.rows.signs) + words_of(made.flags)
+            view = choices_of(made.rows) + words_of(made.rows.signs) + words_of(made.flags)  # type: ignore[arg-type]
             parts[of].append([*seeds, *(part.bits[0] for part in view)])
     for of in RANKS:
         seen = [Seen("prompt", np.stack([np.concatenate(row) for row in parts[of]]).astype(np.int8), None, 1)]
