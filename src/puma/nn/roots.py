@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -191,14 +192,16 @@ MEAN_ERROR = 11
 
 @declares("2k + k, lift, and an rsqrt a row", "section 5")
 def normalised(
-    x: Share | Additive, eps: float, centre: bool, count: int = 0, reach: int = NORM_REACH, ring: int = RING
-) -> Protocol[Share]:
+    x: Share | Additive, eps: float, centre: bool, count: int = 0, reach: int = NORM_REACH, ring: int = RING,
+    grows: bool = False,
+) -> Protocol[Any]:  # fmt: skip
     """Rows of x over their root mean square, less their mean first if `centre`: layer norm and RMS norm, no affine.
 
     The mean of squares is their sum over `count`, or over the row's length. Rows, less their mean, have a length below
     2^reach, at most 2^23; `RowFormat` says what is lost of short ones. The sum of squares N takes one word a row;
     x / sqrt(N) is at most 1, so with c = ceil(log2 sqrt(n)) the product with 2^c-scaled root stays in its ring at
-    F + reach + 20 - c fraction bits. The result has ACTIVATION fraction bits in `ring`.
+    F + reach + 20 - c fraction bits. The result has ACTIVATION fraction bits in `ring`; it is raised
+    to that, instead of lifted, if it `grows` in products with public matrices.
     """
     form, opened = RowFormat(reach), min(64, x.bits + RowFormat(reach).frac - x.frac)
     (wide,) = yield from (_centred(x, form) if centre else grown((x, form.frac, form.wide)))
@@ -217,7 +220,8 @@ def normalised(
     root = yield from rsqrt(squares, form.last, math.sqrt(n) / 2**exponent, form.product)
     product = times(wide.reduced(root.bits), root.unsqueeze(-1))
     product.frac -= exponent
-    return (yield from formatted((product, ACTIVATION, ring), bounded=True))[0]
+    result = grown((product, ACTIVATION, ring)) if grows else formatted((product, ACTIVATION, ring), bounded=True)
+    return (yield from result)[0]
 
 
 def _centred(x: Share | Additive, form: RowFormat) -> Protocol[list[Operand]]:

@@ -28,7 +28,7 @@ class HeadNorm(nn.Module):
         heads = x.reshape(rows, -1, self.weight.shape[0])
         self.place.seen(heads)
         with F.component("norm", x):
-            n = F.rms_norm(heads, self.eps, self.place.reach, nn.ring_for(self))
+            n = F.rms_norm(heads, self.eps, self.place.reach, nn.ring_for(self), nn.grows(self))
             return F.affine(n, self.weight).reshape(rows, width)
 
 
@@ -91,7 +91,7 @@ class MLP(nn.Module):
     def __call__(self, x: Value) -> Value:
         if self.gate_proj is None:
             return self.down_proj(nn.activate(self.activation, self.up_proj, x, self.down_proj))
-        return self.down_proj(nn.gated(self.activation, self.gate_proj, self.up_proj, x))
+        return self.down_proj(nn.gated(self.activation, self.gate_proj, self.up_proj, x, self.down_proj))
 
 
 def norm(c: Decoder, affine: bool, writes: bool = False) -> nn.Norm:
