@@ -32,7 +32,8 @@ from tests.watching.command import Command
 class Live:
     """A cluster below `folder`; `start` and `kill` one party, `share` a checkpoint, `connect` as alice.
 
-    Everybody has keys and is known by fingerprints, unless another keyring says how.
+    Everybody has keys and is known by fingerprints, unless another keyring says how. What daemons draw is watched, and
+    noted for as long as they live; `bare` ones take no memory for it.
     """
 
     def __init__(
@@ -42,8 +43,10 @@ class Live:
         *options: str,
         start: bool = True,
         keyring: Keyring | Payroll | None = None,
+        bare: bool = False,
     ) -> None:
         self.folder, self.options = folder, options
+        self.bare = bare
         self.keyring = keyring or Keyring(folder)
         ports = free_ports(6)
         self.metrics = ports[3:]
@@ -73,11 +76,11 @@ class Live:
         words = ["party", "--as", str(self.key(f"p{rank}")), "--cluster", str(self.file)]
         words += ["--store", str(self.store(rank)), "--metrics", str(self.metrics[rank]), *self.options, *options]
         out = self.folder / f"p{rank}.log"
-        if not prefix:
+        if not prefix and not self.bare:
             self.processes[rank] = Command(words, out)
             return
         with out.open("a") as log:
-            line = [*prefix, sys.executable, watched.PROGRAM, "puma.cli.app", *words]
+            line = [*prefix, sys.executable, "-m" if self.bare else watched.PROGRAM, "puma.cli.app", *words]
             self.processes[rank] = subprocess.Popen(line, stdout=log, stderr=log, text=True)
 
     def run(self, *words: str) -> subprocess.CompletedProcess[str]:
@@ -135,7 +138,8 @@ class Live:
         session = open_session(self.cluster, self.key("olga"), "owner", "--insecure" in self.options)
         try:
             able = hides(clear.config, clear.params)
-            card = card_of(name, options.pop("version", "1"), files, clear.eos, **{"hides": able} | options)  # type: ignore[arg-type]
+            told: dict[str, Any] = {"hides": able} | options
+            card = card_of(name, told.pop("version", "1"), files, clear.eos, **told)
             owner = Owner(session, self.folder / "state", self.cluster.digest)
             return owner.upload(clear.config, clear.params, card, files)
         finally:

@@ -15,10 +15,12 @@ from dataclasses import dataclass
 from time import monotonic
 from typing import Any
 
+from puma.engine.engine import Engine
 from puma.errors import ProtocolError, StoreError
 from puma.models.cache import Cache
 from puma.mpc.party import Party
-from puma.wire.messages import Encode, Generate, Prefix
+from puma.wire.beside.kept import PREAMBLE, Prefix
+from puma.wire.messages import Encode, Generate
 
 BYTES = 1 << 30
 SECONDS = 600.0
@@ -156,12 +158,15 @@ class AtHand:
             return error.message
         return ""
 
-    def take(self, request: Generate | Encode, party: Party) -> Cache | None:
-        """What the request goes on from, if it names something; ProtocolError if it was not asked for before."""
+    def take(self, request: Generate | Encode, engine: Engine) -> Cache | None:
+        """What the request goes on from, if it names something: the model's preamble, or what was asked for before;
+        else ProtocolError. `engine` is the one that will compute the request."""
         found, cache = self._found, self._taken()
         if not isinstance(request, Generate) or request.prefix is None:
             return None
-        if found is None or cache is None or found[:2] != (request.prefix, party):
+        if request.prefix.id == PREAMBLE:
+            return engine.preamble()
+        if found is None or cache is None or found[:2] != (request.prefix, engine.party):
             raise ProtocolError("the request goes on from what is not at hand", "recall it before each request")
         return cache
 

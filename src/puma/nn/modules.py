@@ -17,7 +17,7 @@ from puma.mpc.public import Public
 from puma.mpc.share import Additive, Share
 from puma.nn import functional as F
 from puma.nn import gates
-from puma.nn.attention import sunk
+from puma.nn.attention import query_ring, sunk, value_ring
 from puma.nn.layout import Layout as Layout  # models use both by these names, too
 from puma.nn.layout import Rows as Rows
 from puma.nn.places import Place
@@ -241,6 +241,11 @@ def heads(
     asked, hides = (place.reach, place.hidden_reach)[at.hidden is not None], at.hidden is not None or cached
     keys, watched = place.hidden_reach if hides else asked, (place.watched, limits.values.watched)
     return F.heads(q, k, v, size, angles, asked, keys, limits.values.reach, watched)
+
+
+def cached_rings(limits: Limits) -> tuple[int, int]:
+    """Of keys and values that are cached, as `heads` gives them."""
+    return query_ring(limits.scores.hidden_reach, limits.scores.watched), value_ring(limits.values.reach)
 
 
 def attend(

@@ -23,7 +23,7 @@ from puma.mpc.cost import declares
 from puma.mpc.fixed import ACTIVATION, NORM_REACH, RESIDUAL, RING, formatted, grown
 from puma.mpc.party import Protocol
 from puma.mpc.raising import Operand, cut, raised_to, squared, times, whole
-from puma.mpc.share import Additive, Bits, Share, stacked
+from puma.mpc.share import Additive, Bits, Share
 from puma.mpc.watch import coarse_rows, note_rows
 from puma.nn.inverses import RECIPROCAL_BOUND, RSQRT_BOUND, UNIT, leading, quick_reciprocal, quick_rsqrt
 from puma.nn.splines import Spline, lines_at
@@ -58,8 +58,11 @@ def _thresholds(low: int, intervals: int) -> list[int]:
 
 def _interval_bits(smaller: Bits) -> Bits:
     """From x < threshold (last dimension), whether x lies in each interval (first dimension)."""
-    flags = [smaller[..., i] for i in range(smaller.shape[-1])]
-    return stacked([flags[0], *(a ^ b for a, b in zip(flags[1:], flags[:-1], strict=True)), ~flags[-1]])
+    party, (*lead, count) = smaller.party, smaller.shape
+    if party.is_dealer:
+        return Bits(party, party.nothing((count + 1, *lead)))
+    below = smaller.apply(lambda t: t.movedim(-1, 0))
+    return Bits(party, torch.cat([b.part for b in (below[:1], below[1:] ^ below[:-1], ~below[-1:])]))
 
 
 def _inverse(x: Share, low: int, intervals: int, spline: Spline, exponent: int) -> Protocol[Share]:

@@ -289,7 +289,7 @@ class Server:
         return msg.Taken("")
 
     def _run(self, request: Inference, prompt: Given, emit: Emit, prefilled: Callable[[], None]) -> None:
-        word, prefix = on, self._at_hand.take(request, self.party)
+        word, prefix = on, self._at_hand.take(request, self._ready())
         if isinstance(request, msg.Generate) and request.paced:
             word = partial(self._turn, request, count(1))
         made = run(self._ready(), request, prompt, emit, prefilled, word, prefix)
@@ -330,14 +330,15 @@ class Server:
         """Through the channel's steps, with requests of others."""
         self._told(request)
         self._requests += 1
-        channel, model = place.channel(), present(self._model)
+        channel = place.channel()
         self._computes = channel.party
         try:
-            prefix = self._at_hand.take(request, channel.party)
+            engine = channel.engine(present(self._model))
+            prefix = self._at_hand.take(request, engine)
             given = Request.of(request, self._prompt(request.input, self._payload(request.input)), prefix)
             served = self._sharing, self.party.approximation, request.input.quick
             named = Numbered(place.session, self._requests)
-            member = Member.of(named, place.key, served, channel.engine(model), given)
+            member = Member.of(named, place.key, served, engine, given)
             Joint(channel, member, self, self._agreement.digest, prefilled).run()
         finally:
             self._computes = self.party

@@ -15,6 +15,7 @@ from torch import Tensor
 from puma.kernels.stored import bytes_of, fits
 from puma.models import architecture
 from puma.models.config import Config
+from puma.models.fields import PREAMBLE
 from puma.mpc.fixed import ACTIVATION, RING, WEIGHT
 from puma.mpc.seeded import rest_bytes
 from puma.wire.messages import Card, TensorSpec
@@ -112,5 +113,8 @@ def public_specs(config: Config, tensors: Sequence[TensorSpec]) -> bool:
 
 
 def parameter_frac(name: str) -> int:
-    """Biases are added to untruncated products, everything else is a factor or a table."""
+    """Biases are added to untruncated products, a preamble's keys and values lie as they are cached, everything else is
+    a factor or a table."""
+    if name.endswith(PREAMBLE):
+        return ACTIVATION
     return ACTIVATION + WEIGHT if name.endswith(".bias") else WEIGHT

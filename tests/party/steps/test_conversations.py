@@ -99,9 +99,9 @@ def _naming(prefix: Prefix) -> Any:
     """A memory that names a prefix whatever the parties say of it."""
     memory = Remembered(least=0)
     memory.keep(prefix.id, [5] * prefix.length, 1)
-    memory._best = lambda prompt: (memory._known[0], prefix)  # type: ignore[method-assign]
+    memory._best = lambda prompt, least: (memory._known[0], prefix)  # type: ignore[method-assign]
     begin = memory.begin
-    memory.begin = lambda prompt, recall: begin([*[5] * prefix.length, *prompt], lambda _: True)  # type: ignore[method-assign]
+    memory.begin = lambda prompt, *_: begin([*[5] * prefix.length, *prompt], lambda _: True)  # type: ignore[method-assign]
     return memory
 
 

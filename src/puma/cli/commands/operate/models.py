@@ -132,7 +132,7 @@ def _told(listed: Listed) -> dict[str, Any]:
         "commitment": commitment_digest(listed.commitment).hex() if listed.commitment else "",
         "card": card_digest(config, card).hex(), "digest": card.weights.sha256.hex() if card.weights else "",
         "bytes": listed.size, "plan": card.plan and msgspec.to_builtins(card.plan), "stream": config.formats.stream,
-        "places": places, "weights": _weights(listed),
+        "places": places, "weights": _weights(listed), "preamble": len(getattr(config, "preamble", ())),
     }  # fmt: skip
 
 
