@@ -20,7 +20,8 @@ import msgspec
 from puma import config
 from puma.client.connect import RemoteCluster, connect, open_session
 from puma.client.owner import Owner, card_of
-from puma.config import Cluster, Policy
+from puma.config import Cluster, Party, Policy
+from puma.crypto import identity
 from puma.errors import PumaError
 from puma.models.ranges import hides
 from puma.reference.plain_model import PlainModel
@@ -32,8 +33,8 @@ from tests.watching.command import Command
 class Live:
     """A cluster below `folder`; `start` and `kill` one party, `share` a checkpoint, `connect` as alice.
 
-    Everybody has keys and is known by fingerprints, unless another keyring says how. What daemons draw is watched, and
-    noted for as long as they live; `bare` ones take no memory for it.
+    Everybody has keys and is known by fingerprints, unless another keyring says how. A `second` dealer is P3. What
+    daemons draw is watched, and noted for as long as they live; `bare` ones take no memory for it.
     """
 
     def __init__(
@@ -43,26 +44,33 @@ class Live:
         *options: str,
         start: bool = True,
         keyring: Keyring | Payroll | None = None,
+        second: bool = False,
         bare: bool = False,
     ) -> None:
         self.folder, self.options = folder, options
         self.bare = bare
         self.keyring = keyring or Keyring(folder)
-        ports = free_ports(6)
-        self.metrics = ports[3:]
-        parties = tuple(
-            msgspec.structs.replace(party, address=f"127.0.0.1:{ports[party.rank]}")
-            for party in self.keyring.cluster.parties
-        )
+        known = self.keyring.cluster.parties
+        if second:
+            made = self.keyring.keys["p3"] = identity.create("p3", folder)
+            known = (*known, Party(3, "127.0.0.1:7703", made.fingerprint))
+        self.count = len(known)
+        ports = free_ports(2 * self.count)
+        self.metrics = ports[self.count :]
+        parties = tuple(msgspec.structs.replace(each, address=f"127.0.0.1:{ports[each.rank]}") for each in known)
         self.cluster: Cluster = msgspec.structs.replace(
             self.keyring.cluster, parties=parties, policy=policy or Policy()
         )
         self.file = folder / "cluster.toml"
         config.create(self.file, self.cluster)
+<<<<<<< HEAD
         self.processes: list[Command | subprocess.Popen[str] | None] = [None] * 3
+=======
+        self.processes: list[subprocess.Popen[str] | None] = [None] * self.count
+>>>>>>> main
         if start:
             try:
-                for rank in range(3):
+                for rank in range(self.count):
                     self.start(rank)
                 self.healthy()
             except BaseException:
@@ -114,16 +122,16 @@ class Live:
 
     def healthy(self, seconds: float = 90.0) -> None:
         end = time.monotonic() + seconds
-        while [self.health(rank)[0] for rank in range(3)] != [200] * 3:
-            logs = [(self.folder / f"p{rank}.log").read_text()[-2000:] for rank in range(3)]
+        while [self.health(rank)[0] for rank in range(self.count)] != [200] * self.count:
+            logs = [(self.folder / f"p{rank}.log").read_text()[-2000:] for rank in range(self.count)]
             assert time.monotonic() < end, logs
             time.sleep(0.1)
 
     def settled(self, seconds: float = 30.0) -> None:
         """No session is left anywhere."""
         end = time.monotonic() + seconds
-        while any(self.health(rank)[1].get("sessions") for rank in range(3)):
-            assert time.monotonic() < end, [self.health(rank) for rank in range(3)]
+        while any(self.health(rank)[1].get("sessions") for rank in range(self.count)):
+            assert time.monotonic() < end, [self.health(rank) for rank in range(self.count)]
             time.sleep(0.05)
 
     def kill(self, rank: int, number: int = signal.SIGKILL) -> int:

@@ -17,6 +17,7 @@ from typing import Any
 import msgspec
 from torch import Tensor
 
+from puma.client.canaries.alike import unlike
 from puma.client.cost import cost_of
 from puma.client.drafts.acceptance import accepted
 from puma.client.drafts.draft import NOTHING, Counted, Draft, Drafter, Source
@@ -85,6 +86,8 @@ class Batch:
     def __init__(self, session: Session, reveal: bool = False, limit: int | None = None, drafts: int = 0) -> None:
         if reveal and not session.reveals:
             raise PolicyError("the model's owner does not let clients see logits", msg.POLICY_HINT)
+        if drafts and session.audited:
+            raise unlike("drafts of a real text are right more often than those of random tokens")
         self._session, self._reveal, self._limit, self._drafts = session, reveal, limit, drafts
         self.counted = Counted()  # what became of drafts
         self._stream: Stream | None = None

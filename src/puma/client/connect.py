@@ -19,7 +19,8 @@ from typing import Any, Literal, TypeVar
 
 from puma import config
 from puma.client import arguments, seen
-from puma.client.canaries.opening import commit
+from puma.client.canaries.alike import read_whole
+from puma.client.canaries.opening import committed
 from puma.client.client import Client
 from puma.client.evidence.authority import of_cluster
 from puma.client.evidence.session import Receipts
@@ -51,6 +52,7 @@ from puma.wire.limits import MOST_FILE_BYTES, SILENCE
 from puma.wire.parameters import spec_bytes
 from puma.wire.policy import allow_approximation
 from puma.wire.receipts import commitment_digest
+from puma.wire.twin import three
 
 T = TypeVar("T")
 
@@ -230,11 +232,14 @@ def open_session(
     links: list[Link] = []
     over = threading.Event()
 
-    waiting = [0, 1, 2]
+    ranks = [party.rank for party in found.parties]
+    waiting = [*ranks]
 
     def say() -> None:
         if progress and waiting:
-            progress(f"waiting for {' and '.join(f'P{rank}' for rank in waiting)}", 3 - len(waiting), 3)
+            progress(
+                f"waiting for {' and '.join(f'P{rank}' for rank in waiting)}", len(ranks) - len(waiting), len(ranks)
+            )
 
     def reach(rank: int) -> Any:
         host, port = found.parties[rank].host_port
@@ -248,8 +253,10 @@ def open_session(
 
     say()
     try:
-        session = ClusterSession(at_once([lambda rank=rank: reach(rank) for rank in range(3)]), found)
+        reached = at_once([lambda rank=rank: reach(rank) for rank in ranks])
+        session = ClusterSession(reached, found)
         session.ready()
+        session.links = three(session.links)
         session.receipts = Receipts(me.session, found.digest, of_cluster(found))
     except BaseException as error:
         over.set()
@@ -279,17 +286,6 @@ def hang_up(links: Sequence[Link], owner: int) -> None:
     for link in links if os.getpid() == owner else ():
         with suppress(PumaError):
             link.close()
-
-
-def _committed(dial: Callable[[Progress | None], ClusterSession], progress: Progress | None = None) -> ClusterSession:
-    """A session that begins as canaries do, whichever of a cluster's it is."""
-    session = dial(progress)
-    try:
-        commit(session)
-    except BaseException:
-        session.close()
-        raise
-    return session
 
 
 class RemoteCluster(Client):
@@ -322,7 +318,9 @@ class RemoteCluster(Client):
         try:
             session.approximation, session.out_of_range = first.approximation, first.out_of_range
             session.variants, session.table = first.variants, first.table
-            if not session.open(self.model.name) or session.sharing != first.sharing:
+            name, how = self.model.name, first.approximation
+            opened = read_whole(session.use(name, how)) if first.audited else session.open(name)
+            if not opened or session.sharing != first.sharing:
                 raise StoreError(f"{self.model.name} has been replaced", "connect anew")
             return RemoteCluster(session, self.model, self._dial)
         except BaseException:
@@ -387,13 +385,14 @@ def connect(
     variants = arguments.variants(variants)
     audited = arguments.flag(audited, "audited")
     bare = partial(open_session, cluster, key, "client", plain)
-    again = partial(_committed, bare) if audited else bare
+    again = partial(committed, bare) if audited else bare
     session = again(progress)
     session.variants = variants
     try:
         session.prepared_requests = PreparedRequests(prepared_requests) if prepared_requests else None
         where = Path(record) if record else seen.state_file()
-        return RemoteCluster(session, session.use(model, approximation, tokenizer, where, accept_changes), again)
+        found = session.use(model, approximation, tokenizer, where, accept_changes)
+        return RemoteCluster(session, read_whole(found) if audited else found, again)
     except BaseException:
         session.close()
         raise

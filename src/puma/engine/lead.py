@@ -52,8 +52,8 @@ class _Known:
 class Lead:
     """The leader's half: it hears what the parties allow, and gives the words of which all three then act alike."""
 
-    def __init__(self, schedule: Schedule | None = None) -> None:
-        self._schedule = schedule or Schedule()
+    def __init__(self, schedule: Schedule | None = None, followers: Sequence[int] = FOLLOWERS) -> None:
+        self._schedule, self._followers = schedule or Schedule(), followers
         self._known: dict[Item, _Known] = {}
         self._past: OrderedDict[Item, None] = OrderedDict()  # that take no more steps
         self._leaving: deque[Left] = deque()
@@ -127,7 +127,7 @@ class Lead:
         return rows
 
     def _of(self, item: Item) -> _Known:
-        return self._known.setdefault(item, _Known(item))
+        return self._known.setdefault(item, _Known(item, others={rank: [] for rank in self._followers}))
 
     def _compare(self, known: _Known) -> None:
         odd = known.odd()

@@ -45,8 +45,9 @@ def ask_like(session: Session, said: Sequence[Request], early: int = 0) -> None:
     more = sum(isinstance(word, Pace) and word.more for word in later)
     choose = (lambda logits: [int(row.argmax()) for row in logits]) if first.reveal else None
     early = 0 if first.reveal else max(0, early)
+    begun = _tokens(config.vocab_size, [first.input.begun] * len(prompts)) if first.input.begun else ()
     how = (first.tokens, first.paced, choose, first.temperature, early)
-    steps = session.continued(prompts, *how, **hidden)  # type: ignore[arg-type]
+    steps = session.continued(prompts, *how, begun=begun, **hidden)  # type: ignore[arg-type]
     for count, _ in enumerate(steps, 1):
         if first.paced and count > more - early:
             steps.close()
@@ -67,8 +68,15 @@ def made_up(config: Config, lengths: Sequence[int]) -> list[list[int]]:
     read = inputs(config)
     if not read.tokenized:
         return [_noise(read.width, read.rows) for _ in lengths]  # type: ignore[misc]
-    drawn = iter(chain.from_iterable(iter(lambda: os.urandom(4096), b"")))
-    return [[(next(drawn) << 16 | next(drawn) << 8 | next(drawn)) % read.width for _ in range(n)] for n in lengths]
+    return _tokens(read.width, lengths, (read.barred, read.padding))
+
+
+def _tokens(vocabulary: int, lengths: Sequence[int], but: Sequence[int | None] = ()) -> list[list[int]]:
+    """Of these lengths, even over the vocabulary but for some."""
+    octets = chain.from_iterable(iter(lambda: os.urandom(4096), b""))
+    drawn = (int.from_bytes(each) % vocabulary for each in zip(octets, octets, octets, octets, strict=False))
+    kept = (token for token in drawn if token not in but)
+    return [[next(kept) for _ in range(length)] for length in lengths]
 
 
 def _noise(width: int, rows: int) -> torch.Tensor:

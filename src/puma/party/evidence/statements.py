@@ -45,10 +45,12 @@ class Notary:
 
 
 class Evidence:
-    """Of one session, from its first data frame on. Without a notary nothing is hashed, and nothing signed."""
+    """Of one session, from its first data frame on. Without a notary nothing is hashed, and nothing signed; a `second`
+    dealer signs no receipts, which are of three parties, and pledges as P0 does."""
 
-    def __init__(self, notary: Notary | None = None, session: bytes = bytes(16)) -> None:
-        self._notary, self._session = notary, session
+    def __init__(self, notary: Notary | None = None, session: bytes = bytes(16), second: bool = False) -> None:
+        self._notary, self._session = None if second else notary, session
+        self._signer = notary and notary.signer
         self._rank, self._links, self._client = 0, dict[int, Link](), None
         self._opens = self._reports = 0
         self._served: Served | None = None
@@ -60,8 +62,7 @@ class Evidence:
     def watch(self, party: Party, client: Any, owned: bool = False) -> None:
         """Hash what goes over the session's own links from now on; `owned`: its client owns all models here."""
         self._rank, self._links, self._client = party.rank, dict(party.links), client
-        signer = self._notary and self._notary.signer
-        self.commitment = Commitment(party.rank, self._session, party.pairs, self._links, signer, owned)
+        self.commitment = Commitment(party.rank, self._session, party.pairs, self._links, self._signer, owned)
         if self._notary is not None:
             for link in self._links.values():
                 link.chain("session")
