@@ -63,11 +63,7 @@ class Live:
         )
         self.file = folder / "cluster.toml"
         config.create(self.file, self.cluster)
-<<<<<<< HEAD
-        self.processes: list[Command | subprocess.Popen[str] | None] = [None] * 3
-=======
-        self.processes: list[subprocess.Popen[str] | None] = [None] * self.count
->>>>>>> main
+        self.processes: list[Command | subprocess.Popen[str] | None] = [None] * self.count
         if start:
             try:
                 for rank in range(self.count):
