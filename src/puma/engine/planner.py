@@ -8,6 +8,7 @@ know who asks, nor how a choice is carried out.
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import msgspec
@@ -65,11 +66,18 @@ def with_plan(request: Generate | Encode, quick: tuple[str, ...]) -> Generate | 
 
 def planned(config: Config, request: Generate | Encode, link: Link) -> tuple[str, ...]:
     """The plan that takes least time on this link: each function by itself, since what they save adds up."""
-    lean, chosen = link.seconds(spending(config, request, ())), list[str]()
-    for name in VARIANTS:
-        if link.seconds(spending(config, request, (name,))) < lean:
-            chosen.append(name)
-    return tuple(chosen)
+    return cheapest(prices(config, request), link)
+
+
+def prices(config: Config, request: Generate | Encode) -> dict[str, Spending]:
+    """What a request costs with each function alone quick, by its name; with none of them, by none."""
+    return {name: spending(config, request, (name,) if name else ()) for name in ("", *VARIANTS)}
+
+
+def cheapest(found: Mapping[str, Spending], link: Link) -> tuple[str, ...]:
+    """The same of what has been priced already."""
+    lean = link.seconds(found[""])
+    return tuple(name for name, spent in found.items() if link.seconds(spent) < lean)
 
 
 def surveyed(party: Party, config: Config, request: Generate | Encode) -> Surveyed:
