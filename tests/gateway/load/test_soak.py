@@ -14,6 +14,7 @@ import random
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections import Counter
@@ -91,11 +92,20 @@ class Running:
 @contextmanager
 def started(*words: str) -> Iterator[Running]:
     command = [sys.executable, "-m", "puma.cli.app", "gateway", "--port", "0", "--json", *words]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as program:
+    with (  # what goes wrong in a party is told there
+        tempfile.TemporaryFile("w+") as log,
+        subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=log, text=True, env=os.environ | {"PUMA_DEBUG": "1"}
+        ) as program,
+    ):
         try:
             assert program.stdout is not None
             url = json.loads(program.stdout.readline())["url"]
             yield Running(program, int(url.rpartition(":")[2]))
+        except BaseException:
+            log.seek(0)
+            print(log.read()[-8000:])
+            raise
         finally:
             program.send_signal(signal.SIGINT)
             program.wait(60)
