@@ -124,7 +124,7 @@ def test_an_encoder_gives_the_plain_vectors(tmp_path: Path) -> None:
 
 
 def test_what_was_prepared_is_used_and_costs_nothing_more(memory: Path, clear: PlainModel) -> None:
-    """P2's products are made before the prompt is known; P1's, which need it, are not."""
+    """Corrections lie with P2, and nothing more is dealt; products wait for what both evaluators know only then."""
     for _ in range(2):
         with Threads(memory) as trio:
             cluster = LocalCluster(clear, trio=trio, weights="open")  # type: ignore[arg-type]

@@ -14,6 +14,7 @@ import random
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections import Counter
@@ -55,7 +56,10 @@ class Running:
         return [int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * page >> 20 for pid in pids]
 
     def health(self) -> dict[str, Any]:
-        return json.loads(self._sent("GET", "/health")[0].read())
+        answer, connection = self._sent("GET", "/health")
+        found = json.loads(answer.read())
+        connection.close()
+        return found
 
     def post(self, prompt: str, tokens: int, stream: bool = False) -> tuple[Any, http.client.HTTPConnection]:
         said = [{"role": "user", "content": prompt}]
@@ -88,11 +92,20 @@ class Running:
 @contextmanager
 def started(*words: str) -> Iterator[Running]:
     command = [sys.executable, "-m", "puma.cli.app", "gateway", "--port", "0", "--json", *words]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as program:
+    with (  # what goes wrong in a party is told there
+        tempfile.TemporaryFile("w+") as log,
+        subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=log, text=True, env=os.environ | {"PUMA_DEBUG": "1"}
+        ) as program,
+    ):
         try:
             assert program.stdout is not None
             url = json.loads(program.stdout.readline())["url"]
             yield Running(program, int(url.rpartition(":")[2]))
+        except BaseException:
+            log.seek(0)
+            print(log.read()[-8000:])
+            raise
         finally:
             program.send_signal(signal.SIGINT)
             program.wait(60)
