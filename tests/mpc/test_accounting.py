@@ -21,7 +21,8 @@ from puma.mpc import arithmetic, boolean
 from puma.mpc.arithmetic import deal
 from puma.mpc.party import DEALER, FIRST, SECOND, Message, Party, Piece, Protocol
 from puma.mpc.share import Additive, Bits
-from tests.cases import CASES, Case, coins, sample
+from tests.case import Case
+from tests.cases import CASES, coins, sample
 from tests.trio import given_additive, given_bits, parties, trio
 
 DEALT = ("deal", "one-hot", "bit-deal")  # what pads corrections; a party asks for it before it sends or waits
@@ -153,14 +154,14 @@ def one_half(party: Party) -> None:
     """Two corrections padded by one draw."""
     half = party.words(FIRST, "deal", (8,))
     for _ in range(2):
-        payload = kernels.pack(torch.arange(8) - half, 16) if party.is_dealer else None
+        payload = kernels.pack(torch.arange(8) - half, 16) if party.is_dealer else None  # type: ignore[operator]
         party.correction(payload, 16)
 
 
 def stack_under_one_half(party: Party) -> None:
     """A stack dealt under the half of one of its parts, which is repeated."""
     half = party.words(FIRST, "deal", (1, 8))
-    payload = kernels.pack(torch.ones(2, 8).long() - half.expand(2, 8), 16) if party.is_dealer else None
+    payload = kernels.pack(torch.ones(2, 8).long() - half.expand(2, 8), 16) if party.is_dealer else None  # type: ignore[union-attr]
     party.correction(payload, 32)
 
 

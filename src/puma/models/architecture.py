@@ -148,10 +148,6 @@ class Architecture:
         """How many tokens those layers see that do not see all; 0 if there are none."""
         return getattr(config, "window", 0)
 
-    def preamble(self, config: Any) -> tuple[int, ...]:
-        """Tokens that everybody knows, of which the parties hold keys and values; none if there are none."""
-        return getattr(config, "preamble", ())
-
     def entries(self, config: Any, columns: int) -> int:
         """How many scores a row has that sees so many columns."""
         return columns + bool(getattr(config, "sinks", False))

@@ -26,8 +26,8 @@ from typing import Any
 
 import pytest
 
-from tests import watch_processes
 from tests.gateway.conftest import until
+from tests.watching.started import parties
 
 pytestmark = [pytest.mark.slow, pytest.mark.processes, pytest.mark.timeout(7200)]
 WORDS = ["Once upon a time", "The little dog", "Lily and Tom", "One day a bird", "In the garden", "A big red ball"]
@@ -48,7 +48,7 @@ class Running:
     @property
     def parties(self) -> list[int]:
         """Process ids of those that there are now."""
-        return watch_processes.parties(self.program.pid)
+        return parties(self.program.pid)
 
     def memory(self) -> list[int]:
         """MiB of the gateway and of each party."""
