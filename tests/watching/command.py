@@ -33,6 +33,8 @@ class Command:
         self._process, self._sent = nursery.party(loaded.PROGRAM), 0
         self.pid = self._process.pid
         self.returncode: int | None = None
+        for file in {out, errors or out}:
+            file.touch()  # whoever looks into it need not wait for the child
         stdin, _ = self._process.pipes()
         said = {"command": [*words], "out": [str(out), str(errors or out)]}
         stdin.write(json.dumps(said, separators=(",", ":")) + "\n")
