@@ -24,6 +24,7 @@ from puma.mpc.party import Party
 from puma.mpc.polynomial import ONE, bit, times
 from puma.mpc.public import LookedUp
 from puma.mpc.share import Additive, Bits, Secret, Share
+from puma.mpc.wide import products
 from puma.nn import attention, delta, gates, inverses, mixture, paper, pooling, roots, sampling, splines
 from puma.nn import functional as F
 from puma.nn.variants import QUICK
@@ -36,6 +37,7 @@ from tests.trio import (
     given_public,
     given_raised,
     given_seeded,
+    given_widened,
 )
 
 
@@ -107,6 +109,8 @@ def parts(result: Any) -> list[Tensor | None]:
             found += secret.components
         elif isinstance(secret, raising.Raised):
             found += [*secret.share.components, secret.turn]
+        elif isinstance(secret, products.Widened):
+            found += secret.words
         elif isinstance(secret, Additive):
             found.append(None if secret.silent else secret.part)
         elif isinstance(secret, Bits):
@@ -142,6 +146,10 @@ def _watched(x: Share) -> Share:
 
 def _raised(p: Party) -> raising.Raised:
     return given_raised(p, X, 20, 47, 12)
+
+
+def _widened(p: Party) -> products.Widened:
+    return given_widened(p, X, 33, 78, 12)
 
 
 def _z(p: Party, bits: int = 40, frac: int = 24, name: str = "z", dealt: bool = True) -> Additive:
@@ -190,6 +198,9 @@ MPC = [
     Case(raising.times, lambda p: (_raised(p), _x(p, 50, 9, "y", Y))),
     Case(raising.times, lambda p: (_raised(p), given_raised(p, Y, 17, 40, 9, "y")), "two"),
     Case(raising.squared, lambda p: (_raised(p),)),
+    Case(products.widened, lambda p: (_x(p, 33), 78)),
+    Case(products.narrowed, lambda p: (_widened(p), 62)),
+    Case(products.opened, lambda p: (_widened(p), given_widened(p, Y, 53, 78, 30, "y"), 30, 48)),
     Case(arithmetic.random_share, lambda p: (p, N, 42)),
     Case(arithmetic.reveal, lambda p: (_x(p, 23),)),
     Case(

@@ -12,7 +12,7 @@ from puma.client.cost import Cost
 from puma.errors import InputError, UsageError
 from puma.local.cluster import Trio
 from puma.measure.bench import RandomParams, configured, random_ids
-from puma.measure.forecast import Network, forecast
+from puma.measure.forecast import HIDDEN, Network, forecast
 from puma.measure.rates import Speed, Work, work
 from puma.models.config import Llama
 from puma.models.presets import preset
@@ -88,6 +88,19 @@ def test_network() -> None:
     swift = Network.parse("1us,900Gbps").predict(cost, todo, SPEED)
     assert swift["seconds_here"] > swift["seconds"]  # three parties on two cores
     assert Network.parse("wan").predict(cost, todo, SPEED)["seconds"] > lan["seconds"]
+
+
+def test_masks_are_drawn_while_an_evaluator_waits() -> None:
+    cost, todo = small()
+    for weights in (1e6, 1e10):
+        wan = Network.parse("wan")
+        more = Work(*astuple(todo)[:2], weights, 0.0)
+        hidden, bare = (wan.predict(cost, more, SPEED, secret=secret) for secret in (True, False))
+        saved = min(hidden["latency_seconds"], HIDDEN * 1.5 * 2e-9 * weights)
+        assert hidden["hidden_seconds"] == pytest.approx([0.0, saved, saved])
+        dealer = bare["compute_seconds"][0] + bare["offline_seconds"]
+        assert hidden["seconds"] == pytest.approx(max(dealer, bare["seconds"] - saved))
+    assert Network.parse("1ms,5Gbps").predict(cost, more, SPEED)["hidden_seconds"] == [0.0, 0.0, 0.0]
 
 
 def test_a_slow_line_of_the_dealer_counts() -> None:

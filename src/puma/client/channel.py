@@ -148,6 +148,10 @@ class PartyChannel:
             quick = self._plans[size]
         return msgspec.structs.replace(request, input=msgspec.structs.replace(read, quick=quick))
 
+    def plan_as(self, other: PartyChannel) -> None:
+        """Ask by the plans of another session with the same parties, those that are yet to be made, too."""
+        self.variants, self.network, self._plans = other.variants, other.network, other._plans
+
     def answers(self, kind: type[R]) -> list[R]:
         """One more message of each party, of this kind, to what it was sent since it was asked."""
         return self._replies(kind)

@@ -310,7 +310,7 @@ class RemoteCluster(Client):
         session, first = self._dial(), self._session
         try:
             session.approximation, session.out_of_range = first.approximation, first.out_of_range
-            session.variants = first.variants
+            session.plan_as(first)
             if not session.open(self.model.name) or session.sharing != first.sharing:
                 raise StoreError(f"{self.model.name} has been replaced", "connect anew")
             return RemoteCluster(session, self.model, self._dial)
@@ -344,7 +344,7 @@ def connect(
     plain: bool = False, approximation: str = SPLINE, prepared_requests: str | Path | None = None,
     progress: Progress | None = None,
     tokenizer: str | Path | None = None, accept_changes: bool = False, record: str | Path | None = None,
-    variants: str = "lean",
+    variants: str | None = None,
     audited: bool = False,
 ) -> RemoteCluster:  # fmt: skip
     """Ask a model that three distant parties serve: by its name, or the only one there is.
@@ -352,7 +352,7 @@ def connect(
     `cluster` is the file that says who they are, and `key` the client's key that they know. `approximation` says which
     functions they compute, "spline", "puma" or "mpcformer", as far as the model's owner allows, and `variants` which of
     them take fewer rounds and more words: "lean" none, "quick" all, "auto" as the parties' network has it, or their
-    names. `prepared_requests` is
+    names; auto unless given, and lean in an audited session, which cannot ask how the network is. `prepared_requests` is
     a folder in memory for what `prepare` gives and later requests use up, in this session or another. `progress` hears
     for which parties we wait.
 
@@ -375,8 +375,8 @@ def connect(
     tokenizer = None if tokenizer is None else arguments.path_like(tokenizer, "a tokenizer")
     record = None if record is None else arguments.path_like(record, "a record")
     arguments.callback(progress, "progress")
-    variants = arguments.variants(variants)
     audited = arguments.flag(audited, "audited")
+    variants = arguments.distant(variants, audited)
     again = partial(open_session, cluster, key, "client", plain)
     session = again(progress)
     session.variants = variants

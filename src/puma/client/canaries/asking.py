@@ -15,15 +15,16 @@ import torch
 from puma.client.session import Session
 from puma.models import heads, inputs
 from puma.models.config import Config
+from puma.nn.variants import quick_of, title
 from puma.wire.messages import Encode, Generate, Input, Pace, Request
 
 PROMPT, TOKENS = 16, 4  # unless something else is asked
 
 
-def usual(config: Config, prompt: int = PROMPT, tokens: int = TOKENS) -> list[Request]:
-    """The public words of a plain request: so many tokens of one prompt, or what the model's head is for."""
+def usual(config: Config, prompt: int = PROMPT, tokens: int = TOKENS, plan: str = "lean") -> list[Request]:
+    """The public words of a plain request by a plan: so many tokens of one prompt, or what the model's head is for."""
     read = inputs(config)
-    job = Input([read.context] if read.rows else [min(prompt, read.context)], [])
+    job = Input([read.context] if read.rows else [min(prompt, read.context)], [], quick=quick_of(plan))
     if heads(config).generates:
         return [Generate(job, tokens)]
     if heads(config).labels:
@@ -38,6 +39,7 @@ def ask_like(session: Session, said: Sequence[Request], early: int = 0) -> None:
     config = session.served
     assert isinstance(first, Generate | Encode)
     prompts = made_up(config, first.input.lengths)
+    session.variants = title(first.input.quick)
     hidden = {"lengths": "secret", "padded": first.input.lengths[0]} if first.input.padded else {}
     if isinstance(first, Encode):
         _encode(session, first, prompts, hidden)

@@ -13,6 +13,7 @@ from cyclopts import Parameter
 from puma.cli import ui
 from puma.cli.options import HUMAN, Count, Flag, Output
 from puma.errors import ProtocolError, UsageError
+from puma.nn.variants import quick_of
 
 if TYPE_CHECKING:
     from puma.audit.report import Report
@@ -31,6 +32,7 @@ def run(
     sharing: Path | None = None,
     prompt: Count = 16,
     tokens: Count = 4,
+    plan: str = "lean",
     every: float | None = None,
     report: Path | None = None,
     insecure: Flag = False,
@@ -61,6 +63,8 @@ def run(
         How many tokens to ask with.
     tokens
         How many new ones, of a model that generates.
+    plan
+        The plan that clients name who ask with --audited: lean, quick, or functions by name.
     every
         Go on until somebody deviates or it is interrupted: on average a canary in so many minutes, at random times.
     report
@@ -68,6 +72,7 @@ def run(
     insecure
         Links without TLS, to parties that were started likewise on this machine.
     """
+    quick_of(plan)
     if prompt < 1 or tokens < 1 or (every is not None and every <= 0):
         raise UsageError("a canary has at least one token and some time before the next", "see `puma audit run --help`")
     if report is not None and report.exists():
@@ -77,7 +82,7 @@ def run(
     while True:
         with ui.progress(output.json) as progress:
             progress("asking a canary", count, count + 1)
-            found = one(partial(_asking, prompt=prompt, tokens=tokens))
+            found = one(partial(_asking, prompt=prompt, tokens=tokens, plan=plan))
         count += 1
         if found.findings or every is None:
             _tell(found, count, report, output.json)
@@ -136,10 +141,10 @@ def verify(
         )
 
 
-def _asking(session: Any, prompt: int, tokens: int) -> None:
+def _asking(session: Any, prompt: int, tokens: int, plan: str) -> None:
     from puma.client.canaries.asking import ask_like, usual
 
-    ask_like(session, usual(session.served, prompt, tokens))
+    ask_like(session, usual(session.served, prompt, tokens, plan))
 
 
 def _here(model: str | None, adapter: str | None, key: Path | None) -> Any:

@@ -44,7 +44,7 @@ def gateway(
     fixed_length: Flag = False,
     reveal_logits: Flag = False,
     out_of_range: Literal["refuse", "warn"] = "refuse",
-    plan: str = "lean",
+    plan: str | None = None,
     together: Count = 64,
     queue: Count = 64,
     api_key: Path | None = None,
@@ -91,7 +91,8 @@ def gateway(
         warn: give answers although a number left its range; their finish_reason is then out_of_range.
     plan
         Which functions take fewer rounds and more words: lean none, quick all, auto as the network between the parties
-        has it, or their names with commas between.
+        has it, or their names with commas between. Unless given auto with a cluster, and else lean, also where parties
+        are audited.
     together
         How many requests may be with the parties at a time, each in a session of its own.
     queue
@@ -194,10 +195,12 @@ def _drawn(clear: Any, temperature: float | None, seen: bool) -> tuple[float, in
     return (min(first, 2.0), chances.get("top_k", 0), chances.get("top_p", 1.0)) if seen else (min(first, 2.0), 0, 1.0)
 
 
-def _judging(start: Callable[[], Any], out_of_range: str, plan: str) -> Any:
+def _judging(start: Callable[[], Any], out_of_range: str, plan: str | None) -> Any:
     """A session that gives or refuses answers which may be wrong, and asks by a plan."""
     cluster = start()
-    cluster.out_of_range, cluster.variants = out_of_range, plan
+    cluster.out_of_range = out_of_range
+    if plan is not None:
+        cluster.variants = plan
     return cluster
 
 
