@@ -182,6 +182,11 @@ def _inverse(sums: Share, count: int, most: int) -> Protocol[Share]:
     return truncated(inverse, max(0, inverse.frac - most))
 
 
+def finest_inverse(sums: Share, count: int) -> Protocol[Share]:
+    """1 / the sum of a row of so many exponentials, for `divided`."""
+    return (yield from _inverse(sums, count, _finest(count)))
+
+
 def inverse_sums(sums: Share, count: int, ring: int) -> Protocol[Operand]:
     """1 / the sum of a row of so many exponentials, the largest of them among those summed up, in `ring`."""
     return raised_to((yield from _inverse(sums, count, INVERSE_FRACTION)), ring)
@@ -233,8 +238,8 @@ def attend(
         lifted = yield from _lifted(found, ring)
         e, sums = _done(lifted), lifted.sum(-1)
     if DIRECT in quick:
-        x, inverse = yield from together(_weighted(e, values, valued), _inverse(sums, count, _finest(count)))
-        return (yield from _divided(x, inverse))
+        x, inverse = yield from together(_weighted(e, values, valued), finest_inverse(sums, count))
+        return (yield from divided(x, inverse))
     ring = quotient_ring(valued)
     return (yield from quotient(*(yield from together(_grown(e, values, ring), inverse_sums(sums, count, ring)))))
 
@@ -251,10 +256,11 @@ def _weighted(e: Protocol[Share], values: Share, valued: int) -> Protocol[Share]
     return (yield from formatted((product, ACTIVATION, ring)))[0]
 
 
-def _divided(x: Share, inverse: Share) -> Protocol[Share]:
-    """What `quotient` gives, in the ring that the next matrix reads: as many bits are cut off as the inverse has."""
-    ring = RING + inverse.frac
-    return (yield from opened(widened(x, ring), widened(inverse, ring).unsqueeze(-1), inverse.frac, RING))
+def divided(x: Share, inverse: Share) -> Protocol[Share]:
+    """What `quotient` gives, in the ring that the next matrix reads."""
+    dropped = x.frac + inverse.frac - ACTIVATION
+    ring = RING + dropped
+    return (yield from opened(widened(x, ring), widened(inverse, ring).unsqueeze(-1), dropped, RING))
 
 
 def _done(x: Share) -> Protocol[Share]:

@@ -109,6 +109,8 @@ def gateway(
     open_weights
         The weights of a model on this machine are no secret: only prompts and answers are hidden, which is quicker.
     """
+    from puma.client.arguments import distant
+
     server = _server()
     if max_tokens < 1 or queue < 0 or together < 1 or drain < 0 or not 0 <= (temperature or 0) <= 2:
         raise UsageError("a limit or temperature that makes no sense", "see `puma gateway --help`")
@@ -119,6 +121,8 @@ def gateway(
     local = source or adapter or store or reveal_logits or open_weights or fitting != FITTED
     _check_roles(local, cluster, as_, model)
     audits.check(cluster)
+    if audits.every:
+        distant(plan, True)
     hosts = _called(host, hostname)
     with server.listen(host, port) as bound:
         policy = (reveal_logits, "open" if open_weights else "hidden")
