@@ -12,7 +12,10 @@ import pytest
 from puma.audit import scheduled
 from puma.audit.scheduled import Audited, Schedule
 from puma.audit.verdict import Finding
+from puma.client.canaries.asking import ask_like, usual
 from puma.errors import PeerLost, ProtocolError
+from puma.models.config import Llama
+from puma.nn.variants import QUICK
 from puma.wire.messages import Generate, Input, Pace
 
 SAID = [[Generate(Input([n], []), 3, paced=True), Pace(True)] for n in range(1, 6)]
@@ -79,3 +82,12 @@ def test_a_canary_that_fails_is_told_and_the_next_one_comes() -> None:
 def test_numbers_are_drawn_evenly() -> None:
     drawn = Counter(scheduled.below(3) for _ in range(900))
     assert set(drawn) == {0, 1, 2} and min(drawn.values()) > 200
+
+
+def test_a_canary_has_the_plan_of_what_it_is_like() -> None:
+    config = Llama(vocab_size=20, hidden_size=8, intermediate_size=8, layers=1, heads=1)
+    session: Any = SimpleNamespace(served=config, variants="auto", continued=lambda *_, **__: iter(()))
+    for quick, plan in (((), "lean"), (("inverse", "norm"), "inverse,norm"), (QUICK, "quick")):
+        ask_like(session, [Generate(Input([3], [], quick=quick), 2)])
+        assert session.variants == plan
+    assert usual(config, plan="quick")[0].input.quick == QUICK  # type: ignore[union-attr]

@@ -24,7 +24,7 @@ from puma.mpc.party import Protocol
 from puma.mpc.raising import cut, raised_to, squared, times, whole
 from puma.mpc.share import Additive, Bits, Share, stacked
 from puma.mpc.watch import coarse_rows, note_lift, note_rows
-from puma.mpc.wide.products import Widened, narrowed, opened, widened
+from puma.mpc.wide.products import WIDEST, Widened, narrowed, opened, widened
 from puma.mpc.wide.words import MOST
 from puma.nn.inverses import RECIPROCAL_BOUND, RSQRT_BOUND, UNIT, leading, quick_reciprocal, quick_rsqrt
 from puma.nn.splines import Spline, lines_at
@@ -239,7 +239,7 @@ def _tall(rows: Share, form: RowFormat, exponent: int, ring: int) -> Widened | N
     """Rows in a ring in which their product with a root is opened in `ring`; None where it needs no lift anyway, or no
     ring is as large."""
     needed = ring + form.dropped(exponent)
-    if not form.product < needed <= min(MOST, rows.bits + 64):
+    if not form.product < needed <= min(MOST, rows.bits + 64) or rows.bits > WIDEST:
         return None
     return widened(rows, max(needed, form.wide + 1))
 

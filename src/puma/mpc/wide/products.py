@@ -25,6 +25,9 @@ from puma.mpc.share import Secret, Share
 from puma.mpc.wide.words import LOW, MOST, Wide, drawn, wide
 
 
+WIDEST = 62  # bits of the largest ring whose shares may grow: two words of it add up in one
+
+
 class Widened(Secret):
     """x in ring `bits`, up to MOST, made of a share in a ring of `low` bits.
 
@@ -85,13 +88,13 @@ def widened_cost(x: Share | Size, bits: int) -> Cost:
 @declares("offline 2(k-j)", "section 3", widened_cost)
 @in_clear(_widened_in_clear)
 def widened(x: Share, bits: int) -> Widened:
-    """x in a ring of up to MOST bits, at most 64 more than its own; exact for what `lift` would lift; local.
+    """x, in a ring of WIDEST bits at most, in one of up to MOST, at most 64 more than its own; exact for what `lift` would lift; local.
 
     What `raising.raised` does; the dealer's l - 2^j (w + t) is l modulo 2^j as a signed word. Safe: what is dealt is
     padded, and nothing is sent.
     """
     party, j, shape = x.party, x.bits, tuple(x.shape)
-    assert 2 <= j < bits <= min(MOST, j + 64)
+    assert 2 <= j <= WIDEST and j < bits <= min(MOST, j + 64)
     a, b = (kernels.reduce(t, j) for t in x.shifted(1 << (j - 2)).components)
     if party.is_dealer:
         total = a + b
