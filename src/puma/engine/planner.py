@@ -15,6 +15,7 @@ import torch
 
 from puma import kernels
 from puma.engine.dry_run import dry_run
+from puma.models import architecture, with_layers
 from puma.models.config import Config
 from puma.mpc.party import DEALER, FIRST, SECOND, Party
 from puma.nn.variants import VARIANTS
@@ -22,6 +23,7 @@ from puma.wire.beside.network import Surveyed
 from puma.wire.messages import Encode, Generate
 
 PINGS, BULK = 4, 1 << 20  # round trips of which the least counts, and bytes each way that tell the rate
+LAYERS = 4  # of a deeper model so many are priced
 FASTEST = 1e11  # bits a second: beyond, a rate is what the clock makes of it
 ROUND, BYTE = 9e-4, 1.6e-9  # seconds of processor time that a round costs an evaluator, and a byte that any party sends
 
@@ -64,12 +66,24 @@ def with_plan(request: Generate | Encode, quick: tuple[str, ...]) -> Generate | 
 
 
 def planned(config: Config, request: Generate | Encode, link: Link) -> tuple[str, ...]:
-    """The plan that takes least time on this link: each function by itself, since what they save adds up."""
-    lean, chosen = link.seconds(spending(config, request, ())), list[str]()
-    for name in VARIANTS:
-        if link.seconds(spending(config, request, (name,))) < lean:
-            chosen.append(name)
-    return tuple(chosen)
+    """The plan that takes least time on this link: each function by itself, since what they save adds up.
+
+    Of a long generation the prompt and one token more are counted, and of a deep model a few layers: an evaluator
+    should not compute longer on which functions are quick than the answer takes.
+    """
+    if architecture(config).layers(config) > LAYERS:
+        config = with_layers(config, LAYERS)
+
+    def seconds(quick: tuple[str, ...]) -> float:
+        if not isinstance(request, Generate) or request.tokens < 2:
+            return link.seconds(spending(config, request, quick))
+        first, both = (
+            link.seconds(spending(config, msgspec.structs.replace(request, tokens=tokens), quick)) for tokens in (1, 2)
+        )
+        return first + (request.tokens - 1) * (both - first)
+
+    lean = seconds(())
+    return tuple(name for name in VARIANTS if seconds((name,)) < lean)
 
 
 def surveyed(party: Party, config: Config, request: Generate | Encode) -> Surveyed:

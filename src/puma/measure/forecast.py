@@ -70,7 +70,7 @@ class Network:
         waits = parts["latency_seconds"] if secret and self.rtt / 2 > SLOW else 0.0
         hidden = [0.0, *(min(waits, HIDDEN * speed.stretch * seconds) for seconds in speed.drawing(work)[1:])]
         idle = sum(parts.values()) - parts["offline_seconds"]
-        ahead = compute[0] + parts["offline_seconds"]
+        ahead = max(compute[0], parts["offline_seconds"])
         return asdict(self) | parts | {
             "compute_seconds": compute,
             "hidden_seconds": hidden,
@@ -91,7 +91,7 @@ ASSUMPTIONS = [
     "each party computes as fast as this machine does; its speed was measured once and is kept",
     "the two messages of a round cross: it waits for half a round-trip time and for one of them to be sent",
     "rates hold for each direction between two machines; connections are warm and lose nothing",
-    "the dealer runs ahead: its corrections matter only where they take longer than all the rest",
+    "the dealer runs ahead and sends while it computes: the longer of both matters where it outlasts all the rest",
     "while an evaluator waits for a slow network it draws masks of weights that come next",
 ]
 

@@ -92,9 +92,9 @@ def together(
 ) -> float:
     """Seconds until all three are done, who are busy for so long each, on so many cores.
 
-    The evaluators go in lockstep and wait for `idle` seconds between, for `hidden` ones of which each is busy all the
-    same; the dealer, who runs ahead, and whoever else wants these cores for `beside` seconds, take turns with them where
-    cores are too few.
+    The evaluators go in lockstep and wait for `idle` seconds between, for `hidden` ones of which each is busy all
+    the same; the dealer, who runs ahead, and whoever else wants these cores for `beside` seconds, take turns with them
+    where cores are too few.
     """
     dealer, *evaluators = busy
     seen = [seconds - aside for seconds, aside in zip(evaluators, hidden[1:], strict=True)]

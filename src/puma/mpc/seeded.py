@@ -86,8 +86,8 @@ class Seeded(Share):
     ) -> Iterator[tuple[int, list[Tensor]]]:
         """First row and packed components of each block of rows, in order; one not wanted holds arbitrary bytes.
 
-        All rows, or a part of them. The bytes are only good until the next block comes. `ahead` are the first bytes of an
-        evaluator's mask, drawn already.
+        All rows, or a part of them. The bytes are only good until the next block comes. `ahead` are the first bytes of
+        an evaluator's mask, drawn already.
         """
         each, rows = rest_bytes(self.shape[1:], self.bits), self.block_rows(least)
         start, stop = part or (0, self.shape[0])
@@ -274,8 +274,8 @@ class _Drawing:
 class Foreseen:
     """Masks of the parameters that an evaluator comes to next, drawn while it waits for a slow network.
 
-    They are the bytes that it would draw where it uses them, and nobody else is told. After a parameter the next ones in
-    the order given are wanted, as many as fit; what is drawn of others is forgotten.
+    They are the bytes that it would draw where it uses them, and nobody else is told. After a parameter the next ones
+    in the order given are wanted, as many as fit; what is drawn of others is forgotten.
     """
 
     def __init__(self, weights: Sequence[Seeded], most: int = FORESEEN) -> None:

@@ -321,8 +321,8 @@ class StreamLink(Endpoint):
 
 
 def _ready(sock: socket.socket, event: int) -> bool:
-    """Whether something has come, or a few bytes would leave at once: which the system says only where there is room for
-    many."""
+    """Whether something has come, or a few bytes would leave at once: which the system says only where there is room
+    for many."""
     poll = select.poll()
     poll.register(sock, event)
     return bool(poll.poll(0))

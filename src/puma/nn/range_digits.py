@@ -87,8 +87,8 @@ SINGLE, FEW = 9, 1 << 17  # the same of few inputs that may lie above the table,
 
 
 def told_widths(bits: int, quick: Sequence[str], count: int, above: bool) -> tuple[int, ...]:
-    """Widths, low to high, of the digits that tell the range of so many inputs without polynomials, where one of so many
-    bits would; none where the plan has it otherwise, or they took too many bits.
+    """Widths, low to high, of the digits that tell the range of so many inputs without polynomials, where one of so
+    many bits would; none where the plan has it otherwise, or they took too many bits.
 
     Where nothing is above, there may be two: the higher one tells that an input is no further below the table than the
     lower one reaches.

@@ -166,7 +166,7 @@ class RowFormat:
         return self.reach + self.sum_frac // 2 - 1
 
     def dropped(self, exponent: int) -> int:
-        """Fraction bits that are cut off x times a root of CUT bits less, 2^exponent times as large: ACTIVATION stay."""
+        """Fraction bits cut off x times a root of CUT bits less that is 2^exponent times as large: ACTIVATION stay."""
         return self.frac + UNIT + self.last + 1 - self.sum_frac // 2 - CUT - exponent - ACTIVATION
 
     def lengths(self, opened: int, n: int) -> tuple[float, float]:
