@@ -353,8 +353,8 @@ def connect(
     functions they compute, "spline", "puma" or "mpcformer", as far as the model's owner allows, and `variants` which of
     them take fewer rounds and more words: "lean" none, "quick" all, "auto" as the parties' network has it, or their
     names; auto unless given, and lean in an audited session, which cannot ask how the network is. `prepared_requests`
-    is a folder in memory for what `prepare` gives and later requests use up, in this session or another. `progress` hears
-    for which parties we wait.
+    is a folder in memory for what `prepare` gives and later requests use up, in this session or another. `progress`
+    hears for which parties we wait.
 
     The model's config, tokenizer and chat template must be those that this client saw before, as it is written down in
     the file `record`, unless it says `accept_changes`. `tokenizer` is its own tokenizer.json instead, or a folder that

@@ -88,7 +88,7 @@ def widened_cost(x: Share | Size, bits: int) -> Cost:
 @declares("offline 2(k-j)", "section 3", widened_cost)
 @in_clear(_widened_in_clear)
 def widened(x: Share, bits: int) -> Widened:
-    """x of a ring of WIDEST bits at most in one of up to MOST, 64 more at most; exact for what `lift` would lift; local.
+    """x of a ring of WIDEST bits at most in one of up to MOST, 64 more at most; exact for what `lift` lifts; local.
 
     What `raising.raised` does; the dealer's l - 2^j (w + t) is l modulo 2^j as a signed word. Safe: what is dealt is
     padded, and nothing is sent.
