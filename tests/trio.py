@@ -122,7 +122,9 @@ def given_raised(party: Party, value: Tensor, low: int, bits: int, frac: int = 0
 def given_widened(party: Party, value: Tensor, low: int, bits: int, frac: int = 0, name: str = "r") -> Widened:
     """The same beyond 64 bits."""
     m, mask, above, turn = _grown(party, value, low, frac, name)
-    return Widened(party, m, m + mask if party.is_dealer else mask, above, turn, low, bits, frac)
+    if party.is_dealer:
+        mask, above = m + mask, mask
+    return Widened(party, m, mask, above, turn, low, bits, frac)
 
 
 def _grown(party: Party, value: Tensor, low: int, frac: int, name: str) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -12,7 +12,7 @@ from puma import kernels
 from puma.mpc.clear import ClearParty
 from puma.mpc.clear import held as clearly
 from puma.mpc.party import Party
-from puma.mpc.raising import raised, squared, whole
+from puma.mpc.raising import cut, raised, squared, whole
 from puma.mpc.wide.products import narrowed, opened, widened
 from puma.mpc.wide.words import LOW, Wide, wide
 from tests.mpc.growing.test_raising import liftable, masks
@@ -91,10 +91,12 @@ def test_what_grew_beyond_a_word_is_what_grows_into_one() -> None:
 
     def compute(party: Party) -> list[Any]:
         narrow, plain = narrowed(widened(given(party, x, 33), 78), 62), raised(given(party, x, 33, 0, "o"), 62)
-        return [whole(narrow), squared(narrow), squared(plain)]
+        short = cut(narrow, 5)  # each part of the dealer's mask by itself, as evaluators cut theirs
+        return [whole(narrow), squared(narrow), squared(plain), whole(short), squared(short)]
 
-    sums, squares, plain = (added(list(each)) for each in zip(*parties(compute), strict=True))
-    assert torch.equal(sums, x)
+    sums, squares, plain, short, of_short = (added(list(each)) for each in zip(*parties(compute), strict=True))
+    assert torch.equal(sums, x) and torch.equal(of_short, kernels.signed(short * short, 57))
+    assert (short - x.double() / 32).abs().max() < 1.5
     assert torch.equal(squares, kernels.signed(x * x, 62)) and torch.equal(squares, plain)
 
 

@@ -32,7 +32,8 @@ class Widened(Secret):
     """x in ring `bits`, up to MOST, made of a share in a ring of `low` bits.
 
     As of a `Raised` share the dealer's mask lacks 2^low where both `turn` are 1. An evaluator holds m, its half of the
-    mask in the small ring, and `above`, its half of what is taken off that in units of 2^low.
+    mask in the small ring, and `above`, its half of what is taken off that in units of 2^low. The dealer has the mask,
+    and as m and `above` its two parts, which are cut each for itself.
     """
 
     def __init__(
@@ -51,7 +52,7 @@ class Widened(Secret):
     @property
     def words(self) -> list[Tensor]:
         """All that this party holds."""
-        return [self.mask, self.turn] if self.party.is_dealer else [self.m, self.mask, self.above, self.turn]
+        return [self.m, self.mask, self.above, self.turn]
 
     @property
     def half(self) -> Wide:
@@ -100,8 +101,8 @@ def widened(x: Share, bits: int) -> Widened:
         total = a + b
         carry, turn = total >> j, (total >> (j - 1)) & 1
         deal(party, torch.stack([carry + turn, carry]), (2, *shape), bits - j)
-        mask = total - ((carry + turn) << j)
-        return Widened(party, mask, mask, mask, turn, j, bits, x.frac)
+        one = a - ((carry + turn) << j)
+        return Widened(party, one, one + b, b, turn, j, bits, x.frac)
     if_low, if_high = deal(party, None, (2, *shape), bits - j)
     turn = (a >> (j - 1)) & 1
     above = torch.where(turn.bool(), if_high, if_low)
@@ -114,7 +115,7 @@ def narrowed(x: Widened, bits: int) -> Raised:
     """The same in a ring of at most 64 bits; local."""
     assert x.low < bits <= min(64, x.bits)
     if x.party.is_dealer:
-        share = Share(x.party, x.mask, x.party.nothing(x.shape), bits, x.frac)
+        share = Share(x.party, x.m, x.above, bits, x.frac)
     else:
         share = Share(x.party, x.m, x.mask - (x.above << x.low), bits, x.frac)
     return Raised(share, x.turn, x.low)
