@@ -12,7 +12,6 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeGuard, cast
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -260,7 +259,8 @@ class _Drawing:
     take no memory."""
 
     def __init__(self, weight: Seeded) -> None:
-        self.buffer = torch.from_numpy(np.empty(rest_bytes(weight.shape, weight.bits), np.uint8))
+        size = rest_bytes(weight.shape, weight.bits)
+        self.buffer = torch.empty(size, dtype=torch.uint8, device=weight.device)
         self._reader = weight.stream().reader(0)
         self.done = self.limit = 0
 
@@ -310,7 +310,7 @@ class Foreseen:
         if place is None:
             return None
         found, self._first = self._drawn.pop(place, None), place + 1
-        return None if found is None else found.buffer[: found.done]
+        return found.buffer[: found.done] if found is not None and found.done else None
 
     def _want(self, first: int) -> None:
         before, left, self._drawn, self._wanted = self._drawn, self._most, {}, first

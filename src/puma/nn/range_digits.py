@@ -84,6 +84,7 @@ def top_widths(bits: int, above: bool, least: int = 1) -> tuple[int, ...]:
 
 NARROW = 7  # bits of a digit that tells the range by itself, at most: it takes 2^7 bits an input
 SINGLE, FEW = 9, 1 << 17  # the same of few inputs that may lie above the table, and how many are few
+DOUBLE = 14  # of few that may not, by two digits
 
 
 def told_widths(bits: int, quick: Sequence[str], count: int, above: bool) -> tuple[int, ...]:
@@ -97,7 +98,7 @@ def told_widths(bits: int, quick: Sequence[str], count: int, above: bool) -> tup
     most = SINGLE if few and above else NARROW if few or TABLES in quick else 0
     if bits <= most:
         return (bits,)
-    return (bits // 2 + 1, bits - bits // 2) if few and not above else ()
+    return (bits // 2 + 1, bits - bits // 2) if few and not above and bits <= DOUBLE else ()
 
 
 def overlapping(x: Share, begins: int, ends: int, widths: Sequence[int]) -> list[Digit]:

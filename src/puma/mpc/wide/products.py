@@ -148,11 +148,12 @@ def opened(x: Widened, y: Widened, shift: int, bits: int) -> Protocol[Share]:
             dealt = deal(party, value.expand(shape) if party.is_dealer else None, shape, ring - low)
             part = part if party.is_dealer else part + wide(turn * dealt, low)
     own = _dealt(party, part, shape, ring)
-    frac, pads = x.frac + y.frac - shift, party.own_words("mask", (2, *shape))
-    if isinstance(pads, tuple):
+    frac, lows, highs = x.frac + y.frac - shift, party.own_words("mask", shape), party.own_words("mask", shape)
+    if isinstance(lows, tuple) or isinstance(highs, tuple):
         yield [Piece(None, LOW), Piece(None, ring - LOW)]
-        return Share(party, *(drawn(pad).shifted_right(shift) for pad in pads), bits, frac)
-    pad = drawn(pads)
+        one, two = (drawn(*words).shifted_right(shift) for words in zip(lows, highs, strict=True))
+        return Share(party, one, two, bits, frac)
+    pad = drawn(lows, highs)
     sent = part + own + pad
     low, high = yield [Piece(sent.low, LOW), Piece(sent.high, ring - LOW)]
     total = (sent + Wide(present(low), present(high))).plus(1 << (shift - 1))
@@ -179,17 +180,15 @@ def _lacking(x: Widened, y: Widened) -> list[tuple[int, Tensor, Tensor]]:
 def _dealt(party: Party, value: Wide, shape: tuple[int, ...], ring: int) -> Wide:
     """What `arithmetic.deal` does, of two words: an evaluator's half of the dealer's value. Safe: P2 is sent the
     difference to a uniform number of the ring, which it lacks."""
-    half = party.words(FIRST, "deal", (2, *shape))
     if party.rank == FIRST:
-        return drawn(present(half))
-    each = [Bytes.of(Words(math.prod(shape), bits)) for bits in (LOW, ring - LOW)]
-    count = Bytes.of(*each[0].words, *each[1].words)
+        return drawn(*(present(party.words(FIRST, "deal", shape)) for _ in range(2)))
+    counts = [Bytes.of(Words(math.prod(shape), bits)) for bits in (LOW, ring - LOW)]
     if party.rank == SECOND:
-        low, high = present(party.correction(None, count)).split_with_sizes([*each])
+        low, high = (present(party.correction(None, count)) for count in counts)
         return Wide(kernels.unpack(low, LOW, shape), kernels.unpack(high, ring - LOW, shape))
-    if party.dry:
-        party.correction(None, count)
-        return value
-    rest = value - drawn(present(half))
-    party.correction(torch.cat([kernels.pack(rest.low, LOW), kernels.pack(rest.high, ring - LOW)]), count)
+    half = present(party.words(FIRST, "deal", shape))
+    rest = value - drawn(half, half & 0)
+    party.correction(None if party.dry else kernels.pack(rest.low, LOW), counts[0])
+    half = present(party.words(FIRST, "deal", shape))
+    party.correction(None if party.dry else kernels.pack(rest.high - half, ring - LOW), counts[1])
     return value

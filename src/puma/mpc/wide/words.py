@@ -52,9 +52,9 @@ def wide(x: Tensor, shift: int = 0) -> Wide:
     return Wide((x << shift) & _BELOW, x >> (LOW - shift))
 
 
-def drawn(words: Tensor) -> Wide:
-    """The number that uniform words (2, ...) make, uniform as well."""
-    return Wide(words[0] & _BELOW, words[1])
+def drawn(low: Tensor, high: Tensor) -> Wide:
+    """The number that two uniform words make, uniform as well."""
+    return Wide(low & _BELOW, high)
 
 
 def _carried(low: Tensor, high: Tensor) -> Wide:
