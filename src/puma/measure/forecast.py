@@ -50,9 +50,7 @@ class Network:
             first, second = second, first
         return cls(text, _amount(second, RATES), _amount(first, TIMES))
 
-    def predict(
-        self, cost: Cost, work: Work, speed: Speed, beside: float = 0.0, secret: bool = True
-    ) -> dict[str, Any]:
+    def predict(self, cost: Cost, work: Work, speed: Speed, beside: float = 0.0, secret: bool = True) -> dict[str, Any]:
         """Seconds on this network, part by part, and what was assumed.
 
         `seconds` is for three machines like this one, `seconds_here` for three parties that share this one's cores,

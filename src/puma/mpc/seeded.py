@@ -80,7 +80,10 @@ class Seeded(Share):
         return -(-max(BLOCK_BYTES // max(each, 1), least) // ROWS) * ROWS
 
     def blocks(
-        self, least: int = ROWS, wanted: tuple[bool, bool] = (True, True), part: pool.Range | None = None,
+        self,
+        least: int = ROWS,
+        wanted: tuple[bool, bool] = (True, True),
+        part: pool.Range | None = None,
         ahead: Tensor | None = None,
     ) -> Iterator[tuple[int, list[Tensor]]]:
         """First row and packed components of each block of rows, in order; one not wanted holds arbitrary bytes.
