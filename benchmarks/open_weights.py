@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import statistics
 import tempfile
 import time
@@ -68,8 +69,9 @@ def _median(answers: list[dict[str, Any]]) -> dict[str, Any]:
 
 def from_folder(quick: bool) -> dict[str, Any]:
     """Seconds from opening a folder on disk to the first token, by the usual number formats, and what parties hold."""
-    layers = 2 if quick else max(1, min(32, (_free() - OTHER_BYTES - SPARE) // LAYER_BYTES))
     with tempfile.TemporaryDirectory(prefix="puma-", dir="/var/tmp") as folder:
+        room = min(_free(), shutil.disk_usage(folder).free) - OTHER_BYTES - SPARE
+        layers = 2 if quick else max(1, min(32, room // LAYER_BYTES))
         write(Path(folder), SETTINGS | {"num_hidden_layers": layers} | (SMALL if quick else {}))
         started = time.perf_counter()
         checkpoint = load(folder)

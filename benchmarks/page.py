@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from benchmarks import record
+from benchmarks.clients.table import clients
+from benchmarks.markdown import seconds, table
 
 PAGE = record.ROOT / "docs" / "benchmarks.md"
 README = record.ROOT / "README.md"
@@ -30,6 +32,7 @@ PARTS = (
     "lengths",
     "sentences",
     "threads",
+    "clients",
     "drafts",
     "open",
     "spu",
@@ -75,13 +78,6 @@ def origin(about: dict[str, Any]) -> str:
         f"*{about['machine']}, Linux {about['kernel']}, Python {about['python']}, torch {about['torch']}; "
         f"{about['date']}, commit {about['commit']}; `{about['command']}`*"
     )
-
-
-def table(heads: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
-    """A Markdown table; all columns but the first are numbers, and stand on the right."""
-    heads = list(heads)
-    lines = [heads, ["---", *["---:"] * (len(heads) - 1)], *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def models(results: list[dict[str, Any]]) -> str:
@@ -319,15 +315,11 @@ TABLES: dict[str, Callable[[Any], str]] = {
     "lengths": lengths,
     "sentences": sentences,
     "threads": threads,
+    "clients": clients,
     "drafts": drafts,
     "open": open_weights,
     "spu": spu,
 }
-
-
-def seconds(count: float) -> str:
-    """Seconds with three digits."""
-    return f"{count:.2f}" if count < 10 else f"{count:.1f}"
 
 
 def _gb(count: float) -> str:

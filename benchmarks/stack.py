@@ -24,7 +24,7 @@ from benchmarks.network import Emulated
 from puma import config
 from puma.client.connect import RemoteCluster, connect, open_session
 from puma.client.owner import Owner, card_of
-from puma.config import Cluster, Party, Policy
+from puma.config import Cluster, Party
 from puma.crypto import identity
 from puma.errors import PumaError
 from puma.measure.forecast import NETWORKS
@@ -38,13 +38,9 @@ Say = Callable[[str], None]
 
 
 class Stack:
-    """Daemons of three parties that serve a model, the embedded one unless given; over a network, or bare loopback,
-    with TLS or plain, to so many `sessions` at a time."""
+    """Daemons of three parties that serve the embedded model; over a network, or bare loopback, with TLS or plain."""
 
-    def __init__(
-        self, network: str | None = None, plain: bool = False, model: PlainModel | None = None, sessions: int = 16
-    ) -> None:
-        self._model, self._policy = model, Policy(max_sessions=sessions)
+    def __init__(self, network: str | None = None, plain: bool = False) -> None:
         self._open = ExitStack()
         self._folder = Path(self._open.enter_context(tempfile.TemporaryDirectory()))
         self._net = self._open.enter_context(Emulated(NETWORKS[network])) if network else None
@@ -71,12 +67,11 @@ class Stack:
         self._parties[rank] = self._start(rank)
 
     def share(self) -> None:
-        clear = self._model or PlainModel(None)
-        plan = clear.plan().provenance if self._model else None
+        clear = PlainModel(None)
         files = {label: read() for label, read in clear.files.items()}
         session = _patiently(lambda: open_session(self.files["olga"], self.key("olga"), "owner", self._plain))
         try:
-            card = card_of(NAME, "1", files, clear.eos, plan=plan)
+            card = card_of(NAME, "1", files, clear.eos)
             Owner(session, self._folder / "state").upload(clear.config, clear.params, card, files)
         finally:
             session.close()
@@ -90,8 +85,7 @@ class Stack:
         )
         people = {name: self._keys[name].fingerprint for name in ("olga", "alice")}
         path = self._folder / f"{name}.toml"
-        known = {"olga": people["olga"]}, {"alice": people["alice"]}
-        config.create(path, Cluster(parties, None, *known, self._policy))
+        config.create(path, Cluster(parties, None, {"olga": people["olga"]}, {"alice": people["alice"]}))
         return path
 
     def _way(self, machine: str, rank: int) -> int:
@@ -103,7 +97,6 @@ class Stack:
         words = ["party", "--as", str(self.key(name)), "--cluster", str(self.files[name])]
         words += ["--store", str(self._folder / f"store-{name}"), "--listen", f"127.0.0.1:{self._ports[rank]}"]
         words += ["--insecure"] if self._plain else []
-        words += ["--sessions-by-key", str(self._policy.max_sessions)]
         with (self._folder / f"{name}.log").open("a") as log:
             return subprocess.Popen([sys.executable, "-m", "puma.cli.app", *words], stdout=log, stderr=log)
 

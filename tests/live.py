@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,8 @@ import msgspec
 from puma import config
 from puma.client.connect import RemoteCluster, connect, open_session
 from puma.client.owner import Owner, card_of
-from puma.config import Cluster, Policy
+from puma.config import Cluster, Party, Policy
+from puma.crypto import identity
 from puma.errors import PumaError
 from puma.models.ranges import hides
 from puma.reference.plain_model import PlainModel
@@ -30,7 +32,8 @@ from tests.keyring import Keyring, Payroll
 class Live:
     """A cluster below `folder`; `start` and `kill` one party, `share` a checkpoint, `connect` as alice.
 
-    Everybody has keys and is known by fingerprints, unless another keyring says how.
+    Everybody has keys and is known by fingerprints, unless another keyring says how. A `second` dealer is P3. What
+    daemons draw is watched, and noted for as long as they live; `bare` ones take no memory for it.
     """
 
     def __init__(
@@ -40,24 +43,29 @@ class Live:
         *options: str,
         start: bool = True,
         keyring: Keyring | Payroll | None = None,
+        second: bool = False,
+        bare: bool = False,
     ) -> None:
         self.folder, self.options = folder, options
+        self.program = ["-m"] if bare else [watched.PARTY[0]]
         self.keyring = keyring or Keyring(folder)
-        ports = free_ports(6)
-        self.metrics = ports[3:]
-        parties = tuple(
-            msgspec.structs.replace(party, address=f"127.0.0.1:{ports[party.rank]}")
-            for party in self.keyring.cluster.parties
-        )
+        known = self.keyring.cluster.parties
+        if second:
+            made = self.keyring.keys["p3"] = identity.create("p3", folder)
+            known = (*known, Party(3, "127.0.0.1:7703", made.fingerprint))
+        self.count = len(known)
+        ports = free_ports(2 * self.count)
+        self.metrics = ports[self.count :]
+        parties = tuple(msgspec.structs.replace(each, address=f"127.0.0.1:{ports[each.rank]}") for each in known)
         self.cluster: Cluster = msgspec.structs.replace(
             self.keyring.cluster, parties=parties, policy=policy or Policy()
         )
         self.file = folder / "cluster.toml"
         config.create(self.file, self.cluster)
-        self.processes: list[subprocess.Popen[str] | None] = [None] * 3
+        self.processes: list[subprocess.Popen[str] | None] = [None] * self.count
         if start:
             try:
-                for rank in range(3):
+                for rank in range(self.count):
                     self.start(rank)
                 self.healthy()
             except BaseException:
@@ -72,7 +80,7 @@ class Live:
         words += ["--store", str(self.store(rank)), "--metrics", str(self.metrics[rank]), *self.options, *options]
         log = (self.folder / f"p{rank}.log").open("a")
         self.processes[rank] = subprocess.Popen(
-            [*prefix, sys.executable, watched.PARTY[0], "puma.cli.app", *words], stdout=log, stderr=log, text=True
+            [*prefix, sys.executable, *self.program, "puma.cli.app", *words], stdout=log, stderr=log, text=True
         )
         log.close()
 
@@ -106,16 +114,16 @@ class Live:
 
     def healthy(self, seconds: float = 90.0) -> None:
         end = time.monotonic() + seconds
-        while [self.health(rank)[0] for rank in range(3)] != [200] * 3:
-            logs = [(self.folder / f"p{rank}.log").read_text()[-2000:] for rank in range(3)]
+        while [self.health(rank)[0] for rank in range(self.count)] != [200] * self.count:
+            logs = [(self.folder / f"p{rank}.log").read_text()[-2000:] for rank in range(self.count)]
             assert time.monotonic() < end, logs
             time.sleep(0.1)
 
     def settled(self, seconds: float = 30.0) -> None:
         """No session is left anywhere."""
         end = time.monotonic() + seconds
-        while any(self.health(rank)[1].get("sessions") for rank in range(3)):
-            assert time.monotonic() < end, [self.health(rank) for rank in range(3)]
+        while any(self.health(rank)[1].get("sessions") for rank in range(self.count)):
+            assert time.monotonic() < end, [self.health(rank) for rank in range(self.count)]
             time.sleep(0.05)
 
     def kill(self, rank: int, number: int = signal.SIGKILL) -> int:
@@ -130,7 +138,8 @@ class Live:
         session = open_session(self.cluster, self.key("olga"), "owner", "--insecure" in self.options)
         try:
             able = hides(clear.config, clear.params)
-            card = card_of(name, options.pop("version", "1"), files, clear.eos, **{"hides": able} | options)
+            told: dict[str, Any] = {"hides": able} | options
+            card = card_of(name, told.pop("version", "1"), files, clear.eos, **told)
             owner = Owner(session, self.folder / "state", self.cluster.digest)
             return owner.upload(clear.config, clear.params, card, files)
         finally:

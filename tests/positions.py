@@ -123,9 +123,11 @@ def _holder(stream: Stream) -> Any:
 def _of(party: Any, stream: Stream) -> Any:
     if stream.purpose.startswith("weight ") or any(isinstance(link, NullLink) for link in party.links.values()):
         return None
+    second = any(type(link).__name__ == "Digested" for link in party.links.values())
+    name = "P3" if second else f"P{party.rank}"
     if stream._key not in _open_keys:
-        return f"P{party.rank}"
-    return f"P{party.rank} number {party.__dict__.setdefault('_test_number', next(_numbers))}"
+        return name
+    return f"{name} number {party.__dict__.setdefault('_test_number', next(_numbers))}"
 
 
 def _is_open(secret: bytes) -> bool:

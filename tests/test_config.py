@@ -67,7 +67,8 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
 
 PARTY = TEXT.index("[[party]]")
 BAD = {
-    "rank 3": (TEXT.replace("rank = 2", "rank = 3"), "expected `int` <= 2 - at `party"),
+    "rank 4": (TEXT.replace("rank = 2", "rank = 4"), "expected `int` <= 3 - at `party"),
+    "no rank 2": (TEXT.replace("rank = 2", "rank = 3"), "ranks are 0, 1, 3"),
     "two of a rank": (TEXT.replace("rank = 2", "rank = 1"), r"ranks are 0, 1, 1 \(at party\)"),
     "two parties": (TEXT[TEXT.index("[[party]]", PARTY + 1) :], "ranks are 0, 1 "),
     "no party": ("[owners]\n", "missing required field `party`"),

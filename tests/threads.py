@@ -20,43 +20,44 @@ from puma.mpc.party import Party
 from puma.net.chain import link_key
 from puma.net.memory import MemoryLink, pair
 from puma.party.channel import Channel
+from puma.party.dealers.meeting import SECOND_DEALER, peers, place, settled
 from puma.party.evidence.statements import Evidence, Notary
 from puma.party.joint import Place
 from puma.party.server import Server
 from puma.store import folders
 from puma.store.prepared_requests import PreparedRequests
 from puma.wire import messages as msg
+from puma.wire.twin import three
 
 
 class Threads:
     """What `Trio` is, with threads; the parties' folders lie below `store`."""
 
     def __init__(
-        self, store: Path | None = None, approximation: str = "spline", signed: bool = True, threads: int | None = None
-    ) -> None:
+        self, store: Path | None = None, approximation: str = "spline", signed: bool = True, threads: int | None = None,
+        dealers: int = 1,
+    ) -> None:  # fmt: skip
         self.store, self.pids = store and folders.private_folder(store), [os.getpid()] * 3
-        secrets = {(0, 1): fresh_secret(), (0, 2): fresh_secret(), (1, 2): fresh_secret()}
-        links: list[dict[int, Any]] = [{}, {}, {}]
-        for a, b in secrets:
-            links[a][b], links[b][a] = keyed(f"P{a}", f"P{b}", timeout=600, secret=secrets[a, b])
-        ends = [keyed("client", f"P{rank}", timeout=600) for rank in range(3)]
-        self.session = Session([mine for mine, _ in ends], approximation, owns=True)
+        self.dealers, self._count = dealers, 2 + dealers
+        links, keys = met(600, dealers)
+        ends = [keyed("client", f"P{rank}", timeout=600) for rank in range(self._count)]
+        self.session = Session(three([mine for mine, _ in ends]), approximation, owns=True)
         session = os.urandom(16)
-        self.notaries = [Notary(Signer.fresh(), bytes(32)) for _ in range(3)]
+        self.notaries = [Notary(Signer.fresh(), bytes(32)) for _ in range(self._count)]
         if signed:
-            self.session.receipts = Receipts(session, bytes(32), pinned(self.notaries))
+            self.session.receipts = Receipts(session, bytes(32), pinned(self.notaries[:3]))
         if store:
             self.session.prepared_requests = PreparedRequests(store / "client")
         self._approximation, self._channels, self.beside = approximation, list[Channel](), list[Server]()
         self._making = threading.Lock()
         self.servers = []
-        for rank in range(3):
-            keys = {b if a == rank else a: PairKey(s) for (a, b), s in secrets.items() if rank in (a, b)}
+        for rank in range(self._count):
             folder = str(store / f"p{rank}") if store else ""
-            party = Party(rank, links[rank], keys)
+            found = settled(rank, links[rank], keys[rank])
+            party = Party(place(rank), found.links, found.keys)
             party.approximation = approximation
-            evidence = Evidence(self.notaries[rank] if signed else None, session)
-            self.servers.append(Server(party, ends[rank][1], folder, owner=True, evidence=evidence))
+            evidence = Evidence(self.notaries[rank] if signed else None, session, second=rank == SECOND_DEALER)
+            self.servers.append(Server(party, found.heard(ends[rank][1]), folder, owner=True, evidence=evidence))
         self._threads = [threading.Thread(target=serve, args=(server,), daemon=True) for server in self.servers]
         for thread in self._threads:
             thread.start()
@@ -68,25 +69,25 @@ class Threads:
 
         with self._making:
             if not self._channels:
-                self._channels = channels(600)
+                self._channels = channels(600, dealers=self.dealers)
             return self._channels
 
     def another(self) -> Session:
         """One more session, whose requests are computed together with those of others like it."""
-        ends, name = [pair("client", f"P{rank}", timeout=600) for rank in range(3)], os.urandom(16)
-        for rank in range(3):
-            party = Party(rank, {}, {})
+        ends, name = [pair("client", f"P{rank}", timeout=600) for rank in range(self._count)], os.urandom(16)
+        for rank in range(self._count):
+            party = Party(place(rank), {}, {})
             party.approximation = self._approximation
-            place = Place(lambda rank=rank: self.channel[rank], name)
+            where = Place(lambda rank=rank: self.channel[rank], name)
             library = self.servers[rank].library
-            self.beside.append(Server(party, ends[rank][1], owner=True, library=library, place=place))
+            self.beside.append(Server(party, ends[rank][1], owner=True, library=library, place=where))
             self._threads.append(threading.Thread(target=serve, args=(self.beside[-1],), daemon=True))
             self._threads[-1].start()
-        return Session([mine for mine, _ in ends], self._approximation, owns=True)
+        return Session(three([mine for mine, _ in ends]), self._approximation, owns=True)
 
     def lose(self, rank: int, why: str) -> None:
         """One party is gone, for everybody."""
-        for server in (self.servers[rank], *self.beside[rank::3]):
+        for server in (self.servers[rank], *self.beside[rank :: self._count]):
             server.client.fail(why)
         if self._channels:
             self._channels[rank].end(PeerLost(why, "start it again"))
@@ -114,6 +115,18 @@ class Threads:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def met(timeout: float = 20, dealers: int = 1) -> tuple[list[dict[int, Any]], list[dict[int, PairKey]]]:
+    """Links and keys of parties that have just met."""
+    count = 2 + dealers
+    links: list[dict[int, Any]] = [{} for _ in range(count)]
+    keys: list[dict[int, PairKey]] = [{} for _ in range(count)]
+    for a, b in [(low, high) for high in range(count) for low in peers(high, dealers) if low < high]:
+        secret = fresh_secret()
+        links[a][b], links[b][a] = keyed(f"P{a}", f"P{b}", timeout=timeout, secret=secret)
+        keys[a][b], keys[b][a] = PairKey(secret), PairKey(secret)
+    return links, keys
 
 
 def keyed(one: str, other: str, timeout: float, secret: bytes | None = None) -> tuple[MemoryLink, MemoryLink]:

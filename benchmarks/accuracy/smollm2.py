@@ -1,7 +1,7 @@
 """SmolLM2-135M-Instruct in fixed point beside plaintext of the same weights: chats, a long text, a long answer.
 
-Fixed point is the run in the clear, which gives what three parties give (tests hold that); `parties` lets three
-processes answer some of the chats, too.
+Fixed point is the run in the clear, which gives what three parties give (tests hold that); three processes
+answer all chats or some of them, too.
 """
 
 from __future__ import annotations
@@ -89,9 +89,9 @@ def compared(model: PlainModel, pieces: list[list[int]], fixed: Any) -> dict[str
 
 
 def measured(
-    path: Path, data: Path, pieces: int | None = None, asked: int | None = None, parties: int = 2
+    path: Path, data: Path, pieces: int | None = None, asked: int | None = None, parties: bool = True
 ) -> dict[str, Any]:
-    """All figures of the model in this file; `data` has the texts."""
+    """All figures of the model in this file; `data` has the texts. So many `pieces` and questions `asked`, or all."""
     model = PlainModel(path)
     plan = model.plan()
     fixed = FixedSession(model.config, model.params)
@@ -102,5 +102,5 @@ def measured(
     found = {"stream": plan.formats.stream, "text": texts, "chats": chats, "long": long}
     if parties:
         with LocalCluster(model) as cluster:
-            found["parties"] = agreed(model, prompts(model)[:parties], 16, cluster.session)
+            found["parties"] = agreed(model, prompts(model)[:asked], NEW, cluster.session)
     return found | {"seconds": time.perf_counter() - started, "threads": torch.get_num_threads()}

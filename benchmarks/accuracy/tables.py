@@ -34,20 +34,25 @@ def _log(value: float) -> float:
 def smollm2(r: dict[str, Any]) -> str:
     """A row for each question, and what the text says."""
     text = r["text"]
-    same = sum(row["same"] == row["tokens"] for row in r["chats"])
-    gaps = [row["gap"] for row in r["chats"] if "gap" in row]
     rows = [
-        ["chats whose 64 greedy tokens are plaintext's", f"{same} of {len(r['chats'])}"],
-        ["plaintext's best two logits where others part", ", ".join(f"{gap:.2g}" for gap in gaps) or "none parts"],
+        *_chats(r["chats"], "in the clear"),
         ["largest error of a logit", f"{text['max_logit_error']:.2g} ({text['tokens']:,} tokens)"],
         ["mean Kullback-Leibler divergence", f"{text['kl']:.1e}"],
         ["same likeliest next token", f"{100 * text['agree']:.2f} %"],
         [f"greedy tokens of {r['long'][0]['tokens']} until they part", str(r["long"][0]["same"])],
     ]
     if r.get("parties"):
-        done = sum(row["same"] == row["tokens"] for row in r["parties"])
-        rows.append(["chats whose 16 tokens by three parties are plaintext's", f"{done} of {len(r['parties'])}"])
+        rows += _chats(r["parties"], "by three parties")
     return table(("SmolLM2-135M-Instruct", "by its plan"), rows)
+
+
+def _chats(rows: list[dict[str, Any]], how: str) -> list[list[str]]:
+    same = sum(row["same"] == row["tokens"] for row in rows)
+    gaps = [row["gap"] for row in rows if "gap" in row]
+    return [
+        [f"chats whose {rows[0]['tokens']} greedy tokens {how} are plaintext's", f"{same} of {len(rows)}"],
+        ["plaintext's best two logits where others part", ", ".join(f"{gap:.2g}" for gap in gaps) or "none parts"],
+    ]
 
 
 def alarms(results: list[dict[str, Any]]) -> str:
@@ -63,10 +68,18 @@ def alarms(results: list[dict[str, Any]]) -> str:
 
 def missed(results: list[dict[str, Any]]) -> str:
     """A row for each factor."""
-    heads = ("times as far as calibrated", "checkpoints", "flagged", "wrong", "wrong and not flagged", "false alarms")
+    heads = (
+        "times as far as calibrated",
+        "checkpoints",
+        "refused before",
+        "flagged",
+        "wrong",
+        "wrong and not flagged",
+        "false alarms",
+    )
     rows = [
-        [f"{r['times']:,.0f}", str(r["checkpoints"]), str(r["flagged"]), str(r["wrong"]), str(len(r["missed"])),
-         str(r["false"])]
+        [f"{r['times']:,.0f}", str(r["checkpoints"]), str(len(r["refused"])), str(r["flagged"]), str(r["wrong"]),
+         str(len(r["missed"])), str(r["false"])]
         for r in results
     ]  # fmt: skip
     return table(heads, rows)

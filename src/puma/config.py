@@ -21,6 +21,8 @@ from puma import fingerprint
 from puma.errors import ConfigError
 
 PARTIES = 3
+MOST_DEALERS = 2
+MOST_PARTIES = PARTIES - 1 + MOST_DEALERS  # the second dealer is of rank 3
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,62}")
 _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?")
 _ADDRESS_HINT = "write host:port, such as p0.example.org:7700 or [::1]:7700"
@@ -36,9 +38,10 @@ Limit = Annotated[int, msgspec.Meta(ge=1, le=1 << 30)]
 
 
 class Party(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One of the three: where it listens, and its key's fingerprint or, under a CA, its certificate's name."""
+    """One of the three, or of rank 3 a second dealer: where it listens, and its key's fingerprint or, under a
+    CA, its certificate's name."""
 
-    rank: Annotated[int, msgspec.Meta(ge=0, lt=PARTIES)]
+    rank: Annotated[int, msgspec.Meta(ge=0, lt=MOST_PARTIES)]
     address: str
     fingerprint: str = ""
     name: str = ""
@@ -58,7 +61,8 @@ class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Cluster(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The whole file. With `ca` set, certificates are recognised by name and not by fingerprint."""
+    """The whole file; of four parties the last is a second dealer. With `ca` set, certificates are recognised by name
+    and not by fingerprint."""
 
     parties: tuple[Party, ...] = msgspec.field(name="party")
     ca: str | None = None
@@ -116,8 +120,8 @@ def checked(cluster: Cluster, where: str = "cluster.toml") -> Cluster:
     """The cluster with its parties in order and fingerprints in one spelling; ConfigError if it contradicts itself."""
     parties = tuple(_party(cluster, party, where) for party in sorted(cluster.parties, key=lambda p: p.rank))
     ranks = [party.rank for party in parties]
-    if ranks != list(range(PARTIES)):
-        hint = "there are three [[party]] tables, with rank 0, 1 and 2"
+    if ranks not in (list(range(PARTIES)), list(range(MOST_PARTIES))):
+        hint = "there are three [[party]] tables, with rank 0, 1 and 2; one with rank 3 is a second dealer"
         raise ConfigError(f"{where}: ranks are {', '.join(map(str, ranks)) or 'missing'} (at party)", hint)
     _unlike({f"party {p.rank}": f"{p.host_port}" for p in parties}, "address", where)
     people = {kind: _people(cluster, kind, where) for kind in ("owners", "clients")}

@@ -1,8 +1,9 @@
-"""Canaries beside real requests: as many as wanted, by chance, and none after a finding."""
+"""Canaries beside real requests: as many as wanted, each like the one beside it, and none after a finding."""
 
 from __future__ import annotations
 
 import threading
+import time
 from collections import Counter
 from types import SimpleNamespace
 from typing import Any
@@ -10,30 +11,34 @@ from typing import Any
 import pytest
 
 from puma.audit import scheduled
-from puma.audit.scheduled import Audited, Schedule
+from puma.audit.scheduled import Audited, Like, Schedule
 from puma.audit.verdict import Finding
-from puma.client.canaries.asking import ask_like, usual
 from puma.errors import PeerLost, ProtocolError
-from puma.models.config import Llama
-from puma.nn.variants import QUICK
-from puma.wire.messages import Generate, Input, Pace
+from puma.wire.messages import Encode, Generate, Input, Pace
 
-SAID = [[Generate(Input([n], []), 3, paced=True), Pace(True)] for n in range(1, 6)]
+WANTED = Generate(Input([5], []), 8, paced=True)
+POOLED = Encode(Input([3, 4], []), "pooled")
 
 
 class Asked:
-    """What canaries were asked, and what came out."""
+    """What canaries were asked, and what came out; each takes until it is `let`."""
 
     def __init__(self, *findings: Finding, error: Exception | None = None) -> None:
-        self.shapes: list[Any] = []
+        self.likes: list[Like] = []
         self.told: list[Any] = []
         self._findings, self._error = findings, error
-        self.heard = threading.Semaphore(0)
+        self.heard, self.let = threading.Semaphore(0), threading.Event()
+        self.gate = threading.Event()
+        for each in (self.let, self.gate):
+            each.set()
 
     def one(self, ask: Any) -> Any:
-        self.shapes.append(ask.keywords["said"])
+        self.likes.append(ask.keywords["like"])
         if self._error is not None:
             raise self._error
+        self.gate.wait(10)
+        ask.keywords["like"].asked.set()
+        self.let.wait(10)
         return SimpleNamespace(findings=[*self._findings])
 
     def tell(self, found: Any) -> None:
@@ -41,39 +46,107 @@ class Asked:
         self.heard.release()
 
 
-def test_one_in_so_many_and_like_one_that_was_asked() -> None:
+def until(schedule: Schedule) -> None:
+    """The canary under way has been judged."""
+    while schedule._busy:
+        time.sleep(0.0005)
+
+
+def test_one_in_so_many_and_like_the_one_beside_it() -> None:
     asked = Asked()
     schedule = Schedule(asked.one, 4, asked.tell)
-    for i in range(400):
-        schedule.over(SAID[i % 5])
-    schedule.over([])
+    for i in range(1, 401):
+        schedule.about(Generate(Input([i], []), 3), "quick" if i % 2 else "lean")
+        until(schedule)
     schedule.close()
-    assert 50 < len(asked.shapes) < 160  # 100 on average, with a deviation of 9
-    assert Counter(len(each) for each in asked.shapes) == {2: len(asked.shapes)}
-    assert all(each in SAID for each in asked.shapes) and len({each[0].input.lengths[0] for each in asked.shapes}) == 5
+    assert 50 < len(asked.likes) < 160  # 100 on average, with a deviation of 9
+    lengths = [each.said[0].input.lengths[0] for each in asked.likes]  # type: ignore[union-attr]
+    assert len(set(lengths)) == len(lengths), "each is like a request of its own"
+    assert all(each.variants == ("quick" if n % 2 else "lean") for n, each in zip(lengths, asked.likes, strict=True))
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_a_canary_comes_before_its_request_or_after_it(first: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = Asked()
+    asked.gate.clear()
+    schedule = Schedule(asked.one, 1, asked.tell)
+    monkeypatch.setattr(schedule, "_first", lambda: first)
+    leaves = threading.Thread(target=schedule.about, args=(POOLED,))
+    leaves.start()
+    leaves.join(0.05 if first else 10)
+    assert leaves.is_alive() == first
+    asked.gate.set()
+    leaves.join(10)
+    until(schedule)
+    schedule.close()
+    assert len(asked.likes) == 1 and not leaves.is_alive()
+
+
+def test_of_two_alike_the_second_is_a_canary_as_often_as_any() -> None:
+    """Before its request most often: else whoever deviates in requests of a new shape alone would not be found."""
+    for every, share in ((1, 0.5), (2, 0.5), (10, 0.9)):
+        schedule = Schedule(Asked().one, every, print)
+        first = sum(schedule._first() for _ in range(2000)) / 2000
+        schedule.close()
+        assert abs(first - share) < 0.06
+
+
+def test_how_far_an_answer_goes_is_drawn_from_those_of_late() -> None:
+    asked = Asked()
+    schedule = Schedule(asked.one, 1, asked.tell)
+    for count in (2, 3, 30):
+        schedule.over([WANTED, *[Pace(True)] * count, Pace(False)], 1)
+    schedule.over([POOLED])
+    schedule.over([])
+    for _ in range(60):
+        schedule.about(WANTED)
+        until(schedule)
+    schedule.about(POOLED)
+    until(schedule)
+    schedule.close()
+    *generated, pooled = asked.likes
+    assert {len(each.said) for each in generated} == {3, 4, 8}, "and never further than the request may go"
+    assert {each.early for each in generated} == {1} and pooled.said == [POOLED]
+
+
+def test_one_that_is_due_while_another_is_judged_comes_later() -> None:
+    asked = Asked()
+    asked.let.clear()
+    schedule = Schedule(asked.one, 1, asked.tell)
+    for length in (1, 2, 3):
+        schedule.about(Generate(Input([length], []), 3))
+    assert [each.said[0].input.lengths for each in asked.likes] in ([[1]], [])  # type: ignore[union-attr]
+    asked.let.set()
+    until(schedule)
+    schedule.about(Generate(Input([4], []), 3))
+    until(schedule)
+    schedule.close()
+    assert [each.said[0].input.lengths for each in asked.likes] == [[1], [4]]  # type: ignore[union-attr]
 
 
 def test_after_a_finding_nothing_is_asked() -> None:
     asked = Asked(Finding([1], "it sent something else", 3))
     schedule = Schedule(asked.one, 1, asked.tell)
-    inner = SimpleNamespace(session=SimpleNamespace(said=SAID[0], early=0, once=False), close=lambda: None)
-    inner.another = lambda: inner
-    cluster = Audited(inner, schedule)
-    assert inner.session.once and isinstance(cluster.another(), Audited)
-    cluster.close()
-    assert asked.heard.acquire(timeout=10)
+    session = SimpleNamespace(said=[], early=0, once=False, before=[], variants="lean")
+    cluster = Audited(SimpleNamespace(session=session, close=lambda: None), schedule)
+    assert session.once
+    (hears,) = session.before
     with pytest.raises(ProtocolError, match="P1: it sent something else, from data frame 3 on"):
-        cluster.another()
-    schedule.over(SAID[1])
+        for _ in range(2):
+            hears(WANTED)
+            assert asked.heard.acquire(timeout=10)
+            until(schedule)
+    cluster.close()
     schedule.close()
     assert len(asked.told) == 1
 
 
-def test_a_canary_that_fails_is_told_and_the_next_one_comes() -> None:
+def test_a_canary_that_fails_is_told_keeps_nobody_waiting_and_the_next_one_comes() -> None:
     asked = Asked(error=PeerLost("P2 is gone"))
     schedule = Schedule(asked.one, 1, asked.tell)
     for _ in range(3):
-        schedule.over(SAID[0])
+        schedule.about(WANTED)
+        until(schedule)
     schedule.close()
     assert [str(each) for each in asked.told] == ["P2 is gone"] * 3
     schedule.check()
@@ -82,12 +155,3 @@ def test_a_canary_that_fails_is_told_and_the_next_one_comes() -> None:
 def test_numbers_are_drawn_evenly() -> None:
     drawn = Counter(scheduled.below(3) for _ in range(900))
     assert set(drawn) == {0, 1, 2} and min(drawn.values()) > 200
-
-
-def test_a_canary_has_the_plan_of_what_it_is_like() -> None:
-    config = Llama(vocab_size=20, hidden_size=8, intermediate_size=8, layers=1, heads=1)
-    session: Any = SimpleNamespace(served=config, variants="auto", continued=lambda *_, **__: iter(()))
-    for quick, plan in (((), "lean"), (("inverse", "norm"), "inverse,norm"), (QUICK, "quick")):
-        ask_like(session, [Generate(Input([3], [], quick=quick), 2)])
-        assert session.variants == plan
-    assert usual(config, plan="quick")[0].input.quick == QUICK  # type: ignore[union-attr]

@@ -104,7 +104,7 @@ def test_a_cluster_under_a_ca(puma: Run, here: Path) -> None:
         ("cluster trust --client alice.crt", 5, "cannot read cluster.toml"),
         ("cluster new", 2, "needs --party"),
         ("cluster new --party p0", 2, "not a party: p0"),
-        ("cluster new --party 3=h:1,p0.crt", 2, "not a party: 3=h:1,p0.crt"),
+        ("cluster new --party 4=h:1,p0.crt", 2, "not a party: 4=h:1,p0.crt"),
         ("cluster new --party 0=h:1", 2, "party 0 has no fingerprint"),
         ("cluster new --party 0=h:1,p9.crt", 5, "cannot read p9.crt"),
         ("cluster new --party 0=h:1,p0.crt", 5, "ranks are 0 (at party)"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -10,6 +11,7 @@ from puma.client.batch import Batch, Rows
 from puma.client.sampling import Sampler, Sampling
 from puma.errors import AdmissionError, InputError, PolicyError, UsageError
 from puma.reference.plain_model import PlainModel
+from puma.wire import messages as msg
 from tests.models import tiny
 from tests.threads import Threads
 
@@ -115,3 +117,35 @@ def test_who_may_not_see_logits_gets_no_batch_of_them(clear: PlainModel) -> None
         trio.share(clear.config, clear.params)
         with pytest.raises(PolicyError):
             Batch(trio.session, reveal=True)
+
+
+def test_a_plan_is_asked_for_by_the_length_that_parties_may_know(trio: Threads, clear: PlainModel) -> None:
+    """Texts of secret length are padded before anybody hears of them, in what is asked about the network, too."""
+    said, session = list[msg.Request](), trio.session
+    links = session.links
+    session.links = [_Hears(link, said) for link in links]  # type: ignore[misc]
+    session.variants = "auto"
+    try:
+        with Batch(session, drafts=2) as batch:
+            batch.add([PROMPTS[0], PROMPTS[1]], 2, width=16)
+            batch.step()
+    finally:
+        session.links, session.variants = links, "lean"
+    surveys = [word.request for word in said if isinstance(word, msg.Survey)]
+    begun = [word for word in said if isinstance(word, msg.Generate)]
+    assert len(surveys) == len(begun) == 3
+    assert all(each.input.lengths == [16, 16] and each.input.padded for each in (*surveys, *begun))
+
+
+class _Hears:
+    """A link of which words are written down."""
+
+    def __init__(self, link: Any, said: list[msg.Request]) -> None:
+        self._link, self._said = link, said
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._link, name)
+
+    def send_control(self, payload: bytes) -> None:
+        self._said.append(msg.decode_request(payload))
+        self._link.send_control(payload)

@@ -14,6 +14,7 @@ from puma.client.batch import Batch
 from puma.client.beam_search import Beams
 from puma.client.channel import judgement
 from puma.client.sampling import Sampler, Sampling
+from puma.client.tokens.remembered import Remembered
 from puma.errors import OutOfRange, OutOfRangeWarning, UsageError
 from puma.models.formats import Formats
 from puma.reference.fixed_session import FixedSession
@@ -64,7 +65,9 @@ def encoding(encoder: Any) -> Iterator[Threads]:
 def test_a_generation_ends_with_the_first_token_that_may_be_wrong(generating: Threads) -> None:
     session = generating.session
     assert len(list(session.continued([QUIET], 2))) == 2
-    for how in ({}, {"paced": True}, {"ahead": 2}, {"temperature": 0.7}, {"choose": Sampler(Sampling(0.5, seed=1))}):
+    sampled = Sampler(Sampling(0.5, seed=1))
+    hows: list[Any] = [{}, {"paced": True}, {"ahead": 2}, {"temperature": 0.7}, {"choose": sampled}]
+    for how in hows:
         with pytest.raises(OutOfRange, match="left its range") as caught:
             list(session.continued(BOTH, 3, **how))
         assert caught.value.prompts == NAMES and "prompt 2 of 2" in caught.value.message
@@ -77,6 +80,23 @@ def test_it_can_be_taken_all_the_same(generating: Threads) -> None:
     try:
         with pytest.warns(OutOfRangeWarning, match="may be wrong"):
             assert len(list(session.continued([LOUD], 2))) == 2
+    finally:
+        session.out_of_range = "refuse"
+
+
+def test_what_may_be_wrong_is_not_gone_on_from(generating: Threads) -> None:
+    """The next turn would take over what left its range, and nothing would be said of it."""
+    session, memory, long = generating.session, Remembered(), [*LOUD, *QUIET, *QUIET]
+    session.out_of_range = "warn"
+    try:
+        for _ in range(2):
+            with pytest.warns(OutOfRangeWarning, match="may be wrong"):
+                first = [token for (token,) in session.continued([long], 2, memory=memory)]
+            assert session.held == 0
+            long += [*first, 4]
+        quiet = [token for _ in range(3) for token in QUIET]
+        for held in (0, len(quiet) - 1):
+            assert len(list(session.continued([quiet], 2, memory=memory))) == 2 and session.held == held
     finally:
         session.out_of_range = "refuse"
 
@@ -134,7 +154,7 @@ def test_what_was_prepared(decoder: Any, memory: Path) -> None:
         for ids in (QUIET, LOUD):
             trio.session.prepare(Generate(Input([len(ids)], []), 2))
             trio.session.prepare(Encode(Input([len(ids)], []), "hidden"))
-        assert len(list(trio.session.continued([QUIET], 2))) == 2 and trio.session.cost.prepared
+        assert len(list(trio.session.continued([QUIET], 2))) == 2 and trio.session.cost.prepared  # type: ignore[union-attr]
         with pytest.raises(OutOfRange):
             list(trio.session.continued([LOUD], 2))
         assert len(trio.session.encode([QUIET], "hidden")) == 1

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import inspect
 import re
+import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +70,32 @@ def test_manifests_name_each_other(path: Path) -> None:
     if made["kind"] == "Kustomization":
         for resource in made["resources"]:
             assert (path.parent / resource).exists(), resource
+
+
+def test_the_overlay_is_built(tmp_path: Path) -> None:
+    """By kubectl itself: what it makes is in the namespace, runs the image that the overlay names and finds its key."""
+    kubectl = shutil.which("kubectl") or shutil.which("kustomize")
+    if kubectl is None:
+        pytest.skip("neither kubectl nor kustomize is here")
+    shutil.copytree(DEPLOY / "kubernetes", tmp_path / "kubernetes")
+    example = tmp_path / "kubernetes" / "example"
+    for name in ("party.key", "party.crt", "cluster.toml"):
+        (example / name).write_text(name)
+    words = [kubectl, "kustomize"] if kubectl.endswith("kubectl") else [kubectl, "build"]
+    done = subprocess.run([*words, str(example)], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    made = {each["kind"]: each for each in yaml.safe_load_all(done.stdout)}
+    assert set(made) == {"Namespace", "ConfigMap", "Secret", "Service", "StatefulSet", "NetworkPolicy"}
+    assert {each["metadata"].get("namespace") for kind, each in made.items() if kind != "Namespace"} == {"puma"}
+    pod = made["StatefulSet"]["spec"]["template"]["spec"]
+    images = {container["image"] for container in (*pod["containers"], *pod["initContainers"])}
+    assert images == {"registry.example.org/puma-party:1"}
+    used = {volume.get("secret", volume.get("configMap", {})).get("secretName", "") for volume in pod["volumes"]}
+    assert made["Secret"]["metadata"]["name"] in used and made["Secret"]["metadata"]["name"] != "puma-party-key"
+    for kind in ("Service", "NetworkPolicy"):
+        spec = made[kind]["spec"]
+        chosen = spec["selector"] if kind == "Service" else spec["podSelector"]["matchLabels"]
+        assert chosen.items() <= made["StatefulSet"]["spec"]["template"]["metadata"]["labels"].items()
 
 
 def test_a_party_is_locked_up() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,7 +18,7 @@ from puma.reference.plain_model import PlainModel
 from puma.wire.messages import Encode, Generate
 from puma.wire.steps import Item
 from tests.engine.stepping import Asked, asked, engine, indices
-from tests.models import tiny
+from tests.models import tiny, zoo
 from tests.positions import watching
 from tests.trio import parties, trio, value
 
@@ -41,7 +42,7 @@ def run(clear: PlainModel, work: Run, blocks: bool = False, members: list[Party]
         mine = engine(clear, party, blocks)
 
         def member(job: Asked, key: str) -> Member:
-            return Member(Item(key.encode() * 16, 1), key, (b"m", "spline"), mine, [job.at(party)])
+            return Member(Item(key.encode() * 16, 1), key, (b"m", "spline", ()), mine, [job.at(party)])
 
         return work(Company(party), member)
 
@@ -83,6 +84,22 @@ def test_members_come_wait_stop_and_go(clear: PlainModel) -> None:
         got = [indices(step[place])[0] for step, place in zip(found, where, strict=True) if place is not None]
         assert got == answers[prompt][: len(got)]
     assert seen.draws > 100 and not seen.repeats, "no step, and no look ahead, draws what has been drawn"
+
+
+def test_answers_of_an_encoders_prompts_go_apart_and_together_again(tmp_path: Path) -> None:
+    """What one client has been answered is no part of another's, whoever waits for a step."""
+    t5 = PlainModel(zoo.write(tmp_path, "t5"))
+    answers, jobs = [t5.greedy(ids, 4) for ids in PROMPTS[:2]], [paced(t5, ids, 4) for ids in PROMPTS[:2]]
+    who = ("ab", "ab", "b", "a", "ba")
+
+    def work(company: Company, member: Any) -> list[list[Share]]:
+        two = {key: member(job, key) for key, job in zip("ab", jobs, strict=True)}
+        return [tokens(company.step(number, [two[key] for key in keys])) for number, keys in enumerate(who)]
+
+    found = run(t5, work)
+    got = {key: [indices(step[keys.index(key)])[0] for step, keys in zip(found, who, strict=False) if key in keys]
+           for key in "ab"}  # fmt: skip
+    assert got == {"a": answers[0], "b": answers[1]}
 
 
 def test_an_encoding_goes_with_generations(clear: PlainModel) -> None:
@@ -147,7 +164,7 @@ def test_what_one_client_asks_changes_no_word_of_anothers(clear: PlainModel) -> 
         def at(party: Party) -> list[torch.Tensor]:
             company, made = Company(party), engine(clear, party)
             one, two = (
-                Member(Item(key.encode() * 16, 1), key, (b"m", "spline"), made, [job.at(party)])
+                Member(Item(key.encode() * 16, 1), key, (b"m", "spline", ()), made, [job.at(party)])
                 for key, job in (("a", other), ("b", mine))
             )
             steps = [company.step(number, [one, two])[1].shares for number in range(2)]

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import threading
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
-from puma.engine.kept import AtHand, Kept, bytes_of
+from puma.engine.kept import LENT, AtHand, Kept, bytes_of
 from puma.errors import ProtocolError, StoreError
 from puma.models.cache import Cache
 from puma.mpc.party import Party
 from puma.mpc.share import Share
-from puma.wire.messages import Encode, Generate, Input, Prefix
+from puma.wire.beside.kept import Prefix
+from puma.wire.messages import Encode, Generate, Input
 
 PARTY = Party(1, {}, {})
 SERVED = b"model", "spline"
@@ -128,6 +130,11 @@ def test_one_that_is_about_to_be_kept_is_waited_for(monkeypatch: pytest.MonkeyPa
     assert not there(kept, "a", 3), "and not for ever"
 
 
+def engine(party: Party) -> Any:
+    """One of this party's, of which no more is asked."""
+    return SimpleNamespace(party=party)
+
+
 def test_a_request_takes_what_was_recalled_for_it() -> None:
     kept, hand, other = Kept(), AtHand(), Party(1, {}, {})
     kept.put("a", job(1), SERVED, cache())
@@ -135,15 +142,33 @@ def test_a_request_takes_what_was_recalled_for_it() -> None:
     going = Generate(Input([1], []), 1, prefix=prefix)
     assert "not kept here" in hand.recall(kept, "b", prefix, SERVED, PARTY)
     with pytest.raises(ProtocolError, match="not at hand"):
-        hand.take(going, PARTY)
+        hand.take(going, engine(PARTY))
     assert hand.recall(kept, "a", prefix, SERVED, PARTY) == ""
-    found = hand.take(going, PARTY)
-    assert found is not None and found.length == 3
+    found = hand.take(going, engine(PARTY))
+    assert found is not None and found.length == 3 and not kept._lent
     for ask, party in ((Prefix(name(1), 2), PARTY), (prefix, other)):
         hand.recall(kept, "a", ask, SERVED, PARTY)
         with pytest.raises(ProtocolError, match="not at hand"):
-            hand.take(going, party)
+            hand.take(going, engine(party))
     hand.recall(kept, "a", prefix, SERVED, PARTY)
-    assert hand.take(Encode(Input([1], []), "hidden"), PARTY) is None
+    assert hand.take(Encode(Input([1], []), "hidden"), engine(PARTY)) is None
     with pytest.raises(ProtocolError, match="not at hand"):
-        hand.take(going, PARTY)
+        hand.take(going, engine(PARTY))
+
+
+def test_what_nobody_comes_for_is_not_held_for_ever() -> None:
+    """Each session could hold in memory what is not kept any more, and ask for nothing."""
+    clock, prefix = Clock(), Prefix(name(1), 3)
+    kept, hand, others = Kept(clock=clock), AtHand(), [AtHand() for _ in range(3)]
+    kept.put("a", job(1), SERVED, cache())
+    for each in (hand, hand, *others):
+        assert each.recall(kept, "a", prefix, SERVED, PARTY) == ""
+    assert len(kept._lent) == 4
+    kept.put("a", job(2, Prefix(name(1), 3, True)), SERVED, cache(5))
+    clock.now = LENT - 1
+    assert hand.take(Generate(Input([1], []), 1, prefix=prefix), engine(PARTY)) is not None and len(kept._lent) == 3
+    clock.now = LENT
+    kept.sweep()
+    assert not kept._lent
+    with pytest.raises(ProtocolError, match="not at hand"):
+        others[0].take(Generate(Input([1], []), 1, prefix=prefix), engine(PARTY))

@@ -23,7 +23,7 @@ def item(number: int) -> Item:
 def member(number: int, steps: int = 1, said: bytes = b"a") -> Member:
     """A member that may take so many steps."""
     job = Generate(Input([3], []), 9, paced=True)
-    made = Member(item(number), "alice", (b"m", "spline"), NOBODY, [Request.of(job, NOBODY)])
+    made = Member(item(number), "alice", (b"m", "spline", ()), NOBODY, [Request.of(job, NOBODY)])
     made.grants.append((steps, said * 32))
     return made
 
@@ -49,6 +49,17 @@ def test_a_request_waits_for_all_three() -> None:
     assert lead.ready and taken(lead) == [1] and taken(lead) == []
     lead.own(member(2))
     assert taken(lead) == [2] and lead.words() == []
+
+
+def test_a_word_that_comes_after_the_end_is_forgotten() -> None:
+    """A client may be gone for one party while another one still lets it go on."""
+    lead = Lead()
+    lead.own(member(1))
+    lead.gone(item(1))
+    told(lead, 1)
+    assert lead.words() == [Left(item(1))] and not lead._known and not lead.ready
+    told(lead, 2)
+    assert [*lead._known] == [item(2)]
 
 
 def test_as_many_steps_as_the_least_party_allows() -> None:

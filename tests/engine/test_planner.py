@@ -47,7 +47,7 @@ def test_a_slow_network_asks_for_few_rounds_and_a_narrow_one_for_few_bytes(confi
 
 
 def test_the_price_of_a_plan_is_rounds_and_bytes_whichever_takes_longer() -> None:
-    link, some = Link(0.04, 8e6), spending(*CASES[0], ())
+    link, some = Link(0.04, 8e6), spending(CASES[0][0], CASES[0][1], ())
     assert link.seconds(replace(some, rounds=some.rounds + 50)) - link.seconds(some) > 0.99
     assert link.seconds(replace(some, dealt=10**8)) == pytest.approx(100, rel=0.01)
 
@@ -115,3 +115,13 @@ def test_hidden_states_are_as_near_to_plaintext_by_the_quick_plan(served: Thread
         pairs = zip(session.encode(prompts, "hidden"), plain, strict=True)
         far[plan] = max(float((x - y).abs().max()) for x, y in pairs)
     assert far["quick"] < 1.5 * far["lean"] + 0.005, far
+
+
+def test_a_session_without_links_of_its_own_has_a_plan_too(served: Threads) -> None:
+    """One beside others on one machine, as threads of a program have them."""
+    session = served.another()
+    assert session.open(served.session.card.name)  # type: ignore[union-attr]
+    session.variants = "auto"
+    served.session.variants = "lean"
+    assert [*session.continued([[3, 17, 8, 30, 2]], 2)] == [*served.session.continued([[3, 17, 8, 30, 2]], 2)]
+    session.close()

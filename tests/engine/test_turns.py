@@ -61,6 +61,11 @@ def refused(word: Pace, first: Generate, allowed: Allowed = OWNER, flags: int = 
         (Pace(True, Input([3, 1], []), kept=[[0], [0]], parents=[[0, 1], []]), job([3, 1], drafts=4), ProtocolError),
         (Pace(True, parents=[[]]), job([3, 1]), ProtocolError),
         (Pace(True, Input([1, 1], []), kept=[[0], [0]], join=[job([2])]), job([3, 1], drafts=4), UsageError),
+        (Pace(True, Input([1, 1], []), kept=[[0], []]), job([3, 1], drafts=4), ProtocolError),  # its prompt
+        (Pace(True, Input([1], []), kept=[[0], []], leave=[1]), job([3, 1], drafts=4), ProtocolError),
+        (Pace(True, Input([1, 1], [], begun=1)), job([3, 1], reveal=True), ProtocolError),
+        (Pace(True, Input([1, 1], [], types=[0, 0])), job([3, 1], reveal=True), ProtocolError),
+        (Pace(True, Input([1, 1], [], quick=("norm",))), job([3, 1], reveal=True), ProtocolError),
     ],
 )
 def test_words_that_contradict_what_is_under_way(word: Pace, first: Generate, error: type[PumaError]) -> None:
@@ -73,7 +78,7 @@ def test_words_that_contradict_what_is_under_way(word: Pace, first: Generate, er
 def test_what_counts_is_a_path(kept: list[int]) -> None:
     """Of a token and three drafts, of which the third follows the first."""
     first = job([3], 9, drafts=4)
-    request = Request(first, None, [8], [(3, 9)])
+    request = Request(first, None, [7], [(3, 9)])
     request.follows = [[0, 0, 1]]
     for right in ([], [0], [0, 1], [0, 2], [0, 1, 3]):
         admit_word(CONFIG, "spline", [request], Pace(True, Input([1], []), kept=[right]), 0, OWNER)
@@ -84,7 +89,9 @@ def test_what_counts_is_a_path(kept: list[int]) -> None:
 def test_a_word_with_drafts() -> None:
     refused(Pace(True, Input([4, 1], []), kept=[[0], [0]], parents=[[0, 0, 0], []]), job([3, 1], drafts=3))
     refused(Pace(True, Input([2, 1], []), kept=[[0], [0]]), job([3, 1], drafts=2))
-    refused(Pace(True, Input([3], []), kept=[[], [0]], leave=[1]), job([3, 1], drafts=2))
+    later = Request(job([3, 1], 4, drafts=2), None, [2, 2], [(3, 4), (1, 4)])
+    again = Pace(True, Input([3], []), kept=[[], [0]], leave=[1])
+    admit_word(CONFIG, "spline", [later], again, 0, OWNER)
 
 
 def test_a_step_with_too_many_logits_is_refused() -> None:

@@ -54,9 +54,10 @@ class Served:
 
 @contextmanager
 def serving(
-    folder: Path, reveal: bool = False, keys: Keys | None = None, api_key: str = "none", **settings: Any
-) -> Iterator[Served]:
-    """A gateway for the model in a folder."""
+    folder: Path, reveal: bool = False, keys: Keys | None = None, api_key: str = "none",
+    begin: Callable[[], Any] | None = None, **settings: Any,
+) -> Iterator[Served]:  # fmt: skip
+    """A gateway for the model in a folder; what `begin` makes answers, if there is one."""
     clear, clusters = PlainModel(folder), list[Any]()
 
     def start() -> LocalCluster:
@@ -64,7 +65,8 @@ def serving(
         return clusters[-1]
 
     chosen = Settings("tiny", most=24, temperature=0.0, together=16, waiting=16)
-    gateway = Gateway(clear, start, replace(chosen, **settings), keys)
+    makes: Callable[[], Any] = begin or start
+    gateway = Gateway(clear, makes, replace(chosen, **settings), keys)
     bound = listen("127.0.0.1", 0)
     server = configured(gateway)
     thread = threading.Thread(target=server.run, args=([bound],), daemon=True)

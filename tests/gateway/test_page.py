@@ -91,6 +91,7 @@ def test_examples_limits_and_the_keyboard(browser: Any, served: Served) -> None:
     with opened(browser, served) as sheet:
         tokens = sheet.page.get_by_label("tokens")
         assert tokens.get_attribute("max") == "24" and tokens.input_value() == "24"
+        assert sheet.page.get_by_role("button", name="Forget key").count() == 0  # nobody is asked for one here
         tokens.fill("25")
         assert not sheet.page.evaluate("document.getElementById('form').checkValidity()")
         tokens.fill("2")

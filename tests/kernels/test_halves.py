@@ -1,4 +1,5 @@
-"""What other processors run: words spread by shuffles within sixteen bytes, and rows that are chosen by an `and`."""
+"""What other processors run: words spread by shuffles within sixteen bytes, products of quarters of words, and rows
+that are chosen by an `and`."""
 
 from __future__ import annotations
 
@@ -9,12 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from llvmlite import ir
+from llvmlite import binding, ir
 from numba import njit, types
 from numba.extending import intrinsic
 
 from puma import kernels
-from puma.kernels import cpu_packed, plain
+from puma.kernels import cpu_packed, plain, tiles
 from puma.kernels.cpu_few import WIDTH, eight_words
 from tests.kernels.words import words
 
@@ -65,3 +66,20 @@ def test_rows_are_chosen_by_and(bits: int, n: int, monkeypatch: pytest.MonkeyPat
             expected = plain.chosen_packed(a, packed, signs, bits, out.clone(), 2)
             got = kernels.chosen_packed(a, packed, signs, bits, out.clone(), 2)
             assert torch.equal(plain.reduce(got, bits), plain.reduce(expected, bits)), (rows, columns, signs)
+
+
+def tiled(tile: Any) -> Any:
+    """A tile by itself, compiled as where AVX2 is all there is."""
+    return njit(lambda mode, count, a, b, c, wide: tile(mode, count, a, 0, wide, b, 0, wide, c, 0, 4))
+
+
+@pytest.mark.skipif(not binding.get_host_cpu_features().get("avx2", False), reason="quarters are multiplied by AVX2")
+def test_products_of_quarters_are_right_modulo_2_to_the_48(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever lies above; with a rest behind the last whole vector, of which nothing is read beyond it."""
+    monkeypatch.setattr(tiles, "QUARTERED", True)
+    monkeypatch.setattr(tiles, "NARROWLY", [tiles.NARROW])
+    a, b = words(4, 21), words(4, 21, seed=1)
+    a[0], b[0, ::2], b[0, 1::2] = -1, -(2**63), 2**48 - 1
+    c = np.zeros((4, 4), np.int64)
+    tiled(tiles.dot_tile(4, 4))(tiles.NARROW, 21, *(x.numpy().reshape(-1) for x in (a, b)), c.reshape(-1), 21)
+    assert torch.equal(plain.reduce(torch.from_numpy(c), 48), plain.reduce(a @ b.T, 48))

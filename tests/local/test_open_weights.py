@@ -12,15 +12,17 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+import puma
 from puma import LocalCluster
 from puma.client.owner import Owner
 from puma.client.public.content import UNREAD, parts, placed, weights_of
 from puma.engine.dry_run import dry_run
-from puma.errors import ProtocolError, UsageError
+from puma.errors import ProtocolError, ReceiptError, UsageError
 from puma.models import in_the_open
 from puma.reference.plain_model import PlainModel
 from puma.wire import messages as msg
 from puma.wire.messages import Encode, Generate, Input
+from puma.wire.receipts import card_digest
 from tests.models import tiny
 from tests.models.unfolded.test_laid import halved
 from tests.threads import Threads
@@ -63,6 +65,15 @@ def test_parties_hold_what_they_need_and_map_the_file(cluster: LocalCluster, cle
     for server in engines(cluster):
         assert server._model.manifest.seeds == []
         assert all(p.known is (server.party.rank != 0) for p in server.engine.params)
+
+
+def test_a_receipt_says_which_weights_answered(cluster: LocalCluster) -> None:
+    receipt, served, card = cluster.generate(PROMPT, 1).receipt, cluster.session.served, cluster.session.card
+    assert receipt is not None and card is not None and card.weights is not None
+    puma.receipt.verify(receipt, card=card_digest(served, card).hex())
+    other = msgspec.structs.replace(card, weights=msgspec.structs.replace(card.weights, sha256=bytes(32)))
+    with pytest.raises(ReceiptError, match="of other weights"):
+        puma.receipt.verify(receipt, card=card_digest(served, other).hex())
 
 
 def specs(cluster: LocalCluster) -> list[msg.TensorSpec]:
@@ -136,8 +147,9 @@ def test_a_file_that_changes_is_another_model(memory: Path, tmp_path: Path) -> N
             tiny.edit(folder, lambda state: state["model.norm.weight"].mul_(1.5))
         with Threads(memory) as trio:
             cluster = LocalCluster(folder, trio=trio, weights="open")  # type: ignore[arg-type]
-            clear, ids = cluster.model, cluster.model.prompt_ids(PROMPT, 1)
-            assert cluster.generate(PROMPT, 1).token_ids == clear.greedy(ids, 1)
+            clear = cluster.model
+            assert isinstance(clear, PlainModel)
+            assert cluster.generate(PROMPT, 1).token_ids == clear.greedy(clear.prompt_ids(PROMPT, 1), 1)
             seen.append(cluster._name)
     assert seen[0] == seen[1] != seen[2]
 

@@ -94,7 +94,7 @@ def test_masks_are_drawn_while_an_evaluator_waits() -> None:
     cost, todo = small()
     for weights in (1e6, 1e10):
         wan = Network.parse("wan")
-        more = Work(*astuple(todo)[:2], weights, 0.0)
+        more = Work(todo.rounds, todo.bytes, weights, 0.0)
         hidden, bare = (wan.predict(cost, more, SPEED, secret=secret) for secret in (True, False))
         saved = min(hidden["latency_seconds"], HIDDEN * 1.5 * 2e-9 * weights)
         assert hidden["hidden_seconds"] == pytest.approx([0.0, saved, saved])

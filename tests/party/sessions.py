@@ -15,11 +15,12 @@ from puma.client.connect import ClusterSession
 from puma.client.evidence.session import Receipts
 from puma.client.owner import Owner, card_of
 from puma.client.resume import Plan
-from puma.crypto.prg import PairKey, fresh_secret
 from puma.crypto.signing import Signer
+from puma.engine.lead import LEADER
 from puma.mpc.party import Party
 from puma.net.tcp import Met
 from puma.party.channel import Channel
+from puma.party.dealers.meeting import place, settled
 from puma.party.ending import failed, part
 from puma.party.evidence.records import Records
 from puma.party.evidence.statements import Evidence, Notary
@@ -29,29 +30,23 @@ from puma.party.session_server import SessionServer
 from puma.reference.plain_model import PlainModel
 from puma.store.encrypted import EncryptedStore
 from puma.store.library import Library
-from tests.threads import keyed, pinned
+from tests.threads import keyed, met, pinned
 
 CLUSTER: Any = SimpleNamespace(digest=bytes(32), policy=SimpleNamespace(max_tokens=1 << 20))
 Role = Literal["client", "owner"]
 
 
-def met(timeout: float = 20) -> tuple[list[dict[int, Any]], list[dict[int, PairKey]]]:
-    """Links and keys of three parties that have just met."""
-    secrets = {(0, 1): fresh_secret(), (0, 2): fresh_secret(), (1, 2): fresh_secret()}
-    links: list[dict[int, Any]] = [{}, {}, {}]
-    keys: list[dict[int, PairKey]] = [{}, {}, {}]
-    for (a, b), secret in secrets.items():
-        links[a][b], links[b][a] = keyed(f"P{a}", f"P{b}", timeout=timeout, secret=secret)
-        keys[a][b], keys[b][a] = PairKey(secret), PairKey(secret)
-    return links, keys
-
-
-def channels(timeout: float = 20, records: Sequence[Records | None] = (None, None, None)) -> list[Channel]:
-    """The three ends of a channel."""
+def channels(
+    timeout: float = 20, records: Sequence[Records | None] = (None, None, None, None), dealers: int = 1
+) -> list[Channel]:
+    """All ends of a channel."""
     name = os.urandom(16)
-    (links, keys), (words, _) = met(timeout), met(timeout)
-    del words[0][2], words[2][0]
-    made = [Channel(rank, links[rank], words[rank], keys[rank], records[rank], name) for rank in range(3)]
+    (links, keys), (words, _) = met(timeout, dealers), met(timeout, dealers)
+    made: list[Channel] = []
+    for rank in range(2 + dealers):
+        found = settled(rank, links[rank], keys[rank])
+        said = {peer: link for peer, link in words[rank].items() if LEADER in (peer, rank)}
+        made.append(Channel(place(rank), found.links, said, found.keys, records[rank], name))
     for each in made:
         each.start()
     return made

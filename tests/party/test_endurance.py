@@ -6,6 +6,7 @@ import os
 import threading
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from puma.config import Policy
 from puma.errors import PumaError
 from puma.reference.plain_model import PlainModel
 from tests.live import Live, patiently
+from tests.party.steps.test_channel import until
 
 pytestmark = [pytest.mark.slow, pytest.mark.processes]
 
@@ -62,11 +64,53 @@ def test_kills_at_any_moment(while_: str, tmp_path: Path, checkpoints: dict[str,
     print(f"\n{while_}: {times} kills, an error after {max(waits):.2f} s at the latest")
 
 
+@pytest.mark.timeout(7200)
+def test_kills_under_sixteen_clients(tmp_path: Path, checkpoints: dict[str, Path]) -> None:
+    """All are told within ten seconds, whatever they wait for, and the next request is answered as before. The daemons
+    watch what they draw: a party that survives and meets the others anew reads no mask twice. PUMA_SOAK says how
+    often."""
+    times, clients, waits = int(os.environ.get("PUMA_SOAK", "3")), 16, list[float]()
+    plain = PlainModel(checkpoints["llama"])
+    wanted = plain.greedy(plain.prompt_ids("the cat", 6), 6)
+
+    def asks(cluster: Any, told: list[tuple[float, str]]) -> None:
+        try:
+            while True:
+                assert cluster.generate("the cat", 6).token_ids == wanted
+        except PumaError as error:
+            told.append((time.monotonic(), type(error).__name__))
+
+    with Live(tmp_path, Policy(max_sessions=20), "--sessions-by-key", "20") as live:
+        live.share(checkpoints["llama"], "tiny")
+        for i in range(times):
+            rank, told = (i * 7 + i // 3) % 3, list[tuple[float, str]]()
+            with ExitStack() as opened:
+                sessions = [opened.enter_context(patiently(live, "tiny")) for _ in range(clients)]
+                threads = [threading.Thread(target=asks, args=(each, told)) for each in sessions]
+                for thread in threads:
+                    thread.start()
+                until(lambda: live.text(1)["puma_requests_active"] > clients // 2, 60)
+                time.sleep((i * 0.37) % 1.1)
+                live.kill(rank)
+                killed = time.monotonic()
+                for thread in threads:
+                    thread.join(30)
+            assert len(told) == clients, f"{clients - len(told)} of {clients} heard nothing of P{rank}'s end"
+            waits.append(max(when for when, _ in told) - killed)
+            assert waits[-1] < 10, told
+            live.start(rank)
+            live.healthy()
+            with patiently(live, "tiny") as cluster:
+                assert cluster.generate("the cat", 6).token_ids == wanted
+            live.settled()
+    print(f"\n{times} kills under {clients} clients, all told after {max(waits):.2f} s at the latest")
+
+
 @pytest.mark.timeout(900)
 def test_many_clients_take_no_more_memory_with_time(tmp_path: Path, checkpoints: dict[str, Path]) -> None:
     """Twenty at a time. PUMA_SOAK_SECONDS says for how long."""
     seconds = float(os.environ.get("PUMA_SOAK_SECONDS", "60"))
-    with Live(tmp_path, Policy(max_sessions=20), "--sessions-by-key", "20") as live:
+    with Live(tmp_path, Policy(max_sessions=20), "--sessions-by-key", "20", bare=True) as live:
         live.share(checkpoints["llama"], "tiny")
         errors, served = list[BaseException](), list[int]()
         end = time.monotonic() + seconds
@@ -142,7 +186,7 @@ def test_clients_that_come_go_stall_and_cancel(tmp_path: Path, checkpoints: dict
         except BaseException as error:
             errors.append(error)
 
-    with Live(tmp_path, Policy(max_sessions=most), "--sessions-by-key", str(most)) as live:
+    with Live(tmp_path, Policy(max_sessions=most), "--sessions-by-key", str(most), bare=True) as live:
         live.share(checkpoints["llama"], "tiny")
         threads = [threading.Thread(target=client, args=(i,)) for i in range(clients)]
         for thread in threads:

@@ -167,6 +167,11 @@ def test_how_often_a_key_asks_within_a_minute(parties: Sessions) -> None:
         with pytest.raises(AdmissionError, match="client alice has had its 2 requests of this minute") as refused:
             list(session.continued([[1]], 1))
         assert "--requests-by-key" in refused.value.hint
+    with parties.limited(Limits(8, 200, requests_by_key=1)), parties.session() as session:
+        assert session.open("llama")
+        session.variants = "auto"  # a plan takes the processor like a request
+        with pytest.raises(AdmissionError, match="has had its 1 requests"):
+            list(session.continued([[1]], 1))
 
 
 def test_preprocessing_is_counted_by_key(memory: Path) -> None:

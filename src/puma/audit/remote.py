@@ -12,16 +12,18 @@ from puma import config
 from puma.audit.auditing import Ask, Auditor
 from puma.audit.report import Report
 from puma.audit.shared import Shared, kept
+from puma.client.canaries.alike import read_whole
 from puma.client.connect import ClusterSession, open_session
 from puma.client.session import Session
 from puma.crypto.signing import Signer
 from puma.errors import UsageError
+from puma.nn.paper import SPLINE
 from puma.reference.plain_model import PlainModel
 
 
 def canary(
     model: str | Path | PlainModel, adapter: str | Path | None, cluster: str | Path, key: str | Path, owner: str | Path,
-    sharing: str | Path, insecure: bool = False,
+    sharing: str | Path, insecure: bool = False, approximation: str = SPLINE,
 ) -> Callable[[Ask], Report]:  # fmt: skip
     """What asks one canary after the other, as the client of this key with the consent of this owner, of a model as it
     was shared; each begins as `connect` does. The errors of puma.errors."""
@@ -31,7 +33,7 @@ def canary(
 
     def use(session: Session) -> None:
         assert isinstance(session, ClusterSession)
-        session.use(plan.card.name)
+        read_whole(session.use(plan.card.name, approximation))
         if session.sharing != plan.sharing:
             what = f"the parties serve another sharing of {plan.card.name} than the one in {sharing}"
             raise UsageError(what, "name the file that `puma share --keep` wrote last")

@@ -35,7 +35,7 @@ class Audits:
     sharing: Annotated[Path | None, Parameter(name="--audit-sharing")] = None
     """The file that `puma share --keep` wrote then."""
 
-    def check(self, cluster: Path | None) -> None:
+    def check(self, cluster: Path | None, draft: object = None) -> None:
         """UsageError for options that do not belong together."""
         given = (self.model, self.owner, self.sharing)
         if not self.every and any(given):
@@ -43,6 +43,9 @@ class Audits:
         if self.every and (cluster is None or not all(given)):
             what = "--audit-every needs --cluster, --audit-model, --audit-owner and --audit-sharing"
             raise UsageError(what, "client and owner together open a canary: see docs/audits.md")
+        if self.every and draft:
+            what = "--audit-every and --draft: drafts of a real text are right more often than a canary's could be"
+            raise UsageError(what, "leave out one of both")
 
     def of(self, start: Callable[[], Any], cluster: Path, key: Path) -> Callable[[], Any]:
         """What makes clusters whose requests are audited, from what makes any."""
@@ -64,8 +67,10 @@ NEVER = Audits()
 
 
 def _told(found: Any) -> None:
-    """A line about each canary that found something, or failed."""
+    """What became of a canary."""
     if isinstance(found, PumaError):
         ui.note(f"a canary was not answered: {found}")
+    elif not found.findings:
+        ui.note("a canary: all three parties did what they should have")
     for each in getattr(found, "findings", []):
         ui.note(f"AUDIT: {each}; nothing more is asked")

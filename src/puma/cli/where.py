@@ -13,6 +13,7 @@ from puma import pool
 from puma.cli import ui
 from puma.cli.options import FITTED, Count, Fitting, Flag
 from puma.cli.ui import Progress
+from puma.config import MOST_DEALERS
 from puma.errors import UsageError
 
 if TYPE_CHECKING:
@@ -66,7 +67,10 @@ class Where:
     """Keep what the three parties sign of the requests in this file, for `puma receipt`."""
 
     threads: Count | None = None
-    """Threads of each of the three parties on this machine; a third of its cores unless given."""
+    """Threads of each of the parties on this machine; its cores divided by all of them unless given."""
+
+    dealers: Count = 1
+    """2: a second dealer on this machine computes what P0 does, and nothing that only one of them says is used."""
 
     def connect(
         self, approximation: str = "spline", store: Path | None = None, progress: Progress | None = None
@@ -104,6 +108,8 @@ class Where:
         """UsageError for options of one way beside options of the other."""
         if self.threads is not None and not 1 <= self.threads <= pool.MOST:
             raise UsageError(f"--threads {self.threads} compute nothing", f"give 1 to {pool.MOST}, or leave it out")
+        if not 1 <= self.dealers <= MOST_DEALERS:
+            raise UsageError(f"there are no parties with {self.dealers} dealers", "give 1 or 2, or leave it out")
         if self.receipt is not None and not self.receipt.absolute().parent.is_dir():
             raise UsageError(f"there is no folder for the receipt {self.receipt}", "make it first")
         if self.cluster is None:
@@ -119,6 +125,7 @@ class Where:
             raise UsageError(what, "leave it out; `puma models show` tells")
         wrong = [f"--{name}" for name, value in local.items() if value]
         wrong += ["--threads"] if self.threads is not None else []
+        wrong += ["--dealers"] if self.dealers != 1 else []
         if wrong:
             raise UsageError(f"{wrong[0]} is for parties on this machine", "leave out --cluster, or that option")
 
@@ -167,7 +174,7 @@ def opened(
     clear = PlainModel(source, where.adapter)
     asked = ask(clear)
     how = {"store": store, "reveal_logits": reveal_logits, "approximation": approximation, "weights": where.weights}
-    how |= {"threads": where.threads, "variants": where.plan or "lean"}
+    how |= {"threads": where.threads, "variants": where.plan or "lean", "dealers": where.dealers}
     local = LocalCluster(clear, progress, plan=fitting.settings(approximation), **how)  # type: ignore[arg-type]
     local.out_of_range = where.out_of_range
     return local, asked

@@ -17,6 +17,7 @@ from typing import Any
 import msgspec
 from torch import Tensor
 
+from puma.client.canaries.alike import unlike
 from puma.client.cost import cost_of
 from puma.client.drafts.acceptance import accepted
 from puma.client.drafts.draft import NOTHING, Counted, Draft, Drafter, Source
@@ -85,6 +86,8 @@ class Batch:
     def __init__(self, session: Session, reveal: bool = False, limit: int | None = None, drafts: int = 0) -> None:
         if reveal and not session.reveals:
             raise PolicyError("the model's owner does not let clients see logits", msg.POLICY_HINT)
+        if drafts and session.audited:
+            raise unlike("drafts of a real text are right more often than those of random tokens")
         self._session, self._reveal, self._limit, self._drafts = session, reveal, limit, drafts
         self.counted = Counted()  # what became of drafts
         self._stream: Stream | None = None
@@ -305,7 +308,8 @@ class Batch:
 
     def _plan(self, rows: Rows) -> None:
         """Which functions are quick in what is about to begin."""
-        bare = msg.Input([len(ids) for ids in rows.prompts], [], approximation=self._session.approximation)
+        lengths, padded = [rows.width or len(ids) for ids in rows.prompts], bool(rows.width)
+        bare = msg.Input(lengths, [], padded=padded, approximation=self._session.approximation)
         asked = msg.Generate(bare, rows.tokens, temperature=rows.temperature, reveal=self._reveal, paced=True)
         self._quick = self._session.planned(asked).input.quick
 

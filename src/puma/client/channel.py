@@ -93,6 +93,8 @@ class PartyChannel:
         self.early = -1  # how many further words had been said when the first result was read; -1 before
         self.once = False  # whether the session is for one request, and over after it
         self.judges = True  # whether answers must make sense; not in a canary, which is judged afterwards
+        self.audited = False  # whether it may turn out to be a canary, and asks nothing that no canary is like
+        self.before: list[Callable[[msg.Generate | msg.Encode], None]] = []  # told of each request before it leaves
         self.flagged: list[int] = []  # prompts of the latest result of which a number has left its reach
         self._last: Cost | None = None
         self.receipts: Receipts | None = None  # who checks what the parties sign, where they do
@@ -146,7 +148,10 @@ class PartyChannel:
                 self.network = self.ask(Surveyed, lambda _: msg.Survey(msg.bare(request)))[1]
                 self._plans[size] = self.network.quick
             quick = self._plans[size]
-        return msgspec.structs.replace(request, input=msgspec.structs.replace(read, quick=quick))
+        request = msgspec.structs.replace(request, input=msgspec.structs.replace(read, quick=quick))
+        for hear in self.before:
+            hear(request)
+        return request
 
     def plan_as(self, other: PartyChannel) -> None:
         """Ask by the plans of another session with the same parties, those that are yet to be made, too."""

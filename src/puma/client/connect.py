@@ -19,7 +19,8 @@ from typing import Any, Literal, TypeVar
 
 from puma import config
 from puma.client import arguments, seen
-from puma.client.canaries.opening import commit
+from puma.client.canaries.alike import read_whole
+from puma.client.canaries.opening import committed
 from puma.client.client import Client
 from puma.client.evidence.authority import of_cluster
 from puma.client.evidence.session import Receipts
@@ -51,6 +52,7 @@ from puma.wire.limits import MOST_FILE_BYTES, SILENCE
 from puma.wire.parameters import spec_bytes
 from puma.wire.policy import allow_approximation
 from puma.wire.receipts import commitment_digest
+from puma.wire.twin import three
 
 T = TypeVar("T")
 
@@ -230,11 +232,14 @@ def open_session(
     links: list[Link] = []
     over = threading.Event()
 
-    waiting = [0, 1, 2]
+    ranks = [party.rank for party in found.parties]
+    waiting = [*ranks]
 
     def say() -> None:
         if progress and waiting:
-            progress(f"waiting for {' and '.join(f'P{rank}' for rank in waiting)}", 3 - len(waiting), 3)
+            progress(
+                f"waiting for {' and '.join(f'P{rank}' for rank in waiting)}", len(ranks) - len(waiting), len(ranks)
+            )
 
     def reach(rank: int) -> Any:
         host, port = found.parties[rank].host_port
@@ -248,8 +253,10 @@ def open_session(
 
     say()
     try:
-        session = ClusterSession(at_once([lambda rank=rank: reach(rank) for rank in range(3)]), found)
+        reached = at_once([lambda rank=rank: reach(rank) for rank in ranks])
+        session = ClusterSession(reached, found)
         session.ready()
+        session.links = three(session.links)
         session.receipts = Receipts(me.session, found.digest, of_cluster(found))
     except BaseException as error:
         over.set()
@@ -311,7 +318,10 @@ class RemoteCluster(Client):
         try:
             session.approximation, session.out_of_range = first.approximation, first.out_of_range
             session.plan_as(first)
-            if not session.open(self.model.name) or session.sharing != first.sharing:
+            session.table = first.table
+            name, how = self.model.name, first.approximation
+            opened = read_whole(session.use(name, how)) if first.audited else session.open(name)
+            if not opened or session.sharing != first.sharing:
                 raise StoreError(f"{self.model.name} has been replaced", "connect anew")
             return RemoteCluster(session, self.model, self._dial)
         except BaseException:
@@ -360,8 +370,7 @@ def connect(
     the file `record`, unless it says `accept_changes`. `tokenizer` is its own tokenizer.json instead, or a folder that
     holds one and perhaps a template. An `audited` session begins as canaries do (`puma audit`), so that parties cannot
     tell it from one; it is computed by itself, not in steps with other clients' requests. Raises the errors of
-    puma.errors; AdmissionError or PolicyError where the parties
-    refuse, UsageError for files that have changed.
+    puma.errors; AdmissionError or PolicyError where the parties refuse, UsageError for files that have changed.
     """
     if not isinstance(cluster, Cluster):
         cluster = arguments.path_like(cluster, "a cluster file")
@@ -377,15 +386,15 @@ def connect(
     arguments.callback(progress, "progress")
     audited = arguments.flag(audited, "audited")
     variants = arguments.distant(variants, audited)
-    again = partial(open_session, cluster, key, "client", plain)
+    bare = partial(open_session, cluster, key, "client", plain)
+    again = partial(committed, bare) if audited else bare
     session = again(progress)
     session.variants = variants
     try:
-        if audited:
-            commit(session)
         session.prepared_requests = PreparedRequests(prepared_requests) if prepared_requests else None
         where = Path(record) if record else seen.state_file()
-        return RemoteCluster(session, session.use(model, approximation, tokenizer, where, accept_changes), again)
+        found = session.use(model, approximation, tokenizer, where, accept_changes)
+        return RemoteCluster(session, read_whole(found) if audited else found, again)
     except BaseException:
         session.close()
         raise

@@ -35,6 +35,7 @@ from puma.models.config import Config
 from puma.models.text import check_batch
 from puma.mpc.fixed import RING
 from puma.net import Link
+from puma.nn.paper import SPLINE
 from puma.store.prepared_requests import PreparedRequest, PreparedRequests
 from puma.store.preprocessing import ID_BYTES
 from puma.wire import messages as msg
@@ -111,7 +112,8 @@ class Session(PartyChannel):
         found: list[int] = []
         with self.turns.stream() as stream:
             with stream:
-                going = going_on(None if width else memory, prompts, self.served, self._held)
+                kept, public = None if width or self.audited else memory, self.approximation == SPLINE
+                going = going_on(kept, prompts, self.served, self._held, public)
                 self.held, order, prompts = (0, order, prompts) if going is None else going.put(order)
                 sent, prepared_request = self._ask(order, prompts, [], width, 0 if choose else ahead, begun)
                 for _ in range(0 if choose else ahead):
@@ -121,7 +123,7 @@ class Session(PartyChannel):
                     with stream:
                         result = self._sound(len(prompts))
                         new = choose(result) if choose else [int(index) for index in result]
-                    found += new[:1]
+                    found += [] if self.doubtful else new[:1]  # nobody goes on from what may be wrong
                     yield new
                     with stream:
                         if choose and self._awaited:

@@ -77,14 +77,14 @@ class PairKey:
 class Stream:
     """Uniform numbers in a fixed order; `position` counts the 16-byte blocks drawn so far. For one thread."""
 
-    __slots__ = ("_cipher", "_held", "_key", "_position", "lane", "purpose")
+    __slots__ = ("_cipher", "_held", "_key", "_low", "_position", "lane", "purpose")
 
     def __init__(self, key: bytes, purpose: str, lane: int = 0, position: int = 0) -> None:
         self._key = key
         self.purpose = purpose
         self.lane = lane
         self._position = position
-        self._held = _NOTHING  # bytes from `position` on that have been made already
+        self._held, self._low = _NOTHING, 0  # behind `low` lie bytes from `position` on that have been made already
         self._cipher: CipherContext | None = None  # goes on behind them
 
     @property
@@ -122,7 +122,7 @@ class Stream:
         if _is_meta(device):
             self._skip(8 * n)
             return torch.empty(dims, dtype=torch.int64, device="meta")
-        return _tensor(self._draw(8 * n).view(np.int64)[:n].reshape(dims), device)
+        return _tensor(np.ndarray(dims, np.int64, self._draw(8 * n)), device)
 
     def bits(self, shape: Shape, device: Device = "cpu") -> torch.Tensor:
         """Uniform bits as 0/1 int64 words; eight are spent per byte, lowest first."""
@@ -141,12 +141,13 @@ class Stream:
 
     def _draw(self, size: int) -> np.ndarray:
         """Whole blocks, at least `size` bytes: the next draw then starts at a block that `at` can name."""
-        blocks, start, held = _blocks(size), self._position, self._held
+        blocks, start, low = _blocks(size), self._position, self._low
         size = blocks * BLOCK
         self._advance(blocks)
-        if size <= held.size:
-            self._held = held[size:]
-            return held[:size]
+        if low + size <= self._held.size:
+            self._low = low + size
+            return self._held[low : low + size]
+        held = self._held[low:]
         if self._cipher is None:
             self._cipher = _cipher(self._key, start + held.size // BLOCK)
         # numpy asks the system for huge pages where torch does not: large draws are twice as fast.
@@ -158,12 +159,12 @@ class Stream:
             pool.each(lambda low, high: _fill(_cipher(self._key, start + low // BLOCK), buffer[low:high]), parts)
         else:
             _fill(self._cipher, buffer[held.size :])
-        self._held = buffer[size:]
+        self._held, self._low = (buffer, size) if size < buffer.size else (_NOTHING, 0)
         return buffer[:size]
 
     def _skip(self, size: int) -> None:
         self._advance(_blocks(size))
-        self._cipher, self._held = None, _NOTHING
+        self._cipher, self._held, self._low = None, _NOTHING, 0
 
     def _advance(self, blocks: int) -> None:
         self._position += blocks

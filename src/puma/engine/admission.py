@@ -11,9 +11,10 @@ from puma.errors import AdmissionError, InputError, PolicyError, UsageError
 from puma.models import architecture, heads, inputs
 from puma.models.config import Config
 from puma.models.text import MAX_ELEMENTS, check_batch
-from puma.nn.paper import MPCFORMER
+from puma.nn.paper import MPCFORMER, SPLINE
 from puma.nn.sampling import LEAST_TEMPERATURE, MOST_TEMPERATURE
 from puma.nn.variants import HINT, checked
+from puma.wire.beside.kept import PREAMBLE, Prefix
 from puma.wire.limits import LEAST_NAME, MOST_CHOICES, MOST_TOP
 from puma.wire.messages import NEXT, OUTPUTS, POLICY_HINT, Card, Encode, Generate
 from puma.wire.policy import allow_output, allowed_outputs
@@ -123,9 +124,22 @@ def _admit_kept(config: Config, job: Generate) -> None:
     """Refuse to keep what cannot be gone on from, and names that somebody could guess."""
     if not in_pieces(config, job) or job.beams > 1 or job.preprocessing:
         raise UsageError("this cannot be kept, nor go on from what is kept", "ask for one text, of public length")
+    if job.keep and job.drafts:  # what the last step guessed is never cut: columns need not be the text's tokens
+        raise UsageError("what was drafted is not kept", "leave out drafts, or keep nothing")
     names = [*([job.keep] if job.keep else []), *([job.prefix.id] if job.prefix is not None else [])]
+    if job.prefix is not None and job.prefix.id == PREAMBLE:
+        names.remove(PREAMBLE)
+        _admit_preamble(config, job.prefix, job.input.approximation)
     if not all(len(name) >= LEAST_NAME for name in names) or (job.prefix is not None and not job.prefix.length):
         raise UsageError("what is kept has no such name", f"draw one of {LEAST_NAME} bytes or more")
+
+
+def _admit_preamble(config: Config, prefix: Prefix, approximation: str) -> None:
+    """Refuse anything but the whole preamble, and functions with which its owner did not compute it."""
+    if prefix.length != len(getattr(config, "preamble", ())) or prefix.last:
+        raise UsageError(f"the model has no preamble of {prefix.length} tokens", "send the whole text")
+    if approximation != SPLINE:
+        raise UsageError(f"the model's preamble is not one of {approximation}", "send the whole text")
 
 
 def admit_tokens(wanted: int, allowed: Allowed) -> None:

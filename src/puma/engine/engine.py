@@ -7,6 +7,7 @@ call it (generation, lookahead, offline phase). It must not know links, addresse
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from itertools import groupby
 from typing import Any
@@ -45,6 +46,18 @@ class Engine:
         asked = heads(config)
         self.reach = config.formats.places.get(asked.place, LOGIT_REACH)  # of logits
         self.barred = asked.barred, (*asked.barred, *asked.barred_first)  # of an answer's later tokens and its first
+        self._preamble: Cache | None = None  # its words, once somebody has gone on from it
+        self._reading = threading.Lock()
+
+    def preamble(self) -> Cache:
+        """What a prompt goes on from that begins with the model's preamble: nobody computes that.
+
+        Its shares are the parameters', with the masks that the owner gave them. They are multiplied as those of weights
+        are, under fresh masks of each step, so requests of several clients may go on from it at a time.
+        """
+        with self._reading:
+            found = self._preamble = self._preamble or self.model.preamble()
+        return found.beginning(found.length)
 
     @torch.inference_mode()  # no tensor is asked how it came about: each call of torch takes less
     def step(self, requests: Sequence[Request]) -> None:

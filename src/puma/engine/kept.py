@@ -8,20 +8,24 @@ What a client goes on from is public; this file must not know links, nor what wa
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from time import monotonic
 from typing import Any
 
+from puma.engine.engine import Engine
 from puma.errors import ProtocolError, StoreError
 from puma.models.cache import Cache
 from puma.mpc.party import Party
-from puma.wire.messages import Encode, Generate, Prefix
+from puma.wire.beside.kept import PREAMBLE, Prefix
+from puma.wire.messages import Encode, Generate
 
 BYTES = 1 << 30
 SECONDS = 600.0
 PATIENCE = 3.0  # seconds that a request which has been answered may take to be put here
+LENT = 60.0  # seconds within which a request begins that goes on from what was found for it
 HINT = "send the whole text"
 
 Name = tuple[str, bytes]  # whose it is, and what its client calls it
@@ -44,6 +48,8 @@ class Kept:
         self.most, self.seconds, self.by_key, self._clock = most, seconds, by_key or most, clock
         self._entries: dict[Name, _Entry] = {}  # the oldest first
         self._coming: dict[Name, int] = {}
+        self._lent: dict[int, tuple[float, Cache]] = {}  # what a request is about to go on from, and until when
+        self._numbers = itertools.count()
         self._changed = threading.Condition()
 
     def __repr__(self) -> str:
@@ -90,6 +96,24 @@ class Kept:
             raise StoreError("what the request goes on from is not kept here, or not any more", HINT)
         return entry.cache.beginning(prefix.length)
 
+    def lend(self, cache: Cache) -> int:
+        """Hold what was found for a request that is about to begin, for a while; a number for it."""
+        with self._changed:
+            number = next(self._numbers)
+            self._lent[number] = self._clock() + LENT, cache
+            return number
+
+    def taken(self, number: int) -> Cache | None:
+        """What was lent, which is not held any longer; None if nobody came for it in time."""
+        with self._changed:
+            self._sweep()
+            return self._lent.pop(number, (0.0, None))[1]
+
+    def forget(self, key: str) -> None:
+        """Nobody of this key asks for anything any more."""
+        with self._changed:
+            self._entries = {name: entry for name, entry in self._entries.items() if name[0] != key}
+
     def sweep(self) -> None:
         """Let go of what is too old."""
         with self._changed:
@@ -103,7 +127,8 @@ class Kept:
         self._changed.notify_all()
 
     def _sweep(self) -> None:
-        until = self._clock() - self.seconds
+        now, until = self._clock(), self._clock() - self.seconds
+        self._lent = {number: held for number, held in self._lent.items() if held[0] > now}
         self._entries = {name: entry for name, entry in self._entries.items() if entry.since > until}
         for owner in {key for key, _ in self._entries}:
             self._bound([name for name in self._entries if name[0] == owner], self.by_key)
@@ -122,25 +147,32 @@ class AtHand:
     """What one session has asked for, and its next request goes on from: that one and no other."""
 
     def __init__(self) -> None:
-        self._found: tuple[Prefix, Party, Cache] | None = None
+        self._found: tuple[Prefix, Party, Kept, int] | None = None
 
     def recall(self, kept: Kept, key: str, prefix: Prefix, served: Any, party: Party) -> str:
         """Find it among what is kept of a client, whose shares are this party's; what is wrong with it, or nothing."""
-        self._found = None
+        self._taken()
         try:
-            self._found = prefix, party, kept.find(key, prefix, served)
+            self._found = prefix, party, kept, kept.lend(kept.find(key, prefix, served))
         except StoreError as error:
             return error.message
         return ""
 
-    def take(self, request: Generate | Encode, party: Party) -> Cache | None:
-        """What the request goes on from, if it names something; ProtocolError if it was not asked for before."""
-        found, self._found = self._found, None
+    def take(self, request: Generate | Encode, engine: Engine) -> Cache | None:
+        """What the request goes on from, if it names something: the model's preamble, or what was asked for before;
+        else ProtocolError. `engine` is the one that will compute the request."""
+        found, cache = self._found, self._taken()
         if not isinstance(request, Generate) or request.prefix is None:
             return None
-        if found is None or found[:2] != (request.prefix, party):
+        if request.prefix.id == PREAMBLE:
+            return engine.preamble()
+        if found is None or cache is None or found[:2] != (request.prefix, engine.party):
             raise ProtocolError("the request goes on from what is not at hand", "recall it before each request")
-        return found[2]
+        return cache
+
+    def _taken(self) -> Cache | None:
+        found, self._found = self._found, None
+        return None if found is None else found[2].taken(found[3])
 
 
 def bytes_of(cache: Cache) -> int:

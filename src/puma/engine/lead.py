@@ -7,7 +7,7 @@ file must not know links, threads or time.
 
 from __future__ import annotations
 
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -18,6 +18,7 @@ from puma.wire.steps import Item, Left, May, Step
 
 FOLLOWERS = (0, 2)
 LEADER = 1
+LATEST = 4096  # requests that are over and whose last words may still come
 
 
 @dataclass(eq=False)
@@ -51,9 +52,10 @@ class _Known:
 class Lead:
     """The leader's half: it hears what the parties allow, and gives the words of which all three then act alike."""
 
-    def __init__(self, schedule: Schedule | None = None) -> None:
-        self._schedule = schedule or Schedule()
+    def __init__(self, schedule: Schedule | None = None, followers: Sequence[int] = FOLLOWERS) -> None:
+        self._schedule, self._followers = schedule or Schedule(), followers
         self._known: dict[Item, _Known] = {}
+        self._past: OrderedDict[Item, None] = OrderedDict()  # that take no more steps
         self._leaving: deque[Left] = deque()
         self._latest: list[_Known] = []  # of the last step
         self._number = 0
@@ -66,6 +68,8 @@ class Lead:
 
     def may(self, rank: int, word: May) -> None:
         """Another party allows more steps. ProtocolError if it takes something back."""
+        if word.item in self._past:
+            return
         known = self._of(word.item)
         grants = known.others[rank]
         if grants and word.steps <= grants[-1][0]:
@@ -123,7 +127,7 @@ class Lead:
         return rows
 
     def _of(self, item: Item) -> _Known:
-        return self._known.setdefault(item, _Known(item))
+        return self._known.setdefault(item, _Known(item, others={rank: [] for rank in self._followers}))
 
     def _compare(self, known: _Known) -> None:
         odd = known.odd()
@@ -134,6 +138,9 @@ class Lead:
 
     def _leave(self, item: Item, problem: str = "") -> None:
         self._known.pop(item, None)
+        self._past[item] = None
+        if len(self._past) > LATEST:
+            self._past.popitem(last=False)
         self._leaving.append(Left(item, problem))
 
 

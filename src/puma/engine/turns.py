@@ -51,6 +51,9 @@ def _owed(requests: Sequence[Request], word: Pace) -> list[int]:
         if len(word.kept) != len(read) or not all(map(_is_path, word.kept, read)):
             raise ProtocolError("it is not said which tokens of each prompt count", "say so of each that was read")
         owed = [left + 1 - len(kept) for left, kept in zip(owed, word.kept, strict=True)]
+        asked = [new for request in requests for _, new in request.asked]
+        if any(left >= new for left, new in zip(owed, asked, strict=True)):  # of a prompt of one nothing would be left
+            raise ProtocolError("a token of a prompt is taken back", "say that its last one counts")
     elif word.kept:
         raise ProtocolError("tokens are taken back that were no drafts", "begin the request with drafts")
     leaving = set(word.leave)
@@ -89,6 +92,8 @@ def _check_fed(config: Config, first: Generate, word: Pace, owed: Sequence[int],
     fits = fits and [1 + len(parents) for parents in said] == lengths
     if not fits or given.padded != bool(flags) or any(_deepest(p) > left for p, left in zip(said, owed, strict=True)):
         raise ProtocolError("the client chose no next tokens, or too many", "send one for each prompt or beam")
+    if given.begun or given.types or given.quick:  # of a prompt; a step would be given what no step can read
+        raise ProtocolError("next tokens come with what belongs to a prompt", "send tokens and their drafts alone")
     if sum(lengths) > len(lengths) and sum(lengths) * config.vocab_size > MAX_ELEMENTS:
         raise InputError(f"{sum(lengths)} tokens and drafts are too many for one step", "send fewer drafts")
 

@@ -257,12 +257,13 @@ class Answers:
             answers = cls(cluster.model, wanted, how)
             if cluster.session.out_of_range == "warn":
                 cluster.session.out_of_range = "note"  # the asker hears of it, and not who reads this program's output
-            if wanted.paced and (draft is not None or len(wanted.prompts) > 1):
+            alone = len(wanted.prompts) == 1 or cluster.session.audited  # no canary is left by some of its prompts
+            if wanted.paced and (draft is not None or not alone):
                 yield from answers.leaving(cluster, wanted, how, draft)
                 return
             steps = cluster.session.continued(
                 wanted.prompts, wanted.tokens, paced=wanted.paced, choose=how.choose, temperature=how.temperature,
-                memory=None if getattr(cluster.session, "once", False) else wanted.memory,
+                memory=wanted.memory,
             )  # fmt: skip
             try:
                 with contextlib.closing(steps):

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from puma import pool
-from puma.kernels.views import compiled, octets, words
+from puma.kernels.views import compiled, lying, octets_at, words_at
 
 _BLOCK = 4096  # bytes of a result that are finished before the next ones: they stay in the first-level cache
 _LEAST = 1 << 20  # bytes that a thread multiplies at least: some 50 us
@@ -18,27 +18,32 @@ _LEAST = 1 << 20  # bytes that a thread multiplies at least: some 50 us
 def xor_of_products(rows: Tensor, terms: Tensor, ends: Tensor) -> Tensor:
     """(results, bytes): result r is the xor of the terms ends[r - 1] .. ends[r], each the product of its rows."""
     count, width = rows.shape
-    out = torch.empty((len(ends), width), dtype=torch.uint8)
+    results, every, factors = len(ends), len(terms), terms.shape[1]
+    out = torch.empty((results, width), dtype=torch.uint8)
     if out.numel():
-        source, target, factors = octets(rows), octets(out), terms.shape[1]
-        which, until = words(terms), words(ends)
+        rows, terms, ends = lying(rows, torch.uint8), lying(terms), lying(ends)
+        source, which, until, to = rows.data_ptr(), terms.data_ptr(), ends.data_ptr(), out.data_ptr()
         pool.split(
-            lambda low, high: _xor_of_products(source, which, until, factors, count, width, target, low, high),
-            *(width, -(-_LEAST // max(terms.numel(), 1)), 64),
+            lambda low, high: _xor_of_products(
+                source, which, until, every, results, factors, count, width, to, low, high
+            ),
+            *(width, -(-_LEAST // max(every * factors, 1)), 64),
         )
     return out
 
 
 @compiled
-def _xor_of_products(rows, terms, ends, factors, count, width, out, start, stop):
+def _xor_of_products(source, which, until, every, results, factors, count, width, result, start, stop):
+    rows, out = octets_at(source, count * width), octets_at(result, results * width)
+    terms, ends = words_at(which, every * factors), words_at(until, results)
     product = np.empty(_BLOCK, np.uint8)
     for low in range(start, stop, _BLOCK):
         size = min(_BLOCK, stop - low)
         first = 0
-        for result in range(ends.size):
-            total = out[result * width + low : result * width + low + size]
+        for r in range(results):
+            total = out[r * width + low : r * width + low + size]
             total[:] = 0
-            for term in range(first, ends[result]):
+            for term in range(first, ends[r]):
                 if terms[term * factors] < 0:
                     product[:size] = 255
                 for k in range(factors):
@@ -47,12 +52,12 @@ def _xor_of_products(rows, terms, ends, factors, count, width, out, start, stop)
                         break
                     if row >= count:
                         raise ValueError("a term names a row that there is not")
-                    source = rows[row * width + low : row * width + low + size]
+                    source_row = rows[row * width + low : row * width + low + size]
                     if k == 0:
-                        product[:size] = source
+                        product[:size] = source_row
                     else:
                         for i in range(size):
-                            product[i] &= source[i]
+                            product[i] &= source_row[i]
                 for i in range(size):
                     total[i] ^= product[i]
-            first = ends[result]
+            first = ends[r]

@@ -28,80 +28,77 @@ _I64 = ir.IntType(64)
 
 def cut(x: Tensor, y: Tensor | None, before: int, shift: int, bits: int, after: int) -> Tensor:
     """((x + y + before) mod 2^bits >> shift) + after."""
-    both = (x,) if y is None else (x, y)
-    if shift == bits or not _alike(both):
+    if shift == bits or not (_alike(x) if y is None else _alike(x, y)):
         return plain.cut(x, y, before, shift, bits, after)
-    (out,) = _results(x, 1)
-    _run(_cut, x.numel(), x, x if y is None else y, out, y is not None, _signed(before), shift, 64 - bits, after)
+    out = torch.empty_like(x)
+    _run(_cut, x.numel(), (x, x if y is None else y, out), y is not None, _signed(before), shift, 64 - bits, after)
     return out
 
 
 def joined(x: Tensor, y: Tensor, shift: int, after: int) -> Tensor:
     """x + (y << shift) + after."""
-    if not _alike((x, y)):
+    if not _alike(x, y):
         return plain.joined(x, y, shift, after)
-    (out,) = _results(x, 1)
-    _run(_joined, x.numel(), x, y, out, shift, after)
+    out = torch.empty_like(x)
+    _run(_joined, x.numel(), (x, y, out), shift, after)
     return out
 
 
 def wraps(a: Tensor, b: Tensor, bits: int) -> tuple[Tensor, Tensor, Tensor]:
     """a and b modulo 2^bits, and of their sum (2, ...) the carry with the top bit added, and the carry."""
-    if not _alike((a, b)):
+    if not _alike(a, b):
         return plain.wraps(a, b, bits)
-    x, y = _results(a, 2)
-    counts = torch.empty((2, *a.shape), dtype=torch.int64)
-    _run(_wraps, a.numel(), a, b, x, y, counts[0], counts[1], bits)
+    x, y, counts = torch.empty_like(a), torch.empty_like(a), torch.empty((2, *a.shape), dtype=torch.int64)
+    _run(_wraps, a.numel(), (a, b, x, y, *counts), bits)
     return x, y, counts
 
 
 def picked(a: Tensor, b: Tensor, before: int, bits: int, choices: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """a + before and b modulo 2^bits, and the second of the choices (2, ...) where the former's top bit is set."""
-    if not _alike((a, b, choices[0])):
+    low, high = choices
+    if not _alike(a, b, low):
         return plain.picked(a, b, before, bits, choices)
-    x, y, z = _results(a, 3)
-    _run(_picked, a.numel(), a, b, choices[0], choices[1], x, y, z, _signed(before), bits)
+    x, y, z = torch.empty_like(a), torch.empty_like(a), torch.empty_like(a)
+    _run(_picked, a.numel(), (a, b, low, high, x, y, z), _signed(before), bits)
     return x, y, z
 
 
 def selected(v: Tensor, own: Tensor, m: Tensor, rho: Tensor, rho_l: Tensor, first: bool) -> Tensor:
     """v w + (1 - 2 v) (rho m - rho_l), w being m - own if `first` and else -own."""
-    if not _alike((v, own, m, rho, rho_l)):
+    if not _alike(v, own, m, rho, rho_l):
         return plain.selected(v, own, m, rho, rho_l, first)
-    (out,) = _results(v, 1)
-    _run(_selected, v.numel(), v, own, m, rho, rho_l, out, first)
+    out = torch.empty_like(v)
+    _run(_selected, v.numel(), (v, own, m, rho, rho_l, out), first)
     return out
 
 
 def line(dealt: Tensor, v: Tensor, e: Tensor, b: Tensor) -> Tensor:
     """t0 e - t1 b + t2 with t = dealt[0] v + (1 - 2 v) dealt[1], three words each."""
-    if not _alike((v, e, b)) or not _alike((dealt,)):
+    if not _alike(v, e, b) or not _alike(dealt):
         return plain.line(dealt, v, e, b)
-    (out,) = _results(v, 1)
-    _run(_line, v.numel(), *(dealt[i, j] for i in range(2) for j in range(3)), v, e, b, out)
+    out = torch.empty_like(v)
+    _run(_line, v.numel(), (*dealt.reshape(6, *v.shape), v, e, b, out))
     return out
 
 
 def line_masks(s: Tensor, lu: Tensor, e: Tensor, b: Tensor, rho: Tensor) -> Tensor:
     """(2, 3, ...): s, s lu and s (lu b - e), and rho times these."""
-    if not _alike((s, lu, e, b, rho)):
+    if not _alike(s, lu, e, b, rho):
         return plain.line_masks(s, lu, e, b, rho)
     out = torch.empty((2, 3, *s.shape), dtype=torch.int64)
-    _run(_line_masks, s.numel(), s, lu, e, b, rho, *(out[i, j] for i in range(2) for j in range(3)))
+    _run(_line_masks, s.numel(), (s, lu, e, b, rho, *out.reshape(6, *s.shape)))
     return out
 
 
-def _alike(operands: Sequence[Tensor]) -> bool:
+def _alike(first: Tensor, *others: Tensor) -> bool:
     """Whether all lie in order and have one shape."""
-    shape = operands[0].shape
-    return all(
-        x.dtype is torch.int64 and x.is_cpu and x.is_contiguous() and (x is operands[0] or x.shape == shape)
-        for x in operands
-    )
-
-
-def _results(like: Tensor, count: int) -> list[Tensor]:
-    return [torch.empty_like(like) for _ in range(count)]
+    if first.dtype is not torch.int64 or not first.is_contiguous() or not first.is_cpu:
+        return False
+    shape = first.shape
+    for x in others:
+        if x.shape != shape or x.dtype is not torch.int64 or not x.is_contiguous() or not x.is_cpu:
+            return False
+    return True
 
 
 def _signed(constant: int) -> int:
@@ -109,14 +106,13 @@ def _signed(constant: int) -> int:
     return (constant + (1 << 63)) % (1 << 64) - (1 << 63)
 
 
-def _run(work: Any, count: int, *arguments: Any) -> None:
+def _run(work: Any, count: int, tensors: Sequence[Tensor], *numbers: int) -> None:
     """All elements, with the addresses of tensors and the numbers behind them."""
-    places = [x.data_ptr() for x in arguments if isinstance(x, Tensor)]
-    rest = arguments[len(places) :]
-    if pool.threads() == 1 or count < 2 * _LEAST:
-        work(count, *places, *rest)
+    places = [x.data_ptr() for x in tensors]
+    if count < 2 * _LEAST or pool.threads() == 1:
+        work(count, *places, *numbers)
     else:
-        pool.split(lambda low, high: work(high - low, *(p + 8 * low for p in places), *rest), count, _LEAST, 8)
+        pool.split(lambda low, high: work(high - low, *(p + 8 * low for p in places), *numbers), count, _LEAST, 8)
 
 
 def _access(write: bool) -> Any:

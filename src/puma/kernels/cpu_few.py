@@ -15,7 +15,7 @@ from numba import config, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from puma.kernels.tiles import FUSED, LANES, NARROW, VECTOR, ZERO, Tile, by_mode
+from puma.kernels.tiles import LANES, NARROWLY, VECTOR, ZERO, Tile, by_mode
 from puma.kernels.views import compiled
 
 WIDTH = 6  # bytes of a word for which there is a shuffle
@@ -81,8 +81,7 @@ def _intrinsic(emit: Callable[[Tile, Any, Any, Any], None]) -> Any:
             builder.gep(context.make_array(signature.args[i])(context, builder, values[i]).data, [values[i + 1]])
             for i in (2, 4, 6)
         )
-        others = [NARROW] if FUSED else []
-        by_mode(builder, values[0], others, lambda mode: emit(Tile(builder, {}, values[1], mode), a, w, c))
+        by_mode(builder, values[0], NARROWLY, lambda mode: emit(Tile(builder, {}, values[1], mode), a, w, c))
         return context.get_dummy_value()
 
     @intrinsic

@@ -5,6 +5,7 @@ Instead of turning the table by the digit d, the one-hot is turned: after a rota
 stands for the table's entry -i, whatever d was. Sets become fixed masks, and the sums over every subset of
 five neighbouring entries are made once per call, so that a lookup adds 13 of them per word. (Which of them it
 reads follows the one-hot: a process that watches this machine's caches learns about this party's own words.)
+For a few digits these sums would take longer than the lookups, which then add entry by entry, each under its bit.
 Below 64 positions the pattern is repeated to fill its word: one rotation serves every width.
 """
 
@@ -21,11 +22,12 @@ from torch import Tensor
 
 from puma import pool
 from puma.kernels.shapes import broadcast
-from puma.kernels.views import compiled, words
+from puma.kernels.views import compiled, lying, words_at
 
 _GROUP = 5  # entries per group: the sums for two tables of 256 entries still fit a 32 kB cache
 _GROUPS = -(-64 // _GROUP)
 _SUMS = _GROUPS << _GROUP  # sums per 64 entries of a table
+_FEW = 16  # digits that are looked up entry by entry
 _U = np.uint64
 _ONES = np.uint64(0xFFFF_FFFF_FFFF_FFFF)
 _LEAST = 1 << 14  # digits that a thread takes at least: some 50 us
@@ -35,9 +37,10 @@ def onehot(digit: Tensor, width: int) -> Tensor:
     """The one-hot words of every digit, along a new last dimension."""
     out, per = torch.zeros(*digit.shape, _per(width), dtype=torch.int64), _per(width)
     if digit.numel():
-        at, target = words(digit), words(out)
+        digit = lying(digit)
+        at, to = digit.data_ptr(), out.data_ptr()
         pool.split(
-            lambda low, high: _onehot(at[low:high], width, target[low * per : high * per]), digit.numel(), _LEAST
+            lambda low, high: _onehot(high - low, at + 8 * low, width, to + 8 * per * low), digit.numel(), _LEAST
         )
     return out
 
@@ -52,16 +55,20 @@ def lookup(e: Tensor, digit: Tensor, width: int, table: Tensor) -> Tensor:
     e, digit = _aligned(e, digit, width)
     if table.dim() != 2 or table.shape[1] != 1 << width:
         raise ValueError(f"a table of shape {tuple(table.shape)} does not fit a digit of {width} bits")
-    out = torch.empty(table.shape[0], *digit.shape, dtype=torch.int64)
+    out = torch.empty((table.shape[0], *digit.shape), dtype=torch.int64)
     if out.numel():
-        hot, at, entries, target = words(e), words(digit), words(table), words(out)
+        table = lying(table)
+        hot, at, entries, to = e.data_ptr(), digit.data_ptr(), table.data_ptr(), out.data_ptr()
         per, tables, n = _per(width), table.shape[0], digit.numel()
-        pool.split(
-            lambda low, high: _lookup(
-                hot[low * per : high * per], at[low:high], width, entries, target[low:], tables, n
-            ),
-            *(n, _LEAST),
-        )
+        if n <= _FEW:
+            _lookup_few(n, hot, at, width, entries, tables, to)
+        else:
+            pool.split(
+                lambda low, high: _lookup(
+                    high - low, hot + 8 * per * low, at + 8 * low, width, entries, to + 8 * low, tables, n
+                ),
+                *(n, _LEAST),
+            )
     return out
 
 
@@ -70,7 +77,8 @@ def member(e: Tensor, digit: Tensor, width: int, members: Tensor) -> Tensor:
     e, digit = _aligned(e, digit, width)
     if members.shape != (1 << width,):
         raise ValueError(f"a set of shape {tuple(members.shape)} does not fit a digit of {width} bits")
-    return _each(_member, e, digit, width, words(members.to(torch.int64)))
+    members = lying(members.to(torch.int64))
+    return _each(_member, e, digit, width, members.data_ptr())
 
 
 def above(e: Tensor, digit: Tensor, width: int) -> Tensor:
@@ -80,21 +88,21 @@ def above(e: Tensor, digit: Tensor, width: int) -> Tensor:
 
 def parity(x: Tensor) -> Tensor:
     """The xor of the 64 bits of every word."""
-    x = x.contiguous()
+    x = lying(x)
     out = torch.empty_like(x)
     if x.numel():
-        source, target = words(x), words(out)
-        pool.split(lambda low, high: _parity(source[low:high], target[low:high]), x.numel(), _LEAST)
+        source, to = x.data_ptr(), out.data_ptr()
+        pool.split(lambda low, high: _parity(high - low, source + 8 * low, to + 8 * low), x.numel(), _LEAST)
     return out
 
 
-def _each(work: Any, e: Tensor, digit: Tensor, width: int, *more: np.ndarray) -> Tensor:
+def _each(work: Any, e: Tensor, digit: Tensor, width: int, *more: int) -> Tensor:
     """A word for each digit."""
     out, per = torch.empty_like(digit), _per(width)
     if out.numel():
-        hot, at, target = words(e), words(digit), words(out)
+        hot, at, to = e.data_ptr(), digit.data_ptr(), out.data_ptr()
         pool.split(
-            lambda low, high: work(hot[low * per : high * per], at[low:high], width, *more, target[low:high]),
+            lambda low, high: work(high - low, hot + 8 * per * low, at + 8 * low, width, *more, to + 8 * low),
             *(out.numel(), _LEAST),
         )
     return out
@@ -112,7 +120,7 @@ def _aligned(e: Tensor, digit: Tensor, width: int) -> tuple[Tensor, Tensor]:
     if lead != digit.shape:
         lead = broadcast(lead, digit.shape)
         e, digit = e.expand(*lead, e.shape[-1]), digit.expand(lead)
-    return e, digit.contiguous()
+    return lying(e), lying(digit)
 
 
 def _sum_of_groups(tables: int) -> Any:
@@ -180,9 +188,11 @@ def _subsums(table, first, count, size):
 
 
 @compiled
-def _lookup(e, digit, width, table, out, tables, stride):
-    size, n = 1 << width, digit.size
+def _lookup(count, hots, digits, width, entries, results, tables, stride):
+    size, n = 1 << width, count
     per, full, spread = _shape(width)
+    e, digit = words_at(hots, count * np.int64(per)), words_at(digits, count)
+    table, out = words_at(entries, tables * size), words_at(results, (tables - 1) * stride + count)
     for t in range(0, tables - 1, 2):
         sums = _subsums(table, t, 2, size)
         for i in range(n):
@@ -206,13 +216,36 @@ def _lookup(e, digit, width, table, out, tables, stride):
 
 
 @compiled
-def _member(e, digit, width, members, out):
+def _lookup_few(count, hots, digits, width, entries, tables, results):
+    size = 1 << width
     per, full, spread = _shape(width)
+    e, digit = words_at(hots, count * np.int64(per)), words_at(digits, count)
+    table, out = words_at(entries, tables * size), words_at(results, tables * count)
+    places = min(size, 64)
+    for i in range(count):
+        for t in range(tables):
+            out[t * count + i] = 0
+        for k in range(np.int64(per)):
+            word = _turned(e, _U(i) * per, per, _U(digit[i]), _U(k), full, spread)
+            for t in range(tables):
+                total = np.int64(0)
+                for place in range(places):
+                    bit = np.int64((word >> _U(place)) & _U(1))
+                    total += table[t * size + (-(64 * k + place) & (size - 1))] & -bit
+                out[t * count + i] += total
+
+
+@compiled
+def _member(count, hots, digits, width, members, results):
+    size = 1 << width
+    per, full, spread = _shape(width)
+    e, digit = words_at(hots, count * np.int64(per)), words_at(digits, count)
+    flags, out = words_at(members, size), words_at(results, count)
     mask = np.zeros(per, np.uint64)
-    for i in range(members.size):
-        if members[-i & (members.size - 1)]:
+    for i in range(size):
+        if flags[-i & (size - 1)]:
             mask[i >> 6] |= _U(1) << _U(i & 63)
-    for i in range(digit.size):
+    for i in range(count):
         word = _U(0)
         for k in range(per):
             word ^= _turned(e, _U(i) * per, per, _U(digit[i]), _U(k), full, spread) & mask[_U(k)]
@@ -220,9 +253,10 @@ def _member(e, digit, width, members, out):
 
 
 @compiled
-def _above(e, digit, width, out):
+def _above(count, hots, digits, width, results):
     per, full, _ = _shape(width)
-    for i in range(digit.size):
+    e, digit, out = words_at(hots, count * np.int64(per)), words_at(digits, count), words_at(results, count)
+    for i in range(count):
         place = _U(digit[i]) & _U((1 << width) - 1)
         word = _U(0)
         for k in range(per):
@@ -236,24 +270,27 @@ def _above(e, digit, width, out):
 
 
 @compiled
-def _hot_bit(e, digit, width, out):
+def _hot_bit(count, hots, digits, width, results):
     per = _shape(width)[0]
-    for i in range(digit.size):
+    e, digit, out = words_at(hots, count * np.int64(per)), words_at(digits, count), words_at(results, count)
+    for i in range(count):
         place = _U(digit[i]) & _U((1 << width) - 1)
         out[i] = (_U(e[_U(i) * per + (place >> _U(6))]) >> (place & _U(63))) & _U(1)
 
 
 @compiled
-def _onehot(digit, width, out):
+def _onehot(count, digits, width, results):
     per = _shape(width)[0]
-    for i in range(digit.size):
+    digit, out = words_at(digits, count), words_at(results, count * np.int64(per))
+    for i in range(count):
         place = _U(digit[i]) & _U((1 << width) - 1)
         out[_U(i) * per + (place >> _U(6))] = np.int64(_U(1) << (place & _U(63)))
 
 
 @compiled
-def _parity(x, out):
-    for i in range(x.size):
+def _parity(count, source, result):
+    x, out = words_at(source, count), words_at(result, count)
+    for i in range(count):
         out[i] = _folded(_U(x[i]))
 
 

@@ -1,7 +1,8 @@
 """Ring products with matrices that stay in their file's own numbers (`stored`): a few rows at a time become words in
 the first-level cache and are multiplied there, so that memory is read once and nothing of the matrix's size is made.
 
-Two bytes a number are what most files have; a word that another processor makes of them is the same. It must not know
+Two bytes a number are what most files have, quantised ones blocks of integers with their scales; a word that another
+processor makes of them is the same. It must not know
 what the matrices are.
 """
 
@@ -17,14 +18,14 @@ from numba.extending import intrinsic
 from torch import Tensor
 
 from puma.kernels.cpu_matmul import dots, streams
-from puma.kernels.stored import KINDS, Stored, number_bytes
+from puma.kernels.stored import BLOCKS, KINDS, Stored, bytes_of
 from puma.kernels.tiles import NARROW_BITS
 from puma.kernels.views import compiled, octets, span
 
 _ROWS, _DEPTH = 8, 256  # words that are made at a time: half of a 32 kB cache
 _MANY = 32  # rows of a that leave no room beside them
-_NUMBER = {kind: i for i, kind in enumerate(KINDS)}
-_BF16, _F16, _F32, _I32 = (_NUMBER[kind] for kind in ("bf16", "f16", "f32", "i32"))
+_NUMBER = {kind: i for i, kind in enumerate([*KINDS, *BLOCKS])}
+_BF16, _F16, _F32, _I32, _I64, _Q8_0, _Q4_0, _Q4_1, _Q4_K, _Q6_K = _NUMBER.values()
 _HALF = np.float32(2.0**112)  # between the exponents of a half and of a float of the same bits
 _MAGIC = np.float64(1.5 * 2.0**52)  # whoever adds it to a smaller number rounds that to nearest, ties to even
 _MAGIC_WORD = np.int64(0x4338000000000000)  # its bits
@@ -56,11 +57,14 @@ def _check(a: Tensor, out: Tensor, fits: bool) -> None:
 
 
 def _laid(matrix: Stored, frac: int) -> tuple[Any, ...]:
-    """What the loops take of a matrix: its kind and bytes, a factor for each column, the unit that words count in."""
-    if matrix.raw.numel() != matrix.rows * matrix.columns * number_bytes(matrix.kind):
+    """What the loops take of a matrix: its kind and bytes, and for each column a factor that makes units of numbers.
+
+    A power of two changes no rounding of the product with a number, unless that is nothing in units.
+    """
+    if matrix.raw.numel() != matrix.rows * bytes_of(matrix.kind, matrix.columns):
         raise ValueError(f"{matrix.raw.numel()} bytes are not rows of {matrix.columns} numbers")
-    factors = torch.ones(matrix.columns) if matrix.factors is None else matrix.factors.contiguous()
-    return _NUMBER[matrix.kind], octets(matrix.raw), factors.numpy(), 2.0**frac
+    factors = torch.ones(matrix.columns) if matrix.factors is None else matrix.factors
+    return _NUMBER[matrix.kind], octets(matrix.raw), (factors.contiguous() * 2.0**frac).numpy()
 
 
 def _run(work: Any, a: Tensor, matrix: Stored, frac: int, bits: int, out: Tensor) -> Tensor:
@@ -90,73 +94,165 @@ _float_of = _bits_as(types.float32, types.uint32, ir.FloatType())
 _word_of = _bits_as(types.int64, types.float64, ir.IntType(64))
 
 
-@compiled
-def _bf16(source, at, factors, column, unit, out, out_at, count):
-    for i in range(count):
-        number = _float_of(np.uint32(np.uint32(source[at + i]) << np.uint32(16))) * factors[column + i]
-        out[out_at + i] = _word_of(np.float64(number) * unit + _MAGIC) - _MAGIC_WORD
+# Loops run over slices from 0 on: an index that is added to another may be negative, as far as a compiler can tell, and
+# then eight numbers at a time are one.
 
 
 @compiled
-def _f16(source, at, factors, column, unit, out, out_at, count):
-    for i in range(count):
-        half = np.uint32(source[at + i])
+def _word(number, factor):
+    return _word_of(np.float64(number * factor) + _MAGIC) - _MAGIC_WORD
+
+
+@compiled
+def _bf16(source, factors, out):
+    for i in range(len(out)):
+        out[i] = _word(_float_of(np.uint32(np.uint32(source[i]) << np.uint32(16))), factors[i])
+
+
+@compiled
+def _f16(source, factors, out):
+    for i in range(len(out)):
+        half = np.uint32(source[i])
         bits = ((half & np.uint32(0x7FFF)) << np.uint32(13)) | ((half & np.uint32(0x8000)) << np.uint32(16))
-        number = _float_of(np.uint32(bits)) * _HALF * factors[column + i]
-        out[out_at + i] = _word_of(np.float64(number) * unit + _MAGIC) - _MAGIC_WORD
+        out[i] = _word(_float_of(np.uint32(bits)) * _HALF, factors[i])
 
 
 @compiled
-def _f32(source, at, factors, column, unit, out, out_at, count):
-    for i in range(count):
-        number = source[at + i] * factors[column + i]
-        out[out_at + i] = _word_of(np.float64(number) * unit + _MAGIC) - _MAGIC_WORD
+def _f32(source, factors, out):
+    for i in range(len(out)):
+        out[i] = _word(source[i], factors[i])
 
 
 @compiled
-def _whole(source, at, out, out_at, count):
-    for i in range(count):
-        out[out_at + i] = source[at + i]
+def _whole(source, out):
+    for i in range(len(out)):
+        out[i] = source[i]
 
 
 @compiled
-def _put(kind, source, factors, unit, at, column, out, out_at, count):
+def _half(source, at):
+    half = np.uint32(source[at]) | (np.uint32(source[at + 1]) << np.uint32(8))
+    bits = ((half & np.uint32(0x7FFF)) << np.uint32(13)) | ((half & np.uint32(0x8000)) << np.uint32(16))
+    return _float_of(np.uint32(bits)) * _HALF
+
+
+@compiled
+def _bytes(source, scale, factors, out):
+    for i in range(len(out)):
+        out[i] = _word(scale * np.float32(np.int8(source[i])), factors[i])
+
+
+@compiled
+def _nibbles(source, shift, less, scale, least, factors, out):
+    for i in range(len(out)):
+        out[i] = _word(scale * np.float32(((np.int32(source[i]) >> shift) & 15) - less) + least, factors[i])
+
+
+@compiled
+def _q8_0(source, factors, out):
+    for n in range(len(out) // 32):
+        block, low, high = source[34 * n : 34 * n + 34], 32 * n, 32 * n + 32
+        _bytes(block[2:34], _half(block, 0), factors[low:high], out[low:high])
+
+
+@compiled
+def _q4(source, size, factors, out):
+    """Blocks of 18 bytes, whose numbers lie around 0, or of 20, of which two more say what is added."""
+    for n in range(len(out) // 32):
+        block = source[size * n : size * n + size]
+        scale, least = _half(block, 0), _half(block, 2) if size == 20 else np.float32(0)
+        for part in range(2):
+            low, high = 32 * n + 16 * part, 32 * n + 16 * part + 16
+            less = np.int32(8 if size == 18 else 0)
+            _nibbles(block[size - 16 : size], 4 * part, less, scale, least, factors[low:high], out[low:high])
+
+
+@compiled
+def _q4_k(source, factors, out):
+    for n in range(len(out) // 256):
+        block = source[144 * n : 144 * n + 144]
+        for part in range(8):
+            i = part % 4
+            scale, least, both = np.int32(block[4 + i]), np.int32(block[8 + i]), np.int32(block[12 + i])
+            if part >= 4:
+                scale, least = (both & 15) | ((scale >> 2) & 48), (both >> 4) | ((least >> 2) & 48)
+            unscaled = _half(block, 0) * np.float32(scale & 63)
+            offset = _half(block, 2) * np.float32(least & 63)
+            begin, low = 16 + part // 2 * 32, 256 * n + 32 * part
+            here, there = block[begin : begin + 32], out[low : low + 32]
+            _nibbles(here, part % 2 * 4, np.int32(0), unscaled, -offset, factors[low : low + 32], there)
+
+
+@compiled
+def _sixes(lows, highs, low_shift, high_shift, scale, factors, out):
+    for i in range(len(out)):
+        whole = (((np.int32(lows[i]) >> low_shift) & 15) | (((np.int32(highs[i]) >> high_shift) & 3) << 4)) - 32
+        out[i] = _word(scale * np.float32(whole), factors[i])
+
+
+@compiled
+def _q6_k(source, factors, out):
+    for n in range(len(out) // 256):
+        block = source[210 * n : 210 * n + 210]
+        for part in range(16):
+            scale = _half(block, 208) * np.float32(np.int8(block[192 + part]))
+            half, inside, low = part // 8, part % 8 * 16, 256 * n + 16 * part
+            lows, highs = 64 * half + inside % 64, 128 + 32 * half + inside % 32
+            shifts, there = (inside // 64 * 4, inside // 32 * 2), out[low : low + 16]
+            lows_, highs_ = block[lows : lows + 16], block[highs : highs + 16]
+            _sixes(lows_, highs_, shifts[0], shifts[1], scale, factors[low : low + 16], there)
+
+
+@compiled
+def _put(kind, source, factors, at, column, out, out_at, count):
     """Words of `count` numbers from number `at` on, the first of which lies in this column."""
+    factors, out, stop = factors[column : column + count], out[out_at : out_at + count], at + count
     if kind == _BF16:
-        _bf16(source.view(np.uint16), at, factors, column, unit, out, out_at, count)
+        _bf16(source.view(np.uint16)[at:stop], factors, out)
     elif kind == _F16:
-        _f16(source.view(np.uint16), at, factors, column, unit, out, out_at, count)
+        _f16(source.view(np.uint16)[at:stop], factors, out)
     elif kind == _F32:
-        _f32(source.view(np.float32), at, factors, column, unit, out, out_at, count)
+        _f32(source.view(np.float32)[at:stop], factors, out)
     elif kind == _I32:
-        _whole(source.view(np.int32), at, out, out_at, count)
+        _whole(source.view(np.int32)[at:stop], out)
+    elif kind == _I64:
+        _whole(source.view(np.int64)[at:stop], out)
+    elif kind == _Q8_0:
+        _q8_0(source[at // 32 * 34 : stop // 32 * 34], factors, out)
+    elif kind == _Q4_0:
+        _q4(source[at // 32 * 18 : stop // 32 * 18], 18, factors, out)
+    elif kind == _Q4_1:
+        _q4(source[at // 32 * 20 : stop // 32 * 20], 20, factors, out)
+    elif kind == _Q4_K:
+        _q4_k(source[at // 256 * 144 : stop // 256 * 144], factors, out)
     else:
-        _whole(source.view(np.int64), at, out, out_at, count)
+        _q6_k(source[at // 256 * 210 : stop // 256 * 210], factors, out)
 
 
 @compiled
-def _spread(kind, source, factors, unit, out, rows, columns):
+def _spread(kind, source, factors, out, rows, columns):
     for row in range(rows):
-        _put(kind, source, factors, unit, row * columns, 0, out, row * columns, columns)
+        _put(kind, source, factors, row * columns, 0, out, row * columns, columns)
 
 
 @compiled
-def _linear(narrow, a, a_stride, n, kind, source, factors, unit, scratch, c, c_stride, rows, k):
+def _linear(narrow, a, a_stride, n, kind, source, factors, scratch, c, c_stride, rows, k):
     # with few rows of a, those of w are read from end to end; with many, as much of a as the cache holds is read once
-    band = k if n < _MANY else _DEPTH
+    tall, deep = (_ROWS // 2, 2 * _DEPTH) if n < _MANY else (_ROWS, _DEPTH)
+    band = k if n < _MANY else deep
     for left in range(0, k, band):
-        for row in range(0, rows, _ROWS):
-            some = min(_ROWS, rows - row)
-            for start in range(left, min(left + band, k), _DEPTH):
-                depth = min(_DEPTH, k - start)
+        for row in range(0, rows, tall):
+            some = min(tall, rows - row)
+            for start in range(left, min(left + band, k), deep):
+                depth = min(deep, k - start)
                 for r in range(some):
                     at = (row + r) * k + start
-                    _put(kind, source, factors, unit, at, start, scratch, r * _DEPTH, depth)
-                dots(narrow, a, start, a_stride, scratch, 0, _DEPTH, c, row, c_stride, n, depth, some)
+                    _put(kind, source, factors, at, start, scratch, r * deep, depth)
+                dots(narrow, a, start, a_stride, scratch, 0, deep, c, row, c_stride, n, depth, some)
 
 
 @compiled
-def _matmul(narrow, a, a_stride, n, kind, source, factors, unit, scratch, c, c_stride, rows, columns):
+def _matmul(narrow, a, a_stride, n, kind, source, factors, scratch, c, c_stride, rows, columns):
     # rows inside columns: the part of c that a band of columns adds to stays in the second-level cache
     for start in range(0, columns, _DEPTH):
         depth = min(_DEPTH, columns - start)
@@ -164,5 +260,5 @@ def _matmul(narrow, a, a_stride, n, kind, source, factors, unit, scratch, c, c_s
             some = min(_ROWS, rows - row)
             for r in range(some):
                 at = (row + r) * columns + start
-                _put(kind, source, factors, unit, at, start, scratch, r * _DEPTH, depth)
+                _put(kind, source, factors, at, start, scratch, r * _DEPTH, depth)
             streams(narrow, a, row, a_stride, scratch, 0, _DEPTH, c, start, c_stride, n, some, depth)

@@ -17,7 +17,7 @@ from numba.extending import intrinsic
 from torch import Tensor
 
 from puma import pool
-from puma.kernels.views import compiled, octets, words
+from puma.kernels.views import compiled, lying, octets, octets_at, words_at
 
 _LEAST = 1 << 16  # words that a thread takes at least: some 50 us
 _ONES = np.uint64(0xFFFF_FFFF_FFFF_FFFF)
@@ -28,72 +28,65 @@ _ROOMY = 57  # the widest word that lies within eight bytes wherever in a byte i
 def pack(x: Tensor, bits: int) -> Tensor:
     """The reduced words as one row of bits, the lowest first, eight to a byte, zeros after the last."""
     out = torch.empty((x.numel() * bits + 7) // 8, dtype=torch.uint8)
-    pack_into(x, bits, out.numpy())
+    pack_to(x, bits, out.data_ptr())
     return out
 
 
-def pack_into(x: Tensor, bits: int, out: np.ndarray) -> None:
-    """What `pack` writes, into as many bytes."""
+def pack_to(x: Tensor, bits: int, place: int) -> None:
+    """What `pack` writes, to an address behind which there is room for it."""
+    count = x.numel()
+    if not count:
+        return
+    x = lying(x)
+    source = x.data_ptr()
     if bits % 8 == 0:
-        _pack_bytes_into(x, bits, out)
-    elif x.numel():
-        # eight words end with a byte
-        source, step = words(x), 8
-        if bits == 1:
-            pool.split(
-                lambda low, high: _pack_bits(source[low:high], out[low // 8 : (high + 7) // 8]),
-                *(x.numel(), _LEAST, step),
-            )
-            return
+        _pack_bytes_to(count, source, place, bits)
+    elif bits == 1:
+        pool.split(lambda low, high: _pack_bits(high - low, source + 8 * low, place + low // 8), count, _LEAST, 8)
+    else:  # eight words end with a byte
         pool.split(
-            lambda low, high: _pack(source[low:high], out[low * bits // 8 : (high * bits + 7) // 8], bits),
-            *(x.numel(), _LEAST, step),
+            lambda low, high: _pack(high - low, source + 8 * low, place + low * bits // 8, bits), count, _LEAST, 8
         )
 
 
 def unpack(buffer: Tensor, bits: int, shape: tuple[int, ...]) -> Tensor:
     """The words that `pack` wrote."""
-    return unpack_from(octets(buffer), bits, shape)
+    buffer = lying(buffer, torch.uint8)
+    return unpack_from(buffer.data_ptr(), buffer.numel(), bits, shape)
 
 
-def unpack_from(source: np.ndarray, bits: int, shape: tuple[int, ...]) -> Tensor:
-    """What `unpack` reads, out of as many bytes."""
+def unpack_from(place: int, size: int, bits: int, shape: tuple[int, ...]) -> Tensor:
+    """What `unpack` reads, out of so many bytes behind an address."""
     count = prod(shape)
-    if source.size != (count * bits + 7) // 8:
-        raise ValueError(f"{source.size} bytes are not {count} words of {bits} bits")
+    if size != (count * bits + 7) // 8:
+        raise ValueError(f"{size} bytes are not {count} words of {bits} bits")
+    out = torch.empty(shape, dtype=torch.int64)
+    if not count:
+        return out
+    to = out.data_ptr()
     if bits % 8 == 0:
-        return _unpack_bytes_from(source, bits, shape)
-    out = np.empty(shape, np.int64)
-    if count:
-        target = out.reshape(-1)
-        if bits == 1:
-            pool.split(
-                lambda low, high: _unpack_bits(source[low // 8 : (high + 7) // 8], target[low:high]),
-                *(count, _LEAST, 8),
-            )
-            return torch.from_numpy(out)
-        pool.split(
-            lambda low, high: _unpack(source[low * bits // 8 : (high * bits + 7) // 8], target[low:high], bits),
-            *(count, _LEAST, 8),
-        )
-    return torch.from_numpy(out)
+        _unpack_bytes_to(count, place, to, bits)
+    elif bits == 1:
+        pool.split(lambda low, high: _unpack_bits(high - low, place + low // 8, to + 8 * low), count, _LEAST, 8)
+    else:
+        pool.split(lambda low, high: _unpack(high - low, place + low * bits // 8, to + 8 * low, bits), count, _LEAST, 8)
+    return out
 
 
 def pack_bytes(x: Tensor, bits: int) -> Tensor:
     """The reduced words, ceil(bits / 8) little-endian bytes each, as one row of uint8."""
     out = torch.empty(x.numel() * ((bits + 7) // 8), dtype=torch.uint8)
-    _pack_bytes_into(x, bits, out.numpy())
+    x = lying(x)
+    _pack_bytes_to(x.numel(), x.data_ptr(), out.data_ptr(), bits)
     return out
 
 
-def _pack_bytes_into(x: Tensor, bits: int, out: np.ndarray) -> None:
+def _pack_bytes_to(count: int, source: int, place: int, bits: int) -> None:
     width = (bits + 7) // 8
-    if x.numel():
-        source = words(x)
-        pool.split(
-            lambda low, high: _pack_bytes(source[low:high], out[low * width : high * width], width, 64 - bits),
-            *(x.numel(), _LEAST),
-        )
+    pool.split(
+        lambda low, high: _pack_bytes(high - low, source + 8 * low, place + low * width, width, 64 - bits),
+        *(count, _LEAST),
+    )
 
 
 def unpack_bytes(buffer: Tensor, bits: int, shape: tuple[int, ...]) -> Tensor:
@@ -101,18 +94,17 @@ def unpack_bytes(buffer: Tensor, bits: int, shape: tuple[int, ...]) -> Tensor:
     width, count = (bits + 7) // 8, prod(shape)
     if buffer.numel() != count * width:
         raise ValueError(f"{buffer.numel()} bytes are not {count} words of {width} bytes")
-    return _unpack_bytes_from(octets(buffer), bits, shape)
+    buffer, out = lying(buffer, torch.uint8), torch.empty(shape, dtype=torch.int64)
+    _unpack_bytes_to(count, buffer.data_ptr(), out.data_ptr(), bits)
+    return out
 
 
-def _unpack_bytes_from(source: np.ndarray, bits: int, shape: tuple[int, ...]) -> Tensor:
-    out, width = np.empty(shape, np.int64), (bits + 7) // 8
-    if source.size:
-        target = out.reshape(-1)
-        pool.split(
-            lambda low, high: _unpack_bytes(source[low * width : high * width], target[low:high], width, 64 - bits),
-            *(target.size, _LEAST),
-        )
-    return torch.from_numpy(out)
+def _unpack_bytes_to(count: int, place: int, to: int, bits: int) -> None:
+    width = (bits + 7) // 8
+    pool.split(
+        lambda low, high: _unpack_bytes(high - low, place + low * width, to + 8 * low, width, 64 - bits),
+        *(count, _LEAST),
+    )
 
 
 def pack_masked(x: Tensor, frac: int, pads: tuple[Tensor, Tensor], bits: int, out: Tensor) -> Tensor:
@@ -139,10 +131,13 @@ def pack_bits(b: Tensor) -> Tensor:
 
 def pack_rows(parts: Sequence[Tensor], shape: tuple[int, ...]) -> Tensor:
     """The lowest bits of each, spread to the shape, as a row of bytes."""
-    out = torch.empty((len(parts), (prod(shape) + 7) // 8), dtype=torch.uint8)
-    rows = out.numpy()
-    for x, row in zip(parts, rows):
-        pack_into(x if x.shape == shape else x.expand(shape), 1, row)
+    count = prod(shape)
+    row = (count + 7) // 8
+    out = torch.empty((len(parts), row), dtype=torch.uint8)
+    lie = [lying(x if x.shape == shape else x.expand(shape)) for x in parts]
+    places = np.array([x.data_ptr() for x in lie], np.int64)
+    to = out.data_ptr()
+    pool.split(lambda low, high: _pack_rows(places, low, high, to, row), count, _LEAST, 8)
     return out
 
 
@@ -173,9 +168,10 @@ read, write = _access(write=False), _access(write=True)
 
 
 @compiled
-def _pack(x, out, bits):
+def _pack(count, source, place, bits):
+    x, out = words_at(source, count), octets_at(place, (count * bits + 7) // 8)
     mask, held, filled, at = _ONES >> np.uint64(64 - bits), np.uint64(0), 0, 0
-    for i in range(x.size):
+    for i in range(count):
         word = np.uint64(x[i]) & mask
         held |= word << np.uint64(filled)
         filled += bits
@@ -190,7 +186,8 @@ def _pack(x, out, bits):
 
 
 @compiled
-def _unpack(buffer, out, bits):
+def _unpack(count, place, result, bits):
+    buffer, out = octets_at(place, (count * bits + 7) // 8), words_at(result, count)
     mask = _ONES >> np.uint64(64 - bits)
     # the last words byte by byte: a whole read would end behind the buffer
     safe = max((8 * buffer.size - 72) // bits, 0)
@@ -200,22 +197,23 @@ def _unpack(buffer, out, bits):
         if bits > _ROOMY:
             word |= (np.uint64(buffer[at + 8]) << np.uint64(1)) << (np.uint64(63) - low)
         out[i] = np.int64(word & mask)
-    for i in range(safe, out.size):
+    for i in range(safe, count):
         word = np.uint64(0)
-        for place in range(bits):
-            bit = i * bits + place
-            word |= ((np.uint64(buffer[bit >> 3]) >> np.uint64(bit & 7)) & np.uint64(1)) << np.uint64(place)
+        for k in range(bits):
+            bit = i * bits + k
+            word |= ((np.uint64(buffer[bit >> 3]) >> np.uint64(bit & 7)) & np.uint64(1)) << np.uint64(k)
         out[i] = np.int64(word)
 
 
 @compiled
-def _pack_bytes(x, out, width, spare):
+def _pack_bytes(count, source, place, width, spare):
+    x, out = words_at(source, count), octets_at(place, count * width)
     mask = _ONES >> np.uint64(spare)
     # the last words byte by byte: a whole one would end behind the buffer
-    safe = max(x.size - 7, 0) if width < 8 else x.size
+    safe = max(count - 7, 0) if width < 8 else count
     for i in range(safe):
         write(out, i * width, np.uint64(x[i]) & mask)
-    for i in range(safe, x.size):
+    for i in range(safe, count):
         value = np.uint64(x[i]) & mask
         for j in range(width):
             out[i * width + j] = np.uint8((value >> np.uint64(8 * j)) & _BYTE)
@@ -240,12 +238,13 @@ def _pack_masked(x, scale, p, q, out, width, spare):
 
 
 @compiled
-def _unpack_bytes(buffer, out, width, spare):
+def _unpack_bytes(count, place, result, width, spare):
+    buffer, out = octets_at(place, count * width), words_at(result, count)
     mask = _ONES >> np.uint64(spare)
-    safe = max(out.size - 7, 0) if width < 8 else out.size
+    safe = max(count - 7, 0) if width < 8 else count
     for i in range(safe):
         out[i] = np.int64(read(buffer, i * width, mask) & mask)
-    for i in range(safe, out.size):
+    for i in range(safe, count):
         value = np.uint64(0)
         for j in range(width):
             value |= np.uint64(buffer[i * width + j]) << np.uint64(8 * j)
@@ -253,26 +252,32 @@ def _unpack_bytes(buffer, out, width, spare):
 
 
 @compiled
-def _pack_bits(b, out):
-    whole = b.size // 8
+def _pack_bits(count, source, place):
+    b, out, whole = words_at(source, count), octets_at(place, (count + 7) // 8), count // 8
     for i in range(whole):
         value = np.int64(0)
         for j in range(8):
             value |= (b[8 * i + j] & 1) << j
         out[i] = value
-    if whole < out.size:
+    if 8 * whole < count:
         value = np.int64(0)
-        for j in range(b.size - 8 * whole):
+        for j in range(count - 8 * whole):
             value |= (b[8 * whole + j] & 1) << j
         out[whole] = value
 
 
 @compiled
-def _unpack_bits(buffer, out):
-    whole = out.size // 8
+def _pack_rows(places, low, high, place, row):
+    for r in range(places.size):
+        _pack_bits(high - low, places[r] + 8 * low, place + r * row + low // 8)
+
+
+@compiled
+def _unpack_bits(count, place, result):
+    buffer, out, whole = octets_at(place, (count + 7) // 8), words_at(result, count), count // 8
     for i in range(whole):
         value = np.int64(buffer[i])
         for j in range(8):
             out[8 * i + j] = (value >> j) & 1
-    for j in range(8 * whole, out.size):
+    for j in range(8 * whole, count):
         out[j] = (np.int64(buffer[whole]) >> (j - 8 * whole)) & 1

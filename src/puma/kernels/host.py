@@ -19,8 +19,8 @@ def to_wire(x: Tensor) -> memoryview:
 
     Of a tensor on the meta device, which has no bytes, this raises.
     """
-    if x.is_cpu and x.dtype == torch.uint8 and x.is_contiguous():
-        return x.detach().reshape(-1).numpy().data
+    if x.is_cpu and x.dtype is torch.uint8 and x.is_contiguous():  # which nobody takes a gradient of
+        return x.reshape(-1).numpy().data
     return x.detach().contiguous().reshape(-1).view(torch.uint8).cpu().numpy().data
 
 
@@ -34,4 +34,5 @@ def from_wire(buffer: Buffer, device: torch.device | str = "cpu") -> Tensor:
     """The bytes as a row of uint8 on a device; on the host in place, so that they must be the caller's to keep."""
     if not len(buffer):
         return torch.empty(0, dtype=torch.uint8, device=device)
-    return torch.frombuffer(buffer, dtype=torch.uint8).to(device)
+    found = torch.frombuffer(buffer, dtype=torch.uint8)
+    return found if torch.device(device).type == "cpu" else found.to(device)

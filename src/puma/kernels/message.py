@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from functools import cache
 from types import ModuleType
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,7 +16,6 @@ from puma.kernels import plain
 from puma.kernels.host import Buffer, from_wire, to_wire
 
 Part = tuple[Tensor, int]  # words of so many bits, as `pack` writes them; or bytes as they are (uint8)
-_NOTHING = np.empty(0, np.uint8)
 
 
 def sizes(pieces: Sequence[Part]) -> list[int]:
@@ -26,36 +24,37 @@ def sizes(pieces: Sequence[Part]) -> list[int]:
 
 
 def write(pieces: Sequence[Part]) -> memoryview:
-    """All of them, in order."""
+    """All of them, in order; a single piece of bytes as it lies there."""
+    if len(pieces) == 1 and pieces[0][0].dtype is torch.uint8:
+        return to_wire(pieces[0][0])
     lengths, at = sizes(pieces), 0
-    out = np.empty(sum(lengths), np.uint8)
+    out = torch.empty(sum(lengths), dtype=torch.uint8)
+    place = out.data_ptr()
     for (x, bits), length in zip(pieces, lengths, strict=True):
-        place = out[at : at + length]
-        at += length
         if x.dtype is torch.uint8:
-            place[:] = x.reshape(-1).cpu().numpy()
+            out[at : at + length] = x.reshape(-1).cpu()
         elif x.is_cpu:
-            _cpu().pack_into(x, bits, place)
+            _cpu().pack_to(x, bits, place + at)
         else:
-            place[:] = np.frombuffer(to_wire(plain.pack(x, bits)), np.uint8)
-    return out.data
+            out[at : at + length] = from_wire(to_wire(plain.pack(x, bits)))
+        at += length
+    return out.numpy().data
 
 
 def read(buffer: Buffer, like: Sequence[Part]) -> list[Tensor]:
     """The same pieces of another: of the shapes, kinds and device of these; the buffer must be the caller's to keep."""
-    source, found, at = np.frombuffer(buffer, np.uint8) if len(buffer) else _NOTHING, list[Tensor](), 0
-    lengths = sizes(like)
-    if source.size != sum(lengths):
-        raise ValueError(f"{source.size} bytes are not a message of {sum(lengths)}")
+    source, lengths, found, at = from_wire(buffer), sizes(like), list[Tensor](), 0
+    if source.numel() != sum(lengths):
+        raise ValueError(f"{source.numel()} bytes are not a message of {sum(lengths)}")
+    place = source.data_ptr()
     for (x, bits), length in zip(like, lengths, strict=True):
-        part, shape = source[at : at + length], tuple(x.shape)
-        at += length
         if x.dtype is torch.uint8:
-            found.append(torch.from_numpy(part).reshape(shape).to(x.device))
+            found.append(source[at : at + length].reshape(x.shape).to(x.device))
         elif x.is_cpu:
-            found.append(_cpu().unpack_from(part, bits, shape))
+            found.append(_cpu().unpack_from(place + at, length, bits, tuple(x.shape)))
         else:
-            found.append(plain.unpack(from_wire(part.data, x.device), bits, shape))
+            found.append(plain.unpack(source[at : at + length].to(x.device), bits, tuple(x.shape)))
+        at += length
     return found
 
 

@@ -127,6 +127,13 @@ class Outline:
         shape[a], shape[b] = shape[b], shape[a]
         return Outline(shape, self.dtype)
 
+    def movedim(self, source: int, to: int) -> Outline:
+        """As a tensor's."""
+        shape = list(self.shape)
+        size = shape.pop(source)
+        shape.insert(to if to >= 0 else to + len(shape) + 1, size)
+        return Outline(shape, self.dtype)
+
     def unsqueeze(self, dim: int) -> Outline:
         """As a tensor's."""
         at = dim if dim >= 0 else dim + len(self.shape) + 1

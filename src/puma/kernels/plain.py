@@ -46,7 +46,7 @@ chosen_packed = matmul_packed  # of a that is 0 or 1
 def spread(matrix: Stored, frac: int) -> Tensor:
     """The words (rows, columns) that the numbers stand for: each times its column's factor, rounded to nearest."""
     found = numbers(matrix)
-    if KINDS[matrix.kind][1]:
+    if matrix.kind in KINDS and KINDS[matrix.kind][1]:
         return found.to(torch.int64)
     scaled = found.to(torch.float32) if matrix.factors is None else found.to(torch.float32) * matrix.factors
     return torch.round(scaled.to(torch.float64) * 2.0**frac).to(torch.int64)

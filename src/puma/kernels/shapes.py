@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import cast
 
 import numpy as np
@@ -19,7 +20,12 @@ from puma.kernels.stored import Stored
 def broadcast(*shapes: Sequence[int]) -> tuple[int, ...]:
     """The common shape; torch's own takes longer than most of our arithmetic, and loads a computer algebra system."""
     first = tuple(shapes[0])
-    return first if all(tuple(s) == first for s in shapes) else np.broadcast_shapes(*(tuple(s) for s in shapes))
+    return first if all(tuple(s) == first for s in shapes) else _broadcast(*(tuple(s) for s in shapes))
+
+
+@lru_cache(maxsize=1 << 12)
+def _broadcast(*shapes: tuple[int, ...]) -> tuple[int, ...]:
+    return np.broadcast_shapes(*shapes)
 
 
 def matmul(a: Tensor, b: Tensor, bits: int = 64, out: Tensor | None = None) -> Tensor:

@@ -2,10 +2,11 @@
 registers. Each is a numba intrinsic over flat int64 arrays and offsets, checks no bound, and adds into c. It
 must not know tensors or shapes.
 
-A product needs only its low words, so any CPU's vector multiply will do; in a ring of at most 52 bits the
+A product needs only its low words, so any CPU's vector multiply will do. In a ring of at most 52 bits the
 AVX-512 IFMA instruction, where the host has it, multiplies and adds at once (exact modulo 2^52, whatever lies
-above in its inputs). A factor that is 0 or -1, of which all bits are alike, chooses words by an `and` instead. `mode`
-says which of the three ways a caller may go.
+above in its inputs). AVX2 has no multiply of 64 bits, and the three of 32 bits that stand for it take twice as long as
+what gives a product modulo 2^48: one of 32 bits, and one of quarters. A factor that is 0 or -1, of which all bits are
+alike, chooses words by an `and` instead. `mode` says which of the three ways a caller may go.
 """
 
 from __future__ import annotations
@@ -19,14 +20,21 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 LANES = 8
-NARROW_BITS = 52
-WIDE, NARROW, CHOOSING = 0, 1, 2  # modulo 2^64; modulo 2^52; the words that a is -1 at, modulo 2^64
-# numba may be told to compile for another CPU than this one
-_OTHER_CPU = getattr(config, "CPU_NAME", None)
+WIDE, NARROW, CHOOSING = 0, 1, 2  # modulo 2^64; modulo 2^NARROW_BITS; the words that a is -1 at, modulo 2^64
+# numba may be told to compile for another CPU than this one, or for instructions that it has
+_OTHER_CPU, _FEATURES = getattr(config, "CPU_NAME", None), getattr(config, "CPU_FEATURES", None)
 FUSED = not _OTHER_CPU and bool(binding.get_host_cpu_features().get("avx512ifma", False))
-_I1, _I32, _I64 = ir.IntType(1), ir.IntType(32), ir.IntType(64)
+QUARTERED = not FUSED and (
+    "+avx2" in _FEATURES.split(",")
+    if _FEATURES is not None
+    else not _OTHER_CPU and bool(binding.get_host_cpu_features().get("avx2", False))
+)
+NARROW_BITS = 48 if QUARTERED else 52
+NARROWLY = [NARROW] if FUSED or QUARTERED else []
+_I1, _I16, _I32, _I64 = (ir.IntType(bits) for bits in (1, 16, 32, 64))
 VECTOR = ir.VectorType(_I64, LANES)
 _FLAGS = ir.VectorType(_I1, LANES)
+_CROSS = ir.FunctionType(ir.VectorType(_I32, LANES), [ir.VectorType(_I16, 2 * LANES)] * 2)
 ZERO = ir.Constant(VECTOR, [0] * LANES)
 
 Values = list[Any]
@@ -37,23 +45,34 @@ def dot_tile(rows: int, columns: int) -> Any:
 
     def emit(tile: Tile) -> None:
         a_rows, b_rows, c_rows = tile.rows("a", rows), tile.rows("b", columns), tile.rows("c", rows)
-
-        def step(load: Callable[[Any], Any], k: Any, sums: Values) -> Values:
-            right = [load(tile.after(row, k)) for row in b_rows]
-            left = [load(tile.after(row, k)) for row in a_rows]
-            return [
-                tile.multiply_add(sums[r * columns + j], left[r], right[j]) for r in range(rows) for j in range(columns)
-            ]
-
-        whole = tile.builder.and_(tile.count, _I64(-LANES))
-        sums = tile.loop(whole, LANES, [ZERO] * (rows * columns), lambda k, s: step(tile.load, k, s))
-        rest = tile.builder.sub(tile.count, whole)
-        sums = tile.loop(rest, LANES, sums, lambda _, s: step(tile.load_first(rest), whole, s))
-        for r, row in enumerate(c_rows):
-            totals = tile.totals(sums[r * columns : (r + 1) * columns])
+        # where a vector is two registers, so many sums and factors at a time stay in them
+        high, wide = (2, 2) if tile.quartered and rows > 1 else (rows, columns)
+        sums: list[Values] = [[] for _ in a_rows]
+        for first in range(0, rows, high):
+            for start in range(0, columns, wide):
+                found = _dots(tile, a_rows[first : first + high], b_rows[start : start + wide])
+                for r in range(high):
+                    sums[first + r] += found[r * wide : (r + 1) * wide]
+        for row, mine in zip(c_rows, sums):
+            totals = tile.totals(mine)
             tile.store(tile.builder.add(tile.load(row, totals.type), totals), row)
 
-    return _intrinsic(emit, [NARROW] if FUSED else [])
+    return _intrinsic(emit)
+
+
+def _dots(tile: Tile, a_rows: Values, b_rows: Values) -> Values:
+    """Each row of a with each of b, summed up in every lane by itself."""
+
+    def step(load: Callable[[Any], Any], k: Any, sums: Values) -> Values:
+        right = [load(tile.after(row, k)) for row in b_rows]
+        left = [load(tile.after(row, k)) for row in a_rows]
+        pairs = [(x, y) for x in left for y in right]
+        return [tile.multiply_add(total, *pair) for total, pair in zip(sums, pairs)]
+
+    whole = tile.builder.and_(tile.count, _I64(-LANES))
+    sums = tile.loop(whole, LANES, [ZERO] * (len(a_rows) * len(b_rows)), lambda k, s: step(tile.load, k, s))
+    rest = tile.builder.sub(tile.count, whole)
+    return tile.loop(rest, LANES, sums, lambda _, s: step(tile.load_first(rest), whole, s))
 
 
 def stream_tile(rows: int, depth: int) -> Any:
@@ -74,7 +93,7 @@ def stream_tile(rows: int, depth: int) -> Any:
 
         tile.loop(tile.count, LANES, [], step)
 
-    return _intrinsic(emit, [NARROW, CHOOSING] if FUSED else [CHOOSING])
+    return _intrinsic(emit, [CHOOSING])
 
 
 def by_mode(builder: Any, mode: Any, others: Sequence[int], emit: Callable[[int], None]) -> None:
@@ -89,14 +108,14 @@ def by_mode(builder: Any, mode: Any, others: Sequence[int], emit: Callable[[int]
             by_mode(builder, mode, others[1:], emit)
 
 
-def _intrinsic(emit: Callable[[Tile], None], others: Sequence[int]) -> Any:
+def _intrinsic(emit: Callable[[Tile], None], others: Sequence[int] = ()) -> Any:
     """A numba intrinsic around the versions of a tile; `mode` picks one when it runs."""
 
     def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
         data = {i: context.make_array(signature.args[i])(context, builder, values[i]).data for i in (2, 5, 8)}
         firsts = {i: builder.gep(data[i], [values[i + 1]]) for i in data}
         places = {name: (firsts[i], values[i + 2]) for name, i in (("a", 2), ("b", 5), ("c", 8))}
-        by_mode(builder, values[0], others, lambda mode: emit(Tile(builder, places, values[1], mode)))
+        by_mode(builder, values[0], [*NARROWLY, *others], lambda mode: emit(Tile(builder, places, values[1], mode)))
         return context.get_dummy_value()
 
     @intrinsic
@@ -112,6 +131,7 @@ class Tile:
 
     def __init__(self, builder: Any, places: dict[str, tuple[Any, Any]], count: Any, mode: int) -> None:
         self.builder, self.places, self.count, self.mode = builder, places, count, mode
+        self.quartered = mode == NARROW and QUARTERED  # by quarters of words
 
     def rows(self, name: str, count: int) -> Values:
         """Where `count` rows of the array of this name begin."""
@@ -155,13 +175,36 @@ class Tile:
         return self._folded(four, four, [0, 1, 2, 3], 4)
 
     def multiply_add(self, total: Any, x: Any, y: Any) -> Any:
-        """total + x y in every lane, modulo 2^64, or fused modulo 2^52; with x that is 0 or -1, total + (x and y)."""
+        """total + x y in every lane, modulo 2^64, or modulo 2^52 or 2^48; with x that is 0 or -1, total + (x and y)."""
         if self.mode == CHOOSING:
             return self.builder.add(total, self.builder.and_(x, y))
+        if self.quartered:
+            return self._by_quarters(total, x, y)
         if self.mode == NARROW:
             kind = ir.FunctionType(VECTOR, [VECTOR] * 3)
             return self.builder.call(self._external(kind, "llvm.x86.avx512.vpmadd52l.uq.512"), [total, x, y])
         return self.builder.add(total, self.builder.mul(x, y))
+
+    def _by_quarters(self, total: Any, x: Any, y: Any) -> Any:
+        """Modulo 2^48: the product of the low halves, and 2^32 times x2 y0 + x0 y2, quarters of 16 bits, which one
+        instruction gives for all lanes. Whatever lies above 2^48 counts for nothing."""
+        builder, low = self.builder, ir.Constant(VECTOR, [0xFFFF_FFFF] * LANES)
+        halves = builder.mul(builder.and_(x, low), builder.and_(y, low))
+        crossed = [
+            builder.call(self._external(_CROSS, "llvm.x86.avx2.pmadd.wd"), [self._quarters(x, [2, 0], part),
+                                                                          self._quarters(y, [0, 2], part)])
+            for part in (0, 1)
+        ]  # fmt: skip
+        order = ir.Constant(ir.VectorType(_I32, 2 * LANES), list(range(2 * LANES)))
+        both = builder.bitcast(builder.shuffle_vector(*crossed, order), VECTOR)
+        return builder.add(builder.add(total, halves), both)
+
+    def _quarters(self, x: Any, which: list[int], part: int) -> Any:
+        """In the upper half of each of four lanes these quarters of it, and zeros in the lower half."""
+        quarters, zero = self.builder.bitcast(x, ir.VectorType(_I16, 4 * LANES)), 4 * LANES
+        places = [at for lane in range(4 * part, 4 * part + 4) for at in (zero, zero, *(4 * lane + q for q in which))]
+        zeros = ir.Constant(quarters.type, [0] * (4 * LANES))
+        return self.builder.shuffle_vector(quarters, zeros, ir.Constant(ir.VectorType(_I32, 16), places))
 
     def loop(self, count: Any, step: int, carried: Values, body: Callable[[Any, Values], Values]) -> Values:
         """for i in range(0, count, step): carried = body(i, carried)."""

@@ -1,6 +1,9 @@
 """Torch tensors as flat numpy arrays for compiled code, without copies where that can be, and the one
-decorator that compiles it. Every kernel sees flat int64 or uint8 arrays only, so each is compiled once. It
-must not know what the arrays hold.
+decorator that compiles it. Every kernel sees flat int64 or uint8 arrays only, so each is compiled once.
+
+Kernels that are called for a few words thousands of times a second are given addresses and make the arrays themselves:
+to describe an array to compiled code takes longer than the work. Whoever calls them holds the tensors. It must not
+know what the arrays hold.
 """
 
 from __future__ import annotations
@@ -10,7 +13,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from numba import njit
+from numba import njit, types
+from numba.extending import intrinsic
+from numba.np.numpy_support import carray
 from torch import Tensor
 
 
@@ -24,15 +29,19 @@ def compiled(function: Callable[..., Any]) -> Any:
 
 def words(x: Tensor) -> np.ndarray:
     """The words of x in order; a copy if they do not lie so."""
-    if x.dtype is not torch.int64 or not x.is_cpu:  # as `_check`: this is called some thousand times a token
-        _check(x, torch.int64)
-    return x.contiguous().numpy().reshape(-1)
+    return lying(x).numpy().reshape(-1)
 
 
 def octets(x: Tensor) -> np.ndarray:
     """The bytes of x in order; a copy if they do not lie so."""
-    _check(x, torch.uint8)
-    return x.contiguous().numpy().reshape(-1)
+    return lying(x, torch.uint8).numpy().reshape(-1)
+
+
+def lying(x: Tensor, dtype: torch.dtype = torch.int64) -> Tensor:
+    """x, or a copy whose elements lie in order: what is behind its address is all of it."""
+    if x.dtype is not dtype or not x.is_cpu:
+        _check(x, dtype)
+    return x if x.is_contiguous() else x.contiguous()
 
 
 def span(x: Tensor) -> np.ndarray:
@@ -47,3 +56,31 @@ def span(x: Tensor) -> np.ndarray:
 def _check(x: Tensor, dtype: torch.dtype) -> None:
     if x.dtype != dtype or not x.is_cpu:
         raise TypeError(f"expected {dtype} on the cpu, got {x.dtype} on {x.device}")
+
+
+def _pointing() -> Any:
+    """An intrinsic: an address as a pointer to bytes."""
+
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        return builder.inttoptr(values[0], context.get_value_type(types.voidptr))
+
+    @intrinsic
+    def pointer(typing: Any, address):  # type: ignore
+        return types.voidptr(types.int64), generate
+
+    return pointer
+
+
+_pointer = _pointing()
+
+
+@compiled
+def words_at(address, count):
+    """In compiled code: so many words behind an address."""
+    return carray(_pointer(address), (count,), np.int64)
+
+
+@compiled
+def octets_at(address, count):
+    """In compiled code: so many bytes behind an address."""
+    return carray(_pointer(address), (count,), np.uint8)

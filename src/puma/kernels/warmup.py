@@ -42,7 +42,8 @@ def compile_kernels() -> None:
     """Call each kernel once, on a few words; what it leaves on disk the parties load in a moment."""
     x = torch.arange(8)
     hot, table = kernels.onehot(x, 3), torch.ones((1, 8), dtype=torch.int64)
-    kernels.lookup(hot, x, 3, table)
+    for digits in (x, x.repeat(4)):
+        kernels.lookup(kernels.onehot(digits, 3), digits, 3, table)
     kernels.member(hot, x, 3, table[0])
     kernels.above(hot, x, 3)
     kernels.hot_bit(hot, x, 3)
@@ -67,7 +68,7 @@ def compile_kernels() -> None:
     kernels.spread(matrix, 0)
     kernels.linear_stored(x.reshape(1, 8), matrix, 0, 48, x[:1].reshape(1, 1).clone())
     kernels.matmul_stored(x[:1].reshape(1, 1), matrix, 0, 48, x.reshape(1, 8).clone())
-    kernels.unpack_bits(kernels.pack_bits(x), (8,))
+    kernels.unpack_bits(kernels.pack_rows([x], (8,)), (8,))
     kernels.xor_of_products(pads.reshape(2, -1), torch.tensor([[0, 1]]), torch.tensor([1]))
 
 

@@ -19,10 +19,11 @@ from puma.client.evidence.receipt import Receipt
 from puma.client.owner import Progress
 from puma.client.resume import Plan
 from puma.client.session import Session
+from puma.config import MOST_DEALERS
 from puma.errors import AdmissionError, UsageError
 from puma.local import nursery
 from puma.local.sessions import Beside, Sessions
-from puma.local.sharing import serve_adapted, serve_open, share
+from puma.local.sharing import serve_adapted, serve_open, share, stored
 from puma.local.trio import PARTY, Route, Trio
 from puma.nn.paper import PROFILES, SPLINE
 from puma.reference.plain_model import PlainModel
@@ -34,7 +35,7 @@ __all__ = ["Answer", "Encoding", "LocalCluster", "Route", "Trio"]
 
 
 class LocalCluster(Client):
-    """A model served by three processes on this machine.
+    """A model served by three processes on this machine, or four.
 
     `source` is a folder, a GGUF file, a hub name, a model already opened, or None for the embedded model. In the
     folder `store` the parties keep their shares, so that the next cluster with this model need not share it again,
@@ -43,8 +44,8 @@ class LocalCluster(Client):
     spline, or the trio's, unless given. `adapter` is a LoRA adapter's folder or hub name, which is merged. `plan` says
     how number formats are made that follow the model; `variants` is as for `connect`. With `weights` "open" only the
     prompt and what is made of it are hidden: the parties read the model files where they lie, and nothing is shared but
-    an adapter, which stays secret. `threads` are those of each party, a third of this machine's cores unless given.
-    Raises the errors of puma.errors.
+    an adapter, which stays secret. `threads` are those of each party, this machine's cores divided by all unless given.
+    With two `dealers` a second one checks all that P0 says. Raises the errors of puma.errors.
     """
 
     in_company = False  # its first session's requests are not computed together with others': see `another`
@@ -62,12 +63,16 @@ class LocalCluster(Client):
         weights: Literal["hidden", "open"] = "hidden",
         threads: int | None = None,
         variants: str = "lean",
+        dealers: int = 1,
     ) -> None:
         self.variants = arguments.variants(variants)
         if threads is not None:
             arguments.count(threads, "threads", 1, pool.MOST)
             if trio is not None:
                 raise UsageError("these parties have their threads already", "pass them to Trio")
+        if trio is not None and dealers != 1:
+            raise UsageError("these parties have their dealers already", "pass them to Trio")
+        arguments.count(dealers, "dealers", 1, MOST_DEALERS)
         arguments.flag(reveal_logits, "reveal_logits")
         arguments.one_of(weights, "weights", ["hidden", "open"])
         arguments.callback(progress, "progress")
@@ -92,7 +97,7 @@ class LocalCluster(Client):
         self.plan = clear.plan(plan, progress, chosen)
         self._own = trio is None
         self.sharing: Plan | None = None  # what was shared, with its seeds; not if the parties held it already
-        self._trio = trio or Trio(progress, store, approximation=chosen, threads=threads)
+        self._trio = trio or Trio(progress, store, approximation=chosen, threads=threads, dealers=dealers)
         self._sessions = Sessions(self._trio.session, self._another)
         self._beside: weakref.WeakSet[Session] = weakref.WeakSet()
         try:
@@ -108,7 +113,7 @@ class LocalCluster(Client):
         name, params = "", clear.params
         if self._trio.store:
             key = owner_key(self._trio.store / "owner")
-            name = content_name(key, self.model.name, self.model.config, params)
+            name = stored(self._trio, content_name(key, self.model.name, self.model.config, params))
         first = self._trio.session
         if not name or not first.open(name) or first.reveals != reveal_logits:
             told = self.plan.provenance
@@ -185,7 +190,7 @@ class LocalCluster(Client):
 
     @property
     def pids(self) -> list[int]:
-        """Process ids of P0, P1, P2."""
+        """Process ids of P0, P1, P2 and, where there is one, the second dealer."""
         return self._trio.pids
 
     def close(self) -> None:

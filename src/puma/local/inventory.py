@@ -38,7 +38,10 @@ def default_folder() -> Path:
 def party_folders(root: Path) -> dict[int, Path]:
     """Where each party's things lie: below a local cluster's folder, or in the one party's whose store this is."""
     one = claim.identity(root)
-    return {rank: root / f"p{rank}" for rank in range(3)} if one is None else {one.rank: root}
+    if one is not None:
+        return {one.rank: root}
+    ranks = [0, 1, 2, *([3] if (root / "p3").is_dir() else [])]  # the last one is a second dealer
+    return {rank: root / f"p{rank}" for rank in ranks}
 
 
 def look(root: Path) -> Inventory:

@@ -103,7 +103,7 @@ def serve_open(
     found, name = parts(config, params), f"{prefix}model"
     if trio.store:
         found = digested(found, progress or _silent)
-        name = f"{prefix}{content_label(called)}-{named(config, found)}"
+        name = stored(trio, f"{prefix}{content_label(called)}-{named(config, found)}")
     if trio.store and session.open(name) and session.reveals == reveal_logits:
         look_up(session, config, found)
     else:
@@ -127,10 +127,15 @@ def serve_adapted(
     config = in_the_open(replace(base.config, formats=replace(formats, adapted=ranks)))
     session, name = trio.session, "model"
     if trio.store:
-        name = content_name(owner_key(trio.store / "owner"), merged.name, config, tensors)
+        name = stored(trio, content_name(owner_key(trio.store / "owner"), merged.name, config, tensors))
     if not (trio.store and session.open(name) and session.reveals == reveal_logits):
         share_adapter(session, config, tensors, under, progress, name, reveal_logits, plan)
     return name
+
+
+def stored(trio: Any, name: str) -> str:
+    """What a model of this name is called in the store of these parties: of four, who hold it otherwise than three."""
+    return f"{name}-2" if getattr(trio, "dealers", 1) > 1 else name
 
 
 def _silent(what: str, done: int, of: int) -> None:

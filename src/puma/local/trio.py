@@ -24,7 +24,7 @@ from puma.client.evidence.session import Receipts
 from puma.client.owner import Progress
 from puma.client.public.content import Part
 from puma.client.session import Session
-from puma.config import PARTIES
+from puma.config import MOST_DEALERS, PARTIES
 from puma.errors import PumaError
 from puma.kernels import warmup
 from puma.local import nursery
@@ -40,6 +40,7 @@ from puma.store.prepared_requests import PreparedRequests
 from puma.wire.launch import Ports, Start
 from puma.wire.limits import SILENCE
 from puma.wire.messages import Provenance
+from puma.wire.twin import three
 
 START_SECONDS = 120.0
 PARTY = ("-m", "puma.party.launched.process")
@@ -94,8 +95,9 @@ class Trio:
 
     `route` leads links through somebody else's ports, such as a slow network's; `program` is what Python runs as a
     party. Both are for measuring. `approximation` says which functions they compute, one of nn.paper.PROFILES; parties
-    and client have agreed on it once the handshake is done. `threads` are those of each party, a third of this
-    machine's cores unless given.
+    and client have agreed on it once the handshake is done. `threads` are those of each party, this machine's cores
+    divided by them unless given. With two `dealers` a fourth process computes what P0 does, and nothing that one of
+    them says is used before the other has said the same.
     """
 
     def __init__(
@@ -107,9 +109,11 @@ class Trio:
         program: Sequence[str] = PARTY,
         approximation: str = SPLINE,
         threads: int | None = None,
+        dealers: int = 1,
     ) -> None:
+        self.dealers = arguments.count(dealers, "dealers", 1, MOST_DEALERS)
         self.approximation = arguments.one_of(approximation, "approximation", [*PROFILES])
-        self.threads = pool.share(PARTIES) if threads is None else arguments.count(threads, "threads", 1, pool.MOST)
+        self.threads = pool.share(self._count) if threads is None else arguments.count(threads, "threads", 1, pool.MOST)
         arguments.callback(progress, "progress")
         where = None if store is None else Path(arguments.path_like(store, "store")).absolute()
         self.store = where and folders.private_folder(where)
@@ -132,25 +136,32 @@ class Trio:
             raise
 
     def _start(self, progress: Progress) -> None:
-        progress("starting the parties", 0, 3)
+        count = self._count
+        progress("starting the parties", 0, count)
         nursery.load(self._program)
         if not warmup.state().ready:
             progress("compiling the kernels, for the first use", 0, 1)
             warmup.compile_kernels()
         session, cookie = os.urandom(16), os.urandom(32)
-        digest = hashlib.sha256(f"puma local trio {self.approximation}".encode()).digest()
-        for rank in range(PARTIES):
+        said = f"puma local trio {self.approximation}{' twice' * (self.dealers - 1)}"
+        digest = hashlib.sha256(said.encode()).digest()
+        for rank in range(count):
             self._processes.append(nursery.party(self._program))
             folder = str(self.store / f"p{rank}") if self.store else ""
-            start = Start(rank, session, digest, cookie, folder, self.approximation, self.threads)
+            start = Start(rank, session, digest, cookie, folder, self.approximation, self.threads, self.dealers)
             _tell(self._processes[rank], start)
-        ports = [self._port(rank) for rank in range(3)]
+        ports = [self._port(rank) for rank in range(count)]
         for rank, process in enumerate(self._processes):
             _tell(process, Ports([self._route(f"P{rank}", f"P{k}", port) for k, port in enumerate(ports[:rank])]))
         self._identity, self._ports = Identity("client", 0, session, digest, cookie), ports
-        for rank in range(3):
+        for rank in range(count):
             self._links.append(self._dial(rank, self._identity))
-            progress("starting the parties", rank + 1, 3)
+            progress("starting the parties", rank + 1, count)
+
+    @property
+    def _count(self) -> int:
+        """Of parties, a second dealer among them."""
+        return PARTIES - 1 + self.dealers
 
     def _dial(self, rank: int, me: Identity) -> Link:
         port = self._route("client", f"P{rank}", self._ports[rank])
@@ -161,13 +172,13 @@ class Trio:
         prepares nothing ahead."""
         assert self._identity is not None
         me = replace(self._identity, session=os.urandom(16))
-        links = [self._dial(rank, me) for rank in range(3)]
+        links = [self._dial(rank, me) for rank in range(self._count)]
         self._links += links
         return self._session(me, links)
 
     def _session(self, me: Identity, links: list[Link]) -> Session:
         """Ours with the parties, under this identity."""
-        session = Session(links, self.approximation, owns=True)
+        session = Session(three(links), self.approximation, owns=True)
         session.receipts = Receipts(me.session, me.config, Pinned(self._keys, local=True))
         return session
 
@@ -201,7 +212,7 @@ class Trio:
 
     @property
     def pids(self) -> list[int]:
-        """Process ids of P0, P1, P2."""
+        """Process ids of P0, P1, P2 and, where there is one, the second dealer."""
         return [p.pid for p in self._processes]
 
     def close(self) -> None:

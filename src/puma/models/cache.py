@@ -96,7 +96,7 @@ class Memory(Protocol):
         ...
 
     def chosen(self, prompts: torch.Tensor) -> Any:
-        """With these prompts alone."""
+        """With these prompts alone; this one stays as it is."""
         ...
 
 

@@ -13,6 +13,8 @@ from msgspec import Meta, Struct
 Size = Annotated[int, Meta(ge=1, le=1 << 24)]
 Layers = Annotated[int, Meta(ge=1, le=1 << 12)]  # each is built before the model's size can be told
 MOST_HEAD = 1 << 12  # numbers of a head: as many angles as half of it are made for each layer
+MOST_PREAMBLE = 1 << 14  # tokens
+PREAMBLE = ".known"  # with which the names of a preamble's keys and values end
 Labels = Annotated[tuple[Annotated[str, Meta(max_length=1024)], ...], Meta(max_length=1 << 16)]
 OptionalSize = Annotated[int, Meta(ge=0, le=1 << 24)]
 Positive = Annotated[float, Meta(gt=0)]

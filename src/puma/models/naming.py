@@ -92,7 +92,7 @@ def parted(entries: Mapping[str, Entry], names: Names) -> Mapping[str, Entry]:
         shape = (entry.shape[0] // len(parts), *entry.shape[1:])
         for i, part in enumerate(parts):
             read, offset = partial(_part, entry, len(parts), i), _offset(entry, len(parts), i)
-            found[f"{before}{part}.{kind}"] = replace(entry, shape=shape, read=read, offset=offset)
+            found[f"{before}{part}.{kind}"] = replace(entry, shape=shape, read=read, offset=offset, blocks=None)
     return found
 
 

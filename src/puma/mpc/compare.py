@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import cache, reduce
+from functools import cache, lru_cache, reduce
 from typing import NamedTuple
 
 import torch
@@ -301,17 +301,23 @@ def _tournament(shares: list[Share], quick: bool) -> Protocol[list[Share]]:
     """The entry of each share where the first is largest, along the last dimension."""
     *lead, entries = shares[0].shape
     for radix, at_once in meetings(entries, math.prod(lead), quick):
-        entries = shares[0].shape[-1]
-        groups = -(-entries // radix)
-        # Columns g, g + groups, ... meet; the first stands in for one that is missing, and ties go to the earlier one.
-        if shares[0].party.dry:
-            columns = shares[0].party.nothing((radix, groups))
-        else:
-            columns = torch.arange(radix * groups).reshape(radix, groups)
-            columns = torch.where(columns < entries, columns, columns % groups)
-        rivals = [[x[..., c.to(x.device)] for c in columns] for x in shares]
-        shares = yield from _largest(rivals, at_once)
+        columns = _columns(shares[0].shape[-1], radix, shares[0].device)
+        shares = yield from _largest([[x[..., c] for c in columns] for x in shares], at_once)
     return shares
+
+
+@lru_cache(maxsize=1 << 8)
+def _columns(entries: int, radix: int, device: torch.device) -> list[slice | Tensor]:
+    """Columns g, g + groups, ... meet; the first stands in for one that is missing, and ties go to the earlier one."""
+    groups = -(-entries // radix)
+
+    def places(low: int) -> slice | Tensor:
+        if low + groups <= entries:
+            return slice(low, low + groups)
+        columns = torch.arange(low, low + groups)
+        return torch.where(columns < entries, columns, columns % groups).to(device)
+
+    return [places(low) for low in range(0, radix * groups, groups)]
 
 
 def _largest(rivals: list[list[Share]], at_once: bool) -> Protocol[list[Share]]:

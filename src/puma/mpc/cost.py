@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from functools import wraps
+from functools import lru_cache, wraps
 from typing import Any, NamedTuple, TypeVar, cast
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -41,6 +41,7 @@ class Bytes(int):
     words: tuple[Words, ...]
 
     @classmethod
+    @lru_cache(maxsize=1 << 14)  # the same few messages again and again
     def of(cls, *words: Words) -> Bytes:
         """The bytes of one frame."""
         size = cls(sum(w.runs * message_bytes(w.numel, w.bits) for w in words))

@@ -96,36 +96,48 @@ def digit_cost(count: int, *widths: int) -> Cost:
     return Cost(0, 0, sum(message_bits(count, 1 << width) for width in widths))
 
 
-def _digits_cost(x: Share | Size, low: int, widths: Sequence[int]) -> Cost:
+def _digits_cost(x: Share | Size, low: int | Sequence[int], widths: Sequence[int]) -> Cost:
     return digit_cost(x.numel(), *widths)
 
 
 @declares("offline 2^w for each width w", "section 4", _digits_cost)
-def digits(x: Share, low: int, widths: Sequence[int]) -> list[Digit]:
-    """Neighbouring digits of m and of l = l1 + l2 mod 2^bits, from bit `low` up, in one correction.
+def digits(x: Share, low: int | Sequence[int], widths: Sequence[int]) -> list[Digit]:
+    """Digits of m and of l = l1 + l2 mod 2^bits in one correction: neighbours from bit `low` up, or those that begin at
+    these bits.
 
     Safe: P2's half of each one-hot vector is padded by P1's, drawn from k01. Source: truth tables under a mask (Ishai
     et al. 2013); the vectors are the whole of what keys of function secret sharing (Boyle et al. 2015) would expand to.
     """
-    party, shape = x.party, tuple(x.shape)
-    (a, b), lows = x.components, [low + sum(widths[:i]) for i in range(len(widths))]
+    party, shape, lows = x.party, tuple(x.shape), _lows(low, widths)
+    a, b = x.components
     other = b if party.is_dealer else None  # l1 + l2, or m
     words = [kernels.cut(a, other, 0, at, at + w, 0) for at, w in zip(lows, widths, strict=True)]
-    each = [Words(math.prod(shape), 1 << w) for w in widths]
-    counts, total = [Bytes.of(w) for w in each], Bytes.of(*each)
+    counts, total, order = _laid(math.prod(shape), tuple(widths))
     half = party.random_bytes(FIRST, "one-hot", sum(counts))
-    order = sorted(range(len(widths)), key=lambda i: -widths[i])  # wide ones first, so that whole words stay aligned
     if party.is_dealer:
         hots = _split_hots(half, shape, widths, counts, order)
         payload = half
         if not party.dry:
-            pairs = [(hots[i] ^ kernels.onehot(words[i], widths[i]), widths[i]) for i in order]
-            payload = torch.cat([_pack_hot(hot, w) for hot, w in pairs])
+            packed = [_pack_hot(hots[i] ^ kernels.onehot(words[i], widths[i]), widths[i]) for i in order]
+            payload = torch.cat(packed)
         party.correction(payload, total)
     else:
         received = half if party.rank == FIRST else party.correction(None, total)
         hots = _split_hots(received, shape, widths, counts, order)
     return [Digit(party, hots[i], words[i], w) for i, w in enumerate(widths)]
+
+
+def _lows(low: int | Sequence[int], widths: Sequence[int]) -> list[int]:
+    """Where each digit begins."""
+    return [low + sum(widths[:i]) for i in range(len(widths))] if isinstance(low, int) else list(low)
+
+
+@lru_cache(maxsize=1 << 12)
+def _laid(count: int, widths: tuple[int, ...]) -> tuple[list[int], Bytes, list[int]]:
+    """The bytes of each digit of so many elements, those of all, and the order in which they lie: wide ones first, so
+    that whole words stay aligned."""
+    each = [Words(count, 1 << w) for w in widths]
+    return [Bytes.of(w) for w in each], Bytes.of(*each), sorted(range(len(widths)), key=lambda i: -widths[i])
 
 
 def digit(x: Share, low: int, width: int) -> Digit:

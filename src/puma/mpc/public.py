@@ -19,7 +19,8 @@ from puma.kernels import mapped as mapped
 from puma.kernels.shapes import broadcast
 from puma.kernels.stored import KINDS as KINDS  # which numbers there can be, for those who know no kernel
 from puma.kernels.stored import Stored
-from puma.kernels.stored import number_bytes as number_bytes
+from puma.kernels.stored import bytes_of as bytes_of
+from puma.kernels.stored import fits as fits
 from puma.mpc.party import FIRST, SECOND, Party
 from puma.mpc.share import Additive, Secret, Share
 
@@ -140,17 +141,17 @@ def own_part(x: Share | Additive, multiply: Callable[[Tensor], Tensor], shape: t
     """This party's part of a product that is linear in x: what `multiply` makes of its part of x.
 
     P1: of m - l1.  P2: of -l2, which depends on no input and can be made ahead.  P0: nothing. In a rehearsal the second
-    evaluator makes and writes down its part, and the first, of whose part nothing is known yet, makes none.
+    evaluator makes and writes down its part, and the first, of whose part nothing is known yet, makes none; nor does
+    either of an untruncated sum, of which both have a part that nobody knows yet.
     """
-    party = x.party
+    party, ahead = x.party, x.party.precomputed
+    rehearsing = ahead is not None and ahead.rehearsing
     if isinstance(x, Additive):
         assert not x.dealt, "the dealer's part of a product cannot be multiplied: it knows no parameter"
-        return party.nothing(shape) if party.is_dealer or party.dry else multiply(x.part)
+        return party.nothing(shape) if party.is_dealer or party.dry or rehearsing else multiply(x.part)
     if party.is_dealer or party.dry:
         return party.nothing(shape)
-    ahead = party.precomputed
     if party.rank == FIRST:
-        rehearsing = ahead is not None and ahead.rehearsing
         return x.m.new_zeros(shape) if rehearsing else multiply(x.m - x.mask)
     assert party.rank == SECOND
     if ahead is None:

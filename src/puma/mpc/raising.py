@@ -16,11 +16,14 @@ from torch import Tensor
 
 from puma import kernels
 from puma.kernels.shapes import broadcast
+from puma.mpc import arithmetic
 from puma.mpc import clear_forms as clear
+from puma.mpc import public as known
 from puma.mpc.arithmetic import deal, multiply, square, truncated
 from puma.mpc.clear_forms import in_clear
 from puma.mpc.cost import FREE, Cost, Size, declares, local, message_bits
 from puma.mpc.party import Party
+from puma.mpc.public import Public
 from puma.mpc.share import Additive, Secret, Share
 
 
@@ -85,16 +88,14 @@ def raised(x: Share, bits: int, least: int = 2) -> Raised:
     """
     party, j, shape = x.party, x.bits, tuple(x.shape)
     assert least <= j < bits <= 64
-    a, b = (kernels.reduce(t, j) for t in x.shifted(1 << (j - least)).components)
+    a, b = x.components
     if party.is_dealer:
-        total = a + b
-        carry, turn = total >> j, (total >> (j - 1)) & 1
-        deal(party, torch.stack([carry + turn, carry]), (2, *shape), bits - j)
-        return Raised(x.like(a - ((carry + turn) << j), b, bits), turn, j)
-    if_low, if_high = deal(party, None, (2, *shape), bits - j)
-    turn = (a >> (j - 1)) & 1
-    half = b - (torch.where(turn.bool(), if_high, if_low) << j)
-    return Raised(x.like(a, half, bits).shifted(-(1 << (j - least))), turn, j)
+        a, b, counts = kernels.wraps(a, b, j)
+        deal(party, counts, (2, *shape), bits - j)
+        return Raised(x.like(a - (counts[0] << j), b, bits), counts[0] - counts[1], j)
+    before, choices = 1 << (j - least), deal(party, None, (2, *shape), bits - j)
+    a, b, carries = kernels.picked(a, b, before, j, choices)
+    return Raised(x.like(a - before, b - (carries << j), bits), (a >> (j - 1)) & 1, j)
 
 
 def raised_to(x: Share, bits: int, least: int = 2) -> Operand:
@@ -119,7 +120,9 @@ def whole(x: Operand) -> Additive:
 
 
 def _corrections(x: Operand, y: Operand) -> list[int]:
-    """Bits of the words that put the product of x and y right."""
+    """Bits of the words that put the product of x and y right; a public factor has no mask, and needs none."""
+    if isinstance(y, Public):
+        return []
     bits, lows = min(x.bits, y.bits), [z.low for z in (x, y) if isinstance(z, Raised)]
     return [b for b in (*(bits - low for low in lows), bits - sum(lows) if len(lows) == 2 else 0) if b > 0]
 
@@ -142,6 +145,8 @@ def times(x: Operand, y: Operand) -> Additive:
     bits = min(x.bits, y.bits)
     a, b = (z if isinstance(z, Share) else z.share for z in (x, y))
     result = multiply(a, b)
+    if isinstance(y, Public):
+        return result
     for one, other in ((x, b), (y, a)):
         if isinstance(one, Raised) and one.low < bits:
             value = one.turn * other.mask if party.is_dealer else None
@@ -150,6 +155,18 @@ def times(x: Operand, y: Operand) -> Additive:
         both = x.turn * y.turn
         result = result + _turned(party, both, both, shape, x.low + y.low, bits, result.frac)
     return result
+
+
+@declares("local", "section 3", local)
+def linear(x: Operand, weight: Share) -> Additive:
+    """x @ weight^T for a matrix (out, in), which is public if x was raised; local.
+
+    Then halves of the right mask are all that it takes: the dealer, who lacks a term of the mask, has no part.
+    """
+    if isinstance(x, Share):
+        return arithmetic.linear(x, weight)
+    assert isinstance(weight, Public), "what grows in a product with a secret matrix has to be lifted before"
+    return known.linear(whole(x), weight)
 
 
 def squared_cost(x: Operand) -> Cost:

@@ -18,6 +18,7 @@ from torch import Tensor
 from puma.kernels.outline import Outline
 from puma.mpc.cost import Bytes, Ledger, Words
 from puma.mpc.party import Party
+from puma.mpc.raising import Raised
 from puma.mpc.share import Additive, Share
 
 CONTENTS = 1 << 12  # elements of a public tensor whose contents are looked at; a larger one is not remembered
@@ -129,6 +130,8 @@ def _format(x: Any) -> Hashable:
         return Additive, x.shape, x.bits, x.frac, x.dealt, x.unproven, tuple(x.opened)
     if isinstance(x, Share):
         return type(x), x.shape, x.bits, x.frac
+    if isinstance(x, Raised):
+        return Raised, x.shape, x.bits, x.frac, x.low
     if isinstance(x, Outline):
         return x.shape, x.count
     if isinstance(x, Tensor):

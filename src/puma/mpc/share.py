@@ -179,6 +179,10 @@ class Share(Tensorial):
         return self.shifted(encode(cast("Tensor | Number", other), self.frac, self.device))
 
     def __sub__(self, other: Any) -> Any:
+        if type(self) is type(other) is Share:  # other kinds of shares have a sum and a negative of their own
+            x, y = aligned(self, other)
+            (a, b), (c, d) = x.components, y.components
+            return x.like(a - c, b - d, bits=min(x.bits, y.bits))
         if isinstance(other, Secret):
             return self + (-other)  # type: ignore[operator]
         return self.shifted(-encode(cast("Tensor | Number", other), self.frac, self.device))

@@ -21,7 +21,7 @@ from puma.mpc import clear_forms as clear
 from puma.mpc.clear import ClearParty, ClearSum
 from puma.mpc.clear_forms import in_clear
 from puma.mpc.cost import Cost, Size, declares
-from puma.mpc.lookup import Digit, digit, digit_cost, flags_of
+from puma.mpc.lookup import Digit, digit, digit_cost, digits, flags_of
 from puma.mpc.party import Party
 from puma.mpc.raising import Operand, cut
 from puma.mpc.share import Additive, Share
@@ -90,7 +90,8 @@ class Watch:
 
     def _wait(self, rows: Tensor, owners: Tensor | None) -> None:
         owners = self._owners[len(rows)] if owners is None else owners
-        self._waiting.append((rows.reshape(-1), owners.repeat_interleave(rows.shape[1])))
+        each = rows.shape[1]
+        self._waiting.append((rows.reshape(-1), owners if each == 1 else owners.repeat_interleave(each)))
         self._few += rows.numel()
         if self._few > MANY:
             self._weigh()
@@ -128,7 +129,7 @@ def watching(party: Party, lengths: Sequence[int]) -> Generator[Watch]:
 def note_digit(d: Digit, zone: range, owners: Tensor | None = None) -> None:
     """Flag what has a digit in the zone; local. A borrow from lower digits may add 1 to a digit: see `zone_between`."""
     party = d.party
-    if party.on_watch is None:
+    if party.on_watch is None or party.is_dealer:
         return
     (found,) = d.lookup(flags_of(zone, d.size)[None], FLAG_RING, (0,))
     party.on_watch.add(found.part, owners)
@@ -188,7 +189,9 @@ def note_rows(sums: Share, off: int) -> None:
     """
     if sums.party.on_watch is None:
         return
-    sums = sums.shifted(-off)
-    for low in row_digits(sums.bits):
-        inside = (-9, 7) if low == EIGHTH else (-1, 0)
-        note_digit(digit(sums, low, WIDTH), zone_between(WIDTH, *inside))
+    sums, lows = sums.shifted(-off), row_digits(sums.bits)
+    first, *others = digits(sums, lows, [WIDTH] * len(lows))
+    note_digit(first, zone_between(WIDTH, *((-9, 7) if lows[0] == EIGHTH else (-1, 0))))
+    if others and not (sums.party.is_dealer or sums.party.dry):
+        hot, public = (torch.stack(each, -1) for each in zip(*((d.hot[..., 0], d.public) for d in others), strict=True))
+        note_digit(Digit(sums.party, hot.unsqueeze(-1), public, WIDTH), zone_between(WIDTH, -1, 0))

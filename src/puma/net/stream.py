@@ -29,6 +29,8 @@ SOCKET_BYTES = 4 << 20
 JOIN_BYTES = 64 << 10
 # A frame nobody has asked for yet is given memory in growing steps, each paid for by bytes that arrived.
 STEP_BYTES = 1 << 20
+# So much is read at a time, of whatever frames, where less than this is wanted: the dealer is far ahead as a rule.
+AHEAD_BYTES = 32 << 10
 # How long a caller may stay away from recv before the receiving thread takes over: longer and longer while it comes
 # back, because a thread that looks every few milliseconds takes the processor from the caller.
 TICK, LONGEST_TICK = 0.005, 0.08
@@ -61,6 +63,8 @@ class StreamLink(Endpoint):
         self._inbound = inbound
         self._arrived = {Kind.DATA: 0, Kind.CONTROL: 0}
         self._head = memoryview(bytearray(HEADER_BYTES))
+        self._ahead = memoryview(bytearray(AHEAD_BYTES))  # what came behind a frame lies from `low` to `high`
+        self._low = self._high = 0
         self._reader = threading.Lock()  # whoever holds it, and nobody else, reads the inbound socket
         self._takeover = threading.Event()
         self._awaited = False  # a caller waits for the receiving thread to bring a data frame
@@ -222,6 +226,8 @@ class StreamLink(Endpoint):
         while header is None or header.kind is Kind.BEAT:  # a peer that merely lives is as silent as before
             if (header is not None and monotonic() > end) or not self._fill(self._head, begun=False):
                 return None
+            if expected is not None and self._is_due(expected):
+                return Kind.DATA, self._payload(expected, True)
             try:
                 header = parse_header(self._head, self.accepts)
                 if header.kind is Kind.HELLO:
@@ -238,6 +244,14 @@ class StreamLink(Endpoint):
             raise self._over(FrameError(f"bad sequence in a frame header: {what}", _DEAD_HINT))
         self._arrived[kind] = due + 1
         return kind, self._payload(header.length, header.length == expected)
+
+    def _is_due(self, size: int) -> bool:
+        """Whether the header is that of the next data frame, of this size: nearly all are, and need no parsing."""
+        due = self._arrived[Kind.DATA]
+        if size > self.accepts[Kind.DATA] or bytes(self._head) != header_bytes(Kind.DATA, due, size):
+            return False
+        self._arrived[Kind.DATA] = due + 1
+        return True
 
     def _payload(self, length: int, expected: bool) -> memoryview:
         if expected or length <= STEP_BYTES:
@@ -256,11 +270,11 @@ class StreamLink(Endpoint):
 
     def _fill(self, view: memoryview, begun: bool) -> bool:
         """Read until the view is full; False if nothing at all came and no frame had begun."""
-        size = len(view)
-        done = 0
-        while done < size:
+        done = self._take_ahead(view, 0)
+        while done < len(view):
+            few = len(view) - done < AHEAD_BYTES
             try:
-                count = self._inbound.recv_into(view[done:] if done else view)
+                count = self._inbound.recv_into(self._ahead if few else view[done:])
             except _SILENCE:
                 if not begun and not done:
                     return False
@@ -272,9 +286,22 @@ class StreamLink(Endpoint):
             if not count:
                 what = f"{self.peer} is gone: its connection ended without a goodbye"
                 raise self._over(PeerLost(what, _DEAD_HINT))
-            done += count
             self.heard = monotonic()
+            if few:
+                self._low, self._high = 0, count
+                done = self._take_ahead(view, done)
+            else:
+                done += count
         return True
+
+    def _take_ahead(self, view: memoryview, done: int) -> int:
+        """What has been read already goes into the view behind `done`; where it then ends."""
+        low = self._low
+        count = min(self._high - low, len(view) - done)
+        if count:
+            view[done : done + count] = self._ahead[low : low + count]
+            self._low = low + count
+        return done + count
 
     # ending
 

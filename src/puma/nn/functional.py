@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as tf
 from torch import Tensor
 
-from puma.mpc import arithmetic, compare
-from puma.mpc.arithmetic import deal, multiply, public, reshare, truncated
+from puma.mpc import arithmetic, compare, raising
+from puma.mpc.arithmetic import deal, public, reshare, truncated
 from puma.mpc.boolean import open_masked, select
 from puma.mpc.clear import Clear, held
 from puma.mpc.clear_forms import in_clear
@@ -37,7 +37,8 @@ from puma.mpc.fixed import (
     logit_ring,
 )
 from puma.mpc.party import Protocol
-from puma.mpc.public import LookedUp
+from puma.mpc.public import LookedUp, Public
+from puma.mpc.raising import Operand, Raised
 from puma.mpc.raising import times as times_of
 from puma.mpc.retrieval import Mixed, retrieve
 from puma.mpc.share import Additive, Secret, Share, encode
@@ -62,13 +63,21 @@ def component(name: str, x: Value) -> AbstractContextManager[None]:
     return x.party.ledger.scope(name) if isinstance(x, Secret) else nullcontext()
 
 
-@declares("formatted", "section 3")
+def _entering(x: Share | Additive | Raised, weight: Share) -> Operand:
+    """x as a product with this parameter takes it; if that is public, x grows in it, unless it was raised before."""
+    if isinstance(x, Raised):
+        assert x.frac == ACTIVATION and x.bits >= weight.bits
+        return x
+    bring = grown if isinstance(weight, Public) else formatted
+    return x.party.run(bring((x, ACTIVATION, weight.bits)))[0]
+
+
+@declares("formatted; grown where the matrix is public", "section 3")
 def linear(x: Value, weight: Value, bias: Value | None = None) -> Value:
     """x @ weight^T + bias, weight (out, in). The secure result is untruncated: adding to it is free."""
     if isinstance(x, Tensor):
         return tf.linear(x, weight, bias)
-    (x,) = x.party.run(formatted((x, ACTIVATION, weight.bits)))
-    result = arithmetic.linear(x, weight)
+    result = raising.linear(_entering(x, weight), weight)
     return result if bias is None else result + bias
 
 
@@ -103,12 +112,12 @@ def mul(a: Value, b: Value) -> Value:
     return times_of(*a.party.run(grown((a, ACTIVATION, RING), (b, ACTIVATION, RING))))
 
 
-@declares("formatted", "section 3")
+@declares("formatted; grown where the weight is public", "section 3")
 def affine(x: Value, weight: Value, bias: Value | None = None) -> Value:
     """x * weight + bias along the last dimension."""
     if isinstance(x, Tensor):
         return x * weight if bias is None else x * weight + bias
-    result = multiply(x.party.run(formatted((x, ACTIVATION, weight.bits)))[0], weight)
+    result = times_of(_entering(x, weight), weight)
     return result if bias is None else result + bias
 
 
@@ -130,21 +139,21 @@ def embedding(one_hot: Value, table: Value, ring: int = RESIDUAL_RING) -> Value:
 
 
 @declares("normalised", "section 5")
-def layer_norm(x: Value, eps: float, reach: int = NORM_REACH, ring: int = RING) -> Value:
+def layer_norm(x: Value, eps: float, reach: int = NORM_REACH, ring: int = RING, grows: bool = False) -> Value:
     """(x - mean) / sqrt(var + eps) over the last dimension, without scale and bias.
 
-    Rows have a length below 2^reach; the result lies in `ring`."""
+    Rows have a length below 2^reach; the result lies in `ring`, or `grows` into it where public matrices read it."""
     if isinstance(x, Tensor):
         return tf.layer_norm(x, (x.shape[-1],), eps=eps)
-    return x.party.run(roots.normalised(x, eps, True, reach=reach, ring=ring))
+    return x.party.run(roots.normalised(x, eps, True, reach=reach, ring=ring, grows=grows))
 
 
 @declares("normalised", "section 5")
-def rms_norm(x: Value, eps: float, reach: int = NORM_REACH, ring: int = RING) -> Value:
+def rms_norm(x: Value, eps: float, reach: int = NORM_REACH, ring: int = RING, grows: bool = False) -> Value:
     """x / sqrt(mean(x^2) + eps) over the last dimension, without scale; rows and result as for `layer_norm`."""
     if isinstance(x, Tensor):
         return x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + eps)
-    return x.party.run(roots.normalised(x, eps, False, reach=reach, ring=ring))
+    return x.party.run(roots.normalised(x, eps, False, reach=reach, ring=ring, grows=grows))
 
 
 @declares("softmax", "section 5")
@@ -174,43 +183,48 @@ def _plain(name: str, x: Tensor, exact: Callable[[Tensor], Tensor]) -> Tensor:
 
 
 @declares("formatted, lifted", "section 5")
-def gelu(x: Value, approximate: str = "none", reach: int = ACTIVATION_REACH, ring: int = RING, **kept: bool) -> Value:
-    """GeLU, exact ("none") or the "tanh" form; |x| < 2^reach - 16. In `ring`; `kept` is as for `splines.reaching`."""
+def gelu(
+    x: Value, approximate: str = "none", reach: int = ACTIVATION_REACH, ring: int = RING, grows: bool = False,
+    **kept: bool,
+) -> Value:  # fmt: skip
+    """GeLU, exact ("none") or the "tanh" form; |x| < 2^reach - 16. In `ring`; `grows` is as for `layer_norm`, `kept` as
+    for `splines.reaching`."""
     if isinstance(x, Tensor):
         return _plain("gelu", x, lambda t: tf.gelu(t, approximate=approximate))
-    return x.party.run(activated(splines.reaching(GELUS[approximate], reach, **kept), x, ring))
+    return x.party.run(activated(splines.reaching(GELUS[approximate], reach, **kept), x, ring, grows))
 
 
 @declares("formatted, lifted", "section 5")
-def silu(x: Value, reach: int = ACTIVATION_REACH, ring: int = RING, **kept: bool) -> Value:
-    """x * sigmoid(x); |x| < 2^reach - 16. The result lies in `ring`."""
+def silu(x: Value, reach: int = ACTIVATION_REACH, ring: int = RING, grows: bool = False, **kept: bool) -> Value:
+    """x * sigmoid(x); |x| < 2^reach - 16. In `ring`; `grows` is as for `layer_norm`."""
     if isinstance(x, Tensor):
         return _plain("silu", x, tf.silu)
-    return x.party.run(activated(splines.reaching(splines.SILU, reach, **kept), x, ring))
+    return x.party.run(activated(splines.reaching(splines.SILU, reach, **kept), x, ring, grows))
 
 
 @declares("silu, formatted, in the same rounds", "section 5")
 def silu_gated(
     gate: Value, up: Value, reach: int = ACTIVATION_REACH, product: int = GATED_REACH, watched: Both = (True, True),
-    fine: bool = False,
+    fine: bool = False, grows: bool = False,
 ) -> Value:  # fmt: skip
-    """silu(gate) * up; |gate| < 2^reach - 16, and the product's size < 2^product, each `watched` or not."""
+    """silu(gate) * up; |gate| < 2^reach - 16, and the product's size < 2^product, each `watched` or not. `grows`: only
+    public matrices read it."""
     if isinstance(gate, Tensor):
         return silu(gate) * up
     spline = splines.reaching(splines.SILU, reach, watched[0], fine)
-    return gate.party.run(gates.gated(spline, gate, up, product, watched[1]))
+    return gate.party.run(gates.gated(spline, gate, up, product, watched[1], grows))
 
 
 @declares("gelu, formatted, in the same rounds", "section 5")
 def gelu_gated(
     gate: Value, up: Value, approximate: str = "none", reach: int = ACTIVATION_REACH, product: int = GATED_REACH,
-    watched: Both = (True, True), fine: bool = False,
+    watched: Both = (True, True), fine: bool = False, grows: bool = False,
 ) -> Value:  # fmt: skip
     """gelu(gate) * up; as `silu_gated`."""
     if isinstance(gate, Tensor):
         return gelu(gate, approximate) * up
     spline = splines.reaching(GELUS[approximate], reach, watched[0], fine)
-    return gate.party.run(gates.gated(spline, gate, up, product, watched[1]))
+    return gate.party.run(gates.gated(spline, gate, up, product, watched[1], grows))
 
 
 @declares("formatted, lifted", "section 5")

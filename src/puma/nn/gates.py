@@ -86,25 +86,27 @@ def softcap_table(cap: float, reach: int = SCORE_REACH, watched: bool = True) ->
     return roomy(spline, SCORE_REACH, watched)
 
 
-def activated(spline: Spline, x: Share | Additive, ring: int = RING) -> Protocol[Any]:
-    """The activation of a spline's name, by the profile of x, in `ring`."""
+def activated(spline: Spline, x: Share | Additive, ring: int = RING, grows: bool = False) -> Protocol[Any]:
+    """The activation of a spline's name, by the profile of x, in `ring`; or it `grows` into it where it is read."""
     other = paper.instead(spline.name.removesuffix("_tanh"), x)
     if other:
         return (yield from other.secure(x, spline.reach, bool(spline.room)))
     (x,) = yield from formatted((x, spline.frac, spline.ring))
+    if grows:
+        return raised_to((yield from piecewise(spline, x)), ring, least(spline))
     return (yield from lifted(spline, x, ring))
 
 
 def gated(
-    spline: Spline, gate: Share | Additive, up: Share | Additive, product: int, watched: bool
+    spline: Spline, gate: Share | Additive, up: Share | Additive, product: int, watched: bool, grows: bool = False
 ) -> Protocol[Additive]:
     """The activation times up, below 2^product, `watched` or not; both grow in the product, without a lift.
 
     Where the plan has GATED, the ring has room for what the next matrix reads; but what is watched is watched where it
-    is lifted.
+    is lifted, and what `grows` in public matrices takes no round there anyway.
     """
     ring, unproven = gated_ring(product), watched and product != GATED_REACH
-    if GATED in gate.party.quick and not unproven:
+    if GATED in gate.party.quick and not (unproven or grows):
         ring = max(ring, RING + ACTIVATION)
     if paper.instead(spline.name.removesuffix("_tanh"), gate):
         activation, (factor,) = yield from together(activated(spline, gate, ring), formatted((up, ACTIVATION, ring)))

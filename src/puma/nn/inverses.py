@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from puma.mpc import clear_forms
-from puma.mpc.arithmetic import open_truncate, truncated
+from puma.mpc.arithmetic import open_truncate
 from puma.mpc.boolean import MaskedBit, open_masked
 from puma.mpc.clear import Clear
 from puma.mpc.clear_forms import in_clear
@@ -56,16 +56,44 @@ def rsqrt_table(scale: float, ring: int = 56) -> Spline:
     return _table("quick rsqrt", lambda y: scale * torch.rsqrt(y), 22, 6, QUICK_ROOT_BOUND, ring + 8)
 
 
+def _leading_in_clear(x: Clear, low: int, binades: int, frac: int, step: int) -> Clear:
+    cut = [clear_forms.truncated(x, s) if s > 0 else x.times(1 << -s) for s in _shifts(low, binades, frac, step)]
+    return stacked([p.reduced(min(frac, p.bits)).like(*p.components, bits=frac, frac=frac) for p in cut])
+
+
+@in_clear(_leading_in_clear)
 def leading(x: Share, low: int, binades: int, frac: int, step: int) -> Share:
     """x / 2^(low + step j) with `frac` fraction bits, for j = 1 .. binades along a new first dimension, in ring
-    `frac`."""
-    shifts = [low + step * j - frac for j in range(1, binades + 1)]
-    parts = [truncated(x, s).reduced(frac) if s > 0 else _shifted_left(x, -s, frac) for s in shifts]
-    return stacked([p.like(*p.components, bits=frac, frac=frac) for p in parts])
+    `frac`: each as `truncated` gives it, all at once."""
+    (a, b), shifts = x.components, _shifts(low, binades, frac, step)
+    assert frac <= x.bits - shifts[-1]
+    a, b = _cuts(a, shifts, x.bits, rounded=not x.party.is_dealer), _cuts(b, shifts, x.bits, rounded=False)
+    return x.like(a, b, bits=frac, frac=frac)
 
 
-def _shifted_left(x: Share, shift: int, bits: int) -> Share:
-    return x.times(1 << shift).reduced(min(bits, x.bits))
+def _shifts(low: int, binades: int, frac: int, step: int) -> tuple[int, ...]:
+    """How many low bits each binade does without."""
+    return tuple(low + step * j - frac for j in range(1, binades + 1))
+
+
+def _cuts(x: Tensor, shifts: tuple[int, ...], bits: int, rounded: bool) -> Tensor:
+    """Words less so many low bits each along a new first dimension, half a unit added before and one taken off last
+    where they are `rounded`; those that have too few get more."""
+    more, drop, half, mask = _places(shifts, bits, x.ndim, x.device)
+    cut = ((x + half if rounded else x) >> drop) & mask
+    cut = cut - 1 if rounded else cut
+    return torch.cat([x << more, cut]) if len(more) else cut
+
+
+@cache
+def _places(shifts: tuple[int, ...], bits: int, dims: int, device: torch.device) -> list[Tensor]:
+    """Along a first dimension before so many, what shifts add that drop nothing; of the others what they drop, half a
+    unit, and the ring that is left."""
+    dropped = [s for s in shifts if s > 0]
+    more, half = [-s for s in shifts if s <= 0], [1 << (s - 1) for s in dropped]
+    lines = more, dropped, half, [(1 << (bits - s)) - 1 for s in dropped]
+    shape = (-1, *(1 for _ in range(dims)))
+    return [torch.tensor(line, dtype=torch.int64, device=device).reshape(shape) for line in lines]
 
 
 def _read(x: Share, low: int, binades: int) -> tuple[list[Bits], list[Bits]]:

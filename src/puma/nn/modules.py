@@ -13,10 +13,11 @@ import torch
 
 from puma.errors import TensorError
 from puma.mpc.fixed import ACTIVATION, RING
+from puma.mpc.public import Public
 from puma.mpc.share import Additive, Share
 from puma.nn import functional as F
 from puma.nn import gates
-from puma.nn.attention import sunk
+from puma.nn.attention import query_ring, sunk, value_ring
 from puma.nn.layout import Layout as Layout  # models use both by these names, too
 from puma.nn.layout import Rows as Rows
 from puma.nn.places import Place
@@ -200,9 +201,9 @@ class Norm(Module):
     def normalised(self, x: Value, *readers: Module | None) -> Value:
         """Without the affine, in a ring for those who read it, of whom it is itself one if it has an affine."""
         self.place.seen(x)
-        norm = F.rms_norm if self.kind == "rms" else F.layer_norm
+        norm, own = F.rms_norm if self.kind == "rms" else F.layer_norm, None if self.weight is None else self
         with F.component("norm", x):
-            return norm(x, self.eps, self.place.reach, ring_for(self, *readers))
+            return norm(x, self.eps, self.place.reach, ring_for(own, *readers), grows(own, *readers))
 
     def affine(self, n: Value) -> Value:
         """What the norm gives to those that have not absorbed its affine."""
@@ -240,6 +241,11 @@ def heads(
     asked, hides = (place.reach, place.hidden_reach)[at.hidden is not None], at.hidden is not None or cached
     keys, watched = place.hidden_reach if hides else asked, (place.watched, limits.values.watched)
     return F.heads(q, k, v, size, angles, asked, keys, limits.values.reach, watched)
+
+
+def cached_rings(limits: Limits) -> tuple[int, int]:
+    """Of keys and values that are cached, as `heads` gives them."""
+    return query_ring(limits.scores.hidden_reach, limits.scores.watched), value_ring(limits.values.reach)
 
 
 def attend(
@@ -342,14 +348,14 @@ def rescale(state: dict[str, Value], linear: str, factor: float) -> None:
 
 
 QUICK = 1.702  # quick_gelu(x) is silu(QUICK x) / QUICK; the factors are folded into matrices
-ACTIVATIONS: dict[str, Callable[..., Value]] = {  # of (x, reach, ring) and `watched` and `fine`, by name
+ACTIVATIONS: dict[str, Callable[..., Value]] = {  # of (x, reach, ring) and `watched`, `fine`, `grows`, by name
     "gelu": lambda x, *formats, **kept: F.gelu(x, "none", *formats, **kept),
     "gelu_tanh": lambda x, *formats, **kept: F.gelu(x, "tanh", *formats, **kept),
     "silu": F.silu,
     "quick_gelu": F.silu,  # of a folded model
-    "relu": lambda x, reach, ring, watched, fine: F.relu(x, watched),  # what reads it lifts it
-    "tanh": lambda x, reach, ring, watched, fine: F.tanh(x, reach, ring, watched),
-    "sigmoid": lambda x, reach, ring, watched, fine: F.sigmoid(x, reach, ring, watched),
+    "relu": lambda x, reach, ring, watched=True, **_: F.relu(x, watched),  # what reads it lifts it
+    "tanh": lambda x, reach, ring, watched=True, **_: F.tanh(x, reach, ring, watched),
+    "sigmoid": lambda x, reach, ring, watched=True, **_: F.sigmoid(x, reach, ring, watched),
 }
 
 
@@ -365,11 +371,18 @@ def ring_for(*readers: Module | None) -> int:
     return max((weight.bits for weight in weights if isinstance(weight, Share)), default=RING)
 
 
+def grows(*readers: Module | None) -> bool:
+    """Whether all that read something are public, and nothing secret stands beside one: what they read grows there."""
+    found = [vars(reader) for reader in readers if reader is not None]
+    return bool(found) and all(isinstance(each.get("weight"), Public) and not each.get("adapter") for each in found)
+
+
 def activate(name: str, dense: Linear, x: Value, *readers: Module) -> Value:
     """The activation of this name of a matrix's results, whose place says how large these become."""
     place = dense.place
     assert place
-    return ACTIVATIONS[name](dense(x), place.reach, ring_for(*readers), watched=place.watched, fine=place.fine)
+    kept = {"watched": place.watched, "fine": place.fine, "grows": grows(*readers)}
+    return ACTIVATIONS[name](dense(x), place.reach, ring_for(*readers), **kept)
 
 
 def gated_place(activation: str) -> str:
@@ -377,16 +390,16 @@ def gated_place(activation: str) -> str:
     return "activation" if activation == "clamped" else "gated"
 
 
-def gated(name: str, gate: Linear, up: Linear, x: Value) -> Value:
+def gated(name: str, gate: Linear, up: Linear, x: Value, *readers: Module) -> Value:
     """activation(gate(x)) * up(x) for the activation of this name."""
     assert gate.place and up.place
     reaches, watched = (gate.place.reach, up.place.reach), (gate.place.watched, up.place.watched)
     if name == "clamped":
         return gates.clamped(gate(x), up(x), *reaches)
     if name in ("silu", "quick_gelu"):
-        result = F.silu_gated(gate(x), up(x), *reaches, watched, gate.place.fine)
+        result = F.silu_gated(gate(x), up(x), *reaches, watched, gate.place.fine, grows(*readers))
     else:
         form = "tanh" if name == "gelu_tanh" else "none"
-        result = F.gelu_gated(gate(x), up(x), form, *reaches, watched, gate.place.fine)
+        result = F.gelu_gated(gate(x), up(x), form, *reaches, watched, gate.place.fine, grows(*readers))
     up.place.seen(result)
     return result

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from functools import cache
 
 from puma.mpc.compare import split
-from puma.mpc.lookup import Digit, digit
+from puma.mpc.lookup import Digit
+from puma.mpc.lookup import digit as one_digit
 from puma.mpc.polynomial import ONE, Polynomial, bit, multiplied, products, times
 from puma.mpc.share import Bits, Share
 from puma.nn.variants import RANGES, TABLES
@@ -104,7 +105,7 @@ def told_widths(bits: int, quick: Sequence[str], count: int, above: bool) -> tup
 def overlapping(x: Share, begins: int, ends: int, widths: Sequence[int]) -> list[Digit]:
     """Digits of these widths, the first from one place on, and the last up to another."""
     starts = [begins, ends - widths[-1]][-len(widths) :]
-    return [digit(x, start, width) for start, width in zip(starts, widths, strict=True)]
+    return [one_digit(x, start, width) for start, width in zip(starts, widths, strict=True)]
 
 
 def told(tops: list[Digit], margin: int, above: bool) -> list[Bits]:

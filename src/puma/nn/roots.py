@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,7 +23,7 @@ from puma.mpc.cost import declares
 from puma.mpc.fixed import ACTIVATION, NORM_REACH, RESIDUAL, RING, formatted, grown
 from puma.mpc.party import Protocol
 from puma.mpc.raising import cut, raised_to, squared, times, whole
-from puma.mpc.share import Additive, Bits, Share, stacked
+from puma.mpc.share import Additive, Bits, Share
 from puma.mpc.watch import coarse_rows, note_lift, note_rows
 from puma.mpc.wide.products import WIDEST, Widened, narrowed, opened, widened
 from puma.mpc.wide.words import MOST
@@ -59,8 +60,11 @@ def _thresholds(low: int, binades: int) -> list[int]:
 
 def _binade_bits(smaller: Bits) -> Bits:
     """From x < threshold (last dimension), whether x lies in each binade (first dimension)."""
-    flags = [smaller[..., i] for i in range(smaller.shape[-1])]
-    return stacked([flags[0], *(a ^ b for a, b in zip(flags[1:], flags[:-1], strict=True)), ~flags[-1]])
+    party, (*lead, count) = smaller.party, smaller.shape
+    if party.is_dealer:
+        return Bits(party, party.nothing((count + 1, *lead)))
+    below = smaller.apply(lambda t: t.movedim(-1, 0))
+    return Bits(party, torch.cat([b.part for b in (below[:1], below[1:] ^ below[:-1], ~below[-1:])]))
 
 
 def _inverse(x: Share, low: int, binades: int, spline: Spline, exponent: int) -> Protocol[Share]:
@@ -198,22 +202,23 @@ CUT = 3  # bits of a root that a product of two words does without: 2^-17 of it 
 
 @declares("2k + k, lift, and an rsqrt a row", "section 5")
 def normalised(
-    x: Share | Additive, eps: float, centre: bool, count: int = 0, reach: int = NORM_REACH, ring: int = RING
-) -> Protocol[Share]:
+    x: Share | Additive, eps: float, centre: bool, count: int = 0, reach: int = NORM_REACH, ring: int = RING,
+    grows: bool = False,
+) -> Protocol[Any]:  # fmt: skip
     """Rows of x over their root mean square, less their mean first if `centre`: layer norm and RMS norm, no affine.
 
     The mean of squares is their sum over `count`, or over the row's length. Rows, less their mean, have a length below
     2^reach, at most 2^23; `RowFormat` says what is lost of short ones. The sum of squares N takes one word a row;
     x / sqrt(N) is at most 1, so with c = ceil(log2 sqrt(n)) the product with 2^c-scaled root stays in its ring at
-    F + reach + 20 - c fraction bits. The result has ACTIVATION fraction bits in `ring`; where the plan has DIRECT it is
-    opened there, and else lifted.
+    F + reach + 20 - c fraction bits. The result has ACTIVATION fraction bits in `ring`: it is lifted to that, or opened
+    there where the plan has DIRECT, or raised if it `grows` in products with public matrices.
     """
     form, opened_bits = RowFormat(reach), min(64, x.bits + RowFormat(reach).frac - x.frac)
     n = count or x.shape[-1]
     exponent = math.ceil(math.log2(n) / 2)
     rows = yield from (_centred(x, form) if centre else _small(x, form))
     rows = rows.reduced(min(rows.bits, form.wide))
-    tall = _tall(rows, form, exponent, ring) if DIRECT in x.party.quick else None
+    tall = _tall(rows, form, exponent, ring) if DIRECT in x.party.quick and not grows else None
     wide = raised_to(rows, form.wide) if tall is None or rows.bits == form.wide else narrowed(tall, form.wide)
     squares = squared(cut(wide, form.squared)).sum(-1) + n * eps
     opening = [(squares, squares.frac - form.sum_frac)]
@@ -232,7 +237,8 @@ def normalised(
         return result
     product = times(wide.reduced(root.bits), root.unsqueeze(-1))
     product.frac -= exponent
-    return (yield from formatted((product, ACTIVATION, ring), bounded=True))[0]
+    result = grown((product, ACTIVATION, ring)) if grows else formatted((product, ACTIVATION, ring), bounded=True)
+    return (yield from result)[0]
 
 
 def _tall(rows: Share, form: RowFormat, exponent: int, ring: int) -> Widened | None:

@@ -225,11 +225,10 @@ class Lines:
             return self._of(party.nothing(shape))
         if list(weights) == [1]:
             return self._of(line(deal(party, None, dealt, ring), bits.word[0], self.e.m, self.b.m))
-        base, *masked = deal(party, None, dealt, ring)
-        total = base * sum(w * v for w, v in zip(weights, bits.word, strict=True))
-        for w, v, words in zip(weights, bits.word, masked, strict=True):
-            total += (w * (1 - 2 * v)) * words
-        s, s_lu, rest = total
+        dealt_words, v = deal(party, None, dealt, ring), bits.word
+        factors = _column(tuple(weights), v.ndim - 1, v.device)
+        masked = ((1 - 2 * v) * factors).unsqueeze(1) * dealt_words[1:]
+        s, s_lu, rest = dealt_words[0] * (v * factors).sum(0) + masked.sum(0)
         return self._of(s * self.e.m - s_lu * self.b.m + rest)
 
     def chosen(self, factors: Sequence[Sequence[MaskedBit]], weights: Sequence[int]) -> Additive:
@@ -267,6 +266,12 @@ class Lines:
 
     def _of(self, part: Tensor) -> Additive:
         return Additive(self.e.party, part, self.spline.bits, self.spline.line_frac, dealt=False)
+
+
+@cache
+def _column(numbers: tuple[int, ...], dims: int, device: torch.device) -> Tensor:
+    """These numbers along a first dimension before so many."""
+    return torch.tensor(numbers, device=device).reshape(-1, *(1 for _ in range(dims)))
 
 
 def _placed(spline: Spline, x: Clear) -> tuple[Tensor, Tensor]:

@@ -53,7 +53,7 @@ class Channel:
         self._company = Company(self.party, self.kept)
         self._engines: OrderedDict[bytes, Engine] = OrderedDict()
         self._members: dict[Item, Member] = {}
-        self._lead = Lead() if rank == LEADER else None
+        self._lead = Lead(followers=[*words]) if rank == LEADER else None
         self._changed = threading.Condition()
         self._todo: deque[Step | Left] = deque()
         self._number = 0  # of the next step

@@ -1,6 +1,7 @@
-"""Where a party's channel comes from: the three parties meet for one when they start, and again whenever it has ended.
+"""Where a party's channel comes from: the parties meet for one when they start, and again whenever it has ended.
 
-P2 names it and dials both others; P1 then dials P0, under the same name. Links and so pair secrets are fresh each time.
+P2, or a second dealer where there is one, names it and dials those of lower rank; who is dialled dials likewise, under
+the same name. Links and so pair secrets are fresh each time.
 This file must not know what a channel computes.
 """
 
@@ -8,18 +9,20 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from time import monotonic
 
 from puma.crypto.prg import PairKey
 from puma.engine.kept import Kept
 from puma.errors import PeerLost, PeerTimeout, PumaError
-from puma.mpc.party import DEALER, FIRST, SECOND
+from puma.mpc.party import FIRST, SECOND
+from puma.net import Link
 from puma.net.audit import Log
 from puma.net.endpoint import again, remaining
 from puma.net.handshake import SESSION_BYTES
 from puma.net.tcp import Met
 from puma.party.channel import Channel
+from puma.party.dealers import meeting
 from puma.party.evidence.records import Records
 from puma.party.rendezvous import MEET_SECONDS, Rendezvous
 from puma.wire.limits import SILENCE
@@ -40,14 +43,14 @@ def named(session: bytes) -> bool:
 
 class Channels:
     """The present channel of a party; `dial` reaches parties of lower rank, others' links come to `arrived`. Each keeps
-    what it is told to in a `kept` of its own."""
+    what it is told to in a `kept` of its own. With two `dealers` the second one takes part."""
 
     def __init__(
         self, rank: int, dial: Dial, rendezvous: Rendezvous, records: Records | None = None,
-        kept: Callable[[], Kept] = Kept,
+        kept: Callable[[], Kept] = Kept, dealers: int = 1,
     ) -> None:  # fmt: skip
         self._rank, self._dial, self._rendezvous, self._records = rank, dial, rendezvous, records
-        self._kept = kept
+        self._kept, self._dealers = kept, dealers
         self._changed = threading.Condition()
         self._channel: Channel | None = None
         self._meeting: set[bytes] = set()
@@ -56,7 +59,7 @@ class Channels:
 
     def start(self) -> None:
         """From now on there is a channel whenever all parties can be reached."""
-        if self._rank == SECOND:
+        if self._rank == (meeting.SECOND_DEALER if self._dealers > 1 else SECOND):
             threading.Thread(target=self._keep, name="puma keeps a channel", daemon=True).start()
 
     def now(self) -> Channel:
@@ -125,6 +128,10 @@ class Channels:
         try:
             for peer, kind in self._wanted():
                 met[peer, kind] = self._link(peer, name + kind)
+            secrets = {peer: PairKey(each.secret) for (peer, kind), each in met.items() if kind == LINKS}
+            found = meeting.settled(self._rank, _of(met, LINKS), secrets)
+            if found.other is not None:
+                found.other.close()  # clients are heard in sessions
         except PumaError as error:
             self._why = error
             for each in met.values():
@@ -135,9 +142,8 @@ class Channels:
         finally:
             with self._changed:
                 self._meeting.discard(name)
-        links, words = ({p: m.link for (p, k), m in met.items() if k == kind} for kind in (LINKS, WORDS))
-        keys = {peer: PairKey(each.secret) for (peer, kind), each in met.items() if kind == LINKS}
-        self._begin(Channel(self._rank, links, words, keys, self._records, name, self._kept()))
+        place, words = meeting.place(self._rank), _of(met, WORDS)
+        self._begin(Channel(place, found.links, words, found.keys, self._records, name, self._kept()))
         return True
 
     def _begin(self, channel: Channel) -> None:
@@ -154,10 +160,15 @@ class Channels:
 
     def _wanted(self) -> list[tuple[int, bytes]]:
         """Those of lower rank first: they are dialled, and so hear of it."""
-        peers = [rank for rank in (DEALER, FIRST, SECOND) if rank != self._rank]
+        peers = sorted(meeting.peers(self._rank, self._dealers))
         return [(peer, k) for peer in peers for k in (LINKS, WORDS) if k == LINKS or FIRST in (peer, self._rank)]
 
     def _link(self, peer: int, session: bytes) -> Met:
         if peer < self._rank:
             return self._dial(peer, session, MEET_SECONDS, SILENCE, None)
         return self._rendezvous.take(session, peer, gone=lambda: self._closed)
+
+
+def _of(met: Mapping[tuple[int, bytes], Met], kind: bytes) -> dict[int, Link]:
+    """The links that are for this."""
+    return {peer: each.link for (peer, of), each in met.items() if of == kind}

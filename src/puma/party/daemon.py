@@ -17,7 +17,7 @@ from time import monotonic
 from typing import Any
 
 from puma import pool
-from puma.config import PARTIES, Cluster
+from puma.config import Cluster
 from puma.crypto import identity
 from puma.crypto.signing import Signer
 from puma.errors import AdmissionError, ConfigError, HandshakeError, PeerTimeout, PumaError
@@ -28,6 +28,7 @@ from puma.net.handshake import NO_COOKIE, SESSION_BYTES, Identity, Role
 from puma.net.tcp import Met, listen
 from puma.net.tls import Tls
 from puma.party.channels import Channels, named
+from puma.party.dealers import meeting
 from puma.party.events import Events
 from puma.party.evidence.statements import Notary
 from puma.party.limits import Limits, key_of
@@ -76,14 +77,16 @@ class Daemon:
         self.metrics = Metrics()
         # The library first: it sees to it that the folder is this party's, and nobody else's meanwhile.
         known = cluster.known_by(cluster.parties[rank])
-        library = Library(settings.store, rank, known, given=settings.given)
+        library = Library(settings.store, meeting.place(rank), known, given=settings.given)
         preprocessing_store = EncryptedStore(settings.store, limits.preprocessing)
         audit = Audit(settings.audit or settings.store / "audit.jsonl")
         self.context = PartyContext(
             me, cluster, self._guard, library, limits, self.metrics, events or Events(me.name), audit,
             Rendezvous(2 * limits.sessions + 8), preprocessing_store if limits.preprocessing else None, notary=notary,
         )  # fmt: skip
-        self.channels = Channels(rank, self.context.dial, self.context.rendezvous, notary.records, limits.keeping)
+        self.channels = Channels(
+            rank, self.context.dial, self.context.rendezvous, notary.records, limits.keeping, self.context.dealers
+        )  # fmt: skip
         self.context = replace(self.context, channel=self.channels.now)
         self._listen_on = settings.listen or _default_place(cluster, rank)
         self.threads = settings.threads or pool.share(_on_this_machine(cluster, rank))
@@ -97,7 +100,7 @@ class Daemon:
             "puma_sessions_active": lambda: {"": len(self._sessions)},
             "puma_requests_active": lambda: {"": self.channels.waiting},
             "puma_steps": lambda: {"": self.channels.steps},
-            "puma_kept_bytes": lambda: {"": self.channels.kept},
+            "puma_kept_bytes": lambda: {"": self.channels.kept + limits.aside.size},
             "puma_models": lambda: {"": len(library.models())},
             "puma_preprocessing_bytes": lambda: {"": sum(preprocessing_store.sizes())},
             "puma_peer_up": lambda: {labelled(peer=p): up for p, up in self.peers.reachable().items()},
@@ -126,7 +129,8 @@ class Daemon:
         context = self.context
         with listen(*self._listen_on, guard=self._guard, audit=context.audit) as port:
             guests: list[tuple[Role, int | None]] = [("client", None), ("owner", None)]
-            peers: list[tuple[Role, int | None]] = [("party", rank) for rank in range(context.me.rank + 1, PARTIES)]
+            known = meeting.peers(context.me.rank, context.dealers)
+            peers: list[tuple[Role, int | None]] = [("party", rank) for rank in known if rank > context.me.rank]
             port.welcome(context.me, guests + peers, SILENCE, any_session=True)
             host, number = port.address
             facts = {"host": host, "port": number, "plain": self._plain, "threads": self.threads}
@@ -230,6 +234,7 @@ class Daemon:
         self.context.rendezvous.sweep()
         self.peers.look()
         self.channels.look()
+        self.context.limits.aside.sweep()
         for session in self._all():
             session.watch()
             if self._stopping:

@@ -22,6 +22,7 @@ from puma.net import Link
 from puma.store.models import DAMAGED, Manifest, Model
 from puma.wire import messages as msg
 from puma.wire.parameters import check_values
+from puma.wire.twin import Twin
 
 MASKS = {FIRST: 0, SECOND: 1}  # where the dealer holds the seed that it shares with an evaluator
 SEED, WORDS = "the same seed", "the same masked words"
@@ -43,7 +44,9 @@ def agreed(
     except StoreError as error:
         problem = error
     sharing = model.manifest.sharing if model else b""
-    mine = msg.Holds(sharing, sharing in tested, problem.message if problem else "")
+    # With a second dealer parts are compared each time: P0 and that one do not know what the other has tested.
+    known = sharing in tested and not isinstance(links.get(DEALER), Twin)
+    mine = msg.Holds(sharing, known, problem.message if problem else "")
     theirs = _swapped(links, dict.fromkeys(links, mine), msg.Holds)
     if problem is not None:
         raise problem

@@ -95,7 +95,8 @@ class Limits:
     """Sessions at a time, in all and by key (0: three quarters of all); tokens a request, and by key an hour and under
     way (0: any); requests by key a minute (0: any); bytes of its own memory (0: all there is), of a model's shares, and
     of what is prepared ahead, in all (0: nothing is) and by key (0: three quarters of all). Of requests that later ones
-    may go on from so many bytes of memory are `kept`, three quarters of them by key, for so many seconds.
+    may go on from so many bytes of memory are `kept`, three quarters of them by key, for so many seconds; and as many
+    `aside` of sessions that are computed over links of their own.
 
     Clients see logits only if the cluster allows it (`reveal_logits`), and the model's owner too.
     """
@@ -116,6 +117,7 @@ class Limits:
     spent: Allowance = field(init=False, repr=False, compare=False)
     asked: Allowance = field(init=False, repr=False, compare=False)
     flight: Flight = field(init=False, repr=False, compare=False)
+    aside: Kept = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "sessions_by_key", self.sessions_by_key or -(-self.sessions * 3 // 4))
@@ -124,6 +126,7 @@ class Limits:
         often = Allowance(self.requests_by_key, seconds=MINUTE, what="requests of this minute", option=ASKED)
         object.__setattr__(self, "asked", often)
         object.__setattr__(self, "flight", Flight(self.tokens_under_way))
+        object.__setattr__(self, "aside", self.keeping())
 
     @classmethod
     def within(cls, policy: Policy, sessions: int | None, tokens: int | None, **others: Any) -> Limits:

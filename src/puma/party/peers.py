@@ -1,4 +1,4 @@
-"""Whether the other two parties can be reached: one quiet link to each, opened again whenever it is lost.
+"""Whether the other parties can be reached: one quiet link to each, opened again whenever it is lost.
 
 The party of higher rank dials, as for sessions. The links carry nothing but beats, by which it is noticed within ten
 seconds that a process is gone or stopped. This file must not know sessions.
@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import threading
 
-from puma.config import PARTIES
 from puma.errors import PumaError
 from puma.net import Link
 from puma.net.audit import NOWHERE
 from puma.net.handshake import SESSION_BYTES
 from puma.net.tcp import Met
+from puma.party.dealers import meeting
 from puma.party.session_thread import PartyContext
 
 WATCH = bytes(SESSION_BYTES)  # the session that these links name, and no other
@@ -27,12 +27,14 @@ class Peers:
 
     def __init__(self, context: PartyContext) -> None:
         self._context = context
+        self._peers = sorted(meeting.peers(context.me.rank, context.dealers))
         self._links: dict[int, Link] = {}
         self._known: dict[int, bool] = {}
         self._over = threading.Event()
         self._threads = [
             threading.Thread(target=self._dial, args=(rank,), name=f"puma looks for P{rank}", daemon=True)
-            for rank in range(context.me.rank)
+            for rank in self._peers
+            if rank < context.me.rank
         ]
 
     def start(self) -> None:
@@ -48,9 +50,8 @@ class Peers:
             before.close()
 
     def reachable(self) -> dict[str, bool]:
-        """Each of the other two by name."""
-        me = self._context.me.rank
-        return {f"P{rank}": self._alive(rank) for rank in range(PARTIES) if rank != me}
+        """Each of the others that this party computes with, by name."""
+        return {f"P{rank}": self._alive(rank) for rank in self._peers}
 
     def look(self) -> None:
         """Say when a party comes or goes."""

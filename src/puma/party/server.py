@@ -77,7 +77,7 @@ class Server:
         self._preprocessing: Item | None = None  # ready for the next request, and for no other
         self._prepared: set[bytes] = set()
         self._taken: set[bytes] = set()
-        self._kept = Kept()  # of requests that run over the session's own links
+        self._kept, self._whose = Kept(), ""  # of requests that run over the session's own links, and under which key
         self._at_hand = AtHand()
         self._requests = 0  # that ran without preprocessing; the same number at all parties
         self._company_cpu = 0.0  # seconds, its part of what was computed in company
@@ -289,16 +289,16 @@ class Server:
         return msg.Taken("")
 
     def _run(self, request: Inference, prompt: Given, emit: Emit, prefilled: Callable[[], None]) -> None:
-        word, prefix = on, self._at_hand.take(request, self.party)
+        word, prefix = on, self._at_hand.take(request, self._ready())
         if isinstance(request, msg.Generate) and request.paced:
             word = partial(self._turn, request, count(1))
         made = run(self._ready(), request, prompt, emit, prefilled, word, prefix)
         if isinstance(request, msg.Generate) and request.keep and made.cache is not None:
-            self._kept.put("", request, (self._sharing, self.party.approximation), made.cache)
+            self._kept.put(self._whose, request, (self._sharing, self.party.approximation), made.cache)
 
     def _recall(self, prefix: msg.Prefix) -> msg.Taken:
         """Have what an earlier request of the client left at hand for the next one; no error yet if it is gone."""
-        key, kept, party, served = "", self._kept, self.party, (self._sharing, self.party.approximation)
+        key, kept, party, served = self._whose, self._kept, self.party, (self._sharing, self.party.approximation)
         if self._place is not None:
             key, kept, party = self._place.key, (channel := self._place.channel()).kept, channel.party
         return msg.Taken(self._at_hand.recall(kept, key, prefix, served, party))
@@ -316,12 +316,13 @@ class Server:
         own = word.input
         given = None if own is None else self._prompt(own, self._payload(own, flags), flags)
         joining = [Request.of(job, self._prompt(job.input, self._payload(job.input))) for job in word.join]
-        read = follows(word)
-        self._joined(word.join, sum(map(len, read)))
+        read, gone = follows(word), set(word.leave)
+        again = sum(not kept for row, kept in enumerate(word.kept) if row not in gone)
+        self._joined(word.join, sum(map(len, read)) + again)
         return Turn(True, word.leave, given, joining, word.kept, read)
 
     def _joined(self, jobs: Sequence[msg.Generate], drafts: int) -> None:
-        """These requests have joined one that is under way; so many drafts are computed besides."""
+        """These requests have joined one that is under way; so many drafts are computed besides, or tokens again."""
 
     # -- requests in company ----------------------------------------------------------------------------------------
 
@@ -329,14 +330,15 @@ class Server:
         """Through the channel's steps, with requests of others."""
         self._told(request)
         self._requests += 1
-        channel, model = place.channel(), present(self._model)
+        channel = place.channel()
         self._computes = channel.party
         try:
-            prefix = self._at_hand.take(request, channel.party)
+            engine = channel.engine(present(self._model))
+            prefix = self._at_hand.take(request, engine)
             given = Request.of(request, self._prompt(request.input, self._payload(request.input)), prefix)
             served = self._sharing, self.party.approximation, request.input.quick
             named = Numbered(place.session, self._requests)
-            member = Member.of(named, place.key, served, channel.engine(model), given)
+            member = Member.of(named, place.key, served, engine, given)
             Joint(channel, member, self, self._agreement.digest, prefilled).run()
         finally:
             self._computes = self.party

@@ -61,6 +61,7 @@ class SessionServer(Server):
     ) -> None:  # fmt: skip
         place = Place(channel, guest.session, key_of(guest)) if channel is not None else None
         super().__init__(party, guest.link, library=library, place=place, evidence=evidence)
+        self._kept, self._whose = limits.aside, guest.session.hex()
         self._flying = 0  # tokens that count as under way
         self._preprocessing_store = preprocessing_store
         self._latest = b"", b""  # the sharing and the id of what was prepared last
@@ -81,6 +82,8 @@ class SessionServer(Server):
             ):  # the client may have no prepared request for it, and then nobody could use it
                 self._preprocessing_store.drop(*self._latest)
             raise
+        finally:
+            self._kept.forget(self._whose)
 
     def _heard(self) -> msg.Request:
         if not self.busy:
@@ -110,6 +113,8 @@ class SessionServer(Server):
     def _answered(self, request: msg.Request) -> None:
         if isinstance(request, msg.Offer):
             self._limits.check_model(request.config)
+        if isinstance(request, msg.Survey):  # which costs some dry runs
+            self._limits.asked.spend(self._counted, 1)
         if isinstance(request, msg.List):
             self._say(msg.Listing(self._library.models()))
         elif isinstance(request, msg.Fetch):

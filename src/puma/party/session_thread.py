@@ -22,6 +22,7 @@ from puma.net.guard import Guard
 from puma.net.handshake import Identity
 from puma.net.tcp import Met, dial
 from puma.party.channel import Channel
+from puma.party.dealers import meeting
 from puma.party.ending import failed, part
 from puma.party.events import Events
 from puma.party.evidence.statements import Evidence, Notary
@@ -59,6 +60,11 @@ class PartyContext:
     def name(self) -> str:
         """The party's name, such as P1."""
         return self.me.name
+
+    @property
+    def dealers(self) -> int:
+        """How many there are: one, or two that are held against each other."""
+        return len(self.cluster.parties) - PARTIES + 1
 
     def dial(self, rank: int, session: bytes, deadline: float, timeout: float, audit: Log | None = None) -> Met:
         """A link to another party for this session."""
@@ -153,18 +159,20 @@ class SessionThread:
     def _serve(self) -> None:
         context, rank = self._context, self._context.me.rank
         keys: dict[int, PairKey] = {}
-        for peer in [*range(rank), *range(rank + 1, PARTIES)]:
+        for peer in sorted(meeting.peers(rank, context.dealers)):
             met = self._meet(peer)
             self._peers[peer], keys[peer] = met.link, PairKey(met.secret)
+        found = meeting.settled(rank, self._peers, keys)
+        self.guest = replace(self.guest, link=found.heard(self.guest.link))
         server = SessionServer(
-            Party(rank, dict(self._peers), keys),
+            Party(meeting.place(rank), found.links, found.keys),
             self.guest,
             context.library,
             context.limits,
             context.metrics,
             context.preprocessing_store,
             context.channel,
-            Evidence(context.notary, self.guest.session),
+            Evidence(context.notary, self.guest.session, second=rank == meeting.SECOND_DEALER),
         )
         self._server = server
         if self._reason is not None:

@@ -7,6 +7,7 @@ parties or links.
 
 from __future__ import annotations
 
+from collections import ChainMap
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -25,6 +26,7 @@ from puma.models.hearing import files
 from puma.models.hearing.spectrum import STEP, spectrum, windows
 from puma.models.ranges import check_hiding
 from puma.nn.paper import SPLINE
+from puma.reference import preamble
 from puma.reference.float_session import Plain
 from puma.reference.plan import Plan
 from puma.reference.planning import Progress, Settings, planned
@@ -47,11 +49,24 @@ class PlainModel(ModelInfo):
         super().__init__(found.name, found.config, tokenizer, found.eos)
         self.files |= found.files
         self._plan: tuple[Settings, Plan] | None = None
+        self._preamble: dict[str, Tensor] = {}  # keys and values of it
+
+    def begin_with(self, message: str) -> None:
+        """From now on prompts may begin with a system message that everybody knows, whose part is computed here and now
+        and shared like weights: whoever asks so sends and pays for the rest alone. UsageError for a model that can have
+        no such preamble, RangeError where fixed point cannot hold it."""
+        self.config = preamble.with_preamble(self.config, preamble.tokens_of(self, message))
+        self._preamble = preamble.computed(self.config, self.checkpoint.fold())
+        for made in ("params", "plain", "session"):
+            vars(self).pop(made, None)
+        if self._plan is not None:
+            preamble.check(self.config, self._preamble)
 
     @cached_property
     def params(self) -> Params:
         """What the owner shares: each is read and folded when it is looked up."""
-        return self.checkpoint.fold()
+        found = self.checkpoint.fold()
+        return ChainMap(self._preamble, found) if self._preamble else found  # type: ignore[arg-type]
 
     @cached_property
     def plain(self) -> Params:
@@ -70,7 +85,9 @@ class PlainModel(ModelInfo):
         wanted = wanted.covering(approximation) if approximation else wanted
         if self._plan is None or self._plan[0] != wanted:
             self._plan = wanted, planned(self, self.checkpoint, wanted, progress or _silent)
-            self.config = replace(self.checkpoint.config, formats=self._plan[1].formats)
+            self.config = replace(self.config, formats=self._plan[1].formats)
+            if self._preamble:
+                preamble.check(self.config, self._preamble)
         return self._plan[1]
 
     @cached_property

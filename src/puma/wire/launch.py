@@ -17,9 +17,10 @@ class Start(msgspec.Struct, frozen=True):
     store: str = ""  # a folder of this party's own, or none
     approximation: str = "spline"  # covered by the digest `config`, which peers and client must name alike
     threads: int = 1  # that this party computes with: nobody else's affair
+    dealers: int = 1  # 2: the party of rank 3 computes what P0 does, and the evaluators compare
 
 
 class Ports(msgspec.Struct, frozen=True):
-    """Second line: where the parties of lower rank listen."""
+    """Second line: where the parties of lower rank listen, from P0 on."""
 
     ports: list[int]

@@ -12,9 +12,10 @@ import msgspec
 import torch
 from torch import Tensor
 
-from puma.kernels.stored import KINDS, number_bytes
+from puma.kernels.stored import bytes_of, fits
 from puma.models import architecture
 from puma.models.config import Config
+from puma.models.fields import PREAMBLE
 from puma.mpc.fixed import ACTIVATION, RING, WEIGHT
 from puma.mpc.seeded import rest_bytes
 from puma.wire.messages import Card, TensorSpec
@@ -61,7 +62,7 @@ FACTORS = ":factors"  # behind the name of a matrix: what its columns are multip
 def spec_bytes(spec: TensorSpec) -> int:
     """Bytes of a parameter at rest and on its way: masked words, or numbers as they lie in a file."""
     if spec.kind:
-        return math.prod(spec.shape) * number_bytes(spec.kind)
+        return bytes_of(spec.kind, math.prod(spec.shape))
     return rest_bytes(spec.shape, spec.bits)
 
 
@@ -73,6 +74,11 @@ def factors_of(spec: TensorSpec) -> TensorSpec:
 def unsaid(spec: TensorSpec) -> TensorSpec:
     """The same without what only a public parameter has."""
     return msgspec.structs.replace(spec, kind="", sha256=b"")
+
+
+def undigested(spec: TensorSpec) -> TensorSpec:
+    """The same without its digest."""
+    return msgspec.structs.replace(spec, sha256=b"")
 
 
 def public(config: Config) -> bool:
@@ -99,13 +105,16 @@ def public_specs(config: Config, tensors: Sequence[TensorSpec]) -> bool:
     return (
         len(found) == len(tensors)
         and own.keys() <= wanted.keys()
-        and all(unsaid(spec) == wanted[name] and spec.kind in KINDS for name, spec in own.items())
-        and all(unsaid(spec) == unsaid(factors_of(own[name])) for name, spec in factors.items() if name in own)
+        and all(unsaid(spec) == wanted[name] and fits(spec.kind, spec.shape) for name, spec in own.items())
+        and all(undigested(spec) == factors_of(own[name]) for name, spec in factors.items() if name in own)
         and factors.keys() <= {name for name, spec in own.items() if len(spec.shape) == 2 and spec.kind[0] != "i"}
         and all(len(spec.sha256) == hashlib.sha256().digest_size for spec in tensors)
     )
 
 
 def parameter_frac(name: str) -> int:
-    """Biases are added to untruncated products, everything else is a factor or a table."""
+    """Biases are added to untruncated products, a preamble's keys and values lie as they are cached, everything else is
+    a factor or a table."""
+    if name.endswith(PREAMBLE):
+        return ACTIVATION
     return ACTIVATION + WEIGHT if name.endswith(".bias") else WEIGHT

@@ -15,7 +15,7 @@ from puma.client.evidence.receipt import Receipt
 from puma.crypto.signing import Signer
 from puma.errors import ConfigError, ReceiptError, StoreError, UsageError
 from puma.party.evidence.statements import Notary
-from tests.client.evidence.made import changed, receipt, statement
+from tests.client.evidence.made import CARD, changed, receipt, statement
 from tests.keyring import Keyring, Payroll
 
 
@@ -42,6 +42,11 @@ def test_what_is_kept_is_read_and_verified_by_the_cluster_file(tmp_path: Path) -
         puma.receipt.verify(of(keys, b"o" * 32), keyring.cluster)
     with pytest.raises(ReceiptError, match="P0's statement is not P0's"):
         puma.receipt.verify(receipt(), keyring.cluster)
+    assert puma.receipt.verify(receipt(), card=CARD.hex())
+    with pytest.raises(ReceiptError, match="it is of another model, or of other weights"):
+        puma.receipt.verify(receipt(), card="5" * 64)
+    with pytest.raises(UsageError, match="no digest of a card"):
+        puma.receipt.verify(receipt(), card=CARD.hex()[:-1])
     with pytest.raises(ReceiptError, match="receipt 2: P1 signed for another place in the session"):
         puma.receipt.write(tmp_path / "kept", [receipt(), changed(1, number=7)])
         puma.receipt.verify(tmp_path / "kept")

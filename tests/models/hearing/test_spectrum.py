@@ -88,6 +88,27 @@ def test_other_rates(rate: int) -> None:
     assert float(high[1000:3500].abs().max()) < 2e-3
 
 
+def test_little_memory_is_taken_whatever_a_file_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A rate that has nothing in common with the wanted one, and a file so long that it is read in pieces."""
+    tracked = list[int]()
+    real = torch.arange
+    monkeypatch.setattr(torch, "arange", lambda *a, **k: tracked.append(len(x := real(*a, **k))) or x)
+    assert len(files.resampled(torch.zeros(90), 999_983)) == 2 and sum(tracked) < 20_000
+    whole = files.resampled(tone(440, 0.3, 48000), 48000)
+    monkeypatch.setattr(files, "AT_ONCE", 1000)
+    assert_close(files.resampled(tone(440, 0.3, 48000), 48000), whole, atol=1e-6, rtol=0)
+
+
+def test_a_packed_file_of_days_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    soundfile = pytest.importorskip("soundfile", reason="soundfile is not installed")
+    into = io.BytesIO()
+    soundfile.write(into, numpy.zeros(9000, numpy.float32), RATE, format="FLAC")
+    assert len(files.read(into.getvalue())) == 9000
+    monkeypatch.setattr(files, "MOST", 8999)
+    with pytest.raises(InputError, match="too much sound"):
+        files.read(into.getvalue())
+
+
 def test_what_is_no_file_of_sound(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cannot be read"):
         files.read(tmp_path / "missing.wav")

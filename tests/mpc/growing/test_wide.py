@@ -70,7 +70,7 @@ def test_products_are_cut_and_never_wrong(low: int, other: int, shift: int, bits
     assert max(errors) < 1.5 * (1 << shift)
     party = ClearParty()
     a, b = (widened(clearly(party, words, ring, 0), 95) for words, ring in ((x, low), (y, other)))
-    clear = party.run(opened(a, b, shift, bits))
+    clear: Any = party.run(opened(a, b, shift, bits))
     assert [(n + (1 << (shift - 1))) >> shift for n in exact] == clear.signed.tolist()
 
 

@@ -13,15 +13,19 @@ import pytest
 from puma.client.evidence.checks import check
 from puma.client.evidence.receipt import Receipt
 from puma.client.owner import Owner, card_of
+from puma.crypto.signing import Signer
+from puma.engine.company import Frames, Outcome
 from puma.errors import ProtocolError, ReceiptError
 from puma.local.cluster import LocalCluster
-from puma.net.chain import Chain
+from puma.net.chain import Chain, Head, Heads
 from puma.net.endpoint import Endpoint
 from puma.net.frame import Kind
+from puma.party.evidence import records, statements
 from puma.party.evidence.records import Records
 from puma.party.evidence.statements import Evidence, Notary
 from puma.party.limits import Limits
 from puma.reference.plain_model import PlainModel
+from puma.wire import messages as msg
 from puma.wire import receipts
 from puma.wire.receipts import Signed, Statement
 from tests.models import tiny
@@ -259,6 +263,22 @@ def test_records_are_bounded_and_the_oldest_go_first() -> None:
     assert len(records.session(bytes([39])).statements) == 2  # type: ignore[union-attr]
 
 
+def test_a_session_that_goes_on_and_on_takes_no_more_and_more() -> None:
+    """As a gateway's does: what is told of it counts all of its steps, and what is kept are the latest."""
+    notary = Notary(Signer.fresh(), bytes(32))
+    evidence = Evidence(notary, b"s" * 16)
+    head = Head(1, 2, bytes(32))
+    for number in range(statements.LATEST + 5):
+        evidence.took(Outcome([], {}, 0.0, True, Frames(b"channel", number, {1: Heads(head, head)})))
+    for _ in range(records.LATEST + 5):
+        signed = evidence.statement(msg.SelfTest(), bytes(32), 0.0)
+    assert signed is not None
+    assert receipts.decode(signed.statement).links[0].sent.frames == statements.LATEST + 5
+    kept = notary.records.session(b"s" * 16)
+    assert kept is not None and kept.statements[-1] == signed and len(kept.statements) == records.LATEST
+    assert len(kept.steps) == statements.LATEST and kept.steps[-1] == (b"channel", statements.LATEST + 4)
+
+
 def test_without_a_notary_nothing_is_hashed_and_nothing_signed(clear: PlainModel) -> None:
     with Threads(signed=False) as trio, LocalCluster(clear, trio=trio) as cluster:  # type: ignore[arg-type]
         assert cluster.generate("the cat", 1).receipt is None
@@ -298,7 +318,7 @@ def test_a_receipt_does_not_tell_how_much_others_asked(parties: Sessions) -> Non
             for _ in range(4):
                 next(theirs, None)
                 next(mine)
-            list(theirs), list(mine)
+            _ = list(theirs), list(mine)
             assert session.receipt is not None
             links = [each.links for each in session.receipt.statements]
             told.append(

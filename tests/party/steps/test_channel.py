@@ -15,8 +15,9 @@ import pytest
 import torch
 
 from puma.client.answering.drafted import continued
+from puma.client.batch import Batch
 from puma.client.connect import ClusterSession
-from puma.client.sampling import Sampling
+from puma.client.sampling import Sampler, Sampling
 from puma.engine.company import Member
 from puma.errors import AdmissionError, PeerLost, ProtocolError, PumaError
 from puma.party.channel import Channel
@@ -237,8 +238,6 @@ def test_a_stream_that_is_left_leaves_nothing_behind(ahead: int, parties: Sessio
 
 
 def test_prompts_that_join_and_leave_a_clients_batch(parties: Sessions) -> None:
-    from puma.client.batch import Batch
-
     with company(parties), parties.session(name="many") as session:
         assert session.open("llama")
         with Batch(session) as batch:
@@ -277,6 +276,69 @@ def test_drafts_count_against_the_tokens_of_a_key(parties: Sessions) -> None:
     with parties.limited(few), parties.session(name="guesses") as session:
         assert session.open("llama")
         with pytest.raises(AdmissionError, match="has had its 40"):
+            list(continued(session, [PROMPTS[0]], 20, draft, {}, Sampling()))
+
+
+class _Again:
+    """A party's guest who takes back what a step gave: the first result, or each after it."""
+
+    def __init__(self, link: Any, first: int) -> None:
+        self._link, self._left = link, first
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._link, name)
+
+    def recv_control(self) -> bytes:
+        word = msg.decode_request(self._link.recv_control())
+        if isinstance(word, msg.Pace) and word.kept:
+            self._left -= 1
+            word = msgspec.structs.replace(word, kept=[[]] if self._left < 0 else word.kept)
+        return msg.encode(word)
+
+
+class _Begins(Batch):
+    """Fed tokens come with one more, with which an answer would begin."""
+
+    fed = False
+
+    def _fed(self, staying: Any) -> Any:
+        found = super()._fed(staying)
+        self.fed = found is not None
+        return found and (found[0], self._shared([[5], [5]]))
+
+    def _input(self, lengths: Any, share: Any, padded: bool = False) -> msg.Input:
+        return msgspec.structs.replace(super()._input(lengths, share, padded), begun=int(self.fed))
+
+
+def _takes_back(session: ClusterSession) -> None:
+    list(continued(session, [[3]], 4, Scripted({(3,): [9] * 40}, 0, lambda at, place: True, 28), {}, Sampling()))
+
+
+def _begins(session: ClusterSession) -> None:
+    with _Begins(session, reveal=True) as batch:
+        batch.add([[3]], 3, choose=Sampler(Sampling()))
+        batch.step()
+        batch.step()
+
+
+@pytest.mark.parametrize(("does", "again"), [(_takes_back, 0), (_begins, 99)])
+def test_what_no_step_can_take_is_refused_before_one_does(
+    does: Callable[[ClusterSession], None], again: int, parties: Sessions
+) -> None:
+    """A prompt of which nothing is left, and tokens that are none: whoever says so harms itself alone."""
+    with company(parties), parties.session(name="mallory", link=lambda rank, link: _Again(link, again)) as session:
+        assert session.open("llama")
+        with pytest.raises(ProtocolError, match=r"taken back|belongs to a prompt"):
+            does(session)
+
+
+def test_who_lets_nothing_count_has_tokens_like_others(parties: Sessions) -> None:
+    """23 tokens for prompt and answer, and one for each step that is asked for again."""
+    few = Limits(sessions=8, tokens=400, reveal_logits=True, tokens_by_key=30)
+    with parties.limited(few), parties.session(name="again", link=lambda rank, link: _Again(link, 1)) as session:
+        assert session.open("llama")
+        draft = Scripted({tuple(PROMPTS[0]): [9] * 40}, 0, lambda at, place: True, 28)
+        with pytest.raises(AdmissionError, match="has had its 30"):
             list(continued(session, [PROMPTS[0]], 20, draft, {}, Sampling()))
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from puma.client.canaries.opening import commit
 from puma.client.connect import ClusterSession
 from puma.client.tokens.remembered import Remembered
 from puma.engine.kept import Kept
@@ -97,9 +99,9 @@ def _naming(prefix: Prefix) -> Any:
     """A memory that names a prefix whatever the parties say of it."""
     memory = Remembered(least=0)
     memory.keep(prefix.id, [5] * prefix.length, 1)
-    memory._best = lambda prompt: (memory._known[0], prefix)  # type: ignore[method-assign]
+    memory._best = lambda prompt, least: (memory._known[0], prefix)  # type: ignore[method-assign]
     begin = memory.begin
-    memory.begin = lambda prompt, recall: begin([*[5] * prefix.length, *prompt], lambda _: True)  # type: ignore[method-assign]
+    memory.begin = lambda prompt, *_: begin([*[5] * prefix.length, *prompt], lambda _: True)  # type: ignore[method-assign]
     return memory
 
 
@@ -145,6 +147,29 @@ def test_what_parties_refuse(change: dict[str, Any], why: str, parties: Sessions
             list(session.continued([[5, 6]], 2))
 
 
+@pytest.mark.parametrize("limits", [{}, {"kept": 0}])
+def test_a_session_of_its_own_keeps_no_more_than_its_operator_says(limits: dict[str, int], parties: Sessions) -> None:
+    """One that may be audited takes no steps with others; what it leaves goes with it."""
+    memory = Remembered()
+    with parties.limited(replace(Limits(8, 400), **limits)):
+        with parties.session() as session:
+            commit(session)
+            assert session.open("llama")
+            assert turn(session, FIRST, 3, memory) and not memory._known, "a canary would not ask so"
+            session.audited = False  # as another program may
+            first = turn(session, FIRST, 3, memory)
+            assert turn(session, [*FIRST, *first], 2, memory) == greedy(parties, [*FIRST, *first], 2)
+            assert bool(session.held) == (not limits)
+        assert all(each.aside.size == 0 for each in parties.limits)
+
+
+def test_what_was_drafted_is_not_kept(parties: Sessions) -> None:
+    with parties.session() as session, pytest.raises(UsageError, match="drafted"):
+        assert session.open("llama")
+        asked = session._ask(lambda job: msg.Generate(job, 3, paced=True, drafts=2, keep=b"k" * 16), [FIRST], [])
+        assert asked and session._result() is not None
+
+
 def test_several_texts_are_not_kept(parties: Sessions) -> None:
     memory = Remembered()
     with parties.session() as session:
@@ -187,3 +212,13 @@ def test_a_long_prompt_keeps_nobody_waiting(parties: Sessions, monkeypatch: pyte
 def test_limits_of_a_party() -> None:
     kept = Limits(sessions=2, tokens=9, kept=1000, kept_seconds=5.0).keeping()
     assert isinstance(kept, Kept) and (kept.most, kept.seconds, kept.by_key) == (1000, 5.0, 750)
+
+
+def test_few_that_are_gone_are_asked_for() -> None:
+    """All may be gone at once, and each question is a way to the parties and back before the first token."""
+    memory, asked = Remembered(), list[Prefix]()
+    for number in range(9):
+        memory.keep(bytes([number]) * 16, FIRST, len(FIRST))
+    going = memory.begin([*FIRST, 3], lambda prefix: bool(asked.append(prefix)))
+    assert len(asked) == len({prefix.id for prefix in asked}) == 3 and going.prefix is None
+    assert going.rest == [*FIRST, 3]

@@ -15,16 +15,15 @@ import torch
 from puma.client.session import Session
 from puma.models import heads, inputs
 from puma.models.config import Config
-from puma.nn.variants import quick_of, title
 from puma.wire.messages import Encode, Generate, Input, Pace, Request
 
 PROMPT, TOKENS = 16, 4  # unless something else is asked
 
 
-def usual(config: Config, prompt: int = PROMPT, tokens: int = TOKENS, plan: str = "lean") -> list[Request]:
-    """The public words of a plain request by a plan: so many tokens of one prompt, or what the model's head is for."""
+def usual(config: Config, prompt: int = PROMPT, tokens: int = TOKENS) -> list[Request]:
+    """The public words of a plain request: so many tokens of one prompt, or what the model's head is for."""
     read = inputs(config)
-    job = Input([read.context] if read.rows else [min(prompt, read.context)], [], quick=quick_of(plan))
+    job = Input([read.context] if read.rows else [min(prompt, read.context)], [])
     if heads(config).generates:
         return [Generate(job, tokens)]
     if heads(config).labels:
@@ -39,7 +38,6 @@ def ask_like(session: Session, said: Sequence[Request], early: int = 0) -> None:
     config = session.served
     assert isinstance(first, Generate | Encode)
     prompts = made_up(config, first.input.lengths)
-    session.variants = title(first.input.quick)
     hidden = {"lengths": "secret", "padded": first.input.lengths[0]} if first.input.padded else {}
     if isinstance(first, Encode):
         _encode(session, first, prompts, hidden)
@@ -47,8 +45,9 @@ def ask_like(session: Session, said: Sequence[Request], early: int = 0) -> None:
     more = sum(isinstance(word, Pace) and word.more for word in later)
     choose = (lambda logits: [int(row.argmax()) for row in logits]) if first.reveal else None
     early = 0 if first.reveal else max(0, early)
+    begun = _tokens(config.vocab_size, [first.input.begun] * len(prompts)) if first.input.begun else ()
     how = (first.tokens, first.paced, choose, first.temperature, early)
-    steps = session.continued(prompts, *how, **hidden)  # type: ignore[arg-type]
+    steps = session.continued(prompts, *how, begun=begun, **hidden)  # type: ignore[arg-type]
     for count, _ in enumerate(steps, 1):
         if first.paced and count > more - early:
             steps.close()
@@ -69,8 +68,15 @@ def made_up(config: Config, lengths: Sequence[int]) -> list[list[int]]:
     read = inputs(config)
     if not read.tokenized:
         return [_noise(read.width, read.rows) for _ in lengths]  # type: ignore[misc]
-    drawn = iter(chain.from_iterable(iter(lambda: os.urandom(4096), b"")))
-    return [[(next(drawn) << 16 | next(drawn) << 8 | next(drawn)) % read.width for _ in range(n)] for n in lengths]
+    return _tokens(read.width, lengths, (read.barred, read.padding))
+
+
+def _tokens(vocabulary: int, lengths: Sequence[int], but: Sequence[int | None] = ()) -> list[list[int]]:
+    """Of these lengths, even over the vocabulary but for some."""
+    octets = chain.from_iterable(iter(lambda: os.urandom(4096), b""))
+    drawn = (int.from_bytes(each) % vocabulary for each in zip(octets, octets, octets, octets, strict=False))
+    kept = (token for token in drawn if token not in but)
+    return [[next(kept) for _ in range(length)] for length in lengths]
 
 
 def _noise(width: int, rows: int) -> torch.Tensor:

@@ -6,14 +6,20 @@ file must not know what is asked.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
+from puma.client.canaries import alike
 from puma.client.channel import MISBEHAVES, PartyChannel
+from puma.client.session import Session
 from puma.crypto.prg import fresh_secret
 from puma.crypto.signing import Signer, signed
 from puma.errors import ProtocolError
 from puma.wire import canaries
 from puma.wire.canaries import PAIRS, Commit, Committed, Disclosed, Pledge, Reveal, Sealed
+
+S = TypeVar("S", bound=Session)
 
 
 @dataclass(frozen=True, repr=False)
@@ -32,6 +38,8 @@ def commit(channel: PartyChannel, canary: bool = False) -> Opening:
 
     ProtocolError if the parties do not hold the same secrets in pairs, or do not sign what they say.
     """
+    channel.audited = True
+    channel.before.append(alike.check)
     nonce = fresh_secret()
     sha256 = canaries.commitment(nonce, canary)
     with channel.turns.whole():
@@ -43,6 +51,17 @@ def commit(channel: PartyChannel, canary: bool = False) -> Opening:
         if pledge.session != pledges[0].session:
             raise ProtocolError(f"P{rank} names another session than P0", MISBEHAVES)
     return Opening(nonce, canary, sha256, [reply.pledge for reply in replies], paired(pledges))
+
+
+def committed(dial: Callable[[Any], S], progress: Any = None) -> S:
+    """A session that begins as canaries do, whichever of a cluster's it is."""
+    session = dial(progress)
+    try:
+        commit(session)
+    except BaseException:
+        session.close()
+        raise
+    return session
 
 
 def paired(pledges: list[Pledge]) -> list[bytes]:

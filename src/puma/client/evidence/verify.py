@@ -8,7 +8,9 @@ It must not know sessions.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from puma import config
@@ -21,6 +23,7 @@ from puma.config import Cluster
 from puma.errors import ReceiptError, UsageError
 
 __all__ = ["Receipt", "read", "verify", "write"]
+OTHER = "compare the card with what the model's owner tells, and ask the parties what they served"
 
 
 def write(path: str | Path, receipts: Receipt | Sequence[Receipt]) -> None:
@@ -36,12 +39,16 @@ def read(path: str | Path) -> list[Receipt]:
     return files.read(Path(arguments.path_like(path, "a file of receipts")))
 
 
-def verify(receipts: str | Path | Receipt, cluster: str | Path | Cluster | None = None) -> list[Receipt]:
+def verify(
+    receipts: str | Path | Receipt, cluster: str | Path | Cluster | None = None, card: str | None = None
+) -> list[Receipt]:
     """The receipts in a file, or the one that is given, if they hold; ReceiptError says why one does not.
 
     `cluster` is the cluster file that says whose keys count. Without it the three keys are believed to be the parties':
-    then the statements fit together, and whose they are is for the caller to see (`Receipt.fingerprints`).
+    then the statements fit together, and whose they are is for the caller to see (`Receipt.fingerprints`). `card` is
+    the digest of a model's card, in hex, as `puma models show` has it: receipts of other models do not hold then.
     """
+    digest = None if card is None else _digest(card)
     found = [receipts] if isinstance(receipts, Receipt) else read(receipts)
     known = cluster if cluster is None or isinstance(cluster, Cluster) else config.read(cluster)
     seen: dict[tuple[bytes, int], int] = {}
@@ -54,7 +61,16 @@ def verify(receipts: str | Path | Receipt, cluster: str | Path | Cluster | None 
         first = each.statements[0]
         if known is not None and first.cluster != known.digest:
             raise ReceiptError(f"{which}it is of another cluster, or of one with another policy", HINT)
+        if digest is not None and (first.model is None or first.model.card != digest):
+            raise ReceiptError(f"{which}it is of another model, or of other weights of that name", OTHER)
         before = seen.setdefault((first.session, first.number), i)
         if before != i:
             raise ReceiptError(f"{which}it is of the same request as receipt {before}", HINT)
     return found
+
+
+def _digest(card: str) -> bytes:
+    with suppress(ValueError):
+        if len(digest := bytes.fromhex(card)) == hashlib.sha256().digest_size:
+            return digest
+    raise UsageError(f"{card[:40]!r} is no digest of a card", "it has 64 hex digits: see puma models show")

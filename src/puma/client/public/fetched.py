@@ -16,13 +16,13 @@ from torch import Tensor
 from puma import kernels
 from puma.client.public.table import PublicTable
 from puma.errors import ProtocolError
-from puma.kernels.stored import KINDS, Stored
+from puma.kernels.stored import Stored, fits
 from puma.models import inputs
 from puma.models.config import Config
 from puma.store import folders
 from puma.store.folders import explained
 from puma.wire.messages import Card, OpenWeights, TensorSpec
-from puma.wire.parameters import factors_of, open_sharing, spec_bytes, unsaid
+from puma.wire.parameters import factors_of, open_sharing, spec_bytes, undigested
 
 MOST_BYTES = 16 << 30
 MISBEHAVES = "ask the model's owner what was shared"
@@ -55,8 +55,8 @@ def _said(config: Config, card: Card, sharing: bytes) -> OpenWeights:
     if weights is None or weights.table is None or not known:
         raise ProtocolError("the model's weights are public, and its card does not say which they are", MISBEHAVES)
     table, factors = weights.table, weights.factors
-    fits = table.shape == (read.width, read.row) and table.kind in KINDS and spec_bytes(table) <= MOST_BYTES
-    if not fits or (factors is not None and unsaid(factors) != unsaid(factors_of(table))):
+    whole = table.shape == (read.width, read.row) and fits(table.kind, table.shape) and spec_bytes(table) <= MOST_BYTES
+    if not whole or (factors is not None and undigested(factors) != factors_of(table)):
         raise ProtocolError("what the model's card calls its table of embeddings is none", MISBEHAVES)
     return weights
 

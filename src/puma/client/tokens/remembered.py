@@ -15,11 +15,12 @@ from typing import Any
 from puma.crypto.prg import fresh_secret
 from puma.models import architecture
 from puma.models.config import Config
+from puma.wire.beside.kept import PREAMBLE, Prefix
 from puma.wire.limits import LEAST_NAME
-from puma.wire.messages import Prefix
 
 LEAST = 8  # tokens in common below which a prompt is sent whole
 MOST = 64  # requests that are remembered
+TRIES = 3  # of these, for each prompt: all may be gone at once, and each is a word to the parties and back
 
 Recall = Callable[[Prefix], bool]  # whether all parties still have it
 
@@ -47,22 +48,25 @@ class Remembered:
     def __repr__(self) -> str:
         return f"Remembered({len(self._known)} requests)"
 
-    def begin(self, prompt: Sequence[int], recall: Recall) -> Going:
-        """How a request for this prompt is put: from where it goes on, and under which name it will be kept itself."""
-        while (best := self._best(prompt)) is not None:
+    def begin(self, prompt: Sequence[int], recall: Recall, preamble: int = 0) -> Going:
+        """How a request for this prompt is put: from where it goes on, and under which name it will be kept itself. It
+        begins with the model's `preamble` of so many tokens, if any, which everybody may go on from."""
+        for _ in range(TRIES):
+            if (best := self._best(prompt, max(self._least, preamble + 1))) is None:
+                break
             known, prefix = best
             if recall(prefix):
                 return Going(self, list(prompt), prefix)
             self._forget(known)
-        return Going(self, list(prompt))
+        return Going(self, list(prompt), Prefix(PREAMBLE, preamble) if preamble else None)
 
-    def _best(self, prompt: Sequence[int]) -> tuple[_Known, Prefix] | None:
+    def _best(self, prompt: Sequence[int], least: int) -> tuple[_Known, Prefix] | None:
         """The request that has most in common with a prompt. One whose whole prompt it repeats, as the next turn of a
         chat does, is not needed any more afterwards, and nobody else goes on from it."""
         with self._lock:
             shared = [(min(common(known.ids, prompt), len(prompt) - 1), known) for known in self._known]
             length, known = max(shared, key=lambda each: each[0], default=(0, None))
-            if known is None or length < self._least:
+            if known is None or length < least:
                 return None
             last = length >= known.prompt
             if last:
@@ -116,13 +120,20 @@ class Going:
 
 
 def going_on(
-    memory: Remembered | None, prompts: Sequence[Sequence[int]], config: Config, recall: Recall
+    memory: Remembered | None, prompts: Sequence[Sequence[int]], config: Config, recall: Recall, public: bool = True
 ) -> Going | None:  # fmt: skip
     """How a request for these prompts is put, if the parties can keep it: a single text, by a model that remembers no
-    more than columns."""
+    more than columns. `public`: it may go on from the model's preamble."""
     if memory is None or len(prompts) > 1 or not architecture(config).foresees(config):
         return None
-    return memory.begin(prompts[0], recall)
+    return memory.begin(prompts[0], recall, preamble_of(config, prompts[0]) if public else 0)
+
+
+def preamble_of(config: Config, prompt: Sequence[int]) -> int:
+    """How many tokens of the model's preamble the parties need not be sent: all of them or none. Who begins otherwise
+    after some words tells nobody how many they are, for that would be a part of the prompt."""
+    preamble = getattr(config, "preamble", ())
+    return len(preamble) if len(prompt) > len(preamble) and tuple(prompt[: len(preamble)]) == preamble else 0
 
 
 def common(one: Sequence[int], other: Sequence[int]) -> int:

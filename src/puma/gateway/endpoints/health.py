@@ -18,7 +18,7 @@ async def health(gateway: Gateway, _: Request) -> Response:
         "model": settings.name, "family": architecture(gateway.model.config).kind,
         "chat": gateway.chats, "context": gateway.model.config.context,
         "max_tokens": settings.most, "temperature": settings.temperature,
-        "fixed_length": settings.fixed, "local": settings.local,
+        "fixed_length": settings.fixed, "local": settings.local, "keys": gateway.keys.asked,
         "parties": [{"name": f"P{rank}", "place": place} for rank, place in enumerate(settings.places)],
     }  # fmt: skip
     well = worker.state != "failed" and not gateway.draining

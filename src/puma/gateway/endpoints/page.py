@@ -16,7 +16,7 @@ from starlette.responses import HTMLResponse, Response
 from puma.gateway.service import Gateway
 
 PARTS = Path(__file__).parents[1] / "page"
-SCRIPTS = ("seen.js", "talk.js", "page.js")
+SCRIPTS = ("seen.js", "talk.js", "key.js", "page.js")
 
 
 async def page(_: Gateway, __: Request) -> Response:

@@ -123,6 +123,7 @@ function settle(turn) {
 // -- one request -------------------------------------------------------------------------------------------------
 
 async function ask(text) {
+  if (about.keys && !key) return want();
   const turn = begun(text), stop = new AbortController();
   turn.stop = stop;
   busy(turn);
@@ -144,6 +145,7 @@ async function ask(text) {
   if (!(problem?.status >= 400 && problem.status < 500)) await last(turn);
   settle(turn);
   if (shown === turn) show(turn);
+  if (problem?.status === 401) revoked();
   if (state === "failed" || about.problem) greet();
 }
 async function last(turn) {
@@ -190,6 +192,7 @@ async function greet() {
     const response = await fetch("/health");  // 503 says who failed, and the rest as ever
     about = await response.json();
     introduce();
+    admit();
     if (about.problem) {
       $("place").textContent = "the last session failed; the next request begins a new one";
       $("place").className = "place down";

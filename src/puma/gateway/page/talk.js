@@ -31,7 +31,7 @@ async function reach(path, options) {
   throw problem;
 }
 function post(path, id, body, signal) {
-  const headers = {"content-type": "application/json", "x-client-request-id": id};
+  const headers = {"content-type": "application/json", "x-client-request-id": id, ...showing(key)};
   return reach(path, {method: "POST", headers, body: JSON.stringify(body), signal});
 }
 async function* events(response) {

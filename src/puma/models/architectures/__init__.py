@@ -12,7 +12,7 @@ from functools import lru_cache
 
 from msgspec import structs
 
-from puma.errors import UnsupportedModel
+from puma.errors import UnsupportedModel, UsageError
 from puma.models.architecture import Architecture, Heads, Inputs
 from puma.models.architectures.clip import CLIP_VISION, ClipVision
 from puma.models.architectures.decoder import DECODER, Decoder
@@ -57,7 +57,9 @@ def _row(config: Config) -> int:
 
 
 def in_the_open(config: Config, weights_are: bool = True) -> Config:
-    """The same model with weights that everybody may know, or not."""
+    """The same model with weights that everybody may know, or not; UsageError if it has a preamble, which is secret."""
+    if weights_are and getattr(config, "preamble", ()):
+        raise UsageError("a model with open weights has no preamble", "leave out one of both")
     return structs.replace(config, formats=structs.replace(config.formats, open=weights_are))
 
 

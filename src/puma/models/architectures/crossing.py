@@ -43,12 +43,11 @@ class Memory(NamedTuple):
         return Memory(None, nn.Rows([*self.rows.lengths, *other.rows.lengths]), self.own, cross)
 
     def chosen(self, prompts: torch.Tensor) -> Memory:
-        """With these prompts alone."""
-        self.own.keep(prompts.tolist())
-        starts, lengths = self.rows.starts, self.rows.lengths
+        """With these prompts alone; this one stays as it is."""
+        own, starts, lengths = self.own.apart(prompts.tolist()), self.rows.starts, self.rows.lengths
         rows = torch.cat([torch.arange(lengths[i]) + starts[i] for i in prompts.tolist()])
         cross = [_crossing(c.k[rows], c.v[rows]) for c in self.cross]
-        return Memory(None, nn.Rows([lengths[i] for i in prompts.tolist()]), self.own, cross)
+        return Memory(None, nn.Rows([lengths[i] for i in prompts.tolist()]), own, cross)
 
 
 def beginning(first: Value, begun: Value | None, prompts: int) -> Value:

@@ -92,7 +92,7 @@ class Intermediate(nn.Module):
 
     def __call__(self, n: Value, *readers: nn.Module) -> Value:
         if self.up:
-            return nn.gated(self.activation, self.dense, self.up, n)
+            return nn.gated(self.activation, self.dense, self.up, n, *readers)
         return nn.activate(self.activation, self.dense, n, *readers)
 
 

@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor, float32
 
@@ -24,6 +24,15 @@ MORE_TEMPLATES = "chat_templates."  # and the name: so what lies in additional_c
 ORIGINAL = "use the original checkpoint, in fp32, fp16 or bf16"  # the hint for what cannot be read
 
 
+class Blocks(NamedTuple):
+    """How the rows of a matrix lie in their file: numbers of a `kind` of kernels.stored, from byte `offset` on, and
+    which of them each row is, (rows,), if they lie in another order."""
+
+    kind: str
+    offset: int
+    order: Tensor | None = None
+
+
 @dataclass(frozen=True)
 class Entry:
     """A tensor in a file: `read` gives it anew each time, in numbers that safetensors call `dtype`.
@@ -31,7 +40,7 @@ class Entry:
     CheckpointError from `read` if the file is not what it was when the entry was made. A form that computes its numbers
     out of several stored tensors, such as a quantised one, makes an entry of their entries. A `linear` one is (out, in)
     even in families that store their matrices (in, out). Where its numbers lie in the file as they are, in order,
-    `offset` says from which byte on.
+    `offset` says from which byte on; where they are made of `blocks` by a kernel, these do.
     """
 
     file: Path
@@ -41,11 +50,12 @@ class Entry:
     read: Callable[[], Tensor] = field(repr=False)
     linear: bool = False
     offset: int | None = None
+    blocks: Blocks | None = field(default=None, repr=False, compare=False)
 
     def turned(self) -> Entry:
         """The same transposed."""
         read = lambda: self.read().T.contiguous()  # noqa: E731
-        return replace(self, shape=self.shape[::-1], read=read, linear=False, offset=None)
+        return replace(self, shape=self.shape[::-1], read=read, linear=False, offset=None, blocks=None)
 
     @property
     def where(self) -> str:

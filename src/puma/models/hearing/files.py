@@ -19,6 +19,8 @@ from puma.errors import InputError
 from puma.models.hearing.spectrum import RATE
 
 LONGEST = 1 << 32  # bytes of a file
+MOST = 1 << 30  # numbers that a packed file may become: a small one of silence may hold days
+AT_ONCE = 1 << 24  # numbers that are resampled at a time
 ZEROS, ROLLOFF = 32, 0.95  # of the filter that resamples: its zeros on either side, and where it begins to fall
 HINT = "pass a WAV file, or install soundfile (pip install puma-mpc[audio]) for FLAC, OGG and MP3"
 
@@ -45,23 +47,18 @@ def resampled(samples: Tensor, rate: int) -> Tensor:
     reach = math.ceil(ZEROS / cut)
     count = -(-len(samples) * up // down)
     padded = torch.nn.functional.pad(samples.double(), (reach, reach + down))
-    places = torch.arange(-reach, reach + 1, dtype=torch.float64)
-    kaiser = torch.special.i0(
-        12 * (1 - ((places[:, None] - torch.arange(up) / up) / (reach + 1)).pow(2)).clamp(min=0).sqrt()
-    )
-    phases = (
-        cut
-        * torch.sinc(cut * (places[:, None] - torch.arange(up) / up))
-        * kaiser
-        / torch.special.i0(torch.tensor(12.0))
-    )
-    found = torch.empty(count, dtype=torch.float64)
+    pieces, found = padded.unfold(0, 2 * reach + 1, 1), torch.empty(count, dtype=torch.float64)
     for phase in range(min(up, count)):
-        first = torch.arange(phase, count, up) * down // up
-        offset = int(phase * down % up)
-        pieces = padded.unfold(0, 2 * reach + 1, 1)
-        found[phase::up] = pieces[first] @ phases[:, offset]
+        first, taps = torch.arange(phase, count, up) * down // up, _filter(cut, reach, phase * down % up / up)
+        found[phase::up] = torch.cat([pieces[some] @ taps for some in first.split(AT_ONCE // len(taps))])
     return found.float().clamp(-1, 1)
+
+
+def _filter(cut: float, reach: int, offset: float) -> Tensor:
+    """What samples up to so far on either side count (2 reach + 1,) for one that lies this far behind a sample."""
+    places = torch.arange(-reach, reach + 1, dtype=torch.float64) - offset
+    kaiser = torch.special.i0(12 * (1 - (places / (reach + 1)).pow(2)).clamp(min=0).sqrt())
+    return cut * torch.sinc(cut * places) * kaiser / torch.special.i0(torch.tensor(12.0))
 
 
 def _bytes(path: Path) -> bytes:
@@ -103,7 +100,10 @@ def _others(content: bytes, name: str) -> tuple[Tensor, int]:
     except (ImportError, OSError):  # the latter where its library is missing
         raise InputError(f"{name} is no WAV file of whole numbers", HINT) from None
     try:
-        samples, rate = soundfile.read(io.BytesIO(content), dtype="float32", always_2d=True)
+        with soundfile.SoundFile(io.BytesIO(content)) as file:
+            if not 0 <= file.frames * file.channels <= MOST:
+                raise InputError(f"{name} holds too much sound", "cut it into pieces")
+            samples, rate = file.read(dtype="float32", always_2d=True), file.samplerate
     except (RuntimeError, TypeError) as error:
         raise InputError(f"{name} cannot be read: {error}", HINT) from error
     return torch.from_numpy(samples.mean(1)), int(rate)

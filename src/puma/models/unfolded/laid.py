@@ -1,14 +1,15 @@
 """Each parameter of a model that is open to everybody: of which numbers its words are made, and where these lie.
 
-A matrix stays in its file where folding did no more to it than a factor for each column. Anything else is written down:
-in two bytes a number where these hold it exactly, and else as the words themselves. This file must not know who reads
-it.
+A matrix stays in its file where folding did no more to it than a factor for each column, be it quantised or not; if its
+rows lie there in another order, they are written down as they are. Anything else is written down in two bytes a number
+where these hold it exactly, and else as the words themselves. This file must not know who reads it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,9 @@ from torch import Tensor
 
 from puma.errors import RangeError
 from puma.models.deferred import Folded
-from puma.models.files.source import Entry
-from puma.models.unfolded.traced import traced
-from puma.mpc.public import KINDS, mapped, number_bytes
+from puma.models.files.source import Blocks, Entry
+from puma.models.unfolded.traced import Traced, traced
+from puma.mpc.public import KINDS, bytes_of, fits, mapped
 
 MAPPED = {"F32": "f32", "F16": "f16", "BF16": "bf16"}
 WIDE = 24  # fraction bits beyond which a word has no room in four bytes
@@ -42,7 +43,7 @@ class Laid:
     @property
     def size(self) -> int:
         """Bytes of its numbers."""
-        return torch.Size(self.shape).numel() * number_bytes(self.kind)
+        return bytes_of(self.kind, torch.Size(self.shape).numel())
 
     def raw(self) -> Tensor:
         """Its numbers as bytes (uint8), in memory of their own or mapped for as long as they are held."""
@@ -80,12 +81,27 @@ def _in_file(params: Mapping[str, Tensor], name: str) -> Laid | None:
     if found is None:
         return None
     lies: Entry = params.entry(found.name)
-    if lies.offset is None or lies.dtype not in MAPPED:
+    blocks, shape = _blocks(lies), (found.stop - found.first, found.columns)
+    if blocks is None or not fits(blocks.kind, shape):
         return None
-    kind = MAPPED[lies.dtype]
-    offset = lies.offset + found.first * found.columns * number_bytes(kind)
-    shape = (found.stop - found.first, found.columns)
-    return Laid(name, shape, kind, lies.file, offset, factors=found.multiplied)
+    if blocks.order is not None:
+        made = partial(_ordered, lies, blocks, blocks.order, found)
+        return Laid(name, shape, blocks.kind, made=made, factors=found.multiplied)
+    offset = blocks.offset + found.first * bytes_of(blocks.kind, found.columns)
+    return Laid(name, shape, blocks.kind, lies.file, offset, factors=found.multiplied)
+
+
+def _blocks(lies: Entry) -> Blocks | None:
+    """How an entry's numbers lie in its file, if they do so as they are."""
+    if lies.blocks is not None or lies.offset is None or lies.dtype not in MAPPED:
+        return lies.blocks
+    return Blocks(MAPPED[lies.dtype], lies.offset)
+
+
+def _ordered(lies: Entry, blocks: Blocks, order: Tensor, found: Traced) -> Tensor:
+    """Rows of a file's matrix, as bytes, in another order than there."""
+    each = bytes_of(blocks.kind, found.columns)
+    return mapped(lies.file, blocks.offset, len(order) * each).reshape(-1, each)[order[found.first : found.stop]]
 
 
 def _exactly(matrix: Tensor) -> str:

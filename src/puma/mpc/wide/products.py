@@ -24,7 +24,6 @@ from puma.mpc.raising import Raised
 from puma.mpc.share import Secret, Share
 from puma.mpc.wide.words import LOW, MOST, Wide, drawn, wide
 
-
 WIDEST = 62  # bits of the largest ring whose shares may grow: two words of it add up in one
 
 
@@ -141,7 +140,7 @@ def opened(x: Widened, y: Widened, shift: int, bits: int) -> Protocol[Share]:
     carries and all; what is dealt is padded.
     """
     party, shape, ring = x.party, broadcast(x.shape, y.shape), bits + shift
-    assert 0 < shift and LOW < ring <= min(x.bits, y.bits)
+    assert shift > 0 and LOW < ring <= min(x.bits, y.bits)
     part = _part(x, y)
     for low, value, turn in _lacking(x, y):
         if low < ring:

@@ -14,12 +14,13 @@ from puma.wire.receipts import Signed
 
 MOST_BYTES = 64 << 20
 STEP_BYTES = 200  # of a step besides its marks
+LATEST = 256  # statements of one session: it may live for months
 Trails = Mapping[str, Mapping[str, bytes]]  # by peer, of "sent" and "received"
 
 
 @dataclass
 class OfSession:
-    """Of one session: a statement for each report, the marks of its own links so far, the steps of the channel."""
+    """Of one session: its latest statements, the marks of its own links so far, its latest steps of the channel."""
 
     statements: list[Signed] = field(default_factory=list[Signed])
     trails: Trails = field(default_factory=dict[str, Mapping[str, bytes]])
@@ -42,10 +43,11 @@ class Records:
         self._bytes = 0
 
     def signed(self, session: bytes, statement: Signed, trails: Trails, steps: Sequence[tuple[bytes, int]]) -> None:
-        """A session was told this; `trails` and `steps` are those of all of it so far."""
+        """A session was told this; `trails` are those of all of it so far, `steps` the latest."""
         with self._lock:
             found = self._sessions.setdefault(session, OfSession())
             found.statements.append(statement)
+            del found.statements[:-LATEST]
             found.trails, found.steps = trails, [*steps]
             self._sessions.move_to_end(session)
             self._grown(session, found.size)

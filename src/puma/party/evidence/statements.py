@@ -7,6 +7,7 @@ how a link hashes.
 from __future__ import annotations
 
 import time
+from collections import deque
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,6 +26,7 @@ from puma.wire import receipts
 from puma.wire.receipts import CLIENT, Ends, Served, Signed, Statement
 
 EMPTY = bytes(32)
+LATEST = 4096  # steps of a session that are named to whoever asks later: a session may live for months
 
 
 @dataclass(frozen=True)
@@ -43,22 +45,24 @@ class Notary:
 
 
 class Evidence:
-    """Of one session, from its first data frame on. Without a notary nothing is hashed, and nothing signed."""
+    """Of one session, from its first data frame on. Without a notary nothing is hashed, and nothing signed; a `second`
+    dealer signs no receipts, which are of three parties, and pledges as P0 does."""
 
-    def __init__(self, notary: Notary | None = None, session: bytes = bytes(16)) -> None:
-        self._notary, self._session = notary, session
+    def __init__(self, notary: Notary | None = None, session: bytes = bytes(16), second: bool = False) -> None:
+        self._notary, self._session = None if second else notary, session
+        self._signer = notary and notary.signer
         self._rank, self._links, self._client = 0, dict[int, Link](), None
         self._opens = self._reports = 0
         self._served: Served | None = None
         self._lines: dict[int, list[bytes]] = {}  # of steps in company: sent to each peer, received from it
-        self._steps: list[tuple[bytes, int]] = []
+        self._steps: deque[tuple[bytes, int]] = deque(maxlen=LATEST)
+        self._taken = 0  # steps in all
         self.commitment = Commitment(0, session, {}, {}, None)  # to whether this is a canary
 
     def watch(self, party: Party, client: Any, owned: bool = False) -> None:
         """Hash what goes over the session's own links from now on; `owned`: its client owns all models here."""
         self._rank, self._links, self._client = party.rank, dict(party.links), client
-        signer = self._notary and self._notary.signer
-        self.commitment = Commitment(party.rank, self._session, party.pairs, self._links, signer, owned)
+        self.commitment = Commitment(party.rank, self._session, party.pairs, self._links, self._signer, owned)
         if self._notary is not None:
             for link in self._links.values():
                 link.chain("session")
@@ -85,6 +89,7 @@ class Evidence:
             pair = (each.sent.digest, each.received.digest)
             lines[:] = [receipts.after(line, number, head) for line, head in zip(lines, pair, strict=True)]
         self._steps.append((outcome.frames.channel, number))
+        self._taken += 1
 
     def statement(self, request: msg.Request, said: bytes, began: float) -> Signed | None:
         """What this party says of a request that it has answered; None without a notary."""
@@ -108,7 +113,7 @@ class Evidence:
         )
         signed = self._notary.sign(found)
         trails = {f"P{peer}": link.trails for peer, link in self._links.items()}
-        self._notary.records.signed(self._session, signed, trails, self._steps)
+        self._notary.records.signed(self._session, signed, trails, [*self._steps])
         return signed
 
     def _ends(self) -> list[Ends]:
@@ -117,7 +122,7 @@ class Evidence:
             if (heads := link.heads) is not None:
                 found.append(Ends(f"P{peer}", "own", told(heads.sent), told(heads.received)))
         for peer, lines in self._lines.items():
-            sent, received = (receipts.Head(len(self._steps), 0, line) for line in lines)
+            sent, received = (receipts.Head(self._taken, 0, line) for line in lines)
             found.append(Ends(f"P{peer}", "company", sent, received))
         heads: Heads | None = self._client.heads if self._client is not None else None
         if heads is not None and heads.heard is not None:

@@ -1,4 +1,4 @@
-"""A party's process: meet the two peers and the client, then serve the client's requests until it quits, and meanwhile
+"""A party's process: meet the peers and the client, then serve the client's requests until it quits, and meanwhile
 further sessions of the launcher's threads.
 
 Started by a launcher that writes one JSON line to standard input (who we are, the session, the cookie) and later the
@@ -28,6 +28,7 @@ from puma.net.audit import NOWHERE, Log
 from puma.net.handshake import Identity
 from puma.net.tcp import Listener, Met, dial, listen
 from puma.party.channels import Channels, Dial, named
+from puma.party.dealers import meeting
 from puma.party.ending import failed, part
 from puma.party.evidence.records import Records
 from puma.party.evidence.statements import Evidence, Notary
@@ -57,18 +58,20 @@ def meet(start: Start, fingerprint: str = "") -> tuple[Party, Any, Listener, Dia
     """
     me = Identity("party", start.rank, start.session, start.config, start.cookie)
     listener = listen()
-    higher = range(start.rank + 1, 3)
+    peers = meeting.peers(start.rank, start.dealers)
+    higher = [rank for rank in peers if rank > start.rank]
     listener.welcome(me, [("client", 0), *(("party", r) for r in higher)], timeout=SILENCE, any_session=True)
     print(listener.address[1], fingerprint, flush=True)
     ports = _told(_ports).ports
     threading.Thread(target=_leave_with_launcher, daemon=True).start()
-    met = [dial("127.0.0.1", ports[r], me, ("party", r), timeout=SILENCE) for r in range(start.rank)]
+    met = [dial("127.0.0.1", ports[r], me, ("party", r), timeout=SILENCE) for r in peers if r < start.rank]
     met += [listener.accept(60.0) for _ in range(len(higher) + 1)]
     links: dict[int, Link] = {m.rank: m.link for m in met if m.role == "party"}
     keys = {m.rank: PairKey(m.secret) for m in met if m.role == "party"}
     client = next(m.link for m in met if m.role == "client")
     client.set_timeout(7 * 24 * 3600.0)  # a client may think as long as it likes
-    party = Party(start.rank, links, keys)
+    found = meeting.settled(start.rank, links, keys)
+    party, client = Party(meeting.place(start.rank), found.links, found.keys), found.heard(client)
     party.approximation = start.approximation
 
     def again(rank: int, session: bytes, deadline: float, timeout: float, audit: Log | None = None) -> Met:
@@ -83,13 +86,13 @@ def run(start: Start) -> int:
     notary = Notary(Signer.fresh(), start.config)  # a key as old as this process: the launcher alone can know it
     party, client, listener, again = meet(start, notary.signer.fingerprint)
     warmup.compile_kernels()  # the launcher has seen to it that they only need loading
-    failure = None
+    failure, second = None, start.rank == meeting.SECOND_DEALER
     try:
-        evidence = Evidence(notary, start.session)
+        evidence = Evidence(notary, start.session, second)
         server = Server(party, client, start.store, owner=True, evidence=evidence)  # who started us owns what it shares
 
         def guest(own: Party, met: Met, place: Place) -> None:
-            mine = Evidence(notary, met.session)
+            mine = Evidence(notary, met.session, second)
             Server(own, met.link, owner=True, library=server.library, place=place, evidence=mine).serve()
 
         Guests(start, listener, again, guest, notary.records).start()
@@ -125,7 +128,7 @@ class Guests:
     def __init__(self, start: Start, listener: Listener, dial: Dial, serve: Serve, records: Records) -> None:
         self._rank, self._approximation, self._listener, self._serve = start.rank, start.approximation, listener, serve
         self._rendezvous = Rendezvous(LINKS)
-        self._channels = Channels(start.rank, dial, self._rendezvous, records)
+        self._channels = Channels(start.rank, dial, self._rendezvous, records, dealers=start.dealers)
         self._begun = False
 
     def start(self) -> None:
@@ -153,7 +156,7 @@ class Guests:
             self._channels.start()
 
     def _guest(self, met: Met) -> None:
-        party, failure = Party(self._rank, {}, {}), None
+        party, failure = Party(meeting.place(self._rank), {}, {}), None
         party.approximation = self._approximation
         try:
             self._serve(party, met, Place(self._channels.now, met.session))

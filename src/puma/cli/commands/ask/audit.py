@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from puma.cli import ui
-from puma.cli.options import HUMAN, Count, Flag, Output
+from puma.cli.options import HUMAN, Count, Flag, Output, Profile
 from puma.errors import ProtocolError, UsageError
-from puma.nn.variants import quick_of
 
 if TYPE_CHECKING:
     from puma.audit.report import Report
@@ -33,6 +32,7 @@ def run(
     prompt: Count = 16,
     tokens: Count = 4,
     plan: str = "lean",
+    approximation: Profile = "spline",
     every: float | None = None,
     report: Path | None = None,
     insecure: Flag = False,
@@ -64,7 +64,9 @@ def run(
     tokens
         How many new ones, of a model that generates.
     plan
-        The plan that clients name who ask with --audited: lean, quick, or functions by name.
+        Which functions take fewer rounds and more words, as in the sessions that the canary is to look like.
+    approximation
+        Which functions are computed, likewise.
     every
         Go on until somebody deviates or it is interrupted: on average a canary in so many minutes, at random times.
     report
@@ -72,12 +74,17 @@ def run(
     insecure
         Links without TLS, to parties that were started likewise on this machine.
     """
-    quick_of(plan)
+    from puma.client import arguments
+
     if prompt < 1 or tokens < 1 or (every is not None and every <= 0):
         raise UsageError("a canary has at least one token and some time before the next", "see `puma audit run --help`")
     if report is not None and report.exists():
         raise UsageError(f"{report} exists", "a report is never written over another file")
-    one = _distant(model, adapter, cluster, key, owner, sharing, insecure) if cluster else _here(model, adapter, key)
+    arguments.variants(plan)
+    if cluster:
+        one = _distant(model, adapter, cluster, key, owner, sharing, (insecure, approximation))
+    else:
+        one = _here(model, adapter, key, approximation)
     count = 0
     while True:
         with ui.progress(output.json) as progress:
@@ -144,10 +151,11 @@ def verify(
 def _asking(session: Any, prompt: int, tokens: int, plan: str) -> None:
     from puma.client.canaries.asking import ask_like, usual
 
-    ask_like(session, usual(session.served, prompt, tokens, plan))
+    session.variants = plan
+    ask_like(session, usual(session.served, prompt, tokens))
 
 
-def _here(model: str | None, adapter: str | None, key: Path | None) -> Any:
+def _here(model: str | None, adapter: str | None, key: Path | None, approximation: str) -> Any:
     """A canary with three parties on this machine, for each one anew."""
     from puma.audit.auditing import Auditor
     from puma.audit.shared import Shared
@@ -160,7 +168,7 @@ def _here(model: str | None, adapter: str | None, key: Path | None) -> Any:
     clear = PlainModel(model, adapter)
 
     def one(ask: Any) -> Report:
-        with LocalCluster(clear) as parties:
+        with LocalCluster(clear, approximation=approximation) as parties:
             assert parties.sharing is not None
             return Auditor(Signer.fresh(), shared=Shared(parties.sharing, clear.params)).audit(
                 parties.session, None, ask
@@ -171,16 +179,16 @@ def _here(model: str | None, adapter: str | None, key: Path | None) -> Any:
 
 def _distant(
     model: str | None, adapter: str | None, cluster: Path, key: Path | None, owner: Path | None, sharing: Path | None,
-    insecure: bool,
+    how: tuple[bool, str],
 ) -> Any:  # fmt: skip
-    """A canary with three parties elsewhere."""
+    """A canary with three parties elsewhere; `how`: without TLS or not, and by which approximation."""
     from puma.audit.remote import canary
 
     if model is None or key is None or owner is None or sharing is None:
         raise UsageError(
             "a cluster's audit needs MODEL, --as, --owner and --sharing", "client and owner together open a canary"
         )
-    return canary(model, adapter, cluster, key, owner, sharing, insecure)
+    return canary(model, adapter, cluster, key, owner, sharing, *how)
 
 
 def _tell(found: Report, count: int, path: Path | None, as_json: bool) -> None:

@@ -29,7 +29,7 @@ def chat(
     """Talk with a model, a line at a time; an empty line or the end of input ends it.
 
     Each turn is a request of its own. The parties keep what they computed of the one before for a while, so that only
-    what is new is sent; they learn that it goes on, and how long everything is.
+    what is new is sent; they learn that it goes on, and how long everything is. With drafts they keep nothing.
 
     Parameters
     ----------

@@ -120,7 +120,7 @@ def gateway(
         raise UsageError(what, "leave out one of both")
     local = source or adapter or store or reveal_logits or open_weights or fitting != FITTED
     _check_roles(local, cluster, as_, model)
-    audits.check(cluster)
+    audits.check(cluster, drafting.draft)
     if audits.every:
         distant(plan, True)
     hosts = _called(host, hostname)
@@ -249,7 +249,7 @@ def _gateway(clear: Any, start: Callable[[], Any], settings: Settings, keys: Any
 def _hosts(cluster: Path) -> list[str]:
     """Where P0, P1 and P2 are, by the cluster file."""
     parties = sorted(config.read(cluster).parties, key=lambda party: party.rank)
-    return [party.host_port[0] for party in parties]
+    return [party.host_port[0] for party in parties[: config.PARTIES]]
 
 
 def _greet(made: Gateway, bound: Any, host: str, here: bool, fixed: bool, as_json: bool) -> None:

@@ -36,7 +36,9 @@ def show(file: Path, /, *, output: Output = HUMAN) -> None:
     ui.say("This was not checked: `puma receipt verify` does.")
 
 
-def verify(file: Path, /, *, cluster: Path | None = None, output: Output = HUMAN) -> None:
+def verify(
+    file: Path, /, *, cluster: Path | None = None, card: str | None = None, output: Output = HUMAN
+) -> None:  # fmt: skip
     """Check receipts: signatures, that the three statements agree, and that both ends of every link do.
 
     Parameters
@@ -45,10 +47,12 @@ def verify(file: Path, /, *, cluster: Path | None = None, output: Output = HUMAN
         A file that --receipt has written.
     cluster
         The cluster file that says whose keys count. Without it, the statements are compared with each other alone.
+    card
+        The digest of the model's card, as `puma models show` has it. Receipts of other models do not hold then.
     """
     from puma.client.evidence import verify as receipts
 
-    found = receipts.verify(file, cluster)
+    found = receipts.verify(file, cluster, card)
     local = any(each.local for each in found)
     if output.json:
         known = {"checked": True, "keys_known": cluster is not None, "local": local}

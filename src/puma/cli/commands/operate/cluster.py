@@ -12,7 +12,7 @@ from cyclopts import Parameter
 from puma import config, fingerprint
 from puma.cli import ui
 from puma.cli.options import HUMAN, Count, Flag, Output
-from puma.config import PARTIES, Cluster, Party, Policy, Section
+from puma.config import MOST_PARTIES, Cluster, Party, Policy, Section
 from puma.errors import ConfigError, UsageError
 
 FILE = Path("cluster.toml")
@@ -38,7 +38,8 @@ def new(
     Parameters
     ----------
     party
-        RANK=HOST:PORT,WHO three times; WHO is a .crt file or a fingerprint, under a CA the certificate's name.
+        RANK=HOST:PORT,WHO three times, and with rank 3 for a second dealer; WHO is a .crt file or a
+        fingerprint, under a CA the certificate's name.
     owner
         Who may upload models: a .crt file, or NAME=FINGERPRINT; may be repeated.
     client
@@ -117,7 +118,7 @@ def trust(
 def _party(words: str, by_name: bool) -> Party:
     rank, _, rest = words.partition("=")
     address, _, who = rest.partition(",")
-    if not (rank.isascii() and rank.isdigit() and int(rank) < PARTIES):
+    if not (rank.isascii() and rank.isdigit() and int(rank) < MOST_PARTIES):
         raise UsageError(f"not a party: {words}", _PARTY_HINT)
     if by_name:
         return Party(int(rank), address, name=_shown_name(who) if who else "")

@@ -119,7 +119,7 @@ def _told(listed: Listed) -> dict[str, Any]:
 
     from puma.models import architecture, heads
     from puma.wire.policy import allowed_outputs
-    from puma.wire.receipts import commitment_digest
+    from puma.wire.receipts import card_digest, commitment_digest
 
     card, config = listed.card, listed.config
     proven = set(config.formats.proven)
@@ -130,8 +130,9 @@ def _told(listed: Listed) -> dict[str, Any]:
         "reveal_logits": card.reveal_logits, "max_tokens": card.max_tokens, "hides": card.hides,
         "outputs": allowed_outputs(config, card, card.reveal_logits), "approximations": card.approximations,
         "commitment": commitment_digest(listed.commitment).hex() if listed.commitment else "",
+        "card": card_digest(config, card).hex(), "digest": card.weights.sha256.hex() if card.weights else "",
         "bytes": listed.size, "plan": card.plan and msgspec.to_builtins(card.plan), "stream": config.formats.stream,
-        "places": places, "weights": _weights(listed),
+        "places": places, "weights": _weights(listed), "preamble": len(getattr(config, "preamble", ())),
     }  # fmt: skip
 
 

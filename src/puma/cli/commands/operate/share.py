@@ -36,6 +36,7 @@ def share(
     outputs: str = "",
     state: Path | None = None,
     keep: Path | None = None,
+    preamble: Path | None = None,
     insecure: Flag = False,
     open_weights: Flag = False,
     fitting: Fitting = FITTED,
@@ -70,6 +71,9 @@ def share(
         The folder for what an interrupted upload needs to go on, which is as secret as the weights.
     keep
         Write the seeds of the masks to this file, for `puma audit`; it is as secret as the weights.
+    preamble
+        A file with a system message, in UTF-8: chats that begin with it pay for the rest of their prompts alone,
+        whoever asks. Everybody learns the message, and whether a chat begins with it.
     insecure
         Links without TLS, to parties that were started likewise on this machine.
     open_weights
@@ -89,6 +93,8 @@ def share(
         clear = PlainModel(model, adapter)
         ui.left_aside(clear.checkpoint.beyond)
         ui.assumed(clear.config)
+        if preamble is not None:
+            _begin(clear, preamble, adapter is not None and open_weights, keep)
         files = {label: read() for label, read in clear.files.items()}
         called, allowed = name or _name(clear.name), _listed(approximations)
         seen = chosen_outputs(clear.config, [each.replace("-", " ") for each in _listed(outputs)], reveal_logits)
@@ -123,6 +129,20 @@ def share(
     how = "the rest of it was sent" if resumed else "shared"
     ui.say(f"{card.name} (version {card.version}): {how} in {seconds:.1f} s; all three parties serve it now")
     ui.say(f"commitment {committed}: clients see by it that it is this one (puma models show)")
+
+
+def _begin(clear: PlainModel, path: Path, apart: bool, keep: Path | None) -> None:
+    """Compute what prompts may begin with."""
+    if keep is not None:
+        what = "whoever audits a model computes its weights anew, but not a preamble to the last bit"
+        raise UsageError(what, "leave out --keep or --preamble")
+    if apart:
+        raise UsageError("an adapter that is shared apart has no preamble", "leave out --open-weights or --preamble")
+    try:
+        message = path.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} cannot be read: {error}", "pass a text file") from None
+    clear.begin_with(message)
 
 
 def _check_keeping(owning: Owner, clear: PlainModel, card: Card, open_weights: bool) -> None:

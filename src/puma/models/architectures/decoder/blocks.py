@@ -28,8 +28,27 @@ class HeadNorm(nn.Module):
         heads = x.reshape(rows, -1, self.weight.shape[0])
         self.place.seen(heads)
         with F.component("norm", x):
-            n = F.rms_norm(heads, self.eps, self.place.reach, nn.ring_for(self))
+            n = F.rms_norm(heads, self.eps, self.place.reach, nn.ring_for(self), nn.grows(self))
             return F.affine(n, self.weight).reshape(rows, width)
+
+
+class Known(nn.Module):
+    """Keys or values of the preamble's tokens (tokens, heads * head_dim), as a cache holds them: turned already."""
+
+    def __init__(self, c: Decoder, kind: str, limits: nn.Limits) -> None:
+        self.known: Value = nn.Parameter((len(c.preamble), c.kv_heads * c.head_dim))
+        self._kind, self._limits, self._size = kind, (limits,), c.head_dim  # in a tuple, for they are others' places
+
+    @property
+    def ring(self) -> int:
+        """The one in which attention keeps them."""
+        keys, values = nn.cached_rings(self._limits[0])
+        return keys if self._kind == "keys" else values
+
+    def columns(self) -> Value:
+        """(1, heads, tokens, head_dim)."""
+        rows = self.known[: self.known.shape[0]]
+        return rows.reshape(1, rows.shape[0], -1, self._size).transpose(1, 2)
 
 
 class Attention(nn.Module):
@@ -46,6 +65,9 @@ class Attention(nn.Module):
         self.q_norm, self.k_norm = (HeadNorm(c, c.heads), HeadNorm(c, c.kv_heads)) if c.head_norms else (None, None)
         self.gate = nn.Linear(c.hidden_size, c.heads * c.head_dim, bias, "activation") if c.output_gate else None
         self.sinks: Value = nn.Parameter((c.heads,)) if c.sinks else None
+        self.preamble_keys, self.preamble_values = (
+            [Known(c, kind, self.limits) for kind in ("keys", "values")] if c.preamble else (None, None)
+        )
         turning = c.turning(layer)
         self.frequencies = turning and rope.frequencies(turning, c.head_dim, c.context)
 
@@ -91,7 +113,7 @@ class MLP(nn.Module):
     def __call__(self, x: Value) -> Value:
         if self.gate_proj is None:
             return self.down_proj(nn.activate(self.activation, self.up_proj, x, self.down_proj))
-        return self.down_proj(nn.gated(self.activation, self.gate_proj, self.up_proj, x))
+        return self.down_proj(nn.gated(self.activation, self.gate_proj, self.up_proj, x, self.down_proj))
 
 
 def norm(c: Decoder, affine: bool, writes: bool = False) -> nn.Norm:

@@ -10,7 +10,18 @@ from typing import Annotated, Literal
 from msgspec import Meta, Struct
 from msgspec.structs import force_setattr
 
-from puma.models.fields import MOST_HEAD, Activation, Labels, Layers, OptionalSize, Positive, Reading, Rope, Size
+from puma.models.fields import (
+    MOST_HEAD,
+    MOST_PREAMBLE,
+    Activation,
+    Labels,
+    Layers,
+    OptionalSize,
+    Positive,
+    Reading,
+    Rope,
+    Size,
+)
 from puma.models.formats import Formats
 from puma.models.pooling import Pooling
 
@@ -57,7 +68,8 @@ class Decoder(Struct, frozen=True, kw_only=True, tag_field="model_type", tag="de
     others on both sides.
     `labels` names the classes of a classification head, which then takes the place of the logits and reads the last
     token that is not `padding`, or with `each_token` every one; `label_bias`: it has a bias. `headless`: there is
-    neither. `pooling` is what makes one vector of a text.
+    neither. `pooling` is what makes one vector of a text. `preamble` are tokens, known to everybody, with which prompts
+    may begin: their keys and values are parameters like any other, so that nobody computes them again.
     """
 
     vocab_size: Size
@@ -114,6 +126,7 @@ class Decoder(Struct, frozen=True, kw_only=True, tag_field="model_type", tag="de
     padding: OptionalSize | None = None
     headless: bool = False
     pooling: Pooling = Pooling()
+    preamble: Annotated[tuple[OptionalSize, ...], Meta(max_length=MOST_PREAMBLE)] = ()
     formats: Formats = Formats()
 
     def __post_init__(self) -> None:
@@ -144,6 +157,10 @@ class Decoder(Struct, frozen=True, kw_only=True, tag_field="model_type", tag="de
         if self.parallel and not self.pre_norms:
             raise ValueError("halves that are computed side by side read a norm only")
 
+        if self.preamble and (self.delta or self.labels or self.headless or self.formats.open):
+            raise ValueError("a preamble is for models that generate, remember every token and have secret weights")
+        if self.preamble and (len(self.preamble) >= self.context or max(self.preamble) >= self.vocab_size):
+            raise ValueError("the preamble is longer than the context, or holds what is no token")
         if self.delta and (self.window or not self.pre_norms):
             raise ValueError("layers with a memory among layers with a window, or without norms, are not implemented")
         if self.experts and not (0 < self.chosen <= self.experts and self.expert_size):

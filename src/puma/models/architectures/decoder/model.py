@@ -11,7 +11,7 @@ from typing import Any
 import puma.nn.modules as nn
 from puma.errors import UsageError
 from puma.models.architecture import Heads, Inputs
-from puma.models.architectures.decoder.blocks import Block, norm
+from puma.models.architectures.decoder.blocks import Attention, Block, norm
 from puma.models.architectures.decoder.config import Decoder
 from puma.models.cache import Cache, Recurrent
 from puma.models.formats import hand_out
@@ -86,6 +86,16 @@ class Model(nn.Module):
         with F.component("head", h):
             logits = self.lm_head(h, self.model.embed_tokens)
             return logits if ranked or not self.config.logit_cap else F.softcap(logits, self.config.logit_cap)
+
+    def preamble(self) -> Cache:
+        """What a prompt goes on from that begins with the preamble: its keys and values, read from the parameters."""
+        cache = Cache(self.config.layers)
+        for layer, mine in zip(self.model.layers, cache.layers, strict=True):
+            attention = layer.self_attn
+            assert isinstance(attention, Attention) and attention.preamble_keys and attention.preamble_values
+            mine.k, mine.v = attention.preamble_keys.columns(), attention.preamble_values.columns()
+        cache.held = cache.held.new_ones(1, len(self.config.preamble))
+        return cache
 
     def hidden(self, one_hot: Value, cache: Cache | None = None) -> Value:
         """The last hidden states (tokens, hidden_size)."""

@@ -16,11 +16,12 @@ from torch import Tensor
 
 from puma.errors import CheckpointError, TensorError, UnsupportedModel
 from puma.models.files.gguf.header import Place
-from puma.models.files.source import Entry, Unchanged
+from puma.models.files.source import Blocks, Entry, Unchanged
 
 Change = Callable[[Tensor], Tensor]
 BLOCK_BYTES = 1 << 20  # dequantised at a time; what is made on the way takes some times as much
 DOUBLE = 28  # ggml's number of float64, which the package leaves as it is
+LAID = {0: "f32", 1: "f16", 30: "bf16", 2: "q4_0", 3: "q4_1", 8: "q8_0", 12: "q4_k", 14: "q6_k"}  # by ggml's number
 
 
 def entry(place: Place, unchanged: Unchanged, name: str, change: Change | None = None) -> Entry:
@@ -31,7 +32,19 @@ def entry(place: Place, unchanged: Unchanged, name: str, change: Change | None =
     except RuntimeError as error:  # torch's, for what cannot be reshaped into heads
         what = f"{place.name} in {place.file.name} has shape {list(place.shape)}, which is no whole number of heads"
         raise TensorError(what, "the file is damaged") from error
-    return Entry(place.file, name, shape, "F32", partial(_read, place, unchanged, change))
+    read = partial(_read, place, unchanged, change)
+    return Entry(place.file, name, shape, "F32", read, blocks=_blocks(place, change))
+
+
+def _blocks(place: Place, change: Change | None) -> Blocks | None:
+    """How a matrix lies in the file, if a kernel reads such numbers and no more than the order of rows is changed."""
+    kind = LAID.get(place.kind)
+    if kind is None or len(place.shape) != 2 or change is None:
+        return Blocks(kind, place.offset) if kind and len(place.shape) == 2 else None
+    rows = torch.arange(place.shape[0])
+    order = change(rows.unsqueeze(1))
+    moved = order.shape == (len(rows), 1) and torch.equal(order[:, 0].sort().values, rows)
+    return Blocks(kind, place.offset, order[:, 0]) if moved else None
 
 
 def _read(place: Place, unchanged: Unchanged, change: Change | None) -> Tensor:
