@@ -4,8 +4,8 @@
 
 With --instructions avx2 models are measured as on a machine without AVX-512, which is hidden from numba and OpenSSL.
 
-Parts: models, functions, kernels, links, networks, far, stack, phases, batch, lengths, sentences, open, threads, clients,
-drafts (and --smollm2 FILE of a chat model, --draft-model FOLDER for drafts by a smaller one). Each writes a JSON file;
+Parts: models, functions, kernels, links, networks, far, stack, phases, batch, lengths, sentences, open, threads,
+clients, drafts (and --smollm2 FILE, a chat model, --draft-model FOLDER for drafts by a smaller one). Each writes a JSON file;
 tables and plots are then made of all files that are there. The measurements go to benchmarks/results, the page to
 docs/benchmarks.md, the plots to docs/plots; with --out everything goes to that folder. `--only page` measures nothing.
 The whole takes about an hour and wants the machine for itself.

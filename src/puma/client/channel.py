@@ -138,12 +138,14 @@ class PartyChannel:
         return replies
 
     def planned(self, request: msg.Generate | msg.Encode) -> msg.Generate | msg.Encode:
-        """The request by the session's choice of variants. For "auto" the parties measure their network and say which
-        are quickest: once for requests of about the same size."""
+        """The request by the session's choice of variants; for "auto" the parties are asked once for each size."""
         quick, read = named(self.variants), request.input
         if quick is None:
-            tokens = request.tokens if isinstance(request, msg.Generate) else 0
-            size = (tokens.bit_length(), len(read.lengths).bit_length(), max(read.lengths).bit_length())
+            size = (
+                getattr(request, "tokens", 0).bit_length(),
+                len(read.lengths).bit_length(),
+                max(read.lengths).bit_length(),
+            )
             if size not in self._plans:
                 self.network = self.ask(Surveyed, lambda _: msg.Survey(msg.bare(request)))[1]
                 self._plans[size] = self.network.quick

@@ -31,7 +31,7 @@ from puma.mpc.clear import Clear, ClearSum
 from puma.mpc.clear_forms import in_clear
 from puma.mpc.cost import declares
 from puma.mpc.fixed import ACTIVATION, ACTIVATION_REACH, NONLINEAR, SCORE_REACH
-from puma.mpc.lookup import Digit, digits, line, line_masks
+from puma.mpc.lookup import Digit, column, digits, line, line_masks
 from puma.mpc.party import Protocol, together
 from puma.mpc.share import Additive, Share
 from puma.mpc.watch import note_digit
@@ -226,7 +226,7 @@ class Lines:
         if list(weights) == [1]:
             return self._of(line(deal(party, None, dealt, ring), bits.word[0], self.e.m, self.b.m))
         dealt_words, v = deal(party, None, dealt, ring), bits.word
-        factors = _column(tuple(weights), v.ndim - 1, v.device)
+        factors = column(tuple(weights), v.ndim - 1, v.device)
         masked = ((1 - 2 * v) * factors).unsqueeze(1) * dealt_words[1:]
         s, s_lu, rest = dealt_words[0] * (v * factors).sum(0) + masked.sum(0)
         return self._of(s * self.e.m - s_lu * self.b.m + rest)
@@ -266,12 +266,6 @@ class Lines:
 
     def _of(self, part: Tensor) -> Additive:
         return Additive(self.e.party, part, self.spline.bits, self.spline.line_frac, dealt=False)
-
-
-@cache
-def _column(numbers: tuple[int, ...], dims: int, device: torch.device) -> Tensor:
-    """These numbers along a first dimension before so many."""
-    return torch.tensor(numbers, device=device).reshape(-1, *(1 for _ in range(dims)))
 
 
 def _placed(spline: Spline, x: Clear) -> tuple[Tensor, Tensor]:
