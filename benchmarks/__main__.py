@@ -4,8 +4,9 @@
 
 With --instructions avx2 models are measured as on a machine without AVX-512, which is hidden from numba and OpenSSL.
 
-Parts: models, functions, kernels, links, networks, far, stack, phases, batch, lengths, sentences, open, threads,
-clients, drafts (and --smollm2 FILE, a chat model, --draft-model FOLDER for drafts by a smaller one). Each writes a JSON file;
+Parts: models, plain, functions, kernels, links, networks, far, stack, phases, batch, lengths, sentences, open, threads,
+clients, drafts (and --smollm2 FILE of a chat model, --draft-model FOLDER for drafts by a smaller one). Each writes a
+JSON file;
 tables and plots are then made of all files that are there. The measurements go to benchmarks/results, the page to
 docs/benchmarks.md, the plots to docs/plots; with --out everything goes to that folder. `--only page` measures nothing.
 The whole takes about an hour and wants the machine for itself.
@@ -29,6 +30,7 @@ from benchmarks.clients import run as clients
 from benchmarks.drafts import run as drafts
 from benchmarks.functions import FUNCTIONS
 from puma import pool
+from puma.local.nursery import ENVIRONMENT
 from puma.measure.speed import speed
 
 Part = Callable[[int, bool], Any]
@@ -71,7 +73,7 @@ def threads(runs: int, quick: bool) -> list[dict[str, Any]]:
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.json"
         words = ["--threads", counts, "--runs", str(runs), "--json", str(report), *(["--quick"] if quick else [])]
-        environment = os.environ | {"OMP_WAIT_POLICY": "PASSIVE"}
+        environment = os.environ | ENVIRONMENT
         command = [sys.executable, "-m", "benchmarks.alone", *words]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env=environment)
         return json.loads(report.read_text())
@@ -99,6 +101,7 @@ def far(_: int, quick: bool) -> list[dict[str, Any]]:
 
 PARTS: dict[str, Part] = {
     "models": lambda runs, quick: model_run.models(runs, quick, say),
+    "plain": lambda runs, quick: model_run.plain(runs, quick, say),
     "functions": functions,
     "kernels": lambda _, quick: script("kernels.py", quick),
     "links": lambda _, quick: script("links.py", quick),

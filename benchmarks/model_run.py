@@ -11,9 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import puma.models
+from puma.measure.bench import configured, in_the_clear, plainly, random_inputs
+from puma.measure.estimate import measured
 
 STORIES = Path(puma.models.__file__).parent / "stories"  # the model in the package
 MINUTES = 20.0
+PLAIN_RUNS = 9  # of which the least counts
 
 MODELS: dict[str, list[str]] = {
     "BERT-base, 128 tokens": ["bert-base", "--prompt", "128"],
@@ -42,6 +45,21 @@ def models(runs: int, quick: bool, say: Say) -> list[dict[str, Any]]:
         if not quick or title in QUICK:
             say(title)
             found.append({"title": title, "command": _shown(words)} | _tried(words, runs))
+    return found
+
+
+def plain(runs: int, quick: bool, say: Say) -> list[dict[str, Any]]:
+    """The same requests in the clear, by torch in float32 on all cores: how many times slower three parties are."""
+    found = []
+    for title, words in MODELS.items():
+        if not quick or title in QUICK:
+            say(title)
+            source, asked = words[0], dict(zip(words[1::2], map(int, words[2::2]), strict=True))
+            _, config, params = configured(source, asked.get("--layers"))
+            request = measured(config, asked["--prompt"], asked.get("--tokens"))
+            clear, prompts = in_the_clear(config, params), random_inputs(config, request.input.lengths)
+            took = plainly(clear, prompts, asked.get("--tokens"), max(runs, PLAIN_RUNS))
+            found.append({"title": title, "runs": max(runs, PLAIN_RUNS), "seconds": took})
     return found
 
 

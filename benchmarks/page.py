@@ -21,6 +21,7 @@ KINDS = {"models": "AVX-512", "models_avx2": "AVX2 alone"}
 PARTS = (
     "models",
     "models_avx2",
+    "plain",
     "functions",
     "kernels",
     "links",
@@ -101,6 +102,11 @@ def models(results: list[dict[str, Any]]) -> str:
     return table(heads, rows)
 
 
+def plain(results: list[dict[str, Any]]) -> str:
+    rows = [[r["title"], f"{r['seconds']:.3g}", str(r["runs"])] for r in results]
+    return table(("in the clear", "seconds", "runs"), rows)
+
+
 def functions(results: dict[str, dict[str, Any]]) -> str:
     heads = ("function", "elements", "processor seconds", "seconds", "bits", "online", "rounds", "largest error")
     rows = [
@@ -175,14 +181,8 @@ def phases(results: list[dict[str, Any]]) -> str:
 
 
 def batch(results: list[dict[str, Any]]) -> str:
-    heads = (
-        "prompts in a request",
-        "seconds",
-        "new tokens a second",
-        "rounds",
-        "MB a new token",
-        "processor s a token",
-    )
+    heads = ("prompts in a request", "seconds", "new tokens a second", "rounds", "MB a new token")
+    heads += ("processor s a token",)
     rows = []
     for b in results:
         if "error" in b:
@@ -279,18 +279,8 @@ def open_weights(results: dict[str, Any]) -> str:
 
 
 def spu(results: list[dict[str, Any]]) -> str:
-    heads = (
-        "function",
-        "SPU cpu s",
-        "Puma cpu s",
-        "ratio",
-        "SPU s",
-        "Puma s",
-        "SPU MB",
-        "Puma MB",
-        "SPU error",
-        "Puma's",
-    )
+    heads = ("function", "SPU cpu s", "Puma cpu s", "ratio", "SPU s", "Puma s", "SPU MB", "Puma MB", "SPU error")
+    heads += ("Puma's",)
     rows = []
     for r in results:
         both = (r["spu"], r["puma"])
@@ -304,6 +294,7 @@ def spu(results: list[dict[str, Any]]) -> str:
 TABLES: dict[str, Callable[[Any], str]] = {
     "models": models,
     "models_avx2": models,
+    "plain": plain,
     "functions": functions,
     "kernels": kernels,
     "links": links,
@@ -343,49 +334,53 @@ def written(measured: dict[str, dict[str, Any]]) -> str:
 
 
 def facts(measured: dict[str, dict[str, Any]]) -> str:
-    """The first token of LLaMA-7B, and BERT beside SPU, each with the machine it was measured on."""
+    """The first token of LLaMA-7B, and BERT beside SPU and plaintext, each with the machine it was measured on."""
     kinds = [(KINDS[part], _named(measured[part])) for part in KINDS if part in measured]
     first = " and ".join(f"{found[TOKEN]['seconds']:.0f} s with {kind}" for kind, found in kinds)
     sent = kinds[0][1][TOKEN]["bytes"]["total"] / 1e9
     berts = " and ".join(f"{found[BERT]['seconds']:.1f} s with {kind}" for kind, found in kinds)
     layer = _named(measured["spu"])[LAYER]
     time, traffic = (layer["spu"][key] / layer["puma"][key] for key in ("cpu_seconds", "megabytes"))
-    about = measured["models"]["about"]
-    return "\n".join(
-        [
-            f"- **The first token of LLaMA-7B takes {first}**, all three parties on one machine with {about['cores']} "
-            f"cores, and {sent:.2f} GB of traffic; PUMA's paper, whose title says five minutes, used three machines of "
-            "128 threads.",
-            f"- **BERT-base over 128 tokens takes {berts}**. Beside SPU, the framework PUMA was written in, one layer "
-            f"takes {time:.0f} times less processor time and {traffic:.1f} times less traffic, with smaller errors.",
-        ]
-    )
+    about, times = measured["models"]["about"], _times(measured)
+    lines = [
+        f"- **The first token of LLaMA-7B takes {first}**, all three parties on one machine with {about['cores']} "
+        f"cores, and {sent:.2f} GB of traffic; PUMA's paper, whose title says five minutes, used three machines of "
+        "128 threads.",
+        f"- **BERT-base over 128 tokens takes {berts}**. Beside SPU, the framework PUMA was written in, one layer "
+        f"takes {time:.0f} times less processor time and {traffic:.1f} times less traffic, with smaller errors.",
+    ]
+    if times:
+        lines.append(
+            f"- **Plaintext is {times[BERT]:.0f} times as fast for BERT-base, and {times[TOKEN]:.0f} times for the "
+            "first token of LLaMA-7B**: torch in float32, on the same cores. A network between parties comes on top."
+        )
+    return "\n".join(lines)
 
 
 def summary(measured: dict[str, dict[str, Any]]) -> str:
     """The whole models, a line each, and on machines of the other kind the seconds beside."""
-    found = measured["models"]
+    found, times = measured["models"], _times(measured)
     other = _named(measured["models_avx2"]) if "models_avx2" in measured else {}
-    heads = [
-        "work",
-        "seconds",
-        "with AVX2 alone",
-        "processor seconds",
-        "all traffic",
-        "online",
-        "rounds",
-        "largest error",
-    ]
+    heads = ["work", "seconds", *(["times plaintext"] if times else []), "with AVX2 alone", "processor seconds"]
+    heads += ["all traffic", "online", "rounds", "largest error"]
     rows = []
     for m in found["results"]:
         if "error" in m:
             continue
         first = f" ({seconds(m['first_seconds'])} to the first)" if m["first_seconds"] else ""
+        slower = [f"{times[m['title']]:.0f}" if m["title"] in times else ""] if times else []
         beside = seconds(other[m["title"]]["seconds"]) if "seconds" in other.get(m["title"], {}) else ""
         sent = [f"{m['bytes'][key] / 1e9:.3f} GB" for key in ("total", "online")]
-        row = [f"{m['title']}: `{m['command']}`", seconds(m["seconds"]) + first, beside]
+        row = [f"{m['title']}: `{m['command']}`", seconds(m["seconds"]) + first, *slower, beside]
         rows.append([*row, seconds(m["cpu_seconds"]), *sent, f"{m['rounds']:,}", f"{m['max_error']:.2g}"])
     return f"{table(heads, rows)}\n\n{origin(found['about'])}"
+
+
+def _times(measured: dict[str, dict[str, Any]]) -> dict[str, float]:
+    """How many times as long as in the clear each model takes, by its title; none unless both were measured."""
+    clear, all_ = _named(measured.get("plain", {"results": []})), _named(measured["models"])
+    found = {title: all_[title] for title in clear if "seconds" in all_.get(title, {})}
+    return {title: each["seconds"] / clear[title]["seconds"] for title, each in found.items()}
 
 
 def _named(part: dict[str, Any]) -> dict[str, Any]:

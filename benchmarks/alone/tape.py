@@ -34,14 +34,20 @@ class Recorder:
 
 
 class Player(NullLink):
-    """A link to nobody on which the same data frames come again, each a fresh copy, as a socket would give it."""
+    """A link to nobody on which the same data frames come again, each a fresh copy that lies ready: on a real link a
+    thread of its own has received what comes early."""
 
     def __init__(self, came: Sequence[bytes]) -> None:
-        self._frames = iter(came)
+        self._frames = iter([_copied(frame) for frame in came])
 
     def recv(self, size: int) -> memoryview:
         """The next frame."""
-        frame, payload = next(self._frames), owned(size)
-        assert len(frame) == size, "this is another run than the recorded one"
-        payload[:] = frame
+        payload = next(self._frames)
+        assert len(payload) == size, "this is another run than the recorded one"
         return payload
+
+
+def _copied(frame: bytes) -> memoryview:
+    payload = owned(len(frame))
+    payload[:] = frame
+    return payload

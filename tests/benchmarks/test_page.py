@@ -110,3 +110,25 @@ def test_open_weights_stand_beside_hidden_ones() -> None:
     text = page.open_weights({"cases": [case], "folder": folder | {"own": [1 << 29, 1 << 30, 1 << 30]}})
     assert "| 4.00 | 1.00 | 0.25 | 8.00 | 3.00 | 0.38 | 0.70 | 0.98 | 2 |" in text
     assert "with 3 layers, 3.0 GiB" in text and "20.0 s to the first token" in text and "0.50, 1.00, 1.00 GiB" in text
+
+
+def test_how_many_times_as_long_as_plaintext() -> None:
+    titles = (page.BERT, page.TOKEN)
+    both = [{"title": title, "command": "puma bench x"} | model_run.median([answer(6.0)]) for title in titles]
+    measured: dict[str, Any] = {"models": {"about": record.about("benchmarks"), "results": both}}
+    assert "times plaintext" not in page.summary(measured)
+    measured["plain"] = {"results": [{"title": page.BERT, "seconds": 0.125, "runs": 9}]}
+    head, _, bert, token, *_ = page.summary(measured).splitlines()
+    assert head.split(" | ")[2] == "times plaintext"
+    assert [row.split(" | ")[2].strip() for row in (bert, token)] == ["48", ""]
+    layer = {"cpu_seconds": 2.0, "megabytes": 4.0}
+    measured["spu"] = {"results": [{"title": page.LAYER, "spu": layer, "puma": layer}]}
+    measured["plain"]["results"].append({"title": page.TOKEN, "seconds": 0.5, "runs": 9})
+    assert "Plaintext is 48 times as fast for BERT-base, and 12 times" in page.facts(measured)
+    assert "| BERT-base, 128 tokens | 0.125 | 9 |" in page.plain(measured["plain"]["results"])
+
+
+def test_the_plain_model_is_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(model_run, "PLAIN_RUNS", 1)
+    (found,) = model_run.plain(1, True, lambda text: None)
+    assert found["title"] == model_run.QUICK[0] and 0 < found["seconds"] < 60

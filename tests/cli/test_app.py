@@ -87,7 +87,7 @@ def test_version(puma: Run) -> None:
         ("encode {bert}", "puma encode needs TEXT"),
         ("encode {bert} LONG", "the model's context 32"),
         ("encode {bert} the ", "the prompt is empty"),
-        ("bench bert-base", "puma bench needs --prompt"),
+        ("bench bert-base", "how long is the prompt?"),
         ("bench bert-huge --prompt 4", "there is no preset bert-huge"),
         ("bench bert-base --prompt 0", "a prompt of 0 tokens"),
         ("bench bert-base --prompt -4", "a prompt of -4 tokens"),

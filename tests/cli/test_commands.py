@@ -251,6 +251,17 @@ def test_a_config_alone_is_counted(puma: Run, checkpoints: dict[str, Path], tmp_
     assert refused.code != 0 and "has no weights" in refused.err
 
 
+@pytest.mark.parametrize(("name", "options", "rows"), [("vit", ["--batch", 2], 10), ("whisper", ["--tokens", 2], 8)])
+def test_bench_of_what_is_no_text(name: str, options: list[object], rows: int, puma: Run, tmp_path: Path) -> None:
+    folder = zoo.write(tmp_path / name, name)
+    found = puma("bench", folder, *options, "--no-fitted", "--json").json
+    assert found["prompt"] == rows and 0 < found["max_abs_error"] < 0.02 and found["plain_seconds"] > 0
+    if name == "whisper":
+        cost = puma("cost", folder, *options, "--json").json
+        assert (cost["rounds"], cost["bytes"]) == (found["rounds"], found["bytes"])
+    assert "leave out --prompt" in puma("bench", folder, "--prompt", 4).err
+
+
 def test_bench_for_people(puma: Run, checkpoints: dict[str, Path]) -> None:
     out = puma("bench", checkpoints["gpt2"], "--prompt", 3, "--layers", 1, "--batch", 2, "--no-error").out
     assert "gpt2, 1 layers, 3 tokens in, 1 out, 2 times" in out and "CPU seconds" in out and "tokens/s" in out

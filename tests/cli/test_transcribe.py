@@ -26,6 +26,7 @@ def test_transcribe(puma: Run, tmp_path: Path) -> None:
     assert "--language en" in puma("transcribe", folder, file).err
     assert "needs MODEL and FILE" in puma("transcribe", folder).err
     assert "cannot be read" in puma("transcribe", folder, tmp_path / "none.wav", "--language", "de").err
+    assert "tells no times" in puma("transcribe", folder, file, "--language", "de", "--times").err
 
 
 def test_an_answer_begins_with_a_language(puma: Run, tmp_path: Path) -> None:
@@ -34,3 +35,4 @@ def test_an_answer_begins_with_a_language(puma: Run, tmp_path: Path) -> None:
     plain, begun = puma(*asked).json, puma(*asked, "--begin", "dog").json
     assert plain["compare"]["agree"] and begun["compare"]["agree"] and plain["token_ids"] != begun["token_ids"]
     assert "has no token nowhere" in puma(*asked[:-1], "--begin", "nowhere").err
+    assert "not told which language a text is in" in puma(*asked[:-1], "--from", "de_DE").err

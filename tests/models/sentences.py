@@ -83,3 +83,15 @@ def _parts(pooling: dict[str, Any]) -> int:
     if named is not None:
         return len(named) if isinstance(named, list) else 1
     return max(1, sum(on is True for key, on in pooling.items() if key.startswith("pooling_mode_")))
+
+
+def judge(folder: Path, **settings: Any) -> Path:
+    """A folder of a CrossEncoder as Qwen3-Reranker is one: a decoder that is asked in its chat template whether a text
+    answers, and of whose logits those of two words count."""
+    tiny.llama(folder, **({"num_hidden_layers": 1} | settings))
+    template = "<s> {% for m in messages %}{{ m.role }} {{ m.content }} {% endfor %}it was"
+    (folder / "tokenizer_config.json").write_text(json.dumps({"chat_template": template}))
+    (folder / "config_sentence_transformers.json").write_text('{"model_type": "CrossEncoder"}')
+    _placed(folder, "1_LogitScore", {"true_token_id": 9, "false_token_id": 12})
+    named_modules(folder, [("Transformer", ""), ("LogitScore", "1_LogitScore")])
+    return folder

@@ -15,11 +15,11 @@ SPECIAL = ("<|start|>", *(f"<|{code}|>" for code in LANGUAGES), "<|transcribe|>"
 WINDOW = 2 * zoo.WHISPER["max_source_positions"] * 160  # samples
 
 
-def write(folder: Path, **settings: Any) -> Path:
-    """A folder; `settings` are those of its generation_config.json."""
+def write(folder: Path, ticks: int = 0, **settings: Any) -> Path:
+    """A folder; `settings` are those of its generation_config.json. It knows so many times."""
     words = tiny.tokenizer("$A")
     words.add_special_tokens([AddedToken(token, special=True) for token in SPECIAL])
-    size = words.get_vocab_size()
+    size = words.get_vocab_size() + ticks
     start = words.token_to_id(SPECIAL[0])
     own = {"vocab_size": size, "decoder_start_token_id": start, "max_target_positions": 9}
     zoo.write(folder, "whisper", tie_word_embeddings=False, **own)

@@ -59,6 +59,20 @@ def test_computations_are_those_of_torch(change: Callable[[Tensor, Tensor], Tens
     assert torch.equal(Folded({"x": later})["x"], now)
 
 
+def test_parts_of_one_result_are_computed_once() -> None:
+    """As the experts of a layer, which lie in one tensor and are put side by side."""
+    reads = list[int]()
+
+    def read() -> Tensor:
+        reads.append(1)
+        return torch.arange(24.0).reshape(4, 3, 2)
+
+    experts = [expert.T * 2 for expert in deferred((4, 3, 2), read).unbind(0)]
+    found = Folded({"x": torch.cat(experts), "y": experts[1]})
+    assert found["x"].shape == (8, 3) and len(reads) == 1
+    assert torch.equal(found["y"], found["x"][2:4]) and len(reads) == 3
+
+
 def test_nothing_is_read_before_it_is_looked_up_and_nothing_is_kept() -> None:
     reads = []
 

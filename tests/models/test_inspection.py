@@ -31,6 +31,8 @@ def test_presets_are_supported(name: str) -> None:
         ("mpnet-base", {"positions": "learned, a number for each distance"}),
         ("deberta-v3-base", {"positions": "disentangled"}),
         ("modernbert-base", {"attention": "14 layers see a window of 65", "positions": "rotary"}),
+        ("qwen3-30b-a3b", {"mlp": "silu, gated, 128 experts of 768; a token takes 8, and all are computed: 16 times"}),
+        ("gpt-oss-20b", {"mlp": "32 experts of 2,880; a token takes 4", "attention": "12 layers see a window of 128"}),
     ],
 )
 def test_parts_have_names(name: str, parts: dict[str, str]) -> None:

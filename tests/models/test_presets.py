@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from math import prod
+from typing import Any
 
 import pytest
 
@@ -24,6 +25,8 @@ PARAMETERS = {
     "qwen3-8b": 8_190_735_360,
     "mistral-7b": 7_248_023_552,
     "gemma-3-4b": 3_880_263_168,  # of the text model
+    "qwen3-30b-a3b": 30_532_122_624,
+    "gpt-oss-20b": 20_914_757_184,
     "smollm2-135m": 134_515_008,
     "minilm-l6": 22_713_216,
     "bge-small": 33_360_000,
@@ -58,8 +61,11 @@ def test_published_sizes(name: str) -> None:
 
 
 def test_what_the_settings_say() -> None:
-    assert preset("gemma-3-4b").alike is False and preset("llama-3.1-8b").rope.scaling == "llama3"
-    assert [preset(name).pooling.modes for name in ("minilm-l6", "bge-m3", "bert-base")] == [("mean",), ("cls",), ()]
+    assert preset("gemma-3-4b").period == 6 and preset("modernbert-base").period == 3 and preset("gpt2").period == 1
+    rotary: Any = preset("llama-3.1-8b")
+    assert rotary.rope.scaling == "llama3"
+    each: Any = preset
+    assert [each(name).pooling.modes for name in ("minilm-l6", "bge-m3", "bert-base")] == [("mean",), ("cls",), ()]
     assert "gpt2" in PRESETS and "qwen3-4b" in PRESETS and "config.json" not in PRESETS
     assert len(list(PRESETS)) == len(PRESETS) == len(set(PRESETS))
 

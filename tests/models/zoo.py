@@ -36,6 +36,7 @@ OPT = {name: SIZES[name] for name in SIZES if name != "intermediate_size"} | {"f
 EXPERTS = GROUPED | {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 8}
 MEMORY: dict[str, Any] = {"linear_key_head_dim": 6, "linear_value_head_dim": 4, "linear_num_key_heads": 2}
 MEMORY |= {"linear_num_value_heads": 4, "layer_types": ["linear_attention", "full_attention", "linear_attention"]}
+FAINT = {"rms_norm_eps": 1e-4}
 
 
 def rope(kind: str, **settings: Any) -> dict[str, Any]:
@@ -86,7 +87,18 @@ CAUSAL: dict[str, tuple[str, dict[str, Any]]] = {
         "GptOssForCausalLM",
         GROUPED | {"head_dim": 8, "num_local_experts": 4, "num_experts_per_tok": 2, "sliding_window": 3},
     ),
-    "qwen3.5": ("Qwen3_5ForCausalLM", GROUPED | {"head_dim": 8, "num_hidden_layers": 3, "rms_norm_eps": 1e-4} | MEMORY),
+    "qwen3.5": ("Qwen3_5ForCausalLM", GROUPED | {"head_dim": 8, "num_hidden_layers": 3} | MEMORY | FAINT),
+    "qwen3.5-moe": (
+        "Qwen3_5MoeForCausalLM",
+        EXPERTS | {"head_dim": 8, "num_hidden_layers": 3, "shared_expert_intermediate_size": 12} | MEMORY | FAINT,
+    ),
+    "qwen3-next": (
+        "Qwen3NextForCausalLM",
+        EXPERTS
+        | {"head_dim": 8, "num_hidden_layers": 3, "shared_expert_intermediate_size": 12, "mlp_only_layers": [1]}
+        | MEMORY
+        | FAINT,
+    ),
     "neox": ("GPTNeoXForCausalLM", SIZES | {"rotary_pct": 0.67}),
     "neox-serial": ("GPTNeoXForCausalLM", SIZES | {"use_parallel_residual": False, "rotary_pct": 1.0}),
     "opt": ("OPTForCausalLM", OPT),

@@ -17,13 +17,15 @@ import torch
 
 from puma import kernels
 from puma.local.cluster import LocalCluster
-from puma.models.config import Config
+from puma.models.architectures.seq2seq.config import Sound
+from puma.models.config import Config, Seq2Seq
 from puma.mpc.fixed import RING
 from puma.mpc.party import DEALER, FIRST, SECOND, Party
 from puma.mpc.retrieval import Choice
 from puma.mpc.share import Share
 from puma.party import server
 from puma.reference.plain_model import PlainModel
+from puma.wire import inputs as wired
 from puma.wire import pixels
 from puma.wire.input_share import Flagged, InputShare, Seeds
 from puma.wire.messages import Input
@@ -65,7 +67,7 @@ def test_tokens_of_one_prompt_are_hidden_with_their_signs_and_flags() -> None:
     ids = torch.tensor(TOKENS)[secret].tolist()
     shares = share_input(ids, VOCABULARY, flags=secret.tolist())
     for of in RANKS:
-        made = received(shares[of], of, len(ids), len(ids))
+        made: Any = received(shares[of], of, len(ids), len(ids))
         flags = [part._replace(name="flag") for part in words_of(made.flags)]
         view = choices_of(made.rows) + words_of(made.rows.signs) + flags
         assert findings(view, secret.numpy().astype(np.int8), weights=(1, 2)) == [], f"P{of}"
@@ -77,7 +79,7 @@ def test_prompts_of_one_process_are_hidden_together() -> None:
     parts: dict[int, list[list[np.ndarray]]] = {of: [] for of in RANKS}
     for bit in secret.tolist():
         for of, share in enumerate(share_input([TOKENS[bit]], VOCABULARY, flags=[bit])):
-            made = received(share, of, 1, 1)
+            made: Any = received(share, of, 1, 1)
             seeds = [np.unpackbits(np.frombuffer(seed[:8], np.uint8)) for seed in share.masks + share.choices]
             view = choices_of(made.rows) + words_of(made.rows.signs) + words_of(made.flags)
             parts[of].append([*seeds, *(part.bits[0] for part in view)])
@@ -104,6 +106,29 @@ def test_pixels_are_hidden() -> None:
     assert shares[DEALER].payload.numel() == 0
     assert shares[DEALER].masks[:1] == shares[FIRST].masks and shares[DEALER].masks[1:] == shares[SECOND].masks
     assert shares[FIRST].masks != shares[SECOND].masks
+
+
+BEGINS: dict[str, Any] = {"vocab_size": VOCABULARY, "hidden_size": 8, "intermediate_size": 8, "layers": 1, "heads": 2}
+TEXTS = Seq2Seq(encoder_layers=1, **BEGINS)
+SOUNDS = Seq2Seq(  # of two rows of one band
+    encoder_layers=1, context=1, answers=9, pre_norms=True, embedded_norm=False, sound=Sound(bands=1), **BEGINS
+)
+
+
+@pytest.mark.parametrize("config", [TEXTS, SOUNDS], ids=["texts", "sound"])
+def test_what_answers_begin_with_is_hidden_with_what_is_read(config: Config) -> None:
+    """Such as the code of a language, behind a text or beside a sound: alone, and beside what else the party gets."""
+    secret = coins(700, seed=4)
+    begun = [[TOKENS[bit]] for bit in secret.tolist()]
+    items: list[Any] = begun if config is TEXTS else [torch.full((2, 1), 2.25 * bit) for bit in secret.tolist()]
+    laid = wired.laid_out(config, items, begun=begun)
+    for of, share in enumerate(wired.share_input(config, laid)):
+        job = Input(laid.lengths, share.masks, share.choices, begun=1)
+        made: Any = wired.receive_input(config, Party(of, {}, {}), job, share.payload)
+        read, tokens = made.prompts, made.tokens
+        view = choices_of(tokens) + words_of(tokens.signs)
+        view += choices_of(read) + words_of(read.signs) if config is TEXTS else words_of(read.reshape(700, 2))
+        assert findings(view, secret.numpy().astype(np.int8), weights=(1, 2)) == [], f"P{of}"
 
 
 # -- what it must see ---------------------------------------------------------------------------------------------

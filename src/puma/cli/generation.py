@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from puma.cli import ui
-from puma.cli.options import Chance, Fitting, Output
+from puma.cli.options import Chance, Fitting, Output, Spoken
 from puma.cli.where import Where, opened
 from puma.errors import UsageError
 
@@ -34,18 +34,18 @@ def read(path: Path) -> list[str]:
 
 def generate_all(
     source: str | None, prompts: list[str], tokens: int, compare: bool, chance: Chance,
-    made: tuple[Path | None, str, str, Fitting, str, str | None], output: Output, where: Where,
+    made: tuple[Path | None, str, str, Fitting, Spoken, str | None], output: Output, where: Where,
 ) -> None:  # fmt: skip
-    """Continue all prompts, and print them in their order; `made` are store, approximation, lengths, formats, what
-    answers begin with, and what makes drafts."""
-    store, approximation, lengths, fitting, begin, draft = made
+    """Continue all prompts, and print them in their order; `made` are store, approximation, lengths, formats,
+    languages, and what makes drafts."""
+    store, approximation, lengths, fitting, spoken, draft = made
 
     from puma.client.drafts import opening as drafts
     from puma.models.text import check_batch
 
     def checked(clear: ModelInfo) -> list[list[int]]:
-        clear.begun(begin)
-        ids = [clear.prompt_ids(prompt, tokens) for prompt in prompts]
+        clear.begun(spoken.begin)
+        ids = [clear.prompt_ids(prompt, tokens, language=spoken.language) for prompt in prompts]
         check_batch(clear.config, [len(prompt) for prompt in ids], tokens)
         drafts.opened(draft, clear)
         return ids
@@ -57,12 +57,12 @@ def generate_all(
     loaded, clear = time.perf_counter() - started, cluster.model
     ui.undrawn("" if chance.sampling else clear.rules.undrawn())
     with cluster:
-        bucket = cluster.bucket(ids, tokens, lengths, 0, begin)
+        bucket = cluster.bucket(ids, tokens, lengths, 0, spoken.begin)
         steps = cluster.steps(ids, tokens, None, how, bucket, drafts.opened(draft, clear))
         found = _all_tokens(steps, len(ids), tokens, output.json)
         cost, ruled = cluster.cost, cluster.session.reveals
     where.keep(cluster)
-    results = [_result(clear, *parts, compare, ruled, begin) for parts in zip(prompts, ids, found, strict=True)]
+    results = [_result(clear, *parts, compare, ruled, spoken.begin) for parts in zip(prompts, ids, found, strict=True)]
     if output.json:
         seconds = {"load": loaded, "prefill": cost.prefill, "decode": cost.seconds - cost.prefill}
         answer = {"results": results, "seconds": seconds, "rounds": cost.rounds, "bytes": cost.bytes()}
@@ -86,19 +86,19 @@ def one_prompt(model: str | None, prompt: str | None) -> tuple[str | None, str]:
 
 
 def asked_one(
-    where: Where, source: str | None, prompt: str, tokens: int, made: tuple[Path | None, str, Fitting, str, str | None],
-    chance: Chance, output: Output,
+    where: Where, source: str | None, prompt: str, tokens: int,
+    made: tuple[Path | None, str, Fitting, Spoken, str | None], chance: Chance, output: Output,
 ) -> tuple[Any, list[int], float]:  # fmt: skip
     """The parties, ready to continue one prompt, its token ids, and the seconds that it took; `made` are store,
-    approximation, formats, what the answer begins with, and what makes drafts."""
+    approximation, formats, languages, and what makes drafts."""
     from puma.client.drafts.opening import opened as drafts
 
-    store, approximation, fitting, begin, draft = made
+    store, approximation, fitting, spoken, draft = made
     started = time.perf_counter()
 
     def checked(clear: ModelInfo) -> list[int]:
         drafts(draft, clear)
-        return clear.prompt_ids(prompt, tokens + len(clear.begun(begin)))
+        return clear.prompt_ids(prompt, tokens + len(clear.begun(spoken.begin)), language=spoken.language)
 
     with ui.progress(output.json) as progress:
         cluster, ids = opened(

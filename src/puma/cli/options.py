@@ -77,6 +77,21 @@ LIKELIEST = Chance()
 
 @Parameter(name="*")
 @dataclass(frozen=True)
+class Spoken:
+    """Languages, of models that translate."""
+
+    begin: str = ""
+    """Tokens that the answer begins with, such as the code of its language (fr_XX); of models with an encoder."""
+
+    language: Annotated[str, Parameter(name="--from")] = ""
+    """The code of the language that the prompt is in (de_DE), where it is not the one that the model's files name."""
+
+
+UNSPOKEN = Spoken()
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
 class Drafting:
     """Whether the client guesses how an answer goes on."""
 

@@ -44,6 +44,7 @@ class Rows:
     choose: Choose | None
     width: int = 0  # that all are padded to in secret, if there is one
     drafters: Sequence[Drafter] = ()
+    begun: Sequence[int] = ()  # that the answers of all begin with, in models that read prompts apart
     live: list[int] = field(init=False)  # prompts that are to get more tokens
     there: list[int] = field(default_factory=list)  # and those that the parties think so of
     chosen: dict[int, int] = field(default_factory=dict)  # their latest tokens
@@ -58,8 +59,8 @@ class Rows:
 
     @property
     def asked(self) -> list[tuple[int, int]]:
-        """Of each prompt under way its tokens, and the new ones."""
-        return [(self.width or len(self.prompts[i]), self.tokens) for i in self.live]
+        """Of each prompt under way its tokens, and the new ones with those that its answer begins with."""
+        return [(self.width or len(self.prompts[i]), self.tokens + len(self.begun)) for i in self.live]
 
     @property
     def reads(self) -> list[int]:
@@ -126,10 +127,11 @@ class Batch:
 
     def add(
         self, prompts: Sequence[Sequence[int]], tokens: int, temperature: float = 0.0, choose: Choose | None = None,
-        draft: Source | None = None, how: Sampling | None = None, width: int = 0,
+        draft: Source | None = None, how: Sampling | None = None, width: int = 0, begun: Sequence[int] = (),
     ) -> Rows:  # fmt: skip
         """Let these prompts join at the next step, padded to a `width` in secret if there is one; nothing is sent
-        before. Drafts of their answers come from a source, which is told `how` the client draws tokens, if it does.
+        before. Drafts of their answers come from a source, which is told `how` the client draws tokens, if it does. All
+        answers begin with the tokens `begun`, of which the parties learn how many there are.
 
         Raises InputError or AdmissionError for what does not fit, and UsageError for tokens that would be chosen in
         another way than the batch's.
@@ -138,14 +140,14 @@ class Batch:
             raise UsageError("these tokens would be chosen in another way than the batch's", "make another batch")
         if tokens < 1:
             raise UsageError(f"cannot generate {tokens} tokens", "ask for at least one")
-        laid_out(self._session.served, prompts, width)  # which refuses what are no tokens
-        self._check([(len(ids), tokens) for ids in prompts])
-        if not self.fits(prompts, tokens):
+        laid_out(self._session.served, prompts, width, [begun] * len(prompts))  # which refuses what are no tokens
+        self._check([(len(ids), tokens + len(begun)) for ids in prompts])
+        if not self.fits(prompts, tokens + len(begun)):
             raise AdmissionError("there is no room for these prompts now", "wait until others have left")
         drafting = Sampling() if how is None or choose is None else how
         tempo, source = self._session.tempo, draft if self._drafts else None
         made = [source.begin(ids, drafting, tempo) for ids in prompts] if source is not None else []
-        rows = Rows([[*ids] for ids in prompts], tokens, temperature, choose, width, made)
+        rows = Rows([[*ids] for ids in prompts], tokens, temperature, choose, width, made, [*begun])
         self._new.append(rows)
         return rows
 
@@ -217,7 +219,7 @@ class Batch:
         for rows in self._rows:
             rows.there = rows.live
         fed = self._fed(staying)
-        shared = [self._shared(rows.prompts, rows.width) for rows in joining]
+        shared = [self._shared(rows.prompts, rows.width, rows.begun) for rows in joining]
         words: list[msg.Request] = []
         for rank in range(3):
             jobs = [self._job(rows, share[rank]) for rows, share in zip(joining, shared, strict=True)]
@@ -296,11 +298,13 @@ class Batch:
         wanted = msg.Generate(msg.Input([1] * sum(reads), []), 1, reveal=self._reveal)
         return answers(self._session.served, wanted)[0]._replace(flagged=len(reads))
 
-    def _shared(self, prompts: Sequence[Sequence[int]], width: int = 0) -> list[InputShare]:
+    def _shared(
+        self, prompts: Sequence[Sequence[int]], width: int = 0, begun: Sequence[int] = ()
+    ) -> list[InputShare]:  # fmt: skip
         """Shares for the three parties, under seeds of their own."""
         config = self._session.served
-        laid = laid_out(config, prompts, width)
-        self._sent += upload_bytes(config, msg.Input(laid.lengths, [], padded=bool(width)))
+        laid = laid_out(config, prompts, width, [begun] * len(prompts))
+        self._sent += upload_bytes(config, msg.Input(laid.lengths, [], padded=bool(width), begun=len(begun)))
         return share_input(config, looked_up(config, laid, self._session.table))
 
     def _input(self, lengths: list[int], share: InputShare, padded: bool = False) -> msg.Input:
@@ -309,12 +313,14 @@ class Batch:
     def _plan(self, rows: Rows) -> None:
         """Which functions are quick in what is about to begin."""
         lengths, padded = [rows.width or len(ids) for ids in rows.prompts], bool(rows.width)
-        bare = msg.Input(lengths, [], padded=padded, approximation=self._session.approximation)
+        how: dict[str, Any] = {"approximation": self._session.approximation, "begun": len(rows.begun)}
+        bare = msg.Input(lengths, [], padded=padded, **how)
         asked = msg.Generate(bare, rows.tokens, temperature=rows.temperature, reveal=self._reveal, paced=True)
         self._quick = self._session.planned(asked).input.quick
 
     def _job(self, rows: Rows, share: InputShare) -> msg.Generate:
         lengths = [rows.width or len(ids) for ids in rows.prompts]
         how: dict[str, Any] = {"temperature": rows.temperature, "reveal": self._reveal, "drafts": self._drafts}
-        given = msgspec.structs.replace(self._input(lengths, share, bool(rows.width)), quick=self._quick)
+        own = {"quick": self._quick, "begun": len(rows.begun)}
+        given = msgspec.structs.replace(self._input(lengths, share, bool(rows.width)), **own)
         return msg.Generate(given, rows.tokens, paced=True, **how)

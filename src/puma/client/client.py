@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, overload
 
@@ -15,6 +14,7 @@ from torch import Tensor
 
 from puma.client import arguments
 from puma.client.answering import drafted
+from puma.client.answering.answers import Answer, Encoding
 from puma.client.beam_search import Beams
 from puma.client.channel import Judgement, counted, judgement
 from puma.client.cost import Cost, added
@@ -46,27 +46,6 @@ Sentence = str | tuple[str, str]  # or two that belong together, such as a quest
 AHEAD = 4  # tokens of a stream that the parties may be ahead of its reader: no wait, and little to wait for once left
 
 
-@dataclass(frozen=True)
-class Answer:
-    """Generated text, its token ids and what the request cost, with its other prompts; what the parties signed."""
-
-    text: str
-    token_ids: list[int]
-    cost: Cost
-    receipt: Receipt | None = None
-
-
-@dataclass(frozen=True)
-class Encoding:
-    """A text's vector, or class logits, and what the request cost, with the other texts in it; how many tokens of the
-    text were left out, because it was too long and might be cut; and what the parties signed of it."""
-
-    values: Tensor
-    cost: Cost
-    left_out: int = 0
-    receipt: Receipt | None = None
-
-
 class Client(ABC):
     """The questions. A subclass says which model and which session; `close` ends both."""
 
@@ -95,11 +74,11 @@ class Client(ABC):
 
     def stream(
         self, prompt: str, tokens: int = 32, stop: Stop = None, lengths: str = "public", padded: int = 0,
-        begin: str = "", draft: Any = None, **sampling: Any,
+        begin: str = "", draft: Any = None, language: str = "", **sampling: Any,
     ) -> Iterator[int]:  # fmt: skip
         """Token ids as they are decided; `cost` afterwards. All else is as for `generate`."""
         tokens = arguments.count(tokens, "tokens")
-        ids = self.model.prompt_ids(arguments.text(prompt), tokens)
+        ids = self.model.prompt_ids(arguments.text(prompt), tokens, language=arguments.text(language))
         return self.stream_ids(ids, tokens, stop, lengths, padded, begin, draft, **sampling)
 
     def stream_ids(
@@ -130,18 +109,18 @@ class Client(ABC):
     @overload
     def generate(
         self, prompt: str, tokens: int = 32, stop: Stop = None, lengths: str = "public", padded: int = 0,
-        begin: str = "", draft: Any = None, **sampling: Any,
+        begin: str = "", draft: Any = None, language: str = "", **sampling: Any,
     ) -> Answer: ...  # fmt: skip
 
     @overload
     def generate(
         self, prompt: Sequence[str], tokens: int = 32, stop: Stop = None, lengths: str = "public", padded: int = 0,
-        begin: str = "", draft: Any = None, **sampling: Any,
+        begin: str = "", draft: Any = None, language: str = "", **sampling: Any,
     ) -> list[Answer]: ...  # fmt: skip
 
     def generate(
         self, prompt: str | Sequence[str], tokens: int = 32, stop: Stop = None, lengths: str = "public",
-        padded: int = 0, begin: str = "", draft: Any = None, **sampling: Any,
+        padded: int = 0, begin: str = "", draft: Any = None, language: str = "", **sampling: Any,
     ) -> Answer | list[Answer]:  # fmt: skip
         """Continuation by a public number of tokens: of a prompt, or of several in one request.
 
@@ -150,14 +129,15 @@ class Client(ABC):
         parties then wait for the client's word, one more round trip, and they learn how long the answer is (the longest
         one, of several prompts). They learn how many tokens each prompt has, unless `lengths` is "secret": then a
         common length that all are padded to, the next power of two from 16 on or `padded`. In models that read the
-        prompt apart, answers `begin` with these tokens, such as a language's code; the parties learn how many.
+        prompt apart, answers `begin` with these tokens, such as a language's code; the parties learn how many. The code
+        of the `language` that a prompt is in, where the model's files say another, they do not learn.
 
         With a `draft`, "lookup" or the folder of a small model of the same tokenizer, the client guesses what follows,
         and a step decides several tokens of the same answer; the parties learn how many guesses were right.
         """
         prompts, tokens = arguments.texts(prompt), arguments.count(tokens, "tokens")
         how, ended = Sampling.of(**sampling), self._until(stop, len(prompts))
-        ids = [self.model.prompt_ids(p, tokens) for p in prompts]
+        ids = [self.model.prompt_ids(p, tokens, language=arguments.text(language)) for p in prompts]
         bucket, source = self.bucket(ids, tokens, lengths, padded, begin), opened(draft, self.model)
         steps = zip(*self.steps(ids, tokens, ended, how, bucket, source), strict=True)
         found = [up_to_end([t for new in mine for t in new], self.model.eos if stop else ()) for mine in steps]
@@ -176,7 +156,7 @@ class Client(ABC):
 
     def search(
         self, prompt: str, tokens: int = 32, beams: int = 4, length_penalty: float = 1.0, stop: Stop = None,
-        progress: Callable[[int], None] | None = None, begin: str = "", draft: Any = None,
+        progress: Callable[[int], None] | None = None, begin: str = "", draft: Any = None, language: str = "",
     ) -> Answer:  # fmt: skip
         """The continuation that a beam search finds, of up to so many tokens; it needs logits, see `generate`.
 
@@ -187,7 +167,8 @@ class Client(ABC):
         prompt, progress = arguments.text(prompt), arguments.callback(progress, "progress")
         penalty, begun = arguments.number(length_penalty, "a length penalty"), self.model.begun(arguments.text(begin))
         Beams(beams, tokens, penalty=penalty)  # refused before anything is sent
-        ids, ends = self.model.prompt_ids(prompt, tokens), self._until(stop, 1) is not None
+        ids = self.model.prompt_ids(prompt, tokens, language=arguments.text(language))
+        ends = self._until(stop, 1) is not None
         found = self.model.searching(ids, beams, tokens, penalty, begun)
         for step in self.session.search(ids, found, ends, begun):
             if progress:
@@ -197,15 +178,18 @@ class Client(ABC):
     def transcribe(
         self, sound: str | Path | bytes | Tensor, language: str | None = None, task: transcripts.Task = "transcribe",
         tokens: int = 0, beams: int = 1, length_penalty: float = 1.0, progress: transcripts.Progress | None = None,
+        times: bool = False,
     ) -> Transcript:  # fmt: skip
         """What is said in a file of sound, in its bytes or in samples (n,) at 16 kHz between -1 and 1, by a Whisper
         model; with the task "translate" in English.
 
         Window by window of 30 seconds, of up to so many `tokens` each (0: as many as it gives). The parties learn how
         many windows there are and how long each answer is. The `language` is a code such as "en"; left out, it is told
-        by the first window, which needs logits, as a search by `beams` does.
+        by the first window, which needs logits, as a search by `beams` does, and as `times` do: of each part of what is
+        said when that begins and ends, after which the next window begins.
         """
-        wanted = transcripts.Wanted(language, task, arguments.count(tokens, "tokens", 0), beams, length_penalty)
+        how = (arguments.count(tokens, "tokens", 0), beams, length_penalty, times)
+        wanted = transcripts.Wanted(language, task, *how)
         progress = arguments.callback(progress, "progress")
         return transcripts.transcribe(self.session, self.model, sound, wanted, progress)
 

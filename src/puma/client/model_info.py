@@ -17,13 +17,14 @@ from torch import Tensor
 from puma.client.beam_search import Beams
 from puma.client.lengths import check_padding
 from puma.client.sentences import USUAL, Asked, Reading
-from puma.client.tokens.rules import SEARCHED, UNSEEN, Following, Rules
+from puma.client.tokens.rules import SEARCHED, UNSEEN, Following, Further, Rules
 from puma.errors import CheckpointError, InputError, RangeError, RulesWarning, UsageError
 from puma.models import heads, inputs, text
 from puma.models.config import Config
 from puma.models.files.source import SETTINGS
 from puma.models.reading import wording
 from puma.models.reading.cutting import Cut, Portion, pieces
+from puma.models.reading.languages import ends, in_language
 from puma.models.reading.spelling import Spelling
 
 MASKS = ("[MASK]", "<mask>")
@@ -51,10 +52,11 @@ class ModelInfo:
         """What an encoder is asked for: class logits if it can, else a vector."""
         return "logits" if self.labels else "pooled"
 
-    def prompt_ids(self, prompt: str, tokens: int, special: bool = True) -> list[int]:
+    def prompt_ids(self, prompt: str, tokens: int, special: bool = True, language: str = "") -> list[int]:
         """Token ids of a prompt that is to be continued, checked against the context.
 
-        Without `special`, the prompt holds its special tokens already, as a chat template leaves it.
+        Without `special`, the prompt holds its special tokens already, as a chat template leaves it. A `language` is
+        the code of the one that it is in, where that is another than the model's files say.
         """
         self.check_generates()
         if not inputs(self.config).tokenized:
@@ -62,6 +64,7 @@ class ModelInfo:
         if tokens < 1:
             raise UsageError(f"cannot generate {tokens} tokens", "ask for at least one")
         ids = text.encode(self.tokenizer, self.config, prompt, special=special).ids
+        ids = in_language(self.tokenizer, self.name, ids, language) if language else ids
         self.check_length(len(ids), tokens)
         return ids
 
@@ -91,25 +94,30 @@ class ModelInfo:
         return [found[name] for name in names]
 
     def following(
-        self, prompts: Sequence[Sequence[int]], reveals: bool, begun: Sequence[int] = ()
+        self, prompts: Sequence[Sequence[int]], reveals: bool, begun: Sequence[int] = (), further: Further | None = None
     ) -> Following | None:  # fmt: skip
         """These rules for prompts that are about to be continued, if there are any; RulesWarning, once, about what is
-        not followed. `reveals`: whether the client may see logits; all answers begin with the tokens `begun`."""
+        not followed. `reveals`: whether the client may see logits; all answers begin with the tokens `begun`, and
+        `further` rules may come behind the model's."""
         self.warn_of_rules("" if reveals else UNSEEN)
-        return self.ruled(prompts, begun) if reveals else None
+        return self.ruled(prompts, begun, further) if reveals else None
 
-    def ruled(self, prompts: Sequence[Sequence[int]], begun: Sequence[int] = ()) -> Following | None:
+    def ruled(
+        self, prompts: Sequence[Sequence[int]], begun: Sequence[int] = (), further: Further | None = None
+    ) -> Following | None:  # fmt: skip
         """The same without a word."""
-        return self.rules.following(prompts, [*inputs(self.config).begins, *begun], self.eos)
+        return self.rules.following(prompts, [*inputs(self.config).begins, *begun], self.eos, further)
 
     def searching(
-        self, prompt: Sequence[int], beams: int, tokens: int, penalty: float, begun: Sequence[int] = ()
+        self, prompt: Sequence[int], beams: int, tokens: int, penalty: float, begun: Sequence[int] = (),
+        further: Further | None = None,
     ) -> Beams:  # fmt: skip
         """A search for an answer to a prompt, by the model's rules; RulesWarning about those that are not followed.
         RangeError where beams could not be hidden from each other."""
         self.check_hiding("search greedily")
         self.warn_of_rules(SEARCHED)
-        return Beams(beams, tokens, self.eos, penalty, self.ruled([prompt], begun), self.rules.forced_end)
+        ruled = self.ruled([prompt], begun, further)
+        return Beams(beams, tokens, self.eos, penalty, ruled, self.rules.forced_end)
 
     def unfollowed(self, why: str) -> str:
         """One line about rules that answers do without, `why` logits are of no use, if so; nothing if there is none."""
@@ -162,9 +170,8 @@ class ModelInfo:
         self.check_encodes()
         hint = "pass texts; in LangChain by check_embedding_ctx_length=False"
         whole = self.tokenizer.encode("a")
-        marks = whole.special_tokens_mask
-        first, last = ([*ends, 0].index(0) for ends in (marks, marks[::-1]))
-        known = whole.ids[:first] == list(ids[:first]) and whole.ids[len(marks) - last :] == list(
+        first, last = ends(self.tokenizer)
+        known = whole.ids[:first] == list(ids[:first]) and whole.ids[len(whole.ids) - last :] == list(
             ids[len(ids) - last :]
         )
         if not first + last < len(ids) or not first + last or not known or min(ids) < 0:

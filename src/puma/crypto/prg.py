@@ -28,12 +28,13 @@ MAX_POSITION = 1 << 48
 Shape = int | Sequence[int]
 Device = str | torch.device
 
-# Counter mode xors its output onto an input; zeros in, the bare stream out. They stay in the cache beside the output.
-_ZEROS = memoryview(bytes(1 << 16))
+# Counter mode xors its output onto an input; zeros in, the bare stream out. They are never written, so that the system
+# has one page for all of them, which stays in the cache; and so many that threads seldom meet at Python's lock.
+_ZEROS = memoryview(bytes(1 << 20))
 _LEAST = 1 << 18  # bytes that a thread draws at least: some 30 us
 _SMALL, _AHEAD = 1 << 10, 1 << 12  # bytes of a draw that may come out of so many drawn at once
 _NOTHING = np.empty(0, np.uint8)
-_TRIALS, _PIECES = 5, 4  # of a way to draw: how often it is tried, and how much each time
+_TRIALS, _TRIED = 5, 1 << 18  # of a way to draw: how often it is tried, and with how many bytes
 
 
 def fresh_secret() -> bytes:
@@ -224,8 +225,8 @@ def _galois_is_faster() -> bool:
 
 
 def _least_seconds(context: CipherContext) -> float:
-    """Of drawing some pieces, several times."""
-    buffer, took = np.empty(_PIECES * len(_ZEROS), np.uint8), list[float]()
+    """Of drawing some bytes, several times."""
+    buffer, took = np.empty(_TRIED, np.uint8), list[float]()
     for _ in range(_TRIALS):
         started = perf_counter()
         _fill(context, buffer)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import count
+from typing import NamedTuple
 
 from puma.engine import series
 from puma.engine.engine import Engine, answered
@@ -29,34 +30,61 @@ from puma.wire.inputs import imagined
 from puma.wire.messages import Encode, Generate, Input, Spent, TensorSpec
 from puma.wire.parameters import of_adapter, tensor_specs
 
-FEW_LAYERS = 3
+FEW_LAYERS = 2  # of which one is the first and one the last
 MANY = 1 << 20  # rows
 
 
-def dry_run(config: Config, job: Generate | Encode) -> list[list[Spent]]:
-    """What a request would cost each party; no arithmetic, no link. The evaluators send the same.
+class Counted(NamedTuple):
+    """What a request costs each of the three parties, up to its `first` token and as a `whole`."""
 
-    Where all layers cost the same, models of two and three layers are counted: a layer in the middle, too.
+    first: list[list[Spent]]
+    whole: list[list[Spent]]
+
+
+def dry_run(config: Config, job: Generate | Encode) -> list[list[Spent]]:
+    """What a request would cost each party; no arithmetic, no link. The evaluators send the same."""
+    return counted(config, job).whole
+
+
+def counted(config: Config, job: Generate | Encode) -> Counted:
+    """The same, and what of it is spent by the first token; of an encoder's request all is.
+
+    Where layers cost the same again after some, two smaller models are counted, which differ by those: layers in the
+    middle.
     """
     party = Party(SECOND)
     party.approximation, party.quick = job.input.approximation, job.input.quick
     party.ledger = trace = Trace()
     party.recall = Recall(party, trace)
-    if not config.alike or config.formats.places or config.formats.adapted or config.layers <= FEW_LAYERS:
-        return _spent(_counted(party, trace, config, job))
-    numbers = (FEW_LAYERS - 1, FEW_LAYERS)
-    two, three = (_spent(_counted(party, trace, with_layers(config, n), job)) for n in numbers)
-    return [_extended(a, b, config.layers - FEW_LAYERS + 1) for a, b in zip(two, three, strict=True)]
+    smaller = _smaller(config)
+    if smaller is None:
+        return _counted(party, trace, config, job)
+    two, three = (_counted(party, trace, with_layers(config, n), job) for n in smaller)
+    times = (config.layers - smaller[0]) // (smaller[1] - smaller[0])
+    return Counted(*(
+        [_extended(a, b, times) for a, b in zip(before, after, strict=True)]
+        for before, after in zip(two, three, strict=True)
+    ))  # fmt: skip
 
 
-def _extended(fewer: list[Spent], more: list[Spent], layers: int) -> list[Spent]:
-    """The cost of the smaller model and `layers` times what the larger one's layer added."""
+def _smaller(config: Config) -> tuple[int, int] | None:
+    """The layers of two models that tell of this one, which end with a layer of the same kind; None if all of it is
+    counted as quickly, or has to be."""
+    period = 0 if config.formats.places or config.formats.adapted else config.period
+    if not period:
+        return None
+    fewer = FEW_LAYERS + (config.layers - FEW_LAYERS) % period
+    return (fewer, fewer + period) if 2 * fewer + period < config.layers else None
+
+
+def _extended(fewer: list[Spent], more: list[Spent], times: int) -> list[Spent]:
+    """The cost of the smaller model and so many `times` what the larger one's layers added."""
     before = {s.name: s for s in fewer}
     result: list[Spent] = []
     for s in more:
         base = before.get(s.name, Spent(s.name, 0.0, 0, 0, 0))
         rounds, online, offline = (
-            a + layers * (b - a)
+            a + times * (b - a)
             for a, b in ((base.rounds, s.rounds), (base.online, s.online), (base.offline, s.offline))
         )
         result.append(Spent(s.name, 0.0, rounds, online, offline))
@@ -72,13 +100,13 @@ def _spent(total: series.Total) -> list[list[Spent]]:
     return [dealer, first, first]
 
 
-def _counted(party: Party, trace: Trace, config: Config, job: Generate | Encode) -> series.Total:
+def _counted(party: Party, trace: Trace, config: Config, job: Generate | Encode) -> Counted:
     params = {t.name: _parameter(party, config, t) for t in tensor_specs(config)}
     engine = Engine(party, config, params)
     given = imagined(config, party, job.input)
     word = _Word(party, config, job, trace)
     run(engine, job, given, lambda share: answered(party, share), word=word)
-    return word.counted()
+    return Counted(*map(_spent, word.counted()))
 
 
 def _parameter(party: Party, config: Config, spec: TensorSpec) -> Share:
@@ -93,21 +121,25 @@ class _Word:
     def __init__(self, party: Party, config: Config, job: Generate | Encode, trace: Trace) -> None:
         self._party, self._config, self._job, self._trace = party, config, job, trace
         self._total = series.Total.nothing()
+        self._first: series.Total | None = None  # once it is there
         self._numbers = count(1)
         self._trying: series.Trying | None = None
         self._known = False  # what all steps cost, before the last one
         self._columns = 0  # of the cache after the prompt
 
-    def counted(self) -> series.Total:
-        """What all steps cost, those that were left out, too; once the run is over."""
+    def counted(self) -> tuple[series.Total, series.Total]:
+        """What the first step cost, and all of them, those that were left out, too; once the run is over."""
         if not self._known:
             self._wanted()
-        return self._total
+        return self._first or self._total, self._total
 
     def __call__(self, requests: Sequence[Request]) -> Turn:
         job, cache = requests[0].job, requests[0].cache
         assert isinstance(job, Generate) and cache is not None
         step = self._wanted()
+        if self._first is None:
+            self._first = series.Total.nothing()
+            self._first.add(self._total)
         if job.beams == 1 and job.tokens > series.FEW and cache.even:
             if self._trying is None:
                 self._columns = cache.columns

@@ -8,10 +8,11 @@ know who asks, nor how a choice is carried out.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import astuple, dataclass
 
-import msgspec
 import torch
+from msgspec import structs
 
 from puma import kernels
 from puma.engine.dry_run import dry_run
@@ -62,28 +63,37 @@ def spending(config: Config, request: Generate | Encode, quick: tuple[str, ...])
 
 def with_plan(request: Generate | Encode, quick: tuple[str, ...]) -> Generate | Encode:
     """The same request by another plan."""
-    return msgspec.structs.replace(request, input=msgspec.structs.replace(request.input, quick=quick))
+    return structs.replace(request, input=structs.replace(request.input, quick=quick))
 
 
 def planned(config: Config, request: Generate | Encode, link: Link) -> tuple[str, ...]:
-    """The plan that takes least time on this link: each function by itself, since what they save adds up.
+    """The plan that takes least time on this link: each function by itself, since what they save adds up."""
+    return cheapest(prices(config, request), link)
 
-    Of a long generation the prompt and one token more are counted, and of a deep model a few layers: an evaluator
-    should not compute longer on which functions are quick than the answer takes.
+
+def prices(config: Config, request: Generate | Encode) -> dict[str, Spending]:
+    """About what a request costs with each function alone quick, by its name; with none of them, by none.
+
+    Of a deep model a few layers count, and of a long generation the prompt and one token more: an evaluator should not
+    compute longer on which functions are quick than the answer takes.
     """
     if architecture(config).layers(config) > LAYERS:
         config = with_layers(config, LAYERS)
+    return {name: _about(config, request, (name,) if name else ()) for name in ("", *VARIANTS)}
 
-    def seconds(quick: tuple[str, ...]) -> float:
-        if not isinstance(request, Generate) or request.tokens < 2:
-            return link.seconds(spending(config, request, quick))
-        first, both = (
-            link.seconds(spending(config, msgspec.structs.replace(request, tokens=tokens), quick)) for tokens in (1, 2)
-        )
-        return first + (request.tokens - 1) * (both - first)
 
-    lean = seconds(())
-    return tuple(name for name in VARIANTS if seconds((name,)) < lean)
+def _about(config: Config, request: Generate | Encode, quick: tuple[str, ...]) -> Spending:
+    """With as many further tokens as are asked for, all like the first of them."""
+    if not isinstance(request, Generate) or request.tokens < 2:
+        return spending(config, request, quick)
+    one, two = (astuple(spending(config, structs.replace(request, tokens=n), quick)) for n in (1, 2))
+    return Spending(*(a + (request.tokens - 1) * (b - a) for a, b in zip(one, two, strict=True)))
+
+
+def cheapest(found: Mapping[str, Spending], link: Link) -> tuple[str, ...]:
+    """The same of what has been priced already."""
+    lean = link.seconds(found[""])
+    return tuple(name for name, spent in found.items() if link.seconds(spent) < lean)
 
 
 def surveyed(party: Party, config: Config, request: Generate | Encode) -> Surveyed:

@@ -42,6 +42,7 @@ class Wanted:
     places: Sequence[Sequence[int]] = ()  # where each prompt's tokens begin in its lead, if they are to be scored
     alternatives: int | None = None
     memory: Remembered | None = None  # of what the parties keep for the same asker
+    begun: Sequence[int] = ()  # that all answers begin with
 
     @property
     def scored(self) -> bool:
@@ -173,7 +174,7 @@ class Choosing:
 def choosing(cluster: Cluster, wanted: Wanted) -> Choosing:
     """How it can be done in this session; PolicyError if it cannot."""
     session = cluster.session
-    following = cluster.model.following(wanted.prompts, session.reveals)
+    following = cluster.model.following(wanted.prompts, session.reveals, wanted.begun)
     if wanted.alternatives is None:
         return Choosing(**session.choosing(wanted.sampling, following))
     if not session.reveals:
@@ -237,7 +238,7 @@ class Answers:
         session = cluster.session
         with Batch(session, how.reveals, cluster.model.max_tokens, MOST_DRAFTS if draft else 0) as batch:
             asked = wanted.prompts, wanted.tokens, how.temperature, how.choose
-            rows = batch.add(*asked, draft=draft, how=wanted.sampling)
+            rows = batch.add(*asked, draft=draft, how=wanted.sampling, begun=wanted.begun)
             while not batch.empty:
                 found = batch.step()[rows]
                 if rows.flagged and session.out_of_range == "refuse":
@@ -253,17 +254,17 @@ class Answers:
         """Pieces of all answers to a request; closing the generator stops them, if they are paced."""
 
         def run(cluster: Cluster) -> Generator[Piece, None, None]:
-            how = choosing(cluster, wanted)
+            how, source = choosing(cluster, wanted), None if wanted.begun else draft
             answers = cls(cluster.model, wanted, how)
             if cluster.session.out_of_range == "warn":
                 cluster.session.out_of_range = "note"  # the asker hears of it, and not who reads this program's output
             alone = len(wanted.prompts) == 1 or cluster.session.audited  # no canary is left by some of its prompts
-            if wanted.paced and (draft is not None or not alone):
-                yield from answers.leaving(cluster, wanted, how, draft)
+            if wanted.paced and (source is not None or not alone):
+                yield from answers.leaving(cluster, wanted, how, source)
                 return
             steps = cluster.session.continued(
                 wanted.prompts, wanted.tokens, paced=wanted.paced, choose=how.choose, temperature=how.temperature,
-                memory=wanted.memory,
+                memory=wanted.memory, begun=[wanted.begun] * len(wanted.prompts) if wanted.begun else (),
             )  # fmt: skip
             try:
                 with contextlib.closing(steps):

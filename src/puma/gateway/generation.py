@@ -35,10 +35,11 @@ def new_tokens(settings: Settings, given: int | None, otherwise: int, name: str,
 
 def wanted(
     settings: Settings, asked: TextRequest, ids: Sequence[Sequence[int]], tokens: int, leads: Sequence[str],
-    places: Sequence[Sequence[int]] = (), memory: Remembered | None = None,
+    places: Sequence[Sequence[int]] = (), memory: Remembered | None = None, begun: Sequence[int] = (),
 ) -> Wanted:  # fmt: skip
     """The generation that a request asks for: `ids` of each prompt, and the text to give before each answer; where the
-    prompts' tokens begin in it, if these are to be scored. With a `memory` the parties keep it for later ones."""
+    prompts' tokens begin in it, if these are to be scored. With a `memory` the parties keep it for later ones. Answers
+    begin with the tokens `begun`."""
     temperature = settings.temperature if asked.temperature is None else asked.temperature
     if not 0 <= temperature <= 2:
         raise Refused("temperature must be from 0 to 2", "temperature")
@@ -58,6 +59,7 @@ def wanted(
         places=[place for place in places for _ in each],
         alternatives=alternatives,
         memory=memory,
+        begun=begun,
     )
 
 

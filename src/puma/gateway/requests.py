@@ -88,10 +88,13 @@ class TextRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 
 
 class CompletionRequest(TextRequest, kw_only=True, forbid_unknown_fields=True):
-    """POST /v1/completions; a prompt is text or token ids."""
+    """POST /v1/completions; a prompt is text or token ids. Of models that read prompts apart answers may `begin` with
+    tokens, and prompts be in another `language` than the model's files say."""
 
     prompt: str | list[str | int | list[int]]
     echo: bool | None = None
+    begin: str | None = None
+    language: str | None = None
     logprobs: int | None = None
     best_of: Any = None
     suffix: Any = None

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import msgspec
 import torch
@@ -90,6 +91,16 @@ def random_ids(config: Config, lengths: Sequence[int]) -> list[list[int]]:
     return [prompt.tolist() for prompt in ids.split(list(lengths))]
 
 
+def random_inputs(config: Config, lengths: Sequence[int]) -> list[Any]:
+    """What a model of this config reads, from the same key: token ids, or rows of numbers between -1 and 1."""
+    read = inputs(config)
+    if read.tokenized:
+        return random_ids(config, lengths)
+    shape = (len(lengths), read.rows, read.width)
+    raw = PUBLIC.stream(read.kind).bytes(4 * math.prod(shape)).view(torch.int32)
+    return list(raw.to(torch.float32).div(2**31).reshape(shape))
+
+
 def configured(
     source: str, layers: int | None, weights: bool = True, adapter: str | None = None, halves: bool = False
 ) -> tuple[str, Config, Mapping[str, Tensor]]:
@@ -115,7 +126,7 @@ def fitted(
     weights, calibrated on random tokens. RangeError, with the place, if fixed point cannot hold the numbers."""
     if source in PRESETS or bare(source):
         length = min(FITTED_LENGTH, inputs(config).context)
-        given = [Tokens(ids, [0] * length) for ids in random_ids(config, [length] * FITTED_TEXTS)]
+        given = [Tokens(one, [0] * len(one)) for one in random_inputs(config, [length] * FITTED_TEXTS)]
         kinds = {name: place.kind for name, place in places(architecture(config).model(config)).items()}
         seen = Calibration(
             observe(config, params, given, progress, settings.approximations), len(given), len(given) * length
@@ -160,7 +171,7 @@ def measure(
     With `prepared` the request is then prepared and timed again. With `open_weights` the parties get the weights as
     they are. `threads` are those of each party.
     """
-    prompts = random_ids(config, request.input.lengths)
+    prompts = random_inputs(config, request.input.lengths)
     tokens = request.tokens if isinstance(request, Generate) else None
     alias: dict[str, str] = getattr(params, "alias", {})
     with ExitStack() as stack:
@@ -173,7 +184,8 @@ def measure(
         else:
             trio.share(config, params, progress, alias)
         progress("warming up", 0, 1)
-        ask(trio.session, [ids[:WARM_UP] for ids in prompts], min(tokens, WARM_UP) if tokens else None)
+        few = [ids[:WARM_UP] for ids in prompts] if inputs(config).tokenized else prompts[:1]  # images are whole
+        ask(trio.session, few, min(tokens, WARM_UP) if tokens else None)
         progress("the timed request", 0, 1)
         usual, states = _timed(trio.session, prompts, tokens)
         again = None
@@ -185,28 +197,33 @@ def measure(
         if error and states is None:
             progress("hidden states", 0, 1)
             states = trio.session.encode(prompts, "hidden")
-    far, plainly = None, None
+    far, took = None, None
     if error and states is not None:
         progress("the plain run", 0, 1)
-        sources = {source: params[source] for source in params if source not in alias}
-        own = {name: sources[alias.get(name, name)] for name in params}
-        plain = Plain(config, own)
+        plain = in_the_clear(config, params)
         far = max(float((x - y).abs().max()) for x, y in zip(states, plain.encode(prompts, "hidden"), strict=True))
-        plainly = _plainly(plain, prompts, tokens)
-    return Measurement(usual.seconds, usual.cost, far, bool(alias), again, plainly)
+        took = plainly(plain, prompts, tokens)
+    return Measurement(usual.seconds, usual.cost, far, bool(alias), again, took)
 
 
-def _plainly(plain: Plain, prompts: list[list[int]], tokens: int | None) -> float:
-    """Seconds of the same request in the clear, in float32 on all cores: the least of three times."""
+def in_the_clear(config: Config, params: Mapping[str, Tensor]) -> Plain:
+    """The plain model; layers that repeat one have its tensors, not copies."""
+    alias: dict[str, str] = getattr(params, "alias", {})
+    sources = {source: params[source] for source in params if source not in alias}
+    return Plain(config, {name: sources[alias.get(name, name)] for name in params})
+
+
+def plainly(plain: Plain, prompts: Sequence[Any], tokens: int | None, runs: int = PLAIN_RUNS) -> float:
+    """Seconds of the same request in the clear, in float32 on all cores: the least of so many runs."""
     seconds = list[float]()
-    for _ in range(PLAIN_RUNS):
+    for _ in range(runs):
         started = time.perf_counter()
         ask(plain, prompts, tokens)
         seconds.append(time.perf_counter() - started)
     return min(seconds)
 
 
-def _timed(session: Session, prompts: list[list[int]], tokens: int | None) -> tuple[Timed, list[Tensor] | None]:
+def _timed(session: Session, prompts: Sequence[Any], tokens: int | None) -> tuple[Timed, list[Tensor] | None]:
     started = time.perf_counter()
     states = ask(session, prompts, tokens)
     seconds = time.perf_counter() - started
@@ -214,10 +231,11 @@ def _timed(session: Session, prompts: list[list[int]], tokens: int | None) -> tu
     return Timed(seconds, session.cost), states
 
 
-def ask(session: Session | Plain, prompts: list[list[int]], tokens: int | None) -> list[Tensor] | None:
+def ask(session: Session | Plain, prompts: Sequence[Any], tokens: int | None) -> list[Tensor] | None:
     """Hidden states of an encoder, or new tokens, which nobody reads."""
     if tokens is None:
         return session.encode(prompts, "hidden")
-    for _ in session.continued(prompts, tokens):
+    begun = inputs(session.config).begun if session.config is not None else 0  # as its clients usually ask
+    for _ in session.continued(prompts, tokens, begun=[[0] * begun] * len(prompts) if begun else ()):
         pass
     return None

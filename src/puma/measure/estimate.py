@@ -14,12 +14,12 @@ import msgspec
 
 from puma.client.cost import Cost
 from puma.errors import UsageError
-from puma.measure.forecast import Network, forecast
+from puma.measure.forecast import Network, to_first
 from puma.measure.rates import Speed, Work, work
 from puma.models import architecture, heads, inputs
 from puma.models.config import Config
 from puma.store.models import layout
-from puma.wire.messages import Encode, Generate, Input
+from puma.wire.messages import Encode, Generate
 from puma.wire.parameters import KEEP_MASKS_BELOW, offered_specs
 from puma.wire.request_shapes import shaped
 
@@ -67,9 +67,8 @@ class Estimate:
     @classmethod
     def of(cls, config: Config, request: Generate | Encode) -> Estimate:
         """Count it."""
-        whole = forecast(config, request)
-        one = _to_first(request)
-        return cls(config, request, whole, whole if one is request else forecast(config, one))
+        first, whole = to_first(config, request)
+        return cls(config, request, whole, first)
 
     @property
     def prompt(self) -> int:
@@ -137,24 +136,21 @@ def usual(
 ) -> Generate | Encode:  # fmt: skip
     """What a model is mostly asked: new tokens, the logits of its classes, one vector of each text, or states of all
     tokens. UsageError for sizes that make no sense."""
-    read, answers = inputs(config), heads(config)
-    if read.rows and answers.generates:
-        if prompt is not None:
-            raise UsageError("sound comes in windows of one length", "leave out --prompt, or pass --batch for several")
-        return shaped(config, read.context, tokens, batch, approximation)
-    if read.rows:
-        if prompt is not None or tokens is not None or batch < 1:
-            raise UsageError("an image has no tokens", "leave out --prompt and --tokens")
-        lengths = [read.context] * batch
-    elif prompt is None:
-        raise UsageError("how long is the prompt?", "pass --prompt and its length in tokens")
-    else:
-        request = shaped(config, prompt, tokens, batch, approximation, quick)
-        if isinstance(request, Generate):
-            return request
-        lengths = request.input.lengths
-    output = "logits" if answers.labels else "pooled" if answers.pooling.modes else "hidden"
-    return Encode(Input(lengths, [], approximation=approximation, quick=quick), output)
+    request, answers = measured(config, prompt, tokens, batch, approximation, quick), heads(config)
+    if isinstance(request, Generate):
+        return request
+    return Encode(request.input, "logits" if answers.labels else "pooled" if answers.pooling.modes else "hidden")
+
+
+def measured(
+    config: Config, prompt: int | None, tokens: int | None, batch: int = 1, approximation: str = "spline",
+    quick: tuple[str, ...] = (),
+) -> Generate | Encode:  # fmt: skip
+    """The same, but of what encodes always the states of all tokens."""
+    if inputs(config).rows and prompt is not None:
+        sound = "sound comes in windows of one length" if heads(config).generates else "an image has no tokens"
+        raise UsageError(sound, "leave out --prompt, or pass --batch for several")
+    return shaped(config, prompt, tokens, batch, approximation, quick)
 
 
 def _to_first(request: Generate | Encode) -> Generate | Encode:

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from puma.client.cost import Cost, cost_of
-from puma.engine.dry_run import dry_run
+from puma.engine.dry_run import counted
 from puma.errors import UsageError
 from puma.measure.rates import Speed, Work, together
 from puma.models.config import Config
@@ -26,8 +26,17 @@ NETWORK_HINT = "choose lan, paper, wan, or a round-trip time and a rate such as 
 
 def forecast(config: Config, request: Generate | Encode) -> Cost:
     """The cost of a request; seconds are unknown, everything else is exact."""
-    reports = [Report(spent, 0.0, 0.0, 0.0, 0.0) for spent in dry_run(config, request)]
-    return cost_of(reports, upload_bytes(config, request.input))
+    return to_first(config, request)[1]
+
+
+def to_first(config: Config, request: Generate | Encode) -> tuple[Cost, Cost]:
+    """The cost of a request up to its first token, and all of it; of one that gives no tokens both are the same."""
+    upload = upload_bytes(config, request.input)
+    first, whole = (
+        cost_of([Report(spent, 0.0, 0.0, 0.0, 0.0) for spent in parties], upload)
+        for parties in counted(config, request)
+    )
+    return first, whole
 
 
 @dataclass(frozen=True)

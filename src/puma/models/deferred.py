@@ -15,6 +15,9 @@ from torch import Tensor
 
 from puma.errors import UsageError
 
+Done = dict[Any, Any]  # results of one evaluation, by what gave them
+Compute = Callable[[Done], Tensor]
+
 
 class Recipe(NamedTuple):
     """What torch is to compute, with which arguments; of several results, which one."""
@@ -31,12 +34,12 @@ class Deferred(Tensor):
     One that was made by `deferred` is `called` something instead, perhaps nothing.
     """
 
-    compute: Callable[[], Tensor]
+    compute: Compute
     recipe: Recipe | None
     called: str
 
     @staticmethod
-    def __new__(cls, like: Tensor, compute: Callable[[], Tensor]) -> Deferred:
+    def __new__(cls, like: Tensor, compute: Compute) -> Deferred:
         """`like` has its shape and strides, and perhaps no storage."""
         made: Deferred = Tensor._make_wrapper_subclass(  # type: ignore[attr-defined]
             cls, like.shape, strides=like.stride(), dtype=like.dtype, device=torch.device("cpu")
@@ -44,7 +47,7 @@ class Deferred(Tensor):
         made.compute = compute
         return made
 
-    def __init__(self, like: Tensor, compute: Callable[[], Tensor]) -> None:
+    def __init__(self, like: Tensor, compute: Compute) -> None:
         """Everything has been set."""
 
     def __repr__(self) -> str:  # type: ignore[override]
@@ -56,19 +59,25 @@ class Deferred(Tensor):
         if func._schema.is_mutable:  # it would change a copy that is made for it alone
             raise UsageError(f"{func} changes a tensor that has no numbers yet", "compute a new one")
 
-        def run() -> Any:
-            return func(*_each(computed, args), **{name: _each(computed, value) for name, value in kwargs.items()})
+        def run(done: Done) -> Any:
+            given = _each(lambda value: computed(value, done), args)
+            return func(*given, **{name: _each(lambda value: computed(value, done), v) for name, v in kwargs.items()})
+
+        def once(done: Done) -> Any:
+            if once not in done:
+                done[once] = run(done)
+            return done[once]
 
         found = func(*_each(_shaped, args), **{name: _each(_shaped, value) for name, value in kwargs.items()})
         if isinstance(found, Tensor):
             return _by(cls(found, run), Recipe(func, tuple(args), kwargs))
-        parts = [cls(part, lambda i=i: run()[i]) for i, part in enumerate(found)]
+        parts = [cls(part, lambda done, i=i: once(done)[i]) for i, part in enumerate(found)]
         return [_by(part, Recipe(func, tuple(args), kwargs, i)) for i, part in enumerate(parts)]
 
 
 def deferred(shape: tuple[int, ...], compute: Callable[[], Tensor], name: str = "") -> Tensor:
     """The float32 tensor of this shape that `compute` gives, once it is asked for."""
-    return _by(Deferred(torch.empty(shape, device="meta"), compute), None, name)
+    return _by(Deferred(torch.empty(shape, device="meta"), lambda done: compute()), None, name)
 
 
 def _by(made: Deferred, recipe: Recipe | None, name: str = "") -> Deferred:
@@ -106,9 +115,10 @@ class Folded(Mapping[str, Tensor]):
         return len(self._parameters)
 
 
-def computed(value: Any) -> Any:
-    """The numbers of what is deferred; anything else as it is."""
-    return value.compute() if isinstance(value, Deferred) else value
+def computed(value: Any, done: Done | None = None) -> Any:
+    """The numbers of what is deferred; anything else as it is. What gives several results is `done` once for all of
+    them, such as all experts of a layer."""
+    return value.compute({} if done is None else done) if isinstance(value, Deferred) else value
 
 
 def _shaped(value: Any) -> Any:

@@ -53,12 +53,13 @@ class Grouped:
 class Names:
     """Modules of a checkpoint -> those of the model; {} stands for a layer's number.
 
-    Several modules lie below each other in one tensor, or, if `interleaved`, each head's rows of them do. `transposed`
-    modules are stored (in, out). What is `fused` is a tensor of several equal parts, one below the other, in some files
-    only. Of those in `skip` the first rows are no part of the model; norms of `offset` families
-    are stored less 1. `prefix` is what a checkpoint without head lacks. Names that match `ignored` are left aside,
-    `renamed` are patterns and what else is written for them, `copies` of the embedding's table must equal it, and
-    tensors of `instead` are read in place of others.
+    Several modules lie below each other in one tensor, or, if `interleaved`, each head's rows of them do, or as `cut`
+    takes them apart. `transposed` modules are stored (in, out). What is `fused` is a tensor of several equal parts, one
+    below the other, in some files only; what is `stacked` one of all experts, with these parts of each. Of those in
+    `skip` the first rows are no part of the model; norms of `offset` families are stored less 1. `prefix` is what a
+    checkpoint without head lacks. Names that match `ignored` are left aside, `renamed` are patterns and what else is
+    written for them, `copies` of the embedding's table must equal it, and tensors of `instead` are read in place of
+    others.
     """
 
     modules: Mapping[str, str | tuple[str, ...]]
@@ -70,6 +71,8 @@ class Names:
     grouped: Mapping[str, Grouped] = field(default_factory=dict)
     transposed: frozenset[str] = frozenset()
     interleaved: frozenset[str] = frozenset()
+    cut: Mapping[str, Callable[[Tensor], list[Tensor]]] = field(default_factory=dict)
+    stacked: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     fused: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     skip: Mapping[str, int] = field(default_factory=dict)
     offset: bool = False
@@ -106,6 +109,8 @@ class Names:
         """What such a tensor holds, each (out, in)."""
         if module in self.grouped:
             return self.grouped[module].cut(tensor)
+        if module in self.cut:
+            return self.cut[module](tensor)
         if module in self.transposed and tensor.ndim == 2:
             tensor = tensor.T.contiguous()
         tensor = tensor[self.skip.get(module, 0) :]

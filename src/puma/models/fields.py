@@ -6,6 +6,7 @@ each stands in its architecture's file. This file must not know any of them.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
@@ -65,3 +66,8 @@ class Rope(Struct, frozen=True, kw_only=True):
     whole: bool = True
     attention: Annotated[float, Meta(ge=0)] = 0.0
     factors: Annotated[tuple[Positive, ...], Meta(max_length=MOST_HEAD)] = ()
+
+
+def repeating(kinds: Sequence[object]) -> int:
+    """After how many of these they come again in the same order, up to the end."""
+    return next(n for n in range(1, len(kinds) + 1) if kinds[n:] == kinds[: len(kinds) - n])

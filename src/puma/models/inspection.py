@@ -112,7 +112,10 @@ def _attention(config: Config) -> str:
         local = sum(map(seen, range(config.layers)))
     elif window:
         local = config.layers - len(getattr(config, "full", ()))
-    return found + (f"; {local} layers see a window of {window:,}" if local else "")
+    found += f"; {local} layers see a window of {window:,}" if local else ""
+    layers: Any = config if getattr(config, "delta", None) else None
+    remembering = sum(map(layers.recurrent, range(layers.layers))) if layers else 0
+    return found + (f"; {remembering} layers have a memory instead" if remembering else "")
 
 
 def _positions(config: Config) -> str:
@@ -129,9 +132,25 @@ def _positions(config: Config) -> str:
 
 
 def _mlp(config: Config) -> str:
-    return (
-        f"{config.activation}{', gated' if getattr(config, 'gated', False) else ''}, {config.intermediate_size:,} wide"
-    )
+    gated = f"{config.activation}{', gated' if getattr(config, 'gated', False) else ''}"
+    experts = mixture(config)
+    own: Any = config
+    dense = sum(not own.mixed(i) for i in range(own.layers)) if experts else own.layers
+    layers = f" in {dense} layers" if experts else ""
+    plain = f"{config.intermediate_size:,} wide{layers}" if dense else ""
+    return ", ".join(filter(None, [gated, plain, experts]))
+
+
+def mixture(config: Config) -> str:
+    """What a mixture of experts is made of, and how much more of it is computed than a token takes; else nothing."""
+    experts, size = getattr(config, "experts", 0), getattr(config, "expert_size", 0)
+    if not experts:
+        return ""
+    chosen, shared = config.chosen, config.shared_size  # type: ignore[union-attr]
+    times = (experts * size + shared) / (chosen * size + shared)
+    one = f" and one of {shared:,} that all take" if shared else ""
+    computed = f"all are computed: {times:.0f} times as much"
+    return f"{experts} experts of {size:,}{one}; a token takes {chosen}, and {computed}"
 
 
 def _norms(config: Config) -> str:

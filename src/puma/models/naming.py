@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -80,9 +79,13 @@ def check_tensor(entry: Entry, shape: tuple[int, ...]) -> None:
 
 
 def parted(entries: Mapping[str, Entry], names: Names) -> Mapping[str, Entry]:
-    """The entries with those of fused tensors in their place."""
+    """The entries with those of fused and stacked tensors in their place."""
     found = Entries()
     for stored, entry in entries.items():
+        stack = next((stack for stack in names.stacked if stored.endswith(stack)), None)
+        if stack is not None and len(entry.shape) == 3 and not entry.shape[1] % len(names.stacked[stack]):
+            found |= _unstacked(stored.rpartition(".")[0], entry, names.stacked[stack])
+            continue
         module, _, kind = stored.rpartition(".")
         whole = next((whole for whole in names.fused if module.endswith(whole)), None)
         if whole is None or entry.shape[0] % len(names.fused[whole]):
@@ -92,8 +95,25 @@ def parted(entries: Mapping[str, Entry], names: Names) -> Mapping[str, Entry]:
         shape = (entry.shape[0] // len(parts), *entry.shape[1:])
         for i, part in enumerate(parts):
             read, offset = partial(_part, entry, len(parts), i), _offset(entry, len(parts), i)
-            found[f"{before}{part}.{kind}"] = replace(entry, shape=shape, read=read, offset=offset, blocks=None)
+            found[f"{before}{part}.{kind}"] = entry.remade(read, shape=shape, offset=offset)
     return found
+
+
+def _unstacked(experts: str, entry: Entry, parts: tuple[str, ...]) -> Entries:
+    """Of each expert its parts, which lie one below the other."""
+    count, rows, columns = entry.shape
+    found = Entries()
+    for e in range(count):
+        for i, part in enumerate(parts):
+            read = partial(_of_expert, entry, e, len(parts), i)
+            shape = (rows // len(parts), columns)
+            found[f"{experts}.{e}.{part}.weight"] = entry.remade(read, shape=shape)
+    return found
+
+
+def _of_expert(entry: Entry, expert: int, parts: int, number: int) -> torch.Tensor:
+    whole = entry.one(expert) if entry.one is not None else entry.read()[expert]
+    return whole.chunk(parts)[number].contiguous()
 
 
 def _part(entry: Entry, parts: int, number: int) -> torch.Tensor:

@@ -94,6 +94,18 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "rope_local_base_freq": 1e4, "rope_scaling": {"rope_type": "linear", "factor": 8.0},
         "hidden_activation": "gelu_pytorch_tanh",
     },
+    "qwen3-30b-a3b": _sizes(2048, 6144, 48, 32, 40960)
+    | {
+        "architectures": ["Qwen3MoeForCausalLM"], "vocab_size": 151936, "num_key_value_heads": 4, "head_dim": 128,
+        "rope_theta": 1e6, "rms_norm_eps": 1e-6, "tie_word_embeddings": False, "num_experts": 128,
+        "num_experts_per_tok": 8, "moe_intermediate_size": 768, "norm_topk_prob": True,
+    },
+    "gpt-oss-20b": _sizes(2880, 2880, 24, 64, 131072)
+    | {
+        "architectures": ["GptOssForCausalLM"], "vocab_size": 201088, "num_key_value_heads": 8, "head_dim": 64,
+        "rms_norm_eps": 1e-5, "tie_word_embeddings": False, "num_local_experts": 32, "num_experts_per_tok": 4,
+        "sliding_window": 128,
+    },
     "smollm2-135m": _sizes(576, 1536, 30, 9, 8192)
     | {
         "architectures": ["LlamaForCausalLM"], "vocab_size": 49152, "num_key_value_heads": 3, "rms_norm_eps": 1e-5,

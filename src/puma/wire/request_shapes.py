@@ -18,15 +18,18 @@ def by_token(config: Config, output: str) -> bool:
 
 
 def shaped(
-    config: Config, prompt: int, tokens: int | None, batch: int = 1, approximation: str = "spline",
+    config: Config, prompt: int | None, tokens: int | None, batch: int = 1, approximation: str = "spline",
     quick: tuple[str, ...] = (),
 ) -> Generate | Encode:  # fmt: skip
     """The request that is measured: new tokens of a causal model, hidden states of an encoder; `batch` prompts, or
-    windows of sound, however long a `prompt` is said to be."""
+    windows of sound, however long a `prompt` is said to be, or images, which have none."""
     read = inputs(config)
-    if read.rows and heads(config).encodes:
-        raise UsageError("an image model has no prompt to count", "use a model of texts")
-    lengths = [read.context if read.rows else prompt] * max(batch, 0)
+    if read.rows and heads(config).encodes and prompt is not None:
+        raise UsageError("an image model has no prompt to count", "leave out the length of one")
+    prompt = read.context if read.rows else prompt
+    if prompt is None:
+        raise UsageError("how long is the prompt?", "pass --prompt and its length in tokens")
+    lengths = [prompt] * max(batch, 0)
     if batch < 1:
         raise UsageError(f"a batch of {batch} prompts makes no sense", "pass --batch 1 or more")
     if prompt < 1:
@@ -34,7 +37,7 @@ def shaped(
     if heads(config).encodes:
         if tokens is not None:
             raise UsageError("an encoder generates no tokens", "leave out --tokens")
-        check_batch(config, [prompt] * batch)
+        check_batch(config, lengths)
         return Encode(Input(lengths, [], approximation=approximation, quick=quick), "hidden")
     tokens = 1 if tokens is None else tokens
     if tokens < 1:

@@ -135,14 +135,30 @@ MESSAGES = st.lists(
 )  # fmt: skip
 
 
-@settings(max_examples=400, deadline=None)
-@given(st.lists(PIECES, max_size=7), MESSAGES, st.sampled_from(ENDS), st.sampled_from(MORE[:3]), st.booleans())
-def test_templates_and_chats_at_random(
+def alike(
     library: Any, pieces: list[str], chat: Any, end: dict[str, Any], more: dict[str, Any], marks: bool
-) -> None:
+) -> None:  # fmt: skip
+    """A template of these pieces gives what the library makes of it, or both fail."""
     template, specials = "".join(pieces), {"bos_token": "<s>", "eos_token": "</s>"} if marks else {}
     wanted = theirs(library, template, specials, chat, **end, **more)
     assert ours(template, specials, chat, **end, **more) == wanted
+
+
+RANDOM = (st.lists(PIECES, max_size=7), MESSAGES, st.sampled_from(ENDS), st.sampled_from(MORE[:3]), st.booleans())
+
+
+@settings(max_examples=400, deadline=None)
+@given(*RANDOM)
+def test_templates_and_chats_at_random(library: Any, pieces: Any, chat: Any, end: Any, more: Any, marks: bool) -> None:
+    alike(library, pieces, chat, end, more, marks)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+@settings(max_examples=20_000, deadline=None)
+@given(*RANDOM)
+def test_many_more(library: Any, pieces: Any, chat: Any, end: Any, more: Any, marks: bool) -> None:
+    alike(library, pieces, chat, end, more, marks)
 
 
 ADDED = {"__type": "AddedToken", "lstrip": False, "normalized": False, "rstrip": False, "single_word": False}

@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
+from puma.client.heads.ranking import read as pairs
 from tests.gateway.conftest import Served, serving
-from tests.models import tiny
+from tests.models import sentences, tiny
 
 QUERY = "the cat sat"
 TEXTS = ["a dog ran on the mat", "they went home", "the red hat"]
@@ -92,3 +93,17 @@ def test_a_model_without_a_head_ranks_nothing(tmp_path: Path) -> None:
     with serving(tiny.bert(tmp_path, num_hidden_layers=1)) as served:
         status, found = post(served.url, ASKED)
         assert status == 400 and found["error"]["param"] == "model" and not served.clusters
+
+
+def test_a_model_that_generates_ranks_by_two_words(tmp_path: Path) -> None:
+    """As Qwen3-Reranker does, in its chat template; no logit but the difference leaves the parties."""
+    with serving(sentences.judge(tmp_path / "model")) as served:
+        clear = served.clear
+        pieces = pairs(clear, QUERY, TEXTS, "longest_first")
+        expected = [float(clear.session.encode([piece.ids], "logits")[0].sigmoid()) for piece in pieces]
+        status, found = post(served.url, ASKED)
+        assert status == 200 and found["usage"]["total_tokens"] == sum(len(piece.ids) for piece in pieces)
+        scores = {one["index"]: one["relevance_score"] for one in found["results"]}
+        assert scores == pytest.approx(dict(enumerate(expected)), abs=0.005) and len(set(expected)) == 3
+        status, refused = post(served.url, ASKED | {"documents": [TEXTS[0], "the cat " * 40]})
+        assert status == 400 and refused["error"]["param"] == "documents"

@@ -6,6 +6,7 @@ import json
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -44,6 +45,21 @@ def test_what_is_said_and_what_it_means(hearing: Served) -> None:
     assert post(hearing, "transcriptions", language="en", response_format="text")[1].decode() == found.text + "\n"
 
 
+def test_when_it_is_said(tmp_path: Path) -> None:
+    with serving(speech.write(tmp_path / "model", 9), reveal=True) as served:
+        told = json.loads(post(served, "transcriptions", language="en", response_format="verbose_json")[1])
+        lasts = (speech.WINDOW + 500) / 16000
+        assert told["duration"] == pytest.approx(lasts) and told["segments"]
+        assert all(0 <= part["start"] <= part["end"] <= lasts and part["text"] for part in told["segments"])
+        lines = post(served, "transcriptions", language="en", response_format="srt")[1].decode().splitlines()
+        assert lines[0] == "1" and " --> " in lines[1] and lines[2] == told["segments"][0]["text"]
+        vtt = post(served, "transcriptions", language="en", response_format="vtt")[1].decode()
+        assert vtt.startswith("WEBVTT\n\n") and vtt.count(" --> ") == len(told["segments"])
+    with serving(speech.write(tmp_path / "hidden", 9)) as served:
+        answer = post(served, "transcriptions", language="en", response_format="srt")
+        assert answer[0] == 400 and "does not let clients see" in problem(answer)["message"]
+
+
 def sent(url: str, body: bytes, kind: str, **headers: str) -> tuple[int, bytes]:
     request = urllib.request.Request(url, body, {"content-type": kind} | headers)
     try:
@@ -54,7 +70,7 @@ def sent(url: str, body: bytes, kind: str, **headers: str) -> tuple[int, bytes]:
             return error.code, error.read()
 
 
-def post(served: Served, path: str, sound: bytes = SOUND, headers: Any = None, **fields: str) -> tuple[int, bytes]:
+def post(served: Served, path: str, sound: bytes = SOUND, headers: Any = None, **fields: Any) -> tuple[int, bytes]:
     """A form as a browser or curl sends it."""
     head = '--it\r\nContent-Disposition: form-data; name="{}"{}\r\n\r\n'
     said = {"model": "tiny"} | fields
@@ -75,11 +91,11 @@ def problem(answer: tuple[int, bytes]) -> Any:
         ({"language": "xx"}, "language"),
         ({"language": "en", "prompt": "Names"}, "prompt"),
         ({"language": "en", "temperature": "0.7"}, "temperature"),
-        ({"language": "en", "response_format": "srt"}, "response_format"),
+        ({"language": "en", "response_format": "srt"}, "response_format"),  # this one tells no times
         ({"language": "en", "speed": "2"}, "speed"),
     ],
 )
-def test_what_is_refused(fields: dict[str, str], param: str, hearing: Served) -> None:
+def test_what_is_refused(fields: dict[str, Any], param: str, hearing: Served) -> None:
     answer = post(hearing, "transcriptions", **fields)
     assert answer[0] in (400, 404) and problem(answer)["param"] == param
 

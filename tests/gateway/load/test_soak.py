@@ -55,7 +55,10 @@ class Running:
         return [int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * page >> 20 for pid in pids]
 
     def health(self) -> dict[str, Any]:
-        return json.loads(self._sent("GET", "/health")[0].read())
+        answer, connection = self._sent("GET", "/health")
+        found = json.loads(answer.read())
+        connection.close()
+        return found
 
     def post(self, prompt: str, tokens: int, stream: bool = False) -> tuple[Any, http.client.HTTPConnection]:
         said = [{"role": "user", "content": prompt}]

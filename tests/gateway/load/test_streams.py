@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from puma.errors import PeerLost
 from puma.gateway.server import configured, listen
 from puma.gateway.service import Gateway
 from puma.gateway.settings import Settings
@@ -98,6 +99,21 @@ class Played:
         pass
 
 
+class Dying(Played):
+    """The session of a party that dies while others wait for theirs."""
+
+    dead = threading.Event()
+
+    def another(self) -> Played:
+        self.dead.wait(30)
+        raise PeerLost("P2 is not there", "start it")
+
+    def continued(self, prompts: Sequence[Sequence[int]], tokens: int, **_: object) -> Iterator[list[int]]:
+        self.dead.wait(30)
+        raise PeerLost("P2 is not there", "start it")
+        yield []
+
+
 class Asked:
     """A gateway of which the parties are played, and what each prompt is answered."""
 
@@ -106,14 +122,14 @@ class Asked:
         self.seen = Counter[int]()  # pieces by stream
 
     def stream(self, number: int) -> tuple[int, str]:
-        """Status, and the text or what Retry-After says."""
+        """Status, and the text, what Retry-After says, or the error's code."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
         asked = {"model": "tiny", "prompt": WORDS[number % len(WORDS)], "max_tokens": TOKENS, "stream": True}
         connection.request("POST", "/v1/completions", json.dumps(asked), {"content-type": "application/json"})
         answer, pieces = connection.getresponse(), list[str]()
         if answer.status != 200:
-            found = answer.status, answer.headers["retry-after"]
-            assert json.loads(answer.read())["error"]["code"] == "rate_limit_exceeded"
+            code = json.loads(answer.read())["error"]["code"]
+            found = answer.status, answer.headers.get("retry-after") or code
         else:
             for line in answer:
                 if line.startswith(b"data: {"):
@@ -180,3 +196,18 @@ def test_who_finds_no_room_comes_again(asked: Asked) -> None:
         asked.clock.release()
         assert all(stream.result()[0] == 200 for stream in streams)
     assert asked.stream(1) == (200, asked.wanted[WORDS[1]])
+
+
+def test_who_waits_for_a_session_when_parties_die_is_told(asked: Asked) -> None:
+    """Not only who is with them: new parties are started when somebody asks anew, and not before."""
+    worker, started = asked.gateway.worker, list[Any]()
+    first, start = worker._start(), worker._start
+    dying: Any = Dying(first.model, asked.clock, first._said)  # type: ignore[attr-defined]
+    worker._start = lambda: (started.append(1), start() if started[1:] else dying)[1]
+    with ThreadPoolExecutor(6) as pool:
+        streams = [pool.submit(asked.stream, number) for number in range(6)]
+        until(lambda: worker.running == 6)
+        dying.dead.set()
+        assert [stream.result(20) for stream in streams] == [(503, "PeerLost")] * 6
+    assert len(started) == 1 and worker.state == "failed"
+    assert asked.stream(1) == (200, asked.wanted[WORDS[1]]) and len(started) == 2

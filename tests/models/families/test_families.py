@@ -26,6 +26,7 @@ LENGTHS = [len(ids) for ids in BATCH]
 TYPES = [0] * 5 + [1] * 4
 LABELS = {0: "bad", 1: "fair", 2: "good"}
 IDENTITY = "torch.nn.modules.linear.Identity"
+NAMED = ("gate", "up", "down")  # of an expert
 
 
 def near(found: torch.Tensor, expected: torch.Tensor) -> None:
@@ -51,6 +52,23 @@ def test_causal(name: str, tmp_path: Path, reference: Any) -> None:
     continues(model, checkpoint.config, IDS, expected, near)
     rows = one_hot(IDS, zoo.VOCABULARY)
     assert model(rows, ranked=True).argmax() == expected.logits[0, -1].argmax()
+
+
+@pytest.mark.parametrize("name", ["qwen3-moe", "qwen3.5-moe"])
+def test_all_experts_of_a_layer_in_one_tensor(name: str, tmp_path: Path) -> None:
+    """As the library has them once a file is loaded, and as files of Qwen3.5 lie on the hub."""
+
+    def stacked(state: tiny.State) -> None:
+        for layer in {key.partition(".experts.")[0] for key in state if ".experts." in key}:
+            parts = {p: [state.pop(f"{layer}.experts.{e}.{p}_proj.weight") for e in range(4)] for p in NAMED}
+            both = [torch.cat(pair) for pair in zip(parts["gate"], parts["up"], strict=True)]
+            state[f"{layer}.experts.gate_up_proj"] = torch.stack(both)
+            state[f"{layer}.experts.down_proj"] = torch.stack(parts["down"])
+
+    folder = zoo.write(tmp_path, name)
+    rows = one_hot(IDS, zoo.VOCABULARY)
+    expected = open_model(folder)[1].every(rows)
+    assert torch.equal(open_model(tiny.edit(folder, stacked))[1].every(rows), expected)
 
 
 @pytest.mark.parametrize("name", zoo.SEQ2SEQ)
@@ -113,7 +131,7 @@ def test_an_answer_begins_as_its_files_say(tmp_path: Path, reference: Any) -> No
     told |= {"begin_suppress_tokens": [6], "bad_words_ids": [[7], [8, 9], [3]]}
     (folder / "generation_config.json").write_text(json.dumps(told))
     checkpoint, model = open_model(folder)
-    config = checkpoint.config
+    config: Any = checkpoint.config
     assert (config.starts, config.barred, config.barred_first) == ((2, 5), (4, 7), (6,))
     expected = answered(reference, folder, IDS, decoder_input_ids=torch.tensor([[2, 5, 9]]))
     cache = Cache(config.layers)
@@ -122,6 +140,7 @@ def test_an_answer_begins_as_its_files_say(tmp_path: Path, reference: Any) -> No
 
 
 BATCHED = ["t5", "mistral", "gemma2", "gemma3", "neox", "opt", "qwen3", "qwen3.5", "qwen3-moe", "bart", "marian"]
+BATCHED += ["qwen3-next"]
 
 
 @pytest.mark.parametrize("name", BATCHED)
@@ -180,7 +199,7 @@ def test_heads_of_encoders(name: str, tmp_path: Path, reference: Any) -> None:
 def test_images(name: str, tmp_path: Path, reference: Any) -> None:
     folder = zoo.write(tmp_path, name)
     checkpoint, model = open_model(folder)
-    config = checkpoint.config
+    config: Any = checkpoint.config
     pixels = torch.randn(2, config.channels, config.image_size, config.image_size)
     with torch.no_grad():
         expected = reference(folder)(pixels).logits
@@ -221,9 +240,9 @@ def test_heads_for_all_tokens_of_decoders(name: str, tmp_path: Path, reference: 
     ],
 )
 def test_how_logits_are_read(
-    settings: dict[str, Any], labels: tuple[str, ...], scores: str, relevance: str, tmp_path: Path
+    settings: dict[str, Any], labels: tuple[str, ...], scores: Any, relevance: Any, tmp_path: Path
 ) -> None:
-    config = configure("BertForSequenceClassification", tiny.BERT | {"id2label": LABELS} | settings, set())
+    config: Any = configure("BertForSequenceClassification", tiny.BERT | {"id2label": LABELS} | settings, set())
     assert (config.labels, config.reading) == (labels, Reading(scores=scores, relevance=relevance))
 
 
@@ -273,6 +292,7 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("gemma3", {"use_bidirectional_attention": True}, "use_bidirectional_attention"),
     ("gte", {"architectures": ["NewModel"]}, "NewModel"),
     ("modernbert", {"layer_types": ["chunked_attention"] * 4}, "layer_types"),
+    ("qwen3.5", {"hidden_act": "gelu"}, "hidden_act"),
     ("ModernBert-SequenceClassification", {"classifier_pooling": "max"}, "classifier_pooling"),
 ]
 

@@ -22,7 +22,7 @@ LENGTHS = [len(ids) for ids in BATCH]
 NEXT = [4, 8, 12]
 CAUSAL = ["llama-3", "mistral", "qwen2", "qwen3", "phi3", "gemma2", "gemma3", "neox", "opt", "t5", "t5-gated"]
 CAUSAL += ["bart", "mbart", "marian", "m2m100"]
-CAUSAL += ["olmo2", "cohere2", "granite", "glm4", "qwen2-moe", "gpt-oss", "qwen3.5"]
+CAUSAL += ["olmo2", "cohere2", "granite", "glm4", "qwen2-moe", "gpt-oss", "qwen3.5", "qwen3-next"]
 ENCODERS = [
     "bart-classifier",
     "Roberta-SequenceClassification",

@@ -191,6 +191,12 @@ SPARSE = {
     "moe_intermediate_size": [8, 12],
 }  # fmt: skip
 LAYERED = {"layer_norm_eps": [GONE, 1e-3]}
+REMEMBERED = DECODING | {
+    "linear_conv_kernel_dim": [GONE, 2, 3], "linear_num_key_heads": [1, 4], "linear_num_value_heads": [2, 3],
+    "linear_key_head_dim": [4, 8], "linear_value_head_dim": [8], "full_attention_interval": [GONE, 2],
+    "layer_types": [GONE, None, ["full_attention"] * 3, ["linear_attention"] * 3, ["sliding_attention"] * 3],
+    "hidden_act": [GONE, "silu", "swish", "gelu", "relu"],
+}  # fmt: skip
 TRIED |= {
     "smollm3": DECODING | WINDOW | {
         "no_rope_layers": [GONE, None, [1, 0, 1], [0, 0, 0, 0], [1]], "no_rope_layer_interval": [GONE, 2, 3, 0],
@@ -231,16 +237,15 @@ TRIED |= {
         "num_local_experts": [3, 5], "num_experts_per_tok": [GONE, 1, 3, 9], "experts_per_token": [GONE, 1],
         "swiglu_limit": [GONE, 5.0], "swiglu_alpha": [GONE, 1.5], "layer_types": KINDS,
     },
-    "qwen3_5_text": DECODING | {
-        "linear_conv_kernel_dim": [GONE, 2, 3], "linear_num_key_heads": [1, 4], "linear_num_value_heads": [2, 3],
-        "linear_key_head_dim": [4, 8], "linear_value_head_dim": [8], "full_attention_interval": [GONE, 2],
-        "layer_types": [GONE, None, ["full_attention"] * 3, ["linear_attention"] * 3, ["sliding_attention"] * 3],
-    },
+    "qwen3_5_text": REMEMBERED,
+    "qwen3_5_moe_text": REMEMBERED | MIXED | {"shared_expert_intermediate_size": [12, 20]},
+    "qwen3_next": REMEMBERED | MIXED | SPARSE | {"shared_expert_intermediate_size": [12, 20]},
     "gemma": DECODING | {"use_bidirectional_attention": [GONE, None, False, True], "hidden_activation": [GONE, "silu"]},
 }  # fmt: skip
 GROUPED = zoo.GROUPED | {"num_hidden_layers": 3}
 EIGHT = GROUPED | {"head_dim": 8, "pad_token_id": 0}  # of which a half, of pairs beside each other, is a whole number
 EXPERTS = GROUPED | {"num_experts": 5, "num_experts_per_tok": 2, "moe_intermediate_size": 12}
+SHARED = {"shared_expert_intermediate_size": 12}
 REMEMBERING = GROUPED | {
     "head_dim": 8, "linear_key_head_dim": 6, "linear_value_head_dim": 4, "linear_num_key_heads": 2,
     "linear_num_value_heads": 4, "layer_types": ["linear_attention", "full_attention", "linear_attention"],
@@ -281,9 +286,11 @@ BASES: dict[str, tuple[Raw, tuple[str, ...]]] = {  # by model_type: settings, an
     "gemma": (GROUPED | {"head_dim": 6}, ("Gemma", *CAUSAL)),
     "mixtral": (EXPERTS | {"num_local_experts": 4}, ("Mixtral", *HEADLESS)),
     "olmoe": (EXPERTS, ("Olmoe", *HEADLESS)),
-    "qwen2_moe": (EXPERTS | {"shared_expert_intermediate_size": 12}, ("Qwen2Moe", *HEADLESS)),
+    "qwen2_moe": (EXPERTS | SHARED, ("Qwen2Moe", *HEADLESS)),
     "qwen3_moe": (EXPERTS | {"head_dim": 6, "norm_topk_prob": True}, ("Qwen3Moe", *HEADLESS)),
     "qwen3_5_text": (REMEMBERING, ("Qwen3_5", *HEADLESS)),
+    "qwen3_5_moe_text": (REMEMBERING | EXPERTS | SHARED, ("Qwen3_5Moe", *HEADLESS)),
+    "qwen3_next": (REMEMBERING | EXPERTS | SHARED, ("Qwen3Next", *HEADLESS)),
     "gpt_oss": (EXPERTS | {"num_local_experts": 4, "head_dim": 6, "sliding_window": 3}, ("GptOss", *HEADLESS)),
     "gpt2": (GPT2, ("GPT2", *EACH)),
     "gpt_neox": (zoo.SIZES | {"num_hidden_layers": 3, "rotary_pct": 0.67}, ("GPTNeoX", *EACH)),
@@ -311,7 +318,7 @@ BASES: dict[str, tuple[Raw, tuple[str, ...]]] = {  # by model_type: settings, an
     "vit": (zoo.VIT | {"image_size": 8, "patch_size": 4}, ("ViT", "ImageClassification", "Model")),
 }
 UNUSUAL = {
-    "Qwen3_5Model": "Qwen3_5TextModel",
+    "Qwen3_5Model": "Qwen3_5TextModel", "Qwen3_5MoeModel": "Qwen3_5MoeTextModel",
     "GPT2ForCausalLM": "GPT2LMHeadModel", "Gemma3Model": "Gemma3TextModel",
     "Gemma3ForSequenceClassification": "Gemma3TextForSequenceClassification",
 }  # fmt: skip

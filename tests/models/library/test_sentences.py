@@ -64,6 +64,13 @@ def t5(folder: Path, **settings: Any) -> Path:
     return zoo.write(folder, "t5")
 
 
+def gemma(folder: Path, **settings: Any) -> Path:
+    """A body that sees both sides, as EmbeddingGemma's."""
+    from tests.models import zoo
+
+    return zoo.write(folder, "embeddinggemma")
+
+
 FOLDERS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {  # what is written, and what is asked
     "cls": ({"pooling": {"pooling_mode_cls_token": True}, "normalise": True}, {}),
     "mean, tanh": ({"pooling": MEAN, "dense": [TANH], "normalise": True}, {}),
@@ -87,6 +94,11 @@ FOLDERS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {  # what is written
     "t5, apart": ({"pooling": MEAN, "dense": [IDENTITY], "inside": "0_Transformer", "body": t5, "normalise": True}, {}),
     "cut": ({"pooling": MEAN, "own": {"max_seq_length": 6, "do_lower_case": True}}, {"truncate": True}),
     "first numbers": ({"pooling": MEAN, "general": {"truncate_dim": 10}, "normalise": True}, {}),
+    "embeddinggemma": (
+        {"pooling": MEAN, "dense": [(30, "Identity", False), IDENTITY], "body": gemma, "normalise": True}
+        | {"general": PROMPTS},
+        {"prompt_name": "query", "dimensions": 5, "normalize": True},
+    ),
     "nothing said": ({}, {}),
 }
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
 
 from puma.models.files.pieces import parse
 from tests.models import tiny
@@ -104,6 +104,21 @@ def two_languages(folder: Path) -> None:
     (folder / "vocab.json").write_text(json.dumps(numbers), encoding="utf-8")
 
 
+def nllb(folder: Path) -> None:
+    """tokenizer.json as NLLB's lies on the hub: the language behind a text, where the class has it before."""
+    tokenizer = Tokenizer(models.BPE(unk_token="<unk>", fuse_unk=True))
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always")
+    special = ["<s>", "<pad>", "</s>", "<unk>", "eng_Latn", "deu_Latn", "<mask>"]
+    tokenizer.train_from_iterator(LINES * 3, trainers.BpeTrainer(vocab_size=200, special_tokens=special))
+    words = pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace(prepend_scheme="always")
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([*words])
+    numbers = [(token, tokenizer.token_to_id(token)) for token in ("</s>", "eng_Latn")]
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="$A </s> eng_Latn", pair="$A $B </s> eng_Latn", special_tokens=numbers
+    )
+    tokenizer.save(str(folder / "tokenizer.json"))
+
+
 KINDS: dict[str, Kind] = {
     "marian": Kind("marian", two_languages, {"tokenizer_class": "MarianTokenizer", "source_lang": "en"}),
     "mbart": Kind("mbart", pieces("unigram", "sentencepiece.bpe.model"), {"tokenizer_class": "MBartTokenizer"}),
@@ -111,6 +126,8 @@ KINDS: dict[str, Kind] = {
         "mbart", pieces("unigram", "sentencepiece.bpe.model"),
         {"tokenizer_class": "MBart50Tokenizer", "src_lang": "de_DE"},
     ),
+    "nllb": Kind("m2m_100", nllb, {"tokenizer_class": "NllbTokenizer", "src_lang": "deu_Latn"}),
+    "nllb-legacy": Kind("m2m_100", nllb, {"tokenizer_class": "NllbTokenizer", "legacy_behaviour": True}),
     "bart": Kind("bart", byte_pairs(*ROBERTA), {"tokenizer_class": "BartTokenizer"}),
     "bert": Kind("bert", wordpiece, {"tokenizer_class": "BertTokenizer"}),
     "bert-cased": Kind("bert", wordpiece, {"tokenizer_class": "BertTokenizer", "do_lower_case": False}),
@@ -205,6 +222,7 @@ CHANGES: dict[str, Change] = {
     "bert": lambda config, words: config.update(tokenizer_class="BertTokenizer"),
     "gpt2": lambda config, words: config.update(tokenizer_class="GPT2TokenizerFast"),
     "legacy": lambda config, words: config.update(legacy=True),
+    "language": lambda config, words: config.update(src_lang="fr_XX"),
     "split": lambda config, words: config.update(split_special_tokens=True),
     "one type": lambda config, words: config.update(model_input_names=["input_ids", "attention_mask"]),
     "named": lambda config, words: config.update(extra_special_tokens=["cat"]),
@@ -236,8 +254,8 @@ def size(words: dict[str, Any]) -> int:
     return max([*whole, *(token["id"] for token in words["added_tokens"])]) + 1
 
 
-def contradicted(folder: Path, name: str, change: str) -> Path:
-    """A folder as transformers saves it, and then a change of one of its files."""
+def contradicted(folder: Path, name: str, *changes: str) -> Path:
+    """A folder as transformers saves it, and then changes of its files, one after the other."""
     from tests.models.library.compare import quiet
 
     write(folder / "old", name)
@@ -245,7 +263,8 @@ def contradicted(folder: Path, name: str, change: str) -> Path:
         transformers.AutoTokenizer.from_pretrained(folder / "old").save_pretrained(folder / "new")
     paths = [folder / "new" / name for name in ("tokenizer_config.json", "tokenizer.json")]
     contents = [json.loads(path.read_text()) for path in paths]
-    CHANGES[change](*contents)
+    for change in changes:
+        CHANGES[change](*contents)
     for path, content in zip(paths, contents, strict=True):
         path.write_text(json.dumps(content))
     (folder / "new" / "config.json").write_text((folder / "old" / "config.json").read_text())

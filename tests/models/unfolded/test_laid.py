@@ -15,7 +15,7 @@ from puma.models.checkpoint import Checkpoint, load
 from puma.models.unfolded.laid import Laid, laid
 from puma.models.unfolded.traced import traced
 from puma.wire.parameters import parameter_frac, tensor_specs
-from tests.models import tiny
+from tests.models import sentences, tiny
 
 SLACK = 1  # units: a matrix with two factors rounds once less
 
@@ -80,6 +80,14 @@ def test_parts_of_a_fused_matrix_begin_where_they_lie(tmp_path: Path) -> None:
     for name, value in expected.items():
         assert parts[name].file is not None, name
         assert int((words(parts[name]) - torch.round(value.double() * 2**18).long()).abs().max()) <= SLACK, name
+
+
+def test_a_head_that_is_made_of_two_rows_lies_nowhere(tmp_path: Path) -> None:
+    """Of a model that is asked for two words' logits: where its head lay are other numbers."""
+    checkpoint = load(halved(sentences.judge(tmp_path), torch.bfloat16))
+    score = found(checkpoint)["score.weight"]
+    exact = torch.round(checkpoint.fold()["score.weight"].double() * 2.0 ** parameter_frac("score.weight")).long()
+    assert score.file is None and int((words(score) - exact).abs().max()) <= SLACK and bool(exact.any())
 
 
 def test_what_was_done_besides_is_not_taken_for_a_factor(tmp_path: Path) -> None:

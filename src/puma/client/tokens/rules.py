@@ -25,6 +25,7 @@ Penalty = Annotated[float, Meta(gt=0)]
 Ids = Annotated[list[Id], Meta(min_length=1)]
 NEVER = -math.inf
 _settings = msgspec.json.Decoder(dict[str, Any])
+Further = Callable[[Tensor, Sequence[int]], None]  # what else holds of logits (vocabulary,) after new tokens
 UNSEEN, SEARCHED = "needs logits", "searched"  # why rules are not followed, and how more of them are
 
 
@@ -42,6 +43,7 @@ class Rules(Struct, frozen=True, kw_only=True, omit_defaults=True):
     forced_bos_token_id: Id | None = None
     suppress_tokens: tuple[int, ...] = ()
     begin_suppress_tokens: tuple[int, ...] = ()
+    max_initial_timestamp_index: Count | None = None
     do_sample: bool = False
     temperature: Annotated[float, Meta(gt=0)] = 1.0
     top_k: Count = 0
@@ -111,13 +113,15 @@ class Rules(Struct, frozen=True, kw_only=True, omit_defaults=True):
         return f"{said.FILE} asks for samples ({named(self.chances)}): here the likeliest token is taken"
 
     def following(
-        self, prompts: Sequence[Sequence[int]], begins: Sequence[int], eos: Sequence[int]
+        self, prompts: Sequence[Sequence[int]], begins: Sequence[int], eos: Sequence[int],
+        further: Further | None = None,
     ) -> Following | None:  # fmt: skip
         """What follows these rules for prompts that are about to be continued, if there is any.
 
-        `begins` are the tokens that an answer begins with in a model that reads the prompt apart from it.
+        `begins` are the tokens that an answer begins with in a model that reads the prompt apart from it; `further`
+        changes logits last, by the new tokens.
         """
-        return Following(self, prompts, begins, eos) if self.from_logits else None
+        return Following(self, prompts, begins, eos, further) if self.from_logits or further else None
 
 
 def named(settings: Mapping[str, Any]) -> str:
@@ -130,12 +134,13 @@ class Following:
     """Prompts as they grow, under rules."""
 
     def __init__(
-        self, rules: Rules, prompts: Sequence[Sequence[int]], begins: Sequence[int], eos: Sequence[int]
+        self, rules: Rules, prompts: Sequence[Sequence[int]], begins: Sequence[int], eos: Sequence[int],
+        further: Further | None = None,
     ) -> None:  # fmt: skip
         self._rules, self._prompts, self._eos = rules, [[*ids] for ids in prompts], [*eos]
         self._texts = [[*(begins or ids)] for ids in prompts]
         self._began = [len(text) for text in self._texts]
-        self._live = [*range(len(self._texts))]
+        self._live, self._further = [*range(len(self._texts))], further
         bad = [ids for ids in rules.bad_words_ids if len(ids) > 1 or ids[0] not in self._eos]
         self._biases = [(ids[-1], ids[:-1], bias) for ids, bias in rules.sequence_bias]
         self._bad = [(ids[-1], ids[:-1], NEVER) for ids in bad]
@@ -192,6 +197,8 @@ class Following:
         later = self._began[place] == 1 and first is not None
         if new == int(later):
             _barred(row, rules.begin_suppress_tokens)
+        if self._further is not None:
+            self._further(row, text[self._began[place] :])
 
 
 def _barred(row: Tensor, tokens: Sequence[int]) -> None:

@@ -27,13 +27,16 @@ async def completions(gateway: Gateway, request: Request) -> Response:
     if not asked.prompts:
         raise Refused("there is no prompt", "prompt")
     model, scores = gateway.model, bool(asked.echo) and asked.logprobs is not None
-    with blamed("prompt"):
-        ids = [_ids(model, prompt, tokens or 1) for prompt in asked.prompts]
+    with blamed("begin"):
+        begun = model.begun(asked.begin or "")
+    with blamed("language" if asked.language else "prompt"):
+        most = (tokens or 1) + len(begun)
+        ids = [_ids(model, prompt, most, asked.language or "") for prompt in asked.prompts]
         if scores:
             check_scored(model.config, ids)
     leads = [p if isinstance(p, str) else model.decode(p) for p in asked.prompts] if asked.echo else [""] * len(ids)
     places = [_places(model, prompt) for prompt in asked.prompts] if scores else []
-    generation = wanted(gateway.settings, asked, ids, tokens, leads, places)
+    generation = wanted(gateway.settings, asked, ids, tokens, leads, places, begun=begun)
     return await respond(gateway, request, asked, generation, completion_wording(gateway.settings.name))
 
 
@@ -42,10 +45,12 @@ def _places(model: ModelInfo, prompt: str | Sequence[int]) -> list[int]:
     return model.spelling.places_in(prompt) if isinstance(prompt, str) else model.spelling.places(prompt)
 
 
-def _ids(model: ModelInfo, prompt: str | Sequence[int], tokens: int) -> list[int]:
-    """Token ids of a text, or those that were given; Refused if the model has no such tokens."""
+def _ids(model: ModelInfo, prompt: str | Sequence[int], tokens: int, language: str) -> list[int]:
+    """Token ids of a text, perhaps in this language, or those that were given; Refused if the model has no such."""
     if isinstance(prompt, str):
-        return model.prompt_ids(prompt, tokens)
+        return model.prompt_ids(prompt, tokens, language=language)
+    if language:
+        raise Refused("a language is that of a text, and these are token ids", "language")
     model.check_generates()
     count = model.config.vocab_size
     if not prompt or not all(0 <= token < count for token in prompt):

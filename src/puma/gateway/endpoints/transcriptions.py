@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Generator
+from dataclasses import replace
 from typing import Any
 
 from starlette.datastructures import FormData, UploadFile
@@ -11,12 +12,24 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
-from puma.client.speech.transcripts import Task, Transcript, Wanted, check, heard, seconds, transcribing
+from puma.client.speech import subtitles
+from puma.client.speech.transcripts import (
+    Task,
+    Transcript,
+    Wanted,
+    check,
+    samples_of,
+    seconds,
+    tells_times,
+    transcribing,
+)
 from puma.gateway.refusals import Refused, blamed
 from puma.gateway.service import Gateway
 from puma.gateway.streams import request_id, while_there
+from puma.models.hearing.spectrum import RATE
 
-FORMS = ("json", "text", "verbose_json")
+TIMED = {"srt": subtitles.srt, "vtt": subtitles.vtt}
+FORMS = ("json", "text", "verbose_json", *TIMED)
 NEUTRAL = {
     "temperature": ("0", "0.0"),
     "prompt": ("",),
@@ -40,18 +53,23 @@ async def translations(gateway: Gateway, request: Request) -> Response:
 async def _written(gateway: Gateway, request: Request, task: Task) -> Response:
     asked, content = await _asked(request)
     gateway.known(asked.get("model", ""))
+    form = asked.get("response_format", "json")
     wanted = Wanted(asked.get("language") or None, task)
     with blamed("language"):
         check(gateway.model, wanted, True)
+    with blamed("response_format"):
+        check(gateway.model, replace(wanted, times=form in TIMED), True)
     with blamed("file"):
-        pieces = await asyncio.to_thread(heard, gateway.model, content)
+        samples = await asyncio.to_thread(samples_of, content)
 
     def run(cluster: Any) -> Generator[Transcript | None, None, None]:
-        yield from transcribing(cluster.session, cluster.model, pieces, wanted)
+        told = form == "verbose_json" and cluster.session.reveals and tells_times(cluster.model)
+        how = replace(wanted, times=form in TIMED or told)
+        yield from transcribing(cluster.session, cluster.model, samples, how)
 
     job = gateway.submit(run, request)
     *_, found = [item async for item in while_there(request, job)] or [None]  # nothing for who has left
-    return _reply(gateway, found, asked.get("response_format", "json"), task, request_id(job))
+    return _reply(gateway, found, form, task, len(samples) / RATE, request_id(job))
 
 
 async def _asked(request: Request) -> tuple[dict[str, str], bytes]:
@@ -83,17 +101,24 @@ async def _sound(form: FormData) -> bytes:
 
 
 def _reply(
-    gateway: Gateway, found: Transcript | None, form: str, task: Task, headers: dict[str, str]
+    gateway: Gateway, found: Transcript | None, form: str, task: Task, lasts: float, headers: dict[str, str]
 ) -> Response:  # fmt: skip
+    if form in TIMED:
+        return PlainTextResponse(TIMED[form](found.parts if found else []), headers=headers)
     text = found.text if found else ""
     if form == "text":
         return PlainTextResponse(text + "\n", headers=headers)
     answer: dict[str, Any] = {"text": text}
     if form == "verbose_json" and found:
-        step = seconds(gateway.model)
         parts = [
-            {"id": i, "start": i * step, "end": (i + 1) * step, "text": window, "tokens": found.token_ids[i]}
-            for i, window in enumerate(found.windows)
+            {"id": i, "start": part.start, "end": part.end, "text": part.text, "tokens": part.token_ids}
+            for i, part in enumerate(found.parts or _windows(found, seconds(gateway.model), lasts))
         ]
-        answer |= {"task": task, "language": found.language, "duration": step * len(parts), "segments": parts}
+        answer |= {"task": task, "language": found.language, "duration": lasts, "segments": parts}
     return JSONResponse(answer, headers=headers)
+
+
+def _windows(found: Transcript, step: float, lasts: float) -> list[subtitles.Said]:
+    """Of a model that tells no times, or not to its clients, what is said in each window."""
+    each = enumerate(zip(found.windows, found.token_ids, strict=True))
+    return [subtitles.Said(i * step, min(lasts, (i + 1) * step), text, tokens) for i, (text, tokens) in each]

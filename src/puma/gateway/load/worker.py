@@ -33,7 +33,7 @@ from puma.gateway.load.jobs import Job, Run
 from puma.gateway.load.keys import ANYBODY, Key
 from puma.gateway.load.metrics import Metrics
 from puma.gateway.load.waiting import Waiting
-from puma.gateway.refusals import busy, not_sent
+from puma.gateway.refusals import Refused, busy, not_sent
 from puma.gateway.watch import Watch, noting, tapped
 
 # A party that is gone or not yet there says nothing about an answer. Whatever else ends a session could be a party that
@@ -56,6 +56,7 @@ class Seat:
         self.cluster: Cluster | None = None
         self.of: Cluster | None = None
         self.job: Job | None = None
+        self.failures = 0  # of sessions, when it took its job
 
     def close(self) -> None:
         """Leave the parties; a session that is the cluster's own ends with it."""
@@ -83,6 +84,8 @@ class Worker:
         self._shut: ProtocolError | None = None  # what the parties sent did not fit: nothing is asked any more
         self._start = start
         self._cluster: Cluster | None = None
+        self._failures = 0  # of the parties, by which whoever waits for a session is told
+        self._latest = ProtocolError("no session has failed yet")
         self._first: Any = None  # its session; whoever asks a local one for it in another thread gets another
         self._opening = threading.Lock()
         self._jobs = Waiting()
@@ -171,7 +174,7 @@ class Worker:
             self._changed.wait_for(lambda: self._closed or self._jobs)
             if not self._jobs:
                 return None
-            seat.job = self._jobs.take()
+            seat.job, seat.failures = self._jobs.take(), self._failures
             return seat.job
 
     def _work(self, seat: Seat) -> None:
@@ -217,6 +220,8 @@ class Worker:
                 raise self._shut
             self._end(job, watched.STOPPED if job.left.is_set() else watched.DONE)
             self._took += 0.2 * (monotonic() - began - self._took)
+        except Refused as error:
+            self._end(job, watched.FAILED, error)
         except Exception as error:
             self._failed(error, job, seat)
         return True
@@ -247,11 +252,14 @@ class Worker:
 
     def _session(self, seat: Seat) -> Cluster | None:
         """This seat's session, or a new one if the last has failed; None if the parties let no further one in. Raises
-        after an answer that did not fit."""
+        after an answer that did not fit, and Refused where the parties have failed since the seat took its job, of
+        which nothing has been sent then."""
         with self._opening:
             if self._shut is not None:
                 what = f"the parties are asked nothing more, since what they sent did not fit: {self._shut.message}"
                 raise ProtocolError(what, SHUT_HINT)
+            if seat.failures != self._failures:
+                raise not_sent(self._latest)
             if self._cluster is not None and once(self._first) and self._first.over:
                 self._cluster.close()
                 self._cluster = None
@@ -303,6 +311,8 @@ class Worker:
             if error is not None and of is not self._cluster:
                 return
             cluster, self._cluster, self.state = self._cluster, None, state
+            if isinstance(error, ProtocolError):
+                self._failures, self._latest = self._failures + 1, error
             self.problem = str(error) if isinstance(error, PumaError) else error and type(error).__name__
         if isinstance(error, ProtocolError):
             if not isinstance(error, INNOCENT):

@@ -118,9 +118,9 @@ class Encoder(Struct, frozen=True, kw_only=True, tag_field="model_type", tag="en
         return min(self.groups or self.layers, self.layers)
 
     @property
-    def alike(self) -> bool:
-        """Whether all layers cost the same, whatever the prompt."""
-        return True
+    def period(self) -> int:
+        """After how many layers they cost the same again, whatever the prompt; 0 where that is not known."""
+        return 1
 
 
 class Embeddings(nn.Module):

@@ -19,7 +19,18 @@ from puma.models.architecture import Architecture, Bound, Heads, Inputs, Params,
 from puma.models.architectures import decoder
 from puma.models.architectures.decoder import MLP, READERS, Attention, Decoder
 from puma.models.cache import LayerCache
-from puma.models.fields import Activated, Activation, Labels, Layers, OptionalSize, Positive, Reading, Rope, Size
+from puma.models.fields import (
+    Activated,
+    Activation,
+    Labels,
+    Layers,
+    OptionalSize,
+    Positive,
+    Reading,
+    Rope,
+    Size,
+    repeating,
+)
 from puma.models.folding import fold_activation, fold_queries
 from puma.models.formats import Formats, hand_out
 from puma.models.pooling import Embed, Pooling
@@ -86,9 +97,9 @@ class ModernBert(Struct, frozen=True, kw_only=True, tag_field="model_type", tag=
         )  # fmt: skip
 
     @property
-    def alike(self) -> bool:
-        """Whether all layers cost the same, whatever the prompt."""
-        return not self.window or set(range(self.layers)) <= set(self.full)
+    def period(self) -> int:
+        """After how many layers they cost the same again, whatever the prompt; 0 where that is not known."""
+        return repeating([bool(self.window) and i not in self.full for i in range(self.layers)])
 
 
 class Layer(nn.Module):

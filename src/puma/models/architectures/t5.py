@@ -80,9 +80,9 @@ class T5(Struct, frozen=True, kw_only=True, tag_field="model_type", tag="t5"):
         )  # fmt: skip
 
     @property
-    def alike(self) -> bool:
-        """Whether all layers cost the same, whatever the prompt."""
-        return self.layers == self.encoder_layers
+    def period(self) -> int:
+        """After how many layers they cost the same again, whatever the prompt; 0 where that is not known."""
+        return int(self.layers == self.encoder_layers)
 
 
 class Block(nn.Module):

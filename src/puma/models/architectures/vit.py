@@ -78,9 +78,9 @@ class Vit(Struct, frozen=True, kw_only=True, tag_field="model_type", tag="vit"):
         )  # fmt: skip
 
     @property
-    def alike(self) -> bool:
-        """Whether all layers cost the same, whatever the prompt."""
-        return True
+    def period(self) -> int:
+        """After how many layers they cost the same again, whatever the prompt; 0 where that is not known."""
+        return 1
 
 
 class Model(nn.Module):

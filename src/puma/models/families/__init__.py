@@ -50,6 +50,7 @@ FAMILIES: dict[str, Family] = (
 SEEING = {  # models that read images, too -> of texts alone
     "Gemma3ForConditionalGeneration": "Gemma3ForCausalLM",
     "Qwen3_5ForConditionalGeneration": "Qwen3_5ForCausalLM",
+    "Qwen3_5MoeForConditionalGeneration": "Qwen3_5MoeForCausalLM",
 }
 CHOOSING = (
     "forced_bos_token_id", "suppress_tokens", "begin_suppress_tokens", "bad_words_ids", "is_multilingual",

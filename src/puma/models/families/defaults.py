@@ -113,6 +113,14 @@ QWEN3_5 = GATED | {
     "head_dim": 256, "max_position_embeddings": 32768, "attention_bias": False, "linear_conv_kernel_dim": 4,
     "linear_key_head_dim": 128, "linear_value_head_dim": 128, "linear_num_key_heads": 16, "linear_num_value_heads": 32,
 }  # fmt: skip
+QWEN3_5_MOE = {name: QWEN3_5[name] for name in QWEN3_5 if name != "intermediate_size"} | {
+    "hidden_size": 2048, "num_hidden_layers": 40, "num_key_value_heads": 2, "moe_intermediate_size": 512,
+    "shared_expert_intermediate_size": 512, "num_experts_per_tok": 8, "num_experts": 256,
+}  # fmt: skip
+QWEN3_NEXT = QWEN3_5_MOE | {
+    "vocab_size": 151936, "intermediate_size": 5632, "num_hidden_layers": 48, "decoder_sparse_step": 1,
+    "num_experts_per_tok": 10, "num_experts": 512, "norm_topk_prob": True,
+}  # fmt: skip
 GPT_OSS = UNSCALED | {
     "vocab_size": 201088, "hidden_size": 2880, "intermediate_size": 2880, "num_hidden_layers": 36,
     "num_attention_heads": 64, "num_key_value_heads": 8, "head_dim": 64, "max_position_embeddings": 131072,
@@ -224,6 +232,7 @@ DEFAULTS: dict[str, Raw] = {  # by what config.json calls model_type
     "starcoder2": STARCODER2, "helium": HELIUM, "exaone4": EXAONE4, "glm": GLM, "glm4": GLM, "ministral": MISTRAL,
     "ministral3": MINISTRAL3, "seed_oss": SEED_OSS, "ernie4_5": ERNIE, "gemma": GEMMA,
     "mixtral": MIXTRAL, "olmoe": OLMOE, "qwen2_moe": QWEN2_MOE, "qwen3_moe": QWEN3_MOE, "qwen3_5_text": QWEN3_5,
+    "qwen3_5_moe_text": QWEN3_5_MOE, "qwen3_next": QWEN3_NEXT,
     "mpnet": MPNET, "deberta-v2": DEBERTA, "nomic_bert": NOMIC, "gte": GTE, "modernbert": MODERNBERT,
     "clip_text_model": CLIP_TEXT, "clip_vision_model": CLIP_VISION,
     "gpt_oss": GPT_OSS, "bart": BART, "mbart": MBART, "marian": MARIAN, "pegasus": PEGASUS, "m2m_100": M2M100,

@@ -19,6 +19,10 @@ from puma.models.family import Choices, Family, Grouped, Names, refuse
 
 Raw = dict[str, Any]
 OURS = ("gate_proj", "up_proj", "down_proj")
+STACKED = {  # of all experts in one tensor, as the library has them once they are loaded
+    ".mlp.experts.gate_up_proj": ("gate_proj", "up_proj"),
+    ".mlp.experts.down_proj": ("down_proj",),
+}
 
 
 def names(mlp: str = "mlp", router: str = "gate", parts: tuple[str, ...] = OURS) -> Callable[[Decoder], Names]:
@@ -35,7 +39,7 @@ def names(mlp: str = "mlp", router: str = "gate", parts: tuple[str, ...] = OURS)
             }
         if shared:
             found[LAYER + "mlp.shared_expert_gate"] = LAYER + "mlp.shared_gate"
-        return replace(NAMES, modules=dict(NAMES.modules) | found)
+        return replace(NAMES, modules=dict(NAMES.modules) | found, stacked=STACKED if parts == OURS else {})
 
     return named
 
@@ -109,16 +113,16 @@ def qwen2_moe(raw: Raw) -> Raw:
     window = raw.get("sliding_window", 0) if raw["use_sliding_window"] else 0
     near = windows(raw, window, lambda i: bool(window) and (i + 1) % 2 > 0 and i < first)
     found = {"qkv_bias": raw["qkv_bias"], "shared_size": raw["shared_expert_intermediate_size"]}
-    return turned(raw) | near | found | _qwen(raw)
+    return turned(raw) | near | found | every_so_many(raw)
 
 
 def qwen3_moe(raw: Raw) -> Raw:
     """Qwen 3 with experts: queries and keys are normalised; perhaps a window."""
     window = raw.get("sliding_window", 0) if raw["use_sliding_window"] else 0
-    return turned(raw) | biased(raw) | {"head_norms": True, "window": window} | _qwen(raw)
+    return turned(raw) | biased(raw) | {"head_norms": True, "window": window} | every_so_many(raw)
 
 
-def _qwen(raw: Raw) -> Raw:
+def every_so_many(raw: Raw) -> Raw:
     """Experts in every layer, or every so many, but for those that are named."""
     every, named, layers = raw["decoder_sparse_step"], raw.get("mlp_only_layers", []), raw["num_hidden_layers"]
     if not isinstance(every, int) or every < 1 or not isinstance(named, list):

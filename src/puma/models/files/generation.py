@@ -25,7 +25,8 @@ OTHERS = (
     "forced_eos_token_id", "exponential_decay_length_penalty", "guidance_scale", "watermarking_config",
     "token_healing", "stop_strings", "max_time", "penalty_alpha", "dola_layers", "constraints", "force_words_ids",
 )  # fmt: skip
-NAMES = (*RULES, DRAWN, *CHANCES, *OTHER_CHANCES, *BEAMS, *OTHERS)
+HEARD = ("max_initial_timestamp_index",)  # of sound that is written down with times
+NAMES = (*RULES, DRAWN, *CHANCES, *OTHER_CHANCES, *BEAMS, *OTHERS, *HEARD)
 ONE = (  # what leaves everything as it is
     "encoder_repetition_penalty", "repetition_penalty", "num_beams", "num_beam_groups", "top_p", "typical_p",
     "temperature", "guidance_scale",

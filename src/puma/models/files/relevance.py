@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -53,8 +53,8 @@ class Judge:
         head = next((found[name] for name in names if name is not None), None)
         if head is None or max(self.words) >= head.shape[0]:
             raise CheckpointError(f"{MODULES} names words that the model has not", "download the model again")
-        made = {"name": "score.weight", "shape": (1, *head.shape[1:]), "dtype": "F32"}
-        score = replace(head, **made, read=lambda: self._row(head))  # type: ignore[arg-type]
+        shape = (1, *head.shape[1:])
+        score = head.remade(lambda: self._row(head), name="score.weight", shape=shape, dtype="F32")
         return {name: entry for name, entry in found.items() if name != names[0]} | {score.name: score}
 
     def _row(self, head: Entry) -> Tensor:

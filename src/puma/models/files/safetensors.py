@@ -33,7 +33,8 @@ def entries(paths: Sequence[Path]) -> dict[str, Entry]:
                 content = file.get_slice(name)
                 read = partial(_read, path, unchanged, name)
                 shape, dtype = tuple(content.get_shape()), content.get_dtype()
-                found[name] = Entry(path, name, shape, dtype, read, offset=offsets.get(name))
+                one = partial(_read_one, path, unchanged, name)
+                found[name] = Entry(path, name, shape, dtype, read, offset=offsets.get(name), one=one)
     return found
 
 
@@ -51,6 +52,12 @@ def _read(path: Path, unchanged: Unchanged, name: str) -> Tensor:
     with opened(path) as file:
         unchanged.check()
         return file.get_tensor(name)
+
+
+def _read_one(path: Path, unchanged: Unchanged, name: str, index: int) -> Tensor:
+    with opened(path) as file:
+        unchanged.check()
+        return file.get_slice(name)[index : index + 1][0]
 
 
 @contextmanager

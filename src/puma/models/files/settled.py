@@ -39,6 +39,7 @@ HOLDS = {  # the kind of model of each class
     "BertTokenizer": "WordPiece", "GPT2Tokenizer": "BPE", "GPTNeoXTokenizer": "BPE", "Qwen2Tokenizer": "BPE",
     "RobertaTokenizer": "BPE", "LlamaTokenizer": "BPE", "GemmaTokenizer": "BPE", "T5Tokenizer": "Unigram",
     "XLMRobertaTokenizer": "Unigram", "AlbertTokenizer": "Unigram", "MPNetTokenizer": "WordPiece",
+    "MBartTokenizer": "Unigram", "MBart50Tokenizer": "Unigram", "NllbTokenizer": "BPE",
 }  # fmt: skip
 FRAMED = {  # what a class puts around texts, whatever the file says
     "BertTokenizer": ("cls_token", "sep_token"), "RobertaTokenizer": ("cls_token", "sep_token"),
@@ -171,6 +172,8 @@ def _mended(raw: Raw, called: str, settings: Raw) -> Raw:
         raw = raw | {step: _schemed(raw.get(step), scheme) for step in ("pre_tokenizer", "decoder")}
     if called in ("LlamaTokenizer", "GemmaTokenizer"):
         raw = raw | _of_pairs(called, settings)
+    if called in translating.FRAMES:
+        raw = translating.respoken(raw, called, settings)
     framed = json.dumps(raw.get("post_processor"))
     for name in FRAMED.get(called, ()):
         token = text(settings.get(name) or SPECIALS[called][name])

@@ -40,7 +40,8 @@ class Entry:
     CheckpointError from `read` if the file is not what it was when the entry was made. A form that computes its numbers
     out of several stored tensors, such as a quantised one, makes an entry of their entries. A `linear` one is (out, in)
     even in families that store their matrices (in, out). Where its numbers lie in the file as they are, in order,
-    `offset` says from which byte on; where they are made of `blocks` by a kernel, these do.
+    `offset` says from which byte on, and `one` reads what lies at one index of the first dimension alone; where they
+    are made of `blocks` by a kernel, these do.
     """
 
     file: Path
@@ -50,12 +51,16 @@ class Entry:
     read: Callable[[], Tensor] = field(repr=False)
     linear: bool = False
     offset: int | None = None
+    one: Callable[[int], Tensor] | None = field(default=None, repr=False, compare=False)
     blocks: Blocks | None = field(default=None, repr=False, compare=False)
+
+    def remade(self, read: Callable[[], Tensor], **changed: Any) -> Entry:
+        """Another one, whose numbers lie nowhere as they are unless what is `changed` says so."""
+        return replace(self, read=read, **({"offset": None, "one": None, "blocks": None} | changed))
 
     def turned(self) -> Entry:
         """The same transposed."""
-        read = lambda: self.read().T.contiguous()  # noqa: E731
-        return replace(self, shape=self.shape[::-1], read=read, linear=False, offset=None, blocks=None)
+        return self.remade(lambda: self.read().T.contiguous(), shape=self.shape[::-1], linear=False)
 
     @property
     def where(self) -> str:

@@ -100,6 +100,63 @@ def _in_language(tokenizer: Tokenizer, settings: Raw, template: str) -> Tokenize
     return tokenizer
 
 
+# A tokenizer.json, which counts as far as the class of the library leaves it.
+METASPACE: Raw = {"type": "Metaspace", "replacement": SPACE, "prepend_scheme": "always", "split": True}
+FEW_SPACES: Raw = {"type": "Replace", "pattern": {"Regex": " {2,}"}, "content": " "}
+BEHIND, BEFORE = ("$A", "{eos}", "{code}"), ("{code}", "$A", "{eos}")
+FRAMES = {  # what a class puts around texts, in which language unless its settings say
+    "MBartTokenizer": (BEHIND, "en_XX"),
+    "MBart50Tokenizer": (BEFORE, "en_XX"),
+    "NllbTokenizer": (BEFORE, "eng_Latn"),
+}
+
+
+def respoken(raw: Raw, called: str, settings: Raw) -> Raw:
+    """A decoded tokenizer.json as a class of FRAMES has it: its pieces and its table of letters, and all else the
+    class's own, with the code of the language that the settings name (src_lang)."""
+    before = raw.get("normalizer") or {}
+    steps = [step for step in before.get("normalizers", [before]) if step.get("type") == "Precompiled"]
+    steps += [FEW_SPACES] if called == "MBart50Tokenizer" or steps else []
+    split: Raw = {"type": "Sequence", "pretokenizers": [{"type": "WhitespaceSplit"}, METASPACE]}
+    if called == "NllbTokenizer":
+        own = {"dropout": None, "fuse_unk": True, "byte_fallback": False, "unk_token": "<unk>"}
+        raw = raw | {"model": raw["model"] | own}
+    frame, usual = FRAMES[called]
+    frame = BEHIND if called == "NllbTokenizer" and settings.get("legacy_behaviour") else frame
+    plain = called == "MBartTokenizer"
+    return raw | {
+        "normalizer": {"type": "Sequence", "normalizers": steps} if steps and not plain else None,
+        "pre_tokenizer": split if plain else METASPACE,
+        "decoder": METASPACE,
+        "post_processor": _template(raw, frame, settings.get("src_lang") or usual, settings),
+    }
+
+
+def _template(raw: Raw, frame: Sequence[str], code: str, settings: Raw) -> Raw:
+    """One or two texts in a frame of which one token is the code."""
+    eos = text(settings.get("eos_token") or "</s>")
+    single = [part.format(code=code, eos=eos) for part in frame]
+    pair = [each for part in single for each in (("$A", "$B") if part == "$A" else (part,))]
+    said = {"single": [_placed(part) for part in single], "pair": [_placed(part) for part in pair]}
+    numbers = {token: {"id": token, "ids": [_number(raw, token)], "tokens": [token]} for token in (code, eos)}
+    return {"type": "TemplateProcessing", "special_tokens": numbers} | said
+
+
+def _placed(part: str) -> Raw:
+    if part.startswith("$"):
+        return {"Sequence": {"id": part[1:], "type_id": 0}}
+    return {"SpecialToken": {"id": part, "type_id": 0}}
+
+
+def _number(raw: Raw, token: str) -> int:
+    vocabulary = raw["model"].get("vocab") or {}
+    known = vocabulary if isinstance(vocabulary, dict) else {piece: i for i, (piece, _) in enumerate(vocabulary)}
+    known = known | {each["content"]: each["id"] for each in raw.get("added_tokens") or []}
+    if token not in known:
+        raise CheckpointError(f"the tokenizer has no {token}, with which it frames texts", "name one as de_DE is one")
+    return known[token]
+
+
 KINDS: dict[str, Callable[[Path, Raw], Tokenizer]] = {
     "MarianTokenizer": marian, "MBartTokenizer": mbart, "MBart50Tokenizer": mbart50,
 }  # fmt: skip

@@ -60,8 +60,8 @@ class Widened(Secret):
 
     def unsqueeze(self, dim: int) -> Widened:
         """As a tensor's; local."""
-        each = (t.unsqueeze(dim) for t in (self.m, self.mask, self.above, self.turn))
-        return Widened(self.party, *each, self.low, self.bits, self.frac)
+        m, mask, above, turn = (t.unsqueeze(dim) for t in self.words)
+        return Widened(self.party, m, mask, above, turn, self.low, self.bits, self.frac)
 
 
 def _widened_in_clear(x: Clear, bits: int) -> Clear:

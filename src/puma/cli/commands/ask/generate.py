@@ -17,6 +17,7 @@ from puma.cli.options import (
     HUMAN,
     LIKELIEST,
     NO_DRAFTS,
+    UNSPOKEN,
     Chance,
     Count,
     Drafting,
@@ -25,6 +26,7 @@ from puma.cli.options import (
     Flag,
     Output,
     Profile,
+    Spoken,
 )
 from puma.cli.where import HERE, Where, folder_of
 from puma.errors import UsageError
@@ -50,7 +52,7 @@ def generate(
     length_penalty: float | None = None,
     lengths: Literal["public", "secret"] = "public",
     drafting: Drafting = NO_DRAFTS,
-    begin: str = "",
+    spoken: Spoken = UNSPOKEN,
     fitting: Fitting = FITTED,
     where: Where = HERE,
     output: Output = HUMAN,
@@ -84,8 +86,6 @@ def generate(
         Of a beam search: an ended text is worth its score over its length to this power; 1 unless given.
     lengths
         secret: the parties learn the next power of two from 16 on, and not how many tokens the prompt has.
-    begin
-        Tokens that the answer begins with, such as the code of a language (fr_XX); of models with an encoder.
     """
     where.check(compare=compare)
     store, draft = folder_of(store, prepared), drafting.draft
@@ -103,7 +103,7 @@ def generate(
         if lengths == "secret":
             raise UsageError("a beam search is for prompts of public length", "leave out --beams, or --lengths")
         penalty = 1.0 if length_penalty is None else length_penalty
-        how = (beams, penalty, stop, begin)
+        how = (beams, penalty, stop, spoken)
         search(model, prompt, tokens, how, compare, chance, approximation, fitting, where, output)
         return
     if length_penalty is not None:
@@ -113,21 +113,21 @@ def generate(
             raise UsageError("--prompts takes the place of PROMPT", "leave out one of them")
         if stop is not None:
             raise UsageError("--stop is for one prompt", "leave it out, or pass PROMPT")
-        made = (store, approximation, lengths, fitting, begin, draft)
+        made = (store, approximation, lengths, fitting, spoken, draft)
         generate_all(model, read(prompts), tokens, compare, chance, made, output, where)
         return
     source, prompt = one_prompt(model, prompt)
     sampling(chance, compare, where)
-    made = (store, approximation, fitting, begin, draft)
+    made = (store, approximation, fitting, spoken, draft)
     cluster, ids, loaded = asked_one(where, source, prompt, tokens, made, chance, output)
     clear = cluster.model
     ui.undrawn("" if chance.sampling else clear.rules.undrawn())
     with cluster:
-        stream = cluster.stream_ids(ids, tokens, stop, lengths, begin=begin, draft=draft, **chance.sampling)
+        stream = cluster.stream_ids(ids, tokens, stop, lengths, begin=spoken.begin, draft=draft, **chance.sampling)
         found = _streamed(cluster, ids, stream, output.json)
         cost = cluster.cost
     where.keep(cluster)
-    agreed = agreement(clear, ids, found, cluster.session.reveals, begin) if compare else None
+    agreed = agreement(clear, ids, found, cluster.session.reveals, spoken.begin) if compare else None
     if output.json:
         seconds = {"load": loaded, "prefill": cost.prefill, "decode": cost.seconds - cost.prefill}
         answer = {"text": clear.decode(found), "token_ids": found, "seconds": seconds, "rounds": cost.rounds}

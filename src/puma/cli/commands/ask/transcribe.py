@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,6 +23,7 @@ def transcribe(
     tokens: Count = 0,
     beams: Count = 1,
     length_penalty: float = 1.0,
+    times: Flag = False,
     reveal_logits: Flag = False,
     approximation: Profile = "spline",
     fitting: Fitting = FITTED,
@@ -46,6 +48,8 @@ def transcribe(
         Search for the likeliest text by so many at a time; needs logits.
     length_penalty
         Of a search: a text is worth its score over its length to this power.
+    times
+        Show of each part of what is said when it begins and ends; needs logits.
     reveal_logits
         Parties on this machine let the client see logits, as their owner allows.
     approximation
@@ -54,12 +58,13 @@ def transcribe(
     where.check()
     source, path = _named(where, model, file)
     from puma.client.model_info import ModelInfo
-    from puma.client.speech.transcripts import Wanted, check, heard
+    from puma.client.speech import subtitles
+    from puma.client.speech.transcripts import Wanted, check, samples_of
 
     def asked(clear: ModelInfo) -> int:
-        wanted = Wanted(language, task, tokens, beams, length_penalty)
+        wanted = Wanted(language, task, tokens, beams, length_penalty, times)
         check(clear, wanted, reveal_logits or where.cluster is not None)
-        return len(heard(clear, Path(path)))
+        return len(samples_of(Path(path)))
 
     started = time.perf_counter()
     with ui.progress(output.json) as progress:
@@ -68,7 +73,7 @@ def transcribe(
         with cluster:
             found = cluster.transcribe(
                 Path(path), language, task, tokens, beams, length_penalty,
-                lambda done, of: progress("the parties listen", done, of),
+                lambda done, of: progress("the parties listen", done, of), times,
             )  # fmt: skip
     where.keep(cluster)
     cost = found.cost
@@ -76,9 +81,13 @@ def transcribe(
         answer: dict[str, Any] = {"text": found.text, "windows": found.windows, "token_ids": found.token_ids}
         seconds = {"load": loaded, "transcribe": cost.seconds}
         more = {"language": found.language, "task": task, "seconds": seconds, "rounds": cost.rounds}
+        answer |= {"parts": [asdict(part) for part in found.parts]} if times else {}
         ui.answer(answer | more | {"bytes": cost.bytes()} | ui.profile(approximation) | ui.doubtful(cluster))
         return
-    ui.say(found.text)
+    for part in found.parts:
+        ui.say(f"[{subtitles.clock(part.start)} --> {subtitles.clock(part.end)}] {part.text}")
+    if not times:
+        ui.say(found.text)
     if language is None and found.language:
         ui.say(f"language: {found.language}")
     ui.say(ui.cost_line(cost, sum(map(len, found.token_ids))))

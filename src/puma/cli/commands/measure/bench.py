@@ -19,7 +19,7 @@ def bench(
     /,
     *,
     adapter: str | None = None,
-    prompt: Count,
+    prompt: Count | None = None,
     tokens: Count | None = None,
     batch: Count = 1,
     layers: Count | None = None,
@@ -42,11 +42,11 @@ def bench(
     adapter
         A LoRA adapter to merge into a checkpoint: a folder as peft writes it, or a name on the hub.
     prompt
-        Length of the prompt in tokens.
+        Length of the prompt in tokens; images and windows of sound have one length.
     tokens
         New tokens of a causal model (1 if left out).
     batch
-        How many such prompts in the one request.
+        How many such prompts, images or windows in the one request.
     layers
         Only so many layers.
     error
@@ -68,19 +68,19 @@ def bench(
     from puma.cli.machine import summary
     from puma.measure.bench import RandomParams, configured, measure
     from puma.measure.bench import fitted as with_plan
+    from puma.measure.estimate import measured
     from puma.nn.variants import quick_of
-    from puma.wire.request_shapes import shaped
 
     with ui.progress(output.json) as progress:
         name, config, params = configured(model, layers, adapter=adapter, halves=open_weights)
+        request = measured(config, prompt, tokens, batch, approximation, quick_of(plan))
         if fitted or (fitted is None and not isinstance(params, RandomParams)):
             config = with_plan(model, config, params, fitting.settings(approximation), progress, adapter)
-        request = shaped(config, prompt, tokens, batch, approximation, quick_of(plan))
         found = measure(config, params, request, error, progress, prepared, open_weights, threads)
-    cost, new = found.cost, getattr(request, "tokens", 0)
+    cost, new, length = found.cost, getattr(request, "tokens", 0), request.input.lengths[0]
     if output.json:
         asked = {"model": name, "layers": config.layers, "repeated_layers": found.repeated}
-        asked |= {"prompt": prompt, "tokens": new, "batch": batch} | ui.profile(approximation)
+        asked |= {"prompt": length, "tokens": new, "batch": batch} | ui.profile(approximation)
         asked["plan"] = plan
         asked |= {"weights": "open"} if open_weights else {}
         spent: dict[str, Any] = {
@@ -95,7 +95,7 @@ def bench(
         again = {"prepared": _again(found.prepared)} if found.prepared else {}
         ui.answer(asked | spent | sent | {"breakdown": cost.breakdown} | again | where)
         return
-    ui.say(ui.asked_line(name, config.layers, prompt, new, batch))
+    ui.say(ui.asked_line(name, config.layers, length, new, batch))
     ui.say(f"{summary()}; puma {VERSION}")
     if found.repeated:
         ui.say("all layers have the same random weights, shared once and used in each as if they were its own")

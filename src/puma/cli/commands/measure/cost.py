@@ -68,12 +68,14 @@ def cost(
     approximation
         Which functions to compute with: ours, those of the PUMA paper, or MPCFormer's.
     """
-    from puma.engine.planner import Link, planned, with_plan
+    from puma.engine.planner import Link, cheapest, with_plan
+    from puma.engine.planner import prices as priced
     from puma.measure.estimate import REFERENCE, Estimate, Prices, usual
     from puma.measure.forecast import Network
     from puma.measure.named import config_of
     from puma.measure.rates import known
     from puma.models import in_the_open
+    from puma.models.inspection import mixture
     from puma.nn.variants import named, quick_of, title
 
     nets = [Network.parse(name) for name in ([network] if network is not None else NETWORKS)]
@@ -86,7 +88,8 @@ def cost(
         _rounds(name, config, with_plan(request, quick_of(plan)), output)
         return
     quick = named(plan)
-    plans = [planned(config, request, Link(net.rtt, net.rate)) if quick is None else quick for net in nets]
+    options = priced(config, request) if quick is None else {}
+    plans = [cheapest(options, Link(net.rtt, net.rate)) if quick is None else quick for net in nets]
     by_plan = {one: Estimate.of(config, with_plan(request, one)) for one in dict.fromkeys(plans)}
     found, seconds = by_plan[plans[0]], list[dict[str, Any]]()
     for one, net in zip(plans, nets, strict=True):
@@ -99,6 +102,8 @@ def cost(
         ui.answer(asked | ui.profile(approximation) | _told(found, seconds, measured is not None))
         return
     ui.say(ui.asked_line(name, config.layers, found.prompt, found.tokens, batch))
+    if experts := mixture(config):
+        ui.say(experts)
     _show(found, seconds, prices, measured is not None)
 
 

@@ -109,7 +109,7 @@ def share(
             card, resumed, same = give(owning, clear, card, files, progress)
             if keep is not None and owning.plan is not None:
                 write(keep, owning.plan)
-            committed = _commitment(owning, card.name)
+            committed, digest = _digests(owning, card.name)
         finally:
             session.close()
     seconds = time.perf_counter() - started
@@ -120,6 +120,7 @@ def share(
             "resumed": resumed,
             "unchanged": same,
             "commitment": committed,
+            "card": digest,
         }
         ui.answer(told | {"seconds": seconds})
         return
@@ -128,7 +129,8 @@ def share(
         return
     how = "the rest of it was sent" if resumed else "shared"
     ui.say(f"{card.name} (version {card.version}): {how} in {seconds:.1f} s; all three parties serve it now")
-    ui.say(f"commitment {committed}: clients see by it that it is this one (puma models show)")
+    named = f"commitment {committed}" if committed else f"card {digest}"
+    ui.say(f"{named}: clients see by it that it is this one (puma models show)")
 
 
 def _begin(clear: PlainModel, path: Path, apart: bool, keep: Path | None) -> None:
@@ -154,12 +156,16 @@ def _check_keeping(owning: Owner, clear: PlainModel, card: Card, open_weights: b
         raise UsageError(what, "share it under another --version, and all of it is sent anew")
 
 
-def _commitment(owning: Owner, name: str) -> str:
-    """What the parties commit to of a model, in hex; empty if they do not agree."""
-    from puma.wire.receipts import commitment_digest
+def _digests(owning: Owner, name: str) -> tuple[str, str]:
+    """What the parties commit to of a model, empty of open weights, and the digest of its card, which names these; in
+    hex, empty where they do not agree."""
+    from puma.wire.receipts import card_digest, commitment_digest
 
-    found = next((each.commitment for each in owning.models() if each.card.name == name), None)
-    return commitment_digest(found).hex() if found else ""
+    found = next((each for each in owning.models() if each.card.name == name), None)
+    if found is None:
+        return "", ""
+    committed = commitment_digest(found.commitment).hex() if found.commitment else ""
+    return committed, card_digest(found.config, found.card).hex()
 
 
 def _shared(

@@ -21,6 +21,7 @@ from puma.models.fields import (
     Reading,
     Rope,
     Size,
+    repeating,
 )
 from puma.models.formats import Formats
 from puma.models.pooling import Pooling
@@ -215,6 +216,7 @@ class Decoder(Struct, frozen=True, kw_only=True, tag_field="model_type", tag="de
         return self.local_rope or self.rope if self.local(layer) else self.rope
 
     @property
-    def alike(self) -> bool:
-        """Whether all layers cost the same, whatever the prompt."""
-        return not (self.window or self.unturned or self.dense or self.delta)
+    def period(self) -> int:
+        """After how many layers they cost the same again, whatever the prompt; 0 where that is not known."""
+        layers = range(self.layers)
+        return repeating([(self.local(i), self.recurrent(i), self.mixed(i), self.turning(i) is None) for i in layers])
