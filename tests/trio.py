@@ -203,8 +203,8 @@ def given_choice(party: Party, rows: list[int], size: int, bits: int, name: str 
     flip = flip.to(base.device)
     signs = (2 * ((base & flip) != 0).any(-1).long() - 1).transpose(0, 1)
     bits_of_rank = {0: (base[1], base[2]), 1: (base[0], base[1] ^ flip), 2: (base[0] ^ flip, base[2] ^ flip)}
-    shape = (len(rows), 3)
-    shared = held(party, signs, *(drawn(party, r, f"{name} signs", shape) for r in (1, 2)), bits, 0)
+    one, two = (drawn(party, r, f"{name} signs", (len(rows), 3)) for r in (1, 2))
+    shared = held(party, signs, one, two, bits, 0)
     return Choice(party, bits_of_rank[party.rank], shared, size)
 
 

@@ -153,7 +153,7 @@ def one_rho(bs: Sequence[Bits]) -> Protocol[Any]:
 
 def one_half(party: Party) -> None:
     """Two corrections padded by one draw."""
-    half = party.words(FIRST, "deal", (8,))
+    half: Any = party.words(FIRST, "deal", (8,))
     for _ in range(2):
         payload = kernels.pack(torch.arange(8) - half, 16) if party.is_dealer else None
         party.correction(payload, 16)
@@ -161,7 +161,7 @@ def one_half(party: Party) -> None:
 
 def stack_under_one_half(party: Party) -> None:
     """A stack dealt under the half of one of its parts, which is repeated."""
-    half = party.words(FIRST, "deal", (1, 8))
+    half: Any = party.words(FIRST, "deal", (1, 8))
     payload = kernels.pack(torch.ones(2, 8).long() - half.expand(2, 8), 16) if party.is_dealer else None
     party.correction(payload, 32)
 

@@ -57,7 +57,8 @@ def through(spline: splines.Spline, quick: tuple[str, ...]) -> Watched:
 
 def longer_than(length: float) -> Watched:
     def watched(party: Party, x: Share) -> None:
-        coarse, drop, off = coarse_rows(x, length, 128 * length)
+        found, drop, off = coarse_rows(x, length, 128 * length)
+        coarse: Any = found
         (sums,) = party.run(open_truncate((square(coarse).sum(-1), drop)))
         note_rows(sums, off)
 

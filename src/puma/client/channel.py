@@ -103,7 +103,7 @@ class PartyChannel:
         self._mine = threading.local()
         self.variants = "lean"  # or quick, auto, or functions by name: which of them take fewer rounds and more words
         self.network: Surveyed | None = None  # between P1 and P2, once they were asked
-        self._plans: dict[object, tuple[str, ...]] = {}  # that they made, by the size of what was asked
+        self.plans: dict[object, tuple[str, ...]] = {}  # that they made, by the size of what was asked
 
     @property
     def cost(self) -> Cost | None:
@@ -146,18 +146,14 @@ class PartyChannel:
                 len(read.lengths).bit_length(),
                 max(read.lengths).bit_length(),
             )
-            if size not in self._plans:
+            if size not in self.plans:
                 self.network = self.ask(Surveyed, lambda _: msg.Survey(msg.bare(request)))[1]
-                self._plans[size] = self.network.quick
-            quick = self._plans[size]
+                self.plans[size] = self.network.quick
+            quick = self.plans[size]
         request = msgspec.structs.replace(request, input=msgspec.structs.replace(read, quick=quick))
         for hear in self.before:
             hear(request)
         return request
-
-    def plan_as(self, other: PartyChannel) -> None:
-        """Ask by the plans of another session with the same parties, those that are yet to be made, too."""
-        self.variants, self.network, self._plans = other.variants, other.network, other._plans
 
     def answers(self, kind: type[R]) -> list[R]:
         """One more message of each party, of this kind, to what it was sent since it was asked."""

@@ -317,8 +317,7 @@ class RemoteCluster(Client):
         session, first = self._dial(), self._session
         try:
             session.approximation, session.out_of_range = first.approximation, first.out_of_range
-            session.plan_as(first)
-            session.table = first.table
+            session.variants, session.plans, session.table = first.variants, first.plans, first.table
             name, how = self.model.name, first.approximation
             opened = read_whole(session.use(name, how)) if first.audited else session.open(name)
             if not opened or session.sharing != first.sharing:
