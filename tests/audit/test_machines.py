@@ -15,7 +15,11 @@ from tests.audit.trio import canary
 
 ROOT = Path(__file__).parents[2]
 # As on a machine without AVX-512, which is hidden from torch, numba and OpenSSL; and for torch one without AVX2 either.
-AVX2 = {"ATEN_CPU_CAPABILITY": "avx2", "NUMBA_CPU_NAME": "znver3", "OPENSSL_ia32cap": ":~0xd0230000"}
+# The name of an older processor alone would leave numba the instructions of this one.
+AVX2 = {
+    "ATEN_CPU_CAPABILITY": "avx2", "NUMBA_CPU_NAME": "znver3", "OPENSSL_ia32cap": ":~0xd0230000",
+    "NUMBA_CPU_FEATURES": "+avx2,+fma,+bmi,+bmi2,+popcnt,-avx512f",
+}  # fmt: skip
 BARE = {"ATEN_CPU_CAPABILITY": "default"}
 
 
