@@ -94,6 +94,7 @@ def _timed(
         seconds.append(time.perf_counter() - started)
         assert trio.session.cost is not None
         cpu.append(trio.session.cost.cpu_seconds)
+    assert trio.session.cost is not None
     rounds = trio.session.cost.rounds
     return {
         "seconds": statistics.median(seconds[1:]),
