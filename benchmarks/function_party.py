@@ -20,7 +20,7 @@ from torch import Tensor
 
 from benchmarks.functions import FUNCTIONS
 from puma.crypto.prg import PairKey
-from puma.kernels import warmup
+from puma.kernels.startup import warmup
 from puma.mpc.fixed import ACTIVATION
 from puma.mpc.party import Party
 from puma.mpc.share import Bits, Share

@@ -16,7 +16,7 @@ from puma.measure.estimate import measured
 
 STORIES = Path(puma.models.__file__).parent / "stories"  # the model in the package
 MINUTES = 20.0
-PLAIN_RUNS = 9  # of which the least counts
+PLAIN_RUNS = 5  # of which the least counts
 
 MODELS: dict[str, list[str]] = {
     "BERT-base, 128 tokens": ["bert-base", "--prompt", "128"],

@@ -9,13 +9,15 @@ from pathlib import Path
 
 import pytest
 
+from puma.local import cluster
 from puma.local.cluster import Trio
 from puma.store import folders
-from tests import positions, watched
 from tests.models import tiny
+from tests.watching import loaded, positions
 
 positions.install()
-Trio.__init__.__kwdefaults__["program"] = watched.PARTY  # parties that tests start are watched as well
+# Parties that tests start are watched as well.
+Trio.__init__.__kwdefaults__["program"] = cluster.PARTY = loaded.PROGRAM  # type: ignore[index]
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell's background job; tests interrupt their processes
     signal.signal(signal.SIGINT, signal.default_int_handler)

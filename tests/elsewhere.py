@@ -7,12 +7,13 @@ form. Inside `device()` torch makes such tensors wherever a device of this name 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import tree_map
 
 DEVICE = torch.device("maia", 0)  # a name that torch knows and that nobody's machine has
 INDEXING = ("aten::index", "aten::index_put_", "aten::_index_put_impl_", "aten::copy_")
@@ -29,7 +30,11 @@ class Elsewhere(Tensor):
     @staticmethod
     def __new__(cls: Any, inner: Tensor) -> Any:
         made = Tensor._make_wrapper_subclass(  # type: ignore[attr-defined]
-            cls, inner.shape, strides=inner.stride(), dtype=inner.dtype, device="cpu"
+            cls,
+            inner.shape,
+            strides=inner.stride(),
+            dtype=inner.dtype,
+            device="cpu",  # type: ignore[arg-type]
         )
         made.inner = inner
         return made
@@ -39,12 +44,22 @@ class Elsewhere(Tensor):
 
     @classmethod
     def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        given = (args, kwargs or {})
-        for tensor in tree_leaves(given):
-            if isinstance(tensor, Tensor) and not isinstance(tensor, Elsewhere) and tensor.dim():
-                assert func._schema.name in INDEXING, f"{func} takes tensors of two devices"
-        args, kwargs = tree_map(home, given)
-        return tree_map(away, func(*args, **kwargs))
+        def inner(x: Tensor) -> Tensor:
+            if isinstance(x, Elsewhere):
+                return x.inner
+            assert not x.dim() or func._schema.name in INDEXING, f"{func} takes tensors of two devices"
+            return x
+
+        return mapped(away, func(*mapped(inner, args), **mapped(inner, kwargs or {})))
+
+
+def mapped(function: Callable[[Tensor], Any], x: Any) -> Any:
+    """`tree_map` for tensors in lists, tuples and dictionaries alone, and quick: it is called at each step."""
+    if isinstance(x, Tensor):
+        return function(x)
+    if type(x) in (tuple, list):
+        return type(x)(mapped(function, each) for each in x)
+    return {name: mapped(function, each) for name, each in x.items()} if type(x) is dict else x
 
 
 def home(x: Any) -> Any:
@@ -62,7 +77,7 @@ class _Made(TorchFunctionMode):
         kwargs = dict(kwargs or {})
         if func is Tensor.cpu:
             return home(args[0]).clone()
-        named = [_kind(x) for x in (*args, *kwargs.values()) if _kind(x) is not None]
+        named = [kind for x in (*args, *kwargs.values()) if (kind := _kind(x)) is not None]
         if not named or func is torch.device:
             return func(*args, **kwargs)
         args, kwargs = tree_map(lambda x: "cpu" if _kind(x) == DEVICE.type else x, (list(args), kwargs))

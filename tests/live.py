@@ -25,8 +25,9 @@ from puma.crypto import identity
 from puma.errors import PumaError
 from puma.models.ranges import hides
 from puma.reference.plain_model import PlainModel
-from tests import watched
 from tests.keyring import Keyring, Payroll
+from tests.watching import watched
+from tests.watching.command import Command
 
 
 class Live:
@@ -47,7 +48,7 @@ class Live:
         bare: bool = False,
     ) -> None:
         self.folder, self.options = folder, options
-        self.program = ["-m"] if bare else [watched.PARTY[0]]
+        self.bare = bare
         self.keyring = keyring or Keyring(folder)
         known = self.keyring.cluster.parties
         if second:
@@ -62,7 +63,7 @@ class Live:
         )
         self.file = folder / "cluster.toml"
         config.create(self.file, self.cluster)
-        self.processes: list[subprocess.Popen[str] | None] = [None] * self.count
+        self.processes: list[Command | subprocess.Popen[str] | None] = [None] * self.count
         if start:
             try:
                 for rank in range(self.count):
@@ -78,16 +79,19 @@ class Live:
     def start(self, rank: int, *options: str, prefix: tuple[str, ...] = ()) -> None:
         words = ["party", "--as", str(self.key(f"p{rank}")), "--cluster", str(self.file)]
         words += ["--store", str(self.store(rank)), "--metrics", str(self.metrics[rank]), *self.options, *options]
-        log = (self.folder / f"p{rank}.log").open("a")
-        self.processes[rank] = subprocess.Popen(
-            [*prefix, sys.executable, *self.program, "puma.cli.app", *words], stdout=log, stderr=log, text=True
-        )
-        log.close()
+        out = self.folder / f"p{rank}.log"
+        if not prefix and not self.bare:
+            self.processes[rank] = Command(words, out)
+            return
+        with out.open("a") as log:
+            line = [*prefix, sys.executable, "-m" if self.bare else watched.PROGRAM, "puma.cli.app", *words]
+            self.processes[rank] = subprocess.Popen(line, stdout=log, stderr=log, text=True)
 
     def run(self, *words: str) -> subprocess.CompletedProcess[str]:
         """A command that is over soon."""
-        line = [sys.executable, "-m", "puma.cli.app", *words]
-        return subprocess.run(line, capture_output=True, text=True, timeout=60, check=False)
+        out, errors = (self.folder / f"{name}-{os.urandom(4).hex()}" for name in ("out", "errors"))
+        code = Command(words, out, errors).wait(60)
+        return subprocess.CompletedProcess(words, code, out.read_text(), errors.read_text())
 
     def store(self, rank: int) -> Path:
         return self.folder / f"store{rank}"

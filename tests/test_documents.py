@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import re
+import tomllib
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -50,6 +52,7 @@ SUFFIXES = set(
 )
 
 
+@cache
 def names() -> set[str]:
     """All that the source defines or names: modules, functions, classes, attributes, arguments, words of strings."""
     found: set[str] = set()
@@ -63,13 +66,10 @@ def names() -> set[str]:
             elif isinstance(node, ast.Name):
                 found.add(node.id)
             elif isinstance(node, ast.arg) or (isinstance(node, ast.keyword) and node.arg):
-                found.add(node.arg)
+                found.add(node.arg)  # type: ignore[arg-type]
             elif isinstance(node, ast.Constant) and isinstance(node.value, str):
                 found |= set(re.findall(r"[A-Za-z_]\w*", node.value))
-    return found
-
-
-KNOWN = names() | FAMILIES.keys()
+    return found | FAMILIES.keys()
 
 
 @pytest.mark.parametrize("page", LIVING, ids=lambda p: p.name)
@@ -77,7 +77,7 @@ def test_names_in_code_type_are_names_in_the_code(page: Path) -> None:
     """Words with an underscore or a dot can only mean the program's own."""
     said = {word for word in CODE.findall(page.read_text()) if "_" in word or "." in word}
     ours = {word for word in said if not (ROOT / word).exists() and word.rpartition(".")[2] not in SUFFIXES}
-    unknown = {word for word in ours if not all(part in KNOWN for part in word.split("."))}
+    unknown = {word for word in ours if not all(part in names() for part in word.split("."))}
     assert not unknown, f"{page.name} names what is not there"
 
 
@@ -94,6 +94,37 @@ def test_files_and_links_lead_somewhere(page: Path) -> None:
     files = FILE.findall(text) if page in LIVING else []
     named = [name for name in files if not any((ROOT / at / name).exists() for at in ("", "src/puma"))]
     assert not linked and not named, page.name
+
+
+def floors() -> list[list[str]]:
+    """The rooms from the uppermost down, those beside each other together, as the import contract has them."""
+    contract, *_ = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    return [layer.split(" | ") for layer in contract["layers"]]
+
+
+def test_rooms_are_described_as_the_import_contract_has_them() -> None:
+    chain = " > ".join(f"({' | '.join(rooms)})" if len(rooms) > 1 else rooms[0] for rooms in floors())
+    assert chain in " ".join((ROOT / "CONTRIBUTING.md").read_text().split())
+    rooms = {name for layer in floors() for name in layer if (ROOT / "src" / "puma" / name).is_dir()}
+    for page, chapter in (("README.md", "## The code"), ("docs/architecture.md", "## Rooms")):
+        tree = (ROOT / page).read_text().partition(chapter)[2].split("```")[1]
+        assert not {name for name in rooms if f"{name}/" not in tree}, page
+
+
+def test_there_is_room_where_new_files_go() -> None:
+    """Whoever adds what CONTRIBUTING.md has a folder for does not have to make room first."""
+    table = (ROOT / "CONTRIBUTING.md").read_text().partition("| to add | go to |")[2].partition("\n\n")[0]
+    folders = re.findall(r"a file in `([\w/]+)/`", table)
+    assert len(folders) >= 5
+    for name in folders:
+        files = [path for path in (ROOT / "src" / "puma" / name).iterdir() if path.is_file()]
+        assert len(files) < 20, f"{name} is full"
+
+
+def test_what_is_to_be_installed_is_published() -> None:
+    """The package itself is not: it is installed from its source."""
+    for path in [*LIVING, *(ROOT / "src").rglob("*.py")]:
+        assert not re.search(r"pip install[^`\n]*\n?puma", path.read_text()), path
 
 
 def test_the_table_of_costs_is_the_declarations() -> None:

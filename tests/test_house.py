@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import ast
 import inspect
+import itertools
+import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from collections.abc import Callable, Iterator
 from importlib import import_module
 from pathlib import Path
@@ -50,11 +53,21 @@ def test_files_are_short_well_named_and_say_what_they_are_for(path: Path) -> Non
 
 def test_folders_are_small_and_tests_are_short_files_too() -> None:
     for top in ("src", "tests", "benchmarks", "examples", "docs"):
-        for folder in (path for path in (REPOSITORY / top).rglob("*") if path.is_dir() and path.name != "__pycache__"):
+        rooms = [REPOSITORY / top, *(path for path in (REPOSITORY / top).rglob("*") if path.is_dir())]
+        for folder in (path for path in rooms if path.name != "__pycache__"):
             files = [path for path in folder.iterdir() if path.is_file()]
             assert len(files) <= 20, f"{folder.relative_to(REPOSITORY)} holds {len(files)} files"
             for path in (path for path in files if path.suffix == ".py"):
                 assert len(path.read_text().splitlines()) <= 400, path.relative_to(REPOSITORY)
+
+
+def test_every_requirement_is_pinned_once() -> None:
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    required = {*project["dependencies"], *itertools.chain(*project["optional-dependencies"].values())}
+    lines = (REPOSITORY / "constraints.txt").read_text().splitlines()
+    pinned = [line.partition("==")[0] for line in lines if "==" in line and not line.startswith("#")]
+    assert len(set(pinned)) == len(pinned)
+    assert {re.split(r"[>\[]", name)[0] for name in required} - {"puma-mpc"} <= set(pinned)
 
 
 # Classes more than one step below another of ours. What all secrets refuse is said once; so is how a link is talked to.
@@ -177,6 +190,29 @@ def test_every_primitive_declares_its_cost(name: str) -> None:
             assert key in DECLARED or key in LOCAL, f"{key} declares no cost"
 
 
+# Parts of primitives that talk and whose cost is counted with theirs.
+PARTS = {
+    "attention.exponentials",
+    "attention.inverse_sums",
+    "attention.quotient",
+    "compare.sign_of",
+    "gates.activated",
+    "gates.gated",
+    "party.together",
+    "splines.lines_at",
+    "splines.looked_up",
+}
+
+
+def test_whatever_talks_declares_its_cost_or_is_part_of_what_does() -> None:
+    talks = set()
+    for name in (name for name in NAMES if name.split(".")[1] in ("mpc", "nn")):
+        for label, found in public(import_module(name)):
+            if inspect.isfunction(found) and "Protocol[" in str(found.__annotations__.get("return", "")):
+                talks.add(f"{name.split('.')[-1]}.{label}")
+    assert talks - set(DECLARED) == PARTS
+
+
 # -- secrets --------------------------------------------------------------------------------------------------------
 
 
@@ -226,7 +262,7 @@ def test_digits_and_parties_show_no_words_either() -> None:
     "path",
     [
         p
-        for floor in ("net", "wire", "store", "engine", "party", "client", "local")
+        for floor in ("net", "wire", "store", "engine", "party", "client", "local", "measure", "gateway", "audit")
         for p in sorted((ROOT / floor).rglob("*.py"))
     ],
     ids=str,
@@ -262,7 +298,7 @@ def test_the_front_door_is_light() -> None:
 # -- architectures --------------------------------------------------------------------------------------------------
 # Above the models nobody asks which class a config is of: an architecture answers for itself, so one more is one file.
 
-ABOVE = ("wire", "store", "engine", "party", "client", "local", "reference", "measure", "gateway", "cli")
+ABOVE = ("wire", "store", "engine", "party", "client", "local", "reference", "measure", "gateway", "audit", "cli")
 CONFIGS = {name for name, value in vars(config).items() if value in get_args(config.Config)}  # aliases, too
 FIELDS = {field for each in get_args(config.Config) for field in each.__struct_fields__}
 KINDS = {architecture.kind for architecture in ARCHITECTURES.values()} | {"tokens", "pixels"}

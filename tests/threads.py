@@ -145,6 +145,8 @@ def serve(server: Server) -> None:
     """As a party's process does: on an error everybody is told."""
     try:
         server.serve()
+        for link in server.party.links.values():
+            link.close()
     except PumaError as error:
         for link in server.party.links.values():
             link.fail(error.message)

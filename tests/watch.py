@@ -15,7 +15,7 @@ from torch import Tensor
 from puma import kernels
 from puma.crypto.prg import Stream
 from puma.mpc.party import DEALER, FIRST, SECOND, Message, Party
-from tests.cases import Case
+from tests.case import Case
 from tests.trio import parties, trio
 
 LACKS = {FIRST: (DEALER, SECOND), SECOND: (DEALER, FIRST)}
@@ -48,12 +48,12 @@ class Watched(Party):
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
-        self.links = {peer: Recorder(link) for peer, link in self.links.items()}
+        self.links = {peer: Recorder(link) for peer, link in self.links.items()}  # type: ignore[attr-defined]
         self.live: dict[int, list[list[np.ndarray]]] = {rank: [] for rank in range(3)}
 
     def exchange(self, pieces: Message) -> list[Tensor | None]:
         if not self.is_dealer:
-            masks = [_live(p.words.numel() * p.bits) for p in pieces]
+            masks = [_live(p.words.numel() * p.bits) for p in pieces]  # type: ignore[union-attr]
             self.live[SECOND if self.rank == FIRST else FIRST].append(masks)
         return super().exchange(pieces)
 
@@ -64,7 +64,7 @@ class Watched(Party):
 
     @property
     def received(self) -> dict[int, list[np.ndarray]]:
-        return {peer: link.received for peer, link in self.links.items()}
+        return {peer: link.received for peer, link in self.links.items()}  # type: ignore[attr-defined]
 
 
 def _live(bits: int) -> np.ndarray:
@@ -78,7 +78,7 @@ def watching() -> Iterator[None]:
 
     def tagged(x: Tensor, bits: int) -> Tensor:
         packed = pack(x, bits)
-        packed.live_bits = x.numel() * bits
+        packed.live_bits = x.numel() * bits  # type: ignore[attr-defined]
         return packed
 
     with pytest.MonkeyPatch.context() as patch:
@@ -153,7 +153,7 @@ def assert_hidden(function: Any, rank: int, before: list[Heard] | None = None) -
     kept = whole = 0
     for i, (a, b) in enumerate(zip(before, after, strict=True)):
         changed = (a.payload ^ b.payload) & a.live
-        count, flipped = int(np.unpackbits(a.live).sum()), int(np.unpackbits(changed).sum())
+        count, flipped = int(np.unpackbits(a.live).sum()), int(np.unpackbits(changed).sum())  # type: ignore[arg-type]
         assert abs(flipped - count / 2) <= 2.7 * count**0.5, f"piece {i}: {flipped} of {count} bits changed"
         kept += int(((changed == 0) & (a.live == 255)).sum())
         whole += int((a.live == 255).sum())

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.alone.parties import Alone
-from puma.kernels import threads, warmup
+from puma.kernels.startup import threads, warmup
 from puma.measure.bench import configured
 from puma.wire.request_shapes import shaped
 

@@ -9,7 +9,7 @@ import torch
 from benchmarks import page
 from benchmarks.alone import __main__ as command
 from benchmarks.alone.parties import Alone
-from puma.kernels import threads
+from puma.kernels.startup import threads
 from puma.measure.bench import RandomParams
 from puma.models.presets import preset
 from puma.mpc import seeded

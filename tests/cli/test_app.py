@@ -99,6 +99,7 @@ def test_version(puma: Run) -> None:
         ("cost gpt2 --prompt 500 --batch 100", "make tensors of 300,000,000 numbers"),
         ("bench {llama} --prompt 4 --layers 0", "a model of 0 layers"),
         ("bench {llama} --prompt 4 --layers 3", "has 2 layers, not 3"),
+        ("bench stories --prompt 4 --layers 99", "stories has "),
         ("cost gpt2 --prompt 4 --network moon", "there is no network moon"),
         ("cost gpt2 --prompt 4 --network nan,1ms", "is no positive amount"),
         ("cost gpt2 --prompt 1020 --tokens 9", "exceed the model's context of 1024"),

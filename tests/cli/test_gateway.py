@@ -15,9 +15,9 @@ import pytest
 from puma.cli.commands.ask import gateway as command
 from puma.gateway.service import Gateway
 from puma.gateway.settings import Settings, short_name
-from tests import watch_processes
 from tests.cli.conftest import Run
-from tests.watch_processes import gone
+from tests.watching import started
+from tests.watching.started import gone
 
 SECONDS = 40.0
 
@@ -32,7 +32,7 @@ def test_from_start_to_end(checkpoints: dict[str, Path]) -> None:
         assert said["model"] == "llama"
         with urlopen(f"{said['url']}/v1/models", timeout=10) as answer:
             assert json.load(answer)["data"][0]["id"] == "llama"
-        parties = watch_processes.parties(program.pid)
+        parties = started.parties(program.pid)
         assert len(parties) == 3
         program.send_signal(signal.SIGINT)
         assert program.wait(SECONDS) == 130 and gone(parties, SECONDS)

@@ -51,6 +51,9 @@ DECODER: dict[str, tuple[Call, list[Any]]] = {
     "prepare batch": (lambda c, x: c.prepare(2, 1, x), [*NOT_COUNT, 0]),
     "decode": (lambda c, x: c.decode(x), [None, 5, "the", b"ab", [None], [-1], [10**6], [2**70]]),
     "encode": (lambda c, x: c.encode(x), ["the cat", None]),
+    "draft": (lambda c, x: c.generate("the cat", 1, draft=x), [5, b"lookup", "", True, object()]),
+    "begin": (lambda c, x: c.generate("the cat", 1, begin=x), [5, None, b"de", "de"]),
+    "transcribe": (lambda c, x: c.transcribe(x, "en"), [None, 5, "sound.wav", b"RIFF"]),
 }
 ENCODER: dict[str, tuple[Call, list[Any]]] = {
     "encode": (lambda c, x: c.encode(x), NOT_TEXT),
@@ -63,6 +66,13 @@ ENCODER: dict[str, tuple[Call, list[Any]]] = {
     "fill lengths": (lambda c, x: c.fill("the [MASK]", 1, x), [None, "hidden"]),
     "generate": (lambda c, x: c.generate(x, 1), ["the cat", None]),
     "stream": (lambda c, x: c.stream(x, 1), ["the cat", None]),
+    "rank": (lambda c, x: c.rank("the", x), [None, 5, ["the cat"]]),
+    "classify": (lambda c, x: c.classify(x), [None, 5, "the cat"]),
+    "answer": (lambda c, x: c.answer("the", x), [None, 5, "the cat"]),
+    "prompt name": (lambda c, x: c.encode("the cat", prompt_name=x), [5, b"query", "nothing"]),
+    "truncate": (lambda c, x: c.encode("the cat", truncate=x), [None, 1, "yes"]),
+    "dimensions": (lambda c, x: c.encode("the cat", dimensions=x), [*NOT_COUNT[1:], 0, 10**6]),
+    "normalize": (lambda c, x: c.encode("the cat", normalize=x), [1, "yes"]),
 }
 CLUSTER: dict[str, tuple[Callable[[Any], Any], list[Any]]] = {
     "source": (lambda x: LocalCluster(x), [5, b"folder", ["a"], "", object()]),
@@ -71,6 +81,11 @@ CLUSTER: dict[str, tuple[Callable[[Any], Any], list[Any]]] = {
     "store": (lambda x: LocalCluster(None, store=x), [5, b"folder", ["a"]]),
     "reveal_logits": (lambda x: LocalCluster(None, reveal_logits=x), [None, 1, "yes"]),
     "approximation": (lambda x: LocalCluster(None, approximation=x), [5, "exact", ["puma"]]),
+    "adapter": (lambda x: LocalCluster(None, adapter=x), [5, b"folder", ""]),
+    "plan": (lambda x: LocalCluster(None, plan=x), [5, "quick", {}]),
+    "weights": (lambda x: LocalCluster(None, weights=x), [None, 5, "public"]),
+    "threads": (lambda x: LocalCluster(None, threads=x), [0, -1, "2", 1.5, 10**6]),
+    "variants": (lambda x: LocalCluster(None, variants=x), [None, 5, "fast"]),
     "trio approximation": (lambda x: Trio(approximation=x), [None, "exact", {}]),
     "trio store": (lambda x: Trio(store=x), [5, b"folder"]),
     "connect cluster": (lambda x: connect(x), [None, 5, b"cluster.toml", ["cluster.toml"]]),
@@ -79,6 +94,10 @@ CLUSTER: dict[str, tuple[Callable[[Any], Any], list[Any]]] = {
     "connect plain": (lambda x: connect("cluster.toml", plain=x), [None, 1, "yes"]),
     "connect approximation": (lambda x: connect("cluster.toml", approximation=x), [None, "exact", []]),
     "connect prepared": (lambda x: connect("cluster.toml", prepared_requests=x), [5, b"folder"]),
+    "connect variants": (lambda x: connect("cluster.toml", variants=x), [None, 5, "fast"]),
+    "connect tokenizer": (lambda x: connect("cluster.toml", tokenizer=x), [5, b"folder", ""]),
+    "connect accept_changes": (lambda x: connect("cluster.toml", accept_changes=x), [None, 1, "yes"]),
+    "connect audited": (lambda x: connect("cluster.toml", audited=x), [None, 1, "yes"]),
 }
 
 

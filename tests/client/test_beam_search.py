@@ -103,16 +103,16 @@ def test_three_parties_find_the_same(name: str, tmp_path: Path) -> None:
 
 
 def test_it_ends_early_only_if_asked(clear: PlainModel) -> None:
-    ids = clear.prompt_ids("the cat sat", 12)
+    ids = clear.prompt_ids("the cat sat", 8)
     plain = Plain(clear.config, clear.plain)
     ends = [one for (one,) in plain.continued([ids], 3)][2:]
-    expected = Beams(2, 12, ends)
+    expected = Beams(2, 8, ends)
     list(plain.search(ids, expected, stop=True))
-    assert expected.steps < 12
+    assert expected.steps < 8
     with Threads() as trio:
         cluster = LocalCluster(clear, trio=trio, reveal_logits=True)  # type: ignore[arg-type]
-        for stop, steps in ((False, 12), (True, expected.steps)):
-            found = Beams(2, 12, ends)
+        for stop, steps in ((False, 8), (True, expected.steps)):
+            found = Beams(2, 8, ends)
             assert list(cluster.session.search(ids, found, stop))[-1] == steps
             assert found.best == expected.best
 

@@ -19,8 +19,8 @@ from puma.wire.messages import Encode, Generate
 from puma.wire.steps import Item
 from tests.engine.stepping import Asked, asked, engine, indices
 from tests.models import tiny, zoo
-from tests.positions import watching
 from tests.trio import parties, trio, value
+from tests.watching.positions import watching
 
 PROMPTS = [[2, 5, 7], [3], [4, 9, 6, 11, 8], [5, 1, 12]]
 Run = Callable[[Company, Callable[[Asked, str], Member]], list[list[Share]]]

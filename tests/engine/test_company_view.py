@@ -18,10 +18,10 @@ from puma.wire.messages import Generate, Prefix
 from puma.wire.steps import Item
 from tests.engine.stepping import Asked, asked, engine
 from tests.models import tiny
-from tests.positions import watching
 from tests.trio import parties, trio
 from tests.view import limit
 from tests.watch import Recorder, assert_hidden
+from tests.watching.positions import watching
 
 NAME, SERVED = b"n" * 16, (b"m", "spline", ())
 FIRST_TURN, OTHER = [4, 9, 6, 11, 8], [2, 5, 7]
@@ -95,7 +95,7 @@ def test_what_they_hear_tells_nothing_of_a_text(clear: PlainModel, monkeypatch: 
 
     def bare(party: Party, purpose: str, shape: Any) -> Any:
         drawn = real(party, purpose, shape)
-        return torch.zeros_like(drawn) if purpose == "mask" and drawn is not None else drawn
+        return torch.zeros_like(drawn) if purpose == "mask" and drawn is not None else drawn  # type: ignore[arg-type]
 
     monkeypatch.setattr(Party, "own_words", bare)
     assert max(scores(clear)) > 1

@@ -18,8 +18,8 @@ from puma.wire.steps import Item
 from tests.engine.stepping import Asked, asked, engine, indices
 from tests.engine.test_company import run, tokens
 from tests.models import tiny
-from tests.positions import watching
 from tests.trio import dry, parties
+from tests.watching.positions import watching
 
 PROMPTS = [[2, 5, 7], [3], [4, 9, 6, 11, 8]]
 
@@ -123,7 +123,7 @@ def test_a_dry_run_counts_a_step_with_drafts(clear: PlainModel) -> None:
 
     def spent(party: Party) -> list[tuple[int, int, int]]:
         company, found = Company(party), []
-        member = Member(Item(b"a" * 16, 1), "a", (b"m", "spline"), engine(clear, party), [job.at(party)])
+        member = Member(Item(b"a" * 16, 1), "a", (b"m", "spline"), engine(clear, party), [job.at(party)])  # type: ignore[arg-type]
         company.step(0, [member])
         for step, word in enumerate(spoken, 1):
             member.turns[step] = turn(party, word)

@@ -17,8 +17,8 @@ from puma.wire.messages import Generate, Input, Prefix
 from puma.wire.steps import Item
 from tests.engine.stepping import Asked, asked, engine, indices
 from tests.models import tiny
-from tests.positions import watching
 from tests.trio import parties
+from tests.watching.positions import watching
 
 LONG, SHORT = [4, 9, 6, 11, 8, 3, 7, 2, 5, 12, 1], [2, 5, 7]
 NOBODY: Any = None

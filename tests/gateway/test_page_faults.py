@@ -59,9 +59,9 @@ def test_a_failed_turn_is_tried_again(browser: Any, served: Served) -> None:
 
 def test_an_old_chat_is_too_long_for_one_more_turn(browser: Any, served: Served) -> None:
     with opened(browser, served) as sheet:
-        sheet.send("the cat sat on the mat the cat sat on the mat", 12)
+        sheet.send("the cat sat on the mat the cat sat on the mat", 4)
         sheet.ends()
-        sheet.send("the dog ran " * 3, 2)
+        sheet.send("the dog ran " * 6, 2)
         sheet.ends("failed")
         sheet.click("Ask in a new chat")
         sheet.ends()

@@ -10,7 +10,8 @@ import torch
 from puma import kernels, pool
 from puma.crypto import prg
 from puma.crypto.prg import PairKey
-from puma.kernels import cpu, cpu_bits, cpu_matmul, cpu_onehot, cpu_packed, cpu_wire, plain, threads
+from puma.kernels import cpu, cpu_bits, cpu_matmul, cpu_onehot, cpu_packed, cpu_wire, plain
+from puma.kernels.startup import threads
 from tests.kernels.words import views, words
 
 SIZES = [0, 1, 8, 9, 31, 129, 1003]

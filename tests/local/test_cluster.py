@@ -17,9 +17,9 @@ from puma import LocalCluster
 from puma.errors import InputError, PeerLost, ProtocolError, UsageError
 from puma.local.cluster import Trio
 from puma.reference.plain_model import PlainModel
-from tests import watch_processes
 from tests.models import tiny
-from tests.watch_processes import alive, gone
+from tests.watching import started
+from tests.watching.started import alive, gone
 
 pytestmark = pytest.mark.processes
 SECONDS = 10.0
@@ -139,14 +139,14 @@ def test_a_killed_party_is_named_within_seconds(rank: int, tmp_path: Path) -> No
     assert gone(pids, 0.0)
 
 
-@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize("sent", [signal.SIGINT, pytest.param(signal.SIGKILL, marks=pytest.mark.slow)])
 def test_no_process_stays_when_the_launcher_ends(sent: signal.Signals, tmp_path: Path) -> None:
     folder = tiny.llama(tmp_path, max_position_embeddings=512)
     command = [sys.executable, "-m", "puma.cli.app", "generate", str(folder), "the cat", "--tokens", "400"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as launcher:
         assert launcher.stdout is not None and launcher.stderr is not None
         assert launcher.stdout.read(8)  # the first words: the parties are at work
-        parties = watch_processes.parties(launcher.pid)
+        parties = started.parties(launcher.pid)
         assert len(parties) == 3
         launcher.send_signal(sent)
         assert gone(parties)

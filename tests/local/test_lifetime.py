@@ -21,7 +21,7 @@ from puma.errors import UsageError
 from puma.local.cluster import Trio
 from puma.reference.plain_model import PlainModel
 from tests.models import tiny
-from tests.watch_processes import alive, gone
+from tests.watching.started import alive, gone
 
 pytestmark = pytest.mark.processes
 SECONDS = 30.0

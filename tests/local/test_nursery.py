@@ -11,8 +11,8 @@ import pytest
 
 from puma.errors import PumaError
 from puma.local import nursery
-from tests import watched
-from tests.watch_processes import alive, gone
+from tests.watching import waiting
+from tests.watching.started import alive, gone
 
 Start = Callable[[], nursery.PartyProcess]
 
@@ -23,7 +23,7 @@ def start() -> Iterator[Start]:
     started: list[nursery.PartyProcess] = []
 
     def one() -> nursery.PartyProcess:
-        started.append(nursery.party(watched.PARTY))
+        started.append(nursery.party(waiting.PROGRAM))
         return started[-1]
 
     yield one

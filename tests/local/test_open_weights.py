@@ -24,6 +24,7 @@ from puma.wire import messages as msg
 from puma.wire.messages import Encode, Generate, Input
 from puma.wire.receipts import card_digest
 from tests.models import tiny
+from tests.models.files import talking
 from tests.models.unfolded.test_laid import halved
 from tests.threads import Threads
 
@@ -124,7 +125,7 @@ def test_an_encoder_gives_the_plain_vectors(tmp_path: Path) -> None:
 
 
 def test_what_was_prepared_is_used_and_costs_nothing_more(memory: Path, clear: PlainModel) -> None:
-    """P2's products are made before the prompt is known; P1's, which need it, are not."""
+    """Corrections lie with P2, and nothing more is dealt; products wait for what both evaluators know only then."""
     for _ in range(2):
         with Threads(memory) as trio:
             cluster = LocalCluster(clear, trio=trio, weights="open")  # type: ignore[arg-type]
@@ -137,6 +138,20 @@ def test_what_was_prepared_is_used_and_costs_nothing_more(memory: Path, clear: P
             prepared = cluster.generate(PROMPT, 2)  # by other processes, from the same files
             assert prepared.token_ids == plain.token_ids and prepared.cost.prepared is not None
             assert (prepared.cost.online, prepared.cost.offline) == (plain.cost.online, 0)
+
+
+def test_a_quantised_file_is_mapped_as_it_lies(tmp_path: Path) -> None:
+    """The table of embeddings, too, of which the client looks up rows; queries and keys lie in another order there."""
+    path = talking.write(tmp_path, num_hidden_layers=1)
+    clear = PlainModel(path)
+    with Threads() as trio:
+        cluster = LocalCluster(clear, trio=trio, weights="open")  # type: ignore[arg-type]
+        found = list(cluster.session.continued([[3, 7, 5]], 3))
+        assert [new for (new,) in found] == clear.greedy([3, 7, 5], 3)
+        places = engines(cluster)[1]._model.manifest.places
+        kinds = [spec.kind for spec in specs(cluster)]
+        mapped = [place.file == str(path.resolve()) for place in places]
+    assert kinds.count("q8_0") == 9 and sum(mapped) == 7 and "bf16" not in kinds
 
 
 def test_a_file_that_changes_is_another_model(memory: Path, tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from puma.wire import messages as msg
 from puma.wire.messages import Generate, Input
 from tests.models import tiny
 from tests.threads import Threads
-from tests.watch_processes import gone
+from tests.watching.started import gone
 
 PROMPT, TOKENS = "the cat", 1
 Start = Callable[[], LocalCluster]
@@ -85,7 +85,7 @@ def test_a_prepared_request_sends_nothing_offline(start: Start, memory: Path) ->
 
 def test_a_later_session_uses_it(start: Start, memory: Path) -> None:
     first = start()
-    expected = first.model.greedy(first.model.prompt_ids("a dog", TOKENS), TOKENS)
+    expected = first.model.greedy(first.model.prompt_ids("a dog", TOKENS), TOKENS)  # type: ignore[attr-defined]
     for _ in range(2):
         first.prepare(length(first), TOKENS)
     first.session.close()
@@ -110,7 +110,7 @@ def test_other_models_prepare_too(name: str, memory: Path, checkpoints: dict[str
             cluster.prepare(len(tokens.ids), 1)
         cluster.prepare(len(tokens.ids))
         encoding = cluster.encode(PROMPT)
-        assert_close(encoding.values, cluster.model.encoded(tokens), atol=0.01, rtol=0)
+        assert_close(encoding.values, cluster.model.encoded(tokens), atol=0.01, rtol=0)  # type: ignore[attr-defined]
         assert encoding.cost.prepared and encoding.cost.offline == 0
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from puma.errors import UsageError
-from puma.kernels import warmup
+from puma.kernels.startup import warmup
 from puma.measure import bench
 from puma.measure.bench import STD, RandomParams, configured, random_ids
 from puma.models.config import Llama

@@ -16,7 +16,8 @@ from safetensors.torch import load_file, save_file
 from torch.testing import assert_close
 
 from puma.errors import CheckpointError, PumaError, RangeError, TensorError, UnsupportedModel
-from puma.models.checkpoint import embedded, load
+from puma.models import stories
+from puma.models.checkpoint import load
 from puma.models.config import Config
 from puma.models.files.folder import CONVERT
 from puma.models.ranges import check_weights
@@ -128,7 +129,7 @@ def test_an_encoder_may_lack_its_pooler(tmp_path: Path) -> None:
     def drop(state: State) -> None:
         del state["bert.pooler.dense.weight"], state["bert.pooler.dense.bias"]
 
-    assert not load(tiny.edit(tiny.bert(tmp_path / "bert"), drop)).config.pooler
+    assert not load(tiny.edit(tiny.bert(tmp_path / "bert"), drop)).config.pooler  # type: ignore[attr-defined]
     refused(UnsupportedModel, tiny.edit(tiny.classifier(tmp_path / "classifier"), drop), "pooler")
 
 
@@ -141,7 +142,7 @@ def test_an_encoder_may_lack_its_pooler(tmp_path: Path) -> None:
     ],
 )
 def test_rotary_settings(settings: dict[str, Any], tmp_path: Path) -> None:
-    assert load(tiny.llama(tmp_path, **settings)).config.rope.theta == 500.0
+    assert load(tiny.llama(tmp_path, **settings)).config.rope.theta == 500.0  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("write", [tiny.llama, tiny.gpt2, tiny.bert, tiny.classifier])
@@ -265,8 +266,11 @@ def test_hub_out_of_reach(monkeypatch: pytest.MonkeyPatch) -> None:
     )
 
 
-def test_embedded_is_a_folder_of_the_package() -> None:
-    assert embedded().parent.name == "models"
+def test_the_embedded_model_has_a_name_unless_a_folder_has_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert load(weights=False).folder == load("stories", weights=False).folder == stories.FOLDER
+    (tmp_path / "stories").mkdir()
+    refused(CheckpointError, "stories", "stories is no checkpoint", "config.json")
 
 
 # What is refused.

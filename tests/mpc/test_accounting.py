@@ -22,7 +22,8 @@ from puma.mpc.arithmetic import deal
 from puma.mpc.party import DEALER, FIRST, SECOND, Message, Party, Piece, Protocol
 from puma.mpc.share import Additive, Bits
 from puma.mpc.wide import products
-from tests.cases import CASES, Case, coins, sample
+from tests.case import Case
+from tests.cases import CASES, coins, sample
 from tests.trio import given_additive, given_bits, parties, trio
 
 DEALT = ("deal", "one-hot", "bit-deal")  # what pads corrections; a party asks for it before it sends or waits

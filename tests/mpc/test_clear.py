@@ -23,7 +23,8 @@ from puma.mpc.polynomial import bit, times
 from puma.mpc.share import Bits
 from puma.nn import functional as F
 from puma.nn import inverses, paper, splines
-from tests.cases import finished, sample
+from tests.case import finished
+from tests.cases import sample
 from tests.trio import bits_of, given, joined, parties
 
 X, Y = sample(40, 16, scale=3), sample(40, 16, scale=2, seed=1)

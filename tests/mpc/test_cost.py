@@ -13,7 +13,8 @@ from puma.mpc import cost
 from puma.mpc.cost import DECLARED, Cost, Ledger, Size, message_bits, message_bytes
 from puma.mpc.party import Party
 from puma.nn import functional as F
-from tests.cases import CASES, COSTS, Case, parts
+from tests.case import COSTS, Case, parts
+from tests.cases import CASES
 from tests.trio import counted, dry, given, parties, spent, trio
 from tests.watch import once
 

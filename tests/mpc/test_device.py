@@ -15,7 +15,8 @@ from puma.crypto.prg import PairKey
 from puma.mpc.party import Party
 from puma.mpc.share import Additive, Share
 from tests import elsewhere
-from tests.cases import CASES, Case, parts, secrets_in
+from tests.case import Case, parts, secrets_in
+from tests.cases import CASES
 from tests.trio import parties, trio
 from tests.watch import once
 

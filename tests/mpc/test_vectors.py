@@ -18,7 +18,8 @@ import pytest
 from puma import kernels
 from puma.mpc.share import Additive, Share
 from puma.nn import roots, splines
-from tests.cases import CASES, Case, parts, secrets_in
+from tests.case import Case, parts, secrets_in
+from tests.cases import CASES
 from tests.watch import once
 
 PATH = Path(__file__).parents[1] / "vectors" / "protocols.json"

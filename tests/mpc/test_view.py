@@ -17,7 +17,8 @@ from puma.mpc.arithmetic import _masked, deal
 from puma.mpc.party import DEALER, FIRST, SECOND, Party, Piece, Protocol
 from puma.mpc.share import Additive, Share
 from puma.nn import functional as F
-from tests.cases import CASES, MPC, Case, coins, sample
+from tests.case import Case
+from tests.cases import CASES, MPC, coins, sample
 from tests.trio import counted, given, given_additive, given_masked, joined, parties, trio
 from tests.watch import Draw, Watched, assert_hidden, heard, once, run
 
@@ -77,7 +78,7 @@ def bare_correction(party: Party) -> torch.Tensor:
     value = coins(64).to(torch.int64)
     if party.is_dealer:
         party.correction(arithmetic.kernels.pack(value, 24), 64 * 3)
-    return value if party.rank == FIRST else torch.zeros(64) if party.is_dealer else party.correction(None, 64 * 3)
+    return value if party.rank == FIRST else torch.zeros(64) if party.is_dealer else party.correction(None, 64 * 3)  # type: ignore[return-value]
 
 
 @pytest.mark.parametrize("rank", [FIRST, SECOND])

@@ -13,7 +13,7 @@ from puma.errors import HandshakeError
 from puma.net import tcp
 from puma.net.handshake import Agreed, Attach, Wire
 from puma.net.tls import Tls
-from tests.recorder import Recorder
+from tests.watching.recorder import Recorder
 
 pytestmark = pytest.mark.usefixtures("no_threads_left")
 AGREED = Agreed("party", 1, b"l" * 16, b"s" * 32)

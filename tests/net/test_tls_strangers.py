@@ -15,7 +15,7 @@ from puma.net import stream, tcp
 from puma.net.frame import Kind, header_bytes
 from puma.net.guard import PLAIN
 from puma.net.tls import Tls
-from tests.recorder import Recorder, replay
+from tests.watching.recorder import Recorder, replay
 
 pytestmark = pytest.mark.usefixtures("no_threads_left")
 ANYBODY = [("party", 0), ("party", 2), ("client", None)]
@@ -152,7 +152,7 @@ def test_a_dialer_gives_up_on_a_silent_port_by_its_deadline(identity, keyring):
     with socket.create_server(("127.0.0.1", 0)) as silent:
         start = time.monotonic()
         with pytest.raises(HandshakeError, match="P1 did not finish the handshake in time"):
-            tcp.dial(*silent.getsockname(), identity(rank=2), ("party", 1), 0.3, guard=keyring.guard("p2"))
+            tcp.dial(*silent.getsockname(), identity(rank=2), ("party", 1), 0.3, guard=keyring.guard("p2"))  # type: ignore[call-arg]
         assert time.monotonic() - start < 8
 
 

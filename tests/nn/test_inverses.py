@@ -63,7 +63,7 @@ def test_roots_of_all_binades(last: int, bits: int, scale: float) -> None:
     assert (relative <= QUICK_ROOT_BOUND + unit).all(), float(relative.max())
 
 
-def test_a_binade_is_found_whatever_the_masks_borrow() -> None:
+def test_an_interval_is_found_whatever_the_masks_borrow() -> None:
     """The same few words under many masks: a digit may read one too high, and still some table holds the word."""
     words = torch.tensor([2**n + d for n in range(0, 20, 2) for d in (-1, 0, 1) if 2**n + d > 0]).double().repeat(400)
     results = parties(lambda p: p.run(quick_rsqrt(given(p, words, 22, 0, "many"), 9, 1.0)))
@@ -88,7 +88,7 @@ def test_the_clear_run_gives_the_same() -> None:
     clear: Any = party.run(quick_rsqrt(clearly(party, words.long(), 22, 0), 9, 1.0))
     results = parties(lambda p: p.run(quick_rsqrt(given(p, words, 22), 9, 1.0)))
     assert (clear.bits, clear.frac) == (results[0].bits, results[0].frac)
-    assert (clear.value / value(results) - 1).abs().max() < 2 * QUICK_ROOT_BOUND
+    assert (clear.value / value(results) - 1).abs().max() < 2 * QUICK_ROOT_BOUND  # type: ignore[attr-defined]
 
 
 def quick(x: Any) -> Any:

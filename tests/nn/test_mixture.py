@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
+from puma.engine.dry_run import dry_run
+from puma.models.config import Llama
 from puma.mpc.fixed import ACTIVATION, NONLINEAR, RING, WEIGHT
 from puma.mpc.party import Party
 from puma.mpc.watch import watching
 from puma.nn import mixture
+from puma.wire.messages import Generate, Input
 from tests.cases import sample
 from tests.trio import added, bits_of, given, given_additive, parties, value
 
@@ -85,3 +89,11 @@ def test_inner_numbers_are_weighted_by_their_expert() -> None:
     got: Tensor = added(parties(compute)).double() / 2.0**28
     assert (got - inner * weights[:, [0, 0, 1, 1, 2, 2, 2]]).abs().max() < 1e-3
     assert torch.equal(mixture.weighted(inner, weights, sizes), inner * weights[:, [0, 0, 1, 1, 2, 2, 2]])
+
+
+def test_counting_loads_no_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch asks its compiler for some shapes, which takes longer to load than all else of `puma cost`."""
+    monkeypatch.setitem(sys.modules, "torch._dynamo", None)
+    sizes: dict[str, Any] = {"vocab_size": 40, "hidden_size": 12, "intermediate_size": 9, "layers": 1, "heads": 3}
+    config = Llama(**sizes, experts=5, chosen=2, expert_size=4)
+    assert dry_run(config, Generate(Input([7], []), 2))[1]

@@ -17,7 +17,8 @@ from puma.mpc.party import Party
 from puma.mpc.watch import watching
 from puma.nn import attention, paper
 from puma.nn import functional as F
-from tests.cases import COSTS, _mask, _product, _scores, _x, sample
+from tests.case import COSTS
+from tests.cases import _mask, _product, _scores, _x, sample
 from tests.trio import counted, given, given_additive, joined, parties, spent, trio, value
 
 GRID = torch.linspace(-20, 20, 80_001).double()

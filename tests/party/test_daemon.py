@@ -27,7 +27,7 @@ from puma.reference.plain_model import PlainModel
 from tests.live import Live, patiently
 from tests.models.files import talking
 from tests.models.lora import adapters
-from tests.recorder import Recorder, replay
+from tests.watching.recorder import Recorder, replay
 
 pytestmark = pytest.mark.processes
 SESSIONS = 3
@@ -242,7 +242,7 @@ def test_a_client_that_vanishes_leaves_nothing(live: Live) -> None:
     stream = cluster.stream("the cat", 20)
     next(stream)
     for link in cluster.session.links:
-        socket.socket.shutdown(link._outbound, socket.SHUT_RDWR)
+        socket.socket.shutdown(link._outbound, socket.SHUT_RDWR)  # type: ignore[attr-defined]
     live.settled()
     cluster.close()
 

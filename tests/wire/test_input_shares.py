@@ -26,8 +26,8 @@ from puma.mpc.share import Share
 from puma.party import server
 from puma.reference.plain_model import PlainModel
 from puma.wire import inputs as wired
-from puma.wire import pixels
 from puma.wire.input_share import Flagged, InputShare, Seeds
+from puma.wire.measured import PIXELS, SOUND, Measured
 from puma.wire.messages import Input
 from puma.wire.prompt import receive_choice, receive_input, share_input
 from tests.cases import coins
@@ -69,7 +69,7 @@ def test_tokens_of_one_prompt_are_hidden_with_their_signs_and_flags() -> None:
     for of in RANKS:
         made: Any = received(shares[of], of, len(ids), len(ids))
         flags = [part._replace(name="flag") for part in words_of(made.flags)]
-        view = choices_of(made.rows) + words_of(made.rows.signs) + flags
+        view = choices_of(made.rows) + words_of(made.rows.signs) + flags  # type: ignore[arg-type]
         assert findings(view, secret.numpy().astype(np.int8), weights=(1, 2)) == [], f"P{of}"
 
 
@@ -81,7 +81,7 @@ def test_prompts_of_one_process_are_hidden_together() -> None:
         for of, share in enumerate(share_input([TOKENS[bit]], VOCABULARY, flags=[bit])):
             made: Any = received(share, of, 1, 1)
             seeds = [np.unpackbits(np.frombuffer(seed[:8], np.uint8)) for seed in share.masks + share.choices]
-            view = choices_of(made.rows) + words_of(made.rows.signs) + words_of(made.flags)
+            view = choices_of(made.rows) + words_of(made.rows.signs) + words_of(made.flags)  # type: ignore[arg-type]
             parts[of].append([*seeds, *(part.bits[0] for part in view)])
     for of in RANKS:
         seen = [Seen("prompt", np.stack([np.concatenate(row) for row in parts[of]]).astype(np.int8), None, 1)]
@@ -97,11 +97,12 @@ def test_each_party_gets_the_seeds_that_are_meant_for_it() -> None:
     assert len(set(seeds)) == len(seeds) == 5 and {len(seed) for seed in seeds} == {32}
 
 
-def test_pixels_are_hidden() -> None:
+@pytest.mark.parametrize("kind", [PIXELS, SOUND], ids=lambda kind: kind.purpose)
+def test_pixels_and_sound_are_hidden(kind: Measured) -> None:
     secret = coins(300, seed=3)
-    shares = pixels.share_input(torch.where(secret.bool(), -1.5, 2.25).unsqueeze(1).double(), 1)
+    shares = kind.share_input(torch.where(secret.bool(), -1.5, 2.25).unsqueeze(1).double(), 1)
     for of in RANKS:
-        view = words_of(pixels.receive_input(Party(of, {}, {}), shares[of], len(secret), 1))
+        view = words_of(kind.receive_input(Party(of, {}, {}), shares[of], len(secret), 1))
         assert findings(view, secret.numpy().astype(np.int8), weights=(1, 2)) == [], f"P{of}"
     assert shares[DEALER].payload.numel() == 0
     assert shares[DEALER].masks[:1] == shares[FIRST].masks and shares[DEALER].masks[1:] == shares[SECOND].masks

@@ -188,8 +188,7 @@ class Client(ABC):
         by the first window, which needs logits, as a search by `beams` does, and as `times` do: of each part of what is
         said when that begins and ends, after which the next window begins.
         """
-        how = (arguments.count(tokens, "tokens", 0), beams, length_penalty, times)
-        wanted = transcripts.Wanted(language, task, *how)
+        wanted = transcripts.Wanted.of(language, task, tokens, beams, length_penalty, times)
         progress = arguments.callback(progress, "progress")
         return transcripts.transcribe(self.session, self.model, sound, wanted, progress)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from puma.errors import AdmissionError, InputError, PolicyError, UsageError
-from puma.models import architecture, heads, inputs
+from puma.models import architecture, heads, inputs, preamble
 from puma.models.config import Config
 from puma.models.text import MAX_ELEMENTS, check_batch
 from puma.nn.paper import MPCFORMER, SPLINE
@@ -136,7 +136,7 @@ def _admit_kept(config: Config, job: Generate) -> None:
 
 def _admit_preamble(config: Config, prefix: Prefix, approximation: str) -> None:
     """Refuse anything but the whole preamble, and functions with which its owner did not compute it."""
-    if prefix.length != len(getattr(config, "preamble", ())) or prefix.last:
+    if prefix.length != len(preamble(config) or ()) or prefix.last:
         raise UsageError(f"the model has no preamble of {prefix.length} tokens", "send the whole text")
     if approximation != SPLINE:
         raise UsageError(f"the model's preamble is not one of {approximation}", "send the whole text")

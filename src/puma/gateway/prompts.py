@@ -20,6 +20,7 @@ from puma.gateway.refusals import Refused
 ROLES = ("system", "developer", "user", "assistant", "tool")
 EMPTY = ("refusal", "annotations", "audio", "function_call", "parsed")  # as OpenAI's client writes them, when null
 NO_TOOLS = "the model's chat template takes no tools: leave out"
+_arguments = msgspec.json.Decoder(dict[str, Any])
 
 
 class Part(msgspec.Struct):
@@ -186,7 +187,7 @@ def _turn(form: ChatFormat, message: Message, asked: Asked) -> dict[str, Any]:
 def _call(call: ToolCall) -> dict[str, Any]:
     """A call as templates read it: its arguments are an object, not a text, which they would quote once more."""
     try:
-        arguments = msgspec.json.decode(call.function.arguments or "{}", type=dict[str, Any])
+        arguments = _arguments.decode(call.function.arguments or "{}")
     except (msgspec.DecodeError, RecursionError):
         raise Refused("the arguments of a tool call are no JSON object", "messages") from None
     if call.type != "function":

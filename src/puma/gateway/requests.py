@@ -210,10 +210,14 @@ class RerankRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
         return [one if isinstance(one, str) else one.text for one in self.documents]
 
 
+_KINDS = (CompletionRequest, ChatRequest, EmbeddingsRequest, RerankRequest)
+_decoders: dict[type, msgspec.json.Decoder[Any]] = {kind: msgspec.json.Decoder(kind) for kind in _KINDS}
+
+
 def read(body: bytes, kind: type[T]) -> T:
     """A request of this kind; Refused names the parameter that is wrong."""
     try:
-        found = msgspec.json.decode(body, type=kind)
+        found: T = _decoders[kind].decode(body)
     except msgspec.ValidationError as error:
         message, param = _located(str(error))
         raise Refused(message, param) from None

@@ -1,4 +1,4 @@
-"""The ring matmul on a CPU: which tile runs over which block. It reads both factors where they lie through their
+"""The ring matmul on a CPU: which tile runs over which block. It reads both factors where they lie, through their
 strides (a weight given transposed, as torch keeps a linear layer's, is never copied) and must not know what
 they mean.
 """

@@ -1,5 +1,5 @@
 """Ring products with matrices that stay packed as bytes (`pack_bytes`): a few rows at a time are spread into words in
-the first-level cache and multiplied there, so that memory is read once and never written. It must not know what the
+the first-level cache and multiplied there, so that memory is read once and never written. This must not know what the
 matrices are.
 
 Words of six bytes, which is what weights have, are spread eight at a time by shuffles of bytes, and nothing behind

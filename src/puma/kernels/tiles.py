@@ -4,7 +4,7 @@ must not know tensors or shapes.
 
 A product needs only its low words, so any CPU's vector multiply will do. In a ring of at most 52 bits the
 AVX-512 IFMA instruction, where the host has it, multiplies and adds at once (exact modulo 2^52, whatever lies
-above in its inputs). AVX2 has no multiply of 64 bits, and the three of 32 bits that stand for it take twice as long as
+above in its inputs). AVX2 has no multiply of 64 bits, and the three of 32 bits that stand for it take longer than
 what gives a product modulo 2^48: one of 32 bits, and one of quarters. A factor that is 0 or -1, of which all bits are
 alike, chooses words by an `and` instead. `mode` says which of the three ways a caller may go.
 """
@@ -36,6 +36,8 @@ VECTOR = ir.VectorType(_I64, LANES)
 _FLAGS = ir.VectorType(_I1, LANES)
 _CROSS = ir.FunctionType(ir.VectorType(_I32, LANES), [ir.VectorType(_I16, 2 * LANES)] * 2)
 ZERO = ir.Constant(VECTOR, [0] * LANES)
+_HALF = ir.VectorType(_I64, LANES // 2)  # a register of AVX2
+_NONE = ir.Constant(_HALF, [0] * (LANES // 2))
 
 Values = list[Any]
 
@@ -45,14 +47,13 @@ def dot_tile(rows: int, columns: int) -> Any:
 
     def emit(tile: Tile) -> None:
         a_rows, b_rows, c_rows = tile.rows("a", rows), tile.rows("b", columns), tile.rows("c", rows)
-        # where a vector is two registers, so many sums and factors at a time stay in them
-        high, wide = (2, 2) if tile.quartered and rows > 1 else (rows, columns)
+        # by quarters a sum is one register: so many of them, and what they come of, stay in sixteen
+        high = min(rows, 2) if tile.quartered else rows
         sums: list[Values] = [[] for _ in a_rows]
         for first in range(0, rows, high):
-            for start in range(0, columns, wide):
-                found = _dots(tile, a_rows[first : first + high], b_rows[start : start + wide])
-                for r in range(high):
-                    sums[first + r] += found[r * wide : (r + 1) * wide]
+            found = _dots(tile, a_rows[first : first + high], b_rows)
+            for r in range(high):
+                sums[first + r] += found[r * columns : (r + 1) * columns]
         for row, mine in zip(c_rows, sums):
             totals = tile.totals(mine)
             tile.store(tile.builder.add(tile.load(row, totals.type), totals), row)
@@ -66,13 +67,19 @@ def _dots(tile: Tile, a_rows: Values, b_rows: Values) -> Values:
     def step(load: Callable[[Any], Any], k: Any, sums: Values) -> Values:
         right = [load(tile.after(row, k)) for row in b_rows]
         left = [load(tile.after(row, k)) for row in a_rows]
-        pairs = [(x, y) for x in left for y in right]
-        return [tile.multiply_add(total, *pair) for total, pair in zip(sums, pairs)]
+        sums = list(sums)
+        for part in tile.parts:
+            for j, y in enumerate(right):  # by column, so that little has to be kept at a time
+                for r, x in enumerate(left):
+                    at = r * len(right) + j
+                    sums[at] = tile.dotted(sums[at], x, y, part)
+        return sums
 
     whole = tile.builder.and_(tile.count, _I64(-LANES))
-    sums = tile.loop(whole, LANES, [ZERO] * (len(a_rows) * len(b_rows)), lambda k, s: step(tile.load, k, s))
+    sums = tile.loop(whole, LANES, [tile.nothing] * (len(a_rows) * len(b_rows)), lambda k, s: step(tile.load, k, s))
     rest = tile.builder.sub(tile.count, whole)
-    return tile.loop(rest, LANES, sums, lambda _, s: step(tile.load_first(rest), whole, s))
+    sums = tile.loop(rest, LANES, sums, lambda _, s: step(tile.load_first(rest), whole, s))
+    return [tile.widened(total) for total in sums]
 
 
 def stream_tile(rows: int, depth: int) -> Any:
@@ -179,25 +186,45 @@ class Tile:
         if self.mode == CHOOSING:
             return self.builder.add(total, self.builder.and_(x, y))
         if self.quartered:
-            return self._by_quarters(total, x, y)
+            return self._joined(*(self._by_quarters(self._part(total, part), x, y, part) for part in (0, 1)))
         if self.mode == NARROW:
             kind = ir.FunctionType(VECTOR, [VECTOR] * 3)
             return self.builder.call(self._external(kind, "llvm.x86.avx512.vpmadd52l.uq.512"), [total, x, y])
         return self.builder.add(total, self.builder.mul(x, y))
 
-    def _by_quarters(self, total: Any, x: Any, y: Any) -> Any:
-        """Modulo 2^48: the product of the low halves, and 2^32 times x2 y0 + x0 y2, quarters of 16 bits, which one
-        instruction gives for all lanes. Whatever lies above 2^48 counts for nothing."""
-        builder, low = self.builder, ir.Constant(VECTOR, [0xFFFF_FFFF] * LANES)
-        halves = builder.mul(builder.and_(x, low), builder.and_(y, low))
-        crossed = [
-            builder.call(self._external(_CROSS, "llvm.x86.avx2.pmadd.wd"), [self._quarters(x, [2, 0], part),
-                                                                          self._quarters(y, [0, 2], part)])
-            for part in (0, 1)
-        ]  # fmt: skip
-        order = ir.Constant(ir.VectorType(_I32, 2 * LANES), list(range(2 * LANES)))
-        both = builder.bitcast(builder.shuffle_vector(*crossed, order), VECTOR)
-        return builder.add(builder.add(total, halves), both)
+    @property
+    def nothing(self) -> Any:
+        """Of `dotted`."""
+        return _NONE if self.quartered else ZERO
+
+    @property
+    def parts(self) -> Sequence[int]:
+        """Of a vector, that `dotted` takes one after the other."""
+        return (0, 1) if self.quartered else (0,)
+
+    def dotted(self, total: Any, x: Any, y: Any, part: int) -> Any:
+        """total + x y for this part, of which only the sum of all lanes counts: by quarters in half as many."""
+        return self._by_quarters(total, x, y, part) if self.quartered else self.multiply_add(total, x, y)
+
+    def widened(self, total: Any) -> Any:
+        """What was `dotted`, in all lanes."""
+        return self._joined(total, _NONE) if self.quartered else total
+
+    def _by_quarters(self, total: Any, x: Any, y: Any, part: int) -> Any:
+        """total + x y of four lanes, modulo 2^48: the product of the low halves, and 2^32 times x2 y0 + x0 y2, quarters
+        of 16 bits, which one instruction gives. Whatever lies above 2^48 counts for nothing."""
+        builder, low = self.builder, ir.Constant(_HALF, [0xFFFF_FFFF] * (LANES // 2))
+        halves = builder.mul(*(builder.and_(self._part(z, part), low) for z in (x, y)))
+        factors = [self._quarters(x, [2, 0], part), self._quarters(y, [0, 2], part)]
+        crossed = builder.call(self._external(_CROSS, "llvm.x86.avx2.pmadd.wd"), factors)
+        return builder.add(builder.add(total, halves), builder.bitcast(crossed, _HALF))
+
+    def _part(self, x: Any, part: int) -> Any:
+        order = [4 * part + lane for lane in range(4)]
+        return self.builder.shuffle_vector(x, x, ir.Constant(ir.VectorType(_I32, 4), order))
+
+    def _joined(self, low: Any, high: Any) -> Any:
+        return self.builder.shuffle_vector(low, high, ir.Constant(ir.VectorType(_I32, LANES), list(range(LANES))))
 
     def _quarters(self, x: Any, which: list[int], part: int) -> Any:
         """In the upper half of each of four lanes these quarters of it, and zeros in the lower half."""
@@ -214,7 +241,7 @@ class Tile:
         self.builder.position_at_end(head)
         index = self.builder.phi(_I64)
         index.add_incoming(_I64(0), before)
-        phis = [self.builder.phi(VECTOR) for _ in carried]
+        phis = [self.builder.phi(start.type) for start in carried]
         self.builder.cbranch(self.builder.icmp_signed("<", index, count), inside, after)
         self.builder.position_at_end(inside)
         results = body(index, phis)

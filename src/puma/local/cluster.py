@@ -84,6 +84,8 @@ class LocalCluster(Client):
                 raise UsageError("an adapter is merged when a model is opened", "pass it to PlainModel")
         if approximation is not None:
             arguments.one_of(approximation, "approximation", [*PROFILES])
+        if plan is not None and not isinstance(plan, Settings):
+            raise UsageError(f"a plan cannot be of type {type(plan).__name__}", "pass reference.planning.Settings")
         if trio is not None and not hasattr(trio, "session"):
             raise UsageError(f"parties cannot be of type {type(trio).__name__}", "pass a Trio, or leave it out")
         if trio is not None and approximation not in (None, trio.session.approximation):

@@ -26,7 +26,7 @@ from puma.client.public.content import Part
 from puma.client.session import Session
 from puma.config import MOST_DEALERS, PARTIES
 from puma.errors import PumaError
-from puma.kernels import warmup
+from puma.kernels.startup import warmup
 from puma.local import nursery
 from puma.local.nursery import PartyProcess
 from puma.local.sharing import open_up, share

@@ -114,7 +114,7 @@ def configured(
     if not weights:
         return name, config, {}
     checkpoint = load(source, adapter=adapter)  # its tensors tell of settings, too
-    checkpoint = replace(checkpoint, config=with_layers(checkpoint.config, config.layers))
+    checkpoint = replace(checkpoint, config=with_layers(checkpoint.config, layers)) if layers else checkpoint
     return checkpoint.name, checkpoint.config, checkpoint.fold()
 
 
@@ -138,7 +138,8 @@ def fitted(
     model = PlainModel(source, adapter)
     model.plan(settings, progress)
     layers = architecture(config).layers(config)
-    return with_layers(model.config, layers)
+    whole = architecture(config).layers(model.config)
+    return model.config if layers == whole else with_layers(model.config, layers)
 
 
 @dataclass(frozen=True)

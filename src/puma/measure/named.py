@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from puma.errors import UsageError
-from puma.models import with_layers
+from puma.models import stories, with_layers
 from puma.models.config import Config
 from puma.models.presets import PRESETS
 
@@ -26,7 +26,7 @@ def config_of(source: str, layers: int | None = None, adapter: str | None = None
     if not names_a_checkpoint(source):
         raise UsageError(
             f"there is no preset {source}",
-            f"choose one of {', '.join(PRESETS)}, or pass a checkpoint's folder or its config.json",
+            f"choose one of {', '.join(PRESETS)}, or pass a checkpoint's folder, its config.json, or {stories.NAME}",
         )
     from puma.models.checkpoint import load  # noqa: PLC0415  # with its tokenizers, which no preset needs
 
@@ -38,8 +38,8 @@ def config_of(source: str, layers: int | None = None, adapter: str | None = None
 
 
 def names_a_checkpoint(source: str) -> bool:
-    """A path, or a hub name with its owner; a bare word that is no folder is a mistyped preset."""
-    return "/" in source or Path(source).exists()
+    """A path, a hub name with its owner, or the embedded model; another word that is no folder is a mistyped preset."""
+    return "/" in source or source == stories.NAME or Path(source).exists()
 
 
 def bare(source: str) -> bool:

@@ -6,10 +6,10 @@ What runs them asks `architecture`, `heads` and `inputs`, and need not know whic
 from __future__ import annotations
 
 from puma.models.architecture import Architecture, Heads, Inputs
-from puma.models.architectures import Config, architecture, heads, in_the_open, inputs, vectors, with_layers
+from puma.models.architectures import Config, architecture, heads, in_the_open, inputs, preamble, vectors, with_layers
 from puma.models.cache import Cache, LayerCache
 
 __all__ = [
     "Architecture", "Cache", "Config", "Heads", "Inputs", "LayerCache", "architecture", "heads",
-    "in_the_open", "inputs", "vectors", "with_layers",
+    "in_the_open", "inputs", "preamble", "vectors", "with_layers",
 ]  # fmt: skip

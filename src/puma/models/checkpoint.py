@@ -17,7 +17,7 @@ from msgspec import structs
 from tokenizers import Tokenizer
 
 from puma.errors import CheckpointError, UnsupportedModel
-from puma.models import heads, text
+from puma.models import heads, stories, text
 from puma.models.adapters.adapted import adapt
 from puma.models.config import Config
 from puma.models.deferred import Folded, deferred
@@ -73,17 +73,16 @@ class Checkpoint:
         return text.tokenizer_of(read(), f"tokenizer.json of {self.name}", "download the model again")
 
 
-def embedded() -> Path:
-    """The folder of the model that travels with the package."""
-    return Path(__file__).parent / "stories"
-
-
-def load(source: str | Path, weights: bool = True, adapter: str | Path | None = None) -> Checkpoint:
-    """Read a checkpoint from a folder, a GGUF file or the hub; a client, who needs no weights, goes without.
+def load(
+    source: str | Path | None = None, weights: bool = True, adapter: str | Path | None = None
+) -> Checkpoint:  # fmt: skip
+    """Read a checkpoint from a folder, a GGUF file or the hub, or the embedded one; clients need none of its weights.
 
     What holds several models, as CLIP does, is followed by the name of one: FOLDER/vision_model.
     `adapter` is a PEFT folder or its name on the hub, which is merged as tensors are looked up.
     """
+    if source is None or (source == stories.NAME and not Path(stories.NAME).exists()):
+        source = stories.FOLDER
     source, part = parted(source)
     found = opened(source, weights)
     raw = part_of(found.raw, part) if part else of_text(found.raw)

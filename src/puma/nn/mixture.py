@@ -96,6 +96,6 @@ def largest(x: Share, count: int) -> Protocol[Bits]:
         lost = bits.new_zeros(*bits.shape[:-1], n).index_add(-1, first, bits)
         return lost.index_add(-1, second, -bits)
 
-    rank = to_arithmetic(beaten, index_bits(n) + 1).apply(ranks).shifted(torch.arange(n, device=x.device) - count)
+    rank = to_arithmetic(beaten, index_bits(n) + 1).apply(ranks).shifted((torch.arange(n) - count).to(x.device))
     (rank,) = yield from reshare(rank)
     return (yield from sign(rank))

@@ -6,7 +6,7 @@ parameter is a torch tensor or a share, nor anything about parties, links or fil
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -17,8 +17,11 @@ from puma.mpc.public import Public
 from puma.mpc.share import Additive, Share
 from puma.nn import functional as F
 from puma.nn import gates
+from puma.nn.absorbing import absorb as absorb  # models use these by the names of this file, too
+from puma.nn.absorbing import absorb_norms as absorb_norms
+from puma.nn.absorbing import rescale as rescale
 from puma.nn.attention import query_ring, sunk, value_ring
-from puma.nn.layout import Layout as Layout  # models use both by these names, too
+from puma.nn.layout import Layout as Layout
 from puma.nn.layout import Rows as Rows
 from puma.nn.places import Place
 
@@ -321,30 +324,6 @@ def rotary_angles(positions: torch.Tensor, frequencies: torch.Tensor, device: to
     # In float32 the last place of a cosine depends on the processor; all parties must multiply by the same.
     angles = torch.cat((angles, angles), dim=-1).unsqueeze(1).double()
     return torch.stack((angles.cos(), angles.sin())).float()
-
-
-def absorb(state: dict[str, Value], norm: str, readers: Iterable[str]) -> None:
-    """Fold the affine of a norm into the matrices that read it: W(s*n + b) + c = (W*s) n + (Wb + c)."""
-    for reader in readers:
-        weight = state[f"{reader}.weight"]
-        if f"{norm}.bias" in state:
-            own, added = state.get(f"{reader}.bias"), weight @ state[f"{norm}.bias"]
-            state[f"{reader}.bias"] = added if own is None else own + added
-        state[f"{reader}.weight"] = weight * state[f"{norm}.weight"]
-
-
-def absorb_norms(state: dict[str, Value], block: str, readers: Mapping[str, Iterable[str]]) -> None:
-    """The same for the norms and matrices of a block, whichever of them the model has."""
-    for norm, names in readers.items():
-        if f"{block}{norm}.weight" in state:
-            absorb(state, block + norm, [block + name for name in names if f"{block}{name}.weight" in state])
-
-
-def rescale(state: dict[str, Value], linear: str, factor: float) -> None:
-    """Multiply what a matrix and its bias return by a public factor."""
-    for name in (f"{linear}.weight", f"{linear}.bias"):
-        if name in state:
-            state[name] = state[name] * factor
 
 
 QUICK = 1.702  # quick_gelu(x) is silu(QUICK x) / QUICK; the factors are folded into matrices

@@ -1,7 +1,7 @@
 """Reciprocal and inverse square root of positive secrets of unknown size, one per row, and the norms built on them.
 
-A word lies in one of few binades (powers of four). Comparisons find which one; that selects the leading bits, a table
-of lines inverts them, and the binade's power is a public weight in the last product. So the relative error is the same
+A word lies in one of few intervals (powers of four). Comparisons find which one; that selects the leading bits, a table
+of lines inverts them, and the interval's power is a public weight in the last product. So the relative error is alike
 over the whole range, and five rounds do, or two by a plan (inverses.py). Rows are few.
 """
 
@@ -37,29 +37,29 @@ MEAN = 28  # fraction bits of 1 / n
 
 
 @cache
-def _reciprocal_spline(binades: int) -> Spline:
-    """The ring holds the table's largest entry, 8, at the lowest of so many binades, and the factor 4 of lifts."""
-    bits = 22 + 8 + 2 * (binades - 1) + 5
-    return _binade("reciprocal", lambda y: 1 / y, 10, 22, RECIPROCAL_BOUND, bits)
+def _reciprocal_spline(intervals: int) -> Spline:
+    """The ring holds the table's largest entry, 8, at the lowest of so many intervals, and the factor 4 of lifts."""
+    bits = 22 + 8 + 2 * (intervals - 1) + 5
+    return _table("reciprocal", lambda y: 1 / y, 10, 22, RECIPROCAL_BOUND, bits)
 
 
 @cache
 def _rsqrt_spline(scale: float, ring: int = 56) -> Spline:
-    return _binade("rsqrt", lambda y: scale * torch.rsqrt(y), 10, 20, RSQRT_BOUND, ring + 8)
+    return _table("rsqrt", lambda y: scale * torch.rsqrt(y), 10, 20, RSQRT_BOUND, ring + 8)
 
 
-def _binade(name: str, function: Callable[[Tensor], Tensor], width: int, frac: int, bound: float, bits: int) -> Spline:
+def _table(name: str, function: Callable[[Tensor], Tensor], width: int, frac: int, bound: float, bits: int) -> Spline:
     """A function on [1/4, 1), and a little below and above, from `frac` leading bits."""
     return Spline(name, function, 0.125, width, width, bound, None, False, frac, slope=8, bits=bits, out_frac=UNIT)
 
 
-def _thresholds(low: int, binades: int) -> list[int]:
-    """Where one binade ends and the next begins."""
-    return [1 << (low + 2 * j) for j in range(1, binades)]
+def _thresholds(low: int, intervals: int) -> list[int]:
+    """Where one interval ends and the next begins."""
+    return [1 << (low + 2 * j) for j in range(1, intervals)]
 
 
-def _binade_bits(smaller: Bits) -> Bits:
-    """From x < threshold (last dimension), whether x lies in each binade (first dimension)."""
+def _interval_bits(smaller: Bits) -> Bits:
+    """From x < threshold (last dimension), whether x lies in each interval (first dimension)."""
     party, (*lead, count) = smaller.party, smaller.shape
     if party.is_dealer:
         return Bits(party, party.nothing((count + 1, *lead)))
@@ -67,17 +67,17 @@ def _binade_bits(smaller: Bits) -> Bits:
     return Bits(party, torch.cat([b.part for b in (below[:1], below[1:] ^ below[:-1], ~below[-1:])]))
 
 
-def _inverse(x: Share, low: int, binades: int, spline: Spline, exponent: int) -> Protocol[Share]:
-    """spline(x / 2^(low + 2 binades)), through x's binade j, counted from the top, times 2^(exponent j)."""
-    smaller = yield from below(x, _thresholds(low, binades))
-    (binade,) = yield from open_masked(_binade_bits(smaller))
-    (chosen,) = yield from reshare(select(binade, leading(x, low, binades, spline.frac, 2)).sum(0))
+def _inverse(x: Share, low: int, intervals: int, spline: Spline, exponent: int) -> Protocol[Share]:
+    """spline(x / 2^(low + 2 intervals)), through x's interval j, counted from the top, times 2^(exponent j)."""
+    smaller = yield from below(x, _thresholds(low, intervals))
+    (interval,) = yield from open_masked(_interval_bits(smaller))
+    (chosen,) = yield from reshare(select(interval, leading(x, low, intervals, spline.frac, 2)).sum(0))
     lines = yield from lines_at(spline, chosen)
-    result = lines.weighted(binade, [1 << exponent * j for j in reversed(range(binades))])
+    result = lines.weighted(interval, [1 << exponent * j for j in reversed(range(intervals))])
     return (yield from open_truncate((result, result.frac - UNIT)))[0]
 
 
-def _binades(low: int, high: int) -> int:
+def _intervals(low: int, high: int) -> int:
     """How many powers of four lead from 2^low to 2^high; at least two."""
     return max(2, (high - low + 1) // 2)
 
@@ -91,15 +91,15 @@ def reciprocal(x: Share, low: int, high: int) -> Protocol[Share]:
     """
     if INVERSE in x.party.quick:
         return (yield from quick_reciprocal(x, low, high))
-    binades = _binades(low, high)
-    result = yield from _inverse(x, low, binades, _reciprocal_spline(binades), 2)
+    intervals = _intervals(low, high)
+    result = yield from _inverse(x, low, intervals, _reciprocal_spline(intervals), 2)
     return result.like(*result.components, frac=inverse_format(x.frac, low, high)[0])
 
 
 def inverse_format(frac: int, low: int, high: int) -> tuple[int, int]:
     """Fraction and ring bits of the lean `reciprocal` of words from 2^low to 2^high with so many fraction bits."""
-    binades = _binades(low, high)
-    return UNIT + low + 2 * binades - frac, _reciprocal_spline(binades).result_bits
+    intervals = _intervals(low, high)
+    return UNIT + low + 2 * intervals - frac, _reciprocal_spline(intervals).result_bits
 
 
 @declares("a lookup, and a comparison, a selection and 3 words for each power of 4 in the range; 5 rounds", "section 5")
@@ -111,9 +111,9 @@ def rsqrt(x: Share, last: int, scale: float = 1.0, ring: int = 56) -> Protocol[S
     assert x.frac % 2 == 0
     if INVERSE in x.party.quick:
         return (yield from quick_rsqrt(x, last, scale, ring))
-    binades = _binades(0, 2 * last + 2)
-    result = yield from _inverse(x, 0, binades, _rsqrt_spline(scale, ring), 1)
-    return result.like(*result.components, frac=UNIT + binades - x.frac // 2)
+    intervals = _intervals(0, 2 * last + 2)
+    result = yield from _inverse(x, 0, intervals, _rsqrt_spline(scale, ring), 1)
+    return result.like(*result.components, frac=UNIT + intervals - x.frac // 2)
 
 
 @dataclass(frozen=True)

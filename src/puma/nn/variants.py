@@ -12,7 +12,7 @@ from puma.errors import UsageError
 
 MAXIMUM = "maximum"  # a row's largest: more entries meet in a turn, and the winner is selected by all bits at once
 EXPONENTIALS = "exponentials"  # they have room for their sums, so that these need not wait until they are lifted
-INVERSE = "inverse"  # reciprocals and roots: all binades are looked up at once, and found by digits that overlap
+INVERSE = "inverse"  # reciprocals and roots: all intervals are looked up at once, and found by digits that overlap
 NORM = "norm"  # rows are centred before they grow, so that the mean need not be lifted
 TABLES = "tables"  # whether an input lies in a table is told by one digit, where that takes few bits
 RANGES = "ranges"  # the same of few inputs, where it takes more

@@ -21,7 +21,7 @@ from puma.config import Cluster
 from puma.crypto import identity
 from puma.crypto.signing import Signer
 from puma.errors import AdmissionError, ConfigError, HandshakeError, PeerTimeout, PumaError
-from puma.kernels import threads, warmup
+from puma.kernels.startup import threads, warmup
 from puma.net.audit import Audit
 from puma.net.guard import PLAIN, Guard, insecure, is_loopback
 from puma.net.handshake import NO_COOKIE, SESSION_BYTES, Identity, Role

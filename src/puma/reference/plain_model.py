@@ -21,7 +21,7 @@ from puma.client.sampling import Sampler, Sampling
 from puma.client.sentences import USUAL, Asked, Reading
 from puma.errors import UsageError
 from puma.models import heads, images, inputs, text
-from puma.models.checkpoint import Checkpoint, embedded, load
+from puma.models.checkpoint import Checkpoint, load
 from puma.models.hearing import files
 from puma.models.hearing.spectrum import STEP, spectrum, windows
 from puma.models.ranges import check_hiding
@@ -35,14 +35,15 @@ Params = Mapping[str, Tensor]
 
 
 class PlainModel(ModelInfo):
-    """A checkpoint and its tokenizer; `source` is a folder, a GGUF file, a hub name or None for the embedded model.
+    """A checkpoint and its tokenizer; `source` is a folder, a GGUF file, a hub name, or None for the
+    embedded model, whose name is stories.
 
     `adapter` is a PEFT folder, or its name on the hub, which is merged into the checkpoint.
     """
 
     def __init__(self, source: str | Path | None = None, adapter: str | Path | None = None) -> None:
         self.made_of = source, adapter
-        self.checkpoint: Checkpoint = load(embedded() if source is None else source, adapter=adapter)
+        self.checkpoint: Checkpoint = load(source, adapter=adapter)
         found = self.checkpoint
         reads = inputs(found.config).tokenized or heads(found.config).generates
         tokenizer = found.open_tokenizer() if reads else None

@@ -18,7 +18,7 @@ from puma.client.chat.format import chat_format
 from puma.client.model_info import ModelInfo
 from puma.client.tokens.remembered import LEAST, common
 from puma.errors import RangeError, UsageError
-from puma.models import Cache, architecture, heads
+from puma.models import Cache, architecture, heads, preamble
 from puma.models.config import Config
 from puma.models.fields import MOST_PREAMBLE, PREAMBLE
 from puma.reference.observed import Reader
@@ -45,7 +45,7 @@ def tokens_of(model: ModelInfo, message: str) -> tuple[int, ...]:
 
 def with_preamble(config: Config, ids: Sequence[int]) -> Config:
     """The same model for prompts that may begin with these tokens; UsageError where it can have no preamble."""
-    if not heads(config).generates or not hasattr(config, "preamble"):
+    if not heads(config).generates or preamble(config) is None:
         raise UsageError("the model has no use for a preamble", "share it without one")
     try:
         return replace(config, preamble=tuple(ids))
@@ -56,12 +56,12 @@ def with_preamble(config: Config, ids: Sequence[int]) -> Config:
 def computed(config: Any, params: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Keys and values of the preamble's tokens by the names of their parameters, (tokens, heads * head_dim) each; each
     weight is read once."""
-    preamble, bare = config.preamble, replace(config, preamble=())
+    known, bare = config.preamble, replace(config, preamble=())
     kind = architecture(bare)
     model = kind.model(bare, Reader(params, kind.parameters(bare), bare.vocab_size, _unheard, _unheard))
-    cache = Cache(bare.layers, [len(preamble)])
+    cache = Cache(bare.layers, [len(known)])
     with torch.no_grad():
-        model(torch.tensor(preamble), cache)
+        model(torch.tensor(known), cache)
     found = dict[str, Tensor]()
     for number, layer in enumerate(cache.layers):
         for name, columns in (("preamble_keys", layer.k), ("preamble_values", layer.v)):

@@ -1,7 +1,7 @@
 """The input of a request, whatever a model reads: laid out and shared by a client, received by a party.
 
-A module for each kind of input has these functions; `KINDS` says which serves what an architecture names in its
-`Inputs`. A new kind is one such file and a line here. Must not know links or what a request asks for.
+A module or a value for each kind of input has these functions; `KINDS` says which serves what an architecture names in
+its `Inputs`. A new kind is one of these and a line here. Must not know links or what a request asks for.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from puma.models.begun import Begun
 from puma.models.config import Config
 from puma.mpc.clear import Clear, ClearChoice, ClearParty
 from puma.mpc.party import Party
-from puma.wire import pixels, prompt, rows
+from puma.wire import prompt, rows
 from puma.wire.input_share import Given, InputShare, Laid, Seeds, check_seeds
-from puma.wire.measured import audio
+from puma.wire.measured import PIXELS, SOUND
 from puma.wire.messages import Input
 
 NO_TABLE = "name the model's own files, or fetch the table with the model"
@@ -57,7 +57,7 @@ class Kind(Protocol):
         ...
 
 
-KINDS: Mapping[str, Kind] = {"tokens": prompt, "pixels": pixels, "audio": audio}
+KINDS: Mapping[str, Kind] = {"tokens": prompt, "pixels": PIXELS, "audio": SOUND}
 
 
 def _kind(read: Inputs) -> tuple[Kind, int]:

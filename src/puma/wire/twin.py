@@ -93,6 +93,8 @@ class Twin:
         """The next control frame of both."""
         # Who is lost says why at once; P0 might have nothing to say meanwhile.
         early = self._second.recv_control() if self._second.lost else None
+        if early is not None and isinstance(_decoded(early), msg.Failed):
+            return self._alike(b"", early)  # and nobody may be left whom P0 could wait for
         first = self._first.recv_control()
         second = self._second.recv_control() if early is None else early
         return first if first == second else self._alike(first, second)

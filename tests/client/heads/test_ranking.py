@@ -163,6 +163,7 @@ def test_what_the_parties_see_depends_on_lengths_alone(tmp_path: Path, cluster: 
         ({"top": 0}, "top"),
         ({"cut": "middle"}, "cut"),
         ({"raw": 1}, "raw"),
+        ({"progress": "say"}, "progress"),
     ],
 )
 def test_what_makes_no_sense_is_refused_before_anything_is_sent(

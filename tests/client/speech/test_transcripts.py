@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
+from puma.client.client import Client
 from puma.client.speech import transcripts
 from puma.errors import InputError, PolicyError, UsageError
 from puma.local.cluster import LocalCluster
@@ -98,3 +100,38 @@ def test_english_alone(tmp_path: Path) -> None:
 def test_no_sound(clear: PlainModel) -> None:
     with pytest.raises(InputError):
         transcripts.heard(clear, torch.zeros(0))
+
+
+class Unasked(Client):
+    """Of parties that nobody may ask anything."""
+
+    session = SimpleNamespace(reveals=True)  # type: ignore[assignment]
+
+    def __init__(self, model: PlainModel) -> None:
+        self.model = model
+
+    def close(self) -> None: ...
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        *({"beams": x} for x in (None, 0, -1, 1.5, "2", True, 99)),
+        *({"length_penalty": x} for x in (None, "1", float("nan"), 1e9)),
+        *({"language": x} for x in (5, b"en", ["en"])),
+        *({"task": x} for x in (None, 5, "sing", ["translate"])),
+        *({"tokens": x} for x in (None, -1, "4", 1.5, 999)),
+        *({"sound": x} for x in (None, 5, ["a"], "", "no-such-file.wav", b"no sound", torch.zeros(9).int())),
+        {"progress": "say"},
+    ],
+    ids=str,
+)
+def test_wrong_arguments_are_refused_before_anything_is_sent(asked: dict[str, Any], clear: PlainModel) -> None:
+    with pytest.raises(UsageError) as refused:
+        Unasked(clear).transcribe(**{"sound": SAMPLES, "language": "de", "tokens": 2, "beams": 2} | asked)
+    assert refused.value.hint
+
+
+def test_samples_of_numpy_are_samples(clear: PlainModel) -> None:
+    for one, other in zip(transcripts.heard(clear, SAMPLES.numpy()), transcripts.heard(clear, SAMPLES), strict=True):
+        assert torch.equal(one, other)

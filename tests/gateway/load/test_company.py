@@ -63,20 +63,20 @@ def test_drafts_bring_several_tokens_of_the_same_answers(tmp_path: Path) -> None
     with serving(folder, reveal=True, most=60, waiting=8, draft="lookup") as found:
 
         def ask(prompt: str, **more: Any) -> Any:
-            return found.client.completions.create(**ASKED | {"prompt": prompt, "max_tokens": 30} | more)
+            return found.client.completions.create(**ASKED | {"prompt": prompt, "max_tokens": 20} | more)
 
         prompts = ["the cat sat on the cat sat on", "a dog", "it was it was it was"]
         with ThreadPoolExecutor(3) as pool:
             answers = list(pool.map(ask, prompts))
-        assert [answer.choices[0].text for answer in answers] == [text(found, prompt, 30) for prompt in prompts]
+        assert [answer.choices[0].text for answer in answers] == [text(found, prompt, 20) for prompt in prompts]
         streamed = [piece.choices[0].text for piece in ask(prompts[0], stream=True)]
         assert "".join(streamed) == answers[0].choices[0].text
         watch = found.gateway.watches.of(answers[0]._request_id)
         until(lambda: watch.cost)
         assert watch.report()["cost"]["drafts"]["accepted"] > 0
         noted = ask(prompts[0], logprobs=1).choices[0].logprobs
-        assert len(noted.tokens) == len(noted.token_logprobs) == 30 and max(noted.token_logprobs) <= 0
-        stop = text(found, prompts[0], 30).split()[4]
+        assert len(noted.tokens) == len(noted.token_logprobs) == 20 and max(noted.token_logprobs) <= 0
+        stop = text(found, prompts[0], 20).split()[4]
         ended = ask(prompts[0], stop=[stop])
         assert ended.choices[0].finish_reason == "stop" and stop not in ended.choices[0].text
 

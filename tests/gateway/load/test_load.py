@@ -197,12 +197,12 @@ def test_answers_under_way_come_to_their_end(folder: Path) -> None:
         connection = http.client.HTTPConnection("127.0.0.1", found.port, timeout=30)
         connection.request("GET", "/health")
         assert json.loads(connection.getresponse().read())["status"] == "idle"
-        stream = iter(found.client.completions.create(**ASKED | {"max_tokens": 60}, stream=True))
+        stream = iter(found.client.completions.create(**ASKED | {"max_tokens": 25}, stream=True))
         pieces = [next(stream).choices[0].text]
         server = found.server
         server.handle_exit(signal.SIGTERM, None)
         pieces += [piece.choices[0].text for piece in stream]
-        assert "".join(pieces) == text(found, "the cat", 60)
+        assert "".join(pieces) == text(found, "the cat", 25)
         until(lambda: not server.started or found.gateway.worker._closed, 20)
         with pytest.raises(openai.APIConnectionError):
             found.client.completions.create(**ASKED)

@@ -14,6 +14,7 @@ import random
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections import Counter
@@ -25,8 +26,8 @@ from typing import Any
 
 import pytest
 
-from tests import watch_processes
 from tests.gateway.conftest import until
+from tests.watching.started import parties
 
 pytestmark = [pytest.mark.slow, pytest.mark.processes, pytest.mark.timeout(7200)]
 WORDS = ["Once upon a time", "The little dog", "Lily and Tom", "One day a bird", "In the garden", "A big red ball"]
@@ -47,7 +48,7 @@ class Running:
     @property
     def parties(self) -> list[int]:
         """Process ids of those that there are now."""
-        return watch_processes.parties(self.program.pid)
+        return parties(self.program.pid)
 
     def memory(self) -> list[int]:
         """MiB of the gateway and of each party."""
@@ -91,11 +92,20 @@ class Running:
 @contextmanager
 def started(*words: str) -> Iterator[Running]:
     command = [sys.executable, "-m", "puma.cli.app", "gateway", "--port", "0", "--json", *words]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as program:
+    with (  # what goes wrong in a party is told there
+        tempfile.TemporaryFile("w+") as log,
+        subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=log, text=True, env=os.environ | {"PUMA_DEBUG": "1"}
+        ) as program,
+    ):
         try:
             assert program.stdout is not None
             url = json.loads(program.stdout.readline())["url"]
             yield Running(program, int(url.rpartition(":")[2]))
+        except BaseException:
+            log.seek(0)
+            print(log.read()[-8000:])
+            raise
         finally:
             program.send_signal(signal.SIGINT)
             program.wait(60)

@@ -141,7 +141,10 @@ def test_both_are_told_the_same_and_either_end_is_noticed() -> None:
     for end in (zero, other):
         assert bytes(end.recv(2)) == b"ab" and end.recv_control() == b"word"
     assert (twin.name, twin.peer, twin.lost) == ("P2", "P0", False) and twin.sent_bytes == 2 * (32 + 2 + 32 + 4)
+    other.send_control(msg.encode(msg.Failed("ProtocolError", "no", "")))
     other.fail("it is over")
+    found = msg.decode_reply(twin.recv_control())  # though P0 says nothing
+    assert found == msg.Failed("ProtocolError", "the second dealer: no", "")
     assert twin.lost
     with pytest.raises(ProtocolError, match="P3 stopped: it is over"):
         twin.check()
@@ -195,9 +198,10 @@ def test_a_client_that_tells_the_dealers_different_seeds_gets_no_digest_to_p2(
 
         def other(payload: bytes) -> None:
             word = msg.decode_request(payload)
-            assert isinstance(word, msg.Generate)
-            seeds = [bytes(len(seed)) for seed in word.input.masks]
-            honest(msg.encode(replace(word, input=replace(word.input, masks=seeds))))
+            if isinstance(word, msg.Generate):
+                seeds = [bytes(len(seed)) for seed in word.input.masks]
+                payload = msg.encode(replace(word, input=replace(word.input, masks=seeds)))
+            honest(payload)
 
         monkeypatch.setattr(twin._second, "send_control", other)  # type: ignore[attr-defined]
         with pytest.raises(PumaError, match="P0 and the second dealer were told different things"):

@@ -156,7 +156,8 @@ def test_a_session_of_its_own_keeps_no_more_than_its_operator_says(limits: dict[
             commit(session)
             assert session.open("llama")
             assert turn(session, FIRST, 3, memory) and not memory._known, "a canary would not ask so"
-            session.audited = False  # as another program may
+            session.audited = False
+            session.before.clear()  # as another program may ask
             first = turn(session, FIRST, 3, memory)
             assert turn(session, [*FIRST, *first], 2, memory) == greedy(parties, [*FIRST, *first], 2)
             assert bool(session.held) == (not limits)

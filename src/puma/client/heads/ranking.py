@@ -50,6 +50,7 @@ def ranking(
     arguments.one_of(cut, "cut", CUTS)
     label_of(model, label)
     arguments.flag(raw, "raw")
+    arguments.callback(progress, "progress")
     given = read(model, query, texts, cut)
     for logits in answered(session, model, given, lengths, padded, progress):
         if any(not values.numel() for values in logits):

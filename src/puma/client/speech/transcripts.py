@@ -14,9 +14,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy
 import torch
 from torch import Tensor
 
+from puma.client import arguments
+from puma.client.beam_search import Beams
 from puma.client.cost import Cost, added
 from puma.client.model_info import ModelInfo
 from puma.client.sampling import Sampling
@@ -62,6 +65,14 @@ class Wanted:
     length_penalty: float = 1.0
     times: bool = False
 
+    @classmethod
+    def of(cls, language: Any, task: Any, tokens: Any, beams: Any, length_penalty: Any, times: Any = False) -> Wanted:
+        """The same of whatever a caller passes; UsageError for what makes no sense whichever model it is."""
+        named, what = None if language is None else arguments.text(language), arguments.one_of(task, "task", TASKS)
+        counts = arguments.count(tokens, "tokens", 0), arguments.count(beams, "beams", 1)
+        penalty = arguments.number(length_penalty, "a length penalty")
+        return cls(named, what, *counts, penalty, arguments.flag(times, "times"))  # type: ignore[arg-type]
+
 
 def check(model: ModelInfo, wanted: Wanted, reveals: bool) -> None:
     """UsageError for a model that hears nothing, and for what it cannot be asked, before anything is sent."""
@@ -76,6 +87,8 @@ def check(model: ModelInfo, wanted: Wanted, reveals: bool) -> None:
         raise UsageError(what, "name it: language='en' (--language en), or let the owner share with reveal_logits")
     elif not spoken(model) and wanted.task == "translate":
         raise UsageError(f"{model.name} does not translate", "use a Whisper model of several languages")
+    if wanted.beams > 1:
+        Beams(wanted.beams, 1, penalty=wanted.length_penalty)  # refuses
     if not 0 <= wanted.tokens <= room(model):
         raise UsageError(f"{wanted.tokens} tokens of a window", f"choose up to {room(model)}")
     if wanted.times:
@@ -139,14 +152,25 @@ def _said(
     return [part for part in each if part.text], step
 
 
-def samples_of(sound: str | Path | bytes | Tensor) -> Tensor:
+def samples_of(sound: str | Path | bytes | Tensor | numpy.ndarray) -> Tensor:
     """Samples (n,) of a file, its bytes or samples already; InputError for what is no sound."""
-    samples = sound if isinstance(sound, Tensor) else read(sound)
+    if isinstance(sound, Tensor | numpy.ndarray):
+        samples = _samples(sound)
+    else:
+        samples = read(sound if isinstance(sound, bytes) else arguments.path_like(sound, "a file of sound"))
     windows(samples)
     return samples.float()
 
 
-def heard(model: ModelInfo, sound: str | Path | bytes | Tensor) -> list[Tensor]:
+def _samples(sound: Any) -> Tensor:
+    """Numbers of torch or numpy; of whole ones nobody says how large the largest is."""
+    floats = sound.is_floating_point() if isinstance(sound, Tensor) else sound.dtype.kind == "f"
+    if not floats:
+        raise UsageError(f"samples cannot be of type {sound.dtype}", "pass numbers between -1 and 1")
+    return torch.as_tensor(sound if isinstance(sound, Tensor) else numpy.ascontiguousarray(sound, numpy.float32))
+
+
+def heard(model: ModelInfo, sound: str | Path | bytes | Tensor | numpy.ndarray) -> list[Tensor]:
     """The spectra (rows, bands) of windows of sound side by side; InputError for what is none."""
     samples = samples_of(sound)
     return [heard_at(model, samples, at) for at in range(0, -(-len(samples) // STEP), inputs(model.config).rows)]

@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any
 
 from puma.crypto.prg import fresh_secret
-from puma.models import architecture
+from puma.models import architecture, preamble
 from puma.models.config import Config
 from puma.wire.beside.kept import PREAMBLE, Prefix
 from puma.wire.limits import LEAST_NAME
@@ -132,8 +132,8 @@ def going_on(
 def preamble_of(config: Config, prompt: Sequence[int]) -> int:
     """How many tokens of the model's preamble the parties need not be sent: all of them or none. Who begins otherwise
     after some words tells nobody how many they are, for that would be a part of the prompt."""
-    preamble = getattr(config, "preamble", ())
-    return len(preamble) if len(prompt) > len(preamble) and tuple(prompt[: len(preamble)]) == preamble else 0
+    begins = preamble(config) or ()
+    return len(begins) if len(prompt) > len(begins) and tuple(prompt[: len(begins)]) == begins else 0
 
 
 def common(one: Sequence[int], other: Sequence[int]) -> int:

@@ -56,9 +56,15 @@ def _row(config: Config) -> int:
     return architecture(config).parameters(config)[architecture(config).table][1]
 
 
+def preamble(config: Config) -> tuple[int, ...] | None:
+    """The tokens with which prompts may begin whose words the owner has computed; none where there are none, and None
+    for a model that can have none."""
+    return getattr(config, "preamble", None)
+
+
 def in_the_open(config: Config, weights_are: bool = True) -> Config:
     """The same model with weights that everybody may know, or not; UsageError if it has a preamble, which is secret."""
-    if weights_are and getattr(config, "preamble", ()):
+    if weights_are and preamble(config):
         raise UsageError("a model with open weights has no preamble", "leave out one of both")
     return structs.replace(config, formats=structs.replace(config.formats, open=weights_are))
 

@@ -5,6 +5,7 @@ This file must not know tensors from shares, nor what an encoder's layers are.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
@@ -12,6 +13,7 @@ import torch
 
 import puma.nn.modules as nn
 from puma.models.architectures.decoder import Attention
+from puma.models.begun import parted
 from puma.models.cache import Cache, LayerCache
 from puma.nn import functional as F
 from puma.nn.belonging import belonging
@@ -48,6 +50,27 @@ class Memory(NamedTuple):
         rows = torch.cat([torch.arange(lengths[i]) + starts[i] for i in prompts.tolist()])
         cross = [_crossing(c.k[rows], c.v[rows]) for c in self.cross]
         return Memory(None, nn.Rows([lengths[i] for i in prompts.tolist()]), own, cross)
+
+
+def entering(
+    given: Value, cache: Cache, first: Callable[[int], Value], embedded: Callable[[Value], Value],
+    read: Callable[[Value, int], Memory],
+) -> tuple[Value, nn.Layout, Memory]:  # fmt: skip
+    """What the decoder reads in the next pass, how it lies, and what it reads of the prompts.
+
+    In the first pass `given` are prompts, perhaps with tokens that their answers begin with: they are `read`, with how
+    many tokens each answer begins with, and `first` gives the rows that so many answers begin with in any case. Later
+    `given` are tokens of answers. Either are `embedded`.
+    """
+    if cache.memory is None:
+        prompts, begun = parted(given)
+        x = beginning(first(cache.prompts), None if begun is None else embedded(begun), cache.prompts)
+        cache.memory = read(prompts, x.shape[0] // cache.prompts)
+    else:
+        x = embedded(given)
+    memory = cache.memory
+    assert isinstance(memory, Memory)
+    return x, memory.own.advance(x.shape[0]), memory
 
 
 def beginning(first: Value, begun: Value | None, prompts: int) -> Value:

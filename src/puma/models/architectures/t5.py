@@ -15,11 +15,10 @@ import puma.nn.modules as nn
 from puma.errors import UsageError
 from puma.models import bounds as b
 from puma.models.architecture import Architecture, Bound, Heads, Inputs, Params, Shapes
-from puma.models.architectures.crossing import Memory, beginning, crossed, watched
+from puma.models.architectures.crossing import Memory, crossed, entering, watched
 from puma.models.architectures.decoder import MLP, Attention, Decoder, halves, norm
 from puma.models.architectures.growth import grown
 from puma.models.architectures.relative import Positions
-from puma.models.begun import parted
 from puma.models.cache import Cache, LayerCache
 from puma.models.fields import Activation, Labels, Layers, OptionalSize, Positive, Size
 from puma.models.formats import Formats, hand_out
@@ -144,16 +143,9 @@ class Model(nn.Module):
         if self.decoder is None or self.lm_head is None:
             raise UsageError("the model has no decoder, and so no logits of tokens", "use it for its states")
         cache = cache or Cache(self.config.layers)
-        if cache.memory is None:
-            prompts, begun = parted(one_hot)
-            first = self.shared.weight[torch.full((cache.prompts,), self.config.start)]
-            x = beginning(first, None if begun is None else self._embedded(begun), cache.prompts)
-            cache.memory = self._read(prompts, cache, x.shape[0] // cache.prompts)
-        else:
-            x = self._embedded(one_hot)
-        memory = cache.memory
-        assert isinstance(memory, Memory)
-        at = memory.own.advance(x.shape[0])
+        x, at, memory = entering(
+            one_hot, cache, self._first, self._embedded, lambda prompts, begun: self._read(prompts, cache, begun)
+        )
         with watched(x, at):
             h = self.decoder(x, at, memory.own.layers, memory)
         with F.component("head", h):
@@ -172,6 +164,10 @@ class Model(nn.Module):
         at = nn.Layout(rows.lengths, causal=False)
         states = self.encoder(self._embedded(one_hot), at, [LayerCache() for _ in self.encoder.blocks])
         return Memory.of(states, rows, self.config.layers, begun)
+
+    def _first(self, prompts: int) -> Value:
+        """The rows that so many answers begin with."""
+        return self.shared.weight[torch.full((prompts,), self.config.start)]
 
     def _embedded(self, one_hot: Value) -> Value:
         with F.component("embedding", one_hot):

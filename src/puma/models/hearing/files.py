@@ -22,7 +22,7 @@ LONGEST = 1 << 32  # bytes of a file
 MOST = 1 << 30  # numbers that a packed file may become: a small one of silence may hold days
 AT_ONCE = 1 << 24  # numbers that are resampled at a time
 ZEROS, ROLLOFF = 32, 0.95  # of the filter that resamples: its zeros on either side, and where it begins to fall
-HINT = "pass a WAV file, or install soundfile (pip install puma-mpc[audio]) for FLAC, OGG and MP3"
+HINT = "pass a WAV file; FLAC, OGG and MP3 take soundfile: pip install soundfile"
 
 
 def read(source: str | Path | bytes) -> Tensor:

@@ -17,7 +17,7 @@ from puma.errors import TensorError, UnsupportedModel
 from puma.models import architecture
 from puma.models.adapters import lora
 from puma.models.adapters.adapted import changes_of
-from puma.models.checkpoint import Checkpoint, embedded, load
+from puma.models.checkpoint import Checkpoint, load
 from puma.models.deferred import Deferred, Folded
 from puma.models.families import FAMILIES
 from puma.models.files import adapter as adapter_files
@@ -60,7 +60,7 @@ def apart(base: Checkpoint, source: str | Path) -> tuple[dict[str, int], dict[st
 
 def base_of(merged: Any, source: str | Path | None) -> Checkpoint:
     """The checkpoint below an adapter; UnsupportedModel unless the adapter leaves its config as it is."""
-    base = load(embedded() if source is None else source)
+    base = load(source)
     if structs.replace(merged, formats=base.config.formats) != base.config:
         raise UnsupportedModel("with its adapter the model has another head or more tokens than its base", MERGE)
     return base

@@ -18,7 +18,7 @@ import traceback
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from puma.kernels import warmup
+from puma.kernels.startup import warmup
 
 FLAG = "--nursery"  # standard input is then a socket to the launcher
 IDLE_SECONDS = 20.0  # without a child and a request, before it ends

@@ -21,7 +21,7 @@ import msgspec
 from puma.crypto.prg import PairKey
 from puma.crypto.signing import Signer
 from puma.errors import HandshakeError, PeerTimeout, PumaError
-from puma.kernels import threads, warmup
+from puma.kernels.startup import threads, warmup
 from puma.mpc.party import Party
 from puma.net import Link
 from puma.net.audit import NOWHERE, Log

@@ -48,7 +48,7 @@ def run(
     ----------
     model
         The checkpoint that was shared: a folder, a GGUF file or a hub name. Without a cluster, three parties on this
-        machine serve it, the embedded model if left out.
+        machine serve it, the embedded model, stories, if left out.
     adapter
         The LoRA adapter that was merged into it.
     cluster

@@ -34,7 +34,7 @@ def chat(
     Parameters
     ----------
     model
-        A checkpoint's folder, a GGUF file or a hub name; the embedded model if left out.
+        A checkpoint's folder, a GGUF file or a hub name; the embedded model, stories, if left out.
     tokens
         How many new tokens each answer has, at most with --stop.
     stop

@@ -62,8 +62,8 @@ def gateway(
     Parameters
     ----------
     source
-        A checkpoint's folder, a GGUF file or a hub name, served by three processes on this machine; the embedded model
-        if left out.
+        A checkpoint's folder, a GGUF file or a hub name, served by three processes on this machine; the embedded
+        model, stories, if left out.
     adapter
         A LoRA adapter to merge into it: a folder as peft writes it, or a name on the hub.
     cluster

@@ -62,7 +62,7 @@ def generate(
     Parameters
     ----------
     model
-        A checkpoint's folder, a GGUF file or a hub name; the embedded model if left out.
+        A checkpoint's folder, a GGUF file or a hub name; the embedded model, stories, if left out.
     prompt
         The text to be continued.
     tokens

@@ -38,7 +38,7 @@ def bench(
     Parameters
     ----------
     model
-        A preset (random weights of a published model's shape) or a checkpoint's folder.
+        A preset (random weights of a published model's shape), a checkpoint's folder, or stories, the embedded model.
     adapter
         A LoRA adapter to merge into a checkpoint: a folder as peft writes it, or a name on the hub.
     prompt

@@ -41,7 +41,7 @@ def check(
     Parameters
     ----------
     model
-        A checkpoint's folder, a GGUF file or a hub name.
+        A checkpoint's folder, a GGUF file, a hub name, or stories, the embedded model.
     config
         A config.json alone, instead of a model: say which parts of it are implemented, and what would be refused.
     adapter

@@ -38,7 +38,7 @@ def cost(
     Parameters
     ----------
     model
-        A preset, a config.json, or a checkpoint's folder or GGUF file, of which only the settings are read.
+        A preset, a config.json, stories, or a checkpoint's folder or GGUF file, of which only the settings are read.
     adapter
         A LoRA adapter of it, which may bring another head or more tokens: a folder as peft writes it, or a hub name.
     prompt

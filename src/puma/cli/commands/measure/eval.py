@@ -47,7 +47,7 @@ def eval(
     Parameters
     ----------
     model
-        A checkpoint's folder, a GGUF file or a hub name.
+        A checkpoint's folder, a GGUF file, a hub name, or stories, the embedded model.
     adapter
         A LoRA adapter to merge into it: a folder as peft writes it, or a name on the hub.
     task

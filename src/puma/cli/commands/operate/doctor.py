@@ -20,7 +20,7 @@ def doctor(*, output: Output = HUMAN) -> int:
 
     Exits with 0 if the self-test passes, with 1 or the error's own code if not.
     """
-    from puma.kernels import warmup
+    from puma.kernels.startup import warmup
 
     facts: dict[str, Any] = {"versions": machine.versions(), "processor": machine.processor()}
     facts |= {"memory_gib": round(machine.memory_gib(), 1), "kernels": asdict(warmup.state())}

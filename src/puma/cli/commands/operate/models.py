@@ -117,7 +117,7 @@ def _told(listed: Listed) -> dict[str, Any]:
     """What everyone may know of a model."""
     import msgspec
 
-    from puma.models import architecture, heads
+    from puma.models import architecture, heads, preamble
     from puma.wire.policy import allowed_outputs
     from puma.wire.receipts import card_digest, commitment_digest
 
@@ -132,7 +132,7 @@ def _told(listed: Listed) -> dict[str, Any]:
         "commitment": commitment_digest(listed.commitment).hex() if listed.commitment else "",
         "card": card_digest(config, card).hex(), "digest": card.weights.sha256.hex() if card.weights else "",
         "bytes": listed.size, "plan": card.plan and msgspec.to_builtins(card.plan), "stream": config.formats.stream,
-        "places": places, "weights": _weights(listed), "preamble": len(getattr(config, "preamble", ())),
+        "places": places, "weights": _weights(listed), "preamble": len(preamble(config) or ()),
     }  # fmt: skip
 
 

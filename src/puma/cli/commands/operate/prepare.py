@@ -30,8 +30,8 @@ def prepare(
     Parameters
     ----------
     model
-        A checkpoint's folder, a GGUF file or a hub name; the embedded model if left out. With --cluster, the model's
-        name there.
+        A checkpoint's folder, a GGUF file or a hub name; the embedded model, stories, if left out. With --cluster, the
+        model's name there.
     prompt
         Length of the prompts in tokens, with those that the tokenizer adds.
     tokens

@@ -13,11 +13,10 @@ import torch
 import puma.nn.modules as nn
 from puma.errors import UsageError
 from puma.models.architecture import Heads, Inputs
-from puma.models.architectures.crossing import Memory, beginning, watched
+from puma.models.architectures.crossing import Memory, entering, watched
 from puma.models.architectures.seq2seq.blocks import Readers, Stack
 from puma.models.architectures.seq2seq.config import Seq2Seq
 from puma.models.architectures.seq2seq.stem import Stem
-from puma.models.begun import parted
 from puma.models.cache import Cache, LayerCache
 from puma.models.formats import hand_out
 from puma.models.pooling import Embed
@@ -63,16 +62,9 @@ class Model(nn.Module):
         if self.decoder is None or self.lm_head is None:
             raise UsageError("the model answers nothing", "use it for its states or classes")
         cache = cache or Cache(self.config.layers)
-        if cache.memory is None:
-            prompts, begun = parted(one_hot)
-            rows = self._lying(prompts, cache)
-            x = self._begins(begun, len(rows.lengths))
-            cache.memory = self._read(self._entered(prompts, rows), rows, x.shape[0] // len(rows.lengths))
-        else:
-            x = self._embedded(one_hot)
-        memory = cache.memory
-        assert isinstance(memory, Memory)
-        at = memory.own.advance(x.shape[0])
+        x, at, memory = entering(
+            one_hot, cache, self._first, self._embedded, lambda prompts, begun: self._read(prompts, cache, begun)
+        )
         with watched(x, at):
             h = self.decoder(x, at, memory.own.layers, [], memory).full
         with F.component("head", h):
@@ -90,7 +82,7 @@ class Model(nn.Module):
         x = self._entered(one_hot, rows)
         if self.decoder is None or not self.config.labels:
             return self._encoded(x, rows)
-        memory = self._read(x, rows, 1)
+        memory = self._remembered(x, rows, 1)
         first = self._rows(torch.tensor([self.config.starts[0]] * len(rows.lengths)))
         x = rows.moved(x, -1) + placed(first, rows.starts, sum(rows.lengths))
         return self.decoder(x, nn.Layout(rows.lengths), memory.own.layers, [], memory).full
@@ -110,12 +102,16 @@ class Model(nn.Module):
         """Prompts as the encoder's first layer takes them, but for positions."""
         return self._embedded(prompts) if self.stem is None else self.stem(prompts, rows)
 
-    def _begins(self, begun: Value | None, prompts: int) -> Value:
-        """The rows of what answers begin with."""
-        first = self._rows(torch.tensor([*self.config.starts] * prompts))
-        return beginning(first, None if begun is None else self._embedded(begun), prompts)
+    def _first(self, prompts: int) -> Value:
+        """The rows that so many answers begin with in any case."""
+        return self._rows(torch.tensor([*self.config.starts] * prompts))
 
-    def _read(self, x: Value, rows: nn.Rows, begun: int) -> Memory:
+    def _read(self, prompts: Value, cache: Cache, begun: int) -> Memory:
+        """What the decoder reads of new prompts; answers begin with so many tokens."""
+        rows = self._lying(prompts, cache)
+        return self._remembered(self._entered(prompts, rows), rows, begun)
+
+    def _remembered(self, x: Value, rows: nn.Rows, begun: int) -> Memory:
         """What the decoder reads of prompts whose words have these rows; answers begin with so many tokens."""
         assert self.decoder
         cross = [each.cross_attn for each in self.decoder.layers]

@@ -1,8 +1,9 @@
 """Runs a module as a program, as `python -m` does, with every draw from its streams of masks noted (positions.py).
 
-    python tests/watched.py puma.party.launched.process
+    python tests/watching/watched.py puma.cli.app party ...
 
-Tests start parties and daemons by it; what is read twice goes to the file that PUMA_TEST_REPEATS names.
+Tests start daemons by it that run elsewhere than this process; what is read twice goes to the file that
+PUMA_TEST_REPEATS names.
 """
 
 from __future__ import annotations
@@ -12,11 +13,11 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).resolve()
-PARTY = (str(HERE), "puma.party.launched.process")  # what a trio in tests runs as a party
+PROGRAM = str(HERE)
 
 if __name__ == "__main__":
-    sys.path[0] = str(HERE.parents[1])
-    from tests import positions
+    sys.path[0] = str(HERE.parents[2])
+    from tests.watching import positions
 
     positions.install()
     del sys.argv[0]

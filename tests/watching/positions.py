@@ -30,7 +30,7 @@ from puma.crypto.prg import BLOCK, PairKey, Reader, Stream
 from puma.net.null import NullLink
 
 REPORT = "PUMA_TEST_REPEATS"  # names the file to which processes that tests start write what they read twice
-HERE = os.path.dirname(os.path.abspath(__file__))
+HERE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))  # the tests
 PRG = prg.__file__
 FEW = 8  # different bytes; a fresh secret of 32 bytes has no fewer but once in 10^27
 OUTSIDER = "an outsider"

@@ -12,9 +12,9 @@ from puma.local.cluster import LocalCluster, Trio
 from puma.mpc.party import FIRST, Party
 from puma.wire.input_share import Seeds
 from puma.wire.prompt import share_input
-from tests.positions import REPORT, watching
 from tests.threads import Threads
 from tests.trio import parties, trio
+from tests.watching.positions import REPORT, watching
 
 # What tests call from their own text is their own affair, so these go through the program's functions.
 TEXT = [3, 1, 4]

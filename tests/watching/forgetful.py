@@ -6,10 +6,10 @@ import sys
 from pathlib import Path
 
 if __name__ == "__main__":
-    sys.path[0] = str(Path(__file__).resolve().parents[1])
+    sys.path[0] = str(Path(__file__).resolve().parents[2])
     from puma.mpc.party import Party
     from puma.party.launched import nursery, process
-    from tests import positions
+    from tests.watching import positions
 
     positions.install()
     child_keys = Party.child_keys
