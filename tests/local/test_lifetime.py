@@ -10,6 +10,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import pytest
 
 from puma import LocalCluster
 from puma.client.session import Session
-from puma.errors import UsageError
+from puma.errors import PumaError, UsageError
 from puma.local.cluster import Trio
 from puma.reference.plain_model import PlainModel
 from tests.models import tiny
@@ -37,6 +38,20 @@ def both(folder: Path) -> tuple[list[int], LocalCluster]:
     second = LocalCluster(folder)
     assert all(map(alive, first.pids + second.pids))
     return first.pids, second
+
+
+def test_no_session_is_waited_for_with_a_party_that_has_ended() -> None:
+    """Parties are awaited while they start, and not afterwards: threads that want a session of their own hear of it."""
+    trio = Trio()
+    try:
+        os.kill(trio.pids[1], signal.SIGKILL)
+        assert gone(trio.pids[1:2], SECONDS)
+        began = time.monotonic()
+        with pytest.raises(PumaError):
+            trio.another()
+        assert time.monotonic() - began < SECONDS
+    finally:
+        trio.kill()
 
 
 def test_a_cluster_that_is_forgotten_leaves_no_process(checkpoints: dict[str, Path]) -> None:

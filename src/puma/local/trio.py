@@ -43,6 +43,7 @@ from puma.wire.messages import Provenance
 from puma.wire.twin import three
 
 START_SECONDS = 120.0
+MEET_SECONDS, PATIENCE = 8.0, 1.0  # for parties that have been there; for a port that does not answer
 PARTY = ("-m", "puma.party.launched.process")
 
 Route = Callable[[str, str, int], int]  # who dials ("P2", "client"), whom ("P0"), the port; gives the port to dial
@@ -163,16 +164,24 @@ class Trio:
         """Of parties, a second dealer among them."""
         return PARTIES - 1 + self.dealers
 
-    def _dial(self, rank: int, me: Identity) -> Link:
+    def _dial(self, rank: int, me: Identity, seconds: float = START_SECONDS, patience: float | None = None) -> Link:
         port = self._route("client", f"P{rank}", self._ports[rank])
-        return dial("127.0.0.1", port, me, ("party", rank), START_SECONDS, SILENCE).link
+        return dial("127.0.0.1", port, me, ("party", rank), seconds, SILENCE, patience=patience).link
 
     def another(self) -> Session:
         """One more session with the same parties, whose requests are computed together with those of others like it. It
         prepares nothing ahead."""
         assert self._identity is not None
         me = replace(self._identity, session=os.urandom(16))
-        links = [self._dial(rank, me) for rank in range(self._count)]
+        # A party that does not listen any more has ended, and whoever waits for this session is to hear of it at once.
+        links = list[Link]()
+        try:
+            for rank in range(self._count):
+                links.append(self._dial(rank, me, MEET_SECONDS, PATIENCE))
+        except PumaError:
+            for link in links:
+                link.fail("another party cannot be reached")
+            raise
         self._links += links
         return self._session(me, links)
 

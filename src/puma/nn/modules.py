@@ -20,7 +20,7 @@ from puma.nn import gates
 from puma.nn.absorbing import absorb as absorb  # models use these by the names of this file, too
 from puma.nn.absorbing import absorb_norms as absorb_norms
 from puma.nn.absorbing import rescale as rescale
-from puma.nn.attention import query_ring, sunk, value_ring
+from puma.nn.attention import sunk
 from puma.nn.layout import Layout as Layout
 from puma.nn.layout import Rows as Rows
 from puma.nn.places import Place
@@ -244,11 +244,6 @@ def heads(
     asked, hides = (place.reach, place.hidden_reach)[at.hidden is not None], at.hidden is not None or cached
     keys, watched = place.hidden_reach if hides else asked, (place.watched, limits.values.watched)
     return F.heads(q, k, v, size, angles, asked, keys, limits.values.reach, watched)
-
-
-def cached_rings(limits: Limits) -> tuple[int, int]:
-    """Of keys and values that are cached, as `heads` gives them."""
-    return query_ring(limits.scores.hidden_reach, limits.scores.watched), value_ring(limits.values.reach)
 
 
 def attend(

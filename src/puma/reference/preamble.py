@@ -47,8 +47,9 @@ def with_preamble(config: Config, ids: Sequence[int]) -> Config:
     """The same model for prompts that may begin with these tokens; UsageError where it can have no preamble."""
     if not heads(config).generates or preamble(config) is None:
         raise UsageError("the model has no use for a preamble", "share it without one")
+    decoder: Any = config
     try:
-        return replace(config, preamble=tuple(ids))
+        return replace(decoder, preamble=tuple(ids))
     except ValueError as error:
         raise UsageError(str(error), "share it without a preamble") from None
 

@@ -270,7 +270,11 @@ class Worker:
                 self._first = self._cluster.session
             if seat.of is not self._cluster or seat.cluster is None or seat.cluster.session.over:
                 seat.close()
-                opened = self._opened(self._cluster)
+                try:
+                    opened = self._opened(self._cluster)
+                except ProtocolError as error:  # so that those who wait behind this one need not try it, too
+                    self._failures, self._latest = self._failures + 1, error
+                    raise
                 if opened is None:
                     return None
                 seat.of, seat.cluster = self._cluster, tapped(opened)

@@ -12,6 +12,7 @@ from puma.models.architectures.decoder.experts import Experts
 from puma.models.architectures.decoder.recurrent import DeltaNet
 from puma.models.cache import LayerCache
 from puma.nn import functional as F
+from puma.nn.attention import query_ring, value_ring
 from puma.nn.modules import Value
 from puma.nn.places import Place
 
@@ -41,9 +42,9 @@ class Known(nn.Module):
 
     @property
     def ring(self) -> int:
-        """The one in which attention keeps them."""
-        keys, values = nn.cached_rings(self._limits[0])
-        return keys if self._kind == "keys" else values
+        """The one in which attention keeps them (nn.heads)."""
+        scores, values = self._limits[0]
+        return query_ring(scores.hidden_reach, scores.watched) if self._kind == "keys" else value_ring(values.reach)
 
     def columns(self) -> Value:
         """(1, heads, tokens, head_dim)."""
