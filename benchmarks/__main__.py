@@ -4,7 +4,7 @@
 
 With --instructions avx2 models are measured as on a machine without AVX-512, which is hidden from numba and OpenSSL.
 
-Parts: models, plain, functions, kernels, links, networks, stack, phases, batch, lengths, sentences, open, threads,
+Parts: models, plain, functions, kernels, links, networks, far, stack, phases, batch, lengths, sentences, open, threads,
 clients, drafts (and --smollm2 FILE of a chat model, --draft-model FOLDER for drafts by a smaller one). Each writes a
 JSON file;
 tables and plots are then made of all files that are there. The measurements go to benchmarks/results, the page to
@@ -92,6 +92,13 @@ def networks(runs: int, quick: bool) -> list[dict[str, Any]]:
     return found
 
 
+def far(_: int, quick: bool) -> list[dict[str, Any]]:
+    """Some layers of a large model over the slowest network."""
+    if kernel := netem.available():
+        netem.enter()
+    return network_run.far(speed(lambda what, done, of: None, again=not quick), kernel, quick)
+
+
 PARTS: dict[str, Part] = {
     "models": lambda runs, quick: model_run.models(runs, quick, say),
     "plain": lambda runs, quick: model_run.plain(runs, quick, say),
@@ -99,6 +106,7 @@ PARTS: dict[str, Part] = {
     "kernels": lambda _, quick: script("kernels.py", quick),
     "links": lambda _, quick: script("links.py", quick),
     "networks": networks,
+    "far": far,
     "stack": lambda runs, quick: stack.stack(runs, quick, say),
     "phases": lambda runs, quick: model_run.phases(runs, quick, say),
     "batch": lambda runs, quick: model_run.batches(runs, quick, say),

@@ -23,6 +23,21 @@ from puma.wire.request_shapes import shaped
 STORIES = "stories"  # the model in the package
 CASES: list[tuple[str, int, int | None]] = [("bert-base", 128, None), ("gpt2", 32, 1), (STORIES, 4, 20)]
 QUICK = (STORIES, 4, 2)
+FAR, LAYERS = ("llama-7b", 8, 1), 4  # a large model over the slowest network, and how many layers of it are measured
+
+
+def far(speed: Speed, kernel: bool, quick: bool) -> list[dict[str, Any]]:
+    """A few layers of LLaMA-7B by the quick plan, and what they say of the whole on three machines."""
+    case, layers, network = (QUICK, 1, "lan") if quick else (FAR, LAYERS, "wan")
+    found = measure(case, network, 1, speed, kernel, "quick", layers if case is FAR else None)
+    config = model(case[0])[0]
+    request = shaped(config, *case[1:], quick=quick_of("quick"))
+    cost = forecast(config, request)
+    whole = NETWORKS[network].predict(cost, work(config, request, cost), speed)
+    parts = ("latency", "online", "offline")
+    told = {f"whole_{name}": whole[f"{name}_seconds"] for name in parts} | {"whole": whole["seconds"]}
+    how = f", {found['layers']} layers by the quick plan; all {config.layers} predicted for three machines: "
+    return [found | told | {"how": f"{how}{whole['seconds']:.1f} s"}]
 
 
 def model(name: str, layers: int | None = None) -> tuple[Config, Mapping[str, Tensor]]:
@@ -46,13 +61,14 @@ def measure(
     name, prompt, tokens = case
     config, params = model(name, layers)
     asked: dict[str, Any] = {"model": name, "prompt": prompt, "tokens": tokens, "network": network or "loopback"}
+    asked |= {"layers": config.layers}
     if network is None:
         with Trio() as trio:
             return asked | _timed(trio, config, params, prompt, tokens, runs)
     net = NETWORKS[network]
     with (netem.Shaped if kernel else Emulated)(net) as emulated, Trio(route=emulated.route) as trio:
         trio.session.variants = plan
-        trio.share(config, params)
+        trio.share(config, params, alias=getattr(params, "alias", {}))
         before = emulated.stats()
         found = _timed(trio, config, None, prompt, tokens, runs)
         after = emulated.stats()
@@ -78,6 +94,7 @@ def _timed(
         seconds.append(time.perf_counter() - started)
         assert trio.session.cost is not None
         cpu.append(trio.session.cost.cpu_seconds)
+    assert trio.session.cost is not None
     rounds = trio.session.cost.rounds
     return {
         "seconds": statistics.median(seconds[1:]),

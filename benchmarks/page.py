@@ -26,6 +26,7 @@ PARTS = (
     "kernels",
     "links",
     "networks",
+    "far",
     "stack",
     "phases",
     "batch",
@@ -146,7 +147,7 @@ def networks(results: list[dict[str, Any]]) -> str:
     rows = []
     for r in results:
         tokens = f"{r['prompt']} tokens" if r["tokens"] is None else f"{r['prompt']} in, {r['tokens']} out"
-        row = [f"{r['model']}, {tokens}", r["network"], f"{r['rounds']:,}", seconds(r["seconds"])]
+        row = [f"{r['model']}, {tokens}{r.get('how', '')}", r["network"], f"{r['rounds']:,}", seconds(r["seconds"])]
         if "predicted" in r:
             share = r["relay_cpu_seconds"] / (r["cpu_seconds"] + r["relay_cpu_seconds"])
             more = [seconds(r["predicted"]), f"{r['predicted'] / r['seconds']:.2f}", seconds(r["on_three_machines"])]
@@ -298,6 +299,7 @@ TABLES: dict[str, Callable[[Any], str]] = {
     "kernels": kernels,
     "links": links,
     "networks": networks,
+    "far": networks,
     "stack": stack,
     "phases": phases,
     "batch": batch,

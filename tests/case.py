@@ -15,6 +15,7 @@ from puma.kernels.outline import Outline
 from puma.mpc import boolean, cost, lookup, raising
 from puma.mpc.party import Party
 from puma.mpc.share import Additive, Bits, Secret, Share
+from puma.mpc.wide import products
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,8 @@ def parts(result: Any) -> list[Tensor | None]:
             found += secret.components
         elif isinstance(secret, raising.Raised):
             found += [*secret.share.components, secret.turn]
+        elif isinstance(secret, products.Widened):
+            found += secret.words
         elif isinstance(secret, Additive):
             found.append(None if secret.silent else secret.part)
         elif isinstance(secret, Bits):

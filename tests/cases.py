@@ -17,6 +17,7 @@ from puma.mpc.party import Party
 from puma.mpc.polynomial import ONE, bit, times
 from puma.mpc.public import LookedUp
 from puma.mpc.share import Additive, Share
+from puma.mpc.wide import products
 from puma.nn import attention, delta, gates, inverses, mixture, paper, pooling, roots, sampling, splines
 from puma.nn import functional as F
 from puma.nn.variants import QUICK
@@ -30,6 +31,7 @@ from tests.trio import (
     given_public,
     given_raised,
     given_seeded,
+    given_widened,
 )
 
 
@@ -66,6 +68,10 @@ def _watched(x: Share) -> Share:
 
 def _raised(p: Party) -> raising.Raised:
     return given_raised(p, X, 20, 47, 12)
+
+
+def _widened(p: Party) -> products.Widened:
+    return given_widened(p, X, 33, 78, 12)
 
 
 def _z(p: Party, bits: int = 40, frac: int = 24, name: str = "z", dealt: bool = True) -> Additive:
@@ -117,6 +123,9 @@ MPC = [
     Case(raising.linear, lambda p: (_raised(p), _public(p, 5, 8)), "public"),
     Case(raising.linear, lambda p: (_x(p), _parameter(p, 5, 8)), "parameter"),
     Case(raising.squared, lambda p: (_raised(p),)),
+    Case(products.widened, lambda p: (_x(p, 33), 78)),
+    Case(products.narrowed, lambda p: (_widened(p), 62)),
+    Case(products.opened, lambda p: (_widened(p), given_widened(p, Y, 53, 78, 30, "y"), 30, 48)),
     Case(arithmetic.random_share, lambda p: (p, N, 42)),
     Case(arithmetic.reveal, lambda p: (_x(p, 23),)),
     Case(

@@ -23,6 +23,7 @@ from puma.mpc.raising import Raised
 from puma.mpc.retrieval import Choice
 from puma.mpc.seeded import Seeded, rest_bytes
 from puma.mpc.share import Additive, Bits, Share
+from puma.mpc.wide.products import Widened
 from puma.net.memory import pair
 
 SECRETS = {(0, 1): b"\x01" * 32, (0, 2): b"\x02" * 32, (1, 2): b"\x03" * 32}
@@ -112,16 +113,31 @@ def held(party: Party, words: Tensor, l1: Tensor, l2: Tensor, bits: int = 64, fr
 
 def given_raised(party: Party, value: Tensor, low: int, bits: int, frac: int = 0, name: str = "r") -> Raised:
     """A share of `value` in a ring of `low` bits, raised; what the dealer would have dealt is computed openly."""
+    m, mask, above, turn = _grown(party, value, low, frac, name)
+    if party.is_dealer:
+        return Raised(Share(party, m, mask, bits, frac), turn, low)
+    return Raised(Share(party, m, mask - (above << low), bits, frac), turn, low)
+
+
+def given_widened(party: Party, value: Tensor, low: int, bits: int, frac: int = 0, name: str = "r") -> Widened:
+    """The same beyond 64 bits."""
+    m, mask, above, turn = _grown(party, value, low, frac, name)
+    if party.is_dealer:
+        mask, above = m + mask, mask
+    return Widened(party, m, mask, above, turn, low, bits, frac)
+
+
+def _grown(party: Party, value: Tensor, low: int, frac: int, name: str) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """m, the own half of the mask and what is taken off that above the small ring, and the turn; the dealer's two."""
     words = torch.round(value.double() * 2.0**frac).long()
     one, two = (drawn(party, rank, name, tuple(words.shape)) for rank in (1, 2))
     m = kernels.reduce(words.to(one.device) + one + two + (1 << (low - 2)), low)
     one, two = kernels.reduce(one, low), kernels.reduce(two, low)
     carry, turn, high = (one + two) >> low, ((one + two) >> (low - 1)) & 1, m >> (low - 1)
-    half = drawn(party, 1, f"{name} half", tuple(words.shape))
+    half, m = drawn(party, 1, f"{name} half", tuple(words.shape)), m - (1 << (low - 2))
     if party.is_dealer:
-        return Raised(Share(party, one - ((carry + turn) << low), two, bits, frac), turn, low)
-    own, mask = (half, one) if party.rank == 1 else (carry + turn * (1 - high) - half, two)
-    return Raised(Share(party, m - (1 << (low - 2)), mask - (own << low), bits, frac), high, low)
+        return one - ((carry + turn) << low), two, two, turn
+    return (m, one, half, high) if party.rank == 1 else (m, two, carry + turn * (1 - high) - half, high)
 
 
 def given_seeded(
@@ -187,8 +203,8 @@ def given_choice(party: Party, rows: list[int], size: int, bits: int, name: str 
     flip = flip.to(base.device)
     signs = (2 * ((base & flip) != 0).any(-1).long() - 1).transpose(0, 1)
     bits_of_rank = {0: (base[1], base[2]), 1: (base[0], base[1] ^ flip), 2: (base[0] ^ flip, base[2] ^ flip)}
-    shape = (len(rows), 3)
-    shared = held(party, signs, *(drawn(party, r, f"{name} signs", shape) for r in (1, 2)), bits, 0)
+    one, two = (drawn(party, r, f"{name} signs", (len(rows), 3)) for r in (1, 2))
+    shared = held(party, signs, one, two, bits, 0)
     return Choice(party, bits_of_rank[party.rank], shared, size)
 
 

@@ -26,10 +26,13 @@ from puma.client.drafts.tempo import Tempo
 from puma.client.sampling import Sampling
 from puma.local.cluster import LocalCluster, Trio
 from puma.measure.forecast import NETWORKS
+from puma.nn.variants import title
 from puma.reference.plain_model import PlainModel
 from puma.wire.limits import MOST_DRAFTS
 
 NEW, FEW = 96, 40  # tokens of an answer in the clear, and of three parties'
+FEWER = 8  # of a large model's without drafts
+SECURE = ("continue", "summarise")  # what three parties are asked of a large model
 WAITING, HERE = 0.002, 0.06  # what a further token adds to a step: over a network, on one machine
 
 Say = Callable[[str], None]
@@ -126,8 +129,7 @@ def _over_network(model: PlainModel, prompt: str, quick: bool, say: Say) -> list
             if network is not None:
                 shaped = stack.enter_context((netem.Shaped if kernel else Emulated)(NETWORKS[network]))
                 route = {"route": shaped.route}
-            plan = "lean" if network is None else "quick"  # few rounds, as a client there would ask for
-            cluster = LocalCluster(model, trio=stack.enter_context(Trio(**route)), variants=plan)
+            cluster = LocalCluster(model, trio=stack.enter_context(Trio(**route)), variants="auto")
             for draft in (None, "lookup"):
                 say(f"{model.name} over {network or 'loopback'}, {draft or 'no'} drafts")
                 row = {"model": model.name, "kind": "continue", "pace": network or "loopback"}
@@ -136,15 +138,16 @@ def _over_network(model: PlainModel, prompt: str, quick: bool, say: Say) -> list
 
 
 def _here(model: PlainModel, say: Say) -> list[dict[str, Any]]:
-    """Three parties on this machine, a case of each kind."""
+    """Three parties on this machine: a text that is gone on with, and one that is summed up. Without drafts every step
+    is alike, so that a few tokens tell how long one takes."""
     found, asked = [], texts.CONTINUED | texts.ASKED
-    with LocalCluster(model) as cluster:
-        for kind, cases in asked.items():
-            (ids,) = prompts(model, kind, cases[:1], FEW)
-            for draft in (None, "lookup"):
+    with LocalCluster(model, variants="auto") as cluster:
+        for kind in SECURE:
+            (ids,) = prompts(model, kind, asked[kind][:1], FEW)
+            for draft, new in ((None, FEWER), ("lookup", FEW)):
                 say(f"{model.name}: {kind}, three parties, {draft or 'no'} drafts")
                 row = {"model": model.name, "kind": kind, "pace": "loopback"}
-                found.append(row | _secure(cluster, ids, FEW, draft))
+                found.append(row | _secure(cluster, ids, new, draft))
     return found
 
 
@@ -155,7 +158,9 @@ def _secure(cluster: LocalCluster, ids: list[int], new: int, draft: str | None) 
         first = first or time.perf_counter() - started
         tokens.append(token)
     seconds, cost = time.perf_counter() - started, cluster.cost
-    same = tokens == cluster.model.greedy(ids, new)  # type: ignore[attr-defined]
-    row = {"draft": draft or "none", "seconds": seconds, "first_seconds": first, "rounds": cost.rounds, "same": same}
+    same = tokens == cluster.model.greedy(ids, new)[: len(tokens)]  # type: ignore[attr-defined]
+    said: Any = cluster.session.said[0]
+    row: dict[str, Any] = {"draft": draft or "none", "plan": title(said.input.quick), "same": same}
+    row |= {"seconds": seconds, "first_seconds": first, "rounds": cost.rounds}
     row |= {"bytes": cost.total, "tokens": len(tokens), "per_second": len(tokens) / seconds}
     return row | (_counts(cost.drafts) if cost.drafts else {}) | {"secure": True}

@@ -186,3 +186,12 @@ def test_paths_are_paths(tmp_path: Path) -> None:
     for wrong in ("", "a\0b", b"a", 5, None):
         with pytest.raises(UsageError):
             arguments.path_like(wrong, "a folder")
+
+
+def test_the_plan_of_distant_parties() -> None:
+    """By their network unless one is named; an audited session asks nobody how that is, as no canary does."""
+    assert [arguments.distant(None, audited) for audited in (False, True)] == ["auto", "lean"]
+    assert arguments.distant("quick", True) == "quick" and arguments.distant("auto", False) == "auto"
+    for wrong, audited in (("auto", True), ("fast", False), (5, False)):
+        with pytest.raises(UsageError):
+            arguments.distant(wrong, audited)

@@ -98,7 +98,7 @@ def test_answers_are_alike_by_every_plan_and_cost_what_is_forecast(served: Threa
         found[plan] = [token for (token,) in session.continued([prompt], 4)]
         assert session.cost is not None
         rounds[plan] = session.cost.rounds
-        quick = session._plans[(3, 1, 3)] if plan == "auto" else named(plan)
+        quick = session.plans[(3, 1, 3)] if plan == "auto" else named(plan)
         assert quick is not None
         expected = forecast(LLAMA, with_plan(Generate(Input([5], []), 4), quick))
         assert (session.cost.rounds, session.cost.total) == (expected.rounds, expected.total)

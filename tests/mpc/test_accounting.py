@@ -21,6 +21,7 @@ from puma.mpc import arithmetic, boolean
 from puma.mpc.arithmetic import deal
 from puma.mpc.party import DEALER, FIRST, SECOND, Message, Party, Piece, Protocol
 from puma.mpc.share import Additive, Bits
+from puma.mpc.wide import products
 from tests.case import Case
 from tests.cases import CASES, coins, sample
 from tests.trio import given_additive, given_bits, parties, trio
@@ -91,6 +92,7 @@ def purposes() -> Iterator[None]:
     packing = kernels.pack
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(arithmetic, "Piece", piece("mask"))
+        patch.setattr(products, "Piece", piece("mask"))
         patch.setattr(boolean, "Piece", piece("bit"))
         patch.setattr(kernels, "pack", pack)
         yield
@@ -152,16 +154,16 @@ def one_rho(bs: Sequence[Bits]) -> Protocol[Any]:
 
 def one_half(party: Party) -> None:
     """Two corrections padded by one draw."""
-    half = party.words(FIRST, "deal", (8,))
+    half: Any = party.words(FIRST, "deal", (8,))
     for _ in range(2):
-        payload = kernels.pack(torch.arange(8) - half, 16) if party.is_dealer else None  # type: ignore[operator]
+        payload = kernels.pack(torch.arange(8) - half, 16) if party.is_dealer else None
         party.correction(payload, 16)
 
 
 def stack_under_one_half(party: Party) -> None:
     """A stack dealt under the half of one of its parts, which is repeated."""
-    half = party.words(FIRST, "deal", (1, 8))
-    payload = kernels.pack(torch.ones(2, 8).long() - half.expand(2, 8), 16) if party.is_dealer else None  # type: ignore[union-attr]
+    half: Any = party.words(FIRST, "deal", (1, 8))
+    payload = kernels.pack(torch.ones(2, 8).long() - half.expand(2, 8), 16) if party.is_dealer else None
     party.correction(payload, 32)
 
 

@@ -13,6 +13,7 @@ from puma.mpc import arithmetic, boolean, compare, lookup, raising, retrieval
 from puma.mpc.arithmetic import _masked, lift, multiply, open_truncate, reshare
 from puma.mpc.party import DEALER, FIRST, SECOND, Piece, Protocol, together
 from puma.mpc.share import Additive, Bits, Share
+from puma.mpc.wide import products
 from puma.nn import functional as F
 from puma.nn import sampling
 from tests.cases import MANY
@@ -79,6 +80,12 @@ def _raised(party: Viewer, secret: Tensor) -> None:
     party.run(reshare(raising.times(grown, y), raising.squared(grown), raising.whole(y)))
 
 
+def _wide(party: Viewer, secret: Tensor) -> None:
+    x = products.widened(held(party, secret, 3, -14, 6), 36)
+    y = products.widened(held(party, secret, 2, -3, 5, name="y"), 36)
+    party.run(products.opened(x, y, 5, 31))
+
+
 def _selected(party: Viewer, secret: Tensor) -> None:
     bits = [party.hold(given_bits(party, v, name)) for v, name in ((secret, "a"), (secret ^ 1, "b"))]
     opened = party.run(boolean.open_masked(*bits))
@@ -127,6 +134,7 @@ EXPERIMENTS = [
     Experiment("retrieve", _retrieved, 700, 11),
     Experiment("random_share", _drawn, 500, 12),
     Experiment("raised", _raised, 900, 12),
+    Experiment("products of two words", _wide, 1200, 31),
     Experiment("select_all", _selected, 500, 8),
     Experiment(
         "quick maximum",

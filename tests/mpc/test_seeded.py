@@ -220,3 +220,77 @@ def test_parts_do_not_depend_on_the_number_of_threads(monkeypatch: pytest.Monkey
         pool.use(1)
     for one, three in zip(alone, together):
         assert all(torch.equal(a, b) for a, b in zip(one, three, strict=True))
+
+
+# -- drawn ahead ----------------------------------------------------------------------------------------------------
+
+
+class Quiet:
+    """A link on which nothing comes for so many looks."""
+
+    def __init__(self, looks: int) -> None:
+        self.looks = looks
+
+    @property
+    def quiet(self) -> bool:
+        self.looks -= 1
+        return self.looks >= 0
+
+
+def waiting(party: Party, weights: list[Seeded], most: int, looks: int) -> seeded.Foreseen:
+    """An evaluator on a slow network, after it has waited."""
+    party.foreseen = found = seeded.Foreseen(weights, most)
+    for _ in range(seeded.LATE):
+        found.waited(2 * seeded.SLOW)
+    found.meanwhile(Quiet(looks))  # type: ignore[arg-type]
+    return found
+
+
+@pytest.mark.parametrize("looks", [0, 1, 17, 1 << 20])
+@pytest.mark.usefixtures("blocks")
+def test_masks_that_are_drawn_ahead_are_those_drawn_in_place(looks: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing of them, a piece, a part and all; the second time after both were used."""
+    monkeypatch.setattr(seeded, "PIECE", 100)
+
+    def compute(party: Party) -> list[Any]:
+        x, y = given(party, X, 48, 14), given(party, sample(5, 30), 48, 14, "y")
+        weights = [given_seeded(party, TABLE, 48, 18, name) for name in ("w", "v")]
+        found = None if party.is_dealer else waiting(party, weights, 1 << 20, looks)
+        results = [linear(x, weights[0]), matmul(y, weights[1])]
+        if found is not None:
+            found.meanwhile(Quiet(looks))  # type: ignore[arg-type]
+        return [*results, linear(x, weights[0]), matmul(y, weights[1])]
+
+    results = parties(compute)
+    x, y, w = words_of(X, 14), words_of(sample(5, 30), 14), words_of(TABLE, 18)
+    for i, expected in enumerate([x @ w.T, y @ w] * 2):
+        assert torch.equal(added([r[i] for r in results]), kernels.signed(expected, 48)), i
+
+
+def test_what_comes_next_is_drawn_and_the_rest_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(seeded, "PIECE", 100)
+    party = Party(FIRST, {}, {})
+    weights = [given_seeded(party, TABLE, 48, 18, name) for name in "abcd"]
+    size = rest_bytes(TABLE.shape, 48)
+    found = waiting(party, weights, 3 * size // 2, 1 << 20)
+    first, second = found.take(weights[0]), found.take(weights[1])
+    assert first is not None and second is not None and (first.numel(), second.numel()) == (size, size // 2)
+    assert found.take(weights[2]) is None
+    found.meanwhile(Quiet(1 << 20))  # type: ignore[arg-type]
+    last = found.take(weights[3])
+    assert last is not None and last.numel() == size
+    found.meanwhile(Quiet(5))  # type: ignore[arg-type]
+    assert found.take(weights[2]) is None and found.take(given_seeded(party, TABLE, 48, 18, "e")) is None
+
+
+def test_nothing_is_drawn_ahead_where_the_network_is_quick() -> None:
+    party = Party(FIRST, {}, {})
+    weights = [given_seeded(party, TABLE, 48, 18, name) for name in "ab"]
+    found = waiting(party, weights, 1 << 20, 0)
+    found.waited(seeded.SLOW / 2)
+    found.meanwhile(Quiet(1 << 20))  # type: ignore[arg-type]
+    assert found.take(weights[0]) is None
+    assert seeded.foreseen([weights[0]]) is None and seeded.foreseen(weights) is not None
+    kept = [given_seeded(party, TABLE, 48, 18, name, keep=True) for name in "ab"]
+    dealers = [given_seeded(Party(DEALER, {}, {}), TABLE, 48, 18, name) for name in "ab"]
+    assert seeded.foreseen(kept) is None and seeded.foreseen(dealers) is None

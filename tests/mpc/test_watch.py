@@ -57,7 +57,8 @@ def through(spline: splines.Spline, quick: tuple[str, ...]) -> Watched:
 
 def longer_than(length: float) -> Watched:
     def watched(party: Party, x: Share) -> None:
-        coarse, drop, off = coarse_rows(x, length, 128 * length)
+        found, drop, off = coarse_rows(x, length, 128 * length)
+        coarse: Any = found
         (sums,) = party.run(open_truncate((square(coarse).sum(-1), drop)))
         note_rows(sums, off)
 
@@ -74,7 +75,7 @@ SPLINES = [
 
 @pytest.mark.parametrize(
     ("spline", "quick"),
-    [*((s, ()) for s in SPLINES), *((s, ("tables",)) for s in SPLINES if s.at_once)],
+    [*((s, ()) for s in SPLINES), *((s, (p,)) for p in ("tables", "ranges") for s in SPLINES if s.at_once((p,), 1))],
     ids=lambda s: f"{s.name} {s.reach}" if isinstance(s, splines.Spline) else ",".join(s),
 )
 def test_what_enters_a_table_beyond_its_reach(spline: splines.Spline, quick: tuple[str, ...]) -> None:

@@ -85,7 +85,7 @@ def test_tables_are_as_fine_as_their_bound_says() -> None:
 def test_the_clear_run_gives_the_same() -> None:
     words = joints(0, 20)
     party = ClearParty()
-    clear = party.run(quick_rsqrt(clearly(party, words.long(), 22, 0), 9, 1.0))
+    clear: Any = party.run(quick_rsqrt(clearly(party, words.long(), 22, 0), 9, 1.0))
     results = parties(lambda p: p.run(quick_rsqrt(given(p, words, 22), 9, 1.0)))
     assert (clear.bits, clear.frac) == (results[0].bits, results[0].frac)
     assert (clear.value / value(results) - 1).abs().max() < 2 * QUICK_ROOT_BOUND  # type: ignore[attr-defined]
@@ -125,7 +125,7 @@ def test_what_a_quick_norm_saves_and_costs() -> None:
 
         return counted(run)
 
-    for norm, rounds in ((F.rms_norm, (9, 6)), (F.layer_norm, (11, 7))):
+    for norm, rounds in ((F.rms_norm, (9, 5)), (F.layer_norm, (11, 6))):
         lean, fast = cost(norm, ()), cost(norm, QUICK)
         assert (lean.rounds, fast.rounds) == rounds
         assert fast.online + fast.offline < 1.25 * (lean.online + lean.offline)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from puma.mpc.arithmetic import lift
 from puma.mpc.fixed import ACTIVATION, RING, WEIGHT, formatted
 from puma.mpc.party import Party
 from puma.nn import functional as F
-from puma.nn import gates, splines
+from puma.nn import gates, range_digits, splines
 from puma.nn.splines import Spline, least, piecewise
 from tests.mpc.words import uniform
 from tests.trio import counted, given, given_additive, held, parties, value
@@ -57,27 +58,27 @@ REACHED = [
 ]  # fmt: skip
 
 
-def told_at_once(spline: Spline) -> tuple[Spline, tuple[str, ...]]:
-    return spline, ("tables",)
+PLANS = (("tables",), ("ranges",))
+TOLD = [(s, plan) for plan in PLANS for s in (*SPLINES, *REACHED) if s.at_once(plan, 1)]  # in two rounds
 
 
 @pytest.mark.parametrize(
     ("spline", "quick"),
-    [*((s, ()) for s in (*SPLINES, *REACHED)), *(told_at_once(s) for s in REACHED if s.at_once)],
+    [*((s, ()) for s in (*SPLINES, *REACHED)), *TOLD],
     ids=lambda s: f"{s.name}-{s.reach}" if isinstance(s, Spline) else ",".join(s),
 )
 def test_the_stated_bound_holds_everywhere(spline: Spline, quick: tuple[str, ...]) -> None:
     """Each word under four pairs of masks, so that the index is now right and now one too high."""
     words = grid(spline).repeat(4)
-    masks = [uniform(len(words), seed=i) for i in (1, 2)]
+    one, two = (uniform(len(words), seed=i) for i in (1, 2))
 
-    def compute(party):
+    def compute(party: Party) -> tuple[Any, Any]:
         party.quick = quick
-        x = held(party, words, *masks, spline.ring, spline.frac)
+        x = held(party, words, one, two, spline.ring, spline.frac)
         result = party.run(piecewise(spline, x))
         return result, party.run(lift((result, RING), least=least(spline)))[0]
 
-    short, long = zip(*parties(compute), strict=True)
+    short, long = (list(each) for each in zip(*parties(compute), strict=True))
     exact = spline.function(words.double() / 2**spline.frac)
     assert short[0].frac == spline.out_frac
     errors = (value(long) - exact).abs()
@@ -87,13 +88,15 @@ def test_the_stated_bound_holds_everywhere(spline: Spline, quick: tuple[str, ...
 
 
 def test_one_digit_tells_the_range_where_it_takes_few_bits_and_saves_a_round() -> None:
-    found = [s for s in REACHED if s.at_once]
+    found = [s for s in REACHED if s.at_once(("tables",), 1 << 30)]
     assert {(s.name, s.reach) for s in found} >= {("silu", 7), ("silu", 8), ("exp", 7), ("exp", 8), ("tanh_half", 5)}
-    assert not any(s.at_once for s in (splines.SILU, splines.EXP, splines.GELU))
-    for spline in found:
-        lean, quick = (counted(lambda p, s=spline, q=q: _asked(p, s, q)) for q in ((), ("tables",)))
+    assert not any(s.at_once(("tables",), 1) for s in (splines.SILU, splines.EXP, splines.GELU))
+    for spline, plan in TOLD:
+        lean, quick = (counted(lambda p, s=spline, q=q: _asked(p, s, q)) for q in ((), plan))
         assert (lean.rounds, quick.rounds) == (3, 2)
-        assert quick.online + quick.offline < lean.online + lean.offline + 1000 * (1 << splines.NARROW)
+        assert quick.online + quick.offline < lean.online + lean.offline + 1000 * 512
+    usual = [s for s in (splines.SILU, splines.EXP, splines.SIGMOID) if s.at_once(("ranges",), range_digits.FEW)]
+    assert len(usual) == 3 and not any(s.at_once(("ranges",), range_digits.FEW + 1) for s in usual)
 
 
 def _asked(party: Party, spline: Spline, quick: tuple[str, ...]) -> None:

@@ -134,9 +134,9 @@ def test_a_plan_by_the_network_is_made_once_for_a_size(parties: Sessions) -> Non
         assert session.open("bert")
         session.variants = "auto"
         before = session.encode([[1, 5, 6]], "pooled")
-        made = dict(session._plans)
+        made = dict(session.plans)
         again = session.encode([[1, 6, 5]], "pooled")
-        assert len(made) == 1 and session._plans == made and before[0].shape == again[0].shape
+        assert len(made) == 1 and session.plans == made and before[0].shape == again[0].shape
 
 
 @pytest.mark.parametrize("odd", [0, 1, 2])

@@ -7,6 +7,7 @@ import stat
 import threading
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from puma.errors import PreprocessingError
@@ -161,3 +162,15 @@ def test_prepared_requests_fit_one_request_and_serve_once(memory: Path) -> None:
     left.write_bytes(b"{}")
     with pytest.raises(PreprocessingError, match="cannot be read"):
         prepared_requests.take(SHARING, request)
+
+
+def test_a_request_takes_the_plan_by_which_one_like_it_was_prepared(memory: Path) -> None:
+    prepared_requests, request = PreparedRequests(memory), Generate(Input([3], []), 2, paced=True)
+    assert prepared_requests.alike(SHARING, request) is None
+    made = prepared_request()
+    quick = msgspec.structs.replace(made.request, input=Input([3], [], quick=("norm",)))
+    prepared_requests.add(msgspec.structs.replace(made, request=quick))
+    found = prepared_requests.alike(SHARING, request)
+    assert isinstance(found, Generate) and found.paced and found.input.quick == ("norm",)
+    assert prepared_requests.alike(b"t" * 16, request) is None
+    assert prepared_requests.alike(SHARING, Generate(Input([4], []), 2)) is None

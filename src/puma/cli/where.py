@@ -56,9 +56,9 @@ class Where:
     out_of_range: Literal["refuse", "warn"] = "refuse"
     """warn: take an answer although a number left its range while it was computed, so that it may be wrong."""
 
-    plan: str = "lean"
+    plan: str | None = None
     """Which functions take fewer rounds and more words: lean none, quick all, auto as the network between the parties
-    has it, or their names with commas between."""
+    has it, or their names with commas between. Unless given auto with a cluster, and else lean, also with --audited."""
 
     audited: Flag = False
     """Ask as a canary would, so that parties cannot tell this session from one (`puma audit`)."""
@@ -174,7 +174,7 @@ def opened(
     clear = PlainModel(source, where.adapter)
     asked = ask(clear)
     how = {"store": store, "reveal_logits": reveal_logits, "approximation": approximation, "weights": where.weights}
-    how |= {"threads": where.threads, "variants": where.plan, "dealers": where.dealers}
+    how |= {"threads": where.threads, "variants": where.plan or "lean", "dealers": where.dealers}
     local = LocalCluster(clear, progress, plan=fitting.settings(approximation), **how)  # type: ignore[arg-type]
     local.out_of_range = where.out_of_range
     return local, asked

@@ -128,3 +128,14 @@ def variants(value: object) -> str:
         raise UsageError(f"a plan cannot be of type {type(value).__name__}", HINT)
     named(value)
     return value
+
+
+def distant(value: object, audited: bool) -> str:
+    """The same of parties with a network between them, of which P1 and P2 tell unless something is given; UsageError
+    where an audited session would ask them, which no canary does."""
+    if value is None:
+        return "lean" if audited else "auto"
+    found = variants(value)
+    if audited and named(found) is None:
+        raise UsageError("an audited session does not ask how the network is: no canary does", "choose lean or quick")
+    return found

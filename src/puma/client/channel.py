@@ -103,7 +103,7 @@ class PartyChannel:
         self._mine = threading.local()
         self.variants = "lean"  # or quick, auto, or functions by name: which of them take fewer rounds and more words
         self.network: Surveyed | None = None  # between P1 and P2, once they were asked
-        self._plans: dict[object, tuple[str, ...]] = {}  # that they made, by the size of what was asked
+        self.plans: dict[object, tuple[str, ...]] = {}  # that they made, by the size of what was asked
 
     @property
     def cost(self) -> Cost | None:
@@ -138,16 +138,18 @@ class PartyChannel:
         return replies
 
     def planned(self, request: msg.Generate | msg.Encode) -> msg.Generate | msg.Encode:
-        """The request by the session's choice of variants. For "auto" the parties measure their network and say which
-        are quickest: once for requests of about the same size."""
+        """The request by the session's choice of variants; for "auto" the parties are asked once for each size."""
         quick, read = named(self.variants), request.input
         if quick is None:
-            tokens = request.tokens if isinstance(request, msg.Generate) else 0
-            size = (tokens.bit_length(), len(read.lengths).bit_length(), max(read.lengths).bit_length())
-            if size not in self._plans:
+            size = (
+                getattr(request, "tokens", 0).bit_length(),
+                len(read.lengths).bit_length(),
+                max(read.lengths).bit_length(),
+            )
+            if size not in self.plans:
                 self.network = self.ask(Surveyed, lambda _: msg.Survey(msg.bare(request)))[1]
-                self._plans[size] = self.network.quick
-            quick = self._plans[size]
+                self.plans[size] = self.network.quick
+            quick = self.plans[size]
         request = msgspec.structs.replace(request, input=msgspec.structs.replace(read, quick=quick))
         for hear in self.before:
             hear(request)

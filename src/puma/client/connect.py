@@ -317,7 +317,7 @@ class RemoteCluster(Client):
         session, first = self._dial(), self._session
         try:
             session.approximation, session.out_of_range = first.approximation, first.out_of_range
-            session.variants, session.table = first.variants, first.table
+            session.variants, session.plans, session.table = first.variants, first.plans, first.table
             name, how = self.model.name, first.approximation
             opened = read_whole(session.use(name, how)) if first.audited else session.open(name)
             if not opened or session.sharing != first.sharing:
@@ -353,7 +353,7 @@ def connect(
     plain: bool = False, approximation: str = SPLINE, prepared_requests: str | Path | None = None,
     progress: Progress | None = None,
     tokenizer: str | Path | None = None, accept_changes: bool = False, record: str | Path | None = None,
-    variants: str = "lean",
+    variants: str | None = None,
     audited: bool = False,
 ) -> RemoteCluster:  # fmt: skip
     """Ask a model that three distant parties serve: by its name, or the only one there is.
@@ -361,8 +361,9 @@ def connect(
     `cluster` is the file that says who they are, and `key` the client's key that they know. `approximation` says which
     functions they compute, "spline", "puma" or "mpcformer", as far as the model's owner allows, and `variants` which of
     them take fewer rounds and more words: "lean" none, "quick" all, "auto" as the parties' network has it, or their
-    names. `prepared_requests` is a folder in memory for what `prepare` gives and later requests use up, in this session
-    or another. `progress` hears for which parties we wait.
+    names; auto unless given, and lean in an audited session, which cannot ask how the network is. `prepared_requests`
+    is a folder in memory for what `prepare` gives and later requests use up, in this session or another. `progress`
+    hears for which parties we wait.
 
     The model's config, tokenizer and chat template must be those that this client saw before, as it is written down in
     the file `record`, unless it says `accept_changes`. `tokenizer` is its own tokenizer.json instead, or a folder that
@@ -382,8 +383,8 @@ def connect(
     tokenizer = None if tokenizer is None else arguments.path_like(tokenizer, "a tokenizer")
     record = None if record is None else arguments.path_like(record, "a record")
     arguments.callback(progress, "progress")
-    variants = arguments.variants(variants)
     audited = arguments.flag(audited, "audited")
+    variants = arguments.distant(variants, audited)
     bare = partial(open_session, cluster, key, "client", plain)
     again = partial(committed, bare) if audited else bare
     session = again(progress)

@@ -22,6 +22,7 @@ from puma.mpc.cost import Bytes, Words
 from puma.mpc.fixed import ACTIVATION, LOGIT_REACH, RING, formatted
 from puma.mpc.party import Party
 from puma.mpc.retrieval import Mixed
+from puma.mpc.seeded import foreseen
 from puma.mpc.share import Additive, Share
 from puma.mpc.watch import Watch, watching
 from puma.nn import functional as F
@@ -41,6 +42,7 @@ class Engine:
         self.config = config
         self.model = architecture(config).model(config, params)
         self.params = list(params.values())
+        self._foreseen = foreseen(self.params)
         asked = heads(config)
         self.reach = config.formats.places.get(asked.place, LOGIT_REACH)  # of logits
         self.barred = asked.barred, (*asked.barred, *asked.barred_first)  # of an answer's later tokens and its first
@@ -67,6 +69,7 @@ class Engine:
         stage: all masks of a step come from streams that start with it.
         """
         self.party.quick = requests[0].job.input.quick  # who steps together has the same plan
+        self.party.foreseen = self._foreseen
         for request in requests:
             request.due = []
         begun = [r for r in requests if r.cache is not None]

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
-import msgspec
 import torch
+from msgspec import structs
 
 from puma import kernels
 from puma.engine.dry_run import dry_run
+from puma.models import architecture, with_layers
 from puma.models.config import Config
 from puma.mpc.party import DEALER, FIRST, SECOND, Party
 from puma.nn.variants import VARIANTS
@@ -23,6 +24,7 @@ from puma.wire.beside.network import Surveyed
 from puma.wire.messages import Encode, Generate
 
 PINGS, BULK = 4, 1 << 20  # round trips of which the least counts, and bytes each way that tell the rate
+LAYERS = 4  # of a deeper model so many are priced
 FASTEST = 1e11  # bits a second: beyond, a rate is what the clock makes of it
 ROUND, BYTE = 9e-4, 1.6e-9  # seconds of processor time that a round costs an evaluator, and a byte that any party sends
 
@@ -61,7 +63,7 @@ def spending(config: Config, request: Generate | Encode, quick: tuple[str, ...])
 
 def with_plan(request: Generate | Encode, quick: tuple[str, ...]) -> Generate | Encode:
     """The same request by another plan."""
-    return msgspec.structs.replace(request, input=msgspec.structs.replace(request.input, quick=quick))
+    return structs.replace(request, input=structs.replace(request.input, quick=quick))
 
 
 def planned(config: Config, request: Generate | Encode, link: Link) -> tuple[str, ...]:
@@ -70,8 +72,22 @@ def planned(config: Config, request: Generate | Encode, link: Link) -> tuple[str
 
 
 def prices(config: Config, request: Generate | Encode) -> dict[str, Spending]:
-    """What a request costs with each function alone quick, by its name; with none of them, by none."""
-    return {name: spending(config, request, (name,) if name else ()) for name in ("", *VARIANTS)}
+    """About what a request costs with each function alone quick, by its name; with none of them, by none.
+
+    Of a deep model a few layers count, and of a long generation the prompt and one token more: an evaluator should not
+    compute longer on which functions are quick than the answer takes.
+    """
+    if architecture(config).layers(config) > LAYERS:
+        config = with_layers(config, LAYERS)
+    return {name: _about(config, request, (name,) if name else ()) for name in ("", *VARIANTS)}
+
+
+def _about(config: Config, request: Generate | Encode, quick: tuple[str, ...]) -> Spending:
+    """With as many further tokens as are asked for, all like the first of them."""
+    if not isinstance(request, Generate) or request.tokens < 2:
+        return spending(config, request, quick)
+    one, two = (astuple(spending(config, structs.replace(request, tokens=n), quick)) for n in (1, 2))
+    return Spending(*(a + (request.tokens - 1) * (b - a) for a, b in zip(one, two, strict=True)))
 
 
 def cheapest(found: Mapping[str, Spending], link: Link) -> tuple[str, ...]:

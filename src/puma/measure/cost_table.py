@@ -9,10 +9,11 @@ from types import ModuleType
 
 from puma.mpc import arithmetic, boolean, compare, fixed, lookup, raising, retrieval, watch
 from puma.mpc.cost import DECLARED
+from puma.mpc.wide import products
 from puma.nn import attention, delta, functional, gates, inverses, mixture, paper, pooling, roots, sampling, splines
 
 ROOMS: tuple[ModuleType, ...] = (
-    arithmetic, raising, boolean, lookup, watch, compare, fixed, retrieval,
+    arithmetic, raising, products, boolean, lookup, watch, compare, fixed, retrieval,
     splines, inverses, roots, paper, attention, functional, sampling, pooling, gates, mixture, delta,
 )  # fmt: skip
 

@@ -114,7 +114,7 @@ class Estimate:
         """Seconds on a network; see `Network.predict`. `first_seconds` are those to the first token, and
         `further_seconds` those of each that follows."""
         whole, first = (
-            network.predict(cost, work(self.config, request, cost), speed)
+            network.predict(cost, work(self.config, request, cost), speed, secret=not self.config.formats.open)
             for cost, request in ((self.whole, self.request), (self.first, _to_first(self.request)))
         )
         further = (whole["seconds"] - first["seconds"]) / self.further if self.further else 0.0

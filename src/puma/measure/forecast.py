@@ -15,6 +15,7 @@ from puma.engine.dry_run import counted
 from puma.errors import UsageError
 from puma.measure.rates import Speed, Work, together
 from puma.models.config import Config
+from puma.mpc.seeded import SLOW
 from puma.wire.inputs import upload_bytes
 from puma.wire.messages import Encode, Generate, Report
 
@@ -58,11 +59,12 @@ class Network:
             first, second = second, first
         return cls(text, _amount(second, RATES), _amount(first, TIMES))
 
-    def predict(self, cost: Cost, work: Work, speed: Speed, beside: float = 0.0) -> dict[str, Any]:
+    def predict(self, cost: Cost, work: Work, speed: Speed, beside: float = 0.0, secret: bool = True) -> dict[str, Any]:
         """Seconds on this network, part by part, and what was assumed.
 
         `seconds` is for three machines like this one, `seconds_here` for three parties that share this one's cores,
-        also with something else that wants them for `beside` seconds, and have such a network between them.
+        also with something else that wants them for `beside` seconds, and have such a network between them. `secret`
+        weights have masks, which an evaluator draws while it waits for messages.
         """
         dealer, first, _ = cost.per_party
         parts = {
@@ -72,15 +74,20 @@ class Network:
             "upload_seconds": 8 * cost.client / self.rate,
         }
         compute = [speed.stretch * seconds for seconds in speed.seconds(work)]
+        waits = parts["latency_seconds"] if secret and self.rtt / 2 > SLOW else 0.0
+        hidden = [0.0, *(min(waits, HIDDEN * speed.stretch * seconds) for seconds in speed.drawing(work)[1:])]
         idle = sum(parts.values()) - parts["offline_seconds"]
-        ahead = compute[0] + parts["offline_seconds"]
+        ahead = max(compute[0], parts["offline_seconds"])
         return asdict(self) | parts | {
             "compute_seconds": compute,
-            "seconds": max(ahead, together(compute, idle, 3)),
-            "seconds_here": max(ahead, together(compute, idle, speed.cores, beside)),
+            "hidden_seconds": hidden,
+            "seconds": max(ahead, together(compute, idle, 3, hidden=hidden)),
+            "seconds_here": max(ahead, together(compute, idle, speed.cores, beside, hidden)),
             "assumptions": ASSUMPTIONS,
         }  # fmt: skip
 
+
+HIDDEN = 0.75  # of the time that drawing a mask takes, if it is drawn while nothing comes: what is drawn has to be read
 
 NETWORKS = {
     "lan": Network("lan", 5e9, 0.4e-3),
@@ -91,7 +98,8 @@ ASSUMPTIONS = [
     "each party computes as fast as this machine does; its speed was measured once and is kept",
     "the two messages of a round cross: it waits for half a round-trip time and for one of them to be sent",
     "rates hold for each direction between two machines; connections are warm and lose nothing",
-    "the dealer runs ahead: its corrections matter only where they take longer than all the rest",
+    "the dealer runs ahead and sends while it computes: the longer of both matters where it outlasts all the rest",
+    "while an evaluator waits for a slow network it draws masks of weights that come next",
 ]
 
 

@@ -50,6 +50,10 @@ class Speed(msgspec.Struct, frozen=True):
             sum(a * b for a, b in zip(msgspec.structs.astuple(rates), amounts, strict=False)) for rates in self.parties
         ]
 
+    def drawing(self, work: Work) -> list[float]:
+        """Of these the seconds that go to masks of parameters."""
+        return [rates.weights * work.weights for rates in self.parties]
+
 
 _speeds = msgspec.json.Decoder(Speed)
 
@@ -83,14 +87,18 @@ def known() -> Speed | None:
     return None
 
 
-def together(busy: Sequence[float], idle: float, cores: int, beside: float = 0.0) -> float:
+def together(
+    busy: Sequence[float], idle: float, cores: int, beside: float = 0.0, hidden: Sequence[float] = (0.0, 0.0, 0.0)
+) -> float:
     """Seconds until all three are done, who are busy for so long each, on so many cores.
 
-    The evaluators go in lockstep and wait for `idle` seconds between; the dealer, who runs ahead, and whoever else
-    wants these cores for `beside` seconds, take turns with them where cores are too few.
+    The evaluators go in lockstep and wait for `idle` seconds between, for `hidden` ones of which each is busy all
+    the same; the dealer, who runs ahead, and whoever else wants these cores for `beside` seconds, take turns with them
+    where cores are too few.
     """
     dealer, *evaluators = busy
-    pair = max(max(evaluators) + idle, sum(evaluators) / cores)
+    seen = [seconds - aside for seconds, aside in zip(evaluators, hidden[1:], strict=True)]
+    pair = max(max(seen) + idle, sum(evaluators) / cores)
     crowd = (sum(evaluators) / pair + 1) / cores
     return max(dealer, pair + (dealer + beside) * max(0.0, crowd - 1))
 

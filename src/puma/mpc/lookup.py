@@ -91,6 +91,12 @@ def flags_of(members: Sequence[int], size: int) -> Tensor:
 line, line_masks = kernels.line, kernels.line_masks
 
 
+@lru_cache(maxsize=1024)
+def column(numbers: tuple[int, ...], dims: int, device: torch.device) -> Tensor:
+    """These public numbers along a first dimension before so many; only to be read."""
+    return torch.tensor(numbers, device=device).reshape(-1, *(1 for _ in range(dims)))
+
+
 def digit_cost(count: int, *widths: int) -> Cost:
     """The cost of digits of these widths of `count` elements."""
     return Cost(0, 0, sum(message_bits(count, 1 << width) for width in widths))

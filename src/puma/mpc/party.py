@@ -9,6 +9,7 @@ This file must not know what the words mean.
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple, TypeVar, cast
@@ -65,6 +66,22 @@ class PrecomputedTerms(Surface):
         ...
 
 
+class Meanwhile(Surface):
+    """What an evaluator does while it waits for a message: work that has to be done anyway (mpc/seeded.py)."""
+
+    def meanwhile(self, link: Link) -> None:
+        """Until something comes on this link."""
+        ...
+
+    def waited(self, seconds: float) -> None:
+        """A message was waited for so long."""
+        ...
+
+    def take(self, weight: Any) -> Tensor | None:
+        """What has been done for this parameter, which is used now."""
+        ...
+
+
 class Party:
     """Rank 0 is the dealer (holds masks only), 1 and 2 are the evaluators.
 
@@ -87,6 +104,7 @@ class Party:
         self.ledger = Ledger()
         self.precomputed: PrecomputedTerms | None = None
         self.lookahead: Lookahead | None = None  # at the dealer only
+        self.foreseen: Meanwhile | None = None  # at evaluators only
         self.on_watch: Any = None  # who notes what leaves its reach (mpc/watch.py)
         self.recall: Any = None  # of a dry party that remembers what things cost (mpc/recall.py)
         self.approximation = "spline"  # which functions the floors above compute; the same at all parties
@@ -237,7 +255,17 @@ class Party:
         self.ledger.round()
         link = self.links[SECOND if self.rank == FIRST else FIRST]
         link.send(written)
-        return [*message.read(link.recv(len(written)), parts)]
+        return [*message.read(self._awaited(link, len(written)), parts)]
+
+    def _awaited(self, link: Link, size: int) -> memoryview:
+        """The other's message."""
+        if self.foreseen is None:
+            return link.recv(size)
+        started = time.perf_counter()
+        self.foreseen.meanwhile(link)
+        found = link.recv(size)
+        self.foreseen.waited(time.perf_counter() - started)
+        return found
 
     def run(self, protocol: Protocol[T]) -> T:
         """Drive one protocol to its end, exchanging a message for each of its rounds."""

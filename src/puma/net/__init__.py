@@ -31,6 +31,11 @@ class Link(Protocol):
         ...
 
     @property
+    def quiet(self) -> bool:
+        """Whether nothing has come that `recv` could begin with."""
+        ...
+
+    @property
     def name(self) -> str:
         """Who we are on this link."""
         ...

@@ -116,6 +116,11 @@ class Endpoint(ABC):
         """Whether nothing more can come, though what has come may still wait to be taken."""
         return self.inbox.over is not None
 
+    @property
+    def quiet(self) -> bool:
+        """Whether nothing has come that `recv` could begin with."""
+        return not self.inbox.holds(Kind.DATA) and self.inbox.over is None
+
     def check(self) -> None:
         """Raise how the link ended, if it did, whatever still waits to be taken."""
         if self.inbox.over is not None:

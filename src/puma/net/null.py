@@ -11,7 +11,7 @@ class NullLink:
 
     name, peer, timeout = "nobody", "nobody", 0.0
     sent_bytes = received_bytes = 0
-    lost = False
+    lost = quiet = False
     heads = None
 
     @property

@@ -126,7 +126,7 @@ class StreamLink(Endpoint):
         """Tell the peer that this process lives, if the socket takes it at once: else bytes are on their way anyway."""
         if self.inbox.over is None and self._sending.acquire(blocking=False):
             try:
-                if _writable(self._outbound):
+                if _ready(self._outbound, select.POLLOUT):
                     self._outbound.send(_BEAT)
             except (OSError, ValueError):  # whoever sends or receives next says what has happened to the link
                 pass
@@ -145,6 +145,15 @@ class StreamLink(Endpoint):
                     socket.socket.shutdown(sock, socket.SHUT_RDWR)
 
     # receiving
+
+    @property
+    def quiet(self) -> bool:
+        if not super().quiet or (isinstance(self._inbound, ssl.SSLSocket) and self._inbound.pending()):
+            return False
+        try:
+            return not _ready(self._inbound, select.POLLIN)
+        except (OSError, ValueError):  # closed meanwhile
+            return False
 
     def _next(self, kind: Kind, size: int | None) -> memoryview | None:
         inbox = self.inbox
@@ -338,10 +347,11 @@ class StreamLink(Endpoint):
                 self._sending.release()
 
 
-def _writable(sock: socket.socket) -> bool:
-    """Whether a few bytes would leave at once: the system says so only where there is room for many."""
+def _ready(sock: socket.socket, event: int) -> bool:
+    """Whether something has come, or a few bytes would leave at once: which the system says only where there is room
+    for many."""
     poll = select.poll()
-    poll.register(sock, select.POLLOUT)
+    poll.register(sock, event)
     return bool(poll.poll(0))
 
 

@@ -21,14 +21,16 @@ from puma.mpc.party import Protocol, together
 from puma.mpc.raising import Operand, raised_to, times
 from puma.mpc.share import Additive, Share, cat
 from puma.mpc.watch import note_lift
+from puma.mpc.wide.products import opened, widened
 from puma.nn import paper
 from puma.nn.roots import reciprocal
 from puma.nn.splines import EXP, exponential, least, piecewise, room
-from puma.nn.variants import EXPONENTIALS, MAXIMUM
+from puma.nn.variants import DIRECT, EXPONENTIALS, MAXIMUM
 
 COARSE = 1  # fraction bits of the maximum: within 0.75 of the true one
 LARGEST = math.exp(0.75) + EXP.bound
 INVERSE_FRACTION = 25  # fraction bits of 1 / row sum
+FINER = 16  # of these of a sum of one entry where the quotient has two words: one more for each doubling
 
 
 def score_ring(reach: int, watched: bool = True) -> int:
@@ -158,9 +160,9 @@ def _weight_ring(count: int, values: int) -> int:
     return min(value_ring(values), _fraction(count) + ACTIVATION + math.ceil(math.log2(largest)) + 2)
 
 
-def row_formats(count: int, values: int = VALUE_REACH) -> tuple[int, int, int]:
+def row_formats(count: int, values: int = VALUE_REACH) -> tuple[int, int, int, int]:
     """What of the formats of a row depends on how many entries it has."""
-    return _fraction(count), _weight_ring(count, values), _highest(count)
+    return _fraction(count), _weight_ring(count, values), _highest(count), _finest(count)
 
 
 def _highest(count: int) -> int:
@@ -168,11 +170,26 @@ def _highest(count: int) -> int:
     return _fraction(count) + math.ceil(math.log2(count * LARGEST))
 
 
-def inverse_sums(sums: Share, count: int, ring: int) -> Protocol[Operand]:
-    """1 / the sum of a row of so many exponentials, the largest of them among those summed up, in `ring`."""
+def _finest(count: int) -> int:
+    """Fraction bits of 1 / the sum of a row of so many exponentials, so that it errs by 5e-5 of itself at most."""
+    return min(INVERSE_FRACTION, FINER + math.ceil(math.log2(count)))
+
+
+def _inverse(sums: Share, count: int, most: int) -> Protocol[Share]:
+    """1 / the sum of a row of so many exponentials, with so many fraction bits at most."""
     high, frac = _highest(count), _fraction(count)
     inverse = yield from reciprocal(sums.reduced(high + 2), frac - 1, high)
-    return raised_to(truncated(inverse, max(0, inverse.frac - INVERSE_FRACTION)), ring)
+    return truncated(inverse, max(0, inverse.frac - most))
+
+
+def finest_inverse(sums: Share, count: int) -> Protocol[Share]:
+    """1 / the sum of a row of so many exponentials, for `divided`."""
+    return (yield from _inverse(sums, count, _finest(count)))
+
+
+def inverse_sums(sums: Share, count: int, ring: int) -> Protocol[Operand]:
+    """1 / the sum of a row of so many exponentials, the largest of them among those summed up, in `ring`."""
+    return raised_to((yield from _inverse(sums, count, INVERSE_FRACTION)), ring)
 
 
 @declares("formatted, of the sinks", "section 5")
@@ -212,22 +229,38 @@ def attend(
         return matmul(*(yield from formatted((weights, RESIDUAL, RING), (values, ACTIVATION, RING))))
     (values,) = yield from formatted((values, ACTIVATION, value_ring(valued)))
     count, ring = mask.shape[-1], _weight_ring(mask.shape[-1], valued)
-    early = EXPONENTIALS in scores.party.quick
+    quick = scores.party.quick
+    early = EXPONENTIALS in quick
     found = yield from _looked_up(scores, mask, reach, valued, watched, False, _highest(count) + 2 if early else 0)
     if early:
-        sums = found.placed(found.chosen).sum(-1)
-        both = together(
-            _weighted(_lifted(found, ring), values, valued), inverse_sums(sums, count, quotient_ring(valued))
-        )
+        e, sums = _lifted(found, ring), found.placed(found.chosen).sum(-1)
     else:
-        e = yield from _lifted(found, ring)
-        both = together(_weighted(_done(e), values, valued), inverse_sums(e.sum(-1), count, quotient_ring(valued)))
-    return (yield from quotient(*(yield from both)))
+        lifted = yield from _lifted(found, ring)
+        e, sums = _done(lifted), lifted.sum(-1)
+    if DIRECT in quick:
+        x, inverse = yield from together(_weighted(e, values, valued), finest_inverse(sums, count))
+        return (yield from divided(x, inverse))
+    ring = quotient_ring(valued)
+    return (yield from quotient(*(yield from together(_grown(e, values, ring), inverse_sums(sums, count, ring)))))
 
 
-def _weighted(e: Protocol[Share], values: Share, valued: int) -> Protocol[Operand]:
-    """Exponentials times values, to be divided."""
-    return (yield from grown((matmul((yield from e), values), ACTIVATION, quotient_ring(valued))))[0]
+def _grown(e: Protocol[Share], values: Share, ring: int) -> Protocol[Operand]:
+    """Exponentials times values, to be divided in this ring."""
+    return (yield from grown((matmul((yield from e), values), ACTIVATION, ring)))[0]
+
+
+def _weighted(e: Protocol[Share], values: Share, valued: int) -> Protocol[Share]:
+    """The same, in no larger a ring than holds it."""
+    product = matmul((yield from e), values)
+    ring = min(quotient_ring(valued), product.bits + ACTIVATION - product.frac)
+    return (yield from formatted((product, ACTIVATION, ring)))[0]
+
+
+def divided(x: Share, inverse: Share) -> Protocol[Share]:
+    """What `quotient` gives, in the ring that the next matrix reads."""
+    dropped = x.frac + inverse.frac - ACTIVATION
+    ring = RING + dropped
+    return (yield from opened(widened(x, ring), widened(inverse, ring).unsqueeze(-1), dropped, RING))
 
 
 def _done(x: Share) -> Protocol[Share]:

@@ -26,6 +26,7 @@ from puma.mpc.fixed import (
     SCORE_REACH,
     formatted,
     gated_ring,
+    grown,
 )
 from puma.mpc.party import Protocol, together
 from puma.mpc.raising import raised_to, times, whole
@@ -99,7 +100,7 @@ def activated(spline: Spline, x: Share | Additive, ring: int = RING, grows: bool
 def gated(
     spline: Spline, gate: Share | Additive, up: Share | Additive, product: int, watched: bool, grows: bool = False
 ) -> Protocol[Additive]:
-    """The activation times up, below 2^product, `watched` or not; the activation grows in the product, without a lift.
+    """The activation times up, below 2^product, `watched` or not; both grow in the product, without a lift.
 
     Where the plan has GATED, the ring has room for what the next matrix reads; but what is watched is watched where it
     is lifted, and what `grows` in public matrices takes no round there anyway.
@@ -111,7 +112,7 @@ def gated(
         activation, (factor,) = yield from together(activated(spline, gate, ring), formatted((up, ACTIVATION, ring)))
         result = multiply(activation, factor)
     else:
-        made, (factor,) = yield from together(_small(spline, gate), formatted((up, ACTIVATION, ring)))
+        made, (factor,) = yield from together(_small(spline, gate), grown((up, ACTIVATION, ring)))
         result = times(raised_to(made, ring, least(spline)), factor)
     result.unproven = unproven  # whoever reads it lifts it
     return result

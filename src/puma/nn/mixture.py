@@ -31,7 +31,8 @@ from puma.mpc.fixed import (
 from puma.mpc.party import Protocol, together
 from puma.mpc.raising import times
 from puma.mpc.share import Additive, Bits, Share
-from puma.nn.attention import exponentials, inverse_sums, quotient, quotient_ring, score_ring
+from puma.nn.attention import divided, exponentials, finest_inverse, inverse_sums, quotient, quotient_ring, score_ring
+from puma.nn.variants import DIRECT
 
 Value = Any  # a torch tensor, a Share or an Additive
 
@@ -69,7 +70,11 @@ def _weights(logits: Share | Additive, chosen: int, renormalised: bool, reach: i
     (e, sums), taken = yield from together(exponentials(x, everything, reach, by_rows=True), largest(x, chosen))
     (bit,) = yield from open_masked(taken)
     (kept,) = yield from reshare(select(bit, e))
-    inverse = yield from inverse_sums(kept.sum(-1) if renormalised else sums, x.shape[-1], quotient_ring(VALUE_REACH))
+    if renormalised:
+        sums = kept.sum(-1)
+    if DIRECT in kept.party.quick:
+        return (yield from divided(kept, (yield from finest_inverse(sums, x.shape[-1]))))
+    inverse = yield from inverse_sums(sums, x.shape[-1], quotient_ring(VALUE_REACH))
     result = yield from quotient(kept, inverse)
     return (yield from formatted((result, ACTIVATION, RING), bounded=True))[0]
 

@@ -5,12 +5,15 @@ Section 5 of docs/protocol.md. This file must not know tables, nor what is looke
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 
 from puma.mpc.compare import split
 from puma.mpc.lookup import Digit
+from puma.mpc.lookup import digit as one_digit
 from puma.mpc.polynomial import ONE, Polynomial, bit, multiplied, products, times
-from puma.mpc.share import Bits
+from puma.mpc.share import Bits, Share
+from puma.nn.variants import RANGES, TABLES
 
 
 @cache
@@ -80,13 +83,42 @@ def top_widths(bits: int, above: bool, least: int = 1) -> tuple[int, ...]:
     return tuple(min((widths for widths in found if widths[-1] >= least), key=price))
 
 
-def told(top: Digit, margin: int, above: bool) -> list[Bits]:
-    """Whether an input is inside, and above if anything can be, by a digit that begins in the table, 2^margin to its
-    length; local.
+NARROW = 7  # bits of a digit that tells the range by itself, at most: it takes 2^7 bits an input
+SINGLE, FEW = 9, 1 << 17  # the same of few inputs that may lie above the table, and how many are few
+DOUBLE = 14  # of few that may not, by two digits
 
-    It may read one too high, so a part at each end counts as outside, but not the upper one where nothing is above. An
-    index that comes round at the table's end has such a reading, too.
+
+def told_widths(bits: int, quick: Sequence[str], count: int, above: bool) -> tuple[int, ...]:
+    """Widths, low to high, of the digits that tell the range of so many inputs without polynomials, where one of so
+    many bits would; none where the plan has it otherwise, or they took too many bits.
+
+    Where nothing is above, there may be two: the higher one tells that an input is no further below the table than the
+    lower one reaches.
     """
+    few = RANGES in quick and count <= FEW
+    most = SINGLE if few and above else NARROW if few or TABLES in quick else 0
+    if bits <= most:
+        return (bits,)
+    return (bits // 2 + 1, bits - bits // 2) if few and not above and bits <= DOUBLE else ()
+
+
+def overlapping(x: Share, begins: int, ends: int, widths: Sequence[int]) -> list[Digit]:
+    """Digits of these widths, the first from one place on, and the last up to another."""
+    starts = [begins, ends - widths[-1]][-len(widths) :]
+    return [one_digit(x, start, width) for start, width in zip(starts, widths, strict=True)]
+
+
+def told(tops: list[Digit], margin: int, above: bool) -> list[Bits]:
+    """Whether an input is inside, and above if anything can be, by a digit that begins in the table, 2^margin to its
+    length; or, if nothing is above, two bits that are both set inside, by two such that overlap in a bit. Local.
+
+    A digit may read one too high, so a part at each end counts as outside, but not the upper one where nothing is
+    above. An index that comes round at the table's end has such a reading, too. Of two the higher digit reads 0 or 1 as
+    far below the table as half the lower one spans, or inside; there the lower one does not come round.
+    """
+    low, *rest = tops
     parts = 1 << margin
-    inside = top.is_in(range(1, parts + (not above)))
-    return [inside, top.is_in(range(parts, top.size // 2 + 1))] if above else [inside]
+    inside = low.is_in(range(1, parts + (not above)))
+    if rest:
+        return [inside, rest[0].is_in([0, 1])]
+    return [inside, low.is_in(range(parts, low.size // 2 + 1))] if above else [inside]

@@ -22,12 +22,14 @@ from puma.mpc.compare import below
 from puma.mpc.cost import declares
 from puma.mpc.fixed import ACTIVATION, NORM_REACH, RESIDUAL, RING, formatted, grown
 from puma.mpc.party import Protocol
-from puma.mpc.raising import Operand, cut, raised_to, squared, times, whole
+from puma.mpc.raising import cut, raised_to, squared, times, whole
 from puma.mpc.share import Additive, Bits, Share
-from puma.mpc.watch import coarse_rows, note_rows
+from puma.mpc.watch import coarse_rows, note_lift, note_rows
+from puma.mpc.wide.products import WIDEST, Widened, narrowed, opened, widened
+from puma.mpc.wide.words import MOST
 from puma.nn.inverses import RECIPROCAL_BOUND, RSQRT_BOUND, UNIT, leading, quick_reciprocal, quick_rsqrt
 from puma.nn.splines import Spline, lines_at
-from puma.nn.variants import INVERSE, NORM
+from puma.nn.variants import DIRECT, INVERSE, NORM
 
 ROW = 16  # fraction bits of a general argument of reciprocal and rsqrt, in ring ROW_RING: 2^-16 to 2^32
 ROW_RING = 50
@@ -167,6 +169,10 @@ class RowFormat:
         """N lies below 4^(last + 1) units."""
         return self.reach + self.sum_frac // 2 - 1
 
+    def dropped(self, exponent: int) -> int:
+        """Fraction bits cut off x times a root of CUT bits less that is 2^exponent times as large: ACTIVATION stay."""
+        return self.frac + UNIT + self.last + 1 - self.sum_frac // 2 - CUT - exponent - ACTIVATION
+
     def lengths(self, opened: int, n: int) -> tuple[float, float]:
         """How long rows of n entries are that begin to be flagged, and how long they could be at most, where entries
         come out of a ring of `opened` bits.
@@ -191,6 +197,7 @@ class RowFormat:
 SQUARED = 5  # fraction bits that squares do without, at most
 SHORT = 6  # the reach below which rows get finer, by as much as they are shorter
 MEAN_ERROR = 11
+CUT = 3  # bits of a root that a product of two words does without: 2^-17 of it are left at the longest rows
 
 
 @declares("2k + k, lift, and an rsqrt a row", "section 5")
@@ -203,31 +210,56 @@ def normalised(
     The mean of squares is their sum over `count`, or over the row's length. Rows, less their mean, have a length below
     2^reach, at most 2^23; `RowFormat` says what is lost of short ones. The sum of squares N takes one word a row;
     x / sqrt(N) is at most 1, so with c = ceil(log2 sqrt(n)) the product with 2^c-scaled root stays in its ring at
-    F + reach + 20 - c fraction bits. The result has ACTIVATION fraction bits in `ring`; it is raised
-    to that, instead of lifted, if it `grows` in products with public matrices.
+    F + reach + 20 - c fraction bits. The result has ACTIVATION fraction bits in `ring`: it is lifted to that, or opened
+    there where the plan has DIRECT, or raised if it `grows` in products with public matrices.
     """
-    form, opened = RowFormat(reach), min(64, x.bits + RowFormat(reach).frac - x.frac)
-    (wide,) = yield from (_centred(x, form) if centre else grown((x, form.frac, form.wide)))
-    wide = wide.reduced(form.wide)
+    form, opened_bits = RowFormat(reach), min(64, x.bits + RowFormat(reach).frac - x.frac)
     n = count or x.shape[-1]
+    exponent = math.ceil(math.log2(n) / 2)
+    rows = yield from (_centred(x, form) if centre else _small(x, form))
+    rows = rows.reduced(min(rows.bits, form.wide))
+    tall = _tall(rows, form, exponent, ring) if DIRECT in x.party.quick and not grows else None
+    wide = raised_to(rows, form.wide) if tall is None or rows.bits == form.wide else narrowed(tall, form.wide)
     squares = squared(cut(wide, form.squared)).sum(-1) + n * eps
     opening = [(squares, squares.frac - form.sum_frac)]
     if x.party.on_watch is None:
         (squares,) = yield from open_truncate(*opening)
     else:
-        coarse, drop, off = coarse_rows(wide, *form.lengths(opened, x.shape[-1]))
+        coarse, drop, off = coarse_rows(wide, *form.lengths(opened_bits, x.shape[-1]))
         squares, sums = yield from open_truncate(*opening, (squared(coarse).sum(-1), drop))
         note_rows(sums, off)
     squares.party.note_range("sum of a row's squares", squares, 4.0**reach)
-    exponent = math.ceil(math.log2(n) / 2)
     root = yield from rsqrt(squares, form.last, math.sqrt(n) / 2**exponent, form.product)
+    if tall is not None:
+        root = widened(truncated(root, CUT), tall.bits).unsqueeze(-1)
+        result = yield from opened(tall, root, form.dropped(exponent), ring)
+        result.frac -= exponent
+        return result
     product = times(wide.reduced(root.bits), root.unsqueeze(-1))
     product.frac -= exponent
     result = grown((product, ACTIVATION, ring)) if grows else formatted((product, ACTIVATION, ring), bounded=True)
     return (yield from result)[0]
 
 
-def _centred(x: Share | Additive, form: RowFormat) -> Protocol[list[Operand]]:
+def _tall(rows: Share, form: RowFormat, exponent: int, ring: int) -> Widened | None:
+    """Rows in a ring in which their product with a root is opened in `ring`; None where it needs no lift anyway, or no
+    ring is as large."""
+    needed = ring + form.dropped(exponent)
+    if not form.product < needed <= min(MOST, rows.bits + 64) or rows.bits > WIDEST:
+        return None
+    return widened(rows, max(needed, form.wide + 1))
+
+
+def _small(x: Share | Additive, form: RowFormat) -> Protocol[Share]:
+    """Rows in no larger a ring than holds them, to grow afterwards. What cannot is flagged where it is unproven."""
+    bits = min(form.wide, 64, x.bits + form.frac - x.frac)
+    (rows,) = yield from formatted((x, form.frac, bits))
+    if bits < form.wide and isinstance(x, Additive) and x.unproven:
+        note_lift(rows)
+    return rows
+
+
+def _centred(x: Share | Additive, form: RowFormat) -> Protocol[Share]:
     """Rows less their mean, at least in ring W: lifted before, or, where the plan has NORM, such as grow afterwards,
     which takes two lifts out of the rounds and two more words to let the mean's terms grow."""
     n, entries = x.shape[-1], min(64, x.bits + form.frac - x.frac)
@@ -238,8 +270,8 @@ def _centred(x: Share | Additive, form: RowFormat) -> Protocol[list[Operand]]:
     if NORM not in x.party.quick:
         (wide,) = yield from formatted((x, form.frac, ring))
         mean = truncated(wide.sum(-1, keepdim=True).times(factor, places), places)
-        return [wide - (yield from lift((mean, ring)))[0]]
+        return wide - (yield from lift((mean, ring)))[0]
     (wide,) = yield from grown((x, form.frac, min(64, entries + places)))
     (mean,) = yield from open_truncate((whole(wide).sum(-1, keepdim=True).times(factor, places), places))
     (rows,) = yield from formatted((x, form.frac, entries))
-    return [raised_to(rows - mean, form.wide)]
+    return rows - mean

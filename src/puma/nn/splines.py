@@ -31,13 +31,12 @@ from puma.mpc.clear import Clear, ClearSum
 from puma.mpc.clear_forms import in_clear
 from puma.mpc.cost import declares
 from puma.mpc.fixed import ACTIVATION, ACTIVATION_REACH, NONLINEAR, SCORE_REACH
-from puma.mpc.lookup import Digit, digit, digits, line, line_masks
+from puma.mpc.lookup import Digit, column, digits, line, line_masks
 from puma.mpc.party import Protocol, together
 from puma.mpc.share import Additive, Share
 from puma.mpc.watch import note_digit
 from puma.mpc.zones import TOP, zone_between
-from puma.nn.range_digits import range_bits, range_polynomials, told, top_widths
-from puma.nn.variants import TABLES
+from puma.nn.range_digits import overlapping, range_bits, range_polynomials, told, told_widths, top_widths
 
 
 @dataclass(frozen=True)
@@ -103,10 +102,9 @@ class Spline:
         """Bits of the one digit that tells the range, if the function allows that."""
         return self.range_bits - self.low_bits - self.width + self.margin
 
-    @property
-    def at_once(self) -> bool:
-        """Whether one digit tells the range and takes few bits."""
-        return self.margin > 0 and self.range_digit <= NARROW
+    def at_once(self, quick: Sequence[str], count: int) -> tuple[int, ...]:
+        """Widths of the digits that tell the range of so many inputs at once, if the function and the plan allow it."""
+        return told_widths(self.range_digit, quick, count, self.above is not None) if self.margin else ()
 
     def inside(self, top: int) -> tuple[int, int]:
         """The lowest and highest topmost digit, of so many bits, of an input, less `low`, that keeps to the reach."""
@@ -163,7 +161,6 @@ SIGMOID = Spline("sigmoid", torch.sigmoid, -16.0, 9, 4, bound=3e-4, above=1, bit
 TANH_HALF = Spline("tanh_half", lambda x: torch.sigmoid(2 * x), -8.0, 9, 5, bound=3e-4, above=1, bits=24, margin=3)
 FINE_BOUND = 5e-4  # of gelu and silu by tables of twice as many segments
 EXP = Spline("exp", torch.exp, -15.0, 8, 4, bound=4e-3, slope=7, bits=23, reach=SCORE_REACH, margin=2)
-NARROW = 7  # bits of a digit that tells the range by itself, at most: it takes 2^7 bits an element
 
 
 @cache
@@ -229,7 +226,7 @@ class Lines:
         if list(weights) == [1]:
             return self._of(line(deal(party, None, dealt, ring), bits.word[0], self.e.m, self.b.m))
         dealt_words, v = deal(party, None, dealt, ring), bits.word
-        factors = _column(tuple(weights), v.ndim - 1, v.device)
+        factors = column(tuple(weights), v.ndim - 1, v.device)
         masked = ((1 - 2 * v) * factors).unsqueeze(1) * dealt_words[1:]
         s, s_lu, rest = dealt_words[0] * (v * factors).sum(0) + masked.sum(0)
         return self._of(s * self.e.m - s_lu * self.b.m + rest)
@@ -238,19 +235,29 @@ class Lines:
         """The sum over a first dimension of w (E - lu B) where all bits of its place are set; local. All three words
         are dealt times each product of the masks of those bits."""
         party, shape = self.e.party, tuple(self.e.shape[1:])
-        words, total = self._words() if party.is_dealer else None, None
+        words, total = self._words() if party.is_dealer else None, party.nothing(shape)
         for i, (bits, weight) in enumerate(zip(factors, weights, strict=True)):
-            dealt = (1 << len(bits), 3, *shape)
-            if words is not None:
-                _, *products = mask_products(bits)
-                each = torch.stack([p.expand(shape) for p in products]).unsqueeze(1) * words[:, i]
-                deal(party, torch.cat([words[:, i].unsqueeze(0), each]), dealt, self.spline.bits)
-                continue
-            each = zip(coefficients(bits), deal(party, None, dealt, self.spline.bits), strict=True)
-            s, s_lu, rest = sum((c * three for c, three in each), start=party.nothing((3, *shape)))
-            part = (s * self.e.m[i] - s_lu * self.b.m[i] + rest) * weight
-            total = part if total is None else total + part
-        return self._of(party.nothing(shape) if total is None else total)
+            three = self._where(bits, None if words is None else words[:, i], shape)
+            if three is not None:
+                total = total + (three[0] * self.e.m[i] - three[1] * self.b.m[i] + three[2]) * weight
+        return self._of(total)
+
+    def within(self, bits: Sequence[MaskedBit]) -> Additive:
+        """E - lu B where all of these bits are set, else 0; dealt as for `chosen`."""
+        party, shape = self.e.party, tuple(self.e.shape)
+        three = self._where(bits, self._words() if party.is_dealer else None, shape)
+        return self._of(party.nothing(shape) if three is None else three[0] * self.e.m - three[1] * self.b.m + three[2])
+
+    def _where(self, bits: Sequence[MaskedBit], words: Tensor | None, shape: tuple[int, ...]) -> Tensor | None:
+        """At an evaluator its part of the three words times all bits; the dealer, who has the `words`, deals."""
+        party, dealt = self.e.party, (1 << len(bits), 3, *shape)
+        if words is not None:
+            _, *products = mask_products(bits)
+            each = torch.stack([p.expand(shape) for p in products]).unsqueeze(1) * words
+            deal(party, torch.cat([words.unsqueeze(0), each]), dealt, self.spline.bits)
+            return None
+        each = zip(coefficients(bits), deal(party, None, dealt, self.spline.bits), strict=True)
+        return sum((c * three for c, three in each), start=party.nothing((3, *shape)))
 
     def _words(self) -> Tensor:
         """What the dealer deals of each line."""
@@ -259,12 +266,6 @@ class Lines:
 
     def _of(self, part: Tensor) -> Additive:
         return Additive(self.e.party, part, self.spline.bits, self.spline.line_frac, dealt=False)
-
-
-@cache
-def _column(numbers: tuple[int, ...], dims: int, device: torch.device) -> Tensor:
-    """These numbers along a first dimension before so many."""
-    return torch.tensor(numbers, device=device).reshape(-1, *(1 for _ in range(dims)))
 
 
 def _placed(spline: Spline, x: Clear) -> tuple[Tensor, Tensor]:
@@ -321,12 +322,12 @@ def _piecewise_in_clear(spline: Spline, x: Clear, owners: Tensor | None = None) 
     return clear_forms.open_truncate((z, frac - spline.out_frac))[0].settled()
 
 
-def indexed(spline: Spline, x: Share, at_once: bool = False) -> tuple[Digit, list[Digit], Tensor]:
-    """The index of x, the digits above it or the one that tells the range, and the offset's public or dealer's part."""
+def indexed(spline: Spline, x: Share, at_once: Sequence[int] = ()) -> tuple[Digit, list[Digit], Tensor]:
+    """The index of x, the digits above it or those that tell the range at once, and the public or dealer's offset."""
     x = x.shifted(-round(spline.low * 2**spline.frac)).reduced(spline.range_bits if spline.checked else x.bits)
     index, *tops = digits(x, spline.low_bits, [spline.width, *([] if at_once else spline.top_widths)])
-    if at_once:
-        tops = [digit(x, spline.low_bits + spline.width - spline.margin, spline.range_digit)]
+    if at_once:  # the lowest begins in the table
+        tops = overlapping(x, spline.low_bits + spline.width - spline.margin, spline.range_bits, at_once)
     return index, tops, (x.mask if x.party.is_dealer else x.m) & ((1 << spline.low_bits) - 1)
 
 
@@ -355,16 +356,16 @@ def piecewise(spline: Spline, x: Share, owners: Tensor | None = None) -> Protoco
     """spline(x) with spline.out_frac fraction bits; x has spline.frac fraction bits.
 
     What leaves the reach is flagged, where there is room: for the prompts that elements belong to, or as rows do.
-    Three rounds: the lines are opened while the range flags are computed, the flags, and the result. Where the plan has
-    TABLES, and it takes few bits, the flags are digits' and opened with the lines: two rounds.
+    Three rounds: the lines are opened while the range flags are computed, the flags, and the result. Where the plan
+    has it that digits tell the flags, they are opened with the lines: two rounds.
     """
     assert x.frac == spline.frac and spline.checked
-    at_once, above = TABLES in x.party.quick and spline.at_once, spline.above is not None
+    at_once, above = spline.at_once(x.party.quick, x.numel()), spline.above is not None
     index, tops, offset = indexed(spline, x, at_once)
     if spline.room:
         note_digit(tops[-1], zone_between(tops[-1].width, *spline.inside(tops[-1].width)), owners)
     if at_once:
-        flags = open_masked(*told(tops[0], spline.margin, above))
+        flags = open_masked(*told(tops, spline.margin, above))
         lines, masked = yield from together(looked_up(spline, index, offset), flags)
     else:
         polynomials = range_polynomials(len(tops), above)
@@ -372,8 +373,8 @@ def piecewise(spline: Spline, x: Share, owners: Tensor | None = None) -> Protoco
             looked_up(spline, index, offset), evaluate(range_bits(index, tops, above), *polynomials)
         )
         masked = yield from open_masked(*ranges)
-    inside = masked[0]
-    result = lines.weighted(MaskedBit(inside.party, inside.word.unsqueeze(0)), [1])
+    alone = MaskedBit(x.party, masked[0].word.unsqueeze(0))
+    result = lines.within(masked) if len(at_once) == 2 else lines.weighted(alone, [1])
     if spline.above == "x":
         result = result + select(masked[1], x.reduced(min(x.bits, spline.bits - spline.slope))).scaled(spline.slope)
     elif spline.above == 1:

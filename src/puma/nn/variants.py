@@ -15,9 +15,11 @@ EXPONENTIALS = "exponentials"  # they have room for their sums, so that these ne
 INVERSE = "inverse"  # reciprocals and roots: all intervals are looked up at once, and found by digits that overlap
 NORM = "norm"  # rows are centred before they grow, so that the mean need not be lifted
 TABLES = "tables"  # whether an input lies in a table is told by one digit, where that takes few bits
+RANGES = "ranges"  # the same of few inputs, where it takes more
 GATED = "gated"  # a gated product is opened in the ring that the next matrix reads
+DIRECT = "direct"  # a row over its length, and attention over its sum, likewise, by products of two words
 
-VARIANTS = (MAXIMUM, EXPONENTIALS, INVERSE, NORM, TABLES, GATED)
+VARIANTS = (MAXIMUM, EXPONENTIALS, INVERSE, NORM, TABLES, RANGES, GATED, DIRECT)
 LEAN: tuple[str, ...] = ()
 QUICK: tuple[str, ...] = VARIANTS
 PLANS = ("lean", "quick", "auto")

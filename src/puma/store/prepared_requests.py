@@ -70,10 +70,24 @@ class PreparedRequests:
                     return prepared_request
         return None
 
+    def alike(self, sharing: bytes, request: Generate | Encode) -> Generate | Encode | None:
+        """The request by the plan by which one like it has been prepared; None if none has."""
+        for each in self.all():
+            quick = each.request.input.quick
+            if each.sharing == sharing and _at_once(each.request, quick) == _at_once(request, quick):
+                return msgspec.structs.replace(request, input=msgspec.structs.replace(request.input, quick=quick))
+        return None
+
     def all(self) -> list[PreparedRequest]:
         """Every prepared request; none of them is used up by looking."""
         paths = sorted(self._root.iterdir()) if self._root.is_dir() else []
         return [prepared_request for path in paths if (prepared_request := _read(path))]
+
+
+def _at_once(request: Generate | Encode, quick: tuple[str, ...]) -> Generate | Encode:
+    """By this plan, and not waiting for the client's word between tokens."""
+    found = msgspec.structs.replace(request, input=msgspec.structs.replace(request.input, quick=quick))
+    return msgspec.structs.replace(found, paced=False) if isinstance(found, Generate) else found
 
 
 def _read(path: Path) -> PreparedRequest | None:

@@ -44,7 +44,7 @@ def gateway(
     fixed_length: Flag = False,
     reveal_logits: Flag = False,
     out_of_range: Literal["refuse", "warn"] = "refuse",
-    plan: str = "lean",
+    plan: str | None = None,
     together: Count = 64,
     queue: Count = 64,
     api_key: Path | None = None,
@@ -91,7 +91,8 @@ def gateway(
         warn: give answers although a number left its range; their finish_reason is then out_of_range.
     plan
         Which functions take fewer rounds and more words: lean none, quick all, auto as the network between the parties
-        has it, or their names with commas between.
+        has it, or their names with commas between. Unless given auto with a cluster, and else lean, also where parties
+        are audited.
     together
         How many requests may be with the parties at a time, each in a session of its own.
     queue
@@ -108,6 +109,8 @@ def gateway(
     open_weights
         The weights of a model on this machine are no secret: only prompts and answers are hidden, which is quicker.
     """
+    from puma.client.arguments import distant
+
     server = _server()
     if max_tokens < 1 or queue < 0 or together < 1 or drain < 0 or not 0 <= (temperature or 0) <= 2:
         raise UsageError("a limit or temperature that makes no sense", "see `puma gateway --help`")
@@ -118,6 +121,8 @@ def gateway(
     local = source or adapter or store or reveal_logits or open_weights or fitting != FITTED
     _check_roles(local, cluster, as_, model)
     audits.check(cluster, drafting.draft)
+    if audits.every:
+        distant(plan, True)
     hosts = _called(host, hostname)
     with server.listen(host, port) as bound:
         policy = (reveal_logits, "open" if open_weights else "hidden")
@@ -194,10 +199,12 @@ def _drawn(clear: Any, temperature: float | None, seen: bool) -> tuple[float, in
     return (min(first, 2.0), chances.get("top_k", 0), chances.get("top_p", 1.0)) if seen else (min(first, 2.0), 0, 1.0)
 
 
-def _judging(start: Callable[[], Any], out_of_range: str, plan: str) -> Any:
+def _judging(start: Callable[[], Any], out_of_range: str, plan: str | None) -> Any:
     """A session that gives or refuses answers which may be wrong, and asks by a plan."""
     cluster = start()
-    cluster.out_of_range, cluster.variants = out_of_range, plan
+    cluster.out_of_range = out_of_range
+    if plan is not None:
+        cluster.variants = plan
     return cluster
 
 
