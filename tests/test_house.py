@@ -192,7 +192,9 @@ def test_every_primitive_declares_its_cost(name: str) -> None:
 
 # Parts of primitives that talk and whose cost is counted with theirs.
 PARTS = {
+    "attention.divided",
     "attention.exponentials",
+    "attention.finest_inverse",
     "attention.inverse_sums",
     "attention.quotient",
     "compare.sign_of",

@@ -77,7 +77,9 @@ def lent(processes: Trio, monkeypatch: pytest.MonkeyPatch) -> None:
     """Commands find three processes running."""
     for room in (local, bench):
         monkeypatch.setattr(
-            room, "Trio", lambda progress=None, store=None, approximation="spline", threads=None: Lent(processes)
+            room,
+            "Trio",
+            lambda progress=None, store=None, approximation="spline", threads=None, dealers=1: Lent(processes),
         )
 
 

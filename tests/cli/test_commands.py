@@ -88,7 +88,7 @@ def test_generate_with_drafts(puma: Run, checkpoints: dict[str, Path], tmp_path:
 def test_generate_with_the_embedded_model(
     puma: Run, checkpoints: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("puma.reference.plain_model.embedded", lambda: checkpoints["gpt2"])
+    monkeypatch.setattr("puma.models.stories.FOLDER", checkpoints["gpt2"])
     assert len(puma("generate", "the cat sat", "--tokens", 1, "--json").json["token_ids"]) == 1
 
 
@@ -303,7 +303,7 @@ def test_doctor_finds_dead_parties(puma: Run, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_demo(puma: Run, checkpoints: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("puma.reference.plain_model.embedded", lambda: checkpoints["llama"])
+    monkeypatch.setattr("puma.models.stories.FOLDER", checkpoints["llama"])
     ran = puma("demo", "--tokens", 3)
     assert ran.code == 0 and not ran.err
     shown = re.findall(r"^  (you|  |P\d) +(m|l1|l2|) +([01.]{8,})$", ran.out, re.MULTILINE)

@@ -63,7 +63,8 @@ def test_a_session_beside_another_looks_tokens_up_in_the_same_table() -> None:
     """Of public weights: a gateway's second session would have none to ask with."""
 
     def session(table: Any) -> Any:
-        made = SimpleNamespace(approximation="spline", out_of_range="warn", variants="quick", sharing=b"s", table=table)
+        made = SimpleNamespace(approximation="spline", out_of_range="warn", variants="quick", plans={}, sharing=b"s")
+        made.table = table
         made.audited = False
         made.open = lambda name: name == "tiny"
         return made
@@ -88,6 +89,7 @@ def test_every_session_of_an_audited_cluster_begins_as_canaries_do(
         made.append(
             SimpleNamespace(approximation="spline", out_of_range="refuse", sharing=b"s", table=None, audited=False)
         )
+        made[-1].plans = {}
         made[-1].open, made[-1].use = (lambda name: True), (lambda *_: used.append(1) or model)
         return made[-1]
 

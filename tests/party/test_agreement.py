@@ -156,10 +156,13 @@ def test_who_goes_on_is_agreed_before_the_next_output(parties: Sessions, odd: in
 
 def test_how_many_drafts_were_right_is_agreed_before_the_next_output(parties: Sessions) -> None:
     """Parties that cut their caches otherwise would compute a product of shares that do not fit."""
-    draft = Scripted({(1, 5): [9] * 9}, 2, lambda at, place: False, 28)
-    told(
-        parties, 1, msg.Pace, lambda s: list(continued(s, [[1, 5]], 6, draft, {}, Sampling())), "llama", kept=[[]]
-    )  # the others hear that one counts
+
+    def work(session: Any) -> None:
+        answer = [step[0] for step in session.continued([[1, 5]], 6)]
+        draft = Scripted({(1, 5): answer}, 2, lambda at, place: False, 28)
+        list(continued(session, [[1, 5]], 6, draft, {}, Sampling()))
+
+    told(parties, 1, msg.Pace, work, "llama", kept=[[0]])  # the others hear that drafts count, too
 
 
 def test_what_was_said_before_counts(parties: Sessions) -> None:

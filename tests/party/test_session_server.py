@@ -185,6 +185,16 @@ def test_what_was_taken_is_lost_with_its_session(live: Live, memory: Path) -> No
     assert answer.cost.prepared is None and answer.cost.offline > 0
 
 
+def test_a_replaced_model_takes_its_preprocessing_along(live: Live, memory: Path, checkpoints: dict[str, Path]) -> None:
+    with connected(live, memory, "judge") as cluster:
+        cluster.prepare(3)
+    before = counts(live)
+    live.share(checkpoints["classifier"], "judge", version="2", approximations=("spline", "mpcformer"))
+    assert counts(live) == [count - 1 for count in before]
+    with connected(live, memory, "judge", accept_changes=True) as cluster:
+        assert cluster.encode(TEXT).cost.prepared is None
+
+
 def test_preprocessing_has_bounds_and_an_abort_leaves_none(live: Live, memory: Path) -> None:
     with connected(live, memory) as cluster, pytest.raises(AdmissionError, match="at most for one key"):
         while True:
@@ -195,16 +205,6 @@ def test_preprocessing_has_bounds_and_an_abort_leaves_none(live: Live, memory: P
     assert sum(path.stat().st_size for path in pieces(live)[2]) <= 10 << 20
     with connected(live, memory) as cluster, pytest.raises(AdmissionError, match="208 tokens"):
         cluster.prepare(25, 1, 8)
-
-
-def test_a_replaced_model_takes_its_preprocessing_along(live: Live, memory: Path, checkpoints: dict[str, Path]) -> None:
-    with connected(live, memory, "judge") as cluster:
-        cluster.prepare(3)
-    before = counts(live)
-    live.share(checkpoints["classifier"], "judge", version="2", approximations=("spline", "mpcformer"))
-    assert counts(live) == [count - 1 for count in before]
-    with connected(live, memory, "judge", accept_changes=True) as cluster:
-        assert cluster.encode(TEXT).cost.prepared is None
 
 
 @pytest.mark.slow
