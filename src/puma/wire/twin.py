@@ -45,6 +45,11 @@ class Twin:
         return self._first.lost or self._second.lost
 
     @property
+    def quiet(self) -> bool:
+        """Whether one of them has sent nothing that waits here."""
+        return self._first.quiet or self._second.quiet
+
+    @property
     def sent_bytes(self) -> int:
         """To both."""
         return self._first.sent_bytes + self._second.sent_bytes
