@@ -67,16 +67,22 @@ def serving(
     chosen = Settings("tiny", most=24, temperature=0.0, together=16, waiting=16)
     makes: Callable[[], Any] = begin or start
     gateway = Gateway(clear, makes, replace(chosen, **settings), keys)
+    with running(gateway) as (port, server):
+        url = f"http://127.0.0.1:{port}"
+        with openai.OpenAI(base_url=f"{url}/v1", api_key=api_key, max_retries=0, timeout=60) as client:
+            yield Served(gateway, url, port, clear, clusters, client, server)
+
+
+@contextmanager
+def running(gateway: Gateway) -> Iterator[tuple[int, Any]]:
+    """A gateway in a thread: its port and its server, which must end within 20 seconds."""
     bound = listen("127.0.0.1", 0)
     server = configured(gateway)
     thread = threading.Thread(target=server.run, args=([bound],), daemon=True)
     thread.start()
     try:
         until(lambda: server.started)
-        port = bound.getsockname()[1]
-        url = f"http://127.0.0.1:{port}"
-        with openai.OpenAI(base_url=f"{url}/v1", api_key=api_key, max_retries=0, timeout=60) as client:
-            yield Served(gateway, url, port, clear, clusters, client, server)
+        yield bound.getsockname()[1], server
     finally:
         server.should_exit = True
         thread.join(20)

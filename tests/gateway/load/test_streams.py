@@ -19,11 +19,10 @@ from typing import Any
 import pytest
 
 from puma.errors import PeerLost
-from puma.gateway.server import configured, listen
 from puma.gateway.service import Gateway
 from puma.gateway.settings import Settings
 from puma.reference.plain_model import PlainModel
-from tests.gateway.conftest import until
+from tests.gateway.conftest import running, until
 
 STREAMS, TOKENS, QUEUE = 64, 12, 4
 WORDS = ["the cat", "a dog", "the dog sat", "it", "a big red hat"]
@@ -155,18 +154,11 @@ def _serving(folder: Path) -> Iterator[Asked]:
     wanted = {word: text.removeprefix(clear.decode(ids[word])) for word, text in texts.items()}
     settings = Settings("tiny", most=TOKENS, temperature=0.0, together=STREAMS, waiting=QUEUE)
     gateway = Gateway(clear, lambda: Played(clear, clock, said), settings)  # type: ignore[arg-type, return-value]
-    bound = listen("127.0.0.1", 0)
-    server = configured(gateway)
-    thread = threading.Thread(target=server.run, args=([bound],), daemon=True)
-    thread.start()
-    try:
-        until(lambda: server.started)
-        yield Asked(bound.getsockname()[1], gateway, clock, wanted)
-    finally:
-        clock.release()
-        server.should_exit = True
-        thread.join(20)
-        assert not thread.is_alive()
+    with running(gateway) as (port, _):
+        try:
+            yield Asked(port, gateway, clock, wanted)
+        finally:
+            clock.release()
 
 
 def test_of_64_streams_none_waits_for_another(asked: Asked) -> None:

@@ -19,6 +19,7 @@ from puma.wire import messages as msg
 from puma.wire.messages import Prefix
 from tests.models import tiny
 from tests.party.sessions import Sessions
+from tests.party.steps.test_channel import greedy
 
 FIRST = [4, 9, 6, 11, 8, 3, 7, 2, 5, 12, 1, 10]
 
@@ -33,10 +34,6 @@ def parties(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sessions]:
     yield made
     for each in made.channel:
         each.end(PeerLost("the tests are over"))
-
-
-def greedy(parties: Sessions, ids: Sequence[int], tokens: int) -> list[int]:
-    return parties.clear.greedy(ids, tokens)  # type: ignore[attr-defined]
 
 
 def turn(session: ClusterSession, ids: Sequence[int], tokens: int, memory: Remembered | None, **how: Any) -> list[int]:
