@@ -58,9 +58,15 @@ def check(e: torch.Tensor, digit: torch.Tensor, width: int, members: torch.Tenso
         table = words(2 * tables, 1 << width, seed=tables)[::2]
         assert torch.equal(kernels.lookup(e, digit, width, table), plain.lookup(e, digit, width, table)), tables
     assert torch.equal(kernels.member(e, digit, width, members), plain.member(e, digit, width, members))
+    asked = [(e, digit, width, members), (e, digit, width, None), (e, digit, width, 1 - members.long())]
+    for got, expected in zip(kernels.flags(asked), plain.flags(asked), strict=True):
+        assert got.shape == expected.shape and torch.equal(got, expected)
     assert torch.equal(kernels.above(e, digit, width), plain.above(e, digit, width))
     assert torch.equal(kernels.hot_bit(e, digit, width), plain.hot_bit(e, digit, width))
     assert torch.equal(kernels.onehot(digit, width), plain.onehot(digit, width))
+    half = words(2 * (((digit.numel() << width) + 7) // 8)).to(torch.uint8)
+    hidden = [room.hidden_hots(half, [digit, digit], [width, width]) for room in (kernels, plain)]
+    assert torch.equal(*hidden)
 
 
 @pytest.mark.parametrize("width", WIDTHS)

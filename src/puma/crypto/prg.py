@@ -112,24 +112,29 @@ class Stream:
 
     def bytes(self, n: int, device: Device = "cpu") -> torch.Tensor:
         """n uniform bytes, a 1-D uint8 tensor."""
-        if _is_meta(device):
+        kind = _kind(device)
+        if kind == "meta":
             self._skip(n)
             return torch.empty(n, dtype=torch.uint8, device="meta")
-        return _tensor(self._draw(n)[:n], device)
+        found = torch.from_numpy(self._draw(n)[:n])
+        return found if kind == "cpu" else found.to(device)
 
     def words(self, shape: Shape, device: Device = "cpu") -> torch.Tensor:
         """Uniform 64-bit words, an int64 tensor."""
-        dims, n = _counted(shape)
-        if _is_meta(device):
-            self._skip(8 * n)
+        dims = (shape,) if isinstance(shape, int) else tuple(shape)
+        kind, size = _kind(device), 8 * math.prod(dims)
+        if kind == "meta":
+            self._skip(size)
             return torch.empty(dims, dtype=torch.int64, device="meta")
-        return _tensor(np.ndarray(dims, np.int64, self._draw(8 * n)), device)
+        found = torch.from_numpy(np.ndarray(dims, np.int64, self._draw(size)))
+        return found if kind == "cpu" else found.to(device)
 
     def bits(self, shape: Shape, device: Device = "cpu") -> torch.Tensor:
         """Uniform bits as 0/1 int64 words; eight are spent per byte, lowest first."""
-        dims, n = _counted(shape)
+        dims = (shape,) if isinstance(shape, int) else tuple(shape)
+        n, kind = math.prod(dims), _kind(device)
         size = (n + 7) // 8
-        if _is_meta(device):
+        if kind == "meta":
             self._skip(size)
             return torch.empty(dims, dtype=torch.int64, device="meta")
         drawn, bits = self._draw(size), np.empty(n, np.int64)
@@ -138,16 +143,19 @@ class Stream:
             bits[low:high] = np.unpackbits(drawn[low // 8 : (high + 7) // 8], count=high - low, bitorder="little")
 
         pool.split(spread, n, _LEAST, 8)
-        return _tensor(bits.reshape(dims), device)
+        found = torch.from_numpy(bits.reshape(dims))
+        return found if kind == "cpu" else found.to(device)
 
     def _draw(self, size: int) -> np.ndarray:
         """Whole blocks, at least `size` bytes: the next draw then starts at a block that `at` can name."""
-        blocks, start, low = _blocks(size), self._position, self._low
-        size = blocks * BLOCK
-        self._advance(blocks)
-        if low + size <= self._held.size:
-            self._low = low + size
-            return self._held[low : low + size]
+        size, start, low = (size + BLOCK - 1) & -BLOCK, self._position, self._low
+        self._position = start + size // BLOCK
+        if self._position > MAX_POSITION:
+            raise self._used_up()
+        end = low + size
+        if end <= self._held.size:
+            self._low = end
+            return self._held[low:end]
         held = self._held[low:]
         if self._cipher is None:
             self._cipher = _cipher(self._key, start + held.size // BLOCK)
@@ -164,13 +172,13 @@ class Stream:
         return buffer[:size]
 
     def _skip(self, size: int) -> None:
-        self._advance(_blocks(size))
+        self._position += (size + BLOCK - 1) // BLOCK
+        if self._position > MAX_POSITION:
+            raise self._used_up()
         self._cipher, self._held, self._low = None, _NOTHING, 0
 
-    def _advance(self, blocks: int) -> None:
-        self._position += blocks
-        if self._position > MAX_POSITION:
-            raise OverflowError(f"the stream {self.purpose!r} is used up; open a new session")
+    def _used_up(self) -> OverflowError:
+        return OverflowError(f"the stream {self.purpose!r} is used up; open a new session")
 
     def __repr__(self) -> str:
         return f"Stream({self.purpose!r}, lane={self.lane}, position={self._position})"
@@ -241,19 +249,5 @@ def _fill(context: CipherContext, buffer: np.ndarray) -> None:
         context.update_into(_ZEROS[: len(piece)], piece)
 
 
-def _counted(shape: Shape) -> tuple[tuple[int, ...], int]:
-    dims = (shape,) if isinstance(shape, int) else tuple(shape)
-    return dims, math.prod(dims)
-
-
-def _is_meta(device: Device) -> bool:
-    return (device if isinstance(device, torch.device) else torch.device(device)).type == "meta"
-
-
-def _tensor(array: np.ndarray, device: Device) -> torch.Tensor:
-    found = torch.from_numpy(array)
-    return found if isinstance(device, torch.device) and device.type == "cpu" else found.to(device)
-
-
-def _blocks(size: int) -> int:
-    return (size + BLOCK - 1) // BLOCK
+def _kind(device: Device) -> str:
+    return device.type if isinstance(device, torch.device) else torch.device(device).type

@@ -23,12 +23,12 @@ def xor_of_products(rows: Tensor, terms: Tensor, ends: Tensor) -> Tensor:
     if out.numel():
         rows, terms, ends = lying(rows, torch.uint8), lying(terms), lying(ends)
         source, which, until, to = rows.data_ptr(), terms.data_ptr(), ends.data_ptr(), out.data_ptr()
-        pool.split(
-            lambda low, high: _xor_of_products(
-                source, which, until, every, results, factors, count, width, to, low, high
-            ),
-            *(width, -(-_LEAST // max(every * factors, 1)), 64),
-        )
+        sizes = source, which, until, every, results, factors, count, width, to
+        least = -(-_LEAST // max(every * factors, 1))
+        if width < 2 * least:
+            _xor_of_products(*sizes, 0, width)
+        else:
+            pool.split(lambda low, high: _xor_of_products(*sizes, low, high), width, least, 64)
     return out
 
 

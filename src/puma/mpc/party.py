@@ -136,15 +136,16 @@ class Party:
 
     def words(self, evaluator: int, purpose: str, shape: Sequence[int]) -> Tensor | None:
         """Fresh uniform 64-bit words common to the dealer and `evaluator`; None at the other evaluator."""
-        if self.rank not in (DEALER, evaluator):
+        if self.rank != evaluator and self.rank != DEALER:
             return None
         if self.dry:
             return self.nothing(shape)
-        return self._stream(evaluator, purpose).words(tuple(shape), self.device)
+        stream = self._streams.get((evaluator, purpose)) or self._stream(evaluator, purpose)
+        return stream.words(shape, self.device)
 
     def own_words(self, purpose: str, shape: Sequence[int]) -> Tensor | tuple[Tensor, Tensor]:
         """Fresh words: the dealer gets the pair (with P1, with P2), an evaluator its own."""
-        if self.is_dealer:
+        if self.rank == DEALER:
             return present(self.words(FIRST, purpose, shape)), present(self.words(SECOND, purpose, shape))
         return present(self.words(self.rank, purpose, shape))
 
@@ -160,11 +161,12 @@ class Party:
 
     def random_bytes(self, evaluator: int, purpose: str, count: int) -> Tensor | None:
         """Fresh uniform bytes (uint8) common to the dealer and `evaluator`; None at the other evaluator."""
-        if self.rank not in (DEALER, evaluator):
+        if self.rank != evaluator and self.rank != DEALER:
             return None
         if self.dry:
             return _bytes(count)
-        return self._stream(evaluator, purpose).bytes(count, self.device)
+        stream = self._streams.get((evaluator, purpose)) or self._stream(evaluator, purpose)
+        return stream.bytes(count, self.device)
 
     def _stream(self, evaluator: int, purpose: str) -> Stream:
         stream = self._streams.get((evaluator, purpose))
@@ -234,14 +236,14 @@ class Party:
             if not self.dry:
                 self.links[SECOND].send(kernels.to_wire(present(payload)))
             return None
-        self.ledger.awaited(count)
         if self.dry:
+            self.ledger.awaited(count)
             return _bytes(count)
         return kernels.from_wire(self.links[DEALER].recv(count), self.device)
 
     def exchange(self, pieces: Message) -> list[Tensor | None]:
         """Online, both evaluators at once: one message each way, pieces of the same shapes back. One round."""
-        if self.is_dealer:
+        if self.rank == DEALER:
             return [None] * len(pieces)
         if self.dry:
             self.ledger.sent(Bytes.of(*(piece.size for piece in pieces)), online=True)
@@ -249,13 +251,13 @@ class Party:
             return [p.words for p in pieces]
         # The dealer runs far ahead: what it has sent would hide for long that it is gone.
         self.links[DEALER].check()
-        parts = [(present(piece.words), piece.bits) for piece in pieces]
-        written = message.write(parts)
-        self.ledger.sent(len(written), online=True)
-        self.ledger.round()
+        parts: list[Any] = [piece[:2] for piece in pieces]  # an evaluator has words for all of them
+        lengths = message.sizes(parts)
+        written = message.write(parts, lengths)
+        self.ledger.swapped(len(written))
         link = self.links[SECOND if self.rank == FIRST else FIRST]
         link.send(written)
-        return [*message.read(self._awaited(link, len(written)), parts)]
+        return [*message.read(self._awaited(link, len(written)), parts, lengths)]
 
     def _awaited(self, link: Link, size: int) -> memoryview:
         """The other's message."""

@@ -22,6 +22,7 @@ from puma.mpc.share import Share
 from puma.net import Link
 
 BLOCK_BYTES = 512 << 10  # of one component: half of a second-level cache of 1 MiB, and 20 us of calls hardly count
+WALKED = 2  # ranges of rows for each thread: each draws masks from a place of its own
 ROWS = 8  # a block has a multiple of so many rows: what the products take at a time
 
 Signs = tuple[int, int]
@@ -181,7 +182,7 @@ def accumulate(weight: Seeded, kernel: Kernel, jobs: Sequence[Job]) -> None:
 def _walk(weight: Seeded, kernel: Kernel, jobs: Sequence[Job], wanted: tuple[bool, bool]) -> None:
     """Block by block; threads take ranges of rows, each with the masks of its own."""
     least = min(jobs[0][0].shape[0], 64)
-    parts = pool.ranges(weight.shape[0], weight.block_rows(least), ROWS)
+    parts = pool.ranges(weight.shape[0], weight.block_rows(least), ROWS, WALKED)
     # Rows of the weight are columns of a linear layer's result, which nobody else writes; else each makes a sum.
     apart = kernel is not kernels.linear_packed and len(parts) > 1
     sums = {part: [torch.zeros_like(out) if apart else out for _, _, out in jobs] for part in parts}

@@ -196,7 +196,7 @@ class Endpoint(ABC):
 
     def _emit(self, kind: Kind, buffers: tuple[Buffer, ...]) -> None:
         pieces = [flat(buffer) for buffer in buffers]
-        size = sum(map(len, pieces))
+        size = len(pieces[0]) if len(pieces) == 1 else sum(map(len, pieces))
         if size > self.limits[kind]:
             what = f"a {kind.name.lower()} frame of {size} bytes for {self.peer}"
             raise FrameError(f"{what} is over the limit of {self.limits[kind]}", "split it")
