@@ -32,7 +32,7 @@ Device = str | torch.device
 # has one page for all of them, which stays in the cache; and so many that threads seldom meet at Python's lock.
 _ZEROS = memoryview(bytes(1 << 20))
 _LEAST = 1 << 18  # bytes that a thread draws at least: some 30 us
-_SMALL, _AHEAD = 1 << 10, 1 << 12  # bytes of a draw that may come out of so many drawn at once
+_SMALL, _AHEAD = 1 << 12, 1 << 14  # bytes of a draw that may come out of so many drawn at once
 _NOTHING = np.empty(0, np.uint8)
 _TRIALS, _TRIED = 5, 1 << 18  # of a way to draw: how often it is tried, and with how many bytes
 

@@ -12,7 +12,7 @@ from puma import pool
 from puma.kernels.views import compiled, lying, octets_at, words_at
 
 _BLOCK = 4096  # bytes of a result that are finished before the next ones: they stay in the first-level cache
-_LEAST = 1 << 20  # bytes that a thread multiplies at least: some 50 us
+_LEAST = 1 << 18  # bytes that a thread multiplies at least: some 15 us
 
 
 def xor_of_products(rows: Tensor, terms: Tensor, ends: Tensor) -> Tensor:
