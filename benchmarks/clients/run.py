@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 from urllib.request import Request, urlopen
@@ -76,6 +77,8 @@ QUICK = (Case("embedded model", None, 3, 3), Case("sentences, MiniLM-L6, one lay
 
 def clients(runs: int, quick: bool, say: Say) -> dict[str, Any]:
     """All of it."""
+    if find_spec("uvicorn") is None:  # found out now, and not after a quarter of an hour
+        raise RuntimeError("a gateway needs uvicorn: pip install -c constraints.txt '.[bench]'")
     kernel = netem.available()
     if kernel:
         netem.enter()
@@ -227,7 +230,10 @@ def gateway(together: int) -> Iterator[str]:
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as program:
         try:
             assert program.stdout is not None
-            yield json.loads(program.stdout.readline())["url"]
+            told = json.loads(program.stdout.readline() or "{}")
+            if "url" not in told:
+                raise RuntimeError(f"no gateway: {told}")
+            yield told["url"]
         finally:
             program.terminate()
 

@@ -125,6 +125,25 @@ def test_what_nobody_takes_here_is_not_the_peers_silence(heart):
         writes.close()
 
 
+def test_what_nobody_here_has_had_time_to_read_is_not_the_peers_silence(heart, monkeypatch):
+    """A machine that has too much to do lets a thread wait for seconds: what has come meanwhile is a sign of life."""
+    monkeypatch.setattr(StreamLink, "_receive", lambda link: None)
+    outbound, reads = socket.socketpair()
+    inbound, writes = socket.socketpair()
+    link = StreamLink("P1", "P2", outbound, inbound, timeout=5)
+    try:
+        writes.sendall(BEAT)
+        later(heart, pulse.SILENT + 2)
+        assert not link.lost
+        link._fill(memoryview(bytearray(len(BEAT))), begun=False)
+        later(heart, 2 * pulse.SILENT + 2)
+        assert link.lost, "nothing has come since"
+    finally:
+        link.close()
+        reads.close()
+        writes.close()
+
+
 @pytest.mark.parametrize("make_links", ["plain", "tls"], indirect=True)
 def test_beats_travel_on_real_links(make_links, monkeypatch):
     monkeypatch.setattr(pulse, "EVERY", 0.05)

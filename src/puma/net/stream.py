@@ -135,7 +135,7 @@ class StreamLink(Endpoint):
 
     def silent(self, seconds: float) -> None:
         """Nothing has come for so long, not even a beat: the link is over, and whoever waits for it is woken."""
-        if self.inbox.full:  # nobody here has looked
+        if self.inbox.full or (self.inbox.over is None and self._waits):  # nobody here has looked
             self.heard = monotonic()
         elif self.inbox.over is None:
             what = f"{self.peer} has given no sign of life for {seconds:.0f} s"
@@ -148,12 +148,16 @@ class StreamLink(Endpoint):
 
     @property
     def quiet(self) -> bool:
-        if not super().quiet or (isinstance(self._inbound, ssl.SSLSocket) and self._inbound.pending()):
-            return False
+        return super().quiet and self._waits is False
+
+    @property
+    def _waits(self) -> bool | None:
+        """Whether bytes have come that nobody has read; None once the socket is closed."""
         try:
-            return not _ready(self._inbound, select.POLLIN)
-        except (OSError, ValueError):  # closed meanwhile
-            return False
+            inside = isinstance(self._inbound, ssl.SSLSocket) and self._inbound.pending() > 0
+            return inside or _ready(self._inbound, select.POLLIN)
+        except (OSError, ValueError):
+            return None
 
     def _next(self, kind: Kind, size: int | None) -> memoryview | None:
         inbox = self.inbox
