@@ -229,7 +229,7 @@ def parameter(number: int, component: int) -> Deviate:
 
 def input_of(server: Server) -> None:
     """A party takes another input than the one that its client shared."""
-    honest = server._prompt
+    honest: Any = server._prompt
 
     def prompt(*given: Any) -> Any:
         found = honest(*given)

@@ -8,13 +8,14 @@ from __future__ import annotations
 from puma.audit.shared import Shared, in_the_open, over, taken_apart
 from puma.errors import UsageError
 from puma.local.cluster import LocalCluster
+from puma.reference.plain_model import PlainModel
 
 
 def shared_by(parties: LocalCluster) -> Shared:
     """The model of a cluster that has shared it a moment ago, or lets its parties know the weights; UsageError for one
     whose parties held it already."""
     session, clear = parties.session, parties.model
-    assert session.config is not None and session.card is not None
+    assert session.config is not None and session.card is not None and isinstance(clear, PlainModel)
     config, card, sharing = session.config, session.card, session.sharing
     if card.weights is not None and card.base is None:
         return in_the_open(config, card, sharing, clear.params)
