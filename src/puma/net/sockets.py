@@ -4,7 +4,6 @@ know frames."""
 from __future__ import annotations
 
 import functools
-import select
 import socket
 import ssl
 import struct
@@ -13,14 +12,6 @@ SOCKET_BYTES = 4 << 20
 # A machine that is gone without a word is noticed after 3 + 3 * 2 seconds: the inbound socket of a link never has
 # anything unacknowledged on its way out, so the system's probes decide alone, whatever its peer is too busy to read.
 PROBES = {socket.TCP_KEEPIDLE: 3, socket.TCP_KEEPINTVL: 2, socket.TCP_KEEPCNT: 3}
-
-
-def ready(sock: socket.socket, event: int) -> bool:
-    """Whether something has come, or a few bytes would leave at once: which the system says only where there is room
-    for many."""
-    poll = select.poll()
-    poll.register(sock, event)
-    return bool(poll.poll(0))
 
 
 def set_timeout(sock: socket.socket, seconds: float) -> None:
