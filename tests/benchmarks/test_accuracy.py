@@ -10,7 +10,8 @@ import msgspec
 import pytest
 import torch
 
-from benchmarks.accuracy import flags, published, real_width, tables
+from benchmarks.accuracy import evaluations, flags, published, real_width, tables
+from puma.cli.app import app
 from puma.models import Cache, architecture, with_layers
 from puma.reference.fixed_session import FixedSession
 from puma.reference.float_session import Plain
@@ -77,6 +78,21 @@ def test_tables() -> None:
     found |= {"long": [{"tokens": 256, "same": 200}]}
     text = tables.smollm2(found | {"parties": [{"tokens": 16, "same": 16}]})
     assert "1 of 2" in text and "0.001" in text and "99.95 %" in text and "1 of 1" in text
+
+
+@pytest.mark.parametrize("name", evaluations.EVALUATIONS)
+def test_evaluations_are_command_lines_of_ours(name: str) -> None:
+    for clear in (True, False):
+        words = evaluations.EVALUATIONS[name].words(Path("data"), Path("made"), "puma", clear)
+        _, bound, _ = app.parse_args(words)
+        assert bound.arguments["clear"] == clear and bound.arguments["output"].json
+
+
+def test_an_evaluation_whose_numbers_left_their_range_is_a_row() -> None:
+    error = {"kind": "OutOfRange", "message": "a number left its range", "hint": ""}
+    assert "| PUMA, clear | none: a number left its range |" in tables.TABLES["sst2"](
+        [{"profile": "puma", "clear": True, "error": error}]
+    )
 
 
 @pytest.mark.slow
