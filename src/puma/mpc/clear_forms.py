@@ -27,7 +27,6 @@ from puma.mpc.zones import CERTAIN_ROW, certain_lift
 
 F = TypeVar("F", bound=Callable[..., Any])
 EXACT = 2.0**53  # doubles hold every whole number below
-SCATTER = -7046029254386353131  # 2^64 over the golden ratio, odd: its multiples lie evenly
 
 
 def in_clear(form: Callable[..., Any]) -> Callable[[F], F]:
@@ -222,17 +221,6 @@ def retrieve(choice: ClearChoice, table: Clear) -> ClearSum:
     """The chosen rows of a table."""
     source = _source(table, table)
     return ClearSum(_of(choice), table.m[choice.ids], table.truth[choice.ids], choice.bits, table.frac, source)
-
-
-def cut(words: Tensor, low: int) -> tuple[Tensor, Tensor]:
-    """What lies above so many low bits, and these, as `lookup.digits` cuts words: one too high, and these less 2^low,
-    where a mask's carry. The mask is drawn from the word itself, so that the same number is always cut alike; but all
-    low bits are met as often as under masks, and tables err in the clear as they do on shares.
-    """
-    high, rest = words >> low, words & ((1 << low) - 1)
-    masks = (words * SCATTER >> 32) & ((1 << low) - 1)
-    carry = (rest + masks) >> low
-    return high + carry, rest - (carry << low)
 
 
 def note_lift(x: Clear, owners: Tensor | None = None) -> None:

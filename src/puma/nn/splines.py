@@ -31,7 +31,7 @@ from puma.mpc.clear import Clear, ClearSum
 from puma.mpc.clear_forms import in_clear
 from puma.mpc.cost import declares
 from puma.mpc.fixed import ACTIVATION, ACTIVATION_REACH, NONLINEAR, SCORE_REACH
-from puma.mpc.lookup import Digit, column, digits, line, line_masks
+from puma.mpc.lookup import Digit, column, cut, digits, line, line_masks
 from puma.mpc.party import Protocol, together
 from puma.mpc.share import Additive, Share
 from puma.mpc.watch import note_digit
@@ -295,7 +295,7 @@ class ClearLines:
 
 
 def _lines_in_clear(spline: Spline, x: Clear) -> ClearLines:
-    return ClearLines(spline, _clear_words(spline, *clear_forms.cut(_words(spline, x), spline.low_bits)))
+    return ClearLines(spline, _clear_words(spline, *cut(_words(spline, x), spline.low_bits)))
 
 
 def _outside(spline: Spline, index: Tensor) -> Tensor:
@@ -308,7 +308,7 @@ def _outside(spline: Spline, index: Tensor) -> Tensor:
 def _piecewise_in_clear(spline: Spline, x: Clear, owners: Tensor | None = None) -> Clear:
     x.party.note_range(f"input of {spline.name}", x, 2.0**spline.reach + spline.low)
     words = _words(spline, x)
-    index, offset = clear_forms.cut(words, spline.low_bits)
+    index, offset = cut(words, spline.low_bits)
     inside, above = (index >= 0) & (index < 1 << spline.width), index >= 1 << spline.width
     if spline.room and x.party.on_watch is not None:
         x.party.on_watch.count(_outside(spline, words >> spline.low_bits).to(torch.int64), owners)
