@@ -101,9 +101,7 @@ def test_an_evaluation_whose_numbers_left_their_range_is_a_row() -> None:
 def test_all_published_models_hold(stretch: str, real: Callable[[str], Path]) -> None:
     for name, each in published.read(real("activations")).items():
         found = real_width.measured(name, each, published.stretches(each)[stretch])
-        # It was just below the bound when gates followed calibration; what is proven of them is larger.
-        most = 0.0041 if (name, stretch) == ("Qwen3-8B", "end") else BOUND
-        assert max(found["errors"]) < most, name
+        assert max(found["errors"]) < BOUND, name
 
 
 def test_a_faint_first_layer_holds() -> None:

@@ -171,17 +171,3 @@ def _pack_hot(hot: Tensor, width: int) -> Tensor:
     if width >= 6:
         return hot.contiguous().view(-1).view(torch.uint8)
     return kernels.pack(hot, 1 << width)
-
-
-SCATTER = -7046029254386353131  # 2^64 over the golden ratio, odd: its multiples lie evenly
-
-
-def cut(words: Tensor, low: int) -> tuple[Tensor, Tensor]:
-    """In the clear, what lies above so many low bits, and these, as digits of masked words tell them: one too high, and
-    these less 2^low, where a mask's carry. The mask is drawn from the word itself, so that the same number is always
-    cut alike; but all low bits are met as often as under masks, and tables err in the clear as they do on shares.
-    """
-    high, rest = words >> low, words & ((1 << low) - 1)
-    masks = (words * SCATTER >> 32) & ((1 << low) - 1)
-    carry = (rest + masks) >> low
-    return high + carry, rest - (carry << low)

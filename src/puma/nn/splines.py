@@ -27,11 +27,11 @@ from puma.mpc.boolean import (
     select,
     to_arithmetic,
 )
-from puma.mpc.clear import Clear, ClearSum
+from puma.mpc.clear import Clear, ClearSum, cut
 from puma.mpc.clear_forms import in_clear
 from puma.mpc.cost import declares
 from puma.mpc.fixed import ACTIVATION, ACTIVATION_REACH, NONLINEAR, SCORE_REACH
-from puma.mpc.lookup import Digit, column, cut, digits, line, line_masks
+from puma.mpc.lookup import Digit, column, digits, line, line_masks
 from puma.mpc.party import Protocol, together
 from puma.mpc.share import Additive, Share
 from puma.mpc.watch import note_digit
