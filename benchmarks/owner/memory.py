@@ -208,7 +208,7 @@ def _largest() -> int:
 
 def main() -> None:
     """Write, measure in processes, print."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.owner.memory")
     parser.add_argument("--layers", type=int, default=10)
     parser.add_argument("--kinds", default="fp16,gptq,awq,fp8,compressed-tensors,nf4,gguf")
     parser.add_argument("--measure", type=Path, help=argparse.SUPPRESS)
