@@ -21,6 +21,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from puma import pool
 
 BLOCK = 16
+HOST = torch.device("cpu")
 SECRET_BYTES = 32
 # Far below the 2^64 blocks at which counter mode shows itself, and far above what any session draws.
 MAX_POSITION = 1 << 48
@@ -110,31 +111,32 @@ class Stream:
         cipher.update(bytes(skipped))
         return Reader(cipher)
 
-    def bytes(self, n: int, device: Device = "cpu") -> torch.Tensor:
+    def bytes(self, n: int, device: Device = HOST) -> torch.Tensor:
         """n uniform bytes, a 1-D uint8 tensor."""
-        kind = _kind(device)
-        if kind == "meta":
+        if device is HOST:
+            return torch.from_numpy(self._draw(n)[:n])
+        if _is_meta(device):
             self._skip(n)
             return torch.empty(n, dtype=torch.uint8, device="meta")
-        found = torch.from_numpy(self._draw(n)[:n])
-        return found if kind == "cpu" else found.to(device)
+        return torch.from_numpy(self._draw(n)[:n]).to(device)
 
-    def words(self, shape: Shape, device: Device = "cpu") -> torch.Tensor:
+    def words(self, shape: Shape, device: Device = HOST) -> torch.Tensor:
         """Uniform 64-bit words, an int64 tensor."""
         dims = (shape,) if isinstance(shape, int) else tuple(shape)
-        kind, size = _kind(device), 8 * math.prod(dims)
-        if kind == "meta":
+        size = 8 * math.prod(dims)
+        if device is HOST:
+            return torch.from_numpy(np.ndarray(dims, np.int64, self._draw(size)))
+        if _is_meta(device):
             self._skip(size)
             return torch.empty(dims, dtype=torch.int64, device="meta")
-        found = torch.from_numpy(np.ndarray(dims, np.int64, self._draw(size)))
-        return found if kind == "cpu" else found.to(device)
+        return torch.from_numpy(np.ndarray(dims, np.int64, self._draw(size))).to(device)
 
-    def bits(self, shape: Shape, device: Device = "cpu") -> torch.Tensor:
+    def bits(self, shape: Shape, device: Device = HOST) -> torch.Tensor:
         """Uniform bits as 0/1 int64 words; eight are spent per byte, lowest first."""
         dims = (shape,) if isinstance(shape, int) else tuple(shape)
-        n, kind = math.prod(dims), _kind(device)
+        n = math.prod(dims)
         size = (n + 7) // 8
-        if kind == "meta":
+        if _is_meta(device):
             self._skip(size)
             return torch.empty(dims, dtype=torch.int64, device="meta")
         drawn, bits = self._draw(size), np.empty(n, np.int64)
@@ -143,8 +145,7 @@ class Stream:
             bits[low:high] = np.unpackbits(drawn[low // 8 : (high + 7) // 8], count=high - low, bitorder="little")
 
         pool.split(spread, n, _LEAST, 8)
-        found = torch.from_numpy(bits.reshape(dims))
-        return found if kind == "cpu" else found.to(device)
+        return torch.from_numpy(bits.reshape(dims)).to(device)
 
     def _draw(self, size: int) -> np.ndarray:
         """Whole blocks, at least `size` bytes: the next draw then starts at a block that `at` can name."""
@@ -249,5 +250,5 @@ def _fill(context: CipherContext, buffer: np.ndarray) -> None:
         context.update_into(_ZEROS[: len(piece)], piece)
 
 
-def _kind(device: Device) -> str:
-    return device.type if isinstance(device, torch.device) else torch.device(device).type
+def _is_meta(device: Device) -> bool:
+    return torch.device(device).type == "meta"

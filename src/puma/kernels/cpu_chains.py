@@ -146,7 +146,7 @@ def _signed(constant: int) -> int:
 
 def _at_all(*tensors: Tensor) -> list[int]:
     """Their addresses."""
-    return [x.data_ptr() for x in tensors]
+    return list(map(Tensor.data_ptr, tensors))
 
 
 def _rows(x: Tensor, count: int) -> list[int]:

@@ -116,7 +116,10 @@ def above(e: Tensor, digit: Tensor, width: int) -> Tensor:
 def flags(asked: Sequence[tuple[Tensor, Tensor, int, Tensor | None]]) -> Sequence[Tensor]:
     """What `member` says of each (e, digit, width, members), and `above` where there are no members: of few digits all
     in one call, which takes longer than what is done there."""
-    lie = [_aligned(e, digit, width) for e, digit, width, _ in asked]
+    lie, last = list[tuple[Tensor, Tensor]](), (None, None)
+    for e, digit, width, _ in asked:  # of one digit several things are asked, one after the other
+        lie.append(lie[-1] if last[0] is e and last[1] is digit else _aligned(e, digit, width))
+        last = e, digit
     shape, count = lie[0][1].shape, lie[0][1].numel()
     if not 0 < count < 2 * _LEAST or any(digit.shape != shape for _, digit in lie):
         return [above(e, d, w) if members is None else member(e, d, w, members) for e, d, w, members in asked]

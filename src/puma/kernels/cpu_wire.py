@@ -145,7 +145,7 @@ def pack_rows(parts: Sequence[Tensor], shape: tuple[int, ...]) -> Tensor:
     row = (count + 7) // 8
     out = torch.empty((len(parts), row), dtype=torch.uint8)
     lie = [lying(x if x.shape == shape else x.expand(shape)) for x in parts]
-    places = np.array([x.data_ptr() for x in lie], np.int64)
+    places = np.array(list(map(Tensor.data_ptr, lie)), np.int64)
     to = out.data_ptr()
     if count < 2 * _LEAST:
         _pack_rows(places, 0, count, to, row)

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from puma import kernels
-from puma.crypto.prg import PairKey, Stream
+from puma.crypto.prg import HOST, PairKey, Stream
 from puma.kernels import message
 from puma.kernels.outline import Outline
 from puma.mpc.cost import Bytes, Ledger, Words
@@ -30,6 +30,7 @@ from puma.net.null import NullLink
 T = TypeVar("T")
 
 DEALER, FIRST, SECOND = 0, 1, 2
+SHAPES = 1 << 10  # of which stand-ins are kept
 
 
 class Piece(NamedTuple):
@@ -97,10 +98,12 @@ class Party:
         device: torch.device | str | None = None,
     ) -> None:  # fmt: skip
         self.rank = rank
+        self.is_dealer = rank == DEALER  # P0, who holds masks only
         self.lane = lane
         self.links: dict[int, Link] = links or {}
         self.dry = links is None
         self.device = torch.device("meta" if self.dry else device or "cpu")
+        self.device = HOST if self.device == HOST else self.device  # the same object, which is quickly told
         self.ledger = Ledger()
         self.precomputed: PrecomputedTerms | None = None
         self.lookahead: Lookahead | None = None  # at the dealer only
@@ -111,19 +114,24 @@ class Party:
         self.quick: tuple[str, ...] = ()  # which of them in fewer rounds and more words; the same at all parties
         self._keys = keys or {}
         self._streams: dict[tuple[int, str], Stream] = {}
+        self._nothing: dict[tuple[int, ...], Tensor] = {}
         self._zero = torch.zeros((), dtype=torch.int64, device=self.device)
 
     def __repr__(self) -> str:
         return f"Party(rank={self.rank}{', dry' if self.dry else ''})"
 
-    @property
-    def is_dealer(self) -> bool:
-        """Whether this is P0, who holds masks only."""
-        return self.rank == DEALER
-
     def nothing(self, shape: Sequence[int]) -> Tensor:
-        """A stand-in of this shape for words that this party does not hold; takes no memory and no time."""
-        return cast(Tensor, Outline(shape)) if self.dry else self._zero.expand(tuple(shape))
+        """A stand-in of this shape for words that this party does not hold; takes no memory and no time. Only to be
+        read."""
+        if self.dry:
+            return cast(Tensor, Outline(shape))
+        shape = tuple(shape)
+        found = self._nothing.get(shape)
+        if found is None:
+            if len(self._nothing) >= SHAPES:
+                self._nothing.clear()
+            found = self._nothing[shape] = self._zero.expand(shape)
+        return found
 
     def outline(self, shape: Sequence[int], count: int) -> Tensor:
         """A public mask of a dry run: of this shape, with so many entries that are True."""
