@@ -156,6 +156,20 @@ def test_a_request_takes_what_was_recalled_for_it() -> None:
         hand.take(going, engine(PARTY))
 
 
+def test_what_was_taken_is_in_the_digest_of_what_was_said() -> None:
+    kept, hand, digest = Kept(), AtHand(), bytes(32)
+    going = Generate(Input([1], []), 1, prefix=Prefix(name(1), 3))
+    found = set[bytes]()
+    for origin in (b"one", b"another"):
+        kept.put("a", job(1), SERVED, cache(), origin)
+        assert hand.recall(kept, "a", Prefix(name(1), 3), SERVED, PARTY) == ""
+        hand.take(going, engine(PARTY))
+        found.add(hand.bound(digest))
+    assert len(found) == 2 and digest not in found
+    hand.take(Generate(Input([1], []), 1), engine(PARTY))
+    assert hand.bound(digest) == digest, "nothing was taken for this one"
+
+
 def test_what_nobody_comes_for_is_not_held_for_ever() -> None:
     """Each session could hold in memory what is not kept any more, and ask for nothing."""
     clock, prefix = Clock(), Prefix(name(1), 3)

@@ -84,6 +84,14 @@ class Engine:
             self._encode(group)
         self._flag(requests)
 
+    def rest(self) -> None:
+        """No request of this model is under way: what was drawn ahead takes no memory meanwhile, nor does the party keep
+        the model."""
+        if self._foreseen is not None:
+            self._foreseen.forget()
+        if self.party.foreseen is self._foreseen:
+            self.party.foreseen = None
+
     def logits(self, read: object, cache: Cache, lengths: Sequence[int], ranked: bool) -> tuple[Any, Watch]:
         """The next logits (rows, vocabulary) of prompts of which so many rows are new, and who watched them."""
         with watching(self.party, lengths) as watch:

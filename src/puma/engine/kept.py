@@ -8,6 +8,7 @@ What a client goes on from is public; this file must not know links, nor what wa
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import threading
 from collections.abc import Callable
@@ -37,6 +38,7 @@ class _Entry:
     served: Any  # the sharing of the model, and the approximation
     size: int
     since: float
+    origin: bytes  # the request that made it, alike at all parties
 
 
 class Kept:
@@ -67,15 +69,15 @@ class Kept:
         with self._changed:
             self._coming[key, name] = self._coming.get((key, name), 0) + 1
 
-    def put(self, key: str, job: Generate, served: Any, cache: Cache) -> None:
+    def put(self, key: str, job: Generate, served: Any, cache: Cache, origin: bytes = b"") -> None:
         """Keep the one prompt of this cache, which nobody changes any more, as the request asks; what it stands for
-        goes."""
+        goes. `origin` names that request, among all that any client makes."""
         size, name = bytes_of(cache), (key, job.keep)
         with self._changed:
             self._came(name)
             self._entries.pop(name, None)
             if self.seconds > 0 and size <= min(self.most, self.by_key):
-                self._entries[name] = _Entry(cache, served, size, self._clock())
+                self._entries[name] = _Entry(cache, served, size, self._clock(), origin)
             if job.prefix is not None and job.prefix.last:
                 self._entries.pop((key, job.prefix.id), None)
             self._sweep()
@@ -87,6 +89,10 @@ class Kept:
 
     def find(self, key: str, prefix: Prefix, served: Any) -> Cache:
         """A cache of its own with the first tokens of what this client named so; StoreError if that is not here."""
+        return self.found(key, prefix, served)[0]
+
+    def found(self, key: str, prefix: Prefix, served: Any) -> tuple[Cache, bytes]:
+        """The same, and the request that made it."""
         name = key, prefix.id
         with self._changed:
             self._changed.wait_for(lambda: name not in self._coming, PATIENCE)
@@ -94,7 +100,7 @@ class Kept:
             entry = self._entries.get(name)
         if entry is None or entry.served != served or not 0 < prefix.length <= entry.cache.length:
             raise StoreError("what the request goes on from is not kept here, or not any more", HINT)
-        return entry.cache.beginning(prefix.length)
+        return entry.cache.beginning(prefix.length), entry.origin
 
     def lend(self, cache: Cache) -> int:
         """Hold what was found for a request that is about to begin, for a while; a number for it."""
@@ -148,12 +154,14 @@ class AtHand:
 
     def __init__(self) -> None:
         self._found: tuple[Prefix, Party, Kept, int] | None = None
+        self._origin = b""  # of what was found, and then of what was taken
 
     def recall(self, kept: Kept, key: str, prefix: Prefix, served: Any, party: Party) -> str:
         """Find it among what is kept of a client, whose shares are this party's; what is wrong with it, or nothing."""
         self._taken()
         try:
-            self._found = prefix, party, kept, kept.lend(kept.find(key, prefix, served))
+            cache, self._origin = kept.found(key, prefix, served)
+            self._found = prefix, party, kept, kept.lend(cache)
         except StoreError as error:
             return error.message
         return ""
@@ -161,14 +169,21 @@ class AtHand:
     def take(self, request: Generate | Encode, engine: Engine) -> Cache | None:
         """What the request goes on from, if it names something: the model's preamble, or what was asked for before;
         else ProtocolError. `engine` is the one that will compute the request."""
-        found, cache = self._found, self._taken()
+        found, cache, origin = self._found, self._taken(), self._origin
+        self._origin = b""
         if not isinstance(request, Generate) or request.prefix is None:
             return None
         if request.prefix.id == PREAMBLE:
             return engine.preamble()
         if found is None or cache is None or found[:2] != (request.prefix, engine.party):
             raise ProtocolError("the request goes on from what is not at hand", "recall it before each request")
+        self._origin = origin
         return cache
+
+    def bound(self, digest: bytes) -> bytes:
+        """A digest of what a client said, and of what was taken last for it. Parties that hold different things under
+        one name, as a client that gives a name twice may have it, so find that out before they compute with them."""
+        return hashlib.sha256(digest + self._origin).digest() if self._origin else digest
 
     def _taken(self) -> Cache | None:
         found, self._found = self._found, None

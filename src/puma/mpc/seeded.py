@@ -315,6 +315,10 @@ class Foreseen:
         found, self._first = self._drawn.pop(place, None), place + 1
         return found.buffer[: found.done] if found is not None and found.done else None
 
+    def forget(self) -> None:
+        """Let go of what is drawn: nobody asks for anything at present."""
+        self._drawn, self._wanted = {}, -1
+
     def _want(self, first: int) -> None:
         before, left, self._drawn, self._wanted = self._drawn, self._most, {}, first
         for place in range(first, first + len(self._weights) - 1):

@@ -148,7 +148,8 @@ class StreamLink(Endpoint):
 
     @property
     def quiet(self) -> bool:
-        if not super().quiet or (isinstance(self._inbound, ssl.SSLSocket) and self._inbound.pending()):
+        behind = self._low < self._high  # the last frame, and perhaps all of the next one
+        if behind or not super().quiet or (isinstance(self._inbound, ssl.SSLSocket) and self._inbound.pending()):
             return False
         try:
             return not _ready(self._inbound, select.POLLIN)
