@@ -186,3 +186,18 @@ def test_what_nobody_comes_for_is_not_held_for_ever() -> None:
     assert not kept._lent
     with pytest.raises(ProtocolError, match="not at hand"):
         others[0].take(Generate(Input([1], []), 1, prefix=prefix), engine(PARTY))
+
+
+def test_what_is_lent_takes_no_more_memory_than_what_is_kept() -> None:
+    """A client could have session after session hold what its next request has pushed out."""
+    clock = Clock()
+    kept, hands = Kept(most=4 * SIZE, by_key=2 * SIZE, clock=clock), [AtHand() for _ in range(5)]
+    said = list[str]()
+    for number, hand in enumerate(hands):
+        kept.put("a", job(1), SERVED, cache(), bytes([number]))
+        said += [hand.recall(kept, "a", Prefix(name(1), 3), SERVED, PARTY)]
+    assert said[:3] == [""] * 3 and all("too much is held" in each for each in said[3:])
+    kept.put("b", job(1), SERVED, cache())
+    assert AtHand().recall(kept, "b", Prefix(name(1), 3), SERVED, PARTY) == "", "another client has its own part"
+    clock.now = LENT
+    assert hands[4].recall(kept, "a", Prefix(name(1), 3), SERVED, PARTY) == ""

@@ -41,6 +41,14 @@ class _Entry:
     origin: bytes  # the request that made it, alike at all parties
 
 
+@dataclass(frozen=True)
+class _Lent:
+    until: float
+    key: str
+    entry: _Entry
+    length: int  # tokens of it
+
+
 class Kept:
     """At most `most` bytes, of them `by_key` of one client's, each for so many `seconds`; for all threads."""
 
@@ -50,7 +58,7 @@ class Kept:
         self.most, self.seconds, self.by_key, self._clock = most, seconds, by_key or most, clock
         self._entries: dict[Name, _Entry] = {}  # the oldest first
         self._coming: dict[Name, int] = {}
-        self._lent: dict[int, tuple[float, Cache]] = {}  # what a request is about to go on from, and until when
+        self._lent: dict[int, _Lent] = {}  # what requests are about to go on from
         self._numbers = itertools.count()
         self._changed = threading.Condition()
 
@@ -89,10 +97,9 @@ class Kept:
 
     def find(self, key: str, prefix: Prefix, served: Any) -> Cache:
         """A cache of its own with the first tokens of what this client named so; StoreError if that is not here."""
-        return self.found(key, prefix, served)[0]
+        return self._entry(key, prefix, served).cache.beginning(prefix.length)
 
-    def found(self, key: str, prefix: Prefix, served: Any) -> tuple[Cache, bytes]:
-        """The same, and the request that made it."""
+    def _entry(self, key: str, prefix: Prefix, served: Any) -> _Entry:
         name = key, prefix.id
         with self._changed:
             self._changed.wait_for(lambda: name not in self._coming, PATIENCE)
@@ -100,20 +107,26 @@ class Kept:
             entry = self._entries.get(name)
         if entry is None or entry.served != served or not 0 < prefix.length <= entry.cache.length:
             raise StoreError("what the request goes on from is not kept here, or not any more", HINT)
-        return entry.cache.beginning(prefix.length), entry.origin
+        return entry
 
-    def lend(self, cache: Cache) -> int:
-        """Hold what was found for a request that is about to begin, for a while; a number for it."""
+    def lend(self, key: str, prefix: Prefix, served: Any) -> tuple[int, bytes]:
+        """Hold what `find` would give for a request that is about to begin, for a while: a number for it, and which
+        request made it. StoreError, too, where too much is held so that is kept no more."""
+        entry = self._entry(key, prefix, served)
         with self._changed:
+            self._sweep()
+            if self._gone(key) > self.by_key or self._gone() > self.most:
+                raise StoreError("too much is held here that requests are about to go on from", HINT)
             number = next(self._numbers)
-            self._lent[number] = self._clock() + LENT, cache
-            return number
+            self._lent[number] = _Lent(self._clock() + LENT, key, entry, prefix.length)
+            return number, entry.origin
 
     def taken(self, number: int) -> Cache | None:
         """What was lent, which is not held any longer; None if nobody came for it in time."""
         with self._changed:
             self._sweep()
-            return self._lent.pop(number, (0.0, None))[1]
+            found = self._lent.pop(number, None)
+        return None if found is None else found.entry.cache.beginning(found.length)
 
     def forget(self, key: str) -> None:
         """Nobody of this key asks for anything any more."""
@@ -125,6 +138,11 @@ class Kept:
         with self._changed:
             self._sweep()
 
+    def _gone(self, key: str = "") -> int:
+        """Bytes of what is lent, to this client or to any, and is kept no more."""
+        lent = {id(held.entry): held.entry for held in self._lent.values() if key in ("", held.key)}
+        return sum(lent[each].size for each in lent.keys() - set(map(id, self._entries.values())))
+
     def _came(self, name: Name) -> None:
         left = self._coming.get(name, 0) - 1
         self._coming.pop(name, None)
@@ -134,7 +152,7 @@ class Kept:
 
     def _sweep(self) -> None:
         now, until = self._clock(), self._clock() - self.seconds
-        self._lent = {number: held for number, held in self._lent.items() if held[0] > now}
+        self._lent = {number: held for number, held in self._lent.items() if held.until > now}
         self._entries = {name: entry for name, entry in self._entries.items() if entry.since > until}
         for owner in {key for key, _ in self._entries}:
             self._bound([name for name in self._entries if name[0] == owner], self.by_key)
@@ -160,8 +178,8 @@ class AtHand:
         """Find it among what is kept of a client, whose shares are this party's; what is wrong with it, or nothing."""
         self._taken()
         try:
-            cache, self._origin = kept.found(key, prefix, served)
-            self._found = prefix, party, kept, kept.lend(cache)
+            number, self._origin = kept.lend(key, prefix, served)
+            self._found = prefix, party, kept, number
         except StoreError as error:
             return error.message
         return ""
