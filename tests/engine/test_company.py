@@ -11,7 +11,6 @@ import torch
 
 from puma.engine.company import Company, Member, Outcome
 from puma.engine.generation import Turn
-from puma.engine.generation import run as alone
 from puma.mpc.party import DEALER, Party
 from puma.mpc.share import Share
 from puma.reference.float_session import Plain
@@ -205,60 +204,3 @@ def test_each_pays_for_its_rows(clear: PlainModel) -> None:
     for one, other in spent.values():
         assert abs(other / one - 5 / 3) < 0.05
 
-
-class Drawn:
-    """What an evaluator would have drawn ahead for a model."""
-
-    forgotten = 0
-
-    def forget(self) -> None:
-        self.forgotten += 1
-
-
-def test_what_was_drawn_ahead_goes_with_the_last_member(clear: PlainModel) -> None:
-    """Half a gigabyte of each model's masks would stay for ever, and count as memory that no new session may have."""
-    jobs = [paced(clear, ids, 3) for ids in PROMPTS[:2]]
-
-    def work(company: Company, member: Any) -> list[list[Share]]:
-        a, b = (member(job, key) for job, key in zip(jobs, "ab", strict=True))
-        a.engine._foreseen = drawn = Drawn()
-        for number in range(2):
-            company.step(number, [a, b])
-            assert not drawn.forgotten and company.party.foreseen is drawn
-        company.drop(b)
-        assert not drawn.forgotten
-        company.step(2, [a])
-        assert drawn.forgotten == 1 and company.party.foreseen is None
-        return []
-
-    run(clear, work)
-
-
-def test_what_was_drawn_ahead_goes_when_another_model_is_computed(clear: PlainModel) -> None:
-    jobs = [paced(clear, ids, 3) for ids in PROMPTS[:2]]
-
-    def at(party: Party) -> None:
-        company, engines = Company(party), [engine(clear, party) for _ in range(2)]
-        found = [Drawn(), Drawn()]
-        for number, (job, mine, drawn) in enumerate(zip(jobs, engines, found, strict=True)):
-            mine._foreseen = drawn  # type: ignore[assignment]
-            served = bytes([number]), "spline", ()
-            company.step(number, [Member(Item(bytes(16), number), "a", served, mine, [job.at(party)])])
-        assert [drawn.forgotten for drawn in found] == [1, 0] and party.foreseen is found[1]
-
-    parties(at)
-
-
-@pytest.mark.parametrize("generates", [True, False])
-def test_what_was_drawn_ahead_goes_with_a_request_that_runs_alone(clear: PlainModel, generates: bool) -> None:
-    job = paced(clear, PROMPTS[0], 2) if generates else asked(clear, PROMPTS[:1], lambda job: Encode(job, "hidden"))
-
-    def at(party: Party) -> None:
-        mine = engine(clear, party)
-        mine._foreseen = drawn = Drawn()  # type: ignore[assignment]
-        given = job.at(party).given
-        assert given is not None
-        alone(mine, job.job, given, lambda share: None)
-        assert drawn.forgotten == 1 and party.foreseen is None
-
-    parties(at)
