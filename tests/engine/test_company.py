@@ -203,4 +203,3 @@ def test_each_pays_for_its_rows(clear: PlainModel) -> None:
     run(clear, work)
     for one, other in spent.values():
         assert abs(other / one - 5 / 3) < 0.05
-
