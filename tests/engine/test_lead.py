@@ -169,3 +169,12 @@ def test_another_party_fills_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
                 for step in range(1, 1 + steps):
                     lead.may(2, May(item(number), step, bytes(32)))
         assert len(lead._known) <= 4
+
+
+def test_what_takes_no_more_steps_is_not_held() -> None:
+    """Another party has given it up while this one hears its client's next word: its caches would stay for ever."""
+    lead, mine = Lead(), member(1)
+    lead.own(mine)
+    lead.gone(item(1))
+    lead.own(mine)
+    assert lead.words() == [Left(item(1))] and not lead._known

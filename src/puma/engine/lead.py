@@ -63,6 +63,8 @@ class Lead:
 
     def own(self, member: Member) -> None:
         """This party's member has come, or has been allowed more steps, or is closed."""
+        if member.item in self._past:  # else it would be held for ever, and all that it has read with it
+            return
         known = self._of(member.item)
         known.own = member
         self._compare(known)
