@@ -30,6 +30,12 @@ class Drawn:
 
     forgotten = 0
 
+    def meanwhile(self, link: object) -> None: ...
+
+    def waited(self, seconds: float) -> None: ...
+
+    def take(self, weight: object) -> None: ...
+
     def forget(self) -> None:
         self.forgotten += 1
 

@@ -85,8 +85,7 @@ class Engine:
         self._flag(requests)
 
     def rest(self) -> None:
-        """No request of this model is under way: what was drawn ahead takes no memory meanwhile, nor does the party keep
-        the model."""
+        """No request of this model is under way: what was drawn ahead takes no memory, nor does the party keep it."""
         if self._foreseen is not None:
             self._foreseen.forget()
         if self.party.foreseen is self._foreseen:
