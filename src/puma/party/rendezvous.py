@@ -18,7 +18,7 @@ LOOK = 0.2  # how often a session that waits looks whether its client is still t
 
 
 def room(parties: int, sessions: int) -> int:
-    """How many links may wait where so many sessions begin at once: one from each other party, and a few of channels."""
+    """How many links may wait where so many sessions begin at once: one from each other party, and a channel's."""
     return (parties - 1) * sessions + 8
 
 
