@@ -142,7 +142,10 @@ def test_what_the_second_dealer_sends_is_counted_as_it_leaves(
         for asked in (cluster, cluster.another()):
             left.clear()
             cost = asked.generate("the cat", 2).cost
-            assert cost.second == cost.per_party[3] == cost.bytes()["second_dealer"] == sum(left) > 0
+            assert (
+                cost.second is not None
+                and cost.second == cost.per_party[3] == cost.bytes()["second_dealer"] == sum(left) > 0
+            )
             assert cost.second < cost.per_party[0] and cost.total == sum(cost.per_party) + cost.client
             assert len(cost.cpu_by_party) == 4
             assert ui.cost_line(cost, 2).endswith(f"offline, {ui.amount(cost.second)} of them by the second dealer")
