@@ -1,6 +1,6 @@
 """Parameters as they lie with the parties: m packed as the owner sent it, and masks that are drawn where they are used.
 
-Each use walks the parameter in blocks of rows small enough for the processor's second-level cache; the masks of a block
+Each use walks the parameter in blocks of rows that fit a part of the processor's last cache; the masks of a block
 are drawn into one buffer, multiplied at once and forgotten. So the dealer keeps no tensor at all, and an evaluator
 whole bytes of m, six a word in a ring of 48 bits. This file must not know which model a parameter belongs to.
 """
@@ -21,7 +21,9 @@ from puma.mpc.party import DEALER, FIRST, Party
 from puma.mpc.share import Share
 from puma.net import Link
 
-BLOCK_BYTES = 512 << 10  # of one component: half of a second-level cache of 1 MiB, and 20 us of calls hardly count
+# Of one component: with few rows a block of 512 kB is multiplied in 30 us, beside which the 20 us of its calls count.
+BLOCK_BYTES = 2 << 20
+THREAD_BYTES = 256 << 10  # of one component that a thread takes at least: some 50 us
 WALKED = 2  # ranges of rows for each thread: each draws masks from a place of its own
 ROWS = 8  # a block has a multiple of so many rows: what the products take at a time
 
@@ -181,8 +183,8 @@ def accumulate(weight: Seeded, kernel: Kernel, jobs: Sequence[Job]) -> None:
 
 def _walk(weight: Seeded, kernel: Kernel, jobs: Sequence[Job], wanted: tuple[bool, bool]) -> None:
     """Block by block; threads take ranges of rows, each with the masks of its own."""
-    least = min(jobs[0][0].shape[0], 64)
-    parts = pool.ranges(weight.shape[0], weight.block_rows(least), ROWS, WALKED)
+    least, each = min(jobs[0][0].shape[0], 64), rest_bytes(weight.shape[1:], weight.bits)
+    parts = pool.ranges(weight.shape[0], max(THREAD_BYTES // max(each, 1), ROWS), ROWS, WALKED)
     # Rows of the weight are columns of a linear layer's result, which nobody else writes; else each makes a sum.
     apart = kernel is not kernels.linear_packed and len(parts) > 1
     sums = {part: [torch.zeros_like(out) if apart else out for _, _, out in jobs] for part in parts}
