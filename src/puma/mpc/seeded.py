@@ -21,8 +21,9 @@ from puma.mpc.party import DEALER, FIRST, Party
 from puma.mpc.share import Share
 from puma.net import Link
 
-# Of one component: with few rows a block of 512 kB is multiplied in 30 us, beside which the 20 us of its calls count.
-BLOCK_BYTES = 2 << 20
+# Of one component; twice as many where FEW rows are multiplied with it: these take 30 us for 512 kB, beside which the
+# 20 us of a block's calls count.
+BLOCK_BYTES, FEW = 1 << 20, 16
 THREAD_BYTES = 256 << 10  # of one component that a thread takes at least: some 50 us
 WALKED = 2  # ranges of rows for each thread: each draws masks from a place of its own
 ROWS = 8  # a block has a multiple of so many rows: what the products take at a time
@@ -78,9 +79,9 @@ class Seeded(Share):
         return self.like(*self._rows(start, max(start, stop)))
 
     def block_rows(self, least: int = ROWS) -> int:
-        """Rows of a block, `least` even where these are long."""
-        each = rest_bytes(self.shape[1:], self.bits)
-        return -(-max(BLOCK_BYTES // max(each, 1), least) // ROWS) * ROWS
+        """Rows of a block that `least` or, if it is large, more rows are multiplied with; so many even of long ones."""
+        each, size = rest_bytes(self.shape[1:], self.bits), BLOCK_BYTES if least > FEW else 2 * BLOCK_BYTES
+        return -(-max(size // max(each, 1), least) // ROWS) * ROWS
 
     def blocks(
         self,
