@@ -79,7 +79,7 @@ class PairKey:
 class Stream:
     """Uniform numbers in a fixed order; `position` counts the 16-byte blocks drawn so far. For one thread."""
 
-    __slots__ = ("_cipher", "_held", "_key", "_low", "_position", "lane", "purpose")
+    __slots__ = ("_cipher", "_held", "_key", "_low", "_position", "_spare", "lane", "purpose")
 
     def __init__(self, key: bytes, purpose: str, lane: int = 0, position: int = 0) -> None:
         self._key = key
@@ -88,6 +88,7 @@ class Stream:
         self._position = position
         self._held, self._low = _NOTHING, 0  # behind `low` lie bytes from `position` on that have been made already
         self._cipher: CipherContext | None = None  # goes on behind them
+        self._spare: list[CipherContext] = []  # of threads that draw a part each: to make one takes as long as 256 kB
 
     @property
     def position(self) -> int:
@@ -166,11 +167,21 @@ class Stream:
         parts = pool.ranges(buffer.size, _LEAST, BLOCK)
         if len(parts) > 1:  # each at its own position
             self._cipher = None
-            pool.each(lambda low, high: _fill(_cipher(self._key, start + low // BLOCK), buffer[low:high]), parts)
+            pool.each(lambda low, high: self._fill_at(start + low // BLOCK, buffer[low:high]), parts)
         else:
             _fill(self._cipher, buffer[held.size :])
         self._held, self._low = (buffer, size) if size < buffer.size else (_NOTHING, 0)
         return buffer[:size]
+
+    def _fill_at(self, position: int, part: np.ndarray) -> None:
+        """What lies from a position on; threads do this side by side."""
+        try:
+            context = self._spare.pop()
+            context.reset_nonce(position.to_bytes(BLOCK, "big"))
+        except IndexError:
+            context = _cipher(self._key, position)
+        _fill(context, part)
+        self._spare.append(context)
 
     def _skip(self, size: int) -> None:
         self._position += (size + BLOCK - 1) // BLOCK
