@@ -17,6 +17,7 @@ import socket
 import ssl
 import struct
 import threading
+from collections.abc import Iterable
 from time import monotonic
 
 from puma.errors import FrameError, PeerLost, PeerTimeout, ProtocolError, PumaError
@@ -90,7 +91,7 @@ class StreamLink(Endpoint):
 
     # sending
 
-    def _transmit(self, kind: Kind, sequence: int, pieces: list[memoryview], size: int) -> None:
+    def _transmit(self, kind: Kind, sequence: int, pieces: Iterable[memoryview], size: int) -> None:
         if size > self._roomy:
             self._takeover.set()
         joined: list[bytes | memoryview] = [header_bytes(kind, sequence, size)]
@@ -155,7 +156,8 @@ class StreamLink(Endpoint):
 
     @property
     def quiet(self) -> bool:
-        return super().quiet and not self._waits
+        behind = self._low < self._high  # the last frame, and perhaps all of the next one
+        return super().quiet and not behind and not self._waits
 
     @property
     def _waits(self) -> bool:
