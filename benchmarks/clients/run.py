@@ -68,7 +68,7 @@ class Case:
 
 CASES = (
     Case("embedded model", None, 16, 32),
-    Case("SmolLM2-135M", "smollm2-135m", 8, 16, runs=1),
+    Case("SmolLM2-135M", "smollm2-135m", 8, 32, runs=1),
     Case("sentences, MiniLM-L6", "minilm-l6", 32, 32),
     Case("embedded model", None, 16, 32, network="wan", runs=1),
 )
