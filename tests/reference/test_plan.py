@@ -14,6 +14,7 @@ from puma.models.architecture import Bound
 from puma.models.bounds import ADDED
 from puma.models.formats import places
 from puma.nn.places import LARGEST, LEAST, SEEN
+from puma.reference import plan_cache
 from puma.reference.fixed_session import FixedSession
 from puma.reference.observed import Seen, Watch
 from puma.reference.plain_model import PlainModel
@@ -167,3 +168,12 @@ def test_weights_beyond_their_limit_are_refused(tmp_path: Path) -> None:
     tiny.edit(folder, lambda state: state["model.layers.1.self_attn.v_proj.weight"].fill_(200.0))
     with pytest.raises(RangeError, match=r"v_proj\.weight holds a 2\d\d"):
         PlainModel(folder).plan()
+
+
+def test_a_plan_is_made_anew_where_none_can_be_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cache folder that is a file, as good as one that nobody may write to."""
+    (tmp_path / "cache").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    folder = tiny.llama(tmp_path / "model", num_hidden_layers=1)
+    assert PlainModel(folder).plan() == PlainModel(folder).plan()
+    assert plan_cache.folder() is None
