@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy
 import pytest
@@ -62,10 +63,10 @@ def test_what_is_no_image_of_the_model(tmp_path: Path, monkeypatch: pytest.Monke
     assert "numpy.save" in refused.value.hint
 
 
-SMALL = {"image_processor_type": "CLIPImageProcessor", "size": {"shortest_edge": 4}, "crop_size": 4}
+SMALL: dict[str, Any] = {"image_processor_type": "CLIPImageProcessor", "size": {"shortest_edge": 4}, "crop_size": 4}
 
 
-def pictured(folder: Path, settings: dict[str, object], size: tuple[int, int], turned: int = 0) -> torch.Tensor:
+def pictured(folder: Path, settings: dict[str, Any], size: tuple[int, int], turned: int = 0) -> torch.Tensor:
     """Pixels of a picture of this size, whose left half is black, as a camera `turned` it."""
     pil = pytest.importorskip("PIL.Image", reason="Pillow is not installed")
     shown = numpy.zeros((size[1], size[0], 3), numpy.uint8)
@@ -79,7 +80,7 @@ def pictured(folder: Path, settings: dict[str, object], size: tuple[int, int], t
 
 
 def test_a_picture_is_prepared_as_its_class_in_the_library_does(tmp_path: Path) -> None:
-    square = {
+    square: dict[str, Any] = {
         "image_processor_type": "ViTImageProcessorFast",
         "size": 4,
         "image_mean": [0.0] * 3,

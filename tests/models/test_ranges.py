@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -33,7 +34,7 @@ def spread(q: torch.Tensor, k: torch.Tensor) -> float:
 
 def test_scores_of_a_model_with_biases_stay_within_the_bound() -> None:
     config = Gpt2(vocab_size=10, width=32, layers=1, heads=4)
-    names = ("x.self_attn.q_proj", "x.self_attn.k_proj")
+    names = ["x.self_attn.q_proj", "x.self_attn.k_proj"]
     params = {f"{n}.weight": torch.randn(32, 32) for n in names} | {f"{n}.bias": 9 * torch.randn(32) for n in names}
     n = sphere(2000, 32)
     q, k = ((n @ params[f"{m}.weight"].T + params[f"{m}.bias"]).view(-1, 4, 8) for m in names)
@@ -81,7 +82,8 @@ def test_what_could_overflow_is_refused_by_name(part: str, factor: float, what: 
 def test_scores_of_every_kind_of_decoder_stay_within_the_bound(name: str, tmp_path: Path) -> None:
     """Biases of keys turn with positions, and are shared by all keys otherwise; norms of heads bound what they give."""
     checkpoint = load(zoo.write(tmp_path, name))
-    config, params = checkpoint.config, checkpoint.fold()
+    config: Any = checkpoint.config
+    params = checkpoint.fold()
     layer = "model.layers.0.self_attn."
     names = [f"{layer}{part}_proj" for part in "qk"]
     n = sphere(400, config.hidden_size)

@@ -87,9 +87,9 @@ def test_a_bound_just_beyond_rings_is_watched_and_a_larger_one_gives_way_to_a_ca
 @pytest.mark.parametrize("kind", ["stream", "norm", "logits"])
 def test_what_goes_beyond_rings_is_refused(kind: str) -> None:
     with pytest.raises(RangeError, match="beyond what rings hold"):
-        plan({}, **({"stream": 1.0} | {kind: 2.0 ** LARGEST[kind]}))
+        plan({}, 3, **({"stream": 1.0} | {kind: 2.0 ** LARGEST[kind]}))
     with pytest.raises(RangeError, match="becomes infinite"):
-        plan({}, **({"stream": 1.0} | {kind: math.inf}))
+        plan({}, 3, **({"stream": 1.0} | {kind: math.inf}))
 
 
 def test_the_streams_ring_holds_what_is_added_to_rows_that_were_not_flagged() -> None:
