@@ -48,7 +48,8 @@ def test_scores_of_a_rotary_model_stay_within_the_bound() -> None:
     params = {"x.self_attn.q_proj.weight": torch.randn(32, 32), "x.self_attn.k_proj.weight": torch.randn(16, 32)}
     n = sphere(1000, 32)
     angles = rotary_angles(torch.arange(1000), frequencies(Rope(), 8, 2048), torch.device("cpu"))
-    q, k, _ = heads(*(n @ w.T for w in params.values()), torch.zeros(1000, 8), 8, [angles, angles])
+    q, k = (n @ w.T for w in params.values())
+    q, k, _ = heads(q, k, torch.zeros(1000, 8), 8, [angles, angles])
     k = k.repeat_interleave(2, dim=1)
     ((_, bound, what),) = (bound for bound in ranges.bounds(config, params) if bound.what != ADDED)
     assert "attention scores" in what
