@@ -15,7 +15,6 @@ import select
 import socket
 import ssl
 import threading
-from collections.abc import Iterable
 from time import monotonic
 
 from puma.errors import FrameError, PeerLost, PeerTimeout, ProtocolError, PumaError
@@ -86,7 +85,7 @@ class StreamLink(Endpoint):
 
     # sending
 
-    def _transmit(self, kind: Kind, sequence: int, pieces: Iterable[memoryview], size: int) -> None:
+    def _transmit(self, kind: Kind, sequence: int, pieces: list[memoryview], size: int) -> None:
         if size > self._roomy:
             self._takeover.set()
         if isinstance(pieces, list) and len(pieces) == 1 and size < JOIN_BYTES:
