@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -19,7 +21,7 @@ def hot(*lead: int, width: int, seed: int = 0) -> torch.Tensor:
 
 @pytest.mark.parametrize("room", [kernels, plain])
 @pytest.mark.parametrize("width", WIDTHS)
-def test_shares_of_a_one_hot_meet_the_digit(room: object, width: int) -> None:
+def test_shares_of_a_one_hot_meet_the_digit(room: Any, width: int) -> None:
     size = 1 << width
     hidden = words(500, seed=1) & (size - 1)
     public = words(500, seed=2) & (size - 1)

@@ -60,7 +60,8 @@ class StreamLink(Endpoint):
         self._arrived = {Kind.DATA: 0, Kind.CONTROL: 0}
         self._head = memoryview(bytearray(HEADER_BYTES))
         self._ahead = memoryview(bytearray(AHEAD_BYTES))  # what came behind a frame lies from `low` to `high`
-        self._low = self._high = 0
+        self._low: int = 0
+        self._high: int = 0
         self._reader = threading.Lock()  # whoever holds it, and nobody else, reads the inbound socket
         self._takeover = threading.Event()
         self._awaited = False  # a caller waits for the receiving thread to bring a data frame
@@ -88,7 +89,7 @@ class StreamLink(Endpoint):
     def _transmit(self, kind: Kind, sequence: int, pieces: list[memoryview], size: int) -> None:
         if size > self._roomy:
             self._takeover.set()
-        if isinstance(pieces, list) and len(pieces) == 1 and size < JOIN_BYTES:
+        if len(pieces) == 1 and size < JOIN_BYTES:
             self._write(header_bytes(kind, sequence, size) + pieces[0])
             return
         joined: list[bytes | memoryview] = [header_bytes(kind, sequence, size)]
@@ -271,7 +272,7 @@ class StreamLink(Endpoint):
     def _is_due(self, head: memoryview, size: int) -> bool:
         """Whether this header is that of the next data frame, of this size: nearly all are, and need no parsing."""
         due = self._arrived[Kind.DATA]
-        if size > self.accepts[Kind.DATA] or head != header_bytes(Kind.DATA, due, size):
+        if size > self.accepts[Kind.DATA] or bytes(head) != header_bytes(Kind.DATA, due, size):
             return False
         self._arrived[Kind.DATA] = due + 1
         return True
