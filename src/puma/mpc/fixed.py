@@ -89,9 +89,8 @@ def formatted(*wants: Want, bounded: bool = False, noted: Sequence[int] = ()) ->
     `noted`, and of unproven products, what cannot be lifted is flagged.
     """
     places = [_place(x, frac, bits) for x, frac, bits in wants]
-    if not bounded and wants[0][0].party.clear:
-        for (x, frac, bits), (_, ring) in zip(wants, places, strict=True):
-            x.party.note_range("value", x, 2.0 ** (ring - frac - (2 if ring < bits else 1)))
+    for (x, frac, bits), (_, ring) in () if bounded else zip(wants, places, strict=True):
+        x.party.note_range("value", x, 2.0 ** (ring - frac - (2 if ring < bits else 1)))
     opening = [
         (x, place)
         for (x, _, _), place in zip(wants, places, strict=True)
