@@ -45,7 +45,7 @@ def test_what_no_kernel_reads_is_written_down(tmp_path: Path) -> None:
         assert parts[name].file is None and torch.equal(words(parts[name]), exact), name
 
 
-@pytest.mark.parametrize("method", ["gptq", "gptq_v2", "awq", "gemv"])
+@pytest.mark.parametrize("method", ["gptq", "awq", "awq-gemv"])
 def test_integers_of_four_bits_stay_integers(method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """GPTQ and AWQ store them turned: they are written down with scales and zeros, 20 bytes for 32 numbers."""
     for function in (packing.groups, packing.restored):
@@ -65,7 +65,7 @@ def test_integers_of_four_bits_stay_integers(method: str, tmp_path: Path, monkey
             assert (each.kind, each.size) == ("q4_z", value.numel() * 5 // 8), name
 
 
-@pytest.mark.parametrize("method", ["gptq", "gptq ordered", "gptq8"])
+@pytest.mark.parametrize("method", ["gptq", "gptq-2", "gptq-8"])
 def test_other_groups_and_widths_are_written_down_as_words(method: str, tmp_path: Path) -> None:
     """Groups of 16, inputs in an order of their own, eight bits: the same words, in four bytes."""
     folder = tiny.llama(tmp_path / "folder", num_hidden_layers=1, **WIDE)
