@@ -28,8 +28,6 @@ from tests.mpc.test_share import assert_near
 from tests.mpc.words import edges, grid, uniform
 from tests.trio import added, counted, dry, given, given_additive, held, joined, parties, trio, value
 
-OPENED = 1.875  # units by which a product may be off that is opened: 1.5 for pads, an eighth for each of three parts
-
 few = settings(max_examples=25, deadline=None)
 
 
@@ -94,21 +92,20 @@ def test_opening_truncates_into_the_smaller_ring(bits: int, data: st.DataObject)
     for i, shift in enumerate(shifts):
         shares = [r[i] for r in results]
         assert (shares[0].bits, shares[0].frac) == (bits - shift, -shift)
-        assert_near(joined(shares), kernels.signed(x, bits), shift, bits - shift, OPENED)
-
+        assert_near(joined(shares), kernels.signed(x, bits), shift, bits - shift)
 
 
 def test_what_is_dropped_leaves_no_mean_error() -> None:
-    """Three parts are rounded before they leave, and the sum afterwards: by half a unit as a rule, not all one way."""
+    """Three parts are rounded before they leave: by half a unit as a rule in sum, not all one way."""
     x = uniform(20_000, bits=40)
     results = parties(lambda p: p.run(open_truncate((given_additive(p, x, 48, 0), 14)))[0])
     errors = joined(results).double() - x.double() / 2.0**14
-    assert errors.abs().max() < OPENED and errors.mean().abs() < 0.02 and 0.49 < errors.std() < 0.54
+    assert errors.abs().max() < 1.5 and errors.mean().abs() < 0.02 and 0.49 < errors.std() < 0.51
 
 
-def test_two_bits_of_what_is_dropped_travel() -> None:
-    """Of the dealer's part as well; and no fewer than there are."""
-    for shift, sent in ((14, 36), (3, 47), (2, 48), (1, 48), (0, 48)):
+def test_nothing_of_what_is_dropped_travels() -> None:
+    """Of the dealer's part neither."""
+    for shift, sent in ((14, 34), (1, 47), (0, 48)):
         cost = counted(lambda p, s=shift: p.run(open_truncate((Additive(p, p.nothing((800,)), 48, 20, True), s))))
         assert (cost.rounds, cost.online, cost.offline) == (1, 2 * sent * 800, sent * 800)
 
@@ -122,7 +119,7 @@ def test_products_are_truncated(bits: int, shift: int) -> None:
         z = matmul(given(party, a, bits, 0, "a"), given(party, b, bits, 0, "b"))
         return party.run(open_truncate((z, shift)))[0]
 
-    assert_near(joined(parties(compute)).reshape(-1), (a @ b).reshape(-1), shift, bits - shift, OPENED)
+    assert_near(joined(parties(compute)).reshape(-1), (a @ b).reshape(-1), shift, bits - shift)
 
 
 PAIRS = [(2, 3), (2, 64), (3, 11), (8, 16), (17, 34), (31, 48), (32, 64), (48, 64), (62, 64), (63, 64), (20, 21)]
@@ -184,7 +181,7 @@ def test_formatted_brings_anything_anywhere() -> None:
     for i, (frac, bits) in enumerate(wants):
         shares = [r[i] for r in results]
         assert (shares[0].frac, shares[0].bits) == (frac, bits)
-        assert (value(shares) - x.double()).abs().max() <= OPENED * 2.0**-frac + 2.0**-8
+        assert (value(shares) - x.double()).abs().max() <= 1.5 * 2.0**-frac + 2.0**-8
 
 
 def test_a_product_is_opened_once_at_one_precision() -> None:

@@ -127,13 +127,13 @@ def test_local_truncation_errs_by_less_than_one_and_a_half_units(bits: int, data
     assert_near(joined(results), kernels.signed(x, bits), shift, bits - shift)
 
 
-def assert_near(got: torch.Tensor, exact: torch.Tensor, shift: int, bits: int, bound: float = 1.5) -> None:
-    """got = exact / 2^shift in ring `bits`, no more units off than that; exactly equal without a shift."""
+def assert_near(got: torch.Tensor, exact: torch.Tensor, shift: int, bits: int) -> None:
+    """got = exact / 2^shift in ring `bits`, less than 1.5 units off; exactly equal without a shift."""
     whole, low = exact >> shift, exact & ((1 << shift) - 1)
     error = kernels.signed(got - whole, bits).double() - low.double() / 2.0**shift
     if bits <= 2:  # in so small a ring an error of two units is one of minus two
-        error = error.where(error <= bound, error - 2.0**bits).where(error >= -bound, error + 2.0**bits)
-    assert error.abs().max() <= bound if shift else not error.any()
+        error = error.where(error <= 1.5, error - 2.0**bits).where(error >= -1.5, error + 2.0**bits)
+    assert error.abs().max() <= 1.5 if shift else not error.any()
     if bits > 4 and shift > 4:
         assert abs(error[-400:].mean()) < 0.15 and abs(error[-400:].std() - 0.5) < 0.06
 

@@ -24,7 +24,6 @@ from puma.mpc.share import Additive, Number, Share, encode
 
 Bilinear = Callable[[Tensor, Tensor], Tensor]
 FEW_ROWS = 2
-SPARE = 2  # of the low bits that are dropped when a product is opened, so many travel
 
 
 def _deal_cost(party: Party, value: Tensor | None, shape: tuple[int, ...], bits: int, purpose: str = "deal") -> Cost:
@@ -207,46 +206,30 @@ def reshare(*zs: Additive) -> Protocol[list[Share]]:
     ]
 
 
-def travelling(bits: int, shift: int) -> int:
-    """Of a product in a ring of so many bits, of which `shift` are dropped, those that travel when it is opened."""
-    return bits - max(0, shift - SPARE)
-
-
 def truncating_cost(*pairs: tuple[Additive | Size, int]) -> Cost:
     """The cost of `open_truncate`."""
-    return opening_cost(*(Size(tuple(z.shape), travelling(z.bits, s), 0, z.dealt) for z, s in pairs))
+    return opening_cost(*(Size(tuple(z.shape), z.bits - s, 0, z.dealt) for z, s in pairs))
 
 
-def _shortened(z: Additive, shift: int) -> tuple[Additive, int]:
-    """z with all but SPARE of the bits dropped that will be, each party's part rounded for itself; and how many are
-    left to drop."""
-    dropped = shift - SPARE
-    if dropped <= 0:
-        return z, shift
-    part = z.part if z.silent else kernels.cut(z.part, None, 1 << (dropped - 1), dropped, z.bits, 0)
-    return z.like(part, z.bits - dropped, z.frac - dropped), SPARE
+def _rounded(z: Additive, shift: int) -> Additive:
+    """z / 2^shift, each party's part rounded for itself."""
+    half = 1 << (shift - 1) if shift else 0
+    part = kernels.cut(z.part, None, half, shift, z.bits, 0) if shift and not z.silent else z.part
+    return z.like(part, z.bits - shift, z.frac - shift)
 
 
-@declares("online 2(k-s+2), offline k-s+2 if dealt; 1 round", "section 3", truncating_cost)
+@declares("online 2(k-s), offline k-s if dealt; 1 round", "section 3", truncating_cost)
 @in_clear(clear.open_truncate)
 def open_truncate(*pairs: tuple[Additive, int]) -> Protocol[list[Share]]:
-    """Additives z to Shares of z / 2^s in the smaller ring k - s, all in one round; off by less than 2 units.
+    """Additives z to Shares of z / 2^s in the smaller ring k - s, all in one round; off by less than 1.5 units.
 
-    Each part is first rounded to SPARE bits below the result: what a wrap of their sum would change lies above the
-    smaller ring, so only the roundings of three parts are lost, an eighth of a unit each at most. Then c = z + r1 + r2 is
-    opened and every component loses its low bits. That exceeds the floor by the carry of the low parts, 0 to 2; half a
-    unit before and one unit after centre the error, whose standard deviation is half a unit. Safe: as reshare; what is
-    dropped of a part never leaves. Source: ABY3 (Mohassel and Rindal 2018) truncates inside its ring and fails with a
-    small probability; here the ring shrinks, and nothing fails.
+    Each party rounds its part to the places that are kept: what a wrap of their sum would change lies above the smaller
+    ring, so only three roundings of half a unit are lost, whose sum has a standard deviation of half a unit. So what is
+    dropped is neither dealt nor sent. Safe: as reshare, which does the rest. Source: the local truncation of SecureML
+    (Mohassel and Zhang 2017), which stays inside its ring and fails with a small probability; here the ring shrinks, and
+    nothing fails.
     """
-    short = [_shortened(z, s) for z, s in pairs]
-    opened = yield from _opened([z for z, _ in short])
-    results: list[Share] = []
-    for (z, s), (a, more, b) in zip(short, opened, strict=True):
-        half, one = (1 << (s - 1), 1) if s and more is not None else (0, 0)  # constants are c's alone
-        a = kernels.cut(a, more, half, s, z.bits, -one)
-        results.append(Share(z.party, a, kernels.cut(b, None, 0, s, z.bits, 0), z.bits - s, z.frac - s))
-    return results
+    return (yield from reshare(*(_rounded(z, s) for z, s in pairs)))
 
 
 def lift_cost(*pairs: tuple[Share | Size, int], least: int = 2) -> Cost:

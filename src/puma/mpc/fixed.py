@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from puma.mpc.arithmetic import lift, lift_cost, open_truncate, opening_cost, travelling, truncated
+from puma.mpc.arithmetic import lift, lift_cost, open_truncate, opening_cost, truncated
 from puma.mpc.cost import FREE, Cost, Size, declares
 from puma.mpc.party import Protocol
 from puma.mpc.raising import Operand, raised_cost, raised_to
@@ -72,8 +72,7 @@ def formatted_cost(
     for x, frac, bits in wants:
         place = _place(x, frac, bits)
         if not isinstance(x, Share) and x.dealt is not None and place not in x.opened:
-            shift = max(0, x.frac - frac)
-            opening.append(Size(tuple(x.shape), travelling(place[1] + shift, shift), frac, x.dealt))
+            opening.append(Size(tuple(x.shape), place[1], frac, x.dealt))
         if place[1] < bits:
             short.append((Size(tuple(x.shape), place[1]), bits))
     cost = opening_cost(*opening) if opening else FREE

@@ -245,7 +245,7 @@ def _tall(rows: Share, form: RowFormat, exponent: int, ring: int) -> Widened | N
     """Rows in a ring in which their product with a root is opened in `ring`; None where it needs no lift anyway, or no
     ring is as large."""
     needed = ring + form.dropped(exponent)
-    if not form.product < needed <= min(MOST, rows.bits + 64) or max(ring, rows.bits) > WIDEST:
+    if not form.product < needed <= min(MOST, rows.bits + 64) or rows.bits > WIDEST:
         return None
     return widened(rows, max(needed, form.wide + 1))
 

@@ -150,7 +150,7 @@ def _gelu_tanh(x: Tensor) -> Tensor:
     return 0.5 * x * (1 + torch.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
 
 
-# Bounds: fit error h^2 max|f''| / 4 (5/12 where the mean is fitted), plus 2 units of the input (2^-13) times the
+# Bounds: fit error h^2 max|f''| / 4 (5/12 where the mean is fitted), plus 1.5 units of the input (2^-13) times the
 # slope, plus 1.5 of the output (2^-14).
 GELU = Spline("gelu", _gelu, -4.0, 8, 5, bound=6e-4, above="x", slope=7, bits=30, mean=0.7)
 GELU_TANH = Spline("gelu_tanh", _gelu_tanh, -4.0, 8, 5, bound=6e-4, above="x", slope=7, bits=30, mean=0.7)

@@ -19,7 +19,7 @@ from tests.mpc.growing.test_raising import liftable, masks
 from tests.mpc.words import uniform
 from tests.trio import added, counted, given, held, joined, parties
 
-RINGS = [(33, 56, 30, 48), (29, 33, 19, 48), (12, 40, 36, 40), (31, 31, 31, 33), (47, 20, 3, 62), (62, 60, 40, 48)]
+RINGS = [(33, 56, 30, 48), (29, 33, 19, 48), (12, 40, 36, 40), (31, 31, 31, 33), (47, 20, 1, 64), (62, 60, 40, 48)]
 
 
 def whole_number(x: Wide) -> list[int]:
@@ -67,7 +67,7 @@ def test_products_are_cut_and_never_wrong(low: int, other: int, shift: int, bits
     found = joined(parties(compute))
     exact = [a * b for a, b in zip(x.tolist(), y.tolist(), strict=True)]
     errors = [abs((mine << shift) - real) for mine, real in zip(found.tolist(), exact, strict=True)]
-    assert max(errors) < 1.875 * (1 << shift)
+    assert max(errors) < 1.5 * (1 << shift)
     party = ClearParty()
     a, b = (widened(clearly(party, words, ring, 0), 95) for words, ring in ((x, low), (y, other)))
     clear: Any = party.run(opened(a, b, shift, bits))
@@ -83,7 +83,7 @@ def test_rows_are_multiplied_by_one_number_each() -> None:
         return party.run(opened(rows, one, 30, 48))
 
     errors = joined(parties(compute)).double() - x.double() * y.double()[:, None] / 2**30
-    assert errors.abs().max() < 1.9
+    assert errors.abs().max() < 1.6
 
 
 def test_what_grew_beyond_a_word_is_what_grows_into_one() -> None:
@@ -100,8 +100,8 @@ def test_what_grew_beyond_a_word_is_what_grows_into_one() -> None:
     assert torch.equal(squares, kernels.signed(x * x, 62)) and torch.equal(squares, plain)
 
 
-def test_it_takes_one_round_and_sends_what_the_result_has_and_two_bits() -> None:
+def test_it_takes_one_round_and_sends_what_the_result_has() -> None:
     x = torch.zeros(800)
     cost = counted(lambda p: p.run(opened(widened(given(p, x, 33), 78), widened(given(p, x, 53, 0, "y"), 78), 30, 48)))
-    assert (cost.rounds, cost.online) == (1, 2 * 50 * 800)
-    assert cost.offline == 800 * (2 * (78 - 33) + 2 * (78 - 53) + (78 - 33) + (78 - 53) + 50)
+    assert (cost.rounds, cost.online) == (1, 2 * 48 * 800)
+    assert cost.offline == 800 * (2 * (78 - 33) + 2 * (78 - 53) + (78 - 33) + (78 - 53) + 48)

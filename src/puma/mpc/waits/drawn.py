@@ -11,15 +11,15 @@ from collections import deque
 from collections.abc import Generator, Iterable, Sequence
 from contextlib import contextmanager
 
-import numpy as np
-import torch
 from torch import Tensor
 
+from puma import kernels
 from puma.crypto.prg import Reader
 from puma.mpc.seeded import Seeded, rest_bytes
 from puma.mpc.share import Share
 from puma.mpc.waits.rehearsed import Rehearsal
 from puma.net import Link
+from puma.net.endpoint import owned
 
 PAGE = 256 << 10  # bytes of a mask that are drawn at a time while nothing comes: some 30 us
 FORESEEN = 512 << 20  # bytes that are drawn ahead, at most
@@ -134,8 +134,8 @@ class Foreseen:
         if self._free is None:
             sizes = (-(-rest_bytes(w.shape, w.bits) // PAGE) for w in self._weights)
             count = min(self._most // PAGE, sum(sizes))
-            memory = np.empty((count, PAGE), np.uint8)  # numpy asks for huge pages where torch does not
-            self._free = list(torch.from_numpy(memory).to(self._weights[0].device))
+            memory = kernels.from_wire(owned(count * PAGE), self._weights[0].device)
+            self._free = list(memory.reshape(count, PAGE))
         self._release(self._read)
         self._read = []
         return self._free

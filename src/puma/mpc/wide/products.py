@@ -15,7 +15,7 @@ from torch import Tensor
 from puma import kernels
 from puma.kernels.shapes import broadcast
 from puma.mpc import clear_forms as clear
-from puma.mpc.arithmetic import SPARE, deal, open_truncate, truncating_cost
+from puma.mpc.arithmetic import deal, reshare, truncating_cost
 from puma.mpc.clear import Clear
 from puma.mpc.clear_forms import in_clear
 from puma.mpc.cost import Cost, Size, declares, local, message_bits
@@ -24,7 +24,7 @@ from puma.mpc.raising import Raised
 from puma.mpc.share import Additive, Secret, Share
 from puma.mpc.wide.words import LOW, MOST, Wide, wide
 
-WIDEST = 62  # bits of the largest ring whose shares may grow, as two words of it add up in one, or of a result
+WIDEST = 62  # bits of the largest ring whose shares may grow: two words of it add up in one
 
 
 class Widened(Secret):
@@ -129,28 +129,24 @@ def opened_cost(x: Widened, y: Widened, shift: int, bits: int) -> Cost:
 
 
 @declares(
-    "online 2(k+2), offline k+2 and, for each factor that grew from j bits, k+s-j; 1 round", "section 3", opened_cost
+    "online 2k, offline k and, for each factor that grew from j bits, k+s-j; 1 round", "section 3", opened_cost
 )
 @in_clear(_opened_in_clear)
 def opened(x: Widened, y: Widened, shift: int, bits: int) -> Protocol[Share]:
-    """x y / 2^shift in a ring of so many bits, elementwise, broadcasting; off by less than 2 units.
+    """x y / 2^shift in a ring of so many bits, elementwise, broadcasting; off by less than 1.5 units.
 
-    The product of `raising.times` in the ring of bits + shift, opened as by `open_truncate`: what is left of a part once
-    it was rounded has room in one word. Safe: as there; what is dealt besides is padded.
+    The product of `raising.times` in the ring of bits + shift, opened as by `open_truncate`: what is left of a part once it
+    was rounded has room in one word. Safe: as there; what is dealt besides is padded.
     """
     party, shape, ring = x.party, broadcast(x.shape, y.shape), bits + shift
-    assert shift > SPARE and bits <= WIDEST and LOW < ring <= min(x.bits, y.bits)
+    assert shift > 0 and bits <= 64 and LOW < ring <= min(x.bits, y.bits)
     part = _part(x, y)
     for low, value, turn in _lacking(x, y):
         if low < ring:
             dealt = deal(party, value.expand(shape) if party.is_dealer else None, shape, ring - low)
             part = part if party.is_dealer else part + wide(turn * dealt, low)
-    dropped = shift - SPARE
-    rounded = part.plus(1 << (dropped - 1)).shifted_right(dropped)
-    (share,) = yield from open_truncate(
-        (Additive(party, rounded, bits + SPARE, x.frac + y.frac - dropped, dealt=True), SPARE)
-    )
-    return share
+    rounded = part.plus(1 << (shift - 1)).shifted_right(shift)
+    return (yield from reshare(Additive(party, rounded, bits, x.frac + y.frac - shift, dealt=True)))[0]
 
 
 def _part(x: Widened, y: Widened) -> Wide:
