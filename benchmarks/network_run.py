@@ -28,7 +28,7 @@ FAR, LAYERS = ("llama-7b", 8, 1), 4  # a large model over the slowest network, a
 
 
 def far(speed: Speed, kernel: bool, quick: bool) -> list[dict[str, Any]]:
-    """A few layers of LLaMA-7B by the plan that the network asks for, and what they say of the whole on three machines."""
+    """A few layers of LLaMA-7B by the plan that the network asks for, and what they say of all on three machines."""
     case, layers, network = (QUICK, 1, "lan") if quick else (FAR, LAYERS, "wan")
     config, net = model(case[0])[0], NETWORKS[network]
     chosen = cheapest(prices(config, shaped(config, *case[1:])), Link(net.rtt, net.rate))

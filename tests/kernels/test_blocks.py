@@ -12,7 +12,14 @@ from puma.kernels.stored import BLOCKS, KINDS, bytes_of, fits, numbers
 from tests.cases import sample
 from tests.kernels.words import words
 
-SCALES = {"q4_z": [0], "q8_0": [0], "q4_0": [0], "q4_1": [0, 2], "q4_k": [0, 2], "q6_k": [208]}  # where a block has its halves
+SCALES = {
+    "q4_z": [0],
+    "q8_0": [0],
+    "q4_0": [0],
+    "q4_1": [0, 2],
+    "q4_k": [0, 2],
+    "q6_k": [208],
+}  # where a block has its halves
 
 
 def blocked(kind: str, rows: int, columns: int, factors: bool = False) -> Stored:

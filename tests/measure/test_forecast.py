@@ -129,7 +129,11 @@ def test_what_may_be_done_aside() -> None:
     four, some = found(8, 4)
     assert some == Aside(four.weights, one.weights, four.products * 8 / 11)
     assert found(100, 1)[1] == Aside(found(100, 1)[0].weights)
-    assert found(8, 1, in_the_open(config))[1] == found(8, 1, Llama(vocab_size=16, hidden_size=8, intermediate_size=8, layers=1, heads=1))[1] == Aside()
+    assert (
+        found(8, 1, in_the_open(config))[1]
+        == found(8, 1, Llama(vocab_size=16, hidden_size=8, intermediate_size=8, layers=1, heads=1))[1]
+        == Aside()
+    )
 
 
 def test_a_machine_of_ones_own_computes_with_all_cores() -> None:

@@ -1,5 +1,5 @@
-"""A step of an evaluator on a slow network, with a rehearsal of it beside: while a message is awaited, the same text runs
-on zeros and tells which masks come to be multiplied with which parameters, and those products are made.
+"""A step of an evaluator on a slow network, with a rehearsal of it beside: while a message is awaited, the same text
+runs on zeros and tells which masks come to be multiplied with which parameters, and those products are made.
 
 It is done for short prompts, whose products take about as long as the waits. Words are the same as without, nobody else
 is told, and either evaluator may do without. This file must not know links, nor who asks.

@@ -1,8 +1,8 @@
-"""What one party gains by threads when it has a machine to itself, and how long a parameter's mask takes: measured in this
-process, with nobody else about.
+"""What one party gains by threads when it has a machine to itself, and how long a parameter's mask takes: measured in
+this process, with nobody else about.
 
-Party 1 walks over a parameter, and computes the same functions against links to nobody. Its words mean nothing. This file
-must not know what is made of the numbers.
+Party 1 walks over a parameter, and computes the same functions against links to nobody. Its words mean nothing. This
+file must not know what is made of the numbers.
 """
 
 from __future__ import annotations

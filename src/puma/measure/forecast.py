@@ -13,7 +13,7 @@ from typing import Any
 from puma.client.cost import Cost, cost_of
 from puma.engine.dry_run import counted
 from puma.errors import UsageError
-from puma.measure.rates import Aside, Speed, Work, together
+from puma.measure.rates import NOTHING, Aside, Speed, Work, together
 from puma.models.config import Config
 from puma.mpc.waits.drawn import SLOW
 from puma.wire.inputs import upload_bytes
@@ -60,7 +60,7 @@ class Network:
         return cls(text, _amount(second, RATES), _amount(first, TIMES))
 
     def predict(
-        self, cost: Cost, work: Work, speed: Speed, some: Aside = Aside(), beside: float = 0.0
+        self, cost: Cost, work: Work, speed: Speed, some: Aside = NOTHING, beside: float = 0.0
     ) -> dict[str, Any]:  # fmt: skip
         """Seconds on this network, part by part, and what was assumed.
 

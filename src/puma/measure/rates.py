@@ -36,19 +36,22 @@ class Work(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Aside(NamedTuple):
-    """Of a request's work what an evaluator may do while it waits for a slow network: draw masks of so many parameters,
-    and make a half of the products with so many, of so many multiply-adds, which a rehearsal tells."""
+    """Of a request's work what an evaluator may do while it waits for a slow network: draw masks of so many
+    parameters, and make a half of the products with so many, of so many multiply-adds, which a rehearsal tells."""
 
     drawn: float = 0.0
     told: float = 0.0
     products: float = 0.0
 
 
+NOTHING = Aside()
+
+
 class Speed(msgspec.Struct, frozen=True):
     """Processor seconds for each unit of Work, for P0, P1 and P2, by one thread, and the cores shared by all.
 
-    `stretch` is how many seconds pass for one of such work: in lockstep each round waits for the slower party. `mask` is
-    what of the time for a parameter goes to its mask. `gains` say how many times as fast a party that has all cores to
+    `stretch` is how many seconds pass for one of such work: in lockstep each round waits for the slower party. `mask`
+    is what of the time for a parameter goes to its mask. `gains` say how many times as fast a party that has all cores to
     itself walks over parameters, and computes all else that it sends.
     """
 

@@ -224,10 +224,10 @@ def open_truncate(*pairs: tuple[Additive, int]) -> Protocol[list[Share]]:
     """Additives z to Shares of z / 2^s in the smaller ring k - s, all in one round; off by less than 1.5 units.
 
     Each party rounds its part to the places that are kept: what a wrap of their sum would change lies above the smaller
-    ring, so only three roundings of half a unit are lost, whose sum has a standard deviation of half a unit. So what is
-    dropped is neither dealt nor sent. Safe: as reshare, which does the rest. Source: the local truncation of SecureML
-    (Mohassel and Zhang 2017), which stays inside its ring and fails with a small probability; here the ring shrinks, and
-    nothing fails.
+    ring, so only three roundings of half a unit are lost, whose sum has a standard deviation of half a unit. So what
+    is dropped is neither dealt nor sent. Safe: as reshare, which does the rest. Source: the local truncation of
+    SecureML (Mohassel and Zhang 2017), which stays inside its ring and fails with a small probability; here the ring
+    shrinks, and nothing fails.
     """
     return (yield from reshare(*(_rounded(z, s) for z, s in pairs)))
 

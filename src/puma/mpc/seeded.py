@@ -123,7 +123,7 @@ class Seeded(Share):
         return [] if self._packed is None else [self._packed]
 
     def of(self, party: Party) -> Seeded:
-        """The same parameter at another party of this rank, drawn anew where it is used; whoever maps it is not told."""
+        """The same parameter at another party of this rank, drawn anew where it is used; no map of it is touched."""
         return Seeded(party, self._packed, self._streams, self.shape, self.bits, self.frac)
 
     def stream(self) -> Stream:

@@ -34,8 +34,8 @@ class Blocks(NamedTuple):
 
 
 class Rebuilt(NamedTuple):
-    """How the rows of a matrix can be written down with a file's own integers: numbers of a `kind` of kernels.stored, as
-    bytes (rows, any), if they `fit` it."""
+    """How the rows of a matrix can be written down with a file's own integers: numbers of a `kind` of kernels.stored,
+    as bytes (rows, any), if they `fit` it."""
 
     kind: str
     fit: Callable[[], bool]

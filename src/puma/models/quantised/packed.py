@@ -91,8 +91,8 @@ def fit_nibbles(group: Tensor, scales: Tensor) -> bool:
 
 
 def in_nibbles(integers: Callable[[slice], Tensor], group: Tensor, point: Tensor, scales: Tensor) -> Tensor:
-    """scale (q - zero) as blocks of kind NIBBLES (out, bytes), of the integers q (inputs, out) that are asked for part by
-    part, the group of each input, and zeros and scales (groups, out)."""
+    """scale (q - zero) as blocks of kind NIBBLES (out, bytes), of the integers q (inputs, out) that are asked for part
+    by part, the group of each input, and zeros and scales (groups, out)."""
     first, out = group[::BLOCK], scales.shape[1]
     found = torch.zeros(out, len(first), HEAD + BLOCK // 2, dtype=torch.uint8)
     found[..., :2] = scales[first].T.to(torch.float16).contiguous().view(torch.uint8).reshape(out, -1, 2)

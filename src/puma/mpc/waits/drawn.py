@@ -1,8 +1,8 @@
 """Masks of the parameters that an evaluator comes to next, drawn while it waits.
 
-They are the bytes that it would draw where it uses them, and nobody else is told. They lie in pages that are kept: memory
-that the system gives anew has to be cleared first, which takes longer than to draw. Where a rehearsal stands beside the
-run it goes on in the same waits. This file must not know models.
+They are the bytes that it would draw where it uses them, and nobody else is told. They lie in pages that are kept:
+memory that the system gives anew has to be cleared first, which takes longer than to draw. Where a rehearsal stands
+beside the run it goes on in the same waits. This file must not know models.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """Terms of products with parameters that depend on no message, made by a thread of its own while the caller waits.
 
 Masks never depend on masked values. So the same text, run on zeros by a second party of this rank that draws from the
-same streams and talks to nobody, comes to the same parameters with the same masks, and an evaluator's product of its mask
-with the masked parameter is known before there is anything to multiply otherwise (`known_terms` in mpc/seeded.py). The
-run itself then makes the other term alone. Safe: nothing is sent, and words that are drawn twice are the same words of
-the same party. This file must not know what the text is.
+same streams and talks to nobody, comes to the same parameters with the same masks, and an evaluator's product of its
+mask with the masked parameter is known before there is anything to multiply otherwise (`known_terms` in mpc/seeded.py).
+The run itself then makes the other term alone. Safe: nothing is sent, and words that are drawn twice are the same words
+of the same party. This file must not know what the text is.
 """
 
 from __future__ import annotations

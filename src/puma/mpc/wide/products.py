@@ -128,15 +128,13 @@ def opened_cost(x: Widened, y: Widened, shift: int, bits: int) -> Cost:
     return sum((Cost(0, 0, each) for each in lacking), truncating_cost((Size(shape, ring, 0, True), shift)))
 
 
-@declares(
-    "online 2k, offline k and, for each factor that grew from j bits, k+s-j; 1 round", "section 3", opened_cost
-)
+@declares("online 2k, offline k and, for each factor that grew from j bits, k+s-j; 1 round", "section 3", opened_cost)
 @in_clear(_opened_in_clear)
 def opened(x: Widened, y: Widened, shift: int, bits: int) -> Protocol[Share]:
     """x y / 2^shift in a ring of so many bits, elementwise, broadcasting; off by less than 1.5 units.
 
-    The product of `raising.times` in the ring of bits + shift, opened as by `open_truncate`: what is left of a part once it
-    was rounded has room in one word. Safe: as there; what is dealt besides is padded.
+    The product of `raising.times` in the ring of bits + shift, opened as by `open_truncate`: what is left of a part
+    once it was rounded has room in one word. Safe: as there; what is dealt besides is padded.
     """
     party, shape, ring = x.party, broadcast(x.shape, y.shape), bits + shift
     assert shift > 0 and bits <= 64 and LOW < ring <= min(x.bits, y.bits)
