@@ -51,8 +51,8 @@ class Speed(msgspec.Struct, frozen=True):
     """Processor seconds for each unit of Work, for P0, P1 and P2, by one thread, and the cores shared by all.
 
     `stretch` is how many seconds pass for one of such work: in lockstep each round waits for the slower party. `mask`
-    is what of the time for a parameter goes to its mask. `gains` say how many times as fast a party that has all cores to
-    itself walks over parameters, and computes all else that it sends.
+    is what of the time for a parameter goes to its mask. `gains` say how many times as fast a party that has all cores
+    to itself walks over parameters, and computes all else that it sends.
     """
 
     parties: tuple[Work, Work, Work]
