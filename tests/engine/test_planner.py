@@ -29,7 +29,7 @@ CASES = [(LLAMA, Generate(Input([9], []), 3)), (BERT, Encode(Input([21], []), "h
 
 @pytest.mark.parametrize(("config", "request_"), CASES)
 def test_each_variant_saves_rounds_by_itself_and_all_save_their_sum(config: Any, request_: Any) -> None:
-    lean, quick = spending(config, request_, ()), spending(config, request_, QUICK)
+    lean, quick = spending(config, request_, ()), spending(config, request_, VARIANTS)
     saved = [lean.rounds - spending(config, request_, (name,)).rounds for name in VARIANTS]
     means_nothing = {"tables", "norm" if config is LLAMA else "gated"}  # usual reaches make the digits too long
     assert [name for name, n in zip(VARIANTS, saved, strict=True) if n <= 0] == [
@@ -42,7 +42,7 @@ def test_each_variant_saves_rounds_by_itself_and_all_save_their_sum(config: Any,
 @pytest.mark.parametrize(("config", "request_"), CASES)
 def test_a_slow_network_asks_for_few_rounds_and_a_narrow_one_for_few_bytes(config: Any, request_: Any) -> None:
     far, narrow = planned(config, request_, Link(0.04, 4e8)), planned(config, request_, Link(1e-6, 1e5))
-    assert spending(config, request_, far).rounds == spending(config, request_, QUICK).rounds
+    assert spending(config, request_, far).rounds == spending(config, request_, VARIANTS).rounds
     assert spending(config, request_, narrow).total <= spending(config, request_, ()).total
 
 

@@ -22,7 +22,7 @@ from puma.nn.inverses import (
     quick_rsqrt,
     rsqrt_table,
 )
-from puma.nn.variants import QUICK
+from puma.nn.variants import VARIANTS as QUICK
 from tests.cases import sample
 from tests.nn.test_roots import ROWS, binades, outliers, tolerance
 from tests.trio import counted, given, given_additive, parties, value
