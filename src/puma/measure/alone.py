@@ -18,6 +18,7 @@ from puma.mpc.fixed import ACTIVATION, RING, WEIGHT
 from puma.mpc.party import DEALER, FIRST, SECOND, Party
 from puma.mpc.seeded import BLOCK_BYTES, Seeded, product_part, rest_bytes, whole_terms
 from puma.mpc.share import Share
+from puma.net import Link
 from puma.net.null import NullLink
 from puma.nn import functional as F
 
@@ -61,7 +62,7 @@ def _walk() -> Callable[[], object]:
 
 
 def _function() -> Callable[[], object]:
-    links = {DEALER: NullLink(), SECOND: NullLink()}
+    links: dict[int, Link] = {DEALER: NullLink(), SECOND: NullLink()}
     party = Party(FIRST, links, {peer: PairKey(fresh_secret()) for peer in links})
     return lambda: F.gelu(_numbers(party, (NUMBERS,)))
 
