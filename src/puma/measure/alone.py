@@ -54,7 +54,7 @@ def gains(cores: int) -> tuple[float, float]:
 
 def _walk() -> Callable[[], object]:
     party = Party(FIRST, {}, {})
-    stream = PairKey(fresh_secret()).stream("weight")
+    stream = PairKey(fresh_secret()).stream("weight measured")
     packed = torch.zeros(rest_bytes(SHAPE, RING), dtype=torch.uint8)
     weight = Seeded(party, packed, [stream], SHAPE, RING, WEIGHT)
     x = _numbers(party, (ROWS, SHAPE[1]))
