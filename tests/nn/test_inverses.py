@@ -128,7 +128,7 @@ def test_what_a_quick_norm_saves_and_costs() -> None:
     for norm, rounds in ((F.rms_norm, (9, 5)), (F.layer_norm, (11, 6))):
         lean, fast = cost(norm, ()), cost(norm, QUICK)
         assert (lean.rounds, fast.rounds) == rounds
-        assert fast.online + fast.offline < 1.25 * (lean.online + lean.offline)
+        assert fast.online + fast.offline < 1.4 * (lean.online + lean.offline)
 
 
 def test_the_lean_ones_are_what_they_were() -> None:
