@@ -43,7 +43,8 @@ class Engine:
         self.model = architecture(config).model(config, params)
         self.named = dict(params)
         self.params = list(params.values())
-        self.foreseen = foreseen(self.params)  # what an evaluator does while it waits, if anything
+        drawn = party.dry or party.is_dealer
+        self.foreseen = None if drawn else foreseen(_in_use(config, params))  # what is done in waits, if anything
         asked = heads(config)
         self.reach = config.formats.places.get(asked.place, LOGIT_REACH)  # of logits
         self.barred = asked.barred, (*asked.barred, *asked.barred_first)  # of an answer's later tokens and its first
@@ -84,6 +85,13 @@ class Engine:
         for group in _alike([r for r in requests if isinstance(r.job, Encode)]):
             self._encode(group)
         self._flag(requests)
+
+    def rest(self) -> None:
+        """No request of this model is under way: what was drawn ahead takes no memory, nor does the party keep it."""
+        if self.foreseen is not None:
+            self.foreseen.forget()
+        if self.party.foreseen is self.foreseen:
+            self.party.foreseen = None
 
     def logits(self, read: object, cache: Cache, lengths: Sequence[int], ranked: bool) -> tuple[Any, Watch]:
         """The next logits (rows, vocabulary) of prompts of which so many rows are new, and who watched them."""
@@ -222,6 +230,11 @@ class Engine:
                     request.owed = [0]
                 if i + 1 < top:
                     logits = logits - F.times(F.one_hot(token, self.config.vocab_size), 1 << away)
+
+
+def _in_use(config: Config, params: Mapping[str, Share]) -> list[Share]:
+    """The parameters in the order of the tree, which is that of their use: of what has several names some come late."""
+    return [params[name] for name in architecture(config).parameters(config) if name in params]
 
 
 def _masked_rows(group: Sequence[Request]) -> list[int]:

@@ -131,3 +131,15 @@ def test_nothing_is_drawn_ahead_where_the_network_is_quick() -> None:
     kept = [given_seeded(party, TABLE, 48, 18, name, keep=True) for name in "ab"]
     dealers = [given_seeded(Party(DEALER, {}, {}), TABLE, 48, 18, name) for name in "ab"]
     assert foreseen(kept) is None and foreseen(dealers) is None
+
+
+def test_what_is_drawn_takes_no_memory_while_nobody_asks() -> None:
+    party = Party(FIRST, {}, {})
+    weights = [given_seeded(party, TABLE, 48, 18, name) for name in "ab"]
+    found = waiting(party, weights, 1 << 20, 1 << 20)
+    assert found._drawn and found._free is not None
+    found.take(weights[1])
+    found.forget()
+    assert not found._drawn and not found._read and found._free is None and found.take(weights[0]) is None
+    found.meanwhile(Quiet(1 << 20))  # type: ignore[arg-type]
+    assert found.take(weights[1]) is not None, "the next request draws as the first one did"

@@ -125,6 +125,10 @@ class Foreseen:
             self._read.append(found)
         return found
 
+    def forget(self) -> None:
+        """Let go of all memory: nobody asks for anything at present."""
+        self._drawn, self._read, self._free, self._wanted = {}, [], None, -1
+
     def known(self) -> Tensor | None:
         """What a rehearsal has made of the next product with a parameter."""
         return None if self._rehearsal is None else self._rehearsal.take()
