@@ -57,9 +57,9 @@ def total(calls: Calls) -> Total:
     """What these messages come to."""
     result = Total.nothing()
     for call, times in calls.items():
-        for event in call.events:
+        for event, n in call.booked():
             size = sum(w.runs * ((w.numel * w.bits + 7) // 8) for w in event.words)
-            result.book(event, times, times * size)
+            result.book(event, times * n, times * n * size)
     return result
 
 
@@ -161,7 +161,7 @@ def _summed(like: Calls, seen: Mapping[int, Calls], series: Mapping[tuple[int, .
     result, each = Total.nothing(), _counts(seen)
     many = len(next(iter(series.values())).counts) if series else 0
     for call, times in like.items():
-        for event in call.events:
+        for event, n in call.booked():
             size = 0
             for w in event.words:
                 counts = next(each)
@@ -169,5 +169,5 @@ def _summed(like: Calls, seen: Mapping[int, Calls], series: Mapping[tuple[int, .
                     size += w.runs * many * ((w.numel * w.bits + 7) // 8)
                 else:
                     size += w.runs * int(((series[counts].counts * w.bits + 7) // 8).sum())
-            result.book(event, times * many, times * size)
+            result.book(event, times * n * many, times * n * size)
     return result

@@ -95,6 +95,23 @@ def test_matrices_beside_an_encoder(tmp_path: Path) -> None:
         assert_close(found, states @ weight.T + bias, atol=2e-5, rtol=2e-5)
 
 
+@pytest.mark.parametrize(("part", "rows"), [("sparse_linear", 1), ("colbert_linear", 24)])
+def test_parties_give_a_matrix_of_tokens(part: str, rows: int, tmp_path: Path) -> None:
+    """The weights, or vectors, of all tokens of texts of several lengths, as BGE-M3's own code computes them."""
+    folder = zoo.write(tmp_path, "xlm-roberta")
+    weight, bias = torch.randn(rows, 24), torch.randn(rows)
+    save_file({"weight": weight, "bias": bias}, folder / f"{part}.safetensors")
+    clear, body = PlainModel(folder / part), open_model(folder)[1]
+    texts = ["the cat sat on the mat", "a dog", "they went home then"]
+    with Threads() as trio, LocalCluster(clear, trio=trio) as cluster:  # type: ignore[arg-type]
+        found = cluster.encode(texts)
+    for text, each in zip(texts, found, strict=True):
+        ids = clear.sentence_ids(text).ids
+        states = body.states(one_hot(ids, zoo.VOCABULARY), [len(ids)])
+        assert each.values.shape == (len(ids), rows)
+        assert_close(each.values.float(), states @ weight.T + bias, atol=0.03, rtol=0)
+
+
 def test_what_has_no_towers_says_so(tmp_path: Path) -> None:
     with pytest.raises(UnsupportedModel, match="no model with a text_model"):
         load(zoo.write(tmp_path, "mpnet") / "text_model")
