@@ -13,6 +13,7 @@ import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
 
 from puma.models.files.pieces import parse
+from puma.models.files.translating import SPOKEN
 from tests.models import tiny
 
 LINES = [
@@ -128,6 +129,7 @@ def nllb(folder: Path) -> None:
     tokenizer.save(str(folder / "tokenizer.json"))
 
 
+CODES = [f"__{code}__" for code in SPOKEN["m2m100"].split()]
 KINDS: dict[str, Kind] = {
     "marian": Kind("marian", two_languages, {"tokenizer_class": "MarianTokenizer", "source_lang": "en"}),
     "mbart": Kind("mbart", pieces("unigram", "sentencepiece.bpe.model"), {"tokenizer_class": "MBartTokenizer"}),
@@ -137,7 +139,7 @@ KINDS: dict[str, Kind] = {
     ),
     "m2m100": Kind(
         "m2m_100", many_languages,
-        {"tokenizer_class": "M2M100Tokenizer", "src_lang": "de", "additional_special_tokens": ["__de__", "__fr__"]},
+        {"tokenizer_class": "M2M100Tokenizer", "src_lang": "de", "additional_special_tokens": CODES},
     ),
     "m2m100-plain": Kind("m2m_100", many_languages, {"language_codes": "wmt21"}),
     "nllb": Kind("m2m_100", nllb, {"tokenizer_class": "NllbTokenizer", "src_lang": "deu_Latn"}),
