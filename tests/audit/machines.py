@@ -1,7 +1,7 @@
 """What is computed in floating point and rounded before it is hashed, and a whole canary: digests to be compared.
 
 python -m tests.audit.machines tables
-python -m tests.audit.machines canary REPORT
+python -m tests.audit.machines canary REPORT [CHECKPOINT SHARING]
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from torch import Tensor
 
 from puma.audit import report as reports
 from puma.audit.replay import replayed
+from puma.audit.shared import Shared, in_the_open, kept
 from puma.audit.verdict import secrets_of
 from puma.models.architectures.relative import Disentangled, buckets, rounded
 from puma.models.fields import Rope
@@ -25,6 +26,7 @@ from puma.nn import delta, gates, roots, sampling, splines
 from puma.nn.functional import ROTARY
 from puma.nn.modules import rotary_angles
 from puma.nn.splines import Spline
+from puma.reference.plain_model import PlainModel
 from puma.wire import canaries
 
 ROPES = {
@@ -77,14 +79,20 @@ def digest(of: dict[str, Tensor]) -> str:
     return found.hexdigest()
 
 
-def canary(path: Path) -> str:
-    """What honest parties would send in a report's canary, by this machine."""
-    report = reports.read(path)
+def canary(path: Path, checkpoint: str = "", sharing: str = "") -> str:
+    """What honest parties would send in a report's canary, by this machine; of a model, or of one whose weights are
+    open and have no sharing."""
+    report, shared = reports.read(path), None
+    if checkpoint and report.public is not None:
+        plan = report.public
+        shared = in_the_open(plan.config, plan.card, plan.sharing, PlainModel(checkpoint).params)
+    elif checkpoint:
+        shared = Shared(kept(Path(sharing)), PlainModel(checkpoint).params)
     pledges = [canaries.pledge_of(each.payload) for each in report.pledges]
     disclosures = [canaries.disclosure_of(each.payload) for each in report.disclosures]
-    found = replayed(None, report.opened, report.scripts, secrets_of(pledges, disclosures))
+    found = replayed(shared, report.opened, report.scripts, secrets_of(pledges, disclosures))
     return hashlib.sha256(msgspec.json.encode(found, order="deterministic")).hexdigest()
 
 
 if __name__ == "__main__":
-    print(digest(words()) if sys.argv[1] == "tables" else canary(Path(sys.argv[2])))
+    print(digest(words()) if sys.argv[1] == "tables" else canary(Path(sys.argv[2]), *sys.argv[3:]))

@@ -9,8 +9,10 @@ import pytest
 from puma.audit.report import Report
 from puma.client.session import Session
 from puma.crypto.prg import fresh_secret
-from puma.errors import ProtocolError
+from puma.errors import ProtocolError, ReceiptError
 from puma.mpc.party import Piece
+from puma.mpc.wide.words import LOW
+from puma.net import chain
 from puma.party.server import Server
 from puma.reference.plain_model import PlainModel
 from puma.wire import canaries
@@ -150,6 +152,60 @@ def test_another_length_ends_the_session_by_name(rank: int, short: bool) -> None
     says = f"P{rank} sent .* bytes in data frame 0" if short else "tired"  # as whoever is heard first has it
     with pytest.raises(ProtocolError, match=says):
         canary(rank, deviate)
+
+
+FORGED = [(0, 2), (1, 2), (2, 1)]
+
+
+@pytest.mark.parametrize(("rank", "peer"), FORGED)
+def test_a_state_that_is_not_of_its_frame_ends_the_session_by_name(
+    rank: int, peer: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A large frame is not what its sender hashed, and says what it hashes to: the receiver knows whose doing it is."""
+    monkeypatch.setattr(chain, "STAMPED", 1)
+    assert canary().findings == []
+    with pytest.raises(ProtocolError, match=f"P{rank} says of data frame 2 what it does not hash to"):
+        canary(rank, trio.forges(peer, 2))
+
+
+@pytest.mark.parametrize(("rank", "peer"), FORGED)
+def test_a_small_frame_that_is_not_what_its_sender_says_is_one_of_two_parties(rank: int, peer: int) -> None:
+    """Nobody else can know which of the two it was."""
+    low, high = sorted((rank, peer))
+    with pytest.raises(ReceiptError, match=f"P{low} or P{high}|P{high} or P{low}"):
+        canary(rank, trio.forges(peer, 2))
+
+
+# -- by the quick plan, with weights that grow, and beside a second dealer -----------------------------------------
+
+
+def quickly(session: Session) -> None:
+    session.variants = "quick"
+    for _ in session.continued([[2, 5, 7]], 2, temperature=0.7):
+        pass
+
+
+def wide(piece: Piece) -> bool:
+    """Of a product that has two words."""
+    return piece.bits == LOW and not piece.row
+
+
+QUICKLY: list[tuple[int, str, Deviate, dict[str, Any]]] = [
+    *((r, f"low word {n}", trio.swaps_where(wide, n, CHANGES["shifted"]), {}) for r, n in ((1, 0), (2, 1))),
+    *((0, f"correction {n}", corrects(n, CHANGES["low bit"]), {}) for n in (5, 40, 90)),
+    *((r, f"piece {n}", swaps(n, CHANGES["last bit"]), {}) for r, n in ((1, 30), (2, 60))),
+    (0, "correction 9 beside open weights", corrects(9, CHANGES["shifted"]), {"weights": "open"}),
+    (1, "piece 12 beside open weights", swaps(12, CHANGES["zeros"]), {"weights": "open"}),
+    (2, "piece 4 with two dealers", swaps(4, CHANGES["shifted"]), {"dealers": 2}),
+]
+
+
+@pytest.mark.parametrize(("rank", "what", "deviate", "how"), QUICKLY, ids=lambda x: x if isinstance(x, str) else None)
+def test_a_deviation_in_another_plan_is_found(
+    rank: int, what: str, deviate: Deviate, how: dict[str, Any], llama: PlainModel
+) -> None:
+    report = canary_of(llama, quickly, rank, deviate, **how)
+    assert accuses(report, rank), report.findings
 
 
 # -- lies about what was sent -----------------------------------------------------------------------------------------

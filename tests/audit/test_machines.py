@@ -5,13 +5,24 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from puma.audit import report as reports
+from puma.audit.auditing import Auditor
+from puma.audit.here import shared_by
+from puma.audit.shared import write
+from puma.client.session import Session
+from puma.crypto.signing import Signer
+from puma.local.cluster import LocalCluster
+from puma.reference.plain_model import PlainModel
 from tests.audit import machines
 from tests.audit.trio import canary
+from tests.models import tiny
+from tests.threads import Threads
 
 ROOT = Path(__file__).parents[2]
 # As on a machine without AVX-512, which is hidden from torch, numba and OpenSSL; and for torch one without AVX2 either.
@@ -33,6 +44,32 @@ def elsewhere(environment: dict[str, str], *words: str) -> str:
 @pytest.mark.parametrize("environment", [AVX2, pytest.param(BARE, marks=pytest.mark.slow)], ids=["avx2", "bare"])
 def test_tables_and_constants_are_the_same_on_other_machines(environment: dict[str, str]) -> None:
     assert elsewhere(environment, "tables") == machines.digest(machines.words())
+
+
+def drawn(session: Session) -> None:
+    """By all functions that are quick, and with noise."""
+    session.variants = "quick"
+    for _ in session.continued([[2, 5, 7]], 2, temperature=0.7):
+        pass
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.masks_again  # an auditor shares the model again, in this process
+@pytest.mark.parametrize("weights", ["hidden", "open"])
+def test_a_models_canary_is_the_same_on_other_machines(weights: Any, tmp_path: Path) -> None:
+    folder = tiny.llama(tmp_path / "llama", num_hidden_layers=1)
+    with closing(Threads()) as trio:
+        cluster = LocalCluster(PlainModel(folder), trio=trio, weights=weights)  # type: ignore[arg-type]
+        shared = shared_by(cluster)
+        report = Auditor(Signer.fresh(), shared=shared).audit(trio.session, None, drawn)
+    assert report.findings == []
+    reports.write(report, tmp_path / "report")
+    words = [str(tmp_path / "report"), str(folder)]
+    if weights == "hidden":
+        write(tmp_path / "sharing", shared.plan)
+        words.append(str(tmp_path / "sharing"))
+    assert elsewhere(AVX2, "canary", *words) == machines.canary(tmp_path / "report", *words[1:])
 
 
 @pytest.mark.slow

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import closing
 from typing import Any
 
@@ -11,13 +11,14 @@ from torch import Tensor
 
 from puma import kernels
 from puma.audit.auditing import Auditor
+from puma.audit.here import shared_by
 from puma.audit.report import Report
-from puma.audit.shared import Shared
 from puma.client.session import Session
 from puma.crypto.prg import PairKey
 from puma.crypto.signing import Signer
 from puma.local.cluster import LocalCluster
 from puma.mpc.party import FIRST, Message, Piece
+from puma.net.frame import Kind
 from puma.party.server import Server
 from tests.threads import Threads
 
@@ -33,15 +34,16 @@ def canary(rank: int = 0, deviate: Deviate | None = None, ask: Callable[[Session
         return Auditor(Signer.fresh()).audit(trio.session, None, ask)
 
 
-def canary_of(model: Any, ask: Callable[[Session], Any], rank: int = 0, deviate: Deviate | None = None) -> Report:
+def canary_of(
+    model: Any, ask: Callable[[Session], Any], rank: int = 0, deviate: Deviate | None = None, dealers: int = 1,
+    approximation: str = "spline", **how: Any,
+) -> Report:  # fmt: skip
     """The same of a model, which the three hold before."""
-    with closing(Threads()) as trio:
-        cluster = LocalCluster(model, trio=trio)  # type: ignore[arg-type]
-        assert cluster.sharing is not None
+    with closing(Threads(dealers=dealers, approximation=approximation)) as trio:
+        cluster = LocalCluster(model, trio=trio, **how)  # type: ignore[arg-type]
         if deviate is not None:
             deviate(trio.servers[rank])
-        shared = Shared(cluster.sharing, cluster.model.params)  # type: ignore[attr-defined]
-        return Auditor(Signer.fresh(), shared=shared).audit(trio.session, None, ask)
+        return Auditor(Signer.fresh(), shared=shared_by(cluster)).audit(trio.session, None, ask)
 
 
 # -- what may be done to a message ------------------------------------------------------------------------------------
@@ -123,6 +125,48 @@ def swaps(number: int, change: Change) -> Deviate:
     return deviate
 
 
+def swaps_where(which: Callable[[Piece], bool], number: int, change: Change) -> Deviate:
+    """An evaluator sends another piece to the other one: the `number`th of those that are wanted."""
+
+    def deviate(server: Server) -> None:
+        party, honest, count = server.party, server.party.exchange, [0]
+
+        def exchange(pieces: Message) -> list[Tensor | None]:
+            changed = list[Piece]()
+            for piece in pieces:
+                assert piece.words is not None
+                wanted = which(piece)
+                wrong = wanted and count[0] == number
+                count[0] += wanted
+                words = other(change, piece.words, [], piece.bits) if wrong else piece.words
+                changed.append(piece._replace(words=words))
+            return honest(changed)
+
+        party.exchange = exchange  # type: ignore[method-assign]
+
+    return deviate
+
+
+def forges(peer: int, number: int) -> Deviate:
+    """A party sends another frame than the one that it hashes and says it has sent."""
+
+    def deviate(server: Server) -> None:
+        link: Any = server.party.links[peer]
+        honest, sent = link._transmit, [0]
+
+        def transmit(kind: Kind, sequence: int, pieces: Iterable[memoryview], size: int) -> None:
+            if kind is Kind.DATA:
+                sent[0] += 1
+                if sent[0] == number + 1:
+                    first, *rest = [*pieces]
+                    pieces = [memoryview(bytes([first[0] ^ 1]) + bytes(first[1:])), *rest]
+            honest(kind, sequence, pieces, size)
+
+        link._transmit = transmit
+
+    return deviate
+
+
 def drops_a_pad(purpose: str, number: int) -> Deviate:
     """What a party draws to pad a message, or a half of what it deals, is zeros."""
 
@@ -185,7 +229,7 @@ def parameter(number: int, component: int) -> Deviate:
 
 def input_of(server: Server) -> None:
     """A party takes another input than the one that its client shared."""
-    honest = server._prompt
+    honest: Any = server._prompt
 
     def prompt(*given: Any) -> Any:
         found = honest(*given)

@@ -50,7 +50,7 @@ def test_sessions_that_ask_at_the_same_time(processes: Trio) -> None:
     case = run.Case("sentences", "minilm-l6", 2, 5)
     with ExitStack() as stack:
         sessions = [stack.enter_context(run._session(processes)) for _ in range(2)]
-        found = run.of_sessions(case, sessions, random_ids(small, [5, 5]), 1, processes.pids)
+        found = run.of_sessions(case, sessions, random_ids(small, [5, 5]), 1, processes.pids, {})
     assert found["unit"] == "sentences" and found["network"] == "loopback" and found["ratio"] > 0
     assert found["cpu_seconds_each"] >= 0 and found["clients"] == 2
 

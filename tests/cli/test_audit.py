@@ -58,11 +58,15 @@ def test_of_another_cluster_nothing_is_shown(tmp_path: Path, capsys: pytest.Capt
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (["--cluster", "c.toml"], "needs MODEL, --as, --owner and --sharing"),
-        (["m", "--cluster", "c.toml", "--as", "a.key", "--owner", "o.key"], "needs MODEL, --as, --owner and --sharing"),
+        (["--cluster", "c.toml"], "MODEL, --as and, of hidden weights, --owner"),
+        (
+            ["m", "--cluster", "c.toml", "--as", "a.key", "--owner", "o.key"],
+            "MODEL, --as and, of hidden weights, --owner",
+        ),
         (["--as", "a.key"], "--as goes with a cluster"),
         (["--tokens", "0"], "a canary has at least one token"),
         (["--every", "0"], "a canary has at least one token"),
+        (["--plan", "auto"], "an audited session does not ask how the network is"),
     ],
 )
 def test_what_belongs_together(words: list[str], says: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -76,10 +80,14 @@ def test_no_report_is_written_over(tmp_path: Path, capsys: pytest.CaptureFixture
     assert "exists" in capsys.readouterr().err
 
 
-def test_three_parties_here_are_audited(puma: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+@pytest.mark.parametrize("weights", [[], ["--open-weights"]], ids=["hidden", "open"])
+def test_three_parties_here_are_audited(
+    weights: list[str], puma: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setattr(local, "Trio", lambda _=None, store=None, **kind: Threads(store, **kind))
     model = tiny.llama(tmp_path / "llama", num_hidden_layers=1)
-    found = puma("audit", model, "--prompt", 3, "--tokens", 2, "--report", tmp_path / "report", "--json").json
+    asked = ("--prompt", 3, "--tokens", 2, "--report", tmp_path / "report", "--json")
+    found = puma("audit", model, *asked, *weights).json
     assert found["accused"] == [] and found["canaries"] == 1 and found["frames"] > 20
     assert reports.read(tmp_path / "report").findings == []
 
@@ -111,3 +119,11 @@ def test_three_daemons_are_audited(tmp_path: Path) -> None:
         assert done.returncode == 0 and "did what they should have" in done.stdout, done.stderr
         refused = live.run(*[*words[:-1], str(live.key("alice"))], "--sharing", sharing)
         assert refused.returncode == 7 and "the model's owner has not agreed" in refused.stderr
+        base = tiny.llama(tmp_path / "open", num_hidden_layers=1)
+        done = live.run("share", str(base), "--as", str(live.key("olga")), "--cluster", file, "--open-weights")
+        assert done.returncode == 0, done.stderr
+        alone = ["audit", str(base), "--cluster", file, "--as", str(live.key("alice")), "--prompt", "4"]
+        done = live.run(*alone, "--plan", "quick", "--report", f"{report}.open")
+        assert done.returncode == 0 and "did what they should have" in done.stdout, done.stderr
+        done = live.run("audit", "verify", f"{report}.open", "--cluster", file, "--model", str(base))
+        assert done.returncode == 0 and "is the auditor's word" not in done.stdout, done.stderr

@@ -63,6 +63,30 @@ def test_options_are_those_of_the_commands() -> None:
     known(re.findall(r"^ENTRYPOINT (.*)$", text, re.MULTILINE)[0], party)
 
 
+def composing() -> list[str]:
+    """Docker's plugin, or the program that came before it; neither needs an engine to read a file."""
+    docker, before = shutil.which("docker"), shutil.which("docker-compose")
+    if docker and subprocess.run([docker, "compose", "version"], capture_output=True, check=False).returncode == 0:
+        return [docker, "compose"]
+    if before is None:
+        pytest.skip("neither docker compose nor docker-compose is here")
+    return [before]
+
+
+def test_compose_itself_reads_the_file() -> None:
+    words, text = composing(), (DEPLOY / "compose.yaml").read_text()
+    if "compose" not in words:  # the older program does not know a project's name in its file
+        text = text.replace("\nname: puma\n", "\n")
+    done = subprocess.run(
+        [*words, "-p", "puma", "--project-directory", str(DEPLOY), "-f", "-", "config"],
+        input=text, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    read = yaml.safe_load(done.stdout)["services"]
+    assert set(read) == set(compose()["services"])
+    assert read["share"]["depends_on"]["p2"]["condition"] == "service_healthy"
+
+
 @pytest.mark.parametrize("path", KUBERNETES, ids=lambda path: path.name)
 def test_manifests_name_each_other(path: Path) -> None:
     made = yaml.safe_load(path.read_text())

@@ -168,7 +168,7 @@ def test_a_gateway_command_audits_three_daemons(llama: Path, tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (["--audit-every", "5"], "needs --cluster, --audit-model, --audit-owner and --audit-sharing"),
+        (["--audit-every", "5"], "needs --cluster, --audit-model and, of hidden weights"),
         (["--audit-owner", "o.key"], "go with --audit-every"),
     ],
 )

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from puma.errors import FrameError
 from tests.gateway.conftest import Served, openai, serving, until
 from tests.models import tiny
 
@@ -144,6 +145,31 @@ def test_who_waited_is_told_and_nothing_of_theirs_is_sent(long: Served) -> None:
     assert len(long.clusters) == 1 and "P1" in str(long.gateway.worker.problem)
     assert long.client.completions.create(**(ASKED | {"max_tokens": 1})).choices
     assert len(long.clusters) == 2 and long.gateway.worker.problem is None
+
+
+@pytest.mark.parametrize("all_of_them", [False, True], ids=["further sessions", "the first one, too"])
+def test_parties_that_let_go_of_sessions_while_nobody_asked(all_of_them: bool, long: Served) -> None:
+    """Whoever asks next is answered over new ones: nothing was under way that could be asked twice."""
+    short = ASKED | {"max_tokens": 2}
+    wanted, before = long.client.completions.create(**short).choices[0].text, long.session
+    trio = long.clusters[0]._trio
+    for server in (*trio.beside, *(trio.servers if all_of_them else ())):
+        server.client.fail("the client was silent for too long")
+    until(lambda: before.over)
+    assert long.client.completions.create(**short).choices[0].text == wanted
+    assert len(long.clusters) == 1 + all_of_them and long.session is not before
+    assert long.gateway.worker.problem is None
+
+
+def test_a_link_that_broke_while_nobody_asked_is_no_silence(long: Served) -> None:
+    """What came did not fit: nothing is asked any more, as if somebody had been waiting."""
+    long.client.completions.create(**ASKED | {"max_tokens": 1})
+    long.session.links[1].inbox.end(FrameError("bad sequence in a frame header"))
+    for _ in range(2):
+        with pytest.raises(openai.InternalServerError, match="bad sequence") as refused:
+            long.client.completions.create(**ASKED)
+        assert refused.value.status_code == 502
+    assert len(long.clusters) == 1
 
 
 def test_no_program_asks_again_by_itself_when_a_party_misbehaves(long: Served) -> None:

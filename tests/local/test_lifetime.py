@@ -12,15 +12,22 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from puma import LocalCluster
 from puma.client.session import Session
-from puma.errors import PumaError, UsageError
+from puma.errors import PeerLost, PumaError, UsageError
 from puma.local.cluster import Trio
+from puma.net.tcp import Met
+from puma.party.ending import failed
+from puma.party.evidence.records import Records
+from puma.party.launched import process
+from puma.party.launched.process import Guests
 from puma.reference.plain_model import PlainModel
+from puma.wire.launch import Start
 from tests.models import tiny
 from tests.watching.started import alive, gone
 
@@ -52,6 +59,26 @@ def test_no_session_is_waited_for_with_a_party_that_has_ended() -> None:
         assert time.monotonic() - began < SECONDS
     finally:
         trio.kill()
+
+
+def test_a_further_session_may_be_silent_as_long_as_the_first() -> None:
+    """Else a gateway that nobody asks for ten minutes would find that its parties have let go of it."""
+    seen, served = list[float](), list[Any]()
+    link: Any = SimpleNamespace(set_timeout=seen.append, close=lambda: None)
+    nobody: Any = None
+    guests = Guests(Start(1, b"", b"", b""), nobody, nobody, lambda *guest: served.append(guest), Records())
+    guests._guest(Met(link, "client", 0, b"", session=b"s" * 16))
+    assert seen == [process.PATIENCE] and len(served) == 1
+
+
+def test_why_something_ended_is_shown_where_errors_are(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    error = PeerLost("P2 is gone", "look at its log")
+    assert failed(1, error).kind == "PeerLost" and not capsys.readouterr().err
+    monkeypatch.setenv("PUMA_DEBUG", "1")
+    failed(1, error)
+    assert "P1: PeerLost: P2 is gone" in capsys.readouterr().err
 
 
 def test_a_cluster_that_is_forgotten_leaves_no_process(checkpoints: dict[str, Path]) -> None:

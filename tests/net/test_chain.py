@@ -7,7 +7,10 @@ import hashlib
 import pytest
 from blake3 import blake3
 
-from puma.net.chain import MARK_BYTES, MOST_MARKS, Chain, chain_key
+from puma.errors import ProtocolError
+from puma.net import endpoint
+from puma.net.chain import LOOKS, MARK_BYTES, MOST_MARKS, STAMPED, STATE_BYTES, Chain, chain_key, looks
+from puma.net.frame import HEADER_BYTES, Kind
 from puma.net.handshake import Agreed
 from puma.net.memory import MemoryLink, pair
 
@@ -53,6 +56,69 @@ def test_both_ends_have_the_same_heads_however_frames_come_in_pieces(make_links)
     assert two.heads == theirs and one.heads != mine  # a frame counts when it is taken
     two.recv(4)
     assert one.heads is not None and two.heads is not None and one.heads.sent == two.heads.received
+
+
+@pytest.mark.parametrize("make_links", ["memory", "tcp", "tls"], indirect=True)
+def test_a_large_frame_between_parties_carries_its_senders_state(make_links) -> None:
+    one, two = make_links()
+    for end in (one, two):
+        end.chain("session")
+    frames = [bytes([i]) * size for i, size in enumerate((STAMPED - 1, STAMPED, STAMPED + 5, 3 << 20, 7, STAMPED))]
+    for frame in frames:
+        before = one.sent_bytes
+        one.send(frame[:70_000], frame[70_000:])
+        more = STATE_BYTES if len(frame) >= STAMPED else 0
+        assert one.sent_bytes - before == HEADER_BYTES + len(frame) + more
+        assert two.recv(len(frame)) == frame
+    assert one.heads.sent == two.heads.received and one.heads.sent.frames == len(frames)
+    assert one.heads.sent.size == sum(map(len, frames)) and one.trails["sent"] == two.trails["received"]
+    assert one.heads.sent.digest == head(*frames, key=one.chain_key), "as if all had been hashed at both ends"
+
+
+def large(state: bytes | None = None) -> tuple[MemoryLink, MemoryLink]:
+    """A link on which a large frame has been sent, with another state than its own if one is given."""
+    one, two = linked()
+    for end in (one, two):
+        end.chain("session")
+    honest = Chain.stamped
+    with pytest.MonkeyPatch.context() as patch:
+        if state is not None:
+            patch.setattr(Chain, "stamped", lambda *given: [*[*honest(*given)][:-1], memoryview(state)])
+        one.send(bytes(STAMPED))
+    return one, two
+
+
+def test_a_state_that_is_not_of_its_frame_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By who doubts always, by others where they look; one that nobody looked at is the chain's of both."""
+    for looking, doubting in ((False, True), (True, False)):
+        monkeypatch.setattr(endpoint, "looks", lambda looking=looking: looking)
+        _, two = large(b"another state of 32 bytes.......")
+        if doubting:
+            two.doubt()
+        with pytest.raises(ProtocolError, match=r"^P1 says of data frame 0 what it does not hash to"):
+            two.recv(STAMPED)
+        one, two = large()
+        assert len(two.recv(STAMPED)) == STAMPED and one.heads is not None and two.heads is not None
+        assert one.heads.sent == two.heads.received
+    monkeypatch.setattr(endpoint, "looks", lambda: False)
+    _, two = large(b"another state of 32 bytes.......")
+    two.recv(STAMPED)
+    assert two.trails["received"] == b"another "
+
+
+def test_nobody_knows_which_frames_are_looked_at() -> None:
+    found = sum(looks() for _ in range(4000)) / 4000
+    assert abs(found - 1 / LOOKS) < 0.03
+
+
+def test_what_a_client_hears_and_says_is_hashed_at_both_ends() -> None:
+    one, two = linked()
+    for end in (one, two):
+        end.chain("model 1", words=True)
+    before = one.sent_bytes
+    one.send(bytes(STAMPED))
+    assert one.sent_bytes - before == HEADER_BYTES + STAMPED and len(two.recv(STAMPED)) == STAMPED
+    assert one._chains is not None and one._chains.stamp(Kind.DATA, STAMPED) == 0
 
 
 def test_the_key_of_a_link_follows_from_the_secret_of_its_pair_and_is_another() -> None:

@@ -65,9 +65,9 @@ def test_first_messages_are_understood_or_refused(payload):
 @pytest.mark.parametrize(
     "payload",
     [
-        b"\x82\xa7version\x02\xa1x" + b"\x91" * (MAX_TEXT - 20),
+        b"\x82\xa7version" + bytes([PROTOCOL]) + b"\xa1x" + b"\x91" * (MAX_TEXT - 20),
         b"\x82\xa4type\xa5hello\xa7session" + b"\x81\xa1a" * 1000,
-        b"\x82\xa7version\x02\xa4type\xa5\xff\xfe\xfd\xfc\xfb",
+        b"\x82\xa7version" + bytes([PROTOCOL]) + b"\xa4type\xa5\xff\xfe\xfd\xfc\xfb",
     ],
     ids=["deep list", "deep map", "no text"],
 )

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import select
 import socket
+import sys
+import threading
 import time
 
 import pytest
 
 from puma.errors import PeerLost, PeerTimeout
-from puma.net import pulse, stream
+from puma.net import at_once, pulse, stream
 from puma.net.frame import Kind, header_bytes
 from puma.net.pulse import Pulse
 from puma.net.stream import StreamLink
@@ -125,6 +128,25 @@ def test_what_nobody_takes_here_is_not_the_peers_silence(heart):
         writes.close()
 
 
+def test_what_nobody_here_has_had_time_to_read_is_not_the_peers_silence(heart, monkeypatch):
+    """A machine that has too much to do lets a thread wait for seconds: what has come meanwhile is a sign of life."""
+    monkeypatch.setattr(StreamLink, "_receive", lambda link: None)
+    outbound, reads = socket.socketpair()
+    inbound, writes = socket.socketpair()
+    link = StreamLink("P1", "P2", outbound, inbound, timeout=5)
+    try:
+        writes.sendall(BEAT)
+        later(heart, pulse.SILENT + 2)
+        assert not link.lost
+        link._fill(memoryview(bytearray(len(BEAT))), begun=False)
+        later(heart, 2 * pulse.SILENT + 2)
+        assert link.lost, "nothing has come since"
+    finally:
+        link.close()
+        reads.close()
+        writes.close()
+
+
 @pytest.mark.parametrize("make_links", ["plain", "tls"], indirect=True)
 def test_beats_travel_on_real_links(make_links, monkeypatch):
     monkeypatch.setattr(pulse, "EVERY", 0.05)
@@ -135,3 +157,50 @@ def test_beats_travel_on_real_links(make_links, monkeypatch):
     assert a.heard > before
     a.send(b"abc")
     assert b.recv(3) == b"abc"
+
+
+@pytest.mark.parametrize("busy", [False, True], ids=["nobody computes", "a thread computes"])
+def test_beats_on_many_links_take_no_time(busy, heart):
+    """Not even where a thread holds Python's lock whenever it can: each link that let go of it would wait for it."""
+    pairs = [(socket.socketpair(), socket.socketpair()) for _ in range(40)]
+    links = [StreamLink("P1", "P2", out, inbound, timeout=5) for (out, _), (inbound, _) in pairs]
+    over = threading.Event()
+
+    def compute() -> None:
+        while not over.is_set():
+            sum(range(1000))
+
+    thread = threading.Thread(target=compute)
+    before = sys.getswitchinterval()
+    try:
+        if busy:
+            sys.setswitchinterval(0.05)
+            thread.start()
+        times = []
+        for _ in range(3):
+            began = time.monotonic()
+            heart.look(began)
+            times.append(time.monotonic() - began)
+        assert min(times) < 40 * 0.05 / 4
+        assert all(reads.recv(1000) == 3 * BEAT for (_, reads), _ in pairs)
+    finally:
+        over.set()
+        if busy:
+            thread.join()
+        sys.setswitchinterval(before)
+        for link in links:
+            link.close()
+        for (_, reads), (_, writes) in pairs:
+            reads.close()
+            writes.close()
+
+
+def test_a_socket_that_takes_nothing_is_not_waited_for():
+    ours, theirs = socket.socketpair()
+    while at_once.send(ours, bytes(1 << 16)):
+        pass
+    assert not at_once.ready(ours, select.POLLOUT) and at_once.ready(theirs, select.POLLIN)
+    assert not at_once.ready(ours, select.POLLIN)
+    theirs.close()
+    ours.close()
+    assert not at_once.ready(ours, select.POLLOUT) and at_once.send(ours, b"x") == 0

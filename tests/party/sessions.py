@@ -14,9 +14,12 @@ from typing import Any, Literal
 from puma.client.connect import ClusterSession
 from puma.client.evidence.session import Receipts
 from puma.client.owner import Owner, card_of
+from puma.client.public import content
+from puma.client.public.table import PublicTable
 from puma.client.resume import Plan
 from puma.crypto.signing import Signer
 from puma.engine.lead import LEADER
+from puma.models import in_the_open
 from puma.mpc.party import Party
 from puma.net.tcp import Met
 from puma.party.channel import Channel
@@ -136,3 +139,16 @@ class Sessions:
             uploading.upload(clear.config, clear.params, made, files)
             self.plan = uploading.plan
         return clear
+
+    def open_up(self, checkpoint: Path, name: str, owner: str = "olga") -> PublicTable:
+        """Let an owner give weights that everybody may know; the table in which clients look their tokens up."""
+        clear = PlainModel(checkpoint)
+        config = in_the_open(clear.config)
+        found = content.digested(content.parts(config, clear.params), lambda *_: None)
+        files = {label: read() for label, read in clear.files.items()}
+        card = card_of(name, "1", files, clear.eos, weights=content.weights_of(config, found))
+        with self.session("owner", owner) as session:
+            Owner(session, self.folder / "state").open_up(config, found, card, files)
+        matrix = content.matrix_of(config, found)
+        assert matrix is not None
+        return PublicTable(matrix)

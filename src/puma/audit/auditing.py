@@ -28,7 +28,7 @@ Ask = Callable[[Session], None]
 @dataclass(frozen=True)
 class Auditor:
     """Who audits: the client's signature under the report, the owner's under its consent (none for parties of one's
-    own), and the model as it was shared; None where nothing is asked of a model."""
+    own, nor where the weights are open), and the model as it was shared; None where nothing is asked of a model."""
 
     signer: Signer
     owner: Signer | None = None
@@ -58,12 +58,14 @@ class Auditor:
         pledges, disclosures = reports.said(opening.pledges, sealed, known.authority, made)
         expected = replayed(self.shared, opened, scripts, secrets_of(pledges, disclosures))
         statements = reports.stated(receipts, known.authority)
-        reports.check_model(expected, statements)
+        public = self.shared and self.shared.public
+        over = self.shared and self.shared.base and self.shared.base.public
+        reports.check_model(expected, statements, public)
         found = judged(expected, pledges, disclosures, scripts, [reports.heads(each) for each in statements])
         name = self._name(session) if opened else ""
         whole = Report(
             known.cluster.hex(), name, made, opening.nonce, opening.pledges, sealed, receipts, opened, scripts,
-            expected, found, b"",
+            expected, found, b"", public=public, over=over,
         )  # fmt: skip
         return reports.sign(whole, self.signer)
 

@@ -11,6 +11,8 @@ import threading
 from collections import deque
 from collections.abc import Sequence
 from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import msgspec
@@ -18,6 +20,7 @@ import msgspec
 from puma.audit.shared import Shared
 from puma.client.canaries.recorded import Script
 from puma.client.owner import Owner
+from puma.client.public.content import placed
 from puma.client.session import Session
 from puma.crypto.prg import PairKey, fresh_secret
 from puma.errors import FrameError, PumaError
@@ -27,6 +30,7 @@ from puma.net.endpoint import Buffer
 from puma.net.memory import pair
 from puma.net.null import NullLink
 from puma.party.server import Server
+from puma.store import folders
 from puma.store.library import InMemory
 from puma.store.models import commitment
 from puma.wire import messages as msg
@@ -41,7 +45,8 @@ Trails = dict[str, dict[str, bytes]]  # by the peer's name, of what was sent and
 
 class Expected(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Of P0, P1 and P2: the marks of frames by peer, the heads of the chains that they make, and what goes to the
-    client: announcements of results, and their words; what they commit to of the model, if there is one."""
+    client: announcements of results, and their words; what they commit to of the model, if there is one: nothing of one
+    whose weights are open."""
 
     trails: list[Trails]
     heads: list[dict[str, dict[str, bytes]]]
@@ -108,9 +113,8 @@ def replayed(
 
 def _commitment(library: InMemory, shared: Shared, rank: int) -> Commitment:
     model = library.open(shared.plan.card.name)
-    found = None if model is None else commitment(model.manifest, rank)
-    assert found is not None  # of what was uploaded in shares a moment ago
-    return found
+    assert model is not None  # that was uploaded a moment ago
+    return commitment(model.manifest, rank) or Commitment([])
 
 
 def announced(replies: Sequence[bytes]) -> list[bytes]:
@@ -119,7 +123,7 @@ def announced(replies: Sequence[bytes]) -> list[bytes]:
 
 
 def uploaded(shared: Shared) -> list[InMemory]:
-    """What each party holds of a model: its owner uploads it once more, under the same seeds."""
+    """What each party holds of a model: its owner uploads it once more, under the same seeds, or opens it up again."""
     ends = [pair("owner", f"P{rank}", timeout=SECONDS) for rank in range(3)]
     libraries = [InMemory(rank) for rank in range(3)]
     parties = _trio([fresh_secret() for _ in PAIRS])
@@ -129,13 +133,23 @@ def uploaded(shared: Shared) -> list[InMemory]:
     ]
     with _serving(servers):
         session = Session([mine for mine, _ in ends], owns=True)
-        card = msgspec.structs.replace(shared.plan.card, files=[])
-        plan = msgspec.structs.replace(shared.plan, card=card)
         try:
-            Owner(session).upload(plan.config, shared.params, card, alias=plan.alias, plan=plan)
+            for each in [shared] if shared.base is None else [shared.base, shared]:
+                _given(Owner(session), each)
         finally:
             session.close()
     return libraries
+
+
+def _given(owner: Owner, shared: Shared) -> None:
+    card = msgspec.structs.replace(shared.plan.card, files=[])
+    plan = msgspec.structs.replace(shared.plan, card=card)
+    if not shared.given:
+        owner.upload(plan.config, shared.params, plan.card, alias=plan.alias, plan=plan)
+        return
+    with TemporaryDirectory(prefix="puma-", dir=folders.MEMORY_FOLDER) as folder:
+        places = placed(shared.given, Path(folder))
+        owner.open_up(plan.config, shared.given, plan.card, places=places, sharing=plan.sharing)
 
 
 def _trio(secrets: Sequence[bytes]) -> list[Party]:

@@ -20,6 +20,7 @@ from puma.audit.verdict import Finding, Heads, judged, secrets_of
 from puma.client.canaries.opening import paired
 from puma.client.canaries.recorded import Script
 from puma.client.evidence.authority import Authority
+from puma.client.resume import Plan
 from puma.crypto.signing import Signer, signed
 from puma.errors import ProtocolError, StoreError, UsageError
 from puma.store import folders
@@ -33,8 +34,9 @@ HINT = "whoever made the report has changed it, or it belongs to another cluster
 
 
 class Report(msgspec.Struct, forbid_unknown_fields=True):
-    """Everything about one canary. `opened` is the word that opened the model, None where none was; `signature` is over
-    all the rest, by the auditor's `key`."""
+    """Everything about one canary. `opened` is the word that opened the model, None where none was; `public` is that
+    model, if its weights are open, and `over` its base, if it is an adapter of such; `signature` is over all the rest,
+    by the auditor's `key`."""
 
     cluster: str
     model: str
@@ -50,6 +52,8 @@ class Report(msgspec.Struct, forbid_unknown_fields=True):
     key: bytes
     signature: bytes = b""
     format: int = FORMAT
+    public: Plan | None = None
+    over: Plan | None = None
 
     def __repr__(self) -> str:
         return f"Report({len(self.findings)} findings)"
@@ -113,7 +117,7 @@ def verify(report: Report, authority: Authority, shared: Shared | None = None, a
         if expected != report.expected:
             raise ProtocolError("honest parties would have sent something else than the report says", HINT)
     statements = stated(report.receipts, authority)
-    check_model(expected, statements)
+    check_model(expected, statements, report.public)
     found = judged(expected, pledges, disclosures, report.scripts, [heads(each) for each in statements])
     if found != report.findings:
         raise ProtocolError("the findings do not follow from what the parties signed", HINT)
@@ -155,12 +159,16 @@ def heads(statement: Statement) -> Heads:
     return {ends.peer: {"sent": ends.sent.digest, "received": ends.received.digest} for ends in own}
 
 
-def check_model(expected: Expected, statements: Sequence[Statement]) -> None:
-    """UsageError if the parties served another model than was computed again: all of them would seem to deviate."""
-    served = [each.model.commitment for each in statements if each.model is not None]
-    if served and served != expected.commitments:
+def check_model(expected: Expected, statements: Sequence[Statement], public: Plan | None = None) -> None:
+    """UsageError if the parties served another model than was computed again: all of them would seem to deviate. Of one
+    whose weights are `public` they name the card, in which the digest of these is."""
+    served = [each.model for each in statements if each.model is not None]
+    card = None if public is None else receipts.card_digest(public.config, public.card)
+    other = public is not None and any((each.card, each.sharing) != (card, public.sharing) for each in served)
+    if other or (served and [each.commitment for each in served] != expected.commitments):
         what = "these weights and seeds are not of the model that the parties serve"
-        raise UsageError(what, "name the checkpoint that was shared, and the file that `puma share --keep` wrote then")
+        hint = "name the checkpoint that was shared and what `puma share --keep` wrote then; see docs/audits.md"
+        raise UsageError(what, hint)
 
 
 def _objection(sealed: Sealed, word: Pledge | Disclosure, rank: int, authority: Authority, when: float) -> str:

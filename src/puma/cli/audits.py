@@ -30,18 +30,21 @@ class Audits:
     """The checkpoint that was shared, for canaries."""
 
     owner: Annotated[Path | None, Parameter(name="--audit-owner")] = None
-    """The key with which it was shared, for canaries."""
+    """The key with which it was shared, for canaries; none of open weights."""
 
     sharing: Annotated[Path | None, Parameter(name="--audit-sharing")] = None
-    """The file that `puma share --keep` wrote then."""
+    """The file that `puma share --keep` wrote then; none of open weights."""
 
     def check(self, cluster: Path | None, draft: object = None) -> None:
         """UsageError for options that do not belong together."""
         given = (self.model, self.owner, self.sharing)
         if not self.every and any(given):
             raise UsageError("--audit-model, --audit-owner and --audit-sharing go with --audit-every", "add it")
-        if self.every and (cluster is None or not all(given)):
-            what = "--audit-every needs --cluster, --audit-model, --audit-owner and --audit-sharing"
+        alone = (self.owner is None) != (self.sharing is None)
+        if self.every and (cluster is None or self.model is None or alone):
+            what = (
+                "--audit-every needs --cluster, --audit-model and, of hidden weights, both --audit-owner and -sharing"
+            )
             raise UsageError(what, "client and owner together open a canary: see docs/audits.md")
         if self.every and draft:
             what = "--audit-every and --draft: drafts of a real text are right more often than a canary's could be"
@@ -52,7 +55,7 @@ class Audits:
         from puma.audit.remote import canary
         from puma.audit.scheduled import Audited, Schedule
 
-        assert self.model is not None and self.owner is not None and self.sharing is not None
+        assert self.model is not None
         one = canary(self.model, None, cluster, key, self.owner, self.sharing)
         schedule = Schedule(one, self.every, _told)
 

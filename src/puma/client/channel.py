@@ -121,8 +121,8 @@ class PartyChannel:
 
     @property
     def over(self) -> bool:
-        """Whether the session has ended, so that every further request would fail."""
-        return self._over or (self.once and self._reported and bool(self.said))
+        """Whether every further request would fail: the session has ended, perhaps while nobody asked."""
+        return self._over or (self._reported and (any(x.lost for x in self.links) or bool(self.once and self.said)))
 
     def ask(
         self, kind: type[R], request: Callable[[list[bytes]], msg.Request], seeds: Sequence[bytes] = NO_SEEDS

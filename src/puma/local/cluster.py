@@ -127,7 +127,8 @@ class LocalCluster(Client):
         """Let the parties find the weights where they lie, and share what of an adapter is secret; what the model is
         called."""
         if clear.made_of[1] is not None:
-            return serve_adapted(self._trio, clear, progress, reveal_logits, self.plan.provenance)
+            name, self.sharing = serve_adapted(self._trio, clear, progress, reveal_logits, self.plan.provenance)
+            return name
         told = self.plan.provenance
         return serve_open(self._trio, clear.config, clear.params, clear.name, progress, reveal_logits, told)
 

@@ -77,9 +77,9 @@ def open_up(
 def share_adapter(
     session: Session, config: Config, params: Mapping[str, Tensor], base: str, progress: Progress | None = None,
     name: str = "model", reveal_logits: bool = False, plan: Provenance | None = None,
-) -> None:  # fmt: skip
+) -> Plan:  # fmt: skip
     """Share a secret adapter of an open model that the parties have under the name `base`, and open what both make
-    together; the session's table stays the base's."""
+    together; the session's table stays the base's. What was shared, with seeds."""
     if not session.open(base):
         raise ProtocolError(f"the parties do not hold one model {base}", "open it first")
     assert session.card is not None
@@ -88,9 +88,11 @@ def share_adapter(
         name, "", {}, reveal_logits=reveal_logits, approximations=[*PROFILES], plan=plan,
         weights=session.card.weights, base=over,
     )  # fmt: skip
-    Owner(session).upload(config, params, card, progress=progress)
-    if not session.open(name):
+    owner = Owner(session)
+    owner.upload(config, params, card, progress=progress)
+    if not session.open(name) or owner.plan is None:
         raise ProtocolError(f"the parties do not hold one model {name}", "start others")
+    return owner.plan
 
 
 def serve_open(
@@ -114,9 +116,10 @@ def serve_open(
 def serve_adapted(
     trio: Any, merged: PlainModel, progress: Progress | None = None, reveal_logits: bool = False,
     plan: Provenance | None = None,
-) -> str:  # fmt: skip
+) -> tuple[str, Plan | None]:  # fmt: skip
     """The same with an adapter that stays secret: `merged` is what base and adapter make together, whose number formats
-    both have. UnsupportedModel where nothing can stand beside the base's matrices."""
+    both have. Also what was shared, if anything had to be. UnsupportedModel where nothing can stand beside the base's
+    matrices."""
     source, adapter = merged.made_of
     assert adapter is not None
     base, formats = base_of(merged.config, source), merged.config.formats
@@ -125,12 +128,12 @@ def serve_adapted(
         trio, replace(base.config, formats=formats), base.fold(), base.name, progress, reveal_logits, plan, "base-"
     )
     config = in_the_open(replace(base.config, formats=replace(formats, adapted=ranks)))
-    session, name = trio.session, "model"
+    session, name, made = trio.session, "model", None
     if trio.store:
         name = stored(trio, content_name(owner_key(trio.store / "owner"), merged.name, config, tensors))
     if not (trio.store and session.open(name) and session.reveals == reveal_logits):
-        share_adapter(session, config, tensors, under, progress, name, reveal_logits, plan)
-    return name
+        made = share_adapter(session, config, tensors, under, progress, name, reveal_logits, plan)
+    return name, made
 
 
 def stored(trio: Any, name: str) -> str:

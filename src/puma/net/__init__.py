@@ -79,6 +79,10 @@ class Link(Protocol):
         """From now on hash data frames, and with `words` control frames, into chains that begin with this label."""
         ...
 
+    def doubt(self) -> None:
+        """From now on hash every frame that comes, whatever its sender says that it hashes to."""
+        ...
+
     @property
     def heads(self) -> Heads | None:
         """Of the chains so far; None before `chain`."""

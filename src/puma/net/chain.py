@@ -2,14 +2,18 @@
 
 A state is a hash keyed with the state before, and what is published of it is one step away: who lacks the key of the
 link learns nothing of a frame from it, however few bits the frame has. BLAKE3 (O'Connor, Aumasson, Neves and
-Wilcox-O'Hearn, 2020) because a frame is hashed at both ends, and SHA-256 takes three times as long. This file must not
-know what a frame says, nor who looks at a chain.
+Wilcox-O'Hearn, 2020) because SHA-256 takes three times as long.
+
+A large frame between parties carries the state that its sender makes of it. Whoever receives it hashes one of these in
+`LOOKS`, chosen by chance and told to nobody, and believes the others; in a session that may be opened, all. This file
+must not know what a frame says, nor who looks at a chain.
 """
 
 from __future__ import annotations
 
 import hmac
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -23,6 +27,9 @@ KEY_BYTES = 32
 MARK_BYTES = 8  # of each state, in the trail
 MOST_MARKS = 1 << 17  # of a trail: the frames after these leave none
 NO_KEY = bytes(KEY_BYTES)  # of links that never leave a process
+STATE_BYTES = 32
+STAMPED = 64 << 10  # bytes of a frame from which on it carries a state: hashing it takes longer than reading 32 more
+LOOKS = 8  # more often than anybody audits: who lies about frames is found before who says truly that it deviates
 
 
 class Head(NamedTuple):
@@ -56,17 +63,31 @@ class Chain:
 
     def add(self, pieces: Sequence[bytes | memoryview], size: int) -> None:
         """One more frame, of `size` bytes, made of these pieces."""
+        self.believe(self.after(pieces, size), size)
+
+    def after(self, pieces: Sequence[bytes | memoryview], size: int) -> bytes:
+        """The state behind one more frame, which is not added."""
         first, *more = pieces or (b"",)
         # The length behind what it is of: before it, all would be hashed a few bytes off a block, which takes longer.
         digest = blake3(first, key=self._state)
         for piece in more:
             digest.update(piece)
         digest.update(size.to_bytes(8, "little"))
-        self._state = state = digest.digest()
+        return digest.digest()
+
+    def believe(self, state: bytes, size: int) -> None:
+        """One more frame, of `size` bytes, behind which the state is this one."""
+        self._state = state
         self.frames += 1
         self.size += size
         if self.frames <= MOST_MARKS:
             self.trail += state[:MARK_BYTES]
+
+    def stamped(self, pieces: Sequence[memoryview], size: int) -> Iterator[memoryview]:
+        """A frame as it leaves, and behind it the state that it makes; hashed when all of it has been taken."""
+        yield from pieces
+        self.add(pieces, size)
+        yield memoryview(self._state)
 
     @property
     def head(self) -> Head:
@@ -79,18 +100,24 @@ class Chain:
 
 @dataclass(frozen=True)
 class Chains:
-    """All chains of one end of a link."""
+    """All chains of one end of a link; `stamping`: large data frames carry their sender's state."""
 
     sent: dict[Kind, Chain]
     received: dict[Kind, Chain]
+    stamping: bool = False
 
     @classmethod
     def begun(cls, key: bytes, label: str, name: str, peer: str, words: bool) -> Chains:
-        """At the end that is called `name`; `words`: control frames are chained as well."""
+        """At the end that is called `name`; `words`: control frames are chained as well, as they are with clients, who
+        hash all that comes."""
         own = chain_key(key, label)
         kinds = {Kind.DATA: "", Kind.CONTROL: " words"} if words else {Kind.DATA: ""}
         sent, received = ({kind: Chain(own, who + what) for kind, what in kinds.items()} for who in (name, peer))
-        return cls(sent, received)
+        return cls(sent, received, not words)
+
+    def stamp(self, kind: Kind, size: int) -> int:
+        """How many bytes a frame of this kind and size carries besides."""
+        return STATE_BYTES if self.stamping and kind is Kind.DATA and size >= STAMPED else 0
 
     @property
     def heads(self) -> Heads:
@@ -124,3 +151,8 @@ def frame_digest(pieces: Sequence[bytes | memoryview]) -> bytes:
 def chain_key(key: bytes, label: str) -> bytes:
     """The key of the chains under this label, by that of the link; who is told it can follow these chains alone."""
     return hmac.digest(key, b"puma/1|label|" + label.encode(), "sha256")
+
+
+def looks() -> bool:
+    """Whether a frame that says what it hashes to is hashed all the same; nobody can know beforehand."""
+    return int.from_bytes(os.urandom(2)) % LOOKS == 0

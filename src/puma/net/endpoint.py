@@ -7,13 +7,14 @@ from __future__ import annotations
 import threading
 from abc import ABC, abstractmethod
 from collections import deque
+from collections.abc import Iterable
 from time import monotonic
 from typing import Any
 
 import numpy as np
 
-from puma.errors import FrameError, PeerLost, PeerTimeout, PumaError
-from puma.net.chain import NO_KEY, Chains, Heads
+from puma.errors import FrameError, PeerLost, PeerTimeout, ProtocolError, PumaError
+from puma.net.chain import NO_KEY, Chains, Heads, looks
 from puma.net.frame import DEFAULT_LIMITS, HEADER_BYTES, MAX_TEXT, Kind
 
 # Python 3.12 names this collections.abc.Buffer; until then: bytes, bytearray, memoryview, a numpy array.
@@ -26,6 +27,7 @@ TIMEOUT = 60.0
 _LOST_HINT = "look at the log of that party; start the session again"
 _SILENT_HINT = "that party may be overloaded or cut off; raise the timeout if it only needs longer"
 _SIZE_HINT = "the parties run different programs or versions"
+_STATE_HINT = "that party misbehaves, or its machine errs: do not ask again before you know which"
 
 
 class Inbox:
@@ -105,6 +107,7 @@ class Endpoint(ABC):
         self._taken = {Kind.DATA: 0, Kind.CONTROL: 0}
         self.chain_key = NO_KEY  # that only the two ends have
         self._chains: Chains | None = None
+        self._doubts = False  # whether all that comes is hashed
 
     @property
     def timeout(self) -> float:
@@ -158,6 +161,10 @@ class Endpoint(ABC):
         ends do so between the same two frames. A label serves once on a link."""
         self._chains = Chains.begun(self.chain_key, label, self.name, self.peer, words)
 
+    def doubt(self) -> None:
+        """From now on hash every frame that comes, whatever its sender says that it hashes to."""
+        self._doubts = True
+
     @property
     def heads(self) -> Heads | None:
         """Of the chains so far; None before `chain`."""
@@ -189,7 +196,7 @@ class Endpoint(ABC):
         return f"{type(self).__name__}({self.name} to {self.peer})"
 
     @abstractmethod
-    def _transmit(self, kind: Kind, sequence: int, pieces: list[memoryview], size: int) -> None: ...
+    def _transmit(self, kind: Kind, sequence: int, pieces: Iterable[memoryview], size: int) -> None: ...
 
     @abstractmethod
     def _finish(self, message: str | None) -> None: ...
@@ -197,21 +204,26 @@ class Endpoint(ABC):
     def _emit(self, kind: Kind, buffers: tuple[Buffer, ...]) -> None:
         pieces = [flat(buffer) for buffer in buffers]
         size = sum(map(len, pieces))
-        if size > self.limits[kind]:
-            what = f"a {kind.name.lower()} frame of {size} bytes for {self.peer}"
-            raise FrameError(f"{what} is over the limit of {self.limits[kind]}", "split it")
         with self._sending:
+            chains = self._chains
+            whole = size + (chains.stamp(kind, size) if chains else 0)
+            if whole > self.limits[kind]:
+                what = f"a {kind.name.lower()} frame of {whole} bytes for {self.peer}"
+                raise FrameError(f"{what} is over the limit of {self.limits[kind]}", "split it")
             if self.inbox.over is not None:
                 raise again(self.inbox.over)
             sequence = self._sent[kind]
             self._sent[kind] = sequence + 1
-            self._transmit(kind, sequence, pieces, size)
-            self.sent_bytes += HEADER_BYTES + size
-            if self._chains is not None and (chain := self._chains.sent.get(kind)) is not None:
+            chain = chains.sent.get(kind) if chains else None
+            stamped = chain is not None and whole > size
+            self._transmit(kind, sequence, chain.stamped(pieces, size) if chain and stamped else pieces, whole)
+            self.sent_bytes += HEADER_BYTES + whole
+            if chain is not None and not stamped:
                 chain.add(pieces, size)
 
     def _take(self, kind: Kind, size: int | None) -> memoryview:
-        payload = self._next(kind, size)
+        more = self._chains.stamp(kind, size) if self._chains and size is not None else 0
+        payload = self._next(kind, None if size is None else size + more)
         if payload is None:
             raise PeerTimeout(
                 f"{self.peer} sent nothing for {self.timeout:g} s; "
@@ -220,8 +232,23 @@ class Endpoint(ABC):
             )
         self._taken[kind] += 1
         self.received_bytes += HEADER_BYTES + len(payload)
+        if more and size is not None and len(payload) == size + more:
+            return self._stamped(kind, payload[:size], bytes(payload[size:]))
         if self._chains is not None and (chain := self._chains.received.get(kind)) is not None:
             chain.add((payload,), len(payload))
+        return payload
+
+    def _stamped(self, kind: Kind, payload: memoryview, state: bytes) -> memoryview:
+        """A frame that says what it hashes to; ProtocolError if it is found to hash to something else.
+
+        Safe: whether one looks is chance, and what one finds a function of what the peer has sent. Both know the state.
+        """
+        assert self._chains is not None
+        chain = self._chains.received[kind]
+        if (self._doubts or looks()) and chain.after((payload,), len(payload)) != state:
+            what = f"{self.peer} says of {kind.name.lower()} frame {self._taken[kind] - 1} what it does not hash to"
+            raise ProtocolError(what, _STATE_HINT)
+        chain.believe(state, len(payload))
         return payload
 
     def _next(self, kind: Kind, size: int | None) -> memoryview | None:

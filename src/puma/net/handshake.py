@@ -43,7 +43,7 @@ from puma.net.frame import HEADER_BYTES, MAX_TEXT, Kind, header_bytes, parse_hea
 
 SESSION_BYTES = 16
 DIGEST_BYTES = COOKIE_BYTES = 32
-PROTOCOL = 2
+PROTOCOL = 3
 # The cookie where certificates, and not a launcher, say who belongs here.
 NO_COOKIE = bytes(COOKIE_BYTES)
 

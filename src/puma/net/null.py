@@ -41,6 +41,9 @@ class NullLink:
     def chain(self, label: str, words: bool = False) -> None:
         """There is nothing to hash."""
 
+    def doubt(self) -> None:
+        """Nothing comes."""
+
     def check(self) -> None:
         """Nobody is gone who never was there."""
 

@@ -54,7 +54,7 @@ class Pulse:
             self._links.discard(link)
 
     def look(self, now: float) -> None:
-        """Beat on all links, and end those that are silent at this time."""
+        """Beat on all links, and then end those that are silent at this time: ending one may take a while."""
         if now - self._last > ABSENT:
             self._present = now
         self._last = now
@@ -62,6 +62,7 @@ class Pulse:
             links = list(self._links)
         for link in links:
             link.beat()
+        for link in links:
             quiet = now - max(self._present, link.heard)
             if quiet > SILENT:
                 link.silent(quiet)

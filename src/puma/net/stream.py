@@ -17,9 +17,11 @@ import socket
 import ssl
 import struct
 import threading
+from collections.abc import Iterable
 from time import monotonic
 
 from puma.errors import FrameError, PeerLost, PeerTimeout, ProtocolError, PumaError
+from puma.net import at_once
 from puma.net.endpoint import QUEUE_BYTES, TIMEOUT, Endpoint, again, ended, owned, printable, stopped, stuck
 from puma.net.frame import HEADER_BYTES, Kind, header_bytes, parse_header
 from puma.net.pulse import PULSE
@@ -89,7 +91,7 @@ class StreamLink(Endpoint):
 
     # sending
 
-    def _transmit(self, kind: Kind, sequence: int, pieces: list[memoryview], size: int) -> None:
+    def _transmit(self, kind: Kind, sequence: int, pieces: Iterable[memoryview], size: int) -> None:
         if size > self._roomy:
             self._takeover.set()
         joined: list[bytes | memoryview] = [header_bytes(kind, sequence, size)]
@@ -126,16 +128,22 @@ class StreamLink(Endpoint):
         """Tell the peer that this process lives, if the socket takes it at once: else bytes are on their way anyway."""
         if self.inbox.over is None and self._sending.acquire(blocking=False):
             try:
-                if _ready(self._outbound, select.POLLOUT):
-                    self._outbound.send(_BEAT)
+                if at_once.ready(self._outbound, select.POLLOUT):
+                    self._beat()
             except (OSError, ValueError):  # whoever sends or receives next says what has happened to the link
                 pass
             finally:
                 self._sending.release()
 
+    def _beat(self) -> None:
+        if isinstance(self._outbound, ssl.SSLSocket):
+            self._outbound.send(_BEAT)
+        elif 0 < (done := at_once.send(self._outbound, _BEAT)) < len(_BEAT):  # the system is short of memory
+            self._outbound.sendall(_BEAT[done:])
+
     def silent(self, seconds: float) -> None:
         """Nothing has come for so long, not even a beat: the link is over, and whoever waits for it is woken."""
-        if self.inbox.full:  # nobody here has looked
+        if self.inbox.full or (self.inbox.over is None and self._waits):  # nobody here has looked
             self.heard = monotonic()
         elif self.inbox.over is None:
             what = f"{self.peer} has given no sign of life for {seconds:.0f} s"
@@ -148,12 +156,13 @@ class StreamLink(Endpoint):
 
     @property
     def quiet(self) -> bool:
-        if not super().quiet or (isinstance(self._inbound, ssl.SSLSocket) and self._inbound.pending()):
-            return False
-        try:
-            return not _ready(self._inbound, select.POLLIN)
-        except (OSError, ValueError):  # closed meanwhile
-            return False
+        return super().quiet and not self._waits
+
+    @property
+    def _waits(self) -> bool:
+        """Whether bytes have come that nobody has read."""
+        inside = isinstance(self._inbound, ssl.SSLSocket) and self._inbound.pending() > 0
+        return inside or at_once.ready(self._inbound, select.POLLIN)
 
     def _next(self, kind: Kind, size: int | None) -> memoryview | None:
         inbox = self.inbox
@@ -345,14 +354,6 @@ class StreamLink(Endpoint):
                 pass
             finally:
                 self._sending.release()
-
-
-def _ready(sock: socket.socket, event: int) -> bool:
-    """Whether something has come, or a few bytes would leave at once: which the system says only where there is room
-    for many."""
-    poll = select.poll()
-    poll.register(sock, event)
-    return bool(poll.poll(0))
 
 
 def set_timeout(sock: socket.socket, seconds: float) -> None:

@@ -7,9 +7,7 @@ ends the channel, and nothing that it drew masks for is computed again. This fil
 
 from __future__ import annotations
 
-import os
 import threading
-import traceback
 from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -25,6 +23,7 @@ from puma.mpc.party import Party
 from puma.net import Link
 from puma.net.endpoint import again
 from puma.party import loading
+from puma.party.ending import told
 from puma.party.evidence.records import Records
 from puma.store.models import Model
 from puma.wire import steps
@@ -139,6 +138,7 @@ class Channel:
             if self._over is not None:
                 return
             self._over = why
+            told(f"P{self.party.rank}'s channel", why)
             members = [*self._members.values()]
             self._members.clear()
             self._changed.notify_all()
@@ -167,8 +167,7 @@ class Channel:
         except PumaError as error:
             self.end(error)
         except Exception as error:
-            if os.environ.get("PUMA_DEBUG"):
-                traceback.print_exception(error)
+            told(f"P{self.party.rank}", error)
             self.end(ProtocolError(f"P{self.party.rank} failed: {type(error).__name__}: {error}"))
 
     def _listen(self, rank: int) -> None:

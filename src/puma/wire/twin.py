@@ -73,6 +73,10 @@ class Twin:
         """Of P0's link."""
         self._first.chain(label, words)
 
+    def doubt(self) -> None:
+        """Of P0's link: what comes over the other is no part of a chain."""
+        self._first.doubt()
+
     def send(self, *buffers: Buffer) -> None:
         """One data frame, to both."""
         self._first.send(*buffers)

@@ -171,7 +171,7 @@ def test_clients_that_come_and_go() -> None:
         before = running.memory()
         for thread in threads:
             thread.join(seconds / 2 + 300)
-        assert not errors, errors[0]
+        assert not errors, (errors[0], running.health()["problem"])
         until(lambda: running.health()["queued"] == 0, 120)
         after, told = running.memory(), running.health()
         assert told["status"] == "ready" and told["problem"] is None and len(before) == len(after) == 4

@@ -113,6 +113,22 @@ class Dying(Played):
         yield []
 
 
+class Lingering(Played):
+    """One that fails, of parties that take their time to end."""
+
+    leave = threading.Event()
+
+    def another(self) -> Played:
+        return self
+
+    def continued(self, prompts: Sequence[Sequence[int]], tokens: int, **_: object) -> Iterator[list[int]]:
+        raise PeerLost("P2 is not there", "start it")
+        yield []
+
+    def close(self) -> None:
+        assert self.leave.wait(30)
+
+
 class Asked:
     """A gateway of which the parties are played, and what each prompt is answered."""
 
@@ -203,3 +219,17 @@ def test_who_waits_for_a_session_when_parties_die_is_told(asked: Asked) -> None:
         assert [stream.result(20) for stream in streams] == [(503, "PeerLost")] * 6
     assert len(started) == 1 and worker.state == "failed"
     assert asked.stream(1) == (200, asked.wanted[WORDS[1]]) and len(started) == 2
+
+
+def test_who_asked_is_told_before_anything_is_closed(asked: Asked) -> None:
+    """Closing takes a while, and others would hear of its consequences first."""
+    worker = asked.gateway.worker
+    first, start = worker._start(), worker._start
+    lingering: Any = Lingering(first.model, asked.clock, first._said)  # type: ignore[attr-defined]
+    worker._start = lambda: lingering
+    try:
+        assert asked.stream(0) == (503, "PeerLost") and not lingering.leave.is_set()
+        worker._start = start
+        assert asked.stream(1) == (200, asked.wanted[WORDS[1]])
+    finally:
+        lingering.leave.set()

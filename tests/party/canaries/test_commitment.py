@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -93,6 +94,22 @@ def test_the_owner_must_agree(owner: Signer | None, parties: Sessions) -> None:
         asked(session)
         with pytest.raises(AdmissionError, match="the model's owner has not agreed"):
             reveal(session, opening, owner)
+
+
+def test_open_weights_take_no_consent_and_others_in_the_session_do(parties: Sessions, tmp_path: Path) -> None:
+    table = parties.open_up(tiny.llama(tmp_path / "open", num_hidden_layers=1), "open")
+    for secret in (False, True):
+        with parties.session() as session:
+            opening = commit(session, canary=True)
+            assert not secret or session.open("llama")
+            assert session.open("open")
+            session.table = table
+            assert len(list(session.continued([[2, 5, 7]], 1))) == 1
+            if not secret:
+                assert len(reveal(session, opening)) == 3
+                continue
+            with pytest.raises(AdmissionError, match="the model's owner has not agreed"):
+                reveal(session, opening)
 
 
 def test_what_an_owner_agreed_to_is_one_session(parties: Sessions) -> None:

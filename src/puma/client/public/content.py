@@ -95,13 +95,24 @@ def base_among(
 ) -> Listed:  # fmt: skip
     """Which of the models that are served has these very weights in the open, whatever its number formats are, so that
     an adapter can be shared over it; UsageError if none has."""
+    one = among(served, config, params, progress)
+    if one is None:
+        what = "no model of the cluster is the adapter's base"
+        raise UsageError(what, "share it first: puma share MODEL --open-weights")
+    return one
+
+
+def among(
+    served: Sequence[Listed], config: Config, params: Mapping[str, Tensor], progress: Progress
+) -> Listed | None:  # fmt: skip
+    """The same; None if none of them has these weights in the open."""
     for one in served:
         alike = msgspec.structs.replace(one.config, formats=config.formats) == config
         if one.card.weights is not None and one.card.base is None and alike:
             found = digested(parts(one.config, params), progress)
             if weights_of(one.config, found).sha256 == one.card.weights.sha256:
                 return one
-    raise UsageError("no model of the cluster is the adapter's base", "share it first: puma share MODEL --open-weights")
+    return None
 
 
 def named(config: Config, found: Sequence[Part]) -> str:

@@ -15,6 +15,7 @@ from time import monotonic
 from typing import Any
 
 from puma.client.drafts.draft import Source
+from puma.client.session import Session
 from puma.errors import (
     AdmissionError,
     HandshakeError,
@@ -47,6 +48,17 @@ AGAIN = 5.0  # seconds after which parties that let no further session in are as
 def once(session: Any) -> bool:
     """Whether a session is for one request, and none beside it, as where the parties are audited."""
     return getattr(session, "once", False)
+
+
+def over(session: Session) -> bool:
+    """Whether a session has ended, perhaps while nobody asked: parties let go of one that is silent for long. Raises
+    how a link ended that no party ends so which is merely gone, or has waited enough."""
+    for link in session.links if session.over else ():
+        try:
+            link.check()
+        except INNOCENT:
+            continue
+    return session.over
 
 
 class Seat:
@@ -148,7 +160,10 @@ class Worker:
             self._changed.notify_all()
         for thread in threads:
             thread.join()
-        self._drop(IDLE)
+        cluster = self._let_go(IDLE)
+        if cluster is not None:
+            with contextlib.suppress(Exception):
+                cluster.close()
 
     # -- threads ----------------------------------------------------------------------------------------------------
 
@@ -260,15 +275,16 @@ class Worker:
                 raise ProtocolError(what, SHUT_HINT)
             if seat.failures != self._failures:
                 raise not_sent(self._latest)
-            if self._cluster is not None and once(self._first) and self._first.over:
-                self._cluster.close()
+            if self._cluster is not None and self._left_alone(self._cluster):
+                with contextlib.suppress(PumaError):
+                    self._cluster.close()
                 self._cluster = None
             if self._cluster is None:
                 seat.close()
                 self.state = STARTING
                 self._cluster = self._start()
                 self._first = self._cluster.session
-            if seat.of is not self._cluster or seat.cluster is None or seat.cluster.session.over:
+            if seat.of is not self._cluster or seat.cluster is None or over(seat.cluster.session):
                 seat.close()
                 try:
                     opened = self._opened(self._cluster)
@@ -280,6 +296,14 @@ class Worker:
                 seat.of, seat.cluster = self._cluster, tapped(opened)
             self.state, self.problem = READY, None
             return seat.cluster
+
+    def _left_alone(self, cluster: Cluster) -> bool:
+        """Whether nothing is under way with these parties and their first session has ended: those on this machine are
+        gone then, and others are reached anew."""
+        if not over(self._first):
+            return False
+        others = [seat.cluster.session for seat in self._seats if seat.of is cluster and seat.cluster is not None]
+        return once(self._first) or all(session.over for session in others)
 
     def _opened(self, cluster: Cluster) -> Cluster | None:
         """A session that no other seat has; None if there is none besides those of others."""
@@ -298,22 +322,31 @@ class Worker:
             return cluster  # alone, then
 
     def _failed(self, error: Exception, job: Job, seat: Seat) -> None:
-        """Tell those concerned; what is not an asker's own fault ends the session, and what is the parties', all."""
-        cluster = seat.cluster
-        if cluster is None or not isinstance(error, UsageError | OutOfRange) or cluster.session.over:
+        """Tell those concerned; what is not an asker's own fault ends the session, and what is the parties', all.
+
+        Who asked hears of it before anything is closed: that takes a while, and others would be told its consequence
+        before anybody was told the cause.
+        """
+        cluster, ended = seat.cluster, None
+        ends = cluster is None or not isinstance(error, UsageError | OutOfRange) or cluster.session.over
+        if ends:
             of = seat.of if cluster is not None else self._cluster
-            seat.close()
             self.metrics.add("puma_gateway_failures_total", error=type(error).__name__)
             if isinstance(error, ProtocolError | StoreError) or of is None:
-                self._drop(FAILED, error, of)
+                ended = self._let_go(FAILED, error, of)
         self._end(job, watched.FAILED, error)
+        if ends:
+            seat.close()
+        if ended is not None:
+            with contextlib.suppress(Exception):  # it has failed already, and the reason is known
+                ended.close()
 
-    def _drop(self, state: str, error: Exception | None = None, of: Cluster | None = None) -> None:
-        """End the cluster, unless there is another one by now. Where the parties failed, nothing more goes to them
-        before somebody asks anew."""
+    def _let_go(self, state: str, error: Exception | None = None, of: Cluster | None = None) -> Cluster | None:
+        """Use the cluster no more, unless there is another one by now: it, to be closed. Where the parties failed,
+        nothing more goes to them before somebody asks anew."""
         with self._opening:
             if error is not None and of is not self._cluster:
-                return
+                return None
             cluster, self._cluster, self.state = self._cluster, None, state
             if isinstance(error, ProtocolError):
                 self._failures, self._latest = self._failures + 1, error
@@ -323,9 +356,7 @@ class Worker:
                 self._shut = self._shut or error
                 self._stop_all()
             self._refuse_all(error)
-        if cluster is not None:
-            with contextlib.suppress(Exception):  # it has failed already, and the reason is known
-                cluster.close()
+        return cluster
 
     def _stop_all(self) -> None:
         """Nothing more is asked of parties that deviate, for whomever it is."""

@@ -2,8 +2,9 @@
 
 What a party discloses are the secrets from which all masks of the session were drawn, and the marks of its frames. They
 belong to a prompt that means nothing, if the client said so before anything was computed; to anybody who holds an
-evaluator's frames they give activations, and so weights, which is why the model's owner must have agreed. Nothing is
-computed under these secrets afterwards, nor was anything prepared for later. This file must not know requests.
+evaluator's frames they give activations, and so weights, which is why the model's owner must have agreed, unless
+everybody may know these. Nothing is computed under these secrets afterwards, nor was anything prepared for later. This
+file must not know requests.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ class Commitment:
         return bool(self._sha256)
 
     def served(self, owner: str) -> None:
-        """A model that came with this key is served from now on."""
+        """A model of secret weights that came with this key is served from now on."""
         self._owners.add(owner)
 
     def answer(self, word: msg.Request, agree: Callable[[msg.Request], None]) -> Committed | Disclosed | None:
@@ -77,6 +78,8 @@ class Commitment:
             what = f"P{self._rank} cannot be audited in this session: it has no links of its own between the parties"
             raise AdmissionError(what, "open a session of its own, with parties that sign")
         self._sha256 = word.sha256
+        for link in self._links.values():  # of what may be opened nothing is believed: a finding names who sent it
+            link.doubt()
         pairs = [canaries.pair_digest(self._keys[peer].secret) for peer in sorted(self._keys)]
         return Committed(self._sign(Pledge(self._rank, self._session, self._sha256, pairs)))
 

@@ -69,7 +69,8 @@ class Evidence:
 
     def opened(self, model: Model, approximation: str) -> None:
         """This model is served from now on; what goes over the client's link belongs to it."""
-        self.commitment.served(model.manifest.owner)
+        if not model.manifest.public:  # else there is nothing that its owner could hide
+            self.commitment.served(model.manifest.owner)
         if self._notary is None or self._client is None:
             return
         self._opens += 1

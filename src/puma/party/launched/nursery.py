@@ -7,6 +7,7 @@ each draws its keys after it has been forked. It must not know what a party does
 
 from __future__ import annotations
 
+import faulthandler
 import gc
 import json
 import os
@@ -101,6 +102,8 @@ def _become(words: dict[str, Any], streams: list[int]) -> None:
 
 def _leave(party: Program) -> NoReturn:
     """Be a party to its end. Nothing is left to tidy up then, and unloading the libraries takes seconds."""
+    if os.environ.get("PUMA_DEBUG"):
+        faulthandler.enable()  # a crash, too, then says where
     code = 1
     try:
         code = party()

@@ -45,6 +45,7 @@ T = TypeVar("T")
 SWITCH_SECONDS = 0.0005  # a thread that a message wakes waits no longer than this for one that computes
 LINKS = 64  # that may wait for a channel
 HOUR = 3600.0
+PATIENCE = 7 * 24 * 3600.0  # between two words of a client, who may think as long as it likes
 
 Serve = Callable[[Party, Met, Place], Any]  # until the guest leaves
 
@@ -69,7 +70,7 @@ def meet(start: Start, fingerprint: str = "") -> tuple[Party, Any, Listener, Dia
     links: dict[int, Link] = {m.rank: m.link for m in met if m.role == "party"}
     keys = {m.rank: PairKey(m.secret) for m in met if m.role == "party"}
     client = next(m.link for m in met if m.role == "client")
-    client.set_timeout(7 * 24 * 3600.0)  # a client may think as long as it likes
+    client.set_timeout(PATIENCE)
     found = meeting.settled(start.rank, links, keys)
     party, client = Party(meeting.place(start.rank), found.links, found.keys), found.heard(client)
     party.approximation = start.approximation
@@ -156,6 +157,7 @@ class Guests:
             self._channels.start()
 
     def _guest(self, met: Met) -> None:
+        met.link.set_timeout(PATIENCE)
         party, failure = Party(meeting.place(self._rank), {}, {}), None
         party.approximation = self._approximation
         try:

@@ -36,13 +36,15 @@ def run(
     every: float | None = None,
     report: Path | None = None,
     insecure: Flag = False,
+    open_weights: Flag = False,
     output: Output = HUMAN,
 ) -> None:
     """Ask three parties a canary, a request that means nothing, and name whoever deviated in it.
 
     The parties cannot tell it from other sessions of clients that ask with --audited. Afterwards they disclose what
     this one session was computed with, and all that each of them sent is computed again here. It takes the client's
-    key, and the owner's with the weights: what is disclosed would show these to others.
+    key, and the owner's with the weights: what is disclosed would show these to others. Of weights that are open it
+    takes the client's key and the checkpoint.
 
     Parameters
     ----------
@@ -56,9 +58,9 @@ def run(
     key
         The client's key.
     owner
-        The owner's key, with which the model was shared.
+        The owner's key, with which the model was shared; none of open weights.
     sharing
-        The file that `puma share --keep` wrote, with the seeds of the model's masks.
+        The file that `puma share --keep` wrote, with the seeds of the model's masks; none of open weights.
     prompt
         How many tokens to ask with.
     tokens
@@ -73,6 +75,8 @@ def run(
         Write the report to this file, for `puma audit verify`. It is as secret as the weights.
     insecure
         Links without TLS, to parties that were started likewise on this machine.
+    open_weights
+        Without a cluster: let the three parties on this machine know the weights.
     """
     from puma.client import arguments
 
@@ -80,11 +84,11 @@ def run(
         raise UsageError("a canary has at least one token and some time before the next", "see `puma audit run --help`")
     if report is not None and report.exists():
         raise UsageError(f"{report} exists", "a report is never written over another file")
-    arguments.variants(plan)
+    arguments.distant(plan, audited=True)
     if cluster:
         one = _distant(model, adapter, cluster, key, owner, sharing, (insecure, approximation))
     else:
-        one = _here(model, adapter, key, approximation)
+        one = _here(model, adapter, key, approximation, open_weights)
     count = 0
     while True:
         with ui.progress(output.json) as progress:
@@ -116,27 +120,25 @@ def verify(
     adapter
         The LoRA adapter that was merged into it.
     sharing
-        The file that `puma share --keep` wrote.
+        The file that `puma share --keep` wrote; none of open weights.
     """
     from puma import config
     from puma.audit import report as reports
-    from puma.audit.shared import Shared, kept
+    from puma.audit.shared import again
     from puma.client.evidence.authority import of_cluster
     from puma.reference.plain_model import PlainModel
 
-    if (model is None) != (sharing is None):
-        raise UsageError("to compute again takes both, --model and --sharing", "add the other, or leave out both")
     found = reports.read(file)
+    if (model is None) != (sharing is None) and (found.public is None or sharing is not None):
+        raise UsageError("to compute again takes both, --model and --sharing", "add the other, or leave out both")
     known = config.read(cluster or Path("cluster.toml"))
     if found.cluster != known.digest.hex():
         raise ProtocolError("the report is of another cluster", "name its cluster file by --cluster")
-    shared = None if sharing is None else Shared(kept(sharing), PlainModel(model, adapter).params)
+    shared = None if model is None else again(PlainModel(model, adapter), sharing, found.public, found.over)
     findings = reports.verify(found, of_cluster(known), shared)
     if output.json:
-        again = shared is not None
-        ui.answer(
-            {"model": found.model, "accused": found.accused, "findings": list(map(str, findings)), "again": again}
-        )
+        told = {"model": found.model, "accused": found.accused, "findings": list(map(str, findings))}
+        ui.answer(told | {"again": shared is not None})
         return
     for each in findings:
         ui.say(str(each))
@@ -155,10 +157,10 @@ def _asking(session: Any, prompt: int, tokens: int, plan: str) -> None:
     ask_like(session, usual(session.served, prompt, tokens))
 
 
-def _here(model: str | None, adapter: str | None, key: Path | None, approximation: str) -> Any:
+def _here(model: str | None, adapter: str | None, key: Path | None, approximation: str, open_weights: bool) -> Any:
     """A canary with three parties on this machine, for each one anew."""
     from puma.audit.auditing import Auditor
-    from puma.audit.shared import Shared
+    from puma.audit.here import shared_by
     from puma.crypto.signing import Signer
     from puma.local.cluster import LocalCluster
     from puma.reference.plain_model import PlainModel
@@ -168,11 +170,9 @@ def _here(model: str | None, adapter: str | None, key: Path | None, approximatio
     clear = PlainModel(model, adapter)
 
     def one(ask: Any) -> Report:
-        with LocalCluster(clear, approximation=approximation) as parties:
-            assert parties.sharing is not None
-            return Auditor(Signer.fresh(), shared=Shared(parties.sharing, clear.params)).audit(
-                parties.session, None, ask
-            )
+        weights: Any = "open" if open_weights else "hidden"
+        with LocalCluster(clear, approximation=approximation, weights=weights) as parties:
+            return Auditor(Signer.fresh(), shared=shared_by(parties)).audit(parties.session, None, ask)
 
     return one
 
@@ -184,10 +184,9 @@ def _distant(
     """A canary with three parties elsewhere; `how`: without TLS or not, and by which approximation."""
     from puma.audit.remote import canary
 
-    if model is None or key is None or owner is None or sharing is None:
-        raise UsageError(
-            "a cluster's audit needs MODEL, --as, --owner and --sharing", "client and owner together open a canary"
-        )
+    if model is None or key is None or (owner is None) != (sharing is None):
+        what = "a cluster's audit needs MODEL, --as and, of hidden weights, --owner and --sharing"
+        raise UsageError(what, "client and owner together open a canary")
     return canary(model, adapter, cluster, key, owner, sharing, *how)
 
 

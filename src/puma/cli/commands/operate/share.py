@@ -104,10 +104,12 @@ def share(
         try:
             owning = Owner(session, state or state_folder(), session.cluster.digest)
             if keep is not None:
-                _check_keeping(owning, clear, card, open_weights)
+                _check_keeping(owning, clear, card, open_weights, adapter is not None)
             give = _opened if open_weights else _shared
             card, resumed, same = give(owning, clear, card, files, progress)
-            if keep is not None and owning.plan is not None:
+            if keep is not None:
+                if owning.plan is None:
+                    raise _unkept(card)
                 write(keep, owning.plan)
             committed, digest = _digests(owning, card.name)
         finally:
@@ -147,13 +149,18 @@ def _begin(clear: PlainModel, path: Path, apart: bool, keep: Path | None) -> Non
     clear.begin_with(message)
 
 
-def _check_keeping(owning: Owner, clear: PlainModel, card: Card, open_weights: bool) -> None:
-    """UsageError where there are no seeds to be kept."""
-    if open_weights:
-        raise UsageError("open weights have no masks, and so no seeds to keep", "leave out --keep or --open-weights")
-    if owning.unchanged(clear.config, clear.params, card):
-        what = f"{card.name} is unchanged, and the seeds of its masks are kept nowhere"
-        raise UsageError(what, "share it under another --version, and all of it is sent anew")
+def _check_keeping(owning: Owner, clear: PlainModel, card: Card, open_weights: bool, adapted: bool) -> None:
+    """UsageError where there are no seeds to be kept; an adapter has some, whatever it is shared over."""
+    if open_weights and not adapted:
+        what = "open weights have no masks, and so no seeds to keep: clients audit them without"
+        raise UsageError(what, "leave out --keep or --open-weights")
+    if not open_weights and owning.unchanged(clear.config, clear.params, card):
+        raise _unkept(card)
+
+
+def _unkept(card: Card) -> UsageError:
+    what = f"{card.name} is unchanged, and the seeds of its masks are kept nowhere"
+    return UsageError(what, "share it under another --version, and all of it is sent anew")
 
 
 def _digests(owning: Owner, name: str) -> tuple[str, str]:
