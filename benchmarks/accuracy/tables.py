@@ -95,10 +95,14 @@ def _evaluated(counted: str, figure: str, key: str, more: dict[str, Callable[[An
         heads = ["computed by", counted, f"plaintext {figure}", "the profile in float", "secure", "difference", *more]
         rows = []
         for r in results:
+            name = f"{NAMES[r['profile']]}, {'clear' if r['clear'] else 'three parties'}"
+            if "error" in r:
+                rows.append([name, f"none: {r['error']['message']}", *("" for _ in heads[2:])])
+                continue
             plain, secure = r["plaintext"][key], r["secure"][key]
             number = f"{r['examples']:,}" + (f" ({r['difference']['tokens']:,} tokens)" if key == "perplexity" else "")
             away = secure / plain - 1 if key == "perplexity" else secure - plain
-            row = [f"{NAMES[r['profile']]}, {'clear' if r['clear'] else 'three parties'}", number, f"{plain:.4f}"]
+            row = [name, number, f"{plain:.4f}"]
             row += [f"{r['approximated'][key]:.4f}" if "approximated" in r else "", f"{secure:.4f}"]
             row += [f"{100 * away:+.3f} %" if key == "perplexity" else "0" if not away else f"{away:+.1g}"]
             rows.append([*row, *(show(r) for show in more.values())])

@@ -32,6 +32,7 @@ from puma.models.text import Tokens
 from puma.reference.calibration import observe
 
 EACH = 128  # inputs of a group, or the side of a block
+BLOCK = 64  # numbers that share a largest one in nf4
 TEXTS, LENGTH = 8, 64
 NORM, NORMS = "model.norm.weight", ("input_layernorm", "post_attention_layernorm")
 
@@ -89,13 +90,37 @@ def fp8(out: int, size: int) -> Parts:
     return {"weight": torch.randn(out, size).to(torch.float8_e4m3fn), "weight_scale_inv": scales}
 
 
+def compressed(out: int, size: int) -> Parts:
+    numbers = {"weight_packed": _words(out, size // 8), "weight_scale": _scales(out, size // EACH)}
+    return numbers | {"weight_shape": torch.tensor([out, size])}
+
+
+def nf4(out: int, size: int) -> Parts:
+    state = {"quant_type": "nf4", "blocksize": BLOCK, "dtype": "bfloat16", "shape": [out, size]}
+    return {
+        "weight": torch.randint(0, 256, (out * size // 2, 1), dtype=torch.uint8),
+        "weight.absmax": torch.full((out * size // BLOCK,), 3 * size**-0.5),
+        "weight.quant_map": torch.linspace(-1, 1, 16),
+        "weight.quant_state.bitsandbytes__nf4": torch.tensor(list(json.dumps(state).encode()), dtype=torch.uint8),
+    }
+
+
 SETTINGS = {
     "fp16": None,
     "gptq": {"quant_method": "gptq", "bits": 4, "group_size": EACH},
     "awq": {"quant_method": "awq", "bits": 4, "group_size": EACH, "version": "gemm"},
     "fp8": {"quant_method": "fp8", "weight_block_size": [EACH, EACH]},
-}
-MAKERS: dict[str, Callable[[int, int], Parts]] = {"fp16": plain, "gptq": gptq, "awq": awq, "fp8": fp8}
+    "compressed-tensors": {
+        "quant_method": "compressed-tensors", "format": "pack-quantized",
+        "config_groups": {"group_0": {"targets": ["Linear"], "weights": {
+            "num_bits": 4, "type": "int", "strategy": "group", "group_size": EACH, "symmetric": True,
+        }}},
+    },
+    "nf4": {"quant_method": "bitsandbytes", "load_in_4bit": True, "bnb_4bit_quant_type": "nf4"},
+}  # fmt: skip
+MAKERS: dict[str, Callable[[int, int], Parts]] = {
+    "fp16": plain, "gptq": gptq, "awq": awq, "fp8": fp8, "compressed-tensors": compressed, "nf4": nf4,
+}  # fmt: skip
 
 
 def write(folder: Path, kind: str, sizes: Sizes) -> Path:
@@ -183,9 +208,9 @@ def _largest() -> int:
 
 def main() -> None:
     """Write, measure in processes, print."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.owner.memory")
     parser.add_argument("--layers", type=int, default=10)
-    parser.add_argument("--kinds", default="fp16,gptq,awq,fp8,gguf")
+    parser.add_argument("--kinds", default="fp16,gptq,awq,fp8,compressed-tensors,nf4,gguf")
     parser.add_argument("--measure", type=Path, help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if asked.measure:

@@ -16,7 +16,7 @@ import puma
 from puma.errors import UsageError
 from puma.mpc import arithmetic, boolean, clear_forms, compare, raising, retrieval, watch
 from puma.mpc.arithmetic import public, truncated
-from puma.mpc.clear import Clear, ClearParty, held
+from puma.mpc.clear import Clear, ClearParty, cut, held
 from puma.mpc.fixed import ACTIVATION, RING, WEIGHT, formatted
 from puma.mpc.party import Party
 from puma.mpc.polynomial import bit, times
@@ -208,3 +208,15 @@ PUBLIC_FORMS = [
 def test_a_protocol_in_the_clear_is_still_driven() -> None:
     protocol = compare.sign(held(ClearParty(), torch.tensor([-3, 3]), 8, 0))
     assert inspect.isgenerator(protocol) and ClearParty().run(protocol).part.tolist() == [1, 0]
+
+
+def test_words_are_cut_as_masked_ones_are() -> None:
+    """A line is met below its joint as often as above it; else tables with curves err by half as much again here."""
+    low, words = 9, torch.arange(1 << 16) * 37 - (1 << 20)
+    high, rest = cut(words, low)
+    assert torch.equal((high << low) + rest, words)
+    assert set((high - (words >> low)).tolist()) == {0, 1} and torch.equal(cut(words, low)[0], high)
+    met = (rest.double() / 2**low).pow(2)
+    assert met.mean() == pytest.approx(1 / 6, rel=0.02) and met.pow(2).mean() == pytest.approx(1 / 15, rel=0.03)
+    share = (high - (words >> low)).double()
+    assert share[(words & 511) >= 384].mean() == pytest.approx(7 / 8, abs=0.03)

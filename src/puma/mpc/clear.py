@@ -22,6 +22,7 @@ from puma.mpc.share import Additive, Number, Secret, Share, encode
 
 UNSHARED = "ask three parties, without --clear"
 EXACT = 2.0**53  # doubles hold every whole number below
+SCATTER = -7046029254386353131  # 2^64 over the golden ratio, odd: its multiples lie evenly
 SLACK = 2.0**-5  # by which words may part from the truth through rounding; so may they by SLACK of the truth
 
 
@@ -253,3 +254,14 @@ def held(party: Party, words: Tensor, bits: int, frac: int, name: str = "") -> C
     """A value; the name is that of a parameter."""
     words = kernels.signed(words, bits)
     return Clear(party, words, words.double(), bits, frac, Source(0, name), exact=True)
+
+
+def cut(words: Tensor, low: int) -> tuple[Tensor, Tensor]:
+    """What lies above so many low bits, and these, as digits of masked words tell them: one too high, and these less
+    2^low, where a mask's carry. The mask is drawn from the word itself, so that the same number is always cut alike;
+    but all low bits are met as often as under masks, and tables err in the clear as they do on shares.
+    """
+    high, rest = words >> low, words & ((1 << low) - 1)
+    masks = (words * SCATTER >> 32) & ((1 << low) - 1)
+    carry = (rest + masks) >> low
+    return high + carry, rest - (carry << low)

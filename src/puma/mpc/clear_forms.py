@@ -100,7 +100,7 @@ def matmul(x: Clear, y: Clear) -> ClearSum:
     """x @ y; in doubles where these hold every partial sum, which lengths of rows and columns tell."""
     bits, frac, source = min(x.bits, y.bits), x.frac + y.frac, _source(x, y)
     a, b = x.settled().truth, y.settled().truth
-    longest = [float((t * t).sum(d).max()) ** 0.5 if t.numel() else 0.0 for t, d in ((a, -1), (b, -2))]
+    longest = [_longest(t, d) for t, d in ((a, -1), (b, -2))]
     if longest[0] * longest[1] < EXACT:
         exact = a @ b
         truth = exact if x.exact and y.exact else x.truth @ y.truth
@@ -239,6 +239,12 @@ def _of(secret: Secret | MaskedBit) -> ClearParty:
     party = secret.party
     assert isinstance(party, ClearParty)
     return party
+
+
+def _longest(t: Tensor, dim: int) -> float:
+    """The length of the longest row or column; no copy is made, for this may be a matrix of weights."""
+    lengths = cast(Tensor, torch.linalg.vector_norm(t, dim=dim))  # type: ignore[reportUnknownMemberType]
+    return float(lengths.max()) if t.numel() else 0.0
 
 
 def _source(x: Clear, y: Clear) -> Source:

@@ -27,7 +27,7 @@ from puma.mpc.boolean import (
     select,
     to_arithmetic,
 )
-from puma.mpc.clear import Clear, ClearSum
+from puma.mpc.clear import Clear, ClearSum, cut
 from puma.mpc.clear_forms import in_clear
 from puma.mpc.cost import declares
 from puma.mpc.fixed import ACTIVATION, ACTIVATION_REACH, NONLINEAR, SCORE_REACH
@@ -268,11 +268,10 @@ class Lines:
         return Additive(self.e.party, part, self.spline.bits, self.spline.line_frac, dealt=False)
 
 
-def _placed(spline: Spline, x: Clear) -> tuple[Tensor, Tensor]:
-    """Index and offset of x; the index is negative below a table whose range is checked, and too large above it."""
+def _words(spline: Spline, x: Clear) -> Tensor:
+    """How far x lies above the table's lower end; negative below a table whose range is checked."""
     x = x.shifted(-round(spline.low * 2**spline.frac)).reduced(spline.range_bits if spline.checked else x.bits)
-    words = x.signed if spline.checked else x.signed & ((1 << x.bits) - 1)
-    return words >> spline.low_bits, words & ((1 << spline.low_bits) - 1)
+    return x.signed if spline.checked else x.signed & ((1 << x.bits) - 1)
 
 
 def _clear_words(spline: Spline, index: Tensor, offset: Tensor) -> Tensor:
@@ -296,7 +295,7 @@ class ClearLines:
 
 
 def _lines_in_clear(spline: Spline, x: Clear) -> ClearLines:
-    return ClearLines(spline, _clear_words(spline, *_placed(spline, x)))
+    return ClearLines(spline, _clear_words(spline, *cut(_words(spline, x), spline.low_bits)))
 
 
 def _outside(spline: Spline, index: Tensor) -> Tensor:
@@ -308,10 +307,11 @@ def _outside(spline: Spline, index: Tensor) -> Tensor:
 
 def _piecewise_in_clear(spline: Spline, x: Clear, owners: Tensor | None = None) -> Clear:
     x.party.note_range(f"input of {spline.name}", x, 2.0**spline.reach + spline.low)
-    index, offset = _placed(spline, x)
+    words = _words(spline, x)
+    index, offset = cut(words, spline.low_bits)
     inside, above = (index >= 0) & (index < 1 << spline.width), index >= 1 << spline.width
     if spline.room and x.party.on_watch is not None:
-        x.party.on_watch.count(_outside(spline, index).to(torch.int64), owners)
+        x.party.on_watch.count(_outside(spline, words >> spline.low_bits).to(torch.int64), owners)
     words, bits, frac = torch.where(inside, _clear_words(spline, index, offset), 0), spline.bits, spline.line_frac
     if spline.above == "x":
         ring = min(x.bits, spline.bits - spline.slope)

@@ -16,7 +16,7 @@ from tests.models.quantised.memory import peak
 SIZES = Sizes(layers=3, width=2048, inner=2048, heads=8, vocabulary=1024)
 MATRIX = 4 * 2048 * 2048  # bytes of one; all of them are 21 times as many
 FEW = 11  # two or three beside each other, what is made on the way, and what the allocator has not given back
-LATER = [pytest.param(kind, marks=pytest.mark.slow) for kind in ("fp16", "awq", "fp8")]
+LATER = [pytest.param(kind, marks=pytest.mark.slow) for kind in ("fp16", "awq", "fp8", "compressed-tensors", "nf4")]
 
 
 @pytest.mark.parametrize("kind", ["gptq", "gguf", *LATER])
