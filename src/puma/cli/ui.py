@@ -187,7 +187,9 @@ def cost_line(cost: Cost, tokens: int = 0, texts: int = 0) -> str:
     guessed = (
         [f"{drafts.accepted} of {drafts.drafted} drafts right, {drafts.a_step:.2f} tokens a step"] if drafts else []
     )
-    return ", ".join([seconds, *speed, *guessed, f"{cost.rounds:,} rounds", f"{amount(cost.online)} online", offline])
+    second = [] if cost.second is None else [f"{amount(cost.second)} of them by the second dealer"]
+    sent = [f"{cost.rounds:,} rounds", f"{amount(cost.online)} online", offline, *second]
+    return ", ".join([seconds, *speed, *guessed, *sent])
 
 
 def prepared(*costs: Cost) -> dict[str, Any]:

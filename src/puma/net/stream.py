@@ -156,7 +156,8 @@ class StreamLink(Endpoint):
 
     @property
     def quiet(self) -> bool:
-        return super().quiet and not self._waits
+        behind = self._low < self._high  # the last frame, and perhaps all of the next one
+        return super().quiet and not behind and not self._waits
 
     @property
     def _waits(self) -> bool:
