@@ -23,6 +23,7 @@ from puma.mpc.cost import Words
 from puma.mpc.party import Party
 from puma.mpc.recall import Call, Event
 from puma.nn import delta
+from puma.nn.variants import QUICK
 from puma.wire.inputs import imagined
 from puma.wire.messages import Encode, Generate, Input, Spent
 from puma.wire.parameters import tensor_specs
@@ -91,7 +92,9 @@ def _counts(spent: list[Spent]) -> dict[str, tuple[int, int, int]]:
         (LLAMA, Generate(Input([6], []), 4, reveal=True, beams=3)),
         (LLAMA, Encode(Input([9, 4], []), "hidden")),
         (LLAMA, Encode(Input([9, 4], []), "next-logits")),
+        (LLAMA, Generate(Input([109], [], quick=QUICK), 7)),
         (GEMMA, Generate(Input([8], []), 7)),
+        (GEMMA, Generate(Input([22], [], quick=QUICK), 6)),
         (SINKS, Generate(Input([17, 14], []), 9)),
         (GPT2, Generate(Input([18], []), 9)),
         (BERT, Encode(Input([9, 30], []), "pooled")),
@@ -182,15 +185,21 @@ def test_what_a_layer_adds_is_that_of_one_in_the_middle() -> None:
 
 
 @pytest.mark.parametrize(
-    ("sizes", "prompt", "tokens", "most"), [("gpt2", 8, 1, 2), ("gpt2", 17, 100, 80), ("llama-7b", 1024, 1024, 60)]
+    ("sizes", "prompt", "tokens", "quick", "most"),
+    [
+        ("gpt2", 8, 1, (), 2),
+        ("gpt2", 17, 100, (), 80),
+        ("llama-7b", 1024, 1024, (), 60),
+        ("gpt2", 128, 300, QUICK, 170),
+    ],
 )
 def test_few_steps_are_computed(
-    sizes: str, prompt: int, tokens: int, most: int, monkeypatch: pytest.MonkeyPatch
+    sizes: str, prompt: int, tokens: int, quick: tuple[str, ...], most: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     computed = list[object]()
     step = Engine.step
     monkeypatch.setattr(Engine, "step", lambda self, requests: (computed.append(1), step(self, requests)))
-    dry.dry_run(preset(sizes), Generate(Input([prompt], []), tokens))
+    dry.dry_run(preset(sizes), Generate(Input([prompt], [], quick=quick), tokens))
     assert len(computed) <= most
 
 

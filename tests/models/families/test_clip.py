@@ -13,7 +13,7 @@ from torch.testing import assert_close
 
 from puma import LocalCluster
 from puma.errors import CheckpointError, UnsupportedModel
-from puma.models import architecture, images
+from puma.models import architecture, heads, images
 from puma.models.checkpoint import load
 from puma.reference.plain_model import PlainModel
 from tests.models import zoo
@@ -90,7 +90,8 @@ def test_matrices_beside_an_encoder(tmp_path: Path) -> None:
         weight, bias = torch.randn(rows, 24), torch.randn(rows)
         save_file({"weight": weight, "bias": bias}, folder / f"{name}.safetensors")
         checkpoint, model = open_model(folder / name)
-        assert len(checkpoint.config.labels) == rows and checkpoint.config.each_token
+        answers = heads(checkpoint.config)
+        assert len(answers.labels) == rows and answers.each_token
         found = model.classify(model.states(one_hot([2, 5, 7, 9], zoo.VOCABULARY), [4]))
         assert_close(found, states @ weight.T + bias, atol=2e-5, rtol=2e-5)
 
