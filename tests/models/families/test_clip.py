@@ -48,7 +48,8 @@ def vectors(folder: Path, rows: torch.Tensor, lengths: list[int]) -> torch.Tenso
 def test_images_are_classified_by_words_of_ones_own(whole: tuple[Path, Any]) -> None:
     folder, model = whole
     pixels = torch.randn(2, 3, 8, 8)
-    patches = torch.cat([images.patches(load(folder / "vision_model").config, image) for image in pixels])
+    config: Any = load(folder / "vision_model").config
+    patches = torch.cat([images.patches(config, image) for image in pixels])
     seen = vectors(folder / "vision_model", patches, [5, 5])
     ids = [token for prompt in PROMPTS for token in prompt]
     said = vectors(folder / "text_model", one_hot(ids, zoo.VOCABULARY), [len(prompt) for prompt in PROMPTS])
