@@ -121,7 +121,7 @@ def _show_encoded(result: dict[str, Any]) -> None:
     elif "logits" in result:
         best = max(result["logits"])
         for label, value in zip(result["labels"], result["logits"], strict=True):
-            ui.say(f"  {label:<16} {value:9.4f}{'  <' if value == best else ''}")
+            ui.say(f"  {ui.padded(label, 16)} {value:9.4f}{'  <' if value == best else ''}")
     else:
         first = ", ".join(f"{value:.4f}" for value in result["embedding"][:6])
         ui.say(f"  {len(result['embedding'])} numbers: {first}, ... (--json prints all)")
