@@ -46,7 +46,7 @@ class Engine:
         asked = heads(config)
         self.reach = config.formats.places.get(asked.place, LOGIT_REACH)  # of logits
         self.barred = asked.barred, (*asked.barred, *asked.barred_first)  # of an answer's later tokens and its first
-        self._preamble: Cache | None = None  # its words, once somebody has gone on from it
+        self._preamble: Cache | None = None  # its words, while somebody goes on from it
         self._reading = threading.Lock()
 
     def preamble(self) -> Cache:
@@ -85,7 +85,11 @@ class Engine:
         self._flag(requests)
 
     def rest(self) -> None:
-        """No request of this model is under way: what was drawn ahead takes no memory, nor does the party keep it."""
+        """No request of this model is under way: what was drawn ahead takes no memory, nor do the preamble's words,
+        which are the parameters' once more, nor does the party keep the model."""
+        if self._reading.acquire(blocking=False):  # else somebody is about to go on from it
+            self._preamble = None
+            self._reading.release()
         if self._foreseen is not None:
             self._foreseen.forget()
         if self.party.foreseen is self._foreseen:
