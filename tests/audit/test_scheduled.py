@@ -152,6 +152,16 @@ def test_a_canary_that_fails_is_told_keeps_nobody_waiting_and_the_next_one_comes
     schedule.check()
 
 
+def test_a_fault_in_the_auditor_is_told_and_audits_go_on() -> None:
+    asked = Asked(error=KeyError("nobody thought of it"))
+    schedule = Schedule(asked.one, 1, asked.tell)
+    for _ in range(2):
+        schedule.about(WANTED)
+        until(schedule)
+    schedule.close()
+    assert ["nobody thought of it" in str(each) for each in asked.told] == [True, True]
+
+
 def test_numbers_are_drawn_evenly() -> None:
     drawn = Counter(scheduled.below(3) for _ in range(900))
     assert set(drawn) == {0, 1, 2} and min(drawn.values()) > 200

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import shlex
+import subprocess
+import sys
 import unicodedata
 from pathlib import Path
 
 import pytest
 
 from puma.cli import app, ui
-from puma.errors import PumaError, StoreError
+from puma.cli.texts import given_texts
+from puma.errors import PumaError, StoreError, UsageError
 from puma.party.events import Events
 
 CLEAR, TITLE, BELL = "\x1b[2J\x1b[H", "\x1b]0;gone\x07", "\x07"
@@ -87,3 +92,41 @@ def test_nothing_is_printed_elsewhere() -> None:
         if "print(" in path.read_text() or "stdout.write" in path.read_text() or "stderr.write" in path.read_text()
     }
     assert places == {"ui.py"}
+
+
+def test_columns_of_wide_letters_stand_below_each_other(capsys: pytest.CaptureFixture[str]) -> None:
+    ui.table([["name", "size"], ["日本", "1"], ["ab\u0301c", "2"]])
+    assert capsys.readouterr().out.splitlines() == ["name  size", "日本     1", "ab\u0301c      2"]
+    assert ui.padded("日本", 6) == "日本  " and ui.padded("long enough", 3) == "long enough"
+
+
+def run(words: str, **environment: str) -> subprocess.CompletedProcess[bytes]:
+    """The program as a shell starts it, with what stands behind it on its line."""
+    line = f"exec {shlex.quote(sys.executable)} -m puma.cli.app {words}"
+    return subprocess.run(["sh", "-c", line], capture_output=True, env=os.environ | environment, timeout=60)
+
+
+def test_streams_that_are_closed_full_or_of_few_letters() -> None:
+    for closed in (">&-", "2>&-", "<&-", ">&- 2>&- <&-"):
+        found = run(f"completion bash {closed}")
+        assert found.returncode == 0 and b"Traceback" not in found.stderr, closed
+        assert run(f"keys show nowhere.crt {closed}").returncode == 5, closed
+    if os.path.exists("/dev/full"):
+        found = run("completion bash > /dev/full")
+        assert found.returncode == 6 and b"no room left" in found.stderr and b"Traceback" not in found.stderr
+    found = run("keys show größe.crt --json", PYTHONIOENCODING="ascii")
+    assert "größe.crt" in json.loads(found.stdout)["error"]["message"]
+    assert run("completion größe", PYTHONIOENCODING="ascii").returncode == 2
+
+
+def test_standard_input_that_is_no_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"\xff\n"), encoding="utf-8"))
+    with pytest.raises(UsageError, match="is no text"):
+        given_texts([], None)
+
+
+def test_lines_of_a_file_of_texts(tmp_path: Path) -> None:
+    """What an editor writes before them is none of the first; what Unicode calls a line end is a sign like others."""
+    file = tmp_path / "texts"
+    file.write_bytes("\ufeffso\u2028so\r\n\r\nb\x0bc\n".encode())
+    assert given_texts([], file) == ["so\u2028so", "b\x0bc"]

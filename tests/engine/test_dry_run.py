@@ -22,6 +22,8 @@ from puma.mpc.compare import turns
 from puma.mpc.cost import Words
 from puma.mpc.party import Party
 from puma.mpc.recall import Call, Event
+from puma.nn import delta
+from puma.nn.variants import QUICK
 from puma.wire.inputs import imagined
 from puma.wire.messages import Encode, Generate, Input, Spent
 from puma.wire.parameters import tensor_specs
@@ -41,6 +43,12 @@ PLACES = {"model.layers.1.mlp.gate_proj": 8, "model.layers.3.self_attn.v_proj": 
 PLANNED = Llama(
     vocab_size=100, hidden_size=12, intermediate_size=20, layers=4, heads=3, formats=Formats(stream=12, places=PLACES)
 )
+
+MEMORY = Delta(key_heads=1, value_heads=2, key_size=4, value_size=3)
+RECURRENT = Llama(
+    vocab_size=40, hidden_size=12, intermediate_size=9, heads=3, kv_heads=1, layers=4, delta=MEMORY, full=(3,),
+    output_gate=True, context=4096,
+)  # fmt: skip
 
 
 def in_full(config: Any, job: Generate | Encode) -> list[dict[str, tuple[int, int, int]]]:
@@ -84,7 +92,9 @@ def _counts(spent: list[Spent]) -> dict[str, tuple[int, int, int]]:
         (LLAMA, Generate(Input([6], []), 4, reveal=True, beams=3)),
         (LLAMA, Encode(Input([9, 4], []), "hidden")),
         (LLAMA, Encode(Input([9, 4], []), "next-logits")),
+        (LLAMA, Generate(Input([109], [], quick=QUICK), 7)),
         (GEMMA, Generate(Input([8], []), 7)),
+        (GEMMA, Generate(Input([22], [], quick=QUICK), 6)),
         (SINKS, Generate(Input([17, 14], []), 9)),
         (GPT2, Generate(Input([18], []), 9)),
         (BERT, Encode(Input([9, 30], []), "pooled")),
@@ -94,6 +104,9 @@ def _counts(spent: list[Spent]) -> dict[str, tuple[int, int, int]]:
         (SEQ, Encode(Input([9], []), "hidden")),
         (IMAGE, Encode(Input([5], []), "logits")),
         (PLANNED, Generate(Input([20], []), 5)),
+        (RECURRENT, Generate(Input([270], []), 1)),
+        (RECURRENT, Generate(Input([130, 63], []), 4)),
+        (RECURRENT, Generate(Input([60], []), 9)),
         (in_the_open(LLAMA), Generate(Input([9, 3, 5], []), 5)),
         (in_the_open(LLAMA), Generate(Input([6], []), 4, reveal=True, beams=3)),
         (in_the_open(PLANNED), Generate(Input([20], []), 5)),
@@ -110,7 +123,6 @@ def test_a_few_layers_and_steps_tell_of_all(config: Any, job: Any) -> None:
 
 ENCODED: dict[str, Any] = {"vocab_size": 40, "hidden_size": 12, "intermediate_size": 9, "heads": 3}
 SMALL: dict[str, Any] = ENCODED | {"kv_heads": 1}
-MEMORY = Delta(key_heads=1, value_heads=2, key_size=4, value_size=3)
 PATTERNS: dict[str, Any] = {  # a config whose layers differ, and how many layers tell of it
     "windows": (msgspec.structs.replace(GEMMA, layers=11), (2, 5)),
     "a memory": (Llama(**SMALL, layers=11, delta=MEMORY, full=(3, 7), output_gate=True), (3, 7)),
@@ -173,13 +185,27 @@ def test_what_a_layer_adds_is_that_of_one_in_the_middle() -> None:
 
 
 @pytest.mark.parametrize(
-    ("sizes", "prompt", "tokens", "most"), [("gpt2", 8, 1, 2), ("gpt2", 17, 100, 80), ("llama-7b", 1024, 1024, 60)]
+    ("sizes", "prompt", "tokens", "quick", "most"),
+    [
+        ("gpt2", 8, 1, (), 2),
+        ("gpt2", 17, 100, (), 80),
+        ("llama-7b", 1024, 1024, (), 60),
+        ("gpt2", 128, 300, QUICK, 170),
+    ],
 )
 def test_few_steps_are_computed(
-    sizes: str, prompt: int, tokens: int, most: int, monkeypatch: pytest.MonkeyPatch
+    sizes: str, prompt: int, tokens: int, quick: tuple[str, ...], most: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     computed = list[object]()
     step = Engine.step
     monkeypatch.setattr(Engine, "step", lambda self, requests: (computed.append(1), step(self, requests)))
-    dry.dry_run(preset(sizes), Generate(Input([prompt], []), tokens))
+    dry.dry_run(preset(sizes), Generate(Input([prompt], [], quick=quick), tokens))
     assert len(computed) <= most
+
+
+def test_few_pieces_of_a_prompt_are_computed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 63 that a layer with a memory reads: the first, one in the middle, and the last, which is shorter."""
+    computed, secret = list[int](), delta._secret
+    monkeypatch.setattr(delta, "_secret", lambda q, *rest: (computed.append(q.shape[2]), secret(q, *rest))[1])
+    dry.dry_run(RECURRENT, Generate(Input([4000], []), 1))
+    assert computed.count(delta.CHUNK) <= 3 and len(computed) <= 4

@@ -156,6 +156,20 @@ def test_a_request_takes_what_was_recalled_for_it() -> None:
         hand.take(going, engine(PARTY))
 
 
+def test_what_was_taken_is_in_the_digest_of_what_was_said() -> None:
+    kept, hand, digest = Kept(), AtHand(), bytes(32)
+    going = Generate(Input([1], []), 1, prefix=Prefix(name(1), 3))
+    found = set[bytes]()
+    for origin in (b"one", b"another"):
+        kept.put("a", job(1), SERVED, cache(), origin)
+        assert hand.recall(kept, "a", Prefix(name(1), 3), SERVED, PARTY) == ""
+        hand.take(going, engine(PARTY))
+        found.add(hand.bound(digest))
+    assert len(found) == 2 and digest not in found
+    hand.take(Generate(Input([1], []), 1), engine(PARTY))
+    assert hand.bound(digest) == digest, "nothing was taken for this one"
+
+
 def test_what_nobody_comes_for_is_not_held_for_ever() -> None:
     """Each session could hold in memory what is not kept any more, and ask for nothing."""
     clock, prefix = Clock(), Prefix(name(1), 3)
@@ -172,3 +186,18 @@ def test_what_nobody_comes_for_is_not_held_for_ever() -> None:
     assert not kept._lent
     with pytest.raises(ProtocolError, match="not at hand"):
         others[0].take(Generate(Input([1], []), 1, prefix=prefix), engine(PARTY))
+
+
+def test_what_is_lent_takes_no_more_memory_than_what_is_kept() -> None:
+    """A client could have session after session hold what its next request has pushed out."""
+    clock = Clock()
+    kept, hands = Kept(most=4 * SIZE, by_key=2 * SIZE, clock=clock), [AtHand() for _ in range(5)]
+    said = list[str]()
+    for number, hand in enumerate(hands):
+        kept.put("a", job(1), SERVED, cache(), bytes([number]))
+        said += [hand.recall(kept, "a", Prefix(name(1), 3), SERVED, PARTY)]
+    assert said[:3] == [""] * 3 and all("too much is held" in each for each in said[3:])
+    kept.put("b", job(1), SERVED, cache())
+    assert AtHand().recall(kept, "b", Prefix(name(1), 3), SERVED, PARTY) == "", "another client has its own part"
+    clock.now = LENT
+    assert hands[4].recall(kept, "a", Prefix(name(1), 3), SERVED, PARTY) == ""

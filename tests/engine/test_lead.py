@@ -157,3 +157,24 @@ def test_more_rows_of_one_client_than_fit_take_turns() -> None:
     lead.step()  # all begin
     counts = [number for _ in range(20) for number in taken(lead)]
     assert {counts.count(number) for number in range(5)} == {8}
+
+
+def test_another_party_fills_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By requests that nobody has made, or by steps of one that nobody has asked for."""
+    monkeypatch.setattr("puma.engine.lead.MOST", 3)
+    for requests, steps in ((9, 1), (1, 9)):
+        lead = Lead()
+        with pytest.raises(ProtocolError, match="P2 allows more than anybody"):
+            for number in range(requests):
+                for step in range(1, 1 + steps):
+                    lead.may(2, May(item(number), step, bytes(32)))
+        assert len(lead._known) <= 4
+
+
+def test_what_takes_no_more_steps_is_not_held() -> None:
+    """Another party has given it up while this one hears its client's next word: its caches would stay for ever."""
+    lead, mine = Lead(), member(1)
+    lead.own(mine)
+    lead.gone(item(1))
+    lead.own(mine)
+    assert lead.words() == [Left(item(1))] and not lead._known

@@ -40,6 +40,14 @@ def test_what_may_begin_a_stop_string_waits() -> None:
     assert held_back("ab", ("bc", "abd")) == 2 and held_back("ab", ()) == 0
 
 
+def test_part_of_a_letter_may_go_on_with_a_stop_string() -> None:
+    """Its first letter is not shown because the next one has half come."""
+    pieces, finish = typed("x用户", ("用户",))
+    assert "".join(pieces) == "x" and finish == "stop"
+    assert "".join(typed("x用戶y", ("用户",), end=False)[0]) == "x用戶y"
+    assert held_back("ab\ufffd", ("bé",)) == 2 and held_back("ab\ufffd", ()) == 1
+
+
 def test_every_character_comes_once() -> None:
     text = "the cät sat\n\non"
     pieces, _ = typed(text, ("\n\n\n", "sad"))

@@ -69,6 +69,8 @@ def test_a_key_that_is_taken_away_or_forgotten(browser: Any, keyed: Served) -> N
         sheet.ends("failed")
         until(lambda: "any more" in sheet.text("#key-problem"))
         assert stored(sheet)[0] is None and sheet.page.get_by_label("Your text").is_hidden()
+        sheet.click("Try again")  # asks for the key first, else the text were lost
+        assert sheet.page.locator(".turn").count() == 1
         keys.update(known)
         show(sheet, RIGHT)
         until(sheet.page.get_by_label("Your text").is_visible)

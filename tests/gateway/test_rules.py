@@ -9,6 +9,8 @@ import openai
 import pytest
 
 from puma.cli.commands.ask.gateway import _drawn
+from puma.errors import InputError
+from puma.gateway.endpoints.completions import _ids
 from puma.models.files.generation import FILE
 from puma.reference.plain_model import PlainModel
 from tests.gateway.conftest import serving
@@ -49,8 +51,24 @@ def test_answers_begin_as_a_request_says(tmp_path: Path) -> None:
         assert plain != [clear.greedy(clear.prompt_ids(prompt, 5), 4) for prompt in PROMPTS]
         asked = {"model": "tiny", "prompt": PROMPTS, "max_tokens": 4, "temperature": 0}
         answer = found.client.completions.create(**asked, extra_body={"begin": "dog"})
-        assert [choice.text.split() for choice in answer.choices] == [clear.decode(ids).split() for ids in plain]
+        assert [choice.text for choice in answer.choices] == [clear.decode(ids) for ids in plain]
         for body, param in (({"begin": "nowhere"}, "begin"), ({"language": "de_DE"}, "language")):
             with pytest.raises(openai.BadRequestError) as refused:
                 found.client.completions.create(**asked, extra_body=body)
             assert refused.value.param == param
+        ids = clear.prompt_ids(" ".join(["the cat sat on"] * 7), 1)
+        assert len(ids) > found.clear.config.context - 8  # the answer has a context of its own all the same
+        said = [{"role": "user", "content": " ".join(["the cat sat on"] * 7)}]
+        long = found.client.chat.completions.create(model="tiny", messages=said, temperature=0)
+        room = clear.greedy(ids, 24)
+        ended = next((i + 1 for i, token in enumerate(room) if token in clear.eos), len(room))
+        assert long.usage is not None and long.usage.completion_tokens == ended
+        assert long.choices[0].message.content == clear.decode(room[:ended])
+
+
+def test_token_ids_that_no_text_has_are_refused(tmp_path: Path) -> None:
+    """At padding M2M100 would count the places of a text in another way."""
+    model = PlainModel(zoo.write(tmp_path, "m2m100"))
+    assert _ids(model, [4, 5, 6], 2, "") == [4, 5, 6]
+    with pytest.raises(InputError, match=r"padding token \(1\)"):
+        _ids(model, [4, 1, 6], 2, "")

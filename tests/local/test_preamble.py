@@ -61,6 +61,8 @@ def test_a_prompt_that_begins_so_is_sent_and_computed_in_part(served: LocalClust
     text = f"{MESSAGE} home one day"
     _, held, less = asks(served, text, Remembered())
     assert held == len(known(served.model)) >= 9
+    trio: Any = served._trio
+    assert all(server.engine._preamble is None for server in trio.servers), "its words are there once"
     _, held, more = asks(served, text, None)  # who wants nothing kept tells nothing of how it begins
     assert held == 0 and more > less
 

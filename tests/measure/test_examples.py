@@ -28,6 +28,18 @@ def test_columns_by_name_and_by_number(tmp_path: Path) -> None:
     assert read_table(quoted, ["1", "2"], "3", None) == [Example(("One, two.", "Three."), "4.5")]
 
 
+def test_lines_end_where_the_format_says_so(tmp_path: Path) -> None:
+    """Quoted texts have several; and what Unicode calls a line end is a sign in a text like others."""
+    quoted, bare = tmp_path / "quoted.csv", tmp_path / "bare.tsv"
+    quoted.write_text('"Good.\n\nVery.",1\nBad.,0\n')
+    assert read_table(quoted, ["1"], "2", None) == [Example(("Good.\n\nVery.",), "1"), Example(("Bad.",), "0")]
+    bare.write_text("so\u2028so\x85\t1\r\n", encoding="utf-8")
+    assert read_table(bare, ["1"], "2", None) == [Example(("so\u2028so\x85",), "1")]
+    quoted.write_text("a" * 200000)
+    with pytest.raises(UsageError, match="in line 1"):
+        read_table(quoted, ["1"], None, None)
+
+
 @pytest.mark.parametrize(
     ("content", "columns", "says"),
     [("a\tb\n1\t2\n", ["c"], "has no column c"), ("a\tb\n", ["3"], "too few columns"), ("", ["1"], "is empty"),

@@ -32,7 +32,10 @@ PARAMETERS = {
     "bge-small": 33_360_000,
     "bge-base": 109_482_240,
     "bge-m3": 567_754_752 - 2 * 1024,  # the first two positions are never used
+    "bge-reranker-v2-m3": 567_755_777 - 2 * 1024,
     "e5-base": 109_482_240,
+    "qwen3-embedding-0.6b": 595_776_512,
+    "embeddinggemma-300m": 302_863_104 + 2 * 768 * 3072,  # the model, and the matrices behind its pooling
     "mpnet-base": 109_486_464 - 2 * 768,
     "modernbert-base": 149_014_272,
     "deberta-v3-base": 183_831_552,

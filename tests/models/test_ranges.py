@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -33,7 +34,7 @@ def spread(q: torch.Tensor, k: torch.Tensor) -> float:
 
 def test_scores_of_a_model_with_biases_stay_within_the_bound() -> None:
     config = Gpt2(vocab_size=10, width=32, layers=1, heads=4)
-    names = ("x.self_attn.q_proj", "x.self_attn.k_proj")
+    names = ["x.self_attn.q_proj", "x.self_attn.k_proj"]
     params = {f"{n}.weight": torch.randn(32, 32) for n in names} | {f"{n}.bias": 9 * torch.randn(32) for n in names}
     n = sphere(2000, 32)
     q, k = ((n @ params[f"{m}.weight"].T + params[f"{m}.bias"]).view(-1, 4, 8) for m in names)
@@ -47,7 +48,8 @@ def test_scores_of_a_rotary_model_stay_within_the_bound() -> None:
     params = {"x.self_attn.q_proj.weight": torch.randn(32, 32), "x.self_attn.k_proj.weight": torch.randn(16, 32)}
     n = sphere(1000, 32)
     angles = rotary_angles(torch.arange(1000), frequencies(Rope(), 8, 2048), torch.device("cpu"))
-    q, k, _ = heads(*(n @ w.T for w in params.values()), torch.zeros(1000, 8), 8, [angles, angles])
+    q, k = (n @ w.T for w in params.values())
+    q, k, _ = heads(q, k, torch.zeros(1000, 8), 8, [angles, angles])
     k = k.repeat_interleave(2, dim=1)
     ((_, bound, what),) = (bound for bound in ranges.bounds(config, params) if bound.what != ADDED)
     assert "attention scores" in what
@@ -81,7 +83,8 @@ def test_what_could_overflow_is_refused_by_name(part: str, factor: float, what: 
 def test_scores_of_every_kind_of_decoder_stay_within_the_bound(name: str, tmp_path: Path) -> None:
     """Biases of keys turn with positions, and are shared by all keys otherwise; norms of heads bound what they give."""
     checkpoint = load(zoo.write(tmp_path, name))
-    config, params = checkpoint.config, checkpoint.fold()
+    config: Any = checkpoint.config
+    params = checkpoint.fold()
     layer = "model.layers.0.self_attn."
     names = [f"{layer}{part}_proj" for part in "qk"]
     n = sphere(400, config.hidden_size)
@@ -183,13 +186,77 @@ def test_what_an_mlp_adds_stays_within_its_bound(inner: int, names: tuple[str, .
 
 
 @pytest.mark.parametrize(
-    "name", ["qwen2", "gemma2", "neox", "opt", "t5-gated", "Albert-MaskedLM", "Electra-SequenceClassification"]
+    "name",
+    [
+        "qwen2",
+        "gemma2",
+        "neox",
+        "opt",
+        "t5-gated",
+        "Albert-MaskedLM",
+        "Electra-SequenceClassification",
+        "gpt-oss",
+        "qwen3.5-moe",
+        "qwen3-next",
+        "modernbert",
+        "clip-vision",
+    ],
 )
 def test_what_is_written_is_bounded(name: str, tmp_path: Path) -> None:
     """Of every matrix that writes the stream, and of tables."""
     checkpoint = load(zoo.write(tmp_path, name))
     params = dict(checkpoint.fold())
     found = {bound.name for bound in ranges.bounds(checkpoint.config, params) if bound.what == ADDED}
-    ends = ("o_proj.weight", "down_proj.weight", "output.dense.weight")
+    ends = ("o_proj.weight", "down_proj.weight", "output.dense.weight", "embedding_norm.weight", "first_norm.weight")
     wanted = {n.removesuffix(".weight") for n in params if n.endswith(ends)}
     assert wanted and wanted <= found and len(found) > len(wanted)
+
+
+def written(name: str, folder: Path, changed: dict[str, float], **settings: object) -> dict[str, float]:
+    """What is added to the stream at most, of a model with other numbers in the parameters that end so."""
+    checkpoint = load(zoo.write(folder, name, **settings))
+    params = dict(checkpoint.fold())
+    for end, value in changed.items():
+        names = [each for each in params if each.endswith(end)]
+        assert names, end
+        params |= {each: params[each] * 0 + value for each in names}
+    return {bound.name: bound.size for bound in ranges.bounds(checkpoint.config, params) if bound.what == ADDED}
+
+
+def test_what_is_written_behind_a_gate_has_its_bias(tmp_path: Path) -> None:
+    found = written("qwen3.5", tmp_path, {"self_attn.o_proj.bias": 1000.0}, attention_bias=True)
+    assert max(found.values()) > 1000
+
+
+def test_what_experts_write_has_their_biases_and_all_that_clamped_gates_give(tmp_path: Path) -> None:
+    """(up + 1) gate is not 0 where up is."""
+    nothing = {"mlp.up_proj.weight": 0.0, "mlp.up_proj.bias": 0.0}
+    found = written("gpt-oss", tmp_path / "a", nothing | {"mlp.gate_proj.bias": 9.0, "mlp.biases.weight": 0.0})
+    assert all(size > 1 for name, size in found.items() if name.endswith("down_proj"))
+    found = written("gpt-oss", tmp_path / "b", {"mlp.biases.weight": 1e6})
+    assert all(size > 1e6 for name, size in found.items() if name.endswith("down_proj"))
+
+
+def test_heads_that_may_look_at_nothing_count_for_any_part_of_themselves() -> None:
+    """A bias behind them that takes away what their values share is there alone where they look at nothing."""
+    draw = torch.Generator().manual_seed(4)
+    params = {"v.weight": torch.randn(16, 8, generator=draw), "v.bias": 50 * torch.randn(16, generator=draw)}
+    params["o.weight"] = torch.randn(8, 16, generator=draw)
+    params["o.bias"] = -params["o.weight"] @ params["v.bias"]
+    n = sphere(50, 8)
+    values = (n @ params["v.weight"].T + params["v.bias"]).reshape(-1, 4, 4)
+    parts = torch.rand(500, 1, 4, 1, generator=draw).round()  # of each head all or nothing
+    given = ((values * parts).reshape(500, 50, 16) @ params["o.weight"].T + params["o.bias"]).abs().amax((0, 1))
+    assert not bool((given <= bounds.attended(params, "v", "o", 4, Source(8))).all())
+    assert bool((given <= bounds.attended(params, "v", "o", 4, Source(8), less=True)).all())
+
+
+@pytest.mark.parametrize(("name", "part"), [("t5", "self_attn.k_proj"), ("deberta", "attention.self.key")])
+def test_what_is_multiplied_must_fit_even_if_scores_do_not_show_it(name: str, part: str, tmp_path: Path) -> None:
+    """A key that all rows have in common moves no score."""
+    checkpoint = load(zoo.write(tmp_path, name))
+    params = dict(checkpoint.fold())
+    for each in [each for each in params if f"{part}." in each]:
+        params[each] = params[each] * 1e6
+    with pytest.raises(RangeError, match="a factor of"):
+        list(ranges.bounds(checkpoint.config, params))

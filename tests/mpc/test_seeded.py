@@ -283,6 +283,31 @@ def test_what_comes_next_is_drawn_and_the_rest_forgotten(monkeypatch: pytest.Mon
     assert found.take(weights[2]) is None and found.take(given_seeded(party, TABLE, 48, 18, "e")) is None
 
 
+def test_what_has_several_names_is_drawn_where_it_comes_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As layers that repeat one another: behind each use comes what is behind it there, not behind the last one."""
+    monkeypatch.setattr(seeded, "PIECE", 100)
+    party = Party(FIRST, {}, {})
+    a, b, c, d = (given_seeded(party, TABLE, 48, 18, name) for name in "abcd")
+    size = rest_bytes(TABLE.shape, 48)
+    found = waiting(party, [a, b, a, c, a, d], size, 1 << 20)
+    for weight in (a, b, a, c, a, d, a):
+        mask = found.take(weight)
+        assert mask is not None and mask.numel() == size
+        found.meanwhile(Quiet(1 << 20))  # type: ignore[arg-type]
+
+
+def test_what_is_drawn_takes_no_memory_while_nobody_asks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(seeded, "PIECE", 100)
+    party = Party(FIRST, {}, {})
+    weights = [given_seeded(party, TABLE, 48, 18, name) for name in "ab"]
+    found = waiting(party, weights, 1 << 20, 1 << 20)
+    assert found._drawn
+    found.forget()
+    assert not found._drawn and found.take(weights[0]) is None
+    found.meanwhile(Quiet(1 << 20))  # type: ignore[arg-type]
+    assert found.take(weights[1]) is not None, "the next request draws as the first one did"
+
+
 def test_nothing_is_drawn_ahead_where_the_network_is_quick() -> None:
     party = Party(FIRST, {}, {})
     weights = [given_seeded(party, TABLE, 48, 18, name) for name in "ab"]

@@ -204,3 +204,13 @@ def test_a_port_that_closes_leaves_accepted_links_alone(identity, aside, monkeyp
             assert bytes(there.recv(5)) == b"there"
             there.send(b"and back")
             assert bytes(here.recv(8)) == b"and back"
+
+
+def test_a_link_on_which_the_next_frame_has_been_read_already_is_not_quiet(raw):
+    """Who draws masks until something comes would let the other wait: no socket says that it is there."""
+    link, writes, _ = raw
+    assert link.quiet
+    writes.sendall(header_bytes(Kind.DATA, 0, 3) + b"one" + header_bytes(Kind.DATA, 1, 3) + b"two")
+    assert bytes(link.recv(3)) == b"one"
+    assert not link.quiet
+    assert bytes(link.recv(3)) == b"two" and link.quiet

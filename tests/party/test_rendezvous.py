@@ -9,7 +9,7 @@ import pytest
 
 from puma.errors import AdmissionError, PeerTimeout
 from puma.net.tcp import Met
-from puma.party.rendezvous import Rendezvous
+from puma.party.rendezvous import Rendezvous, room
 
 ONE, TWO = b"1" * 16, b"2" * 16
 
@@ -68,3 +68,17 @@ def test_a_session_that_is_over_takes_no_links() -> None:
     place.close(ONE, "no room")
     place.arrived(after)
     assert (before.link.why, after.link.why, other.link.why) == ("no room", "no room", "")
+
+
+def test_there_is_room_for_a_link_from_each_other_party() -> None:
+    """With a second dealer three come to P0 for each session, which may all begin at a time."""
+    assert room(3, 16) >= 2 * 16 and room(4, 16) >= 3 * 16
+
+
+def test_one_link_of_a_name_waits_at_a_time() -> None:
+    place = Rendezvous(4, 2.0)
+    early, late = met(ONE, 1), met(ONE, 1)
+    place.arrived(early)
+    place.arrived(late)
+    assert early.link.why == "another link came in its place" and len(place) == 1
+    assert place.take(ONE, 1, here) is late and not late.link.lost

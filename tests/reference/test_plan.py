@@ -14,6 +14,7 @@ from puma.models.architecture import Bound
 from puma.models.bounds import ADDED
 from puma.models.formats import places
 from puma.nn.places import LARGEST, LEAST, SEEN
+from puma.reference import plan_cache
 from puma.reference.fixed_session import FixedSession
 from puma.reference.observed import Seen, Watch
 from puma.reference.plain_model import PlainModel
@@ -86,9 +87,9 @@ def test_a_bound_just_beyond_rings_is_watched_and_a_larger_one_gives_way_to_a_ca
 @pytest.mark.parametrize("kind", ["stream", "norm", "logits"])
 def test_what_goes_beyond_rings_is_refused(kind: str) -> None:
     with pytest.raises(RangeError, match="beyond what rings hold"):
-        plan({}, **({"stream": 1.0} | {kind: 2.0 ** LARGEST[kind]}))
+        plan({}, 3, **({"stream": 1.0} | {kind: 2.0 ** LARGEST[kind]}))
     with pytest.raises(RangeError, match="becomes infinite"):
-        plan({}, **({"stream": 1.0} | {kind: math.inf}))
+        plan({}, 3, **({"stream": 1.0} | {kind: math.inf}))
 
 
 def test_the_streams_ring_holds_what_is_added_to_rows_that_were_not_flagged() -> None:
@@ -167,3 +168,12 @@ def test_weights_beyond_their_limit_are_refused(tmp_path: Path) -> None:
     tiny.edit(folder, lambda state: state["model.layers.1.self_attn.v_proj.weight"].fill_(200.0))
     with pytest.raises(RangeError, match=r"v_proj\.weight holds a 2\d\d"):
         PlainModel(folder).plan()
+
+
+def test_a_plan_is_made_anew_where_none_can_be_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cache folder that is a file, as good as one that nobody may write to."""
+    (tmp_path / "cache").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    folder = tiny.llama(tmp_path / "model", num_hidden_layers=1)
+    assert PlainModel(folder).plan() == PlainModel(folder).plan()
+    assert plan_cache.folder() is None

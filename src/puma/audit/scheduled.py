@@ -120,6 +120,9 @@ class Schedule:
         except PumaError as error:
             self._tell(error)
             return
+        except Exception as error:  # else this thread would be gone, and no canary ever asked again
+            self._tell(PumaError(f"{type(error).__name__}: {error}", "please report it"))
+            return
         if report.findings:
             self._problem = ProtocolError("; ".join(map(str, report.findings)), HINT)
         self._tell(report)

@@ -7,6 +7,7 @@ parties.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import sys
 import warnings
@@ -17,10 +18,11 @@ from cyclopts import App
 from cyclopts.exceptions import CycloptsError, MissingArgumentError, UnknownCommandError
 
 from puma.cli import ui
-from puma.errors import PumaError, UsageError
+from puma.errors import PumaError, StoreError, UsageError
 from puma.version import VERSION
 
 INTERRUPTED = 130
+FULL = (errno.ENOSPC, errno.EDQUOT)
 EXIT_CODES = """\
 Exit codes: 0 done; 1 failed; 2 an option, argument or prompt that makes no sense; 3 the model's files \
 cannot be used; 4 the parties no longer agree, or one is lost; 5 the cluster file, a key or a certificate \
@@ -91,9 +93,10 @@ for _name, (_file, _words, _help) in COMMANDS.items():
 
 def main() -> None:
     """The program: run the command line it was given, and leave with its exit code."""
+    ui.stand_in()
     warnings.showwarning = ui.warned
     code = run(sys.argv[1:])
-    with contextlib.suppress(BrokenPipeError):
+    with contextlib.suppress(OSError):  # nobody reads on, or there was no room, which has been said
         sys.stdout.flush()
     os._exit(code)  # nothing is left to tidy up, and unloading torch takes a second
 
@@ -117,7 +120,8 @@ def run(words: Sequence[str]) -> int:
 
             ui.note(traceback.format_exc())
         failure = named(error)
-        ui.failed(failure, "--json" in flags)
+        with contextlib.suppress(OSError):  # nobody hears it
+            ui.failed(failure, "--json" in flags)
         return failure.exit_code
 
 
@@ -127,6 +131,10 @@ def named(error: Exception) -> PumaError:
         return error
     if isinstance(error, CycloptsError):
         return UsageError(*misread(error))
+    if isinstance(error, OSError) and error.errno in FULL:
+        return StoreError(
+            f"there is no room left for {error.filename or 'what is written'}", "make room, and run it again"
+        )
     what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
     return PumaError(f"this should not have happened: {what}", "please report it, with what --debug prints")
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 def read(path: Path) -> list[str]:
     """The lines of a file that are not blank."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{path} cannot be read ({error})", "pass a text file with a prompt in each line") from error
     found = [line for line in lines if line.strip()]

@@ -59,7 +59,8 @@ def given_texts(words: list[str], file: Path | None) -> list[str]:
         return read(file)
     if sys.stdin.isatty():
         raise UsageError("there is no text", "pass at least one, or --texts FILE, or pipe them in")
-    found = [line.rstrip("\n") for line in sys.stdin if line.strip()]
+    with ui.reading():
+        found = [line.rstrip("\n") for line in sys.stdin if line.strip()]
     if not found:
         raise UsageError("there is no text", "write one in each line of standard input")
     return found

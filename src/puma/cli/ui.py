@@ -6,14 +6,16 @@ It must not import torch, nor know what a command does.
 
 from __future__ import annotations
 
+import io
 import json
+import os
 import sys
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from puma.errors import PumaError
+from puma.errors import PumaError, UsageError
 
 if TYPE_CHECKING:
     from puma.client.client import Client
@@ -27,6 +29,25 @@ LOCAL = "All three parties ran on this one machine: good for trying, not for sec
 
 # What turns the direction of what follows (UAX 9), and ends lines where no line end is seen.
 _DIRECTIONS = "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\u2028\u2029"
+
+
+def stand_in() -> None:
+    """Give a program whose starter has closed standard streams some that lead nowhere, before other files take their
+    numbers; and write as escapes what the terminal has no letters for."""
+    for name, how in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, how, encoding="utf-8"))  # noqa: SIM115
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+
+
+@contextmanager
+def reading() -> Iterator[None]:
+    """While standard input is read; UsageError if it is no text."""
+    try:
+        yield
+    except UnicodeDecodeError as error:
+        raise UsageError(f"standard input is no text ({error})", "pipe in text in UTF-8") from None
 
 
 def harmless(text: str, kept: str = "\n\t") -> str:
@@ -83,7 +104,15 @@ def assumed(config: Any) -> None:
 def answer(content: Mapping[str, Any]) -> None:
     """The one JSON object; what is harmless is written as it is, the rest in JSON's own escapes."""
     words = json.dumps(content, ensure_ascii=False)
-    say("".join(json.dumps(c)[1:-1] if _commands(c) else c for c in words))
+    say("".join(json.dumps(c)[1:-1] if _commands(c) or not _written(c) else c for c in words))
+
+
+def _written(c: str) -> bool:
+    """Whether standard output has a letter for it, as those in UTF-8 have for all."""
+    try:
+        return c.isascii() or bool(c.encode(getattr(sys.stdout, "encoding", None) or "utf-8"))
+    except UnicodeEncodeError:
+        return False
 
 
 def failed(error: PumaError, as_json: bool) -> None:
@@ -141,12 +170,24 @@ class Typewriter:
         self._printed = max(self._printed, len(ready))
 
 
+def columns(text: str) -> int:
+    """How many a terminal takes for a text: two for wide letters, none for marks on others (UAX 11)."""
+    wide = (unicodedata.east_asian_width(c) in "WF" for c in text if not unicodedata.combining(c))
+    return sum(2 if each else 1 for each in wide)
+
+
+def padded(text: str, width: int) -> str:
+    """A text and spaces behind it, up to so many columns."""
+    return text + " " * (width - columns(text))
+
+
 def table(rows: Sequence[Sequence[str]]) -> None:
     """Columns under the titles in the first row; words to the left, numbers to the right."""
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    widths = [max(columns(row[i]) for row in rows) for i in range(len(rows[0]))]
     for row in rows:
         first, *rest = (
-            cell.rjust(w) if i else cell.ljust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))
+            " " * (w - columns(cell)) + cell if i else padded(cell, w)
+            for i, (cell, w) in enumerate(zip(row, widths, strict=True))
         )
         say("  ".join([first, *rest]).rstrip())
 
@@ -187,7 +228,9 @@ def cost_line(cost: Cost, tokens: int = 0, texts: int = 0) -> str:
     guessed = (
         [f"{drafts.accepted} of {drafts.drafted} drafts right, {drafts.a_step:.2f} tokens a step"] if drafts else []
     )
-    return ", ".join([seconds, *speed, *guessed, f"{cost.rounds:,} rounds", f"{amount(cost.online)} online", offline])
+    second = [] if cost.second is None else [f"{amount(cost.second)} of them by the second dealer"]
+    sent = [f"{cost.rounds:,} rounds", f"{amount(cost.online)} online", offline, *second]
+    return ", ".join([seconds, *speed, *guessed, *sent])
 
 
 def prepared(*costs: Cost) -> dict[str, Any]:

@@ -35,6 +35,7 @@ from puma.wire import messages as msg
 from puma.wire.answers import Format
 from puma.wire.beside.network import Surveyed
 from puma.wire.receipts import Commitment, Signed, joined
+from puma.wire.twin import reported
 
 R = TypeVar("R")
 Judgement = Literal["refuse", "warn", "note"]  # the last one by who tells it in another way
@@ -141,11 +142,8 @@ class PartyChannel:
         """The request by the session's choice of variants; for "auto" the parties are asked once for each size."""
         quick, read = named(self.variants), request.input
         if quick is None:
-            size = (
-                getattr(request, "tokens", 0).bit_length(),
-                len(read.lengths).bit_length(),
-                max(read.lengths).bit_length(),
-            )
+            sizes = getattr(request, "tokens", 0), len(read.lengths), max(read.lengths)
+            size = tuple(each.bit_length() for each in sizes)
             if size not in self.plans:
                 self.network = self.ask(Surveyed, lambda _: msg.Survey(msg.bare(request)))[1]
                 self.plans[size] = self.network.quick
@@ -347,12 +345,13 @@ class PartyChannel:
                 self._reply(link)  # in the end it raises what the party said last, or how it was lost
 
     def _reports(self) -> list[msg.Report]:
-        reports = self._replies(msg.Report)
+        """Of each party, and of a second dealer behind them."""
+        reports = [*self._replies(msg.Report), *reported(self.links)]
         self._reported = True
-        for link, report in zip(self.links, reports, strict=True):
+        for peer, report in zip([*(link.peer for link in self.links), "the second dealer"], reports, strict=False):
             seconds = [report.seconds, report.prefill, report.cpu_seconds, *(s.seconds for s in report.spent)]
             if not all(0 <= each < math.inf for each in seconds):  # NaN, too
-                self._end(f"{link.peer} sent a report that makes no sense")
+                self._end(f"{peer} sent a report that makes no sense")
                 raise ProtocolError(self._why, MISBEHAVES)
         return reports
 

@@ -10,10 +10,12 @@ from puma.client.drafts.draft import Counted
 from puma.store.prepared_requests import PreparedRequest
 from puma.wire import messages as msg
 
+PARTIES = 3
+
 
 @dataclass(frozen=True)
 class Cost:
-    """What one request cost: all parties, and the client's upload of its shares."""
+    """What one request cost: all parties, a second dealer last, and the client's upload of its shares."""
 
     seconds: float
     prefill: float
@@ -30,20 +32,26 @@ class Cost:
 
     @property
     def total(self) -> int:
-        """Bytes sent by the three parties and by the client."""
+        """Bytes sent by the parties and by the client."""
         return self.online + self.offline
 
     @property
     def cpu_seconds(self) -> float:
-        """Processor seconds of the three parties together."""
+        """Processor seconds of the parties together."""
         return sum(self.cpu_by_party)
 
+    @property
+    def second(self) -> int | None:
+        """Bytes sent by a second dealer, which are among the others; None where there is none."""
+        return sum(self.per_party[PARTIES:]) if len(self.per_party) > PARTIES else None
+
     def bytes(self) -> dict[str, Any]:
-        """All bytes of the request: online, offline and the client's upload."""
-        return {
+        """All bytes of the request: online, offline and the client's upload; those of a second dealer among them."""
+        found = {
             "total": self.total, "online": self.online, "offline": self.offline, "per_party": self.per_party,
             "client": self.client,
         }  # fmt: skip
+        return found if self.second is None else found | {"second_dealer": self.second}
 
 
 def added(costs: Sequence[Cost]) -> Cost:
@@ -68,7 +76,7 @@ def added(costs: Sequence[Cost]) -> Cost:
 
 
 def cost_of(reports: Sequence[msg.Report], client: int, prepared: PreparedRequest | None = None) -> Cost:
-    """Join three parties' reports; the client's upload counts as online."""
+    """Join the parties' reports, a second dealer's last; the client's upload counts as online."""
     names = list(dict.fromkeys(s.name for r in reports for s in r.spent))
     parts = {n: [next((s for s in r.spent if s.name == n), None) for r in reports] for n in names}
     breakdown = [

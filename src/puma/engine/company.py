@@ -183,6 +183,7 @@ class Company:
                 self._keep(member, request)
             self._leave({id(member): range(sum(len(r.owed) for r in member.requests))})
             self._members.remove(member)
+            self._rest()
         self._spoil(member)
 
     def _compute(
@@ -192,6 +193,8 @@ class Company:
         if self._ahead is None or self._engine is not engine:
             if self._ahead is not None:
                 self._ahead.end()
+            if self._engine is not None:
+                self._engine.rest()
             self._ahead, self._engine = Ahead(engine), engine
         self.party.approximation = members[0].served[1]
         self._ahead.begin(number, going, labels.of)
@@ -224,13 +227,20 @@ class Company:
         self._leave(rows)
         over = [m for m in members if id(m) not in rows or not m.requests]
         self._members = [m for m in self._members if m not in over]
+        self._rest()
         return over
+
+    def _rest(self) -> None:
+        """Nothing is computed until somebody asks again, if nobody is left."""
+        if self._engine is not None and not self._members:
+            self._engine.rest()
 
     def _keep(self, member: Member, request: Request) -> None:
         """What has been computed of this one text stays for later requests of its client, if it asked for that."""
         job = request.job
         if isinstance(job, Generate) and job.keep and request.cache is not None and not request.unread:
-            self.kept.put(member.key, job, member.served[:2], request.cache.apart([request.first]))
+            cache, origin = request.cache.apart([request.first]), _named(member.item)
+            self.kept.put(member.key, job, member.served[:2], cache, origin)
             member.keeps = b""
 
     def _spoil(self, member: Member) -> None:
@@ -253,6 +263,11 @@ class Company:
 
     def _requests(self) -> list[Request]:
         return [request for member in self._members for request in member.requests]
+
+
+def _named(item: Item) -> bytes:
+    """A request, among all that any client makes."""
+    return item.session + item.number.to_bytes(8, "little")
 
 
 class _Labels:

@@ -7,7 +7,8 @@ and what the dealer sends him. It must not know weights or prompts.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import count
+from itertools import accumulate, count
+from operator import mul
 from typing import NamedTuple
 
 from puma.engine import series
@@ -16,6 +17,7 @@ from puma.engine.generation import Turn, hidden_flags, run
 from puma.engine.request import Request
 from puma.models import architecture, with_layers
 from puma.models.config import Config
+from puma.mpc.compare import FEW as FEW_ROWS
 from puma.mpc.compare import meetings
 from puma.mpc.party import SECOND, Party
 from puma.mpc.public import Public
@@ -145,7 +147,9 @@ class _Word:
                 self._columns = cache.columns
                 entries, after = architecture(self._config).entries, range(1, job.tokens)
                 lengths = [entries(self._config, self._columns + n) for n in after]
-                self._trying = series.steps(lengths, [self._form(n) for n in lengths])
+                rows = self._rows(requests)
+                forms, parts = [self._form(n, rows) for n in lengths], [self._parts(n, rows) for n in lengths]
+                self._trying = series.steps(lengths, forms, parts)
                 step = next(self._trying)
             if step is None:
                 return Turn(more=False)
@@ -165,12 +169,22 @@ class _Word:
             self._known = True
             return None
 
-    def _form(self, length: int) -> tuple[object, ...]:
+    def _rows(self, requests: Sequence[Request]) -> tuple[int, ...]:
+        """How many rows of scores a step has, as far as it matters: few, or both where they may be many."""
+        count = sum(r.beams * len(r.owed) for r in requests) * self._config.heads
+        return (1,) if count <= FEW_ROWS else (1, MANY)
+
+    def _parts(self, length: int, rows: tuple[int, ...]) -> list[int]:
+        """How many entries of a row of so many one that is left after some turns of its maximum stands for."""
+        met = (meetings(length, count, MAXIMUM in self._job.input.quick) for count in rows)
+        return sorted({part for each in met for part in accumulate((1, *(m.radix for m in each)), mul)})
+
+    def _form(self, length: int, rows: tuple[int, ...]) -> tuple[object, ...]:
         """What of a step's messages depends on how many entries a row of scores has, besides their sizes."""
         window = architecture(self._config).window(self._config)
         values = {REACHES["value"], *self._config.formats.places.values()}
         quick = MAXIMUM in self._job.input.quick
-        met = (meetings(length, rows, quick) for rows in (1, MANY))  # whether they are few or not
+        met = (meetings(length, count, quick) for count in rows)
         formats = (row_formats(length, reach) for reach in sorted(values))
         return (*met, *formats, 0 < window < length)
 

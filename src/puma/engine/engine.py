@@ -42,11 +42,11 @@ class Engine:
         self.config = config
         self.model = architecture(config).model(config, params)
         self.params = list(params.values())
-        self._foreseen = foreseen(self.params)
+        self._foreseen = None if party.dry or party.is_dealer else foreseen(_in_use(config, params))
         asked = heads(config)
         self.reach = config.formats.places.get(asked.place, LOGIT_REACH)  # of logits
         self.barred = asked.barred, (*asked.barred, *asked.barred_first)  # of an answer's later tokens and its first
-        self._preamble: Cache | None = None  # its words, once somebody has gone on from it
+        self._preamble: Cache | None = None  # its words, while somebody goes on from it
         self._reading = threading.Lock()
 
     def preamble(self) -> Cache:
@@ -83,6 +83,17 @@ class Engine:
         for group in _alike([r for r in requests if isinstance(r.job, Encode)]):
             self._encode(group)
         self._flag(requests)
+
+    def rest(self) -> None:
+        """No request of this model is under way: what was drawn ahead takes no memory, nor do the preamble's words,
+        which are the parameters' once more, nor does the party keep the model."""
+        if self._reading.acquire(blocking=False):  # else somebody is about to go on from it
+            self._preamble = None
+            self._reading.release()
+        if self._foreseen is not None:
+            self._foreseen.forget()
+        if self.party.foreseen is self._foreseen:
+            self.party.foreseen = None
 
     def logits(self, read: object, cache: Cache, lengths: Sequence[int], ranked: bool) -> tuple[Any, Watch]:
         """The next logits (rows, vocabulary) of prompts of which so many rows are new, and who watched them."""
@@ -222,6 +233,11 @@ class Engine:
                     request.owed = [0]
                 if i + 1 < top:
                     logits = logits - F.times(F.one_hot(token, self.config.vocab_size), 1 << away)
+
+
+def _in_use(config: Config, params: Mapping[str, Share]) -> list[Share]:
+    """The parameters in the order of the tree, which is that of their use: of what has several names some come late."""
+    return [params[name] for name in architecture(config).parameters(config) if name in params]
 
 
 def _masked_rows(group: Sequence[Request]) -> list[int]:

@@ -63,7 +63,10 @@ def run(
     if isinstance(job, Generate):
         run_steps(engine, request, emit, prefilled, word)
         return request
-    engine.step([request])
+    try:
+        engine.step([request])
+    finally:
+        engine.rest()
     _emit([request], emit)
     return request
 
@@ -96,6 +99,7 @@ def run_steps(
             requests = _next(requests, turn)
     finally:
         ahead.end()
+        engine.rest()
 
 
 def _emit(requests: Sequence[Request], emit: Emit) -> None:

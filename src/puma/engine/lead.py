@@ -19,6 +19,7 @@ from puma.wire.steps import Item, Left, May, Step
 FOLLOWERS = (0, 2)
 LEADER = 1
 LATEST = 4096  # requests that are over and whose last words may still come
+MOST = 1 << 14  # requests, and grants of one, that are not over: more are no clients'
 
 
 @dataclass(eq=False)
@@ -62,16 +63,20 @@ class Lead:
 
     def own(self, member: Member) -> None:
         """This party's member has come, or has been allowed more steps, or is closed."""
+        if member.item in self._past:  # else it would be held for ever, and all that it has read with it
+            return
         known = self._of(member.item)
         known.own = member
         self._compare(known)
 
     def may(self, rank: int, word: May) -> None:
-        """Another party allows more steps. ProtocolError if it takes something back."""
+        """Another party allows more steps. ProtocolError if it takes something back, or for what would fill memory."""
         if word.item in self._past:
             return
         known = self._of(word.item)
         grants = known.others[rank]
+        if max(len(self._known), len(grants) - known.checked) > MOST:
+            raise ProtocolError(f"P{rank} allows more than anybody can have asked for", "look at that party")
         if grants and word.steps <= grants[-1][0]:
             raise ProtocolError(f"P{rank} allows fewer steps than before", "run the same version of Puma everywhere")
         grants.append((word.steps, word.sha256))

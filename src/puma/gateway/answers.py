@@ -19,6 +19,7 @@ from puma.client.sampling import Sampler, Sampling, logprobs
 from puma.client.tokens.remembered import Remembered
 from puma.errors import OutOfRange, PolicyError
 from puma.gateway.cluster import Cluster
+from puma.models import inputs
 from puma.models.reading.spelling import settled
 from puma.wire.limits import MOST_DRAFTS
 
@@ -119,10 +120,11 @@ class Row:
 
 
 def held_back(text: str, stops: Sequence[str]) -> int:
-    """How many characters at the end may still change: part of a letter, or the beginning of a stop string."""
-    broken = len(text) - settled(text)
-    begun = [n for stop in stops for n in range(1, len(stop)) if text.endswith(stop[:n])]
-    return max([broken, *begun])
+    """How many characters at the end may still change: part of a letter, and what before it begins a stop string, whose
+    next letter that part may become."""
+    whole = text[: settled(text)]
+    begun = [n for stop in stops for n in range(1, len(stop)) if whole.endswith(stop[:n])]
+    return len(text) - len(whole) + max([0, *begun])
 
 
 class Noting:
@@ -188,7 +190,10 @@ class Answers:
     def __init__(self, model: Any, wanted: Wanted, how: Choosing) -> None:
         leads = wanted.leads or [""] * len(wanted.prompts)
         prompts = zip(wanted.prompts, leads, strict=True)
-        self._rows = [Row(model, ids, wanted.stops, wanted.tokens, lead) for ids, lead in prompts]
+        apart = inputs(model.config).apart  # what it has read says nothing about spaces then
+        self._rows = [
+            Row(model, ids if lead or not apart else (), wanted.stops, wanted.tokens, lead) for ids, lead in prompts
+        ]
         if wanted.scored:  # then the leads have been given
             for row in self._rows:
                 row.lead = ""

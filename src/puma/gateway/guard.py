@@ -49,7 +49,7 @@ class Guard:
         origin = headers.get("origin")
         if origin is not None and urlsplit(origin).netloc != host:
             return Refused("web pages from elsewhere may not ask", None, "wrong_origin", 403)
-        if method == "POST" and headers.get("content-type", "").partition(";")[0].strip() != kind:
+        if method == "POST" and headers.get("content-type", "").partition(";")[0].strip().lower() != kind:
             return Refused(f"the body must be {kind}", None, "wrong_content_type", 415)
         if int(length) > most if (length := headers.get("content-length", "0")).isdigit() else True:
             return too_long(most)

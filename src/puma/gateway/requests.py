@@ -6,7 +6,7 @@ clusters.
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import msgspec
 
@@ -191,23 +191,32 @@ class Document(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class RerankRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """POST /v1/rerank. `raw_scores` gives logits, and `truncate` false refuses what is too long, as TEI has them;
+    """POST /v1/rerank, with `documents`, or as text-embeddings-inference (TEI) has it with `texts`, and then perhaps
+    without a model. `raw_scores` gives logits, and `truncate` false refuses what is too long, as TEI has them;
     `label` says which class counts where a model has several."""
 
-    model: str
+    model: str | None = None
     query: str
-    documents: list[str | Document]
+    documents: list[str | Document] | None = None
+    texts: list[str] | None = None
     top_n: int | None = None
     return_documents: bool | None = None
+    return_text: bool | None = None
     raw_scores: bool | None = None
     truncate: bool | None = None
+    truncation_direction: Literal["right", "Right"] | None = None
     label: str | None = None
     user: str | None = None
 
     @property
-    def texts(self) -> list[str]:
-        """The documents."""
-        return [one if isinstance(one, str) else one.text for one in self.documents]
+    def given(self) -> list[str]:
+        """What is to be ranked."""
+        return self.texts or [one if isinstance(one, str) else one.text for one in self.documents or []]
+
+    @property
+    def shown(self) -> bool:
+        """Whether each result is to say what it ranks."""
+        return bool(self.return_documents or self.return_text)
 
 
 _KINDS = (CompletionRequest, ChatRequest, EmbeddingsRequest, RerankRequest)
@@ -229,10 +238,8 @@ def read(body: bytes, kind: type[T]) -> T:
         _check(found)
     if isinstance(found, EmbeddingsRequest):
         _check_embeddings(found)
-    if isinstance(found, RerankRequest) and not 1 <= len(found.documents) <= MAX_DOCUMENTS:
-        raise Refused(f"from 1 to {MAX_DOCUMENTS} documents can be ranked", "documents")
-    if isinstance(found, RerankRequest) and found.top_n is not None and found.top_n < 1:
-        raise Refused("top_n must be 1 or more", "top_n")
+    if isinstance(found, RerankRequest):
+        _check_rerank(found)
     return found
 
 
@@ -283,3 +290,15 @@ def _check(asked: TextRequest) -> None:
         raise Refused("a prompt ends in the last message or begins a new one, not both", "continue_final_message")
     if isinstance(asked, ChatRequest) and asked.max_tokens is not None and asked.max_completion_tokens is not None:
         raise Refused("max_tokens is the old name of max_completion_tokens: give one of them", "max_tokens")
+
+
+def _check_rerank(asked: RerankRequest) -> None:
+    if asked.documents is not None and asked.texts is not None:
+        raise Refused("documents and texts are two ways of saying the same", "texts")
+    named = "documents" if asked.texts is None else "texts"
+    if not 1 <= len(asked.given) <= MAX_DOCUMENTS:
+        raise Refused(f"from 1 to {MAX_DOCUMENTS} {named} can be ranked", named)
+    if asked.model is None and asked.texts is None:
+        raise Refused("the request names no model", "model")
+    if asked.top_n is not None and asked.top_n < 1:
+        raise Refused("top_n must be 1 or more", "top_n")

@@ -38,6 +38,7 @@ class Gateway:
         self.watches, self.metrics = Watches(), Metrics()
         self.worker = Worker(start, settings.waiting, settings.together, self.metrics, opened(settings.draft, model))
         self.created, self.draining = now(), False
+        self.sound = 0.0  # seconds of it that wait or are heard
         self._memories: dict[str, Remembered] = {}
         self.metrics.gauges |= {
             "puma_gateway_queue": lambda: self.worker.behind,

@@ -6,6 +6,7 @@ It must not know shares or parties.
 from __future__ import annotations
 
 import csv
+import io
 import re
 from collections.abc import Sequence
 from itertools import islice
@@ -30,12 +31,17 @@ def read_table(path: Path, text: Sequence[str], label: str | None, limit: int | 
 
     Columns are named by the first line, or numbered from 1: then the first line is an example, too.
     """
-    lines = [line for line in _content(path).splitlines() if line.strip()]
-    if not lines:
-        raise UsageError(f"{path} is empty", "pass a file with an example in each line")
     quoted = path.suffix == ".csv"
-    quoting = csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE
-    rows = list(csv.reader(lines, delimiter="," if quoted else "\t", quoting=quoting))
+    content, quoting = io.StringIO(_content(path), newline=""), csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE
+    read = csv.reader(content, delimiter="," if quoted else "\t", quoting=quoting)
+    try:
+        rows = [row for row in read if any(cell.strip() for cell in row)]
+    except csv.Error as error:
+        raise UsageError(
+            f"{path} cannot be read ({error} in line {read.line_num})", "pass a table in TSV or CSV"
+        ) from None
+    if not rows:
+        raise UsageError(f"{path} is empty", "pass a file with an example in each line")
     columns = [*text, *([label] if label else [])]
     if all(name.isdigit() for name in columns):
         places = [int(name) - 1 for name in columns]

@@ -91,10 +91,13 @@ def tables(params: Params, names: Sequence[str], factor: int = 1) -> Bound:
     return Bound(names[0].removesuffix(".weight"), factor * sum(sizes), ADDED)
 
 
-def attended(params: Params, value: str, output: str, head_dim: int, source: Source) -> Tensor:
+def attended(
+    params: Params, value: str, output: str, head_dim: int, source: Source, less: bool = False
+) -> Tensor:  # fmt: skip
     """The largest size of each row's result of the matrix that reads attention's (rows,).
 
-    What a head gives is a mean of values, W m + b with |m| <= sqrt(d): so |W' (W m + b)| <= sqrt(d) |W' W| + |W' b|.
+    What a head gives is a mean of values, W m + b with |m| <= sqrt(d): so |W' (W m + b)| <= sqrt(d) |W' W| + |W' b|. It
+    is `less` than a mean where a head may look at nothing: then each head counts for any part of itself.
     """
     values, constant = _projected(params, value, head_dim, source)
     weight = params[f"{output}.weight"].reshape(-1, params[f"{output}.weight"].shape[1] // head_dim, head_dim)
@@ -104,9 +107,11 @@ def attended(params: Params, value: str, output: str, head_dim: int, source: Sou
         ((part @ square) * part).sum(1).clamp(min=0).sqrt()
         for part, square in zip(weight.unbind(1), squares, strict=True)
     ]
-    shift = (weight * constant.repeat_interleave(groups, dim=0)).sum((1, 2))
-    bias = params.get(f"{output}.bias")
-    return math.sqrt(source.width) * torch.stack(sizes).sum(0) + (shift if bias is None else shift + bias).abs()
+    shift = (weight * constant.repeat_interleave(groups, dim=0)).sum(2)  # of each head
+    bias = params.get(f"{output}.bias", weight.new_zeros(len(weight)))
+    ends = [shift.clamp(min=0), shift.clamp(max=0)] if less else [shift]
+    constants = torch.stack([(end.sum(1) + bias).abs() for end in ends]).amax(0)
+    return math.sqrt(source.width) * torch.stack(sizes).sum(0) + constants
 
 
 def activated(params: Params, names: Sequence[str], output: str, source: Source) -> Tensor:

@@ -16,7 +16,7 @@ from puma.errors import UsageError
 from puma.models.architectures import with_layers
 from puma.models.config import Bert, Config, Gpt2, Llama
 from puma.models.families import FAMILIES
-from puma.models.pooling import Mode, Pooling
+from puma.models.pooling import Dense, Mode, Pooling
 
 SIZES: dict[str, Config] = {
     "bert-base": Bert(vocab_size=30522, hidden_size=768, intermediate_size=3072, layers=12, heads=12),
@@ -69,6 +69,9 @@ def _whisper(width: int, layers: int, heads: int, words: int = 51865, **more: An
     return _seq2seq(kind, words, width, 4 * width, layers, heads, decoder_start_token_id=50258) | more
 
 
+_XLM_LARGE = _sizes(1024, 4096, 24, 16, 8194) | {
+    "vocab_size": 250002, "type_vocab_size": 1, "layer_norm_eps": 1e-5, "pad_token_id": 1,
+}  # fmt: skip
 SETTINGS: dict[str, dict[str, Any]] = {
     "llama-3.1-8b": _sizes(4096, 14336, 32, 32, 131072)
     | {
@@ -114,12 +117,19 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "minilm-l6": _bert(384, 1536, 6),
     "bge-small": _bert(384, 1536, 12),
     "bge-base": _bert(768, 3072, 12),
-    "bge-m3": _sizes(1024, 4096, 24, 16, 8194)
-    | {
-        "architectures": ["XLMRobertaModel"], "vocab_size": 250002, "type_vocab_size": 1, "layer_norm_eps": 1e-5,
-        "pad_token_id": 1,
+    "bge-m3": _XLM_LARGE | {"architectures": ["XLMRobertaModel"]},
+    "bge-reranker-v2-m3": _XLM_LARGE | {
+        "architectures": ["XLMRobertaForSequenceClassification"], "id2label": {"0": "LABEL_0"},
     },
     "e5-base": _bert(768, 3072, 12),
+    "qwen3-embedding-0.6b": _qwen3(1024, 3072, 28, 16, True)
+    | {"architectures": ["Qwen3Model"], "vocab_size": 151669, "max_position_embeddings": 32768},
+    "embeddinggemma-300m": _sizes(768, 1152, 24, 3, 2048)
+    | {
+        "architectures": ["Gemma3TextModel"], "vocab_size": 262144, "num_key_value_heads": 1, "head_dim": 256,
+        "query_pre_attn_scalar": 256, "sliding_window": 512, "rms_norm_eps": 1e-6, "rope_theta": 1e6,
+        "rope_local_base_freq": 1e4, "hidden_activation": "gelu_pytorch_tanh", "use_bidirectional_attention": True,
+    },
     "mpnet-base": _sizes(768, 3072, 12, 12, 514)
     | {"architectures": ["MPNetModel"], "vocab_size": 30527, "layer_norm_eps": 1e-5, "pad_token_id": 1},
     "modernbert-base": _sizes(768, 1152, 22, 12, 8192) | {"architectures": ["ModernBertModel"], "vocab_size": 50368},
@@ -161,13 +171,19 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "id2label": {str(i): f"LABEL_{i}" for i in range(1000)},
     },
 }  # fmt: skip
-POOLING: dict[str, Mode] = {
+_MODES: dict[str, Mode] = {
     "minilm-l6": "mean",
     "bge-small": "cls",
     "bge-base": "cls",
     "bge-m3": "cls",
     "e5-base": "mean",
+    "qwen3-embedding-0.6b": "lasttoken",
     "mpnet-base": "mean",
+}
+POOLING = {name: Pooling(modes=(mode,)) for name, mode in _MODES.items()} | {
+    "embeddinggemma-300m": Pooling(
+        modes=("mean",), dense=(Dense(outputs=3072, bias=False), Dense(outputs=768, bias=False))
+    )
 }
 
 
@@ -197,7 +213,7 @@ PRESETS = Presets()
 def _read(name: str) -> Config:
     raw = SETTINGS[name]
     config = FAMILIES[raw["architectures"][0]].read(dict(raw), set())
-    return structs.replace(config, pooling=Pooling(modes=(POOLING[name],))) if name in POOLING else config
+    return structs.replace(config, pooling=POOLING[name]) if name in POOLING else config
 
 
 def preset(name: str, layers: int | None = None) -> Config:

@@ -212,12 +212,17 @@ def declares(formula: str, source: str, cost: Callable[..., Cost] | None = None)
     return attach
 
 
-def _recalled(function: F) -> F:
+def repeated(function: F) -> F:
+    """What comes again and again inside something that is declared: dry parties remember it there."""
+    return _recalled(function, inside=True)
+
+
+def _recalled(function: F, inside: bool = False) -> F:
     """What is made of primitives, for dry parties: they remember it by the formats of its arguments (recall.py)."""
 
     @wraps(function)
     def called(*arguments: Any, **named: Any) -> Any:
         recall = getattr(getattr(arguments[0], "party", None), "recall", None)
-        return function(*arguments, **named) if recall is None else recall.call(function, arguments, named)
+        return function(*arguments, **named) if recall is None else recall.call(function, arguments, named, inside)
 
     return cast(F, called)

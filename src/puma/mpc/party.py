@@ -81,6 +81,10 @@ class Meanwhile(Surface):
         """What has been done for this parameter, which is used now."""
         ...
 
+    def forget(self) -> None:
+        """Nobody asks for anything at present."""
+        ...
+
 
 class Party:
     """Rank 0 is the dealer (holds masks only), 1 and 2 are the evaluators.
@@ -230,7 +234,8 @@ class Party:
         if self.rank == FIRST or count == 0:
             return torch.empty(0, dtype=torch.uint8, device=self.device) if count == 0 and self.rank == SECOND else None
         if self.is_dealer:
-            self.ledger.sent(count, online=False)
+            # a second dealer sends a digest where the first one sends the words (wire/twin.py)
+            self.ledger.sent(getattr(self.links.get(SECOND), "digest_bytes", count), online=False)
             if not self.dry:
                 self.links[SECOND].send(kernels.to_wire(present(payload)))
             return None

@@ -7,7 +7,7 @@ runs and of the dealer whose corrections it takes. It must not know what is comp
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -35,21 +35,29 @@ class Event(NamedTuple):
 
 @dataclass(eq=False)
 class Call:
-    """What a function did once: its messages, the formats of its result, and what its arguments now remember."""
+    """What a function did once: its messages, those of what it called again and again, the formats of its result, and
+    what its arguments now remember."""
 
     events: list[Event] = field(default_factory=list[Event])
+    inner: dict[Call, int] = field(default_factory=dict["Call", int])
     result: Any = None
     opened: list[dict[tuple[int, int], Share]] = field(default_factory=list[dict[tuple[int, int], Share]])
 
     @cached_property
     def form(self) -> tuple[object, ...]:
         """All of its messages but how many words they have; once nothing is added any more."""
-        return tuple((e.component, e.kind, tuple((w.bits, w.runs) for w in e.words)) for e in self.events)
+        return tuple((n, e.component, e.kind, tuple((w.bits, w.runs) for w in e.words)) for e, n in self.booked())
 
     @cached_property
     def counts(self) -> tuple[int, ...]:
         """How many words they have."""
-        return tuple(w.numel for e in self.events for w in e.words)
+        return tuple(w.numel for e, _ in self.booked() for w in e.words)
+
+    def booked(self) -> Iterator[tuple[Event, int]]:
+        """All of its messages, and how often each comes."""
+        yield from ((event, 1) for event in self.events)
+        for call, times in self.inner.items():
+            yield from ((event, times * n) for event, n in call.booked())
 
 
 class Trace(Ledger):
@@ -87,8 +95,9 @@ class Trace(Ledger):
         return self.calls.get(self._into) is None
 
     def made(self, call: Call) -> None:
-        """A call is made, perhaps again."""
-        self.calls[call] = self.calls.get(call, 0) + 1
+        """A call is made, perhaps again, and perhaps inside another that is being recorded."""
+        calls = self._into.inner if self.recording else self.calls
+        calls[call] = calls.get(call, 0) + 1
 
     def taken(self) -> dict[Call, int]:
         """All messages so far, which are forgotten here."""
@@ -104,10 +113,12 @@ class Recall:
         self._party, self._trace = party, trace
         self._known: dict[Hashable, Call] = {}
 
-    def call(self, function: Callable[..., Any], arguments: tuple[Any, ...], named: Mapping[str, Any]) -> Any:
-        """The function's result, whether it runs or is remembered."""
+    def call(
+        self, function: Callable[..., Any], arguments: tuple[Any, ...], named: Mapping[str, Any], inside: bool
+    ) -> Any:
+        """The function's result, whether it runs or is remembered, `inside` another one, too."""
         given = (*arguments, *named.values())
-        formats = None if self._trace.recording else _format(given)
+        formats = None if self._trace.recording and not inside else _format(given)
         if formats is None:
             return function(*arguments, **named)
         key = (function, self._trace.current, self._party.on_watch is None, tuple(named), formats)

@@ -283,7 +283,9 @@ class Foreseen:
 
     def __init__(self, weights: Sequence[Seeded], most: int = FORESEEN) -> None:
         self._weights, self._most = list(weights), most
-        self._places = {id(weight): i for i, weight in enumerate(weights)}
+        self._places: dict[int, list[int]] = {}  # a parameter of several names comes as often
+        for place, weight in enumerate(weights):
+            self._places.setdefault(id(weight), []).append(place)
         self._drawn: dict[int, _Drawing] = {}
         self._waits = deque[float](maxlen=LATE)
         self._first, self._wanted = 0, -1  # the next one, and the one from which on they were wanted last
@@ -309,11 +311,16 @@ class Foreseen:
 
     def take(self, weight: Seeded) -> Tensor | None:
         """The mask's first bytes, as many as are drawn already; those behind it are wanted from now on."""
-        place = self._places.get(id(weight))
-        if place is None:
+        places = self._places.get(id(weight))
+        if places is None:
             return None
+        place = min(places, key=lambda each: (each - self._first) % len(self._weights))
         found, self._first = self._drawn.pop(place, None), place + 1
         return found.buffer[: found.done] if found is not None and found.done else None
+
+    def forget(self) -> None:
+        """Let go of what is drawn: nobody asks for anything at present."""
+        self._drawn, self._wanted = {}, -1
 
     def _want(self, first: int) -> None:
         before, left, self._drawn, self._wanted = self._drawn, self._most, {}, first

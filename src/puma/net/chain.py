@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hmac
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -83,11 +83,10 @@ class Chain:
         if self.frames <= MOST_MARKS:
             self.trail += state[:MARK_BYTES]
 
-    def stamped(self, pieces: Sequence[memoryview], size: int) -> Iterator[memoryview]:
-        """A frame as it leaves, and behind it the state that it makes; hashed when all of it has been taken."""
-        yield from pieces
+    def stamped(self, pieces: Sequence[memoryview], size: int) -> list[memoryview]:
+        """A frame as it leaves, and behind it the state that it makes; hashed before it is copied, while it is near."""
         self.add(pieces, size)
-        yield memoryview(self._state)
+        return [*pieces, memoryview(self._state)]
 
     @property
     def head(self) -> Head:

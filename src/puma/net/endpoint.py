@@ -7,7 +7,6 @@ from __future__ import annotations
 import threading
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Iterable
 from time import monotonic
 from typing import Any
 
@@ -196,7 +195,7 @@ class Endpoint(ABC):
         return f"{type(self).__name__}({self.name} to {self.peer})"
 
     @abstractmethod
-    def _transmit(self, kind: Kind, sequence: int, pieces: Iterable[memoryview], size: int) -> None: ...
+    def _transmit(self, kind: Kind, sequence: int, pieces: list[memoryview], size: int) -> None: ...
 
     @abstractmethod
     def _finish(self, message: str | None) -> None: ...

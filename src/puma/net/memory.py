@@ -4,8 +4,6 @@ ends."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from puma.net.endpoint import QUEUE_BYTES, TIMEOUT, Endpoint, ended, owned, stopped, stuck
 from puma.net.frame import Kind
 
@@ -15,7 +13,7 @@ class MemoryLink(Endpoint):
 
     other: MemoryLink  # the other end; `pair` ties them
 
-    def _transmit(self, kind: Kind, sequence: int, pieces: Iterable[memoryview], size: int) -> None:
+    def _transmit(self, kind: Kind, sequence: int, pieces: list[memoryview], size: int) -> None:
         # One copy, as on a wire: the sender may change its buffer, and the receiver may write into its own.
         payload = owned(size)
         low = 0

@@ -17,7 +17,6 @@ import socket
 import ssl
 import struct
 import threading
-from collections.abc import Iterable
 from time import monotonic
 
 from puma.errors import FrameError, PeerLost, PeerTimeout, ProtocolError, PumaError
@@ -91,7 +90,7 @@ class StreamLink(Endpoint):
 
     # sending
 
-    def _transmit(self, kind: Kind, sequence: int, pieces: Iterable[memoryview], size: int) -> None:
+    def _transmit(self, kind: Kind, sequence: int, pieces: list[memoryview], size: int) -> None:
         if size > self._roomy:
             self._takeover.set()
         joined: list[bytes | memoryview] = [header_bytes(kind, sequence, size)]
@@ -156,7 +155,8 @@ class StreamLink(Endpoint):
 
     @property
     def quiet(self) -> bool:
-        return super().quiet and not self._waits
+        behind = self._low < self._high  # the last frame, and perhaps all of the next one
+        return super().quiet and not behind and not self._waits
 
     @property
     def _waits(self) -> bool:

@@ -21,7 +21,7 @@ import torch.nn.functional as tf
 from torch import Tensor
 
 from puma.mpc.arithmetic import matmul, multiply, public, truncated
-from puma.mpc.cost import declares
+from puma.mpc.cost import declares, repeated
 from puma.mpc.fixed import ACTIVATION, ACTIVATION_REACH, RESIDUAL, RING, SCORE_REACH, VALUE_REACH, formatted
 from puma.mpc.party import Protocol, together
 from puma.mpc.share import Additive, Share
@@ -146,7 +146,7 @@ def remembered(
         if isinstance(asked, Tensor):
             read, memory = _plain(asked, known, wanted, often, fading, memory)
         else:
-            read, memory = q.party.run(_secret(asked, known, wanted, often, fading, memory, reach, held))
+            read, memory = _chunk(asked, known, wanted, often, fading, memory, reach, held)
         found.append(read)
     assert memory is not None
     first, *rest = found
@@ -208,6 +208,12 @@ def _plain(
 def _decay(reach: int) -> Spline:
     """e^x for -2^reach < x <= 0."""
     return roomy(replace(DECAY, reach=reach), SCORE_REACH)
+
+
+@repeated
+def _chunk(q: Share, *rest: Any) -> tuple[Additive, Memory]:
+    """What new tokens of one chunk read, and the memory after them."""
+    return q.party.run(_secret(q, *rest))
 
 
 def _secret(

@@ -32,6 +32,7 @@ from puma.wire.steps import Gone, Item, Left, May, Step
 AHEAD = 2  # steps that have been said and not computed: the dealer works at the second while others do at the first
 LINGER, MOST_LINGER = 0.25, 0.05  # of the last step's time, and seconds: a client may be about to say that it goes on
 ENGINES = 4  # models that are kept ready
+MOST = 1 << 14  # words of the leader that wait to be heeded: it says steps that few ahead, and who leaves once
 SILENCE = 7 * 24 * 3600.0  # words about steps come when somebody asks
 
 
@@ -181,6 +182,8 @@ class Channel:
                 continue
             with self._changed:
                 if self._lead is None and isinstance(word, Step | Left):
+                    if len(self._todo) > MOST:
+                        raise ProtocolError(f"P{rank} says more than anybody can heed", "look at that party")
                     self._todo.append(word)
                 elif self._lead is not None and isinstance(word, May):
                     self._lead.may(rank, word)

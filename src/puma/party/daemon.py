@@ -34,7 +34,7 @@ from puma.party.evidence.statements import Notary
 from puma.party.limits import Limits, key_of
 from puma.party.metrics import Metrics, labelled
 from puma.party.peers import WATCH, Peers
-from puma.party.rendezvous import Rendezvous
+from puma.party.rendezvous import Rendezvous, room
 from puma.party.session_thread import PartyContext, SessionThread, refusal
 from puma.store.encrypted import EncryptedStore
 from puma.store.library import Library
@@ -82,7 +82,8 @@ class Daemon:
         audit = Audit(settings.audit or settings.store / "audit.jsonl")
         self.context = PartyContext(
             me, cluster, self._guard, library, limits, self.metrics, events or Events(me.name), audit,
-            Rendezvous(2 * limits.sessions + 8), preprocessing_store if limits.preprocessing else None, notary=notary,
+            Rendezvous(room(len(cluster.parties), limits.sessions)),
+            preprocessing_store if limits.preprocessing else None, notary=notary,
         )  # fmt: skip
         self.channels = Channels(
             rank, self.context.dial, self.context.rendezvous, notary.records, limits.keeping, self.context.dealers

@@ -17,6 +17,11 @@ MEET_SECONDS = 10.0  # from a client's arrival to three linked parties
 LOOK = 0.2  # how often a session that waits looks whether its client is still there
 
 
+def room(parties: int, sessions: int) -> int:
+    """How many links may wait where so many sessions begin at once: one from each other party, and a channel's."""
+    return (parties - 1) * sessions + 8
+
+
 class Rendezvous:
     """The links from peers that no session has taken yet."""
 
@@ -32,11 +37,14 @@ class Rendezvous:
             why, _ = self._closed.get(met.session, ("", 0.0))
             if not why and len(self._waiting) >= self._most:
                 why = "too many links wait for their sessions here"
+            before = None if why else self._waiting.get((met.session, met.rank))
             if not why:
                 self._waiting[met.session, met.rank] = met, monotonic() + self._seconds
                 self._changed.notify_all()
         if why:
             met.link.fail(why)
+        elif before is not None:  # else links of one name would take sockets and threads without end
+            before[0].link.fail("another link came in its place")
 
     def take(self, session: bytes, rank: int, gone: Callable[[], bool]) -> Met:
         """The link from this peer; PeerTimeout if it does not come, AdmissionError once `gone` says so."""

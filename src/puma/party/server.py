@@ -339,7 +339,7 @@ class Server:
             served = self._sharing, self.party.approximation, request.input.quick
             named = Numbered(place.session, self._requests)
             member = Member.of(named, place.key, served, engine, given)
-            Joint(channel, member, self, self._agreement.digest, prefilled).run()
+            Joint(channel, member, self, self._at_hand.bound(self._agreement.digest), prefilled).run()
         finally:
             self._computes = self.party
 

@@ -15,6 +15,7 @@ from typing import TypeVar
 
 import msgspec
 
+from puma.errors import StoreError
 from puma.store import folders
 from puma.version import VERSION
 
@@ -22,10 +23,14 @@ CHUNK = 16 << 20
 T = TypeVar("T")
 
 
-def folder() -> Path:
-    """Where plans are kept; made when it is first asked for."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return folders.private_folder(cache / "puma" / "plans")
+def folder() -> Path | None:
+    """Where plans are kept; made when it is first asked for. None where none can be made that is this user alone's:
+    then each plan is made anew."""
+    try:
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        return folders.private_folder(cache / "puma" / "plans")
+    except (StoreError, RuntimeError):  # the latter for a user without a home
+        return None
 
 
 def key(files: Iterable[Path], *settings: object) -> str:
@@ -38,30 +43,34 @@ def key(files: Iterable[Path], *settings: object) -> str:
 
 def read(name: str, kind: type[T]) -> T | None:
     """What was kept under this name; None if nothing that can be read is there."""
+    where = folder()
     with contextlib.suppress(OSError, msgspec.MsgspecError):
-        return msgspec.json.decode((folder() / f"{name}.json").read_bytes(), type=kind)
+        return msgspec.json.decode((where / f"{name}.json").read_bytes(), type=kind) if where else None
     return None
 
 
 def keep(name: str, what: msgspec.Struct) -> None:
     """Keep it; nothing is said where there is no room, for it can be made again."""
-    _write(folder() / f"{name}.json", msgspec.json.encode(what))
+    if (where := folder()) is not None:
+        _write(where / f"{name}.json", msgspec.json.encode(what))
 
 
 def _digest(path: Path) -> bytes:
     """SHA-256 of a file, which is read only if it is not the one that was read before."""
     found = path.resolve().stat()
     stamp = f"{path.resolve()} {found.st_dev} {found.st_ino} {found.st_size} {found.st_mtime_ns}"
-    known = folder() / f"file-{hashlib.sha256(stamp.encode()).hexdigest()[:32]}"
+    where = folder()
+    known = where and where / f"file-{hashlib.sha256(stamp.encode()).hexdigest()[:32]}"
     with contextlib.suppress(OSError):
-        kept = known.read_bytes()
+        kept = known.read_bytes() if known else b""
         if len(kept) == hashlib.sha256().digest_size:
             return kept
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while piece := file.read(CHUNK):
             digest.update(piece)
-    _write(known, digest.digest())
+    if known is not None:
+        _write(known, digest.digest())
     return digest.digest()
 
 

@@ -33,6 +33,7 @@ class Twin:
     def __init__(self, first: Link, second: Link, digests: bool = False) -> None:
         self._first, self._second, self._digests = first, second, digests
         self.name, self.peer = first.name, first.peer
+        self.beside = b""  # what the second one said last, in control frames
 
     @property
     def timeout(self) -> float:
@@ -105,7 +106,9 @@ class Twin:
         if early is not None and isinstance(_decoded(early), msg.Failed):
             return self._alike(b"", early)  # and nobody may be left whom P0 could wait for
         first = self._first.recv_control()
-        second = self._second.recv_control() if early is None else early
+        if isinstance(_decoded(first), msg.Failed):
+            return first  # whatever the second one says, which may have nothing to say
+        self.beside = second = self._second.recv_control() if early is None else early
         return first if first == second else self._alike(first, second)
 
     def set_timeout(self, seconds: float) -> None:
@@ -159,6 +162,8 @@ class Twin:
 class Digested:
     """The second dealer's link to P2: of each data frame that P0 would send there goes a digest."""
 
+    digest_bytes = DIGEST_BYTES  # that leave in place of a frame, whatever its size
+
     def __init__(self, link: Link) -> None:
         self._link = link
 
@@ -189,6 +194,12 @@ def _decoded(payload: bytes) -> object:
         except ProtocolError:
             continue
     return None
+
+
+def reported(links: Sequence[object]) -> list[msg.Report]:
+    """The latest report of a second dealer, where there is one, if it is what it said last: what it cost."""
+    said = [_decoded(link.beside) for link in links if isinstance(link, Twin)]
+    return [each for each in said if isinstance(each, msg.Report)]
 
 
 def three(links: Sequence[Link]) -> list[Link]:

@@ -122,3 +122,5 @@ def test_subtitles() -> None:
     parts = [Said(0.0, 1.5, "one", [1]), Said(3661.25, 3662.0, "two", [2])]
     assert subtitles.srt(parts) == ("1\n00:00:00,000 --> 00:00:01,500\none\n\n2\n01:01:01,250 --> 01:01:02,000\ntwo\n")
     assert subtitles.vtt(parts).startswith("WEBVTT\n\n00:00:00.000 --> 00:00:01.500\none\n\n01:01:01.250")
+    (line,) = subtitles.srt([Said(0.0, 1.0, "a\n\n2\n00:00 --> 01:00", [1])]).splitlines()[2:]
+    assert line == "a 2 00:00 -> 01:00" and line in subtitles.vtt([Said(0.0, 1.0, "a\n\n2\n00:00 --> 01:00", [1])])

@@ -62,6 +62,19 @@ def test_the_best_with_their_texts_by_other_clients_paths(ranking: Served) -> No
     assert status == 200 and [one["index"] for one in raw["results"][:2]] == [one["index"] for one in found["results"]]
 
 
+def test_texts_are_ranked_as_tei_has_them(ranking: Served) -> None:
+    """A bare list with scores; no model need be named, and if one is, then this one."""
+    _, documents = post(ranking.url, ASKED)
+    status, found = post(ranking.url, {"query": QUERY, "texts": TEXTS, "return_text": True}, "/rerank")
+    assert status == 200 and [set(one) for one in found] == [{"index", "score", "text"}] * 3
+    expected = [(one["index"], pytest.approx(one["relevance_score"], abs=0.005)) for one in documents["results"]]
+    assert [(one["index"], one["score"]) for one in found] == expected
+    assert all(one["text"] == TEXTS[one["index"]] for one in found)
+    status, few = post(ranking.url, {"query": QUERY, "texts": TEXTS, "top_n": 1, "truncate": True}, "/rerank")
+    assert status == 200 and [set(one) for one in few] == [{"index", "score"}]
+    assert post(ranking.url, {"model": "other", "query": QUERY, "texts": TEXTS}, "/rerank")[0] == 404
+
+
 def test_what_was_cut_says_so_or_is_refused(ranking: Served) -> None:
     long = ASKED | {"documents": [TEXTS[0], "the big red dog " * 20]}
     status, found = post(ranking.url, long)
@@ -81,6 +94,12 @@ def test_what_was_cut_says_so_or_is_refused(ranking: Served) -> None:
         ({"top_n": 0}, "top_n"),
         ({"label": "best"}, "label"),
         ({"rank_fields": ["text"]}, "rank_fields"),
+        ({"documents": None}, "documents"),
+        ({"texts": TEXTS}, "texts"),
+        ({"documents": None, "texts": []}, "texts"),
+        ({"documents": None, "texts": ["the", " "]}, "texts"),
+        ({"model": None}, "model"),
+        ({"truncation_direction": "left"}, "truncation_direction"),
         ({"query": 5}, "query"),
     ],
 )

@@ -12,7 +12,9 @@ from typing import Any
 import pytest
 
 from puma.client.speech import transcripts
+from puma.gateway.endpoints import transcriptions as endpoint
 from puma.gateway.guard import MAX_SOUND
+from puma.gateway.load.keys import Key, Keys, digest
 from tests.gateway.conftest import Served, serving
 from tests.models import speech
 from tests.models.hearing.test_spectrum import tone, written
@@ -113,3 +115,23 @@ def test_a_model_that_hears_goes_on_from_no_text(hearing: Served) -> None:
     asked = json.dumps({"model": "tiny", "prompt": "the cat"}).encode()
     answer = sent(f"{hearing.url}/v1/completions", asked, "application/json")
     assert answer[0] == 400 and "reads no texts" in problem(answer)["message"]
+
+
+def test_how_much_sound_may_wait(hearing: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody keeps others out by files that become large: a file has a limit, and so have all that wait."""
+    monkeypatch.setattr(endpoint, "LONGEST", 0.1)
+    answer = post(hearing, "transcriptions", language="en")
+    assert answer[0] == 400 and problem(answer)["param"] == "file" and "are the most here" in problem(answer)["message"]
+    monkeypatch.undo()
+    monkeypatch.setattr(hearing.gateway, "sound", endpoint.MOST)
+    answer = post(hearing, "transcriptions", language="en")
+    assert answer[0] == 429 and "minutes of sound wait" in problem(answer)["message"]
+    monkeypatch.undo()
+    assert post(hearing, "transcriptions", language="en")[0] == 200 and hearing.gateway.sound == 0
+
+
+def test_sound_counts_among_the_tokens_of_a_key(tmp_path: Path) -> None:
+    keys = Keys({digest("sk-few"): Key("alice", tokens=1)})
+    with serving(speech.write(tmp_path / "model"), keys=keys, api_key="sk-few") as served:
+        answer = post(served, "transcriptions", headers={"authorization": "Bearer sk-few"}, language="en")
+        assert answer[0] == 400 and problem(answer)["code"] == "tokens_exceeded"

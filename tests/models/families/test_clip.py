@@ -13,7 +13,7 @@ from torch.testing import assert_close
 
 from puma import LocalCluster
 from puma.errors import CheckpointError, UnsupportedModel
-from puma.models import architecture, images
+from puma.models import architecture, heads, images
 from puma.models.checkpoint import load
 from puma.reference.plain_model import PlainModel
 from tests.models import zoo
@@ -48,7 +48,8 @@ def vectors(folder: Path, rows: torch.Tensor, lengths: list[int]) -> torch.Tenso
 def test_images_are_classified_by_words_of_ones_own(whole: tuple[Path, Any]) -> None:
     folder, model = whole
     pixels = torch.randn(2, 3, 8, 8)
-    patches = torch.cat([images.patches(load(folder / "vision_model").config, image) for image in pixels])
+    config: Any = load(folder / "vision_model").config
+    patches = torch.cat([images.patches(config, image) for image in pixels])
     seen = vectors(folder / "vision_model", patches, [5, 5])
     ids = [token for prompt in PROMPTS for token in prompt]
     said = vectors(folder / "text_model", one_hot(ids, zoo.VOCABULARY), [len(prompt) for prompt in PROMPTS])
@@ -90,9 +91,27 @@ def test_matrices_beside_an_encoder(tmp_path: Path) -> None:
         weight, bias = torch.randn(rows, 24), torch.randn(rows)
         save_file({"weight": weight, "bias": bias}, folder / f"{name}.safetensors")
         checkpoint, model = open_model(folder / name)
-        assert len(checkpoint.config.labels) == rows and checkpoint.config.each_token
+        answers = heads(checkpoint.config)
+        assert len(answers.labels) == rows and answers.each_token
         found = model.classify(model.states(one_hot([2, 5, 7, 9], zoo.VOCABULARY), [4]))
         assert_close(found, states @ weight.T + bias, atol=2e-5, rtol=2e-5)
+
+
+@pytest.mark.parametrize(("part", "rows"), [("sparse_linear", 1), ("colbert_linear", 24)])
+def test_parties_give_a_matrix_of_tokens(part: str, rows: int, tmp_path: Path) -> None:
+    """The weights, or vectors, of all tokens of texts of several lengths, as BGE-M3's own code computes them."""
+    folder = zoo.write(tmp_path, "xlm-roberta")
+    weight, bias = torch.randn(rows, 24), torch.randn(rows)
+    save_file({"weight": weight, "bias": bias}, folder / f"{part}.safetensors")
+    clear, body = PlainModel(folder / part), open_model(folder)[1]
+    texts = ["the cat sat on the mat", "a dog", "they went home then"]
+    with Threads() as trio, LocalCluster(clear, trio=trio) as cluster:  # type: ignore[arg-type]
+        found = cluster.encode(texts)
+    for text, each in zip(texts, found, strict=True):
+        ids = clear.sentence_ids(text).ids
+        states = body.states(one_hot(ids, zoo.VOCABULARY), [len(ids)])
+        assert each.values.shape == (len(ids), rows)
+        assert_close(each.values.float(), states @ weight.T + bias, atol=0.03, rtol=0)
 
 
 def test_what_has_no_towers_says_so(tmp_path: Path) -> None:

@@ -118,3 +118,24 @@ def test_what_is_no_file_of_sound(tmp_path: Path) -> None:
         files.read(b"RIFF" + numpy.zeros(20, numpy.uint8).tobytes())
     with pytest.raises(InputError, match="makes no sense"):
         files.resampled(torch.zeros(9), 7)
+
+
+@pytest.mark.parametrize("kind", ["WAV", "FLAC"])
+def test_a_file_that_lasts_too_long_is_refused_before_room_is_made(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A small one of few samples a second becomes hours at another rate."""
+    content = written(torch.zeros(8000), 1000, size=1)
+    if kind == "FLAC":
+        soundfile, into = pytest.importorskip("soundfile", reason="soundfile is not installed"), io.BytesIO()
+        soundfile.write(into, numpy.zeros(8000, numpy.float32), 1000, format=kind)
+        content = into.getvalue()
+    monkeypatch.setattr(files, "resampled", lambda samples, rate: samples)
+    assert len(files.read(content, 8.0)) == 8000
+    monkeypatch.setattr(files, "_whole", None)
+    with pytest.raises(InputError, match="are the most here"):
+        files.read(content, 7.9)
+
+
+def test_a_stream_that_does_not_say_how_long_it_is() -> None:
+    content = bytearray(written(torch.zeros(800)))
+    content[40:44] = b"\xff\xff\xff\x7f"  # of its data
+    assert len(files.read(bytes(content), 1.0)) == 800

@@ -13,6 +13,7 @@ import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
 
 from puma.models.files.pieces import parse
+from puma.models.files.translating import SPOKEN
 from tests.models import tiny
 
 LINES = [
@@ -25,7 +26,7 @@ LINES += ["q r s t u v w x y z 0 1 2 3 4 5 6 7 8 9 . , ; ' - _ ( )", tiny.SENTEN
 TEXTS = [
     "the cat sat", "The CAT sat.", "  spaced   out  ", "naïve café", "don't 12,345!", "日本 text", "a\ttab\nand a line",
     "the </s> cat", "[MASK] sat", "<mask> sat", "<extra_id_3> cat", "cat<|endoftext|>", "``quoted'' text", "🙂 hat",
-    ">>de<< the cat", "tac eht",
+    ">>de<< the cat", "tac eht", "__de__ cat",
 ]  # fmt: skip
 Write = Callable[[Path], None]
 
@@ -104,6 +105,15 @@ def two_languages(folder: Path) -> None:
     (folder / "vocab.json").write_text(json.dumps(numbers), encoding="utf-8")
 
 
+def many_languages(folder: Path) -> None:
+    """M2M100's: byte pairs of SentencePiece, which vocab.json numbers in another order."""
+    pieces("bpe", "sentencepiece.bpe.model")(folder)
+    read = parse((folder / "sentencepiece.bpe.model").read_bytes(), "it")
+    special = ["<s>", "<pad>", "</s>", "<unk>"]
+    found = special + sorted({piece.text for piece in read.pieces} - {*special})
+    (folder / "vocab.json").write_text(json.dumps({word: i for i, word in enumerate(found)}), encoding="utf-8")
+
+
 def nllb(folder: Path) -> None:
     """tokenizer.json as NLLB's lies on the hub: the language behind a text, where the class has it before."""
     tokenizer = Tokenizer(models.BPE(unk_token="<unk>", fuse_unk=True))
@@ -119,6 +129,7 @@ def nllb(folder: Path) -> None:
     tokenizer.save(str(folder / "tokenizer.json"))
 
 
+CODES = [f"__{code}__" for code in SPOKEN["m2m100"].split()]
 KINDS: dict[str, Kind] = {
     "marian": Kind("marian", two_languages, {"tokenizer_class": "MarianTokenizer", "source_lang": "en"}),
     "mbart": Kind("mbart", pieces("unigram", "sentencepiece.bpe.model"), {"tokenizer_class": "MBartTokenizer"}),
@@ -126,6 +137,11 @@ KINDS: dict[str, Kind] = {
         "mbart", pieces("unigram", "sentencepiece.bpe.model"),
         {"tokenizer_class": "MBart50Tokenizer", "src_lang": "de_DE"},
     ),
+    "m2m100": Kind(
+        "m2m_100", many_languages,
+        {"tokenizer_class": "M2M100Tokenizer", "src_lang": "de", "additional_special_tokens": CODES},
+    ),
+    "m2m100-plain": Kind("m2m_100", many_languages, {"language_codes": "wmt21"}),
     "nllb": Kind("m2m_100", nllb, {"tokenizer_class": "NllbTokenizer", "src_lang": "deu_Latn"}),
     "nllb-legacy": Kind("m2m_100", nllb, {"tokenizer_class": "NllbTokenizer", "legacy_behaviour": True}),
     "bart": Kind("bart", byte_pairs(*ROBERTA), {"tokenizer_class": "BartTokenizer"}),

@@ -17,7 +17,9 @@ from tests.models.library import words
 from tests.models.library.compare import quiet
 
 
-@pytest.mark.parametrize(("name", "code"), [("mbart", "de_DE"), ("mbart50", "fr_XX"), ("mbart50", "uk_UA")])
+@pytest.mark.parametrize(
+    ("name", "code"), [("mbart", "de_DE"), ("mbart50", "fr_XX"), ("mbart50", "uk_UA"), ("m2m100", "fr")]
+)
 def test_frames_are_the_librarys(name: str, code: str, tmp_path: Path) -> None:
     folder = words.write(tmp_path / "it", name)
     ours = tokenizer_of(settled.content(folder, words.KINDS[name].model_type), "it", "")

@@ -15,6 +15,7 @@ import puma
 from puma import config
 from puma.audit.auditing import Auditor
 from puma.audit.shared import Shared
+from puma.cli import ui
 from puma.client.canaries.asking import ask_like
 from puma.config import Cluster, Party
 from puma.crypto.prg import PairKey, fresh_secret
@@ -125,6 +126,34 @@ def test_a_dealer_that_has_other_seeds_is_refused_before_anything_is_computed(cl
             cluster.generate("the cat", 1)
 
 
+def test_what_the_second_dealer_sends_is_counted_as_it_leaves(
+    clear: PlainModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Digests to P2 and answers to the client, with their headers: alone and in company."""
+    left, honest = list[int](), MemoryLink.send
+
+    def send(self: MemoryLink, *buffers: Any) -> None:
+        if self.name == "P3":
+            left.append(32 + sum(memoryview(b).nbytes for b in buffers))
+        honest(self, *buffers)
+
+    monkeypatch.setattr(MemoryLink, "send", send)
+    with Threads(dealers=2) as trio, LocalCluster(clear, trio=trio) as cluster:  # type: ignore[arg-type]
+        for asked in (cluster, cluster.another()):
+            left.clear()
+            cost = asked.generate("the cat", 2).cost
+            assert (
+                cost.second is not None
+                and cost.second == cost.per_party[3] == cost.bytes()["second_dealer"] == sum(left) > 0
+            )
+            assert cost.second < cost.per_party[0] and cost.total == sum(cost.per_party) + cost.client
+            assert len(cost.cpu_by_party) == 4
+            assert ui.cost_line(cost, 2).endswith(f"offline, {ui.amount(cost.second)} of them by the second dealer")
+    with Threads() as trio, LocalCluster(clear, trio=trio) as cluster:  # type: ignore[arg-type]
+        cost = cluster.generate("the cat", 2).cost
+        assert cost.second is None and "second" not in ui.cost_line(cost, 2) and "second_dealer" not in cost.bytes()
+
+
 # -- the link that stands for both ------------------------------------------------------------------------------------
 
 
@@ -148,6 +177,15 @@ def test_both_are_told_the_same_and_either_end_is_noticed() -> None:
     assert twin.lost
     with pytest.raises(ProtocolError, match="P3 stopped: it is over"):
         twin.check()
+
+
+@pytest.mark.parametrize("kind", ["ProtocolError", "AdmissionError"])
+def test_why_p0_fails_is_told_though_the_second_dealer_says_nothing(kind: str) -> None:
+    """It may wait for the client, who would wait for it."""
+    twin, zero, _ = pairs()
+    failed = msg.Failed(kind, "no", "")
+    zero.send_control(msg.encode(failed))
+    assert msg.decode_reply(twin.recv_control()) == failed
 
 
 def test_digests_stand_for_frames_on_one_side() -> None:

@@ -220,3 +220,18 @@ def test_few_that_are_gone_are_asked_for() -> None:
     going = memory.begin([*FIRST, 3], lambda prefix: bool(asked.append(prefix)))
     assert len(asked) == len({prefix.id for prefix in asked}) == 3 and going.prefix is None
     assert going.rest == [*FIRST, 3]
+
+
+@pytest.mark.parametrize("rank", [0, 1, 2])
+def test_parties_that_hold_different_things_under_one_name_compute_nothing(rank: int, parties: Sessions) -> None:
+    """A client may give a name twice, and one party look it up before the second request has ended there."""
+    memory = Remembered()
+    with parties.session() as session:
+        assert session.open("llama")
+        ids = [*FIRST, *turn(session, FIRST, 3, memory)]
+        kept = parties.channel[rank].kept
+        kept._entries = {name: replace(entry, origin=b"another") for name, entry in kept._entries.items()}
+        steps = [each.steps for each in parties.channel]
+        with pytest.raises(PumaError, match="was asked for something else"):
+            turn(session, [*ids, 5], 2, memory)
+        assert [each.steps for each in parties.channel] == steps

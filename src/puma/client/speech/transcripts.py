@@ -7,6 +7,7 @@ there are also says something of where pauses lie. This file must not know where
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
@@ -152,12 +153,13 @@ def _said(
     return [part for part in each if part.text], step
 
 
-def samples_of(sound: str | Path | bytes | Tensor | numpy.ndarray) -> Tensor:
-    """Samples (n,) of a file, its bytes or samples already; InputError for what is no sound."""
+def samples_of(sound: str | Path | bytes | Tensor | numpy.ndarray, longest: float = math.inf) -> Tensor:
+    """Samples (n,) of a file, its bytes or samples already; InputError for what is no sound, and for a file that lasts
+    longer than so many seconds."""
     if isinstance(sound, Tensor | numpy.ndarray):
         samples = _samples(sound)
     else:
-        samples = read(sound if isinstance(sound, bytes) else arguments.path_like(sound, "a file of sound"))
+        samples = read(sound if isinstance(sound, bytes) else arguments.path_like(sound, "a file of sound"), longest)
     windows(samples)
     return samples.float()
 

@@ -11,6 +11,7 @@ from puma.gateway.refusals import Refused, blamed
 from puma.gateway.requests import ChatRequest, read
 from puma.gateway.service import Gateway
 from puma.gateway.wording import chat_wording
+from puma.models import inputs
 
 
 async def chat(gateway: Gateway, request: Request) -> Response:
@@ -25,7 +26,8 @@ async def chat(gateway: Gateway, request: Request) -> Response:
         new_tokens(gateway.settings, given, given, name)  # before the prompt's length is looked at
     with blamed("messages"):
         ids = prompt_ids(gateway.model, gateway.chat, asked.asked, given or 1)
-    room = gateway.model.config.context - len(ids) + 1
+    room, limit = inputs(gateway.model.config).room(len(ids)), gateway.model.max_tokens
+    room = room if limit is None else min(room, limit - len(ids))
     tokens = new_tokens(gateway.settings, given, min(room, gateway.settings.most), name)
     generation = wanted(gateway.settings, asked, [ids], tokens, [""], memory=gateway.memory(gateway.key(request)))
     return await respond(gateway, request, asked, generation, chat_wording(gateway.settings.name))

@@ -14,6 +14,7 @@ from puma.gateway.requests import CompletionRequest, read
 from puma.gateway.scoring import check_scored
 from puma.gateway.service import Gateway
 from puma.gateway.wording import completion_wording
+from puma.models import text
 
 DEFAULT_TOKENS = 16  # of a completion that names no number, as OpenAI has it
 
@@ -55,5 +56,6 @@ def _ids(model: ModelInfo, prompt: str | Sequence[int], tokens: int, language: s
     count = model.config.vocab_size
     if not prompt or not all(0 <= token < count for token in prompt):
         raise Refused(f"token ids of this model go from 0 to {count - 1}, at least one in each prompt", "prompt")
+    text.checked(model.config, list(prompt), [0] * len(prompt), "leave out padding and other ids that no text has")
     model.check_length(len(prompt), tokens)
     return list(prompt)

@@ -1,4 +1,5 @@
-"""POST /v1/rerank: documents in the order of how well they answer a query, in the shape of Jina, Cohere and vLLM."""
+"""POST /v1/rerank: documents in the order of how well they answer a query, in the shape that Jina, Cohere and vLLM
+share, or in that of text-embeddings-inference (TEI)."""
 
 from __future__ import annotations
 
@@ -22,26 +23,32 @@ from puma.models.reading.cutting import Cut
 async def rerank(gateway: Gateway, request: Request) -> Response:
     """All documents go to the parties together, or in several requests one after the other where they are too many."""
     asked = read(await request.body(), RerankRequest)
-    gateway.known(asked.model)
+    if asked.model is not None:
+        gateway.known(asked.model)
     if kind(gateway.model) not in ("classes", "choice"):
         name = gateway.settings.name
         raise Refused(f"{name} ranks nothing: use a cross-encoder, which has a head for classes", "model")
     with blamed("label"):
         label_of(gateway.model, asked.label)
     cut: Cut = "" if asked.truncate is False else "longest_first"
-    with blamed("documents"):
-        tokens = sum(len(piece.ids) for piece in pairs(gateway.model, asked.query, asked.texts, cut))
+    with blamed("documents" if asked.texts is None else "texts"):
+        tokens = sum(len(piece.ids) for piece in pairs(gateway.model, asked.query, asked.given, cut))
 
     def run(cluster: Any) -> Generator[list[Ranked], None, None]:
-        yield from cluster.ranking(asked.query, asked.texts, asked.top_n, asked.label, cut, bool(asked.raw_scores))
+        yield from cluster.ranking(asked.query, asked.given, asked.top_n, asked.label, cut, bool(asked.raw_scores))
 
     job = gateway.submit(run, request, tokens)
     *_, ranked = [item async for item in while_there(request, job)] or [[]]  # nothing for who has left
-    results = [_result(one, bool(asked.return_documents)) for one in ranked]
-    return JSONResponse(replies.rerank(results, gateway.settings.name, tokens), headers=request_id(job))
+    results = [_result(one, asked) for one in ranked]
+    answer = results if asked.texts is not None else replies.rerank(results, gateway.settings.name, tokens)
+    return JSONResponse(answer, headers=request_id(job))
 
 
-def _result(one: Ranked, document: bool) -> dict[str, Any]:
+def _result(one: Ranked, asked: RerankRequest) -> dict[str, Any]:
     """What was cut says so: the asker may want to know that its end was not read."""
-    found: dict[str, Any] = {"index": one.index, "relevance_score": one.score}
-    return found | ({"document": {"text": one.text}} if document else {}) | ({"truncated": True} if one.cut else {})
+    if asked.texts is not None:
+        found: dict[str, Any] = {"index": one.index, "score": one.score} | ({"text": one.text} if asked.shown else {})
+    else:
+        found = {"index": one.index, "relevance_score": one.score}
+        found |= {"document": {"text": one.text}} if asked.shown else {}
+    return found | ({"truncated": True} if one.cut else {})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Generator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
@@ -18,12 +19,13 @@ from puma.client.speech.transcripts import (
     Transcript,
     Wanted,
     check,
+    room,
     samples_of,
     seconds,
     tells_times,
     transcribing,
 )
-from puma.gateway.refusals import Refused, blamed
+from puma.gateway.refusals import Refused, blamed, busy
 from puma.gateway.service import Gateway
 from puma.gateway.streams import request_id, while_there
 from puma.models.hearing.spectrum import RATE
@@ -38,6 +40,9 @@ NEUTRAL = {
 }
 KNOWN = ("file", "model", "language", "response_format", "user", *NEUTRAL)
 FIELDS = 32
+LONGEST, MOST = 3600.0, 3 * 3600.0  # seconds of one file, and of all that wait or are heard
+SOON = 10.0  # seconds after which some of it may have been heard
+_reading = ThreadPoolExecutor(2, "sound")  # a long file takes a gigabyte while it is read
 
 
 async def transcriptions(gateway: Gateway, request: Request) -> Response:
@@ -60,16 +65,28 @@ async def _written(gateway: Gateway, request: Request, task: Task) -> Response:
     with blamed("response_format"):
         check(gateway.model, replace(wanted, times=form in TIMED), True)
     with blamed("file"):
-        samples = await asyncio.to_thread(samples_of, content)
+        samples = await asyncio.get_running_loop().run_in_executor(_reading, samples_of, content, LONGEST)
+    lasts = len(samples) / RATE
+    if gateway.sound + lasts > MOST:
+        raise busy(f"{gateway.sound / 60:.0f} minutes of sound wait already", SOON)
+    gateway.sound += lasts
+    try:
+        return await _heard(gateway, request, samples, wanted, form)
+    finally:
+        gateway.sound -= lasts
+
+
+async def _heard(gateway: Gateway, request: Request, samples: Any, wanted: Wanted, form: str) -> Response:
+    """What is said in so many samples, in one of FORMS."""
 
     def run(cluster: Any) -> Generator[Transcript | None, None, None]:
         told = form == "verbose_json" and cluster.session.reveals and tells_times(cluster.model)
         how = replace(wanted, times=form in TIMED or told)
         yield from transcribing(cluster.session, cluster.model, samples, how)
 
-    job = gateway.submit(run, request)
+    job = gateway.submit(run, request, room(gateway.model))  # of one window, which is what is under way at a time
     *_, found = [item async for item in while_there(request, job)] or [None]  # nothing for who has left
-    return _reply(gateway, found, form, task, len(samples) / RATE, request_id(job))
+    return _reply(gateway, found, form, wanted.task, len(samples) / RATE, request_id(job))
 
 
 async def _asked(request: Request) -> tuple[dict[str, str], bytes]:

@@ -70,6 +70,7 @@ async function copy(turn, node) {
 }
 function again(turn, fresh) {
   if (running) return;
+  if (about.keys && !key) return want();  // before the turn is gone, and its text with it
   if (fresh) begin();
   else drop(turn);
   ask(turn.text);

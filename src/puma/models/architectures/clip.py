@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 import puma.nn.modules as nn
+from puma.models import bounds as b
 from puma.models.architecture import Architecture, Bound, Heads, Inputs, Params, Shapes
 from puma.models.architectures import decoder, vit
 from puma.models.architectures.decoder import READERS, Block
@@ -115,8 +116,10 @@ def heads(config: ClipVision) -> Heads:
 
 
 def bounds(config: ClipVision, params: Params) -> Iterator[Bound]:
-    """Those of the decoders, whose blocks these are."""
-    return decoder.bounds(config.block, params)
+    """Those of the decoders, whose blocks these are, and of the norm that the stream begins with."""
+    yield from decoder.bounds(config.block, params)
+    first = b.Source(config.hidden_size, params["first_norm.weight"], params["first_norm.bias"])
+    yield b.added("first_norm", first.largest())
 
 
 CLIP_VISION = Architecture("image", ClipVision, Model, plain, fold, inputs, heads, bounds)

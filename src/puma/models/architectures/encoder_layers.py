@@ -214,6 +214,8 @@ def layer_bounds(c: Any, params: Params, layer: str, reads: list[b.Source], betw
     """One layer, which reads one of these; `between` lies between numbers that are added to a row's scores."""
     names = [layer + "." + part for part in ATTENTION]
     spread: Any = b.turned_spread if c.rope else b.spread
+    for name in names[:2]:
+        b.factor(name, max(float(b.rows(params, name, source).max()) for source in reads))
     added = max(_apart(c, params, layer, source) for source in reads) if c.disentangled else between
     yield b.scores(names[0], added + max(spread(params, *names[:2], c.head_dim, source) for source in reads))
     yield b.value(names[2], max(float(b.rows(params, names[2], source).max()) for source in reads))

@@ -259,8 +259,10 @@ def heads(config: ModernBert) -> Heads:
 
 
 def bounds(config: ModernBert, params: Params) -> Iterator[Bound]:
-    """Those of the decoders, whose attention and MLPs these are, and of the heads."""
+    """Those of the decoders, whose attention and MLPs these are, of the norm that the stream begins with, and of the
+    heads."""
     yield from decoder.bounds(config.block, params)
+    yield b.added(FIRST, _affine(config, params, FIRST).largest())
     if "head.dense.weight" in params:
         read = _affine(config, params, LAST)
         yield b.activation(config.head_activation, "head.dense", float(b.rows(params, "head.dense", read).max()))

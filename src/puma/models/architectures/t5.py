@@ -213,6 +213,8 @@ def bounds(config: T5, params: Params) -> Iterator[Bound]:
     for name in (name.removesuffix(".q_proj.weight") for name in params if name.endswith(".q_proj.weight")):
         table, across = params[f"{name.partition('.')[0]}.bias.weight"], name.endswith(".cross_attn")
         keys = read if across else n
+        for part, source in (("q_proj", n), ("k_proj", keys)):
+            b.factor(f"{name}.{part}", float(b.rows(params, f"{name}.{part}", source).max()))
         spread = b.spread(params, f"{name}.q_proj", f"{name}.k_proj", config.head_dim, n, keys)
         spread += 0.0 if across else float((table.max(0).values - table.min(0).values).max())
         yield b.scores(f"{name}.q_proj", spread)

@@ -31,8 +31,8 @@ USUAL = {  # by model_type, where tokenizer_config.json names no class of its ow
     "gpt_neox": "GPTNeoXTokenizer", "opt": "GPT2Tokenizer",
     "gte": "XLMRobertaTokenizer", "mpnet": "MPNetTokenizer", "nomic_bert": "BertTokenizer",
     "qwen2": "Qwen2Tokenizer", "qwen3": "Qwen2Tokenizer", "roberta": "RobertaTokenizer",
-    "bart": "RobertaTokenizer", "marian": "MarianTokenizer", "mbart": "MBartTokenizer", "whisper": "WhisperTokenizer",
-    "t5": "T5Tokenizer", "xlm-roberta": "XLMRobertaTokenizer",
+    "bart": "RobertaTokenizer", "m2m_100": "M2M100Tokenizer", "marian": "MarianTokenizer",
+    "mbart": "MBartTokenizer", "whisper": "WhisperTokenizer", "t5": "T5Tokenizer", "xlm-roberta": "XLMRobertaTokenizer",
 }  # fmt: skip
 TAKEN = ("mistral", "phi3")  # of which the library takes a file as it is, whatever class is named
 HOLDS = {  # the kind of model of each class

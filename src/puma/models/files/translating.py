@@ -13,8 +13,8 @@ from typing import Any
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
 from puma.errors import CheckpointError
-from puma.models.files.pieces import UNIGRAM, merges, parse
-from puma.models.files.words import SPACE, Raw, found, framed, likeliest, text
+from puma.models.files.pieces import OWN, UNIGRAM, merges, parse
+from puma.models.files.words import SPACE, Raw, found, framed, likeliest, text, whole
 
 APART = "\ue000"  # before pieces that texts are never split into, because the other language alone has them
 SPACED = pre_tokenizers.Metaspace(replacement=SPACE, prepend_scheme="always")
@@ -26,6 +26,17 @@ MORE = (
     "af_ZA az_AZ bn_IN fa_IR he_IL hr_HR id_ID ka_GE km_KH mk_MK ml_IN mn_MN mr_IN pl_PL ps_AF pt_XX sv_SE sw_KE ta_IN "
     "te_IN th_TH tl_XX uk_UA ur_PK xh_ZA gl_ES sl_SI"
 )
+
+SPOKEN = {  # the languages of M2M100, by the settings' language_codes
+    "m2m100": (
+        "af am ar ast az ba be bg bn br bs ca ceb cs cy da de el en es et fa ff fi fr fy ga gd gl gu ha he hi hr ht hu "
+        "hy id ig ilo is it ja jv ka kk km kn ko lb lg ln lo lt lv mg mk ml mn mr ms my ne nl no ns oc or pa pl ps pt "
+        "ro ru sd si sk sl so sq sr ss su sv sw ta th tl tn tr uk ur uz vi wo xh yi yo zh zu"
+    ),
+    "wmt21": "en ha is ja cs ru zh de",
+}
+NORMAL = 1  # the kind of a piece that texts are split into
+MADE_UP = 8  # rows of an embedding behind the languages that no token has
 
 
 def marian(folder: Path, settings: Raw) -> Tokenizer:
@@ -59,8 +70,38 @@ def _model(words: dict[str, int], scores: dict[str, float], kind: int, unknown: 
     if kind == UNIGRAM:
         scored = [(word, scores.get(word, 0.0)) for word in ordered]
         return models.Unigram(scored, unk_id=words[unknown], byte_fallback=False)
-    known = {word: i for word, i in words.items() if word in scores}
+    known = {word: rank for rank, word in enumerate(scores) if word in words}
     return models.BPE(words, merges(known), unk_token=unknown, fuse_unk=True)
+
+
+def m2m100(folder: Path, settings: Raw) -> Tokenizer:
+    """Pieces of sentencepiece.bpe.model by the numbers of vocab.json, between a language's token and </s>.
+
+    The languages follow the vocabulary. A piece that the vocabulary lacks has a number behind the model's own, so that
+    a text with it is refused; the library reads an unknown token there.
+    """
+    words: dict[str, int] = json.loads(found(folder, "vocab.json").read_text(encoding="utf-8"))
+    spoken = SPOKEN.get(str(settings.get("language_codes") or "m2m100"))
+    if spoken is None or sorted(words.values()) != [*range(len(words))]:
+        raise CheckpointError(f"{folder} has numbers or languages of no known kind", "download the model again")
+    path = found(folder, "sentencepiece.bpe.model")
+    read = parse(path.read_bytes(), str(path))
+    if read.kind == UNIGRAM:
+        raise CheckpointError(f"{path} holds no byte pairs", "download the model again")
+    ranks = {piece.text: i for i, piece in enumerate(read.pieces) if piece.kind in (NORMAL, OWN)}
+    codes = [f"__{code}__" for code in spoken.split()]
+    count = int(settings.get("num_madeup_words", MADE_UP))
+    more = [*codes, *(f"{APART}{i}" for i in range(count)), *(piece for piece in ranks if piece not in words)]
+    numbers = words | {word: i for i, word in enumerate(more, len(words))}
+    unknown, both = text(settings["unk_token"]), read.bytes_too
+    result = Tokenizer(models.BPE(numbers, merges(ranks), unk_token=unknown, fuse_unk=True, byte_fallback=both))
+    if read.charsmap:
+        result.normalizer = normalizers.Precompiled(read.charsmap)
+    result.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), SPACED])
+    result.decoder = decoders.Metaspace(replacement=SPACE, prepend_scheme="always")
+    code = f"__{settings.get('src_lang') or 'en'}__"
+    result = whole(result, [piece for piece in read.pieces if piece.kind == OWN])
+    return _in_language(result, settings | {"src_lang": code}, "{code} {text} {eos}")
 
 
 def mbart(folder: Path, settings: Raw) -> Tokenizer:
@@ -94,7 +135,7 @@ def _in_language(tokenizer: Tokenizer, settings: Raw, template: str) -> Tokenize
     code, eos = settings.get("src_lang") or "en_XX", text(settings["eos_token"])
     numbers = [(token, tokenizer.token_to_id(token)) for token in (code, eos)]
     if None in dict(numbers).values():
-        raise CheckpointError(f"tokenizer_config.json names a language {code} (src_lang)", "name one as de_DE is one")
+        raise CheckpointError(f"tokenizer_config.json names a language {code} (src_lang)", "name one that it knows")
     single, pair = (template.format(text=words, code=code, eos=eos).split() for words in ("$A", "$A $B"))
     tokenizer.post_processor = processors.TemplateProcessing(single=single, pair=pair, special_tokens=numbers)
     return tokenizer
@@ -159,5 +200,5 @@ def number(raw: Raw, token: str) -> int:
 
 
 KINDS: dict[str, Callable[[Path, Raw], Tokenizer]] = {
-    "MarianTokenizer": marian, "MBartTokenizer": mbart, "MBart50Tokenizer": mbart50,
+    "MarianTokenizer": marian, "MBartTokenizer": mbart, "MBart50Tokenizer": mbart50, "M2M100Tokenizer": m2m100,
 }  # fmt: skip

@@ -47,6 +47,8 @@ SPECIALS["MBartTokenizer"] = SPECIALS["RobertaTokenizer"]
 SPECIALS["MBart50Tokenizer"] = {
     name: token for name, token in SPECIALS["RobertaTokenizer"].items() if name[:3] != "bos"
 }
+SPECIALS["M2M100Tokenizer"] = {"bos_token": "<s>", "eos_token": "</s>", "sep_token": "</s>", "unk_token": "<unk>",
+                               "pad_token": "<pad>"}  # fmt: skip
 SPECIALS["MarianTokenizer"] = {"eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<pad>"}
 SPECIALS["WhisperTokenizer"] = {"unk_token": END, "bos_token": END, "eos_token": END}
 

@@ -25,13 +25,13 @@ ZEROS, ROLLOFF = 32, 0.95  # of the filter that resamples: its zeros on either s
 HINT = "pass a WAV file; FLAC, OGG and MP3 take soundfile: pip install soundfile"
 
 
-def read(source: str | Path | bytes) -> Tensor:
+def read(source: str | Path | bytes, longest: float = math.inf) -> Tensor:
     """Samples (n,) between -1 and 1 at RATE, of a file or its bytes; several channels become their mean.
 
-    InputError for what cannot be read.
+    InputError for what cannot be read, and before room is made for it for what lasts longer than so many seconds.
     """
     content, name = (source, "this") if isinstance(source, bytes) else (_bytes(Path(source)), str(source))
-    samples, rate = _waves(content, name) if content[:4] == b"RIFF" else _others(content, name)
+    samples, rate = (_waves if content[:4] == b"RIFF" else _others)(content, name, longest)
     return resampled(samples, rate)
 
 
@@ -70,14 +70,16 @@ def _bytes(path: Path) -> bytes:
         raise InputError(f"{path} cannot be read: {error}", HINT) from error
 
 
-def _waves(content: bytes, name: str) -> tuple[Tensor, int]:
+def _waves(content: bytes, name: str, longest: float) -> tuple[Tensor, int]:
     """Whole numbers of one to four bytes, as the standard library reads them; soundfile reads more."""
     try:
         with wave.open(io.BytesIO(content)) as file:
             size, channels, rate = file.getsampwidth(), file.getnchannels(), file.getframerate()
+            there = min(file.getnframes(), len(content) // (size * channels))  # a stream does not say how long it is
+            _fits(there, rate, name, longest)
             data = file.readframes(file.getnframes())
     except (wave.Error, EOFError):
-        return _others(content, name)
+        return _others(content, name, longest)
     return _mean(_whole(data[: len(data) // (size * channels) * size * channels], size), channels), rate
 
 
@@ -93,7 +95,7 @@ def _whole(data: bytes, size: int) -> Any:
     return padded.view("<i4")[:, 0].astype(numpy.float64) / (1 << 31)
 
 
-def _others(content: bytes, name: str) -> tuple[Tensor, int]:
+def _others(content: bytes, name: str, longest: float) -> tuple[Tensor, int]:
     """What soundfile reads."""
     try:
         import soundfile  # type: ignore[import-not-found]  # noqa: PLC0415  # nobody needs it for anything else
@@ -103,10 +105,18 @@ def _others(content: bytes, name: str) -> tuple[Tensor, int]:
         with soundfile.SoundFile(io.BytesIO(content)) as file:
             if not 0 <= file.frames * file.channels <= MOST:
                 raise InputError(f"{name} holds too much sound", "cut it into pieces")
+            _fits(file.frames, file.samplerate, name, longest)
             samples, rate = file.read(dtype="float32", always_2d=True), file.samplerate
     except (RuntimeError, TypeError) as error:
         raise InputError(f"{name} cannot be read: {error}", HINT) from error
     return torch.from_numpy(samples.mean(1)), int(rate)
+
+
+def _fits(samples: int, rate: int, name: str, longest: float) -> None:
+    """Whether that is no longer than allowed: a small file may be, of silence or of few samples a second."""
+    if rate > 0 and samples / rate > longest:
+        what = f"{name} lasts {samples / rate / 60:.0f} minutes, and {longest / 60:.0f} are the most here"
+        raise InputError(what, "cut it into pieces")
 
 
 def _mean(samples: Any, channels: int) -> Tensor:

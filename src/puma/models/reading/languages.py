@@ -24,7 +24,8 @@ def in_language(tokenizer: Any, name: str, ids: Sequence[int], code: str) -> lis
     places = [i for i in sorted(frame) if CODE.fullmatch(tokenizer.id_to_token(ids[i]) or "")]
     if len(places) != 1:
         raise UsageError(f"{name} is not told which language a text is in", "leave the language out")
-    number = tokenizer.token_to_id(code) if CODE.fullmatch(code) else None
+    spelled = code if CODE.fullmatch(code) else f"__{code}__"  # as M2M100's library calls them
+    number = tokenizer.token_to_id(spelled) if CODE.fullmatch(spelled) else None
     if number is None:
         known = sorted(token for token in tokenizer.get_vocab() if CODE.fullmatch(token))
         raise UsageError(f"{name} knows no language {code}", f"choose one of {', '.join(known[:SHOWN])} and others")

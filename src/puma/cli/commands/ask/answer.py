@@ -82,7 +82,8 @@ def _whole(words: list[str], file: Path | None) -> str:
     if file is None:
         if not words and sys.stdin.isatty():
             raise UsageError("there is no text to quote", "pass one, or --text FILE, or pipe it in")
-        return words[0] if words else sys.stdin.read()
+        with ui.reading():
+            return words[0] if words else sys.stdin.read()
     try:
         return file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:

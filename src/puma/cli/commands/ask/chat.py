@@ -83,4 +83,5 @@ def _line(as_json: bool) -> str:
     """What the user says next; nothing at the end."""
     if sys.stdin.isatty() and not as_json:
         ui.say("> ", end="")
-    return sys.stdin.readline().strip()
+    with ui.reading():
+        return sys.stdin.readline().strip()

@@ -89,9 +89,9 @@ def classify(
     for text, said in answers:
         ui.say(text if isinstance(text, str) else " | ".join(text))
         for name, score in zip(said.get("labels", ()), said.get("scores", ()), strict=True):
-            ui.say(f"  {name:<16} {score:9.4f}")
+            ui.say(f"  {ui.padded(name, 16)} {score:9.4f}")
         for each in said.get("entities", ()):
-            ui.say(f"  {each['label']:<16} {each['score']:9.4f}  {each['text']}")
+            ui.say(f"  {ui.padded(each['label'], 16)} {each['score']:9.4f}  {each['text']}")
     ui.say(ui.cost_line(cost, texts=len(answers)))
     where.say_local()
 

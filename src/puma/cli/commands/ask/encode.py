@@ -116,15 +116,23 @@ def _encoded(clear: ModelInfo, text: Any, found: Encoding, plain: Any) -> dict[s
 def _show_encoded(result: dict[str, Any]) -> None:
     ui.say(result["text"] if isinstance(result["text"], str) else " | ".join(result["text"]))
     if "logits" in result and isinstance(result["logits"][0], list):  # of each token
-        best = [result["labels"][max(range(len(row)), key=row.__getitem__)] for row in result["logits"]]
-        ui.say(f"  {' '.join(best)}")
+        ui.say(f"  {_of_tokens(result['logits'], result['labels'])}")
     elif "logits" in result:
         best = max(result["logits"])
         for label, value in zip(result["labels"], result["logits"], strict=True):
-            ui.say(f"  {label:<16} {value:9.4f}{'  <' if value == best else ''}")
+            ui.say(f"  {ui.padded(label, 16)} {value:9.4f}{'  <' if value == best else ''}")
     else:
         first = ", ".join(f"{value:.4f}" for value in result["embedding"][:6])
         ui.say(f"  {len(result['embedding'])} numbers: {first}, ... (--json prints all)")
     if "compare" in result:
         far, cosine = result["compare"]["max_abs_error"], result["compare"]["cosine"]
         ui.say(f"  plain model: largest difference {far:.2g}, cosine {cosine:.6f}")
+
+
+def _of_tokens(rows: list[list[float]], labels: list[str]) -> str:
+    """The best class of each token; of a matrix beside an encoder, whose classes have no names, its numbers."""
+    if len(labels) == 1:
+        return " ".join(f"{row[0]:.4f}" for row in rows)
+    if labels == [str(i) for i in range(len(labels))]:
+        return f"{len(rows)} tokens, {len(labels)} numbers of each (--json prints all)"
+    return " ".join(labels[max(range(len(row)), key=row.__getitem__)] for row in rows)

@@ -8,6 +8,7 @@ from pathlib import Path
 from puma.cli import ui
 from puma.cli.options import FITTED, HUMAN, Count, Fitting, Output, Profile
 from puma.cli.where import HERE, Where, opened
+from puma.config import PARTIES
 from puma.errors import UsageError
 
 
@@ -74,6 +75,7 @@ def prepare(
         return
     each = f"{seconds / count:.2f} s and {ui.amount(sent / count)} sent for each"
     ui.say(f"{count} prepared for {clear.name}, {prompt} tokens in, {new} out: {each}")
-    ui.say("P0, P1 and P2 keep " + ", ".join(ui.amount(size) for size in sizes) + " for each until it is used")
+    who = "P0, P1 and P2" if len(sizes) == PARTIES else "P0, P1, P2 and the second dealer"
+    ui.say(f"{who} keep " + ", ".join(ui.amount(size) for size in sizes) + " for each until it is used")
     how = f"--store {store}" if store else "--prepared"
     ui.say(f"to use one: puma {'generate' if new else 'encode'} with {how}")
