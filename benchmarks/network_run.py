@@ -11,12 +11,13 @@ from torch import Tensor
 
 from benchmarks import netem
 from benchmarks.network import Emulated
+from puma.engine.planner import Link, cheapest, prices
 from puma.local.cluster import Trio
 from puma.measure.bench import ask, configured, random_ids
 from puma.measure.forecast import NETWORKS, forecast
-from puma.measure.rates import Speed, work
+from puma.measure.rates import Speed, aside, work
 from puma.models.config import Config
-from puma.nn.variants import quick_of
+from puma.nn.variants import quick_of, title
 from puma.reference.plain_model import PlainModel
 from puma.wire.request_shapes import shaped
 
@@ -27,16 +28,19 @@ FAR, LAYERS = ("llama-7b", 8, 1), 4  # a large model over the slowest network, a
 
 
 def far(speed: Speed, kernel: bool, quick: bool) -> list[dict[str, Any]]:
-    """A few layers of LLaMA-7B by the quick plan, and what they say of the whole on three machines."""
+    """A few layers of LLaMA-7B by the plan that the network asks for, and what they say of all on three machines."""
     case, layers, network = (QUICK, 1, "lan") if quick else (FAR, LAYERS, "wan")
-    found = measure(case, network, 1, speed, kernel, "quick", layers if case is FAR else None)
-    config = model(case[0])[0]
-    request = shaped(config, *case[1:], quick=quick_of("quick"))
+    config, net = model(case[0])[0], NETWORKS[network]
+    chosen = cheapest(prices(config, shaped(config, *case[1:])), Link(net.rtt, net.rate))
+    found = measure(case, network, 1, speed, kernel, title(chosen), layers if case is FAR else None)
+    request = shaped(config, *case[1:], quick=chosen)
     cost = forecast(config, request)
-    whole = NETWORKS[network].predict(cost, work(config, request, cost), speed)
+    done = work(config, request, cost)
+    whole = net.predict(cost, done, speed, aside(config, request, done))
     parts = ("latency", "online", "offline")
     told = {f"whole_{name}": whole[f"{name}_seconds"] for name in parts} | {"whole": whole["seconds"]}
-    how = f", {found['layers']} layers by the quick plan; all {config.layers} predicted for three machines: "
+    told |= {"whole_rounds": cost.rounds, "whole_compute": whole["compute_seconds"], "plan": title(chosen)}
+    how = f", {found['layers']} layers by the plan for it; all {config.layers} predicted for three machines: "
     return [found | told | {"how": f"{how}{whole['seconds']:.1f} s"}]
 
 
@@ -75,7 +79,8 @@ def measure(
     request = shaped(config, prompt, tokens, quick=quick_of(plan))
     cost = forecast(config, request)
     relayed = (after["cpu_seconds"] - before["cpu_seconds"]) / (runs + 1)
-    predicted = net.predict(cost, work(config, request, cost), speed, beside=relayed)
+    done = work(config, request, cost)
+    predicted = net.predict(cost, done, speed, aside(config, request, done), relayed)
     relay = {"relay_cpu_seconds": relayed, "late": after["late"], "by": "netem" if kernel else "relay"}
     asked |= {"rate": net.rate, "rtt": net.rtt}
     return asked | found | relay | {"predicted": predicted["seconds_here"], "on_three_machines": predicted["seconds"]}

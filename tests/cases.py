@@ -20,7 +20,7 @@ from puma.mpc.share import Additive, Share
 from puma.mpc.wide import products
 from puma.nn import attention, delta, gates, inverses, mixture, paper, pooling, roots, sampling, splines
 from puma.nn import functional as F
-from puma.nn.variants import QUICK
+from puma.nn.variants import VARIANTS as QUICK
 from tests.case import Case
 from tests.trio import (
     given,

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from queue import SimpleQueue
 from time import thread_time
@@ -147,6 +148,21 @@ def _served() -> _Workers:
             _workers = _Workers()
         _workers.grow(_count - 1)
         return _workers
+
+
+@contextmanager
+def unsplit() -> Generator[None, None, None]:
+    """Meanwhile the calling thread cuts nothing: the others are for somebody else."""
+    _here.inside = True
+    try:
+        yield
+    finally:
+        _here.inside = False
+
+
+def credit(seconds: float) -> None:
+    """Another thread has spent so many processor seconds on what the calling thread asked for."""
+    _here.helped += seconds
 
 
 def _forget() -> None:

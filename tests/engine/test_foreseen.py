@@ -41,7 +41,7 @@ class Drawn:
 
 
 def drawing(mine: Engine) -> Drawn:
-    mine._foreseen = drawn = Drawn()  # type: ignore[assignment]
+    mine.foreseen = drawn = Drawn()  # type: ignore[assignment]
     return drawn
 
 
@@ -53,7 +53,7 @@ def test_masks_are_foreseen_in_the_order_of_use(clear: PlainModel) -> None:
             spec.name: given_seeded(party, clear.params[spec.name], spec.bits, spec.frac, spec.name)
             for spec in reversed(tensor_specs(clear.config))
         }
-        found = Engine(party, clear.config, params)._foreseen
+        found = Engine(party, clear.config, params).foreseen
         if party.is_dealer:
             assert found is None
             return

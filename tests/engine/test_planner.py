@@ -13,6 +13,7 @@ from puma.engine.planner import Link, measured, planned, spending, with_plan
 from puma.errors import UsageError
 from puma.measure.bench import RandomParams
 from puma.measure.forecast import forecast
+from puma.models import in_the_open
 from puma.models.config import Bert, Llama
 from puma.mpc.party import DEALER
 from puma.nn import variants
@@ -29,7 +30,7 @@ CASES = [(LLAMA, Generate(Input([9], []), 3)), (BERT, Encode(Input([21], []), "h
 
 @pytest.mark.parametrize(("config", "request_"), CASES)
 def test_each_variant_saves_rounds_by_itself_and_all_save_their_sum(config: Any, request_: Any) -> None:
-    lean, quick = spending(config, request_, ()), spending(config, request_, QUICK)
+    lean, quick = spending(config, request_, ()), spending(config, request_, VARIANTS)
     saved = [lean.rounds - spending(config, request_, (name,)).rounds for name in VARIANTS]
     means_nothing = {"tables", "norm" if config is LLAMA else "gated"}  # usual reaches make the digits too long
     assert [name for name, n in zip(VARIANTS, saved, strict=True) if n <= 0] == [
@@ -42,8 +43,14 @@ def test_each_variant_saves_rounds_by_itself_and_all_save_their_sum(config: Any,
 @pytest.mark.parametrize(("config", "request_"), CASES)
 def test_a_slow_network_asks_for_few_rounds_and_a_narrow_one_for_few_bytes(config: Any, request_: Any) -> None:
     far, narrow = planned(config, request_, Link(0.04, 4e8)), planned(config, request_, Link(1e-6, 1e5))
-    assert spending(config, request_, far).rounds == spending(config, request_, QUICK).rounds
+    assert spending(config, request_, far).rounds == spending(config, request_, VARIANTS).rounds
     assert spending(config, request_, narrow).total <= spending(config, request_, ()).total
+
+
+def test_open_weights_are_read_without_products_of_two_words() -> None:
+    """What only public matrices read grows in them: to open it in their ring would save no round."""
+    far = planned(in_the_open(LLAMA), CASES[0][1], Link(0.04, 4e8))
+    assert "direct" not in far and "inverse" in far
 
 
 def test_the_price_of_a_plan_is_rounds_and_bytes_whichever_takes_longer() -> None:

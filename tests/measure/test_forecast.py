@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
-from msgspec.structs import astuple
+from msgspec.structs import astuple, replace
 
 from puma.client.cost import Cost
 from puma.errors import InputError, UsageError
 from puma.local.cluster import Trio
 from puma.measure.bench import RandomParams, configured, random_ids
-from puma.measure.forecast import HIDDEN, Network, forecast
-from puma.measure.rates import Speed, Work, work
+from puma.measure.forecast import Network, forecast
+from puma.measure.rates import Aside, Speed, Work, aside, work
+from puma.models import in_the_open
 from puma.models.config import Llama
 from puma.models.presets import preset
 from puma.wire.messages import Encode, Generate, Input
@@ -90,17 +92,59 @@ def test_network() -> None:
     assert Network.parse("wan").predict(cost, todo, SPEED)["seconds"] > lan["seconds"]
 
 
-def test_masks_are_drawn_while_an_evaluator_waits() -> None:
+def test_masks_are_drawn_and_multiplied_while_an_evaluator_waits() -> None:
+    """What is saved of walks is not seen; what a rehearsal computes once more takes cores where these are shared."""
     cost, todo = small()
-    for weights in (1e6, 1e10):
-        wan = Network.parse("wan")
-        more = Work(todo.rounds, todo.bytes, weights, 0.0)
-        hidden, bare = (wan.predict(cost, more, SPEED, secret=secret) for secret in (True, False))
-        saved = min(hidden["latency_seconds"], HIDDEN * 1.5 * 2e-9 * weights)
-        assert hidden["hidden_seconds"] == pytest.approx([0.0, saved, saved])
-        dealer = max(bare["compute_seconds"][0], bare["offline_seconds"])
-        assert hidden["seconds"] == pytest.approx(max(dealer, bare["seconds"] - saved))
-    assert Network.parse("1ms,5Gbps").predict(cost, more, SPEED)["hidden_seconds"] == [0.0, 0.0, 0.0]
+    wan, fast = Network.parse("wan"), replace(SPEED, mask=1.5e-9)
+    waits = wan.predict(cost, todo, fast)["latency_seconds"]
+    for weights in (1e6, 1e12):
+        more = replace(todo, weights=weights)
+        bare, drawn, told = (
+            wan.predict(cost, more, fast, some) for some in (Aside(), Aside(weights), Aside(weights, weights))
+        )
+        saved = min(waits, 1.5e-9 * weights)
+        assert drawn["hidden_seconds"] == pytest.approx([0.0, saved, saved])
+        assert bare["compute_seconds"][1] - drawn["compute_seconds"][1] == pytest.approx(1.5 * saved)
+        half = 0.5e-9 * weights / 2
+        again = half + 1e-4 * todo.rounds + 1e-9 * todo.bytes
+        part = min(1.0, waits / again)
+        assert told["hidden_seconds"][1] == pytest.approx(saved + part * again)
+        assert drawn["compute_seconds"][1] - told["compute_seconds"][1] == pytest.approx(1.5 * part * half)
+        assert told["seconds"] <= drawn["seconds"] <= bare["seconds"] and told["seconds_here"] >= told["seconds"]
+    quick = Network.parse("1ms,5Gbps").predict(cost, more, fast, Aside(weights, weights))
+    assert quick["hidden_seconds"] == [0.0, 0.0, 0.0]
+
+
+def test_what_may_be_done_aside() -> None:
+    config = preset("gpt2")
+    cost = small()[0]
+
+    def found(prompt: int, tokens: int, model: Any = config) -> tuple[Work, Aside]:
+        request = shaped(model, prompt, tokens)
+        done = work(model, request, cost)
+        return done, aside(model, request, done)
+
+    one, some = found(8, 1)
+    assert some == Aside(one.weights, one.weights, one.products)
+    four, some = found(8, 4)
+    assert some == Aside(four.weights, one.weights, four.products * 8 / 11)
+    assert found(100, 1)[1] == Aside(found(100, 1)[0].weights)
+    assert (
+        found(8, 1, in_the_open(config))[1]
+        == found(8, 1, Llama(vocab_size=16, hidden_size=8, intermediate_size=8, layers=1, heads=1))[1]
+        == Aside()
+    )
+
+
+def test_a_machine_of_ones_own_computes_with_all_cores() -> None:
+    cost, todo = small()
+    many = replace(SPEED, cores=8, gains=(4.0, 2.0))
+    one, eight = (Network.parse("lan").predict(cost, todo, each) for each in (SPEED, many))
+    rounds, sent, weights, products = (a * b for a, b in zip(astuple(RATES), astuple(todo)))
+    assert one["compute_seconds"][1] == pytest.approx(1.5 * (rounds + sent + weights + products))
+    assert eight["compute_seconds"][1] == pytest.approx(1.5 * (rounds + sent / 2 + (weights + products) / 4))
+    two = many.passed(todo, [0.0, 0.0, 0.0], 2)[1]
+    assert eight["compute_seconds"][1] < two < one["compute_seconds"][1]
 
 
 def test_a_slow_line_of_the_dealer_counts() -> None:

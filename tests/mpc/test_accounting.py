@@ -21,7 +21,6 @@ from puma.mpc import arithmetic, boolean
 from puma.mpc.arithmetic import deal
 from puma.mpc.party import DEALER, FIRST, SECOND, Message, Party, Piece, Protocol
 from puma.mpc.share import Additive, Bits
-from puma.mpc.wide import products
 from tests.case import Case
 from tests.cases import CASES, coins, sample
 from tests.trio import given_additive, given_bits, parties, trio
@@ -92,7 +91,6 @@ def purposes() -> Iterator[None]:
     packing = kernels.pack
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(arithmetic, "Piece", piece("mask"))
-        patch.setattr(products, "Piece", piece("mask"))
         patch.setattr(boolean, "Piece", piece("bit"))
         patch.setattr(kernels, "pack", pack)
         yield

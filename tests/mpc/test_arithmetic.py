@@ -26,7 +26,7 @@ from puma.mpc.party import Party, together
 from puma.mpc.share import Additive
 from tests.mpc.test_share import assert_near
 from tests.mpc.words import edges, grid, uniform
-from tests.trio import added, dry, given, given_additive, held, joined, parties, trio, value
+from tests.trio import added, counted, dry, given, given_additive, held, joined, parties, trio, value
 
 few = settings(max_examples=25, deadline=None)
 
@@ -93,6 +93,21 @@ def test_opening_truncates_into_the_smaller_ring(bits: int, data: st.DataObject)
         shares = [r[i] for r in results]
         assert (shares[0].bits, shares[0].frac) == (bits - shift, -shift)
         assert_near(joined(shares), kernels.signed(x, bits), shift, bits - shift)
+
+
+def test_what_is_dropped_leaves_no_mean_error() -> None:
+    """Three parts are rounded before they leave: by half a unit as a rule in sum, not all one way."""
+    x = uniform(20_000, bits=40)
+    results = parties(lambda p: p.run(open_truncate((given_additive(p, x, 48, 0), 14)))[0])
+    errors = joined(results).double() - x.double() / 2.0**14
+    assert errors.abs().max() < 1.5 and errors.mean().abs() < 0.02 and 0.49 < errors.std() < 0.51
+
+
+def test_nothing_of_what_is_dropped_travels() -> None:
+    """Of the dealer's part neither."""
+    for shift, sent in ((14, 34), (1, 47), (0, 48)):
+        cost = counted(lambda p, s=shift: p.run(open_truncate((Additive(p, p.nothing((800,)), 48, 20, True), s))))
+        assert (cost.rounds, cost.online, cost.offline) == (1, 2 * sent * 800, sent * 800)
 
 
 @pytest.mark.parametrize("bits", [64, 48, 33])

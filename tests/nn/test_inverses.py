@@ -22,7 +22,7 @@ from puma.nn.inverses import (
     quick_rsqrt,
     rsqrt_table,
 )
-from puma.nn.variants import QUICK
+from puma.nn.variants import VARIANTS as QUICK
 from tests.cases import sample
 from tests.nn.test_roots import ROWS, binades, outliers, tolerance
 from tests.trio import counted, given, given_additive, parties, value
@@ -128,7 +128,7 @@ def test_what_a_quick_norm_saves_and_costs() -> None:
     for norm, rounds in ((F.rms_norm, (9, 5)), (F.layer_norm, (11, 6))):
         lean, fast = cost(norm, ()), cost(norm, QUICK)
         assert (lean.rounds, fast.rounds) == rounds
-        assert fast.online + fast.offline < 1.25 * (lean.online + lean.offline)
+        assert fast.online + fast.offline < 1.4 * (lean.online + lean.offline)
 
 
 def test_the_lean_ones_are_what_they_were() -> None:

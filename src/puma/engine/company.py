@@ -17,6 +17,7 @@ from puma.engine.engine import Engine
 from puma.engine.generation import Turn, gone_on, results
 from puma.engine.kept import Kept
 from puma.engine.lookahead import Ahead
+from puma.engine.rehearsing import step
 from puma.engine.request import Request, apart, cut, finished, leave
 from puma.errors import PumaError
 from puma.mpc.cost import Entry
@@ -200,7 +201,7 @@ class Company:
         self._ahead.begin(number, going, labels.of)
         self._history = labels.after(number)
         with self.party.stage(labels.of(number)):
-            engine.step(going)
+            step(engine, going)
 
     def _heed(self, members: Sequence[Member]) -> None:
         """What the clients of these said since their last step: who leaves, what was chosen, who joins."""

@@ -22,8 +22,8 @@ from puma.mpc.cost import Bytes, Words
 from puma.mpc.fixed import ACTIVATION, LOGIT_REACH, RING, formatted
 from puma.mpc.party import Party
 from puma.mpc.retrieval import Mixed
-from puma.mpc.seeded import foreseen
 from puma.mpc.share import Additive, Share
+from puma.mpc.waits.drawn import foreseen
 from puma.mpc.watch import Watch, watching
 from puma.nn import functional as F
 from puma.nn.sampling import sample
@@ -41,8 +41,10 @@ class Engine:
         self.party = party
         self.config = config
         self.model = architecture(config).model(config, params)
+        self.named = dict(params)
         self.params = list(params.values())
-        self._foreseen = None if party.dry or party.is_dealer else foreseen(_in_use(config, params))
+        drawn = party.dry or party.is_dealer
+        self.foreseen = None if drawn else foreseen(_in_use(config, params))  # what is done in waits, if anything
         asked = heads(config)
         self.reach = config.formats.places.get(asked.place, LOGIT_REACH)  # of logits
         self.barred = asked.barred, (*asked.barred, *asked.barred_first)  # of an answer's later tokens and its first
@@ -69,7 +71,7 @@ class Engine:
         stage: all masks of a step come from streams that start with it.
         """
         self.party.quick = requests[0].job.input.quick  # who steps together has the same plan
-        self.party.foreseen = self._foreseen
+        self.party.foreseen = self.foreseen
         for request in requests:
             request.due = []
         begun = [r for r in requests if r.cache is not None]
@@ -90,9 +92,9 @@ class Engine:
         if self._reading.acquire(blocking=False):  # else somebody is about to go on from it
             self._preamble = None
             self._reading.release()
-        if self._foreseen is not None:
-            self._foreseen.forget()
-        if self.party.foreseen is self._foreseen:
+        if self.foreseen is not None:
+            self.foreseen.forget()
+        if self.party.foreseen is self.foreseen:
             self.party.foreseen = None
 
     def logits(self, read: object, cache: Cache, lengths: Sequence[int], ranked: bool) -> tuple[Any, Watch]:
@@ -135,8 +137,7 @@ class Engine:
         if isinstance(read, Flagged):
             cache.hide(read.flags)
             read = read.rows
-        ranked = all(_ranked(r) for r in group)
-        logits, watch = self.logits(read, cache, lengths, ranked)
+        logits, watch = self.logits(read, cache, lengths, all(ranked(r) for r in group))
         _share_out(watch, group)
         if len(set(lengths)) > 1 and group[0].beams == 1:
             cache.close_up()
@@ -300,7 +301,7 @@ def _fed(request: Request) -> bool:
     return isinstance(request.job, Generate) and request.job.fed
 
 
-def _ranked(request: Request) -> bool:
+def ranked(request: Request) -> bool:
     """Whether only matters which logit is the largest."""
     return not any(_chosen((request, None)))
 

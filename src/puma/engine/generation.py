@@ -12,6 +12,7 @@ from itertools import count
 
 from puma.engine.engine import Emit, Engine
 from puma.engine.lookahead import Ahead
+from puma.engine.rehearsing import step
 from puma.engine.request import Request, cut, finished, leave, whole
 from puma.errors import ProtocolError
 from puma.models.cache import Cache
@@ -86,7 +87,7 @@ def run_steps(
             # Each step has streams of its own and each number comes once, whoever joins or leaves: no mask serves
             # twice.
             with engine.party.stage(f"step {number}"):
-                engine.step(requests)
+                step(engine, requests)
             _emit(requests, emit)
             if number == 0:
                 prefilled()

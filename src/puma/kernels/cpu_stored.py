@@ -25,7 +25,7 @@ from puma.kernels.views import compiled, octets, span
 _ROWS, _DEPTH = 8, 256  # words that are made at a time: half of a 32 kB cache
 _MANY = 32  # rows of a that leave no room beside them
 _NUMBER = {kind: i for i, kind in enumerate([*KINDS, *BLOCKS])}
-_BF16, _F16, _F32, _I32, _I64, _Q8_0, _Q4_0, _Q4_1, _Q4_K, _Q6_K = _NUMBER.values()
+_BF16, _F16, _F32, _I32, _I64, _Q8_0, _Q4_0, _Q4_1, _Q4_K, _Q6_K, _Q4_Z = _NUMBER.values()
 _HALF = np.float32(2.0**112)  # between the exponents of a half and of a float of the same bits
 _MAGIC = np.float64(1.5 * 2.0**52)  # whoever adds it to a smaller number rounds that to nearest, ties to even
 _MAGIC_WORD = np.int64(0x4338000000000000)  # its bits
@@ -168,6 +168,16 @@ def _q4(source, size, factors, out):
 
 
 @compiled
+def _q4_z(source, factors, out):
+    for n in range(len(out) // 32):
+        block = source[20 * n : 20 * n + 20]
+        scale, zero = _half(block, 0), np.int32(block[2])
+        for part in range(2):
+            low, high = 32 * n + 16 * part, 32 * n + 16 * part + 16
+            _nibbles(block[4:20], 4 * part, zero, scale, np.float32(0), factors[low:high], out[low:high])
+
+
+@compiled
 def _q4_k(source, factors, out):
     for n in range(len(out) // 256):
         block = source[144 * n : 144 * n + 144]
@@ -223,6 +233,8 @@ def _put(kind, source, factors, at, column, out, out_at, count):
         _q4(source[at // 32 * 18 : stop // 32 * 18], 18, factors, out)
     elif kind == _Q4_1:
         _q4(source[at // 32 * 20 : stop // 32 * 20], 20, factors, out)
+    elif kind == _Q4_Z:
+        _q4_z(source[at // 32 * 20 : stop // 32 * 20], factors, out)
     elif kind == _Q4_K:
         _q4_k(source[at // 256 * 144 : stop // 256 * 144], factors, out)
     else:

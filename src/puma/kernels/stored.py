@@ -103,6 +103,11 @@ def _q4_1(blocks: Tensor) -> Tensor:
     return _split(blocks[:, 4:], 1, 4).float() * _half(blocks, 0) + _half(blocks, 2)
 
 
+def _q4_z(blocks: Tensor) -> Tensor:
+    """Of no file: GPTQ's and AWQ's integers around a zero of the block's own, with a byte that means nothing."""
+    return (_split(blocks[:, 4:], 1, 4).float() - blocks[:, 2:3].float()) * _half(blocks, 0)
+
+
 def _q4_k(blocks: Tensor) -> Tensor:
     """Eight parts of 32, whose scales and offsets are numbers of six bits in twelve bytes."""
     scale, least, both = blocks[:, 4:16].split(4, 1)
@@ -133,4 +138,5 @@ BLOCKS = {
     "q4_1": Block(32, 20, _q4_1),
     "q4_k": Block(256, 144, _q4_k),
     "q6_k": Block(256, 210, _q6_k),
+    "q4_z": Block(32, 20, _q4_z),
 }

@@ -15,7 +15,7 @@ import msgspec
 from puma.client.cost import Cost
 from puma.errors import UsageError
 from puma.measure.forecast import Network, to_first
-from puma.measure.rates import Speed, Work, work
+from puma.measure.rates import Speed, Work, aside, work
 from puma.models import architecture, heads, inputs
 from puma.models.config import Config
 from puma.store.models import layout
@@ -25,7 +25,7 @@ from puma.wire.request_shapes import shaped
 
 # Of a core of the machine whose measurements docs/benchmarks.md has, until this one is measured.
 DEALER, EVALUATOR = Work(2e-4, 1e-9, 1.6e-9, 8e-11), Work(9e-4, 1.6e-9, 1.6e-9, 8e-11)
-REFERENCE = Speed((DEALER, EVALUATOR, EVALUATOR), 1.1, 2)
+REFERENCE = Speed((DEALER, EVALUATOR, EVALUATOR), 1.1, 2, 5.6e-10, (1.7, 1.4))
 PROGRAM = 420 << 20  # bytes of a party that holds no model: interpreter, torch, compiled kernels
 WORKING = (512, 1024, 2048)  # bytes of P0, P1 and P2 for each number of the largest tensor, as measured
 KEPT = 16  # bytes a word that is held in both components
@@ -114,11 +114,15 @@ class Estimate:
         """Seconds on a network; see `Network.predict`. `first_seconds` are those to the first token, and
         `further_seconds` those of each that follows."""
         whole, first = (
-            network.predict(cost, work(self.config, request, cost), speed, secret=not self.config.formats.open)
+            self._on(network, speed, cost, request)
             for cost, request in ((self.whole, self.request), (self.first, _to_first(self.request)))
         )
         further = (whole["seconds"] - first["seconds"]) / self.further if self.further else 0.0
         return whole | {"first_seconds": first["seconds"], "further_seconds": further}
+
+    def _on(self, network: Network, speed: Speed, cost: Cost, request: Generate | Encode) -> dict[str, Any]:
+        done = work(self.config, request, cost)
+        return network.predict(cost, done, speed, aside(self.config, request, done))
 
     def thousand(self, seconds: float, prices: Prices) -> dict[str, Any]:
         """What a thousand such requests take, one after the other, at so many seconds each."""

@@ -13,9 +13,9 @@ from typing import Any
 from puma.client.cost import Cost, cost_of
 from puma.engine.dry_run import counted
 from puma.errors import UsageError
-from puma.measure.rates import Speed, Work, together
+from puma.measure.rates import NOTHING, Aside, Speed, Work, together
 from puma.models.config import Config
-from puma.mpc.seeded import SLOW
+from puma.mpc.waits.drawn import SLOW
 from puma.wire.inputs import upload_bytes
 from puma.wire.messages import Encode, Generate, Report
 
@@ -59,12 +59,14 @@ class Network:
             first, second = second, first
         return cls(text, _amount(second, RATES), _amount(first, TIMES))
 
-    def predict(self, cost: Cost, work: Work, speed: Speed, beside: float = 0.0, secret: bool = True) -> dict[str, Any]:
+    def predict(
+        self, cost: Cost, work: Work, speed: Speed, some: Aside = NOTHING, beside: float = 0.0
+    ) -> dict[str, Any]:  # fmt: skip
         """Seconds on this network, part by part, and what was assumed.
 
         `seconds` is for three machines like this one, `seconds_here` for three parties that share this one's cores,
-        also with something else that wants them for `beside` seconds, and have such a network between them. `secret`
-        weights have masks, which an evaluator draws while it waits for messages.
+        also with something else that wants them for `beside` seconds, and have such a network between them. `some` of
+        the work evaluators may do while they wait for messages.
         """
         dealer, first, _ = cost.per_party
         parts = {
@@ -73,21 +75,21 @@ class Network:
             "offline_seconds": 8 * dealer / self.rate,
             "upload_seconds": 8 * cost.client / self.rate,
         }
-        compute = [speed.stretch * seconds for seconds in speed.seconds(work)]
-        waits = parts["latency_seconds"] if secret and self.rtt / 2 > SLOW else 0.0
-        hidden = [0.0, *(min(waits, HIDDEN * speed.stretch * seconds) for seconds in speed.drawing(work)[1:])]
+        waits = parts["latency_seconds"] if self.rtt / 2 > SLOW else 0.0
+        aside = speed.aside(work, some, waits)
+        saved, hidden = ([each[i] for each in aside] for i in (0, 1))
+        alone, here = (speed.passed(work, saved, threads) for threads in (speed.cores, max(1, speed.cores // 3)))
         idle = sum(parts.values()) - parts["offline_seconds"]
-        ahead = max(compute[0], parts["offline_seconds"])
+        busy = [seen + speed.stretch * unseen for seen, unseen in zip(here, hidden, strict=True)]
+        shared = together(busy, idle, speed.cores, beside, [speed.stretch * unseen for unseen in hidden])
         return asdict(self) | parts | {
-            "compute_seconds": compute,
+            "compute_seconds": alone,
             "hidden_seconds": hidden,
-            "seconds": max(ahead, together(compute, idle, 3, hidden=hidden)),
-            "seconds_here": max(ahead, together(compute, idle, speed.cores, beside, hidden)),
+            "seconds": max(alone[0], parts["offline_seconds"], idle + max(alone[1:])),
+            "seconds_here": max(here[0], parts["offline_seconds"], shared),
             "assumptions": ASSUMPTIONS,
         }  # fmt: skip
 
-
-HIDDEN = 0.75  # of the time that drawing a mask takes, if it is drawn while nothing comes: what is drawn has to be read
 
 NETWORKS = {
     "lan": Network("lan", 5e9, 0.4e-3),
@@ -95,11 +97,11 @@ NETWORKS = {
     "wan": Network("wan", 400e6, 40e-3),
 }
 ASSUMPTIONS = [
-    "each party computes as fast as this machine does; its speed was measured once and is kept",
+    "each party computes as fast as this machine does, with all of its cores; its speed was measured once and is kept",
     "the two messages of a round cross: it waits for half a round-trip time and for one of them to be sent",
     "rates hold for each direction between two machines; connections are warm and lose nothing",
     "the dealer runs ahead and sends while it computes: the longer of both matters where it outlasts all the rest",
-    "while an evaluator waits for a slow network it draws masks of weights that come next",
+    "while an evaluator waits for a slow network it draws masks of weights that come next, and multiplies what it can",
 ]
 
 

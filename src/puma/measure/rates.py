@@ -12,12 +12,14 @@ import hashlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 import torch
 
 import puma
 from puma.client.cost import Cost
+from puma.engine.rehearsing import FEW
 from puma.models import architecture
 from puma.models.config import Config
 from puma.wire.messages import Encode, Generate
@@ -33,26 +35,71 @@ class Work(msgspec.Struct, frozen=True, array_like=True):
     products: float
 
 
-class Speed(msgspec.Struct, frozen=True):
-    """Processor seconds for each unit of Work, for P0, P1 and P2, and the cores shared by all.
+class Aside(NamedTuple):
+    """Of a request's work what an evaluator may do while it waits for a slow network: draw masks of so many
+    parameters, and make a half of the products with so many, of so many multiply-adds, which a rehearsal tells."""
 
-    `stretch` is how many seconds pass for one of such work: in lockstep each round waits for the slower party.
+    drawn: float = 0.0
+    told: float = 0.0
+    products: float = 0.0
+
+
+NOTHING = Aside()
+
+
+class Speed(msgspec.Struct, frozen=True):
+    """Processor seconds for each unit of Work, for P0, P1 and P2, by one thread, and the cores shared by all.
+
+    `stretch` is how many seconds pass for one of such work: in lockstep each round waits for the slower party. `mask`
+    is what of the time for a parameter goes to its mask. `gains` say how many times as fast a party that has all cores
+    to itself walks over parameters, and computes all else that it sends.
     """
 
     parties: tuple[Work, Work, Work]
     stretch: float
     cores: int
+    mask: float = 0.0
+    gains: tuple[float, float] = (1.0, 1.0)
 
     def seconds(self, work: Work) -> list[float]:
         """Processor seconds of P0, P1, P2."""
-        amounts = msgspec.structs.astuple(work)
-        return [
-            sum(a * b for a, b in zip(msgspec.structs.astuple(rates), amounts, strict=False)) for rates in self.parties
-        ]
+        return [sum(_parts(rates, work)) for rates in self.parties]
 
-    def drawing(self, work: Work) -> list[float]:
-        """Of these the seconds that go to masks of parameters."""
-        return [rates.weights * work.weights for rates in self.parties]
+    def passed(self, work: Work, saved: Sequence[float], threads: int) -> list[float]:
+        """Seconds of P0, P1, P2 with so many threads each, without what each has `saved` of walks over parameters."""
+        walks, words = (_gain(gain, self.cores, threads) for gain in self.gains)
+        found = list[float]()
+        for rates, less in zip(self.parties, saved, strict=True):
+            rounds, sent, weights, products = _parts(rates, work)
+            found.append(self.stretch * (rounds + sent / words + max(0.0, weights + products - less) / walks))
+        return found
+
+    def aside(self, work: Work, some: Aside, waits: float) -> list[tuple[float, float]]:
+        """Of P0, P1 and P2 the processor seconds that waits of so many seconds save, and those that are spent in them:
+        a rehearsal computes what is sent once more."""
+        found = [(0.0, 0.0)]
+        for rates in self.parties[1:]:
+            mask = min(self.mask, rates.weights)
+            drawn = min(waits, mask * some.drawn)
+            told = ((rates.weights - mask) * some.told + rates.products * some.products) / 2
+            costs = told + rates.rounds * work.rounds + rates.bytes * work.bytes
+            part = min(1.0, (waits if self.cores > 1 else waits - drawn) / costs) if told else 0.0
+            found.append((drawn + part * told, drawn + part * costs))
+        return found
+
+
+def _parts(rates: Work, work: Work) -> tuple[float, ...]:
+    """Seconds for each kind of work."""
+    pairs = zip(msgspec.structs.astuple(rates), msgspec.structs.astuple(work), strict=True)
+    return tuple(rate * amount for rate, amount in pairs)
+
+
+def _gain(gain: float, cores: int, threads: int) -> float:
+    """How many times as fast so many threads are as one, if `cores` are `gain` times as fast (Amdahl 1967)."""
+    if cores < 2 or threads < 2:
+        return 1.0
+    serial = min(1.0, max(0.0, (1 / gain - 1 / cores) / (1 - 1 / cores)))
+    return 1 / (serial + (1 - serial) / threads)
 
 
 _speeds = msgspec.json.Decoder(Speed)
@@ -78,6 +125,17 @@ def work(config: Config, request: Generate | Encode, cost: Cost) -> Work:
     if config.formats.open:  # one product instead of two, and no mask: numbers become words, which takes a while, too
         products, drawn = products // 2, int(SPREAD * passes * parameters)
     return Work(cost.rounds, cost.total, drawn, products)
+
+
+def aside(config: Config, request: Generate | Encode, done: Work) -> Aside:
+    """What of this work evaluators may do in their waits: nothing of kept or of public parameters."""
+    if config.formats.open or not done.weights:
+        return Aside()
+    passes, prompt = getattr(request, "tokens", 1), request.input.tokens
+    if not isinstance(request, Generate) or prompt > FEW:
+        return Aside(done.weights)
+    rows = prompt + len(request.input.lengths) * (passes - 1)
+    return Aside(done.weights, done.weights / passes, done.products * prompt / rows)
 
 
 def known() -> Speed | None:

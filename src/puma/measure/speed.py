@@ -21,6 +21,7 @@ from puma.client.owner import Progress
 from puma.errors import PumaError
 from puma.local.cluster import Trio
 from puma.measure import rates
+from puma.measure.alone import drawing, gains
 from puma.measure.bench import RandomParams, ask, random_ids
 from puma.measure.rates import Speed, Work, together, work
 from puma.models.config import Bert, Config, Llama
@@ -63,7 +64,8 @@ def measure(progress: Progress) -> Speed:
     rows = [w for w, _, _ in done]
     found = [fitted(rows, [cost.cpu_by_party[rank] for _, cost, _ in done]) for rank in range(3)]
     stretches = [seconds / together(cost.cpu_by_party, 0.0, cores) for _, cost, seconds in done]
-    return Speed((found[0], found[1], found[2]), max(1.0, statistics.median(stretches)), cores)
+    stretch = max(1.0, statistics.median(stretches))
+    return Speed((found[0], found[1], found[2]), stretch, cores, drawing(), gains(cores))
 
 
 def _measured(trio: Trio, config: Config, request: Generate | Encode, runs: int) -> tuple[Work, Cost, float]:

@@ -186,7 +186,7 @@ def _opened(zs: Sequence[Additive]) -> Protocol[list[Halves]]:
 
 
 def opening_cost(*zs: Additive | Size) -> Cost:
-    """One round that opens padded products: the cost of `reshare` and `open_truncate`."""
+    """One round that opens padded products: the cost of `reshare`."""
     online = sum(2 * message_bits(z.numel(), z.bits) for z in zs)
     return Cost(1, online, sum(message_bits(z.numel(), z.bits) for z in zs if z.dealt))
 
@@ -206,23 +206,30 @@ def reshare(*zs: Additive) -> Protocol[list[Share]]:
     ]
 
 
-@declares("online 2k, offline k if dealt; 1 round", "section 3", lambda *pairs: opening_cost(*(z for z, _ in pairs)))
+def truncating_cost(*pairs: tuple[Additive | Size, int]) -> Cost:
+    """The cost of `open_truncate`."""
+    return opening_cost(*(Size(tuple(z.shape), z.bits - s, 0, z.dealt) for z, s in pairs))
+
+
+def _rounded(z: Additive, shift: int) -> Additive:
+    """z / 2^shift, each party's part rounded for itself."""
+    half = 1 << (shift - 1) if shift else 0
+    part = kernels.cut(z.part, None, half, shift, z.bits, 0) if shift and not z.silent else z.part
+    return z.like(part, z.bits - shift, z.frac - shift)
+
+
+@declares("online 2(k-s), offline k-s if dealt; 1 round", "section 3", truncating_cost)
 @in_clear(clear.open_truncate)
 def open_truncate(*pairs: tuple[Additive, int]) -> Protocol[list[Share]]:
     """Additives z to Shares of z / 2^s in the smaller ring k - s, all in one round; off by less than 1.5 units.
 
-    c = z + r1 + r2 is opened and every component loses its low bits: what a wrap of c would change lies above the
-    smaller ring. The result exceeds the floor by the carry of the low parts, 0 to 2; half a unit before and one unit
-    after centre the error, whose standard deviation is half a unit. Safe: as reshare. Source: ABY3 (Mohassel and Rindal
-    2018) truncates inside its ring and fails with a small probability; here the ring shrinks, and nothing fails.
+    Each party rounds its part to the places that are kept: what a wrap of their sum would change lies above the smaller
+    ring, so only three roundings of half a unit are lost, whose sum has a standard deviation of half a unit. So what
+    is dropped is neither dealt nor sent. Safe: as reshare, which does the rest. Source: the local truncation of
+    SecureML (Mohassel and Zhang 2017), which stays inside its ring and fails with a small probability; here the ring
+    shrinks, and nothing fails.
     """
-    opened = yield from _opened([z for z, _ in pairs])
-    results: list[Share] = []
-    for (z, s), (a, more, b) in zip(pairs, opened, strict=True):
-        half, one = (1 << (s - 1), 1) if s and more is not None else (0, 0)  # constants are c's alone
-        a = kernels.cut(a, more, half, s, z.bits, -one)
-        results.append(Share(z.party, a, kernels.cut(b, None, 0, s, z.bits, 0), z.bits - s, z.frac - s))
-    return results
+    return (yield from reshare(*(_rounded(z, s) for z, s in pairs)))
 
 
 def lift_cost(*pairs: tuple[Share | Size, int], least: int = 2) -> Cost:

@@ -72,14 +72,14 @@ def formatted_cost(
     for x, frac, bits in wants:
         place = _place(x, frac, bits)
         if not isinstance(x, Share) and x.dealt is not None and place not in x.opened:
-            opening.append(Size(tuple(x.shape), place[1] + max(0, x.frac - frac), frac, x.dealt))
+            opening.append(Size(tuple(x.shape), place[1], frac, x.dealt))
         if place[1] < bits:
             short.append((Size(tuple(x.shape), place[1]), bits))
     cost = opening_cost(*opening) if opening else FREE
     return cost + lift_cost(*short) if short else cost
 
 
-@declares("2k to open a product, then lift; at most 2 rounds", "section 3", formatted_cost)
+@declares("open_truncate, then lift; at most 2 rounds", "section 3", formatted_cost)
 def formatted(*wants: Want, bounded: bool = False, noted: Sequence[int] = ()) -> Protocol[list[Share]]:
     """Shares with the wanted fraction bits in the wanted ring: at most one round to open and one to lift.
 
@@ -120,7 +120,7 @@ def grown_cost(*wants: tuple[Share | Additive | Size, int, int]) -> Cost:
     return sum((raised_cost(Size(tuple(x.shape), place[1]), bits) for x, bits, place in short), cost)
 
 
-@declares("2k to open a product, then raised; at most 1 round", "section 3", grown_cost)
+@declares("open_truncate, then raised; at most 1 round", "section 3", grown_cost)
 def grown(*wants: Want) -> Protocol[list[Operand]]:
     """Factors of elementwise products in the wanted formats, as `formatted` brings them about, but rings too small grow
     inside the product, without a round. Of unproven products, what cannot be lifted is flagged.

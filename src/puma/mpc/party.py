@@ -67,7 +67,7 @@ class PrecomputedTerms(Surface):
 
 
 class Meanwhile(Surface):
-    """What an evaluator does while it waits for a message: work that has to be done anyway (mpc/seeded.py)."""
+    """What an evaluator does while it waits for a message: work that has to be done anyway (mpc/waits)."""
 
     def meanwhile(self, link: Link) -> None:
         """Until something comes on this link."""
@@ -77,8 +77,12 @@ class Meanwhile(Surface):
         """A message was waited for so long."""
         ...
 
-    def take(self, weight: Any) -> Tensor | None:
-        """What has been done for this parameter, which is used now."""
+    def take(self, weight: Any) -> Any:
+        """What has been drawn for this parameter, which is used now."""
+        ...
+
+    def known(self) -> Tensor | None:
+        """What has been made of the next product with a parameter, if anything; the words are the caller's."""
         ...
 
     def forget(self) -> None:

@@ -8,9 +8,8 @@ whole bytes of m, six a word in a ring of 48 bits. This file must not know which
 from __future__ import annotations
 
 import math
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, TypeGuard, cast
+from typing import Any, Protocol, TypeGuard, cast
 
 import torch
 from torch import Tensor
@@ -19,7 +18,6 @@ from puma import kernels, pool
 from puma.crypto.prg import Reader, Stream
 from puma.mpc.party import DEALER, FIRST, Party
 from puma.mpc.share import Share
-from puma.net import Link
 
 BLOCK_BYTES = 512 << 10  # of one component: half of a second-level cache of 1 MiB, and 20 us of calls hardly count
 ROWS = 8  # a block has a multiple of so many rows: what the products take at a time
@@ -27,6 +25,16 @@ ROWS = 8  # a block has a multiple of so many rows: what the products take at a 
 Signs = tuple[int, int]
 Job = tuple[Tensor, Signs, Tensor]
 Kernel = Callable[[Tensor, Sequence[Tensor], Sequence[int], int, Tensor, int], Tensor]
+
+
+class Ahead(Protocol):
+    """The first `done` bytes of a mask, drawn already."""
+
+    done: int
+
+    def read(self, low: int, high: int, buffer: Tensor) -> Tensor:
+        """Bytes of these, as they lie or in the buffer."""
+        ...
 
 
 def rest_bytes(shape: Sequence[int], bits: int) -> int:
@@ -84,7 +92,7 @@ class Seeded(Share):
         least: int = ROWS,
         wanted: tuple[bool, bool] = (True, True),
         part: pool.Range | None = None,
-        ahead: Tensor | None = None,
+        ahead: Ahead | None = None,
     ) -> Iterator[tuple[int, list[Tensor]]]:
         """First row and packed components of each block of rows, in order; one not wanted holds arbitrary bytes.
 
@@ -99,7 +107,7 @@ class Seeded(Share):
             yield first, [source(low, high) for source in sources]
 
     def _sources(
-        self, start: int, size: int, wanted: tuple[bool, bool], ahead: Tensor | None
+        self, start: int, size: int, wanted: tuple[bool, bool], ahead: Ahead | None
     ) -> list[Callable[[int, int], Tensor]]:
         """For each component a function that gives its bytes low .. high, called from `start` on, one after another."""
         packed = self.held() if wanted[0] or self._packed is None else [self._packed]
@@ -113,6 +121,10 @@ class Seeded(Share):
         if self._touch is not None:
             self._touch()
         return [] if self._packed is None else [self._packed]
+
+    def of(self, party: Party) -> Seeded:
+        """The same parameter at another party of this rank, drawn anew where it is used; no map of it is touched."""
+        return Seeded(party, self._packed, self._streams, self.shape, self.bits, self.frac)
 
     def stream(self) -> Stream:
         """An evaluator's, from where its masks begin."""
@@ -140,15 +152,15 @@ def _drawn(stream: Stream, start: int, count: int, device: torch.device) -> Tens
 
 
 def _drawing(
-    stream: Stream, start: int, size: int, needed: bool, device: torch.device, ahead: Tensor | None
+    stream: Stream, start: int, size: int, needed: bool, device: torch.device, ahead: Ahead | None
 ) -> Callable[[int, int], Tensor]:
     """Bytes of a mask, drawn in order into one buffer; those that have been drawn `ahead` as they are."""
-    buffer, drawn = torch.empty(size, dtype=torch.uint8, device=device), 0 if ahead is None else ahead.numel()
+    buffer = torch.empty(size, dtype=torch.uint8, device=device)
     readers = list[Reader]()
 
     def source(low: int, high: int) -> Tensor:
-        if ahead is not None and high <= drawn:
-            return ahead[low:high]
+        if ahead is not None and high <= ahead.done:
+            return ahead.read(low, high, buffer)
         if not readers:  # from here on block by block
             readers.append(stream.reader(low))
         return readers[0].into(buffer[: high - low])
@@ -238,7 +250,7 @@ def weighted(x: Share, weight: Seeded, kernel: Kernel, columns: int) -> Tensor:
     """This party's part of x o weight (..., columns).
 
     The dealer may make it beforehand. In a rehearsal an evaluator makes its known terms and writes them down; in the
-    run itself it makes the others.
+    run itself it makes the others; so it does where a rehearsal beside the run has made the known ones (waits/).
     """
     precomputed = x.party.precomputed
     if x.party.lookahead is not None and not x.party.dry:
@@ -246,97 +258,9 @@ def weighted(x: Share, weight: Seeded, kernel: Kernel, columns: int) -> Tensor:
             weight, kernel, x.mask, columns, lambda rows: product_part(weight, kernel, [(rows, (1, 1))], columns)
         )
     if precomputed is None:
-        return product_part(weight, kernel, whole_terms(x), columns)
+        foreseen = x.party.foreseen
+        known = None if foreseen is None else foreseen.known()
+        return product_part(weight, kernel, whole_terms(x) if known is None else online_terms(x), columns, known)
     bits, shape = min(x.bits, weight.bits), (*x.shape[:-1], columns)
     known = precomputed.known(lambda: product_part(weight, kernel, known_terms(x), columns), shape, bits)
     return known if precomputed.rehearsing else product_part(weight, kernel, online_terms(x), columns, known)
-
-
-PIECE = 256 << 10  # bytes of a mask that are drawn at a time while nothing comes: some 50 us
-FORESEEN = 512 << 20  # bytes that are drawn ahead, at most
-LATE, SLOW = 8, 1e-3  # a network is slow where so many rounds one after the other waited so many seconds each
-
-
-class _Drawing:
-    """The mask of a parameter, drawn in part: `done` bytes of `limit`. Pages of the buffer that are not yet written
-    take no memory."""
-
-    def __init__(self, weight: Seeded) -> None:
-        size = rest_bytes(weight.shape, weight.bits)
-        self.buffer = torch.empty(size, dtype=torch.uint8, device=weight.device)
-        self._reader = weight.stream().reader(0)
-        self.done = self.limit = 0
-
-    def draw(self) -> None:
-        """The next piece."""
-        end = min(self.done + PIECE, self.limit)
-        self._reader.into(self.buffer[self.done : end])
-        self.done = end
-
-
-class Foreseen:
-    """Masks of the parameters that an evaluator comes to next, drawn while it waits for a slow network.
-
-    They are the bytes that it would draw where it uses them, and nobody else is told. After a parameter the next ones
-    in the order given are wanted, as many as fit; what is drawn of others is forgotten.
-    """
-
-    def __init__(self, weights: Sequence[Seeded], most: int = FORESEEN) -> None:
-        self._weights, self._most = list(weights), most
-        self._places: dict[int, list[int]] = {}  # a parameter of several names comes as often
-        for place, weight in enumerate(weights):
-            self._places.setdefault(id(weight), []).append(place)
-        self._drawn: dict[int, _Drawing] = {}
-        self._waits = deque[float](maxlen=LATE)
-        self._first, self._wanted = 0, -1  # the next one, and the one from which on they were wanted last
-
-    def __repr__(self) -> str:
-        return f"Foreseen({len(self._weights)} parameters)"
-
-    def meanwhile(self, link: Link) -> None:
-        """Draw until something comes on this link."""
-        if len(self._waits) < LATE or min(self._waits) < SLOW:
-            return
-        if self._wanted != self._first:
-            self._want(self._first)
-        for drawing in self._drawn.values():
-            while drawing.done < drawing.limit:
-                if not link.quiet:
-                    return
-                drawing.draw()
-
-    def waited(self, seconds: float) -> None:
-        """A round waited so long for its message."""
-        self._waits.append(seconds)
-
-    def take(self, weight: Seeded) -> Tensor | None:
-        """The mask's first bytes, as many as are drawn already; those behind it are wanted from now on."""
-        places = self._places.get(id(weight))
-        if places is None:
-            return None
-        place = min(places, key=lambda each: (each - self._first) % len(self._weights))
-        found, self._first = self._drawn.pop(place, None), place + 1
-        return found.buffer[: found.done] if found is not None and found.done else None
-
-    def forget(self) -> None:
-        """Let go of what is drawn: nobody asks for anything at present."""
-        self._drawn, self._wanted = {}, -1
-
-    def _want(self, first: int) -> None:
-        before, left, self._drawn, self._wanted = self._drawn, self._most, {}, first
-        for place in range(first, first + len(self._weights) - 1):
-            place %= len(self._weights)
-            drawing = before.get(place) or _Drawing(self._weights[place])
-            drawing.limit = max(drawing.done, min(left, drawing.buffer.numel()))
-            self._drawn[place] = drawing
-            left -= drawing.limit
-            if left <= 0:
-                return
-
-
-def foreseen(parameters: Sequence[Share]) -> Foreseen | None:
-    """For an evaluator that draws masks where it uses them; None for any other party."""
-    drawn = [p for p in parameters if isinstance(p, Seeded) and not p.keep and len(p.shape) == 2]
-    if len(drawn) < 2 or drawn[0].party.dry or drawn[0].party.is_dealer:
-        return None
-    return Foreseen(drawn)

@@ -13,7 +13,8 @@ from typing import Any
 from torch import Tensor
 
 from puma.models import quantised
-from puma.models.files.source import Entry, read_json
+from puma.models.files.source import Entry, Rebuilt, read_json
+from puma.models.quantised.packed import NIBBLES
 
 OLD_SETTINGS = "quantize_config.json"  # where AutoGPTQ wrote them before transformers had a place
 
@@ -35,9 +36,21 @@ def entries(found: quantised.Settings, stored: Mapping[str, Entry]) -> Mapping[s
     made = {name: entry for name, entry in stored.items() if name not in spent}
     for name, packed in tensors.items():
         parts = [stored[part] for part in packed.parts]
-        made[name] = Entry(parts[0].file, name, packed.shape, "F32", partial(_read, packed, parts), linear=True)
+        read, own = partial(_read, packed, parts), _rebuilt(packed, parts)
+        made[name] = Entry(parts[0].file, name, packed.shape, "F32", read, linear=True, rebuilt=own)
     return made
 
 
 def _read(packed: quantised.Packed, parts: list[Entry]) -> Tensor:
     return packed.decode(*(part.read() for part in parts))
+
+
+def _rebuilt(packed: quantised.Packed, parts: list[Entry]) -> Rebuilt | None:
+    own = packed.nibbles
+    if own is None:
+        return None
+    return Rebuilt(
+        NIBBLES,
+        lambda: own.fits(*(parts[i].read() for i in own.small)),
+        lambda: own.rows(*(part.read() for part in parts)),
+    )

@@ -33,6 +33,15 @@ class Blocks(NamedTuple):
     order: Tensor | None = None
 
 
+class Rebuilt(NamedTuple):
+    """How the rows of a matrix can be written down with a file's own integers: numbers of a `kind` of kernels.stored,
+    as bytes (rows, any), if they `fit` it."""
+
+    kind: str
+    fit: Callable[[], bool]
+    rows: Callable[[], Tensor]
+
+
 @dataclass(frozen=True)
 class Entry:
     """A tensor in a file: `read` gives it anew each time, in numbers that safetensors call `dtype`.
@@ -41,7 +50,7 @@ class Entry:
     out of several stored tensors, such as a quantised one, makes an entry of their entries. A `linear` one is (out, in)
     even in families that store their matrices (in, out). Where its numbers lie in the file as they are, in order,
     `offset` says from which byte on, and `one` reads what lies at one index of the first dimension alone; where they
-    are made of `blocks` by a kernel, these do.
+    are made of `blocks` by a kernel, these do; where such blocks would have to be made first, `rebuilt` does.
     """
 
     file: Path
@@ -53,10 +62,11 @@ class Entry:
     offset: int | None = None
     one: Callable[[int], Tensor] | None = field(default=None, repr=False, compare=False)
     blocks: Blocks | None = field(default=None, repr=False, compare=False)
+    rebuilt: Rebuilt | None = field(default=None, repr=False, compare=False)
 
     def remade(self, read: Callable[[], Tensor], **changed: Any) -> Entry:
         """Another one, whose numbers lie nowhere as they are unless what is `changed` says so."""
-        return replace(self, read=read, **({"offset": None, "one": None, "blocks": None} | changed))
+        return replace(self, read=read, **({"offset": None, "one": None, "blocks": None, "rebuilt": None} | changed))
 
     def turned(self) -> Entry:
         """The same transposed."""

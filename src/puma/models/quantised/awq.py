@@ -5,8 +5,9 @@ As AutoAWQ 0.2.9 stores them (modules/linear/gemm.py, gemv.py). This file must n
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,11 +16,14 @@ from puma.errors import TensorError
 from puma.models.quantised.packed import (
     DAMAGED,
     Headers,
+    Nibbles,
     Packed,
     Read,
     Settings,
     expect,
     fields,
+    fit_nibbles,
+    in_nibbles,
     modules_with,
     named,
     need,
@@ -32,6 +36,17 @@ PLACES = (0, 4, 1, 5, 2, 6, 3, 7)  # of output i of eight within its word, where
 SCALES = ("F16", "BF16", "F32")
 excepted = partial(named, ("modules_to_not_convert",))
 IGNORED = r"$^"
+
+
+class Tables(NamedTuple):
+    """Integers (inputs, out) of some inputs, zeros and scales (groups, out)."""
+
+    integers: Callable[[slice], Tensor]
+    point: Tensor
+    scales: Tensor
+
+
+Layout = Callable[[int, Tensor, Tensor, Tensor], Tables]  # of inputs a group, words, zeros and scales
 
 
 def find(settings: Settings, headers: Headers, read: Read) -> Iterator[tuple[str, Packed]]:
@@ -56,7 +71,7 @@ def _gemm(each: int, headers: Headers, module: str) -> Packed:
     expect(module, "qweight", weight, (size, out // EACH), "I32")
     expect(module, "qzeros", zeros, (groups, out // EACH), "I32")
     expect(module, "scales", scales, (groups, out), *SCALES)
-    return _packed(headers, module, (out, size), partial(gemm, -(-size // groups)))
+    return _packed(module, (out, size), -(-size // groups), gemm)
 
 
 def _gemv(each: int, headers: Headers, module: str) -> Packed:
@@ -70,7 +85,7 @@ def _gemv(each: int, headers: Headers, module: str) -> Packed:
         raise TensorError(f"{module}.qzeros holds {wide * EACH} groups, expected {groups}", DAMAGED)
     expect(module, "qzeros", zeros, (out, wide), "I32")
     expect(module, "scales", scales, (out, wide * EACH), *SCALES)
-    return _packed(headers, module, (out, size), partial(gemv, -(-size // groups)))
+    return _packed(module, (out, size), -(-size // groups), gemv)
 
 
 READERS = {"gemm": _gemm, "gemv": _gemv}
@@ -83,30 +98,45 @@ def _groups(each: int, size: int, module: str) -> int:
     return size // each
 
 
-def _packed(headers: Headers, module: str, shape: tuple[int, int], decode: partial[Tensor]) -> Packed:
+def _packed(module: str, shape: tuple[int, int], each: int, layout: Layout) -> Packed:
     parts = tuple(f"{module}.{name}" for name in ("qweight", "qzeros", "scales"))
-    return Packed(shape, parts, decode)
+    nibbles = Nibbles((2,), partial(_fits, each, shape[1]), partial(rows, layout, each, shape[1]))
+    return Packed(shape, parts, partial(decode, layout, each, shape[1]), nibbles=nibbles)
 
 
-def gemm(each: int, weight: Tensor, zeros: Tensor, scales: Tensor) -> Tensor:
-    """scale (q - zero) of words that hold outputs, in the kernels' order; float32 (out, in)."""
+def gemm(each: int, weight: Tensor, zeros: Tensor, scales: Tensor) -> Tables:
+    """Of words that hold outputs, in the kernels' order."""
     out = scales.shape[1]
     place = (torch.arange(out).reshape(-1, EACH))[:, list(PLACES)].flatten()
-    point, scales = fields(zeros, 4, out, 1)[:, place], scales.to(torch.float32)
-    found, group = torch.empty(out, len(weight)), torch.arange(len(weight)) // each
-    for part in parts_of(len(weight), out):
-        rows = fields(weight[part], 4, out, 1)[:, place].sub_(point[group[part]])
-        found[:, part] = rows.to(torch.float32).mul_(scales[group[part]]).T
+    return Tables(lambda part: fields(weight[part], 4, out, 1)[:, place], fields(zeros, 4, out, 1)[:, place], scales)
+
+
+def gemv(each: int, weight: Tensor, zeros: Tensor, scales: Tensor) -> Tables:
+    """Of words that hold inputs."""
+    groups = weight.shape[1] * EACH // each
+
+    def integers(part: slice) -> Tensor:
+        return fields(weight[:, part.start // EACH : part.stop // EACH], 4, part.stop - part.start, 1).T
+
+    return Tables(integers, fields(zeros, 4, groups, 1).T, scales[:, :groups].T)
+
+
+def decode(layout: Layout, each: int, size: int, *parts: Tensor) -> Tensor:
+    """scale (q - zero), with so many inputs a group; float32 (out, in)."""
+    integers, point, scales = layout(each, *parts)
+    out, scales = scales.shape[1], scales.to(torch.float32)
+    found, group = torch.empty(out, size), torch.arange(size) // each
+    for part in parts_of(size, out, EACH):
+        numbers = integers(part).sub(point[group[part]])
+        found[:, part] = numbers.to(torch.float32).mul_(scales[group[part]]).T
     return found
 
 
-def gemv(each: int, weight: Tensor, zeros: Tensor, scales: Tensor) -> Tensor:
-    """scale (q - zero) of words that hold inputs; float32 (out, in)."""
-    size = weight.shape[1] * EACH
-    groups = size // each
-    point, scales = fields(zeros, 4, groups, 1), scales[:, :groups].to(torch.float32)
-    found, group = torch.empty(len(weight), size), torch.arange(size) // each
-    for part in parts_of(len(weight), size):
-        rows = fields(weight[part], 4, size, 1).sub_(point[part][:, group])
-        found[part] = rows.to(torch.float32).mul_(scales[part][:, group])
-    return found
+def rows(layout: Layout, each: int, size: int, *parts: Tensor) -> Tensor:
+    """The same as blocks of their own integers."""
+    integers, point, scales = layout(each, *parts)
+    return in_nibbles(integers, torch.arange(size) // each, point, scales)
+
+
+def _fits(each: int, size: int, scales: Tensor) -> bool:
+    return fit_nibbles(torch.arange(size) // each, scales)

@@ -17,11 +17,14 @@ from puma.models.quantised.packed import (
     WORD,
     Header,
     Headers,
+    Nibbles,
     Packed,
     Read,
     Settings,
     expect,
     fields,
+    fit_nibbles,
+    in_nibbles,
     modules_with,
     named,
     need,
@@ -58,7 +61,9 @@ def find(settings: Settings, headers: Headers, read: Read) -> Iterator[tuple[str
             each = 0
             names.append("g_idx")
         parts = tuple(f"{module}.{name}" for name in names)
-        yield module, Packed((out, size), parts, partial(decode, bits, each, layout == "gptq", module))
+        how = (bits, each, layout == "gptq", module)
+        nibbles = Nibbles((2, 3)[: len(names) - 2], partial(_fits, each, size, module), partial(rows, *how))
+        yield module, Packed((out, size), parts, partial(decode, *how), nibbles=nibbles if bits == 4 else None)
 
 
 def _bits(settings: Settings, module: str, weight: Header, order: Header | None) -> int:
@@ -91,20 +96,51 @@ def decode(
     Zeros of the older layout are stored less one. The packer subtracted from whole words, so a zero of 0 has borrowed
     from its neighbour, and one is added to whole words again; for three bits, which lie across words, to each number.
     """
-    groups, out = scales.shape
-    size = len(order) if order is not None else weight.shape[0] * WORD // bits
-    group = torch.arange(size) // each if order is None else _groups(order.long(), groups, module)
-    if less_one and bits != 3:
-        zeros = _plus(zeros, sum(1 << at for at in range(0, WORD, bits)))
-    point = fields(zeros, bits, out, 1)
-    if less_one and bits == 3:
-        point = (point + 1) & 7
+    out = scales.shape[1]
+    group, point = _tables(bits, each, less_one, module, weight, zeros, scales, order)
+    size = len(group)
     scales, found = scales.to(torch.float32), torch.empty(out, size)
     for part in parts_of(size, out, WORD):  # so many numbers are whole words, however wide each is
-        packed = weight[part.start * bits // WORD : -(-part.stop * bits // WORD)]
-        rows = fields(packed, bits, part.stop - part.start, 0).sub_(point[group[part]])
-        found[:, part] = rows.to(torch.float32).mul_(scales[group[part]]).T
+        numbers = _integers(weight, bits, part).sub_(point[group[part]])
+        found[:, part] = numbers.to(torch.float32).mul_(scales[group[part]]).T
     return found
+
+
+def rows(
+    bits: int, each: int, less_one: bool, module: str, weight: Tensor, zeros: Tensor, scales: Tensor,
+    order: Tensor | None = None,
+) -> Tensor:  # fmt: skip
+    """The same as blocks of their own integers."""
+    group, point = _tables(bits, each, less_one, module, weight, zeros, scales, order)
+    return in_nibbles(lambda part: _integers(weight, bits, part), group, point, scales)
+
+
+def _fits(each: int, size: int, module: str, scales: Tensor, order: Tensor | None = None) -> bool:
+    return fit_nibbles(_group_of(each, size, len(scales), module, order), scales)
+
+
+def _group_of(each: int, size: int, groups: int, module: str, order: Tensor | None) -> Tensor:
+    return torch.arange(size) // each if order is None else _groups(order.long(), groups, module)
+
+
+def _tables(
+    bits: int, each: int, less_one: bool, module: str, weight: Tensor, zeros: Tensor, scales: Tensor,
+    order: Tensor | None,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """The group of each input, and the zeros (groups, out)."""
+    size = len(order) if order is not None else weight.shape[0] * WORD // bits
+    if less_one and bits != 3:
+        zeros = _plus(zeros, sum(1 << at for at in range(0, WORD, bits)))
+    point = fields(zeros, bits, scales.shape[1], 1)
+    if less_one and bits == 3:
+        point = (point + 1) & 7
+    return _group_of(each, size, len(scales), module, order), point
+
+
+def _integers(weight: Tensor, bits: int, part: slice) -> Tensor:
+    """Of these inputs (inputs, out)."""
+    packed = weight[part.start * bits // WORD : -(-part.stop * bits // WORD)]
+    return fields(packed, bits, part.stop - part.start, 0)
 
 
 def _plus(numbers: Tensor, constant: int) -> Tensor:

@@ -18,6 +18,7 @@ from puma.errors import TensorError, UnsupportedModel
 
 WORD = 32  # bits of a packed word
 PART = 1 << 20  # numbers that are unpacked at a time: what is made on the way takes some times as much
+NIBBLES, BLOCK, HEAD = "q4_z", 32, 4  # a kind of kernels.stored, its numbers in a block, and bytes before these
 ORIGINAL = "use the original checkpoint, in fp32, fp16 or bf16"
 DAMAGED = "the checkpoint is damaged, or its quantization_config is another's"
 Settings = Mapping[str, Any]
@@ -34,6 +35,15 @@ Headers = Mapping[str, Header]
 Read = Callable[[str], Tensor]
 
 
+class Nibbles(NamedTuple):
+    """Blocks of a matrix's own integers, as `in_nibbles` makes them: `rows` of all parts, if the parts at the places
+    `small` are such that it `fits`."""
+
+    small: tuple[int, ...]
+    fits: Callable[..., bool]
+    rows: Callable[..., Tensor]
+
+
 @dataclass(frozen=True)
 class Packed:
     """One float32 tensor of this shape, (out, in): `decode` makes it of the tensors of these names, in their order."""
@@ -42,6 +52,7 @@ class Packed:
     parts: tuple[str, ...]
     decode: Callable[..., Tensor]
     whole: bool = False  # whether the name that is found is the tensor's own, and not its module's
+    nibbles: Nibbles | None = None  # its own integers, where these have four bits
 
 
 def fields(words: Tensor, bits: int, count: int, dim: int) -> Tensor:
@@ -71,6 +82,25 @@ def parts_of(count: int, width: int, step: int = 1) -> Iterator[slice]:
     size = max(PART // (width * step), 1) * step
     for start in range(0, count, size):
         yield slice(start, min(start + size, count))
+
+
+def fit_nibbles(group: Tensor, scales: Tensor) -> bool:
+    """Whether inputs of these groups lie in blocks of one group each, and scales are halves."""
+    alike = len(group) % BLOCK == 0 and bool((group.reshape(-1, BLOCK) == group[::BLOCK, None]).all())
+    return alike and torch.equal(scales.to(torch.float16).to(torch.float32), scales.to(torch.float32))
+
+
+def in_nibbles(integers: Callable[[slice], Tensor], group: Tensor, point: Tensor, scales: Tensor) -> Tensor:
+    """scale (q - zero) as blocks of kind NIBBLES (out, bytes), of the integers q (inputs, out) that are asked for part
+    by part, the group of each input, and zeros and scales (groups, out)."""
+    first, out = group[::BLOCK], scales.shape[1]
+    found = torch.zeros(out, len(first), HEAD + BLOCK // 2, dtype=torch.uint8)
+    found[..., :2] = scales[first].T.to(torch.float16).contiguous().view(torch.uint8).reshape(out, -1, 2)
+    found[..., 2] = point[first].T
+    for part in parts_of(len(group), out, BLOCK):
+        halves = integers(part).to(torch.uint8).reshape(-1, 2, BLOCK // 2, out)
+        found[:, part.start // BLOCK : part.stop // BLOCK, HEAD:] = (halves[:, 0] | halves[:, 1] << 4).permute(2, 0, 1)
+    return found.reshape(out, -1)
 
 
 def times_scales(found: Tensor, block: tuple[int, int], scale: Tensor, zero: Tensor | None = None) -> Tensor:

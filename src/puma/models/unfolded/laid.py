@@ -1,8 +1,9 @@
 """Each parameter of a model that is open to everybody: of which numbers its words are made, and where these lie.
 
 A matrix stays in its file where folding did no more to it than a factor for each column, be it quantised or not; if its
-rows lie there in another order, they are written down as they are. Anything else is written down in two bytes a number
-where these hold it exactly, and else as the words themselves. This file must not know who reads it.
+rows lie there in another order, or its integers turned (GPTQ, AWQ), they are written down in their own numbers. All
+else is written down in two bytes a number where these hold it exactly, and otherwise as the words themselves. This file
+must not know who reads it.
 """
 
 from __future__ import annotations
@@ -82,6 +83,9 @@ def _in_file(params: Mapping[str, Tensor], name: str) -> Laid | None:
         return None
     lies: Entry = params.entry(found.name)
     blocks, shape = _blocks(lies), (found.stop - found.first, found.columns)
+    own = lies.rebuilt
+    if own is not None and fits(own.kind, shape) and own.fit():
+        return Laid(name, shape, own.kind, made=lambda: own.rows()[found.first : found.stop], factors=found.multiplied)
     if blocks is None or not fits(blocks.kind, shape):
         return None
     if blocks.order is not None:

@@ -15,14 +15,14 @@ from torch import Tensor
 from puma import kernels
 from puma.kernels.shapes import broadcast
 from puma.mpc import clear_forms as clear
-from puma.mpc.arithmetic import deal
+from puma.mpc.arithmetic import deal, reshare, truncating_cost
 from puma.mpc.clear import Clear
 from puma.mpc.clear_forms import in_clear
-from puma.mpc.cost import FREE, Bytes, Cost, Size, Words, declares, local, message_bits
-from puma.mpc.party import FIRST, SECOND, Party, Piece, Protocol, present
+from puma.mpc.cost import Cost, Size, declares, local, message_bits
+from puma.mpc.party import FIRST, Party, Protocol
 from puma.mpc.raising import Raised
-from puma.mpc.share import Secret, Share
-from puma.mpc.wide.words import LOW, MOST, Wide, drawn, wide
+from puma.mpc.share import Additive, Secret, Share
+from puma.mpc.wide.words import LOW, MOST, Wide, wide
 
 WIDEST = 62  # bits of the largest ring whose shares may grow: two words of it add up in one
 
@@ -122,41 +122,29 @@ def narrowed(x: Widened, bits: int) -> Raised:
 
 def opened_cost(x: Widened, y: Widened, shift: int, bits: int) -> Cost:
     """The cost of `opened`."""
-    count, ring = math.prod(broadcast(x.shape, y.shape)), bits + shift
-    words = message_bits(count, LOW) + message_bits(count, ring - LOW)
+    shape, ring = tuple(broadcast(x.shape, y.shape)), bits + shift
+    count = math.prod(shape)
     lacking = (message_bits(count, ring - low) for low in (x.low, y.low, x.low + y.low) if low < ring)
-    return sum((Cost(0, 0, each) for each in lacking), FREE) + Cost(1, 2 * words, words)
+    return sum((Cost(0, 0, each) for each in lacking), truncating_cost((Size(shape, ring, 0, True), shift)))
 
 
-@declares(
-    "online 2(k+s), offline k+s and, for each factor that grew from j bits, k+s-j; 1 round", "section 3", opened_cost
-)
+@declares("online 2k, offline k and, for each factor that grew from j bits, k+s-j; 1 round", "section 3", opened_cost)
 @in_clear(_opened_in_clear)
 def opened(x: Widened, y: Widened, shift: int, bits: int) -> Protocol[Share]:
     """x y / 2^shift in a ring of so many bits, elementwise, broadcasting; off by less than 1.5 units.
 
-    The product of `raising.times` in the ring of bits + shift, opened and cut as by `open_truncate`, two words for each
-    of its own. Safe: an evaluator sends its part of the sum plus a uniform number of that ring from its own stream,
-    carries and all; what is dealt is padded.
+    The product of `raising.times` in the ring of bits + shift, opened as by `open_truncate`: what is left of a part
+    once it was rounded has room in one word. Safe: as there; what is dealt besides is padded.
     """
     party, shape, ring = x.party, broadcast(x.shape, y.shape), bits + shift
-    assert shift > 0 and LOW < ring <= min(x.bits, y.bits)
+    assert shift > 0 and bits <= 64 and LOW < ring <= min(x.bits, y.bits)
     part = _part(x, y)
     for low, value, turn in _lacking(x, y):
         if low < ring:
             dealt = deal(party, value.expand(shape) if party.is_dealer else None, shape, ring - low)
             part = part if party.is_dealer else part + wide(turn * dealt, low)
-    own = _dealt(party, part, shape, ring)
-    frac, lows, highs = x.frac + y.frac - shift, party.own_words("mask", shape), party.own_words("mask", shape)
-    if isinstance(lows, tuple) or isinstance(highs, tuple):
-        yield [Piece(None, LOW), Piece(None, ring - LOW)]
-        one, two = (drawn(*words).shifted_right(shift) for words in zip(lows, highs, strict=True))
-        return Share(party, one, two, bits, frac)
-    pad = drawn(lows, highs)
-    sent = part + own + pad
-    low, high = yield [Piece(sent.low, LOW), Piece(sent.high, ring - LOW)]
-    total = (sent + Wide(present(low), present(high))).plus(1 << (shift - 1))
-    return Share(party, total.shifted_right(shift) - 1, pad.shifted_right(shift), bits, frac)
+    rounded = part.plus(1 << (shift - 1)).shifted_right(shift)
+    return (yield from reshare(Additive(party, rounded, bits, x.frac + y.frac - shift, dealt=True)))[0]
 
 
 def _part(x: Widened, y: Widened) -> Wide:
@@ -174,20 +162,3 @@ def _lacking(x: Widened, y: Widened) -> list[tuple[int, Tensor, Tensor]]:
     if not x.party.is_dealer:
         return [(x.low, both, x.turn), (y.low, both, y.turn), (x.low + y.low, both, both)]
     return [(x.low, x.turn * y.mask, both), (y.low, y.turn * x.mask, both), (x.low + y.low, both, both)]
-
-
-def _dealt(party: Party, value: Wide, shape: tuple[int, ...], ring: int) -> Wide:
-    """What `arithmetic.deal` does, of two words: an evaluator's half of the dealer's value. Safe: P2 is sent the
-    difference to a uniform number of the ring, which it lacks."""
-    if party.rank == FIRST:
-        return drawn(*(present(party.words(FIRST, "deal", shape)) for _ in range(2)))
-    counts = [Bytes.of(Words(math.prod(shape), bits)) for bits in (LOW, ring - LOW)]
-    if party.rank == SECOND:
-        low, high = (present(party.correction(None, count)) for count in counts)
-        return Wide(kernels.unpack(low, LOW, shape), kernels.unpack(high, ring - LOW, shape))
-    half = present(party.words(FIRST, "deal", shape))
-    rest = value - drawn(half, half & 0)
-    party.correction(None if party.dry else kernels.pack(rest.low, LOW), counts[0])
-    half = present(party.words(FIRST, "deal", shape))
-    party.correction(None if party.dry else kernels.pack(rest.high - half, ring - LOW), counts[1])
-    return value

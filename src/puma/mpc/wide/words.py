@@ -52,11 +52,6 @@ def wide(x: Tensor, shift: int = 0) -> Wide:
     return Wide((x << shift) & _BELOW, x >> (LOW - shift))
 
 
-def drawn(low: Tensor, high: Tensor) -> Wide:
-    """The number that two uniform words make, uniform as well."""
-    return Wide(low & _BELOW, high)
-
-
 def _carried(low: Tensor, high: Tensor) -> Wide:
     """Any low word, of which what lies beyond LOW bits, or below 0, goes up."""
     return Wide(low & _BELOW, high + (low >> LOW))

@@ -1,0 +1,169 @@
+"""Masks of the parameters that an evaluator comes to next, drawn while it waits.
+
+They are the bytes that it would draw where it uses them, and nobody else is told. They lie in pages that are kept:
+memory that the system gives anew has to be cleared first, which takes longer than to draw. Where a rehearsal stands
+beside the run it goes on in the same waits. This file must not know models.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Generator, Iterable, Sequence
+from contextlib import contextmanager
+
+from torch import Tensor
+
+from puma import kernels
+from puma.crypto.prg import Reader
+from puma.mpc.seeded import Seeded, rest_bytes
+from puma.mpc.share import Share
+from puma.mpc.waits.rehearsed import Rehearsal
+from puma.net import Link
+from puma.net.endpoint import owned
+
+PAGE = 256 << 10  # bytes of a mask that are drawn at a time while nothing comes: some 30 us
+FORESEEN = 512 << 20  # bytes that are drawn ahead, at most
+LATE, SLOW = 8, 1e-3  # a network is slow where so many rounds one after the other waited so many seconds each
+
+
+class Drawn:
+    """The mask of a parameter, drawn in part: its first `done` bytes."""
+
+    def __init__(self, weight: Seeded) -> None:
+        self.size, self.done = rest_bytes(weight.shape, weight.bits), 0
+        self.pages: list[Tensor] = []
+        self._stream = weight.stream()
+        self._reader: Reader | None = None
+
+    def draw(self, page: Tensor) -> None:
+        """The next bytes."""
+        part = page[: self.size - self.done]
+        self._reader = self._reader or self._stream.reader(0)
+        self._reader.into(part)
+        self.pages.append(page)
+        self.done += part.numel()
+
+    def read(self, low: int, high: int, buffer: Tensor) -> Tensor:
+        """Bytes that are there, as they lie or in the buffer."""
+        first, last = low // PAGE, (high - 1) // PAGE
+        if first >= last:
+            return self.pages[first][low - first * PAGE : high - first * PAGE]
+        at = 0
+        for number in range(first, last + 1):
+            piece = self.pages[number][max(0, low - number * PAGE) : high - number * PAGE]
+            buffer[at : at + piece.numel()] = piece
+            at += piece.numel()
+        return buffer[:at]
+
+
+class Foreseen:
+    """What an evaluator does in its waits; see `Meanwhile` in mpc/party.py.
+
+    After a parameter the next ones in the order given are wanted, as many as fit; what is drawn of others is forgotten.
+    """
+
+    def __init__(self, weights: Sequence[Seeded], most: int = FORESEEN) -> None:
+        self._weights, self._most = list(weights), most
+        self._places: dict[int, list[int]] = {}  # of one that serves several layers there are as many
+        for place, weight in enumerate(weights):
+            self._places.setdefault(id(weight), []).append(place)
+        self._drawn: dict[int, Drawn] = {}  # by place
+        self._read: list[Drawn] = []  # of which the pages are free once the run waits again
+        self._free: list[Tensor] | None = None  # pages; none are made before the first wait
+        self._waits = deque[float](maxlen=LATE)
+        self._first, self._wanted = 0, -1  # the next one, and the one from which on they were wanted last
+        self._rehearsal: Rehearsal | None = None
+
+    def __repr__(self) -> str:
+        return f"Foreseen({len(self._weights)} parameters)"
+
+    @property
+    def slow(self) -> bool:
+        """Whether rounds have waited long of late."""
+        return len(self._waits) == LATE and min(self._waits) >= SLOW
+
+    @contextmanager
+    def beside(self, rehearsal: Rehearsal) -> Generator[None, None, None]:
+        """Meanwhile this one tells what comes to be multiplied."""
+        self._rehearsal = rehearsal
+        try:
+            yield
+        finally:
+            self._rehearsal = None
+            rehearsal.end()
+
+    def meanwhile(self, link: Link) -> None:
+        """Draw until something comes on this link."""
+        if not self.slow:
+            return
+        if self._rehearsal is not None:
+            self._rehearsal.wait()
+        if self._wanted != self._first:
+            self._want(self._first)
+        free = self._pages()
+        for drawn in self._drawn.values():
+            while drawn.done < drawn.size:
+                if not free or not link.quiet:
+                    return
+                drawn.draw(free.pop())
+
+    def waited(self, seconds: float) -> None:
+        """A round waited so long for its message."""
+        self._waits.append(seconds)
+        if self._rehearsal is not None:
+            self._rehearsal.go_on()
+
+    def take(self, weight: Seeded) -> Drawn | None:
+        """The mask's first bytes, as many as are drawn already, until the run waits again; those of the parameters
+        behind it are wanted from now on."""
+        places = self._places.get(id(weight))
+        if places is None:
+            return None
+        place = min(places, key=lambda place: (place - self._first) % len(self._weights))
+        found, self._first = self._drawn.pop(place, None), place + 1
+        if found is not None:
+            self._read.append(found)
+        return found
+
+    def forget(self) -> None:
+        """Let go of all memory: nobody asks for anything at present."""
+        self._drawn, self._read, self._free, self._wanted = {}, [], None, -1
+
+    def known(self) -> Tensor | None:
+        """What a rehearsal has made of the next product with a parameter."""
+        return None if self._rehearsal is None else self._rehearsal.take()
+
+    def _pages(self) -> list[Tensor]:
+        """Those that nothing lies in."""
+        if self._free is None:
+            sizes = (-(-rest_bytes(w.shape, w.bits) // PAGE) for w in self._weights)
+            count = min(self._most // PAGE, sum(sizes))
+            memory = kernels.from_wire(owned(count * PAGE), self._weights[0].device)
+            self._free = list(memory.reshape(count, PAGE))
+        self._release(self._read)
+        self._read = []
+        return self._free
+
+    def _want(self, first: int) -> None:
+        """The parameters from this place on, as many as fit."""
+        before, left, self._drawn, self._wanted = self._drawn, self._most, {}, first
+        for place in range(first, first + len(self._weights) - 1):
+            place %= len(self._weights)
+            drawn = self._drawn[place] = before.pop(place, None) or Drawn(self._weights[place])
+            left -= drawn.size
+            if left <= 0:
+                break
+        self._release(before.values())
+
+    def _release(self, those: Iterable[Drawn]) -> None:
+        for drawn in those:
+            if self._free is not None:  # else no page has been made yet
+                self._free += drawn.pages
+
+
+def foreseen(parameters: Sequence[Share]) -> Foreseen | None:
+    """For an evaluator that draws masks where it uses them; None for any other party."""
+    drawn = [p for p in parameters if isinstance(p, Seeded) and not p.keep and len(p.shape) == 2]
+    if len(drawn) < 2 or drawn[0].party.dry or drawn[0].party.is_dealer:
+        return None
+    return Foreseen(drawn)
