@@ -23,7 +23,8 @@ from tests.models.library.compare import EQUAL, NOT_THEIRS, REFUSED, quiet
 FAULTS = [  # each was wrong in silence once
     ("bert", "not lower"), ("bert", "one type"), ("bert", "no config"), ("gpt2", "space"), ("gpt2-bos", "no space"),
     ("bert", "gpt2"), ("roberta", "decoder"), ("opt", "further"), ("qwen2", "few added"), ("neox", "padded"),
-    ("gpt2", "split"), ("bert", "no frame"), ("mbart", "language"), ("mbart50", "language"),
+    ("gpt2", "split"), ("bert", "no frame"), ("mbart", "language"), ("mbart50", "language"), ("mpnet", "bert"),
+    ("nllb", "llama"),
 ]  # fmt: skip
 
 

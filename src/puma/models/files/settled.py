@@ -46,6 +46,10 @@ FRAMED = {  # what a class puts around texts, whatever the file says
     "XLMRobertaTokenizer": ("bos_token", "eos_token"), "AlbertTokenizer": ("cls_token", "sep_token"),
     "T5Tokenizer": ("eos_token",), "MPNetTokenizer": ("cls_token", "sep_token"),
 }  # fmt: skip
+PAIRED = {  # the step that puts tokens around texts in a class, and how many around a pair
+    "BertTokenizer": ("BertProcessing", 3), "RobertaTokenizer": ("RobertaProcessing", 4),
+    "MPNetTokenizer": ("RobertaProcessing", 4),
+}  # fmt: skip
 SPACED = ("GPT2Tokenizer", "GPTNeoXTokenizer", "Qwen2Tokenizer", "RobertaTokenizer")
 
 
@@ -171,7 +175,9 @@ def _mended(raw: Raw, called: str, settings: Raw) -> Raw:
         scheme = "always" if settings.get("add_prefix_space", True) else "never"
         raw = raw | {step: _schemed(raw.get(step), scheme) for step in ("pre_tokenizer", "decoder")}
     if called in ("LlamaTokenizer", "GemmaTokenizer"):
-        raw = raw | _of_pairs(called, settings)
+        own = {"dropout": None, "fuse_unk": True, "byte_fallback": True}
+        own |= {"unk_token": None} if called == "LlamaTokenizer" else {}
+        raw = raw | _of_pairs(called, settings) | {"model": raw["model"] | own}
     if called in translating.FRAMES:
         raw = translating.respoken(raw, called, settings)
     framed = json.dumps(raw.get("post_processor"))
@@ -179,10 +185,32 @@ def _mended(raw: Raw, called: str, settings: Raw) -> Raw:
         token = text(settings.get(name) or SPECIALS[called][name])
         if json.dumps(token) not in framed:
             raise CheckpointError(f"tokenizer.json does not put {token} to texts, and a {called} does", HINT)
+    raw = _framed_alike(raw, called, settings)
     names = settings.get("model_input_names")
     if names is not None and "token_type_ids" not in names:
         raw = raw | {"post_processor": _of_one_type(raw.get("post_processor"))}
     return raw
+
+
+def _framed_alike(raw: Raw, called: str, settings: Raw) -> Raw:
+    """With the tokens around a pair that a class of PAIRED puts there, where the file has them otherwise."""
+    kind, count = PAIRED.get(called, ("", 0))
+    if not kind or _marks(raw.get("post_processor")) == count:
+        return raw
+    sep, cls = (text(settings.get(name) or SPECIALS[called][name]) for name in ("sep_token", "cls_token"))
+    step = {"type": kind, "sep": [sep, translating.number(raw, sep)], "cls": [cls, translating.number(raw, cls)]}
+    more = {"trim_offsets": True, "add_prefix_space": False} if kind == "RobertaProcessing" else {}
+    return raw | {"post_processor": step | more}
+
+
+def _marks(step: Any) -> int:
+    """How many tokens a step puts around a pair of texts."""
+    kind = step.get("type") if isinstance(step, dict) else None
+    if kind == "Sequence":
+        return sum(map(_marks, step["processors"]))
+    if kind == "TemplateProcessing":
+        return sum("SpecialToken" in part for part in step["pair"])
+    return {"BertProcessing": 3, "RobertaProcessing": 4}.get(str(kind), 0)
 
 
 def _of_pairs(called: str, settings: Raw) -> Raw:

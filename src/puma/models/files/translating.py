@@ -179,7 +179,7 @@ def _template(raw: Raw, frame: Sequence[str], code: str, settings: Raw) -> Raw:
     single = [part.format(code=code, eos=eos) for part in frame]
     pair = [each for part in single for each in (("$A", "$B") if part == "$A" else (part,))]
     said = {"single": [_placed(part) for part in single], "pair": [_placed(part) for part in pair]}
-    numbers = {token: {"id": token, "ids": [_number(raw, token)], "tokens": [token]} for token in (code, eos)}
+    numbers = {token: {"id": token, "ids": [number(raw, token)], "tokens": [token]} for token in (code, eos)}
     return {"type": "TemplateProcessing", "special_tokens": numbers} | said
 
 
@@ -189,7 +189,8 @@ def _placed(part: str) -> Raw:
     return {"SpecialToken": {"id": part, "type_id": 0}}
 
 
-def _number(raw: Raw, token: str) -> int:
+def number(raw: Raw, token: str) -> int:
+    """Of a token that a tokenizer.json has; CheckpointError if it has none of this name."""
     vocabulary = raw["model"].get("vocab") or {}
     known = vocabulary if isinstance(vocabulary, dict) else {piece: i for i, (piece, _) in enumerate(vocabulary)}
     known = known | {each["content"]: each["id"] for each in raw.get("added_tokens") or []}
