@@ -154,6 +154,7 @@ LOCAL = {
     "compare.digit_bits",
     "compare.sign_of",
     "lookup.digit",
+    "lookup.each_of",
     "retrieval.choice_bytes",
     "functional.component",
     "fixed.index_bits",

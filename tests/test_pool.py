@@ -25,7 +25,7 @@ def three() -> Iterator[None]:
 def test_ranges_cover_all_and_begin_at_steps(size: int, step: int) -> None:
     parts = pool.ranges(size, 10, step)
     assert [i for low, high in parts for i in range(low, high)] == list(range(size))
-    assert all(low % step == 0 for low, _ in parts) and len(parts) <= 3
+    assert all(low % step == 0 for low, _ in parts) and len(parts) <= 3 * pool.PIECES
     assert len(parts) == 1 or size >= 20
 
 
@@ -45,7 +45,7 @@ def test_a_range_is_not_cut_again() -> None:
     found = []
     pool.split(lambda low, high: found.append(pool.ranges(1000, 1)), 3, 1)
     assert found == [[(0, 1000)]] * 3
-    assert len(pool.ranges(1000, 1)) == 3
+    assert len(pool.ranges(1000, 1)) == 3 * pool.PIECES
 
 
 @pytest.mark.parametrize("failing", [0, 1, 2])
@@ -61,7 +61,25 @@ def test_an_error_is_raised_when_all_have_ended(failing: int) -> None:
     with pytest.raises(ValueError, match="this range fails"):
         pool.split(work, 3, 1)
     assert sorted(ended) == sorted({0, 1, 2} - {failing})
-    assert len(pool.ranges(30, 1)) == 3
+    assert len(pool.ranges(30, 1)) == 3 * pool.PIECES
+
+
+def test_nobody_waits_for_threads_that_have_other_work() -> None:
+    release, held = threading.Event(), threading.Barrier(4, timeout=10)
+
+    def hold(low: int, high: int) -> None:
+        held.wait()
+        release.wait(10)
+
+    other = threading.Thread(target=pool.split, args=(hold, 3, 1))
+    other.start()
+    held.wait()  # all workers are busy now
+    done = []
+    pool.split(lambda low, high: done.append(high - low), 300, 1)
+    assert sum(done) == 300 and not release.is_set()
+    release.set()
+    other.join(10)
+    assert not other.is_alive()
 
 
 def test_several_callers_at_once() -> None:

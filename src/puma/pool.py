@@ -2,14 +2,16 @@
 ranges and do them side by side. One thread unless `use` says otherwise.
 
 Results never depend on how many there are: a range is computed as it would be in one piece. Work inside a range is not
-cut again, and what would keep a thread for less time than it takes to wake it is done by the caller. This file must not
-know what is computed.
+cut again, and what would keep a thread for less time than it takes to wake it is done by the caller. There are more
+ranges than threads, and whoever is free takes the next one: so nobody waits for a thread that wakes late, or that the
+machine has other work for. This file must not know what is computed.
 """
 
 from __future__ import annotations
 
 import os
 import threading
+from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,14 +23,33 @@ Work = Callable[[int, int], object]
 _Done = tuple[BaseException | None, float]
 
 MOST = 1024  # threads
+PIECES = 4  # ranges for each thread, if they are long enough
 _QUOTA = Path("/sys/fs/cgroup/cpu.max")
+
+
+class _Job:
+    """Ranges that are left to do, and how those ended that others than the caller did."""
+
+    __slots__ = ("done", "left", "work")
+
+    def __init__(self, work: Work, parts: Sequence[Range]) -> None:
+        self.work: Work | None = work
+        self.left = deque(parts)
+        self.done = SimpleQueue[_Done]()
+
+    def next(self) -> Range | None:
+        """A range that nobody has taken."""
+        try:
+            return self.left.popleft()
+        except IndexError:
+            return None
 
 
 class _Workers:
     """Threads that wait for ranges; they end with the process, so that nobody waits for one that has left."""
 
     def __init__(self) -> None:
-        self.jobs: SimpleQueue[tuple[Work, Range, SimpleQueue[_Done]]] = SimpleQueue()
+        self.jobs: SimpleQueue[_Job] = SimpleQueue()
         self._made = 0
 
     def grow(self, count: int) -> None:
@@ -40,15 +61,17 @@ class _Workers:
     def _serve(self) -> None:
         _here.inside = True
         while True:
-            work, (low, high), done = self.jobs.get()
-            began, failure = thread_time(), None
-            try:
-                work(low, high)
-            except BaseException as error:
-                failure = error
-            del work  # whatever it holds is the caller's to let go of
-            done.put((failure, thread_time() - began))
-            del failure, done
+            job = self.jobs.get()
+            while (work := job.work) is not None and (part := job.next()) is not None:
+                began, failure = thread_time(), None
+                try:
+                    work(*part)
+                except BaseException as error:
+                    failure = error
+                work = None  # whatever it holds is the caller's to let go of
+                job.done.put((failure, thread_time() - began))
+                del failure
+            del job, work
 
 
 class _Here(threading.local):
@@ -95,13 +118,13 @@ def share(parties: int) -> int:
     return max(1, min(MOST, cores() // max(1, parties)))
 
 
-def ranges(size: int, least: int, step: int = 1) -> list[Range]:
-    """0 .. size in order, as many ranges as threads at most, nearly alike, `least` long at least.
+def ranges(size: int, least: int, step: int = 1, pieces: int = PIECES) -> list[Range]:
+    """0 .. size in order, so many ranges for each thread at most, nearly alike, `least` long at least.
 
     All but the first begin at a multiple of `step`. One range where there is one thread, or inside another range.
     """
-    parts = min(_count, size // max(least, 1))
-    if parts < 2 or _here.inside:
+    parts = min(_count * pieces, size // max(least, 1))
+    if parts < 2 or _count == 1 or _here.inside:
         return [(0, size)]
     steps = -(-size // step)
     cuts = sorted({min(size, steps * i // parts * step) for i in range(parts + 1)} - {0})
@@ -109,24 +132,27 @@ def ranges(size: int, least: int, step: int = 1) -> list[Range]:
 
 
 def each(work: Work, parts: Sequence[Range]) -> None:
-    """work(low, high) for all, the first by the calling thread; the first error is raised when all have ended."""
+    """work(low, high) for all, by the caller and by threads that are free; an error is raised when all have ended."""
     if len(parts) < 2:
         for low, high in parts:
             work(low, high)
         return
-    jobs, done = _served().jobs, SimpleQueue[_Done]()
-    for part in parts[1:]:
-        jobs.put((work, part, done))
+    job, jobs, own = _Job(work, parts), _served().jobs, 0
+    for _ in range(min(_count, len(parts)) - 1):
+        jobs.put(job)
     failures = list[BaseException]()
     _here.inside = True
     try:
-        work(*parts[0])
-    except BaseException as error:
-        failures.append(error)
+        while (part := job.next()) is not None:
+            own += 1
+            try:
+                work(*part)
+            except BaseException as error:
+                failures.append(error)
     finally:
-        _here.inside = False
-    for _ in parts[1:]:  # all of them, whatever failed: they write where the caller lets go of memory
-        failure, seconds = done.get()
+        _here.inside, job.work = False, None
+    for _ in range(len(parts) - own):  # whatever failed: they write where the caller lets go of memory
+        failure, seconds = job.done.get()
         _here.helped += seconds
         failures += [] if failure is None else [failure]
     if failures:

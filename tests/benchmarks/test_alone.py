@@ -20,6 +20,7 @@ SIZES = {"vocab_size": 60, "hidden_size": 24, "embedding_size": 24, "intermediat
 
 def test_a_party_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(seeded, "BLOCK_BYTES", 600)
+    monkeypatch.setattr(seeded, "THREAD_BYTES", 1)
     monkeypatch.setattr("benchmarks.alone.parties.KEEP_MASKS_BELOW", 0)
     config = msgspec.structs.replace(preset("minilm-l6", 1), **SIZES)
     alone = Alone(config, RandomParams(config), shaped(config, 9, None))

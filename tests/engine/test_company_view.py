@@ -64,10 +64,11 @@ def test_all_that_an_evaluator_hears_is_padded(rank: int, clear: PlainModel) -> 
         assert_hidden(lambda party: batch(clear, asks, party), rank)
 
 
-def scores(clear: PlainModel, patch: Any = None) -> list[float]:
-    """How much the bits that P1 and P2 hear tell of which of two texts the second turn was, over many copies."""
+def scores(clear: PlainModel) -> list[float]:
+    """How much the bits that P1 and P2 hear tell of which of two texts the second turn was, over many copies; and the
+    lowest ones of what they open."""
     secret = torch.arange(COPIES) * 40503 % 65521 % 2
-    told: list[list[np.ndarray]] = [[], []]
+    told: list[list[np.ndarray]] = [[], [], []]
     for bit in secret.tolist():
         members = trio({pair: fresh_secret() for pair in ((0, 1), (0, 2), (1, 2))})
         for member in members:
@@ -77,6 +78,8 @@ def scores(clear: PlainModel, patch: Any = None) -> list[float]:
         for rank in (FIRST, SECOND):
             heard = [frame for link in members[rank].links.values() for frame in link.received]  # type: ignore[attr-defined]
             told[rank - 1].append(np.concatenate(heard))
+        both = [members[rank].links[3 - rank].received for rank in (FIRST, SECOND)]  # type: ignore[attr-defined]
+        told[2].append(np.concatenate([a ^ b for a, b in zip(*both, strict=True)]))  # each sent its part of a sum
     signs = 1 - 2 * secret.numpy().astype(np.float32)
     found = []
     for each in told:

@@ -19,10 +19,16 @@ CHAINS: dict[str, Callable[[Any, list[Tensor], int], Any]] = {
     "cut, one": lambda k, x, bits: k.cut(x[0], None, 0, bits // 2, bits, 0),
     "cut, all": lambda k, x, bits: k.cut(x[0], None, 5, bits, bits, 7),
     "cut, nothing": lambda k, x, bits: k.cut(x[0], x[1], -1, 0, bits, 0),
+    "cut, both": lambda k, x, bits: k.cut_both(x[0], x[1], x[2], 1 << (bits // 2), bits // 3, bits, -1),
+    "cut, both alone": lambda k, x, bits: k.cut_both(x[0], None, x[1], 5, bits // 2, bits, 7),
+    "cut, both to nothing": lambda k, x, bits: k.cut_both(x[0], x[1], x[2], 5, bits, bits, 7),
+    "cut, digits": lambda k, x, bits: k.cut_digits(x[0], x[1], [(0, 1), (1, bits - 1), (bits // 2, bits // 3 or 1)]),
+    "cut, digits of one": lambda k, x, bits: k.cut_digits(x[0], None, [(0, bits), (bits - 1, 1)]),
     "joined": lambda k, x, bits: k.joined(x[0], x[1], bits - 1, -(1 << (bits - 1))),
+    "joined, both": lambda k, x, bits: k.joined_both(*x[:4], bits - 1, -(1 << (bits - 1))),
     "wraps": lambda k, x, bits: k.wraps(x[0], x[1], bits),
     "picked": lambda k, x, bits: k.picked(x[0], x[1], 1 << (bits - 1), bits, torch.stack(x[2:4])),
-    "selected": lambda k, x, bits: k.selected(x[0] & 1, *x[1:5], bits % 2 == 0),
+    "selected": lambda k, x, bits: k.selected(x[0] & 1, *x[1:3], torch.stack(x[3:5]), bits % 2 == 0),
     "line": lambda k, x, bits: k.line(torch.stack([torch.stack(x[:3]), torch.stack(x[1:4])]), x[4] & 1, *x[2:4]),
     "line_masks": lambda k, x, bits: k.line_masks((x[0] & 2) - 1, *x[1:4], x[4] & 1),
 }
@@ -52,9 +58,9 @@ def test_every_shape_and_ring(name: str) -> None:
         assert same(x, before)
 
 
-@pytest.mark.parametrize("name", ["cut", "cut, one", "cut, nothing"])
+@pytest.mark.parametrize("name", ["cut", "cut, one", "cut, nothing", "cut, both alone", "cut, digits of one"])
 def test_whole_words(name: str) -> None:
-    x = [words(9, seed=i) for i in range(2)]
+    x = [words(9, seed=i) for i in range(3)]
     assert same(CHAINS[name](kernels, x, 64), CHAINS[name](plain, x, 64))
 
 
@@ -71,6 +77,7 @@ def test_every_layout(name: str) -> None:
 def test_shapes_that_are_spread() -> None:
     v, row, x = words(4, 1) & 1, words(1, 5), words(4, 5)
     for first in (False, True):
-        assert same(kernels.selected(v, row, row, x, x, first), plain.selected(v, row, row, x, x, first))
+        dealt = torch.stack([x, x])
+        assert same(kernels.selected(v, row, row, dealt, first), plain.selected(v, row, row, dealt, first))
     assert same(kernels.cut(v, row, 1, 2, 40, -1), plain.cut(v, row, 1, 2, 40, -1))
     assert same(kernels.joined(row, x, 3, 1), plain.joined(row, x, 3, 1))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -19,7 +21,7 @@ def hot(*lead: int, width: int, seed: int = 0) -> torch.Tensor:
 
 @pytest.mark.parametrize("room", [kernels, plain])
 @pytest.mark.parametrize("width", WIDTHS)
-def test_shares_of_a_one_hot_meet_the_digit(room: object, width: int) -> None:
+def test_shares_of_a_one_hot_meet_the_digit(room: Any, width: int) -> None:
     size = 1 << width
     hidden = words(500, seed=1) & (size - 1)
     public = words(500, seed=2) & (size - 1)
@@ -58,9 +60,15 @@ def check(e: torch.Tensor, digit: torch.Tensor, width: int, members: torch.Tenso
         table = words(2 * tables, 1 << width, seed=tables)[::2]
         assert torch.equal(kernels.lookup(e, digit, width, table), plain.lookup(e, digit, width, table)), tables
     assert torch.equal(kernels.member(e, digit, width, members), plain.member(e, digit, width, members))
+    asked = [(e, digit, width, members), (e, digit, width, None), (e, digit, width, 1 - members.long())]
+    for got, expected in zip(kernels.flags(asked), plain.flags(asked), strict=True):
+        assert got.shape == expected.shape and torch.equal(got, expected)
     assert torch.equal(kernels.above(e, digit, width), plain.above(e, digit, width))
     assert torch.equal(kernels.hot_bit(e, digit, width), plain.hot_bit(e, digit, width))
     assert torch.equal(kernels.onehot(digit, width), plain.onehot(digit, width))
+    half = words(2 * (((digit.numel() << width) + 7) // 8)).to(torch.uint8)
+    hidden = [room.hidden_hots(half, [digit, digit], [width, width]) for room in (kernels, plain)]
+    assert torch.equal(*hidden)
 
 
 @pytest.mark.parametrize("width", WIDTHS)

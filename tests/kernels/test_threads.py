@@ -57,6 +57,8 @@ def test_one_hot_digits(size: int, width: int) -> None:
     for name in ("above", "hot_bit"):
         assert torch.equal(getattr(kernels, name)(e, digit, width), getattr(plain, name)(e, digit, width))
     assert torch.equal(kernels.onehot(digit, width), plain.onehot(digit, width))
+    half = words(((digit.numel() << width) + 7) // 8).to(torch.uint8)
+    assert torch.equal(kernels.hidden_hots(half, [digit], [width]), plain.hidden_hots(half, [digit], [width]))
     assert torch.equal(kernels.parity(e), plain.parity(e))
 
 

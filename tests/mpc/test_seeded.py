@@ -201,6 +201,7 @@ def test_a_walk_without_work_is_none() -> None:
 def test_parts_do_not_depend_on_the_number_of_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     """Threads that take ranges of rows draw the masks of these rows, and add up what they share."""
     monkeypatch.setattr(seeded, "BLOCK_BYTES", 600)
+    monkeypatch.setattr(seeded, "THREAD_BYTES", 1)
 
     def compute(party: Party) -> list[torch.Tensor]:
         x, w, y = (

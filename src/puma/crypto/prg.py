@@ -21,6 +21,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from puma import pool
 
 BLOCK = 16
+HOST = torch.device("cpu")
 SECRET_BYTES = 32
 # Far below the 2^64 blocks at which counter mode shows itself, and far above what any session draws.
 MAX_POSITION = 1 << 48
@@ -32,7 +33,7 @@ Device = str | torch.device
 # has one page for all of them, which stays in the cache; and so many that threads seldom meet at Python's lock.
 _ZEROS = memoryview(bytes(1 << 20))
 _LEAST = 1 << 18  # bytes that a thread draws at least: some 30 us
-_SMALL, _AHEAD = 1 << 10, 1 << 12  # bytes of a draw that may come out of so many drawn at once
+_SMALL, _AHEAD = 1 << 12, 1 << 14  # bytes of a draw that may come out of so many drawn at once
 _NOTHING = np.empty(0, np.uint8)
 _TRIALS, _TRIED = 5, 1 << 18  # of a way to draw: how often it is tried, and with how many bytes
 
@@ -78,7 +79,7 @@ class PairKey:
 class Stream:
     """Uniform numbers in a fixed order; `position` counts the 16-byte blocks drawn so far. For one thread."""
 
-    __slots__ = ("_cipher", "_held", "_key", "_low", "_position", "lane", "purpose")
+    __slots__ = ("_cipher", "_held", "_key", "_low", "_position", "_spare", "lane", "purpose")
 
     def __init__(self, key: bytes, purpose: str, lane: int = 0, position: int = 0) -> None:
         self._key = key
@@ -87,6 +88,7 @@ class Stream:
         self._position = position
         self._held, self._low = _NOTHING, 0  # behind `low` lie bytes from `position` on that have been made already
         self._cipher: CipherContext | None = None  # goes on behind them
+        self._spare: list[CipherContext] = []  # of threads that draw a part each: to make one takes as long as 256 kB
 
     @property
     def position(self) -> int:
@@ -110,24 +112,30 @@ class Stream:
         cipher.update(bytes(skipped))
         return Reader(cipher)
 
-    def bytes(self, n: int, device: Device = "cpu") -> torch.Tensor:
+    def bytes(self, n: int, device: Device = HOST) -> torch.Tensor:
         """n uniform bytes, a 1-D uint8 tensor."""
+        if device is HOST:
+            return torch.from_numpy(self._draw(n)[:n])
         if _is_meta(device):
             self._skip(n)
             return torch.empty(n, dtype=torch.uint8, device="meta")
-        return _tensor(self._draw(n)[:n], device)
+        return torch.from_numpy(self._draw(n)[:n]).to(device)
 
-    def words(self, shape: Shape, device: Device = "cpu") -> torch.Tensor:
+    def words(self, shape: Shape, device: Device = HOST) -> torch.Tensor:
         """Uniform 64-bit words, an int64 tensor."""
-        dims, n = _counted(shape)
+        dims = (shape,) if isinstance(shape, int) else tuple(shape)
+        size = 8 * math.prod(dims)
+        if device is HOST:
+            return torch.from_numpy(np.ndarray(dims, np.int64, self._draw(size)))
         if _is_meta(device):
-            self._skip(8 * n)
+            self._skip(size)
             return torch.empty(dims, dtype=torch.int64, device="meta")
-        return _tensor(np.ndarray(dims, np.int64, self._draw(8 * n)), device)
+        return torch.from_numpy(np.ndarray(dims, np.int64, self._draw(size))).to(device)
 
-    def bits(self, shape: Shape, device: Device = "cpu") -> torch.Tensor:
+    def bits(self, shape: Shape, device: Device = HOST) -> torch.Tensor:
         """Uniform bits as 0/1 int64 words; eight are spent per byte, lowest first."""
-        dims, n = _counted(shape)
+        dims = (shape,) if isinstance(shape, int) else tuple(shape)
+        n = math.prod(dims)
         size = (n + 7) // 8
         if _is_meta(device):
             self._skip(size)
@@ -138,16 +146,18 @@ class Stream:
             bits[low:high] = np.unpackbits(drawn[low // 8 : (high + 7) // 8], count=high - low, bitorder="little")
 
         pool.split(spread, n, _LEAST, 8)
-        return _tensor(bits.reshape(dims), device)
+        return torch.from_numpy(bits.reshape(dims)).to(device)
 
     def _draw(self, size: int) -> np.ndarray:
         """Whole blocks, at least `size` bytes: the next draw then starts at a block that `at` can name."""
-        blocks, start, low = _blocks(size), self._position, self._low
-        size = blocks * BLOCK
-        self._advance(blocks)
-        if low + size <= self._held.size:
-            self._low = low + size
-            return self._held[low : low + size]
+        size, start, low = (size + BLOCK - 1) & -BLOCK, self._position, self._low
+        self._position = start + size // BLOCK
+        if self._position > MAX_POSITION:
+            raise self._used_up()
+        end = low + size
+        if end <= self._held.size:
+            self._low = end
+            return self._held[low:end]
         held = self._held[low:]
         if self._cipher is None:
             self._cipher = _cipher(self._key, start + held.size // BLOCK)
@@ -157,20 +167,30 @@ class Stream:
         parts = pool.ranges(buffer.size, _LEAST, BLOCK)
         if len(parts) > 1:  # each at its own position
             self._cipher = None
-            pool.each(lambda low, high: _fill(_cipher(self._key, start + low // BLOCK), buffer[low:high]), parts)
+            pool.each(lambda low, high: self._fill_at(start + low // BLOCK, buffer[low:high]), parts)
         else:
             _fill(self._cipher, buffer[held.size :])
         self._held, self._low = (buffer, size) if size < buffer.size else (_NOTHING, 0)
         return buffer[:size]
 
+    def _fill_at(self, position: int, part: np.ndarray) -> None:
+        """What lies from a position on; threads do this side by side."""
+        try:
+            context = self._spare.pop()
+            context.reset_nonce(position.to_bytes(BLOCK, "big"))
+        except IndexError:
+            context = _cipher(self._key, position)
+        _fill(context, part)
+        self._spare.append(context)
+
     def _skip(self, size: int) -> None:
-        self._advance(_blocks(size))
+        self._position += (size + BLOCK - 1) // BLOCK
+        if self._position > MAX_POSITION:
+            raise self._used_up()
         self._cipher, self._held, self._low = None, _NOTHING, 0
 
-    def _advance(self, blocks: int) -> None:
-        self._position += blocks
-        if self._position > MAX_POSITION:
-            raise OverflowError(f"the stream {self.purpose!r} is used up; open a new session")
+    def _used_up(self) -> OverflowError:
+        return OverflowError(f"the stream {self.purpose!r} is used up; open a new session")
 
     def __repr__(self) -> str:
         return f"Stream({self.purpose!r}, lane={self.lane}, position={self._position})"
@@ -241,19 +261,5 @@ def _fill(context: CipherContext, buffer: np.ndarray) -> None:
         context.update_into(_ZEROS[: len(piece)], piece)
 
 
-def _counted(shape: Shape) -> tuple[tuple[int, ...], int]:
-    dims = (shape,) if isinstance(shape, int) else tuple(shape)
-    return dims, math.prod(dims)
-
-
 def _is_meta(device: Device) -> bool:
-    return (device if isinstance(device, torch.device) else torch.device(device)).type == "meta"
-
-
-def _tensor(array: np.ndarray, device: Device) -> torch.Tensor:
-    found = torch.from_numpy(array)
-    return found if isinstance(device, torch.device) and device.type == "cpu" else found.to(device)
-
-
-def _blocks(size: int) -> int:
-    return (size + BLOCK - 1) // BLOCK
+    return torch.device(device).type == "meta"

@@ -23,9 +23,14 @@ __all__ = [
     "above",
     "chosen_packed",
     "cut",
+    "cut_both",
+    "cut_digits",
+    "flags",
     "from_wire",
+    "hidden_hots",
     "hot_bit",
     "joined",
+    "joined_both",
     "line",
     "line_masks",
     "linear_packed",
@@ -126,6 +131,23 @@ def joined(x: Tensor, y: Tensor, shift: int, after: int) -> Tensor:
     return _for(x).joined(x, y, shift, after)
 
 
+def cut_digits(x: Tensor, y: Tensor | None, places: Sequence[tuple[int, int]]) -> Sequence[Tensor]:
+    """For each place (low, width) the bits low .. low+width-1 of x + y, or of x alone."""
+    return _for(x).cut_digits(x, y, places)
+
+
+def cut_both(
+    x: Tensor, y: Tensor | None, z: Tensor, before: int, shift: int, bits: int, after: int
+) -> tuple[Tensor, Tensor]:
+    """`cut` of x and y, and of z with no constants: of a masked value and a mask at once."""
+    return _for(x).cut_both(x, y, z, before, shift, bits, after)
+
+
+def joined_both(x: Tensor, y: Tensor, z: Tensor, w: Tensor, shift: int, after: int) -> tuple[Tensor, Tensor]:
+    """`joined` of x and y, and of z and w with no constant."""
+    return _for(x).joined_both(x, y, z, w, shift, after)
+
+
 def wraps(a: Tensor, b: Tensor, bits: int) -> tuple[Tensor, Tensor, Tensor]:
     """a and b modulo 2^bits; and (2, ...) of their sum the carry with the top bit added to it, and the carry."""
     return _for(a).wraps(a, b, bits)
@@ -136,9 +158,10 @@ def picked(a: Tensor, b: Tensor, before: int, bits: int, choices: Tensor) -> tup
     return _for(a).picked(a, b, before, bits, choices)
 
 
-def selected(v: Tensor, own: Tensor, m: Tensor, rho: Tensor, rho_l: Tensor, first: bool) -> Tensor:
-    """v w + (1 - 2 v) (rho m - rho_l) with w = m - own if `first`, else -own; v and m broadcast to rho's shape."""
-    return _for(rho).selected(v, own, m, rho, rho_l, first)
+def selected(v: Tensor, own: Tensor, m: Tensor, dealt: Tensor, first: bool) -> Tensor:
+    """v w + (1 - 2 v) (rho m - rho_l) with w = m - own if `first`, else -own; dealt (2, ...) are rho and rho_l,
+    to whose shape v and m broadcast."""
+    return _for(dealt).selected(v, own, m, dealt, first)
 
 
 def line(dealt: Tensor, v: Tensor, e: Tensor, b: Tensor) -> Tensor:
@@ -215,6 +238,12 @@ def onehot(digit: Tensor, width: int) -> Tensor:
     return _for(digit).onehot(digit, width)
 
 
+def hidden_hots(half: Tensor, digits: Sequence[Tensor], widths: Sequence[int]) -> Tensor:
+    """The bytes `half` xor the one-hot vectors of digits, which lie one behind the other, a run of bits for each tensor
+    of digits, filled up to a whole byte by zeros: a fresh row of uint8."""
+    return _for(half).hidden_hots(half, digits, widths)
+
+
 def hot_bit(e: Tensor, digit: Tensor, width: int) -> Tensor:
     """The bit of e at position digit."""
     return _for(e).hot_bit(e, digit, width)
@@ -233,6 +262,11 @@ def member(e: Tensor, digit: Tensor, width: int, members: Tensor) -> Tensor:
 def above(e: Tensor, digit: Tensor, width: int) -> Tensor:
     """The xor of e[j] over j > digit."""
     return _for(e).above(e, digit, width)
+
+
+def flags(asked: Sequence[tuple[Tensor, Tensor, int, Tensor | None]]) -> Sequence[Tensor]:
+    """For each (e, digit, width, members) what `member` says, and `above` where there are no members."""
+    return _for(asked[0][0]).flags(asked)
 
 
 def _for(x: Tensor) -> ModuleType:

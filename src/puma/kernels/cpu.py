@@ -11,9 +11,20 @@ from torch import Tensor
 
 from puma import pool
 from puma.kernels.cpu_bits import xor_of_products
-from puma.kernels.cpu_chains import cut, joined, line, line_masks, picked, selected, wraps
+from puma.kernels.cpu_chains import (
+    cut,
+    cut_both,
+    cut_digits,
+    joined,
+    joined_both,
+    line,
+    line_masks,
+    picked,
+    selected,
+    wraps,
+)
 from puma.kernels.cpu_matmul import matmul
-from puma.kernels.cpu_onehot import above, hot_bit, lookup, member, onehot, parity
+from puma.kernels.cpu_onehot import above, flags, hidden_hots, hot_bit, lookup, member, onehot, parity
 from puma.kernels.cpu_packed import chosen_packed, linear_packed, matmul_packed
 from puma.kernels.cpu_stored import linear_stored, matmul_stored, spread
 from puma.kernels.cpu_wire import pack, pack_bits, pack_bytes, pack_masked, pack_rows, unpack, unpack_bits, unpack_bytes
@@ -24,8 +35,13 @@ __all__ = [
     "above",
     "chosen_packed",
     "cut",
+    "cut_both",
+    "cut_digits",
+    "flags",
+    "hidden_hots",
     "hot_bit",
     "joined",
+    "joined_both",
     "line",
     "line_masks",
     "linear_packed",
@@ -55,7 +71,7 @@ __all__ = [
     "xor_of_products",
 ]
 
-_LEAST = 1 << 17  # words that a thread takes at least: some 50 us
+_LEAST = 1 << 15  # words that a thread takes at least: some 15 us
 
 
 def shift_right(x: Tensor, shift: int, bits: int) -> Tensor:

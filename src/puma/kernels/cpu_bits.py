@@ -12,7 +12,7 @@ from puma import pool
 from puma.kernels.views import compiled, lying, octets_at, words_at
 
 _BLOCK = 4096  # bytes of a result that are finished before the next ones: they stay in the first-level cache
-_LEAST = 1 << 20  # bytes that a thread multiplies at least: some 50 us
+_LEAST = 1 << 18  # bytes that a thread multiplies at least: some 15 us
 
 
 def xor_of_products(rows: Tensor, terms: Tensor, ends: Tensor) -> Tensor:
@@ -23,12 +23,12 @@ def xor_of_products(rows: Tensor, terms: Tensor, ends: Tensor) -> Tensor:
     if out.numel():
         rows, terms, ends = lying(rows, torch.uint8), lying(terms), lying(ends)
         source, which, until, to = rows.data_ptr(), terms.data_ptr(), ends.data_ptr(), out.data_ptr()
-        pool.split(
-            lambda low, high: _xor_of_products(
-                source, which, until, every, results, factors, count, width, to, low, high
-            ),
-            *(width, -(-_LEAST // max(every * factors, 1)), 64),
-        )
+        sizes = source, which, until, every, results, factors, count, width, to
+        least = -(-_LEAST // max(every * factors, 1))
+        if width < 2 * least:
+            _xor_of_products(*sizes, 0, width)
+        else:
+            pool.split(lambda low, high: _xor_of_products(*sizes, low, high), width, least, 64)
     return out
 
 

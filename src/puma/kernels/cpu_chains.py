@@ -8,6 +8,7 @@ Operands of different shapes go the plain way. Whoever calls holds the tensors. 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from puma import pool
 from puma.kernels import plain
 from puma.kernels.views import compiled
 
-_LEAST = 1 << 16  # elements that a thread takes at least: some 50 us
+_LEAST = 1 << 14  # elements that a thread takes at least: some 20 us
 _U = np.uint64
 _I64 = ir.IntType(64)
 
@@ -31,7 +32,9 @@ def cut(x: Tensor, y: Tensor | None, before: int, shift: int, bits: int, after: 
     if shift == bits or not (_alike(x) if y is None else _alike(x, y)):
         return plain.cut(x, y, before, shift, bits, after)
     out = torch.empty_like(x)
-    _run(_cut, x.numel(), (x, x if y is None else y, out), y is not None, _signed(before), shift, 64 - bits, after)
+    _run(
+        _cut, x.numel(), _at_all(x, x if y is None else y, out), y is not None, _signed(before), shift, 64 - bits, after
+    )
     return out
 
 
@@ -40,8 +43,44 @@ def joined(x: Tensor, y: Tensor, shift: int, after: int) -> Tensor:
     if not _alike(x, y):
         return plain.joined(x, y, shift, after)
     out = torch.empty_like(x)
-    _run(_joined, x.numel(), (x, y, out), shift, after)
+    _run(_joined, x.numel(), _at_all(x, y, out), shift, after)
     return out
+
+
+def cut_both(
+    x: Tensor, y: Tensor | None, z: Tensor, before: int, shift: int, bits: int, after: int
+) -> tuple[Tensor, Tensor]:
+    """`cut` of x and y, and of z with no constants."""
+    if shift == bits or not (_alike(x, z) if y is None else _alike(x, y, z)):
+        return cut(x, y, before, shift, bits, after), cut(z, None, 0, shift, bits, 0)
+    out, low = torch.empty_like(x), torch.empty_like(x)
+    places = _at_all(x, x if y is None else y, z, out, low)
+    _run(_cut_both, x.numel(), places, y is not None, _signed(before), shift, 64 - bits, after)
+    return out, low
+
+
+def cut_digits(x: Tensor, y: Tensor | None, places: Sequence[tuple[int, int]]) -> Sequence[Tensor]:
+    """The bits low .. low+width-1 of x + y, or of x alone, for each place (low, width)."""
+    if not (_alike(x) if y is None else _alike(x, y)):
+        return plain.cut_digits(x, y, places)
+    out, count, lay = torch.empty((len(places), *x.shape), dtype=torch.int64), x.numel(), _laid(tuple(places))
+    _run(_cut_digits, count, _at_all(x, x if y is None else y, out), y is not None, count, lay.data_ptr(), len(places))
+    return out.unbind(0)
+
+
+@lru_cache(maxsize=1 << 10)
+def _laid(places: tuple[tuple[int, int], ...]) -> Tensor:
+    """Of each place how far to shift up and then down; only to be read."""
+    return torch.tensor([[64 - low - width, 64 - width] for low, width in places], dtype=torch.int64)
+
+
+def joined_both(x: Tensor, y: Tensor, z: Tensor, w: Tensor, shift: int, after: int) -> tuple[Tensor, Tensor]:
+    """`joined` of x and y, and of z and w with no constant."""
+    if not _alike(x, y, z, w):
+        return joined(x, y, shift, after), joined(z, w, shift, 0)
+    out, low = torch.empty_like(x), torch.empty_like(x)
+    _run(_joined_both, x.numel(), _at_all(x, y, z, w, out, low), shift, after)
+    return out, low
 
 
 def wraps(a: Tensor, b: Tensor, bits: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -49,35 +88,34 @@ def wraps(a: Tensor, b: Tensor, bits: int) -> tuple[Tensor, Tensor, Tensor]:
     if not _alike(a, b):
         return plain.wraps(a, b, bits)
     x, y, counts = torch.empty_like(a), torch.empty_like(a), torch.empty((2, *a.shape), dtype=torch.int64)
-    _run(_wraps, a.numel(), (a, b, x, y, *counts), bits)
+    _run(_wraps, a.numel(), _at_all(a, b, x, y) + _rows(counts, 2), bits)
     return x, y, counts
 
 
 def picked(a: Tensor, b: Tensor, before: int, bits: int, choices: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """a + before and b modulo 2^bits, and the second of the choices (2, ...) where the former's top bit is set."""
-    low, high = choices
-    if not _alike(a, b, low):
+    if not (_alike(a, b) and _alike(choices) and choices.shape[1:] == a.shape):
         return plain.picked(a, b, before, bits, choices)
     x, y, z = torch.empty_like(a), torch.empty_like(a), torch.empty_like(a)
-    _run(_picked, a.numel(), (a, b, low, high, x, y, z), _signed(before), bits)
+    _run(_picked, a.numel(), _at_all(a, b) + _rows(choices, 2) + _at_all(x, y, z), _signed(before), bits)
     return x, y, z
 
 
-def selected(v: Tensor, own: Tensor, m: Tensor, rho: Tensor, rho_l: Tensor, first: bool) -> Tensor:
+def selected(v: Tensor, own: Tensor, m: Tensor, dealt: Tensor, first: bool) -> Tensor:
     """v w + (1 - 2 v) (rho m - rho_l), w being m - own if `first` and else -own."""
-    if not _alike(v, own, m, rho, rho_l):
-        return plain.selected(v, own, m, rho, rho_l, first)
+    if not (_alike(v, own, m) and _alike(dealt) and dealt.shape[1:] == v.shape):
+        return plain.selected(v, own, m, dealt, first)
     out = torch.empty_like(v)
-    _run(_selected, v.numel(), (v, own, m, rho, rho_l, out), first)
+    _run(_selected, v.numel(), _at_all(v, own, m) + _rows(dealt, 2) + _at_all(out), first)
     return out
 
 
 def line(dealt: Tensor, v: Tensor, e: Tensor, b: Tensor) -> Tensor:
     """t0 e - t1 b + t2 with t = dealt[0] v + (1 - 2 v) dealt[1], three words each."""
-    if not _alike(v, e, b) or not _alike(dealt):
+    if not (_alike(v, e, b) and _alike(dealt) and dealt.shape[2:] == v.shape):
         return plain.line(dealt, v, e, b)
     out = torch.empty_like(v)
-    _run(_line, v.numel(), (*dealt.reshape(6, *v.shape), v, e, b, out))
+    _run(_line, v.numel(), _rows(dealt, 6) + _at_all(v, e, b, out))
     return out
 
 
@@ -86,7 +124,7 @@ def line_masks(s: Tensor, lu: Tensor, e: Tensor, b: Tensor, rho: Tensor) -> Tens
     if not _alike(s, lu, e, b, rho):
         return plain.line_masks(s, lu, e, b, rho)
     out = torch.empty((2, 3, *s.shape), dtype=torch.int64)
-    _run(_line_masks, s.numel(), (s, lu, e, b, rho, *out.reshape(6, *s.shape)))
+    _run(_line_masks, s.numel(), _at_all(s, lu, e, b, rho) + _rows(out, 6))
     return out
 
 
@@ -106,9 +144,19 @@ def _signed(constant: int) -> int:
     return (constant + (1 << 63)) % (1 << 64) - (1 << 63)
 
 
-def _run(work: Any, count: int, tensors: Sequence[Tensor], *numbers: int) -> None:
-    """All elements, with the addresses of tensors and the numbers behind them."""
-    places = [x.data_ptr() for x in tensors]
+def _at_all(*tensors: Tensor) -> list[int]:
+    """Their addresses."""
+    return list(map(Tensor.data_ptr, tensors))
+
+
+def _rows(x: Tensor, count: int) -> list[int]:
+    """The addresses of so many equal parts of what lies in order."""
+    place, each = x.data_ptr(), 8 * x.numel() // count
+    return [place + each * i for i in range(count)]
+
+
+def _run(work: Any, count: int, places: Sequence[int], *numbers: int) -> None:
+    """All elements, with addresses and the numbers behind them."""
     if count < 2 * _LEAST or pool.threads() == 1:
         work(count, *places, *numbers)
     else:
@@ -154,6 +202,36 @@ def _joined(count, x, y, out, shift, after):
     left, last = _U(shift), _U(after)
     for i in range(count):
         _put(out, i, _at(x, i) + (_at(y, i) << left) + last)
+
+
+@compiled
+def _cut_both(count, x, y, z, out, low, both, before, shift, spare, after):
+    first, last, left, right = _U(before), _U(after), _U(spare), _U(spare + shift)
+    for i in range(count):
+        total = _at(x, i) + first
+        if both:
+            total += _at(y, i)
+        _put(out, i, ((total << left) >> right) + last)
+        _put(low, i, (_at(z, i) << left) >> right)
+
+
+@compiled
+def _cut_digits(count, x, y, out, both, stride, lay, places):
+    for j in range(places):
+        left, right, to = _at(lay, 2 * j), _at(lay, 2 * j + 1), out + 8 * stride * j
+        for i in range(count):
+            total = _at(x, i)
+            if both:
+                total += _at(y, i)
+            _put(to, i, (total << left) >> right)
+
+
+@compiled
+def _joined_both(count, x, y, z, w, out, low, shift, after):
+    left, last = _U(shift), _U(after)
+    for i in range(count):
+        _put(out, i, _at(x, i) + (_at(y, i) << left) + last)
+        _put(low, i, _at(z, i) + (_at(w, i) << left))
 
 
 @compiled

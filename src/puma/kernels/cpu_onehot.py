@@ -11,6 +11,8 @@ Below 64 positions the pattern is repeated to fill its word: one rotation serves
 
 from __future__ import annotations
 
+from array import array
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -22,15 +24,16 @@ from torch import Tensor
 
 from puma import pool
 from puma.kernels.shapes import broadcast
-from puma.kernels.views import compiled, lying, words_at
+from puma.kernels.views import compiled, lying, octets_at, words_at
 
 _GROUP = 5  # entries per group: the sums for two tables of 256 entries still fit a 32 kB cache
 _GROUPS = -(-64 // _GROUP)
 _SUMS = _GROUPS << _GROUP  # sums per 64 entries of a table
+_NEAR = 128  # digits that are copied at a time, before their bits are turned: they stay in the first-level cache
 _FEW = 16  # digits that are looked up entry by entry
 _U = np.uint64
 _ONES = np.uint64(0xFFFF_FFFF_FFFF_FFFF)
-_LEAST = 1 << 14  # digits that a thread takes at least: some 50 us
+_LEAST = 1 << 13  # digits that a thread takes at least: some 20 us
 
 
 def onehot(digit: Tensor, width: int) -> Tensor:
@@ -43,6 +46,30 @@ def onehot(digit: Tensor, width: int) -> Tensor:
             lambda low, high: _onehot(high - low, at + 8 * low, width, to + 8 * per * low), digit.numel(), _LEAST
         )
     return out
+
+
+def hidden_hots(half: Tensor, digits: Sequence[Tensor], widths: Sequence[int]) -> Tensor:
+    """The bytes xor the one-hot vectors of the digits: a copy, in which one bit is turned for each."""
+    half = lying(half, torch.uint8)
+    out, at = torch.empty_like(half), 0
+    source, to, end = half.data_ptr(), out.data_ptr(), half.numel()
+    for digit, width in zip(digits, widths):
+        digit = lying(digit)
+        count, place, low = digit.numel(), digit.data_ptr(), at
+        at += ((count << width) + 7) // 8
+        if at > end:
+            break
+        _hide_all(count, place, width, source + low, to + low)
+    if at != end:
+        raise ValueError(f"{end} bytes are not the one-hot vectors of these digits")
+    return out
+
+
+def _hide_all(count: int, digits: int, width: int, source: int, to: int) -> None:
+    if count < 2 * _LEAST:
+        _hide(0, count, digits, width, source, to)
+    else:  # eight digits end with a byte
+        pool.split(lambda low, high: _hide(low, high, digits, width, source, to), count, _LEAST, 8)
 
 
 def hot_bit(e: Tensor, digit: Tensor, width: int) -> Tensor:
@@ -62,6 +89,8 @@ def lookup(e: Tensor, digit: Tensor, width: int, table: Tensor) -> Tensor:
         per, tables, n = _per(width), table.shape[0], digit.numel()
         if n <= _FEW:
             _lookup_few(n, hot, at, width, entries, tables, to)
+        elif n < 2 * _LEAST:
+            _lookup(n, hot, at, width, entries, to, tables, n)
         else:
             pool.split(
                 lambda low, high: _lookup(
@@ -75,15 +104,37 @@ def lookup(e: Tensor, digit: Tensor, width: int, table: Tensor) -> Tensor:
 def member(e: Tensor, digit: Tensor, width: int, members: Tensor) -> Tensor:
     """The xor over j of members[digit - j] and e[j]: is the hidden digit's difference in the set?"""
     e, digit = _aligned(e, digit, width)
-    if members.shape != (1 << width,):
-        raise ValueError(f"a set of shape {tuple(members.shape)} does not fit a digit of {width} bits")
-    members = lying(members.to(torch.int64))
+    members = _set(members, width)
     return _each(_member, e, digit, width, members.data_ptr())
 
 
 def above(e: Tensor, digit: Tensor, width: int) -> Tensor:
     """The xor of e[j] over j > digit: the borrow of digit - hidden digit."""
     return _each(_above, *_aligned(e, digit, width), width)
+
+
+def flags(asked: Sequence[tuple[Tensor, Tensor, int, Tensor | None]]) -> Sequence[Tensor]:
+    """What `member` says of each (e, digit, width, members), and `above` where there are no members: of few digits all
+    in one call, which takes longer than what is done there."""
+    lie, last = list[tuple[Tensor, Tensor]](), (None, None)
+    for e, digit, width, _ in asked:  # of one digit several things are asked, one after the other
+        lie.append(lie[-1] if last[0] is e and last[1] is digit else _aligned(e, digit, width))
+        last = e, digit
+    shape, count = lie[0][1].shape, lie[0][1].numel()
+    if not 0 < count < 2 * _LEAST or any(digit.shape != shape for _, digit in lie):
+        return [above(e, d, w) if members is None else member(e, d, w, members) for e, d, w, members in asked]
+    places, out = array("q"), torch.empty((len(asked), *shape), dtype=torch.int64)
+    sets = [None if members is None else _set(members, width) for _, _, width, members in asked]
+    for (e, digit), (_, _, width, _), members in zip(lie, asked, sets, strict=True):
+        places.extend((e.data_ptr(), digit.data_ptr(), width, 0 if members is None else members.data_ptr()))
+    _flags(len(asked), count, places.buffer_info()[0], out.data_ptr())
+    return out.unbind(0)
+
+
+def _set(members: Tensor, width: int) -> Tensor:
+    if members.shape != (1 << width,):
+        raise ValueError(f"a set of shape {tuple(members.shape)} does not fit a digit of {width} bits")
+    return lying(members if members.dtype is torch.int64 else members.to(torch.int64))
 
 
 def parity(x: Tensor) -> Tensor:
@@ -100,10 +151,13 @@ def _each(work: Any, e: Tensor, digit: Tensor, width: int, *more: int) -> Tensor
     """A word for each digit."""
     out, per = torch.empty_like(digit), _per(width)
     if out.numel():
-        hot, at, to = e.data_ptr(), digit.data_ptr(), out.data_ptr()
+        hot, at, to, count = e.data_ptr(), digit.data_ptr(), out.data_ptr(), out.numel()
+        if count < 2 * _LEAST:
+            work(count, hot, at, width, *more, to)
+            return out
         pool.split(
             lambda low, high: work(high - low, hot + 8 * per * low, at + 8 * low, width, *more, to + 8 * low),
-            *(out.numel(), _LEAST),
+            *(count, _LEAST),
         )
     return out
 
@@ -267,6 +321,33 @@ def _above(count, hots, digits, width, results):
                 rest = _U(0)
             word ^= _U(e[_U(i) * per + _U(k)]) & full & rest
         out[i] = _folded(word)
+
+
+@compiled
+def _flags(flags, count, asked, results):
+    places = words_at(asked, 4 * flags)
+    for i in range(flags):
+        hots, digits, width, members = places[4 * i], places[4 * i + 1], places[4 * i + 2], places[4 * i + 3]
+        if members == 0:
+            _above(count, hots, digits, width, results + 8 * count * i)
+        else:
+            _member(count, hots, digits, width, members, results + 8 * count * i)
+
+
+@compiled
+def _hide(low, high, digits, width, source, result):
+    end = ((high << width) + 7) >> 3
+    half, out, digit, mask = octets_at(source, end), octets_at(result, end), words_at(digits, high), (1 << width) - 1
+    for first in range(low, high, _NEAR):
+        stop = min(first + _NEAR, high)
+        for i in range((first << width) >> 3, ((stop << width) + 7) >> 3):
+            out[i] = half[i]
+        for i in range(first, stop):
+            place = (i << width) + (digit[i] & mask)
+            out[place >> 3] ^= np.uint8(1 << (place & 7))
+    rest = (high << width) & 7
+    if rest:
+        out[end - 1] &= np.uint8((1 << rest) - 1)
 
 
 @compiled

@@ -19,7 +19,7 @@ from torch import Tensor
 from puma import pool
 from puma.kernels.views import compiled, lying, octets, octets_at, words_at
 
-_LEAST = 1 << 16  # words that a thread takes at least: some 50 us
+_LEAST = 1 << 15  # words that a thread takes at least: some 20 us
 _ONES = np.uint64(0xFFFF_FFFF_FFFF_FFFF)
 _BYTE = np.uint64(255)
 _ROOMY = 57  # the widest word that lies within eight bytes wherever in a byte it begins
@@ -41,6 +41,8 @@ def pack_to(x: Tensor, bits: int, place: int) -> None:
     source = x.data_ptr()
     if bits % 8 == 0:
         _pack_bytes_to(count, source, place, bits)
+    elif count < 2 * _LEAST:
+        _pack_bits(count, source, place) if bits == 1 else _pack(count, source, place, bits)
     elif bits == 1:
         pool.split(lambda low, high: _pack_bits(high - low, source + 8 * low, place + low // 8), count, _LEAST, 8)
     else:  # eight words end with a byte
@@ -66,6 +68,8 @@ def unpack_from(place: int, size: int, bits: int, shape: tuple[int, ...]) -> Ten
     to = out.data_ptr()
     if bits % 8 == 0:
         _unpack_bytes_to(count, place, to, bits)
+    elif count < 2 * _LEAST:
+        _unpack_bits(count, place, to) if bits == 1 else _unpack(count, place, to, bits)
     elif bits == 1:
         pool.split(lambda low, high: _unpack_bits(high - low, place + low // 8, to + 8 * low), count, _LEAST, 8)
     else:
@@ -83,6 +87,9 @@ def pack_bytes(x: Tensor, bits: int) -> Tensor:
 
 def _pack_bytes_to(count: int, source: int, place: int, bits: int) -> None:
     width = (bits + 7) // 8
+    if count < 2 * _LEAST:
+        _pack_bytes(count, source, place, width, 64 - bits)
+        return
     pool.split(
         lambda low, high: _pack_bytes(high - low, source + 8 * low, place + low * width, width, 64 - bits),
         *(count, _LEAST),
@@ -101,6 +108,9 @@ def unpack_bytes(buffer: Tensor, bits: int, shape: tuple[int, ...]) -> Tensor:
 
 def _unpack_bytes_to(count: int, place: int, to: int, bits: int) -> None:
     width = (bits + 7) // 8
+    if count < 2 * _LEAST:
+        _unpack_bytes(count, place, to, width, 64 - bits)
+        return
     pool.split(
         lambda low, high: _unpack_bytes(high - low, place + low * width, to + 8 * low, width, 64 - bits),
         *(count, _LEAST),
@@ -135,8 +145,11 @@ def pack_rows(parts: Sequence[Tensor], shape: tuple[int, ...]) -> Tensor:
     row = (count + 7) // 8
     out = torch.empty((len(parts), row), dtype=torch.uint8)
     lie = [lying(x if x.shape == shape else x.expand(shape)) for x in parts]
-    places = np.array([x.data_ptr() for x in lie], np.int64)
+    places = np.array(list(map(Tensor.data_ptr, lie)), np.int64)
     to = out.data_ptr()
+    if count < 2 * _LEAST:
+        _pack_rows(places, 0, count, to, row)
+        return out
     pool.split(lambda low, high: _pack_rows(places, low, high, to, row), count, _LEAST, 8)
     return out
 

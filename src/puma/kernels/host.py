@@ -35,4 +35,5 @@ def from_wire(buffer: Buffer, device: torch.device | str = "cpu") -> Tensor:
     if not len(buffer):
         return torch.empty(0, dtype=torch.uint8, device=device)
     found = torch.frombuffer(buffer, dtype=torch.uint8)
-    return found if torch.device(device).type == "cpu" else found.to(device)
+    where = device if isinstance(device, torch.device) else torch.device(device)
+    return found if where.type == "cpu" else found.to(where)

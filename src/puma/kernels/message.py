@@ -23,11 +23,11 @@ def sizes(pieces: Sequence[Part]) -> list[int]:
     return [x.numel() if x.dtype is torch.uint8 else (x.numel() * bits + 7) // 8 for x, bits in pieces]
 
 
-def write(pieces: Sequence[Part]) -> memoryview:
-    """All of them, in order; a single piece of bytes as it lies there."""
+def write(pieces: Sequence[Part], lengths: Sequence[int] | None = None) -> memoryview:
+    """All of them, in order, with their `sizes` if the caller has them; a single piece of bytes as it lies there."""
     if len(pieces) == 1 and pieces[0][0].dtype is torch.uint8:
         return to_wire(pieces[0][0])
-    lengths, at = sizes(pieces), 0
+    lengths, at = sizes(pieces) if lengths is None else lengths, 0
     out = torch.empty(sum(lengths), dtype=torch.uint8)
     place = out.data_ptr()
     for (x, bits), length in zip(pieces, lengths, strict=True):
@@ -41,9 +41,10 @@ def write(pieces: Sequence[Part]) -> memoryview:
     return out.numpy().data
 
 
-def read(buffer: Buffer, like: Sequence[Part]) -> list[Tensor]:
+def read(buffer: Buffer, like: Sequence[Part], lengths: Sequence[int] | None = None) -> list[Tensor]:
     """The same pieces of another: of the shapes, kinds and device of these; the buffer must be the caller's to keep."""
-    source, lengths, found, at = from_wire(buffer), sizes(like), list[Tensor](), 0
+    source, found, at = from_wire(buffer), list[Tensor](), 0
+    lengths = sizes(like) if lengths is None else lengths
     if source.numel() != sum(lengths):
         raise ValueError(f"{source.numel()} bytes are not a message of {sum(lengths)}")
     place = source.data_ptr()

@@ -89,6 +89,23 @@ def joined(x: Tensor, y: Tensor, shift: int, after: int) -> Tensor:
     return x + (y << shift) + after
 
 
+def cut_digits(x: Tensor, y: Tensor | None, places: Sequence[tuple[int, int]]) -> list[Tensor]:
+    """For each place (low, width) the bits low .. low+width-1 of x + y, or of x alone."""
+    return [cut(x, y, 0, low, low + width, 0) for low, width in places]
+
+
+def cut_both(
+    x: Tensor, y: Tensor | None, z: Tensor, before: int, shift: int, bits: int, after: int
+) -> tuple[Tensor, Tensor]:
+    """`cut` of x and y, and of z with no constants."""
+    return cut(x, y, before, shift, bits, after), cut(z, None, 0, shift, bits, 0)
+
+
+def joined_both(x: Tensor, y: Tensor, z: Tensor, w: Tensor, shift: int, after: int) -> tuple[Tensor, Tensor]:
+    """`joined` of x and y, and of z and w with no constant."""
+    return joined(x, y, shift, after), joined(z, w, shift, 0)
+
+
 def wraps(a: Tensor, b: Tensor, bits: int) -> tuple[Tensor, Tensor, Tensor]:
     """a and b modulo 2^bits, and of their sum (2, ...) the carry with the top bit added, and the carry."""
     a, b = reduce(a, bits), reduce(b, bits)
@@ -104,8 +121,9 @@ def picked(a: Tensor, b: Tensor, before: int, bits: int, choices: Tensor) -> tup
     return a, b, torch.where(((a >> (bits - 1)) & 1).bool(), high, low)
 
 
-def selected(v: Tensor, own: Tensor, m: Tensor, rho: Tensor, rho_l: Tensor, first: bool) -> Tensor:
+def selected(v: Tensor, own: Tensor, m: Tensor, dealt: Tensor, first: bool) -> Tensor:
     """v w + (1 - 2 v) (rho m - rho_l), w being m - own if `first` and else -own; shapes broadcast."""
+    rho, rho_l = dealt
     return v * (m - own if first else -own) + (1 - 2 * v) * (rho * m - rho_l)
 
 
@@ -198,6 +216,17 @@ def onehot(digit: Tensor, width: int) -> Tensor:
     return torch.where(word == digit >> 6, torch.ones_like(digit) << (digit & 63), 0)
 
 
+def hidden_hots(half: Tensor, digits: Sequence[Tensor], widths: Sequence[int]) -> Tensor:
+    """The bytes xor the one-hot vectors of the digits, a run of bits for each tensor of them."""
+    sizes = [((digit.numel() << width) + 7) // 8 for digit, width in zip(digits, widths, strict=True)]
+    parts = list[Tensor]()
+    for part, digit, width in zip(half.split_with_sizes(sizes), digits, widths, strict=True):
+        each = min(1 << width, 64)
+        hot = onehot(digit, width)
+        parts.append(pack(unpack(part, each, tuple(hot.shape)) ^ hot, each))
+    return torch.cat(parts) if parts else half.clone()
+
+
 def hot_bit(e: Tensor, digit: Tensor, width: int) -> Tensor:
     """e[digit]."""
     digit = _reduced(digit, width)
@@ -223,6 +252,11 @@ def above(e: Tensor, digit: Tensor, width: int) -> Tensor:
     digit = _reduced(digit, width)
     position = torch.arange(1 << width, device=e.device)
     return ((position > digit) * _positions(e, width)).sum(-1) & 1
+
+
+def flags(asked: Sequence[tuple[Tensor, Tensor, int, Tensor | None]]) -> list[Tensor]:
+    """What `member` says of each (e, digit, width, members), and `above` where there are no members."""
+    return [above(e, d, w) if members is None else member(e, d, w, members) for e, d, w, members in asked]
 
 
 def _mask(bits: int) -> int:

@@ -19,8 +19,9 @@ from puma.kernels.stored import Stored
 
 def broadcast(*shapes: Sequence[int]) -> tuple[int, ...]:
     """The common shape; torch's own takes longer than most of our arithmetic, and loads a computer algebra system."""
-    first = tuple(shapes[0])
-    return first if all(tuple(s) == first for s in shapes) else _broadcast(*(tuple(s) for s in shapes))
+    if shapes.count(shapes[0]) == len(shapes):
+        return tuple(shapes[0])
+    return _broadcast(*(tuple(s) for s in shapes))
 
 
 @lru_cache(maxsize=1 << 12)
@@ -90,6 +91,23 @@ def joined(x: Tensor, y: Tensor, shift: int, after: int) -> Tensor:
     return _empty(broadcast(x.shape, y.shape))
 
 
+def cut_digits(x: Tensor, y: Tensor | None, places: Sequence[tuple[int, int]]) -> list[Tensor]:
+    """Each as x and y together."""
+    return [cut(x, y, 0, 0, 0, 0) for _ in places]
+
+
+def cut_both(
+    x: Tensor, y: Tensor | None, z: Tensor, before: int, shift: int, bits: int, after: int
+) -> tuple[Tensor, Tensor]:
+    """As x and y together, and as z."""
+    return cut(x, y, before, shift, bits, after), _empty(z.shape)
+
+
+def joined_both(x: Tensor, y: Tensor, z: Tensor, w: Tensor, shift: int, after: int) -> tuple[Tensor, Tensor]:
+    """As x and y together, and as z and w."""
+    return joined(x, y, shift, after), joined(z, w, shift, 0)
+
+
 def wraps(a: Tensor, b: Tensor, bits: int) -> tuple[Tensor, Tensor, Tensor]:
     """a, b, and two words for each."""
     return a, b, _empty((2, *a.shape))
@@ -100,9 +118,9 @@ def picked(a: Tensor, b: Tensor, before: int, bits: int, choices: Tensor) -> tup
     return a, b, _empty(a.shape)
 
 
-def selected(v: Tensor, own: Tensor, m: Tensor, rho: Tensor, rho_l: Tensor, first: bool) -> Tensor:
-    """As rho, which has the shape of all."""
-    return _empty(rho.shape)
+def selected(v: Tensor, own: Tensor, m: Tensor, dealt: Tensor, first: bool) -> Tensor:
+    """As what is dealt, which has the shape of all."""
+    return _empty(dealt.shape[1:])
 
 
 def line(dealt: Tensor, v: Tensor, e: Tensor, b: Tensor) -> Tensor:
@@ -165,6 +183,11 @@ def onehot(digit: Tensor, width: int) -> Tensor:
     return _empty((*digit.shape, 1 << max(width - 6, 0)))
 
 
+def hidden_hots(half: Tensor, digits: Sequence[Tensor], widths: Sequence[int]) -> Tensor:
+    """As half."""
+    return _empty(half.shape, torch.uint8)
+
+
 def hot_bit(e: Tensor, digit: Tensor, width: int) -> Tensor:
     """e without its words, beside the digits."""
     return _empty(_together(e, digit))
@@ -188,6 +211,11 @@ def member(e: Tensor, digit: Tensor, width: int, members: Tensor) -> Tensor:
 def above(e: Tensor, digit: Tensor, width: int) -> Tensor:
     """e without its words, beside the digits."""
     return _empty(_together(e, digit))
+
+
+def flags(asked: Sequence[tuple[Tensor, Tensor, int, Tensor | None]]) -> list[Tensor]:
+    """Each e without its words, beside its digits."""
+    return [_empty(_together(e, digit)) for e, digit, _, _ in asked]
 
 
 def _together(e: Tensor, digit: Tensor) -> tuple[int, ...]:

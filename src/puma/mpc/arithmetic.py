@@ -16,7 +16,7 @@ from puma import kernels
 from puma.mpc import clear_forms as clear
 from puma.mpc import public as known
 from puma.mpc.clear_forms import in_clear
-from puma.mpc.cost import Bytes, Cost, Size, Words, declares, local, message_bits
+from puma.mpc.cost import Bytes, Cost, Size, Words, declares, local, message_bits, message_bytes
 from puma.mpc.party import DEALER, FIRST, Message, Party, Piece, Protocol, present
 from puma.mpc.public import Public
 from puma.mpc.seeded import in_blocks, weighted
@@ -40,8 +40,9 @@ def deal(party: Party, value: Tensor | None, shape: tuple[int, ...], bits: int, 
     half = party.words(FIRST, purpose, shape)
     if party.rank == FIRST:
         return present(half)
-    count = Bytes.of(Words(math.prod(shape), bits))
-    if party.is_dealer:
+    numel = math.prod(shape)
+    count = Bytes.of(Words(numel, bits)) if party.dry else message_bytes(numel, bits)
+    if party.rank == DEALER:
         value = present(value)
         party.correction(None if party.dry else kernels.pack(value - present(half), bits), count)
         return value
@@ -70,8 +71,8 @@ def truncated(x: Share, shift: int) -> Share:
         return x.truncated(shift)
     half, one = (0, 0) if x.party.is_dealer else (1 << (shift - 1), 1)  # constants are m's alone
     a, b = x.components
-    a = kernels.cut(a, None, half, shift, x.bits, -one)
-    return x.like(a, kernels.cut(b, None, 0, shift, x.bits, 0), x.bits - shift, x.frac - shift)
+    a, b = kernels.cut_both(a, None, b, half, shift, x.bits, -one)
+    return x.like(a, b, x.bits - shift, x.frac - shift)
 
 
 @declares("local", "section 3", local)
@@ -254,7 +255,7 @@ def lift(*pairs: tuple[Share, int], least: int = 2) -> Protocol[list[Share]]:
     for (x, k), (low, high, _), top in zip(pairs, prepared, tops, strict=True):
         j, (a, b) = x.bits, top.components
         back = 0 if x.party.is_dealer else -(1 << (j - least))
-        results.append(x.like(kernels.joined(low, a, j, back), kernels.joined(high, b, j, 0), bits=k))
+        results.append(x.like(*kernels.joined_both(low, a, high, b, j, back), bits=k))
     return results
 
 

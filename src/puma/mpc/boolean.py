@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from functools import reduce
 from typing import Any
 
 import torch
@@ -19,7 +18,7 @@ from puma.mpc import clear_forms as clear
 from puma.mpc.arithmetic import deal
 from puma.mpc.clear_forms import in_clear
 from puma.mpc.cost import Bytes, Cost, Size, Words, declares, message_bits
-from puma.mpc.party import FIRST, Party, Piece, Protocol, present
+from puma.mpc.party import FIRST, SECOND, Party, Piece, Protocol, present
 from puma.mpc.polynomial import Polynomial, multiplied, products, products_of, shares_of
 from puma.mpc.share import Additive, Bits, MaskedBit, Share
 
@@ -27,9 +26,10 @@ from puma.mpc.share import Additive, Bits, MaskedBit, Share
 def own_bits(party: Party, shape: tuple[int, ...]) -> Tensor:
     """Fresh random bits as 0/1 words; at the dealer the xor of both evaluators'."""
     count = (math.prod(shape) + 7) // 8
-    drawn = [party.random_bytes(rank, "bit", count) for rank in ((1, 2) if party.is_dealer else (party.rank,))]
-    words = [kernels.unpack_bits(d, shape) for d in drawn if d is not None]
-    return words[0] ^ words[1] if len(words) == 2 else words[0]
+    if party.is_dealer:
+        first, second = (present(party.random_bytes(rank, "bit", count)) for rank in (FIRST, SECOND))
+        return kernels.unpack_bits(first ^ second, shape)
+    return kernels.unpack_bits(present(party.random_bytes(party.rank, "bit", count)), shape)
 
 
 def evaluate_cost(count: int, *polynomials: Polynomial) -> Cost:
@@ -43,7 +43,7 @@ def _evaluate_cost(bits: Mapping[str, Bits | Size], *polynomials: Polynomial) ->
 
 
 def _common(bits: Mapping[str, Bits | Size]) -> tuple[int, ...]:
-    return broadcast(*(tuple(b.shape) for b in bits.values()))
+    return broadcast(*(b.shape for b in bits.values()))
 
 
 @declares(
@@ -82,23 +82,25 @@ def evaluate(bits: Mapping[str, Bits], *polynomials: Polynomial) -> Protocol[lis
 
 def _mask_rows(party: Party, count: int, row: int) -> Tensor:
     """Fresh masks (count, row) of packed bits; at the dealer the xor of both evaluators'."""
-    ranks = (1, 2) if party.is_dealer else (party.rank,)
-    drawn = [present(party.random_bytes(r, "bit", count * row)) for r in ranks]
-    return reduce(torch.bitwise_xor, drawn).reshape(count, row)
+    if party.is_dealer:
+        first, second = (present(party.random_bytes(rank, "bit", count * row)) for rank in (FIRST, SECOND))
+        return (first ^ second).view(count, row)
+    return present(party.random_bytes(party.rank, "bit", count * row)).view(count, row)
 
 
 def _deal_rows(party: Party, masks: Tensor | None, polynomials: Sequence[Polynomial], size: int) -> Tensor | None:
     """Products of masks of so many bits, packed, a row each, xor-shared: P1's half from k01, the rest sent to P2."""
     rows = len(products(polynomials))
-    count = Bytes.of(Words(size, 1, rows))
+    row = (size + 7) // 8
+    count = Bytes.of(Words(size, 1, rows)) if party.dry else rows * row
     half = party.random_bytes(FIRST, "bit-deal", count)
     if masks is not None:
-        value = kernels.xor_of_products(masks, *products_of(polynomials)) ^ present(half).reshape(rows, (size + 7) // 8)
+        value = kernels.xor_of_products(masks, *products_of(polynomials)) ^ present(half).reshape(rows, row)
         party.correction(value.reshape(-1), count)
         return None
     if party.rank != FIRST:
         half = party.correction(None, count)
-    return present(half).reshape(rows, (size + 7) // 8)
+    return present(half).reshape(rows, row)
 
 
 def open_masked_cost(*bs: Bits | Size) -> Cost:
@@ -143,8 +145,8 @@ def select(bit: MaskedBit, x: Share) -> Additive:
         rho = bit.word.expand(shape)
         deal(party, torch.stack([rho, rho * x.mask]), (2, *shape), x.bits)
         return Additive(party, party.nothing(shape), x.bits, x.frac, dealt=False)
-    rho, rho_l = deal(party, None, (2, *shape), x.bits)
-    part = kernels.selected(bit.word, x.mask, x.m, rho, rho_l, party.rank == FIRST)
+    dealt = deal(party, None, (2, *shape), x.bits)
+    part = kernels.selected(bit.word, x.mask, x.m, dealt, party.rank == FIRST)
     return Additive(party, part, x.bits, x.frac, dealt=False)
 
 

@@ -32,7 +32,7 @@ from puma.mpc.boolean import (
 )
 from puma.mpc.clear_forms import in_clear
 from puma.mpc.cost import FREE, Cost, Size, declares
-from puma.mpc.lookup import Digit, digit_cost, digits
+from puma.mpc.lookup import Asked, Digit, digit_cost, digits, each_of
 from puma.mpc.party import Protocol, together
 from puma.mpc.polynomial import ONE, Polynomial, bit, multiplied, products, times
 from puma.mpc.share import Bits, MaskedBit, Share, stacked
@@ -72,14 +72,13 @@ def negative(count: int) -> Polynomial:
 
 def digit_bits(ds: Sequence[Digit]) -> dict[str, Bits]:
     """The bits that `negative` is about; local."""
-    top, bits = ds[-1], dict[str, Bits]()
-    for i, d in enumerate(ds[:-1]):
-        bits[f"b{i}"] = d.borrows()
-        if i:
-            bits[f"e{i}"] = d.is_in([0])
-    half = range(top.size // 2, top.size)
-    minus = top.is_in(half)
-    return bits | {"minus": minus, "turns": minus ^ top.is_in(range(half.start + 1, half.stop + 1))}
+    *lower, top = ds
+    half = top.size // 2
+    asked: dict[str, Asked] = {f"b{i}": (d, None) for i, d in enumerate(lower)}
+    asked |= {f"e{i}": (d, (0,)) for i, d in enumerate(lower) if i}
+    # what is negative with a borrow and not without, or the other way round, is at an end of the negative ones
+    asked |= {"minus": (top, range(half, top.size)), "turns": (top, (0, half))}
+    return dict(zip(asked, each_of(*asked.values()), strict=True))
 
 
 def sign_of(ds: list[Digit]) -> Protocol[Bits]:

@@ -103,6 +103,13 @@ class Ledger:
         """A round between the evaluators begins."""
         self._entry().rounds += 1
 
+    def swapped(self, count: int) -> None:
+        """A round, in which a frame of `count` payload bytes leaves: both of the above at once."""
+        entry = self._entry()
+        entry.online += count
+        entry.frames_online += 1
+        entry.rounds += 1
+
     def awaited(self, size: int) -> None:
         """A frame of corrections is taken from the dealer, who books it."""
 

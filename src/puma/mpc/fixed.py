@@ -88,19 +88,22 @@ def formatted(*wants: Want, bounded: bool = False, noted: Sequence[int] = ()) ->
     A clear party looks whether values fit, unless they are bounded by what they were made of. Of those wants that are
     `noted`, and of unproven products, what cannot be lifted is flagged.
     """
-    for x, frac, bits in () if bounded else wants:
-        ring = _place(x, frac, bits)[1]
+    places = [_place(x, frac, bits) for x, frac, bits in wants]
+    for (x, frac, bits), (_, ring) in () if bounded else zip(wants, places, strict=True):
         x.party.note_range("value", x, 2.0 ** (ring - frac - (2 if ring < bits else 1)))
     opening = [
         (x, place)
-        for x, frac, bits in wants
-        if isinstance(x, Additive) and (place := _place(x, frac, bits)) not in x.opened
+        for (x, _, _), place in zip(wants, places, strict=True)
+        if isinstance(x, Additive) and place not in x.opened
     ]
     if opening:
         opened = yield from open_truncate(*(_to_open(x, *place) for x, place in opening))
         for (x, place), share in zip(opening, opened, strict=True):
             x.opened[place] = share
-    shares = [x.opened[_place(x, f, k)] if isinstance(x, Additive) else _rescaled(x, f) for x, f, k in wants]
+    shares = [
+        x.opened[place] if isinstance(x, Additive) else _rescaled(x, frac)
+        for (x, frac, _), place in zip(wants, places, strict=True)
+    ]
     short = [i for i, (_, _, bits) in enumerate(wants) if shares[i].bits < bits]
     for i in short:
         if i in noted or (isinstance(x := wants[i][0], Additive) and x.unproven):

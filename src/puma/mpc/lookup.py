@@ -16,7 +16,7 @@ from torch import Tensor
 
 from puma import kernels
 from puma.mpc.cost import Bytes, Cost, Size, Words, declares, message_bits
-from puma.mpc.party import FIRST, Party
+from puma.mpc.party import FIRST, Party, present
 from puma.mpc.share import Additive, Bits, Share
 
 
@@ -79,6 +79,20 @@ class Digit:
         return [Additive(self.party, sums[t], bits, f, dealt=False) for t, f in enumerate(fracs)]
 
 
+Asked = tuple[Digit, Sequence[int] | None]
+
+
+def each_of(*asked: Asked) -> list[Bits]:
+    """For each (digit, members) what `is_in` says, and `borrows` where there are no members; local."""
+    party = asked[0][0].party
+    if party.is_dealer or party.dry:
+        return [Bits(party, party.nothing(d.public.shape)) for d, _ in asked]
+    found = kernels.flags(
+        [(d.hot, d.public, d.width, None if members is None else flags_of(members, d.size)) for d, members in asked]
+    )
+    return [Bits(party, part) for part in found]
+
+
 @lru_cache(maxsize=1024)
 def flags_of(members: Sequence[int], size: int) -> Tensor:
     """1 for each member of a public set modulo `size`, and else 0, (size,); only to be read."""
@@ -117,15 +131,14 @@ def digits(x: Share, low: int | Sequence[int], widths: Sequence[int]) -> list[Di
     party, shape, lows = x.party, tuple(x.shape), _lows(low, widths)
     a, b = x.components
     other = b if party.is_dealer else None  # l1 + l2, or m
-    words = [kernels.cut(a, other, 0, at, at + w, 0) for at, w in zip(lows, widths, strict=True)]
+    words = kernels.cut_digits(a, other, list(zip(lows, widths, strict=True)))
     counts, total, order = _laid(math.prod(shape), tuple(widths))
     half = party.random_bytes(FIRST, "one-hot", sum(counts))
     if party.is_dealer:
         hots = _split_hots(half, shape, widths, counts, order)
         payload = half
         if not party.dry:
-            packed = [_pack_hot(hots[i] ^ kernels.onehot(words[i], widths[i]), widths[i]) for i in order]
-            payload = torch.cat(packed)
+            payload = kernels.hidden_hots(present(half), [words[i] for i in order], [widths[i] for i in order])
         party.correction(payload, total)
     else:
         received = half if party.rank == FIRST else party.correction(None, total)
@@ -165,9 +178,3 @@ def _unpack_hot(buffer: Tensor, shape: tuple[int, ...], width: int) -> Tensor:
     if width >= 6:
         return buffer.view(torch.int64).reshape(*shape, 1 << (width - 6))
     return kernels.unpack(buffer, 1 << width, (*shape, 1))
-
-
-def _pack_hot(hot: Tensor, width: int) -> Tensor:
-    if width >= 6:
-        return hot.contiguous().view(-1).view(torch.uint8)
-    return kernels.pack(hot, 1 << width)

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from puma import kernels
-from puma.crypto.prg import PairKey, Stream
+from puma.crypto.prg import HOST, PairKey, Stream
 from puma.kernels import message
 from puma.kernels.outline import Outline
 from puma.mpc.cost import Bytes, Ledger, Words
@@ -30,6 +30,7 @@ from puma.net.null import NullLink
 T = TypeVar("T")
 
 DEALER, FIRST, SECOND = 0, 1, 2
+SHAPES = 1 << 10  # of which stand-ins are kept
 
 
 class Piece(NamedTuple):
@@ -105,10 +106,12 @@ class Party:
         device: torch.device | str | None = None,
     ) -> None:  # fmt: skip
         self.rank = rank
+        self.is_dealer = rank == DEALER  # P0, who holds masks only
         self.lane = lane
         self.links: dict[int, Link] = links or {}
         self.dry = links is None
         self.device = torch.device("meta" if self.dry else device or "cpu")
+        self.device = HOST if self.device == HOST else self.device  # the same object, which is quickly told
         self.ledger = Ledger()
         self.precomputed: PrecomputedTerms | None = None
         self.lookahead: Lookahead | None = None  # at the dealer only
@@ -119,19 +122,24 @@ class Party:
         self.quick: tuple[str, ...] = ()  # which of them in fewer rounds and more words; the same at all parties
         self._keys = keys or {}
         self._streams: dict[tuple[int, str], Stream] = {}
+        self._nothing: dict[tuple[int, ...], Tensor] = {}
         self._zero = torch.zeros((), dtype=torch.int64, device=self.device)
 
     def __repr__(self) -> str:
         return f"Party(rank={self.rank}{', dry' if self.dry else ''})"
 
-    @property
-    def is_dealer(self) -> bool:
-        """Whether this is P0, who holds masks only."""
-        return self.rank == DEALER
-
     def nothing(self, shape: Sequence[int]) -> Tensor:
-        """A stand-in of this shape for words that this party does not hold; takes no memory and no time."""
-        return cast(Tensor, Outline(shape)) if self.dry else self._zero.expand(tuple(shape))
+        """A stand-in of this shape for words that this party does not hold; takes no memory and no time. Only to be
+        read."""
+        if self.dry:
+            return cast(Tensor, Outline(shape))
+        shape = tuple(shape)
+        found = self._nothing.get(shape)
+        if found is None:
+            if len(self._nothing) >= SHAPES:
+                self._nothing.clear()
+            found = self._nothing[shape] = self._zero.expand(shape)
+        return found
 
     def outline(self, shape: Sequence[int], count: int) -> Tensor:
         """A public mask of a dry run: of this shape, with so many entries that are True."""
@@ -144,15 +152,16 @@ class Party:
 
     def words(self, evaluator: int, purpose: str, shape: Sequence[int]) -> Tensor | None:
         """Fresh uniform 64-bit words common to the dealer and `evaluator`; None at the other evaluator."""
-        if self.rank not in (DEALER, evaluator):
+        if self.rank != evaluator and self.rank != DEALER:
             return None
         if self.dry:
             return self.nothing(shape)
-        return self._stream(evaluator, purpose).words(tuple(shape), self.device)
+        stream = self._streams.get((evaluator, purpose)) or self._stream(evaluator, purpose)
+        return stream.words(shape, self.device)
 
     def own_words(self, purpose: str, shape: Sequence[int]) -> Tensor | tuple[Tensor, Tensor]:
         """Fresh words: the dealer gets the pair (with P1, with P2), an evaluator its own."""
-        if self.is_dealer:
+        if self.rank == DEALER:
             return present(self.words(FIRST, purpose, shape)), present(self.words(SECOND, purpose, shape))
         return present(self.words(self.rank, purpose, shape))
 
@@ -168,11 +177,12 @@ class Party:
 
     def random_bytes(self, evaluator: int, purpose: str, count: int) -> Tensor | None:
         """Fresh uniform bytes (uint8) common to the dealer and `evaluator`; None at the other evaluator."""
-        if self.rank not in (DEALER, evaluator):
+        if self.rank != evaluator and self.rank != DEALER:
             return None
         if self.dry:
             return _bytes(count)
-        return self._stream(evaluator, purpose).bytes(count, self.device)
+        stream = self._streams.get((evaluator, purpose)) or self._stream(evaluator, purpose)
+        return stream.bytes(count, self.device)
 
     def _stream(self, evaluator: int, purpose: str) -> Stream:
         stream = self._streams.get((evaluator, purpose))
@@ -243,14 +253,14 @@ class Party:
             if not self.dry:
                 self.links[SECOND].send(kernels.to_wire(present(payload)))
             return None
-        self.ledger.awaited(count)
         if self.dry:
+            self.ledger.awaited(count)
             return _bytes(count)
         return kernels.from_wire(self.links[DEALER].recv(count), self.device)
 
     def exchange(self, pieces: Message) -> list[Tensor | None]:
         """Online, both evaluators at once: one message each way, pieces of the same shapes back. One round."""
-        if self.is_dealer:
+        if self.rank == DEALER:
             return [None] * len(pieces)
         if self.dry:
             self.ledger.sent(Bytes.of(*(piece.size for piece in pieces)), online=True)
@@ -258,13 +268,13 @@ class Party:
             return [p.words for p in pieces]
         # The dealer runs far ahead: what it has sent would hide for long that it is gone.
         self.links[DEALER].check()
-        parts = [(present(piece.words), piece.bits) for piece in pieces]
-        written = message.write(parts)
-        self.ledger.sent(len(written), online=True)
-        self.ledger.round()
+        parts: list[Any] = [piece[:2] for piece in pieces]  # an evaluator has words for all of them
+        lengths = message.sizes(parts)
+        written = message.write(parts, lengths)
+        self.ledger.swapped(len(written))
         link = self.links[SECOND if self.rank == FIRST else FIRST]
         link.send(written)
-        return [*message.read(self._awaited(link, len(written)), parts)]
+        return [*message.read(self._awaited(link, len(written)), parts, lengths)]
 
     def _awaited(self, link: Link, size: int) -> memoryview:
         """The other's message."""

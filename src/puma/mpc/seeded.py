@@ -1,6 +1,6 @@
 """Parameters as they lie with the parties: m packed as the owner sent it, and masks that are drawn where they are used.
 
-Each use walks the parameter in blocks of rows small enough for the processor's second-level cache; the masks of a block
+Each use walks the parameter in blocks of rows that fit a part of the processor's last cache; the masks of a block
 are drawn into one buffer, multiplied at once and forgotten. So the dealer keeps no tensor at all, and an evaluator
 whole bytes of m, six a word in a ring of 48 bits. This file must not know which model a parameter belongs to.
 """
@@ -19,7 +19,11 @@ from puma.crypto.prg import Reader, Stream
 from puma.mpc.party import DEALER, FIRST, Party
 from puma.mpc.share import Share
 
-BLOCK_BYTES = 512 << 10  # of one component: half of a second-level cache of 1 MiB, and 20 us of calls hardly count
+# Of one component; twice as many where FEW rows are multiplied with it: these take 30 us for 512 kB, beside which the
+# 20 us of a block's calls count.
+BLOCK_BYTES, FEW = 1 << 20, 16
+THREAD_BYTES = 256 << 10  # of one component that a thread takes at least: some 50 us
+WALKED = 2  # ranges of rows for each thread: each draws masks from a place of its own
 ROWS = 8  # a block has a multiple of so many rows: what the products take at a time
 
 Signs = tuple[int, int]
@@ -83,9 +87,9 @@ class Seeded(Share):
         return self.like(*self._rows(start, max(start, stop)))
 
     def block_rows(self, least: int = ROWS) -> int:
-        """Rows of a block, `least` even where these are long."""
-        each = rest_bytes(self.shape[1:], self.bits)
-        return -(-max(BLOCK_BYTES // max(each, 1), least) // ROWS) * ROWS
+        """Rows of a block that `least` or, if it is large, more rows are multiplied with; so many even of long ones."""
+        each, size = rest_bytes(self.shape[1:], self.bits), BLOCK_BYTES if least > FEW else 2 * BLOCK_BYTES
+        return -(-max(size // max(each, 1), least) // ROWS) * ROWS
 
     def blocks(
         self,
@@ -192,8 +196,8 @@ def accumulate(weight: Seeded, kernel: Kernel, jobs: Sequence[Job]) -> None:
 
 def _walk(weight: Seeded, kernel: Kernel, jobs: Sequence[Job], wanted: tuple[bool, bool]) -> None:
     """Block by block; threads take ranges of rows, each with the masks of its own."""
-    least = min(jobs[0][0].shape[0], 64)
-    parts = pool.ranges(weight.shape[0], weight.block_rows(least), ROWS)
+    least, each = min(jobs[0][0].shape[0], 64), rest_bytes(weight.shape[1:], weight.bits)
+    parts = pool.ranges(weight.shape[0], max(THREAD_BYTES // max(each, 1), ROWS), ROWS, WALKED)
     # Rows of the weight are columns of a linear layer's result, which nobody else writes; else each makes a sum.
     apart = kernel is not kernels.linear_packed and len(parts) > 1
     sums = {part: [torch.zeros_like(out) if apart else out for _, _, out in jobs] for part in parts}

@@ -9,7 +9,7 @@ This file must not know protocols: nothing in it sends or draws.
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, cast, overload
 
@@ -22,8 +22,11 @@ from puma.mpc.party import DEALER, FIRST, Party
 Number = int | float
 
 
-class Secret(ABC):
-    """What all secrets have in common: a shape, and no way to look inside."""
+class Secret:
+    """What all secrets have in common: a shape, and no way to look inside.
+
+    No abc.ABC: whether something is of a kind is asked many times a round, and of these that takes ten times as long.
+    """
 
     party: Party
 
@@ -148,6 +151,8 @@ class Share(Tensorial):
     def reduced(self, bits: int) -> Share:
         """The same value in a smaller ring."""
         assert bits <= self.bits
+        if bits == self.bits and type(self) is Share:
+            return self
         return self.like(*self.components, bits=bits)
 
     def settled(self) -> Share:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -165,15 +166,21 @@ def coarse_rows(wide: Operand, length: float, most: float) -> tuple[Operand, int
     Entries lose so many places that rows of the length `most` do not wrap, if the ring holds that; if not, of rows that
     do one in 2^13 at most looks as if it were inside.
     """
-    words, whole = length * 2.0**wide.frac, 2.0 * math.log2(most * 2.0**wide.frac) + 2
-    least = max(COARSE, COARSE_ROWS + math.ceil(math.log2(wide.shape[-1]) / 2))
-    fine = max(least, min(FINE, math.floor(math.log2(words)) - math.ceil(whole - wide.bits)))
+    places, ring, drop, off = _coarse(wide.frac, wide.bits, wide.shape[-1], length, most)
+    return cut(wide, places).reduced(min(ring, wide.bits - places)), drop, off
+
+
+@lru_cache(maxsize=256)
+def _coarse(frac: int, bits: int, columns: int, length: float, most: float) -> tuple[int, int, int, int]:
+    """Places that entries of so many fraction bits lose, the ring of what is squared, and the last two of the above."""
+    words, whole = length * 2.0**frac, 2.0 * math.log2(most * 2.0**frac) + 2
+    least = max(COARSE, COARSE_ROWS + math.ceil(math.log2(columns) / 2))
+    fine = max(least, min(FINE, math.floor(math.log2(words)) - math.ceil(whole - bits)))
     places = max(0, math.floor(math.log2(words)) - fine)
     begins = (words / 2.0**places) ** 2
     drop = math.floor(math.log2(begins / 8)) - EIGHTH
     ring = drop + EIGHTH + 5 + math.ceil(2 * max(1.0, math.log2(most / length)))
-    off = round(begins / 2.0**drop) - (8 << EIGHTH)
-    return cut(wide, places).reduced(min(ring, wide.bits - places)), drop, off
+    return places, ring, drop, round(begins / 2.0**drop) - (8 << EIGHTH)
 
 
 def _rows_cost(sums: Share | Size, off: int) -> Cost:

@@ -11,11 +11,9 @@ other."""
 from __future__ import annotations
 
 import contextlib
-import functools
 import select
 import socket
 import ssl
-import struct
 import threading
 from time import monotonic
 
@@ -24,8 +22,8 @@ from puma.net import at_once
 from puma.net.endpoint import QUEUE_BYTES, TIMEOUT, Endpoint, again, ended, owned, printable, stopped, stuck
 from puma.net.frame import HEADER_BYTES, Kind, header_bytes, parse_header
 from puma.net.pulse import PULSE
+from puma.net.sockets import set_timeout
 
-SOCKET_BYTES = 4 << 20
 # Pieces below this are joined with the header into one write; a larger one is not worth a copy.
 JOIN_BYTES = 64 << 10
 # A frame nobody has asked for yet is given memory in growing steps, each paid for by bytes that arrived.
@@ -35,9 +33,6 @@ AHEAD_BYTES = 32 << 10
 # How long a caller may stay away from recv before the receiving thread takes over: longer and longer while it comes
 # back, because a thread that looks every few milliseconds takes the processor from the caller.
 TICK, LONGEST_TICK = 0.005, 0.08
-# A machine that is gone without a word is noticed after 3 + 3 * 2 seconds: the inbound socket of a link never has
-# anything unacknowledged on its way out, so the system's probes decide alone, whatever its peer is too busy to read.
-PROBES = {socket.TCP_KEEPIDLE: 3, socket.TCP_KEEPINTVL: 2, socket.TCP_KEEPCNT: 3}
 # How long an ending link waits for its own threads and for its last frame to leave.
 GRACE = 1.0
 
@@ -65,7 +60,8 @@ class StreamLink(Endpoint):
         self._arrived = {Kind.DATA: 0, Kind.CONTROL: 0}
         self._head = memoryview(bytearray(HEADER_BYTES))
         self._ahead = memoryview(bytearray(AHEAD_BYTES))  # what came behind a frame lies from `low` to `high`
-        self._low = self._high = 0
+        self._low: int = 0
+        self._high: int = 0
         self._reader = threading.Lock()  # whoever holds it, and nobody else, reads the inbound socket
         self._takeover = threading.Event()
         self._awaited = False  # a caller waits for the receiving thread to bring a data frame
@@ -93,6 +89,9 @@ class StreamLink(Endpoint):
     def _transmit(self, kind: Kind, sequence: int, pieces: list[memoryview], size: int) -> None:
         if size > self._roomy:
             self._takeover.set()
+        if len(pieces) == 1 and size < JOIN_BYTES:
+            self._write(header_bytes(kind, sequence, size) + pieces[0])
+            return
         joined: list[bytes | memoryview] = [header_bytes(kind, sequence, size)]
         for piece in pieces:
             if len(piece) < JOIN_BYTES:
@@ -190,6 +189,13 @@ class StreamLink(Endpoint):
 
     def _read_directly(self, kind: Kind, size: int | None) -> memoryview | None:
         while not self.inbox.holds(kind):
+            if size is not None and HEADER_BYTES + size <= AHEAD_BYTES:
+                if self._low == self._high:
+                    self._low, self._high = 0, self._come(self._ahead, begun=False)
+                    if not self._high:
+                        return None
+                if (payload := self._whole(size)) is not None:
+                    return payload
             frame = self._read_frame(size)
             if frame is None:
                 return None
@@ -235,7 +241,7 @@ class StreamLink(Endpoint):
         while header is None or header.kind is Kind.BEAT:  # a peer that merely lives is as silent as before
             if (header is not None and monotonic() > end) or not self._fill(self._head, begun=False):
                 return None
-            if expected is not None and self._is_due(expected):
+            if expected is not None and self._is_due(self._head, expected):
                 return Kind.DATA, self._payload(expected, True)
             try:
                 header = parse_header(self._head, self.accepts)
@@ -254,10 +260,19 @@ class StreamLink(Endpoint):
         self._arrived[kind] = due + 1
         return kind, self._payload(header.length, header.length == expected)
 
-    def _is_due(self, size: int) -> bool:
-        """Whether the header is that of the next data frame, of this size: nearly all are, and need no parsing."""
+    def _whole(self, size: int) -> memoryview | None:
+        """The next data frame, if all of it has come and it is what is due, of this size; else nothing is taken."""
+        body = self._low + HEADER_BYTES
+        end = body + size
+        if end > self._high or not self._is_due(self._ahead[self._low : body], size):
+            return None
+        self._low = end
+        return memoryview(bytearray(self._ahead[body:end]))
+
+    def _is_due(self, head: memoryview, size: int) -> bool:
+        """Whether this header is that of the next data frame, of this size: nearly all are, and need no parsing."""
         due = self._arrived[Kind.DATA]
-        if size > self.accepts[Kind.DATA] or bytes(self._head) != header_bytes(Kind.DATA, due, size):
+        if size > self.accepts[Kind.DATA] or bytes(head) != header_bytes(Kind.DATA, due, size):
             return False
         self._arrived[Kind.DATA] = due + 1
         return True
@@ -282,26 +297,33 @@ class StreamLink(Endpoint):
         done = self._take_ahead(view, 0)
         while done < len(view):
             few = len(view) - done < AHEAD_BYTES
-            try:
-                count = self._inbound.recv_into(self._ahead if few else view[done:])
-            except _SILENCE:
-                if not begun and not done:
-                    return False
-                what = f"{self.peer} fell silent for {self.timeout:g} s in the middle of a frame"
-                raise self._over(PeerTimeout(what, _DEAD_HINT)) from None
-            except OSError as error:
-                what = f"{self.peer} is gone ({error.strerror or error})"
-                raise self._over(PeerLost(what, _DEAD_HINT)) from None
+            count = self._come(self._ahead if few else view[done:], begun or done > 0)
             if not count:
-                what = f"{self.peer} is gone: its connection ended without a goodbye"
-                raise self._over(PeerLost(what, _DEAD_HINT))
-            self.heard = monotonic()
+                return False
             if few:
                 self._low, self._high = 0, count
                 done = self._take_ahead(view, done)
             else:
                 done += count
         return True
+
+    def _come(self, view: memoryview, begun: bool) -> int:
+        """How many bytes have come into the view; 0 if nothing came and no frame had begun."""
+        try:
+            count = self._inbound.recv_into(view)
+        except _SILENCE:
+            if not begun:
+                return 0
+            what = f"{self.peer} fell silent for {self.timeout:g} s in the middle of a frame"
+            raise self._over(PeerTimeout(what, _DEAD_HINT)) from None
+        except OSError as error:
+            what = f"{self.peer} is gone ({error.strerror or error})"
+            raise self._over(PeerLost(what, _DEAD_HINT)) from None
+        if not count:
+            what = f"{self.peer} is gone: its connection ended without a goodbye"
+            raise self._over(PeerLost(what, _DEAD_HINT))
+        self.heard = monotonic()
+        return count
 
     def _take_ahead(self, view: memoryview, done: int) -> int:
         """What has been read already goes into the view behind `done`; where it then ends."""
@@ -354,36 +376,3 @@ class StreamLink(Endpoint):
                 pass
             finally:
                 self._sending.release()
-
-
-def set_timeout(sock: socket.socket, seconds: float) -> None:
-    """Let the system keep the deadline: Python's own would ask for readiness before every read and write."""
-    if isinstance(sock, ssl.SSLSocket):  # hides the system's deadline by trying again for ever
-        sock.settimeout(seconds)
-        return
-    whole = int(seconds)
-    value = struct.pack("ll", whole, max(1, int((seconds - whole) * 1e6)))
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, value)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, value)
-
-
-def tune(sock: socket.socket) -> None:
-    """Small frames leave at once; large ones find room; a machine that is gone is noticed."""
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for option, value in PROBES.items():
-        sock.setsockopt(socket.IPPROTO_TCP, option, value)
-    if _large_buffers_granted():
-        for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
-            sock.setsockopt(socket.SOL_SOCKET, option, SOCKET_BYTES)
-
-
-@functools.cache
-def _large_buffers_granted() -> bool:
-    """Client for more than the system grants would be worse than leaving the sizes to the system."""
-    with socket.socket() as probe:
-        for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
-            probe.setsockopt(socket.SOL_SOCKET, option, SOCKET_BYTES)
-            if probe.getsockopt(socket.SOL_SOCKET, option) < SOCKET_BYTES:
-                return False
-    return True

@@ -23,7 +23,8 @@ from puma.net.audit import NOWHERE, Log, Visit
 from puma.net.endpoint import QUEUE_BYTES, TIMEOUT, remaining
 from puma.net.guard import PLAIN, Guard
 from puma.net.handshake import Agreed, Attach, Identity, Proven, Role, Wire
-from puma.net.stream import StreamLink, tune
+from puma.net.sockets import tune
+from puma.net.stream import StreamLink
 
 Seat = tuple[str, int, str, bytes]  # role, rank, fingerprint, session
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from functools import cache
 
 from puma.mpc.compare import split
-from puma.mpc.lookup import Digit
+from puma.mpc.lookup import Asked, Digit, each_of
 from puma.mpc.lookup import digit as one_digit
 from puma.mpc.polynomial import ONE, Polynomial, bit, multiplied, products, times
 from puma.mpc.share import Bits, Share
@@ -49,25 +49,19 @@ def _is_zero(tops: int) -> Polynomial:
 
 def range_bits(index: Digit, tops: list[Digit], above: bool) -> dict[str, Bits]:
     """The bits that `range_polynomials` is about; local."""
-    top = tops[-1]
-    half = range(top.size // 2, top.size)
-    minus = top.is_in(half)
-    bits = {"b": index.borrows(), "minus": minus, "turns": minus ^ top.is_in(range(half.start + 1, half.stop + 1))}
-    for i, digit in enumerate(tops, start=1):
-        if i < len(tops):
-            bits |= {f"z{i}": digit.is_in([0]), f"l{i}": digit.borrows()}
-        if above:
-            bits |= _zero_bits(digit, i, i == len(tops))
+    *lower, top = tops
+    half = top.size // 2
+    asked: dict[str, Asked] = {"b": (index, None), "minus": (top, range(half, top.size)), "turns": (top, (0, half))}
+    for i, digit in enumerate(lower, start=1):
+        asked |= {f"z{i}": (digit, (0,)), f"l{i}": (digit, None)}
+    if above:
+        last = len(tops)
+        asked |= {f"z{last}": (top, (0,))} | ({"o": (top, (1,))} if lower else {"q": (top, (0, 1))})
+    bits = dict(zip(asked, each_of(*asked.values()), strict=True))
+    for i, digit in enumerate(lower if above else (), start=1):
+        plain, wrapped = digit.exceeds_by_one()
+        bits |= {f"w{i}": wrapped} | ({"v1": bits["z1"] ^ plain} if i == 1 else {f"u{i}": plain})
     return bits
-
-
-def _zero_bits(digit: Digit, i: int, last: bool) -> dict[str, Bits]:
-    zero = digit.is_in([0])
-    if last:
-        one = digit.is_in([1])
-        return {f"z{i}": zero, "q": zero ^ one} if i == 1 else {f"z{i}": zero, "o": one}
-    plain, wrapped = digit.exceeds_by_one()
-    return {f"w{i}": wrapped} | ({"v1": zero ^ plain} if i == 1 else {f"u{i}": plain})
 
 
 @cache

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from typing import Any
 
 import torch
@@ -130,7 +130,7 @@ class RowFormat:
 
     reach: int
 
-    @property
+    @cached_property
     def frac(self) -> int:
         """F: fraction bits of a row's entries."""
         return min(RESIDUAL, RESIDUAL + NORM_REACH - self.reach) + self._finer
@@ -139,17 +139,17 @@ class RowFormat:
     def _finer(self) -> int:
         return max(0, SHORT - self.reach)
 
-    @property
+    @cached_property
     def product(self) -> int:
         """The ring of x / sqrt(N), which is at most 1."""
         return self.frac + self.reach + UNIT + 3
 
-    @property
+    @cached_property
     def wide(self) -> int:
         """W: the ring to which rows are lifted, for their squares and for the product."""
         return max(self.product, 2 * (self.frac + self.reach) + 1 - SQUARED)
 
-    @property
+    @cached_property
     def squared(self) -> int:
         """S: fraction bits that squares do without."""
         return 2 * (self.frac + self.reach) + 1 - self.wide
@@ -159,12 +159,12 @@ class RowFormat:
         """d: the last place of what is squared."""
         return 2.0 ** (self.squared - self.frac)
 
-    @property
+    @cached_property
     def sum_frac(self) -> int:
         """Fraction bits of N: even, and no more than squares have."""
         return min(ROW + 2 * self._finer, 2 * (self.frac - self.squared))
 
-    @property
+    @cached_property
     def last(self) -> int:
         """N lies below 4^(last + 1) units."""
         return self.reach + self.sum_frac // 2 - 1
@@ -194,6 +194,12 @@ class RowFormat:
         return min(MEAN, wide - opened), wide
 
 
+@cache
+def row_format(reach: int) -> RowFormat:
+    """One of each."""
+    return RowFormat(reach)
+
+
 SQUARED = 5  # fraction bits that squares do without, at most
 SHORT = 6  # the reach below which rows get finer, by as much as they are shorter
 MEAN_ERROR = 11
@@ -213,7 +219,8 @@ def normalised(
     F + reach + 20 - c fraction bits. The result has ACTIVATION fraction bits in `ring`: it is lifted to that, or opened
     there where the plan has DIRECT, or raised if it `grows` in products with public matrices.
     """
-    form, opened_bits = RowFormat(reach), min(64, x.bits + RowFormat(reach).frac - x.frac)
+    form = row_format(reach)
+    opened_bits = min(64, x.bits + form.frac - x.frac)
     n = count or x.shape[-1]
     exponent = math.ceil(math.log2(n) / 2)
     rows = yield from (_centred(x, form) if centre else _small(x, form))

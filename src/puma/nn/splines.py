@@ -75,7 +75,7 @@ class Spline:
         """The length of a segment."""
         return 2.0**-self.per_unit
 
-    @property
+    @cached_property
     def low_bits(self) -> int:
         """Bits of the offset in a segment."""
         return self.frac - self.per_unit
@@ -85,19 +85,19 @@ class Spline:
         """Where the table ends."""
         return self.low + self.step * 2**self.width
 
-    @property
+    @cached_property
     def range_bits(self) -> int:
         """The ring that spans the reach, and what room there is beyond it."""
         return self.frac + self.reach + 1 + self.room
 
-    @property
+    @cached_property
     def top_widths(self) -> list[int]:
         """Digits above the index, low to high, that check the reach."""
         bits = self.range_bits - self.low_bits - self.width
         least = TOP if self.room else 1
         return list(top_widths(bits, self.above is not None, least)) if self.checked else []
 
-    @property
+    @cached_property
     def range_digit(self) -> int:
         """Bits of the one digit that tells the range, if the function allows that."""
         return self.range_bits - self.low_bits - self.width + self.margin
@@ -117,7 +117,7 @@ class Spline:
         """The ring to bring x in: its reach and, where f is x itself, the ring of the result, to be lifted later."""
         return max(self.range_bits, self.bits - self.slope) if self.above == "x" else self.range_bits
 
-    @property
+    @cached_property
     def line_frac(self) -> int:
         """Fraction bits of A + B u."""
         return self.slope + self.frac

@@ -91,7 +91,8 @@ class Attention(nn.Module):
     def _angles(self, at: nn.Layout, x: Value) -> list[Value]:
         if self.frequencies is None:
             return []
-        return [nn.rotary_angles(p, self.frequencies, x.device) for p in (at.asking(at.positions), at.positions)]
+        asked, own = at.asking(at.positions), nn.rotary_angles(at.positions, self.frequencies, x.device)
+        return [own if asked is at.positions else nn.rotary_angles(asked, self.frequencies, x.device), own]
 
 
 class MLP(nn.Module):
