@@ -51,8 +51,6 @@ SPEAKERS = {
     "mpc/boolean.py evaluate": 7,
     "mpc/boolean.py open_masked": 8,
     "mpc/lookup.py digits": 10,
-    "mpc/wide/products.py opened": 5,
-    "mpc/wide/products.py _dealt": 5,
 }
 # Whoever has the dealer deal, and the lemma about it.
 DEALING = {

@@ -11,7 +11,6 @@ from puma.client.session import Session
 from puma.crypto.prg import fresh_secret
 from puma.errors import ProtocolError, ReceiptError
 from puma.mpc.party import Piece
-from puma.mpc.wide.words import LOW
 from puma.net import chain
 from puma.party.server import Server
 from puma.reference.plain_model import PlainModel
@@ -186,12 +185,12 @@ def quickly(session: Session) -> None:
 
 
 def wide(piece: Piece) -> bool:
-    """Of a product that has two words."""
-    return piece.bits == LOW and not piece.row
+    """Of a ring in which products are opened."""
+    return piece.bits > 32 and not piece.row
 
 
 QUICKLY: list[tuple[int, str, Deviate, dict[str, Any]]] = [
-    *((r, f"low word {n}", trio.swaps_where(wide, n, CHANGES["shifted"]), {}) for r, n in ((1, 0), (2, 1))),
+    *((r, f"large ring {n}", trio.swaps_where(wide, n, CHANGES["shifted"]), {}) for r, n in ((1, 0), (2, 1))),
     *((0, f"correction {n}", corrects(n, CHANGES["low bit"]), {}) for n in (5, 40, 90)),
     *((r, f"piece {n}", swaps(n, CHANGES["last bit"]), {}) for r, n in ((1, 30), (2, 60))),
     (0, "correction 9 beside open weights", corrects(9, CHANGES["shifted"]), {"weights": "open"}),
