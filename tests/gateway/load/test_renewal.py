@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -38,24 +39,27 @@ class Ending:
 
 
 def test_parties_that_deviated_are_not_asked_again_while_that_is_being_told() -> None:
-    made = list[Ending]()
+    """Whoever comes meanwhile does not make them look new."""
+    asyncio.run(_asked_twice())
+
+
+async def _asked_twice() -> None:
+    made, asked = list[Ending](), threading.Event()
 
     def start() -> Any:
         made.append(Ending())
         return made[-1]
 
-    worker = Worker(start, waiting=4, together=2)
-    worker.submit(lambda cluster: made[0].run(cluster), Watch("first"))
-    until(lambda: bool(made) and made[0].over)
-    asked = threading.Event()
-
     def second(_: Any) -> Iterator[None]:
         asked.set()
         yield
 
+    worker = Worker(start, waiting=4, together=2)
+    worker.submit(lambda cluster: made[0].run(cluster), Watch("first"))
+    until(lambda: bool(made) and made[0].over)
     worker.submit(second, Watch("second"))
     until(asked.is_set)
     made[0].told.set()
-    until(lambda: worker._shut is not None)
+    until(lambda: worker.state == "failed")
     worker.close()
-    assert len(made) == 1
+    assert len(made) == 1 and worker._shut is not None
