@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import Any
 
 from puma.errors import ProtocolError
@@ -31,7 +31,7 @@ class Ending:
     def close(self) -> None:
         pass
 
-    def run(self, _: object) -> Iterator[None]:
+    def run(self, _: object) -> Generator[None, None, None]:
         self.over = True  # and the parties are told so, which takes a while
         assert self.told.wait(30)
         raise ProtocolError("two parties sent different copies", "look at them")
@@ -50,7 +50,7 @@ async def _asked_twice() -> None:
         made.append(Ending())
         return made[-1]
 
-    def second(_: Any) -> Iterator[None]:
+    def second(_: Any) -> Generator[None, None, None]:
         asked.set()
         yield
 
