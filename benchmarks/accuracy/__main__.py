@@ -21,7 +21,7 @@ from benchmarks.accuracy import evaluations, flags, published, real_width, smoll
 from puma.errors import RangeError
 
 PAGE = record.ROOT / "docs" / "accuracy.md"
-RESULTS = record.ROOT / "benchmarks" / "results"
+RESULTS = record.ROOT / "benchmarks" / "results" / "accuracy"
 
 
 def say(text: str) -> None:
@@ -49,7 +49,7 @@ def fill() -> None:
     """The page from all files that are there."""
     text = PAGE.read_text()
     for part, table in tables.TABLES.items():
-        if found := record.read(RESULTS, f"accuracy_{part}"):
+        if found := record.read(RESULTS, part):
             text = page.filled(text, part, f"{table(found['results'])}\n\n{page.origin(found['about'])}")
     PAGE.write_text(text)
 
@@ -81,7 +81,7 @@ def main() -> None:
 
 def save(part: str, results: Any) -> None:
     """Write a part's file."""
-    record.save(RESULTS, f"accuracy_{part}", results, "benchmarks.accuracy")
+    record.save(RESULTS, part, results, "benchmarks.accuracy")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,1 @@
+"""What an evaluator does while a round waits."""
