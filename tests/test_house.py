@@ -151,6 +151,7 @@ LOCAL = {
     "compare.split",
     "compare.turns",
     "compare.meetings",
+    "compare.best",
     "compare.digit_bits",
     "compare.sign_of",
     "lookup.digit",

@@ -80,7 +80,7 @@ def steps(lengths: Sequence[int], forms: Sequence[Hashable]) -> Trying:
 
 
 def _alike(seen: dict[int, Calls], lengths: Numbers, first: int) -> Trying:
-    """The same of steps whose messages differ in how many words they have, if in anything; some may have been `seen`."""
+    """The same of steps whose messages differ in how many words they have, if in anything; some may be `seen`."""
     count = len(lengths)
     if count <= FEW:
         return (yield from _every(seen, count, first))

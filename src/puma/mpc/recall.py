@@ -146,7 +146,8 @@ class Recall:
         its rounds."""
         *rows, entries = x.shape
         self._trace.maxima(math.prod(rows), entries, x.bits, quick)
-        return Share(x.party, *x[..., 0].components, x.bits, x.frac)
+        a, b = x[..., 0].components
+        return Share(x.party, a, b, x.bits, x.frac)
 
 
 def _format(x: Any) -> Hashable:
