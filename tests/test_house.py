@@ -140,6 +140,7 @@ def test_everything_public_is_described(room: str) -> None:
 
 
 LOCAL = {
+    "arithmetic.before_cut",
     "boolean.own_bits",
     "boolean.flipped",
     "boolean.mask_products",
