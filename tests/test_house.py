@@ -200,6 +200,7 @@ PARTS = {
     "attention.finest_inverse",
     "attention.inverse_sums",
     "attention.quotient",
+    "compare.best",
     "compare.sign_of",
     "gates.activated",
     "gates.gated",
