@@ -140,6 +140,7 @@ def test_everything_public_is_described(room: str) -> None:
 
 
 LOCAL = {
+    "arithmetic.before_cut",
     "boolean.own_bits",
     "boolean.flipped",
     "boolean.mask_products",
@@ -151,6 +152,7 @@ LOCAL = {
     "compare.split",
     "compare.turns",
     "compare.meetings",
+    "compare.best",
     "compare.digit_bits",
     "compare.sign_of",
     "lookup.digit",
@@ -198,6 +200,7 @@ PARTS = {
     "attention.finest_inverse",
     "attention.inverse_sums",
     "attention.quotient",
+    "compare.best",
     "compare.sign_of",
     "gates.activated",
     "gates.gated",

@@ -18,10 +18,10 @@ from puma.models.architectures.decoder.config import Delta
 from puma.models.config import T5, Bert, Gpt2, Llama, ModernBert, Rope, Vit
 from puma.models.formats import Formats
 from puma.models.presets import preset
-from puma.mpc.compare import turns
-from puma.mpc.cost import Words
+from puma.mpc.compare import maximum_cost
+from puma.mpc.cost import Entry, Size, Words
 from puma.mpc.party import Party
-from puma.mpc.recall import Call, Event
+from puma.mpc.recall import MAXIMA, Call, Event
 from puma.nn import delta
 from puma.nn.variants import QUICK
 from puma.wire.inputs import imagined
@@ -95,6 +95,8 @@ def _counts(spent: list[Spent]) -> dict[str, tuple[int, int, int]]:
         (LLAMA, Generate(Input([109], [], quick=QUICK), 7)),
         (GEMMA, Generate(Input([8], []), 7)),
         (GEMMA, Generate(Input([22], [], quick=QUICK), 6)),
+        (LLAMA, Generate(Input([30, 44], [], quick=QUICK), 12)),
+        (SEQ, Generate(Input([9, 2], [], quick=QUICK), 7)),
         (SINKS, Generate(Input([17, 14], []), 9)),
         (GPT2, Generate(Input([18], []), 9)),
         (BERT, Encode(Input([9, 30], []), "pooled")),
@@ -142,39 +144,55 @@ def test_a_pattern_of_layers_is_counted_once_and_twice(name: str) -> None:
     assert [_counts(each) for each in dry.dry_run(config, job)] == in_full(config, job)
 
 
-def messages(length: int, rows: int, *, skew: bool = False) -> dict[Call, int]:
-    """What a step sends at a row of so many entries: some that do not change, a tournament, and what grows evenly."""
-    call, left = Call(), length
+def messages(length: int, rows: int, *, skew: bool = False, late: int = 1 << 20) -> dict[Call, int]:
+    """What a step sends at a row of so many entries: some that do not change, maxima, what grows evenly, and from some
+    length on one more round."""
+    call = Call()
     call.events.append(Event("norm", "round", (Words(77, 13),)))
     call.events.append(Event("attention", "dealt", (Words(rows * length, 7), Words(rows, 3, 2))))
-    while left > 16:
-        left = -(-left // 2)
-        call.events.append(Event("attention", "round", (Words(rows * left, 5), Words(rows * left, 1, 3))))
-    call.events.append(Event("attention", "round", (Words(rows * -(-left // 4), 11),)))
+    call.events.append(Event("attention", MAXIMA[length > 60], (Words(rows, 11), Words(length, 11))))
+    if length >= late:
+        call.events.append(Event("attention", "round", (Words(rows * length, 5), Words(rows, 1, 3))))
     if skew:
-        call.events.append(Event("attention", "round", (Words(length**2, 9),)))
+        call.events.append(Event("attention", "round", (Words(rows * -(-length // 2), 9),)))
     call.events.append(Event("head", "answer", (Words(5, 3, 2),)))
     return {call: 3}
 
 
 @pytest.mark.parametrize("skew", [False, True])
-@pytest.mark.parametrize(("first", "count", "rows"), [(17, 1, 1), (18, 4, 3), (17, 300, 3), (99, 60, 5)])
-def test_steps_that_are_left_out_are_foretold(first: int, count: int, rows: int, skew: bool) -> None:
+@pytest.mark.parametrize(
+    ("first", "count", "rows", "late", "most"),
+    [(17, 1, 1, 99, 1), (18, 3, 3, 99, 3), (17, 40, 3, 99, 3), (99, 60, 300, 99, 3), (90, 300, 3, 134, 36)],
+)
+def test_steps_that_are_left_out_are_foretold(
+    first: int, count: int, rows: int, late: int, most: int, skew: bool
+) -> None:
     lengths = range(first, first + count)
     tried, expected = list[int](), series.Total.nothing()
     for length in lengths:
-        expected.add(series.total(messages(length, rows, skew=skew)))
-    trying = series.steps(lengths, [turns(length) for length in lengths])
+        expected.add(series.total(messages(length, rows, skew=skew, late=late)))
+    trying = series.steps(lengths, [0] * count)
     step = next(trying)
     while True:
         tried.append(step)
         try:
-            step = trying.send(messages(lengths[step], rows, skew=skew))
+            step = trying.send(messages(lengths[step], rows, skew=skew, late=late))
         except StopIteration as stop:
             assert stop.value == expected
             break
     assert len(set(tried)) == len(tried)
-    assert (len(tried) == count) is (skew or count <= 4)  # what grows in another way is tried at every length
+    assert len(tried) == count if skew else len(tried) <= most  # what grows in another way is tried at every length
+
+
+@pytest.mark.parametrize("quick", [False, True])
+@pytest.mark.parametrize("rows", [1, 32, 300])
+def test_maxima_are_told_by_their_sizes(rows: int, quick: bool) -> None:
+    for entries in (1, 2, 3, 7, 8, 9, 16, 17, 50, 97, 290, 1001, 4007):
+        event = Event("attention", MAXIMA[quick], (Words(rows, 29), Words(entries, 29)))
+        found, expected = series.total({Call([event]): 1}), maximum_cost(Size((rows, entries), 29), quick=quick)
+        evaluator, dealer = (side.get("attention", Entry()) for side in found)
+        assert evaluator.rounds == evaluator.frames_online == expected.rounds
+        assert (16 * evaluator.online, 8 * dealer.offline) == (expected.online, expected.offline)
 
 
 def test_what_a_layer_adds_is_that_of_one_in_the_middle() -> None:
@@ -188,9 +206,10 @@ def test_what_a_layer_adds_is_that_of_one_in_the_middle() -> None:
     ("sizes", "prompt", "tokens", "quick", "most"),
     [
         ("gpt2", 8, 1, (), 2),
-        ("gpt2", 17, 100, (), 80),
-        ("llama-7b", 1024, 1024, (), 60),
-        ("gpt2", 128, 300, QUICK, 170),
+        ("gpt2", 17, 100, (), 50),
+        ("llama-7b", 1024, 1024, (), 30),
+        ("gpt2", 128, 300, QUICK, 40),
+        ("llama-3.1-8b", 7, 4000, QUICK, 140),
     ],
 )
 def test_few_steps_are_computed(

@@ -7,8 +7,7 @@ and what the dealer sends him. It must not know weights or prompts.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import accumulate, count
-from operator import mul
+from itertools import count
 from typing import NamedTuple
 
 from puma.engine import series
@@ -17,8 +16,6 @@ from puma.engine.generation import Turn, hidden_flags, run
 from puma.engine.request import Request
 from puma.models import architecture, with_layers
 from puma.models.config import Config
-from puma.mpc.compare import FEW as FEW_ROWS
-from puma.mpc.compare import meetings
 from puma.mpc.party import SECOND, Party
 from puma.mpc.public import Public
 from puma.mpc.recall import Recall, Trace
@@ -26,14 +23,12 @@ from puma.mpc.seeded import Seeded
 from puma.mpc.share import Share
 from puma.nn.attention import row_formats
 from puma.nn.places import REACHES
-from puma.nn.variants import MAXIMUM
 from puma.wire.input_share import Given
 from puma.wire.inputs import imagined
 from puma.wire.messages import Encode, Generate, Input, Spent, TensorSpec
 from puma.wire.parameters import of_adapter, tensor_specs
 
 FEW_LAYERS = 2  # of which one is the first and one the last
-MANY = 1 << 20  # rows
 
 
 class Counted(NamedTuple):
@@ -147,9 +142,7 @@ class _Word:
                 self._columns = cache.columns
                 entries, after = architecture(self._config).entries, range(1, job.tokens)
                 lengths = [entries(self._config, self._columns + n) for n in after]
-                rows = self._rows(requests)
-                forms, parts = [self._form(n, rows) for n in lengths], [self._parts(n, rows) for n in lengths]
-                self._trying = series.steps(lengths, forms, parts)
+                self._trying = series.steps(lengths, [self._form(n) for n in lengths])
                 step = next(self._trying)
             if step is None:
                 return Turn(more=False)
@@ -169,24 +162,11 @@ class _Word:
             self._known = True
             return None
 
-    def _rows(self, requests: Sequence[Request]) -> tuple[int, ...]:
-        """How many rows of scores a step has, as far as it matters: few, or both where they may be many."""
-        count = sum(r.beams * len(r.owed) for r in requests) * self._config.heads
-        return (1,) if count <= FEW_ROWS else (1, MANY)
-
-    def _parts(self, length: int, rows: tuple[int, ...]) -> list[int]:
-        """How many entries of a row of so many one that is left after some turns of its maximum stands for."""
-        met = (meetings(length, count, MAXIMUM in self._job.input.quick) for count in rows)
-        return sorted({part for each in met for part in accumulate((1, *(m.radix for m in each)), mul)})
-
-    def _form(self, length: int, rows: tuple[int, ...]) -> tuple[object, ...]:
+    def _form(self, length: int) -> tuple[object, ...]:
         """What of a step's messages depends on how many entries a row of scores has, besides their sizes."""
         window = architecture(self._config).window(self._config)
         values = {REACHES["value"], *self._config.formats.places.values()}
-        quick = MAXIMUM in self._job.input.quick
-        met = (meetings(length, count, quick) for count in rows)
-        formats = (row_formats(length, reach) for reach in sorted(values))
-        return (*met, *formats, 0 < window < length)
+        return (*(row_formats(length, reach) for reach in sorted(values)), 0 < window < length)
 
     def _given(self, requests: Sequence[Request], job: Generate) -> Given | None:
         """Of a client that chooses from logits: a token for each row, and of beams who sees what."""

@@ -15,13 +15,13 @@ import torch
 from msgspec import structs
 
 from puma import kernels
-from puma.engine.dry_run import dry_run
+from puma.engine.dry_run import counted, dry_run
 from puma.models import architecture, with_layers
 from puma.models.config import Config
 from puma.mpc.party import DEALER, FIRST, SECOND, Party
 from puma.nn.variants import VARIANTS
 from puma.wire.beside.network import Surveyed
-from puma.wire.messages import Encode, Generate
+from puma.wire.messages import Encode, Generate, Spent
 
 PINGS, BULK = 4, 1 << 20  # round trips of which the least counts, and bytes each way that tell the rate
 LAYERS = 4  # of a deeper model so many are priced
@@ -55,10 +55,12 @@ class Spending:
 
 def spending(config: Config, request: Generate | Encode, quick: tuple[str, ...]) -> Spending:
     """What a request costs by a plan."""
-    planned = with_plan(request, quick)
-    dealer, first, second = dry_run(config, planned)
-    sizes = [sum(s.online + s.offline for s in party) for party in (dealer, first, second)]
-    return Spending(sum(s.rounds for s in first), sizes[1], sizes[0], sum(sizes))
+    return _summed(dry_run(config, with_plan(request, quick)))
+
+
+def _summed(spent: list[list[Spent]]) -> Spending:
+    sizes = [sum(s.online + s.offline for s in party) for party in spent]
+    return Spending(sum(s.rounds for s in spent[1]), sizes[1], sizes[0], sum(sizes))
 
 
 def with_plan(request: Generate | Encode, quick: tuple[str, ...]) -> Generate | Encode:
@@ -86,7 +88,8 @@ def _about(config: Config, request: Generate | Encode, quick: tuple[str, ...]) -
     """With as many further tokens as are asked for, all like the first of them."""
     if not isinstance(request, Generate) or request.tokens < 2:
         return spending(config, request, quick)
-    one, two = (astuple(spending(config, structs.replace(request, tokens=n), quick)) for n in (1, 2))
+    found = counted(config, with_plan(structs.replace(request, tokens=2), quick))
+    one, two = (astuple(_summed(spent)) for spent in found)
     return Spending(*(a + (request.tokens - 1) * (b - a) for a, b in zip(one, two, strict=True)))
 
 

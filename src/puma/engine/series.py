@@ -1,10 +1,10 @@
 """What the steps of a generation cost together, from a few of them: exactly, because it is known how messages grow.
 
-A step at a longer cache sends the same messages with more words in them, as long as a row's maximum takes the same
-turns and its formats stay. Such a number of words is a + b ceil(L / D) for a row of L entries, D how many of them each
-of those that are left stands for: 2^k after k turns of twos. Steps are tried until a, b and D are certain for every
-length that is asked for, and then one more that was foretold. Where that does not hold, all steps are tried. It must
-not know models, nor how a step is run.
+A step at a longer cache sends the same messages with more words in them, as long as a row's formats stay: a + b L words
+for a row of L entries. Both ends are tried, and one more step that they foretell, at an odd distance so that halves and
+quarters that are rounded up do not look even. Where the messages themselves change, the length is sought at which they
+do; where they grow in another way, all steps are tried. What the maxima of rows send is told by the numbers of rows and
+entries. It must not know models, nor how a step is run.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from puma.mpc.cost import Entry
-from puma.mpc.recall import Call, Event
+from puma.engine.maxima import played
+from puma.mpc.cost import Entry, Words
+from puma.mpc.recall import MAXIMA, Call, Event
 
 Calls = Mapping[Call, int]
 Trying = Generator[int, Calls, "Total"]
 Numbers = np.ndarray[tuple[int], np.dtype[np.int64]]
-HALVED = tuple(1 << k for k in range(41))
 FEW = 3  # of so many steps each is tried
 
 
@@ -59,44 +59,53 @@ def total(calls: Calls) -> Total:
     for call, times in calls.items():
         for event, n in call.booked():
             size = sum(w.runs * ((w.numel * w.bits + 7) // 8) for w in event.words)
-            result.book(event, times * n, times * n * size)
+            maxima = event.kind in MAXIMA
+            sent = played(event, *([w.numel] for w in event.words)) if maxima else [(event, 1, size)]
+            for one, frames, together in sent:
+                result.book(one, times * n * frames, times * n * together)
     return result
 
 
-def steps(lengths: Sequence[int], forms: Sequence[Hashable], parts: Sequence[Sequence[int]] = ()) -> Trying:
+def steps(lengths: Sequence[int], forms: Sequence[Hashable]) -> Trying:
     """The cost of one step at each of these lengths of a row, which grow by as much each time; alike where forms are.
 
-    `parts` are of each length every D there may be, from 1 on; powers of two unless they are told. It yields the number
-    of a step that it wants to see, and is sent that step's messages.
+    It yields the number of a step that it wants to see, and is sent that step's messages.
     """
     result, first = Total.nothing(), 0
     for _, alike in groupby(forms):
         count = len(list(alike))
-        known = tuple(parts[first]) if parts else HALVED
-        result.add((yield from _alike(np.asarray(lengths[first : first + count]), first, known)))
+        result.add((yield from _alike({}, np.asarray(lengths[first : first + count]), first)))
         first += count
     return result
 
 
-def _alike(lengths: Numbers, first: int, parts: Sequence[int]) -> Trying:
-    """The same of steps whose messages differ in how many words they have, if in anything."""
-    count, seen = len(lengths), dict[int, Calls]()
+def _alike(seen: dict[int, Calls], lengths: Numbers, first: int) -> Trying:
+    """The same of steps whose messages differ in how many words they have, if in anything; some may be `seen`."""
+    count = len(lengths)
     if count <= FEW:
         return (yield from _every(seen, count, first))
-    for at in (0, count - 1):
-        seen[at] = yield first + at
-    while True:
-        series = _series(seen, lengths, parts)
-        if series is None:
-            return (yield from _every(seen, count, first))
-        doubt = next((at for each in series.values() if (at := each.doubt) is not None), None)
-        if doubt is None:
-            break
-        seen[doubt] = yield first + doubt
-    check = next(at for at in sorted(range(count), key=lambda at: abs(at - count * 2 // 3)) if at not in seen)
-    seen[check] = yield first + check
-    series = _series(seen, lengths, parts)
-    return (yield from _every(seen, count, first)) if series is None else _summed(seen[0], seen, series)
+    for at in (0, count - 1, (count * 2 // 3 - 1) | 1):
+        if at not in seen:
+            seen[at] = yield first + at
+    if _unlike(seen):
+        return (yield from _halved(seen, lengths, first))
+    series = _series(seen, lengths)
+    return (yield from _every(seen, count, first)) if series is None else _summed(seen, series, count)
+
+
+def _unlike(seen: Mapping[int, Calls]) -> bool:
+    """Whether messages differ in something else."""
+    forms = [[(times, call.form) for call, times in calls.items()] for calls in seen.values()]
+    return any(form != forms[0] for form in forms)
+
+
+def _halved(seen: Mapping[int, Calls], lengths: Numbers, first: int) -> Trying:
+    """The steps of either half, one of which ends where messages change, or has it in a half of its own."""
+    result, half = Total.nothing(), len(lengths) // 2
+    for start, stop in ((0, half), (half, len(lengths))):
+        part = {at - start: calls for at, calls in seen.items() if start <= at < stop}
+        result.add((yield from _alike(part, lengths[start:stop], first + start)))
+    return result
 
 
 def _every(seen: dict[int, Calls], count: int, first: int) -> Trying:
@@ -108,24 +117,11 @@ def _every(seen: dict[int, Calls], count: int, first: int) -> Trying:
     return result
 
 
-class Series(NamedTuple):
-    """How many words a message has at each length, and a length at which that is not certain yet."""
-
-    counts: Numbers
-    doubt: int | None
-
-
-def _series(
-    seen: Mapping[int, Calls], lengths: Numbers, parts: Sequence[int]
-) -> dict[tuple[int, ...], Series] | None:  # fmt: skip
-    """By the counts that were seen, those of all lengths; None if messages differ in something else, or grow in another
-    way."""
-    forms = [[(times, call.form) for call, times in calls.items()] for calls in seen.values()]
-    if any(form != forms[0] for form in forms):
-        return None
-    places, found = list(seen), dict[tuple[int, ...], Series]()
+def _series(seen: Mapping[int, Calls], lengths: Numbers) -> dict[tuple[int, ...], Numbers] | None:
+    """By the counts of words that were seen, those of all lengths; None if they grow in another way."""
+    places, found = list(seen), dict[tuple[int, ...], Numbers]()
     for counts in set(_counts(seen)):
-        grown = _grown(np.asarray(counts), places, lengths, parts)
+        grown = _grown(counts, places, lengths)
         if grown is None:
             return None
         found[counts] = grown
@@ -138,40 +134,32 @@ def _counts(seen: Mapping[int, Calls]) -> Iterator[tuple[int, ...]]:
         yield from zip(*(call.counts for call in calls), strict=True)
 
 
-def _grown(counts: Numbers, places: Sequence[int], lengths: Numbers, parts: Sequence[int]) -> Series | None:
-    """Every a + b ceil(L / D) that gives these counts, and where any two of them differ."""
-    if not (counts - counts[0]).any():
-        return Series(np.full(len(lengths), counts[0]), None)
-    found: Numbers | None = None
-    for part in parts:
-        halved = -(-lengths // part)
-        at = halved[places]
-        apart = int(np.argmax(np.abs(at - at[0])))
-        if at[apart] == at[0]:
-            break
-        slope, rest = divmod(int(counts[apart] - counts[0]), int(at[apart] - at[0]))
-        if rest or (slope * (at - at[0]) != counts - counts[0]).any():
-            continue
-        candidate = counts[0] + slope * (halved - at[0])
-        if found is None:
-            found = candidate
-        elif (different := (found != candidate).nonzero()[0]).size:
-            return Series(found, int(different[different.size // 2]))
-    return None if found is None else Series(found, None)
+def _grown(counts: Sequence[int], places: Sequence[int], lengths: Numbers) -> Numbers | None:
+    """The a + b L that gives these counts, if there is one."""
+    known: list[int] = lengths[places].tolist()
+    slope = (counts[1] - counts[0]) // (known[1] - known[0])
+    found = counts[0] + slope * (lengths - known[0])
+    return found if found[places].tolist() == list(counts) else None
 
 
-def _summed(like: Calls, seen: Mapping[int, Calls], series: Mapping[tuple[int, ...], Series]) -> Total:
-    """The cost of all lengths; `like` is the first of those `seen`."""
+def _summed(seen: Mapping[int, Calls], series: Mapping[tuple[int, ...], Numbers], many: int) -> Total:
+    """The cost of all lengths, which are so many."""
     result, each = Total.nothing(), _counts(seen)
-    many = len(next(iter(series.values())).counts) if series else 0
-    for call, times in like.items():
+    for call, times in next(iter(seen.values())).items():
         for event, n in call.booked():
-            size = 0
-            for w in event.words:
-                counts = next(each)
-                if len(set(counts)) == 1:
-                    size += w.runs * many * ((w.numel * w.bits + 7) // 8)
-                else:
-                    size += w.runs * int(((series[counts].counts * w.bits + 7) // 8).sum())
-            result.book(event, times * n * many, times * n * size)
+            counts = [next(each) for _ in event.words]
+            if event.kind in MAXIMA:
+                sent = played(event, *(series[found].tolist() for found in counts))
+            else:
+                sizes = (_sizes(w, found, series, many) for w, found in zip(event.words, counts, strict=True))
+                sent = [(event, many, sum(sizes))]
+            for one, frames, together in sent:
+                result.book(one, times * n * frames, times * n * together)
     return result
+
+
+def _sizes(w: Words, counts: tuple[int, ...], series: Mapping[tuple[int, ...], Numbers], many: int) -> int:
+    """The bytes of such words in all steps, which have these counts in those that were seen."""
+    if len(set(counts)) == 1:
+        return w.runs * many * ((counts[0] * w.bits + 7) // 8)
+    return w.runs * int(((series[counts] * w.bits + 7) // 8).sum())

@@ -17,7 +17,7 @@ from puma.mpc import clear_forms as clear
 from puma.mpc import public as known
 from puma.mpc.clear_forms import in_clear
 from puma.mpc.cost import Bytes, Cost, Size, Words, declares, local, message_bits, message_bytes
-from puma.mpc.party import DEALER, FIRST, Message, Party, Piece, Protocol, present
+from puma.mpc.party import DEALER, FIRST, SECOND, Message, Party, Piece, Protocol, present
 from puma.mpc.public import Public
 from puma.mpc.seeded import in_blocks, weighted
 from puma.mpc.share import Additive, Number, Share, encode
@@ -212,9 +212,18 @@ def truncating_cost(*pairs: tuple[Additive | Size, int]) -> Cost:
     return opening_cost(*(Size(tuple(z.shape), z.bits - s, 0, z.dealt) for z, s in pairs))
 
 
+def before_cut(party: Party, shift: int) -> int:
+    """What a party adds to its part of a sum before it drops so many bits: half a unit, and at P2 a last place less.
+
+    So halves are rounded up by two and down by one: where few bits are dropped their mean would count, and all three
+    never err by half a unit the same way.
+    """
+    return (1 << (shift - 1)) - (party.rank == SECOND) if shift else 0
+
+
 def _rounded(z: Additive, shift: int) -> Additive:
     """z / 2^shift, each party's part rounded for itself."""
-    half = 1 << (shift - 1) if shift else 0
+    half = before_cut(z.party, shift)
     part = kernels.cut(z.part, None, half, shift, z.bits, 0) if shift and not z.silent else z.part
     return z.like(part, z.bits - shift, z.frac - shift)
 

@@ -301,7 +301,7 @@ def _tournament(shares: list[Share], quick: bool) -> Protocol[list[Share]]:
     *lead, entries = shares[0].shape
     for radix, at_once in meetings(entries, math.prod(lead), quick):
         columns = _columns(shares[0].shape[-1], radix, shares[0].device)
-        shares = yield from _largest([[x[..., c] for c in columns] for x in shares], at_once)
+        shares = yield from best([[x[..., c] for c in columns] for x in shares], at_once)
     return shares
 
 
@@ -319,7 +319,7 @@ def _columns(entries: int, radix: int, device: torch.device) -> list[slice | Ten
     return [places(low) for low in range(0, radix * groups, groups)]
 
 
-def _largest(rivals: list[list[Share]], at_once: bool) -> Protocol[list[Share]]:
+def best(rivals: list[list[Share]], at_once: bool) -> Protocol[list[Share]]:
     """For each list of rivals (same shapes) the one at whose place the first list is largest."""
     first = rivals[0]
     pairs = [(i, j) for i in range(len(first)) for j in range(i + 1, len(first))]

@@ -7,6 +7,7 @@ runs and of the dealer whose corrections it takes. It must not know what is comp
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field
@@ -21,15 +22,17 @@ from puma.mpc.party import Party
 from puma.mpc.raising import Raised
 from puma.mpc.share import Additive, Share
 
+MAXIMA: tuple[Literal["maxima"], Literal["quick maxima"]] = ("maxima", "quick maxima")  # lean ones, and quick ones
 CONTENTS = 1 << 12  # elements of a public tensor whose contents are looked at; a larger one is not remembered
 
 
 class Event(NamedTuple):
     """A frame, and under which component it was booked: an evaluator's of a round, the dealer's corrections, or an
-    answer of each party."""
+    answer of each party. Or instead of frames the maxima of rows, by how many rows there are and how many entries each
+    has, as words of their ring: what these send, engine/maxima.py tells of all lengths at once."""
 
     component: str
-    kind: Literal["round", "dealt", "answer"]
+    kind: Literal["round", "dealt", "answer", "maxima", "quick maxima"]
     words: tuple[Words, ...]
 
 
@@ -80,6 +83,10 @@ class Trace(Ledger):
     def awaited(self, size: int) -> None:
         assert isinstance(size, Bytes)
         self._into.events.append(Event(self.current, "dealt", size.words))
+
+    def maxima(self, rows: int, entries: int, bits: int, quick: bool) -> None:
+        """The maxima of so many rows."""
+        self._into.events.append(Event(self.current, MAXIMA[quick], (Words(rows, bits), Words(entries, bits))))
 
     def record(self, call: Call, function: Callable[[], Any]) -> Any:
         """Book what a function sends to a call of its own."""
@@ -133,6 +140,14 @@ class Recall:
             z.opened.update(opened)
         self._trace.made(call)
         return _anew(call.result)
+
+    def maxima(self, x: Share, quick: bool) -> Share:
+        """What `compare.maximum` gives along the last dimension: only its size is noted, so nothing else may be sent in
+        its rounds."""
+        *rows, entries = x.shape
+        self._trace.maxima(math.prod(rows), entries, x.bits, quick)
+        a, b = x[..., 0].components
+        return Share(x.party, a, b, x.bits, x.frac)
 
 
 def _format(x: Any) -> Hashable:

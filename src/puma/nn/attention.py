@@ -86,7 +86,8 @@ def _looked_up(
     places = 0 if published else NONLINEAR - COARSE
     mask = mask.expand(scores.shape)
     (x,) = yield from formatted((scores, NONLINEAR, score_ring(reach, watched)))
-    top = yield from maximum(_filled(truncated(x, places), mask), quick=quick)
+    # a mixture's router asks by rows, and takes what it takes of experts in the same rounds
+    top = yield from _largest(_filled(truncated(x, places), mask), quick, beside=by_rows)
     x = x - top.unsqueeze(-1).scaled(places)
     x.party.note_range("spread of a row's scores", x, 2.0**reach)
     where, count = _where(mask), mask.shape[-1]
@@ -102,6 +103,13 @@ def _looked_up(
     else:
         e = yield from piecewise(spline, chosen, owners)
     return Exponentials(e, where, mask, least(spline))
+
+
+def _largest(x: Share, quick: bool, beside: bool) -> Protocol[Share]:
+    """The maximum of each row. A dry run notes its size alone, where nothing is computed `beside` it."""
+    if beside or x.party.recall is None:
+        return (yield from maximum(x, quick=quick))
+    return x.party.recall.maxima(x, quick)
 
 
 def exponentials(

@@ -69,6 +69,7 @@ class Seat:
         self.of: Cluster | None = None
         self.job: Job | None = None
         self.failures = 0  # of sessions, when it took its job
+        self.asks = False  # from when its job has a session until whatever came of that has been told and heeded
 
     def close(self) -> None:
         """Leave the parties; a session that is the cluster's own ends with it."""
@@ -239,6 +240,8 @@ class Worker:
             self._end(job, watched.FAILED, error)
         except Exception as error:
             self._failed(error, job, seat)
+        finally:
+            seat.asks = False
         return True
 
     def _note(self, job: Job, item: object, first: Cluster | None) -> None:
@@ -294,16 +297,17 @@ class Worker:
                 if opened is None:
                     return None
                 seat.of, seat.cluster = self._cluster, tapped(opened)
-            self.state, self.problem = READY, None
+            self.state, self.problem, seat.asks = READY, None, True
             return seat.cluster
 
     def _left_alone(self, cluster: Cluster) -> bool:
         """Whether nothing is under way with these parties and their first session has ended: those on this machine are
-        gone then, and others are reached anew."""
-        if not over(self._first):
+        gone then, and others are reached anew. What has ended in somebody's request is under way until it is known why:
+        parties that deviated must not be asked again."""
+        seats = [seat for seat in self._seats if seat.of is cluster and seat.cluster is not None]
+        if any(seat.asks for seat in seats) or not over(self._first):
             return False
-        others = [seat.cluster.session for seat in self._seats if seat.of is cluster and seat.cluster is not None]
-        return once(self._first) or all(session.over for session in others)
+        return once(self._first) or all(seat.cluster is None or seat.cluster.session.over for seat in seats)
 
     def _opened(self, cluster: Cluster) -> Cluster | None:
         """A session that no other seat has; None if there is none besides those of others."""

@@ -15,7 +15,7 @@ from torch import Tensor
 from puma import kernels
 from puma.kernels.shapes import broadcast
 from puma.mpc import clear_forms as clear
-from puma.mpc.arithmetic import deal, reshare, truncating_cost
+from puma.mpc.arithmetic import before_cut, deal, reshare, truncating_cost
 from puma.mpc.clear import Clear
 from puma.mpc.clear_forms import in_clear
 from puma.mpc.cost import Cost, Size, declares, local, message_bits
@@ -143,7 +143,7 @@ def opened(x: Widened, y: Widened, shift: int, bits: int) -> Protocol[Share]:
         if low < ring:
             dealt = deal(party, value.expand(shape) if party.is_dealer else None, shape, ring - low)
             part = part if party.is_dealer else part + wide(turn * dealt, low)
-    rounded = part.plus(1 << (shift - 1)).shifted_right(shift)
+    rounded = part.plus(before_cut(party, shift)).shifted_right(shift)
     return (yield from reshare(Additive(party, rounded, bits, x.frac + y.frac - shift, dealt=True)))[0]
 
 
