@@ -72,6 +72,30 @@ def test_files_that_contradict_each_other(name: str, change: str, tmp_path: Path
     assert found == (REFUSED if change in ("gpt2", "decoder", "split", "no frame") else EQUAL)
 
 
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        ("electra", ("plain words", "few added", "no config")), ("llama-eos", ("few added", "no config", "one type")),
+        ("mpnet", ("few added",)), ("mbart", ("few added",)), ("nllb", ("few added",)),
+    ],
+)  # fmt: skip
+def test_special_tokens_of_a_class_that_its_files_leave_out(
+    name: str, changes: tuple[str, ...], tmp_path: Path
+) -> None:
+    """A class is built anew from the vocabulary, and has its own, with its own flags."""
+    assert judged(words.contradicted(tmp_path, name, *changes), words.KINDS[name].model_type) == EQUAL
+
+
+def test_a_list_of_added_tokens_is_the_whole_list_for_a_class(tmp_path: Path) -> None:
+    """Those of tokenizer.json that it lacks are words like others; a token with a role of its own is added."""
+    folder = words.contradicted(tmp_path, "bert", "as saved")
+    path, said = folder / "tokenizer_config.json", json.loads((folder / "tokenizer_config.json").read_text())
+    path.write_text(json.dumps(said | {"added_tokens_decoder": {}, "mask_token": None, "image_token": "sat"}))
+    assert judged(folder, "bert") == EQUAL
+    found = tokenizer_of(settled.content(folder, "bert"), "it", "")
+    assert "[MASK]" not in found.encode("[MASK] hat").tokens and "sat" in found.encode("catsat").tokens
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", words.KINDS)
 def test_every_change_of_every_kind(name: str, tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ LINES += ["q r s t u v w x y z 0 1 2 3 4 5 6 7 8 9 . , ; ' - _ ( )", tiny.SENTEN
 TEXTS = [
     "the cat sat", "The CAT sat.", "  spaced   out  ", "naïve café", "don't 12,345!", "日本 text", "a\ttab\nand a line",
     "the </s> cat", "[MASK] sat", "<mask> sat", "<extra_id_3> cat", "cat<|endoftext|>", "``quoted'' text", "🙂 hat",
-    ">>de<< the cat", "tac eht", "__de__ cat",
+    ">>de<< the cat", "tac eht", "__de__ cat", "a <mask> hat", "a [MASK] hat",
 ]  # fmt: skip
 Write = Callable[[Path], None]
 

@@ -8,7 +8,7 @@ tokenizers has such a setting, and about tokens that were added; what it says of
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +50,10 @@ PAIRED = {  # the step that puts tokens around texts in a class, and how many ar
     "BertTokenizer": ("BertProcessing", 3), "RobertaTokenizer": ("RobertaProcessing", 4),
     "MPNetTokenizer": ("RobertaProcessing", 4),
 }  # fmt: skip
+MASKED: dict[str, Raw] = {  # how a class reads its mask's name where no list of added tokens says it
+    "MPNetTokenizer": {"lstrip": True}, "MBartTokenizer": {"lstrip": True}, "MBart50Tokenizer": {"lstrip": True},
+    "NllbTokenizer": {"lstrip": True, "normalized": True},
+}  # fmt: skip
 SPACED = ("GPT2Tokenizer", "GPTNeoXTokenizer", "Qwen2Tokenizer", "RobertaTokenizer")
 
 
@@ -63,25 +67,68 @@ def content(folder: Path, model_type: str) -> bytes:
     if not path.is_file():
         called = USUAL.get(model_type, "") if called in GENERAL or model_type in TAKEN else called
         called = called or (PLAIN if (folder / PIECES[0]).is_file() else "")
-        return written(made(folder, called, settings, translating.KINDS), usual(folder, called, settings) | settings)
+        result = made(folder, called, settings, translating.KINDS)
+        return written(result, tokens(_masked(called, usual(folder, called, settings) | settings)))
     before = path.read_bytes()
     raw = _object(before, path)
-    after = _mended(raw, _called(folder, settings, model_type, raw), settings)
+    called = _called(folder, settings, model_type, raw)
+    after = _mended(raw, called, settings)
     try:
-        added = [token for token in tokens(settings) if not _known(token, raw)]
+        if called in HOLDS:
+            after, settings = _anew(after, called, settings, _lists(folder))
+        added = [token for token in tokens(settings) if not _known(token, after)]
     except (TypeError, AttributeError, ValueError) as error:
         raise CheckpointError(f"{folder} describes added tokens in no known way: {error}", HINT) from error
     if after == raw and not added:
         return before
-    return written(Tokenizer.from_str(json.dumps(after)), settings)
+    return written(Tokenizer.from_str(json.dumps(after)), added)
+
+
+def _anew(raw: Raw, called: str, settings: Raw, listed: bool) -> tuple[Raw, Raw]:
+    """A tokenizer.json and settings of a class that is built anew from the vocabulary.
+
+    It has its own special tokens where settings name none, and where settings list added tokens, no others of the file.
+    """
+    settings = SPECIALS.get(called, {}) | settings
+    if not {"extra_special_tokens", "additional_special_tokens"} & settings.keys():
+        settings |= {"extra_special_tokens": _further(raw, called, settings)}
+    settings = _masked(called, settings)
+    if listed:
+        wanted = {token.content for _, token in tokens(settings)}
+        kept = [token for token in raw.get("added_tokens") or [] if token["content"] in wanted]
+        raw = raw | {"added_tokens": kept}
+    return raw, settings
+
+
+def _masked(called: str, settings: Raw) -> Raw:
+    mask = settings.get("mask_token")
+    own = MASKED.get(called) if isinstance(mask, str) else None
+    return settings if own is None else settings | {"mask_token": {"content": mask} | own}
+
+
+def _further(raw: Raw, called: str, settings: Raw) -> list[str]:
+    """The special tokens without a role that a class has; languages as far as the vocabulary knows them."""
+    if called == "T5Tokenizer":
+        return [f"<extra_id_{i}>" for i in range(settings.get("extra_ids", 100))]
+    if called not in translating.FRAMES:
+        return []
+    vocabulary = raw["model"]["vocab"]
+    pieces = vocabulary if isinstance(vocabulary, dict) else [piece for piece, _ in vocabulary]
+    return [piece for piece in pieces if translating.CODE.fullmatch(piece)]
+
+
+def _lists(folder: Path) -> bool:
+    """Whether tokenizer_config.json has a list of added tokens, so that none but these count."""
+    path = folder / "tokenizer_config.json"
+    return path.is_file() and "added_tokens_decoder" in _object(path.read_bytes(), path)
 
 
 HINT = "AutoTokenizer.from_pretrained(folder).save_pretrained(folder) in transformers writes them anew"
 
 
-def written(tokenizer: Tokenizer, settings: Raw) -> bytes:
-    """With the tokens that were added to it, in the order of their numbers."""
-    for number, token in tokens(settings):
+def written(tokenizer: Tokenizer, added: Iterable[tuple[int | None, AddedToken]]) -> bytes:
+    """With these tokens added to it, which are in the order of their numbers where these are said."""
+    for number, token in added:
         if number is not None and tokenizer.token_to_id(token.content) not in (None, number):
             what = f"{token.content} is token {tokenizer.token_to_id(token.content)}, and {number} elsewhere"
             raise CheckpointError(f"the tokenizer's files contradict each other: {what}", HINT)
@@ -117,7 +164,9 @@ def tokens(settings: Raw) -> Iterator[tuple[int | None, AddedToken]]:
         yield number, AddedToken(token["content"], **{name: token[name] for name in FLAGS if name in token})
     more = settings.get("extra_special_tokens") or settings.get("additional_special_tokens") or []
     more = list(more.values()) if isinstance(more, dict) else more
-    for token in [settings[name] for name in NAMED if settings.get(name)] + more:
+    own = [name for name in settings if name.endswith("_token") and name not in NAMED]  # such as image_token
+    roles = [settings[name] for name in (*NAMED, *own) if isinstance(settings.get(name), str | dict)]
+    for token in [token for token in roles if token] + more:
         if text(token) not in known:
             known.add(text(token))
             flags = {name: token[name] for name in FLAGS[:4] if name in token} if isinstance(token, dict) else {}

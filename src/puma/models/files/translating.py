@@ -6,6 +6,7 @@ Each way is that of a class of tokenizers in the library (transformers 5). This 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from puma.errors import CheckpointError
 from puma.models.files.pieces import OWN, UNIGRAM, merges, parse
 from puma.models.files.words import SPACE, Raw, found, framed, likeliest, text, whole
 
+CODE = re.compile("[a-z]{2}_[A-Z]{2}|[a-z]{3}_[A-Z][a-z]{3}")  # of a language, as mBART and as NLLB write it
 APART = "\ue000"  # before pieces that texts are never split into, because the other language alone has them
 SPACED = pre_tokenizers.Metaspace(replacement=SPACE, prepend_scheme="always")
 CC25 = (

@@ -49,6 +49,7 @@ SPECIALS["MBart50Tokenizer"] = {
 }
 SPECIALS["M2M100Tokenizer"] = {"bos_token": "<s>", "eos_token": "</s>", "sep_token": "</s>", "unk_token": "<unk>",
                                "pad_token": "<pad>"}  # fmt: skip
+SPECIALS["NllbTokenizer"] = SPECIALS["RobertaTokenizer"]
 SPECIALS["MarianTokenizer"] = {"eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<pad>"}
 SPECIALS["WhisperTokenizer"] = {"unk_token": END, "bos_token": END, "eos_token": END}
 
