@@ -59,7 +59,7 @@ def test_each_request_has_a_session_of_its_own() -> None:
         first = worker._session(seat)
         assert worker._session(seat) is first and made[0].session.once
         assert worker._session(other) is None, "and nobody is asked beside it"
-        made[0].session.over = True
+        made[0].session.over, seat.asks = True, False  # its answer is there, and what came of it has been told
         assert worker._session(seat) is not first and len(made) == 2
         assert all(len(each.session.before) == 1 for each in made), "each asks whether a canary is due"
     finally:
