@@ -6,6 +6,8 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
+ENDED = {"Z", "X", "x"}  # states of proc_pid_stat(5)
+
 
 def parties(launcher: int) -> list[int]:
     """Process ids of the parties that this process has let its nursery fork."""
@@ -26,9 +28,9 @@ def children(pid: int) -> list[int]:
 
 
 def alive(pid: int) -> bool:
-    """Whether the process runs; a zombie that nobody has waited for does not."""
+    """Whether the process runs; a zombie that nobody has waited for does not, nor one that is just being waited for."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in ENDED
     except OSError:
         return False
 
