@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from puma import kernels
+from puma.kernels.message import ALONE, SUM, XOR
 from puma.mpc import boolean, lookup
 from puma.mpc.boolean import MaskedBit
 from puma.mpc.party import DEALER, SECOND, Message, Party, Piece
@@ -115,6 +116,10 @@ class Viewer(Party):
             if words is None:
                 continue
             self.heard += 1
+            if piece.joined == SUM:  # with the own words, which are no news
+                words = words - piece.words
+            elif piece.joined == XOR:
+                words = words ^ piece.words
             if isinstance(piece, Shaped) and words.dtype == torch.uint8:
                 self.rows("heard", words, piece.shape)
             else:
@@ -176,8 +181,8 @@ def _seeing() -> Iterator[None]:
         _here.shape = common(secrets)
         return _here.shape
 
-    def piece(words: Tensor | None, size: int, row: int = 0) -> Piece:
-        made = Shaped(words, size, row)
+    def piece(words: Tensor | None, size: int, row: int = 0, joined: int = ALONE) -> Piece:
+        made = Shaped(words, size, row, joined)
         made.shape = getattr(_here, "shape", ())
         return made
 

@@ -10,8 +10,11 @@ import torch
 
 from puma.crypto.prg import PairKey
 from puma.errors import FrameError, PeerLost
-from puma.mpc.arithmetic import reshare
+from puma.mpc import seeded
+from puma.mpc.arithmetic import linear, random_share, reshare
 from puma.mpc.party import DEALER, FIRST, SECOND, Party, Piece, together
+from puma.mpc.seeded import Seeded
+from puma.net.null import NullLink
 from puma.nn import functional as F
 from tests.cases import sample
 from tests.trio import SECRETS, added, dry, given, given_additive, joined, parties, trio, value
@@ -172,3 +175,40 @@ def test_an_evaluator_notices_at_once_that_the_dealer_is_gone() -> None:
     for party in members[1:]:
         with pytest.raises(PeerLost, match="P0 stopped: out of memory"):
             party.exchange([Piece(torch.zeros(3, dtype=torch.int64), 8)])
+
+
+class Gathering(NullLink):
+    """A link that notes when frames may wait."""
+
+    def __init__(self) -> None:
+        self.said: list[bool] = []
+
+    def gather(self, on: bool) -> None:
+        self.said.append(on)
+
+
+def test_what_the_dealer_gathers_leaves_before_it_computes_for_long_and_in_the_end() -> None:
+    link = Gathering()
+    dealer = Party(DEALER, {FIRST: NullLink(), SECOND: link}, {})
+    dealer.let_go()
+    with pytest.raises(KeyError), dealer.gathering():
+        assert link.said == [True]
+        dealer.let_go()
+        assert link.said == [True, True]
+        raise KeyError
+    dealer.let_go()
+    assert link.said == [True, True, False]
+    with Party(FIRST, {DEALER: NullLink(), SECOND: link}, {}).gathering():
+        assert link.said == [True, True, False], "evaluators wait for each other in every round"
+
+
+def test_a_walk_over_a_parameter_keeps_nobody_waiting_for_what_was_dealt_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    link, seen = Gathering(), list[int]()
+    keys = {peer: PairKey(bytes([peer]) * 32) for peer in (FIRST, SECOND)}
+    dealer = Party(DEALER, {FIRST: NullLink(), SECOND: link}, keys)
+    streams = [keys[peer].stream("weight") for peer in (FIRST, SECOND)]
+    weight = Seeded(dealer, None, streams, (4, 6), 48, 18)
+    monkeypatch.setattr(seeded, "accumulate", lambda *_: seen.append(len(link.said)))
+    with dealer.gathering():
+        linear(random_share(dealer, (2, 6), 48), weight)
+    assert seen == [2] and link.said == [True, True, False]

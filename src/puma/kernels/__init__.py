@@ -47,6 +47,8 @@ __all__ = [
     "pack_bytes",
     "pack_masked",
     "pack_rows",
+    "packed_less",
+    "padded",
     "parity",
     "picked",
     "reduce",
@@ -58,6 +60,7 @@ __all__ = [
     "unpack",
     "unpack_bits",
     "unpack_bytes",
+    "unpack_runs",
     "wraps",
     "xor_of_products",
 ]
@@ -184,6 +187,18 @@ def pack(x: Tensor, bits: int) -> Tensor:
     return _for(x).pack(x, bits)
 
 
+def packed_less(x: Tensor, before: int, shift: int, bits: int, less: Tensor) -> Tensor:
+    """((x + before) mod 2^bits >> shift) - less, as `pack` writes it in a ring of bits - shift: what is dealt. With no
+    shift x need not be reduced."""
+    return _for(x).packed_less(x, before, shift, bits, less)
+
+
+def padded(x: Tensor, before: int, shift: int, bits: int, dealt: Tensor | None, pads: Tensor) -> Tensor:
+    """((x + before) mod 2^bits >> shift) + dealt + pads: what is opened. `dealt` are words, or bytes that `packed_less`
+    wrote; with no shift x need not be reduced."""
+    return _for(x).padded(x, before, shift, bits, dealt, pads)
+
+
 def unpack(buffer: Tensor, bits: int, shape: tuple[int, ...]) -> Tensor:
     """The words that `pack` wrote, reduced."""
     return _for(buffer).unpack(buffer, bits, shape)
@@ -197,6 +212,11 @@ def pack_bytes(x: Tensor, bits: int) -> Tensor:
 def unpack_bytes(buffer: Tensor, bits: int, shape: tuple[int, ...]) -> Tensor:
     """The words that `pack_bytes` wrote, reduced whatever the bytes say."""
     return _for(buffer).unpack_bytes(buffer, bits, shape)
+
+
+def unpack_runs(buffer: Tensor, bits: Sequence[int], shape: tuple[int, ...]) -> Sequence[Tensor]:
+    """For each of these numbers of bits what `unpack` gives, of bytes that lie one behind the other."""
+    return _for(buffer).unpack_runs(buffer, bits, shape)
 
 
 def pack_masked(x: Tensor, frac: int, pads: tuple[Tensor, Tensor], bits: int, out: Tensor) -> Tensor:

@@ -25,9 +25,20 @@ from puma.kernels.cpu_chains import (
 )
 from puma.kernels.cpu_matmul import matmul
 from puma.kernels.cpu_onehot import above, flags, hidden_hots, hot_bit, lookup, member, onehot, parity
+from puma.kernels.cpu_opened import packed_less, padded
 from puma.kernels.cpu_packed import chosen_packed, linear_packed, matmul_packed
 from puma.kernels.cpu_stored import linear_stored, matmul_stored, spread
-from puma.kernels.cpu_wire import pack, pack_bits, pack_bytes, pack_masked, pack_rows, unpack, unpack_bits, unpack_bytes
+from puma.kernels.cpu_wire import (
+    pack,
+    pack_bits,
+    pack_bytes,
+    pack_masked,
+    pack_rows,
+    unpack,
+    unpack_bits,
+    unpack_bytes,
+    unpack_runs,
+)
 from puma.kernels.plain import reduce
 from puma.kernels.views import compiled, words
 
@@ -57,6 +68,8 @@ __all__ = [
     "pack_bytes",
     "pack_masked",
     "pack_rows",
+    "packed_less",
+    "padded",
     "parity",
     "picked",
     "reduce",
@@ -67,6 +80,7 @@ __all__ = [
     "unpack",
     "unpack_bits",
     "unpack_bytes",
+    "unpack_runs",
     "wraps",
     "xor_of_products",
 ]

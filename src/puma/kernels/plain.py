@@ -144,6 +144,19 @@ def pack(x: Tensor, bits: int) -> Tensor:
     return pack_bits(x.unsqueeze(-1) >> torch.arange(bits, device=x.device))
 
 
+def packed_less(x: Tensor, before: int, shift: int, bits: int, less: Tensor) -> Tensor:
+    """((x + before) mod 2^bits >> shift) - less, as `pack` writes it in a ring of bits - shift."""
+    return pack((cut(x, None, before, shift, bits, 0) if shift else x + before) - less, bits - shift)
+
+
+def padded(x: Tensor, before: int, shift: int, bits: int, dealt: Tensor | None, pads: Tensor) -> Tensor:
+    """((x + before) mod 2^bits >> shift) + dealt + pads; `dealt` are words, or bytes as `pack` writes them."""
+    if dealt is not None and dealt.dtype is torch.uint8:
+        dealt = unpack(dealt, bits - shift, tuple(pads.shape))
+    rounded = cut(x, None, before, shift, bits, 0) if shift else x + before
+    return (rounded if dealt is None else rounded + dealt) + pads
+
+
 def unpack(buffer: Tensor, bits: int, shape: tuple[int, ...]) -> Tensor:
     """The words that `pack` wrote."""
     return (unpack_bits(buffer, (*shape, bits)) << torch.arange(bits, device=buffer.device)).sum(-1)
@@ -161,6 +174,13 @@ def unpack_bytes(buffer: Tensor, bits: int, shape: tuple[int, ...]) -> Tensor:
     octets = _octets(bits)
     shifts = torch.arange(0, 8 * octets, 8, device=buffer.device)
     return reduce((buffer.reshape(*shape, octets).to(torch.int64) << shifts).sum(-1), bits)
+
+
+def unpack_runs(buffer: Tensor, bits: Sequence[int], shape: tuple[int, ...]) -> list[Tensor]:
+    """For each of these numbers of bits what `unpack` gives, of bytes that lie one behind the other."""
+    sizes = [(_count(shape) * each + 7) // 8 for each in bits]
+    parts = zip(buffer.split_with_sizes(sizes), bits, strict=True)
+    return [unpack(part, each, shape) for part, each in parts]
 
 
 def pack_masked(x: Tensor, frac: int, pads: tuple[Tensor, Tensor], bits: int, out: Tensor) -> Tensor:

@@ -13,7 +13,19 @@ import torch
 from numba.core.registry import CPUDispatcher
 
 from puma import kernels
-from puma.kernels import cpu, cpu_bits, cpu_chains, cpu_few, cpu_matmul, cpu_onehot, cpu_packed, cpu_stored, cpu_wire
+from puma.kernels import (
+    cpu,
+    cpu_bits,
+    cpu_chains,
+    cpu_few,
+    cpu_matmul,
+    cpu_onehot,
+    cpu_opened,
+    cpu_packed,
+    cpu_stored,
+    cpu_wire,
+    message,
+)
 from puma.kernels.cpu_few import FEW
 
 
@@ -60,6 +72,9 @@ def compile_kernels() -> None:
     kernels.selected(x, x, x, counts, True)
     kernels.line(kernels.line_masks(x, x, x, x, x), x, x, x)
     kernels.unpack(kernels.pack(x, 34), 34, (8,))
+    kernels.unpack_runs(kernels.pack(x, 2), [2], (8,))
+    kernels.padded(x, 1, 2, 36, kernels.packed_less(x, 1, 2, 36, x), x)
+    message.read(message.write([(x, 1)]), [(x, 1)], joined=[message.XOR])
     kernels.unpack_bytes(kernels.pack_bytes(x, 34), 34, (8,))
     pads = kernels.pack_bytes(x, 48)
     kernels.pack_masked(x.double(), 1, (pads, pads), 48, pads.clone())
@@ -77,11 +92,8 @@ def compile_kernels() -> None:
 
 
 def _functions() -> list[Any]:
-    found = [
-        f
-        for room in (*(cpu, cpu_bits, cpu_chains, cpu_few, cpu_matmul, cpu_onehot, cpu_packed, cpu_stored, cpu_wire),)
-        for f in vars(room).values()
-    ]
+    rooms = cpu, cpu_bits, cpu_chains, cpu_few, cpu_matmul, cpu_onehot, cpu_opened, cpu_packed, cpu_stored, cpu_wire
+    found = [f for room in rooms for f in vars(room).values()]
     return list({id(f): f for f in found if isinstance(f, CPUDispatcher)}.values())
 
 
