@@ -117,9 +117,9 @@ class Viewer(Party):
                 continue
             self.heard += 1
             if piece.joined == SUM:  # with the own words, which are no news
-                words = words - piece.words
+                words = words - piece.words  # type: ignore[operator]
             elif piece.joined == XOR:
-                words = words ^ piece.words
+                words = words ^ piece.words  # type: ignore[operator]
             if isinstance(piece, Shaped) and words.dtype == torch.uint8:
                 self.rows("heard", words, piece.shape)
             else:

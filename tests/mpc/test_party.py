@@ -202,7 +202,9 @@ def test_what_the_dealer_gathers_leaves_before_it_computes_for_long_and_in_the_e
         assert link.said == [True, True, False], "evaluators wait for each other in every round"
 
 
-def test_a_walk_over_a_parameter_keeps_nobody_waiting_for_what_was_dealt_before(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_walk_over_a_parameter_keeps_nobody_waiting_for_what_was_dealt(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     link, seen = Gathering(), list[int]()
     keys = {peer: PairKey(bytes([peer]) * 32) for peer in (FIRST, SECOND)}
     dealer = Party(DEALER, {FIRST: NullLink(), SECOND: link}, keys)

@@ -262,7 +262,7 @@ def test_what_is_gathered_leaves_before_anything_else_and_when_it_is_much(raw):
 
 
 def test_nothing_that_was_gathered_leaves_on_a_link_that_is_over(raw):
-    link, writes, reads = raw
+    link, _, reads = raw
     link.gather(True)
     link.send(b"one")
     link.fail("no")

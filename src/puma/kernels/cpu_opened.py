@@ -1,5 +1,5 @@
-"""What opens numbers, compiled: a part is rounded, padded and packed in one pass, and so is what comes back unpacked and
-added to it, where each step of torch would go over all words again.
+"""What opens numbers, compiled: a part is rounded, padded and packed in one pass, and what comes back is unpacked and
+added to it in one, where each step of torch would go over all words again.
 
 Words go through all steps a block at a time, so that each step finds them in the first-level cache. It must not know
 which words are whose.

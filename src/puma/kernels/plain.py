@@ -178,9 +178,12 @@ def unpack_bytes(buffer: Tensor, bits: int, shape: tuple[int, ...]) -> Tensor:
 
 def unpack_runs(buffer: Tensor, bits: Sequence[int], shape: tuple[int, ...]) -> list[Tensor]:
     """For each of these numbers of bits what `unpack` gives, of bytes that lie one behind the other."""
-    sizes = [(_count(shape) * each + 7) // 8 for each in bits]
-    parts = zip(buffer.split_with_sizes(sizes), bits, strict=True)
-    return [unpack(part, each, shape) for part, each in parts]
+    found, at = list[Tensor](), 0
+    for each in bits:
+        size = (_count(shape) * each + 7) // 8
+        found.append(unpack(buffer[at : at + size], each, shape))
+        at += size
+    return found
 
 
 def pack_masked(x: Tensor, frac: int, pads: tuple[Tensor, Tensor], bits: int, out: Tensor) -> Tensor:

@@ -36,8 +36,8 @@ SHAPES = 1 << 10  # of which stand-ins are kept
 class Piece(NamedTuple):
     """Part of a message: words of `bits` bits each, as one run of bits, or bytes as they are (uint8).
 
-    There are no words at the dealer. `row`: bytes are rows that hold so many single bits each. `joined`: how what comes in
-    exchange comes back, alone or made one with the own words (kernels/message.py).
+    There are no words at the dealer. `row`: bytes are rows that hold so many single bits each. `joined`: whether what
+    comes in exchange comes back alone, or made one with the own words (kernels/message.py).
     """
 
     words: Tensor | None

@@ -90,7 +90,7 @@ class StreamLink(Endpoint):
     # sending
 
     def gather(self, on: bool) -> None:
-        """Small data frames may wait for the next ones from now on, or no longer: before anybody waits for an answer."""
+        """Small data frames may wait for the next ones from now on, or no longer: before one waits for an answer."""
         with self._sending:
             self._gathers = on
             self._let_go()
