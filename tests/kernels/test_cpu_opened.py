@@ -98,3 +98,20 @@ def test_runs_of_words() -> None:
             assert all(torch.equal(f, x.unsqueeze(-1)) for f, (x, _) in zip(found, parts, strict=True))
     with pytest.raises(ValueError, match="8 bytes are not 2 runs of 3 words"):
         kernels.unpack_runs(torch.zeros(8, dtype=torch.uint8), [8, 8], (3,))
+
+
+@pytest.mark.parametrize("count", [1, 7, 8, 100, 9000])
+def test_polynomials_in_bits_that_are_opened(count: int) -> None:
+    """In one call where bits are few; whatever lies behind the last one."""
+    width = (count + 7) // 8
+    rows = [words(n, width, seed=n).to(torch.uint8) for n in (2, 2, 2, 1, 3)]
+    before = [each.clone() for each in rows]
+    terms = torch.tensor([[0, 1, -1], [2, -1, -1], [3, 4, 7], [-1, -1, -1], [5, 6, -1]])
+    for ends in (torch.tensor([2, 5]), torch.tensor([5])):
+        mine, theirs, *others = rows
+        found = kernels.opened_products(mine, theirs, others, terms, ends, (count, 1))
+        expected = plain.opened_products(mine, theirs, others, terms, ends, (count, 1))
+        assert len(found) == len(ends) and all(map(torch.equal, found, expected))
+    assert all(map(torch.equal, rows, before))
+    with pytest.raises(ValueError, match="a term names a row that there is not"):
+        kernels.opened_products(rows[0], rows[1], rows[2:], torch.tensor([[8]]), torch.tensor([1]), (count,))

@@ -126,11 +126,6 @@ class Stream:
         dims = (shape,) if isinstance(shape, int) else tuple(shape)
         size = 8 * math.prod(dims)
         if device is HOST:
-            blocks, low = (size + BLOCK - 1) // BLOCK, self._low
-            if low + BLOCK * blocks <= self._held.size and self._position + blocks <= MAX_POSITION:
-                self._position += blocks
-                self._low = low + BLOCK * blocks
-                return torch.from_numpy(np.ndarray(dims, np.int64, self._held, low))
             return torch.from_numpy(np.ndarray(dims, np.int64, self._draw(size)))
         if _is_meta(device):
             self._skip(size)

@@ -42,6 +42,7 @@ __all__ = [
     "matmul_stored",
     "member",
     "onehot",
+    "opened_products",
     "pack",
     "pack_bits",
     "pack_bytes",
@@ -246,6 +247,14 @@ def xor_of_products(rows: Tensor, terms: Tensor, ends: Tensor) -> Tensor:
     is the xor of the terms from ends[r - 1], or 0, up to ends[r].
     """
     return _for(rows).xor_of_products(rows, terms, ends)
+
+
+def opened_products(
+    mine: Tensor, theirs: Tensor, others: Sequence[Tensor], terms: Tensor, ends: Tensor, shape: tuple[int, ...]
+) -> Sequence[Tensor]:
+    """The results of `xor_of_products` as 0/1 words of a shape: of rows of bits that are opened, mine ^ theirs, and of
+    three kinds of others below them."""
+    return _for(mine).opened_products(mine, theirs, others, terms, ends, shape)
 
 
 def parity(x: Tensor) -> Tensor:

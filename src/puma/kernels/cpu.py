@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from puma import pool
-from puma.kernels.cpu_bits import xor_of_products
+from puma.kernels.cpu_bits import opened_products, xor_of_products
 from puma.kernels.cpu_chains import (
     cut,
     cut_both,
@@ -63,6 +63,7 @@ __all__ = [
     "matmul_stored",
     "member",
     "onehot",
+    "opened_products",
     "pack",
     "pack_bits",
     "pack_bytes",

@@ -116,17 +116,18 @@ def above(e: Tensor, digit: Tensor, width: int) -> Tensor:
 def flags(asked: Sequence[tuple[Tensor, Tensor, int, Tensor | None]]) -> Sequence[Tensor]:
     """What `member` says of each (e, digit, width, members), and `above` where there are no members: of few digits all
     in one call, which takes longer than what is done there."""
-    lie, last = list[tuple[Tensor, Tensor]](), (None, None)
-    for e, digit, width, _ in asked:  # of one digit several things are asked, one after the other
-        lie.append(lie[-1] if last[0] is e and last[1] is digit else _aligned(e, digit, width))
-        last = e, digit
-    shape, count = lie[0][1].shape, lie[0][1].numel()
-    if not 0 < count < 2 * _LEAST or any(digit.shape != shape for _, digit in lie):
+    lie = dict[tuple[int, int], tuple[Tensor, Tensor]]()  # of one digit several things are asked
+    for e, digit, width, _ in asked:
+        if (key := (id(e), id(digit))) not in lie:
+            lie[key] = _aligned(e, digit, width)
+    shape, count = (first := next(iter(lie.values()))[1]).shape, first.numel()
+    if not 0 < count < 2 * _LEAST or any(digit.shape != shape for _, digit in lie.values()):
         return [above(e, d, w) if members is None else member(e, d, w, members) for e, d, w, members in asked]
+    at = {key: (e.data_ptr(), digit.data_ptr()) for key, (e, digit) in lie.items()}
     places, out = array("q"), torch.empty((len(asked), *shape), dtype=torch.int64)
     sets = [None if members is None else _set(members, width) for _, _, width, members in asked]
-    for (e, digit), (_, _, width, _), members in zip(lie, asked, sets, strict=True):
-        places.extend((e.data_ptr(), digit.data_ptr(), width, 0 if members is None else members.data_ptr()))
+    for (e, digit, width, _), members in zip(asked, sets):
+        places.extend((*at[id(e), id(digit)], width, 0 if members is None else members.data_ptr()))
     _flags(len(asked), count, places.buffer_info()[0], out.data_ptr())
     return out.unbind(0)
 

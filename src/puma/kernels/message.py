@@ -57,7 +57,8 @@ def read(
     place = source.data_ptr()
     for (x, bits), length, how in zip(like, lengths, joined or [ALONE] * len(like), strict=True):
         if x.dtype is torch.uint8:
-            found.append(source[at : at + length].reshape(x.shape).to(x.device))
+            mine = source if length == source.numel() else source[at : at + length]
+            found.append(mine.view(x.shape) if x.is_cpu else mine.reshape(x.shape).to(x.device))
         elif not x.is_cpu:
             other = plain.unpack(source[at : at + length].to(x.device), bits, tuple(x.shape))
             found.append(other if how == ALONE else x + other if how == SUM else x ^ other)

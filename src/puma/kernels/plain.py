@@ -225,6 +225,14 @@ def xor_of_products(rows: Tensor, terms: Tensor, ends: Tensor) -> Tensor:
     return results
 
 
+def opened_products(
+    mine: Tensor, theirs: Tensor, others: Sequence[Tensor], terms: Tensor, ends: Tensor, shape: tuple[int, ...]
+) -> list[Tensor]:
+    """Polynomials in the rows mine ^ theirs and those of the others below, as 0/1 words."""
+    found = xor_of_products(torch.cat([mine ^ theirs, *others]), terms, ends)
+    return [unpack_bits(row, shape) for row in found]
+
+
 def parity(x: Tensor) -> Tensor:
     """The xor of the 64 bits of every word."""
     for shift in (32, 16, 8, 4, 2, 1):

@@ -188,6 +188,13 @@ def unpack_bits(buffer: Tensor, shape: tuple[int, ...]) -> Tensor:
     return _empty(shape)
 
 
+def opened_products(
+    mine: Tensor, theirs: Tensor, others: Sequence[Tensor], terms: Tensor, ends: Tensor, shape: tuple[int, ...]
+) -> list[Tensor]:
+    """Words of the shape for each result."""
+    return [_empty(shape) for _ in range(len(ends))]
+
+
 def parity(x: Tensor) -> Tensor:
     """As x."""
     return _empty(x.shape)

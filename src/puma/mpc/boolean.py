@@ -76,9 +76,9 @@ def evaluate(bits: Mapping[str, Bits], *polynomials: Polynomial) -> Protocol[lis
     packed = kernels.pack_rows([bits[name].part for name in ordered], shape)
     mine = packed[: len(names)] ^ masks
     (theirs,) = yield [Piece(mine, 8, size)]
-    rows = torch.cat([mine ^ theirs, masks, dealt, packed])
-    results = kernels.xor_of_products(rows, *shares_of(polynomials, ordered, party.rank == FIRST))
-    return [Bits(party, kernels.unpack_bits(r, shape)) for r in results]
+    terms = shares_of(polynomials, ordered, party.rank == FIRST)
+    results = kernels.opened_products(mine, theirs, (masks, dealt, packed), *terms, shape)
+    return [Bits(party, r) for r in results]
 
 
 def _mask_rows(party: Party, count: int, row: int) -> Tensor:

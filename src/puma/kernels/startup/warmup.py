@@ -89,6 +89,8 @@ def compile_kernels() -> None:
     kernels.matmul_stored(x[:1].reshape(1, 1), matrix, 0, 48, x.reshape(1, 8).clone())
     kernels.unpack_bits(kernels.pack_rows([x], (8,)), (8,))
     kernels.xor_of_products(pads.reshape(2, -1), torch.tensor([[0, 1]]), torch.tensor([1]))
+    row = pads[:1].reshape(1, 1)
+    kernels.opened_products(row, row, (row, row, row), torch.tensor([[0, 1]]), torch.tensor([1]), (8,))
 
 
 def _functions() -> list[Any]:
