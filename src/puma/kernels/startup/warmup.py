@@ -13,8 +13,22 @@ import torch
 from numba.core.registry import CPUDispatcher
 
 from puma import kernels
-from puma.kernels import cpu, cpu_bits, cpu_chains, cpu_few, cpu_matmul, cpu_onehot, cpu_packed, cpu_stored, cpu_wire
+from puma.kernels import (
+    cpu,
+    cpu_bits,
+    cpu_chains,
+    cpu_eight,
+    cpu_few,
+    cpu_matmul,
+    cpu_onehot,
+    cpu_packed,
+    cpu_stored,
+    cpu_wire,
+)
+from puma.kernels.cpu_eight import SOME
 from puma.kernels.cpu_few import FEW
+
+ROOMS = (cpu, cpu_bits, cpu_chains, cpu_eight, cpu_few, cpu_matmul, cpu_onehot, cpu_packed, cpu_stored, cpu_wire)
 
 
 @dataclass(frozen=True)
@@ -63,7 +77,7 @@ def compile_kernels() -> None:
     kernels.unpack_bytes(kernels.pack_bytes(x, 34), 34, (8,))
     pads = kernels.pack_bytes(x, 48)
     kernels.pack_masked(x.double(), 1, (pads, pads), 48, pads.clone())
-    for n in (1, FEW):
+    for n in (1, FEW, SOME + 1):
         rows = x.expand(n, 8)
         kernels.linear_packed(rows, [pads, pads], [1, 1], 48, rows[:, :1].clone())
         kernels.matmul_packed(rows[:, :1], [pads], [1], 48, rows.clone())
@@ -77,11 +91,7 @@ def compile_kernels() -> None:
 
 
 def _functions() -> list[Any]:
-    found = [
-        f
-        for room in (*(cpu, cpu_bits, cpu_chains, cpu_few, cpu_matmul, cpu_onehot, cpu_packed, cpu_stored, cpu_wire),)
-        for f in vars(room).values()
-    ]
+    found = [f for room in ROOMS for f in vars(room).values()]
     return list({id(f): f for f in found if isinstance(f, CPUDispatcher)}.values())
 
 
