@@ -181,11 +181,3 @@ def test_impossible_requests() -> None:
     for config, prompt, tokens in ((bert, 513, None), (gpt2, 1020, 9)):
         with pytest.raises(InputError, match="context"):
             shaped(config, prompt, tokens)
-
-
-def test_who_makes_a_network_works_while_evaluators_wait() -> None:
-    cost, todo = small()
-    none, little, long = (
-        Network.parse("wan").predict(cost, todo, SPEED, beside=seconds)["seconds_here"] for seconds in (0.0, 0.01, 100)
-    )
-    assert none <= little < none + 0.01 and 100 < long < 103

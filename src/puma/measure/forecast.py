@@ -64,9 +64,9 @@ class Network:
     ) -> dict[str, Any]:  # fmt: skip
         """Seconds on this network, part by part, and what was assumed.
 
-        `seconds` is for three machines like this one, `seconds_here` for three parties that share this one's cores and
-        have such a network between them, also with who makes that network and works for `beside` seconds: messages pass
-        through it one after the other, while the evaluators wait. `some` of the work evaluators may do in their waits.
+        `seconds` is for three machines like this one, `seconds_here` for three parties that share this one's cores,
+        also with something else that wants them for `beside` seconds, and have such a network between them. `some` of
+        the work evaluators may do while they wait for messages.
         """
         dealer, first, _ = cost.per_party
         parts = {
@@ -84,7 +84,7 @@ class Network:
         alone, here = (speed.passed(work, saved, threads) for threads in (speed.cores, max(1, speed.cores // 3)))
         idle = sum(parts.values()) - parts["offline_seconds"]
         busy = [seen + speed.stretch * unseen for seen, unseen in zip(here, hidden, strict=True)]
-        shared = together(busy, max(idle, beside), speed.cores, beside, [speed.stretch * unseen for unseen in hidden])
+        shared = together(busy, idle, speed.cores, beside, [speed.stretch * unseen for unseen in hidden])
         return asdict(self) | parts | {
             "compute_seconds": alone,
             "hidden_seconds": hidden,
