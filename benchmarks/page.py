@@ -143,17 +143,15 @@ def links(results: dict[str, Any]) -> str:
 
 
 def networks(results: list[dict[str, Any]]) -> str:
-    heads = ("request", "network", "rounds", "measured s", "predicted s", "ratio", "processor s", "predicted processor s")
-    heads += ("three machines s", "relay's share")
+    heads = ("request", "network", "rounds", "measured s", "predicted s", "ratio", "three machines s", "relay's share")
     rows = []
     for r in results:
         tokens = f"{r['prompt']} tokens" if r["tokens"] is None else f"{r['prompt']} in, {r['tokens']} out"
         row = [f"{r['model']}, {tokens}{r.get('how', '')}", r["network"], f"{r['rounds']:,}", seconds(r["seconds"])]
         if "predicted" in r:
             share = r["relay_cpu_seconds"] / (r["cpu_seconds"] + r["relay_cpu_seconds"])
-            busy = seconds(sum(r["predicted_cpu"])) if "predicted_cpu" in r else ""
-            row += [seconds(r["predicted"]), f"{r['predicted'] / r['seconds']:.2f}", seconds(r["cpu_seconds"]), busy]
-            row += [seconds(r["on_three_machines"]), f"{100 * share:.0f} %"]
+            more = [seconds(r["predicted"]), f"{r['predicted'] / r['seconds']:.2f}", seconds(r["on_three_machines"])]
+            row += [*more, f"{100 * share:.0f} %"]
         rows.append([*row, *[""] * (len(heads) - len(row))])
     return table(heads, rows)
 

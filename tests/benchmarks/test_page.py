@@ -45,9 +45,7 @@ def test_tables() -> None:
     slow = {"model": "x", "prompt": 4, "tokens": None, "network": "wan", "rounds": 9, "seconds": 2.0}
     slow |= {"cpu_seconds": 3.0, "relay_cpu_seconds": 1.0, "predicted": 1.8, "on_three_machines": 1.5}
     (_, _, row) = page.networks([slow]).splitlines()
-    assert row == "| x, 4 tokens | wan | 9 | 2.00 | 1.80 | 0.90 | 3.00 |  | 1.50 | 25 % |"
-    (_, _, row) = page.networks([slow | {"predicted_cpu": [1.0, 0.5, 1.25]}]).splitlines()
-    assert "| 3.00 | 2.75 | 1.50 |" in row
+    assert row == "| x, 4 tokens | wan | 9 | 2.00 | 1.80 | 0.90 | 1.50 | 25 % |"
 
     request = {"network": "lan", "tls": True, "runs": 3, "session_seconds": 2.0, "first_seconds": 0.5}
     request |= {"tokens_a_second": 3.0, "together_a_second": 9.0, "gateway_first_seconds": 0.6, "gateway_seconds": 4.0}
