@@ -44,7 +44,7 @@ def test_every_remainder(name: str, n: int) -> None:
 
 @pytest.mark.parametrize("n", [4, 5, 8, 11, SOME, SOME + 1])
 def test_rows_that_meet_words_in_registers(n: int) -> None:
-    """As many as fit and one more; of the matrix as many as go by side by side, fewer, and more; longer than a piece."""
+    """As many as fit and one more; of the matrix as many as go side by side, and other counts; longer than a piece."""
     for rows in (1, 2, 3, 7):
         for columns in (8, cpu_eight._DEPTH + 16):
             for signs in ((-1,), (1, 1), (1, -1), (-1, -1)):

@@ -1,4 +1,4 @@
-"""What a party gains by threads that has a machine to itself, and by what it does in waits, measured in this process."""
+"""What a party with a machine of its own gains by threads, and by what it does in waits, measured in this process."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Products of up to sixteen rows with a matrix that stays packed in six bytes a word (`pack_bytes`): words are spread in
-a register, meet eight rows there, and are written nowhere.
+"""Products of a few dozen rows at most with a matrix that stays packed in six bytes a word (`pack_bytes`): words are
+spread in a register, meet eight rows there, and are written nowhere.
 
 One row more or less costs a multiplication a word, and spreading counts once for eight. Three rows of the matrix go by
 side by side, because as many sums as eight rows make with three stay in registers, and each word of the rows that is
@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 from llvmlite import ir
 from numba import types
-from numba.core import cgutils
 from numba.extending import intrinsic
 
 from puma.kernels.cpu_few import ANYWHERE, WIDTH, eight_words
@@ -23,7 +22,7 @@ from puma.kernels.tiles import FUSED, LANES, NARROW, WIDE, ZERO, Tile
 from puma.kernels.views import compiled
 
 EIGHT = FUSED and ANYWHERE  # whether this processor is one of them
-SOME = 16  # rows: of more, words that are written down serve so often that it pays
+SOME = 64  # rows: of more, words that are written down serve so often that it pays
 _TALL, _LOW = 8, 4  # rows that meet words in a register
 _BESIDE = 3  # rows of the matrix at a time
 _DEPTH = 4096  # words of a row at a time: of eight rows they stay in the second-level cache
@@ -39,13 +38,9 @@ def _tile(rows: int) -> Any:
 
     def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
         count, _, a_at, a_stride, a_last, _, p_at, _, q_at, w_stride, w_last, second, _ = values
-        a, p, q, sums = (
-            context.make_array(signature.args[i])(context, builder, values[i]).data for i in (1, 5, 7, 12)
-        )
+        a, p, q, sums = (context.make_array(signature.args[i])(context, builder, values[i]).data for i in (1, 5, 7, 12))
         lefts = _starts(builder, builder.gep(a, [a_at]), a_stride, a_last, rows)
-        ps, qs = (
-            _starts(builder, builder.gep(w, [at]), w_stride, w_last, _BESIDE) for w, at in ((p, p_at), (q, q_at))
-        )
+        ps, qs = (_starts(builder, builder.gep(w, [at]), w_stride, w_last, _BESIDE) for w, at in ((p, p_at), (q, q_at)))
         ahead = builder.mul(w_stride, _I64(_BESIDE))  # where the next ones begin
         tile = Tile(builder, {}, count, NARROW if FUSED else WIDE)
 

@@ -78,9 +78,7 @@ class Network:
         waits = parts["latency_seconds"] + parts["online_seconds"] if self.rtt / 2 > SLOW else 0.0
         aside = speed.aside(work, some, waits)
         saved, hidden = ([each[i] for each in aside] for i in (0, 1))
-        processor = [
-            whole - less + more for whole, less, more in zip(speed.seconds(work), saved, hidden, strict=True)
-        ]
+        processor = [whole - less + more for whole, less, more in zip(speed.seconds(work), saved, hidden, strict=True)]
         alone, here = (speed.passed(work, saved, threads) for threads in (speed.cores, max(1, speed.cores // 3)))
         idle = sum(parts.values()) - parts["offline_seconds"]
         busy = [seen + speed.stretch * unseen for seen, unseen in zip(here, hidden, strict=True)]
