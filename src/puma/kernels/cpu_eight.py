@@ -110,7 +110,7 @@ def _eight_linear(a, a_stride, n, p, sign, q, second, sums, c, c_stride, first, 
                         c[(top + r) * c_stride + first + row + j] += sign * sums[r * _BESIDE + j]
 
 
-eight_linear = compiled(_eight_linear) if EIGHT else None
+eight_linear: Any = compiled(_eight_linear) if EIGHT else None
 
 
 def scratch() -> np.ndarray:
