@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from puma import kernels
-from puma.kernels import cpu_eight, plain
+from puma.kernels import cpu_eight, cpu_packed, plain
 from puma.kernels.cpu_eight import SOME
 from tests.kernels.words import views, words
 
@@ -42,13 +42,21 @@ def test_every_remainder(name: str, n: int) -> None:
             check(name, n, rows, columns, 48, (1, -1))
 
 
-@pytest.mark.parametrize("n", [4, 5, 8, 11, SOME, SOME + 1])
+@pytest.mark.parametrize("n", [1, 2, 4, 5, 8, 11, SOME, SOME + 1])
 def test_rows_that_meet_words_in_registers(n: int) -> None:
     """As many as fit and one more; of the matrix as many as go side by side, and other counts; longer than a piece."""
     for rows in (1, 2, 3, 7):
         for columns in (8, cpu_eight._DEPTH + 16):
             for signs in ((-1,), (1, 1), (1, -1), (-1, -1)):
                 check("linear_packed", n, rows, columns, 48, signs)
+
+
+@pytest.mark.parametrize("n", [1, 3, 8])
+def test_as_on_a_processor_that_cannot(n: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cpu_packed, "SOME", 0)
+    for rows in (1, 7, 8, 21):
+        for columns in (8, 9, 40, 296):
+            check("linear_packed", n, rows, columns, 48, (1, -1))
 
 
 @pytest.mark.parametrize("name", BOTH)

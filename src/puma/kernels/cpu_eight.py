@@ -1,9 +1,8 @@
 """Products of a few dozen rows at most with a matrix that stays packed in six bytes a word (`pack_bytes`): words are
-spread in a register, meet eight rows there, and are written nowhere.
+spread in a register, meet up to eight rows there, and are written nowhere.
 
-One row more or less costs a multiplication a word, and spreading counts once for eight. Three rows of the matrix go by
-side by side, because as many sums as eight rows make with three stay in registers, and each word of the rows that is
-loaded then serves thrice. Only for processors that multiply and add at once (AVX-512 IFMA) and shuffle bytes anywhere
+Three rows of the matrix go by side by side. As many sums as eight rows make with three stay in registers, each word of
+the rows that is loaded serves thrice, and memory is asked for more at a time, which is what one row waits for. Only for processors that multiply and add at once (AVX-512 IFMA) and shuffle bytes anywhere
 (VBMI); for others `cpu_packed` writes words down. It must not know what the matrices are.
 """
 
@@ -23,7 +22,7 @@ from puma.kernels.views import compiled
 
 EIGHT = FUSED and ANYWHERE  # whether this processor is one of them
 SOME = 64  # rows: of more, words that are written down serve so often that it pays
-_TALL, _LOW = 8, 4  # rows that meet words in a register
+_TALL, _LOW, _PAIR = 8, 4, 2  # rows that meet words in a register
 _BESIDE = 3  # rows of the matrix at a time
 _DEPTH = 4096  # words of a row at a time: of eight rows they stay in the second-level cache
 _I32, _I64 = ir.IntType(32), ir.IntType(64)
@@ -89,7 +88,7 @@ def _starts(builder: Any, first: Any, stride: Any, last: Any, count: int) -> lis
     return found
 
 
-_tall, _low = _tile(_TALL), _tile(_LOW)
+_tall, _low, _pair, _one = _tile(_TALL), _tile(_LOW), _tile(_PAIR), _tile(1)
 
 
 def _eight_linear(a, a_stride, n, p, sign, q, second, sums, c, c_stride, first, k, low, high):
@@ -103,8 +102,12 @@ def _eight_linear(a, a_stride, n, p, sign, q, second, sums, c, c_stride, first, 
                 rows, left = min(_TALL, n - top), top * a_stride + start
                 if rows > _LOW:
                     _tall(depth, a, left, a_stride, rows - 1, p, at, q, at, k * WIDTH, some - 1, second, sums)
-                else:
+                elif rows > _PAIR:
                     _low(depth, a, left, a_stride, rows - 1, p, at, q, at, k * WIDTH, some - 1, second, sums)
+                elif rows > 1:
+                    _pair(depth, a, left, a_stride, rows - 1, p, at, q, at, k * WIDTH, some - 1, second, sums)
+                else:
+                    _one(depth, a, left, a_stride, rows - 1, p, at, q, at, k * WIDTH, some - 1, second, sums)
                 for r in range(rows):
                     for j in range(some):
                         c[(top + r) * c_stride + first + row + j] += sign * sums[r * _BESIDE + j]

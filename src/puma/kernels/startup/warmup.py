@@ -27,7 +27,8 @@ from puma.kernels import (
     cpu_wire,
 )
 from puma.kernels.cpu_eight import SOME
-from puma.kernels.cpu_few import FEW
+from puma.kernels.tiles import WIDE
+from puma.kernels.views import octets, span
 
 _ROOMS = (
     *(cpu, cpu_bits, cpu_chains, cpu_eight, cpu_few, cpu_few_stored, cpu_matmul, cpu_onehot, cpu_packed, cpu_stored),
@@ -81,7 +82,8 @@ def compile_kernels() -> None:
     kernels.unpack_bytes(kernels.pack_bytes(x, 34), 34, (8,))
     pads = kernels.pack_bytes(x, 48)
     kernels.pack_masked(x.double(), 1, (pads, pads), 48, pads.clone())
-    for n in (1, FEW, SOME + 1):
+    cpu_few.few_linear(WIDE, span(x), 8, 1, octets(pads), span(x.clone()), 1, 0, 8, 0, 1)  # which not every one calls
+    for n in (1, SOME + 1):
         rows = x.expand(n, 8)
         kernels.linear_packed(rows, [pads, pads], [1, 1], 48, rows[:, :1].clone())
         kernels.matmul_packed(rows[:, :1], [pads], [1], 48, rows.clone())
