@@ -2,8 +2,9 @@
 spread in a register, meet up to eight rows there, and are written nowhere.
 
 Three rows of the matrix go by side by side. As many sums as eight rows make with three stay in registers, each word of
-the rows that is loaded serves thrice, and memory is asked for more at a time, which is what one row waits for. Only for processors that multiply and add at once (AVX-512 IFMA) and shuffle bytes anywhere
-(VBMI); for others `cpu_packed` writes words down. It must not know what the matrices are.
+the rows that is loaded serves thrice, and memory is asked for more at a time, which is what one row waits for. Only for
+processors that multiply and add at once (AVX-512 IFMA) and shuffle bytes anywhere (VBMI); for others `cpu_few` and
+`cpu_packed` have loops. It must not know what the matrices are.
 """
 
 from __future__ import annotations
