@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from puma.cli import app
+from puma.cli import app, ui
 from puma.local import cluster as local
 from puma.local.cluster import Trio
 from puma.measure import bench, rates, speed
@@ -70,6 +70,12 @@ def known_speed(monkeypatch: pytest.MonkeyPatch) -> Speed:
     monkeypatch.setattr(speed, "measure", lambda progress: known)
     monkeypatch.setattr(rates, "path", lambda: Path("/nowhere"))
     return known
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However slow this machine is, nothing is said of what takes long."""
+    monkeypatch.setattr(ui, "PATIENCE", 1e6)
 
 
 @pytest.fixture

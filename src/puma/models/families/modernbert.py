@@ -94,11 +94,13 @@ def _turned(raw: Raw) -> Raw:
     nested, flat = raw.get("rope_parameters") or {}, raw.get("rope_scaling") or {}
     if not isinstance(nested, dict) or not isinstance(flat, dict):
         refuse("sets rope_parameters to no object", "an object only")
+    thetas = {kind: raw.get(name, usual) for kind, (name, usual) in THETAS.items()}
+    if thetas[WINDOWED] is None:  # as the library had it when it read flat settings (transformers 4.48)
+        thetas[WINDOWED] = thetas[FULL]
     found = {}
     for ours, kind in (("rope", FULL), ("local_rope", WINDOWED)):
-        name, theta = THETAS[kind]
         said = {key: value for key, value in ((nested.get(kind) or {}) | flat).items() if value is not None}
-        found[ours] = scaled({"rope_theta": raw.get(name, theta)} | said, raw)
+        found[ours] = scaled({"rope_theta": thetas[kind]} | said, raw)
     if "longrope" in (rope.get("scaling") for rope in found.values()):
         refuse("sets rope_type to 'longrope'", "it in families without windows only")
     return found
