@@ -27,7 +27,9 @@ def test_the_first_example_takes_the_rounds_that_it_shows(puma: Run) -> None:
 LONG = README.partition("**Long prompts are dear**")[2].partition("\n\n")[0]
 UNITS, SHORT = {"seconds": 1, "minutes": 60, "hours": 3600}, {"s": 1, "min": 60, "h": 3600}
 BENCHMARKS = (Path(__file__).parents[2] / "docs" / "benchmarks.md").read_text().partition("## Long prompts")[2]
-TABLE = re.findall(r"\| ([\d,]+) \| ([\d.,]+) GB \| ([\d,]+) \| ([\d.]+) (s|min|h) \| ([\d.]+) (s|min|h) \|", BENCHMARKS)
+TABLE = re.findall(
+    r"\| ([\d,]+) \| ([\d.,]+) GB \| ([\d,]+) \| ([\d.]+) (s|min|h) \| ([\d.]+) (s|min|h) \|", BENCHMARKS
+)
 
 
 def test_long_prompts_take_the_traffic_and_the_time_that_it_says(puma: Run) -> None:

@@ -24,8 +24,8 @@ from puma.models.config import Config
 from puma.models.files.source import SETTINGS
 from puma.models.reading import wording
 from puma.models.reading.cutting import Cut, Portion, pieces
-from puma.models.reading.languages import ends, in_language
 from puma.models.reading.lacking import known
+from puma.models.reading.languages import ends, in_language
 from puma.models.reading.spelling import Spelling
 
 MASKS = ("[MASK]", "<mask>")

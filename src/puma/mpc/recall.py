@@ -1,9 +1,9 @@
 """What a dry party remembers: which messages a function of given formats took, so that it runs once for each of them.
 
 In a dry run nothing depends on words, so what a function costs and the formats of what it gives follow from the formats
-of its arguments, and from what the plan says of the functions that it is asked about: runs by several plans remember for
-each other. A `Trace` is the ledger of such a run: every message with the words in it, both of the evaluator that runs and
-of the dealer whose corrections it takes. It must not know what is computed.
+of its arguments, and from what the plan says of the functions that it is asked about: runs by several plans remember
+for each other. A `Trace` is the ledger of such a run: every message with the words in it, both of the evaluator that
+runs and of the dealer whose corrections it takes. It must not know what is computed.
 """
 
 from __future__ import annotations
