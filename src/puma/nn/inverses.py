@@ -80,19 +80,9 @@ def _cuts(x: Tensor, shifts: tuple[int, ...], bits: int, rounded: bool) -> Tenso
     """Words less so many low bits each along a new first dimension, half a unit added before and one taken off last
     where they are `rounded`; those that have too few get more."""
     more, drop, half, mask = _places(shifts, bits, x.ndim, x.device)
-    result = x.new_empty((len(shifts), *x.shape))  # written in place: of many rows it is the largest thing about
-    cut = result[len(more) :]
-    if len(more):
-        torch.bitwise_left_shift(x, more, out=result[: len(more)])
-    if rounded:
-        torch.add(x, half, out=cut)
-        cut >>= drop
-    else:
-        torch.bitwise_right_shift(x, drop, out=cut)
-    cut &= mask
-    if rounded:
-        cut -= 1
-    return result
+    cut = ((x + half if rounded else x) >> drop) & mask
+    cut = cut - 1 if rounded else cut
+    return torch.cat([x << more, cut]) if len(more) else cut
 
 
 @cache
