@@ -13,8 +13,23 @@ import torch
 from numba.core.registry import CPUDispatcher
 
 from puma import kernels
-from puma.kernels import cpu, cpu_bits, cpu_chains, cpu_few, cpu_matmul, cpu_onehot, cpu_packed, cpu_stored, cpu_wire
+from puma.kernels import (
+    cpu,
+    cpu_bits,
+    cpu_chains,
+    cpu_few,
+    cpu_few_stored,
+    cpu_matmul,
+    cpu_onehot,
+    cpu_packed,
+    cpu_stored,
+    cpu_wire,
+)
 from puma.kernels.cpu_few import FEW
+
+_ROOMS = (
+    *(cpu, cpu_bits, cpu_chains, cpu_few, cpu_few_stored, cpu_matmul, cpu_onehot, cpu_packed, cpu_stored, cpu_wire),
+)
 
 
 @dataclass(frozen=True)
@@ -71,17 +86,15 @@ def compile_kernels() -> None:
     matrix = kernels.Stored(pads[:32], "i32", 8)
     kernels.spread(matrix, 0)
     kernels.linear_stored(x.reshape(1, 8), matrix, 0, 48, x[:1].reshape(1, 1).clone())
+    floats = kernels.Stored(torch.zeros(8 * cpu_few_stored.BLOCK, dtype=torch.uint8), "bf16", cpu_few_stored.BLOCK)
+    kernels.linear_stored(x[:1].expand(1, floats.columns), floats, 0, 48, x[:4].reshape(1, 4).clone())
     kernels.matmul_stored(x[:1].reshape(1, 1), matrix, 0, 48, x.reshape(1, 8).clone())
     kernels.unpack_bits(kernels.pack_rows([x], (8,)), (8,))
     kernels.xor_of_products(pads.reshape(2, -1), torch.tensor([[0, 1]]), torch.tensor([1]))
 
 
 def _functions() -> list[Any]:
-    found = [
-        f
-        for room in (*(cpu, cpu_bits, cpu_chains, cpu_few, cpu_matmul, cpu_onehot, cpu_packed, cpu_stored, cpu_wire),)
-        for f in vars(room).values()
-    ]
+    found = [f for room in _ROOMS for f in vars(room).values()]
     return list({id(f): f for f in found if isinstance(f, CPUDispatcher)}.values())
 
 
