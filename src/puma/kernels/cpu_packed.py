@@ -20,6 +20,7 @@ from numba.extending import intrinsic
 from torch import Tensor
 
 from puma import pool
+from puma.kernels.cpu_eight import EIGHT, SOME, eight_linear, scratch
 from puma.kernels.cpu_few import FEW, WIDTH, eight_words, few_linear, few_matmul
 from puma.kernels.cpu_matmul import dots, streams
 from puma.kernels.cpu_wire import read
@@ -104,7 +105,8 @@ def _run(
     mode = CHOOSING if kind is _CHOSEN else NARROW if bits <= NARROW_BITS else WIDE
     result, width = span(out), out.shape[1]
     # what vectors run along comes in eights
-    if a.shape[0] < FEW and (bits + 7) // 8 == WIDTH and (place[1] if kind is _LINEAR else size) % LANES == 0:
+    shuffled = (bits + 7) // 8 == WIDTH and (place[1] if kind is _LINEAR else size) % LANES == 0
+    if a.shape[0] < FEW and shuffled:
         lefts = [a if sign == 1 else -a for _, sign in terms]
         products = [(span(left), left.stride(0), matrix) for left, (matrix, _) in zip(lefts, terms)]
 
@@ -114,13 +116,16 @@ def _run(
     else:
         left, stride = span(a), a.stride(0)
         (p, p_sign), (q, q_sign) = terms[0], terms[-1] if len(terms) > 1 else (terms[0][0], 0)
+        eight = EIGHT and shuffled and mode == NARROW and kind is _LINEAR and a.shape[0] <= SOME
 
         def part(low: int, high: int) -> None:
-            scratch = np.empty(_ROWS * _DEPTH, np.int64)
-            kind.many(
-                *(mode, left, stride, a.shape[0], p, p_sign, q, q_sign, bits, scratch),
-                *(result, width, *place, low, high),
-            )
+            where = (result, width, *place, low, high)
+            if eight:
+                second = p_sign * q_sign
+                eight_linear(left, stride, a.shape[0], p, p_sign, q, second, scratch(), *where)
+            else:
+                spread = np.empty(_ROWS * _DEPTH, np.int64)
+                kind.many(mode, left, stride, a.shape[0], p, p_sign, q, q_sign, bits, spread, *where)
 
     pool.split(part, size, -(-_LEAST // place[1]), LANES)
     return out

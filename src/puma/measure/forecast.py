@@ -75,9 +75,10 @@ class Network:
             "offline_seconds": 8 * dealer / self.rate,
             "upload_seconds": 8 * cost.client / self.rate,
         }
-        waits = parts["latency_seconds"] if self.rtt / 2 > SLOW else 0.0
+        waits = parts["latency_seconds"] + parts["online_seconds"] if self.rtt / 2 > SLOW else 0.0
         aside = speed.aside(work, some, waits)
         saved, hidden = ([each[i] for each in aside] for i in (0, 1))
+        processor = [whole - less + more for whole, less, more in zip(speed.seconds(work), saved, hidden, strict=True)]
         alone, here = (speed.passed(work, saved, threads) for threads in (speed.cores, max(1, speed.cores // 3)))
         idle = sum(parts.values()) - parts["offline_seconds"]
         busy = [seen + speed.stretch * unseen for seen, unseen in zip(here, hidden, strict=True)]
@@ -85,6 +86,7 @@ class Network:
         return asdict(self) | parts | {
             "compute_seconds": alone,
             "hidden_seconds": hidden,
+            "processor_seconds": processor,
             "seconds": max(alone[0], parts["offline_seconds"], idle + max(alone[1:])),
             "seconds_here": max(here[0], parts["offline_seconds"], shared),
             "assumptions": ASSUMPTIONS,

@@ -17,6 +17,7 @@ from puma.kernels import (
     cpu,
     cpu_bits,
     cpu_chains,
+    cpu_eight,
     cpu_few,
     cpu_few_stored,
     cpu_matmul,
@@ -25,10 +26,12 @@ from puma.kernels import (
     cpu_stored,
     cpu_wire,
 )
+from puma.kernels.cpu_eight import SOME
 from puma.kernels.cpu_few import FEW
 
 _ROOMS = (
-    *(cpu, cpu_bits, cpu_chains, cpu_few, cpu_few_stored, cpu_matmul, cpu_onehot, cpu_packed, cpu_stored, cpu_wire),
+    *(cpu, cpu_bits, cpu_chains, cpu_eight, cpu_few, cpu_few_stored, cpu_matmul, cpu_onehot, cpu_packed, cpu_stored),
+    cpu_wire,
 )
 
 
@@ -78,7 +81,7 @@ def compile_kernels() -> None:
     kernels.unpack_bytes(kernels.pack_bytes(x, 34), 34, (8,))
     pads = kernels.pack_bytes(x, 48)
     kernels.pack_masked(x.double(), 1, (pads, pads), 48, pads.clone())
-    for n in (1, FEW):
+    for n in (1, FEW, SOME + 1):
         rows = x.expand(n, 8)
         kernels.linear_packed(rows, [pads, pads], [1, 1], 48, rows[:, :1].clone())
         kernels.matmul_packed(rows[:, :1], [pads], [1], 48, rows.clone())
