@@ -6,9 +6,9 @@ With --instructions avx2 models are measured as on a machine without AVX-512, wh
 
 Parts: models, plain, functions, kernels, links, networks, far, stack, phases, batch, lengths, sentences, open, threads,
 clients, receipts, drafts (and --smollm2 FILE of a chat model, --draft-model FOLDER for drafts by a smaller one). Each
-writes a JSON file; tables and plots are then made of all files that are there. The measurements go to benchmarks/results, the page to
-docs/benchmarks.md, the plots to docs/plots; with --out everything goes to that folder. `--only page` measures nothing.
-The whole takes about an hour and wants the machine for itself.
+writes a JSON file; tables and plots are then made of all files that are there. The measurements go to
+benchmarks/results, the page to docs/benchmarks.md, the plots to docs/plots; with --out everything goes to that folder.
+`--only page` measures nothing. The whole takes about an hour and a half and wants the machine for itself.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """A party as deployments run it, but that it writes down how long its hash chains take.
 
-Its processor time in them, and the bytes that they are over, lie in a file that the launcher reads. Hashing is the same.
+Its processor time in them, and the bytes that they are over, lie in a file that the launcher reads.
 """
 
 from __future__ import annotations
