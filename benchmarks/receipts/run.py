@@ -14,12 +14,13 @@ from puma.local.cluster import Trio
 from puma.measure.bench import ask, configured, random_inputs
 from puma.wire.request_shapes import shaped
 
-CASES = {
+Case = tuple[str, int | None, int, int | None]  # a preset, layers, tokens of the prompt, new tokens
+CASES: dict[str, Case] = {
     "BERT-base, 128 tokens": ("bert-base", None, 128, None),
     "GPT-2, 32 in, 1 out": ("gpt2", None, 32, 1),
     "LLaMA-7B, one layer, 8 in, 1 out": ("llama-7b", 1, 8, 1),
 }
-QUICK = {"MiniLM, one layer, 8 tokens": ("minilm-l6", 1, 8, None)}
+QUICK: dict[str, Case] = {"MiniLM, one layer, 8 tokens": ("minilm-l6", 1, 8, None)}
 PROGRAM = (str(Path(__file__).with_name("party.py")),)
 
 Say = Callable[[str], None]
@@ -33,15 +34,14 @@ def receipts(runs: int, quick: bool, say: Say) -> list[dict[str, Any]]:
         with tempfile.TemporaryDirectory() as folder:
             os.environ[FOLDER] = folder
             try:
-                found.append({"title": title, "runs": runs} | _measured(Path(folder), *case, runs))
+                found.append({"title": title, "runs": runs} | _measured(Path(folder), case, runs))
             finally:
                 del os.environ[FOLDER]
     return found
 
 
-def _measured(
-    folder: Path, name: str, layers: int | None, prompt: int, tokens: int | None, runs: int
-) -> dict[str, float]:
+def _measured(folder: Path, case: Case, runs: int) -> dict[str, float]:
+    name, layers, prompt, tokens = case
     _, config, params = configured(name, layers)
     prompts = random_inputs(config, shaped(config, prompt, tokens).input.lengths)
     lines = []
