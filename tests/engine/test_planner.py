@@ -6,16 +6,18 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
+import msgspec
 import pytest
 import torch
 from torch import Tensor
 
 from puma.engine.admission import OWNER, admit
-from puma.engine.planner import Link, measured, planned, spending, with_plan
+from puma.engine.dry_run import Memory, counted
+from puma.engine.planner import Link, measured, planned, prices, spending, with_plan
 from puma.errors import UsageError
 from puma.measure.bench import RandomParams
 from puma.measure.forecast import forecast
-from puma.models import in_the_open
+from puma.models import in_the_open, with_layers
 from puma.models.config import Bert, Llama
 from puma.mpc.fixed import ACTIVATION, NORM_REACH
 from puma.mpc.party import DEALER
@@ -32,6 +34,7 @@ from tests.trio import parties, trio
 
 LLAMA = Llama(vocab_size=50, hidden_size=16, intermediate_size=24, layers=2, heads=2, kv_heads=1)
 BERT = Bert(vocab_size=40, hidden_size=12, intermediate_size=20, layers=2, heads=3)
+MIXTURE = msgspec.structs.replace(LLAMA, experts=4, chosen=2, expert_size=8)
 # Of random numbers as models begin with them a row is so short that its places decide, and an MLP adds next to nothing.
 LOUD = {name: x * (50 if "embed" in name else 12 if x.dim() == 2 else 1) for name, x in RandomParams(LLAMA).items()}
 CASES = [(LLAMA, Generate(Input([9], []), 3)), (BERT, Encode(Input([21], []), "hidden"))]
@@ -54,6 +57,18 @@ def test_a_slow_network_asks_for_few_rounds_and_a_narrow_one_for_few_bytes(confi
     far, narrow = planned(config, request_, Link(0.04, 4e8)), planned(config, request_, Link(1e-6, 1e5))
     assert spending(config, request_, far).rounds == spending(config, request_, VARIANTS).rounds
     assert spending(config, request_, narrow).total <= spending(config, request_, ()).total
+
+
+@pytest.mark.parametrize(("config", "request_"), [*CASES, (MIXTURE, CASES[0][1]), (in_the_open(LLAMA), CASES[0][1])])
+def test_what_runs_by_other_plans_remember_is_what_each_counts(config: Any, request_: Any) -> None:
+    memory, plans = Memory("spline"), [(), *((name,) for name in VARIANTS), QUICK, VARIANTS, ()]
+    for plan in plans:
+        assert counted(config, with_plan(request_, plan), memory) == counted(config, with_plan(request_, plan)), plan
+    longer = with_layers(config, 9)
+    assert counted(longer, request_, memory) == counted(longer, request_)
+    if isinstance(request_, Encode):
+        alone = {name: spending(config, request_, (name,) if name else ()) for name in ("", *VARIANTS)}
+        assert prices(config, request_) == alone
 
 
 def test_open_weights_are_read_without_products_of_two_words() -> None:

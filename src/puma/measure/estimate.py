@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from puma.client.cost import Cost
+from puma.engine.dry_run import Memory
 from puma.errors import UsageError
 from puma.measure.forecast import Network, to_first
 from puma.measure.rates import Early, Speed, Work, aside, work
@@ -65,9 +66,9 @@ class Estimate:
     first: Cost
 
     @classmethod
-    def of(cls, config: Config, request: Generate | Encode) -> Estimate:
-        """Count it."""
-        first, whole = to_first(config, request)
+    def of(cls, config: Config, request: Generate | Encode, memory: Memory | None = None) -> Estimate:
+        """Count it, by what is remembered of others by other plans."""
+        first, whole = to_first(config, request, memory)
         return cls(config, request, whole, first)
 
     @property

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from puma.client.cost import Cost, cost_of
-from puma.engine.dry_run import counted
+from puma.engine.dry_run import Memory, counted
 from puma.errors import UsageError
 from puma.measure.rates import NOTHING, Aside, Speed, Work, together
 from puma.models.config import Config
@@ -29,12 +29,12 @@ def forecast(config: Config, request: Generate | Encode) -> Cost:
     return to_first(config, request)[1]
 
 
-def to_first(config: Config, request: Generate | Encode) -> tuple[Cost, Cost]:
+def to_first(config: Config, request: Generate | Encode, memory: Memory | None = None) -> tuple[Cost, Cost]:
     """The cost of a request up to its first token, and all of it; of one that gives no tokens both are the same."""
     upload = upload_bytes(config, request.input)
     first, whole = (
         cost_of([Report(spent, 0.0, 0.0, 0.0, 0.0) for spent in parties], upload)
-        for parties in counted(config, request)
+        for parties in counted(config, request, memory)
     )
     return first, whole
 
