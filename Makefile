@@ -7,7 +7,7 @@
 #                      (ARGS=--quick: a dozen and a half, a minute)
 #   make check      1  style, types, and which part of the code may import which
 #   make wheel      1  build the wheel, install it in the place of the source, and import it from elsewhere
-#   make bench     60  every published table and plot; wants the machine for itself (ARGS="--only models")
+#   make bench     90  every published table and plot; wants the machine for itself (ARGS="--only models")
 #   make docs       1  print the table of costs into docs/protocol.md
 #   make format     1  let ruff rewrite what it can
 #   make clean      1  remove the environment and what tools left behind

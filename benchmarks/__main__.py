@@ -5,11 +5,10 @@
 With --instructions avx2 models are measured as on a machine without AVX-512, which is hidden from numba and OpenSSL.
 
 Parts: models, plain, functions, kernels, links, networks, far, stack, phases, batch, lengths, sentences, open, threads,
-clients, drafts (and --smollm2 FILE of a chat model, --draft-model FOLDER for drafts by a smaller one). Each writes a
-JSON file;
-tables and plots are then made of all files that are there. The measurements go to benchmarks/results, the page to
-docs/benchmarks.md, the plots to docs/plots; with --out everything goes to that folder. `--only page` measures nothing.
-The whole takes about an hour and wants the machine for itself.
+clients, receipts, drafts (and --smollm2 FILE of a chat model, --draft-model FOLDER for drafts by a smaller one). Each
+writes a JSON file; tables and plots are then made of all files that are there. The measurements go to
+benchmarks/results, the page to docs/benchmarks.md, the plots to docs/plots; with --out everything goes to that folder.
+`--only page` measures nothing. The whole takes about an hour and a half and wants the machine for itself.
 """
 
 from __future__ import annotations
@@ -29,6 +28,7 @@ from benchmarks import function_run, model_run, netem, network_run, open_weights
 from benchmarks.clients import run as clients
 from benchmarks.drafts import run as drafts
 from benchmarks.functions import FUNCTIONS
+from benchmarks.receipts import run as receipts
 from puma import pool
 from puma.local.nursery import ENVIRONMENT
 from puma.measure.speed import speed
@@ -115,6 +115,7 @@ PARTS: dict[str, Part] = {
     "threads": threads,
     "clients": lambda runs, quick: clients.clients(runs, quick, say),
     "drafts": lambda _, quick: drafts.drafts(quick, say),
+    "receipts": lambda runs, quick: receipts.receipts(runs, quick, say),
     "open": lambda runs, quick: open_weights.open_weights(runs, quick, say),
 }
 

@@ -40,6 +40,7 @@ def far(speed: Speed, kernel: bool, quick: bool) -> list[dict[str, Any]]:
     parts = ("latency", "online", "offline")
     told = {f"whole_{name}": whole[f"{name}_seconds"] for name in parts} | {"whole": whole["seconds"]}
     told |= {"whole_rounds": cost.rounds, "whole_compute": whole["compute_seconds"], "plan": title(chosen)}
+    told |= {"whole_hidden": whole["hidden_seconds"]}
     how = f", {found['layers']} layers by the plan for it; all {config.layers} predicted for three machines: "
     return [found | told | {"how": f"{how}{whole['seconds']:.1f} s"}]
 
@@ -83,7 +84,8 @@ def measure(
     predicted = net.predict(cost, done, speed, aside(config, request, done), relayed)
     relay = {"relay_cpu_seconds": relayed, "late": after["late"], "by": "netem" if kernel else "relay"}
     asked |= {"rate": net.rate, "rtt": net.rtt}
-    return asked | found | relay | {"predicted": predicted["seconds_here"], "on_three_machines": predicted["seconds"]}
+    told = {"predicted": predicted["seconds_here"], "predicted_cpu": predicted["processor_seconds"]}
+    return asked | found | relay | told | {"on_three_machines": predicted["seconds"]}
 
 
 def _timed(
@@ -92,18 +94,19 @@ def _timed(
     """Median over the runs after one that does not count."""
     if params is not None:
         trio.share(config, params)
-    prompts, seconds, cpu = random_ids(config, [prompt]), [], []
+    prompts, done = random_ids(config, [prompt]), list[tuple[float, list[float]]]()
     for _ in range(runs + 1):
         started = time.perf_counter()
         ask(trio.session, prompts, tokens)
-        seconds.append(time.perf_counter() - started)
-        assert trio.session.cost is not None
-        cpu.append(trio.session.cost.cpu_seconds)
+        seconds, cost = time.perf_counter() - started, trio.session.cost
+        assert cost is not None
+        done.append((seconds, cost.cpu_by_party))
     assert trio.session.cost is not None
-    rounds = trio.session.cost.rounds
+    found = done[1:]
     return {
-        "seconds": statistics.median(seconds[1:]),
-        "all_seconds": seconds[1:],
-        "cpu_seconds": statistics.median(cpu[1:]),
-        "rounds": rounds,
+        "seconds": statistics.median(seconds for seconds, _ in found),
+        "all_seconds": [seconds for seconds, _ in found],
+        "cpu_seconds": statistics.median(sum(cpu) for _, cpu in found),
+        "cpu_by_party": [statistics.median(each) for each in zip(*(cpu for _, cpu in found), strict=True)],
+        "rounds": trio.session.cost.rounds,
     }

@@ -35,6 +35,7 @@ PARTS = (
     "threads",
     "clients",
     "drafts",
+    "receipts",
     "open",
     "spu",
 )
@@ -224,6 +225,16 @@ def sentences(results: list[dict[str, Any]]) -> str:
     return table(heads, lines)
 
 
+def receipts(results: list[dict[str, Any]]) -> str:
+    heads = ("request", "processor seconds", "of these hashing", "share", "frames", "GB hashed", "ms a megabyte")
+    rows = []
+    for r in results:
+        took = [seconds(r["cpu_seconds"]), f"{r['hash_seconds']:.3f}", f"{100 * r['share']:.1f} %"]
+        each = f"{1e9 * r['hash_seconds'] / r['bytes']:.2f}"
+        rows.append([r["title"], *took, f"{r['frames']:,.0f}", _gb(r["bytes"]), each])
+    return table(heads, rows)
+
+
 def threads(results: list[dict[str, Any]]) -> str:
     """A line for each party; the serial part and what it implies are those of the calling thread's processor time."""
     most = list(results[0]["threads"])[-1]
@@ -306,6 +317,7 @@ TABLES: dict[str, Callable[[Any], str]] = {
     "lengths": lengths,
     "sentences": sentences,
     "threads": threads,
+    "receipts": receipts,
     "clients": clients,
     "drafts": drafts,
     "open": open_weights,

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from puma import kernels
-from puma.kernels.message import ALONE, SUM, XOR
+from puma.kernels.rounds.message import ALONE, SUM, XOR
 from puma.mpc import boolean, lookup
 from puma.mpc.boolean import MaskedBit
 from puma.mpc.party import DEALER, SECOND, Message, Party, Piece

@@ -10,6 +10,7 @@ import pytest
 
 from benchmarks import __main__ as command
 from benchmarks import network_run, page, record, sentences
+from benchmarks.receipts import run as receipts
 from puma.local.cluster import Trio
 from puma.measure.bench import RandomParams
 from puma.measure.rates import Speed, Work
@@ -48,6 +49,14 @@ def test_unknown_parts(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFi
         command.main()
     assert "there is no part moon" in capsys.readouterr().err
     assert set(command.PARTS) | {"spu", "models_avx2"} == set(page.PARTS)
+
+
+@pytest.mark.processes
+def test_hash_chains_of_three_parties() -> None:
+    (found,) = receipts.receipts(1, True, lambda _: None)
+    assert 0 < found["share"] < 0.5 and found["share"] == found["hash_seconds"] / found["cpu_seconds"]
+    assert found["frames"] > 3 * 50 and found["bytes"] > 1e6
+    assert "| MiniLM, one layer, 8 tokens |" in page.receipts([found])
 
 
 @pytest.mark.processes

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 
-from puma.cli import app
+from puma.cli import app, ui
 from puma.local import cluster as local
 from puma.local.cluster import Trio
 from puma.measure import bench, rates, speed
@@ -63,13 +62,20 @@ def puma(capsys: pytest.CaptureFixture[str]) -> Run:
 
 
 @pytest.fixture(autouse=True)
-def known_speed(monkeypatch: pytest.MonkeyPatch) -> Speed:
+def known_speed(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> Speed:
     """No command measures this machine, which takes a minute."""
     each = Work(1e-3, 1e-9, 1e-9, 1e-10)
     known = Speed((each, each, each), 1.1, 2)
     monkeypatch.setattr(speed, "measure", lambda progress: known)
-    monkeypatch.setattr(rates, "path", lambda: Path("/nowhere"))
+    kept = tmp_path_factory.mktemp("speed") / "it.json"
+    monkeypatch.setattr(rates, "path", lambda: kept)
     return known
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However slow this machine is, nothing is said of what takes long."""
+    monkeypatch.setattr(ui, "PATIENCE", 1e6)
 
 
 @pytest.fixture

@@ -325,7 +325,8 @@ def test_beam_search(puma: Run, tmp_path: Path) -> None:
     asked = ("generate", folder, "the cat sat", "--tokens", "4", "--beams", "3")
     found = puma(*asked, "--reveal-logits", "--compare", "--json").json
     assert found["compare"]["agree"] and found["beams"] == 3 and 1 <= len(found["token_ids"]) <= 4
-    assert "The plain model gives the same" in puma(*asked, "--reveal-logits", "--compare").out
+    told = puma(*asked, "--reveal-logits", "--compare").out
+    assert "The plain model gives the same" in told and told.startswith(found["text"] + "\n")
     assert "needs logits" in puma(*asked).err
     assert "a search by 1 beams" in puma(*asked[:-1], "1", "--reveal-logits").err
     assert "without chance" in puma(*asked, "--temperature", "1").err

@@ -24,10 +24,25 @@ def test_the_first_example_takes_the_rounds_that_it_shows(puma: Run) -> None:
     assert cost["rounds"] == number(rounds)
 
 
-@pytest.mark.slow
-def test_long_prompts_take_the_traffic_that_it_says(puma: Run) -> None:
-    said = re.findall(r"([\d,]+) GB\s+for\s+([\d,]+)", README.partition("**Long prompts are dear**")[2])
-    assert len(said) == 4
-    for gigabytes, length in said:
-        cost = puma("cost", "llama-3.1-8b", "--prompt", number(length), "--network", "lan", "--json").json
-        assert round(cost["first"]["bytes"]["total"] / 1e9) == number(gigabytes), length
+LONG = README.partition("**Long prompts are dear**")[2].partition("\n\n")[0]
+UNITS, SHORT = {"seconds": 1, "minutes": 60, "hours": 3600}, {"s": 1, "min": 60, "h": 3600}
+BENCHMARKS = (Path(__file__).parents[2] / "docs" / "benchmarks.md").read_text().partition("## Long prompts")[2]
+TABLE = re.findall(
+    r"\| ([\d,]+) \| ([\d.,]+) GB \| ([\d,]+) \| ([\d.]+) (s|min|h) \| ([\d.]+) (s|min|h) \|", BENCHMARKS
+)
+
+
+def test_long_prompts_take_the_traffic_and_the_time_that_it_says(puma: Run) -> None:
+    """So does the table of docs/benchmarks.md, of a machine as that of its measurements."""
+    traffic = re.findall(r"([\d,]+) GB\s+for\s+([\d,]+)", LONG)
+    times = re.findall(r"(\d+) (seconds|minutes|hours)", LONG)
+    assert len(traffic) == len(times) == len(TABLE) == 4 and "40 ms and 400 Mbps" in " ".join(LONG.split())
+    for (gigabytes, length), (count, unit), row in zip(traffic, times, TABLE, strict=True):
+        cost = puma("cost", "llama-3.1-8b", "--prompt", number(length), "--json").json
+        sent, (lan, wan) = cost["first"]["bytes"]["total"] / 1e9, cost["networks"]
+        assert round(sent) == number(gigabytes), length
+        assert wan["first_seconds"] == pytest.approx(int(count) * UNITS[unit], rel=0.1), length
+        assert (wan["rtt"], wan["rate"], number(row[0]), number(row[2])) == (0.04, 4e8, number(length), cost["rounds"])
+        assert sent == pytest.approx(float(row[1].replace(",", "")), rel=0.01)
+        for network, (amount, short) in zip((lan, wan), (row[3:5], row[5:]), strict=True):
+            assert network["first_seconds"] == pytest.approx(float(amount) * SHORT[short], rel=0.05), row

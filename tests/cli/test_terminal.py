@@ -8,6 +8,7 @@ import os
 import shlex
 import subprocess
 import sys
+import time
 import unicodedata
 from pathlib import Path
 
@@ -130,3 +131,22 @@ def test_lines_of_a_file_of_texts(tmp_path: Path) -> None:
     file = tmp_path / "texts"
     file.write_bytes("\ufeffso\u2028so\r\n\r\nb\x0bc\n".encode())
     assert given_texts([], file) == ["so\u2028so", "b\x0bc"]
+
+
+def test_what_takes_long_is_said_once_where_no_terminal_shows_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(ui, "PATIENCE", 0.2)
+    said, until = "", time.monotonic() + 20
+    with ui.progress(False) as progress:
+        while "compiling" not in said and time.monotonic() < until:
+            progress("compiling", 0, 1)
+            time.sleep(0.01)
+            said += capsys.readouterr().err
+        time.sleep(0.25)
+        progress("sharing", 0, 1)
+    with ui.progress(True) as progress:
+        progress("compiling", 0, 1)
+        time.sleep(0.25)
+    lines = (said + capsys.readouterr().err).splitlines()
+    assert lines.count("compiling ...") == 1 and "sharing ..." not in lines

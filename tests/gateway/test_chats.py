@@ -95,6 +95,8 @@ def test_what_a_template_does_not_read_is_refused(
         {"role": "user"},
         {"role": "system", "content": None},
         {"role": "function", "name": "f", "content": "3"},
+        {"role": "user", "content": [{"type": "text", "text": "so", "citations": {"enabled": True}}]},
+        {"role": "user", "content": [{"type": "text"}]},
         {"role": "user", "content": [{"type": "input_audio", "input_audio": {"data": "x"}}]},
         {"role": "user", "content": [{"type": "image_url", "text": "so", "image_url": {"url": "x"}}]},
         {"role": "assistant", "tool_calls": [{**CALL, "function": {"name": "add", "arguments": "{"}}]},
@@ -112,6 +114,9 @@ def test_parts_and_roles_as_the_template_has_them() -> None:
     parts = [{"role": "user", "content": [{"type": "text", "text": "so "}, {"type": "text", "text": " it is"}]}]
     assert prompt(GEMMA_PARTS, parts) == library(GEMMA_PARTS, parts)
     assert prompt(CHATML, parts) == library(CHATML, [{"role": "user", "content": "so  it is"}])
+    hinted = {"cache_control": {"type": "ephemeral"}, "annotations": []}
+    more = [parts[0] | {"content": [{**each, **hinted} for each in parts[0]["content"]]}]
+    assert prompt(GEMMA_PARTS, more) == library(GEMMA_PARTS, parts)
     developer = [{"role": "developer", "content": "Be brief."}, USER]
     assert prompt(CHATML, developer) == library(CHATML, [{"role": "system", "content": "Be brief."}, USER])
     names = "{% for m in messages %}{% if m.role == 'developer' %}!{% endif %}{{ m.content }}{% endfor %}"

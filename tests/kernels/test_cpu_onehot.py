@@ -55,6 +55,16 @@ def test_equal_to_plain_bit_for_bit(width: int) -> None:
     check(e[0, 0], digit[0, 0], width, members)
 
 
+@pytest.mark.parametrize("width", [3, 8])
+@pytest.mark.parametrize("rows", [(3001,), (7, 500)])
+def test_flags_of_rows_that_share_vectors(width: int, rows: tuple[int, ...]) -> None:
+    """Many digits, of which each row asks the same vector: more than are copied at a time."""
+    e, digit = hot(*rows, 1, width=width), words(*rows, 24, seed=5)
+    asked = [(e, digit, width, words(1 << width) & 1), (e, digit, width, None)]
+    for got, expected in zip(kernels.flags(asked), plain.flags(asked), strict=True):
+        assert got.shape == expected.shape and torch.equal(got, expected)
+
+
 def check(e: torch.Tensor, digit: torch.Tensor, width: int, members: torch.Tensor) -> None:
     for tables in (0, 1, 2, 3, 4):
         table = words(2 * tables, 1 << width, seed=tables)[::2]

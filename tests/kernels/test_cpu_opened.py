@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from puma import kernels, pool
-from puma.kernels import cpu_opened, message, plain
+from puma.kernels import plain
+from puma.kernels.rounds import cpu_opened, message
 from tests.kernels.words import views, words
 
 RINGS = [(1, 0), (2, 1), (8, 0), (13, 4), (34, 10), (48, 0), (52, 4), (56, 8), (63, 1), (64, 0), (64, 63)]

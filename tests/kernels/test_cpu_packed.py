@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from puma import kernels
-from puma.kernels import plain
+from puma.kernels import cpu_eight, cpu_packed, plain
+from puma.kernels.cpu_eight import SOME
 from tests.kernels.words import views, words
 
 BOTH = ["linear_packed", "matmul_packed"]
@@ -41,6 +42,23 @@ def test_every_remainder(name: str, n: int) -> None:
             check(name, n, rows, columns, 48, (1, -1))
 
 
+@pytest.mark.parametrize("n", [1, 2, 4, 5, 8, 11, SOME, SOME + 1])
+def test_rows_that_meet_words_in_registers(n: int) -> None:
+    """As many as fit and one more; of the matrix as many as go side by side, and other counts; longer than a piece."""
+    for rows in (1, 2, 3, 7):
+        for columns in (8, cpu_eight._DEPTH + 16):
+            for signs in ((-1,), (1, 1), (1, -1), (-1, -1)):
+                check("linear_packed", n, rows, columns, 48, signs)
+
+
+@pytest.mark.parametrize("n", [1, 3, 8])
+def test_as_on_a_processor_that_cannot(n: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cpu_packed, "SOME", 0)
+    for rows in (1, 7, 8, 21):
+        for columns in (8, 9, 40, 296):
+            check("linear_packed", n, rows, columns, 48, (1, -1))
+
+
 @pytest.mark.parametrize("name", BOTH)
 @pytest.mark.parametrize("bits", range(1, 65))
 def test_every_ring(name: str, bits: int) -> None:
@@ -62,7 +80,8 @@ def test_left_factor_in_every_layout(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", BOTH)
-def test_nothing_behind_the_last_word_is_read(name: str) -> None:
+@pytest.mark.parametrize("n", [2, 8])
+def test_nothing_behind_the_last_word_is_read(name: str, n: int) -> None:
     """The words end where a page begins that nobody may read: one byte more would end the process."""
     rows, columns = 3, 8 * 37
     size = 6 * rows * columns
@@ -72,8 +91,8 @@ def test_nothing_behind_the_last_word_is_read(name: str) -> None:
         assert ctypes.CDLL(None).mprotect(ctypes.c_void_p(forbidden), mmap.PAGESIZE, 0) == 0
         tight = torch.from_numpy(place[2 * mmap.PAGESIZE - size : 2 * mmap.PAGESIZE])
         tight.copy_(kernels.pack_bytes(words(rows, columns), 48))
-        a = words(2, columns if name == "linear_packed" else rows)
-        out = torch.zeros(2, rows if name == "linear_packed" else columns, dtype=torch.int64)
+        a = words(n, columns if name == "linear_packed" else rows)
+        out = torch.zeros(n, rows if name == "linear_packed" else columns, dtype=torch.int64)
         expected = getattr(plain, name)(a, [tight], [1], 48, out.clone())
         assert same(getattr(kernels, name)(a, [tight], [1], 48, out), expected, 48)
         del tight, place

@@ -1,4 +1,4 @@
-"""What a party that has a machine to itself gains by threads, measured in this process."""
+"""What a party with a machine of its own gains by threads, and by what it does in waits, measured in this process."""
 
 from __future__ import annotations
 
@@ -7,20 +7,38 @@ import pytest
 from puma import pool
 from puma.measure import alone
 from puma.mpc.party import Party
+from puma.mpc.waits.drawn import Foreseen
 
 
-def test_a_mask_takes_time_and_threads_are_left_as_they_were(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in {"SHAPE": (64, 64), "NUMBERS": 256, "DRAWN": 1 << 20, "TIMES": 1}.items():
+@pytest.fixture(autouse=True)
+def little(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"SHAPE": (64, 64), "NUMBERS": 256, "TIMES": 1}.items():
         monkeypatch.setattr(alone, name, value)
+
+
+def test_threads_are_left_as_they_were(monkeypatch: pytest.MonkeyPatch) -> None:
     ran, used = list[int](), pool.use
     monkeypatch.setattr(pool, "use", lambda threads: ran.append(threads) or used(threads))
-    assert 0 < alone.drawing() < 1e-5
     assert all(gain >= 1 for gain in alone.gains(2))
     assert ran == [1, 2, 1] and pool.threads() == 1
 
 
+def test_every_walk_finds_its_mask_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the code that a step runs: whole masks, each taken by the walk behind its wait."""
+    taken, take = list[bool](), Foreseen.take
+
+    def noted(self: Foreseen, weight: object) -> object:
+        found = take(self, weight)  # type: ignore[arg-type]
+        taken.append(found is not None and found.done == found.size)
+        return found
+
+    monkeypatch.setattr(Foreseen, "take", noted)
+    found = alone.early()
+    assert taken == [True] * 8 and found.drawn > 0 and found.told > 0
+    assert min(found.saved, found.spared) >= 0 and pool.threads() == 1
+
+
 def test_nobody_hears_what_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(alone, "NUMBERS", 64)
     rounds, exchange = list[int](), Party.exchange
     monkeypatch.setattr(Party, "exchange", lambda self, pieces: rounds.append(self.rank) or exchange(self, pieces))
     alone._function()()

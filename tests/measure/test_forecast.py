@@ -14,7 +14,7 @@ from puma.errors import InputError, UsageError
 from puma.local.cluster import Trio
 from puma.measure.bench import RandomParams, configured, random_ids
 from puma.measure.forecast import Network, forecast
-from puma.measure.rates import Aside, Speed, Work, aside, work
+from puma.measure.rates import Aside, Early, Speed, Work, aside, work
 from puma.models import in_the_open
 from puma.models.config import Llama
 from puma.models.presets import preset
@@ -93,26 +93,32 @@ def test_network() -> None:
 
 
 def test_masks_are_drawn_and_multiplied_while_an_evaluator_waits() -> None:
-    """What is saved of walks is not seen; what a rehearsal computes once more takes cores where these are shared."""
+    """What is saved of walks is not seen. It costs more than it saves, which counts where cores are shared: a mask that
+    waits is written and read, and a rehearsal computes once more what is sent."""
     cost, todo = small()
-    wan, fast = Network.parse("wan"), replace(SPEED, mask=1.5e-9)
-    waits = wan.predict(cost, todo, fast)["latency_seconds"]
+    early = Early(drawn=0.5, saved=0.25, told=0.5, spared=0.375)
+    wan, some = Network.parse("wan"), replace(SPEED, early=early)
+    bare = wan.predict(cost, todo, some)
+    waits = bare["latency_seconds"] + bare["online_seconds"]
     for weights in (1e6, 1e12):
-        more = replace(todo, weights=weights)
+        more, walk = replace(todo, weights=weights), (2e-9 + 8 * 1e-10) * weights
         bare, drawn, told = (
-            wan.predict(cost, more, fast, some) for some in (Aside(), Aside(weights), Aside(weights, weights))
+            wan.predict(cost, more, some, aside) for aside in (Aside(), Aside(weights), Aside(weights, weights))
         )
-        saved = min(waits, 1.5e-9 * weights)
-        assert drawn["hidden_seconds"] == pytest.approx([0.0, saved, saved])
-        assert bare["compute_seconds"][1] - drawn["compute_seconds"][1] == pytest.approx(1.5 * saved)
-        half = 0.5e-9 * weights / 2
-        again = half + 1e-4 * todo.rounds + 1e-9 * todo.bytes
+        share = min(1.0, waits / (0.5 * walk))
+        assert drawn["hidden_seconds"] == pytest.approx([0.0, *2 * [share * 0.5 * walk]])
+        assert bare["compute_seconds"][1] - drawn["compute_seconds"][1] == pytest.approx(1.5 * share * 0.25 * walk)
+        assert drawn["processor_seconds"][1] - bare["processor_seconds"][1] == pytest.approx(share * 0.25 * walk)
+        product = 2e-9 * weights
+        again = 0.5 * product + 1e-4 * todo.rounds + 1e-9 * todo.bytes
         part = min(1.0, waits / again)
-        assert told["hidden_seconds"][1] == pytest.approx(saved + part * again)
-        assert drawn["compute_seconds"][1] - told["compute_seconds"][1] == pytest.approx(1.5 * part * half)
+        assert told["hidden_seconds"][1] == pytest.approx(share * 0.5 * walk + part * again)
+        saved = drawn["compute_seconds"][1] - told["compute_seconds"][1]
+        assert saved == pytest.approx(1.5 * part * 0.375 * product)
         assert told["seconds"] <= drawn["seconds"] <= bare["seconds"] and told["seconds_here"] >= told["seconds"]
-    quick = Network.parse("1ms,5Gbps").predict(cost, more, fast, Aside(weights, weights))
+    quick = Network.parse("1ms,5Gbps").predict(cost, more, some, Aside(weights, weights))
     assert quick["hidden_seconds"] == [0.0, 0.0, 0.0]
+    assert quick["processor_seconds"] == pytest.approx(some.seconds(more))
 
 
 def test_what_may_be_done_aside() -> None:

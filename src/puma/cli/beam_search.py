@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from puma.cli import ui
-from puma.cli.generation import asked_one, comparison, one_prompt
+from puma.cli.generation import asked_one, comparison, one_prompt, shown
 from puma.cli.options import Chance, Fitting, Output, Spoken
 from puma.cli.where import Where
 from puma.errors import PolicyError
@@ -55,7 +55,7 @@ def search(
         more = ui.profile(approximation) | ({"compare": agreed} if agreed else {})
         ui.answer(answer | {"bytes": cost.bytes(), "beams": count} | more | ui.doubtful(cluster))
         return
-    ui.say(clear.decode([*ids, *found.token_ids]))
+    ui.say(shown(clear, ids, found.token_ids))
     if agreed:
         ui.say(comparison(agreed, found.token_ids))
     ui.say(ui.cost_line(cost, len(found.token_ids)))

@@ -70,12 +70,19 @@ def generate_all(
         ui.answer(answer | ui.doubtful(cluster) | ui.profile(approximation) | ahead)
         return
     for result, before in zip(results, ids, strict=True):
-        ui.say(clear.decode([*before, *result["token_ids"]]))
+        ui.say(shown(clear, before, result["token_ids"]))
         if "compare" in result:
             ui.say(comparison(result["compare"], result["token_ids"]))
         ui.say()
     ui.say(ui.cost_line(cost, len(results) * tokens))
     where.say_local()
+
+
+def shown(clear: ModelInfo, ids: list[int], found: list[int]) -> str:
+    """An answer for people: behind the prompt that it continues, or alone where the model reads prompts apart."""
+    from puma.models import inputs
+
+    return clear.decode(found if inputs(clear.config).apart else [*ids, *found])
 
 
 def one_prompt(model: str | None, prompt: str | None) -> tuple[str | None, str]:

@@ -10,6 +10,7 @@ import io
 import json
 import os
 import sys
+import threading
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 
 Progress = Callable[[str, int, int], None]  # what, done, of
+
+PATIENCE = 2.0  # seconds for which something may go on unseen, before a line says what it is
 
 LOCAL = "All three parties ran on this one machine: good for trying, not for secrets."
 
@@ -135,9 +138,18 @@ def interrupted(as_json: bool) -> None:
 
 @contextmanager
 def progress(as_json: bool) -> Iterator[Progress]:
-    """A line that says what is going on, gone when it is over; nothing where nobody would see it."""
-    if as_json or not sys.stderr.isatty():
+    """A line that says what is going on, gone when it is over. Where standard error is no terminal, a line for each
+    thing that takes long, which stays; nothing beside JSON."""
+    if as_json:
         yield lambda what, done, of: None
+        return
+    if not sys.stderr.isatty():
+        slow = _Slow()
+        try:
+            slow.show("loading", 0, 1)
+            yield slow.show
+        finally:
+            slow.over()
         return
     from rich.console import Console
     from rich.progress import BarColumn, SpinnerColumn, TextColumn, TimeElapsedColumn
@@ -155,6 +167,26 @@ def progress(as_json: bool) -> Iterator[Progress]:
             bars.update(task, description=harmless(what, kept=""), completed=done, total=of if of > 1 else None)
 
         yield show
+
+
+class _Slow:
+    """Notes what has been going on for long, once for each thing."""
+
+    def __init__(self) -> None:
+        self._doing, self._timer = "", threading.Timer(0.0, note)
+
+    def show(self, what: str, done: int, of: int) -> None:
+        """Something else begins, or the same goes on."""
+        if what == self._doing:
+            return
+        self.over()
+        self._doing, self._timer = what, threading.Timer(PATIENCE, note, [f"{what} ..."])
+        self._timer.daemon = True
+        self._timer.start()
+
+    def over(self) -> None:
+        """Nothing is left to be noted."""
+        self._timer.cancel()
 
 
 class Typewriter:

@@ -24,6 +24,7 @@ from puma.models.config import Config
 from puma.models.files.source import SETTINGS
 from puma.models.reading import wording
 from puma.models.reading.cutting import Cut, Portion, pieces
+from puma.models.reading.lacking import known
 from puma.models.reading.languages import ends, in_language
 from puma.models.reading.spelling import Spelling
 
@@ -233,7 +234,7 @@ class ModelInfo:
         return self._read(piece)
 
     def _read(self, piece: Portion) -> Portion:
-        ids, types = text.checked(self.config, piece.ids, piece.types)
+        ids, types = text.checked(self.config, known(self.tokenizer, piece.ids), piece.types)
         left = len(ids)  # a model may take no notice of what a text ends with
         more = {"texts": piece.texts[:left], "spans": piece.spans[:left], "words": piece.words[:left]}
         return piece._replace(ids=ids, types=types, **more)

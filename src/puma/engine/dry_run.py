@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from itertools import count
 from typing import NamedTuple
 
+from msgspec.structs import replace
+
 from puma.engine import series
 from puma.engine.engine import Engine, answered
 from puma.engine.generation import Turn, hidden_flags, run
@@ -18,7 +20,7 @@ from puma.models import architecture, with_layers
 from puma.models.config import Config
 from puma.mpc.party import SECOND, Party
 from puma.mpc.public import Public
-from puma.mpc.recall import Recall, Trace
+from puma.mpc.recall import Consulted, Recall, Trace
 from puma.mpc.seeded import Seeded
 from puma.mpc.share import Share
 from puma.nn.attention import row_formats
@@ -38,25 +40,34 @@ class Counted(NamedTuple):
     whole: list[list[Spent]]
 
 
+class Memory:
+    """What dry runs remember for each other: of prompts of the same lengths and functions of one approximation, by any
+    plan, and of models of one kind."""
+
+    def __init__(self, approximation: str) -> None:
+        self.party, self.trace = Party(SECOND), Trace()
+        self.party.approximation, self.party.ledger = approximation, self.trace
+        self.party.recall = Recall(self.party, self.trace)
+
+
 def dry_run(config: Config, job: Generate | Encode) -> list[list[Spent]]:
     """What a request would cost each party; no arithmetic, no link. The evaluators send the same."""
     return counted(config, job).whole
 
 
-def counted(config: Config, job: Generate | Encode) -> Counted:
+def counted(config: Config, job: Generate | Encode, memory: Memory | None = None) -> Counted:
     """The same, and what of it is spent by the first token; of an encoder's request all is.
 
     Where layers cost the same again after some, two smaller models are counted, which differ by those: layers in the
     middle.
     """
-    party = Party(SECOND)
-    party.approximation, party.quick = job.input.approximation, job.input.quick
-    party.ledger = trace = Trace()
-    party.recall = Recall(party, trace)
+    memory = memory or Memory(job.input.approximation)
+    assert memory.party.approximation == job.input.approximation
+    job = replace(job, input=replace(job.input, quick=Consulted(job.input.quick)))
     smaller = _smaller(config)
     if smaller is None:
-        return _counted(party, trace, config, job)
-    two, three = (_counted(party, trace, with_layers(config, n), job) for n in smaller)
+        return _counted(memory, config, job)
+    two, three = (_counted(memory, with_layers(config, n), job) for n in smaller)
     times = (config.layers - smaller[0]) // (smaller[1] - smaller[0])
     return Counted(*(
         [_extended(a, b, times) for a, b in zip(before, after, strict=True)]
@@ -97,11 +108,13 @@ def _spent(total: series.Total) -> list[list[Spent]]:
     return [dealer, first, first]
 
 
-def _counted(party: Party, trace: Trace, config: Config, job: Generate | Encode) -> Counted:
+def _counted(memory: Memory, config: Config, job: Generate | Encode) -> Counted:
+    party = memory.party
+    party.quick = job.input.quick
     params = {t.name: _parameter(party, config, t) for t in tensor_specs(config)}
     engine = Engine(party, config, params)
     given = imagined(config, party, job.input)
-    word = _Word(party, config, job, trace)
+    word = _Word(party, config, job, memory.trace)
     run(engine, job, given, lambda share: answered(party, share), word=word)
     return Counted(*map(_spent, word.counted()))
 

@@ -15,7 +15,7 @@ import torch
 from msgspec import structs
 
 from puma import kernels
-from puma.engine.dry_run import counted, dry_run
+from puma.engine.dry_run import Memory, counted, dry_run
 from puma.models import architecture, with_layers
 from puma.models.config import Config
 from puma.mpc.party import DEALER, FIRST, SECOND, Party
@@ -73,7 +73,7 @@ def planned(config: Config, request: Generate | Encode, link: Link) -> tuple[str
     return cheapest(prices(config, request), link)
 
 
-def prices(config: Config, request: Generate | Encode) -> dict[str, Spending]:
+def prices(config: Config, request: Generate | Encode, memory: Memory | None = None) -> dict[str, Spending]:
     """About what a request costs with each function alone quick, by its name; with none of them, by none.
 
     Of a deep model a few layers count, and of a long generation the prompt and one token more: an evaluator should not
@@ -81,14 +81,15 @@ def prices(config: Config, request: Generate | Encode) -> dict[str, Spending]:
     """
     if architecture(config).layers(config) > LAYERS:
         config = with_layers(config, LAYERS)
-    return {name: _about(config, request, (name,) if name else ()) for name in ("", *VARIANTS)}
+    memory = memory or Memory(request.input.approximation)
+    return {name: _about(config, with_plan(request, (name,) if name else ()), memory) for name in ("", *VARIANTS)}
 
 
-def _about(config: Config, request: Generate | Encode, quick: tuple[str, ...]) -> Spending:
+def _about(config: Config, request: Generate | Encode, memory: Memory) -> Spending:
     """With as many further tokens as are asked for, all like the first of them."""
     if not isinstance(request, Generate) or request.tokens < 2:
-        return spending(config, request, quick)
-    found = counted(config, with_plan(structs.replace(request, tokens=2), quick))
+        return _summed(counted(config, request, memory).whole)
+    found = counted(config, structs.replace(request, tokens=2), memory)
     one, two = (astuple(_summed(spent)) for spent in found)
     return Spending(*(a + (request.tokens - 1) * (b - a) for a, b in zip(one, two, strict=True)))
 

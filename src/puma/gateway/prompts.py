@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
-from msgspec import UNSET, UnsetType
 
 from puma.client.chat.format import GIVEN, ChatFormat
 from puma.client.model_info import ModelInfo
@@ -19,15 +18,9 @@ from puma.gateway.refusals import Refused
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
 EMPTY = ("refusal", "annotations", "audio", "function_call", "parsed")  # as OpenAI's client writes them, when null
+CACHED = "cache_control"  # of a part: what a service may keep for a next request, which changes no prompt
 NO_TOOLS = "the model's chat template takes no tools: leave out"
 _arguments = msgspec.json.Decoder(dict[str, Any])
-
-
-class Part(msgspec.Struct):
-    """A piece of a message."""
-
-    type: str
-    text: str | UnsetType = UNSET
 
 
 class Function(msgspec.Struct, forbid_unknown_fields=True):
@@ -50,7 +43,7 @@ class Message(msgspec.Struct, forbid_unknown_fields=True):
     """One turn of a chat."""
 
     role: str
-    content: str | list[Part] | None = None
+    content: str | list[dict[str, Any]] | None = None
     name: str | None = None
     tool_calls: list[ToolCall] | None = None
     tool_call_id: str | None = None
@@ -67,10 +60,7 @@ class Message(msgspec.Struct, forbid_unknown_fields=True):
         """What it says; Refused for anything but words."""
         if isinstance(self.content, str):
             return self.content
-        parts = self.content or []
-        if any(part.type != "text" or part.text is UNSET for part in parts):
-            raise Refused("messages hold text only: no images, audio or files", "messages")
-        return "".join(part.text for part in parts)  # type: ignore[misc]
+        return "".join(map(_said, self.content or []))
 
     @property
     def tools(self) -> bool:
@@ -170,7 +160,7 @@ def _turn(form: ChatFormat, message: Message, asked: Asked) -> dict[str, Any]:
     """A message as templates read it; one of the developer's is the system's where a template knows no developers."""
     tools, content = asked.tools is not None, None if message.content is None else message.text
     if isinstance(message.content, list) and form.takes_parts(tools):
-        content = [{"type": part.type, "text": part.text} for part in message.content]
+        content = [{"type": "text", "text": part["text"]} for part in message.content]
     elif content is None and not message.tool_calls:
         content = ""
     developer = message.role == "developer" and not form.names("developer", tools)
@@ -182,6 +172,17 @@ def _turn(form: ChatFormat, message: Message, asked: Asked) -> dict[str, Any]:
         "tool_call_id": message.tool_call_id,
         "reasoning_content": message.thought,
     }
+
+
+def _said(part: Mapping[str, Any]) -> str:
+    """The words of a part of a message; Refused for one that holds anything else."""
+    if part.get("type") != "text" or not isinstance(part.get("text"), str):
+        raise Refused("messages hold text only: no images, audio or files", "messages")
+    full = [name for name, x in part.items() if name not in ("type", "text", CACHED) and x not in (None, [], "")]
+    if full:
+        what = f"the {full[0][:40]} of a part of a message cannot be passed on to this model: leave it out"
+        raise Refused(what, "messages")
+    return part["text"]
 
 
 def _call(call: ToolCall) -> dict[str, Any]:

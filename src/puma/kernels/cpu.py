@@ -25,7 +25,6 @@ from puma.kernels.cpu_chains import (
 )
 from puma.kernels.cpu_matmul import matmul
 from puma.kernels.cpu_onehot import above, flags, hidden_hots, hot_bit, lookup, member, onehot, parity
-from puma.kernels.cpu_opened import packed_less, padded
 from puma.kernels.cpu_packed import chosen_packed, linear_packed, matmul_packed
 from puma.kernels.cpu_stored import linear_stored, matmul_stored, spread
 from puma.kernels.cpu_wire import (
@@ -40,6 +39,7 @@ from puma.kernels.cpu_wire import (
     unpack_runs,
 )
 from puma.kernels.plain import reduce
+from puma.kernels.rounds.cpu_opened import packed_less, padded
 from puma.kernels.views import compiled, words
 
 __all__ = [

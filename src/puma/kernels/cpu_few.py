@@ -36,12 +36,14 @@ _IN_HALVES = [
 ANYWHERE = not getattr(config, "CPU_NAME", None) and bool(binding.get_host_cpu_features().get("avx512vbmi", False))
 
 
-def eight_words(builder: Any, place: Any, ahead: int, anywhere: bool = ANYWHERE) -> Any:
-    """Eight words of six bytes in lanes; prefetches what lies `ahead` bytes on, reads nothing behind them."""
+def eight_words(builder: Any, place: Any, ahead: Any, anywhere: bool = ANYWHERE) -> Any:
+    """Eight words of six bytes in lanes; prefetches what lies `ahead` bytes on, a number or a value of the code; reads
+    nothing behind them."""
     kind = ir.FunctionType(ir.VoidType(), [_I8.as_pointer(), _I32, _I32, _I32])
     prefetch = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
     # into the second-level cache, for reading; a place behind the buffer does no harm
-    builder.call(prefetch, [builder.gep(place, [_I64(ahead)]), _I32(0), _I32(2), _I32(1)])
+    there = builder.gep(place, [_I64(ahead) if isinstance(ahead, int) else ahead])
+    builder.call(prefetch, [there, _I32(0), _I32(2), _I32(1)])
     return _by_one_shuffle(builder, place) if anywhere else _by_halves(builder, place)
 
 

@@ -34,6 +34,7 @@ _FEW = 16  # digits that are looked up entry by entry
 _U = np.uint64
 _ONES = np.uint64(0xFFFF_FFFF_FFFF_FFFF)
 _LEAST = 1 << 13  # digits that a thread takes at least: some 20 us
+_COPIED = 1 << 16  # words of vectors that are copied at a time: 512 kB
 
 
 def onehot(digit: Tensor, width: int) -> Tensor:
@@ -116,13 +117,15 @@ def above(e: Tensor, digit: Tensor, width: int) -> Tensor:
 def flags(asked: Sequence[tuple[Tensor, Tensor, int, Tensor | None]]) -> Sequence[Tensor]:
     """What `member` says of each (e, digit, width, members), and `above` where there are no members: of few digits all
     in one call, which takes longer than what is done there."""
+    if asked[0][1].numel() >= 2 * _LEAST:
+        return [_flags_of_many(*each) for each in asked]
     lie = dict[tuple[int, int], tuple[Tensor, Tensor]]()  # of one digit several things are asked
     for e, digit, width, _ in asked:
         if (key := (id(e), id(digit))) not in lie:
             lie[key] = _aligned(e, digit, width)
     shape, count = (first := next(iter(lie.values()))[1]).shape, first.numel()
     if not 0 < count < 2 * _LEAST or any(digit.shape != shape for _, digit in lie.values()):
-        return [above(e, d, w) if members is None else member(e, d, w, members) for e, d, w, members in asked]
+        return [_flags_of_many(*each) for each in asked]
     at = {key: (e.data_ptr(), digit.data_ptr()) for key, (e, digit) in lie.items()}
     places, out = array("q"), torch.empty((len(asked), *shape), dtype=torch.int64)
     sets = [None if members is None else _set(members, width) for _, _, width, members in asked]
@@ -130,6 +133,20 @@ def flags(asked: Sequence[tuple[Tensor, Tensor, int, Tensor | None]]) -> Sequenc
         places.extend((*at[id(e), id(digit)], width, 0 if members is None else members.data_ptr()))
     _flags(len(asked), count, places.buffer_info()[0], out.data_ptr())
     return out.unbind(0)
+
+
+def _flags_of_many(e: Tensor, digit: Tensor, width: int, members: Tensor | None) -> Tensor:
+    """A thing asked of digits; where a vector serves a row of them, few rows at a time, so that the copies of vectors
+    stay in a cache and take no fresh memory."""
+    if e.shape[:-1] == digit.shape or e.dim() != digit.dim() + 1 or e.shape[:-2] != digit.shape[:-1]:
+        return above(e, digit, width) if members is None else member(e, digit, width, members)
+    rows, out = digit.shape[:-1].numel(), torch.empty(digit.shape, dtype=torch.int64)
+    vectors, digits, found = e.reshape(rows, *e.shape[-2:]), digit.reshape(rows, -1), out.view(rows, -1)
+    step = max(1, _COPIED // (digits.shape[1] * e.shape[-1]))
+    for low in range(0, rows, step):
+        part = vectors[low : low + step], digits[low : low + step], width
+        found[low : low + step] = above(*part) if members is None else member(*part, members)
+    return out
 
 
 def _set(members: Tensor, width: int) -> Tensor:

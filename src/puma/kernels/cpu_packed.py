@@ -20,6 +20,7 @@ from numba.extending import intrinsic
 from torch import Tensor
 
 from puma import pool
+from puma.kernels.cpu_eight import EIGHT, SOME, eight_linear, scratch
 from puma.kernels.cpu_few import FEW, WIDTH, eight_words, few_linear, few_matmul
 from puma.kernels.cpu_matmul import dots, streams
 from puma.kernels.cpu_wire import read
@@ -104,7 +105,17 @@ def _run(
     mode = CHOOSING if kind is _CHOSEN else NARROW if bits <= NARROW_BITS else WIDE
     result, width = span(out), out.shape[1]
     # what vectors run along comes in eights
-    if a.shape[0] < FEW and (bits + 7) // 8 == WIDTH and (place[1] if kind is _LINEAR else size) % LANES == 0:
+    shuffled = (bits + 7) // 8 == WIDTH and (place[1] if kind is _LINEAR else size) % LANES == 0
+    left, stride = span(a), a.stride(0)
+    (p, p_sign), (q, q_sign) = terms[0], terms[-1] if len(terms) > 1 else (terms[0][0], 0)
+    if EIGHT and shuffled and kind is _LINEAR and a.shape[0] <= SOME:
+        second = p_sign * q_sign
+
+        def part(low: int, high: int) -> None:
+            sums = scratch()
+            eight_linear(left, stride, a.shape[0], p, p_sign, q, second, sums, result, width, *place, low, high)
+
+    elif a.shape[0] < FEW and shuffled:
         lefts = [a if sign == 1 else -a for _, sign in terms]
         products = [(span(left), left.stride(0), matrix) for left, (matrix, _) in zip(lefts, terms)]
 
@@ -112,15 +123,11 @@ def _run(
             for left, stride, matrix in products:
                 kind.few(mode, left, stride, a.shape[0], matrix, result, width, *place, low, high)
     else:
-        left, stride = span(a), a.stride(0)
-        (p, p_sign), (q, q_sign) = terms[0], terms[-1] if len(terms) > 1 else (terms[0][0], 0)
 
         def part(low: int, high: int) -> None:
-            scratch = np.empty(_ROWS * _DEPTH, np.int64)
-            kind.many(
-                *(mode, left, stride, a.shape[0], p, p_sign, q, q_sign, bits, scratch),
-                *(result, width, *place, low, high),
-            )
+            spread = np.empty(_ROWS * _DEPTH, np.int64)
+            told = (p, p_sign, q, q_sign, bits, spread)
+            kind.many(mode, left, stride, a.shape[0], *told, result, width, *place, low, high)
 
     pool.split(part, size, -(-_LEAST // place[1]), LANES)
     return out

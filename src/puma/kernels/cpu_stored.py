@@ -1,9 +1,9 @@
 """Ring products with matrices that stay in their file's own numbers (`stored`): a few rows at a time become words in
 the first-level cache and are multiplied there, so that memory is read once and nothing of the matrix's size is made.
+Where a few rows meet floating-point numbers, these become words in registers (cpu_few_stored.py).
 
 Two bytes a number are what most files have, quantised ones blocks of integers with their scales; a word that another
-processor makes of them is the same. It must not know
-what the matrices are.
+processor makes of them is the same. It must not know what the matrices are.
 """
 
 from __future__ import annotations
@@ -17,6 +17,9 @@ from numba import types
 from numba.extending import intrinsic
 from torch import Tensor
 
+from puma import pool
+from puma.kernels.cpu_few_stored import BLOCK, FEW, STRIP, linear_few
+from puma.kernels.cpu_few_stored import KINDS as FLOATING
 from puma.kernels.cpu_matmul import dots, streams
 from puma.kernels.stored import BLOCKS, KINDS, Stored, bytes_of
 from puma.kernels.tiles import NARROW_BITS
@@ -24,6 +27,7 @@ from puma.kernels.views import compiled, octets, span
 
 _ROWS, _DEPTH = 8, 256  # words that are made at a time: half of a 32 kB cache
 _MANY = 32  # rows of a that leave no room beside them
+_LEAST = 1 << 17  # numbers that a thread makes words of at least: some 50 us
 _NUMBER = {kind: i for i, kind in enumerate([*KINDS, *BLOCKS])}
 _BF16, _F16, _F32, _I32, _I64, _Q8_0, _Q4_0, _Q4_1, _Q4_K, _Q6_K, _Q4_Z = _NUMBER.values()
 _HALF = np.float32(2.0**112)  # between the exponents of a half and of a float of the same bits
@@ -42,13 +46,15 @@ def spread(matrix: Stored, frac: int) -> Tensor:
 def linear_stored(a: Tensor, matrix: Stored, frac: int, bits: int, out: Tensor) -> Tensor:
     """out += a @ w^T for the words w of the matrix."""
     _check(a, out, a.shape[-1] == matrix.columns and out.shape[-1] == matrix.rows)
-    return _run(_linear, a, matrix, frac, bits, out)
+    if a.shape[0] < FEW and matrix.kind in FLOATING and matrix.columns > 0 and matrix.columns % BLOCK == 0:
+        return _few(a, matrix, frac, bits, out)
+    return _run(_linear, a, matrix, frac, bits, out, matrix.rows)
 
 
 def matmul_stored(a: Tensor, matrix: Stored, frac: int, bits: int, out: Tensor) -> Tensor:
     """out += a @ w."""
     _check(a, out, a.shape[-1] == matrix.rows and out.shape[-1] == matrix.columns)
-    return _run(_matmul, a, matrix, frac, bits, out)
+    return _run(_matmul, a, matrix, frac, bits, out, matrix.columns)
 
 
 def _check(a: Tensor, out: Tensor, fits: bool) -> None:
@@ -67,13 +73,34 @@ def _laid(matrix: Stored, frac: int) -> tuple[Any, ...]:
     return _NUMBER[matrix.kind], octets(matrix.raw), (factors.contiguous() * 2.0**frac).numpy()
 
 
-def _run(work: Any, a: Tensor, matrix: Stored, frac: int, bits: int, out: Tensor) -> Tensor:
+def _run(work: Any, a: Tensor, matrix: Stored, frac: int, bits: int, out: Tensor, size: int, at: int = 0) -> Tensor:
+    """`size` is what threads share: rows of the matrix, or columns; the result begins at a column of out."""
     if not min(a.shape[0], matrix.rows, matrix.columns):
         return out
     a = a if a.stride(-1) == 1 else a.contiguous()
-    scratch = np.empty(_ROWS * _DEPTH, np.int64)
-    narrow, sizes = bits <= NARROW_BITS, (matrix.rows, matrix.columns)
-    work(narrow, span(a), a.stride(0), a.shape[0], *_laid(matrix, frac), scratch, span(out), out.shape[1], *sizes)
+    narrow, sizes, laid = bits <= NARROW_BITS, (matrix.rows, matrix.columns), _laid(matrix, frac)
+    left, result = span(a), span(out)[at:]
+
+    def part(low: int, high: int) -> None:
+        scratch = np.empty(_ROWS * _DEPTH, np.int64)
+        work(narrow, left, a.stride(0), a.shape[0], *laid, scratch, result, out.shape[1], *sizes, low, high)
+
+    numbers = matrix.rows * matrix.columns
+    pool.split(part, size, -(-_LEAST * size // numbers), _DEPTH if work is _matmul else _ROWS)
+    return out
+
+
+def _few(a: Tensor, matrix: Stored, frac: int, bits: int, out: Tensor) -> Tensor:
+    """`linear_stored` of few rows; what is left of the matrix's rows becomes words first."""
+    if not min(a.shape[0], matrix.rows):
+        return out
+    a = a if a.stride(-1) == 1 else a.contiguous()
+    _, source, factors = _laid(matrix, frac)
+    flagged = linear_few(matrix.kind, span(a), a.stride(0), a.shape[0], source, factors, bits, span(out), out.shape[1])
+    ends = STRIP * np.flatnonzero(np.diff(flagged, prepend=0, append=0))
+    for first, stop in [*ends.reshape(-1, 2).tolist(), (STRIP * len(flagged), matrix.rows)]:
+        if first < stop:
+            _run(_linear, a, matrix.part(first, stop), frac, bits, out, stop - first, first)
     return out
 
 
@@ -248,13 +275,13 @@ def _spread(kind, source, factors, out, rows, columns):
 
 
 @compiled
-def _linear(narrow, a, a_stride, n, kind, source, factors, scratch, c, c_stride, rows, k):
+def _linear(narrow, a, a_stride, n, kind, source, factors, scratch, c, c_stride, rows, k, low, high):
     # with few rows of a, those of w are read from end to end; with many, as much of a as the cache holds is read once
     tall, deep = (_ROWS // 2, 2 * _DEPTH) if n < _MANY else (_ROWS, _DEPTH)
     band = k if n < _MANY else deep
     for left in range(0, k, band):
-        for row in range(0, rows, tall):
-            some = min(tall, rows - row)
+        for row in range(low, high, tall):
+            some = min(tall, high - row)
             for start in range(left, min(left + band, k), deep):
                 depth = min(deep, k - start)
                 for r in range(some):
@@ -264,10 +291,10 @@ def _linear(narrow, a, a_stride, n, kind, source, factors, scratch, c, c_stride,
 
 
 @compiled
-def _matmul(narrow, a, a_stride, n, kind, source, factors, scratch, c, c_stride, rows, columns):
+def _matmul(narrow, a, a_stride, n, kind, source, factors, scratch, c, c_stride, rows, columns, low, high):
     # rows inside columns: the part of c that a band of columns adds to stays in the second-level cache
-    for start in range(0, columns, _DEPTH):
-        depth = min(_DEPTH, columns - start)
+    for start in range(low, high, _DEPTH):
+        depth = min(_DEPTH, high - start)
         for row in range(0, rows, _ROWS):
             some = min(_ROWS, rows - row)
             for r in range(some):

@@ -1,42 +1,63 @@
-"""What one party gains by threads when it has a machine to itself, and how long a parameter's mask takes: measured in
-this process, with nobody else about.
+"""What one party gains by threads when it has a machine to itself, and by work that is done in waits: measured in this
+process, with nobody else about.
 
-Party 1 walks over a parameter, and computes the same functions against links to nobody. Its words mean nothing. This
-file must not know what is made of the numbers.
+Party 1 walks over parameters, as a step does, and computes the same functions against links to nobody. Its words mean
+nothing. A parameter is larger than caches, because masks that are drawn ahead of their use lie in memory meanwhile.
+This file must not know what is made of the numbers.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from time import thread_time
+from typing import NamedTuple
 
 import torch
 
 from puma import kernels, pool
 from puma.crypto.prg import PairKey, fresh_secret
+from puma.measure.rates import ROWS, Early
 from puma.mpc.fixed import ACTIVATION, RING, WEIGHT
 from puma.mpc.party import DEALER, FIRST, SECOND, Party
-from puma.mpc.seeded import BLOCK_BYTES, Seeded, product_part, rest_bytes, whole_terms
+from puma.mpc.seeded import Seeded, Signs, known_terms, online_terms, product_part, rest_bytes, whole_terms
 from puma.mpc.share import Share
+from puma.mpc.waits.drawn import LATE, Foreseen
 from puma.net import Link
 from puma.net.null import NullLink
 from puma.nn import functional as F
 
-SHAPE, ROWS = (4096, 2048), 8  # a parameter's, and how many rows meet it
+SHAPE = 4096, 2048  # a parameter's
 NUMBERS = 1 << 17  # that a function takes
-DRAWN = 64 << 20  # bytes
 TIMES = 3  # of which the least counts
 
 
-def drawing() -> float:
-    """Seconds that the mask of one parameter takes a thread, drawn block by block."""
-    reader, buffer = PairKey(fresh_secret()).stream("measured").reader(0), torch.empty(BLOCK_BYTES, dtype=torch.uint8)
+class _Quiet(NullLink):
+    """Of whom nothing ever comes."""
 
-    def draw() -> None:
-        for _ in range(DRAWN // BLOCK_BYTES):
-            reader.into(buffer)
+    quiet = True
 
-    return _least(draw) * rest_bytes((1,), RING) / DRAWN
+
+class _Took(NamedTuple):
+    """Seconds of a wait in which a mask was drawn, and of the walk that then came."""
+
+    drawn: float
+    walked: float
+
+
+def early() -> Early:
+    """What drawing masks and making products ahead takes and saves, by one thread, in its own seconds."""
+    before = pool.threads()
+    pool.use(1)
+    try:
+        party = Party(FIRST, {}, {})
+        weights, x = [_weight(party, name) for name in ("one", "other")], _numbers(party, (ROWS, SHAPE[1]))
+        walk, told = (_least(_product(weights[0], terms(x)), thread_time) for terms in (whole_terms, known_terms))
+        both = [_ahead(party, weights, terms(x)) for terms in (whole_terms, online_terms)]
+    finally:
+        pool.use(before)
+    (draws, whole), (_, rest) = both
+    return Early(*(max(0.0, seconds / walk) for seconds in (draws, walk - whole, told, whole - rest)))
 
 
 def gains(cores: int) -> tuple[float, float]:
@@ -52,13 +73,35 @@ def gains(cores: int) -> tuple[float, float]:
     return walks, words
 
 
+def _ahead(party: Party, weights: Sequence[Seeded], terms: Sequence[tuple[torch.Tensor, Signs]]) -> _Took:
+    """The least seconds of a parameter, of which each comes in turn, as they do in a step; memory is there after the
+    first of each."""
+    party.foreseen, took = Foreseen(weights), list[_Took]()
+    for _ in range(LATE):
+        party.foreseen.waited(1.0)
+    for i in range(len(weights) * (TIMES + 1)):
+        began, walk = thread_time(), _product(weights[i % len(weights)], terms)
+        party.foreseen.meanwhile(_Quiet())
+        drawn = thread_time()
+        walk()
+        took.append(_Took(drawn - began, thread_time() - drawn))
+    party.foreseen = None
+    return _Took(*map(min, zip(*took[len(weights) :], strict=True)))
+
+
 def _walk() -> Callable[[], object]:
     party = Party(FIRST, {}, {})
-    stream = PairKey(fresh_secret()).stream("weight measured")
-    packed = torch.zeros(rest_bytes(SHAPE, RING), dtype=torch.uint8)
-    weight = Seeded(party, packed, [stream], SHAPE, RING, WEIGHT)
-    x = _numbers(party, (ROWS, SHAPE[1]))
-    return lambda: product_part(weight, kernels.linear_packed, whole_terms(x), SHAPE[0])
+    return _product(_weight(party, "one"), whole_terms(_numbers(party, (ROWS, SHAPE[1]))))
+
+
+def _weight(party: Party, name: str) -> Seeded:
+    """A parameter whose bytes lie in memory: of zeros the system keeps one page, which would stay in the cache."""
+    packed = torch.full((rest_bytes(SHAPE, RING),), 1, dtype=torch.uint8)
+    return Seeded(party, packed, [PairKey(fresh_secret()).stream(f"weight {name}")], SHAPE, RING, WEIGHT)
+
+
+def _product(weight: Seeded, terms: Sequence[tuple[torch.Tensor, Signs]]) -> Callable[[], object]:
+    return lambda: product_part(weight, kernels.linear_packed, terms, SHAPE[0])
 
 
 def _function() -> Callable[[], object]:
@@ -73,11 +116,11 @@ def _numbers(party: Party, shape: tuple[int, ...]) -> Share:
     return Share(party, a, b, RING, ACTIVATION)
 
 
-def _least(work: Callable[[], object]) -> float:
+def _least(work: Callable[[], object], clock: Callable[[], float] = time.perf_counter) -> float:
     """Seconds, after a first time that does not count."""
     took = list[float]()
     for _ in range(TIMES + 1):
-        began = time.perf_counter()
+        began = clock()
         work()
-        took.append(time.perf_counter() - began)
+        took.append(clock() - began)
     return min(took[1:])

@@ -13,9 +13,10 @@ from typing import Any, NamedTuple
 import msgspec
 
 from puma.client.cost import Cost
+from puma.engine.dry_run import Memory
 from puma.errors import UsageError
 from puma.measure.forecast import Network, to_first
-from puma.measure.rates import Speed, Work, aside, work
+from puma.measure.rates import Early, Speed, Work, aside, work
 from puma.models import architecture, heads, inputs
 from puma.models.config import Config
 from puma.store.models import layout
@@ -25,7 +26,7 @@ from puma.wire.request_shapes import shaped
 
 # Of a core of the machine whose measurements docs/benchmarks.md has, until this one is measured.
 DEALER, EVALUATOR = Work(2e-4, 1e-9, 1.6e-9, 8e-11), Work(9e-4, 1.6e-9, 1.6e-9, 8e-11)
-REFERENCE = Speed((DEALER, EVALUATOR, EVALUATOR), 1.1, 2, 5.6e-10, (1.7, 1.4))
+REFERENCE = Speed((DEALER, EVALUATOR, EVALUATOR), 1.1, 2, Early(0.5, 0.2, 0.4, 0.35), (1.7, 1.2))
 PROGRAM = 420 << 20  # bytes of a party that holds no model: interpreter, torch, compiled kernels
 WORKING = (512, 1024, 2048)  # bytes of P0, P1 and P2 for each number of the largest tensor, as measured
 KEPT = 16  # bytes a word that is held in both components
@@ -65,9 +66,9 @@ class Estimate:
     first: Cost
 
     @classmethod
-    def of(cls, config: Config, request: Generate | Encode) -> Estimate:
-        """Count it."""
-        first, whole = to_first(config, request)
+    def of(cls, config: Config, request: Generate | Encode, memory: Memory | None = None) -> Estimate:
+        """Count it, by what is remembered of others by other plans."""
+        first, whole = to_first(config, request, memory)
         return cls(config, request, whole, first)
 
     @property

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from puma.client.cost import Cost, cost_of
-from puma.engine.dry_run import counted
+from puma.engine.dry_run import Memory, counted
 from puma.errors import UsageError
 from puma.measure.rates import NOTHING, Aside, Speed, Work, together
 from puma.models.config import Config
@@ -29,12 +29,12 @@ def forecast(config: Config, request: Generate | Encode) -> Cost:
     return to_first(config, request)[1]
 
 
-def to_first(config: Config, request: Generate | Encode) -> tuple[Cost, Cost]:
+def to_first(config: Config, request: Generate | Encode, memory: Memory | None = None) -> tuple[Cost, Cost]:
     """The cost of a request up to its first token, and all of it; of one that gives no tokens both are the same."""
     upload = upload_bytes(config, request.input)
     first, whole = (
         cost_of([Report(spent, 0.0, 0.0, 0.0, 0.0) for spent in parties], upload)
-        for parties in counted(config, request)
+        for parties in counted(config, request, memory)
     )
     return first, whole
 
@@ -75,9 +75,10 @@ class Network:
             "offline_seconds": 8 * dealer / self.rate,
             "upload_seconds": 8 * cost.client / self.rate,
         }
-        waits = parts["latency_seconds"] if self.rtt / 2 > SLOW else 0.0
+        waits = parts["latency_seconds"] + parts["online_seconds"] if self.rtt / 2 > SLOW else 0.0
         aside = speed.aside(work, some, waits)
         saved, hidden = ([each[i] for each in aside] for i in (0, 1))
+        processor = [whole - less + more for whole, less, more in zip(speed.seconds(work), saved, hidden, strict=True)]
         alone, here = (speed.passed(work, saved, threads) for threads in (speed.cores, max(1, speed.cores // 3)))
         idle = sum(parts.values()) - parts["offline_seconds"]
         busy = [seen + speed.stretch * unseen for seen, unseen in zip(here, hidden, strict=True)]
@@ -85,6 +86,7 @@ class Network:
         return asdict(self) | parts | {
             "compute_seconds": alone,
             "hidden_seconds": hidden,
+            "processor_seconds": processor,
             "seconds": max(alone[0], parts["offline_seconds"], idle + max(alone[1:])),
             "seconds_here": max(here[0], parts["offline_seconds"], shared),
             "assumptions": ASSUMPTIONS,

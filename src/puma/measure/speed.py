@@ -21,7 +21,7 @@ from puma.client.owner import Progress
 from puma.errors import PumaError
 from puma.local.cluster import Trio
 from puma.measure import rates
-from puma.measure.alone import drawing, gains
+from puma.measure.alone import early, gains
 from puma.measure.bench import RandomParams, ask, random_ids
 from puma.measure.rates import Speed, Work, together, work
 from puma.models.config import Bert, Config, Llama
@@ -65,7 +65,7 @@ def measure(progress: Progress) -> Speed:
     found = [fitted(rows, [cost.cpu_by_party[rank] for _, cost, _ in done]) for rank in range(3)]
     stretches = [seconds / together(cost.cpu_by_party, 0.0, cores) for _, cost, seconds in done]
     stretch = max(1.0, statistics.median(stretches))
-    return Speed((found[0], found[1], found[2]), stretch, cores, drawing(), gains(cores))
+    return Speed((found[0], found[1], found[2]), stretch, cores, early(), gains(cores))
 
 
 def _measured(trio: Trio, config: Config, request: Generate | Encode, runs: int) -> tuple[Work, Cost, float]:

@@ -50,6 +50,7 @@ class Inputs:
     spoken: bool = False  # whether these name a language and a task
     padding: int | None = None  # a token that does not count where a text ends with it
     barred: int | None = None  # a token that no text may hold
+    ends: int | None = None  # the token that a text ends with, whatever follows; -1 if that is its largest one
     row: int = 0  # numbers of a token's row of a public table, which a client looks up itself; 0 of a secret one
 
     @property

@@ -33,8 +33,8 @@ WORDED = ("prompt", "template", "answer")  # how a query and a text are put, as 
 FUNCTIONS = {"Identity": "identity", "Sigmoid": "sigmoid", "Softmax": "softmax"}  # of torch.nn
 # Where null says something else than nothing: that there is none, whatever the family's default is.
 NULLABLE = frozenset({
-    "attn_logit_softcapping", "final_logit_softcapping", "head_dim", "num_key_value_heads", "pad_token_id",
-    "sliding_window",
+    "attn_logit_softcapping", "final_logit_softcapping", "head_dim", "local_rope_theta", "num_key_value_heads",
+    "pad_token_id", "sliding_window",
 })  # fmt: skip
 
 
@@ -132,6 +132,7 @@ class Family:
     variant: Callable[[Any], Names] | None = None  # the names, where they depend on the config
     model_type: str = ""  # what config.json says beside the class's name
     defaults: Mapping[str, Any] = field(default_factory=dict)  # of settings that config.json may leave out
+    older: Mapping[str, Any] = field(default_factory=dict)  # the same of settings that the library writes no more
     aliases: Mapping[str, str] = field(default_factory=dict)  # other names of settings, which win
     shares: bool = False  # whether a head that is not there is the embedding's table, whatever config.json says
 
@@ -160,7 +161,7 @@ class Family:
         own = {name: value for name, value in raw.items() if name not in self.aliases}
         own |= {ours: raw[theirs] for theirs, ours in self.aliases.items() if raw.get(theirs) is not None}
         given = {name: value for name, value in own.items() if value is not None or name in NULLABLE}
-        return {name: value for name, value in (dict(self.defaults) | given).items() if value is not None}
+        return {name: value for name, value in ({**self.older, **self.defaults} | given).items() if value is not None}
 
     def _theirs(self, message: str) -> str:
         """A message about fields, in config.json's words."""

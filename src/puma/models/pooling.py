@@ -32,11 +32,13 @@ class Dense(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 class Pooling(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """How states become a text's vector: `modes`, their parts side by side (none: nothing says which, and the mean is
-    taken), then matrices one after the other.
+    taken), then matrices one after the other. A text ends with its first token of the number `ends`, or of the largest
+    number that it holds if that is -1: what follows is not read.
     """
 
     modes: Annotated[tuple[Mode, ...], Meta(max_length=6)] = ()
     dense: Annotated[tuple[Dense, ...], Meta(max_length=8)] = ()
+    ends: Annotated[int, Meta(ge=-1)] | None = None
 
     @property
     def taken(self) -> tuple[Mode, ...]:

@@ -14,6 +14,7 @@ from tokenizers import Tokenizer
 from puma.errors import CheckpointError, InputError
 from puma.models.architecture import Inputs
 from puma.models.architectures import Config, architecture, inputs
+from puma.models.reading.lacking import known
 
 MAX_PROMPTS = 256
 MAX_ELEMENTS = 1 << 23  # of the largest tensor that several prompts make, so that every message fits into a frame
@@ -49,7 +50,7 @@ def tokenizer_of(content: bytes, where: str, hint: str) -> Tokenizer:
 def encode(tokenizer: Tokenizer, config: Config, text: str, pair: str | None = None, special: bool = True) -> Tokens:
     """Token ids, if `special` with the special tokens that the checkpoint puts around a text or a pair of texts."""
     found = encoded(tokenizer, text, pair, special)
-    return checked(config, found.ids, found.type_ids)
+    return checked(config, known(tokenizer, found.ids), found.type_ids)
 
 
 def encoded(tokenizer: Tokenizer, text: str, pair: str | None = None, special: bool = True) -> Any:
@@ -84,10 +85,17 @@ def _read(ids: list[int], types: list[int], reads: Inputs) -> tuple[list[int], l
     if reads.barred in ids:
         hint = "leave it out: the model counts the places of a text without it"
         raise InputError(f"the prompt holds the padding token ({reads.barred})", hint)
-    length = len(ids)
+    length = len(ids) if reads.ends is None else _ended(ids, reads.ends)
     while length > 1 and ids[length - 1] == reads.padding:
         length -= 1
     return ids[:length], types[:length] if reads.types > 1 else [0] * length
+
+
+def _ended(ids: list[int], end: int) -> int:
+    """How many tokens there are up to the first that ends a text; the first alone where none does, as the library has
+    it (transformers 5, modeling_clip.py)."""
+    end = max(ids) if end < 0 else end
+    return ids.index(end) + 1 if end in ids else 1
 
 
 def decode(tokenizer: Tokenizer, ids: Sequence[int]) -> str:

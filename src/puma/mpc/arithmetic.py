@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from puma import kernels
-from puma.kernels.message import SUM
+from puma.kernels.rounds.message import SUM
 from puma.mpc import clear_forms as clear
 from puma.mpc import public as known
 from puma.mpc.clear_forms import in_clear

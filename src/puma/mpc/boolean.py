@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from puma import kernels
-from puma.kernels.message import XOR
+from puma.kernels.rounds.message import XOR
 from puma.kernels.shapes import broadcast
 from puma.mpc import clear_forms as clear
 from puma.mpc.arithmetic import deal

@@ -20,8 +20,8 @@ from torch import Tensor
 
 from puma import kernels
 from puma.crypto.prg import HOST, PairKey, Stream
-from puma.kernels import message
 from puma.kernels.outline import Outline
+from puma.kernels.rounds import message
 from puma.mpc.cost import Bytes, Ledger, Words
 from puma.mpc.lookahead import Lookahead
 from puma.net import Link
@@ -37,7 +37,7 @@ class Piece(NamedTuple):
     """Part of a message: words of `bits` bits each, as one run of bits, or bytes as they are (uint8).
 
     There are no words at the dealer. `row`: bytes are rows that hold so many single bits each. `joined`: whether what
-    comes in exchange comes back alone, or made one with the own words (kernels/message.py).
+    comes in exchange comes back alone, or made one with the own words (kernels/rounds/message.py).
     """
 
     words: Tensor | None

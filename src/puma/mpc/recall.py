@@ -1,14 +1,15 @@
 """What a dry party remembers: which messages a function of given formats took, so that it runs once for each of them.
 
 In a dry run nothing depends on words, so what a function costs and the formats of what it gives follow from the formats
-of its arguments. A `Trace` is the ledger of such a run: every message with the words in it, both of the evaluator that
+of its arguments, and from what the plan says of the functions that it is asked about: runs by several plans remember
+for each other. A `Trace` is the ledger of such a run: every message with the words in it, both of the evaluator that
 runs and of the dealer whose corrections it takes. It must not know what is computed.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -36,15 +37,32 @@ class Event(NamedTuple):
     words: tuple[Words, ...]
 
 
+class Consulted(tuple[str, ...]):
+    """The functions of a plan, which notes what it is asked about: what a function costs depends on no other."""
+
+    asked: set[object]
+
+    def __new__(cls, names: Iterable[str]) -> Consulted:
+        """Of these functions; nothing has been asked."""
+        plan = super().__new__(cls, names)
+        plan.asked = set()
+        return plan
+
+    def __contains__(self, name: object) -> bool:
+        self.asked.add(name)
+        return super().__contains__(name)
+
+
 @dataclass(eq=False)
 class Call:
-    """What a function did once: its messages, those of what it called again and again, the formats of its result, and
-    what its arguments now remember."""
+    """What a function did once: its messages, those of what it called again and again, the formats of its result, what
+    its arguments now remember, and what the plan had said when it was asked."""
 
     events: list[Event] = field(default_factory=list[Event])
     inner: dict[Call, int] = field(default_factory=dict["Call", int])
     result: Any = None
     opened: list[dict[tuple[int, int], Share]] = field(default_factory=list[dict[tuple[int, int], Share]])
+    plan: dict[object, bool] = field(default_factory=dict[object, bool])
 
     @cached_property
     def form(self) -> tuple[object, ...]:
@@ -114,11 +132,11 @@ class Trace(Ledger):
 
 
 class Recall:
-    """The memory of one dry run."""
+    """The memory of dry runs of one approximation, by plans that are `Consulted`."""
 
     def __init__(self, party: Party, trace: Trace) -> None:
         self._party, self._trace = party, trace
-        self._known: dict[Hashable, Call] = {}
+        self._known: dict[Hashable, list[Call]] = {}
 
     def call(
         self, function: Callable[..., Any], arguments: tuple[Any, ...], named: Mapping[str, Any], inside: bool
@@ -129,17 +147,27 @@ class Recall:
         if formats is None:
             return function(*arguments, **named)
         key = (function, self._trace.current, self._party.on_watch is None, tuple(named), formats)
-        call = self._known.get(key)
+        known, plan = self._known.setdefault(key, []), self._party.quick
+        call = next((one for one in known if all((name in plan) is said for name, said in one.plan.items())), None)
         sums = _sums(given)
         if call is None:
-            call = Call()
-            call.result = self._trace.record(call, lambda: function(*arguments, **named))
+            call = self._recorded(lambda: function(*arguments, **named))
             call.opened = [dict(z.opened) for z in sums]
-            self._known[key] = call
+            known.append(call)
         for z, opened in zip(sums, call.opened, strict=True):
             z.opened.update(opened)
         self._trace.made(call)
         return _anew(call.result)
+
+    def _recorded(self, function: Callable[[], Any]) -> Call:
+        """What a function does, and what it asks the plan about; whoever called it has asked that, too."""
+        call, plan = Call(), self._party.quick
+        assert isinstance(plan, Consulted)
+        before, plan.asked = plan.asked, set()
+        call.result = self._trace.record(call, function)
+        call.plan = {name: name in plan for name in tuple(plan.asked)}
+        plan.asked |= before
+        return call
 
     def maxima(self, x: Share, quick: bool) -> Share:
         """What `compare.maximum` gives along the last dimension: only its size is noted, so nothing else may be sent in

@@ -20,7 +20,7 @@ from puma.reference import plan_cache
 from puma.reference.calibration import observe, samples
 from puma.reference.plan import MARGIN, Calibration, Plan, made
 
-MADE = 4  # counts up when the same settings make another plan
+MADE = 5  # counts up when the same settings make another plan
 MOST_MARGIN = 8
 Progress = Callable[[str, int, int], None]
 

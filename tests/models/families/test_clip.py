@@ -15,6 +15,7 @@ from puma import LocalCluster
 from puma.errors import CheckpointError, UnsupportedModel
 from puma.models import architecture, heads, images
 from puma.models.checkpoint import load
+from puma.models.text import checked
 from puma.reference.plain_model import PlainModel
 from tests.models import zoo
 from tests.models.library.compare import quiet
@@ -117,3 +118,15 @@ def test_parties_give_a_matrix_of_tokens(part: str, rows: int, tmp_path: Path) -
 def test_what_has_no_towers_says_so(tmp_path: Path) -> None:
     with pytest.raises(UnsupportedModel, match="no model with a text_model"):
         load(zoo.write(tmp_path, "mpnet") / "text_model")
+
+
+@pytest.mark.parametrize(("end", "read"), [(3, 5), (2, 3), (9, 6), (28, 1)])
+def test_a_text_ends_where_the_library_looks_for_its_end(end: int, read: int, tmp_path: Path, reference: Any) -> None:
+    """At the first token that ends it; at the largest one in older files, which say 2; at the first where none does."""
+    ids, folder = [2, 5, 20, 7, 3, 9, 3], zoo.write(tmp_path, "clip-text", eos_token_id=end)
+    tokens = checked(load(folder).config, ids, [0] * len(ids)).ids
+    assert tokens == ids[:read]
+    with torch.no_grad():
+        expected = reference(folder)(input_ids=torch.tensor([ids])).text_embeds
+    found = vectors(folder, one_hot(tokens, zoo.VOCABULARY), [len(tokens)])
+    assert_close(found, expected / expected.norm(dim=-1, keepdim=True), atol=2e-5, rtol=2e-5)

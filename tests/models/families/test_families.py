@@ -306,3 +306,13 @@ def test_what_would_be_computed_wrongly_is_refused(
     with pytest.raises(UnsupportedModel, match=says) as refused:
         load(folder)
     assert refused.value.hint
+
+
+def test_windows_without_an_angle_of_their_own_turn_as_all_layers() -> None:
+    """As ModernBERT's config.json could say it before transformers 5, which fails at it."""
+    raw = zoo.MODERNBERT | {"model_type": "modernbert", "global_rope_theta": 50.0}
+    nothing, same, usual = (
+        configure("ModernBertModel", raw | more, set())
+        for more in ({"local_rope_theta": None}, {"local_rope_theta": 50.0}, {})
+    )
+    assert nothing == same != usual

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from tokenizers import processors
 
 from puma.errors import UsageError
 from puma.models.files import settled
+from puma.models.reading.lacking import known
 from puma.models.reading.languages import in_language
 from puma.models.text import tokenizer_of
 from tests.models import tiny
@@ -55,3 +57,18 @@ def test_what_is_no_language() -> None:
         with pytest.raises(UsageError, match=f"knows no language {code}") as refused:
             in_language(tokenizer, "it", tokenizer.encode("the cat").ids, code)
         assert "de_DE" in str(refused.value.hint)
+
+
+def test_pieces_that_a_vocabulary_lacks_are_unknown(tmp_path: Path) -> None:
+    folder = words.write(tmp_path / "it", "m2m100")
+    numbers = json.loads((folder / "vocab.json").read_text())
+    kept = [word for word, i in numbers.items() if i < 4 or i % 5]
+    (folder / "vocab.json").write_text(json.dumps({word: i for i, word in enumerate(kept)}))
+    ours, changed = tokenizer_of(settled.content(folder, "m2m_100"), "it", ""), 0
+    with quiet() as transformers:
+        theirs: Any = transformers.AutoTokenizer.from_pretrained(folder)
+        for text in words.TEXTS:
+            ids = ours.encode(text).ids
+            assert known(ours, ids) == theirs(text)["input_ids"], text
+            changed += known(ours, ids) != ids
+    assert changed > len(words.TEXTS) // 2

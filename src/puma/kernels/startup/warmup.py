@@ -17,16 +17,25 @@ from puma.kernels import (
     cpu,
     cpu_bits,
     cpu_chains,
+    cpu_eight,
     cpu_few,
+    cpu_few_stored,
     cpu_matmul,
     cpu_onehot,
-    cpu_opened,
     cpu_packed,
     cpu_stored,
     cpu_wire,
-    message,
 )
-from puma.kernels.cpu_few import FEW
+from puma.kernels.cpu_eight import SOME
+from puma.kernels.rounds import cpu_opened, message
+from puma.kernels.tiles import WIDE
+from puma.kernels.views import octets, span
+
+_ROOMS = (
+    *(cpu, cpu_bits, cpu_chains, cpu_eight, cpu_few, cpu_few_stored, cpu_matmul, cpu_onehot, cpu_packed, cpu_stored),
+    cpu_wire,
+    cpu_opened,
+)
 
 
 @dataclass(frozen=True)
@@ -78,7 +87,8 @@ def compile_kernels() -> None:
     kernels.unpack_bytes(kernels.pack_bytes(x, 34), 34, (8,))
     pads = kernels.pack_bytes(x, 48)
     kernels.pack_masked(x.double(), 1, (pads, pads), 48, pads.clone())
-    for n in (1, FEW):
+    cpu_few.few_linear(WIDE, span(x), 8, 1, octets(pads), span(x.clone()), 1, 0, 8, 0, 1)  # which not every one calls
+    for n in (1, SOME + 1):
         rows = x.expand(n, 8)
         kernels.linear_packed(rows, [pads, pads], [1, 1], 48, rows[:, :1].clone())
         kernels.matmul_packed(rows[:, :1], [pads], [1], 48, rows.clone())
@@ -86,6 +96,8 @@ def compile_kernels() -> None:
     matrix = kernels.Stored(pads[:32], "i32", 8)
     kernels.spread(matrix, 0)
     kernels.linear_stored(x.reshape(1, 8), matrix, 0, 48, x[:1].reshape(1, 1).clone())
+    floats = kernels.Stored(torch.zeros(8 * cpu_few_stored.BLOCK, dtype=torch.uint8), "bf16", cpu_few_stored.BLOCK)
+    kernels.linear_stored(x[:1].expand(1, floats.columns), floats, 0, 48, x[:4].reshape(1, 4).clone())
     kernels.matmul_stored(x[:1].reshape(1, 1), matrix, 0, 48, x.reshape(1, 8).clone())
     kernels.unpack_bits(kernels.pack_rows([x], (8,)), (8,))
     kernels.xor_of_products(pads.reshape(2, -1), torch.tensor([[0, 1]]), torch.tensor([1]))
@@ -94,8 +106,7 @@ def compile_kernels() -> None:
 
 
 def _functions() -> list[Any]:
-    rooms = cpu, cpu_bits, cpu_chains, cpu_few, cpu_matmul, cpu_onehot, cpu_opened, cpu_packed, cpu_stored, cpu_wire
-    found = [f for room in rooms for f in vars(room).values()]
+    found = [f for room in _ROOMS for f in vars(room).values()]
     return list({id(f): f for f in found if isinstance(f, CPUDispatcher)}.values())
 
 

@@ -21,7 +21,7 @@ from puma.models.architectures.encoder_layers import (
     Convolution,
     Layer,
     Normed,
-    convolved,
+    convolution_bounds,
     fold_layer,
     layer_bounds,
     normed,
@@ -307,8 +307,7 @@ def bounds(config: Encoder, params: Params) -> Iterator[Bound]:
             reads = embedded
         yield from layer_bounds(config, params, layer, reads, between)
     if config.convolution:
-        n0 = _affine(config, params, "bert.embeddings.LayerNorm")
-        yield b.activation(config.convolved, "bert.conv.conv", convolved(config, params, "bert.conv.conv", n0))
+        yield from convolution_bounds(config, params, _affine(config, params, "bert.embeddings.LayerNorm"))
     activated = {"bert.pooler.dense": config.pooler_activation, "cls.predictions.transform.dense": config.activation}
     for name, activation in activated.items():
         if f"{name}.weight" in params:

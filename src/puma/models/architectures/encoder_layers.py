@@ -258,8 +258,11 @@ def table_spread(table: torch.Tensor) -> float:
     return float((table.max(0).values - table.min(0).values).max())
 
 
-def convolved(c: Any, params: Params, name: str, source: b.Source) -> float:
-    """How large a convolution's result can become, each of whose rows reads this."""
+def convolution_bounds(c: Any, params: Params, source: b.Source) -> Iterator[Bound]:
+    """A convolution each of whose rows reads this, and which is added to the first layer's rows."""
+    name, before = "bert.conv.conv", "bert.encoder.layer.0.output.LayerNorm"
     parts = params[f"{name}.weight"].split(c.hidden_size)
-    sizes = sum(b.rows({"part.weight": part}, "part", source) for part in parts)
-    return float((sizes + params[f"{name}.bias"].abs()).max())
+    sizes = sum(b.rows({"part.weight": part}, "part", source) for part in parts) + params[f"{name}.bias"].abs()
+    yield b.activation(c.convolved, name, float(sizes.max()))
+    rest = b.Source(c.hidden_size, params[f"{before}.weight"], params[f"{before}.bias"])
+    yield b.added("bert.conv", sizes + b.APART, float(rest.largest().max()))

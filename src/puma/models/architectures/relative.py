@@ -101,11 +101,12 @@ class Apart(nn.Module):
 
     def __call__(self, q: Value, k: Value, at: nn.Layout) -> Value | None:
         """(prompts, heads, rows, rows) of queries and keys (rows, heads, size)."""
-        span, size = self.kind.span, q.shape[-1]
-        far = rounded(-at.distances, self.kind)  # from a key to a query
+        span, size, distances = self.kind.span, q.shape[-1], at.distances
+        nearest, furthest = map(int, distances.aminmax())
+        far = rounded(-torch.arange(nearest, furthest + 1), self.kind)  # from a key to a query, of each distance once
         most = int(far.abs().max())
         rows = slice(max(0, span - most), min(2 * span, span + most + 1))
-        index, found = (far + span).clamp(0, 2 * span - 1) - rows.start, None
+        index, found = ((far + span).clamp(0, 2 * span - 1) - rows.start)[distances - nearest], None
         if self.keys:
             found = picked(self.keys(at.rows.pad(q), rows, size), index)
         if self.queries:

@@ -95,14 +95,16 @@ def tower(raw: Raw, part: str) -> Raw:
 
 
 def text(projects: bool) -> Any:
-    """The tower for texts: GPT-2's layers, the last token's state, perhaps projected."""
+    """The tower for texts: GPT-2's layers, the state of the token that ends a text, perhaps projected."""
 
     def read(raw: Raw, names: set[str]) -> Raw:
         dense = [{"outputs": raw["projection_dim"], "bias": False}] if projects else []
+        end = raw["eos_token_id"]  # 2 in older files, where the library looks for the largest token instead
+        ends = (-1 if end == 2 else end) if isinstance(end, int) else None
         return {
             "activation": chosen(raw, "hidden_act", "quick_gelu"), "norm": "layer", "gated": False, "qkv_bias": True,
             "out_bias": True, "mlp_bias": True, "rope": None, "headless": True,
-            "pooling": {"modes": ["lasttoken"], "dense": dense},
+            "pooling": {"modes": ["lasttoken"], "dense": dense, "ends": ends},
         }  # fmt: skip
 
     return read

@@ -29,7 +29,8 @@ FIELDS = {
     "tied": "tie_word_embeddings",
 }
 WINDOWED, FULL = "sliding_attention", "full_attention"
-THETAS = {FULL: ("global_rope_theta", 160000.0), WINDOWED: ("local_rope_theta", 10000.0)}
+THETAS = {FULL: "global_rope_theta", WINDOWED: "local_rope_theta"}
+OLDER = {"global_rope_theta": 160000.0, "local_rope_theta": 10000.0}  # now nested
 MOST_LAYERS = 1 << 12
 UNFOLDED = {name: kind for name, kind in ACTIVATIONS.items() if kind != "quick_gelu"} | {"tanh": "tanh"}
 LAYER = "model.layers.{}."
@@ -94,11 +95,10 @@ def _turned(raw: Raw) -> Raw:
     nested, flat = raw.get("rope_parameters") or {}, raw.get("rope_scaling") or {}
     if not isinstance(nested, dict) or not isinstance(flat, dict):
         refuse("sets rope_parameters to no object", "an object only")
-    found = {}
+    found, usual = {}, raw[THETAS[FULL]]  # of windows, too, where theirs is null (transformers 4.48, which read these)
     for ours, kind in (("rope", FULL), ("local_rope", WINDOWED)):
-        name, theta = THETAS[kind]
         said = {key: value for key, value in ((nested.get(kind) or {}) | flat).items() if value is not None}
-        found[ours] = scaled({"rope_theta": raw.get(name, theta)} | said, raw)
+        found[ours] = scaled({"rope_theta": raw.get(THETAS[kind], usual)} | said, raw)
     if "longrope" in (rope.get("scaling") for rope in found.values()):
         refuse("sets rope_type to 'longrope'", "it in families without windows only")
     return found
@@ -109,7 +109,7 @@ def families() -> dict[str, Family]:
     return {
         f"ModernBert{task}" if task == "Model" else f"ModernBertFor{task}": Family(
             MODERNBERT, settings(task), Names(BODY | head, "model.", ignored=IGNORED), FIELDS, model_type="modernbert",
-            defaults=DEFAULTS["modernbert"],
+            defaults=DEFAULTS["modernbert"], older=OLDER,
         )
         for task, head in HEADS.items()
     }  # fmt: skip

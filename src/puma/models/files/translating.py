@@ -16,6 +16,7 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalize
 from puma.errors import CheckpointError
 from puma.models.files.pieces import OWN, UNIGRAM, merges, parse
 from puma.models.files.words import SPACE, Raw, found, framed, likeliest, text, whole
+from puma.models.reading.lacking import between
 
 CODE = re.compile("[a-z]{2}_[A-Z]{2}|[a-z]{3}_[A-Z][a-z]{3}")  # of a language, as mBART and as NLLB write it
 APART = "\ue000"  # before pieces that texts are never split into, because the other language alone has them
@@ -79,8 +80,8 @@ def _model(words: dict[str, int], scores: dict[str, float], kind: int, unknown: 
 def m2m100(folder: Path, settings: Raw) -> Tokenizer:
     """Pieces of sentencepiece.bpe.model by the numbers of vocab.json, between a language's token and </s>.
 
-    The languages follow the vocabulary. A piece that the vocabulary lacks has a number behind the model's own, so that
-    a text with it is refused; the library reads an unknown token there.
+    The languages follow the vocabulary. Pieces that it lacks have numbers behind the model's own, between marks
+    (reading/lacking.py).
     """
     words: dict[str, int] = json.loads(found(folder, "vocab.json").read_text(encoding="utf-8"))
     spoken = SPOKEN.get(str(settings.get("language_codes") or "m2m100"))
@@ -93,7 +94,8 @@ def m2m100(folder: Path, settings: Raw) -> Tokenizer:
     ranks = {piece.text: i for i, piece in enumerate(read.pieces) if piece.kind in (NORMAL, OWN)}
     codes = [f"__{code}__" for code in spoken.split()]
     count = int(settings.get("num_madeup_words", MADE_UP))
-    more = [*codes, *(f"{APART}{i}" for i in range(count)), *(piece for piece in ranks if piece not in words)]
+    lacking = [piece for piece in ranks if piece not in words]
+    more = [*codes, *(f"{APART}{i}" for i in range(count)), *between(lacking)]
     numbers = words | {word: i for i, word in enumerate(more, len(words))}
     unknown, both = text(settings["unk_token"]), read.bytes_too
     result = Tokenizer(models.BPE(numbers, merges(ranks), unk_token=unknown, fuse_unk=True, byte_fallback=both))

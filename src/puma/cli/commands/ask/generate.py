@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 
 from puma.cli import ui
 from puma.cli.beam_search import search
-from puma.cli.generation import agreement, asked_one, comparison, generate_all, one_prompt, read, sampling
+from puma.cli.generation import agreement, asked_one, comparison, generate_all, one_prompt, read, sampling, shown
 from puma.cli.options import (
     FITTED,
     HUMAN,
@@ -57,7 +57,8 @@ def generate(
     where: Where = HERE,
     output: Output = HUMAN,
 ) -> None:
-    """Continue a prompt by a public number of tokens, the likeliest unless asked; they appear as they are decided.
+    """Continue a prompt by a public number of tokens, the likeliest unless asked; they appear as they are decided,
+    behind the prompt, or alone where the model reads prompts apart, as one that translates does.
 
     Parameters
     ----------
@@ -153,11 +154,11 @@ def _streamed(cluster: Client, ids: list[int], stream: Iterator[int], as_json: b
     writer = ui.Typewriter()
     while True:
         if not as_json:
-            writer.show(cluster.decode([*ids, *found]))
+            writer.show(shown(cluster.model, ids, found))
         token = next(stream, None)
         if token is None:
             break
         found.append(token)
     if not as_json:
-        writer.show(cluster.decode([*ids, *found]) + "\n", last=True)
+        writer.show(shown(cluster.model, ids, found) + "\n", last=True)
     return found

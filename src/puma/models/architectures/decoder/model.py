@@ -132,9 +132,9 @@ def inputs(config: Decoder) -> Inputs:
     """
     if config.both:
         return Inputs("tokens", config.vocab_size, config.context, pads="behind")
-    pads = bool(config.rope) and not (config.labels or config.headless or config.delta)
-    end = config.padding if config.labels and not config.each_token else None
-    return Inputs("tokens", config.vocab_size, config.context, pads="front" if pads else "", padding=end)
+    pads = "front" if config.rope and not (config.labels or config.headless or config.delta) else ""
+    end, ends = config.padding if config.labels and not config.each_token else None, config.pooling.ends
+    return Inputs("tokens", config.vocab_size, config.context, pads=pads, padding=end, ends=ends)
 
 
 def heads(config: Decoder) -> Heads:

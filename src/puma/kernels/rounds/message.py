@@ -81,6 +81,6 @@ def _cpu() -> ModuleType:
 
 @cache
 def _opened() -> ModuleType:
-    from puma.kernels import cpu_opened  # noqa: PLC0415  # as above
+    from puma.kernels.rounds import cpu_opened  # noqa: PLC0415  # as above
 
     return cpu_opened
