@@ -2,8 +2,8 @@
 
 They are the bytes that it would draw where it uses them, and nobody else is told. They lie in pages that are kept:
 memory that the system gives anew has to be cleared first, which takes longer than to draw. The lowest page that is free
-comes next, so that pages mostly lie one behind the other and bytes of several are read where they lie. Where a rehearsal
-stands beside the run it goes on in the same waits. This file must not know models.
+comes next, so that pages mostly lie one behind the other and bytes of several are read where they lie. Where a
+rehearsal stands beside the run it goes on in the same waits. This file must not know models.
 """
 
 from __future__ import annotations
