@@ -97,10 +97,26 @@ def test_pages_are_made_once_and_used_again(monkeypatch: pytest.MonkeyPatch) -> 
     for turn in range(9):
         taken = found.take(weights[turn % 3])
         assert taken is not None and taken.done == SIZE
-        seen |= {page.data_ptr() for page in taken.pages}
+        seen |= {*taken.pages}
         assert torch.equal(taken.read(3, SIZE - 1, torch.empty(SIZE, dtype=torch.uint8)), _mask(weights[turn % 3]))
         found.meanwhile(Quiet(1 << 20))  # type: ignore[arg-type]
     assert len(seen) == 4
+
+
+def test_bytes_of_several_pages_are_read_where_they_lie(monkeypatch: pytest.MonkeyPatch) -> None:
+    """To copy them takes as long as to draw them; only where pages are not neighbours has it to be."""
+    monkeypatch.setattr(drawn, "PAGE", 100)
+    party, buffer = Party(FIRST, {}, {}), torch.empty(SIZE, dtype=torch.uint8)
+    weights = [given_seeded(party, TABLE, 48, 18, name) for name in "ab"]
+    taken = waiting(party, weights, 2 * SIZE, 1 << 20).take(weights[0])
+    assert taken is not None and taken.done == SIZE
+    places = [*range(0, SIZE, 7)]
+    for low in places:
+        found = taken.read(low, SIZE, buffer)
+        assert found.data_ptr() != buffer.data_ptr() and torch.equal(found, weights[0].stream().at(0).bytes(SIZE)[low:])
+    taken.pages[1], taken.pages[2] = taken.pages[2], taken.pages[1]
+    assert taken.read(0, 300, buffer).data_ptr() == buffer.data_ptr()
+    assert taken.read(100, 200, buffer).data_ptr() != buffer.data_ptr()
 
 
 def _mask(weight: Seeded) -> torch.Tensor:
@@ -137,9 +153,9 @@ def test_what_is_drawn_takes_no_memory_while_nobody_asks() -> None:
     party = Party(FIRST, {}, {})
     weights = [given_seeded(party, TABLE, 48, 18, name) for name in "ab"]
     found = waiting(party, weights, 1 << 20, 1 << 20)
-    assert found._drawn and found._free is not None
+    assert found._drawn and found._memory is not None
     found.take(weights[1])
     found.forget()
-    assert not found._drawn and not found._read and found._free is None and found.take(weights[0]) is None
+    assert not found._drawn and not found._read and found._memory is None and found.take(weights[0]) is None
     found.meanwhile(Quiet(1 << 20))  # type: ignore[arg-type]
     assert found.take(weights[1]) is not None, "the next request draws as the first one did"

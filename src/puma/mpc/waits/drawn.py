@@ -1,12 +1,14 @@
 """Masks of the parameters that an evaluator comes to next, drawn while it waits.
 
 They are the bytes that it would draw where it uses them, and nobody else is told. They lie in pages that are kept:
-memory that the system gives anew has to be cleared first, which takes longer than to draw. Where a rehearsal stands
-beside the run it goes on in the same waits. This file must not know models.
+memory that the system gives anew has to be cleared first, which takes longer than to draw. The lowest page that is free
+comes next, so that pages mostly lie one behind the other and bytes of several are read where they lie. Where a
+rehearsal stands beside the run it goes on in the same waits. This file must not know models.
 """
 
 from __future__ import annotations
 
+import heapq
 from collections import deque
 from collections.abc import Generator, Iterable, Sequence
 from contextlib import contextmanager
@@ -27,17 +29,18 @@ LATE, SLOW = 8, 1e-3  # a network is slow where so many rounds one after the oth
 
 
 class Drawn:
-    """The mask of a parameter, drawn in part: its first `done` bytes."""
+    """The mask of a parameter, drawn in part: its first `done` bytes, in some of the pages of a memory."""
 
-    def __init__(self, weight: Seeded) -> None:
+    def __init__(self, weight: Seeded, memory: Tensor) -> None:
         self.size, self.done = rest_bytes(weight.shape, weight.bits), 0
-        self.pages: list[Tensor] = []
+        self.pages = list[int]()
+        self._memory = memory
         self._stream = weight.stream()
         self._reader: Reader | None = None
 
-    def draw(self, page: Tensor) -> None:
+    def draw(self, page: int) -> None:
         """The next bytes."""
-        part = page[: self.size - self.done]
+        part = self._memory[page * PAGE : page * PAGE + min(PAGE, self.size - self.done)]
         self._reader = self._reader or self._stream.reader(0)
         self._reader.into(part)
         self.pages.append(page)
@@ -45,12 +48,15 @@ class Drawn:
 
     def read(self, low: int, high: int, buffer: Tensor) -> Tensor:
         """Bytes that are there, as they lie or in the buffer."""
-        first, last = low // PAGE, (high - 1) // PAGE
-        if first >= last:
-            return self.pages[first][low - first * PAGE : high - first * PAGE]
+        first, last = low // PAGE, max(low, high - 1) // PAGE
+        begin = self.pages[first]
+        if self.pages[first : last + 1] == [*range(begin, begin + last - first + 1)]:
+            start = begin * PAGE + low - first * PAGE
+            return self._memory[start : start + high - low]
         at = 0
         for number in range(first, last + 1):
-            piece = self.pages[number][max(0, low - number * PAGE) : high - number * PAGE]
+            page = self._memory[self.pages[number] * PAGE :][:PAGE]
+            piece = page[max(0, low - number * PAGE) : high - number * PAGE]
             buffer[at : at + piece.numel()] = piece
             at += piece.numel()
         return buffer[:at]
@@ -69,7 +75,8 @@ class Foreseen:
             self._places.setdefault(id(weight), []).append(place)
         self._drawn: dict[int, Drawn] = {}  # by place
         self._read: list[Drawn] = []  # of which the pages are free once the run waits again
-        self._free: list[Tensor] | None = None  # pages; none are made before the first wait
+        self._memory: Tensor | None = None  # of all pages; there is none before the first wait
+        self._free = list[int]()  # pages, the lowest first
         self._waits = deque[float](maxlen=LATE)
         self._first, self._wanted = 0, -1  # the next one, and the one from which on they were wanted last
         self._rehearsal: Rehearsal | None = None
@@ -98,14 +105,14 @@ class Foreseen:
             return
         if self._rehearsal is not None:
             self._rehearsal.wait()
+        memory, free = self._pages()
         if self._wanted != self._first:
-            self._want(self._first)
-        free = self._pages()
+            self._want(self._first, memory)
         for drawn in self._drawn.values():
             while drawn.done < drawn.size:
                 if not free or not link.quiet:
                     return
-                drawn.draw(free.pop())
+                drawn.draw(heapq.heappop(free))
 
     def waited(self, seconds: float) -> None:
         """A round waited so long for its message."""
@@ -127,29 +134,29 @@ class Foreseen:
 
     def forget(self) -> None:
         """Let go of all memory: nobody asks for anything at present."""
-        self._drawn, self._read, self._free, self._wanted = {}, [], None, -1
+        self._drawn, self._read, self._memory, self._free, self._wanted = {}, [], None, [], -1
 
     def known(self) -> Tensor | None:
         """What a rehearsal has made of the next product with a parameter."""
         return None if self._rehearsal is None else self._rehearsal.take()
 
-    def _pages(self) -> list[Tensor]:
-        """Those that nothing lies in."""
-        if self._free is None:
+    def _pages(self) -> tuple[Tensor, list[int]]:
+        """The memory of all, and those that nothing lies in."""
+        if self._memory is None:
             sizes = (-(-rest_bytes(w.shape, w.bits) // PAGE) for w in self._weights)
             count = min(self._most // PAGE, sum(sizes))
-            memory = kernels.from_wire(owned(count * PAGE), self._weights[0].device)
-            self._free = list(memory.reshape(count, PAGE))
+            self._memory = kernels.from_wire(owned(count * PAGE), self._weights[0].device)
+            self._free = [*range(count)]
         self._release(self._read)
         self._read = []
-        return self._free
+        return self._memory, self._free
 
-    def _want(self, first: int) -> None:
+    def _want(self, first: int, memory: Tensor) -> None:
         """The parameters from this place on, as many as fit."""
         before, left, self._drawn, self._wanted = self._drawn, self._most, {}, first
         for place in range(first, first + len(self._weights) - 1):
             place %= len(self._weights)
-            drawn = self._drawn[place] = before.pop(place, None) or Drawn(self._weights[place])
+            drawn = self._drawn[place] = before.pop(place, None) or Drawn(self._weights[place], memory)
             left -= drawn.size
             if left <= 0:
                 break
@@ -157,8 +164,8 @@ class Foreseen:
 
     def _release(self, those: Iterable[Drawn]) -> None:
         for drawn in those:
-            if self._free is not None:  # else no page has been made yet
-                self._free += drawn.pages
+            for page in drawn.pages:
+                heapq.heappush(self._free, page)
 
 
 def foreseen(parameters: Sequence[Share]) -> Foreseen | None:
