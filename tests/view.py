@@ -206,7 +206,7 @@ def views(run: Run, copies: int, ring: int) -> tuple[list[list[Seen]], np.ndarra
     members: Any = trio(kind=kind)
     secret = coins(copies, seed=7)
     with _seeing():
-        parties(lambda party: run(party, secret), members, timeout=300)
+        parties(lambda party: run(party, secret), members, timeout=300)  # type: ignore[arg-type]
     assert members[DEALER].heard == 0
     return [member.view for member in members], secret.numpy().astype(np.int8)
 
@@ -262,7 +262,7 @@ def _pairs(bits: np.ndarray, signs: np.ndarray | None, names: Sequence[str], wha
     if score.max() <= limit(score.size // 2):
         return []
     i, j = np.unravel_index(score.argmax(), score.shape)
-    return [f"a pair of bits, {names[i]} and {names[j]}, {what} ({score.max():.1f})"]
+    return [f"a pair of bits, {names[i]} and {names[j]}, {what} ({score.max():.1f})"]  # type: ignore[index]
 
 
 def _combined(view: Sequence[Seen], weights: Sequence[int]) -> np.ndarray:

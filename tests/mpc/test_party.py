@@ -40,9 +40,9 @@ def test_randomness_is_common_to_a_pair_and_unknown_to_the_third() -> None:
 def test_purposes_and_lanes_are_apart() -> None:
     key = PairKey(SECRETS[0, 1])
     one, other = (Party(FIRST, {}, {DEALER: key}, lane) for lane in (0, 1))
-    drawn = [p.words(FIRST, purpose, (4,)).tolist() for p in (one, other) for purpose in ("a", "b")]
+    drawn = [p.words(FIRST, purpose, (4,)).tolist() for p in (one, other) for purpose in ("a", "b")]  # type: ignore[union-attr]
     assert len({word for words in drawn for word in words}) == 16
-    assert one.words(FIRST, "a", (4,)).tolist() != drawn[0]
+    assert one.words(FIRST, "a", (4,)).tolist() != drawn[0]  # type: ignore[union-attr]
 
 
 def test_after_a_stage_streams_go_on_where_they_were() -> None:
@@ -66,7 +66,7 @@ def test_dry_parties_draw_shapes() -> None:
     for party in dry():
         pair = party.own_words("mask", (2, 3))
         for words in pair if party.is_dealer else [pair]:
-            assert words.is_meta and words.shape == (2, 3)
+            assert words.is_meta and words.shape == (2, 3)  # type: ignore[union-attr]
         assert party.nothing((4, 1)).is_meta
 
 
@@ -82,7 +82,7 @@ def test_an_exchange_of_pieces_of_all_kinds() -> None:
     results = parties(lambda p: p.exchange([Piece(None, x.bits) for x in pieces] if p.is_dealer else pieces))
     assert results[0] == [None] * 4
     for result in results[1:]:
-        assert all(torch.equal(a, b.words) for a, b in zip(result, pieces, strict=True))
+        assert all(torch.equal(a, b.words) for a, b in zip(result, pieces, strict=True))  # type: ignore[arg-type]
 
 
 def test_evaluators_of_different_programs_notice() -> None:
