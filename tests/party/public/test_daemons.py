@@ -43,7 +43,7 @@ def test_a_whole_life_of_open_weights(tmp_path: Path, capsys: pytest.CaptureFixt
         assert found["token_ids"] == wanted
         held = [sum(path.stat().st_size for path in live.store(rank).rglob("*") if path.is_file()) for rank in range(3)]
         numbers = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
-        assert held[0] < held[2] and held[1] < held[2] and held[2] > numbers / 2
+        assert min(held[1:]) - held[0] > numbers  # whoever was given the files keeps what it took out of them, too
         live.kill(2)
         with pytest.raises(PumaError), live.connect("open") as cluster:
             cluster.generate(PROMPT, 3)
