@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from puma import kernels
+from puma.kernels.rounds.message import ALONE, SUM, XOR
 from puma.mpc import boolean, lookup
 from puma.mpc.boolean import MaskedBit
 from puma.mpc.party import DEALER, SECOND, Message, Party, Piece
@@ -115,6 +116,10 @@ class Viewer(Party):
             if words is None:
                 continue
             self.heard += 1
+            if piece.joined == SUM:  # with the own words, which are no news
+                words = words - piece.words  # type: ignore[operator]
+            elif piece.joined == XOR:
+                words = words ^ piece.words  # type: ignore[operator]
             if isinstance(piece, Shaped) and words.dtype == torch.uint8:
                 self.rows("heard", words, piece.shape)
             else:
@@ -176,8 +181,8 @@ def _seeing() -> Iterator[None]:
         _here.shape = common(secrets)
         return _here.shape
 
-    def piece(words: Tensor | None, size: int, row: int = 0) -> Piece:
-        made = Shaped(words, size, row)
+    def piece(words: Tensor | None, size: int, row: int = 0, joined: int = ALONE) -> Piece:
+        made = Shaped(words, size, row, joined)
         made.shape = getattr(_here, "shape", ())
         return made
 
@@ -201,7 +206,7 @@ def views(run: Run, copies: int, ring: int) -> tuple[list[list[Seen]], np.ndarra
     members: Any = trio(kind=kind)
     secret = coins(copies, seed=7)
     with _seeing():
-        parties(lambda party: run(party, secret), members, timeout=300)
+        parties(lambda party: run(party, secret), members, timeout=300)  # type: ignore[arg-type]
     assert members[DEALER].heard == 0
     return [member.view for member in members], secret.numpy().astype(np.int8)
 
@@ -257,7 +262,7 @@ def _pairs(bits: np.ndarray, signs: np.ndarray | None, names: Sequence[str], wha
     if score.max() <= limit(score.size // 2):
         return []
     i, j = np.unravel_index(score.argmax(), score.shape)
-    return [f"a pair of bits, {names[i]} and {names[j]}, {what} ({score.max():.1f})"]
+    return [f"a pair of bits, {names[i]} and {names[j]}, {what} ({score.max():.1f})"]  # type: ignore[index]
 
 
 def _combined(view: Sequence[Seen], weights: Sequence[int]) -> np.ndarray:

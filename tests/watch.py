@@ -74,15 +74,21 @@ def _live(bits: int) -> np.ndarray:
 @contextmanager
 def watching() -> Iterator[None]:
     """Meanwhile packed words say how many bits they have, so that corrections can be noted."""
-    pack = kernels.pack
+    pack, packed_less = kernels.pack, kernels.packed_less
 
     def tagged(x: Tensor, bits: int) -> Tensor:
         packed = pack(x, bits)
         packed.live_bits = x.numel() * bits  # type: ignore[attr-defined]
         return packed
 
+    def tagged_less(x: Tensor, before: int, shift: int, bits: int, less: Tensor) -> Tensor:
+        packed = packed_less(x, before, shift, bits, less)
+        packed.live_bits = less.numel() * (bits - shift)  # type: ignore[attr-defined]
+        return packed
+
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(kernels, "pack", tagged)
+        patch.setattr(kernels, "packed_less", tagged_less)
         yield
 
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from puma.kernels import message, plain
+from puma.kernels import plain
+from puma.kernels.rounds import message
 from tests.kernels.words import views, words
 
 

@@ -81,18 +81,24 @@ def purposes() -> Iterator[None]:
 
     def piece(purpose: str) -> Any:
         kind = type("Padded", (Padded,), {"purpose": purpose})
-        return lambda words, bits, row=0: kind(words, bits, row)
+        return lambda words, bits, row=0, joined=0: kind(words, bits, row, joined)
 
     def pack(words: Tensor, bits: int) -> Tensor:
         packed = packing(words, bits)
         packed.elements = words.numel()  # type: ignore[attr-defined]
         return packed
 
-    packing = kernels.pack
+    def pack_less(words: Tensor, before: int, shift: int, bits: int, half: Tensor) -> Tensor:
+        packed = packing_less(words, before, shift, bits, half)
+        packed.elements = half.numel()  # type: ignore[attr-defined]
+        return packed
+
+    packing, packing_less = kernels.pack, kernels.packed_less
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(arithmetic, "Piece", piece("mask"))
         patch.setattr(boolean, "Piece", piece("bit"))
         patch.setattr(kernels, "pack", pack)
+        patch.setattr(kernels, "packed_less", pack_less)
         yield
 
 

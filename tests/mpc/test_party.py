@@ -10,8 +10,11 @@ import torch
 
 from puma.crypto.prg import PairKey
 from puma.errors import FrameError, PeerLost
-from puma.mpc.arithmetic import reshare
+from puma.mpc import seeded
+from puma.mpc.arithmetic import linear, random_share, reshare
 from puma.mpc.party import DEALER, FIRST, SECOND, Party, Piece, together
+from puma.mpc.seeded import Seeded
+from puma.net.null import NullLink
 from puma.nn import functional as F
 from tests.cases import sample
 from tests.trio import SECRETS, added, dry, given, given_additive, joined, parties, trio, value
@@ -37,9 +40,9 @@ def test_randomness_is_common_to_a_pair_and_unknown_to_the_third() -> None:
 def test_purposes_and_lanes_are_apart() -> None:
     key = PairKey(SECRETS[0, 1])
     one, other = (Party(FIRST, {}, {DEALER: key}, lane) for lane in (0, 1))
-    drawn = [p.words(FIRST, purpose, (4,)).tolist() for p in (one, other) for purpose in ("a", "b")]
+    drawn = [p.words(FIRST, purpose, (4,)).tolist() for p in (one, other) for purpose in ("a", "b")]  # type: ignore[union-attr]
     assert len({word for words in drawn for word in words}) == 16
-    assert one.words(FIRST, "a", (4,)).tolist() != drawn[0]
+    assert one.words(FIRST, "a", (4,)).tolist() != drawn[0]  # type: ignore[union-attr]
 
 
 def test_after_a_stage_streams_go_on_where_they_were() -> None:
@@ -63,7 +66,7 @@ def test_dry_parties_draw_shapes() -> None:
     for party in dry():
         pair = party.own_words("mask", (2, 3))
         for words in pair if party.is_dealer else [pair]:
-            assert words.is_meta and words.shape == (2, 3)
+            assert words.is_meta and words.shape == (2, 3)  # type: ignore[union-attr]
         assert party.nothing((4, 1)).is_meta
 
 
@@ -79,7 +82,7 @@ def test_an_exchange_of_pieces_of_all_kinds() -> None:
     results = parties(lambda p: p.exchange([Piece(None, x.bits) for x in pieces] if p.is_dealer else pieces))
     assert results[0] == [None] * 4
     for result in results[1:]:
-        assert all(torch.equal(a, b.words) for a, b in zip(result, pieces, strict=True))
+        assert all(torch.equal(a, b.words) for a, b in zip(result, pieces, strict=True))  # type: ignore[arg-type]
 
 
 def test_evaluators_of_different_programs_notice() -> None:
@@ -172,3 +175,42 @@ def test_an_evaluator_notices_at_once_that_the_dealer_is_gone() -> None:
     for party in members[1:]:
         with pytest.raises(PeerLost, match="P0 stopped: out of memory"):
             party.exchange([Piece(torch.zeros(3, dtype=torch.int64), 8)])
+
+
+class Gathering(NullLink):
+    """A link that notes when frames may wait."""
+
+    def __init__(self) -> None:
+        self.said: list[bool] = []
+
+    def gather(self, on: bool) -> None:
+        self.said.append(on)
+
+
+def test_what_the_dealer_gathers_leaves_before_it_computes_for_long_and_in_the_end() -> None:
+    link = Gathering()
+    dealer = Party(DEALER, {FIRST: NullLink(), SECOND: link}, {})
+    dealer.let_go()
+    with pytest.raises(KeyError), dealer.gathering():
+        assert link.said == [True]
+        dealer.let_go()
+        assert link.said == [True, True]
+        raise KeyError
+    dealer.let_go()
+    assert link.said == [True, True, False]
+    with Party(FIRST, {DEALER: NullLink(), SECOND: link}, {}).gathering():
+        assert link.said == [True, True, False], "evaluators wait for each other in every round"
+
+
+def test_a_walk_over_a_parameter_keeps_nobody_waiting_for_what_was_dealt(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    link, seen = Gathering(), list[int]()
+    keys = {peer: PairKey(bytes([peer]) * 32) for peer in (FIRST, SECOND)}
+    dealer = Party(DEALER, {FIRST: NullLink(), SECOND: link}, keys)
+    streams = [keys[peer].stream("weight") for peer in (FIRST, SECOND)]
+    weight = Seeded(dealer, None, streams, (4, 6), 48, 18)
+    monkeypatch.setattr(seeded, "accumulate", lambda *_: seen.append(len(link.said)))
+    with dealer.gathering():
+        linear(random_share(dealer, (2, 6), 48), weight)
+    assert seen == [2] and link.said == [True, True, False]

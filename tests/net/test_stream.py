@@ -214,3 +214,57 @@ def test_a_link_on_which_the_next_frame_has_been_read_already_is_not_quiet(raw):
     assert bytes(link.recv(3)) == b"one"
     assert not link.quiet
     assert bytes(link.recv(3)) == b"two" and link.quiet
+
+
+def frames(*payloads):
+    return b"".join(header_bytes(Kind.DATA, i, len(each)) + each for i, each in enumerate(payloads))
+
+
+def nothing_came(reads):
+    reads.setblocking(False)
+    with pytest.raises(BlockingIOError):
+        reads.recv(1)
+    reads.setblocking(True)
+
+
+def test_small_frames_wait_for_each_other_while_they_are_gathered(raw):
+    link, _, reads = raw
+    link.gather(True)
+    link.send(b"one")
+    link.send(b"t", b"wo")
+    nothing_came(reads)
+    assert link.sent_bytes == len(frames(b"one", b"two"))
+    link.gather(True)  # before something that takes long
+    assert reads.recv(1000) == frames(b"one", b"two")
+    link.send(b"three")
+    nothing_came(reads)
+    link.gather(False)
+    link.send(b"four")
+    assert reads.recv(1000) == frames(b"", b"", b"three", b"four")[2 * len(frames(b"")) :]
+
+
+def test_what_is_gathered_leaves_before_anything_else_and_when_it_is_much(raw):
+    link, _, reads = raw
+    link.gather(True)
+    link.send(b"one")
+    link.send_control(b"word")
+    assert reads.recv(1000) == frames(b"one") + header_bytes(Kind.CONTROL, 0, 4) + b"word"
+    link.send(b"two")
+    link.send(bytes(stream.JOIN_BYTES))  # is not copied
+    sent, expected = b"", 2 * len(frames(b"")) + 3 + stream.JOIN_BYTES
+    while len(sent) < expected:
+        sent += reads.recv(1 << 20)
+    assert sent == frames(b"one", b"two", bytes(stream.JOIN_BYTES))[len(frames(b"one")) :]
+    for _ in range(3):
+        link.send(bytes(stream.GATHERED_BYTES // 2 - len(frames(b""))))
+    assert len(reads.recv(1 << 20)) == stream.GATHERED_BYTES
+    nothing_came(reads)
+
+
+def test_nothing_that_was_gathered_leaves_on_a_link_that_is_over(raw):
+    link, _, reads = raw
+    link.gather(True)
+    link.send(b"one")
+    link.fail("no")
+    link.gather(False)
+    assert reads.recv(1000) == header_bytes(Kind.ERROR, 0, 2) + b"no"

@@ -74,6 +74,10 @@ class Engine:
         self.party.foreseen = self.foreseen
         for request in requests:
             request.due = []
+        with self.party.gathering():
+            self._step(requests)
+
+    def _step(self, requests: Sequence[Request]) -> None:
         begun = [r for r in requests if r.cache is not None]
         new = [r for r in requests if r.cache is None and isinstance(r.job, Generate)]
         further = [r for r in begun if r.unread]

@@ -42,11 +42,14 @@ __all__ = [
     "matmul_stored",
     "member",
     "onehot",
+    "opened_products",
     "pack",
     "pack_bits",
     "pack_bytes",
     "pack_masked",
     "pack_rows",
+    "packed_less",
+    "padded",
     "parity",
     "picked",
     "reduce",
@@ -58,6 +61,7 @@ __all__ = [
     "unpack",
     "unpack_bits",
     "unpack_bytes",
+    "unpack_runs",
     "wraps",
     "xor_of_products",
 ]
@@ -184,6 +188,18 @@ def pack(x: Tensor, bits: int) -> Tensor:
     return _for(x).pack(x, bits)
 
 
+def packed_less(x: Tensor, before: int, shift: int, bits: int, less: Tensor) -> Tensor:
+    """((x + before) mod 2^bits >> shift) - less, as `pack` writes it in a ring of bits - shift: what is dealt. With no
+    shift x need not be reduced."""
+    return _for(x).packed_less(x, before, shift, bits, less)
+
+
+def padded(x: Tensor, before: int, shift: int, bits: int, dealt: Tensor | None, pads: Tensor) -> Tensor:
+    """((x + before) mod 2^bits >> shift) + dealt + pads: what is opened. `dealt` are words, or bytes that `packed_less`
+    wrote; with no shift x need not be reduced."""
+    return _for(x).padded(x, before, shift, bits, dealt, pads)
+
+
 def unpack(buffer: Tensor, bits: int, shape: tuple[int, ...]) -> Tensor:
     """The words that `pack` wrote, reduced."""
     return _for(buffer).unpack(buffer, bits, shape)
@@ -197,6 +213,11 @@ def pack_bytes(x: Tensor, bits: int) -> Tensor:
 def unpack_bytes(buffer: Tensor, bits: int, shape: tuple[int, ...]) -> Tensor:
     """The words that `pack_bytes` wrote, reduced whatever the bytes say."""
     return _for(buffer).unpack_bytes(buffer, bits, shape)
+
+
+def unpack_runs(buffer: Tensor, bits: Sequence[int], shape: tuple[int, ...]) -> Sequence[Tensor]:
+    """For each of these numbers of bits what `unpack` gives, of bytes that lie one behind the other."""
+    return _for(buffer).unpack_runs(buffer, bits, shape)
 
 
 def pack_masked(x: Tensor, frac: int, pads: tuple[Tensor, Tensor], bits: int, out: Tensor) -> Tensor:
@@ -226,6 +247,14 @@ def xor_of_products(rows: Tensor, terms: Tensor, ends: Tensor) -> Tensor:
     is the xor of the terms from ends[r - 1], or 0, up to ends[r].
     """
     return _for(rows).xor_of_products(rows, terms, ends)
+
+
+def opened_products(
+    mine: Tensor, theirs: Tensor, others: Sequence[Tensor], terms: Tensor, ends: Tensor, shape: tuple[int, ...]
+) -> Sequence[Tensor]:
+    """The results of `xor_of_products` as 0/1 words of a shape: of rows of bits that are opened, mine ^ theirs, and of
+    three kinds of others below them."""
+    return _for(mine).opened_products(mine, theirs, others, terms, ends, shape)
 
 
 def parity(x: Tensor) -> Tensor:

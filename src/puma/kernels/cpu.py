@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from puma import pool
-from puma.kernels.cpu_bits import xor_of_products
+from puma.kernels.cpu_bits import opened_products, xor_of_products
 from puma.kernels.cpu_chains import (
     cut,
     cut_both,
@@ -27,8 +27,19 @@ from puma.kernels.cpu_matmul import matmul
 from puma.kernels.cpu_onehot import above, flags, hidden_hots, hot_bit, lookup, member, onehot, parity
 from puma.kernels.cpu_packed import chosen_packed, linear_packed, matmul_packed
 from puma.kernels.cpu_stored import linear_stored, matmul_stored, spread
-from puma.kernels.cpu_wire import pack, pack_bits, pack_bytes, pack_masked, pack_rows, unpack, unpack_bits, unpack_bytes
+from puma.kernels.cpu_wire import (
+    pack,
+    pack_bits,
+    pack_bytes,
+    pack_masked,
+    pack_rows,
+    unpack,
+    unpack_bits,
+    unpack_bytes,
+    unpack_runs,
+)
 from puma.kernels.plain import reduce
+from puma.kernels.rounds.cpu_opened import packed_less, padded
 from puma.kernels.views import compiled, words
 
 __all__ = [
@@ -52,11 +63,14 @@ __all__ = [
     "matmul_stored",
     "member",
     "onehot",
+    "opened_products",
     "pack",
     "pack_bits",
     "pack_bytes",
     "pack_masked",
     "pack_rows",
+    "packed_less",
+    "padded",
     "parity",
     "picked",
     "reduce",
@@ -67,6 +81,7 @@ __all__ = [
     "unpack",
     "unpack_bits",
     "unpack_bytes",
+    "unpack_runs",
     "wraps",
     "xor_of_products",
 ]

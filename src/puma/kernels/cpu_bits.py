@@ -4,15 +4,20 @@ not know where the bits come from.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from math import prod
+
 import numpy as np
 import torch
 from torch import Tensor
 
 from puma import pool
+from puma.kernels.cpu_wire import unpack_bits, unpacked
 from puma.kernels.views import compiled, lying, octets_at, words_at
 
 _BLOCK = 4096  # bytes of a result that are finished before the next ones: they stay in the first-level cache
 _LEAST = 1 << 18  # bytes that a thread multiplies at least: some 15 us
+_FEW = 1024  # bytes of a row up to which all is copied and done in one call
 
 
 def xor_of_products(rows: Tensor, terms: Tensor, ends: Tensor) -> Tensor:
@@ -30,6 +35,47 @@ def xor_of_products(rows: Tensor, terms: Tensor, ends: Tensor) -> Tensor:
         else:
             pool.split(lambda low, high: _xor_of_products(*sizes, low, high), width, least, 64)
     return out
+
+
+def opened_products(
+    mine: Tensor, theirs: Tensor, others: Sequence[Tensor], terms: Tensor, ends: Tensor, shape: tuple[int, ...]
+) -> Sequence[Tensor]:
+    """Polynomials in the rows mine ^ theirs and those of the others below, as 0/1 words."""
+    count, width = prod(shape), mine.shape[1]
+    if not 0 < width <= _FEW or width != (count + 7) // 8 or len(others) != 3:
+        found = xor_of_products(torch.cat([mine ^ theirs, *others]), terms, ends)
+        return [unpack_bits(row, shape) for row in found]
+    out = torch.empty((len(ends), *shape), dtype=torch.int64)
+    lie = [lying(rows, torch.uint8) for rows in (mine, theirs, *others)]
+    terms, ends = lying(terms), lying(ends)
+    places = [rows.data_ptr() for rows in (*lie, terms, ends, out)]
+    sizes = [len(rows) for rows in (mine, *others)]
+    _opened_products(*places, *sizes, width, *terms.shape, len(ends), count)
+    return out.unbind(0)
+
+
+@compiled
+def _opened_products(
+    mine, theirs, first, second, third, which, until, result, opened, one, two, three, width, every, factors, results,
+    count,
+):  # fmt: skip
+    rows, found, at = np.empty((opened + one + two + three) * width, np.uint8), np.empty(results * width, np.uint8), 0
+    a, b = octets_at(mine, opened * width), octets_at(theirs, opened * width)
+    for i in range(opened * width):
+        rows[i] = a[i] ^ b[i]
+    at = opened * width
+    for place, size in ((first, one * width), (second, two * width), (third, three * width)):
+        part = octets_at(place, size)
+        for i in range(size):
+            rows[at + i] = part[i]
+        at += size
+    total = opened + one + two + three
+    _xor_of_products(
+        rows.ctypes.data, which, until, every, results, factors, total, width, found.ctypes.data, 0, width
+    )  # fmt: skip
+    for r in range(results):
+        unpacked(count, found.ctypes.data + r * width, result + 8 * count * r, 1)
+    return rows.size + found.size  # so that both are there until here
 
 
 @compiled

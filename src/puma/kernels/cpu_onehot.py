@@ -115,21 +115,18 @@ def above(e: Tensor, digit: Tensor, width: int) -> Tensor:
 
 
 def flags(asked: Sequence[tuple[Tensor, Tensor, int, Tensor | None]]) -> Sequence[Tensor]:
-    """What `member` says of each (e, digit, width, members), and `above` where there are no members: of few digits all
-    in one call, which takes longer than what is done there."""
+    """What `member` says of each, and `above` where there are no members: of few digits all in one call."""
     if asked[0][1].numel() >= 2 * _LEAST:
         return [_flags_of_many(*each) for each in asked]
-    lie, last = list[tuple[Tensor, Tensor]](), (None, None)
-    for e, digit, width, _ in asked:  # of one digit several things are asked, one after the other
-        lie.append(lie[-1] if last[0] is e and last[1] is digit else _aligned(e, digit, width))
-        last = e, digit
-    shape, count = lie[0][1].shape, lie[0][1].numel()
-    if not 0 < count < 2 * _LEAST or any(digit.shape != shape for _, digit in lie):
+    each = {(id(e), id(digit)): (e, digit, width) for e, digit, width, _ in asked}  # several are asked of one digit
+    lie = {key: _aligned(*one) for key, one in each.items()}
+    shape, count = (first := next(iter(lie.values()))[1]).shape, first.numel()
+    if not 0 < count < 2 * _LEAST or any(digit.shape != shape for _, digit in lie.values()):
         return [_flags_of_many(*each) for each in asked]
     places, out = array("q"), torch.empty((len(asked), *shape), dtype=torch.int64)
     sets = [None if members is None else _set(members, width) for _, _, width, members in asked]
-    for (e, digit), (_, _, width, _), members in zip(lie, asked, sets, strict=True):
-        places.extend((e.data_ptr(), digit.data_ptr(), width, 0 if members is None else members.data_ptr()))
+    for (e, digit, width, _), its in zip(asked, sets):
+        places.extend((*map(Tensor.data_ptr, lie[id(e), id(digit)]), width, its.data_ptr() if its is not None else 0))
     _flags(len(asked), count, places.buffer_info()[0], out.data_ptr())
     return out.unbind(0)
 

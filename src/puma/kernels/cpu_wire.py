@@ -6,6 +6,7 @@ know where the bytes go.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from math import prod
 from typing import Any
 
@@ -66,15 +67,35 @@ def unpack_from(place: int, size: int, bits: int, shape: tuple[int, ...]) -> Ten
     if not count:
         return out
     to = out.data_ptr()
-    if bits % 8 == 0:
-        _unpack_bytes_to(count, place, to, bits)
-    elif count < 2 * _LEAST:
-        _unpack_bits(count, place, to) if bits == 1 else _unpack(count, place, to, bits)
-    elif bits == 1:
-        pool.split(lambda low, high: _unpack_bits(high - low, place + low // 8, to + 8 * low), count, _LEAST, 8)
+    if count < 2 * _LEAST:
+        unpacked(count, place, to, bits)
     else:
-        pool.split(lambda low, high: _unpack(high - low, place + low * bits // 8, to + 8 * low, bits), count, _LEAST, 8)
+        pool.split(
+            lambda low, high: unpacked(high - low, place + low * bits // 8, to + 8 * low, bits), count, _LEAST, 8
+        )
     return out
+
+
+def unpack_runs(buffer: Tensor, bits: Sequence[int], shape: tuple[int, ...]) -> Sequence[Tensor]:
+    """For each of these numbers of bits what `unpack` gives, of bytes that lie one behind the other; of few words all
+    in one call, which takes longer than what is done there."""
+    count, buffer = prod(shape), lying(buffer, torch.uint8)
+    sizes = [(count * each + 7) // 8 for each in bits]
+    if sum(sizes) != buffer.numel():
+        raise ValueError(f"{buffer.numel()} bytes are not {len(sizes)} runs of {count} words")
+    place = buffer.data_ptr()
+    if not 0 < count < 2 * _LEAST:
+        places = [place + sum(sizes[:i]) for i in range(len(sizes))]
+        return [unpack_from(p, size, each, shape) for p, size, each in zip(places, sizes, bits)]
+    out = torch.empty((len(bits), *shape), dtype=torch.int64)
+    _unpack_runs(count, place, out.data_ptr(), _laid(tuple(bits)).data_ptr(), len(bits))
+    return out.unbind(0)
+
+
+@lru_cache(maxsize=1 << 10)
+def _laid(bits: tuple[int, ...]) -> Tensor:
+    """These numbers; only to be read."""
+    return torch.tensor(bits, dtype=torch.int64)
 
 
 def pack_bytes(x: Tensor, bits: int) -> Tensor:
@@ -294,3 +315,22 @@ def _unpack_bits(count, place, result):
             out[8 * i + j] = (value >> j) & 1
     for j in range(8 * whole, count):
         out[j] = (np.int64(buffer[whole]) >> (j - 8 * whole)) & 1
+
+
+@compiled
+def unpacked(count, place, result, bits):
+    """In compiled code: so many words, as `pack` wrote them behind one address, written behind another."""
+    if bits == 1:
+        _unpack_bits(count, place, result)
+    elif bits % 8 == 0:
+        _unpack_bytes(count, place, result, bits // 8, 64 - bits)
+    else:
+        _unpack(count, place, result, bits)
+
+
+@compiled
+def _unpack_runs(count, place, result, lay, runs):
+    bits = words_at(lay, runs)
+    for i in range(runs):
+        unpacked(count, place, result + 8 * count * i, bits[i])
+        place += (count * bits[i] + 7) // 8

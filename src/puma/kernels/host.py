@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 Buffer = bytes | bytearray | memoryview
+HERE = "cpu"
 
 
 def to_wire(x: Tensor) -> memoryview:
@@ -20,7 +21,7 @@ def to_wire(x: Tensor) -> memoryview:
     Of a tensor on the meta device, which has no bytes, this raises.
     """
     if x.is_cpu and x.dtype is torch.uint8 and x.is_contiguous():  # which nobody takes a gradient of
-        return x.reshape(-1).numpy().data
+        return (x if x.ndim == 1 else x.reshape(-1)).numpy().data
     return x.detach().contiguous().reshape(-1).view(torch.uint8).cpu().numpy().data
 
 
@@ -30,10 +31,12 @@ def mapped(path: Path, offset: int, size: int) -> Tensor:
     return torch.from_numpy(np.memmap(path, np.uint8, "c", offset, (size,)))
 
 
-def from_wire(buffer: Buffer, device: torch.device | str = "cpu") -> Tensor:
+def from_wire(buffer: Buffer, device: torch.device | str = HERE) -> Tensor:
     """The bytes as a row of uint8 on a device; on the host in place, so that they must be the caller's to keep."""
     if not len(buffer):
         return torch.empty(0, dtype=torch.uint8, device=device)
     found = torch.frombuffer(buffer, dtype=torch.uint8)
+    if device is HERE:
+        return found
     where = device if isinstance(device, torch.device) else torch.device(device)
     return found if where.type == "cpu" else found.to(where)

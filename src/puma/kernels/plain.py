@@ -144,6 +144,19 @@ def pack(x: Tensor, bits: int) -> Tensor:
     return pack_bits(x.unsqueeze(-1) >> torch.arange(bits, device=x.device))
 
 
+def packed_less(x: Tensor, before: int, shift: int, bits: int, less: Tensor) -> Tensor:
+    """((x + before) mod 2^bits >> shift) - less, as `pack` writes it in a ring of bits - shift."""
+    return pack((cut(x, None, before, shift, bits, 0) if shift else x + before) - less, bits - shift)
+
+
+def padded(x: Tensor, before: int, shift: int, bits: int, dealt: Tensor | None, pads: Tensor) -> Tensor:
+    """((x + before) mod 2^bits >> shift) + dealt + pads; `dealt` are words, or bytes as `pack` writes them."""
+    if dealt is not None and dealt.dtype is torch.uint8:
+        dealt = unpack(dealt, bits - shift, tuple(pads.shape))
+    rounded = cut(x, None, before, shift, bits, 0) if shift else x + before
+    return (rounded if dealt is None else rounded + dealt) + pads
+
+
 def unpack(buffer: Tensor, bits: int, shape: tuple[int, ...]) -> Tensor:
     """The words that `pack` wrote."""
     return (unpack_bits(buffer, (*shape, bits)) << torch.arange(bits, device=buffer.device)).sum(-1)
@@ -161,6 +174,16 @@ def unpack_bytes(buffer: Tensor, bits: int, shape: tuple[int, ...]) -> Tensor:
     octets = _octets(bits)
     shifts = torch.arange(0, 8 * octets, 8, device=buffer.device)
     return reduce((buffer.reshape(*shape, octets).to(torch.int64) << shifts).sum(-1), bits)
+
+
+def unpack_runs(buffer: Tensor, bits: Sequence[int], shape: tuple[int, ...]) -> list[Tensor]:
+    """For each of these numbers of bits what `unpack` gives, of bytes that lie one behind the other."""
+    found, at = list[Tensor](), 0
+    for each in bits:
+        size = (_count(shape) * each + 7) // 8
+        found.append(unpack(buffer[at : at + size], each, shape))
+        at += size
+    return found
 
 
 def pack_masked(x: Tensor, frac: int, pads: tuple[Tensor, Tensor], bits: int, out: Tensor) -> Tensor:
@@ -200,6 +223,14 @@ def xor_of_products(rows: Tensor, terms: Tensor, ends: Tensor) -> Tensor:
             result ^= product
         first = end
     return results
+
+
+def opened_products(
+    mine: Tensor, theirs: Tensor, others: Sequence[Tensor], terms: Tensor, ends: Tensor, shape: tuple[int, ...]
+) -> list[Tensor]:
+    """Polynomials in the rows mine ^ theirs and those of the others below, as 0/1 words."""
+    found = xor_of_products(torch.cat([mine ^ theirs, *others]), terms, ends)
+    return [unpack_bits(row, shape) for row in found]
 
 
 def parity(x: Tensor) -> Tensor:

@@ -138,6 +138,16 @@ def pack(x: Tensor, bits: int) -> Tensor:
     return _empty(((x.numel() * bits + 7) // 8,), torch.uint8)
 
 
+def packed_less(x: Tensor, before: int, shift: int, bits: int, less: Tensor) -> Tensor:
+    """A row of bytes, bits - shift bits for each word."""
+    return _empty(((less.numel() * (bits - shift) + 7) // 8,), torch.uint8)
+
+
+def padded(x: Tensor, before: int, shift: int, bits: int, dealt: Tensor | None, pads: Tensor) -> Tensor:
+    """As pads."""
+    return _empty(pads.shape)
+
+
 def unpack(buffer: Tensor, bits: int, shape: tuple[int, ...]) -> Tensor:
     """Words of the shape."""
     return _empty(shape)
@@ -151,6 +161,11 @@ def pack_bytes(x: Tensor, bits: int) -> Tensor:
 def unpack_bytes(buffer: Tensor, bits: int, shape: tuple[int, ...]) -> Tensor:
     """Words of the shape."""
     return _empty(shape)
+
+
+def unpack_runs(buffer: Tensor, bits: Sequence[int], shape: tuple[int, ...]) -> list[Tensor]:
+    """Words of the shape for each."""
+    return [_empty(shape) for _ in bits]
 
 
 def pack_masked(x: Tensor, frac: int, pads: tuple[Tensor, Tensor], bits: int, out: Tensor) -> Tensor:
@@ -171,6 +186,13 @@ def pack_rows(parts: Sequence[Tensor], shape: tuple[int, ...]) -> Tensor:
 def unpack_bits(buffer: Tensor, shape: tuple[int, ...]) -> Tensor:
     """Words of the shape."""
     return _empty(shape)
+
+
+def opened_products(
+    mine: Tensor, theirs: Tensor, others: Sequence[Tensor], terms: Tensor, ends: Tensor, shape: tuple[int, ...]
+) -> list[Tensor]:
+    """Words of the shape for each result."""
+    return [_empty(shape) for _ in range(len(ends))]
 
 
 def parity(x: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from puma import kernels
+from puma.kernels.rounds.message import SUM
 from puma.mpc import clear_forms as clear
 from puma.mpc import public as known
 from puma.mpc.clear_forms import in_clear
@@ -40,13 +41,18 @@ def deal(party: Party, value: Tensor | None, shape: tuple[int, ...], bits: int, 
     half = party.words(FIRST, purpose, shape)
     if party.rank == FIRST:
         return present(half)
-    numel = math.prod(shape)
-    count = Bytes.of(Words(numel, bits)) if party.dry else message_bytes(numel, bits)
+    count = _size(party, shape, bits)
     if party.rank == DEALER:
         value = present(value)
-        party.correction(None if party.dry else kernels.pack(value - present(half), bits), count)
+        party.correction(None if party.dry else kernels.packed_less(value, 0, 0, bits, present(half)), count)
         return value
     return kernels.unpack(present(party.correction(None, count)), bits, shape)
+
+
+def _size(party: Party, shape: Sequence[int], bits: int) -> int:
+    """Of a correction of so many words; a dry party is told which words they are."""
+    numel = math.prod(shape)
+    return Bytes.of(Words(numel, bits)) if party.dry else message_bytes(numel, bits)
 
 
 @declares("local", "section 2", local)
@@ -158,31 +164,32 @@ def linear(x: Share, weight: Share) -> Additive:
     return Additive(x.party, part, min(x.bits, weight.bits), x.frac + weight.frac, dealt=True)
 
 
-def _masked(z: Additive) -> tuple[Message, Tensor | tuple[Tensor, Tensor]]:
-    """This party's padded part of z, ready to swap, and its fresh masks; deals the dealer's part first."""
-    party, shape = z.party, tuple(z.shape)
-    part = z.part
+def _masked(z: Additive, shift: int = 0) -> tuple[Message, Tensor | tuple[Tensor, Tensor]]:
+    """This party's padded part of z / 2^shift, rounded for itself, ready to swap, and its fresh masks; deals the
+    dealer's part first."""
+    party, shape, bits, before = z.party, tuple(z.shape), z.bits - shift, before_cut(z.party, shift)
+    dealt: Tensor | None = None
     if z.dealt:
-        dealt = deal(party, z.part if party.is_dealer else None, shape, z.bits)
-        part = part if party.is_dealer else part + dealt
+        half = party.words(FIRST, "deal", shape)
+        if party.is_dealer:
+            payload = None if party.dry else kernels.packed_less(z.part, before, shift, z.bits, present(half))
+            party.correction(payload, _size(party, shape, bits))
+        else:
+            dealt = half if party.rank == FIRST else party.correction(None, _size(party, shape, bits))
     pads = party.own_words("mask", shape)
     if isinstance(pads, tuple):  # the dealer's: both
-        return [Piece(None, z.bits)], pads
-    return [Piece(part + pads, z.bits)], pads
+        return [Piece(None, bits)], pads
+    return [Piece(kernels.padded(z.part, before, shift, z.bits, dealt, pads), bits, joined=SUM)], pads
 
 
-Halves = tuple[Tensor, Tensor | None, Tensor]
-
-
-def _opened(zs: Sequence[Additive]) -> Protocol[list[Halves]]:
-    """Open z + r1 + r2 for each z; returns both parts of the sum c and the own pad at evaluators, r1, None and r2 at
-    the dealer."""
-    masked = [_masked(z) for z in zs]
-    theirs = yield [piece for message, _ in masked for piece in message]
-    results: list[Halves] = []
-    for (message, pads), other in zip(masked, theirs, strict=True):
-        dealer = isinstance(pads, tuple)
-        results.append((pads[0], None, pads[1]) if dealer else (present(message[0].words), present(other), pads))
+def _opened(pairs: Sequence[tuple[Additive, int]]) -> Protocol[list[Share]]:
+    """Open z / 2^shift + r1 + r2 for each pair: the sum and the own pad at evaluators, r1 and r2 at the dealer."""
+    masked = [_masked(z, shift) for z, shift in pairs]
+    sums = yield [piece for message, _ in masked for piece in message]
+    results: list[Share] = []
+    for (z, shift), (_, pads), m in zip(pairs, masked, sums, strict=True):
+        a, b = pads if isinstance(pads, tuple) else (present(m), pads)
+        results.append(Share(z.party, a, b, z.bits - shift, z.frac - shift))
     return results
 
 
@@ -200,11 +207,7 @@ def reshare(*zs: Additive) -> Protocol[list[Share]]:
     Draw l1 from k01 and l2 from k02; P1 sends z1 + l1, P2 sends z2 + l2; the sum is m. Safe: each message is padded
     by words the receiver lacks. Source: the openings of ASTRA, in rings of any size.
     """
-    opened = yield from _opened(zs)
-    return [
-        Share(z.party, a if more is None else a + more, b, z.bits, z.frac)
-        for z, (a, more, b) in zip(zs, opened, strict=True)
-    ]
+    return (yield from _opened([(z, 0) for z in zs]))
 
 
 def truncating_cost(*pairs: tuple[Additive | Size, int]) -> Cost:
@@ -221,13 +224,6 @@ def before_cut(party: Party, shift: int) -> int:
     return (1 << (shift - 1)) - (party.rank == SECOND) if shift else 0
 
 
-def _rounded(z: Additive, shift: int) -> Additive:
-    """z / 2^shift, each party's part rounded for itself."""
-    half = before_cut(z.party, shift)
-    part = kernels.cut(z.part, None, half, shift, z.bits, 0) if shift and not z.silent else z.part
-    return z.like(part, z.bits - shift, z.frac - shift)
-
-
 @declares("online 2(k-s), offline k-s if dealt; 1 round", "section 3", truncating_cost)
 @in_clear(clear.open_truncate)
 def open_truncate(*pairs: tuple[Additive, int]) -> Protocol[list[Share]]:
@@ -239,7 +235,7 @@ def open_truncate(*pairs: tuple[Additive, int]) -> Protocol[list[Share]]:
     SecureML (Mohassel and Zhang 2017), which stays inside its ring and fails with a small probability; here the ring
     shrinks, and nothing fails.
     """
-    return (yield from reshare(*(_rounded(z, s) for z, s in pairs)))
+    return (yield from _opened(pairs))
 
 
 def lift_cost(*pairs: tuple[Share | Size, int], least: int = 2) -> Cost:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from puma import kernels
+from puma.kernels.rounds.message import XOR
 from puma.kernels.shapes import broadcast
 from puma.mpc import clear_forms as clear
 from puma.mpc.arithmetic import deal
@@ -75,9 +76,9 @@ def evaluate(bits: Mapping[str, Bits], *polynomials: Polynomial) -> Protocol[lis
     packed = kernels.pack_rows([bits[name].part for name in ordered], shape)
     mine = packed[: len(names)] ^ masks
     (theirs,) = yield [Piece(mine, 8, size)]
-    rows = torch.cat([mine ^ theirs, masks, dealt, packed])
-    results = kernels.xor_of_products(rows, *shares_of(polynomials, ordered, party.rank == FIRST))
-    return [Bits(party, kernels.unpack_bits(r, shape)) for r in results]
+    terms = shares_of(polynomials, ordered, party.rank == FIRST)
+    results = kernels.opened_products(mine, theirs, (masks, dealt, packed), *terms, shape)
+    return [Bits(party, r) for r in results]
 
 
 def _mask_rows(party: Party, count: int, row: int) -> Tensor:
@@ -117,9 +118,8 @@ def open_masked(*bs: Bits) -> Protocol[list[MaskedBit]]:
     if party.is_dealer:
         yield [Piece(None, 1) for _ in bs]
         return [MaskedBit(party, rho) for rho in rhos]
-    sent = [b.part ^ rho for b, rho in zip(bs, rhos, strict=True)]
-    theirs = yield [Piece(s, 1) for s in sent]
-    return [MaskedBit(party, s ^ t) for s, t in zip(sent, theirs, strict=True)]
+    opened = yield [Piece(b.part ^ rho, 1, joined=XOR) for b, rho in zip(bs, rhos, strict=True)]
+    return [MaskedBit(party, v) for v in opened]
 
 
 def select_cost(bit_shape: Sequence[int], x: Share | Size) -> Cost:

@@ -133,17 +133,21 @@ def below(x: Share, thresholds: Sequence[int]) -> Protocol[Bits]:
 
     Subtracting t changes m alone, so all thresholds share the one-hot digits of l.
     """
-    party, low = x.party, 0
-    m = None if party.is_dealer else x.m.unsqueeze(-1) - torch.tensor(thresholds, dtype=torch.int64, device=x.device)
-    ds = digits(x, 0, widths(x.bits, len(thresholds)))
-    for i, d in enumerate(ds):
-        if m is None:
-            public = party.nothing((*x.shape, len(thresholds)))
-        else:
-            public = kernels.cut(m, None, 0, low, low + d.width, 0)
-        ds[i] = Digit(party, d.hot.unsqueeze(-2), public, d.width)
-        low += d.width
-    return (yield from sign_of(ds))
+    party, each = x.party, widths(x.bits, len(thresholds))
+    ds = digits(x, 0, each)
+    if party.is_dealer:
+        nothing = party.nothing((*x.shape, len(thresholds)))
+        return (yield from sign_of([Digit(party, nothing, nothing, width) for width in each]))
+    m = x.m.unsqueeze(-1) - _row(tuple(thresholds), x.device)
+    public = kernels.cut_digits(m, None, [(sum(each[:i]), width) for i, width in enumerate(each)])
+    pairs = zip(ds, public, strict=True)
+    return (yield from sign_of([Digit(party, d.hot.unsqueeze(-2), its, d.width) for d, its in pairs]))
+
+
+@lru_cache(maxsize=1 << 8)
+def _row(numbers: tuple[int, ...], device: torch.device) -> Tensor:
+    """These public numbers; only to be read."""
+    return torch.tensor(numbers, dtype=torch.int64, device=device)
 
 
 def _less_cost(x: Share | Size, y: Share | Size) -> Cost:

@@ -8,8 +8,8 @@ looked up.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from functools import lru_cache
+from collections.abc import Callable, Sequence
+from functools import cache, lru_cache, partial
 
 import torch
 from torch import Tensor
@@ -19,6 +19,8 @@ from puma.mpc.cost import Bytes, Cost, Size, Words, declares, message_bits
 from puma.mpc.party import FIRST, Party, present
 from puma.mpc.share import Additive, Bits, Share
 
+WHOLE = 6  # bits of a digit from which on its one-hot vector is made of whole words
+
 
 class Digit:
     """One digit of a masked value: `hot` are this party's one-hot words, `public` the digit of m (of l at the dealer).
@@ -26,11 +28,18 @@ class Digit:
     The tested quantity is (digit of m - digit of l) modulo 2^width; a borrow from lower digits is the caller's.
     """
 
-    def __init__(self, party: Party, hot: Tensor, public: Tensor, width: int) -> None:
-        self.party, self.hot, self.public, self.width = party, hot, public, width
+    def __init__(self, party: Party, hot: Tensor | Callable[[], Tensor], public: Tensor, width: int) -> None:
+        self.party, self._hot, self.public, self.width = party, hot, public, width
 
     def __repr__(self) -> str:
         return f"Digit(shape={tuple(self.public.shape)}, width={self.width})"
+
+    @property
+    def hot(self) -> Tensor:
+        """This party's one-hot words; the dealer's are made when somebody looks, which is for a table alone."""
+        if callable(self._hot):
+            self._hot = self._hot()
+        return self._hot
 
     @property
     def size(self) -> int:
@@ -128,27 +137,33 @@ def digits(x: Share, low: int | Sequence[int], widths: Sequence[int]) -> list[Di
     Safe: P2's half of each one-hot vector is padded by P1's, drawn from k01. Source: truth tables under a mask (Ishai
     et al. 2013); the vectors are the whole of what keys of function secret sharing (Boyle et al. 2015) would expand to.
     """
-    party, shape, lows = x.party, tuple(x.shape), _lows(low, widths)
+    party, shape, widths = x.party, tuple(x.shape), tuple(widths)
     a, b = x.components
     other = b if party.is_dealer else None  # l1 + l2, or m
-    words = kernels.cut_digits(a, other, list(zip(lows, widths, strict=True)))
-    counts, total, order = _laid(math.prod(shape), tuple(widths))
+    words = kernels.cut_digits(a, other, _places(low if isinstance(low, int) else tuple(low), widths))
+    counts, total, order = _laid(math.prod(shape), widths)
     half = party.random_bytes(FIRST, "one-hot", sum(counts))
     if party.is_dealer:
-        hots = _split_hots(half, shape, widths, counts, order)
         payload = half
         if not party.dry:
             payload = kernels.hidden_hots(present(half), [words[i] for i in order], [widths[i] for i in order])
         party.correction(payload, total)
-    else:
-        received = half if party.rank == FIRST else party.correction(None, total)
-        hots = _split_hots(received, shape, widths, counts, order)
+        later = cache(lambda: _split_hots(half, shape, widths, counts, order))
+        return [Digit(party, partial(_one_of, later, i), words[i], w) for i, w in enumerate(widths)]
+    received = half if party.rank == FIRST else party.correction(None, total)
+    hots = _split_hots(received, shape, widths, counts, order)
     return [Digit(party, hots[i], words[i], w) for i, w in enumerate(widths)]
 
 
-def _lows(low: int | Sequence[int], widths: Sequence[int]) -> list[int]:
-    """Where each digit begins."""
-    return [low + sum(widths[:i]) for i in range(len(widths))] if isinstance(low, int) else list(low)
+def _one_of(hots: Callable[[], dict[int, Tensor]], i: int) -> Tensor:
+    return hots()[i]
+
+
+@lru_cache(maxsize=1 << 12)
+def _places(low: int | tuple[int, ...], widths: tuple[int, ...]) -> tuple[tuple[int, int], ...]:
+    """Where each digit begins, and its width."""
+    lows = [low + sum(widths[:i]) for i in range(len(widths))] if isinstance(low, int) else low
+    return tuple(zip(lows, widths, strict=True))
 
 
 @lru_cache(maxsize=1 << 12)
@@ -167,14 +182,17 @@ def digit(x: Share, low: int, width: int) -> Digit:
 def _split_hots(
     buffer: Tensor | None, shape: tuple[int, ...], widths: Sequence[int], counts: Sequence[int], order: list[int]
 ) -> dict[int, Tensor]:
-    assert buffer is not None
-    parts = buffer.split_with_sizes([counts[i] for i in order])
-    return {i: _unpack_hot(part, shape, widths[i]) for i, part in zip(order, parts, strict=True)}
+    found, at = dict[int, Tensor](), 0
+    for i in (i for i in order if widths[i] >= WHOLE):
+        found[i] = _unpack_hot(present(buffer)[at : at + counts[i]], shape, widths[i])
+        at += counts[i]
+    if rest := order[len(found) :]:
+        lying = present(buffer)[at:] if at else present(buffer)
+        found |= zip(rest, kernels.unpack_runs(lying, [1 << widths[i] for i in rest], (*shape, 1)), strict=True)
+    return found
 
 
 def _unpack_hot(buffer: Tensor, shape: tuple[int, ...], width: int) -> Tensor:
     if not buffer.numel():
-        return torch.zeros((*shape, 1 << max(0, width - 6)), dtype=torch.int64, device=buffer.device)
-    if width >= 6:
-        return buffer.view(torch.int64).reshape(*shape, 1 << (width - 6))
-    return kernels.unpack(buffer, 1 << width, (*shape, 1))
+        return torch.zeros((*shape, 1 << (width - WHOLE)), dtype=torch.int64, device=buffer.device)
+    return buffer.view(torch.int64).reshape(*shape, 1 << (width - WHOLE))

@@ -20,8 +20,8 @@ from torch import Tensor
 
 from puma import kernels
 from puma.crypto.prg import HOST, PairKey, Stream
-from puma.kernels import message
 from puma.kernels.outline import Outline
+from puma.kernels.rounds import message
 from puma.mpc.cost import Bytes, Ledger, Words
 from puma.mpc.lookahead import Lookahead
 from puma.net import Link
@@ -36,12 +36,14 @@ SHAPES = 1 << 10  # of which stand-ins are kept
 class Piece(NamedTuple):
     """Part of a message: words of `bits` bits each, as one run of bits, or bytes as they are (uint8).
 
-    There are no words at the dealer. `row`: bytes are rows that hold so many single bits each.
+    There are no words at the dealer. `row`: bytes are rows that hold so many single bits each. `joined`: whether what
+    comes in exchange comes back alone, or made one with the own words (kernels/rounds/message.py).
     """
 
     words: Tensor | None
     bits: int
     row: int = 0
+    joined: int = message.ALONE
 
     @property
     def size(self) -> Words:
@@ -123,6 +125,7 @@ class Party:
         self._keys = keys or {}
         self._streams: dict[tuple[int, str], Stream] = {}
         self._nothing: dict[tuple[int, ...], Tensor] = {}
+        self._gather: Callable[[bool], None] | None = None
         self._zero = torch.zeros((), dtype=torch.int64, device=self.device)
 
     def __repr__(self) -> str:
@@ -238,6 +241,26 @@ class Party:
         finally:
             self.links, self.ledger = before
 
+    @contextmanager
+    def gathering(self) -> Generator[None, None, None]:
+        """Meanwhile small frames of the dealer's may leave together, since it is ahead and waits for nobody."""
+        gather = getattr(self.links.get(SECOND), "gather", None) if self.is_dealer else None
+        if gather is None:
+            yield
+            return
+        gather(True)
+        self._gather = gather
+        try:
+            yield
+        finally:
+            self._gather = None
+            gather(False)
+
+    def let_go(self) -> None:
+        """Before the dealer computes for long: what it has gathered leaves."""
+        if self._gather is not None:
+            self._gather(True)
+
     # -- messages -----------------------------------------------------------------------------------------------
 
     def correction(self, payload: Tensor | None, count: int) -> Tensor | None:
@@ -268,13 +291,14 @@ class Party:
             return [p.words for p in pieces]
         # The dealer runs far ahead: what it has sent would hide for long that it is gone.
         self.links[DEALER].check()
-        parts: list[Any] = [piece[:2] for piece in pieces]  # an evaluator has words for all of them
+        parts: list[Any] = [(piece.words, piece.bits) for piece in pieces]  # an evaluator has words for all of them
         lengths = message.sizes(parts)
         written = message.write(parts, lengths)
         self.ledger.swapped(len(written))
         link = self.links[SECOND if self.rank == FIRST else FIRST]
         link.send(written)
-        return [*message.read(self._awaited(link, len(written)), parts, lengths)]
+        came = self._awaited(link, len(written))
+        return [*message.read(came, parts, lengths, [piece.joined for piece in pieces])]
 
     def _awaited(self, link: Link, size: int) -> memoryview:
         """The other's message."""

@@ -256,6 +256,7 @@ def weighted(x: Share, weight: Seeded, kernel: Kernel, columns: int) -> Tensor:
     The dealer may make it beforehand. In a rehearsal an evaluator makes its known terms and writes them down; in the
     run itself it makes the others; so it does where a rehearsal beside the run has made the known ones (waits/).
     """
+    x.party.let_go()
     precomputed = x.party.precomputed
     if x.party.lookahead is not None and not x.party.dry:
         return x.party.lookahead.product(

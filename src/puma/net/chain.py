@@ -29,6 +29,7 @@ MOST_MARKS = 1 << 17  # of a trail: the frames after these leave none
 NO_KEY = bytes(KEY_BYTES)  # of links that never leave a process
 STATE_BYTES = 32
 STAMPED = 64 << 10  # bytes of a frame from which on it carries a state: hashing it takes longer than reading 32 more
+SMALL = 2 << 10  # bytes of a frame that is copied in order to be hashed by one call
 LOOKS = 8  # more often than anybody audits: who lies about frames is found before who says truly that it deviates
 
 
@@ -67,12 +68,12 @@ class Chain:
 
     def after(self, pieces: Sequence[bytes | memoryview], size: int) -> bytes:
         """The state behind one more frame, which is not added."""
-        first, *more = pieces or (b"",)
         # The length behind what it is of: before it, all would be hashed a few bytes off a block, which takes longer.
+        parts = *pieces, size.to_bytes(8, "little")
+        first, *more = (b"".join(parts),) if size < SMALL else parts
         digest = blake3(first, key=self._state)
         for piece in more:
             digest.update(piece)
-        digest.update(size.to_bytes(8, "little"))
         return digest.digest()
 
     def believe(self, state: bytes, size: int) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from puma.errors import FrameError, PeerLost, PeerTimeout, ProtocolError, PumaError
-from puma.net.chain import NO_KEY, Chains, Heads, looks
+from puma.net.chain import NO_KEY, STAMPED, Chains, Heads, looks
 from puma.net.frame import DEFAULT_LIMITS, HEADER_BYTES, MAX_TEXT, Kind
 
 # Python 3.12 names this collections.abc.Buffer; until then: bytes, bytearray, memoryview, a numpy array.
@@ -205,7 +205,7 @@ class Endpoint(ABC):
         size = sum(map(len, pieces))
         with self._sending:
             chains = self._chains
-            whole = size + (chains.stamp(kind, size) if chains else 0)
+            whole = size + (chains.stamp(kind, size) if chains is not None and size >= STAMPED else 0)
             if whole > self.limits[kind]:
                 what = f"a {kind.name.lower()} frame of {whole} bytes for {self.peer}"
                 raise FrameError(f"{what} is over the limit of {self.limits[kind]}", "split it")
@@ -213,7 +213,7 @@ class Endpoint(ABC):
                 raise again(self.inbox.over)
             sequence = self._sent[kind]
             self._sent[kind] = sequence + 1
-            chain = chains.sent.get(kind) if chains else None
+            chain = chains.sent.get(kind) if chains is not None else None
             stamped = chain is not None and whole > size
             self._transmit(kind, sequence, chain.stamped(pieces, size) if chain and stamped else pieces, whole)
             self.sent_bytes += HEADER_BYTES + whole
@@ -221,7 +221,8 @@ class Endpoint(ABC):
                 chain.add(pieces, size)
 
     def _take(self, kind: Kind, size: int | None) -> memoryview:
-        more = self._chains.stamp(kind, size) if self._chains and size is not None else 0
+        chains = self._chains
+        more = chains.stamp(kind, size) if chains is not None and size is not None and size >= STAMPED else 0
         payload = self._next(kind, None if size is None else size + more)
         if payload is None:
             raise PeerTimeout(
@@ -233,7 +234,7 @@ class Endpoint(ABC):
         self.received_bytes += HEADER_BYTES + len(payload)
         if more and size is not None and len(payload) == size + more:
             return self._stamped(kind, payload[:size], bytes(payload[size:]))
-        if self._chains is not None and (chain := self._chains.received.get(kind)) is not None:
+        if chains is not None and (chain := chains.received.get(kind)) is not None:
             chain.add((payload,), len(payload))
         return payload
 
@@ -262,9 +263,9 @@ def owned(size: int) -> memoryview:
 def flat(buffer: Buffer) -> memoryview:
     """The buffer as plain bytes, without a copy."""
     view = memoryview(buffer)
-    if view.nbytes == 0:
-        return memoryview(b"")
-    return view if view.ndim == 1 and view.format == "B" else view.cast("B")
+    if view.format == "B" and view.ndim == 1:
+        return view
+    return view.cast("B") if view.nbytes else memoryview(b"")
 
 
 def printable(text: bytes | memoryview) -> str:

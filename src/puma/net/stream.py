@@ -26,6 +26,8 @@ from puma.net.sockets import set_timeout
 
 # Pieces below this are joined with the header into one write; a larger one is not worth a copy.
 JOIN_BYTES = 64 << 10
+# So many bytes of small data frames may wait for the next ones: a call of the system takes longer than making a frame.
+GATHERED_BYTES = 8 << 10
 # A frame nobody has asked for yet is given memory in growing steps, each paid for by bytes that arrived.
 STEP_BYTES = 1 << 20
 # So much is read at a time, of whatever frames, where less than this is wanted: the dealer is far ahead as a rule.
@@ -67,6 +69,7 @@ class StreamLink(Endpoint):
         self._awaited = False  # a caller waits for the receiving thread to bring a data frame
         self._leaving = False  # the receiving thread is about to leave the socket to that caller
         self._direct_reads = 0
+        self._gathers, self._waiting = False, bytearray()  # data frames that have not left yet
         self._finishing = threading.Lock()
         self._finished = False
         for sock in (outbound, inbound):
@@ -86,12 +89,30 @@ class StreamLink(Endpoint):
 
     # sending
 
+    def gather(self, on: bool) -> None:
+        """Small data frames may wait for the next ones from now on, or no longer: before one waits for an answer."""
+        with self._sending:
+            self._gathers = on
+            self._let_go()
+
+    def _let_go(self) -> None:
+        waiting, self._waiting = self._waiting, bytearray()
+        if waiting and self.inbox.over is None:
+            self._write(waiting)
+
     def _transmit(self, kind: Kind, sequence: int, pieces: list[memoryview], size: int) -> None:
         if size > self._roomy:
             self._takeover.set()
-        if len(pieces) == 1 and size < JOIN_BYTES:
+        if len(pieces) == 1 and size < JOIN_BYTES and not (self._gathers or self._waiting):
             self._write(header_bytes(kind, sequence, size) + pieces[0])
             return
+        if self._gathers and kind is Kind.DATA and size < GATHERED_BYTES:
+            self._waiting += header_bytes(kind, sequence, size)
+            self._waiting += b"".join(pieces)
+            if len(self._waiting) >= GATHERED_BYTES:
+                self._let_go()
+            return
+        self._let_go()
         joined: list[bytes | memoryview] = [header_bytes(kind, sequence, size)]
         for piece in pieces:
             if len(piece) < JOIN_BYTES:
@@ -103,7 +124,7 @@ class StreamLink(Endpoint):
         if joined:
             self._write(b"".join(joined))
 
-    def _write(self, data: bytes | memoryview) -> None:
+    def _write(self, data: bytes | bytearray | memoryview) -> None:
         try:
             # In steps, so that a deadline speaks of the peer and not of the size.
             done = self._outbound.send(data if len(data) <= STEP_BYTES else memoryview(data)[:STEP_BYTES])

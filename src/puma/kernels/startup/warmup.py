@@ -27,12 +27,14 @@ from puma.kernels import (
     cpu_wire,
 )
 from puma.kernels.cpu_eight import SOME
+from puma.kernels.rounds import cpu_opened, message
 from puma.kernels.tiles import WIDE
 from puma.kernels.views import octets, span
 
 _ROOMS = (
     *(cpu, cpu_bits, cpu_chains, cpu_eight, cpu_few, cpu_few_stored, cpu_matmul, cpu_onehot, cpu_packed, cpu_stored),
     cpu_wire,
+    cpu_opened,
 )
 
 
@@ -79,6 +81,9 @@ def compile_kernels() -> None:
     kernels.selected(x, x, x, counts, True)
     kernels.line(kernels.line_masks(x, x, x, x, x), x, x, x)
     kernels.unpack(kernels.pack(x, 34), 34, (8,))
+    kernels.unpack_runs(kernels.pack(x, 2), [2], (8,))
+    kernels.padded(x, 1, 2, 36, kernels.packed_less(x, 1, 2, 36, x), x)
+    message.read(message.write([(x, 1)]), [(x, 1)], joined=[message.XOR])
     kernels.unpack_bytes(kernels.pack_bytes(x, 34), 34, (8,))
     pads = kernels.pack_bytes(x, 48)
     kernels.pack_masked(x.double(), 1, (pads, pads), 48, pads.clone())
@@ -96,6 +101,8 @@ def compile_kernels() -> None:
     kernels.matmul_stored(x[:1].reshape(1, 1), matrix, 0, 48, x.reshape(1, 8).clone())
     kernels.unpack_bits(kernels.pack_rows([x], (8,)), (8,))
     kernels.xor_of_products(pads.reshape(2, -1), torch.tensor([[0, 1]]), torch.tensor([1]))
+    row = pads[:1].reshape(1, 1)
+    kernels.opened_products(row, row, (row, row, row), torch.tensor([[0, 1]]), torch.tensor([1]), (8,))
 
 
 def _functions() -> list[Any]:

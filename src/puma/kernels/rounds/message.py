@@ -1,6 +1,7 @@
 """What two parties swap in a round: pieces of words or bytes behind each other in one buffer, written and read at once.
 
-On the host nothing is copied on the way. It must not know what the words are for.
+On the host nothing is copied on the way, and what comes is made one with the own words as it is read. It must not know
+what the words are for.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from puma.kernels import plain
 from puma.kernels.host import Buffer, from_wire, to_wire
 
 Part = tuple[Tensor, int]  # words of so many bits, as `pack` writes them; or bytes as they are (uint8)
+ALONE, SUM, XOR = 0, 1, 2  # how words come back: as they are, added to the own ones, or 0/1 words xor these
 
 
 def sizes(pieces: Sequence[Part]) -> list[int]:
@@ -41,20 +43,31 @@ def write(pieces: Sequence[Part], lengths: Sequence[int] | None = None) -> memor
     return out.numpy().data
 
 
-def read(buffer: Buffer, like: Sequence[Part], lengths: Sequence[int] | None = None) -> list[Tensor]:
-    """The same pieces of another: of the shapes, kinds and device of these; the buffer must be the caller's to keep."""
+def read(
+    buffer: Buffer, like: Sequence[Part], lengths: Sequence[int] | None = None, joined: Sequence[int] | None = None
+) -> list[Tensor]:
+    """The same pieces of another: of the shapes, kinds and device of these; the buffer must be the caller's to keep.
+
+    `joined` says of each how it comes back; bytes come as they are, and so does everything where nothing is said.
+    """
     source, found, at = from_wire(buffer), list[Tensor](), 0
     lengths = sizes(like) if lengths is None else lengths
     if source.numel() != sum(lengths):
         raise ValueError(f"{source.numel()} bytes are not a message of {sum(lengths)}")
     place = source.data_ptr()
-    for (x, bits), length in zip(like, lengths, strict=True):
+    for (x, bits), length, how in zip(like, lengths, joined or [ALONE] * len(like), strict=True):
         if x.dtype is torch.uint8:
-            found.append(source[at : at + length].reshape(x.shape).to(x.device))
-        elif x.is_cpu:
+            mine = source if length == source.numel() else source[at : at + length]
+            found.append(mine.view(x.shape) if x.is_cpu else mine.reshape(x.shape).to(x.device))
+        elif not x.is_cpu:
+            other = plain.unpack(source[at : at + length].to(x.device), bits, tuple(x.shape))
+            found.append(other if how == ALONE else x + other if how == SUM else x ^ other)
+        elif how == ALONE:
             found.append(_cpu().unpack_from(place + at, length, bits, tuple(x.shape)))
+        elif how == SUM:
+            found.append(_opened().sum_from(place + at, length, bits, x))
         else:
-            found.append(plain.unpack(source[at : at + length].to(x.device), bits, tuple(x.shape)))
+            found.append(_opened().flipped_from(place + at, length, x))
         at += length
     return found
 
@@ -64,3 +77,10 @@ def _cpu() -> ModuleType:
     from puma.kernels import cpu_wire  # noqa: PLC0415  # the compiler takes a second, and a dry run needs none
 
     return cpu_wire
+
+
+@cache
+def _opened() -> ModuleType:
+    from puma.kernels.rounds import cpu_opened  # noqa: PLC0415  # as above
+
+    return cpu_opened
