@@ -54,7 +54,6 @@ SPEAKERS = {
 }
 # Whoever has the dealer deal, and the lemma about it.
 DEALING = {
-    "mpc/arithmetic.py _masked": 3,
     "mpc/arithmetic.py _wrap": 5,
     "mpc/raising.py raised": 5,
     "mpc/raising.py _turned": 5,

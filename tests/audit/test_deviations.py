@@ -11,7 +11,7 @@ from puma.client.session import Session
 from puma.crypto.prg import fresh_secret
 from puma.errors import ProtocolError, ReceiptError
 from puma.mpc.party import Piece
-from puma.net import chain
+from puma.net import chain, endpoint
 from puma.party.server import Server
 from puma.reference.plain_model import PlainModel
 from puma.wire import canaries
@@ -161,7 +161,8 @@ def test_a_state_that_is_not_of_its_frame_ends_the_session_by_name(
     rank: int, peer: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A large frame is not what its sender hashed, and says what it hashes to: the receiver knows whose doing it is."""
-    monkeypatch.setattr(chain, "STAMPED", 1)
+    for room in (chain, endpoint):
+        monkeypatch.setattr(room, "STAMPED", 1)
     assert canary().findings == []
     with pytest.raises(ProtocolError, match=f"P{rank} says of data frame 2 what it does not hash to"):
         canary(rank, trio.forges(peer, 2))

@@ -154,4 +154,5 @@ def test_no_process_stays_when_the_launcher_ends(sent: signal.Signals, tmp_path:
         said = launcher.stderr.read()
     if sent == signal.SIGINT:
         assert code == 130
-        assert said.strip() == "interrupted"
+        *before, last = filter(None, said.splitlines())  # what takes long is told on a slow machine
+        assert last == "interrupted" and all(line.endswith(" ...") for line in before)
