@@ -285,6 +285,15 @@ def test_decoders_are_made_before_threads_are(path: Path) -> None:
 # -- floors ---------------------------------------------------------------------------------------------------------
 
 
+def test_what_an_address_is_taken_of_is_held() -> None:
+    """A tensor without a name may be gone when compiled code looks behind its address: also one from a cache, where
+    two threads that ask for it first get one each."""
+    for path in FILES:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Attribute) and node.attr == "data_ptr":
+                assert not isinstance(node.value, ast.Call), f"{path}:{node.lineno}"
+
+
 def test_each_floor_uses_only_those_below() -> None:
     command = shutil.which("lint-imports", path=str(Path(sys.executable).parent)) or shutil.which("lint-imports")
     if command is None:

@@ -87,8 +87,8 @@ def unpack_runs(buffer: Tensor, bits: Sequence[int], shape: tuple[int, ...]) -> 
     if not 0 < count < 2 * _LEAST:
         places = [place + sum(sizes[:i]) for i in range(len(sizes))]
         return [unpack_from(p, size, each, shape) for p, size, each in zip(places, sizes, bits)]
-    out = torch.empty((len(bits), *shape), dtype=torch.int64)
-    _unpack_runs(count, place, out.data_ptr(), _laid(tuple(bits)).data_ptr(), len(bits))
+    out, lay = torch.empty((len(bits), *shape), dtype=torch.int64), _laid(tuple(bits))
+    _unpack_runs(count, place, out.data_ptr(), lay.data_ptr(), len(bits))
     return out.unbind(0)
 
 
