@@ -45,9 +45,10 @@ def test_a_chat_model(hub: Hub) -> None:
     public = ["generation_config.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"]
     add(folder, *COPIES, *public)
     add(folder, "chat_template.jinja", "additional_chat_templates/tool_use.jinja", content="{{ messages }}")
-    add(folder, "merges.txt", "tokenizer.model", "vocab.json")
+    vocabularies = {"merges.txt", "tokenizer.model", "vocab.json", "source.spm", "target.spm"}
+    add(folder, *vocabularies)
     found = PlainModel(NAME)
-    needed = {"config.json", "model.safetensors", "tokenizer.json", "merges.txt", "tokenizer.model", "vocab.json"}
+    needed = {"config.json", "model.safetensors", "tokenizer.json"} | vocabularies
     templates = {"chat_template.jinja", "additional_chat_templates/tool_use.jinja"}
     assert set(hub.fetched) == needed | templates | set(public)
     assert chat_format(found).templates.keys() == {"default", "tool_use"}

@@ -16,7 +16,7 @@ from puma.models.files.sentences import MODULES, places
 from puma.models.files.source import Entry, Source
 
 SETTINGS = ".json"
-HUB_FILES, HUB_WEIGHTS = ["*.json", "*.txt", "*.model", "*.jinja"], "*.safetensors"
+HUB_FILES, HUB_WEIGHTS = ["*.json", "*.txt", "*.model", "*.spm", "*.jinja"], "*.safetensors"
 LEFT = ["*/*", "consolidated*"]  # copies in other forms: for onnx and others in folders, and Mistral's own names
 TEMPLATES = "additional_chat_templates/*.jinja"
 MATRICES = ("sparse_linear", "colbert_linear")  # each in a file of its own beside an encoder, of whose tokens it is
