@@ -17,11 +17,13 @@ def number(text: str) -> int:
     return int(text.replace(",", ""))
 
 
-def test_the_first_example_takes_the_rounds_that_it_shows(puma: Run) -> None:
+def test_the_first_example_takes_the_rounds_and_bytes_that_it_shows(puma: Run) -> None:
     words, tokens, rounds = re.findall(r'generate "(.+?)" --tokens (\d+).*?([\d,]+) rounds', README, re.DOTALL)[0]
     length = len(PlainModel("stories").prompt_ids(words, number(tokens)))
     cost = puma("cost", "stories", "--prompt", length, "--tokens", tokens, "--network", "lan", "--json").json
     assert cost["rounds"] == number(rounds)
+    (sizes,) = re.findall(r"([\d.]+) MiB online, ([\d.]+) MiB offline", README)
+    assert [f"{cost['bytes'][kind] / 2**20:.1f}" for kind in ("online", "offline")] == [*sizes]
 
 
 LONG = README.partition("**Long prompts are dear**")[2].partition("\n\n")[0]
