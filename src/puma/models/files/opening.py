@@ -32,7 +32,7 @@ def parted(source: str | Path) -> tuple[str | Path, str]:
     path = Path(source).expanduser()
     if path.name not in PARTS or path.exists():
         return source, ""
-    return str(source).removesuffix(f"/{path.name}"), path.name
+    return str(source).rstrip("/").removesuffix(path.name).rstrip("/") or ".", path.name
 
 
 def beside(folder: Path, part: str) -> dict[str, Entry]:
