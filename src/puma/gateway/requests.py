@@ -300,7 +300,8 @@ def _check_rerank(asked: RerankRequest) -> None:
     if not 1 <= len(asked.given) <= MAX_DOCUMENTS:
         raise Refused(f"from 1 to {MAX_DOCUMENTS} {named} can be ranked", named)
     if sum(len(each) + len(asked.query) for each in asked.given) > MAX_CHARACTERS:
-        raise Refused(f"the query, once for each of the {named}, and these have over {MAX_CHARACTERS} characters", "query")
+        what = f"the query, once for each of the {named}, and these have over {MAX_CHARACTERS} characters"
+        raise Refused(what, "query")
     if asked.model is None and asked.texts is None:
         raise Refused("the request names no model", "model")
     if asked.top_n is not None and asked.top_n < 1:
