@@ -7,8 +7,10 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 
-from puma.kernels import views
+from puma import kernels
+from puma.kernels import cpu_onehot, views
 from puma.kernels.startup import warmup
 
 FILES = sorted(views.ROOM.rglob("*.py"))
@@ -49,3 +51,12 @@ def test_code_is_of_one_origin_only(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     changed = {name for name in before if before[name] != after[name]}
     assert {"cpu_matmul.py", "cpu_packed.py", "cpu_stored.py"} <= changed
     assert before["cpu_wire.py"] == after["cpu_wire.py"] == views.origin(Path(views.__file__).with_name("cpu_wire.py"))
+
+
+def test_code_for_another_processor_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where machines share a folder, or an image was made elsewhere: then somebody has to compile, and says so."""
+    kernels.parity(torch.arange(3))
+    assert warmup._on_disk(cpu_onehot._parity)
+    codegen = cpu_onehot._parity.targetctx.codegen()
+    monkeypatch.setattr(type(codegen), "magic_tuple", lambda _: ("x86_64-unknown-linux-gnu", "another", ""))
+    assert not warmup._on_disk(cpu_onehot._parity)
