@@ -35,9 +35,16 @@ def compiled(function: Callable[..., Any]) -> Any:
         return njit(nogil=True)(function)
     # numba asks whether the function's own file has changed, and would keep code of what that file imports for ever
     with contextlib.suppress(AttributeError, OSError):  # numba names it otherwise; or the text is in no file
-        kept = result._cache._cache_file
-        kept._source_stamp = kept._source_stamp, origin(Path(function.__code__.co_filename))
+        kept = result._cache
+        kept._guard_against_spurious_io_errors = _or_not  # numba fails where a disk is full
+        stamp = kept._cache_file._source_stamp
+        kept._cache_file._source_stamp = stamp, origin(Path(function.__code__.co_filename))
     return result
+
+
+def _or_not() -> contextlib.suppress:
+    """What cannot be kept, or read, is compiled all the same."""
+    return contextlib.suppress(OSError)
 
 
 @cache
