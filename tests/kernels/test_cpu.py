@@ -86,13 +86,16 @@ def test_without_a_place_for_the_compiled_code(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_where_the_compiled_code_cannot_be_written(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A folder that takes a file takes no more where the disk is full."""
+    """A folder that takes a file takes no more where the disk is full; a file may have lost what was in it."""
 
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "no space left on device")
 
-    for name in ("load", "save"):
-        monkeypatch.setattr(numba.core.caching.IndexDataCacheFile, name, full)
+    def empty(*_: object) -> None:
+        raise EOFError
+
+    monkeypatch.setattr(numba.core.caching.IndexDataCacheFile, "load", empty)
+    monkeypatch.setattr(numba.core.caching.IndexDataCacheFile, "save", full)
     assert compiled(_twice)(21) == 42
 
 

@@ -43,8 +43,8 @@ def compiled(function: Callable[..., Any]) -> Any:
 
 
 def _or_not() -> contextlib.suppress:
-    """What cannot be kept, or read, is compiled all the same."""
-    return contextlib.suppress(OSError)
+    """What cannot be kept, or read (EOFError: a file that a machine lost as it stopped), is compiled all the same."""
+    return contextlib.suppress(OSError, EOFError)
 
 
 @cache
