@@ -1,4 +1,4 @@
-"""Figures of the README that no file of measurements gives are counted again."""
+"""Figures of the README, and of docs/models.md, that no file of measurements gives are counted again."""
 
 from __future__ import annotations
 
@@ -48,3 +48,21 @@ def test_long_prompts_take_the_traffic_and_the_time_that_it_says(puma: Run) -> N
         assert sent == pytest.approx(float(row[1].replace(",", "")), rel=0.01)
         for network, (amount, short) in zip((lan, wan), (row[3:5], row[5:]), strict=True):
             assert network["first_seconds"] == pytest.approx(float(amount) * SHORT[short], rel=0.05), row
+
+
+MODELS = " ".join((Path(__file__).parents[2] / "docs" / "models.md").read_text().split())
+TWO_PARTS = {
+    r"a window and 20 tokens of whisper-tiny are ([\d.]+) GB": ("whisper-tiny", "--tokens", "20"),
+    r"of whisper-small ([\d.]+) GB": ("whisper-small", "--tokens", "20"),
+    r"a sentence of 32 tokens into 32 by opus-mt ([\d.]+) GB": ("opus-mt", "--prompt", "32", "--tokens", "32"),
+    r"a text of 512 into 60 by bart-large-cnn ([\d.]+) GB": ("bart-large-cnn", "--prompt", "512", "--tokens", "60"),
+}
+
+
+def test_models_of_two_parts_take_what_is_said(puma: Run) -> None:
+    for said, words in TWO_PARTS.items():
+        (gigabytes,) = re.findall(said, MODELS)
+        cost = puma("cost", *words, "--network", "lan", "--json").json
+        assert f"{cost['bytes']['total'] / 1e9:.2g}" == gigabytes, words
+        if rounds := re.findall(rf"{said} in all and ([\d,]+) rounds", MODELS):
+            assert number(rounds[0][1]) == cost["rounds"]
