@@ -147,7 +147,7 @@ def shared_before(path: Path, params: Mapping[str, Tensor]) -> bytes | None:
     It reads all of them once.
     """
     try:
-        sharing, digest = path.with_name(f"{path.name}.shared").read_text().split()
+        sharing, digest = path.with_name(f"{path.name}.shared").read_text(encoding="utf-8").split()
         found = bytes.fromhex(sharing)
     except (OSError, ValueError):
         return None
