@@ -29,7 +29,7 @@ from puma.wire.parameters import CHECK
 
 def state_folder() -> Path:
     """Where resume files lie unless told otherwise."""
-    return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "puma" / "uploads"
+    return folders.of_user("XDG_STATE_HOME", ".local", "state") / "puma" / "uploads"
 
 
 def plaintext_digest(tensor: Tensor) -> bytes:

@@ -20,8 +20,10 @@ import torch
 import puma
 from puma.client.cost import Cost
 from puma.engine.rehearsing import FEW
+from puma.errors import StoreError
 from puma.models import architecture
 from puma.models.config import Config
+from puma.store import folders
 from puma.wire.messages import Encode, Generate
 from puma.wire.parameters import KEEP_MASKS_BELOW
 
@@ -159,7 +161,7 @@ def aside(config: Config, request: Generate | Encode, done: Work) -> Aside:
 
 def known() -> Speed | None:
     """This machine's speed, if it was measured earlier for the same machine and program."""
-    with contextlib.suppress(OSError, msgspec.MsgspecError):
+    with contextlib.suppress(OSError, StoreError, msgspec.MsgspecError):
         return _speeds.decode(path().read_bytes())
     return None
 
@@ -189,5 +191,4 @@ def path() -> Path:
         state += [line for line in lines if line.startswith("model name")]
     state += [str(sorted(os.sched_getaffinity(0))) if hasattr(os, "sched_getaffinity") else "", torch.__version__]
     name = hashlib.sha256("\n".join(state).encode()).hexdigest()[:16]
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return cache / "puma" / f"speed-{name}.json"
+    return folders.of_user("XDG_CACHE_HOME", ".cache") / "puma" / f"speed-{name}.json"
