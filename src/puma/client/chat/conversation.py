@@ -33,8 +33,10 @@ class Conversation:
         return self._format.templated
 
     def say(self, cluster: Any, line: str, tokens: int = 128, stop: str | None = None, **sampling: Any) -> str:
-        """One turn, asked of a cluster that serves the model: the answer's text. All else is as for its `stream`. A turn
-        that failed is none: the next one has nothing of it."""
+        """One turn, asked of a cluster that serves the model: the answer's text. All else is as for its `stream`.
+
+        A turn that failed is none: the next one has nothing of it.
+        """
         before = self._messages, self._text
         ids = self.prompt_ids(line, tokens)
         try:
