@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from puma.measure.estimate import Estimate, usual
 from puma.reference.plain_model import PlainModel
 from tests.cli.conftest import Run
 
@@ -17,13 +18,26 @@ def number(text: str) -> int:
     return int(text.replace(",", ""))
 
 
-def test_the_first_example_takes_the_rounds_and_bytes_that_it_shows(puma: Run) -> None:
+def example() -> tuple[int, int, int]:
+    """Tokens of its prompt and of its answer, and rounds."""
     words, tokens, rounds = re.findall(r'generate "(.+?)" --tokens (\d+).*?([\d,]+) rounds', README, re.DOTALL)[0]
-    length = len(PlainModel("stories").prompt_ids(words, number(tokens)))
+    return len(PlainModel("stories").prompt_ids(words, number(tokens))), number(tokens), number(rounds)
+
+
+def test_the_first_example_takes_the_rounds_that_it_shows(puma: Run) -> None:
+    length, tokens, rounds = example()
     cost = puma("cost", "stories", "--prompt", length, "--tokens", tokens, "--network", "lan", "--json").json
-    assert cost["rounds"] == number(rounds)
+    assert cost["rounds"] == rounds
+
+
+@pytest.mark.slow
+def test_the_first_example_takes_the_bytes_that_it_shows() -> None:
+    """By the model's own plan, as it runs."""
+    clear, (length, tokens, _) = PlainModel("stories"), example()
+    clear.plan()
+    cost = Estimate.of(clear.config, usual(clear.config, length, tokens)).whole
     (sizes,) = re.findall(r"([\d.]+) MiB online, ([\d.]+) MiB offline", README)
-    assert [f"{cost['bytes'][kind] / 2**20:.1f}" for kind in ("online", "offline")] == [*sizes]
+    assert [f"{size / 2**20:.1f}" for size in (cost.online, cost.offline)] == [*sizes]
 
 
 LONG = README.partition("**Long prompts are dear**")[2].partition("\n\n")[0]
