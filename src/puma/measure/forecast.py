@@ -87,7 +87,7 @@ class Network:
             "compute_seconds": alone,
             "hidden_seconds": hidden,
             "processor_seconds": processor,
-            "seconds": max(alone[0], parts["offline_seconds"], idle + max(alone[1:])),
+            "seconds": max(alone[0], parts["offline_seconds"], idle + self.rtt + max(alone[1:])),
             "seconds_here": max(here[0], parts["offline_seconds"], shared),
             "assumptions": ASSUMPTIONS,
         }  # fmt: skip
@@ -102,6 +102,7 @@ ASSUMPTIONS = [
     "each party computes as fast as this machine does, with all of its cores; its speed was measured once and is kept",
     "the two messages of a round cross: it waits for half a round-trip time and for one of them to be sent",
     "rates hold for each direction between two machines; connections are warm and lose nothing",
+    "before a request's first step three daemons agree on it, which takes a round trip more than parties of one client",
     "the dealer runs ahead and sends while it computes: the longer of both matters where it outlasts all the rest",
     "while an evaluator waits for a slow network it draws masks of weights that come next, and multiplies what it can",
 ]
