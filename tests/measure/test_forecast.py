@@ -100,7 +100,10 @@ def test_masks_are_drawn_and_multiplied_while_an_evaluator_waits() -> None:
     early = Early(drawn=0.5, saved=0.25, told=0.5, spared=0.375)
     wan, some = Network.parse("wan"), replace(SPEED, early=early)
     bare = wan.predict(cost, todo, some)
-    waits = bare["latency_seconds"] + bare["online_seconds"]
+    (head,) = (part["rounds"] for part in cost.breakdown if part["name"] == "head")
+    answer = (head / 2 + 1) * 0.04  # in which nothing is left to draw
+    waits = bare["latency_seconds"] + bare["online_seconds"] - answer
+    assert head > 2 and waits > 0
     for weights in (1e6, 1e12):
         more, walk = replace(todo, weights=weights), (2e-9 + 8 * 1e-10) * weights
         bare, drawn, told = (
@@ -116,7 +119,8 @@ def test_masks_are_drawn_and_multiplied_while_an_evaluator_waits() -> None:
         assert told["hidden_seconds"][1] == pytest.approx(share * 0.5 * walk + part * again)
         saved = drawn["compute_seconds"][1] - told["compute_seconds"][1]
         assert saved == pytest.approx(1.5 * part * 0.375 * product)
-        assert told["seconds"] <= drawn["seconds"] <= bare["seconds"] and told["seconds_here"] >= told["seconds"]
+        assert told["seconds"] <= drawn["seconds"] <= bare["seconds"]
+        assert told["seconds_here"] > told["seconds"] - 0.041  # daemons agree first
     quick = Network.parse("1ms,5Gbps").predict(cost, more, some, Aside(weights, weights))
     assert quick["hidden_seconds"] == [0.0, 0.0, 0.0]
     assert quick["processor_seconds"] == pytest.approx(some.seconds(more))
@@ -146,8 +150,9 @@ def test_what_may_be_done_aside() -> None:
     one, some = found(8, 1)
     assert some == Aside(one.weights, one.weights, one.products)
     four, some = found(8, 4)
-    assert some == Aside(four.weights, one.weights, four.products * 8 / 11, 3 * one.weights)
+    assert some == Aside(four.weights, one.weights, four.products * 8 / 11, 3 * one.weights, 4)
     assert found(100, 9)[1].shared == 6 * one.weights, "the dealer walks for four steps at once"
+    assert found(8, 4, Llama(vocab_size=16, hidden_size=8, intermediate_size=8, layers=1, heads=1))[1] == Aside(steps=4)
     assert found(100, 1)[1] == Aside(found(100, 1)[0].weights)
     assert (
         found(8, 1, in_the_open(config))[1]

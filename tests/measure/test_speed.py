@@ -58,6 +58,13 @@ def test_others_on_the_same_cores() -> None:
     assert together((4, 1.5, 1.5), 0.5, 2, beside=3) == pytest.approx(5), "two cores do no more than two seconds in one"
 
 
+def test_nothing_is_hidden_while_the_answer_is_on_its_way() -> None:
+    """Two seconds of four are left for what takes two cores two seconds, and the dealer wants them, too."""
+    assert together((2, 4, 4), 4, 2, hidden=(0, 2, 2)) == pytest.approx(19 / 3)
+    assert together((2, 4, 4), 4, 2, hidden=(0, 2, 2), last=2) == pytest.approx(7)
+    assert together((0, 0, 0), 3, 2, last=3) == 3
+
+
 def test_work_of_a_model() -> None:
     config = preset("gpt2")
     cost = cost_of([Report([Spent("other", 0.0, 9, 500, 100)], 0.0, 0.0, 0.0, 0.0)] * 3, 7)

@@ -21,6 +21,7 @@ from puma.wire.messages import Encode, Generate, Report
 
 RATES = {"kbps": 1e3, "mbps": 1e6, "gbps": 1e9}
 TIMES = {"us": 1e-6, "ms": 1e-3, "s": 1.0}
+HEAD = "head"  # what a step's last rounds are booked under: the next token is sought, and no parameter read
 NETWORK_HINT = "choose lan, paper, wan, or a round-trip time and a rate such as 5ms,1Gbps"
 
 
@@ -75,14 +76,15 @@ class Network:
             "offline_seconds": 8 * dealer / self.rate,
             "upload_seconds": 8 * cost.client / self.rate,
         }
-        waits = parts["latency_seconds"] + parts["online_seconds"] if self.rtt / 2 > SLOW else 0.0
+        last = self._last(cost, some)
+        waits = parts["latency_seconds"] + parts["online_seconds"] - last if self.rtt / 2 > SLOW else 0.0
         aside = speed.aside(work, some, waits)
         saved, hidden = ([each[i] for each in aside] for i in (0, 1))
         processor = [whole - less + more for whole, less, more in zip(speed.seconds(work), saved, hidden, strict=True)]
         alone, here = (speed.passed(work, saved, threads) for threads in (speed.cores, max(1, speed.cores // 3)))
         idle = sum(parts.values()) - parts["offline_seconds"]
         busy = [seen + speed.stretch * unseen for seen, unseen in zip(here, hidden, strict=True)]
-        shared = together(busy, idle, speed.cores, beside, [speed.stretch * unseen for unseen in hidden])
+        shared = together(busy, idle, speed.cores, beside, [speed.stretch * unseen for unseen in hidden], last)
         return asdict(self) | parts | {
             "compute_seconds": alone,
             "hidden_seconds": hidden,
@@ -91,6 +93,11 @@ class Network:
             "seconds_here": max(here[0], parts["offline_seconds"], shared),
             "assumptions": ASSUMPTIONS,
         }  # fmt: skip
+
+    def _last(self, cost: Cost, some: Aside) -> float:
+        """Seconds in which the answer is on its way: from the logits of the last step on, and before, the request."""
+        rounds = sum(part["rounds"] for part in cost.breakdown if part["name"] == HEAD) / some.steps
+        return (rounds / 2 + 1) * self.rtt
 
 
 NETWORKS = {

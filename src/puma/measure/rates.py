@@ -42,12 +42,14 @@ class Work(msgspec.Struct, frozen=True, array_like=True):
 class Aside(NamedTuple):
     """Of a request's work what an evaluator may do while it waits for a slow network: draw masks of so many
     parameters, and make a half of the products with so many, of so many multiply-adds, which a rehearsal tells. And of
-    how many parameters the dealer draws no masks, because it multiplies those of several steps at once."""
+    how many parameters the dealer draws no masks, because it multiplies those of several steps at once; and how many
+    steps there are, behind the last of which nothing is left to draw."""
 
     drawn: float = 0.0
     told: float = 0.0
     products: float = 0.0
     shared: float = 0.0
+    steps: int = 1
 
 
 NOTHING = Aside()
@@ -160,17 +162,17 @@ def work(config: Config, request: Generate | Encode, cost: Cost) -> Work:
 def aside(config: Config, request: Generate | Encode, done: Work) -> Aside:
     """What of this work evaluators may do in their waits, and the dealer for several steps at once: nothing of kept or
     of public parameters."""
-    if config.formats.open or not done.weights:
-        return Aside()
     passes, prompt = getattr(request, "tokens", 1), request.input.tokens
+    if config.formats.open or not done.weights:
+        return Aside(steps=passes)
     if not isinstance(request, Generate):
         return Aside(done.weights)
     walks = -(-passes // STEPS) if architecture(config).foresees(config) and not request.fed else passes
     shared = done.weights / passes * (passes - walks)
     if prompt > FEW:
-        return Aside(done.weights, shared=shared)
+        return Aside(done.weights, shared=shared, steps=passes)
     rows = prompt + len(request.input.lengths) * (passes - 1)
-    return Aside(done.weights, done.weights / passes, done.products * prompt / rows, shared)
+    return Aside(done.weights, done.weights / passes, done.products * prompt / rows, shared, passes)
 
 
 def known() -> Speed | None:
@@ -181,19 +183,22 @@ def known() -> Speed | None:
 
 
 def together(
-    busy: Sequence[float], idle: float, cores: int, beside: float = 0.0, hidden: Sequence[float] = (0.0, 0.0, 0.0)
-) -> float:
+    busy: Sequence[float], idle: float, cores: int, beside: float = 0.0, hidden: Sequence[float] = (0.0, 0.0, 0.0),
+    last: float = 0.0,
+) -> float:  # fmt: skip
     """Seconds until all three are done, who are busy for so long each, on so many cores.
 
     The evaluators go in lockstep and wait for `idle` seconds between, for `hidden` ones of which each is busy all
     the same; the dealer, who runs ahead, and whoever else wants these cores for `beside` seconds, take turns with them
-    where cores are too few. No core does more than one of them at a time.
+    where cores are too few. No core does more than one of them at a time, and in the `last` of the idle seconds nothing
+    is left to do.
     """
     dealer, *evaluators = busy
     seen = [seconds - aside for seconds, aside in zip(evaluators, hidden[1:], strict=True)]
-    pair = max(max(seen) + idle, sum(evaluators) / cores)
-    crowd = (sum(evaluators) / pair + 1) / cores
-    return max(dealer, pair + (dealer + beside) * max(0.0, crowd - 1), (sum(busy) + beside) / cores)
+    first = max(max(seen) + idle - last, sum(evaluators) / cores)  # until nobody has anything to do
+    crowd = (sum(evaluators) / first + 1) / cores if first else 0.0
+    pair = first + (dealer + beside) * max(0.0, crowd - 1)
+    return last + max(dealer, pair, (sum(busy) + beside) / cores)
 
 
 def path() -> Path:
