@@ -85,12 +85,12 @@ def gains(cores: int) -> tuple[float, float]:
 
 def _beside(make: Callable[[], Callable[[], object]], others: int) -> float:
     """Own seconds of what is made, while so many other threads do the same over and over."""
-    over, begun = threading.Event(), threading.Barrier(others + 1)
+    over, begun = threading.Event(), threading.Semaphore(0)
 
     def another() -> None:
         work = make()
         work()
-        begun.wait()
+        begun.release()
         while not over.is_set():
             work()
 
@@ -99,11 +99,11 @@ def _beside(make: Callable[[], Callable[[], object]], others: int) -> float:
         thread.start()
     try:
         work = make()
-        begun.wait(BEGUN)
+        for _ in threads:
+            begun.acquire(timeout=BEGUN)
         return _least(work, thread_time)
     finally:
         over.set()
-        begun.abort()
         for thread in threads:
             thread.join()
 
