@@ -30,7 +30,7 @@ _IMPORTS = re.compile(r"^from puma\.kernels([.\w]*) import (\([^)]*\)|.*)$", re.
 def compiled(function: Callable[..., Any]) -> Any:
     """Compiled at the first call, kept on disk where a place can be written, releasing Python's lock."""
     try:
-        result = njit(nogil=True, cache=True)(function)
+        result: Any = njit(nogil=True, cache=True)(function)
     except RuntimeError:  # numba found no directory it may write to
         return njit(nogil=True)(function)
     # numba asks whether the function's own file has changed, and would keep code of what that file imports for ever

@@ -66,7 +66,7 @@ def test_sentences(hub: Hub) -> None:
     add(folder, "modules.json", content=json.dumps(MODULES))
     add(folder, "1_Pooling/config.json", content='{"pooling_mode_cls_token": true}')
     add(folder, "2_Unused/config.json", "1_Pooling/notes.md")
-    assert load(NAME).config.pooling.modes == ("cls",)
+    assert load(NAME).config.pooling.modes == ("cls",)  # type: ignore[union-attr]
     wanted = {"modules.json", "1_Pooling/config.json", "sentence_bert_config.json"}
     assert wanted | {"config_sentence_transformers.json", "vocab.txt"} <= set(hub.fetched)
     assert not {"2_Unused/config.json", "1_Pooling/notes.md", *COPIES} & set(hub.fetched)
