@@ -60,7 +60,7 @@ def finished(party: Party, result: Any) -> Any:
 
 def secrets_in(result: Any) -> Iterator[Any]:
     """The secrets of a result, in order."""
-    if isinstance(result, lookup.Digit | boolean.MaskedBit | Secret | Tensor | Outline):
+    if isinstance(result, lookup.Digit | lookup.Top | boolean.MaskedBit | Secret | Tensor | Outline):
         yield result
     elif isinstance(result, list | tuple):
         for item in result:
@@ -85,6 +85,8 @@ def parts(result: Any) -> list[Tensor | None]:
             found.append(secret.word)
         elif isinstance(secret, lookup.Digit):
             found += [secret.hot, secret.public]
+        elif isinstance(secret, lookup.Top):
+            found += [secret.part, secret.public, *(parts(secret.rest) if secret.rest else [])]
         else:
             found.append(secret)
     return found

@@ -156,6 +156,8 @@ LOCAL = {
     "compare.digit_bits",
     "compare.sign_of",
     "lookup.digit",
+    "lookup.halved",
+    "lookup.sign_bits",
     "lookup.each_of",
     "retrieval.choice_bytes",
     "functional.component",

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from puma import pool
-from puma.kernels.cpu_bits import xor_of_products
+from puma.kernels.cpu_bits import population, xor_of_products
 from puma.kernels.cpu_chains import (
     cut,
     cut_both,
@@ -59,6 +59,7 @@ __all__ = [
     "pack_rows",
     "parity",
     "picked",
+    "population",
     "reduce",
     "selected",
     "shift_right",

@@ -8,7 +8,7 @@ looked up.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
 import torch
@@ -64,6 +64,12 @@ class Digit:
         """The dealer's +1 or -1 that `lookup` leaves on its results: P1's bit at the hit (dealer only)."""
         return 2 * kernels.hot_bit(self.hot, self.public, self.width) - 1
 
+    def signed(self) -> Tensor:
+        """At an evaluator its part of that sign, whose sum is over the integers: how many of its positions are set, or
+        less that number; local. So halves agree in all places but one, and nobody is sent a word for it."""
+        count = kernels.population(self.hot, self.width)
+        return count if self.party.rank == FIRST else -count
+
     def lookup(self, tables: Tensor, bits: int, fracs: Sequence[int]) -> list[Additive]:
         """sign * tables[t][difference] as Additives in ring `bits`; local. tables: (T, 2^width) words.
 
@@ -79,7 +85,49 @@ class Digit:
         return [Additive(self.party, sums[t], bits, f, dealt=False) for t, f in enumerate(fracs)]
 
 
+class Top:
+    """The topmost digit of a masked value as far as its sign needs it: m's highest bit (l's at the dealer) beside this
+    party's part of l's, and a digit of the bits `rest` below it; None where there are none.
+
+    A vector of the whole digit would take twice as much.
+    """
+
+    def __init__(self, party: Party, part: Tensor, public: Tensor, rest: Digit | None) -> None:
+        self.party, self.part, self.public, self.rest = party, part, public, rest
+
+    def __repr__(self) -> str:
+        return f"Top(shape={tuple(self.public.shape)}, rest={self.rest})"
+
+    def differs(self) -> Bits:
+        """Whether the highest bits differ; local."""
+        if self.party.is_dealer or self.party.dry:
+            return Bits(self.party, self.party.nothing(self.public.shape))
+        return Bits(self.party, self.part ^ self.public if self.party.rank == FIRST else self.part)
+
+    def always(self) -> Bits:
+        """Ones; local."""
+        nothing = self.party.nothing(self.public.shape)
+        return Bits(self.party, nothing + 1 if self.party.rank == FIRST else nothing)
+
+
 Asked = tuple[Digit, Sequence[int] | None]
+
+
+def sign_bits(top: Digit | Top, asked: Mapping[str, Asked]) -> dict[str, Bits]:
+    """What is `asked`, and "minus", the sign without a borrow into the topmost digit, which "turns" would change.
+
+    What is negative with a borrow and not without, or the other way round, is at an end of the negative ones.
+    """
+    if isinstance(top, Digit):
+        half = top.size // 2
+        asked = {**asked, "minus": (top, range(half, top.size)), "turns": (top, (0, half))}
+        return dict(zip(asked, each_of(*asked.values()), strict=True))
+    if top.rest is None:
+        found = dict(zip(asked, each_of(*asked.values()), strict=True)) if asked else {}
+        return found | {"minus": top.differs(), "turns": top.always()}
+    asked = {**asked, "minus": (top.rest, None), "turns": (top.rest, (0,))}
+    found = dict(zip(asked, each_of(*asked.values()), strict=True))
+    return found | {"minus": found["minus"] ^ top.differs()}
 
 
 def each_of(*asked: Asked) -> list[Bits]:
@@ -112,7 +160,7 @@ def column(numbers: tuple[int, ...], dims: int, device: torch.device) -> Tensor:
 
 
 def digit_cost(count: int, *widths: int) -> Cost:
-    """The cost of digits of these widths of `count` elements."""
+    """The cost of digits of these widths of `count` elements; a width of 0 is a bit."""
     return Cost(0, 0, sum(message_bits(count, 1 << width) for width in widths))
 
 
@@ -128,10 +176,37 @@ def digits(x: Share, low: int | Sequence[int], widths: Sequence[int]) -> list[Di
     Safe: P2's half of each one-hot vector is padded by P1's, drawn from k01. Source: truth tables under a mask (Ishai
     et al. 2013); the vectors are the whole of what keys of function secret sharing (Boyle et al. 2015) would expand to.
     """
-    party, shape, lows = x.party, tuple(x.shape), _lows(low, widths)
+    found = _dealt(x, _lows(low, widths), widths)
+    return [Digit(x.party, hot, word, w) for hot, word, w in found]
+
+
+def _signed_cost(x: Share | Size, low: int, widths: Sequence[int]) -> Cost:
+    return digit_cost(x.numel(), *halved(widths))
+
+
+@declares("offline 2^w for each width w, but 2^(w-1) + 1 for the last", "section 4", _signed_cost)
+def signed_digits(x: Share, low: int, widths: Sequence[int]) -> list[Digit | Top]:
+    """The same for a sign: of the topmost digit only what that needs, a bit and a digit of the others."""
+    *hots, (part, bit, _) = _dealt(x, _lows(low, (*halved(widths)[:-1], 1)), halved(widths))
+    found = [Digit(x.party, hot, word, w) for hot, word, w in hots]
+    rest = found.pop() if len(found) == len(widths) else None
+    return [*found, Top(x.party, part, bit, rest)]
+
+
+def halved(widths: Sequence[int]) -> tuple[int, ...]:
+    """The widths of what is dealt for a sign: of the topmost digit what lies below its highest bit, if anything, and
+    that bit, which is 0 wide."""
+    *lower, top = widths
+    return (*lower, top - 1, 0) if top > 1 else (*lower, 0)
+
+
+def _dealt(x: Share, lows: Sequence[int], widths: Sequence[int]) -> list[tuple[Tensor, Tensor, int]]:
+    """For each width this party's part of one-hot vectors, and the digits of m (of l at the dealer); of a bit, which is
+    0 wide, its part as 0/1 words."""
+    party, shape = x.party, tuple(x.shape)
     a, b = x.components
     other = b if party.is_dealer else None  # l1 + l2, or m
-    words = kernels.cut_digits(a, other, list(zip(lows, widths, strict=True)))
+    words = kernels.cut_digits(a, other, [(low, max(w, 1)) for low, w in zip(lows, widths, strict=True)])
     counts, total, order = _laid(math.prod(shape), tuple(widths))
     half = party.random_bytes(FIRST, "one-hot", sum(counts))
     if party.is_dealer:
@@ -143,7 +218,7 @@ def digits(x: Share, low: int | Sequence[int], widths: Sequence[int]) -> list[Di
     else:
         received = half if party.rank == FIRST else party.correction(None, total)
         hots = _split_hots(received, shape, widths, counts, order)
-    return [Digit(party, hots[i], words[i], w) for i, w in enumerate(widths)]
+    return [(hots[i], words[i], w) for i, w in enumerate(widths)]
 
 
 def _lows(low: int | Sequence[int], widths: Sequence[int]) -> list[int]:
@@ -173,8 +248,10 @@ def _split_hots(
 
 
 def _unpack_hot(buffer: Tensor, shape: tuple[int, ...], width: int) -> Tensor:
-    if not buffer.numel():
+    if not buffer.numel() and width:
         return torch.zeros((*shape, 1 << max(0, width - 6)), dtype=torch.int64, device=buffer.device)
+    if width == 0:
+        return kernels.unpack_bits(buffer, shape)
     if width >= 6:
         return buffer.view(torch.int64).reshape(*shape, 1 << (width - 6))
     return kernels.unpack(buffer, 1 << width, (*shape, 1))
