@@ -249,7 +249,7 @@ def _piecewise_in_clear(spline: Spline, x: Clear, owners: Tensor | None = None) 
     return clear_forms.open_truncate((z, frac - spline.out_frac))[0].settled()
 
 
-def indexed(spline: Spline, x: Share, at_once: Sequence[int] = ()) -> tuple[Digit, list[Digit | Top], Tensor]:
+def indexed(spline: Spline, x: Share, at_once: Sequence[int] = ()) -> tuple[Digit, Sequence[Digit | Top], Tensor]:
     """The index of x, the digits above it or those that tell the range at once, and the public or dealer's offset."""
     x = x.shifted(-round(spline.low * 2**spline.frac)).reduced(spline.range_bits if spline.checked else x.bits)
     widths = [spline.width, *([] if at_once else spline.top_widths)]
