@@ -238,6 +238,44 @@ def open_truncate(*pairs: tuple[Additive, int]) -> Protocol[list[Share]]:
     return (yield from _opened(pairs))
 
 
+def coarse_cost(z: Additive | Size, shift: int, places: int) -> Cost:
+    """The cost of `open_coarsely`."""
+    bits, count = z.bits - shift, z.numel()
+    return Cost(1, 2 * message_bits(count, bits), message_bits(count, bits - places))
+
+
+@declares("online 2(k-s), offline k-s-c; 1 round", "section 3", coarse_cost)
+@in_clear(clear.open_coarsely)
+def open_coarsely(z: Additive, shift: int, places: int) -> Protocol[tuple[Share, Share]]:
+    """z / 2^s as `open_truncate` gives it, in ring k - s, and that without `places` more, as `truncated` does.
+
+    The former is for digits alone, which ask evaluators for nothing but m: the dealer's part joins the mask, l = r1 +
+    r2 - z0, instead of what is sent, and nobody else has parts of that. Those that the latter needs are a1, from k01,
+    and a2 = l - a1, without their low bits. Safe: m is padded as in reshare; P2 is sent of a2 alone, which a1 pads.
+    """
+    assert z.dealt
+    party, shape, before = z.party, tuple(z.shape), before_cut(z.party, shift)
+    bits, frac = z.bits - shift, z.frac - shift
+    left, less = bits - places, frac - places
+    count = _size(party, shape, left)
+    pads, own = party.own_words("mask", shape), party.words(FIRST, "coarse", shape)
+    if isinstance(pads, tuple):
+        part = kernels.cut(z.part, None, before, shift, z.bits, 0) if shift else z.part
+        first, second = pads[0] - part, pads[1]
+        rest = kernels.shift_right(first + second - present(own), places, bits)
+        party.correction(None if party.dry else kernels.pack(rest, left), count)
+        yield [Piece(None, bits)]
+        coarse = kernels.shift_right(present(own), places, bits)
+        return Share(party, first, second, bits, frac), Share(party, coarse, rest, left, less)
+    if party.rank == FIRST:
+        coarse = kernels.shift_right(present(own), places, bits)
+    else:
+        coarse = kernels.unpack(present(party.correction(None, count)), left, shape)
+    (m,) = yield [Piece(kernels.padded(z.part, before, shift, z.bits, None, pads), bits, joined=SUM)]
+    high = kernels.cut(m, None, 1 << (places - 1), places, bits, -1)
+    return Share(party, m, party.nothing(shape), bits, frac), Share(party, high, coarse, left, less)
+
+
 def lift_cost(*pairs: tuple[Share | Size, int], least: int = 2) -> Cost:
     """The cost of `lift`."""
     online = sum(2 * message_bits(x.numel(), k - x.bits) for x, k in pairs)
