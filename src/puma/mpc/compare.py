@@ -32,7 +32,7 @@ from puma.mpc.boolean import (
 )
 from puma.mpc.clear_forms import in_clear
 from puma.mpc.cost import FREE, Cost, Size, declares
-from puma.mpc.lookup import Asked, Digit, Top, digit_cost, digits, halved, places, sign_bits, signed_digits, topped
+from puma.mpc.lookup import Asked, Digit, Top, digit_cost, digits, halved, sign_bits, signed_digits, spans, topped
 from puma.mpc.party import Protocol, together
 from puma.mpc.polynomial import ONE, Polynomial, bit, multiplied, products, times
 from puma.mpc.share import Bits, MaskedBit, Share, stacked
@@ -141,7 +141,7 @@ def below(x: Share, thresholds: Sequence[int]) -> Protocol[Bits]:
         again = [Digit(party, nothing, nothing, d.width) for d in parts]
     else:
         m = x.m.unsqueeze(-1) - _row(tuple(thresholds), x.device)
-        public = kernels.cut_digits(m, None, places(0, halved(each)))
+        public = kernels.cut_digits(m, None, spans(0, halved(each)))
         pairs = zip(parts, public, strict=True)
         again = [Digit(party, d.hot.unsqueeze(-2), its, d.width) for d, its in pairs]
     return (yield from sign_of(topped(again, len(each))))

@@ -221,7 +221,7 @@ def _dealt(x: Share, low: int | tuple[int, ...], widths: tuple[int, ...]) -> lis
     party, shape = x.party, tuple(x.shape)
     a, b = x.components
     other = b if party.is_dealer else None  # l1 + l2, or m
-    words = kernels.cut_digits(a, other, places(low, widths))
+    words = kernels.cut_digits(a, other, spans(low, widths))
     counts, total, order = _laid(math.prod(shape), widths)
     half = party.random_bytes(FIRST, "one-hot", sum(counts))
     if party.is_dealer:
@@ -241,7 +241,7 @@ def _one_of(hots: Callable[[], dict[int, Tensor]], i: int) -> Tensor:
 
 
 @lru_cache(maxsize=1 << 12)
-def places(low: int | tuple[int, ...], widths: tuple[int, ...]) -> tuple[tuple[int, int], ...]:
+def spans(low: int | tuple[int, ...], widths: tuple[int, ...]) -> tuple[tuple[int, int], ...]:
     """Where each digit begins, neighbours from one place up or at these, and how many bits it takes: at least one."""
     lows = [low + sum(widths[:i]) for i in range(len(widths))] if isinstance(low, int) else low
     return tuple((at, max(width, 1)) for at, width in zip(lows, widths, strict=True))
