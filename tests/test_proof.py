@@ -44,7 +44,7 @@ SENDERS = {
 GENERATORS = {"mpc/party.py Party.run", "mpc/party.py together", "engine/dry_run.py _Word._wanted"}
 # Who makes pieces of a message or a correction, and in which lemma.
 SPEAKERS = {
-    "mpc/arithmetic.py deal": 2,
+    "mpc/arithmetic.py _half": 2,
     "mpc/arithmetic.py _masked": 3,
     "mpc/arithmetic.py open_coarsely": 4,
     "mpc/arithmetic.py reveal": 13,

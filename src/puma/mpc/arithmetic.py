@@ -38,15 +38,24 @@ def deal(party: Party, value: Tensor | None, shape: tuple[int, ...], bits: int, 
     Safe: what P2 receives is padded by the k01 words. Returns this evaluator's half, and the dealer's own value at the
     dealer.
     """
+    half = _half(party, value, 0, 0, bits, shape, purpose)
+    if party.is_dealer:
+        return present(value)
+    return present(half) if party.rank == FIRST else kernels.unpack(present(half), bits, shape)
+
+
+def _half(
+    party: Party, value: Tensor | None, before: int, shift: int, bits: int, shape: tuple[int, ...], purpose: str
+) -> Tensor | None:
+    """This evaluator's half of ((value + before) mod 2^bits >> shift), of which the dealer alone knows the value: P1
+    draws words of k01, P2 is sent the difference, and has its bytes."""
     half = party.words(FIRST, purpose, shape)
     if party.rank == FIRST:
-        return present(half)
-    count = _size(party, shape, bits)
-    if party.rank == DEALER:
-        value = present(value)
-        party.correction(None if party.dry else kernels.packed_less(value, 0, 0, bits, present(half)), count)
-        return value
-    return kernels.unpack(present(party.correction(None, count)), bits, shape)
+        return half
+    count, payload = _size(party, shape, bits - shift), None
+    if party.is_dealer and not party.dry:
+        payload = kernels.packed_less(present(value), before, shift, bits, present(half))
+    return party.correction(payload, count)
 
 
 def _size(party: Party, shape: Sequence[int], bits: int) -> int:
@@ -168,14 +177,7 @@ def _masked(z: Additive, shift: int = 0) -> tuple[Message, Tensor | tuple[Tensor
     """This party's padded part of z / 2^shift, rounded for itself, ready to swap, and its fresh masks; deals the
     dealer's part first."""
     party, shape, bits, before = z.party, tuple(z.shape), z.bits - shift, before_cut(z.party, shift)
-    dealt: Tensor | None = None
-    if z.dealt:
-        half = party.words(FIRST, "deal", shape)
-        if party.is_dealer:
-            payload = None if party.dry else kernels.packed_less(z.part, before, shift, z.bits, present(half))
-            party.correction(payload, _size(party, shape, bits))
-        else:
-            dealt = half if party.rank == FIRST else party.correction(None, _size(party, shape, bits))
+    dealt = _half(party, z.part, before, shift, z.bits, shape, "deal") if z.dealt else None
     pads = party.own_words("mask", shape)
     if isinstance(pads, tuple):  # the dealer's: both
         return [Piece(None, bits)], pads
