@@ -88,9 +88,8 @@ class Digit:
         shape = self.public.shape
         if self.party.is_dealer:
             return [Additive(self.party, self.party.nothing(shape), bits, f, dealt=False) for f in fracs]
-        sums = kernels.lookup(self.hot, self.public, self.width, tables)
-        if self.party.rank != FIRST:
-            sums = -sums
+        turned = tables if self.party.rank == FIRST else -tables  # fewer words than the sums
+        sums = kernels.lookup(self.hot, self.public, self.width, turned)
         return [Additive(self.party, sums[t], bits, f, dealt=False) for t, f in enumerate(fracs)]
 
 
