@@ -264,10 +264,9 @@ def open_coarsely(z: Additive, shift: int, places: int) -> Protocol[tuple[Share,
     if isinstance(pads, tuple):
         part = kernels.cut(z.part, None, before, shift, z.bits, 0) if shift else z.part
         first, second = pads[0] - part, pads[1]
-        rest = kernels.shift_right(first + second - present(own), places, bits)
+        rest, coarse = kernels.cut_both(first - present(own), second, present(own), 0, places, bits, 0)
         party.correction(None if party.dry else kernels.pack(rest, left), count)
         yield [Piece(None, bits)]
-        coarse = kernels.shift_right(present(own), places, bits)
         return Share(party, first, second, bits, frac), Share(party, coarse, rest, left, less)
     if party.rank == FIRST:
         coarse = kernels.shift_right(present(own), places, bits)
