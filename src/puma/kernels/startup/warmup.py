@@ -112,7 +112,8 @@ def _functions() -> list[Any]:
 
 
 def _on_disk(function: Any) -> bool:
-    """Whether the index of the cache lists this function as it stands now; no public way tells."""
+    """Whether the index of the cache lists this function as it stands now, for this processor; no public way tells."""
     with contextlib.suppress(Exception):
-        return bool(function._cache._cache_file._load_index())
+        here = function.targetctx.codegen().magic_tuple()
+        return any(made == here for _, made, _ in function._cache._cache_file._load_index())
     return False
