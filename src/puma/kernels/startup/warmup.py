@@ -79,7 +79,7 @@ def compile_kernels() -> None:
     kernels.joined(kernels.cut(x, x, 1, 2, 34, -1), x, 3, 1)
     kernels.joined_both(*kernels.cut_both(x, x, x, 1, 2, 34, -1), x, x, 3, 1)
     kernels.selected(x, x, x, counts, True)
-    kernels.line(kernels.line_masks(x, x, x, x, x), x, x, x)
+    kernels.line(kernels.line_masks(x, x, x, x, x), kernels.population(hot, 3), x, x, x)
     kernels.unpack(kernels.pack(x, 34), 34, (8,))
     kernels.unpack_runs(kernels.pack(x, 2), [2], (8,))
     kernels.padded(x, 1, 2, 36, kernels.packed_less(x, 1, 2, 36, x), x)
