@@ -6,7 +6,7 @@ import contextlib
 import io
 import json
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -62,8 +62,8 @@ def made(case: Case, folder: Path) -> Any | None:
     return model
 
 
-def answers(model: Any, case: Case) -> dict[str, torch.Tensor]:
-    """What transformers computes, by what it is."""
+def answers(model: Any, case: Case, read: Sequence[int] = IDS) -> dict[str, torch.Tensor]:
+    """What transformers computes of these ids, by what it is."""
     with torch.no_grad(), quiet():
         if case.model_type == "vit":
             found = model(pixels(model.config), output_hidden_states=True)
@@ -72,7 +72,7 @@ def answers(model: Any, case: Case) -> dict[str, torch.Tensor]:
             return _seen(model(pixels(model.config)))
         if case.model_type == "whisper":
             return _answered(model, spectrum(model.config))
-        ids = torch.tensor([IDS])
+        ids = torch.tensor([read])
         if case.model_type == "clip_text_model":
             return _seen(model(ids))
         if getattr(model.config, "is_encoder_decoder", False) and "Sequence" not in case.architecture:
@@ -126,6 +126,15 @@ def spectrum(config: Any) -> torch.Tensor:
     return torch.randn(1, config.num_mel_bins, 2 * config.max_source_positions, generator=generator)
 
 
+def within(folder: Path) -> list[int]:
+    """As many of the ids as our context has: of more we compute nothing, and the library perhaps other positions."""
+    try:
+        config = load(folder).config
+    except PumaError:
+        return IDS
+    return IDS if hasattr(config, "image_size") else IDS[: inputs(config).context]
+
+
 def ours(folder: Path) -> dict[str, torch.Tensor]:
     """What we compute, by what it is."""
     checkpoint, model = open_model(folder)
@@ -136,18 +145,19 @@ def ours(folder: Path) -> dict[str, torch.Tensor]:
         vector = model.embed(hidden, [config.context]) if not config.labels else None
         return {"states": hidden, "labels": model.classify(hidden) if config.labels else None, "vector": vector}
     read = inputs(config)
-    rows, length = one_hot(IDS, config.vocab_size), len(IDS)
+    ids = within(folder)
+    rows, length = one_hot(ids, config.vocab_size), len(ids)
     if read.kind == "audio":
         said = SimpleNamespace(num_mel_bins=read.width, max_source_positions=read.context)
         rows, length = spectrum(said)[0].T, read.context
     hidden = model.states(rows, [length])
     found = {"states": hidden}
     if config.pooling.modes:
-        found["vector"] = model.embed(hidden, [len(IDS)])
+        found["vector"] = model.embed(hidden, [len(ids)])
     if getattr(config, "labels", ()):
         found["labels"] = model.classify(hidden).reshape(-1, len(config.labels))
     if getattr(config, "predicts", False):
-        found["predicted"] = model.predict(hidden, range(len(IDS)))
+        found["predicted"] = model.predict(hidden, range(len(ids)))
     if hasattr(model, "every") and not (config.labels or config.headless):
         found["logits"] = model.every(rows)
     if read.apart and heads(config).generates:
@@ -177,7 +187,7 @@ def judged(folder: Path, expected: dict[str, torch.Tensor] | None) -> str:
 def tried(case: Case, folder: Path) -> str:
     """A config.json against transformers, which makes the weights."""
     model = made(case, folder)
-    return judged(folder, None if model is None else answers(model, case))
+    return judged(folder, None if model is None else answers(model, case, within(folder)))
 
 
 def renamed(asked: Renamed, folder: Path) -> str:

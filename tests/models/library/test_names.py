@@ -30,6 +30,8 @@ FAULTS = [  # each was wrong in silence, or refused, once
     ("t5", "T5ForConditionalGeneration", "stray"),
     ("phi3", "Phi3ForCausalLM", "further"),
     ("qwen3", "Qwen3Model", "headed"),
+    ("marian", "MarianMTModel", "module"),
+    ("mbart", "MBartForConditionalGeneration", "compiled"),
 ]
 
 

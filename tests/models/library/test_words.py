@@ -24,7 +24,7 @@ FAULTS = [  # each was wrong in silence once
     ("bert", "not lower"), ("bert", "one type"), ("bert", "no config"), ("gpt2", "space"), ("gpt2-bos", "no space"),
     ("bert", "gpt2"), ("roberta", "decoder"), ("opt", "further"), ("qwen2", "few added"), ("neox", "padded"),
     ("gpt2", "split"), ("bert", "no frame"), ("mbart", "language"), ("mbart50", "language"), ("mpnet", "bert"),
-    ("nllb", "llama"),
+    ("nllb", "llama"), ("m2m100", "named"), ("m2m100", "old named"),
 ]  # fmt: skip
 
 
@@ -69,7 +69,8 @@ def test_its_class_need_not_be_named(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(("name", "change"), FAULTS)
 def test_files_that_contradict_each_other(name: str, change: str, tmp_path: Path) -> None:
     found = judged(words.contradicted(tmp_path, name, change), words.KINDS[name].model_type)
-    assert found == (REFUSED if change in ("gpt2", "decoder", "split", "no frame") else EQUAL)
+    refused = change in ("gpt2", "decoder", "split", "no frame") or name == "m2m100"
+    assert found == (REFUSED if refused else EQUAL)
 
 
 @pytest.mark.parametrize(

@@ -85,7 +85,8 @@ def settings(fixed: Raw, raw: Raw, tensors: set[str]) -> Raw:
 
 def answering(fixed: Raw, raw: Raw, tensors: set[str]) -> Raw:
     """A model that answers."""
-    biased = fixed.get("positions") != "offset" and (not tensors or BIAS in tensors)
+    held = not tensors or any(name.rpartition(".")[2] == BIAS for name in tensors)  # perhaps behind what wraps names
+    biased = fixed.get("positions") != "offset" and held
     return settings(fixed, raw, tensors) | choosing(raw) | {"starts": begins(raw), "head_bias": biased}
 
 

@@ -252,8 +252,12 @@ ALIASES: dict[str, dict[str, str]] = {
         "hidden_size": "d_model", "num_attention_heads": "encoder_attention_heads",
         "num_hidden_layers": "encoder_layers",
     },
+    "whisper": {
+        "hidden_size": "d_model", "num_attention_heads": "encoder_attention_heads",
+        "num_hidden_layers": "encoder_layers", "num_key_value_heads": "encoder_attention_heads",
+    },
     "mixtral": {"num_experts": "num_local_experts"},
-    "gpt_oss": {"num_experts": "num_local_experts", "experts_per_token": "num_experts_per_tok"},
+    "gpt_oss": {"num_experts": "num_local_experts"},
     "olmoe": {"num_local_experts": "num_experts"},
     "qwen3_moe": {"num_local_experts": "num_experts"},
     "nomic_bert": {

@@ -88,7 +88,10 @@ GPT_OSS_NAMES = replace(
 def gpt_oss(raw: Raw) -> Raw:
     """gpt-oss: experts with biases and clamped gates, heads that may look at nothing, a window in every other layer."""
     yarn = {"rope_type": "yarn", "factor": 32.0, "truncate": False, "original_max_position_embeddings": 4096}
-    told = raw.get("rope_parameters") or raw.get("rope_scaling")
+    told = "rope_parameters" in raw or raw.get("rope_scaling")  # an empty object is none of the library's default
+    same, chosen = raw.get("experts_per_token"), raw["num_experts_per_tok"]
+    if same not in (None, chosen):  # not every version of the library reads the first one
+        refuse(f"sets experts_per_token to {same!r} and num_experts_per_tok to {chosen!r}", "both alike only")
     near = windows(raw, raw.get("sliding_window", 0), lambda i: (i + 1) % 2 > 0)
     found = {"sinks": True, "activation": "clamped", "mlp_bias": True, "renormalised": True}
     turning = turned(raw if told else raw | {"rope_parameters": yarn}, theta=150000.0)

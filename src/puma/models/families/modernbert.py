@@ -97,7 +97,8 @@ def _turned(raw: Raw) -> Raw:
         refuse("sets rope_parameters to no object", "an object only")
     found, usual = {}, raw[THETAS[FULL]]  # of windows, too, where theirs is null (transformers 4.48, which read these)
     for ours, kind in (("rope", FULL), ("local_rope", WINDOWED)):
-        said = {key: value for key, value in ((nested.get(kind) or {}) | flat).items() if value is not None}
+        own = nested.get(kind) or {"rope_type": "default"}  # which wins over what a flat one calls "type"
+        said = {key: value for key, value in (own | flat).items() if value is not None}
         found[ours] = scaled({"rope_theta": raw.get(THETAS[kind], usual)} | said, raw)
     if "longrope" in (rope.get("scaling") for rope in found.values()):
         refuse("sets rope_type to 'longrope'", "it in families without windows only")

@@ -25,7 +25,7 @@ from puma.models.families.llama import (
     settings,
     windows,
 )  # fmt: skip
-from puma.models.families.rotary import scaled, turned
+from puma.models.families.rotary import nested_in, scaled, turned
 from puma.models.family import ACTIVATIONS, GELUS, Choices, Family, Names, chosen, refuse
 
 Raw = dict[str, Any]
@@ -207,11 +207,12 @@ def ministral(raw: Raw) -> Raw:
 
 def ministral3(raw: Raw) -> Raw:
     """Ministral 3 up to its original context: beyond it queries grow with their position."""
-    nested = raw.get("rope_parameters") or refuse("does not set rope_parameters", "it with them only")
-    if not isinstance(nested, dict) or not isinstance(nested.get("original_max_position_embeddings"), int):
+    nested, outer = nested_in(raw), raw.get("original_max_position_embeddings")
+    if not isinstance(nested.get("original_max_position_embeddings"), int):
         refuse("does not set original_max_position_embeddings in rope_parameters", "it with this number only")
     longest = raw["max_position_embeddings"]
-    shorter = min(longest, nested["original_max_position_embeddings"]) if isinstance(longest, int) else longest
+    stated = (longest, nested["original_max_position_embeddings"], outer)  # of which the outer one may win
+    shorter = min(size for size in stated if isinstance(size, int)) if isinstance(longest, int) else longest
     return turned(raw) | {"context": shorter, "window": raw.get("sliding_window", 0)}
 
 

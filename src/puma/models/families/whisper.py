@@ -40,6 +40,6 @@ def families() -> dict[str, Family]:
     return {
         "WhisperForConditionalGeneration": Family(
             SEQ2SEQ, settings, _names(), FIELDS | OWN, model_type="whisper", defaults=DEFAULTS["whisper"],
-            aliases=ALIASES["bart"],
+            aliases=ALIASES["whisper"],
         )
     }  # fmt: skip

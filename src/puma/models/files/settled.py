@@ -68,7 +68,8 @@ def content(folder: Path, model_type: str) -> bytes:
         called = USUAL.get(model_type, "") if called in GENERAL or model_type in TAKEN else called
         called = called or (PLAIN if (folder / PIECES[0]).is_file() else "")
         result = made(folder, called, settings, translating.KINDS)
-        return written(result, tokens(_masked(called, usual(folder, called, settings) | settings)))
+        added = tokens(_masked(called, usual(folder, called, settings) | settings))
+        return written(result, _rowless(result, added) if called == "M2M100Tokenizer" else added)
     before = path.read_bytes()
     raw = _object(before, path)
     called = _called(folder, settings, model_type, raw)
@@ -139,6 +140,18 @@ def written(tokenizer: Tokenizer, added: Iterable[tuple[int | None, AddedToken]]
             )
             raise CheckpointError(f"the tokenizer's files contradict each other: {what}", HINT)
     return tokenizer.to_str().encode()
+
+
+def _rowless(
+    tokenizer: Tokenizer, added: Iterable[tuple[int | None, AddedToken]]
+) -> Iterator[tuple[int | None, AddedToken]]:
+    """The same tokens; CheckpointError for one that is not there yet: the library numbers it right behind the
+    languages, where this tokenizer has the rows that no token has."""
+    for number, token in added:
+        if tokenizer.token_to_id(token.content) is None:
+            what = f"the settings add the token {token.content}, which the vocabulary of this M2M100 lacks"
+            raise CheckpointError(what, "take it out of tokenizer_config.json")
+        yield number, token
 
 
 def settings_in(folder: Path) -> Raw:

@@ -19,16 +19,17 @@ from puma.nn.modules import Value
 from puma.nn.places import Place
 
 TAPS = 3  # rows that a convolution reads: one before, its own, one behind
+ACTIVATION = "gelu"  # of both, whatever the layers behind them have (transformers 5, WhisperEncoder)
 
 
 class Near(nn.Module):
     """The first convolution: rows (rows, bands) to as many (rows, size)."""
 
-    def __init__(self, bands: int, size: int, activation: str) -> None:
+    def __init__(self, bands: int, size: int) -> None:
         self.size = size
         self.weight: Value = nn.Parameter((TAPS * size, bands))
         self.bias: Value = nn.Parameter((size,))
-        self.place = Place(nn.place_of(activation))
+        self.place = Place(nn.place_of(ACTIVATION))
 
     def __call__(self, x: Value, rows: nn.Rows) -> Value:
         each = F.linear(x, self.weight)
@@ -39,11 +40,11 @@ class Near(nn.Module):
 class Halving(nn.Module):
     """The second one: rows (2 * rows, size) to half as many: of each pair the first row is its middle."""
 
-    def __init__(self, size: int, activation: str) -> None:
+    def __init__(self, size: int) -> None:
         self.size = size
         self.even = nn.Linear(size, size)
         self.odd = nn.Linear(size, 2 * size, bias=False)  # what comes before the next pair, and behind its own first
-        self.place = Place(nn.place_of(activation))
+        self.place = Place(nn.place_of(ACTIVATION))
 
     def __call__(self, x: Value, rows: nn.Rows) -> Value:
         odd = self.odd(x[1::2])
@@ -54,9 +55,8 @@ class Stem(nn.Module):
     """Both, each activated: a window's rows (2 * context, bands) to (context, hidden_size)."""
 
     def __init__(self, c: Any) -> None:
-        self.activation = c.activation
-        self.conv1 = Near(c.sound.bands, c.hidden_size, c.activation)
-        self.conv2 = Halving(c.hidden_size, c.activation)
+        self.conv1 = Near(c.sound.bands, c.hidden_size)
+        self.conv2 = Halving(c.hidden_size)
 
     def __call__(self, x: Value, rows: nn.Rows) -> Value:
         """`rows` are those that come out, of all windows."""
@@ -69,7 +69,7 @@ class Stem(nn.Module):
     def _activated(self, x: Value, place: Place, *readers: nn.Module) -> Value:
         place.seen(x)
         ring = nn.ring_for(*readers)
-        return nn.ACTIVATIONS[self.activation](x, place.reach, ring, watched=place.watched, fine=place.fine)
+        return nn.ACTIVATIONS[ACTIVATION](x, place.reach, ring, watched=place.watched, fine=place.fine)
 
 
 def unfolded(shapes: Shapes, size: int, bands: int) -> Shapes:
@@ -93,9 +93,9 @@ def heard(config: Any, params: Params) -> Iterator[Bound]:
     size = config.hidden_size
     parts = params["stem.conv1.weight"].abs().sum(1).reshape(TAPS, size).sum(0)
     first = LOUDEST * parts + params["stem.conv1.bias"].abs()
-    yield b.activation(config.activation, "stem.conv1", float(first.max()))
+    yield b.activation(ACTIVATION, "stem.conv1", float(first.max()))
     inner = first + b.APART
     second = params["stem.conv2.even.weight"].abs() @ inner + params["stem.conv2.even.bias"].abs()
     second = second + (params["stem.conv2.odd.weight"].abs() @ inner).reshape(2, size).sum(0)
-    yield b.activation(config.activation, "stem.conv2", float(second.max()))
+    yield b.activation(ACTIVATION, "stem.conv2", float(second.max()))
     yield b.added("encoder.positions", second + b.APART + params["encoder.positions.weight"].abs().amax(0))
