@@ -64,9 +64,7 @@ class Digit:
         one = self.is_in([1])
         if self.party.is_dealer:
             return one, one
-        digit = self.public & (self.size - 1)
-        last = kernels.hot_bit(self.hot, torch.full_like(digit, self.size - 1), self.width)
-        wrapped = Bits(self.party, last * (digit == 0))
+        wrapped = Bits(self.party, one.part * ((self.public & (self.size - 1)) == 0))  # then it is l's largest that hits
         return one ^ wrapped, wrapped
 
     def sign(self) -> Tensor:
