@@ -59,12 +59,12 @@ class Digit:
             return Bits(self.party, self.party.nothing(self.public.shape))
         return Bits(self.party, kernels.above(self.hot, self.public, self.width))
 
-    def exceeds_by_one(self) -> tuple[Bits, Bits]:
-        """Whether the difference is 1: without a wrap, and with one (m's digit 0, l's the largest); local."""
-        one = self.is_in([1])
+    def wrapping(self, one: Bits) -> tuple[Bits, Bits]:
+        """Of the bit that says whether the difference is 1: without a wrap, and with one (m's digit 0, l's the largest);
+        local."""
         if self.party.is_dealer:
             return one, one
-        wrapped = Bits(self.party, one.part * ((self.public & (self.size - 1)) == 0))  # then it is l's largest that hits
+        wrapped = Bits(self.party, one.part * ((self.public & (self.size - 1)) == 0))
         return one ^ wrapped, wrapped
 
     def sign(self) -> Tensor:
