@@ -83,6 +83,23 @@ def test_numbers_are_masked_on_their_way_into_bytes(bits: int) -> None:
     assert kernels.signed(kernels.unpack_bytes(out, bits, (4,)), bits).tolist() == [0, 2, 0, -2]
 
 
+@pytest.mark.parametrize("bits", [7, 12, 24, 41, 48, 53, 64])
+def test_masks_are_taken_off_where_they_lie(bits: int) -> None:
+    """Whatever the bytes say above the ring, and nothing behind them is touched."""
+    width = (bits + 7) // 8
+    for count in (0, 1, 7, 8, 9, 50):
+        noise = [words(count + 2, seed=seed).view(torch.uint8)[: (count + 1) * width].clone() for seed in (1, 2)]
+        packed, masks = (each[: count * width] for each in noise)
+        both = [int.from_bytes(bytes(each[i : i + width].tolist()), "little") for each in noise for i in (0, width)]
+        behind, plainly = noise[1][count * width :].clone(), plain.taken_off(packed, masks.clone(), bits)
+        assert kernels.taken_off(packed, masks, bits) is masks
+        assert torch.equal(masks, plainly) and torch.equal(noise[1][count * width :], behind)
+        if count > 1:
+            expected = [(both[i] - both[i + 2]) % (1 << 8 * width) for i in (0, 1)]
+            found = [int.from_bytes(bytes(masks[i : i + width].tolist()), "little") for i in (0, width)]
+            assert found == expected
+
+
 @pytest.mark.parametrize("count", [0, 1, 7, 8, 9, 64, 1001])
 def test_bits(count: int) -> None:
     x = words(count)
@@ -113,5 +130,8 @@ def test_refusals() -> None:
     for x, out in ((torch.zeros(2), row), (torch.zeros(2).double(), row[1:])):
         with pytest.raises(ValueError, match="do not become"):
             kernels.pack_masked(x, 0, (row, row), 48, out)
+    for packed, masks in ((row, row[1:]), (row[:6], row), (row[:5], row[:5]), (row[:6], row[::2])):
+        with pytest.raises(ValueError, match="words of 6 bytes"):
+            kernels.taken_off(packed, masks, 48)
     with pytest.raises(TypeError, match="uint8"):
         kernels.unpack(words(2), 8, (2,))

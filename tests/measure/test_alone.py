@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+from collections import Counter
+
 import pytest
 
 from puma import pool
@@ -21,6 +24,15 @@ def test_threads_are_left_as_they_were(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pool, "use", lambda threads: ran.append(threads) or used(threads))
     assert all(gain >= 1 for gain in alone.gains(2))
     assert ran == [1, 2, 1] and pool.threads() == 1
+
+
+def test_one_thread_is_measured_while_others_compute() -> None:
+    ran = Counter[int]()
+    assert alone._beside(lambda: lambda: ran.update([threading.get_ident()]), 2) >= 0
+    assert len(ran) == 3 and ran[threading.get_ident()] == alone.TIMES + 1
+    ran.clear()
+    assert alone._beside(lambda: lambda: ran.update([threading.get_ident()]), 0) >= 0
+    assert {*ran} == {threading.get_ident()}
 
 
 def test_every_walk_finds_its_mask_drawn(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from puma.errors import UsageError
 from puma.kernels.startup import warmup
 from puma.measure import bench
 from puma.measure.bench import STD, RandomParams, configured, random_ids
+from puma.models.architectures.decoder.config import Delta
 from puma.models.config import Llama
 from puma.models.presets import PRESETS, preset
 from puma.reference.fixed_session import FixedSession
@@ -35,6 +37,19 @@ def test_random_parameters(name: str) -> None:
         std = STD * config.head_dim**-0.5 if query else STD
         assert abs(float(tensor.mean()) - affine) < 0.003
         assert abs(float(tensor.std()) / std - 1) < 0.1 or tensor.numel() < 100
+
+
+def test_layers_of_another_kind_are_no_repetition_of_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench, "REPEATED_ABOVE", 0)
+    sizes: dict[str, Any] = {"hidden_size": 8, "intermediate_size": 32, "layers": 4, "heads": 2}
+    sizes |= {"vocab_size": 20, "context": 16}
+    mixed = Llama(**sizes, full_every=2, delta=Delta(key_heads=2, value_heads=2, key_size=4, value_size=4))
+    for config, repeated in ((Llama(**sizes), 3), (mixed, 1)):
+        params = RandomParams(config)
+        assert all(params[name].shape == params[source].shape for name, source in params.alias.items())
+        per_layer = [name for name in params if ".0." in name]
+        assert len(params.alias) >= repeated * len(per_layer)
+        assert not {*params.alias} & {*params.alias.values()}
 
 
 def test_known_answers() -> None:

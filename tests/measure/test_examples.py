@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import gzip
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy
 import pytest
 
 from puma.errors import InputError, UsageError
+from puma.measure import evaluation
 from puma.measure import scores as measures
 from puma.measure.examples import Example, read_images, read_table, read_text
 
@@ -43,13 +46,29 @@ def test_lines_end_where_the_format_says_so(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "columns", "says"),
     [("a\tb\n1\t2\n", ["c"], "has no column c"), ("a\tb\n", ["3"], "too few columns"), ("", ["1"], "is empty"),
-     ("a\tb\n1\t2\n", ["0"], "too few columns")],
+     ("a\tb\n1\t2\n", ["0"], "too few columns"), ("a\tb\n1\t2\n", ["\u00b2"], "has no column")],
 )  # fmt: skip
 def test_mistaken_tables(content: str, columns: list[str], says: str, tmp_path: Path) -> None:
     path = tmp_path / "t.tsv"
     path.write_text(content)
     with pytest.raises(UsageError, match=says):
         read_table(path, columns, None, None)
+
+
+@pytest.mark.parametrize("label", ["2", "\u00b2", "-1", "1.0", ""])
+def test_labels_that_name_no_class(label: str) -> None:
+    model: Any = SimpleNamespace(labels=["bad", "good"])
+    assert [evaluation._class(model, name) for name in ("good", "0", "\u0661")] == [1, 0, 1]
+    with pytest.raises(UsageError, match="is no class of the model"):
+        evaluation._class(model, label)
+
+
+@pytest.mark.parametrize("label", ["nan", "-inf", "good", ""])
+def test_scores_are_numbers(label: str) -> None:
+    """One that is none would make a correlation none, without a word of why."""
+    assert evaluation._number("-4.5e0") == -4.5
+    with pytest.raises(UsageError, match="is no score"):
+        evaluation._number(label)
 
 
 def test_documents(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from msgspec.structs import astuple
 
 from puma.client.session import cost_of
 from puma.measure import speed as room
-from puma.measure.rates import Speed, Work, together, work
+from puma.measure.rates import Early, Speed, Work, together, work
 from puma.measure.speed import fitted, speed
 from puma.models.presets import preset
 from puma.wire.messages import Report, Spent
@@ -54,6 +55,14 @@ def test_parties_on_cores(busy: tuple[float, ...], idle: float, cores: int, seco
 
 def test_others_on_the_same_cores() -> None:
     assert together((2, 4, 4), 0, 2, beside=1) == pytest.approx(5.5)
+    assert together((4, 1.5, 1.5), 0.5, 2, beside=3) == pytest.approx(5), "two cores do no more than two seconds in one"
+
+
+def test_nothing_is_hidden_while_the_answer_is_on_its_way() -> None:
+    """Two seconds of four are left for what takes two cores two seconds, and the dealer wants them, too."""
+    assert together((2, 4, 4), 4, 2, hidden=(0, 2, 2)) == pytest.approx(19 / 3)
+    assert together((2, 4, 4), 4, 2, hidden=(0, 2, 2), last=2) == pytest.approx(7)
+    assert together((0, 0, 0), 3, 2, last=3) == 3
 
 
 def test_work_of_a_model() -> None:
@@ -68,6 +77,43 @@ def test_work_of_a_model() -> None:
     assert (one.rounds, one.bytes) == (9, 1807)
     bert = preset("bert-base", 1)
     assert work(bert, shaped(bert, 4, None), cost).weights == 0
+
+
+@pytest.mark.parametrize(("name", "width", "layers"), [("gpt2-medium", 1024, 24), ("gpt2", 768, 12)])
+def test_a_matrix_as_long_as_a_text_may_be_is_multiplied(name: str, width: int, layers: int) -> None:
+    """It is the table of positions that is not: of GPT-2 medium both have 1024 rows."""
+    config, cost = preset(name), cost_of([Report([Spent("other", 0.0, 9, 500, 100)], 0.0, 0.0, 0.0, 0.0)] * 3, 7)
+    found = work(config, shaped(config, 8, 1), cost)
+    assert found.products == 8 * layers * 12 * width**2 + 9 * 50257 * width
+
+
+def test_rates_are_of_one_thread_and_of_the_cores_that_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By which predictions for more threads and for more cores go."""
+    asked = list[int | None]()
+
+    class Started:
+        """A trio, as far as it is asked how it began."""
+
+        session, cost = SimpleNamespace(config=None), SimpleNamespace(cpu_by_party=[1.0, 2.0, 2.0])
+
+        def __init__(self, progress: Any, threads: int | None = None) -> None:
+            asked.append(threads)
+
+        def __enter__(self) -> Started:
+            return self
+
+        def __exit__(self, *_: object) -> None: ...
+
+        def share(self, *_: object) -> None: ...
+
+    measured = iter(ROWS)
+    monkeypatch.setattr(room, "Trio", Started)
+    monkeypatch.setattr(room, "_measured", lambda *_: (next(measured, ROWS[0]), Started.cost, 3.0))
+    monkeypatch.setattr(room, "early", Early)
+    monkeypatch.setattr(room, "gains", lambda cores: asked.append(cores) or (1.0, 1.0))
+    monkeypatch.setattr(room.pool, "cores", lambda: 7)
+    found = room.measure(lambda *_: None)
+    assert asked == [1, 7] and found.cores == 7 and found.stretch == pytest.approx(1.5)
 
 
 def test_a_machine_is_measured_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -57,6 +57,7 @@ __all__ = [
     "shift_right",
     "signed",
     "spread",
+    "taken_off",
     "to_wire",
     "unpack",
     "unpack_bits",
@@ -223,6 +224,12 @@ def unpack_runs(buffer: Tensor, bits: Sequence[int], shape: tuple[int, ...]) -> 
 def pack_masked(x: Tensor, frac: int, pads: tuple[Tensor, Tensor], bits: int, out: Tensor) -> Tensor:
     """round(x 2^frac) plus the words of both pads, as bytes; float64 x, pads and out as `pack_bytes` writes them."""
     return _for(x).pack_masked(x, frac, pads, bits, out)
+
+
+def taken_off(packed: Tensor, masks: Tensor, bits: int) -> Tensor:
+    """masks, whose words become those of packed less theirs, with all bits of their bytes: both as `pack_bytes` writes
+    them, whatever they say above the ring."""
+    return _for(masks).taken_off(packed, masks, bits)
 
 
 def pack_bits(b: Tensor) -> Tensor:

@@ -192,6 +192,14 @@ def pack_masked(x: Tensor, frac: int, pads: tuple[Tensor, Tensor], bits: int, ou
     return out.copy_(pack_bytes(words + sum(unpack_bytes(pad, bits, tuple(x.shape)) for pad in pads), bits))
 
 
+def taken_off(packed: Tensor, masks: Tensor, bits: int) -> Tensor:
+    """masks, whose words become those of packed less theirs, with all bits of their bytes."""
+    whole = 8 * _octets(bits)
+    shape = (masks.numel() // _octets(bits),)
+    words = unpack_bytes(packed, whole, shape) - unpack_bytes(masks, whole, shape)
+    return masks.copy_(pack_bytes(words, whole))
+
+
 def pack_bits(b: Tensor) -> Tensor:
     """The lowest bit of every word, eight to a byte, the first in the lowest place, zeros after the last."""
     flat = (b & 1).reshape(-1)

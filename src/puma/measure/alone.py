@@ -1,5 +1,5 @@
-"""What one party gains by threads when it has a machine to itself, and by work that is done in waits: measured in this
-process, with nobody else about.
+"""What one party gains by having a machine to itself, and by work that is done in waits: measured in this process, with
+nobody else about.
 
 Party 1 walks over parameters, as a step does, and computes the same functions against links to nobody. Its words mean
 nothing. A parameter is larger than caches, because masks that are drawn ahead of their use lie in memory meanwhile.
@@ -8,6 +8,7 @@ This file must not know what is made of the numbers.
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Sequence
 from time import thread_time
@@ -16,6 +17,7 @@ from typing import NamedTuple
 import torch
 
 from puma import kernels, pool
+from puma.client.cost import PARTIES
 from puma.crypto.prg import PairKey, fresh_secret
 from puma.measure.rates import ROWS, Early
 from puma.mpc.fixed import ACTIVATION, RING, WEIGHT
@@ -30,6 +32,7 @@ from puma.nn import functional as F
 SHAPE = 4096, 2048  # a parameter's
 NUMBERS = 1 << 17  # that a function takes
 TIMES = 3  # of which the least counts
+BEGUN = 60.0  # seconds in which others have begun
 
 
 class _Quiet(NullLink):
@@ -52,31 +55,70 @@ def early() -> Early:
     try:
         party = Party(FIRST, {}, {})
         weights, x = [_weight(party, name) for name in ("one", "other")], _numbers(party, (ROWS, SHAPE[1]))
-        walk, told = (_least(_product(weights[0], terms(x)), thread_time) for terms in (whole_terms, known_terms))
-        both = [_ahead(party, weights, terms(x)) for terms in (whole_terms, online_terms)]
+        walk, told = (_in_turn(weights, terms(x)) for terms in (whole_terms, known_terms))
+        (draws, whole), (keeps, rest) = (
+            _ahead(party, weights, terms(x), less) for terms, less in ((whole_terms, False), (online_terms, True))
+        )
     finally:
         pool.use(before)
-    (draws, whole), (_, rest) = both
-    return Early(*(max(0.0, seconds / walk) for seconds in (draws, walk - whole, told, whole - rest)))
+    return Early(*(max(0.0, seconds / walk) for seconds in (draws, walk - whole, told, whole - rest, keeps - draws)))
 
 
 def gains(cores: int) -> tuple[float, float]:
-    """How many times as fast so many threads are as one, at walks over parameters and at all else."""
-    before, took = pool.threads(), list[list[float]]()
+    """How many times as fast a party is with all cores to itself as by one thread while others compute beside it, at
+    walks over parameters and at all else.
+
+    Rates are measured where three parties share a machine: two threads on one core, or on one memory, each take more
+    processor time than one alone.
+    """
+    before = pool.threads()
     try:
-        for threads in (1, cores):
-            pool.use(threads)
-            took.append([_least(_walk()), _least(_function())])
+        pool.use(1)
+        among = [_beside(work, min(cores, PARTIES) - 1) for work in (_walk, _function)]
+        pool.use(cores)
+        own = [_least(work()) for work in (_walk, _function)]
     finally:
         pool.use(before)
-    walks, words = (max(1.0, one / many) for one, many in zip(*took, strict=True))
+    walks, words = (max(1.0, one / all_cores) for one, all_cores in zip(among, own, strict=True))
     return walks, words
 
 
-def _ahead(party: Party, weights: Sequence[Seeded], terms: Sequence[tuple[torch.Tensor, Signs]]) -> _Took:
-    """The least seconds of a parameter, of which each comes in turn, as they do in a step; memory is there after the
-    first of each."""
+def _beside(make: Callable[[], Callable[[], object]], others: int) -> float:
+    """Own seconds of what is made, while so many other threads do the same over and over."""
+    over, begun = threading.Event(), threading.Semaphore(0)
+
+    def another() -> None:
+        work = make()
+        work()
+        begun.release()
+        while not over.is_set():
+            work()
+
+    threads = [threading.Thread(target=another, daemon=True) for _ in range(others)]
+    for thread in threads:
+        thread.start()
+    try:
+        work = make()
+        for _ in threads:
+            begun.acquire(timeout=BEGUN)
+        return _least(work, thread_time)
+    finally:
+        over.set()
+        for thread in threads:
+            thread.join()
+
+
+def _in_turn(weights: Sequence[Seeded], terms: Sequence[tuple[torch.Tensor, Signs]]) -> float:
+    """Own seconds of a parameter, of which each comes in turn, as they do in a step: one alone may stay in a cache."""
+    walks = [_product(weight, terms) for weight in weights]
+    return _least(lambda: [walk() for walk in walks], thread_time) / len(weights)
+
+
+def _ahead(party: Party, weights: Sequence[Seeded], terms: Sequence[tuple[torch.Tensor, Signs]], less: bool) -> _Took:
+    """The least seconds of a parameter, of which each comes in turn; memory is there after the first of each. `less`:
+    what P1 keeps beside a rehearsal."""
     party.foreseen, took = Foreseen(weights), list[_Took]()
+    party.foreseen.less = less
     for _ in range(LATE):
         party.foreseen.waited(1.0)
     for i in range(len(weights) * (TIMES + 1)):

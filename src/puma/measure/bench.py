@@ -62,7 +62,8 @@ def random_tensor(config: Config, name: str, shape: tuple[int, ...]) -> Tensor:
 class RandomParams(Mapping[str, Tensor]):
     """Parameters drawn when asked for and not kept: sharing them needs the memory of one tensor.
 
-    In models above REPEATED_ABOVE parameters all layers are the first one: `alias` says of whom each is a repetition.
+    In models above REPEATED_ABOVE parameters layers are the first one, as far as they are like it: `alias` says of whom
+    each parameter is a repetition.
     With `halves` matrices are rounded to bfloat16, as they lie in files of published models.
     """
 
@@ -72,7 +73,8 @@ class RandomParams(Mapping[str, Tensor]):
         self.alias: dict[str, str] = {}
         if sum(math.prod(shape) for shape in self._shapes.values()) > REPEATED_ABOVE:
             first = {name: LAYER.sub(".0.", name, count=1) for name in self._shapes}
-            self.alias = {name: source for name, source in first.items() if name != source}
+            alike = {name: source for name, source in first.items() if self._shapes.get(source) == self._shapes[name]}
+            self.alias = {name: source for name, source in alike.items() if name != source}
 
     def __getitem__(self, name: str) -> Tensor:
         found = random_tensor(self._config, self.alias.get(name, name), self._shapes[name])

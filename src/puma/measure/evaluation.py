@@ -7,6 +7,7 @@ polynomials, three parties or the computation in the clear. This file must not k
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -111,7 +112,7 @@ def _class(model: PlainModel, label: str) -> int:
     """A label is the name of a class or its number."""
     if label in model.labels:
         return model.labels.index(label)
-    if not (label.isdigit() and int(label) < len(model.labels)):
+    if not (label.isdecimal() and int(label) < len(model.labels)):
         raise UsageError(f"{label} is no class of the model", f"these are {', '.join(model.labels)}, or 0, 1, ...")
     return int(label)
 
@@ -149,10 +150,10 @@ def _compared(model: PlainModel, prompts: list[Prompt], sessions: Sessions, _: i
 
 
 def _number(label: str) -> float:
-    try:
-        return float(label)
-    except ValueError:
-        raise UsageError(f"{label} is no score", "name the column of scores with --label") from None
+    with contextlib.suppress(ValueError):
+        if math.isfinite(score := float(label)):
+            return score
+    raise UsageError(f"{label} is no score", "name the column of scores with --label")
 
 
 def _correlated(records: list[Record], name: str) -> dict[str, float]:

@@ -43,7 +43,7 @@ def read_table(path: Path, text: Sequence[str], label: str | None, limit: int | 
     if not rows:
         raise UsageError(f"{path} is empty", "pass a file with an example in each line")
     columns = [*text, *([label] if label else [])]
-    if all(name.isdigit() for name in columns):
+    if all(name.isdecimal() for name in columns):
         places = [int(name) - 1 for name in columns]
     else:
         names = rows.pop(0)

@@ -21,6 +21,7 @@ from puma.wire.messages import Encode, Generate, Report
 
 RATES = {"kbps": 1e3, "mbps": 1e6, "gbps": 1e9}
 TIMES = {"us": 1e-6, "ms": 1e-3, "s": 1.0}
+HEAD = "head"  # what a step's last rounds are booked under: the next token is sought, and no parameter read
 NETWORK_HINT = "choose lan, paper, wan, or a round-trip time and a rate such as 5ms,1Gbps"
 
 
@@ -75,22 +76,28 @@ class Network:
             "offline_seconds": 8 * dealer / self.rate,
             "upload_seconds": 8 * cost.client / self.rate,
         }
-        waits = parts["latency_seconds"] + parts["online_seconds"] if self.rtt / 2 > SLOW else 0.0
+        last = self._last(cost, some)
+        waits = parts["latency_seconds"] + parts["online_seconds"] - last if self.rtt / 2 > SLOW else 0.0
         aside = speed.aside(work, some, waits)
         saved, hidden = ([each[i] for each in aside] for i in (0, 1))
         processor = [whole - less + more for whole, less, more in zip(speed.seconds(work), saved, hidden, strict=True)]
         alone, here = (speed.passed(work, saved, threads) for threads in (speed.cores, max(1, speed.cores // 3)))
         idle = sum(parts.values()) - parts["offline_seconds"]
         busy = [seen + speed.stretch * unseen for seen, unseen in zip(here, hidden, strict=True)]
-        shared = together(busy, idle, speed.cores, beside, [speed.stretch * unseen for unseen in hidden])
+        shared = together(busy, idle, speed.cores, beside, [speed.stretch * unseen for unseen in hidden], last)
         return asdict(self) | parts | {
             "compute_seconds": alone,
             "hidden_seconds": hidden,
             "processor_seconds": processor,
-            "seconds": max(alone[0], parts["offline_seconds"], idle + max(alone[1:])),
+            "seconds": max(alone[0], parts["offline_seconds"], idle + self.rtt + max(alone[1:])),
             "seconds_here": max(here[0], parts["offline_seconds"], shared),
             "assumptions": ASSUMPTIONS,
         }  # fmt: skip
+
+    def _last(self, cost: Cost, some: Aside) -> float:
+        """Seconds in which the answer is on its way: from the logits of the last step on, and before, the request."""
+        rounds = sum(part["rounds"] for part in cost.breakdown if part["name"] == HEAD) / some.steps
+        return (rounds / 2 + 1) * self.rtt
 
 
 NETWORKS = {
@@ -102,6 +109,7 @@ ASSUMPTIONS = [
     "each party computes as fast as this machine does, with all of its cores; its speed was measured once and is kept",
     "the two messages of a round cross: it waits for half a round-trip time and for one of them to be sent",
     "rates hold for each direction between two machines; connections are warm and lose nothing",
+    "before a request's first step three daemons agree on it, which takes a round trip more than parties of one client",
     "the dealer runs ahead and sends while it computes: the longer of both matters where it outlasts all the rest",
     "while an evaluator waits for a slow network it draws masks of weights that come next, and multiplies what it can",
 ]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,9 +20,12 @@ import torch
 
 import puma
 from puma.client.cost import Cost
+from puma.engine.lookahead import STEPS
 from puma.engine.rehearsing import FEW
 from puma.models import architecture
 from puma.models.config import Config
+from puma.mpc.party import FIRST
+from puma.nn.modules import Embedding
 from puma.wire.messages import Encode, Generate
 from puma.wire.parameters import KEEP_MASKS_BELOW
 
@@ -37,11 +41,15 @@ class Work(msgspec.Struct, frozen=True, array_like=True):
 
 class Aside(NamedTuple):
     """Of a request's work what an evaluator may do while it waits for a slow network: draw masks of so many
-    parameters, and make a half of the products with so many, of so many multiply-adds, which a rehearsal tells."""
+    parameters, and make a half of the products with so many, of so many multiply-adds, which a rehearsal tells. And of
+    how many parameters the dealer draws no masks, because it multiplies those of several steps at once; and how many
+    steps there are, behind the last of which nothing is left to draw."""
 
     drawn: float = 0.0
     told: float = 0.0
     products: float = 0.0
+    shared: float = 0.0
+    steps: int = 1
 
 
 NOTHING = Aside()
@@ -53,21 +61,23 @@ class Early(msgspec.Struct, frozen=True, array_like=True):
     meet.
 
     `drawn`: drawing a mask into memory, and `saved`: what the walk then takes less. `told`: making the products that
-    depend on no message, and `spared`: what the walk then takes less besides.
+    depend on no message, and `spared`: what the walk then takes less besides; `kept`: making of the mask what P1 keeps
+    instead of it then.
     """
 
     drawn: float = 0.0
     saved: float = 0.0
     told: float = 0.0
     spared: float = 0.0
+    kept: float = 0.0
 
 
 class Speed(msgspec.Struct, frozen=True):
     """Processor seconds for each unit of Work, for P0, P1 and P2, by one thread, and the cores shared by all.
 
     `stretch` is how many seconds pass for one of such work: in lockstep each round waits for the slower party. `gains`
-    say how many times as fast a party that has all cores to itself walks over parameters, and computes all else that it
-    sends.
+    say how many times as fast a party that has all cores to itself is as one thread among those of other parties, at
+    walks over parameters and at all else that it sends.
     """
 
     parties: tuple[Work, Work, Work]
@@ -90,13 +100,14 @@ class Speed(msgspec.Struct, frozen=True):
         return found
 
     def aside(self, work: Work, some: Aside, waits: float) -> list[tuple[float, float]]:
-        """Of P0, P1 and P2 the processor seconds that waits of so many seconds save, and those that are spent in them:
-        a mask that is drawn ahead is written to memory and read again, and a rehearsal computes what is sent once
-        more."""
-        found, early = [(0.0, 0.0)], self.early
-        for rates in self.parties[1:]:
-            walk = (rates.weights + ROWS * rates.products) * some.drawn
-            draws = early.drawn * walk
+        """Of P0, P1 and P2 the processor seconds that are saved, by waits of so many seconds and by what steps share,
+        and those that are spent in waits: a mask that is drawn ahead is written to memory and read again, and a
+        rehearsal computes what is sent once more."""
+        found, early = [(self.parties[0].weights * some.shared, 0.0)], self.early
+        for rank, rates in enumerate(self.parties[1:], FIRST):
+            each = rates.weights + ROWS * rates.products
+            walk = each * some.drawn
+            draws = early.drawn * walk + (early.kept * each * some.told if rank == FIRST else 0.0)
             drawn = min(1.0, waits / draws) if draws else 0.0
             product = rates.weights * some.told + rates.products * some.products
             tells = early.told * product + rates.rounds * work.rounds + rates.bytes * work.bytes
@@ -129,14 +140,16 @@ SPREAD = 0.2  # of the time that drawing a parameter's mask takes, to make a wor
 
 def work(config: Config, request: Generate | Encode, cost: Cost) -> Work:
     """What a request of this cost gives the parties to do."""
-    shapes = architecture(config).parameters(config).values()
-    parameters, passes = sum(map(torch.Size.numel, map(torch.Size, shapes))), getattr(request, "tokens", 1)
+    model = architecture(config).model(config)
+    tables = {f"{name}.weight" for name, module in model.modules() if isinstance(module, Embedding)}
+    shapes = model.shapes()
+    parameters, passes = sum(map(math.prod, shapes.values())), getattr(request, "tokens", 1)
     prompts = len(request.input.lengths)
     tokens = request.input.tokens + prompts * (passes - 1)
     products = 0
-    vocabulary = [shape for shape in shapes if len(shape) == 2 and shape[0] == config.vocab_size]
-    for shape in shapes:
-        if len(shape) == 2 and shape not in vocabulary and shape[0] != config.context:
+    vocabulary = [shape for shape in shapes.values() if len(shape) == 2 and shape[0] == config.vocab_size]
+    for name, shape in shapes.items():
+        if len(shape) == 2 and shape not in vocabulary and name not in tables:  # of which rows are taken by place
             products += tokens * shape[0] * shape[1]
     for shape in vocabulary[:1]:  # once to choose rows, once for the logits
         products += (tokens + (prompts * passes if isinstance(request, Generate) else 0)) * shape[0] * shape[1]
@@ -147,14 +160,19 @@ def work(config: Config, request: Generate | Encode, cost: Cost) -> Work:
 
 
 def aside(config: Config, request: Generate | Encode, done: Work) -> Aside:
-    """What of this work evaluators may do in their waits: nothing of kept or of public parameters."""
-    if config.formats.open or not done.weights:
-        return Aside()
+    """What of this work evaluators may do in their waits, and the dealer for several steps at once: nothing of kept or
+    of public parameters."""
     passes, prompt = getattr(request, "tokens", 1), request.input.tokens
-    if not isinstance(request, Generate) or prompt > FEW:
+    if config.formats.open or not done.weights:
+        return Aside(steps=passes)
+    if not isinstance(request, Generate):
         return Aside(done.weights)
+    walks = -(-passes // STEPS) if architecture(config).foresees(config) and not request.fed else passes
+    shared = done.weights / passes * (passes - walks)
+    if prompt > FEW:
+        return Aside(done.weights, shared=shared, steps=passes)
     rows = prompt + len(request.input.lengths) * (passes - 1)
-    return Aside(done.weights, done.weights / passes, done.products * prompt / rows)
+    return Aside(done.weights, done.weights / passes, done.products * prompt / rows, shared, passes)
 
 
 def known() -> Speed | None:
@@ -165,19 +183,22 @@ def known() -> Speed | None:
 
 
 def together(
-    busy: Sequence[float], idle: float, cores: int, beside: float = 0.0, hidden: Sequence[float] = (0.0, 0.0, 0.0)
-) -> float:
+    busy: Sequence[float], idle: float, cores: int, beside: float = 0.0, hidden: Sequence[float] = (0.0, 0.0, 0.0),
+    last: float = 0.0,
+) -> float:  # fmt: skip
     """Seconds until all three are done, who are busy for so long each, on so many cores.
 
     The evaluators go in lockstep and wait for `idle` seconds between, for `hidden` ones of which each is busy all
     the same; the dealer, who runs ahead, and whoever else wants these cores for `beside` seconds, take turns with them
-    where cores are too few.
+    where cores are too few. No core does more than one of them at a time, and in the `last` of the idle seconds nothing
+    is left to do.
     """
     dealer, *evaluators = busy
     seen = [seconds - aside for seconds, aside in zip(evaluators, hidden[1:], strict=True)]
-    pair = max(max(seen) + idle, sum(evaluators) / cores)
-    crowd = (sum(evaluators) / pair + 1) / cores
-    return max(dealer, pair + (dealer + beside) * max(0.0, crowd - 1))
+    first = max(max(seen) + idle - last, sum(evaluators) / cores)  # until nobody has anything to do
+    crowd = (sum(evaluators) / first + 1) / cores if first else 0.0
+    pair = first + (dealer + beside) * max(0.0, crowd - 1)
+    return last + max(dealer, pair, (sum(busy) + beside) / cores)
 
 
 def path() -> Path:

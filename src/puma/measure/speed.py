@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import os
 import statistics
 import time
 from collections.abc import Sequence
@@ -16,6 +15,7 @@ from collections.abc import Sequence
 import msgspec
 import torch
 
+from puma import pool
 from puma.client.cost import Cost
 from puma.client.owner import Progress
 from puma.errors import PumaError
@@ -45,7 +45,7 @@ def speed(progress: Progress, again: bool = False) -> Speed:
 
 
 def measure(progress: Progress) -> Speed:
-    """Run the requests, several times each after one that warms up; takes a minute."""
+    """Run the requests, several times each after one that warms up, each party with one thread; takes a minute."""
     asked: list[tuple[Config, Generate | Encode, int]] = [
         (ROUNDS, Generate(Input([4], []), 4), 7),
         (BYTES, Encode(Input([128], []), "hidden"), 5),
@@ -54,13 +54,13 @@ def measure(progress: Progress) -> Speed:
         (WEIGHTS, Encode(Input([48], []), "hidden"), 3),
     ]
     done: list[tuple[Work, Cost, float]] = []
-    with Trio(progress) as trio:
+    with Trio(progress, threads=1) as trio:
         for i, (config, request, runs) in enumerate(asked):
             progress("measuring this machine, for the first use", i, len(asked))
             if trio.session.config != config:
                 trio.share(config, RandomParams(config))
             done.append(_measured(trio, config, request, runs))
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = pool.cores()
     rows = [w for w, _, _ in done]
     found = [fitted(rows, [cost.cpu_by_party[rank] for _, cost, _ in done]) for rank in range(3)]
     stretches = [seconds / together(cost.cpu_by_party, 0.0, cores) for _, cost, seconds in done]

@@ -32,9 +32,10 @@ Kernel = Callable[[Tensor, Sequence[Tensor], Sequence[int], int, Tensor, int], T
 
 
 class Ahead(Protocol):
-    """The first `done` bytes of a mask, drawn already."""
+    """The first `done` bytes of a mask, drawn already; `less`: of m less the mask."""
 
     done: int
+    less: bool
 
     def read(self, low: int, high: int, buffer: Tensor) -> Tensor:
         """Bytes of these, as they lie or in the buffer."""
@@ -97,18 +98,19 @@ class Seeded(Share):
         wanted: tuple[bool, bool] = (True, True),
         part: pool.Range | None = None,
         ahead: Ahead | None = None,
-    ) -> Iterator[tuple[int, list[Tensor]]]:
+    ) -> Iterator[tuple[int, list[Tensor], bool]]:
         """First row and packed components of each block of rows, in order; one not wanted holds arbitrary bytes.
 
         All rows, or a part of them. The bytes are only good until the next block comes. `ahead` are the first bytes of
-        an evaluator's mask, drawn already.
+        an evaluator's mask, drawn already; the last value says whether instead of it m less the mask is there.
         """
         each, rows = rest_bytes(self.shape[1:], self.bits), self.block_rows(least)
         start, stop = part or (0, self.shape[0])
         sources = self._sources((start * each, stop * each), min(rows, stop - start) * each, wanted, ahead)
         for first in range(start, stop, rows):
             low, high = first * each, min(first + rows, stop) * each
-            yield first, [source(low, high) for source in sources]
+            less = ahead is not None and ahead.less and high <= ahead.done
+            yield first, [source(low, high) for source in sources], less
 
     def _sources(
         self, part: pool.Range, size: int, wanted: tuple[bool, bool], ahead: Ahead | None
@@ -205,9 +207,10 @@ def _walk(weight: Seeded, kernel: Kernel, jobs: Sequence[Job], wanted: tuple[boo
     ahead = None if weight.party.foreseen is None else weight.party.foreseen.take(weight)
 
     def walk(low: int, high: int) -> None:
-        for first, packed in weight.blocks(least, wanted, (low, high), ahead):
-            for (left, signs, _), total in zip(jobs, sums[low, high], strict=True):
-                kernel(left, packed, signs, weight.bits, total, first)
+        for first, packed, less in weight.blocks(least, wanted, (low, high), ahead):
+            for (left, (a, b), _), total in zip(jobs, sums[low, high], strict=True):
+                # x m + y l = (x + y) m - y (m - l)
+                kernel(left, packed, (a + b, -b) if less else (a, b), weight.bits, total, first)
 
     pool.each(walk, parts)
     if apart:

@@ -30,7 +30,7 @@ NO_KEY = bytes(KEY_BYTES)  # of links that never leave a process
 STATE_BYTES = 32
 STAMPED = 64 << 10  # bytes of a frame from which on it carries a state: hashing it takes longer than reading 32 more
 SMALL = 2 << 10  # bytes of a frame that is copied in order to be hashed by one call
-LOOKS = 8  # more often than anybody audits: who lies about frames is found before who says truly that it deviates
+LOOKS = 16  # more often than anybody audits: who lies about frames is found before who says truly that it deviates
 
 
 class Head(NamedTuple):

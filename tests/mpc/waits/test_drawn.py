@@ -10,10 +10,11 @@ import torch
 from puma import kernels
 from puma.mpc import seeded
 from puma.mpc.arithmetic import linear, matmul
-from puma.mpc.party import DEALER, FIRST, Party
-from puma.mpc.seeded import Seeded, rest_bytes
+from puma.mpc.party import DEALER, FIRST, SECOND, Party
+from puma.mpc.seeded import Seeded, online_terms, product_part, rest_bytes
 from puma.mpc.waits import drawn
 from puma.mpc.waits.drawn import Foreseen, foreseen
+from puma.mpc.waits.rehearsed import Rehearsal
 from tests.cases import sample
 from tests.trio import added, given, given_seeded, parties
 
@@ -39,9 +40,10 @@ class Quiet:
         return self.looks >= 0
 
 
-def waiting(party: Party, weights: list[Seeded], most: int, looks: int) -> Foreseen:
-    """An evaluator on a slow network, after it has waited."""
+def waiting(party: Party, weights: list[Seeded], most: int, looks: int, less: bool = False) -> Foreseen:
+    """An evaluator on a slow network, after it has waited; `less`: beside a rehearsal, if it is P1."""
     party.foreseen = found = Foreseen(weights, most)
+    found.less = less
     for _ in range(drawn.LATE):
         found.waited(2 * drawn.SLOW)
     found.meanwhile(Quiet(looks))  # type: ignore[arg-type]
@@ -53,15 +55,18 @@ def words_of(value: torch.Tensor, frac: int) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("looks", [0, 1, 17, 1 << 20])
+@pytest.mark.parametrize("less", [False, True], ids=["the mask", "m less the mask"])
 @pytest.mark.usefixtures("blocks")
-def test_masks_that_are_drawn_ahead_are_those_drawn_in_place(looks: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_masks_that_are_drawn_ahead_are_those_drawn_in_place(
+    looks: int, less: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Nothing of them, a page, a part and all; the second time after both were used, in the same pages."""
-    monkeypatch.setattr(drawn, "PAGE", 100)
+    monkeypatch.setattr(drawn, "PAGE", 102)
 
     def compute(party: Party) -> list[Any]:
         x, y = given(party, X, 48, 14), given(party, sample(5, 30), 48, 14, "y")
         weights = [given_seeded(party, TABLE, 48, 18, name) for name in ("w", "v")]
-        found = None if party.is_dealer else waiting(party, weights, 1 << 20, looks)
+        found = None if party.is_dealer else waiting(party, weights, 1 << 20, looks, less)
         results = [linear(x, weights[0]), matmul(y, weights[1])]
         if found is not None:
             found.meanwhile(Quiet(looks))  # type: ignore[arg-type]
@@ -147,6 +152,39 @@ def test_nothing_is_drawn_ahead_where_the_network_is_quick() -> None:
     kept = [given_seeded(party, TABLE, 48, 18, name, keep=True) for name in "ab"]
     dealers = [given_seeded(Party(DEALER, {}, {}), TABLE, 48, 18, name) for name in "ab"]
     assert foreseen(kept) is None and foreseen(dealers) is None
+
+
+@pytest.mark.parametrize("bits", [48, 53])
+@pytest.mark.usefixtures("blocks")
+def test_what_is_left_beside_a_rehearsal_reads_one_matrix(bits: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """P1's other product is of m less the mask, which is made in the wait; where it is not there, of both."""
+    size = rest_bytes(TABLE.shape, bits)
+    monkeypatch.setattr(drawn, "PAGE", size // 4)
+    party = Party(FIRST, {}, {})
+    x, weights = given(party, X, bits, 14), [given_seeded(party, TABLE, bits, 18, name) for name in "ab"]
+    asked, found = list[tuple[int, ...]](), list[torch.Tensor]()
+
+    def noted(left: torch.Tensor, packed: Any, signs: Any, *rest: Any) -> torch.Tensor:
+        asked.append(tuple(signs))
+        return kernels.linear_packed(left, packed, signs, *rest)
+
+    for looks, less in ((0, False), (1 << 20, True), (3, True)):
+        waiting(party, weights, size, looks, less)
+        found.append(product_part(weights[0], noted, online_terms(x), TABLE.shape[0]))
+    assert len({tuple(kernels.reduce(each, bits).flatten().tolist()) for each in found}) == 1
+    blocks = len(asked) // 3
+    assert asked[:blocks] == [(1, -1)] * blocks and asked[blocks : 2 * blocks] == [(0, 1)] * blocks
+    assert (1, -1) in asked[2 * blocks :]
+
+
+def test_beside_a_rehearsal_p1_keeps_differences() -> None:
+    for rank in (FIRST, SECOND):
+        party = Party(rank, {}, {})
+        found = Foreseen([given_seeded(party, TABLE, 48, 18, name) for name in "ab"])
+        with found.beside(Rehearsal(lambda _: None)):
+            assert found.less == (rank == FIRST)
+        assert not found.less
+    assert all(drawn.PAGE % width == 0 for width in range(1, 9)), "words of any ring lie in one page"
 
 
 def test_what_is_drawn_takes_no_memory_while_nobody_asks() -> None:

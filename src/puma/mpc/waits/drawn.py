@@ -1,9 +1,13 @@
 """Masks of the parameters that an evaluator comes to next, drawn while it waits.
 
-They are the bytes that it would draw where it uses them, and nobody else is told. They lie in pages that are kept:
-memory that the system gives anew has to be cleared first, which takes longer than to draw. The lowest page that is free
-comes next, so that pages mostly lie one behind the other and bytes of several are read where they lie. Where a
-rehearsal stands beside the run it goes on in the same waits. This file must not know models.
+They are the bytes that it would draw where it uses them, and nobody else is told. Where a rehearsal makes the products
+of P1's masks, all that is left to it is a product with m less the mask: then this difference is what it keeps, so that
+the step reads one matrix instead of two. Safe: P1 holds both, and nothing is sent.
+
+Bytes lie in pages that are kept: memory that the system gives anew has to be cleared first, which takes longer than to
+draw. The lowest page that is free comes next, so that pages mostly lie one behind the other and bytes of several are
+read where they lie. Where a rehearsal stands beside the run it goes on in the same waits. This file must not know
+models.
 """
 
 from __future__ import annotations
@@ -17,24 +21,27 @@ from torch import Tensor
 
 from puma import kernels
 from puma.crypto.prg import Reader
+from puma.mpc.party import FIRST
 from puma.mpc.seeded import Seeded, rest_bytes
 from puma.mpc.share import Share
 from puma.mpc.waits.rehearsed import Rehearsal
 from puma.net import Link
 from puma.net.endpoint import owned
 
-PAGE = 256 << 10  # bytes of a mask that are drawn at a time while nothing comes: some 30 us
+PAGE = 312 * 840  # bytes of a mask that are drawn at a time while nothing comes: some 30 us; whole words of any ring
 FORESEEN = 512 << 20  # bytes that are drawn ahead, at most
 LATE, SLOW = 8, 1e-3  # a network is slow where so many rounds one after the other waited so many seconds each
 
 
 class Drawn:
-    """The mask of a parameter, drawn in part: its first `done` bytes, in some of the pages of a memory."""
+    """The mask of a parameter, drawn in part: its first `done` bytes, in some of the pages of a memory; or, `less`, the
+    bytes of m less the mask."""
 
-    def __init__(self, weight: Seeded, memory: Tensor) -> None:
-        self.size, self.done = rest_bytes(weight.shape, weight.bits), 0
+    def __init__(self, weight: Seeded, memory: Tensor, less: bool = False) -> None:
+        self.size, self.done, self.less = rest_bytes(weight.shape, weight.bits), 0, less
         self.pages = list[int]()
-        self._memory = memory
+        self._memory, self._weight = memory, weight
+        self._held: Tensor | None = None  # m, once it has been read of
         self._stream = weight.stream()
         self._reader: Reader | None = None
 
@@ -43,6 +50,10 @@ class Drawn:
         part = self._memory[page * PAGE : page * PAGE + min(PAGE, self.size - self.done)]
         self._reader = self._reader or self._stream.reader(0)
         self._reader.into(part)
+        if self.less:
+            if self._held is None:
+                (self._held,) = self._weight.held()
+            kernels.taken_off(self._held[self.done : self.done + part.numel()], part, self._weight.bits)
         self.pages.append(page)
         self.done += part.numel()
 
@@ -80,6 +91,7 @@ class Foreseen:
         self._waits = deque[float](maxlen=LATE)
         self._first, self._wanted = 0, -1  # the next one, and the one from which on they were wanted last
         self._rehearsal: Rehearsal | None = None
+        self.less = False  # whether of a parameter that is wanted from now on m less the mask is kept
 
     def __repr__(self) -> str:
         return f"Foreseen({len(self._weights)} parameters)"
@@ -92,11 +104,11 @@ class Foreseen:
     @contextmanager
     def beside(self, rehearsal: Rehearsal) -> Generator[None, None, None]:
         """Meanwhile this one tells what comes to be multiplied."""
-        self._rehearsal = rehearsal
+        self._rehearsal, self.less = rehearsal, self._weights[0].party.rank == FIRST
         try:
             yield
         finally:
-            self._rehearsal = None
+            self._rehearsal, self.less = None, False
             rehearsal.end()
 
     def meanwhile(self, link: Link) -> None:
@@ -156,7 +168,7 @@ class Foreseen:
         before, left, self._drawn, self._wanted = self._drawn, self._most, {}, first
         for place in range(first, first + len(self._weights) - 1):
             place %= len(self._weights)
-            drawn = self._drawn[place] = before.pop(place, None) or Drawn(self._weights[place], memory)
+            drawn = self._drawn[place] = before.pop(place, None) or Drawn(self._weights[place], memory, self.less)
             left -= drawn.size
             if left <= 0:
                 break
