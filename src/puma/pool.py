@@ -11,15 +11,17 @@ from __future__ import annotations
 
 import os
 import threading
+from array import array
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from time import thread_time
 
 Range = tuple[int, int]
 Work = Callable[[int, int], object]
+Watch = Callable[[int, int, int], bool]
 _Done = tuple[BaseException | None, float]
 
 MOST = 1024  # threads
@@ -50,6 +52,7 @@ class _Workers:
 
     def __init__(self) -> None:
         self.jobs: SimpleQueue[_Job] = SimpleQueue()
+        self.asked, self.told = array("q", [0]), array("q", [0])  # how often there was a job, or nothing left of one
         self._made = 0
 
     def grow(self, count: int) -> None:
@@ -61,7 +64,7 @@ class _Workers:
     def _serve(self) -> None:
         _here.inside = True
         while True:
-            job = self.jobs.get()
+            job = self._next()
             while (work := job.work) is not None and (part := job.next()) is not None:
                 began, failure = thread_time(), None
                 try:
@@ -73,6 +76,32 @@ class _Workers:
                 del failure
             del job, work
 
+    def put(self, job: _Job, count: int) -> None:
+        """For so many of them."""
+        for _ in range(count):
+            self.jobs.put(job)
+        self.asked[0] += 1
+
+    def _next(self) -> _Job:
+        """The next job: who has just done one looks out for it, then sleeps."""
+        while True:
+            seen = self.asked[0]
+            try:
+                return self.jobs.get_nowait()
+            except Empty:
+                if not _watch(_place(self.told), _place(self.asked), seen):
+                    return self.jobs.get()
+
+    def ended(self, job: _Job) -> _Done:
+        """How a range of it ended, once one more has."""
+        while True:
+            seen = self.told[0]
+            try:
+                return job.done.get_nowait()
+            except Empty:
+                if not _watch(0, _place(self.told), seen):
+                    return job.done.get()
+
 
 class _Here(threading.local):
     inside = False  # whether this thread does a range already
@@ -82,6 +111,7 @@ class _Here(threading.local):
 _here = _Here()
 _count = 1
 _workers: _Workers | None = None
+_watch: Watch = lambda tell, word, seen: False  # everybody sleeps at once
 _making = threading.Lock()
 
 
@@ -91,6 +121,12 @@ def use(threads: int) -> None:
     if not 1 <= threads <= MOST:
         raise ValueError(f"{threads} threads are not between 1 and {MOST}")
     _count = threads
+
+
+def watching(watch: Watch) -> None:
+    """How threads look out for work before they sleep: see `kernels.startup.watching.watch`."""
+    global _watch
+    _watch = watch
 
 
 def threads() -> int:
@@ -137,9 +173,8 @@ def each(work: Work, parts: Sequence[Range]) -> None:
         for low, high in parts:
             work(low, high)
         return
-    job, jobs, own = _Job(work, parts), _served().jobs, 0
-    for _ in range(min(_count, len(parts)) - 1):
-        jobs.put(job)
+    job, workers, own = _Job(work, parts), _served(), 0
+    workers.put(job, min(_count, len(parts)) - 1)
     failures = list[BaseException]()
     _here.inside = True
     try:
@@ -152,7 +187,7 @@ def each(work: Work, parts: Sequence[Range]) -> None:
     finally:
         _here.inside, job.work = False, None
     for _ in range(len(parts) - own):  # whatever failed: they write where the caller lets go of memory
-        failure, seconds = job.done.get()
+        failure, seconds = workers.ended(job)
         _here.helped += seconds
         failures += [] if failure is None else [failure]
     if failures:
@@ -165,6 +200,10 @@ def split(work: Work, size: int, least: int, step: int = 1) -> None:
         work(0, size)
     else:
         each(work, ranges(size, least, step))
+
+
+def _place(word: array[int]) -> int:
+    return word.buffer_info()[0]
 
 
 def _served() -> _Workers:
