@@ -105,19 +105,20 @@ class Seeded(Share):
         """
         each, rows = rest_bytes(self.shape[1:], self.bits), self.block_rows(least)
         start, stop = part or (0, self.shape[0])
-        sources = self._sources(start * each, min(rows, stop - start) * each, wanted, ahead)
+        sources = self._sources((start * each, stop * each), min(rows, stop - start) * each, wanted, ahead)
         for first in range(start, stop, rows):
             low, high = first * each, min(first + rows, stop) * each
             yield first, [source(low, high) for source in sources]
 
     def _sources(
-        self, start: int, size: int, wanted: tuple[bool, bool], ahead: Ahead | None
+        self, part: pool.Range, size: int, wanted: tuple[bool, bool], ahead: Ahead | None
     ) -> list[Callable[[int, int], Tensor]]:
-        """For each component a function that gives its bytes low .. high, called from `start` on, one after another."""
+        """For each component a function that gives its bytes low .. high, called for a part of them in order, at most
+        `size` at a time."""
         packed = self.held() if wanted[0] or self._packed is None else [self._packed]
         held, needed = [_reading(m) for m in packed], wanted[len(packed) :]
         return held + [
-            _drawing(s, start, size, need, self.device, ahead) for s, need in zip(self._streams, needed, strict=True)
+            _drawing(s, part[1], size, need, self.device, ahead) for s, need in zip(self._streams, needed, strict=True)
         ]
 
     def held(self) -> list[Tensor]:
@@ -156,9 +157,9 @@ def _drawn(stream: Stream, start: int, count: int, device: torch.device) -> Tens
 
 
 def _drawing(
-    stream: Stream, start: int, size: int, needed: bool, device: torch.device, ahead: Ahead | None
+    stream: Stream, stop: int, size: int, needed: bool, device: torch.device, ahead: Ahead | None
 ) -> Callable[[int, int], Tensor]:
-    """Bytes of a mask, drawn in order into one buffer; those that have been drawn `ahead` as they are."""
+    """Bytes of a mask up to `stop`, drawn in order into one buffer; those that have been drawn `ahead` as they are."""
     buffer = torch.empty(size, dtype=torch.uint8, device=device)
     readers = list[Reader]()
 
@@ -166,7 +167,7 @@ def _drawing(
         if ahead is not None and high <= ahead.done:
             return ahead.read(low, high, buffer)
         if not readers:  # from here on block by block
-            readers.append(stream.reader(low))
+            readers.append(stream.reader(low, stop - low))
         return readers[0].into(buffer[: high - low])
 
     return source if needed else lambda low, high: buffer[: high - low]
