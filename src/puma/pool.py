@@ -22,7 +22,7 @@ from time import thread_time
 Range = tuple[int, int]
 Work = Callable[[int, int], object]
 Watch = Callable[[int, int, int], bool]
-_Done = tuple[BaseException | None, float]
+_Done = tuple[list[BaseException], float]
 
 MOST = 1024  # threads
 PIECES = 4  # ranges for each thread, if they are long enough
@@ -30,21 +30,29 @@ _QUOTA = Path("/sys/fs/cgroup/cpu.max")
 
 
 class _Job:
-    """Ranges that are left to do, and how those ended that others than the caller did."""
+    """Ranges that are left to do, who has begun with them, and how those ended that others than the caller did."""
 
-    __slots__ = ("done", "left", "work")
+    __slots__ = ("begun", "done", "left", "work")
 
     def __init__(self, work: Work, parts: Sequence[Range]) -> None:
         self.work: Work | None = work
         self.left = deque(parts)
+        self.begun = list[None]()
         self.done = SimpleQueue[_Done]()
 
-    def next(self) -> Range | None:
-        """A range that nobody has taken."""
-        try:
-            return self.left.popleft()
-        except IndexError:
-            return None
+    def all(self) -> list[BaseException]:
+        """Do ranges that nobody has taken, until there are none; what failed."""
+        failures, left = list[BaseException](), self.left
+        while (work := self.work) is not None:
+            try:
+                part = left.popleft()
+            except IndexError:
+                break
+            try:
+                work(*part)
+            except BaseException as error:
+                failures.append(error)
+        return failures
 
 
 class _Workers:
@@ -65,16 +73,10 @@ class _Workers:
         _here.inside = True
         while True:
             job = self._next()
-            while (work := job.work) is not None and (part := job.next()) is not None:
-                began, failure = thread_time(), None
-                try:
-                    work(*part)
-                except BaseException as error:
-                    failure = error
-                work = None  # whatever it holds is the caller's to let go of
-                job.done.put((failure, thread_time() - began))
-                del failure
-            del job, work
+            job.begun.append(None)  # before it looks what is left: who has seen nobody begin does not wait
+            began = thread_time()
+            job.done.put((job.all(), thread_time() - began))  # what the work holds is the caller's to let go of
+            del job
 
     def put(self, job: _Job, count: int) -> None:
         """For so many of them."""
@@ -93,7 +95,7 @@ class _Workers:
                     return self.jobs.get()
 
     def ended(self, job: _Job) -> _Done:
-        """How a range of it ended, once one more has."""
+        """How the ranges of one more of them ended."""
         while True:
             seen = self.told[0]
             try:
@@ -173,23 +175,22 @@ def each(work: Work, parts: Sequence[Range]) -> None:
         for low, high in parts:
             work(low, high)
         return
-    job, workers, own = _Job(work, parts), _served(), 0
+    job, workers = _Job(work, parts), _served()
     workers.put(job, min(_count, len(parts)) - 1)
-    failures = list[BaseException]()
     _here.inside = True
     try:
-        while (part := job.next()) is not None:
-            own += 1
-            try:
-                work(*part)
-            except BaseException as error:
-                failures.append(error)
+        failures = job.all()
     finally:
         _here.inside, job.work = False, None
+<<<<<<< HEAD
     for _ in range(len(parts) - own):  # whatever failed: they write where the caller lets go of memory
         failure, seconds = workers.ended(job)
+=======
+    for _ in range(len(job.begun)):  # whatever failed: they write where the caller lets go of memory
+        failed, seconds = job.done.get()
+>>>>>>> threads
         _here.helped += seconds
-        failures += [] if failure is None else [failure]
+        failures += failed
     if failures:
         raise failures[0]
 
