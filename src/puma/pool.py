@@ -182,13 +182,8 @@ def each(work: Work, parts: Sequence[Range]) -> None:
         failures = job.all()
     finally:
         _here.inside, job.work = False, None
-<<<<<<< HEAD
-    for _ in range(len(parts) - own):  # whatever failed: they write where the caller lets go of memory
-        failure, seconds = workers.ended(job)
-=======
     for _ in range(len(job.begun)):  # whatever failed: they write where the caller lets go of memory
-        failed, seconds = job.done.get()
->>>>>>> threads
+        failed, seconds = workers.ended(job)
         _here.helped += seconds
         failures += failed
     if failures:
