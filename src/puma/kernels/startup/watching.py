@@ -14,13 +14,13 @@ from numba.extending import intrinsic
 
 from puma.kernels.views import compiled
 
-LOOKS = 600  # some 150 us where nobody else wants the core
-LATER = 2000  # reads of the word, some 3 us: who has changed it holds Python's lock that long
+LOOKS = int(__import__("os").environ.get("LOOKS", 1000))  # some 300 us where nobody else wants the core
+LATER = int(__import__("os").environ.get("LATER", 3000))  # reads of the word, some 3 us: who has changed it holds Python's lock that long
 _I32, _I64 = ir.IntType(32), ir.IntType(64)
 
 
 def watch(tell: int, word: int, seen: int) -> bool:
-    """Whether the word at an address is another than it was seen to be, within some 150 us; before, what lies at the
+    """Whether the word at an address is another than it was seen to be, within some 300 us; before, what lies at the
     address `tell` is one more, unless that is 0. Who tells comes back a little later."""
     return _watch(tell, word, seen, LOOKS, LATER if tell else 0)
 
