@@ -1,6 +1,6 @@
 """What these cores allow: the same work by one process, and by two or more at once with a thread each.
 
-No threads of one process can give more. Processes share nothing of a program, neither Python's lock nor a part that
+Threads of one process can hardly give more. Processes share nothing of a program, neither Python's lock nor a part that
 stays with one thread; but they share what cores do not have for themselves: the last cache, the way to memory, and
 perhaps, where a machine is virtual, the very core.
 """

@@ -59,14 +59,12 @@ class Digit:
             return Bits(self.party, self.party.nothing(self.public.shape))
         return Bits(self.party, kernels.above(self.hot, self.public, self.width))
 
-    def exceeds_by_one(self) -> tuple[Bits, Bits]:
-        """Whether the difference is 1: without a wrap, and with one (m's digit 0, l's the largest); local."""
-        one = self.is_in([1])
+    def wrapping(self, one: Bits) -> tuple[Bits, Bits]:
+        """Of the bit that says whether the difference is 1: without a wrap, and with one (m's digit 0, l's the largest);
+        local."""
         if self.party.is_dealer:
             return one, one
-        digit = self.public & (self.size - 1)
-        last = kernels.hot_bit(self.hot, torch.full_like(digit, self.size - 1), self.width)
-        wrapped = Bits(self.party, last * (digit == 0))
+        wrapped = Bits(self.party, one.part * ((self.public & (self.size - 1)) == 0))
         return one ^ wrapped, wrapped
 
     def sign(self) -> Tensor:

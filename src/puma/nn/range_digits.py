@@ -53,13 +53,13 @@ def range_bits(index: Digit, tops: list[Digit], above: bool) -> dict[str, Bits]:
     half = top.size // 2
     asked: dict[str, Asked] = {"b": (index, None), "minus": (top, range(half, top.size)), "turns": (top, (0, half))}
     for i, digit in enumerate(lower, start=1):
-        asked |= {f"z{i}": (digit, (0,)), f"l{i}": (digit, None)}
+        asked |= {f"z{i}": (digit, (0,)), f"l{i}": (digit, None)} | ({f"w{i}": (digit, (1,))} if above else {})
     if above:
         last = len(tops)
         asked |= {f"z{last}": (top, (0,))} | ({"o": (top, (1,))} if lower else {"q": (top, (0, 1))})
     bits = dict(zip(asked, each_of(*asked.values()), strict=True))
     for i, digit in enumerate(lower if above else (), start=1):
-        plain, wrapped = digit.exceeds_by_one()
+        plain, wrapped = digit.wrapping(bits[f"w{i}"])
         bits |= {f"w{i}": wrapped} | ({"v1": bits["z1"] ^ plain} if i == 1 else {f"u{i}": plain})
     return bits
 
