@@ -65,8 +65,8 @@ def kernels_allowed(count: int, runs: int) -> dict[str, float]:
 
 
 def _calls() -> dict[str, Callable[[], object]]:
-    stream = PairKey(fresh_secret()).stream("what cores allow")
-    reader, mask = stream.reader(0), torch.empty(6 * SHAPE[0] * SHAPE[1], dtype=torch.uint8)
+    stream, other = (PairKey(fresh_secret()).stream("what cores allow") for _ in range(2))
+    reader, mask = other.reader(0), torch.empty(6 * SHAPE[0] * SHAPE[1], dtype=torch.uint8)
     packed, left = stream.bytes(mask.numel()), stream.words((ROWS, SHAPE[1]))
     out = torch.zeros(ROWS, SHAPE[0], dtype=torch.int64)
     small, large = ([torch.ones(size, dtype=torch.int64) for _ in range(3)] for size in (SMALL, LARGE))
