@@ -4,7 +4,8 @@ ranges and do them side by side. One thread unless `use` says otherwise.
 Results never depend on how many there are: a range is computed as it would be in one piece. Work inside a range is not
 cut again, and what would keep a thread for less time than it takes to wake it is done by the caller. There are more
 ranges than threads, and whoever is free takes the next one: so nobody waits for a thread that wakes late, or that the
-machine has other work for. This file must not know what is computed.
+machine has other work for. They are not many more: for each range a thread needs Python's lock, and where two ask at the
+same time one sleeps. This file must not know what is computed.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ Watch = Callable[[int, int, int], bool]
 _Done = tuple[list[BaseException], float]
 
 MOST = 1024  # threads
-PIECES = 4  # ranges for each thread, if they are long enough
+SHORT = 4  # of a whole that many threads do, this part is left for whoever is free first
 _QUOTA = Path("/sys/fs/cgroup/cpu.max")
 
 
@@ -156,16 +157,20 @@ def share(parties: int) -> int:
     return max(1, min(MOST, cores() // max(1, parties)))
 
 
-def ranges(size: int, least: int, step: int = 1, pieces: int = PIECES) -> list[Range]:
-    """0 .. size in order, so many ranges for each thread at most, nearly alike, `least` long at least.
+def ranges(size: int, least: int, step: int = 1) -> list[Range]:
+    """0 .. size in order: a long range for each thread and then, if they are long enough, a short one for each.
 
-    All but the first begin at a multiple of `step`. One range where there is one thread, or inside another range.
+    All but the first begin at a multiple of `step`; but for that they are `least` long at least. One range where there
+    is one thread, or inside another range.
     """
-    parts = min(_count * pieces, size // max(least, 1))
-    if parts < 2 or _count == 1 or _here.inside:
+    count = min(_count, size // max(least, 1))
+    if count < 2 or _here.inside:
         return [(0, size)]
     steps = -(-size // step)
-    cuts = sorted({min(size, steps * i // parts * step) for i in range(parts + 1)} - {0})
+    short = steps // SHORT if size >= SHORT * _count * least else 0
+    ends = [(steps - short) * i // count for i in range(1, count + 1)]
+    ends += [steps - short + short * i // count for i in range(1, count + 1)]
+    cuts = sorted({min(size, end * step) for end in ends} - {0})
     return list(zip([0, *cuts[:-1]], cuts, strict=True))
 
 

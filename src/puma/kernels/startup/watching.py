@@ -14,8 +14,8 @@ from numba.extending import intrinsic
 
 from puma.kernels.views import compiled
 
-LOOKS = int(__import__("os").environ.get("LOOKS", 1000))  # some 300 us where nobody else wants the core
-LATER = int(__import__("os").environ.get("LATER", 3000))  # reads of the word, some 3 us: who has changed it holds Python's lock that long
+LOOKS = 1000  # some 300 us where nobody else wants the core
+LATER = 10000  # reads of the word, some 10 us: as long does who has changed it keep Python's lock
 _I32, _I64 = ir.IntType(32), ir.IntType(64)
 
 
