@@ -33,7 +33,7 @@ Device = str | torch.device
 # Counter mode xors its output onto an input; zeros in, the bare stream out. They are never written, so that the system
 # has one page for all of them, which stays in the cache; and so many that threads seldom meet at Python's lock.
 _ZEROS = memoryview(bytes(1 << 20))
-_LEAST = 1 << 18  # bytes that a thread draws at least: some 30 us
+_LEAST = 1 << 19  # bytes that a thread draws at least: some 60 us
 _SMALL, _AHEAD = 1 << 12, 1 << 14  # bytes of a draw that may come out of so many drawn at once
 _NOTHING = np.empty(0, np.uint8)
 _LONG = 8 << 20  # bytes from which on it pays to find the nonce of a place, some 0.2 ms

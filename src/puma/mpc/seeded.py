@@ -23,7 +23,6 @@ from puma.mpc.share import Share
 # 20 us of a block's calls count.
 BLOCK_BYTES, FEW = 1 << 20, 16
 THREAD_BYTES = 256 << 10  # of one component that a thread takes at least: some 50 us
-WALKED = 2  # ranges of rows for each thread: each draws masks from a place of its own
 ROWS = 8  # a block has a multiple of so many rows: what the products take at a time
 
 Signs = tuple[int, int]
@@ -200,7 +199,7 @@ def accumulate(weight: Seeded, kernel: Kernel, jobs: Sequence[Job]) -> None:
 def _walk(weight: Seeded, kernel: Kernel, jobs: Sequence[Job], wanted: tuple[bool, bool]) -> None:
     """Block by block; threads take ranges of rows, each with the masks of its own."""
     least, each = min(jobs[0][0].shape[0], 64), rest_bytes(weight.shape[1:], weight.bits)
-    parts = pool.ranges(weight.shape[0], max(THREAD_BYTES // max(each, 1), ROWS), ROWS, WALKED)
+    parts = pool.ranges(weight.shape[0], max(THREAD_BYTES // max(each, 1), ROWS), ROWS)
     # Rows of the weight are columns of a linear layer's result, which nobody else writes; else each makes a sum.
     apart = kernel is not kernels.linear_packed and len(parts) > 1
     sums = {part: [torch.zeros_like(out) if apart else out for _, _, out in jobs] for part in parts}
