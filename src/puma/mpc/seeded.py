@@ -186,10 +186,12 @@ def accumulate(weight: Seeded, kernel: Kernel, jobs: Sequence[Job]) -> None:
     """
     if weight.party.dry or not jobs:
         return
-    held = [] if weight.party.is_dealer else [job for job in jobs if not job[1][1]]
-    for left, signs, out in held:  # m lies there as a whole: no need for blocks
+    # m lies there as a whole: no need for blocks, unless each thread shall go down rows of its own
+    whole = not weight.party.is_dealer and (kernel is kernels.linear_packed or pool.threads() == 1)
+    held = [job for job in jobs if whole and not job[1][1]]
+    for left, signs, out in held:
         kernel(left, weight.held(), signs[:1], weight.bits, out, 0)
-    drawn = [job for job in jobs if weight.party.is_dealer or job[1][1]]
+    drawn = [job for job in jobs if not whole or job[1][1]]
     if not drawn:
         return
     wanted = (any(signs[0] for _, signs, _ in drawn), any(signs[1] for _, signs, _ in drawn))
