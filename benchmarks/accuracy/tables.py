@@ -112,7 +112,7 @@ def _evaluated(counted: str, figure: str, key: str, more: dict[str, Callable[[An
 
 
 def _of_difference(key: str, form: str) -> Callable[[Any], str]:
-    return lambda r: form.format(r["difference"][key])
+    return lambda r: form.format(r["difference"][key]).replace("%", " %")
 
 
 def _gaps(r: Any) -> str:

@@ -25,7 +25,7 @@ from puma.kernels.cpu_chains import (
 )
 from puma.kernels.cpu_matmul import matmul
 from puma.kernels.cpu_onehot import above, flags, hidden_hots, hot_bit, lookup, member, onehot, parity
-from puma.kernels.cpu_packed import chosen_packed, linear_packed, matmul_packed
+from puma.kernels.cpu_packed import chosen_packed, linear_packed, matmul_packed, taken_off
 from puma.kernels.cpu_stored import linear_stored, matmul_stored, spread
 from puma.kernels.cpu_wire import (
     pack,
@@ -33,7 +33,6 @@ from puma.kernels.cpu_wire import (
     pack_bytes,
     pack_masked,
     pack_rows,
-    taken_off,
     unpack,
     unpack_bits,
     unpack_bytes,

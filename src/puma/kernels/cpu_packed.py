@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
@@ -23,15 +24,17 @@ from puma import pool
 from puma.kernels.cpu_eight import EIGHT, SOME, eight_linear, scratch
 from puma.kernels.cpu_few import FEW, WIDTH, eight_words, few_linear, few_matmul
 from puma.kernels.cpu_matmul import dots, streams
-from puma.kernels.cpu_wire import read
+from puma.kernels.cpu_wire import read, write
 from puma.kernels.tiles import CHOOSING, FUSED, LANES, NARROW, NARROW_BITS, WIDE
-from puma.kernels.views import compiled, octets, span
+from puma.kernels.views import compiled, lying, octets, octets_at, span
 
 _ROWS, _DEPTH = 8, 256  # words that are spread at a time: half of a 32 kB cache
 _AHEAD = 2 * _DEPTH * WIDTH  # bytes: processors do not foresee that a row goes on where it was left
 _MANY = 32  # rows of a that leave no room beside them in a 32 kB cache
 _LEAST = 1 << 18  # words that a thread spreads at least: some 50 us
 _I32, _I64 = ir.IntType(32), ir.IntType(64)
+_OCTETS = ir.VectorType(ir.IntType(8), 8 * LANES)
+_SIXES = ir.Constant(ir.VectorType(_I32, WIDTH * LANES), [8 * j + t for j in range(LANES) for t in range(WIDTH)])
 _ONES = np.uint64(0xFFFF_FFFF_FFFF_FFFF)
 
 
@@ -62,6 +65,18 @@ def chosen_packed(
         return matmul_packed(a, packed, signs, bits, out, first)
     rows, columns = _down(a, packed, bits, out, first)
     return _run(_CHOSEN, -a[:, first : first + rows], packed, signs, bits, out, (0, rows, columns), columns)
+
+
+def taken_off(packed: Tensor, masks: Tensor, bits: int) -> Tensor:
+    """masks, whose words become those of packed less theirs, with all bits of their bytes; by the calling thread."""
+    width = (bits + 7) // 8
+    count, rest = divmod(masks.numel(), width)
+    if rest or packed.numel() != masks.numel() or not masks.is_contiguous():
+        raise ValueError(f"{packed.numel()} and {masks.numel()} bytes in order are not as many words of {width} bytes")
+    packed, masks = lying(packed, torch.uint8), lying(masks, torch.uint8)
+    if count:
+        _take_off(count, packed.data_ptr(), masks.data_ptr(), width)
+    return masks
 
 
 def _down(a: Tensor, packed: Sequence[Tensor], bits: int, out: Tensor, first: int) -> tuple[int, int]:
@@ -162,6 +177,53 @@ def _spreading(add: bool) -> Any:
 
 
 _put, _add = _spreading(add=False), _spreading(add=True)
+
+
+def _lessening() -> Any:
+    """An intrinsic: words of six bytes become those of another place less they, in eights."""
+
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        source, target = (context.make_array(signature.args[i])(context, builder, values[i]).data for i in (0, 1))
+        with cgutils.for_range_slice(builder, _I64(0), values[2], _I64(LANES)) as (i, _):
+            at = builder.mul(i, _I64(WIDTH))
+            place = builder.gep(target, [at])
+            held = eight_words(builder, builder.gep(source, [at]), _AHEAD)
+            raw = builder.bitcast(builder.sub(held, eight_words(builder, place, _AHEAD)), _OCTETS)
+            packed = builder.shuffle_vector(raw, ir.Constant(_OCTETS, ir.Undefined), _SIXES)
+            builder.store(packed, builder.bitcast(place, packed.type.as_pointer()), align=1)
+        return context.get_dummy_value()
+
+    @intrinsic
+    def less(typing: Any, held, mine, count):  # type: ignore
+        return types.void(held, mine, types.int64), generate
+
+    return less
+
+
+_less = _lessening()
+
+
+@compiled
+def _take_off(count, place, to, width):
+    held, out = octets_at(place, count * width), octets_at(to, count * width)
+    mask = _ONES >> np.uint64(64 - 8 * width)
+    above = _ONES ^ mask
+    start = count - count % 8 if width == WIDTH else 0
+    _less(held, out, start)
+    # the last words byte by byte: a whole one would end behind the buffer
+    safe = max(count - 7, start) if width < 8 else count
+    following = read(out, start * width, mask) if safe > start else np.uint64(0)
+    for i in range(start, safe):
+        at, old = i * width, following
+        # before the word in front of it is written: a read over what has just been written waits for it
+        following = read(out, min(i + 1, safe - 1) * width, mask)
+        write(out, at, ((read(held, at, mask) - old) & mask) | (old & above))
+    for i in range(safe, count):
+        value = np.uint64(0)
+        for j in range(i * width, (i + 1) * width):
+            value += (np.uint64(held[j]) - np.uint64(out[j])) << np.uint64(8 * (j - i * width))
+        for j in range(width):
+            out[i * width + j] = np.uint8((value >> np.uint64(8 * j)) & np.uint64(255))
 
 
 @compiled

@@ -155,18 +155,6 @@ def pack_masked(x: Tensor, frac: int, pads: tuple[Tensor, Tensor], bits: int, ou
     return out
 
 
-def taken_off(packed: Tensor, masks: Tensor, bits: int) -> Tensor:
-    """masks, whose words become those of packed less theirs, with all bits of their bytes; by the calling thread."""
-    width = (bits + 7) // 8
-    count, rest = divmod(masks.numel(), width)
-    if rest or packed.numel() != masks.numel() or not masks.is_contiguous():
-        raise ValueError(f"{packed.numel()} and {masks.numel()} bytes in order are not as many words of {width} bytes")
-    packed, masks = lying(packed, torch.uint8), lying(masks, torch.uint8)
-    if count:
-        _take_off(count, packed.data_ptr(), masks.data_ptr(), width)
-    return masks
-
-
 def pack_bits(b: Tensor) -> Tensor:
     """The lowest bit of every word, eight to a byte, the first in the lowest place, zeros after the last."""
     return pack(b, 1)
@@ -279,27 +267,6 @@ def _pack_masked(x, scale, p, q, out, width, spare):
             at = i * width + j
             value += (np.uint64(p[at]) + np.uint64(q[at])) << np.uint64(8 * j)
         value &= mask
-        for j in range(width):
-            out[i * width + j] = np.uint8((value >> np.uint64(8 * j)) & _BYTE)
-
-
-@compiled
-def _take_off(count, place, to, width):
-    held, out = octets_at(place, count * width), octets_at(to, count * width)
-    mask = _ONES >> np.uint64(64 - 8 * width)
-    above = _ONES ^ mask
-    # the last words byte by byte: a whole one would end behind the buffer
-    safe = max(count - 7, 0) if width < 8 else count
-    following = read(out, 0, mask) if safe > 0 else np.uint64(0)
-    for i in range(safe):
-        at, old = i * width, following
-        # before the word in front of it is written: a read over what has just been written waits for it
-        following = read(out, min(i + 1, safe - 1) * width, mask)
-        write(out, at, ((read(held, at, mask) - old) & mask) | (old & above))
-    for i in range(safe, count):
-        value = np.uint64(0)
-        for j in range(i * width, (i + 1) * width):
-            value += (np.uint64(held[j]) - np.uint64(out[j])) << np.uint64(8 * (j - i * width))
         for j in range(width):
             out[i * width + j] = np.uint8((value >> np.uint64(8 * j)) & _BYTE)
 
