@@ -12,6 +12,7 @@ import statistics
 import time
 from collections.abc import Callable
 from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 
 import torch
 
@@ -36,7 +37,7 @@ def at_once(work: Work, count: int, runs: int) -> float:
     there, and then so many times together. EOFError if one dies."""
     context = multiprocessing.get_context("fork")
     together, ends = context.Barrier(count), list[Connection]()
-    processes = list[multiprocessing.process.BaseProcess]()
+    processes = list[BaseProcess]()
 
     def process(end: Connection) -> None:
         threads.use(1)

@@ -4,8 +4,8 @@ ranges and do them side by side. One thread unless `use` says otherwise.
 Results never depend on how many there are: a range is computed as it would be in one piece. Work inside a range is not
 cut again, and what would keep a thread for less time than it takes to wake it is done by the caller. There are more
 ranges than threads, and whoever is free takes the next one: so nobody waits for a thread that wakes late, or that the
-machine has other work for. They are not many more: for each range a thread needs Python's lock, and where two ask at the
-same time one sleeps. This file must not know what is computed.
+machine has other work for. They are not many more: for each range a thread needs Python's lock, and where two ask at
+the same time one sleeps. This file must not know what is computed.
 """
 
 from __future__ import annotations
@@ -114,8 +114,15 @@ class _Here(threading.local):
 _here = _Here()
 _count = 1
 _workers: _Workers | None = None
-_watch: Watch = lambda tell, word, seen: False  # everybody sleeps at once
 _making = threading.Lock()
+
+
+def _sleep(tell: int, word: int, seen: int) -> bool:
+    """At once, until somebody says how to look out for work."""
+    return False
+
+
+_watch: Watch = _sleep
 
 
 def use(threads: int) -> None:

@@ -38,7 +38,7 @@ def test_threads_that_look_before_they_sleep() -> None:
         for _ in range(50):
             pool.split(lambda low, high: done.__setitem__(slice(low, high), [1] * (high - low)), 300, 1)
             assert sum(done) == 300
-            done = [0] * 300
+            done[:] = [0] * 300
     finally:
         pool.watching(before)
         pool.use(1)

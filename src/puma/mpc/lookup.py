@@ -60,8 +60,8 @@ class Digit:
         return Bits(self.party, kernels.above(self.hot, self.public, self.width))
 
     def wrapping(self, one: Bits) -> tuple[Bits, Bits]:
-        """Of the bit that says whether the difference is 1: without a wrap, and with one (m's digit 0, l's the largest);
-        local."""
+        """Of the bit that says whether the difference is 1: without a wrap, and with one (m's digit 0, l's the
+        largest); local."""
         if self.party.is_dealer:
             return one, one
         wrapped = Bits(self.party, one.part * ((self.public & (self.size - 1)) == 0))
@@ -154,7 +154,12 @@ def digits(x: Share, low: int | Sequence[int], widths: Sequence[int]) -> list[Di
 
 
 def _hot_at(
-    buffer: Tensor | None, shape: tuple[int, ...], widths: Sequence[int], counts: Sequence[int], order: list[int], i: int
+    buffer: Tensor | None,
+    shape: tuple[int, ...],
+    widths: Sequence[int],
+    counts: Sequence[int],
+    order: list[int],
+    i: int,
 ) -> Tensor:
     """The words of one digit alone: the dealer looks at that of a table, not at those beside it."""
     at = sum(counts[other] for other in order[: order.index(i)])

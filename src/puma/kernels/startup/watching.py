@@ -1,5 +1,5 @@
-"""Looking at a word of memory until it changes, compiled, without Python's lock: for a moment a thread that looks is there
-at once, where one that sleeps is woken in some fifty microseconds, by a machine that has to wake a core for it. After each
+"""Looking at a word of memory until it changes, compiled, without Python's lock: a thread that looks is there at once,
+where one that sleeps is woken in some fifty microseconds, by a machine that may have to wake a core for it. After each
 look it lets others have the core. It must not know what the word counts.
 """
 
