@@ -1,8 +1,8 @@
 """Counter mode from any block on, by the encryption of Galois/counter mode (NIST SP 800-38D, 7.1 and 7.2).
 
 That mode counts up from a block J0, which it makes of the nonce: of one with 16 bytes J0 = (nonce H + L) H in a field
-of 2^128 elements, H being what the cipher makes of zeros and L the nonce's length. So the nonce for a J0 that is wanted is
-(J0 / H + L) / H. It must not know what the bytes are for.
+of 2^128 elements, H being what the cipher makes of zeros and L the nonce's length. So the nonce for a J0 that is wanted
+is (J0 / H + L) / H. It must not know what the bytes are for.
 """
 
 from __future__ import annotations
