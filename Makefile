@@ -3,8 +3,8 @@
 #   make demo       1  a story from the model in the package, by three party processes on this machine
 #   make test      10  the tests (ARGS="-k name" and so on for pytest)
 #   make test-slow 60  the long tests alone (ARGS="-k name" for some of them; PUMA_TEST_DATA=DIR for real checkpoints)
-#   make mutants   10  nearly two hundred changes that break secrecy and keep answers right: a test must notice each
-#                      (ARGS=--quick: a dozen and a half, a minute)
+#   make mutants   10  more than two hundred changes that break secrecy and keep answers right: a test must notice each
+#                      (ARGS=--quick: twenty of them, a minute)
 #   make check      1  style, types, and which part of the code may import which
 #   make wheel      1  build the wheel, install it in the place of the source, and import it from elsewhere
 #   make bench     90  every published table and plot; wants the machine for itself (ARGS="--only models")

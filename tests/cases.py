@@ -112,6 +112,7 @@ MPC = [
     Case(arithmetic.reshare, lambda p: (_z(p, 64), _z(p, 24, 10, "z2", dealt=False))),
     Case(arithmetic.reshare, lambda p: (_z(p, 1, 0, dealt=False),), "one-bit ring"),
     Case(arithmetic.open_truncate, lambda p: ((_z(p), 16), (_z(p, 35, 20, "z2"), 0))),
+    Case(arithmetic.open_coarsely, lambda p: (_z(p, 43, 28), 15, 12)),
     Case(arithmetic.lift, lambda p: ((_x(p, 24), 48), (_x(p, 17, 3, "y"), 64))),
     Case(arithmetic.lift, lambda p: ((_x(p, 63, 12), 64),), "one bit"),
     Case(raising.raised, lambda p: (_x(p, 24), 48)),
@@ -143,6 +144,7 @@ MPC = [
     Case(boolean.to_arithmetic, lambda p: (given_masked(p, coins(*N)), 48)),
     *(Case(lookup.digits, lambda p, w=w: (_x(p), 5, [w]), f"{w} bits") for w in range(1, 11)),
     Case(lookup.digits, lambda p: (_x(p), 1, [2, 8, 1, 4, 6]), "many"),
+    *(Case(lookup.signed_digits, lambda p, w=w: (_x(p), 3, w), f"{w}") for w in ([1], [5], [4, 7, 3], [2, 1])),
     Case(watch.note_lift, lambda p: (_watched(_x(p)),)),
     Case(watch.note_rows, lambda p: (_watched(_x(p)), 5)),
     *(Case(compare.sign, lambda p, b=b: (_x(p, b, 2),), f"{b} bits") for b in (4, 6, 12, 13, 28, 32, 50, 64)),
@@ -173,6 +175,8 @@ MPC = [
         Case(f, lambda p: ((_x(p, 40, 20), 14, 48), (_z(p, 48, 31), 14, 48), (_z(p, 30, 8, "z2", False), 12, 20)))
         for f in (fixed.grown, fixed.formatted)
     ),
+    Case(fixed.for_digits, lambda p: (_z(p, 43, 28), 13, 28, 12)),
+    Case(fixed.for_digits, lambda p: (_x(p, 30, 15), 13, 28, 12), "share"),
 ]
 
 

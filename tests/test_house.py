@@ -156,6 +156,9 @@ LOCAL = {
     "compare.digit_bits",
     "compare.sign_of",
     "lookup.digit",
+    "lookup.halved",
+    "lookup.sign_bits",
+    "lookup.topped",
     "lookup.each_of",
     "retrieval.choice_bytes",
     "functional.component",
@@ -285,13 +288,21 @@ def test_decoders_are_made_before_threads_are(path: Path) -> None:
 # -- floors ---------------------------------------------------------------------------------------------------------
 
 
+def test_files_of_text_are_read_as_what_they_are() -> None:
+    """Where nothing is said Python takes the letters of whoever runs it."""
+    for path in FILES:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and getattr(node.func, "attr", "") in ("read_text", "write_text"):
+                assert any(word.arg == "encoding" for word in node.keywords), f"{path}:{node.lineno}"
+
+
 def test_what_an_address_is_taken_of_is_held() -> None:
     """A tensor without a name may be gone when compiled code looks behind its address: also one from a cache, where
     two threads that ask for it first get one each."""
     for path in FILES:
         for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.Attribute) and node.attr == "data_ptr":
-                assert not isinstance(node.value, ast.Call), f"{path}:{node.lineno}"
+            if isinstance(node, ast.Attribute) and node.attr in ("data_ptr", "ctypes"):
+                assert not any(isinstance(part, ast.Call) for part in ast.walk(node.value)), f"{path}:{node.lineno}"
 
 
 def test_each_floor_uses_only_those_below() -> None:

@@ -44,13 +44,14 @@ SENDERS = {
 GENERATORS = {"mpc/party.py Party.run", "mpc/party.py together", "engine/dry_run.py _Word._wanted"}
 # Who makes pieces of a message or a correction, and in which lemma.
 SPEAKERS = {
-    "mpc/arithmetic.py deal": 2,
+    "mpc/arithmetic.py _half": 2,
     "mpc/arithmetic.py _masked": 3,
+    "mpc/arithmetic.py open_coarsely": 4,
     "mpc/arithmetic.py reveal": 13,
     "mpc/boolean.py _deal_rows": 7,
     "mpc/boolean.py evaluate": 7,
     "mpc/boolean.py open_masked": 8,
-    "mpc/lookup.py digits": 10,
+    "mpc/lookup.py _dealt": 10,
 }
 # Whoever has the dealer deal, and the lemma about it.
 DEALING = {
@@ -62,8 +63,8 @@ DEALING = {
     "mpc/boolean.py select": 9,
     "mpc/boolean.py select_all": 9,
     "mpc/boolean.py to_arithmetic": 9,
-    "nn/splines.py Lines.weighted": 15,
-    "nn/splines.py Lines._where": 15,
+    "nn/lines.py Lines.weighted": 15,
+    "nn/lines.py Lines._where": 15,
     "nn/sampling.py _unsigned": 15,
     "nn/functional.py _hot_rows": 15,
 }

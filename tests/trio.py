@@ -6,7 +6,7 @@ Inputs are shared openly: every party computes the same masks from `SECRETS`, wh
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -75,7 +75,7 @@ def parties(function: Callable[[Party], Any], trio_: list[Party] | None = None, 
     return results
 
 
-def spent(entries: list[Entry]) -> Cost:
+def spent(entries: Sequence[Entry]) -> Cost:
     """What three parties spent: rounds between the evaluators, bits of all."""
     assert entries[0].rounds == 0 and entries[1].rounds == entries[2].rounds
     return Cost(entries[1].rounds, 8 * sum(e.online for e in entries), 8 * sum(e.offline for e in entries))
@@ -211,7 +211,7 @@ def given_choice(party: Party, rows: list[int], size: int, bits: int, name: str 
 # -- results --------------------------------------------------------------------------------------------------------
 
 
-def joined(shares: list[Share]) -> Tensor:
+def joined(shares: Sequence[Share]) -> Tensor:
     """The signed words of a result, from the three parties' shares, checking that the copies agree."""
     (l1, l2), (m1, one), (m2, two) = (s.components for s in shares)
     bits = shares[0].bits
@@ -221,7 +221,7 @@ def joined(shares: list[Share]) -> Tensor:
     return kernels.signed(m1 - l1 - l2, bits)
 
 
-def value(shares: list[Share]) -> Tensor:
+def value(shares: Sequence[Share]) -> Tensor:
     """The decoded result of three parties' shares."""
     return joined(shares).double() / 2.0 ** shares[0].frac
 
@@ -233,7 +233,7 @@ def added(products: list[Additive]) -> Tensor:
     return kernels.signed(one.part + two.part + (zero.part if one.dealt else 0), one.bits)
 
 
-def bits_of(shares: list[Bits]) -> Tensor:
+def bits_of(shares: Sequence[Bits]) -> Tensor:
     """The bits that two evaluators hold."""
     assert shares[0].shape == shares[1].shape == shares[2].shape
     return shares[1].part ^ shares[2].part

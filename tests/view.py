@@ -103,7 +103,7 @@ class Viewer(Party):
         purpose, shape = self._padded
         if self.rank == SECOND and received is not None and count:
             self.heard += 1
-            if purpose == "deal":
+            if purpose in ("deal", "coarse"):
                 bits = 8 * count // math.prod(shape)
                 self._words("dealt", kernels.unpack(received.clone(), bits, shape), bits)
             else:
@@ -146,6 +146,9 @@ class Viewer(Party):
     def hots(self, parts: dict[int, Tensor], widths: Sequence[int]) -> None:
         """One-hot vectors as words."""
         for i, words in parts.items():
+            if widths[i] == 0:  # a bit
+                self._words("one-hot", words, 1)
+                continue
             octets = words.contiguous().numpy().view(np.uint8)
             self._bits("one-hot", np.unpackbits(octets, axis=-1, bitorder="little")[..., : 1 << widths[i]])
 

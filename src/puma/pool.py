@@ -153,7 +153,7 @@ def cores() -> int:
     """Those that this process may use: as the system lets it, and no more than a container's quota."""
     found = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     try:
-        quota, period = _QUOTA.read_text().split()
+        quota, period = _QUOTA.read_text(encoding="utf-8").split()
         return max(1, min(found, int(quota) // int(period)))
     except (OSError, ValueError):  # no such file, or "max"
         return found

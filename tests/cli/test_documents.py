@@ -48,3 +48,28 @@ def test_every_option_is_described() -> None:
             for option in argument.names:
                 known = f"{option} " in text or f"{option}`" in text or option == "--error"
                 assert known or not option.startswith("--"), f"docs/cli.md does not describe {name} {option}"
+
+
+def taking(option: str) -> set[str]:
+    found = set[str]()
+    for name in COMMANDS:
+        command = app
+        for word in name.split():
+            command = command[word]
+        if any(option in argument.names for argument in command.assemble_argument_collection()):
+            found.add(name.split()[0])
+    return found
+
+
+def test_who_takes_what_is_said_of_all_that_take_it() -> None:
+    text = " ".join((ROOT / "docs" / "cli.md").read_text().split())
+
+    def named(pattern: str) -> set[str]:
+        (found,) = re.findall(pattern, text)
+        return set(re.findall(r"`([a-z]+)`", found))
+
+    adapted = named(r"Commands that load a model on this machine \((.*?)\) take `--adapter FOLDER`")
+    assert adapted == taking("--adapter")
+    assert adapted - named(r"All of these but (.*?) take `--open-weights`") == taking("--open-weights") - {"party"}
+    planned = named(r"Answers differ in last places only\. Also of (.*?) \|") | {"generate", "bench", "cost", "audit"}
+    assert planned == taking("--plan")

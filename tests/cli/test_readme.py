@@ -1,4 +1,4 @@
-"""Figures of the README that no file of measurements gives are counted again."""
+"""Figures of the README, and of docs/models.md, that no file of measurements gives are counted again."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from puma.measure.estimate import Estimate, usual
 from puma.reference.plain_model import PlainModel
 from tests.cli.conftest import Run
 
@@ -17,11 +18,26 @@ def number(text: str) -> int:
     return int(text.replace(",", ""))
 
 
-def test_the_first_example_takes_the_rounds_that_it_shows(puma: Run) -> None:
+def example() -> tuple[int, int, int]:
+    """Tokens of its prompt and of its answer, and rounds."""
     words, tokens, rounds = re.findall(r'generate "(.+?)" --tokens (\d+).*?([\d,]+) rounds', README, re.DOTALL)[0]
-    length = len(PlainModel("stories").prompt_ids(words, number(tokens)))
+    return len(PlainModel("stories").prompt_ids(words, number(tokens))), number(tokens), number(rounds)
+
+
+def test_the_first_example_takes_the_rounds_that_it_shows(puma: Run) -> None:
+    length, tokens, rounds = example()
     cost = puma("cost", "stories", "--prompt", length, "--tokens", tokens, "--network", "lan", "--json").json
-    assert cost["rounds"] == number(rounds)
+    assert cost["rounds"] == rounds
+
+
+@pytest.mark.slow
+def test_the_first_example_takes_the_bytes_that_it_shows() -> None:
+    """By the model's own plan, as it runs."""
+    clear, (length, tokens, _) = PlainModel("stories"), example()
+    clear.plan()
+    cost = Estimate.of(clear.config, usual(clear.config, length, tokens)).whole
+    (sizes,) = re.findall(r"([\d.]+) MiB online, ([\d.]+) MiB offline", README)
+    assert [f"{size / 2**20:.1f}" for size in (cost.online, cost.offline)] == [*sizes]
 
 
 LONG = README.partition("**Long prompts are dear**")[2].partition("\n\n")[0]
@@ -46,3 +62,21 @@ def test_long_prompts_take_the_traffic_and_the_time_that_it_says(puma: Run) -> N
         assert sent == pytest.approx(float(row[1].replace(",", "")), rel=0.01)
         for network, (amount, short) in zip((lan, wan), (row[3:5], row[5:]), strict=True):
             assert network["first_seconds"] == pytest.approx(float(amount) * SHORT[short], rel=0.05), row
+
+
+MODELS = " ".join((Path(__file__).parents[2] / "docs" / "models.md").read_text().split())
+TWO_PARTS = {
+    r"a window and 20 tokens of whisper-tiny are ([\d.]+) GB": ("whisper-tiny", "--tokens", "20"),
+    r"of whisper-small ([\d.]+) GB": ("whisper-small", "--tokens", "20"),
+    r"a sentence of 32 tokens into 32 by opus-mt ([\d.]+) GB": ("opus-mt", "--prompt", "32", "--tokens", "32"),
+    r"a text of 512 into 60 by bart-large-cnn ([\d.]+) GB": ("bart-large-cnn", "--prompt", "512", "--tokens", "60"),
+}
+
+
+def test_models_of_two_parts_take_what_is_said(puma: Run) -> None:
+    for said, words in TWO_PARTS.items():
+        (gigabytes,) = re.findall(said, MODELS)
+        cost = puma("cost", *words, "--network", "lan", "--json").json
+        assert f"{cost['bytes']['total'] / 1e9:.2g}" == gigabytes, words
+        if rounds := re.findall(rf"{said} in all and ([\d,]+) rounds", MODELS):
+            assert number(rounds[0][1]) == cost["rounds"]

@@ -74,6 +74,7 @@ def test_wrong_values(value: str, param: str | None, served: Served) -> None:
         ('["a", [1]]', "prompt"),
         ('"\\ud800"', None),
         (json.dumps(["the"] * 2049), "n"),
+        (json.dumps([[-1]] * 129), "n"),  # before any is read
         (json.dumps("the " * 100000), "prompt"),
         (json.dumps([1] * 33), "prompt"),
     ],

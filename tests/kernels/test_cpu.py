@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import subprocess
 import sys
 
@@ -81,6 +82,20 @@ def test_nothing_is_compiled_before_it_is_needed() -> None:
 
 def test_without_a_place_for_the_compiled_code(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(numba.core.caching.CacheImpl, "_locator_classes", [])
+    assert compiled(_twice)(21) == 42
+
+
+def test_where_the_compiled_code_cannot_be_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder that takes a file takes no more where the disk is full; a file may have lost what was in it."""
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "no space left on device")
+
+    def empty(*_: object) -> None:
+        raise EOFError
+
+    monkeypatch.setattr(numba.core.caching.IndexDataCacheFile, "load", empty)
+    monkeypatch.setattr(numba.core.caching.IndexDataCacheFile, "save", full)
     assert compiled(_twice)(21) == 42
 
 

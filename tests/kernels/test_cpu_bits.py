@@ -37,3 +37,15 @@ def test_rows_that_there_are_not() -> None:
 def test_shapes_alone() -> None:
     rows = torch.empty(4, 9, dtype=torch.uint8, device="meta")
     assert kernels.xor_of_products(rows, TERMS, torch.tensor([2, 5])).shape == (2, 9)
+
+
+@pytest.mark.parametrize("width", [0, 1, 3, 5, 6, 8])
+def test_positions_are_counted(width: int) -> None:
+    e = torch.randint(-(2**63), 2**63 - 1, (5, 7, 1 << max(width - 6, 0)))
+    expected = torch.tensor([[bin(int(w) & ((1 << min(64, 1 << width)) - 1)).count("1") for w in row.reshape(-1)]
+                             for row in e]).reshape(*e.shape).sum(-1)  # fmt: skip
+    for each in (kernels, plain):
+        assert torch.equal(each.population(e, width), expected)
+        assert torch.equal(each.population(e.transpose(0, 1), width), expected.T)
+    assert kernels.population(e[:0], width).shape == (0, 7)
+    assert kernels.population(torch.empty(3, 4, 2, device="meta"), 7).shape == (3, 4)

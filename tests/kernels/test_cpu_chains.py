@@ -29,7 +29,7 @@ CHAINS: dict[str, Callable[[Any, list[Tensor], int], Any]] = {
     "wraps": lambda k, x, bits: k.wraps(x[0], x[1], bits),
     "picked": lambda k, x, bits: k.picked(x[0], x[1], 1 << (bits - 1), bits, torch.stack(x[2:4])),
     "selected": lambda k, x, bits: k.selected(x[0] & 1, *x[1:3], torch.stack(x[3:5]), bits % 2 == 0),
-    "line": lambda k, x, bits: k.line(torch.stack([torch.stack(x[:3]), torch.stack(x[1:4])]), x[4] & 1, *x[2:4]),
+    "line": lambda k, x, bits: k.line(torch.stack(x), (x[0] & 64) - 32, x[4] & 1, *x[2:4]),
     "line_masks": lambda k, x, bits: k.line_masks((x[0] & 2) - 1, *x[1:4], x[4] & 1),
 }
 

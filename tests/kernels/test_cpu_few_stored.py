@@ -86,7 +86,7 @@ def test_threads_share_strips(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_nothing_behind_the_matrix_is_read() -> None:
-    """The last row ends where its page does, at an odd byte's distance from the first."""
+    """The last row ends where a page begins that nobody may read."""
     matrix = small("bf16", STRIP, BLOCK)
     with mmap.mmap(-1, 2 * mmap.PAGESIZE) as region:
         place = np.frombuffer(region, dtype=np.uint8)
@@ -95,3 +95,11 @@ def test_nothing_behind_the_matrix_is_read() -> None:
         tight[:] = matrix.raw.numpy()
         assert agrees(words(1, BLOCK), matrix._replace(raw=torch.from_numpy(tight)), 48)
         del tight, place
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_numbers_of_a_file_begin_at_any_byte(kind: str) -> None:
+    matrix = small(kind, 2 * STRIP + 1, BLOCK, True)
+    raw = torch.cat([matrix.raw[:1], matrix.raw])[1:]
+    assert raw.data_ptr() % 2
+    assert agrees(words(3, BLOCK), matrix._replace(raw=raw), 48)

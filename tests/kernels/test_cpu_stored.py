@@ -76,3 +76,11 @@ def test_what_does_not_fit_is_refused() -> None:
         kernels.linear_stored(words(2, 5), matrix, 18, 48, words(2, 4))
     with pytest.raises(ValueError, match="are not rows of 6 numbers"):
         kernels.spread(matrix._replace(raw=matrix.raw[:-1]), 18)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_numbers_of_a_file_begin_at_any_byte(kind: str) -> None:
+    matrix = stored(kind, 5, 300, True)
+    raw = torch.cat([matrix.raw[:1], matrix.raw])[1:]
+    assert raw.data_ptr() % 2
+    assert torch.equal(kernels.spread(matrix._replace(raw=raw), 18), plain.spread(matrix, 18))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -75,3 +76,21 @@ def test_a_program_that_ends_at_once_is_told(tmp_path: Path) -> None:
     program.write_text("")
     with pytest.raises(PumaError, match="died while starting"):
         nursery.party([str(program)])
+
+
+def test_a_program_with_many_open_files(start: Start) -> None:
+    """The descriptor that stands for a party may have any number."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    number = 1500
+    if hard != resource.RLIM_INFINITY and hard <= number:
+        pytest.skip(f"{hard} files are the most here")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, number + 1), hard))
+    try:
+        party = start()
+        before, party._handle = party._handle, os.dup2(party._handle, number)
+        os.close(before)
+        assert not party.gone(0.01)
+        party.kill()
+        assert party.gone(20)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

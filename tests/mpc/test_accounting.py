@@ -25,7 +25,7 @@ from tests.case import Case
 from tests.cases import CASES, coins, sample
 from tests.trio import given_additive, given_bits, parties, trio
 
-DEALT = ("deal", "one-hot", "bit-deal")  # what pads corrections; a party asks for it before it sends or waits
+DEALT = ("deal", "coarse", "one-hot", "bit-deal")  # what pads corrections; a party asks for it before it sends or waits
 Sizes = Counter[tuple[str, int]]  # purpose, elements
 
 

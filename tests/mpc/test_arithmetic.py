@@ -11,10 +11,12 @@ from hypothesis import settings
 from hypothesis import strategies as st
 
 from puma import kernels
+from puma.kernels import plain
 from puma.mpc.arithmetic import (
     lift,
     matmul,
     multiply,
+    open_coarsely,
     open_truncate,
     product,
     reshare,
@@ -109,6 +111,35 @@ def test_nothing_of_what_is_dropped_travels() -> None:
     for shift, sent in ((14, 34), (1, 47), (0, 48)):
         cost = counted(lambda p, s=shift: p.run(open_truncate((Additive(p, p.nothing((800,)), 48, 20, True), s))))
         assert (cost.rounds, cost.online, cost.offline) == (1, 2 * sent * 800, sent * 800)
+
+
+def test_what_is_opened_for_digits() -> None:
+    """m less the dealer's mask is the value, and what is left without low bits is a share like any other: both err as
+    they do after `open_truncate` and `truncated`. P2 is sent no more than it keeps."""
+    x = torch.cat([edges(40), uniform(600, bits=40)])
+
+    def compute(party: Party) -> Any:
+        return party.run(open_coarsely(given_additive(party, x, 43, 0), 15, 12))
+
+    results = parties(compute)
+    (dealer, coarse), (one, _), (two, _) = results
+    assert torch.equal(plain.reduce(one.m, 28), plain.reduce(two.m, 28))
+    assert (dealer.bits, dealer.frac, coarse.bits, coarse.frac) == (28, -15, 16, -27)
+    assert_near(kernels.signed(one.m - dealer.mask, 28), kernels.signed(x, 43), 15, 28)
+    assert_near(joined([c for _, c in results]), kernels.signed(one.m - dealer.mask, 28), 12, 16)
+    cost = counted(lambda p: p.run(open_coarsely(Additive(p, p.nothing((800,)), 43, 28, True), 15, 12)))
+    assert (cost.rounds, cost.online, cost.offline) == (1, 2 * 28 * 800, 16 * 800)
+
+
+def test_halves_for_digits_are_uniform() -> None:
+    """Whatever the dealer's part is: what P2 is sent of its half tells nothing of it."""
+    zero = torch.zeros(4000, dtype=torch.int64)
+
+    def compute(party: Party) -> Any:
+        return party.run(open_coarsely(Additive(party, zero, 43, 28, True), 15, 12))[1].mask
+
+    for half in parties(compute)[1:]:
+        assert half.unique().numel() > 3500 and abs(half.double().mean() / 2**15 - 1) < 0.05
 
 
 @pytest.mark.parametrize("bits", [64, 48, 33])

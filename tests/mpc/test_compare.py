@@ -153,7 +153,8 @@ def test_the_largest_of_rows_however_they_lie(
     assert joined(tops).shape == x.amax(dim).shape and torch.equal(joined(tops), x.amax(dim))
     assert spent(spending) == maximum_cost(Size(tuple(shape), bits), dim)
     alone = ClearParty()
-    assert torch.equal(alone.run(maximum(in_clear(alone, x, bits, 0), dim)).signed, x.amax(dim))
+    clearly: Any = alone.run(maximum(in_clear(alone, x, bits, 0), dim))
+    assert torch.equal(clearly.signed, x.amax(dim))
     won, at = (joined(found) for found in zip(*both, strict=True))
     last = x.transpose(dim, -1)
     assert torch.equal(won, last.amax(-1))
@@ -194,7 +195,7 @@ def test_the_sign_takes_one_round_and_a_maximum_few() -> None:
     for bits in (4, 8, 16, 32, 64):
         results = parties(lambda p, b=bits: (p.run(sign(given(p, torch.zeros(1), b))), p.ledger.total().rounds))
         rounds[bits] = results[1][1]
-    assert rounds == {4: 1, 8: 1, 16: 1, 32: 1, 64: 1}
+    assert rounds == {4: 0, 8: 1, 16: 1, 32: 1, 64: 1}
     for entries, expected in {2: 3, 4: 4, 8: 4, 16: 8, 32: 11, 128: 17}.items():
         assert maximum_cost(Size((5, entries), 16)).rounds == expected
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from puma import kernels
 from puma.mpc.arithmetic import reshare
-from puma.mpc.lookup import Digit, digit, digits
+from puma.mpc.lookup import Digit, Top, digit, digits, sign_bits, signed_digits, topped
 from puma.mpc.party import Party
 from puma.mpc.share import Additive, Bits
 from tests.mpc.words import grid, uniform
@@ -101,3 +101,35 @@ def test_digits_of_any_shape(width: int, shape: tuple[int, ...]) -> None:
     assert repr(d) == f"Digit(shape={shape}, width={width})" and d.size == 1 << width
     m, mask = ((t >> 3) & (d.size - 1) for t in (x + l1 + l2, l1 + l2))
     assert torch.equal(joined([r[1] for r in results]), d.sign() * ((m - mask) % d.size))
+
+
+def test_a_sign_is_shared_by_counting() -> None:
+    """The positions that are set at P1, less those at P2, are the sign of every lookup."""
+    for width in (1, 3, 8):
+        x, l1, l2 = grid(20)
+
+        def compute(party: Party, x: Tensor = x, l1: Tensor = l1, l2: Tensor = l2, width: int = width) -> Tensor:
+            d = digit(held(party, x, l1, l2, 20), 4, width)
+            return d.sign() if party.is_dealer else d.signed()
+
+        sign, one, two = parties(compute)
+        assert torch.equal(one + two, sign) and set(sign.tolist()) == {1, -1}
+
+
+@pytest.mark.parametrize("widths", [[1], [4], [3, 1], [2, 3]])
+def test_the_top_digit_of_a_sign_takes_half(widths: list[int]) -> None:
+    """Without a borrow, and whether one would turn it: the same as of the whole digit, for every word and mask."""
+    bits, top = sum(widths), widths[-1]
+    m, mask = (g.reshape(-1) for g in torch.meshgrid(torch.arange(1 << bits), torch.arange(1 << bits), indexing="ij"))
+
+    def compute(party: Party) -> dict[str, Bits]:
+        x = held(party, m - mask, mask, torch.zeros_like(mask), bits)
+        *lower, last = topped(signed_digits(x, 0, widths), len(widths))
+        assert len(lower) == len(widths) - 1 and isinstance(last, Top)
+        return sign_bits(last, {})
+
+    results = parties(compute)
+    high = (m >> (bits - top)) - (mask >> (bits - top))
+    minus, turns = (bits_of([r[name] for r in results]) for name in ("minus", "turns"))
+    assert torch.equal(minus, (high >> (top - 1)) & 1)
+    assert torch.equal(turns, (high % (1 << (top - 1)) == 0).long())

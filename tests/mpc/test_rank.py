@@ -71,7 +71,16 @@ def _polynomials(party: Viewer, secret: Tensor) -> None:
 def _looked_up(party: Viewer, secret: Tensor) -> None:
     found = lookup.digit(held(party, secret, 3, 12, 4), 0, 4)
     party.run(reshare(*found.lookup(torch.arange(16).unsqueeze(0), 10, (0,))))
+    sign = party.nothing(found.public.shape) if party.is_dealer else found.signed()
+    party.run(reshare(Additive(party, sign, 10, 0, dealt=False)))
     found.borrows()
+
+
+def _for_digits(party: Viewer, secret: Tensor) -> None:
+    x, y = held(party, secret, 1, -3, 10), held(party, secret, 2, 5, 10, name="y")
+    whole, rest = party.run(arithmetic.open_coarsely(multiply(x, y), 2, 3))
+    found = lookup.digit(whole, 0, 4)
+    party.run(reshare(*found.lookup(torch.arange(16).unsqueeze(0), 8, (0,)), rest.additive()))
 
 
 def _raised(party: Viewer, secret: Tensor) -> None:
@@ -133,6 +142,7 @@ EXPERIMENTS = [
     Experiment("lookup", _looked_up, 400, 10),
     Experiment("retrieve", _retrieved, 700, 11),
     Experiment("random_share", _drawn, 500, 12),
+    Experiment("open_coarsely", _for_digits, 700, 10),
     Experiment("raised", _raised, 900, 12),
     Experiment("products of two words", _wide, 1200, 31),
     Experiment("select_all", _selected, 500, 8),

@@ -132,7 +132,7 @@ def failing(tree: Path, chosen: Sequence[Mutant]) -> set[str]:
 def main(words: Sequence[str] | None = None) -> int:
     """0 if every mutant chosen is noticed."""
     parser = argparse.ArgumentParser(prog="python -m tests.mutants", description=mutants.__doc__.splitlines()[0])  # type: ignore[union-attr]
-    parser.add_argument("--quick", action="store_true", help="the dozen that every change must pass")
+    parser.add_argument("--quick", action="store_true", help="the few that every change must pass")
     parser.add_argument("--only", default="", help="those whose name or file has this word")
     parser.add_argument("--jobs", type=int, default=1, help="so many at a time")
     parser.add_argument("--list", action="store_true", help="show them and their tests")

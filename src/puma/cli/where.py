@@ -57,8 +57,9 @@ class Where:
     """warn: take an answer although a number left its range while it was computed, so that it may be wrong."""
 
     plan: str | None = None
-    """Which functions take fewer rounds and more words: lean none, quick all, auto as the network between the parties
-    has it, or their names with commas between. Unless given auto with a cluster, and else lean, also with --audited."""
+    """Which functions take fewer rounds and more words: lean none, quick what sends little more, auto as the
+    network between the parties has it, or their names with commas between. Unless given auto with a cluster, and else
+    lean, also with --audited."""
 
     audited: Flag = False
     """Ask as a canary would, so that parties cannot tell this session from one (`puma audit`)."""

@@ -329,8 +329,8 @@ class RemoteCluster(Client):
 
     @property
     def variants(self) -> str:
-        """Which functions take fewer rounds and more words: "lean" none, "quick" all, "auto" those that take less time
-        on the parties' network, or their names (nn.variants)."""
+        """Which functions take fewer rounds and more words: "lean" none, "quick" what sends little more, "auto" what
+        takes less time on the parties' network, or their names (nn.variants)."""
         return self.session.variants
 
     @variants.setter
@@ -360,10 +360,10 @@ def connect(
 
     `cluster` is the file that says who they are, and `key` the client's key that they know. `approximation` says which
     functions they compute, "spline", "puma" or "mpcformer", as far as the model's owner allows, and `variants` which of
-    them take fewer rounds and more words: "lean" none, "quick" all, "auto" as the parties' network has it, or their
-    names; auto unless given, and lean in an audited session, which cannot ask how the network is. `prepared_requests`
-    is a folder in memory for what `prepare` gives and later requests use up, in this session or another. `progress`
-    hears for which parties we wait.
+    them take fewer rounds and more words: "lean" none, "quick" what sends little more, "auto" as the parties' network
+    has it, or their names; auto unless given, and lean in an audited session, which cannot ask how the network is.
+    `prepared_requests` is a folder in memory for what `prepare` gives and later requests use up, in this session or
+    another. `progress` hears for which parties we wait.
 
     The model's config, tokenizer and chat template must be those that this client saw before, as it is written down in
     the file `record`, unless it says `accept_changes`. `tokenizer` is its own tokenizer.json instead, or a folder that

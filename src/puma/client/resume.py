@@ -29,7 +29,7 @@ from puma.wire.parameters import CHECK
 
 def state_folder() -> Path:
     """Where resume files lie unless told otherwise."""
-    return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "puma" / "uploads"
+    return folders.of_user("XDG_STATE_HOME", ".local", "state") / "puma" / "uploads"
 
 
 def plaintext_digest(tensor: Tensor) -> bytes:
@@ -147,7 +147,7 @@ def shared_before(path: Path, params: Mapping[str, Tensor]) -> bytes | None:
     It reads all of them once.
     """
     try:
-        sharing, digest = path.with_name(f"{path.name}.shared").read_text().split()
+        sharing, digest = path.with_name(f"{path.name}.shared").read_text(encoding="utf-8").split()
         found = bytes.fromhex(sharing)
     except (OSError, ValueError):
         return None

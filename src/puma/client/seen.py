@@ -32,7 +32,7 @@ _decoder = msgspec.json.Decoder(dict[str, dict[str, str]])
 
 def state_file() -> Path:
     """Where it is written down what has been seen, unless told otherwise."""
-    return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "puma" / "client" / "seen.json"
+    return folders.of_user("XDG_STATE_HOME", ".local", "state") / "puma" / "client" / "seen.json"
 
 
 def digests(config: Config, card: msg.Card, commitment: bytes = b"") -> dict[str, str]:

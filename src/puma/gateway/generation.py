@@ -33,6 +33,12 @@ def new_tokens(settings: Settings, given: int | None, otherwise: int, name: str,
     return tokens
 
 
+def check_answers(prompts: int, asked: TextRequest) -> None:
+    """Refused for too many prompts, or answers to them."""
+    if prompts * asked.choices > MAX_ANSWERS:
+        raise Refused(f"at most {MAX_ANSWERS} answers in one request: prompts times n", "n")
+
+
 def wanted(
     settings: Settings, asked: TextRequest, ids: Sequence[Sequence[int]], tokens: int, leads: Sequence[str],
     places: Sequence[Sequence[int]] = (), memory: Remembered | None = None, begun: Sequence[int] = (),
@@ -43,8 +49,7 @@ def wanted(
     temperature = settings.temperature if asked.temperature is None else asked.temperature
     if not 0 <= temperature <= 2:
         raise Refused("temperature must be from 0 to 2", "temperature")
-    if len(ids) * asked.choices > MAX_ANSWERS:
-        raise Refused(f"at most {MAX_ANSWERS} answers in one request: prompts times n", "n")
+    check_answers(len(ids), asked)
     alternatives = asked.alternatives  # type: ignore[attr-defined]
     if alternatives is not None and not 0 <= alternatives <= 20:
         raise Refused("at most 20 likeliest tokens", "top_logprobs" if isinstance(asked, ChatRequest) else "logprobs")

@@ -17,6 +17,7 @@ MAX_CHOICES = 128
 MAX_TEXTS = 2048  # of a request for embeddings, as at OpenAI
 TRUNCATE = {True: True, False: False, "END": True, "NONE": False}  # as NVIDIA and Cohere say it, too
 MAX_DOCUMENTS = 1000  # that are ranked for one query
+MAX_CHARACTERS = 1 << 22  # of all its pairs: a query is read again with each document
 SEEDS, MAX_TOP_K = range(-(1 << 63), 1 << 63), 1 << 31
 MAX_STOPS, MAX_STOP_CHARACTERS = 4, 256
 # Values that mean what is done anyway, so that they may be named; every other value of these parameters is refused.
@@ -298,6 +299,9 @@ def _check_rerank(asked: RerankRequest) -> None:
     named = "documents" if asked.texts is None else "texts"
     if not 1 <= len(asked.given) <= MAX_DOCUMENTS:
         raise Refused(f"from 1 to {MAX_DOCUMENTS} {named} can be ranked", named)
+    if sum(len(each) + len(asked.query) for each in asked.given) > MAX_CHARACTERS:
+        what = f"the query, once for each of the {named}, and these have over {MAX_CHARACTERS} characters"
+        raise Refused(what, "query")
     if asked.model is None and asked.texts is None:
         raise Refused("the request names no model", "model")
     if asked.top_n is not None and asked.top_n < 1:

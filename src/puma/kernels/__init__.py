@@ -52,6 +52,7 @@ __all__ = [
     "padded",
     "parity",
     "picked",
+    "population",
     "reduce",
     "selected",
     "shift_right",
@@ -169,13 +170,14 @@ def selected(v: Tensor, own: Tensor, m: Tensor, dealt: Tensor, first: bool) -> T
     return _for(dealt).selected(v, own, m, dealt, first)
 
 
-def line(dealt: Tensor, v: Tensor, e: Tensor, b: Tensor) -> Tensor:
-    """t0 e - t1 b + t2 with t = dealt[0] v + (1 - 2 v) dealt[1]; dealt (2, 3, ...)."""
-    return _for(dealt).line(dealt, v, e, b)
+def line(dealt: Tensor, sign: Tensor, v: Tensor, e: Tensor, b: Tensor) -> Tensor:
+    """t0 e - t1 b + t2 with t = v times the sign and the first two dealt words, plus (1 - 2 v) times the others; dealt
+    (5, ...)."""
+    return _for(dealt).line(dealt, sign, v, e, b)
 
 
 def line_masks(s: Tensor, lu: Tensor, e: Tensor, b: Tensor, rho: Tensor) -> Tensor:
-    """(2, 3, ...): s, s lu and s (lu b - e), and rho times these."""
+    """(5, ...): s lu and s (lu b - e), and rho times s and these."""
     return _for(s).line_masks(s, lu, e, b, rho)
 
 
@@ -269,6 +271,11 @@ def parity(x: Tensor) -> Tensor:
     return _for(x).parity(x)
 
 
+def population(e: Tensor, width: int) -> Tensor:
+    """How many of the positions of each vector (..., words) are set."""
+    return _for(e).population(e, width)
+
+
 def onehot(digit: Tensor, width: int) -> Tensor:
     """One-hot words of every digit: (..., 1) up to width 6, (..., 2^(width-6)) above."""
     return _for(digit).onehot(digit, width)
@@ -276,7 +283,7 @@ def onehot(digit: Tensor, width: int) -> Tensor:
 
 def hidden_hots(half: Tensor, digits: Sequence[Tensor], widths: Sequence[int]) -> Tensor:
     """The bytes `half` xor the one-hot vectors of digits, which lie one behind the other, a run of bits for each tensor
-    of digits, filled up to a whole byte by zeros: a fresh row of uint8."""
+    of digits, filled up to a whole byte by zeros: a fresh row of uint8. A digit of 0 bits stands for its lowest one."""
     return _for(half).hidden_hots(half, digits, widths)
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from puma import pool
-from puma.kernels.cpu_bits import opened_products, xor_of_products
+from puma.kernels.cpu_bits import opened_products, population, xor_of_products
 from puma.kernels.cpu_chains import (
     cut,
     cut_both,
@@ -73,6 +73,7 @@ __all__ = [
     "padded",
     "parity",
     "picked",
+    "population",
     "reduce",
     "selected",
     "shift_right",

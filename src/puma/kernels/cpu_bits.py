@@ -1,5 +1,5 @@
-"""Polynomials over GF(2) in rows of packed bits, compiled: every result in one pass over what it is made of. It must
-not know where the bits come from.
+"""Polynomials over GF(2) in rows of packed bits, compiled: every result in one pass over what it is made of; and how
+many bits are set. It must not know where the bits come from.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from puma.kernels.views import compiled, lying, octets_at, words_at
 _BLOCK = 4096  # bytes of a result that are finished before the next ones: they stay in the first-level cache
 _LEAST = 1 << 20  # bytes that a thread multiplies at least: some 60 us
 _FEW = 1024  # bytes of a row up to which all is copied and done in one call
+_FEWEST = 1 << 14  # vectors that a thread counts at least: some 20 us
+_U = np.uint64
 
 
 def xor_of_products(rows: Tensor, terms: Tensor, ends: Tensor) -> Tensor:
@@ -78,6 +80,21 @@ def _opened_products(
     return rows.size + found.size  # so that both are there until here
 
 
+def population(e: Tensor, width: int) -> Tensor:
+    """How many of the positions of each vector (..., words) are set."""
+    e = lying(e)
+    out, per = torch.empty(e.shape[:-1], dtype=torch.int64), e.shape[-1]
+    mask = (1 << (1 << width)) - 1 if width < 6 else -1
+    count, source, to = out.numel(), e.data_ptr(), out.data_ptr()
+    if 0 < count < 2 * _FEWEST:
+        _population(count, source, per, mask, to)
+    elif count:
+        pool.split(
+            lambda low, high: _population(high - low, source + 8 * per * low, per, mask, to + 8 * low), count, _FEWEST
+        )
+    return out
+
+
 @compiled
 def _xor_of_products(source, which, until, every, results, factors, count, width, result, start, stop):
     rows, out = octets_at(source, count * width), octets_at(result, results * width)
@@ -107,3 +124,17 @@ def _xor_of_products(source, which, until, every, results, factors, count, width
                 for i in range(size):
                     total[i] ^= product[i]
             first = ends[r]
+
+
+@compiled
+def _population(count, source, per, mask, result):
+    e, out = words_at(source, count * per), words_at(result, count)
+    for i in range(count):
+        total = _U(0)
+        for k in range(i * per, i * per + per):
+            word = _U(e[k] & mask)
+            word -= (word >> _U(1)) & _U(0x5555555555555555)
+            word = (word & _U(0x3333333333333333)) + ((word >> _U(2)) & _U(0x3333333333333333))
+            word = (word + (word >> _U(4))) & _U(0x0F0F0F0F0F0F0F0F)
+            total += (word * _U(0x0101010101010101)) >> _U(56)
+        out[i] = np.int64(total)

@@ -110,21 +110,21 @@ def selected(v: Tensor, own: Tensor, m: Tensor, dealt: Tensor, first: bool) -> T
     return out
 
 
-def line(dealt: Tensor, v: Tensor, e: Tensor, b: Tensor) -> Tensor:
-    """t0 e - t1 b + t2 with t = dealt[0] v + (1 - 2 v) dealt[1], three words each."""
-    if not (_alike(v, e, b) and _alike(dealt) and dealt.shape[2:] == v.shape):
-        return plain.line(dealt, v, e, b)
+def line(dealt: Tensor, sign: Tensor, v: Tensor, e: Tensor, b: Tensor) -> Tensor:
+    """t0 e - t1 b + t2 with t = v times the sign and the first two dealt words, plus (1 - 2 v) times the others."""
+    if not (_alike(sign, v, e, b) and _alike(dealt) and dealt.shape[1:] == v.shape):
+        return plain.line(dealt, sign, v, e, b)
     out = torch.empty_like(v)
-    _run(_line, v.numel(), _rows(dealt, 6) + _at_all(v, e, b, out))
+    _run(_line, v.numel(), _rows(dealt, 5) + _at_all(sign, v, e, b, out))
     return out
 
 
 def line_masks(s: Tensor, lu: Tensor, e: Tensor, b: Tensor, rho: Tensor) -> Tensor:
-    """(2, 3, ...): s, s lu and s (lu b - e), and rho times these."""
+    """(5, ...): s lu and s (lu b - e), and rho times s and these."""
     if not _alike(s, lu, e, b, rho):
         return plain.line_masks(s, lu, e, b, rho)
-    out = torch.empty((2, 3, *s.shape), dtype=torch.int64)
-    _run(_line_masks, s.numel(), _at_all(s, lu, e, b, rho) + _rows(out, 6))
+    out = torch.empty((5, *s.shape), dtype=torch.int64)
+    _run(_line_masks, s.numel(), _at_all(s, lu, e, b, rho) + _rows(out, 5))
     return out
 
 
@@ -269,22 +269,21 @@ def _selected(count, v, own, m, rho, rho_l, out, first):
 
 
 @compiled
-def _line(count, base_0, base_1, base_2, more_0, more_1, more_2, v, e, b, out):
+def _line(count, base_1, base_2, more_0, more_1, more_2, sign, v, e, b, out):
     for i in range(count):
         flag = _at(v, i)
         flip = _U(1) - _U(2) * flag
-        t_0 = _at(base_0, i) * flag + flip * _at(more_0, i)
+        t_0 = _at(sign, i) * flag + flip * _at(more_0, i)
         t_1 = _at(base_1, i) * flag + flip * _at(more_1, i)
         t_2 = _at(base_2, i) * flag + flip * _at(more_2, i)
         _put(out, i, t_0 * _at(e, i) - t_1 * _at(b, i) + t_2)
 
 
 @compiled
-def _line_masks(count, s, lu, e, b, rho, x_0, x_1, x_2, y_0, y_1, y_2):
+def _line_masks(count, s, lu, e, b, rho, x_1, x_2, y_0, y_1, y_2):
     for i in range(count):
         sign, low, bit = _at(s, i), _at(lu, i), _at(rho, i)
         first, second = sign * low, sign * (low * _at(b, i) - _at(e, i))
-        _put(x_0, i, sign)
         _put(x_1, i, first)
         _put(x_2, i, second)
         _put(y_0, i, bit * sign)

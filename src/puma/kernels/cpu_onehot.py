@@ -50,7 +50,7 @@ def onehot(digit: Tensor, width: int) -> Tensor:
 
 
 def hidden_hots(half: Tensor, digits: Sequence[Tensor], widths: Sequence[int]) -> Tensor:
-    """The bytes xor the one-hot vectors of the digits: a copy, in which one bit is turned for each."""
+    """The bytes xor the one-hot vectors of the digits: a copy, in which one bit is turned for each, or none."""
     half = lying(half, torch.uint8)
     out, at = torch.empty_like(half), 0
     source, to, end = half.data_ptr(), out.data_ptr(), half.numel()
@@ -358,7 +358,7 @@ def _hide(low, high, digits, width, source, result):
             out[i] = half[i]
         for i in range(first, stop):
             place = (i << width) + (digit[i] & mask)
-            out[place >> 3] ^= np.uint8(1 << (place & 7))
+            out[place >> 3] ^= np.uint8((1 if width else digit[i] & 1) << (place & 7))
     rest = (high << width) & 7
     if rest:
         out[end - 1] &= np.uint8((1 << rest) - 1)

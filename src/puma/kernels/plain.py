@@ -127,16 +127,16 @@ def selected(v: Tensor, own: Tensor, m: Tensor, dealt: Tensor, first: bool) -> T
     return v * (m - own if first else -own) + (1 - 2 * v) * (rho * m - rho_l)
 
 
-def line(dealt: Tensor, v: Tensor, e: Tensor, b: Tensor) -> Tensor:
-    """t0 e - t1 b + t2 with t = dealt[0] v + (1 - 2 v) dealt[1], three words each."""
-    first, second, third = dealt[0] * v + (1 - 2 * v) * dealt[1]
+def line(dealt: Tensor, sign: Tensor, v: Tensor, e: Tensor, b: Tensor) -> Tensor:
+    """t0 e - t1 b + t2 with t = v times the sign and the first two dealt words, plus (1 - 2 v) times the others."""
+    first, second, third = (v * base + (1 - 2 * v) * more for base, more in zip((sign, *dealt[:2]), dealt[2:]))
     return first * e - second * b + third
 
 
 def line_masks(s: Tensor, lu: Tensor, e: Tensor, b: Tensor, rho: Tensor) -> Tensor:
-    """(2, 3, ...): s, s lu and s (lu b - e), and rho times these."""
+    """(5, ...): s lu and s (lu b - e), and rho times s and these."""
     words = torch.stack([s, s * lu, s * (lu * b - e)])
-    return torch.stack([words, rho * words])
+    return torch.cat([words[1:], rho * words])
 
 
 def pack(x: Tensor, bits: int) -> Tensor:
@@ -248,6 +248,11 @@ def parity(x: Tensor) -> Tensor:
     return x & 1
 
 
+def population(e: Tensor, width: int) -> Tensor:
+    """How many of the positions of each vector are set."""
+    return _positions(e, width).sum(-1)
+
+
 def onehot(digit: Tensor, width: int) -> Tensor:
     """The one-hot words of every digit, along a new last dimension."""
     word = torch.arange(_words(width), device=digit.device)
@@ -256,12 +261,12 @@ def onehot(digit: Tensor, width: int) -> Tensor:
 
 
 def hidden_hots(half: Tensor, digits: Sequence[Tensor], widths: Sequence[int]) -> Tensor:
-    """The bytes xor the one-hot vectors of the digits, a run of bits for each tensor of them."""
+    """The bytes xor the one-hot vectors of the digits, a run of bits for each tensor; of 0 wide digits the bits."""
     sizes = [((digit.numel() << width) + 7) // 8 for digit, width in zip(digits, widths, strict=True)]
     parts = list[Tensor]()
     for part, digit, width in zip(half.split_with_sizes(sizes), digits, widths, strict=True):
         each = min(1 << width, 64)
-        hot = onehot(digit, width)
+        hot = onehot(digit, width) if width else (digit & 1).unsqueeze(-1)
         parts.append(pack(unpack(part, each, tuple(hot.shape)) ^ hot, each))
     return torch.cat(parts) if parts else half.clone()
 

@@ -123,14 +123,14 @@ def selected(v: Tensor, own: Tensor, m: Tensor, dealt: Tensor, first: bool) -> T
     return _empty(dealt.shape[1:])
 
 
-def line(dealt: Tensor, v: Tensor, e: Tensor, b: Tensor) -> Tensor:
+def line(dealt: Tensor, sign: Tensor, v: Tensor, e: Tensor, b: Tensor) -> Tensor:
     """As e."""
     return _empty(e.shape)
 
 
 def line_masks(s: Tensor, lu: Tensor, e: Tensor, b: Tensor, rho: Tensor) -> Tensor:
-    """Six words for each of s."""
-    return _empty((2, 3, *s.shape))
+    """Five words for each of s."""
+    return _empty((5, *s.shape))
 
 
 def pack(x: Tensor, bits: int) -> Tensor:
@@ -203,6 +203,11 @@ def opened_products(
 def parity(x: Tensor) -> Tensor:
     """As x."""
     return _empty(x.shape)
+
+
+def population(e: Tensor, width: int) -> Tensor:
+    """One for each vector."""
+    return _empty(e.shape[:-1])
 
 
 def onehot(digit: Tensor, width: int) -> Tensor:

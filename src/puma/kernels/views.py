@@ -8,7 +8,12 @@ know what the arrays hold.
 
 from __future__ import annotations
 
+import contextlib
+import re
 from collections.abc import Callable
+from functools import cache
+from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,13 +23,49 @@ from numba.extending import intrinsic
 from numba.np.numpy_support import carray
 from torch import Tensor
 
+ROOM = Path(__file__).parent
+_IMPORTS = re.compile(r"^from puma\.kernels([.\w]*) import (\([^)]*\)|.*)$", re.MULTILINE)
+
 
 def compiled(function: Callable[..., Any]) -> Any:
     """Compiled at the first call, kept on disk where a place can be written, releasing Python's lock."""
     try:
-        return njit(nogil=True, cache=True)(function)
+        result: Any = njit(nogil=True, cache=True)(function)
     except RuntimeError:  # numba found no directory it may write to
         return njit(nogil=True)(function)
+    # numba asks whether the function's own file has changed, and would keep code of what that file imports for ever
+    with contextlib.suppress(AttributeError, OSError):  # numba names it otherwise; or the text is in no file
+        kept = result._cache
+        kept._guard_against_spurious_io_errors = _or_not  # numba fails where a disk is full
+        stamp = kept._cache_file._source_stamp
+        kept._cache_file._source_stamp = stamp, origin(Path(function.__code__.co_filename))
+    return result
+
+
+def _or_not() -> contextlib.suppress:
+    """What cannot be kept, or read (EOFError: a file that a machine lost as it stopped), is compiled all the same."""
+    return contextlib.suppress(OSError, EOFError)
+
+
+@cache
+def origin(path: Path) -> str:
+    """A digest of all texts that the compiled code of a file is made of."""
+    found = sha256()
+    for file in sorted(made_of(path), key=lambda file: file.name):
+        found.update(sha256(file.read_bytes()).digest())
+    return found.hexdigest()
+
+
+@cache
+def made_of(path: Path) -> frozenset[Path]:
+    """A file, and those of this room that it imports functions and numbers from."""
+    found = {path}
+    for room, names in _IMPORTS.findall(path.read_text(encoding="utf-8")):
+        place = ROOM.joinpath(*room.split("."))
+        for file in (place.with_suffix(".py"), *(place / f"{name}.py" for name in re.findall(r"\w+", names))):
+            if file.is_file():
+                found |= made_of(file)
+    return frozenset(found)
 
 
 def words(x: Tensor) -> np.ndarray:

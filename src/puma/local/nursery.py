@@ -47,7 +47,7 @@ class PartyProcess:
 
     def gone(self, seconds: float | None = 0.0) -> bool:
         """Whether it has ended, at the latest after so many seconds; None waits for it."""
-        if self._handle >= 0 and select.select([self._handle], [], [], seconds)[0]:
+        if self._handle >= 0 and _readable(self._handle, seconds):
             os.close(self._handle)
             self._handle = -1
         return self._handle < 0
@@ -61,6 +61,14 @@ class PartyProcess:
     def pipes(self) -> tuple[TextIO, TextIO]:
         """What it is told by, and what it says."""
         return self.stdin, self.stdout
+
+
+def _readable(handle: int, seconds: float | None) -> bool:
+    """Whether a descriptor has something to say by then. It may have any number: `select.select` takes up to 1,023, and
+    a program may have more files than that."""
+    asked = select.poll()
+    asked.register(handle, select.POLLIN)
+    return bool(asked.poll(None if seconds is None else 1000 * seconds))
 
 
 def load(program: Sequence[str]) -> None:

@@ -22,10 +22,12 @@ import puma
 from puma.client.cost import Cost
 from puma.engine.lookahead import STEPS
 from puma.engine.rehearsing import FEW
+from puma.errors import StoreError
 from puma.models import architecture
 from puma.models.config import Config
 from puma.mpc.party import FIRST
 from puma.nn.modules import Embedding
+from puma.store import folders
 from puma.wire.messages import Encode, Generate
 from puma.wire.parameters import KEEP_MASKS_BELOW
 
@@ -177,7 +179,7 @@ def aside(config: Config, request: Generate | Encode, done: Work) -> Aside:
 
 def known() -> Speed | None:
     """This machine's speed, if it was measured earlier for the same machine and program."""
-    with contextlib.suppress(OSError, msgspec.MsgspecError):
+    with contextlib.suppress(OSError, StoreError, msgspec.MsgspecError):
         return _speeds.decode(path().read_bytes())
     return None
 
@@ -206,8 +208,8 @@ def path() -> Path:
     root = Path(puma.__file__).parent
     state = [f"{p.relative_to(root)} {p.stat().st_size} {p.stat().st_mtime_ns}" for p in sorted(root.rglob("*.py"))]
     with contextlib.suppress(OSError):
-        state += [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        state += [line for line in lines if line.startswith("model name")]
     state += [str(sorted(os.sched_getaffinity(0))) if hasattr(os, "sched_getaffinity") else "", torch.__version__]
     name = hashlib.sha256("\n".join(state).encode()).hexdigest()[:16]
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return cache / "puma" / f"speed-{name}.json"
+    return folders.of_user("XDG_CACHE_HOME", ".cache") / "puma" / f"speed-{name}.json"

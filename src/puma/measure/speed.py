@@ -18,7 +18,7 @@ import torch
 from puma import pool
 from puma.client.cost import Cost
 from puma.client.owner import Progress
-from puma.errors import PumaError
+from puma.errors import PumaError, StoreError
 from puma.local.cluster import Trio
 from puma.measure import rates
 from puma.measure.alone import early, gains
@@ -37,8 +37,9 @@ def speed(progress: Progress, again: bool = False) -> Speed:
     before = None if again else rates.known()
     if before is not None:
         return before
-    path, found = rates.path(), measure(progress)
-    with contextlib.suppress(OSError):  # a machine without a home is measured each time
+    found = measure(progress)
+    with contextlib.suppress(OSError, StoreError):  # the latter for a user without a home: measured each time
+        path = rates.path()
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(msgspec.json.encode(found))
     return found

@@ -38,15 +38,24 @@ def deal(party: Party, value: Tensor | None, shape: tuple[int, ...], bits: int, 
     Safe: what P2 receives is padded by the k01 words. Returns this evaluator's half, and the dealer's own value at the
     dealer.
     """
+    half = _half(party, value, 0, 0, bits, shape, purpose)
+    if party.is_dealer:
+        return present(value)
+    return present(half) if party.rank == FIRST else kernels.unpack(present(half), bits, shape)
+
+
+def _half(
+    party: Party, value: Tensor | None, before: int, shift: int, bits: int, shape: tuple[int, ...], purpose: str
+) -> Tensor | None:
+    """This evaluator's half of ((value + before) mod 2^bits >> shift), of which the dealer alone knows the value: P1
+    draws words of k01, P2 is sent the difference, and has its bytes."""
     half = party.words(FIRST, purpose, shape)
     if party.rank == FIRST:
-        return present(half)
-    count = _size(party, shape, bits)
-    if party.rank == DEALER:
-        value = present(value)
-        party.correction(None if party.dry else kernels.packed_less(value, 0, 0, bits, present(half)), count)
-        return value
-    return kernels.unpack(present(party.correction(None, count)), bits, shape)
+        return half
+    count, payload = _size(party, shape, bits - shift), None
+    if party.is_dealer and not party.dry:
+        payload = kernels.packed_less(present(value), before, shift, bits, present(half))
+    return party.correction(payload, count)
 
 
 def _size(party: Party, shape: Sequence[int], bits: int) -> int:
@@ -168,14 +177,7 @@ def _masked(z: Additive, shift: int = 0) -> tuple[Message, Tensor | tuple[Tensor
     """This party's padded part of z / 2^shift, rounded for itself, ready to swap, and its fresh masks; deals the
     dealer's part first."""
     party, shape, bits, before = z.party, tuple(z.shape), z.bits - shift, before_cut(z.party, shift)
-    dealt: Tensor | None = None
-    if z.dealt:
-        half = party.words(FIRST, "deal", shape)
-        if party.is_dealer:
-            payload = None if party.dry else kernels.packed_less(z.part, before, shift, z.bits, present(half))
-            party.correction(payload, _size(party, shape, bits))
-        else:
-            dealt = half if party.rank == FIRST else party.correction(None, _size(party, shape, bits))
+    dealt = _half(party, z.part, before, shift, z.bits, shape, "deal") if z.dealt else None
     pads = party.own_words("mask", shape)
     if isinstance(pads, tuple):  # the dealer's: both
         return [Piece(None, bits)], pads
@@ -236,6 +238,43 @@ def open_truncate(*pairs: tuple[Additive, int]) -> Protocol[list[Share]]:
     shrinks, and nothing fails.
     """
     return (yield from _opened(pairs))
+
+
+def coarse_cost(z: Additive | Size, shift: int, places: int) -> Cost:
+    """The cost of `open_coarsely`."""
+    bits, count = z.bits - shift, z.numel()
+    return Cost(1, 2 * message_bits(count, bits), message_bits(count, bits - places))
+
+
+@declares("online 2(k-s), offline k-s-c; 1 round", "section 3", coarse_cost)
+@in_clear(clear.open_coarsely)
+def open_coarsely(z: Additive, shift: int, places: int) -> Protocol[tuple[Share, Share]]:
+    """z / 2^s as `open_truncate` gives it, in ring k - s, and that without `places` more, as `truncated` does.
+
+    The former is for digits alone, which ask evaluators for nothing but m: the dealer's part joins the mask, l = r1 +
+    r2 - z0, instead of what is sent, and nobody else has parts of that. Those that the latter needs are a1, from k01,
+    and a2 = l - a1, without their low bits. Safe: m is padded as in reshare; P2 is sent of a2 alone, which a1 pads.
+    """
+    assert z.dealt
+    party, shape, before = z.party, tuple(z.shape), before_cut(z.party, shift)
+    bits, frac = z.bits - shift, z.frac - shift
+    left, less = bits - places, frac - places
+    count = _size(party, shape, left)
+    pads, own = party.own_words("mask", shape), party.words(FIRST, "coarse", shape)
+    if isinstance(pads, tuple):
+        part = kernels.cut(z.part, None, before, shift, z.bits, 0) if shift else z.part
+        first, second = pads[0] - part, pads[1]
+        rest, coarse = kernels.cut_both(first - present(own), second, present(own), 0, places, bits, 0)
+        party.correction(None if party.dry else kernels.pack(rest, left), count)
+        yield [Piece(None, bits)]
+        return Share(party, first, second, bits, frac), Share(party, coarse, rest, left, less)
+    if party.rank == FIRST:
+        coarse = kernels.shift_right(present(own), places, bits)
+    else:
+        coarse = kernels.unpack(present(party.correction(None, count)), left, shape)
+    (m,) = yield [Piece(kernels.padded(z.part, before, shift, z.bits, None, pads), bits, joined=SUM)]
+    high = kernels.cut(m, None, 1 << (places - 1), places, bits, -1)
+    return Share(party, m, party.nothing(shape), bits, frac), Share(party, high, coarse, left, less)
 
 
 def lift_cost(*pairs: tuple[Share | Size, int], least: int = 2) -> Cost:

@@ -124,6 +124,12 @@ def open_truncate(*pairs: tuple[ClearSum, int]) -> list[Clear]:
     ]
 
 
+def open_coarsely(z: ClearSum, shift: int, places: int) -> tuple[Clear, Clear]:
+    """An untruncated value less low bits, and less more of them."""
+    (x,) = open_truncate((z, shift))
+    return x, truncated(x, places)
+
+
 def lift(*pairs: tuple[Clear, int], least: int = 2) -> list[Clear]:
     """The same words in larger rings; those beyond what can be lifted come out wrong, as they do from shares."""
     results: list[Clear] = []

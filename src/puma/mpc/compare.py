@@ -32,7 +32,7 @@ from puma.mpc.boolean import (
 )
 from puma.mpc.clear_forms import in_clear
 from puma.mpc.cost import FREE, Cost, Size, declares
-from puma.mpc.lookup import Asked, Digit, digit_cost, digits, each_of
+from puma.mpc.lookup import Asked, Digit, Top, digit_cost, digits, halved, sign_bits, signed_digits, spans, topped
 from puma.mpc.party import Protocol, together
 from puma.mpc.polynomial import ONE, Polynomial, bit, multiplied, products, times
 from puma.mpc.share import Bits, MaskedBit, Share, stacked
@@ -50,9 +50,12 @@ def widths(bits: int, thresholds: int = 1) -> tuple[int, ...]:
 
     def price(parts: list[int]) -> int:
         sign = negative(len(parts))
-        return sum(1 << w for w in parts) + thresholds * (2 * len(multiplied([sign])) + len(products([sign])))
+        dealt = sum(1 << w for w in halved(parts))
+        return dealt + thresholds * (2 * len(multiplied([sign])) + len(products([sign])))
 
-    return tuple(min((split(bits, n) for n in range(-(-bits // 12), min(bits, 9) + 1)), key=price))
+    # the topmost digit is one bit longer: that one does not count
+    found = (split(bits - 1, n) for n in range(-(-(bits - 1) // 12), min(bits - 1, 9) + 1))
+    return tuple(min(([*lower, top + 1] for *lower, top in found), key=price)) if bits > 1 else (1,)
 
 
 @cache
@@ -70,18 +73,15 @@ def negative(count: int) -> Polynomial:
     return bit("minus") ^ times(bit("turns"), borrow(count - 1)) if count > 1 else bit("minus")
 
 
-def digit_bits(ds: Sequence[Digit]) -> dict[str, Bits]:
+def digit_bits(ds: Sequence[Digit | Top]) -> dict[str, Bits]:
     """The bits that `negative` is about; local."""
     *lower, top = ds
-    half = top.size // 2
-    asked: dict[str, Asked] = {f"b{i}": (d, None) for i, d in enumerate(lower)}
-    asked |= {f"e{i}": (d, (0,)) for i, d in enumerate(lower) if i}
-    # what is negative with a borrow and not without, or the other way round, is at an end of the negative ones
-    asked |= {"minus": (top, range(half, top.size)), "turns": (top, (0, half))}
-    return dict(zip(asked, each_of(*asked.values()), strict=True))
+    asked: dict[str, Asked] = {f"b{i}": (d, None) for i, d in enumerate(lower) if isinstance(d, Digit)}
+    asked |= {f"e{i}": (d, (0,)) for i, d in enumerate(lower) if i and isinstance(d, Digit)}
+    return sign_bits(top, asked)
 
 
-def sign_of(ds: list[Digit]) -> Protocol[Bits]:
+def sign_of(ds: Sequence[Digit | Top]) -> Protocol[Bits]:
     """The sign of the difference whose digits these are, low to high."""
     bits = digit_bits(ds)
     if len(ds) == 1:
@@ -90,7 +90,7 @@ def sign_of(ds: list[Digit]) -> Protocol[Bits]:
 
 
 def _sign_of_cost(count: int, digit_widths: Sequence[int], thresholds: int = 1) -> Cost:
-    cost = digit_cost(count, *digit_widths)
+    cost = digit_cost(count, *halved(digit_widths))
     return cost if len(digit_widths) == 1 else cost + evaluate_cost(count * thresholds, negative(len(digit_widths)))
 
 
@@ -107,7 +107,7 @@ def _difference(x: Share | Size, y: Share | Size) -> Size:
 
 
 @declares(
-    "digits of w bits: offline 2^w each; with n + 1 digits online 4 n, offline 3 2^n - 2n - 3; 1 round",
+    "digits of w bits: offline 2^w each, the last 2^(w-1) + 1; n + 1: online 4 n, offline 3 2^n - 2n - 3; 1 round",
     "section 4",
     sign_cost,
 )
@@ -118,7 +118,8 @@ def sign(x: Share) -> Protocol[Bits]:
     Source: comparison of what is open under a mask with the mask, digit by digit (Damgård et al. 2006); digits are
     one-hot here, so that only the borrow between them takes a round.
     """
-    return (yield from sign_of(digits(x, 0, widths(x.bits))))
+    each = widths(x.bits)
+    return (yield from sign_of(topped(signed_digits(x, 0, each), len(each))))
 
 
 def below_cost(x: Share | Size, thresholds: Sequence[int]) -> Cost:
@@ -134,14 +135,16 @@ def below(x: Share, thresholds: Sequence[int]) -> Protocol[Bits]:
     Subtracting t changes m alone, so all thresholds share the one-hot digits of l.
     """
     party, each = x.party, widths(x.bits, len(thresholds))
-    ds = digits(x, 0, each)
+    parts = signed_digits(x, 0, each)
     if party.is_dealer:
         nothing = party.nothing((*x.shape, len(thresholds)))
-        return (yield from sign_of([Digit(party, nothing, nothing, width) for width in each]))
-    m = x.m.unsqueeze(-1) - _row(tuple(thresholds), x.device)
-    public = kernels.cut_digits(m, None, [(sum(each[:i]), width) for i, width in enumerate(each)])
-    pairs = zip(ds, public, strict=True)
-    return (yield from sign_of([Digit(party, d.hot.unsqueeze(-2), its, d.width) for d, its in pairs]))
+        again = [Digit(party, nothing, nothing, d.width) for d in parts]
+    else:
+        m = x.m.unsqueeze(-1) - _row(tuple(thresholds), x.device)
+        public = kernels.cut_digits(m, None, spans(0, halved(each)))
+        pairs = zip(parts, public, strict=True)
+        again = [Digit(party, d.hot.unsqueeze(-2), its, d.width) for d, its in pairs]
+    return (yield from sign_of(topped(again, len(each))))
 
 
 @lru_cache(maxsize=1 << 8)

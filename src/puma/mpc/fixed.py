@@ -8,8 +8,9 @@ It must not know which function or model a number belongs to.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
-from puma.mpc.arithmetic import lift, lift_cost, open_truncate, opening_cost, truncated
+from puma.mpc.arithmetic import coarse_cost, lift, lift_cost, open_coarsely, open_truncate, opening_cost, truncated
 from puma.mpc.cost import FREE, Cost, Size, declares
 from puma.mpc.party import Protocol
 from puma.mpc.raising import Operand, raised_cost, raised_to
@@ -113,6 +114,28 @@ def formatted(*wants: Want, bounded: bool = False, noted: Sequence[int] = ()) ->
         for i, share in zip(short, lifted, strict=True):
             shares[i] = share
     return [share.reduced(bits).settled() for share, (_, _, bits) in zip(shares, wants, strict=True)]
+
+
+def _for_digits_cost(x: Share | Additive | Size, frac: int, bits: int, places: int) -> Cost:
+    if _dealt_whole(x, frac, bits):
+        return coarse_cost(Size(tuple(x.shape), bits, frac, True), 0, places)
+    return formatted_cost((x, frac, bits))
+
+
+def _dealt_whole(x: Share | Additive | Size, frac: int, bits: int) -> bool:
+    """Whether x is a product with a part of the dealer's that is not opened yet, and needs no lift."""
+    wanted = frac, bits
+    return isinstance(x, Additive) and x.dealt and _place(x, *wanted) == wanted and wanted not in x.opened
+
+
+@declares("open_coarsely, else formatted; at most 2 rounds", "section 3", _for_digits_cost)
+def for_digits(x: Share | Additive, frac: int, bits: int, places: int) -> Protocol[tuple[Share, Share]]:
+    """x in this format, of which nothing but digits may be asked, and less so many places more, as any share."""
+    if _dealt_whole(x, frac, bits):
+        x.party.note_range("value", x, 2.0 ** (bits - frac - 1))
+        return (yield from open_coarsely(*_to_open(cast(Additive, x), frac, bits), places))
+    (share,) = yield from formatted((x, frac, bits))
+    return share, truncated(share, places)
 
 
 def grown_cost(*wants: tuple[Share | Additive | Size, int, int]) -> Cost:

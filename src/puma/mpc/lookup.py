@@ -8,7 +8,7 @@ looked up.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache, partial
 
 import torch
@@ -71,6 +71,12 @@ class Digit:
         """The dealer's +1 or -1 that `lookup` leaves on its results: P1's bit at the hit (dealer only)."""
         return 2 * kernels.hot_bit(self.hot, self.public, self.width) - 1
 
+    def signed(self) -> Tensor:
+        """At an evaluator its part of that sign, whose sum is over the integers: how many of its positions are set, or
+        less that number; local. So halves agree in all places but one, and nobody is sent a word for it."""
+        count = kernels.population(self.hot, self.width)
+        return count if self.party.rank == FIRST else -count
+
     def lookup(self, tables: Tensor, bits: int, fracs: Sequence[int]) -> list[Additive]:
         """sign * tables[t][difference] as Additives in ring `bits`; local. tables: (T, 2^width) words.
 
@@ -80,13 +86,56 @@ class Digit:
         shape = self.public.shape
         if self.party.is_dealer:
             return [Additive(self.party, self.party.nothing(shape), bits, f, dealt=False) for f in fracs]
-        sums = kernels.lookup(self.hot, self.public, self.width, tables)
-        if self.party.rank != FIRST:
-            sums = -sums
+        turned = tables if self.party.rank == FIRST else -tables  # fewer words than the sums
+        sums = kernels.lookup(self.hot, self.public, self.width, turned)
         return [Additive(self.party, sums[t], bits, f, dealt=False) for t, f in enumerate(fracs)]
 
 
+class Top:
+    """The topmost digit of a masked value as far as its sign needs it: its highest bit, and a digit of those below it;
+    None where there are none.
+
+    A vector of the whole digit would take twice as much.
+    """
+
+    def __init__(self, bit: Digit, rest: Digit | None) -> None:
+        self._bit, self.rest = bit, rest
+
+    def __repr__(self) -> str:
+        return f"Top(shape={tuple(self._bit.public.shape)}, rest={self.rest})"
+
+    def differs(self) -> Bits:
+        """Whether the highest bits differ; local."""
+        party, public = self._bit.party, self._bit.public
+        if party.is_dealer or party.dry:
+            return Bits(party, party.nothing(public.shape))
+        part = self._bit.hot.squeeze(-1)
+        return Bits(party, part ^ public if party.rank == FIRST else part.expand(public.shape))
+
+    def always(self) -> Bits:
+        """Ones; local."""
+        party, nothing = self._bit.party, self._bit.party.nothing(self._bit.public.shape)
+        return Bits(party, nothing + 1 if party.rank == FIRST else nothing)
+
+
 Asked = tuple[Digit, Sequence[int] | None]
+
+
+def sign_bits(top: Digit | Top, asked: Mapping[str, Asked]) -> dict[str, Bits]:
+    """What is `asked`, and "minus", the sign without a borrow into the topmost digit, which "turns" would change.
+
+    What is negative with a borrow and not without, or the other way round, is at an end of the negative ones.
+    """
+    if isinstance(top, Digit):
+        half = top.size // 2
+        asked = {**asked, "minus": (top, range(half, top.size)), "turns": (top, (0, half))}
+        return dict(zip(asked, each_of(*asked.values()), strict=True))
+    if top.rest is None:
+        found = dict(zip(asked, each_of(*asked.values()), strict=True)) if asked else {}
+        return found | {"minus": top.differs(), "turns": top.always()}
+    asked = {**asked, "minus": (top.rest, None), "turns": (top.rest, (0,))}
+    found = dict(zip(asked, each_of(*asked.values()), strict=True))
+    return found | {"minus": found["minus"] ^ top.differs()}
 
 
 def each_of(*asked: Asked) -> list[Bits]:
@@ -119,7 +168,7 @@ def column(numbers: tuple[int, ...], dims: int, device: torch.device) -> Tensor:
 
 
 def digit_cost(count: int, *widths: int) -> Cost:
-    """The cost of digits of these widths of `count` elements."""
+    """The cost of digits of these widths of `count` elements; a width of 0 is a bit."""
     return Cost(0, 0, sum(message_bits(count, 1 << width) for width in widths))
 
 
@@ -135,10 +184,41 @@ def digits(x: Share, low: int | Sequence[int], widths: Sequence[int]) -> list[Di
     Safe: P2's half of each one-hot vector is padded by P1's, drawn from k01. Source: truth tables under a mask (Ishai
     et al. 2013); the vectors are the whole of what keys of function secret sharing (Boyle et al. 2015) would expand to.
     """
-    party, shape, widths = x.party, tuple(x.shape), tuple(widths)
+    return _dealt(x, low if isinstance(low, int) else tuple(low), tuple(widths))
+
+
+def _signed_cost(x: Share | Size, low: int, widths: Sequence[int]) -> Cost:
+    return digit_cost(x.numel(), *halved(widths))
+
+
+@declares("offline 2^w for each width w, but 2^(w-1) + 1 for the last", "section 4", _signed_cost)
+def signed_digits(x: Share, low: int, widths: Sequence[int]) -> list[Digit]:
+    """The same for a sign: of the topmost digit only what that needs, a digit of what lies below its highest bit and
+    that bit, 0 wide. `topped` makes one of the two."""
+    return _dealt(x, low, halved(widths))
+
+
+def halved(widths: Sequence[int]) -> tuple[int, ...]:
+    """The widths of what is dealt for a sign: of the topmost digit what lies below its highest bit, if anything, and
+    that bit, which is 0 wide."""
+    *lower, top = widths
+    return (*lower, top - 1, 0) if top > 1 else (*lower, 0)
+
+
+def topped(parts: Sequence[Digit], count: int) -> list[Digit | Top]:
+    """What was dealt for a sign as so many digits, low to high; local."""
+    *lower, bit = parts
+    rest = lower.pop() if len(lower) == count else None
+    return [*lower, Top(bit, rest)]
+
+
+def _dealt(x: Share, low: int | tuple[int, ...], widths: tuple[int, ...]) -> list[Digit]:
+    """Digits of these widths in one correction. A bit is 0 wide: instead of a vector parts of the bit itself are dealt,
+    as 0/1 words."""
+    party, shape = x.party, tuple(x.shape)
     a, b = x.components
     other = b if party.is_dealer else None  # l1 + l2, or m
-    words = kernels.cut_digits(a, other, _places(low if isinstance(low, int) else tuple(low), widths))
+    words = kernels.cut_digits(a, other, spans(low, widths))
     counts, total, order = _laid(math.prod(shape), widths)
     half = party.random_bytes(FIRST, "one-hot", sum(counts))
     if party.is_dealer:
@@ -170,10 +250,10 @@ def _hot_at(
 
 
 @lru_cache(maxsize=1 << 12)
-def _places(low: int | tuple[int, ...], widths: tuple[int, ...]) -> tuple[tuple[int, int], ...]:
-    """Where each digit begins, and its width."""
+def spans(low: int | tuple[int, ...], widths: tuple[int, ...]) -> tuple[tuple[int, int], ...]:
+    """Where each digit begins, neighbours from one place up or at these, and how many bits it takes: at least one."""
     lows = [low + sum(widths[:i]) for i in range(len(widths))] if isinstance(low, int) else low
-    return tuple(zip(lows, widths, strict=True))
+    return tuple((at, max(width, 1)) for at, width in zip(lows, widths, strict=True))
 
 
 @lru_cache(maxsize=1 << 12)

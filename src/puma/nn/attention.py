@@ -16,7 +16,7 @@ from torch import Tensor
 from puma.mpc.arithmetic import lift, matmul, open_truncate, public, truncated
 from puma.mpc.compare import maximum
 from puma.mpc.cost import declares
-from puma.mpc.fixed import ACTIVATION, NONLINEAR, RESIDUAL, RING, SCORE_REACH, VALUE_REACH, formatted, grown
+from puma.mpc.fixed import ACTIVATION, NONLINEAR, RESIDUAL, RING, SCORE_REACH, VALUE_REACH, for_digits, formatted, grown
 from puma.mpc.party import Protocol, together
 from puma.mpc.raising import Operand, raised_to, times
 from puma.mpc.share import Additive, Share, cat
@@ -85,9 +85,14 @@ def _looked_up(
     published, quick = paper.approximation_of(scores) == paper.PUMA, MAXIMUM in scores.party.quick
     places = 0 if published else NONLINEAR - COARSE
     mask = mask.expand(scores.shape)
-    (x,) = yield from formatted((scores, NONLINEAR, score_ring(reach, watched)))
+    want = scores, NONLINEAR, score_ring(reach, watched)
+    if published:
+        (x,) = yield from formatted(want)
+        coarse = x
+    else:
+        x, coarse = yield from for_digits(*want, places)
     # a mixture's router asks by rows, and takes what it takes of experts in the same rounds
-    top = yield from _largest(_filled(truncated(x, places), mask), quick, beside=by_rows)
+    top = yield from _largest(_filled(coarse, mask), quick, beside=by_rows)
     x = x - top.unsqueeze(-1).scaled(places)
     x.party.note_range("spread of a row's scores", x, 2.0**reach)
     where, count = _where(mask), mask.shape[-1]

@@ -24,7 +24,8 @@ from puma.mpc.cost import declares
 from puma.mpc.lookup import digit
 from puma.mpc.party import Protocol, together
 from puma.mpc.share import Bits, Share, stacked
-from puma.nn.splines import ClearLines, Lines, Spline, lines_at
+from puma.nn.lines import Lines
+from puma.nn.splines import ClearLines, Spline, lines_at
 
 UNIT = 20  # fraction bits of a result in the highest interval
 # Relative bounds: fit, 1.5 units of the leading bits, and 1.5 units (2^-20) of the output.

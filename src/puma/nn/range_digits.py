@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from functools import cache
 
 from puma.mpc.compare import split
-from puma.mpc.lookup import Asked, Digit, each_of
+from puma.mpc.lookup import Asked, Digit, Top, halved, sign_bits
 from puma.mpc.lookup import digit as one_digit
 from puma.mpc.polynomial import ONE, Polynomial, bit, multiplied, products, times
 from puma.mpc.share import Bits, Share
@@ -47,17 +47,18 @@ def _is_zero(tops: int) -> Polynomial:
     return result ^ times(*wraps, bit("o"))
 
 
-def range_bits(index: Digit, tops: list[Digit], above: bool) -> dict[str, Bits]:
+def range_bits(index: Digit, tops: Sequence[Digit | Top], above: bool) -> dict[str, Bits]:
     """The bits that `range_polynomials` is about; local."""
-    *lower, top = tops
-    half = top.size // 2
-    asked: dict[str, Asked] = {"b": (index, None), "minus": (top, range(half, top.size)), "turns": (top, (0, half))}
+    *others, top = tops
+    lower = [digit for digit in others if isinstance(digit, Digit)]
+    asked: dict[str, Asked] = {"b": (index, None)}
     for i, digit in enumerate(lower, start=1):
         asked |= {f"z{i}": (digit, (0,)), f"l{i}": (digit, None)} | ({f"w{i}": (digit, (1,))} if above else {})
     if above:
+        assert isinstance(top, Digit)
         last = len(tops)
         asked |= {f"z{last}": (top, (0,))} | ({"o": (top, (1,))} if lower else {"q": (top, (0, 1))})
-    bits = dict(zip(asked, each_of(*asked.values()), strict=True))
+    bits = sign_bits(top, asked)
     for i, digit in enumerate(lower if above else (), start=1):
         plain, wrapped = digit.wrapping(bits[f"w{i}"])
         bits |= {f"w{i}": wrapped} | ({"v1": bits["z1"] ^ plain} if i == 1 else {f"u{i}": plain})
@@ -67,13 +68,14 @@ def range_bits(index: Digit, tops: list[Digit], above: bool) -> dict[str, Bits]:
 @cache
 def top_widths(bits: int, above: bool, least: int = 1) -> tuple[int, ...]:
     """Widths of the digits above the index, low to high, that make the range check cheapest; the topmost has
-    `least` at least."""
+    `least` at least. If that is 1 and nothing is above, only a sign is asked of it."""
 
     def price(widths: list[int]) -> int:
         polynomials = range_polynomials(len(widths), above)
-        return sum(1 << w for w in widths) + 2 * len(multiplied(polynomials)) + len(products(polynomials))
+        dealt = sum(1 << w for w in (widths if above or least > 1 else halved(widths)))
+        return dealt + 2 * len(multiplied(polynomials)) + len(products(polynomials))
 
-    found = (split(bits, n)[:: -1 if least > 1 else 1] for n in range(1, min(bits, 3) + 1))
+    found = (split(bits, n)[:: 1 if above and least == 1 else -1] for n in range(1, min(bits, 3) + 1))
     return tuple(min((widths for widths in found if widths[-1] >= least), key=price))
 
 

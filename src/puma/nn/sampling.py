@@ -78,7 +78,7 @@ def counting() -> tuple[Polynomial, ...]:
     return tuple(found)
 
 
-@declares("online 4k + 20, offline 552 + 7k; 2 rounds", "section 5")
+@declares("online 4k + 20, offline 552 + 5k; 2 rounds", "section 5")
 def noise(party: Party, shape: tuple[int, ...], temperature: float = 1.0, ring: int = LOGIT_RING) -> Protocol[Additive]:
     """Gumbel variables times a public temperature, in the format of logits, from numbers that no party knows.
 
@@ -99,15 +99,16 @@ def noise(party: Party, shape: tuple[int, ...], temperature: float = 1.0, ring: 
 
 
 def _unsigned(of: tuple[Digit, ...], looked_up: list[Share], ring: int) -> Additive:
-    """The sum of s E over digits of sign s and what was looked up with that sign, E = m - l: s and s l are dealt."""
+    """The sum of s E over digits of sign s and what was looked up with that sign, E = m - l: s l is dealt, of s itself
+    the evaluators have parts."""
     party, shape = looked_up[0].party, tuple(looked_up[0].shape)
     if party.is_dealer:
-        words = [word for digit, e in zip(of, looked_up, strict=True) for word in (digit.sign(), digit.sign() * e.mask)]
-        deal(party, torch.stack(words), (2 * len(of), *shape), ring)
+        words = [digit.sign() * e.mask for digit, e in zip(of, looked_up, strict=True)]
+        deal(party, torch.stack(words), (len(of), *shape), ring)
         part = party.nothing(shape)
     else:
-        dealt = deal(party, None, (2 * len(of), *shape), ring)
-        part = sum(dealt[2 * i] * e.m - dealt[2 * i + 1] for i, e in enumerate(looked_up))
+        dealt = deal(party, None, (len(of), *shape), ring)
+        part = sum(d.signed() * e.m - word for d, e, word in zip(of, looked_up, dealt, strict=True))
     return Additive(party, part, ring, ACTIVATION, dealt=False)  # type: ignore[arg-type]
 
 

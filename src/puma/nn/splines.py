@@ -17,25 +17,18 @@ import torch
 from torch import Tensor
 
 from puma.mpc import clear_forms
-from puma.mpc.arithmetic import deal, lift, open_truncate, reshare
-from puma.mpc.boolean import (
-    MaskedBit,
-    coefficients,
-    evaluate,
-    mask_products,
-    open_masked,
-    select,
-    to_arithmetic,
-)
+from puma.mpc.arithmetic import lift, open_truncate, reshare
+from puma.mpc.boolean import MaskedBit, evaluate, open_masked, select, to_arithmetic
 from puma.mpc.clear import Clear, ClearSum, cut
 from puma.mpc.clear_forms import in_clear
 from puma.mpc.cost import declares
 from puma.mpc.fixed import ACTIVATION, ACTIVATION_REACH, NONLINEAR, SCORE_REACH
-from puma.mpc.lookup import Digit, column, digits, line, line_masks
+from puma.mpc.lookup import Digit, Top, digits, signed_digits, topped
 from puma.mpc.party import Protocol, together
-from puma.mpc.share import Additive, Share
+from puma.mpc.share import Share
 from puma.mpc.watch import note_digit
 from puma.mpc.zones import TOP, zone_between
+from puma.nn.lines import Lines
 from puma.nn.range_digits import overlapping, range_bits, range_polynomials, told, told_widths, top_widths
 
 
@@ -96,6 +89,11 @@ class Spline:
         bits = self.range_bits - self.low_bits - self.width
         least = TOP if self.room else 1
         return list(top_widths(bits, self.above is not None, least)) if self.checked else []
+
+    @property
+    def signed(self) -> bool:
+        """Whether of the topmost digit only a sign is asked."""
+        return self.checked and self.above is None and not self.room
 
     @cached_property
     def range_digit(self) -> int:
@@ -197,77 +195,6 @@ def exponential(out_frac: int, reach: int = SCORE_REACH, watched: bool = True, r
     return roomy(spline, SCORE_REACH, watched)
 
 
-@dataclass(frozen=True)
-class Lines:
-    """The line of each element, looked up: s E and s B open to the evaluators under masks, s the one-hot's sign.
-
-    The offset is u = mu - lu, with E = A + B mu already: f = E - lu B is a product with words that the dealer knows.
-    """
-
-    spline: Spline
-    index: Digit
-    e: Share
-    b: Share
-    offset: Tensor
-
-    def weighted(self, bits: MaskedBit, weights: Sequence[int]) -> Additive:
-        """(E - lu B) times the sum of w b, over public weights w and the bits b of a first dimension; local.
-
-        A bit open as v = b ^ rho is v + (1 - 2v) rho, so s, s lu and s (lu lB - lE) are dealt, and times each rho.
-        """
-        party, shape, ring = self.e.party, tuple(self.e.shape), self.spline.bits
-        dealt = (len(weights) + 1, 3, *shape)
-        if party.is_dealer:
-            words = line_masks(self.index.sign(), self.offset, self.e.mask, self.b.mask, bits.word[0])
-            if len(weights) > 1:
-                words = torch.cat([words, bits.word[1:].unsqueeze(1) * words[0]])
-            deal(party, words, dealt, ring)
-            return self._of(party.nothing(shape))
-        if list(weights) == [1]:
-            return self._of(line(deal(party, None, dealt, ring), bits.word[0], self.e.m, self.b.m))
-        dealt_words, v = deal(party, None, dealt, ring), bits.word
-        factors = column(tuple(weights), v.ndim - 1, v.device)
-        masked = ((1 - 2 * v) * factors).unsqueeze(1) * dealt_words[1:]
-        s, s_lu, rest = dealt_words[0] * (v * factors).sum(0) + masked.sum(0)
-        return self._of(s * self.e.m - s_lu * self.b.m + rest)
-
-    def chosen(self, factors: Sequence[Sequence[MaskedBit]], weights: Sequence[int]) -> Additive:
-        """The sum over a first dimension of w (E - lu B) where all bits of its place are set; local. All three words
-        are dealt times each product of the masks of those bits."""
-        party, shape = self.e.party, tuple(self.e.shape[1:])
-        words, total = self._words() if party.is_dealer else None, party.nothing(shape)
-        for i, (bits, weight) in enumerate(zip(factors, weights, strict=True)):
-            three = self._where(bits, None if words is None else words[:, i], shape)
-            if three is not None:
-                total = total + (three[0] * self.e.m[i] - three[1] * self.b.m[i] + three[2]) * weight
-        return self._of(total)
-
-    def within(self, bits: Sequence[MaskedBit]) -> Additive:
-        """E - lu B where all of these bits are set, else 0; dealt as for `chosen`."""
-        party, shape = self.e.party, tuple(self.e.shape)
-        three = self._where(bits, self._words() if party.is_dealer else None, shape)
-        return self._of(party.nothing(shape) if three is None else three[0] * self.e.m - three[1] * self.b.m + three[2])
-
-    def _where(self, bits: Sequence[MaskedBit], words: Tensor | None, shape: tuple[int, ...]) -> Tensor | None:
-        """At an evaluator its part of the three words times all bits; the dealer, who has the `words`, deals."""
-        party, dealt = self.e.party, (1 << len(bits), 3, *shape)
-        if words is not None:
-            _, *products = mask_products(bits)
-            each = torch.stack([p.expand(shape) for p in products]).unsqueeze(1) * words
-            deal(party, torch.cat([words.unsqueeze(0), each]), dealt, self.spline.bits)
-            return None
-        each = zip(coefficients(bits), deal(party, None, dealt, self.spline.bits), strict=True)
-        return sum((c * three for c, three in each), start=party.nothing((3, *shape)))
-
-    def _words(self) -> Tensor:
-        """What the dealer deals of each line."""
-        s, lu = self.index.sign(), self.offset
-        return torch.stack([s, s * lu, s * (lu * self.b.mask - self.e.mask)])
-
-    def _of(self, part: Tensor) -> Additive:
-        return Additive(self.e.party, part, self.spline.bits, self.spline.line_frac, dealt=False)
-
-
 def _words(spline: Spline, x: Clear) -> Tensor:
     """How far x lies above the table's lower end; negative below a table whose range is checked."""
     x = x.shifted(-round(spline.low * 2**spline.frac)).reduced(spline.range_bits if spline.checked else x.bits)
@@ -322,10 +249,15 @@ def _piecewise_in_clear(spline: Spline, x: Clear, owners: Tensor | None = None) 
     return clear_forms.open_truncate((z, frac - spline.out_frac))[0].settled()
 
 
-def indexed(spline: Spline, x: Share, at_once: Sequence[int] = ()) -> tuple[Digit, list[Digit], Tensor]:
+def indexed(spline: Spline, x: Share, at_once: Sequence[int] = ()) -> tuple[Digit, Sequence[Digit | Top], Tensor]:
     """The index of x, the digits above it or those that tell the range at once, and the public or dealer's offset."""
     x = x.shifted(-round(spline.low * 2**spline.frac)).reduced(spline.range_bits if spline.checked else x.bits)
-    index, *tops = digits(x, spline.low_bits, [spline.width, *([] if at_once else spline.top_widths)])
+    widths = [spline.width, *([] if at_once else spline.top_widths)]
+    if spline.signed and not at_once:
+        index, *tops = topped(signed_digits(x, spline.low_bits, widths), len(widths))
+    else:
+        index, *tops = digits(x, spline.low_bits, widths)
+    assert isinstance(index, Digit)
     if at_once:  # the lowest begins in the table
         tops = overlapping(x, spline.low_bits + spline.width - spline.margin, spline.range_bits, at_once)
     return index, tops, (x.mask if x.party.is_dealer else x.m) & ((1 << spline.low_bits) - 1)
@@ -337,7 +269,7 @@ def looked_up(spline: Spline, index: Digit, offset: Tensor) -> Protocol[Lines]:
     tables = party.nothing((2, 1 << spline.width)) if party.dry else spline.tables  # these take longer than a dry run
     a, b = index.lookup(tables, spline.bits, (spline.line_frac, spline.slope))
     e, b = yield from reshare(a + b.times(offset, spline.frac), b)
-    return Lines(spline, index, e, b, offset)
+    return Lines(spline.bits, spline.line_frac, index, e, b, offset)
 
 
 @in_clear(_lines_in_clear)
@@ -348,7 +280,7 @@ def lines_at(spline: Spline, x: Share) -> Protocol[Lines | ClearLines]:
 
 
 @declares(
-    "online 6k + flags, offline 2^w + 2^tops + 6k + flags and, above the table, k or 2k; 3 rounds",
+    "online 6k + flags, offline 2^w + 2^tops + 5k + flags and, above the table, k or 2k; 3 rounds",
     "section 5",
 )
 @in_clear(_piecewise_in_clear)
@@ -362,10 +294,11 @@ def piecewise(spline: Spline, x: Share, owners: Tensor | None = None) -> Protoco
     assert x.frac == spline.frac and spline.checked
     at_once, above = spline.at_once(x.party.quick, x.numel()), spline.above is not None
     index, tops, offset = indexed(spline, x, at_once)
+    whole = [digit for digit in tops if isinstance(digit, Digit)]
     if spline.room:
-        note_digit(tops[-1], zone_between(tops[-1].width, *spline.inside(tops[-1].width)), owners)
+        note_digit(whole[-1], zone_between(whole[-1].width, *spline.inside(whole[-1].width)), owners)
     if at_once:
-        flags = open_masked(*told(tops, spline.margin, above))
+        flags = open_masked(*told(whole, spline.margin, above))
         lines, masked = yield from together(looked_up(spline, index, offset), flags)
     else:
         polynomials = range_polynomials(len(tops), above)

@@ -70,5 +70,5 @@ def labelled(**label: str) -> str:
 
 def resident() -> int:
     """Bytes of memory that this process takes now, files that it has mapped aside."""
-    pages = Path("/proc/self/statm").read_text().split()
+    pages = Path("/proc/self/statm").read_text(encoding="utf-8").split()
     return (int(pages[1]) - int(pages[2])) * PAGE

@@ -27,9 +27,8 @@ def folder() -> Path | None:
     """Where plans are kept; made when it is first asked for. None where none can be made that is this user alone's:
     then each plan is made anew."""
     try:
-        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        return folders.private_folder(cache / "puma" / "plans")
-    except (StoreError, RuntimeError):  # the latter for a user without a home
+        return folders.private_folder(folders.of_user("XDG_CACHE_HOME", ".cache") / "puma" / "plans")
+    except StoreError:
         return None
 
 

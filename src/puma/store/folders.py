@@ -46,6 +46,14 @@ def checked_name(name: str) -> str:
     return name
 
 
+def of_user(variable: str, *otherwise: str) -> Path:
+    """The folder that a variable names, or else this one in the user's home; StoreError for a user without a home."""
+    try:
+        return Path(os.environ.get(variable) or Path.home().joinpath(*otherwise))
+    except RuntimeError:
+        raise StoreError("this user has no home", f"set {variable} to a folder") from None
+
+
 def in_memory(path: Path) -> bool:
     """Whether what is written there stays in memory and never reaches a disk (swap aside)."""
     room = ctypes.create_string_buffer(512)

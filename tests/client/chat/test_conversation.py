@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from puma.client.chat import sandbox
 from puma.client.chat.conversation import Conversation
 from puma.client.chat.format import ChatFormat
-from puma.errors import CheckpointError, InputError
+from puma.errors import CheckpointError, InputError, PeerLost
 from puma.reference.plain_model import PlainModel
 
 TEMPLATE = (
@@ -40,6 +41,28 @@ def test_with_a_template_the_model_sees_what_it_was_trained_on(checkpoints: dict
     model.eos = (ids[2],)
     assert talk.answered([ids[1], ids[2], ids[1]]) == "the"
     assert model.decode(talk.prompt_ids("dog", 2)) == "the cat the dog it"
+
+
+@pytest.mark.parametrize("templated", [False, True])
+def test_a_turn_that_failed_is_none(templated: bool, checkpoints: dict[str, Path]) -> None:
+    """Else the next one would send its question again, without an answer, which many templates refuse."""
+    model = PlainModel(checkpoints["llama"])
+    if templated:
+        model.files["chat_template.jinja"] = TEMPLATE.encode
+    asked = list[list[int]]()
+
+    class Cluster:
+        def stream_ids(self, ids: list[int], *_: object, **__: object) -> Iterator[int]:
+            asked.append(ids)
+            if len(asked) == 1:
+                raise PeerLost("P1 is gone", "ask again")
+            yield ids[-1]
+
+    talk = Conversation(model)
+    with pytest.raises(PeerLost):
+        talk.say(Cluster(), "the dog", 2)
+    talk.say(Cluster(), "the cat", 2)
+    assert asked[1] == Conversation(model).prompt_ids("the cat", 2)
 
 
 @pytest.mark.parametrize("template", [

@@ -101,6 +101,7 @@ def test_what_was_cut_says_so_or_is_refused(ranking: Served) -> None:
         ({"model": None}, "model"),
         ({"truncation_direction": "left"}, "truncation_direction"),
         ({"query": 5}, "query"),
+        ({"query": "x" * 5000, "documents": ["the"] * 900}, "query"),
     ],
 )
 def test_what_makes_no_sense_is_refused_by_name(change: dict[str, Any], param: str, ranking: Served) -> None:

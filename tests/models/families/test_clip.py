@@ -69,9 +69,12 @@ def test_parties_see_an_image_as_the_owner_does(whole: tuple[Path, Any], tmp_pat
     assert found.values.shape == (10,) and abs(float(found.values.norm()) - 1) < 1e-3
 
 
-def test_a_tower_is_named(whole: tuple[Path, Any]) -> None:
+def test_a_tower_is_named(whole: tuple[Path, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     folder, _ = whole
     checkpoint = load(folder / "text_model")
+    monkeypatch.chdir(folder)
+    for named in (f"{folder}/text_model/", "text_model"):
+        assert load(named).config == checkpoint.config
     assert checkpoint.name == f"{folder.name}-text_model" and checkpoint.architecture == "CLIPTextModelWithProjection"
     assert not architecture(checkpoint.config).heads(checkpoint.config).generates
     with pytest.raises(UnsupportedModel, match="several models") as refused:

@@ -45,9 +45,10 @@ def test_a_chat_model(hub: Hub) -> None:
     public = ["generation_config.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"]
     add(folder, *COPIES, *public)
     add(folder, "chat_template.jinja", "additional_chat_templates/tool_use.jinja", content="{{ messages }}")
-    add(folder, "merges.txt", "tokenizer.model", "vocab.json")
+    vocabularies = {"merges.txt", "tokenizer.model", "vocab.json", "source.spm", "target.spm"}
+    add(folder, *vocabularies)
     found = PlainModel(NAME)
-    needed = {"config.json", "model.safetensors", "tokenizer.json", "merges.txt", "tokenizer.model", "vocab.json"}
+    needed = {"config.json", "model.safetensors", "tokenizer.json"} | vocabularies
     templates = {"chat_template.jinja", "additional_chat_templates/tool_use.jinja"}
     assert set(hub.fetched) == needed | templates | set(public)
     assert chat_format(found).templates.keys() == {"default", "tool_use"}
@@ -65,7 +66,7 @@ def test_sentences(hub: Hub) -> None:
     add(folder, "modules.json", content=json.dumps(MODULES))
     add(folder, "1_Pooling/config.json", content='{"pooling_mode_cls_token": true}')
     add(folder, "2_Unused/config.json", "1_Pooling/notes.md")
-    assert load(NAME).config.pooling.modes == ("cls",)
+    assert load(NAME).config.pooling.modes == ("cls",)  # type: ignore[union-attr]
     wanted = {"modules.json", "1_Pooling/config.json", "sentence_bert_config.json"}
     assert wanted | {"config_sentence_transformers.json", "vocab.txt"} <= set(hub.fetched)
     assert not {"2_Unused/config.json", "1_Pooling/notes.md", *COPIES} & set(hub.fetched)
@@ -84,6 +85,18 @@ def test_weights_of_modules(hub: Hub) -> None:
     assert "2_Dense/pytorch_model.bin" not in hub.fetched
 
 
+def test_a_file_in_a_folder_of_its_own(hub: Hub) -> None:
+    """As large models lie in parts, a folder for each way of quantising."""
+    parts = [f"Q8_0/model-0000{i}-of-00002.gguf" for i in (1, 2)]
+    add(hub.folder / NAME, *parts, "Q4_0/model-00001-of-00002.gguf", content="GGUF")
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        load(f"{NAME}/{parts[0]}")
+    assert hub.fetched == parts
+    for strange in ("../other.gguf", "Q8_0/../../other.gguf"):
+        with pytest.raises(CheckpointError, match="there is no file"):
+            load(f"{NAME}/{strange}")
+
+
 def test_an_adapter(hub: Hub) -> None:
     tiny.llama(hub.folder / NAME)
     folder = adapters.write(hub.folder / "someone/lora", adapters.low("model.layers.0.self_attn.q_proj", 24, 24))
@@ -98,6 +111,7 @@ def test_an_adapter(hub: Hub) -> None:
         (("pytorch_model.bin",), ("could run code", "hf download someone/model", "save_pretrained")),
         (("pytorch_model-00001-of-00002.bin",), ("could run code",)),
         (("model-Q4_K_M.gguf", "model-Q8_0.gguf"), ("GGUF files", "someone/model/model-Q4_K_M.gguf")),
+        (("Q8_0/model-00001-of-00002.gguf",), ("GGUF files", "someone/model/Q8_0/model-00001-of-00002.gguf")),
         ((), ("no model.safetensors",)),
     ],
 )

@@ -33,9 +33,18 @@ class Conversation:
         return self._format.templated
 
     def say(self, cluster: Any, line: str, tokens: int = 128, stop: str | None = None, **sampling: Any) -> str:
-        """One turn, asked of a cluster that serves the model: the answer's text. All else is as for its `stream`."""
+        """One turn, asked of a cluster that serves the model: the answer's text. All else is as for its `stream`.
+
+        A turn that failed is none: the next one has nothing of it.
+        """
+        before = self._messages, self._text
         ids = self.prompt_ids(line, tokens)
-        return self.answered(list(cluster.stream_ids(ids, tokens, stop, memory=self.memory, **sampling)))
+        try:
+            found = list(cluster.stream_ids(ids, tokens, stop, memory=self.memory, **sampling))
+        except BaseException:
+            self._messages, self._text = before
+            raise
+        return self.answered(found)
 
     def prompt_ids(self, line: str, tokens: int) -> list[int]:
         """Token ids of everything so far and this line; InputError if that is too long, and the line is forgotten."""

@@ -30,8 +30,7 @@ MISBEHAVES = "ask the model's owner what was shared"
 
 def folder() -> Path:
     """Where tables are kept; made when it is first asked for."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return folders.private_folder(cache / "puma" / "tables")
+    return folders.private_folder(folders.of_user("XDG_CACHE_HOME", ".cache") / "puma" / "tables")
 
 
 def fetched(config: Config, card: Card, sharing: bytes, fetch: Callable[[TensorSpec], bytes]) -> PublicTable | None:

@@ -8,7 +8,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from puma.client.model_info import ModelInfo
-from puma.gateway.generation import new_tokens, respond, wanted
+from puma.gateway.generation import check_answers, new_tokens, respond, wanted
 from puma.gateway.refusals import Refused, blamed
 from puma.gateway.requests import CompletionRequest, read
 from puma.gateway.scoring import check_scored
@@ -27,6 +27,7 @@ async def completions(gateway: Gateway, request: Request) -> Response:
     tokens = new_tokens(gateway.settings, given, DEFAULT_TOKENS, "max_tokens", least)
     if not asked.prompts:
         raise Refused("there is no prompt", "prompt")
+    check_answers(len(asked.prompts), asked)  # before each is read
     model, scores = gateway.model, bool(asked.echo) and asked.logprobs is not None
     with blamed("begin"):
         begun = model.begun(asked.begin or "")

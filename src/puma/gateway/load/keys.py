@@ -114,7 +114,7 @@ class Keys:
         """Those of a file; ConfigError if it is none."""
         hint = 'write [[key]] with name = "..." and key = "..." or sha256 = "..."; see docs/gateway.md'
         try:
-            found = msgspec.convert(tomllib.loads(path.read_text()), File).key
+            found = msgspec.convert(tomllib.loads(path.read_text(encoding="utf-8")), File).key
         except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
             raise ConfigError(f"{path} holds no API keys: {error}", hint) from None
         if not found or any(bool(line.key) == bool(line.sha256) for line in found):

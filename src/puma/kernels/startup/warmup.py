@@ -79,7 +79,7 @@ def compile_kernels() -> None:
     kernels.joined(kernels.cut(x, x, 1, 2, 34, -1), x, 3, 1)
     kernels.joined_both(*kernels.cut_both(x, x, x, 1, 2, 34, -1), x, x, 3, 1)
     kernels.selected(x, x, x, counts, True)
-    kernels.line(kernels.line_masks(x, x, x, x, x), x, x, x)
+    kernels.line(kernels.line_masks(x, x, x, x, x), kernels.population(hot, 3), x, x, x)
     kernels.unpack(kernels.pack(x, 34), 34, (8,))
     kernels.unpack_runs(kernels.pack(x, 2), [2], (8,))
     kernels.padded(x, 1, 2, 36, kernels.packed_less(x, 1, 2, 36, x), x)
@@ -112,7 +112,8 @@ def _functions() -> list[Any]:
 
 
 def _on_disk(function: Any) -> bool:
-    """Whether the index of the cache lists this function as it stands now; no public way tells."""
+    """Whether the index of the cache lists this function as it stands now, for this processor; no public way tells."""
     with contextlib.suppress(Exception):
-        return bool(function._cache._cache_file._load_index())
+        here = function.targetctx.codegen().magic_tuple()
+        return any(made == here for _, made, _ in function._cache._cache_file._load_index())
     return False

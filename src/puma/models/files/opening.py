@@ -16,13 +16,13 @@ from puma.models.files.sentences import MODULES, places
 from puma.models.files.source import Entry, Source
 
 SETTINGS = ".json"
-HUB_FILES, HUB_WEIGHTS = ["*.json", "*.txt", "*.model", "*.jinja"], "*.safetensors"
+HUB_FILES, HUB_WEIGHTS = ["*.json", "*.txt", "*.model", "*.spm", "*.jinja"], "*.safetensors"
 LEFT = ["*/*", "consolidated*"]  # copies in other forms: for onnx and others in folders, and Mistral's own names
 TEMPLATES = "additional_chat_templates/*.jinja"
 MATRICES = ("sparse_linear", "colbert_linear")  # each in a file of its own beside an encoder, of whose tokens it is
 PARTS = ("text_model", "vision_model", *MATRICES)  # that lie in one folder and are models of their own
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
-HUB_FILE = re.compile(r"([A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)/([\w.-]+\.gguf)")
+HUB_FILE = re.compile(r"([A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)/((?:[A-Za-z0-9][\w.-]*/)*[\w.-]+\.gguf)")
 
 
 def parted(source: str | Path) -> tuple[str | Path, str]:
@@ -32,7 +32,7 @@ def parted(source: str | Path) -> tuple[str | Path, str]:
     path = Path(source).expanduser()
     if path.name not in PARTS or path.exists():
         return source, ""
-    return str(source).removesuffix(f"/{path.name}"), path.name
+    return str(source).rstrip("/").removesuffix(path.name).rstrip("/") or ".", path.name
 
 
 def beside(folder: Path, part: str) -> dict[str, Entry]:
@@ -68,7 +68,7 @@ def locate(source: str | Path, weights: bool) -> Path:
         return path
     if not path.exists() and isinstance(source, str):
         if file := HUB_FILE.fullmatch(source):
-            path = fetched(file[1], [part.name for part in gguf.parts(Path(file[2]))]) / file[2]
+            path = fetched(file[1], [part.as_posix() for part in gguf.parts(Path(file[2]))], []) / file[2]
         elif HUB_NAME.fullmatch(source) and not named:
             path = download(source, [*HUB_FILES, *([HUB_WEIGHTS] if weights else [])])
     if not path.exists():
@@ -134,12 +134,12 @@ def _check_weights(name: str) -> None:
     import huggingface_hub  # noqa: PLC0415
 
     try:
-        files = [Path(file).name for file in huggingface_hub.list_repo_files(name)]
+        files = sorted(huggingface_hub.list_repo_files(name))
     except Exception:  # whoever opens the folder says that they are missing
         return
-    if any(file.endswith(gguf.SUFFIX) for file in files):
-        hint = f"name one of its files, such as {name}/{next(f for f in sorted(files) if f.endswith(gguf.SUFFIX))}"
+    if models := [file for file in files if file.endswith(gguf.SUFFIX)]:
+        hint = f"name one of its files, such as {name}/{models[0]}"
         raise CheckpointError(f"{name} holds its weights in GGUF files on the hub", hint)
-    if any(file.startswith("pytorch_model") for file in files):
+    if any(Path(file).name.startswith("pytorch_model") for file in files):
         what = f"{name} holds its weights in pytorch_model.bin only, which could run code when opened"
         raise CheckpointError(what, f"`hf download {name} --local-dir folder`, then {folders.CONVERT}")

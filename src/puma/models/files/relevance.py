@@ -84,7 +84,8 @@ def _words(folder: Path) -> tuple[int, ...]:
     """The tokens that a LogitScore compares; none for a model with a head of its own."""
     path = folder / MODULES
     try:
-        modules = [(str(each["type"]).rpartition(".")[2], str(each["path"])) for each in json.loads(path.read_text())]
+        named = json.loads(path.read_text(encoding="utf-8"))
+        modules = [(str(each["type"]).rpartition(".")[2], str(each["path"])) for each in named]
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise CheckpointError(f"{path} cannot be read: {error}", "download the model again") from error
     kinds = [kind for kind, _ in modules]

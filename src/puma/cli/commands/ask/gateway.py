@@ -90,9 +90,9 @@ def gateway(
     out_of_range
         warn: give answers although a number left its range; their finish_reason is then out_of_range.
     plan
-        Which functions take fewer rounds and more words: lean none, quick all, auto as the network between the parties
-        has it, or their names with commas between. Unless given auto with a cluster, and else lean, also where parties
-        are audited.
+        Which functions take fewer rounds and more words: lean none, quick what sends little more, auto as the
+        network between the parties has it, or their names with commas between. Unless given auto with a cluster, and
+        else lean, also where parties are audited.
     together
         How many requests may be with the parties at a time, each in a session of its own.
     queue

@@ -58,7 +58,8 @@ def bench(
     approximation
         Which functions to compute with: ours, those of the PUMA paper, or MPCFormer's.
     plan
-        Which functions take fewer rounds and more words: lean none, quick all, or their names with commas between.
+        Which functions take fewer rounds and more words: lean none, quick what sends little more, or their names with
+        commas between.
     open_weights
         The weights are no secret: the parties read them where they lie, random ones in two bytes a number.
     fitted

@@ -68,8 +68,8 @@ def cost(
     network
         lan, paper, wan, or a measured round-trip time and rate such as 5ms,1Gbps; lan and wan if left out.
     plan
-        Which functions take fewer rounds and more words: lean none, quick all, auto what takes least time on each
-        network, or their names with commas between.
+        Which functions take fewer rounds and more words: lean none, quick what sends little more, auto what takes least
+        time on each network, or their names with commas between.
     rounds
         Show instead the rounds of a layer in the middle, one after the other, and what waits for them; of a
         generation of several tokens those of the last one's step.
