@@ -126,6 +126,13 @@ def test_standard_input_that_is_no_text(monkeypatch: pytest.MonkeyPatch) -> None
         given_texts([], None)
 
 
+def test_lines_of_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As an editor on another system ends and begins them; Python leaves them so."""
+    sent = io.TextIOWrapper(io.BytesIO(b"\xef\xbb\xbfa dog\r\n\r\nthe hat\rso\n"), encoding="utf-8", newline="\n")
+    monkeypatch.setattr(sys, "stdin", sent)
+    assert given_texts([], None) == ["a dog", "the hat", "so"]
+
+
 def test_lines_of_a_file_of_texts(tmp_path: Path) -> None:
     """What an editor writes before them is none of the first; what Unicode calls a line end is a sign like others."""
     file = tmp_path / "texts"

@@ -59,8 +59,13 @@ def given_texts(words: list[str], file: Path | None) -> list[str]:
         return read(file)
     if sys.stdin.isatty():
         raise UsageError("there is no text", "pass at least one, or --texts FILE, or pipe them in")
-    with ui.reading():
-        found = [line.rstrip("\n") for line in sys.stdin if line.strip()]
+    found = [line for line in piped().split("\n") if line.strip()]
     if not found:
         raise UsageError("there is no text", "write one in each line of standard input")
     return found
+
+
+def piped() -> str:
+    """Standard input, whose lines end as a file's do, whoever wrote it: Python reads files so, and not this."""
+    with ui.reading():
+        return sys.stdin.read().removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")

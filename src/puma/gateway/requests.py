@@ -302,6 +302,10 @@ def _check_rerank(asked: RerankRequest) -> None:
     if sum(len(each) + len(asked.query) for each in asked.given) > MAX_CHARACTERS:
         what = f"the query, once for each of the {named}, and these have over {MAX_CHARACTERS} characters"
         raise Refused(what, "query")
+    if not asked.query.strip():
+        raise Refused("the query is empty", "query")
+    if (empty := next((i for i, each in enumerate(asked.given) if not each.strip()), None)) is not None:
+        raise Refused(f"{named}[{empty}] is empty: leave it out", named)
     if asked.model is None and asked.texts is None:
         raise Refused("the request names no model", "model")
     if asked.top_n is not None and asked.top_n < 1:

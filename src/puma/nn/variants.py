@@ -48,7 +48,7 @@ def checked(quick: Sequence[str]) -> tuple[str, ...]:
     """These functions in the order in which plans have them; UsageError for one that there is not."""
     unknown = [name for name in quick if name not in VARIANTS]
     if unknown:
-        raise UsageError(f"there is no quick {unknown[0][:40]}", HINT)
+        raise UsageError(f"there is no plan or function {unknown[0][:40]!r}", HINT)
     return tuple(name for name in VARIANTS if name in quick)
 
 

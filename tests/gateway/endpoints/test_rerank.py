@@ -101,6 +101,7 @@ def test_what_was_cut_says_so_or_is_refused(ranking: Served) -> None:
         ({"model": None}, "model"),
         ({"truncation_direction": "left"}, "truncation_direction"),
         ({"query": 5}, "query"),
+        ({"query": " "}, "query"),
         ({"query": "x" * 5000, "documents": ["the"] * 900}, "query"),
     ],
 )

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from puma.cli import ui
 from puma.cli.options import FITTED, HUMAN, Count, Fitting, Flag, Output, Profile
-from puma.cli.texts import answered, check_kind, split_words
+from puma.cli.texts import answered, check_kind, piped, split_words
 from puma.cli.where import HERE, Where, opened
 from puma.errors import UsageError
 
@@ -82,8 +82,7 @@ def _whole(words: list[str], file: Path | None) -> str:
     if file is None:
         if not words and sys.stdin.isatty():
             raise UsageError("there is no text to quote", "pass one, or --text FILE, or pipe it in")
-        with ui.reading():
-            return words[0] if words else sys.stdin.read()
+        return words[0] if words else piped()
     try:
         return file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
