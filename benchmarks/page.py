@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import record
+from benchmarks.alone.table import threads
 from benchmarks.clients.table import clients
 from benchmarks.markdown import seconds, table
 
@@ -232,20 +233,6 @@ def receipts(results: list[dict[str, Any]]) -> str:
         took = [seconds(r["cpu_seconds"]), f"{r['hash_seconds']:.3f}", f"{100 * r['share']:.1f} %"]
         each = f"{1e9 * r['hash_seconds'] / r['bytes']:.2f}"
         rows.append([r["title"], *took, f"{r['frames']:,.0f}", _gb(r["bytes"]), each])
-    return table(heads, rows)
-
-
-def threads(results: list[dict[str, Any]]) -> str:
-    """A line for each party; the serial part and what it implies are those of the calling thread's processor time."""
-    most = list(results[0]["threads"])[-1]
-    heads = ["one party alone", "", "1 thread s", f"{most} threads s", "times", "calling thread: times", "serial part"]
-    heads += [f"implied, {cores} cores" for cores in results[0]["implied"]]
-    rows = []
-    for r in results:
-        times = [seconds(r["threads"][count]["seconds"]) for count in ("1", most)]
-        ratios = [f"{r[key]:.2f}" for key in ("ratio", "own_ratio")]
-        rest = [f"{100 * r['own_serial']:.1f} %", *(f"{times_:.1f}" for times_ in r["implied"].values())]
-        rows.append([r["title"], r["party"], *times, *ratios, *rest])
     return table(heads, rows)
 
 

@@ -25,7 +25,7 @@ def three() -> Iterator[None]:
 def test_ranges_cover_all_and_begin_at_steps(size: int, step: int) -> None:
     parts = pool.ranges(size, 10, step)
     assert [i for low, high in parts for i in range(low, high)] == list(range(size))
-    assert all(low % step == 0 for low, _ in parts) and len(parts) <= 3 * pool.PIECES
+    assert all(low % step == 0 for low, _ in parts) and len(parts) <= 6
     assert len(parts) == 1 or size >= 20
 
 
@@ -45,7 +45,7 @@ def test_a_range_is_not_cut_again() -> None:
     found = []
     pool.split(lambda low, high: found.append(pool.ranges(1000, 1)), 3, 1)
     assert found == [[(0, 1000)]] * 3
-    assert len(pool.ranges(1000, 1)) == 3 * pool.PIECES
+    assert len(pool.ranges(1000, 1)) == 6
 
 
 @pytest.mark.parametrize("failing", [0, 1, 2])
@@ -61,7 +61,7 @@ def test_an_error_is_raised_when_all_have_ended(failing: int) -> None:
     with pytest.raises(ValueError, match="this range fails"):
         pool.split(work, 3, 1)
     assert sorted(ended) == sorted({0, 1, 2} - {failing})
-    assert len(pool.ranges(30, 1)) == 3 * pool.PIECES
+    assert len(pool.ranges(30, 1)) == 6
 
 
 def test_nobody_waits_for_threads_that_have_other_work() -> None:

@@ -4,45 +4,56 @@ ranges and do them side by side. One thread unless `use` says otherwise.
 Results never depend on how many there are: a range is computed as it would be in one piece. Work inside a range is not
 cut again, and what would keep a thread for less time than it takes to wake it is done by the caller. There are more
 ranges than threads, and whoever is free takes the next one: so nobody waits for a thread that wakes late, or that the
-machine has other work for. This file must not know what is computed.
+machine has other work for. They are not many more: for each range a thread needs Python's lock, and where two ask at
+the same time one sleeps. This file must not know what is computed.
 """
 
 from __future__ import annotations
 
 import os
 import threading
+from array import array
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from time import thread_time
 
 Range = tuple[int, int]
 Work = Callable[[int, int], object]
-_Done = tuple[BaseException | None, float]
+Watch = Callable[[int, int, int], bool]
+_Done = tuple[list[BaseException], float]
 
 MOST = 1024  # threads
-PIECES = 4  # ranges for each thread, if they are long enough
+SHORT = 4  # of a whole that many threads do, this part is left for whoever is free first
 _QUOTA = Path("/sys/fs/cgroup/cpu.max")
 
 
 class _Job:
-    """Ranges that are left to do, and how those ended that others than the caller did."""
+    """Ranges that are left to do, who has begun with them, and how those ended that others than the caller did."""
 
-    __slots__ = ("done", "left", "work")
+    __slots__ = ("begun", "done", "left", "work")
 
     def __init__(self, work: Work, parts: Sequence[Range]) -> None:
         self.work: Work | None = work
         self.left = deque(parts)
+        self.begun = list[None]()
         self.done = SimpleQueue[_Done]()
 
-    def next(self) -> Range | None:
-        """A range that nobody has taken."""
-        try:
-            return self.left.popleft()
-        except IndexError:
-            return None
+    def all(self) -> list[BaseException]:
+        """Do ranges that nobody has taken, until there are none; what failed."""
+        failures, left = list[BaseException](), self.left
+        while (work := self.work) is not None:
+            try:
+                part = left.popleft()
+            except IndexError:
+                break
+            try:
+                work(*part)
+            except BaseException as error:
+                failures.append(error)
+        return failures
 
 
 class _Workers:
@@ -50,6 +61,7 @@ class _Workers:
 
     def __init__(self) -> None:
         self.jobs: SimpleQueue[_Job] = SimpleQueue()
+        self.asked, self.told = array("q", [0]), array("q", [0])  # how often there was a job, or nothing left of one
         self._made = 0
 
     def grow(self, count: int) -> None:
@@ -61,17 +73,37 @@ class _Workers:
     def _serve(self) -> None:
         _here.inside = True
         while True:
-            job = self.jobs.get()
-            while (work := job.work) is not None and (part := job.next()) is not None:
-                began, failure = thread_time(), None
-                try:
-                    work(*part)
-                except BaseException as error:
-                    failure = error
-                work = None  # whatever it holds is the caller's to let go of
-                job.done.put((failure, thread_time() - began))
-                del failure
-            del job, work
+            job = self._next()
+            job.begun.append(None)  # before it looks what is left: who has seen nobody begin does not wait
+            began = thread_time()
+            job.done.put((job.all(), thread_time() - began))  # what the work holds is the caller's to let go of
+            del job
+
+    def put(self, job: _Job, count: int) -> None:
+        """For so many of them."""
+        for _ in range(count):
+            self.jobs.put(job)
+        self.asked[0] += 1
+
+    def _next(self) -> _Job:
+        """The next job: who has just done one looks out for it, then sleeps."""
+        while True:
+            seen = self.asked[0]
+            try:
+                return self.jobs.get_nowait()
+            except Empty:
+                if not _watch(_place(self.told), _place(self.asked), seen):
+                    return self.jobs.get()
+
+    def ended(self, job: _Job) -> _Done:
+        """How the ranges of one more of them ended."""
+        while True:
+            seen = self.told[0]
+            try:
+                return job.done.get_nowait()
+            except Empty:
+                if not _watch(0, _place(self.told), seen):
+                    return job.done.get()
 
 
 class _Here(threading.local):
@@ -85,12 +117,26 @@ _workers: _Workers | None = None
 _making = threading.Lock()
 
 
+def _sleep(tell: int, word: int, seen: int) -> bool:
+    """At once, until somebody says how to look out for work."""
+    return False
+
+
+_watch: Watch = _sleep
+
+
 def use(threads: int) -> None:
     """Compute with so many threads from now on, 1 to MOST; ValueError for another number."""
     global _count
     if not 1 <= threads <= MOST:
         raise ValueError(f"{threads} threads are not between 1 and {MOST}")
     _count = threads
+
+
+def watching(watch: Watch) -> None:
+    """How threads look out for work before they sleep: see `kernels.startup.watching.watch`."""
+    global _watch
+    _watch = watch
 
 
 def threads() -> int:
@@ -118,16 +164,20 @@ def share(parties: int) -> int:
     return max(1, min(MOST, cores() // max(1, parties)))
 
 
-def ranges(size: int, least: int, step: int = 1, pieces: int = PIECES) -> list[Range]:
-    """0 .. size in order, so many ranges for each thread at most, nearly alike, `least` long at least.
+def ranges(size: int, least: int, step: int = 1) -> list[Range]:
+    """0 .. size in order: a long range for each thread and then, if they are long enough, a short one for each.
 
-    All but the first begin at a multiple of `step`. One range where there is one thread, or inside another range.
+    All but the first begin at a multiple of `step`; but for that they are `least` long at least. One range where there
+    is one thread, or inside another range.
     """
-    parts = min(_count * pieces, size // max(least, 1))
-    if parts < 2 or _count == 1 or _here.inside:
+    count = min(_count, size // max(least, 1))
+    if count < 2 or _here.inside:
         return [(0, size)]
     steps = -(-size // step)
-    cuts = sorted({min(size, steps * i // parts * step) for i in range(parts + 1)} - {0})
+    short = steps // SHORT if size >= SHORT * _count * least else 0
+    ends = [(steps - short) * i // count for i in range(1, count + 1)]
+    ends += [steps - short + short * i // count for i in range(1, count + 1)]
+    cuts = sorted({min(size, end * step) for end in ends} - {0})
     return list(zip([0, *cuts[:-1]], cuts, strict=True))
 
 
@@ -137,24 +187,17 @@ def each(work: Work, parts: Sequence[Range]) -> None:
         for low, high in parts:
             work(low, high)
         return
-    job, jobs, own = _Job(work, parts), _served().jobs, 0
-    for _ in range(min(_count, len(parts)) - 1):
-        jobs.put(job)
-    failures = list[BaseException]()
+    job, workers = _Job(work, parts), _served()
+    workers.put(job, min(_count, len(parts)) - 1)
     _here.inside = True
     try:
-        while (part := job.next()) is not None:
-            own += 1
-            try:
-                work(*part)
-            except BaseException as error:
-                failures.append(error)
+        failures = job.all()
     finally:
         _here.inside, job.work = False, None
-    for _ in range(len(parts) - own):  # whatever failed: they write where the caller lets go of memory
-        failure, seconds = job.done.get()
+    for _ in range(len(job.begun)):  # whatever failed: they write where the caller lets go of memory
+        failed, seconds = workers.ended(job)
         _here.helped += seconds
-        failures += [] if failure is None else [failure]
+        failures += failed
     if failures:
         raise failures[0]
 
@@ -165,6 +208,10 @@ def split(work: Work, size: int, least: int, step: int = 1) -> None:
         work(0, size)
     else:
         each(work, ranges(size, least, step))
+
+
+def _place(word: array[int]) -> int:
+    return word.buffer_info()[0]
 
 
 def _served() -> _Workers:

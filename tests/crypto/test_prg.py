@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from hypothesis import given
 from hypothesis import strategies as st
 
-from puma.crypto import prg
+from puma.crypto import galois, prg
 from puma.crypto.prg import BLOCK, MAX_POSITION, PairKey, Stream, fresh_secret
 
 VECTORS = json.loads((Path(__file__).parents[1] / "vectors" / "prg.json").read_text())
@@ -152,6 +152,28 @@ def test_both_ways_to_read_a_stream_give_its_bytes(galois: bool, monkeypatch: py
     for start in (0, 5, 16, 1 << 16):
         read = stream().reader(start).into(torch.empty(size, dtype=torch.uint8))
         assert torch.equal(read, stream().bytes(start + size)[start:])
+
+
+@pytest.mark.parametrize("first", [0, 7])
+def test_galois_mode_from_any_place_on(first: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a nonce of its own, up to the block that the mode cannot tell from the first one; beyond, in counter mode."""
+    nonce, found = galois.nonce, list[int]()
+    monkeypatch.setattr(galois, "nonce", lambda block, inverse: found.append(block) or nonce(block, inverse))
+    monkeypatch.setattr(prg, "_galois_is_faster", lambda: True)
+    monkeypatch.setattr(prg, "_LONG", 40)
+    running, last = stream().at(first), galois.COUNTED - first
+    for start in (16, 5, (1 << 20) + 31, BLOCK * last - 51, BLOCK * last - 50, BLOCK * last - 40, BLOCK * (last + 5)):
+        expected = stream().at(first + start // BLOCK).bytes(50 + start % BLOCK)[start % BLOCK :]
+        assert torch.equal(running.reader(start, 50).into(torch.empty(50, dtype=torch.uint8)), expected), start
+        assert torch.equal(running.reader(start).into(torch.empty(50, dtype=torch.uint8)), expected), start
+    assert found == [first + 1, first, first + (1 << 16) + 1, galois.COUNTED - 4]
+
+
+def test_the_inverse_in_galois_mode() -> None:
+    for i in range(20):
+        hashing = hashlib.sha256(bytes([i])).digest()[:16]
+        assert galois._times(galois.inverse(hashing), galois._element(hashing)) == 1
+    assert galois.inverse(b"\x80" + bytes(15)) == 1  # that of one
 
 
 @pytest.mark.parametrize("seconds, galois", [([1.0, 2.0], True), ([2.0, 1.0], False)])

@@ -116,6 +116,17 @@ def test_draws(size: int) -> None:
             assert split.position == whole.position
 
 
+def test_large_draws_make_no_more_ciphers_than_there_are_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = PairKey(bytes(range(32))).stream("mask").words(7 * 700).split(700)
+    cipher, made = prg._cipher, list[int]()
+    monkeypatch.setattr(prg, "_cipher", lambda key, block: made.append(block) or cipher(key, block))
+    stream = PairKey(bytes(range(32))).stream("mask")
+    for count, words_ in zip((3, 1, 3, 1, 1, 3, 3), expected, strict=True):
+        pool.use(count)  # alone one goes on where all have ended
+        assert torch.equal(stream.words(700), words_)
+    assert len(made) <= 3
+
+
 def test_rows_of_bits() -> None:
     parts = [words(9, 7), words(7), words(9, 1), views(9, 7)["transposed"]]
     assert torch.equal(kernels.pack_rows(parts, (9, 7)), plain.pack_rows(parts, (9, 7)))

@@ -146,8 +146,8 @@ def install() -> None:
         return result
 
     @wraps(reader)
-    def noted(stream: Stream, start: int) -> Reader:
-        result, holder = reader(stream, start), _holder(stream)
+    def noted(stream: Stream, start: int, size: int = 0) -> Reader:
+        result, holder = reader(stream, start, size), _holder(stream)
         return result if holder is None else Noted(result, stream, stream._position * BLOCK + start, holder)
 
     @wraps(stream_of)

@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from puma import pool
+from puma.crypto import galois
 
 BLOCK = 16
 HOST = torch.device("cpu")
@@ -32,9 +33,10 @@ Device = str | torch.device
 # Counter mode xors its output onto an input; zeros in, the bare stream out. They are never written, so that the system
 # has one page for all of them, which stays in the cache; and so many that threads seldom meet at Python's lock.
 _ZEROS = memoryview(bytes(1 << 20))
-_LEAST = 1 << 18  # bytes that a thread draws at least: some 30 us
+_LEAST = 1 << 19  # bytes that a thread draws at least: some 60 us
 _SMALL, _AHEAD = 1 << 12, 1 << 14  # bytes of a draw that may come out of so many drawn at once
 _NOTHING = np.empty(0, np.uint8)
+_LONG = 8 << 20  # bytes from which on it pays to find the nonce of a place, some 0.2 ms
 _TRIALS, _TRIED = 5, 1 << 18  # of a way to draw: how often it is tried, and with how many bytes
 
 
@@ -79,7 +81,7 @@ class PairKey:
 class Stream:
     """Uniform numbers in a fixed order; `position` counts the 16-byte blocks drawn so far. For one thread."""
 
-    __slots__ = ("_cipher", "_held", "_key", "_low", "_position", "_spare", "lane", "purpose")
+    __slots__ = ("_cipher", "_held", "_inverse", "_key", "_low", "_position", "_spare", "lane", "purpose")
 
     def __init__(self, key: bytes, purpose: str, lane: int = 0, position: int = 0) -> None:
         self._key = key
@@ -88,7 +90,8 @@ class Stream:
         self._position = position
         self._held, self._low = _NOTHING, 0  # behind `low` lie bytes from `position` on that have been made already
         self._cipher: CipherContext | None = None  # goes on behind them
-        self._spare: list[CipherContext] = []  # of threads that draw a part each: to make one takes as long as 256 kB
+        self._spare: list[CipherContext] = []  # that nobody uses: to make one takes as long as 256 kB
+        self._inverse: int | None = None  # what nonces of Galois mode are made of
 
     @property
     def position(self) -> int:
@@ -101,16 +104,26 @@ class Stream:
             raise ValueError(f"a stream position lies in 0..2^48, not at {position}")
         return Stream(self._key, self.purpose, self.lane, position)
 
-    def reader(self, start: int) -> Reader:
-        """The bytes from `start` on behind the present position, to be read again and again: this draws nothing."""
+    def reader(self, start: int, size: int = 0) -> Reader:
+        """The bytes from `start` on behind the present position, to be read again and again: this draws nothing. `size`
+        of them at most, if that is known."""
         block, skipped = divmod(start, BLOCK)
         if start < 0 or self._position + block > MAX_POSITION:
             raise ValueError(f"a stream has no byte {start}")
         if start == self._position == 0 and _galois_is_faster():
             return _whole(self._key)
-        cipher = _cipher(self._key, self._position + block)
+        first, last = self._position + block, self._position + (start + size) // BLOCK
+        long = size >= _LONG and last < galois.COUNTED and _galois_is_faster()
+        cipher = self._behind(first) if long else _cipher(self._key, first)
         cipher.update(bytes(skipped))
         return Reader(cipher)
+
+    def _behind(self, block: int) -> CipherContext:
+        """From this block on, below the 2^32nd, by the encryption of Galois/counter mode; see `_whole`."""
+        if self._inverse is None:
+            self._inverse = galois.inverse(_cipher(self._key, 0).update(bytes(BLOCK)))
+        nonce = galois.nonce(block, self._inverse)
+        return Cipher(algorithms.AES(self._key), modes.GCM(nonce)).encryptor()
 
     def bytes(self, n: int, device: Device = HOST) -> torch.Tensor:
         """n uniform bytes, a 1-D uint8 tensor."""
@@ -159,29 +172,35 @@ class Stream:
             self._low = end
             return self._held[low:end]
         held = self._held[low:]
-        if self._cipher is None:
-            self._cipher = _cipher(self._key, start + held.size // BLOCK)
         # numpy asks the system for huge pages where torch does not: large draws are twice as fast.
         buffer = np.empty(size if size > _SMALL else held.size + _AHEAD, dtype=np.uint8)
         buffer[: held.size] = held
         parts = pool.ranges(buffer.size, _LEAST, BLOCK)
         if len(parts) > 1:  # each at its own position
+            self._spare += [] if self._cipher is None else [self._cipher]
             self._cipher = None
             pool.each(lambda low, high: self._fill_at(start + low // BLOCK, buffer[low:high]), parts)
         else:
+            if self._cipher is None:
+                self._cipher = self._context(start + held.size // BLOCK)
             _fill(self._cipher, buffer[held.size :])
         self._held, self._low = (buffer, size) if size < buffer.size else (_NOTHING, 0)
         return buffer[:size]
 
     def _fill_at(self, position: int, part: np.ndarray) -> None:
         """What lies from a position on; threads do this side by side."""
-        try:
-            context = self._spare.pop()
-            context.reset_nonce(position.to_bytes(BLOCK, "big"))
-        except IndexError:
-            context = _cipher(self._key, position)
+        context = self._context(position)
         _fill(context, part)
         self._spare.append(context)
+
+    def _context(self, position: int) -> CipherContext:
+        """One that stands at a position: one that nobody uses, or a new one."""
+        try:
+            context = self._spare.pop()
+        except IndexError:
+            return _cipher(self._key, position)
+        context.reset_nonce(position.to_bytes(BLOCK, "big"))
+        return context
 
     def _skip(self, size: int) -> None:
         self._position += (size + BLOCK - 1) // BLOCK

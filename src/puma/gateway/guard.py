@@ -51,7 +51,7 @@ class Guard:
             return Refused("web pages from elsewhere may not ask", None, "wrong_origin", 403)
         if method == "POST" and headers.get("content-type", "").partition(";")[0].strip().lower() != kind:
             return Refused(f"the body must be {kind}", None, "wrong_content_type", 415)
-        if int(length) > most if (length := headers.get("content-length", "0")).isdigit() else True:
+        if int(length) > most if (length := headers.get("content-length", "0")).isdecimal() else True:
             return too_long(most)
         return None
 

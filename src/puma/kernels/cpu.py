@@ -88,7 +88,7 @@ __all__ = [
     "xor_of_products",
 ]
 
-_LEAST = 1 << 15  # words that a thread takes at least: some 15 us
+_LEAST = 1 << 17  # words that a thread takes at least: some 60 us
 
 
 def shift_right(x: Tensor, shift: int, bits: int) -> Tensor:

@@ -16,7 +16,7 @@ from puma.kernels.cpu_wire import unpack_bits, unpacked
 from puma.kernels.views import compiled, lying, octets_at, words_at
 
 _BLOCK = 4096  # bytes of a result that are finished before the next ones: they stay in the first-level cache
-_LEAST = 1 << 18  # bytes that a thread multiplies at least: some 15 us
+_LEAST = 1 << 20  # bytes that a thread multiplies at least: some 60 us
 _FEW = 1024  # bytes of a row up to which all is copied and done in one call
 _FEWEST = 1 << 14  # vectors that a thread counts at least: some 20 us
 _U = np.uint64

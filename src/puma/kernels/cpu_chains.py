@@ -22,7 +22,7 @@ from puma import pool
 from puma.kernels import plain
 from puma.kernels.views import compiled
 
-_LEAST = 1 << 14  # elements that a thread takes at least: some 20 us
+_LEAST = 1 << 17  # elements that a thread takes at least: some 60 us
 _U = np.uint64
 _I64 = ir.IntType(64)
 

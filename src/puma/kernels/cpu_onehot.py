@@ -33,7 +33,7 @@ _NEAR = 128  # digits that are copied at a time, before their bits are turned: t
 _FEW = 16  # digits that are looked up entry by entry
 _U = np.uint64
 _ONES = np.uint64(0xFFFF_FFFF_FFFF_FFFF)
-_LEAST = 1 << 13  # digits that a thread takes at least: some 20 us
+_LEAST = 1 << 13  # digits that a thread takes at least: some 20 to 400 us
 _COPIED = 1 << 16  # words of vectors that are copied at a time: 512 kB
 
 

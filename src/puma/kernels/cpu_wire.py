@@ -20,7 +20,7 @@ from torch import Tensor
 from puma import pool
 from puma.kernels.views import compiled, lying, octets, octets_at, words_at
 
-_LEAST = 1 << 15  # words that a thread takes at least: some 20 us
+_LEAST = 1 << 16  # words that a thread takes at least: some 60 us
 _ONES = np.uint64(0xFFFF_FFFF_FFFF_FFFF)
 _BYTE = np.uint64(255)
 _ROOMY = 57  # the widest word that lies within eight bytes wherever in a byte it begins

@@ -57,8 +57,10 @@ class ClearParty(Party):
     """All parties in one, without secrets; `notes` say how near to its limits each place has come."""
 
     clear = True
+    made = False  # whether this process has one, or had
 
     def __init__(self, approximation: str = "spline", device: torch.device | str = "cpu") -> None:
+        ClearParty.made = True
         super().__init__(FIRST, {}, {}, device=device)
         self.approximation = approximation
         self.notes: dict[tuple[str, str, str], Note] = {}

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache, lru_cache, partial
+from functools import lru_cache, partial
 
 import torch
 from torch import Tensor
@@ -59,14 +59,12 @@ class Digit:
             return Bits(self.party, self.party.nothing(self.public.shape))
         return Bits(self.party, kernels.above(self.hot, self.public, self.width))
 
-    def exceeds_by_one(self) -> tuple[Bits, Bits]:
-        """Whether the difference is 1: without a wrap, and with one (m's digit 0, l's the largest); local."""
-        one = self.is_in([1])
+    def wrapping(self, one: Bits) -> tuple[Bits, Bits]:
+        """Of the bit that says whether the difference is 1: without a wrap, and with one (m's digit 0, l's the
+        largest); local."""
         if self.party.is_dealer:
             return one, one
-        digit = self.public & (self.size - 1)
-        last = kernels.hot_bit(self.hot, torch.full_like(digit, self.size - 1), self.width)
-        wrapped = Bits(self.party, last * (digit == 0))
+        wrapped = Bits(self.party, one.part * ((self.public & (self.size - 1)) == 0))
         return one ^ wrapped, wrapped
 
     def sign(self) -> Tensor:
@@ -228,15 +226,27 @@ def _dealt(x: Share, low: int | tuple[int, ...], widths: tuple[int, ...]) -> lis
         if not party.dry:
             payload = kernels.hidden_hots(present(half), [words[i] for i in order], [widths[i] for i in order])
         party.correction(payload, total)
-        later = cache(lambda: _split_hots(half, shape, widths, counts, order))
-        return [Digit(party, partial(_one_of, later, i), words[i], w) for i, w in enumerate(widths)]
+        later = [partial(_hot_at, half, shape, widths, counts, order, i) for i in range(len(widths))]
+        return [Digit(party, later[i], words[i], w) for i, w in enumerate(widths)]
     received = half if party.rank == FIRST else party.correction(None, total)
     hots = _split_hots(received, shape, widths, counts, order)
     return [Digit(party, hots[i], words[i], w) for i, w in enumerate(widths)]
 
 
-def _one_of(hots: Callable[[], dict[int, Tensor]], i: int) -> Tensor:
-    return hots()[i]
+def _hot_at(
+    buffer: Tensor | None,
+    shape: tuple[int, ...],
+    widths: Sequence[int],
+    counts: Sequence[int],
+    order: list[int],
+    i: int,
+) -> Tensor:
+    """The words of one digit alone: the dealer looks at that of a table, not at those beside it."""
+    at = sum(counts[other] for other in order[: order.index(i)])
+    mine = present(buffer)[at : at + counts[i]]
+    if widths[i] < WHOLE:
+        return kernels.unpack(mine, 1 << widths[i], (*shape, 1))
+    return _unpack_hot(mine, shape, widths[i])
 
 
 @lru_cache(maxsize=1 << 12)

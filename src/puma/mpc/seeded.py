@@ -23,7 +23,6 @@ from puma.mpc.share import Share
 # 20 us of a block's calls count.
 BLOCK_BYTES, FEW = 1 << 20, 16
 THREAD_BYTES = 256 << 10  # of one component that a thread takes at least: some 50 us
-WALKED = 2  # ranges of rows for each thread: each draws masks from a place of its own
 ROWS = 8  # a block has a multiple of so many rows: what the products take at a time
 
 Signs = tuple[int, int]
@@ -106,20 +105,21 @@ class Seeded(Share):
         """
         each, rows = rest_bytes(self.shape[1:], self.bits), self.block_rows(least)
         start, stop = part or (0, self.shape[0])
-        sources = self._sources(start * each, min(rows, stop - start) * each, wanted, ahead)
+        sources = self._sources((start * each, stop * each), min(rows, stop - start) * each, wanted, ahead)
         for first in range(start, stop, rows):
             low, high = first * each, min(first + rows, stop) * each
             less = ahead is not None and ahead.less and high <= ahead.done
             yield first, [source(low, high) for source in sources], less
 
     def _sources(
-        self, start: int, size: int, wanted: tuple[bool, bool], ahead: Ahead | None
+        self, part: pool.Range, size: int, wanted: tuple[bool, bool], ahead: Ahead | None
     ) -> list[Callable[[int, int], Tensor]]:
-        """For each component a function that gives its bytes low .. high, called from `start` on, one after another."""
+        """For each component a function that gives its bytes low .. high, called for a part of them in order, at most
+        `size` at a time."""
         packed = self.held() if wanted[0] or self._packed is None else [self._packed]
         held, needed = [_reading(m) for m in packed], wanted[len(packed) :]
         return held + [
-            _drawing(s, start, size, need, self.device, ahead) for s, need in zip(self._streams, needed, strict=True)
+            _drawing(s, part[1], size, need, self.device, ahead) for s, need in zip(self._streams, needed, strict=True)
         ]
 
     def held(self) -> list[Tensor]:
@@ -158,9 +158,9 @@ def _drawn(stream: Stream, start: int, count: int, device: torch.device) -> Tens
 
 
 def _drawing(
-    stream: Stream, start: int, size: int, needed: bool, device: torch.device, ahead: Ahead | None
+    stream: Stream, stop: int, size: int, needed: bool, device: torch.device, ahead: Ahead | None
 ) -> Callable[[int, int], Tensor]:
-    """Bytes of a mask, drawn in order into one buffer; those that have been drawn `ahead` as they are."""
+    """Bytes of a mask up to `stop`, drawn in order into one buffer; those that have been drawn `ahead` as they are."""
     buffer = torch.empty(size, dtype=torch.uint8, device=device)
     readers = list[Reader]()
 
@@ -168,7 +168,7 @@ def _drawing(
         if ahead is not None and high <= ahead.done:
             return ahead.read(low, high, buffer)
         if not readers:  # from here on block by block
-            readers.append(stream.reader(low))
+            readers.append(stream.reader(low, stop - low))
         return readers[0].into(buffer[: high - low])
 
     return source if needed else lambda low, high: buffer[: high - low]
@@ -186,10 +186,12 @@ def accumulate(weight: Seeded, kernel: Kernel, jobs: Sequence[Job]) -> None:
     """
     if weight.party.dry or not jobs:
         return
-    held = [] if weight.party.is_dealer else [job for job in jobs if not job[1][1]]
-    for left, signs, out in held:  # m lies there as a whole: no need for blocks
+    # m lies there as a whole: no need for blocks, unless each thread shall go down rows of its own
+    whole = not weight.party.is_dealer and (kernel is kernels.linear_packed or pool.threads() == 1)
+    held = [job for job in jobs if whole and not job[1][1]]
+    for left, signs, out in held:
         kernel(left, weight.held(), signs[:1], weight.bits, out, 0)
-    drawn = [job for job in jobs if weight.party.is_dealer or job[1][1]]
+    drawn = [job for job in jobs if not whole or job[1][1]]
     if not drawn:
         return
     wanted = (any(signs[0] for _, signs, _ in drawn), any(signs[1] for _, signs, _ in drawn))
@@ -199,7 +201,7 @@ def accumulate(weight: Seeded, kernel: Kernel, jobs: Sequence[Job]) -> None:
 def _walk(weight: Seeded, kernel: Kernel, jobs: Sequence[Job], wanted: tuple[bool, bool]) -> None:
     """Block by block; threads take ranges of rows, each with the masks of its own."""
     least, each = min(jobs[0][0].shape[0], 64), rest_bytes(weight.shape[1:], weight.bits)
-    parts = pool.ranges(weight.shape[0], max(THREAD_BYTES // max(each, 1), ROWS), ROWS, WALKED)
+    parts = pool.ranges(weight.shape[0], max(THREAD_BYTES // max(each, 1), ROWS), ROWS)
     # Rows of the weight are columns of a linear layer's result, which nobody else writes; else each makes a sum.
     apart = kernel is not kernels.linear_packed and len(parts) > 1
     sums = {part: [torch.zeros_like(out) if apart else out for _, _, out in jobs] for part in parts}

@@ -362,6 +362,8 @@ def stacked(secrets: Sequence[Any]) -> Any:
     first = secrets[0]
     if isinstance(first, Share):
         pairs = [s.components for s in secrets]
+        if len(pairs) == 1:  # nothing to copy
+            return first.like(*(part.unsqueeze(0) for part in pairs[0]))
         return first.like(torch.stack([p[0] for p in pairs]), torch.stack([p[1] for p in pairs]))
     if first.party.is_dealer:
         return Bits(first.party, first.party.nothing((len(secrets), *first.shape)))

@@ -53,14 +53,14 @@ def range_bits(index: Digit, tops: Sequence[Digit | Top], above: bool) -> dict[s
     lower = [digit for digit in others if isinstance(digit, Digit)]
     asked: dict[str, Asked] = {"b": (index, None)}
     for i, digit in enumerate(lower, start=1):
-        asked |= {f"z{i}": (digit, (0,)), f"l{i}": (digit, None)}
+        asked |= {f"z{i}": (digit, (0,)), f"l{i}": (digit, None)} | ({f"w{i}": (digit, (1,))} if above else {})
     if above:
         assert isinstance(top, Digit)
         last = len(tops)
         asked |= {f"z{last}": (top, (0,))} | ({"o": (top, (1,))} if lower else {"q": (top, (0, 1))})
     bits = sign_bits(top, asked)
     for i, digit in enumerate(lower if above else (), start=1):
-        plain, wrapped = digit.exceeds_by_one()
+        plain, wrapped = digit.wrapping(bits[f"w{i}"])
         bits |= {f"w{i}": wrapped} | ({"v1": bits["z1"] ^ plain} if i == 1 else {f"u{i}": plain})
     return bits
 

@@ -16,7 +16,7 @@ from puma.kernels import plain
 from puma.kernels.cpu_wire import unpacked, write
 from puma.kernels.views import compiled, lying, octets_at, words_at
 
-_LEAST = 1 << 14  # words that a thread takes at least: some 20 us
+_LEAST = 1 << 16  # words that a thread takes at least: some 60 us
 _BLOCK = 1024  # words that are finished before the next ones; eight end with a byte
 _U = np.uint64
 _ONES = np.uint64(0xFFFF_FFFF_FFFF_FFFF)

@@ -11,4 +11,8 @@ from puma import pool
 def use(count: int) -> None:
     """From now on so many, whoever calls; ValueError unless they are between 1 and `pool.MOST`."""
     pool.use(count)
+    if count > 1:
+        from puma.kernels.startup.watching import watch  # noqa: PLC0415  # the compiler takes a second
+
+        pool.watching(watch)
     torch.set_num_threads(count)
