@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import logging
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -40,7 +41,7 @@ def quiet() -> Iterator[Any]:
         warnings.simplefilter("ignore")
         import transformers
 
-        transformers.utils.logging.set_verbosity(transformers.utils.logging.CRITICAL)
+        transformers.utils.logging.set_verbosity(logging.CRITICAL)
         transformers.utils.logging.disable_progress_bar()
         yield transformers
 
@@ -135,10 +136,10 @@ def within(folder: Path) -> list[int]:
     return IDS if hasattr(config, "image_size") else IDS[: inputs(config).context]
 
 
-def ours(folder: Path) -> dict[str, torch.Tensor]:
+def ours(folder: Path) -> dict[str, Any]:
     """What we compute, by what it is."""
     checkpoint, model = open_model(folder)
-    config = checkpoint.config
+    config: Any = checkpoint.config
     if hasattr(config, "image_size"):
         rows = images.patches(config, pixels(config)[0])
         hidden = model(rows)
