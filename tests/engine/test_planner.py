@@ -93,7 +93,7 @@ def test_plans_have_names() -> None:
         "maximum,norm",
     ]
     for wrong in ("fast", "norm,fast", ""):
-        with pytest.raises(UsageError, match="no quick"):
+        with pytest.raises(UsageError, match="there is no plan"):
             named(wrong)
     with pytest.raises(UsageError, match="auto"):
         variants.quick_of("auto")

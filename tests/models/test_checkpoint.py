@@ -248,7 +248,7 @@ def test_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot)
     assert load("someone/story").name == "someone/story"
     load("someone/story", weights=False)
-    assert asked[0] == ("someone/story", ["*.json", "*.txt", "*.model", "*.jinja", "*.safetensors"])
+    assert asked[0] == ("someone/story", ["*.json", "*.txt", "*.model", "*.spm", "*.jinja", "*.safetensors"])
     assert not any("*.safetensors" in patterns for _, patterns in asked[1:]) and len(asked) == 4
 
 
