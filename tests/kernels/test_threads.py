@@ -127,6 +127,13 @@ def test_large_draws_make_no_more_ciphers_than_there_are_threads(monkeypatch: py
     assert len(made) <= 3
 
 
+def test_parts_of_a_draw_come_in_any_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One cipher for all of them stands at each one's place, whichever came before it."""
+    expected, drawn = PairKey(bytes(range(32))).stream("mask").words(700), list[int]()
+    monkeypatch.setattr(pool, "each", lambda work, parts: drawn.extend(work(*part) or part[0] for part in parts[::-1]))
+    assert torch.equal(PairKey(bytes(range(32))).stream("mask").words(700), expected) and len(drawn) > 2
+
+
 def test_rows_of_bits() -> None:
     parts = [words(9, 7), words(7), words(9, 1), views(9, 7)["transposed"]]
     assert torch.equal(kernels.pack_rows(parts, (9, 7)), plain.pack_rows(parts, (9, 7)))
