@@ -48,6 +48,7 @@ def test_names_changed_together(seed: int, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_every_change_of_every_class(tmp_path: Path) -> None:
     """None differs; and most are understood."""
     found = [compare.renamed(asked, tmp_path / str(i)) for i, asked in enumerate(names.each())]
