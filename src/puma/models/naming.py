@@ -167,10 +167,12 @@ def canonical(name: str, names: Names) -> list[str]:
 
 def _behind(name: str, names: Names, known: Shapes) -> bool:
     """Whether a name is one of a layer that a model could have, if it had more: the library leaves these aside, too."""
-    for module in names.modules:
+    for module in (*names.modules, *names.grouped):
         before, number, after = module.partition("{}")
-        found = number and re.fullmatch(f"{re.escape(before)}(\\d+){re.escape(after)}(\\..+)", name)
-        if found and f"{before}0{after}{found[2]}" in known:
+        found = number and re.fullmatch(f"{re.escape(before)}(\\d{{1,9}}){re.escape(after)}(\\..+)?", name)
+        # Layers may be of several kinds, so that any of those before it may have what this one has.
+        count = min(int(found[1]), len(known)) if found else 0
+        if found and any(f"{before}{i}{after}{found[2] or ''}" in known for i in range(count)):
             return True
     return False
 

@@ -30,6 +30,9 @@ FAULTS = [  # each was wrong in silence, or refused, once
     ("electra", "ElectraForMaskedLM", "untied"),
     ("t5", "T5ForConditionalGeneration", "stray"),
     ("phi3", "Phi3ForCausalLM", "further"),
+    ("modernbert", "ModernBertForMaskedLM", "further"),
+    ("qwen3_5_text", "Qwen3_5ForCausalLM", "further"),
+    ("gpt_oss", "GptOssForCausalLM", "further"),
     ("qwen3", "Qwen3Model", "headed"),
     ("marian", "MarianMTModel", "module"),
     ("mbart", "MBartForConditionalGeneration", "compiled"),
@@ -52,7 +55,8 @@ def test_names_changed_together(seed: int, tmp_path: Path) -> None:
 def test_every_change_of_every_class(tmp_path: Path) -> None:
     """None differs; and most are understood."""
     found = [compare.renamed(asked, tmp_path / str(i)) for i, asked in enumerate(names.each())]
-    assert sum(one.startswith(compare.REFUSED) for one in found) < 20
+    # Refused are tables of two halves that differ, and a few names that no file has.
+    assert sum(one.startswith(compare.REFUSED) for one in found) < len(found) / 50
     assert found.count(compare.EQUAL) > len(found) / 2
 
 
