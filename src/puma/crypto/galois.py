@@ -31,6 +31,28 @@ def nonce(block: int, inverse: int) -> bytes:
     return _block(_times(_times(before, inverse) ^ length, inverse))
 
 
+class Nonces:
+    """The same for one H and many blocks, in a tenth of the time: what the bits of a block's number add, which are
+    linear in it, is made once."""
+
+    def __init__(self, inverse: int) -> None:
+        self._none = int.from_bytes(_block(_times(_element((8 * BYTES).to_bytes(BYTES, "big")), inverse)), "big")
+        power = _times(_times(1 << (8 * BYTES - COUNTED.bit_length() + 1), inverse), inverse)  # of the highest bit
+        self._bits = list[int]()
+        for _ in range(COUNTED.bit_length() - 1):
+            self._bits.append(int.from_bytes(_block(power), "big"))
+            power = _reduced(power << 1)
+
+    def of(self, block: int) -> bytes:
+        """As `nonce`."""
+        found, left = self._none, (block - 1) % COUNTED
+        while left:
+            bit = left.bit_length()
+            found ^= self._bits[-bit]
+            left ^= 1 << (bit - 1)
+        return found.to_bytes(BYTES, "big")
+
+
 def _element(block: bytes) -> int:
     """As a polynomial, with x^i at bit i: in a block the first bit of the first byte is 1."""
     return int(f"{int.from_bytes(block, 'big'):0128b}"[::-1], 2)

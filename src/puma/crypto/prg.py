@@ -36,7 +36,9 @@ _ZEROS = memoryview(bytes(1 << 20))
 _LEAST = 1 << 19  # bytes that a thread draws at least: some 60 us
 _SMALL, _AHEAD = 1 << 12, 1 << 14  # bytes of a draw that may come out of so many drawn at once
 _NOTHING = np.empty(0, np.uint8)
-_LONG = 8 << 20  # bytes from which on it pays to find the nonce of a place, some 0.2 ms
+_GALOIS_BYTES = BLOCK * galois.COUNTED  # of a stream in that mode, from its start
+_LONG = 8 << 20  # bytes from which on it pays to find the nonce of a place, 0.04 to 0.2 ms
+_PART = 1 << 19  # bytes of a thread's part from which on that pays where many such are looked for
 _TRIALS, _TRIED = 5, 1 << 18  # of a way to draw: how often it is tried, and with how many bytes
 
 
@@ -81,7 +83,7 @@ class PairKey:
 class Stream:
     """Uniform numbers in a fixed order; `position` counts the 16-byte blocks drawn so far. For one thread."""
 
-    __slots__ = ("_cipher", "_held", "_inverse", "_key", "_low", "_position", "_spare", "lane", "purpose")
+    __slots__ = ("_held", "_key", "_low", "_nonces", "_position", "_running", "_spare", "lane", "purpose")
 
     def __init__(self, key: bytes, purpose: str, lane: int = 0, position: int = 0) -> None:
         self._key = key
@@ -89,9 +91,9 @@ class Stream:
         self.lane = lane
         self._position = position
         self._held, self._low = _NOTHING, 0  # behind `low` lie bytes from `position` on that have been made already
-        self._cipher: CipherContext | None = None  # goes on behind them
+        self._running: Reader | None = None  # goes on behind them
         self._spare: list[CipherContext] = []  # that nobody uses: to make one takes as long as 256 kB
-        self._inverse: int | None = None  # what nonces of Galois mode are made of
+        self._nonces: galois.Nonces | None = None
 
     @property
     def position(self) -> int:
@@ -113,17 +115,13 @@ class Stream:
         if start == self._position == 0 and _galois_is_faster():
             return _whole(self._key)
         first, last = self._position + block, self._position + (start + size) // BLOCK
-        long = size >= _LONG and last < galois.COUNTED and _galois_is_faster()
-        cipher = self._behind(first) if long else _cipher(self._key, first)
+        if size >= _LONG and last < galois.COUNTED and _galois_is_faster():
+            inverse = galois.inverse(_hashing(self._key))
+            cipher = _galois(self._key, galois.nonce(first, inverse))
+        else:
+            cipher = _cipher(self._key, first)
         cipher.update(bytes(skipped))
         return Reader(cipher)
-
-    def _behind(self, block: int) -> CipherContext:
-        """From this block on, below the 2^32nd, by the encryption of Galois/counter mode; see `_whole`."""
-        if self._inverse is None:
-            self._inverse = galois.inverse(_cipher(self._key, 0).update(bytes(BLOCK)))
-        nonce = galois.nonce(block, self._inverse)
-        return Cipher(algorithms.AES(self._key), modes.GCM(nonce)).encryptor()
 
     def bytes(self, n: int, device: Device = HOST) -> torch.Tensor:
         """n uniform bytes, a 1-D uint8 tensor."""
@@ -177,18 +175,34 @@ class Stream:
         buffer[: held.size] = held
         parts = pool.ranges(buffer.size, _LEAST, BLOCK)
         if len(parts) > 1:  # each at its own position
-            self._spare += [] if self._cipher is None else [self._cipher]
-            self._cipher = None
+            self._stop(start + buffer.size // BLOCK)
             pool.each(lambda low, high: self._fill_at(start + low // BLOCK, buffer[low:high]), parts)
         else:
-            if self._cipher is None:
-                self._cipher = self._context(start + held.size // BLOCK)
-            _fill(self._cipher, buffer[held.size :])
+            self._behind(start + held.size // BLOCK, buffer.size - held.size).fill(buffer[held.size :])
         self._held, self._low = (buffer, size) if size < buffer.size else (_NOTHING, 0)
         return buffer[:size]
 
+    def _behind(self, position: int, size: int) -> Reader:
+        """What goes on at this position, for so many bytes at least."""
+        running = self._running
+        if running is None or running.left < size:
+            from_start = position == 0 and size < _GALOIS_BYTES and _galois_is_faster()
+            running = self._running = _whole(self._key) if from_start else Reader(self._context(position))
+        return running
+
+    def _stop(self, end: int) -> None:
+        """Before threads draw up to a position, each for itself."""
+        if self._running is not None and self._running.left == math.inf:
+            self._spare.append(self._running.context)
+        self._running = None
+        if self._nonces is None and end < galois.COUNTED and _galois_is_faster():
+            self._nonces = galois.Nonces(galois.inverse(_hashing(self._key)))
+
     def _fill_at(self, position: int, part: np.ndarray) -> None:
         """What lies from a position on; threads do this side by side."""
+        if self._nonces is not None and part.size >= _PART and position + part.size // BLOCK < galois.COUNTED:
+            _fill(_galois(self._key, self._nonces.of(position)), part)
+            return
         context = self._context(position)
         _fill(context, part)
         self._spare.append(context)
@@ -206,7 +220,7 @@ class Stream:
         self._position += (size + BLOCK - 1) // BLOCK
         if self._position > MAX_POSITION:
             raise self._used_up()
-        self._cipher, self._held, self._low = None, _NOTHING, 0
+        self._running, self._held, self._low = None, _NOTHING, 0
 
     def _used_up(self) -> OverflowError:
         return OverflowError(f"the stream {self.purpose!r} is used up; open a new session")
@@ -218,24 +232,28 @@ class Stream:
 class Reader:
     """Bytes of a stream in order, written where the caller wants them. For one thread.
 
-    After the bytes of `head` come those of the context.
+    After the bytes of `head` come those of the context; `left` are as many as its mode may give.
     """
 
-    __slots__ = ("_context", "_head")
+    __slots__ = ("_head", "context", "left")
 
-    def __init__(self, context: CipherContext, head: bytes = b"") -> None:
-        self._context, self._head = context, head
+    def __init__(self, context: CipherContext, head: bytes = b"", left: float = math.inf) -> None:
+        self.context, self._head, self.left = context, head, left
 
     def into(self, buffer: torch.Tensor) -> torch.Tensor:
         """Fill a contiguous uint8 tensor with the next bytes; the same tensor. They are drawn on the host."""
         host = buffer if buffer.is_cpu else torch.empty(buffer.shape, dtype=torch.uint8)
-        out = host.numpy()
+        self.fill(host.numpy())
+        return buffer if host is buffer else buffer.copy_(host)
+
+    def fill(self, out: np.ndarray) -> None:
+        """The same for an array."""
+        self.left -= out.size
         if self._head:
             size = min(len(self._head), out.size)
             out[:size] = np.frombuffer(self._head, np.uint8, size)
             self._head, out = self._head[size:], out[size:]
-        _fill(self._context, out)
-        return buffer if host is buffer else buffer.copy_(host)
+        _fill(self.context, out)
 
     def __repr__(self) -> str:
         return "Reader(...)"
@@ -252,15 +270,22 @@ def _whole(key: bytes) -> Reader:
     plain counter mode, and without at half the speed. Nobody asks for the tag, so nothing is learnt from the nonce
     being the same.
     """
-    return Reader(
-        Cipher(algorithms.AES(key), modes.GCM(bytes(12))).encryptor(), _cipher(key, 0).update(bytes(2 * BLOCK))
-    )
+    return Reader(_galois(key, bytes(12)), _cipher(key, 0).update(bytes(2 * BLOCK)), _GALOIS_BYTES)
+
+
+def _galois(key: bytes, nonce: bytes) -> CipherContext:
+    return Cipher(algorithms.AES(key), modes.GCM(nonce)).encryptor()
+
+
+def _hashing(key: bytes) -> bytes:
+    """What the cipher makes of zeros."""
+    return _cipher(key, 0).update(bytes(BLOCK))
 
 
 @cache
 def _galois_is_faster() -> bool:
     """Which of two ways to the same bytes this process takes: both are tried once, for less than a millisecond."""
-    return _least_seconds(_whole(bytes(BLOCK))._context) < _least_seconds(_cipher(bytes(BLOCK), 0))
+    return _least_seconds(_whole(bytes(BLOCK)).context) < _least_seconds(_cipher(bytes(BLOCK), 0))
 
 
 def _least_seconds(context: CipherContext) -> float:

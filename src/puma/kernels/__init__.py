@@ -282,8 +282,8 @@ def onehot(digit: Tensor, width: int) -> Tensor:
 
 
 def hidden_hots(half: Tensor, digits: Sequence[Tensor], widths: Sequence[int]) -> Tensor:
-    """The bytes `half` xor the one-hot vectors of digits, which lie one behind the other, a run of bits for each tensor
-    of digits, filled up to a whole byte by zeros: a fresh row of uint8. A digit of 0 bits stands for its lowest one."""
+    """The bytes `half` xor the one-hot vectors of digits, in their place: vectors lie one behind the other, a run of bits
+    for each tensor of digits, filled up to a whole byte by zeros. A digit of 0 bits stands for its lowest one."""
     return _for(half).hidden_hots(half, digits, widths)
 
 

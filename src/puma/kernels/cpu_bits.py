@@ -13,7 +13,7 @@ from torch import Tensor
 
 from puma import pool
 from puma.kernels.cpu_wire import unpack_bits, unpacked
-from puma.kernels.views import compiled, lying, octets_at, words_at
+from puma.kernels.views import bits_set, compiled, lying, octets_at, words_at
 
 _BLOCK = 4096  # bytes of a result that are finished before the next ones: they stay in the first-level cache
 _LEAST = 1 << 20  # bytes that a thread multiplies at least: some 60 us
@@ -132,9 +132,5 @@ def _population(count, source, per, mask, result):
     for i in range(count):
         total = _U(0)
         for k in range(i * per, i * per + per):
-            word = _U(e[k] & mask)
-            word -= (word >> _U(1)) & _U(0x5555555555555555)
-            word = (word & _U(0x3333333333333333)) + ((word >> _U(2)) & _U(0x3333333333333333))
-            word = (word + (word >> _U(4))) & _U(0x0F0F0F0F0F0F0F0F)
-            total += (word * _U(0x0101010101010101)) >> _U(56)
+            total += bits_set(_U(e[k] & mask))
         out[i] = np.int64(total)

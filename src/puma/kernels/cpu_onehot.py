@@ -20,16 +20,16 @@ import torch
 from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
+from numba.np.numpy_support import carray
 from torch import Tensor
 
 from puma import pool
 from puma.kernels.shapes import broadcast
-from puma.kernels.views import compiled, lying, octets_at, words_at
+from puma.kernels.views import bits_set, compiled, lying, octets_at, pointer, words_at
 
 _GROUP = 5  # entries per group: the sums for two tables of 256 entries still fit a 32 kB cache
 _GROUPS = -(-64 // _GROUP)
 _SUMS = _GROUPS << _GROUP  # sums per 64 entries of a table
-_NEAR = 128  # digits that are copied at a time, before their bits are turned: they stay in the first-level cache
 _FEW = 16  # digits that are looked up entry by entry
 _U = np.uint64
 _ONES = np.uint64(0xFFFF_FFFF_FFFF_FFFF)
@@ -50,27 +50,26 @@ def onehot(digit: Tensor, width: int) -> Tensor:
 
 
 def hidden_hots(half: Tensor, digits: Sequence[Tensor], widths: Sequence[int]) -> Tensor:
-    """The bytes xor the one-hot vectors of the digits: a copy, in which one bit is turned for each, or none."""
-    half = lying(half, torch.uint8)
-    out, at = torch.empty_like(half), 0
-    source, to, end = half.data_ptr(), out.data_ptr(), half.numel()
+    """The bytes xor the one-hot vectors of the digits, in their place: one bit is turned for each, or none."""
+    if half.dtype is not torch.uint8 or not half.is_contiguous():
+        raise ValueError("vectors are hidden in the bytes that hide them, which lie in order")
+    at, to, end = 0, half.data_ptr(), half.numel()
     for digit, width in zip(digits, widths):
-        digit = lying(digit)
-        count, place, low = digit.numel(), digit.data_ptr(), at
-        at += ((count << width) + 7) // 8
+        digit, low = lying(digit), at
+        at += ((digit.numel() << width) + 7) // 8
         if at > end:
             break
-        _hide_all(count, place, width, source + low, to + low)
+        _hide_all(digit.numel(), digit.data_ptr(), width, to + low)
     if at != end:
         raise ValueError(f"{end} bytes are not the one-hot vectors of these digits")
-    return out
+    return half
 
 
-def _hide_all(count: int, digits: int, width: int, source: int, to: int) -> None:
+def _hide_all(count: int, digits: int, width: int, to: int) -> None:
     if count < 2 * _LEAST:
-        _hide(0, count, digits, width, source, to)
+        _hide(0, count, digits, width, to)
     else:  # eight digits end with a byte
-        pool.split(lambda low, high: _hide(low, high, digits, width, source, to), count, _LEAST, 8)
+        pool.split(lambda low, high: _hide(low, high, digits, width, to), count, _LEAST, 8)
 
 
 def hot_bit(e: Tensor, digit: Tensor, width: int) -> Tensor:
@@ -313,28 +312,47 @@ def _member(count, hots, digits, width, members, results):
     for i in range(size):
         if flags[-i & (size - 1)]:
             mask[i >> 6] |= _U(1) << _U(i & 63)
+    if per == 1:  # by itself, several at a time
+        only = mask[0] & full
+        for i in range(count):
+            word, shift = (_U(e[i]) & full) * spread, _U(digit[i]) & _U(63)
+            out[i] = _parity_of(((word >> shift) | ((word << _U(1)) << (_U(63) - shift))) & only)
+        return
     for i in range(count):
         word = _U(0)
         for k in range(per):
             word ^= _turned(e, _U(i) * per, per, _U(digit[i]), _U(k), full, spread) & mask[_U(k)]
-        out[i] = _folded(word)
+        out[i] = _parity_of(word)
 
 
 @compiled
 def _above(count, hots, digits, width, results):
     per, full, _ = _shape(width)
     e, digit, out = words_at(hots, count * np.int64(per)), words_at(digits, count), words_at(results, count)
-    for i in range(count):
-        place = _U(digit[i]) & _U((1 << width) - 1)
-        word = _U(0)
-        for k in range(per):
-            rest = (_ONES << (place & _U(63))) << _U(1)
-            if _U(k) > place >> _U(6):
-                rest = _ONES
-            if _U(k) < place >> _U(6):
-                rest = _U(0)
-            word ^= _U(e[_U(i) * per + _U(k)]) & full & rest
-        out[i] = _folded(word)
+    last = _U((1 << width) - 1)
+    if per == 1:  # by itself, several at a time
+        for i in range(count):
+            out[i] = _parity_of(_U(e[i]) & full & _behind(_U(digit[i]) & last, _U(0)))
+    elif per == 4:
+        for i in range(count):
+            place, word = _U(digit[i]) & last, _U(0)
+            for k in range(4):
+                word ^= _U(e[4 * i + k]) & _behind(place, _U(k))
+            out[i] = _parity_of(word)
+    else:
+        for i in range(count):
+            place, word = _U(digit[i]) & last, _U(0)
+            for k in range(per):
+                word ^= _U(e[_U(i) * per + _U(k)]) & _behind(place, _U(k))
+            out[i] = _parity_of(word)
+
+
+@compiled
+def _behind(place, k):
+    """The bits of word k of a vector that lie behind a place."""
+    rest = (_ONES << (place & _U(63))) << _U(1)
+    at = place >> _U(6)
+    return rest if k == at else _ONES if k > at else _U(0)
 
 
 @compiled
@@ -349,19 +367,50 @@ def _flags(flags, count, asked, results):
 
 
 @compiled
-def _hide(low, high, digits, width, source, result):
-    end = ((high << width) + 7) >> 3
-    half, out, digit, mask = octets_at(source, end), octets_at(result, end), words_at(digits, high), (1 << width) - 1
-    for first in range(low, high, _NEAR):
-        stop = min(first + _NEAR, high)
-        for i in range((first << width) >> 3, ((stop << width) + 7) >> 3):
-            out[i] = half[i]
-        for i in range(first, stop):
-            place = (i << width) + (digit[i] & mask)
-            out[place >> 3] ^= np.uint8((1 if width else digit[i] & 1) << (place & 7))
-    rest = (high << width) & 7
-    if rest:
-        out[end - 1] &= np.uint8((1 << rest) - 1)
+def _hide(low, high, digits, width, place):
+    digit = words_at(digits, high)
+    if width >= 6:
+        words, more, mask = words_at(place, high << (width - 6)), width - 6, (1 << width) - 1
+        for i in range(low, high):
+            hot = digit[i] & mask
+            words[(i << more) + (hot >> 6)] ^= np.int64(1) << (hot & 63)
+    elif width == 5:
+        fours = carray(pointer(place), (high,), np.uint32)
+        for i in range(low, high):
+            fours[i] ^= np.uint32(1) << np.uint32(digit[i] & 31)
+    elif width == 4:
+        twos = carray(pointer(place), (high,), np.uint16)
+        for i in range(low, high):
+            twos[i] ^= np.uint16(np.uint32(1) << np.uint32(digit[i] & 15))
+    elif width == 3:
+        ones = octets_at(place, high)
+        for i in range(low, high):
+            ones[i] ^= np.uint8(np.uint32(1) << np.uint32(digit[i] & 7))
+    else:
+        _hide_parts(low, high, digit, width, octets_at(place, ((high << width) + 7) >> 3))
+
+
+@compiled
+def _hide_parts(low, high, digit, width, octets):
+    """Where several vectors share a byte; zeros fill up the last one."""
+    each = 8 >> width
+    whole = high - (high - low) % each
+    for i in range(low, whole, each):
+        octets[(i << width) >> 3] ^= np.uint8(_hots(digit, i, each, width))
+    if whole < high:
+        bits, mask = _hots(digit, whole, high - whole, width), (1 << ((high - whole) << width)) - 1
+        octets[octets.size - 1] = np.uint8((octets[octets.size - 1] ^ bits) & mask)
+
+
+@compiled
+def _hots(digit, first, count, width):
+    """Vectors of so many digits one behind the other; of 0 wide ones the bits."""
+    bits = np.int64(0)
+    for j in range(count):
+        one = digit[first + j]
+        hot = np.int64(1) << (one & ((1 << width) - 1)) if width else one & 1
+        bits |= hot << (j << width)
+    return bits
 
 
 @compiled
@@ -386,15 +435,9 @@ def _onehot(count, digits, width, results):
 def _parity(count, source, result):
     x, out = words_at(source, count), words_at(result, count)
     for i in range(count):
-        out[i] = _folded(_U(x[i]))
+        out[i] = _parity_of(_U(x[i]))
 
 
 @compiled
-def _folded(word):
-    word ^= word >> _U(32)
-    word ^= word >> _U(16)
-    word ^= word >> _U(8)
-    word ^= word >> _U(4)
-    word ^= word >> _U(2)
-    word ^= word >> _U(1)
-    return np.int64(word & _U(1))
+def _parity_of(word):
+    return np.int64(bits_set(word) & _U(1))

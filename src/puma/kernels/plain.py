@@ -261,14 +261,15 @@ def onehot(digit: Tensor, width: int) -> Tensor:
 
 
 def hidden_hots(half: Tensor, digits: Sequence[Tensor], widths: Sequence[int]) -> Tensor:
-    """The bytes xor the one-hot vectors of the digits, a run of bits for each tensor; of 0 wide digits the bits."""
+    """The bytes xor the one-hot vectors of the digits, in their place, a run of bits for each tensor; of 0 wide digits
+    the bits."""
     sizes = [((digit.numel() << width) + 7) // 8 for digit, width in zip(digits, widths, strict=True)]
     parts = list[Tensor]()
     for part, digit, width in zip(half.split_with_sizes(sizes), digits, widths, strict=True):
         each = min(1 << width, 64)
         hot = onehot(digit, width) if width else (digit & 1).unsqueeze(-1)
         parts.append(pack(unpack(part, each, tuple(hot.shape)) ^ hot, each))
-    return torch.cat(parts) if parts else half.clone()
+    return half.copy_(torch.cat(parts)) if parts else half
 
 
 def hot_bit(e: Tensor, digit: Tensor, width: int) -> Tensor:

@@ -112,16 +112,32 @@ def _pointing() -> Any:
     return pointer
 
 
-_pointer = _pointing()
+pointer = _pointing()  # in compiled code: what lies behind an address
 
 
 @compiled
 def words_at(address, count):
     """In compiled code: so many words behind an address."""
-    return carray(_pointer(address), (count,), np.int64)
+    return carray(pointer(address), (count,), np.int64)
 
 
 @compiled
 def octets_at(address, count):
     """In compiled code: so many bytes behind an address."""
-    return carray(_pointer(address), (count,), np.uint8)
+    return carray(pointer(address), (count,), np.uint8)
+
+
+def _counting() -> Any:
+    """An intrinsic: how many bits of a word are set, one instruction where a processor has one."""
+
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        return builder.ctpop(values[0])
+
+    @intrinsic
+    def bits_set(typing: Any, word):  # type: ignore
+        return types.uint64(types.uint64), generate
+
+    return bits_set
+
+
+bits_set = _counting()  # in compiled code

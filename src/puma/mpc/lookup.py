@@ -36,7 +36,7 @@ class Digit:
 
     @property
     def hot(self) -> Tensor:
-        """This party's one-hot words; the dealer's are made when somebody looks, which is for a table alone."""
+        """This party's one-hot words; the dealer's, P2's half, are made when somebody looks, for a table alone."""
         if callable(self._hot):
             self._hot = self._hot()
         return self._hot
@@ -68,8 +68,8 @@ class Digit:
         return one ^ wrapped, wrapped
 
     def sign(self) -> Tensor:
-        """The dealer's +1 or -1 that `lookup` leaves on its results: P1's bit at the hit (dealer only)."""
-        return 2 * kernels.hot_bit(self.hot, self.public, self.width) - 1
+        """The dealer's +1 or -1 that `lookup` leaves on its results: P1's bit at the hit, not P2's (dealer only)."""
+        return 1 - 2 * kernels.hot_bit(self.hot, self.public, self.width)
 
     def signed(self) -> Tensor:
         """At an evaluator its part of that sign, whose sum is over the integers: how many of its positions are set, or
@@ -222,10 +222,9 @@ def _dealt(x: Share, low: int | tuple[int, ...], widths: tuple[int, ...]) -> lis
     counts, total, order = _laid(math.prod(shape), widths)
     half = party.random_bytes(FIRST, "one-hot", sum(counts))
     if party.is_dealer:
-        payload = half
-        if not party.dry:
-            payload = kernels.hidden_hots(present(half), [words[i] for i in order], [widths[i] for i in order])
-        party.correction(payload, total)
+        if not party.dry:  # P2's half, where P1's was drawn
+            half = kernels.hidden_hots(present(half), [words[i] for i in order], [widths[i] for i in order])
+        party.correction(half, total)
         later = [partial(_hot_at, half, shape, widths, counts, order, i) for i in range(len(widths))]
         return [Digit(party, later[i], words[i], w) for i, w in enumerate(widths)]
     received = half if party.rank == FIRST else party.correction(None, total)

@@ -15,4 +15,4 @@ def use(count: int) -> None:
         from puma.kernels.startup.watching import watch  # noqa: PLC0415  # the compiler takes a second
 
         pool.watching(watch)
-    torch.set_num_threads(count)
+    torch.set_num_threads(1)
