@@ -9,7 +9,7 @@ position j, and whatever lies above position 2^w is ignored.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -119,6 +119,23 @@ def picked(a: Tensor, b: Tensor, before: int, bits: int, choices: Tensor) -> tup
     a, b = reduce(a + before, bits), reduce(b, bits)
     low, high = choices
     return a, b, torch.where(((a >> (bits - 1)) & 1).bool(), high, low)
+
+
+def raised_masks(a: Tensor, b: Tensor, bits: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """As `wraps`, the former of the counts taken off a in its place; and the top bits."""
+    a, b, counts = wraps(a, b, bits)
+    return a - (counts[0] << bits), b, counts, counts[0] - counts[1]
+
+
+def raised(a: Tensor, b: Tensor, before: int, bits: int, choices: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """As `picked`, less `before` again and what was picked taken off b in its place; and the top bits."""
+    a, b, carries = picked(a, b, before, bits, choices)
+    return a - before, b - (carries << bits), (a >> (bits - 1)) & 1
+
+
+def wordwise(operation: Callable[..., Tensor], x: Tensor, *others: Tensor) -> Tensor:
+    """What the operation says."""
+    return operation(x, *others)
 
 
 def selected(v: Tensor, own: Tensor, m: Tensor, dealt: Tensor, first: bool) -> Tensor:

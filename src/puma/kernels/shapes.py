@@ -5,7 +5,7 @@ text would give the same shapes after dozens of steps each. It knows no words at
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import cast
 
@@ -116,6 +116,21 @@ def wraps(a: Tensor, b: Tensor, bits: int) -> tuple[Tensor, Tensor, Tensor]:
 def picked(a: Tensor, b: Tensor, before: int, bits: int, choices: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """a, b, and as a."""
     return a, b, _empty(a.shape)
+
+
+def raised_masks(a: Tensor, b: Tensor, bits: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """As `wraps`, and as a."""
+    return a, b, _empty((2, *a.shape)), _empty(a.shape)
+
+
+def raised(a: Tensor, b: Tensor, before: int, bits: int, choices: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """a, b, and as a."""
+    return a, b, _empty(a.shape)
+
+
+def wordwise(operation: Callable[..., Tensor], x: Tensor, *others: Tensor) -> Tensor:
+    """What the operation says."""
+    return operation(x, *others)
 
 
 def selected(v: Tensor, own: Tensor, m: Tensor, dealt: Tensor, first: bool) -> Tensor:
