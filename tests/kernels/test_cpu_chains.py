@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -31,11 +30,11 @@ CHAINS: dict[str, Callable[[Any, list[Tensor], int], Any]] = {
     "picked": lambda k, x, bits: k.picked(x[0], x[1], 1 << (bits - 1), bits, torch.stack(x[2:4])),
     "raised": lambda k, x, bits: k.raised(x[0], x[1], 1 << (bits - 1), bits, torch.stack(x[2:4])),
     "raised_masks": lambda k, x, bits: k.raised_masks(x[0], x[1], bits),
-    "add": lambda k, x, bits: k.wordwise(operator.add, *x[:2]),
-    "sub": lambda k, x, bits: k.wordwise(operator.sub, *x[:2]),
-    "mul": lambda k, x, bits: k.wordwise(operator.mul, *x[:2]),
-    "xor": lambda k, x, bits: k.wordwise(operator.xor, *x[:2]),
-    "neg": lambda k, x, bits: k.wordwise(operator.neg, x[0]),
+    "add": lambda k, x, bits: k.wordwise("add", *x[:2]),
+    "sub": lambda k, x, bits: k.wordwise("sub", *x[:2]),
+    "mul": lambda k, x, bits: k.wordwise("mul", *x[:2]),
+    "xor": lambda k, x, bits: k.wordwise("xor", *x[:2]),
+    "neg": lambda k, x, bits: k.wordwise("neg", x[0]),
     "selected": lambda k, x, bits: k.selected(x[0] & 1, *x[1:3], torch.stack(x[3:5]), bits % 2 == 0),
     "line": lambda k, x, bits: k.line(torch.stack(x), (x[0] & 64) - 32, x[4] & 1, *x[2:4]),
     "line_masks": lambda k, x, bits: k.line_masks((x[0] & 2) - 1, *x[1:4], x[4] & 1),

@@ -6,7 +6,7 @@ know what a share, a party or a link is.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cache
 from types import ModuleType
 from typing import TYPE_CHECKING
@@ -178,8 +178,8 @@ def raised(a: Tensor, b: Tensor, before: int, bits: int, choices: Tensor) -> tup
     return _for(a).raised(a, b, before, bits, choices)
 
 
-def wordwise(operation: Callable[..., Tensor], x: Tensor, *others: Tensor) -> Tensor:
-    """x + y and the like, by the functions add, sub, mul, neg and xor of the module `operator`."""
+def wordwise(operation: str, x: Tensor, *others: Tensor) -> Tensor:
+    """x + y and the like: "add", "sub", "mul", "xor", and "neg" of x alone; they broadcast."""
     return _for(x).wordwise(operation, x, *others)
 
 

@@ -7,8 +7,7 @@ Operands of different shapes go the plain way. Whoever calls holds the tensors. 
 
 from __future__ import annotations
 
-import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -21,10 +20,11 @@ from torch import Tensor
 
 from puma import pool
 from puma.kernels import plain
+from puma.kernels.shapes import OPERATIONS
 from puma.kernels.views import compiled
 
 _LEAST = 1 << 17  # elements that a thread takes at least: some 60 us
-_OPERATIONS: list[Callable[..., Tensor]] = [operator.add, operator.sub, operator.mul, operator.xor, operator.neg]
+_WHICH = {name: i for i, name in enumerate(OPERATIONS)}
 _U = np.uint64
 _I64 = ir.IntType(64)
 
@@ -148,12 +148,12 @@ def line_masks(s: Tensor, lu: Tensor, e: Tensor, b: Tensor, rho: Tensor) -> Tens
     return out
 
 
-def wordwise(operation: Callable[..., Tensor], x: Tensor, *others: Tensor) -> Tensor:
-    """What `operation` of the module `operator` says of each word; of many words by all threads."""
+def wordwise(operation: str, x: Tensor, *others: Tensor) -> Tensor:
+    """What the operation of this name says; of many words by all threads."""
     if pool.threads() == 1 or x.numel() < 2 * _LEAST or not _alike(x, *others):
-        return operation(x, *others)
+        return OPERATIONS[operation](x, *others)
     out = torch.empty_like(x)
-    _run(_wordwise, x.numel(), _at_all(x, others[-1] if others else x, out), _OPERATIONS.index(operation))
+    _run(_wordwise, x.numel(), _at_all(x, others[-1] if others else x, out), _WHICH[operation])
     return out
 
 

@@ -9,11 +9,12 @@ position j, and whatever lies above position 2^w is ignored.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
+from puma.kernels.shapes import OPERATIONS
 from puma.kernels.stored import KINDS, Stored, numbers
 
 
@@ -133,9 +134,9 @@ def raised(a: Tensor, b: Tensor, before: int, bits: int, choices: Tensor) -> tup
     return a - before, b - (carries << bits), (a >> (bits - 1)) & 1
 
 
-def wordwise(operation: Callable[..., Tensor], x: Tensor, *others: Tensor) -> Tensor:
-    """What the operation says."""
-    return operation(x, *others)
+def wordwise(operation: str, x: Tensor, *others: Tensor) -> Tensor:
+    """What the operation of this name says."""
+    return OPERATIONS[operation](x, *others)
 
 
 def selected(v: Tensor, own: Tensor, m: Tensor, dealt: Tensor, first: bool) -> Tensor:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from operator import add, mul, neg, sub
 
 import torch
 from torch import Tensor
@@ -105,9 +104,9 @@ def product(x: Share, y: Share, op: Bilinear) -> Additive:
     if rank == DEALER:
         part = op(x.mask, y.mask)
     elif rank == FIRST:
-        part = wordwise(sub, op(x.m, wordwise(sub, y.m, y.mask)), op(x.mask, y.m))
+        part = wordwise("sub", op(x.m, wordwise("sub", y.m, y.mask)), op(x.mask, y.m))
     else:
-        part = wordwise(neg, wordwise(add, op(x.m, y.mask), op(x.mask, y.m)))
+        part = wordwise("neg", wordwise("add", op(x.m, y.mask), op(x.mask, y.m)))
     return Additive(x.party, part, min(x.bits, y.bits), x.frac + y.frac, dealt=True)
 
 
@@ -127,14 +126,14 @@ def square(x: Share) -> Additive:
     if x.party.rank == DEALER:
         part = _mul(mask, mask)
     elif x.party.rank == FIRST:
-        part = _mul(x.m, wordwise(sub, wordwise(sub, x.m, mask), mask))
+        part = _mul(x.m, wordwise("sub", wordwise("sub", x.m, mask), mask))
     else:
-        part = wordwise(neg, _mul(x.m, wordwise(add, mask, mask)))
+        part = wordwise("neg", _mul(x.m, wordwise("add", mask, mask)))
     return Additive(x.party, part, x.bits, 2 * x.frac, dealt=True)
 
 
 def _mul(x: Tensor, y: Tensor) -> Tensor:
-    return wordwise(mul, x, y)
+    return wordwise("mul", x, y)
 
 
 @declares("local", "section 3", local)
