@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ast
+import pkgutil
 import re
 import tomllib
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
@@ -18,11 +20,14 @@ from puma.nn import delta, splines
 from puma.nn.splines import Spline
 
 ROOT = Path(puma.__file__).parents[2]
+BESIDE = [ROOT / "Makefile", ROOT / ".ci" / "run", *(ROOT / "deploy").rglob("*"), *(ROOT / "examples").glob("*.py")]
 FOLDERS = ("src", "tests", "benchmarks", "examples")
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
 LIVING = [page for page in PAGES if page.name not in ("CHANGELOG.md", "log.md")]  # these two tell of what was
 CODE = re.compile(r"`([A-Za-z_][\w.]*)(?:\(\))?`")
 FILE = re.compile(r"`([a-z]+/[\w./-]+\.(?:py|md|toml|service|json))(?:::\w+)?`")
+IMPORTED = re.compile(r"\bfrom (puma[\w.]*) import (?:\(([\w,\s]+)\)|([\w, ]+))")
+MODULE = re.compile(r"(?:\bimport|\bfrom|-m) (puma(?:\.\w+)*)")
 LINK = re.compile(r"\]\((?!https?:)([^)#]+)")
 REVEALS = re.compile(r"arithmetic\.reveal\b|arithmetic import (?:[\w, ]|\([^)]*)*\breveal\b")
 LEMMA = re.compile(r"(?=\*\*Lemma \d+ \()")
@@ -79,6 +84,42 @@ def test_names_in_code_type_are_names_in_the_code(page: Path) -> None:
     ours = {word for word in said if not (ROOT / word).exists() and word.rpartition(".")[2] not in SUFFIXES}
     unknown = {word for word in ours if not all(part in names() for part in word.split("."))}
     assert not unknown, f"{page.name} names what is not there"
+
+
+def imported(text: str) -> set[str]:
+    """What it imports of the package, and modules that it runs, each by its full name."""
+    found = set(MODULE.findall(text))
+    for module, several, few in IMPORTED.findall(text):
+        found |= {f"{module}.{name.split()[0]}" for name in (several or few).split(",") if name.strip()}
+    return found
+
+
+def is_there(name: str) -> bool:
+    with suppress(AttributeError, ImportError):
+        pkgutil.resolve_name(name)
+        return True
+    return False
+
+
+@pytest.mark.parametrize(
+    "path", [*LIVING, *(path for path in BESIDE if path.is_file())], ids=lambda p: str(p.relative_to(ROOT))
+)
+def test_what_is_imported_outside_the_package_is_there(path: Path) -> None:
+    """Programs in pages, in the deployment's files, in rules to make: nothing else that is quick runs them."""
+    assert not {name for name in imported(path.read_text()) if not is_there(name)}
+
+
+def test_imports_are_found_wherever_they_stand() -> None:
+    module = "puma.models.checkpoint"
+    line = f"$(python -c 'from {module} import load, embedded; print(embedded())')"
+    assert imported(line) == {module, f"{module}.load", f"{module}.embedded"}
+    assert imported("from puma import (\n    receipt,\n    connect as c,\n)") == {
+        "puma",
+        "puma.receipt",
+        "puma.connect",
+    }
+    assert imported("python -m puma.cli.app") == {"puma.cli.app"}
+    assert is_there(f"{module}.load") and not is_there(f"{module}.embedded")
 
 
 @pytest.mark.parametrize("page", LIVING, ids=lambda p: p.name)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import inspect
+import os
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ yaml = pytest.importorskip("yaml", reason="PyYAML is not installed")
 from puma.cli.commands.ask.gateway import gateway  # noqa: E402
 from puma.cli.commands.operate.party import party  # noqa: E402
 from puma.cli.commands.operate.share import share  # noqa: E402
+from puma.models.checkpoint import load  # noqa: E402
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 KUBERNETES = sorted((DEPLOY / "kubernetes").rglob("*.yaml"))
@@ -61,6 +64,27 @@ def test_options_are_those_of_the_commands() -> None:
     known(" ".join([*container["command"], *container["args"]]), party)
     text = (DEPLOY / "Containerfile").read_text()
     known(re.findall(r"^ENTRYPOINT (.*)$", text, re.MULTILINE)[0], party)
+
+
+def shared(folder: Path, model: str) -> list[str]:
+    """What the owner's service shares from a host that serves in `folder`, with a `puma` that only notes its words."""
+    for name, does in (("puma", f'echo "$@" >> {folder}/words'), ("python", f'exec "{sys.executable}" "$@"')):
+        (folder / name).write_text(f"#!/bin/sh\n{does}\n")
+        (folder / name).chmod(0o755)
+    service = compose()["services"]["share"]
+    assert service["environment"]["PUMA_MODEL"] == "${PUMA_MODEL:-}"
+    words = [word.replace("$$", "$").replace("/var/lib/puma", str(folder)) for word in service["command"]]
+    settings = os.environ | {"PATH": f"{folder}:{os.environ['PATH']}", "PUMA_MODEL": model}
+    subprocess.run([*service["entrypoint"], *words], env=settings, check=True, timeout=60)
+    return (folder / "words").read_text().splitlines()
+
+
+def test_the_owner_shares_the_named_model_or_the_embedded_one_once(tmp_path: Path) -> None:
+    (line,) = shared(tmp_path, "")
+    command, model, *_ = line.split()
+    assert command == "share" and load(model, weights=False).folder == load(weights=False).folder
+    assert shared(tmp_path, "") == [line]
+    assert shared(tmp_path, "/models/other")[1:] == [line.replace(model, "/models/other")]
 
 
 def composing() -> list[str]:

@@ -73,7 +73,7 @@ class Noted(Reader):
     __slots__ = ("_at", "_holder", "_key", "_purpose")
 
     def __init__(self, reader: Reader, stream: Stream, at: int, holder: Any) -> None:
-        super().__init__(reader._context, reader._head)
+        super().__init__(reader.context, reader._head, reader.left)
         self._at, self._key, self._purpose, self._holder = at, stream._key, stream.purpose, holder
 
     def into(self, buffer: torch.Tensor) -> torch.Tensor:
