@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import msgspec
 import pytest
 
 from puma.errors import HandshakeError
-from puma.net import tcp
+from puma.net import handshake, tcp
 from puma.net.handshake import Agreed, Attach, Wire
 from puma.net.tls import Tls
 from tests.watching.recorder import Recorder
@@ -115,3 +117,80 @@ def test_the_listener_tells_who_attaches_from_who_does_not(identity, monkeypatch
         while not port.refused and time.monotonic() < end:
             time.sleep(0.01)
         assert not heard and "no link waits for this socket" in port.refused[0]
+
+
+@pytest.fixture
+def half_way(monkeypatch):
+    """A function that lets links wait before their second socket until so many have come as far."""
+
+    def make(count):
+        meeting, dialer = threading.Barrier(count), handshake.dialer
+
+        def waits(*words):
+            agreed = dialer(*words)
+            meeting.wait(5)
+            return agreed
+
+        monkeypatch.setattr(handshake, "dialer", waits)
+        return meeting
+
+    return make
+
+
+def dials(port, identity, session):
+    return tcp.dial(*port.address, identity(rank=2, session=bytes([session]) * 16), ("party", 1), 5).link
+
+
+def test_many_who_wait_for_second_sockets_do_not_keep_them_out(identity, monkeypatch, half_way):
+    """As at P0, to which both evaluators and the client of each session come, where many sessions begin at once."""
+    monkeypatch.setattr(tcp, "MAX_GREETINGS", 2)
+    half_way(6)
+    with tcp.listen() as port, ThreadPoolExecutor(6) as pool:
+        port.welcome(identity(), [("party", 2)], any_session=True)
+        theirs = list(pool.map(lambda session: dials(port, identity, session), range(6)))
+        ours = [port.accept(5).link for _ in range(6)]
+    for link in (*theirs, *ours):
+        link.close()
+
+
+def test_who_comes_when_there_is_no_room_waits_until_strangers_are_cut_off(identity, monkeypatch):
+    monkeypatch.setattr(tcp, "MAX_GREETINGS", 2)
+    with contextlib.ExitStack() as opened, tcp.listen(greeting=0.3) as port:
+        port.welcome(identity(), [("party", 2)])
+        for _ in range(4):
+            opened.enter_context(socket.create_connection(port.address))
+        theirs, ours = tcp.dial(*port.address, identity(rank=2), ("party", 1), 5).link, port.accept(5).link
+        assert len(port.refused) == 4
+        theirs.close()
+        ours.close()
+
+
+def test_a_port_that_closes_does_not_wait_for_room(identity, monkeypatch):
+    monkeypatch.setattr(tcp, "MAX_GREETINGS", 1)
+    port = tcp.listen(greeting=30)
+    port.welcome(identity(), [("party", 2)])
+    with socket.create_connection(port.address), socket.create_connection(port.address) as late:
+        time.sleep(0.1)
+        start = time.monotonic()
+        port.close()
+        assert time.monotonic() - start < 1.5
+        late.settimeout(5)
+        assert late.recv(1) == b""
+
+
+def test_only_so_many_may_be_half_way(identity, monkeypatch, half_way):
+    """Each takes a thread until its time is over, and whoever has a key can dial in as many sessions as it likes."""
+    monkeypatch.setattr(tcp, "MAX_HALVES", 1)
+    meeting = half_way(2)
+    with tcp.listen(greeting=5) as port, ThreadPoolExecutor(1) as pool:
+        port.welcome(identity(), [("party", 2)], any_session=True)
+        first = pool.submit(dials, port, identity, 1)
+        while not meeting.n_waiting:
+            time.sleep(0.01)
+        with pytest.raises(HandshakeError, match="P1 greets 1 others at this moment"):
+            dials(port, identity, 2)
+        with pytest.raises(HandshakeError, match="P1 greets 1 others at this moment"):
+            port.accept(5)
+        meeting.wait(5)
+        first.result().close()
+        port.accept(5).link.close()

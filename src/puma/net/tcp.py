@@ -30,7 +30,8 @@ Seat = tuple[str, int, str, bytes]  # role, rank, fingerprint, session
 
 # From the first byte to a finished link; strangers who say nothing are cut off after it.
 GREETING_SECONDS = 10.0
-MAX_GREETINGS = 64
+MAX_GREETINGS = 64  # of dialers who have not shown yet who they are; more wait for them to do so, or to be cut off
+MAX_HALVES = 512  # links whose second socket is on its way: where many sessions begin at once, several for each
 ATTACH_SECONDS = 2.0
 RETRY_SECONDS = 0.05
 
@@ -226,6 +227,7 @@ class Listener:
         """Close the port; links that were accepted stay, links that nobody accepted end."""
         with self._lock:
             self._closed = True
+            self._lock.notify_all()
             greetings = dict(self._greetings)
             for _, _, handover in self._waiting.values():
                 handover.put(None)
@@ -260,14 +262,20 @@ class Listener:
                 sleep(RETRY_SECONDS)  # out of file descriptors, or a dialer that was gone at once
                 continue
             with self._lock:
-                busy = self._closed or len(self._greetings) >= MAX_GREETINGS
-                if not busy:
+                self._lock.wait_for(self._has_room)
+                closed = self._closed
+                if not closed:
                     visit = Visit("in", f"{address[0]}:{address[1]}")
                     thread = threading.Thread(target=self._greet, args=(sock, visit), name="puma greets", daemon=True)
                     self._greetings[thread] = sock
                     thread.start()
-            if busy:
+            if closed:
                 sock.close()
+
+    def _has_room(self) -> bool:
+        """Whether one more may be greeted, or nobody any more. Who waits for a second socket takes no room: else many
+        who come at once would keep each other's out."""
+        return self._closed or len(self._greetings) - len(self._waiting) < MAX_GREETINGS
 
     def _greet(self, raw: socket.socket, visit: Visit) -> None:
         end = monotonic() + self._greeting
@@ -295,6 +303,7 @@ class Listener:
                 raw.close()
             with self._lock:
                 self._greetings.pop(threading.current_thread(), None)
+                self._lock.notify_all()
 
     def _greeted(self) -> None:
         """The socket is about to be handed over: `close`, which ends greetings, must not end somebody's link."""
@@ -382,5 +391,8 @@ class Listener:
             self._seats = {s: link for s, link in self._seats.items() if link is None or not link.lost}
             if seat in self._seats:
                 return handshake.refusal("rank", f"{mine} has a link to {name} already")
+            if list(self._seats.values()).count(None) >= MAX_HALVES:
+                what = f"handshake refused: {mine} greets {MAX_HALVES} others at this moment"
+                return HandshakeError(what, "try again a little later")
             self._seats[seat] = None
         return None
