@@ -10,7 +10,8 @@ import torch
 from puma import kernels, pool
 from puma.crypto import prg
 from puma.crypto.prg import PairKey
-from puma.kernels import cpu, cpu_bits, cpu_hiding, cpu_matmul, cpu_onehot, cpu_packed, cpu_wire, plain
+from puma.kernels import cpu, cpu_bits, cpu_matmul, cpu_onehot, cpu_packed, cpu_wire, plain
+from puma.kernels.rounds import cpu_hiding
 from puma.kernels.startup import threads
 from tests.kernels.words import views, words
 

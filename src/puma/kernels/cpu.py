@@ -26,7 +26,6 @@ from puma.kernels.cpu_chains import (
     wordwise,
     wraps,
 )
-from puma.kernels.cpu_hiding import hidden_hots
 from puma.kernels.cpu_matmul import matmul
 from puma.kernels.cpu_onehot import above, flags, hot_bit, lookup, member, onehot, parity
 from puma.kernels.cpu_packed import chosen_packed, linear_packed, matmul_packed, taken_off
@@ -43,6 +42,7 @@ from puma.kernels.cpu_wire import (
     unpack_runs,
 )
 from puma.kernels.plain import reduce
+from puma.kernels.rounds.cpu_hiding import hidden_hots
 from puma.kernels.rounds.cpu_opened import packed_less, padded
 from puma.kernels.views import compiled, words
 
