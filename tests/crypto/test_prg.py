@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -203,3 +204,22 @@ def test_no_byte_comes_twice_where_nothing_is_computed() -> None:
     running.bytes(5)
     running.bytes(20, "meta")
     assert torch.equal(running.bytes(7), stream().at(3).bytes(7))
+
+
+def test_nonces_of_many_blocks_are_those_of_each() -> None:
+    inverse = galois.inverse(hashlib.sha256(b"a block").digest()[:16])
+    nonces = galois.Nonces(inverse)
+    for block in (0, 1, 2, 3, 1 << 16, (1 << 20) + 7, (1 << 31) - 1, 1 << 31, galois.COUNTED - 1):
+        assert nonces.of(block) == galois.nonce(block, inverse), block
+
+
+def test_a_stream_goes_on_where_galois_mode_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At the last block that the mode tells apart from the first: whatever of a draw would lie beyond it is drawn in
+    counter mode, and so is all that comes behind."""
+    expected = stream().bytes(9000)
+    monkeypatch.setattr(prg, "_galois_is_faster", lambda: True)
+    monkeypatch.setattr(prg, "_GALOIS_BYTES", 5000)
+    monkeypatch.setattr(prg, "_SMALL", 0)
+    running = stream()
+    assert torch.equal(torch.cat([running.bytes(size) for size in (2000, 2992, 16, 3984)]), expected[:8992])
+    assert running._running is not None and running._running.left == math.inf

@@ -10,7 +10,7 @@ import torch
 from puma import kernels, pool
 from puma.crypto import prg
 from puma.crypto.prg import PairKey
-from puma.kernels import cpu, cpu_bits, cpu_matmul, cpu_onehot, cpu_packed, cpu_wire, plain
+from puma.kernels import cpu, cpu_bits, cpu_hiding, cpu_matmul, cpu_onehot, cpu_packed, cpu_wire, plain
 from puma.kernels.startup import threads
 from tests.kernels.words import views, words
 
@@ -20,10 +20,10 @@ SIZES = [0, 1, 8, 9, 31, 129, 1003]
 @pytest.fixture(autouse=True)
 def three(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Three threads, and nothing too small for them."""
-    for room in (cpu, cpu_bits, cpu_matmul, cpu_onehot, cpu_packed, cpu_wire, prg):
+    for room in (cpu, cpu_bits, cpu_hiding, cpu_matmul, cpu_onehot, cpu_packed, cpu_wire, prg):
         monkeypatch.setattr(room, "_LEAST", 1)
     threads.use(3)
-    assert torch.get_num_threads() == 3
+    assert torch.get_num_threads() == 1  # torch's own would be as many again, for the same cores
     yield
     threads.use(1)
 
@@ -102,9 +102,12 @@ def test_products_with_packed_matrices(name: str, n: int) -> None:
             assert torch.equal(plain.reduce(got, bits), plain.reduce(expected, bits)), (rows, columns, bits)
 
 
+@pytest.mark.parametrize("galois", [False, True])
 @pytest.mark.parametrize("size", [1, 15, 16, 17, 1000, 70001])
-def test_draws(size: int) -> None:
-    """The same numbers, and the next draw goes on at the same place."""
+def test_draws(size: int, galois: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same numbers, by either mode of the cipher, and the next draw goes on at the same place."""
+    monkeypatch.setattr(prg, "_galois_is_faster", lambda: galois)
+    monkeypatch.setattr(prg, "_PART", 64)
     key = PairKey(bytes(range(32)))
     for what in ("bytes", "words", "bits"):
         split, whole = key.stream("mask"), key.stream("mask")
@@ -118,6 +121,7 @@ def test_draws(size: int) -> None:
 
 def test_large_draws_make_no_more_ciphers_than_there_are_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     expected = PairKey(bytes(range(32))).stream("mask").words(7 * 700).split(700)
+    monkeypatch.setattr(prg, "_galois_is_faster", lambda: False)
     cipher, made = prg._cipher, list[int]()
     monkeypatch.setattr(prg, "_cipher", lambda key, block: made.append(block) or cipher(key, block))
     stream = PairKey(bytes(range(32))).stream("mask")

@@ -53,6 +53,8 @@ __all__ = [
     "parity",
     "picked",
     "population",
+    "raised",
+    "raised_masks",
     "reduce",
     "selected",
     "shift_right",
@@ -64,6 +66,7 @@ __all__ = [
     "unpack_bits",
     "unpack_bytes",
     "unpack_runs",
+    "wordwise",
     "wraps",
     "xor_of_products",
 ]
@@ -162,6 +165,22 @@ def wraps(a: Tensor, b: Tensor, bits: int) -> tuple[Tensor, Tensor, Tensor]:
 def picked(a: Tensor, b: Tensor, before: int, bits: int, choices: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """a + before and b modulo 2^bits; and the second of the choices (2, ...) where the former's top bit is set."""
     return _for(a).picked(a, b, before, bits, choices)
+
+
+def raised_masks(a: Tensor, b: Tensor, bits: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """What `wraps` gives, with 2^bits times the former of its counts taken off a; and the top bit of the sum."""
+    return _for(a).raised_masks(a, b, bits)
+
+
+def raised(a: Tensor, b: Tensor, before: int, bits: int, choices: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """What `picked` gives, less `before` again, with 2^bits times what was picked taken off b; and the top bit that it
+    was picked by."""
+    return _for(a).raised(a, b, before, bits, choices)
+
+
+def wordwise(operation: str, x: Tensor, *others: Tensor) -> Tensor:
+    """x + y and the like: "add", "sub", "mul", "xor", and "neg" of x alone; they broadcast."""
+    return _for(x).wordwise(operation, x, *others)
 
 
 def selected(v: Tensor, own: Tensor, m: Tensor, dealt: Tensor, first: bool) -> Tensor:
@@ -282,8 +301,8 @@ def onehot(digit: Tensor, width: int) -> Tensor:
 
 
 def hidden_hots(half: Tensor, digits: Sequence[Tensor], widths: Sequence[int]) -> Tensor:
-    """The bytes `half` xor the one-hot vectors of digits, in their place: vectors lie one behind the other, a run of bits
-    for each tensor of digits, filled up to a whole byte by zeros. A digit of 0 bits stands for its lowest one."""
+    """The bytes `half` xor the one-hot vectors of digits, in their place: vectors lie one behind the other, a run of
+    bits for each tensor of digits, filled up to a whole byte by zeros. A digit of 0 bits stands for its lowest one."""
     return _for(half).hidden_hots(half, digits, widths)
 
 

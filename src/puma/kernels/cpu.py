@@ -20,11 +20,15 @@ from puma.kernels.cpu_chains import (
     line,
     line_masks,
     picked,
+    raised,
+    raised_masks,
     selected,
+    wordwise,
     wraps,
 )
+from puma.kernels.cpu_hiding import hidden_hots
 from puma.kernels.cpu_matmul import matmul
-from puma.kernels.cpu_onehot import above, flags, hidden_hots, hot_bit, lookup, member, onehot, parity
+from puma.kernels.cpu_onehot import above, flags, hot_bit, lookup, member, onehot, parity
 from puma.kernels.cpu_packed import chosen_packed, linear_packed, matmul_packed, taken_off
 from puma.kernels.cpu_stored import linear_stored, matmul_stored, spread
 from puma.kernels.cpu_wire import (
@@ -74,6 +78,8 @@ __all__ = [
     "parity",
     "picked",
     "population",
+    "raised",
+    "raised_masks",
     "reduce",
     "selected",
     "shift_right",
@@ -84,6 +90,7 @@ __all__ = [
     "unpack_bits",
     "unpack_bytes",
     "unpack_runs",
+    "wordwise",
     "wraps",
     "xor_of_products",
 ]

@@ -20,9 +20,11 @@ from torch import Tensor
 
 from puma import pool
 from puma.kernels import plain
+from puma.kernels.shapes import OPERATIONS
 from puma.kernels.views import compiled
 
 _LEAST = 1 << 17  # elements that a thread takes at least: some 60 us
+_WHICH = {name: i for i, name in enumerate(OPERATIONS)}
 _U = np.uint64
 _I64 = ir.IntType(64)
 
@@ -101,6 +103,24 @@ def picked(a: Tensor, b: Tensor, before: int, bits: int, choices: Tensor) -> tup
     return x, y, z
 
 
+def raised_masks(a: Tensor, b: Tensor, bits: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """As `wraps`, with 2^bits times the former of the counts taken off a; and the top bits."""
+    if not _alike(a, b):
+        return plain.raised_masks(a, b, bits)
+    x, y, turn, counts = *(torch.empty_like(a) for _ in range(3)), torch.empty((2, *a.shape), dtype=torch.int64)
+    _run(_raised_masks, a.numel(), _at_all(a, b, x, y) + _rows(counts, 2) + _at_all(turn), bits)
+    return x, y, counts, turn
+
+
+def raised(a: Tensor, b: Tensor, before: int, bits: int, choices: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """As `picked`, less `before` again, with 2^bits times what was picked taken off b; and the top bits."""
+    if not (_alike(a, b) and _alike(choices) and choices.shape[1:] == a.shape):
+        return plain.raised(a, b, before, bits, choices)
+    x, y, turn = (torch.empty_like(a) for _ in range(3))
+    _run(_raised, a.numel(), _at_all(a, b) + _rows(choices, 2) + _at_all(x, y, turn), _signed(before), bits)
+    return x, y, turn
+
+
 def selected(v: Tensor, own: Tensor, m: Tensor, dealt: Tensor, first: bool) -> Tensor:
     """v w + (1 - 2 v) (rho m - rho_l), w being m - own if `first` and else -own."""
     if not (_alike(v, own, m) and _alike(dealt) and dealt.shape[1:] == v.shape):
@@ -125,6 +145,15 @@ def line_masks(s: Tensor, lu: Tensor, e: Tensor, b: Tensor, rho: Tensor) -> Tens
         return plain.line_masks(s, lu, e, b, rho)
     out = torch.empty((5, *s.shape), dtype=torch.int64)
     _run(_line_masks, s.numel(), _at_all(s, lu, e, b, rho) + _rows(out, 5))
+    return out
+
+
+def wordwise(operation: str, x: Tensor, *others: Tensor) -> Tensor:
+    """What the operation of this name says; of many words by all threads."""
+    if pool.threads() == 1 or x.numel() < 2 * _LEAST or not _alike(x, *others):
+        return OPERATIONS[operation](x, *others)
+    out = torch.empty_like(x)
+    _run(_wordwise, x.numel(), _at_all(x, others[-1] if others else x, out), _WHICH[operation])
     return out
 
 
@@ -185,6 +214,25 @@ def _access(write: bool) -> Any:
 
 
 _at, _put = _access(write=False), _access(write=True)
+
+
+@compiled
+def _wordwise(count, x, y, out, which):
+    if which == 0:
+        for i in range(count):
+            _put(out, i, _at(x, i) + _at(y, i))
+    elif which == 1:
+        for i in range(count):
+            _put(out, i, _at(x, i) - _at(y, i))
+    elif which == 2:
+        for i in range(count):
+            _put(out, i, _at(x, i) * _at(y, i))
+    elif which == 3:
+        for i in range(count):
+            _put(out, i, _at(x, i) ^ _at(y, i))
+    else:
+        for i in range(count):
+            _put(out, i, _U(0) - _at(x, i))
 
 
 @compiled
@@ -256,6 +304,32 @@ def _picked(count, a, b, low, high, x, y, z, before, bits):
         _put(x, i, word)
         _put(y, i, _at(b, i) & mask)
         _put(z, i, (_at(low, i) & ~chosen) | (_at(high, i) & chosen))
+
+
+@compiled
+def _raised_masks(count, a, b, x, y, raised, carried, turn, bits):
+    mask, places, last = (_U(1) << _U(bits)) - _U(1), _U(bits), _U(bits - 1)
+    for i in range(count):
+        low, high = _at(a, i) & mask, _at(b, i) & mask
+        total = low + high
+        carry, top = total >> places, (total >> last) & _U(1)
+        _put(x, i, low - ((carry + top) << places))
+        _put(y, i, high)
+        _put(raised, i, carry + top)
+        _put(carried, i, carry)
+        _put(turn, i, top)
+
+
+@compiled
+def _raised(count, a, b, low, high, x, y, turn, before, bits):
+    mask, first, places, last = (_U(1) << _U(bits)) - _U(1), _U(before), _U(bits), _U(bits - 1)
+    for i in range(count):
+        word = (_at(a, i) + first) & mask
+        top = word >> last
+        chosen = _U(0) - top
+        _put(x, i, word - first)
+        _put(y, i, (_at(b, i) & mask) - (((_at(low, i) & ~chosen) | (_at(high, i) & chosen)) << places))
+        _put(turn, i, top)
 
 
 @compiled

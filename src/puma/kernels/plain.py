@@ -14,6 +14,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from puma.kernels.shapes import OPERATIONS
 from puma.kernels.stored import KINDS, Stored, numbers
 
 
@@ -119,6 +120,23 @@ def picked(a: Tensor, b: Tensor, before: int, bits: int, choices: Tensor) -> tup
     a, b = reduce(a + before, bits), reduce(b, bits)
     low, high = choices
     return a, b, torch.where(((a >> (bits - 1)) & 1).bool(), high, low)
+
+
+def raised_masks(a: Tensor, b: Tensor, bits: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """As `wraps`, the former of the counts taken off a in its place; and the top bits."""
+    a, b, counts = wraps(a, b, bits)
+    return a - (counts[0] << bits), b, counts, counts[0] - counts[1]
+
+
+def raised(a: Tensor, b: Tensor, before: int, bits: int, choices: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """As `picked`, less `before` again and what was picked taken off b in its place; and the top bits."""
+    a, b, carries = picked(a, b, before, bits, choices)
+    return a - before, b - (carries << bits), (a >> (bits - 1)) & 1
+
+
+def wordwise(operation: str, x: Tensor, *others: Tensor) -> Tensor:
+    """What the operation of this name says."""
+    return OPERATIONS[operation](x, *others)
 
 
 def selected(v: Tensor, own: Tensor, m: Tensor, dealt: Tensor, first: bool) -> Tensor:

@@ -5,9 +5,10 @@ text would give the same shapes after dozens of steps each. It knows no words at
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import operator
+from collections.abc import Callable, Sequence
 from functools import lru_cache
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -15,6 +16,15 @@ from torch import Tensor
 
 from puma.kernels.outline import Outline
 from puma.kernels.stored import Stored
+
+# Of words that lie side by side, by name.
+OPERATIONS: dict[str, Callable[..., Any]] = {
+    "add": operator.add,
+    "sub": operator.sub,
+    "mul": operator.mul,
+    "xor": operator.xor,
+    "neg": operator.neg,
+}
 
 
 def broadcast(*shapes: Sequence[int]) -> tuple[int, ...]:
@@ -116,6 +126,21 @@ def wraps(a: Tensor, b: Tensor, bits: int) -> tuple[Tensor, Tensor, Tensor]:
 def picked(a: Tensor, b: Tensor, before: int, bits: int, choices: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """a, b, and as a."""
     return a, b, _empty(a.shape)
+
+
+def raised_masks(a: Tensor, b: Tensor, bits: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """As `wraps`, and as a."""
+    return a, b, _empty((2, *a.shape)), _empty(a.shape)
+
+
+def raised(a: Tensor, b: Tensor, before: int, bits: int, choices: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """a, b, and as a."""
+    return a, b, _empty(a.shape)
+
+
+def wordwise(operation: str, x: Tensor, *others: Tensor) -> Tensor:
+    """What the operation of this name says."""
+    return OPERATIONS[operation](x, *others)
 
 
 def selected(v: Tensor, own: Tensor, m: Tensor, dealt: Tensor, first: bool) -> Tensor:

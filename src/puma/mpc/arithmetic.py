@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from puma import kernels
+from puma.kernels import wordwise
 from puma.kernels.rounds.message import SUM
 from puma.mpc import clear_forms as clear
 from puma.mpc import public as known
@@ -103,9 +104,9 @@ def product(x: Share, y: Share, op: Bilinear) -> Additive:
     if rank == DEALER:
         part = op(x.mask, y.mask)
     elif rank == FIRST:
-        part = op(x.m, y.m - y.mask) - op(x.mask, y.m)
+        part = wordwise("sub", op(x.m, wordwise("sub", y.m, y.mask)), op(x.mask, y.m))
     else:
-        part = -(op(x.m, y.mask) + op(x.mask, y.m))
+        part = wordwise("neg", wordwise("add", op(x.m, y.mask), op(x.mask, y.m)))
     return Additive(x.party, part, min(x.bits, y.bits), x.frac + y.frac, dealt=True)
 
 
@@ -114,20 +115,25 @@ def multiply(x: Share, y: Share) -> Additive:
     """Elementwise product, broadcasting; local. With a public factor, which comes second, no part is the dealer's."""
     if isinstance(y, Public):
         return known.multiply(x, y)
-    return product(x, y, torch.mul)
+    return product(x, y, _mul)
 
 
 @declares("local", "section 3", local)
 @in_clear(clear.square)
 def square(x: Share) -> Additive:
     """Elementwise square; local, one product a party instead of two."""
+    mask = x.mask
     if x.party.rank == DEALER:
-        part = x.mask * x.mask
+        part = _mul(mask, mask)
     elif x.party.rank == FIRST:
-        part = x.m * (x.m - 2 * x.mask)
+        part = _mul(x.m, wordwise("sub", wordwise("sub", x.m, mask), mask))
     else:
-        part = -2 * x.m * x.mask
+        part = wordwise("neg", _mul(x.m, wordwise("add", mask, mask)))
     return Additive(x.party, part, x.bits, 2 * x.frac, dealt=True)
+
+
+def _mul(x: Tensor, y: Tensor) -> Tensor:
+    return wordwise("mul", x, y)
 
 
 @declares("local", "section 3", local)

@@ -90,12 +90,12 @@ def raised(x: Share, bits: int, least: int = 2) -> Raised:
     assert least <= j < bits <= 64
     a, b = x.components
     if party.is_dealer:
-        a, b, counts = kernels.wraps(a, b, j)
+        a, b, counts, turn = kernels.raised_masks(a, b, j)
         deal(party, counts, (2, *shape), bits - j)
-        return Raised(x.like(a - (counts[0] << j), b, bits), counts[0] - counts[1], j)
-    before, choices = 1 << (j - least), deal(party, None, (2, *shape), bits - j)
-    a, b, carries = kernels.picked(a, b, before, j, choices)
-    return Raised(x.like(a - before, b - (carries << j), bits), (a >> (j - 1)) & 1, j)
+        return Raised(x.like(a, b, bits), turn, j)
+    choices = deal(party, None, (2, *shape), bits - j)
+    a, b, turn = kernels.raised(a, b, 1 << (j - least), j, choices)
+    return Raised(x.like(a, b, bits), turn, j)
 
 
 def raised_to(x: Share, bits: int, least: int = 2) -> Operand:

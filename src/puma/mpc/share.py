@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, cast, overload
 import torch
 from torch import Tensor
 
+from puma.kernels import wordwise
 from puma.kernels.shapes import broadcast
 from puma.mpc.party import DEALER, FIRST, Party
 
@@ -119,7 +120,7 @@ class Share(Tensorial):
     def mask(self) -> Tensor:
         """l1 + l2 at the dealer, the evaluator's own half elsewhere."""
         a, b = self.components
-        return a + b if self.party.is_dealer else b
+        return wordwise("add", a, b) if self.party.is_dealer else b
 
     def like(self, a: Tensor, b: Tensor, bits: int | None = None, frac: int | None = None) -> Share:
         """Other words of the same party, in the same ring and fraction unless others are given."""
@@ -168,7 +169,7 @@ class Share(Tensorial):
         a, b = self.components
         if self.party.is_dealer:
             return Additive(self.party, self.party.nothing(a.shape), self.bits, self.frac, dealt=False)
-        part = a - b if self.party.rank == FIRST else -b
+        part = wordwise("sub", a, b) if self.party.rank == FIRST else wordwise("neg", b)
         return Additive(self.party, part, self.bits, self.frac, dealt=False)
 
     def __neg__(self) -> Share:
@@ -180,14 +181,14 @@ class Share(Tensorial):
         if isinstance(other, Share):
             x, y = aligned(self, other)
             (a, b), (c, d) = x.components, y.components
-            return x.like(a + c, b + d, bits=min(x.bits, y.bits))
+            return x.like(wordwise("add", a, c), wordwise("add", b, d), bits=min(x.bits, y.bits))
         return self.shifted(encode(cast("Tensor | Number", other), self.frac, self.device))
 
     def __sub__(self, other: Any) -> Any:
         if type(self) is type(other) is Share:  # other kinds of shares have a sum and a negative of their own
             x, y = aligned(self, other)
             (a, b), (c, d) = x.components, y.components
-            return x.like(a - c, b - d, bits=min(x.bits, y.bits))
+            return x.like(wordwise("sub", a, c), wordwise("sub", b, d), bits=min(x.bits, y.bits))
         if isinstance(other, Secret):
             return self + (-other)  # type: ignore[operator]
         return self.shifted(-encode(cast("Tensor | Number", other), self.frac, self.device))
@@ -279,7 +280,7 @@ class Additive(Tensorial):
             shape = broadcast(x.shape, y.shape)
             part = y.part if x.silent else x.part
             return Additive(self.party, part.expand(shape), bits, x.frac, dealt)
-        return Additive(self.party, x.part + y.part, bits, x.frac, dealt)
+        return Additive(self.party, wordwise("add", x.part, y.part), bits, x.frac, dealt)
 
     def __sub__(self, other: Any) -> Additive:
         return self + (-other)
@@ -308,7 +309,7 @@ class Bits(Tensorial):
             shape = other.shape if isinstance(other, Bits) else self.shape
             return Bits(self.party, self.part.expand(broadcast(self.shape, shape)))
         if isinstance(other, Bits):
-            return Bits(self.party, self.part ^ other.part)
+            return Bits(self.party, wordwise("xor", self.part, other.part))
         return Bits(self.party, self.part ^ other if self.party.rank == FIRST else self.part)
 
     __rxor__ = __xor__

@@ -1,5 +1,5 @@
-"""How many threads a process computes with: the pool that kernels and key streams share, and torch's own for what it
-does element by element. It must not know who decides."""
+"""How many threads a process computes with: those of the pool that kernels and key streams share. torch has one: its
+own would wait for the same cores as the pool's, which look out for work for a while. It must not know who decides."""
 
 from __future__ import annotations
 

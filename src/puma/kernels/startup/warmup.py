@@ -76,6 +76,8 @@ def compile_kernels() -> None:
     low, high, counts = kernels.wraps(x, x, 34)
     kernels.cut_digits(x, x, [(0, 3)])
     kernels.picked(low, high, 1, 34, counts)
+    kernels.raised_masks(x, x, 34)
+    kernels.raised(x, x, 1, 34, counts)
     kernels.joined(kernels.cut(x, x, 1, 2, 34, -1), x, 3, 1)
     kernels.joined_both(*kernels.cut_both(x, x, x, 1, 2, 34, -1), x, x, 3, 1)
     kernels.selected(x, x, x, counts, True)
