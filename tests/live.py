@@ -182,12 +182,12 @@ def free_ports(count: int) -> list[int]:
     return [*found]
 
 
-def patiently(live: Live, name: str, seconds: float = 40.0) -> RemoteCluster:
+def patiently(live: Live, name: str, seconds: float = 40.0, **how: Any) -> RemoteCluster:
     """A session as soon as there can be one."""
     end = time.monotonic() + seconds
     while True:
         try:
-            return live.connect(name)
+            return live.connect(name, **how)
         except PumaError:
             if time.monotonic() > end:
                 raise

@@ -45,7 +45,7 @@ def test_sums_are_exact(real: Find, processes: Trio) -> None:
 
 def test_sentence_embeddings_are_the_same(real: Find, processes: Trio) -> None:
     clear = PlainModel(real("minilm-hf-fp16"))
-    for sentence, found in zip(SENTENCES, LocalCluster(clear, trio=processes).encode(SENTENCES), strict=True):
+    for sentence, found in zip(SENTENCES, LocalCluster(clear, trio=processes).encode([*SENTENCES]), strict=True):
         plain = clear.encoded(clear.sentence_ids(sentence))
         assert float(found.values @ plain) > 0.9999
 

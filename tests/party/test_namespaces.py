@@ -152,7 +152,7 @@ def test_full_life(name: str, tmp_path: Path, checkpoints: dict[str, Path]) -> N
             seconds = found["seconds"]["prefill"] + found["seconds"]["decode"]
             assert seconds > 0.9 * found["rounds"] * network.rtt / 2  # a round is one way, in both directions at once
             logits = people.run("cl", "encode", "a dog ran", "--model", "classes", *people.of("alice"))["logits"]
-            plain = encoder.encode(encoder.sentence_ids("a dog ran")).tolist()
+            plain = encoder.encoded(encoder.sentence_ids("a dog ran")).tolist()
             assert max(abs(a - b) for a, b in zip(logits, plain, strict=True)) < 0.01
             people.run("ow", "models", "delete", "chat", *people.of("olga"))
             assert "chat" in people.run("cl", *ask, code=6)["error"]["message"]
