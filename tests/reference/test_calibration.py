@@ -11,6 +11,7 @@ from puma.models import architecture, text
 from puma.models.checkpoint import load
 from puma.models.formats import observe as attach
 from puma.models.formats import places
+from puma.nn import delta
 from puma.reference.calibration import grouped, observe, picture, samples
 from puma.reference.calibration_texts import TEXTS
 from puma.reference.observed import Reader, Watch
@@ -53,7 +54,9 @@ def test_all_places_of_every_family_report(name: str, tmp_path: Path) -> None:
     given = samples(model, tmp_path)
     watch = observe(model.config, model.params, given, quiet, ("spline", "puma"))
     known = places(architecture(model.config).model(model.config))
-    assert {where for kind, where in watch.seen if kind != "stream"} == set(known)
+    short = model.config.context < delta.CHUNK  # a memory is written once a chunk is full
+    wanted = {where for where in known if not (short and where.endswith(".state"))}
+    assert {where for kind, where in watch.seen if kind != "stream"} == wanted
     assert all(seen.largest > 0 for seen in watch.seen.values())
 
 
