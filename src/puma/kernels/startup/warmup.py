@@ -9,6 +9,7 @@ import contextlib
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from numba.core.registry import CPUDispatcher
 
@@ -101,6 +102,8 @@ def compile_kernels() -> None:
     kernels.linear_stored(x.reshape(1, 8), matrix, 0, 48, x[:1].reshape(1, 1).clone())
     floats = kernels.Stored(torch.zeros(8 * cpu_few_stored.BLOCK, dtype=torch.uint8), "bf16", cpu_few_stored.BLOCK)
     kernels.linear_stored(x[:1].expand(1, floats.columns), floats, 0, 48, x[:4].reshape(1, 4).clone())
+    told = octets(floats.raw), np.ones(floats.columns, np.float32), np.empty(1 << 12, np.int64), span(x.repeat(8))
+    cpu_stored.linear_turned(True, span(x.repeat(64)), 0, 8, 0, *told, 8, 8, floats.columns, 0, 8)  # nor this
     kernels.matmul_stored(x[:1].reshape(1, 1), matrix, 0, 48, x.reshape(1, 8).clone())
     kernels.unpack_bits(kernels.pack_rows([x], (8,)), (8,))
     kernels.xor_of_products(pads.reshape(2, -1), torch.tensor([[0, 1]]), torch.tensor([1]))
