@@ -20,6 +20,7 @@ _DEPTH = 1024  # of dot products at a time, so that four rows of b stay in the f
 _ROWS, _COLUMNS = 64, 1024  # of c that stay in the second-level cache while b streams by
 _LEAST = 1 << 21  # multiply-adds of a thread, at least: some 80 us
 TURNED = 3 * LANES  # columns of b whose sums with eight rows of a stay in registers
+SHALLOW = 128  # rows of b with so many columns that stay in the first-level cache
 _FEW_ROWS = 16  # of a, for which a thread need not read all of b
 
 _dots_4x4, _dots_1x4, _dots_1x1 = dot_tile(4, 4), dot_tile(1, 4), dot_tile(1, 1)

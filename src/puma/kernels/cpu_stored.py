@@ -20,15 +20,14 @@ from torch import Tensor
 from puma import pool
 from puma.kernels.cpu_few_stored import BLOCK, FEW, STRIP, linear_few
 from puma.kernels.cpu_few_stored import KINDS as FLOATING
-from puma.kernels.cpu_matmul import TURNED, dots, spreads, streams
+from puma.kernels.cpu_matmul import SHALLOW, TURNED, dots, spreads, streams
 from puma.kernels.stored import BLOCKS, KINDS, Stored, bytes_of
 from puma.kernels.tiles import FUSED, LANES, NARROW_BITS, VECTOR, WIDE, Tile
 from puma.kernels.views import compiled, octets, span
 
 _ROWS, _DEPTH = 8, 256  # words that are made at a time: half of a 32 kB cache
 _MANY = 32  # rows of a that leave no room beside them
-_SHALLOW = 128  # rows of words as columns, TURNED of them: 24 kB
-_SCRATCH = max(_ROWS * _DEPTH, _SHALLOW * TURNED)
+_SCRATCH = max(_ROWS * _DEPTH, SHALLOW * TURNED)
 _LEAST = 1 << 17  # numbers that a thread makes words of at least: some 50 us
 _NUMBER = {kind: i for i, kind in enumerate([*KINDS, *BLOCKS])}
 _BF16, _F16, _F32, _I32, _I64, _Q8_0, _Q4_0, _Q4_1, _Q4_K, _Q6_K, _Q4_Z = _NUMBER.values()
@@ -345,8 +344,8 @@ def linear_turned(narrow, a, a_stride, n, kind, source, factors, scratch, c, c_s
         row = low
         while row < high:
             some = TURNED if high - row >= TURNED else LANES
-            for start in range(left, min(left + _DEPTH, k), _SHALLOW):
-                depth = min(_SHALLOW, k - start)
+            for start in range(left, min(left + _DEPTH, k), SHALLOW):
+                depth = min(SHALLOW, k - start)
                 for first in range(0, some, LANES):
                     at, ahead = (row + first) * step + start * size, some * step
                     if kind == _BF16:

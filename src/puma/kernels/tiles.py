@@ -179,7 +179,7 @@ class Tile:
     def load_first(self, count: Any) -> Callable[[Any], Any]:
         """A load of the first `count` lanes, zeros in the others, that touches no memory behind them."""
         lanes = ir.Constant(VECTOR, list(range(LANES)))
-        flags = self.builder.icmp_unsigned("<", lanes, self._everywhere(count))
+        flags = self.builder.icmp_unsigned("<", lanes, self.everywhere(count))
         kind = ir.FunctionType(VECTOR, [VECTOR.as_pointer(), _I32, _FLAGS, VECTOR])
         masked = self._external(kind, "llvm.masked.load.v8i64.p0")
         cast = self.builder.bitcast
@@ -191,7 +191,7 @@ class Tile:
 
     def spread(self, pointer: Any) -> Any:
         """The word at a place in every lane."""
-        return self._everywhere(self.builder.load(pointer))
+        return self.everywhere(self.builder.load(pointer))
 
     def totals(self, vectors: Values) -> Any:
         """The sum of the lanes of one vector, or of each of four, side by side."""
@@ -296,7 +296,8 @@ class Tile:
         self.builder.position_at_end(after)
         return phis
 
-    def _everywhere(self, scalar: Any) -> Any:
+    def everywhere(self, scalar: Any) -> Any:
+        """A word in every lane."""
         nothing = ir.Constant(VECTOR, ir.Undefined)
         first = self.builder.insert_element(nothing, scalar, _I32(0))
         zeros = ir.Constant(ir.VectorType(_I32, LANES), [0] * LANES)

@@ -91,7 +91,10 @@ def compile_kernels() -> None:
     pads = kernels.pack_bytes(x, 48)
     kernels.pack_masked(x.double(), 1, (pads, pads), 48, pads.clone())
     kernels.taken_off(pads, pads.clone(), 48)
-    cpu_few.few_linear(WIDE, span(x), 8, 1, octets(pads), span(x.clone()), 1, 0, 8, 0, 1)  # which not every one calls
+    # which not every processor calls
+    cpu_few.few_linear(WIDE, span(x), 8, 1, octets(pads), span(x.clone()), 1, 0, 8, 0, 1)
+    eight, room = octets(pads.repeat(8)), np.empty(1 << 12, np.int64)
+    cpu_packed.linear_turned(WIDE, span(x), 8, 1, eight, 1, eight, 0, room, span(x.clone()), 8, 0, 8, 0, 8)
     for n in (1, SOME + 1):
         rows = x.expand(n, 8)
         kernels.linear_packed(rows, [pads, pads], [1, 1], 48, rows[:, :1].clone())
@@ -102,8 +105,8 @@ def compile_kernels() -> None:
     kernels.linear_stored(x.reshape(1, 8), matrix, 0, 48, x[:1].reshape(1, 1).clone())
     floats = kernels.Stored(torch.zeros(8 * cpu_few_stored.BLOCK, dtype=torch.uint8), "bf16", cpu_few_stored.BLOCK)
     kernels.linear_stored(x[:1].expand(1, floats.columns), floats, 0, 48, x[:4].reshape(1, 4).clone())
-    told = octets(floats.raw), np.ones(floats.columns, np.float32), np.empty(1 << 12, np.int64), span(x.repeat(8))
-    cpu_stored.linear_turned(True, span(x.repeat(64)), 0, 8, 0, *told, 8, 8, floats.columns, 0, 8)  # nor this
+    ones, left = np.ones(8, np.float32), span(x.clone())
+    cpu_stored.linear_turned(True, span(x), 8, 1, 0, eight, ones, room, left, 8, 8, 8, 0, 8)
     kernels.matmul_stored(x[:1].reshape(1, 1), matrix, 0, 48, x.reshape(1, 8).clone())
     kernels.unpack_bits(kernels.pack_rows([x], (8,)), (8,))
     kernels.xor_of_products(pads.reshape(2, -1), torch.tensor([[0, 1]]), torch.tensor([1]))
