@@ -28,7 +28,7 @@ def test_every_count_of_digits(permuted: int, width: int, monkeypatch: pytest.Mo
     for tables in (1, 2, 3):
         table = words(tables, 1 << width, seed=tables)
         expected = plain.lookup(e, digit, width, table)
-        for worth in (0, 1 << 10, 1 << 30):  # positions from which on it pays
+        for worth in (0, 1 << 11, 1 << 30):  # positions from which on it pays
             monkeypatch.setattr(cpu_lookup, "_WORTH", worth)
             for n in (*range(DIGITS + 7), 2 * DIGITS, 1000, len(digit)):
                 assert torch.equal(kernels.lookup(e[:n], digit[:n], width, table), expected[:, :n]), (tables, n)
@@ -66,6 +66,6 @@ def size(x: torch.Tensor) -> int:
 def test_large_calls_go_through_registers_and_small_ones_do_not(monkeypatch: pytest.MonkeyPatch) -> None:
     taken = []
     monkeypatch.setattr(cpu_lookup, "_lookup", lambda permuted, n, *_: taken.append((n, permuted)))
-    for n, width in ((20, 3), (127, 3), (128, 3), (1000, 3), (4, 8), (2, 9)):
+    for n, width in ((20, 3), (255, 3), (256, 3), (1000, 3), (7, 9), (8, 8), (8, 7)):
         kernels.lookup(words(n, 1 << max(width - 6, 0)), words(n), width, words(1, 1 << width))
-    assert taken == [(20, 0), (127, 0), (128, 1), (1000, 1), (4, 1), (2, 1)]
+    assert taken == [(20, 0), (255, 0), (256, 1), (1000, 1), (8, 1)]

@@ -21,13 +21,14 @@ from torch import Tensor
 from puma import pool
 from puma.kernels.digits.permutes import PERMUTES, subsums, summed_up
 from puma.kernels.digits.turning import aligned, per_digit, shape, turned
+from puma.kernels.tiles import LANES
 from puma.kernels.views import compiled, lying, words_at
 
 _GROUP = 5  # entries per group in memory: the sums for two tables of 256 entries still fit a 32 kB cache
 _GROUPS = -(-64 // _GROUP)
 _SUMS = _GROUPS << _GROUP  # sums per 64 entries of a table
 _FEW = 16  # digits that are looked up entry by entry
-_WORTH = 1 << 10  # positions of all digits from which on it pays to wake the registers' upper halves
+_WORTH = 1 << 11  # positions of all digits from which on permutes pay, after which a processor is slower for a while
 _U = np.uint64
 _LEAST = 1 << 13  # digits that a thread takes at least: some 20 to 400 us
 
@@ -42,7 +43,7 @@ def lookup(e: Tensor, digit: Tensor, width: int, table: Tensor) -> Tensor:
         table = lying(table)
         hot, at, entries, to = e.data_ptr(), digit.data_ptr(), table.data_ptr(), out.data_ptr()
         per, tables, n = per_digit(width), table.shape[0], digit.numel()
-        permuted = PERMUTES if n << width >= _WORTH else 0
+        permuted = PERMUTES if n >= LANES and n << width >= _WORTH else 0
         if n <= _FEW and not permuted:
             _lookup_few(n, hot, at, width, entries, tables, to)
         elif n < 2 * _LEAST:
