@@ -28,14 +28,14 @@ from puma.kernels import (
     cpu_wire,
 )
 from puma.kernels.cpu_eight import SOME
+from puma.kernels.digits import cpu_lookup, permutes, turning
 from puma.kernels.rounds import cpu_opened, message
 from puma.kernels.tiles import WIDE
 from puma.kernels.views import octets, span
 
 _ROOMS = (
     *(cpu, cpu_bits, cpu_chains, cpu_eight, cpu_few, cpu_few_stored, cpu_matmul, cpu_onehot, cpu_packed, cpu_stored),
-    cpu_wire,
-    cpu_opened,
+    *(cpu_lookup, permutes, turning, cpu_wire, cpu_opened),
 )
 
 
